@@ -147,8 +147,8 @@ proptest! {
         }
     }
 
-    /// Includes words that no operation writes. One time is arbitrary, the other within ten hours of
-    /// the stamp.
+    /// Includes words that no operation writes. One time is arbitrary. The other is within ten
+    /// hours of the stamp.
     #[test]
     fn any_word_at_any_time_decides_as_the_model_does(text in policy_text(), word: u64, now_ms: u64, seconds_from_stamp: i16, cost: u32) {
         let policy: Policy = text.parse().unwrap();

@@ -245,7 +245,7 @@ struct Cost<'p> {
 }
 
 impl Cost<'_> {
-    /// Whether it is the program's own, and not SHA-256's compression.
+    /// Returns whether these instructions are the program's own, and not SHA-256's compression.
     fn is_own(&self) -> bool {
         let compression = self.function.contains("sha256") && self.function.contains("compress");
         self.object.ends_with(PROGRAM) && !compression

@@ -2,7 +2,7 @@
 //!
 //! The firmware in Rust runs on an emulated board for each kind of processor, and as a WebAssembly
 //! module in Node. The firmware in C runs with the library that a C program links. All print the
-//! same. `cargo xtask embedded` writes the costs to docs/EMBEDDED.md.
+//! same, except for one line in C. `cargo xtask embedded` writes the costs to docs/EMBEDDED.md.
 
 use core::fmt::Write as _;
 use std::fs;

@@ -1,8 +1,8 @@
 //! `cargo xtask fuzz`: runs the fuzz targets with new inputs, for a given time.
 //!
 //! Stable Rust has the instrumentation that libFuzzer needs. AddressSanitizer would need a nightly
-//! compiler, and core has no unsafe code that it could check. The programs stop at an arithmetic
-//! overflow and at a failed assertion.
+//! compiler. It could check only the target `c_calls`, since core has no unsafe code. The programs
+//! stop at an arithmetic overflow and at a failed assertion.
 
 use std::fs;
 use std::path::Path;

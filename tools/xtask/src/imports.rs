@@ -1,8 +1,9 @@
-//! The suite `imports`: no module uses an item of a module that contains it, and no modules use each other in a cycle.
+//! The suite `imports`: no module uses an item of a module that contains it, and no modules use
+//! each other in a cycle.
 //!
-//! Python's modules are read by import-linter (`.importlinter`), Rust's here. A path counts wherever it is: in a `use`, in
-//! code, in a macro's arguments. A name that a module re-exports belongs to the module that defines it. Items for tests
-//! do not count.
+//! Python's modules are read by import-linter (`.importlinter`), Rust's here. A path counts
+//! wherever it is: in a `use`, in code, in a macro's arguments. A name that a module re-exports
+//! belongs to the module that defines it. Items for tests do not count.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use std::collections::{HashMap, HashSet};
@@ -20,7 +21,8 @@ use crate::tools::{Found, IMPORT_LINTER};
 const ROOTS: [&str; 5] =
     ["core/src/lib.rs", "host/src/lib.rs", "cli/src/lib.rs", "ffi-c/src/lib.rs", "py/src/lib.rs"];
 
-/// Fails with a line for each import that points up or is part of a cycle.
+/// Fails with a line for each import that points up, to a module that contains the importing one,
+/// or that is part of a cycle.
 pub(crate) fn check(found: &[Found]) -> Result<String> {
     let mut faults = BTreeSet::new();
     let mut count = 0;
@@ -47,7 +49,7 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
 /// The path of a module from the crate's root, whose own path is empty, or any other path.
 type Names = Vec<String>;
 
-/// What a module's source says.
+/// The items, imports and paths in a module's source.
 #[derive(Debug, Default)]
 struct Module {
     file: PathBuf,
@@ -88,7 +90,8 @@ impl Modules {
         Ok(())
     }
 
-    /// Adds a module and those between its braces. Returns the modules below it that have files of their own.
+    /// Adds a module and those between its braces. Returns the modules below it that have files of
+    /// their own.
     fn add(&mut self, words: &[Word], file: &Path, name: &[String]) -> Vec<Names> {
         let mut module = Module { file: file.to_owned(), ..Module::default() };
         let mut others = Vec::new();
@@ -137,7 +140,8 @@ impl Modules {
         others
     }
 
-    /// The module that defines what a path in a module leads to. `None` if that is outside of the crate.
+    /// Returns the module that defines the item of a path in `module`, or `None` if the item is
+    /// outside of the crate.
     fn target(&self, module: &[String], path: &[String], depth: u32) -> Option<Names> {
         let mut from = module.to_vec();
         let mut rest = path;
@@ -154,7 +158,7 @@ impl Modules {
         self.find(&from, rest, depth).or(is_inside.then_some(from))
     }
 
-    /// The same for a path that begins with a name of the module.
+    /// Returns the module that defines the item of a path whose first name is one of `module`.
     fn find(&self, module: &[String], path: &[String], depth: u32) -> Option<Names> {
         let Some((name, rest)) = path.split_first() else { return Some(module.to_vec()) };
         let child = below(module, name);
@@ -174,20 +178,22 @@ impl Modules {
         globs.filter(|glob| glob != module).find_map(|glob| self.find(&glob, path, depth - 1))
     }
 
-    /// The imports that point up or are part of a cycle.
+    /// Returns a sentence for each import that points up or is part of a cycle.
     fn faults(&self) -> BTreeSet<String> {
         let mut faults = BTreeSet::new();
-        // For each module, which of its children use which, and the sentence about each path that does.
+        // For each module, which of its children use which, and the sentence about each path that
+        // does.
         let mut siblings: BTreeMap<Names, BTreeMap<(&str, &str), Vec<String>>> = BTreeMap::new();
         for (from, module) in &self.0 {
             for (path, line) in &module.paths {
-                // The declaration that imports a path's first name counts, not each use of that name.
+                // The declaration that imports a path's first name counts, not each use of that
+                // name.
                 let first = path.iter().find(|name| *name != "self");
                 if first.is_some_and(|first| module.uses.contains_key(first)) {
                     continue;
                 }
                 let Some(to) = self.target(from, path, DEPTH) else { continue };
-                // The modules of one file are one thing.
+                // Modules of one file may use each other. A module may use those that it contains.
                 if self.0[&to].file == module.file || to.starts_with(from) {
                     continue;
                 }
@@ -269,12 +275,12 @@ impl Module {
     }
 }
 
-/// The texts of four words; those after the last are empty.
+/// Returns the texts of four words from `at` on. Those after the last word are empty.
 fn texts(words: &[Word], at: usize) -> [&str; 4] {
     core::array::from_fn(|ahead| words.get(at + ahead).map_or("", |word| &word.text))
 }
 
-/// How many words there are from an opening bracket to the one that closes it, both included.
+/// Returns the number of words from an opening bracket to the one that closes it, both included.
 fn block(words: &[Word]) -> usize {
     let mut depth = 0_usize;
     let closes = |word: &Word| {
@@ -300,7 +306,7 @@ fn shown(module: &[String]) -> String {
     if module.is_empty() { "the root".to_owned() } else { module.join("::") }
 }
 
-/// Whether edges lead from a node to another, in any number of steps.
+/// Returns whether edges lead from a node to another, in any number of steps.
 fn reaches<'a>(
     edges: impl Iterator<Item = (&'a str, &'a str)> + Clone,
     from: &'a str,
@@ -322,7 +328,7 @@ fn reaches<'a>(
 mod tests {
     use super::*;
 
-    /// The faults of a crate whose modules are given as paths and sources.
+    /// Returns the faults of a crate whose modules are given as paths and sources.
     fn faults(sources: &[(&str, &str)]) -> Vec<String> {
         let mut modules = Modules::default();
         for (path, source) in sources {

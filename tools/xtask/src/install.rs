@@ -169,7 +169,7 @@ fn archive_of_own_names(folder: &Path) -> Result<Vec<u8>> {
     let mut nm = Command::new("nm");
     nm.arg("--defined-only").arg(&all);
     let names = command::run(nm)?;
-    // Other archives have section groups of the same names.
+    // Resolves the section groups, since other archives have groups of the same names.
     let mut ld = Command::new("ld");
     ld.args(["--relocatable", "--force-group-allocation"]);
     ld.args(exported(&names).map(|name| format!("--undefined={name}")))
@@ -254,7 +254,7 @@ fn link(path: &Path, target: &str) -> Result<()> {
     fs::rename(&fresh, path).with_context(|| format!("cannot replace {}", path.display()))
 }
 
-/// Returns an unused path in the same folder, which it creates.
+/// Returns an unused path in the folder of `path`, and creates this folder.
 fn temporary(path: &Path) -> Result<PathBuf> {
     let folder = path.parent().context("a file without a folder")?;
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;

@@ -204,8 +204,8 @@ impl PolicyCases {
         self.reset("late by more than a minute", full, stamp_ms - tolerance_ms - 1);
     }
 
-    /// Checks words with the reserved stamp, which no operation writes, and with stamp 0, which only
-    /// a clock at the epoch writes.
+    /// Checks words with the reserved stamp, which no operation writes, and with stamp 0, which
+    /// operations write only near the epoch.
     fn unwritten_words(&mut self) {
         let after_last_stamp = (self.model.largest_stamp() + 1) * self.model.unit_ms();
         let after_last_stamp = u64::try_from(after_last_stamp).expect("a time");

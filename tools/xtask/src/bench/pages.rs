@@ -216,7 +216,8 @@ fn projection(results: &Results) -> Result<String> {
         ),
     ] {
         let bytes = results.table("flood/memory")?.figure(bytes, "bytes each")?;
-        // Page tables of that size are in no cache either, so each cache line costs a second one.
+        // The page tables of that much memory are in no cache either. So each cache line costs the
+        // load of a second one, which holds the entry of the page table.
         let ns = table.figure(ours, "1,000,000")? + lines.figure(row, "a check")? * load;
         text += &format!("| {label} | *{:.1} GB* | *{}* |\n", bytes / 10.0, number(ns));
     }
