@@ -17,8 +17,7 @@ pub(crate) struct Redactor(Vec<String>);
 
 impl Redactor {
     /// Collects the arguments, the two parts of each `--option=value`, and the value of
-    /// `KEYTALLY_PEPPER_FILE`. The option names of `command` are
-    /// left out.
+    /// `KEYTALLY_PEPPER_FILE`. The option names of `command` and its subcommands are left out.
     pub(crate) fn new(args: &[OsString], command: &Command) -> Self {
         let mut texts = Vec::new();
         for arg in args.iter().skip(1).cloned().chain(env::var_os(FILE_VARIABLE)) {

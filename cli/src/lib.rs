@@ -61,8 +61,8 @@ pub mod internal {
 
 /// Runs the command line `args`, program name first, and returns the exit status.
 ///
-/// The status is 0 for success, 1 for denied or invalid, 2 for wrong usage, 3 for a failure. Uses
-/// the standard streams of the process, and never ends the process.
+/// The status is 0 for success, 1 for denied or invalid, 2 for wrong usage, 3 for a failure or a
+/// gate with flaws. Uses the standard streams of the process, and never ends the process.
 pub fn run<A: Into<OsString>>(args: impl IntoIterator<Item = A>) -> i32 {
     run_with::<MissingCommands, A>(args)
 }

@@ -59,7 +59,7 @@ The command serve is in the program of another package: cargo install keytally-s
 
 /// Runs the command line `args` with the commands of this crate and the commands `E`.
 ///
-/// Otherwise it is [`run`](crate::run).
+/// In all other respects, it does what [`run`](crate::run) does.
 pub fn run_with<E, A>(args: impl IntoIterator<Item = A>) -> i32
 where
     E: ExtraCommands,
@@ -99,8 +99,8 @@ where
     }
 }
 
-/// The exit status of a usage error: the arguments are wrong, whatever the gate holds. It is also
-/// that of clap.
+/// The exit status of a usage error: the arguments are wrong, whatever the gate holds. An error of
+/// clap has the same exit status.
 const USAGE: i32 = 2;
 
 /// Issue and check API keys, and limit their use. Keys and counts are in one file, the gate, which

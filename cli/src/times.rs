@@ -18,7 +18,7 @@ pub fn rfc3339(unix_s: u64) -> String {
     humantime::format_rfc3339_seconds(time).to_string()
 }
 
-/// Returns when a key expires whose lifetime begins at `now`.
+/// Returns the expiry of a key that is valid for `lifetime` from `now` on.
 ///
 /// # Errors
 /// A usage error if a gate cannot store that time: it stores 32 bits of Unix seconds.

@@ -78,7 +78,7 @@ fn pepper_is_read_from_standard_input() {
     shell.current_dir(sandbox.path(".")).env("PEPPER", &sandbox.pepper).args(["-c", &script]);
     assert!(lists_the_key(&sandbox.finish(&mut shell, b"").expect_status(0)));
 
-    // Standard input cannot hold both.
+    // Standard input cannot hold both the pepper and a key.
     for args in
         [&["check", GATE][..], &["check", GATE, "--key", "-"], &["import", GATE, "--account", "1"]]
     {

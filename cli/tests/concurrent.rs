@@ -189,7 +189,7 @@ fn ctrl_c_ends_a_wait() {
 #[test]
 fn verify_takes_over_a_lock_only_with_its_option() {
     use std::os::unix::fs::FileExt as _;
-    // The offset of the field that names the holder of the lock; see host/src/lock.rs.
+    // The offset of the word that names the holder of the lock: see host/src/header.rs.
     const HOLDER: u64 = 64 + 7 * 8;
     let sandbox = sandbox_with_gate();
     let file = fs::OpenOptions::new().write(true).open(sandbox.path(GATE)).unwrap();

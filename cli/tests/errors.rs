@@ -99,7 +99,7 @@ fn damaged_gate_file_is_rejected_and_unchanged() {
     sandbox.run(&["list", GATE]).expect_failure(&["0604", "chmod 600"]);
 }
 
-/// Contents of files with secrets, which the tests pass as a gate or as a pepper file.
+/// Contents of files with secrets, which a test passes as a gate.
 const CONTENTS: [&[u8]; 6] = [
     b"5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f\n",
     b"SECRETsecretSECRETsecretSECRETsecretSECRETsecretSECRETsecretSECRETsecret\n",

@@ -17,8 +17,12 @@ use crate::redact::redact;
 /// command that fixes it, if there is one. [`source`](core::error::Error::source) is for programs:
 /// the sentence already contains its text. `Debug` shows the same sentence.
 ///
-/// No sentence contains a key or a pepper, even if one was given as a path; see
-/// [`redact`](crate::redact).
+/// A text that looks like a key or a pepper is hidden in the sentence, even if it was given as a
+/// path: see [`redact`](crate::redact).
+///
+/// Some variants state that nothing was changed. That does not apply to earlier changes of the same
+/// call of [`Gate::administer`](crate::Gate::administer) or
+/// [`Gate::administer_each`](crate::Gate::administer_each), which remain.
 #[non_exhaustive]
 pub enum Error {
     /// An administrator's change is not possible. Nothing was changed.

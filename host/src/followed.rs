@@ -90,7 +90,7 @@ struct Watcher {
     thread: ManuallyDrop<JoinHandle<()>>,
 }
 
-/// The gate that was in force when it was loaded.
+/// The gate that [`Followed::load`] returned. It stays usable if its file is replaced.
 pub struct Current<T = Gate>(Guard<Arc<T>>);
 
 impl<T> Current<T> {
@@ -132,7 +132,7 @@ pub enum FollowEvent<'e> {
     /// The file was replaced, and the new one is in force.
     Reopened(&'e Path),
     /// The file was removed, or replaced by one that cannot be opened. The old one stays in force,
-    /// and the new one is tried again every second. Each error is reported once.
+    /// and the new one is tried again every second. An error that repeats is reported once.
     Failed(&'e Error),
 }
 
@@ -196,8 +196,11 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
         Current(self.shared.current.load())
     }
 
-    /// Starts the thread that examines the path once a second, and calls `report` with every event.
-    /// Does nothing if this process already has the thread.
+    /// Starts the thread that examines the path once a second, and calls `report` with the events
+    /// that it detects. Does nothing if this process already has the thread.
+    ///
+    /// An event that another method detects first, such as [`reopen`](Self::reopen), is not
+    /// reported.
     ///
     /// # Errors
     /// [`Error::Io`] if the system cannot start a thread.
@@ -231,8 +234,8 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
     /// replaced.
     ///
     /// # Errors
-    /// Those of [`Gate::open`], and [`Error::Io`] if the file was removed. The old file stays in
-    /// force.
+    /// Those of [`Gate::open`], and [`Error::Io`] if the file was removed. Also the error of `wrap`,
+    /// which was given to [`from_gate`](Self::from_gate). The old file stays in force.
     pub fn reopen_if_replaced(&self) -> Result<bool, Error> {
         self.shared.examine(false, &mut |_| ())
     }
@@ -253,7 +256,7 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
     /// Opens the file at the path again, whether or not it was replaced.
     ///
     /// # Errors
-    /// Those of [`Gate::open`]. The old file stays in force.
+    /// Those of [`reopen_if_replaced`](Self::reopen_if_replaced). The old file stays in force.
     pub fn reopen(&self) -> Result<(), Error> {
         self.shared.examine(true, &mut |_| ()).map(drop)
     }
@@ -264,7 +267,7 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
     /// new file first. If no file is at the path, returns the gate in force, which refuses changes.
     ///
     /// # Errors
-    /// Those of [`Gate::open`].
+    /// Those of [`reopen_if_replaced`](Self::reopen_if_replaced), unless no file is at the path.
     pub fn load_for_change(&self) -> Result<Current<T>, Error> {
         match self.reopen_if_replaced() {
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}

@@ -38,8 +38,8 @@ pub struct GateConfig {
     pub keys: u32,
     /// The prefix of every key.
     pub prefix: Name,
-    /// The plans, 1 to 116. The first is the plan of keys that name none. All share their windows
-    /// and algorithm.
+    /// The plans, 1 to 116. The first is the plan of keys that name none. All plans must have the
+    /// same windows and the same algorithm.
     pub plans: Vec<Plan>,
 }
 
@@ -136,14 +136,15 @@ const CHANGES_PER_LOCK: usize = 1000;
 impl Gate {
     /// Creates a gate in a new file at `path`, mode 0600, and reserves its disk space.
     ///
-    /// The file appears atomically: a process that is killed during the call leaves no file that
-    /// opens.
+    /// The file appears atomically: a process that is killed during the call leaves either no file
+    /// at `path` or a complete one.
     ///
     /// # Errors
-    /// In each case nothing was changed.
+    /// Nothing was changed, except where the last entry says otherwise.
     /// - [`Error::Exists`] if `path` exists, whatever it is.
     /// - [`Error::Create`] if the settings are not possible.
-    /// - [`Error::Io`] if the folder cannot be written or the disk is full.
+    /// - [`Error::Io`] if the folder cannot be written or the disk is full. Also if the folder
+    ///   cannot be flushed: then the file was created.
     pub fn create(
         path: impl AsRef<Path>,
         peppers: Peppers,
@@ -447,7 +448,7 @@ impl Gate {
     /// Verifies the gate as [`verify`](Self::verify) does, with the given wait and clock.
     ///
     /// # Errors
-    /// Those of [`administer`](Self::administer).
+    /// Those of [`administer`](Self::administer), and [`Error::Interrupted`].
     pub fn verify_within(
         &self,
         wait: Wait<'_>,
@@ -471,7 +472,7 @@ impl Gate {
     }
 
     /// Takes the lock, completes an unfinished change, and calls `work`. Returns whether a change
-    /// was completed, and the result of `work`. Flushes only in that case.
+    /// was completed, and the result of `work`. Flushes only if a change was completed.
     fn recover<T>(
         &self,
         wait: Wait<'_>,

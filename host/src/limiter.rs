@@ -38,15 +38,16 @@ impl Limiter {
     /// Creates a limiter for `capacity` subjects in a new file at `path`, mode 0600, and reserves
     /// its disk space: about 25 bytes for each subject.
     ///
-    /// The file appears atomically: a process that is killed during the call leaves no file that
-    /// opens.
+    /// The file appears atomically: a process that is killed during the call leaves either no file
+    /// at `path` or a complete one.
     ///
     /// # Errors
-    /// In each case nothing was changed.
+    /// Nothing was changed, except where the last entry says otherwise.
     /// - [`Error::Exists`] if `path` exists, whatever it is.
     /// - [`Error::Create`] if the capacity is 0 or too large.
-    /// - [`Error::Io`] if the folder cannot be written or the disk is full.
-    /// - [`Error::Entropy`].
+    /// - [`Error::Entropy`] if the system provides none.
+    /// - [`Error::Io`] if the folder cannot be written or the disk is full. Also if the folder
+    ///   cannot be flushed: then the file was created.
     pub fn create(path: impl AsRef<Path>, policy: &Policy, capacity: u32) -> Result<Self, Error> {
         let path = path.as_ref();
         let lines = line_count(Some(path), capacity)?;

@@ -15,8 +15,9 @@
 //!
 //! Every change of the word is a compare-exchange. A thread that wrote its name and then cannot
 //! take the `flock` marks its name. A thread that replaces an unmarked name holds the `flock` while
-//! it does so. If both happen at once, one compare-exchange fails, and that thread starts again. A
-//! `flock` of another program therefore delays no administrator.
+//! it does so, unless the named thread has ended. If both happen at once, one compare-exchange
+//! fails, and that thread starts again. A `flock` of another program therefore delays no
+//! administrator.
 //!
 //! Whether a thread has ended can be determined only within its PID namespace. A process in another
 //! namespace (another container) relies on the `flock`, and cannot take over a marked name: see
@@ -194,8 +195,8 @@ impl<'m> Lock<'m> {
         let found = Name(holder.load());
         let mut locked = false;
         if !found.is_free() {
-            // A live administrator holds the `flock`. So if it is free, the holder has exited, in
-            // whatever namespace.
+            // A holder with an unmarked name keeps the `flock` while it makes changes. So if the
+            // `flock` is free, the holder makes no changes now, in whatever namespace it is.
             locked = !found.is_marked() && try_flock(file, description.as_ref())?;
             if !locked && !found.has_ended() {
                 return Ok(Err(found));

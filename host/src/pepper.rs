@@ -37,7 +37,7 @@ pub const MAX_FILE_LEN: usize = 1 << 16;
 /// ```
 ///
 /// # Errors
-/// [`Error::Pepper`] with the number of the invalid pepper.
+/// [`Error::Pepper`] if the text is not valid. It names an invalid pepper by its number.
 pub fn parse(text: &str) -> Result<Peppers, Error> {
     let items: Vec<&[u8]> = match text.trim_ascii() {
         "" => Vec::new(),

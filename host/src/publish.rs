@@ -77,7 +77,7 @@ fn sealed_memory(len: u64) -> io::Result<File> {
     Ok(file)
 }
 
-/// A file that is being created, and that no other process can open yet.
+/// A file that is being created, and that is not at its path yet.
 struct Unpublished {
     file: File,
     /// Its temporary name, if it has one. Removed if the file is not published.

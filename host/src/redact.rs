@@ -5,12 +5,15 @@
 //! - two names and 20 or more base62 characters, joined by underscores: a key of Keytally's form,
 //!   with any prefix;
 //! - 32 or more hexadecimal digits: a pepper, a hash, a UUID;
-//! - 16 or more characters without a separator that change between lowercase, uppercase and digits
-//!   nearly as often as random characters do.
+//! - 16 or more characters without a separator that change often between lowercase, uppercase and
+//!   digits. That is, at least 8 pairs of adjacent characters and 30 % of all pairs change.
 //!
-//! Sixteen is the length of the shortest key that can be imported. In a text that is neither a path
-//! nor a policy, any 16 or more characters without a separator are hidden. A text with a slash or
-//! exactly one dot is treated as a path.
+//! A text of 32 or more base64 characters also looks like a secret if 8 pairs and 40 % of all pairs
+//! change. Such a text may contain slashes.
+//!
+//! Sixteen is the length of the shortest key that can be imported. In a text that is not a path,
+//! any 16 or more characters without a separator are hidden. A text with a slash or exactly one dot
+//! is treated as a path, except in an error of a policy.
 //!
 //! This is a heuristic. A name that looks random is hidden as well, and a secret of common words in
 //! a path is shown.
@@ -98,7 +101,7 @@ const MIN_LEN: usize = IMPORTED_KEY_LEN.start;
 const SEPARATORS: &[char] =
     &[' ', '\t', '\n', '\r', '/', '=', ',', ';', ':', '?', '&', '"', '\'', '`', '(', ')'];
 
-/// The fewest characters of a body that make a text a key of Keytally's form.
+/// The fewest characters after the second underscore that make a text a key of Keytally's form.
 const MIN_BODY_LEN: usize = 20;
 
 /// The fewest hexadecimal digits that look like a secret.

@@ -48,7 +48,7 @@ const KILLS: [u64; 2] = [1000, 10_000];
 const ROLES: [&str; 8] =
     ["spend", "insert", "administer", "insert", "spend", "create", "insert", "administer"];
 
-/// Each worker is killed within this time of its start.
+/// Each worker is killed within this time after all workers of its batch are ready.
 const LIFE_MS: u64 = 8;
 
 /// The time between two batches. After it, everything that the batch before counted has expired.
@@ -253,7 +253,8 @@ fn spend(job: &Job) {
 
 /// The subject that a worker checks in its `op`th operation. Two workers run in the same direction.
 /// The second one finds what the first one inserts, which is faster, so it catches up, and both
-/// then insert the same subjects at the same time. The third worker runs in the opposite direction.
+/// then insert the same subjects at the same time. The remaining worker runs in the opposite
+/// direction.
 fn subject(number: u64, op: u64) -> u64 {
     let roles = ROLES.len() as u64;
     let step = if number % roles == 1 { SUBJECTS - 1 } else { 1 };
@@ -636,7 +637,8 @@ fn assert_counts(at: &Path, gate: &Gate, jobs: &[&Job], totals: &mut Totals) {
     }
 }
 
-/// Asserts that each subject counts what the journals say, and that every slot can be used.
+/// Asserts that each subject counts what the journals say. In every sixteenth batch, also asserts
+/// that every slot can be used.
 fn assert_subjects(limiter: &Limiter, jobs: &[&Job], totals: &mut Totals) {
     let (now, batch) = (when(jobs[0].batch), jobs[0].batch);
     let mut least = vec![0; usize::try_from(SUBJECTS).unwrap()];
@@ -667,7 +669,7 @@ fn assert_subjects(limiter: &Limiter, jobs: &[&Job], totals: &mut Totals) {
             );
         }
         assert_eq!(limiter.table().live_subjects(now), SUBJECTS);
-        // Every slot can be used. In every sixteenth batch, all of them are.
+        // In every sixteenth batch, subjects are inserted until all slots are in use.
         let slots = limiter.table().slots_total();
         let mut other = SUBJECTS;
         while batch.is_multiple_of(16) && limiter.table().live_subjects(now) < slots {

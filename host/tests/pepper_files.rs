@@ -16,7 +16,7 @@ use tempfile::TempDir;
 const PEPPER: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 const OTHER: &str = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
 
-/// A user that owns no files.
+/// A user other than root. If root runs the tests, it gives files to this user.
 const USER: u32 = 65_534;
 
 fn folder() -> TempDir {

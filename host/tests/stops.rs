@@ -302,7 +302,8 @@ fn set_plan(at: &Path, name: &str) -> Option<String> {
     None
 }
 
-/// Creates the files that a worker leaves if it is killed at a point of an operation.
+/// Creates the files that a worker leaves if it is killed at its second visit of a point of an
+/// operation.
 fn leave_unfinished(at: &Path, operation: &str, point: Stop) {
     let operation = find_operation(operation);
     (operation.before)(at);

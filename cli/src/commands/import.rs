@@ -145,7 +145,7 @@ fn progress_bar() -> ProgressBar {
     }
 }
 
-/// Reads numbered lines. Blank lines are counted and skipped.
+/// Reads lines and counts them. Blank lines are counted and skipped.
 struct Lines<R> {
     input: R,
     number: u64,

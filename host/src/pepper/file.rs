@@ -1,4 +1,5 @@
-//! Opens a pepper file. Refuses a file that another user can write or read.
+//! Opens a pepper file. Refuses a file that another user can write. Unless root owns the file,
+//! refuses it also if another user can read it.
 //!
 //! | owner | accepted if | provided by |
 //! |---|---|---|
