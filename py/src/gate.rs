@@ -34,7 +34,8 @@ use crate::verdict::Verdict;
 /// **Changes.** An administrator is a thread or process that changes keys or plans. A method that
 /// changes them waits while another administrator does so, at most for ``timeout``: a timedelta,
 /// or seconds. After that, it raises `BusyError`, which names the other process. Ctrl-C ends the
-/// wait.
+/// wait. If the gate's file was removed, the method raises `TableError`. If the file was replaced
+/// by one that cannot be opened, the method raises the error of ``open``.
 ///
 /// **Replacement.** If another file is renamed over the gate's file, a check uses the new file
 /// after at most a second. While the new file cannot be opened, the old one stays in use, and

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # The default limit, the same as that of ``keytally serve``.
 DEFAULT = "20/minute, 200/hour"
 
-# The most client networks that a policy counts at a time, in 1.5 MiB of memory. Wrong keys from
+# The most client networks that a policy counts at a time, in 1.6 MiB of memory. Wrong keys from
 # other networks get 401.
 MAX_NETWORKS = 65_536
 
