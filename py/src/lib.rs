@@ -76,7 +76,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
 /// Runs the command line ``args``, program name first, and returns the exit status.
 ///
 /// It has the commands of the program ``keytally``, without ``serve``. The status is 0 for success,
-/// 1 for a denied request or an invalid key, 2 for wrong usage, and 3 for a failure.
+/// and 1 for a denied request, an invalid key or rejected lines of an import. It is 2 for wrong
+/// usage, and 3 for a failure or a gate with flaws.
 #[pyfunction]
 fn run(py: Python<'_>, args: Vec<OsString>) -> i32 {
     py.detach(|| keytally_cli::run(args))

@@ -19,8 +19,8 @@ use crate::verdict::Verdict;
 ///
 /// A tally is the counts of one subject and their time, in one 64-bit word. Every method that
 /// depends on the time takes ``now``, an explicit time, which `Gate` describes. If a caller passes
-/// a time that is more than 60 s late, another subject may take over the memory of its subject's
-/// tally. Each time, the caller's subject may be admitted for one more window.
+/// a time that is more than 60 s late, the memory of its subject's tally may already be reused for
+/// another subject. Each time, the caller's subject may be admitted for one more window.
 ///
 /// Args:
 ///     policy: The limits of each subject, a `Policy` or its text.

@@ -14,8 +14,8 @@ from keytally._native import run
 def main() -> int:
     """Run the command line, and return its exit status.
 
-    It is 0 for success, 1 for a denied request or an invalid key, 2 for wrong usage, and 3 for a
-    failure.
+    It is 0 for success, and 1 for a denied request, an invalid key or rejected lines of an import.
+    It is 2 for wrong usage, and 3 for a failure or a gate with flaws.
     """
     # Python's own handler would run only after the command has ended.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
