@@ -2,7 +2,8 @@
  * The module's variables.
  *
  * For logs and upstreams: $keytally_account, _key_id, _env, _plan, _outcome and _reason. They are
- * empty before the check and in locations without a check. For zones: $keytally_client_address.
+ * empty until a check of the client's request or of one of its subrequests. For zones:
+ * $keytally_client_address.
  */
 #include "ngx_http_keytally.h"
 
