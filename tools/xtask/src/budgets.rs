@@ -307,11 +307,10 @@ const PARTS: &[(&str, &[&str])] = &[
     (
         "the slot or the record: found, read and exchanged",
         &[
-            "limiter.rs",
-            "gate.rs",
+            "core/src/limiter",
+            "core/src/gate",
             "record.rs",
             "line.rs",
-            "plan.rs",
             "compare_exchange.rs",
             "sync.rs",
         ],
