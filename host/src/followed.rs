@@ -234,8 +234,8 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
     /// replaced.
     ///
     /// # Errors
-    /// Those of [`Gate::open`], and [`Error::Io`] if the file was removed. Also the error of `wrap`,
-    /// which was given to [`from_gate`](Self::from_gate). The old file stays in force.
+    /// Those of [`Gate::open`], and [`Error::Io`] if the file was removed. Also the error of the
+    /// `wrap` that [`from_gate`](Self::from_gate) was given. The old file stays in force.
     pub fn reopen_if_replaced(&self) -> Result<bool, Error> {
         self.shared.examine(false, &mut |_| ())
     }

@@ -87,7 +87,7 @@ impl<'a> Wait<'a> {
     }
 
     /// Ends the wait with [`Error::Interrupted`] as soon as `interrupted` returns true. The waiting
-    /// thread calls it at least every 10 ms.
+    /// thread calls it every 10 ms, and for the first time after at most 20 ms.
     #[must_use]
     pub const fn unless(self, interrupted: &'a dyn Fn() -> bool) -> Self {
         Self { interrupted: Some(interrupted), ..self }

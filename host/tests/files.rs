@@ -694,7 +694,8 @@ fn verify_reports_impossible_tallies() {
 
 /// Creates the states that an administrator leaves if it is killed after each step of a change. The
 /// header's redo record holds the complete new record. The record itself is unchanged (step 0), its
-/// sequence is odd (1), or its words are partly (2) or all (3) written.
+/// sequence is odd (1), or its words are partly (2) or all (3) written. Checks see the change from
+/// step 1 on.
 #[test]
 fn unfinished_change_is_in_force_and_gets_completed() {
     for (step, administer) in (0..4).flat_map(|step| [(step, false), (step, true)]) {
