@@ -321,7 +321,7 @@ impl Gate {
     }
 
     /// Gives a key a new secret, and returns the new key. The old secret stays valid for `grace`,
-    /// rounded up to seconds. Both secrets share one quota.
+    /// rounded up to seconds, but not longer than the key. Both secrets share one quota.
     ///
     /// A key has two secrets at most. If the secret before the last rotation is still valid,
     /// another rotation would end it immediately. It is refused unless `force` is set.
