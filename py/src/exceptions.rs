@@ -45,8 +45,8 @@ pub(crate) fn from_error(error: Error) -> PyErr {
         Error::Create { .. } => CreateError::new_err(sentence),
         Error::Entropy(source) | Error::Io { source, .. } => from_io_error(&source, sentence),
         Error::Exists { .. } => PyFileExistsError::new_err((EEXIST, sentence)),
-        // The file at the path is not a table, is not the one that was requested, or other users
-        // have access to it.
+        // The file at the path is not a table, is not the one that was requested, or has an unsafe
+        // owner or mode.
         _ => TableError::new_err(sentence),
     }
 }

@@ -57,12 +57,12 @@ use crate::verdict::Verdict;
 /// more than 60 s ahead alternate with the system clock, each alternation admits one more window.
 ///
 /// **Peppers.** ``create``, ``open`` and ``in_memory`` take the peppers, the server's HMAC secrets.
-/// ``pepper`` is their text: hex or base64 of at least 32 bytes, several separated by commas,
-/// newest last. ``pepper_file`` is a file with one pepper per line. Only its owner may have access
-/// to it. A file of root may also be readable by others, as systemd, Kubernetes and Docker provide
-/// secrets, but only root may write it. The file may be a pipe, and ``"-"`` is standard input.
-/// Without both arguments, the environment variable ``KEYTALLY_PEPPER_FILE`` names the file. If it
-/// is not set, ``KEYTALLY_PEPPER`` is the text.
+/// ``pepper`` is their text: one to four, separated by commas, newest last. Each is hex or base64
+/// of at least 32 bytes. ``pepper_file`` is a file with one pepper per line. Only its owner may
+/// have access to it. A file of root may also be readable by others, as systemd, Kubernetes and
+/// Docker provide secrets, but only root may write it. The file may be a pipe, and ``"-"`` is
+/// standard input. Without both arguments, the environment variable ``KEYTALLY_PEPPER_FILE`` names
+/// the file. If it is not set, ``KEYTALLY_PEPPER`` is the text.
 ///
 /// >>> import os, tempfile, keytally
 /// >>> path = os.path.join(tempfile.mkdtemp(), "api.gate")
@@ -103,9 +103,9 @@ impl Gate {
     ///     path: The path of the new file, on a local file system. It must not exist yet.
     ///     pepper, pepper_file: The pepper, see the class.
     ///     keys: The capacity in keys, 1 to 67108864. Each takes 68 bytes.
-    ///     plans: The policies by name, each a `Policy` or its text: at most 116, with the same
-    ///         windows. The first is the plan of keys that are issued without one. The default is
-    ///         ``{"default": "100/minute, 1000/hour"}``.
+    ///     plans: The policies by name, each a `Policy` or its text: 1 to 116, with the same
+    ///         windows and algorithm. The first is the plan of keys that are issued without one.
+    ///         The default is ``{"default": "100/minute, 1000/hour"}``.
     ///     prefix: The first part of every key, 1 to 8 characters of ``a-z`` and ``0-9``.
     ///
     /// Raises:
@@ -143,7 +143,8 @@ impl Gate {
     ///
     /// Raises:
     ///     FileNotFoundError: The path does not exist.
-    ///     TableError: The file is not a gate, is damaged, or other users have access to it.
+    ///     TableError: The file is not a gate, is damaged, belongs to another user, or all users
+    ///         have access to it.
     ///     PepperError: The pepper is not valid, cannot be read, or belongs to another gate.
     ///     OSError: The operating system reports an error.
     ///
@@ -682,7 +683,8 @@ impl Gate {
     ///
     /// Raises:
     ///     FileNotFoundError: The path does not exist. After an error, the old file stays in use.
-    ///     TableError: The file is not a gate, is damaged, or other users have access to it.
+    ///     TableError: The file is not a gate, is damaged, belongs to another user, or all users
+    ///         have access to it.
     ///     OSError: The operating system reports an error.
     ///
     /// >>> import os, tempfile, keytally

@@ -138,8 +138,8 @@ impl KeyInfo {
 
     /// The part of the key that may be shown: prefix, environment and the last four characters.
     ///
-    /// An imported key is shown with the prefix of the gate. If it has fewer than 24 bytes, its last
-    /// characters are not shown.
+    /// An imported key is shown with the prefix of the gate. If it has fewer than 24 bytes, its
+    /// last characters are not shown.
     #[getter]
     fn hint(&self) -> &str {
         &self.hint
@@ -159,8 +159,8 @@ impl KeyInfo {
 
     /// When the key's counts last changed, in Unix seconds, rounded down to the shortest window.
     ///
-    /// A charge and a refund change them. ``None`` if all counts are 0: the key was never charged, or
-    /// its counts were reset or refunded since.
+    /// A charge and a refund change them. ``None`` if all counts are 0: the key was never charged,
+    /// or its counts were reset or refunded since.
     #[getter]
     fn last_used(&self) -> Option<u64> {
         self.info.last_used.map(Timestamp::unix_s)

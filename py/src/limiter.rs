@@ -84,7 +84,8 @@ impl Limiter {
     ///
     /// Raises:
     ///     FileNotFoundError: The path does not exist.
-    ///     TableError: The file is not a limiter, is damaged, or other users have access to it.
+    ///     TableError: The file is not a limiter, is damaged, belongs to another user, or all users
+    ///         have access to it.
     ///     OSError: The operating system reports an error.
     ///
     /// >>> import os, tempfile
@@ -109,8 +110,8 @@ impl Limiter {
     ///     capacity: The most subjects with counts at a time, 1 to 1073741824.
     ///
     /// Raises:
-    ///     TableError: The file is not a limiter, is damaged, other users have access to it, or it
-    ///         has another policy or capacity.
+    ///     TableError: The file is not a limiter, is damaged, belongs to another user, or all users
+    ///         have access to it. Or it has another policy or capacity.
     ///     PolicyError, CreateError: The policy or the capacity is not valid.
     ///     OSError: The operating system reports an error.
     ///

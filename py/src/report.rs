@@ -36,9 +36,9 @@ impl Report {
     }
 }
 
-/// A value in a gate that no administrator and no check could have written.
+/// A record of a gate that is not valid, or whose tally is more than 60 s ahead of the clock.
 ///
-/// ``str`` returns it as a sentence.
+/// ``str`` returns the flaw as a sentence.
 ///
 /// >>> import keytally
 /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())

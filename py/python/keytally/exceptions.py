@@ -1,8 +1,8 @@
 """The exceptions of Keytally.
 
-A message names the value that was found, and the values that are valid.
-No message contains a key or a pepper. An error of the operating system is an `OSError`:
-`FileNotFoundError`, `FileExistsError`, `PermissionError` and so on.
+A message names the value that was found, and the values that are valid. No message contains a key
+or a pepper, except a secret of common words that was passed as a path. An error of the operating
+system is an `OSError`: `FileNotFoundError`, `FileExistsError`, `PermissionError` and so on.
 """
 
 from __future__ import annotations
@@ -74,7 +74,11 @@ class KeyIdError(KeytallyError, ValueError):
 
 
 class TableError(KeytallyError):
-    """A file is not the table that was requested, is damaged, or other users have access to it.
+    """A file is not the table that was requested, is damaged, or has an unsafe owner or mode.
+
+    It must belong to root or the user of the process, unless that is root. Its group may have
+    access to it, but not all users. The error is also raised for a change to a file that was
+    removed.
 
     >>> import keytally
     >>> keytally.Limiter.open("/")
