@@ -1,9 +1,12 @@
 //! The gate: a table of issued keys with their tallies. Verify, then charge.
 //!
 //! ```text
-//! header: shape | peppers, prefix | redo record | its owner | environments (2 lines) | plans …
+//! header: shape | peppers, prefix | redo record | owner | environments (2 lines) | plans …
 //! records, one line per key | hints, 16 per line (where the gate keeps them)
 //! ```
+//!
+//! The first line is the header that every table has (`header.rs`). The owner line names the record
+//! that the redo record is for.
 //!
 //! A key id names its record: ids are minted so that `id × records / 2^64` is the record's number.
 //! So a check reads one line whether or not the id exists, every record can be used, and ids need

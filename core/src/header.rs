@@ -297,7 +297,8 @@ pub enum CreateError {
         /// The maximum.
         max: u32,
     },
-    /// There is no plan, or there are more plans than the gate has room for.
+    /// There is no plan, there are more plans than the gate has room for, or its room is for more
+    /// than 256.
     Plans {
         /// The number of plans requested.
         plans: usize,

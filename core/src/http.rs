@@ -162,8 +162,8 @@ impl Verdict {
         self.respond(|response| response.headers())
     }
 
-    /// Writes the header fields into `buffer`, each `Name: value` and a line end, and returns their
-    /// length in bytes.
+    /// Writes the header fields into `buffer`, each `Name: value` and CRLF. Returns their length in
+    /// bytes.
     ///
     /// # Errors
     /// [`BufferTooSmall`] if they do not fit. Nothing is written then. [`MAX_HEADERS_LEN`] bytes are
@@ -179,7 +179,7 @@ impl Verdict {
         self.respond(|response| response.problem())
     }
 
-    /// Passes the values that a response shows to `respond`.
+    /// Calls `respond` with the values that a response shows.
     #[inline]
     fn respond<R>(&self, respond: impl FnOnce(Response<'_>) -> R) -> R {
         let mut quotas = [QuotaState::NONE; MAX_QUOTAS];
@@ -374,7 +374,7 @@ impl Response<'_> {
     }
 }
 
-/// The header fields of a verdict, kept in place.
+/// The header fields of a verdict, stored in the value itself.
 #[derive(Clone)]
 pub struct Headers {
     bytes: [u8; MAX_HEADERS_LEN],
@@ -382,12 +382,12 @@ pub struct Headers {
 }
 
 impl Headers {
-    /// Returns all fields as they are sent, each `Name: value` and a line end.
+    /// Returns all fields as they are sent, each `Name: value` and CRLF.
     pub fn as_str(&self) -> &str {
         core::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 
-    /// Returns all fields as ASCII bytes, each `Name: value` and a line end.
+    /// Returns all fields as ASCII bytes, each `Name: value` and CRLF.
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
     }

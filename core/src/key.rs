@@ -21,7 +21,7 @@ use zeroize::Zeroize;
 use crate::bits::{high, low};
 use crate::text::Text;
 
-/// The longest key of this form, in bytes.
+/// The longest key of Keytally's form, in bytes.
 pub const MAX_KEY_LEN: usize = MAX_NAMES_LEN + 2 + BODY_LEN;
 
 /// The longest prefix, and the longest environment name, in bytes.
@@ -93,8 +93,7 @@ impl fmt::Debug for KeyId {
     }
 }
 
-/// The error of parsing a text that is not a key id: 11 base62 characters of a number from 1 to
-/// 2^64 − 1.
+/// The error of parsing a key id. A key id is 11 base62 characters of a number from 1 to 2^64 − 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ParseKeyIdError;

@@ -15,9 +15,9 @@
 //! | tally | tag | meaning |
 //! |---|---|---|
 //! | void (0) | any | no subject has the slot, whatever the tag says |
-//! | reservation (the last stamp, and a lock ticket) | any | an inserter takes the slot, or lost its lock |
+//! | reservation (a stamp of all ones, and a lock ticket) | any | an inserter is taking the slot, or lost its lock |
 //! | live | a fingerprint | the subject with that fingerprint has the slot |
-//! | expired (all windows passed by a minute) | a fingerprint | as live, but another subject may take the slot |
+//! | expired (all windows passed at least a minute ago) | a fingerprint | as live, but another subject may take the slot |
 //!
 //! # Hit
 //! Find the tag, load the tally, load the tag again, compare-exchange the tally. A slot is

@@ -28,11 +28,11 @@ pub enum Outcome {
 #[repr(u8)]
 #[non_exhaustive]
 pub enum Reason {
-    /// The text does not have the form of a key of this gate.
+    /// The text does not have the form of a key, and cannot be an imported key of this gate.
     Malformed = 1,
     /// The checksum of a well-formed key does not match, for example after a typing error.
     Checksum = 2,
-    /// No key of this gate has this key id.
+    /// No key of this gate has this key id, or no key with this text was imported.
     Unknown = 3,
     /// The key id exists, and the secret is wrong.
     WrongSecret = 4,

@@ -320,8 +320,8 @@ impl ParsePolicyError {
         self.kind
     }
 
-    /// Returns the part of the text that caused the error, cut to 32 bytes; empty if it was the
-    /// whole text.
+    /// Returns the part of the text that caused the error, cut to 32 bytes; empty if no single part
+    /// did. If the text is too long, it is the beginning.
     pub fn part(&self) -> &str {
         &self.part
     }

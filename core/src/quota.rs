@@ -17,8 +17,9 @@ pub const MAX_WINDOW_S: u32 = 31 * 86_400;
 pub enum Algorithm {
     /// Windows are aligned to the Unix epoch, and each starts with a count of 0.
     Fixed,
-    /// The last full window length counts, by an estimate: the count of the present aligned window,
-    /// plus that of the previous one, weighted by its overlap with that length and rounded up.
+    /// The last full window length counts, by an estimate. It is the count of the present aligned
+    /// window, plus that of the previous one weighted by its overlap with that length. The weighted
+    /// count is rounded up.
     Sliding,
 }
 
@@ -77,10 +78,10 @@ impl Window {
     }
 }
 
-/// A limit for the cost in each window of a length.
+/// A limit for the total cost in each window of a given length.
 ///
-/// The fields are public and complete, so that a caller can write a literal. Other kinds of windows
-/// would be values of [`Window`].
+/// The fields are public and complete, so that a caller can write a literal. If other kinds of
+/// windows are added, they will be values of [`Window`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]

@@ -48,9 +48,10 @@ impl Timestamp {
 /// explicit time. The crate `keytally` has the operating system's clock. A program without an
 /// operating system implements this trait for its own clock.
 ///
-/// The core reads a system clock again in two cases: a tally is ahead of the first reading, or a
-/// subject is inserted into a limiter. Otherwise a thread that was stopped after its first reading
-/// could conclude that a wrong clock had made a newer tally, or charge a window that has passed.
+/// The core reads a system clock again in three cases: a tally is ahead of the first reading, a
+/// subject is inserted into a limiter, or the check of a key is repeated. Without that, a thread
+/// that was stopped after its first reading could conclude that a wrong clock had made a newer
+/// tally. It could also charge a window that has passed, or accept a key that has expired since.
 ///
 /// ```
 /// use keytally_core::{Clock, Limiter, Line, Policy, Timestamp};

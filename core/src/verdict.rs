@@ -115,12 +115,13 @@ impl Verdict {
     }
 
     /// Returns the charge, which the caller keeps for a later `refund` or `settle`; `None` unless
-    /// the request is admitted.
+    /// the request is admitted. The verdict of a peek has one too, although nothing was charged.
     pub fn charge(&self) -> Option<Charge> {
         self.is_admitted().then_some(Charge { cost: self.cost, at: self.quotas.time() })
     }
 
-    /// Returns the cost that was requested.
+    /// Returns the cost that was requested; 0 if no tally was read, and after a refund, settle or
+    /// reset.
     #[inline]
     pub fn cost(&self) -> u32 {
         self.cost

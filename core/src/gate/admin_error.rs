@@ -14,10 +14,10 @@ use crate::time::Timestamp;
 pub enum AdminError {
     /// There is another administrator.
     Busy,
-    /// Every record is taken by a key that is active, or that ended so recently that its counts
-    /// still matter.
+    /// Every record is damaged, or holds a key that is active or that ended so recently that its
+    /// counts still matter.
     Full {
-        /// The most keys.
+        /// The most keys that the gate can hold.
         keys: u32,
     },
     /// All records that this imported key could have are taken.

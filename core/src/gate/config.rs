@@ -68,8 +68,8 @@ impl<'a> GateConfig<'a> {
         Self { hints, ..self }
     }
 
-    /// Returns the lines that the gate takes, of [`LINE_LEN`] bytes each. For a
-    /// configuration that no gate has, use [`validate`](Self::validate).
+    /// Returns the lines that the gate takes, of [`LINE_LEN`] bytes each. Only
+    /// [`validate`](Self::validate) checks the configuration.
     pub const fn lines(&self) -> usize {
         total_lines(header_lines(self.plan_slots), self.keys, self.hints)
     }

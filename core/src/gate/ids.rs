@@ -29,18 +29,19 @@ impl RecordIds {
         number * quotient + (number * rest).div_ceil(records)
     }
 
-    /// Returns an id that `fraction`, of 2^64, selects.
+    /// Returns the id at `fraction / 2^64` of the range of ids, or another id if that one is 0.
     pub(super) fn id_at(&self, fraction: u64) -> KeyId {
         let offset = if self.width == 0 { fraction } else { scale(fraction, self.width) };
         Self::id(self.start + offset).unwrap_or_else(|| self.id_ending_with(1))
     }
 
-    /// Returns the first id with these lower 32 bits. A record has at least 2^38 ids.
+    /// Returns the first id whose lower 32 bits are `number`. A record has at least 2^38 ids, so
+    /// there is one.
     pub(super) fn id_ending_with(&self, number: u32) -> KeyId {
         const LOW: u64 = 0xffff_ffff;
         let first = (self.start & !LOW) | u64::from(number);
         let id = if first < self.start || first == 0 { first + (1 << 32) } else { first };
-        // It is 2^32 or more, or else `number` was not 0.
+        // `id` is never 0, so the fallback is never used.
         Self::id(id).unwrap_or(KeyId::LAST)
     }
 

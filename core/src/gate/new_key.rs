@@ -53,7 +53,8 @@ impl Drop for Entropy {
 pub struct NewKey<'a> {
     /// The team account that it belongs to.
     pub account: u32,
-    /// The environment. The gate learns new names as they come, at most [`MAX_ENVS`](super::table::MAX_ENVS).
+    /// The environment. The gate registers each new name, at most
+    /// [`MAX_ENVS`](super::table::MAX_ENVS).
     pub env: Name,
     /// The name of its plan; `None` for the gate's first plan.
     pub plan: Option<&'a str>,

@@ -12,7 +12,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
     /// Creates a gate in [`GateConfig::lines`] lines of memory that no other table uses.
     ///
     /// # Errors
-    /// [`CreateError`] if no gate has this configuration, or if the memory has another size.
+    /// [`CreateError`] if the configuration is invalid, or if the memory has another size.
     pub fn create(
         memory: M,
         config: &GateConfig<'_>,

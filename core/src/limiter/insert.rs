@@ -6,8 +6,8 @@
 //!
 //! 1. *lock* the bucket; turn every reservation found in it into a tombstone (a void tally): their
 //!    owners lost the lock;
-//! 2. *search* both buckets for the subject and for a slot that can be reused; load the slot's tag,
-//!    then its tally;
+//! 2. *search* both buckets for the subject and for a slot that can be reused; then load the chosen
+//!    slot's tag, and after it the tally;
 //! 3. *reserve*: exchange the tally for a reservation that holds the lock's ticket;
 //! 4. *confirm* the lock by exchanging its word for itself; give up if it was lost;
 //! 5. *tag*: exchange the tag that was loaded for the subject's, one generation later;
@@ -134,7 +134,7 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         )
     }
 
-    /// Steps 3 to 6 of an insertion.
+    /// Loads the tag and the tally of `slot`, and then does the steps 3 to 6 of an insertion.
     fn take_slot(
         &self,
         subject: Subject,

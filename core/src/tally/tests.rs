@@ -96,15 +96,15 @@ fn a_layout_has_room_for_its_stamp_and_all_its_counts() {
     );
 }
 
-/// Until 2200 there are 4096 windows of 1,772,002 s, and one more of those that are a second
-/// shorter: 12 bits, with two counts of 26, and 13.
+/// Until 2200 there are 4096 windows of 1,772,002 s. A stamp of 12 bits and two counts of 26 bits
+/// fill the word. If the window is a second shorter, there are 4097, so the stamp takes 13 bits.
 #[test]
 fn a_stamp_takes_no_bit_more_than_it_needs() {
     assert_eq!(layout("sliding 67108863/1772002s").stamp_bits(), 12);
     assert!("sliding 67108863/1772001s".parse::<Policy>().is_err());
 }
 
-/// A month is 2^31.3 ms, so from 2^33 of them on, time no longer fits 64 bits.
+/// The longest window, 31 days, is 2^31.3 ms, so the end of 2^33 of them does not fit 64 bits.
 #[test]
 fn no_stamp_reaches_past_64_bits_of_milliseconds() {
     let month = [Window::from_seconds(crate::quota::MAX_WINDOW_S).unwrap()];
