@@ -136,7 +136,7 @@ impl Admitted {
         }
     }
 
-    /// Asserts that no window admitted more than its limit `1 + extra` times.
+    /// Asserts that no window admitted more than `1 + extra` times its limit.
     fn assert_within(&self, policy: &Policy, extra: u64) {
         for quota in policy.quotas() {
             let limit = u64::from(quota.limit);
@@ -209,8 +209,8 @@ fn clocks_that_disagree_by_a_minute_widen_no_limit() {
     for policy in POLICIES {
         let policy: Policy = policy.parse().unwrap();
         for table in tables(&policy) {
-            // Each thread's clock is late by a constant, at most a minute with the difference of
-            // correct clocks.
+            // Each thread's clock is late by a constant. Together with the difference of correct
+            // clocks, that is at most a minute.
             let admitted = together(&policy, &*table, |thread, _, right| {
                 right - [0, 15, 35, 55][thread] * SECOND
             });

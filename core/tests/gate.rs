@@ -293,8 +293,8 @@ fn interrupted_plan_change_is_completed() {
     let gate = attach(&memory);
     let raised = Plan::new("pro", "7/minute, 70/hour".parse().unwrap()).unwrap();
     gate.administer().unwrap().set_plan(&raised).unwrap();
-    // The header still holds what was to be written; an administrator killed before the end leaves
-    // it published.
+    // The header still holds the words that were written. An administrator that is killed before
+    // it withdraws them leaves them published.
     let owner = &memory[3];
     assert_eq!(owner.load(1), 0);
     let lowered = Plan::new("pro", "6/minute, 60/hour".parse().unwrap()).unwrap();
@@ -335,12 +335,12 @@ fn interrupted_record_change_is_completed() {
         let key_id = KeyId::from_number(line.load(0)).unwrap();
         let meta = line.load(7);
         gate.administer().unwrap().revoke(key_id).unwrap();
-        // The header still holds what was written; an administrator killed before leaves it
-        // published, the sequence odd.
+        // The header still holds the words that were written. An administrator that is killed
+        // before it withdraws them leaves them published, and the sequence odd.
         line.store(7, meta | 1 << 18);
         owner.store(0, number as u64 + 1);
         assert_eq!(gate.key(key_id, at(0)).unwrap().state, KeyState::Revoked, "as good as written");
-        // A plan may have been left by an administrator before.
+        // A plan's redo record may be pending too.
         owner.store(1, u64::from(number == 62));
         assert!(gate.administer().unwrap().has_recovered(), "{number}");
         assert!(!gate.administer().unwrap().has_recovered());

@@ -145,7 +145,8 @@ fn a_wrong_clock_does_not_fill_a_table_for_good() {
     let full = limiter.check(b"newcomer", 1, at(120));
     assert_eq!(full.outcome(), Outcome::Full);
     assert!(u64::from(full.retry_after_s().unwrap()) >= ten_years - 120, "the true wait");
-    // After a sweep the slots are free as soon as the minute of the sweep has passed, and one more.
+    // After `correct_clock`, the slots are free when the minute of its time and one more have
+    // passed.
     assert_eq!(limiter.correct_clock(at(0)), limiter.slots_total());
     assert_eq!(limiter.check(b"newcomer", 1, at(119)).outcome(), Outcome::Full);
     assert_eq!(limiter.check(b"newcomer", 1, at(120)).outcome(), Outcome::Admitted);
@@ -157,7 +158,7 @@ fn a_late_clock_finds_its_subject_and_no_new_quota() {
     for _ in 0..3 {
         assert!(limiter.check(b"a", 1, at(59)).is_admitted());
     }
-    // A clock that is a minute ahead inserts enough other subjects to request every slot.
+    // A clock in the next minute inserts enough other subjects to request every slot.
     refused(&limiter, 1000, at(61));
     assert_eq!(limiter.check(b"a", 1, at(59)).outcome(), Outcome::Denied);
 }

@@ -213,7 +213,8 @@ fn cost_above_the_limit_has_no_retry_time() {
     assert_eq!((verdict.remaining(), verdict.retry_after_s(), verdict.charge()), (96, None, None));
 }
 
-/// Passes a gate with one key to `test`, with the key and its id. It admits two requests an hour.
+/// Calls `test` with a gate, its only key and that key's id. The key's limit is two requests an
+/// hour.
 fn with_key(test: impl FnOnce(&Gate<&[Line]>, &str, keytally_core::KeyId)) {
     let plans = [Plan::new("default", "2/hour".parse().unwrap()).unwrap()];
     let prefix = Name::new("kt").unwrap();

@@ -29,9 +29,9 @@ const STEPS: [Stop; 6] = [
     Stop::LimiterCharged,
 ];
 
-/// A limiter of two buckets in which six slots have expired and four are taken. Four threads check
-/// five subjects, three times each. One thread is stopped at a random step of an insertion until
-/// the others are done.
+/// A limiter of two buckets in which four slots are taken and some have expired. Each of four
+/// threads checks three times, random ones of five subjects. One thread is stopped at a random step
+/// of an insertion until the others are done.
 #[test]
 fn subjects_of_four_threads_get_their_slots_and_limits() {
     explore(schedules(20_000, 2_000_000), || {
@@ -84,7 +84,8 @@ fn subjects_of_four_threads_get_their_slots_and_limits() {
     });
 }
 
-/// Four threads check more subjects than there are slots: one bucket, in which two slots are free.
+/// Four threads check four subjects in a limiter of one bucket, in which at least two slots are
+/// free.
 #[test]
 fn subjects_of_four_threads_fill_the_table_exactly() {
     explore(schedules(20_000, 2_000_000), || {

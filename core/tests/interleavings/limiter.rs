@@ -12,7 +12,6 @@ use crate::noon::at;
 
 type Shared = Arc<Limiter<Memory>>;
 
-/// The start of a minute.
 /// A limiter of one bucket: eight slots.
 fn one_bucket(policy: &str) -> Shared {
     limiter(policy, 1)
@@ -342,7 +341,7 @@ mod stops {
         for step in STEPS {
             explore(preemptions(3, 4), move || {
                 let limiter = one_bucket("3/minute");
-                // The killed inserter took the last slot.
+                // Two slots are free. The killed inserter was taking one of them.
                 take_slots(&limiter, 6, at(0));
                 let counted = u32::from(step == Stop::LimiterCharged);
                 let shared = Arc::clone(&limiter);

@@ -18,8 +18,8 @@ pub(crate) use shuttle::thread;
 /// Memory that threads share, and that a scenario can read afterwards.
 pub(crate) type Memory = Arc<[Line]>;
 
-/// A system clock with the first reading `first` and the second reading `again`: a
-/// thread was stopped for as long as they are apart.
+/// A system clock with the first reading `first` and the second reading `again`. A thread was
+/// stopped between them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stale {
     pub(crate) first: Timestamp,
@@ -62,7 +62,7 @@ pub(crate) const fn full_form_only(full: usize) -> Bounds {
     Bounds([None, Some(full)])
 }
 
-/// The same scenario on random schedules.
+/// Random schedules for a scenario that loom explores too. The numbers of preemptions are loom's.
 #[cfg(shuttle)]
 pub(crate) const fn preemptions(_: usize, _: usize) -> Bounds {
     schedules(5_000, 500_000)
