@@ -685,6 +685,7 @@ impl Gate {
     ///     FileNotFoundError: The path does not exist. After an error, the old file stays in use.
     ///     TableError: The file is not a gate, is damaged, belongs to another user, or all users
     ///         have access to it.
+    ///     PepperError: The pepper belongs to another gate.
     ///     OSError: The operating system reports an error.
     ///
     /// >>> import os, tempfile, keytally

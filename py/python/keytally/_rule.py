@@ -33,7 +33,7 @@ class Reader(Protocol):
         """Return the address of the other end of the connection, as the server reports it."""
 
     def forwarded_for(self, fields: MutableMapping[str, Any], /) -> str:
-        """Return the values of all X-Forwarded-For fields as one list."""
+        """Return the values of all X-Forwarded-For fields as one text, separated by commas."""
 
 
 class Rule(Generic[RequestT]):

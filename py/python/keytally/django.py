@@ -10,7 +10,10 @@ In ``settings.py``::
 
 The pepper, the server's HMAC secret, is that of the environment, as for `Gate.open`, unless
 ``"GATE"`` has ``"PEPPER"`` or ``"PEPPER_FILE"``. ``LimiterMiddleware`` reads
-``"LIMITER": {"PATH": …, "POLICY": "20/minute, 200/hour"}``.
+``"LIMITER": {"PATH": …, "POLICY": "20/minute, 200/hour"}``. Its ``"CAPACITY"`` is the most subjects
+with counts at a time, 100,000 by default. Without ``"PATH"``, the limiter is in the memory of one
+process, and several worker processes are an error. ``"WORKERS"`` is their number, by default that
+of the server's options or of ``WEB_CONCURRENCY``.
 
 Settings in both ``"GATE"`` and ``"LIMITER"``:
 
