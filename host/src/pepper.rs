@@ -151,26 +151,21 @@ fn peppers(items: &[&[u8]]) -> Result<Peppers, PepperError> {
         .enumerate()
         .map(|(index, item)| decode(item).ok_or(PepperError::Form { number: index + 1, count }));
     let decoded = decoded.collect::<Result<Vec<_>, _>>()?;
-    if items.is_empty() || count > MAX_PEPPERS {
-        return Err(PepperError::Count { given: count });
-    }
-    for (index, pepper) in decoded.iter().enumerate() {
-        let number = index + 1;
-        if pepper.len() < MIN_PEPPER_LEN {
-            return Err(PepperError::Short { number, count, len: pepper.len() });
-        }
-        if decoded[..index].contains(pepper) {
-            return Err(PepperError::Repeated { number, count });
-        }
+    let too_few_or_many = PepperError::Count { given: count };
+    if count > MAX_PEPPERS {
+        return Err(too_few_or_many);
     }
     let list: Vec<&[u8]> = decoded.iter().map(|pepper| pepper.as_slice()).collect();
-    Peppers::new(&list).map_err(|error| match error {
-        PeppersError::TooShort(short) => {
-            PepperError::Short { number: count, count, len: short.len }
-        }
-        // Two peppers that differ only in zeros at the end are equal: HMAC pads keys with zeros.
-        _ => PepperError::Repeated { number: count, count },
-    })
+    let mut peppers = Err(too_few_or_many);
+    // The first list with an error ends with the pepper that the error names.
+    for number in 1..=count {
+        peppers = Ok(Peppers::new(&list[..number]).map_err(|error| match error {
+            PeppersError::TooShort(short) => PepperError::Short { number, count, len: short.len },
+            // Two peppers that differ only in zeros at the end are equal: HMAC pads keys with zeros.
+            _ => PepperError::Repeated { number, count },
+        })?);
+    }
+    peppers
 }
 
 /// Decodes hex or base64. `None` if the text is neither.
@@ -230,6 +225,19 @@ mod tests {
     fn text_that_is_neither_hex_nor_base64_is_refused() {
         for text in ["ä", "AAE=A", "A===", "AAEC=", "+/-_", "A", "AAF", "a b", "AA\0A"] {
             assert_eq!(decoded(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn error_names_the_first_pepper_that_repeats_another() {
+        let other = &HEX.replace("ff", "fe");
+        for (text, number) in [
+            (format!("{HEX},{HEX},{other}"), 2),
+            (format!("{HEX},{HEX}00,{other}"), 2),
+            (format!("{other},{HEX},{HEX}0000"), 3),
+        ] {
+            let expected = format!("pepper {number} of 3 is the same as one before it");
+            assert_eq!(error(&text), expected);
         }
     }
 
