@@ -60,7 +60,7 @@ class Decision:
         self.notified: list[object] = []
 
     def set(self, verdict: Verdict, cost: int) -> None:
-        """Set the verdict and the cost that it charged."""
+        """Set the verdict and the cost of the check that returned it."""
         self.cost = cost
         self.verdict = verdict
         # The verdict whose charge a refund takes back.
@@ -97,7 +97,7 @@ class Record:
         self._claimed = False
         # The answer that refuses the request.
         self.answer: _web.Answer | None = None
-        # The outcome that shadow mode did not enforce.
+        # The outcome that shadow mode did not enforce, or "cost_out_of_range".
         self.shadow: str | None = None
         # The names under which integrations stored a verdict.
         self.named: set[str] = set()

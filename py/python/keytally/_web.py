@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 API_KEY_HEADER = "X-API-Key"
 RAW_API_KEY_HEADER = b"x-api-key"
 
-# In shadow mode, the outcome that would have refused the request.
+# In shadow mode, the outcome that would have refused the request, or "cost_out_of_range".
 SHADOW_HEADER = "X-Keytally-Shadow"
 
 # Only refusals have these fields. On other responses, they belong to the application.
