@@ -58,8 +58,8 @@ impl Verdict {
         self.reason
     }
 
-    /// Returns the holder of the key; `None` unless the secret was right. A revoked or expired key
-    /// has a holder too.
+    /// Returns the holder of the key; `None` unless the secret was right or the call named the key
+    /// id. A revoked or expired key has a holder too.
     pub fn holder(&self) -> Option<Holder> {
         self.holder
     }
@@ -132,7 +132,8 @@ impl Verdict {
         self.uncharged
     }
 
-    /// Returns the caller's time: the explicit time, or the last reading of the system clock.
+    /// Returns the caller's time: the explicit time, or the largest reading of the system clock
+    /// during the call.
     pub fn now(&self) -> Timestamp {
         self.now
     }

@@ -42,7 +42,8 @@ pub struct GateConfig<'a> {
     /// The plans, of which the first is for keys that name none. All share their windows and
     /// algorithm.
     pub plans: &'a [Plan],
-    /// How many plans the gate has room for: at least as many as `plans`, at most 256.
+    /// How many plans the gate has room for: at least as many as `plans`, at most 256. An odd number
+    /// gives room for one more, since two plans share a line.
     pub plan_slots: usize,
     /// Whether to keep the last four characters of each key, so that `list` can show them. They
     /// take 4 bytes.
@@ -50,8 +51,8 @@ pub struct GateConfig<'a> {
 }
 
 impl<'a> GateConfig<'a> {
-    /// A gate for `keys` keys that begin with `prefix`, with room for `plans` and no more, and
-    /// without hints.
+    /// A gate for `keys` keys that begin with `prefix`, with as many plan slots as there are
+    /// `plans`, and without hints.
     pub const fn new(keys: u32, prefix: Name, plans: &'a [Plan]) -> Self {
         Self { keys, prefix, plans, plan_slots: plans.len(), hints: false }
     }

@@ -33,8 +33,8 @@ pub struct KeyInfo {
     pub pepper: u8,
     /// The last four characters, if the gate keeps hints.
     pub last_characters: Option<Text<4>>,
-    /// When the key was last charged, rounded down to the smallest window; `None` when never, or
-    /// reset since.
+    /// The start of the shortest window in which a charge, refund or settle last changed the key's
+    /// counts. `None` if its tally counts no unit, as before the first charge and after a reset.
     pub last_used: Option<Timestamp>,
     /// The key's quotas now, or at the tally's own time if that is ahead.
     pub quotas: Quotas,
