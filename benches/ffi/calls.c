@@ -1,6 +1,6 @@
 /* Measures checks from C. Reads lines "limiter TIMES", "limiter-in-turn TIMES", "gate TIMES" and "gate-in-turn TIMES" from
- * standard input. For each line, it makes TIMES calls and prints the processor time that they took, in nanoseconds. With
- * "-in-turn", each call depends on the verdict of the previous call. */
+ * standard input. For each line, it makes TIMES calls and prints the processor time that they took,
+ * in nanoseconds. With "-in-turn", each call depends on the verdict of the previous call. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 //! The program whose instructions valgrind counts, for the suite `budgets`.
 //!
-//! `keytally-counted PATH TIMES` runs one path of the code a number of times. Without arguments, the
-//! program lists the paths whose instructions are counted, but not those for cache misses.
+//! `keytally-counted PATH TIMES` runs one path of the code a number of times. Without arguments,
+//! the program lists the paths whose instructions are counted, but not those for cache misses.
 //!
 //! The difference between two runs with different TIMES is the cost of the path alone, without the
 //! preparation. The count is the same in each run, because no path depends on a clock, on entropy

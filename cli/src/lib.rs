@@ -4,6 +4,11 @@
 //! work on a gate file. The program of `keytally-server` adds `serve` to them through [`internal`].
 //! All decisions are made by `keytally`; this crate calls it and prints the results.
 //!
+//! ```
+//! let status = keytally_cli::run(["keytally", "--version"]);
+//! assert_eq!(status, 0);
+//! ```
+//!
 //! # Modules
 //! | module | contents |
 //! |---|---|

@@ -122,8 +122,8 @@ impl Header {
     /// Reads the header of a table in `memory`.
     ///
     /// # Errors
-    /// [`AttachError`] if the table is not published, is of another kind, does not fill `memory`, or
-    /// has an invalid header.
+    /// [`AttachError`] if the table is not published, is of another kind, does not fill `memory`,
+    /// or has an invalid header.
     pub(crate) fn read(memory: &[Line], expected: TableKind) -> Result<Self, AttachError> {
         let line =
             memory.first().ok_or(AttachError::Truncated { len: 0, needed: LINE_LEN as u64 })?;
@@ -305,7 +305,7 @@ pub enum CreateError {
         /// The maximum.
         max: usize,
     },
-    /// A plan's name is not 1 to 16 characters of `a-z`, `0-9`, `-` and `_`, or appears twice.
+    /// Two plans have the same name.
     PlanName,
     /// The plans differ in their windows or algorithm, or together need more bits than a tally has.
     PlanWindows,

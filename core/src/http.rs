@@ -166,8 +166,8 @@ impl Verdict {
     /// bytes.
     ///
     /// # Errors
-    /// [`BufferTooSmall`] if they do not fit. Nothing is written then. [`MAX_HEADERS_LEN`] bytes are
-    /// always enough.
+    /// [`BufferTooSmall`] if they do not fit. Nothing is written then. [`MAX_HEADERS_LEN`] bytes
+    /// are always enough.
     #[inline]
     pub fn write_headers(&self, buffer: &mut [u8]) -> Result<usize, BufferTooSmall> {
         self.respond(|response| response.write_headers(buffer))

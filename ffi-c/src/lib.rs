@@ -1,7 +1,12 @@
 //! The C interface of Keytally: what `include/keytally.h` declares. `cargo xtask header` generates
 //! that header from this crate.
 //!
-//! Each module imports only modules of earlier rows of this table.
+//! ```c
+//! kt_verdict verdict;
+//! kt_status status = kt_gate_check(gate, key, strlen(key), 1, KT_SYSTEM_CLOCK, &verdict);
+//! ```
+//!
+//! Each module imports only modules of earlier rows of this table, or of its own row.
 //!
 //! | file | content |
 //! |---|---|

@@ -149,7 +149,7 @@ pub use keytally_core::{
 
 /// The tables of the core, over any memory. [`Gate::table`] and [`Limiter::table`] return them.
 pub mod table {
-    pub use keytally_core::{Gate, Limiter};
+    pub use keytally_core::{Gate, GateConfig, Limiter};
 }
 
 // The threads of a server share each of these.

@@ -161,7 +161,8 @@ fn peppers(items: &[&[u8]]) -> Result<Peppers, PepperError> {
     for number in 1..=count {
         peppers = Ok(Peppers::new(&list[..number]).map_err(|error| match error {
             PeppersError::TooShort(short) => PepperError::Short { number, count, len: short.len },
-            // Two peppers that differ only in zeros at the end are equal: HMAC pads keys with zeros.
+            // Two peppers that differ only in zeros at the end are equal: HMAC pads keys with
+            // zeros.
             _ => PepperError::Repeated { number, count },
         })?);
     }

@@ -2,6 +2,13 @@
 //!
 //! It converts arguments and results. The crates `keytally-core` and `keytally` do the work.
 //!
+//! ```python
+//! import keytally
+//!
+//! limiter = keytally.Limiter("100/minute, 1000/hour")
+//! assert limiter.check("203.0.113.9")
+//! ```
+//!
 //! # Layers
 //! A module uses modules of lower rows only.
 //!

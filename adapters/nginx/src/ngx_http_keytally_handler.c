@@ -153,8 +153,8 @@ static ngx_uint_t ngx_http_keytally_find_keys(ngx_http_request_t *r, ngx_str_t *
  * Refuses an invalid key, and counts it in the zone of failures, once for each request.
  *
  * A key counts for whatever reason it is invalid: if a revoked key did not count, the response
- * would reveal that its secret is right. The gate was checked before, so a valid key is never refused
- * here. If the zone is full, the invalid key gets 401, not 429.
+ * would reveal that its secret is right. The gate was checked before, so a valid key is never
+ * refused here. If the zone is full, the invalid key gets 401, not 429.
  */
 static ngx_int_t ngx_http_keytally_refuse_invalid_key(ngx_http_request_t *r,
                                                       ngx_http_keytally_ctx_t *ctx,

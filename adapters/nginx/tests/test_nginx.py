@@ -719,7 +719,8 @@ class Sharing(unittest.TestCase):
                 wrk.communicate()
             admitted = nginx.logged(200, path)
             self.assertLessEqual(admitted, 100_000)
-            # A killed worker leaves requests charged without a response: at most one per connection.
+            # A killed worker leaves requests charged without a response: at most one per
+            # connection.
             self.assertGreaterEqual(admitted, 100_000 - 32 * kills)
             self.assertEqual(nginx.get(path, ("X-API-Key", key))[0], 429)
 
@@ -877,7 +878,8 @@ class Clock(unittest.TestCase):
 
     def test_subject_that_a_time_ahead_locked_is_corrected(self):
         with Nginx() as nginx:
-            # The second turn checks zones that were kept over a reload. Each turn begins new windows in every zone.
+            # The second turn checks zones that were kept over a reload. Each turn begins new
+            # windows in every zone.
             for hours in (3, 6):
                 nginx.get("/open/file.txt")  # After the response there are workers. The newest is the last.
                 self.assertEqual(self.spend_ahead_in_zones(hours, nginx.workers()[-1], b"all"), 6)

@@ -5,6 +5,10 @@
 //! *the contract* is the documented behavior of the example API: the status, the headers and the
 //! body of each response.
 //!
+//! ```
+//! assert_eq!(keytally_server::run(["keytally", "--version"]), 0);
+//! ```
+//!
 //! # Modules
 //! | module | contents |
 //! |---|---|

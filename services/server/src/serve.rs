@@ -37,10 +37,10 @@ use keytally_cli::internal::{
 /// second. SIGHUP opens it immediately, unless standard input is a terminal.
 ///
 /// GET /api/v1/contacts needs a key and charges 1. GET /api/v1/limits returns the key's quotas and
-/// charges nothing. /auth returns 200, 401 or 429 to proxies, with X-Account-Id, X-Key-Id, X-Key-Env
-/// and X-Key-Plan, which are empty if no key was admitted. X-Cost sets the cost, and an invalid one
-/// gets 400; the proxy must set or remove it. GET /metrics is for Prometheus, GET /healthz for
-/// health checks. HTTP/1.1 and HTTP/2 without TLS (prior knowledge) are supported.
+/// charges nothing. /auth returns 200, 401 or 429 to proxies, with X-Account-Id, X-Key-Id,
+/// X-Key-Env and X-Key-Plan, which are empty if no key was admitted. X-Cost sets the cost, and an
+/// invalid one gets 400; the proxy must set or remove it. GET /metrics is for Prometheus, GET
+/// /healthz for health checks. HTTP/1.1 and HTTP/2 without TLS (prior knowledge) are supported.
 #[derive(Args)]
 pub(crate) struct Serve {
     /// Address and port, or unix: and the path of a socket. Write an IPv6 address in brackets, as

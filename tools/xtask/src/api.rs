@@ -22,7 +22,8 @@ const LIBRARIES: [(&str, &str, &str); 3] = [
     ("cli", "keytally-cli", "keytally_cli"),
 ];
 
-/// The crates whose types may be public: Rust's own, this project's, and others from version 1.0 on.
+/// The crates whose types may be public: Rust's own, this project's, and others from version 1.0
+/// on.
 const PUBLIC_CRATES: [&str; 9] = [
     "alloc",
     "clap_builder",
@@ -363,8 +364,8 @@ fn type_text(value: &Value) -> String {
     }
 }
 
-/// Returns the last name of a path, with its arguments. The names before it depend on the version of
-/// rustdoc.
+/// Returns the last name of a path, with its arguments. The names before it depend on the version
+/// of rustdoc.
 fn path_text(path: &Value) -> String {
     let path_name = str(&path["path"]).rsplit("::").next().unwrap_or_default();
     path_name.to_owned() + &arguments(&path["args"])

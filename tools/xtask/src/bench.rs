@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: measures speed, also of other implementations, and writes the pages with the
-//! results.
+//! `cargo xtask bench`: measures speed, also of other implementations, and writes the pages with
+//! the results.
 //!
 //! The implementations of a group take turns: in a turn, one of them runs for some milliseconds. A
 //! round is one turn of each.

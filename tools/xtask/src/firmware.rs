@@ -287,8 +287,8 @@ impl Tools {
         })
     }
 
-    /// Returns a command of Debian's cargo and compiler. It also builds Rust's `core` for the targets,
-    /// each of which has its flags.
+    /// Returns a command of Debian's cargo and compiler. It also builds Rust's `core` for the
+    /// targets, each of which has its flags.
     fn cargo(&self, arguments: &[&str], targets: &[(&str, &str)]) -> Command {
         let mut cargo = Command::new(&self.cargo);
         cargo

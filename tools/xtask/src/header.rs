@@ -92,8 +92,8 @@ fn declared(source: &str) -> Result<String> {
 
 /// Returns the declarations inside a macro as Rust.
 ///
-/// A struct gets `repr(C)`. `NAME = 1 => "a sentence",` becomes `NAME = 1,` with the sentence, which
-/// may be in the next line, as its comment. `NAME = 1 => c"name",` becomes `NAME = 1,`.
+/// A struct gets `repr(C)`. `NAME = 1 => "a sentence",` becomes `NAME = 1,` with the sentence,
+/// which may be in the next line, as its comment. `NAME = 1 => c"name",` becomes `NAME = 1,`.
 fn declarations(inside: &[&str]) -> Result<String> {
     let mut declared = String::new();
     let mut lines = inside.iter().map(|line| line.strip_prefix("    ").unwrap_or(line));

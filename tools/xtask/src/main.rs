@@ -114,7 +114,8 @@ enum Task {
     /// Measures speed, also of other implementations, and writes benches/RESULTS.md and the other
     /// pages and plots with its figures. Needs a machine without other load.
     Bench(bench::Options),
-    /// Records the public items of the libraries: writes core/api.txt, host/api.txt and cli/api.txt.
+    /// Records the public items of the libraries: writes core/api.txt, host/api.txt and
+    /// cli/api.txt.
     Api,
     /// Writes include/keytally.h from the sources of ffi-c.
     Header,
@@ -142,8 +143,9 @@ enum Task {
         #[arg(long, default_value_t = 1)]
         jobs: u32,
     },
-    /// Builds the distributions for PyPI in target/python/dist: the source distribution, and a wheel
-    /// for each C library of the toolchain. Installs and tests each in an environment of its own.
+    /// Builds the distributions for PyPI in target/python/dist: the source distribution, and a
+    /// wheel for each C library of the toolchain. Installs and tests each in an environment of its
+    /// own.
     Wheel,
     /// Runs all checks that a change must pass: format, lints, documentation, every test suite.
     Ci {

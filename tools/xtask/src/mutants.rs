@@ -471,8 +471,8 @@ impl Results {
                 Some("Unviable") => figures.not_compiled += 1,
                 Some("Timeout") => {
                     figures.endless += 1;
-                    // An endless change counts as noticed. cargo-mutants does not try the changes in
-                    // this file again.
+                    // An endless change counts as noticed. cargo-mutants does not try the changes
+                    // in this file again.
                     let caught = folder.join("caught.txt");
                     writeln!(OpenOptions::new().append(true).create(true).open(caught)?, "{name}")?;
                 }

@@ -122,8 +122,8 @@ pub(crate) fn require(needs: &[&Need], install: bool) -> Result<()> {
         install,
         "{missing}\n`cargo xtask test --install` does so. `cargo xtask test SUITE` needs less: see `cargo xtask test --list`."
     );
-    // The second pass installs clang's sanitizers. The name of their package contains the version of
-    // clang, which may be known only after the first pass.
+    // The second pass installs clang's sanitizers. The name of their package contains the version
+    // of clang, which may be known only after the first pass.
     for _ in 0..2 {
         let missing = Missing::from_needs(needs);
         if !missing.tools.is_empty() {

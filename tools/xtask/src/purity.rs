@@ -18,13 +18,12 @@ use crate::tools::Found;
 const CRATES: &[&str] = &[
     "keytally-core",
     "heapless",
-    "hmac",
     "portable-atomic",
     "sha2",
     "siphasher",
     "subtle",
     "zeroize",
-    // Dependencies of sha2 and hmac.
+    // Dependencies of sha2.
     "block-buffer",
     "cfg-if",
     "cpufeatures",

@@ -1,4 +1,5 @@
-//! The suite `python`: the Python module, built as a wheel and installed into a virtual environment.
+//! The suite `python`: the Python module, built as a wheel and installed into a virtual
+//! environment.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,8 +12,8 @@ use crate::command::{self, cargo, succeeds};
 use crate::targets::{PROFILE, PROFILE_FOLDER, SERVICES};
 use crate::tools::{self, Found, Need};
 
-/// The arguments of an interpreter that run the examples of the documentation. The script needs only
-/// the module.
+/// The arguments of an interpreter that run the examples of the documentation. The script needs
+/// only the module.
 pub(crate) const SMOKE: [&str; 5] = ["-X", "dev", "-W", "error", "py/tests/smoke.py"];
 
 /// The arguments after `python -m` that run tests without writing a cache.
@@ -27,7 +28,8 @@ pub(crate) const ENVIRONMENT: Need =
         environment_with("venv", "py/tests/requirements.txt")
     });
 
-/// Returns the interpreter of the virtual environment `name`, with the packages of a requirements file.
+/// Returns the interpreter of the virtual environment `name`, with the packages of a requirements
+/// file.
 fn environment_with(name: &str, requirements: &str) -> Result<PathBuf> {
     let needed =
         fs::read_to_string(requirements).with_context(|| format!("cannot read {requirements}"))?;

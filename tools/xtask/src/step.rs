@@ -53,7 +53,8 @@ impl Step {
     }
 }
 
-/// Runs all steps in order, also after a failure, and prints the report. Returns whether all passed.
+/// Runs all steps in order, also after a failure, and prints the report. Returns whether all
+/// passed.
 ///
 /// # Errors
 /// If tools are missing. Then no step runs, and the error names all missing tools.

@@ -239,8 +239,8 @@ impl Targets {
         self.split(files).map(|(_, unnamed)| unnamed)
     }
 
-    /// Returns the files in the list, and the others. A name must not be in both, since cargo selects
-    /// by name.
+    /// Returns the files in the list, and the others. A name must not be in both, since cargo
+    /// selects by name.
     fn split(&self, files: &[TestFiles]) -> Result<(Vec<&File>, Vec<&File>)> {
         let (named, unnamed): (Vec<_>, Vec<_>) =
             self.0.iter().partition(|target| files.iter().any(|file| file.contains(target)));

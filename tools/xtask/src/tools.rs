@@ -321,8 +321,8 @@ fn virtual_environment() -> Result<PathBuf> {
 
 /// Returns the interpreter of a virtual environment with these packages, and creates it if needed.
 ///
-/// The list of packages is written into the folder last. A folder that is incomplete, or was created
-/// with another list, is created again.
+/// The list of packages is written into the folder last. A folder that is incomplete, or was
+/// created with another list, is created again.
 pub(crate) fn virtual_environment_of(folder: &Path, packages: &[&str]) -> Result<PathBuf> {
     let folder = std::path::absolute(folder)?;
     let python = folder.join("bin/python");

@@ -44,7 +44,8 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
     Ok(format!("{checked} files"))
 }
 
-/// Returns the files that git tracks, and new files that it does not ignore, without symbolic links.
+/// Returns the files that git tracks, and new files that it does not ignore, without symbolic
+/// links.
 fn files() -> Result<Vec<String>> {
     let mut git = Command::new("git");
     git.args([
@@ -68,7 +69,8 @@ struct List {
     unwanted: HashMap<String, Vec<(Vec<String>, String)>>,
     /// Endings of unwanted words with their replacements.
     endings: Vec<(String, String)>,
-    /// Each allowed phrase with the beginning of the paths in which it is allowed, by its first word.
+    /// Each allowed phrase with the beginning of the paths in which it is allowed, by its first
+    /// word.
     allowed: HashMap<String, Vec<(Vec<String>, String)>>,
 }
 

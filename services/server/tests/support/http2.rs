@@ -14,8 +14,8 @@ pub const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// Encodes a frame: length, type, flags, stream, payload.
 ///
-/// The tests use these types: 1 `HEADERS`, 3 `RST_STREAM`, 4 `SETTINGS`, 6 `PING`, 9 `CONTINUATION`.
-/// Flag 1 ends the stream, flag 4 ends the head.
+/// The tests use these types: 1 `HEADERS`, 3 `RST_STREAM`, 4 `SETTINGS`, 6 `PING`, 9
+/// `CONTINUATION`. Flag 1 ends the stream, flag 4 ends the head.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let len = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&len[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()

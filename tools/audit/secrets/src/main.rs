@@ -1,5 +1,5 @@
-//! Checks keys whose secrets are marked as undefined memory. valgrind's memcheck reports each branch
-//! and each index that depends on undefined memory.
+//! Checks keys whose secrets are marked as undefined memory. valgrind's memcheck reports each
+//! branch and each index that depends on undefined memory.
 //!
 //! `cargo xtask test secrets` runs the program three times. In two of the runs, it accepts the
 //! reports in one function of the core:

@@ -50,8 +50,8 @@ const KINDS: [(Kind, &str); 7] = [
 const ALIKE: [Kind; 5] =
     [Kind::WrongFirst, Kind::WrongLast, Kind::UnknownTaken, Kind::UnknownFree, Kind::Control];
 
-/// The number of records of each kind. It is the same for all, so that the caches hold an equal part
-/// of each kind.
+/// The number of records of each kind. It is the same for all, so that the caches hold an equal
+/// part of each kind.
 const RECORDS: usize = 100;
 /// The number of texts for each record. After the comparison, the check reads the text to find the
 /// reason for the log, so the text affects the time. Several texts average out this effect, and two

@@ -1,5 +1,5 @@
-//! Compares the core with the shared vectors, on the device itself. A difference causes a panic with
-//! the case.
+//! Compares the core with the shared vectors, on the device itself. A difference causes a panic
+//! with the case.
 
 use core::fmt;
 

@@ -25,8 +25,8 @@ pub(crate) fn end(status: i32) -> ! {
 #[cfg(not(feature = "unshared"))]
 static MEMORY: Memory = EMPTY;
 
-// With the feature `unshared`, lines are not `Sync`. Then the memory is a `static mut` in `main`, to
-// which the attribute `entry` gives `main` the only reference.
+// With the feature `unshared`, lines are not `Sync`. Then the memory is a `static mut` in `main`,
+// to which the attribute `entry` gives `main` the only reference.
 
 #[cfg(target_arch = "arm")]
 #[cortex_m_rt::entry]

@@ -55,7 +55,8 @@ pub(crate) fn print_all(gate: &[Line], limiter: &[Line]) {
     cost("verdict: headers", || black_box(&verdict).write_headers(&mut block));
 }
 
-/// Measures the stack of one call, then the instructions of `ROUNDS` calls. Prints both after `label`.
+/// Measures the stack of one call, then the instructions of `ROUNDS` calls. Prints both after
+/// `label`.
 fn cost<T>(label: &str, mut call: impl FnMut() -> T) {
     let mut once = || {
         drop(black_box(call()));

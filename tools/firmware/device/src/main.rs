@@ -1,5 +1,5 @@
-//! The firmware in Rust: runs the checks on a board, prints their results and the costs of calls, and
-//! exits.
+//! The firmware in Rust: runs the checks on a board, prints their results and the costs of calls,
+//! and exits.
 //!
 //! | file | content |
 //! |---|---|

@@ -12,8 +12,8 @@ const DEPTH: usize = 1024;
 
 /// Returns the bytes of stack that a function uses, including the functions that it calls.
 ///
-/// `call` calls the function and returns its own [`pointer`]. So the frame of `call`, which contains
-/// the result of the function, is not counted.
+/// `call` calls the function and returns its own [`pointer`]. So the frame of `call`, which
+/// contains the result of the function, is not counted.
 ///
 /// # Panics
 /// Panics if the function uses more than [`DEPTH`] words.

@@ -1,14 +1,15 @@
-//! Encodes the vector files as one table of bytes, for devices with too little memory for JSON. Runs
-//! on the host.
+//! Encodes the vector files as one table of bytes, for devices with too little memory for JSON.
+//! Runs on the host.
 //!
 //! ```text
 //! texts | policies | decisions | keys | MACs | gates | outcomes
 //! ```
 //!
 //! The table begins with a list of texts, each of which is its length in bytes and these bytes, in
-//! UTF-8 or not. The other parts are lists of cases, and refer to a text by its index. A list begins
-//! with its length. All numbers are unsigned LEB128: seven bits per byte, the lowest first, and the
-//! eighth bit is set if more bytes follow. `checks/src/table.rs` and `c/vectors.c` read the table.
+//! UTF-8 or not. The other parts are lists of cases, and refer to a text by its index. A list
+//! begins with its length. All numbers are unsigned LEB128: seven bits per byte, the lowest first,
+//! and the eighth bit is set if more bytes follow. `checks/src/table.rs` and `c/vectors.c` read the
+//! table.
 
 use keytally_vectors::files::{Answer, DecisionCase, GateSetup, Op, QuotaLine, VerdictStep};
 use keytally_vectors::model;

@@ -21,8 +21,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// Returns the bytes of a gate with one key for a device that only checks keys, and this key.
 ///
 /// The device stores the gate in flash, copies it to RAM at start, and attaches to it. A gate
-/// contains neither peppers nor keys. The pepper of this gate and the entropy of its key are public,
-/// since it is only for this check.
+/// contains neither peppers nor keys. The pepper of this gate and the entropy of its key are
+/// public, since it is only for this check.
 fn provisioned() -> Result<(Vec<u8>, String), Box<dyn std::error::Error>> {
     let plans = [Plan::new("device", "100/minute, 1000/hour".parse()?).ok_or("a short name")?];
     let name = |text| Name::new(text).ok_or("a short name");

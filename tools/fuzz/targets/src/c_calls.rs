@@ -510,7 +510,8 @@ fn maybe_wrong<'v, T>(bytes: &mut Bytes<'_>, values: &'v [T]) -> In<'v, T> {
         _ if align_of::<T>() > 1 => right.wrapping_byte_add(1),
         _ => core::ptr::null(),
     };
-    // SAFETY: The pointer is NULL, misaligned, or to these values, which live as long as the result.
+    // SAFETY: The pointer is NULL, misaligned, or to these values, which live as long as the
+    // result.
     unsafe { In::from_raw(pointer) }
 }
 
@@ -556,8 +557,8 @@ fn handle<'h, T>(pointer: *mut T) -> Handle<'h, T> {
 
 /// Returns the pointer as an output.
 fn new<'h, T>(pointer: *mut T) -> Out<'h, T> {
-    // SAFETY: The pointer is NULL, misaligned, to the memory of a table (which the library rejects),
-    // or to memory that is not used otherwise during the call.
+    // SAFETY: The pointer is NULL, misaligned, to the memory of a table (which the library
+    // rejects), or to memory that is not used otherwise during the call.
     unsafe { Out::from_raw(pointer) }
 }
 

@@ -1,5 +1,5 @@
-//! The target `gate_calls`: calls on a gate, compared with a model that is a list of keys, each with
-//! its secrets, its state and its tally.
+//! The target `gate_calls`: calls on a gate, compared with a model that is a list of keys, each
+//! with its secrets, its state and its tally.
 
 use keytally_core::{AdminError, IMPORTED_KEY_LEN};
 use keytally_core::{
@@ -517,8 +517,8 @@ impl World<'_> {
         }
     }
 
-    /// Reopens the gate, perhaps with one more pepper. The older peppers remain, since keys may need
-    /// them.
+    /// Reopens the gate, perhaps with one more pepper. The older peppers remain, since keys may
+    /// need them.
     fn reopen(&mut self, bytes: &mut Bytes<'_>) {
         self.peppers = (self.peppers + bytes.below(2)).min(PEPPERS.len());
         let peppers = Peppers::new(&PEPPERS[..self.peppers]).unwrap();

@@ -1,4 +1,5 @@
-//! The target `headers`: the header fields of verdicts, compared with those of the model and parsed.
+//! The target `headers`: the header fields of verdicts, compared with those of the model and
+//! parsed.
 
 use keytally_core::MAX_HEADERS_LEN;
 use keytally_core::{Limiter, Line, Outcome, Policy, Timestamp, Verdict};

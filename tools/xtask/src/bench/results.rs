@@ -122,15 +122,15 @@ impl Table {
         self.rounds(row, column).map(median)
     }
 
-    /// Returns how many times as long an implementation takes as another: the median of the ratios in
-    /// each round. Other load on the machine during a round affects both.
+    /// Returns how many times as long an implementation takes as another: the median of the ratios
+    /// in each round. Other load on the machine during a round affects both.
     pub(crate) fn ratio(&self, row: &str, other: &str, column: &str) -> Result<f64> {
         let (row, other) = (self.rounds(row, column)?, self.rounds(other, column)?);
         Ok(median(&row.iter().zip(other).map(|(row, other)| row / other).collect::<Vec<_>>()))
     }
 
-    /// Returns how much longer an implementation takes than another: the median of the differences in
-    /// each round.
+    /// Returns how much longer an implementation takes than another: the median of the differences
+    /// in each round.
     pub(crate) fn difference(&self, row: &str, other: &str, column: &str) -> Result<f64> {
         let (row, other) = (self.rounds(row, column)?, self.rounds(other, column)?);
         Ok(median(&row.iter().zip(other).map(|(row, other)| row - other).collect::<Vec<_>>()))
