@@ -38,8 +38,8 @@
  *     - A struct that the caller fills in and that may grow begins with `size`: set it to sizeof
  *       that struct. For members that the caller's header lacks, the library takes zeros, which
  *       mean what the older version did. A member that is newer than the library must be zero, else
- *       the status is KT_UNKNOWN_MEMBER. If no version has that size, the status is KT_STRUCT_SIZE.
- *       These are kt_request, kt_gate_config and kt_new_key.
+ *       the status is KT_UNKNOWN_MEMBER. If `size` leaves out a required member or is above 4096,
+ *       the status is KT_STRUCT_SIZE. These are kt_request, kt_gate_config and kt_new_key.
  *     - A struct that this library writes has a fixed size with reserved zeros. New members replace
  *       reserved ones, so a library that does not know them writes zeros. These are kt_verdict,
  *       kt_charge, kt_quota, kt_key_info, kt_plan_info, kt_key_parts and kt_flaw. Do not use
@@ -49,8 +49,9 @@
  *     struct of the caller, and allocate nothing. kt_gate_open, kt_limiter_open and the other
  *     functions of files return a pointer to a handle that belongs to the library until it is
  *     closed. Close each handle once, with kt_gate_close or kt_limiter_close. Only these functions
- *     allocate: those that open or create files, those that change keys in files, kt_gate_watch,
- *     kt_gate_reopen, and the first use of a gate file in each thread, which prepares for a
+ *     allocate: those that open or create files, those that change keys or plans in files,
+ *     kt_gate_verify, kt_gate_take_over, kt_gate_watch, kt_gate_reopen, kt_gate_reopen_if_replaced,
+ *     kt_gate_reopen_status, and the first use of a gate file in each thread, which prepares for a
  *     replaced file.
  * Memory that must not move. While a handle of a table is in use, the table's memory must not be
  *     moved, freed or used for anything else, and the handle must not be moved or copied. The table
@@ -60,9 +61,9 @@
  *     gate's handle holds the peppers, and closing the handle wipes them. No message contains a
  *     key.
  * Threads. Any number of threads may use one handle, and any number of processes one table, at the
- *     same time. No function blocks, except those that change keys in a file: they wait for each
- *     other. While a handle is created or closed, no other thread may use it. After fork, the child
- *     may use the parent's handles.
+ *     same time. No function blocks, except those that change keys or plans in a file and
+ *     kt_gate_verify: they wait for each other. While a handle is created or closed, no other
+ *     thread may use it. After fork, the child may use the parent's handles.
  * Signals and interrupts. A handler that interrupted a call may itself call kt_gate_check and
  *     kt_limiter_check. For a gate file, the thread must have called kt_gate_check before, outside
  *     of a handler.
@@ -1123,8 +1124,8 @@ kt_status kt_limiter_init(void *memory,
 kt_status kt_limiter_attach(void *memory, size_t memory_len, kt_limiter *limiter_out);
 
 /**
- * Closes a handle of either kind: wipes it, unmaps its file, and frees it if this library
- * allocated it. The table itself remains.
+ * Closes a handle in a struct of the caller, or one that belongs to this library: wipes it, unmaps
+ * its file, and frees it if this library allocated it. The table itself remains.
  *
  * No other call may use the handle during this call or after it. Does nothing for NULL and for
  * memory that is not a handle.
@@ -1299,8 +1300,8 @@ kt_status kt_gate_attach(void *memory,
                          kt_gate *gate_out);
 
 /**
- * Closes a handle of either kind: wipes it and its peppers, unmaps its file, and frees it if this
- * library allocated it. The table itself remains.
+ * Closes a handle in a struct of the caller, or one that belongs to this library: wipes it and its
+ * peppers, unmaps its file, and frees it if this library allocated it. The table itself remains.
  *
  * No other call may use the handle during this call or after it. Does nothing for NULL and for
  * memory that is not a handle.
@@ -1425,6 +1426,8 @@ kt_status kt_limiter_use_system_clock(kt_limiter *limiter);
  * older than the loads. If the call is then stopped for more than 60 s between a load and its
  * correction, each tally that is charged meanwhile may admit one more window. With an explicit
  * time, call this while no other thread or process charges.
+ *
+ * Statuses: `KT_NO_CLOCK`.
  */
 kt_status kt_gate_correct_clock(kt_gate *gate, uint64_t now_ms, uint64_t *corrected_out);
 
@@ -1439,6 +1442,8 @@ kt_status kt_gate_correct_clock(kt_gate *gate, uint64_t now_ms, uint64_t *correc
  * older than the loads. If the call is then stopped for more than 60 s between a load and its
  * correction, each tally that is charged meanwhile may admit one more window. With an explicit
  * time, call this while no other thread or process charges.
+ *
+ * Statuses: `KT_NO_CLOCK`.
  */
 kt_status kt_limiter_correct_clock(kt_limiter *limiter,
                                    uint64_t now_ms,
@@ -1494,7 +1499,7 @@ kt_status kt_gate_import(kt_gate *gate,
  *
  * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_REVOKED`, `KT_IN_GRACE`,
  * `KT_NAMES_TOO_LONG` for an imported key, `KT_PEPPERS_FULL`, `KT_RECORD_DAMAGED`, `KT_NO_CLOCK`,
- * `KT_BUSY`. For a file also `KT_FILE_REPLACED`, `KT_IO`.
+ * `KT_BUSY`. For a file also those that `kt_gate_issue` lists for a file.
  */
 kt_status kt_gate_rotate(kt_gate *gate,
                          uint64_t key_id,
@@ -1508,8 +1513,8 @@ kt_status kt_gate_rotate(kt_gate *gate,
  * Revokes a key and its previous secret at once: the next check in any process refuses them. The
  * record stays listed until a new key needs it. Revoking a revoked key changes nothing.
  *
- * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_BUSY`. For a file also
- * `KT_FILE_REPLACED`, `KT_IO`.
+ * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_BUSY`. For a file also those
+ * that `kt_gate_issue` lists for a file.
  */
 kt_status kt_gate_revoke(kt_gate *gate, uint64_t key_id);
 
@@ -1517,7 +1522,7 @@ kt_status kt_gate_revoke(kt_gate *gate, uint64_t key_id);
  * Moves a key to another plan. Counts are kept.
  *
  * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_REVOKED`, `KT_NO_SUCH_PLAN`,
- * `KT_PLAN_NAME_FORM`, `KT_BUSY`. For a file also `KT_FILE_REPLACED`, `KT_IO`.
+ * `KT_PLAN_NAME_FORM`, `KT_BUSY`. For a file also those that `kt_gate_issue` lists for a file.
  */
 kt_status kt_gate_assign(kt_gate *gate, uint64_t key_id, const char *plan, size_t plan_len);
 
@@ -1525,7 +1530,8 @@ kt_status kt_gate_assign(kt_gate *gate, uint64_t key_id, const char *plan, size_
  * Adds a plan, or gives the plan of that name other limits. Counts are kept.
  *
  * Statuses: `KT_PLAN_NAME_FORM`, those that begin with `KT_POLICY_`, `KT_PLAN_WINDOWS`,
- * `KT_PLAN_LIMIT`, `KT_PLANS_FULL`, `KT_BUSY`. For a file also `KT_FILE_REPLACED`, `KT_IO`.
+ * `KT_PLAN_LIMIT`, `KT_PLANS_FULL`, `KT_BUSY`. For a file also those that `kt_gate_issue` lists
+ * for a file.
  */
 kt_status kt_gate_set_plan(kt_gate *gate, const kt_plan *plan);
 
@@ -1537,7 +1543,7 @@ kt_status kt_gate_set_plan(kt_gate *gate, const kt_plan *plan);
  * A file needs it in one case only: the administrator was killed in another container, while
  * another program or a forked child held an `flock` on the file.
  *
- * Statuses: for a file `KT_FILE_REPLACED`, `KT_IO`.
+ * Statuses: for a file those that `kt_gate_issue` lists for a file.
  */
 kt_status kt_gate_take_over(kt_gate *gate);
 
@@ -1603,7 +1609,7 @@ kt_status kt_gate_capacity(kt_gate *gate, uint32_t *keys_out);
  * another key id of the same record, a MAC, an account, a time, a count, or the number of another
  * plan, environment or pepper.
  *
- * Statuses: `KT_BUSY`, `KT_NO_CLOCK`. For a file also `KT_FILE_REPLACED`, `KT_IO`.
+ * Statuses: `KT_BUSY`, `KT_NO_CLOCK`. For a file also those that `kt_gate_issue` lists for a file.
  */
 kt_status kt_gate_verify(kt_gate *gate,
                          uint64_t now_ms,

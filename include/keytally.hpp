@@ -7,8 +7,8 @@
  *     for (const kt_quota &quota : verdict.quotas()) log(quota.remaining, quota.limit);
  *
  * keytally::Gate and keytally::Limiter own their handle: they can be moved and not copied, and
- * their destructor closes it. A moved-from object may only be assigned to or destroyed; each method
- * returns KT_NULL_POINTER. keytally::Verdict is the plain struct kt_verdict with methods, and may
+ * their destructor closes it. A moved-from object may only be assigned to or destroyed; its methods
+ * fail with KT_NULL_POINTER. keytally::Verdict is the plain struct kt_verdict with methods, and may
  * be copied. Any number of threads may call methods of one object at the same time. While an object
  * is made, moved or destroyed, no other thread may use it.
  *
@@ -354,7 +354,7 @@ struct Verdict : kt_verdict {
     /** Returns the response body, JSON. Empty if admitted. */
     std::string_view body() const noexcept { return kt_verdict_body(this); }
 
-    /** Returns the header fields, each with CR LF. for_each_header returns them one by one. */
+    /** Returns the header fields, each with CR LF. for_each_header passes them one by one. */
     Text<KT_HEADERS_SIZE> headers() const noexcept {
         Text<KT_HEADERS_SIZE> text;
         text.fill([this](auto... to) { return kt_verdict_headers(this, to...); });

@@ -160,7 +160,7 @@ pub extern "C" fn kt_gate_import(
 ///
 /// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_REVOKED`, `KT_IN_GRACE`,
 /// `KT_NAMES_TOO_LONG` for an imported key, `KT_PEPPERS_FULL`, `KT_RECORD_DAMAGED`, `KT_NO_CLOCK`,
-/// `KT_BUSY`. For a file also `KT_FILE_REPLACED`, `KT_IO`.
+/// `KT_BUSY`. For a file also those that `kt_gate_issue` lists for a file.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_rotate(
     gate: Handle<kt_gate>,
@@ -187,8 +187,8 @@ pub extern "C" fn kt_gate_rotate(
 /// Revokes a key and its previous secret at once: the next check in any process refuses them. The
 /// record stays listed until a new key needs it. Revoking a revoked key changes nothing.
 ///
-/// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_BUSY`. For a file also
-/// `KT_FILE_REPLACED`, `KT_IO`.
+/// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_BUSY`. For a file also those
+/// that `kt_gate_issue` lists for a file.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_revoke(gate: Handle<kt_gate>, key_id: u64) -> kt_status {
     guard(|| {
@@ -201,7 +201,7 @@ pub extern "C" fn kt_gate_revoke(gate: Handle<kt_gate>, key_id: u64) -> kt_statu
 /// Moves a key to another plan. Counts are kept.
 ///
 /// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_REVOKED`, `KT_NO_SUCH_PLAN`,
-/// `KT_PLAN_NAME_FORM`, `KT_BUSY`. For a file also `KT_FILE_REPLACED`, `KT_IO`.
+/// `KT_PLAN_NAME_FORM`, `KT_BUSY`. For a file also those that `kt_gate_issue` lists for a file.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_assign(
     gate: Handle<kt_gate>,
@@ -219,7 +219,8 @@ pub extern "C" fn kt_gate_assign(
 /// Adds a plan, or gives the plan of that name other limits. Counts are kept.
 ///
 /// Statuses: `KT_PLAN_NAME_FORM`, those that begin with `KT_POLICY_`, `KT_PLAN_WINDOWS`,
-/// `KT_PLAN_LIMIT`, `KT_PLANS_FULL`, `KT_BUSY`. For a file also `KT_FILE_REPLACED`, `KT_IO`.
+/// `KT_PLAN_LIMIT`, `KT_PLANS_FULL`, `KT_BUSY`. For a file also those that `kt_gate_issue` lists
+/// for a file.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_set_plan(gate: Handle<kt_gate>, plan: In<kt_plan>) -> kt_status {
     guard(|| {
@@ -236,7 +237,7 @@ pub extern "C" fn kt_gate_set_plan(gate: Handle<kt_gate>, plan: In<kt_plan>) -> 
 /// A file needs it in one case only: the administrator was killed in another container, while
 /// another program or a forked child held an `flock` on the file.
 ///
-/// Statuses: for a file `KT_FILE_REPLACED`, `KT_IO`.
+/// Statuses: for a file those that `kt_gate_issue` lists for a file.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_take_over(gate: Handle<kt_gate>) -> kt_status {
     guard(|| {

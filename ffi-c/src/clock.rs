@@ -47,6 +47,8 @@ pub extern "C" fn kt_limiter_use_system_clock(limiter: Handle<kt_limiter>) -> kt
 /// older than the loads. If the call is then stopped for more than 60 s between a load and its
 /// correction, each tally that is charged meanwhile may admit one more window. With an explicit
 /// time, call this while no other thread or process charges.
+///
+/// Statuses: `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_correct_clock(
     gate: Handle<kt_gate>,
@@ -70,6 +72,8 @@ pub extern "C" fn kt_gate_correct_clock(
 /// older than the loads. If the call is then stopped for more than 60 s between a load and its
 /// correction, each tally that is charged meanwhile may admit one more window. With an explicit
 /// time, call this while no other thread or process charges.
+///
+/// Statuses: `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_correct_clock(
     limiter: Handle<kt_limiter>,

@@ -323,7 +323,7 @@ pub extern "C" fn kt_gate_capacity(gate: Handle<kt_gate>, keys_out: Out<u32>) ->
 /// another key id of the same record, a MAC, an account, a time, a count, or the number of another
 /// plan, environment or pepper.
 ///
-/// Statuses: `KT_BUSY`, `KT_NO_CLOCK`. For a file also `KT_FILE_REPLACED`, `KT_IO`.
+/// Statuses: `KT_BUSY`, `KT_NO_CLOCK`. For a file also those that `kt_gate_issue` lists for a file.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_verify(
     gate: Handle<kt_gate>,

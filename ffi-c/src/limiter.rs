@@ -160,8 +160,8 @@ pub(crate) fn table_lines(memory: Lines) -> Lines {
     }
 }
 
-/// Closes a handle of either kind: wipes it, unmaps its file, and frees it if this library
-/// allocated it. The table itself remains.
+/// Closes a handle in a struct of the caller, or one that belongs to this library: wipes it, unmaps
+/// its file, and frees it if this library allocated it. The table itself remains.
 ///
 /// No other call may use the handle during this call or after it. Does nothing for NULL and for
 /// memory that is not a handle.
