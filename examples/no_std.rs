@@ -1,5 +1,5 @@
 //! Creates a gate and a key, and makes requests until one is denied. It uses the core alone,
-//! without files, allocation or a clock.
+//! which needs no files, allocation or clock. Only printing and the error type are from std.
 //!
 //! A device passes its pepper, random bytes and the time to `run`. In this example, `main` passes
 //! constants.
