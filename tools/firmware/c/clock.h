@@ -14,8 +14,8 @@ static inline void clock_start(struct clock *clock, uint64_t now_ms, uint32_t ti
     *clock = (struct clock){now_ms, 0, ticks, hz};
 }
 
-/* Returns the Unix milliseconds at the count `ticks`. Call it at least once in each wrap of the
- * counter. */
+/* Returns the Unix milliseconds at the count `ticks`. Fewer than 2^32 ticks may pass between two
+ * calls. */
 static inline uint64_t clock_at(struct clock *clock, uint32_t ticks) {
     uint64_t passed = (uint64_t)(ticks - clock->ticks) * 1000 + clock->rest;
     clock->ms += passed / clock->hz;

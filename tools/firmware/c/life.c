@@ -102,8 +102,8 @@ static void print_response(const kt_verdict *verdict) {
     }
 }
 
-/* Advances the time. The clock is read at least twice in each wrap of the counter, as a real device
- * must do. */
+/* Advances the counter by `seconds`. Reads the clock each second, since fewer than 2^32 ticks may
+ * pass between two readings. */
 static void passes(uint32_t seconds) {
     uint32_t before = ticks;
     for (uint32_t second = 0; second < seconds; second++) {

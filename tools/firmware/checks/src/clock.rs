@@ -5,7 +5,8 @@ use keytally_core::Timestamp;
 /// Converts a 32-bit tick counter to Unix time. The counter may be a 32.768 kHz timer, or one that
 /// SysTick's handler increments.
 ///
-/// The counter may wrap any number of times, but not twice between two readings.
+/// The counter may wrap any number of times, but fewer than 2^32 ticks may pass between two
+/// readings.
 ///
 /// The caller provides the Unix time at one tick: from the network, a real-time clock, or the last
 /// time that the device stored. A device that does not know the date may start at any time, but not

@@ -158,8 +158,8 @@ impl Device<'_> {
         Ok(())
     }
 
-    /// Advances the counter by `seconds`. Reads the clock each second, since the counter must not
-    /// wrap twice between two readings.
+    /// Advances the counter by `seconds`. Reads the clock each second, since fewer than 2^32 ticks
+    /// may pass between two readings.
     fn wait(&mut self, seconds: u32) -> fmt::Result {
         let before = self.ticks;
         for _ in 0..seconds {
