@@ -860,7 +860,8 @@ public:
         if (status != KT_OK) return status;
         return info;
     }
-    /** Returns the name of an environment, from a verdict. Empty if the number is unknown. */
+    /** Returns the name of the environment with this number, such as the `env` of a verdict. Empty
+     *  if the number is unknown. */
     Text<KT_NAME_SIZE> env(std::uint8_t number) const noexcept {
         Text<KT_NAME_SIZE> text;
         text.fill([&](auto... to) { return kt_gate_env(get(), number, to...); });
@@ -965,7 +966,7 @@ public:
     kt_key_info key(std::uint64_t key_id, Clock at = Clock::system()) const {
         return try_key(key_id, at).value();
     }
-    /** Returns the plan of a number, from a verdict. */
+    /** Returns the plan with this number, such as the `plan` of a verdict. */
     kt_plan_info plan(std::uint8_t number) const { return try_plan(number).value(); }
     /** Calls visit(const kt_key_info &) with each key. If visit returns false, the list ends. visit
      *  may throw. */
