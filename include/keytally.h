@@ -61,9 +61,9 @@
  *     gate's handle holds the peppers, and closing the handle wipes them. No message contains a
  *     key.
  * Threads. Any number of threads may use one handle, and any number of processes one table, at the
- *     same time. No function blocks, except those that change keys or plans in a file and
- *     kt_gate_verify: they wait for each other. While a handle is created or closed, no other
- *     thread may use it. After fork, the child may use the parent's handles.
+ *     same time. No function blocks, except those that change keys or plans in a file,
+ *     kt_gate_verify and kt_gate_take_over: they wait for each other. While a handle is created or
+ *     closed, no other thread may use it. After fork, the child may use the parent's handles.
  * Signals and interrupts. A handler that interrupted a call may itself call kt_gate_check and
  *     kt_limiter_check. For a gate file, the thread must have called kt_gate_check before, outside
  *     of a handler.
@@ -1543,7 +1543,7 @@ kt_status kt_gate_set_plan(kt_gate *gate, const kt_plan *plan);
  * A file needs it in one case only: the administrator was killed in another container, while
  * another program or a forked child held an `flock` on the file.
  *
- * Statuses: for a file those that `kt_gate_issue` lists for a file.
+ * Statuses: for a file `KT_BUSY`, and those that `kt_gate_issue` lists for a file.
  */
 kt_status kt_gate_take_over(kt_gate *gate);
 

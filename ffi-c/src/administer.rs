@@ -237,7 +237,7 @@ pub extern "C" fn kt_gate_set_plan(gate: Handle<kt_gate>, plan: In<kt_plan>) -> 
 /// A file needs it in one case only: the administrator was killed in another container, while
 /// another program or a forked child held an `flock` on the file.
 ///
-/// Statuses: for a file those that `kt_gate_issue` lists for a file.
+/// Statuses: for a file `KT_BUSY`, and those that `kt_gate_issue` lists for a file.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_take_over(gate: Handle<kt_gate>) -> kt_status {
     guard(|| {
