@@ -24,7 +24,7 @@
  * Results. A function that can fail returns a kt_status. KT_OK is 0. A refused request is not a
  *     failure: it is the verdict's outcome. Outputs come last, are named ..._out (and `buffer`),
  *     and are written only on KT_OK. A call that failed changed nothing. One exception: if a change
- *     to a gate file cannot be flushed to the disk, the status is KT_IO or KT_DISK_FULL, and the
+ *     to a gate file cannot be flushed to disk, the status is KT_IO or KT_DISK_FULL, and the
  *     change was made. A comment lists the statuses of its function, except those of the next
  *     paragraph and KT_INTERNAL, which is a defect of this library.
  * Pointers. NULL, a misaligned pointer and an impossible length are statuses, never a crash:
