@@ -145,7 +145,7 @@ pub fn reset(layout: &Layout, limits: &Limits, word: u64, now: Timestamp) -> Dec
 
 /// Returns the state of each window of a tally at the time `now`. For the next word of a
 /// [`Decision`], it is the state after the decision.
-#[cfg_attr(target_pointer_width = "64", inline(always))]
+#[cfg_attr(target_pointer_width = "64", inline)]
 pub fn quotas(layout: &Layout, limits: &Limits, word: u64, now: Timestamp) -> Quotas {
     let reading = Reading::new(layout, limits, word, now);
     Quotas::new(layout.counts(), limits, reading.word, Timestamp::from_unix_ms(reading.time_ms))
@@ -207,7 +207,7 @@ struct Reading<'l> {
 }
 
 impl<'l> Reading<'l> {
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(target_pointer_width = "64", inline)]
     fn new(layout: &'l Layout, limits: &'l Limits, word: u64, now: Timestamp) -> Self {
         // For most checks, the tally was charged before in the present unit.
         let (word, time_ms) = if layout.is_within(word, now) {
@@ -220,20 +220,20 @@ impl<'l> Reading<'l> {
 
     /// Returns the limit of the window at `index`, or the largest value of its count if that is
     /// less.
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(target_pointer_width = "64", inline)]
     fn limit(&self, index: usize) -> u32 {
         self.layout.counts().limit(self.limits, index)
     }
 
     /// Returns the units left in the window at `index`: its limit less the units that count against
     /// it.
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(target_pointer_width = "64", inline)]
     fn remaining(&self, index: usize) -> u32 {
         self.limit(index).saturating_sub(self.layout.used(self.word, index, self.time_ms))
     }
 
     /// Returns the largest cost for which every window has room.
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(target_pointer_width = "64", inline)]
     fn room(&self) -> u32 {
         match self.layout.algorithm() {
             Algorithm::Fixed => {
@@ -249,7 +249,7 @@ impl<'l> Reading<'l> {
     }
 
     /// Returns the outcome of a request of this cost.
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(target_pointer_width = "64", inline)]
     fn admits(&self, cost: u32) -> Outcome {
         if cost <= self.room() {
             Outcome::Admitted

@@ -282,7 +282,7 @@ impl Response<'_> {
     /// The function exists under two names only for its instruction count:
     /// [`headers`](Self::headers) inlines it, since a call of [`put_fields`](Self::put_fields) cost
     /// it 37 instructions.
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(target_pointer_width = "64", inline)]
     fn put_fields_inlined<'b>(
         &self,
         mut out: Writer<'b>,
@@ -317,7 +317,7 @@ impl Response<'_> {
     }
 
     /// Writes a list of all windows: the name of each, then what `parameters` writes.
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(target_pointer_width = "64", inline)]
     fn each_quota<'b>(
         &self,
         mut out: Writer<'b>,

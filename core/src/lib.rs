@@ -83,9 +83,10 @@ extern crate std;
 // limiter   the table of tallies for any subject
 // formats   the features `serde` and `defmt`
 //
-// Inlining: on 64-bit targets, `inline(always)` stands where the instruction counts of a check rose
-// without it (`cargo xtask test budgets`). On smaller targets such functions stay calls, since code
-// size matters more there.
+// Inlining: functions of the hot path are `#[inline]`. On 64-bit targets, one is `inline(always)`
+// where a check or header fields took more instructions without it (`cargo xtask test budgets`). On
+// smaller targets, one has no attribute or `inline(never)` where it made code larger or the stack
+// deeper (`cargo xtask test firmware`).
 mod bits;
 mod charge;
 mod compare_exchange;

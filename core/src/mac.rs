@@ -202,7 +202,7 @@ impl Peppers {
     }
 
     /// Returns the pepper with this fingerprint.
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(target_pointer_width = "64", inline)]
     pub(crate) fn by_fingerprint(&self, fingerprint: u64) -> Option<&Pepper> {
         self.0.iter().find(|pepper| pepper.fingerprint() == fingerprint)
     }
@@ -215,7 +215,7 @@ impl Peppers {
 /// All copies have a fixed length, since a copy of variable length would take a fifth of the time
 /// of a compression. The first half of the block is one copy, and no other copy overlaps it: the
 /// compression reads that half first, and a load that spans several stores stalls.
-#[cfg_attr(target_pointer_width = "64", inline(always))]
+#[cfg_attr(target_pointer_width = "64", inline)]
 fn fill_block(block: &mut [u8; BLOCK_LEN], message: &[u8]) -> Option<()> {
     const HALF: usize = BLOCK_LEN / 2;
     const WORD: usize = 8;
@@ -258,7 +258,7 @@ fn hash(mut state: State, before: usize, message: &[u8]) -> State {
 }
 
 /// Returns the digest of a final state.
-#[cfg_attr(target_pointer_width = "64", inline(always))]
+#[cfg_attr(target_pointer_width = "64", inline)]
 fn to_bytes(state: &State) -> [u8; 32] {
     let mut bytes = [0; 32];
     for (chunk, word) in bytes.chunks_exact_mut(4).zip(state) {

@@ -70,7 +70,7 @@ impl Quotas {
     };
 
     /// The states of a tally's windows at a moment within the unit that its stamp names.
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(target_pointer_width = "64", inline)]
     pub(crate) fn new(counts: &Counts, limits: &Limits, word: u64, time: Timestamp) -> Self {
         Self { counts: *counts, limits: *limits, word, time, denied: 0 }
     }
@@ -88,7 +88,7 @@ impl Quotas {
     }
 
     /// Returns the state of the window at `index`, 0 for the shortest.
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(target_pointer_width = "64", inline)]
     #[cfg_attr(not(target_pointer_width = "64"), inline)]
     pub fn get(&self, index: usize) -> Option<QuotaState> {
         (index < self.len()).then(|| self.state(index))

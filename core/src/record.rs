@@ -240,8 +240,7 @@ pub(crate) struct RecordRef<'m> {
 impl<'m> RecordRef<'m> {
     /// Returns a copy of the record, or of the record that a writer is replacing it by; `None` if
     /// it is damaged.
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
-    #[cfg_attr(not(target_pointer_width = "64"), inline)]
+    #[inline]
     pub(crate) fn read(self) -> Option<Record> {
         for _ in 0..MAX_READS {
             let last_word = self.line.load(SEQUENCE);

@@ -140,7 +140,7 @@ stop_points! {
 
 /// Stops here permanently if this visit of this step was armed.
 #[cfg(not(any(feature = "__stop-points", loom, shuttle)))]
-#[inline(always)]
+#[inline]
 pub const fn stop(_: Stop) {}
 
 #[cfg(all(feature = "__stop-points", not(any(loom, shuttle))))]

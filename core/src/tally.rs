@@ -212,7 +212,7 @@ impl Layout {
 
     /// Returns the units that count against the limit of the window at `index`, as
     /// [`Counts::used`] does, without a division instruction.
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(target_pointer_width = "64", inline)]
     pub(crate) fn used(&self, word: u64, index: usize, time_ms: u64) -> u32 {
         let length = self.lengths[index];
         self.counts.used_by(word, index, time_ms, length.value(), |number| length.divide(number))
@@ -248,7 +248,7 @@ impl Layout {
 
     /// Returns whether the fast path may decide on a word at this reading of the clock. If the word
     /// is ahead of a system clock's reading, the slow path must read the clock again.
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(target_pointer_width = "64", inline)]
     pub(crate) fn is_decidable<C: Clock>(&self, word: u64, now: Timestamp) -> bool {
         // The decision calls `is_within` too, so the compiler evaluates it once.
         !C::IS_SYSTEM || self.is_within(word, now) || self.ahead_ms(word, now) == 0

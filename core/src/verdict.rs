@@ -101,7 +101,7 @@ impl Verdict {
     /// It is the later of the caller's time and the decision's. If the tally is ahead by more than
     /// 60 s, one of the clocks is wrong. Then it is the caller's time, so that the wait ends by the
     /// caller's clock.
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(target_pointer_width = "64", inline)]
     pub fn waits_from(&self) -> Timestamp {
         decide::waits_from(self.now, self.quotas.time())
     }
@@ -146,7 +146,7 @@ impl Verdict {
 
     /// The verdict that follows from a decision, for callers that store tallies of their own.
     /// `layout`, `limits`, `now` and `cost` must be those of the decision.
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(target_pointer_width = "64", inline)]
     pub fn decided(
         layout: &Layout,
         limits: &Limits,

@@ -17,14 +17,14 @@ const PLAN_REDO: usize = 1;
 impl<M: AsRef<[Line]>> Gate<M> {
     /// Returns the line of a plan, and the index of the first of its four words: the name in two,
     /// the limits in two.
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(target_pointer_width = "64", inline)]
     pub(super) fn plan_line(&self, number: usize) -> (&Line, usize) {
         let line = &self.memory.as_ref()[FIXED_LINES + number / PLANS_PER_LINE];
         (line, number % PLANS_PER_LINE * PLAN_WORDS)
     }
 
     /// Returns how many plans the gate has room for.
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(target_pointer_width = "64", inline)]
     pub fn plan_slots(&self) -> usize {
         ((self.records_at - FIXED_LINES) * PLANS_PER_LINE).min(usize::from(u8::MAX) + 1)
     }

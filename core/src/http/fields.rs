@@ -64,7 +64,7 @@ pub(super) struct Writer<'b>(pub(super) &'b mut [u8]);
 impl Writer<'_> {
     /// Writes a field's name. Only an inlined call knows the length of the name at compile time.
     /// Any other call is slower than one of [`text`](Self::text).
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(target_pointer_width = "64", inline)]
     fn name(self, name: &CStr) -> Self {
         match self.0.split_at_mut_checked(name.count_bytes()) {
             Some((target, rest)) => {
@@ -76,7 +76,7 @@ impl Writer<'_> {
     }
 
     /// Writes a text of a fixed length.
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(target_pointer_width = "64", inline)]
     pub(super) fn text<const N: usize>(self, text: &[u8; N]) -> Self {
         match self.0.split_first_chunk_mut() {
             Some((target, rest)) => {
@@ -88,7 +88,7 @@ impl Writer<'_> {
     }
 
     /// Writes a number in decimal.
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(target_pointer_width = "64", inline)]
     pub(super) fn number(self, number: u64) -> Self {
         match u32::try_from(number) {
             Ok(number) if number < FOUR_DIGITS => {
@@ -110,7 +110,7 @@ impl Writer<'_> {
 
     /// Writes the last `digits` digits, 1 to 4, of a number below 10,000. It stores four bytes; the
     /// next text overwrites the rest.
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(target_pointer_width = "64", inline)]
     fn last_digits(self, number: u32, digits: usize) -> Self {
         let [[a, b], [c, d]] =
             [number / 100, number % 100].map(|pair| PAIRS[index(pair.into()) % PAIRS.len()]);
@@ -123,7 +123,7 @@ impl Writer<'_> {
 
     /// Writes a window's length as the parameter `w`. For the most frequent lengths, the whole
     /// parameter is one text.
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(target_pointer_width = "64", inline)]
     pub(super) fn window_length(self, window: Window) -> Self {
         match window.seconds() {
             60 => self.text(b";w=60"),
