@@ -1,11 +1,13 @@
-// An HTTP server that checks each request's API key, with cpp-httplib: GET /api/v1/contacts.
-//
-//     c++ -std=c++17 server.cpp -o server -pthread \
-//         $(pkg-config --cflags --libs keytally cpp-httplib)
-//     KEYTALLY_PEPPER=... ./server api.gate 8080
-//
-// Create the gate and its keys with the command line (`keytally create`, `keytally issue`). A
-// change there, such as a revocation, holds for the next request.
+/*
+ * An HTTP server that checks each request's API key, with cpp-httplib: GET /api/v1/contacts.
+ *
+ *     c++ -std=c++17 server.cpp -o server -pthread \
+ *         $(pkg-config --cflags --libs keytally cpp-httplib)
+ *     KEYTALLY_PEPPER=... ./server api.gate 8080
+ *
+ * Create the gate and its keys with the command line (`keytally create`, `keytally issue`). A
+ * change there, such as a revocation, holds for the next request.
+ */
 #include <keytally.hpp>
 
 #include <httplib.h>
