@@ -53,7 +53,7 @@ const FOLDER: &str = "target/bench";
 
 /// The number of rounds, and the length of a turn in milliseconds.
 const FULL: (u32, u32) = (5, 500);
-/// The same numbers for `--quick`.
+/// The number of rounds, and the length of a turn in milliseconds, with `--quick`.
 const QUICK: (u32, u32) = (3, 80);
 
 /// The options of `cargo xtask bench`.
