@@ -6,16 +6,16 @@
 //!
 //!     cargo run -p keytally-core --example no_std
 
-use keytally_core::{Entropy, Gate, GateConfig, Line, Name, NewKey, Peppers, Plan, Timestamp};
+use keytally_core::{CacheLine, Entropy, Gate, GateConfig, Name, NewKey, Peppers, Plan, Timestamp};
 
 /// Memory for 64 keys and 4 plans: 72 cache lines.
-static MEMORY: [Line; 72] = [const { Line::new() }; 72];
+static MEMORY: [CacheLine; 72] = [const { CacheLine::new() }; 72];
 
 fn run(pepper: &[u8], random: [u8; 24], now: Timestamp) -> Result<(), Box<dyn core::error::Error>> {
     let plans = [Plan::new("default", "3/minute, 100/hour".parse()?).ok_or("not a name")?];
     let prefix = Name::new("kt").ok_or("not a name")?;
     let config = GateConfig::new(64, prefix, &plans).with_plan_slots(4);
-    let gate = Gate::create(&MEMORY[..], &config, Peppers::new(&[pepper])?)?;
+    let gate = Gate::init(&MEMORY[..], &config, Peppers::new(&[pepper])?)?;
 
     let env = Name::new("live").ok_or("not a name")?;
     let (key, _) = gate.administer()?.issue(&NewKey::new(42, env), Entropy::new(random), now)?;

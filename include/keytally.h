@@ -95,7 +95,7 @@
  *       outside the guarantee.
  *     If the times of callers differ by up to d, an interval of real time of length s admits at
  *     most the limits of the windows that an interval of length s + d meets.
- * Units. A name ends with its unit: _ms milliseconds, _s seconds, _unix_s, _until_s and not_after_s
+ * Units. A name ends with its unit: _ms milliseconds, _s seconds, _unix_s, _until_s and expires_s
  *     Unix seconds, _len and _SIZE bytes. The _len of an array counts elements.
  * Stability. Until 1.0 a minor version may change functions and structs, and the SONAME changes
  *     with it. Numbers of statuses, outcomes, reasons and flaws never change their meaning. New
@@ -121,7 +121,7 @@
 
 /**
  * A string literal and its length, for two parameters or two members:
- * `kt_policy_check(KT_TEXT("5/minute"), ...)`.
+ * `kt_policy_parse(KT_TEXT("5/minute"), ...)`.
  */
 #define KT_TEXT(literal) (literal), (sizeof(literal) - 1)
 
@@ -758,7 +758,7 @@ typedef struct kt_new_key {
      * When the key expires, in Unix seconds; 0 for never. If `size` ends before this member,
      * it is 0.
      */
-    uint32_t not_after_s;
+    uint32_t expires_s;
 } kt_new_key;
 
 /**
@@ -778,7 +778,7 @@ typedef struct kt_key_info {
     /** The account (team) that the key belongs to. */
     uint32_t account;
     /** When the key expires, in Unix seconds; 0 for never. */
-    uint32_t not_after_s;
+    uint32_t expires_s;
     /**
      * Until when the previous secret is valid, in Unix seconds: until its grace ends or the
      * key expires. 0 if it is not valid now, as after a revocation.
@@ -895,7 +895,7 @@ const char *kt_status_message(kt_status status);
  * Statuses: those that begin with `KT_POLICY_`. `KT_BUFFER_TOO_SMALL`; `KT_POLICY_SIZE` bytes are
  * always enough.
  */
-kt_status kt_policy_check(const char *policy,
+kt_status kt_policy_parse(const char *policy,
                           size_t policy_len,
                           char *buffer,
                           size_t buffer_len,
@@ -1231,7 +1231,7 @@ kt_status kt_limiter_capacity(kt_limiter *limiter, uint32_t *capacity_out);
  *
  * Statuses: `KT_NO_CLOCK`.
  */
-kt_status kt_limiter_live(kt_limiter *limiter, uint64_t now_ms, uint64_t *live_out);
+kt_status kt_limiter_live_subjects(kt_limiter *limiter, uint64_t now_ms, uint64_t *live_out);
 
 /**
  * Writes the policy that the limiter was created with, and a NUL. Writes the length without the

@@ -469,7 +469,7 @@ struct NewKey {
     /** The plan's name. If empty, the gate's first plan. */
     Input plan = {};
     /** When it expires. std::nullopt: never. */
-    std::optional<Time> not_after = std::nullopt;
+    std::optional<Time> expires = std::nullopt;
 };
 
 /** Memory of a table, owned by an object. */
@@ -1036,7 +1036,7 @@ private:
                 new_key.env.size(),
                 new_key.plan.data(),
                 new_key.plan.size(),
-                new_key.not_after ? detail::unix_s(*new_key.not_after) : 0};
+                new_key.expires ? detail::unix_s(*new_key.expires) : 0};
     }
 
     /** The context of a C callback. An exception must not pass through the library. */

@@ -2,7 +2,7 @@
 
 use core::hint::black_box;
 
-use keytally_core::{Line, Timestamp};
+use keytally_core::{CacheLine, Timestamp};
 
 use crate::floors::count_up;
 use crate::measure::{Admitted, Bench, Implementation, count, is_admitted, threads};
@@ -121,7 +121,7 @@ fn admitted_checks<'a>(
 
 /// Returns the lower bound: all threads increment one word by a plain load and compare-exchange.
 fn bare_loops(threads_count: usize) -> Implementation<'static> {
-    let line = Line::new();
+    let line = CacheLine::new();
     threads(
         "a bare loop of load and compare-exchange",
         Admitted::All,

@@ -4,7 +4,7 @@
 use core::fmt::Write as _;
 use core::hint::black_box;
 
-use keytally_core::{Limiter, Line, MAX_HEADERS_LEN, Outcome, Policy, Timestamp, decide};
+use keytally_core::{CacheLine, Limiter, MAX_HEADERS_LEN, Outcome, Policy, Timestamp, decide};
 
 use crate::measure::{Bench, calls};
 use crate::traffic::START;
@@ -97,8 +97,9 @@ fn measure_headers(bench: &mut Bench) {
     let mut table = bench.table("decide/headers", "ns", title, about);
     for (count, quotas) in (1..).zip(TYPICAL_QUOTAS) {
         let policy: Policy = quotas.parse().expect("a policy");
-        let memory: Vec<Line> = (0..Limiter::<Vec<Line>>::lines(64)).map(|_| Line::new()).collect();
-        let limiter = Limiter::create(memory, &policy, 64, [7; 16]).expect("a limiter");
+        let memory: Vec<CacheLine> =
+            (0..Limiter::<Vec<CacheLine>>::lines(64)).map(|_| CacheLine::new()).collect();
+        let limiter = Limiter::init(memory, &policy, 64, [7; 16]).expect("a limiter");
         let verdict = limiter.check(b"203.0.113.9", 1, START);
         let mut buffer = [0; MAX_HEADERS_LEN];
         let write = calls("Verdict::write_headers", move || {

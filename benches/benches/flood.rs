@@ -7,7 +7,7 @@
 use core::hint::black_box;
 use std::process::Command;
 
-use keytally_core::{GateConfig, Limiter, Line, Name, Outcome};
+use keytally_core::{CacheLine, GateConfig, Limiter, Name, Outcome};
 use serde_json::{Value, json};
 
 use crate::measure::{Bench, is_admitted, now};
@@ -103,7 +103,7 @@ pub(crate) fn measure(bench: &mut Bench) {
     table.figures("refused meanwhile, %", FULLEST, vec![refused]);
     let prefix = Name::new("kt").expect("a name");
     let config = GateConfig::new(SUBJECTS, prefix, &[]).with_plan_slots(1);
-    let bytes = config.lines() * size_of::<Line>();
+    let bytes = config.lines() * size_of::<CacheLine>();
     table.figures(column, "a key of a gate", vec![bytes as f64 / f64::from(SUBJECTS)]);
 }
 
@@ -124,7 +124,7 @@ fn fullest() -> (f64, f64) {
         }
         number += 1;
     }
-    let bytes = Limiter::<Vec<Line>>::lines(CAPACITY) * size_of::<Line>();
+    let bytes = Limiter::<Vec<CacheLine>>::lines(CAPACITY) * size_of::<CacheLine>();
     (bytes as f64 / live as f64, 100.0 * f64::from(refused) / f64::from(number))
 }
 

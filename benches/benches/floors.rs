@@ -1,13 +1,13 @@
 //! Basic operations of the machine, which bound the cost of a check from below.
 
-use keytally_core::Line;
+use keytally_core::CacheLine;
 
 use crate::traffic::{Random, index};
 
 /// Adds 1 to a word of a cache line by a load and compare-exchange, repeated until it succeeds.
 /// Returns `true`, as a check that admits.
 #[inline]
-pub(crate) fn count_up(line: &Line, word: usize) -> bool {
+pub(crate) fn count_up(line: &CacheLine, word: usize) -> bool {
     let mut seen = line.load(word);
     while let Err(other) = line.compare_exchange(word, seen, seen + 1) {
         seen = other;

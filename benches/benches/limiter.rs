@@ -157,7 +157,7 @@ fn admitted_checks<N: Name>(table: &mut Table<'_>, size: u32, order: Order, name
     }
     if size == 1 {
         let (line, hasher) =
-            (keytally_core::Line::new(), siphasher::sip::SipHasher13::new_with_keys(1, 2));
+            (keytally_core::CacheLine::new(), siphasher::sip::SipHasher13::new_with_keys(1, 2));
         let mut next = cycle();
         implementations.push(calls(
             "a bare compare-exchange loop on the word that SipHash finds",

@@ -1,18 +1,18 @@
 //! Creates limiters without subjects, and gates full of keys.
 
 use keytally_core::{
-    Entropy, Gate, GateConfig, KeyId, Limiter, Line, Name, NewKey, Peppers, Plan, Policy,
+    CacheLine, Entropy, Gate, GateConfig, KeyId, Limiter, Name, NewKey, Peppers, Plan, Policy,
 };
 
 use crate::crypto::PEPPER;
 use crate::traffic::{Random, START};
 
 /// Returns an empty limiter with room for `capacity` subjects.
-pub(crate) fn limiter(policy: &str, capacity: u32) -> Limiter<Vec<Line>> {
-    let memory: Vec<Line> =
-        (0..Limiter::<Vec<Line>>::lines(capacity)).map(|_| Line::new()).collect();
+pub(crate) fn limiter(policy: &str, capacity: u32) -> Limiter<Vec<CacheLine>> {
+    let memory: Vec<CacheLine> =
+        (0..Limiter::<Vec<CacheLine>>::lines(capacity)).map(|_| CacheLine::new()).collect();
     let policy: Policy = policy.parse().expect("a policy");
-    Limiter::create(memory, &policy, capacity, [7; 16]).expect("a limiter")
+    Limiter::init(memory, &policy, capacity, [7; 16]).expect("a limiter")
 }
 
 /// Returns the environment of all keys.
@@ -21,13 +21,13 @@ pub(crate) fn env() -> Name {
 }
 
 /// Returns a full gate, and the texts and ids of its keys in the order of their records.
-pub(crate) fn gate(policy: &str, keys: u32) -> (Gate<Vec<Line>>, Vec<(String, KeyId)>) {
+pub(crate) fn gate(policy: &str, keys: u32) -> (Gate<Vec<CacheLine>>, Vec<(String, KeyId)>) {
     let plans = [Plan::new("default", policy.parse().expect("a policy")).expect("a plan")];
     let prefix = Name::new("kt").expect("a name");
     let config = GateConfig::new(keys, prefix, &plans).with_plan_slots(1);
-    let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
+    let memory: Vec<CacheLine> = (0..config.lines()).map(|_| CacheLine::new()).collect();
     let gate =
-        Gate::create(memory, &config, Peppers::new(&[PEPPER]).expect("a pepper")).expect("a gate");
+        Gate::init(memory, &config, Peppers::new(&[PEPPER]).expect("a pepper")).expect("a gate");
     let new = NewKey::new(42, env());
     let mut random = Random(3);
     let mut administrator = gate.administer().expect("no other administrator");

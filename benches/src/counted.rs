@@ -11,8 +11,8 @@ use core::hint::black_box;
 use std::process::ExitCode;
 
 use keytally_core::{
-    Entropy, Gate, GateConfig, Key, Layout, Limiter, Limits, Line, Name, NewKey, Peppers, Plan,
-    Policy, Timestamp, decide,
+    CacheLine, Entropy, Gate, GateConfig, Key, Layout, Limiter, Limits, Name, NewKey, Peppers,
+    Plan, Policy, Timestamp, decide,
 };
 
 fn main() -> ExitCode {
@@ -74,7 +74,7 @@ const PATHS: &[Path] = &[
     }),
     ("gate-wrong", "Gate::check, a key with a wrong secret", |times| {
         let (gate, key) = gate(ROOMY);
-        let id = keytally_core::parse_key(key.expose().as_bytes()).expect("a key").id;
+        let id = keytally_core::parse_key(key.expose().as_bytes()).expect("a key").key_id;
         let wrong = Key::mint(gate.prefix(), env(), id, &[9; 16]).expect("a key");
         repeat(times, |now| gate.check(Some(black_box(wrong.expose().as_bytes())), 1, now));
     }),
@@ -153,22 +153,22 @@ fn run_decide(policy: &str, times: u32) {
 }
 
 /// Returns a limiter that has charged [`SUBJECT`] once.
-fn limiter(policy: &str) -> Limiter<Vec<Line>> {
+fn limiter(policy: &str) -> Limiter<Vec<CacheLine>> {
     let limiter = limiter_for(policy, 20_000);
     assert!(limiter.check(SUBJECT, 1, START).is_admitted());
     limiter
 }
 
 /// Returns a limiter without subjects.
-fn limiter_for(policy: &str, capacity: u32) -> Limiter<Vec<Line>> {
-    let memory: Vec<Line> =
-        (0..Limiter::<Vec<Line>>::lines(capacity)).map(|_| Line::new()).collect();
+fn limiter_for(policy: &str, capacity: u32) -> Limiter<Vec<CacheLine>> {
+    let memory: Vec<CacheLine> =
+        (0..Limiter::<Vec<CacheLine>>::lines(capacity)).map(|_| CacheLine::new()).collect();
     let policy: Policy = policy.parse().expect("a policy");
-    Limiter::create(memory, &policy, capacity, [7; 16]).expect("a limiter")
+    Limiter::init(memory, &policy, capacity, [7; 16]).expect("a limiter")
 }
 
 /// Returns a gate with one key, which has been charged once.
-fn gate(policy: &str) -> (Gate<Vec<Line>>, Key) {
+fn gate(policy: &str) -> (Gate<Vec<CacheLine>>, Key) {
     let gate = empty_gate(policy, 64);
     let key = issue(&gate, 7);
     assert!(gate.check(Some(key.expose().as_bytes()), 1, START).is_admitted());
@@ -177,7 +177,7 @@ fn gate(policy: &str) -> (Gate<Vec<Line>>, Key) {
 
 /// Returns a gate with a number of keys, and their texts. Their order differs from that of their
 /// records.
-fn gate_for(policy: &str, keys: u32) -> (Gate<Vec<Line>>, Vec<[u8; 47]>) {
+fn gate_for(policy: &str, keys: u32) -> (Gate<Vec<CacheLine>>, Vec<[u8; 47]>) {
     // Half of the records stay free, so that each key gets a record close to its position.
     let gate = empty_gate(policy, 2 * keys);
     let text = |number: u32| {
@@ -189,16 +189,16 @@ fn gate_for(policy: &str, keys: u32) -> (Gate<Vec<Line>>, Vec<[u8; 47]>) {
 }
 
 /// Returns a gate for a number of keys, without any.
-fn empty_gate(policy: &str, keys: u32) -> Gate<Vec<Line>> {
+fn empty_gate(policy: &str, keys: u32) -> Gate<Vec<CacheLine>> {
     let plans = [Plan::new("default", policy.parse().expect("a policy")).expect("a plan")];
     let prefix = Name::new("kt").expect("a name");
     let config = GateConfig::new(keys, prefix, &plans).with_plan_slots(1);
-    let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
-    Gate::create(memory, &config, Peppers::new(&[[5; 32]]).expect("a pepper")).expect("a gate")
+    let memory: Vec<CacheLine> = (0..config.lines()).map(|_| CacheLine::new()).collect();
+    Gate::init(memory, &config, Peppers::new(&[[5; 32]]).expect("a pepper")).expect("a gate")
 }
 
 /// Issues a key in the free record that is closest to `position`, a fraction of 2^64.
-fn issue(gate: &Gate<Vec<Line>>, position: u64) -> Key {
+fn issue(gate: &Gate<Vec<CacheLine>>, position: u64) -> Key {
     let mut entropy = [7; 24];
     entropy[..8].copy_from_slice(&position.to_le_bytes());
     let new = NewKey::new(42, env());

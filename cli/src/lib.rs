@@ -47,7 +47,7 @@ pub mod internal {
     pub use crate::arguments::{path_parser, value_parser};
     pub use crate::commands::revoke_unprinted;
     pub use crate::failure::Failure;
-    pub use crate::output::{pluralized, print_note, warn_of_idle_quotas};
+    pub use crate::output::{pluralized, print_note, warn_of_never_binding_quotas};
     pub use crate::pepper::{PepperSource, read_file as read_pepper_file};
     pub use crate::program::{ExtraCommands, run_with};
     pub use crate::status::Status;

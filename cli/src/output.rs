@@ -58,7 +58,7 @@ pub fn print_note(text: &str) {
 }
 
 /// Prints a warning for each quota of these plans that can never deny a request.
-pub fn warn_of_idle_quotas<'p>(plans: impl IntoIterator<Item = &'p Plan>) {
+pub fn warn_of_never_binding_quotas<'p>(plans: impl IntoIterator<Item = &'p Plan>) {
     for plan in plans {
         let warnings = plans::warnings(&format!("plan {}", plan.name), &plan.policy);
         warnings.iter().for_each(|text| print_note(text));

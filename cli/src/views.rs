@@ -87,7 +87,7 @@ impl KeyView {
             env: info.env.map(|env| env.to_string()),
             plan: table.plan(info.plan).map(|plan| plan.name.as_str().to_owned()),
             hint: hint(info, gate),
-            expires: info.not_after.map(|end| times::rfc3339(end.unix_s())),
+            expires: info.expires.map(|end| times::rfc3339(end.unix_s())),
         }
     }
 
@@ -149,7 +149,7 @@ impl ListedKey {
 fn state(info: &KeyInfo, now: Timestamp) -> &'static str {
     match info.state {
         KeyState::Revoked => "revoked",
-        KeyState::Active if info.not_after.is_some_and(|end| now >= end) => "expired",
+        KeyState::Active if info.expires.is_some_and(|end| now >= end) => "expired",
         _ => "active",
     }
 }

@@ -18,7 +18,7 @@
 use core::fmt;
 
 use crate::bits::{high, index, join, low};
-use crate::line::{LINE_LEN, Line};
+use crate::cache_line::{CACHE_LINE_LEN, CacheLine};
 use crate::quota::{Algorithm, MAX_QUOTAS, Window};
 use crate::stop::{Stop, stop};
 use crate::tally::Layout;
@@ -79,9 +79,9 @@ pub(crate) struct Header {
 impl Header {
     /// Clears `memory` and writes the header except for its magic. No process may have the table
     /// open.
-    pub(crate) fn write(&self, memory: &[Line]) {
+    pub(crate) fn write(&self, memory: &[CacheLine]) {
         memory[0].store(0, 0);
-        for word in memory.iter().flat_map(Line::words) {
+        for word in memory.iter().flat_map(CacheLine::words) {
             // Zero words are not written, so that fresh pages stay untouched.
             if word.load(crate::sync::Ordering::Relaxed) != 0 {
                 word.store(0, crate::sync::Ordering::Relaxed);
@@ -113,7 +113,7 @@ impl Header {
     }
 
     /// Writes the magic, so that the table opens. Everything else must be written before.
-    pub(crate) fn publish(memory: &[Line]) {
+    pub(crate) fn publish(memory: &[CacheLine]) {
         stop(Stop::TableWritten);
         memory[0].store(0, MAGIC);
         stop(Stop::TablePublished);
@@ -124,9 +124,10 @@ impl Header {
     /// # Errors
     /// [`AttachError`] if the table is not published, is of another kind, does not fill `memory`,
     /// or has an invalid header.
-    pub(crate) fn read(memory: &[Line], expected: TableKind) -> Result<Self, AttachError> {
-        let line =
-            memory.first().ok_or(AttachError::Truncated { len: 0, needed: LINE_LEN as u64 })?;
+    pub(crate) fn read(memory: &[CacheLine], expected: TableKind) -> Result<Self, AttachError> {
+        let line = memory
+            .first()
+            .ok_or(AttachError::Truncated { len: 0, needed: CACHE_LINE_LEN as u64 })?;
         match line.load(0) {
             MAGIC => {}
             0 => return Err(AttachError::Unfinished),
@@ -183,7 +184,7 @@ impl Header {
     /// [`AttachError::Truncated`] if the memory has another number of lines.
     pub(crate) fn expect_lines(
         &self,
-        memory: &[Line],
+        memory: &[CacheLine],
         lines: Option<usize>,
     ) -> Result<(), AttachError> {
         match lines {
@@ -200,7 +201,7 @@ impl Header {
 
 /// Returns the size of a number of lines.
 fn bytes(lines: usize) -> u64 {
-    (lines as u64).saturating_mul(LINE_LEN as u64)
+    (lines as u64).saturating_mul(CACHE_LINE_LEN as u64)
 }
 
 /// Why memory cannot be opened as a table.

@@ -147,10 +147,10 @@ impl Verdict {
     /// must replace a field of the same name instead of appending another.
     ///
     /// ```
-    /// use keytally_core::{Limiter, Line, Policy, Timestamp};
-    /// let memory: Vec<Line> = (0..Limiter::<Vec<Line>>::lines(8)).map(|_| Line::new()).collect();
+    /// use keytally_core::{Limiter, CacheLine, Policy, Timestamp};
+    /// let memory: Vec<CacheLine> = (0..Limiter::<Vec<CacheLine>>::lines(8)).map(|_| CacheLine::new()).collect();
     /// let policy: Policy = "100/minute, 1000/hour".parse()?;
-    /// let limiter = Limiter::create(memory, &policy, 8, [7; 16])?;
+    /// let limiter = Limiter::init(memory, &policy, 8, [7; 16])?;
     /// let verdict = limiter.check(b"203.0.113.9", 1, Timestamp::from_unix_s(1_700_000_000));
     /// let headers = verdict.headers();
     /// let mut fields = headers.iter();

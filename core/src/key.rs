@@ -289,7 +289,7 @@ pub struct KeyParts<'a> {
     /// The environment.
     pub env: &'a str,
     /// The key id.
-    pub id: KeyId,
+    pub key_id: KeyId,
 }
 
 /// Why a text is not a key of Keytally's form.
@@ -321,21 +321,21 @@ impl core::error::Error for ParseKeyError {}
 /// let (prefix, env) = (Name::new("kt").unwrap(), Name::new("live").unwrap());
 /// let key = Key::mint(prefix, env, KeyId::from_number(7).unwrap(), &[1; 16]).unwrap();
 /// let parts = parse_key(key.expose().as_bytes())?;
-/// assert_eq!((parts.env, parts.id.number()), ("live", 7));
+/// assert_eq!((parts.env, parts.key_id.number()), ("live", 7));
 /// # Ok::<(), keytally_core::ParseKeyError>(())
 /// ```
 ///
 /// # Errors
 /// [`ParseKeyError::Form`] and [`ParseKeyError::Checksum`].
 pub fn parse(key: &[u8]) -> Result<KeyParts<'_>, ParseKeyError> {
-    let id = validate(key)?;
+    let key_id = validate(key)?;
     let names =
         core::str::from_utf8(&key[..key.len() - BODY_LEN]).map_err(|_| ParseKeyError::Form)?;
     let (prefix, env) = names
         .strip_suffix('_')
         .and_then(|names| names.split_once('_'))
         .ok_or(ParseKeyError::Form)?;
-    Ok(KeyParts { prefix, env, id })
+    Ok(KeyParts { prefix, env, key_id })
 }
 
 /// Checks the form and checksum of a key, and returns its key id.

@@ -9,15 +9,15 @@
 //! which adds files that processes share, the system's clock and its entropy.
 //!
 //! ```
-//! use keytally_core::{Entropy, Gate, GateConfig, Line, Name, NewKey, Outcome, Peppers, Plan, Timestamp};
+//! use keytally_core::{Entropy, Gate, GateConfig, CacheLine, Name, NewKey, Outcome, Peppers, Plan, Timestamp};
 //!
 //! // Memory for 64 keys: 64 lines, and 7 lines of header for one plan.
-//! static MEMORY: [Line; 71] = [const { Line::new() }; 71];
+//! static MEMORY: [CacheLine; 71] = [const { CacheLine::new() }; 71];
 //!
 //! let plans = [Plan::new("default", "1/minute, 1000/hour".parse()?).unwrap()];
 //! let config = GateConfig::new(64, Name::new("kt").unwrap(), &plans);
 //! let peppers = Peppers::new(&[b"32 random bytes that you keep .."])?; // the server's HMAC keys
-//! let gate = Gate::create(&MEMORY[..], &config, peppers)?;
+//! let gate = Gate::init(&MEMORY[..], &config, peppers)?;
 //!
 //! let now = Timestamp::from_unix_s(1_700_000_040); // from your clock
 //! let entropy = Entropy::new(*b"24 bytes, always random!"); // from your source of randomness
@@ -88,6 +88,7 @@ extern crate std;
 // smaller targets, one has no attribute or `inline(never)` where it made code larger or the stack
 // deeper (`cargo xtask test firmware`).
 mod bits;
+mod cache_line;
 mod charge;
 mod compare_exchange;
 #[cfg(any(feature = "serde", feature = "defmt"))]
@@ -97,7 +98,6 @@ mod header;
 mod http;
 mod key;
 mod limiter;
-mod line;
 mod mac;
 mod outcome;
 mod policy;
@@ -119,6 +119,7 @@ pub mod stop;
 pub mod sync;
 
 pub use {
+    cache_line::{CACHE_LINE_LEN, CacheLine},
     charge::Charge,
     gate::{
         AdminError, Administrator, Entropy, Flaw, FlawKind, Gate, GateConfig, IMPORT_GROUP,
@@ -135,8 +136,7 @@ pub use {
         Hint, KEY_ID_LEN, Key, KeyId, KeyParts, MAX_KEY_LEN, MAX_NAME_LEN, MAX_NAMES_LEN, Name,
         ParseKeyError, ParseKeyIdError, SECRET_LEN, parse as parse_key,
     },
-    limiter::{BUCKET_SLOTS, CLAIM_SPINS, Limiter, MAX_SUBJECTS, Subject},
-    line::{LINE_LEN, Line},
+    limiter::{BUCKET_SLOTS, LOCK_SPINS, Limiter, MAX_SUBJECTS, Subject},
     mac::{MAX_PEPPERS, MIN_PEPPER_LEN, Mac, Pepper, PepperTooShort, Peppers, PeppersError, Tag},
     outcome::{Outcome, Reason},
     policy::{MAX_POLICY_LEN, ParsePolicyError, ParsePolicyErrorKind, Policy},

@@ -38,6 +38,6 @@ mod insert;
 mod slot;
 mod table;
 
-pub use self::insert::CLAIM_SPINS;
+pub use self::insert::LOCK_SPINS;
 pub use self::slot::Subject;
 pub use self::table::{BUCKET_SLOTS, Limiter, MAX_SUBJECTS};

@@ -45,8 +45,8 @@
 //! ([`RecordRef::is_unchanged`]). SAFETY.md says what this comparison cannot detect.
 
 use crate::bits::{high, join, low};
+use crate::cache_line::{CACHE_LINE_WORDS, CacheLine};
 use crate::key::KeyId;
-use crate::line::{LINE_WORDS, Line};
 use crate::mac::Tag;
 use crate::stop::{Stop, stop};
 use crate::sync::AtomicU64;
@@ -87,7 +87,7 @@ pub(crate) struct Record {
     pub(crate) previous: Tag,
     pub(crate) account: u32,
     /// When the key expires, in Unix seconds; 0 = never.
-    pub(crate) not_after: u32,
+    pub(crate) expires: u32,
     /// When the grace of the previous secret ends, in Unix seconds; 0 = no grace.
     pub(crate) grace_until: u32,
     pub(crate) plan: u8,
@@ -116,7 +116,7 @@ impl Record {
             tag,
             previous: Tag([0, 0]),
             account,
-            not_after: 0,
+            expires: 0,
             grace_until: 0,
             plan,
             state: KeyState::Active,
@@ -130,7 +130,7 @@ impl Record {
     /// Returns whether the key is revoked or expired, or the record is free.
     #[inline]
     pub(crate) fn has_ended(&self, now: Timestamp) -> bool {
-        let expired = self.not_after != 0 && now.unix_s() >= u64::from(self.not_after);
+        let expired = self.expires != 0 && now.unix_s() >= u64::from(self.expires);
         self.key_id.is_none() || self.state == KeyState::Revoked || expired
     }
 
@@ -142,27 +142,27 @@ impl Record {
 
     /// Returns the time at which the previous secret stops being valid; `None` if it is not valid.
     pub(crate) fn previous_until(&self, now: Timestamp) -> Option<Timestamp> {
-        match self.not_after {
+        match self.expires {
             _ if self.has_ended(now) || !self.is_in_grace(now) => None,
             0 => moment(self.grace_until),
-            not_after => moment(self.grace_until.min(not_after)),
+            expires => moment(self.grace_until.min(expires)),
         }
     }
 
     /// Returns the time at which the key expires; `None` for never.
     pub(crate) fn expiry(&self) -> Option<Timestamp> {
-        moment(self.not_after)
+        moment(self.expires)
     }
 
     #[inline]
-    fn from_words(words: &[u64; LINE_WORDS]) -> Self {
+    fn from_words(words: &[u64; CACHE_LINE_WORDS]) -> Self {
         let meta = words[SEQUENCE].to_le_bytes();
         Self {
             key_id: KeyId::from_number(words[KEY_ID]),
             tag: Tag([words[2], words[3]]),
             previous: Tag([words[4], words[5]]),
             account: low(words[6]),
-            not_after: high(words[6]),
+            expires: high(words[6]),
             grace_until: high(words[SEQUENCE]),
             // The bytes of word 7, lowest first: environment (4), pepper (2), state (2) | plan (8)
             // | previous pepper (2), sequence …
@@ -179,7 +179,7 @@ impl Record {
         }
     }
 
-    fn to_words(self, sequence: u64) -> [u64; LINE_WORDS] {
+    fn to_words(self, sequence: u64) -> [u64; CACHE_LINE_WORDS] {
         let meta = u64::from(self.env)
             | u64::from(self.pepper) << 4
             | (self.state as u64) << 6
@@ -194,7 +194,7 @@ impl Record {
             self.tag.0[1],
             self.previous.0[0],
             self.previous.0[1],
-            join(self.not_after, self.account),
+            join(self.expires, self.account),
             meta,
         ]
     }
@@ -233,7 +233,7 @@ fn next_sequence(last_word: u64) -> u64 {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RecordRef<'m> {
     pub(crate) number: u32,
-    pub(crate) line: &'m Line,
+    pub(crate) line: &'m CacheLine,
     pub(crate) redo: RedoRecord<'m>,
 }
 
@@ -251,7 +251,7 @@ impl<'m> RecordRef<'m> {
                 crate::sync::pause();
                 continue;
             }
-            let mut words = [0; LINE_WORDS];
+            let mut words = [0; CACHE_LINE_WORDS];
             for (word, copy) in words.iter_mut().enumerate() {
                 *copy = self.line.load(word);
             }
@@ -292,7 +292,7 @@ impl<'m> RecordRef<'m> {
     /// word 7 during the write.
     #[cold]
     #[inline(never)]
-    fn redo_words(self, odd: u64) -> Option<[u64; LINE_WORDS]> {
+    fn redo_words(self, odd: u64) -> Option<[u64; CACHE_LINE_WORDS]> {
         // In a damaged file, the redo record may belong to another write.
         self.redo.read(self.number).filter(|words| sequence(words[SEQUENCE]) == next_sequence(odd))
     }
@@ -306,7 +306,7 @@ impl<'m> RecordRef<'m> {
     }
 
     /// Writes the words of the redo record into the record, and withdraws the redo record.
-    fn complete(self, words: &[u64; LINE_WORDS], hint: u32, keep_hint: impl Fn(u32, u32)) {
+    fn complete(self, words: &[u64; CACHE_LINE_WORDS], hint: u32, keep_hint: impl Fn(u32, u32)) {
         let last_word = self.line.load(SEQUENCE);
         if last_word != words[SEQUENCE] {
             self.line.store(SEQUENCE, last_word | 1 << SEQUENCE_SHIFT);
@@ -321,7 +321,7 @@ impl<'m> RecordRef<'m> {
         keep_hint(self.number, hint);
         stop(Stop::HintKept);
         self.redo.withdraw();
-        stop(Stop::IntentWithdrawn);
+        stop(Stop::RedoWithdrawn);
     }
 }
 
@@ -330,10 +330,10 @@ impl<'m> RecordRef<'m> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RedoRecord<'m> {
     /// The words of the record, with the hint in the word of the tally.
-    pub(crate) words: &'m Line,
+    pub(crate) words: &'m CacheLine,
     /// The line of the owner word. Its lower half is the record's number + 1, or 0 if there is no
     /// redo record. Its upper half counts the redo records, so that two for one record differ.
-    pub(crate) owner: &'m Line,
+    pub(crate) owner: &'m CacheLine,
 }
 
 /// The position of the owner word in its line.
@@ -341,12 +341,12 @@ const OWNER: usize = 0;
 
 impl RedoRecord<'_> {
     /// Returns the words that record `number` is about to have, if the redo record is for it.
-    fn read(self, number: u32) -> Option<[u64; LINE_WORDS]> {
+    fn read(self, number: u32) -> Option<[u64; CACHE_LINE_WORDS]> {
         let owner = self.owner.load(OWNER);
         if low(owner) != number + 1 {
             return None;
         }
-        let mut words = [0; LINE_WORDS];
+        let mut words = [0; CACHE_LINE_WORDS];
         for (word, copy) in words.iter_mut().enumerate() {
             *copy = self.words.load(word);
         }
@@ -355,13 +355,13 @@ impl RedoRecord<'_> {
     }
 
     /// Writes the redo record for record `number`. The owner word is written last.
-    fn publish(self, number: u32, words: &[u64; LINE_WORDS], hint: u32) {
+    fn publish(self, number: u32, words: &[u64; CACHE_LINE_WORDS], hint: u32) {
         for (word, &value) in words.iter().enumerate() {
             self.words.store(word, if word == TALLY { u64::from(hint) } else { value });
-            stop(Stop::IntentWord);
+            stop(Stop::RedoWord);
         }
         self.owner.store(OWNER, join(high(self.owner.load(OWNER)).wrapping_add(1), number + 1));
-        stop(Stop::IntentPublished);
+        stop(Stop::RedoPublished);
     }
 
     /// Clears the number in the owner word and keeps its count.

@@ -77,22 +77,22 @@ stop_points! {
     KeyVerified,
 
     /// Limiter: a bucket is locked.
-    LimiterClaimed,
+    BucketLocked,
     /// Limiter: the reservations of former holders of the lock are voided.
-    LimiterVoided,
+    ReservationsVoided,
     /// Limiter: a slot is reserved.
-    LimiterMarked,
+    SlotReserved,
     /// Limiter: the locks are confirmed.
-    LimiterConfirmed,
+    LocksConfirmed,
     /// Limiter: the slot has the new tag, and is still reserved.
-    LimiterTagged,
+    FingerprintWritten,
     /// Limiter: the first charge is made, and the locks are still held.
-    LimiterCharged,
+    FirstCharge,
 
     /// Record: a word of the redo record is written; visited for each.
-    IntentWord,
+    RedoWord,
     /// Record: the redo record is published.
-    IntentPublished,
+    RedoPublished,
     /// Record: its sequence is odd.
     RecordOdd,
     /// Record: a word of it is written; visited for each.
@@ -102,18 +102,18 @@ stop_points! {
     /// Record: its hint is kept, and the redo record is still there.
     HintKept,
     /// Record: the redo record is withdrawn.
-    IntentWithdrawn,
+    RedoWithdrawn,
 
     /// Plan: a word of the redo record is written; visited for each.
-    PlanIntentWord,
+    PlanRedoWord,
     /// Plan: the redo record is published.
-    PlanIntentPublished,
+    PlanRedoPublished,
     /// Plan: a word of it is written; visited for each.
     PlanWord,
     /// Plan: it is written, and the redo record is still there.
     PlanWritten,
     /// Plan: the redo record is withdrawn.
-    PlanIntentWithdrawn,
+    PlanRedoWithdrawn,
 
     /// Administrator: registered, before it completes what was left half-done.
     AdministratorEntered,
@@ -122,11 +122,11 @@ stop_points! {
     /// Administrator: the newest pepper has its number.
     PepperRegistered,
     /// Administrator: the environment has its number.
-    EnvLearned,
+    EnvRegistered,
     /// Administrator: the gate is marked as having imported keys, before this one is written.
-    ImportsNoted,
+    ImportsRecorded,
     /// Administrator: the key that had the record before has ended.
-    FormerEnded,
+    PreviousKeyEnded,
     /// Administrator: the record has an unused tally, before its new key is written.
     TallyCleared,
     /// Administrator: all is done, before it deregisters.

@@ -54,7 +54,7 @@ impl Timestamp {
 /// tally. It could also charge a window that has passed, or accept a key that has expired since.
 ///
 /// ```
-/// use keytally_core::{Clock, Limiter, Line, Policy, Timestamp};
+/// use keytally_core::{Clock, Limiter, CacheLine, Policy, Timestamp};
 ///
 /// #[derive(Clone, Copy)]
 /// struct Timer(Timestamp);
@@ -66,9 +66,9 @@ impl Timestamp {
 ///     fn reread(self) -> Option<Timestamp> { Some(read_timer()) }
 /// }
 ///
-/// let memory: Vec<Line> = (0..Limiter::<&[Line]>::lines(64)).map(|_| Line::new()).collect();
+/// let memory: Vec<CacheLine> = (0..Limiter::<&[CacheLine]>::lines(64)).map(|_| CacheLine::new()).collect();
 /// let policy: Policy = "2/minute".parse()?;
-/// let limiter = Limiter::create(&memory[..], &policy, 64, [7; 16])?;
+/// let limiter = Limiter::init(&memory[..], &policy, 64, [7; 16])?;
 /// assert!(limiter.check(b"203.0.113.9", 1, Timer(read_timer())).is_admitted());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -5,9 +5,9 @@
 use keytally_core::{
     AdminError, IMPORT_GROUP, IMPORTED_KEY_LEN, MAX_ENVS, MAX_KEYS, MAX_PLAN_NAME_LEN, NewKey,
 };
-use keytally_core::{BUCKET_SLOTS, CLAIM_SPINS, MAX_SUBJECTS};
+use keytally_core::{BUCKET_SLOTS, LOCK_SPINS, MAX_SUBJECTS};
 use keytally_core::{
-    CreateError, Entropy, Gate, GateConfig, Key, KeyId, Limiter, Line, Name, Outcome,
+    CacheLine, CreateError, Entropy, Gate, GateConfig, Key, KeyId, Limiter, Name, Outcome,
     ParsePolicyErrorKind, Pepper, Peppers, Plan, Policy, Reason, Timestamp, Verdict, Window,
     parse_key,
 };
@@ -47,7 +47,7 @@ const CASES: &[(&str, fn())] = &[
     ("`MAX_NAMES_LEN`", length_of_both_names),
     ("`MAX_SUBJECTS`", subjects_of_a_limiter),
     ("`BUCKET_SLOTS`", slots_of_a_bucket),
-    ("`CLAIM_SPINS`", spins_for_a_lock),
+    ("`LOCK_SPINS`", spins_for_a_lock),
     ("`MAX_HEADERS_LEN`", length_of_the_headers),
     ("`MAX_PROBLEM_LEN`", length_of_a_problem),
     ("a subject", length_of_a_subject),
@@ -140,9 +140,9 @@ fn policy_error(text: &str) -> ParsePolicyErrorKind {
     text.parse::<Policy>().unwrap_err().kind()
 }
 
-fn limiter(policy_text: &str, capacity: u32) -> Limiter<Vec<Line>> {
-    let memory = memory(Limiter::<Vec<Line>>::lines(capacity));
-    Limiter::create(memory, &policy(policy_text), capacity, [7; 16]).unwrap()
+fn limiter(policy_text: &str, capacity: u32) -> Limiter<Vec<CacheLine>> {
+    let memory = memory(Limiter::<Vec<CacheLine>>::lines(capacity));
+    Limiter::init(memory, &policy(policy_text), capacity, [7; 16]).unwrap()
 }
 
 fn plan(name: &str, text: &str) -> Plan {
@@ -162,10 +162,10 @@ fn config(keys: u32, plans: &[Plan], plan_slots: usize) -> GateConfig<'_> {
     GateConfig::new(keys, name("kt"), plans).with_plan_slots(plan_slots).with_hints(true)
 }
 
-fn gate(keys: u32, policy: &str) -> Gate<Vec<Line>> {
+fn gate(keys: u32, policy: &str) -> Gate<Vec<CacheLine>> {
     let plans = [plan("default", policy)];
     let config = config(keys, &plans, 4);
-    Gate::create(memory(config.lines()), &config, some_peppers(&[1])).unwrap()
+    Gate::init(memory(config.lines()), &config, some_peppers(&[1])).unwrap()
 }
 
 fn new_key(env: &str) -> NewKey<'static> {
@@ -178,11 +178,11 @@ fn entropy(number: u64) -> Entropy {
     Entropy::new([mixed, number, !mixed].map(u64::to_le_bytes).as_flattened().try_into().unwrap())
 }
 
-fn issue(gate: &Gate<Vec<Line>>, number: u64) -> Result<(Key, KeyId), AdminError> {
+fn issue(gate: &Gate<Vec<CacheLine>>, number: u64) -> Result<(Key, KeyId), AdminError> {
     gate.administer().unwrap().issue(&new_key("live"), entropy(number), NOW)
 }
 
-fn check(gate: &Gate<Vec<Line>>, key: &[u8], cost: u32) -> Verdict {
+fn check(gate: &Gate<Vec<CacheLine>>, key: &[u8], cost: u32) -> Verdict {
     gate.check(Some(key), cost, NOW)
 }
 
@@ -357,8 +357,8 @@ fn times() {
 fn keys_of_a_gate() {
     let plans = [plan("default", "1/minute")];
     let create = |keys| {
-        let none: &[Line] = &[];
-        Gate::create(none, &config(keys, &plans, 4), some_peppers(&[1])).unwrap_err()
+        let none: &[CacheLine] = &[];
+        Gate::init(none, &config(keys, &plans, 4), some_peppers(&[1])).unwrap_err()
     };
     for keys in [1, MAX_KEYS - 1, MAX_KEYS] {
         assert!(
@@ -441,7 +441,7 @@ fn plans() {
     for slots in [1, 2, 3, 255, 256] {
         for count in [1, slots] {
             let config = config(4, &many[..count], slots);
-            let gate = Gate::create(memory(config.lines()), &config, some_peppers(&[1])).unwrap();
+            let gate = Gate::init(memory(config.lines()), &config, some_peppers(&[1])).unwrap();
             // Two plans share a line, so an odd number of slots has one more.
             let slots = gate.plan_slots();
             for plan in &many[count..slots] {
@@ -460,7 +460,7 @@ fn plans() {
     }
     for (count, slots) in [(0, 4), (5, 4), (257, 257), (1, 257)] {
         let config = config(4, &many[..count], slots);
-        let error = Gate::create(memory(config.lines()), &config, some_peppers(&[1])).unwrap_err();
+        let error = Gate::init(memory(config.lines()), &config, some_peppers(&[1])).unwrap_err();
         assert!(matches!(error, CreateError::Plans { .. }), "{count} of {slots}: {error}");
     }
 }
@@ -532,7 +532,7 @@ fn peppers_in_use() {
     let config = config(16, &plans, 4);
     let memory = memory(config.lines());
     let under = |pepper: u8| Gate::attach(&memory[..], some_peppers(&[1, pepper])).unwrap();
-    Gate::create(&memory[..], &config, some_peppers(&[1])).unwrap();
+    Gate::init(&memory[..], &config, some_peppers(&[1])).unwrap();
     let issue = |pepper: u8| {
         let gate = if pepper == 1 {
             Gate::attach(&memory[..], some_peppers(&[1])).unwrap()
@@ -600,7 +600,7 @@ fn length_of_both_names() {
     }
     let plans = [plan("default", "1/minute")];
     let config = GateConfig::new(8, name("prefixes"), &plans).with_plan_slots(4).with_hints(true);
-    let gate = Gate::create(memory(config.lines()), &config, some_peppers(&[1])).unwrap();
+    let gate = Gate::init(memory(config.lines()), &config, some_peppers(&[1])).unwrap();
     let mut administrator = gate.administer().unwrap();
     assert!(administrator.issue(&new_key("sixsix"), entropy(1), NOW).is_ok());
     let seven = administrator.issue(&new_key("sevenen"), entropy(2), NOW).unwrap_err();
@@ -612,8 +612,8 @@ fn length_of_both_names() {
 
 fn subjects_of_a_limiter() {
     let create = |capacity| {
-        let none: &[Line] = &[];
-        Limiter::create(none, &policy("1/minute"), capacity, [7; 16]).unwrap_err()
+        let none: &[CacheLine] = &[];
+        Limiter::init(none, &policy("1/minute"), capacity, [7; 16]).unwrap_err()
     };
     for capacity in [1, MAX_SUBJECTS - 1, MAX_SUBJECTS] {
         assert!(matches!(create(capacity), CreateError::Size { lines: 0, .. }));
@@ -649,12 +649,12 @@ fn slots_of_a_bucket() {
     }
 }
 
-/// An inserter waits `CLAIM_SPINS` spins for the lock of a stopped holder, and then takes it over.
+/// An inserter waits `LOCK_SPINS` spins for the lock of a stopped holder, and then takes it over.
 fn spins_for_a_lock() {
-    const { assert!(CLAIM_SPINS == 1024) };
-    let lines = Limiter::<Vec<Line>>::lines(4);
+    const { assert!(LOCK_SPINS == 1024) };
+    let lines = Limiter::<Vec<CacheLine>>::lines(4);
     let memory = memory(lines);
-    let limiter = Limiter::create(&memory[..], &policy("1/minute"), 4, [7; 16]).unwrap();
+    let limiter = Limiter::init(&memory[..], &policy("1/minute"), 4, [7; 16]).unwrap();
     // The lock word of the only bucket is the first word of the last line. Its lowest bit is set
     // while it is locked.
     let locks = &memory[lines - 1];
@@ -765,7 +765,7 @@ fn expiry_and_grace() {
     for end in [NOW.unix_s() + 1, LAST_S - 1, LAST_S] {
         let gate = gate(4, "9/s");
         let moment = Timestamp::from_unix_s(end);
-        let new = new_key("live").with_not_after(moment);
+        let new = new_key("live").with_expires(moment);
         let (old, id) = gate.administer().unwrap().issue(&new, entropy(1), NOW).unwrap();
         let key =
             gate.administer().unwrap().rotate(id, Some(moment), false, entropy(2), NOW).unwrap();

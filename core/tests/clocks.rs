@@ -12,8 +12,8 @@ use std::thread;
 use keytally_core::NewKey;
 use keytally_core::sync::{AtomicU64, Ordering::SeqCst};
 use keytally_core::{
-    Charge, Clock, Entropy, Gate, GateConfig, Limiter, Line, Name, Outcome, Peppers, Plan, Policy,
-    Timestamp, Verdict,
+    CacheLine, Charge, Clock, Entropy, Gate, GateConfig, Limiter, Name, Outcome, Peppers, Plan,
+    Policy, Timestamp, Verdict,
 };
 
 mod support {
@@ -54,7 +54,7 @@ trait Table: Sync {
     fn correct(&self, now: Timestamp) -> u64;
 }
 
-impl Table for Limiter<Vec<Line>> {
+impl Table for Limiter<Vec<CacheLine>> {
     fn check(&self, cost: u32, now: Timestamp) -> Verdict {
         Limiter::check(self, b"subject", cost, now)
     }
@@ -74,7 +74,7 @@ impl Table for Limiter<Vec<Line>> {
 
 /// A gate and the text of its only key.
 struct OneKey {
-    gate: Gate<Vec<Line>>,
+    gate: Gate<Vec<CacheLine>>,
     key: String,
 }
 
@@ -100,12 +100,12 @@ impl Table for OneKey {
 /// A limiter and a gate of this policy.
 fn tables(policy: &Policy) -> [Box<dyn Table>; 2] {
     let limiter =
-        Limiter::create(memory(Limiter::<Vec<Line>>::lines(8)), policy, 8, [7; 16]).unwrap();
+        Limiter::init(memory(Limiter::<Vec<CacheLine>>::lines(8)), policy, 8, [7; 16]).unwrap();
     let plans = [Plan::new("default", policy.clone()).unwrap()];
     let prefix = Name::new("kt").unwrap();
     let config = GateConfig::new(8, prefix, &plans).with_plan_slots(1);
     let peppers = Peppers::new(&[[3; 32]]).unwrap();
-    let gate = Gate::create(memory(config.lines()), &config, peppers).unwrap();
+    let gate = Gate::init(memory(config.lines()), &config, peppers).unwrap();
     let new = NewKey::new(1, Name::new("live").unwrap());
     let entropy = Entropy::new([9; 24]);
     let issue = gate.administer().unwrap().issue(&new, entropy, ms(NOON_MS)).unwrap();
@@ -420,9 +420,9 @@ fn absurd_clocks_end_no_key_for_others() {
     let prefix = Name::new("kt").unwrap();
     let config = GateConfig::new(8, prefix, &plans).with_plan_slots(1).with_hints(true);
     let gate =
-        Gate::create(memory(config.lines()), &config, Peppers::new(&[[3; 32]]).unwrap()).unwrap();
-    let not_after = ms(NOON_MS + HOUR);
-    let new = NewKey::new(1, Name::new("live").unwrap()).with_not_after(not_after);
+        Gate::init(memory(config.lines()), &config, Peppers::new(&[[3; 32]]).unwrap()).unwrap();
+    let expires = ms(NOON_MS + HOUR);
+    let new = NewKey::new(1, Name::new("live").unwrap()).with_expires(expires);
     let (old, id) =
         gate.administer().unwrap().issue(&new, Entropy::new([9; 24]), ms(NOON_MS)).unwrap();
     let grace_until = ms(NOON_MS + MINUTE);
@@ -450,11 +450,11 @@ fn absurd_clocks_end_no_key_for_others() {
 }
 
 /// A gate of this capacity for five requests a second.
-fn gate_for(keys: u32) -> Gate<Vec<Line>> {
+fn gate_for(keys: u32) -> Gate<Vec<CacheLine>> {
     let plans = [Plan::new("default", "5/second".parse().unwrap()).unwrap()];
     let prefix = Name::new("kt").unwrap();
     let config = GateConfig::new(keys, prefix, &plans).with_plan_slots(1);
-    Gate::create(memory(config.lines()), &config, Peppers::new(&[[3; 32]]).unwrap()).unwrap()
+    Gate::init(memory(config.lines()), &config, Peppers::new(&[[3; 32]]).unwrap()).unwrap()
 }
 
 /// A caller read the system clock, was stopped until the key had expired, and finds the tally ahead
@@ -462,8 +462,8 @@ fn gate_for(keys: u32) -> Gate<Vec<Line>> {
 #[test]
 fn a_key_that_expired_during_a_stop_is_refused() {
     let gate = gate_for(8);
-    let not_after = ms(NOON_MS + HOUR);
-    let new = NewKey::new(1, Name::new("live").unwrap()).with_not_after(not_after);
+    let expires = ms(NOON_MS + HOUR);
+    let new = NewKey::new(1, Name::new("live").unwrap()).with_expires(expires);
     let (key, _) =
         gate.administer().unwrap().issue(&new, Entropy::new([9; 24]), ms(NOON_MS)).unwrap();
     let key = Some(key.expose().as_bytes());
@@ -497,7 +497,7 @@ fn a_record_whose_tally_is_ahead_is_issued_again() {
 fn a_table_that_emptied_during_a_stop_is_not_full() {
     let policy: Policy = "2/minute".parse().unwrap();
     let limiter =
-        Limiter::create(memory(Limiter::<Vec<Line>>::lines(5)), &policy, 5, [7; 16]).unwrap();
+        Limiter::init(memory(Limiter::<Vec<CacheLine>>::lines(5)), &policy, 5, [7; 16]).unwrap();
     let is_full = |subject: u32, clock: TwoReadings| {
         Limiter::check(&limiter, &subject.to_le_bytes(), 1, clock).outcome() == Outcome::Full
     };

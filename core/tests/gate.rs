@@ -3,8 +3,8 @@
 
 use keytally_core::{AdminError, FlawKind};
 use keytally_core::{
-    AttachError, Charge, CreateError, Entropy, Gate, GateConfig, Key, KeyId, KeyState, Line, Name,
-    NewKey, Outcome, Peppers, Plan, Reason, Timestamp, Verdict, parse_key,
+    AttachError, CacheLine, Charge, CreateError, Entropy, Gate, GateConfig, Key, KeyId, KeyState,
+    Name, NewKey, Outcome, Peppers, Plan, Reason, Timestamp, Verdict, parse_key,
 };
 
 mod support {
@@ -34,11 +34,11 @@ fn plans() -> [Plan; 2] {
 }
 
 /// The memory of a new gate.
-fn memory(keys: u32) -> Vec<Line> {
+fn memory(keys: u32) -> Vec<CacheLine> {
     let plans = plans();
     let config = config(keys, &plans);
-    let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
-    drop(Gate::create(&memory[..], &config, peppers(&[OLD])).unwrap());
+    let memory: Vec<CacheLine> = (0..config.lines()).map(|_| CacheLine::new()).collect();
+    drop(Gate::init(&memory[..], &config, peppers(&[OLD])).unwrap());
     memory
 }
 
@@ -46,7 +46,7 @@ fn config(keys: u32, plans: &[Plan]) -> GateConfig<'_> {
     GateConfig::new(keys, Name::new("kt").unwrap(), plans).with_plan_slots(4).with_hints(true)
 }
 
-fn attach(memory: &[Line]) -> Gate<&[Line]> {
+fn attach(memory: &[CacheLine]) -> Gate<&[CacheLine]> {
     Gate::attach(memory, peppers(&[OLD])).unwrap()
 }
 
@@ -62,12 +62,12 @@ fn entropy() -> Entropy {
     Entropy::new([word(), word(), word()].concat().try_into().unwrap())
 }
 
-fn issue(gate: &Gate<&[Line]>) -> (Key, KeyId) {
+fn issue(gate: &Gate<&[CacheLine]>) -> (Key, KeyId) {
     gate.administer().unwrap().issue(&new_key("default"), entropy(), at(0)).unwrap()
 }
 
 /// Checks a key for one unit.
-fn check(gate: &Gate<&[Line]>, key: &Key, now: Timestamp) -> Verdict {
+fn check(gate: &Gate<&[CacheLine]>, key: &Key, now: Timestamp) -> Verdict {
     gate.check(Some(key.expose().as_bytes()), 1, now)
 }
 
@@ -148,7 +148,7 @@ fn revoked_key_is_invalid_at_once_and_still_listed() {
 fn key_is_invalid_from_the_second_of_its_expiry() {
     let memory = memory(64);
     let gate = attach(&memory);
-    let new = new_key("default").with_not_after(end(100));
+    let new = new_key("default").with_expires(end(100));
     let (key, _) = gate.administer().unwrap().issue(&new, entropy(), at(0)).unwrap();
     assert!(check(&gate, &key, at(99)).is_admitted());
     assert_eq!(check(&gate, &key, at(100)).reason(), Some(Reason::Expired));
@@ -161,7 +161,7 @@ fn both_secrets_of_a_rotated_key_spend_one_quota() {
     let (old, key_id) = issue(&gate);
     assert!(check(&gate, &old, at(0)).is_admitted());
     let new = gate.administer().unwrap().rotate(key_id, end(30), false, entropy(), at(0)).unwrap();
-    assert_eq!(parse_key(new.expose().as_bytes()).unwrap().id, key_id);
+    assert_eq!(parse_key(new.expose().as_bytes()).unwrap().key_id, key_id);
     assert_eq!(check(&gate, &new, at(1)).remaining(), 8);
     assert_eq!(check(&gate, &old, at(29)).remaining(), 7);
     assert_eq!(check(&gate, &new, at(29)).outcome(), Outcome::Denied);
@@ -206,7 +206,7 @@ fn rotation_within_a_grace_is_refused_unless_forced() {
 fn previous_secret_is_valid_no_longer_than_its_key() {
     let memory = memory(64);
     let gate = attach(&memory);
-    let new = new_key("default").with_not_after(end(50));
+    let new = new_key("default").with_expires(end(50));
     let (_, key_id) = gate.administer().unwrap().issue(&new, entropy(), at(0)).unwrap();
     let until = |now| gate.key(key_id, now).unwrap().grace_until;
     assert_eq!(until(at(0)), None);
@@ -318,7 +318,7 @@ fn interrupted_plan_change_is_completed() {
 const RECORDS_AT: usize = 8;
 
 /// All words of a table.
-fn image(lines: &[Line]) -> Vec<u64> {
+fn image(lines: &[CacheLine]) -> Vec<u64> {
     lines.iter().flat_map(|line| (0..8).map(|word| line.load(word))).collect()
 }
 
@@ -452,7 +452,7 @@ fn every_record_of_a_gate_can_be_used_and_used_again() {
 }
 
 /// Asserts that `verify` finds no flaw.
-fn verify_is_clean(gate: &Gate<&[Line]>, now: Timestamp) {
+fn verify_is_clean(gate: &Gate<&[CacheLine]>, now: Timestamp) {
     gate.verify(now, |flaw| panic!("{flaw}"));
 }
 
@@ -536,7 +536,7 @@ fn the_list_shows_everything_but_secrets() {
     assert_eq!(list.len(), 1);
     let info = &list[0];
     assert_eq!(
-        (info.key_id, info.account, info.state, info.not_after),
+        (info.key_id, info.account, info.state, info.expires),
         (key_id, 42, KeyState::Active, None)
     );
     assert!(key.expose().ends_with(info.last_characters.as_ref().unwrap().as_str()));
@@ -550,8 +550,8 @@ fn the_list_shows_everything_but_secrets() {
 fn a_key_was_used_also_when_only_the_window_before_counts() {
     let plans = [Plan::new("default", "sliding 5/minute".parse().unwrap()).unwrap()];
     let config = config(8, &plans);
-    let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
-    let gate = Gate::create(&memory[..], &config, peppers(&[OLD])).unwrap();
+    let memory: Vec<CacheLine> = (0..config.lines()).map(|_| CacheLine::new()).collect();
+    let gate = Gate::init(&memory[..], &config, peppers(&[OLD])).unwrap();
     assert_eq!(gate.capacity(), 8);
     let (key, key_id) = issue(&gate);
     assert!(check(&gate, &key, at(0)).is_admitted());
@@ -594,8 +594,8 @@ fn plans_of_other_windows_or_algorithm_are_rejected() {
             let plan = |name, policy: &str| Plan::new(name, policy.parse().unwrap()).unwrap();
             let plans = [plan("a", policies[0]), plan("b", policies[1])];
             let config = config(8, &plans);
-            let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
-            let made = Gate::create(memory, &config, peppers(&[OLD]));
+            let memory: Vec<CacheLine> = (0..config.lines()).map(|_| CacheLine::new()).collect();
+            let made = Gate::init(memory, &config, peppers(&[OLD]));
             assert_eq!(made.err(), Some(CreateError::PlanWindows), "{policies:?}");
         }
     }
@@ -730,8 +730,8 @@ fn rotation_to_the_same_secret_keeps_the_key_valid() {
 fn a_gate_without_hints_shows_none() {
     let plans = plans();
     let config = config(64, &plans).with_hints(false);
-    let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
-    drop(Gate::create(&memory[..], &config, peppers(&[OLD])).unwrap());
+    let memory: Vec<CacheLine> = (0..config.lines()).map(|_| CacheLine::new()).collect();
+    drop(Gate::init(&memory[..], &config, peppers(&[OLD])).unwrap());
     let gate = attach(&memory);
     let (key, key_id) = issue(&gate);
     assert!(check(&gate, &key, at(0)).is_admitted());

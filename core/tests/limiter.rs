@@ -1,7 +1,7 @@
 //! The limiter's public behavior: counting, filling, reuse, and takeover from killed inserters.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use keytally_core::{Limiter, Line, Outcome, Policy, Timestamp};
+use keytally_core::{CacheLine, Limiter, Outcome, Policy, Timestamp};
 
 mod support {
     pub(crate) mod noon;
@@ -10,10 +10,10 @@ mod support {
 use support::noon::at;
 
 /// A new limiter of this policy.
-fn limiter(policy: &str, capacity: u32) -> Limiter<Vec<Line>> {
-    let lines = Limiter::<Vec<Line>>::lines(capacity);
-    let memory = (0..lines).map(|_| Line::new()).collect();
-    Limiter::create(memory, &policy.parse().unwrap(), capacity, [7; 16]).unwrap()
+fn limiter(policy: &str, capacity: u32) -> Limiter<Vec<CacheLine>> {
+    let lines = Limiter::<Vec<CacheLine>>::lines(capacity);
+    let memory = (0..lines).map(|_| CacheLine::new()).collect();
+    Limiter::init(memory, &policy.parse().unwrap(), capacity, [7; 16]).unwrap()
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn what_was_charged_can_be_given_back_settled_and_forgotten() {
 }
 
 /// How many of `subjects` new subjects are refused for want of a slot.
-fn refused(limiter: &Limiter<impl AsRef<[Line]>>, subjects: u32, now: Timestamp) -> usize {
+fn refused(limiter: &Limiter<impl AsRef<[CacheLine]>>, subjects: u32, now: Timestamp) -> usize {
     (0..subjects)
         .filter(|subject| limiter.check(&subject.to_le_bytes(), 1, now).outcome() == Outcome::Full)
         .count()
@@ -166,10 +166,10 @@ fn a_late_clock_finds_its_subject_and_no_new_quota() {
 #[test]
 fn locks_of_killed_inserters_are_taken_over() {
     let capacity = 64;
-    let memory: Vec<Line> =
-        (0..Limiter::<Vec<Line>>::lines(capacity)).map(|_| Line::new()).collect();
+    let memory: Vec<CacheLine> =
+        (0..Limiter::<Vec<CacheLine>>::lines(capacity)).map(|_| CacheLine::new()).collect();
     let policy: Policy = "3/minute".parse().unwrap();
-    Limiter::create(&memory[..], &policy, capacity, [7; 16]).unwrap();
+    Limiter::init(&memory[..], &policy, capacity, [7; 16]).unwrap();
     // Every bucket is locked by an inserter that was killed.
     let buckets = usize::try_from(limiter("3/minute", capacity).slots_total()).unwrap() / 8;
     let locks = &memory[memory.len() - buckets.div_ceil(8)..];
@@ -183,22 +183,23 @@ fn locks_of_killed_inserters_are_taken_over() {
 }
 
 /// The slots of a table, each as tag and tally: after a header of two lines, before the lock words.
-fn slots(memory: &[Line], limiter: &Limiter<&[Line]>) -> Vec<[u64; 2]> {
+fn slots(memory: &[CacheLine], limiter: &Limiter<&[CacheLine]>) -> Vec<[u64; 2]> {
     let lines = usize::try_from(limiter.slots_total()).unwrap() / 4;
     let words = memory[2..2 + lines].iter().flat_map(|line| (0..8).map(|word| line.load(word)));
     words.collect::<Vec<_>>().chunks(2).map(|slot| [slot[0], slot[1]]).collect()
 }
 
 /// Puts the reservation of a killed inserter into a slot: its stamp is all ones.
-fn reserve(memory: &[Line], slot: usize) {
+fn reserve(memory: &[CacheLine], slot: usize) {
     memory[2 + slot / 4].store(slot % 4 * 2 + 1, u64::MAX);
 }
 
 #[test]
 fn reservation_of_a_killed_inserter_counts_for_no_subject() {
     let policy: Policy = "3/minute".parse().unwrap();
-    let memory: Vec<Line> = (0..Limiter::<Vec<Line>>::lines(4)).map(|_| Line::new()).collect();
-    let limiter = Limiter::create(&memory[..], &policy, 4, [7; 16]).unwrap();
+    let memory: Vec<CacheLine> =
+        (0..Limiter::<Vec<CacheLine>>::lines(4)).map(|_| CacheLine::new()).collect();
+    let limiter = Limiter::init(&memory[..], &policy, 4, [7; 16]).unwrap();
     limiter.check(b"a", 1, at(0));
     let slot = slots(&memory, &limiter).iter().position(|slot| slot[1] != 0).unwrap();
     reserve(&memory, slot);
@@ -218,8 +219,9 @@ fn reservation_of_a_killed_inserter_counts_for_no_subject() {
 fn the_slot_of_a_dead_inserter_is_had_from_both_buckets() {
     let policy: Policy = "3/minute".parse().unwrap();
     let admitted = |newcomer: u32, marked: usize| {
-        let memory: Vec<Line> = (0..Limiter::<Vec<Line>>::lines(10)).map(|_| Line::new()).collect();
-        let limiter = Limiter::create(&memory[..], &policy, 10, [7; 16]).unwrap();
+        let memory: Vec<CacheLine> =
+            (0..Limiter::<Vec<CacheLine>>::lines(10)).map(|_| CacheLine::new()).collect();
+        let limiter = Limiter::init(&memory[..], &policy, 10, [7; 16]).unwrap();
         refused(&limiter, 1000, at(0));
         assert_eq!((limiter.live_subjects(at(0)), limiter.slots_total()), (16, 16));
         reserve(&memory, marked);

@@ -1,7 +1,7 @@
 //! Compares the numbers in LIMITS.md with the constants of the crate.
 
 use keytally_core::{
-    BUCKET_SLOTS, CLAIM_SPINS, IMPORT_GROUP, IMPORTED_KEY_LEN, MAX_ENVS, MAX_HEADERS_LEN,
+    BUCKET_SLOTS, IMPORT_GROUP, IMPORTED_KEY_LEN, LOCK_SPINS, MAX_ENVS, MAX_HEADERS_LEN,
     MAX_KEY_LEN, MAX_KEYS, MAX_NAME_LEN, MAX_NAMES_LEN, MAX_PEPPERS, MAX_PLAN_NAME_LEN,
     MAX_POLICY_LEN, MAX_PROBLEM_LEN, MAX_QUOTAS, MAX_SUBJECTS, MAX_WINDOW_S, MIN_PEPPER_LEN,
 };
@@ -24,7 +24,7 @@ fn limits_page_equals_the_constants() {
         ("MAX_NAMES_LEN", MAX_NAMES_LEN as u64),
         ("MAX_SUBJECTS", u64::from(MAX_SUBJECTS)),
         ("BUCKET_SLOTS", BUCKET_SLOTS as u64),
-        ("CLAIM_SPINS", u64::from(CLAIM_SPINS)),
+        ("LOCK_SPINS", u64::from(LOCK_SPINS)),
         ("MAX_HEADERS_LEN", MAX_HEADERS_LEN as u64),
         ("MAX_PROBLEM_LEN", MAX_PROBLEM_LEN as u64),
     ];

@@ -5,8 +5,8 @@ use keytally_core::MAX_KEYS;
 use keytally_core::MAX_SUBJECTS;
 use keytally_core::MAX_WINDOW_S;
 use keytally_core::{
-    AttachError, CreateError, Gate, GateConfig, LINE_LEN, Limiter, Line, Name, Peppers, Plan,
-    Policy,
+    AttachError, CACHE_LINE_LEN, CacheLine, CreateError, Gate, GateConfig, Limiter, Name, Peppers,
+    Plan, Policy,
 };
 use keytally_core::{FORMAT_VERSION, TableKind};
 
@@ -20,7 +20,7 @@ use support::memory::memory;
 const CAPACITY: u32 = 64;
 
 /// All words of a table.
-fn image(memory: &[Line]) -> Vec<u64> {
+fn image(memory: &[CacheLine]) -> Vec<u64> {
     memory.iter().flat_map(|line| (0..8).map(|word| line.load(word))).collect()
 }
 
@@ -33,19 +33,19 @@ fn peppers() -> Peppers {
 }
 
 /// Creates the limiter of these tests.
-fn create_limiter(memory: &[Line]) -> Result<(), CreateError> {
-    Limiter::create(memory, &policy(), CAPACITY, [7; 16]).map(drop)
+fn create_limiter(memory: &[CacheLine]) -> Result<(), CreateError> {
+    Limiter::init(memory, &policy(), CAPACITY, [7; 16]).map(drop)
 }
 
 /// The memory of a new limiter.
-fn limiter() -> Vec<Line> {
-    let memory = memory(Limiter::<&[Line]>::lines(CAPACITY));
+fn limiter() -> Vec<CacheLine> {
+    let memory = memory(Limiter::<&[CacheLine]>::lines(CAPACITY));
     create_limiter(&memory).unwrap();
     memory
 }
 
 /// Returns the error of opening a limiter; `None` if it opens.
-fn open_limiter(memory: &[Line]) -> Option<AttachError> {
+fn open_limiter(memory: &[CacheLine]) -> Option<AttachError> {
     Limiter::attach(memory).err()
 }
 
@@ -56,32 +56,32 @@ fn with_config<T>(work: impl FnOnce(&GateConfig<'_>) -> T) -> T {
     work(&GateConfig::new(CAPACITY, prefix, &plans).with_plan_slots(2).with_hints(true))
 }
 
-fn create_gate(memory: &[Line]) -> Result<(), CreateError> {
-    with_config(|config| Gate::create(memory, config, peppers()).map(drop))
+fn create_gate(memory: &[CacheLine]) -> Result<(), CreateError> {
+    with_config(|config| Gate::init(memory, config, peppers()).map(drop))
 }
 
 /// The memory of a new gate.
-fn gate() -> Vec<Line> {
+fn gate() -> Vec<CacheLine> {
     let memory = memory(with_config(|config| config.lines()));
     create_gate(&memory).unwrap();
     memory
 }
 
 /// Returns the error of opening a gate; `None` if it opens.
-fn open_gate(memory: &[Line]) -> Option<AttachError> {
+fn open_gate(memory: &[CacheLine]) -> Option<AttachError> {
     Gate::attach(memory, peppers()).err()
 }
 
 /// A kind of table, the function that creates one, and the function that opens it.
-type Kind = (TableKind, fn() -> Vec<Line>, fn(&[Line]) -> Option<AttachError>);
+type Kind = (TableKind, fn() -> Vec<CacheLine>, fn(&[CacheLine]) -> Option<AttachError>);
 
 const KINDS: [Kind; 2] =
     [(TableKind::Limiter, limiter, open_limiter), (TableKind::Gate, gate, open_gate)];
 
 /// Returns the error of opening a table whose word `index` is changed meanwhile.
 fn open_changed(
-    memory: &[Line],
-    open: fn(&[Line]) -> Option<AttachError>,
+    memory: &[CacheLine],
+    open: fn(&[CacheLine]) -> Option<AttachError>,
     index: usize,
     change: impl Fn(u64) -> u64,
 ) -> Option<AttachError> {
@@ -103,7 +103,7 @@ const LOW: u64 = 0xffff_ffff;
 fn every_word_of_a_header_is_checked() {
     for (kind, make, open) in KINDS {
         let memory = make();
-        let len = (memory.len() * LINE_LEN) as u64;
+        let len = (memory.len() * CACHE_LINE_LEN) as u64;
         let error = |index, change: &dyn Fn(u64) -> u64| open_changed(&memory, open, index, change);
         let geometry = |what, value| Some(AttachError::Geometry { what, value });
         let (found, expected) = match kind {
@@ -178,17 +178,20 @@ fn every_word_of_a_header_is_checked() {
 fn table_with_lines_missing_or_added_is_rejected() {
     for (_, make, open) in KINDS {
         let memory = make();
-        let needed = (memory.len() * LINE_LEN) as u64;
+        let needed = (memory.len() * CACHE_LINE_LEN) as u64;
         for lines in 1..memory.len() {
-            let len = (lines * LINE_LEN) as u64;
+            let len = (lines * CACHE_LINE_LEN) as u64;
             assert_eq!(open(&memory[..lines]), Some(AttachError::Truncated { len, needed }));
         }
-        assert_eq!(open(&[]), Some(AttachError::Truncated { len: 0, needed: LINE_LEN as u64 }));
+        assert_eq!(
+            open(&[]),
+            Some(AttachError::Truncated { len: 0, needed: CACHE_LINE_LEN as u64 })
+        );
         let mut more = make();
-        more.push(Line::new());
+        more.push(CacheLine::new());
         assert_eq!(
             open(&more),
-            Some(AttachError::Truncated { len: needed + LINE_LEN as u64, needed })
+            Some(AttachError::Truncated { len: needed + CACHE_LINE_LEN as u64, needed })
         );
     }
 }
@@ -222,7 +225,7 @@ fn gate_without_prefix_plan_or_pepper_is_rejected() {
 #[test]
 fn table_in_used_memory_equals_one_in_fresh_memory() {
     for (make, create) in
-        [(limiter as fn() -> _, create_limiter as fn(&[Line]) -> _), (gate, create_gate)]
+        [(limiter as fn() -> _, create_limiter as fn(&[CacheLine]) -> _), (gate, create_gate)]
     {
         let fresh = make();
         let used = memory(fresh.len());
@@ -234,11 +237,11 @@ fn table_in_used_memory_equals_one_in_fresh_memory() {
 
 #[test]
 fn limiter_header_below_two_lines_is_rejected() {
-    let lines = Limiter::<&[Line]>::lines(CAPACITY);
+    let lines = Limiter::<&[CacheLine]>::lines(CAPACITY);
     for header_lines in [0, 1, 2, 3, 64] {
         let memory = memory(lines - 2 + header_lines.max(2));
-        let made = Limiter::create_after(&memory[..], header_lines, &policy(), CAPACITY, [7; 16])
-            .map(drop);
+        let made =
+            Limiter::init_after(&memory[..], header_lines, &policy(), CAPACITY, [7; 16]).map(drop);
         if header_lines < 2 {
             assert_eq!(made, Err(CreateError::Size { lines: memory.len(), needed: lines }));
         } else {
@@ -250,7 +253,7 @@ fn limiter_header_below_two_lines_is_rejected() {
 #[test]
 fn table_in_memory_of_another_size_is_rejected() {
     for (make, create) in
-        [(limiter as fn() -> _, create_limiter as fn(&[Line]) -> _), (gate, create_gate)]
+        [(limiter as fn() -> _, create_limiter as fn(&[CacheLine]) -> _), (gate, create_gate)]
     {
         let needed = make().len();
         for lines in [0, 1, needed - 1, needed + 1] {

@@ -9,8 +9,8 @@ use alloc::rc::Rc;
 use core::cell::Cell;
 
 use keytally_core::{
-    Entropy, Gate, GateConfig, Key, KeyId, Line, Name, NewKey, Peppers, Plan, Reason, Timestamp,
-    Verdict,
+    CacheLine, Entropy, Gate, GateConfig, Key, KeyId, Name, NewKey, Peppers, Plan, Reason,
+    Timestamp, Verdict,
 };
 
 mod support {
@@ -33,19 +33,19 @@ fn new_key() -> NewKey<'static> {
     NewKey::new(1, Name::new("live").unwrap())
 }
 
-type SharedGate = Gate<Rc<[Line]>>;
+type SharedGate = Gate<Rc<[CacheLine]>>;
 
 /// A gate's memory that runs a hook at one access. The call that makes this access is stopped
 /// meanwhile.
 struct StoppingMemory {
-    lines: Rc<[Line]>,
+    lines: Rc<[CacheLine]>,
     /// The accesses until the hook runs, this one included; 0 if it does not run any more.
     accesses_left: Cell<u32>,
     hook: Cell<Option<Box<dyn FnOnce()>>>,
 }
 
-impl AsRef<[Line]> for StoppingMemory {
-    fn as_ref(&self) -> &[Line] {
+impl AsRef<[CacheLine]> for StoppingMemory {
+    fn as_ref(&self) -> &[CacheLine] {
         match self.accesses_left.get() {
             0 => {}
             1 => {
@@ -60,7 +60,7 @@ impl AsRef<[Line]> for StoppingMemory {
 
 /// A gate of one record, and the key that it holds.
 struct Setup {
-    lines: Rc<[Line]>,
+    lines: Rc<[CacheLine]>,
     key: Key,
     key_id: KeyId,
 }
@@ -71,8 +71,8 @@ impl Setup {
         let plans = [Plan::new("default", format!("{LIMIT}/minute").parse().unwrap()).unwrap()];
         let prefix = Name::new("kt").unwrap();
         let config = GateConfig::new(1, prefix, &plans).with_plan_slots(1);
-        let lines: Rc<[Line]> = (0..config.lines()).map(|_| Line::new()).collect();
-        let gate = Gate::create(Rc::clone(&lines), &config, peppers()).unwrap();
+        let lines: Rc<[CacheLine]> = (0..config.lines()).map(|_| CacheLine::new()).collect();
+        let gate = Gate::init(Rc::clone(&lines), &config, peppers()).unwrap();
         let issued = gate.administer().unwrap().issue(&new_key(), Entropy::new([7; 24]), at(0));
         let (key, key_id) = issued.unwrap();
         Self { lines, key, key_id }
@@ -117,7 +117,7 @@ fn replace(gate: &SharedGate, former: KeyId) -> Key {
 }
 
 /// Checks the key for one unit.
-fn check<M: AsRef<[Line]>>(gate: &Gate<M>, key: &Key, now: Timestamp) -> Verdict {
+fn check<M: AsRef<[CacheLine]>>(gate: &Gate<M>, key: &Key, now: Timestamp) -> Verdict {
     gate.check(Some(key.expose().as_bytes()), 1, now)
 }
 

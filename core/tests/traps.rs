@@ -2,8 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keytally_core::{
-    Charge, Entropy, Gate, GateConfig, Limiter, Line, Name, NewKey, Outcome, ParsePolicyErrorKind,
-    Peppers, Plan, Policy, Timestamp, Verdict,
+    CacheLine, Charge, Entropy, Gate, GateConfig, Limiter, Name, NewKey, Outcome,
+    ParsePolicyErrorKind, Peppers, Plan, Policy, Timestamp, Verdict,
 };
 
 mod support {
@@ -13,13 +13,19 @@ mod support {
 use support::noon::{NOON_S, at};
 
 /// A new limiter of this policy.
-fn limiter(policy: &str, capacity: u32) -> Limiter<Vec<Line>> {
-    let memory = (0..Limiter::<Vec<Line>>::lines(capacity)).map(|_| Line::new()).collect();
-    Limiter::create(memory, &policy.parse().unwrap(), capacity, [7; 16]).unwrap()
+fn limiter(policy: &str, capacity: u32) -> Limiter<Vec<CacheLine>> {
+    let memory =
+        (0..Limiter::<Vec<CacheLine>>::lines(capacity)).map(|_| CacheLine::new()).collect();
+    Limiter::init(memory, &policy.parse().unwrap(), capacity, [7; 16]).unwrap()
 }
 
 /// Returns how many of `times` requests at `now` are admitted.
-fn admitted(limiter: &Limiter<Vec<Line>>, subject: &[u8], times: usize, now: Timestamp) -> usize {
+fn admitted(
+    limiter: &Limiter<Vec<CacheLine>>,
+    subject: &[u8],
+    times: usize,
+    now: Timestamp,
+) -> usize {
     (0..times).filter(|_| limiter.check(subject, 1, now).is_admitted()).count()
 }
 
@@ -215,12 +221,12 @@ fn cost_above_the_limit_has_no_retry_time() {
 
 /// Calls `test` with a gate, its only key and that key's id. The key's limit is two requests an
 /// hour.
-fn with_key(test: impl FnOnce(&Gate<&[Line]>, &str, keytally_core::KeyId)) {
+fn with_key(test: impl FnOnce(&Gate<&[CacheLine]>, &str, keytally_core::KeyId)) {
     let plans = [Plan::new("default", "2/hour".parse().unwrap()).unwrap()];
     let prefix = Name::new("kt").unwrap();
     let config = GateConfig::new(8, prefix, &plans).with_plan_slots(1);
-    let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
-    let gate = Gate::create(&memory[..], &config, Peppers::new(&[[1; 32]]).unwrap()).unwrap();
+    let memory: Vec<CacheLine> = (0..config.lines()).map(|_| CacheLine::new()).collect();
+    let gate = Gate::init(&memory[..], &config, Peppers::new(&[[1; 32]]).unwrap()).unwrap();
     let new = NewKey::new(1, Name::new("live").unwrap());
     let issued = gate.administer().unwrap().issue(&new, Entropy::new([5; 24]), at(0)).unwrap();
     test(&gate, issued.0.expose(), issued.1);
@@ -276,9 +282,9 @@ fn old_and_new_secret_share_one_quota() {
 fn gate_memory_holds_no_secret_and_no_pepper() {
     let plans = [Plan::new("default", "2/hour".parse().unwrap()).unwrap()];
     let config = GateConfig::new(8, Name::new("kt").unwrap(), &plans).with_plan_slots(1);
-    let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
+    let memory: Vec<CacheLine> = (0..config.lines()).map(|_| CacheLine::new()).collect();
     let pepper = [0xa7; 32];
-    let gate = Gate::create(&memory[..], &config, Peppers::new(&[pepper]).unwrap()).unwrap();
+    let gate = Gate::init(&memory[..], &config, Peppers::new(&[pepper]).unwrap()).unwrap();
     let secret = *b"sixteen secret b";
     let entropy: [u8; 24] = [[9; 8].as_slice(), &secret].concat().try_into().unwrap();
     let new = NewKey::new(1, Name::new("live").unwrap());

@@ -36,20 +36,20 @@ plain! {
         pub plan_len: usize,
         /// When the key expires, in Unix seconds; 0 for never. If `size` ends before this member,
         /// it is 0.
-        pub not_after_s: u32,
+        pub expires_s: u32,
     }
 }
 
 // The next member must not lie in the padding at the end, which older callers do not initialize.
 impl Growing for kt_new_key<'_> {
-    const MIN_SIZE: usize = core::mem::offset_of!(kt_new_key<'_>, not_after_s);
+    const MIN_SIZE: usize = core::mem::offset_of!(kt_new_key<'_>, expires_s);
 }
 
 impl kt_new_key<'_> {
     /// Calls `work` with the properties in core's form.
     fn with_core_key<T>(&self, work: impl FnOnce(&NewKey<'_>) -> FfiResult<T>) -> FfiResult<T> {
         let env = name(self.env, self.env_len)?;
-        let new = NewKey::new(self.account, env).with_not_after(optional_time(self.not_after_s));
+        let new = NewKey::new(self.account, env).with_expires(optional_time(self.expires_s));
         match self.plan_len {
             0 => work(&new),
             len => work(&new.with_plan(plan_name(self.plan, len)?)),

@@ -312,7 +312,7 @@ pub extern "C" fn kt_gate_init(
         if kt_gate_size(config.keys) == 0 {
             return Err(kt_status::KT_CAPACITY);
         }
-        target.put(in_memory(Gate::create(memory.first(shape.lines()), &shape, peppers)?));
+        target.put(in_memory(Gate::init(memory.first(shape.lines()), &shape, peppers)?));
         Ok(())
     })
 }

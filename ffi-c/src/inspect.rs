@@ -41,7 +41,7 @@ plain! {
         /// The account (team) that the key belongs to.
         pub account: u32,
         /// When the key expires, in Unix seconds; 0 for never.
-        pub not_after_s: u32,
+        pub expires_s: u32,
         /// Until when the previous secret is valid, in Unix seconds: until its grace ends or the
         /// key expires. 0 if it is not valid now, as after a revocation.
         pub grace_until_s: u32,
@@ -80,7 +80,7 @@ impl kt_key_info {
             key_id: info.key_id.number(),
             last_used_ms: info.last_used.map_or(0, Timestamp::unix_ms),
             account: info.account,
-            not_after_s: unix_s(info.not_after),
+            expires_s: unix_s(info.expires),
             grace_until_s: unix_s(info.grace_until),
             revoked: (info.state == KeyState::Revoked).into(),
             plan: info.plan,

@@ -79,7 +79,7 @@ pub extern "C" fn kt_key_parse(
         let target = parts_out.target()?;
         let parts = parse_key(api_key.slice(api_key_len)?)?;
         target.write(kt_key_parts {
-            key_id: parts.id.number(),
+            key_id: parts.key_id.number(),
             prefix: to_characters(parts.prefix.as_bytes()),
             env: to_characters(parts.env.as_bytes()),
             reserved_: [0; 14],

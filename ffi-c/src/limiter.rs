@@ -2,7 +2,7 @@
 
 use core::ffi::c_char;
 
-use keytally_core::{Limiter, Line};
+use keytally_core::{CacheLine, Limiter};
 
 use crate::guard::guard;
 use crate::pointers::{Handle, Held, In, Lines, Memory, Out};
@@ -30,7 +30,7 @@ const _: () = {
         size_of::<kt_limiter>() == KT_LIMITER_HANDLE_SIZE
             && align_of::<kt_limiter>() == KT_HANDLE_ALIGN
     );
-    assert!(align_of::<Line>() == KT_TABLE_ALIGN);
+    assert!(align_of::<CacheLine>() == KT_TABLE_ALIGN);
     assert!(KT_MAX_SUBJECTS == keytally_core::MAX_SUBJECTS);
 };
 
@@ -123,7 +123,7 @@ pub extern "C" fn kt_limiter_init(
             return Err(kt_status::KT_CAPACITY);
         }
         let memory = memory.first(Limiter::<Lines>::lines(capacity));
-        target.put(in_memory(Limiter::create(memory, &policy, capacity, seed)?));
+        target.put(in_memory(Limiter::init(memory, &policy, capacity, seed)?));
         Ok(())
     })
 }
@@ -343,7 +343,7 @@ pub extern "C" fn kt_limiter_capacity(
 ///
 /// Statuses: `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
-pub extern "C" fn kt_limiter_live(
+pub extern "C" fn kt_limiter_live_subjects(
     limiter: Handle<kt_limiter>,
     now_ms: u64,
     live_out: Out<u64>,

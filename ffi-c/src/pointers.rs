@@ -27,7 +27,7 @@ use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 use core::slice;
 
-use keytally_core::{LINE_LEN, Line};
+use keytally_core::{CACHE_LINE_LEN, CacheLine};
 
 use crate::status::{FfiResult, kt_status};
 
@@ -417,7 +417,7 @@ fn check_range<T>(pointer: *const T, len: usize) -> FfiResult {
 /// `void *`: memory for a table.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug)]
-pub struct Memory<'c>(*mut c_void, PhantomData<&'c [Line]>);
+pub struct Memory<'c>(*mut c_void, PhantomData<&'c [CacheLine]>);
 
 impl Memory<'_> {
     /// Wraps a pointer as C would hand it over.
@@ -431,12 +431,12 @@ impl Memory<'_> {
 
     /// Returns the whole cache lines in `len` bytes. The bytes must not overlap the handle.
     pub(crate) fn lines<H>(self, len: usize, handle: &Out<'_, H>) -> FfiResult<Lines> {
-        let begin = self.0.cast::<Line>();
-        let lines = len / LINE_LEN;
+        let begin = self.0.cast::<CacheLine>();
+        let lines = len / CACHE_LINE_LEN;
         check_range(begin, lines)?;
         let (first, handle_first) = (begin.addr(), handle.0.addr());
         let (end, handle_end) =
-            (first + lines * LINE_LEN, handle_first.saturating_add(size_of::<H>()));
+            (first + lines * CACHE_LINE_LEN, handle_first.saturating_add(size_of::<H>()));
         if first < handle_end && handle_first < end {
             return Err(kt_status::KT_OVERLAP);
         }
@@ -448,7 +448,7 @@ impl Memory<'_> {
 /// that the handle owns holds them.
 #[derive(Debug)]
 pub struct Lines {
-    begin: NonNull<Line>,
+    begin: NonNull<CacheLine>,
     lines: usize,
 }
 
@@ -472,11 +472,11 @@ impl Lines {
     }
 }
 
-impl AsRef<[Line]> for Lines {
+impl AsRef<[CacheLine]> for Lines {
     #[inline]
-    fn as_ref(&self) -> &[Line] {
+    fn as_ref(&self) -> &[CacheLine] {
         // SAFETY: The pointer is not NULL and aligned, and the range fits the address space:
-        // `Memory::lines` checked it, and it holds for a slice. `Line` consists of atomics, for
+        // `Memory::lines` checked it, and it holds for a slice. `CacheLine` consists of atomics, for
         // which every bit pattern is valid and which others may write at any time. The maker of the
         // `Memory` guarantees that the memory exists and is used only as a table, and the contract
         // in the header demands it for as long as the handle is used. A mapping is owned by the

@@ -33,7 +33,7 @@ pub(crate) fn policy(text: In<'_, c_char>, len: usize) -> FfiResult<Policy> {
 /// Statuses: those that begin with `KT_POLICY_`. `KT_BUFFER_TOO_SMALL`; `KT_POLICY_SIZE` bytes are
 /// always enough.
 #[unsafe(no_mangle)]
-pub extern "C" fn kt_policy_check(
+pub extern "C" fn kt_policy_parse(
     policy: In<c_char>,
     policy_len: usize,
     buffer: Out<c_char>,

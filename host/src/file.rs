@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use keytally_core::{AttachError, LINE_LEN};
+use keytally_core::{AttachError, CACHE_LINE_LEN};
 use keytally_core::{BEGINNING_LEN, is_table_beginning};
 use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, open};
 use rustix::io::{Errno, retry_on_intr};
@@ -108,7 +108,7 @@ pub(crate) fn open_table<T>(
     let io_error = |doing| move |error| Error::io(doing, path, error);
     let metadata = file.metadata().map_err(io_error("examine"))?;
     let len = metadata.len();
-    let whole_lines = len / LINE_LEN as u64;
+    let whole_lines = len / CACHE_LINE_LEN as u64;
     let lines = usize::try_from(whole_lines).unwrap_or(usize::MAX);
     if lines == 0 {
         return Err(Error::TooShort { path: path.into(), len });
@@ -124,7 +124,7 @@ pub(crate) fn open_table<T>(
         fill_holes(&file, len).map_err(io_error("reserve disk space for"))?;
     }
     let mapping = Mapping::new(&file, lines).map_err(io_error("map"))?;
-    let whole_len = whole_lines * LINE_LEN as u64;
+    let whole_len = whole_lines * CACHE_LINE_LEN as u64;
     let attached = match attach(mapping) {
         // The core sees only whole cache lines, so its error has a rounded length.
         Err(AttachError::Truncated { needed, .. }) => Err(AttachError::Truncated { len, needed }),

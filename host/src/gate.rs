@@ -153,7 +153,7 @@ impl Gate {
         let path = path.as_ref();
         let lines = config.line_count(Some(path))?;
         let (file, table) = create_table(path, lines, |memory| {
-            keytally_core::Gate::create(memory, &config.to_core(), peppers)
+            keytally_core::Gate::init(memory, &config.to_core(), peppers)
         })?;
         Ok(Self::new(table, file))
     }
@@ -189,7 +189,7 @@ impl Gate {
     pub fn in_memory(peppers: Peppers, config: &GateConfig) -> Result<Self, Error> {
         let lines = config.line_count(None)?;
         let (file, table) = create_in_memory(lines, |memory| {
-            keytally_core::Gate::create(memory, &config.to_core(), peppers)
+            keytally_core::Gate::init(memory, &config.to_core(), peppers)
         })?;
         Ok(Self::new(table, file))
     }

@@ -1,10 +1,10 @@
 //! The header page of a table in a file: its size, and the words that the core leaves to this
 //! crate. The core's modules `header` and `gate` define the other words.
 
-use keytally_core::LINE_LEN;
+use keytally_core::CACHE_LINE_LEN;
 
 /// Bytes in the header of a table in a file: one page.
-pub const HEADER_LEN: usize = HEADER_LINES * LINE_LEN;
+pub const HEADER_LEN: usize = HEADER_LINES * CACHE_LINE_LEN;
 
 /// The header in lines.
 pub(crate) const HEADER_LINES: usize = 64;

@@ -135,9 +135,9 @@ pub use {
 #[doc(inline)]
 pub use keytally_core::{
     API_KEY_HEADER, AdminError, Administrator, Algorithm, AttachError, BEGINNING_LEN, BUCKET_SLOTS,
-    BufferTooSmall, Charge, Clock, CreateError, Entropy, FIELD_NAMES, FORMAT_VERSION, Flaw,
-    FlawKind, Headers, Hint, Holder, IMPORT_GROUP, IMPORTED_KEY_LEN, KEY_ID_LEN, Key, KeyId,
-    KeyInfo, KeyParts, KeyState, LINE_LEN, Layout, Limits, Line, MAX_ENVS, MAX_FIELDS,
+    BufferTooSmall, CACHE_LINE_LEN, CacheLine, Charge, Clock, CreateError, Entropy, FIELD_NAMES,
+    FORMAT_VERSION, Flaw, FlawKind, Headers, Hint, Holder, IMPORT_GROUP, IMPORTED_KEY_LEN,
+    KEY_ID_LEN, Key, KeyId, KeyInfo, KeyParts, KeyState, Layout, Limits, MAX_ENVS, MAX_FIELDS,
     MAX_HEADERS_LEN, MAX_KEY_LEN, MAX_KEYS, MAX_NAME_LEN, MAX_NAMES_LEN, MAX_PEPPERS,
     MAX_PLAN_NAME_LEN, MAX_PLANS, MAX_POLICY_LEN, MAX_PROBLEM_LEN, MAX_QUOTAS, MAX_SUBJECTS,
     MAX_WINDOW_S, MIN_PEPPER_LEN, Mac, Name, NewKey, Outcome, PROBLEM_MEDIA_TYPE, ParseKeyError,

@@ -209,7 +209,7 @@ fn create_in(
     capacity: u32,
     seed: &[u8; 16],
 ) -> Result<keytally_core::Limiter<Mapping>, CreateError> {
-    keytally_core::Limiter::create_after(memory, HEADER_LINES, policy, capacity, *seed)
+    keytally_core::Limiter::init_after(memory, HEADER_LINES, policy, capacity, *seed)
 }
 
 /// Returns the size of the limiter in cache lines, with the header. Refuses an impossible capacity

@@ -32,7 +32,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread::sleep;
 
-use keytally_core::Line;
+use keytally_core::CacheLine;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
@@ -110,12 +110,12 @@ impl fmt::Debug for Wait<'_> {
 /// A word of the header.
 #[derive(Clone, Copy, Debug)]
 struct HeaderWord<'m> {
-    line: &'m Line,
+    line: &'m CacheLine,
     index: usize,
 }
 
 impl<'m> HeaderWord<'m> {
-    fn new(lines: &'m [Line], (line, index): (usize, usize)) -> Self {
+    fn new(lines: &'m [CacheLine], (line, index): (usize, usize)) -> Self {
         Self { line: &lines[line], index }
     }
 
@@ -145,7 +145,7 @@ impl<'m> Lock<'m> {
     /// Waits for the lock of `file`. `lines` is its mapped memory.
     pub(crate) fn acquire(
         file: &TableFile,
-        lines: &'m [Line],
+        lines: &'m [CacheLine],
         wait: Wait<'_>,
     ) -> Result<Self, Error> {
         let [holder, waiting] = [HOLDER, WAITING].map(|position| HeaderWord::new(lines, position));
@@ -246,13 +246,13 @@ impl Drop for Lock<'_> {
 }
 
 /// Returns the process that administers the gate in the memory `lines`, if there is one.
-pub(crate) fn holder(lines: &[Line]) -> Option<LockHolder> {
+pub(crate) fn holder(lines: &[CacheLine]) -> Option<LockHolder> {
     let name = Name(HeaderWord::new(lines, HOLDER).load());
     (!name.is_free() && !name.has_ended()).then(|| name.holder())
 }
 
 /// Releases the lock of the administrator that the header names.
-pub(crate) fn take_over(lines: &[Line]) {
+pub(crate) fn take_over(lines: &[CacheLine]) {
     HeaderWord::new(lines, HOLDER).store(0);
 }
 

@@ -5,10 +5,10 @@ use core::slice;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use keytally_core::{LINE_LEN, Line};
+use keytally_core::{CACHE_LINE_LEN, CacheLine};
 use memmap2::{MmapOptions, MmapRaw};
 
-/// The memory of a table file as cache lines ([`Line`]), mapped and shared with every process that
+/// The memory of a table file as cache lines ([`CacheLine`]), mapped and shared with every process that
 /// maps the same file. Unmapped when dropped.
 ///
 /// Only this crate can create one. [`Gate::table`](crate::Gate::table) and
@@ -19,11 +19,11 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// Maps the first `lines * LINE_LEN` bytes of a file. The file must be open for reading and
+    /// Maps the first `lines * CACHE_LINE_LEN` bytes of a file. The file must be open for reading and
     /// writing, and be at least that long.
     pub(crate) fn new(file: impl AsFd, lines: usize) -> io::Result<Self> {
         let len = lines
-            .checked_mul(LINE_LEN)
+            .checked_mul(CACHE_LINE_LEN)
             .filter(|&len| len > 0)
             .ok_or(io::ErrorKind::InvalidInput)?;
         let map = MmapOptions::new().len(len).map_raw(file.as_fd().as_raw_fd())?;
@@ -31,16 +31,16 @@ impl Mapping {
     }
 }
 
-impl AsRef<[Line]> for Mapping {
+impl AsRef<[CacheLine]> for Mapping {
     #[inline]
-    fn as_ref(&self) -> &[Line] {
+    fn as_ref(&self) -> &[CacheLine] {
         // SAFETY:
-        // - `MmapRaw` guarantees that the pointer is that of a mapping of `lines * LINE_LEN` bytes,
+        // - `MmapRaw` guarantees that the pointer is that of a mapping of `lines * CACHE_LINE_LEN` bytes,
         //   readable and writable (`map_raw` fails otherwise), which lives as long as `self`. `new`
         //   requested that length. The kernel aligns mappings to pages, so the pointer is aligned
         //   for lines.
-        // - `Line` is `repr(C)` and consists of 64-bit atomics, for which every bit pattern is
-        //   valid. Other threads and processes access this memory through their own `Line`s. All
+        // - `CacheLine` is `repr(C)` and consists of 64-bit atomics, for which every bit pattern is
+        //   valid. Other threads and processes access this memory through their own `CacheLine`s. All
         //   these accesses are atomic, as is every access through this slice, so there is no data
         //   race. A process that writes the file by other means also changes words while they are
         //   in use. An atomic load then reads an arbitrary value. Only the core uses the
@@ -53,7 +53,7 @@ impl AsRef<[Line]> for Mapping {
         //   raises SIGBUS, which kills the process (or runs its handler). The access reaches no
         //   other memory. No library can remove one doubt: the compiler assumes that the memory of
         //   a slice stays mapped.
-        unsafe { slice::from_raw_parts(self.map.as_ptr().cast::<Line>(), self.lines) }
+        unsafe { slice::from_raw_parts(self.map.as_ptr().cast::<CacheLine>(), self.lines) }
     }
 }
 
@@ -85,7 +85,7 @@ mod tests {
         // A table that is created in the mapping is in the file. After the header, a limiter of
         // capacity 1 has three lines: two of one bucket, and one of lock words.
         let policy = "1/second".parse().unwrap();
-        keytally_core::Limiter::create_after(mapping, 64 - 3, &policy, 1, [0; 16]).unwrap();
+        keytally_core::Limiter::init_after(mapping, 64 - 3, &policy, 1, [0; 16]).unwrap();
         let mut magic = [0; 8];
         file.rewind().unwrap();
         file.read_exact(&mut magic).unwrap();
@@ -97,6 +97,6 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         assert!(Mapping::new(&file, 0).is_err());
         assert!(Mapping::new(&file, usize::MAX).is_err());
-        assert!(Mapping::new(&file, usize::MAX / LINE_LEN).is_err());
+        assert!(Mapping::new(&file, usize::MAX / CACHE_LINE_LEN).is_err());
     }
 }

@@ -16,7 +16,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use keytally_core::{CreateError, LINE_LEN};
+use keytally_core::{CACHE_LINE_LEN, CreateError};
 use rustix::fs::{
     AtFlags, CWD, FallocateFlags, MemfdFlags, Mode, OFlags, RenameFlags, SealFlags, fallocate,
     fchmod, fcntl_add_seals, linkat, memfd_create, open, renameat_with, unlink,
@@ -184,7 +184,7 @@ fn parent_folder(path: &Path) -> &Path {
 
 /// Returns the length of `lines` lines in bytes.
 fn byte_len(lines: usize) -> io::Result<u64> {
-    let len = lines.checked_mul(LINE_LEN).and_then(|len| u64::try_from(len).ok());
+    let len = lines.checked_mul(CACHE_LINE_LEN).and_then(|len| u64::try_from(len).ok());
     len.ok_or_else(|| ErrorKind::FileTooLarge.into())
 }
 
@@ -234,7 +234,7 @@ mod tests {
 
     fn make(memory: Mapping) -> Result<Limiter<Mapping>, CreateError> {
         let policy: Policy = "1/second".parse().unwrap();
-        Limiter::create_after(memory, LINES - 3, &policy, 4, [7; 16])
+        Limiter::init_after(memory, LINES - 3, &policy, 4, [7; 16])
     }
 
     /// Returns the sorted names of the files in a folder.

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use keytally::{Gate, GateConfig, HEADER_LEN, LINE_LEN, Limiter, Peppers, Policy};
+use keytally::{CACHE_LINE_LEN, Gate, GateConfig, HEADER_LEN, Limiter, Peppers, Policy};
 
 fn len(path: &Path) -> u64 {
     path.metadata().unwrap().len()
@@ -42,7 +42,7 @@ fn limiter_takes_16_bytes_per_slot_and_8_per_bucket() {
 
 #[test]
 fn header_is_one_page_and_files_are_whole_lines() {
-    assert_eq!((HEADER_LEN, LINE_LEN), (4096, 64));
+    assert_eq!((HEADER_LEN, CACHE_LINE_LEN), (4096, 64));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("limiter");
     Limiter::create(&path, &"1/second".parse().unwrap(), 12_345).unwrap();

@@ -202,7 +202,7 @@ fn spilling(at: &Path) {
         for subjects in 6..10 {
             let _ = fs::remove_file(at.join("limiter"));
             limiter(at, 8, subjects);
-            if count_visits(&find_operation("spill"), at)[Stop::LimiterClaimed.number()] >= 3 {
+            if count_visits(&find_operation("spill"), at)[Stop::BucketLocked.number()] >= 3 {
                 return;
             }
         }
@@ -470,7 +470,7 @@ fn observe(operation: &Operation, at: &Path, texts: &[String], omit: Omit) -> Ob
                 }
                 let quotas = if omit == Omit::HintsAndLimits { None } else { Some(info.quotas) };
                 let state =
-                    (info.key_id, info.account, info.env, info.plan, info.state, info.not_after);
+                    (info.key_id, info.account, info.env, info.plan, info.state, info.expires);
                 let secret = (info.grace_until, info.pepper, &info.last_characters, info.last_used);
                 observed.listed.push(format!("{state:?} {secret:?} {quotas:?}"));
             }
@@ -487,12 +487,12 @@ fn observe(operation: &Operation, at: &Path, texts: &[String], omit: Omit) -> Ob
 /// says whether there was one before its operation.
 fn leaves_unfinished(point: Stop, before: bool) -> bool {
     match point {
-        Stop::IntentPublished
+        Stop::RedoPublished
         | Stop::RecordOdd
         | Stop::RecordWord
         | Stop::RecordEven
         | Stop::HintKept
-        | Stop::PlanIntentPublished
+        | Stop::PlanRedoPublished
         | Stop::PlanWord
         | Stop::PlanWritten => true,
         FileStop::HolderNamed | FileStop::LockTaken | Stop::AdministratorEntered => before,
@@ -572,7 +572,7 @@ fn assert_limiter_works(what: &str, at: &Path, point: Stop, operation: &Operatio
         _ => ("1", NOW),
     };
     let counted =
-        u32::from(point == Stop::LimiterCharged || matches!(operation.name, "hit" | "refund"));
+        u32::from(point == Stop::FirstCharge || matches!(operation.name, "hit" | "refund"));
     promptly(what, || {
         for index in counted..6 {
             let outcome = limiter.table().check(subject.as_bytes(), 1, when).outcome();

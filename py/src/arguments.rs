@@ -184,7 +184,7 @@ impl Expiry {
     ///
     /// # Errors
     /// A `ValueError` if the time is not later than `now`, or above `u32::MAX` in Unix seconds.
-    pub(crate) fn not_after(expiry: Option<Self>, now: Timestamp) -> PyResult<Option<Timestamp>> {
+    pub(crate) fn expires(expiry: Option<Self>, now: Timestamp) -> PyResult<Option<Timestamp>> {
         let now_s = now.unix_ms() as f64 / 1000.0;
         let unix_s = match expiry {
             None => return Ok(None),

@@ -400,7 +400,7 @@ impl Gate {
             account: account.0,
             env: arguments::name(env, "env")?,
             plan,
-            not_after: Expiry::not_after(expires, now.timestamp())?,
+            expires: Expiry::expires(expires, now.timestamp())?,
         };
         let entropy = keytally::entropy().map_err(exceptions::from_error)?;
         let (key, key_id) = self.administer(py, &timeout, |administrator| {
@@ -452,7 +452,7 @@ impl Gate {
             account: account.0,
             env: arguments::name(env, "env")?,
             plan,
-            not_after: Expiry::not_after(expires, now.timestamp())?,
+            expires: Expiry::expires(expires, now.timestamp())?,
         };
         let mut key_ids = Vec::new();
         let mut keys = keys.try_iter()?;
@@ -907,12 +907,12 @@ struct New {
     account: u32,
     env: Name,
     plan: Option<String>,
-    not_after: Option<Timestamp>,
+    expires: Option<Timestamp>,
 }
 
 impl New {
     fn key(&self) -> NewKey<'_> {
-        let mut key = NewKey::new(self.account, self.env).with_not_after(self.not_after);
+        let mut key = NewKey::new(self.account, self.env).with_expires(self.expires);
         key.plan = self.plan.as_deref();
         key
     }

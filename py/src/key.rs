@@ -131,7 +131,7 @@ impl KeyInfo {
     fn state(&self) -> &'static str {
         match self.info.state {
             KeyState::Revoked => "revoked",
-            KeyState::Active if self.info.not_after.is_some_and(|end| self.now >= end) => "expired",
+            KeyState::Active if self.info.expires.is_some_and(|end| self.now >= end) => "expired",
             _ => "active",
         }
     }
@@ -148,7 +148,7 @@ impl KeyInfo {
     /// When the key expires, in Unix seconds; ``None`` if it never does.
     #[getter]
     fn expires(&self) -> Option<u64> {
-        self.info.not_after.map(Timestamp::unix_s)
+        self.info.expires.map(Timestamp::unix_s)
     }
 
     /// When the previous secret becomes invalid, in Unix seconds; ``None`` if it is invalid now.

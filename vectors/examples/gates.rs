@@ -28,11 +28,11 @@ fn create_gate(path: &PathBuf, setup: &GateSetup) {
     for key in &setup.keys {
         let parts = parse_key(key.text.as_bytes()).unwrap();
         let env = Name::new(parts.env).unwrap();
-        let new = NewKey::new(key.account, env).with_not_after(end_time(key.not_after_s));
+        let new = NewKey::new(key.account, env).with_expires(end_time(key.expires_s));
         let first = key.previous.as_ref().unwrap_or(&key.text);
         gate.administer(|administrator| {
             let key_id = administrator.import(first.as_bytes(), &new, Timestamp::default())?;
-            assert_eq!(key_id, parts.id);
+            assert_eq!(key_id, parts.key_id);
             if key.previous.is_some() {
                 let secret = model::parse_key(key.text.as_bytes()).unwrap().secret.to_be_bytes();
                 // A rotation takes the new secret from the last 16 bytes of the entropy.

@@ -396,7 +396,7 @@ pub struct IssuedKey {
     /// The number of the team account that the key belongs to.
     pub account: u32,
     /// The Unix second from which the key is invalid. 0 means never.
-    pub not_after_s: u32,
+    pub expires_s: u32,
     /// The whole key before the last rotation, if it was rotated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<String>,

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use keytally_core::{
-    Charge, Entropy, Gate, GateConfig, Hint, Key, KeyId, Line, Name, NewKey, Outcome,
+    CacheLine, Charge, Entropy, Gate, GateConfig, Hint, Key, KeyId, Name, NewKey, Outcome,
     ParseKeyError, ParsePolicyErrorKind, Pepper, Peppers, Plan, Policy, Timestamp, Verdict, decide,
     parse_key,
 };
@@ -127,7 +127,7 @@ fn keys_match_the_vectors() {
         assert_eq!(key.hint().to_string(), case.hint);
         let parts = parse_key(case.text.as_bytes()).unwrap();
         assert_eq!(
-            (parts.prefix, parts.env, parts.id),
+            (parts.prefix, parts.env, parts.key_id),
             (case.prefix.as_str(), case.env.as_str(), id)
         );
         assert_eq!(Hint::new(case.text.as_bytes()).to_string(), case.hint);
@@ -161,21 +161,21 @@ fn macs_match_the_vectors() {
 
 /// Creates a gate of a vector file with its keys. They are imported, which keeps their ids. A key
 /// that has a previous secret is imported with it, and then rotated to the new one.
-fn create_gate(setup: &GateSetup) -> Gate<Vec<Line>> {
+fn create_gate(setup: &GateSetup) -> Gate<Vec<CacheLine>> {
     let plans = [Plan::new("default", policy(&setup.policy)).unwrap()];
     let config =
         GateConfig::new(64, Name::new("kt").unwrap(), &plans).with_plan_slots(1).with_hints(true);
-    let memory = (0..config.lines()).map(|_| Line::new()).collect();
-    let gate = Gate::create(memory, &config, Peppers::new(&[&setup.pepper]).unwrap()).unwrap();
+    let memory = (0..config.lines()).map(|_| CacheLine::new()).collect();
+    let gate = Gate::init(memory, &config, Peppers::new(&[&setup.pepper]).unwrap()).unwrap();
     let mut administrator = gate.administer().unwrap();
     for key in &setup.keys {
         let parts = parse_key(key.text.as_bytes()).unwrap();
         let new = NewKey::new(key.account, Name::new(parts.env).unwrap())
-            .with_not_after(end_time(key.not_after_s));
+            .with_expires(end_time(key.expires_s));
         let first = key.previous.as_ref().unwrap_or(&key.text);
         assert_eq!(
             administrator.import(first.as_bytes(), &new, Timestamp::default()).unwrap(),
-            parts.id
+            parts.key_id
         );
         if key.previous.is_some() {
             let secret = model::parse_key(key.text.as_bytes()).unwrap().secret.to_be_bytes();
@@ -183,7 +183,7 @@ fn create_gate(setup: &GateSetup) -> Gate<Vec<Line>> {
             let entropy: [u8; 24] = [&[0; 8], &secret[..]].concat().try_into().unwrap();
             let rotated = administrator
                 .rotate(
-                    parts.id,
+                    parts.key_id,
                     end_time(key.grace_until_s),
                     false,
                     Entropy::new(entropy),
@@ -193,7 +193,7 @@ fn create_gate(setup: &GateSetup) -> Gate<Vec<Line>> {
             assert_eq!(rotated.expose(), key.text);
         }
         if key.revoked {
-            administrator.revoke(parts.id).unwrap();
+            administrator.revoke(parts.key_id).unwrap();
         }
     }
     drop(administrator);

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use keytally_core::{Limiter, Line, Policy, Timestamp};
+use keytally_core::{CacheLine, Limiter, Policy, Timestamp};
 
 const README: &str = include_str!("../../README.md");
 
@@ -66,9 +66,10 @@ fn transcript_matches_the_core() {
     };
     // The time of the first response: its reset minus the seconds to the reset.
     let now = Timestamp::from_unix_s(field("X-RateLimit-Reset: ") - field("\"hour\";r=999;t="));
-    let memory: Vec<Line> = (0..Limiter::<Vec<Line>>::lines(1)).map(|_| Line::new()).collect();
+    let memory: Vec<CacheLine> =
+        (0..Limiter::<Vec<CacheLine>>::lines(1)).map(|_| CacheLine::new()).collect();
     let policy: Policy = "100/minute, 1000/hour".parse().unwrap();
-    let limiter = Limiter::create(memory, &policy, 1, [7; 16]).unwrap();
+    let limiter = Limiter::init(memory, &policy, 1, [7; 16]).unwrap();
     let verdicts: Vec<_> = (0..101).map(|_| limiter.check(b"a client", 1, now)).collect();
     for (response, verdict) in responses.iter().zip([&verdicts[0], &verdicts[100]]) {
         let (head, body) =

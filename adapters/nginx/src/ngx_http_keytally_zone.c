@@ -122,7 +122,7 @@ static char *ngx_http_keytally_read_policy(ngx_conf_t *cf, ngx_uint_t *index, ng
 static char *ngx_http_keytally_check_policy(ngx_conf_t *cf, ngx_str_t *policy) {
     char buffer[KT_POLICY_SIZE]; /* for the normalized policy, or for the error message */
     size_t len;
-    if (kt_policy_check((const char *)policy->data, policy->len, buffer, sizeof buffer, &len) ==
+    if (kt_policy_parse((const char *)policy->data, policy->len, buffer, sizeof buffer, &len) ==
         KT_OK)
         return NGX_CONF_OK;
     if (kt_policy_explain((const char *)policy->data, policy->len, buffer, sizeof buffer, &len) !=

@@ -10,7 +10,7 @@ use crate::arguments;
 use crate::arguments::parse_name;
 use crate::failure::Failure;
 use crate::gate_file::GateFile;
-use crate::output::{OutputFormat, pluralized, warn_of_idle_quotas};
+use crate::output::{OutputFormat, pluralized, warn_of_never_binding_quotas};
 use crate::pepper::PepperSource;
 use crate::plans;
 use crate::status::Status;
@@ -83,7 +83,7 @@ impl Create {
             writeln!(out, "{}: created for {}", created.gate, pluralized(created.capacity, "key"))?;
             writeln!(out, "plans: {}", plans::describe(config.plans.iter().cloned()))
         })?;
-        warn_of_idle_quotas(&config.plans);
+        warn_of_never_binding_quotas(&config.plans);
         Ok(Status::Success)
     }
 }

@@ -60,8 +60,8 @@ impl NewKeyArgs {
     /// # Errors
     /// A usage error if the key would expire later than a gate can store.
     pub(crate) fn to_new_key(&self) -> Result<NewKey<'_>, Failure> {
-        let not_after = self.expires.map(|lifetime| times::expiry(now(), lifetime)).transpose()?;
-        let mut new = NewKey::new(self.account, self.env).with_not_after(not_after);
+        let expires = self.expires.map(|lifetime| times::expiry(now(), lifetime)).transpose()?;
+        let mut new = NewKey::new(self.account, self.env).with_expires(expires);
         new.plan = self.plan.as_deref();
         Ok(new)
     }

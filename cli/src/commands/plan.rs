@@ -7,7 +7,7 @@ use super::create::PlanText;
 use crate::arguments;
 use crate::failure::Failure;
 use crate::gate_file::GateFileToChange;
-use crate::output::{OutputFormat, warn_of_idle_quotas};
+use crate::output::{OutputFormat, warn_of_never_binding_quotas};
 use crate::pepper::PepperSource;
 use crate::plans;
 use crate::status::Status;
@@ -51,7 +51,7 @@ impl Plan {
                 None => writeln!(out, "plan {name} is {policy} (new)"),
             }
         })?;
-        warn_of_idle_quotas([&plan]);
+        warn_of_never_binding_quotas([&plan]);
         Ok(Status::Success)
     }
 }

@@ -7,16 +7,16 @@ use super::new_key::{Entropy, NewKey};
 use super::plan::Plan;
 use super::table::{ADMINISTRATOR_WORD, ENV_LINE, Gate, IMPORTS_WORD, MAX_ENVS, PEPPER_LINE};
 use crate::bits::scale;
+use crate::cache_line::{CACHE_LINE_WORDS, CacheLine};
 use crate::compare_exchange;
 use crate::key::{self, Hint, Key, KeyId, Name};
-use crate::line::{LINE_WORDS, Line};
 use crate::mac::{MAX_PEPPERS, Pepper};
 use crate::record::{KeyState, Record, RecordRef, stored_s};
 use crate::stop::{Stop, stop};
 use crate::sync::Ordering;
 use crate::time::{Clock, Timestamp};
 
-impl<M: AsRef<[Line]>> Gate<M> {
+impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Begins administration, and completes a change that a killed administrator left half-done.
     ///
     /// # Errors
@@ -57,19 +57,19 @@ impl<M: AsRef<[Line]>> Gate<M> {
 /// Every change is atomic, also if the process is killed in the middle of it: the next
 /// administrator completes it.
 #[derive(Debug)]
-pub struct Administrator<'g, M: AsRef<[Line]>> {
+pub struct Administrator<'g, M: AsRef<[CacheLine]>> {
     pub(super) gate: &'g Gate<M>,
     recovered: bool,
 }
 
-impl<M: AsRef<[Line]>> Drop for Administrator<'_, M> {
+impl<M: AsRef<[CacheLine]>> Drop for Administrator<'_, M> {
     fn drop(&mut self) {
         stop(Stop::AdministratorLeaving);
         self.gate.memory.as_ref()[PEPPER_LINE].store(ADMINISTRATOR_WORD, 0);
     }
 }
 
-impl<M: AsRef<[Line]>> Administrator<'_, M> {
+impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
     /// Returns whether this administrator completed a change that a killed one had begun.
     pub fn has_recovered(&self) -> bool {
         self.recovered
@@ -280,17 +280,17 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         if key::parse(text).is_err() {
             // Before the key is written: checks search for imported keys only if this is set.
             self.gate.memory.as_ref()[PEPPER_LINE].store(IMPORTS_WORD, 1);
-            stop(Stop::ImportsNoted);
+            stop(Stop::ImportsRecorded);
         }
         let mut record =
             Record::new(key_id, pepper.mac(text).tag(), number, new.account, plan, env);
-        record.not_after = stored_s(new.not_after);
+        record.expires = stored_s(new.expires);
         // The key that had the record before ends first. So a check that is about to charge it sees
         // that, and the tally that is cleared belongs to no key.
         if let Some(mut ended) = at.read().filter(|ended| ended.key_id.is_some()) {
             ended.state = KeyState::Revoked;
             self.write(at, ended, self.gate.hint(at.number));
-            stop(Stop::FormerEnded);
+            stop(Stop::PreviousKeyEnded);
         }
         let layout = &self.gate.layout;
         at.tally().store(layout.unused(layout.stamp_at(now)), Ordering::Release);
@@ -325,9 +325,9 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
 
     fn register_env(&self, number: u8, env: Name) {
         let number = usize::from(number);
-        let line = &self.gate.memory.as_ref()[ENV_LINE + number / LINE_WORDS];
-        line.store(number % LINE_WORDS, env.to_word());
-        stop(Stop::EnvLearned);
+        let line = &self.gate.memory.as_ref()[ENV_LINE + number / CACHE_LINE_WORDS];
+        line.store(number % CACHE_LINE_WORDS, env.to_word());
+        stop(Stop::EnvRegistered);
     }
 
     /// Returns the newest pepper and its number. If it has none yet, the number is the one that it

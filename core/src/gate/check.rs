@@ -2,11 +2,11 @@
 
 use super::refusal::Refusal;
 use super::table::{Gate, holder};
+use crate::cache_line::CacheLine;
 use crate::charge::Charge;
 use crate::compare_exchange;
 use crate::decide::{self, Decision};
 use crate::key::KeyId;
-use crate::line::Line;
 use crate::outcome::Outcome;
 use crate::quota::Limits;
 use crate::stop::{Stop, stop};
@@ -14,7 +14,7 @@ use crate::sync::Ordering;
 use crate::time::{Clock, Timestamp};
 use crate::verdict::Verdict;
 
-impl<M: AsRef<[Line]>> Gate<M> {
+impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Checks the key and then charges `cost` to every window of its plan, if all have room for it,
     /// else to none.
     ///

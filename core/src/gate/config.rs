@@ -2,16 +2,16 @@
 
 use super::plan::{PLANS_PER_LINE, Plan, common_layout};
 use crate::bits::index;
+use crate::cache_line::{CACHE_LINE_LEN, CACHE_LINE_WORDS};
 use crate::header::CreateError;
 use crate::key::Name;
-use crate::line::{LINE_LEN, LINE_WORDS};
 use crate::tally::Layout;
 
 /// The most keys that a gate can be made for.
 pub const MAX_KEYS: u32 = 1 << 26;
 
 /// The most plans of a gate whose header is one page, as in a file.
-pub const MAX_PLANS: usize = (PAGE_LEN / LINE_LEN - FIXED_LINES) * PLANS_PER_LINE;
+pub const MAX_PLANS: usize = (PAGE_LEN / CACHE_LINE_LEN - FIXED_LINES) * PLANS_PER_LINE;
 
 const PAGE_LEN: usize = 4096;
 
@@ -21,7 +21,7 @@ const _: () = assert!(MAX_PLANS == 116, "LIMITS.md and the header for C state th
 pub(super) const FIXED_LINES: usize = 6;
 
 /// Hints in a line, two per word.
-pub(super) const HINTS_PER_LINE: usize = 2 * LINE_WORDS;
+pub(super) const HINTS_PER_LINE: usize = 2 * CACHE_LINE_WORDS;
 
 /// The size and the plans of a gate to create.
 ///
@@ -69,7 +69,7 @@ impl<'a> GateConfig<'a> {
         Self { hints, ..self }
     }
 
-    /// Returns the lines that the gate takes, of [`LINE_LEN`] bytes each. Only
+    /// Returns the lines that the gate takes, of [`CACHE_LINE_LEN`] bytes each. Only
     /// [`validate`](Self::validate) checks the configuration.
     pub const fn lines(&self) -> usize {
         total_lines(header_lines(self.plan_slots), self.keys, self.hints)
@@ -78,7 +78,7 @@ impl<'a> GateConfig<'a> {
     /// Checks the configuration and returns the lines that the gate takes.
     ///
     /// # Errors
-    /// Those of [`Gate::create`](crate::Gate::create), apart from [`CreateError::Size`].
+    /// Those of [`Gate::init`](crate::Gate::init), apart from [`CreateError::Size`].
     pub fn validate(&self) -> Result<usize, CreateError> {
         self.common_layout().map(|_| self.lines())
     }

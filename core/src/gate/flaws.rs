@@ -4,13 +4,13 @@ use core::fmt;
 
 use super::table::{Gate, PEPPER_LINE};
 use crate::bits::scale;
+use crate::cache_line::CacheLine;
 use crate::decide;
 use crate::key::KeyId;
-use crate::line::Line;
 use crate::sync::Ordering;
 use crate::time::Timestamp;
 
-impl<M: AsRef<[Line]>> Gate<M> {
+impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Reads the whole gate and reports each [`Flaw`]: a state that no administrator and no check
     /// leaves behind.
     ///

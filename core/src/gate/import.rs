@@ -6,11 +6,11 @@ use super::ids::RecordIds;
 use super::imported::{IMPORTED_KEY_LEN, import_number};
 use super::new_key::NewKey;
 use crate::bits::scale;
+use crate::cache_line::CacheLine;
 use crate::key::{self, KeyId, Name};
-use crate::line::Line;
 use crate::time::Clock;
 
-impl<M: AsRef<[Line]>> Administrator<'_, M> {
+impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
     /// Imports a key of any form that was issued elsewhere, so that its holder keeps it. A key of
     /// Keytally's form keeps its key id and its environment.
     ///
@@ -30,16 +30,16 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
             return Err(AdminError::NotImportable { len: text.len() });
         }
         if let Ok(parts) = key::parse(text) {
-            if gate.find(parts.id).is_some() {
-                return Err(AdminError::AlreadyImported(parts.id));
+            if gate.find(parts.key_id).is_some() {
+                return Err(AdminError::AlreadyImported(parts.key_id));
             }
-            let at = gate.record(scale(parts.id.number(), u64::from(gate.capacity)));
+            let at = gate.record(scale(parts.key_id.number(), u64::from(gate.capacity)));
             let at = self
                 .vacant(core::iter::once(at), &mut now, clock)
                 .ok_or(AdminError::NoRoomToImport)?;
             let new = NewKey { env: Name::new(parts.env).unwrap_or(new.env), ..*new };
-            self.add(at, parts.id, text, &new, now)?;
-            return Ok(parts.id);
+            self.add(at, parts.key_id, text, &new, now)?;
+            return Ok(parts.key_id);
         }
         if let Some((_, record, _)) = gate.find_imported(text) {
             return Err(record

@@ -12,7 +12,7 @@ use super::refusal::{Refusal, admissible};
 use super::secret_match::Match;
 use super::table::{Gate, IMPORTS_WORD, PEPPER_LINE};
 use crate::bits::{low, scale};
-use crate::line::Line;
+use crate::cache_line::CacheLine;
 use crate::mac::Mac;
 use crate::outcome::Reason;
 use crate::record::{Record, RecordRef};
@@ -24,7 +24,7 @@ pub const IMPORTED_KEY_LEN: Range<usize> = 16..257;
 /// Records in each of the two groups that an imported key may live in.
 pub const IMPORT_GROUP: u32 = 8;
 
-impl<M: AsRef<[Line]>> Gate<M> {
+impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns the record of a key of another form, or why it is refused.
     ///
     /// If the text cannot be an imported key of this gate, the reason is `otherwise`. Else the

@@ -1,9 +1,9 @@
 //! The public properties of a gate's keys.
 
 use super::table::Gate;
+use crate::cache_line::CacheLine;
 use crate::decide;
 use crate::key::{Hint, KeyId, Name};
-use crate::line::Line;
 use crate::quotas::Quotas;
 use crate::record::{KeyState, Record, RecordRef};
 use crate::sync::Ordering;
@@ -25,7 +25,7 @@ pub struct KeyInfo {
     /// Active or revoked.
     pub state: KeyState,
     /// The moment from which the key is no longer valid; `None` for never.
-    pub not_after: Option<Timestamp>,
+    pub expires: Option<Timestamp>,
     /// The moment from which the previous secret is no longer valid: its grace ends or the key
     /// expires. `None` if it is not valid now, as after a revocation.
     pub grace_until: Option<Timestamp>,
@@ -42,7 +42,7 @@ pub struct KeyInfo {
     pub clock_ahead_s: u32,
 }
 
-impl<M: AsRef<[Line]>> Gate<M> {
+impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns the public properties of a key; `None` if the gate does not have it.
     pub fn key(&self, key_id: KeyId, now: Timestamp) -> Option<KeyInfo> {
         let (at, record) = self.find(key_id)?;
@@ -67,7 +67,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
             env: self.env(record.env),
             plan: record.plan,
             state: record.state,
-            not_after: record.expiry(),
+            expires: record.expiry(),
             grace_until: record.previous_until(now),
             pepper: record.pepper,
             last_characters: Hint::last_from_word(self.hint(at.number)),

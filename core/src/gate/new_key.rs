@@ -45,7 +45,7 @@ impl Drop for Entropy {
 /// use keytally_core::{Name, NewKey, Timestamp};
 /// let new = NewKey::new(42, Name::new("live").unwrap())
 ///     .with_plan("pro")
-///     .with_not_after(Timestamp::from_unix_s(1_800_000_000));
+///     .with_expires(Timestamp::from_unix_s(1_800_000_000));
 /// assert_eq!(new.plan, Some("pro"));
 /// ```
 #[derive(Clone, Copy, Debug)]
@@ -62,13 +62,13 @@ pub struct NewKey<'a> {
     ///
     /// A gate keeps whole Unix seconds, rounded up, until 2106-02-07T06:28:15Z. A later moment is
     /// kept as that one.
-    pub not_after: Option<Timestamp>,
+    pub expires: Option<Timestamp>,
 }
 
 impl<'a> NewKey<'a> {
     /// A key of this account and environment, under the gate's first plan, that never expires.
     pub const fn new(account: u32, env: Name) -> Self {
-        Self { account, env, plan: None, not_after: None }
+        Self { account, env, plan: None, expires: None }
     }
 
     /// Sets the name of the plan.
@@ -82,7 +82,7 @@ impl<'a> NewKey<'a> {
 
     /// Sets when the key expires: a [`Timestamp`], or an `Option` of one.
     #[must_use]
-    pub fn with_not_after(self, not_after: impl Into<Option<Timestamp>>) -> Self {
-        Self { not_after: not_after.into(), ..self }
+    pub fn with_expires(self, expires: impl Into<Option<Timestamp>>) -> Self {
+        Self { expires: expires.into(), ..self }
     }
 }

@@ -3,21 +3,17 @@
 use super::config::{FIXED_LINES, GateConfig, MAX_KEYS, header_lines, total_lines};
 use super::table::{Gate, HINTS_FLAG, PEPPER_LINE, PREFIX_WORD};
 use crate::bits::index;
+use crate::cache_line::CacheLine;
 use crate::header::{AttachError, CreateError, Header, TableKind};
 use crate::key::Name;
-use crate::line::Line;
 use crate::mac::{MAX_PEPPERS, Peppers};
 
-impl<M: AsRef<[Line]>> Gate<M> {
+impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Creates a gate in [`GateConfig::lines`] lines of memory that no other table uses.
     ///
     /// # Errors
     /// [`CreateError`] if the configuration is invalid, or if the memory has another size.
-    pub fn create(
-        memory: M,
-        config: &GateConfig<'_>,
-        peppers: Peppers,
-    ) -> Result<Self, CreateError> {
+    pub fn init(memory: M, config: &GateConfig<'_>, peppers: Peppers) -> Result<Self, CreateError> {
         let lines = memory.as_ref();
         let layout = config.common_layout()?;
         if lines.len() != config.lines() {

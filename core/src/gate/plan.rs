@@ -3,7 +3,7 @@
 use heapless::Vec;
 
 use crate::bits::join;
-use crate::line::LINE_WORDS;
+use crate::cache_line::CACHE_LINE_WORDS;
 use crate::policy::Policy;
 use crate::quota::{MAX_QUOTAS, Quota};
 use crate::tally::Layout;
@@ -16,7 +16,7 @@ pub const MAX_PLAN_NAME_LEN: usize = 16;
 pub(super) const PLANS_PER_LINE: usize = 2;
 
 /// Words of a plan in the header.
-pub(super) const PLAN_WORDS: usize = LINE_WORDS / PLANS_PER_LINE;
+pub(super) const PLAN_WORDS: usize = CACHE_LINE_WORDS / PLANS_PER_LINE;
 
 /// A named policy.
 #[derive(Clone, Debug, PartialEq, Eq)]

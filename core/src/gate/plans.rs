@@ -5,7 +5,7 @@ use super::config::FIXED_LINES;
 use super::plan::{PLAN_WORDS, PLANS_PER_LINE, Plan};
 use super::table::{Gate, OWNER_LINE};
 use crate::bits::{high, index, low};
-use crate::line::Line;
+use crate::cache_line::CacheLine;
 use crate::policy::Policy;
 use crate::quota::{Limits, MAX_QUOTAS};
 use crate::stop::{Stop, stop};
@@ -14,11 +14,11 @@ use crate::stop::{Stop, stop};
 /// words after it hold the new plan.
 const PLAN_REDO: usize = 1;
 
-impl<M: AsRef<[Line]>> Gate<M> {
+impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns the line of a plan, and the index of the first of its four words: the name in two,
     /// the limits in two.
     #[cfg_attr(target_pointer_width = "64", inline)]
-    pub(super) fn plan_line(&self, number: usize) -> (&Line, usize) {
+    pub(super) fn plan_line(&self, number: usize) -> (&CacheLine, usize) {
         let line = &self.memory.as_ref()[FIXED_LINES + number / PLANS_PER_LINE];
         (line, number % PLANS_PER_LINE * PLAN_WORDS)
     }
@@ -57,10 +57,10 @@ impl<M: AsRef<[Line]>> Gate<M> {
         let owner = &self.memory.as_ref()[OWNER_LINE];
         for (word, value) in plan.words().into_iter().enumerate() {
             owner.store(PLAN_REDO + 1 + word, value);
-            stop(Stop::PlanIntentWord);
+            stop(Stop::PlanRedoWord);
         }
         owner.store(PLAN_REDO, number as u64 + 1);
-        stop(Stop::PlanIntentPublished);
+        stop(Stop::PlanRedoPublished);
         self.complete_plan();
     }
 
@@ -76,7 +76,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
         }
         stop(Stop::PlanWritten);
         owner.store(PLAN_REDO, 0);
-        stop(Stop::PlanIntentWithdrawn);
+        stop(Stop::PlanRedoWithdrawn);
         true
     }
 

@@ -30,7 +30,7 @@ pub(super) fn admissible<'m>(
     let passed = |until_s: u32| now.unix_s() >= u64::from(until_s);
     let reason = if record.state == KeyState::Revoked {
         Reason::Revoked
-    } else if (record.not_after != 0 && passed(record.not_after))
+    } else if (record.expires != 0 && passed(record.expires))
         || (previous && passed(record.grace_until))
     {
         Reason::Expired

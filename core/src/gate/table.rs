@@ -2,9 +2,9 @@
 
 use super::config::HINTS_PER_LINE;
 use crate::bits::{high, index, join, low, scale};
+use crate::cache_line::{CACHE_LINE_WORDS, CacheLine};
 use crate::header::Header;
 use crate::key::{KeyId, Name};
-use crate::line::{LINE_WORDS, Line};
 use crate::mac::{MAX_PEPPERS, Pepper, Peppers};
 use crate::record::{Record, RecordRef, RedoRecord};
 use crate::tally::Layout;
@@ -37,12 +37,12 @@ pub(super) const HINTS_FLAG: u32 = 1;
 /// Any number of threads, and of processes that map the same memory, may call its methods at once.
 ///
 /// ```
-/// use keytally_core::{Entropy, Gate, GateConfig, Line, Name, Peppers, Plan, Timestamp, NewKey};
+/// use keytally_core::{Entropy, Gate, GateConfig, CacheLine, Name, Peppers, Plan, Timestamp, NewKey};
 /// let plan = Plan::new("default", "100/minute, 1000/hour".parse()?).unwrap();
 /// let plans = [plan];
 /// let config = GateConfig::new(64, Name::new("kt").unwrap(), &plans).with_plan_slots(4);
-/// let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
-/// let gate = Gate::create(memory, &config, Peppers::new(&[b"a pepper of at least 32 bytes ..."])?)?;
+/// let memory: Vec<CacheLine> = (0..config.lines()).map(|_| CacheLine::new()).collect();
+/// let gate = Gate::init(memory, &config, Peppers::new(&[b"a pepper of at least 32 bytes ..."])?)?;
 ///
 /// let now = Timestamp::from_unix_s(1_700_000_000);
 /// let new = NewKey::new(42, Name::new("live").unwrap());
@@ -66,7 +66,7 @@ pub struct Gate<M> {
     pub(super) hints_at: Option<usize>,
 }
 
-impl<M: AsRef<[Line]>> Gate<M> {
+impl<M: AsRef<[CacheLine]>> Gate<M> {
     pub(super) fn from_header(memory: M, header: &Header, prefix: Name, peppers: Peppers) -> Self {
         let records_at = index(u64::from(header.header_lines));
         let hints_at = (header.flags & HINTS_FLAG != 0)
@@ -104,11 +104,11 @@ impl<M: AsRef<[Line]>> Gate<M> {
 
     /// Returns the name of an environment, by its number in a [`Holder`].
     pub fn env(&self, number: u8) -> Option<Name> {
-        let line = self.memory.as_ref().get(ENV_LINE + usize::from(number) / LINE_WORDS)?;
+        let line = self.memory.as_ref().get(ENV_LINE + usize::from(number) / CACHE_LINE_WORDS)?;
         if usize::from(number) >= MAX_ENVS {
             return None;
         }
-        Name::from_word(line.load(usize::from(number) % LINE_WORDS))
+        Name::from_word(line.load(usize::from(number) % CACHE_LINE_WORDS))
     }
 
     /// Returns the record of a key id, if the gate has the key.
@@ -152,7 +152,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
 
     /// Returns the line of a record's hint, the index of its word, and whether the hint is the
     /// upper half of that word.
-    fn hint_word(&self, number: u32) -> Option<(&Line, usize, bool)> {
+    fn hint_word(&self, number: u32) -> Option<(&CacheLine, usize, bool)> {
         let at = index(u64::from(number));
         let line = self.memory.as_ref().get(self.hints_at? + at / HINTS_PER_LINE)?;
         Some((line, at % HINTS_PER_LINE / 2, at % 2 == 1))

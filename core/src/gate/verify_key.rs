@@ -6,13 +6,13 @@ use super::refusal::{Refusal, admissible, mismatch_reason};
 use super::secret_match::Match;
 use super::table::Gate;
 use crate::bits::scale;
+use crate::cache_line::CacheLine;
 use crate::key::{self, ParseKeyError};
-use crate::line::Line;
 use crate::outcome::Reason;
 use crate::record::{Record, RecordRef};
 use crate::time::Timestamp;
 
-impl<M: AsRef<[Line]>> Gate<M> {
+impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns the record of a key whose secret is right and that is neither revoked nor expired.
     ///
     /// For keys of Keytally's form with a right checksum, the work does not depend on whether the

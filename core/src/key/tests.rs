@@ -30,9 +30,9 @@ fn minted_key_parses_to_its_parts() {
     let key = key();
     assert_eq!(key.expose().len(), 2 + 1 + 4 + 1 + 39);
     let parts = parse(key.expose().as_bytes()).unwrap();
-    assert_eq!((parts.prefix, parts.env, parts.id.number()), ("kt", "live", u64::MAX));
-    assert_eq!(parts.id.to_string(), "LygHa16AHYF");
-    assert_eq!("LygHa16AHYF".parse(), Ok(parts.id));
+    assert_eq!((parts.prefix, parts.env, parts.key_id.number()), ("kt", "live", u64::MAX));
+    assert_eq!(parts.key_id.to_string(), "LygHa16AHYF");
+    assert_eq!("LygHa16AHYF".parse(), Ok(parts.key_id));
 }
 
 #[test]

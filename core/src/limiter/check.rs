@@ -3,16 +3,16 @@
 use super::insert::Insertion;
 use super::slot::{Slot, Subject};
 use super::table::Limiter;
+use crate::cache_line::CacheLine;
 use crate::charge::Charge;
 use crate::compare_exchange;
 use crate::decide::{self, Decision};
-use crate::line::Line;
 use crate::sync::Ordering;
 use crate::tally::VOID;
 use crate::time::{Clock, Timestamp};
 use crate::verdict::Verdict;
 
-impl<M: AsRef<[Line]>> Limiter<M> {
+impl<M: AsRef<[CacheLine]>> Limiter<M> {
     /// Charges `cost` to every window of the subject if all have room for it, else to none.
     #[inline]
     pub fn check(&self, subject: &[u8], cost: u32, clock: impl Clock) -> Verdict {

@@ -1,7 +1,7 @@
 //! Insertion: gives a slot to a new subject.
 //!
 //! An inserter locks the first bucket of its subject. A reservation is put into a bucket only under
-//! that bucket's lock. After [`CLAIM_SPINS`] spins of its wait loop, an inserter takes the lock
+//! that bucket's lock. After [`LOCK_SPINS`] spins of its wait loop, an inserter takes the lock
 //! over, so progress never depends on the speed or the life of the holder:
 //!
 //! 1. *lock* the bucket; turn every reservation found in it into a tombstone (a void tally): their
@@ -41,8 +41,8 @@
 
 use super::slot::{Slot, Subject};
 use super::table::Limiter;
+use crate::cache_line::CacheLine;
 use crate::compare_exchange::{self, exchange};
-use crate::line::Line;
 use crate::stop::{Stop, stop};
 use crate::sync::{AtomicU64, MODELED, Ordering, pause};
 use crate::tally::VOID;
@@ -52,14 +52,14 @@ use crate::time::{Clock, Timestamp};
 /// is one pass of the wait loop: a pause and a load. A holder needs a fraction of them. One that
 /// was killed or stopped never unlocks; one that is only slow notices the loss and starts over. It
 /// is one spin under a model checker, so that locks are lost at every step.
-pub const CLAIM_SPINS: u32 = if MODELED { 1 } else { 1024 };
+pub const LOCK_SPINS: u32 = if MODELED { 1 } else { 1024 };
 
 /// How many slots of a subject's first bucket must be taken before an emptier second bucket is
 /// preferred. A lower value fills the table more evenly. A higher value keeps more subjects in the
 /// bucket that is searched first.
 const SPILL: usize = 5;
 
-impl<M: AsRef<[Line]>> Limiter<M> {
+impl<M: AsRef<[CacheLine]>> Limiter<M> {
     /// Inserts the subject with `first` as its tally.
     pub(super) fn insert(
         &self,
@@ -153,17 +153,17 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         {
             return Insertion::Again;
         }
-        stop(Stop::LimiterMarked);
+        stop(Stop::SlotReserved);
         let confirmed = confirm();
-        stop(Stop::LimiterConfirmed);
+        stop(Stop::LocksConfirmed);
         if !confirmed || exchange(slot.tag(), tag, subject.tag_after(tag)).is_err() {
             // A tombstone, unless another inserter left one already.
             let _ = exchange(slot.tally(), reservation, VOID);
             return Insertion::Again;
         }
-        stop(Stop::LimiterTagged);
+        stop(Stop::FingerprintWritten);
         let charged = exchange(slot.tally(), reservation, first).is_ok();
-        stop(Stop::LimiterCharged);
+        stop(Stop::FirstCharge);
         if charged { Insertion::Done { next: first } } else { Insertion::Again }
     }
 
@@ -218,14 +218,14 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         words.min().unwrap_or(u64::MAX)
     }
 
-    /// Locks a bucket, from another holder after [`CLAIM_SPINS`] spins, and voids the reservations
+    /// Locks a bucket, from another holder after [`LOCK_SPINS`] spins, and voids the reservations
     /// of former holders.
     fn lock(&self, bucket: u64) -> BucketLock<'_> {
         let word = self.lock_word(bucket);
         let mut spins = 0;
         let mut present = word.load(Ordering::Acquire);
         let lock = loop {
-            if present & LOCKED != 0 && spins < CLAIM_SPINS {
+            if present & LOCKED != 0 && spins < LOCK_SPINS {
                 spins += 1;
                 pause();
                 present = word.load(Ordering::Acquire);
@@ -238,7 +238,7 @@ impl<M: AsRef<[Line]>> Limiter<M> {
                 Err(other) => present = other,
             }
         };
-        stop(Stop::LimiterClaimed);
+        stop(Stop::BucketLocked);
         for slot in self.slots(bucket) {
             let word = slot.tally().load(Ordering::Acquire);
             if self.layout.is_reservation(word) {
@@ -246,7 +246,7 @@ impl<M: AsRef<[Line]>> Limiter<M> {
                 let _ = exchange(slot.tally(), word, VOID);
             }
         }
-        stop(Stop::LimiterVoided);
+        stop(Stop::ReservationsVoided);
         lock
     }
 }

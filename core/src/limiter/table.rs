@@ -4,8 +4,8 @@ use siphasher::sip::SipHasher13;
 
 use super::slot::{Slot, Subject};
 use crate::bits::{high, index, join, low, scale};
+use crate::cache_line::{CACHE_LINE_WORDS, CacheLine};
 use crate::header::{AttachError, CreateError, Header, TableKind};
-use crate::line::{LINE_WORDS, Line};
 use crate::policy::Policy;
 use crate::quota::Limits;
 use crate::sync::{AtomicU64, Ordering};
@@ -34,10 +34,10 @@ const SLOTS_PER_2_SUBJECTS: u64 = 3;
 /// Any number of threads, and of processes that map the same memory, may call its methods at once.
 ///
 /// ```
-/// use keytally_core::{Limiter, Line, Outcome, Policy, Timestamp};
-/// static MEMORY: [Line; Limiter::<&[Line]>::lines(64)] = [const { Line::new() }; Limiter::<&[Line]>::lines(64)];
+/// use keytally_core::{Limiter, CacheLine, Outcome, Policy, Timestamp};
+/// static MEMORY: [CacheLine; Limiter::<&[CacheLine]>::lines(64)] = [const { CacheLine::new() }; Limiter::<&[CacheLine]>::lines(64)];
 /// let policy: Policy = "2/minute".parse()?;
-/// let limiter = Limiter::create(&MEMORY[..], &policy, 64, [7; 16])?;
+/// let limiter = Limiter::init(&MEMORY[..], &policy, 64, [7; 16])?;
 /// let now = Timestamp::from_unix_s(1_700_000_000);
 /// assert!(limiter.check(b"203.0.113.9", 1, now).is_admitted());
 /// assert!(limiter.check(b"203.0.113.9", 1, now).is_admitted());
@@ -57,7 +57,7 @@ pub struct Limiter<M> {
     capacity: u32,
 }
 
-impl<M: AsRef<[Line]>> Limiter<M> {
+impl<M: AsRef<[CacheLine]>> Limiter<M> {
     /// Returns the lines that a limiter for `capacity` subjects takes, of 64 bytes each.
     pub const fn lines(capacity: u32) -> usize {
         lines_after(HEADER_LINES, capacity)
@@ -83,21 +83,21 @@ impl<M: AsRef<[Line]>> Limiter<M> {
     /// # Errors
     /// [`CreateError::Capacity`]; [`CreateError::Size`] if the memory does not have
     /// [`lines`](Self::lines) lines.
-    pub fn create(
+    pub fn init(
         memory: M,
         policy: &Policy,
         capacity: u32,
         seed: [u8; 16],
     ) -> Result<Self, CreateError> {
-        Self::create_after(memory, HEADER_LINES, policy, capacity, seed)
+        Self::init_after(memory, HEADER_LINES, policy, capacity, seed)
     }
 
     /// Creates a table after a header of `header_lines` lines, at least 2. In files a header has
     /// one page.
     ///
     /// # Errors
-    /// Those of [`create`](Self::create).
-    pub fn create_after(
+    /// Those of [`init`](Self::init).
+    pub fn init_after(
         memory: M,
         header_lines: usize,
         policy: &Policy,
@@ -215,7 +215,7 @@ impl<M: AsRef<[Line]>> Limiter<M> {
     }
 
     #[inline]
-    pub(super) fn bucket(&self, bucket: u64) -> &[Line] {
+    pub(super) fn bucket(&self, bucket: u64) -> &[CacheLine] {
         let first = self.buckets_at + index(bucket) * BUCKET_LINES;
         &self.memory.as_ref()[first..first + BUCKET_LINES]
     }
@@ -233,7 +233,8 @@ impl<M: AsRef<[Line]>> Limiter<M> {
     #[inline]
     pub(super) fn lock_word(&self, bucket: u64) -> &AtomicU64 {
         let bucket = index(bucket);
-        self.memory.as_ref()[self.locks_at + bucket / LINE_WORDS].word(bucket % LINE_WORDS)
+        self.memory.as_ref()[self.locks_at + bucket / CACHE_LINE_WORDS]
+            .word(bucket % CACHE_LINE_WORDS)
     }
 }
 
@@ -243,5 +244,7 @@ const fn buckets(capacity: u32) -> u64 {
 
 const fn lines_after(header_lines: usize, capacity: u32) -> usize {
     let buckets = index(buckets(capacity));
-    header_lines.saturating_add(buckets * BUCKET_LINES).saturating_add(buckets.div_ceil(LINE_WORDS))
+    header_lines
+        .saturating_add(buckets * BUCKET_LINES)
+        .saturating_add(buckets.div_ceil(CACHE_LINE_WORDS))
 }

@@ -6,12 +6,12 @@ use super::*;
 use crate::sync::Ordering;
 
 /// Lines for a record, the redo record's words, and the owner word.
-fn lines() -> [Line; 3] {
-    core::array::from_fn(|_| Line::new())
+fn lines() -> [CacheLine; 3] {
+    core::array::from_fn(|_| CacheLine::new())
 }
 
 /// The record 7 in these lines.
-fn record_ref(lines: &[Line; 3]) -> RecordRef<'_> {
+fn record_ref(lines: &[CacheLine; 3]) -> RecordRef<'_> {
     RecordRef {
         number: 7,
         line: &lines[0],
@@ -20,17 +20,17 @@ fn record_ref(lines: &[Line; 3]) -> RecordRef<'_> {
 }
 
 /// Writes the whole record, without a hint.
-fn write(lines: &[Line; 3], record: Record) {
+fn write(lines: &[CacheLine; 3], record: Record) {
     record_ref(lines).write(record, 0, |_, _| ());
 }
 
 /// All fields of a record except for its sequence.
 fn fields(record: &Record) -> (Option<KeyId>, [u64; 4], [u32; 3], KeyState, [u8; 4]) {
-    let Record { key_id, tag, previous, account, not_after, grace_until, plan, state, env, .. } =
+    let Record { key_id, tag, previous, account, expires, grace_until, plan, state, env, .. } =
         *record;
     let tags = [tag.0[0], tag.0[1], previous.0[0], previous.0[1]];
     let small = [plan, env, record.pepper, record.previous_pepper];
-    (key_id, tags, [account, not_after, grace_until], state, small)
+    (key_id, tags, [account, expires, grace_until], state, small)
 }
 
 /// A record whose fields are all zero.
@@ -45,7 +45,7 @@ fn ones() -> Record {
         tag: Tag([u64::MAX; 2]),
         previous: Tag([u64::MAX; 2]),
         account: u32::MAX,
-        not_after: u32::MAX,
+        expires: u32::MAX,
         grace_until: u32::MAX,
         plan: u8::MAX,
         state: KeyState::Revoked,
@@ -65,7 +65,7 @@ fn one_field_each() -> [Record; 13] {
         Record { previous: Tag([u64::MAX, 0]), ..zeros() },
         Record { previous: Tag([0, u64::MAX]), ..zeros() },
         Record { account: u32::MAX, ..zeros() },
-        Record { not_after: u32::MAX, ..zeros() },
+        Record { expires: u32::MAX, ..zeros() },
         Record { grace_until: u32::MAX, ..zeros() },
         Record { plan: u8::MAX, ..zeros() },
         Record { state: KeyState::Revoked, ..zeros() },
@@ -174,7 +174,7 @@ fn is_unchanged_ignores_a_redo_record_until_the_line_is_odd() {
 
 /// Begins to write `record` and stops after `words_written` words, as a killed administrator does.
 /// Returns all the words.
-fn begin(lines: &[Line; 3], record: Record, words_written: usize) -> [u64; LINE_WORDS] {
+fn begin(lines: &[CacheLine; 3], record: Record, words_written: usize) -> [u64; CACHE_LINE_WORDS] {
     let target = record_ref(lines);
     let last_word = target.line.load(SEQUENCE);
     let words = record.to_words(next_sequence(last_word));
@@ -259,7 +259,7 @@ fn redo_records_of_one_record_differ_in_their_owner_word() {
 fn expiry_and_grace_end_at_the_start_of_their_second() {
     let at = Timestamp::from_unix_s;
     let key = Record::new(KeyId::LAST, Tag([0, 0]), 0, 0, 0, 0);
-    let expiring = Record { not_after: 100, ..key };
+    let expiring = Record { expires: 100, ..key };
     assert_eq!([99, 100, 101].map(|now| expiring.has_ended(at(now))), [false, true, true]);
     assert!(!key.has_ended(at(u64::MAX)) && !key.has_ended(at(0)), "0 is never");
     assert!(Record { state: KeyState::Revoked, ..key }.has_ended(at(0)));

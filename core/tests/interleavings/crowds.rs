@@ -21,12 +21,12 @@ fn draw<T: Copy>(choices: &[T]) -> T {
 
 /// Every step of an insertion.
 const STEPS: [Stop; 6] = [
-    Stop::LimiterClaimed,
-    Stop::LimiterVoided,
-    Stop::LimiterMarked,
-    Stop::LimiterConfirmed,
-    Stop::LimiterTagged,
-    Stop::LimiterCharged,
+    Stop::BucketLocked,
+    Stop::ReservationsVoided,
+    Stop::SlotReserved,
+    Stop::LocksConfirmed,
+    Stop::FingerprintWritten,
+    Stop::FirstCharge,
 ];
 
 /// A limiter of two buckets in which four slots are taken and some have expired. Each of four
@@ -36,7 +36,7 @@ const STEPS: [Stop; 6] = [
 fn subjects_of_four_threads_get_their_slots_and_limits() {
     explore(schedules(20_000, 2_000_000), || {
         let lines = memory(Limiter::<Memory>::lines(8));
-        let limiter = Limiter::create(lines, &"3/minute".parse().unwrap(), 8, [7; 16]).unwrap();
+        let limiter = Limiter::init(lines, &"3/minute".parse().unwrap(), 8, [7; 16]).unwrap();
         let limiter = Arc::new(limiter);
         for old in 0..6u8 {
             limiter.check(&[0, old], 1, at(0));
@@ -90,7 +90,7 @@ fn subjects_of_four_threads_get_their_slots_and_limits() {
 fn subjects_of_four_threads_fill_the_table_exactly() {
     explore(schedules(20_000, 2_000_000), || {
         let lines = memory(Limiter::<Memory>::lines(1));
-        let limiter = Limiter::create(lines, &"2/minute".parse().unwrap(), 1, [7; 16]).unwrap();
+        let limiter = Limiter::init(lines, &"2/minute".parse().unwrap(), 1, [7; 16]).unwrap();
         let limiter = Arc::new(limiter);
         for filler in 0..6u8 {
             limiter.check(&[1, filler], 1, at(draw(&[0, 120])));
@@ -140,13 +140,13 @@ fn checks_of_three_threads_are_right_during_changes() {
             gate::issue(&equal, &other, 9)
         };
         let stop = draw(&[
-            (Stop::IntentWord, 5),
-            (Stop::IntentPublished, 1),
+            (Stop::RedoWord, 5),
+            (Stop::RedoPublished, 1),
             (Stop::RecordOdd, 1),
             (Stop::RecordWord, 3),
             (Stop::RecordWord, 5),
             (Stop::RecordEven, 1),
-            (Stop::IntentWithdrawn, 1),
+            (Stop::RedoWithdrawn, 1),
         ]);
         let shared_then = Arc::clone(&shared);
         let then = move || {

@@ -48,7 +48,7 @@ fn config(plans: &[Plan], keys: u32) -> GateConfig<'_> {
 
 pub(crate) fn gate_of(plans: &[Plan], keys: u32) -> Shared {
     let config = config(plans, keys);
-    Arc::new(Gate::create(memory(config.lines()), &config, peppers()).unwrap())
+    Arc::new(Gate::init(memory(config.lines()), &config, peppers()).unwrap())
 }
 
 /// A gate of `keys` keys that admit two requests a minute, or four with the plan `pro`.
@@ -178,7 +178,7 @@ fn a_rotated_key_stays_valid_and_spends_one_quota() {
 /// old values, and thus need more interleavings than can be tried.
 #[test]
 fn two_rotations_are_never_read_as_a_mixture() {
-    for begun in [Stop::RecordEven, Stop::HintKept, Stop::IntentWithdrawn] {
+    for begun in [Stop::RecordEven, Stop::HintKept, Stop::RedoWithdrawn] {
         explore(preemptions(1, 3), move || two_rotations((begun, 1)));
     }
 }
@@ -214,7 +214,7 @@ fn two_rotations(begun: (Stop, u32)) {
 /// late checks detect the reuse. The reader starts after that, for the reason given above.
 #[test]
 fn a_reused_record_is_read_as_one_key_or_the_other() {
-    for begun in [(Stop::FormerEnded, 1), (Stop::IntentPublished, 2)] {
+    for begun in [(Stop::PreviousKeyEnded, 1), (Stop::RedoPublished, 2)] {
         explore(preemptions(1, 2), move || {
             let gate = gate(1);
             let (_, first) = issue(&gate, &new_key(), 7);
@@ -223,7 +223,7 @@ fn a_reused_record_is_read_as_one_key_or_the_other() {
             let started = Rc::clone(&readers);
             let reader = with(&gate, move |gate| {
                 let info = gate.list(at(130)).next().expect("no record is lost to a reader");
-                let seen = (info.account, info.plan, info.state, info.not_after);
+                let seen = (info.account, info.plan, info.state, info.expires);
                 let old = (1, 0, KeyState::Revoked, None);
                 let new = (2, 1, KeyState::Active, end(999));
                 assert!(seen == if info.key_id == first { old } else { new }, "{info:?}");
@@ -232,8 +232,7 @@ fn a_reused_record_is_read_as_one_key_or_the_other() {
                 begun,
                 move || started.set(start([reader])),
                 || {
-                    let new =
-                        NewKey::new(2, name("live")).with_plan("pro").with_not_after(end(999));
+                    let new = NewKey::new(2, name("live")).with_plan("pro").with_expires(end(999));
                     gate.administer().unwrap().issue(&new, entropy(9), at(130)).unwrap();
                 },
             );
@@ -276,7 +275,7 @@ fn a_stale_check_never_moves_a_tally_back() {
 fn a_late_check_never_charges_the_next_key_of_the_record() {
     explore(preemptions(3, 5), || {
         let gate = gate(1);
-        let (old, first) = issue(&gate, &new_key().with_not_after(end(90)), 7);
+        let (old, first) = issue(&gate, &new_key().with_expires(end(90)), 7);
         let administrators = Rc::new(Cell::new(Vec::new()));
         let started = Rc::clone(&administrators);
         let administrator = with(&gate, |gate| {
@@ -483,7 +482,7 @@ fn a_gate_opens_only_when_it_is_complete() {
         let created = Arc::clone(&memory);
         let create: Work<()> = Box::new(move || {
             let plans = plans("2/minute", "4/minute");
-            let gate = Gate::create(created, &config(&plans, 1), peppers()).unwrap();
+            let gate = Gate::init(created, &config(&plans, 1), peppers()).unwrap();
             let issued = gate.administer().unwrap().issue(&new_key(), entropy(7), at(0));
             assert!(issued.is_ok());
         });
@@ -509,25 +508,25 @@ mod stops {
 
     /// Every step of the writing of a record, some of them several times.
     const RECORD: [(Stop, u32); 9] = [
-        (Stop::IntentWord, 8),
-        (Stop::IntentPublished, 1),
+        (Stop::RedoWord, 8),
+        (Stop::RedoPublished, 1),
         (Stop::RecordOdd, 1),
         (Stop::RecordWord, 1),
         (Stop::RecordWord, 3),
         (Stop::RecordWord, 6),
         (Stop::RecordEven, 1),
         (Stop::HintKept, 1),
-        (Stop::IntentWithdrawn, 1),
+        (Stop::RedoWithdrawn, 1),
     ];
 
     /// Whether the change takes effect if its administrator is killed at this step.
     fn is_made(stop: Stop) -> bool {
-        stop != Stop::IntentWord
+        stop != Stop::RedoWord
     }
 
     /// Whether the next administrator must complete the change.
     fn is_left(stop: Stop) -> bool {
-        is_made(stop) && stop != Stop::IntentWithdrawn
+        is_made(stop) && stop != Stop::RedoWithdrawn
     }
 
     #[test]
@@ -545,9 +544,9 @@ mod stops {
                         assert!(check(gate, &old, at(1)).is_admitted());
                         let admitted = check(gate, &new, at(1)).is_admitted();
                         match stop.0 {
-                            Stop::IntentWord => assert!(!admitted),
+                            Stop::RedoWord => assert!(!admitted),
                             // Until an administrator completes it, the record does not show it.
-                            Stop::IntentPublished => {}
+                            Stop::RedoPublished => {}
                             _ => assert!(admitted),
                         }
                         1 + u32::from(admitted)
@@ -578,9 +577,9 @@ mod stops {
     fn a_reuse_that_was_left_half_done_leaves_one_key_or_the_other() {
         const STEPS: [(Stop, u32); 8] = [
             (Stop::RecordWord, 3),
-            (Stop::FormerEnded, 1),
+            (Stop::PreviousKeyEnded, 1),
             (Stop::TallyCleared, 1),
-            (Stop::IntentPublished, 2),
+            (Stop::RedoPublished, 2),
             (Stop::RecordOdd, 2),
             (Stop::RecordWord, 7),
             (Stop::RecordWord, 12),
@@ -593,13 +592,13 @@ mod stops {
                 let gate = gate(1);
                 let (_, first) = issue(&gate, &new_key(), 7);
                 gate.administer().unwrap().revoke(first).unwrap();
-                let new = NewKey::new(2, name("live")).with_plan("pro").with_not_after(end(999));
+                let new = NewKey::new(2, name("live")).with_plan("pro").with_expires(end(999));
                 let shared = Arc::clone(&gate);
                 let then = move || {
                     let seen = move |gate: &Shared| {
                         let info =
                             gate.list(at(130)).next().expect("no record is lost to a reader");
-                        let seen = (info.account, info.plan, info.state, info.not_after);
+                        let seen = (info.account, info.plan, info.state, info.expires);
                         let old = (1, 0, KeyState::Revoked, None);
                         let new = (2, 1, KeyState::Active, end(999));
                         assert!(seen == if info.key_id == first { old } else { new }, "{info:?}");
@@ -623,13 +622,13 @@ mod stops {
     #[test]
     fn a_plan_that_was_left_half_changed_is_completed() {
         const STEPS: [(Stop, u32); 7] = [
-            (Stop::PlanIntentWord, 4),
-            (Stop::PlanIntentPublished, 1),
+            (Stop::PlanRedoWord, 4),
+            (Stop::PlanRedoPublished, 1),
             (Stop::PlanWord, 1),
             (Stop::PlanWord, 2),
             (Stop::PlanWord, 4),
             (Stop::PlanWritten, 1),
-            (Stop::PlanIntentWithdrawn, 1),
+            (Stop::PlanRedoWithdrawn, 1),
         ];
         for stop in STEPS {
             explore(preemptions(2, 4), move || {
@@ -652,7 +651,7 @@ mod stops {
                     together([checks, with(&shared, next)]);
                     let quotas = shared.key(key_id, at(0)).unwrap().quotas;
                     let limits = [0, 1].map(|index| quotas.get(index).unwrap().limit);
-                    let made = stop.0 != Stop::PlanIntentWord;
+                    let made = stop.0 != Stop::PlanRedoWord;
                     assert_eq!(limits, if made { [2, 3] } else { [1, 9] });
                 };
                 let change = || {

@@ -19,7 +19,7 @@ fn one_bucket(policy: &str) -> Shared {
 
 fn limiter(policy: &str, capacity: u32) -> Shared {
     let memory = memory(Limiter::<Memory>::lines(capacity));
-    Arc::new(Limiter::create(memory, &policy.parse().unwrap(), capacity, [7; 16]).unwrap())
+    Arc::new(Limiter::init(memory, &policy.parse().unwrap(), capacity, [7; 16]).unwrap())
 }
 
 /// A check on a thread of its own.
@@ -298,8 +298,7 @@ fn a_limiter_opens_only_when_it_is_complete() {
         let memory = memory(Limiter::<Memory>::lines(1));
         let created = Arc::clone(&memory);
         let create: Work<bool> = Box::new(move || {
-            let limiter =
-                Limiter::create(created, &"2/minute".parse().unwrap(), 1, [7; 16]).unwrap();
+            let limiter = Limiter::init(created, &"2/minute".parse().unwrap(), 1, [7; 16]).unwrap();
             limiter.check(b"a", 1, at(0)).is_admitted()
         });
         let opened = Arc::clone(&memory);
@@ -328,12 +327,12 @@ mod stops {
 
     /// Every step of an insertion.
     const STEPS: [Stop; 6] = [
-        Stop::LimiterClaimed,
-        Stop::LimiterVoided,
-        Stop::LimiterMarked,
-        Stop::LimiterConfirmed,
-        Stop::LimiterTagged,
-        Stop::LimiterCharged,
+        Stop::BucketLocked,
+        Stop::ReservationsVoided,
+        Stop::SlotReserved,
+        Stop::LocksConfirmed,
+        Stop::FingerprintWritten,
+        Stop::FirstCharge,
     ];
 
     #[test]
@@ -343,7 +342,7 @@ mod stops {
                 let limiter = one_bucket("3/minute");
                 // Two slots are free. The killed inserter was taking one of them.
                 take_slots(&limiter, 6, at(0));
-                let counted = u32::from(step == Stop::LimiterCharged);
+                let counted = u32::from(step == Stop::FirstCharge);
                 let shared = Arc::clone(&limiter);
                 let then = move || {
                     let verdicts =
@@ -364,7 +363,7 @@ mod stops {
             explore(preemptions(3, 4), move || {
                 let limiter = one_bucket("3/minute");
                 limiter.check(b"z", 1, at(0));
-                let counted = u32::from(step == Stop::LimiterCharged);
+                let counted = u32::from(step == Stop::FirstCharge);
                 let shared = Arc::clone(&limiter);
                 let then = move || {
                     let verdicts = together([

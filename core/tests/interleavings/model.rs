@@ -8,7 +8,7 @@ use std::panic::{catch_unwind, resume_unwind};
 use std::sync::Mutex;
 
 use keytally_core::stop::{Stop, with_stops};
-use keytally_core::{Clock, Line, Timestamp};
+use keytally_core::{CacheLine, Clock, Timestamp};
 
 #[cfg(loom)]
 pub(crate) use loom::thread;
@@ -16,7 +16,7 @@ pub(crate) use loom::thread;
 pub(crate) use shuttle::thread;
 
 /// Memory that threads share, and that a scenario can read afterwards.
-pub(crate) type Memory = Arc<[Line]>;
+pub(crate) type Memory = Arc<[CacheLine]>;
 
 /// A system clock with the first reading `first` and the second reading `again`. A thread was
 /// stopped between them.
@@ -40,7 +40,7 @@ impl Clock for Stale {
 
 /// Zeroed memory.
 pub(crate) fn memory(lines: usize) -> Memory {
-    (0..lines).map(|_| Line::new()).collect()
+    (0..lines).map(|_| CacheLine::new()).collect()
 }
 
 /// The bounds of a scenario's exploration, in the short form and in the full form.

@@ -1,8 +1,8 @@
 //! Memory of tables.
 
-use keytally_core::Line;
+use keytally_core::CacheLine;
 
 /// Returns lines of zeros.
-pub(crate) fn memory(lines: usize) -> Vec<Line> {
-    (0..lines).map(|_| Line::new()).collect()
+pub(crate) fn memory(lines: usize) -> Vec<CacheLine> {
+    (0..lines).map(|_| CacheLine::new()).collect()
 }

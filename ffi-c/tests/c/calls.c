@@ -28,9 +28,9 @@ static bool equal(const char *found, const char *wanted) {
 static void texts(void) {
     char buffer[KT_POLICY_SIZE];
     size_t written;
-    OK(kt_policy_check(KT_TEXT("1000/hour,100/m"), buffer, sizeof buffer, &written));
+    OK(kt_policy_parse(KT_TEXT("1000/hour,100/m"), buffer, sizeof buffer, &written));
     CHECK(equal(buffer, "100/minute, 1000/hour") && written == strlen(buffer));
-    EXPECT(kt_policy_check(KT_TEXT("100/fortnight"), buffer, sizeof buffer, &written),
+    EXPECT(kt_policy_parse(KT_TEXT("100/fortnight"), buffer, sizeof buffer, &written),
            KT_POLICY_UNIT);
     OK(kt_policy_explain(KT_TEXT("100/fortnight"), buffer, sizeof buffer, &written));
     CHECK(strstr(buffer, "\"fortnight\" ") == buffer && written == strlen(buffer));
@@ -48,9 +48,9 @@ static void texts(void) {
     /* If the buffer is one byte too small, neither it nor the length is written. */
     memset(buffer, '!', sizeof buffer);
     written = 77;
-    EXPECT(kt_policy_check(KT_TEXT("5/minute"), buffer, 8, &written), KT_BUFFER_TOO_SMALL);
+    EXPECT(kt_policy_parse(KT_TEXT("5/minute"), buffer, 8, &written), KT_BUFFER_TOO_SMALL);
     CHECK(buffer[0] == '!' && buffer[7] == '!' && written == 77);
-    OK(kt_policy_check(KT_TEXT("5/minute"), buffer, 9, &written));
+    OK(kt_policy_parse(KT_TEXT("5/minute"), buffer, 9, &written));
     CHECK(equal(buffer, "5/minute") && buffer[9] == '!' && written == 8);
 
     kt_key key;
@@ -122,7 +122,7 @@ static void limiter_in_memory(void) {
     CHECK(capacity == 100);
     /* The empty subject is a subject. */
     OK(kt_limiter_check(&limiter, NULL, 0, 1, NOW_MS, &verdict));
-    OK(kt_limiter_live(&limiter, NOW_MS, &live));
+    OK(kt_limiter_live_subjects(&limiter, NOW_MS, &live));
     CHECK(live >= 1);
 
     /* The table holds no addresses: a copy in larger memory at another address works. */
@@ -217,14 +217,14 @@ static void structs_of_other_versions(void) {
     newer.config.size = sizeof newer;
     OK(kt_gate_init(memory, size, &newer.config, PEPPERS, 1, &gate));
 
-    /* An older program has no `not_after_s`, so its keys never expire. */
-    kt_new_key older = {offsetof(kt_new_key, not_after_s), 7, KT_TEXT("live"), NULL, 0, 1};
+    /* An older program has no `expires_s`, so its keys never expire. */
+    kt_new_key older = {offsetof(kt_new_key, expires_s), 7, KT_TEXT("live"), NULL, 0, 1};
     kt_key key;
     uint64_t key_id;
     kt_key_info info;
     OK(kt_gate_issue(&gate, &older, ENTROPY, NOW_MS, &key, &key_id));
     OK(kt_gate_key(&gate, key_id, NOW_MS, &info));
-    CHECK(info.not_after_s == 0 && info.account == 7);
+    CHECK(info.expires_s == 0 && info.account == 7);
     older.size = 4;
     EXPECT(kt_gate_issue(&gate, &older, OTHER_ENTROPY, NOW_MS, &key, &key_id), KT_STRUCT_SIZE);
     struct {
@@ -882,9 +882,9 @@ static void limiter_takes_either_time(void) {
     CHECK(verdict.outcome == KT_ADMITTED && verdict.now_ms >= start_ms);
     OK(kt_limiter_reset(&made.explicit, bytes("a"), 1, KT_SYSTEM_CLOCK, &verdict));
     CHECK(verdict.now_ms >= start_ms);
-    OK(kt_limiter_live(&made.explicit, KT_SYSTEM_CLOCK, &live));
+    OK(kt_limiter_live_subjects(&made.explicit, KT_SYSTEM_CLOCK, &live));
     CHECK(live == 1);
-    OK(kt_limiter_live(&made.explicit, start_ms + 100 * HOUR_MS, &live));
+    OK(kt_limiter_live_subjects(&made.explicit, start_ms + 100 * HOUR_MS, &live));
     CHECK(live == 0);
     end_clocks(&made);
 }

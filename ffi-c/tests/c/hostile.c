@@ -59,7 +59,7 @@ static void limiters(void *none) {
     NO_HANDLE(limiter, kt_limiter_use_system_clock(limiter));
     NO_HANDLE(limiter, kt_limiter_correct_clock(limiter, NOW_MS, &live));
     NO_HANDLE(limiter, kt_limiter_capacity(limiter, &capacity));
-    NO_HANDLE(limiter, kt_limiter_live(limiter, NOW_MS, &live));
+    NO_HANDLE(limiter, kt_limiter_live_subjects(limiter, NOW_MS, &live));
     NO_HANDLE(limiter, kt_limiter_policy(limiter, text, sizeof text, &written));
     kt_limiter_close(NULL);
     kt_limiter_close(none);

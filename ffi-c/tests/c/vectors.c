@@ -94,7 +94,7 @@ static void policies(const char *folder) {
         char buffer[KT_POLICY_SIZE];
         size_t written;
         at = text(valid, "text");
-        OK(kt_policy_check(at, strlen(at), buffer, sizeof buffer, &written));
+        OK(kt_policy_parse(at, strlen(at), buffer, sizeof buffer, &written));
         HOLDS(strcmp(buffer, text(valid, "canonical")) == 0);
         cases++;
     }
@@ -119,7 +119,7 @@ static void policies(const char *folder) {
             which++;
             HOLDS(which < sizeof ERRORS / sizeof *ERRORS);
         }
-        EXPECT(kt_policy_check(at, len, buffer, sizeof buffer, &written), ERRORS[which].status);
+        EXPECT(kt_policy_parse(at, len, buffer, sizeof buffer, &written), ERRORS[which].status);
         OK(kt_policy_explain(at, len, buffer, sizeof buffer, &written));
         HOLDS(written > 0 && written < KT_POLICY_SIZE - 1);
         cases++;
@@ -364,7 +364,7 @@ static void issue_all(struct gate *made, const cJSON *list) {
         const char *first = field(item, "previous") ? text(item, "previous") : key;
         kt_new_key new_key = {
             sizeof(kt_new_key),         number(item, "account"), KT_TEXT("live"), NULL, 0,
-            number(item, "not_after_s")};
+            number(item, "expires_s")};
         uint64_t key_id;
         OK(kt_gate_import(&made->gate, bytes(first), strlen(first), &new_key, 0, &key_id));
         if (first != key) {

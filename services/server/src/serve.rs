@@ -23,7 +23,7 @@ use crate::service::{Service, Settings};
 use keytally_cli::internal::Failure;
 use keytally_cli::internal::{
     PepperSource, Status, path_parser, plans, pluralized, print_note, revoke_unprinted, times,
-    value_parser, warn_of_idle_quotas,
+    value_parser, warn_of_never_binding_quotas,
 };
 
 /// Run the reference service: an example API behind a gate, and /auth for services behind a proxy
@@ -164,10 +164,10 @@ impl Serve {
             if let Err(error) = self.print_startup_message(&data, &listener, metrics.as_ref(), program)
                 && let Some(parts) = data.first_key.as_ref().map(|key| parse_key(key.expose().as_bytes()))
             {
-                return Err(revoke_unprinted(&data.gate, parts?.id, &Failure::new(error.to_string())));
+                return Err(revoke_unprinted(&data.gate, parts?.key_id, &Failure::new(error.to_string())));
             }
             drop(data.first_key);
-            warn_of_idle_quotas(&self.plans);
+            warn_of_never_binding_quotas(&self.plans);
             if let Some(policy) = &self.failures.0 {
                 plans::warnings("--failures", policy).iter().for_each(|text| print_note(text));
             }

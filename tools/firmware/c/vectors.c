@@ -77,7 +77,7 @@ static uint32_t policies(void) {
     const uint32_t valid = (uint32_t)number();
     for (uint32_t count = 0; count < valid; count++) {
         const struct text policy = text(), canonical = text();
-        EXPECT(kt_policy_check(CHARS(policy), printed, sizeof printed, &written) == KT_OK);
+        EXPECT(kt_policy_parse(CHARS(policy), printed, sizeof printed, &written) == KT_OK);
         EXPECT(is(canonical, printed));
         pass(1);
         pass(2 * (int)number());
@@ -87,7 +87,7 @@ static uint32_t policies(void) {
     const uint32_t invalid = (uint32_t)number();
     for (uint32_t count = 0; count < invalid; count++) {
         const struct text policy = text();
-        EXPECT(kt_policy_check(CHARS(policy), printed, sizeof printed, &written) ==
+        EXPECT(kt_policy_parse(CHARS(policy), printed, sizeof printed, &written) ==
                ERRORS[number()]);
         number();
     }
@@ -200,7 +200,7 @@ static uint32_t verdicts(uint8_t *gate_memory, size_t gate_len) {
             kt_new_key new_key = {sizeof(kt_new_key), 0, parts.env, strlen(parts.env),
                                   KT_TEXT("default"), 0};
             new_key.account = (uint32_t)number();
-            new_key.not_after_s = (uint32_t)number();
+            new_key.expires_s = (uint32_t)number();
             const uint32_t grace_until_s = (uint32_t)number();
             const struct text first = previous.len > 0 ? previous : whole;
             uint64_t key_id;

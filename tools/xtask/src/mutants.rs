@@ -198,27 +198,27 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
         &[
             (
                 "core/src/limiter/insert.rs",
-                "Limiter<M>::lock: if present ^ LOCKED != 0 && spins < CLAIM_SPINS {",
+                "Limiter<M>::lock: if present ^ LOCKED != 0 && spins < LOCK_SPINS {",
             ),
             (
                 "core/src/limiter/insert.rs",
-                "Limiter<M>::lock: if present | LOCKED != 0 && spins < CLAIM_SPINS {",
+                "Limiter<M>::lock: if present | LOCKED != 0 && spins < LOCK_SPINS {",
             ),
             (
                 "core/src/limiter/insert.rs",
-                "Limiter<M>::lock: if present & LOCKED == 0 && spins < CLAIM_SPINS {",
+                "Limiter<M>::lock: if present & LOCKED == 0 && spins < LOCK_SPINS {",
             ),
             (
                 "core/src/limiter/insert.rs",
-                "Limiter<M>::lock: if present & LOCKED != 0 && spins <= CLAIM_SPINS {",
+                "Limiter<M>::lock: if present & LOCKED != 0 && spins <= LOCK_SPINS {",
             ),
             (
                 "core/src/limiter/insert.rs",
-                "Limiter<M>::lock: if present & LOCKED != 0 && spins == CLAIM_SPINS {",
+                "Limiter<M>::lock: if present & LOCKED != 0 && spins == LOCK_SPINS {",
             ),
             (
                 "core/src/limiter/insert.rs",
-                "Limiter<M>::lock: if present & LOCKED != 0 && spins > CLAIM_SPINS {",
+                "Limiter<M>::lock: if present & LOCKED != 0 && spins > LOCK_SPINS {",
             ),
             (
                 "core/src/limiter/insert.rs",

@@ -71,7 +71,7 @@ const REASONS: &[(&str, Kind, &str)] = &[
     (
         "core/src/limiter/insert.rs",
         Kind::Arithmetic,
-        "A bucket has eight slots, and an inserter waits at most `CLAIM_SPINS` spins.",
+        "A bucket has eight slots, and an inserter waits at most `LOCK_SPINS` spins.",
     ),
     (
         "core/src/mac.rs",
@@ -333,7 +333,8 @@ hash():
     #[test]
     fn unknown_kind_or_line_without_reason_is_an_error() {
         assert!(Kind::from_symbol(".text.core9panicking13unwrap_failed").is_err());
-        let lines = [(("core/src/line.rs".to_owned(), Kind::Index), vec!["x".to_owned()])].into();
+        let lines =
+            [(("core/src/cache_line.rs".to_owned(), Kind::Index), vec!["x".to_owned()])].into();
         assert!(page("rustc", &lines).unwrap_err().to_string().contains("no reason"));
     }
 }

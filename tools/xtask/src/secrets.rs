@@ -150,7 +150,7 @@ mod tests {
 
     const OUTPUT: &str = "==1== Conditional jump or move depends on uninitialised value(s)\n\
         ==1==    at 0x12F391: new (src/gate/secret_match.rs:18)\n\
-        ==1==    by 0x12F391: verify_key<&[keytally_core::line::Line]> (src/gate/verify_key.rs:38)\n\
+        ==1==    by 0x12F391: verify_key<&[keytally_core::line::CacheLine]> (src/gate/verify_key.rs:38)\n\
         ==1== \n\
         ==1== Use of uninitialised value of size 8\n\
         ==1==    at 0x12F400: digit (src/key.rs:12)\n";

@@ -9,7 +9,7 @@ use super::random::Random;
 use super::{Lines, NEW_YEAR_MS};
 
 const ABOUT: &str = "Requests to gates, with their verdicts and responses. gates: each has one plan (policy), a pepper \
-    (hexadecimal) and keys. text is the whole key, account the number of its team account, not_after_s the Unix second from \
+    (hexadecimal) and keys. text is the whole key, account the number of its team account, expires_s the Unix second from \
     which it is invalid (0: it never expires), previous the key before the last rotation, grace_until_s the Unix second from \
     which previous is invalid, revoked whether the key was revoked. All tallies are unused. The key ids differ in the first \
     four bits. steps: requests in order, each to its gate. op is check or peek, api_keys are the values of all X-API-Key \
@@ -86,7 +86,7 @@ impl Scenario {
             previous: None,
             grace_until_s: 0,
             account,
-            not_after_s: 0,
+            expires_s: 0,
             revoked: false,
             tally: 0,
         };
@@ -99,7 +99,7 @@ impl Scenario {
                 ..valid(key(3 << 60), 7)
             },
             GateKey { revoked: true, ..valid(key(4 << 60 | 0x0fff), 8) },
-            GateKey { not_after_s: START_S + HOUR_S, ..valid(key(5 << 60 | 1), 9) },
+            GateKey { expires_s: START_S + HOUR_S, ..valid(key(5 << 60 | 1), 9) },
         ];
         let unknown = key(6 << 60 | 0x0123);
         let wrong_secret = key(KEY_ID);
@@ -120,7 +120,7 @@ impl Scenario {
         let issued = self.gate.keys.iter().map(|key| IssuedKey {
             text: key.text.clone(),
             account: key.account,
-            not_after_s: key.not_after_s,
+            expires_s: key.expires_s,
             previous: key.previous.clone(),
             grace_until_s: key.grace_until_s,
             revoked: key.revoked,

@@ -52,7 +52,7 @@ pub struct GateKey {
     /// The team account that the key belongs to.
     pub account: u32,
     /// The Unix second from which the key is invalid. 0 means never.
-    pub not_after_s: u32,
+    pub expires_s: u32,
     /// Whether the key was revoked.
     pub revoked: bool,
     /// The tally that the current and the previous secret share.
@@ -152,7 +152,7 @@ impl Gate {
         }
         // A key is invalid from the second of its end on.
         let has_passed = |until_s: u32| now_ms / 1000 >= u64::from(until_s);
-        let is_expired = key.not_after_s != 0 && has_passed(key.not_after_s);
+        let is_expired = key.expires_s != 0 && has_passed(key.expires_s);
         let grace_is_over = !is_current && has_passed(key.grace_until_s);
         if is_expired || grace_is_over {
             return Err(invalid(Reason::Expired));
@@ -225,7 +225,7 @@ mod tests {
             previous: Some(key(1)),
             grace_until_s: 100,
             account: 42,
-            not_after_s: 1000,
+            expires_s: 1000,
             revoked: false,
             tally: 0,
         };

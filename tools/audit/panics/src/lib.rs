@@ -4,18 +4,18 @@
 //! still panic, and compares them with docs/PANICS.md.
 #![no_std]
 
-use keytally_core::{Gate, Limiter, Line, Timestamp, Verdict};
+use keytally_core::{Gate, Limiter, CacheLine, Timestamp, Verdict};
 
 /// Verifies a key, then charges it.
 #[unsafe(no_mangle)]
-pub fn keytally_gate_check(gate: &Gate<&[Line]>, key: &[u8], cost: u32, now_ms: u64) -> Verdict {
+pub fn keytally_gate_check(gate: &Gate<&[CacheLine]>, key: &[u8], cost: u32, now_ms: u64) -> Verdict {
     gate.check(Some(key), cost, Timestamp::from_unix_ms(now_ms))
 }
 
 /// Charges a subject.
 #[unsafe(no_mangle)]
 pub fn keytally_limiter_check(
-    limiter: &Limiter<&[Line]>,
+    limiter: &Limiter<&[CacheLine]>,
     subject: &[u8],
     cost: u32,
     now_ms: u64,

@@ -19,7 +19,7 @@ use core::hint::black_box;
 
 use crabgrind::memcheck::{MemState, is_defined, mark_mem};
 use keytally_core::{
-    Entropy, Gate, GateConfig, Key, KeyId, Line, Name, NewKey, Outcome, Peppers, Plan, Reason,
+    Entropy, Gate, GateConfig, Key, KeyId, CacheLine, Name, NewKey, Outcome, Peppers, Plan, Reason,
     Timestamp, parse_key,
 };
 
@@ -72,8 +72,8 @@ fn main() {
         [Plan::new("default", "100/minute, 1000/hour".parse().expect("a policy")).expect("a plan")];
     let prefix = Name::new("kt").expect("a name");
     let config = GateConfig::new(64, prefix, &plans).with_plan_slots(1);
-    let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
-    let gate = Gate::create(&memory[..], &config, Peppers::new(&[PEPPER]).expect("one pepper"))
+    let memory: Vec<CacheLine> = (0..config.lines()).map(|_| CacheLine::new()).collect();
+    let gate = Gate::init(&memory[..], &config, Peppers::new(&[PEPPER]).expect("one pepper"))
         .expect("a gate");
     let new = NewKey::new(42, Name::new("live").expect("a name"));
     let mut administrator = gate.administer().expect("alone");
@@ -126,7 +126,7 @@ fn main() {
         right(&revoked, Outcome::InvalidKey, Some(Reason::Revoked));
     }
 
-    let id = parse_key(current.expose().as_bytes()).expect("a key").id;
+    let id = parse_key(current.expose().as_bytes()).expect("a key").key_id;
     for (id, secret, reason) in [
         (id, wrong(40, 0), Some(Reason::WrongSecret)),
         (id, wrong(40, 15), Some(Reason::WrongSecret)),

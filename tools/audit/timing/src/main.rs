@@ -13,7 +13,7 @@ use core::hint::black_box;
 use std::time::Instant;
 
 use keytally_core::{
-    Entropy, Gate, GateConfig, Key, KeyId, Line, Name, NewKey, Peppers, Plan, Reason, Timestamp,
+    Entropy, Gate, GateConfig, Key, KeyId, CacheLine, Name, NewKey, Peppers, Plan, Reason, Timestamp,
 };
 
 /// A kind of key.
@@ -104,9 +104,9 @@ fn measure(
 ) {
     let prefix = Name::new("kt").expect("a name");
     let config = GateConfig::new(KEYS, prefix, plans).with_plan_slots(1);
-    let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
+    let memory: Vec<CacheLine> = (0..config.lines()).map(|_| CacheLine::new()).collect();
     let peppers = Peppers::new(&[random.bytes::<32>()]).expect("a pepper");
-    let gate = Gate::create(&memory[..], &config, peppers).expect("a gate");
+    let gate = Gate::init(&memory[..], &config, peppers).expect("a gate");
     let texts = texts(&gate, random, now);
     // The first rounds warm up caches and predictors.
     let mut warming = 2000;
@@ -130,7 +130,7 @@ fn measure(
 }
 
 /// Returns the texts of the keys of each kind, after issuing, rotating and revoking keys for them.
-fn texts(gate: &Gate<&[Line]>, random: &mut Random, now: Timestamp) -> Vec<Vec<[u8; LEN]>> {
+fn texts(gate: &Gate<&[CacheLine]>, random: &mut Random, now: Timestamp) -> Vec<Vec<[u8; LEN]>> {
     let mut administrator = gate.administer().expect("alone");
     let env = Name::new("live").expect("a name");
     let new = NewKey::new(1, env);

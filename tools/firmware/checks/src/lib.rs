@@ -12,7 +12,7 @@ pub mod vectors;
 
 pub use clock::Clock;
 
-use keytally_core::{Limiter, Line};
+use keytally_core::{CacheLine, Limiter};
 
 /// The capacity of the device's gate, in keys.
 pub const KEYS: u32 = 64;
@@ -27,4 +27,4 @@ pub const GATE_LINES: usize = 6 + PLAN_SLOTS / 2 + KEYS as usize;
 pub const SUBJECTS: u32 = 16;
 
 /// The size of the limiter, in lines.
-pub const LIMITER_LINES: usize = Limiter::<&[Line]>::lines(SUBJECTS);
+pub const LIMITER_LINES: usize = Limiter::<&[CacheLine]>::lines(SUBJECTS);

@@ -6,7 +6,7 @@
 use core::fmt::{self, Write};
 
 use keytally_core::{
-    Entropy, Gate, GateConfig, Key, KeyId, Limiter, Line, Name, NewKey, Peppers, Plan, Policy,
+    CacheLine, Entropy, Gate, GateConfig, Key, KeyId, Limiter, Name, NewKey, Peppers, Plan, Policy,
     Timestamp, Verdict,
 };
 
@@ -28,14 +28,14 @@ const PEPPER: &[u8] = b"a pepper for all to see, 32 bytes";
 ///
 /// # Panics
 /// Panics if a call fails.
-pub fn run(gate: &[Line], limiter: &[Line], out: &mut dyn Write) -> fmt::Result {
+pub fn run(gate: &[CacheLine], limiter: &[CacheLine], out: &mut dyn Write) -> fmt::Result {
     let policy = |text: &str| text.parse::<Policy>().expect(text);
     let plans = [Plan::new("device", policy("3/minute, 5/hour")).expect("a short name")];
     let prefix = Name::new("kt").expect("a short name");
     let config = GateConfig::new(KEYS, prefix, &plans).with_plan_slots(PLAN_SLOTS);
     let peppers = Peppers::new(&[PEPPER]).expect("a pepper of 32 bytes");
-    let gate = Gate::create(gate, &config, peppers).expect("memory of the size of a gate");
-    let limiter = Limiter::create(limiter, &policy("2/second"), SUBJECTS, *b"from the entropy")
+    let gate = Gate::init(gate, &config, peppers).expect("memory of the size of a gate");
+    let limiter = Limiter::init(limiter, &policy("2/second"), SUBJECTS, *b"from the entropy")
         .expect("memory of the size of a limiter");
     // The counter wraps 10 s from now.
     let mut device = Device {
@@ -85,8 +85,8 @@ pub fn run(gate: &[Line], limiter: &[Line], out: &mut dyn Write) -> fmt::Result 
 
 /// The device: its tables, its clock and counter, and its output.
 struct Device<'d> {
-    gate: Gate<&'d [Line]>,
-    limiter: Limiter<&'d [Line]>,
+    gate: Gate<&'d [CacheLine]>,
+    limiter: Limiter<&'d [CacheLine]>,
     clock: Clock,
     ticks: u32,
     out: &'d mut dyn Write,

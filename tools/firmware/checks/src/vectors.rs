@@ -4,9 +4,9 @@
 use core::fmt;
 
 use keytally_core::{
-    Charge, Entropy, Gate, GateConfig, Hint, KeyId, Line, Name, NewKey, Outcome, ParseKeyError,
-    ParsePolicyErrorKind, Pepper, Peppers, Plan, Policy, Reason, Timestamp, Verdict, decide,
-    parse_key,
+    CacheLine, Charge, Entropy, Gate, GateConfig, Hint, KeyId, Name, NewKey, Outcome,
+    ParseKeyError, ParsePolicyErrorKind, Pepper, Peppers, Plan, Policy, Reason, Timestamp, Verdict,
+    decide, parse_key,
 };
 
 use crate::table::Table;
@@ -36,7 +36,7 @@ impl fmt::Display for Agreed {
 }
 
 /// Runs all vectors. Creates the gates in `memory`, which has the size of one.
-pub fn run(memory: &[Line]) -> Agreed {
+pub fn run(memory: &[CacheLine]) -> Agreed {
     let table = &mut Table::new(VECTORS);
     let agreed = Agreed {
         policies: each(table, valid_policy) + each(table, invalid_policy),
@@ -165,7 +165,7 @@ fn valid_key(table: &mut Table<'_>) {
     let text = table.text();
     assert_eq!(key.expose(), text);
     let parts = parse_key(text.as_bytes()).expect(text);
-    assert_eq!((parts.prefix, parts.env, parts.id), (prefix, env, id));
+    assert_eq!((parts.prefix, parts.env, parts.key_id), (prefix, env, id));
     assert!(shows(id, table.text()), "{text}: its id");
     assert!(shows(Hint::new(text.as_bytes()), table.text()), "{text}: its hint");
 }
@@ -203,21 +203,21 @@ fn mac(table: &mut Table<'_>) {
 /// Creates a gate and makes its requests. Returns their number.
 ///
 /// The keys are imported, which keeps their ids. Those with a previous secret are then rotated.
-fn gate(table: &mut Table<'_>, memory: &[Line]) -> u32 {
+fn gate(table: &mut Table<'_>, memory: &[CacheLine]) -> u32 {
     let plans = [Plan::new("default", policy(table.text())).expect("a short name")];
     let config = GateConfig::new(KEYS, name("kt"), &plans).with_plan_slots(PLAN_SLOTS);
     let peppers = Peppers::new(&[table.bytes()]).expect("a pepper of at least 32 bytes");
-    let gate = Gate::create(memory, &config, peppers).expect("memory of the size of a gate");
+    let gate = Gate::init(memory, &config, peppers).expect("memory of the size of a gate");
     let mut administrator = gate.administer().expect("the only administrator");
     each(table, |table| {
         let (text, previous, secret) = (table.text(), table.text(), table.bytes());
         let parts = parse_key(text.as_bytes()).expect(text);
-        let (account, not_after, grace_until_s) = (table.short(), table.short(), table.short());
-        let new = NewKey::new(account, name(parts.env)).with_not_after(moment(not_after));
+        let (account, expires, grace_until_s) = (table.short(), table.short(), table.short());
+        let new = NewKey::new(account, name(parts.env)).with_expires(moment(expires));
         let rotated = !previous.is_empty();
         let first = if rotated { previous } else { text };
         let id = administrator.import(first.as_bytes(), &new, Timestamp::default()).expect(first);
-        assert_eq!(id, parts.id, "{text}");
+        assert_eq!(id, parts.key_id, "{text}");
         if rotated {
             let mut entropy = [0; 24];
             entropy[8..].copy_from_slice(secret);
@@ -239,7 +239,7 @@ fn gate(table: &mut Table<'_>, memory: &[Line]) -> u32 {
 }
 
 /// Makes one request and compares its verdict.
-fn step(table: &mut Table<'_>, gate: &Gate<&[Line]>) {
+fn step(table: &mut Table<'_>, gate: &Gate<&[CacheLine]>) {
     let peek = table.short() == 1;
     let mut key = None;
     let keys = each(table, |table| key = Some(table.bytes()));

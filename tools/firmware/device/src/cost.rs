@@ -4,7 +4,7 @@ use core::hint::black_box;
 
 use keytally_checks::{KEYS, PLAN_SLOTS, SUBJECTS};
 use keytally_core::{
-    Entropy, Gate, GateConfig, Limiter, Line, Name, NewKey, Peppers, Plan, Policy, Timestamp,
+    CacheLine, Entropy, Gate, GateConfig, Limiter, Name, NewKey, Peppers, Plan, Policy, Timestamp,
 };
 use semihosting::println;
 
@@ -14,14 +14,14 @@ use crate::{board, stack};
 const ROUNDS: u32 = 64;
 
 /// Prints the cost of each call that a device makes.
-pub(crate) fn print_all(gate: &[Line], limiter: &[Line]) {
+pub(crate) fn print_all(gate: &[CacheLine], limiter: &[CacheLine]) {
     let policy: Policy = "100/minute, 1000/hour".parse().expect("the documented policy");
     let plans = [Plan::new("default", policy).expect("a short name")];
     let prefix = Name::new("kt").expect("a short name");
     let config = GateConfig::new(KEYS, prefix, &plans).with_plan_slots(PLAN_SLOTS);
     let peppers = Peppers::new(&[[0x5a; 32]]).expect("a pepper of 32 bytes");
-    let gate = Gate::create(gate, &config, peppers).expect("memory of the size of a gate");
-    let limiter = Limiter::create(limiter, &plans[0].policy, SUBJECTS, [7; 16])
+    let gate = Gate::init(gate, &config, peppers).expect("memory of the size of a gate");
+    let limiter = Limiter::init(limiter, &plans[0].policy, SUBJECTS, [7; 16])
         .expect("memory of the size of a limiter");
     let now = Timestamp::from_unix_s(1_767_225_600);
 

@@ -14,14 +14,15 @@ mod cost;
 mod stack;
 
 use keytally_checks::{GATE_LINES, LIMITER_LINES, life, vectors};
-use keytally_core::Line;
+use keytally_core::CacheLine;
 use semihosting::println;
 
 /// The memory of both tables.
-type Memory = ([Line; GATE_LINES], [Line; LIMITER_LINES]);
+type Memory = ([CacheLine; GATE_LINES], [CacheLine; LIMITER_LINES]);
 
 /// The memory before the tables are created.
-const EMPTY: Memory = ([const { Line::new() }; GATE_LINES], [const { Line::new() }; LIMITER_LINES]);
+const EMPTY: Memory =
+    ([const { CacheLine::new() }; GATE_LINES], [const { CacheLine::new() }; LIMITER_LINES]);
 
 /// Runs all checks and exits.
 fn run((gate, limiter): &Memory) -> ! {

@@ -160,7 +160,7 @@ fn gate(table: &mut Table, setup: &GateSetup) {
         table.text(key.previous.as_deref().unwrap_or(""));
         table.bytes(&secret.unwrap_or_else(|error| panic!("{}: {error:?}", key.text)));
         table.number(key.account);
-        table.number(key.not_after_s);
+        table.number(key.expires_s);
         table.number(key.grace_until_s);
         table.number(key.revoked);
     });

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use keytally_core::{Entropy, Gate, GateConfig, Line, Name, NewKey, Peppers, Plan, Timestamp};
+use keytally_core::{CacheLine, Entropy, Gate, GateConfig, Name, NewKey, Peppers, Plan, Timestamp};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder: PathBuf = std::env::args_os().nth(1).ok_or("usage: keytally-tables FOLDER")?.into();
@@ -27,9 +27,9 @@ fn provisioned() -> Result<(Vec<u8>, String), Box<dyn std::error::Error>> {
     let plans = [Plan::new("device", "100/minute, 1000/hour".parse()?).ok_or("a short name")?];
     let name = |text| Name::new(text).ok_or("a short name");
     let config = GateConfig::new(64, name("kt")?, &plans).with_plan_slots(4);
-    let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
+    let memory: Vec<CacheLine> = (0..config.lines()).map(|_| CacheLine::new()).collect();
     let peppers = Peppers::new(&[b"a pepper for all to see, 32 byte"])?;
-    let gate = Gate::create(&memory[..], &config, peppers)?;
+    let gate = Gate::init(&memory[..], &config, peppers)?;
     let new = NewKey::new(42, name("live")?).with_plan("device");
     let entropy = Entropy::new(*b"24 bytes, random for you");
     let (key, _) =

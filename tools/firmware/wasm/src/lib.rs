@@ -8,10 +8,10 @@ use core::fmt::{self, Write as _};
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
 
 use keytally_checks::{GATE_LINES, LIMITER_LINES, life, vectors};
-use keytally_core::Line;
+use keytally_core::CacheLine;
 
-static GATE: [Line; GATE_LINES] = [const { Line::new() }; GATE_LINES];
-static LIMITER: [Line; LIMITER_LINES] = [const { Line::new() }; LIMITER_LINES];
+static GATE: [CacheLine; GATE_LINES] = [const { CacheLine::new() }; GATE_LINES];
+static LIMITER: [CacheLine; LIMITER_LINES] = [const { CacheLine::new() }; LIMITER_LINES];
 
 /// The output, of which the first [`LEN`] bytes are written.
 static TEXT: [AtomicU8; 8192] = [const { AtomicU8::new(0) }; 8192];

@@ -4,7 +4,7 @@
 use core::ffi::{c_char, c_int, c_void};
 use core::marker::PhantomData;
 
-use keytally_core::{LINE_LEN, Line};
+use keytally_core::{CACHE_LINE_LEN, CacheLine};
 use keytally_ffi::{
     Handle, In, KT_HEADERS_SIZE, KT_KEY_SIZE, KT_MAX_FIELDS, KT_POLICY_SIZE, KT_SYSTEM_CLOCK,
     Memory, Number, Out, kt_bytes, kt_charge, kt_field, kt_flaw, kt_gate, kt_gate_config, kt_key,
@@ -61,8 +61,8 @@ impl<T> Drop for HandleMemory<T> {
 pub fn c_calls(bytes: &[u8]) {
     let mut bytes = Bytes::new(bytes);
     let filling = bytes.pick(&[0, UNTOUCHED, u64::MAX, 1]);
-    let memories: [Vec<Line>; 2] =
-        core::array::from_fn(|_| (0..LINES).map(|_| Line::new()).collect());
+    let memories: [Vec<CacheLine>; 2] =
+        core::array::from_fn(|_| (0..LINES).map(|_| CacheLine::new()).collect());
     let world = World {
         limiters: core::array::from_fn(|_| HandleMemory::new(filling)),
         gates: core::array::from_fn(|_| HandleMemory::new(filling)),
@@ -87,7 +87,7 @@ pub fn c_calls(bytes: &[u8]) {
 struct World<'m> {
     limiters: [HandleMemory<kt_limiter>; HANDLES],
     gates: [HandleMemory<kt_gate>; HANDLES],
-    memories: &'m [Vec<Line>; 2],
+    memories: &'m [Vec<CacheLine>; 2],
 }
 
 impl World<'_> {
@@ -128,7 +128,7 @@ impl World<'_> {
             plan_len: bytes.pick(&[7, 0, 7, 3]),
             size: bytes.pick(&[48, 40, 39, 0, u32::MAX]),
             account: 7,
-            not_after_s: bytes.pick(&[0, 1, u32::MAX]),
+            expires_s: bytes.pick(&[0, 1, u32::MAX]),
         }];
         let new_key = maybe_wrong(bytes, &new_key);
         let plans =
@@ -282,7 +282,7 @@ impl World<'_> {
                 output(&mut written),
             ),
             1 => c::kt_limiter_capacity(limiter, output(&mut half)),
-            2 => c::kt_limiter_live(limiter, now_ms, output(&mut word)),
+            2 => c::kt_limiter_live_subjects(limiter, now_ms, output(&mut word)),
             3 => c::kt_gate_capacity(gate, output(&mut half)),
             4 => c::kt_gate_plan(gate, bytes.byte(), output(&mut plan)),
             5 => c::kt_gate_env(
@@ -345,12 +345,12 @@ impl World<'_> {
     /// Returns the memory for a table and its length, or rarely an invalid pointer or length.
     fn memory(&self, bytes: &mut Bytes<'_>) -> (Memory<'_>, usize) {
         let right = self.memories[bytes.below(2)].as_ptr().cast_mut().cast::<c_void>();
-        let size = LINES * LINE_LEN;
+        let size = LINES * CACHE_LINE_LEN;
         let (pointer, len) = match bytes.byte() {
             0..=179 => (right, size),
             180..=209 => (right, bytes.below(256) * 24),
             210..=219 => (core::ptr::null_mut(), size),
-            220..=229 => (right.wrapping_byte_add(8), size - LINE_LEN),
+            220..=229 => (right.wrapping_byte_add(8), size - CACHE_LINE_LEN),
             230..=239 => (right, usize::MAX),
             _ => (right, isize::MAX.cast_unsigned() + 1),
         };

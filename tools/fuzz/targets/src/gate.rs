@@ -3,7 +3,7 @@
 
 use keytally_core::{AdminError, IMPORTED_KEY_LEN};
 use keytally_core::{
-    Charge, Entropy, Gate, GateConfig, KeyId, KeyState, Layout, Line, Name, NewKey, Outcome,
+    CacheLine, Charge, Entropy, Gate, GateConfig, KeyId, KeyState, Layout, Name, NewKey, Outcome,
     Peppers, Plan, Policy, Reason, Timestamp, parse_key,
 };
 use keytally_vectors::model::{self, Model};
@@ -40,7 +40,7 @@ struct Known {
     /// The Unix second at which the previous secret expires, or 0.
     grace_until: u32,
     /// The Unix second at which the key expires, or 0.
-    not_after: u32,
+    expires: u32,
     account: u32,
     plan: usize,
     revoked: bool,
@@ -55,12 +55,12 @@ struct Known {
 impl Known {
     /// Returns whether the key is revoked or expired.
     fn ended(&self, now_s: u64) -> bool {
-        self.revoked || (self.not_after != 0 && now_s >= u64::from(self.not_after))
+        self.revoked || (self.expires != 0 && now_s >= u64::from(self.expires))
     }
 
     /// Returns the Unix second until which the previous secret is valid, or 0 if it is not.
     fn previous_until(&self, now_s: u64) -> u32 {
-        let expiry = if self.not_after == 0 { u32::MAX } else { self.not_after };
+        let expiry = if self.expires == 0 { u32::MAX } else { self.expires };
         if self.ended(now_s) || now_s >= u64::from(self.grace_until) {
             0
         } else {
@@ -76,8 +76,8 @@ const PLAN_NAMES: [&str; 2] = ["default", "pro"];
 
 /// A gate and its model.
 struct World<'m> {
-    memory: &'m [Line],
-    gate: Gate<&'m [Line]>,
+    memory: &'m [CacheLine],
+    gate: Gate<&'m [CacheLine]>,
     keys: Vec<Known>,
     /// The model of each plan: the gate's layout with the plan's limits.
     plans: Vec<Model>,
@@ -100,8 +100,8 @@ pub fn gate_calls(bytes: &[u8]) {
         GateConfig::new(1 + u32::from(bytes.byte() % 12), Name::new("kt").unwrap(), &plans)
             .with_plan_slots(2)
             .with_hints(bytes.byte() & 1 == 1);
-    let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
-    let gate = Gate::create(&memory[..], &config, Peppers::new(&PEPPERS[..1]).unwrap()).unwrap();
+    let memory: Vec<CacheLine> = (0..config.lines()).map(|_| CacheLine::new()).collect();
+    let gate = Gate::init(&memory[..], &config, Peppers::new(&PEPPERS[..1]).unwrap()).unwrap();
     let layout = *gate.layout();
     let mut clock = Clock::new(layout.windows().last().unwrap().seconds());
     let plans = vec![model_of(&layout, texts[0]), model_of(&layout, texts[1])];
@@ -343,7 +343,7 @@ impl World<'_> {
     /// Reads the attributes of a new key. Returns them and the index of its plan.
     fn new_key(bytes: &mut Bytes<'_>, latest_ms: u64) -> (NewKey<'static>, usize) {
         let plan = bytes.below(2);
-        let not_after = match bytes.byte() {
+        let expires = match bytes.byte() {
             byte @ 0..=127 => unix_s(latest_ms, u32::from(byte) * 30),
             _ => 0,
         };
@@ -351,7 +351,7 @@ impl World<'_> {
         (
             NewKey::new(u32::from(bytes.byte()), env)
                 .with_plan(PLAN_NAMES[plan])
-                .with_not_after(timestamp(not_after)),
+                .with_expires(timestamp(expires)),
             plan,
         )
     }
@@ -377,7 +377,7 @@ impl World<'_> {
             key_id,
             texts: vec![text],
             grace_until: 0,
-            not_after: new.not_after.map_or(0, |end| u32::try_from(end.unix_s()).unwrap()),
+            expires: new.expires.map_or(0, |end| u32::try_from(end.unix_s()).unwrap()),
             account: new.account,
             plan,
             revoked: false,
@@ -446,7 +446,7 @@ impl World<'_> {
             Ok(key_id) => {
                 assert_eq!(present, None);
                 match parse_key(text.as_bytes()) {
-                    Ok(parts) => assert_eq!(parts.id, key_id),
+                    Ok(parts) => assert_eq!(parts.key_id, key_id),
                     Err(_) => self.imported = true,
                 }
                 let mut new = new;
@@ -485,7 +485,7 @@ impl World<'_> {
         ) {
             Ok(new) => {
                 assert!(!known.is_removed && !known.revoked && (until == 0 || force));
-                assert_eq!(parse_key(new.expose().as_bytes()).unwrap().id, known.key_id);
+                assert_eq!(parse_key(new.expose().as_bytes()).unwrap().key_id, known.key_id);
                 known.texts.push(new.expose().to_owned());
                 known.grace_until = grace_until;
             }
@@ -536,8 +536,8 @@ impl World<'_> {
             assert_eq!((info.account, usize::from(info.plan)), (known.account, known.plan));
             let until = known.previous_until(latest_ms / 1000);
             assert_eq!(
-                (info.not_after, info.grace_until),
-                (timestamp(known.not_after), timestamp(until))
+                (info.expires, info.grace_until),
+                (timestamp(known.expires), timestamp(until))
             );
             assert_eq!(info.state == KeyState::Revoked, known.revoked);
             let text = &known.texts[known.texts.len() - 1];

@@ -2,7 +2,7 @@
 //! parsed.
 
 use keytally_core::MAX_HEADERS_LEN;
-use keytally_core::{Limiter, Line, Outcome, Policy, Timestamp, Verdict};
+use keytally_core::{CacheLine, Limiter, Outcome, Policy, Timestamp, Verdict};
 use keytally_vectors::model::{self, QuotaState};
 
 use crate::bytes::{Bytes, POLICIES};
@@ -18,8 +18,9 @@ pub fn headers(bytes: &[u8]) {
         _ => bytes.pick(POLICIES).to_owned(),
     };
     let Ok(policy) = text.parse::<Policy>() else { return };
-    let memory: Vec<Line> = (0..Limiter::<Vec<Line>>::lines(1)).map(|_| Line::new()).collect();
-    let limiter = Limiter::create(memory, &policy, 1, [7; 16]).unwrap();
+    let memory: Vec<CacheLine> =
+        (0..Limiter::<Vec<CacheLine>>::lines(1)).map(|_| CacheLine::new()).collect();
+    let limiter = Limiter::init(memory, &policy, 1, [7; 16]).unwrap();
     let mut now_ms = bytes.word();
     for _ in 0..64 {
         if bytes.is_empty() {

@@ -2,7 +2,7 @@
 //! subject and no table.
 
 use keytally_core::BUCKET_SLOTS;
-use keytally_core::{Charge, Limiter, Line, Outcome, Policy, Timestamp, Verdict};
+use keytally_core::{CacheLine, Charge, Limiter, Outcome, Policy, Timestamp, Verdict};
 use keytally_vectors::model::{self, Model};
 
 use crate::bytes::{Bytes, Clock, POLICIES};
@@ -29,9 +29,10 @@ pub fn limiter_calls(bytes: &[u8]) {
     let capacity = 1 + u32::from(bytes.byte() % 24);
     let seed = [bytes.byte(); 16];
     let subjects = 1 + bytes.below(SUBJECTS);
-    let memory: Vec<Line> = (0..Limiter::<&[Line]>::lines(capacity)).map(|_| Line::new()).collect();
+    let memory: Vec<CacheLine> =
+        (0..Limiter::<&[CacheLine]>::lines(capacity)).map(|_| CacheLine::new()).collect();
     let limiters = [
-        Limiter::create(&memory[..], &policy, capacity, seed).unwrap(),
+        Limiter::init(&memory[..], &policy, capacity, seed).unwrap(),
         Limiter::attach(&memory[..]).unwrap(),
     ];
     let mut clock = Clock::new(policy.quotas().last().unwrap().window.seconds());

@@ -2,7 +2,7 @@
 //! then damaged, or the input itself.
 
 use keytally_core::{
-    Charge, Entropy, Gate, GateConfig, Key, KeyId, Limiter, Line, Name, NewKey, Peppers, Plan,
+    CacheLine, Charge, Entropy, Gate, GateConfig, Key, KeyId, Limiter, Name, NewKey, Peppers, Plan,
     Policy, Timestamp, Verdict,
 };
 use keytally_vectors::model;
@@ -35,14 +35,14 @@ pub fn open_bytes(bytes: &[u8]) {
 }
 
 /// Returns empty memory.
-fn lines(count: usize) -> Vec<Line> {
-    (0..count).map(|_| Line::new()).collect()
+fn lines(count: usize) -> Vec<CacheLine> {
+    (0..count).map(|_| CacheLine::new()).collect()
 }
 
 /// Creates a limiter with some subjects.
-fn limiter(policy: &Policy, now: Timestamp) -> Vec<Line> {
-    let memory = lines(Limiter::<&[Line]>::lines(SUBJECTS));
-    let limiter = Limiter::create(&memory[..], policy, SUBJECTS, [5; 16]).unwrap();
+fn limiter(policy: &Policy, now: Timestamp) -> Vec<CacheLine> {
+    let memory = lines(Limiter::<&[CacheLine]>::lines(SUBJECTS));
+    let limiter = Limiter::init(&memory[..], policy, SUBJECTS, [5; 16]).unwrap();
     for subject in 0..8 {
         limiter.check(&[subject], 1, now);
     }
@@ -50,13 +50,17 @@ fn limiter(policy: &Policy, now: Timestamp) -> Vec<Line> {
 }
 
 /// Creates a gate with keys: a rotated one, a revoked one, an unchanged one and an imported one.
-fn gate(policy: &Policy, bytes: &mut Bytes<'_>, now: Timestamp) -> (Vec<Line>, Vec<(Key, KeyId)>) {
+fn gate(
+    policy: &Policy,
+    bytes: &mut Bytes<'_>,
+    now: Timestamp,
+) -> (Vec<CacheLine>, Vec<(Key, KeyId)>) {
     let plans = [Plan::new("default", policy.clone()).unwrap()];
     let config = GateConfig::new(KEYS, Name::new("kt").unwrap(), &plans)
         .with_plan_slots(3)
         .with_hints(bytes.byte() & 1 == 1);
     let memory = lines(config.lines());
-    let gate = Gate::create(&memory[..], &config, Peppers::new(&[PEPPER]).unwrap()).unwrap();
+    let gate = Gate::init(&memory[..], &config, Peppers::new(&[PEPPER]).unwrap()).unwrap();
     let mut administrator = gate.administer().unwrap();
     let new = NewKey::new(1, Name::new("live").unwrap());
     let keys: Vec<(Key, KeyId)> = (1..4)
@@ -79,7 +83,7 @@ fn gate(policy: &Policy, bytes: &mut Bytes<'_>, now: Timestamp) -> (Vec<Line>, V
 }
 
 /// Returns the input as a table, perhaps with a valid magic number, version and size.
-fn table_from(bytes: &mut Bytes<'_>) -> Vec<Line> {
+fn table_from(bytes: &mut Bytes<'_>) -> Vec<CacheLine> {
     let memory = lines(1 + bytes.below(64));
     if bytes.byte() & 1 == 1 {
         memory[0].store(0, u64::from_le_bytes(*b"keytally"));
@@ -97,7 +101,7 @@ fn table_from(bytes: &mut Bytes<'_>) -> Vec<Line> {
 }
 
 /// Overwrites words or lines, up to 16 times.
-fn damage(memory: &[Line], bytes: &mut Bytes<'_>) {
+fn damage(memory: &[CacheLine], bytes: &mut Bytes<'_>) {
     for _ in 0..bytes.below(17) {
         let (line, word) = (&memory[bytes.below(memory.len().min(256))], bytes.below(8));
         let present = line.load(word);
@@ -119,7 +123,7 @@ fn damage(memory: &[Line], bytes: &mut Bytes<'_>) {
 }
 
 /// Makes every call on a limiter.
-fn call_limiter(limiter: &Limiter<&[Line]>, bytes: &mut Bytes<'_>) {
+fn call_limiter(limiter: &Limiter<&[CacheLine]>, bytes: &mut Bytes<'_>) {
     let _ = (limiter.policy(), limiter.capacity());
     for _ in 0..32 {
         let now = Timestamp::from_unix_ms(time(bytes));
@@ -142,7 +146,7 @@ fn call_limiter(limiter: &Limiter<&[Line]>, bytes: &mut Bytes<'_>) {
 }
 
 /// Makes every call on a gate. `keys` are the keys that were issued.
-fn call_gate(gate: &Gate<&[Line]>, keys: &[(Key, KeyId)], bytes: &mut Bytes<'_>) {
+fn call_gate(gate: &Gate<&[CacheLine]>, keys: &[(Key, KeyId)], bytes: &mut Bytes<'_>) {
     let forged = |key_id: u64| {
         model::encode_key(&model::Key {
             prefix: "kt".to_owned(),
@@ -184,7 +188,7 @@ fn call_gate(gate: &Gate<&[Line]>, keys: &[(Key, KeyId)], bytes: &mut Bytes<'_>)
 }
 
 /// Makes one change as an administrator.
-fn administer(gate: &Gate<&[Line]>, bytes: &mut Bytes<'_>, now: Timestamp) {
+fn administer(gate: &Gate<&[CacheLine]>, bytes: &mut Bytes<'_>, now: Timestamp) {
     // Fails if the table's content says that another administrator is active.
     drop(gate.administer());
     let mut administrator = gate.take_over();

@@ -94,9 +94,9 @@ fn read_key(text: &[u8]) -> bool {
                 (parts.prefix, parts.env),
                 (expected.prefix.as_str(), expected.env.as_str())
             );
-            assert_eq!(parts.id.number(), expected.key_id);
-            assert_eq!(parts.id.to_string(), model::key_id_text(expected.key_id));
-            assert_eq!(parts.id.to_string().parse(), Ok(parts.id));
+            assert_eq!(parts.key_id.number(), expected.key_id);
+            assert_eq!(parts.key_id.to_string(), model::key_id_text(expected.key_id));
+            assert_eq!(parts.key_id.to_string().parse(), Ok(parts.key_id));
             assert_eq!(hint, model::hint(core::str::from_utf8(text).unwrap(), &expected));
             true
         }

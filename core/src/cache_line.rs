@@ -2,33 +2,34 @@
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// Words in a [`Line`].
-pub(crate) const LINE_WORDS: usize = 8;
+/// Words in a [`CacheLine`].
+pub(crate) const CACHE_LINE_WORDS: usize = 8;
 
-/// Bytes in a [`Line`].
-pub const LINE_LEN: usize = 64;
+/// Bytes in a [`CacheLine`].
+pub const CACHE_LINE_LEN: usize = 64;
 
 /// One cache line of eight atomic words: 64 bytes, aligned to 64 bytes. Tables are slices of lines
 /// and contain no pointers, so the lines may be a `static`, a heap block or a mapped file.
 ///
 /// ```
-/// use keytally_core::Line;
-/// static MEMORY: [Line; 80] = [const { Line::new() }; 80];
+/// use keytally_core::CacheLine;
+/// static MEMORY: [CacheLine; 80] = [const { CacheLine::new() }; 80];
 /// assert_eq!(size_of_val(&MEMORY), 80 * 64);
 /// ```
 #[derive(Debug)]
 #[repr(C, align(64))]
-pub struct Line([AtomicU64; LINE_WORDS]);
+pub struct CacheLine([AtomicU64; CACHE_LINE_WORDS]);
 
 // The table format measures in lines, and a record is exactly one line.
 #[cfg(not(any(loom, shuttle)))]
-const _: () = assert!(size_of::<Line>() == LINE_LEN && align_of::<Line>() == LINE_LEN);
+const _: () =
+    assert!(size_of::<CacheLine>() == CACHE_LINE_LEN && align_of::<CacheLine>() == CACHE_LINE_LEN);
 
-impl Line {
+impl CacheLine {
     /// A line of zeros.
     #[cfg(not(any(loom, shuttle)))]
     pub const fn new() -> Self {
-        Self([const { AtomicU64::new(0) }; LINE_WORDS])
+        Self([const { AtomicU64::new(0) }; CACHE_LINE_WORDS])
     }
 
     /// A line of zeros.
@@ -45,7 +46,7 @@ impl Line {
 
     /// Returns all eight words.
     #[inline]
-    pub(crate) fn words(&self) -> &[AtomicU64; LINE_WORDS] {
+    pub(crate) fn words(&self) -> &[AtomicU64; CACHE_LINE_WORDS] {
         &self.0
     }
 
@@ -71,7 +72,7 @@ impl Line {
     }
 }
 
-impl Line {
+impl CacheLine {
     /// Stores `new` in the word at `index`, 0 to 7, if the word is `current`.
     ///
     /// # Errors
@@ -84,7 +85,7 @@ impl Line {
     }
 }
 
-impl Default for Line {
+impl Default for CacheLine {
     fn default() -> Self {
         Self::new()
     }
