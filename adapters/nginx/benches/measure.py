@@ -1,4 +1,4 @@
-"""Measures requests to nginx with and without the module, and writes a group of benches/results.json.
+"""Measures requests to nginx with and without the module, and writes a group of benches/RESULTS.md.
 
 `cargo xtask bench nginx` builds the module and sets the paths below. Each turn starts an nginx with
 one worker, which has a processor to itself, and sends it requests by wrk for a second. wrk and the
@@ -200,7 +200,7 @@ def measure(folder):
 
 
 def table(name, unit, title, about, rows):
-    """Returns a table of benches/results.json."""
+    """Returns a table of the group."""
     return {
         "name": f"nginx/{name}",
         "unit": unit,
