@@ -134,7 +134,7 @@
 #define KT_GATE_SIZE(keys) ((size_t)64 * (6 + KT_GATE_PLAN_SLOTS / 2 + (size_t)(keys)))
 
 
-/** The version of the table format. A table of another version is rejected with `KT_OTHER_FORMAT`. */
+/** The version of the table format. For another version, functions return `KT_OTHER_FORMAT`. */
 #define KT_TABLE_FORMAT 1
 
 /**

@@ -1,6 +1,7 @@
-/* Measures checks from C. Reads lines "limiter TIMES", "limiter-in-turn TIMES", "gate TIMES" and "gate-in-turn TIMES" from
- * standard input. For each line, it makes TIMES calls and prints the processor time that they took,
- * in nanoseconds. With "-in-turn", each call depends on the verdict of the previous call. */
+/* Measures checks from C. Reads lines "limiter TIMES", "limiter-in-turn TIMES", "gate TIMES" and
+ * "gate-in-turn TIMES" from standard input. For each line, it makes TIMES calls and prints the
+ * processor time that they took, in nanoseconds. With "-in-turn", each call depends on the verdict
+ * of the previous call. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,11 +39,13 @@ static kt_limiter limiter;
 static kt_gate gate;
 static kt_key key;
 
-/* Returns the index at which the text of the next call begins if it depends on this verdict. The index is always 0, since
- * a wait is shorter than 2^31 s, but the processor knows that only when it has the verdict. */
+/* Returns the index at which the text of the next call begins if it depends on this verdict. The
+ * index is always 0, since a wait is shorter than 2^31 s, but the processor knows that only when it
+ * has the verdict. */
 static size_t next_begin(const kt_verdict *verdict) { return verdict->retry_after_s >> 31; }
 
-/* Each of the following functions makes `times` calls and returns how many were admitted. `in_turn` is a compile-time constant. */
+/* Each of the following functions makes `times` calls and returns how many were admitted. `in_turn`
+ * is a compile-time constant. */
 
 static inline uint64_t call_limiter(uint64_t times, int in_turn) {
   static uint64_t now_ms = START_MS;

@@ -476,11 +476,11 @@ impl AsRef<[CacheLine]> for Lines {
     #[inline]
     fn as_ref(&self) -> &[CacheLine] {
         // SAFETY: The pointer is not NULL and aligned, and the range fits the address space:
-        // `Memory::lines` checked it, and it holds for a slice. `CacheLine` consists of atomics, for
-        // which every bit pattern is valid and which others may write at any time. The maker of the
-        // `Memory` guarantees that the memory exists and is used only as a table, and the contract
-        // in the header demands it for as long as the handle is used. A mapping is owned by the
-        // handle.
+        // `Memory::lines` checked it, and it holds for a slice. `CacheLine` consists of atomics,
+        // for which every bit pattern is valid and which others may write at any time. The maker of
+        // the `Memory` guarantees that the memory exists and is used only as a table, and the
+        // contract in the header demands it for as long as the handle is used. A mapping is owned
+        // by the handle.
         unsafe { slice::from_raw_parts(self.begin.as_ptr(), self.lines) }
     }
 }

@@ -14,7 +14,8 @@
 //! use keytally::{GateConfig, Gate, Name, NewKey, pepper};
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path().join("api.gate");
-//! let peppers = pepper::parse(&pepper::generate()?)?; // a server keeps its own: see `pepper::read_file`
+//! // A server keeps its own pepper: see `pepper::read_file`.
+//! let peppers = pepper::parse(&pepper::generate()?)?;
 //! let gate = Gate::create(&path, peppers, &GateConfig::default())?;
 //!
 //! let new = NewKey::new(42, Name::new("live").unwrap());
