@@ -45,8 +45,11 @@
 //! |---|---|
 //! | `portable-atomic` | 64-bit atomics where the target has none, from the crate of that name |
 //! | `unshared` | plain cells where the target has no 64-bit atomics; tables are then not `Sync` |
-//! | `serde` | `Serialize` for the values that programs log, `Deserialize` for those that they store |
+//! | `serde` | `Serialize` for values that programs log, `Deserialize` for those that they store |
 //! | `defmt` | `defmt::Format` for the values that firmware logs |
+//!
+//! No serialized or logged form contains a secret. That of a [`Verdict`] contains the reason why a
+//! key is invalid, which must not be disclosed to the client.
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]

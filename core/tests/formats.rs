@@ -5,7 +5,6 @@
 /// also deserialize.
 #[cfg(feature = "serde")]
 mod serde {
-    use keytally_core::decide;
     use keytally_core::{
         AdminError, AttachError, CacheLine, Charge, CreateError, Entropy, Flaw, FlawKind, Gate,
         GateConfig, Key, KeyId, KeyState, Name, NewKey, Outcome, Peppers, Plan, Policy, Quota,
@@ -22,14 +21,14 @@ mod serde {
     fn gate() -> Gate<Vec<CacheLine>> {
         let plans = [plan()];
         let config = GateConfig::new(4, Name::new("kt").unwrap(), &plans).with_hints(true);
-        let peppers = Peppers::new(&[[7; 32]]).unwrap();
+        let peppers = Peppers::new(&[[7_u8; 32]]).unwrap();
         let memory = (0..config.lines()).map(|_| CacheLine::new()).collect();
         Gate::init(memory, &config, peppers).unwrap()
     }
 
     fn issue(gate: &Gate<Vec<CacheLine>>) -> (Key, KeyId) {
-        let mut new = NewKey::new(42, Name::new("live").unwrap());
-        new.expires = Some(Timestamp::from_unix_s(7000));
+        let new =
+            NewKey::new(42, Name::new("live").unwrap()).with_expires(Timestamp::from_unix_s(7000));
         gate.administer().unwrap().issue(&new, Entropy::new([1; 24]), NOW).unwrap()
     }
 
@@ -148,7 +147,7 @@ mod serde {
         let error = from_str::<Policy>(r#""5/week""#).unwrap_err().to_string();
         assert!(error.contains("\"week\""), "{error}");
         assert!(from_str::<KeyId>("7").unwrap_err().to_string().contains("11 base62 characters"));
-        let plan = |name: &str| from_value::<Plan>(json!({"name": name, "policy": "1/s"}));
+        let plan = |name: &str| from_value::<Plan>(json!({"name": name, "policy": "1/second"}));
         assert!(plan("Pro").unwrap_err().to_string().contains("a-z, 0-9"));
         let too_long = "seventeen-letters";
         assert!(plan(too_long).unwrap_err().to_string().contains("at most 16 bytes"));

@@ -23,8 +23,11 @@ use serde_json::Value;
 use crate::command::{self, cargo};
 use crate::tools::Found;
 
-/// The libraries: the folder with the record, the package, and the name of rustdoc's file.
-const LIBRARIES: [(&str, &str, &str); 3] = [
+/// A library: the folder with the record, the package, and the name of rustdoc's file.
+type Library = (&'static str, &'static str, &'static str);
+
+/// The libraries. The first two have [`FEATURES`].
+const LIBRARIES: [Library; 3] = [
     ("core", "keytally-core", "keytally_core"),
     ("host", "keytally", "keytally"),
     ("cli", "keytally-cli", "keytally_cli"),
@@ -44,7 +47,10 @@ const PUBLIC_CRATES: [&str; 9] = [
     "zeroize",
 ];
 
-/// The features of `keytally` and `keytally-core` that add public items.
+/// How many of [`LIBRARIES`] have [`FEATURES`].
+const FEATURED_LIBRARIES: usize = 2;
+
+/// The features that add public items.
 const FEATURES: [&str; 2] = ["serde", "defmt"];
 
 /// The crates of [`FEATURES`], whose traits are the purpose of the features.
@@ -108,37 +114,43 @@ fn record(folder: &str) -> String {
 /// Reads the public items of all libraries, with the folder of each. Those that need a feature have
 /// [`FEATURE_MARK`].
 fn read_all() -> Result<Vec<(&'static str, Api)>> {
-    let mut libraries = read(&[])?;
-    let featured = read(&FEATURES)?;
+    let mut libraries = read(&LIBRARIES, &[], "target")?;
+    // Cargo does not document a library again if only the other reading has replaced its JSON.
+    let featured = read(&LIBRARIES[..FEATURED_LIBRARIES], &FEATURES, "target/api/features")?;
     for ((_, api), (_, featured)) in libraries.iter_mut().zip(featured) {
         api.add_featured(featured);
     }
     Ok(libraries)
 }
 
-/// Reads the public items of all libraries with these features.
-fn read(features: &[&str]) -> Result<Vec<(&'static str, Api)>> {
+/// Reads the public items of libraries with these features. The documentation goes to a folder of
+/// `target_folder`.
+fn read(
+    libraries: &[Library],
+    features: &[&str],
+    target_folder: &str,
+) -> Result<Vec<(&'static str, Api)>> {
     let folder = std::path::absolute("target/api")?;
     fs::create_dir_all(&folder)?;
     let rustdoc = folder.join("rustdoc");
     fs::write(&rustdoc, "#!/bin/sh\nRUSTC_BOOTSTRAP=1 exec rustdoc \"$@\"\n")?;
     fs::set_permissions(&rustdoc, fs::Permissions::from_mode(0o755))?;
     let mut doc = cargo();
-    doc.args(["doc", "--no-deps", "--lib"])
-        .args(LIBRARIES.iter().flat_map(|(_, package, _)| ["--package", package]));
+    doc.args(["doc", "--no-deps", "--lib", "--target-dir", target_folder])
+        .args(libraries.iter().flat_map(|(_, package, _)| ["--package", package]));
     for feature in features {
         doc.args(["--features", &format!("keytally/{feature}")]);
     }
-    let permitted = if features.is_empty() { &[][..] } else { &FEATURE_CRATES };
+    let permitted = if features.is_empty() { &[][..] } else { &FEATURE_CRATES[..] };
     doc.env("RUSTDOC", rustdoc).env("RUSTDOCFLAGS", "-Z unstable-options --output-format json");
     command::run(doc)?;
-    let read = |(folder, _, name)| {
-        let path = format!("target/doc/{name}.json");
+    let read = |&(folder, _, name): &Library| {
+        let path = format!("{target_folder}/doc/{name}.json");
         let text = fs::read_to_string(&path).with_context(|| format!("rustdoc wrote no {path}"))?;
         let json = serde_json::from_str(&text).with_context(|| format!("{path} is not JSON"))?;
         Ok((folder, Api::read(&json, permitted).with_context(|| format!("cannot read {path}"))?))
     };
-    LIBRARIES.into_iter().map(read).collect()
+    libraries.iter().map(read).collect()
 }
 
 /// The public items of a library.
