@@ -10,6 +10,7 @@ use crate::arguments::HELP_HINT;
 use crate::commands::Command;
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
+use crate::redactor::Redactor;
 use crate::status::{FAILED, Status};
 
 /// Commands that a program has in addition to those of this crate.
