@@ -279,7 +279,9 @@ impl<'a> Reader<'a> {
         if implemented == "StructuralPartialEq" {
             return;
         }
-        let generics = generics(&inner["generics"]);
+        // defmt's derive adds bounds on the types of fields. Without parameters, they always hold.
+        let has_parameters = each(&inner["generics"]["params"]).next().is_some();
+        let generics = if has_parameters { generics(&inner["generics"]) } else { String::new() };
         let line = format!(
             "impl{generics} {implemented} for {path}{}",
             arguments(&inner["for"]["resolved_path"]["args"])
@@ -621,7 +623,10 @@ mod tests {
 
     #[test]
     fn crate_of_a_feature_is_permitted_with_the_feature() {
-        let format = json!({ "inner": { "impl": { "trait": { "path": "Format", "id": 100 } } } });
+        let bound = json!({ "bound_predicate": { "type": { "primitive": "u8" }, "bounds": [] } });
+        let format = json!({ "inner": { "impl": {
+            "trait": { "path": "Format", "id": 100 }, "generics": { "where_predicates": [bound] },
+        } } });
         let items = [structure(&[2]), format];
         assert_eq!(read(1, &items).faults.len(), 1);
         let featured = read_with(&["heapless"], 1, &items);
