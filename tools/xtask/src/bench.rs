@@ -183,7 +183,7 @@ fn compare(results: &Results, targets: &str) -> Result<String> {
 }
 
 /// The pages with tables of results.
-const PAGES: [&str; 3] = ["README.md", "host/README.md", PERFORMANCE];
+const PAGES: [&str; 2] = ["README.md", PERFORMANCE];
 
 /// The page with plots.
 const PERFORMANCE: &str = "docs/PERFORMANCE.md";
