@@ -6,7 +6,7 @@
 //! SHA-256's compression, for which some processors have instructions. Paths in cache lines count
 //! what a check reads from memory, in valgrind's model of a processor.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -137,12 +137,12 @@ pub(crate) fn built(package: &[&str], file: &str) -> Result<PathBuf> {
         .with_context(|| format!("cargo built no {file}"))
 }
 
-/// Returns the count and the description of each path.
-fn budgets<'t>(text: &'t str) -> Result<BTreeMap<&'t str, (u64, &'t str)>> {
+/// Returns each path, its count and its description.
+fn budgets<'t>(text: &'t str) -> Result<Vec<(&'t str, u64, &'t str)>> {
     let budget = |line: &'t str| {
         let (path, rest) = line.split_once(' ')?;
         let (count, about) = rest.trim_start().split_once("  ")?;
-        Some((path, (count.parse().ok()?, about)))
+        Some((path, count.parse().ok()?, about))
     };
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines.map(|line| budget(line).with_context(|| format!("not a budget: {line}"))).collect()
@@ -160,11 +160,11 @@ fn compare(recorded: &str, present: &str) -> Result<String> {
     let allowed = |count: u64| count + count * permille / 1000 + more;
     let (recorded, present) = (budgets(recorded)?, budgets(present)?);
     ensure!(
-        recorded.keys().eq(present.keys()),
+        recorded.iter().map(|(path, ..)| path).eq(present.iter().map(|(path, ..)| path)),
         "{FILE} names other paths than {PROGRAM}: {RECORD}"
     );
     let (mut faults, mut note) = (String::new(), String::new());
-    for ((path, (count, about)), (budget, _)) in present.iter().zip(recorded.values()) {
+    for ((path, count, about), (_, budget, _)) in present.iter().zip(&recorded) {
         if *count > allowed(*budget) {
             faults += &format!("{path} takes {count}; its budget is {budget} ({about})\n");
         } else if same && allowed(*count) < *budget {
