@@ -694,7 +694,7 @@ fn a_foreign_key_may_look_like_ours() {
     let mut typo = ours.expose().to_owned().into_bytes();
     let last = typo.len() - 1;
     typo[last] = if typo[last] == b'0' { b'1' } else { b'0' };
-    // A key of our form with a wrong checksum has the reason `Checksum`, also in a gate with
+    // A key of Keytally's form with a wrong checksum has the reason `Checksum`, also in a gate with
     // imported keys.
     gate.administer().unwrap().import(b"sk-proj-0123456789abcdef", &new_key("pro"), at(0)).unwrap();
     assert_eq!(gate.check(Some(&typo), 1, at(0)).reason(), Some(Reason::Checksum));

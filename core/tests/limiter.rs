@@ -182,7 +182,7 @@ fn locks_of_killed_inserters_are_taken_over() {
     assert_eq!(limiter.live_subjects(at(0)), u64::from(capacity));
 }
 
-/// The slots of a table, each as tag and tally: after a header of two lines, before the lock words.
+/// The slots of a table, each as owner word and tally: after a header of two lines, before the lock words.
 fn slots(memory: &[CacheLine], limiter: &Limiter<&[CacheLine]>) -> Vec<[u64; 2]> {
     let lines = usize::try_from(limiter.slots_total()).unwrap() / 4;
     let words = memory[2..2 + lines].iter().flat_map(|line| (0..8).map(|word| line.load(word)));

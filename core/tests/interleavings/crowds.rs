@@ -22,10 +22,10 @@ fn draw<T: Copy>(choices: &[T]) -> T {
 /// Every step of an insertion.
 const STEPS: [Stop; 6] = [
     Stop::BucketLocked,
-    Stop::ReservationsVoided,
+    Stop::ReservationsCanceled,
     Stop::SlotReserved,
-    Stop::LocksConfirmed,
-    Stop::FingerprintWritten,
+    Stop::LocksChecked,
+    Stop::OwnerWritten,
     Stop::FirstCharge,
 ];
 

@@ -328,10 +328,10 @@ mod stops {
     /// Every step of an insertion.
     const STEPS: [Stop; 6] = [
         Stop::BucketLocked,
-        Stop::ReservationsVoided,
+        Stop::ReservationsCanceled,
         Stop::SlotReserved,
-        Stop::LocksConfirmed,
-        Stop::FingerprintWritten,
+        Stop::LocksChecked,
+        Stop::OwnerWritten,
         Stop::FirstCharge,
     ];
 
