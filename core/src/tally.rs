@@ -205,9 +205,10 @@ impl Layout {
         self.counts.bits
     }
 
-    /// Returns the largest limit of the window at `index` for which this layout has room.
-    pub fn max_limit(&self, index: usize) -> u32 {
-        self.counts.masks[index]
+    /// Returns the largest limit of the window at `index` for which this layout has room; `None` if
+    /// the layout has no such window.
+    pub fn max_limit(&self, index: usize) -> Option<u32> {
+        self.counts.masks[..self.len()].get(index).copied()
     }
 
     /// Returns the units that count against the limit of the window at `index`, as

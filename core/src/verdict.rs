@@ -69,12 +69,10 @@ impl Verdict {
         &self.quotas
     }
 
-    /// Returns the units left in the longest window; 0 if no tally was read.
-    pub fn remaining(&self) -> u32 {
-        match self.quotas.len() {
-            0 => 0,
-            len => self.quotas.remaining(len - 1),
-        }
+    /// Returns the units left in the longest window; `None` if no tally was read.
+    pub fn remaining(&self) -> Option<u32> {
+        let longest = self.quotas.len().checked_sub(1)?;
+        Some(self.quotas.remaining(longest))
     }
 
     /// Returns the time at which a retry can succeed; `None` unless the outcome is

@@ -352,7 +352,7 @@ fn a_correction_costs_at_most_one_window_each_time() {
                     assert_eq!(table.correct(ms(NOON_MS)) > 0, locked, "{policy} {wrong} {round}");
                     let here = table.check(0, ms(NOON_MS));
                     assert_eq!((here.is_admitted(), here.clock_ahead_s()), (true, 0));
-                    assert!(here.remaining() <= policy.quotas().last().unwrap().limit);
+                    assert!(here.remaining().unwrap() <= policy.quotas().last().unwrap().limit);
                 }
                 admitted.assert_within(&policy, wrong_checks);
                 // In the next window, the whole limit is available again.

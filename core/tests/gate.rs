@@ -79,7 +79,7 @@ fn issued_key_is_charged_until_it_is_denied() {
     for used in 1..=3 {
         let verdict = check(&gate, &key, at(0));
         assert!(!verdict.quotas().is_empty());
-        assert_eq!((verdict.outcome(), verdict.remaining()), (Outcome::Admitted, 10 - used));
+        assert_eq!((verdict.outcome(), verdict.remaining()), (Outcome::Admitted, Some(10 - used)));
         let holder = verdict.holder().unwrap();
         assert_eq!((holder.key_id, holder.account), (key_id, 42));
         assert_eq!(gate.env(holder.env).unwrap().as_str(), "live");
@@ -162,8 +162,8 @@ fn both_secrets_of_a_rotated_key_spend_one_quota() {
     assert!(check(&gate, &old, at(0)).is_admitted());
     let new = gate.administer().unwrap().rotate(key_id, end(30), false, entropy(), at(0)).unwrap();
     assert_eq!(parse_key(new.expose().as_bytes()).unwrap().key_id, key_id);
-    assert_eq!(check(&gate, &new, at(1)).remaining(), 8);
-    assert_eq!(check(&gate, &old, at(29)).remaining(), 7);
+    assert_eq!(check(&gate, &new, at(1)).remaining(), Some(8));
+    assert_eq!(check(&gate, &old, at(29)).remaining(), Some(7));
     assert_eq!(check(&gate, &new, at(29)).outcome(), Outcome::Denied);
     assert_eq!(check(&gate, &old, at(30)).reason(), Some(Reason::Expired));
     assert!(check(&gate, &new, at(60)).is_admitted());
@@ -366,7 +366,7 @@ fn imported_key_rotates_into_a_key_of_our_form() {
     let verdict = gate.check(Some(foreign), 1, at(0));
     assert_eq!(
         (verdict.remaining(), verdict.holder().map(|holder| holder.key_id)),
-        (19, Some(key_id))
+        (Some(19), Some(key_id))
     );
     assert_eq!(
         gate.check(Some(b"sk-proj-0123456789abcdeg"), 1, at(0)).reason(),
@@ -376,8 +376,8 @@ fn imported_key_rotates_into_a_key_of_our_form() {
     assert_eq!(again, Err(AdminError::AlreadyImported(key_id)));
 
     let ours = gate.administer().unwrap().rotate(key_id, end(60), false, entropy(), at(0)).unwrap();
-    assert_eq!(check(&gate, &ours, at(1)).remaining(), 18);
-    assert_eq!(gate.check(Some(foreign), 1, at(2)).remaining(), 17);
+    assert_eq!(check(&gate, &ours, at(1)).remaining(), Some(18));
+    assert_eq!(gate.check(Some(foreign), 1, at(2)).remaining(), Some(17));
     assert_eq!(gate.check(Some(foreign), 1, at(60)).reason(), Some(Reason::Expired));
     let both = Gate::attach(&memory[..], peppers(&[OLD, NEW])).unwrap();
     let again = both.administer().unwrap().import(foreign, &new_key("pro"), at(0));
@@ -466,14 +466,14 @@ fn keys_change_plans_and_plans_change_limits_with_counts_kept() {
     }
     assert!(!check(&gate, &key, at(0)).is_admitted());
     gate.administer().unwrap().assign(key_id, "pro").unwrap();
-    assert_eq!(check(&gate, &key, at(0)).remaining(), 16);
+    assert_eq!(check(&gate, &key, at(0)).remaining(), Some(16));
     let raised = Plan::new("pro", "100/minute, 200/hour".parse().unwrap()).unwrap();
     gate.administer().unwrap().set_plan(&raised).unwrap();
-    assert_eq!(check(&gate, &key, at(0)).remaining(), 195);
+    assert_eq!(check(&gate, &key, at(0)).remaining(), Some(195));
     let lowered = Plan::new("pro", "1/minute, 2/hour".parse().unwrap()).unwrap();
     gate.administer().unwrap().set_plan(&lowered).unwrap();
     let verdict = check(&gate, &key, at(0));
-    assert_eq!((verdict.outcome(), verdict.remaining()), (Outcome::Denied, 0));
+    assert_eq!((verdict.outcome(), verdict.remaining()), (Outcome::Denied, Some(0)));
 
     let mut administrator = gate.administer().unwrap();
     assert_eq!(administrator.assign(key_id, "gold"), Err(AdminError::NoSuchPlan));
@@ -485,7 +485,7 @@ fn keys_change_plans_and_plans_change_limits_with_counts_kept() {
         Err(AdminError::PlanLimit { limit: 4_000_000, .. })
     ));
     // The largest limit that the count can hold, and one more.
-    let max = gate.layout().max_limit(1);
+    let max = gate.layout().max_limit(1).unwrap();
     let limit =
         |limit| Plan::new("pro", format!("5/minute, {limit}/hour").parse().unwrap()).unwrap();
     assert_eq!(administrator.set_plan(&limit(max)), Ok(()));
@@ -508,10 +508,10 @@ fn a_holder_of_the_key_id_refunds_settles_and_resets() {
     let gate = attach(&memory);
     let (key, key_id) = issue(&gate);
     let charge = gate.check(Some(key.expose().as_bytes()), 3, at(0)).charge().unwrap();
-    assert_eq!(gate.refund(key_id, charge, at(0)).unwrap().remaining(), 10);
+    assert_eq!(gate.refund(key_id, charge, at(0)).unwrap().remaining(), Some(10));
     let charge = gate.check(Some(key.expose().as_bytes()), 1, at(0)).charge().unwrap();
     assert_eq!(gate.settle(key_id, charge, 9, at(0)).unwrap().uncharged(), 6);
-    assert_eq!(gate.reset(key_id, at(0)).unwrap().remaining(), 10);
+    assert_eq!(gate.reset(key_id, at(0)).unwrap().remaining(), Some(10));
     let unknown = KeyId::from_number(key_id.number() ^ 1).unwrap();
     assert_eq!(gate.refund(unknown, Charge { cost: 1, at: at(0) }, at(0)), None);
 }
@@ -699,7 +699,7 @@ fn a_foreign_key_may_look_like_ours() {
     gate.administer().unwrap().import(b"sk-proj-0123456789abcdef", &new_key("pro"), at(0)).unwrap();
     assert_eq!(gate.check(Some(&typo), 1, at(0)).reason(), Some(Reason::Checksum));
     gate.administer().unwrap().import(&typo, &new_key("pro"), at(0)).unwrap();
-    assert_eq!(gate.check(Some(&typo), 1, at(0)).remaining(), 19);
+    assert_eq!(gate.check(Some(&typo), 1, at(0)).remaining(), Some(19));
 }
 
 #[test]

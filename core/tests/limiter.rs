@@ -54,7 +54,7 @@ fn a_peek_a_refused_cost_and_a_free_request_take_no_slot() {
     assert!(limiter.peek(b"a", 3, at(0)).is_admitted());
     assert!(limiter.check(b"a", 0, at(0)).is_admitted());
     assert_eq!(limiter.check(b"a", 4, at(0)).outcome(), Outcome::TooCostly);
-    assert_eq!(limiter.reset(b"a", at(0)).remaining(), 3);
+    assert_eq!(limiter.reset(b"a", at(0)).remaining(), Some(3));
     assert_eq!(limiter.live_subjects(at(0)), 0);
 }
 
@@ -62,11 +62,11 @@ fn a_peek_a_refused_cost_and_a_free_request_take_no_slot() {
 fn what_was_charged_can_be_given_back_settled_and_forgotten() {
     let limiter = limiter("10/minute", 8);
     let charge = limiter.check(b"a", 6, at(0)).charge().unwrap();
-    assert_eq!(limiter.refund(b"a", charge, at(1)).remaining(), 10);
+    assert_eq!(limiter.refund(b"a", charge, at(1)).remaining(), Some(10));
     let charge = limiter.check(b"a", 6, at(2)).charge().unwrap();
     let settled = limiter.settle(b"a", charge, 13, at(3));
-    assert_eq!((settled.uncharged(), settled.remaining()), (3, 0));
-    assert_eq!(limiter.reset(b"a", at(4)).remaining(), 10);
+    assert_eq!((settled.uncharged(), settled.remaining()), (3, Some(0)));
+    assert_eq!(limiter.reset(b"a", at(4)).remaining(), Some(10));
     assert_eq!(limiter.peek(b"a", 10, at(4)).outcome(), Outcome::Admitted);
 }
 
@@ -130,7 +130,11 @@ fn slots_of_expired_subjects_are_used_again() {
             for left in [2, 1, 0] {
                 let verdict = limiter.check(&name, 1, at(u64::from(minute) * 120));
                 let now = (verdict.outcome(), verdict.remaining());
-                assert_eq!(now, (Outcome::Admitted, left), "minute {minute}, subject {subject}");
+                assert_eq!(
+                    now,
+                    (Outcome::Admitted, Some(left)),
+                    "minute {minute}, subject {subject}"
+                );
             }
         }
     }
@@ -204,9 +208,12 @@ fn reservation_of_a_killed_inserter_counts_for_no_subject() {
     let slot = slots(&memory, &limiter).iter().position(|slot| slot[1] != 0).unwrap();
     reserve(&memory, slot);
     assert_eq!(limiter.live_subjects(at(0)), 0);
-    assert_eq!(limiter.peek(b"a", 3, at(0)).remaining(), 3);
-    assert_eq!(limiter.check(b"a", 1, at(0)).remaining(), 2);
-    assert_eq!((limiter.check(b"a", 1, at(0)).remaining(), limiter.live_subjects(at(0))), (1, 1));
+    assert_eq!(limiter.peek(b"a", 3, at(0)).remaining(), Some(3));
+    assert_eq!(limiter.check(b"a", 1, at(0)).remaining(), Some(2));
+    assert_eq!(
+        (limiter.check(b"a", 1, at(0)).remaining(), limiter.live_subjects(at(0))),
+        (Some(1), 1)
+    );
     assert!(
         slots(&memory, &limiter).iter().all(|slot| slot[1] != u64::MAX),
         "the reservation is gone"
