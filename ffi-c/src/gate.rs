@@ -431,7 +431,7 @@ pub extern "C" fn kt_gate_peek(
         let (gate, target) = (gate.in_force()?, verdict_out.target()?);
         let api_key = api_key.optional(api_key_len)?;
         with_clock!(gate.clock.time(now_ms)?, |clock| {
-            target.put_verdict(&gate.peek(api_key, cost, clock));
+            target.put_peeked(&gate.peek(api_key, cost, clock));
         });
         Ok(())
     })

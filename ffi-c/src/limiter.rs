@@ -249,7 +249,7 @@ pub extern "C" fn kt_limiter_peek(
         let (limiter, target) = (limiter.state()?, verdict_out.target()?);
         let subject = subject.slice(subject_len)?;
         with_clock!(limiter.clock.time(now_ms)?, |clock| {
-            target.put_verdict(&limiter.table.peek(subject, cost, clock));
+            target.put_peeked(&limiter.table.peek(subject, cost, clock));
         });
         Ok(())
     })

@@ -113,11 +113,14 @@ mirrored! {
     pub enum kt_reason {
         /// The key is not invalid.
         KT_REASON_NONE = 0 => c"none",
-        /// The text does not have the form of a key of this gate.
+        /// The text does not have this library's form, and cannot be an imported key: the gate has
+        /// none, or the text has fewer than 16 or more than 256 bytes.
         KT_REASON_MALFORMED = 1 => c"malformed",
-        /// The checksum of a well-formed key is wrong, as after a typing error.
+        /// The text has this library's form and a wrong checksum, as after a typing error. No
+        /// imported key has this text.
         KT_REASON_CHECKSUM = 2 => c"checksum",
-        /// No key of this gate has this key id.
+        /// No key of this gate has this key id. For a text without this library's form: the gate
+        /// has imported keys, and none under a pepper of this process has this text.
         KT_REASON_UNKNOWN = 3 => c"unknown",
         /// The key id exists, and the secret is another.
         KT_REASON_WRONG_SECRET = 4 => c"wrong_secret",
@@ -212,7 +215,7 @@ plain! {
         pub quota_count: u8,
         /// Zero.
         pub reserved_8_: u8,
-        /// What was charged. Its cost is 0 unless admitted.
+        /// What was charged. Its cost is 0 unless a check was admitted, so also after a peek.
         pub charge: kt_charge,
         /// The caller's time in Unix milliseconds: the explicit time, or the last reading of the
         /// system clock.
@@ -301,11 +304,25 @@ impl Target<'_, kt_quota> {
 }
 
 impl Target<'_, kt_verdict> {
+    /// Writes the verdict of a check, settle, refund or reset.
+    #[inline(always)]
+    pub(crate) fn put_verdict(self, verdict: &Verdict) {
+        self.put::<true>(verdict);
+    }
+
+    /// Writes the verdict of a peek, whose charge has the cost 0.
+    #[inline(always)]
+    pub(crate) fn put_peeked(self, verdict: &Verdict) {
+        self.put::<false>(verdict);
+    }
+
     /// Writes a verdict member by member. A copy of the whole struct would wait for all the stores
     /// that made it, which is most of the time that a call from C takes.
+    ///
+    /// `CHARGES` is known at compile time, so a check does not examine whether it was a peek.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
-    pub(crate) fn put_verdict(self, verdict: &Verdict) {
+    fn put<const CHARGES: bool>(self, verdict: &Verdict) {
         let out = self.zeroed();
         out.outcome = Number(verdict.outcome() as u8);
         out.reason = Number(verdict.reason().map_or(0, |reason| reason as u8));
@@ -320,7 +337,7 @@ impl Target<'_, kt_verdict> {
         }
         out.quota_count = u8::try_from(verdict.quotas().len()).unwrap_or(0);
         out.charge.at_ms = verdict.quotas().time().unix_ms();
-        if verdict.is_admitted() {
+        if CHARGES && verdict.is_admitted() {
             out.charge.cost = verdict.cost();
         }
         out.now_ms = verdict.now().unix_ms();

@@ -321,7 +321,9 @@ impl Verdict {
         )
     }
 
-    /// The charge, for a later ``refund`` or ``settle``; ``None`` unless the request was admitted.
+    /// The charge, for a later ``refund`` or ``settle``.
+    ///
+    /// ``None`` unless this is the verdict of an admitted check. A peek charges nothing.
     #[getter]
     fn charge(&self) -> Option<Charge> {
         let cost = self.either(keytally::Verdict::cost, |values| values.cost);

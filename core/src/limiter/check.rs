@@ -33,6 +33,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         self.decide_on(self.subject(subject), cost, clock, false, |word, now| {
             decide::peek(&self.layout, &self.limits, word, now, cost)
         })
+        .without_charge()
     }
 
     /// Returns the units of `charge` to the windows that still count them. Refund each charge once.
@@ -40,6 +41,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         self.decide_on(self.subject(subject), 0, clock, false, |word, now| {
             decide::refund(&self.layout, &self.limits, word, now, charge)
         })
+        .without_charge()
     }
 
     /// Replaces an estimate by the actual cost: refunds the difference, or charges it as far as
@@ -57,6 +59,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         self.decide_on(self.subject(subject), 0, clock, true, |word, now| {
             decide::settle(&self.layout, &self.limits, word, now, estimate, actual)
         })
+        .without_charge()
     }
 
     /// Sets all counts of the subject to 0.
@@ -64,6 +67,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         self.decide_on(self.subject(subject), 0, clock, false, |word, now| {
             decide::reset(&self.layout, &self.limits, word, now)
         })
+        .without_charge()
     }
 
     /// Corrects every tally that is ahead of the clock by more than 60 s, and keeps its counts.
