@@ -29,7 +29,7 @@ pub struct Holder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     pub(crate) outcome: Outcome,
-    note: Note,
+    pub(crate) note: Note,
     pub(crate) holder: Option<Holder>,
     pub(crate) quotas: Quotas,
     pub(crate) cost: u32,
@@ -42,7 +42,7 @@ pub struct Verdict {
 /// What a verdict reports beside its outcome. As one byte that is constant in a check, it costs no
 /// instruction there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Note {
+pub(crate) enum Note {
     /// Nothing.
     None,
     /// Nothing was charged, although the outcome is [`Outcome::Admitted`].
