@@ -73,7 +73,7 @@ impl<'py> FromPyObject<'_, 'py> for ChargeArgument {
     fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
         if value.is_none() {
             return Err(PyValueError::new_err(
-                "charge is None: only an admitted verdict has one; check verdict.admitted first",
+                "charge is None: only the verdict of an admitted check has one; check verdict.admitted first",
             ));
         }
         let charge = value.cast::<Charge>()?.get();

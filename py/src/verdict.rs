@@ -279,10 +279,10 @@ impl Verdict {
         self.longest().map(|quota| quota.limit)
     }
 
-    /// The units left in the longest window; 0 without quotas, as for an invalid key.
+    /// The units left in the longest window; ``None`` without quotas, as for an invalid key.
     #[getter]
-    fn remaining(&self) -> u32 {
-        self.longest().map_or(0, |quota| quota.remaining)
+    fn remaining(&self) -> Option<u32> {
+        self.longest().map(|quota| quota.remaining)
     }
 
     /// The time at which the last unit in the longest window stops counting, in Unix seconds.
@@ -321,7 +321,9 @@ impl Verdict {
         )
     }
 
-    /// The charge, for a later ``refund`` or ``settle``; ``None`` unless the request was admitted.
+    /// The charge, for a later ``refund`` or ``settle``.
+    ///
+    /// ``None`` unless this is the verdict of an admitted check. A peek charges nothing.
     #[getter]
     fn charge(&self) -> Option<Charge> {
         let cost = self.either(keytally::Verdict::cost, |values| values.cost);

@@ -74,9 +74,12 @@ def test_refund_settle_reset_change_counts(gate, now):
     verdict = gate.check(key, 10, now=now)
     assert gate.refund(verdict.key_id, verdict.charge, now=now).remaining == 980
     assert gate.reset(verdict.key_id, now=now).remaining == 1000
+    peeked = gate.peek(key, 10, now=now)
+    assert (peeked.admitted, peeked.charge) == (True, None)
+    assert gate.check("x", now=now).remaining is None
     denied = gate.check(key, 101, now=now)
     assert (denied.outcome, denied.charge, denied.status) == ("too_costly", None, 429)
-    with pytest.raises(ValueError, match="only an admitted verdict has one"):
+    with pytest.raises(ValueError, match="only the verdict of an admitted check has one"):
         gate.refund(denied.key_id, denied.charge)
     with pytest.raises(ValueError, match="key_id is None"):
         gate.refund(gate.check("x").key_id, verdict.charge)

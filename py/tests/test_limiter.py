@@ -44,6 +44,7 @@ def test_refund_settle_reset_change_counts(now):
     assert limiter.peek("a", now=now).outcome == "denied"
     assert limiter.reset("a", now=now).remaining == 10
     charge = limiter.check("a", 4, now=now).charge
+    assert limiter.peek("a", 4, now=now).charge is None
     assert limiter.refund("a", charge, now=now).remaining == 10
 
 
