@@ -48,6 +48,7 @@ mod native;
 mod nginx;
 mod packages;
 mod panics;
+mod product;
 mod purity;
 mod python;
 mod rules;

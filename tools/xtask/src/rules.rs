@@ -1,4 +1,5 @@
-//! The suite `rules`: unsafe code, clock reads and atomics are only in named files.
+//! The suite `rules`: unsafe code, clock reads and atomics are only in named files, and the
+//! product does not depend on the folders around it.
 //!
 //! Clippy rejects clock reads and atomics, too, but an `expect` in any file lifts its ban.
 
@@ -7,6 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::product;
 use crate::source::{TestItems, lines_of, rust_files, words};
 use crate::targets::{WORKSPACES, list, metadata_of, text};
 use crate::tools::Found;
@@ -89,6 +91,7 @@ const RULES: &[Rule] = &[
 
 /// Checks every source file of the workspaces against every rule.
 pub(crate) fn check(_: &[Found]) -> Result<String> {
+    product::check()?;
     let sources = sources()?;
     let faults =
         RULES.iter().map(|rule| rule.faults(&sources)).collect::<Result<Vec<_>>>()?.concat();
