@@ -157,7 +157,7 @@ def test_key_expires_at_its_time(gate, now):
     for value, sentence in [
         (dt.timedelta(0), "expires is 0:00:00, and must be a time after now"),
         (past, r"expires is 2020-01-01 00:00:00\+00:00, and must be a time after now"),
-        (dt.timedelta(days=40_000), "expires is 40000 days, 0:00:00, and must be at most 2106-02-07"),
+        (dt.timedelta(days=40_000), "expires is 40000 days, 0:00:00, and must be at most 2106"),
     ]:
         with pytest.raises(ValueError, match=sentence):
             gate.issue(42, expires=value)
