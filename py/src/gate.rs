@@ -99,7 +99,7 @@ const WAIT: WaitTime = WaitTime(Duration::from_secs(10));
 #[pymethods]
 impl Gate {
     #[new]
-    #[pyo3(signature = (*_args, **_kwargs))]
+    #[pyo3(signature = (*_args, **_kwargs), text_signature = None)]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
         Err(PyTypeError::new_err(
             "Gate has no constructor; call Gate.in_memory, Gate.create or Gate.open",
