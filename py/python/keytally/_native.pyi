@@ -88,7 +88,7 @@ class QuotaState:
     @property
     def name(self) -> str: ...
     @property
-    def reset(self) -> int: ...
+    def reset_unix_s(self) -> int: ...
     @property
     def lacking(self) -> bool: ...
     def __reduce__(self) -> tuple[object, tuple[tuple[object, ...]]]: ...
@@ -121,7 +121,7 @@ class Verdict:
         | None
     ): ...
     @property
-    def status(self) -> Literal[200, 401, 429, 503]: ...
+    def http_status(self) -> Literal[200, 401, 429, 503]: ...
     @property
     def body(self) -> bytes: ...
     @property
@@ -145,9 +145,9 @@ class Verdict:
     @property
     def remaining(self) -> int | None: ...
     @property
-    def reset(self) -> int | None: ...
+    def reset_unix_s(self) -> int | None: ...
     @property
-    def retry_after(self) -> int | None: ...
+    def retry_after_s(self) -> int | None: ...
     @property
     def clock_ahead_s(self) -> int: ...
     @property
@@ -162,7 +162,8 @@ class Verdict:
 
 @final
 class Limiter:
-    def __new__(cls, policy: str | Policy, capacity: int = 100000) -> Limiter: ...
+    @staticmethod
+    def in_memory(policy: str | Policy, capacity: int = 100000) -> Limiter: ...
     @staticmethod
     def create(
         path: str | PathLike[str], policy: str | Policy, capacity: int = 100000
@@ -185,7 +186,7 @@ class Limiter:
     def settle(
         self,
         subject: str | bytes,
-        charge: Charge | None,
+        estimate: Charge | None,
         actual: int,
         *,
         now: float | datetime | None = None,
@@ -239,7 +240,7 @@ class Gate:
     def settle(
         self,
         key_id: str | None,
-        charge: Charge | None,
+        estimate: Charge | None,
         actual: int,
         *,
         now: float | datetime | None = None,
@@ -253,7 +254,7 @@ class Gate:
         plan: str | None = None,
         expires: datetime | timedelta | None = None,
         now: float | datetime | None = None,
-        timeout: timedelta | float = 10,
+        wait: timedelta | float = 10,
     ) -> Key: ...
     def import_keys(
         self,
@@ -264,7 +265,7 @@ class Gate:
         plan: str | None = None,
         expires: datetime | timedelta | None = None,
         now: float | datetime | None = None,
-        timeout: timedelta | float = 10,
+        wait: timedelta | float = 10,
     ) -> builtins.list[str]: ...
     def rotate(
         self,
@@ -273,17 +274,17 @@ class Gate:
         grace: timedelta | float,
         force: bool = False,
         now: float | datetime | None = None,
-        timeout: timedelta | float = 10,
+        wait: timedelta | float = 10,
     ) -> Key: ...
-    def revoke(self, key_id: str, *, timeout: timedelta | float = 10) -> None: ...
-    def assign(self, key_id: str, plan: str, *, timeout: timedelta | float = 10) -> None: ...
+    def revoke(self, key_id: str, *, wait: timedelta | float = 10) -> None: ...
+    def assign(self, key_id: str, plan: str, *, wait: timedelta | float = 10) -> None: ...
     def set_plan(
-        self, name: str, policy: str | Policy, *, timeout: timedelta | float = 10
+        self, name: str, policy: str | Policy, *, wait: timedelta | float = 10
     ) -> None: ...
     def list(self, *, now: float | datetime | None = None) -> builtins.list[KeyInfo]: ...
     def key(self, key_id: str, *, now: float | datetime | None = None) -> KeyInfo | None: ...
     def verify(
-        self, *, now: float | datetime | None = None, timeout: timedelta | float = 10
+        self, *, now: float | datetime | None = None, wait: timedelta | float = 10
     ) -> Report: ...
     def reopen(self) -> None: ...
     @property
