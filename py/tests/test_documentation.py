@@ -1,5 +1,6 @@
 """Every public name has documentation with examples that run."""
 
+import contextlib
 import inspect
 import os
 import re
@@ -89,6 +90,19 @@ BLOCK = re.compile(r"([^\n]*)\n\n```(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL
 MARK = "\n@@\n"
 
 
+def free_port():
+    """Return a free port that the kernel gives to no client.
+
+    A client that waits for a server could otherwise get the server's port as its own, and connect
+    to itself.
+    """
+    for port in range(20_000 + os.getpid() % 10_000, 32_768):
+        with socket.socket() as server, contextlib.suppress(OSError):
+            server.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no free port")
+
+
 def test_commands_of_the_tutorial_print_what_it_shows(tmp_path):
     """The blocks of the page are one script, by the rules of `services/server/tests/book.rs`."""
     assert [page for page in pages_with("sh,background") if "python" in page] == [
@@ -96,9 +110,7 @@ def test_commands_of_the_tutorial_print_what_it_shows(tmp_path):
     ]
     while time.time() % 3600 > 3570:  # otherwise, the counts of the hour may be reset
         time.sleep(1)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     script = "exec 2>&1\ntrap 'code=$?; trap \"\" TERM; kill 0; exit $code' EXIT\n"
     shown = []
     for before, language, block in BLOCK.findall(BOOK.joinpath("tutorial/python.md").read_text()):

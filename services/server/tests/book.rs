@@ -8,6 +8,8 @@
 //!
 //! `py/tests/test_documentation.py` does the same for the pages whose commands call Python.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use core::fmt::Write as _;
 use std::fs;
 use std::net::TcpListener;
@@ -16,8 +18,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The program of the tutorial.
+#[expect(clippy::std_instead_of_alloc, reason = "a program of users, who write std")]
 mod contacts {
-    include!("../examples/contacts.rs");
+    include!("programs/contacts.rs");
 
     pub(super) fn run() {
         main().unwrap();
@@ -27,7 +30,7 @@ mod contacts {
 /// The text between the outputs of two blocks.
 const MARK: &str = "\n@@\n";
 
-/// Set up a gate and a key for a page that does not create them.
+/// Sets up a gate and a key for a page that does not create them.
 const GATE: &str = "\
 export KEYTALLY_PEPPER=5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a
 keytally create api.gate --keys 100 > /dev/null
@@ -83,10 +86,17 @@ fn matches(line: &str, expected: &str) -> bool {
     rest.is_empty() || expected.ends_with('…')
 }
 
+/// Returns a free port that the kernel gives to no client. A client that waits for a server could
+/// otherwise get the server's port as its own, and connect to itself.
+fn free_port() -> u16 {
+    let first = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
+    (first..32_768).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
+}
+
 /// Runs the blocks of a page, and compares their outputs. Returns the number of blocks.
 fn run(page: &Path) -> usize {
     let text = fs::read_to_string(page).unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let port = free_port().to_string();
     // At the end, all processes of the group are ended. The test runs the program of the tutorial.
     let mut script = String::from(
         "exec 2>&1\ntrap 'code=$?; trap \"\" TERM; kill 0; exit $code' EXIT\n\
@@ -185,10 +195,10 @@ fn commands_of_the_book_run_and_print_what_pages_show() {
 }
 
 #[test]
-fn program_of_the_tutorial_is_the_example() {
+fn program_of_the_tutorial_is_the_tested_one() {
     let page = include_str!("../../../docs/tutorial/rust.md");
     let program = blocks(page).into_iter().find(|block| block.before == "`src/main.rs`:").unwrap();
-    assert!(include_str!("../examples/contacts.rs").ends_with(&program.code));
+    assert!(include_str!("programs/contacts.rs").ends_with(&program.code));
 }
 
 #[test]
