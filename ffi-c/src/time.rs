@@ -1,4 +1,8 @@
 //! The time of a call: an explicit time, or the system clock.
+#![cfg_attr(
+    feature = "host",
+    expect(clippy::disallowed_types, reason = "a flag of a handle, not of a table")
+)]
 
 #[cfg(feature = "host")]
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};

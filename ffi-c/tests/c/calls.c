@@ -25,7 +25,7 @@ static bool equal(const char *found, const char *wanted) {
     return strcmp(found, wanted) == 0;
 }
 
-static void texts(void) {
+static void texts_are_parsed_and_explained(void) {
     char buffer[KT_POLICY_SIZE];
     size_t written;
     OK(kt_policy_parse(KT_TEXT("1000/hour,100/m"), buffer, sizeof buffer, &written));
@@ -77,7 +77,7 @@ static void texts(void) {
     EXPECT(kt_key_id_parse(KT_TEXT("0000000001"), &key_id), KT_KEY_ID_FORM);
 }
 
-static void limiter_in_memory(void) {
+static void limiter_in_memory_charges_and_refunds(void) {
     size_t size = kt_limiter_size(100);
     void *memory = table_memory(size);
     kt_limiter limiter;
@@ -162,7 +162,7 @@ static bool zeros(const void *memory, size_t len) {
 }
 
 /** Requests with options, as programs of other versions of the header make them. */
-static void requests_of_other_versions(void) {
+static void requests_of_other_versions_are_read(void) {
     size_t size = kt_limiter_size(8);
     void *memory = table_memory(size);
     kt_limiter limiter;
@@ -201,7 +201,7 @@ static void requests_of_other_versions(void) {
 }
 
 /** Keys and gates, as programs of other versions of the header describe them. */
-static void structs_of_other_versions(void) {
+static void structs_of_other_versions_are_read(void) {
     size_t size = kt_gate_size(CONFIG.keys);
     void *memory = table_memory(size);
     kt_gate gate;
@@ -449,7 +449,7 @@ static void use_gate(kt_gate *gate, bool hints) {
     CHECK(flaws == 0);
 }
 
-static void gate_in_memory(void) {
+static void gate_in_memory_checks_its_keys(void) {
     size_t size = kt_gate_size(CONFIG.keys);
     void *memory = table_memory(size);
     kt_gate gate, same;
@@ -539,7 +539,7 @@ static void gate_in_memory(void) {
 }
 
 /** Closing wipes the peppers: the handle holds nothing of their hash states afterwards. */
-static void closing_wipes(void) {
+static void close_wipes_the_peppers(void) {
     size_t size = kt_gate_size(CONFIG.keys);
     void *memory = table_memory(size);
     kt_gate *gate = calloc(1, sizeof *gate), *kept = malloc(sizeof *kept);
@@ -559,7 +559,7 @@ static void closing_wipes(void) {
     free(memory);
 }
 
-static void files(const char *folder) {
+static void tables_in_files_are_shared(const char *folder) {
     char path[4096], other[4096], pepper[KT_PEPPER_SIZE], pepper_path[4096];
     snprintf(path, sizeof path, "%s/api.gate", folder);
     snprintf(other, sizeof other, "%s/addresses.limiter", folder);
@@ -926,7 +926,7 @@ static bool admits(kt_gate *gate, const kt_key *key) {
 
 /** A replaced gate file is opened: on request, by a change of keys, and by the thread of the
  * library. */
-static void replaced_files(const char *folder) {
+static void replaced_gate_file_is_opened(const char *folder) {
     char path[4096], pepper[KT_PEPPER_SIZE], other[KT_PEPPER_SIZE];
     snprintf(path, sizeof path, "%s/replaced.gate", folder);
     OK(kt_pepper_generate(pepper, sizeof pepper));
@@ -972,7 +972,7 @@ static void replaced_files(const char *folder) {
 }
 
 /** While another process administers a gate, a change waits, then fails. */
-static void held_files(const char *folder) {
+static void change_to_a_held_gate_waits_and_fails(const char *folder) {
     char path[4096], pepper[KT_PEPPER_SIZE];
     snprintf(path, sizeof path, "%s/held.gate", folder);
     OK(kt_pepper_generate(pepper, sizeof pepper));
@@ -997,7 +997,7 @@ static void held_files(const char *folder) {
     CHECK(unlink(path) == 0);
 }
 
-static void threads(void) {
+static void threads_admit_exactly_the_limit(void) {
     size_t size = kt_limiter_size(8);
     void *memory = table_memory(size);
     kt_limiter limiter;
@@ -1020,15 +1020,15 @@ static void threads(void) {
 
 int main(int count, char **arguments) {
     CHECK(count == 2); /* A folder for files. */
-    texts();
-    limiter_in_memory();
-    requests_of_other_versions();
-    structs_of_other_versions();
+    texts_are_parsed_and_explained();
+    limiter_in_memory_charges_and_refunds();
+    requests_of_other_versions_are_read();
+    structs_of_other_versions_are_read();
     reserved_members_are_zeros();
     smaller_buffers_are_enough_if_all_fits();
-    gate_in_memory();
-    closing_wipes();
-    files(arguments[1]);
+    gate_in_memory_checks_its_keys();
+    close_wipes_the_peppers();
+    tables_in_files_are_shared(arguments[1]);
     explicit_time_is_never_corrected();
     system_clock_corrects_with_counts_kept();
     cached_reading_corrects_once_declared();
@@ -1036,8 +1036,8 @@ int main(int count, char **arguments) {
     correct_clock_corrects_the_whole_table();
     gate_takes_either_time();
     limiter_takes_either_time();
-    replaced_files(arguments[1]);
-    held_files(arguments[1]);
-    threads();
+    replaced_gate_file_is_opened(arguments[1]);
+    change_to_a_held_gate_waits_and_fails(arguments[1]);
+    threads_admit_exactly_the_limit();
     return 0;
 }

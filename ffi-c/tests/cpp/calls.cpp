@@ -42,7 +42,7 @@ static_assert(!std::is_copy_constructible_v<Limiter> && std::is_nothrow_move_ass
 static_assert(!std::is_copy_constructible_v<Key> && std::is_nothrow_move_constructible_v<Key>);
 static_assert(std::is_trivially_copyable_v<Verdict> && sizeof(Verdict) == sizeof(kt_verdict));
 
-static void limiters() {
+static void limiters_charge_refund_and_close() {
     auto limiter = Limiter::make("3/minute, 100/hour", 100);
     Verdict verdict = limiter.check("203.0.113.9", 2, NOW);
     CHECK(verdict.admitted() && verdict.quotas()[0].remaining == 1 && verdict.charge.cost == 2);
@@ -250,7 +250,7 @@ static void use(Gate &gate) {
           keytally::key_id_text(0).view().empty());
 }
 
-static void gates(const std::string &folder) {
+static void gates_check_and_administer_keys(const std::string &folder) {
     keytally::GateConfig config;
     config.keys = 64;
     auto gate = Gate::make(PEPPER, config);
@@ -288,7 +288,7 @@ static void gates(const std::string &folder) {
 }
 
 /** A null `const char *` is a status in place of a text, and a missing key in place of a key. */
-static void null_pointers(const std::string &folder) {
+static void null_pointer_is_a_status(const std::string &folder) {
     const char *null = std::getenv("KEYTALLY_NO_SUCH_VARIABLE");
     CHECK(null == nullptr);
     keytally::GateConfig config;
@@ -348,7 +348,7 @@ static void null_pointers(const std::string &folder) {
 }
 
 /** Opens tables in the caller's memory that C created. */
-static void attached() {
+static void table_that_c_created_is_attached() {
     alignas(KT_TABLE_ALIGN) static unsigned char limits[KT_LIMITER_SIZE(8)], keys[KT_GATE_SIZE(8)];
     const std::uint8_t seed[16] = {1};
     kt_limiter limiter;
@@ -360,7 +360,7 @@ static void attached() {
     CHECK(Limiter::try_attach(keys + 1, sizeof keys - 1).status() == KT_MISALIGNED);
 }
 
-static void threads() {
+static void threads_admit_exactly_the_limit() {
     auto limiter = Limiter::make("1000/minute", 8);
     unsigned admitted[4] = {};
     std::vector<std::thread> spenders;
@@ -375,10 +375,10 @@ static void threads() {
 
 int main(int count, char **arguments) {
     CHECK(count == 2); // A folder for files.
-    limiters();
+    limiters_charge_refund_and_close();
     system_clock_corrects_what_an_explicit_time_locked();
-    gates(arguments[1]);
-    null_pointers(arguments[1]);
-    attached();
-    threads();
+    gates_check_and_administer_keys(arguments[1]);
+    null_pointer_is_a_status(arguments[1]);
+    table_that_c_created_is_attached();
+    threads_admit_exactly_the_limit();
 }

@@ -14,7 +14,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::command;
-use crate::source::{TestItems, Word, words};
+use crate::source::{Word, words};
 use crate::tools::{Found, IMPORT_LINTER};
 
 /// The roots of the crates that are checked.
@@ -79,8 +79,7 @@ impl Modules {
     fn read(&mut self, file: &Path, folder: &Path, name: &[String]) -> Result<()> {
         let text =
             fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        let words = words(&text, TestItems::Skip)
-            .with_context(|| format!("cannot read {}", file.display()))?;
+        let words = words(&text).with_context(|| format!("cannot read {}", file.display()))?;
         for child in self.add(&words, file, name) {
             let inside =
                 child[name.len()..].iter().fold(folder.to_owned(), |path, name| path.join(name));
@@ -335,7 +334,7 @@ mod tests {
             let name: Names =
                 path.split('/').filter(|name| *name != "lib").map(str::to_owned).collect();
             let file = PathBuf::from(format!("{path}.rs"));
-            modules.add(&words(source, TestItems::Skip).unwrap(), &file, &name);
+            modules.add(&words(source).unwrap(), &file, &name);
         }
         modules.faults().into_iter().collect()
     }

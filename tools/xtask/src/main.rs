@@ -8,7 +8,7 @@
 //! | `step.rs` | a step (a suite or another check): how it runs, the final report |
 //! | `targets.rs` | assigns each test file to one suite |
 //! | `tools.rs`, `packages.rs` | finding the tools that steps need, and installing missing ones |
-//! | `purity.rs` | checks that core has no std, allocation or unsafe |
+//! | `purity.rs` | checks that core depends on named crates only |
 //! | `rules.rs` | checks that unsafe code, clock reads and atomics are only in named files |
 //! | `words.rs` | checks the spelling and finds unwanted words |
 //! | `imports.rs` | checks that modules do not import from a module that contains them, or in a cycle |

@@ -24,14 +24,14 @@ pub(crate) const SUITES: &[Step] = &[
     },
     Step {
         name: "rules",
-        about: "unsafe code, clock reads and atomics stay in their named files",
+        about: "unsafe code, and exceptions from the bans of clippy.toml, stay in their named files",
         needs: &[],
         full_when_named: false,
         work: Work::Call(rules::check),
     },
     Step {
         name: "purity",
-        about: "core has no std, no allocation, no unsafe, and no crate but the named ones",
+        about: "core depends on the named crates only, and none has its feature std or alloc",
         needs: &[],
         full_when_named: false,
         work: Work::Call(purity::check),
