@@ -121,7 +121,7 @@ def test_commands_of_the_tutorial_print_what_it_shows(tmp_path):
         elif language == "sh,background":
             script += f"( {code} ) > log 2>&1 &\n"
             script += "for _ in {1..400}; do "
-            script += f"(: < /dev/tcp/127.0.0.1/{port}) 2> /dev/null && break; sleep 0.05; done\n"
+            script += f"curl -s -o /dev/null 127.0.0.1:{port} && break; sleep 0.05; done\n"
         elif language == "text":
             shown[-1] = code
         elif before.endswith("`:"):

@@ -123,7 +123,7 @@ fn run(page: &Path) -> usize {
                 writeln!(
                     script,
                     "( {code} ) > log 2>&1 &\nfor _ in {{1..400}}; do \
-                     (: < /dev/tcp/127.0.0.1/{port}) 2> /dev/null && break; sleep 0.05; done"
+                     curl -s -o /dev/null 127.0.0.1:{port} && break; sleep 0.05; done"
                 )
                 .unwrap();
             }
