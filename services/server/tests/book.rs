@@ -206,3 +206,26 @@ fn program_of_the_tutorial_is_the_tested_one() {
 fn program_of_the_tutorial() {
     contacts::run();
 }
+
+#[test]
+fn reference_lists_every_metric_and_every_command() {
+    let metrics = include_str!("../../../docs/reference/metrics.md");
+    let names = include_str!("../src/service/metrics.rs").split("\"keytally_").skip(1);
+    let names: Vec<&str> = names.filter_map(|rest| rest.split('"').next()).collect();
+    for name in &names {
+        assert!(metrics.contains(&format!("| `keytally_{name}` |")), "keytally_{name}");
+    }
+    assert!(names.len() > 10);
+
+    let commands = include_str!("../../../docs/reference/cli.md");
+    let help = Command::new(env!("CARGO_BIN_EXE_keytally")).arg("--help").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let listed = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    // The descriptions of long commands continue in indented lines.
+    let names = listed.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    let names: Vec<&str> = names.filter(|name| !["", "help"].contains(name)).collect();
+    for name in &names {
+        assert!(commands.contains(&format!("| `{name}")), "{name}");
+    }
+    assert!(names.len() > 10);
+}
