@@ -160,6 +160,7 @@ fn wrong_usage_exits_with_2() {
 fn every_command_has_help() {
     let sandbox = Sandbox::new();
     let help = sandbox.run(&["--help"]).expect_status(0);
+    assert!(help.contains("3 failure, or flaws that verify found.\n"), "{help}");
     let commands = [
         "create", "issue", "import", "list", "rotate", "revoke", "assign", "plan", "reset",
         "check", "top", "verify",

@@ -67,6 +67,7 @@ const SEQUENCE_MASK: u64 = (1 << 14) - 1;
 
 /// The state of a key: active or revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(u8)]
 #[non_exhaustive]
 pub enum KeyState {

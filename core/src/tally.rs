@@ -1,7 +1,7 @@
 //! The tally: one 64-bit word that counts a key's use in all its windows.
 //!
 //! ```text
-//! 64 bits = stamp (time in units of the smallest window) | count of window 1 | … | count of window n
+//! 64 bits = stamp (in units of the shortest window) | count of window 1 | … | count of window n
 //! ```
 //!
 //! Windows nest, so the index of every window follows from the one stamp: hour = minute / 60. A

@@ -11,7 +11,6 @@ use crate::time::Timestamp;
 
 /// The holder of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub struct Holder {
@@ -27,6 +26,7 @@ pub struct Holder {
 
 /// The result of a check: the outcome, the state of every window, and the holder of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Verdict {
     pub(crate) outcome: Outcome,
     pub(crate) reason: Option<Reason>,

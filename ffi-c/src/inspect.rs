@@ -35,8 +35,9 @@ plain! {
     pub struct kt_key_info {
         /// The key id.
         pub key_id: u64,
-        /// When the key was last charged, in Unix milliseconds, rounded down to the shortest
-        /// window. 0 if never, or if the counts were reset since.
+        /// The start of the shortest window in which a charge, refund or settle last changed the
+        /// key's counts, in Unix milliseconds. 0 if its tally counts no unit, as before the first
+        /// charge and after a reset.
         pub last_used_ms: u64,
         /// The account (team) that the key belongs to.
         pub account: u32,

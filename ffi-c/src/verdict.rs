@@ -113,17 +113,17 @@ mirrored! {
     pub enum kt_reason {
         /// The key is not invalid.
         KT_REASON_NONE = 0 => c"none",
-        /// The text does not have the form of a key of this gate.
+        /// The text does not have the form of a key, and cannot be an imported key of this gate.
         KT_REASON_MALFORMED = 1 => c"malformed",
         /// The checksum of a well-formed key is wrong, as after a typing error.
         KT_REASON_CHECKSUM = 2 => c"checksum",
-        /// No key of this gate has this key id.
+        /// No key of this gate has this key id, or no key with this text was imported.
         KT_REASON_UNKNOWN = 3 => c"unknown",
-        /// The key id exists, and the secret is another.
+        /// The key id exists, and the secret is wrong.
         KT_REASON_WRONG_SECRET = 4 => c"wrong_secret",
         /// The key was revoked.
         KT_REASON_REVOKED = 5 => c"revoked",
-        /// The key expired, or the grace of its previous secret ended.
+        /// The key has expired, or its previous secret was sent after the grace of a rotation.
         KT_REASON_EXPIRED = 6 => c"expired",
         /// The request has the key header more than once.
         KT_REASON_DUPLICATE = 7 => c"duplicate",

@@ -502,7 +502,8 @@ impl Gate {
     /// let new = NewKey::new(7, Name::new("live").unwrap());
     /// let imported = gate.administer(|administrator| {
     ///     let keys = ["customer-key-0001", "customer-key-0002"];
-    ///     keys.iter().map(|key| administrator.import(key.as_bytes(), &new, now())).collect::<Result<Vec<_>, _>>()
+    ///     let import = |key: &&str| administrator.import(key.as_bytes(), &new, now());
+    ///     keys.iter().map(import).collect::<Result<Vec<_>, _>>()
     /// })?;
     /// assert_eq!(imported.len(), 2);
     /// # Ok::<(), keytally::Error>(())

@@ -363,7 +363,7 @@ fn accessible_file_is_refused_with_the_command_that_fixes_it() {
             assert_eq!(
                 *refusal,
                 format!(
-                    "its mode is {bits:04o}, so other users have access to it; fix it with: chmod 600 FOLDER/{name}"
+                    "its mode is {bits:04o}, so every user has access to it; fix it with: chmod 600 FOLDER/{name}"
                 )
             );
         }

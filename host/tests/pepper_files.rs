@@ -104,10 +104,15 @@ fn file_of_a_user_is_accepted_if_only_its_owner_has_access() {
     let folder = folder();
     let path = folder.path().join("pepper");
     own_file(&path, PEPPER);
-    for mode in [0o640, 0o604, 0o620, 0o601] {
+    for (mode, others) in [
+        (0o640, "its group has"),
+        (0o620, "its group has"),
+        (0o604, "every user has"),
+        (0o661, "every user has"),
+    ] {
         set_mode(&path, mode);
         let sentence = format!(
-            "FILE: its mode is {mode:04o}, so other users have access to it; fix it with: chmod 600 FILE"
+            "FILE: its mode is {mode:04o}, so {others} access to it; fix it with: chmod 600 FILE"
         );
         assert_eq!(error(&path), sentence);
     }

@@ -56,6 +56,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
 
 /// A state of a record that no administrator and no check leaves behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub struct Flaw {
     /// The number of the record.
@@ -75,6 +76,7 @@ impl Flaw {
 
 /// What is wrong with a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum FlawKind {
     /// It is half-written, and there is no redo record for it.

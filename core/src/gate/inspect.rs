@@ -12,6 +12,7 @@ use crate::time::Timestamp;
 
 /// The public properties of a key.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub struct KeyInfo {
     /// The key's public name.

@@ -8,7 +8,7 @@ static const uint8_t SEED[16] = {1}, PEPPER[32] = {7}, ENTROPY[KT_ENTROPY_SIZE] 
 static const kt_bytes PEPPERS[] = {{PEPPER, sizeof PEPPER}};
 static const kt_plan PLAN = {KT_TEXT("default"), KT_TEXT("5/minute")};
 static const kt_gate_config CONFIG = {sizeof(kt_gate_config), 8, &PLAN, 1, KT_TEXT("kt")};
-static const kt_new_key NEW_KEY = {sizeof(kt_new_key), 42, KT_TEXT("live"), NULL, 0, 0};
+static const kt_new_key NEW_KEY = {sizeof(kt_new_key), 42, KT_TEXT("live"), NULL, 0, 0, 0};
 static const kt_charge CHARGE = {NOW_MS, 1, 0};
 
 static int visit(void *context, const kt_key_info *info) {

@@ -2,8 +2,8 @@
 //! each other in a cycle.
 //!
 //! Python's modules are read by import-linter (`.importlinter`), Rust's here. A path counts
-//! wherever it is: in a `use`, in code, in a macro's arguments. A name that a module re-exports
-//! belongs to the module that defines it. Items for tests do not count.
+//! wherever it is: in a `use`, in code, in an attribute, in a macro's arguments. A name that a
+//! module re-exports belongs to the module that defines it. Items for tests do not count.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use std::collections::{HashMap, HashSet};
@@ -100,7 +100,11 @@ impl Modules {
         while at < words.len() {
             let is_item_level = open.last() == Some(&true);
             match texts(words, at) {
-                ["#", "[", ..] => at += block(&words[at + 1..]),
+                // An attribute contains paths, and no items.
+                ["#", "!", "[", _] => {
+                    open.push(false);
+                    at += 2;
+                }
                 ["use", tree, ..] if tree != "<" => at += module.add_use(&words[at + 1..], &[]),
                 ["mod", child, ";", _] if is_item_level => others.push(below(name, child)),
                 ["mod", child, "{", _] if is_item_level => {
@@ -397,6 +401,23 @@ mod tests {
         let lib = ("lib", "mod a; struct Root; mod inner { use super::Root; }");
         let a = ("a", "#[cfg(test)]\nmod tests { use crate::Root; }");
         assert_eq!(faults(&[lib, a]), [""; 0]);
+    }
+
+    #[test]
+    fn path_in_an_attribute_counts() {
+        let lib = ("lib", "mod a; mod b;");
+        let a = (
+            "a",
+            "#![cfg_attr(docsrs, feature(doc_cfg))]\nstruct A { #[arg(value_parser = crate::b::parser())] x: u8 }",
+        );
+        let b = ("b", "use crate::a::A; pub fn parser() {}");
+        assert_eq!(
+            faults(&[lib, a, b]),
+            [
+                "a.rs:2: a uses crate::b::parser, and b depends on a",
+                "b.rs:1: b uses crate::a::A, and a depends on b",
+            ]
+        );
     }
 
     #[test]
