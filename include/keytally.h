@@ -413,8 +413,8 @@ enum kt_status
     /** A file of that name already exists, and it was not changed. */
     KT_FILE_EXISTS = 102,
     /**
-     * Other users have access to the file; fix it with: chmod 600 FILE, or, if root owns a file
-     * of peppers, with: chmod go-w FILE.
+     * The file's group or every user has access to it; fix it with: chmod 600 FILE, or, if root
+     * owns a file of peppers, with: chmod go-w FILE.
      */
     KT_FILE_MODE = 103,
     /**
@@ -484,11 +484,20 @@ enum kt_reason
  {
     /** The key is not invalid. */
     KT_REASON_NONE = 0,
-    /** The text does not have the form of a key, and cannot be an imported key of this gate. */
+    /**
+     * The text does not have this library's form, and cannot be an imported key: the gate has
+     * none, or the text has fewer than 16 or more than 256 bytes.
+     */
     KT_REASON_MALFORMED = 1,
-    /** The checksum of a well-formed key is wrong, as after a typing error. */
+    /**
+     * The text has this library's form and a wrong checksum, as after a typing error. No
+     * imported key has this text.
+     */
     KT_REASON_CHECKSUM = 2,
-    /** No key of this gate has this key id, or no key with this text was imported. */
+    /**
+     * No key of this gate has this key id. For a text without this library's form: the gate
+     * has imported keys, and none under a pepper of this process has this text.
+     */
     KT_REASON_UNKNOWN = 3,
     /** The key id exists, and the secret is wrong. */
     KT_REASON_WRONG_SECRET = 4,
@@ -530,8 +539,8 @@ enum kt_flaw_kind
     /** The tally is not a valid tally. */
     KT_FLAW_NO_TALLY = 5,
     /**
-     * The tally is more than 60 s ahead: a wrong clock stamped it. The next check by the system
-     * clock corrects it.
+     * The tally is more than 60 s ahead of the call's time. If a wrong clock stamped it, the next
+     * check by the system clock corrects it.
      */
     KT_FLAW_FUTURE_TALLY = 6,
     /** A flaw that this version of the header has no name for; see the sentence. */
@@ -607,7 +616,7 @@ typedef struct kt_verdict {
     uint8_t quota_count;
     /** Zero. */
     uint8_t reserved_8_;
-    /** What was charged. Its cost is 0 unless admitted. */
+    /** What was charged. Its cost is 0 unless a check was admitted, so also after a peek. */
     kt_charge charge;
     /**
      * The caller's time in Unix milliseconds: the explicit time, or the last reading of the

@@ -116,7 +116,7 @@ mod serialize {
         plan_number: Option<u8>,
         env_number: Option<u8>,
         quotas: &'a Quotas,
-        remaining: u32,
+        remaining: Option<u32>,
         retry_after: Option<u32>,
         clock_ahead_s: u32,
         charge: Option<Charge>,

@@ -26,7 +26,7 @@
 //! let (key, _key_id) = gate.administer()?.issue(&new, entropy, now)?;
 //!
 //! let admitted = gate.check(Some(key.expose().as_bytes()), 1, now);
-//! assert_eq!((admitted.is_admitted(), admitted.remaining()), (true, 999));
+//! assert_eq!((admitted.is_admitted(), admitted.remaining()), (true, Some(999)));
 //!
 //! let denied = gate.check(Some(key.expose().as_bytes()), 1, now);
 //! assert_eq!((denied.outcome(), denied.http_status()), (Outcome::Denied, 429));

@@ -338,7 +338,7 @@ fn correction_admits_at_most_one_more_window() {
                     assert_eq!(table.correct(ms(NOON_MS)) > 0, locked, "{policy} {wrong} {round}");
                     let here = table.check(0, ms(NOON_MS));
                     assert_eq!((here.is_admitted(), here.clock_ahead_s()), (true, 0));
-                    assert!(here.remaining() <= policy.quotas().last().unwrap().limit);
+                    assert!(here.remaining().unwrap() <= policy.quotas().last().unwrap().limit);
                 }
                 admitted.assert_within(&policy, wrong_checks);
                 // In the next window, the whole limit is available again.

@@ -51,7 +51,7 @@ fn issued_key_is_charged_until_it_is_denied() {
     for used in 1..=3 {
         let verdict = check(&gate, &key, at(0));
         assert!(!verdict.quotas().is_empty());
-        assert_eq!((verdict.outcome(), verdict.remaining()), (Outcome::Admitted, 10 - used));
+        assert_eq!((verdict.outcome(), verdict.remaining()), (Outcome::Admitted, Some(10 - used)));
         let holder = verdict.holder().unwrap();
         assert_eq!((holder.key_id, holder.account), (key_id, 42));
         assert_eq!(gate.env(holder.env).unwrap().as_str(), "live");
@@ -129,8 +129,8 @@ fn both_secrets_of_a_rotated_key_spend_one_quota() {
     assert!(check(&gate, &old, at(0)).is_admitted());
     let new = gate.administer().unwrap().rotate(key_id, end(30), false, entropy(), at(0)).unwrap();
     assert_eq!(parse_key(new.expose().as_bytes()).unwrap().key_id, key_id);
-    assert_eq!(check(&gate, &new, at(1)).remaining(), 8);
-    assert_eq!(check(&gate, &old, at(29)).remaining(), 7);
+    assert_eq!(check(&gate, &new, at(1)).remaining(), Some(8));
+    assert_eq!(check(&gate, &old, at(29)).remaining(), Some(7));
     assert_eq!(check(&gate, &new, at(29)).outcome(), Outcome::Denied);
     assert_eq!(check(&gate, &old, at(30)).reason(), Some(Reason::Expired));
     assert!(check(&gate, &new, at(60)).is_admitted());
@@ -316,7 +316,7 @@ fn imported_key_rotates_into_a_key_of_our_form() {
     let verdict = gate.check(Some(foreign), 1, at(0));
     assert_eq!(
         (verdict.remaining(), verdict.holder().map(|holder| holder.key_id)),
-        (19, Some(key_id))
+        (Some(19), Some(key_id))
     );
     assert_eq!(
         gate.check(Some(b"sk-proj-0123456789abcdeg"), 1, at(0)).reason(),
@@ -326,8 +326,8 @@ fn imported_key_rotates_into_a_key_of_our_form() {
     assert_eq!(again, Err(AdminError::AlreadyImported(key_id)));
 
     let ours = gate.administer().unwrap().rotate(key_id, end(60), false, entropy(), at(0)).unwrap();
-    assert_eq!(check(&gate, &ours, at(1)).remaining(), 18);
-    assert_eq!(gate.check(Some(foreign), 1, at(2)).remaining(), 17);
+    assert_eq!(check(&gate, &ours, at(1)).remaining(), Some(18));
+    assert_eq!(gate.check(Some(foreign), 1, at(2)).remaining(), Some(17));
     assert_eq!(gate.check(Some(foreign), 1, at(60)).reason(), Some(Reason::Expired));
     let both = attach(&gate, &[OLD, NEW]);
     let again = both.administer().unwrap().import(foreign, &new_key("pro"), at(0));
@@ -410,14 +410,14 @@ fn changed_plan_or_limits_keep_the_counts() {
     }
     assert!(!check(&gate, &key, at(0)).is_admitted());
     gate.administer().unwrap().assign(key_id, "pro").unwrap();
-    assert_eq!(check(&gate, &key, at(0)).remaining(), 16);
+    assert_eq!(check(&gate, &key, at(0)).remaining(), Some(16));
     let raised = plan("pro", "100/minute, 200/hour");
     gate.administer().unwrap().set_plan(&raised).unwrap();
-    assert_eq!(check(&gate, &key, at(0)).remaining(), 195);
+    assert_eq!(check(&gate, &key, at(0)).remaining(), Some(195));
     let lowered = plan("pro", "1/minute, 2/hour");
     gate.administer().unwrap().set_plan(&lowered).unwrap();
     let verdict = check(&gate, &key, at(0));
-    assert_eq!((verdict.outcome(), verdict.remaining()), (Outcome::Denied, 0));
+    assert_eq!((verdict.outcome(), verdict.remaining()), (Outcome::Denied, Some(0)));
 
     let mut administrator = gate.administer().unwrap();
     assert_eq!(administrator.assign(key_id, "gold"), Err(AdminError::NoSuchPlan));
@@ -428,7 +428,7 @@ fn changed_plan_or_limits_keep_the_counts() {
         Err(AdminError::PlanLimit { limit: 4_000_000, .. })
     ));
     // The largest limit that the count can hold, and one more.
-    let max = gate.layout().max_limit(1);
+    let max = gate.layout().max_limit(1).unwrap();
     let limit = |limit| plan("pro", &format!("5/minute, {limit}/hour"));
     assert_eq!(administrator.set_plan(&limit(max)), Ok(()));
     assert_eq!(
@@ -447,10 +447,10 @@ fn key_id_is_enough_to_refund_settle_and_reset() {
     let gate = gate(64);
     let (key, key_id) = issue(&gate);
     let charge = gate.check(Some(key.expose().as_bytes()), 3, at(0)).charge().unwrap();
-    assert_eq!(gate.refund(key_id, charge, at(0)).unwrap().remaining(), 10);
+    assert_eq!(gate.refund(key_id, charge, at(0)).unwrap().remaining(), Some(10));
     let charge = gate.check(Some(key.expose().as_bytes()), 1, at(0)).charge().unwrap();
     assert_eq!(gate.settle(key_id, charge, 9, at(0)).unwrap().uncharged(), 6);
-    assert_eq!(gate.reset(key_id, at(0)).unwrap().remaining(), 10);
+    assert_eq!(gate.reset(key_id, at(0)).unwrap().remaining(), Some(10));
     let unknown = KeyId::from_number(key_id.number() ^ 1).unwrap();
     assert_eq!(gate.refund(unknown, Charge { cost: 1, at: at(0) }, at(0)), None);
 }
@@ -626,12 +626,12 @@ fn foreign_key_may_have_our_form_and_another_checksum() {
     let mut typo = ours.expose().to_owned().into_bytes();
     let last = typo.len() - 1;
     typo[last] = if typo[last] == b'0' { b'1' } else { b'0' };
-    // A key of our form with a wrong checksum has the reason `Checksum`, also in a gate with
+    // A key of Keytally's form with a wrong checksum has the reason `Checksum`, also in a gate with
     // imported keys.
     gate.administer().unwrap().import(b"sk-proj-0123456789abcdef", &new_key("pro"), at(0)).unwrap();
     assert_eq!(gate.check(Some(&typo), 1, at(0)).reason(), Some(Reason::Checksum));
     gate.administer().unwrap().import(&typo, &new_key("pro"), at(0)).unwrap();
-    assert_eq!(gate.check(Some(&typo), 1, at(0)).remaining(), 19);
+    assert_eq!(gate.check(Some(&typo), 1, at(0)).remaining(), Some(19));
 }
 
 #[test]

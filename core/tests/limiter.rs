@@ -46,7 +46,7 @@ fn peek_refused_cost_and_cost_of_zero_take_no_slot() {
     assert!(limiter.peek(b"a", 3, at(0)).is_admitted());
     assert!(limiter.check(b"a", 0, at(0)).is_admitted());
     assert_eq!(limiter.check(b"a", 4, at(0)).outcome(), Outcome::TooCostly);
-    assert_eq!(limiter.reset(b"a", at(0)).remaining(), 3);
+    assert_eq!(limiter.reset(b"a", at(0)).remaining(), Some(3));
     assert_eq!(limiter.live_subjects(at(0)), 0);
 }
 
@@ -54,11 +54,11 @@ fn peek_refused_cost_and_cost_of_zero_take_no_slot() {
 fn charge_can_be_refunded_settled_and_reset() {
     let limiter = limiter("10/minute", 8);
     let charge = limiter.check(b"a", 6, at(0)).charge().unwrap();
-    assert_eq!(limiter.refund(b"a", charge, at(1)).remaining(), 10);
+    assert_eq!(limiter.refund(b"a", charge, at(1)).remaining(), Some(10));
     let charge = limiter.check(b"a", 6, at(2)).charge().unwrap();
     let settled = limiter.settle(b"a", charge, 13, at(3));
-    assert_eq!((settled.uncharged(), settled.remaining()), (3, 0));
-    assert_eq!(limiter.reset(b"a", at(4)).remaining(), 10);
+    assert_eq!((settled.uncharged(), settled.remaining()), (3, Some(0)));
+    assert_eq!(limiter.reset(b"a", at(4)).remaining(), Some(10));
     assert_eq!(limiter.peek(b"a", 10, at(4)).outcome(), Outcome::Admitted);
 }
 
@@ -122,7 +122,11 @@ fn slots_of_expired_subjects_are_reused() {
             for left in [2, 1, 0] {
                 let verdict = limiter.check(&name, 1, at(u64::from(minute) * 120));
                 let now = (verdict.outcome(), verdict.remaining());
-                assert_eq!(now, (Outcome::Admitted, left), "minute {minute}, subject {subject}");
+                assert_eq!(
+                    now,
+                    (Outcome::Admitted, Some(left)),
+                    "minute {minute}, subject {subject}"
+                );
             }
         }
     }
@@ -190,9 +194,12 @@ fn reservation_of_a_killed_inserter_counts_for_no_subject() {
     limiter.check(b"a", 1, at(0));
     reserve(&limiter, tallies(&limiter).iter().position(|tally| *tally != 0).unwrap());
     assert_eq!(limiter.live_subjects(at(0)), 0);
-    assert_eq!(limiter.peek(b"a", 3, at(0)).remaining(), 3);
-    assert_eq!(limiter.check(b"a", 1, at(0)).remaining(), 2);
-    assert_eq!((limiter.check(b"a", 1, at(0)).remaining(), limiter.live_subjects(at(0))), (1, 1));
+    assert_eq!(limiter.peek(b"a", 3, at(0)).remaining(), Some(3));
+    assert_eq!(limiter.check(b"a", 1, at(0)).remaining(), Some(2));
+    assert_eq!(
+        (limiter.check(b"a", 1, at(0)).remaining(), limiter.live_subjects(at(0))),
+        (Some(1), 1)
+    );
     assert!(!tallies(&limiter).contains(&u64::MAX), "the reservation is gone");
 }
 

@@ -144,8 +144,8 @@ pub enum kt_flaw_kind {
     KT_FLAW_NO_PEPPER = 4,
     /// The tally is not a valid tally.
     KT_FLAW_NO_TALLY = 5,
-    /// The tally is more than 60 s ahead: a wrong clock stamped it. The next check by the system
-    /// clock corrects it.
+    /// The tally is more than 60 s ahead of the call's time. If a wrong clock stamped it, the next
+    /// check by the system clock corrects it.
     KT_FLAW_FUTURE_TALLY = 6,
     /// A flaw that this version of the header has no name for; see the sentence.
     KT_FLAW_OTHER = 7,

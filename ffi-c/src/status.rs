@@ -174,7 +174,7 @@ statuses! {
         KT_FILE_DENIED = 101 => "the system does not let this process do that with the file",
         KT_FILE_EXISTS = 102 => "a file of that name already exists, and it was not changed",
         KT_FILE_MODE = 103 =>
-            "other users have access to the file; fix it with: chmod 600 FILE, or, if root owns a file of peppers, with: chmod go-w FILE",
+            "the file's group or every user has access to it; fix it with: chmod 600 FILE, or, if root owns a file of peppers, with: chmod go-w FILE",
         KT_FILE_OWNER = 104 =>
             "the file belongs to a user who is neither this process's nor root; fix it with: chown USER FILE",
         KT_NOT_A_FILE = 105 => "this is not a regular file: the path is that of a folder, a device or the like, or the gate is in memory",
@@ -453,8 +453,8 @@ mod tests {
                 "; fix it with: chmod 600 FILE",
             ),
             (
-                Error::Mode { path: "FILE".into(), mode: 0o644, recognized: true },
-                "other users have access to ",
+                Error::Mode { path: "FILE".into(), mode: 0o604, recognized: true },
+                "every user has access to it",
             ),
             (
                 Error::Writable { path: "FILE".into(), mode: 0o644, recognized: true },

@@ -23,7 +23,7 @@
 //!
 //! let verdict = gate.check(Some(key.expose().as_bytes()), 1);
 //! assert!(verdict.is_admitted());
-//! assert_eq!(verdict.remaining(), 999);
+//! assert_eq!(verdict.remaining(), Some(999));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

@@ -498,7 +498,7 @@ fn keys_and_counts_survive_closing_and_opening() {
     drop(gate);
     let gate = files.open().unwrap();
     let verdict = gate.table().check(Some(key.expose().as_bytes()), 1, NOW);
-    assert_eq!(verdict.remaining(), 20_000 - 8);
+    assert_eq!(verdict.remaining(), Some(20_000 - 8));
     assert_eq!(gate.check(Some(revoked.expose().as_bytes()), 1).reason(), Some(Reason::Revoked));
 
     let limiter = Limiter::open(&files.limiter).unwrap();
@@ -506,7 +506,7 @@ fn keys_and_counts_survive_closing_and_opening() {
     drop(limiter);
     assert_eq!(
         Limiter::open(&files.limiter).unwrap().table().check(b"subject", 1, NOW).remaining(),
-        1
+        Some(1)
     );
 }
 
@@ -727,7 +727,7 @@ fn unfinished_change_is_in_force_and_gets_completed() {
         let verdict = gate.check(Some(key.expose().as_bytes()), 1);
         assert_eq!(verdict.holder().unwrap().account, 77);
         // The tally was kept: it contains both checks.
-        assert_eq!(verdict.remaining(), 998);
+        assert_eq!(verdict.remaining(), Some(998));
         assert_eq!(
             gate.key(id).unwrap().last_characters.unwrap(),
             key.expose()[key.expose().len() - 4..]

@@ -53,7 +53,7 @@ pub(super) const HINTS_FLAG: u32 = 1;
 ///
 /// let verdict = gate.check(Some(key.expose().as_bytes()), 1, now);
 /// assert!(verdict.is_admitted());
-/// assert_eq!(verdict.remaining(), 999);
+/// assert_eq!(verdict.remaining(), Some(999));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]

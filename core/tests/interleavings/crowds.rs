@@ -20,10 +20,10 @@ fn draw<T: Copy>(choices: &[T]) -> T {
 /// Every step of an insertion.
 const STEPS: [Stop; 6] = [
     Stop::BucketLocked,
-    Stop::ReservationsVoided,
+    Stop::ReservationsCanceled,
     Stop::SlotReserved,
-    Stop::LocksConfirmed,
-    Stop::FingerprintWritten,
+    Stop::LocksChecked,
+    Stop::OwnerWritten,
     Stop::FirstCharge,
 ];
 
@@ -72,7 +72,7 @@ fn subjects_of_four_threads_get_their_slots_and_limits() {
             let (requests, admitted) =
                 (verdicts().count(), verdicts().filter(|(_, admitted)| *admitted).count());
             assert_eq!(admitted, requests.min(3), "subject {subject}");
-            let left = limiter.peek(&[2, subject], 0, at(179)).remaining();
+            let left = limiter.peek(&[2, subject], 0, at(179)).remaining().unwrap();
             assert_eq!(usize::try_from(left), Ok(3 - admitted), "subject {subject}");
             subjects += u64::from(requests > 0);
         }
@@ -107,7 +107,7 @@ fn subjects_of_four_threads_fill_the_table_exactly() {
             assert!(admitted <= 2 && (denied == 0 || admitted == 2));
             // No subject lost its slot, so a subject with a slot never got `Full`, and no other
             // subject was charged.
-            let left = limiter.peek(&[2, subject], 0, at(179)).remaining();
+            let left = limiter.peek(&[2, subject], 0, at(179)).remaining().unwrap();
             assert_eq!(usize::try_from(left), Ok(2 - admitted), "subject {subject}");
             held += u64::from(admitted > 0);
             assert!(of(Outcome::Full) == 0 || free < 4);

@@ -54,7 +54,7 @@ pub(crate) fn rotated(key_id: KeyId, seed: u8) -> Arc<Key> {
 }
 
 pub(crate) fn remaining(gate: &Shared, key: &Key, now: Timestamp) -> u32 {
-    gate.peek(Some(key.expose().as_bytes()), 0, now).remaining()
+    gate.peek(Some(key.expose().as_bytes()), 0, now).remaining().unwrap()
 }
 
 /// The work of a thread, which opens the gate for itself.
@@ -262,7 +262,7 @@ fn late_check_never_charges_the_next_key_of_the_record() {
             || check(&gate, &old, at(70)),
         );
         if verdict.is_admitted() {
-            assert_eq!((verdict.holder().unwrap().key_id, verdict.remaining()), (first, 1));
+            assert_eq!((verdict.holder().unwrap().key_id, verdict.remaining()), (first, Some(1)));
         } else {
             assert!(
                 matches!(verdict.reason(), Some(Reason::Revoked) | Some(Reason::Unknown)),
@@ -326,7 +326,7 @@ fn new_key_is_complete_when_it_is_first_valid() {
                 let verdict = check(gate, &checked, at(130));
                 if verdict.is_admitted() {
                     let holder = verdict.holder().unwrap();
-                    assert_eq!((holder.account, verdict.remaining()), (2, 3));
+                    assert_eq!((holder.account, verdict.remaining()), (2, Some(3)));
                     assert_eq!(gate.env(holder.env), Some(name("test")));
                 } else {
                     assert_eq!((issued, verdict.reason()), (false, Some(Reason::Unknown)));

@@ -191,7 +191,7 @@ static void requests_of_other_versions_are_read(void) {
     request.size = UINT32_MAX;
     EXPECT(kt_limiter_check_request(&limiter, bytes("a"), 1, &request, &verdict), KT_STRUCT_SIZE);
     OK(kt_limiter_peek(&limiter, bytes("a"), 1, 2, NOW_MS, &verdict));
-    CHECK(verdict.outcome == KT_ADMITTED);
+    CHECK(verdict.outcome == KT_ADMITTED && verdict.cost == 2 && verdict.charge.cost == 0);
 
     /* NULL: one unit, by the system clock. */
     uint64_t before_ms = kt_now_ms();
@@ -345,6 +345,7 @@ static void use_gate(kt_gate *gate, bool hints) {
     kt_charge charge = verdict.charge;
     OK(kt_gate_peek(gate, bytes(key.text), key_len, 1, NOW_MS, &verdict));
     CHECK(verdict.outcome == KT_ADMITTED && quota(&verdict, 1).remaining == 999);
+    CHECK(verdict.cost == 1 && verdict.charge.cost == 0);
     OK(kt_gate_refund(gate, key_id, &charge, NOW_MS, &verdict));
     CHECK(quota(&verdict, 1).remaining == 1000);
     OK(kt_gate_check(gate, bytes(key.text), key_len, 10, NOW_MS, &verdict));

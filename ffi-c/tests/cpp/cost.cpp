@@ -1,6 +1,6 @@
 // Makes the same checks by the C functions, or by the C++ wrapper: `cost c TIMES` or
-// `cost cpp TIMES`. `check_overhead` in tools/xtask/src/native.rs runs both and counts their
-// instructions. The wrapper may add at most two instructions to a check.
+// `cost cpp TIMES`. The suite `cpp` runs both and counts their instructions. The wrapper may add at
+// most two instructions to a check.
 #include <keytally.hpp>
 
 #include <cstdio>

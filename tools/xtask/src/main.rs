@@ -10,6 +10,7 @@
 //! | `tools.rs`, `packages.rs` | finding the tools that steps need, and installing missing ones |
 //! | `purity.rs` | checks that core depends on named crates only |
 //! | `rules.rs` | checks that unsafe code, clock reads and atomics are only in named files |
+//! | `product.rs` | checks that the product does not depend on the folders around it |
 //! | `words.rs` | checks the spelling and finds unwanted words |
 //! | `imports.rs` | checks that modules do not import from a module that contains them, or in a cycle |
 //! | `api.rs` | compares the public items with the recorded ones |
@@ -50,6 +51,7 @@ mod native;
 mod nginx;
 mod packages;
 mod panics;
+mod product;
 mod purity;
 mod python;
 mod rules;

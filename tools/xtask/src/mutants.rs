@@ -90,7 +90,7 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
             ),
             (
                 "core/src/limiter/slot.rs",
-                "Subject::tag_after: self.fingerprint() ^ (tag.wrapping_add(1) & GENERATION)",
+                "Subject::owner_after: self.fingerprint() ^ (owner.wrapping_add(1) & GENERATION)",
             ),
         ],
     ),
@@ -133,7 +133,7 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
         &[
             (
                 "core/src/limiter/check.rs",
-                "replace Limiter<M>::probe_tags -> Option<Slot<'_>> with None",
+                "replace Limiter<M>::probe_owners -> Option<Slot<'_>> with None",
             ),
             (
                 "core/src/limiter/check.rs",
@@ -194,7 +194,7 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
-        "Changes only the time until a claim is taken over, which is safe at any moment.",
+        "Changes only the time until a bucket's lock is taken over, which is safe at any moment.",
         &[
             (
                 "core/src/limiter/insert.rs",
@@ -277,7 +277,7 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
     ),
     (
         "Only an interleaved thread can notice, at the moment when both buckets are full and one holds a\n\
-         reservation of an inserter that lost its claim. No model reaches it. The outcome would be `Full`\n\
+         reservation of an inserter that lost its lock. No model reaches it. The outcome would be `Full`\n\
          although a retry would find a slot.",
         &[(
             "core/src/limiter/insert.rs",
