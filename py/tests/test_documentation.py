@@ -104,7 +104,7 @@ def free_port():
 
 
 def test_commands_of_the_tutorial_print_what_it_shows(tmp_path):
-    """The blocks of the page are one script, by the rules of `services/server/tests/book.rs`."""
+    """The blocks of the page are one script, by the rules that CONTRIBUTING.md states."""
     assert [page for page in pages_with("sh,background") if "python" in page] == [
         "tutorial/python.md"
     ]

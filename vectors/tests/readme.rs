@@ -169,32 +169,6 @@ fn rust_code_of_each_page_of_the_book_is_tested() {
 }
 
 #[test]
-fn c_and_nginx_code_of_the_book_is_in_a_tested_file() {
-    let files = ["examples/gate.c", "examples/nginx.conf", "docs/SERVICE.md"];
-    let nginx_tests =
-        fs::read_to_string(root().join("adapters/nginx/tests/test_nginx.py")).unwrap();
-    let files = files.map(|file| fs::read_to_string(root().join(file)).unwrap());
-    let without_indent =
-        |text: &str| -> String { text.lines().map(|line| line.trim().to_owned() + "\n").collect() };
-    let files = files.map(|file| without_indent(&file));
-    let mut blocks = 0;
-    for (page, text) in book() {
-        // The suite `nginx` starts nginx with the code of these pages.
-        if nginx_tests.contains(&format!("docs/{page}")) {
-            continue;
-        }
-        for language in ["c", "nginx"] {
-            for block in text.split(&format!("```{language}\n")).skip(1) {
-                let code = without_indent(block.split("```").next().unwrap());
-                assert!(files.iter().any(|file| file.contains(&code)), "{page}: {code}");
-                blocks += 1;
-            }
-        }
-    }
-    assert!(blocks >= 3, "{blocks}");
-}
-
-#[test]
 fn each_page_of_the_book_is_in_its_summary() {
     let summary = include_str!("../../docs/SUMMARY.md");
     for (page, _) in book() {
