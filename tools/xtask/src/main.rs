@@ -23,7 +23,7 @@
 //! | `native.rs` | tests libkeytally from C and C++ |
 //! | `nginx.rs` | builds and tests the nginx module |
 //! | `secrets.rs` | checks that no branch and no index of a key check depends on a secret |
-//! | `fuzz.rs`, `timing.rs`, `mutants.rs` | fuzzing, timing measurements and mutation tests |
+//! | `fuzz.rs`, `timing.rs` | fuzzing and timing measurements |
 //! | `python.rs`, `web.rs` | builds and tests the Python module and its web integrations |
 //! | `wheel.rs` | builds the distributions for PyPI |
 //! | `source.rs` | splits Rust source into words |
@@ -43,7 +43,6 @@ mod header;
 mod imports;
 mod install;
 mod models;
-mod mutants;
 mod native;
 mod nginx;
 mod packages;
@@ -135,14 +134,6 @@ enum Task {
     Embedded,
     /// Writes docs/PANICS.md: the lines of a check that could panic, and why they do not.
     Panics,
-    /// Tests core with mutations, and lists those that no test detects. Takes hours.
-    Mutants {
-        /// Only these files of `core/src`.
-        files: Vec<String>,
-        /// The number of files to test in parallel, each in a copy of the workspace.
-        #[arg(long, default_value_t = 1)]
-        jobs: u32,
-    },
     /// Builds the distributions for PyPI in target/python/dist: the source distribution, and a
     /// wheel for each C library of the toolchain. Installs and tests each in an environment of its
     /// own.
@@ -214,10 +205,6 @@ fn run() -> Result<ExitCode> {
         }
         Task::Panics => {
             panics::write()?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        Task::Mutants { files, jobs } => {
-            mutants::run(files, *jobs)?;
             return Ok(ExitCode::SUCCESS);
         }
         Task::Wheel => {
