@@ -23,7 +23,7 @@
 //! | `native.rs` | tests libkeytally from C and C++ |
 //! | `nginx.rs` | builds and tests the nginx module |
 //! | `secrets.rs` | checks that no branch and no index of a key check depends on a secret |
-//! | `fuzz.rs`, `timing.rs` | fuzzing and timing measurements |
+//! | `fuzz.rs` | runs the fuzz targets with new inputs |
 //! | `python.rs`, `web.rs` | builds and tests the Python module and its web integrations |
 //! | `wheel.rs` | builds the distributions for PyPI |
 //! | `source.rs` | splits Rust source into words |
@@ -55,7 +55,6 @@ mod source;
 mod step;
 mod suites;
 mod targets;
-mod timing;
 mod tools;
 mod web;
 mod wheel;
@@ -102,13 +101,6 @@ enum Task {
         /// The duration for each target.
         #[arg(long, default_value_t = 600)]
         seconds: u32,
-    },
-    /// Measures whether the time of a check depends on the kind of wrong key, and writes
-    /// docs/TIMING.md. Needs a machine without other load.
-    Timing {
-        /// The number of samples of each kind of key.
-        #[arg(long, default_value_t = 10_000_000)]
-        samples: u32,
     },
     /// Measures speed, also of other implementations, and writes benches/RESULTS.md and the other
     /// pages and plots with its figures. Needs a machine without other load.
@@ -172,10 +164,6 @@ fn run() -> Result<ExitCode> {
         }
         Task::Fuzz { target, seconds } => {
             fuzz::run(target.as_deref(), *seconds)?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        Task::Timing { samples } => {
-            timing::run(*samples)?;
             return Ok(ExitCode::SUCCESS);
         }
         Task::Bench(options) => {
