@@ -221,7 +221,7 @@ const PANICS: &[(&str, &str)] = &[
     ("9panic_fmt", "called by the other functions. It calls the handler, which loops permanently"),
     (
         "panic_bounds_check",
-        "indices that the compiler cannot prove to be within bounds.\n  [PANICS.md](PANICS.md) states why they are",
+        "indices that the compiler cannot prove to be within bounds.\n  [A list](../tools/audit/panics/expected.txt) states why they are",
     ),
     (
         "panic_const_div_by_zero",

@@ -13,7 +13,6 @@
 //! | `words.rs` | checks the spelling and finds unwanted words |
 //! | `imports.rs` | checks that modules do not import from a module that contains them, or in a cycle |
 //! | `api.rs` | compares the public items with the recorded ones |
-//! | `panics.rs` | lists the lines of a check that could panic |
 //! | `models.rs` | runs core in the model checkers loom and shuttle |
 //! | `bench.rs` | measures speed, also of other implementations, and writes the pages with it |
 //! | `firmware.rs`, `bare_metal.rs` | runs core on emulated microcontrollers; the tools for that |
@@ -22,7 +21,6 @@
 //! | `install.rs` | installs libkeytally with its files for pkg-config and CMake |
 //! | `native.rs` | tests libkeytally from C and C++ |
 //! | `nginx.rs` | builds and tests the nginx module |
-//! | `secrets.rs` | checks that no branch and no index of a key check depends on a secret |
 //! | `fuzz.rs` | runs the fuzz targets with new inputs |
 //! | `python.rs`, `web.rs` | builds and tests the Python module and its web integrations |
 //! | `wheel.rs` | builds the distributions for PyPI |
@@ -46,11 +44,9 @@ mod models;
 mod native;
 mod nginx;
 mod packages;
-mod panics;
 mod purity;
 mod python;
 mod rules;
-mod secrets;
 mod source;
 mod step;
 mod suites;
@@ -124,8 +120,6 @@ enum Task {
     },
     /// Writes docs/EMBEDDED.md: the size and the cost of core without an operating system.
     Embedded,
-    /// Writes docs/PANICS.md: the lines of a check that could panic, and why they do not.
-    Panics,
     /// Builds the distributions for PyPI in target/python/dist: the source distribution, and a
     /// wheel for each C library of the toolchain. Installs and tests each in an environment of its
     /// own.
@@ -189,10 +183,6 @@ fn run() -> Result<ExitCode> {
         }
         Task::Embedded => {
             firmware::write()?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        Task::Panics => {
-            panics::write()?;
             return Ok(ExitCode::SUCCESS);
         }
         Task::Wheel => {
