@@ -6,7 +6,7 @@
 //! | `suites.rs` | the table of test suites |
 //! | `ci.rs` | the table of the other checks of CI |
 //! | `step.rs` | a step (a suite or another check): how it runs, the final report |
-//! | `targets.rs` | assigns each test file to one suite |
+//! | `targets.rs` | runs the test files of a suite |
 //! | `tools.rs`, `packages.rs` | finding the tools that steps need, and installing missing ones |
 //! | `purity.rs` | checks that core has no std, allocation or unsafe |
 //! | `rules.rs` | checks that unsafe code, clock reads and atomics are only in named files |

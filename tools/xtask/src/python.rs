@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::command::{self, cargo, succeeds};
-use crate::targets::{PROFILE, PROFILE_FOLDER, SERVICES};
+use crate::targets::{PROFILE, SERVICES, profile_folder};
 use crate::tools::{self, Found, Need};
 
 /// The arguments of an interpreter that run the examples of the documentation. The script needs
@@ -156,7 +156,7 @@ fn only_file(folder: &Path) -> Result<PathBuf> {
 fn programs() -> Result<PathBuf> {
     let folder = std::path::absolute(Path::new(FOLDER).join("programs"))?;
     fs::create_dir_all(&folder)?;
-    let built = std::path::absolute(PROFILE_FOLDER)?;
+    let built = profile_folder()?;
 
     let mut build = cargo();
     build.arg("build").args(PROFILE);

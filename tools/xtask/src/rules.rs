@@ -3,12 +3,11 @@
 //! Clippy rejects clock reads and atomics, too, but an `expect` in any file lifts its ban.
 
 use std::fs;
-use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::source::{TestItems, lines_of, rust_files, words};
-use crate::targets::{WORKSPACES, list, metadata_of, text};
+use crate::targets::{WORKSPACES, metadata};
 use crate::tools::Found;
 
 /// A rule that some code may only be in named files.
@@ -146,13 +145,10 @@ impl Rule {
 fn sources() -> Result<Vec<Source>> {
     let workspace = std::env::current_dir()?;
     let mut sources = Vec::new();
-    let metadata = WORKSPACES.map(metadata_of).into_iter().collect::<Result<Vec<_>>>()?;
-    let packages =
-        metadata.iter().map(|metadata| list(metadata, "packages")).collect::<Result<Vec<_>>>()?;
-    for package in packages.into_iter().flatten() {
-        let manifest = Path::new(text(package, "manifest_path")?);
-        let folder = manifest.parent().context("a manifest without a folder")?;
-        for file in rust_files(folder)? {
+    let metadata = WORKSPACES.map(metadata).into_iter().collect::<Result<Vec<_>>>()?;
+    for package in metadata.into_iter().flat_map(|metadata| metadata.packages) {
+        let folder = package.manifest_path.parent().context("a manifest without a folder")?;
+        for file in rust_files(folder.as_std_path())? {
             let path = file.strip_prefix(&workspace).unwrap_or(&file).display().to_string();
             let content =
                 fs::read_to_string(&file).with_context(|| format!("cannot read {path}"))?;

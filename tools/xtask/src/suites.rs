@@ -276,12 +276,4 @@ mod tests {
             assert_eq!(suite.about.lines().count(), 1, "{}", suite.name);
         }
     }
-
-    #[test]
-    fn test_file_is_named_by_at_most_one_suite() {
-        let files = named_files();
-        for (index, file) in files.iter().enumerate() {
-            assert!(!files[..index].iter().any(|other| other.overlap(file)), "{file}");
-        }
-    }
 }
