@@ -16,7 +16,7 @@ header = key.expose()  # the X-API-Key field of a request, or None
 admitted = True
 while admitted:
     verdict = gate.check(header)
-    print(verdict.status, verdict.body.decode())
+    print(verdict.http_status, verdict.body.decode())
     for name, value in verdict.headers:
         print(f"{name}: {value}")
     admitted = verdict.admitted

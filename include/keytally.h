@@ -46,6 +46,9 @@
  *       kt_charge, kt_quota, kt_key_info, kt_plan_info, kt_key_parts and kt_flaw. Do not use
  *       members whose name ends with an underscore.
  *     - kt_bytes, kt_plan, kt_field and kt_key do not change.
+ *     - kt_gate and kt_limiter are opaque handles, whose content only this library reads and writes.
+ *       Their sizes, which kt_gate_handle_size and kt_limiter_handle_size return, change only with
+ *       the SONAME.
  * Ownership. kt_gate_init, kt_gate_attach, kt_limiter_init and kt_limiter_attach make a handle in a
  *     struct of the caller, and allocate nothing. kt_gate_open, kt_limiter_open and the other
  *     functions of files return a pointer to a handle that belongs to the library until it is
@@ -94,8 +97,9 @@
  *       outside the guarantee.
  *     If the times of callers differ by up to d, an interval of real time of length s admits at
  *     most the limits of the windows that an interval of length s + d meets.
- * Units. A name ends with its unit: _ms milliseconds, _s seconds, _unix_s, _until_s and expires_s
- *     Unix seconds, _len and _SIZE bytes. The _len of an array counts elements.
+ * Units. A name ends with its unit: _ms milliseconds, _s seconds, _len and _SIZE bytes. The _len of
+ *     an array counts elements. These are times since the Unix epoch: now_ms, at_ms, retry_at_ms,
+ *     last_used_ms, expires_s and all that end with _unix_s or _until_s.
  * Stability. Until 1.0 a minor version may change functions and structs, and the SONAME changes
  *     with it. Numbers of statuses, outcomes, reasons and flaws never change their meaning. New
  *     ones may be added. KT_VERSION is the version of the header, kt_version() that of the library.
@@ -133,7 +137,7 @@
 #define KT_GATE_SIZE(keys) ((size_t)64 * (6 + KT_GATE_PLAN_SLOTS / 2 + (size_t)(keys)))
 
 
-/** The version of the table format. A table of another version is rejected with `KT_OTHER_FORMAT`. */
+/** The version of the table format. For another version, functions return `KT_OTHER_FORMAT`. */
 #define KT_TABLE_FORMAT 1
 
 /**
@@ -232,30 +236,36 @@ enum kt_status
      * 64.
      */
     KT_MISALIGNED = 2,
-    /** A length exceeds the address space after its pointer. */
+    /** A length exceeds PTRDIFF_MAX bytes or the address space after its pointer. */
     KT_BAD_LENGTH = 3,
     /**
      * The struct is not a handle of this kind: it was never initialized, was closed, or was
      * moved or copied.
      */
     KT_NOT_A_HANDLE = 4,
-    /** The handle lies in the table's memory; keep it apart. */
+    /** The handle overlaps the memory that is given for the table; keep the two apart. */
     KT_OVERLAP = 5,
     /** The buffer is too small; one of the size that keytally.h names for it is always enough. */
     KT_BUFFER_TOO_SMALL = 6,
-    /** The struct is not a verdict: it was never written by this library, or changed since. */
+    /**
+     * The struct is neither a verdict nor a kt_key_info: this library never wrote it, or it was
+     * changed since.
+     */
     KT_NOT_A_VERDICT = 7,
-    /** There is no memory for this table. */
+    /** The system has no memory for this table. */
     KT_NO_MEMORY = 8,
     /** Keytally has a defect here and stopped; please report it. */
     KT_INTERNAL = 9,
     /** This library has no system clock; give an explicit time, in Unix milliseconds. */
     KT_NO_CLOCK = 10,
-    /** The size of a struct is not sizeof that struct; set its first member to its sizeof. */
+    /**
+     * The size of a struct leaves out a required member or is above 4096; set its first member
+     * to sizeof that struct.
+     */
     KT_STRUCT_SIZE = 11,
     /**
-     * A struct sets a member that this library does not know; use the library of that header,
-     * or a newer one.
+     * A struct sets a member that this library does not know; set it to zero, or use the
+     * library of that header or a newer one.
      */
     KT_UNKNOWN_MEMBER = 12,
     /** There is no quota of that index; they count from 0 to quota_count - 1. */
@@ -309,13 +319,13 @@ enum kt_status
     KT_PEPPER_TWICE = 42,
     /** A pepper is neither hex nor base64. */
     KT_PEPPER_FORM = 43,
-    /** The file of peppers is longer than 65536 bytes. */
+    /** The file has more than 65536 bytes, so it cannot be a pepper file. */
     KT_PEPPER_FILE_TOO_LONG = 44,
     /** None of the peppers belongs to this gate; give the one that it was created with. */
     KT_WRONG_PEPPER = 45,
     /**
-     * The peppers begin with a byte-order mark; save them as ASCII or as UTF-8 without that
-     * mark.
+     * The text of the peppers begins with a byte-order mark; save it as ASCII or as UTF-8
+     * without that mark.
      */
     KT_PEPPER_BYTE_ORDER_MARK = 46,
     /**
@@ -358,7 +368,7 @@ enum kt_status
      * another.
      */
     KT_OTHER_POLICY = 73,
-    /** Another administrator is changing this gate; try again, wait longer, or end its process. */
+    /** Another administrator is changing this gate; try again, wait longer, or end that process. */
     KT_BUSY = 80,
     /** The gate is full: all its records hold keys; revoke some, or create a gate with more keys. */
     KT_GATE_FULL = 81,
@@ -399,11 +409,11 @@ enum kt_status
     KT_FILE_NOT_FOUND = 100,
     /** The system does not let this process do that with the file. */
     KT_FILE_DENIED = 101,
-    /** There is a file of that name already, and it was left unchanged. */
+    /** A file of that name already exists, and it was not changed. */
     KT_FILE_EXISTS = 102,
     /**
-     * Other users can get at the file; fix it with: chmod 600 FILE, or with chmod go-w FILE
-     * where root owns a file of peppers.
+     * The file's group or every user has access to it; fix it with: chmod 600 FILE, or, if root
+     * owns a file of peppers, with: chmod go-w FILE.
      */
     KT_FILE_MODE = 103,
     /**
@@ -411,7 +421,10 @@ enum kt_status
      * USER FILE.
      */
     KT_FILE_OWNER = 104,
-    /** This is a folder, a device or the like, and not a regular file. */
+    /**
+     * This is not a regular file: the path is that of a folder, a device or the like, or the
+     * gate is in memory.
+     */
     KT_NOT_A_FILE = 105,
     /** This is not a keytally table: the file is too short to be one. */
     KT_FILE_TOO_SHORT = 106,
@@ -419,9 +432,12 @@ enum kt_status
     KT_FILE_REPLACED = 107,
     /** There is no room on the disk. */
     KT_DISK_FULL = 108,
-    /** The system gives no random bytes. */
+    /** The system provides no random bytes. */
     KT_NO_ENTROPY = 109,
-    /** The system refused to read, write, map or lock the file; errno may hold the reason. */
+    /**
+     * The system refused to read, write, map or lock the file, or to start a thread; errno may
+     * hold the reason.
+     */
     KT_IO = 110,
 };
 #ifndef __cplusplus
@@ -467,17 +483,26 @@ enum kt_reason
  {
     /** The key is not invalid. */
     KT_REASON_NONE = 0,
-    /** The text does not have the form of a key of this gate. */
+    /**
+     * The text does not have this library's form, and cannot be an imported key: the gate has
+     * none, or the text has fewer than 16 or more than 256 bytes.
+     */
     KT_REASON_MALFORMED = 1,
-    /** The checksum of a well-formed key is wrong, as after a typing error. */
+    /**
+     * The text has this library's form and a wrong checksum, as after a typing error. No
+     * imported key has this text.
+     */
     KT_REASON_CHECKSUM = 2,
-    /** No key of this gate has this key id. */
+    /**
+     * No key of this gate has this key id. For a text without this library's form: the gate
+     * has imported keys, and none under a pepper of this process has this text.
+     */
     KT_REASON_UNKNOWN = 3,
-    /** The key id exists, and the secret is another. */
+    /** The key id exists, and the secret is wrong. */
     KT_REASON_WRONG_SECRET = 4,
     /** The key was revoked. */
     KT_REASON_REVOKED = 5,
-    /** The key expired, or the grace of its previous secret ended. */
+    /** The key has expired, or its previous secret was sent after the grace of a rotation. */
     KT_REASON_EXPIRED = 6,
     /** The request has the key header more than once. */
     KT_REASON_DUPLICATE = 7,
@@ -513,8 +538,8 @@ enum kt_flaw_kind
     /** The tally is not a valid tally. */
     KT_FLAW_NO_TALLY = 5,
     /**
-     * The tally is more than 60 s ahead: a wrong clock stamped it. The next check by the system
-     * clock corrects it.
+     * The tally is more than 60 s ahead of the call's time. If a wrong clock stamped it, the next
+     * check by the system clock corrects it.
      */
     KT_FLAW_FUTURE_TALLY = 6,
     /** A flaw that this version of the header has no name for; see the sentence. */
@@ -590,7 +615,7 @@ typedef struct kt_verdict {
     uint8_t quota_count;
     /** Zero. */
     uint8_t reserved_8_;
-    /** What was charged. Its cost is 0 unless admitted. */
+    /** What was charged. Its cost is 0 unless a check was admitted, so also after a peek. */
     kt_charge charge;
     /**
      * The caller's time in Unix milliseconds: the explicit time, or the last reading of the
@@ -758,6 +783,8 @@ typedef struct kt_new_key {
      * it is 0.
      */
     uint32_t expires_s;
+    /** Zero. */
+    uint32_t reserved_;
 } kt_new_key;
 
 /**
@@ -770,8 +797,9 @@ typedef struct kt_key_info {
     /** The key id. */
     uint64_t key_id;
     /**
-     * When the key was last charged, in Unix milliseconds, rounded down to the shortest
-     * window. 0 if never, or if the counts were reset since.
+     * The start of the shortest window in which a charge, refund or settle last changed the
+     * key's counts, in Unix milliseconds. 0 if its tally counts no unit, as before the first
+     * charge and after a reset.
      */
     uint64_t last_used_ms;
     /** The account (team) that the key belongs to. */
@@ -886,7 +914,7 @@ const char *kt_version_string(void);
 const char *kt_status_message(kt_status status);
 
 /**
- * Checks a policy, and writes it as this library prints it: `1000/hour,100/m` becomes
+ * Parses a policy, and writes it in its normal form: `1000/hour,100/m` becomes
  * `100/minute, 1000/hour`.
  *
  * Writes the policy and a NUL into `buffer`, and its length without the NUL to `written_out`.
@@ -1453,8 +1481,10 @@ kt_status kt_limiter_correct_clock(kt_limiter *limiter,
  * Issues a key. Writes the only copy of its secret to `key_out`.
  *
  * `entropy` is 24 bytes from the system's entropy, used for this key only. In host builds
- * `kt_entropy` gets them. The key takes a free record. Else it takes the record of a key that was
- * revoked or has expired, if all windows of its counts have ended.
+ * `kt_entropy` gets them. The secret is a part of them, so overwrite them after the call.
+ *
+ * The key takes a free record. Else it takes the record of a key that was revoked or has expired,
+ * if all windows of its counts have ended.
  *
  * Statuses: `KT_NAME_FORM` for the environment, `KT_NAMES_TOO_LONG`, `KT_NO_SUCH_PLAN`,
  * `KT_PLAN_NAME_FORM`, `KT_GATE_FULL`, `KT_ENVS_FULL`, `KT_PEPPERS_FULL`, `KT_STRUCT_SIZE`,
@@ -1463,7 +1493,7 @@ kt_status kt_limiter_correct_clock(kt_limiter *limiter,
  * replaced.
  *
  * ```c
- * kt_new_key new_key = {sizeof new_key, 42, KT_TEXT("live"), KT_TEXT("default"), 0};
+ * kt_new_key new_key = {sizeof new_key, 42, KT_TEXT("live"), KT_TEXT("default"), 0, 0};
  * kt_key key;
  * uint64_t key_id;
  * kt_status status = kt_gate_issue(gate, &new_key, entropy, KT_SYSTEM_CLOCK, &key, &key_id);
@@ -1650,8 +1680,8 @@ kt_status kt_pepper_generate(char *buffer, size_t buffer_len);
  * bytes in hex or base64, several separated by commas, newest last.
  *
  * Statuses: `KT_FILE_EXISTS`, `KT_FILE_NOT_FOUND` for the folder, `KT_FILE_DENIED`,
- * `KT_DISK_FULL`, `KT_IO`, `KT_CAPACITY`, `KT_NAME_FORM`, those that begin with `KT_PLAN_`,
- * `KT_POLICY_` and `KT_PEPPER_`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`.
+ * `KT_DISK_FULL`, `KT_NO_MEMORY`, `KT_IO`, `KT_CAPACITY`, `KT_NAME_FORM`, those that begin with
+ * `KT_PLAN_`, `KT_POLICY_` and `KT_PEPPER_`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`.
  *
  * ```c
  * kt_plan plan = {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")};
@@ -1674,9 +1704,9 @@ kt_status kt_gate_create(const char *path,
  * handle with `kt_gate_close`.
  *
  * Statuses: `KT_FILE_NOT_FOUND`, `KT_FILE_DENIED`, `KT_FILE_MODE`, `KT_FILE_OWNER`,
- * `KT_NOT_A_FILE`, `KT_FILE_TOO_SHORT`, `KT_IO`, `KT_NOT_A_TABLE`, `KT_UNFINISHED`,
- * `KT_OTHER_FORMAT`, `KT_OTHER_KIND`, `KT_TRUNCATED`, `KT_DAMAGED`, `KT_WRONG_PEPPER`, those that
- * begin with `KT_PEPPER_`.
+ * `KT_NOT_A_FILE`, `KT_FILE_TOO_SHORT`, `KT_NO_MEMORY`, `KT_IO`, `KT_NOT_A_TABLE`,
+ * `KT_UNFINISHED`, `KT_OTHER_FORMAT`, `KT_OTHER_KIND`, `KT_TRUNCATED`, `KT_DAMAGED`,
+ * `KT_WRONG_PEPPER`, those that begin with `KT_PEPPER_`.
  *
  * ```c
  * kt_gate *gate;
@@ -1773,7 +1803,8 @@ kt_status kt_gate_reopen_status(kt_gate *gate,
  * only.
  *
  * Statuses: `KT_FILE_EXISTS`, `KT_FILE_NOT_FOUND` for the folder, `KT_FILE_DENIED`,
- * `KT_DISK_FULL`, `KT_IO`, `KT_CAPACITY`, `KT_NO_ENTROPY`, those that begin with `KT_POLICY_`.
+ * `KT_DISK_FULL`, `KT_NO_MEMORY`, `KT_IO`, `KT_CAPACITY`, `KT_NO_ENTROPY`, those that begin with
+ * `KT_POLICY_`.
  */
 kt_status kt_limiter_create(const char *path,
                             const char *policy,

@@ -410,7 +410,7 @@ inline Text<KT_HINT_SIZE> key_hint(Input api_key) noexcept {
 }
 
 /** Returns one sentence about what is wrong with a policy. Empty if it is valid. */
-inline Text<KT_POLICY_SIZE> explain_policy(Input policy) noexcept {
+inline Text<KT_POLICY_SIZE> policy_explain(Input policy) noexcept {
     Text<KT_POLICY_SIZE> text;
     text.fill(
         [policy](auto... to) { return kt_policy_explain(policy.data(), policy.size(), to...); });
@@ -497,6 +497,26 @@ private:
 
 namespace detail {
 
+/** Entropy of the system. It holds a new secret, so the destructor wipes it. */
+class Entropy {
+public:
+    Entropy() noexcept : status_(kt_entropy(bytes_)) {}
+    Entropy(const Entropy &) = delete;
+    Entropy &operator=(const Entropy &) = delete;
+    ~Entropy() {
+        // Stores to a volatile object are not left out.
+        for (volatile std::uint8_t &byte : bytes_) byte = 0;
+    }
+
+    /** Returns KT_OK, or the reason why there is no entropy. */
+    kt_status status() const noexcept { return status_; }
+    const std::uint8_t *bytes() const noexcept { return bytes_; }
+
+private:
+    std::uint8_t bytes_[KT_ENTROPY_SIZE] = {};
+    kt_status status_;
+};
+
 /** Closes a handle, and frees it if this header allocated it. */
 template <class Handle, void (*close)(Handle *)>
 struct Close {
@@ -560,14 +580,14 @@ class Limiter {
 
 public:
     /** Creates a limiter in memory of this process. */
-    static Result<Limiter> try_make(Input policy, std::uint32_t capacity) noexcept {
-        std::uint8_t entropy[KT_ENTROPY_SIZE];
-        if (kt_status status = kt_entropy(entropy); status != KT_OK) return status;
+    static Result<Limiter> try_in_memory(Input policy, std::uint32_t capacity) noexcept {
+        const detail::Entropy entropy;
+        if (entropy.status() != KT_OK) return entropy.status();
         TableMemory memory(kt_limiter_size(capacity));
         if (memory.data() == nullptr) return memory.size() == 0 ? KT_CAPACITY : KT_NO_MEMORY;
         auto handle = detail::make<kt_limiter, kt_limiter_close>([&](kt_limiter *out) {
             return kt_limiter_init(memory.data(), memory.size(), policy.data(), policy.size(),
-                                   capacity, entropy, out);
+                                   capacity, entropy.bytes(), out);
         });
         return made(std::move(handle), std::move(memory));
     }
@@ -626,8 +646,8 @@ public:
     }
 
 #if defined(__cpp_exceptions)
-    static Limiter make(Input policy, std::uint32_t capacity) {
-        return try_make(policy, capacity).value();
+    static Limiter in_memory(Input policy, std::uint32_t capacity) {
+        return try_in_memory(policy, capacity).value();
     }
     static Limiter attach(void *memory, std::size_t size) {
         return try_attach(memory, size).value();
@@ -750,7 +770,7 @@ public:
     }
 
     /** Creates a gate in memory of this process. The pepper is bytes. */
-    static Result<Gate> try_make(Input pepper, const GateConfig &config) {
+    static Result<Gate> try_in_memory(Input pepper, const GateConfig &config) {
         auto plans = c_plans(config);
         auto shape = c_config(config, plans);
         kt_bytes bytes{detail::bytes(pepper.data()), pepper.size()};
@@ -810,10 +830,11 @@ public:
 
     Result<Key> try_issue(const NewKey &new_key, Clock at = Clock::system()) const noexcept {
         Key key;
-        std::uint8_t entropy[KT_ENTROPY_SIZE];
-        if (kt_status status = kt_entropy(entropy); status != KT_OK) return status;
+        const detail::Entropy entropy;
+        if (entropy.status() != KT_OK) return entropy.status();
         kt_new_key fields = c_new_key(new_key);
-        kt_status status = kt_gate_issue(get(), &fields, entropy, at.now_ms(), &key.key_, &key.id_);
+        kt_status status =
+            kt_gate_issue(get(), &fields, entropy.bytes(), at.now_ms(), &key.key_, &key.id_);
         if (status != KT_OK) return status;
         return Result<Key>(std::move(key));
     }
@@ -829,11 +850,11 @@ public:
     Result<Key> try_rotate(std::uint64_t key_id, std::chrono::seconds grace, bool force = false,
                            Clock at = Clock::system()) const noexcept {
         Key key;
-        std::uint8_t entropy[KT_ENTROPY_SIZE];
-        if (kt_status status = kt_entropy(entropy); status != KT_OK) return status;
+        const detail::Entropy entropy;
+        if (entropy.status() != KT_OK) return entropy.status();
         std::uint32_t until = grace.count() > 0 ? detail::unix_s(at.time() + grace) : 0;
         kt_status status =
-            kt_gate_rotate(get(), key_id, until, force, entropy, at.now_ms(), &key.key_);
+            kt_gate_rotate(get(), key_id, until, force, entropy.bytes(), at.now_ms(), &key.key_);
         if (status != KT_OK) return status;
         key.id_ = key_id;
         return Result<Key>(std::move(key));
@@ -889,8 +910,8 @@ public:
     static Gate create(const Path &path, Input peppers, const GateConfig &config = {}) {
         return try_create(path.c_str(), peppers, config).value();
     }
-    static Gate make(Input pepper, const GateConfig &config = {}) {
-        return try_make(pepper, config).value();
+    static Gate in_memory(Input pepper, const GateConfig &config = {}) {
+        return try_in_memory(pepper, config).value();
     }
     static Gate attach(void *memory, std::size_t size, Input pepper) {
         return try_attach(memory, size, pepper).value();
@@ -1036,7 +1057,8 @@ private:
                 new_key.env.size(),
                 new_key.plan.data(),
                 new_key.plan.size(),
-                new_key.expires ? detail::unix_s(*new_key.expires) : 0};
+                new_key.expires ? detail::unix_s(*new_key.expires) : 0,
+                0};
     }
 
     /** The context of a C callback. An exception must not pass through the library. */

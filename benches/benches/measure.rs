@@ -2,6 +2,8 @@
 //! variant or a size of the work. The implementations of a column take turns in several rounds, so
 //! that background load affects all alike.
 
+#![expect(clippy::disallowed_types, reason = "threads start together")]
+
 use core::hint::{black_box, spin_loop};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;

@@ -1,6 +1,7 @@
-/* Measures checks from C. Reads lines "limiter TIMES", "limiter-in-turn TIMES", "gate TIMES" and "gate-in-turn TIMES" from
- * standard input. For each line, it makes TIMES calls and prints the processor time that they took,
- * in nanoseconds. With "-in-turn", each call depends on the verdict of the previous call. */
+/* Measures checks from C. Reads lines "limiter TIMES", "limiter-in-turn TIMES", "gate TIMES" and
+ * "gate-in-turn TIMES" from standard input. For each line, it makes TIMES calls and prints the
+ * processor time that they took, in nanoseconds. With "-in-turn", each call depends on the verdict
+ * of the previous call. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,11 +39,13 @@ static kt_limiter limiter;
 static kt_gate gate;
 static kt_key key;
 
-/* Returns the index at which the text of the next call begins if it depends on this verdict. The index is always 0, since
- * a wait is shorter than 2^31 s, but the processor knows that only when it has the verdict. */
+/* Returns the index at which the text of the next call begins if it depends on this verdict. The
+ * index is always 0, since a wait is shorter than 2^31 s, but the processor knows that only when it
+ * has the verdict. */
 static size_t next_begin(const kt_verdict *verdict) { return verdict->retry_after_s >> 31; }
 
-/* Each of the following functions makes `times` calls and returns how many were admitted. `in_turn` is a compile-time constant. */
+/* Each of the following functions makes `times` calls and returns how many were admitted. `in_turn`
+ * is a compile-time constant. */
 
 static inline uint64_t call_limiter(uint64_t times, int in_turn) {
   static uint64_t now_ms = START_MS;
@@ -82,7 +85,7 @@ int main(void) {
   static const uint8_t secret[32] = {5};
   kt_bytes pepper = {secret, sizeof secret};
   must(kt_gate_init(gate_memory, sizeof gate_memory, &config, &pepper, 1, &gate));
-  kt_new_key new_key = {sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("default"), 0};
+  kt_new_key new_key = {sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("default"), 0, 0};
   static const uint8_t entropy[KT_ENTROPY_SIZE] = {9};
   uint64_t key_id;
   must(kt_gate_issue(&gate, &new_key, entropy, START_MS, &key, &key_id));

@@ -16,8 +16,9 @@
 //! | `commands` | one file per command |
 //! | `gate_file` | the arguments that name the gate file |
 //! | `output` | what commands print |
-//! | `arguments` | value parsers, and the redaction of secrets in errors |
+//! | `redactor` | the redaction of secrets in errors |
 //! | `pepper` | `--pepper-file` and `KEYTALLY_PEPPER` |
+//! | `arguments` | value parsers |
 //! | `plans` | plans as text: `NAME=POLICY` |
 //! | `times` | times and durations as text |
 //! | `views` | what commands show of a key, serializable as JSON |
@@ -34,6 +35,7 @@ mod output;
 mod pepper;
 mod plans;
 mod program;
+mod redactor;
 mod status;
 mod times;
 mod views;

@@ -9,6 +9,7 @@ use keytally::pepper;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use zeroize::Zeroizing;
 
+use crate::arguments;
 use crate::failure::Failure;
 
 /// The environment variable that holds the pepper itself.
@@ -24,7 +25,7 @@ pub struct PepperSource {
     /// are on one line each, newest last. Only the owner may have access to the file. A file of
     /// root may be readable, but not writable, by others. It may be a pipe; - is standard input.
     /// Without a file, the environment variable KEYTALLY_PEPPER holds the pepper itself
-    #[arg(long = "pepper-file", value_name = "FILE", value_parser = crate::arguments::path_parser(), env = FILE_VARIABLE)]
+    #[arg(long = "pepper-file", value_name = "FILE", value_parser = arguments::path_parser(), env = FILE_VARIABLE)]
     #[arg(hide_env_values = true, global = true)]
     file: Option<PathBuf>,
 }

@@ -79,8 +79,9 @@ pub fn check_layout(plan: &Plan, layout: &Layout) -> Result<(), AdminError> {
         return Err(AdminError::PlanWindows);
     }
     for (index, quota) in plan.policy.quotas().iter().enumerate() {
-        let max = layout.max_limit(index);
-        if quota.limit > max {
+        if let Some(max) = layout.max_limit(index)
+            && quota.limit > max
+        {
             return Err(AdminError::PlanLimit { limit: quota.limit, max });
         }
     }
@@ -134,7 +135,7 @@ mod tests {
     fn check_layout_returns_the_error_of_the_gate() {
         let plan = parse("default=100/minute, 1000/hour").unwrap();
         let layout = plan.policy.layout();
-        let max = layout.max_limit(0);
+        let max = layout.max_limit(0).unwrap();
         let check = |text: &str| check_layout(&parse(text).unwrap(), layout);
         assert_eq!(check(&format!("x={max}/minute, 5/hour")), Ok(()));
         assert_eq!(

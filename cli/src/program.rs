@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::arguments::{HELP_HINT, Redactor};
+use crate::arguments::HELP_HINT;
 use crate::commands::Command;
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
+use crate::redactor::Redactor;
 use crate::status::{FAILED, Status};
 
 /// Commands that a program has in addition to those of this crate.
@@ -118,7 +119,7 @@ struct Cli<E: ExtraCommands> {
 fn after_help(note: &str) -> String {
     format!(
         "\
-Exit status: 0 success, 1 denied or invalid, 2 wrong usage, 3 failure.
+Exit status: 0 success, 1 denied or invalid, 2 wrong usage, 3 failure, or flaws that verify found.
 
 First steps:
   export KEYTALLY_PEPPER=$(openssl rand -hex 32) # keep a copy

@@ -9,7 +9,6 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::json;
 use support::{GATE, Sandbox, sandbox_with_gate};
@@ -19,9 +18,8 @@ fn pepper_is_read_from_the_environment_or_a_file() {
     let sandbox = sandbox_with_gate();
     let (key, _) = sandbox.issue(GATE, &["--account", "1"]);
     let args = ["check", GATE, "--key", "-"];
-    let file = sandbox.path("pepper");
-    fs::write(&file, format!("{}\n", sandbox.pepper)).unwrap();
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(sandbox.path("pepper"), format!("{}\n", sandbox.pepper)).unwrap();
+    sandbox.set_mode("pepper", 0o600);
     let with_file = [&args[..], &["--pepper-file", "pepper"]].concat();
     sandbox.finish(&mut sandbox.command(&with_file), key.as_bytes()).expect_status(0);
     sandbox
@@ -48,7 +46,7 @@ fn pepper_is_read_from_the_environment_or_a_file() {
     sandbox
         .finish(sandbox.command(&args).env("KEYTALLY_PEPPER_FILE", "missing"), b"")
         .expect_failure(&["cannot open missing"]);
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o660)).unwrap();
+    sandbox.set_mode("pepper", 0o660);
     sandbox.finish(&mut sandbox.command(&with_file), b"").expect_failure(&[
         "pepper",
         "0660",
@@ -162,6 +160,7 @@ fn wrong_usage_exits_with_2() {
 fn every_command_has_help() {
     let sandbox = Sandbox::new();
     let help = sandbox.run(&["--help"]).expect_status(0);
+    assert!(help.contains("3 failure, or flaws that verify found.\n"), "{help}");
     let commands = [
         "create", "issue", "import", "list", "rotate", "revoke", "assign", "plan", "reset",
         "check", "top", "verify",

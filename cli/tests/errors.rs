@@ -9,7 +9,6 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 
 use support::{GATE, Sandbox, sandbox_with_gate};
 
@@ -89,13 +88,13 @@ fn damaged_gate_file_is_rejected_and_unchanged() {
         ("empty.gate", Vec::new(), &["not a keytally table", "0 bytes"]),
     ] {
         fs::write(sandbox.path(name), &bytes).unwrap();
-        fs::set_permissions(sandbox.path(name), fs::Permissions::from_mode(0o600)).unwrap();
+        sandbox.set_mode(name, 0o600);
         for command in ["list", "verify", "top"] {
             sandbox.run(&[command, name]).expect_failure(&[&[name], parts].concat());
         }
         assert!(fs::read(sandbox.path(name)).unwrap() == bytes, "{name} was changed");
     }
-    fs::set_permissions(sandbox.path(GATE), fs::Permissions::from_mode(0o604)).unwrap();
+    sandbox.set_mode(GATE, 0o604);
     sandbox.run(&["list", GATE]).expect_failure(&["0604", "chmod 600"]);
 }
 
@@ -115,7 +114,7 @@ fn error_repeats_no_content_of_a_file() {
     for mode in [0o600, 0o644] {
         for content in CONTENTS {
             fs::write(sandbox.path("file"), content).unwrap();
-            fs::set_permissions(sandbox.path("file"), fs::Permissions::from_mode(mode)).unwrap();
+            sandbox.set_mode("file", mode);
             for command in ["list", "verify", "top"] {
                 let run = sandbox.run(&[command, "file"]);
                 let sentence =
@@ -126,7 +125,7 @@ fn error_repeats_no_content_of_a_file() {
     }
     // A pepper file as the gate, as in a command with the two exchanged.
     fs::write(sandbox.path("file"), format!("{}\n", sandbox.pepper)).unwrap();
-    fs::set_permissions(sandbox.path("file"), fs::Permissions::from_mode(0o600)).unwrap();
+    sandbox.set_mode("file", 0o600);
     let run = sandbox.finish(&mut sandbox.command(&["list", "file", "--pepper-file", "file"]), b"");
     assert_eq!(
         run.err,
@@ -141,7 +140,7 @@ fn error_never_advises_to_change_a_foreign_file() {
     for content in [passwd.as_str(), "root:x:0:0\n", ""] {
         for mode in [0o644, 0o666, 0o600] {
             fs::write(sandbox.path("passwd"), content).unwrap();
-            fs::set_permissions(sandbox.path("passwd"), fs::Permissions::from_mode(mode)).unwrap();
+            sandbox.set_mode("passwd", mode);
             let as_gate = sandbox.run(&["list", "passwd"]);
             let as_pepper = sandbox
                 .finish(&mut sandbox.command(&["list", GATE, "--pepper-file", "passwd"]), b"");

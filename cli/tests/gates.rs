@@ -217,8 +217,7 @@ fn verify_reports_a_flawed_record() {
 
     // Gives the only used record the plan number 9, which no plan has. It is byte 57 of a record.
     let mut bytes = fs::read(sandbox.path(GATE)).unwrap();
-    let id = number_of(&key_id).to_le_bytes();
-    let plan_at = bytes.chunks(64).rposition(|line| line[..8] == id).unwrap() * 64 + 57;
+    let plan_at = record_of(&bytes, &key_id) + 57;
     bytes[plan_at] = 9;
     fs::write(sandbox.path(GATE), &bytes).unwrap();
     let run = sandbox.run(&["verify", GATE]);
@@ -245,9 +244,8 @@ fn verify_completes_an_interrupted_change() {
     // the redo record and the number of the record that it changes. That record is still unchanged.
     let after = fs::read(sandbox.path(GATE)).unwrap();
     bytes[128..256].copy_from_slice(&after[128..256]);
-    let id = number_of(&key_id).to_le_bytes();
-    let line = bytes.chunks(64).rposition(|line| line[..8] == id).unwrap();
-    let record = u32::try_from(line - keytally::HEADER_LEN / 64).unwrap();
+    let record = (record_of(&bytes, &key_id) - keytally::HEADER_LEN) / 64;
+    let record = u32::try_from(record).unwrap();
     bytes[192..196].copy_from_slice(&(record + 1).to_le_bytes());
     fs::write(sandbox.path(GATE), &bytes).unwrap();
 
@@ -271,8 +269,7 @@ fn verify_names_the_values_that_it_cannot_check() {
     let sandbox = sandbox_with_gate();
     let (_, key_id) = sandbox.issue(GATE, &["--account", "1"]);
     let original = fs::read(sandbox.path(GATE)).unwrap();
-    let id = number_of(&key_id).to_le_bytes();
-    let record = original.chunks(64).rposition(|line| line[..8] == id).unwrap() * 64;
+    let record = record_of(&original, &key_id);
     // The lowest byte of the id, the first byte of the MAC, the account, the expiry.
     for offset in [0, 16, 48, 52] {
         let mut changed = original.clone();
@@ -299,7 +296,8 @@ fn verify_names_the_values_that_it_cannot_check() {
     }
 }
 
-/// Returns a key id as a number.
-fn number_of(key_id: &str) -> u64 {
-    key_id.parse::<keytally::KeyId>().unwrap().number()
+/// Returns the position of a key's record in the bytes of a gate.
+fn record_of(bytes: &[u8], key_id: &str) -> usize {
+    let id = key_id.parse::<keytally::KeyId>().unwrap().number().to_le_bytes();
+    bytes.chunks(64).rposition(|line| line[..8] == id).unwrap() * 64
 }

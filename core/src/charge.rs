@@ -14,5 +14,6 @@ pub struct Charge {
     /// The units that were charged.
     pub cost: u32,
     /// The time of the decision that charged them: see [`Quotas::time`](crate::Quotas::time).
+    #[cfg_attr(feature = "serde", serde(rename = "at_ms"))]
     pub at: Timestamp,
 }

@@ -1,4 +1,9 @@
-//! The features `serde` and `defmt` for the types that are serialized or logged as a text.
+//! The features `serde` and `defmt`.
+//!
+//! Values that are a text in logs serialize as the text of `Display`: names, outcomes, errors. The
+//! others serialize as structs. A member has the name and the value that `keytally --json` and the
+//! Python package give it where the two agree. The members of other times end with their unit: `_s`
+//! for Unix seconds, `_ms` for Unix milliseconds. No form contains a secret.
 
 /// Implements `Serialize` as the text of `Display`.
 macro_rules! as_text {
@@ -12,7 +17,7 @@ macro_rules! as_text {
     )+};
 }
 
-as_text!(Algorithm KeyId Name Outcome Policy Reason);
+as_text!(AdminError Algorithm AttachError CreateError KeyId Name Outcome Policy Reason TableKind);
 
 #[cfg(feature = "defmt")]
 mod format {
@@ -30,15 +35,265 @@ mod format {
     }
 
     by_display!(KeyId Name Policy);
+
+    impl<const N: usize> Format for crate::Text<N> {
+        fn format(&self, f: Formatter<'_>) {
+            self.as_str().format(f);
+        }
+    }
+
+    /// Logs the states as a list, as `Debug` does.
+    impl Format for crate::Quotas {
+        fn format(&self, f: Formatter<'_>) {
+            defmt::write!(f, "[");
+            for (index, state) in self.iter().enumerate() {
+                if index > 0 {
+                    defmt::write!(f, ", ");
+                }
+                defmt::write!(f, "{}", state);
+            }
+            defmt::write!(f, "]");
+        }
+    }
 }
 
 #[cfg(feature = "serde")]
-mod parse {
+mod serialize {
+    use core::fmt;
+
+    use serde::{Serialize, Serializer};
+
+    use crate::{
+        Charge, Flaw, FlawKind, Holder, KeyId, KeyInfo, KeyState, Name, Outcome, Plan, Policy,
+        Quota, QuotaState, Quotas, Reason, Text, Timestamp, Verdict, Window,
+    };
+
+    /// Implements `Serialize` by a function that returns the serialized value.
+    macro_rules! by_form {
+        ($($name:ident($value:ident) $form:expr,)+) => {$(
+            impl Serialize for $name {
+                fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                    let $value = self;
+                    $form.serialize(serializer)
+                }
+            }
+        )+};
+    }
+
+    by_form! {
+        Flaw(flaw) FlawForm::new(flaw),
+        FlawKind(kind) flaw_kind_name(*kind),
+        Holder(holder) HolderForm::new(*holder),
+        KeyInfo(info) KeyInfoForm::new(info),
+        KeyState(state) key_state_name(*state),
+        Plan(plan) PlanForm { name: &plan.name, policy: &plan.policy },
+        Quota(quota) QuotaForm { limit: quota.limit, window_s: quota.window.seconds() },
+        QuotaState(state) QuotaStateForm::new(state),
+        Verdict(verdict) VerdictForm::new(verdict),
+    }
+
+    impl Serialize for Quotas {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_seq(self.iter())
+        }
+    }
+
+    impl<const N: usize> Serialize for Text<N> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.serialize_str(self)
+        }
+    }
+
+    #[derive(Serialize)]
+    struct VerdictForm<'a> {
+        outcome: Outcome,
+        reason: Option<Reason>,
+        status: u16,
+        cost: u32,
+        uncharged: u32,
+        key_id: Option<KeyId>,
+        account: Option<u32>,
+        plan_number: Option<u8>,
+        env_number: Option<u8>,
+        quotas: &'a Quotas,
+        remaining: Option<u32>,
+        retry_after: Option<u32>,
+        clock_ahead_s: u32,
+        charge: Option<Charge>,
+        now_ms: Timestamp,
+    }
+
+    impl<'a> VerdictForm<'a> {
+        fn new(verdict: &'a Verdict) -> Self {
+            let holder = verdict.holder();
+            Self {
+                outcome: verdict.outcome(),
+                reason: verdict.reason(),
+                status: verdict.http_status(),
+                cost: verdict.cost(),
+                uncharged: verdict.uncharged(),
+                key_id: holder.map(|holder| holder.key_id),
+                account: holder.map(|holder| holder.account),
+                plan_number: holder.map(|holder| holder.plan),
+                env_number: holder.map(|holder| holder.env),
+                quotas: verdict.quotas(),
+                remaining: verdict.remaining(),
+                retry_after: verdict.retry_after_s(),
+                clock_ahead_s: verdict.clock_ahead_s(),
+                charge: verdict.charge(),
+                now_ms: verdict.now(),
+            }
+        }
+    }
+
+    /// The members `plan` and `env` would be names elsewhere, which a holder does not have.
+    #[derive(Serialize)]
+    struct HolderForm {
+        key_id: KeyId,
+        account: u32,
+        plan_number: u8,
+        env_number: u8,
+    }
+
+    impl HolderForm {
+        fn new(holder: Holder) -> Self {
+            let Holder { key_id, account, plan, env } = holder;
+            Self { key_id, account, plan_number: plan, env_number: env }
+        }
+    }
+
+    #[derive(Serialize)]
+    struct QuotaForm {
+        limit: u32,
+        window_s: u32,
+    }
+
+    #[derive(Serialize)]
+    struct QuotaStateForm {
+        window: DisplayText<Window>,
+        window_s: u32,
+        limit: u32,
+        used: u32,
+        remaining: u32,
+        reset: u64,
+        lacking: bool,
+        lasting: bool,
+    }
+
+    impl QuotaStateForm {
+        fn new(state: &QuotaState) -> Self {
+            Self {
+                window: DisplayText(state.window),
+                window_s: state.window.seconds(),
+                limit: state.limit,
+                used: state.limit.saturating_sub(state.remaining),
+                remaining: state.remaining,
+                reset: state.reset_unix_s,
+                lacking: state.lacking,
+                lasting: state.lasting,
+            }
+        }
+    }
+
+    /// Serializes the text of `Display` of a value that itself serializes differently.
+    struct DisplayText<T>(T);
+
+    impl<T: fmt::Display> Serialize for DisplayText<T> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_str(&self.0)
+        }
+    }
+
+    #[derive(Serialize)]
+    struct KeyInfoForm<'a> {
+        key_id: KeyId,
+        account: u32,
+        env: Option<Name>,
+        plan_number: u8,
+        /// Elsewhere `state` may also be `expired`, which depends on the time.
+        revoked: bool,
+        last_characters: Option<&'a Text<4>>,
+        expires_s: Option<u64>,
+        grace_until_s: Option<u64>,
+        last_used_ms: Option<Timestamp>,
+        pepper: u8,
+        quotas: &'a Quotas,
+        clock_ahead_s: u32,
+    }
+
+    impl<'a> KeyInfoForm<'a> {
+        fn new(info: &'a KeyInfo) -> Self {
+            Self {
+                key_id: info.key_id,
+                account: info.account,
+                env: info.env,
+                plan_number: info.plan,
+                revoked: info.state == KeyState::Revoked,
+                last_characters: info.last_characters.as_ref(),
+                expires_s: info.expires.map(Timestamp::unix_s),
+                grace_until_s: info.grace_until.map(Timestamp::unix_s),
+                last_used_ms: info.last_used,
+                pepper: info.pepper,
+                quotas: &info.quotas,
+                clock_ahead_s: info.clock_ahead_s,
+            }
+        }
+    }
+
+    const fn key_state_name(state: KeyState) -> &'static str {
+        match state {
+            KeyState::Active => "active",
+            KeyState::Revoked => "revoked",
+        }
+    }
+
+    #[derive(Serialize)]
+    struct PlanForm<'a> {
+        name: &'a Text<{ crate::MAX_PLAN_NAME_LEN }>,
+        policy: &'a Policy,
+    }
+
+    #[derive(Serialize)]
+    struct FlawForm {
+        record: u32,
+        key_id: Option<KeyId>,
+        kind: FlawKind,
+        what: DisplayText<Flaw>,
+    }
+
+    impl FlawForm {
+        fn new(flaw: &Flaw) -> Self {
+            Self {
+                record: flaw.record,
+                key_id: flaw.key_id,
+                kind: flaw.kind,
+                what: DisplayText(*flaw),
+            }
+        }
+    }
+
+    const fn flaw_kind_name(kind: FlawKind) -> &'static str {
+        match kind {
+            FlawKind::HalfWritten => "half_written",
+            FlawKind::Misplaced => "misplaced",
+            FlawKind::NoPlan { .. } => "no_plan",
+            FlawKind::NoEnv { .. } => "no_env",
+            FlawKind::NoPepper { .. } => "no_pepper",
+            FlawKind::NoTally => "no_tally",
+            FlawKind::FutureTally => "future_tally",
+        }
+    }
+}
+
+#[cfg(feature = "serde")]
+mod deserialize {
     use core::fmt;
     use core::marker::PhantomData;
     use core::str::FromStr;
 
     use serde::de::{Deserialize, Deserializer, Error, Visitor};
+
+    use crate::{MAX_PLAN_NAME_LEN, Name, Plan, Policy, Text};
 
     /// Deserializes a text by its `FromStr`. The text in it says what was expected.
     struct Parse<T>(&'static str, PhantomData<T>);
@@ -69,5 +324,50 @@ mod parse {
     from_text! {
         KeyId "a key id of 11 base62 characters",
         Policy "a policy such as 100/minute, 1000/hour",
+    }
+
+    /// Deserializes a text of at most `N` bytes.
+    struct TextVisitor<const N: usize>;
+
+    impl<const N: usize> Visitor<'_> for TextVisitor<N> {
+        type Value = Text<N>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a text of at most {N} bytes")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Text<N>, E> {
+            Text::from_text(text).ok_or_else(|| E::invalid_length(text.len(), &self))
+        }
+    }
+
+    impl<'de, const N: usize> Deserialize<'de> for Text<N> {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            deserializer.deserialize_str(TextVisitor)
+        }
+    }
+
+    impl<'de> Deserialize<'de> for Name {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let text: Text<{ crate::MAX_NAME_LEN }> = Text::deserialize(deserializer)?;
+            Self::new(&text)
+                .ok_or_else(|| Error::custom("a name is 1 to 8 characters of a-z and 0-9"))
+        }
+    }
+
+    impl<'de> Deserialize<'de> for Plan {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            #[derive(serde::Deserialize)]
+            #[serde(deny_unknown_fields)]
+            struct Form {
+                name: Text<MAX_PLAN_NAME_LEN>,
+                policy: Policy,
+            }
+
+            let form = Form::deserialize(deserializer)?;
+            Self::new(&form.name, form.policy).ok_or_else(|| {
+                Error::custom("a plan's name is 1 to 16 characters of a-z, 0-9, - and _")
+            })
+        }
     }
 }

@@ -30,6 +30,7 @@ const MAGIC: u64 = u64::from_le_bytes(*b"keytally");
 
 /// The kind of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(u32)]
 #[non_exhaustive]
 pub enum TableKind {
@@ -209,6 +210,7 @@ fn bytes(lines: usize) -> u64 {
 /// If the memory does not begin as a table does, the error shows none of its bytes, since they may
 /// be a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum AttachError {
     /// The memory does not begin as a table does, with the magic, a version and a kind.
@@ -282,6 +284,7 @@ impl core::error::Error for AttachError {}
 
 /// Why a table cannot be created in this memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum CreateError {
     /// The memory has another size than the table.

@@ -148,7 +148,8 @@ impl Verdict {
     ///
     /// ```
     /// use keytally_core::{Limiter, CacheLine, Policy, Timestamp};
-    /// let memory: Vec<CacheLine> = (0..Limiter::<Vec<CacheLine>>::lines(8)).map(|_| CacheLine::new()).collect();
+    /// let lines = Limiter::<Vec<CacheLine>>::lines(8);
+    /// let memory: Vec<CacheLine> = (0..lines).map(|_| CacheLine::new()).collect();
     /// let policy: Policy = "100/minute, 1000/hour".parse()?;
     /// let limiter = Limiter::init(memory, &policy, 8, [7; 16])?;
     /// let verdict = limiter.check(b"203.0.113.9", 1, Timestamp::from_unix_s(1_700_000_000));

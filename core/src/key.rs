@@ -176,7 +176,7 @@ pub struct Key {
 impl Key {
     /// The key of these parts, with its checksum; `None` if prefix and environment have more than
     /// 14 characters together.
-    pub fn mint(prefix: Name, env: Name, id: KeyId, secret: &[u8; SECRET_LEN]) -> Option<Self> {
+    pub fn mint(prefix: Name, env: Name, key_id: KeyId, secret: &[u8; SECRET_LEN]) -> Option<Self> {
         if prefix.as_str().len() + env.as_str().len() > MAX_NAMES_LEN {
             return None;
         }
@@ -184,7 +184,7 @@ impl Key {
         for part in [prefix.as_str(), "_", env.as_str(), "_"] {
             key.text.push_str(part).ok()?;
         }
-        key.push_base62::<KEY_ID_LEN>(&id.number().to_be_bytes());
+        key.push_base62::<KEY_ID_LEN>(&key_id.number().to_be_bytes());
         key.push_base62::<SECRET_CHARS>(secret);
         let checksum = crc32(key.text.as_bytes());
         key.push_base62::<CHECKSUM_CHARS>(&checksum.to_be_bytes());

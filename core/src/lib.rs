@@ -9,7 +9,8 @@
 //! which adds files that processes share, the system's clock and its entropy.
 //!
 //! ```
-//! use keytally_core::{Entropy, Gate, GateConfig, CacheLine, Name, NewKey, Outcome, Peppers, Plan, Timestamp};
+//! use keytally_core::{CacheLine, Entropy, Gate, GateConfig, Name, NewKey, Outcome, Peppers, Plan};
+//! use keytally_core::Timestamp;
 //!
 //! // Memory for 64 keys: 64 lines, and 7 lines of header for one plan.
 //! static MEMORY: [CacheLine; 71] = [const { CacheLine::new() }; 71];
@@ -21,10 +22,11 @@
 //!
 //! let now = Timestamp::from_unix_s(1_700_000_040); // from your clock
 //! let entropy = Entropy::new(*b"24 bytes, always random!"); // from your source of randomness
-//! let (key, _key_id) = gate.administer()?.issue(&NewKey::new(42, Name::new("live").unwrap()), entropy, now)?;
+//! let new = NewKey::new(42, Name::new("live").unwrap());
+//! let (key, _key_id) = gate.administer()?.issue(&new, entropy, now)?;
 //!
 //! let admitted = gate.check(Some(key.expose().as_bytes()), 1, now);
-//! assert_eq!((admitted.is_admitted(), admitted.remaining()), (true, 999));
+//! assert_eq!((admitted.is_admitted(), admitted.remaining()), (true, Some(999)));
 //!
 //! let denied = gate.check(Some(key.expose().as_bytes()), 1, now);
 //! assert_eq!((denied.outcome(), denied.http_status()), (Outcome::Denied, 429));
@@ -45,8 +47,11 @@
 //! |---|---|
 //! | `portable-atomic` | 64-bit atomics where the target has none, from the crate of that name |
 //! | `unshared` | plain cells where the target has no 64-bit atomics; tables are then not `Sync` |
-//! | `serde` | `Serialize` for the values that programs log, `Deserialize` for those that they store |
+//! | `serde` | `Serialize` for values that programs log, `Deserialize` for those that they store |
 //! | `defmt` | `defmt::Format` for the values that firmware logs |
+//!
+//! No serialized or logged form contains a secret. That of a [`Verdict`] contains the reason why a
+//! key is invalid, which must not be disclosed to the client.
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]

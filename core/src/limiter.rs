@@ -1,27 +1,28 @@
 //! The limiter: a table of tallies for any subject, with a fixed number of slots.
 //!
 //! ```text
-//! header | bucket 0: 8 × { tag, tally } | bucket 1 | … | lock words, one per bucket
+//! header | bucket 0: 8 × { owner, tally } | bucket 1 | … | lock words, one per bucket
 //! ```
 //!
 //! The table uses two-choice hashing with buckets: a keyed hash of the subject names two buckets,
 //! and the subject has a slot in at most one of them. A new subject takes the first bucket, unless
 //! that has `SPILL` slots taken and the second has fewer.
 //!
-//! A slot's tag is a 48-bit fingerprint of the subject's hash above a 16-bit generation, which
-//! counts how often the slot was reassigned (an ABA counter).
+//! A slot's *owner word* names the subject that has the slot. It is a 48-bit fingerprint of the
+//! subject's hash above a 16-bit generation, which counts how often the slot was reassigned (an ABA
+//! counter).
 //!
 //! # States of a slot
-//! | tally | tag | meaning |
+//! | tally | owner | meaning |
 //! |---|---|---|
-//! | void (0) | any | no subject has the slot, whatever the tag says |
+//! | tombstone (0) | any | no subject has the slot: it was never used, or its reservation was canceled |
 //! | reservation (a stamp of all ones, and a lock ticket) | any | an inserter is taking the slot, or lost its lock |
 //! | live | a fingerprint | the subject with that fingerprint has the slot |
 //! | expired (all windows passed at least a minute ago) | a fingerprint | as live, but another subject may take the slot |
 //!
 //! # Hit
-//! Find the tag, load the tally, load the tag again, compare-exchange the tally. A slot is
-//! reassigned only by first exchanging its *expired* tally for a reservation, and the new tally's
+//! Find the owner word, load the tally, load the owner word again, compare-exchange the tally. A slot
+//! is reassigned only by first exchanging its *expired* tally for a reservation, and the new tally's
 //! stamp is at least one longest window younger. So a compare-exchange that succeeds proves that
 //! the slot was still this subject's.
 //!

@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_is_the_first_half_of_a_mac() {
+    fn tag_is_the_first_half_of_a_mac() {
         let mac = Pepper::from_bytes(&[1; 32]).mac(b"key");
         let bytes = mac.to_bytes();
         let words: [u64; 4] = core::array::from_fn(|word| {

@@ -28,11 +28,14 @@ pub enum Outcome {
 #[repr(u8)]
 #[non_exhaustive]
 pub enum Reason {
-    /// The text does not have the form of a key, and cannot be an imported key of this gate.
+    /// The text does not have Keytally's form, and cannot be an imported key: the gate has none, or
+    /// the text has fewer than 16 or more than 256 bytes.
     Malformed = 1,
-    /// The checksum of a well-formed key does not match, for example after a typing error.
+    /// The text has Keytally's form and a wrong checksum, for example after a typing error. No
+    /// imported key has this text.
     Checksum = 2,
-    /// No key of this gate has this key id, or no key with this text was imported.
+    /// No key of this gate has this key id. For a text without Keytally's form: the gate has
+    /// imported keys, and none that is stored under a pepper of this process has this text.
     Unknown = 3,
     /// The key id exists, and the secret is wrong.
     WrongSecret = 4,
@@ -42,7 +45,8 @@ pub enum Reason {
     Expired = 6,
     /// The request has more than one key header.
     Duplicate = 7,
-    /// The key is stored under a pepper that this process does not have.
+    /// The key is stored under a pepper that this process does not have. For a key without
+    /// Keytally's form, the reason is [`Unknown`](Self::Unknown) instead.
     PepperMissing = 8,
     /// The key's record is damaged.
     Damaged = 9,

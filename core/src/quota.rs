@@ -83,7 +83,6 @@ impl Window {
 /// The fields are public and complete, so that a caller can write a literal. If other kinds of
 /// windows are added, they will be values of [`Window`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Quota {
     /// The most units that one window admits, at least 1.

@@ -3,12 +3,11 @@
 use core::fmt;
 
 use crate::quota::{Limits, MAX_QUOTAS, Window};
-use crate::tally::{Counts, VOID};
+use crate::tally::{Counts, EMPTY};
 use crate::time::Timestamp;
 
 /// The state of one window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub struct QuotaState {
@@ -64,7 +63,7 @@ impl Quotas {
     pub(crate) const NONE: Self = Self {
         counts: Counts::NONE,
         limits: Limits([0; MAX_QUOTAS]),
-        word: VOID,
+        word: EMPTY,
         time: Timestamp::from_unix_ms(0),
         denied: 0,
     };
@@ -223,7 +222,7 @@ mod tests {
 
     #[test]
     fn policy_of_two_windows_has_two_states() {
-        let two = quotas(VOID, 60);
+        let two = quotas(EMPTY, 60);
         assert_eq!(two.get(0).map(|quota| quota.limit), Some(100));
         assert_eq!(two.get(1).map(|quota| quota.limit), Some(1000));
         assert_eq!(two.get(2), None);
@@ -236,9 +235,10 @@ mod tests {
     #[test]
     fn quotas_are_equal_when_time_and_states_are() {
         let at = Timestamp::from_unix_s(60);
-        let charged = crate::decide::check(policy().layout(), &policy().limits(), VOID, at, 1).next;
+        let charged =
+            crate::decide::check(policy().layout(), &policy().limits(), EMPTY, at, 1).next;
         assert_eq!(quotas(charged, 60), quotas(charged, 60));
-        assert_ne!(quotas(charged, 60), quotas(VOID, 60), "another count");
+        assert_ne!(quotas(charged, 60), quotas(EMPTY, 60), "another count");
         assert_ne!(quotas(charged, 60), quotas(charged, 61), "another time");
     }
 }

@@ -17,8 +17,7 @@
 //! Checks change the tally at any time, so it is not part of the seqlock. Only one administrator
 //! writes the other words:
 //!
-//! 1. It writes the whole new record to the header, as a *redo record* (the *intent* in names of
-//!    stop points), and publishes that.
+//! 1. It writes the whole new record to the header, as a *redo record*, and publishes that.
 //! 2. It makes the record's sequence odd, writes the words, and makes the sequence even again, 2
 //!    higher than before.
 //! 3. It withdraws the redo record.
@@ -67,6 +66,7 @@ const SEQUENCE_MASK: u64 = (1 << 14) - 1;
 
 /// The state of a key: active or revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(u8)]
 #[non_exhaustive]
 pub enum KeyState {

@@ -78,22 +78,23 @@ stop_points! {
 
     /// Limiter: a bucket is locked.
     BucketLocked,
-    /// Limiter: the reservations of former holders of the lock are voided.
-    ReservationsVoided,
-    /// Limiter: a slot is reserved.
+    /// Limiter: the reservations of former holders of the lock are canceled.
+    ReservationsCanceled,
+    /// Limiter: a slot is reserved, and the locks are not confirmed yet.
     SlotReserved,
-    /// Limiter: the locks are confirmed.
-    LocksConfirmed,
-    /// Limiter: the slot has the new tag, and is still reserved.
-    FingerprintWritten,
-    /// Limiter: the first charge is made, and the locks are still held.
+    /// Limiter: the inserter knows whether it still holds its locks.
+    LocksChecked,
+    /// Limiter: the slot has the new owner word, and is still reserved.
+    OwnerWritten,
+    /// Limiter: the first charge is made, or failed because the reservation was canceled. The locks
+    /// are still held, unless they were taken over.
     FirstCharge,
 
     /// Record: a word of the redo record is written; visited for each.
     RedoWord,
     /// Record: the redo record is published.
     RedoPublished,
-    /// Record: its sequence is odd.
+    /// Record: its sequence is odd, and its other words are still the old ones.
     RecordOdd,
     /// Record: a word of it is written; visited for each.
     RecordWord,
@@ -123,7 +124,8 @@ stop_points! {
     PepperRegistered,
     /// Administrator: the environment has its number.
     EnvRegistered,
-    /// Administrator: the gate is marked as having imported keys, before this one is written.
+    /// Administrator: the header records that the gate has imported keys, and this one is not written
+    /// yet.
     ImportsRecorded,
     /// Administrator: the key that had the record before has ended.
     PreviousKeyEnded,

@@ -1,7 +1,7 @@
 //! The tally: one 64-bit word that counts a key's use in all its windows.
 //!
 //! ```text
-//! 64 bits = stamp (time in units of the smallest window) | count of window 1 | … | count of window n
+//! 64 bits = stamp (in units of the shortest window) | count of window 1 | … | count of window n
 //! ```
 //!
 //! Windows nest, so the index of every window follows from the one stamp: hour = minute / 60. A
@@ -23,9 +23,9 @@ const STAMP_REACH_S: u64 = 7_258_118_400;
 /// The widest count, in bits: limits are `u32`.
 const MAX_COUNT_BITS: u32 = 32;
 
-/// The word of a record or slot that was never charged. As a tally, it has no counts, and all its
-/// windows passed long ago.
-pub(crate) const VOID: u64 = 0;
+/// The word of a record or slot that was never charged, and the tombstone of a limiter's slot. As a
+/// tally, it has no counts, and all its windows passed long ago.
+pub(crate) const EMPTY: u64 = 0;
 
 /// The layout of a tally: its windows, and the positions of its stamp and counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,9 +205,10 @@ impl Layout {
         self.counts.bits
     }
 
-    /// Returns the largest limit of the window at `index` for which this layout has room.
-    pub fn max_limit(&self, index: usize) -> u32 {
-        self.counts.masks[index]
+    /// Returns the largest limit of the window at `index` for which this layout has room; `None` if
+    /// the layout has no such window.
+    pub fn max_limit(&self, index: usize) -> Option<u32> {
+        self.counts.masks[..self.len()].get(index).copied()
     }
 
     /// Returns the units that count against the limit of the window at `index`, as
@@ -335,7 +336,7 @@ impl Layout {
     pub fn is_reusable(&self, word: u64, now: Timestamp) -> bool {
         // Each window is at least one unit long. For most words, this comparison therefore decides.
         let earliest = self.stamp_start_ms(self.stamp(word) + self.tolerance + 1);
-        word == VOID
+        word == EMPTY
             || (now.unix_ms() >= earliest && self.stamp_at(now) >= self.reusable_from(word))
     }
 

@@ -66,7 +66,8 @@ impl Timestamp {
 ///     fn reread(self) -> Option<Timestamp> { Some(read_timer()) }
 /// }
 ///
-/// let memory: Vec<CacheLine> = (0..Limiter::<&[CacheLine]>::lines(64)).map(|_| CacheLine::new()).collect();
+/// let lines = Limiter::<&[CacheLine]>::lines(64);
+/// let memory: Vec<CacheLine> = (0..lines).map(|_| CacheLine::new()).collect();
 /// let policy: Policy = "2/minute".parse()?;
 /// let limiter = Limiter::init(&memory[..], &policy, 64, [7; 16])?;
 /// assert!(limiter.check(b"203.0.113.9", 1, Timer(read_timer())).is_admitted());

@@ -11,7 +11,6 @@ use crate::time::Timestamp;
 
 /// The holder of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub struct Holder {
@@ -27,9 +26,10 @@ pub struct Holder {
 
 /// The result of a check: the outcome, the state of every window, and the holder of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Verdict {
     pub(crate) outcome: Outcome,
-    pub(crate) reason: Option<Reason>,
+    pub(crate) note: Note,
     pub(crate) holder: Option<Holder>,
     pub(crate) quotas: Quotas,
     pub(crate) cost: u32,
@@ -37,6 +37,19 @@ pub struct Verdict {
     pub(crate) now: Timestamp,
     /// When a slot becomes free; only with [`Outcome::Full`].
     pub(crate) free_at: Option<Timestamp>,
+}
+
+/// What a verdict reports in addition to its outcome. As one byte that is constant in a check, it costs no
+/// instruction there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub(crate) enum Note {
+    /// Nothing.
+    None,
+    /// Nothing was charged, although the outcome is [`Outcome::Admitted`].
+    NoCharge,
+    /// Why the key is invalid.
+    Invalid(Reason),
 }
 
 impl Verdict {
@@ -55,7 +68,10 @@ impl Verdict {
     /// Returns why the key is invalid, for logs and metrics and never for the client; `None` unless
     /// the outcome is [`Outcome::InvalidKey`].
     pub fn reason(&self) -> Option<Reason> {
-        self.reason
+        match self.note {
+            Note::Invalid(reason) => Some(reason),
+            Note::None | Note::NoCharge => None,
+        }
     }
 
     /// Returns the holder of the key; `None` unless the secret was right or the call named the key
@@ -69,12 +85,10 @@ impl Verdict {
         &self.quotas
     }
 
-    /// Returns the units left in the longest window; 0 if no tally was read.
-    pub fn remaining(&self) -> u32 {
-        match self.quotas.len() {
-            0 => 0,
-            len => self.quotas.remaining(len - 1),
-        }
+    /// Returns the units left in the longest window; `None` if no tally was read.
+    pub fn remaining(&self) -> Option<u32> {
+        let longest = self.quotas.len().checked_sub(1)?;
+        Some(self.quotas.remaining(longest))
     }
 
     /// Returns the time at which a retry can succeed; `None` unless the outcome is
@@ -115,9 +129,10 @@ impl Verdict {
     }
 
     /// Returns the charge, which the caller keeps for a later `refund` or `settle`; `None` unless
-    /// the request is admitted. The verdict of a peek has one too, although nothing was charged.
+    /// this is the verdict of an admitted check. A peek, refund, settle or reset has none.
     pub fn charge(&self) -> Option<Charge> {
-        self.is_admitted().then_some(Charge { cost: self.cost, at: self.quotas.time() })
+        let charged = self.is_admitted() && self.note != Note::NoCharge;
+        charged.then_some(Charge { cost: self.cost, at: self.quotas.time() })
     }
 
     /// Returns the cost that was requested; 0 if no tally was read, and after a refund, settle or
@@ -145,7 +160,8 @@ impl Verdict {
     }
 
     /// The verdict that follows from a decision, for callers that store tallies of their own.
-    /// `layout`, `limits`, `now` and `cost` must be those of the decision.
+    /// `layout`, `limits`, `now` and `cost` must be those of the decision. If that is not the
+    /// decision of a check, add [`without_charge`](Self::without_charge).
     #[cfg_attr(target_pointer_width = "64", inline)]
     pub fn decided(
         layout: &Layout,
@@ -159,7 +175,7 @@ impl Verdict {
         quotas.denied = if decision.outcome == Outcome::Denied { cost } else { 0 };
         Self {
             outcome: decision.outcome,
-            reason: None,
+            note: Note::None,
             holder,
             quotas,
             cost,
@@ -167,6 +183,15 @@ impl Verdict {
             now,
             free_at: None,
         }
+    }
+
+    /// This verdict without a [`charge`](Self::charge), for a decision that charged nothing.
+    #[must_use]
+    pub fn without_charge(mut self) -> Self {
+        if self.is_admitted() {
+            self.note = Note::NoCharge;
+        }
+        self
     }
 
     /// The verdict on a new subject in a limiter that has no slot for one before `until`.
@@ -188,7 +213,7 @@ impl Verdict {
     pub(crate) fn refused(outcome: Outcome, reason: Option<Reason>, now: Timestamp) -> Self {
         Self {
             outcome,
-            reason,
+            note: reason.map_or(Note::None, Note::Invalid),
             holder: None,
             quotas: Quotas::NONE,
             cost: 0,
@@ -196,5 +221,35 @@ impl Verdict {
             now,
             free_at: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Policy;
+
+    #[test]
+    fn a_verdict_without_a_tally_has_no_remaining_units() {
+        let verdict = Verdict::refused(Outcome::MissingKey, None, Timestamp::from_unix_s(60));
+        assert_eq!((verdict.remaining(), verdict.charge()), (None, None));
+    }
+
+    #[test]
+    fn only_an_admitted_check_has_a_charge() {
+        let policy: Policy = "3/minute".parse().unwrap();
+        let (layout, limits, at) = (policy.layout(), policy.limits(), Timestamp::from_unix_s(60));
+        let verdict = |cost| {
+            let decision = decide::check(layout, &limits, 0, at, cost);
+            Verdict::decided(layout, &limits, decision, None, at, cost)
+        };
+        for cost in [0, 1, 3] {
+            assert_eq!(verdict(cost).charge(), Some(Charge { cost, at }));
+            let without = verdict(cost).without_charge();
+            assert_eq!((without.charge(), without.reason(), without.cost()), (None, None, cost));
+            assert_eq!(without.quotas(), verdict(cost).quotas());
+        }
+        assert_eq!(verdict(4).charge(), None);
+        assert_eq!(verdict(4).without_charge(), verdict(4));
     }
 }

@@ -3,26 +3,20 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keytally_core::{
-    AdminError, IMPORT_GROUP, IMPORTED_KEY_LEN, MAX_ENVS, MAX_KEYS, MAX_PLAN_NAME_LEN, NewKey,
-};
-use keytally_core::{BUCKET_SLOTS, LOCK_SPINS, MAX_SUBJECTS};
-use keytally_core::{
-    CacheLine, CreateError, Entropy, Gate, GateConfig, Key, KeyId, Limiter, Name, Outcome,
+    AdminError, BUCKET_SLOTS, CacheLine, CreateError, Gate, GateConfig, IMPORT_GROUP,
+    IMPORTED_KEY_LEN, Key, KeyId, LOCK_SPINS, Limiter, MAX_ENVS, MAX_HEADERS_LEN, MAX_KEY_LEN,
+    MAX_KEYS, MAX_NAME_LEN, MAX_NAMES_LEN, MAX_PEPPERS, MAX_PLAN_NAME_LEN, MAX_POLICY_LEN,
+    MAX_PROBLEM_LEN, MAX_QUOTAS, MAX_SUBJECTS, MAX_WINDOW_S, MIN_PEPPER_LEN, Name, NewKey, Outcome,
     ParsePolicyErrorKind, Pepper, Peppers, Plan, Policy, Reason, Timestamp, Verdict, Window,
     parse_key,
 };
-use keytally_core::{MAX_HEADERS_LEN, MAX_PROBLEM_LEN};
-use keytally_core::{MAX_KEY_LEN, MAX_NAME_LEN, MAX_NAMES_LEN};
-use keytally_core::{MAX_PEPPERS, MIN_PEPPER_LEN};
-use keytally_core::{MAX_POLICY_LEN, MAX_QUOTAS, MAX_WINDOW_S};
 
-mod support {
-    pub(crate) mod memory;
-}
+#[expect(dead_code, reason = "each test uses a part of this module")]
+mod support;
 
-use support::memory::memory;
+use support::{at, check, config, entropy, limiter, memory, name, new_key, peppers, plan};
 
-const NOW: Timestamp = Timestamp::from_unix_s(1_700_000_000);
+const NOW: Timestamp = at(0);
 
 /// Each bound, by its name in LIMITS.md, and the function that tests it one below, at, and one
 /// above.
@@ -140,50 +134,17 @@ fn policy_error(text: &str) -> ParsePolicyErrorKind {
     text.parse::<Policy>().unwrap_err().kind()
 }
 
-fn limiter(policy_text: &str, capacity: u32) -> Limiter<Vec<CacheLine>> {
-    let memory = memory(Limiter::<Vec<CacheLine>>::lines(capacity));
-    Limiter::init(memory, &policy(policy_text), capacity, [7; 16]).unwrap()
-}
-
-fn plan(name: &str, text: &str) -> Plan {
-    Plan::new(name, policy(text)).unwrap()
-}
-
-fn name(text: &str) -> Name {
-    Name::new(text).unwrap()
-}
-
-/// One pepper for each number.
-fn some_peppers(numbers: &[u8]) -> Peppers {
-    Peppers::new(&numbers.iter().map(|number| [*number; 32]).collect::<Vec<_>>()).unwrap()
-}
-
-fn config(keys: u32, plans: &[Plan], plan_slots: usize) -> GateConfig<'_> {
-    GateConfig::new(keys, name("kt"), plans).with_plan_slots(plan_slots).with_hints(true)
-}
-
+/// A gate with hints and one plan.
 fn gate(keys: u32, policy: &str) -> Gate<Vec<CacheLine>> {
-    let plans = [plan("default", policy)];
-    let config = config(keys, &plans, 4);
-    Gate::init(memory(config.lines()), &config, some_peppers(&[1])).unwrap()
-}
-
-fn new_key(env: &str) -> NewKey<'static> {
-    NewKey::new(1, name(env))
-}
-
-/// Returns entropy that differs for each number. The key ids are spread over all values.
-fn entropy(number: u64) -> Entropy {
-    let mixed = number.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    Entropy::new([mixed, number, !mixed].map(u64::to_le_bytes).as_flattened().try_into().unwrap())
+    support::gate(&config(keys, &[plan("default", policy)]).with_hints(true))
 }
 
 fn issue(gate: &Gate<Vec<CacheLine>>, number: u64) -> Result<(Key, KeyId), AdminError> {
-    gate.administer().unwrap().issue(&new_key("live"), entropy(number), NOW)
+    gate.administer().unwrap().issue(&new_key(), entropy(number), NOW)
 }
 
-fn check(gate: &Gate<Vec<CacheLine>>, key: &[u8], cost: u32) -> Verdict {
-    gate.check(Some(key), cost, NOW)
+fn check_text(gate: &Gate<Vec<CacheLine>>, text: &[u8]) -> Verdict {
+    gate.check(Some(text), 1, NOW)
 }
 
 // Policies.
@@ -275,7 +236,7 @@ fn spend_to_the_last_unit(text: &str, limit: u32) {
     for check in tables {
         let outcome = |cost| {
             let verdict = check(cost, NOW);
-            (verdict.outcome(), verdict.remaining())
+            (verdict.outcome(), verdict.remaining().unwrap())
         };
         if let Some(above) = limit.checked_add(1) {
             assert_eq!(outcome(above), (Outcome::TooCostly, limit), "{text}");
@@ -358,7 +319,7 @@ fn keys_of_a_gate() {
     let plans = [plan("default", "1/minute")];
     let create = |keys| {
         let none: &[CacheLine] = &[];
-        Gate::init(none, &config(keys, &plans, 4), some_peppers(&[1])).unwrap_err()
+        Gate::init(none, &config(keys, &plans), peppers(&[1])).unwrap_err()
     };
     for keys in [1, MAX_KEYS - 1, MAX_KEYS] {
         assert!(
@@ -379,17 +340,14 @@ fn keys_of_a_gate() {
             let full = issue(&gate, 5000 + number).unwrap_err();
             assert_eq!(full, AdminError::Full { keys });
         }
-        let import = gate.administer().unwrap().import(
-            b"a-foreign-key-of-some-length",
-            &new_key("live"),
-            NOW,
-        );
+        let import =
+            gate.administer().unwrap().import(b"a-foreign-key-of-some-length", &new_key(), NOW);
         assert_eq!(import.unwrap_err(), AdminError::NoRoomToImport);
         for (key, id) in &issued {
-            assert!(check(&gate, key.expose().as_bytes(), 1).is_admitted());
+            assert!(check(&gate, key, NOW).is_admitted());
             let rotated =
                 gate.administer().unwrap().rotate(*id, None, false, entropy(9000), NOW).unwrap();
-            assert_eq!(check(&gate, rotated.expose().as_bytes(), 1).remaining(), 0);
+            assert_eq!(check(&gate, &rotated, NOW).remaining(), Some(0));
             gate.administer().unwrap().assign(*id, "default").unwrap();
         }
         assert_eq!(gate.list(NOW).count(), keys as usize);
@@ -397,8 +355,8 @@ fn keys_of_a_gate() {
         // not before.
         gate.administer().unwrap().revoke(issued[0].1).unwrap();
         assert_eq!(issue(&gate, 6000).unwrap_err(), AdminError::Full { keys });
-        let later = Timestamp::from_unix_s(NOW.unix_s() + 120);
-        gate.administer().unwrap().issue(&new_key("live"), entropy(6000), later).unwrap();
+        let later = at(120);
+        gate.administer().unwrap().issue(&new_key(), entropy(6000), later).unwrap();
         gate.verify(later, |flaw| panic!("{flaw}"));
     }
 }
@@ -408,7 +366,7 @@ fn environments() {
     let issue = |env: usize| {
         let env = format!("e{env}");
         gate.administer().unwrap().issue(
-            &new_key(&env),
+            &NewKey::new(42, name(&env)),
             // Any number that was not used before.
             entropy(env.len() as u64 + 7 * gate.list(NOW).count() as u64),
             NOW,
@@ -440,8 +398,8 @@ fn plans() {
     let many: Vec<Plan> = (0..257).map(|number| plan(&format!("p{number}"), "1/minute")).collect();
     for slots in [1, 2, 3, 255, 256] {
         for count in [1, slots] {
-            let config = config(4, &many[..count], slots);
-            let gate = Gate::init(memory(config.lines()), &config, some_peppers(&[1])).unwrap();
+            let config = config(4, &many[..count]).with_plan_slots(slots);
+            let gate = support::gate(&config);
             // Two plans share a line, so an odd number of slots has one more.
             let slots = gate.plan_slots();
             for plan in &many[count..slots] {
@@ -453,14 +411,14 @@ fn plans() {
             gate.administer().unwrap().set_plan(&plan("p0", "1/minute")).unwrap();
             assert_eq!(gate.plans().count(), slots);
             let last = format!("p{}", slots - 1);
-            let new = new_key("live").with_plan(&last);
+            let new = new_key().with_plan(&last);
             let (key, _) = gate.administer().unwrap().issue(&new, entropy(1), NOW).unwrap();
-            assert!(check(&gate, key.expose().as_bytes(), 1).is_admitted());
+            assert!(check(&gate, &key, NOW).is_admitted());
         }
     }
     for (count, slots) in [(0, 4), (5, 4), (257, 257), (1, 257)] {
-        let config = config(4, &many[..count], slots);
-        let error = Gate::init(memory(config.lines()), &config, some_peppers(&[1])).unwrap_err();
+        let config = config(4, &many[..count]).with_plan_slots(slots);
+        let error = Gate::init(memory(config.lines()), &config, peppers(&[1])).unwrap_err();
         assert!(matches!(error, CreateError::Plans { .. }), "{count} of {slots}: {error}");
     }
 }
@@ -476,14 +434,14 @@ fn imported_keys() {
         let gate = gate(keys, "1/minute");
         let mut imported = 0;
         for number in 0..200 {
-            match gate.administer().unwrap().import(&foreign(number), &new_key("live"), NOW) {
+            match gate.administer().unwrap().import(&foreign(number), &new_key(), NOW) {
                 Ok(_) => {
                     imported += 1;
-                    assert!(check(&gate, &foreign(number), 1).is_admitted());
+                    assert!(check_text(&gate, &foreign(number)).is_admitted());
                 }
                 Err(error) => {
                     assert_eq!(error, AdminError::NoRoomToImport);
-                    assert!(!check(&gate, &foreign(number), 1).is_admitted());
+                    assert!(!check_text(&gate, &foreign(number)).is_admitted());
                 }
             }
         }
@@ -492,7 +450,7 @@ fn imported_keys() {
     // In a larger gate, keys can be imported into three quarters of the records.
     let gate = gate(2000 * IMPORT_GROUP, "1/minute");
     for number in 0..usize::try_from(1500 * IMPORT_GROUP).unwrap() {
-        gate.administer().unwrap().import(&foreign(number), &new_key("live"), NOW).unwrap();
+        gate.administer().unwrap().import(&foreign(number), &new_key(), NOW).unwrap();
     }
 }
 
@@ -500,8 +458,8 @@ fn length_of_an_imported_key() {
     let gate = gate(64, "1/minute");
     let import = |len: usize| {
         let text = vec![b'k'; len];
-        let done = gate.administer().unwrap().import(&text, &new_key("live"), NOW);
-        (done.map(drop), check(&gate, &text, 1).outcome())
+        let done = gate.administer().unwrap().import(&text, &new_key(), NOW);
+        (done.map(drop), check_text(&gate, &text).outcome())
     };
     let (shortest, longest) = (IMPORTED_KEY_LEN.start, IMPORTED_KEY_LEN.end - 1);
     for len in [shortest, shortest + 1, longest - 1, longest] {
@@ -528,23 +486,16 @@ fn peppers_in_use() {
     assert!(Peppers::new::<[u8; 32]>(&[]).is_err());
     // While a gate has keys under four peppers, no key can be issued under a fifth. It can be when
     // the last key under one of the four was revoked.
-    let plans = [plan("default", "1/minute")];
-    let config = config(16, &plans, 4);
-    let memory = memory(config.lines());
-    let under = |pepper: u8| Gate::attach(&memory[..], some_peppers(&[1, pepper])).unwrap();
-    Gate::init(&memory[..], &config, some_peppers(&[1])).unwrap();
+    let first = gate(16, "1/minute");
+    let under = |pepper: u8| Gate::attach(first.memory(), peppers(&[1, pepper])).unwrap();
     let issue = |pepper: u8| {
-        let gate = if pepper == 1 {
-            Gate::attach(&memory[..], some_peppers(&[1])).unwrap()
-        } else {
-            under(pepper)
-        };
-        gate.administer().unwrap().issue(&new_key("live"), entropy(pepper.into()), NOW)
+        under(pepper).administer().unwrap().issue(&new_key(), entropy(pepper.into()), NOW)
     };
-    let ids = [1, 2, 3, 4].map(|pepper| issue(pepper).unwrap().1);
+    support::issue(&first, &new_key(), entropy(1));
+    let ids = [2, 3, 4].map(|pepper| issue(pepper).unwrap().1);
     assert_eq!(issue(5).unwrap_err(), AdminError::PeppersFull);
     assert!(issue(4).is_ok());
-    under(2).administer().unwrap().revoke(ids[1]).unwrap();
+    under(2).administer().unwrap().revoke(ids[0]).unwrap();
     assert!(issue(5).is_ok());
 }
 
@@ -599,11 +550,11 @@ fn length_of_both_names() {
         }
     }
     let plans = [plan("default", "1/minute")];
-    let config = GateConfig::new(8, name("prefixes"), &plans).with_plan_slots(4).with_hints(true);
-    let gate = Gate::init(memory(config.lines()), &config, some_peppers(&[1])).unwrap();
+    let gate = support::gate(&GateConfig::new(8, name("prefixes"), &plans));
     let mut administrator = gate.administer().unwrap();
-    assert!(administrator.issue(&new_key("sixsix"), entropy(1), NOW).is_ok());
-    let seven = administrator.issue(&new_key("sevenen"), entropy(2), NOW).unwrap_err();
+    assert!(administrator.issue(&NewKey::new(42, name("sixsix")), entropy(1), NOW).is_ok());
+    let seven =
+        administrator.issue(&NewKey::new(42, name("sevenen")), entropy(2), NOW).unwrap_err();
     assert_eq!(seven, AdminError::NamesTooLong);
     assert_eq!(gate.list(NOW).count(), 1);
 }
@@ -652,12 +603,10 @@ fn slots_of_a_bucket() {
 /// An inserter waits `LOCK_SPINS` spins for the lock of a stopped holder, and then takes it over.
 fn spins_for_a_lock() {
     const { assert!(LOCK_SPINS == 1024) };
-    let lines = Limiter::<Vec<CacheLine>>::lines(4);
-    let memory = memory(lines);
-    let limiter = Limiter::init(&memory[..], &policy("1/minute"), 4, [7; 16]).unwrap();
+    let limiter = limiter("1/minute", 4);
     // The lock word of the only bucket is the first word of the last line. Its lowest bit is set
     // while it is locked.
-    let locks = &memory[lines - 1];
+    let locks = limiter.memory().last().unwrap();
     for abandoned in [1, 3, u64::MAX] {
         locks.store(0, abandoned);
         assert!(limiter.check(&abandoned.to_le_bytes(), 1, NOW).is_admitted());
@@ -739,7 +688,7 @@ fn accounts() {
         let gate = gate(4, "1/minute");
         let new = NewKey::new(account, name("live"));
         let (key, id) = gate.administer().unwrap().issue(&new, entropy(1), NOW).unwrap();
-        assert_eq!(check(&gate, key.expose().as_bytes(), 1).holder().unwrap().account, account);
+        assert_eq!(check(&gate, &key, NOW).holder().unwrap().account, account);
         assert_eq!(gate.key(id, NOW).unwrap().account, account);
     }
 }
@@ -747,10 +696,10 @@ fn accounts() {
 fn secrets_of_a_key() {
     let gate = gate(4, "9/s");
     let (first, id) = issue(&gate, 1).unwrap();
-    let until = Timestamp::from_unix_s(NOW.unix_s() + 60);
+    let until = at(60);
     let rotate =
         |force, seed| gate.administer().unwrap().rotate(id, Some(until), force, entropy(seed), NOW);
-    let admitted = |key: &Key| check(&gate, key.expose().as_bytes(), 0).is_admitted();
+    let admitted = |key: &Key| gate.check(Some(key.expose().as_bytes()), 0, NOW).is_admitted();
     assert!(admitted(&first));
     let second = rotate(false, 2).unwrap();
     assert!(admitted(&first) && admitted(&second));
@@ -765,7 +714,7 @@ fn expiry_and_grace() {
     for end in [NOW.unix_s() + 1, LAST_S - 1, LAST_S] {
         let gate = gate(4, "9/s");
         let moment = Timestamp::from_unix_s(end);
-        let new = new_key("live").with_expires(moment);
+        let new = new_key().with_expires(moment);
         let (old, id) = gate.administer().unwrap().issue(&new, entropy(1), NOW).unwrap();
         let key =
             gate.administer().unwrap().rotate(id, Some(moment), false, entropy(2), NOW).unwrap();
@@ -787,5 +736,5 @@ fn expiry_and_grace() {
     let key = gate.administer().unwrap().rotate(id, None, false, entropy(2), NOW).unwrap();
     let last = Timestamp::from_unix_ms(u64::MAX);
     assert!(gate.peek(Some(key.expose().as_bytes()), 1, last).is_admitted());
-    assert_eq!(check(&gate, old.expose().as_bytes(), 1).reason(), Some(Reason::Expired));
+    assert_eq!(check(&gate, &old, NOW).reason(), Some(Reason::Expired));
 }

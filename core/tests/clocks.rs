@@ -9,21 +9,15 @@ use std::collections::HashMap;
 use std::sync::Barrier;
 use std::thread;
 
-use keytally_core::NewKey;
 use keytally_core::sync::{AtomicU64, Ordering::SeqCst};
-use keytally_core::{
-    CacheLine, Charge, Clock, Entropy, Gate, GateConfig, Limiter, Name, Outcome, Peppers, Plan,
-    Policy, Timestamp, Verdict,
-};
+use keytally_core::{CacheLine, Charge, Clock, Gate, Limiter, Outcome, Policy, Timestamp, Verdict};
 
-mod support {
-    pub(crate) mod memory;
-}
+#[expect(dead_code, reason = "each test uses a part of this module")]
+mod support;
 
-use support::memory::memory;
+use support::{NOON_S, config, entropy, gate, issue, limiter, new_key, plan};
 
-/// 2023-11-15, noon.
-const NOON_MS: u64 = 1_700_049_600_000;
+const NOON_MS: u64 = NOON_S * 1000;
 const SECOND: u64 = 1000;
 const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
@@ -99,18 +93,10 @@ impl Table for OneKey {
 
 /// A limiter and a gate of this policy.
 fn tables(policy: &Policy) -> [Box<dyn Table>; 2] {
-    let limiter =
-        Limiter::init(memory(Limiter::<Vec<CacheLine>>::lines(8)), policy, 8, [7; 16]).unwrap();
-    let plans = [Plan::new("default", policy.clone()).unwrap()];
-    let prefix = Name::new("kt").unwrap();
-    let config = GateConfig::new(8, prefix, &plans).with_plan_slots(1);
-    let peppers = Peppers::new(&[[3; 32]]).unwrap();
-    let gate = Gate::init(memory(config.lines()), &config, peppers).unwrap();
-    let new = NewKey::new(1, Name::new("live").unwrap());
-    let entropy = Entropy::new([9; 24]);
-    let issue = gate.administer().unwrap().issue(&new, entropy, ms(NOON_MS)).unwrap();
-    let key = issue.0.expose().to_owned();
-    [Box::new(limiter), Box::new(OneKey { gate, key })]
+    let text = policy.to_string();
+    let gate = gate(&config(8, &[plan("default", &text)]));
+    let key = issue(&gate, &new_key(), entropy(9)).0.expose().to_owned();
+    [Box::new(limiter(&text, 8)), Box::new(OneKey { gate, key })]
 }
 
 /// The units admitted in each window, by the window's length in seconds and its number since the
@@ -266,7 +252,7 @@ impl Clock for TwoReadings {
 
 /// The caller read the system clock, was stopped for a while, and continues.
 #[test]
-fn a_stopped_caller_with_the_system_clock_corrects_nothing() {
+fn stopped_caller_with_the_system_clock_corrects_nothing() {
     for policy in POLICIES {
         let policy: Policy = policy.parse().unwrap();
         let limit = policy.quotas()[0].limit;
@@ -293,7 +279,7 @@ fn a_stopped_caller_with_the_system_clock_corrects_nothing() {
 
 /// A stamp that is ahead of the second reading by more than the tolerance is corrected.
 #[test]
-fn a_tally_ahead_of_the_system_clock_is_corrected() {
+fn tally_ahead_of_the_system_clock_is_corrected() {
     for policy in POLICIES {
         let policy: Policy = policy.parse().unwrap();
         let unit_ms = u64::from(policy.quotas()[0].window.seconds()) * SECOND;
@@ -319,7 +305,7 @@ fn a_tally_ahead_of_the_system_clock_is_corrected() {
 
 /// One clock is sometimes wrong for one check.
 #[test]
-fn a_correction_costs_at_most_one_window_each_time() {
+fn correction_admits_at_most_one_more_window() {
     for policy in POLICIES {
         let policy: Policy = policy.parse().unwrap();
         let tightest = policy.quotas()[0].limit;
@@ -352,7 +338,7 @@ fn a_correction_costs_at_most_one_window_each_time() {
                     assert_eq!(table.correct(ms(NOON_MS)) > 0, locked, "{policy} {wrong} {round}");
                     let here = table.check(0, ms(NOON_MS));
                     assert_eq!((here.is_admitted(), here.clock_ahead_s()), (true, 0));
-                    assert!(here.remaining() <= policy.quotas().last().unwrap().limit);
+                    assert!(here.remaining().unwrap() <= policy.quotas().last().unwrap().limit);
                 }
                 admitted.assert_within(&policy, wrong_checks);
                 // In the next window, the whole limit is available again.
@@ -366,7 +352,7 @@ fn a_correction_costs_at_most_one_window_each_time() {
 /// Threads whose clocks are sometimes right and sometimes absurd. No check panics, hangs or
 /// overflows. Every verdict is consistent, and each absurd check costs one window at most.
 #[test]
-fn absurd_clocks_among_right_ones_cost_one_window_each() {
+fn each_absurd_clock_admits_at_most_one_more_window() {
     for policy in POLICIES {
         let policy: Policy = policy.parse().unwrap();
         for table in tables(&policy) {
@@ -392,7 +378,7 @@ fn absurd_clocks_among_right_ones_cost_one_window_each() {
 
 /// A refund for a time at which nothing was charged returns nothing.
 #[test]
-fn a_refund_by_a_wrong_clock_admits_no_more() {
+fn refund_by_a_wrong_clock_admits_no_more() {
     for policy in POLICIES {
         let policy: Policy = policy.parse().unwrap();
         for table in tables(&policy) {
@@ -414,22 +400,17 @@ fn a_refund_by_a_wrong_clock_admits_no_more() {
 /// Keys expire, and graces end, by the caller's clock. A wrong clock does not affect callers with
 /// another clock.
 #[test]
-fn absurd_clocks_end_no_key_for_others() {
-    let policy: Policy = "20/minute, 100/hour".parse().unwrap();
-    let plans = [Plan::new("default", policy).unwrap()];
-    let prefix = Name::new("kt").unwrap();
-    let config = GateConfig::new(8, prefix, &plans).with_plan_slots(1).with_hints(true);
-    let gate =
-        Gate::init(memory(config.lines()), &config, Peppers::new(&[[3; 32]]).unwrap()).unwrap();
+fn absurd_clock_expires_no_key_for_other_callers() {
+    let plans = [plan("default", "20/minute, 100/hour")];
+    let gate = gate(&config(8, &plans).with_hints(true));
     let expires = ms(NOON_MS + HOUR);
-    let new = NewKey::new(1, Name::new("live").unwrap()).with_expires(expires);
-    let (old, id) =
-        gate.administer().unwrap().issue(&new, Entropy::new([9; 24]), ms(NOON_MS)).unwrap();
+    let new = new_key().with_expires(expires);
+    let (old, id) = issue(&gate, &new, entropy(9));
     let grace_until = ms(NOON_MS + MINUTE);
     let key = gate
         .administer()
         .unwrap()
-        .rotate(id, Some(grace_until), false, Entropy::new([8; 24]), ms(NOON_MS))
+        .rotate(id, Some(grace_until), false, entropy(8), ms(NOON_MS))
         .unwrap();
     let admitted = |key: &str, at: u64| gate.check(Some(key.as_bytes()), 1, ms(at)).is_admitted();
     for _ in 0..3 {
@@ -451,21 +432,17 @@ fn absurd_clocks_end_no_key_for_others() {
 
 /// A gate of this capacity for five requests a second.
 fn gate_for(keys: u32) -> Gate<Vec<CacheLine>> {
-    let plans = [Plan::new("default", "5/second".parse().unwrap()).unwrap()];
-    let prefix = Name::new("kt").unwrap();
-    let config = GateConfig::new(keys, prefix, &plans).with_plan_slots(1);
-    Gate::init(memory(config.lines()), &config, Peppers::new(&[[3; 32]]).unwrap()).unwrap()
+    gate(&config(keys, &[plan("default", "5/second")]))
 }
 
 /// A caller read the system clock, was stopped until the key had expired, and finds the tally ahead
 /// of its reading.
 #[test]
-fn a_key_that_expired_during_a_stop_is_refused() {
+fn key_that_expired_during_a_stop_is_refused() {
     let gate = gate_for(8);
     let expires = ms(NOON_MS + HOUR);
-    let new = NewKey::new(1, Name::new("live").unwrap()).with_expires(expires);
-    let (key, _) =
-        gate.administer().unwrap().issue(&new, Entropy::new([9; 24]), ms(NOON_MS)).unwrap();
+    let new = new_key().with_expires(expires);
+    let (key, _) = issue(&gate, &new, entropy(9));
     let key = Some(key.expose().as_bytes());
     assert!(gate.check(key, 1, ms(NOON_MS + 2 * MINUTE)).is_admitted());
     let stopped_for = |ms_later| TwoReadings { first: ms(NOON_MS), second: ms(NOON_MS + ms_later) };
@@ -476,12 +453,12 @@ fn a_key_that_expired_during_a_stop_is_refused() {
 /// A revoked key's tally, whose stamp comes from a clock that ran ahead, keeps its record from
 /// another key only until the tally is corrected and its windows have passed.
 #[test]
-fn a_record_whose_tally_is_ahead_is_issued_again() {
+fn record_whose_tally_is_ahead_is_reused() {
     let gate = gate_for(1);
-    let new = NewKey::new(1, Name::new("live").unwrap());
-    let issue = |entropy, at: u64| {
+    let new = new_key();
+    let issue = |number, at: u64| {
         let clock = TwoReadings { first: ms(at), second: ms(at) };
-        gate.administer().unwrap().issue(&new, Entropy::new([entropy; 24]), clock)
+        gate.administer().unwrap().issue(&new, entropy(number), clock)
     };
     let (key, id) = issue(9, NOON_MS).unwrap();
     assert!(gate.check(Some(key.expose().as_bytes()), 1, ms(NOON_MS + 24 * HOUR)).is_admitted());
@@ -494,10 +471,8 @@ fn a_record_whose_tally_is_ahead_is_issued_again() {
 /// A caller read the system clock, was stopped, and finds no slot that was free at the time of that
 /// reading.
 #[test]
-fn a_table_that_emptied_during_a_stop_is_not_full() {
-    let policy: Policy = "2/minute".parse().unwrap();
-    let limiter =
-        Limiter::init(memory(Limiter::<Vec<CacheLine>>::lines(5)), &policy, 5, [7; 16]).unwrap();
+fn limiter_that_emptied_during_a_stop_is_not_full() {
+    let limiter = limiter("2/minute", 5);
     let is_full = |subject: u32, clock: TwoReadings| {
         Limiter::check(&limiter, &subject.to_le_bytes(), 1, clock).outcome() == Outcome::Full
     };

@@ -5,27 +5,110 @@
 /// also deserialize.
 #[cfg(feature = "serde")]
 mod serde {
-    use keytally_core::{Charge, KeyId, Outcome, Policy, Quota, Reason, Timestamp, decide};
-    use serde_json::{Value, from_str, json, to_value};
+    use keytally_core::{
+        AdminError, AttachError, CacheLine, Charge, CreateError, Entropy, Flaw, FlawKind, Gate,
+        GateConfig, Key, KeyId, KeyState, Name, NewKey, Outcome, Peppers, Plan, Policy, Quota,
+        Reason, Timestamp, Verdict, Window,
+    };
+    use serde_json::{Value, from_str, from_value, json, to_value};
+
+    const NOW: Timestamp = Timestamp::from_unix_ms(90_250);
+
+    fn plan() -> Plan {
+        Plan::new("pro", "2/minute, 5/hour".parse().unwrap()).unwrap()
+    }
+
+    fn gate() -> Gate<Vec<CacheLine>> {
+        let plans = [plan()];
+        let config = GateConfig::new(4, Name::new("kt").unwrap(), &plans).with_hints(true);
+        let peppers = Peppers::new(&[[7_u8; 32]]).unwrap();
+        let memory = (0..config.lines()).map(|_| CacheLine::new()).collect();
+        Gate::init(memory, &config, peppers).unwrap()
+    }
+
+    fn issue(gate: &Gate<Vec<CacheLine>>) -> (Key, KeyId) {
+        let new =
+            NewKey::new(42, Name::new("live").unwrap()).with_expires(Timestamp::from_unix_s(7000));
+        gate.administer().unwrap().issue(&new, Entropy::new([1; 24]), NOW).unwrap()
+    }
 
     #[test]
-    fn logged_values_have_their_documented_form() {
+    fn verdict_has_the_members_of_the_command_line() {
+        let gate = gate();
+        let (key, key_id) = issue(&gate);
+        let verdict = gate.check(Some(key.expose().as_bytes()), 2, NOW);
+        let quota = |window, window_s, limit, reset| {
+            json!({
+                "window": window, "window_s": window_s, "limit": limit, "used": 2,
+                "remaining": limit - 2, "reset": reset, "lacking": false, "lasting": false,
+            })
+        };
+        let expected = json!({
+            "outcome": "admitted", "reason": null, "status": 200, "cost": 2, "uncharged": 0,
+            "key_id": key_id.to_string(), "account": 42, "plan_number": 0, "env_number": 0,
+            "quotas": [quota("minute", 60, 2, 120), quota("hour", 3600, 5, 3600)],
+            "remaining": 3, "retry_after": null, "clock_ahead_s": 0,
+            "charge": {"cost": 2, "at_ms": 90_250}, "now_ms": 90_250,
+        });
+        assert_eq!(to_value(verdict).unwrap(), expected);
+        assert_eq!(to_value(verdict.quotas()).unwrap(), expected["quotas"]);
+        let denied = to_value(gate.check(Some(key.expose().as_bytes()), 1, NOW)).unwrap();
+        assert_eq!((&denied["outcome"], &denied["retry_after"]), (&json!("denied"), &json!(30)));
+        assert_eq!((&denied["status"], &denied["charge"]), (&json!(429), &json!(null)));
+        assert_eq!(denied["quotas"][0]["lacking"], true);
+    }
+
+    #[test]
+    fn verdict_without_a_holder_has_empty_members() {
+        let verdict = to_value(Verdict::duplicate_header(NOW)).unwrap();
+        assert_eq!(
+            (&verdict["outcome"], &verdict["reason"]),
+            (&json!("invalid_key"), &json!("duplicate"))
+        );
+        assert_eq!((&verdict["key_id"], &verdict["quotas"]), (&json!(null), &json!([])));
+    }
+
+    #[test]
+    fn key_and_its_holder_serialize_without_the_secret() {
+        let gate = gate();
+        let (key, key_id) = issue(&gate);
+        let verdict = gate.check(Some(key.expose().as_bytes()), 1, NOW);
+        let holder = json!({
+            "key_id": key_id.to_string(), "account": 42, "plan_number": 0, "env_number": 0,
+        });
+        assert_eq!(to_value(verdict.holder()).unwrap(), holder);
+        let last_characters = &key.expose()[key.expose().len() - 4..];
+        let mut found = to_value(gate.key(key_id, NOW).unwrap()).unwrap();
+        assert_eq!(found["quotas"].take(), to_value(verdict.quotas()).unwrap());
+        let expected = json!({
+            "key_id": key_id.to_string(), "account": 42, "env": "live", "plan_number": 0,
+            "revoked": false, "last_characters": last_characters, "expires_s": 7000,
+            "grace_until_s": null, "last_used_ms": 60_000, "pepper": 0, "quotas": null,
+            "clock_ahead_s": 0,
+        });
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn names_and_errors_serialize_as_text() {
         let policy: Policy = "2/minute, 5/hour".parse().unwrap();
-        let (layout, limits, now) = (policy.layout(), policy.limits(), Timestamp::from_unix_s(90));
-        let word = decide::check(layout, &limits, 0, now, 1).next;
-        let state = decide::quotas(layout, &limits, word, now).get(0).unwrap();
         let quota: Quota = policy.quotas()[1];
-        let cases: [(Value, Value); 5] = [
+        let key_id: KeyId = "0000000000z".parse().unwrap();
+        let cases: [(Value, Value); 9] = [
             (to_value(Outcome::InvalidKey).unwrap(), json!("invalid_key")),
             (to_value(Reason::WrongSecret).unwrap(), json!("wrong_secret")),
-            (to_value(quota).unwrap(), json!({"limit": 5, "window": 3600})),
+            (to_value(KeyState::Revoked).unwrap(), json!("revoked")),
             (to_value(&policy).unwrap(), json!("2/minute, 5/hour")),
+            (to_value(key_id).unwrap(), json!("0000000000z")),
+            (to_value(quota).unwrap(), json!({"limit": 5, "window_s": 3600})),
+            (to_value(Window::from_seconds(90)).unwrap(), json!(90)),
             (
-                to_value(state).unwrap(),
-                json!({
-                    "limit": 2, "remaining": 1, "window": 60, "reset_unix_s": 120, "lacking": false,
-                    "lasting": false,
-                }),
+                to_value(AdminError::Revoked(key_id)).unwrap(),
+                json!(AdminError::Revoked(key_id).to_string()),
+            ),
+            (
+                to_value((AttachError::NotATable, CreateError::PlanName)).unwrap(),
+                json!([AttachError::NotATable.to_string(), CreateError::PlanName.to_string()]),
             ),
         ];
         for (found, expected) in cases {
@@ -34,21 +117,43 @@ mod serde {
     }
 
     #[test]
+    fn flaw_serializes_with_its_kind_and_its_sentence() {
+        let flaw = Flaw::new(3, None, FlawKind::NoPlan { plan: 9 });
+        let what = "record 3 has plan number 9, and there is none";
+        let expected = json!({"record": 3, "key_id": null, "kind": "no_plan", "what": what});
+        assert_eq!(to_value(flaw).unwrap(), expected);
+    }
+
+    #[test]
     fn stored_values_round_trip() {
         let charge = Charge { cost: 3, at: Timestamp::from_unix_ms(1500) };
         let text = to_value(charge).unwrap().to_string();
         assert_eq!(
             (text.as_str(), from_str::<Charge>(&text).unwrap()),
-            (r#"{"at":1500,"cost":3}"#, charge)
+            (r#"{"at_ms":1500,"cost":3}"#, charge)
         );
         let key_id: KeyId = "0000000000z".parse().unwrap();
         assert_eq!(from_str::<KeyId>(r#""0000000000z""#).unwrap(), key_id);
-        assert_eq!(to_value(key_id).unwrap(), json!("0000000000z"));
         let policy: Policy = from_str(r#""sliding 5/10s""#).unwrap();
         assert_eq!(policy.to_string(), "sliding 5/10s");
+        let plan_json = json!({"name": "pro", "policy": "2/minute, 5/hour"});
+        assert_eq!(to_value(plan()).unwrap(), plan_json);
+        assert_eq!(from_value::<Plan>(plan_json).unwrap(), plan());
+        assert_eq!(from_str::<Name>(r#""live""#).unwrap(), Name::new("live").unwrap());
+    }
+
+    #[test]
+    fn stored_values_are_validated() {
         let error = from_str::<Policy>(r#""5/week""#).unwrap_err().to_string();
         assert!(error.contains("\"week\""), "{error}");
         assert!(from_str::<KeyId>("7").unwrap_err().to_string().contains("11 base62 characters"));
+        let plan = |name: &str| from_value::<Plan>(json!({"name": name, "policy": "1/second"}));
+        assert!(plan("Pro").unwrap_err().to_string().contains("a-z, 0-9"));
+        let too_long = "seventeen-letters";
+        assert!(plan(too_long).unwrap_err().to_string().contains("at most 16 bytes"));
+        let name = |text: &str| from_value::<Name>(json!(text));
+        assert!(name("Live").unwrap_err().to_string().contains("1 to 8 characters"));
+        assert!(name("").is_err());
     }
 }
 
@@ -56,29 +161,19 @@ mod serde {
 #[cfg(feature = "defmt")]
 #[test]
 fn logged_values_implement_defmt_format() {
-    use keytally_core::{
-        Algorithm, Charge, Holder, KeyId, Name, Outcome, Policy, Quota, QuotaState, Reason,
-    };
-    use keytally_core::{Timestamp, Window};
-
     // The bound is what this test checks, when it is compiled. The size is only a value to return.
     const fn size_of_format<T: defmt::Format>() -> usize {
         size_of::<T>()
     }
 
-    let sizes = [
-        size_of_format::<Algorithm>(),
-        size_of_format::<Charge>(),
-        size_of_format::<Holder>(),
-        size_of_format::<KeyId>(),
-        size_of_format::<Name>(),
-        size_of_format::<Outcome>(),
-        size_of_format::<Policy>(),
-        size_of_format::<Quota>(),
-        size_of_format::<QuotaState>(),
-        size_of_format::<Reason>(),
-        size_of_format::<Timestamp>(),
-        size_of_format::<Window>(),
+    macro_rules! sizes {
+        ($($name:ident)+) => { [$(size_of_format::<keytally_core::$name>()),+] };
+    }
+
+    let sizes = sizes![
+        AdminError Algorithm AttachError Charge CreateError Flaw FlawKind Holder KeyId KeyInfo
+        KeyState Name Outcome Plan Policy Quota QuotaState Quotas Reason TableKind Timestamp Verdict
+        Window
     ];
     assert!(sizes.iter().all(|&size| size > 0));
 }

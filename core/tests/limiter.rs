@@ -1,20 +1,12 @@
 //! The limiter's public behavior: counting, filling, reuse, and takeover from killed inserters.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use keytally_core::{CacheLine, Limiter, Outcome, Policy, Timestamp};
+use keytally_core::{CacheLine, Limiter, Outcome, Timestamp};
 
-mod support {
-    pub(crate) mod noon;
-}
+#[expect(dead_code, reason = "each test uses a part of this module")]
+mod support;
 
-use support::noon::at;
-
-/// A new limiter of this policy.
-fn limiter(policy: &str, capacity: u32) -> Limiter<Vec<CacheLine>> {
-    let lines = Limiter::<Vec<CacheLine>>::lines(capacity);
-    let memory = (0..lines).map(|_| CacheLine::new()).collect();
-    Limiter::init(memory, &policy.parse().unwrap(), capacity, [7; 16]).unwrap()
-}
+use support::{at, image, limiter};
 
 #[test]
 fn each_subject_has_a_quota_of_its_own() {
@@ -29,14 +21,14 @@ fn each_subject_has_a_quota_of_its_own() {
 }
 
 #[test]
-fn a_table_reports_its_capacity_and_policy() {
+fn limiter_reports_its_capacity_and_policy() {
     let limiter = limiter("sliding 3/minute, 5/hour", 100);
     assert_eq!((limiter.capacity(), limiter.layout().windows().len()), (100, 2));
     assert_eq!(limiter.policy(), Some("sliding 3/minute, 5/hour".parse().unwrap()));
 }
 
 #[test]
-fn verdict_has_the_requested_cost_and_the_time_of_the_decision() {
+fn verdict_has_the_requested_cost_and_the_decisions_time() {
     let limiter = limiter("3/minute", 8);
     let verdict = limiter.check(b"a", 2, at(61));
     assert_eq!((verdict.cost(), verdict.now(), verdict.quotas().time()), (2, at(61), at(61)));
@@ -49,24 +41,24 @@ fn verdict_has_the_requested_cost_and_the_time_of_the_decision() {
 }
 
 #[test]
-fn a_peek_a_refused_cost_and_a_free_request_take_no_slot() {
+fn peek_refused_cost_and_cost_of_zero_take_no_slot() {
     let limiter = limiter("3/minute", 8);
     assert!(limiter.peek(b"a", 3, at(0)).is_admitted());
     assert!(limiter.check(b"a", 0, at(0)).is_admitted());
     assert_eq!(limiter.check(b"a", 4, at(0)).outcome(), Outcome::TooCostly);
-    assert_eq!(limiter.reset(b"a", at(0)).remaining(), 3);
+    assert_eq!(limiter.reset(b"a", at(0)).remaining(), Some(3));
     assert_eq!(limiter.live_subjects(at(0)), 0);
 }
 
 #[test]
-fn what_was_charged_can_be_given_back_settled_and_forgotten() {
+fn charge_can_be_refunded_settled_and_reset() {
     let limiter = limiter("10/minute", 8);
     let charge = limiter.check(b"a", 6, at(0)).charge().unwrap();
-    assert_eq!(limiter.refund(b"a", charge, at(1)).remaining(), 10);
+    assert_eq!(limiter.refund(b"a", charge, at(1)).remaining(), Some(10));
     let charge = limiter.check(b"a", 6, at(2)).charge().unwrap();
     let settled = limiter.settle(b"a", charge, 13, at(3));
-    assert_eq!((settled.uncharged(), settled.remaining()), (3, 0));
-    assert_eq!(limiter.reset(b"a", at(4)).remaining(), 10);
+    assert_eq!((settled.uncharged(), settled.remaining()), (3, Some(0)));
+    assert_eq!(limiter.reset(b"a", at(4)).remaining(), Some(10));
     assert_eq!(limiter.peek(b"a", 10, at(4)).outcome(), Outcome::Admitted);
 }
 
@@ -78,7 +70,7 @@ fn refused(limiter: &Limiter<impl AsRef<[CacheLine]>>, subjects: u32, now: Times
 }
 
 #[test]
-fn a_table_holds_the_subjects_that_it_was_made_for() {
+fn limiter_holds_as_many_subjects_as_its_capacity() {
     for capacity in [1, 8, 100, 10_000, 200_000] {
         let limiter = limiter("3/minute", capacity);
         let refused = refused(&limiter, capacity, at(0));
@@ -88,7 +80,7 @@ fn a_table_holds_the_subjects_that_it_was_made_for() {
 }
 
 #[test]
-fn a_full_table_refuses_new_subjects_and_keeps_known_ones() {
+fn full_limiter_refuses_new_subjects_and_keeps_known_ones() {
     let limiter = limiter("3/minute", 64);
     let slots = limiter.slots_total();
     refused(&limiter, 4000, at(0));
@@ -108,7 +100,7 @@ fn a_full_table_refuses_new_subjects_and_keeps_known_ones() {
 }
 
 #[test]
-fn a_full_table_reports_when_there_will_be_room() {
+fn full_limiter_reports_when_a_slot_will_be_free() {
     let limiter = limiter("3/minute", 64);
     refused(&limiter, 4000, at(5));
     let subject = (0..4000u32)
@@ -121,7 +113,7 @@ fn a_full_table_reports_when_there_will_be_room() {
 }
 
 #[test]
-fn slots_of_expired_subjects_are_used_again() {
+fn slots_of_expired_subjects_are_reused() {
     let limiter = limiter("3/minute", 64);
     for minute in 0..50 {
         for subject in 0..64u32 {
@@ -130,14 +122,18 @@ fn slots_of_expired_subjects_are_used_again() {
             for left in [2, 1, 0] {
                 let verdict = limiter.check(&name, 1, at(u64::from(minute) * 120));
                 let now = (verdict.outcome(), verdict.remaining());
-                assert_eq!(now, (Outcome::Admitted, left), "minute {minute}, subject {subject}");
+                assert_eq!(
+                    now,
+                    (Outcome::Admitted, Some(left)),
+                    "minute {minute}, subject {subject}"
+                );
             }
         }
     }
 }
 
 #[test]
-fn a_wrong_clock_does_not_fill_a_table_for_good() {
+fn slots_that_a_wrong_clock_filled_are_freed_by_correction() {
     let limiter = limiter("3/minute", 64);
     let ten_years = 10 * 365 * 86_400;
     refused(&limiter, 4000, at(ten_years));
@@ -153,7 +149,7 @@ fn a_wrong_clock_does_not_fill_a_table_for_good() {
 }
 
 #[test]
-fn a_late_clock_finds_its_subject_and_no_new_quota() {
+fn late_clock_finds_its_subject_and_opens_no_new_window() {
     let limiter = limiter("3/minute", 1);
     for _ in 0..3 {
         assert!(limiter.check(b"a", 1, at(59)).is_admitted());
@@ -165,72 +161,63 @@ fn a_late_clock_finds_its_subject_and_no_new_quota() {
 
 #[test]
 fn locks_of_killed_inserters_are_taken_over() {
-    let capacity = 64;
-    let memory: Vec<CacheLine> =
-        (0..Limiter::<Vec<CacheLine>>::lines(capacity)).map(|_| CacheLine::new()).collect();
-    let policy: Policy = "3/minute".parse().unwrap();
-    Limiter::init(&memory[..], &policy, capacity, [7; 16]).unwrap();
+    let limiter = limiter("3/minute", 64);
     // Every bucket is locked by an inserter that was killed.
-    let buckets = usize::try_from(limiter("3/minute", capacity).slots_total()).unwrap() / 8;
-    let locks = &memory[memory.len() - buckets.div_ceil(8)..];
+    let buckets = usize::try_from(limiter.slots_total()).unwrap() / 8;
+    let memory = limiter.memory();
     // A lock word of all ones is locked.
-    for line in locks {
+    for line in &memory[memory.len() - buckets.div_ceil(8)..] {
         (0..8).for_each(|word| line.store(word, u64::MAX));
     }
-    let limiter = Limiter::attach(&memory[..]).unwrap();
-    assert_eq!(refused(&limiter, capacity, at(0)), 0);
-    assert_eq!(limiter.live_subjects(at(0)), u64::from(capacity));
+    assert_eq!(refused(&limiter, 64, at(0)), 0);
+    assert_eq!(limiter.live_subjects(at(0)), 64);
 }
 
-/// The slots of a table, each as tag and tally: after a header of two lines, before the lock words.
-fn slots(memory: &[CacheLine], limiter: &Limiter<&[CacheLine]>) -> Vec<[u64; 2]> {
+/// The line of the first slot, after a header of two lines.
+const SLOTS_AT: usize = 2;
+
+/// Returns the tally of each slot.
+fn tallies(limiter: &Limiter<Vec<CacheLine>>) -> Vec<u64> {
     let lines = usize::try_from(limiter.slots_total()).unwrap() / 4;
-    let words = memory[2..2 + lines].iter().flat_map(|line| (0..8).map(|word| line.load(word)));
-    words.collect::<Vec<_>>().chunks(2).map(|slot| [slot[0], slot[1]]).collect()
+    let words = image(&limiter.memory()[SLOTS_AT..SLOTS_AT + lines]);
+    words.chunks(2).map(|slot| slot[1]).collect()
 }
 
 /// Puts the reservation of a killed inserter into a slot: its stamp is all ones.
-fn reserve(memory: &[CacheLine], slot: usize) {
-    memory[2 + slot / 4].store(slot % 4 * 2 + 1, u64::MAX);
+fn reserve(limiter: &Limiter<Vec<CacheLine>>, slot: usize) {
+    limiter.memory()[SLOTS_AT + slot / 4].store(slot % 4 * 2 + 1, u64::MAX);
 }
 
 #[test]
 fn reservation_of_a_killed_inserter_counts_for_no_subject() {
-    let policy: Policy = "3/minute".parse().unwrap();
-    let memory: Vec<CacheLine> =
-        (0..Limiter::<Vec<CacheLine>>::lines(4)).map(|_| CacheLine::new()).collect();
-    let limiter = Limiter::init(&memory[..], &policy, 4, [7; 16]).unwrap();
+    let limiter = limiter("3/minute", 4);
     limiter.check(b"a", 1, at(0));
-    let slot = slots(&memory, &limiter).iter().position(|slot| slot[1] != 0).unwrap();
-    reserve(&memory, slot);
+    reserve(&limiter, tallies(&limiter).iter().position(|tally| *tally != 0).unwrap());
     assert_eq!(limiter.live_subjects(at(0)), 0);
-    assert_eq!(limiter.peek(b"a", 3, at(0)).remaining(), 3);
-    assert_eq!(limiter.check(b"a", 1, at(0)).remaining(), 2);
-    assert_eq!((limiter.check(b"a", 1, at(0)).remaining(), limiter.live_subjects(at(0))), (1, 1));
-    assert!(
-        slots(&memory, &limiter).iter().all(|slot| slot[1] != u64::MAX),
-        "the reservation is gone"
+    assert_eq!(limiter.peek(b"a", 3, at(0)).remaining(), Some(3));
+    assert_eq!(limiter.check(b"a", 1, at(0)).remaining(), Some(2));
+    assert_eq!(
+        (limiter.check(b"a", 1, at(0)).remaining(), limiter.live_subjects(at(0))),
+        (Some(1), 1)
     );
+    assert!(!tallies(&limiter).contains(&u64::MAX), "the reservation is gone");
 }
 
-/// Two buckets, full except for the reservation of a killed inserter in one of them: a new subject
-/// gets that slot, be it in its first bucket or in its second.
+/// Two buckets are full except for the reservation of a killed inserter in one of them. A new
+/// subject gets that slot if either of its buckets has it.
 #[test]
-fn the_slot_of_a_dead_inserter_is_had_from_both_buckets() {
-    let policy: Policy = "3/minute".parse().unwrap();
-    let admitted = |newcomer: u32, marked: usize| {
-        let memory: Vec<CacheLine> =
-            (0..Limiter::<Vec<CacheLine>>::lines(10)).map(|_| CacheLine::new()).collect();
-        let limiter = Limiter::init(&memory[..], &policy, 10, [7; 16]).unwrap();
+fn reservation_of_a_killed_inserter_is_reused_in_both_buckets() {
+    let admitted = |newcomer: u32, reserved: usize| {
+        let limiter = limiter("3/minute", 10);
         refused(&limiter, 1000, at(0));
         assert_eq!((limiter.live_subjects(at(0)), limiter.slots_total()), (16, 16));
-        reserve(&memory, marked);
+        reserve(&limiter, reserved);
         limiter.check(&newcomer.to_le_bytes(), 1, at(0)).is_admitted()
     };
     let mut from_both = 0;
     for newcomer in 1000..1020 {
         // A slot of each bucket.
-        let [one, other] = [0, 15].map(|marked| admitted(newcomer, marked));
+        let [one, other] = [0, 15].map(|reserved| admitted(newcomer, reserved));
         assert!(one || other, "{newcomer}");
         from_both += usize::from(one && other);
     }
@@ -238,7 +225,7 @@ fn the_slot_of_a_dead_inserter_is_had_from_both_buckets() {
 }
 
 #[test]
-fn threads_that_meet_at_one_new_subject_share_one_quota() {
+fn threads_that_insert_one_subject_share_one_quota() {
     for round in 0..200u32 {
         let limiter = limiter("5/minute", 8);
         let admitted: usize = std::thread::scope(|scope| {

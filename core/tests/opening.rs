@@ -1,40 +1,25 @@
 //! Tests of creating and opening tables: which memory opens, and the error for each other memory.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use keytally_core::MAX_KEYS;
-use keytally_core::MAX_SUBJECTS;
-use keytally_core::MAX_WINDOW_S;
 use keytally_core::{
-    AttachError, CACHE_LINE_LEN, CacheLine, CreateError, Gate, GateConfig, Limiter, Name, Peppers,
-    Plan, Policy,
+    AttachError, CACHE_LINE_LEN, CacheLine, CreateError, FORMAT_VERSION, Gate, GateConfig, Limiter,
+    MAX_KEYS, MAX_SUBJECTS, MAX_WINDOW_S, TableKind,
 };
-use keytally_core::{FORMAT_VERSION, TableKind};
 
-mod support {
-    pub(crate) mod memory;
-}
+#[expect(dead_code, reason = "each test uses a part of this module")]
+mod support;
 
-use support::memory::memory;
+use support::{image, memory, peppers, plan};
 
 /// The capacity of all tables here.
 const CAPACITY: u32 = 64;
 
-/// All words of a table.
-fn image(memory: &[CacheLine]) -> Vec<u64> {
-    memory.iter().flat_map(|line| (0..8).map(|word| line.load(word))).collect()
-}
-
-fn policy() -> Policy {
-    "sliding 100/minute, 1000/hour".parse().unwrap()
-}
-
-fn peppers() -> Peppers {
-    Peppers::new(&[[1; 32]]).unwrap()
-}
+/// The policy of all tables here.
+const POLICY: &str = "sliding 100/minute, 1000/hour";
 
 /// Creates the limiter of these tests.
 fn create_limiter(memory: &[CacheLine]) -> Result<(), CreateError> {
-    Limiter::init(memory, &policy(), CAPACITY, [7; 16]).map(drop)
+    Limiter::init(memory, &POLICY.parse().unwrap(), CAPACITY, [7; 16]).map(drop)
 }
 
 /// The memory of a new limiter.
@@ -51,13 +36,12 @@ fn open_limiter(memory: &[CacheLine]) -> Option<AttachError> {
 
 /// Passes the configuration of the gate of these tests to `work`.
 fn with_config<T>(work: impl FnOnce(&GateConfig<'_>) -> T) -> T {
-    let plans = [Plan::new("default", policy()).unwrap()];
-    let prefix = Name::new("kt").unwrap();
-    work(&GateConfig::new(CAPACITY, prefix, &plans).with_plan_slots(2).with_hints(true))
+    let plans = [plan("default", POLICY)];
+    work(&support::config(CAPACITY, &plans).with_plan_slots(2).with_hints(true))
 }
 
 fn create_gate(memory: &[CacheLine]) -> Result<(), CreateError> {
-    with_config(|config| Gate::init(memory, config, peppers()).map(drop))
+    with_config(|config| Gate::init(memory, config, peppers(&[1])).map(drop))
 }
 
 /// The memory of a new gate.
@@ -69,7 +53,7 @@ fn gate() -> Vec<CacheLine> {
 
 /// Returns the error of opening a gate; `None` if it opens.
 fn open_gate(memory: &[CacheLine]) -> Option<AttachError> {
-    Gate::attach(memory, peppers()).err()
+    Gate::attach(memory, peppers(&[1])).err()
 }
 
 /// A kind of table, the function that creates one, and the function that opens it.
@@ -211,7 +195,7 @@ fn gate_without_prefix_plan_or_pepper_is_rejected() {
     }
     let plan = 6 * 8;
     assert_eq!(error(plan, 0), Some(AttachError::Geometry { what: "first plan", value: 0 }));
-    let wrong = Gate::attach(&memory[..], Peppers::new(&[[2; 32], [3; 32]]).unwrap()).err();
+    let wrong = Gate::attach(&memory[..], peppers(&[2, 3])).err();
     assert_eq!(wrong, Some(AttachError::WrongPepper { given: 2 }));
     // A header that has no line for plans, or one line too many.
     let header = |lines: u64| open_changed(&memory, open_gate, 3, |word| word & LOW | lines << 32);
@@ -240,8 +224,14 @@ fn limiter_header_below_two_lines_is_rejected() {
     let lines = Limiter::<&[CacheLine]>::lines(CAPACITY);
     for header_lines in [0, 1, 2, 3, 64] {
         let memory = memory(lines - 2 + header_lines.max(2));
-        let made =
-            Limiter::init_after(&memory[..], header_lines, &policy(), CAPACITY, [7; 16]).map(drop);
+        let made = Limiter::init_after(
+            &memory[..],
+            header_lines,
+            &POLICY.parse().unwrap(),
+            CAPACITY,
+            [7; 16],
+        )
+        .map(drop);
         if header_lines < 2 {
             assert_eq!(made, Err(CreateError::Size { lines: memory.len(), needed: lines }));
         } else {

@@ -2,22 +2,15 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keytally_core::{
-    CacheLine, Charge, Entropy, Gate, GateConfig, Limiter, Name, NewKey, Outcome,
-    ParsePolicyErrorKind, Peppers, Plan, Policy, Timestamp, Verdict,
+    CacheLine, Charge, Entropy, Gate, Key, KeyId, Limiter, Outcome, ParsePolicyErrorKind, Peppers,
+    Policy, Timestamp, Verdict,
 };
 
-mod support {
-    pub(crate) mod noon;
-}
+mod support;
 
-use support::noon::{NOON_S, at};
-
-/// A new limiter of this policy.
-fn limiter(policy: &str, capacity: u32) -> Limiter<Vec<CacheLine>> {
-    let memory =
-        (0..Limiter::<Vec<CacheLine>>::lines(capacity)).map(|_| CacheLine::new()).collect();
-    Limiter::init(memory, &policy.parse().unwrap(), capacity, [7; 16]).unwrap()
-}
+use support::{
+    NOON_S, at, check, config, end, entropy, gate, image, issue, limiter, memory, new_key, plan,
+};
 
 /// Returns how many of `times` requests at `now` are admitted.
 fn admitted(
@@ -46,7 +39,7 @@ fn concurrent_checks_admit_no_more_than_the_limit() {
 fn check_that_the_minute_denies_charges_no_hour() {
     let limiter = limiter("10/minute, 100/hour", 8);
     assert_eq!(admitted(&limiter, b"a", 500, at(0)), 10);
-    assert_eq!(limiter.peek(b"a", 1, at(0)).remaining(), 90);
+    assert_eq!(limiter.peek(b"a", 1, at(0)).remaining(), Some(90));
 }
 
 #[test]
@@ -66,7 +59,7 @@ fn burst_after_idle_exceeds_neither_limit_nor_remaining() {
         assert_eq!(admitted(&limiter, b"a", 100, at(0)), 100);
         for idle in [120, 3600, 86_400 * 365] {
             let verdict = limiter.peek(b"a", 1, at(idle));
-            assert_eq!(verdict.remaining(), 100);
+            assert_eq!(verdict.remaining(), Some(100));
         }
         assert_eq!(admitted(&limiter, b"a", 300, at(3600)), 100);
     }
@@ -216,32 +209,29 @@ fn cost_above_the_limit_has_no_retry_time() {
     assert!(limiter.check(b"a", 4, at(0)).is_admitted());
     let verdict = limiter.check(b"a", 11, at(0));
     assert_eq!((verdict.outcome(), verdict.http_status()), (Outcome::TooCostly, 429));
-    assert_eq!((verdict.remaining(), verdict.retry_after_s(), verdict.charge()), (96, None, None));
+    assert_eq!(
+        (verdict.remaining(), verdict.retry_after_s(), verdict.charge()),
+        (Some(96), None, None)
+    );
 }
 
-/// Calls `test` with a gate, its only key and that key's id. The key's limit is two requests an
-/// hour.
-fn with_key(test: impl FnOnce(&Gate<&[CacheLine]>, &str, keytally_core::KeyId)) {
-    let plans = [Plan::new("default", "2/hour".parse().unwrap()).unwrap()];
-    let prefix = Name::new("kt").unwrap();
-    let config = GateConfig::new(8, prefix, &plans).with_plan_slots(1);
-    let memory: Vec<CacheLine> = (0..config.lines()).map(|_| CacheLine::new()).collect();
-    let gate = Gate::init(&memory[..], &config, Peppers::new(&[[1; 32]]).unwrap()).unwrap();
-    let new = NewKey::new(1, Name::new("live").unwrap());
-    let issued = gate.administer().unwrap().issue(&new, Entropy::new([5; 24]), at(0)).unwrap();
-    test(&gate, issued.0.expose(), issued.1);
+/// Returns a gate, its only key, which may make two requests an hour, and that key's id.
+fn gate_with_key() -> (Gate<Vec<CacheLine>>, Key, KeyId) {
+    let gate = gate(&config(8, &[plan("default", "2/hour")]));
+    let (key, key_id) = issue(&gate, &new_key(), entropy(5));
+    (gate, key, key_id)
 }
 
 #[test]
 fn check_with_a_wrong_secret_charges_nothing() {
-    with_key(|gate, key, _| {
-        for index in key.len() - 28..key.len() {
-            let mut wrong = key.as_bytes().to_vec();
-            wrong[index] = if wrong[index] == b'x' { b'y' } else { b'x' };
-            assert_eq!(gate.check(Some(&wrong), 1, at(0)).outcome(), Outcome::InvalidKey);
-        }
-        assert_eq!(gate.check(Some(key.as_bytes()), 1, at(0)).remaining(), 1);
-    });
+    let (gate, key, _) = gate_with_key();
+    let text = key.expose().as_bytes();
+    for index in text.len() - 28..text.len() {
+        let mut wrong = text.to_vec();
+        wrong[index] = if wrong[index] == b'x' { b'y' } else { b'x' };
+        assert_eq!(gate.check(Some(&wrong), 1, at(0)).outcome(), Outcome::InvalidKey);
+    }
+    assert_eq!(check(&gate, &key, at(0)).remaining(), Some(1));
 }
 
 #[test]
@@ -255,45 +245,32 @@ fn two_key_headers_are_rejected_whichever_a_server_takes() {
 
 #[test]
 fn revoked_key_is_invalid_at_the_next_check() {
-    with_key(|gate, key, key_id| {
-        assert!(gate.check(Some(key.as_bytes()), 1, at(0)).is_admitted());
-        gate.administer().unwrap().revoke(key_id).unwrap();
-        assert!(!gate.check(Some(key.as_bytes()), 1, at(0)).is_admitted());
-    });
+    let (gate, key, key_id) = gate_with_key();
+    assert!(check(&gate, &key, at(0)).is_admitted());
+    gate.administer().unwrap().revoke(key_id).unwrap();
+    assert!(!check(&gate, &key, at(0)).is_admitted());
 }
 
 #[test]
 fn old_and_new_secret_share_one_quota() {
-    with_key(|gate, old, key_id| {
-        let until = Some(at(3600));
-        let new = gate
-            .administer()
-            .unwrap()
-            .rotate(key_id, until, false, Entropy::new([6; 24]), at(1))
-            .unwrap();
-        let keys = [old, new.expose(), old, new.expose()];
-        let admitted =
-            keys.iter().filter(|key| gate.check(Some(key.as_bytes()), 1, at(1)).is_admitted());
-        assert_eq!(admitted.count(), 2);
-    });
+    let (gate, old, key_id) = gate_with_key();
+    let mut administrator = gate.administer().unwrap();
+    let new = administrator.rotate(key_id, end(3600), false, entropy(6), at(1)).unwrap();
+    let keys = [&old, &new, &old, &new];
+    assert_eq!(keys.iter().filter(|key| check(&gate, key, at(1)).is_admitted()).count(), 2);
 }
 
 #[test]
 fn gate_memory_holds_no_secret_and_no_pepper() {
-    let plans = [Plan::new("default", "2/hour".parse().unwrap()).unwrap()];
-    let config = GateConfig::new(8, Name::new("kt").unwrap(), &plans).with_plan_slots(1);
-    let memory: Vec<CacheLine> = (0..config.lines()).map(|_| CacheLine::new()).collect();
+    let plans = [plan("default", "2/hour")];
+    let config = config(8, &plans);
     let pepper = [0xa7; 32];
-    let gate = Gate::init(&memory[..], &config, Peppers::new(&[pepper]).unwrap()).unwrap();
+    let peppers = Peppers::new(&[pepper]).unwrap();
+    let gate = Gate::init(memory(config.lines()), &config, peppers).unwrap();
     let secret = *b"sixteen secret b";
     let entropy: [u8; 24] = [[9; 8].as_slice(), &secret].concat().try_into().unwrap();
-    let new = NewKey::new(1, Name::new("live").unwrap());
-    let (key, _) = gate.administer().unwrap().issue(&new, Entropy::new(entropy), at(0)).unwrap();
-    let stored: Vec<u8> = memory
-        .iter()
-        .flat_map(|line| (0..8).map(|word| line.load(word)))
-        .flat_map(u64::to_le_bytes)
-        .collect();
+    let (key, _) = issue(&gate, &new_key(), Entropy::new(entropy));
+    let stored: Vec<u8> = image(gate.memory()).into_iter().flat_map(u64::to_le_bytes).collect();
     let holds = |needle: &[u8]| stored.windows(needle.len()).any(|window| window == needle);
     assert!(holds(b"default"), "the search finds the plan's name");
     for part in [&secret[..8], &secret[8..], &key.expose().as_bytes()[20..32], &pepper[..8]] {
@@ -304,13 +281,9 @@ fn gate_memory_holds_no_secret_and_no_pepper() {
 
 #[test]
 fn missing_and_wrong_key_get_www_authenticate() {
-    with_key(|gate, _, _| {
-        for api_key in [None, Some(&b"wrong"[..])] {
-            let headers = gate.check(api_key, 1, at(0)).headers();
-            assert_eq!(
-                headers.iter().map(|(name, _)| name).collect::<Vec<_>>(),
-                ["WWW-Authenticate"]
-            );
-        }
-    });
+    let (gate, _, _) = gate_with_key();
+    for api_key in [None, Some(&b"wrong"[..])] {
+        let headers = gate.check(api_key, 1, at(0)).headers();
+        assert_eq!(headers.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["WWW-Authenticate"]);
+    }
 }

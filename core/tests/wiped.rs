@@ -25,7 +25,7 @@ fn zeros_after_drop<T>(value: T, range: core::ops::Range<usize>) -> usize {
 }
 
 #[test]
-fn a_key_is_wiped() {
+fn dropped_key_is_wiped() {
     let name = |text| Name::new(text).unwrap();
     let key =
         Key::mint(name("kt"), name("live"), KeyId::from_number(u64::MAX).unwrap(), &[0xa7; 16])
@@ -36,14 +36,14 @@ fn a_key_is_wiped() {
 }
 
 #[test]
-fn entropy_is_wiped() {
+fn dropped_entropy_is_wiped() {
     assert_eq!(zeros_after_drop(Entropy::new([0xa7; 24]), 0..24), 24);
 }
 
 /// The eight bytes of the fingerprint remain. They are not secret: the gate's header holds them
 /// too.
 #[test]
-fn a_pepper_is_wiped() {
+fn dropped_pepper_is_wiped() {
     let pepper = Pepper::new(&[0xa7; 32]).unwrap();
     assert_eq!(
         size_of::<Pepper>(),

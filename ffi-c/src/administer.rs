@@ -37,10 +37,11 @@ plain! {
         /// When the key expires, in Unix seconds; 0 for never. If `size` ends before this member,
         /// it is 0.
         pub expires_s: u32,
+        /// Zero.
+        pub reserved_: u32,
     }
 }
 
-// The next member must not lie in the padding at the end, which older callers do not initialize.
 impl Growing for kt_new_key<'_> {
     const MIN_SIZE: usize = core::mem::offset_of!(kt_new_key<'_>, expires_s);
 }
@@ -48,6 +49,9 @@ impl Growing for kt_new_key<'_> {
 impl kt_new_key<'_> {
     /// Calls `work` with the properties in core's form.
     fn with_core_key<T>(&self, work: impl FnOnce(&NewKey<'_>) -> FfiResult<T>) -> FfiResult<T> {
+        if self.reserved_ != 0 {
+            return Err(kt_status::KT_UNKNOWN_MEMBER);
+        }
         let env = name(self.env, self.env_len)?;
         let new = NewKey::new(self.account, env).with_expires(optional_time(self.expires_s));
         match self.plan_len {
@@ -84,8 +88,10 @@ pub(crate) use administer;
 /// Issues a key. Writes the only copy of its secret to `key_out`.
 ///
 /// `entropy` is 24 bytes from the system's entropy, used for this key only. In host builds
-/// `kt_entropy` gets them. The key takes a free record. Else it takes the record of a key that was
-/// revoked or has expired, if all windows of its counts have ended.
+/// `kt_entropy` gets them. The secret is a part of them, so overwrite them after the call.
+///
+/// The key takes a free record. Else it takes the record of a key that was revoked or has expired,
+/// if all windows of its counts have ended.
 ///
 /// Statuses: `KT_NAME_FORM` for the environment, `KT_NAMES_TOO_LONG`, `KT_NO_SUCH_PLAN`,
 /// `KT_PLAN_NAME_FORM`, `KT_GATE_FULL`, `KT_ENVS_FULL`, `KT_PEPPERS_FULL`, `KT_STRUCT_SIZE`,
@@ -94,7 +100,7 @@ pub(crate) use administer;
 /// replaced.
 ///
 /// ```c
-/// kt_new_key new_key = {sizeof new_key, 42, KT_TEXT("live"), KT_TEXT("default"), 0};
+/// kt_new_key new_key = {sizeof new_key, 42, KT_TEXT("live"), KT_TEXT("default"), 0, 0};
 /// kt_key key;
 /// uint64_t key_id;
 /// kt_status status = kt_gate_issue(gate, &new_key, entropy, KT_SYSTEM_CLOCK, &key, &key_id);

@@ -107,8 +107,8 @@ pub extern "C" fn kt_pepper_generate(buffer: Out<c_char>, buffer_len: usize) -> 
 /// bytes in hex or base64, several separated by commas, newest last.
 ///
 /// Statuses: `KT_FILE_EXISTS`, `KT_FILE_NOT_FOUND` for the folder, `KT_FILE_DENIED`,
-/// `KT_DISK_FULL`, `KT_IO`, `KT_CAPACITY`, `KT_NAME_FORM`, those that begin with `KT_PLAN_`,
-/// `KT_POLICY_` and `KT_PEPPER_`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`.
+/// `KT_DISK_FULL`, `KT_NO_MEMORY`, `KT_IO`, `KT_CAPACITY`, `KT_NAME_FORM`, those that begin with
+/// `KT_PLAN_`, `KT_POLICY_` and `KT_PEPPER_`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`.
 ///
 /// ```c
 /// kt_plan plan = {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")};
@@ -149,9 +149,9 @@ pub extern "C" fn kt_gate_create(
 /// handle with `kt_gate_close`.
 ///
 /// Statuses: `KT_FILE_NOT_FOUND`, `KT_FILE_DENIED`, `KT_FILE_MODE`, `KT_FILE_OWNER`,
-/// `KT_NOT_A_FILE`, `KT_FILE_TOO_SHORT`, `KT_IO`, `KT_NOT_A_TABLE`, `KT_UNFINISHED`,
-/// `KT_OTHER_FORMAT`, `KT_OTHER_KIND`, `KT_TRUNCATED`, `KT_DAMAGED`, `KT_WRONG_PEPPER`, those that
-/// begin with `KT_PEPPER_`.
+/// `KT_NOT_A_FILE`, `KT_FILE_TOO_SHORT`, `KT_NO_MEMORY`, `KT_IO`, `KT_NOT_A_TABLE`,
+/// `KT_UNFINISHED`, `KT_OTHER_FORMAT`, `KT_OTHER_KIND`, `KT_TRUNCATED`, `KT_DAMAGED`,
+/// `KT_WRONG_PEPPER`, those that begin with `KT_PEPPER_`.
 ///
 /// ```c
 /// kt_gate *gate;
@@ -289,7 +289,8 @@ pub extern "C" fn kt_gate_reopen_status(
 /// only.
 ///
 /// Statuses: `KT_FILE_EXISTS`, `KT_FILE_NOT_FOUND` for the folder, `KT_FILE_DENIED`,
-/// `KT_DISK_FULL`, `KT_IO`, `KT_CAPACITY`, `KT_NO_ENTROPY`, those that begin with `KT_POLICY_`.
+/// `KT_DISK_FULL`, `KT_NO_MEMORY`, `KT_IO`, `KT_CAPACITY`, `KT_NO_ENTROPY`, those that begin with
+/// `KT_POLICY_`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_create(
     path: In<c_char>,

@@ -500,28 +500,3 @@ pub extern "C" fn kt_gate_reset(
         Ok(())
     })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::key::KT_KEY_SIZE;
-    use crate::limiter::KT_LIMITER_HANDLE_SIZE;
-
-    #[test]
-    fn limits_page_has_the_sizes_of_the_header() {
-        let page = include_str!("../../LIMITS.md");
-        for row in [
-            format!(
-                "| a limiter's handle in C | {KT_LIMITER_HANDLE_SIZE} bytes at a multiple of {KT_HANDLE_ALIGN} |"
-            ),
-            format!(
-                "| a gate's handle in C | {KT_GATE_HANDLE_SIZE} bytes at a multiple of {KT_HANDLE_ALIGN} |"
-            ),
-            format!("| a table's memory in C | at a multiple of {KT_TABLE_ALIGN} bytes |"),
-            format!("| plans of a gate in memory made from C | {KT_GATE_PLAN_SLOTS} |"),
-            format!("| a key as C gets it | {KT_KEY_SIZE} bytes with its NUL |"),
-        ] {
-            assert!(page.contains(&row), "{row}");
-        }
-    }
-}

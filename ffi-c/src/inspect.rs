@@ -35,8 +35,9 @@ plain! {
     pub struct kt_key_info {
         /// The key id.
         pub key_id: u64,
-        /// When the key was last charged, in Unix milliseconds, rounded down to the shortest
-        /// window. 0 if never, or if the counts were reset since.
+        /// The start of the shortest window in which a charge, refund or settle last changed the
+        /// key's counts, in Unix milliseconds. 0 if its tally counts no unit, as before the first
+        /// charge and after a reset.
         pub last_used_ms: u64,
         /// The account (team) that the key belongs to.
         pub account: u32,
@@ -143,8 +144,8 @@ pub enum kt_flaw_kind {
     KT_FLAW_NO_PEPPER = 4,
     /// The tally is not a valid tally.
     KT_FLAW_NO_TALLY = 5,
-    /// The tally is more than 60 s ahead: a wrong clock stamped it. The next check by the system
-    /// clock corrects it.
+    /// The tally is more than 60 s ahead of the call's time. If a wrong clock stamped it, the next
+    /// check by the system clock corrects it.
     KT_FLAW_FUTURE_TALLY = 6,
     /// A flaw that this version of the header has no name for; see the sentence.
     KT_FLAW_OTHER = 7,

@@ -61,6 +61,9 @@ unsafe impl<E: Numbered> Plain for Number<E> where E::Number: Plain {}
 
 /// Declares structs of the C interface. The compiler checks that each field is [`Plain`], so the
 /// struct is too.
+///
+/// It also checks that a struct has no implicit padding. Callers need not initialize padding, so a
+/// later member there would read arbitrary bytes from callers with an older header.
 macro_rules! plain {
     ($(
         $(#[$meta:meta])*
@@ -83,6 +86,15 @@ macro_rules! plain {
                     $( is_plain::<$type>(); )*
                 }
             };
+
+            impl $(<$life>)? $name $(<$life>)? {
+                const NO_PADDING: () = assert!(
+                    size_of::<Self>() == 0 $( + size_of::<$type>() )*,
+                    "a struct of the C interface has implicit padding"
+                );
+            }
+
+            const _: () = $name::NO_PADDING;
 
             // SAFETY: The struct is `repr(C)`, and each of its fields is plain, as the function
             // above shows.
@@ -476,11 +488,11 @@ impl AsRef<[CacheLine]> for Lines {
     #[inline]
     fn as_ref(&self) -> &[CacheLine] {
         // SAFETY: The pointer is not NULL and aligned, and the range fits the address space:
-        // `Memory::lines` checked it, and it holds for a slice. `CacheLine` consists of atomics, for
-        // which every bit pattern is valid and which others may write at any time. The maker of the
-        // `Memory` guarantees that the memory exists and is used only as a table, and the contract
-        // in the header demands it for as long as the handle is used. A mapping is owned by the
-        // handle.
+        // `Memory::lines` checked it, and it holds for a slice. `CacheLine` consists of atomics,
+        // for which every bit pattern is valid and which others may write at any time. The maker of
+        // the `Memory` guarantees that the memory exists and is used only as a table, and the
+        // contract in the header demands it for as long as the handle is used. A mapping is owned
+        // by the handle.
         unsafe { slice::from_raw_parts(self.begin.as_ptr(), self.lines) }
     }
 }

@@ -25,7 +25,7 @@ pub(crate) fn policy(text: In<'_, c_char>, len: usize) -> FfiResult<Policy> {
         .map_err(|error: keytally_core::ParsePolicyError| error.kind().into())
 }
 
-/// Checks a policy, and writes it as this library prints it: `1000/hour,100/m` becomes
+/// Parses a policy, and writes it in its normal form: `1000/hour,100/m` becomes
 /// `100/minute, 1000/hour`.
 ///
 /// Writes the policy and a NUL into `buffer`, and its length without the NUL to `written_out`.

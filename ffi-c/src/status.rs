@@ -67,22 +67,24 @@ statuses! {
         KT_NULL_POINTER = 1 => "a pointer is NULL that must point to something",
         KT_MISALIGNED = 2 =>
             "a pointer is not aligned for what it points to; a table's memory begins at a multiple of 64",
-        KT_BAD_LENGTH = 3 => "a length exceeds the address space after its pointer",
+        KT_BAD_LENGTH = 3 =>
+            "a length exceeds PTRDIFF_MAX bytes or the address space after its pointer",
         KT_NOT_A_HANDLE = 4 =>
             "the struct is not a handle of this kind: it was never initialized, was closed, or was moved or copied",
-        KT_OVERLAP = 5 => "the handle lies in the table's memory; keep it apart",
+        KT_OVERLAP = 5 =>
+            "the handle overlaps the memory that is given for the table; keep the two apart",
         KT_BUFFER_TOO_SMALL = 6 =>
             "the buffer is too small; one of the size that keytally.h names for it is always enough",
         KT_NOT_A_VERDICT = 7 =>
-            "the struct is not a verdict: it was never written by this library, or changed since",
-        KT_NO_MEMORY = 8 => "there is no memory for this table",
+            "the struct is neither a verdict nor a kt_key_info: this library never wrote it, or it was changed since",
+        KT_NO_MEMORY = 8 => "the system has no memory for this table",
         KT_INTERNAL = 9 => "keytally has a defect here and stopped; please report it",
         KT_NO_CLOCK = 10 =>
             "this library has no system clock; give an explicit time, in Unix milliseconds",
         KT_STRUCT_SIZE = 11 =>
-            "the size of a struct is not sizeof that struct; set its first member to its sizeof",
+            "the size of a struct leaves out a required member or is above 4096; set its first member to sizeof that struct",
         KT_UNKNOWN_MEMBER = 12 =>
-            "a struct sets a member that this library does not know; use the library of that header, or a newer one",
+            "a struct sets a member that this library does not know; set it to zero, or use the library of that header or a newer one",
         KT_NO_SUCH_QUOTA = 13 => "there is no quota of that index; they count from 0 to quota_count - 1",
 
         // Texts.
@@ -114,11 +116,12 @@ statuses! {
             "no pepper is given, or more than 4; is KEYTALLY_PEPPER unset, or the file of peppers empty? `openssl rand -hex 32` makes one for a new gate",
         KT_PEPPER_TWICE = 42 => "the same pepper is given twice; give each once, newest last",
         KT_PEPPER_FORM = 43 => "a pepper is neither hex nor base64",
-        KT_PEPPER_FILE_TOO_LONG = 44 => "the file of peppers is longer than 65536 bytes",
+        KT_PEPPER_FILE_TOO_LONG = 44 =>
+            "the file has more than 65536 bytes, so it cannot be a pepper file",
         KT_WRONG_PEPPER = 45 =>
             "none of the peppers belongs to this gate; give the one that it was created with",
         KT_PEPPER_BYTE_ORDER_MARK = 46 =>
-            "the peppers begin with a byte-order mark; save them as ASCII or as UTF-8 without that mark",
+            "the text of the peppers begins with a byte-order mark; save it as ASCII or as UTF-8 without that mark",
 
         // Tables.
         KT_MEMORY_TOO_SMALL = 60 =>
@@ -145,7 +148,7 @@ statuses! {
 
         // Administration. Nothing was changed.
         KT_BUSY = 80 =>
-            "another administrator is changing this gate; try again, wait longer, or end its process",
+            "another administrator is changing this gate; try again, wait longer, or end that process",
         KT_GATE_FULL = 81 =>
             "the gate is full: all its records hold keys; revoke some, or create a gate with more keys",
         KT_NO_ROOM_TO_IMPORT = 82 =>
@@ -169,18 +172,19 @@ statuses! {
         // Files and the operating system.
         KT_FILE_NOT_FOUND = 100 => "there is no such file or folder",
         KT_FILE_DENIED = 101 => "the system does not let this process do that with the file",
-        KT_FILE_EXISTS = 102 => "there is a file of that name already, and it was left unchanged",
+        KT_FILE_EXISTS = 102 => "a file of that name already exists, and it was not changed",
         KT_FILE_MODE = 103 =>
-            "other users can get at the file; fix it with: chmod 600 FILE, or with chmod go-w FILE where root owns a file of peppers",
+            "the file's group or every user has access to it; fix it with: chmod 600 FILE, or, if root owns a file of peppers, with: chmod go-w FILE",
         KT_FILE_OWNER = 104 =>
             "the file belongs to a user who is neither this process's nor root; fix it with: chown USER FILE",
-        KT_NOT_A_FILE = 105 => "this is a folder, a device or the like, and not a regular file",
+        KT_NOT_A_FILE = 105 => "this is not a regular file: the path is that of a folder, a device or the like, or the gate is in memory",
         KT_FILE_TOO_SHORT = 106 => "this is not a keytally table: the file is too short to be one",
         KT_FILE_REPLACED = 107 =>
             "the file was removed or replaced since it was opened; open it again",
         KT_DISK_FULL = 108 => "there is no room on the disk",
-        KT_NO_ENTROPY = 109 => "the system gives no random bytes",
-        KT_IO = 110 => "the system refused to read, write, map or lock the file; errno may hold the reason",
+        KT_NO_ENTROPY = 109 => "the system provides no random bytes",
+        KT_IO = 110 =>
+            "the system refused to read, write, map or lock the file, or to start a thread; errno may hold the reason",
     }
 }
 
@@ -308,6 +312,7 @@ impl From<keytally::Error> for kt_status {
             Error::Io { source, .. } => match source.kind() {
                 ErrorKind::NotFound => KT_FILE_NOT_FOUND,
                 ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => KT_FILE_DENIED,
+                ErrorKind::OutOfMemory => KT_NO_MEMORY,
                 ErrorKind::StorageFull | ErrorKind::QuotaExceeded => KT_DISK_FULL,
                 _ => KT_IO,
             },
@@ -362,5 +367,140 @@ mod tests {
         let empty = "".parse::<keytally_core::Policy>().unwrap_err();
         let sentence = kt_status::from(empty.kind()).message();
         assert_eq!(sentence.to_str(), Ok(empty.to_string().as_str()));
+    }
+
+    /// Checks that the error's sentence and that of its status both contain `part`: all that does
+    /// not depend on a value.
+    #[track_caller]
+    fn assert_shared<E: ToString>(error: E, part: &str)
+    where
+        kt_status: From<E>,
+    {
+        let sentence = error.to_string();
+        let message = kt_status::from(error).message().to_str().unwrap();
+        assert!(sentence.contains(part) && message.contains(part), "{sentence}\n{message}");
+    }
+
+    /// A policy's errors are left out: `kt_policy_explain` writes their sentences with the value.
+    #[test]
+    fn sentences_with_a_value_share_the_rest_with_core() {
+        let key_id = keytally_core::KeyId::from_number(7).unwrap();
+        let until = keytally_core::Timestamp::from_unix_s(60);
+        assert_shared(
+            AttachError::WrongPepper { given: 2 },
+            "; give the one that it was created with",
+        );
+        assert_shared(
+            AttachError::Geometry { what: "capacity", value: 7 },
+            "this table's header is damaged: ",
+        );
+        assert_shared(
+            AdminError::Full { keys: 8 },
+            "records hold keys; revoke some, or create a gate with more keys",
+        );
+        assert_shared(
+            AdminError::PlanLimit { limit: 9, max: 8 },
+            " is more than this gate's tallies can count in that window",
+        );
+        assert_shared(
+            AdminError::Revoked(key_id),
+            " was revoked and cannot be changed; issue a new one",
+        );
+        assert_shared(
+            AdminError::InGrace { key_id, until },
+            ", and another rotation would end it at once; wait, or force the rotation",
+        );
+        assert_shared(
+            AdminError::NotImportable { len: 7 },
+            "a key to import has 16 to 256 bytes of printable ASCII without spaces",
+        );
+        assert_shared(AdminError::NoSuchKey(key_id), "the gate has no ");
+        assert_shared(AdminError::AlreadyImported(key_id), "key is in the gate already");
+    }
+
+    #[test]
+    fn sentences_of_host_share_all_but_values() {
+        use keytally::{Error, PepperError, pepper};
+        use std::io::{Error as IoError, ErrorKind};
+
+        let policy = |text: &str| Box::new(text.parse::<keytally_core::Policy>().unwrap());
+        let of_peppers = |source| Error::Pepper { path: None, source };
+        let whole = [
+            Error::Exists { path: "f".into() },
+            Error::Replaced { path: "f".into() },
+            of_peppers(PepperError::Long { max: pepper::MAX_FILE_LEN }),
+        ];
+        for error in whole {
+            let sentence = error.to_string();
+            let message = kt_status::from(error).message().to_str().unwrap();
+            assert_eq!(sentence.strip_prefix("f: ").unwrap_or(&sentence), message);
+        }
+        for (error, part) in [
+            (
+                Error::Capacity { path: "f".into(), found: 1, requested: 2 },
+                ", or remove it and create another",
+            ),
+            (
+                Error::Policy { path: "f".into(), found: policy("1/s"), requested: policy("2/s") },
+                "; open it with its own, or remove it and create another",
+            ),
+            (
+                Error::Entropy(IoError::from(ErrorKind::Other)),
+                "the system provides no random bytes",
+            ),
+            (
+                Error::Mode { path: "FILE".into(), mode: 0o644, recognized: true },
+                "; fix it with: chmod 600 FILE",
+            ),
+            (
+                Error::Mode { path: "FILE".into(), mode: 0o604, recognized: true },
+                "every user has access to it",
+            ),
+            (
+                Error::Writable { path: "FILE".into(), mode: 0o644, recognized: true },
+                "with: chmod go-w FILE",
+            ),
+            (Error::NotAFile { path: "f".into(), found: "a folder" }, "not a regular file"),
+            (
+                Error::Owner { path: "FILE".into(), owner: 1, user: 2, recognized: true },
+                "; fix it with: chown ",
+            ),
+            (Error::TooShort { path: "f".into(), len: 1 }, "this is not a keytally table: "),
+            (
+                of_peppers(PepperError::ByteOrderMark { encoding: "UTF-8" }),
+                "byte-order mark; save it as ASCII or as UTF-8 without that mark",
+            ),
+            (of_peppers(PepperError::Count { given: 0 }), "`openssl rand -hex 32` makes one"),
+            (of_peppers(PepperError::Count { given: 0 }), "o pepper is given"),
+            (of_peppers(PepperError::Form { number: 1, count: 2 }), " is neither hex nor base64"),
+            (
+                of_peppers(PepperError::Short { number: 1, count: 1, len: 7 }),
+                "; `openssl rand -hex 32` makes one",
+            ),
+        ] {
+            assert_shared(error, part);
+        }
+    }
+
+    #[test]
+    fn errors_of_the_system_have_statuses() {
+        use keytally::Error;
+        use std::io::{Error as IoError, ErrorKind};
+
+        let status = |kind: ErrorKind| {
+            let (path, source) = ("f".into(), IoError::from(kind));
+            kt_status::from(Error::Io { doing: "open", path, source })
+        };
+        assert_eq!(status(ErrorKind::NotFound), KT_FILE_NOT_FOUND);
+        assert_eq!(status(ErrorKind::PermissionDenied), KT_FILE_DENIED);
+        assert_eq!(status(ErrorKind::ReadOnlyFilesystem), KT_FILE_DENIED);
+        assert_eq!(status(ErrorKind::StorageFull), KT_DISK_FULL);
+        assert_eq!(status(ErrorKind::QuotaExceeded), KT_DISK_FULL);
+        assert_eq!(status(ErrorKind::OutOfMemory), KT_NO_MEMORY);
+        assert_eq!(status(ErrorKind::InvalidFilename), KT_IO);
+        let none = Error::Entropy(IoError::from(ErrorKind::Other));
+        assert_eq!(kt_status::from(none), KT_NO_ENTROPY);
+        let other = Error::Owner { path: "f".into(), owner: 1, user: 2, recognized: true };
+        assert_eq!(kt_status::from(other), KT_FILE_OWNER);
     }
 }

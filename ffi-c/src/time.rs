@@ -1,6 +1,7 @@
 //! The time of a call: an explicit time, or the system clock.
 
 #[cfg(feature = "host")]
+#[expect(clippy::disallowed_types, reason = "a flag, not of a table")]
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 #[cfg(feature = "host")]
@@ -18,6 +19,7 @@ pub const KT_SYSTEM_CLOCK: u64 = 18446744073709551615;
 const _: () = assert!(KT_SYSTEM_CLOCK == u64::MAX);
 
 /// What `now_ms` means to one handle.
+#[cfg_attr(feature = "host", expect(clippy::disallowed_types, reason = "a flag, not of a table"))]
 #[derive(Debug, Default)]
 pub struct HandleClock {
     /// Whether each `now_ms` is a cached reading of the system clock.

@@ -113,17 +113,20 @@ mirrored! {
     pub enum kt_reason {
         /// The key is not invalid.
         KT_REASON_NONE = 0 => c"none",
-        /// The text does not have the form of a key of this gate.
+        /// The text does not have this library's form, and cannot be an imported key: the gate has
+        /// none, or the text has fewer than 16 or more than 256 bytes.
         KT_REASON_MALFORMED = 1 => c"malformed",
-        /// The checksum of a well-formed key is wrong, as after a typing error.
+        /// The text has this library's form and a wrong checksum, as after a typing error. No
+        /// imported key has this text.
         KT_REASON_CHECKSUM = 2 => c"checksum",
-        /// No key of this gate has this key id.
+        /// No key of this gate has this key id. For a text without this library's form: the gate
+        /// has imported keys, and none under a pepper of this process has this text.
         KT_REASON_UNKNOWN = 3 => c"unknown",
-        /// The key id exists, and the secret is another.
+        /// The key id exists, and the secret is wrong.
         KT_REASON_WRONG_SECRET = 4 => c"wrong_secret",
         /// The key was revoked.
         KT_REASON_REVOKED = 5 => c"revoked",
-        /// The key expired, or the grace of its previous secret ended.
+        /// The key has expired, or its previous secret was sent after the grace of a rotation.
         KT_REASON_EXPIRED = 6 => c"expired",
         /// The request has the key header more than once.
         KT_REASON_DUPLICATE = 7 => c"duplicate",
@@ -212,7 +215,7 @@ plain! {
         pub quota_count: u8,
         /// Zero.
         pub reserved_8_: u8,
-        /// What was charged. Its cost is 0 unless admitted.
+        /// What was charged. Its cost is 0 unless a check was admitted, so also after a peek.
         pub charge: kt_charge,
         /// The caller's time in Unix milliseconds: the explicit time, or the last reading of the
         /// system clock.
@@ -320,9 +323,7 @@ impl Target<'_, kt_verdict> {
         }
         out.quota_count = u8::try_from(verdict.quotas().len()).unwrap_or(0);
         out.charge.at_ms = verdict.quotas().time().unix_ms();
-        if verdict.is_admitted() {
-            out.charge.cost = verdict.cost();
-        }
+        out.charge.cost = verdict.charge().map_or(0, |charge| charge.cost);
         out.now_ms = verdict.now().unix_ms();
         out.cost = verdict.cost();
         out.uncharged = verdict.uncharged();

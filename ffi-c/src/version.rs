@@ -4,7 +4,7 @@ use core::ffi::{CStr, c_char};
 
 use crate::pointers::In;
 
-/// The version of the table format. A table of another version is rejected with `KT_OTHER_FORMAT`.
+/// The version of the table format. For another version, functions return `KT_OTHER_FORMAT`.
 pub const KT_TABLE_FORMAT: u32 = 1;
 
 const _: () = assert!(KT_TABLE_FORMAT == keytally_core::FORMAT_VERSION);

@@ -11,6 +11,9 @@ use crate::header::HEADER_LEN;
 use crate::holder::LockHolder;
 use crate::redact::redact;
 
+/// Permission bits for users other than the owner and the members of the group.
+const ACCESS_OF_EVERY_USER: u32 = 0o007;
+
 /// An error of this crate.
 ///
 /// `Display` is one full sentence. It names the file, what was found, what was expected, and the
@@ -85,7 +88,7 @@ pub enum Error {
         /// The system's error.
         source: io::Error,
     },
-    /// The file's mode gives other users access.
+    /// The file's mode gives every user access, or for a file of peppers, its group.
     Mode {
         /// The file.
         path: PathBuf,
@@ -196,11 +199,9 @@ impl fmt::Display for Error {
                 write!(f, "cannot {doing} {}: {source}", shown(path))
             }
             Self::Mode { path, mode, recognized } => {
-                write!(
-                    f,
-                    "{}: its mode is {mode:04o}, so other users have access to it",
-                    shown(path)
-                )?;
+                let others =
+                    if mode & ACCESS_OF_EVERY_USER == 0 { "its group" } else { "every user" };
+                write!(f, "{}: its mode is {mode:04o}, so {others} has access to it", shown(path))?;
                 write_fix(*recognized, "chmod 600", path, f)
             }
             Self::NotAFile { path, found } => {
@@ -443,7 +444,7 @@ mod tests {
         };
         assert_eq!(
             mode("/srv/api.gate"),
-            "/srv/api.gate: its mode is 0644, so other users have access to it; fix it with: chmod 600 /srv/api.gate"
+            "/srv/api.gate: its mode is 0644, so every user has access to it; fix it with: chmod 600 /srv/api.gate"
         );
         assert!(mode("my gate's").ends_with(r"chmod 600 'my gate'\''s'"));
         assert!(mode("-x").ends_with("chmod 600 -- '-x'"));

@@ -115,8 +115,8 @@ impl GateConfig {
 /// let (old, key_id) = gate.issue(&new)?;
 /// let key = gate.rotate(key_id, Duration::from_secs(24 * 3600), false)?;
 /// // Both secrets are valid for a day, and share one quota.
-/// assert_eq!(gate.check(Some(old.expose().as_bytes()), 1).remaining(), 999);
-/// assert_eq!(gate.check(Some(key.expose().as_bytes()), 1).remaining(), 998);
+/// assert_eq!(gate.check(Some(old.expose().as_bytes()), 1).remaining(), Some(999));
+/// assert_eq!(gate.check(Some(key.expose().as_bytes()), 1).remaining(), Some(998));
 ///
 /// gate.revoke(key_id)?;
 /// assert_eq!(gate.check(Some(key.expose().as_bytes()), 1).outcome(), Outcome::InvalidKey);
@@ -265,7 +265,7 @@ impl Gate {
     /// let verdict = gate.check(Some(key.expose().as_bytes()), 10);
     /// if let (Some(holder), Some(charge)) = (verdict.holder(), verdict.charge()) {
     ///     let after = gate.refund(holder.key_id, charge).expect("the gate has the key");
-    ///     assert_eq!(after.remaining(), 1000);
+    ///     assert_eq!(after.remaining(), Some(1000));
     /// }
     /// # Ok::<(), keytally::Error>(())
     /// ```
@@ -502,7 +502,8 @@ impl Gate {
     /// let new = NewKey::new(7, Name::new("live").unwrap());
     /// let imported = gate.administer(|administrator| {
     ///     let keys = ["customer-key-0001", "customer-key-0002"];
-    ///     keys.iter().map(|key| administrator.import(key.as_bytes(), &new, now())).collect::<Result<Vec<_>, _>>()
+    ///     let import = |key: &&str| administrator.import(key.as_bytes(), &new, now());
+    ///     keys.iter().map(import).collect::<Result<Vec<_>, _>>()
     /// })?;
     /// assert_eq!(imported.len(), 2);
     /// # Ok::<(), keytally::Error>(())

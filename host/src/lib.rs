@@ -14,7 +14,8 @@
 //! use keytally::{GateConfig, Gate, Name, NewKey, pepper};
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path().join("api.gate");
-//! let peppers = pepper::parse(&pepper::generate()?)?; // a server keeps its own: see `pepper::read_file`
+//! // A server keeps its own pepper: see `pepper::read_file`.
+//! let peppers = pepper::parse(&pepper::generate()?)?;
 //! let gate = Gate::create(&path, peppers, &GateConfig::default())?;
 //!
 //! let new = NewKey::new(42, Name::new("live").unwrap());
@@ -22,7 +23,7 @@
 //!
 //! let verdict = gate.check(Some(key.expose().as_bytes()), 1);
 //! assert!(verdict.is_admitted());
-//! assert_eq!(verdict.remaining(), 999);
+//! assert_eq!(verdict.remaining(), Some(999));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -137,8 +138,8 @@ pub use keytally_core::{
     API_KEY_HEADER, AdminError, Administrator, Algorithm, AttachError, BEGINNING_LEN, BUCKET_SLOTS,
     BufferTooSmall, CACHE_LINE_LEN, CacheLine, Charge, Clock, CreateError, Entropy, FIELD_NAMES,
     FORMAT_VERSION, Flaw, FlawKind, Headers, Hint, Holder, IMPORT_GROUP, IMPORTED_KEY_LEN,
-    KEY_ID_LEN, Key, KeyId, KeyInfo, KeyParts, KeyState, Layout, Limits, MAX_ENVS, MAX_FIELDS,
-    MAX_HEADERS_LEN, MAX_KEY_LEN, MAX_KEYS, MAX_NAME_LEN, MAX_NAMES_LEN, MAX_PEPPERS,
+    KEY_ID_LEN, Key, KeyId, KeyInfo, KeyParts, KeyState, LOCK_SPINS, Layout, Limits, MAX_ENVS,
+    MAX_FIELDS, MAX_HEADERS_LEN, MAX_KEY_LEN, MAX_KEYS, MAX_NAME_LEN, MAX_NAMES_LEN, MAX_PEPPERS,
     MAX_PLAN_NAME_LEN, MAX_PLANS, MAX_POLICY_LEN, MAX_PROBLEM_LEN, MAX_QUOTAS, MAX_SUBJECTS,
     MAX_WINDOW_S, MIN_PEPPER_LEN, Mac, Name, NewKey, Outcome, PROBLEM_MEDIA_TYPE, ParseKeyError,
     ParseKeyIdError, ParsePolicyError, ParsePolicyErrorKind, Pepper, PepperTooShort, Peppers,

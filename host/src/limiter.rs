@@ -80,8 +80,8 @@ impl Limiter {
     /// # let path = folder.path().join("addresses.limiter");
     /// let limiter = Limiter::open_or_create(&path, &"5/minute".parse()?, 1000)?;
     /// let same = Limiter::open_or_create(&path, &"5/minute".parse()?, 1000)?;
-    /// assert_eq!(limiter.check(b"203.0.113.9", 1).remaining(), 4);
-    /// assert_eq!(same.check(b"203.0.113.9", 1).remaining(), 3);
+    /// assert_eq!(limiter.check(b"203.0.113.9", 1).remaining(), Some(4));
+    /// assert_eq!(same.check(b"203.0.113.9", 1).remaining(), Some(3));
     ///
     /// let error = Limiter::open_or_create(&path, &"6/minute".parse()?, 1000).unwrap_err();
     /// assert!(error.to_string().contains("\"5/minute\", and \"6/minute\" was requested"));

@@ -136,7 +136,7 @@ impl<'m> HeaderWord<'m> {
 #[derive(Debug)]
 pub(crate) struct Lock<'m> {
     holder: HeaderWord<'m>,
-    me: Name,
+    me: HolderName,
     /// The open file description whose `flock` this lock holds, if it holds one.
     evidence: Option<OwnedFd>,
 }
@@ -149,7 +149,7 @@ impl<'m> Lock<'m> {
         wait: Wait<'_>,
     ) -> Result<Self, Error> {
         let [holder, waiting] = [HOLDER, WAITING].map(|position| HeaderWord::new(lines, position));
-        let me = Name::calling_thread();
+        let me = HolderName::calling_thread();
         let begun = instant();
         let time_left = || wait.at_most.saturating_sub(instant().duration_since(begun));
         // Without this pause, a thread that administers in a loop would starve the others.
@@ -188,11 +188,12 @@ impl<'m> Lock<'m> {
     fn take(
         file: &TableFile,
         holder: HeaderWord<'m>,
-        me: Name,
-    ) -> Result<Result<Self, Name>, Error> {
-        let exchange = |old: Name, new: Name| holder.compare_exchange(old.0, new.0).is_ok();
+        me: HolderName,
+    ) -> Result<Result<Self, HolderName>, Error> {
+        let exchange =
+            |old: HolderName, new: HolderName| holder.compare_exchange(old.0, new.0).is_ok();
         let description = file.new_description()?;
-        let found = Name(holder.load());
+        let found = HolderName(holder.load());
         let mut locked = false;
         if !found.is_free() {
             // A holder with an unmarked name keeps the `flock` while it makes changes. So if the
@@ -210,7 +211,7 @@ impl<'m> Lock<'m> {
                     break;
                 }
                 locked = try_flock(file, description.as_ref()).inspect_err(|_| {
-                    exchange(me, Name::FREE);
+                    exchange(me, HolderName::FREE);
                 })?;
                 if !locked {
                     sleep(PAUSES[0]);
@@ -226,7 +227,7 @@ impl<'m> Lock<'m> {
         if let Some(description) = evidence {
             unlock(&description);
         }
-        Ok(Err(Name(holder.load())))
+        Ok(Err(HolderName(holder.load())))
     }
 }
 
@@ -247,7 +248,7 @@ impl Drop for Lock<'_> {
 
 /// Returns the process that administers the gate in the memory `lines`, if there is one.
 pub(crate) fn holder(lines: &[CacheLine]) -> Option<LockHolder> {
-    let name = Name(HeaderWord::new(lines, HOLDER).load());
+    let name = HolderName(HeaderWord::new(lines, HOLDER).load());
     (!name.is_free() && !name.has_ended()).then(|| name.holder())
 }
 
@@ -274,10 +275,11 @@ fn try_flock(file: &TableFile, description: Option<&OwnedFd>) -> Result<bool, Er
     }
 }
 
-/// The name of a thread. From the lowest bit: its number (22 bits), the mark (1), its PID namespace
-/// (17), its start time (24). Namespace and start time are reduced to their low bits.
+/// The word of the header that names the lock's holder, a thread. From the lowest bit: its number
+/// (22 bits), the mark (1), its PID namespace (17), its start time (24). Namespace and start time
+/// are reduced to their low bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Name(u64);
+struct HolderName(u64);
 
 /// Thread numbers are at most 2^22 (`PID_MAX_LIMIT`).
 const THREAD_BITS: u32 = 22;
@@ -290,7 +292,7 @@ const fn low_bits(value: u64, bits: u32) -> u64 {
     value & ((1 << bits) - 1)
 }
 
-impl Name {
+impl HolderName {
     const FREE: Self = Self(0);
 
     /// Returns the name of the calling thread.
@@ -421,7 +423,7 @@ mod tests {
 
     #[test]
     fn calling_thread_is_alive_and_named_by_its_process() {
-        let me = Name::calling_thread();
+        let me = HolderName::calling_thread();
         assert!(!me.is_free() && !me.is_marked() && me.is_in_this_namespace() && !me.has_ended());
         assert!(
             me.marked().is_marked() && !me.marked().has_ended() && me.marked().is_same_thread(me)
@@ -429,7 +431,7 @@ mod tests {
         assert_eq!(me.holder().pid, Some(std::process::id()));
         assert!(me.holder().program.is_some_and(|program| !program.is_empty()));
         assert!(
-            std::thread::spawn(Name::calling_thread)
+            std::thread::spawn(HolderName::calling_thread)
                 .join()
                 .is_ok_and(|other| !other.is_same_thread(me))
         );
@@ -437,18 +439,19 @@ mod tests {
 
     #[test]
     fn thread_that_ended_or_has_another_start_has_ended() {
-        let ended = std::thread::spawn(Name::calling_thread).join().unwrap();
+        let ended = std::thread::spawn(HolderName::calling_thread).join().unwrap();
         // The kernel may need a moment after the thread was joined.
         while !ended.has_ended() {
             std::thread::yield_now();
         }
-        let another_start = Name(Name::calling_thread().0 ^ 1 << START_SHIFT);
+        let another_start = HolderName(HolderName::calling_thread().0 ^ 1 << START_SHIFT);
         assert!(another_start.has_ended());
     }
 
     #[test]
     fn thread_of_another_namespace_never_counts_as_ended() {
-        let elsewhere = Name(Name::calling_thread().0 ^ 1 << NAMESPACE_SHIFT ^ 1 << START_SHIFT);
+        let elsewhere =
+            HolderName(HolderName::calling_thread().0 ^ 1 << NAMESPACE_SHIFT ^ 1 << START_SHIFT);
         assert!(!elsewhere.has_ended());
         assert_eq!(elsewhere.holder().to_string(), "a process of another container");
     }

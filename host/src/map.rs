@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use keytally_core::{CACHE_LINE_LEN, CacheLine};
 use memmap2::{MmapOptions, MmapRaw};
 
-/// The memory of a table file as cache lines ([`CacheLine`]), mapped and shared with every process that
-/// maps the same file. Unmapped when dropped.
+/// The memory of a table file as cache lines ([`CacheLine`]), mapped and shared with every process
+/// that maps the same file. Unmapped when dropped.
 ///
 /// Only this crate can create one. [`Gate::table`](crate::Gate::table) and
 /// [`Limiter::table`](crate::Limiter::table) return the core's tables over it.
@@ -19,8 +19,8 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// Maps the first `lines * CACHE_LINE_LEN` bytes of a file. The file must be open for reading and
-    /// writing, and be at least that long.
+    /// Maps the first `lines * CACHE_LINE_LEN` bytes of a file. The file must be open for reading
+    /// and writing, and be at least that long.
     pub(crate) fn new(file: impl AsFd, lines: usize) -> io::Result<Self> {
         let len = lines
             .checked_mul(CACHE_LINE_LEN)
@@ -35,16 +35,16 @@ impl AsRef<[CacheLine]> for Mapping {
     #[inline]
     fn as_ref(&self) -> &[CacheLine] {
         // SAFETY:
-        // - `MmapRaw` guarantees that the pointer is that of a mapping of `lines * CACHE_LINE_LEN` bytes,
-        //   readable and writable (`map_raw` fails otherwise), which lives as long as `self`. `new`
-        //   requested that length. The kernel aligns mappings to pages, so the pointer is aligned
-        //   for lines.
+        // - `MmapRaw` guarantees that the pointer is that of a mapping of `lines * CACHE_LINE_LEN`
+        //   bytes, readable and writable (`map_raw` fails otherwise), which lives as long as
+        //   `self`. `new` requested that length. The kernel aligns mappings to pages, so the
+        //   pointer is aligned for lines.
         // - `CacheLine` is `repr(C)` and consists of 64-bit atomics, for which every bit pattern is
-        //   valid. Other threads and processes access this memory through their own `CacheLine`s. All
-        //   these accesses are atomic, as is every access through this slice, so there is no data
-        //   race. A process that writes the file by other means also changes words while they are
-        //   in use. An atomic load then reads an arbitrary value. Only the core uses the
-        //   value, and the core forbids unsafe code, so memory safety does not depend on it.
+        //   valid. Other threads and processes access this memory through their own `CacheLine`s.
+        //   All these accesses are atomic, as is every access through this slice, so there is no
+        //   data race. A process that writes the file by other means also changes words while they
+        //   are in use. An atomic load then reads an arbitrary value. Only the core uses the value,
+        //   and the core forbids unsafe code, so memory safety does not depend on it.
         // - No code creates a `&mut` to this memory: `map` is private, and only this function takes
         //   a pointer from it.
         // - The file must not be shortened while it is mapped. For a file, this relies on every

@@ -3,8 +3,8 @@
 //! its first use.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "support/fixtures.rs"]
-mod fixtures;
+#[expect(dead_code, reason = "each test uses a part of this module")]
+mod support;
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::Cell;
@@ -12,7 +12,7 @@ use std::alloc::System;
 
 use keytally::{Followed, Gate, GateConfig, Limiter, Outcome, Plan};
 
-use crate::fixtures::{new_key, peppers};
+use crate::support::{new_key, peppers};
 
 /// The system's allocator, which counts the allocations of the current thread.
 struct Counting;

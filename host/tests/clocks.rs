@@ -4,18 +4,16 @@
 
 extern crate alloc;
 
-#[path = "support/fixtures.rs"]
-mod fixtures;
-#[path = "support/worker.rs"]
-mod worker_process;
+#[expect(dead_code, reason = "each test uses a part of this module")]
+mod support;
 
 use alloc::collections::BTreeMap;
 use std::path::Path;
 
 use keytally::{Gate, GateConfig, Limiter, Plan, Timestamp, entropy};
 
-use crate::fixtures::{new_key, peppers};
-use crate::worker_process::{Worker, folder, report, role, wait_for_kill};
+use crate::support::worker::{Worker, folder, report, role, wait_for_kill};
+use crate::support::{new_key, peppers};
 
 /// Ten seconds before a minute ends.
 const BEGIN_S: u64 = 1_700_000_030;

@@ -5,10 +5,8 @@
 //! util-linux, and root or user namespaces.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "support/fixtures.rs"]
-mod fixtures;
-#[path = "support/worker.rs"]
-mod worker_process;
+#[expect(dead_code, reason = "each test uses a part of this module")]
+mod support;
 
 use core::time::Duration;
 use std::fs::{self, OpenOptions};
@@ -18,8 +16,8 @@ use std::process::Command;
 
 use keytally::{Error, Gate, GateConfig, HEADER_LEN, Key, KeyId, Limiter};
 
-use crate::fixtures::{new_key, peppers};
-use crate::worker_process::{Worker, folder, report, role, wait_for_kill};
+use crate::support::worker::{Worker, folder, report, role, wait_for_kill};
+use crate::support::{entries, new_key, peppers};
 
 /// The size of the small disk in bytes.
 const DISK: usize = 64 * 4096;
@@ -32,10 +30,6 @@ fn config() -> GateConfig {
 
 fn issue(gate: &Gate) -> Result<(Key, KeyId), Error> {
     gate.issue(&new_key())
-}
-
-fn entries(folder: &Path) -> usize {
-    folder.read_dir().unwrap().count()
 }
 
 fn assert_admitted(gate: &Gate, key: &Key) {

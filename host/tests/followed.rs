@@ -2,8 +2,8 @@
 //! not a gate.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "support/fixtures.rs"]
-mod fixtures;
+#[expect(dead_code, reason = "each test uses a part of this module")]
+mod support;
 
 use core::time::Duration;
 use std::fs;
@@ -14,14 +14,10 @@ use std::thread;
 use keytally::{Error, Followed, Gate, GateConfig, KeyId, Peppers};
 use tempfile::TempDir;
 
-use crate::fixtures::{new_key, peppers};
+use crate::support::{new_key, other_peppers, peppers};
 
 /// The time after which a missing event is a failure. An event is expected within a second.
 const HANG_TIMEOUT: Duration = Duration::from_secs(10);
-
-fn other_peppers() -> Peppers {
-    Peppers::new(&[b"another pepper, also of 32 bytes"]).unwrap()
-}
 
 /// A folder with a gate at `path`.
 struct Files {

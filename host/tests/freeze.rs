@@ -13,12 +13,8 @@
 
 extern crate alloc;
 
-#[path = "support/fixtures.rs"]
-mod fixtures;
-#[path = "support/random.rs"]
-mod random;
-#[path = "support/worker.rs"]
-mod worker_process;
+#[expect(dead_code, reason = "each test uses a part of this module")]
+mod support;
 
 use alloc::collections::BTreeMap;
 use core::time::Duration;
@@ -29,9 +25,9 @@ use std::thread;
 use keytally::{Charge, Gate, GateConfig, Limiter, Plan, Policy, Timestamp, Verdict, now};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::fixtures::{new_key, peppers};
-use crate::random::Random;
-use crate::worker_process::{Worker, folder, report, role, wait_for_kill};
+use crate::support::random::Random;
+use crate::support::worker::{Worker, folder, report, role, wait_for_kill};
+use crate::support::{is_full, new_key, peppers};
 
 /// The parameters of one run.
 struct Form {
@@ -142,7 +138,7 @@ fn freeze(pid: Pid, frozen: bool, mut random: Random, end_ms: u64) {
 
 #[test]
 fn stopped_processes_admit_no_more_than_the_limit() {
-    let form = if std::env::var_os("KEYTALLY_FULL").is_some() { LONG } else { SHORT };
+    let form = if is_full() { LONG } else { SHORT };
     let folder = folder();
     let (mut keys, mut ids) = (Vec::new(), Vec::new());
     for table in [0, 1] {

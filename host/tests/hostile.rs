@@ -5,30 +5,26 @@
 //! A worker process uses the damaged files, so that the parent detects a crash or a hang.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "support/fixtures.rs"]
-mod fixtures;
-#[path = "support/random.rs"]
-mod random;
-#[path = "support/worker.rs"]
-mod worker_process;
+#[expect(dead_code, reason = "each test uses a part of this module")]
+mod support;
 
 use core::time::Duration;
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::os::unix::fs::{FileExt, PermissionsExt, chown, symlink};
+use std::fs;
+use std::os::unix::fs::{FileExt, chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use keytally::{
-    Error, Gate, GateConfig, HEADER_LEN, Key, KeyId, Limiter, Name, NewKey, Outcome, Plan, Reason,
-    Timestamp, entropy,
+    Error, Gate, HEADER_LEN, Key, KeyId, Limiter, Name, NewKey, Outcome, Plan, Reason, Timestamp,
+    entropy,
 };
 
-use crate::fixtures::{new_key, peppers};
-use crate::random::Random;
-use crate::worker_process::{Worker, folder, report, role, wait_for_kill};
-
-const NOW: Timestamp = Timestamp::from_unix_s(1_700_000_000);
+use crate::support::random::Random;
+use crate::support::worker::{Worker, folder, report, role, wait_for_kill};
+use crate::support::{
+    NOW, config, is_full, new_key, open_raw, peppers, read_keys, set_mode, write_keys,
+};
 
 /// The number of random damages to a body: in the short form, and in the long form (if
 /// `KEYTALLY_FULL` is set).
@@ -36,13 +32,6 @@ const ROUNDS: [u64; 2] = [4000, 200_000];
 
 const KEYS: u32 = 10;
 const SUBJECTS: u32 = 20;
-
-fn config() -> GateConfig {
-    let plan = |name: &str, policy: &str| Plan::new(name, policy.parse().unwrap()).unwrap();
-    let plans =
-        vec![plan("default", "100/minute, 1000/hour"), plan("pro", "1000/minute, 20000/hour")];
-    GateConfig::default().with_keys(KEYS).with_plans(plans)
-}
 
 /// A folder with a gate and a limiter that have been used.
 struct Files {
@@ -54,16 +43,16 @@ impl Files {
     /// Creates both tables in a folder, and the file `keys` with the ids and texts of the keys.
     fn create_in(at: &Path) -> Self {
         let files = Self::in_folder(at);
-        let gate = Gate::create(&files.gate, peppers(), &config()).unwrap();
-        let mut texts = Vec::new();
+        let gate = Gate::create(&files.gate, peppers(), &config(KEYS)).unwrap();
+        let mut keys = Vec::new();
         for _ in 0..KEYS / 2 {
             let (key, id) = gate.issue(&new_key()).unwrap();
             assert!(gate.table().check(Some(key.expose().as_bytes()), 1, NOW).is_admitted());
-            texts.push(format!("{id} {}", key.expose()));
+            keys.push((id, key.expose().to_owned()));
         }
         let id = gate.import(b"a-key-that-a-customer-has", &new_key()).unwrap();
-        texts.push(format!("{id} a-key-that-a-customer-has"));
-        fs::write(at.join("keys"), texts.join("\n")).unwrap();
+        keys.push((id, "a-key-that-a-customer-has".to_owned()));
+        write_keys(at, &keys);
         let limiter =
             Limiter::create(&files.limiter, &"5/minute, 9/hour".parse().unwrap(), SUBJECTS)
                 .unwrap();
@@ -83,7 +72,8 @@ impl Files {
         const REDO_OWNER: u64 = 3 * 64;
         const SEQUENCE_ONE: u64 = 1 << 18;
         let number =
-            u64::try_from((u128::from(keys(at)[0].0.number()) * u128::from(KEYS)) >> 64).unwrap();
+            u64::try_from((u128::from(read_keys(at)[0].0.number()) * u128::from(KEYS)) >> 64)
+                .unwrap();
         let record = HEADER_LEN as u64 + number * 64;
         let file = open_raw(&self.gate);
         let mut bytes = [0; 64];
@@ -100,13 +90,6 @@ impl Files {
     fn in_folder(at: &Path) -> Self {
         Self { gate: at.join("gate"), limiter: at.join("limiter") }
     }
-}
-
-/// Reads the ids and the texts of the keys of the gate in a folder.
-fn keys(at: &Path) -> Vec<(KeyId, String)> {
-    let text = fs::read_to_string(at.join("keys")).unwrap();
-    let keys = text.lines().map(|line| line.split_once(' ').unwrap());
-    keys.map(|(id, key)| (id.parse().unwrap(), key.to_owned())).collect()
 }
 
 /// Returns keys that were never in the gate: with an id that exists or does not exist, with a right
@@ -191,7 +174,7 @@ fn use_gate(path: &Path, keys: &[(KeyId, String)], unknown_keys: &[Vec<u8>]) -> 
     may_fail(gate.import(b"yet-another-customers-key", &dev).map(drop));
     may_fail(gate.rotate(keys[0].0, Duration::from_secs(60), true).map(drop));
     may_fail(gate.assign(keys[1].0, "pro"));
-    may_fail(gate.set_plan(&config().plans[0]));
+    may_fail(gate.set_plan(&config(KEYS).plans[0]));
     may_fail(gate.set_plan(&Plan::new("new", "7/minute, 8/hour".parse().unwrap()).unwrap()));
     may_fail(gate.revoke(keys[2].0));
     for error in &errors {
@@ -299,14 +282,14 @@ fn random_bits_of_the_body(round: u64, bytes: &mut [u8]) -> bool {
             _ => bytes[at] ^= 1 << random.below(8),
         }
     }
-    round < ROUNDS[usize::from(std::env::var_os("KEYTALLY_FULL").is_some())]
+    round < ROUNDS[usize::from(is_full())]
 }
 
 /// Uses the file after every damage, and reports regularly.
 fn use_damaged(at: &Path, kind: &str, damage: Damage<'_>) {
     let path = at.join(kind);
     let whole = fs::read(&path).unwrap();
-    let (keys, file) = (keys(at), open_raw(&path));
+    let (keys, file) = (read_keys(at), open_raw(&path));
     let unknown_keys = unknown_keys(&keys);
     let (mut opened, mut refused) = (0, 0);
     for round in 0.. {
@@ -357,10 +340,6 @@ fn use_wrong_lengths(at: &Path, kind: &str) {
         report(format!("alive {kind}, {lines} lines"));
     }
     report("0 opened, all refused");
-}
-
-fn open_raw(path: &Path) -> File {
-    OpenOptions::new().read(true).write(true).open(path).unwrap()
 }
 
 // What the parent does.
@@ -417,7 +396,7 @@ fn damage_around_an_unfinished_change_admits_no_unknown_key() {
     let files = Files::create_in(folder.path());
     files.begin_a_change(folder.path());
     let gate = Gate::open(&files.gate, peppers()).unwrap();
-    for (_, text) in keys(folder.path()) {
+    for (_, text) in read_keys(folder.path()) {
         assert!(gate.table().check(Some(text.as_bytes()), 1, NOW).is_admitted());
     }
     assert_damage_is_harmless(folder.path(), "header", "gate");
@@ -448,7 +427,7 @@ fn file_of_another_user_is_refused() {
     }
     // The other user may have no access to the folder of this program, but can start a copy in this
     // one.
-    fs::set_permissions(at, Permissions::from_mode(0o755)).unwrap();
+    set_mode(at, 0o755);
     let program = at.join("program");
     // Another process copies, because a child that another test starts at this moment would keep
     // the copy open for writing.
@@ -458,7 +437,7 @@ fn file_of_another_user_is_refused() {
     let open_as_user = |owner: u32, group: u32, mode: u32| -> Vec<String> {
         for path in [&files.gate, &files.limiter] {
             chown(path, Some(owner), Some(group)).unwrap();
-            fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+            set_mode(path, mode);
         }
         let command = Worker::command(&["open", at.to_str().unwrap()]);
         let mut as_user = Command::new(&program);
@@ -490,11 +469,11 @@ fn file_replaced_while_mapped_keeps_the_old_mapping() {
     let folder = folder();
     let at = folder.path();
     let files = Files::create_in(at);
-    let keys = keys(at);
+    let keys = read_keys(at);
     let old_gate = Gate::open(&files.gate, peppers()).unwrap();
     let old_limiter = Limiter::open(&files.limiter).unwrap();
     let new = at.join("new");
-    Gate::create(&new, peppers(), &config()).unwrap();
+    Gate::create(&new, peppers(), &config(KEYS)).unwrap();
     fs::rename(&new, &files.gate).unwrap();
     Limiter::create(&new, &"5/minute, 9/hour".parse().unwrap(), SUBJECTS).unwrap();
     fs::rename(&new, &files.limiter).unwrap();
@@ -502,8 +481,8 @@ fn file_replaced_while_mapped_keeps_the_old_mapping() {
     let (id, text) = &keys[0];
     let verdict = old_gate.table().check(Some(text.as_bytes()), 1, NOW);
     assert!(verdict.is_admitted());
-    assert_eq!(verdict.remaining(), 998);
-    assert_eq!(old_limiter.table().check(&0_u32.to_le_bytes(), 1, NOW).remaining(), 7);
+    assert_eq!(verdict.remaining(), Some(998));
+    assert_eq!(old_limiter.table().check(&0_u32.to_le_bytes(), 1, NOW).remaining(), Some(7));
     // A gate that is opened now is the new one.
     let new_gate = Gate::open(&files.gate, peppers()).unwrap();
     assert_eq!(
@@ -511,7 +490,7 @@ fn file_replaced_while_mapped_keeps_the_old_mapping() {
         Some(Reason::Unknown)
     );
     let new_limiter = Limiter::open(&files.limiter).unwrap();
-    assert_eq!(new_limiter.table().check(&0_u32.to_le_bytes(), 1, NOW).remaining(), 8);
+    assert_eq!(new_limiter.table().check(&0_u32.to_le_bytes(), 1, NOW).remaining(), Some(8));
     // A change to the old file is refused, because no other process would see it.
     let refusals: [Result<(), Error>; 5] = [
         old_gate.revoke(*id),
@@ -558,7 +537,7 @@ fn link_pipe_folder_or_device_is_refused() {
     for path in refused {
         assert_clear(&path, &Gate::open(&path, peppers()).unwrap_err());
         assert_clear(&path, &Limiter::open(&path).unwrap_err());
-        let create = Gate::create(&path, peppers(), &config()).unwrap_err();
+        let create = Gate::create(&path, peppers(), &config(KEYS)).unwrap_err();
         assert!(matches!(create, Error::Exists { .. }), "{create}");
     }
 }

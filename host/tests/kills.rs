@@ -14,14 +14,8 @@
 
 extern crate alloc;
 
-#[path = "support/fixtures.rs"]
-mod fixtures;
-#[path = "support/prompt.rs"]
-mod prompt;
-#[path = "support/random.rs"]
-mod random;
-#[path = "support/worker.rs"]
-mod worker_process;
+#[expect(dead_code, reason = "each test uses a part of this module")]
+mod support;
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
@@ -36,10 +30,10 @@ use keytally::{
     Outcome, Plan, Reason, Timestamp, entropy, now,
 };
 
-use crate::fixtures::{new_key, peppers};
-use crate::prompt::promptly;
-use crate::random::Random;
-use crate::worker_process::{Worker, folder, report, role, wait_for_kill};
+use crate::support::prompt::promptly;
+use crate::support::random::Random;
+use crate::support::worker::{Worker, folder, report, role, wait_for_kill};
+use crate::support::{is_full, new_key, open_limiter, peppers, read_keys, write_keys};
 
 /// The number of kills in the short form and in the long form.
 const KILLS: [u64; 2] = [1000, 10_000];
@@ -87,10 +81,6 @@ fn plan(name: &str, extra: u64) -> Plan {
 
 fn open_gate(at: &Path) -> Gate {
     Gate::open(at.join("gate"), peppers()).unwrap()
-}
-
-fn open_limiter(at: &Path) -> Limiter {
-    Limiter::open(at.join("limiter")).unwrap()
 }
 
 // What the workers do.
@@ -475,20 +465,8 @@ fn create(job: &Job) {
     }
 }
 
-// What the parent does.
-
-/// Reads the permanent keys with their present texts: first those that are only charged, then those
-/// that are rotated.
-fn read_keys(at: &Path) -> Vec<(KeyId, String)> {
-    let text = fs::read_to_string(at.join("keys")).unwrap();
-    let keys = text.lines().map(|line| line.split_once(' ').unwrap());
-    keys.map(|(id, key)| (id.parse().unwrap(), key.to_owned())).collect()
-}
-
-fn write_keys(at: &Path, keys: &[(KeyId, String)]) {
-    let lines: String = keys.iter().map(|(id, key)| format!("{id} {key}\n")).collect();
-    fs::write(at.join("keys"), lines).unwrap();
-}
+// What the parent does. The file `keys` holds the permanent keys with their present texts: first
+// those that are only charged, then those that are rotated.
 
 fn assert_between(counted: i64, least: i64, most: i64, what: &str) {
     assert!(
@@ -499,7 +477,7 @@ fn assert_between(counted: i64, least: i64, most: i64, what: &str) {
 
 #[test]
 fn kill_at_a_random_instant_loses_nothing() {
-    let kills = KILLS[usize::from(std::env::var_os("KEYTALLY_FULL").is_some())];
+    let kills = KILLS[usize::from(is_full())];
     let folder = folder();
     let at = folder.path();
     let config = GateConfig::default()

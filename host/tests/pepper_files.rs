@@ -1,10 +1,13 @@
 //! Pepper files: which are accepted, of which owner, and the errors of the others.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::fs::{self, Permissions};
+#[expect(dead_code, reason = "each test uses a part of this module")]
+mod support;
+
+use std::fs;
 use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+use std::os::unix::fs::{chown, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,6 +15,8 @@ use std::thread;
 
 use keytally::{Gate, GateConfig, pepper};
 use tempfile::TempDir;
+
+use crate::support::set_mode;
 
 const PEPPER: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 const OTHER: &str = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
@@ -38,10 +43,6 @@ fn give_away(path: &Path) {
     if is_root() {
         chown(path, Some(USER), None).unwrap();
     }
-}
-
-fn set_mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
 fn make_pipe(folder: &TempDir, mode: u32) -> PathBuf {
@@ -103,10 +104,15 @@ fn file_of_a_user_is_accepted_if_only_its_owner_has_access() {
     let folder = folder();
     let path = folder.path().join("pepper");
     own_file(&path, PEPPER);
-    for mode in [0o640, 0o604, 0o620, 0o601] {
+    for (mode, others) in [
+        (0o640, "its group has"),
+        (0o620, "its group has"),
+        (0o604, "every user has"),
+        (0o661, "every user has"),
+    ] {
         set_mode(&path, mode);
         let sentence = format!(
-            "FILE: its mode is {mode:04o}, so other users have access to it; fix it with: chmod 600 FILE"
+            "FILE: its mode is {mode:04o}, so {others} access to it; fix it with: chmod 600 FILE"
         );
         assert_eq!(error(&path), sentence);
     }

@@ -4,10 +4,8 @@
 //! A worker is this test program again, in a process of its own: see `worker`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "support/fixtures.rs"]
-mod fixtures;
-#[path = "support/worker.rs"]
-mod worker_process;
+#[expect(dead_code, reason = "each test uses a part of this module")]
+mod support;
 
 use core::time::Duration;
 use std::collections::HashMap;
@@ -19,27 +17,22 @@ use std::sync::Barrier;
 use std::thread;
 
 use keytally::{
-    AdminError, Error, Gate, GateConfig, Key, KeyId, KeyState, Limiter, Outcome, Plan, Timestamp,
-    Wait, entropy,
+    AdminError, Error, Gate, GateConfig, Key, KeyId, KeyState, Limiter, Outcome, Timestamp, Wait,
+    entropy,
 };
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{
     Pid, PidfdFlags, PidfdGetfdFlags, Signal, geteuid, kill_process, pidfd_getfd, pidfd_open,
 };
 
-use crate::fixtures::{new_key, peppers};
-use crate::worker_process::{Worker, folder, report, role, wait_for_kill};
-
-/// The time of every check here, so that no window ends during a test.
-const NOW: Timestamp = Timestamp::from_unix_s(1_700_000_000);
+use crate::support::worker::{Worker, folder, report, role, wait_for_kill};
+use crate::support::{NOW, new_key, peppers, plan};
 
 const PROCESSES: usize = 4;
 const THREADS: usize = 2;
 
 fn config(keys: u32, policy: &str) -> GateConfig {
-    GateConfig::default()
-        .with_keys(keys)
-        .with_plans(vec![Plan::new("default", policy.parse().unwrap()).unwrap()])
+    GateConfig::default().with_keys(keys).with_plans(vec![plan("default", policy)])
 }
 
 /// Returns whether the gate admits a request with `key`.

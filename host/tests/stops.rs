@@ -8,12 +8,9 @@
 //! first reports which points the operation visits, and how often.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "support/prompt.rs"]
-mod prompt;
-#[path = "support/worker.rs"]
-mod worker_process;
+#[expect(dead_code, reason = "each test uses a part of this module")]
+mod support;
 
-use core::fmt::Write as _;
 use core::time::Duration;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,20 +18,19 @@ use std::process::Command;
 use std::thread;
 
 use keytally::{
-    Charge, Entropy, Flaw, Gate, GateConfig, KeyId, Limiter, Name, NewKey, Outcome, Peppers, Plan,
-    Reason, Timestamp, stop::FileStop,
+    Charge, Entropy, Flaw, Gate, KeyId, Limiter, Name, NewKey, Outcome, Peppers, Reason, Timestamp,
+    stop::FileStop,
 };
 use keytally_core::stop::{Stop, arm, stopped, visits};
 
-use crate::prompt::promptly;
-use crate::worker_process::{Worker, folder, report, role, wait_for_kill};
+use crate::support::prompt::promptly;
+use crate::support::worker::{Worker, folder, report, role, wait_for_kill};
+use crate::support::{
+    NOW, OTHER_PEPPER, PEPPER, config, open_limiter, plan, read_keys, write_keys,
+};
 
-const NOW: Timestamp = Timestamp::from_unix_s(1_700_000_000);
 /// A time at which everything that was counted at `NOW` has expired.
-const LATER: Timestamp = Timestamp::from_unix_s(1_700_000_000 + 10 * 3600);
-
-const OLD_PEPPER: &[u8] = b"a pepper for tests, of 32 bytes.";
-const NEW_PEPPER: &[u8] = b"another pepper, also of 32 bytes";
+const LATER: Timestamp = Timestamp::from_unix_s(NOW.unix_s() + 10 * 3600);
 
 // The operations.
 
@@ -163,25 +159,11 @@ const OPERATIONS: &[Operation] = &[
 ];
 
 fn peppers() -> Peppers {
-    Peppers::new(&[OLD_PEPPER, NEW_PEPPER]).unwrap()
-}
-
-fn plan(name: &str, policy: &str) -> Plan {
-    Plan::new(name, policy.parse().unwrap()).unwrap()
-}
-
-fn config() -> GateConfig {
-    let plans =
-        vec![plan("default", "100/minute, 1000/hour"), plan("pro", "1000/minute, 20000/hour")];
-    GateConfig::default().with_keys(8).with_plans(plans)
+    Peppers::new(&[PEPPER, OTHER_PEPPER]).unwrap()
 }
 
 fn open_gate(at: &Path) -> Gate {
     Gate::open(at.join("gate"), peppers()).unwrap()
-}
-
-fn open_limiter(at: &Path) -> Limiter {
-    Limiter::open(at.join("limiter")).unwrap()
 }
 
 /// Creates a limiter with subjects `0..subjects`, each charged once. A capacity of 4 is one bucket
@@ -231,17 +213,16 @@ fn entropy(number: u8) -> Entropy {
 /// Creates a gate with some keys under the older pepper, each charged. Their texts and ids are in a
 /// file next to it.
 fn keys(at: &Path, count: u8) {
-    let gate =
-        Gate::create(at.join("gate"), Peppers::new(&[OLD_PEPPER]).unwrap(), &config()).unwrap();
-    let mut texts = String::new();
+    let gate = Gate::create(at.join("gate"), support::peppers(), &config(8)).unwrap();
+    let mut keys = vec![];
     for number in 0..count {
         let (key, id) = gate
             .administer(|administrator| administrator.issue(&new_key("live"), entropy(number), NOW))
             .unwrap();
         assert!(gate.table().check(Some(key.expose().as_bytes()), 3, NOW).is_admitted());
-        writeln!(texts, "{} {id}", key.expose()).unwrap();
+        keys.push((id, key.expose().to_owned()));
     }
-    fs::write(at.join("keys"), texts).unwrap();
+    write_keys(at, &keys);
 }
 
 /// Creates a gate with four keys and four free records.
@@ -260,14 +241,12 @@ fn full_gate(at: &Path) {
 
 /// Reads the texts of the keys that [`keys`] created.
 fn texts(at: &Path) -> Vec<String> {
-    let keys = fs::read_to_string(at.join("keys")).unwrap();
-    keys.lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect()
+    read_keys(at).into_iter().map(|(_, text)| text).collect()
 }
 
 /// Reads the ids of the keys that [`keys`] created.
 fn ids(at: &Path) -> Vec<KeyId> {
-    let keys = fs::read_to_string(at.join("keys")).unwrap();
-    keys.lines().map(|line| line.split(' ').nth(1).unwrap().parse().unwrap()).collect()
+    read_keys(at).into_iter().map(|(id, _)| id).collect()
 }
 
 fn spend(at: &Path) -> Option<String> {
@@ -318,7 +297,7 @@ fn verify(at: &Path) -> Option<String> {
 }
 
 fn create_gate(at: &Path) -> Option<String> {
-    Gate::create(at.join("gate"), peppers(), &config()).unwrap();
+    Gate::create(at.join("gate"), peppers(), &config(8)).unwrap();
     None
 }
 

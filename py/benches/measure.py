@@ -185,7 +185,7 @@ def subjects():
     """Measure the check of an address with two windows."""
 
     def columns(count, policy, amount, expected):
-        limiter = keytally.Limiter(policy, 2 * count)
+        limiter = keytally.Limiter.in_memory(policy, 2 * count)
         addresses = [f"203.0.{number // 256}.{number % 256}" for number in range(count)]
 
         def keep():
@@ -360,7 +360,7 @@ def middleware():
         pepper=keytally.generate_pepper(), keys=8, plans={"default": ROOMY}
     )
     key = gate.issue(42)
-    limiter = keytally.Limiter(ROOMY, 100)
+    limiter = keytally.Limiter.in_memory(ROOMY, 100)
     header = [(b"x-api-key", key.expose().encode())]
     bare = application()
     implementations = [
@@ -432,7 +432,7 @@ print((resident() - before) / len(subjects))
     ways = {
         "keytally": (
             "from keytally import Limiter",
-            "limiter = Limiter('100/minute, 1000/hour', len(subjects))",
+            "limiter = Limiter.in_memory('100/minute, 1000/hour', len(subjects))",
             "limiter.check(subject)",
         ),
         "rust-py-rate-limit, one window": (

@@ -117,9 +117,12 @@ fn whole_number(value: Borrowed<'_, '_, PyAny>, argument: &str, expected: &str) 
     })
 }
 
-/// Returns the representation of a value for an error: redacted, and cut after 40 characters.
+/// Returns the representation of a value for an error: redacted, and cut after 40 characters. That
+/// of a `datetime` or a `timedelta` is its text.
 fn shown(value: &Bound<'_, PyAny>) -> String {
-    let text = value.repr().map_or_else(|_| "?".to_owned(), |text| text.to_string());
+    let is_time = value.is_instance_of::<PyDateTime>() || value.is_instance_of::<PyDelta>();
+    let text = if is_time { value.str() } else { value.repr() };
+    let text = text.map_or_else(|_| "?".to_owned(), |text| text.to_string());
     let text = redact(&text).into_owned();
     match text.char_indices().nth(40) {
         Some((cut, _)) => format!("{}…", &text[..cut]),
@@ -172,7 +175,14 @@ fn unix_s(time: &Bound<'_, PyDateTime>, argument: &str) -> PyResult<f64> {
 }
 
 /// When a key expires: a `datetime` with a time zone, or a `timedelta` from now.
-pub(crate) enum Expiry {
+pub(crate) struct Expiry {
+    end: End,
+    /// The value as an error shows it.
+    shown: String,
+}
+
+/// The time at which a key expires.
+enum End {
     /// In Unix seconds.
     At(f64),
     /// In seconds from now.
@@ -185,19 +195,22 @@ impl Expiry {
     /// # Errors
     /// A `ValueError` if the time is not later than `now`, or above `u32::MAX` in Unix seconds.
     pub(crate) fn expires(expiry: Option<Self>, now: Timestamp) -> PyResult<Option<Timestamp>> {
+        let Some(Self { end, shown }) = expiry else { return Ok(None) };
         let now_s = now.unix_ms() as f64 / 1000.0;
-        let unix_s = match expiry {
-            None => return Ok(None),
-            Some(Self::At(unix_s)) => unix_s.floor(),
-            Some(Self::After(span_s)) => (now_s + span_s).floor(),
+        let unix_s = match end {
+            End::At(unix_s) => unix_s.floor(),
+            End::After(span_s) => (now_s + span_s).floor(),
         };
         if unix_s <= now_s {
-            return Err(PyValueError::new_err("expires is not in the future"));
+            return Err(PyValueError::new_err(format!(
+                "expires is {shown}, and must be a time after now, or a timedelta of at least 1 s"
+            )));
         }
         if unix_s > f64::from(u32::MAX) {
-            return Err(PyValueError::new_err(
-                "a key cannot expire after 2106-02-07T06:28:15Z; leave expires out for a key that never expires",
-            ));
+            return Err(PyValueError::new_err(format!(
+                "expires is {shown}, and must be at most 2106-02-07T06:28:15Z; leave it out for a key \
+                 that never expires"
+            )));
         }
         #[expect(
             clippy::cast_possible_truncation,
@@ -212,13 +225,14 @@ impl<'py> FromPyObject<'_, 'py> for Expiry {
     type Error = PyErr;
 
     fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        if let Ok(time) = value.cast::<PyDateTime>() {
-            return unix_s(&time, "expires").map(Self::At);
-        }
-        match value.cast::<PyDelta>() {
-            Ok(span) => Ok(Self::After(total_seconds(&span)?)),
-            Err(_) => Err(wrong_type("expires", "a datetime or a timedelta", &value)),
-        }
+        let end = if let Ok(time) = value.cast::<PyDateTime>() {
+            End::At(unix_s(&time, "expires")?)
+        } else if let Ok(span) = value.cast::<PyDelta>() {
+            End::After(total_seconds(&span)?)
+        } else {
+            return Err(wrong_type("expires", "a datetime or a timedelta", &value));
+        };
+        Ok(Self { end, shown: shown(&value) })
     }
 }
 
@@ -242,13 +256,13 @@ impl<'py> FromPyObject<'_, 'py> for Grace {
 }
 
 /// How long a change waits for another administrator at most: a `timedelta`, or seconds.
-pub(crate) struct Timeout(pub(crate) Duration);
+pub(crate) struct WaitTime(pub(crate) Duration);
 
-impl<'py> FromPyObject<'_, 'py> for Timeout {
+impl<'py> FromPyObject<'_, 'py> for WaitTime {
     type Error = PyErr;
 
     fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        span("timeout", &value).map(Self)
+        span("wait", &value).map(Self)
     }
 }
 
@@ -265,8 +279,9 @@ fn span(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration> {
     };
     Duration::try_from_secs_f64(seconds).map_err(|_| {
         PyValueError::new_err(format!(
-            "{argument} is {}, and must be a duration of 0 s or more",
-            shown(value)
+            "{argument} is {}, and must be a timedelta or seconds, 0 to {}",
+            shown(value),
+            u64::MAX
         ))
     })
 }

@@ -17,7 +17,7 @@ use crate::arguments::Cost;
 ///     at_ms: The time of the charge, in Unix milliseconds.
 ///
 /// >>> from keytally import Charge, Limiter
-/// >>> charge = Limiter("5/minute").check("203.0.113.9", now=1_700_000_000).charge
+/// >>> charge = Limiter.in_memory("5/minute").check("203.0.113.9", now=1_700_000_000).charge
 /// >>> charge
 /// Charge(cost=1, at_ms=1700000000000)
 /// >>> Charge(charge.cost, charge.at_ms) == charge
@@ -73,7 +73,7 @@ impl<'py> FromPyObject<'_, 'py> for ChargeArgument {
     fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
         if value.is_none() {
             return Err(PyValueError::new_err(
-                "charge is None: only an admitted verdict has one; check verdict.admitted first",
+                "the charge is None: only the verdict of an admitted check has one; check verdict.admitted first",
             ));
         }
         let charge = value.cast::<Charge>()?.get();

@@ -8,12 +8,13 @@ use std::path::PathBuf;
 use keytally::{AdminError as Admin, NewKey};
 use keytally::{Administrator, Clock as _, Name, Peppers, Timestamp};
 use keytally::{Error, Followed, Gate as Host, GateConfig, Mapping, Wait};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyMapping};
+use pyo3::types::{PyDict, PyMapping, PyTuple};
 use zeroize::Zeroizing;
 
 use crate::arguments::{
-    self, Account, Capacity, Cost, Expiry, Grace, KeyIdText, Moment, Timeout, with_api_key,
+    self, Account, Capacity, Cost, Expiry, Grace, KeyIdText, Moment, WaitTime, with_api_key,
     with_bytes,
 };
 use crate::charge::ChargeArgument;
@@ -32,7 +33,7 @@ use crate::verdict::Verdict;
 /// wait for another thread or process.
 ///
 /// **Changes.** An administrator is a thread or process that changes keys or plans. A method that
-/// changes them waits while another administrator does so, at most for ``timeout``: a timedelta,
+/// changes them waits while another administrator does so, at most for ``wait``: a timedelta,
 /// or seconds. After that, it raises `BusyError`, which names the other process. Ctrl-C ends the
 /// wait. If the gate's file was removed, the method raises `TableError`. If the file was replaced
 /// by one that cannot be opened, the method raises the error of ``open``.
@@ -74,7 +75,7 @@ use crate::verdict::Verdict;
 /// (True, 42, 999)
 /// >>> other = keytally.Gate.open(path, pepper=secret)
 /// >>> other.revoke(key.key_id)
-/// >>> gate.check(key.expose()).status
+/// >>> gate.check(key.expose()).http_status
 /// 401
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct Gate {
@@ -93,10 +94,18 @@ enum Held {
 const BATCH: usize = 1000;
 
 /// How long a change waits for another administrator by default.
-const TIMEOUT: Timeout = Timeout(Duration::from_secs(10));
+const WAIT: WaitTime = WaitTime(Duration::from_secs(10));
 
 #[pymethods]
 impl Gate {
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs), text_signature = None)]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+        Err(PyTypeError::new_err(
+            "Gate has no constructor; call Gate.in_memory, Gate.create or Gate.open",
+        ))
+    }
+
     /// Creates a gate in a new file, with mode 0600. Its space on the disk is allocated at once.
     ///
     /// Args:
@@ -306,33 +315,33 @@ impl Gate {
     ///
     /// Args:
     ///     key_id: The ``key_id`` of the verdict.
-    ///     charge: The ``charge`` of the verdict.
+    ///     estimate: The ``charge`` of the verdict.
     ///     actual: The actual cost in units, 0 to 4294967295.
     ///     now: An explicit time, see the class; the system clock by default.
     ///
     /// Raises:
     ///     NoSuchKeyError: The gate does not have the key.
     ///     KeyIdError: ``key_id`` is not a key id.
-    ///     TypeError, ValueError: An argument has the wrong type or is out of range, or ``charge``
-    ///         is ``None`` because the verdict was not admitted.
+    ///     TypeError, ValueError: An argument has the wrong type or is out of range, or
+    ///         ``estimate`` is ``None`` because the verdict was not admitted.
     ///
     /// >>> import keytally
     /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
     /// >>> verdict = gate.check(gate.issue(42).expose(), 50)
     /// >>> gate.settle(verdict.key_id, verdict.charge, 20).remaining
     /// 980
-    #[pyo3(signature = (key_id, charge, actual, *, now=None))]
+    #[pyo3(signature = (key_id, estimate, actual, *, now=None))]
     fn settle(
         slf: &Bound<'_, Self>,
         key_id: KeyIdText,
-        charge: ChargeArgument,
+        estimate: ChargeArgument,
         actual: Cost,
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
         let gate = slf.get().current();
         let verdict = with_clock!(Time::from(now), |clock| gate
             .table()
-            .settle(key_id.0, charge.0, actual.0, clock));
+            .settle(key_id.0, estimate.0, actual.0, clock));
         Self::verdict_of_key(gate, key_id, verdict)
     }
 
@@ -367,7 +376,7 @@ impl Gate {
     ///     expires: When the key expires: a datetime with a time zone, or a timedelta from now. By
     ///         default, it never does.
     ///     now: An explicit time, see the class; the system clock by default.
-    ///     timeout: The most time to wait for another administrator, as a timedelta or in seconds.
+    ///     wait: How long to wait for another administrator, as a timedelta or in seconds.
     ///
     /// Raises:
     ///     GateFullError: The gate is full.
@@ -375,7 +384,7 @@ impl Gate {
     ///     AdminError: There is no room for another environment, or another pepper.
     ///     CreateError: ``env`` is not valid.
     ///     TypeError, ValueError: An argument has the wrong type or is out of range.
-    ///     BusyError: Another administrator did not end within ``timeout``.
+    ///     BusyError: Another administrator did not end within ``wait``.
     ///     OSError: The operating system reports an error.
     ///
     /// >>> import datetime, keytally
@@ -383,7 +392,7 @@ impl Gate {
     /// >>> key = gate.issue(42, env="test", expires=datetime.timedelta(days=90))
     /// >>> gate.check(key.expose()).env
     /// 'test'
-    #[pyo3(signature = (account, *, env="live", plan=None, expires=None, now=None, timeout=TIMEOUT), text_signature = "($self, account, *, env=\"live\", plan=None, expires=None, now=None, timeout=10)")]
+    #[pyo3(signature = (account, *, env="live", plan=None, expires=None, now=None, wait=WAIT), text_signature = "($self, account, *, env=\"live\", plan=None, expires=None, now=None, wait=10)")]
     #[expect(clippy::too_many_arguments, reason = "callers in Python name them")]
     fn issue(
         &self,
@@ -393,7 +402,7 @@ impl Gate {
         plan: Option<String>,
         expires: Option<Expiry>,
         now: Option<Moment>,
-        timeout: Timeout,
+        wait: WaitTime,
     ) -> PyResult<Key> {
         let now = Time::from(now);
         let new = New {
@@ -403,7 +412,7 @@ impl Gate {
             expires: Expiry::expires(expires, now.timestamp())?,
         };
         let entropy = keytally::entropy().map_err(exceptions::from_error)?;
-        let (key, key_id) = self.administer(py, &timeout, |administrator| {
+        let (key, key_id) = self.administer(py, &wait, |administrator| {
             with_clock!(now, |clock| administrator.issue(&new.key(), entropy, clock))
         })?;
         Ok(Key { key, key_id })
@@ -418,7 +427,7 @@ impl Gate {
     ///
     /// Args:
     ///     keys: The keys, each a str or bytes: 16 to 256 bytes of printable ASCII without spaces.
-    ///     account, env, plan, expires, now, timeout: As in `issue`.
+    ///     account, env, plan, expires, now, wait: As in `issue`.
     ///
     /// Raises:
     ///     AdminError: A key cannot be imported. The message has its number, from 1, and the
@@ -426,7 +435,7 @@ impl Gate {
     ///     AlreadyImportedError: A key is in the gate already, for another account.
     ///     CreateError: ``env`` is not valid.
     ///     TypeError, ValueError: An argument has the wrong type or is out of range.
-    ///     BusyError: Another administrator did not end within ``timeout``.
+    ///     BusyError: Another administrator did not end within ``wait``.
     ///     OSError: The operating system reports an error.
     ///
     /// >>> import keytally
@@ -434,7 +443,7 @@ impl Gate {
     /// >>> [key_id] = gate.import_keys(["customer-key-0001"], 42)
     /// >>> gate.check("customer-key-0001").key_id == key_id
     /// True
-    #[pyo3(signature = (keys, account, *, env="live", plan=None, expires=None, now=None, timeout=TIMEOUT), text_signature = "($self, keys, account, *, env=\"live\", plan=None, expires=None, now=None, timeout=10)")]
+    #[pyo3(signature = (keys, account, *, env="live", plan=None, expires=None, now=None, wait=WAIT), text_signature = "($self, keys, account, *, env=\"live\", plan=None, expires=None, now=None, wait=10)")]
     #[expect(clippy::too_many_arguments, reason = "callers in Python name them")]
     fn import_keys(
         &self,
@@ -444,7 +453,7 @@ impl Gate {
         plan: Option<String>,
         expires: Option<Expiry>,
         now: Option<Moment>,
-        timeout: Timeout,
+        wait: WaitTime,
     ) -> PyResult<Vec<String>> {
         let py = keys.py();
         let now = Time::from(now);
@@ -467,7 +476,7 @@ impl Gate {
             if batch.is_empty() {
                 return Ok(key_ids);
             }
-            self.import_batch(py, &batch, &new, now, &timeout, &mut key_ids)?;
+            self.import_batch(py, &batch, &new, now, &wait, &mut key_ids)?;
         }
     }
 
@@ -482,7 +491,7 @@ impl Gate {
     ///     force: Whether to rotate even if the secret before the last rotation is still valid. A
     ///         key has at most two secrets, so the rotation makes that secret invalid at once.
     ///     now: An explicit time, see the class; the system clock by default.
-    ///     timeout: The most time to wait for another administrator, as a timedelta or in seconds.
+    ///     wait: How long to wait for another administrator, as a timedelta or in seconds.
     ///
     /// Raises:
     ///     NoSuchKeyError: The gate does not have the key.
@@ -490,7 +499,7 @@ impl Gate {
     ///     AdminError: The secret before the last rotation is still valid, and ``force`` is false.
     ///     KeyIdError: ``key_id`` is not a key id.
     ///     TypeError, ValueError: An argument has the wrong type or is out of range.
-    ///     BusyError: Another administrator did not end within ``timeout``.
+    ///     BusyError: Another administrator did not end within ``wait``.
     ///     OSError: The operating system reports an error.
     ///
     /// >>> import datetime, keytally
@@ -503,7 +512,7 @@ impl Gate {
     /// Traceback (most recent call last):
     /// keytally.exceptions.AdminError: the secret that key ... had before its last rotation is valid until ...
     /// >>> newest = gate.rotate(old.key_id, grace=0, force=True)
-    #[pyo3(signature = (key_id, *, grace, force=false, now=None, timeout=TIMEOUT), text_signature = "($self, key_id, *, grace, force=False, now=None, timeout=10)")]
+    #[pyo3(signature = (key_id, *, grace, force=false, now=None, wait=WAIT), text_signature = "($self, key_id, *, grace, force=False, now=None, wait=10)")]
     fn rotate(
         &self,
         py: Python<'_>,
@@ -511,12 +520,12 @@ impl Gate {
         grace: Grace,
         force: bool,
         now: Option<Moment>,
-        timeout: Timeout,
+        wait: WaitTime,
     ) -> PyResult<Key> {
         let now = Time::from(now);
         let key_id = key_id.0;
         let entropy = keytally::entropy().map_err(exceptions::from_error)?;
-        let key = self.administer(py, &timeout, |administrator| {
+        let key = self.administer(py, &wait, |administrator| {
             with_clock!(now, |clock| {
                 administrator.rotate(key_id, grace.until(clock.reading()), force, entropy, clock)
             })
@@ -528,12 +537,12 @@ impl Gate {
     ///
     /// Args:
     ///     key_id: The id of the key.
-    ///     timeout: The most time to wait for another administrator, as a timedelta or in seconds.
+    ///     wait: How long to wait for another administrator, as a timedelta or in seconds.
     ///
     /// Raises:
     ///     NoSuchKeyError: The gate does not have the key.
     ///     KeyIdError: ``key_id`` is not a key id.
-    ///     BusyError: Another administrator did not end within ``timeout``.
+    ///     BusyError: Another administrator did not end within ``wait``.
     ///     OSError: The operating system reports an error.
     ///
     /// >>> import keytally
@@ -542,9 +551,9 @@ impl Gate {
     /// >>> gate.revoke(key.key_id)
     /// >>> gate.check(key.expose()).reason
     /// 'revoked'
-    #[pyo3(signature = (key_id, *, timeout=TIMEOUT), text_signature = "($self, key_id, *, timeout=10)")]
-    fn revoke(&self, py: Python<'_>, key_id: KeyIdText, timeout: Timeout) -> PyResult<()> {
-        self.administer(py, &timeout, |administrator| administrator.revoke(key_id.0))
+    #[pyo3(signature = (key_id, *, wait=WAIT), text_signature = "($self, key_id, *, wait=10)")]
+    fn revoke(&self, py: Python<'_>, key_id: KeyIdText, wait: WaitTime) -> PyResult<()> {
+        self.administer(py, &wait, |administrator| administrator.revoke(key_id.0))
     }
 
     /// Assigns a key to another plan. The key keeps its counts.
@@ -552,14 +561,14 @@ impl Gate {
     /// Args:
     ///     key_id: The id of the key.
     ///     plan: The name of the plan.
-    ///     timeout: The most time to wait for another administrator, as a timedelta or in seconds.
+    ///     wait: How long to wait for another administrator, as a timedelta or in seconds.
     ///
     /// Raises:
     ///     NoSuchKeyError: The gate does not have the key.
     ///     NoSuchPlanError: The gate does not have the plan.
     ///     RevokedError: The key was revoked.
     ///     KeyIdError: ``key_id`` is not a key id.
-    ///     BusyError: Another administrator did not end within ``timeout``.
+    ///     BusyError: Another administrator did not end within ``wait``.
     ///     OSError: The operating system reports an error.
     ///
     /// >>> import keytally
@@ -569,15 +578,15 @@ impl Gate {
     /// >>> gate.assign(key.key_id, "pro")
     /// >>> gate.check(key.expose()).plan
     /// 'pro'
-    #[pyo3(signature = (key_id, plan, *, timeout=TIMEOUT), text_signature = "($self, key_id, plan, *, timeout=10)")]
+    #[pyo3(signature = (key_id, plan, *, wait=WAIT), text_signature = "($self, key_id, plan, *, wait=10)")]
     fn assign(
         &self,
         py: Python<'_>,
         key_id: KeyIdText,
         plan: &str,
-        timeout: Timeout,
+        wait: WaitTime,
     ) -> PyResult<()> {
-        self.administer(py, &timeout, |administrator| administrator.assign(key_id.0, plan))
+        self.administer(py, &wait, |administrator| administrator.assign(key_id.0, plan))
     }
 
     /// Adds a plan, or changes the limits of a plan. Keys keep their counts.
@@ -585,12 +594,12 @@ impl Gate {
     /// Args:
     ///     name: The name of the plan, 1 to 16 characters of ``a-z``, ``0-9``, ``-`` and ``_``.
     ///     policy: A `Policy` or its text, with the windows and the algorithm of the other plans.
-    ///     timeout: The most time to wait for another administrator, as a timedelta or in seconds.
+    ///     wait: How long to wait for another administrator, as a timedelta or in seconds.
     ///
     /// Raises:
     ///     PolicyError, CreateError: The policy or the name is not valid.
     ///     AdminError: The gate cannot have the plan. The message has the reason.
-    ///     BusyError: Another administrator did not end within ``timeout``.
+    ///     BusyError: Another administrator did not end within ``wait``.
     ///     OSError: The operating system reports an error.
     ///
     /// >>> import keytally
@@ -598,16 +607,16 @@ impl Gate {
     /// >>> gate.set_plan("pro", "1000/minute, 20000/hour")
     /// >>> gate.plans
     /// {'default': Policy('100/minute, 1000/hour'), 'pro': Policy('1000/minute, 20000/hour')}
-    #[pyo3(signature = (name, policy, *, timeout=TIMEOUT), text_signature = "($self, name, policy, *, timeout=10)")]
+    #[pyo3(signature = (name, policy, *, wait=WAIT), text_signature = "($self, name, policy, *, wait=10)")]
     fn set_plan(
         &self,
         py: Python<'_>,
         name: &str,
         policy: PolicyArgument,
-        timeout: Timeout,
+        wait: WaitTime,
     ) -> PyResult<()> {
         let plan = policy::plan(name, policy.0)?;
-        self.administer(py, &timeout, |administrator| administrator.set_plan(&plan))
+        self.administer(py, &wait, |administrator| administrator.set_plan(&plan))
     }
 
     /// Returns the public details of all keys, revoked keys included, ordered by key id.
@@ -655,21 +664,21 @@ impl Gate {
     ///
     /// Args:
     ///     now: An explicit time, see the class; the system clock by default.
-    ///     timeout: The most time to wait for another administrator, as a timedelta or in seconds.
+    ///     wait: How long to wait for another administrator, as a timedelta or in seconds.
     ///
     /// Raises:
-    ///     BusyError: Another administrator did not end within ``timeout``.
+    ///     BusyError: Another administrator did not end within ``wait``.
     ///     OSError: The operating system reports an error.
     ///
     /// >>> import keytally
     /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
     /// >>> gate.verify()
     /// <Report: completed=False, flaws=[]>
-    #[pyo3(signature = (*, now=None, timeout=TIMEOUT), text_signature = "($self, *, now=None, timeout=10)")]
-    fn verify(&self, py: Python<'_>, now: Option<Moment>, timeout: Timeout) -> PyResult<Report> {
+    #[pyo3(signature = (*, now=None, wait=WAIT), text_signature = "($self, *, now=None, wait=10)")]
+    fn verify(&self, py: Python<'_>, now: Option<Moment>, wait: WaitTime) -> PyResult<Report> {
         let mut flaws = Vec::new();
         let now = Time::from(now);
-        let completed = self.waiting(py, &timeout, |gate, wait| {
+        let completed = self.waiting(py, &wait, |gate, wait| {
             with_clock!(now, |clock| gate.verify_within(wait, clock, |flaw| flaws.push(flaw)))
         })?;
         Ok(Report { completed, flaws })
@@ -809,13 +818,13 @@ impl Gate {
         }
     }
 
-    /// Calls `work` with the gate at the path, and a wait that ends after `timeout`.
+    /// Calls `work` with the gate at the path, and a wait of at most `wait`.
     ///
     /// The wait also ends if a signal handler raises an exception, as that of Ctrl-C does.
     fn waiting<T: Send>(
         &self,
         py: Python<'_>,
-        timeout: &Timeout,
+        wait: &WaitTime,
         work: impl FnOnce(&Host, Wait<'_>) -> Result<T, Error> + Send,
     ) -> PyResult<T> {
         let (result, raised) = py.detach(|| {
@@ -824,7 +833,7 @@ impl Gate {
                 Python::attach(|py| py.check_signals())
                     .is_err_and(|error| raised.replace(Some(error)).is_none())
             };
-            let wait = Wait::at_most(timeout.0).unless(&interrupted);
+            let wait = Wait::at_most(wait.0).unless(&interrupted);
             let result = match &self.held {
                 Held::Memory(gate) => work(gate, wait),
                 Held::File(gate) => gate.load_for_change().and_then(|gate| work(&gate, wait)),
@@ -841,10 +850,10 @@ impl Gate {
     fn administer<T: Send>(
         &self,
         py: Python<'_>,
-        timeout: &Timeout,
+        wait: &WaitTime,
         work: impl FnOnce(&mut Administrator<'_, Mapping>) -> Result<T, Admin> + Send,
     ) -> PyResult<T> {
-        self.waiting(py, timeout, |gate, wait| gate.administer_within(wait, work))
+        self.waiting(py, wait, |gate, wait| gate.administer_within(wait, work))
     }
 
     /// Returns the verdict; raises a `NoSuchKeyError` if the gate does not have the key.
@@ -868,11 +877,11 @@ impl Gate {
         batch: &[Zeroizing<Vec<u8>>],
         new: &New,
         now: Time,
-        timeout: &Timeout,
+        wait: &WaitTime,
         key_ids: &mut Vec<String>,
     ) -> PyResult<()> {
         let mut refused = None;
-        self.waiting(py, timeout, |gate, wait| {
+        self.waiting(py, wait, |gate, wait| {
             gate.administer_within(wait, |administrator| {
                 for key in batch {
                     match with_clock!(now, |clock| administrator.import(key, &new.key(), clock)) {

@@ -159,8 +159,8 @@ impl KeyInfo {
 
     /// When the key's counts last changed, in Unix seconds, rounded down to the shortest window.
     ///
-    /// A charge and a refund change them. ``None`` if all counts are 0: the key was never charged,
-    /// or its counts were reset or refunded since.
+    /// A charge, a refund and a settlement change them. ``None`` if all counts are 0: the key was
+    /// never charged, or its counts were reset or refunded since.
     #[getter]
     fn last_used(&self) -> Option<u64> {
         self.info.last_used.map(Timestamp::unix_s)

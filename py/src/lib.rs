@@ -5,7 +5,7 @@
 //! ```python
 //! import keytally
 //!
-//! limiter = keytally.Limiter("100/minute, 1000/hour")
+//! limiter = keytally.Limiter.in_memory("100/minute, 1000/hour")
 //! assert limiter.check("203.0.113.9")
 //! ```
 //!

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
 
 use crate::arguments::{Capacity, Cost, Moment, with_bytes};
 use crate::charge::ChargeArgument;
@@ -13,26 +15,17 @@ use crate::verdict::Verdict;
 
 /// A table that limits the use of any subject: an address, a user, a route.
 ///
-/// ``Limiter(policy)`` belongs to this process and the children that it forks. All processes that
-/// call ``Limiter.open_or_create(path, …)`` share the limiter in that file. Any number of threads
-/// may use one limiter at once. No call waits for another thread or process.
+/// ``Limiter.in_memory`` creates a limiter for this process and the children that it forks. All
+/// processes that call ``Limiter.open_or_create`` with one path share the limiter in that file. Any
+/// number of threads may use one limiter at once. No call waits for another thread or process.
 ///
 /// A tally is the counts of one subject and their time, in one 64-bit word. Every method that
 /// depends on the time takes ``now``, an explicit time, which `Gate` describes. If a caller passes
 /// a time that is more than 60 s late, the memory of its subject's tally may already be reused for
 /// another subject. Each time, the caller's subject may be admitted for one more window.
 ///
-/// Args:
-///     policy: The limits of each subject, a `Policy` or its text.
-///     capacity: The most subjects with counts at a time, 1 to 1073741824. Each takes about 26
-///         bytes.
-///
-/// Raises:
-///     PolicyError: The text is not a policy.
-///     CreateError: The capacity is out of range.
-///
 /// >>> from keytally import Limiter
-/// >>> limiter = Limiter("2/minute", capacity=1000)
+/// >>> limiter = Limiter.in_memory("2/minute", capacity=1000)
 /// >>> [limiter.check("203.0.113.9", now=1_700_000_000).admitted for _ in range(3)]
 /// [True, True, False]
 #[pyclass(frozen, module = "keytally")]
@@ -43,8 +36,34 @@ pub(crate) struct Limiter {
 #[pymethods]
 impl Limiter {
     #[new]
+    #[pyo3(signature = (*_args, **_kwargs), text_signature = None)]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+        Err(PyTypeError::new_err(
+            "Limiter has no constructor; call Limiter.in_memory, Limiter.create, Limiter.open or \
+             Limiter.open_or_create",
+        ))
+    }
+
+    /// Creates a limiter in memory, for this process and the children that it forks.
+    ///
+    /// Args:
+    ///     policy: The limits of each subject, a `Policy` or its text.
+    ///     capacity: The most subjects with counts at a time, 1 to 1073741824. Each takes about 26
+    ///         bytes.
+    ///
+    /// Raises:
+    ///     PolicyError: The text is not a policy.
+    ///     CreateError: The capacity is out of range.
+    ///     TypeError: An argument has the wrong type.
+    ///     OSError: The operating system reports an error.
+    ///
+    /// >>> from keytally import Limiter
+    /// >>> limiter = Limiter.in_memory("20/minute, 200/hour", capacity=1000)
+    /// >>> limiter
+    /// <Limiter '20/minute, 200/hour' in memory>
+    #[staticmethod]
     #[pyo3(signature = (policy, capacity=Capacity(100_000)), text_signature = "(policy, capacity=100000)")]
-    fn new(py: Python<'_>, policy: PolicyArgument, capacity: Capacity) -> PyResult<Self> {
+    fn in_memory(py: Python<'_>, policy: PolicyArgument, capacity: Capacity) -> PyResult<Self> {
         Self::from_host(py, || keytally::Limiter::in_memory(&policy.0, capacity.0))
     }
 
@@ -149,7 +168,7 @@ impl Limiter {
     ///     TypeError, ValueError: An argument has the wrong type or is out of range.
     ///
     /// >>> from keytally import Limiter
-    /// >>> limiter = Limiter("5/minute")
+    /// >>> limiter = Limiter.in_memory("5/minute")
     /// >>> limiter.check("203.0.113.9", cost=2, now=1_700_000_000).remaining
     /// 3
     #[pyo3(signature = (subject, cost=Cost(1), *, now=None), text_signature = "($self, subject, cost=1, *, now=None)")]
@@ -178,7 +197,7 @@ impl Limiter {
     ///     TypeError, ValueError: An argument has the wrong type or is out of range.
     ///
     /// >>> from keytally import Limiter
-    /// >>> limiter = Limiter("5/minute")
+    /// >>> limiter = Limiter.in_memory("5/minute")
     /// >>> limiter.peek("203.0.113.9").remaining, limiter.peek("203.0.113.9").remaining
     /// (5, 5)
     #[pyo3(signature = (subject, cost=Cost(1), *, now=None), text_signature = "($self, subject, cost=1, *, now=None)")]
@@ -208,7 +227,7 @@ impl Limiter {
     ///         is ``None`` because the verdict was not admitted.
     ///
     /// >>> from keytally import Limiter
-    /// >>> limiter = Limiter("5/minute")
+    /// >>> limiter = Limiter.in_memory("5/minute")
     /// >>> charge = limiter.check("203.0.113.9", 3, now=1_700_000_000).charge
     /// >>> limiter.refund("203.0.113.9", charge, now=1_700_000_001).remaining
     /// 5
@@ -234,32 +253,32 @@ impl Limiter {
     ///
     /// Args:
     ///     subject: The subject that was charged.
-    ///     charge: The ``charge`` of the verdict.
+    ///     estimate: The ``charge`` of the verdict.
     ///     actual: The actual cost in units, 0 to 4294967295.
     ///     now: An explicit time, see `Gate`; the system clock by default.
     ///
     /// Raises:
-    ///     TypeError, ValueError: An argument has the wrong type or is out of range, or ``charge``
-    ///         is ``None`` because the verdict was not admitted.
+    ///     TypeError, ValueError: An argument has the wrong type or is out of range, or
+    ///         ``estimate`` is ``None`` because the verdict was not admitted.
     ///
     /// >>> from keytally import Limiter
-    /// >>> limiter = Limiter("5/minute")
+    /// >>> limiter = Limiter.in_memory("5/minute")
     /// >>> estimate = limiter.check("203.0.113.9", 3, now=1_700_000_000).charge
     /// >>> verdict = limiter.settle("203.0.113.9", estimate, 7, now=1_700_000_001)
     /// >>> verdict.remaining, verdict.uncharged
     /// (0, 2)
-    #[pyo3(signature = (subject, charge, actual, *, now=None))]
+    #[pyo3(signature = (subject, estimate, actual, *, now=None))]
     fn settle(
         &self,
         subject: &Bound<'_, PyAny>,
-        charge: ChargeArgument,
+        estimate: ChargeArgument,
         actual: Cost,
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
         let now = Time::from(now);
         with_bytes(subject, "subject", |subject| {
             with_clock!(now, |clock| Verdict::new(
-                self.limiter.table().settle(subject, charge.0, actual.0, clock)
+                self.limiter.table().settle(subject, estimate.0, actual.0, clock)
             ))
         })
     }
@@ -274,7 +293,7 @@ impl Limiter {
     ///     TypeError, ValueError: An argument has the wrong type or is out of range.
     ///
     /// >>> from keytally import Limiter
-    /// >>> limiter = Limiter("5/minute")
+    /// >>> limiter = Limiter.in_memory("5/minute")
     /// >>> verdict = limiter.check("203.0.113.9", 5)
     /// >>> limiter.reset("203.0.113.9").remaining
     /// 5
@@ -302,7 +321,7 @@ impl Limiter {
     ///
     /// >>> import time
     /// >>> from keytally import Limiter
-    /// >>> limiter = Limiter("5/minute")
+    /// >>> limiter = Limiter.in_memory("5/minute")
     /// >>> verdict = limiter.check("203.0.113.9", 5, now=time.time() + 86_400)
     /// >>> limiter.correct_clock()
     /// 1

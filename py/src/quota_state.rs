@@ -8,11 +8,12 @@ use pyo3::types::PyTuple;
 /// The state of one quota after a decision: its limit, its remaining units and its reset.
 ///
 /// >>> import keytally
-/// >>> verdict = keytally.Limiter("5/minute, 9/hour").check("203.0.113.9", now=1_700_000_000)
+/// >>> limiter = keytally.Limiter.in_memory("5/minute, 9/hour")
+/// >>> verdict = limiter.check("203.0.113.9", now=1_700_000_000)
 /// >>> minute, hour = verdict.quotas
 /// >>> minute
 /// <QuotaState minute: 4 of 5 left until 1700000040>
-/// >>> hour.name, hour.limit, hour.remaining, hour.window, hour.reset, hour.lacking
+/// >>> hour.name, hour.limit, hour.remaining, hour.window, hour.reset_unix_s, hour.lacking
 /// ('hour', 9, 8, 3600, 1700002800, False)
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct QuotaState {
@@ -55,7 +56,7 @@ impl QuotaState {
 
     /// The time at which the last unit that is counted now stops counting, in Unix seconds.
     #[getter]
-    fn reset(&self) -> u64 {
+    fn reset_unix_s(&self) -> u64 {
         self.state.reset_unix_s
     }
 
@@ -110,7 +111,7 @@ pub(crate) fn from_pickled(state: Pickled) -> Option<keytally::QuotaState> {
 ///
 /// >>> import pickle
 /// >>> from keytally import Limiter
-/// >>> [quota] = Limiter("5/minute").check("203.0.113.9", now=1_700_000_000).quotas
+/// >>> [quota] = Limiter.in_memory("5/minute").check("203.0.113.9", now=1_700_000_000).quotas
 /// >>> pickle.loads(pickle.dumps(quota))
 /// <QuotaState minute: 4 of 5 left until 1700000040>
 #[pyfunction]

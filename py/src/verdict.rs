@@ -22,14 +22,14 @@ use crate::snapshot::{Holder, Pickled, Snapshot};
 /// It is true if the request was admitted.
 ///
 /// >>> import keytally
-/// >>> limiter = keytally.Limiter("1/minute")
+/// >>> limiter = keytally.Limiter.in_memory("1/minute")
 /// >>> verdict = limiter.check("203.0.113.9", now=1_700_000_000)
 /// >>> verdict
 /// <Verdict admitted: 0 of 1 left>
-/// >>> bool(verdict), verdict.remaining, verdict.reset
+/// >>> bool(verdict), verdict.remaining, verdict.reset_unix_s
 /// (True, 0, 1700000040)
 /// >>> verdict = limiter.check("203.0.113.9", now=1_700_000_000)
-/// >>> verdict.outcome, verdict.status, verdict.retry_after
+/// >>> verdict.outcome, verdict.http_status, verdict.retry_after_s
 /// ('denied', 429, 40)
 /// >>> verdict.body
 /// b'{"error": "Rate limit exceeded. Please try again later."}'
@@ -152,7 +152,7 @@ impl Verdict {
     ///
     /// >>> from keytally import Verdict
     /// >>> verdict = Verdict.duplicate_header()
-    /// >>> verdict.status, verdict.reason
+    /// >>> verdict.http_status, verdict.reason
     /// (401, 'duplicate')
     #[staticmethod]
     #[pyo3(signature = (*, now=None))]
@@ -177,8 +177,16 @@ impl Verdict {
 
     /// Why the key is invalid; ``None`` if it is not. Log it, but never disclose it to the client.
     ///
-    /// It is ``"malformed"``, ``"checksum"``, ``"unknown"``, ``"wrong_secret"``, ``"revoked"``,
-    /// ``"expired"``, ``"duplicate"``, ``"pepper_missing"`` or ``"damaged"``.
+    /// - ``"malformed"``: the text does not have the form of a key of this gate. If the gate has
+    ///   imported keys, the reason is ``"unknown"`` for such a text of 16 to 256 bytes.
+    /// - ``"checksum"``: the checksum of a well-formed key does not match.
+    /// - ``"unknown"``: no key of the gate has this key id, or no key with this text was imported.
+    /// - ``"wrong_secret"``: the key id exists, and the secret is wrong.
+    /// - ``"revoked"``: the key was revoked.
+    /// - ``"expired"``: the key has expired, or its previous secret was sent after its grace.
+    /// - ``"duplicate"``: the request has more than one key header.
+    /// - ``"pepper_missing"``: the key is stored under a pepper that this process does not have.
+    /// - ``"damaged"``: the key's record is damaged.
     #[getter]
     fn reason(&self) -> Option<&'static str> {
         self.either(keytally::Verdict::reason, |values| values.reason).map(Reason::as_str)
@@ -186,7 +194,7 @@ impl Verdict {
 
     /// The HTTP status: 200, 401, 429 or 503. The application replaces 200 by its own status.
     #[getter]
-    fn status(&self) -> u16 {
+    fn http_status(&self) -> u16 {
         self.core_outcome().http_status()
     }
 
@@ -279,17 +287,17 @@ impl Verdict {
         self.longest().map(|quota| quota.limit)
     }
 
-    /// The units left in the longest window; 0 without quotas, as for an invalid key.
+    /// The units left in the longest window; ``None`` without quotas, as for an invalid key.
     #[getter]
-    fn remaining(&self) -> u32 {
-        self.longest().map_or(0, |quota| quota.remaining)
+    fn remaining(&self) -> Option<u32> {
+        self.longest().map(|quota| quota.remaining)
     }
 
     /// The time at which the last unit in the longest window stops counting, in Unix seconds.
     ///
     /// ``None`` without quotas, as for an invalid key.
     #[getter]
-    fn reset(&self) -> Option<u64> {
+    fn reset_unix_s(&self) -> Option<u64> {
         self.longest().map(|quota| quota.reset_unix_s)
     }
 
@@ -297,7 +305,7 @@ impl Verdict {
     ///
     /// ``None`` unless the outcome is ``"denied"`` or ``"full"``.
     #[getter]
-    fn retry_after(&self) -> Option<u32> {
+    fn retry_after_s(&self) -> Option<u32> {
         self.either(keytally::Verdict::retry_after_s, |values| values.retry_after_s)
     }
 
@@ -321,7 +329,9 @@ impl Verdict {
         )
     }
 
-    /// The charge, for a later ``refund`` or ``settle``; ``None`` unless the request was admitted.
+    /// The charge, for a later ``refund`` or ``settle``.
+    ///
+    /// ``None`` unless this is the verdict of an admitted check. A peek charges nothing.
     #[getter]
     fn charge(&self) -> Option<Charge> {
         let cost = self.either(keytally::Verdict::cost, |values| values.cost);
@@ -341,7 +351,7 @@ impl Verdict {
     ///         was refused. Each is a `RefusedError` with the verdict.
     ///
     /// >>> import keytally
-    /// >>> limiter = keytally.Limiter("1/minute")
+    /// >>> limiter = keytally.Limiter.in_memory("1/minute")
     /// >>> limiter.check("203.0.113.9", now=1_700_000_000).raise_for_status()
     /// >>> limiter.check("203.0.113.9", now=1_700_000_000).raise_for_status()
     /// Traceback (most recent call last):
@@ -376,7 +386,7 @@ impl Verdict {
 ///
 /// >>> import pickle
 /// >>> from keytally import Limiter
-/// >>> verdict = Limiter("5/minute").check("203.0.113.9", now=1_700_000_000)
+/// >>> verdict = Limiter.in_memory("5/minute").check("203.0.113.9", now=1_700_000_000)
 /// >>> pickle.loads(pickle.dumps(verdict))
 /// <Verdict admitted: 4 of 5 left>
 #[pyfunction]

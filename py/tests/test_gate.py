@@ -13,14 +13,14 @@ def test_check_of_valid_key_charges(gate, now):
     key = gate.issue(42, env="test", now=now)
     verdict = gate.check(key.expose(), now=now)
     assert verdict
-    assert (verdict.outcome, verdict.reason, verdict.status) == ("admitted", None, 200)
+    assert (verdict.outcome, verdict.reason, verdict.http_status) == ("admitted", None, 200)
     assert (verdict.account, verdict.key_id, verdict.env, verdict.plan) == (
         42,
         key.key_id,
         "test",
         "default",
     )
-    assert (verdict.limit, verdict.remaining, verdict.retry_after) == (1000, 999, None)
+    assert (verdict.limit, verdict.remaining, verdict.retry_after_s) == (1000, 999, None)
     assert [(q.name, q.limit, q.remaining, q.window) for q in verdict.quotas] == [
         ("minute", 100, 99, 60),
         ("hour", 1000, 999, 3600),
@@ -33,9 +33,9 @@ def test_refusals_have_exact_bodies_and_headers(gate, now):
     key = gate.issue(42, now=now).expose()
     missing, invalid = gate.check(None, now=now), gate.check(key[:-1] + "!", now=now)
     denied = [gate.check(key, now=now) for _ in range(101)][-1]
-    assert (missing.status, missing.body) == (401, b'{"error": "Missing X-API-Key header"}')
-    assert (invalid.status, invalid.body) == (401, b'{"error": "Invalid API key"}')
-    assert (denied.status, denied.body) == (
+    assert (missing.http_status, missing.body) == (401, b'{"error": "Missing X-API-Key header"}')
+    assert (invalid.http_status, invalid.body) == (401, b'{"error": "Invalid API key"}')
+    assert (denied.http_status, denied.body) == (
         429,
         b'{"error": "Rate limit exceeded. Please try again later."}',
     )
@@ -58,7 +58,7 @@ def test_refusals_have_exact_bodies_and_headers(gate, now):
     ["", " ", "x", "\0", "é", "\udcff", "\ud800", "k" * 5000, b"", b"\xff\xfe", "kt_live_", None],
 )
 def test_check_of_any_text_raises_nothing(gate, text):
-    assert gate.check(text).status == 401
+    assert gate.check(text).http_status == 401
 
 
 def test_check_of_other_type_raises_type_error(gate):
@@ -74,9 +74,12 @@ def test_refund_settle_reset_change_counts(gate, now):
     verdict = gate.check(key, 10, now=now)
     assert gate.refund(verdict.key_id, verdict.charge, now=now).remaining == 980
     assert gate.reset(verdict.key_id, now=now).remaining == 1000
+    peeked = gate.peek(key, 10, now=now)
+    assert (peeked.admitted, peeked.charge) == (True, None)
+    assert gate.check("x", now=now).remaining is None
     denied = gate.check(key, 101, now=now)
-    assert (denied.outcome, denied.charge, denied.status) == ("too_costly", None, 429)
-    with pytest.raises(ValueError, match="only an admitted verdict has one"):
+    assert (denied.outcome, denied.charge, denied.http_status) == ("too_costly", None, 429)
+    with pytest.raises(ValueError, match="only the verdict of an admitted check has one"):
         gate.refund(denied.key_id, denied.charge)
     with pytest.raises(ValueError, match="key_id is None"):
         gate.refund(gate.check("x").key_id, verdict.charge)
@@ -109,11 +112,12 @@ def test_rotated_secrets_share_quota_until_grace_ends(gate, now):
         gate.rotate(old.key_id, grace=0, now=now)
     assert gate.check(old.expose(), 0, now=now).admitted
     newest = gate.rotate(old.key_id, grace=0, force=True, now=now)
-    assert gate.check(old.expose(), now=now).status == 401
-    assert gate.check(new.expose(), now=now).status == 401
+    assert gate.check(old.expose(), now=now).http_status == 401
+    assert gate.check(new.expose(), now=now).http_status == 401
     assert gate.check(newest.expose(), now=now).admitted
-    for bad in (-1, float("nan"), dt.timedelta(seconds=-1)):
-        with pytest.raises(ValueError, match="grace is"):
+    for bad, shown in [(-1, "-1"), (1e20, r"1e\+20"), (dt.timedelta(-1), "-1 day, 0:00:00")]:
+        range_of_grace = f"grace is {shown}, and must be a timedelta or seconds, 0 to {2**64 - 1}"
+        with pytest.raises(ValueError, match=range_of_grace):
             gate.rotate(old.key_id, grace=bad)
 
 
@@ -152,10 +156,14 @@ def test_key_expires_at_its_time(gate, now):
     assert (info.state, info.expires) == ("expired", now + 60)
     at = dt.datetime(2100, 1, 1, tzinfo=dt.timezone.utc)
     assert gate.key(gate.issue(1, expires=at).key_id).expires == int(at.timestamp())
-    with pytest.raises(ValueError, match="not in the future"):
-        gate.issue(42, expires=dt.timedelta(0))
-    with pytest.raises(ValueError, match="cannot expire after 2106"):
-        gate.issue(42, expires=dt.timedelta(days=40_000))
+    past = dt.datetime(2020, 1, 1, tzinfo=dt.timezone.utc)
+    for value, sentence in [
+        (dt.timedelta(0), "expires is 0:00:00, and must be a time after now"),
+        (past, r"expires is 2020-01-01 00:00:00\+00:00, and must be a time after now"),
+        (dt.timedelta(days=40_000), "expires is 40000 days, 0:00:00, and must be at most 2106"),
+    ]:
+        with pytest.raises(ValueError, match=sentence):
+            gate.issue(42, expires=value)
     with pytest.raises(ValueError, match="has no time zone"):
         gate.issue(42, expires=dt.datetime(2100, 1, 1))  # noqa: DTZ001
     with pytest.raises(TypeError, match="expires must be a datetime or a timedelta, not int"):
@@ -381,7 +389,7 @@ def test_raise_for_status_raises_exception_of_outcome(gate, now):
             verdict.raise_for_status()
         assert isinstance(caught.value, keytally.RefusedError)
         assert caught.value.verdict.outcome == verdict.outcome
-        assert str(verdict.status) in str(caught.value)
+        assert str(verdict.http_status) in str(caught.value)
 
 
 def test_objects_are_immutable(gate):

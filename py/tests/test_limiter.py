@@ -7,12 +7,12 @@ from keytally import Limiter, Policy
 
 
 def test_each_subject_has_its_own_limit(now):
-    limiter = Limiter("2/minute, 3/hour", 100)
+    limiter = Limiter.in_memory("2/minute, 3/hour", 100)
     assert [bool(limiter.check("a", now=now)) for _ in range(3)] == [True, True, False]
     assert limiter.check("b", now=now).admitted
     assert limiter.check("a", now=now + 40).admitted
     denied = limiter.check("a", now=now + 40)
-    assert (denied.retry_after, denied.status, denied.account, denied.plan, denied.env) == (
+    assert (denied.retry_after_s, denied.http_status, denied.account, denied.plan, denied.env) == (
         3540,
         429,
         None,
@@ -28,7 +28,7 @@ def test_each_subject_has_its_own_limit(now):
 
 
 def test_text_and_its_bytes_are_one_subject(now):
-    limiter = Limiter("5/minute")
+    limiter = Limiter.in_memory("5/minute")
     assert limiter.check("é", now=now).remaining == 4
     assert limiter.check("é".encode(), now=now).remaining == 3
     assert limiter.check("\ud800", now=now).remaining == 4
@@ -38,21 +38,22 @@ def test_text_and_its_bytes_are_one_subject(now):
 
 
 def test_refund_settle_reset_change_counts(now):
-    limiter = Limiter("10/minute")
+    limiter = Limiter.in_memory("10/minute")
     estimate = limiter.check("a", 5, now=now).charge
     assert limiter.settle("a", estimate, 12, now=now).uncharged == 2
     assert limiter.peek("a", now=now).outcome == "denied"
     assert limiter.reset("a", now=now).remaining == 10
     charge = limiter.check("a", 4, now=now).charge
+    assert limiter.peek("a", 4, now=now).charge is None
     assert limiter.refund("a", charge, now=now).remaining == 10
 
 
 def test_full_limiter_returns_a_verdict(now):
-    limiter = Limiter("1/hour", 1)
+    limiter = Limiter.in_memory("1/hour", 1)
     verdicts = [limiter.check(str(n), now=now) for n in range(50)]
     full = next(verdict for verdict in verdicts if verdict.outcome == "full")
-    assert full.status == 503
-    assert full.retry_after >= 1
+    assert full.http_status == 503
+    assert full.retry_after_s >= 1
     with pytest.raises(keytally.FullError):
         full.raise_for_status()
 
@@ -81,8 +82,18 @@ def test_limiter_file_is_shared_by_its_handles(tmp_path, now):
 
 def test_limiter_with_invalid_arguments_is_not_created():
     with pytest.raises(keytally.PolicyError, match='"100" is .*; a quota is LIMIT/UNIT'):
-        Limiter("100")
+        Limiter.in_memory("100")
     with pytest.raises(keytally.CreateError, match="a capacity of 0 .*; it is 1 to"):
-        Limiter("1/minute", 0)
+        Limiter.in_memory("1/minute", 0)
     with pytest.raises(TypeError, match="policy must be a str or a Policy, not NoneType"):
-        Limiter(None)
+        Limiter.in_memory(None)
+
+
+@pytest.mark.parametrize("kind", [keytally.Gate, Limiter])
+@pytest.mark.parametrize("arguments", [{}, {"policy": "5/minute"}])
+def test_constructor_of_table_names_its_functions(kind, arguments):
+    name = kind.__name__
+    with pytest.raises(
+        TypeError, match=rf"{name} has no constructor; call {name}\.in_memory, {name}\.create"
+    ):
+        kind(**arguments)

@@ -35,7 +35,7 @@ def test_copied_quota_is_equal():
 
 
 def test_copied_quota_state_has_same_values(now):
-    limiter = Limiter("1/minute, 5/31d")
+    limiter = Limiter.in_memory("1/minute, 5/31d")
     limiter.check("a", now=now)
     for quota in limiter.check("a", now=now).quotas:
         for copied in copies(quota):
@@ -44,7 +44,7 @@ def test_copied_quota_state_has_same_values(now):
 
 def test_invalid_pickled_quota_state_is_rejected(now):
     restore, ((limit, remaining, _, *others),) = (
-        Limiter("1/minute").check("a", now=now).quotas[0].__reduce__()
+        Limiter.in_memory("1/minute").check("a", now=now).quotas[0].__reduce__()
     )
     with pytest.raises(ValueError, match="not a quota's"):
         restore((limit, remaining, 0, *others))
@@ -57,7 +57,7 @@ def window(quota):
         quota.limit,
         quota.remaining,
         quota.window,
-        quota.reset,
+        quota.reset_unix_s,
         quota.lacking,
         repr(quota),
     )
@@ -67,7 +67,7 @@ def verdicts(pepper, now):
     """Yield verdicts with each outcome and each attribute."""
     gate = Gate.in_memory(pepper=pepper, keys=8, plans={"default": "2/minute, 5/hour"})
     key = gate.issue(42, env="test", now=now)
-    limiter = Limiter("sliding 2/minute, 5/hour", capacity=1)
+    limiter = Limiter.in_memory("sliding 2/minute, 5/hour", capacity=1)
     for _ in range(3):
         yield gate.check(key.expose(), now=now)
     yield gate.check(key.expose(), 9, now=now)
@@ -118,27 +118,27 @@ def test_copied_verdict_has_same_values(pepper, now):
 
 
 def test_charge_of_copied_verdict_is_refunded(now):
-    limiter = Limiter("5/minute")
+    limiter = Limiter.in_memory("5/minute")
     verdict = pickle.loads(pickle.dumps(limiter.check("a", 3, now=now)))
     assert limiter.refund("a", verdict.charge, now=now).remaining == 5
 
 
 def test_copied_exception_has_same_values(now):
-    limiter = Limiter("1/minute")
+    limiter = Limiter.in_memory("1/minute")
     limiter.check("a", now=now)
     with pytest.raises(DeniedError) as refused:
         limiter.check("a", now=now).raise_for_status()
     for error in copies(refused.value):
-        assert (str(error), error.verdict.retry_after) == (
+        assert (str(error), error.verdict.retry_after_s) == (
             str(refused.value),
-            refused.value.verdict.retry_after,
+            refused.value.verdict.retry_after_s,
         )
     for error in copies(BusyError("busy", 7)):
         assert (str(error), error.pid) == ("busy", 7)
 
 
 def test_invalid_pickled_verdict_is_rejected(now):
-    restore, (state,) = Limiter("1/minute").check("a", now=now).__reduce__()
+    restore, (state,) = Limiter.in_memory("1/minute").check("a", now=now).__reduce__()
     quota = state[3][0]
     for index, value in [
         (0, "perhaps"),

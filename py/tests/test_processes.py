@@ -66,7 +66,7 @@ def test_threads_admit_exactly_the_limit(gate, now):
 
 
 def test_threads_at_new_subjects_admit_exactly_the_limit(now):
-    limiter = Limiter("7/31d", 10_000)
+    limiter = Limiter.in_memory("7/31d", 10_000)
     subjects = [str(number) for number in range(300)]
     check_all = lambda: sum(limiter.check(subject, now=now).admitted for subject in subjects * 4)  # noqa: E731
     with threads(8, check_all) as admitted:
@@ -124,7 +124,7 @@ def test_forked_children_share_the_gate(gate, pepper, now, where):
 
 
 def test_forked_children_share_the_limiter(now):
-    limiter = Limiter(f"{LIMIT}/31d", 100)
+    limiter = Limiter.in_memory(f"{LIMIT}/31d", 100)
     admitted = in_children(WORKERS, lambda: spend(lambda: limiter.check("203.0.113.9", now=now)))
     assert sum(admitted) == LIMIT
 
@@ -228,7 +228,7 @@ def stop_while_it_administers(process, gate):
         while ") T " not in pathlib.Path(f"/proc/{process.pid}/stat").read_text():
             time.sleep(0.001)
         try:
-            gate.verify(timeout=0)
+            gate.verify(wait=0)
         except BusyError as busy:
             holder = busy.pid
             break
@@ -248,15 +248,15 @@ def test_stopped_importer_is_named_and_delays_no_check(tmp_path, pepper):
     with program(gate, pepper, "importing()") as importer:
         stop_while_it_administers(importer, gate)
         calls = [
-            lambda: gate.issue(1, timeout=0.02),
+            lambda: gate.issue(1, wait=0.02),
             lambda: gate.import_keys(
-                ["customer-key-000001"], 7, timeout=datetime.timedelta(milliseconds=20)
+                ["customer-key-000001"], 7, wait=datetime.timedelta(milliseconds=20)
             ),
-            lambda: gate.rotate(key.key_id, grace=0, timeout=0.02),
-            lambda: gate.revoke(key.key_id, timeout=0.02),
-            lambda: gate.assign(key.key_id, "default", timeout=0.02),
-            lambda: gate.set_plan("default", "1/minute, 2/hour", timeout=0.02),
-            lambda: gate.verify(timeout=0.02),
+            lambda: gate.rotate(key.key_id, grace=0, wait=0.02),
+            lambda: gate.revoke(key.key_id, wait=0.02),
+            lambda: gate.assign(key.key_id, "default", wait=0.02),
+            lambda: gate.set_plan("default", "1/minute, 2/hour", wait=0.02),
+            lambda: gate.verify(wait=0.02),
         ]
         for call in calls:
             with pytest.raises(
@@ -265,9 +265,11 @@ def test_stopped_importer_is_named_and_delays_no_check(tmp_path, pepper):
                 call()
             assert raised.value.pid == importer.pid
             assert isinstance(raised.value, TimeoutError)
-        for wrong in (-1, "soon", float("nan")):
-            with pytest.raises((TypeError, ValueError), match="timeout"):
-                gate.revoke(key.key_id, timeout=wrong)
+        with pytest.raises(TypeError, match="wait must be a timedelta or seconds, not str"):
+            gate.revoke(key.key_id, wait="soon")
+        for wrong in (-1, float("nan")):
+            with pytest.raises(ValueError, match=f"wait is {wrong}, and must be a timedelta or"):
+                gate.revoke(key.key_id, wait=wrong)
         # Other threads check while one waits. The wait ends when the importer continues.
         waiting = threading.Thread(target=gate.revoke, args=(key.key_id,))
         waiting.start()
@@ -284,7 +286,7 @@ def test_revocation_during_import_succeeds(tmp_path, pepper):
     key_ids = [gate.issue(42).key_id for _ in range(5)]
     with program(gate, pepper, "importing()"):
         for key_id in key_ids:
-            gate.revoke(key_id, timeout=5)
+            gate.revoke(key_id, wait=5)
 
 
 def test_killed_administrator_with_children_delays_no_call(tmp_path, pepper):
@@ -309,8 +311,8 @@ time.sleep(60)
             stop_while_it_administers(parent, gate)
             parent.kill()
             parent.wait()
-            gate.issue(1, timeout=5)
-            assert gate.verify(timeout=5).flaws == ()
+            gate.issue(1, wait=5)
+            assert gate.verify(wait=5).flaws == ()
         finally:
             for child in children:
                 os.kill(child, signal.SIGKILL)
@@ -324,7 +326,7 @@ import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
 print("waiting", flush=True)
 try:
-    gate.issue(1, timeout=3600)
+    gate.issue(1, wait=3600)
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 """

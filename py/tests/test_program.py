@@ -31,9 +31,9 @@ def run(command, *arguments, pepper="", text=None):
     )
 
 
-# The program of these tests has `serve` too, so its list of commands differs.
 @pytest.mark.parametrize(
-    "arguments", [["--version"], ["create", "--help"], ["nonsense"], ["list", "/none"]]
+    "arguments",
+    [["--version"], ["--help"], ["create", "--help"], ["serve"], ["nonsense"], ["list", "/none"]],
 )
 def test_module_prints_what_the_program_prints(arguments, pepper):
     expected, *found = (

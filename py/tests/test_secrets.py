@@ -76,19 +76,19 @@ def calls(gate, path):
     holder = {"account": 1, "env": "live", "plan": "default", "expires": None, "now": 1.0}
     table = {"pepper": PEPPER, "pepper_file": None, "keys": 8, "plans": PLANS, "prefix": "kt"}
     limit = {"policy": "5/minute", "capacity": 8}
-    limiter = Limiter("5/minute", 8)
+    limiter = Limiter.in_memory("5/minute", 8)
     yield Gate.create, {"path": path / "new.gate", **table}
     yield Gate.open, {"path": path / "api.gate", "pepper": PEPPER, "pepper_file": None}
     yield Gate.in_memory, table
     yield gate.check, {"api_key": "x", "cost": 1, "now": 1.0}
     yield gate.peek, {"api_key": "x", "cost": 1, "now": 1.0}
     yield gate.refund, {"key_id": KEY_ID, "charge": charge, "now": 1.0}
-    yield gate.settle, {"key_id": KEY_ID, "charge": charge, "actual": 1, "now": 1.0}
+    yield gate.settle, {"key_id": KEY_ID, "estimate": charge, "actual": 1, "now": 1.0}
     yield gate.reset, {"key_id": KEY_ID, "now": 1.0}
     yield gate.issue, holder
     yield gate.import_keys, {"keys": ["a-key-of-customer"], **holder}
     yield gate.rotate, {"key_id": KEY_ID, "grace": 1, "force": False, "now": 1.0}
-    yield gate.revoke, {"key_id": KEY_ID}
+    yield gate.revoke, {"key_id": KEY_ID, "wait": 1}
     yield gate.assign, {"key_id": KEY_ID, "plan": "default"}
     yield gate.set_plan, {"name": "pro", "policy": "5/minute"}
     yield gate.list, {"now": 1.0}
@@ -96,14 +96,16 @@ def calls(gate, path):
     yield gate.verify, {"now": 1.0}
     yield gate.correct_clock, {"now": 1.0}
     yield gate.reopen, {}
+    yield Gate, limit
     yield Limiter, limit
+    yield Limiter.in_memory, limit
     yield Limiter.create, {"path": path / "new.limiter", **limit}
     yield Limiter.open, {"path": path / "limiter"}
     yield Limiter.open_or_create, {"path": path / "limiter", **limit}
     yield limiter.check, {"subject": "x", "cost": 1, "now": 1.0}
     yield limiter.peek, {"subject": "x", "cost": 1, "now": 1.0}
     yield limiter.refund, {"subject": "x", "charge": charge, "now": 1.0}
-    yield limiter.settle, {"subject": "x", "charge": charge, "actual": 1, "now": 1.0}
+    yield limiter.settle, {"subject": "x", "estimate": charge, "actual": 1, "now": 1.0}
     yield limiter.reset, {"subject": "x", "now": 1.0}
     yield limiter.correct_clock, {"now": 1.0}
     yield Policy, {"text": "5/minute"}
@@ -159,7 +161,7 @@ def test_public_value_is_repeated():
     with pytest.raises(keytally.CreateError, match='env is "Live", and must be 1 to 8'):
         Gate.in_memory(pepper=PEPPER, keys=1).issue(1, env="Live")
     with pytest.raises(ValueError, match="cost is -1, and must be 0 to"):
-        Limiter("5/minute", 8).check("x", -1)
+        Limiter.in_memory("5/minute", 8).check("x", -1)
     with pytest.raises(ValueError, match="'health' cannot be exempt"):
         _exempt.exemption(["health"])
 

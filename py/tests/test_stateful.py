@@ -65,7 +65,7 @@ class Histories(RuleBasedStateMachine):
         assert [quota.remaining for quota in verdict.quotas] == tally.remaining(self.now_ms)
         assert verdict.remaining <= verdict.limit
         expected = tally.retry_after(cost, self.now_ms) if outcome == "denied" else None
-        assert verdict.retry_after == expected
+        assert verdict.retry_after_s == expected
         for (limit, window_s), quota in zip(self.quotas, verdict.quotas):
             assert (quota.limit, quota.window) == (limit, window_s)
             lacks = outcome == "denied" and cost > quota.remaining
@@ -94,7 +94,7 @@ class LimiterHistories(Histories):
     @initialize(policy=st.sampled_from(POLICIES))
     def make(self, policy):
         self.begin(policy)
-        self.limiter = Limiter(self.text, 10)
+        self.limiter = Limiter.in_memory(self.text, 10)
 
     @rule(target=Histories.charges, name=st.sampled_from("abc"), cost=costs)
     def check(self, name, cost):

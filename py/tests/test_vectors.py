@@ -28,7 +28,9 @@ def test_valid_policies_match_vectors(case):
     assert str(policy) == case["canonical"]
     assert policy.algorithm == case["algorithm"]
     assert [[quota.limit, quota.window] for quota in policy.quotas] == case["quotas"]
-    assert dict(Limiter(policy, 1).check("a").headers)["RateLimit-Policy"] == case["header"]
+    assert (
+        dict(Limiter.in_memory(policy, 1).check("a").headers)["RateLimit-Policy"] == case["header"]
+    )
 
 
 # A part of the message of each kind of error.
@@ -66,7 +68,7 @@ def sequences():
 
 @pytest.mark.parametrize("steps", sequences(), ids=lambda steps: steps[0]["sequence"])
 def test_decisions_match_vectors(steps):
-    limiter = Limiter(steps[0]["policy"], 1)
+    limiter = Limiter.in_memory(steps[0]["policy"], 1)
     for step in steps:
         now = moment(step["now_ms"])
         op = step["op"]
@@ -74,10 +76,10 @@ def test_decisions_match_vectors(steps):
             verdict = getattr(limiter, op)("a", step["cost"], now=now)
             assert verdict.outcome == step["outcome"], step
             assert [quota.remaining for quota in verdict.quotas] == step["remaining"], step
-            assert [quota.reset for quota in verdict.quotas] == [int(s) for s in step["reset_s"]], (
-                step
-            )
-            assert verdict.retry_after == step.get("retry_after_s"), step
+            assert [quota.reset_unix_s for quota in verdict.quotas] == [
+                int(s) for s in step["reset_s"]
+            ], step
+            assert verdict.retry_after_s == step.get("retry_after_s"), step
         elif op == "reset":
             limiter.reset("a", now=now)
         else:
@@ -113,8 +115,8 @@ def test_verdicts_match_vectors(gates):
             verdict = getattr(gate, step["op"])(keys[0] if keys else None, step["cost"], now=now)
         assert verdict.outcome == step["outcome"], step
         assert verdict.reason == step.get("reason"), step
-        assert verdict.status == step["status"], step
-        quotas = [(q.limit, q.remaining, q.window, q.reset) for q in verdict.quotas]
+        assert verdict.http_status == step["status"], step
+        quotas = [(q.limit, q.remaining, q.window, q.reset_unix_s) for q in verdict.quotas]
         expected = [
             (q["limit"], q["remaining"], q["window_s"], int(q["reset_s"])) for q in step["quotas"]
         ]
@@ -122,12 +124,12 @@ def test_verdicts_match_vectors(gates):
         if quotas:
             assert verdict.account == step["account"], step
             assert base62(verdict.key_id) == int(step["key_id"], 16), step
-            assert (verdict.limit, verdict.remaining, verdict.reset) == (
+            assert (verdict.limit, verdict.remaining, verdict.reset_unix_s) == (
                 quotas[-1][0],
                 quotas[-1][1],
                 quotas[-1][3],
             )
-        assert verdict.retry_after == step.get("retry_after_s"), step
+        assert verdict.retry_after_s == step.get("retry_after_s"), step
         assert verdict.clock_ahead_s == step.get("clock_ahead_s", 0), step
         lines = "".join(f"{name}: {value}\r\n" for name, value in verdict.headers)
         assert lines == step["headers"], step

@@ -7,7 +7,7 @@ FOLDER = "KEYTALLY_TEST_PROGRAMS"
 
 
 def program(name):
-    """Return the path of `keytally`, of the C program `client`, or of the folder `gates`."""
+    """Return the path of the program `keytally`, or of the folder `gates`."""
     folder = os.environ.get(FOLDER)
     if folder is None:
         raise AssertionError(f"{FOLDER} is not set: run `cargo xtask test python`, which sets it")

@@ -2,13 +2,13 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use keytally_core::{
-    CacheLine, Charge, Entropy, Gate, GateConfig, Hint, Key, KeyId, Name, NewKey, Outcome,
-    ParseKeyError, ParsePolicyErrorKind, Pepper, Peppers, Plan, Policy, Timestamp, Verdict, decide,
-    parse_key,
+    CacheLine, Charge, Gate, GateConfig, Hint, Key, KeyId, Name, Outcome, ParseKeyError,
+    ParsePolicyErrorKind, Pepper, Peppers, Plan, Policy, Timestamp, Verdict, decide, parse_key,
 };
 use keytally_vectors::files::{Answer, DecisionCase, GateSetup, Op, QuotaLine};
-use keytally_vectors::model;
 use keytally_vectors::{load_decisions, load_keys, load_macs, load_policies, load_verdicts};
+
+mod gates;
 
 /// Parses a policy text that must be valid.
 fn policy(text: &str) -> Policy {
@@ -159,44 +159,14 @@ fn macs_match_the_vectors() {
     }
 }
 
-/// Creates a gate of a vector file with its keys. They are imported, which keeps their ids. A key
-/// that has a previous secret is imported with it, and then rotated to the new one.
+/// Creates a gate of a vector file with its keys.
 fn create_gate(setup: &GateSetup) -> Gate<Vec<CacheLine>> {
     let plans = [Plan::new("default", policy(&setup.policy)).unwrap()];
     let config =
         GateConfig::new(64, Name::new("kt").unwrap(), &plans).with_plan_slots(1).with_hints(true);
     let memory = (0..config.lines()).map(|_| CacheLine::new()).collect();
     let gate = Gate::init(memory, &config, Peppers::new(&[&setup.pepper]).unwrap()).unwrap();
-    let mut administrator = gate.administer().unwrap();
-    for key in &setup.keys {
-        let parts = parse_key(key.text.as_bytes()).unwrap();
-        let new = NewKey::new(key.account, Name::new(parts.env).unwrap())
-            .with_expires(end_time(key.expires_s));
-        let first = key.previous.as_ref().unwrap_or(&key.text);
-        assert_eq!(
-            administrator.import(first.as_bytes(), &new, Timestamp::default()).unwrap(),
-            parts.key_id
-        );
-        if key.previous.is_some() {
-            let secret = model::parse_key(key.text.as_bytes()).unwrap().secret.to_be_bytes();
-            // A rotation takes the new secret from the last 16 bytes of the entropy.
-            let entropy: [u8; 24] = [&[0; 8], &secret[..]].concat().try_into().unwrap();
-            let rotated = administrator
-                .rotate(
-                    parts.key_id,
-                    end_time(key.grace_until_s),
-                    false,
-                    Entropy::new(entropy),
-                    Timestamp::default(),
-                )
-                .unwrap();
-            assert_eq!(rotated.expose(), key.text);
-        }
-        if key.revoked {
-            administrator.revoke(parts.key_id).unwrap();
-        }
-    }
-    drop(administrator);
+    gates::import_keys(&mut gate.administer().unwrap(), setup);
     gate
 }
 
@@ -260,9 +230,4 @@ fn verdicts_match_the_vectors() {
         assert_eq!((outcome as u32, outcome.http_status()), (case.outcome_value, case.status));
         assert_eq!(outcome.body(), case.body);
     }
-}
-
-/// Returns the end of a validity in a vector file as a time. 0 means that there is no end.
-fn end_time(unix_s: u32) -> Option<Timestamp> {
-    (unix_s != 0).then(|| Timestamp::from_unix_s(unix_s.into()))
 }

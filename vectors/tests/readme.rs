@@ -29,8 +29,8 @@ fn each_code_block_is_tested() {
     let fences: Vec<&str> =
         README.lines().filter(|line| line.starts_with("```") && line.len() > 3).collect();
     assert!(README.lines().count() <= 180);
-    // The blocks of shell commands: the two aliases, the installation, and the quick start, which
-    // `services/server/tests/quick_start.rs` runs.
+    // The blocks of shell commands: the two aliases, the installation, and the quick start, which a
+    // test of the service runs.
     assert_eq!(fences, ["```sh", "```text", "```sh", "```sh", "```rust,no_run"]);
     assert!(example("gate.rs").ends_with(blocks("rust,no_run")[0]), "examples/gate.rs");
     let shell = blocks("sh");

@@ -1,4 +1,6 @@
-"""Measures requests to nginx with and without the module, and writes a group of benches/results.json.
+"""Measures requests to nginx with and without the module.
+
+It writes a group of benches/results.json.
 
 `cargo xtask bench nginx` builds the module and sets the paths below. Each turn starts an nginx with
 one worker, which has a processor to itself, and sends it requests by wrk for a second. wrk and the
@@ -88,7 +90,10 @@ def processors():
 
 
 def run_on(processor):
-    """Returns a function for a new process, which binds it to the processor. Root also raises its priority."""
+    """Returns a function for a new process, which binds it to the processor.
+
+    Root also raises its priority.
+    """
 
     def prepare():
         os.sched_setaffinity(0, {processor})
@@ -102,7 +107,10 @@ def run_on(processor):
 
 
 class Nginx:
-    """An nginx with one worker on this processor. Without the port `app` of an upstream, it is its own upstream."""
+    """An nginx with one worker on this processor.
+
+    Without the port `app` of an upstream, it is its own upstream.
+    """
 
     def __init__(self, folder, app, configuration, processor):
         self.port = free_port()
@@ -189,7 +197,8 @@ def measure(folder):
         for page, path in PAGES.items():
             for _ in range(ROUNDS):
                 for configuration in CONFIGURATIONS:
-                    shutil.copy(Path(folder, "api.gate"), Path(folder, "turn.gate"))  # A copy without counts.
+                    # A copy without counts.
+                    shutil.copy(Path(folder, "api.gate"), Path(folder, "turn.gate"))
                     with Nginx(folder, app.port, configuration, worker) as nginx:
                         before = nginx.worker_s()
                         requests, rate = load(nginx.port, path, clients, other)

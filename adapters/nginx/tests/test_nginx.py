@@ -1,4 +1,7 @@
-"""Tests of the module in a real nginx. `cargo xtask test nginx` builds it and sets the paths below."""
+"""Tests of the module in a real nginx.
+
+`cargo xtask test nginx` builds it and sets the paths below.
+"""
 
 import ctypes
 import email.utils
@@ -142,7 +145,10 @@ def free_port():
 
 
 def avoid_end_of_hour():
-    """Waits for the next hour if this one ends soon: a new window during a test would reset its counts."""
+    """Waits for the next hour if this one ends soon.
+
+    A new window during a test would reset its counts.
+    """
     left = 3600 - time.time() % 3600
     if left < 30:
         time.sleep(left + 1)
@@ -245,7 +251,10 @@ http {{
         return issued["key"], issued["key_id"]
 
     def get(self, path, *headers, method="GET", source="127.0.0.1"):
-        """Returns the status, the fields that the module may set, and the body. Checks that each field appears once."""
+        """Returns the status, the fields that the module may set, and the body.
+
+        Checks that each field appears once.
+        """
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30, source_address=(source, 0))
         connection.putrequest(method, path)
         for name, value in headers:
@@ -613,7 +622,10 @@ class Contract(unittest.TestCase):
         self.assertEqual(nginx.get("/limited_authorized/file.txt?name=d", ("X-API-Key", "nonsense"))[0], 429)
 
     def client_address(self, text):
-        """Returns `$keytally_client_address` of a request that a trusted proxy forwards for this address."""
+        """Returns `$keytally_client_address` for this address.
+
+        A trusted proxy forwards the request for the address.
+        """
         return self.nginx.get("/who", ("X-Forwarded-For", text), source="127.0.0.9")[1].get("X-Seen")
 
     def test_client_address_is_ipv4_or_an_ipv6_network(self):
@@ -702,7 +714,10 @@ class Sharing(unittest.TestCase):
             self.assertEqual(found, {429, 401})
 
     def check_reloads_and_kills(self, path, plan):
-        """Sends requests during reloads and kills until one is denied. Checks the number of admitted requests."""
+        """Sends requests during reloads and kills until one is denied.
+
+        Checks the number of admitted requests.
+        """
         avoid_end_of_hour()
         with Nginx() as nginx:
             key, _ = nginx.issue(plan)
@@ -746,7 +761,8 @@ class Sharing(unittest.TestCase):
                 nginx.create("new.gate")
                 os.rename(nginx.path("new.gate"), nginx.path("api.gate"))
                 new, _ = nginx.issue()
-                if user == "www-data":  # The workers may not open the file, and log that, until the reload.
+                # The workers may not open the file, and log that, until the reload.
+                if user == "www-data":
                     while "stays in use until the new one can be opened" not in nginx.read("error.log"):
                         time.sleep(0.1)
                     self.assertEqual(nginx.get("/gif", ("X-API-Key", old))[0], 200)
@@ -814,7 +830,10 @@ class Clock(unittest.TestCase):
         avoid_end_of_hour()
 
     def spend_ahead(self, hours, check, handle, subject, cost):
-        """Charges a subject by the function `check` of the C library, at a time that is hours ahead."""
+        """Charges a subject by the function `check` of the C library.
+
+        The time is hours ahead.
+        """
         verdict = ctypes.create_string_buffer(b"?" * 1024)
         now_ms = ctypes.c_uint64(int((time.time() + hours * 3600) * 1000))
         self.assertEqual(check(handle, subject, ctypes.c_size_t(len(subject)), ctypes.c_uint32(cost), now_ms, verdict), 0)
@@ -849,7 +868,10 @@ class Clock(unittest.TestCase):
                     time.sleep(0.1)
 
     def spend_ahead_in_zones(self, hours, worker, subject):
-        """Charges a subject in copies of the tables in a worker's zones, and writes the copies back."""
+        """Charges a subject in copies of the tables in a worker's zones.
+
+        Writes the copies back.
+        """
         found = 0
         with open(f"/proc/{worker}/maps") as maps, open(f"/proc/{worker}/mem", "r+b", buffering=0) as memory:
             for line in maps:
@@ -881,7 +903,8 @@ class Clock(unittest.TestCase):
             # The second turn checks zones that were kept over a reload. Each turn begins new
             # windows in every zone.
             for hours in (3, 6):
-                nginx.get("/open/file.txt")  # After the response there are workers. The newest is the last.
+                # After the response there are workers. The newest is the last.
+                nginx.get("/open/file.txt")
                 self.assertEqual(self.spend_ahead_in_zones(hours, nginx.workers()[-1], b"all"), 6)
                 for request in (1, 2):
                     status, fields, _ = nginx.get("/limited_all")

@@ -2,7 +2,9 @@
 //! output contains a secret. The tests of the service use this file too.
 
 use std::ffi::OsStr;
+use std::fs::{self, Permissions};
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
@@ -86,6 +88,11 @@ impl Sandbox {
     /// Returns the path of a file in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// Sets the permissions of a file in the folder.
+    pub fn set_mode(&self, name: &str, mode: u32) {
+        fs::set_permissions(self.path(name), Permissions::from_mode(mode)).unwrap();
     }
 
     /// Returns the sorted names of the files in the folder.
@@ -186,7 +193,7 @@ pub fn outcome(check: &(i32, Value)) -> (i32, &str, Option<&str>) {
 
 /// Returns the sorted names of the files in a folder.
 pub fn names(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).unwrap();
+    let entries = fs::read_dir(folder).unwrap();
     let mut names: Vec<String> =
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();

@@ -58,7 +58,7 @@ fn sliding_window_admits_as_the_previous_count_fades() {
 }
 
 #[test]
-fn a_late_clock_takes_the_tallys_time() {
+fn late_clock_takes_the_time_of_the_tally() {
     let policy: Policy = "5/minute, 9/hour".parse().unwrap();
     let full = spend(&policy, 0, ms(0), 5).next;
     let before = Timestamp::from_unix_ms(NOON - 3_600_000);
@@ -109,7 +109,7 @@ fn no_decision_moves_a_stamp_back() {
 }
 
 #[test]
-fn a_correction_needs_a_reading_after_the_load() {
+fn correction_needs_a_reading_after_the_load() {
     let policy: Policy = "5/minute, 9/hour".parse().unwrap();
     let ahead = spend(&policy, 0, ms(3_660_000), 4).next;
     let correction = |first: u64, second: u64| {
@@ -150,7 +150,7 @@ fn waits_count_from_the_later_time_within_the_tolerance() {
 }
 
 #[test]
-fn a_refund_goes_only_where_the_charge_still_counts() {
+fn refund_reaches_only_windows_that_count_the_charge() {
     let policy: Policy = "5/minute, 9/hour".parse().unwrap();
     let charged = check(policy.layout(), &policy.limits(), 0, ms(0), 5);
     let charge = Charge { cost: 5, at: ms(0) };
@@ -167,7 +167,7 @@ fn a_refund_goes_only_where_the_charge_still_counts() {
 }
 
 #[test]
-fn a_settle_above_the_estimate_charges_up_to_the_limit() {
+fn settle_above_the_estimate_charges_up_to_the_limit() {
     let policy: Policy = "5/minute, 9/hour".parse().unwrap();
     let reserved = check(policy.layout(), &policy.limits(), 0, ms(0), 2);
     let charge = Charge { cost: 2, at: ms(0) };
@@ -181,7 +181,7 @@ fn a_settle_above_the_estimate_charges_up_to_the_limit() {
 }
 
 #[test]
-fn the_ends_of_every_range_decide_without_overflow() {
+fn extreme_values_of_every_range_do_not_overflow() {
     for text in [
         "1/second",
         "2147483647/second",

@@ -10,6 +10,7 @@ use crate::time::Timestamp;
 
 /// Why an administrator refused a change. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum AdminError {
     /// There is another administrator.

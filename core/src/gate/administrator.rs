@@ -203,8 +203,9 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
             return Err(AdminError::PlanWindows);
         }
         for (index, quota) in plan.policy.quotas().iter().enumerate() {
-            let max = gate.layout.max_limit(index);
-            if quota.limit > max {
+            if let Some(max) = gate.layout.max_limit(index)
+                && quota.limit > max
+            {
                 return Err(AdminError::PlanLimit { limit: quota.limit, max });
             }
         }

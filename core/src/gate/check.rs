@@ -32,6 +32,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         self.check_with(api_key, cost, clock, |limits, word, now| {
             decide::peek(&self.layout, limits, word, now, cost)
         })
+        .without_charge()
     }
 
     /// Returns the units of `charge` to the windows that still count them. Refund each charge once.
@@ -175,14 +176,9 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
                     at.is_unchanged(&record).then(|| decide(&limits, word, now))
                 });
             if let Some(decision) = decision {
-                return Some(Verdict::decided(
-                    &self.layout,
-                    &limits,
-                    decision,
-                    holder(&record),
-                    now,
-                    0,
-                ));
+                let holder = holder(&record);
+                let verdict = Verdict::decided(&self.layout, &limits, decision, holder, now, 0);
+                return Some(verdict.without_charge());
             }
         }
     }

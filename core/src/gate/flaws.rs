@@ -1,4 +1,5 @@
-//! Flaws of a gate: states of its records that no administrator and no check leaves behind.
+//! Flaws of a gate: states of its records that no administrator leaves behind, and no check by a
+//! right clock.
 
 use core::fmt;
 
@@ -11,8 +12,8 @@ use crate::sync::Ordering;
 use crate::time::Timestamp;
 
 impl<M: AsRef<[CacheLine]>> Gate<M> {
-    /// Reads the whole gate and reports each [`Flaw`]: a state that no administrator and no check
-    /// leaves behind.
+    /// Reads the whole gate and reports each [`Flaw`]: a state that no administrator leaves behind,
+    /// and no check by a right clock. Tallies are compared with `now`.
     ///
     /// While there is an administrator, the record that it writes may be reported too. To exclude
     /// that, use [`Administrator::verify`](super::administrator::Administrator::verify).
@@ -54,8 +55,9 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     }
 }
 
-/// A state of a record that no administrator and no check leaves behind.
+/// A state of a record that no administrator leaves behind, and no check by a right clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub struct Flaw {
     /// The number of the record.
@@ -75,6 +77,7 @@ impl Flaw {
 
 /// What is wrong with a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum FlawKind {
     /// It is half-written, and there is no redo record for it.
@@ -96,10 +99,11 @@ pub enum FlawKind {
         /// The number.
         pepper: u8,
     },
-    /// The word of its tally is not a tally.
+    /// The word of its tally has the stamp of reservations, which only slots of a limiter can have.
     NoTally,
-    /// Its tally is more than 60 s ahead: a wrong clock stamped it. The next check by the system
-    /// clock corrects it.
+    /// Its tally is more than 60 s ahead of the time that [`Gate::verify`] was given. A clock or an
+    /// explicit time that was ahead stamped it, or the given time is late. If the tally is still that
+    /// far ahead at the next check by the system clock, that check corrects it.
     FutureTally,
 }
 
@@ -117,7 +121,7 @@ impl fmt::Display for Flaw {
             FlawKind::NoPepper { pepper } => write!(f, " has pepper number {pepper}, and there is none"),
             FlawKind::NoTally => f.write_str(" has a word that is not a tally"),
             FlawKind::FutureTally => f.write_str(
-                " has a tally that a wrong clock stamped more than 60 s ahead; the key's next check by the system clock corrects it",
+                " has a tally that is more than 60 s ahead of this call's time; if a wrong clock stamped it, the key's next check by the system clock corrects it",
             ),
         }
     }

@@ -57,7 +57,7 @@ mod tests {
     use crate::gate::config::MAX_KEYS;
 
     #[test]
-    fn ids_of_a_record_are_its_own_and_no_others() {
+    fn ids_of_a_record_lead_to_no_other_record() {
         for records in [1, 2, 3, 7, 8, 64, 1000, 65_536, 999_983, MAX_KEYS] {
             for number in [0, 1, records / 2, records.saturating_sub(2), records - 1]
                 .into_iter()

@@ -12,6 +12,7 @@ use crate::time::Timestamp;
 
 /// The public properties of a key.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub struct KeyInfo {
     /// The key's public name.
@@ -33,8 +34,9 @@ pub struct KeyInfo {
     pub pepper: u8,
     /// The last four characters, if the gate keeps hints.
     pub last_characters: Option<Text<4>>,
-    /// The start of the shortest window in which a charge, refund or settle last changed the key's
-    /// counts. `None` if its tally counts no unit, as before the first charge and after a reset.
+    /// The start of the shortest window in which the key's counts last changed. Not only a charge
+    /// moves it: a refund and a settle do too, and a correction of the clock moves it back. `None`
+    /// if the tally counts no unit, as before the first charge and after a reset.
     pub last_used: Option<Timestamp>,
     /// The key's quotas now, or at the tally's own time if that is ahead.
     pub quotas: Quotas,

@@ -20,6 +20,7 @@ pub(super) const PLAN_WORDS: usize = CACHE_LINE_WORDS / PLANS_PER_LINE;
 
 /// A named policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub struct Plan {
     /// 1 to 16 characters of `a-z`, `0-9`, `-` and `_`.

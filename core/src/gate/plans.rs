@@ -97,9 +97,9 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         let windows = 0..self.layout.windows().len();
         let (line, at) = self.plan_line(0);
         line.load(at) != 0
-            && windows
-                .into_iter()
-                .all(|window| (1..=self.layout.max_limit(window)).contains(&limits[window]))
+            && windows.into_iter().all(|window| {
+                (1..=self.layout.max_limit(window).unwrap_or(0)).contains(&limits[window])
+            })
     }
 
     /// Returns all plans with their numbers.

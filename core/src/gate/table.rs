@@ -37,7 +37,9 @@ pub(super) const HINTS_FLAG: u32 = 1;
 /// Any number of threads, and of processes that map the same memory, may call its methods at once.
 ///
 /// ```
-/// use keytally_core::{Entropy, Gate, GateConfig, CacheLine, Name, Peppers, Plan, Timestamp, NewKey};
+/// use keytally_core::{CacheLine, Entropy, Gate, GateConfig, Name, NewKey, Peppers, Plan};
+/// use keytally_core::Timestamp;
+///
 /// let plan = Plan::new("default", "100/minute, 1000/hour".parse()?).unwrap();
 /// let plans = [plan];
 /// let config = GateConfig::new(64, Name::new("kt").unwrap(), &plans).with_plan_slots(4);
@@ -46,11 +48,12 @@ pub(super) const HINTS_FLAG: u32 = 1;
 ///
 /// let now = Timestamp::from_unix_s(1_700_000_000);
 /// let new = NewKey::new(42, Name::new("live").unwrap());
-/// let (key, _) = gate.administer()?.issue(&new, Entropy::new([7; 24]), now)?; // entropy: from the system, not 7
+/// let entropy = Entropy::new([7; 24]); // from the system in a real program
+/// let (key, _) = gate.administer()?.issue(&new, entropy, now)?;
 ///
 /// let verdict = gate.check(Some(key.expose().as_bytes()), 1, now);
 /// assert!(verdict.is_admitted());
-/// assert_eq!(verdict.remaining(), 999);
+/// assert_eq!(verdict.remaining(), Some(999));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]

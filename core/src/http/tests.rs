@@ -26,7 +26,7 @@ fn verdict(policy: &str, spent: u32, cost: u32) -> Verdict {
 }
 
 #[test]
-fn an_admitted_request_carries_every_quota() {
+fn admitted_verdict_has_every_quota() {
     let headers = verdict("100/minute, 1000/hour", 0, 1).headers();
     assert_eq!(
         headers.as_str(),
@@ -52,7 +52,7 @@ fn denied_verdict_has_retry_after_and_names_the_quota() {
 }
 
 #[test]
-fn a_cost_violates_only_the_limits_below_it() {
+fn cost_violates_only_the_limits_below_it() {
     let too_costly = verdict("5/minute, 10/hour, 20/day", 0, 10);
     assert!(too_costly.problem().ends_with(r#""violated-policies": ["minute"]}"#));
     let too_costly = verdict("5/minute, 10/hour, 20/day", 0, 11);
@@ -156,7 +156,7 @@ fn longest() -> Verdict {
 }
 
 #[test]
-fn the_longest_verdict_fits_its_buffers() {
+fn longest_verdict_fits_its_buffers() {
     let headers = longest().headers();
     let fields: Vec<_> = headers.iter().collect();
     assert_eq!(fields.len(), 6);
@@ -168,7 +168,7 @@ fn the_longest_verdict_fits_its_buffers() {
 }
 
 #[test]
-fn a_number_has_all_of_its_digits() {
+fn number_has_all_of_its_digits() {
     for digits in 0..20 {
         let power = 10u64.pow(digits);
         for number in [power - 1, power, power + 1, 2 * (power / 3), u64::MAX / power] {
@@ -181,7 +181,7 @@ fn a_number_has_all_of_its_digits() {
 }
 
 #[test]
-fn too_small_a_buffer_is_left_unchanged() {
+fn buffer_that_is_too_small_is_left_unchanged() {
     let verdict = verdict("100/minute", 0, 1);
     let needed = verdict.headers().as_str().len();
     let mut buffer = std::vec![b'!'; needed];

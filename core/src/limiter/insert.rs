@@ -4,13 +4,13 @@
 //! that bucket's lock. After [`LOCK_SPINS`] spins of its wait loop, an inserter takes the lock
 //! over, so progress never depends on the speed or the life of the holder:
 //!
-//! 1. *lock* the bucket; turn every reservation found in it into a tombstone (a void tally): their
-//!    owners lost the lock;
+//! 1. *lock* the bucket; cancel every reservation found in it, i.e. exchange it for a tombstone:
+//!    their inserters lost the lock;
 //! 2. *search* both buckets for the subject and for a slot that can be reused; then load the chosen
-//!    slot's tag, and after it the tally;
+//!    slot's owner word, and after it the tally;
 //! 3. *reserve*: exchange the tally for a reservation that holds the lock's ticket;
 //! 4. *confirm* the lock by exchanging its word for itself; give up if it was lost;
-//! 5. *tag*: exchange the tag that was loaded for the subject's, one generation later;
+//! 5. *own*: exchange the owner word that was loaded for the subject's, one generation later;
 //! 6. *charge*: exchange the reservation for the first tally; unlock.
 //!
 //! # States of a lock word
@@ -29,29 +29,30 @@
 //! # Why a subject never gets two slots
 //! Let Y take the lock over from X. If X confirms after that, X gives up. If X confirmed before,
 //! X's reservation is older than Y's lock, so Y's step 1 sees the reservation or what became of it.
-//! Either Y turns it into a tombstone and X's step 6 fails, or X's step 6 came first and Y's step 2
+//! Either Y cancels it and X's step 6 fails, or X's step 6 came first and Y's step 2
 //! finds the subject.
 //!
-//! A late step 5 of X is harmless. The tag that it expects was loaded before its reservation, and
-//! every insertion into that slot since then has counted the generation up. If X changes a tag and
-//! does not reach step 6, the tally below it is void, and the slot of a void tally has no subject.
+//! A late step 5 of X is harmless. The owner word that it expects was loaded before its reservation,
+//! and every insertion into that slot since then has counted the generation up. If X changes an owner
+//! word and does not reach step 6, the tally next to it is a tombstone, and no subject has that slot.
 //!
 //! Both buckets' locks are needed if the second bucket holds a reservation or takes the subject.
 //! They are locked in the order of their numbers.
 
-use super::slot::{Slot, Subject};
+use super::slot::{Slot, Subject, TOMBSTONE};
 use super::table::Limiter;
 use crate::cache_line::CacheLine;
 use crate::compare_exchange::{self, exchange};
 use crate::stop::{Stop, stop};
 use crate::sync::{AtomicU64, MODELED, Ordering, pause};
-use crate::tally::VOID;
 use crate::time::{Clock, Timestamp};
 
-/// How many times an inserter spins for the lock of a bucket before it takes the lock over. A spin
-/// is one pass of the wait loop: a pause and a load. A holder needs a fraction of them. One that
-/// was killed or stopped never unlocks; one that is only slow notices the loss and starts over. It
-/// is one spin under a model checker, so that locks are lost at every step.
+/// How many times an inserter spins for the lock of a bucket before it takes the lock over.
+///
+/// A spin is one pass of the wait loop: a pause and a load. A holder that keeps running unlocks
+/// within a fraction of them. A holder that was killed never unlocks. One that is only slow notices
+/// the loss and starts over. Under a model checker, it is one spin, so that locks are lost at every
+/// step.
 pub const LOCK_SPINS: u32 = if MODELED { 1 } else { 1024 };
 
 /// How many slots of a subject's first bucket must be taken before an emptier second bucket is
@@ -101,7 +102,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         // windows had passed. The reading of a thread that was stopped since then could open one of
         // them again.
         *now = clock.at_least(*now);
-        // A decision on a void tally depends on the time in the stamp alone.
+        // A decision on an empty tally depends on the time in the stamp alone.
         let first = if C::IS_SYSTEM {
             self.layout.with_stamp(first, self.layout.stamp_at(*now))
         } else {
@@ -115,8 +116,8 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
             (Some(slot), None) => (one, slot),
             (Some(slot), _) if !spills => (one, slot),
             (_, Some(slot)) => (two, slot),
-            // The reservation is of an inserter that lost its lock. It goes away, or the next lock
-            // voids it.
+            // The reservation is of an inserter that lost its lock. That inserter or the next holder
+            // of the lock cancels it.
             (_, None) if first_bucket.reserved || second_bucket.reserved => {
                 return Some(Insertion::Again);
             }
@@ -134,7 +135,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         )
     }
 
-    /// Loads the tag and the tally of `slot`, and then does the steps 3 to 6 of an insertion.
+    /// Loads the owner word and the tally of `slot`, and then does the steps 3 to 6 of an insertion.
     fn take_slot(
         &self,
         subject: Subject,
@@ -144,7 +145,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         now: Timestamp,
         confirm: impl Fn() -> bool,
     ) -> Insertion {
-        let tag = slot.tag().load(Ordering::Acquire);
+        let owner = slot.owner().load(Ordering::Acquire);
         let expired = slot.tally().load(Ordering::Acquire);
         let reservation = self.layout.reservation(ticket);
         if self.layout.is_reservation(expired)
@@ -155,20 +156,20 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         }
         stop(Stop::SlotReserved);
         let confirmed = confirm();
-        stop(Stop::LocksConfirmed);
-        if !confirmed || exchange(slot.tag(), tag, subject.tag_after(tag)).is_err() {
-            // A tombstone, unless another inserter left one already.
-            let _ = exchange(slot.tally(), reservation, VOID);
+        stop(Stop::LocksChecked);
+        if !confirmed || exchange(slot.owner(), owner, subject.owner_after(owner)).is_err() {
+            // If it fails, another inserter canceled the reservation first.
+            let _ = exchange(slot.tally(), reservation, TOMBSTONE);
             return Insertion::Again;
         }
-        stop(Stop::FingerprintWritten);
+        stop(Stop::OwnerWritten);
         let charged = exchange(slot.tally(), reservation, first).is_ok();
         stop(Stop::FirstCharge);
         if charged { Insertion::Done { next: first } } else { Insertion::Again }
     }
 
     /// Searches a bucket for the subject and for a slot that it can take. The tally is loaded
-    /// before the tag: if a tally loaded under the lock is not a reservation, no former holder can
+    /// before the owner word: if a tally loaded under the lock is not a reservation, no former holder can
     /// change its slot any more.
     fn search(
         &self,
@@ -180,7 +181,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         let mut searched = Searched { present: false, reserved: false, taken: 0, reusable: None };
         for slot in self.slots(bucket) {
             let word = slot.tally().load(Ordering::Acquire);
-            if word == VOID {
+            if word == TOMBSTONE {
                 searched.reusable = searched.reusable.or(Some(slot));
                 continue;
             }
@@ -189,7 +190,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
                 searched.taken += 1;
                 continue;
             }
-            if subject.owns(slot.tag().load(Ordering::Acquire)) {
+            if subject.is_named_by(slot.owner().load(Ordering::Acquire)) {
                 searched.present = true;
             }
             // Without the correction, a tally that a wrong clock stamped would keep its slot until
@@ -218,8 +219,8 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         words.min().unwrap_or(u64::MAX)
     }
 
-    /// Locks a bucket, from another holder after [`LOCK_SPINS`] spins, and voids the reservations
-    /// of former holders.
+    /// Locks a bucket, and cancels the reservations of former holders of the lock. If the bucket is
+    /// still locked after [`LOCK_SPINS`] spins, takes the lock over.
     fn lock(&self, bucket: u64) -> BucketLock<'_> {
         let word = self.lock_word(bucket);
         let mut spins = 0;
@@ -242,11 +243,11 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         for slot in self.slots(bucket) {
             let word = slot.tally().load(Ordering::Acquire);
             if self.layout.is_reservation(word) {
-                // If it fails, the owner of the reservation charged or voided it first.
-                let _ = exchange(slot.tally(), word, VOID);
+                // If it fails, the inserter of the reservation charged or canceled it first.
+                let _ = exchange(slot.tally(), word, TOMBSTONE);
             }
         }
-        stop(Stop::ReservationsVoided);
+        stop(Stop::ReservationsCanceled);
         lock
     }
 }

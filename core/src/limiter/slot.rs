@@ -1,6 +1,7 @@
 //! Subjects, and the slots that they get.
 
 use crate::sync::AtomicU64;
+use crate::tally::EMPTY;
 
 /// A subject's hash, which a caller may keep instead of hashing again. It is valid for one table
 /// only, since each table has its own seed.
@@ -8,38 +9,41 @@ use crate::sync::AtomicU64;
 pub struct Subject(pub(super) u64);
 
 impl Subject {
-    /// Returns the fingerprint at its position in a tag, above the generation.
+    /// Returns the fingerprint at its position in an owner word, above the generation.
     #[inline]
     fn fingerprint(self) -> u64 {
-        // The tag 0 is of a slot that was never used.
+        // The owner word of a slot that was never used is 0.
         match self.0 << GENERATION_BITS {
             0 => 1 << GENERATION_BITS,
             bits => bits,
         }
     }
 
-    /// Returns whether the tag has the fingerprint of this subject.
+    /// Returns whether an owner word has the fingerprint of this subject.
     #[inline]
-    pub(super) fn owns(self, tag: u64) -> bool {
-        tag ^ self.fingerprint() <= GENERATION
+    pub(super) fn is_named_by(self, owner: u64) -> bool {
+        owner ^ self.fingerprint() <= GENERATION
     }
 
-    /// Returns the subject's tag for a slot that has `tag`: the next generation.
-    pub(super) fn tag_after(self, tag: u64) -> u64 {
-        self.fingerprint() | (tag.wrapping_add(1) & GENERATION)
+    /// Returns the subject's owner word for a slot that has `owner`: the next generation.
+    pub(super) fn owner_after(self, owner: u64) -> u64 {
+        self.fingerprint() | (owner.wrapping_add(1) & GENERATION)
     }
 }
 
 const GENERATION_BITS: u32 = 16;
 const GENERATION: u64 = (1 << GENERATION_BITS) - 1;
 
-/// A slot: a tag, and the tally of the subject with that fingerprint.
+/// The tally of a slot that no subject has: it was never used, or its reservation was canceled.
+pub(super) const TOMBSTONE: u64 = EMPTY;
+
+/// A slot: an owner word, and the tally of the subject with that fingerprint.
 #[derive(Clone, Copy)]
 pub(super) struct Slot<'m>(pub(super) &'m [AtomicU64; 2]);
 
 impl<'m> Slot<'m> {
     #[inline]
-    pub(super) fn tag(self) -> &'m AtomicU64 {
+    pub(super) fn owner(self) -> &'m AtomicU64 {
         &self.0[0]
     }
 
@@ -54,14 +58,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_reassignment_changes_the_tag() {
-        let mut tag = 0;
+    fn each_reassignment_changes_the_owner_word() {
+        let mut owner = 0;
         for generation in 1..=u16::MAX {
             let subject = Subject(u64::MAX << (generation % 48));
-            tag = subject.tag_after(tag);
-            assert!(subject.owns(tag));
-            assert_eq!(tag & 0xFFFF, u64::from(generation));
+            owner = subject.owner_after(owner);
+            assert!(subject.is_named_by(owner));
+            assert_eq!(owner & 0xFFFF, u64::from(generation));
         }
-        assert_eq!(Subject(1).tag_after(tag), 1 << 16, "the generation wraps");
+        assert_eq!(Subject(1).owner_after(owner), 1 << 16, "the generation wraps");
     }
 }

@@ -35,7 +35,8 @@ const SLOTS_PER_2_SUBJECTS: u64 = 3;
 ///
 /// ```
 /// use keytally_core::{Limiter, CacheLine, Outcome, Policy, Timestamp};
-/// static MEMORY: [CacheLine; Limiter::<&[CacheLine]>::lines(64)] = [const { CacheLine::new() }; Limiter::<&[CacheLine]>::lines(64)];
+/// const LINES: usize = Limiter::<&[CacheLine]>::lines(64);
+/// static MEMORY: [CacheLine; LINES] = [const { CacheLine::new() }; LINES];
 /// let policy: Policy = "2/minute".parse()?;
 /// let limiter = Limiter::init(&MEMORY[..], &policy, 64, [7; 16])?;
 /// let now = Timestamp::from_unix_s(1_700_000_000);

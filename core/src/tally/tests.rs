@@ -12,7 +12,7 @@ fn spare_bits_go_to_the_counts() {
     let layout = layout("100/minute, 1000/hour");
     assert_eq!(layout.stamp_bits(), 27);
     assert_eq!(layout.count_bits(), [17, 20]);
-    assert_eq!(layout.max_limit(1), (1 << 20) - 1);
+    assert_eq!([1, 2, 4].map(|index| layout.max_limit(index)), [Some((1 << 20) - 1), None, None]);
 }
 
 #[test]
@@ -46,13 +46,13 @@ fn time_stops_before_the_reservation_stamp() {
 }
 
 #[test]
-fn the_tightest_layout_still_has_room_for_a_ticket() {
+fn tightest_layout_has_room_for_a_ticket() {
     let layout = layout("sliding 7/second, 7/minute, 7/hour, 7/day");
     assert_eq!(u64::BITS - layout.stamp_bits(), TICKET_BITS);
 }
 
 #[test]
-fn a_slot_is_kept_a_minute_longer_than_its_tally() {
+fn slot_is_kept_a_minute_longer_than_its_tally() {
     let layout = layout("100/minute, 1000/hour");
     let hour = 3_600_000;
     let word = layout.charged(layout.unused(59), 1);
@@ -61,7 +61,7 @@ fn a_slot_is_kept_a_minute_longer_than_its_tally() {
 }
 
 #[test]
-fn layouts_that_no_policy_has_are_refused() {
+fn layout_that_no_policy_has_is_refused() {
     let minute = Window::from_seconds(60).unwrap();
     let hour = Window::from_seconds(3600).unwrap();
     let parts =
@@ -82,7 +82,7 @@ fn layouts_that_no_policy_has_are_refused() {
 }
 
 #[test]
-fn a_layout_has_room_for_its_stamp_and_all_its_counts() {
+fn layout_has_room_for_its_stamp_and_all_its_counts() {
     let minute = Window::from_seconds(60).unwrap();
     let fits = |algorithm, bits, stamp_bits| {
         Layout::with_stamp_bits(algorithm, &[minute], [bits, 0, 0, 0], stamp_bits).is_some()
@@ -99,14 +99,14 @@ fn a_layout_has_room_for_its_stamp_and_all_its_counts() {
 /// Until 2200 there are 4096 windows of 1,772,002 s. A stamp of 12 bits and two counts of 26 bits
 /// fill the word. If the window is a second shorter, there are 4097, so the stamp takes 13 bits.
 #[test]
-fn a_stamp_takes_no_bit_more_than_it_needs() {
+fn stamp_takes_no_bit_more_than_it_needs() {
     assert_eq!(layout("sliding 67108863/1772002s").stamp_bits(), 12);
     assert!("sliding 67108863/1772001s".parse::<Policy>().is_err());
 }
 
 /// The longest window, 31 days, is 2^31.3 ms, so the end of 2^33 of them does not fit 64 bits.
 #[test]
-fn no_stamp_reaches_past_64_bits_of_milliseconds() {
+fn largest_stamp_fits_64_bits_of_milliseconds() {
     let month = [Window::from_seconds(crate::quota::MAX_WINDOW_S).unwrap()];
     let parts = |bits| Layout::from_parts(Algorithm::Fixed, &month, [bits, 0, 0, 0]);
     assert_eq!(parts(32).map(|layout| layout.stamp_bits()), Some(32));

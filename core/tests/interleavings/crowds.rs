@@ -5,14 +5,12 @@ use core::array;
 
 use keytally_core::stop::Stop;
 use keytally_core::sync::{AtomicU64, Ordering};
-use keytally_core::{KeyState, Limiter, NewKey, Outcome, Timestamp};
+use keytally_core::{KeyState, NewKey, Outcome, Timestamp};
 use shuttle::rand::{Rng, thread_rng};
 
 use crate::gate;
-use crate::model::{
-    Memory, Work, at_stop, explore, killed_at, memory, schedules, thread, together,
-};
-use crate::noon::at;
+use crate::model::{Work, at_stop, explore, killed_at, schedules, thread, together};
+use crate::support::{at, check, end, limiter, name, new_key};
 
 /// Returns a random element of `choices`.
 fn draw<T: Copy>(choices: &[T]) -> T {
@@ -22,10 +20,10 @@ fn draw<T: Copy>(choices: &[T]) -> T {
 /// Every step of an insertion.
 const STEPS: [Stop; 6] = [
     Stop::BucketLocked,
-    Stop::ReservationsVoided,
+    Stop::ReservationsCanceled,
     Stop::SlotReserved,
-    Stop::LocksConfirmed,
-    Stop::FingerprintWritten,
+    Stop::LocksChecked,
+    Stop::OwnerWritten,
     Stop::FirstCharge,
 ];
 
@@ -35,9 +33,7 @@ const STEPS: [Stop; 6] = [
 #[test]
 fn subjects_of_four_threads_get_their_slots_and_limits() {
     explore(schedules(20_000, 2_000_000), || {
-        let lines = memory(Limiter::<Memory>::lines(8));
-        let limiter = Limiter::init(lines, &"3/minute".parse().unwrap(), 8, [7; 16]).unwrap();
-        let limiter = Arc::new(limiter);
+        let limiter = Arc::new(limiter("3/minute", 8));
         for old in 0..6u8 {
             limiter.check(&[0, old], 1, at(0));
         }
@@ -76,7 +72,7 @@ fn subjects_of_four_threads_get_their_slots_and_limits() {
             let (requests, admitted) =
                 (verdicts().count(), verdicts().filter(|(_, admitted)| *admitted).count());
             assert_eq!(admitted, requests.min(3), "subject {subject}");
-            let left = limiter.peek(&[2, subject], 0, at(179)).remaining();
+            let left = limiter.peek(&[2, subject], 0, at(179)).remaining().unwrap();
             assert_eq!(usize::try_from(left), Ok(3 - admitted), "subject {subject}");
             subjects += u64::from(requests > 0);
         }
@@ -89,9 +85,7 @@ fn subjects_of_four_threads_get_their_slots_and_limits() {
 #[test]
 fn subjects_of_four_threads_fill_the_table_exactly() {
     explore(schedules(20_000, 2_000_000), || {
-        let lines = memory(Limiter::<Memory>::lines(1));
-        let limiter = Limiter::init(lines, &"2/minute".parse().unwrap(), 1, [7; 16]).unwrap();
-        let limiter = Arc::new(limiter);
+        let limiter = Arc::new(limiter("2/minute", 1));
         for filler in 0..6u8 {
             limiter.check(&[1, filler], 1, at(draw(&[0, 120])));
         }
@@ -113,7 +107,7 @@ fn subjects_of_four_threads_fill_the_table_exactly() {
             assert!(admitted <= 2 && (denied == 0 || admitted == 2));
             // No subject lost its slot, so a subject with a slot never got `Full`, and no other
             // subject was charged.
-            let left = limiter.peek(&[2, subject], 0, at(179)).remaining();
+            let left = limiter.peek(&[2, subject], 0, at(179)).remaining().unwrap();
             assert_eq!(usize::try_from(left), Ok(2 - admitted), "subject {subject}");
             held += u64::from(admitted > 0);
             assert!(of(Outcome::Full) == 0 || free < 4);
@@ -130,13 +124,13 @@ fn subjects_of_four_threads_fill_the_table_exactly() {
 fn checks_of_three_threads_are_right_during_changes() {
     explore(schedules(20_000, 2_000_000), || {
         let shared = gate::gate(2);
-        let (old, first) = gate::issue(&shared, &gate::new_key(), 7);
+        let (old, first) = gate::issue(&shared, &new_key(), 7);
         let new = gate::rotated(first, 8);
-        let other = NewKey::new(2, gate::name("live")).with_plan("pro");
+        let other = NewKey::new(2, name("live")).with_plan("pro");
         // The same calls with the same entropy on an equal gate return the same key.
         let (third, second) = {
             let equal = gate::gate(2);
-            gate::issue(&equal, &gate::new_key(), 7);
+            gate::issue(&equal, &new_key(), 7);
             gate::issue(&equal, &other, 9)
         };
         let stop = draw(&[
@@ -155,7 +149,7 @@ fn checks_of_three_threads_are_right_during_changes() {
                 let mut administrator = gate.take_over();
                 administrator.issue(&other, gate::entropy(9), at(0)).unwrap();
                 administrator.assign(first, "pro").unwrap();
-                let (until, entropy) = (gate::end(100), gate::entropy(8));
+                let (until, entropy) = (end(100), gate::entropy(8));
                 // The interrupted rotation may be complete, and `now` within its grace.
                 let _ = administrator.rotate(first, until, true, entropy, at(0)).unwrap();
                 administrator.revoke(second).unwrap();
@@ -167,12 +161,12 @@ fn checks_of_three_threads_are_right_during_changes() {
                     let mut admitted = [0, 0];
                     for _ in 0..3 {
                         let key = draw(&[0, 1, 2]);
-                        let verdict = gate::check(gate, &keys[key], at(1));
+                        let verdict = check(gate, &keys[key], at(1));
                         admitted[key / 2] += u32::from(verdict.is_admitted());
                         if let Some(holder) = verdict.holder() {
                             let (of_first, plan) = (key < 2, holder.plan);
                             assert_eq!(holder.key_id, if of_first { first } else { second });
-                            assert_eq!(holder.account, if of_first { 1 } else { 2 });
+                            assert_eq!(holder.account, if of_first { 42 } else { 2 });
                             assert!(of_first || plan == 1);
                         }
                     }
@@ -192,7 +186,7 @@ fn checks_of_three_threads_are_right_during_changes() {
         };
         let rotate = || {
             let mut administrator = shared.administer().unwrap();
-            administrator.rotate(first, gate::end(100), false, gate::entropy(8), at(0)).unwrap()
+            administrator.rotate(first, end(100), false, gate::entropy(8), at(0)).unwrap()
         };
         killed_at(stop, rotate, then);
     });

@@ -5,37 +5,19 @@ use alloc::rc::Rc;
 use alloc::sync::Arc;
 use core::cell::Cell;
 
-use keytally_core::AdminError;
 use keytally_core::stop::Stop;
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_core::{
-    AttachError, Entropy, Gate, GateConfig, Key, KeyId, KeyState, Name, NewKey, Peppers, Plan,
-    Reason, Timestamp, Verdict,
+    AdminError, AttachError, CacheLine, Entropy, Gate, GateConfig, Key, KeyId, KeyState, NewKey,
+    Plan, Reason, Timestamp, Verdict,
 };
 
 use crate::model::{
-    Memory, Stale, Work, at_stop, explore, full_form_only, join, killed_at, memory, preemptions,
-    start, together,
+    Stale, Work, at_stop, explore, full_form_only, join, killed_at, preemptions, start, together,
 };
-use crate::noon::at;
+use crate::support::{self, at, check, end, memory, name, new_key, peppers, plan};
 
-pub(crate) type Shared = Arc<Gate<Memory>>;
-
-pub(crate) fn end(seconds: u64) -> Option<Timestamp> {
-    Some(at(seconds))
-}
-
-pub(crate) fn name(text: &str) -> Name {
-    Name::new(text).unwrap()
-}
-
-fn peppers() -> Peppers {
-    Peppers::new(&[[1; 32]]).unwrap()
-}
-
-fn plan(name: &str, policy: &str) -> Plan {
-    Plan::new(name, policy.parse().unwrap()).unwrap()
-}
+pub(crate) type Shared = Arc<Gate<Vec<CacheLine>>>;
 
 /// Two plans in one line of the header.
 fn plans(default: &str, pro: &str) -> [Plan; 2] {
@@ -43,12 +25,11 @@ fn plans(default: &str, pro: &str) -> [Plan; 2] {
 }
 
 fn config(plans: &[Plan], keys: u32) -> GateConfig<'_> {
-    GateConfig::new(keys, name("kt"), plans).with_plan_slots(2)
+    support::config(keys, plans).with_plan_slots(2)
 }
 
 pub(crate) fn gate_of(plans: &[Plan], keys: u32) -> Shared {
-    let config = config(plans, keys);
-    Arc::new(Gate::init(memory(config.lines()), &config, peppers()).unwrap())
+    Arc::new(support::gate(&config(plans, keys)))
 }
 
 /// A gate of `keys` keys that admit two requests a minute, or four with the plan `pro`.
@@ -56,18 +37,14 @@ pub(crate) fn gate(keys: u32) -> Shared {
     gate_of(&plans("2/minute", "4/minute"), keys)
 }
 
-/// A key of the first plan that never expires.
-pub(crate) fn new_key() -> NewKey<'static> {
-    NewKey::new(1, name("live"))
-}
-
+/// Entropy from which [`rotated`] can make the same secret.
 pub(crate) fn entropy(seed: u8) -> Entropy {
     Entropy::new([seed; 24])
 }
 
 /// Issues a key at noon.
 pub(crate) fn issue(gate: &Shared, new: &NewKey<'_>, seed: u8) -> (Arc<Key>, KeyId) {
-    let (key, key_id) = gate.administer().unwrap().issue(new, entropy(seed), at(0)).unwrap();
+    let (key, key_id) = support::issue(gate, new, entropy(seed));
     (Arc::new(key), key_id)
 }
 
@@ -76,12 +53,8 @@ pub(crate) fn rotated(key_id: KeyId, seed: u8) -> Arc<Key> {
     Arc::new(Key::mint(name("kt"), name("live"), key_id, &[seed; 16]).unwrap())
 }
 
-pub(crate) fn check(gate: &Shared, key: &Key, now: Timestamp) -> Verdict {
-    gate.check(Some(key.expose().as_bytes()), 1, now)
-}
-
 pub(crate) fn remaining(gate: &Shared, key: &Key, now: Timestamp) -> u32 {
-    gate.peek(Some(key.expose().as_bytes()), 0, now).remaining()
+    gate.peek(Some(key.expose().as_bytes()), 0, now).remaining().unwrap()
 }
 
 /// The work of a thread, which opens the gate for itself.
@@ -109,7 +82,7 @@ impl Flag {
 }
 
 #[test]
-fn a_revoked_key_is_refused_from_then_on() {
+fn check_after_a_revocation_is_refused() {
     explore(preemptions(3, 5), || {
         let gate = gate(1);
         let (key, key_id) = issue(&gate, &new_key(), 7);
@@ -137,7 +110,7 @@ fn a_revoked_key_is_refused_from_then_on() {
 }
 
 #[test]
-fn a_rotated_key_stays_valid_and_spends_one_quota() {
+fn rotated_key_stays_valid_and_spends_one_quota() {
     explore(preemptions(1, 3), || {
         let gate = gate(1);
         let (old, key_id) = issue(&gate, &new_key(), 7);
@@ -213,7 +186,7 @@ fn two_rotations(begun: (Stop, u32)) {
 /// The record of a revoked key is reused. The administrator first rewrites it unchanged, so that
 /// late checks detect the reuse. The reader starts after that, for the reason given above.
 #[test]
-fn a_reused_record_is_read_as_one_key_or_the_other() {
+fn reused_record_is_read_as_one_key_or_the_other() {
     for begun in [(Stop::PreviousKeyEnded, 1), (Stop::RedoPublished, 2)] {
         explore(preemptions(1, 2), move || {
             let gate = gate(1);
@@ -224,7 +197,7 @@ fn a_reused_record_is_read_as_one_key_or_the_other() {
             let reader = with(&gate, move |gate| {
                 let info = gate.list(at(130)).next().expect("no record is lost to a reader");
                 let seen = (info.account, info.plan, info.state, info.expires);
-                let old = (1, 0, KeyState::Revoked, None);
+                let old = (42, 0, KeyState::Revoked, None);
                 let new = (2, 1, KeyState::Active, end(999));
                 assert!(seen == if info.key_id == first { old } else { new }, "{info:?}");
             });
@@ -243,7 +216,7 @@ fn a_reused_record_is_read_as_one_key_or_the_other() {
 }
 
 #[test]
-fn a_stale_check_never_moves_a_tally_back() {
+fn stale_check_never_moves_a_tally_back() {
     explore(preemptions(3, 5), || {
         let gate = gate(1);
         let (key, _) = issue(&gate, &new_key(), 7);
@@ -272,7 +245,7 @@ fn a_stale_check_never_moves_a_tally_back() {
 /// By the late clock, the key is still valid. Its charge may be lost, since the key has expired,
 /// but never goes to the key that has the record now.
 #[test]
-fn a_late_check_never_charges_the_next_key_of_the_record() {
+fn late_check_never_charges_the_next_key_of_the_record() {
     explore(preemptions(3, 5), || {
         let gate = gate(1);
         let (old, first) = issue(&gate, &new_key().with_expires(end(90)), 7);
@@ -289,7 +262,7 @@ fn a_late_check_never_charges_the_next_key_of_the_record() {
             || check(&gate, &old, at(70)),
         );
         if verdict.is_admitted() {
-            assert_eq!((verdict.holder().unwrap().key_id, verdict.remaining()), (first, 1));
+            assert_eq!((verdict.holder().unwrap().key_id, verdict.remaining()), (first, Some(1)));
         } else {
             assert!(
                 matches!(verdict.reason(), Some(Reason::Revoked) | Some(Reason::Unknown)),
@@ -307,7 +280,7 @@ fn a_late_check_never_charges_the_next_key_of_the_record() {
 /// key in its record would begin with the same word, and a late charge would succeed. The record is
 /// therefore not reused before the minute has passed.
 #[test]
-fn a_late_check_never_charges_a_key_of_the_same_minute() {
+fn late_check_never_charges_a_key_of_the_same_minute() {
     explore(preemptions(3, 5), || {
         let gate = gate(1);
         let (old, first) = issue(&gate, &new_key(), 7);
@@ -330,7 +303,7 @@ fn a_late_check_never_charges_a_key_of_the_same_minute() {
 }
 
 #[test]
-fn a_new_key_is_complete_when_it_is_first_valid() {
+fn new_key_is_complete_when_it_is_first_valid() {
     explore(preemptions(2, 3), || {
         let gate = gate(1);
         let new = NewKey::new(2, name("test")).with_plan("pro");
@@ -353,7 +326,7 @@ fn a_new_key_is_complete_when_it_is_first_valid() {
                 let verdict = check(gate, &checked, at(130));
                 if verdict.is_admitted() {
                     let holder = verdict.holder().unwrap();
-                    assert_eq!((holder.account, verdict.remaining()), (2, 3));
+                    assert_eq!((holder.account, verdict.remaining()), (2, Some(3)));
                     assert_eq!(gate.env(holder.env), Some(name("test")));
                 } else {
                     assert_eq!((issued, verdict.reason()), (false, Some(Reason::Unknown)));
@@ -366,7 +339,7 @@ fn a_new_key_is_complete_when_it_is_first_valid() {
 }
 
 #[test]
-fn an_imported_key_is_valid_once_its_import_is_done() {
+fn imported_key_is_valid_once_its_import_is_done() {
     const TEXT: &[u8] = b"sk_another_issuer_0123456789";
     explore(preemptions(4, 7), || {
         let gate = gate(1);
@@ -388,7 +361,7 @@ fn an_imported_key_is_valid_once_its_import_is_done() {
 }
 
 #[test]
-fn a_key_that_changes_plan_has_the_limits_of_one_plan() {
+fn key_that_changes_plan_has_the_limits_of_one_plan() {
     explore(preemptions(2, 4), || {
         let gate = gate_of(&plans("1/minute, 9/hour", "2/minute, 3/hour"), 1);
         let (key, key_id) = issue(&gate, &new_key(), 7);
@@ -449,7 +422,7 @@ fn each_limit_of_a_changing_plan_is_the_old_or_the_new_one() {
 }
 
 #[test]
-fn two_administrators_never_hold_a_gate_at_once() {
+fn two_administrators_never_hold_one_gate() {
     explore(preemptions(9, 9), || {
         let gate = gate(2);
         let administer = |seed: u8| {
@@ -476,24 +449,25 @@ fn two_administrators_never_hold_a_gate_at_once() {
 }
 
 #[test]
-fn a_gate_opens_only_when_it_is_complete() {
+fn gate_opens_only_when_it_is_complete() {
     explore(preemptions(2, 3), || {
         let memory = memory(config(&plans("2/minute", "4/minute"), 1).lines());
+        let memory: Arc<[CacheLine]> = memory.into();
         let created = Arc::clone(&memory);
         let create: Work<()> = Box::new(move || {
             let plans = plans("2/minute", "4/minute");
-            let gate = Gate::init(created, &config(&plans, 1), peppers()).unwrap();
+            let gate = Gate::init(created, &config(&plans, 1), peppers(&[1])).unwrap();
             let issued = gate.administer().unwrap().issue(&new_key(), entropy(7), at(0));
             assert!(issued.is_ok());
         });
-        let open: Work<()> = Box::new(move || match Gate::attach(memory, peppers()) {
+        let open: Work<()> = Box::new(move || match Gate::attach(memory, peppers(&[1])) {
             Ok(gate) => {
                 let names: Vec<_> = gate.plans().map(|(_, plan)| plan.name).collect();
                 assert_eq!(
                     (gate.prefix(), &names[0][..], &names[1][..]),
                     (name("kt"), "default", "pro")
                 );
-                assert!(gate.list(at(0)).all(|info| info.account == 1));
+                assert!(gate.list(at(0)).all(|info| info.account == 42));
             }
             Err(error) => assert_eq!(error, AttachError::Unfinished),
         });
@@ -530,7 +504,7 @@ mod stops {
     }
 
     #[test]
-    fn a_rotation_that_was_left_half_done_blocks_no_check() {
+    fn interrupted_rotation_blocks_no_check() {
         for stop in RECORD {
             explore(preemptions(1, 2), move || {
                 let gate = gate(1);
@@ -574,7 +548,7 @@ mod stops {
     }
 
     #[test]
-    fn a_reuse_that_was_left_half_done_leaves_one_key_or_the_other() {
+    fn interrupted_reuse_leaves_one_key_or_the_other() {
         const STEPS: [(Stop, u32); 8] = [
             (Stop::RecordWord, 3),
             (Stop::PreviousKeyEnded, 1),
@@ -599,7 +573,7 @@ mod stops {
                         let info =
                             gate.list(at(130)).next().expect("no record is lost to a reader");
                         let seen = (info.account, info.plan, info.state, info.expires);
-                        let old = (1, 0, KeyState::Revoked, None);
+                        let old = (42, 0, KeyState::Revoked, None);
                         let new = (2, 1, KeyState::Active, end(999));
                         assert!(seen == if info.key_id == first { old } else { new }, "{info:?}");
                     };
@@ -620,7 +594,7 @@ mod stops {
     }
 
     #[test]
-    fn a_plan_that_was_left_half_changed_is_completed() {
+    fn interrupted_change_of_a_plan_is_completed() {
         const STEPS: [(Stop, u32); 7] = [
             (Stop::PlanRedoWord, 4),
             (Stop::PlanRedoPublished, 1),

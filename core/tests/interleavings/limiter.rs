@@ -5,12 +5,12 @@ use alloc::rc::Rc;
 use alloc::sync::Arc;
 use core::cell::Cell;
 
-use keytally_core::{AttachError, Clock, Limiter, Outcome, Timestamp, Verdict};
+use keytally_core::{AttachError, CacheLine, Clock, Limiter, Outcome, Timestamp, Verdict};
 
-use crate::model::{Memory, Stale, Work, explore, memory, preemptions, together};
-use crate::noon::at;
+use crate::model::{Stale, Work, explore, preemptions, together};
+use crate::support::{self, at, memory};
 
-type Shared = Arc<Limiter<Memory>>;
+type Shared = Arc<Limiter<Vec<CacheLine>>>;
 
 /// A limiter of one bucket: eight slots.
 fn one_bucket(policy: &str) -> Shared {
@@ -18,8 +18,7 @@ fn one_bucket(policy: &str) -> Shared {
 }
 
 fn limiter(policy: &str, capacity: u32) -> Shared {
-    let memory = memory(Limiter::<Memory>::lines(capacity));
-    Arc::new(Limiter::init(memory, &policy.parse().unwrap(), capacity, [7; 16]).unwrap())
+    Arc::new(support::limiter(policy, capacity))
 }
 
 /// A check on a thread of its own.
@@ -45,7 +44,7 @@ fn take_slots(limiter: &Shared, slots: u32, now: Timestamp) {
 }
 
 fn remaining(limiter: &Shared, subject: &[u8], now: Timestamp) -> u32 {
-    limiter.peek(subject, 0, now).remaining()
+    limiter.peek(subject, 0, now).remaining().unwrap()
 }
 
 #[test]
@@ -78,7 +77,7 @@ fn three_charges_of_two_units_deny_exactly_one() {
 }
 
 #[test]
-fn a_denial_means_that_there_was_no_room() {
+fn denial_means_that_a_window_lacked_room() {
     explore(preemptions(9, 9), || {
         let limiter = one_bucket("3/minute");
         limiter.check(b"a", 1, at(0));
@@ -94,7 +93,7 @@ fn a_denial_means_that_there_was_no_room() {
 }
 
 #[test]
-fn a_refund_and_a_settlement_lose_no_charge() {
+fn concurrent_refund_and_settlement_lose_no_charge() {
     explore(preemptions(3, 5), || {
         let limiter = one_bucket("5/minute");
         let charge = limiter.check(b"a", 2, at(0)).charge().unwrap();
@@ -130,7 +129,7 @@ fn admitted_in(verdicts: &[Verdict], seconds: u64) -> u32 {
 }
 
 #[test]
-fn a_stale_reading_opens_no_window_again() {
+fn stale_reading_reopens_no_window() {
     explore(preemptions(5, 9), || {
         let limiter = one_bucket("2/minute");
         limiter.check(b"a", 2, at(0));
@@ -148,7 +147,7 @@ fn a_stale_reading_opens_no_window_again() {
 }
 
 #[test]
-fn a_stale_inserter_opens_no_window_again() {
+fn stale_inserter_reopens_no_window() {
     explore(preemptions(3, 5), || {
         let limiter = one_bucket("2/minute");
         limiter.check(b"a", 2, at(0));
@@ -175,7 +174,7 @@ fn two_corrections_of_one_tally_lose_no_count() {
             (1, 1)
         );
         let after = limiter.peek(b"a", 0, at(1));
-        assert_eq!((after.remaining(), after.clock_ahead_s()), (0, 0));
+        assert_eq!((after.remaining(), after.clock_ahead_s()), (Some(0), 0));
     });
 }
 
@@ -203,7 +202,7 @@ fn three_inserters_of_one_subject_share_a_slot() {
 }
 
 #[test]
-fn two_subjects_take_two_slots() {
+fn two_new_subjects_take_two_slots() {
     explore(preemptions(3, 5), || {
         let limiter = one_bucket("1/minute");
         let verdicts = together([check(&limiter, b"a", 1, at(0)), check(&limiter, b"b", 1, at(0))]);
@@ -214,7 +213,7 @@ fn two_subjects_take_two_slots() {
 }
 
 #[test]
-fn of_two_subjects_one_gets_the_last_slot() {
+fn two_subjects_for_the_last_slot_insert_one() {
     explore(preemptions(3, 5), || {
         let limiter = one_bucket("1/minute");
         take_slots(&limiter, 7, at(0));
@@ -229,7 +228,7 @@ fn of_two_subjects_one_gets_the_last_slot() {
 /// An inserter that lost its lock may still reserve the slot for a moment. That is not a reason to
 /// report the table full.
 #[test]
-fn the_last_slot_is_never_full_to_the_subject_that_gets_it() {
+fn subject_in_the_last_slot_never_gets_full() {
     explore(preemptions(4, 5), || {
         let limiter = one_bucket("2/minute");
         take_slots(&limiter, 7, at(0));
@@ -241,7 +240,7 @@ fn the_last_slot_is_never_full_to_the_subject_that_gets_it() {
 
 /// The clock of `a` is a minute late. The slot has expired for it, as it has for the clock of `b`.
 #[test]
-fn a_hit_and_the_reuse_of_its_slot_charge_their_own() {
+fn hit_and_reuse_of_a_slot_charge_their_own_subjects() {
     explore(preemptions(4, 5), || {
         let limiter = one_bucket("2/minute");
         limiter.check(b"a", 2, at(0));
@@ -255,7 +254,7 @@ fn a_hit_and_the_reuse_of_its_slot_charge_their_own() {
 
 /// The slot is reassigned twice, and the second time to its first subject.
 #[test]
-fn a_hit_and_two_reuses_of_its_slot_charge_their_own() {
+fn hit_and_two_reuses_of_a_slot_charge_their_own_subjects() {
     explore(preemptions(3, 4), || {
         let limiter = one_bucket("9/minute");
         limiter.check(b"a", 9, at(0));
@@ -293,9 +292,9 @@ fn two_subjects_reuse_one_expired_slot() {
 }
 
 #[test]
-fn a_limiter_opens_only_when_it_is_complete() {
+fn limiter_opens_only_when_it_is_complete() {
     explore(preemptions(3, 5), || {
-        let memory = memory(Limiter::<Memory>::lines(1));
+        let memory: Arc<[CacheLine]> = memory(Limiter::<Vec<CacheLine>>::lines(1)).into();
         let created = Arc::clone(&memory);
         let create: Work<bool> = Box::new(move || {
             let limiter = Limiter::init(created, &"2/minute".parse().unwrap(), 1, [7; 16]).unwrap();
@@ -313,8 +312,8 @@ fn a_limiter_opens_only_when_it_is_complete() {
             }
         });
         let admitted: u32 = together([create, open]).into_iter().map(u32::from).sum();
-        let limiter = Arc::new(Limiter::attach(memory).unwrap());
-        assert_eq!(remaining(&limiter, b"a", at(0)), 2 - admitted);
+        let limiter = Limiter::attach(memory).unwrap();
+        assert_eq!(limiter.peek(b"a", 0, at(0)).remaining(), Some(2 - admitted));
     });
 }
 
@@ -328,10 +327,10 @@ mod stops {
     /// Every step of an insertion.
     const STEPS: [Stop; 6] = [
         Stop::BucketLocked,
-        Stop::ReservationsVoided,
+        Stop::ReservationsCanceled,
         Stop::SlotReserved,
-        Stop::LocksConfirmed,
-        Stop::FingerprintWritten,
+        Stop::LocksChecked,
+        Stop::OwnerWritten,
         Stop::FirstCharge,
     ];
 
@@ -358,7 +357,7 @@ mod stops {
     }
 
     #[test]
-    fn two_threads_that_take_over_a_lock_share_a_slot() {
+    fn inserters_that_take_over_one_lock_share_a_slot() {
         for step in STEPS {
             explore(preemptions(3, 4), move || {
                 let limiter = one_bucket("3/minute");
@@ -520,7 +519,7 @@ mod two_buckets {
 
     /// The subject's slot in the second bucket has expired, and its first bucket has room again.
     #[test]
-    fn a_subject_whose_old_slot_is_reused_has_one_slot() {
+    fn subject_whose_old_slot_is_reused_has_one_slot() {
         explore(preemptions(1, 2), || {
             let limiter = two_buckets("2/minute");
             fill(&limiter, 0, 8, at(0));

@@ -13,8 +13,9 @@
 extern crate alloc;
 
 mod model;
-#[path = "../support/noon.rs"]
-mod noon;
+#[expect(dead_code, reason = "each test uses a part of this module")]
+#[path = "../support/mod.rs"]
+mod support;
 
 #[cfg(shuttle)]
 mod crowds;

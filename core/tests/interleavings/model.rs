@@ -8,15 +8,12 @@ use std::panic::{catch_unwind, resume_unwind};
 use std::sync::Mutex;
 
 use keytally_core::stop::{Stop, with_stops};
-use keytally_core::{CacheLine, Clock, Timestamp};
+use keytally_core::{Clock, Timestamp};
 
 #[cfg(loom)]
 pub(crate) use loom::thread;
 #[cfg(shuttle)]
 pub(crate) use shuttle::thread;
-
-/// Memory that threads share, and that a scenario can read afterwards.
-pub(crate) type Memory = Arc<[CacheLine]>;
 
 /// A system clock with the first reading `first` and the second reading `again`. A thread was
 /// stopped between them.
@@ -36,11 +33,6 @@ impl Clock for Stale {
     fn reread(self) -> Option<Timestamp> {
         Some(self.again)
     }
-}
-
-/// Zeroed memory.
-pub(crate) fn memory(lines: usize) -> Memory {
-    (0..lines).map(|_| CacheLine::new()).collect()
 }
 
 /// The bounds of a scenario's exploration, in the short form and in the full form.

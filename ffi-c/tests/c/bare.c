@@ -8,7 +8,7 @@ int main(void) {
     const kt_bytes peppers[] = {{pepper, sizeof pepper}};
     const kt_plan plan = {KT_TEXT("default"), KT_TEXT("2/minute")};
     const kt_gate_config config = {sizeof(kt_gate_config), 16, &plan, 1, KT_TEXT("kt")};
-    const kt_new_key new_key = {sizeof(kt_new_key), 42, KT_TEXT("dev"), NULL, 0, 0};
+    const kt_new_key new_key = {sizeof(kt_new_key), 42, KT_TEXT("dev"), NULL, 0, 0, 0};
     kt_limiter limiter;
     kt_gate gate;
     kt_verdict verdict;

@@ -8,7 +8,7 @@ static const uint8_t SEED[16] = {1}, PEPPER[32] = {7}, ENTROPY[KT_ENTROPY_SIZE] 
 static const kt_bytes PEPPERS[] = {{PEPPER, sizeof PEPPER}};
 static const kt_plan PLAN = {KT_TEXT("default"), KT_TEXT("5/minute")};
 static const kt_gate_config CONFIG = {sizeof(kt_gate_config), 8, &PLAN, 1, KT_TEXT("kt")};
-static const kt_new_key NEW_KEY = {sizeof(kt_new_key), 42, KT_TEXT("live"), NULL, 0, 0};
+static const kt_new_key NEW_KEY = {sizeof(kt_new_key), 42, KT_TEXT("live"), NULL, 0, 0, 0};
 static const kt_charge CHARGE = {NOW_MS, 1, 0};
 
 static int visit(void *context, const kt_key_info *info) {
@@ -40,7 +40,7 @@ static void report(void *context, const kt_flaw *flaw) {
 #define NULL_AT(call) EXPECT(call, KT_NULL_POINTER)
 
 /** Tests a limiter. `none` is memory that is not a handle. */
-static void limiters(void *none) {
+static void limiter_calls_reject_invalid_pointers(void *none) {
     static _Alignas(KT_TABLE_ALIGN) unsigned char memory[KT_LIMITER_SIZE(8)];
     kt_limiter own, moved, *real = &own, *limiter = real;
     const uint8_t *subject = bytes("a");
@@ -118,7 +118,7 @@ static void limiters(void *none) {
 }
 
 /** Tests a gate. `none` is memory that is not a handle. */
-static void gates(void *none) {
+static void gate_calls_reject_invalid_pointers(void *none) {
     static _Alignas(KT_TABLE_ALIGN) unsigned char memory[KT_GATE_SIZE(8)], spare[KT_GATE_SIZE(8)];
     kt_gate own, other, *real = &own, *gate = real;
     kt_verdict verdict;
@@ -236,7 +236,7 @@ static void gates(void *none) {
 }
 
 /** A verdict that the caller changed is a status, and numbers at their ends fit the buffers. */
-static void verdicts(void) {
+static void verdict_that_the_caller_changed_is_a_status(void) {
     char buffer[KT_HEADERS_SIZE];
     size_t written = 77;
     kt_verdict verdict;
@@ -304,10 +304,10 @@ int main(void) {
     _Alignas(KT_HANDLE_ALIGN) static unsigned char zeros[KT_GATE_HANDLE_SIZE + 8],
         garbage[KT_GATE_HANDLE_SIZE + 8];
     memset(garbage, 0xa5, sizeof garbage);
-    limiters(zeros);
-    limiters(garbage);
-    gates(zeros);
-    gates(garbage);
-    verdicts();
+    limiter_calls_reject_invalid_pointers(zeros);
+    limiter_calls_reject_invalid_pointers(garbage);
+    gate_calls_reject_invalid_pointers(zeros);
+    gate_calls_reject_invalid_pointers(garbage);
+    verdict_that_the_caller_changed_is_a_status();
     return 0;
 }

@@ -204,7 +204,7 @@ static void macs(const char *folder) {
         CHECK(unhex(text(item, "mac"), mac) == sizeof mac);
         struct gate made;
         make_gate(&made, "5/minute", pepper, pepper_len);
-        kt_new_key new_key = {sizeof(kt_new_key), 1, KT_TEXT("live"), NULL, 0, 0};
+        kt_new_key new_key = {sizeof(kt_new_key), 1, KT_TEXT("live"), NULL, 0, 0, 0};
         uint64_t key_id;
         OK(kt_gate_import(&made.gate, bytes(at), strlen(at), &new_key, 0, &key_id));
         const uint64_t *words = made.memory;
@@ -364,7 +364,7 @@ static void issue_all(struct gate *made, const cJSON *list) {
         const char *first = field(item, "previous") ? text(item, "previous") : key;
         kt_new_key new_key = {
             sizeof(kt_new_key),         number(item, "account"), KT_TEXT("live"), NULL, 0,
-            number(item, "expires_s")};
+            number(item, "expires_s"), 0};
         uint64_t key_id;
         OK(kt_gate_import(&made->gate, bytes(first), strlen(first), &new_key, 0, &key_id));
         if (first != key) {

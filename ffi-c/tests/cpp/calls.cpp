@@ -42,8 +42,8 @@ static_assert(!std::is_copy_constructible_v<Limiter> && std::is_nothrow_move_ass
 static_assert(!std::is_copy_constructible_v<Key> && std::is_nothrow_move_constructible_v<Key>);
 static_assert(std::is_trivially_copyable_v<Verdict> && sizeof(Verdict) == sizeof(kt_verdict));
 
-static void limiters() {
-    auto limiter = Limiter::make("3/minute, 100/hour", 100);
+static void limiters_charge_refund_and_close() {
+    auto limiter = Limiter::in_memory("3/minute, 100/hour", 100);
     Verdict verdict = limiter.check("203.0.113.9", 2, NOW);
     CHECK(verdict.admitted() && verdict.quotas()[0].remaining == 1 && verdict.charge.cost == 2);
     CHECK(verdict.retry_after() == 0s && !verdict.retry_at());
@@ -89,16 +89,16 @@ static void limiters() {
     CHECK(moved.check("203.0.113.9", 1, NOW).quotas()[0].remaining == 2);
     CHECK(limiter.try_check("x").status() == KT_NULL_POINTER);
     CHECK(thrown([&] { limiter.check("x"); }) == KT_NULL_POINTER);
-    limiter = Limiter::make("1/second", 1);
+    limiter = Limiter::in_memory("1/second", 1);
     CHECK(limiter.check("x", 1, NOW).admitted());
     limiter = std::move(moved);
     CHECK(limiter.peek("203.0.113.9", 1, NOW).quotas()[0].remaining == 2);
 
-    CHECK(Limiter::try_make("3/fortnight", 100).status() == KT_POLICY_UNIT);
-    CHECK(Limiter::try_make("3/minute", 0).status() == KT_CAPACITY);
-    CHECK(thrown([] { Limiter::make("", 5); }) == KT_POLICY_EMPTY);
-    CHECK(keytally::explain_policy("3/fortnight").view().substr(0, 11) == "\"fortnight\"");
-    CHECK(keytally::explain_policy("3/minute").view().empty());
+    CHECK(Limiter::try_in_memory("3/fortnight", 100).status() == KT_POLICY_UNIT);
+    CHECK(Limiter::try_in_memory("3/minute", 0).status() == KT_CAPACITY);
+    CHECK(thrown([] { Limiter::in_memory("", 5); }) == KT_POLICY_EMPTY);
+    CHECK(keytally::policy_explain("3/fortnight").view().substr(0, 11) == "\"fortnight\"");
+    CHECK(keytally::policy_explain("3/minute").view().empty());
 
     // A time before 1970 is 1970, and any precision is rounded down to milliseconds.
     CHECK(limiter.check("old", 1, keytally::Time(-5s)).now_ms == 0);
@@ -122,7 +122,7 @@ static bool is_now(std::uint64_t ms, keytally::Time before) {
 /** An explicit time far ahead locks a tally. The default, the system clock, corrects the tally and
  *  keeps its counts. */
 static void system_clock_corrects_what_an_explicit_time_locked() {
-    auto limiter = Limiter::make("5/hour", 100);
+    auto limiter = Limiter::in_memory("5/hour", 100);
     // By the library's clock: that of std::time may be some milliseconds late.
     auto before = keytally::now(), ahead = before + 3h;
     CHECK(is_now(limiter.check("new").now_ms, before));
@@ -143,7 +143,7 @@ static void system_clock_corrects_what_an_explicit_time_locked() {
     CHECK(!corrected.admitted() && corrected.clock_ahead() == 0s &&
           is_now(corrected.now_ms, before));
 
-    auto tables = Limiter::make("5/hour", 100);
+    auto tables = Limiter::in_memory("5/hour", 100);
     for (const char *subject : {"a", "b"}) CHECK(tables.check(subject, 5, ahead).admitted());
     CHECK(tables.correct_clock(before) == 2 && tables.correct_clock() == 0);
     CHECK(tables.reset("a", ahead).admitted() && tables.correct_clock() == 1);
@@ -151,7 +151,7 @@ static void system_clock_corrects_what_an_explicit_time_locked() {
     keytally::GateConfig config;
     config.plans = {{"default", "5/hour"}};
     config.keys = 8;
-    auto gate = Gate::make(PEPPER, config);
+    auto gate = Gate::in_memory(PEPPER, config);
     Key key = gate.issue({42});
     CHECK(gate.check(key.expose(), 5, ahead).admitted());
     CHECK(gate.check(key.expose(), 1, before).clock_ahead() > 2h &&
@@ -250,14 +250,14 @@ static void use(Gate &gate) {
           keytally::key_id_text(0).view().empty());
 }
 
-static void gates(const std::string &folder) {
+static void gates_check_and_administer_keys(const std::string &folder) {
     keytally::GateConfig config;
     config.keys = 64;
-    auto gate = Gate::make(PEPPER, config);
+    auto gate = Gate::in_memory(PEPPER, config);
     use(gate);
-    CHECK(Gate::try_make("short", config).status() == KT_PEPPER_TOO_SHORT);
+    CHECK(Gate::try_in_memory("short", config).status() == KT_PEPPER_TOO_SHORT);
     config.plans = {{"a", "5/minute"}, {"b", "5/hour"}};
-    CHECK(thrown([&] { Gate::make(PEPPER, config); }) == KT_PLAN_WINDOWS);
+    CHECK(thrown([&] { Gate::in_memory(PEPPER, config); }) == KT_PLAN_WINDOWS);
 
     char pepper[KT_PEPPER_SIZE];
     CHECK(kt_pepper_generate(pepper, sizeof pepper) == KT_OK);
@@ -288,7 +288,7 @@ static void gates(const std::string &folder) {
 }
 
 /** A null `const char *` is a status in place of a text, and a missing key in place of a key. */
-static void null_pointers(const std::string &folder) {
+static void null_pointer_is_a_status(const std::string &folder) {
     const char *null = std::getenv("KEYTALLY_NO_SUCH_VARIABLE");
     CHECK(null == nullptr);
     keytally::GateConfig config;
@@ -308,11 +308,11 @@ static void null_pointers(const std::string &folder) {
     CHECK(Gate::try_open(null, pepper).status() == KT_NULL_POINTER);
     CHECK(thrown([&] { Gate::open_with_pepper_file(path, null); }) == KT_NULL_POINTER);
     CHECK(thrown([&] { Gate::open_with_pepper_file(null, path); }) == KT_NULL_POINTER);
-    CHECK(thrown([&] { Gate::make(null, config); }) == KT_NULL_POINTER);
+    CHECK(thrown([&] { Gate::in_memory(null, config); }) == KT_NULL_POINTER);
     alignas(KT_TABLE_ALIGN) static unsigned char memory[KT_GATE_SIZE(8)];
     CHECK(thrown([&] { Gate::attach(memory, sizeof memory, null); }) == KT_NULL_POINTER);
     config.prefix = null;
-    CHECK(thrown([&] { Gate::make(PEPPER, config); }) == KT_NULL_POINTER);
+    CHECK(thrown([&] { Gate::in_memory(PEPPER, config); }) == KT_NULL_POINTER);
 
     CHECK(gate.check(null).outcome == KT_MISSING_KEY &&
           gate.check(nullptr).outcome == KT_MISSING_KEY);
@@ -332,23 +332,23 @@ static void null_pointers(const std::string &folder) {
     CHECK(thrown([&] { gate.set_plan({null, "1/minute"}); }) == KT_NULL_POINTER);
     CHECK(thrown([&] { gate.set_plan({"a", null}); }) == KT_NULL_POINTER);
 
-    CHECK(thrown([&] { Limiter::make(null, 8); }) == KT_NULL_POINTER);
+    CHECK(thrown([&] { Limiter::in_memory(null, 8); }) == KT_NULL_POINTER);
     CHECK(thrown([&] { Limiter::open(null); }) == KT_NULL_POINTER);
     CHECK(thrown([&] { Limiter::open_or_create(null, "1/minute", 8); }) == KT_NULL_POINTER);
     CHECK(thrown([&] { Limiter::open_or_create(folder + "/null.limiter", null, 8); }) ==
           KT_NULL_POINTER);
-    auto limiter = Limiter::make("1/minute", 8);
+    auto limiter = Limiter::in_memory("1/minute", 8);
     CHECK(thrown([&] { limiter.check(null); }) == KT_NULL_POINTER);
     CHECK(limiter.try_check(null).status() == KT_NULL_POINTER &&
           limiter.try_peek(null).status() == KT_NULL_POINTER);
     CHECK(thrown([&] { limiter.reset(null); }) == KT_NULL_POINTER);
     CHECK(limiter.check("").admitted() &&
           limiter.try_check(std::string_view())->outcome == KT_DENIED);
-    CHECK(keytally::key_hint(null).view().empty() && keytally::explain_policy(null).view().empty());
+    CHECK(keytally::key_hint(null).view().empty() && keytally::policy_explain(null).view().empty());
 }
 
 /** Opens tables in the caller's memory that C created. */
-static void attached() {
+static void table_that_c_created_is_attached() {
     alignas(KT_TABLE_ALIGN) static unsigned char limits[KT_LIMITER_SIZE(8)], keys[KT_GATE_SIZE(8)];
     const std::uint8_t seed[16] = {1};
     kt_limiter limiter;
@@ -360,8 +360,8 @@ static void attached() {
     CHECK(Limiter::try_attach(keys + 1, sizeof keys - 1).status() == KT_MISALIGNED);
 }
 
-static void threads() {
-    auto limiter = Limiter::make("1000/minute", 8);
+static void threads_admit_exactly_the_limit() {
+    auto limiter = Limiter::in_memory("1000/minute", 8);
     unsigned admitted[4] = {};
     std::vector<std::thread> spenders;
     for (unsigned &count : admitted)
@@ -375,10 +375,10 @@ static void threads() {
 
 int main(int count, char **arguments) {
     CHECK(count == 2); // A folder for files.
-    limiters();
+    limiters_charge_refund_and_close();
     system_clock_corrects_what_an_explicit_time_locked();
-    gates(arguments[1]);
-    null_pointers(arguments[1]);
-    attached();
-    threads();
+    gates_check_and_administer_keys(arguments[1]);
+    null_pointer_is_a_status(arguments[1]);
+    table_that_c_created_is_attached();
+    threads_admit_exactly_the_limit();
 }

@@ -1,6 +1,6 @@
 // Makes the same checks by the C functions, or by the C++ wrapper: `cost c TIMES` or
-// `cost cpp TIMES`. `check_overhead` in tools/xtask/src/native.rs runs both and counts their
-// instructions. The wrapper may add at most two instructions to a check.
+// `cost cpp TIMES`. The suite `cpp` runs both and counts their instructions. The wrapper may add at
+// most two instructions to a check.
 #include <keytally.hpp>
 
 #include <cstdio>
@@ -63,7 +63,7 @@ int main(int count, char **arguments) {
     kt_bytes pepper = {reinterpret_cast<const std::uint8_t *>(PEPPER.data()), PEPPER.size()};
     kt_gate gate;
     must(kt_gate_init(gate_memory, sizeof gate_memory, &config, &pepper, 1, &gate));
-    kt_new_key new_key = {sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("default"), 0};
+    kt_new_key new_key = {sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("default"), 0, 0};
     static const std::uint8_t entropy[KT_ENTROPY_SIZE] = {9};
     kt_key key;
     std::uint64_t key_id;

@@ -24,7 +24,7 @@
 static_assert(check(1) == 1 && major(256) == 1, "the macros are restored");
 
 int main() {
-    auto limiter = keytally::Limiter::make("1/minute", 8);
+    auto limiter = keytally::Limiter::in_memory("1/minute", 8);
     if (!(limiter.check)("a").admitted() || limiter.try_check("a")->admitted()) return 1;
 #undef check
     return limiter.check("a").admitted() ? 2 : 0;

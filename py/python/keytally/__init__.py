@@ -6,7 +6,7 @@ by its file, without a server. Together they admit exactly the limit. A check re
 with the status, the header fields and the body of the HTTP response.
 
 >>> from keytally import Limiter
->>> limiter = Limiter("100/minute, 1000/hour")
+>>> limiter = Limiter.in_memory("100/minute, 1000/hour")
 >>> limiter.check("203.0.113.9").remaining
 999
 """

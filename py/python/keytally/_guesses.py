@@ -1,4 +1,4 @@
-"""Guessed keys: a limit of failed checks for each client address.
+"""Guessed keys: a limit of invalid keys for each client address.
 
 The gate checks the key first. If the outcome is ``invalid_key`` and the client's address had too
 many such outcomes, the response is 429. Otherwise the response is that of the verdict. A valid key
@@ -28,7 +28,7 @@ MAX_NETWORKS = 65_536
 
 
 class Guesses:
-    """The limit of failed checks of one integration.
+    """The limit of invalid keys of one integration.
 
     Args:
         failures: A policy, which this process counts in memory; a limiter; or ``None`` for no
@@ -56,7 +56,7 @@ class Guesses:
         self._ipv6_prefix = _addresses.checked_prefix(ipv6_prefix)
 
     def answer(self, verdict: Verdict, peer: str | None, forwarded_for: str) -> _web.Answer:
-        """Count a failed check, and return the answer: the verdict, or 429 after too many of them.
+        """Count an invalid key, and return the answer: the verdict, or 429 after too many of them.
 
         Every invalid key counts. If a revoked key did not count, the answer would disclose that its
         secret is correct.
@@ -71,12 +71,12 @@ class Guesses:
         if counted.outcome != "denied":
             return verdict
         return _web.OwnAnswer(
-            counted.status,
+            counted.http_status,
             counted.body,
             counted.problem,
             counted.content_type,
             _web.refusal_fields(counted),
-            counted.retry_after,
+            counted.retry_after_s,
         )
 
 
@@ -120,7 +120,7 @@ class TrustedProxies:
 @functools.cache
 def in_memory(policy: str) -> Limiter:
     """Return the limiter of a policy, which all integrations of a process share."""
-    return Limiter(policy, MAX_NETWORKS)
+    return Limiter.in_memory(policy, MAX_NETWORKS)
 
 
 def _network(index: int, text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:

@@ -263,7 +263,7 @@ def _x_ratelimit(decision: Decision) -> list[tuple[str, str]]:
     return [
         ("X-RateLimit-Limit", str(quota.limit)),
         ("X-RateLimit-Remaining", str(quota.remaining)),
-        ("X-RateLimit-Reset", str(quota.reset)),
+        ("X-RateLimit-Reset", str(quota.reset_unix_s)),
     ]
 
 

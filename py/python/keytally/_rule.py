@@ -182,7 +182,7 @@ class GateRule(Rule[RequestT]):
         ipv6_prefix: int,
         **options: Any,  # noqa: ANN401
     ) -> GateRule[RequestT]:
-        """Return the rule of a gate, with its limit of failed checks by client address."""
+        """Return the rule of a gate, with its limit of invalid keys by client address."""
         return cls(gate, read, Guesses(failures, trusted_proxies, ipv6_prefix), **options)
 
     def _charge(

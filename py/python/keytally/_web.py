@@ -29,12 +29,12 @@ JSON = "application/json"
 class OwnAnswer(NamedTuple):
     """An answer to a refused request in place of the verdict's. It has no rate-limit fields."""
 
-    status: int
+    http_status: int
     body: bytes
     problem: bytes
     content_type: str
     headers: list[tuple[str, str]]
-    retry_after: int | None
+    retry_after_s: int | None
 
 
 Answer = Union[Verdict, OwnAnswer]
@@ -87,7 +87,7 @@ def refusal(answer: Answer, fields: Iterable[tuple[str, str]], accept: str, meth
         *refusal_fields(answer),
     ]
     return Refusal(
-        answer.status, REASONS[answer.status], headers, b"" if method == "HEAD" else body
+        answer.http_status, REASONS[answer.http_status], headers, b"" if method == "HEAD" else body
     )
 
 

@@ -193,9 +193,9 @@ class LimiterMiddleware(_Middleware):
 
     Args:
         app: The application.
-        limiter: The limiter. ``Limiter(policy)`` counts for one process and the children that it
-            forks. ``Limiter.open_or_create(path, policy)`` counts for all workers, however they are
-            started.
+        limiter: The limiter. ``Limiter.in_memory(policy)`` counts for one process and the children
+            that it forks. ``Limiter.open_or_create(path, policy)`` counts for all workers, however
+            they are started.
         key: A function of the scope that returns the subject, or ``None`` to admit the request
             without a charge. By default, the subject is the client's address.
         exempt: Paths that are not counted: ``"/health"``, or all paths with a prefix,
@@ -219,7 +219,7 @@ class LimiterMiddleware(_Middleware):
 
     >>> from keytally import Limiter
     >>> async def application(scope, receive, send): ...
-    >>> limiter = Limiter("20/minute, 200/hour")
+    >>> limiter = Limiter.in_memory("20/minute, 200/hour")
     >>> application = LimiterMiddleware(application, limiter, exempt=["/health"])
 
     """

@@ -166,7 +166,7 @@ def gate() -> Gate:
 
 @functools.cache
 def guesses() -> Guesses:
-    """Return the limit of failed checks of the settings.
+    """Return the limit of invalid keys of the settings.
 
     Raises:
         ImproperlyConfigured: The limit or the proxies of the settings are not valid.
@@ -209,7 +209,7 @@ def limiter() -> Limiter:
         count = _workers(found)
         if count is not None and count > 1:
             raise ImproperlyConfigured(PER_PROCESS.format(count=count))
-        return Limiter(found["POLICY"], capacity)
+        return Limiter.in_memory(found["POLICY"], capacity)
     except (KeytallyError, OSError, TypeError, ValueError) as error:
         raise ImproperlyConfigured(f'KEYTALLY["LIMITER"]: {error}') from error
 
@@ -225,7 +225,7 @@ class VerdictMiddleware:
     >>> from django.test import RequestFactory
     >>> from keytally import Limiter
     >>> def view(request):
-    ...     request.verdict = Limiter("5/31d").check("203.0.113.9")
+    ...     request.verdict = Limiter.in_memory("5/31d").check("203.0.113.9")
     ...     return HttpResponse("hello")
     >>> VerdictMiddleware(view)(RequestFactory().get("/"))["X-RateLimit-Remaining"]
     '4'
@@ -268,7 +268,7 @@ class VerdictMiddleware:
         answer = record.answer
         if (
             answer is not None
-            and response.status_code == answer.status
+            and response.status_code == answer.http_status
             and not hasattr(response, REFUSAL)
         ):
             return _refused(answer, request)

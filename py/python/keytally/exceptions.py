@@ -20,7 +20,7 @@ class KeytallyError(Exception):
 
     >>> import keytally
     >>> try:
-    ...     keytally.Limiter("100/fortnight")
+    ...     keytally.Limiter.in_memory("100/fortnight")
     ... except keytally.KeytallyError as error:
     ...     print(error)
     "fortnight" is ...
@@ -54,7 +54,7 @@ class CreateError(KeytallyError, ValueError):
     """A capacity, plan, prefix or environment is not valid.
 
     >>> import keytally
-    >>> keytally.Limiter("5/minute", capacity=0)
+    >>> keytally.Limiter.in_memory("5/minute", capacity=0)
     Traceback (most recent call last):
     keytally.exceptions.CreateError: a capacity of 0 ...
 
@@ -103,7 +103,7 @@ class AdminError(KeytallyError):
 
 
 class BusyError(AdminError, TimeoutError):
-    """Another thread or process kept changing the gate for all of ``timeout``.
+    """Another thread or process kept changing the gate for all of ``wait``.
 
     The gate did not change, except that `Gate.import_keys` may have imported earlier batches.
 
@@ -113,7 +113,7 @@ class BusyError(AdminError, TimeoutError):
     >>> import keytally
     >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
     >>> try:
-    ...     key = gate.issue(42, timeout=0.5)
+    ...     key = gate.issue(42, wait=0.5)
     ... except keytally.BusyError as error:
     ...     print(f"process {error.pid} administers the gate")
 
@@ -197,11 +197,11 @@ class RefusedError(KeytallyError):
         verdict: The verdict, with the values for the HTTP response.
 
     >>> import keytally
-    >>> limiter = keytally.Limiter("1/minute")
+    >>> limiter = keytally.Limiter.in_memory("1/minute")
     >>> try:
     ...     limiter.check("203.0.113.9", 2).raise_for_status()
     ... except keytally.RefusedError as refused:
-    ...     print(refused.verdict.status)
+    ...     print(refused.verdict.http_status)
     429
 
     """
@@ -210,8 +210,8 @@ class RefusedError(KeytallyError):
 
     def __init__(self, verdict: Verdict) -> None:
         self.verdict = verdict
-        retry = f"; try again in {verdict.retry_after} s" if verdict.retry_after else ""
-        super().__init__(f"{verdict.outcome} ({verdict.status}){retry}")
+        retry = f"; try again in {verdict.retry_after_s} s" if verdict.retry_after_s else ""
+        super().__init__(f"{verdict.outcome} ({verdict.http_status}){retry}")
 
     def __reduce__(self) -> tuple[type, tuple[Verdict]]:
         return type(self), (self.verdict,)
@@ -245,7 +245,7 @@ class DeniedError(RefusedError):
     """A window lacks room for the cost.
 
     >>> import keytally
-    >>> limiter = keytally.Limiter("1/minute")
+    >>> limiter = keytally.Limiter.in_memory("1/minute")
     >>> limiter.check("203.0.113.9", now=1_700_000_000).raise_for_status()
     >>> limiter.check("203.0.113.9", now=1_700_000_000).raise_for_status()
     Traceback (most recent call last):
@@ -258,7 +258,7 @@ class TooCostlyError(RefusedError):
     """The cost is above a limit, so it can never be admitted.
 
     >>> import keytally
-    >>> keytally.Limiter("1/minute").check("203.0.113.9", 2).raise_for_status()
+    >>> keytally.Limiter.in_memory("1/minute").check("203.0.113.9", 2).raise_for_status()
     Traceback (most recent call last):
     keytally.exceptions.TooCostlyError: too_costly (429)
 
@@ -269,7 +269,7 @@ class FullError(RefusedError):
     """The limiter has no free slot for a new subject.
 
     >>> import keytally
-    >>> limiter = keytally.Limiter("1/day", capacity=1)
+    >>> limiter = keytally.Limiter.in_memory("1/day", capacity=1)
     >>> for number in range(100):
     ...     limiter.check(str(number)).raise_for_status()
     Traceback (most recent call last):

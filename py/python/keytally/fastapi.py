@@ -11,7 +11,7 @@
 >>> @app.get("/contacts")
 ... async def contacts(verdict: Verdict = Depends(api_key)) -> dict:
 ...     return {"account": verdict.account}
->>> @app.post("/login", dependencies=[Depends(limit(Limiter("5/minute")))])
+>>> @app.post("/login", dependencies=[Depends(limit(Limiter.in_memory("5/minute")))])
 ... async def login() -> None: ...
 
 The dependencies are async and do not wait for another thread or process, so they run in the event
@@ -83,7 +83,7 @@ class Refused(HTTPException):
         self.fields = self.answer.headers if fields is None else fields
         error = json.loads(self.answer.body)["error"]
         headers = dict([*self.fields, *_web.refusal_fields(self.answer)])
-        super().__init__(self.answer.status, error, headers)
+        super().__init__(self.answer.http_status, error, headers)
 
 
 def client_address(request: HTTPConnection, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
@@ -214,9 +214,9 @@ def limit(
     address, or the result of ``key``.
 
     Args:
-        limiter: The limiter. ``Limiter(policy)`` counts for one process and the children that it
-            forks. ``Limiter.open_or_create(path, policy)`` counts for all workers, however they are
-            started.
+        limiter: The limiter. ``Limiter.in_memory(policy)`` counts for one process and the children
+            that it forks. ``Limiter.open_or_create(path, policy)`` counts for all workers, however
+            they are started.
         key: A function of the request that returns the subject, or ``None`` to admit the request
             without a charge. By default, the subject is the client's address.
         cost: The cost of a request in units, 0 to 4294967295, or a function of the request that

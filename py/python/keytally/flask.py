@@ -11,7 +11,7 @@
 ...     return {"account": g.verdict.account}
 >>> @app.post("/login")
 ... @api_keys.exempt
-... @limit(Limiter("5/minute"))
+... @limit(Limiter.in_memory("5/minute"))
 ... def login():
 ...     return ""
 
@@ -258,9 +258,9 @@ class LimiterExtension(_Extension):
     The subject is the client's address, or the result of ``key``.
 
     Args:
-        limiter: The limiter. ``Limiter(policy)`` counts for one process and the children that it
-            forks. ``Limiter.open_or_create(path, policy)`` counts for all workers, however they are
-            started.
+        limiter: The limiter. ``Limiter.in_memory(policy)`` counts for one process and the children
+            that it forks. ``Limiter.open_or_create(path, policy)`` counts for all workers, however
+            they are started.
         app: The application, or ``None`` if ``init_app`` follows.
         key: A function of the request that returns the subject, or ``None`` to admit the request
             without a charge. By default, the subject is the client's address.
@@ -282,7 +282,7 @@ class LimiterExtension(_Extension):
     >>> from flask import Flask
     >>> from keytally import Limiter
     >>> app = Flask("contacts")
-    >>> limit_all = LimiterExtension(Limiter("1/31d"), app)
+    >>> limit_all = LimiterExtension(Limiter.in_memory("1/31d"), app)
     >>> [app.test_client().get("/nowhere").status_code for _ in range(2)]
     [404, 429]
 

@@ -44,20 +44,20 @@ class Refused(APIException):
             or 400 for a cost that is out of range.
 
     >>> from keytally import Limiter
-    >>> Refused(Limiter("5/minute").check("203.0.113.9", 6)).status_code
+    >>> Refused(Limiter.in_memory("5/minute").check("203.0.113.9", 6)).status_code
     429
 
     """
 
     def __init__(self, verdict: Verdict, answer: _web.Answer | None = None) -> None:
         answer = verdict if answer is None else answer
-        self.status_code = answer.status
+        self.status_code = answer.http_status
         super().__init__(json.loads(answer.body))
         self.verdict = verdict
         # The framework's exception handler reads these attributes.
         headers = dict(answer.headers)
         self.auth_header = headers.get("WWW-Authenticate")
-        self.wait = answer.retry_after
+        self.wait = answer.retry_after_s
 
 
 class KeyHolder:

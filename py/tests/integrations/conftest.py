@@ -23,4 +23,4 @@ def key(gate):
 
 @pytest.fixture
 def limiter():
-    return Limiter("2/31d", capacity=100)
+    return Limiter.in_memory("2/31d", capacity=100)

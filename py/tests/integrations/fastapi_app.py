@@ -71,10 +71,12 @@ def make(gate, limiter, *, middleware=True, **options):
 
 def served():
     """Return the application of a worker."""
-    return make(Gate.open(os.environ["KEYTALLY_TEST_GATE"]), Limiter("5/minute", capacity=100))
+    return make(
+        Gate.open(os.environ["KEYTALLY_TEST_GATE"]), Limiter.in_memory("5/minute", capacity=100)
+    )
 
 
 def bare():
     """Return the application of a worker without VerdictMiddleware."""
     gate = Gate.open(os.environ["KEYTALLY_TEST_GATE"])
-    return make(gate, Limiter("5/minute", capacity=100), middleware=False)
+    return make(gate, Limiter.in_memory("5/minute", capacity=100), middleware=False)

@@ -175,13 +175,13 @@ FORMS = [
 
 @pytest.mark.parametrize("name", ["asgi", "wsgi", "flask", "fastapi"])
 def test_address_forms_of_a_client_share_one_count(name):
-    fetch = counting(Limiter("4/31d", capacity=100), 64)[name]
+    fetch = counting(Limiter.in_memory("4/31d", capacity=100), 64)[name]
     assert [fetch(address) for address in FORMS] == [200] * 4 + [429]
 
 
 @pytest.mark.parametrize("name", ["asgi", "wsgi", "flask", "fastapi"])
 def test_limiter_counts_networks_of_its_prefix(name):
-    fetch = counting(Limiter("1/31d", capacity=100), 56)[name]
+    fetch = counting(Limiter.in_memory("1/31d", capacity=100), 56)[name]
     assert [fetch("2001:db8:1:200::1"), fetch("2001:db8:1:2ff::1"), fetch("2001:db8:1:300::1")] == [
         200,
         429,

@@ -80,7 +80,7 @@ def test_failures_of_other_type_are_rejected(gate):
 
 def statuses(guesses, gate, peers):
     """Return the status of the answer to a wrong key from each peer."""
-    return [guesses.answer(gate.check("nonsense"), str(peer), "").status for peer in peers]
+    return [guesses.answer(gate.check("nonsense"), str(peer), "").http_status for peer in peers]
 
 
 def test_wrong_keys_are_limited_by_default(gate):
@@ -107,7 +107,7 @@ def test_wrong_keys_are_limited_by_default(gate):
 
 
 def test_full_limiter_refuses_no_other_network(gate):
-    guesses = Guesses(Limiter("1/31d", capacity=100), ())
+    guesses = Guesses(Limiter.in_memory("1/31d", capacity=100), ())
     peers = [ipaddress.IPv4Address(number) for number in range(1000)]
     assert set(statuses(guesses, gate, peers)) == {401}
     refused = statuses(guesses, gate, peers).count(429)

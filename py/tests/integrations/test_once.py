@@ -34,7 +34,7 @@ def gate(tmp_path, pepper):
 
 @pytest.fixture
 def limiter():
-    return Limiter("2/31d", capacity=100)
+    return Limiter.in_memory("2/31d", capacity=100)
 
 
 @pytest.fixture
@@ -238,7 +238,7 @@ def assert_lists_both(headers, *, of_gate, of_limiter):
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_limiter_refusal_shows_quota_of_the_gate(gate, key, stack):
-    fetch = stack(gate, Limiter("1/31d", capacity=10), ("gate", "limiter"))
+    fetch = stack(gate, Limiter.in_memory("1/31d", capacity=10), ("gate", "limiter"))
     fetch(key.expose())
     status, headers, _ = fetch(key.expose())
     found = contract.fields(headers)
@@ -576,8 +576,8 @@ def test_throttle_and_middleware_share_a_limiter(django, gate, key):
     ],
 )
 def test_x_ratelimit_without_gate_is_first_limiters_day(policy, limit):
-    inner = asgi.LimiterMiddleware(hello_asgi, Limiter("1000/hour", 10), key=all_requests)
-    app = asgi.LimiterMiddleware(inner, Limiter(policy, 10), key=all_requests)
+    inner = asgi.LimiterMiddleware(hello_asgi, Limiter.in_memory("1000/hour", 10), key=all_requests)
+    app = asgi.LimiterMiddleware(inner, Limiter.in_memory(policy, 10), key=all_requests)
     found = contract.fields(TestClient(app).get("/").headers.multi_items())
     assert found["x-ratelimit-limit"] == str(limit)
     assert found["x-ratelimit-remaining"] == str(limit - 1)

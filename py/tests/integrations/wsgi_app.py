@@ -28,5 +28,5 @@ def limited():
 
 def in_memory():
     """Return the application behind a limiter in memory, which forked workers inherit."""
-    limiter = Limiter("100/31d", capacity=100)
+    limiter = Limiter.in_memory("100/31d", capacity=100)
     return LimiterMiddleware(application, limiter, key=lambda _: "all", exempt=["/health"])

@@ -1,6 +1,7 @@
 //! The service under attack: clients that do not read, send slowly, send much, or flood a
 //! connection. Each takes a bounded share of memory and connections, and other clients are
 //! served during the attack.
+#![expect(clippy::disallowed_types, reason = "the test waits for a flag")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[expect(

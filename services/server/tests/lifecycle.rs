@@ -1,5 +1,6 @@
 //! A running service: changes by the command line, a replaced gate file, SIGKILL, several services,
 //! shutdown.
+#![expect(clippy::disallowed_types, reason = "the test counts responses")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[expect(

@@ -80,7 +80,7 @@ void print_costs(uint8_t *gate_memory, size_t gate_len, uint8_t *limiter_memory,
     const kt_plan plan = {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")};
     const kt_gate_config config = {sizeof(kt_gate_config), 64, &plan, 1, KT_TEXT("kt")};
     const kt_bytes peppers = {pepper, sizeof pepper};
-    const kt_new_key new_key = {sizeof(kt_new_key), 1, KT_TEXT("live"), KT_TEXT("default"), 0};
+    const kt_new_key new_key = {sizeof(kt_new_key), 1, KT_TEXT("live"), KT_TEXT("default"), 0, 0};
     const uint8_t *entropy = (const uint8_t *)"24 bytes, random for you";
     uint64_t key_id;
     EXPECT(kt_gate_init(gate_memory, gate_len, &config, &peppers, 1, &gate) == KT_OK);

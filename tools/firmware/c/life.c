@@ -132,7 +132,7 @@ void live(uint8_t *gate_memory, size_t gate_len, uint8_t *limiter_memory, size_t
     print_number(subjects);
     print(" subjects\n");
 
-    const kt_new_key new_key = {sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("device"), 0};
+    const kt_new_key new_key = {sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("device"), 0, 0};
     kt_key key, other;
     uint64_t key_id;
     /* A real device takes entropy from its random number generator. */

@@ -198,7 +198,7 @@ static uint32_t verdicts(uint8_t *gate_memory, size_t gate_len) {
             kt_key_parts parts;
             EXPECT(kt_key_parse(whole.data, whole.len, &parts) == KT_OK);
             kt_new_key new_key = {sizeof(kt_new_key), 0, parts.env, strlen(parts.env),
-                                  KT_TEXT("default"), 0};
+                                  KT_TEXT("default"), 0, 0};
             new_key.account = (uint32_t)number();
             new_key.expires_s = (uint32_t)number();
             const uint32_t grace_until_s = (uint32_t)number();

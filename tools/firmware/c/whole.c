@@ -33,7 +33,7 @@ int main(void) {
     TRY(kt_limiter_init(limiter_memory, sizeof limiter_memory, KT_TEXT("5/minute"), 16, seed,
                         &limiter));
 
-    const kt_new_key new_key = {sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("device"), 0};
+    const kt_new_key new_key = {sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("device"), 0, 0};
     kt_key key;
     uint64_t key_id;
     TRY(kt_gate_issue(&gate, &new_key, entropy[0], now_ms, &key, &key_id));

@@ -1,5 +1,13 @@
 //! The suite `api`: the public items of the libraries are the recorded ones, each has one path, and
-//! none names a type of a crate outside of [`PUBLIC_CRATES`]. `cargo xtask api` writes the record.
+//! none names a type that users cannot rely on. `cargo xtask api` writes the record.
+//!
+//! An item may name types of the crates in [`PUBLIC_CRATES`], and types of its own library that
+//! have a public path. So it cannot name a type of a crate before version 1.0, of loom, shuttle or
+//! portable-atomic, or of a hidden module.
+//!
+//! The libraries are read twice: with their default features, and with `serde` and `defmt`. These
+//! two features exist to implement the traits of their crates, [`FEATURE_CRATES`], which are
+//! permitted too. The record marks the items that need them.
 //!
 //! rustdoc describes a library as JSON, with an unstable option. `RUSTC_BOOTSTRAP` permits it. Only
 //! rustdoc gets this variable, since rustc would build all crates again.
@@ -15,8 +23,11 @@ use serde_json::Value;
 use crate::command::{self, cargo};
 use crate::tools::Found;
 
-/// The libraries: the folder with the record, the package, and the name of rustdoc's file.
-const LIBRARIES: [(&str, &str, &str); 3] = [
+/// A library: the folder with the record, the package, and the name of rustdoc's file.
+type Library = (&'static str, &'static str, &'static str);
+
+/// The libraries. The first two have [`FEATURES`].
+const LIBRARIES: [Library; 3] = [
     ("core", "keytally-core", "keytally_core"),
     ("host", "keytally", "keytally"),
     ("cli", "keytally-cli", "keytally_cli"),
@@ -36,6 +47,23 @@ const PUBLIC_CRATES: [&str; 9] = [
     "zeroize",
 ];
 
+/// How many of [`LIBRARIES`] have [`FEATURES`].
+const FEATURED_LIBRARIES: usize = 2;
+
+/// The features that add public items.
+const FEATURES: [&str; 2] = ["serde", "defmt"];
+
+/// The crates of [`FEATURES`], whose traits are the purpose of the features.
+const FEATURE_CRATES: [&str; 2] = ["defmt", "serde_core"];
+
+/// The mark of an item that needs one of [`FEATURES`].
+const FEATURE_MARK: &str = " (feature)";
+
+/// Modules of the libraries that are not part of the API. A documented item must not name a type of
+/// theirs.
+const HIDDEN_MODULES: [[&str; 2]; 3] =
+    [["keytally_core", "stop"], ["keytally_core", "sync"], ["keytally", "stop"]];
+
 /// Writes the records.
 pub(crate) fn write() -> Result<()> {
     for (folder, api) in read_all()? {
@@ -50,7 +78,7 @@ pub(crate) fn write() -> Result<()> {
 ///
 /// # Errors
 /// If there are faults: an item is not recorded, a recorded item does not exist, an item has two
-/// paths, or an item names a type of a crate outside of [`PUBLIC_CRATES`].
+/// paths, or an item names a type of another crate or without a public path.
 pub(crate) fn check(_: &[Found]) -> Result<String> {
     let mut faults = Vec::new();
     let mut count = 0;
@@ -83,25 +111,46 @@ fn record(folder: &str) -> String {
     format!("{folder}/api.txt")
 }
 
-/// Reads the public items of all libraries, with the folder of each.
+/// Reads the public items of all libraries, with the folder of each. Those that need a feature have
+/// [`FEATURE_MARK`].
 fn read_all() -> Result<Vec<(&'static str, Api)>> {
+    let mut libraries = read(&LIBRARIES, &[], "target")?;
+    // Cargo does not document a library again if only the other reading has replaced its JSON.
+    let featured = read(&LIBRARIES[..FEATURED_LIBRARIES], &FEATURES, "target/api/features")?;
+    for ((_, api), (_, featured)) in libraries.iter_mut().zip(featured) {
+        api.add_featured(featured);
+    }
+    Ok(libraries)
+}
+
+/// Reads the public items of libraries with these features. The documentation goes to a folder of
+/// `target_folder`.
+fn read(
+    libraries: &[Library],
+    features: &[&str],
+    target_folder: &str,
+) -> Result<Vec<(&'static str, Api)>> {
     let folder = std::path::absolute("target/api")?;
     fs::create_dir_all(&folder)?;
     let rustdoc = folder.join("rustdoc");
     fs::write(&rustdoc, "#!/bin/sh\nRUSTC_BOOTSTRAP=1 exec rustdoc \"$@\"\n")?;
     fs::set_permissions(&rustdoc, fs::Permissions::from_mode(0o755))?;
     let mut doc = cargo();
-    doc.args(["doc", "--no-deps", "--lib"])
-        .args(LIBRARIES.iter().flat_map(|(_, package, _)| ["--package", package]));
+    doc.args(["doc", "--no-deps", "--lib", "--target-dir", target_folder])
+        .args(libraries.iter().flat_map(|(_, package, _)| ["--package", package]));
+    for feature in features {
+        doc.args(["--features", &format!("keytally/{feature}")]);
+    }
+    let permitted = if features.is_empty() { &[][..] } else { &FEATURE_CRATES[..] };
     doc.env("RUSTDOC", rustdoc).env("RUSTDOCFLAGS", "-Z unstable-options --output-format json");
     command::run(doc)?;
-    let read = |(folder, _, name)| {
-        let path = format!("target/doc/{name}.json");
+    let read = |&(folder, _, name): &Library| {
+        let path = format!("{target_folder}/doc/{name}.json");
         let text = fs::read_to_string(&path).with_context(|| format!("rustdoc wrote no {path}"))?;
         let json = serde_json::from_str(&text).with_context(|| format!("{path} is not JSON"))?;
-        Ok((folder, Api::read(&json).with_context(|| format!("cannot read {path}"))?))
+        Ok((folder, Api::read(&json, permitted).with_context(|| format!("cannot read {path}"))?))
     };
-    LIBRARIES.into_iter().map(read).collect()
+    libraries.iter().map(read).collect()
 }
 
 /// The public items of a library.
@@ -109,17 +158,37 @@ fn read_all() -> Result<Vec<(&'static str, Api)>> {
 struct Api {
     /// A line for each: its kind, its path and its signature.
     items: BTreeSet<String>,
-    /// Items with two paths, and types of crates outside of [`PUBLIC_CRATES`].
+    /// Items with two paths, and names of types that are not permitted.
     faults: Vec<String>,
 }
 
 impl Api {
-    /// Reads the JSON of rustdoc.
-    fn read(json: &Value) -> Result<Self> {
-        let mut reader = Reader { json, api: Self::default(), paths: HashMap::new() };
+    /// Reads the JSON of rustdoc. Types of the crates in `permitted` may be named in addition to
+    /// those of [`PUBLIC_CRATES`].
+    fn read(json: &Value, permitted: &[&str]) -> Result<Self> {
+        let mut reader = Reader {
+            json,
+            permitted,
+            api: Self::default(),
+            paths: HashMap::new(),
+            own_types: Vec::new(),
+        };
         let root = reader.item(&json["root"]).context("the library has no root")?;
         reader.add_children(&root["inner"]["module"]["items"], name(root));
-        Ok(reader.api)
+        Ok(reader.finish())
+    }
+
+    /// Adds the items that another reading of the library has in addition, with [`FEATURE_MARK`],
+    /// and its other faults.
+    fn add_featured(&mut self, featured: Self) {
+        let added = featured.items.difference(&self.items).map(|item| item.clone() + FEATURE_MARK);
+        let added: Vec<String> = added.collect();
+        self.items.extend(added);
+        for fault in featured.faults {
+            if !self.faults.contains(&fault) {
+                self.faults.push(fault);
+            }
+        }
     }
 
     fn text(&self) -> String {
@@ -130,9 +199,14 @@ impl Api {
 /// Traverses the JSON of rustdoc.
 struct Reader<'a> {
     json: &'a Value,
+    /// Crates whose types may be named, in addition to [`PUBLIC_CRATES`].
+    permitted: &'a [&'a str],
     api: Api,
     /// The path of each item that was added, by its id.
     paths: HashMap<String, String>,
+    /// Each type of the library that an item names, by its id, with the sentence for the case that
+    /// it has no path.
+    own_types: Vec<(String, String)>,
 }
 
 impl<'a> Reader<'a> {
@@ -205,7 +279,9 @@ impl<'a> Reader<'a> {
         if implemented == "StructuralPartialEq" {
             return;
         }
-        let generics = generics(&inner["generics"]);
+        // defmt's derive adds bounds on the types of fields. Without parameters, they always hold.
+        let has_parameters = each(&inner["generics"]["params"]).next().is_some();
+        let generics = if has_parameters { generics(&inner["generics"]) } else { String::new() };
         let line = format!(
             "impl{generics} {implemented} for {path}{}",
             arguments(&inner["for"]["resolved_path"]["args"])
@@ -225,29 +301,59 @@ impl<'a> Reader<'a> {
         self.api.items.insert(line);
     }
 
-    /// Adds a fault for each path in the value that names a crate outside of [`PUBLIC_CRATES`].
+    /// Adds a fault for each type of the library that was named and has no public path.
+    fn finish(mut self) -> Api {
+        for (id, fault) in self.own_types {
+            if !self.paths.contains_key(&id) && !self.api.faults.contains(&fault) {
+                self.api.faults.push(fault);
+            }
+        }
+        self.api
+    }
+
+    /// Adds a fault for each path in the value that names a type of another crate which is not
+    /// permitted, or of a hidden module.
     fn add_foreign(&mut self, value: &Value, path: &str) {
         match value {
             Value::Array(values) => values.iter().for_each(|value| self.add_foreign(value, path)),
             Value::Object(fields) => {
-                if fields.contains_key("path") && fields.contains_key("id") {
-                    let summary = &self.json["paths"][value["id"].to_string()];
-                    let name =
-                        self.json["external_crates"][summary["crate_id"].to_string()]["name"]
-                            .as_str();
-                    if let Some(name) = name.filter(|name| !PUBLIC_CRATES.contains(name)) {
-                        let fault = format!(
-                            "{path} names {name}::{}, whose crate is not in PUBLIC_CRATES",
-                            path_text(value)
-                        );
-                        self.api.faults.push(fault);
-                    }
+                if fields.contains_key("path") && !value["id"].is_null() {
+                    self.add_name(value, path);
                 }
                 fields.values().for_each(|value| self.add_foreign(value, path));
             }
             _ => {}
         }
     }
+
+    /// Adds a fault if the item at `path` must not name this type.
+    fn add_name(&mut self, named: &Value, path: &str) {
+        let id = named["id"].to_string();
+        let summary = &self.json["paths"][&id];
+        let shown = path_text(named);
+        let external = &self.json["external_crates"][summary["crate_id"].to_string()]["name"];
+        match external.as_str() {
+            Some(name) if !PUBLIC_CRATES.contains(&name) && !self.permitted.contains(&name) => {
+                let fault =
+                    format!("{path} names {name}::{shown}, whose crate is not in PUBLIC_CRATES");
+                self.api.faults.push(fault);
+            }
+            Some(_) if is_hidden(&summary["path"]) => {
+                self.api.faults.push(format!("{path} names {shown}, which is in a hidden module"));
+            }
+            Some(_) => {}
+            None => {
+                let fault = format!("{path} names {shown}, which has no public path");
+                self.own_types.push((id, fault));
+            }
+        }
+    }
+}
+
+/// Returns whether a path lies in one of [`HIDDEN_MODULES`].
+fn is_hidden(path: &Value) -> bool {
+    let start = [str(&path[0]), str(&path[1])];
+    HIDDEN_MODULES.contains(&start)
 }
 
 /// Returns the line of an item. Implementations and re-exports have other functions.
@@ -446,18 +552,23 @@ mod tests {
     use super::*;
 
     /// Reads a library with these items, which have the ids 1, 2, …. The root module contains the
-    /// first `root_items` of them. Id 100 is a type of heapless, id 101 one of core.
+    /// first `root_items` of them. Id 100 is a type of heapless, id 101 one of core, and id 102 one
+    /// of a hidden module.
     fn read(root_items: u64, items: &[Value]) -> Api {
+        read_with(&[], root_items, items)
+    }
+
+    fn read_with(permitted: &[&str], root_items: u64, items: &[Value]) -> Api {
         let root: Vec<u64> = (1..=root_items).collect();
         let mut index = json!({ "0": { "crate_id": 0, "name": "lib", "inner": { "module": { "items": root } } } });
         for (id, item) in (1..).zip(items) {
             index[id.to_string()] = item.clone();
             index[id.to_string()]["crate_id"] = json!(0);
         }
-        let paths = json!({ "100": { "crate_id": 7 }, "101": { "crate_id": 1 } });
-        let crates = json!({ "1": { "name": "core" }, "7": { "name": "heapless" } });
-        Api::read(&json!({ "root": 0, "index": index, "paths": paths, "external_crates": crates }))
-            .unwrap()
+        let paths = json!({ "100": { "crate_id": 7 }, "101": { "crate_id": 1 }, "102": { "crate_id": 8, "path": ["keytally_core", "sync", "Word"] } });
+        let crates = json!({ "1": { "name": "core" }, "7": { "name": "heapless" }, "8": { "name": "keytally_core" } });
+        let json = json!({ "root": 0, "index": index, "paths": paths, "external_crates": crates });
+        Api::read(&json, permitted).unwrap()
     }
 
     fn path(name: &str, id: u64) -> Value {
@@ -508,6 +619,46 @@ mod tests {
             api.faults,
             ["lib::Vec names heapless::Vec, whose crate is not in PUBLIC_CRATES"]
         );
+    }
+
+    #[test]
+    fn crate_of_a_feature_is_permitted_with_the_feature() {
+        let bound = json!({ "bound_predicate": { "type": { "primitive": "u8" }, "bounds": [] } });
+        let format = json!({ "inner": { "impl": {
+            "trait": { "path": "Format", "id": 100 }, "generics": { "where_predicates": [bound] },
+        } } });
+        let items = [structure(&[2]), format];
+        assert_eq!(read(1, &items).faults.len(), 1);
+        let featured = read_with(&["heapless"], 1, &items);
+        assert_eq!(featured.faults, [""; 0]);
+        let mut api = read(1, &[structure(&[])]);
+        api.add_featured(featured);
+        assert_eq!(
+            api.text(),
+            "impl Format for lib::S (feature)\nstruct lib::S (non-exhaustive)\n"
+        );
+    }
+
+    #[test]
+    fn fault_of_a_feature_is_reported_once() {
+        let mut api = read(1, &[function(path("heapless::String", 100))]);
+        api.add_featured(read(
+            2,
+            &[function(path("heapless::String", 100)), function(path("Vec", 100))],
+        ));
+        assert_eq!(api.faults.len(), 2, "{:?}", api.faults);
+    }
+
+    #[test]
+    fn type_without_a_public_path_is_a_fault() {
+        let api = read(2, &[function(path("S", 2)), structure(&[])]);
+        assert_eq!(api.faults, [""; 0]);
+        let hidden = read(1, &[function(path("S", 2)), structure(&[])]);
+        assert_eq!(hidden.faults, ["lib::f names S, which has no public path"]);
+        let stripped = read(1, &[function(path("S", 77))]);
+        assert_eq!(stripped.faults, ["lib::f names S, which has no public path"]);
+        let of_core = read(1, &[function(path("Word", 102))]);
+        assert_eq!(of_core.faults, ["lib::f names Word, which is in a hidden module"]);
     }
 
     #[test]

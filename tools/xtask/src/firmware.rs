@@ -2,7 +2,8 @@
 //!
 //! The firmware in Rust runs on an emulated board for each kind of processor, and as a WebAssembly
 //! module in Node. The firmware in C runs with the library that a C program links. All print the
-//! same, except for one line in C. `cargo xtask embedded` writes the costs to docs/EMBEDDED.md.
+//! same, except for one line in C. `cargo xtask embedded` writes the costs into the tables of
+//! docs/EMBEDDED.md.
 
 use core::fmt::Write as _;
 use std::fs;
@@ -17,106 +18,64 @@ use crate::command;
 use crate::tools::{self, Found, Need};
 
 const PAGE: &str = "docs/EMBEDDED.md";
+/// The lines of the page before and after the tables.
+const TABLES: [&str; 2] = [
+    "<!-- The tables: written by `cargo xtask embedded`. -->\n",
+    "<!-- The end of the tables. -->\n",
+];
 /// The output of each device without its costs. C prints a part of the first line.
 const EXPECTED: &str = "tools/firmware/expected.txt";
 const TARGET: &str = "target/firmware";
 
-/// A kind of processor, and a board with it.
-struct Machine {
-    target: &'static str,
-    core: &'static str,
-    /// The QEMU program, and its options for the board.
-    board: (&'static str, &'static [&'static str]),
-    words: Words,
+/// A kind of processor, a board with it, and 64-bit words for it.
+struct Machine(&'static str, &'static str, Board, Words);
+
+/// The QEMU program of a board, and its options.
+type Board = (&'static str, &'static [&'static str]);
+
+/// An implementation of core's 64-bit atomic words on a target that has none.
+struct Words {
+    /// The feature of core that selects it.
+    feature: &'static str,
+    /// The flags of rustc for it, and for the compact SHA-256.
+    flags: &'static str,
+    /// Its name on the page.
+    name: &'static str,
 }
 
-/// How core implements its 64-bit atomic words on a target that has none.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Words {
-    /// The crate portable-atomic, which disables interrupts for a few instructions.
-    Interrupts,
-    /// The crate portable-atomic with locks.
-    Locks,
-    /// Cells that only one thread may use.
-    Unshared,
-}
-
-impl Words {
-    /// Returns the feature of core that selects the implementation.
-    fn feature(self) -> &'static str {
-        if self == Self::Unshared { "unshared" } else { "portable-atomic" }
-    }
-
-    /// Returns the flags of rustc for the implementation, and for the compact SHA-256.
-    fn flags(self) -> &'static str {
-        match self {
-            Self::Interrupts => {
-                r#"--cfg sha2_backend_soft="compact" --cfg portable_atomic_unsafe_assume_single_core"#
-            }
-            Self::Locks | Self::Unshared => r#"--cfg sha2_backend_soft="compact""#,
-        }
-    }
-
-    /// Returns the name on the page.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Interrupts => "`portable-atomic`, single core",
-            Self::Locks => "`portable-atomic`, locks",
-            Self::Unshared => "`unshared`",
-        }
-    }
-}
+/// The crate portable-atomic, which disables interrupts for a few instructions.
+const INTERRUPTS: Words = Words {
+    feature: "portable-atomic",
+    flags: r#"--cfg sha2_backend_soft="compact" --cfg portable_atomic_unsafe_assume_single_core"#,
+    name: "`portable-atomic`, single core",
+};
+/// The crate portable-atomic with locks.
+const LOCKS: Words = Words {
+    feature: "portable-atomic",
+    flags: r#"--cfg sha2_backend_soft="compact""#,
+    name: "`portable-atomic`, locks",
+};
+/// Cells that only one thread may use.
+const UNSHARED: Words = Words {
+    feature: "unshared",
+    flags: r#"--cfg sha2_backend_soft="compact""#,
+    name: "`unshared`",
+};
 
 const ARM: &str = "qemu-system-arm";
-const RISCV: &str = "qemu-system-riscv32";
+const LM3S: Board = (ARM, &["-M", "lm3s6965evb"]);
+const MICROBIT: Board = (ARM, &["-M", "microbit"]);
+const RISCV: Board = ("qemu-system-riscv32", &["-M", "virt", "-bios", "none"]);
 
 const MACHINES: &[Machine] = &[
-    Machine {
-        target: "thumbv7m-none-eabi",
-        core: "Cortex-M3",
-        board: (ARM, &["-M", "lm3s6965evb"]),
-        words: Words::Interrupts,
-    },
-    Machine {
-        target: "thumbv7em-none-eabihf",
-        core: "Cortex-M4F",
-        board: (ARM, &["-M", "mps2-an386"]),
-        words: Words::Interrupts,
-    },
-    Machine {
-        target: "thumbv6m-none-eabi",
-        core: "Cortex-M0",
-        board: (ARM, &["-M", "microbit"]),
-        words: Words::Interrupts,
-    },
-    Machine {
-        target: "thumbv6m-none-eabi",
-        core: "Cortex-M0",
-        board: (ARM, &["-M", "microbit"]),
-        words: Words::Unshared,
-    },
-    Machine {
-        target: "thumbv8m.main-none-eabi",
-        core: "Cortex-M33",
-        board: (ARM, &["-M", "mps2-an505"]),
-        words: Words::Interrupts,
-    },
-    Machine {
-        target: "riscv32imc-unknown-none-elf",
-        core: "RV32IMC",
-        board: (RISCV, &["-M", "virt", "-bios", "none"]),
-        words: Words::Interrupts,
-    },
-    Machine {
-        target: "riscv32imac-unknown-none-elf",
-        core: "RV32IMAC",
-        board: (RISCV, &["-M", "virt", "-bios", "none"]),
-        words: Words::Locks,
-    },
+    Machine("thumbv7m-none-eabi", "Cortex-M3", LM3S, INTERRUPTS),
+    Machine("thumbv7em-none-eabihf", "Cortex-M4F", (ARM, &["-M", "mps2-an386"]), INTERRUPTS),
+    Machine("thumbv6m-none-eabi", "Cortex-M0", MICROBIT, INTERRUPTS),
+    Machine("thumbv6m-none-eabi", "Cortex-M0", MICROBIT, UNSHARED),
+    Machine("thumbv8m.main-none-eabi", "Cortex-M33", (ARM, &["-M", "mps2-an505"]), INTERRUPTS),
+    Machine("riscv32imc-unknown-none-elf", "RV32IMC", RISCV, INTERRUPTS),
+    Machine("riscv32imac-unknown-none-elf", "RV32IMAC", RISCV, LOCKS),
 ];
-
-/// The target sizes of the two programs in C, in bytes.
-const CODE_TARGETS: [u64; 2] = [8 * 1024, 5 * 1024];
 
 /// The maximum stack of a key check, in bytes.
 const MAX_STACK: u64 = 1228;
@@ -124,138 +83,42 @@ const MAX_STACK: u64 = 1228;
 /// The maximum size of a gate for 64 keys, in bytes.
 const MAX_GATE: u64 = 4 * 1024 + 512;
 
-/// The parts of a program, and the strings that the names of their symbols contain. A symbol
-/// belongs to the first part that matches.
-const PARTS: &[(&str, &[&str])] = &[
-    ("code that the compiler outlined from several functions", &["OUTLINED_FUNCTION"]),
-    (
-        "HMAC-SHA-256, peppers, comparison",
-        &["keytally_core::mac", "gate::peppers", "Pepper", "sha2", "subtle", "zeroize"],
-    ),
-    ("lookup of imported keys", &["imported", "import_", "group_records"]),
-    (
-        "creating, opening and verifying tables",
-        &[
-            "keytally_core::header",
-            "from_parts",
-            "kt_gate_init",
-            "kt_gate_attach",
-            "kt_limiter_init",
-            "first_plan",
-        ],
-    ),
-    (
-        "sliding windows, late and wrong clocks",
-        &[
-            "decide::roll",
-            "sliding_room",
-            "Counts>::previous",
-            "Quotas>::remaining",
-            "Layout>::with_stamp",
-        ],
-    ),
-    ("retry times", &["retry_a", "room_at"]),
-    (
-        "issuing, rotating and revoking keys; plans",
-        &[
-            "dministrator",
-            "administer",
-            "kt_gate_issue",
-            "kt_gate_rotate",
-            "kt_gate_revoke",
-            "gate::plan",
-            ">::plan",
-            "Plan",
-            "mint",
-            "encode",
-            "hint",
-        ],
-    ),
-    ("HTTP responses", &["keytally_core::http", "kt_verdict_headers", "kt_verdict_body"]),
-    (
-        "parsing and printing policies",
-        &["keytally_core::policy", "keytally_ffi::policy", "Policy", "Quota>", "from_utf8"],
-    ),
-    ("limiter", &["keytally_core::limiter", "kt_limiter_check", "siphasher"]),
-    ("parsing keys", &["keytally_core::key", "keytally_ffi::key", "kt_key_parse"]),
-    (
-        "gate and records",
-        &["keytally_core::gate", "keytally_core::record", "keytally_core::line", "kt_gate_check"],
-    ),
-    (
-        "decision and verdict",
-        &[
-            "keytally_core::decide",
-            "keytally_core::tally",
-            "keytally_core::time",
-            "keytally_core::compare_exchange",
-            "keytally_core::bits",
-            "keytally_core::quota",
-            "keytally_core::outcome",
-            "keytally_core::verdict",
-        ],
-    ),
-    (
-        "the compiler's 64-bit arithmetic",
-        &["compiler_builtins", "__aeabi_u", "__aeabi_l", "__udiv"],
-    ),
-    ("C interface: pointer checks, handles, the verdict as a struct", &["keytally_ffi", "kt_"]),
-    ("the program itself, parts of libcore, unnamed constants", &[]),
-];
-
-/// The parts that each check needs.
-const REQUIRED: &[&str] = &[
-    "HMAC-SHA-256, peppers, comparison",
-    "parsing keys",
-    "gate and records",
-    "decision and verdict",
-    "the compiler's 64-bit arithmetic",
-];
-
 /// The symbols that the library may require of the program that links it.
 const ALLOWED_UNDEFINED: &[&str] = &["memcpy", "memmove", "memset", "memcmp"];
 
-/// The panic functions that a program in C may contain, by the ends of their names, with the reason
-/// for each.
-const PANICS: &[(&str, &str)] = &[
-    ("9panic_fmt", "called by the other functions. It calls the handler, which loops permanently"),
-    (
-        "panic_bounds_check",
-        "indices that the compiler cannot prove to be within bounds.\n  [A list](../tools/audit/panics/expected.txt) states why they are",
-    ),
-    (
-        "panic_const_div_by_zero",
-        "divisions by the length of a window or the number of records,\n  which are not 0",
-    ),
-    (
-        "slice_index_fail",
-        "ranges that the compiler cannot prove to be within bounds, like the indices",
-    ),
-    (
-        "len_mismatch_fail",
-        "copies between two slices, of which one was cut to the length of the other",
-    ),
-];
-
-/// The board on which programs in C run.
-const C_BOARD: (&str, &[&str]) = (ARM, &["-M", "lm3s6965evb"]);
 const MODULE_TARGET: &str = "wasm32v1-none";
 const C_TARGET: &str = "thumbv7m-none-eabi";
 
 /// Checks that each device prints the expected text, and that no cost exceeds the page's.
 pub(crate) fn check(found: &[Found]) -> Result<String> {
-    let fresh = measure(&Tools::from_found(found)?)?;
-    let page = fs::read_to_string(PAGE).with_context(|| format!("cannot read {PAGE}"))?;
-    compare(&page, &fresh)?;
+    let tables = measure(&Tools::from_found(found)?)?;
+    compare(parts(&page()?)?[1], &tables)?;
     Ok(format!("{} machines and a WebAssembly module", MACHINES.len()))
 }
 
-/// Writes the page.
+/// Writes the tables of the page.
 pub(crate) fn write() -> Result<()> {
     let found = tools::find_all(NEEDS)?;
-    fs::write(PAGE, measure(&Tools::from_found(&found)?)?)?;
+    let page = page()?;
+    let [before, _, after] = parts(&page)?;
+    let tables = measure(&Tools::from_found(&found)?)?;
+    let [begin, end] = TABLES;
+    fs::write(PAGE, [before, begin, &tables, end, after].concat())?;
     println!("wrote {PAGE}");
     Ok(())
+}
+
+fn page() -> Result<String> {
+    fs::read_to_string(PAGE).with_context(|| format!("cannot read {PAGE}"))
+}
+
+/// Returns the parts of the page: the text before the tables, the tables, the text after them.
+fn parts(page: &str) -> Result<[&str; 3]> {
+    let [begin, end] = TABLES;
+    let (before, rest) =
+        page.split_once(begin).with_context(|| format!("{PAGE} has no {begin}"))?;
+    let (tables, after) = rest.split_once(end).with_context(|| format!("{PAGE} has no {end}"))?;
+    Ok([before, tables, after])
 }
 
 /// The tools that the suite needs.
@@ -289,10 +152,10 @@ impl Tools {
 
     /// Returns a command of Debian's cargo and compiler. It also builds Rust's `core` for the
     /// targets, each of which has its flags.
-    fn cargo(&self, arguments: &[&str], targets: &[(&str, &str)]) -> Command {
+    fn cargo(&self, subcommand: &str, targets: &[(&str, &str)]) -> Command {
         let mut cargo = Command::new(&self.cargo);
         cargo
-            .args(arguments)
+            .arg(subcommand)
             .args(["--locked", "-Zbuild-std=core", "-Ztrim-paths", "--target-dir", TARGET])
             // The paths of source files are constants of the program. Without the folder of the
             // clone, their lengths are the same everywhere.
@@ -315,16 +178,10 @@ impl Tools {
 
     /// Builds a package of the firmware's workspace for several targets in parallel.
     fn build(&self, package: &str, features: &str, targets: &[(&str, &str)]) -> Result<()> {
-        let arguments = [
-            "build",
-            "--release",
-            "--manifest-path",
-            "tools/firmware/Cargo.toml",
-            "--package",
-            package,
-        ];
-        let features = ["--features", features];
-        command::run(self.cargo(&[&arguments[..], &features].concat(), targets)).map(drop)
+        let mut build = self.cargo("build", targets);
+        build.args(["--release", "--manifest-path", "tools/firmware/Cargo.toml"]);
+        build.args(["--package", package, "--features", features]);
+        command::run(build).map(drop)
     }
 
     /// Returns the name and version of the compiler.
@@ -335,20 +192,19 @@ impl Tools {
     }
 }
 
-/// Builds and runs all programs. Returns their costs as the page.
+/// Builds and runs all programs. Returns their costs as the tables of the page.
 fn measure(tools: &Tools) -> Result<String> {
     let expected =
         fs::read_to_string(EXPECTED).with_context(|| format!("cannot read {EXPECTED}"))?;
     let mut costs = Vec::new();
     for feature in ["portable-atomic", "unshared"] {
-        let machines = || MACHINES.iter().filter(|machine| machine.words.feature() == feature);
+        let machines = || MACHINES.iter().filter(|Machine(.., words)| words.feature == feature);
         let targets: Vec<_> =
-            machines().map(|machine| (machine.target, machine.words.flags())).collect();
+            machines().map(|Machine(target, .., words)| (*target, words.flags)).collect();
         tools.build("keytally-device", feature, &targets)?;
-        for machine in machines() {
-            let printed = emulate(machine.board, &built(machine.target, "keytally-device"))?;
-            let head = format!("{}, {}", machine.core, machine.words.name());
-            costs.push((head, costs_of(&expected, &printed, machine.target)?));
+        for Machine(target, core, board, words) in machines() {
+            let printed = emulate(*board, &built(target, "keytally-device"))?;
+            costs.push((format!("{core}, {}", words.name), costs_of(&expected, &printed, target)?));
         }
     }
     check_choice_is_required(tools)?;
@@ -359,35 +215,54 @@ fn measure(tools: &Tools) -> Result<String> {
     let check = library.link("check", &["check.c"])?;
     let firmware = library.link("firmware", &["main.c", "vectors.c", "life.c", "cost.c"])?;
     for program in [&whole, &check] {
-        emulate(C_BOARD, program)?;
+        emulate(LM3S, program)?;
     }
-    let printed = emulate(C_BOARD, &firmware)?;
+    let printed = emulate(LM3S, &firmware)?;
     costs.push((
         "Cortex-M3, through the C library".to_owned(),
         costs_of(&expected, &printed, "the firmware in C")?,
     ));
 
-    let page = Page {
-        compiler: tools.version()?,
-        costs,
-        code: [("all functions", library.code(&whole)?), ("only a check", library.code(&check)?)],
-        parts: [library.parts(&whole)?, library.parts(&check)?],
-        gates: [
+    library.check_undefined()?;
+    library.check_panics(&whole, &page()?)?;
+    check_stack(&costs)?;
+    let sizes = [
+        ("code and constants, all functions", library.code(&whole)?),
+        ("code and constants, only a check", library.code(&check)?),
+        (
+            "a gate for 64 keys and four plans, in Rust",
             fs::metadata(library.host.join("gate.bin"))?.len(),
-            library.symbol(&whole, "gate_memory")?,
-        ],
-        handle: library.symbol(&whole, "gate")?,
-        undefined: library.undefined()?,
-        panics: library.panics(&whole)?,
-    };
-    page.check_limits()?;
-    page.text()
+        ),
+        ("a gate for 64 keys and four plans, in C", library.symbol(&whole, "gate_memory")?),
+        ("the handle of a gate in C, with the peppers", library.symbol(&whole, "gate")?),
+    ];
+    for (_, size) in &sizes[2..4] {
+        ensure!(
+            *size <= MAX_GATE,
+            "a gate for 64 keys takes {size} bytes; the maximum is {MAX_GATE}"
+        );
+    }
+    Ok(tables(&tools.version()?, &costs, &sizes))
+}
+
+/// Checks that no key check takes more stack than [`MAX_STACK`].
+fn check_stack(costs: &[(String, Vec<Cost>)]) -> Result<()> {
+    for (machine, costs) in costs {
+        for Cost { call, stack, .. } in
+            costs.iter().filter(|cost| cost.call.starts_with("gate: check"))
+        {
+            ensure!(
+                *stack <= MAX_STACK,
+                "{machine}: {call} takes {stack} bytes of stack; the maximum is {MAX_STACK}"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Checks that a build without a choice of 64-bit words fails with an error that names the choices.
 fn check_choice_is_required(tools: &Tools) -> Result<()> {
-    let Err(error) = tools.build("keytally-device", "", &[(C_TARGET, Words::Interrupts.flags())])
-    else {
+    let Err(error) = tools.build("keytally-device", "", &[(C_TARGET, INTERRUPTS.flags)]) else {
         bail!("a build for {C_TARGET} without a choice of 64-bit words succeeded");
     };
     let error = format!("{error:#}");
@@ -469,32 +344,16 @@ struct Library<'t> {
 
 impl<'t> Library<'t> {
     fn build(tools: &'t Tools) -> Result<Self> {
-        let arguments = [
-            "rustc",
-            "--profile",
-            "bare",
-            "--package",
-            "keytally-ffi",
-            "--crate-type",
-            "staticlib",
-        ];
-        let features = ["--no-default-features", "--features", "keytally-core/portable-atomic"];
-        let target = (C_TARGET, Words::Interrupts.flags());
-        command::run(tools.cargo(&[&arguments[..], &features].concat(), &[target]))?;
+        let mut rustc = tools.cargo("rustc", &[(C_TARGET, INTERRUPTS.flags)]);
+        rustc.args(["--profile", "bare", "--package", "keytally-ffi", "--crate-type", "staticlib"]);
+        rustc.args(["--no-default-features", "--features", "keytally-core/portable-atomic"]);
+        command::run(rustc)?;
         let archive = Path::new(TARGET).join(C_TARGET).join("bare/libkeytally_ffi.a");
 
         let host = Path::new(TARGET).join("host");
         let mut fill = command::cargo();
-        fill.args([
-            "run",
-            "--locked",
-            "--quiet",
-            "--manifest-path",
-            "tools/firmware/Cargo.toml",
-            "--package",
-            "keytally-tables",
-        ]);
-        fill.args(["--target-dir", TARGET, "--"]).arg(&host);
+        fill.args(["run", "--locked", "--quiet", "--manifest-path", "tools/firmware/Cargo.toml"]);
+        fill.args(["--package", "keytally-tables", "--target-dir", TARGET, "--"]).arg(&host);
         command::run(fill)?;
         Ok(Self { tools, archive, host })
     }
@@ -541,27 +400,6 @@ impl<'t> Library<'t> {
             .context("the program has no .text or no .rodata")
     }
 
-    /// Returns the bytes of code and constants in each of [`PARTS`].
-    fn parts(&self, program: &Path) -> Result<Vec<u64>> {
-        let mut parts = vec![0; PARTS.len()];
-        for line in self.gnu("nm", &["-S", "-C"], program)?.lines() {
-            let fields: Vec<&str> = line.splitn(4, ' ').collect();
-            let [_, size, "t" | "T" | "r" | "R" | "W", name] = fields[..] else { continue };
-            if let Some(part) = part(name) {
-                parts[part] += u64::from_str_radix(size, 16)?;
-            }
-        }
-        let named: u64 = parts.iter().sum();
-        let rest = self
-            .code(program)?
-            .checked_sub(named)
-            .context("the parts are larger than the program")?;
-        if let Some(last) = parts.last_mut() {
-            *last = rest;
-        }
-        Ok(parts)
-    }
-
     /// Returns the size of a variable in a program, in bytes.
     fn symbol(&self, program: &Path, name: &str) -> Result<u64> {
         let symbols = self.gnu("nm", &["-S"], program)?;
@@ -572,49 +410,31 @@ impl<'t> Library<'t> {
         Ok(u64::from_str_radix(size, 16)?)
     }
 
-    /// Returns the symbols that the library requires from the program that links it.
-    fn undefined(&self) -> Result<Vec<String>> {
+    /// Checks that the library requires no other symbols than [`ALLOWED_UNDEFINED`].
+    fn check_undefined(&self) -> Result<()> {
         // nm would load a plugin, which may be of another version of LLVM.
         let list = self.gnu("readelf", &["-sW"], &self.archive)?;
-        let symbols = list.lines().filter_map(Symbol::read).collect::<Vec<_>>();
-        ensure!(
-            symbols.iter().any(|symbol| symbol.name == "kt_gate_check"),
-            "the archive has no kt_gate_check"
-        );
-        let defined = |name| symbols.iter().any(|symbol| symbol.defined && symbol.name == name);
-        let mut undefined: Vec<String> = symbols
-            .iter()
-            .filter(|symbol| !symbol.defined && !defined(symbol.name))
-            .map(|symbol| symbol.name.to_owned())
-            .collect();
-        undefined.sort();
-        undefined.dedup();
-        let other = undefined.iter().find(|name| !ALLOWED_UNDEFINED.contains(&name.as_str()));
+        let symbols = symbols(&list);
+        ensure!(symbols.contains(&("kt_gate_check", true)), "the archive has no kt_gate_check");
+        let other = symbols.iter().find(|(name, defined)| {
+            !defined && !symbols.contains(&(name, true)) && !ALLOWED_UNDEFINED.contains(name)
+        });
         ensure!(other.is_none(), "libkeytally requires {other:?} of the program that links it");
-        Ok(undefined)
+        Ok(())
     }
 
-    /// Returns the panic functions that a program contains, with the reason for each.
-    fn panics(&self, program: &Path) -> Result<Vec<(&'static str, &'static str)>> {
+    /// Checks that the page names each panic function that a program contains.
+    fn check_panics(&self, program: &Path, page: &str) -> Result<()> {
         let list = self.gnu("readelf", &["-sW"], program)?;
-        let mut panics = Vec::new();
-        for symbol in list.lines().filter_map(Symbol::read) {
-            if !symbol.name.contains("9panicking") && !symbol.name.contains("_fail") {
-                continue;
-            }
-            let known = PANICS.iter().find(|(name, _)| symbol.name.ends_with(name));
-            let known = known.with_context(|| {
-                format!(
-                    "a program in C contains a panic function without a reason: {}",
-                    symbol.name
-                )
-            })?;
-            if !panics.contains(known) {
-                panics.push(*known);
-            }
+        for (name, _) in symbols(&list) {
+            let panics = name.contains("9panicking") || name.contains("_fail");
+            let named = |word: &str| word.len() > 8 && name.ends_with(word);
+            ensure!(
+                !panics || page.split('`').any(named),
+                "a program in C contains a panic function for which {PAGE} has no reason: {name}"
+            );
         }
-        panics.sort_unstable();
-        Ok(panics)
+        Ok(())
     }
 
     /// Runs a GNU tool for the target, such as `nm`, on a file. Returns its output.
@@ -626,149 +446,39 @@ impl<'t> Library<'t> {
     }
 }
 
-/// Returns the index of the part that a symbol belongs to.
-fn part(name: &str) -> Option<usize> {
-    PARTS.iter().position(|(_, words)| words.iter().any(|word| name.contains(word)))
+/// Returns the names in a symbol table, and whether each is defined. A line of the table is
+/// `NUMBER: VALUE SIZE TYPE BIND VISIBILITY SECTION NAME`.
+fn symbols(list: &str) -> Vec<(&str, bool)> {
+    list.lines()
+        .filter_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [.., section, name] = words[..] else { return None };
+            (words.len() == 8).then_some((name, section != "UND"))
+        })
+        .collect()
 }
 
-/// A line of a symbol table: `NUMBER: VALUE SIZE TYPE BIND VISIBILITY SECTION NAME`.
-struct Symbol<'l> {
-    name: &'l str,
-    defined: bool,
-}
-
-impl<'l> Symbol<'l> {
-    fn read(line: &'l str) -> Option<Self> {
-        let [_, _, _, _, _, _, section, name] =
-            line.split_whitespace().collect::<Vec<_>>().try_into().ok()?;
-        Some(Self { name, defined: section != "UND" })
+/// Returns the tables of the page.
+fn tables(compiler: &str, costs: &[(String, Vec<Cost>)], sizes: &[(&str, u64)]) -> String {
+    let calls = costs.first().map(|(_, costs)| costs.as_slice()).unwrap_or_default();
+    let names: Vec<&str> = calls.iter().map(|cost| cost.call.as_str()).collect();
+    let row = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let mut page = format!("\nMeasured with {compiler}.\n\n| | {} |\n", names.join(" | "));
+    page += &row(&vec!["---".to_owned(); names.len() + 1]);
+    for (machine, costs) in costs {
+        let cell = |name: &&str| match costs.iter().find(|cost| cost.call == *name) {
+            Some(cost) => format!("{}, {} B", cost.instructions, cost.stack),
+            None => "–".to_owned(),
+        };
+        page +=
+            &row(&[&[machine.clone()][..], &names.iter().map(cell).collect::<Vec<_>>()].concat());
     }
-}
-
-/// The content of the page.
-struct Page {
-    compiler: String,
-    costs: Vec<(String, Vec<Cost>)>,
-    /// Bytes of code and constants in each program in C.
-    code: [(&'static str, u64); 2],
-    /// Bytes of code and constants in each program in C, for each of [`PARTS`].
-    parts: [Vec<u64>; 2],
-    /// Bytes of a gate for 64 keys in Rust and in C, and of its handle in C.
-    gates: [u64; 2],
-    handle: u64,
-    /// Symbols that the library requires.
-    undefined: Vec<String>,
-    /// The panic functions in the larger program, with the reason for each.
-    panics: Vec<(&'static str, &'static str)>,
-}
-
-impl Page {
-    /// Checks the limits of stack and memory, whatever the recorded page says.
-    fn check_limits(&self) -> Result<()> {
-        for (machine, costs) in &self.costs {
-            for cost in costs.iter().filter(|cost| cost.call.starts_with("gate: check")) {
-                ensure!(
-                    cost.stack <= MAX_STACK,
-                    "{machine}: {} takes {} bytes of stack; the maximum is {MAX_STACK}",
-                    cost.call,
-                    cost.stack
-                );
-            }
-        }
-        let largest = self.gates.into_iter().max().unwrap_or(0);
-        ensure!(
-            largest <= MAX_GATE,
-            "a gate for 64 keys takes {largest} bytes; the maximum is {MAX_GATE}"
-        );
-        Ok(())
+    page += "\n| | bytes |\n| --- | --- |\n";
+    for (name, bytes) in sizes {
+        page += &row(&[(*name).to_owned(), bytes.to_string()]);
     }
-
-    fn text(&self) -> Result<String> {
-        let Self { compiler, costs, code, parts, gates, handle, undefined, panics } = self;
-        let mut page = format!(
-            "\
-<!-- Written by `cargo xtask embedded`. -->
-# Cost on bare metal
-
-This page states what Keytally costs on microcontrollers. The suite `firmware` measures the costs,
-and fails if one exceeds the recorded value by more than 3 %. It runs the programs of
-[tools/firmware/](../tools/firmware) on QEMU's boards, with the compact SHA-256. The compiler is
-{compiler}.
-
-## Calls
-
-Each cell has the instructions and the bytes of stack of one call. The stack does not include the
-caller's frame, which holds the verdict. The suite fails if a key check takes more than {MAX_STACK} bytes
-of stack. Most instructions of a key check are SHA-256.
-
-"
-        );
-        let calls = costs.first().map(|(_, costs)| costs.as_slice()).unwrap_or_default();
-        let names: Vec<&str> = calls.iter().map(|cost| cost.call.as_str()).collect();
-        writeln!(page, "| | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len()))?;
-        for (machine, costs) in costs {
-            write!(page, "| {machine} |")?;
-            for name in &names {
-                match costs.iter().find(|cost| cost.call == *name) {
-                    Some(cost) => write!(page, " {}, {} B |", cost.instructions, cost.stack)?,
-                    None => write!(page, " |")?,
-                }
-            }
-            page.push('\n');
-        }
-        page += "
-## Code
-
-The sizes are bytes of code and constants. The two complete programs in C for the Cortex-M3 include
-start-up code and memcpy, and are linked by lld.
-
-| program | bytes | target |
-|---|---|---|
-";
-        for ((program, bytes), aim) in code.iter().zip(CODE_TARGETS) {
-            writeln!(page, "| {program} | {bytes} | {aim} |")?;
-        }
-        page += "\n| part | all functions | only a check |\n|---|---|---|\n";
-        let [whole, check] = parts;
-        let mut least = 0;
-        for (((part, _), whole), check) in PARTS.iter().zip(whole).zip(check) {
-            let required = REQUIRED.contains(part);
-            least += if required { *check } else { 0 };
-            writeln!(page, "| {part}{} | {whole} | {check} |", if required { " *" } else { "" })?;
-        }
-        let [rust_gate, c_gate] = gates;
-        writeln!(
-            page,
-            "
-The targets are not reached. The parts that each check needs (*) take {least} bytes of the program with
-only a check. The same code handles all policies, layouts and records. Tallies, times and tags are
-64-bit words, and each operation on one takes several instructions of a 32-bit core."
-        )?;
-        writeln!(
-            page,
-            "
-## Memory
-
-A gate for 64 keys and four plans takes {rust_gate} bytes in Rust and {c_gate} bytes in C. The suite fails if
-it takes more than {MAX_GATE}. Its handle in C, which holds the peppers, takes {handle} bytes. There is no
-other state and no allocation.
-
-## Symbols
-
-Symbols that libkeytally requires from the program that links it: {}. The program
-with all functions contains these panic functions:
-",
-            if undefined.is_empty() { "none".to_owned() } else { undefined.join(", ") },
-        )?;
-        for (name, reason) in panics {
-            writeln!(
-                page,
-                "- `{}`: {reason}.",
-                name.trim_start_matches(|c: char| c.is_ascii_digit())
-            )?;
-        }
-        Ok(page)
-    }
+    page.push('\n');
+    page
 }
 
 /// The excess over a recorded number that passes: permille of the number, plus a constant.
@@ -830,24 +540,6 @@ mod tests {
             Some(expected)
         );
         assert_eq!(cost("cost: gate: check, denied: many instructions, 16 bytes of stack"), None);
-    }
-
-    #[test]
-    fn symbol_belongs_to_the_first_part_that_matches() {
-        let part = |name: &str| part(name).map_or("", |part| PARTS[part].0);
-        let gate = |name: &str| {
-            part(&format!(
-                "<keytally_core::gate::table::Gate<keytally_ffi::pointers::Lines>>::{name}"
-            ))
-        };
-        assert_eq!(gate("verify_key"), "gate and records");
-        assert_eq!(gate("verify_imported"), "lookup of imported keys");
-        assert_eq!(
-            part("kt_gate_close"),
-            "C interface: pointer checks, handles, the verdict as a struct"
-        );
-        assert_eq!(part("main"), "");
-        assert!(REQUIRED.iter().all(|part| PARTS.iter().any(|(name, _)| name == part)));
     }
 
     #[test]

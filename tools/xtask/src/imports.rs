@@ -2,8 +2,8 @@
 //! each other in a cycle.
 //!
 //! Python's modules are read by import-linter (`.importlinter`), Rust's here. A path counts
-//! wherever it is: in a `use`, in code, in a macro's arguments. A name that a module re-exports
-//! belongs to the module that defines it. Items for tests do not count.
+//! wherever it is: in a `use`, in code, in an attribute, in a macro's arguments. A name that a
+//! module re-exports belongs to the module that defines it. Items for tests do not count.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use std::collections::{HashMap, HashSet};
@@ -14,7 +14,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::command;
-use crate::source::{TestItems, Word, words};
+use crate::source::{Word, words};
 use crate::tools::{Found, IMPORT_LINTER};
 
 /// The roots of the crates that are checked.
@@ -79,8 +79,7 @@ impl Modules {
     fn read(&mut self, file: &Path, folder: &Path, name: &[String]) -> Result<()> {
         let text =
             fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        let words = words(&text, TestItems::Skip)
-            .with_context(|| format!("cannot read {}", file.display()))?;
+        let words = words(&text).with_context(|| format!("cannot read {}", file.display()))?;
         for child in self.add(&words, file, name) {
             let inside =
                 child[name.len()..].iter().fold(folder.to_owned(), |path, name| path.join(name));
@@ -101,7 +100,11 @@ impl Modules {
         while at < words.len() {
             let is_item_level = open.last() == Some(&true);
             match texts(words, at) {
-                ["#", "[", ..] => at += block(&words[at + 1..]),
+                // An attribute contains paths, and no items.
+                ["#", "!", "[", _] => {
+                    open.push(false);
+                    at += 2;
+                }
                 ["use", tree, ..] if tree != "<" => at += module.add_use(&words[at + 1..], &[]),
                 ["mod", child, ";", _] if is_item_level => others.push(below(name, child)),
                 ["mod", child, "{", _] if is_item_level => {
@@ -335,7 +338,7 @@ mod tests {
             let name: Names =
                 path.split('/').filter(|name| *name != "lib").map(str::to_owned).collect();
             let file = PathBuf::from(format!("{path}.rs"));
-            modules.add(&words(source, TestItems::Skip).unwrap(), &file, &name);
+            modules.add(&words(source).unwrap(), &file, &name);
         }
         modules.faults().into_iter().collect()
     }
@@ -398,6 +401,23 @@ mod tests {
         let lib = ("lib", "mod a; struct Root; mod inner { use super::Root; }");
         let a = ("a", "#[cfg(test)]\nmod tests { use crate::Root; }");
         assert_eq!(faults(&[lib, a]), [""; 0]);
+    }
+
+    #[test]
+    fn path_in_an_attribute_counts() {
+        let lib = ("lib", "mod a; mod b;");
+        let a = (
+            "a",
+            "#![cfg_attr(docsrs, feature(doc_cfg))]\nstruct A { #[arg(value_parser = crate::b::parser())] x: u8 }",
+        );
+        let b = ("b", "use crate::a::A; pub fn parser() {}");
+        assert_eq!(
+            faults(&[lib, a, b]),
+            [
+                "a.rs:2: a uses crate::b::parser, and b depends on a",
+                "b.rs:1: b uses crate::a::A, and a depends on b",
+            ]
+        );
     }
 
     #[test]

@@ -8,8 +8,9 @@
 //! | `step.rs` | a step (a suite or another check): how it runs, the final report |
 //! | `targets.rs` | runs the test files of a suite |
 //! | `tools.rs`, `packages.rs` | finding the tools that steps need, and installing missing ones |
-//! | `purity.rs` | checks that core has no std, allocation or unsafe |
+//! | `purity.rs` | checks that core depends on named crates only |
 //! | `rules.rs` | checks that unsafe code, clock reads and atomics are only in named files |
+//! | `product.rs` | checks that the product does not depend on the folders around it |
 //! | `words.rs` | checks the spelling and finds unwanted words |
 //! | `imports.rs` | checks that modules do not import from a module that contains them, or in a cycle |
 //! | `api.rs` | compares the public items with the recorded ones |
@@ -44,6 +45,7 @@ mod models;
 mod native;
 mod nginx;
 mod packages;
+mod product;
 mod purity;
 mod python;
 mod rules;

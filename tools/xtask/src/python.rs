@@ -22,6 +22,9 @@ pub(crate) const PYTEST: [&str; 4] = ["pytest", "-q", "-p", "no:cacheprovider"];
 /// The folder of builds and virtual environments.
 const FOLDER: &str = "target/python";
 
+/// The folder, from `py`, of the tests of the module together with the service and a C program.
+const LANGUAGES: &str = "../services/server/tests/languages";
+
 /// The interpreter of the virtual environment of the tests.
 pub(crate) const ENVIRONMENT: Need =
     Need::new("KEYTALLY_TEST_PYTHON_MODULE", tools::needs_python, || {
@@ -50,9 +53,9 @@ pub(crate) fn bench() -> Result<Command> {
 pub(crate) fn test(found: &[Found]) -> Result<String> {
     let python = found.first().map(|(_, python)| python).context("no Python")?;
     install(python)?;
-    let programs = programs()?;
-    command::run(strict(python, &["ruff", "check"]))?;
-    command::run(strict(python, &["ruff", "format", "--check"]))?;
+    let programs = Programs::build()?;
+    command::run(strict(python, &["ruff", "check", ".", LANGUAGES]))?;
+    command::run(strict(python, &["ruff", "format", "--check", ".", LANGUAGES]))?;
     for check in [&["mypy"][..], &["mypy.stubtest", "keytally._native"]] {
         let mut command = Command::new(python);
         command
@@ -87,7 +90,7 @@ pub(crate) fn test(found: &[Found]) -> Result<String> {
 ///
 /// If a module does not declare that it supports this, loading it causes a warning. Warnings are
 /// errors here.
-fn test_free_threaded(python: &Path, interpreter: &Path, programs: &Path) -> Result<String> {
+fn test_free_threaded(python: &Path, interpreter: &Path, programs: &Programs) -> Result<String> {
     let folder = Path::new(FOLDER).join("free-threaded");
     command::run({
         let mut venv = Command::new(interpreter);
@@ -104,10 +107,15 @@ fn test_free_threaded(python: &Path, interpreter: &Path, programs: &Path) -> Res
 }
 
 /// Runs all tests of the module except those of the integrations.
-fn pytest(python: &Path, programs: &Path) -> Result<String> {
+fn pytest(python: &Path, programs: &Programs) -> Result<String> {
     let mut tests = strict(python, &PYTEST);
-    tests.env("KEYTALLY_TEST_PROGRAMS", programs);
-    passed(&command::run(tests)?)
+    tests.env("KEYTALLY_TEST_PROGRAMS", &programs.product);
+    let alone = passed(&command::run(tests)?)?;
+    let mut tests = strict(python, &PYTEST);
+    tests.args(["--config-file", "pyproject.toml", LANGUAGES]);
+    tests.env("KEYTALLY_TEST_PROGRAMS", &programs.languages);
+    let together = passed(&command::run(tests)?)?;
+    Ok(format!("{alone}, and {together} with other languages"))
 }
 
 /// Returns the command `python -m ARGUMENTS` in the folder `py`, in development mode. Warnings are
@@ -150,41 +158,54 @@ fn only_file(folder: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Builds the programs and files that the tests in Python use. Returns their folder.
-///
-/// These are the program `keytally`, a C program, and the gates of the vector files.
-fn programs() -> Result<PathBuf> {
-    let folder = std::path::absolute(Path::new(FOLDER).join("programs"))?;
-    fs::create_dir_all(&folder)?;
-    let built = profile_folder()?;
+/// The folders of the programs and files that the tests in Python use.
+struct Programs {
+    /// The program `keytally` of the product, and the gates of the vector files.
+    product: PathBuf,
+    /// The program `keytally` of the service, and a C program.
+    languages: PathBuf,
+}
 
+impl Programs {
+    /// Builds the programs and files.
+    fn build() -> Result<Self> {
+        let folder = std::path::absolute(Path::new(FOLDER).join("programs"))?;
+        tools::remove_folder(&folder)?;
+        let built = profile_folder()?;
+        let [product, languages] = ["product", "languages"].map(|name| folder.join(name));
+        // Both packages build a program of this name.
+        for (folder, package) in [
+            (&product, &["--package", "keytally-cli"][..]),
+            (&languages, &["--manifest-path", SERVICES, "--bin", "keytally"]),
+        ] {
+            fs::create_dir_all(folder)?;
+            build_with(package)?;
+            fs::copy(built.join("keytally"), folder.join("keytally"))?;
+        }
+
+        let mut gates = cargo();
+        gates.arg("run").args(PROFILE);
+        gates.args(["--quiet", "--package", "keytally-vectors", "--example", "gates", "--"]);
+        gates.arg(product.join("gates"));
+        command::run(gates)?;
+
+        build_with(&["--package", "keytally-ffi"])?;
+        let mut compiler = Command::new("cc");
+        compiler.args(["-O2", "-Wall", "-Wextra", "-Werror", "-Iinclude"]);
+        compiler.arg(Path::new("py").join(LANGUAGES).join("client.c"));
+        compiler.arg("-o").arg(languages.join("client"));
+        compiler.arg("-L").arg(&built).arg("-lkeytally_ffi");
+        compiler.arg(format!("-Wl,-rpath,{}", built.display()));
+        command::run(compiler)?;
+        Ok(Self { product, languages })
+    }
+}
+
+/// Runs `cargo build` with these arguments.
+fn build_with(arguments: &[&str]) -> Result<()> {
     let mut build = cargo();
-    build.arg("build").args(PROFILE);
-    build.args(["--quiet", "--package", "keytally-ffi"]);
-    command::run(build)?;
-    let mut build = cargo();
-    build.arg("build").args(PROFILE).args([
-        "--quiet",
-        "--manifest-path",
-        SERVICES,
-        "--bin",
-        "keytally",
-    ]);
-    command::run(build)?;
-    fs::copy(built.join("keytally"), folder.join("keytally"))?;
-
-    let mut gates = cargo();
-    gates.arg("run").args(PROFILE);
-    gates.args(["--quiet", "--package", "keytally-vectors", "--example", "gates", "--"]);
-    gates.arg(folder.join("gates"));
-    command::run(gates)?;
-
-    let mut compiler = Command::new("cc");
-    compiler.args(["-O2", "-Wall", "-Wextra", "-Werror", "-Iinclude", "py/tests/client.c", "-o"]);
-    compiler.arg(folder.join("client")).arg("-L").arg(&built).arg("-lkeytally_ffi");
-    compiler.arg(format!("-Wl,-rpath,{}", built.display()));
-    command::run(compiler)?;
-    Ok(folder)
+    build.arg("build").args(PROFILE).arg("--quiet").args(arguments);
+    command::run(build).map(drop)
 }
 
 /// Unpacks the wheel. Returns a folder from which every Python version can import it.

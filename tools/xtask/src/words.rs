@@ -46,7 +46,7 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
 
 /// Returns the files that git tracks, and new files that it does not ignore, without symbolic
 /// links.
-fn files() -> Result<Vec<String>> {
+pub(crate) fn files() -> Result<Vec<String>> {
     let mut git = Command::new("git");
     git.args([
         "-c",

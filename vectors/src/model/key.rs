@@ -164,13 +164,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn crc32_of_known_inputs() {
+    fn crc32_matches_known_values() {
         assert_eq!(crc32(b""), 0);
         assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
     }
 
     #[test]
-    fn base62_of_known_numbers() {
+    fn base62_matches_known_values() {
         assert_eq!(base62(0, 2), "00");
         assert_eq!(base62(61, 2), "0z");
         assert_eq!(base62(62, 2), "10");

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn sha256_of_known_inputs() {
+    fn sha256_matches_known_values() {
         for (message, digest) in [
             ("", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
             ("abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
@@ -146,7 +146,7 @@ mod tests {
     /// Compares all seven cases of RFC 4231 with the results that are printed there. The vector
     /// file has the same cases with the model's results.
     #[test]
-    fn hmac_of_known_inputs() {
+    fn hmac_matches_known_values() {
         for (key, text, mac) in [
             (
                 vec![0x0b; 20],

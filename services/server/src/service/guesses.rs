@@ -12,7 +12,7 @@ use keytally::{Outcome, Policy, Verdict};
 
 use super::address::Network;
 
-/// The maximum number of client networks with a count, which take 1.5 MiB of memory.
+/// The maximum number of client networks with a count, which take 1.6 MiB of memory.
 ///
 /// Invalid keys from further networks get 401, as without a limit.
 const MAX_NETWORKS: u32 = 65_536;
@@ -49,7 +49,7 @@ impl GuessLimiter {
 mod tests {
     use core::net::Ipv4Addr;
 
-    use keytally::now;
+    use keytally::{CacheLine, now};
 
     use super::*;
 
@@ -60,6 +60,13 @@ mod tests {
 
     fn guesses(policy: &str, networks: u32) -> GuessLimiter {
         GuessLimiter::with_capacity(Some(&policy.parse().unwrap()), networks).unwrap()
+    }
+
+    #[test]
+    fn counts_of_all_networks_take_1_6_mib() {
+        let lines = keytally::table::Limiter::<Vec<CacheLine>>::lines(MAX_NETWORKS);
+        let mib_tenths = (lines * size_of::<CacheLine>() * 10 + (1 << 19)) >> 20;
+        assert_eq!(mib_tenths, 16);
     }
 
     #[test]

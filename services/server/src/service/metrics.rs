@@ -70,7 +70,7 @@ impl Metrics {
         );
         let guesses = Opts::new(
             "keytally_guesses_total",
-            "Invalid keys beyond the limit of failed checks: refused with 429, or admitted by shadow mode.",
+            "Invalid keys beyond the limit of their client network: refused with 429, or admitted by shadow mode.",
         );
         let closed = Opts::new(
             "keytally_connections_closed_total",

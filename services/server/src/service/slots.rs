@@ -5,6 +5,8 @@
 //! settings. One rule thus covers idle connections, slow heads, unread responses and vanished
 //! peers, in HTTP/1 and in HTTP/2.
 
+#![expect(clippy::disallowed_types, reason = "counts of connections, not of a table")]
+
 use alloc::sync::Arc;
 use core::pin::Pin;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

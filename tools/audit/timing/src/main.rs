@@ -4,9 +4,9 @@
 //! Verbauwhede: Dude, is my code constant time?, 2016). The test runs on all samples, and on those
 //! below several quantiles, since interrupts of the machine cause the slowest samples.
 //!
-//! `cargo timing [SAMPLES]` measures that many checks of each kind of key, 10 million by default. It
-//! writes `measured.md` and the histogram `measured.svg` in the folder of this package. Then it fails
-//! if two kinds differ. It needs a machine without other load.
+//! `cargo timing [SAMPLES]` measures that many checks of each kind of key, 10 million by default.
+//! It writes `measured.md` and the histogram `measured.svg` in the folder of this package. Then it
+//! fails if two kinds differ. It needs a machine without other load.
 
 mod picture;
 

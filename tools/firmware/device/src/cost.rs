@@ -41,7 +41,7 @@ pub(crate) fn print_all(gate: &[CacheLine], limiter: &[CacheLine]) {
     let last = gate.check(Some(key), 100 - ROUNDS - 1, now);
     assert!(
         !gate.check(Some(key), 1, now).is_admitted(),
-        "the minute has room: {}",
+        "the minute has room: {:?}",
         last.remaining()
     );
     cost("gate: check, denied", || gate.check(black_box(Some(key)), 1, now));

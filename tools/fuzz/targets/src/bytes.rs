@@ -63,8 +63,7 @@ impl<'a> Bytes<'a> {
     }
 }
 
-/// A clock that the input advances. A reading may be earlier than previous ones, by less than the
-/// longest window or a minute, whichever is longer.
+/// A clock that the input advances. A reading may be earlier than previous ones, by less than a bound.
 #[derive(Debug)]
 pub(crate) struct Clock {
     /// The latest time so far, in milliseconds since the Unix epoch.
@@ -74,12 +73,15 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// Returns a clock at 2026-01-01, 00:00 UTC.
+    /// Returns a clock at 2026-01-01, 00:00 UTC, whose readings are late by less than the longest
+    /// window or a minute, whichever is longer.
     pub(crate) fn new(longest_window_s: u32) -> Self {
-        Self {
-            latest_ms: 1_767_225_600_000,
-            tolerance_ms: u64::from(longest_window_s.max(60)) * 1000,
-        }
+        Self::late_by_less_than(longest_window_s.max(60))
+    }
+
+    /// Returns a clock at 2026-01-01, 00:00 UTC, whose readings are late by less than `seconds`.
+    pub(crate) fn late_by_less_than(seconds: u32) -> Self {
+        Self { latest_ms: 1_767_225_600_000, tolerance_ms: u64::from(seconds) * 1000 }
     }
 
     /// Advances the clock or not. Returns the time that a caller reads, in milliseconds.

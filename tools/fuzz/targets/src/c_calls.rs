@@ -129,6 +129,7 @@ impl World<'_> {
             size: bytes.pick(&[48, 40, 39, 0, u32::MAX]),
             account: 7,
             expires_s: bytes.pick(&[0, 1, u32::MAX]),
+            reserved_: bytes.pick(&[0, 0, 0, 1]),
         }];
         let new_key = maybe_wrong(bytes, &new_key);
         let plans =

@@ -35,7 +35,9 @@ pub fn limiter_calls(bytes: &[u8]) {
         Limiter::init(&memory[..], &policy, capacity, seed).unwrap(),
         Limiter::attach(&memory[..]).unwrap(),
     ];
-    let mut clock = Clock::new(policy.quotas().last().unwrap().window.seconds());
+    // A slot is reused 60 s after its windows have passed. A caller that is later than that may find
+    // its subject's slot reused and begin a new count, which the model does not have.
+    let mut clock = Clock::late_by_less_than(60);
     let mut known: Vec<ModelSubject> = (0..SUBJECTS).map(|_| ModelSubject::default()).collect();
     for _ in 0..256 {
         if bytes.is_empty() {
@@ -135,4 +137,24 @@ pub(crate) fn assert_same_quotas(verdict: &Verdict, expected: &model::Decision) 
         reset_s: quota.reset_unix_s,
     });
     assert_eq!(real.collect::<Vec<_>>(), expected.quotas);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::limiter_calls;
+
+    /// Subject 0 is charged at 00:00. At 01:01:01, its slot goes to subject 1. Then a caller of
+    /// subject 0 is as late as the clock allows. If that were 55 minutes, core would begin a new
+    /// count in an hour in which the model has one.
+    #[test]
+    fn late_caller_after_the_reuse_of_its_slot_equals_the_model() {
+        let set_up = [1, 0, 7, 1]; // "100/minute, 1000/hour", one bucket, the seed, two subjects
+        let calls = [
+            [0, 0, 0, 5],   // subject 0 is charged 5
+            [0, 1, 230, 0], // an hour passes
+            [0, 1, 200, 1], // 61 s pass, and subject 1 takes the slot
+            [0, 0, 253, 1], // subject 0 is late
+        ];
+        limiter_calls(&[&set_up[..], calls.as_flattened()].concat());
+    }
 }

@@ -4,12 +4,12 @@
 use std::fs;
 use std::path::Path;
 
-const TESTING: &str = include_str!("../../docs/TESTING.md");
-const SEMANTICS: &str = include_str!("../../docs/SEMANTICS.md");
+const TESTING: &str = include_str!("../../../docs/TESTING.md");
+const SEMANTICS: &str = include_str!("../../../docs/SEMANTICS.md");
 
 /// Returns the folder of the repository.
 fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap()
 }
 
 /// Returns the texts between backticks.

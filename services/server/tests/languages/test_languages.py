@@ -7,12 +7,14 @@ import re
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from keytally import Gate
-from tools import program
 
+# `cargo xtask test python` builds the programs and sets the variable.
+PROGRAMS = Path(os.environ["KEYTALLY_TEST_PROGRAMS"])
 LIMIT = 3000
 # The values of KT_ADMITTED and KT_INVALID_KEY, which the C program prints.
 ADMITTED, INVALID_KEY = 0, 3
@@ -24,7 +26,7 @@ class Service:
     def __init__(self, folder):
         self.process = subprocess.Popen(
             [
-                program("keytally"),
+                PROGRAMS / "keytally",
                 "serve",
                 "--data",
                 folder,
@@ -75,7 +77,7 @@ class CProgram:
     """The C program on a gate."""
 
     def __init__(self, folder):
-        command = [program("client"), folder / "api.gate", folder / "pepper"]
+        command = [PROGRAMS / "client", folder / "api.gate", folder / "pepper"]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1)
 
@@ -150,7 +152,7 @@ def test_revocation_reaches_other_languages_at_once(folder, service, c_program):
     gate = Gate.open(folder / "api.gate", pepper_file=folder / "pepper")
 
     def revoke_by_the_program(key_id):
-        command = [program("keytally"), "revoke", folder / "api.gate", key_id]
+        command = [PROGRAMS / "keytally", "revoke", folder / "api.gate", key_id]
         environment = {**os.environ, "KEYTALLY_PEPPER_FILE": str(folder / "pepper")}
         subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
 
@@ -158,7 +160,7 @@ def test_revocation_reaches_other_languages_at_once(folder, service, c_program):
         assert c_program.command("revoke", key_id) == 0
 
     def answers(key):
-        return gate.check(key).status, service.check(key), c_program.command("check", key)
+        return gate.check(key).http_status, service.check(key), c_program.command("check", key)
 
     for revoke in (gate.revoke, revoke_by_the_program, revoke_in_c):
         key = gate.issue(42)

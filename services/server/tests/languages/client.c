@@ -1,7 +1,7 @@
-/* A C program on the gate that Python and Rust use at the same time. It reads commands from standard
- * input, one per line:
+/* A C program on the gate that Python and Rust use at the same time. It reads commands from
+ * standard input, one per line:
  *   check KEY     prints the outcome of a check
- *   spend KEY     checks until a request is not admitted, and prints the number of admitted requests
+ *   spend KEY     checks until a request is not admitted, and prints how many were admitted
  *   revoke ID     revokes a key, and prints the status
  */
 #include <stdio.h>
