@@ -9,8 +9,8 @@ use crate::step::{Step, Work};
 use crate::targets::{PROFILE, TestFiles, count_tests};
 use crate::tools::{self, Found};
 use crate::{
-    api, book, budgets, command, firmware, imports, models, native, nginx, purity, python, rules, web,
-    words,
+    api, book, budgets, command, firmware, imports, models, native, nginx, purity, python, rules,
+    web, words,
 };
 
 /// Every suite, in the order in which they run.
