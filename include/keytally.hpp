@@ -423,11 +423,13 @@ public:
     Key() noexcept : key_{} {}
     Key(const Key &) = delete;
     Key &operator=(const Key &) = delete;
-    Key(Key &&other) noexcept : key_(other.key_), id_(other.id_) { kt_key_wipe(&other.key_); }
+    Key(Key &&other) noexcept : key_(other.key_), key_id_(other.key_id_) {
+        kt_key_wipe(&other.key_);
+    }
     Key &operator=(Key &&other) noexcept {
         if (this != &other) {
             key_ = other.key_;
-            id_ = other.id_;
+            key_id_ = other.key_id_;
             kt_key_wipe(&other.key_);
         }
         return *this;
@@ -438,12 +440,12 @@ public:
     std::string_view expose() const noexcept { return key_.text; }
 
     /** Returns the key id. */
-    std::uint64_t id() const noexcept { return id_; }
+    std::uint64_t key_id() const noexcept { return key_id_; }
 
 private:
     friend class Gate;
     kt_key key_;
-    std::uint64_t id_ = 0;
+    std::uint64_t key_id_ = 0;
 };
 
 /** A named policy. */
@@ -834,7 +836,7 @@ public:
         if (entropy.status() != KT_OK) return entropy.status();
         kt_new_key fields = c_new_key(new_key);
         kt_status status =
-            kt_gate_issue(get(), &fields, entropy.bytes(), at.now_ms(), &key.key_, &key.id_);
+            kt_gate_issue(get(), &fields, entropy.bytes(), at.now_ms(), &key.key_, &key.key_id_);
         if (status != KT_OK) return status;
         return Result<Key>(std::move(key));
     }
@@ -856,7 +858,7 @@ public:
         kt_status status =
             kt_gate_rotate(get(), key_id, until, force, entropy.bytes(), at.now_ms(), &key.key_);
         if (status != KT_OK) return status;
-        key.id_ = key_id;
+        key.key_id_ = key_id;
         return Result<Key>(std::move(key));
     }
     Result<void> try_revoke(std::uint64_t key_id) const noexcept {
@@ -976,7 +978,7 @@ public:
     /** Sets how long changes to keys and plans wait for another administrator: see try_set_wait. */
     void set_wait(std::chrono::milliseconds wait) const { try_set_wait(wait).value(); }
     /** Returns the id of the process that is changing this gate: see try_administrator. */
-    std::uint32_t administrator() const { return try_administrator().value(); }
+    std::optional<std::uint32_t> administrator() const { return try_administrator().value(); }
     /** Starts a thread that opens a file renamed over the gate's: see try_watch. */
     void watch() const { try_watch().value(); }
     /** Opens the file that was renamed over the gate's, if there is one. */
@@ -1003,13 +1005,13 @@ public:
         return kt_gate_set_wait(get(),
                                 wait.count() > 0 ? static_cast<std::uint64_t>(wait.count()) : 0);
     }
-    /** Returns the id of the process that is changing this gate. 0 if there is none, or if it runs
-     *  in another container. */
-    Result<std::uint32_t> try_administrator() const noexcept {
+    /** Returns the id of the process that is changing this gate. std::nullopt if there is none, or
+     *  if it runs in another container. */
+    Result<std::optional<std::uint32_t>> try_administrator() const noexcept {
         std::uint32_t pid = 0;
         kt_status status = kt_gate_administrator(get(), &pid);
         if (status != KT_OK) return status;
-        return pid;
+        return pid == 0 ? std::nullopt : std::optional<std::uint32_t>(pid);
     }
     /** Starts a thread that opens a file renamed over the gate's within a second. Call it again in
      *  a forked child. */
