@@ -130,8 +130,9 @@ pub struct Gate {
     wait_ms: AtomicU64,
 }
 
-/// The number of changes that [`Gate::administer_each`] makes under one lock.
-const CHANGES_PER_LOCK: usize = 1000;
+/// The number of changes that [`Gate::administer_each`] makes under one lock. Between two locks,
+/// other administrators can run.
+pub const CHANGES_PER_LOCK: usize = 1000;
 
 impl Gate {
     /// Creates a gate in a new file at `path`, mode 0600, and reserves its disk space.

@@ -125,7 +125,7 @@ pub use {
     entropy::{entropy, entropy_bytes},
     error::{Error, PepperError},
     followed::{Current, FollowEvent, FollowStatus, Followed},
-    gate::{Gate, GateConfig},
+    gate::{CHANGES_PER_LOCK, Gate, GateConfig},
     header::HEADER_LEN,
     holder::LockHolder,
     limiter::Limiter,

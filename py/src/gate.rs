@@ -89,10 +89,6 @@ enum Held {
     File(Followed),
 }
 
-/// The number of keys that are imported under one lock. Other administrators can run between
-/// batches.
-const BATCH: usize = 1000;
-
 /// How long a change waits for another administrator by default.
 const WAIT: WaitTime = WaitTime(Duration::from_secs(10));
 
@@ -468,7 +464,7 @@ impl Gate {
         loop {
             let batch = keys
                 .by_ref()
-                .take(BATCH)
+                .take(keytally::CHANGES_PER_LOCK)
                 .map(|key| {
                     with_bytes(&key?, "a key to import", |bytes| Zeroizing::new(bytes.to_vec()))
                 })

@@ -7,7 +7,7 @@ use std::os::fd::AsFd as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use keytally::{AdminError, IMPORTED_KEY_LEN, NewKey};
-use keytally::{Gate, now};
+use keytally::{CHANGES_PER_LOCK, Gate, now};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -32,10 +32,6 @@ pub(crate) struct Import {
     #[command(flatten)]
     format: OutputFormat,
 }
-
-/// The number of lines in a batch, whose keys are imported under one lock. After each batch, other
-/// administrators can take the lock.
-const BATCH_LEN: usize = 1000;
 
 #[derive(Default, Serialize)]
 struct Report {
@@ -156,10 +152,10 @@ struct Lines<R> {
 type Line = (u64, Zeroizing<Vec<u8>>);
 
 impl<R: BufRead> Lines<R> {
-    /// Returns the next lines, at most [`BATCH_LEN`]; none at the end of the input.
+    /// Returns the next lines, at most [`CHANGES_PER_LOCK`]; none at the end of the input.
     fn batch(&mut self) -> io::Result<Vec<Line>> {
         let mut batch = Vec::new();
-        while batch.len() < BATCH_LEN {
+        while batch.len() < CHANGES_PER_LOCK {
             let mut line = Zeroizing::new(Vec::with_capacity(MAX_LINE_LEN));
             if !self.next(&mut line)? {
                 break;
@@ -212,9 +208,9 @@ mod tests {
 
     #[test]
     fn batch_size_is_bounded() {
-        let input = b"key\n".repeat(BATCH_LEN + 1);
+        let input = b"key\n".repeat(CHANGES_PER_LOCK + 1);
         let mut lines = Lines { input: input.as_slice(), number: 0, bytes: 0 };
-        assert_eq!(lines.batch().unwrap().len(), BATCH_LEN);
+        assert_eq!(lines.batch().unwrap().len(), CHANGES_PER_LOCK);
         assert_eq!(lines.batch().unwrap().len(), 1);
         assert!(lines.batch().unwrap().is_empty());
         assert_eq!(lines.bytes, 4 * 1001);
