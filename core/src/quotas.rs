@@ -41,6 +41,11 @@ impl QuotaState {
     pub const fn new(limit: u32, remaining: u32, window: Window, reset_unix_s: u64) -> Self {
         Self { limit, remaining, window, reset_unix_s, lacking: false, lasting: false }
     }
+
+    /// Returns the units that count now: the limit without the remaining ones.
+    pub const fn used(&self) -> u32 {
+        self.limit.saturating_sub(self.remaining)
+    }
 }
 
 /// The states of up to four windows, shortest first.
@@ -87,8 +92,7 @@ impl Quotas {
     }
 
     /// Returns the state of the window at `index`, 0 for the shortest.
-    #[cfg_attr(target_pointer_width = "64", inline)]
-    #[cfg_attr(not(target_pointer_width = "64"), inline)]
+    #[inline]
     pub fn get(&self, index: usize) -> Option<QuotaState> {
         (index < self.len()).then(|| self.state(index))
     }

@@ -76,6 +76,16 @@ pub enum KeyState {
     Revoked = 1,
 }
 
+impl KeyState {
+    /// Returns the name of the state: `active` or `revoked`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
 /// A copy of a record, without its tally.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Record {

@@ -488,6 +488,24 @@ fn list_shows_all_fields_and_no_secret() {
 }
 
 #[test]
+fn key_state_name_and_hint_are_those_that_people_see() {
+    let gate = gate(64);
+    let new = support::new_key().with_expires(at(60));
+    let (key, key_id) = gate.administer().unwrap().issue(&new, entropy(), at(0)).unwrap();
+    let state_names = || {
+        let info = gate.key(key_id, at(0)).unwrap();
+        [59, 60].map(|s| info.state_name(at(s)))
+    };
+    assert_eq!(state_names(), ["active", "expired"]);
+    let mut shown = gate.key(key_id, at(0)).unwrap();
+    assert_eq!(shown.hint(gate.prefix()).to_string(), key.hint().to_string());
+    (shown.env, shown.last_characters) = (None, None);
+    assert_eq!(shown.hint(gate.prefix()).to_string(), "kt_…");
+    gate.administer().unwrap().revoke(key_id).unwrap();
+    assert_eq!(state_names(), ["revoked"; 2]);
+}
+
+#[test]
 fn last_use_is_shown_while_the_previous_window_counts() {
     let plans = [plan("default", "sliding 5/minute")];
     let gate = support::gate(&config(8, &plans));

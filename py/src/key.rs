@@ -1,9 +1,7 @@
 //! A new key, and the public details of a key.
 
-use core::fmt::Write as _;
-
 use keytally::KeyInfo as Info;
-use keytally::{KeyId, KeyState, Timestamp};
+use keytally::{KeyId, Timestamp};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -89,12 +87,7 @@ pub(crate) struct KeyInfo {
 impl KeyInfo {
     pub(crate) fn new(info: Info, gate: &keytally::Gate, now: Timestamp) -> Self {
         let table = gate.table();
-        let mut hint = format!("{}_", table.prefix());
-        // Writing to a String cannot fail.
-        if let Some(env) = info.env {
-            let _ = write!(hint, "{env}_");
-        }
-        let _ = write!(hint, "…{}", info.last_characters.as_deref().unwrap_or_default());
+        let hint = info.hint(table.prefix()).to_string();
         let plan = table.plan(info.plan).map(|plan| plan.name.as_str().to_owned());
         Self { info, plan, hint, now }
     }
@@ -129,11 +122,7 @@ impl KeyInfo {
     /// The state of the key: ``"active"``, ``"revoked"`` or ``"expired"``.
     #[getter]
     fn state(&self) -> &'static str {
-        match self.info.state {
-            KeyState::Revoked => "revoked",
-            KeyState::Active if self.info.expires.is_some_and(|end| self.now >= end) => "expired",
-            _ => "active",
-        }
+        self.info.state_name(self.now)
     }
 
     /// The part of the key that may be shown: prefix, environment and the last four characters.

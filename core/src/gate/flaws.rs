@@ -107,6 +107,21 @@ pub enum FlawKind {
     FutureTally,
 }
 
+impl FlawKind {
+    /// Returns the name of the kind, such as `half_written`, without the number that it contains.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::HalfWritten => "half_written",
+            Self::Misplaced => "misplaced",
+            Self::NoPlan { .. } => "no_plan",
+            Self::NoEnv { .. } => "no_env",
+            Self::NoPepper { .. } => "no_pepper",
+            Self::NoTally => "no_tally",
+            Self::FutureTally => "future_tally",
+        }
+    }
+}
+
 impl fmt::Display for Flaw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "record {}", self.record)?;

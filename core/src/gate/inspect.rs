@@ -1,5 +1,7 @@
 //! The public properties of a gate's keys.
 
+use core::fmt;
+
 use super::table::Gate;
 use crate::cache_line::CacheLine;
 use crate::decide;
@@ -43,6 +45,49 @@ pub struct KeyInfo {
     pub quotas: Quotas,
     /// By how many seconds the tally is ahead of the caller, rounded up; 0 if it is not.
     pub clock_ahead_s: u32,
+}
+
+impl KeyInfo {
+    /// Returns whether the key is expired at `now`. A revoked key expires too.
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires.is_some_and(|end| now >= end)
+    }
+
+    /// Returns the state of the key at `now`: `active`, `revoked` or `expired`.
+    ///
+    /// A key that is both revoked and expired is `revoked`.
+    pub fn state_name(&self, now: Timestamp) -> &'static str {
+        match self.state {
+            KeyState::Active if self.is_expired(now) => "expired",
+            state => state.as_str(),
+        }
+    }
+
+    /// Returns the part of the key that may be shown: prefix, environment and the last four
+    /// characters, such as `kt_live_…9aZk`.
+    ///
+    /// `prefix` is the prefix of the gate. It is shown for an imported key too. The environment is
+    /// omitted if the record is damaged, and the last characters if the gate does not keep them.
+    pub fn hint(&self, prefix: Name) -> impl fmt::Display {
+        InfoHint { prefix, env: self.env, last: self.last_characters.clone() }
+    }
+}
+
+/// The text that [`KeyInfo::hint`] returns.
+struct InfoHint {
+    prefix: Name,
+    env: Option<Name>,
+    last: Option<Text<4>>,
+}
+
+impl fmt::Display for InfoHint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}_", self.prefix)?;
+        if let Some(env) = self.env {
+            write!(f, "{env}_")?;
+        }
+        write!(f, "…{}", self.last.as_deref().unwrap_or_default())
+    }
 }
 
 impl<M: AsRef<[CacheLine]>> Gate<M> {
