@@ -2,7 +2,7 @@
 
 use keytally::Gate;
 use keytally::KeyInfo;
-use keytally::{Key, KeyId, KeyState, QuotaState, Quotas, Timestamp};
+use keytally::{Key, KeyId, QuotaState, Quotas, Timestamp};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -43,7 +43,7 @@ pub struct QuotaUse {
     /// The units that are left.
     pub remaining: u32,
     /// When the last unit that counts now stops counting, in Unix seconds.
-    pub reset: u64,
+    pub reset_unix_s: u64,
 }
 
 /// A key in `list` and `top`.
@@ -54,9 +54,9 @@ pub(crate) struct ListedKey {
     /// `active`, `revoked` or `expired`.
     pub(crate) state: &'static str,
     pub(crate) quotas: Vec<QuotaUse>,
-    pub(crate) last_use: Option<String>,
+    pub(crate) last_used: Option<String>,
     #[serde(skip)]
-    pub(crate) last_use_s: Option<u64>,
+    pub(crate) last_used_s: Option<u64>,
     /// When the secret before the last rotation ends, if it is still valid.
     pub(crate) grace_until: Option<String>,
     /// The number of the pepper with which the key's HMAC was computed.
@@ -86,7 +86,7 @@ impl KeyView {
             account: info.account,
             env: info.env.map(|env| env.to_string()),
             plan: table.plan(info.plan).map(|plan| plan.name.as_str().to_owned()),
-            hint: hint(info, gate),
+            hint: info.hint(table.prefix()).to_string(),
             expires: info.expires.map(|end| times::rfc3339(end.unix_s())),
         }
     }
@@ -113,9 +113,9 @@ impl QuotaUse {
             window: quota.window.to_string(),
             window_s: quota.window.seconds(),
             limit: quota.limit,
-            used: quota.limit.saturating_sub(quota.remaining),
+            used: quota.used(),
             remaining: quota.remaining,
-            reset: quota.reset_unix_s,
+            reset_unix_s: quota.reset_unix_s,
         }
     }
 
@@ -131,10 +131,10 @@ impl ListedKey {
     pub(crate) fn new(info: &KeyInfo, gate: &Gate, now: Timestamp) -> Self {
         Self {
             about: KeyView::new(info, gate),
-            state: state(info, now),
+            state: info.state_name(now),
             quotas: QuotaUse::from_quotas(&info.quotas),
-            last_use_s: info.last_used.map(Timestamp::unix_s),
-            last_use: info.last_used.map(|time| times::rfc3339(time.unix_s())),
+            last_used_s: info.last_used.map(Timestamp::unix_s),
+            last_used: info.last_used.map(|time| times::rfc3339(time.unix_s())),
             grace_until: info
                 .grace_until
                 .filter(|&end| end > now)
@@ -143,20 +143,4 @@ impl ListedKey {
             clock_ahead_s: info.clock_ahead_s,
         }
     }
-}
-
-/// Returns `active`, `revoked` or `expired`.
-fn state(info: &KeyInfo, now: Timestamp) -> &'static str {
-    match info.state {
-        KeyState::Revoked => "revoked",
-        KeyState::Active if info.expires.is_some_and(|end| now >= end) => "expired",
-        _ => "active",
-    }
-}
-
-/// Returns the key without its secret: `kt_live_…9aZk`.
-fn hint(info: &KeyInfo, gate: &Gate) -> String {
-    let env = info.env.map(|env| format!("{env}_")).unwrap_or_default();
-    let last = info.last_characters.as_deref().unwrap_or_default();
-    format!("{}_{env}…{last}", gate.table().prefix())
 }

@@ -228,7 +228,9 @@ fn verify_reports_a_flawed_record() {
         "{run:?}"
     );
     let report = sandbox.run(&["verify", GATE, "--json"]).json_with_status(3);
-    assert_eq!(report["flaws"][0]["key_id"], key_id);
+    let flaw = &report["flaws"][0];
+    assert_eq!((&flaw["key_id"], &flaw["kind"]), (&json!(key_id), &json!("no_plan")));
+    assert_eq!(flaw["sentence"], run.out.lines().next().unwrap());
     bytes[plan_at] = 0;
     fs::write(sandbox.path(GATE), &bytes).unwrap();
     sandbox.run(&["verify", GATE]).expect_status(0);

@@ -110,10 +110,10 @@ fn new_key_has_the_first_plan_and_no_expiry_by_default() {
     assert_eq!(key["account"], u32::MAX);
     assert_eq!(
         key["quotas"],
-        json!([{"window": "2678400s", "window_s": 2_678_400, "limit": 100, "used": 0, "remaining": 100, "reset": key["quotas"][0]["reset"]}])
+        json!([{"window": "2678400s", "window_s": 2_678_400, "limit": 100, "used": 0, "remaining": 100, "reset_unix_s": key["quotas"][0]["reset_unix_s"]}])
     );
     assert_eq!(
-        (&key["state"], &key["last_use"], &key["grace_until"]),
+        (&key["state"], &key["last_used"], &key["grace_until"]),
         (&json!("active"), &Value::Null, &Value::Null)
     );
 }
@@ -138,7 +138,7 @@ fn check_charges_and_peek_does_not() {
     );
     assert_eq!((&report["account"], &report["key_id"]), (&json!(42), &json!(key_id)));
     assert_eq!((&report["env"], &report["plan"]), (&json!("live"), &json!("default")));
-    assert_eq!((&report["status"], &report["body"]), (&json!(200), &json!("")));
+    assert_eq!((&report["http_status"], &report["body"]), (&json!(200), &json!("")));
     assert_eq!(report["quotas"][0]["remaining"], 40);
     assert_eq!(report["headers"]["X-RateLimit-Remaining"], "40");
     assert_eq!(report["headers"]["RateLimit-Policy"], "\"2678400s\";q=100;w=2678400");
@@ -149,19 +149,22 @@ fn check_charges_and_peek_does_not() {
         (0, &json!("admitted"), &json!(false))
     );
     let (status, report) = sandbox.check(GATE, &key, &["--cost", "41"]);
-    assert_eq!((status, &report["outcome"], &report["status"]), (1, &json!("denied"), &json!(429)));
+    assert_eq!(
+        (status, &report["outcome"], &report["http_status"]),
+        (1, &json!("denied"), &json!(429))
+    );
     assert_eq!(report["body"], "{\"error\": \"Rate limit exceeded. Please try again later.\"}");
-    assert!(report["retry_after"].as_u64().unwrap() >= 1);
+    assert!(report["retry_after_s"].as_u64().unwrap() >= 1);
     let (status, report) = sandbox.check(GATE, &key, &["--cost", "101"]);
     assert_eq!(
-        (status, &report["outcome"], &report["retry_after"]),
+        (status, &report["outcome"], &report["retry_after_s"]),
         (1, &json!("too_costly"), &Value::Null)
     );
     assert_eq!(sandbox.check(GATE, &key, &["--cost", "40"]).0, 0);
     assert_eq!(sandbox.check(GATE, &key, &["--cost", "0"]).0, 0);
     assert_eq!(sandbox.check(GATE, &key, &[]).0, 1);
     assert_eq!(listed(&sandbox, &key_id)["quotas"][0]["used"], 100);
-    assert!(listed(&sandbox, &key_id)["last_use"].is_string());
+    assert!(listed(&sandbox, &key_id)["last_used"].is_string());
 
     let text =
         sandbox.run_with_input(&["check", GATE, "--key", "-"], key.as_bytes()).expect_status(1);

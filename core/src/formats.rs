@@ -1,9 +1,10 @@
 //! The features `serde` and `defmt`.
 //!
 //! Values that are a text in logs serialize as the text of `Display`: names, outcomes, errors. The
-//! others serialize as structs. A member has the name and the value that `keytally --json` and the
-//! Python package give it where the two agree. The members of other times end with their unit: `_s`
-//! for Unix seconds, `_ms` for Unix milliseconds. No form contains a secret.
+//! others serialize as structs. A member has the name of the Rust field or method, which is also
+//! that of `keytally --json` and of the Python package. The exceptions are in CONTRIBUTING.md. A
+//! time without a unit in that name gets it at the end: `_s` for Unix seconds, `_ms` for Unix
+//! milliseconds. No form contains a secret.
 
 /// Implements `Serialize` as the text of `Display`.
 macro_rules! as_text {
@@ -82,10 +83,10 @@ mod serialize {
 
     by_form! {
         Flaw(flaw) FlawForm::new(flaw),
-        FlawKind(kind) flaw_kind_name(*kind),
+        FlawKind(kind) kind.as_str(),
         Holder(holder) HolderForm::new(*holder),
         KeyInfo(info) KeyInfoForm::new(info),
-        KeyState(state) key_state_name(*state),
+        KeyState(state) state.as_str(),
         Plan(plan) PlanForm { name: &plan.name, policy: &plan.policy },
         Quota(quota) QuotaForm { limit: quota.limit, window_s: quota.window.seconds() },
         QuotaState(state) QuotaStateForm::new(state),
@@ -108,7 +109,7 @@ mod serialize {
     struct VerdictForm<'a> {
         outcome: Outcome,
         reason: Option<Reason>,
-        status: u16,
+        http_status: u16,
         cost: u32,
         uncharged: u32,
         key_id: Option<KeyId>,
@@ -117,7 +118,7 @@ mod serialize {
         env_number: Option<u8>,
         quotas: &'a Quotas,
         remaining: Option<u32>,
-        retry_after: Option<u32>,
+        retry_after_s: Option<u32>,
         clock_ahead_s: u32,
         charge: Option<Charge>,
         now_ms: Timestamp,
@@ -129,7 +130,7 @@ mod serialize {
             Self {
                 outcome: verdict.outcome(),
                 reason: verdict.reason(),
-                status: verdict.http_status(),
+                http_status: verdict.http_status(),
                 cost: verdict.cost(),
                 uncharged: verdict.uncharged(),
                 key_id: holder.map(|holder| holder.key_id),
@@ -138,7 +139,7 @@ mod serialize {
                 env_number: holder.map(|holder| holder.env),
                 quotas: verdict.quotas(),
                 remaining: verdict.remaining(),
-                retry_after: verdict.retry_after_s(),
+                retry_after_s: verdict.retry_after_s(),
                 clock_ahead_s: verdict.clock_ahead_s(),
                 charge: verdict.charge(),
                 now_ms: verdict.now(),
@@ -175,7 +176,7 @@ mod serialize {
         limit: u32,
         used: u32,
         remaining: u32,
-        reset: u64,
+        reset_unix_s: u64,
         lacking: bool,
         lasting: bool,
     }
@@ -186,9 +187,9 @@ mod serialize {
                 window: DisplayText(state.window),
                 window_s: state.window.seconds(),
                 limit: state.limit,
-                used: state.limit.saturating_sub(state.remaining),
+                used: state.used(),
                 remaining: state.remaining,
-                reset: state.reset_unix_s,
+                reset_unix_s: state.reset_unix_s,
                 lacking: state.lacking,
                 lasting: state.lasting,
             }
@@ -210,7 +211,7 @@ mod serialize {
         account: u32,
         env: Option<Name>,
         plan_number: u8,
-        /// Elsewhere `state` may also be `expired`, which depends on the time.
+        /// Instead of a `state`, which may be `expired` and so depends on the time.
         revoked: bool,
         last_characters: Option<&'a Text<4>>,
         expires_s: Option<u64>,
@@ -240,13 +241,6 @@ mod serialize {
         }
     }
 
-    const fn key_state_name(state: KeyState) -> &'static str {
-        match state {
-            KeyState::Active => "active",
-            KeyState::Revoked => "revoked",
-        }
-    }
-
     #[derive(Serialize)]
     struct PlanForm<'a> {
         name: &'a Text<{ crate::MAX_PLAN_NAME_LEN }>,
@@ -258,7 +252,7 @@ mod serialize {
         record: u32,
         key_id: Option<KeyId>,
         kind: FlawKind,
-        what: DisplayText<Flaw>,
+        sentence: DisplayText<Flaw>,
     }
 
     impl FlawForm {
@@ -267,20 +261,8 @@ mod serialize {
                 record: flaw.record,
                 key_id: flaw.key_id,
                 kind: flaw.kind,
-                what: DisplayText(*flaw),
+                sentence: DisplayText(*flaw),
             }
-        }
-    }
-
-    const fn flaw_kind_name(kind: FlawKind) -> &'static str {
-        match kind {
-            FlawKind::HalfWritten => "half_written",
-            FlawKind::Misplaced => "misplaced",
-            FlawKind::NoPlan { .. } => "no_plan",
-            FlawKind::NoEnv { .. } => "no_env",
-            FlawKind::NoPepper { .. } => "no_pepper",
-            FlawKind::NoTally => "no_tally",
-            FlawKind::FutureTally => "future_tally",
         }
     }
 }

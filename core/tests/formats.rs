@@ -40,21 +40,21 @@ mod serde {
         let quota = |window, window_s, limit, reset| {
             json!({
                 "window": window, "window_s": window_s, "limit": limit, "used": 2,
-                "remaining": limit - 2, "reset": reset, "lacking": false, "lasting": false,
+                "remaining": limit - 2, "reset_unix_s": reset, "lacking": false, "lasting": false,
             })
         };
         let expected = json!({
-            "outcome": "admitted", "reason": null, "status": 200, "cost": 2, "uncharged": 0,
+            "outcome": "admitted", "reason": null, "http_status": 200, "cost": 2, "uncharged": 0,
             "key_id": key_id.to_string(), "account": 42, "plan_number": 0, "env_number": 0,
             "quotas": [quota("minute", 60, 2, 120), quota("hour", 3600, 5, 3600)],
-            "remaining": 3, "retry_after": null, "clock_ahead_s": 0,
+            "remaining": 3, "retry_after_s": null, "clock_ahead_s": 0,
             "charge": {"cost": 2, "at_ms": 90_250}, "now_ms": 90_250,
         });
         assert_eq!(to_value(verdict).unwrap(), expected);
         assert_eq!(to_value(verdict.quotas()).unwrap(), expected["quotas"]);
         let denied = to_value(gate.check(Some(key.expose().as_bytes()), 1, NOW)).unwrap();
-        assert_eq!((&denied["outcome"], &denied["retry_after"]), (&json!("denied"), &json!(30)));
-        assert_eq!((&denied["status"], &denied["charge"]), (&json!(429), &json!(null)));
+        assert_eq!((&denied["outcome"], &denied["retry_after_s"]), (&json!("denied"), &json!(30)));
+        assert_eq!((&denied["http_status"], &denied["charge"]), (&json!(429), &json!(null)));
         assert_eq!(denied["quotas"][0]["lacking"], true);
     }
 
@@ -119,8 +119,9 @@ mod serde {
     #[test]
     fn flaw_serializes_with_its_kind_and_its_sentence() {
         let flaw = Flaw::new(3, None, FlawKind::NoPlan { plan: 9 });
-        let what = "record 3 has plan number 9, and there is none";
-        let expected = json!({"record": 3, "key_id": null, "kind": "no_plan", "what": what});
+        let sentence = "record 3 has plan number 9, and there is none";
+        let expected =
+            json!({"record": 3, "key_id": null, "kind": "no_plan", "sentence": sentence});
         assert_eq!(to_value(flaw).unwrap(), expected);
     }
 

@@ -43,7 +43,7 @@ impl Report {
 /// >>> import keytally
 /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
 /// >>> for flaw in gate.verify().flaws:
-/// ...     print(f"record {flaw.record}, key {flaw.key_id}: {flaw}")
+/// ...     print(f"record {flaw.record}, key {flaw.key_id}, {flaw.kind}: {flaw}")
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct Flaw {
     flaw: keytally::Flaw,
@@ -61,6 +61,13 @@ impl Flaw {
     #[getter]
     fn key_id(&self) -> Option<String> {
         self.flaw.key_id.map(|key_id| key_id.to_string())
+    }
+
+    /// What is wrong, as a name: ``"half_written"``, ``"misplaced"``, ``"no_plan"``, ``"no_env"``,
+    /// ``"no_pepper"``, ``"no_tally"`` or ``"future_tally"``.
+    #[getter]
+    fn kind(&self) -> &'static str {
+        self.flaw.kind.as_str()
     }
 
     fn __str__(&self) -> String {

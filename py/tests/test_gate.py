@@ -370,7 +370,7 @@ def test_verify_reports_damaged_record(tmp_path, pepper):
     path.write_bytes(raw)
     report = gate.verify()
     assert (report.completed, len(report.flaws)) == (False, 1)
-    assert report.flaws[0].key_id == key.key_id
+    assert (report.flaws[0].key_id, report.flaws[0].kind) == (key.key_id, "no_plan")
     assert "plan number 200" in str(report.flaws[0])
     assert "plan number 200" in repr(report)
     assert not gate.check(key.expose()).admitted

@@ -54,7 +54,7 @@ struct Report {
     outcome: &'static str,
     /// Why the key is invalid, for the administrator only.
     reason: Option<&'static str>,
-    status: u16,
+    http_status: u16,
     cost: u32,
     charged: bool,
     account: Option<u32>,
@@ -62,7 +62,7 @@ struct Report {
     env: Option<String>,
     plan: Option<String>,
     quotas: Vec<QuotaUse>,
-    retry_after: Option<u32>,
+    retry_after_s: Option<u32>,
     headers: Map<String, Value>,
     body: &'static str,
 }
@@ -94,14 +94,14 @@ impl Check {
             }
             writeln!(out)?;
             for quota in &report.quotas {
-                let reset = times::rfc3339(quota.reset);
+                let reset = times::rfc3339(quota.reset_unix_s);
                 writeln!(
                     out,
                     "  {}: {} of {} left, reset {reset}",
                     quota.window, quota.remaining, quota.limit
                 )?;
             }
-            match report.retry_after {
+            match report.retry_after_s {
                 Some(seconds) => writeln!(out, "  retry after {seconds} s"),
                 None => Ok(()),
             }
@@ -118,7 +118,7 @@ impl Report {
         Self {
             outcome: verdict.outcome().as_str(),
             reason: verdict.reason().map(Reason::as_str),
-            status: verdict.http_status(),
+            http_status: verdict.http_status(),
             cost,
             charged: charging && verdict.is_admitted(),
             account: holder.map(|holder| holder.account),
@@ -128,7 +128,7 @@ impl Report {
                 .and_then(|holder| table.plan(holder.plan))
                 .map(|plan| plan.name.as_str().to_owned()),
             quotas: QuotaUse::from_quotas(verdict.quotas()),
-            retry_after: verdict.retry_after_s(),
+            retry_after_s: verdict.retry_after_s(),
             headers: headers.iter().map(|(name, value)| (name.to_owned(), value.into())).collect(),
             body: verdict.body(),
         }

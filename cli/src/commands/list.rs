@@ -147,7 +147,7 @@ fn row(key: &ListedKey) -> Vec<String> {
         key.state.to_owned(),
     ];
     row.extend(key.quotas.iter().map(|quota| format!("{}/{}", quota.used, quota.limit)));
-    row.push(key.last_use.clone().unwrap_or_else(|| "-".to_owned()));
+    row.push(key.last_used.clone().unwrap_or_else(|| "-".to_owned()));
     row.push(about.expires.clone().unwrap_or_else(|| "never".to_owned()));
     row
 }

@@ -220,9 +220,7 @@ impl Sort {
 
     /// Sorts keys, each with its share, and keeps the first `rows`.
     fn keep_first(self, keys: &mut Vec<(u32, KeyInfo)>, rows: usize) {
-        let units = |info: &KeyInfo| {
-            info.quotas.longest().map_or(0, |quota| quota.limit.saturating_sub(quota.remaining))
-        };
+        let units = |info: &KeyInfo| info.quotas.longest().map_or(0, |quota| quota.used());
         match self {
             Self::Share => {
                 keys.sort_by_key(|(share, info)| (Reverse((*share, units(info))), info.key_id));
@@ -456,7 +454,7 @@ impl Sample {
                 cells: cells.collect(),
             });
         }
-        columns.push(column(USED_WITHIN, &|key| match key.last_use_s {
+        columns.push(column(USED_WITHIN, &|key| match key.last_used_s {
             Some(last_s) => age(self.time_s.saturating_sub(last_s)),
             None => "-".to_owned(),
         }));

@@ -59,7 +59,8 @@ const UNSEEN: [&str; 6] = [
 struct FlawText {
     record: u32,
     key_id: Option<String>,
-    what: String,
+    kind: &'static str,
+    sentence: String,
 }
 
 impl Verify {
@@ -83,7 +84,8 @@ impl Verify {
             flaws.push(FlawText {
                 record: flaw.record,
                 key_id: flaw.key_id.map(|key_id| key_id.to_string()),
-                what: flaw.to_string(),
+                kind: flaw.kind.as_str(),
+                sentence: flaw.to_string(),
             });
         });
         bar.finish_and_clear();
@@ -99,7 +101,7 @@ impl Verify {
                 writeln!(out, "completed a change that was interrupted")?;
             }
             for flaw in &report.flaws {
-                writeln!(out, "{}", flaw.what)?;
+                writeln!(out, "{}", flaw.sentence)?;
             }
             if report.flaws.is_empty() {
                 writeln!(out, "{}: no flaws in {}", report.gate, pluralized(capacity, "record"))?;

@@ -349,3 +349,15 @@ class Flaw:
     def record(self) -> int: ...
     @property
     def key_id(self) -> str | None: ...
+    @property
+    def kind(
+        self,
+    ) -> Literal[
+        "half_written",
+        "misplaced",
+        "no_plan",
+        "no_env",
+        "no_pepper",
+        "no_tally",
+        "future_tally",
+    ]: ...

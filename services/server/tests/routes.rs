@@ -37,8 +37,8 @@ fn limits_returns_the_quotas_and_charges_nothing() {
             assert_eq!(
                 limits,
                 json!({"account": 42, "key_id": key_id, "env": "test", "plan": "default", "quotas": [
-                    {"window": "day", "window_s": 86_400, "limit": 3, "used": used, "remaining": 3 - used, "reset": limits["quotas"][0]["reset"]},
-                    {"window": "2592000s", "window_s": 2_592_000, "limit": 1000, "used": used, "remaining": 1000 - used, "reset": reset},
+                    {"window": "day", "window_s": 86_400, "limit": 3, "used": used, "remaining": 3 - used, "reset_unix_s": limits["quotas"][0]["reset_unix_s"]},
+                    {"window": "2592000s", "window_s": 2_592_000, "limit": 1000, "used": used, "remaining": 1000 - used, "reset_unix_s": reset},
                 ]})
             );
         }
