@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `suites.rs` | the table of test suites |
 //! | `ci.rs` | the table of the other checks of CI |
+//! | `fast.rs` | the steps of `cargo xtask test --fast` |
 //! | `step.rs` | a step (a suite or another check): how it runs, the final report |
 //! | `targets.rs` | runs the test files of a suite |
 //! | `tools.rs`, `packages.rs` | finding the tools that steps need, and installing missing ones |
@@ -38,6 +39,7 @@ mod book;
 mod budgets;
 mod ci;
 mod command;
+mod fast;
 mod firmware;
 mod fuzz;
 mod header;
@@ -84,6 +86,10 @@ enum Task {
         /// Prints the suites, one per line, and runs nothing.
         #[arg(long, conflicts_with = "suites")]
         list: bool,
+        /// Runs a part of the suites in a development build: unit tests, vectors, examples, one
+        /// program in C, and the Python module. Takes less than 3 minutes on two processors.
+        #[arg(long, conflicts_with_all = ["list", "full", "suites"])]
+        fast: bool,
         /// Runs the long form of each suite that has one.
         #[arg(long, conflicts_with = "list")]
         full: bool,
@@ -161,6 +167,7 @@ fn run() -> Result<ExitCode> {
             print!("{}", suites::list());
             return Ok(ExitCode::SUCCESS);
         }
+        Task::Test { fast: true, .. } => fast::STEPS.iter().collect(),
         Task::Test { suites: named, .. } => {
             let wanted =
                 |suite: &&Step| named.is_empty() || named.iter().any(|name| name == suite.name);

@@ -366,6 +366,20 @@ pub(crate) fn pip(python: &Path) -> Command {
     pip
 }
 
+/// A C compiler.
+pub(crate) const CC: Need = Need::new(
+    "KEYTALLY_TEST_CC",
+    |missing| missing.unless(on_path("cc").is_some(), "a C compiler", &["gcc", "libc6-dev"]),
+    || program("cc"),
+);
+
+/// Python without packages.
+pub(crate) const PYTHON_ALONE: Need = Need::new(
+    "KEYTALLY_TEST_PYTHON",
+    |missing| missing.unless(on_path("python3").is_some(), "Python", &["python3"]),
+    system_python,
+);
+
 /// Adds what is missing to create a virtual environment. In Debian, `venv` is a separate package.
 pub(crate) fn needs_python(missing: &mut Missing) {
     let has_venv =
