@@ -265,8 +265,8 @@ enum kt_status
      */
     KT_STRUCT_SIZE = 11,
     /**
-     * A struct sets a member that this library does not know; set it to zero, or use the library
-     * of that header or a newer one.
+     * A struct sets a member that this library does not know; set it to zero, or use the
+     * library of that header or a newer one.
      */
     KT_UNKNOWN_MEMBER = 12,
     /** There is no quota of that index; they count from 0 to quota_count - 1. */
@@ -337,8 +337,8 @@ enum kt_status
     /** A limiter is for 1 to 1073741824 subjects, and a gate for 1 to 67108864 keys. */
     KT_CAPACITY = 61,
     /**
-     * A gate needs at least one plan, and has room for 4 in the caller's memory and for 116 in a
-     * file.
+     * A gate needs at least one plan, and has room for 4 in the caller's memory and for 116 in
+     * a file.
      */
     KT_PLAN_COUNT = 62,
     /** Two plans have the same name. */
@@ -418,8 +418,8 @@ enum kt_status
      */
     KT_FILE_MODE = 103,
     /**
-     * The file belongs to a user who is neither this process's nor root; fix it with: chown USER
-     * FILE.
+     * The file belongs to a user who is neither this process's nor root; fix it with: chown
+     * USER FILE.
      */
     KT_FILE_OWNER = 104,
     /**

@@ -38,6 +38,7 @@ doc=$usr/share/doc/libkeytally-dev
 mkdir -p "$usr/lib" "$doc" "$work/deb/DEBIAN"
 cp -dR "$work/$name/include" "$work/$name/share" "$usr"
 cp -dR "$work/$name/lib" "$usr/lib/$triplet"
+chmod 644 "$usr/lib/$triplet/libkeytally.so.$version"
 pc=$usr/lib/$triplet/pkgconfig/keytally.pc
 sed -e 's|^prefix=.*|prefix=/usr|' -e "s|^libdir=.*|libdir=\${exec_prefix}/lib/$triplet|" \
     "$work/$name/lib/pkgconfig/keytally.pc" >"$pc"
@@ -69,6 +70,8 @@ Description: Embedded API-key checks and rate limits for C and C++
  process, in files that processes share. This package holds the library, the
  headers, and the files for pkg-config and CMake.
 END
+soname=$(objdump -p "$usr/lib/$triplet/libkeytally.so" | sed -n 's/ *SONAME  *libkeytally\.so\.//p')
+echo "libkeytally $soname libkeytally-dev (>= $version)" >"$work/deb/DEBIAN/shlibs"
 printf 'activate-noawait ldconfig\n' >"$work/deb/DEBIAN/triggers"
 (cd "$work/deb" && find usr -type f -print0 | sort -z | xargs -0 md5sum >DEBIAN/md5sums)
 find "$work/deb" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +

@@ -65,20 +65,15 @@ pub(crate) fn check(_: &[Found]) -> Result<String> {
 
 /// Returns the text of the header.
 fn generate() -> Result<String> {
-    let paths = SOURCES.split(' ').map(|name| format!("ffi-c/src/{name}.rs"));
-    let sources = paths
-        .map(|path| fs::read_to_string(&path).with_context(|| format!("cannot read {path}")))
-        .collect::<Result<String>>()?;
+    let read =
+        |name: &str| fs::read_to_string(format!("ffi-c/src/{name}.rs")).context(name.to_owned());
+    let sources = SOURCES.split(' ').map(read).collect::<Result<String>>()?;
     let folder = tempfile::tempdir()?;
     let source = folder.path().join("c.rs");
     fs::write(&source, plain_rust(&sources)?)?;
-    let bindings = cbindgen::Builder::new()
-        .with_config(
-            cbindgen::Config::from_file("ffi-c/cbindgen.toml").map_err(anyhow::Error::msg)?,
-        )
-        .with_src(&source)
-        .generate()
-        .context("cbindgen cannot read the sources of ffi-c")?;
+    let config = cbindgen::Config::from_file("ffi-c/cbindgen.toml").map_err(anyhow::Error::msg)?;
+    let bindings = cbindgen::Builder::new().with_config(config).with_src(&source).generate();
+    let bindings = bindings.context("cbindgen cannot read the sources of ffi-c")?;
     let mut header = Vec::new();
     bindings.write(&mut header);
     edited(&String::from_utf8(header)?, TO_HEADER)
@@ -86,8 +81,7 @@ fn generate() -> Result<String> {
 
 fn plain_rust(sources: &str) -> Result<String> {
     let commented = Regex::new(STATUS)?.replace_all(sources, |status: &Captures<'_>| {
-        let sentence = format!("{}{}.", status[2].to_uppercase(), &status[3]);
-        format!("{}{},\n", comment(&sentence), &status[1])
+        format!("{}{},", comment(&(status[2].to_uppercase() + &status[3])), &status[1])
     });
     edited(&commented, TO_PLAIN_RUST)
 }
@@ -98,16 +92,15 @@ fn edited(text: &str, edits: &[(&str, &str)]) -> Result<String> {
     })
 }
 
-/// Returns a sentence as a comment, wrapped.
+/// Returns a sentence without a full stop as a comment, wrapped.
 fn comment(sentence: &str) -> String {
-    let mut lines = vec![String::new()];
+    let mut text = String::new();
     for word in sentence.split(' ') {
-        match lines.last_mut().filter(|line| line.len() + word.len() < 91) {
-            Some(line) => line.extend([" ", word]),
-            None => lines.push(format!(" {word}")),
-        }
+        let line = text.rsplit('\n').next().unwrap_or_default();
+        text += if text.is_empty() || line.len() + word.len() < 90 { " " } else { "\n " };
+        text += word;
     }
-    lines.iter().map(|line| format!("#[doc = \"{line}\"]\n")).collect()
+    (text + ".").lines().map(|line| format!("#[doc = \"{line}\"]\n")).collect()
 }
 
 #[cfg(test)]
@@ -116,8 +109,10 @@ mod tests {
 
     #[test]
     fn checked_pointers_become_plain_ones() {
-        let source = "f(a: In<'c, kt_plan<'c>>, m: Memory, s: Number<kt_status>) -> Out<*mut u8>";
-        let expected = "f(a: *const kt_plan, m: *mut c_void, s: kt_status) -> *mut *mut u8";
+        let source =
+            "f(a: In<'c, kt_plan<'c>>, m: Memory, s: Number<kt_status>) -> Out<*mut u8>; // a's, b";
+        let expected =
+            "f(a: *const kt_plan, m: *mut c_void, s: kt_status) -> *mut *mut u8; // a's, b";
         assert_eq!(plain_rust(source).unwrap(), expected);
         assert_eq!(plain_rust("f(a: kt_In<u8>)").unwrap(), "f(a: kt_In<u8>)");
     }
@@ -125,7 +120,7 @@ mod tests {
     #[test]
     fn declarations_are_taken_out_of_their_macro() {
         let source = "plain! {\n    pub struct a {\n    }\n}\nstatuses! {\n    KT_B = 1 =>\n        \"is b\",\n}\n";
-        let expected = "#[repr(C)]\n    pub struct a {\n    }\n#[doc = \" Is b.\"]\nKT_B = 1,\n\n";
+        let expected = "#[repr(C)]\n    pub struct a {\n    }\n#[doc = \" Is b.\"]\nKT_B = 1,\n";
         assert_eq!(plain_rust(source).unwrap(), expected);
     }
 }
