@@ -34,7 +34,7 @@
 //!
 //! A late step 5 of X is harmless. The owner word that it expects was loaded before its reservation,
 //! and every insertion into that slot since then has counted the generation up. If X changes an owner
-//! word and does not reach step 6, the tally beside it is a tombstone, and no subject has that slot.
+//! word and does not reach step 6, the slot's tally is a tombstone, and no subject has that slot.
 //!
 //! Both buckets' locks are needed if the second bucket holds a reservation or takes the subject.
 //! They are locked in the order of their numbers.
