@@ -2,10 +2,10 @@
 
 It writes a group of benches/results.json.
 
-`cargo xtask bench nginx` sets the paths that are needed. Each turn starts an nginx with
-one worker, which has a processor to itself, and sends it requests by wrk for a second. wrk and the
-upstream share another processor. The configurations of a page take turns, so that other load on the
-machine affects all of them.
+`cargo xtask bench nginx` sets the paths that are needed. Each turn starts an nginx with one worker,
+which has a processor to itself, and sends it requests by wrk for a second. wrk and the upstream
+share another processor. The configurations of a page take turns, so that other load on the machine
+affects all of them.
 """
 
 import http.client

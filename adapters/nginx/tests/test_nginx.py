@@ -1,6 +1,6 @@
 """Tests of the module in a real nginx.
 
-`cargo xtask test nginx` builds it and sets the paths below.
+`cargo xtask test nginx` sets the paths that are needed.
 """
 
 import ctypes

@@ -53,13 +53,17 @@ fn check_writable(folders: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-/// Packs the library in `folder`, as an archive and as a package for Debian. The same sources and
+/// Packs the library in a folder, as an archive and as a package for Debian. The same sources and
 /// tools give the same bytes.
-pub(crate) fn archive(folder: &Path) -> Result<String> {
-    fs::create_dir_all(folder)?;
+pub(crate) fn archive(folder: Option<&Path>) -> Result<String> {
+    let folder = match folder {
+        Some(folder) => folder.to_owned(),
+        None => target_folder()?.join("dist"),
+    };
+    fs::create_dir_all(&folder)?;
     let staged = tempfile::tempdir()?;
     stage(staged.path(), Path::new("lib"))?;
-    let mut pack = script("ffi-c/packaging/pack.sh", &[staged.path(), folder]);
+    let mut pack = script("ffi-c/packaging/pack.sh", &[staged.path(), &folder]);
     pack.arg(env!("CARGO_PKG_VERSION"));
     command::run(pack)
 }

@@ -136,9 +136,8 @@ enum Task {
     },
     /// Packs libkeytally for machines without Rust: an archive, and a package for Debian.
     Archive {
-        /// The folder of the packages.
-        #[arg(default_value = "target/dist")]
-        folder: PathBuf,
+        /// The folder of the packages [default: dist in the target folder].
+        folder: Option<PathBuf>,
     },
     /// Writes docs/EMBEDDED.md: the size and the cost of core without an operating system.
     Embedded,
@@ -213,7 +212,7 @@ fn run() -> Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         Task::Archive { folder } => {
-            print!("{}", install::archive(folder)?);
+            print!("{}", install::archive(folder.as_deref())?);
             return Ok(ExitCode::SUCCESS);
         }
         Task::Embedded => {
