@@ -34,8 +34,9 @@ pub(crate) fn run(prefix: &Path, destdir: Option<&Path>, libdir: &Path) -> Resul
     let mut copy = Command::new("sh");
     copy.args(["-ec", COPY]).arg(staged.path()).arg(&root);
     let copied = command::run(copy)?;
-    let paths = copied.lines().filter_map(|line| line.split_once("' -> '"));
-    Ok(paths.map(|(_, path)| format!("{}\n", path.trim_end_matches('\''))).collect())
+    let paths = copied.lines().filter_map(|line| Some(line.split_once("' -> '")?.1));
+    let files = paths.map(|path| path.trim_end_matches('\'').replace("/./", "/"));
+    Ok(files.filter(|file| !Path::new(file).is_dir()).map(|file| file + "\n").collect())
 }
 
 /// Checks that this user may write to these folders, before the build, which takes minutes.
