@@ -7,10 +7,14 @@ import os
 import shlex
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
-FOLDER = Path(os.environ["KEYTALLY_TEST_NGINX_FOLDER"])
-ADAPTER = Path(__file__).resolve().parent.parent
+# nginx's build does not work in paths with blanks.
+LINKS = tempfile.TemporaryDirectory(prefix="keytally-")
+FOLDER, ADAPTER = Path(LINKS.name, "build"), Path(LINKS.name, "nginx")
+FOLDER.symlink_to(os.environ["KEYTALLY_TEST_NGINX_FOLDER"])
+ADAPTER.symlink_to(Path(__file__).resolve().parent.parent)
 MODULE = "ngx_http_keytally_module.so"
 
 
