@@ -1,5 +1,4 @@
 //! Tests the completions and the manual pages, which the example `pages` writes.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::process::Command;
