@@ -277,11 +277,6 @@ pub(crate) fn cargo_c() -> Result<PathBuf> {
     from_crates("cargo-cinstall", &["cargo-c", "--version", "=0.10.24+cargo-0.98.0"])
 }
 
-/// Returns the path of cargo-mutants, which it installs from crates.io in `target/tools` if needed.
-pub(crate) fn cargo_mutants() -> Result<PathBuf> {
-    from_crates("cargo-mutants", &[])
-}
-
 /// Returns the path of a program, which it installs from crates.io if it is not on PATH.
 ///
 /// `crate_arguments` are the arguments of `cargo install` that name the crate. If there are none,
