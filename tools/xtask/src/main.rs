@@ -21,7 +21,7 @@
 //! | `firmware.rs`, `bare_metal.rs` | runs core on emulated microcontrollers; the tools for that |
 //! | `budgets.rs` | compares instruction counts of hot paths with recorded budgets |
 //! | `header.rs` | generates the C header |
-//! | `install.rs` | installs libkeytally with its files for pkg-config and CMake |
+//! | `install.rs` | installs and packs libkeytally |
 //! | `native.rs` | tests libkeytally from C and C++ |
 //! | `nginx.rs` | builds and tests the nginx module |
 //! | `fuzz.rs` | runs the fuzz targets with new inputs |
@@ -122,7 +122,8 @@ enum Task {
     Api,
     /// Writes include/keytally.h from the sources of ffi-c.
     Header,
-    /// Builds libkeytally, and installs it with its headers and its files for pkg-config and CMake.
+    /// Builds libkeytally, and installs it with its headers, its files for pkg-config and CMake, and
+    /// the completions and manual pages of the program.
     Install {
         /// The folder from which the files will be used, an absolute path.
         #[arg(long, default_value = "/usr/local")]
@@ -133,6 +134,11 @@ enum Task {
         /// The folder of the libraries, relative to the prefix.
         #[arg(long, default_value = "lib")]
         libdir: PathBuf,
+    },
+    /// Packs libkeytally for machines without Rust: an archive, and a package for Debian.
+    Archive {
+        /// The folder of the packages [default: dist in the target folder].
+        folder: Option<PathBuf>,
     },
     /// Writes docs/EMBEDDED.md: the size and the cost of core without an operating system.
     Embedded,
@@ -196,12 +202,11 @@ fn run() -> Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         Task::Install { prefix, destdir, libdir } => {
-            install::run(
-                &install::Destination { prefix, destdir: destdir.as_deref(), libdir },
-                |file| {
-                    println!("{file}");
-                },
-            )?;
+            print!("{}", install::run(prefix, destdir.as_deref(), libdir)?);
+            return Ok(ExitCode::SUCCESS);
+        }
+        Task::Archive { folder } => {
+            print!("{}", install::archive(folder.as_deref())?);
             return Ok(ExitCode::SUCCESS);
         }
         Task::Embedded => {
