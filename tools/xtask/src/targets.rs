@@ -8,6 +8,7 @@
 //! features of its package (`required-features` in `Cargo.toml`) has a build of its own.
 
 use core::fmt;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -25,6 +26,16 @@ pub(crate) const WORKSPACES: [&str; 2] = ["Cargo.toml", SERVICES];
 
 /// The manifest of the services' workspace.
 pub(crate) const SERVICES: &str = "services/Cargo.toml";
+
+/// Returns cargo's folder of built files: `target`, or `CARGO_TARGET_DIR`.
+pub(crate) fn target_folder() -> Result<PathBuf> {
+    Ok(text(&metadata()?, "target_directory")?.into())
+}
+
+/// Returns the folder of programs that are built with [`PROFILE`].
+pub(crate) fn profile_folder() -> Result<PathBuf> {
+    Ok(target_folder()?.join(PROFILE[1]))
+}
 
 /// The folder of programs that are built with [`PROFILE`].
 pub(crate) const PROFILE_FOLDER: &str = "target/tests";
