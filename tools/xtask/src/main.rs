@@ -16,6 +16,7 @@
 //! | `api.rs` | compares the public items with the recorded ones |
 //! | `panics.rs` | lists the lines of a check that could panic |
 //! | `models.rs` | runs core in the model checkers loom and shuttle |
+//! | `book.rs` | builds the book, and checks its links |
 //! | `bench.rs` | measures speed, also of other implementations, and writes the pages with it |
 //! | `firmware.rs`, `bare_metal.rs` | runs core on emulated microcontrollers; the tools for that |
 //! | `budgets.rs` | compares instruction counts of hot paths with recorded budgets |
@@ -36,6 +37,7 @@ extern crate alloc;
 mod api;
 mod bare_metal;
 mod bench;
+mod book;
 mod budgets;
 mod ci;
 mod command;
@@ -118,6 +120,12 @@ enum Task {
     /// Measures speed, also of other implementations, and writes benches/RESULTS.md and the other
     /// pages and plots with its figures. Needs a machine without other load.
     Bench(bench::Options),
+    /// Runs as a preprocessor of mdBook, which rewrites the links of the book.
+    #[command(hide = true)]
+    BookLinks {
+        /// `supports RENDERER`: whether the preprocessor supports it, which is always true.
+        query: Vec<String>,
+    },
     /// Records the public items of the libraries: writes core/api.txt, host/api.txt and
     /// cli/api.txt.
     Api,
@@ -206,6 +214,12 @@ fn run() -> Result<ExitCode> {
         }
         Task::Bench(options) => {
             bench::run(options)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Task::BookLinks { query } => {
+            if query.is_empty() {
+                book::preprocess()?;
+            }
             return Ok(ExitCode::SUCCESS);
         }
         Task::Api => {

@@ -9,8 +9,8 @@ use crate::step::{Step, Work};
 use crate::targets::{PROFILE, TestFiles, count_tests};
 use crate::tools::{self, Found};
 use crate::{
-    api, budgets, command, firmware, imports, models, native, nginx, panics, purity, python, rules,
-    secrets, web, words,
+    api, book, budgets, command, firmware, imports, models, native, nginx, panics, purity, python,
+    rules, secrets, web, words,
 };
 
 /// Every suite, in the order in which they run.
@@ -63,6 +63,13 @@ pub(crate) const SUITES: &[Step] = &[
         needs: &[],
         full_when_named: false,
         work: Work::Call(documentation_examples),
+    },
+    Step {
+        name: "book",
+        about: "the book of docs/ builds without warnings, and every link in it leads to a page or a heading",
+        needs: &[&tools::MDBOOK],
+        full_when_named: false,
+        work: Work::Call(book::check),
     },
     Step {
         name: "vectors",
@@ -196,12 +203,13 @@ pub(crate) const SUITES: &[Step] = &[
             TestFiles::one("keytally-server", "listeners"),
             TestFiles::one("keytally-server", "guesses"),
             TestFiles::one("keytally-server", "attacks"),
+            TestFiles::one("keytally-server", "book"),
         ]),
     },
     Step {
         name: "python",
         about: "the installed Python module: lints, types, vectors, threads, forks, workers",
-        needs: &[&python::ENVIRONMENT],
+        needs: &[&python::ENVIRONMENT, &tools::CURL],
         full_when_named: false,
         work: Work::Call(python::test),
     },
