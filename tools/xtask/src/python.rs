@@ -66,9 +66,10 @@ pub(crate) fn test(found: &[Found]) -> Result<String> {
         &["mypy"],
         &["mypy.stubtest", "keytally._native"],
     ] {
-        let mut check = module(python, check);
-        check.env("MYPY_CACHE_DIR", folder()?.join("mypy"));
-        command::run(check)?;
+        let mut command = Command::new(python);
+        command.env("MYPY_CACHE_DIR", folder()?.join("mypy"));
+        command.current_dir("py").arg("-m").args(check);
+        command::run(command)?;
     }
     let mut summary = pytest(python, &programs)?;
     let (free_threaded, others): (Vec<_>, Vec<_>) =
@@ -128,18 +129,11 @@ fn pytest(python: &Path, [product, languages]: &[PathBuf; 2]) -> Result<String> 
     Ok(format!("{alone}, and {together} with other languages"))
 }
 
-/// Returns the command `python -m ARGUMENTS` in the folder `py`.
-fn module(python: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(python);
-    command.current_dir("py").arg("-m").args(arguments);
-    command
-}
-
 /// Returns the command `python -m ARGUMENTS` in the folder `py`, in development mode. Warnings are
 /// errors.
 pub(crate) fn strict(python: &Path, arguments: &[&str]) -> Command {
-    let mut command = module(python, arguments);
-    command.env("PYTHONDEVMODE", "1").env("PYTHONWARNINGS", "error");
+    let mut command = Command::new(python);
+    command.current_dir("py").args(["-X", "dev", "-W", "error", "-m"]).args(arguments);
     command
 }
 
