@@ -175,6 +175,9 @@ fn artifacts(folder: &Path) -> Result<PathBuf> {
     build.args(["build", "--release", "--locked", "--package", "keytally-cli"]);
     within(build)?;
     fs::copy(built.join("release/keytally"), files.join(format!("keytally-{ARCH}-linux")))?;
+    let mut archive = cargo();
+    archive.args(["run", "--quiet", "--package", "xtask", "--", "archive"]).arg(&files);
+    within(archive)?;
     wheel::build(&files, &within)?;
     let mut components = Command::new(tools::cargo_cyclonedx()?);
     components.args(["cyclonedx", "--format", "json", "--spec-version", "1.5", "--all-features"]);
