@@ -172,9 +172,8 @@ fn rust_code_of_each_page_of_the_book_is_tested() {
 fn each_page_of_the_book_is_in_its_summary() {
     let summary = include_str!("../../docs/SUMMARY.md");
     for (page, _) in book() {
-        let generated = ["MUTANTS.md", "PANICS.md", "TIMING.md", "SUMMARY.md"];
         let is_listed = summary.contains(&format!("]({page})"));
-        assert!(is_listed || generated.contains(&&*page), "SUMMARY.md lacks {page}");
+        assert!(is_listed || page == "SUMMARY.md", "SUMMARY.md lacks {page}");
     }
 }
 

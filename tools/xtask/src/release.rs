@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{self, cargo};
-use crate::targets::{SERVICES, count_tests, list, metadata_of, target_folder, text};
+use crate::targets::{SERVICES, WORKSPACES, count_tests, metadata, target_folder};
 use crate::{tools, wheel};
 
 /// The packages of crates.io, in the order in which they are published, with their folders.
@@ -69,15 +69,15 @@ fn versions() -> Result<String> {
         python.lines().any(|line| line == r#"dynamic = ["version"]"#),
         "py/pyproject.toml must take its version from py/Cargo.toml: `dynamic = [\"version\"]`"
     );
-    for manifest in ["Cargo.toml", SERVICES] {
-        for package in list(&metadata_of(manifest)?, "packages")? {
-            let (name, own) = (text(package, "name")?, text(package, "version")?);
-            let is_released = name == "keytally-python" || package["publish"].is_null();
+    for manifest in WORKSPACES {
+        for package in metadata(manifest)?.packages {
+            let (name, own) = (package.name.to_string(), package.version.to_string());
+            let is_released = name == "keytally-python" || package.publish.is_none();
             ensure!(!is_released || own == version, "{name} has version {own}, not {version}");
-            for dependency in list(package, "dependencies")? {
-                let (on, required) = (text(dependency, "name")?, text(dependency, "req")?);
+            for dependency in package.dependencies {
+                let (on, required) = (&dependency.name, dependency.req.to_string());
                 let is_exact = required.strip_prefix('^') == Some(version);
-                let is_own = is_released && dependency["path"].is_string();
+                let is_own = is_released && dependency.path.is_some();
                 ensure!(!is_own || is_exact, "{name} requires {on} {required}, not {version}");
             }
         }

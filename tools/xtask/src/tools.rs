@@ -277,11 +277,6 @@ pub(crate) fn cargo_c() -> Result<PathBuf> {
     from_crates("cargo-cinstall", &["cargo-c", "--version", "=0.10.24+cargo-0.98.0"])
 }
 
-/// Returns the path of cargo-mutants, which it installs from crates.io in `target/tools` if needed.
-pub(crate) fn cargo_mutants() -> Result<PathBuf> {
-    from_crates("cargo-mutants", &[])
-}
-
 /// Returns the path of cargo-cyclonedx, which it installs from crates.io in `target/tools` if
 /// needed. The version is fixed, since another one may write other files.
 pub(crate) fn cargo_cyclonedx() -> Result<PathBuf> {
