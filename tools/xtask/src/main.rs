@@ -27,6 +27,7 @@
 //! | `fuzz.rs` | runs the fuzz targets with new inputs |
 //! | `python.rs`, `web.rs` | builds and tests the Python module and its web integrations |
 //! | `wheel.rs` | builds the distributions for PyPI |
+//! | `release.rs` | checks and builds what a release publishes |
 //! | `source.rs` | splits Rust source into words |
 //! | `command.rs` | runs a program, and prints its output only if it fails |
 
@@ -52,6 +53,7 @@ mod packages;
 mod product;
 mod purity;
 mod python;
+mod release;
 mod rules;
 mod source;
 mod step;
@@ -146,6 +148,19 @@ enum Task {
     /// wheel for each C library of the toolchain. Installs and tests each in an environment of its
     /// own.
     Wheel,
+    /// Checks and builds everything that a release publishes: versions, packages and their tests,
+    /// distributions, lists of components. Compares two builds. Publishes nothing.
+    Release {
+        /// Confirms that nothing is published. RELEASING.md has the steps that publish.
+        #[arg(long, required = true)]
+        dry_run: bool,
+        /// Leaves out the tests of the packages.
+        #[arg(long)]
+        quick: bool,
+        /// The tag of the release, which must be that of the version [default: not checked].
+        #[arg(long)]
+        tag: Option<String>,
+    },
     /// Runs all checks that a change must pass: format, lints, documentation, every test suite.
     Ci {
         /// Installs missing tools with apt-get and rustup.
@@ -215,6 +230,10 @@ fn run() -> Result<ExitCode> {
         }
         Task::Wheel => {
             wheel::run()?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Task::Release { quick, tag, .. } => {
+            release::run(tag.as_deref(), *quick)?;
             return Ok(ExitCode::SUCCESS);
         }
         Task::Ci { .. } => ci::CHECKS.iter().chain(suites::SUITES).collect(),

@@ -277,6 +277,12 @@ pub(crate) fn cargo_c() -> Result<PathBuf> {
     from_crates("cargo-cinstall", &["cargo-c", "--version", "=0.10.24+cargo-0.98.0"])
 }
 
+/// Returns the path of cargo-cyclonedx, which it installs from crates.io in `target/tools` if
+/// needed. The version is fixed, since another one may write other files.
+pub(crate) fn cargo_cyclonedx() -> Result<PathBuf> {
+    from_crates("cargo-cyclonedx", &["cargo-cyclonedx", "--version", "=0.5.9"])
+}
+
 /// Returns the path of a program, which it installs from crates.io if it is not on PATH.
 ///
 /// `crate_arguments` are the arguments of `cargo install` that name the crate. If there are none,
