@@ -72,8 +72,7 @@
  *     kt_limiter_check. For a gate file, the thread must have called kt_gate_check before, outside
  *     of a handler.
  * Panics. A panic (a defect of this library) never leaves a function. In host builds it becomes
- *     KT_INTERNAL. Without the host part it would loop endlessly. docs/PANICS.md shows why no check
- *     panics.
+ *     KT_INTERNAL. Without the host part it would loop endlessly. SAFETY.md says why no check panics.
  * Time. `now_ms` is an explicit time in Unix milliseconds, or KT_SYSTEM_CLOCK. The system clock is
  *     read in the call, and again if a tally is ahead of that reading. An explicit time is used as
  *     given and never corrected. An event loop has cached readings of the system clock. To use such

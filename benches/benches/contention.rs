@@ -2,20 +2,17 @@
 
 use core::hint::black_box;
 
+use governor::clock::DefaultClock;
 use keytally_core::{CacheLine, Timestamp};
 
 use crate::floors::count_up;
 use crate::measure::{Admitted, Bench, Implementation, count, is_admitted, threads};
-use crate::peers::{Governors, Locked, RateNets, Sharded, roomy_quotas, slow_quotas};
+use crate::peers::{Governors, Locked, Peer, RateNets, Sharded, slow_quotas};
 use crate::tables::limiter;
-use crate::traffic::{self, Cycle, MINUTE_LIMIT, Order, ROOMY, START, Walk, index};
+use crate::traffic::{self, Clock, Cycle, MINUTE_LIMIT, Order, ROOMY, START, Walk, index};
 
 /// The number of subjects. Each belongs to one thread.
 const SIZE: u32 = 1000;
-
-/// A minutely and an hourly limit that are never reached, for implementations that can store any
-/// `u32`.
-const ROOM: [u32; 2] = [u32::MAX; 2];
 
 /// The numbers of threads, and the names of their columns.
 const COUNTS: [(usize, &str); 2] = [(1, "1 thread"), (2, "2 threads")];
@@ -67,16 +64,9 @@ fn admitted_checks<'a>(
     let walk = Walk::new(u32::try_from(all_names.len()).expect("a few"), Order::Uniform);
     let clock = walk.clock().faster(8);
     let [limiter, hashed] = [(); 2].map(|()| limiter(ROOMY, SIZE));
-    let governors = Governors::new(roomy_quotas());
-    let rate_nets = RateNets::new(u32::MAX);
-    let (sharded, locked) = (Sharded::new(ROOM), Locked::new(ROOM));
     for name in all_names {
         assert!(limiter.check(name.as_bytes(), 1, START).is_admitted(), "there is room");
         assert!(hashed.check(name.as_bytes(), 1, START).is_admitted(), "there is room");
-        governors.check(name);
-        rate_nets.check(name.as_bytes());
-        sharded.check(name, 1, START);
-        locked.check(name, 1, START);
     }
     let subjects_of =
         |names: &&[String]| names.iter().map(|name| hashed.subject(name.as_bytes())).collect();
@@ -95,28 +85,28 @@ fn admitted_checks<'a>(
                 count(times, || is_admitted(&hashed.check_subject(*next.next(), 1, clock.next())))
             },
         ),
-        threads("two governors", Admitted::All, threads_count, move |thread, _, times| {
-            let mut next = Cycle::new(names[thread]);
-            count(times, || governors.check(next.next()))
-        }),
-        threads("two rate-net", Admitted::All, threads_count, move |thread, _, times| {
-            let mut next = Cycle::new(names[thread]);
-            count(times, || rate_nets.check(next.next().as_bytes()))
-        }),
-        threads("DashMap of counters", Admitted::All, threads_count, move |thread, done, times| {
-            let (mut next, mut clock) = (Cycle::new(names[thread]), clock.after(done));
-            count(times, || sharded.check(next.next(), 1, clock.next()))
-        }),
-        threads(
-            "Mutex<HashMap> of counters",
-            Admitted::All,
-            threads_count,
-            move |thread, done, times| {
-                let (mut next, mut clock) = (Cycle::new(names[thread]), clock.after(done));
-                count(times, || locked.check(next.next(), 1, clock.next()))
-            },
-        ),
+        peer::<Governors<String, DefaultClock>>(all_names, names, clock),
+        peer::<RateNets>(all_names, names, clock),
+        peer::<Sharded<String>>(all_names, names, clock),
+        peer::<Locked<String>>(all_names, names, clock),
     ]
+}
+
+/// Returns the checks of an alternative that knows all subjects.
+fn peer<'a, P: Peer<String> + 'a>(
+    all_names: &[String],
+    names: &'a [&'a [String]],
+    clock: Clock,
+) -> Implementation<'a> {
+    let peer = P::roomy();
+    for name in all_names {
+        peer.check(name, START);
+    }
+    let check = move |thread: usize, done, times| {
+        let (mut next, mut clock) = (Cycle::new(names[thread]), clock.after(done));
+        count(times, || peer.check(next.next(), clock.next()))
+    };
+    threads(P::NAME, Admitted::All, names.len(), check).with_clock(P::READS_CLOCK)
 }
 
 /// Returns the lower bound: all threads increment one word by a plain load and compare-exchange.
@@ -148,7 +138,8 @@ fn denied_checks<'a>(threads_count: usize, name: &'a String) -> Vec<Implementati
         }),
         threads("two governors", Admitted::None, threads_count, move |_, _, times| {
             count(times, || governors.check(black_box(name)))
-        }),
+        })
+        .with_clock(true),
         threads("DashMap of counters", Admitted::None, threads_count, move |_, _, times| {
             count(times, || sharded.check(black_box(name), 1, START))
         }),

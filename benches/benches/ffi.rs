@@ -125,7 +125,7 @@ fn is_admitted_by_whole(verdict: &Verdict) -> bool {
 /// Returns the implementation in C. `what` is one of the program's commands.
 fn from_c(program: &OsStr, what: &'static str) -> Implementation<'static> {
     let mut calls = Calls::start(program);
-    ("C, by the shared library", Box::new(move |times| calls.run(what, times)))
+    Implementation::new("C, by the shared library", move |times| calls.run(what, times))
 }
 
 /// The running program in C.

@@ -7,11 +7,12 @@
 use core::hint::black_box;
 use std::process::Command;
 
+use governor::clock::DefaultClock;
 use keytally_core::{CacheLine, GateConfig, Limiter, Name, Outcome};
 use serde_json::{Value, json};
 
 use crate::measure::{Bench, is_admitted, now};
-use crate::peers::{Governors, Locked, RateNets, Sharded, roomy_quotas};
+use crate::peers::{Governors, Locked, OneGovernor, Peer, RateNets, Sharded};
 use crate::tables::limiter;
 use crate::traffic::{self, ROOMY, START, thousands};
 
@@ -19,10 +20,6 @@ use crate::traffic::{self, ROOMY, START, thousands};
 pub(crate) const ARGUMENT: &str = "--flood";
 
 const SUBJECTS: u32 = 1_000_000;
-
-/// A minutely and an hourly limit that are never reached, for implementations that can store any
-/// `u32`.
-const ROOM: [u32; 2] = [u32::MAX; 2];
 
 /// The quantiles of the latency: their columns, and the fraction of calls that are at most as slow.
 const QUANTILES: [(&str, f64); 6] = [
@@ -43,25 +40,47 @@ const REPEATED: &str = "keytally, the quickest of three floods";
 /// The number of repetitions for [`REPEATED`].
 const FLOODS: u32 = 3;
 
-/// The names of the implementations, which are also the values of [`ARGUMENT`].
-const IMPLEMENTATIONS: [&str; 9] = [
-    "keytally",
-    REPEATED,
-    "keytally, as a service maps it",
-    "one governor: the minute alone",
-    "two governors",
-    "two rate-net",
-    "DashMap of counters",
-    "Mutex<HashMap> of counters",
-    CLOCK_ALONE,
+/// The name of an implementation, which is also a value of [`ARGUMENT`], whether each check reads a
+/// clock, and a function that creates an empty table and returns its check.
+type Flooded = (&'static str, bool, fn() -> Check);
+
+/// The check of a subject.
+type Check = Box<dyn FnMut(&String) -> bool>;
+
+const IMPLEMENTATIONS: &[Flooded] = &[
+    ("keytally", false, keytally),
+    (REPEATED, false, keytally),
+    ("keytally, as a service maps it", true, || {
+        let policy = ROOMY.parse().expect("a policy");
+        let limiter = keytally::Limiter::in_memory(&policy, SUBJECTS).expect("memory");
+        Box::new(move |text| is_admitted(&limiter.check(text.as_bytes(), 1)))
+    }),
+    peer::<OneGovernor<String>>(),
+    peer::<Governors<String, DefaultClock>>(),
+    peer::<RateNets>(),
+    peer::<Sharded<String>>(),
+    peer::<Locked<String>>(),
+    (CLOCK_ALONE, true, || Box::new(|text| black_box(text).len() == 40)),
 ];
+
+fn keytally() -> Check {
+    let limiter = limiter(ROOMY, SUBJECTS);
+    Box::new(move |text| is_admitted(&limiter.check(text.as_bytes(), 1, START)))
+}
+
+const fn peer<P: Peer<String> + 'static>() -> Flooded {
+    (P::NAME, P::READS_CLOCK, || {
+        let peer = P::roomy();
+        Box::new(move |text| peer.check(text, START))
+    })
+}
 
 /// Measures the group.
 pub(crate) fn measure(bench: &mut Bench) {
     let program = std::env::current_exe().expect("this program has a path");
     let mut measured: Vec<Vec<Value>> = vec![Vec::new(); IMPLEMENTATIONS.len()];
     for _ in 0..bench.long_rounds() {
-        for (name, measured) in IMPLEMENTATIONS.iter().zip(&mut measured) {
+        for ((name, ..), measured) in IMPLEMENTATIONS.iter().zip(&mut measured) {
             let output = Command::new(&program)
                 .args([ARGUMENT, name])
                 .output()
@@ -80,9 +99,9 @@ pub(crate) fn measure(bench: &mut Bench) {
     );
     let about = "Each call is timed separately. Its time includes reading the clock. It also includes interruptions of the program, which the quickest of three floods leaves out almost completely.";
     let mut table = bench.table("flood/latency", "ns", &title, about);
-    for (name, measured) in IMPLEMENTATIONS.iter().zip(&measured) {
+    for ((name, reads_clock, _), measured) in IMPLEMENTATIONS.iter().zip(&measured) {
         for (column, _) in QUANTILES {
-            table.figures(column, name, figures(measured, column));
+            table.figures(column, name, *reads_clock, figures(measured, column));
         }
     }
     drop(table);
@@ -91,20 +110,18 @@ pub(crate) fn measure(bench: &mut Bench) {
     let about = "The growth of the process's memory while the table is created and all subjects are added. For a gate, and for the limiter with 90 % of its slots taken, the memory of the table.";
     let mut table = bench.table("flood/memory", "bytes", &title, about);
     let column = "bytes each";
-    for (name, measured) in IMPLEMENTATIONS
-        .iter()
-        .zip(&measured)
-        .filter(|(name, _)| ![CLOCK_ALONE, REPEATED].contains(name))
-    {
-        table.figures(column, name, figures(measured, "bytes"));
+    for ((name, reads_clock, _), measured) in IMPLEMENTATIONS.iter().zip(&measured) {
+        if ![CLOCK_ALONE, REPEATED].contains(name) {
+            table.figures(column, name, *reads_clock, figures(measured, "bytes"));
+        }
     }
     let (bytes, refused) = fullest();
-    table.figures(column, FULLEST, vec![bytes]);
-    table.figures("refused meanwhile, %", FULLEST, vec![refused]);
+    table.figures(column, FULLEST, false, vec![bytes]);
+    table.figures("refused meanwhile, %", FULLEST, false, vec![refused]);
     let prefix = Name::new("kt").expect("a name");
     let config = GateConfig::new(SUBJECTS, prefix, &[]).with_plan_slots(1);
     let bytes = config.lines() * size_of::<CacheLine>();
-    table.figures(column, "a key of a gate", vec![bytes as f64 / f64::from(SUBJECTS)]);
+    table.figures(column, "a key of a gate", false, vec![bytes as f64 / f64::from(SUBJECTS)]);
 }
 
 /// A limiter in which more slots are taken than its capacity in subjects.
@@ -134,8 +151,10 @@ pub(crate) fn run(name: &str) {
     let mut times: Vec<u32> = vec![u32::MAX; texts.len()];
     let before = resident_bytes();
     let mut bytes = 0.0;
+    let found = IMPLEMENTATIONS.iter().find(|(other, ..)| *other == name);
+    let (.., new_table) = found.unwrap_or_else(|| panic!("no implementation: {name}"));
     for _ in 0..if name == REPEATED { FLOODS } else { 1 } {
-        let mut check = new_table(name);
+        let mut check = new_table();
         let mut refused = 0_u32;
         for (text, time) in texts.iter().zip(&mut times) {
             let started = now();
@@ -161,43 +180,6 @@ pub(crate) fn run(name: &str) {
     }
     figures.insert("bytes".to_owned(), json!(bytes));
     println!("{}", Value::Object(figures));
-}
-
-/// Creates the table of an implementation, and returns the check of a subject in it.
-fn new_table(name: &str) -> Box<dyn FnMut(&String) -> bool> {
-    match name {
-        "keytally" | REPEATED => {
-            let limiter = limiter(ROOMY, SUBJECTS);
-            Box::new(move |text| is_admitted(&limiter.check(text.as_bytes(), 1, START)))
-        }
-        "keytally, as a service maps it" => {
-            let policy = ROOMY.parse().expect("a policy");
-            let limiter = keytally::Limiter::in_memory(&policy, SUBJECTS).expect("memory");
-            Box::new(move |text| is_admitted(&limiter.check(text.as_bytes(), 1)))
-        }
-        "one governor: the minute alone" => {
-            let governors = Governors::new(roomy_quotas());
-            Box::new(move |text| governors.check_minute(text))
-        }
-        "two governors" => {
-            let governors = Governors::new(roomy_quotas());
-            Box::new(move |text| governors.check(text))
-        }
-        "two rate-net" => {
-            let rate_nets = RateNets::new(u32::MAX);
-            Box::new(move |text| rate_nets.check(text.as_bytes()))
-        }
-        "DashMap of counters" => {
-            let counters = Sharded::new(ROOM);
-            Box::new(move |text| counters.check(text, 1, START))
-        }
-        "Mutex<HashMap> of counters" => {
-            let counters = Locked::new(ROOM);
-            Box::new(move |text| counters.check(text, 1, START))
-        }
-        CLOCK_ALONE => Box::new(|text| black_box(text).len() == 40),
-        _ => panic!("no implementation: {name}"),
-    }
 }
 
 /// Returns the resident memory of this process in bytes.

@@ -13,7 +13,7 @@ use crate::floors::PointerChase;
 use crate::measure::{Admitted, Bench, Implementation, calls, checks, is_admitted};
 use crate::peers::{Governors, roomy_quotas};
 use crate::tables::{env, gate};
-use crate::traffic::{Cycle, MINUTE_LIMIT, Order, ROOMY, Random, START, Walk, index, thousands};
+use crate::traffic::{Cycle, MINUTE_LIMIT, Order, ROOMY, Random, START, Walk, index};
 
 /// The numbers of keys.
 const SIZES: &[u32] = &[1, 1000, 100_000, 1_000_000];
@@ -26,14 +26,14 @@ pub(crate) fn measure(bench: &mut Bench) {
     let about = "Keytally reads the key, computes its HMAC, finds its record, compares, charges both windows and returns a verdict. All checks are admitted. The second row is a combination of crates that does the same work. Each row below it is a part of the work alone.";
     let mut table = bench.table("gate/uniform", "ns", title, about);
     for size in sizes {
-        table.column(thousands(*size), valid_keys(*size, Order::Uniform));
+        table.column_of(*size, valid_keys(*size, Order::Uniform));
     }
     drop(table);
     let title = "Valid keys, some much more often than others (Zipf's law), by their number";
     let mut table = bench.table("gate/zipf", "ns", title, about);
     for size in others {
         let implementations = valid_keys(*size, Order::Zipf);
-        table.column(thousands(*size), implementations.into_iter().take(2).collect());
+        table.column_of(*size, implementations.into_iter().take(2).collect());
     }
     drop(table);
     invalid_keys(bench);
@@ -72,7 +72,8 @@ fn valid_keys(size: u32, order: Order) -> Vec<Implementation<'static>> {
     let combination = checks("hmac, a DashMap of MACs, two governors", Admitted::All, move || {
         let record: Option<KeyId> = records.get(&mac(next.next())).map(|id| *id);
         record.is_some_and(|id| governors.check(&id))
-    });
+    })
+    .with_clock(true);
     let mut next = cycle();
     let verify = calls("hmac: clone and verify_slice alone", move || {
         prepared.clone().chain_update(next.next()).verify_slice(black_box(&tag))

@@ -1,27 +1,21 @@
 //! The group `limiter`: the check of a subject, by number of subjects, their distribution over the
 //! requests, their type, and the outcome.
 
-use core::hash::Hash;
 use core::hint::black_box;
 
+use governor::clock::{DefaultClock, FakeRelativeClock};
 use keytally_core::{Outcome, Timestamp};
 
 use crate::floors::{PointerChase, count_up};
 use crate::measure::{Admitted, Bench, Implementation, Table, calls, checks, is_admitted};
 use crate::peers::{
-    Governors, Locked, Pingora, RateNets, Ratelimits, Sharded, roomy_quotas, slow_quotas,
+    Governors, Locked, OneGovernor, Peer, Pingora, RateNets, Ratelimits, Sharded, slow_quotas,
 };
 use crate::tables::limiter;
-use crate::traffic::{
-    self, Cycle, MINUTE_LIMIT, Order, ROOMY, Random, START, Walk, index, thousands,
-};
+use crate::traffic::{self, Cycle, MINUTE_LIMIT, Name, Order, ROOMY, Random, START, Walk, index};
 
 /// The numbers of subjects.
 const SIZES: &[u32] = &[1, 1000, 100_000, 1_000_000];
-
-/// A minutely and an hourly limit that are never reached, for implementations that can store any
-/// `u32`.
-const ROOM: [u32; 2] = [u32::MAX; 2];
 
 /// Measures the group.
 pub(crate) fn measure(bench: &mut Bench) {
@@ -51,26 +45,6 @@ pub(crate) fn measure(bench: &mut Bench) {
     full_table(bench, &sizes[1..]);
 }
 
-/// A subject as the map of an alternative stores it.
-trait Name: Hash + Eq + Clone {
-    /// Passes the subject to `with` as bytes, which Keytally takes.
-    fn bytes<R>(&self, with: impl FnOnce(&[u8]) -> R) -> R;
-}
-
-impl Name for String {
-    #[inline]
-    fn bytes<R>(&self, with: impl FnOnce(&[u8]) -> R) -> R {
-        with(self.as_bytes())
-    }
-}
-
-impl Name for u64 {
-    #[inline]
-    fn bytes<R>(&self, with: impl FnOnce(&[u8]) -> R) -> R {
-        with(&self.to_le_bytes())
-    }
-}
-
 /// Adds a column: checks of `size` subjects, all admitted.
 fn admitted_checks<N: Name>(table: &mut Table<'_>, size: u32, order: Order, name: fn(u32) -> N) {
     let all_names: Vec<N> = (0..size).map(name).collect();
@@ -94,19 +68,6 @@ fn admitted_checks<N: Name>(table: &mut Table<'_>, size: u32, order: Order, name
     });
     let subjects: Vec<_> =
         names.iter().map(|name| name.bytes(|bytes| hashed.subject(bytes))).collect();
-    let governors = Governors::new(roomy_quotas());
-    let clockless = Governors::without_clock(roomy_quotas());
-    let (rate_nets, pingora, ratelimits) =
-        (RateNets::new(u32::MAX), Pingora::new(), Ratelimits::new());
-    let (sharded, locked) = (Sharded::new(ROOM), Locked::new(ROOM));
-    for name in &all_names {
-        governors.check(name);
-        clockless.check(name);
-        name.bytes(|bytes| rate_nets.check(bytes));
-        sharded.check(name, 1, START);
-        locked.check(name, 1, START);
-    }
-    drop(all_names);
 
     let cycle = || Cycle::new(&names);
     let mut implementations: Vec<Implementation<'_>> = Vec::new();
@@ -120,42 +81,24 @@ fn admitted_checks<N: Name>(table: &mut Table<'_>, size: u32, order: Order, name
         is_admitted(&hashed.check_subject(*next.next(), 1, clock.next()))
     }));
     let (mut next, mut clock) = (cycle(), walk.clock());
-    implementations.push(checks("keytally, and the system's clock read", Admitted::All, || {
+    let check = checks("keytally, and the system's clock read", Admitted::All, || {
         black_box(keytally::now());
         let now = clock.next();
         is_admitted(&next.next().bytes(|bytes| clocked.check(bytes, 1, now)))
-    }));
-    let mut next = cycle();
-    implementations.push(checks("two governors", Admitted::All, || governors.check(next.next())));
-    let mut next = cycle();
-    implementations.push(checks("two governors, no clock read", Admitted::All, || {
-        clockless.check(next.next())
-    }));
-    let mut next = cycle();
-    implementations.push(checks("one governor: the minute alone", Admitted::All, || {
-        governors.check_minute(next.next())
-    }));
-    let mut next = cycle();
-    implementations.push(checks("two rate-net", Admitted::All, || {
-        next.next().bytes(|bytes| rate_nets.check(bytes))
-    }));
-    let mut next = cycle();
-    implementations.push(checks("two pingora-limits, approximate", Admitted::All, || {
-        pingora.check(next.next(), isize::MAX)
-    }));
-    let (mut next, mut clock) = (cycle(), walk.clock());
-    implementations.push(checks("DashMap of counters", Admitted::All, || {
-        sharded.check(next.next(), 1, clock.next())
-    }));
-    let (mut next, mut clock) = (cycle(), walk.clock());
-    implementations.push(checks("Mutex<HashMap> of counters", Admitted::All, || {
-        locked.check(next.next(), 1, clock.next())
-    }));
+    });
+    implementations.push(check.with_clock(true));
+    let rows = Rows { all_names: &all_names, names: &names, walk: &walk };
+    implementations.extend([
+        rows.row::<Governors<N, DefaultClock>>(),
+        rows.row::<Governors<N, FakeRelativeClock>>(),
+        rows.row::<OneGovernor<N>>(),
+        rows.row::<RateNets>(),
+        rows.row::<Pingora>(),
+        rows.row::<Sharded<N>>(),
+        rows.row::<Locked<N>>(),
+    ]);
     if size == 1 {
-        implementations
-            .push(checks("two ratelimit, without subjects", Admitted::All, || ratelimits.check()));
-    }
-    if size == 1 {
+        implementations.push(rows.row::<Ratelimits>());
         let (line, hasher) =
             (keytally_core::CacheLine::new(), siphasher::sip::SipHasher13::new_with_keys(1, 2));
         let mut next = cycle();
@@ -174,7 +117,28 @@ fn admitted_checks<N: Name>(table: &mut Table<'_>, size: u32, order: Order, name
     implementations.push(calls("reading the subject alone", || {
         next.next().bytes(|bytes| bytes.iter().fold(0, |sum: u8, byte| sum ^ byte))
     }));
-    table.column(thousands(size), implementations);
+    table.column_of(size, implementations);
+}
+
+/// The traffic of a column.
+struct Rows<'a, N> {
+    all_names: &'a [N],
+    /// The subjects in the order of their requests.
+    names: &'a [N],
+    walk: &'a Walk,
+}
+
+impl<'a, N: Name> Rows<'a, N> {
+    /// Returns the checks of an alternative that knows all subjects.
+    fn row<P: Peer<N> + 'a>(&self) -> Implementation<'a> {
+        let peer = P::roomy();
+        for name in self.all_names {
+            peer.check(name, START);
+        }
+        let (mut next, mut clock) = (Cycle::new(self.names), self.walk.clock());
+        let check = move || peer.check(next.next(), clock.next());
+        checks(P::NAME, Admitted::All, check).with_clock(P::READS_CLOCK)
+    }
 }
 
 /// Measures checks of subjects of which half, or all, have spent their minute.
@@ -210,8 +174,8 @@ fn outcomes(bench: &mut Bench) {
             governors.spend(name, 10 * MINUTE_LIMIT);
         }
         let mut next = cycle();
-        implementations
-            .push(checks("two governors", expected, move || governors.check(next.next())));
+        let check = checks("two governors", expected, move || governors.check(next.next()));
+        implementations.push(check.with_clock(true));
 
         let sharded = Sharded::new([MINUTE_LIMIT, u32::MAX]);
         let (mut next, mut minute) = (cycle(), SpentMinute::default());
@@ -307,7 +271,7 @@ fn full_table(bench: &mut Bench, sizes: &[u32]) {
         let hit_with_room = checks("in one with room", Admitted::All, || {
             is_admitted(&roomy.check(next.next().as_bytes(), 1, clock.next()))
         });
-        table.column(thousands(*size), vec![refusal, hit, hit_with_room]);
+        table.column_of(*size, vec![refusal, hit, hit_with_room]);
     }
 }
 

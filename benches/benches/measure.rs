@@ -17,6 +17,8 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
+use crate::traffic::{Walk, thousands};
+
 /// The number of samples that criterion takes in each turn of an implementation.
 const SAMPLES: usize = 10;
 
@@ -95,8 +97,25 @@ impl Bench {
 /// A function that does the work a number of times, and returns the time that it took.
 pub(crate) type Work<'a> = Box<dyn FnMut(u64) -> Duration + 'a>;
 
-/// The name of an implementation, and its work.
-pub(crate) type Implementation<'a> = (&'static str, Work<'a>);
+/// One way to do the work of a column.
+pub(crate) struct Implementation<'a> {
+    name: &'static str,
+    /// Whether each call reads a clock.
+    reads_clock: bool,
+    work: Work<'a>,
+}
+
+impl<'a> Implementation<'a> {
+    /// Returns an implementation whose calls read no clock.
+    pub(crate) fn new(name: &'static str, work: impl FnMut(u64) -> Duration + 'a) -> Self {
+        Self { name, reads_clock: false, work: Box::new(work) }
+    }
+
+    /// States whether each call reads a clock.
+    pub(crate) fn with_clock(self, reads_clock: bool) -> Self {
+        Self { reads_clock, ..self }
+    }
+}
 
 /// Returns an implementation that repeats a call. It is timed by the processor time of the thread.
 pub(crate) fn calls<'a, R>(
@@ -110,7 +129,7 @@ pub(crate) fn calls<'a, R>(
         }
         processor_time() - started
     };
-    (name, Box::new(work))
+    Implementation::new(name, work)
 }
 
 /// Returns an implementation that repeats a check, and asserts which part of the checks admits.
@@ -127,7 +146,7 @@ pub(crate) fn checks<'a>(
         expected.assert(name, admitted, times);
         took
     };
-    (name, Box::new(work))
+    Implementation::new(name, work)
 }
 
 /// Returns whether a verdict admits. The optimizer must assume that the whole verdict is read, so
@@ -206,7 +225,7 @@ pub(crate) fn threads<'a>(
         checks_before += times;
         took / u32::try_from(count).expect("a few threads")
     };
-    (name, Box::new(work))
+    Implementation::new(name, work)
 }
 
 /// Makes a number of checks, and counts those that admit.
@@ -223,8 +242,9 @@ pub(crate) struct Table<'b> {
     title: String,
     about: String,
     columns: Vec<String>,
-    /// The name of each implementation, and its figures by column and round.
-    rows: Vec<(String, Vec<Vec<f64>>)>,
+    /// The name of each implementation, whether it reads a clock, and its figures by column and
+    /// round.
+    rows: Vec<(String, bool, Vec<Vec<f64>>)>,
 }
 
 impl Table<'_> {
@@ -232,15 +252,34 @@ impl Table<'_> {
     pub(crate) fn column(
         &mut self,
         column: impl Into<String>,
+        implementations: Vec<Implementation<'_>>,
+    ) {
+        self.warm_column(column.into(), Walk::length(1), implementations);
+    }
+
+    /// Measures a column of tables with `size` subjects or keys.
+    pub(crate) fn column_of(&mut self, size: u32, implementations: Vec<Implementation<'_>>) {
+        self.warm_column(thousands(size), Walk::length(size), implementations);
+    }
+
+    /// Measures a column. First, each implementation makes `requests` calls. Without them, short
+    /// turns would be timed before they have reached most of a large table.
+    fn warm_column(
+        &mut self,
+        column: String,
+        requests: usize,
         mut implementations: Vec<Implementation<'_>>,
     ) {
-        let column = column.into();
-        let mut figures: Vec<(&str, Vec<f64>)> =
-            implementations.iter().map(|(name, _)| (*name, Vec::new())).collect();
+        let mut figures = vec![Vec::new(); implementations.len()];
+        for Implementation { work, .. } in &mut implementations {
+            work(requests as u64);
+        }
         let mut group = self.bench.criterion.benchmark_group(self.name.clone());
         group.sampling_mode(SamplingMode::Flat);
         for round in 1..=self.bench.rounds {
-            for ((name, work), (_, figures)) in implementations.iter_mut().zip(&mut figures) {
+            for (Implementation { name, work, .. }, figures) in
+                implementations.iter_mut().zip(&mut figures)
+            {
                 let id =
                     if round == 1 { column.clone() } else { format!("{column} round {round}") };
                 let mut samples = Vec::new();
@@ -257,21 +296,30 @@ impl Table<'_> {
             }
         }
         group.finish();
-        for (name, figures) in figures {
-            self.figures(&column, name, figures);
+        for (Implementation { name, reads_clock, .. }, figures) in
+            implementations.iter().zip(figures)
+        {
+            self.figures(&column, name, *reads_clock, figures);
         }
     }
 
     /// Adds the figures of an implementation in a column, one per round.
-    pub(crate) fn figures(&mut self, column: &str, row: &str, figures: Vec<f64>) {
+    pub(crate) fn figures(
+        &mut self,
+        column: &str,
+        row: &str,
+        reads_clock: bool,
+        figures: Vec<f64>,
+    ) {
         if !self.columns.iter().any(|name| name == column) {
             self.columns.push(column.to_owned());
         }
         let index = self.columns.iter().position(|name| name == column).expect("it is there");
-        if !self.rows.iter().any(|(name, _)| name == row) {
-            self.rows.push((row.to_owned(), Vec::new()));
+        if !self.rows.iter().any(|(name, ..)| name == row) {
+            self.rows.push((row.to_owned(), reads_clock, Vec::new()));
         }
-        let (_, cells) = self.rows.iter_mut().find(|(name, _)| name == row).expect("it is there");
+        let found = self.rows.iter_mut().find(|(name, ..)| name == row);
+        let (_, _, cells) = found.expect("it is there");
         cells.resize(cells.len().max(index + 1), Vec::new());
         cells[index] = figures;
     }
@@ -279,8 +327,8 @@ impl Table<'_> {
 
 impl Drop for Table<'_> {
     fn drop(&mut self) {
-        let rows: Vec<Value> =
-            self.rows.iter().map(|(name, cells)| json!({ "name": name, "cells": cells })).collect();
+        let row = |(name, reads_clock, cells): &(String, bool, Vec<Vec<f64>>)| json!({ "name": name, "clock": reads_clock, "cells": cells });
+        let rows: Vec<Value> = self.rows.iter().map(row).collect();
         self.bench.tables.push(json!({
             "name": self.name, "unit": self.unit, "title": self.title, "about": self.about,
             "columns": self.columns, "rows": rows,

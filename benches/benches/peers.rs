@@ -1,9 +1,14 @@
 //! The alternatives that Keytally is compared with. Each enforces an hourly and a minutely limit: a
 //! crate whose limiter has one limit is used twice. The crates read their own clock, as they
-//! do in an application, except [`Governors::without_clock`]. The hand-written counters take the
-//! time from the caller.
+//! do in an application, except [`FakeRelativeClock`]. The hand-written counters take the time from
+//! the caller.
+//!
+//! To add an alternative, implement [`Peer`], and add a line to the lists of `limiter.rs`,
+//! `contention.rs` and `flood.rs`. In README.md and docs/PERFORMANCE.md, a row of a table whose
+//! first cell ends with a comment `TABLE: ROW` is filled with figures.
 
 use core::hash::Hash;
+use core::hint::black_box;
 use core::num::NonZeroU32;
 use core::time::Duration;
 use std::collections::HashMap;
@@ -18,6 +23,22 @@ use keytally_core::Timestamp;
 use pingora_limits::rate::Rate;
 use rate_net::{Eviction, RateLimiter as RateNet};
 use ratelimit::Ratelimiter;
+
+use crate::traffic::Name;
+
+/// An alternative in the benchmarks whose checks are all admitted.
+pub(crate) trait Peer<N>: Sync {
+    /// The name of its rows.
+    const NAME: &'static str;
+    /// Whether each check reads a clock.
+    const READS_CLOCK: bool;
+
+    /// Creates it without subjects, and with limits that are never reached.
+    fn roomy() -> Self;
+
+    /// Checks and charges both limits.
+    fn check(&self, subject: &N, now: Timestamp) -> bool;
+}
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
@@ -39,13 +60,53 @@ impl<K: Hash + Eq + Clone> Governors<K, DefaultClock> {
     }
 }
 
-impl<K: Hash + Eq + Clone> Governors<K, FakeRelativeClock> {
-    /// Creates governors with a clock that stands still, so that reading it costs nothing.
-    pub(crate) fn without_clock(quotas: [Quota; 2]) -> Self {
+impl<N: Name> Peer<N> for Governors<N, DefaultClock> {
+    const NAME: &'static str = "two governors";
+    const READS_CLOCK: bool = true;
+
+    fn roomy() -> Self {
+        Self::new(roomy_quotas())
+    }
+
+    #[inline]
+    fn check(&self, subject: &N, _: Timestamp) -> bool {
+        Self::check(self, subject)
+    }
+}
+
+/// The clock stands still, so that reading it costs nothing.
+impl<N: Name> Peer<N> for Governors<N, FakeRelativeClock> {
+    const NAME: &'static str = "two governors, no clock read";
+    const READS_CLOCK: bool = false;
+
+    fn roomy() -> Self {
         let clock = FakeRelativeClock::default();
         let [minute, hour] =
-            quotas.map(|quota| RateLimiter::dashmap_with_clock(quota, clock.clone()));
+            roomy_quotas().map(|quota| RateLimiter::dashmap_with_clock(quota, clock.clone()));
         Self { minute, hour }
+    }
+
+    #[inline]
+    fn check(&self, subject: &N, _: Timestamp) -> bool {
+        Self::check(self, subject)
+    }
+}
+
+/// One limiter of the crate `governor`.
+pub(crate) struct OneGovernor<N: Name>(Governor<N, DefaultClock>);
+
+impl<N: Name> Peer<N> for OneGovernor<N> {
+    const NAME: &'static str = "one governor: the minute alone";
+    const READS_CLOCK: bool = true;
+
+    fn roomy() -> Self {
+        let [minute, _] = roomy_quotas();
+        Self(RateLimiter::dashmap(minute))
+    }
+
+    #[inline]
+    fn check(&self, subject: &N, _: Timestamp) -> bool {
+        self.0.check_key(subject).is_ok()
     }
 }
 
@@ -53,13 +114,7 @@ impl<K: Hash + Eq + Clone, C: Clock> Governors<K, C> {
     /// Checks and charges both limits.
     #[inline]
     pub(crate) fn check(&self, key: &K) -> bool {
-        self.check_minute(key) && self.hour.check_key(key).is_ok()
-    }
-
-    /// Checks and charges the minutely limit alone.
-    #[inline]
-    pub(crate) fn check_minute(&self, key: &K) -> bool {
-        self.minute.check_key(key).is_ok()
+        self.minute.check_key(key).is_ok() && self.hour.check_key(key).is_ok()
     }
 
     /// Spends `units` of the minute, which must be unspent.
@@ -87,14 +142,18 @@ pub(crate) struct Pingora {
     hour: Rate,
 }
 
-impl Pingora {
-    pub(crate) fn new() -> Self {
+impl<N: Name> Peer<N> for Pingora {
+    const NAME: &'static str = "two pingora-limits, approximate";
+    const READS_CLOCK: bool = true;
+
+    fn roomy() -> Self {
         Self { minute: Rate::new(MINUTE), hour: Rate::new(HOUR) }
     }
 
     #[inline]
-    pub(crate) fn check<K: Hash>(&self, key: &K, limit: isize) -> bool {
-        self.minute.observe(key, 1) <= limit && self.hour.observe(key, 1) <= limit
+    fn check(&self, subject: &N, _: Timestamp) -> bool {
+        let limit = black_box(isize::MAX);
+        self.minute.observe(subject, 1) <= limit && self.hour.observe(subject, 1) <= limit
     }
 }
 
@@ -104,17 +163,22 @@ pub(crate) struct RateNets {
     hour: RateNet,
 }
 
-impl RateNets {
-    pub(crate) fn new(limit: u32) -> Self {
+impl<N: Name> Peer<N> for RateNets {
+    const NAME: &'static str = "two rate-net";
+    const READS_CLOCK: bool = true;
+
+    fn roomy() -> Self {
         let [minute, hour] = [MINUTE, HOUR].map(|period| {
-            RateNet::builder().quota(limit, period).eviction(Eviction::unbounded()).build()
+            RateNet::builder().quota(u32::MAX, period).eviction(Eviction::unbounded()).build()
         });
         Self { minute, hour }
     }
 
     #[inline]
-    pub(crate) fn check(&self, key: &[u8]) -> bool {
-        self.minute.check_bytes(key).is_allow() && self.hour.check_bytes(key).is_allow()
+    fn check(&self, subject: &N, _: Timestamp) -> bool {
+        subject.bytes(|key| {
+            self.minute.check_bytes(key).is_allow() && self.hour.check_bytes(key).is_allow()
+        })
     }
 }
 
@@ -124,8 +188,11 @@ pub(crate) struct Ratelimits {
     hour: Ratelimiter,
 }
 
-impl Ratelimits {
-    pub(crate) fn new() -> Self {
+impl<N: Name> Peer<N> for Ratelimits {
+    const NAME: &'static str = "two ratelimit, without subjects";
+    const READS_CLOCK: bool = true;
+
+    fn roomy() -> Self {
         let of = |period| {
             let most = u64::from(u32::MAX);
             let limiter =
@@ -136,7 +203,7 @@ impl Ratelimits {
     }
 
     #[inline]
-    pub(crate) fn check(&self) -> bool {
+    fn check(&self, _: &N, _: Timestamp) -> bool {
         self.minute.try_wait().is_ok() && self.hour.try_wait().is_ok()
     }
 }
@@ -174,6 +241,20 @@ pub(crate) struct Locked<K> {
     limits: [u32; 2],
 }
 
+impl<N: Name> Peer<N> for Locked<N> {
+    const NAME: &'static str = "Mutex<HashMap> of counters";
+    const READS_CLOCK: bool = false;
+
+    fn roomy() -> Self {
+        Self::new([u32::MAX; 2])
+    }
+
+    #[inline]
+    fn check(&self, subject: &N, now: Timestamp) -> bool {
+        Self::check(self, subject, 1, now)
+    }
+}
+
 impl<K: Hash + Eq + Clone> Locked<K> {
     pub(crate) fn new(limits: [u32; 2]) -> Self {
         Self { counts: Mutex::default(), limits }
@@ -193,6 +274,20 @@ impl<K: Hash + Eq + Clone> Locked<K> {
 pub(crate) struct Sharded<K: Hash + Eq> {
     counts: DashMap<K, Counts>,
     limits: [u32; 2],
+}
+
+impl<N: Name> Peer<N> for Sharded<N> {
+    const NAME: &'static str = "DashMap of counters";
+    const READS_CLOCK: bool = false;
+
+    fn roomy() -> Self {
+        Self::new([u32::MAX; 2])
+    }
+
+    #[inline]
+    fn check(&self, subject: &N, now: Timestamp) -> bool {
+        Self::check(self, subject, 1, now)
+    }
 }
 
 impl<K: Hash + Eq + Clone> Sharded<K> {

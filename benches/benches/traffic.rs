@@ -1,5 +1,7 @@
 //! Generates the traffic: the subjects, and the order and time of their requests.
 
+use core::hash::Hash;
+
 use keytally_core::Timestamp;
 
 /// The policy of most benchmarks. Its limits are so high that the traffic does not reach them, so
@@ -41,7 +43,7 @@ impl Walk {
             return Self { numbers: vec![0], busiest: 1.0 };
         }
         let mut random = Random(u64::from(subjects));
-        let length = SHORTEST_WALK.max(index(subjects).next_power_of_two());
+        let length = Self::length(subjects);
         match order {
             Order::Uniform => Self {
                 numbers: (0..length).map(|_| random.below(subjects)).collect(),
@@ -64,6 +66,11 @@ impl Walk {
                 Self { numbers: (0..length).map(draw).collect(), busiest: 1.0 / sum }
             }
         }
+    }
+
+    /// Returns the number of requests that are drawn for a number of subjects above 1.
+    pub(crate) fn length(subjects: u32) -> usize {
+        SHORTEST_WALK.max(index(subjects).next_power_of_two())
     }
 
     /// Returns a clock for this walk. By this clock, the busiest subject makes 7,500 requests a
@@ -133,6 +140,26 @@ impl Clock {
     pub(crate) fn next(&mut self) -> Timestamp {
         self.time += self.step;
         Timestamp::from_unix_ms(self.time >> Self::FRACTION)
+    }
+}
+
+/// A subject as the map of an alternative stores it.
+pub(crate) trait Name: Hash + Eq + Clone + Send + Sync {
+    /// Passes the subject to `with` as bytes, which Keytally takes.
+    fn bytes<R>(&self, with: impl FnOnce(&[u8]) -> R) -> R;
+}
+
+impl Name for String {
+    #[inline]
+    fn bytes<R>(&self, with: impl FnOnce(&[u8]) -> R) -> R {
+        with(self.as_bytes())
+    }
+}
+
+impl Name for u64 {
+    #[inline]
+    fn bytes<R>(&self, with: impl FnOnce(&[u8]) -> R) -> R {
+        with(&self.to_le_bytes())
     }
 }
 

@@ -1,7 +1,7 @@
 //! The program whose instructions valgrind counts, for the suite `budgets`.
 //!
 //! `keytally-counted PATH TIMES` runs one path of the code a number of times. Without arguments,
-//! the program lists the paths whose instructions are counted, but not those for cache misses.
+//! the program lists the paths.
 //!
 //! The difference between two runs with different TIMES is the cost of the path alone, without the
 //! preparation. The count is the same in each run, because no path depends on a clock, on entropy
@@ -18,7 +18,7 @@ use keytally_core::{
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let (path, times) = (arguments.next(), arguments.next());
-    let path = PATHS.iter().chain(LINE_PATHS).find(|(name, ..)| path.as_deref() == Some(name));
+    let path = PATHS.iter().find(|(name, ..)| path.as_deref() == Some(name));
     match (path, times.and_then(|times| times.parse().ok())) {
         (Some((_, _, run)), Some(times)) => {
             run(times);
@@ -36,7 +36,10 @@ fn main() -> ExitCode {
 /// The name of a path, its description, and a function that runs it a number of times.
 type Path = (&'static str, &'static str, fn(u32));
 
-/// The paths whose instructions are counted. benches/budgets.txt has their counts.
+/// The paths. benches/budgets.txt has their counts.
+///
+/// The last ones count cache lines, as their descriptions say. Their tables are larger than the
+/// caches that valgrind simulates. Each call uses another subject or key.
 const PATHS: &[Path] = &[
     ("decide", "decide::check, two fixed windows, admitted", |times| run_decide(ROOMY, times)),
     ("decide-denied", "decide::check, two fixed windows, denied", |times| run_decide(TIGHT, times)),
@@ -89,12 +92,7 @@ const PATHS: &[Path] = &[
         let mut buffer = [0; keytally_core::MAX_HEADERS_LEN];
         repeat(times, |_| black_box(&verdict).write_headers(black_box(&mut buffer)));
     }),
-];
-
-/// The paths whose cache misses are counted. Their tables are larger than the caches that valgrind
-/// simulates. Each call uses another subject or key.
-const LINE_PATHS: &[Path] = &[
-    ("limiter-lines", "Limiter::check, one of many subjects", |times| {
+    ("limiter-lines", "Limiter::check, one of many subjects: cache lines in 100 calls", |times| {
         let limiter = limiter_for(ROOMY, MANY);
         let check = |number: u32, now| limiter.check(&number.to_le_bytes(), 1, now);
         (0..MANY).for_each(|number| assert!(check(number, START).is_admitted()));
@@ -104,16 +102,15 @@ const LINE_PATHS: &[Path] = &[
             check(number, now)
         });
     }),
-    ("gate-lines", "Gate::check, one of many keys", |times| {
-        let (gate, texts) = gate_for(ROOMY, MANY);
-        let mut text = texts.iter().cycle();
-        repeat(times, |now| gate.check(text.next().map(|text| &text[..]), 1, now));
-    }),
-    ("text-lines", "reading the keys alone", |times| {
-        let (_, texts) = gate_for(ROOMY, MANY);
-        let mut text = texts.iter().cycle();
-        repeat(times, |_| text.next().map(|text| text.iter().fold(0, |sum: u8, byte| sum ^ byte)));
-    }),
+    (
+        "gate-lines",
+        "Gate::check, one of many keys, and its text: cache lines in 100 calls",
+        |times| {
+            let (gate, texts) = gate_for(ROOMY, MANY);
+            let mut text = texts.iter().cycle();
+            repeat(times, |now| gate.check(text.next().map(|text| &text.0[..]), 1, now));
+        },
+    ),
 ];
 
 /// The number of subjects or keys in these tables. That many keys take a mebibyte.
@@ -177,16 +174,20 @@ fn gate(policy: &str) -> (Gate<Vec<CacheLine>>, Key) {
 
 /// Returns a gate with a number of keys, and their texts. Their order differs from that of their
 /// records.
-fn gate_for(policy: &str, keys: u32) -> (Gate<Vec<CacheLine>>, Vec<[u8; 47]>) {
+fn gate_for(policy: &str, keys: u32) -> (Gate<Vec<CacheLine>>, Vec<Text>) {
     // Half of the records stay free, so that each key gets a record close to its position.
     let gate = empty_gate(policy, 2 * keys);
     let text = |number: u32| {
         let position = u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        issue(&gate, position).expose().as_bytes().try_into().expect("a key's length")
+        Text(issue(&gate, position).expose().as_bytes().try_into().expect("a key's length"))
     };
     let texts = (0..keys).map(text).collect();
     (gate, texts)
 }
+
+/// A key's text in a cache line of its own.
+#[repr(align(64))]
+struct Text([u8; 47]);
 
 /// Returns a gate for a number of keys, without any.
 fn empty_gate(policy: &str, keys: u32) -> Gate<Vec<CacheLine>> {

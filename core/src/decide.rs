@@ -12,11 +12,11 @@
 //!   its clock, therefore never opens a window again.
 //! - Windows that have passed do not count.
 //!
-//! If a clock ran ahead, its stamp is ahead of the correct time. A *correction* moves such a stamp
-//! back. It is not a decision: it charges nothing and keeps the counts. It needs evidence that the
-//! stamp is wrong. The evidence is a reading of the system clock that was taken after the tally was
-//! loaded and is earlier than the stamp by more than [`TOLERANCE_MS`]. An explicit time is not
-//! evidence, since the caller may have been stopped after it read its clock.
+//! If a clock ran ahead, the stamps that it set are ahead of the correct time. A *correction* moves
+//! such a stamp back. It is not a decision: it charges nothing and keeps the counts. It needs
+//! evidence that the stamp is wrong. The evidence is a reading of the system clock that was taken
+//! after the tally was loaded and is earlier than the stamp by more than [`TOLERANCE_MS`]. An
+//! explicit time is not evidence, since the caller may have been stopped after it read its clock.
 //!
 //! # What a wrong clock costs
 //! A window is an interval of the times of decisions ([`Charge::at`]). A wrong clock can make a
@@ -29,12 +29,12 @@
 //! - A thread can be stopped between the reading and the compare-exchange of a correction, for at
 //!   least as long as the stamp was ahead. It costs one more if the tally holds the same word again
 //!   when the thread continues.
-//! - Outside the guarantee are system clocks that stay more than 60 s apart, and explicit times
-//!   that far ahead that are mixed with a system clock. They cost one each time that they take
-//!   turns.
+//! - Outside the guarantee are system clocks that stay more than 60 s apart. So are explicit times
+//!   more than 60 s ahead, if they are mixed with a system clock. Both cost one each time that they
+//!   take turns.
 //!
-//! In real time, callers whose times differ by `d` can use the windows of a time span that is
-//! longer by `d`.
+//! In real time, an interval of length `s` can use all windows that an interval of length `s + d`
+//! meets, if the times of the callers differ by up to `d`.
 
 use crate::charge::Charge;
 use crate::outcome::Outcome;
@@ -84,10 +84,10 @@ impl Decision {
 /// ```
 #[inline]
 pub fn check(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, cost: u32) -> Decision {
-    let reading = Reading::new(layout, limits, word, now);
-    let outcome = reading.admits(cost);
+    let tally = TallyAt::new(layout, limits, word, now);
+    let outcome = tally.admits(cost);
     if outcome == Outcome::Admitted && cost > 0 {
-        Decision::new(outcome, layout.charged(reading.word, cost))
+        Decision::new(outcome, layout.charged(tally.word, cost))
     } else {
         Decision::new(outcome, word)
     }
@@ -95,12 +95,12 @@ pub fn check(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, cost: 
 
 /// Returns the outcome that [`check`] would have, and charges nothing.
 pub fn peek(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, cost: u32) -> Decision {
-    Decision::new(Reading::new(layout, limits, word, now).admits(cost), word)
+    Decision::new(TallyAt::new(layout, limits, word, now).admits(cost), word)
 }
 
-/// Returns the units of `charge` to the windows in which they were charged and still count.
+/// Subtracts the units of `charge` from the windows in which they were charged and still count.
 ///
-/// If a window has passed since, the present one gets nothing, since the units were not spent in
+/// If a window has passed since, the present one is unchanged, because the units were not spent in
 /// it. The caller must refund each charge at most once. A count never goes below 0.
 pub fn refund(
     layout: &Layout,
@@ -109,15 +109,15 @@ pub fn refund(
     now: Timestamp,
     charge: Charge,
 ) -> Decision {
-    let mut reading = Reading::new(layout, limits, word, now);
-    let next = if reading.give_back(charge) { reading.word } else { word };
+    let mut tally = TallyAt::new(layout, limits, word, now);
+    let next = if tally.give_back(charge) { tally.word } else { word };
     Decision::new(Outcome::Admitted, next)
 }
 
-/// Replaces the estimate that a check charged with the actual cost: refunds the difference, or
-/// charges as much of it as every window has room for now.
+/// Replaces an estimate by the actual cost: refunds the difference, or charges as much of it as
+/// every window has room for now.
 ///
-/// [`Decision::uncharged`] is the remainder.
+/// The estimate is what a check charged. [`Decision::uncharged`] is the remainder.
 pub fn settle(
     layout: &Layout,
     limits: &Limits,
@@ -130,25 +130,25 @@ pub fn settle(
         let rest = Charge { cost: estimate.cost - actual, at: estimate.at };
         return refund(layout, limits, word, now, rest);
     }
-    let reading = Reading::new(layout, limits, word, now);
+    let tally = TallyAt::new(layout, limits, word, now);
     let extra = actual - estimate.cost;
-    let charged = extra.min(reading.room());
-    let next = if charged == 0 { word } else { layout.charged(reading.word, charged) };
+    let charged = extra.min(tally.room());
+    let next = if charged == 0 { word } else { layout.charged(tally.word, charged) };
     Decision { next, uncharged: extra - charged, outcome: Outcome::Admitted }
 }
 
-/// Sets all counts to 0. The stamp stays, so a late clock cannot restore them.
+/// Sets all counts to 0. The stamp does not move back, so a late clock cannot restore them.
 pub fn reset(layout: &Layout, limits: &Limits, word: u64, now: Timestamp) -> Decision {
-    let reading = Reading::new(layout, limits, word, now);
-    Decision::new(Outcome::Admitted, layout.unused(layout.stamp(reading.word)))
+    let tally = TallyAt::new(layout, limits, word, now);
+    Decision::new(Outcome::Admitted, layout.unused(layout.stamp(tally.word)))
 }
 
 /// Returns the state of each window of a tally at the time `now`. For the next word of a
 /// [`Decision`], it is the state after the decision.
 #[cfg_attr(target_pointer_width = "64", inline)]
 pub fn quotas(layout: &Layout, limits: &Limits, word: u64, now: Timestamp) -> Quotas {
-    let reading = Reading::new(layout, limits, word, now);
-    Quotas::new(layout.counts(), limits, reading.word, Timestamp::from_unix_ms(reading.time_ms))
+    let tally = TallyAt::new(layout, limits, word, now);
+    Quotas::new(layout.counts(), limits, tally.word, Timestamp::from_unix_ms(tally.time_ms))
 }
 
 /// Returns the time that waits are counted from. `now` is the caller's time, and `at` is the time
@@ -197,7 +197,7 @@ pub(crate) fn is_wrong(layout: &Layout, word: u64, now: Timestamp) -> bool {
 
 /// A tally at a moment, as a decision reads it: its counts in the windows of that moment, and the
 /// room that they leave.
-struct Reading<'l> {
+struct TallyAt<'l> {
     layout: &'l Layout,
     limits: &'l Limits,
     /// The tally, with its stamp and counts moved to that moment ([`Layout::rolled`]).
@@ -206,7 +206,7 @@ struct Reading<'l> {
     time_ms: u64,
 }
 
-impl<'l> Reading<'l> {
+impl<'l> TallyAt<'l> {
     #[cfg_attr(target_pointer_width = "64", inline)]
     fn new(layout: &'l Layout, limits: &'l Limits, word: u64, now: Timestamp) -> Self {
         // For most checks, the tally was charged before in the present unit.
@@ -290,8 +290,8 @@ impl<'l> Reading<'l> {
 /// Returns the largest cost for which every window of a sliding layout has room.
 #[inline(never)]
 fn sliding_room(layout: &Layout, limits: &Limits, word: u64, time_ms: u64) -> u32 {
-    let reading = Reading { layout, limits, word, time_ms };
-    (0..layout.len()).fold(u32::MAX, |least, index| least.min(reading.remaining(index)))
+    let tally = TallyAt { layout, limits, word, time_ms };
+    (0..layout.len()).fold(u32::MAX, |least, index| least.min(tally.remaining(index)))
 }
 
 /// Returns the outcome of a request for which some window lacks room.

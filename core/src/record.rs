@@ -20,14 +20,14 @@
 //! 1. It writes the whole new record to the header, as a *redo record*, and publishes that.
 //! 2. It makes the record's sequence odd, writes the words, and makes the sequence even again, 2
 //!    higher than before.
-//! 3. It withdraws the redo record.
+//! 3. It stores the key's hint, which the redo record holds too, and withdraws the redo record.
 //!
 //! | redo record | sequence | state | a reader takes | the next administrator |
 //! |---|---|---|---|---|
 //! | none, or of another record | even | stable | the record | (nothing to do) |
-//! | of this record | even, the old one | published | the record | writes the words, withdraws |
-//! | of this record | odd | being written | the redo record | writes the words, withdraws |
-//! | of this record | even, the new one | written | the record | withdraws |
+//! | of this record | even, the old one | published | the record | writes the words, stores the hint, withdraws |
+//! | of this record | odd | being written | the redo record | writes the words, stores the hint, withdraws |
+//! | of this record | even, the new one | written | the record | stores the hint, withdraws |
 //! | none, or of another record | odd | damaged | nothing: `read` returns `None` | reports a flaw; a new write repairs it |
 //!
 //! A reader copies the words, and takes the copy if the sequence was even and the same before and

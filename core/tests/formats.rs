@@ -33,7 +33,7 @@ mod serde {
     }
 
     #[test]
-    fn verdict_has_the_members_of_the_command_line() {
+    fn verdict_serializes_with_all_its_members() {
         let gate = gate();
         let (key, key_id) = issue(&gate);
         let verdict = gate.check(Some(key.expose().as_bytes()), 2, NOW);

@@ -249,12 +249,12 @@ fn interrupted_plan_change_is_completed() {
     let gate = gate(64);
     let raised = plan("pro", "7/minute, 70/hour");
     gate.administer().unwrap().set_plan(&raised).unwrap();
-    // The header still holds the words that were written. An administrator that is killed before
-    // it withdraws them leaves them published.
     let owner = &gate.memory()[3];
     assert_eq!(owner.load(1), 0);
     let lowered = plan("pro", "6/minute, 60/hour");
     gate.administer().unwrap().set_plan(&lowered).unwrap();
+    // The header still holds the words of the lowered plan. The test writes the raised limits into
+    // them and publishes them, like an administrator that is killed before it writes the plan.
     owner.store(4, 70 << 32 | 7);
     owner.store(1, 2);
     assert!(gate.administer().unwrap().has_recovered());
@@ -290,7 +290,11 @@ fn interrupted_record_change_is_completed() {
         // before it withdraws them leaves them published, and the sequence odd.
         line.store(7, meta | 1 << 18);
         owner.store(0, number as u64 + 1);
-        assert_eq!(gate.key(key_id, at(0)).unwrap().state, KeyState::Revoked, "as good as written");
+        assert_eq!(
+            gate.key(key_id, at(0)).unwrap().state,
+            KeyState::Revoked,
+            "readers take the redo record"
+        );
         // A plan's redo record may be pending too.
         owner.store(1, u64::from(number == 62));
         assert!(gate.administer().unwrap().has_recovered(), "{number}");
@@ -338,11 +342,11 @@ fn imported_key_rotates_into_a_key_of_our_form() {
 fn imported_key_of_our_form_keeps_its_id() {
     let (key, key_id) = issue(&gate(64));
     let gate = gate(1000);
-    let elsewhere = NewKey::new(42, name("test"));
-    let imported = gate.administer().unwrap().import(key.expose().as_bytes(), &elsewhere, at(0));
+    let other_env = NewKey::new(42, name("test"));
+    let imported = gate.administer().unwrap().import(key.expose().as_bytes(), &other_env, at(0));
     assert_eq!(imported, Ok(key_id));
     assert!(check(&gate, &key, at(0)).is_admitted());
-    assert_eq!(gate.key(key_id, at(0)).unwrap().env, Name::new("live"), "and their environment");
+    assert_eq!(gate.key(key_id, at(0)).unwrap().env, Name::new("live"), "it keeps its environment");
 }
 
 #[test]
@@ -560,7 +564,7 @@ fn record_of(gate: &Gate<Vec<CacheLine>>, key_id: KeyId) -> &CacheLine {
 }
 
 #[test]
-fn damage_is_reported_and_never_admitted() {
+fn damaged_record_is_reported_and_admits_no_other_key() {
     let gate = gate(64);
     let (key, key_id) = issue(&gate);
     let line = record_of(&gate, key_id);

@@ -36,7 +36,7 @@ fn verdict_has_the_requested_cost_and_the_decisions_time() {
     assert_eq!(
         (late.cost(), late.now(), late.quotas().time()),
         (4, at(59), at(60)),
-        "the tally's own"
+        "a late check is decided at the tally's time"
     );
 }
 
@@ -62,18 +62,18 @@ fn charge_can_be_refunded_settled_and_reset() {
     assert_eq!(limiter.peek(b"a", 10, at(4)).outcome(), Outcome::Admitted);
 }
 
-/// How many of `subjects` new subjects are refused for want of a slot.
-fn refused(limiter: &Limiter<impl AsRef<[CacheLine]>>, subjects: u32, now: Timestamp) -> usize {
+/// Checks each of `subjects` subjects once. Returns how many are refused because no slot is free.
+fn fill(limiter: &Limiter<impl AsRef<[CacheLine]>>, subjects: u32, now: Timestamp) -> usize {
     (0..subjects)
         .filter(|subject| limiter.check(&subject.to_le_bytes(), 1, now).outcome() == Outcome::Full)
         .count()
 }
 
 #[test]
-fn limiter_holds_as_many_subjects_as_its_capacity() {
+fn limiter_at_capacity_refuses_at_most_1_in_10_000() {
     for capacity in [1, 8, 100, 10_000, 200_000] {
         let limiter = limiter("3/minute", capacity);
-        let refused = refused(&limiter, capacity, at(0));
+        let refused = fill(&limiter, capacity, at(0));
         assert!(refused * 10_000 <= capacity as usize, "{refused} of {capacity}");
         assert_eq!(limiter.live_subjects(at(0)), u64::from(capacity) - refused as u64);
     }
@@ -83,7 +83,7 @@ fn limiter_holds_as_many_subjects_as_its_capacity() {
 fn full_limiter_refuses_new_subjects_and_keeps_known_ones() {
     let limiter = limiter("3/minute", 64);
     let slots = limiter.slots_total();
-    refused(&limiter, 4000, at(0));
+    fill(&limiter, 4000, at(0));
     assert_eq!(limiter.live_subjects(at(0)), slots);
     let (mut full, mut known) = (0, 0);
     for subject in 0..4000u32 {
@@ -102,7 +102,7 @@ fn full_limiter_refuses_new_subjects_and_keeps_known_ones() {
 #[test]
 fn full_limiter_reports_when_a_slot_will_be_free() {
     let limiter = limiter("3/minute", 64);
-    refused(&limiter, 4000, at(5));
+    fill(&limiter, 4000, at(5));
     let subject = (0..4000u32)
         .find(|subject| limiter.check(&subject.to_le_bytes(), 1, at(6)).outcome() == Outcome::Full);
     let subject = subject.unwrap().to_le_bytes();
@@ -121,9 +121,9 @@ fn slots_of_expired_subjects_are_reused() {
             // The slot's new subject finds it again, whichever subject had it before.
             for left in [2, 1, 0] {
                 let verdict = limiter.check(&name, 1, at(u64::from(minute) * 120));
-                let now = (verdict.outcome(), verdict.remaining());
+                let result = (verdict.outcome(), verdict.remaining());
                 assert_eq!(
-                    now,
+                    result,
                     (Outcome::Admitted, Some(left)),
                     "minute {minute}, subject {subject}"
                 );
@@ -136,7 +136,7 @@ fn slots_of_expired_subjects_are_reused() {
 fn slots_that_a_wrong_clock_filled_are_freed_by_correction() {
     let limiter = limiter("3/minute", 64);
     let ten_years = 10 * 365 * 86_400;
-    refused(&limiter, 4000, at(ten_years));
+    fill(&limiter, 4000, at(ten_years));
     // Explicit times correct nothing.
     let full = limiter.check(b"newcomer", 1, at(120));
     assert_eq!(full.outcome(), Outcome::Full);
@@ -155,7 +155,7 @@ fn late_clock_finds_its_subject_and_opens_no_new_window() {
         assert!(limiter.check(b"a", 1, at(59)).is_admitted());
     }
     // A clock in the next minute inserts enough other subjects to request every slot.
-    refused(&limiter, 1000, at(61));
+    fill(&limiter, 1000, at(61));
     assert_eq!(limiter.check(b"a", 1, at(59)).outcome(), Outcome::Denied);
 }
 
@@ -169,7 +169,7 @@ fn locks_of_killed_inserters_are_taken_over() {
     for line in &memory[memory.len() - buckets.div_ceil(8)..] {
         (0..8).for_each(|word| line.store(word, u64::MAX));
     }
-    assert_eq!(refused(&limiter, 64, at(0)), 0);
+    assert_eq!(fill(&limiter, 64, at(0)), 0);
     assert_eq!(limiter.live_subjects(at(0)), 64);
 }
 
@@ -209,7 +209,7 @@ fn reservation_of_a_killed_inserter_counts_for_no_subject() {
 fn reservation_of_a_killed_inserter_is_reused_in_both_buckets() {
     let admitted = |newcomer: u32, reserved: usize| {
         let limiter = limiter("3/minute", 10);
-        refused(&limiter, 1000, at(0));
+        fill(&limiter, 1000, at(0));
         assert_eq!((limiter.live_subjects(at(0)), limiter.slots_total()), (16, 16));
         reserve(&limiter, reserved);
         limiter.check(&newcomer.to_le_bytes(), 1, at(0)).is_admitted()

@@ -55,7 +55,7 @@ pub use {
     policy::*, request::*, status::*, time::*, verdict::*, version::*,
 };
 
-/// Loops without end. A panic is a defect of the library, and docs/PANICS.md shows that a check
+/// Loops without end. A panic is a defect of the library, and SAFETY.md says why a check
 /// cannot panic. Without an operating system, this crate cannot report a panic, and it must not
 /// return to the caller.
 #[cfg(not(feature = "host"))]

@@ -54,7 +54,7 @@ impl Default for GateConfig {
         Self {
             keys: 100_000,
             prefix: Name::new("kt").expect("kt is a name"),
-            plans: vec![plan().expect("the default plan is one")],
+            plans: vec![plan().expect("the default plan is valid")],
         }
     }
 }
@@ -163,8 +163,8 @@ impl Gate {
     /// # Errors
     /// - [`Error::Attach`] if the file is not a gate, has another version or size, is damaged, or
     ///   has other peppers.
-    /// - [`Error::NotAFile`], [`Error::Mode`], [`Error::Owner`] or [`Error::TooShort`] if no table
-    ///   may be in such a file.
+    /// - [`Error::NotAFile`], [`Error::Mode`], [`Error::Owner`] or [`Error::TooShort`] if a table
+    ///   may not be in a file of this type, mode, owner or length.
     /// - [`Error::Io`] if it cannot be opened.
     pub fn open(path: impl AsRef<Path>, peppers: Peppers) -> Result<Self, Error> {
         let attach =
@@ -420,8 +420,8 @@ impl Gate {
     /// Reads the whole gate and reports its flaws. First completes the unfinished change of an
     /// administrator that was killed. Returns whether it completed a change.
     ///
-    /// If there is a flaw, the gate is read again under the lock. Only then do other administrators
-    /// wait.
+    /// If there is a flaw, the gate is read again under the lock. Other administrators wait during
+    /// this second reading, and while an unfinished change is completed.
     ///
     /// Records have no checksum. Therefore a value that was changed into another valid one is not
     /// detected: a key id that still belongs to its record, a MAC, an account, a time, a count, or

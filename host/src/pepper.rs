@@ -43,7 +43,7 @@ pub fn parse(text: &str) -> Result<Peppers, Error> {
         "" => Vec::new(),
         text => text.split(',').map(|item| item.trim_ascii().as_bytes()).collect(),
     };
-    refuse_mark(text.as_bytes())
+    refuse_byte_order_mark(text.as_bytes())
         .and_then(|()| peppers(&items))
         .map_err(|source| Error::Pepper { path: None, source })
 }
@@ -76,8 +76,8 @@ pub fn parse(text: &str) -> Result<Peppers, Error> {
 ///
 /// # Errors
 /// - [`Error::Pepper`] if its text is not valid.
-/// - [`Error::Mode`], [`Error::Writable`] or [`Error::Owner`] if another user can read or write a
-///   pepper file.
+/// - [`Error::Mode`], [`Error::Writable`] or [`Error::Owner`] if a pepper file is of neither kind
+///   above.
 /// - [`Error::NotAFile`] if the path leads to a directory or a device.
 /// - [`Error::Io`] if it cannot be read.
 pub fn read_file(path: impl AsRef<Path>) -> Result<Peppers, Error> {
@@ -97,7 +97,7 @@ fn from_file(text: &[u8]) -> Result<Peppers, PepperError> {
     if text.len() > MAX_FILE_LEN {
         return Err(PepperError::Long { max: MAX_FILE_LEN });
     }
-    refuse_mark(text)?;
+    refuse_byte_order_mark(text)?;
     let lines = text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
     let items: Vec<&[u8]> =
         lines.filter(|line| !line.is_empty() && !line.starts_with(b"#")).collect();
@@ -132,7 +132,7 @@ fn read_all(file: &File) -> io::Result<Zeroizing<Vec<u8>>> {
 
 /// Refuses a text that begins with a byte-order mark, which some editors and shells of Windows
 /// write.
-fn refuse_mark(text: &[u8]) -> Result<(), PepperError> {
+fn refuse_byte_order_mark(text: &[u8]) -> Result<(), PepperError> {
     const MARKS: [(&[u8], &str); 3] =
         [(b"\xef\xbb\xbf", "UTF-8"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16")];
     match MARKS.iter().find(|(mark, _)| text.starts_with(mark)) {
@@ -157,7 +157,7 @@ fn peppers(items: &[&[u8]]) -> Result<Peppers, PepperError> {
     }
     let list: Vec<&[u8]> = decoded.iter().map(|pepper| pepper.as_slice()).collect();
     let mut peppers = Err(too_few_or_many);
-    // The first list with an error ends with the pepper that the error names.
+    // Each list has one pepper more, so the first error concerns the last pepper of its list.
     for number in 1..=count {
         peppers = Ok(Peppers::new(&list[..number]).map_err(|error| match error {
             PeppersError::TooShort(short) => PepperError::Short { number, count, len: short.len },
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn byte_order_mark_is_refused_by_name() {
+    fn byte_order_mark_error_names_the_encoding() {
         assert_eq!(
             error(&format!("\u{feff}{HEX}")),
             "the text begins with a UTF-8 byte-order mark; save it as ASCII or as UTF-8 without that mark"
@@ -283,11 +283,11 @@ mod tests {
             [(&b"\xff\xfe"[..], "UTF-16"), (b"\xfe\xff", "UTF-16"), (b"\xef\xbb\xbf", "UTF-8")]
         {
             assert_eq!(
-                refuse_mark(&[mark, b"5f"].concat()),
+                refuse_byte_order_mark(&[mark, b"5f"].concat()),
                 Err(PepperError::ByteOrderMark { encoding })
             );
         }
-        assert_eq!(refuse_mark(b"\xef\xbb"), Ok(()));
+        assert_eq!(refuse_byte_order_mark(b"\xef\xbb"), Ok(()));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Hostile files: gates and limiters with each bit of the header flipped, random bits of the body
-//! changed, every length, and paths that do not lead to a table. Each gives a clear error or a
+//! changed, wrong lengths, and paths that do not lead to a table. Each gives a clear error or a
 //! correct result: never a crash, a hang, or an admitted unknown key.
 //!
 //! A worker process uses the damaged files, so that the parent detects a crash or a hang.
@@ -120,8 +120,8 @@ fn unknown_keys(keys: &[(KeyId, String)]) -> Vec<Vec<u8>> {
 
 // How the files are used.
 
-/// Calls every method of a gate, and asserts that it admits no unknown key. The verdicts on its own
-/// keys depend on the damage. Returns whether the gate opened.
+/// Opens a gate, uses and administers it, and asserts that it admits no unknown key. The verdicts
+/// on its own keys depend on the damage. Returns whether the gate opened.
 fn use_gate(path: &Path, keys: &[(KeyId, String)], unknown_keys: &[Vec<u8>]) -> bool {
     let gate = match Gate::open(path, peppers()) {
         Ok(gate) => gate,
@@ -189,8 +189,8 @@ fn use_gate(path: &Path, keys: &[(KeyId, String)], unknown_keys: &[Vec<u8>]) -> 
     true
 }
 
-/// Calls every method of a limiter, and asserts that it keeps the limits of its own policy. Returns
-/// whether the limiter opened.
+/// Opens a limiter, uses it, and asserts that it keeps the limit of the shortest window of its own
+/// policy. Returns whether the limiter opened.
 fn use_limiter(path: &Path) -> bool {
     let limiter = match Limiter::open(path) {
         Ok(limiter) => limiter,
@@ -315,8 +315,8 @@ fn use_damaged(at: &Path, kind: &str, damage: Damage<'_>) {
     report(format!("{opened} opened, {refused} refused"));
 }
 
-/// Opens the file with every length from 0 to slightly more than its own: whole lines, and a few
-/// bytes more or less.
+/// Opens the file with wrong lengths from 0 to slightly more than its own: each number of whole
+/// lines, and a few bytes more or less.
 fn use_wrong_lengths(at: &Path, kind: &str) {
     let path = at.join(kind);
     let whole = fs::read(&path).unwrap();
@@ -425,8 +425,8 @@ fn file_of_another_user_is_refused() {
         println!("not root: files cannot be given away, so nothing is tested");
         return;
     }
-    // The other user may have no access to the folder of this program, but can start a copy in this
-    // one.
+    // The other user may have no access to the folder of this program, so the program is copied to
+    // the test's folder.
     set_mode(at, 0o755);
     let program = at.join("program");
     // Another process copies, because a child that another test starts at this moment would keep
@@ -451,7 +451,7 @@ fn file_of_another_user_is_refused() {
             .collect()
     };
     assert_eq!(open_as_user(USER, USER, 0o600), ["open"; 2]);
-    // An administrator may admit the group of a service.
+    // Root may give the group of a service access to its files.
     assert_eq!(open_as_user(0, USER, 0o660), ["open"; 2]);
     let denied = "cannot open FILE: Permission denied (os error 13)";
     assert_eq!(open_as_user(0, 0, 0o600), [denied; 2]);
@@ -507,9 +507,9 @@ fn file_replaced_while_mapped_keeps_the_old_mapping() {
     assert_eq!(new_gate.list().len(), 0);
 }
 
-/// A link is followed to a table, and to nothing else.
+/// A link to a table is followed. Any other link, and a pipe, folder or device, is refused.
 #[test]
-fn link_pipe_folder_or_device_is_refused() {
+fn path_that_leads_to_no_table_is_refused() {
     let folder = folder();
     let at = folder.path();
     let files = Files::create_in(at);

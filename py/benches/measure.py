@@ -1,4 +1,4 @@
-"""Measures the module and alternatives to it: figures as JSON, a group of benches/results.json.
+"""Measures the module and alternatives to it: figures as JSON, a group of benches/RESULTS.md.
 
 The implementations of a column are interleaved, so background load affects all alike. Times are
 processor times, except for imports. They include only the call from Python: `timeit` compiles the

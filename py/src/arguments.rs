@@ -87,7 +87,8 @@ impl<'py> FromPyObject<'_, 'py> for Account {
     }
 }
 
-/// The capacity of a table in keys or subjects, 0 to 4294967295. The table has a narrower range.
+/// The capacity of a table in keys or subjects, 0 to 4294967295. Creating the table checks it
+/// against the table's own bounds.
 pub(crate) struct Capacity(pub(crate) u32);
 
 impl<'py> FromPyObject<'_, 'py> for Capacity {
@@ -117,8 +118,8 @@ fn whole_number(value: Borrowed<'_, '_, PyAny>, argument: &str, expected: &str) 
     })
 }
 
-/// Returns the representation of a value for an error: redacted, and cut after 40 characters. That
-/// of a `datetime` or a `timedelta` is its text.
+/// Returns the `repr` of a value for an error: redacted, and cut after 40 characters. For a
+/// `datetime` or a `timedelta`, uses its `str` instead.
 fn shown(value: &Bound<'_, PyAny>) -> String {
     let is_time = value.is_instance_of::<PyDateTime>() || value.is_instance_of::<PyDelta>();
     let text = if is_time { value.str() } else { value.repr() };

@@ -91,7 +91,7 @@ def test_limiter_with_invalid_arguments_is_not_created():
 
 @pytest.mark.parametrize("kind", [keytally.Gate, Limiter])
 @pytest.mark.parametrize("arguments", [{}, {"policy": "5/minute"}])
-def test_constructor_of_table_names_its_functions(kind, arguments):
+def test_constructor_of_a_table_names_in_memory_and_create(kind, arguments):
     name = kind.__name__
     with pytest.raises(
         TypeError, match=rf"{name} has no constructor; call {name}\.in_memory, {name}\.create"

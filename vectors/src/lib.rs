@@ -35,6 +35,8 @@
 //!
 //! No code here reads a clock or draws entropy, so the files are the same on every machine.
 
+#[cfg(doctest)]
+mod book;
 pub mod files;
 pub mod generate;
 pub mod model;

@@ -220,7 +220,7 @@ fn compare(small: &SmallLayout) {
     let largest = both.model.policy().quotas.iter().map(|quota| quota.limit).max().unwrap();
     let (mut compared, mut current, mut late, mut corrected) = (0, 0_u64, 0_u64, 0_u64);
     let words = 1u64 << both.model.layout().total_bits();
-    // `cargo xtask mutants` runs this test many times, so there it compares about 64 words.
+    // `cargo mutants` runs this test many times, so there it compares about 64 words.
     let quick = std::env::var_os("KEYTALLY_QUICK").is_some();
     let step = if quick { usize::try_from(words / 64).unwrap() | 1 } else { 1 };
     for word in (0..words).step_by(step) {

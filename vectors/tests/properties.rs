@@ -72,7 +72,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Returns the number of cases: 30,000 for each property. `cargo xtask mutants` runs the properties
+/// Returns the number of cases: 30,000 for each property. `cargo mutants` runs the properties
 /// many times, with 1,000 cases each.
 fn config() -> ProptestConfig {
     let cases = if std::env::var_os("KEYTALLY_QUICK").is_some() { 1000 } else { 30_000 };

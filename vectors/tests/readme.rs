@@ -146,6 +146,37 @@ fn links_of_all_pages_lead_to_files_and_headings() {
     assert!(links > 50, "{links}");
 }
 
+/// Returns the pages of the book, with their paths relative to `docs/`.
+fn book() -> Vec<(String, String)> {
+    let docs = root().join("docs");
+    let mut found = Vec::new();
+    find_pages(&docs, &mut found);
+    let relative = |page: &PathBuf| page.strip_prefix(&docs).unwrap().to_str().unwrap().to_owned();
+    found.iter().map(|page| (relative(page), fs::read_to_string(page).unwrap())).collect()
+}
+
+#[test]
+fn rust_code_of_each_page_of_the_book_is_tested() {
+    let tested = include_str!("../src/book.rs");
+    // The pages in the folder itself show lines of sources, not programs.
+    let has_code =
+        |(page, text): &(String, String)| page.contains('/') && text.contains("```rust\n");
+    let with_code: Vec<_> = book().into_iter().filter(has_code).collect();
+    for (page, _) in &with_code {
+        assert!(tested.contains(&format!("\"{page}\"")), "vectors/src/book.rs lacks {page}");
+    }
+    assert!(with_code.len() > 5);
+}
+
+#[test]
+fn each_page_of_the_book_is_in_its_summary() {
+    let summary = include_str!("../../docs/SUMMARY.md");
+    for (page, _) in book() {
+        let is_listed = summary.contains(&format!("]({page})"));
+        assert!(is_listed || page == "SUMMARY.md", "SUMMARY.md lacks {page}");
+    }
+}
+
 #[test]
 fn files_named_in_pages_exist() {
     for page in ["ARCHITECTURE.md", "CONTRIBUTING.md", "LIMITS.md", "SAFETY.md", "SECURITY.md"] {

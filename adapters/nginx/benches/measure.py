@@ -1,6 +1,6 @@
 """Measures requests to nginx with and without the module.
 
-It writes a group of benches/results.json.
+It writes a group of benches/RESULTS.md.
 
 `cargo xtask bench nginx` builds the module and sets the paths below. Each turn starts an nginx with
 one worker, which has a processor to itself, and sends it requests by wrk for a second. wrk and the
@@ -209,7 +209,7 @@ def measure(folder):
 
 
 def table(name, unit, title, about, rows):
-    """Returns a table of benches/results.json."""
+    """Returns a table of the group."""
     return {
         "name": f"nginx/{name}",
         "unit": unit,

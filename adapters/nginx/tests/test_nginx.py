@@ -961,6 +961,26 @@ class Readme(unittest.TestCase):
             lines += line
         self.check_auth_request_example(lines + example)
 
+    def book(self, page):
+        """Returns the configurations on a page of the book."""
+        with open(os.path.join(os.path.dirname(__file__), "../../../docs", page)) as file:
+            return re.findall("```nginx\n(.*?)```", file.read(), re.DOTALL)
+
+    def test_gate_of_the_book_requires_keys(self):
+        """docs/how-to/nginx.md: its first configuration is that of the project's example."""
+        complete, location = self.book("how-to/nginx.md")
+        with open(os.path.join(os.path.dirname(__file__), "../../../examples/nginx.conf")) as file:
+            self.assertTrue(file.read().endswith(complete))
+        self.check_auth_request_example(location)
+
+    def test_limits_of_the_book_deny_a_burst(self):
+        """docs/how-to/addresses.md, and docs/migrate/limit-req.md before and after."""
+        for page in ("how-to/addresses.md", "migrate/limit-req.md"):
+            for http in self.book(page):
+                http = self.SERVERS + http.replace("server {", "server { listen 127.0.0.1:%(port)s;")
+                with self.subTest(http), Nginx(http=http) as nginx:
+                    self.assertEqual({nginx.get("/api/")[0] for _ in range(100)}, {200, 429})
+
     def check_auth_request_example(self, example):
         """Checks the responses of a server with these lines to missing, invalid and denied keys."""
         gate = "keytally_gate api file=api.gate pepper_file=pepper;"

@@ -94,9 +94,10 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
         let mut now = clock.reading();
         let records = u64::from(gate.capacity);
         let start = scale(entropy.id(), records);
-        let vacant = (start..records).chain(0..start).map(|number| gate.record(number));
-        let at =
-            self.vacant(vacant, &mut now, clock).ok_or(AdminError::Full { keys: gate.capacity })?;
+        let candidates = (start..records).chain(0..start).map(|number| gate.record(number));
+        let at = self
+            .vacant(candidates, &mut now, clock)
+            .ok_or(AdminError::Full { keys: gate.capacity })?;
         // The id is drawn again, from the ids of the record that was found.
         let key_id = RecordIds::new(at.number, gate.capacity)
             .id_at(entropy.id().wrapping_mul(0x9E37_79B9_7F4A_7C15));
@@ -247,7 +248,7 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
             if reusable.is_some() || !record.has_ended(*now) {
                 continue;
             }
-            // As in a limiter: only if the windows have passed for a late clock too.
+            // As in a limiter, the windows must have passed by a clock that is 60 s late, too.
             let tally = at.tally();
             let word = compare_exchange::corrected(
                 tally,
@@ -286,8 +287,8 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
         let mut record =
             Record::new(key_id, pepper.mac(text).tag(), number, new.account, plan, env);
         record.expires = stored_s(new.expires);
-        // The key that had the record before ends first. So a check that is about to charge it sees
-        // that, and the tally that is cleared belongs to no key.
+        // The previous key of the record is revoked first. A check that is about to charge that key
+        // then detects the change, and the tally that is cleared belongs to no valid key.
         if let Some(mut ended) = at.read().filter(|ended| ended.key_id.is_some()) {
             ended.state = KeyState::Revoked;
             self.write(at, ended, self.gate.hint(at.number));

@@ -102,7 +102,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
                     let decision = decide(&limits, word, now);
                     // Keep this comparison out of `exchange_decided`: with it there, code
                     // generation leaked through timing whether an unknown key's record is free
-                    // (`cargo xtask timing`).
+                    // (`cargo timing`).
                     if decision.next == word
                         || compare_exchange::exchange_decided(tally, word, decision.next).is_ok()
                     {

@@ -34,9 +34,10 @@ pub struct KeyInfo {
     pub pepper: u8,
     /// The last four characters, if the gate keeps hints.
     pub last_characters: Option<Text<4>>,
-    /// The start of the shortest window in which the key's counts last changed. Not only a charge
-    /// moves it: a refund and a settle do too, and a correction of the clock moves it back. `None`
-    /// if the tally counts no unit, as before the first charge and after a reset.
+    /// The time of the last change of the key's counts, rounded down to the start of the policy's
+    /// shortest window. A charge, a refund or a settle moves it forward. A correction of the clock
+    /// moves it back. `None` if the tally counts no unit, as before the first charge and after a
+    /// reset.
     pub last_used: Option<Timestamp>,
     /// The key's quotas now, or at the tally's own time if that is ahead.
     pub quotas: Quotas,

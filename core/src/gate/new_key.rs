@@ -51,14 +51,14 @@ impl Drop for Entropy {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct NewKey<'a> {
-    /// The team account that it belongs to.
+    /// The team account that the key belongs to.
     pub account: u32,
     /// The environment. The gate registers each new name, at most
     /// [`MAX_ENVS`](super::table::MAX_ENVS).
     pub env: Name,
-    /// The name of its plan; `None` for the gate's first plan.
+    /// The name of the key's plan; `None` for the gate's first plan.
     pub plan: Option<&'a str>,
-    /// The moment from which it is no longer valid; `None` for never.
+    /// The moment from which the key is no longer valid; `None` for never.
     ///
     /// A gate keeps whole Unix seconds, rounded up, until 2106-02-07T06:28:15Z. A later moment is
     /// kept as that one.

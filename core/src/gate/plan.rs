@@ -30,7 +30,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A plan of this name; `None` if the name has another form.
+    /// Returns a plan; `None` if the name is not 1 to 16 characters of `a-z`, `0-9`, `-` and `_`.
     pub fn new(name: &str, policy: Policy) -> Option<Self> {
         let fits = !name.is_empty()
             && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'));
@@ -56,8 +56,10 @@ impl Plan {
     }
 }
 
-/// Returns the layout that can count the largest limit of every window over all plans; `None` if
-/// their windows differ or do not fit one tally.
+/// Returns the layout that can count the largest limit of every window over all plans.
+///
+/// Returns `None` if there is no plan, if their algorithms or windows differ, or if the counts do
+/// not fit one tally.
 pub(super) fn common_layout(plans: &[Plan]) -> Option<Layout> {
     let first = &plans.first()?.policy;
     let mut quotas = Vec::<Quota, MAX_QUOTAS>::from_slice(first.quotas()).ok()?;

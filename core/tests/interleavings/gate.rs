@@ -57,7 +57,7 @@ pub(crate) fn remaining(gate: &Shared, key: &Key, now: Timestamp) -> u32 {
     gate.peek(Some(key.expose().as_bytes()), 0, now).remaining().unwrap()
 }
 
-/// The work of a thread, which opens the gate for itself.
+/// Returns the work of a thread that shares the gate.
 pub(crate) fn with<T>(gate: &Shared, work: impl FnOnce(&Shared) -> T + Send + 'static) -> Work<T> {
     let gate = Arc::clone(gate);
     Box::new(move || work(&gate))
@@ -143,9 +143,9 @@ fn rotated_key_stays_valid_and_spends_one_quota() {
     });
 }
 
-/// The second secret is the current one, and after the next rotation the previous one, so it stays
-/// valid. A reader that combined halves of a record, or of a redo record, from both rotations would
-/// accept only the first and the third.
+/// The second secret is always valid: after the first rotation it is the current one, after the
+/// second rotation the previous one. A reader could reject it only by combining the previous secret
+/// of the first rotation with the current secret of the second.
 ///
 /// The reader starts near the end of the first rotation. An earlier start would let it load more
 /// old values, and thus need more interleavings than can be tried.
@@ -184,7 +184,8 @@ fn two_rotations(begun: (Stop, u32)) {
 }
 
 /// The record of a revoked key is reused. The administrator first rewrites it unchanged, so that
-/// late checks detect the reuse. The reader starts after that, for the reason given above.
+/// late checks detect the reuse. The reader starts after that. An earlier start would need more
+/// interleavings than can be tried.
 #[test]
 fn reused_record_is_read_as_one_key_or_the_other() {
     for begun in [(Stop::PreviousKeyEnded, 1), (Stop::RedoPublished, 2)] {
@@ -481,7 +482,7 @@ mod stops {
     use super::*;
 
     /// Every step of the writing of a record, some of them several times.
-    const RECORD: [(Stop, u32); 9] = [
+    const RECORD_STEPS: [(Stop, u32); 9] = [
         (Stop::RedoWord, 8),
         (Stop::RedoPublished, 1),
         (Stop::RecordOdd, 1),
@@ -499,13 +500,13 @@ mod stops {
     }
 
     /// Whether the next administrator must complete the change.
-    fn is_left(stop: Stop) -> bool {
+    fn is_left_unfinished(stop: Stop) -> bool {
         is_made(stop) && stop != Stop::RedoWithdrawn
     }
 
     #[test]
     fn interrupted_rotation_blocks_no_check() {
-        for stop in RECORD {
+        for stop in RECORD_STEPS {
             explore(preemptions(1, 2), move || {
                 let gate = gate(1);
                 let (old, key_id) = issue(&gate, &new_key(), 7);
@@ -519,14 +520,14 @@ mod stops {
                         let admitted = check(gate, &new, at(1)).is_admitted();
                         match stop.0 {
                             Stop::RedoWord => assert!(!admitted),
-                            // Until an administrator completes it, the record does not show it.
+                            // The new secret is valid once the rotation has been completed.
                             Stop::RedoPublished => {}
                             _ => assert!(admitted),
                         }
                         1 + u32::from(admitted)
                     });
                     let next = with(&shared, move |gate| {
-                        assert_eq!(gate.take_over().has_recovered(), is_left(stop.0));
+                        assert_eq!(gate.take_over().has_recovered(), is_left_unfinished(stop.0));
                         0
                     });
                     let admitted = together([checks, next])[0];

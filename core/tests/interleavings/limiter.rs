@@ -228,7 +228,7 @@ fn two_subjects_for_the_last_slot_insert_one() {
 /// An inserter that lost its lock may still reserve the slot for a moment. That is not a reason to
 /// report the table full.
 #[test]
-fn subject_in_the_last_slot_never_gets_full() {
+fn insertion_into_the_last_slot_never_reports_full() {
     explore(preemptions(4, 5), || {
         let limiter = one_bucket("2/minute");
         take_slots(&limiter, 7, at(0));
@@ -270,8 +270,8 @@ fn hit_and_two_reuses_of_a_slot_charge_their_own_subjects() {
         let [late, later] =
             together([check(&limiter, b"a", 1, at(180)), later]).try_into().unwrap();
         assert!(later.is_admitted());
-        // The late charge counts now if it came last. If `b` had the slot, the late check found the
-        // table full.
+        // If the late check comes last, it is decided at 240, so its unit counts too. While `b` has
+        // the slot, it finds the table full.
         let left = remaining(&limiter, b"a", at(240));
         assert!(left == 7 || (left == 6 && late.is_admitted()), "{left}");
     });
@@ -388,17 +388,19 @@ mod stops {
                 // Two slots are free.
                 take_slots(&limiter, 6, at(120));
                 let others = [check(&limiter, b"a", 1, at(120)), check(&limiter, b"b", 1, at(120))];
-                let (started, verdicts) =
+                let (running, finished) =
                     (Rc::new(Cell::new(Vec::new())), Rc::new(Cell::new(Vec::new())));
-                let (starts, ends) = (Rc::clone(&started), Rc::clone(&verdicts));
-                let then = move || {
-                    let threads = start(others);
-                    if late { ends.set(join(threads)) } else { starts.set(threads) }
+                let then = {
+                    let (running, finished) = (Rc::clone(&running), Rc::clone(&finished));
+                    move || {
+                        let threads = start(others);
+                        if late { finished.set(join(threads)) } else { running.set(threads) }
+                    }
                 };
                 let (own, stopped) = at_stop((step, 1), then, || limiter.check(b"a", 1, at(120)));
                 assert!(stopped);
-                let mut verdicts = verdicts.take();
-                verdicts.extend(join(started.take()));
+                let mut verdicts = finished.take();
+                verdicts.extend(join(running.take()));
                 verdicts.push(own);
                 assert_eq!(count(&verdicts, Outcome::Admitted), 3, "{step:?}");
                 assert_eq!(limiter.live_subjects(at(120)), 8, "{step:?}");
@@ -433,7 +435,7 @@ mod two_buckets {
     }
 
     fn subject(buckets: [u64; 2]) -> &'static [u8] {
-        // The fillers below never come so far.
+        // `fill` inserts at most the first eight of these subjects.
         let subject = subjects(buckets).nth(8).unwrap();
         Box::leak(Box::new(subject))
     }

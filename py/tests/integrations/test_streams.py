@@ -1,4 +1,4 @@
-"""HTTP/2 requests of one connection: a server may give them one state."""
+"""HTTP/2 requests of one connection, to which a server may give one shared ASGI state."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The WSGI middleware, by calls."""
+"""The WSGI middleware, called directly instead of by a server."""
 
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator

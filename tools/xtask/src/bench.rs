@@ -1,43 +1,28 @@
 //! `cargo xtask bench`: measures speed, also of other implementations, and writes the pages with
 //! the results.
 //!
-//! The implementations of a group take turns: in a turn, one of them runs for some milliseconds. A
-//! round is one turn of each.
-//!
-//! | file | contents |
-//! |---|---|
-//! | `results.rs` | the results, as stored in `benches/results.json` |
-//! | `targets.rs` | the targets, and whether they are met |
-//! | `pages.rs` | the pages and tables |
-//! | `plots.rs` | the plots |
+//! The implementations of a table take turns: in a turn, one of them runs for some milliseconds. A
+//! round is one turn of each. `bench/results.rs` reads and writes `benches/RESULTS.md`, from which
+//! all other pages are written. `bench/plots.rs` draws the plots.
 
-mod pages;
 mod plots;
 mod results;
-mod targets;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 
-use self::results::{Apart, Group, Results, Table};
+use self::results::{Group, Results, cells};
 use crate::command::{self, cargo};
-use crate::{budgets, nginx, python, tools};
+use crate::{budgets, nginx, python};
 
 /// The groups of measurements.
-const GROUPS: [&str; 10] =
-    ["decide", "limiter", "gate", "crypto", "contention", "flood", LINES, FFI, PYTHON, NGINX];
-
-/// The group that valgrind measures.
-const LINES: &str = "lines";
-
-/// The functions that the group [`LINES`] measures.
-const LIMITER: &str = "Limiter::check";
-const GATE: &str = "Gate::check";
+const GROUPS: [&str; 9] =
+    ["decide", "limiter", "gate", "crypto", "contention", "flood", FFI, PYTHON, NGINX];
 
 /// The group that measures calls from C.
 const FFI: &str = "ffi";
@@ -48,27 +33,25 @@ const PYTHON: &str = "python";
 /// The group that measures nginx with and without the module.
 const NGINX: &str = "nginx";
 
-/// The folder to which the measuring programs write their results.
-const FOLDER: &str = "target/bench";
-
 /// The number of rounds, and the length of a turn in milliseconds.
 const FULL: (u32, u32) = (5, 500);
 /// The number of rounds, and the length of a turn in milliseconds, with `--quick`.
-const QUICK: (u32, u32) = (3, 80);
+const QUICK: (u32, u32) = (3, 60);
 
 /// The options of `cargo xtask bench`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Measures for about three minutes instead of twenty-five: fewer sizes, and shorter turns.
+    /// Measures for about three minutes instead of twenty-five, with fewer sizes and shorter turns,
+    /// and only prints the tables.
     #[arg(long)]
     quick: bool,
-    /// Measures nothing, and only writes the pages from benches/results.json.
+    /// Measures nothing, and only writes the pages from benches/RESULTS.md.
     #[arg(long, conflicts_with_all = ["quick", "groups"])]
     pages: bool,
     /// Only counts the instructions of the hot paths, and writes benches/budgets.txt.
     #[arg(long, conflicts_with_all = ["quick", "groups", "pages"])]
     budgets: bool,
-    /// Replaces the results of the named groups in benches/results.json, and keeps the others.
+    /// Replaces the results of the named groups in benches/RESULTS.md, and keeps the others.
     #[arg(long, requires = "groups", conflicts_with = "quick")]
     keep: bool,
     /// The groups to measure [default: all]. The tables of named groups are only printed, unless
@@ -77,198 +60,218 @@ pub(crate) struct Options {
     groups: Vec<String>,
 }
 
-/// Measures and prints the tables. Writes the pages if all groups were measured, or with `--keep`.
+/// Measures. Prints the tables, and which targets are met. Writes the pages if all groups were
+/// measured, or with `--keep`.
 pub(crate) fn run(options: &Options) -> Result<()> {
     if options.budgets {
         return budgets::record();
     }
     if options.pages {
-        return pages::write(&Results::load(Path::new("."))?);
+        return write_pages();
     }
     let Options { groups, quick, keep, .. } = options;
-    let names: Vec<&str> = if groups.is_empty() {
-        GROUPS.to_vec()
-    } else {
-        groups.iter().map(String::as_str).collect()
-    };
-    let (rounds, turn) = if *quick { QUICK } else { FULL };
-    let folder = std::path::absolute(FOLDER)?;
-    fs::create_dir_all(&folder)?;
-    if names.iter().any(|name| ![PYTHON, NGINX].contains(name)) {
-        let mut build = cargo();
-        build.args(["bench", "--package", "keytally-benches", "--bench", "speed", "--no-run"]);
-        command::run(build)?;
+    let mut results = Results::load(Path::new("."))?;
+    if !keep {
+        results.clear();
     }
-
-    let load = load();
-    let mut measured = Vec::new();
-    for name in &names {
-        if *name == LINES {
-            let group = lines()?;
-            println!("{}", pages::group(&group));
-            measured.push(group);
+    let (rounds, turn_ms) = if *quick { QUICK } else { FULL };
+    let folder = tempfile::tempdir()?;
+    let circumstances = circumstances(&format!("{rounds} of {turn_ms} ms"))?;
+    for name in GROUPS {
+        if !groups.is_empty() && groups.iter().all(|group| group != name) {
             continue;
         }
-        let file = folder.join(format!("{name}.json"));
-        let mut bench = match *name {
+        let mut bench = match name {
             PYTHON => python::bench()?,
             NGINX => nginx::bench()?,
             _ => {
                 let mut bench = cargo();
-                bench.args([
-                    "bench",
-                    "--package",
-                    "keytally-benches",
-                    "--bench",
-                    "speed",
-                    "--",
-                    name,
-                ]);
+                bench.args(["bench", "--package", "keytally-benches", "--bench", "speed", "--"]);
+                bench.arg(name);
                 bench
             }
         };
-        if *name == FFI {
-            bench.env("KEYTALLY_BENCH_C", c_program(&folder)?);
+        if name == FFI {
+            bench.env("KEYTALLY_BENCH_C", c_program(folder.path())?);
         }
-        bench.env("KEYTALLY_BENCH_FOLDER", &folder);
-        bench
-            .env("KEYTALLY_BENCH_ROUNDS", rounds.to_string())
-            .env("KEYTALLY_BENCH_TURN_MS", turn.to_string());
-        if *quick {
-            bench.env("KEYTALLY_BENCH_QUICK", "1");
-        }
+        bench.env("KEYTALLY_BENCH_FOLDER", folder.path());
+        bench.env("KEYTALLY_BENCH_ROUNDS", rounds.to_string());
+        bench.env("KEYTALLY_BENCH_TURN_MS", turn_ms.to_string());
+        bench.envs(quick.then_some(("KEYTALLY_BENCH_QUICK", "1")));
         command::run(bench)?;
-        let text =
-            fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        let group: Group =
-            serde_json::from_str(&text).with_context(|| format!("invalid results of {name}"))?;
-        println!("{}", pages::group(&group));
-        measured.push(group);
+        let measured = fs::read(folder.path().join(format!("{name}.json")))?;
+        let group: Group = serde_json::from_slice(&measured)
+            .with_context(|| format!("invalid results of {name}"))?;
+        let text = group.text(&circumstances);
+        println!("{text}");
+        results.put(&text);
     }
-    if !groups.is_empty() && !keep {
+    println!("{}", compare(&results, &fs::read_to_string(TARGETS)?)?);
+    if *quick || !groups.is_empty() && !keep {
         return Ok(());
     }
-    let (machine, compiler) = (machine()?, tools::compiler()?);
-    let (date, commit) = (output("date", &["-u", "+%F"])?, commit()?);
-    let results = if groups.is_empty() {
-        Results { machine, load, compiler, date, commit, rounds, turn_ms: turn, groups: measured }
-    } else {
-        let mut results = Results::load(Path::new("."))?;
-        ensure!(
-            (&results.machine, &results.compiler) == (&machine, &compiler),
-            "{} has results of {}, with {}: measure all groups",
-            results::FILE,
-            results.machine,
-            results.compiler
-        );
-        for group in measured {
-            let apart = Some(Apart { load, date: date.clone(), commit: commit.clone() });
-            results.put(Group { apart, ..group });
-        }
-        results
-    };
     results.save()?;
-    pages::write(&results)
-}
-
-/// Counts the cache lines and the instructions of a check.
-fn lines() -> Result<Group> {
-    let [limiter, gate] = budgets::lines()?;
-    let title = "Cache lines that a check brings from memory";
-    let about = "In valgrind's model of a processor whose caches hold a sixteenth of the table. Without the text that is presented.";
-    let figures = vec![(LIMITER, limiter), (GATE, gate)];
-    let missed = Table::once(["lines/check", "lines", title, about], &[("a check", figures)]);
-
-    let title = "Instructions of a check, by what they are for";
-    let about =
-        "Counted by valgrind on the program of the budgets, without SHA-256's compressions.";
-    let checks = [(LIMITER, budgets::parts("limiter")?), (GATE, budgets::parts("gate")?)];
-    let parts = Table::once(["lines/parts", "instructions", title, about], &checks);
-    Ok(Group { group: LINES.to_owned(), apart: None, tables: vec![missed, parts] })
+    write_pages()
 }
 
 /// Builds the program that calls the library from C.
 fn c_program(folder: &Path) -> Result<PathBuf> {
-    let mut build = cargo();
-    build.args(["build", "--release", "--package", "keytally-ffi"]);
-    command::run(build)?;
-    let (release, program) = (std::path::absolute("target/release")?, folder.join("calls"));
+    let library = budgets::built(&["--package", "keytally-ffi"], "libkeytally_ffi.so")?;
+    let program = folder.join("calls");
     let mut compiler = Command::new("cc");
-    compiler.args([
-        "-std=c11",
-        "-D_POSIX_C_SOURCE=200809L",
-        "-O2",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        "-Iinclude",
-    ]);
-    compiler
-        .arg("benches/ffi/calls.c")
-        .arg("-o")
-        .arg(&program)
-        .arg("-L")
-        .arg(&release)
-        .arg("-lkeytally_ffi");
-    compiler.arg(format!("-Wl,-rpath,{}", release.display()));
+    compiler.args(["-std=c11", "-D_POSIX_C_SOURCE=200809L", "-O2", "-Wall", "-Wextra", "-Werror"]);
+    compiler.args(["-Iinclude", "benches/ffi/calls.c", "-o"]).arg(&program).arg(library);
     command::run(compiler)?;
     Ok(program)
 }
 
-/// Describes the machine: the processor, the number of cores, the caches.
-fn machine() -> Result<String> {
-    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    let model = model.map_or("an unknown processor", |(_, model)| model.trim());
-    let count = std::thread::available_parallelism()?;
-    let has_sha = cpus.split_whitespace().any(|flag| flag == "sha_ni" || flag == "sha2");
-    let sha = if has_sha { "with" } else { "without" };
-    Ok(format!("{model}, {count} cores, {sha} instructions for SHA-256{}", caches()))
+/// The circumstances of a measurement, and the commands of a shell that print them.
+const CIRCUMSTANCES: &[(&str, &str)] = &[
+    ("processor", "lscpu | sed -n 's/^Model name: *//p'"),
+    ("cores", "nproc"),
+    ("instructions for SHA-256", "grep -qwE 'sha_ni|sha2' /proc/cpuinfo && echo yes || echo no"),
+    ("caches", "lscpu -C=NAME,ONE-SIZE | sed '1d' | tr -s ' ' | paste -sd,"),
+    ("compiler", "rustc --version"),
+    ("date", "date -u +%F"),
+    ("commit", "git describe --always --exclude='*' --abbrev=12 --dirty=' and changes'"),
+    ("runnable threads in the minute before", "cut -d' ' -f1 /proc/loadavg"),
+];
+
+/// Returns the circumstances as rows of a table.
+fn circumstances(turns: &str) -> Result<String> {
+    let mut rows = format!("| turns of each implementation | {turns} |\n");
+    for (name, script) in CIRCUMSTANCES {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]).env("LC_ALL", "C");
+        rows += &format!("| {name} | {} |\n", command::run(shell)?.trim());
+    }
+    Ok(rows)
 }
 
-/// Returns the data caches of a core, such as `, L1 48K, L2 2048K`.
-fn caches() -> String {
-    let read = |index: u32, file: &str| {
-        let path = format!("/sys/devices/system/cpu/cpu0/cache/index{index}/{file}");
-        Some(fs::read_to_string(path).ok()?.trim().to_owned())
-    };
-    let cache = |index| {
-        let (level, kind, size) =
-            (read(index, "level")?, read(index, "type")?, read(index, "size")?);
-        (kind != "Instruction").then(|| format!(", L{level} {size}"))
-    };
-    (0..8).filter_map(cache).collect()
+/// The targets of speed and memory. The file describes its format.
+const TARGETS: &str = "benches/targets.txt";
+
+/// Returns a line for each target of a measured table: whether it is met, and the figures.
+fn compare(results: &Results, targets: &str) -> Result<String> {
+    let mut text = String::new();
+    for line in targets.lines().filter(|line| !line.starts_with('#')) {
+        let parts =
+            line.split_once(": ").and_then(|(table, sums)| Some((table, sums.split_once(" <= ")?)));
+        let (table, (least, most)) = parts.with_context(|| format!("not a target: {line}"))?;
+        if results.table(table).is_err() {
+            continue;
+        }
+        let term = |term: &str| {
+            let (factor, figure) = term.split_once(" × ").unwrap_or(("1", term));
+            match figure.split_once(" @ ") {
+                Some((row, column)) => {
+                    Ok(factor.parse::<f64>()? * results.figure(table, row, column)?)
+                }
+                None => term.parse::<f64>().with_context(|| format!("not a number: {term}")),
+            }
+        };
+        let sum = |terms: &str| terms.split(" + ").map(term).sum::<Result<f64>>();
+        text += &match (sum(least), sum(most)) {
+            (Ok(least), Ok(most)) if least <= most => {
+                format!("met      {line} ({least:.2} <= {most:.2})\n")
+            }
+            (Ok(least), Ok(most)) => format!("NOT MET  {line} ({least:.2} > {most:.2})\n"),
+            (Err(error), _) | (_, Err(error)) => format!("unknown  {line} ({error})\n"),
+        };
+    }
+    Ok(text)
 }
 
-/// Returns the load of the machine: the average number of runnable threads in the last minute.
-fn load() -> f64 {
-    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(f64::NAN)
+/// The pages with tables of results.
+const PAGES: [&str; 2] = ["README.md", PERFORMANCE];
+
+/// The page with plots.
+const PERFORMANCE: &str = "docs/PERFORMANCE.md";
+
+/// Writes the pages with results whose content changes.
+fn write_pages() -> Result<()> {
+    for (path, text) in pages(Path::new("."))? {
+        if fs::read_to_string(&path).ok().as_ref() != Some(&text) {
+            fs::write(&path, text)?;
+            println!("wrote {path}");
+        }
+    }
+    Ok(())
 }
 
-/// Returns the present commit, with the words `and changes` if source files differ from it.
-fn commit() -> Result<String> {
-    let commit = output("git", &["rev-parse", "--short=12", "HEAD"])?;
-    let changes = output(
-        "git",
-        &[
-            "status",
-            "--porcelain",
-            "--untracked-files=no",
-            "--",
-            "*.rs",
-            "*.toml",
-            "*.c",
-            "*.h",
-            "*.py",
-        ],
-    )?;
-    Ok(if changes.is_empty() { commit } else { format!("{commit} and changes") })
+/// Returns the path and the text of each page with results, and of each plot.
+fn pages(root: &Path) -> Result<Vec<(String, String)>> {
+    let results = Results::load(root)?;
+    let mut pages = plots::all(&fs::read_to_string(root.join(PERFORMANCE))?, &results)?;
+    for path in PAGES {
+        let page = fs::read_to_string(root.join(path))?;
+        pages.push((
+            path.to_owned(),
+            filled(&page, &results).with_context(|| format!("{path} cannot be filled"))?,
+        ));
+    }
+    Ok(pages)
 }
 
-/// Returns the trimmed output of a program.
-fn output(program: &str, arguments: &[&str]) -> Result<String> {
-    let mut command = Command::new(program);
-    command.args(arguments);
-    Ok(command::run(command)?.trim().to_owned())
+/// Fills the tables of a page with figures of the results.
+///
+/// A row is filled if its first cell ends with a comment `<!-- TABLE: ROW -->`. The head of the
+/// table names the columns.
+fn filled(page: &str, results: &Results) -> Result<String> {
+    let (mut text, mut columns) = (String::new(), Vec::<&str>::new());
+    for line in page.lines() {
+        let row =
+            line.strip_prefix("| ").and_then(|row| row.split_once(" -->")?.0.split_once(" <!-- "));
+        if let Some((label, source)) = row {
+            let (table, row) =
+                source.split_once(": ").with_context(|| format!("not a row: {source}"))?;
+            text += &format!("| {label} <!-- {source} --> |");
+            for column in columns.iter().skip(1) {
+                text += &format!(" {} |", results.cell(table, row, column)?);
+            }
+        } else {
+            if line.starts_with("| ") {
+                columns = cells(line);
+            }
+            text += line;
+        }
+        text += "\n";
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root() -> &'static Path {
+        Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap()
+    }
+
+    #[test]
+    fn generated_pages_match_the_results() {
+        for (path, text) in pages(root()).unwrap() {
+            let old = fs::read_to_string(root().join(&path)).unwrap();
+            assert!(text == old, "{path}: `cargo xtask bench --pages` writes it");
+        }
+    }
+
+    #[test]
+    fn every_target_names_measured_figures() {
+        let targets = fs::read_to_string(root().join(TARGETS)).unwrap();
+        let text = compare(&Results::load(root()).unwrap(), &targets).unwrap();
+        let known = text.lines().filter(|line| !line.starts_with("unknown")).count();
+        assert_eq!(known, targets.lines().filter(|line| !line.starts_with('#')).count(), "{text}");
+    }
+
+    #[test]
+    fn target_is_met_missed_or_unknown() {
+        let mut results = Results(String::new());
+        results.put("t\n\n### t/a\n\n| ns | 1 |\n|---|---:|\n| a | 5 |\n| b | 20 (4.00 ×) |\n");
+        let verdict = |line| compare(&results, line).map(|text| text[..7].to_owned());
+        assert_eq!(verdict("t/a: 3 × a @ 1 <= b @ 1").unwrap(), "met    ");
+        assert_eq!(verdict("t/a: b @ 1 <= 2 × a @ 1 + 9").unwrap(), "NOT MET");
+        assert_eq!(verdict("t/a: c @ 1 <= 9").unwrap(), "unknown");
+        assert!(verdict("t/a: a @ 1").is_err());
+    }
 }

@@ -10,7 +10,6 @@ use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::targets::{list, metadata, text};
 use crate::tools::Found;
 
 const HEADER: &str = "include/keytally.h";
@@ -229,10 +228,8 @@ fn in_one_line(header: &str) -> String {
 
 /// Replaces `@VERSION@`, `@MAJOR@`, `@MINOR@` and `@PATCH@` by those of the package.
 fn with_version(template: &str) -> Result<String> {
-    let metadata = metadata()?;
-    let package =
-        list(&metadata, "packages")?.iter().find(|package| package["name"] == "keytally-ffi");
-    let version = text(package.context("there is no package keytally-ffi")?, "version")?;
+    // All packages of the workspace have one version.
+    let version = env!("CARGO_PKG_VERSION");
     let mut parts = version.split('.');
     let mut part = || parts.next().context("a version has three parts");
     Ok(template

@@ -11,7 +11,6 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{self, cargo};
-use crate::targets::{list, metadata, text};
 
 /// The folders of an installation.
 #[derive(Debug)]
@@ -68,7 +67,7 @@ pub(crate) fn run(destination: &Destination<'_>, report: impl Fn(&str)) -> Resul
         destination.prefix.display()
     );
     destination.check()?;
-    let version = version()?;
+    let version = version();
     let soname = soname(&version)?;
     let built = Built::new(&soname)?;
 
@@ -199,11 +198,9 @@ pub(crate) fn exported(names: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Returns the version of the library.
-fn version() -> Result<String> {
-    let metadata = metadata()?;
-    let package =
-        list(&metadata, "packages")?.iter().find(|package| package["name"] == "keytally-ffi");
-    Ok(text(package.context("there is no package keytally-ffi")?, "version")?.to_owned())
+fn version() -> String {
+    // All packages of the workspace have one version.
+    env!("CARGO_PKG_VERSION").to_owned()
 }
 
 /// Returns the soname, by which the loader finds the library. Before 1.0 each minor version has

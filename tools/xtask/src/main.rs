@@ -6,7 +6,7 @@
 //! | `suites.rs` | the table of test suites |
 //! | `ci.rs` | the table of the other checks of CI |
 //! | `step.rs` | a step (a suite or another check): how it runs, the final report |
-//! | `targets.rs` | assigns each test file to one suite |
+//! | `targets.rs` | runs the test files of a suite |
 //! | `tools.rs`, `packages.rs` | finding the tools that steps need, and installing missing ones |
 //! | `purity.rs` | checks that core depends on named crates only |
 //! | `rules.rs` | checks that unsafe code, clock reads and atomics are only in named files |
@@ -14,8 +14,8 @@
 //! | `words.rs` | checks the spelling and finds unwanted words |
 //! | `imports.rs` | checks that modules do not import from a module that contains them, or in a cycle |
 //! | `api.rs` | compares the public items with the recorded ones |
-//! | `panics.rs` | lists the lines of a check that could panic |
 //! | `models.rs` | runs core in the model checkers loom and shuttle |
+//! | `book.rs` | builds the book, and checks its links |
 //! | `bench.rs` | measures speed, also of other implementations, and writes the pages with it |
 //! | `firmware.rs`, `bare_metal.rs` | runs core on emulated microcontrollers; the tools for that |
 //! | `budgets.rs` | compares instruction counts of hot paths with recorded budgets |
@@ -23,8 +23,7 @@
 //! | `install.rs` | installs libkeytally with its files for pkg-config and CMake |
 //! | `native.rs` | tests libkeytally from C and C++ |
 //! | `nginx.rs` | builds and tests the nginx module |
-//! | `secrets.rs` | checks that no branch and no index of a key check depends on a secret |
-//! | `fuzz.rs`, `timing.rs`, `mutants.rs` | fuzzing, timing measurements and mutation tests |
+//! | `fuzz.rs` | runs the fuzz targets with new inputs |
 //! | `python.rs`, `web.rs` | builds and tests the Python module and its web integrations |
 //! | `wheel.rs` | builds the distributions for PyPI |
 //! | `source.rs` | splits Rust source into words |
@@ -35,6 +34,7 @@ extern crate alloc;
 mod api;
 mod bare_metal;
 mod bench;
+mod book;
 mod budgets;
 mod ci;
 mod command;
@@ -44,21 +44,17 @@ mod header;
 mod imports;
 mod install;
 mod models;
-mod mutants;
 mod native;
 mod nginx;
 mod packages;
-mod panics;
 mod product;
 mod purity;
 mod python;
 mod rules;
-mod secrets;
 mod source;
 mod step;
 mod suites;
 mod targets;
-mod timing;
 mod tools;
 mod web;
 mod wheel;
@@ -106,16 +102,15 @@ enum Task {
         #[arg(long, default_value_t = 600)]
         seconds: u32,
     },
-    /// Measures whether the time of a check depends on the kind of wrong key, and writes
-    /// docs/TIMING.md. Needs a machine without other load.
-    Timing {
-        /// The number of samples of each kind of key.
-        #[arg(long, default_value_t = 10_000_000)]
-        samples: u32,
-    },
     /// Measures speed, also of other implementations, and writes benches/RESULTS.md and the other
     /// pages and plots with its figures. Needs a machine without other load.
     Bench(bench::Options),
+    /// Runs as a preprocessor of mdBook, which rewrites the links of the book.
+    #[command(hide = true)]
+    BookLinks {
+        /// `supports RENDERER`: whether the preprocessor supports it, which is always true.
+        query: Vec<String>,
+    },
     /// Records the public items of the libraries: writes core/api.txt, host/api.txt and
     /// cli/api.txt.
     Api,
@@ -135,16 +130,6 @@ enum Task {
     },
     /// Writes docs/EMBEDDED.md: the size and the cost of core without an operating system.
     Embedded,
-    /// Writes docs/PANICS.md: the lines of a check that could panic, and why they do not.
-    Panics,
-    /// Tests core with mutations, and lists those that no test detects. Takes hours.
-    Mutants {
-        /// Only these files of `core/src`.
-        files: Vec<String>,
-        /// The number of files to test in parallel, each in a copy of the workspace.
-        #[arg(long, default_value_t = 1)]
-        jobs: u32,
-    },
     /// Builds the distributions for PyPI in target/python/dist: the source distribution, and a
     /// wheel for each C library of the toolchain. Installs and tests each in an environment of its
     /// own.
@@ -185,12 +170,14 @@ fn run() -> Result<ExitCode> {
             fuzz::run(target.as_deref(), *seconds)?;
             return Ok(ExitCode::SUCCESS);
         }
-        Task::Timing { samples } => {
-            timing::run(*samples)?;
-            return Ok(ExitCode::SUCCESS);
-        }
         Task::Bench(options) => {
             bench::run(options)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Task::BookLinks { query } => {
+            if query.is_empty() {
+                book::preprocess()?;
+            }
             return Ok(ExitCode::SUCCESS);
         }
         Task::Api => {
@@ -212,14 +199,6 @@ fn run() -> Result<ExitCode> {
         }
         Task::Embedded => {
             firmware::write()?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        Task::Panics => {
-            panics::write()?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        Task::Mutants { files, jobs } => {
-            mutants::run(files, *jobs)?;
             return Ok(ExitCode::SUCCESS);
         }
         Task::Wheel => {

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{self, cargo};
 use crate::install;
-use crate::targets::{PROFILE, PROFILE_FOLDER};
+use crate::targets::{PROFILE, profile_folder};
 use crate::tools::{self, Found, Need};
 
 /// Runs the tests, which are in Python.
@@ -56,7 +56,7 @@ fn python(script: &str) -> Result<Command> {
     let mut python = Command::new("python3");
     python.arg(script);
     python.env("KEYTALLY_TEST_NGINX_MODULE", module);
-    python.env("KEYTALLY_TEST_KEYTALLY", std::path::absolute(PROFILE_FOLDER)?.join("keytally"));
+    python.env("KEYTALLY_TEST_KEYTALLY", profile_folder()?.join("keytally"));
     python.env("LD_LIBRARY_PATH", prefix.join("lib"));
     Ok(python)
 }

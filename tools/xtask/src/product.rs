@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::targets::{list, metadata, text};
+use crate::targets::{WORKSPACES, metadata};
 use crate::words::files;
 
 /// The folders of the product.
@@ -27,20 +27,18 @@ pub(crate) fn check() -> Result<()> {
             faults.extend(faults_in(&path, &text));
         }
     }
-    let metadata = metadata()?;
     let workspace = std::env::current_dir()?;
-    for package in list(&metadata, "packages")? {
-        let manifest = Path::new(text(package, "manifest_path")?);
-        let manifest = manifest.strip_prefix(&workspace).context("a package of another folder")?;
-        for dependency in list(package, "dependencies")? {
-            let folder = dependency["path"].as_str().map(Path::new);
+    for package in metadata(WORKSPACES[0])?.packages {
+        let manifest = package.manifest_path.strip_prefix(&workspace);
+        let manifest = manifest.context("a package of another folder")?;
+        for dependency in package.dependencies {
+            let folder = dependency.path.as_ref();
             let folder = folder.and_then(|folder| folder.strip_prefix(&workspace).ok());
             if let (true, Some(folder)) =
                 (PRODUCT.iter().any(|product| manifest.starts_with(product)), folder)
                 && AROUND.iter().any(|around| folder.starts_with(around))
             {
-                let name = text(dependency, "name")?;
-                faults.push(format!("{}: depends on the package {name}", manifest.display()));
+                faults.push(format!("{manifest}: depends on the package {}", dependency.name));
             }
         }
     }

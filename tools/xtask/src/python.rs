@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::command::{self, cargo, succeeds};
-use crate::targets::{PROFILE, PROFILE_FOLDER, SERVICES};
+use crate::targets::{PROFILE, SERVICES, profile_folder};
 use crate::tools::{self, Found, Need};
 
 /// The arguments of an interpreter that run the examples of the documentation. The script needs
@@ -171,7 +171,7 @@ impl Programs {
     fn build() -> Result<Self> {
         let folder = std::path::absolute(Path::new(FOLDER).join("programs"))?;
         tools::remove_folder(&folder)?;
-        let built = std::path::absolute(PROFILE_FOLDER)?;
+        let built = profile_folder()?;
         let [product, languages] = ["product", "languages"].map(|name| folder.join(name));
         // Both packages build a program of this name.
         for (folder, package) in [

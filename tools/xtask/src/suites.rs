@@ -9,8 +9,8 @@ use crate::step::{Step, Work};
 use crate::targets::{PROFILE, TestFiles, count_tests};
 use crate::tools::{self, Found};
 use crate::{
-    api, budgets, command, firmware, imports, models, native, nginx, panics, purity, python, rules,
-    secrets, web, words,
+    api, book, budgets, command, firmware, imports, models, native, nginx, purity, python, rules,
+    web, words,
 };
 
 /// Every suite, in the order in which they run.
@@ -65,6 +65,13 @@ pub(crate) const SUITES: &[Step] = &[
         work: Work::Call(documentation_examples),
     },
     Step {
+        name: "book",
+        about: "the book of docs/ builds without warnings, and every link in it leads to a page or a heading",
+        needs: &[&tools::MDBOOK],
+        full_when_named: false,
+        work: Work::Call(book::check),
+    },
+    Step {
         name: "vectors",
         about: "the vector files are up to date, and the code agrees with them and with the reference model",
         needs: &[],
@@ -83,14 +90,14 @@ pub(crate) const SUITES: &[Step] = &[
         about: "no branch and no index of a key check depends on a secret, checked with valgrind",
         needs: &[&tools::VALGRIND],
         full_when_named: false,
-        work: Work::Call(secrets::check),
+        work: Work::Tests(&[TestFiles::one("keytally-audit", "secrets")]),
     },
     Step {
         name: "panics",
-        about: "the lines of a check that could panic are those in docs/PANICS.md, each with a proof",
-        needs: &[&tools::OBJDUMP],
+        about: "the lines of a check that could panic are the recorded ones, each with a proof",
+        needs: &[],
         full_when_named: false,
-        work: Work::Call(panics::check),
+        work: Work::Tests(&[TestFiles::one("keytally-audit", "panics")]),
     },
     Step {
         name: "budgets",
@@ -196,12 +203,13 @@ pub(crate) const SUITES: &[Step] = &[
             TestFiles::one("keytally-server", "listeners"),
             TestFiles::one("keytally-server", "guesses"),
             TestFiles::one("keytally-server", "attacks"),
+            TestFiles::one("keytally-server", "book"),
         ]),
     },
     Step {
         name: "python",
         about: "the installed Python module: lints, types, vectors, threads, forks, workers",
-        needs: &[&python::ENVIRONMENT],
+        needs: &[&python::ENVIRONMENT, &tools::CURL],
         full_when_named: false,
         work: Work::Call(python::test),
     },
@@ -274,14 +282,6 @@ mod tests {
         for (index, suite) in SUITES.iter().enumerate() {
             assert!(SUITES[..index].iter().all(|other| other.name != suite.name), "{}", suite.name);
             assert_eq!(suite.about.lines().count(), 1, "{}", suite.name);
-        }
-    }
-
-    #[test]
-    fn test_file_is_named_by_at_most_one_suite() {
-        let files = named_files();
-        for (index, file) in files.iter().enumerate() {
-            assert!(!files[..index].iter().any(|other| other.overlap(file)), "{file}");
         }
     }
 }

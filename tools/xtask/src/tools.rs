@@ -253,6 +253,17 @@ fn number_after(text: &str, before: &str) -> Option<String> {
     (!number.is_empty()).then_some(number)
 }
 
+/// mdBook, which is installed from crates.io in `target/tools` if needed. The version is fixed,
+/// since the preprocessor reads its format. It is built without its server.
+pub(crate) const MDBOOK: Need = Need::new(
+    "KEYTALLY_TEST_MDBOOK",
+    |_| {},
+    || {
+        let package = ["mdbook", "--version", "=0.5.4", "--no-default-features"];
+        from_crates("mdbook", &[&package[..], &["--features", "search"]].concat())
+    },
+);
+
 /// Returns the path of cargo-fuzz, which it installs from crates.io in `target/tools` if needed.
 pub(crate) fn cargo_fuzz() -> Result<PathBuf> {
     from_crates("cargo-fuzz", &[])
@@ -264,11 +275,6 @@ pub(crate) fn cargo_fuzz() -> Result<PathBuf> {
 /// project's minimum supported Rust version can build.
 pub(crate) fn cargo_c() -> Result<PathBuf> {
     from_crates("cargo-cinstall", &["cargo-c", "--version", "=0.10.24+cargo-0.98.0"])
-}
-
-/// Returns the path of cargo-mutants, which it installs from crates.io in `target/tools` if needed.
-pub(crate) fn cargo_mutants() -> Result<PathBuf> {
-    from_crates("cargo-mutants", &[])
 }
 
 /// Returns the path of a program, which it installs from crates.io if it is not on PATH.

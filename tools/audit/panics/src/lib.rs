@@ -1,7 +1,7 @@
-//! The checks of a gate and of a limiter, compiled into one object without std.
+//! The checks of a gate and of a limiter, compiled into one library without std.
 //!
-//! `cargo xtask test panics` reads the object's line tables, lists the source lines that could
-//! still panic, and compares them with docs/PANICS.md.
+//! `cargo xtask test panics` reads the library's line tables, lists the source lines that could
+//! still panic, and compares them with `expected.txt`.
 #![no_std]
 
 use keytally_core::{Gate, Limiter, CacheLine, Timestamp, Verdict};

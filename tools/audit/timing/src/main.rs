@@ -4,16 +4,21 @@
 //! Verbauwhede: Dude, is my code constant time?, 2016). The test runs on all samples, and on those
 //! below several quantiles, since interrupts of the machine cause the slowest samples.
 //!
-//! `keytally-timing SAMPLES [PICTURE]` prints the tables of docs/TIMING.md, and writes the
-//! histogram to the path `PICTURE`.
+//! `cargo timing [SAMPLES]` measures that many checks of each kind of key, 10 million by default.
+//! It writes `measured.md` and the histogram `measured.svg` in the folder of this package. Then it
+//! fails if two kinds differ. It needs a machine without other load.
 
 mod picture;
 
+use core::fmt::Write as _;
 use core::hint::black_box;
+use std::fs;
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use keytally_core::{
-    Entropy, Gate, GateConfig, Key, KeyId, CacheLine, Name, NewKey, Peppers, Plan, Reason, Timestamp,
+    CacheLine, Entropy, Gate, GateConfig, Key, KeyId, Name, NewKey, Peppers, Plan, Reason,
+    Timestamp,
 };
 
 /// A kind of key.
@@ -69,10 +74,10 @@ const THRESHOLD: f64 = 5.0;
 /// The quantiles up to which samples are compared.
 const QUANTILES: [f64; 5] = [0.5, 0.75, 0.9, 0.99, 1.0];
 
-fn main() {
-    let mut arguments = std::env::args().skip(1);
-    let samples: usize =
-        arguments.next().and_then(|text| text.parse().ok()).expect("the number of samples");
+fn main() -> ExitCode {
+    let samples = std::env::args()
+        .nth(1)
+        .map_or(10_000_000, |text| text.parse().expect("the number of samples"));
     let now = Timestamp::from_unix_s(1_700_000_000);
     let plans =
         [Plan::new("default", "4000000/minute".parse().expect("a policy")).expect("a plan")];
@@ -82,16 +87,43 @@ fn main() {
         let until = samples.min(times[0].len() + SAMPLES_PER_GATE);
         measure(&mut times, until, &plans, &mut random, now);
     }
-    report(&times, samples);
-    if let Some(path) = arguments.next() {
-        let curves: Vec<(&str, &[u32])> = KINDS
-            .iter()
-            .zip(&times)
-            .take(6)
-            .map(|((_, name), times)| (*name, &times[..]))
-            .collect();
-        std::fs::write(&path, picture::histogram(&curves)).expect("cannot write the picture");
+    let (tables, worst) = tables(&times);
+    let (relation, status) = if worst < THRESHOLD {
+        ("below", ExitCode::SUCCESS)
+    } else {
+        ("NOT below", ExitCode::FAILURE)
+    };
+    let verdict = format!(
+        "The largest |t| is {worst:.2}, {relation} {THRESHOLD}, at {samples} samples of each kind."
+    );
+    let circumstances = format!(
+        "Written by `cargo timing` on {}: {}, {}.",
+        output("date", &["-u", "+%F"]),
+        processor(),
+        output("rustc", &["--version"])
+    );
+    let report = format!("{circumstances}\n\n![Histogram](measured.svg)\n\n{tables}\n{verdict}\n");
+    let curves: Vec<(&str, &[u32])> =
+        KINDS.iter().zip(&times).take(6).map(|((_, name), times)| (*name, &times[..])).collect();
+    for (name, content) in [("measured.md", report), ("measured.svg", picture::histogram(&curves))]
+    {
+        fs::write(format!("{}/{name}", env!("CARGO_MANIFEST_DIR")), content)
+            .expect("a writable file");
     }
+    println!("{verdict}");
+    status
+}
+
+/// Returns the first line that a program prints.
+fn output(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().expect(program);
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+fn processor() -> String {
+    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    model.map_or("an unknown processor", |(_, model)| model).trim().to_owned()
 }
 
 /// Measures keys of a new gate, until each kind has `until` samples.
@@ -209,23 +241,23 @@ fn texts(gate: &Gate<&[CacheLine]>, random: &mut Random, now: Timestamp) -> Vec<
     kinds
 }
 
-/// Prints the tables, and the line with the largest |t|.
-fn report(times: &[Vec<u32>], samples: usize) {
-    println!("| kind of key | median | mean of the fastest 99 % |\n|---|---:|---:|");
+/// Returns the tables and the largest |t|.
+fn tables(times: &[Vec<u32>]) -> (String, f64) {
+    let mut text =
+        "| kind of key | median | mean of the fastest 99 % |\n|---|---:|---:|\n".to_owned();
     for ((_, name), times) in KINDS.iter().zip(times) {
         let mut sorted = times.clone();
         sorted.sort_unstable();
         let part = &sorted[..sorted.len() * 99 / 100];
         let mean = part.iter().map(|&time| f64::from(time)).sum::<f64>() / part.len() as f64;
-        println!("| {name} | {} ns | {mean:.2} ns |", sorted[sorted.len() / 2]);
+        let _ = writeln!(text, "| {name} | {} ns | {mean:.2} ns |", sorted[sorted.len() / 2]);
     }
-    println!();
     let columns = QUANTILES.map(|quantile| match quantile {
         1.0 => "all".to_owned(),
         _ => format!("{:.0} %", quantile * 100.0),
     });
-    println!("| compared kinds | {} | largest |", columns.join(" | "));
-    println!("|---|{}---:|", "---:|".repeat(QUANTILES.len()));
+    let _ = writeln!(text, "\n| compared kinds | {} | largest |", columns.join(" | "));
+    let _ = writeln!(text, "|---|{}---:|", "---:|".repeat(QUANTILES.len()));
     let mut worst = 0.0f64;
     for one in 0..KINDS.len() {
         for two in one + 1..KINDS.len() {
@@ -237,7 +269,8 @@ fn report(times: &[Vec<u32>], samples: usize) {
             let largest = tests.iter().fold(0.0f64, |most, t| most.max(t.abs()));
             worst = worst.max(largest);
             let columns = tests.map(|t| format!("{t:.2}"));
-            println!(
+            let _ = writeln!(
+                text,
                 "| {} · {} | {} | {largest:.2} |",
                 KINDS[one].1,
                 KINDS[two].1,
@@ -245,10 +278,7 @@ fn report(times: &[Vec<u32>], samples: usize) {
             );
         }
     }
-    let relation = if worst < THRESHOLD { "below" } else { "NOT below" };
-    println!(
-        "\nThe largest |t| is {worst:.2}, {relation} {THRESHOLD}, at {samples} samples of each kind."
-    );
+    (text, worst)
 }
 
 /// Returns Welch's t of the samples up to a quantile of both sets together.

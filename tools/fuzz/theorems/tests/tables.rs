@@ -304,7 +304,7 @@ fn limiter_with_any_subjects_evicts_no_live_tally() {
 /// Guarantee 8, as far as a client can observe it without a clock: a well-formed guess gets the
 /// same response however much of the secret matches, and whether or not the key id exists.
 ///
-/// The suite `secrets` checks the instructions.
+/// The suite `secrets` follows secrets through the instructions.
 #[test]
 fn guess_with_any_match_gets_the_same_response() {
     check!().with_iterations(INPUTS).with_type::<(u64, u8, u8)>().for_each(

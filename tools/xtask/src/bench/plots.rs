@@ -1,203 +1,134 @@
-//! Plots of the results as SVG: a line for each implementation over columns, with a logarithmic
-//! scale of time.
+//! Plots of the results as SVG: a line for each implementation over the columns of tables, with a
+//! logarithmic scale of time.
 
-use core::fmt::Write as _;
+use anyhow::{Context as _, Result, ensure};
 
-use anyhow::Result;
+use super::results::{CLOCK, Results};
 
-use super::pages::number;
-use super::results::Results;
+/// Colors with contrast on light and dark backgrounds. More implementations repeat them.
+const COLORS: [&str; 8] =
+    ["#3b82c4", "#d55e00", "#159c74", "#c0609a", "#c98a00", "#8e6bd1", "#7f7f7f", "#a0522d"];
 
-/// The area of the lines in the plot, in pixels.
+/// The colors of everything else.
+const STYLE: &str = "<style>rect{fill:#fff}text{fill:#1f2328}.grid{stroke:#d0d7de}\n\
+    @media(prefers-color-scheme:dark){rect{fill:#0d1117}text{fill:#e6edf3}.grid{stroke:#30363d}}</style>\n";
+
+// The area of the lines, in pixels.
 const LEFT: f64 = 70.0;
 const TOP: f64 = 40.0;
-const WIDTH: f64 = 480.0;
+const WIDTH: f64 = 460.0;
 const HEIGHT: f64 = 300.0;
-/// Colors that most color-blind readers distinguish.
-const COLORS: [&str; 7] =
-    ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555"];
+
+/// Returns the path and the text of each plot of a page in `docs`.
+///
+/// The page has a comment before each picture: in a line `TABLE = LABEL; …`, in another the names
+/// of the rows. The text of the picture becomes the title.
+pub(crate) fn all(page: &str, results: &Results) -> Result<Vec<(String, String)>> {
+    let plots = page.split("<!-- plot\n").skip(1).map(|text| plot(text).context("not a plot"));
+    plots.map(|plot| plot.and_then(|(path, plot)| Ok((path, plot.svg(results)?)))).collect()
+}
+
+fn plot(text: &str) -> Option<(String, Plot<'_>)> {
+    let (comment, rest) = text.split_once("\n-->\n![")?;
+    let (groups, rows) = comment.split_once('\n')?;
+    let (title, rest) = rest.split_once("](")?;
+    let groups = groups.split("; ").map(|group| group.split_once(" = ")).collect::<Option<_>>()?;
+    let path = format!("docs/{}", rest.split_once(')')?.0);
+    Some((path, Plot { title, groups, rows: rows.split("; ").collect() }))
+}
 
 /// A plot.
-pub(crate) struct Plot {
-    title: &'static str,
-    /// The labels on the horizontal axis. An empty one makes a gap.
-    columns: Vec<String>,
-    /// The implementations with a figure for each column, if it was measured.
-    lines: Vec<(String, Vec<Option<f64>>)>,
+struct Plot<'a> {
+    title: &'a str,
+    /// The tables, and a label for the columns of each.
+    groups: Vec<(&'a str, &'a str)>,
+    /// The implementations. One without a figure in a column has no point there.
+    rows: Vec<&'a str>,
 }
 
-impl Plot {
-    /// Plots the time of a check by the size of the table.
-    pub(crate) fn by_size(results: &Results) -> Result<Self> {
-        let table = results.table("limiter/uniform")?;
-        let rows = [
-            "keytally",
-            "two governors",
-            "two rate-net",
-            "DashMap of counters",
-            "Mutex<HashMap> of counters",
-            "two pingora-limits, approximate",
-        ];
-        let line = |row: &&str| {
-            let figure = |column: &String| table.figure(row, column).ok();
-            ((*row).to_owned(), table.columns.iter().map(figure).collect())
-        };
-        let columns = table.columns.iter().map(|column| format!("{column} subjects")).collect();
-        let title = "Nanoseconds per check, by the size of the table";
-        Ok(Self { title, columns, lines: rows.iter().map(line).collect() })
-    }
-
-    /// Plots the time of a check by the number of threads.
-    pub(crate) fn by_threads(results: &Results) -> Result<Self> {
-        let kinds = [
-            ("contention/one", "one subject"),
-            ("contention/many", "own subjects"),
-            ("contention/denied", "denied"),
-        ];
-        let rows = [
-            "keytally",
-            "two governors",
-            "two rate-net",
-            "DashMap of counters",
-            "Mutex<HashMap> of counters",
-        ];
-        let mut plot = Self {
-            title: "Nanoseconds per check in each thread, by the number of threads",
-            columns: Vec::new(),
-            lines: rows.map(|row| (row.to_owned(), Vec::new())).to_vec(),
-        };
-        for (name, label) in kinds {
-            let table = results.table(name)?;
-            for column in &table.columns {
-                plot.columns.push(format!("{label}, {column}"));
-                for (row, figures) in &mut plot.lines {
-                    figures.push(table.figure(row, column).ok());
-                }
-            }
-            plot.columns.push(String::new());
-            plot.lines.iter_mut().for_each(|(_, figures)| figures.push(None));
+impl Plot<'_> {
+    fn svg(&self, results: &Results) -> Result<String> {
+        // Between the columns of two tables is a gap, `None`.
+        let mut columns = Vec::new();
+        for (table, _) in &self.groups {
+            let names = results.table(table)?.remove(0).into_iter().skip(1);
+            columns.extend(names.filter(|name| *name != CLOCK).map(|name| Some((*table, name))));
+            columns.push(None);
         }
-        Ok(plot)
-    }
-
-    /// Plots the percentiles of the time of a new subject.
-    pub(crate) fn of_new_subjects(results: &Results) -> Result<Self> {
-        let table = results.table("flood/latency")?;
-        let line = |row: &super::results::Row| {
-            let figure = |column: &String| table.figure(&row.name, column).ok();
-            (row.name.clone(), table.columns.iter().map(figure).collect())
+        let figures = |row: &&str| -> Vec<Option<f64>> {
+            let figure = |(table, column)| results.figure(table, row, column).ok();
+            columns.iter().map(|column| column.and_then(figure)).collect()
         };
-        let rows = table.rows.iter().filter(|row| !row.name.contains("maps it"));
-        let title = "Nanoseconds for a new subject, by percentile of the calls";
-        Ok(Self { title, columns: table.columns.clone(), lines: rows.map(line).collect() })
-    }
+        let lines: Vec<Vec<Option<f64>>> = self.rows.iter().map(figures).collect();
+        let powers = || lines.iter().flatten().flatten().map(|figure| figure.log10());
+        let low = powers().fold(f64::MAX, f64::min).floor();
+        let high = powers().fold(f64::MIN, f64::max).ceil();
+        let y = |figure: f64| TOP + HEIGHT * (high - figure.log10()) / (high - low);
+        let x = |index: usize| LEFT + WIDTH * (index as f64 + 0.5) / (columns.len() - 1) as f64;
+        let text = |x: f64, y: f64, anchor: &str, text: &str| {
+            let text = text.replace('<', "&lt;");
+            format!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>\n")
+        };
 
-    /// Returns the plot as SVG.
-    pub(crate) fn svg(&self) -> String {
-        let figures = || self.lines.iter().flat_map(|(_, figures)| figures).flatten();
-        let low = figures().fold(f64::MAX, |low, &figure| low.min(figure)).log10().floor();
-        let high = figures().fold(f64::MIN, |high, &figure| high.max(figure)).log10().ceil();
-        let y = |figure: f64| TOP + HEIGHT * (1.0 - (figure.log10() - low) / (high - low));
-        let x = |index: usize| LEFT + WIDTH * (index as f64 + 0.5) / self.columns.len() as f64;
         let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 800 420\" font-family=\"sans-serif\" font-size=\"12\">\n\
-             <title>{title}</title>\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
-             <text x=\"{LEFT}\" y=\"22\" font-size=\"14\">{title}</text>\n",
-            title = self.title
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 830 400\" \
+            font-family=\"sans-serif\" font-size=\"12\">\n{STYLE}<rect width=\"100%\" height=\"100%\"/>\n"
         );
-        let mut power = low;
-        while power <= high {
-            let figure = 10.0_f64.powf(power);
-            let height = y(figure);
-            // Writing to a String cannot fail.
-            let _ = writeln!(
-                svg,
-                "<path d=\"M{LEFT} {height:.1}h{WIDTH}\" stroke=\"#ddd\"/><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-                LEFT - 8.0,
-                height + 4.0,
-                axis_label(figure)
-            );
-            power += 1.0;
+        svg += &text(LEFT, 22.0, "start", self.title);
+        for power in core::iter::successors(Some(low), |power| Some(power + 1.0))
+            .take_while(|power| *power <= high)
+        {
+            let height = y(10_f64.powf(power));
+            svg += &format!("<path class=\"grid\" d=\"M{LEFT} {height:.1}h{WIDTH}\"/>");
+            svg += &text(LEFT - 8.0, height + 4.0, "end", &time(power));
         }
-        for (index, column) in self.columns.iter().enumerate() {
-            // A comma separates the lines of a label.
-            for (line, part) in column.split(", ").enumerate() {
-                let down = TOP + HEIGHT + 20.0 + 15.0 * line as f64;
-                let _ = writeln!(
-                    svg,
-                    "<text x=\"{:.1}\" y=\"{down:.1}\" text-anchor=\"middle\" font-size=\"11\">{part}</text>",
-                    x(index)
-                );
-            }
+        for (index, column) in columns.iter().enumerate() {
+            svg += &column.map_or_else(String::new, |(_, name)| {
+                text(x(index), TOP + HEIGHT + 20.0, "middle", name)
+            });
         }
-        for ((index, (name, figures)), color) in self.lines.iter().enumerate().zip(COLORS) {
-            let mut path = String::new();
-            let mut pen = "M";
+        for (table, label) in &self.groups {
+            let of_table =
+                |column: &Option<(&str, &str)>| column.is_some_and(|(name, _)| name == *table);
+            let first = columns.iter().position(of_table).unwrap_or_default();
+            let last = columns.iter().rposition(of_table).unwrap_or_default();
+            svg += &text(x(first).midpoint(x(last)), TOP + HEIGHT + 40.0, "middle", label);
+        }
+        for (index, (row, figures)) in self.rows.iter().zip(&lines).enumerate() {
+            // Lines get thinner, and every other one is dashed. So none hides another.
+            let width = 1.5 + 0.6 * (self.rows.len() - 1 - index) as f64;
+            let dashes = if index % 2 == 0 { "none" } else { "8 6" };
+            let color = COLORS[index % COLORS.len()];
+            let (right, down) = (LEFT + WIDTH + 15.0, TOP + 10.0 + 22.0 * index as f64);
+            ensure!(figures.iter().any(Option::is_some), "there is no figure of {row}");
+            let (mut path, mut pen) = (format!("M{right} {down}h28"), "M");
             for (column, figure) in figures.iter().enumerate() {
-                let Some(figure) = figure else {
-                    pen = "M";
-                    continue;
-                };
-                let _ = write!(path, "{pen}{:.1} {:.1}", x(column), y(*figure));
-                pen = "L";
-                let _ = writeln!(
-                    svg,
-                    "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\" fill=\"{color}\"><title>{}: {} ns</title></circle>",
-                    x(column),
-                    y(*figure),
-                    escaped(name),
-                    number(*figure)
-                );
+                if let Some(figure) = figure {
+                    let (x, y) = (x(column), y(*figure));
+                    path += &format!("{pen}{x:.1} {y:.1}");
+                    svg += &format!(
+                        "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{:.1}\" fill=\"{color}\"/>",
+                        2.0 + width / 2.0
+                    );
+                }
+                pen = if figure.is_some() { "L" } else { "M" };
             }
-            let _ = writeln!(
-                svg,
-                "<path d=\"{path}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"1.5\"/>"
+            svg += &format!(
+                "<path d=\"{path}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"{width:.1}\" stroke-dasharray=\"{dashes}\"/>\n"
             );
-            let down = TOP + 14.0 + 22.0 * index as f64;
-            let right = LEFT + WIDTH + 15.0;
-            let _ = writeln!(
-                svg,
-                "<path d=\"M{right} {:.1}h18\" stroke=\"{color}\" stroke-width=\"3\"/><text x=\"{:.1}\" y=\"{down:.1}\">{}</text>",
-                down - 4.0,
-                right + 24.0,
-                escaped(name)
-            );
+            svg += &text(right + 36.0, down + 4.0, "start", row);
         }
-        svg + "</svg>\n"
+        Ok(svg + "</svg>\n")
     }
 }
 
-/// Returns the label of a power of ten, in nanoseconds.
-fn axis_label(figure: f64) -> String {
-    match figure {
-        figure if figure >= 1e6 => format!("{:.0} ms", figure / 1e6),
-        figure if figure >= 1e3 => format!("{:.0} µs", figure / 1e3),
-        figure => format!("{figure} ns"),
-    }
-}
-
-/// Escapes a text for XML.
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn missing_figure_breaks_the_line() {
-        let plot = Plot {
-            title: "time",
-            columns: ["a", "", "b", "c"].map(str::to_owned).to_vec(),
-            lines: vec![("Map<K>".to_owned(), vec![Some(10.0), None, Some(100.0), Some(1000.0)])],
-        };
-        let svg = plot.svg();
-        assert!(svg.contains("d=\"M130.0 340.0M370.0 190.0L490.0 40.0\""), "{svg}");
-        assert!(
-            svg.contains("Map&lt;K&gt;: 100 ns")
-                && svg.contains(">1 µs<")
-                && svg.contains(">10 ns<")
-        );
-    }
+/// Returns the label of a power of ten in nanoseconds.
+fn time(power: f64) -> String {
+    let (unit, of_unit) = match power {
+        9.0.. => ("s", 9.0),
+        6.0.. => ("ms", 6.0),
+        3.0.. => ("µs", 3.0),
+        _ => ("ns", 0.0),
+    };
+    format!("{} {unit}", 10_f64.powf(power - of_unit))
 }

@@ -1,148 +1,204 @@
-//! The results, as stored in `benches/results.json`. All pages are written from this file.
+//! The results: `benches/RESULTS.md`, which has a section for each group, and in it a table for
+//! each benchmark. Every other page with results is written from this file.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-pub(crate) const FILE: &str = "benches/results.json";
+/// The name of the column that states whether an implementation reads a clock.
+pub(crate) const CLOCK: &str = "clock read";
 
-/// The results of all groups, and the circumstances of the measurement.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Results {
-    pub(crate) machine: String,
-    /// The load of the machine before the measurement: the average number of runnable threads.
-    pub(crate) load: f64,
-    pub(crate) compiler: String,
-    pub(crate) date: String,
-    pub(crate) commit: String,
-    /// The number of turns of each implementation.
-    pub(crate) rounds: u32,
-    /// The length of a turn, in milliseconds.
-    pub(crate) turn_ms: u32,
-    pub(crate) groups: Vec<Group>,
-}
+pub(crate) const FILE: &str = "benches/RESULTS.md";
 
-/// Tables that are measured together.
-#[derive(Debug, Serialize, Deserialize)]
+/// The tables of a group, as the measuring programs write them.
+#[derive(Debug, Deserialize)]
 pub(crate) struct Group {
-    pub(crate) group: String,
-    /// The circumstances of its measurement, if it was measured separately from the others.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) apart: Option<Apart>,
-    pub(crate) tables: Vec<Table>,
-}
-
-/// The circumstances in which a group was measured separately.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Apart {
-    pub(crate) load: f64,
-    pub(crate) date: String,
-    pub(crate) commit: String,
+    group: String,
+    tables: Vec<Table>,
 }
 
 /// A table of results. Its rows are implementations, and its columns are sizes or other conditions.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Table {
-    pub(crate) name: String,
-    pub(crate) unit: String,
-    pub(crate) title: String,
+#[derive(Debug, Deserialize)]
+struct Table {
+    name: String,
+    unit: String,
+    title: String,
     /// A description of the work that each figure measures.
-    pub(crate) about: String,
-    pub(crate) columns: Vec<String>,
-    pub(crate) rows: Vec<Row>,
+    about: String,
+    columns: Vec<String>,
+    rows: Vec<Row>,
 }
 
 /// An implementation.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Row {
-    pub(crate) name: String,
+#[derive(Debug, Deserialize)]
+struct Row {
+    name: String,
+    /// Whether each call reads a clock.
+    #[serde(default)]
+    clock: bool,
     /// For each column, the figure of each round. Empty if it was not measured.
-    pub(crate) cells: Vec<Vec<f64>>,
+    cells: Vec<Vec<f64>>,
 }
 
-impl Results {
-    pub(crate) fn load(root: &Path) -> Result<Self> {
-        let text =
-            fs::read_to_string(root.join(FILE)).with_context(|| format!("cannot read {FILE}"))?;
-        serde_json::from_str(&text).with_context(|| format!("{FILE} is not a measurement"))
-    }
-
-    /// Returns the table of this name.
-    pub(crate) fn table(&self, name: &str) -> Result<&Table> {
-        let mut tables = self.groups.iter().flat_map(|group| &group.tables);
-        tables
-            .find(|table| table.name == name)
-            .with_context(|| format!("{FILE} has no table {name}"))
-    }
-
-    /// Replaces the group of the same name, or appends it.
-    pub(crate) fn put(&mut self, group: Group) {
-        match self.groups.iter_mut().find(|other| other.group == group.group) {
-            Some(other) => *other = group,
-            None => self.groups.push(group),
-        }
-    }
-
-    pub(crate) fn save(&self) -> Result<()> {
-        let text = serde_json::to_string(self)?.replace("{\"name\"", "\n{\"name\"");
-        fs::write(FILE, text + "\n").with_context(|| format!("cannot write {FILE}"))
+impl Group {
+    /// Returns the section of the group. `circumstances` are rows of a table.
+    pub(crate) fn text(&self, circumstances: &str) -> String {
+        let Self { group, tables } = self;
+        let tables: String = tables.iter().map(Table::text).collect();
+        let head = "\n\n| | measurement |\n|---|---|\n";
+        format!("{group}\n\n### {group}/measurement{head}{circumstances}{tables}")
     }
 }
 
 impl Table {
-    /// Returns a table with one round, from its name, unit, title and description, and from columns
-    /// with the same rows.
-    pub(crate) fn once(head: [&str; 4], columns: &[(&str, Vec<(&str, f64)>)]) -> Self {
-        let [name, unit, title, about] = head.map(str::to_owned);
-        let rows = columns.first().map_or(&[][..], |(_, rows)| rows).iter().enumerate();
-        let rows = rows.map(|(index, (name, _))| {
-            let cells = columns.iter().map(|(_, figures)| vec![figures[index].1]).collect();
-            Row { name: (*name).to_owned(), cells }
-        });
-        let columns = columns.iter().map(|(column, _)| (*column).to_owned()).collect();
-        Self { name, unit, title, about, rows: rows.collect(), columns }
-    }
-
-    /// Returns the figures of an implementation in a column, one for each round.
-    fn rounds(&self, row: &str, column: &str) -> Result<&[f64]> {
-        let missing = || format!("{} has no figure of {row} in column {column}", self.name);
-        let index = self.columns.iter().position(|name| name == column).with_context(missing)?;
-        let row = self.rows.iter().find(|other| other.name == row).with_context(missing)?;
-        row.cells
-            .get(index)
-            .filter(|rounds| !rounds.is_empty())
-            .map(Vec::as_slice)
-            .with_context(missing)
-    }
-
-    /// Returns the median of an implementation's figures in a column.
-    pub(crate) fn figure(&self, row: &str, column: &str) -> Result<f64> {
-        self.rounds(row, column).map(median)
-    }
-
-    /// Returns how many times as long an implementation takes as another: the median of the ratios
-    /// in each round. Other load on the machine during a round affects both.
-    pub(crate) fn ratio(&self, row: &str, other: &str, column: &str) -> Result<f64> {
-        let (row, other) = (self.rounds(row, column)?, self.rounds(other, column)?);
-        Ok(median(&row.iter().zip(other).map(|(row, other)| row / other).collect::<Vec<_>>()))
-    }
-
-    /// Returns how much longer an implementation takes than another: the median of the differences
-    /// in each round.
-    pub(crate) fn difference(&self, row: &str, other: &str, column: &str) -> Result<f64> {
-        let (row, other) = (self.rounds(row, column)?, self.rounds(other, column)?);
-        Ok(median(&row.iter().zip(other).map(|(row, other)| row - other).collect::<Vec<_>>()))
+    /// Returns the table with the medians of the rounds. Other rows are compared with the first.
+    fn text(&self) -> String {
+        let Self { name, unit, title, about, columns, rows } = self;
+        let has_clocks = rows.iter().any(|row| row.clock);
+        let names: String = columns.iter().map(|column| format!(" {column} |")).collect();
+        let (clock, line) =
+            if has_clocks { (format!(" {CLOCK} |"), "---|") } else { (String::new(), "") };
+        let lines = "---:|".repeat(columns.len());
+        let mut text = format!(
+            "\n### {name}\n\n{title}. {about}\n\n| {unit} |{clock}{names}\n|---|{line}{lines}\n"
+        );
+        for (index, row) in rows.iter().enumerate() {
+            text += &format!("| {} |", row.name);
+            if has_clocks {
+                text += if row.clock { " yes |" } else { " no |" };
+            }
+            for (rounds, base) in row.cells.iter().zip(&rows[0].cells) {
+                let ratio = median(rounds.iter().zip(base).map(|(figure, base)| figure / base));
+                text += &match (median(rounds.iter().copied()), ratio) {
+                    (None, _) => " |".to_owned(),
+                    (Some(figure), Some(ratio)) if index > 0 => {
+                        format!(" {} ({} ×) |", number(figure), number(ratio))
+                    }
+                    (Some(figure), _) => format!(" {} |", number(figure)),
+                };
+            }
+            text += &" |".repeat(columns.len() - row.cells.len());
+            text += "\n";
+        }
+        text
     }
 }
 
+/// The begin of each section.
+const SECTION: &str = "\n## ";
+
+/// The text of [`FILE`].
+pub(crate) struct Results(pub(crate) String);
+
+impl Results {
+    pub(crate) fn load(root: &Path) -> Result<Self> {
+        fs::read_to_string(root.join(FILE)).map(Self).with_context(|| format!("cannot read {FILE}"))
+    }
+
+    pub(crate) fn save(&self) -> Result<()> {
+        fs::write(FILE, &self.0).with_context(|| format!("cannot write {FILE}"))
+    }
+
+    /// Removes all groups.
+    pub(crate) fn clear(&mut self) {
+        self.0.truncate(self.0.find(SECTION).unwrap_or(self.0.len()));
+    }
+
+    /// Replaces the section of the same group, or appends it.
+    pub(crate) fn put(&mut self, group: &str) {
+        let head = group.lines().next();
+        let mut sections: Vec<&str> = self.0.split(SECTION).collect();
+        match sections.iter_mut().skip(1).find(|section| section.lines().next() == head) {
+            Some(section) => *section = group,
+            None => sections.push(group),
+        }
+        self.0 = sections.join(SECTION);
+    }
+
+    /// Returns the rows of a table, the names of its columns first.
+    pub(crate) fn table(&self, name: &str) -> Result<Vec<Vec<&str>>> {
+        let found = self.0.split_once(&format!("\n### {name}\n"));
+        let (_, table) = found.with_context(|| format!("{FILE} has no table {name}"))?;
+        let lines = table.lines().take_while(|line| !line.starts_with('#'));
+        let rows = lines.filter(|line| line.starts_with("| "));
+        Ok(rows.map(cells).collect())
+    }
+
+    /// Returns the text in a column of a row, without the comparison with the first row.
+    pub(crate) fn cell(&self, table: &str, row: &str, column: &str) -> Result<&str> {
+        let rows = self.table(table)?;
+        let index = rows[0].iter().rposition(|name| *name == column);
+        let found =
+            rows.iter().find(|other| other[0] == row).and_then(|row| row.get(index?).copied());
+        let cell = found.with_context(|| format!("{table} has no {row} in {column}"))?;
+        Ok(cell.strip_suffix(" ×)").and_then(|cell| cell.split(" (").next()).unwrap_or(cell))
+    }
+
+    /// Returns the figure in a column of a row.
+    pub(crate) fn figure(&self, table: &str, row: &str, column: &str) -> Result<f64> {
+        let cell = self.cell(table, row, column)?;
+        cell.replace(',', "")
+            .parse()
+            .with_context(|| format!("{table} has no figure of {row} in {column}"))
+    }
+}
+
+/// Returns the cells of a row.
+pub(crate) fn cells(row: &str) -> Vec<&str> {
+    row.trim_matches('|').split('|').map(str::trim).collect()
+}
+
 /// Returns the median. For an even number of figures, it is the mean of the middle two.
-pub(crate) fn median(figures: &[f64]) -> f64 {
-    let mut sorted = figures.to_vec();
+fn median(figures: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut sorted: Vec<f64> = figures.collect();
     sorted.sort_by(f64::total_cmp);
-    match sorted[..] {
-        [] => f64::NAN,
-        _ => sorted[(sorted.len() - 1) / 2].midpoint(sorted[sorted.len() / 2]),
+    Some(sorted.get(sorted.len().checked_sub(1)? / 2)?.midpoint(*sorted.get(sorted.len() / 2)?))
+}
+
+/// Formats a figure with at least three significant digits.
+fn number(figure: f64) -> String {
+    if figure.abs() < 100.0 {
+        return if figure.abs() < 10.0 { format!("{figure:.2}") } else { format!("{figure:.1}") };
+    }
+    let digits = format!("{figure:.0}").into_bytes();
+    let groups = digits.rchunks(3).rev().map(String::from_utf8_lossy);
+    groups.collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GROUP: &str = r#"{"group": "t", "tables": [{
+        "name": "t/a", "unit": "ns", "title": "A title", "about": "About.", "columns": ["1", "1,000"],
+        "rows": [
+            {"name": "ours", "cells": [[10.0, 30.0, 20.0], [1234567.8]]},
+            {"name": "theirs", "clock": true, "cells": [[25.0, 90.0, 60.0]]}
+        ]}]}"#;
+
+    #[test]
+    fn rows_are_compared_with_the_first() {
+        let text = serde_json::from_str::<Group>(GROUP).unwrap().text("| load | 1 |\n");
+        assert_eq!(
+            text,
+            "t\n\n### t/measurement\n\n| | measurement |\n|---|---|\n| load | 1 |\n\
+             \n### t/a\n\nA title. About.\n\n| ns | clock read | 1 | 1,000 |\n|---|---|---:|---:|\n\
+             | ours | no | 20.0 | 1,234,568 |\n| theirs | yes | 60.0 (3.00 ×) | |\n"
+        );
+    }
+
+    #[test]
+    fn figures_are_read_back_from_the_text() {
+        let mut results = Results(String::new());
+        results.put(&serde_json::from_str::<Group>(GROUP).unwrap().text("| load | 1 |\n"));
+        assert_eq!(results.cell("t/measurement", "load", "measurement").unwrap(), "1");
+        assert_eq!(results.cell("t/a", "theirs", CLOCK).unwrap(), "yes");
+        assert_eq!(results.cell("t/a", "theirs", "1").unwrap(), "60.0");
+        assert_eq!(results.figure("t/a", "ours", "1,000").unwrap(), 1_234_568.0);
+        assert!(results.figure("t/a", "theirs", "1,000").is_err());
+        results.put("t\n");
+        assert!(results.table("t/a").is_err());
     }
 }

@@ -1,0 +1,221 @@
+//! The source lines of a check that could panic are those in `tools/audit/panics/expected.txt`.
+//! Each has the reason why it does not.
+//!
+//! `tools/audit/panics` compiles both checks into one library without std, with the settings of a
+//! release. The compiler has proved away all panics but the calls into `core::panicking` in this
+//! library. It is linked with its relocations, so that each call names its target.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use core::fmt::Write as _;
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use addr2line::Context;
+use addr2line::gimli::{Dwarf, EndianSlice, Error, LittleEndian};
+use expect_test::expect_file;
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget};
+
+const ARITHMETIC: &str = "arithmetic overflow";
+const DIVISION: &str = "division by zero";
+const INDEX: &str = "index out of bounds";
+
+/// The reasons why the panics of a kind in a file are not reached on valid memory.
+const REASONS: &[(&str, &str, &str)] = &[
+    (
+        "core/src/decide.rs",
+        ARITHMETIC,
+        "A layout is rejected unless its last stamp, the tolerance and three of its longest windows\n\
+         fit in 64 bits of milliseconds.",
+    ),
+    (
+        "core/src/gate/table.rs",
+        INDEX,
+        "A record's number is the upper half of a product with the capacity, and so below the capacity.\n\
+         Opening checked that the memory holds the header and that many records. The header's lines are\n\
+         constants below its length.",
+    ),
+    (
+        "core/src/gate/table.rs",
+        ARITHMETIC,
+        "The sum is the index of a line, below the number of lines.",
+    ),
+    (
+        "core/src/gate/imported.rs",
+        INDEX,
+        "The header's lines are constants below its length. Opening checked that the memory holds it.",
+    ),
+    (
+        "core/src/gate/plans.rs",
+        INDEX,
+        "A plan's number was compared with the number of plan slots.",
+    ),
+    (
+        "core/src/gate/plans.rs",
+        ARITHMETIC,
+        "Opening checked that the records begin after the fixed lines.",
+    ),
+    ("core/src/key.rs", ARITHMETIC, "The parser checked that the text is longer than a body."),
+    (
+        "core/src/limiter/table.rs",
+        INDEX,
+        "A bucket's number is below the number of buckets. Opening checked that the memory holds them and\n\
+         their lock words.",
+    ),
+    (
+        "core/src/limiter/table.rs",
+        ARITHMETIC,
+        "A bucket's number is below the number of buckets, and a bucket has eight slots.",
+    ),
+    (
+        "core/src/limiter/insert.rs",
+        ARITHMETIC,
+        "A bucket has eight slots, and an inserter waits at most `LOCK_SPINS` spins. A range\n\
+         over its slots ends before its index overflows.",
+    ),
+    (
+        "core/src/mac.rs",
+        ARITHMETIC,
+        "A key that reaches this line has at most 256 bytes. A list of peppers is not empty: creating an\n\
+         empty one is an error.",
+    ),
+    ("core/src/record.rs", ARITHMETIC, "A record's number is below 2^26."),
+    (
+        "core/src/tally.rs",
+        ARITHMETIC,
+        "Widths and shifts are the layout's. Its creation checked that the widths add up to 64. Stamps\n\
+         only grow. A count fits its field, since limits are capped at the field's maximum.",
+    ),
+    (
+        "core/src/tally/counts.rs",
+        ARITHMETIC,
+        "In the word, a sliding window's previous count lies directly below its current one, as the\n\
+         layout's creation checked. The time within a window is less than its length. A count of 32 bits\n\
+         times a length below 2^32 ms fits.",
+    ),
+    (
+        "core/src/bits.rs",
+        ARITHMETIC,
+        "The estimate times the divisor is at most the number. The proof is the comment above this line.",
+    ),
+];
+
+/// The lines that could panic, by file and kind. Lines are kept as text, since line numbers change
+/// with each edit.
+type PanicLines = BTreeMap<(String, &'static str), BTreeSet<String>>;
+
+#[test]
+fn lines_that_could_panic_are_the_recorded_ones() {
+    let version = support::run(Command::new("rustc").arg("--version"));
+    let compiler = format!("{} for {}", version.trim(), env::consts::ARCH);
+    let recorded = include_str!("../../panics/expected.txt").lines().next().unwrap_or_default();
+    let recorded = recorded.trim_start_matches("Recorded with ");
+    let version = recorded.split(' ').nth(1).unwrap_or_default();
+    // Another compiler may prove more or less.
+    assert!(
+        recorded == compiler || env::var_os("UPDATE_EXPECT").is_some(),
+        "tools/audit/panics/expected.txt was recorded with {recorded}, this is {compiler}: run \
+         `rustup toolchain install {version}` and set RUSTUP_TOOLCHAIN={version}, or record it \
+         again with UPDATE_EXPECT=1"
+    );
+    let folder = support::build("panics", &["--", "-Clink-arg=-Wl,--emit-relocs"]);
+    let lines = panic_lines(&folder.join("libkeytally_panics.so"));
+    expect_file!["../../panics/expected.txt"].assert_eq(&listing(&compiler, &lines));
+
+    let reasons: BTreeSet<_> =
+        REASONS.iter().map(|reason| (reason.0.to_owned(), reason.1)).collect();
+    let proved: BTreeSet<_> = lines.into_keys().collect();
+    assert_eq!(reasons, proved, "REASONS on the left, panics of the build on the right");
+}
+
+/// Returns the lines of a linked library that call `core::panicking`.
+fn panic_lines(library: &Path) -> PanicLines {
+    let root = fs::canonicalize(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..")).unwrap();
+    let bytes = fs::read(library).unwrap();
+    let file = object::File::parse(&*bytes).unwrap();
+    let symbols = file.symbol_map();
+    let debug = Dwarf::load(|id| {
+        let section = file.section_by_name(id.name());
+        let data = section.map_or(&[][..], |section| section.data().unwrap());
+        Ok::<_, Error>(EndianSlice::new(data, LittleEndian))
+    });
+    let debug = Context::from_dwarf(debug.unwrap()).unwrap();
+    let code = file.section_by_name(".text").unwrap();
+    let mut lines = PanicLines::new();
+    for (address, relocation) in code.relocations() {
+        let RelocationTarget::Symbol(symbol) = relocation.target() else { continue };
+        let symbol = file.symbol_by_index(symbol).unwrap();
+        if symbol.section_index() != Some(code.index()) {
+            continue;
+        }
+        // The operand of a call is relative to the end of the call, four bytes further.
+        let callee = symbol.address().wrapping_add_signed(relocation.addend() + 4);
+        let Some(kind) = symbols.get(callee).and_then(|callee| kind_of(callee.name())) else {
+            continue;
+        };
+        let mut frames = debug.find_frames(address).skip_all_loads().unwrap();
+        let mut locations = Vec::new();
+        while let Some(frame) = frames.next().unwrap() {
+            let location = frame.location.unwrap();
+            locations.push((location.file.unwrap().to_owned(), location.line.unwrap_or(0)));
+        }
+        // A call within the panic code of core is a consequence of a panic, not a cause.
+        if locations[0].0.contains("library/core/src/panic") {
+            continue;
+        }
+        // The innermost line of this project, if a function of a library was inlined into it.
+        let own = locations.iter().find_map(|(file, line)| {
+            let file = Path::new(file).strip_prefix(&root).ok()?;
+            let source = fs::read_to_string(root.join(file)).unwrap();
+            let line = usize::try_from(*line).unwrap().checked_sub(1);
+            let text = line.map_or("(lines that the compiler merged)", |line| {
+                source.lines().nth(line).unwrap().trim()
+            });
+            Some((file.display().to_string(), text.to_owned()))
+        });
+        let (file, text) =
+            own.unwrap_or_else(|| panic!("a panic outside of this project: {locations:?}"));
+        lines.entry((file, kind)).or_default().insert(text);
+    }
+    lines
+}
+
+/// Returns the kind of panic that a function raises, or `None` if it raises none.
+fn kind_of(function: &str) -> Option<&'static str> {
+    let is_panic = function.contains("9panicking") || function.contains("slice_index_fail");
+    is_panic.then(|| {
+        [
+            ("_overflow", ARITHMETIC),
+            ("div_by_zero", DIVISION),
+            ("bounds_check", INDEX),
+            ("slice_index_fail", INDEX),
+        ]
+        .into_iter()
+        .find_map(|(part, kind)| function.contains(part).then_some(kind))
+        .unwrap_or("another cause")
+    })
+}
+
+const HEAD: &str = "\
+These lines of `Gate::check` and `Limiter::check`, with all that they call, could panic. For all
+other lines, the compiler has proved that they do not. On valid memory, none of them panics: each
+group states why.
+";
+
+/// Returns the content of the snapshot.
+fn listing(compiler: &str, lines: &PanicLines) -> String {
+    let mut text = format!("Recorded with {compiler}\n\n{HEAD}");
+    for ((file, kind), lines) in lines {
+        let reason = REASONS.iter().find(|reason| (reason.0, reason.1) == (file, *kind));
+        let reason = reason.map_or("No reason is known.", |reason| reason.2);
+        write!(text, "\n{file}: {kind}\n{reason}\n").unwrap();
+        for line in lines {
+            writeln!(text, "    {line}").unwrap();
+        }
+    }
+    text
+}
