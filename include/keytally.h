@@ -213,7 +213,7 @@
 #define KT_LAST_CHARACTERS_SIZE 5
 
 /** Bytes of a flaw's sentence, with the NUL. */
-#define KT_FLAW_SENTENCE_SIZE 160
+#define KT_FLAW_SENTENCE_SIZE 192
 
 /** Bytes of a new pepper as text, with the NUL. */
 #define KT_PEPPER_SIZE 65

@@ -156,7 +156,7 @@ impl Numbered for kt_flaw_kind {
 }
 
 /// Bytes of a flaw's sentence, with the NUL.
-pub const KT_FLAW_SENTENCE_SIZE: usize = 160;
+pub const KT_FLAW_SENTENCE_SIZE: usize = 192;
 
 plain! {
     /// A flaw: content of a gate that neither an administrator nor a check can have left. Its size
@@ -349,4 +349,29 @@ pub extern "C" fn kt_gate_verify(
             Ok::<(), keytally_core::AdminError>(())
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn longest_sentence_of_each_kind_of_flaw_fits() {
+        use std::string::ToString as _;
+
+        let number = u8::MAX;
+        for kind in [
+            FlawKind::HalfWritten,
+            FlawKind::Misplaced,
+            FlawKind::NoPlan { plan: number },
+            FlawKind::NoEnv { env: number },
+            FlawKind::NoPepper { pepper: number },
+            FlawKind::NoTally,
+            FlawKind::FutureTally,
+        ] {
+            let flaw = Flaw::new(u32::MAX, keytally_core::KeyId::from_number(u64::MAX), kind);
+            let sentence = flaw.to_string();
+            assert!(sentence.len() < KT_FLAW_SENTENCE_SIZE, "{} bytes: {sentence}", sentence.len());
+        }
+    }
 }
