@@ -357,8 +357,6 @@ mod tests {
 
     #[test]
     fn longest_sentence_of_each_kind_of_flaw_fits() {
-        use std::string::ToString as _;
-
         let number = u8::MAX;
         for kind in [
             FlawKind::HalfWritten,
@@ -370,7 +368,7 @@ mod tests {
             FlawKind::FutureTally,
         ] {
             let flaw = Flaw::new(u32::MAX, keytally_core::KeyId::from_number(u64::MAX), kind);
-            let sentence = flaw.to_string();
+            let sentence = std::format!("{flaw}");
             assert!(sentence.len() < KT_FLAW_SENTENCE_SIZE, "{} bytes: {sentence}", sentence.len());
         }
     }

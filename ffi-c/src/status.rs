@@ -332,7 +332,7 @@ mod tests {
                 assert!((*other as i32) < *status as i32, "{other:?} and {status:?}");
                 assert_ne!(other.message(), status.message());
             }
-            let message = status.message().to_str().unwrap();
+            let message = status.message().to_str().expect("a sentence is UTF-8");
             assert!(message.is_ascii() && !message.ends_with('.'), "{message}");
         }
     }
@@ -377,7 +377,7 @@ mod tests {
         kt_status: From<E>,
     {
         let sentence = error.to_string();
-        let message = kt_status::from(error).message().to_str().unwrap();
+        let message = kt_status::from(error).message().to_str().expect("a sentence is UTF-8");
         assert!(sentence.contains(part) && message.contains(part), "{sentence}\n{message}");
     }
 
@@ -432,7 +432,7 @@ mod tests {
         ];
         for error in whole {
             let sentence = error.to_string();
-            let message = kt_status::from(error).message().to_str().unwrap();
+            let message = kt_status::from(error).message().to_str().expect("a sentence is UTF-8");
             assert_eq!(sentence.strip_prefix("f: ").unwrap_or(&sentence), message);
         }
         for (error, part) in [

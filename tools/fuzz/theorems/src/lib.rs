@@ -97,7 +97,7 @@ impl AnyTime {
     /// Returns the time in Unix milliseconds, before the last stamp of a layout begins.
     pub fn unix_ms(&self, layout: &Layout) -> u64 {
         let near = self.after(START_MS);
-        if cfg!(kani) || self.is_arbitrary % 8 != 0 {
+        if cfg!(kani) || !self.is_arbitrary.is_multiple_of(8) {
             return near;
         }
         self.arbitrary_ms % (last_stamp(layout) * unit_ms(layout))
@@ -149,7 +149,7 @@ impl AnyWord {
     /// do not fit a stamp have too.
     pub fn word(&self, policy: &Policy) -> u64 {
         let layout = policy.layout();
-        if !cfg!(kani) && self.is_arbitrary % 4 == 0 {
+        if !cfg!(kani) && self.is_arbitrary.is_multiple_of(4) {
             let stamp = (self.word >> stamp_shift(layout)) % last_stamp(layout);
             return with_stamp(layout, self.word, stamp);
         }
