@@ -51,8 +51,7 @@
 //! - **Checks do not wait.** `check`, `peek`, `refund`, `settle` and `reset` take no lock, allocate
 //!   nothing, and make no system call except to read the clock. There are two exceptions:
 //!   - The first charge of a subject in a limiter takes the lock word of a bucket. It waits for
-//!     another holder for at most [`LOCK_SPINS`](keytally_core::LOCK_SPINS) spins, and then takes
-//!     the lock word over.
+//!     another holder for at most [`LOCK_SPINS`] spins, and then takes the lock word over.
 //!   - The first write to a page that the kernel has just written to the disk may wait for the file
 //!     system. A file in `/dev/shm` has no such wait.
 //! - **Administrators take turns.** Calls that change keys or plans (`issue`, `import`, `rotate`,

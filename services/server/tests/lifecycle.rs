@@ -69,10 +69,7 @@ fn replaced_gate_file_is_opened_logged_and_counted() {
     assert_eq!(server.contacts(&old).code(), 200);
     assert_eq!(server.metric("keytally_gate_reopened_total"), 0);
     let new = replace_gate(&sandbox, "77");
-    await_log(
-        &sandbox,
-        &[" gate ", "api.gate: the file at the path was opened and is in force"],
-    );
+    await_log(&sandbox, &[" gate ", "api.gate: the file at the path was opened and is in force"]);
     assert_eq!((server.contacts(&old).code(), server.contacts(&new).code()), (401, 200));
     assert_eq!(server.metric("keytally_gate_reopened_total"), 1);
     assert_eq!(server.metric("keytally_gate_capacity"), 77);
