@@ -51,7 +51,7 @@ pub mod internal {
     pub use crate::failure::Failure;
     pub use crate::output::{pluralized, print_note, warn_of_never_binding_quotas};
     pub use crate::pepper::{PepperSource, read_file as read_pepper_file};
-    pub use crate::program::{ExtraCommands, run_with};
+    pub use crate::program::{ExtraCommands, command, run_with};
     pub use crate::status::Status;
     pub use crate::views::QuotaUse;
 

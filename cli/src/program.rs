@@ -58,6 +58,11 @@ The command serve is in the program of another package: cargo install keytally-s
     }
 }
 
+/// Returns the command line of [`run`](crate::run), for its completions and manual pages.
+pub fn command() -> clap::Command {
+    Cli::<MissingCommands>::command()
+}
+
 /// Runs the command line `args` with the commands of this crate and the commands `E`.
 ///
 /// In all other respects, it does what [`run`](crate::run) does.
@@ -137,6 +142,6 @@ mod tests {
 
     #[test]
     fn command_line_passes_the_checks_of_clap() {
-        Cli::<MissingCommands>::command().debug_assert();
+        command().debug_assert();
     }
 }

@@ -72,7 +72,7 @@ fn workers(gate: &Path, turns: u64, keys: &[String], pepper: &str) -> Vec<Worker
     for _ in 0..2 {
         for name in ["in_c", "in_cpp"] {
             let mut command = Command::new(built.join(name));
-            command.args(&arguments).env("LD_LIBRARY_PATH", built.join("prefix/lib"));
+            command.args(&arguments);
             workers.push(Worker::start(command, pepper));
         }
         let mut command = Command::new(std::env::current_exe().unwrap());

@@ -2,10 +2,10 @@
 
 It writes a group of benches/RESULTS.md.
 
-`cargo xtask bench nginx` builds the module and sets the paths below. Each turn starts an nginx with
-one worker, which has a processor to itself, and sends it requests by wrk for a second. wrk and the
-upstream share another processor. The configurations of a page take turns, so that other load on the
-machine affects all of them.
+`cargo xtask bench nginx` sets the paths that are needed. Each turn starts an nginx with one worker,
+which has a processor to itself, and sends it requests by wrk for a second. wrk and the upstream
+share another processor. The configurations of a page take turns, so that other load on the machine
+affects all of them.
 """
 
 import http.client
@@ -15,11 +15,16 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
-MODULE = os.environ["KEYTALLY_TEST_NGINX_MODULE"]
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+
+import build  # noqa: E402
+
+MODULE = build.module()
 KEYTALLY = os.environ["KEYTALLY_TEST_KEYTALLY"]
 QUICK = "KEYTALLY_BENCH_QUICK" in os.environ
 # A turn takes a second, the shortest time that wrk accepts.

@@ -1,6 +1,6 @@
 """Tests of the module in a real nginx.
 
-`cargo xtask test nginx` builds it and sets the paths below.
+`cargo xtask test nginx` sets the paths that are needed.
 """
 
 import ctypes
@@ -18,10 +18,11 @@ import threading
 import time
 import unittest
 
-MODULE = os.environ["KEYTALLY_TEST_NGINX_MODULE"]
-OBJECTS = os.environ["KEYTALLY_TEST_NGINX_OBJECTS"]
-SANITIZED = os.environ["KEYTALLY_TEST_NGINX_MODULE_SANITIZED"]
-LIBASAN = os.environ["KEYTALLY_TEST_LIBASAN"]
+import build
+
+MODULE = build.module()
+OBJECTS = build.objects()
+SANITIZED, LIBASAN = build.sanitized()
 KEYTALLY = os.environ["KEYTALLY_TEST_KEYTALLY"]
 MISSING = b'{"error": "Missing X-API-Key header"}'
 INVALID = b'{"error": "Invalid API key"}'

@@ -1006,7 +1006,6 @@ static void change_to_a_held_gate_waits_and_fails(const char *folder) {
     CHECK(unlink(path) == 0);
 }
 
-<<<<<<< HEAD
 /** Entropy that differs from that of each other number. */
 static void entropy_of(unsigned number, uint8_t entropy[KT_ENTROPY_SIZE]) {
     memset(entropy, 0x5a, KT_ENTROPY_SIZE);
@@ -1120,10 +1119,7 @@ static void other_files_are_refused(const char *folder) {
     EXPECT(kt_gate_open(long_path, pepper, 64, &gate), KT_IO);
 }
 
-static void threads(void) {
-=======
 static void threads_admit_exactly_the_limit(void) {
->>>>>>> main
     size_t size = kt_limiter_size(8);
     void *memory = table_memory(size);
     kt_limiter limiter;
@@ -1152,18 +1148,12 @@ int main(int count, char **arguments) {
     structs_of_other_versions_are_read();
     reserved_members_are_zeros();
     smaller_buffers_are_enough_if_all_fits();
-<<<<<<< HEAD
-    gate_in_memory();
-    closing_wipes();
-    gate_has_bounds();
-    damaged_record_cannot_be_rotated();
-    files(arguments[1]);
-    other_files_are_refused(arguments[1]);
-=======
     gate_in_memory_checks_its_keys();
     close_wipes_the_peppers();
+    gate_has_bounds();
+    damaged_record_cannot_be_rotated();
     tables_in_files_are_shared(arguments[1]);
->>>>>>> main
+    other_files_are_refused(arguments[1]);
     explicit_time_is_never_corrected();
     system_clock_corrects_with_counts_kept();
     cached_reading_corrects_once_declared();

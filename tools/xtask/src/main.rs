@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `suites.rs` | the table of test suites |
 //! | `ci.rs` | the table of the other checks of CI |
+//! | `fast.rs` | the steps of `cargo xtask test --fast` |
 //! | `step.rs` | a step (a suite or another check): how it runs, the final report |
 //! | `targets.rs` | runs the test files of a suite |
 //! | `tools.rs`, `packages.rs` | finding the tools that steps need, and installing missing ones |
@@ -20,12 +21,13 @@
 //! | `firmware.rs`, `bare_metal.rs` | runs core on emulated microcontrollers; the tools for that |
 //! | `budgets.rs` | compares instruction counts of hot paths with recorded budgets |
 //! | `header.rs` | generates the C header |
-//! | `install.rs` | installs libkeytally with its files for pkg-config and CMake |
+//! | `install.rs` | installs and packs libkeytally |
 //! | `native.rs` | tests libkeytally from C and C++ |
 //! | `nginx.rs` | builds and tests the nginx module |
 //! | `fuzz.rs` | runs the fuzz targets with new inputs |
 //! | `python.rs`, `web.rs` | builds and tests the Python module and its web integrations |
 //! | `wheel.rs` | builds the distributions for PyPI |
+//! | `release.rs` | checks and builds what a release publishes |
 //! | `source.rs` | splits Rust source into words |
 //! | `command.rs` | runs a program, and prints its output only if it fails |
 
@@ -38,6 +40,7 @@ mod book;
 mod budgets;
 mod ci;
 mod command;
+mod fast;
 mod firmware;
 mod fuzz;
 mod header;
@@ -50,6 +53,7 @@ mod packages;
 mod product;
 mod purity;
 mod python;
+mod release;
 mod rules;
 mod source;
 mod step;
@@ -84,6 +88,10 @@ enum Task {
         /// Prints the suites, one per line, and runs nothing.
         #[arg(long, conflicts_with = "suites")]
         list: bool,
+        /// Runs a part of the suites in a development build: unit tests, vectors, examples, one
+        /// program in C, and the Python module. Takes less than 3 minutes on two processors.
+        #[arg(long, conflicts_with_all = ["list", "full", "suites"])]
+        fast: bool,
         /// Runs the long form of each suite that has one.
         #[arg(long, conflicts_with = "list")]
         full: bool,
@@ -116,7 +124,8 @@ enum Task {
     Api,
     /// Writes include/keytally.h from the sources of ffi-c.
     Header,
-    /// Builds libkeytally, and installs it with its headers and its files for pkg-config and CMake.
+    /// Builds libkeytally, and installs it with its headers, its files for pkg-config and CMake, and
+    /// the completions and manual pages of the program.
     Install {
         /// The folder from which the files will be used, an absolute path.
         #[arg(long, default_value = "/usr/local")]
@@ -128,12 +137,30 @@ enum Task {
         #[arg(long, default_value = "lib")]
         libdir: PathBuf,
     },
+    /// Packs libkeytally for machines without Rust: an archive, and a package for Debian.
+    Archive {
+        /// The folder of the packages [default: dist in the target folder].
+        folder: Option<PathBuf>,
+    },
     /// Writes docs/EMBEDDED.md: the size and the cost of core without an operating system.
     Embedded,
     /// Builds the distributions for PyPI in target/python/dist: the source distribution, and a
     /// wheel for each C library of the toolchain. Installs and tests each in an environment of its
     /// own.
     Wheel,
+    /// Checks and builds everything that a release publishes: versions, packages and their tests,
+    /// distributions, lists of components. Compares two builds. Publishes nothing.
+    Release {
+        /// Confirms that nothing is published. RELEASING.md has the steps that publish.
+        #[arg(long, required = true)]
+        dry_run: bool,
+        /// Leaves out the tests of the packages.
+        #[arg(long)]
+        quick: bool,
+        /// The tag of the release, which must be that of the version [default: not checked].
+        #[arg(long)]
+        tag: Option<String>,
+    },
     /// Runs all checks that a change must pass: format, lints, documentation, every test suite.
     Ci {
         /// Installs missing tools with apt-get and rustup.
@@ -161,6 +188,7 @@ fn run() -> Result<ExitCode> {
             print!("{}", suites::list());
             return Ok(ExitCode::SUCCESS);
         }
+        Task::Test { fast: true, .. } => fast::STEPS.iter().collect(),
         Task::Test { suites: named, .. } => {
             let wanted =
                 |suite: &&Step| named.is_empty() || named.iter().any(|name| name == suite.name);
@@ -189,12 +217,11 @@ fn run() -> Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         Task::Install { prefix, destdir, libdir } => {
-            install::run(
-                &install::Destination { prefix, destdir: destdir.as_deref(), libdir },
-                |file| {
-                    println!("{file}");
-                },
-            )?;
+            print!("{}", install::run(prefix, destdir.as_deref(), libdir)?);
+            return Ok(ExitCode::SUCCESS);
+        }
+        Task::Archive { folder } => {
+            print!("{}", install::archive(folder.as_deref())?);
             return Ok(ExitCode::SUCCESS);
         }
         Task::Embedded => {
@@ -203,6 +230,10 @@ fn run() -> Result<ExitCode> {
         }
         Task::Wheel => {
             wheel::run()?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Task::Release { quick, tag, .. } => {
+            release::run(tag.as_deref(), *quick)?;
             return Ok(ExitCode::SUCCESS);
         }
         Task::Ci { .. } => ci::CHECKS.iter().chain(suites::SUITES).collect(),

@@ -1,27 +1,23 @@
-//! Builds the nginx module as an administrator does, with nginx's headers and the installed
-//! library, in `target/native/nginx`. Tests and measures it there.
+//! The tests and the measurements of the nginx module. `adapters/nginx/tests/build.py` builds the
+//! module with the installed library.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
 use crate::command::{self, cargo};
 use crate::install;
-use crate::targets::{PROFILE, profile_folder};
+use crate::targets::{PROFILE, profile_folder, target_folder};
 use crate::tools::{self, Found, Need};
+
+/// The tools for both. Only the tests need valgrind.
+pub(crate) const NEEDS: &[&Need] =
+    &[&tools::C_TOOLCHAIN, &tools::CURL, &tools::PYTHON, &tools::VALGRIND, &tools::NGINX];
 
 /// Runs the tests, which are in Python.
 pub(crate) fn test(_: &[Found]) -> Result<String> {
-    let mut python = python("adapters/nginx/tests/test_nginx.py")?;
-    let folder = std::path::absolute(FOLDER)?;
-    python.env("KEYTALLY_TEST_NGINX_OBJECTS", folder.join("src/objs/addon/src"));
-    python.env("KEYTALLY_TEST_NGINX_MODULE_SANITIZED", sanitized(&folder)?);
-    let mut libasan = Command::new("cc");
-    libasan.arg("-print-file-name=libasan.so");
-    python.env("KEYTALLY_TEST_LIBASAN", command::run(libasan)?.trim());
-    let output = command::run(python)?;
+    let output = command::run(python("adapters/nginx/tests/test_nginx.py")?)?;
     let ran = output.lines().find_map(|line| line.strip_prefix("Ran ")?.split(" in ").next());
     Ok(ran.context("the tests did not print how many ran")?.to_owned())
 }
@@ -33,74 +29,18 @@ pub(crate) fn bench() -> Result<Command> {
     python("adapters/nginx/benches/measure.py")
 }
 
-/// The tools for both. Only the tests need valgrind.
-pub(crate) const NEEDS: &[&Need] =
-    &[&tools::C_TOOLCHAIN, &tools::CURL, &tools::PYTHON, &tools::VALGRIND, &tools::NGINX];
-
-const FOLDER: &str = "target/native/nginx";
-
-/// Returns a command that runs a script. Environment variables name the module, the program
-/// `keytally` and the library.
+/// Returns a command that runs a script. Environment variables name the folder to build in, which
+/// holds the installed library in `prefix`, and the program `keytally`.
 fn python(script: &str) -> Result<Command> {
-    let folder = std::path::absolute(FOLDER)?;
-    let prefix = folder.join("prefix");
-    install::run(
-        &install::Destination { prefix: &prefix, destdir: None, libdir: Path::new("lib") },
-        |_| (),
-    )?;
-    let module = build(&folder, &prefix)?;
+    let folder = target_folder()?.join("native/nginx");
+    tools::remove_folder(&folder)?;
+    install::stage(&folder.join("prefix"), Path::new("lib"))?;
     let mut program = cargo();
     program.arg("build").args(PROFILE).args(["--quiet", "--package", "keytally-cli"]);
     command::run(program)?;
-
     let mut python = Command::new("python3");
-    python.arg(script);
-    python.env("KEYTALLY_TEST_NGINX_MODULE", module);
+    python.arg(script).env("LD_LIBRARY_PATH", folder.join("prefix/lib"));
+    python.env("KEYTALLY_TEST_NGINX_FOLDER", folder);
     python.env("KEYTALLY_TEST_KEYTALLY", profile_folder()?.join("keytally"));
-    python.env("LD_LIBRARY_PATH", prefix.join("lib"));
     Ok(python)
-}
-
-/// Builds the module by the commands of its README. The folder of modules does not exist before.
-fn build(folder: &Path, prefix: &Path) -> Result<PathBuf> {
-    let [sources, modules] = ["src", "modules"].map(|name| folder.join(name));
-    for folder in [&sources, &modules] {
-        tools::remove_folder(folder)?;
-    }
-    let readme = fs::read_to_string("adapters/nginx/README.md")?;
-    let block = readme.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next());
-    let mut commands = block.context("the module's README has no commands")?.to_owned();
-    for (text, local) in [
-        ("apt-get install", "true"),
-        ("/tmp/nginx-src", path(&sources)?),
-        ("/path/to/adapters/nginx", path(&std::path::absolute("adapters/nginx")?)?),
-        ("/usr/lib/nginx/modules", path(&modules)?),
-    ] {
-        ensure!(commands.contains(text), "the module's README does not contain {text}");
-        commands = commands.replace(text, local);
-    }
-    let mut shell = Command::new("sh");
-    shell.env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig")).arg("-ec").arg(commands);
-    command::run(shell)?;
-    Ok(modules.join("ngx_http_keytally_module.so"))
-}
-
-fn path(path: &Path) -> Result<&str> {
-    path.to_str().context("the path is not UTF-8")
-}
-
-const MODULE: &str = "objs/ngx_http_keytally_module.so";
-
-/// Builds the module in `folder` again, with AddressSanitizer and UndefinedBehaviorSanitizer.
-fn sanitized(folder: &Path) -> Result<PathBuf> {
-    let [plain, sanitized] = ["src", "sanitized"].map(|name| folder.join(name));
-    tools::remove_folder(&sanitized)?;
-    let mut copy = Command::new("cp");
-    copy.arg("-r").arg(plain).arg(&sanitized);
-    command::run(copy)?;
-    let mut make = Command::new("make");
-    make.current_dir(&sanitized).args(["-f", "objs/Makefile", "--always-make", MODULE]);
-    make.arg("CC=cc -g -fsanitize=address,undefined -fno-sanitize-recover=all");
-    command::run(make)?;
-    Ok(sanitized.join(MODULE))
 }

@@ -277,6 +277,12 @@ pub(crate) fn cargo_c() -> Result<PathBuf> {
     from_crates("cargo-cinstall", &["cargo-c", "--version", "=0.10.24+cargo-0.98.0"])
 }
 
+/// Returns the path of cargo-cyclonedx, which it installs from crates.io in `target/tools` if
+/// needed. The version is fixed, since another one may write other files.
+pub(crate) fn cargo_cyclonedx() -> Result<PathBuf> {
+    from_crates("cargo-cyclonedx", &["cargo-cyclonedx", "--version", "=0.5.9"])
+}
+
 /// Returns the path of a program, which it installs from crates.io if it is not on PATH.
 ///
 /// `crate_arguments` are the arguments of `cargo install` that name the crate. If there are none,
@@ -365,6 +371,20 @@ pub(crate) fn pip(python: &Path) -> Command {
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]);
     pip
 }
+
+/// A C compiler.
+pub(crate) const CC: Need = Need::new(
+    "KEYTALLY_TEST_CC",
+    |missing| missing.unless(on_path("cc").is_some(), "a C compiler", &["gcc", "libc6-dev"]),
+    || program("cc"),
+);
+
+/// Python without packages.
+pub(crate) const PYTHON_ALONE: Need = Need::new(
+    "KEYTALLY_TEST_PYTHON",
+    |missing| missing.unless(on_path("python3").is_some(), "Python", &["python3"]),
+    system_python,
+);
 
 /// Adds what is missing to create a virtual environment. In Debian, `venv` is a separate package.
 pub(crate) fn needs_python(missing: &mut Missing) {

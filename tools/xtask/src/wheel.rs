@@ -5,75 +5,75 @@
 //! wheel needs glibc 2.17 or later, the other musl 1.2 or later.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
 use crate::command;
 use crate::python::SMOKE;
+use crate::targets::target_folder;
 use crate::tools;
 
-/// The folder of the distributions.
-const FOLDER: &str = "target/python/dist";
+/// The C libraries for which wheels are built: their names in targets of Rust, and the tags in the
+/// names of the wheels.
+const KINDS: [(&str, &str); 2] = [("gnu", "manylinux2014"), ("musl", "musllinux_1_2")];
 
-/// A C library for which a wheel is built.
-struct Kind {
-    name: &'static str,
-    /// Its name in a target of Rust.
-    libc: &'static str,
-    /// The platform tag in the name of the wheel.
-    tag: &'static str,
+/// Versions are fixed, since another one may write other bytes.
+const PACKAGES: [&str; 2] = ["maturin==1.16.0", "ziglang==0.17.1"];
+
+/// Builds the distributions and tests them.
+pub(crate) fn run() -> Result<()> {
+    let folder = std::path::absolute(target_folder()?.join("python/dist"))?;
+    tools::remove_folder(&folder)?;
+    build(&folder, &command::run)?;
+    check_all(&folder)
 }
 
-const KINDS: [Kind; 2] = [
-    Kind { name: "glibc", libc: "gnu", tag: "manylinux2014" },
-    Kind { name: "musl", libc: "musl", tag: "musllinux_1_2" },
-];
-
-/// Builds the distributions, tests those that this machine can run, and prints their paths.
-pub(crate) fn run() -> Result<()> {
-    let python =
-        tools::virtual_environment_of(Path::new("target/python/wheel"), &["maturin", "ziglang"])?;
-    let folder = std::path::absolute(FOLDER)?;
-    tools::remove_folder(&folder)?;
+/// Builds the source distribution and the wheels in `folder`. `run` runs each command, and may
+/// change its folder and environment.
+pub(crate) fn build(folder: &Path, run: &dyn Fn(Command) -> Result<String>) -> Result<()> {
+    let python = tools::virtual_environment_of(&target_folder()?.join("python/wheel"), &PACKAGES)?;
+    let programs = python.parent().context("an interpreter without a folder")?;
+    // maturin runs the Python on the PATH for zig.
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = core::iter::once(programs.to_owned()).chain(std::env::split_paths(&path));
+    let path = std::env::join_paths(path)?;
     let maturin = |arguments: &[&str]| {
         let mut maturin = Command::new(&python);
-        maturin.args(["-m", "maturin"]).args(arguments).args([
-            "--manifest-path",
-            "py/Cargo.toml",
-            "--out",
-        ]);
-        maturin.arg(&folder).env("PATH", path_with(&python)?);
-        command::run(maturin)
+        maturin.args(["-m", "maturin"]).args(arguments).args(["--manifest-path", "py/Cargo.toml"]);
+        maturin.arg("--out").arg(folder).env("PATH", &path);
+        run(maturin)
     };
-
     maturin(&["sdist"])?;
-    let sdist = newest(&folder, "tar.gz")?;
-    check(&sdist).with_context(|| format!("{} does not install", sdist.display()))?;
-    println!("{}: can be built, and passes its examples", sdist.display());
+    for (libc, tag) in KINDS {
+        let target = format!("{}-unknown-linux-{libc}", std::env::consts::ARCH);
+        let mut rustc = Command::new("rustc");
+        rustc.args(["--print", "target-libdir", "--target", &target]);
+        if Path::new(command::run(rustc)?.trim()).is_dir() {
+            let build = ["build", "--release", "--locked", "--zig", "--compatibility", tag];
+            maturin(&[&build[..], &["--target", &target]].concat())?;
+        } else {
+            println!("no wheel for {libc}: run `rustup target add {target}` first");
+        }
+    }
+    Ok(())
+}
 
-    for kind in KINDS {
-        let target = format!("{}-unknown-linux-{}", std::env::consts::ARCH, kind.libc);
-        if !has_library(&target)? {
-            println!("no wheel for {}: run `rustup target add {target}` first", kind.name);
+/// Tests each distribution in a folder that this machine can run, and prints the paths of all.
+pub(crate) fn check_all(folder: &Path) -> Result<()> {
+    let other = KINDS[usize::from(cfg!(not(target_env = "musl")))].1;
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if !name.starts_with("keytally-") {
             continue;
         }
-        maturin(&[
-            "build",
-            "--release",
-            "--zig",
-            "--compatibility",
-            kind.tag,
-            "--target",
-            &target,
-        ])?;
-        let wheel = newest(&folder, "whl")?;
-        if cfg!(target_env = "musl") == (kind.libc == "musl") {
-            check(&wheel).with_context(|| format!("{} fails its examples", wheel.display()))?;
-            println!("{}: passes its examples", wheel.display());
-        } else {
-            println!("{}: not tested, since this machine has another C library", wheel.display());
+        if name.contains(other) {
+            println!("{}: not tested, since this machine has another C library", path.display());
+        } else if [".whl", ".tar.gz"].iter().any(|end| name.ends_with(end)) {
+            check(&path).with_context(|| format!("{} fails its examples", path.display()))?;
+            println!("{}: passes its examples", path.display());
         }
     }
     Ok(())
@@ -81,44 +81,15 @@ pub(crate) fn run() -> Result<()> {
 
 /// Installs a distribution into a new virtual environment, and runs the examples of the
 /// documentation.
-fn check(package: &Path) -> Result<()> {
-    let folder = Path::new("target/python/fresh");
-    tools::remove_folder(folder)?;
-    let python = tools::virtual_environment_of(folder, &[])?;
+fn check(distribution: &Path) -> Result<()> {
+    let folder = std::path::absolute(target_folder()?.join("python"))?;
+    let fresh = folder.join("fresh");
+    tools::remove_folder(&fresh)?;
+    let python = tools::virtual_environment_of(&fresh, &[])?;
     let mut pip = tools::pip(&python);
-    pip.arg(package).env("CARGO_TARGET_DIR", std::path::absolute("target/python/sdist")?);
+    pip.arg(distribution).env("CARGO_TARGET_DIR", folder.join("sdist"));
     command::run(pip)?;
     let mut smoke = Command::new(python);
     smoke.args(SMOKE);
     command::run(smoke).map(drop)
-}
-
-/// Returns whether the toolchain has the standard library of a target.
-fn has_library(target: &str) -> Result<bool> {
-    let mut rustc = Command::new("rustc");
-    rustc.args(["--print", "target-libdir", "--target", target]);
-    let libraries = command::run(rustc)?;
-    Ok(Path::new(libraries.trim()).is_dir())
-}
-
-/// Returns the newest file in a folder with this extension.
-fn newest(folder: &Path, extension: &str) -> Result<PathBuf> {
-    let mut newest = None;
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().ends_with(extension) {
-            newest = newest.max(Some((entry.metadata()?.modified()?, entry.path())));
-        }
-    }
-    let (_, path) = newest.with_context(|| format!("{} has no .{extension}", folder.display()))?;
-    ensure!(path.is_file(), "{} is not a file", path.display());
-    Ok(path)
-}
-
-/// Returns PATH with the folder of `python` first, so that maturin finds the Python that has zig.
-fn path_with(python: &Path) -> Result<std::ffi::OsString> {
-    let programs = python.parent().context("an interpreter without a folder")?;
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = core::iter::once(programs.to_owned()).chain(std::env::split_paths(&path));
-    Ok(std::env::join_paths(folders)?)
 }

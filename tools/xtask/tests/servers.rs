@@ -45,7 +45,7 @@ impl Server {
 
     fn command(built: &Path, name: &str, gate: &Path) -> Command {
         let mut command = Command::new(built.join(name));
-        command.arg(gate).arg("0").env("LD_LIBRARY_PATH", built.join("prefix/lib"));
+        command.arg(gate).arg("0");
         command
     }
 

@@ -1,0 +1,214 @@
+//! `cargo xtask release --dry-run`: checks and builds everything that a release publishes, and
+//! publishes nothing. RELEASING.md has the steps that follow.
+
+use std::env::consts::ARCH;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::command::{self, cargo};
+use crate::targets::{SERVICES, WORKSPACES, count_tests, metadata, target_folder};
+use crate::{tools, wheel};
+
+/// The packages of crates.io, in the order in which they are published, with their folders.
+const CRATES: [(&str, &str); 5] = [
+    ("keytally-core", "core"),
+    ("keytally", "host"),
+    ("keytally-cli", "cli"),
+    ("keytally-ffi", "ffi-c"),
+    ("keytally-server", "services/server"),
+];
+
+/// The packages of which the release contains a list of components, in the first workspace.
+const WITH_COMPONENTS: [(&str, &str); 3] =
+    [("keytally-cli", "cli"), ("keytally-ffi", "ffi-c"), ("keytally-python", "py")];
+
+/// Checks the release, builds its files in `dist` of cargo's folder, and prints their paths.
+///
+/// Compares the version with `tag`, such as `v0.1.0`. Without a tag, the changelog may still be
+/// that of the next version. `quick` leaves out the tests of the packages.
+pub(crate) fn run(tag: Option<&str>, quick: bool) -> Result<()> {
+    let version = versions()?;
+    check_changelog(&fs::read_to_string("CHANGELOG.md")?, &version, tag)?;
+    println!("version {version}: stated alike by both workspaces, the header and the changelog");
+
+    let target = std::path::absolute(target_folder()?)?;
+    let dist = target.join("dist");
+    tools::remove_folder(&dist)?;
+    // Neither the packages nor the builds may find the files of this workspace.
+    let folder = tempfile::tempdir()?;
+    let unpacked = folder.path().join("packages");
+    println!("packages: {}", packages(&version, &unpacked, &target.join("publish"), quick)?);
+
+    let [first, second] = ["one", "an other/folder"].map(|name| folder.path().join(name));
+    let (first, second) = (artifacts(&first)?, artifacts(&second)?);
+    let finish =
+        r#"diff --recursive --brief "$1" "$2" && mv "$1" "$3" && cd "$3" && sha256sum -- *"#;
+    let mut sh = Command::new("sh");
+    sh.args(["-euc", finish, "sh"]).args([&first, &second, &dist]);
+    let sums = command::run(sh).context("two builds differ")?;
+    fs::write(dist.join(format!("SHA256SUMS-{ARCH}")), &sums)?;
+    wheel::check_all(&dist)?;
+    print!("{}, identical from two folders:\n{sums}", dist.display());
+    Ok(())
+}
+
+/// Returns the version of all packages, of their dependencies on each other, and of the header.
+fn versions() -> Result<String> {
+    let version = env!("CARGO_PKG_VERSION");
+    let header = fs::read_to_string("include/keytally.h")?;
+    let parts = ["MAJOR", "MINOR", "PATCH"].into_iter().zip(version.split('.'));
+    let parts = parts.map(|(part, number)| format!("#define KT_VERSION_{part} {number}"));
+    for line in parts.chain([format!("#define KT_VERSION_STRING \"{version}\"")]) {
+        ensure!(header.lines().any(|l| l == line), "include/keytally.h has no line `{line}`");
+    }
+    let python = fs::read_to_string("py/pyproject.toml")?;
+    ensure!(
+        python.lines().any(|line| line == r#"dynamic = ["version"]"#),
+        "py/pyproject.toml must take its version from py/Cargo.toml: `dynamic = [\"version\"]`"
+    );
+    for manifest in WORKSPACES {
+        for package in metadata(manifest)?.packages {
+            let (name, own) = (package.name.to_string(), package.version.to_string());
+            let is_released = name == "keytally-python" || package.publish.is_none();
+            ensure!(!is_released || own == version, "{name} has version {own}, not {version}");
+            for dependency in package.dependencies {
+                let (on, required) = (&dependency.name, dependency.req.to_string());
+                let is_exact = required.strip_prefix('^') == Some(version);
+                let is_own = is_released && dependency.path.is_some();
+                ensure!(!is_own || is_exact, "{name} requires {on} {required}, not {version}");
+            }
+        }
+    }
+    Ok(version.to_owned())
+}
+
+/// Checks that the first heading of the changelog is that of this version, and that the tag is.
+fn check_changelog(changelog: &str, version: &str, tag: Option<&str>) -> Result<()> {
+    let mut lines = changelog.lines().skip_while(|line| !line.starts_with("## "));
+    let heading = lines.next().unwrap_or_default();
+    let is_dated = heading.starts_with(&format!("## {version} - "));
+    let next = format!("To be {version},");
+    let is_next = heading == "## Unreleased" && lines.any(|line| line.starts_with(&next));
+    if let Some(tag) = tag {
+        ensure!(tag.strip_prefix('v') == Some(version), "the tag is {tag} instead of v{version}");
+    }
+    ensure!(
+        is_dated || is_next && tag.is_none(),
+        "CHANGELOG.md must begin with `## {version} - DATE`, or before the tag with \
+         `## Unreleased` and `{next} …`, but begins with `{heading}`"
+    );
+    Ok(())
+}
+
+/// Packages every crate and builds each from its package. Makes `folder` a workspace of all
+/// packages, and runs their tests there, unless `quick`.
+fn packages(version: &str, folder: &Path, target: &Path, quick: bool) -> Result<String> {
+    fs::create_dir(folder)?;
+    let root = std::env::current_dir()?;
+    let (services, product) = CRATES.split_last().context("no crates")?;
+    for (manifest, crates) in [("Cargo.toml", product), (SERVICES, &[*services][..])] {
+        let mut package = cargo();
+        package.args(["package", "--quiet", "--manifest-path", manifest, "--target-dir"]);
+        package.arg(target);
+        // The services use the published packages of the product, which do not exist yet.
+        let replaced = if manifest == SERVICES { &CRATES[..3] } else { &[] };
+        for (name, path) in replaced {
+            let path = root.join(path);
+            package.arg("--config").arg(format!("patch.crates-io.{name}.path={path:?}"));
+        }
+        package.args(crates.iter().flat_map(|(name, _)| ["--package", name]));
+        command::run(package)?;
+    }
+
+    let mut workspace = "workspace.resolver = \"3\"\nworkspace.members = [\"*\"]\n".to_owned();
+    for (name, _) in CRATES {
+        let mut tar = Command::new("tar");
+        tar.arg("--directory").arg(folder).args(["--extract", "--file"]);
+        tar.arg(target.join(format!("package/{name}-{version}.crate")));
+        command::run(tar)?;
+        let headers = ["include/keytally.h", "include/keytally.hpp"];
+        let headers = headers.iter().filter(|_| name == "keytally-ffi");
+        for file in ["README.md", "LICENSE-MIT", "LICENSE-APACHE"].iter().chain(headers) {
+            let path = folder.join(format!("{name}-{version}")).join(file);
+            let is_file = fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
+            ensure!(is_file, "the package {name} does not contain {file}");
+        }
+        workspace += &format!("patch.crates-io.{name}.path = \"{name}-{version}\"\n");
+    }
+    if quick {
+        return Ok("all can be built; their tests were left out".to_owned());
+    }
+    fs::write(folder.join("Cargo.toml"), workspace)?;
+    let mut test = cargo();
+    test.args(["test", "--workspace", "--no-fail-fast"]).current_dir(folder);
+    test.env("CARGO_TARGET_DIR", target);
+    Ok(format!("all can be built, and pass {}", count_tests(&command::run(test)?)?))
+}
+
+/// Builds the files of the release from a copy of the last commit in `folder`. Returns the folder
+/// of the files.
+fn artifacts(folder: &Path) -> Result<PathBuf> {
+    let mut clone = Command::new("git");
+    clone.args(["clone", "--quiet", "--shared", "."]).arg(folder);
+    command::run(clone)?;
+    let mut time = Command::new("git");
+    time.args(["log", "-1", "--format=%ct"]);
+    let time = command::run(time)?.trim().to_owned();
+    // Without these options, the libraries contain the paths of the sources.
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(std::env::home_dir()?.join(".cargo"))).context("no home")?;
+    let flags = [(folder, "/keytally"), (&home, "/cargo")]
+        .map(|(path, name)| format!("--remap-path-prefix={}={name}", path.display()));
+    let built = folder.join("target");
+    let within = |mut command: Command| {
+        command.current_dir(folder).env("CARGO_TARGET_DIR", &built);
+        command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f")).env("SOURCE_DATE_EPOCH", &time);
+        command::run(command)
+    };
+
+    let files = built.join("files");
+    fs::create_dir_all(&files)?;
+    let mut build = cargo();
+    build.args(["build", "--release", "--locked", "--package", "keytally-cli"]);
+    within(build)?;
+    fs::copy(built.join("release/keytally"), files.join(format!("keytally-{ARCH}-linux")))?;
+    let mut archive = cargo();
+    archive.args(["run", "--quiet", "--package", "xtask", "--", "archive"]).arg(&files);
+    within(archive)?;
+    wheel::build(&files, &within)?;
+    let mut components = Command::new(tools::cargo_cyclonedx()?);
+    components.args(["cyclonedx", "--format", "json", "--spec-version", "1.5", "--all-features"]);
+    within(components)?;
+    for (name, path) in WITH_COMPONENTS {
+        let list = fs::read_to_string(folder.join(path).join(format!("{name}.cdx.json")))?;
+        let list = list.replace(&folder.display().to_string(), "/keytally");
+        fs::write(files.join(format!("{name}.cdx.json")), list)?;
+    }
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changelog_must_begin_with_the_version() {
+        let dated = "# Changelog\n\n## 0.2.0 - 2027-01-02\n\n## 0.1.0 - 2026-12-01\n";
+        let next = "# Changelog\n\n## Unreleased\n\nTo be 0.2.0, the first version.\n";
+        for (changelog, version, tag, passes) in [
+            (dated, "0.2.0", None, true),
+            (dated, "0.2.0", Some("v0.2.0"), true),
+            (dated, "0.2.0", Some("v0.2.1"), false),
+            (dated, "0.1.0", None, false),
+            (next, "0.2.0", None, true),
+            (next, "0.2.0", Some("v0.2.0"), false),
+            (next, "0.2", None, false),
+        ] {
+            let result = check_changelog(changelog, version, tag);
+            assert_eq!(result.is_ok(), passes, "{version} {tag:?}");
+        }
+    }
+}
