@@ -46,17 +46,17 @@
  *       kt_charge, kt_quota, kt_key_info, kt_plan_info, kt_key_parts and kt_flaw. Do not use
  *       members whose name ends with an underscore.
  *     - kt_bytes, kt_plan, kt_field and kt_key do not change.
- *     - kt_gate and kt_limiter are opaque handles, whose content only this library reads and writes.
- *       Their sizes, which kt_gate_handle_size and kt_limiter_handle_size return, change only with
- *       the SONAME.
+ *     - kt_gate and kt_limiter are opaque handles, whose content only this library reads and
+ *       writes. Their sizes, which kt_gate_handle_size and kt_limiter_handle_size return, change
+ *       only with the SONAME.
  * Ownership. kt_gate_init, kt_gate_attach, kt_limiter_init and kt_limiter_attach make a handle in a
  *     struct of the caller, and allocate nothing. kt_gate_open, kt_limiter_open and the other
  *     functions of files return a pointer to a handle that belongs to the library until it is
  *     closed. Close each handle once, with kt_gate_close or kt_limiter_close. Only these functions
  *     allocate: those that open or create files, those that change keys or plans in files,
- *     kt_gate_verify, kt_gate_take_over, kt_gate_watch, kt_gate_reopen, kt_gate_reopen_if_replaced,
- *     kt_gate_reopen_status, and the first use of a gate file in each thread, which prepares for a
- *     replaced file.
+ *     kt_gate_verify, kt_gate_take_over, kt_gate_administrator, kt_gate_watch, kt_gate_reopen,
+ *     kt_gate_reopen_if_replaced, kt_gate_reopen_status, kt_pepper_generate, and the first use of a
+ *     gate file in each thread, which prepares for a replaced file.
  * Memory that must not move. While a handle of a table is in use, the table's memory must not be
  *     moved, freed or used for anything else, and the handle must not be moved or copied. The table
  *     itself holds no addresses. Processes may share a table at different addresses, each with a
@@ -65,20 +65,26 @@
  *     gate's handle holds the peppers, and closing the handle wipes them. No message contains a
  *     key.
  * Threads. Any number of threads may use one handle, and any number of processes one table, at the
- *     same time. No function blocks, except those that change keys or plans in a file,
- *     kt_gate_verify and kt_gate_take_over: they wait for each other. While a handle is created or
- *     closed, no other thread may use it. After fork, the child may use the parent's handles.
+ *     same time. Only these functions block:
+ *     - Those that change keys or plans in a file, kt_gate_verify and kt_gate_take_over wait for
+ *       each other. They and the functions that create files also wait until the disk has the data.
+ *     - kt_gate_open_with_pepper_file waits for the data of a pipe.
+ *     - kt_gate_close waits for the end of the thread that kt_gate_watch started.
+ *     The first charge of a subject in a limiter waits for a bounded number of steps. While a
+ *     handle is created or closed, no other thread may use it. After fork, the child may use the
+ *     parent's handles.
  * Signals and interrupts. A handler that interrupted a call may itself call kt_gate_check and
  *     kt_limiter_check. For a gate file, the thread must have called kt_gate_check before, outside
  *     of a handler.
  * Panics. A panic (a defect of this library) never leaves a function. In host builds it becomes
- *     KT_INTERNAL. Without the host part it would loop endlessly. SAFETY.md says why no check panics.
+ *     KT_INTERNAL. Without the host part it would loop endlessly. SAFETY.md says why no check
+ *     panics.
  * Time. `now_ms` is an explicit time in Unix milliseconds, or KT_SYSTEM_CLOCK. The system clock is
  *     read in the call, and again if a tally is ahead of that reading. An explicit time is used as
  *     given and never corrected. An event loop has cached readings of the system clock. To use such
  *     readings, call kt_gate_use_system_clock or kt_limiter_use_system_clock once, and give them as
  *     `now_ms`.
- * Wrong clocks. A tally keeps the latest time by which it was charged. For an earlier time, by any
+ * Wrong clocks. A tally keeps the latest time by which it was changed. For an earlier time, by any
  *     amount, a decision uses the tally's time instead. A later time moves the tally to that time.
  *     If that time is wrong, the counts of its windows stay until it comes, and `clock_ahead_s`
  *     says how far ahead the tally is. A call by the system clock corrects a tally that is more
@@ -373,8 +379,8 @@ enum kt_status
     /** The gate is full: all its records hold keys; revoke some, or create a gate with more keys. */
     KT_GATE_FULL = 81,
     /**
-     * The records that this key could be imported into are taken; create the gate with at least
-     * a quarter more keys than you import.
+     * The records that this key could be imported into are taken; create the gate with a third
+     * more keys than you import.
      */
     KT_NO_ROOM_TO_IMPORT = 82,
     /** The gate has no such key. */
@@ -1489,8 +1495,8 @@ kt_status kt_limiter_correct_clock(kt_limiter *limiter,
  * Statuses: `KT_NAME_FORM` for the environment, `KT_NAMES_TOO_LONG`, `KT_NO_SUCH_PLAN`,
  * `KT_PLAN_NAME_FORM`, `KT_GATE_FULL`, `KT_ENVS_FULL`, `KT_PEPPERS_FULL`, `KT_STRUCT_SIZE`,
  * `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`, `KT_BUSY` (see `kt_gate_set_wait` and `kt_gate_take_over`).
- * For a file also `KT_FILE_REPLACED`, `KT_IO`, and those of `kt_gate_open` if the file was
- * replaced.
+ * For a file also `KT_FILE_REPLACED`, `KT_DISK_FULL`, `KT_IO`, and those of `kt_gate_open` if the
+ * file was replaced.
  *
  * ```c
  * kt_new_key new_key = {sizeof new_key, 42, KT_TEXT("live"), KT_TEXT("default"), 0, 0};
@@ -1788,8 +1794,8 @@ kt_status kt_gate_reopen_if_replaced(kt_gate *gate);
 kt_status kt_gate_reopen(kt_gate *gate);
 
 /**
- * Writes to `reopened_out` how often another file replaced the gate's. Writes 1 to `failing_out`
- * while the file at the path cannot be opened, else 0. Host builds only.
+ * Writes to `reopened_out` how often the file at the path was opened again. Writes 1 to
+ * `failing_out` while the file at the path cannot be opened, else 0. Host builds only.
  *
  * Statuses: `KT_NOT_A_FILE` for a gate in memory.
  */

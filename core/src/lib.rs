@@ -36,8 +36,10 @@
 //!
 //! # Concurrency
 //! Every method takes `&self`. Any number of threads, and of processes that share the memory, may
-//! use a table at once. A check takes no lock: see ARCHITECTURE.md for what each operation may wait
-//! for. Clocks may disagree: see [`decide`].
+//! use a table at once. A check of a gate takes no lock. The first charge of a subject in a limiter
+//! takes the lock word of a bucket, and waits for it for at most [`LOCK_SPINS`] spins before it
+//! takes it over. ARCHITECTURE.md lists what each operation may wait for. Clocks may disagree: see
+//! [`decide`].
 //!
 //! # Units
 //! Times are Unix milliseconds. Costs and limits are `u32`.
@@ -77,7 +79,7 @@ extern crate std;
 // decide    the decision: a pure function of layout, limits, word, time and cost
 // policy    policy text, such as `100/minute, 1000/hour`
 // compare_exchange  the compare-exchange loop around a decision
-// line      the cache line that tables consist of
+// cache_line  the cache line that tables consist of
 // header    the header of every table
 // key       the form of keys and key ids
 // mac       HMAC-SHA-256, peppers and tags

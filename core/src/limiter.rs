@@ -21,10 +21,10 @@
 //! | expired (all windows passed at least a minute ago) | a fingerprint | as live, but another subject may take the slot |
 //!
 //! # Hit
-//! Find the owner word, load the tally, load the owner word again, compare-exchange the tally. A slot
-//! is reassigned only by first exchanging its *expired* tally for a reservation, and the new tally's
-//! stamp is at least one longest window younger. So a compare-exchange that succeeds proves that
-//! the slot was still this subject's.
+//! Find the owner word, load the tally, load the owner word again, compare-exchange the tally. A
+//! slot is reassigned only by first exchanging its *expired* tally for a reservation, and the new
+//! tally's stamp is at least one longest window younger. So a compare-exchange that succeeds proves
+//! that the slot was still this subject's.
 //!
 //! The module `insert` holds the protocol that gives a slot to a new subject.
 

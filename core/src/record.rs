@@ -335,53 +335,53 @@ impl<'m> RecordRef<'m> {
     }
 }
 
-/// The header's redo record: the words of the record that is being written, and the *owner word*,
+/// The header's redo record: the words of the record that is being written, and the *target word*,
 /// which names that record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RedoRecord<'m> {
     /// The words of the record, with the hint in the word of the tally.
     pub(crate) words: &'m CacheLine,
-    /// The line of the owner word. Its lower half is the record's number + 1, or 0 if there is no
+    /// The line of the target word. Its lower half is the record's number + 1, or 0 if there is no
     /// redo record. Its upper half counts the redo records, so that two for one record differ.
-    pub(crate) owner: &'m CacheLine,
+    pub(crate) target: &'m CacheLine,
 }
 
-/// The position of the owner word in its line.
-const OWNER: usize = 0;
+/// The position of the target word in its line.
+const TARGET: usize = 0;
 
 impl RedoRecord<'_> {
     /// Returns the words that record `number` is about to have, if the redo record is for it.
     fn read(self, number: u32) -> Option<[u64; CACHE_LINE_WORDS]> {
-        let owner = self.owner.load(OWNER);
-        if low(owner) != number + 1 {
+        let target = self.target.load(TARGET);
+        if low(target) != number + 1 {
             return None;
         }
         let mut words = [0; CACHE_LINE_WORDS];
         for (word, copy) in words.iter_mut().enumerate() {
             *copy = self.words.load(word);
         }
-        // If a later redo record was published meanwhile, the count in the owner word differs.
-        (self.owner.load(OWNER) == owner).then_some(words)
+        // If a later redo record was published meanwhile, the count in the target word differs.
+        (self.target.load(TARGET) == target).then_some(words)
     }
 
-    /// Writes the redo record for record `number`. The owner word is written last.
+    /// Writes the redo record for record `number`. The target word is written last.
     fn publish(self, number: u32, words: &[u64; CACHE_LINE_WORDS], hint: u32) {
         for (word, &value) in words.iter().enumerate() {
             self.words.store(word, if word == TALLY { u64::from(hint) } else { value });
             stop(Stop::RedoWord);
         }
-        self.owner.store(OWNER, join(high(self.owner.load(OWNER)).wrapping_add(1), number + 1));
+        self.target.store(TARGET, join(high(self.target.load(TARGET)).wrapping_add(1), number + 1));
         stop(Stop::RedoPublished);
     }
 
-    /// Clears the number in the owner word and keeps its count.
+    /// Clears the number in the target word and keeps its count.
     fn withdraw(self) {
-        self.owner.store(OWNER, join(high(self.owner.load(OWNER)), 0));
+        self.target.store(TARGET, join(high(self.target.load(TARGET)), 0));
     }
 
     /// Returns the number of the record that a killed administrator was writing.
     pub(crate) fn pending(self) -> Option<u32> {
-        low(self.owner.load(OWNER)).checked_sub(1)
+        low(self.target.load(TARGET)).checked_sub(1)
     }
 
     /// Completes the write that this redo record describes, if it is for `record`.

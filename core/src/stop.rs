@@ -124,8 +124,8 @@ stop_points! {
     PepperRegistered,
     /// Administrator: the environment has its number.
     EnvRegistered,
-    /// Administrator: the header records that the gate has imported keys, and this one is not written
-    /// yet.
+    /// Administrator: the header records that the gate has imported keys, and this one is not
+    /// written yet.
     ImportsRecorded,
     /// Administrator: the key that had the record before has ended.
     PreviousKeyEnded,

@@ -39,8 +39,8 @@ pub struct Verdict {
     pub(crate) free_at: Option<Timestamp>,
 }
 
-/// What a verdict reports in addition to its outcome. As one byte that is constant in a check, it costs no
-/// instruction there.
+/// What a verdict reports in addition to its outcome. As one byte that is constant in a check, it
+/// costs no instruction there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub(crate) enum Note {

@@ -249,22 +249,22 @@ fn interrupted_plan_change_is_completed() {
     let gate = gate(64);
     let raised = plan("pro", "7/minute, 70/hour");
     gate.administer().unwrap().set_plan(&raised).unwrap();
-    let owner = &gate.memory()[3];
-    assert_eq!(owner.load(1), 0);
+    let target = &gate.memory()[3];
+    assert_eq!(target.load(1), 0);
     let lowered = plan("pro", "6/minute, 60/hour");
     gate.administer().unwrap().set_plan(&lowered).unwrap();
     // The header still holds the words of the lowered plan. The test writes the raised limits into
     // them and publishes them, like an administrator that is killed before it writes the plan.
-    owner.store(4, 70 << 32 | 7);
-    owner.store(1, 2);
+    target.store(4, 70 << 32 | 7);
+    target.store(1, 2);
     assert!(gate.administer().unwrap().has_recovered());
     assert_eq!(gate.plan(1), Some(raised));
     assert!(!gate.administer().unwrap().has_recovered());
     // A redo record that names no plan is discarded.
-    owner.store(1, u64::MAX);
+    target.store(1, u64::MAX);
     assert!(gate.administer().unwrap().has_recovered());
     assert_eq!(gate.plans().count(), 2);
-    owner.store(1, gate.plan_slots() as u64 + 1);
+    target.store(1, gate.plan_slots() as u64 + 1);
     let records = image(&gate.memory()[RECORDS_AT..]);
     assert!(gate.administer().unwrap().has_recovered());
     assert!(image(&gate.memory()[RECORDS_AT..]) == records);
@@ -280,7 +280,7 @@ fn interrupted_record_change_is_completed() {
     for _ in 0..64 {
         issue(&gate);
     }
-    let owner = &gate.memory()[3];
+    let target = &gate.memory()[3];
     for number in [0, 1, 62, 63] {
         let line = &gate.memory()[RECORDS_AT + number];
         let key_id = KeyId::from_number(line.load(0)).unwrap();
@@ -289,14 +289,14 @@ fn interrupted_record_change_is_completed() {
         // The header still holds the words that were written. An administrator that is killed
         // before it withdraws them leaves them published, and the sequence odd.
         line.store(7, meta | 1 << 18);
-        owner.store(0, number as u64 + 1);
+        target.store(0, number as u64 + 1);
         assert_eq!(
             gate.key(key_id, at(0)).unwrap().state,
             KeyState::Revoked,
             "readers take the redo record"
         );
         // A plan's redo record may be pending too.
-        owner.store(1, u64::from(number == 62));
+        target.store(1, u64::from(number == 62));
         assert!(gate.administer().unwrap().has_recovered(), "{number}");
         assert!(!gate.administer().unwrap().has_recovered());
         assert_eq!(line.load(7) >> 18 & 1, 0);
@@ -305,7 +305,7 @@ fn interrupted_record_change_is_completed() {
     // A redo record that names no record is discarded.
     let before = image(gate.memory());
     for number in [64, 1000, u32::MAX - 1] {
-        owner.store(0, owner.load(0) | u64::from(number + 1));
+        target.store(0, target.load(0) | u64::from(number + 1));
         assert!(gate.administer().unwrap().has_recovered());
         assert!(image(gate.memory()) == before, "{number}");
     }

@@ -57,7 +57,7 @@ fn administrator_error_names_the_value_and_a_remedy() {
     assert_texts_contain(&[
         (&AdminError::Busy, &["try again"]),
         (&AdminError::Full { keys: 64 }, &["all 64 records", "revoke"]),
-        (&AdminError::NoRoomToImport, &["a quarter more"]),
+        (&AdminError::NoRoomToImport, &["a third more"]),
         (&AdminError::NoSuchKey(id()), &["no key 0000000000z", "`list`"]),
         (&AdminError::NoSuchPlan, &["no plan of that name", "`list`"]),
         (&AdminError::PlansFull { max: 4 }, &["4 plans"]),

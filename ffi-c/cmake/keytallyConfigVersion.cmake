@@ -1,4 +1,5 @@
-# The version is the header's. Until 1.0 a minor version may change the interface, so it must be the requested one.
+# The version is the header's. Until 1.0 a minor version may change the interface, so it must be the
+# requested one.
 file(STRINGS "${CMAKE_CURRENT_LIST_DIR}/../../../include/keytally.h" _keytally_line REGEX "^#define KT_VERSION_STRING ")
 string(REGEX REPLACE ".*\"(.*)\".*" "\\1" PACKAGE_VERSION "${_keytally_line}")
 unset(_keytally_line)

@@ -96,8 +96,8 @@ pub(crate) use administer;
 /// Statuses: `KT_NAME_FORM` for the environment, `KT_NAMES_TOO_LONG`, `KT_NO_SUCH_PLAN`,
 /// `KT_PLAN_NAME_FORM`, `KT_GATE_FULL`, `KT_ENVS_FULL`, `KT_PEPPERS_FULL`, `KT_STRUCT_SIZE`,
 /// `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`, `KT_BUSY` (see `kt_gate_set_wait` and `kt_gate_take_over`).
-/// For a file also `KT_FILE_REPLACED`, `KT_IO`, and those of `kt_gate_open` if the file was
-/// replaced.
+/// For a file also `KT_FILE_REPLACED`, `KT_DISK_FULL`, `KT_IO`, and those of `kt_gate_open` if the
+/// file was replaced.
 ///
 /// ```c
 /// kt_new_key new_key = {sizeof new_key, 42, KT_TEXT("live"), KT_TEXT("default"), 0, 0};

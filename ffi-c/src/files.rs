@@ -265,8 +265,8 @@ pub extern "C" fn kt_gate_reopen(gate: Handle<kt_gate>) -> kt_status {
     guard(|| Ok(gate.state()?.followed()?.reopen()?))
 }
 
-/// Writes to `reopened_out` how often another file replaced the gate's. Writes 1 to `failing_out`
-/// while the file at the path cannot be opened, else 0. Host builds only.
+/// Writes to `reopened_out` how often the file at the path was opened again. Writes 1 to
+/// `failing_out` while the file at the path cannot be opened, else 0. Host builds only.
 ///
 /// Statuses: `KT_NOT_A_FILE` for a gate in memory.
 #[unsafe(no_mangle)]

@@ -152,7 +152,7 @@ statuses! {
         KT_GATE_FULL = 81 =>
             "the gate is full: all its records hold keys; revoke some, or create a gate with more keys",
         KT_NO_ROOM_TO_IMPORT = 82 =>
-            "the records that this key could be imported into are taken; create the gate with at least a quarter more keys than you import",
+            "the records that this key could be imported into are taken; create the gate with a third more keys than you import",
         KT_NO_SUCH_KEY = 83 => "the gate has no such key",
         KT_NO_SUCH_PLAN = 84 => "the gate has no such plan",
         KT_PLANS_FULL = 85 => "the gate has no room for another plan",

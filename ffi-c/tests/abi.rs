@@ -2,8 +2,8 @@
 //!
 //! A C compiler reads `include/keytally.h` and prints the numbers that programs are compiled with:
 //! constants, enumerators, widths, sizes and offsets. The types, the macros with parameters and the
-//! functions are copied from the header. `nm` prints the exported symbols. After an intended change,
-//! write the file again and review its difference:
+//! functions are copied from the header. `nm` prints the exported symbols. After an intended
+//! change, write the file again and review its difference:
 //!
 //! ```sh
 //! KEYTALLY_WRITE_ABI=1 cargo test -p keytally-ffi --test abi

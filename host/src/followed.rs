@@ -129,7 +129,7 @@ pub struct FollowStatus {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum FollowEvent<'e> {
-    /// The file was replaced, and the new one is in force.
+    /// The file at the path was opened again, and is in force.
     Reopened(&'e Path),
     /// The file was removed, or replaced by one that cannot be opened. The old one stays in force,
     /// and the new one is tried again every second. An error that repeats is reported once.
@@ -140,7 +140,7 @@ impl fmt::Display for FollowEvent<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Reopened(path) => {
-                write!(f, "{}: the file was replaced, and the new one is in force", path.display())
+                write!(f, "{}: the file at the path was opened and is in force", path.display())
             }
             Self::Failed(error) => {
                 write!(f, "{error}; the gate that was open before stays in force")

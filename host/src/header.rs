@@ -16,5 +16,5 @@ const _: () = assert!(HEADER_LEN == 4096, "the header is one page");
 pub(crate) const HOLDER: (usize, usize) = (1, 7);
 
 /// The line and the word that request new administrators to yield: not 0 if one has waited long. It
-/// is the last word of the line with the owner of the redo record.
+/// is the last word of the line with the target word of the redo record.
 pub(crate) const WAITING: (usize, usize) = (3, 7);

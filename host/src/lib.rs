@@ -48,10 +48,12 @@
 //! # The contract between processes
 //! - **Sharing.** Processes that open one file share its counts and keys immediately. No process is
 //!   special, and there is no daemon.
-//! - **Checks never wait.** `check`, `peek`, `refund`, `settle` and `reset` take no lock, allocate
-//!   nothing, and make no system call except to read the clock. One exception: the first write to a
-//!   page that the kernel has just written to the disk may wait for the file system. A file in
-//!   `/dev/shm` has no such wait.
+//! - **Checks do not wait.** `check`, `peek`, `refund`, `settle` and `reset` take no lock, allocate
+//!   nothing, and make no system call except to read the clock. There are two exceptions:
+//!   - The first charge of a subject in a limiter takes the lock word of a bucket. It waits for
+//!     another holder for at most [`LOCK_SPINS`] spins, and then takes the lock word over.
+//!   - The first write to a page that the kernel has just written to the disk may wait for the file
+//!     system. A file in `/dev/shm` has no such wait.
 //! - **Administrators take turns.** Calls that change keys or plans (`issue`, `import`, `rotate`,
 //!   `revoke`, `assign`, `set_plan`, `administer`, `verify`) wait for the gate's lock, at most 10
 //!   seconds unless [`Gate::set_wait`] or a [`Wait`] says otherwise. Then [`Error::Busy`] names the

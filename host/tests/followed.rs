@@ -65,7 +65,7 @@ fn watched_gate_opens_the_file_that_replaces_it() {
     for round in 1..=2 {
         let (new, _) = files.replace(peppers());
         let sentence =
-            format!("{}: the file was replaced, and the new one is in force", files.path.display());
+            format!("{}: the file at the path was opened and is in force", files.path.display());
         assert_eq!(events.recv_timeout(HANG_TIMEOUT).unwrap(), sentence);
         assert!(admits(&gate, &new) && !admits(&gate, &old));
         assert_eq!((gate.status().reopened, gate.status().problem), (round, None));
@@ -115,7 +115,12 @@ fn replacement_that_does_not_open_keeps_the_old_gate() {
         assert_eq!(gate.status().reopened, 0);
     }
     let (new, _) = files.replace(peppers());
-    assert!(events.recv_timeout(HANG_TIMEOUT).unwrap().ends_with("the new one is in force"));
+    assert!(
+        events
+            .recv_timeout(HANG_TIMEOUT)
+            .unwrap()
+            .ends_with("the file at the path was opened and is in force")
+    );
     assert_eq!((gate.status().reopened, gate.status().problem), (1, None));
     assert!(admits(&gate, &new));
 }

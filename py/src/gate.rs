@@ -121,7 +121,8 @@ impl Gate {
     /// >>> import os, tempfile, keytally
     /// >>> path = os.path.join(tempfile.mkdtemp(), "api.gate")
     /// >>> plans = {"default": "100/minute, 1000/hour", "pro": "1000/minute, 20000/hour"}
-    /// >>> gate = keytally.Gate.create(path, pepper=keytally.generate_pepper(), keys=1000, plans=plans)
+    /// >>> pepper = keytally.generate_pepper()
+    /// >>> gate = keytally.Gate.create(path, pepper=pepper, keys=1000, plans=plans)
     /// >>> gate.prefix, gate.capacity, str(gate.path) == path
     /// ('kt', 1000, True)
     #[staticmethod]
@@ -182,7 +183,8 @@ impl Gate {
     ///     OSError: The operating system reports an error.
     ///
     /// >>> import keytally
-    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), plans={"default": "5/minute"})
+    /// >>> pepper = keytally.generate_pepper()
+    /// >>> gate = keytally.Gate.in_memory(pepper=pepper, plans={"default": "5/minute"})
     /// >>> gate
     /// <Gate in memory>
     #[staticmethod]
@@ -506,7 +508,7 @@ impl Gate {
     /// (999, 998)
     /// >>> gate.rotate(old.key_id, grace=0)
     /// Traceback (most recent call last):
-    /// keytally.exceptions.AdminError: the secret that key ... had before its last rotation is valid until ...
+    /// keytally.exceptions.AdminError: the secret that key ... had before ... is valid until ...
     /// >>> newest = gate.rotate(old.key_id, grace=0, force=True)
     #[pyo3(signature = (key_id, *, grace, force=false, now=None, wait=WAIT), text_signature = "($self, key_id, *, grace, force=False, now=None, wait=10)")]
     fn rotate(

@@ -17,7 +17,8 @@ use crate::verdict::Verdict;
 ///
 /// ``Limiter.in_memory`` creates a limiter for this process and the children that it forks. All
 /// processes that call ``Limiter.open_or_create`` with one path share the limiter in that file. Any
-/// number of threads may use one limiter at once. No call waits for another thread or process.
+/// number of threads may use one limiter at once. Only the first charge of a subject may wait for
+/// another thread or process, for a bounded number of steps.
 ///
 /// A tally is the counts of one subject and their time, in one 64-bit word. Every method that
 /// depends on the time takes ``now``, an explicit time, which `Gate` describes. If a caller passes
@@ -48,7 +49,7 @@ impl Limiter {
     ///
     /// Args:
     ///     policy: The limits of each subject, a `Policy` or its text.
-    ///     capacity: The most subjects with counts at a time, 1 to 1073741824. Each takes about 26
+    ///     capacity: The most subjects with counts at a time, 1 to 1073741824. Each takes about 25
     ///         bytes.
     ///
     /// Raises:

@@ -77,7 +77,7 @@ impl fmt::Display for AdminError {
                 "the gate is full: all {keys} records hold keys; revoke some, or create a gate with more keys"
             ),
             Self::NoRoomToImport => f.write_str(
-                "the records that this key could be imported into are taken; create the gate with at least a quarter more keys than you import",
+                "the records that this key could be imported into are taken; create the gate with a third more keys than you import",
             ),
             Self::NoSuchKey(key_id) => write!(f, "the gate has no key {key_id}; `list` shows all"),
             Self::NoSuchPlan => f.write_str("the gate has no plan of that name; `list` shows the plans"),

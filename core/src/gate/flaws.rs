@@ -102,8 +102,8 @@ pub enum FlawKind {
     /// The word of its tally has the stamp of reservations, which only slots of a limiter can have.
     NoTally,
     /// Its tally is more than 60 s ahead of the time that [`Gate::verify`] was given. A clock or an
-    /// explicit time that was ahead stamped it, or the given time is late. If the tally is still that
-    /// far ahead at the next check by the system clock, that check corrects it.
+    /// explicit time that was ahead stamped it, or the given time is late. If the tally is still
+    /// that far ahead at the next check by the system clock, that check corrects it.
     FutureTally,
 }
 

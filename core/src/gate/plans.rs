@@ -3,14 +3,14 @@
 
 use super::config::FIXED_LINES;
 use super::plan::{PLAN_WORDS, PLANS_PER_LINE, Plan};
-use super::table::{Gate, OWNER_LINE};
+use super::table::{Gate, TARGET_LINE};
 use crate::bits::{high, index, low};
 use crate::cache_line::CacheLine;
 use crate::policy::Policy;
 use crate::quota::{Limits, MAX_QUOTAS};
 use crate::stop::{Stop, stop};
 
-/// The word of the owner line that holds the number + 1 of the plan that is being changed. The
+/// The word of the target line that holds the number + 1 of the plan that is being changed. The
 /// words after it hold the new plan.
 const PLAN_REDO: usize = 1;
 
@@ -54,28 +54,28 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Changes a plan atomically: publishes a redo record first, which the next administrator
     /// completes if this one is killed.
     pub(super) fn change_plan(&self, number: usize, plan: &Plan) {
-        let owner = &self.memory.as_ref()[OWNER_LINE];
+        let line = &self.memory.as_ref()[TARGET_LINE];
         for (word, value) in plan.words().into_iter().enumerate() {
-            owner.store(PLAN_REDO + 1 + word, value);
+            line.store(PLAN_REDO + 1 + word, value);
             stop(Stop::PlanRedoWord);
         }
-        owner.store(PLAN_REDO, number as u64 + 1);
+        line.store(PLAN_REDO, number as u64 + 1);
         stop(Stop::PlanRedoPublished);
         self.complete_plan();
     }
 
     /// Completes the plan change in the redo record, if there is one. Returns whether there was.
     pub(super) fn complete_plan(&self) -> bool {
-        let owner = &self.memory.as_ref()[OWNER_LINE];
-        let Some(number) = owner.load(PLAN_REDO).checked_sub(1) else { return false };
+        let line = &self.memory.as_ref()[TARGET_LINE];
+        let Some(number) = line.load(PLAN_REDO).checked_sub(1) else { return false };
         if number < self.plan_slots() as u64 {
             self.store_plan(
                 index(number),
-                core::array::from_fn(|word| owner.load(PLAN_REDO + 1 + word)),
+                core::array::from_fn(|word| line.load(PLAN_REDO + 1 + word)),
             );
         }
         stop(Stop::PlanWritten);
-        owner.store(PLAN_REDO, 0);
+        line.store(PLAN_REDO, 0);
         stop(Stop::PlanRedoWithdrawn);
         true
     }

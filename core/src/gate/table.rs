@@ -25,7 +25,7 @@ pub(super) const ADMINISTRATOR_WORD: usize = 6;
 /// The line of the redo record's words.
 pub(super) const REDO_LINE: usize = 2;
 /// The line that names the record that the redo record is for. It holds a plan's redo record too.
-pub(super) const OWNER_LINE: usize = 3;
+pub(super) const TARGET_LINE: usize = 3;
 /// The first of the lines that hold the names of the environments, one per word.
 pub(super) const ENV_LINE: usize = 4;
 
@@ -135,7 +135,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
 
     pub(super) fn redo(&self) -> RedoRecord<'_> {
         let lines = self.memory.as_ref();
-        RedoRecord { words: &lines[REDO_LINE], owner: &lines[OWNER_LINE] }
+        RedoRecord { words: &lines[REDO_LINE], target: &lines[TARGET_LINE] }
     }
 
     pub(super) fn records(&self) -> impl Iterator<Item = RecordRef<'_>> {

@@ -182,8 +182,8 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     /// Returns the first slot with the subject's fingerprint, which nearly always is the subject's.
     ///
     /// Compares one owner word at a time, with a branch for each, so that branch prediction can run
-    /// ahead of the hash for a busy subject. Comparing a line at once was 3 ns faster for a random one of 1,000
-    /// subjects, and 5 ns slower for a busy one (`cargo xtask bench`).
+    /// ahead of the hash for a busy subject. Comparing a line at once was 3 ns faster for a random
+    /// one of 1,000 subjects, and 5 ns slower for a busy one (`cargo xtask bench`).
     #[inline(never)]
     fn probe_owners(&self, subject: Subject) -> Option<Slot<'_>> {
         for bucket in self.buckets_of(subject) {
@@ -215,8 +215,8 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         self.is_unchanged(&found).then_some(found)
     }
 
-    /// Returns whether a word that was loaded after the slot's owner word is the subject's tally: the
-    /// owner word must be unchanged.
+    /// Returns whether a word that was loaded after the slot's owner word is the subject's tally:
+    /// the owner word must be unchanged.
     #[inline]
     fn is_unchanged(&self, found: &Found<'_>) -> bool {
         self.is_live(found.word) && found.slot.owner().load(Ordering::Acquire) == found.owner
@@ -228,8 +228,8 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     }
 }
 
-/// A subject's slot, the owner word that was loaded from it, and the tally that was loaded after the
-/// owner word.
+/// A subject's slot, the owner word that was loaded from it, and the tally that was loaded after
+/// the owner word.
 struct Found<'m> {
     slot: Slot<'m>,
     owner: u64,

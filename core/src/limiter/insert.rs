@@ -32,9 +32,10 @@
 //! Either Y cancels it and X's step 6 fails, or X's step 6 came first and Y's step 2
 //! finds the subject.
 //!
-//! A late step 5 of X is harmless. The owner word that it expects was loaded before its reservation,
-//! and every insertion into that slot since then has counted the generation up. If X changes an owner
-//! word and does not reach step 6, the slot's tally is a tombstone, and no subject has that slot.
+//! A late step 5 of X is harmless. The owner word that it expects was loaded before its
+//! reservation, and every insertion into that slot since then has counted the generation up. If X
+//! changes an owner word and does not reach step 6, the slot's tally is a tombstone, and no subject
+//! has that slot.
 //!
 //! Both buckets' locks are needed if the second bucket holds a reservation or takes the subject.
 //! They are locked in the order of their numbers.
@@ -116,8 +117,8 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
             (Some(slot), None) => (one, slot),
             (Some(slot), _) if !spills => (one, slot),
             (_, Some(slot)) => (two, slot),
-            // The reservation is of an inserter that lost its lock. That inserter or the next holder
-            // of the lock cancels it.
+            // The reservation is of an inserter that lost its lock. That inserter or the next
+            // holder of the lock cancels it.
             (_, None) if first_bucket.reserved || second_bucket.reserved => {
                 return Some(Insertion::Again);
             }
@@ -135,7 +136,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         )
     }
 
-    /// Loads the owner word and the tally of `slot`, and then does the steps 3 to 6 of an insertion.
+    /// Loads the owner word and the tally of `slot`, then does the steps 3 to 6 of an insertion.
     fn take_slot(
         &self,
         subject: Subject,
@@ -169,8 +170,8 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     }
 
     /// Searches a bucket for the subject and for a slot that it can take. The tally is loaded
-    /// before the owner word: if a tally loaded under the lock is not a reservation, no former holder can
-    /// change its slot any more.
+    /// before the owner word: if a tally loaded under the lock is not a reservation, no former
+    /// holder can change its slot any more.
     fn search(
         &self,
         bucket: u64,

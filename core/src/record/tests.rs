@@ -5,7 +5,7 @@ use core::cell::Cell;
 use super::*;
 use crate::sync::Ordering;
 
-/// Lines for a record, the redo record's words, and the owner word.
+/// Lines for a record, the redo record's words, and the target word.
 fn lines() -> [CacheLine; 3] {
     core::array::from_fn(|_| CacheLine::new())
 }
@@ -15,7 +15,7 @@ fn record_ref(lines: &[CacheLine; 3]) -> RecordRef<'_> {
     RecordRef {
         number: 7,
         line: &lines[0],
-        redo: RedoRecord { words: &lines[1], owner: &lines[2] },
+        redo: RedoRecord { words: &lines[1], target: &lines[2] },
     }
 }
 
@@ -227,7 +227,7 @@ fn half_written_record_without_redo_record_is_damaged() {
     for other in [0, 6, 8, u32::MAX - 1] {
         let lines = lines();
         begin(&lines, ones(), 2);
-        lines[2].store(OWNER, join(1, other + 1));
+        lines[2].store(TARGET, join(1, other + 1));
         assert!(record_ref(&lines).read().is_none(), "a redo record for record {other}");
     }
     // A redo record of the right record, and of another write.
@@ -241,18 +241,18 @@ fn half_written_record_without_redo_record_is_damaged() {
 }
 
 #[test]
-fn redo_records_of_one_record_differ_in_their_owner_word() {
+fn redo_records_of_one_record_differ_in_their_target_word() {
     let lines = lines();
-    let owner = || lines[2].load(OWNER);
+    let target = || lines[2].load(TARGET);
     write(&lines, ones());
-    assert_eq!(owner(), join(1, 0));
+    assert_eq!(target(), join(1, 0));
     begin(&lines, ones(), 0);
-    assert_eq!(owner(), join(2, 8));
+    assert_eq!(target(), join(2, 8));
     record_ref(&lines).redo.discard();
-    assert_eq!((owner(), record_ref(&lines).redo.pending()), (join(2, 0), None));
-    lines[2].store(OWNER, join(u32::MAX, 0));
+    assert_eq!((target(), record_ref(&lines).redo.pending()), (join(2, 0), None));
+    lines[2].store(TARGET, join(u32::MAX, 0));
     begin(&lines, ones(), 0);
-    assert_eq!(owner(), join(0, 8));
+    assert_eq!(target(), join(0, 8));
 }
 
 #[test]

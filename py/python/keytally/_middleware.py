@@ -9,7 +9,7 @@ from keytally._exempt import exemption
 if TYPE_CHECKING:
     from collections.abc import Iterable, MutableMapping
 
-    from keytally import _record
+    from keytally import _charges
     from keytally._rule import Rule, Store
 
 AppT = TypeVar("AppT")
@@ -37,7 +37,7 @@ class Middleware(Generic[AppT, RequestT]):
     def _store_in(self, values: MutableMapping[str, Any]) -> Store:
         """Return a function that stores the verdict in an ASGI state or a WSGI environ."""
 
-        def store(record: _record.Record, decision: _record.Decision) -> None:
+        def store(record: _charges.Record, decision: _charges.Decision) -> None:
             record.store(values, self._state, decision)
 
         return store

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Callable, Generic, Protocol, TypeVar, Union
 
-from keytally import _addresses, _calls, _record, _web
+from keytally import _addresses, _calls, _charges, _web
 from keytally._guesses import Guesses
 from keytally._native import Verdict
 
@@ -20,7 +20,7 @@ RequestT = TypeVar("RequestT")
 # The subject that a limiter counts; None for a gate, and for a request that is not counted.
 Subject = Union[str, bytes, None]
 
-Store = Callable[[_record.Record, _record.Decision], None]
+Store = Callable[[_charges.Record, _charges.Decision], None]
 
 
 class Reader(Protocol):
@@ -69,7 +69,7 @@ class Rule(Generic[RequestT]):
 
     def check(
         self, request: RequestT, fields: MutableMapping[str, Any], store: Store
-    ) -> _record.Decision | None:
+    ) -> _charges.Decision | None:
         """Check a request. If it is refused, the decision has a ``refusal``.
 
         Args:
@@ -90,13 +90,17 @@ class Rule(Generic[RequestT]):
 
     async def check_async(
         self, request: RequestT, fields: MutableMapping[str, Any], store: Store
-    ) -> _record.Decision | None:
+    ) -> _charges.Decision | None:
         """Check a request as ``check`` does, and await the application's async functions."""
         cost = await _calls.awaited(self._cost(request)) if callable(self._cost) else self._cost
         subject = await _calls.awaited(self._subject(request, fields))
         decision = self._decide(fields, subject, cost, store)
         if decision is not None and self._must_notify(decision):
-            await _calls.notify_async(self._on_verdict, decision.verdict, request)  # type: ignore[arg-type]
+            await _calls.notify_async(
+                self._on_verdict,  # type: ignore[arg-type]
+                decision.verdict,
+                request,
+            )
         return decision
 
     def _decide(
@@ -105,9 +109,9 @@ class Rule(Generic[RequestT]):
         subject: Subject,
         cost: int,
         store: Store,
-    ) -> _record.Decision | None:
+    ) -> _charges.Decision | None:
         """Charge the table, store the verdict, and refuse the request unless it is admitted."""
-        record = _record.record_of(fields)
+        record = _charges.record_of(fields)
         in_range = 0 <= cost <= _calls.MAX_COST
         decision = self._charge(record, fields, subject, cost if in_range else 0)
         if decision is None:
@@ -126,25 +130,33 @@ class Rule(Generic[RequestT]):
             record.refuse(decision, self._answer_to(verdict, fields))
         return decision
 
-    def _subject(self, request: RequestT, fields: MutableMapping[str, Any]) -> Any:  # noqa: ANN401, ARG002
+    def _subject(
+        self,
+        request: RequestT,  # noqa: ARG002
+        fields: MutableMapping[str, Any],  # noqa: ARG002
+    ) -> Any:  # noqa: ANN401
         """Return the subject that a limiter counts, or an awaitable of it; ``None`` for a gate."""
         return None
 
     def _charge(
         self,
-        record: _record.Record,
+        record: _charges.Record,
         fields: MutableMapping[str, Any],
         subject: Subject,
         cost: int,
-    ) -> _record.Decision | None:
+    ) -> _charges.Decision | None:
         """Charge the table, and return its decision; ``None`` if the request is not counted."""
         raise NotImplementedError
 
-    def _answer_to(self, verdict: Verdict, fields: MutableMapping[str, Any]) -> _web.Answer:  # noqa: ARG002
+    def _answer_to(
+        self,
+        verdict: Verdict,
+        fields: MutableMapping[str, Any],  # noqa: ARG002
+    ) -> _web.Answer:
         """Return the answer to a request that the verdict refuses."""
         return verdict
 
-    def _must_notify(self, decision: _record.Decision) -> bool:
+    def _must_notify(self, decision: _charges.Decision) -> bool:
         """Return whether to call ``on_verdict``: once for each verdict, but not on a wrong cost."""
         call = (self._on_verdict, decision.verdict)
         if self._on_verdict is None or call in decision.notified:
@@ -167,7 +179,7 @@ class GateRule(Rule[RequestT]):
     ) -> None:
         super().__init__(**options)
         self._gate = gate
-        _record.real_path(gate.path)
+        _charges.real_path(gate.path)
         self._read = read
         self._guesses = guesses
 
@@ -187,11 +199,11 @@ class GateRule(Rule[RequestT]):
 
     def _charge(
         self,
-        record: _record.Record,
+        record: _charges.Record,
         fields: MutableMapping[str, Any],
         subject: Subject,  # noqa: ARG002
         cost: int,
-    ) -> _record.Decision:
+    ) -> _charges.Decision:
         return check_key(record, self._gate, self._read.keys(fields), cost)
 
     def _answer_to(self, verdict: Verdict, fields: MutableMapping[str, Any]) -> _web.Answer:
@@ -215,7 +227,7 @@ class LimiterRule(Rule[RequestT]):
         if not awaits:
             _calls.refuse_async(key=key)
         self._limiter = limiter
-        _record.real_path(limiter.path)
+        _charges.real_path(limiter.path)
         self._key = key
 
     @classmethod
@@ -234,22 +246,26 @@ class LimiterRule(Rule[RequestT]):
             limiter, key or functools.partial(client_address, ipv6_prefix=ipv6_prefix), **options
         )
 
-    def _subject(self, request: RequestT, fields: MutableMapping[str, Any]) -> Any:  # noqa: ANN401, ARG002
+    def _subject(
+        self,
+        request: RequestT,
+        fields: MutableMapping[str, Any],  # noqa: ARG002
+    ) -> Any:  # noqa: ANN401
         return self._key(request)
 
     def _charge(
         self,
-        record: _record.Record,
+        record: _charges.Record,
         fields: MutableMapping[str, Any],  # noqa: ARG002
         subject: Subject,
         cost: int,
-    ) -> _record.Decision | None:
+    ) -> _charges.Decision | None:
         return None if subject is None else check_subject(record, self._limiter, subject, cost)
 
 
 def check_key(
-    record: _record.Record, gate: Gate, keys: Sequence[str | bytes], cost: int
-) -> _record.Decision:
+    record: _charges.Record, gate: Gate, keys: Sequence[str | bytes], cost: int
+) -> _charges.Decision:
     """Check the key of a request with the gate."""
 
     def check(cost: int) -> Verdict:
@@ -263,8 +279,8 @@ def check_key(
 
 
 def check_subject(
-    record: _record.Record, limiter: Limiter, subject: str | bytes, cost: int
-) -> _record.Decision:
+    record: _charges.Record, limiter: Limiter, subject: str | bytes, cost: int
+) -> _charges.Decision:
     """Check the subject of a request with the limiter."""
     # A text and its bytes are one subject. The limiter raises its own error for other types.
     counted = subject.encode(errors="surrogatepass") if isinstance(subject, str) else subject

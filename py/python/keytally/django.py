@@ -59,7 +59,7 @@ from django.core.signals import setting_changed
 from django.http import HttpRequest, HttpResponse
 from django.utils.module_loading import import_string
 
-from keytally import _calls, _record, _web, wsgi
+from keytally import _calls, _charges, _web, wsgi
 from keytally._addresses import IPV6_PREFIX, checked_prefix, subject
 from keytally._exempt import exemption
 from keytally._guesses import DEFAULT, Guesses
@@ -128,8 +128,8 @@ def fields(request: HttpRequest) -> MutableMapping[str, Any]:
     """Return the environ of a request. If the request has an ASGI scope, both share one record."""
     environ: MutableMapping[str, Any] = request.META
     scope = getattr(request, "scope", None)
-    if scope is not None and _record.NAME not in environ:
-        environ[_record.NAME] = _record.record_of(scope)
+    if scope is not None and _charges.NAME not in environ:
+        environ[_charges.NAME] = _charges.record_of(scope)
     return environ
 
 
@@ -263,7 +263,7 @@ class VerdictMiddleware:
 
     def _finish(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         """Return the response with the header fields, or that of the verdict in place of it."""
-        record = _record.record_of(fields(request))
+        record = _charges.record_of(fields(request))
         record.adopt(getattr(request, "verdict", None))
         answer = record.answer
         if (
@@ -495,13 +495,13 @@ def _function(named: Any) -> Any:  # noqa: ANN401
 def storing(request: HttpRequest) -> Store:
     """Return a function that stores the verdict in a request."""
 
-    def store(record: _record.Record, decision: _record.Decision) -> None:  # noqa: ARG001
+    def store(record: _charges.Record, decision: _charges.Decision) -> None:  # noqa: ARG001
         request.verdict = record.verdict
 
     return store
 
 
-def _refusal_of(request: HttpRequest, decision: _record.Decision | None) -> HttpResponse | None:
+def _refusal_of(request: HttpRequest, decision: _charges.Decision | None) -> HttpResponse | None:
     """Return the response to the request if the decision refuses it."""
     if decision is None or decision.refusal is None:
         return None
@@ -514,7 +514,7 @@ REFUSAL = "keytally_refusal"
 
 def _refused(answer: _web.Answer, request: HttpRequest) -> HttpResponse:
     """Return the response to a request that the answer refuses."""
-    record = _record.record_of(fields(request))
+    record = _charges.record_of(fields(request))
     refusal = _web.refusal(
         answer, record.fields(), request.META.get("HTTP_ACCEPT", ""), request.method
     )

@@ -41,9 +41,9 @@ from starlette.requests import HTTPConnection
 
 from keytally import _web, asgi
 from keytally._addresses import IPV6_PREFIX
+from keytally._charges import Decision, Record, record_of
 from keytally._guesses import DEFAULT
 from keytally._native import Gate, Limiter, Verdict
-from keytally._record import Decision, Record, record_of
 from keytally._rule import GateRule, LimiterRule, Rule
 
 __all__ = ["Refused", "client_address", "limit", "require_key"]

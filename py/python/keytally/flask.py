@@ -30,9 +30,9 @@ from flask import Flask, Request, Response, after_this_request, current_app, g, 
 
 from keytally import _web, wsgi
 from keytally._addresses import IPV6_PREFIX
+from keytally._charges import Decision, Record, record_of
 from keytally._exempt import exemption
 from keytally._guesses import DEFAULT
-from keytally._record import Decision, Record, record_of
 from keytally._rule import GateRule, LimiterRule, Rule
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rest_framework.request import Request
 
     from keytally import Gate, Limiter, Verdict, _web
-    from keytally._record import Decision
+    from keytally._charges import Decision
 
 __all__ = ["KeyAuthentication", "KeyHolder", "LimiterThrottle", "Refused"]
 

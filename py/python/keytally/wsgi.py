@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any, Union
 
 from keytally import _web
 from keytally._addresses import IPV6_PREFIX, subject
+from keytally._charges import Record, record_of
 from keytally._guesses import DEFAULT
 from keytally._middleware import Middleware
-from keytally._record import Record, record_of
 from keytally._rule import GateRule, LimiterRule
 
 if TYPE_CHECKING:

@@ -69,10 +69,7 @@ fn replaced_gate_file_is_opened_logged_and_counted() {
     assert_eq!(server.contacts(&old).code(), 200);
     assert_eq!(server.metric("keytally_gate_reopened_total"), 0);
     let new = replace_gate(&sandbox, "77");
-    await_log(
-        &sandbox,
-        &[" gate ", "api.gate: the file was replaced, and the new one is in force"],
-    );
+    await_log(&sandbox, &[" gate ", "api.gate: the file at the path was opened and is in force"]);
     assert_eq!((server.contacts(&old).code(), server.contacts(&new).code()), (401, 200));
     assert_eq!(server.metric("keytally_gate_reopened_total"), 1);
     assert_eq!(server.metric("keytally_gate_capacity"), 77);
@@ -97,7 +94,7 @@ fn sighup_reopens_the_gate() {
     let sandbox = Sandbox::new();
     let mut server = Server::start(&sandbox, &[]);
     server.signal(Signal::HUP);
-    await_log(&sandbox, &[" gate ", "and the new one is in force"]);
+    await_log(&sandbox, &[" gate ", "opened and is in force"]);
     assert!(server.is_running());
     assert_eq!(server.metric("keytally_gate_reopened_total"), 1);
 }

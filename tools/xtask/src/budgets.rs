@@ -20,7 +20,7 @@ use crate::tools::{self, Found};
 const FILE: &str = "benches/budgets.txt";
 const PROGRAM: &str = "keytally-counted";
 const RECORD: &str = "`cargo xtask bench --budgets` records the counts";
-/// The numbers of calls in two runs of a path. Their difference leaves out the start of the program.
+/// The numbers of calls in two runs of a path. Their difference leaves out the program's start.
 const CALLS: [i64; 2] = [1000, 3000];
 /// The tolerance above a budget: thousandths of the budget, plus a number of instructions.
 const SAME_COMPILER: (u64, u64) = (10, 2);
@@ -48,7 +48,7 @@ pub(crate) fn record() -> Result<()> {
 fn count(valgrind: &Path) -> Result<String> {
     let program = built(&["--package", "keytally-benches"], PROGRAM)?;
     let mut text = format!(
-        "# Instructions. {RECORD}, and the suite `budgets` compares them.\n# {}, {}\n",
+        "# Instructions: {RECORD}; the suite `budgets` compares them.\n# {}, {}\n",
         tools::compiler()?,
         std::env::consts::ARCH
     );

@@ -124,8 +124,8 @@ enum Task {
     Api,
     /// Writes include/keytally.h from the sources of ffi-c.
     Header,
-    /// Builds libkeytally, and installs it with its headers, its files for pkg-config and CMake, and
-    /// the completions and manual pages of the program.
+    /// Builds libkeytally, and installs it with its headers, its files for pkg-config and CMake,
+    /// and the completions and manual pages of the program.
     Install {
         /// The folder from which the files will be used, an absolute path.
         #[arg(long, default_value = "/usr/local")]

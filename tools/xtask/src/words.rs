@@ -1,5 +1,5 @@
-//! The suite `words`: the program typos checks the spelling, and [`List`] finds the words that this
-//! project does not use.
+//! The suite `words`: the program typos checks the spelling, [`List`] finds the words that this
+//! project does not use, and [`long_lines`] finds comments and prose of more than 100 columns.
 
 use std::collections::HashMap;
 use std::fs;
@@ -18,7 +18,7 @@ const LIST: &str = "tools/words.txt";
 ///
 /// # Errors
 /// If there are faults. The error has a line `FILE:LINE: WORD: write X instead` for each unwanted
-/// word, and the report of typos.
+/// word, a line for each long line, and the report of typos.
 pub(crate) fn check(found: &[Found]) -> Result<String> {
     let text = fs::read_to_string(LIST).with_context(|| format!("cannot read {LIST}"))?;
     let list = List::parse(&text)?;
@@ -28,6 +28,7 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
         // A file that is not UTF-8 is not a text. git also lists files that were deleted.
         if let (false, Ok(text)) = (list.skips(&path), fs::read_to_string(&path)) {
             faults.extend(list.faults(&path, &text));
+            faults.extend(long_lines(&path, &text));
             checked += 1;
         }
     }
@@ -38,7 +39,7 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
     }
     ensure!(
         faults.is_empty(),
-        "{LIST} has the unwanted words and the exceptions:\n{}",
+        "{LIST} has the unwanted words and the exceptions; lines wrap at {MAX_WIDTH} columns:\n{}",
         faults.join("\n")
     );
     Ok(format!("{checked} files"))
@@ -58,6 +59,32 @@ pub(crate) fn files() -> Result<Vec<String>> {
     ]);
     let files = command::run(git)?;
     Ok(files.lines().filter(|path| !Path::new(path).is_symlink()).map(str::to_owned).collect())
+}
+
+/// The most characters in a line of a comment or of prose.
+const MAX_WIDTH: usize = 100;
+
+/// Generated pages, whose lines are not wrapped.
+const GENERATED: [&str; 2] = ["benches/RESULTS.md", "tools/audit/timing/measured.md"];
+
+/// Returns a fault for each comment line and each line of prose that is too long. Rows of tables,
+/// code, and `<!-- -->` of a page may be longer.
+fn long_lines(path: &str, text: &str) -> Vec<String> {
+    let (is_page, mut is_code) = (path.ends_with(".md"), false);
+    let mut faults = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let begins = line.trim_start();
+        let content = begins.trim_start_matches(['/', '!', '#', '*']).trim_start();
+        is_code = if content.starts_with("```") { !is_code } else { is_code };
+        is_code |= is_page && begins.starts_with("<!--");
+        let is_comment = ["//", "# ", "* "].iter().any(|mark| begins.starts_with(mark));
+        let is_prose = if is_page { !is_code } else { is_comment };
+        if line.chars().count() > MAX_WIDTH && is_prose && !content.starts_with('|') {
+            faults.push(format!("{path}:{number}: the line has more than {MAX_WIDTH} columns"));
+        }
+        is_code &= !(is_page && begins.ends_with("-->"));
+    }
+    if GENERATED.contains(&path) { Vec::new() } else { faults }
 }
 
 /// The content of the file [`LIST`].
@@ -248,6 +275,19 @@ mod tests {
     fn quotations_pass_in_markdown_only() {
         assert_eq!(faults("a.md", "\"zork\" is \"zork\", zork"), ["a.md:1: zork: write W instead"]);
         assert_eq!(faults("a.rs", "\"zork\"").len(), 1);
+    }
+
+    #[test]
+    fn long_lines_of_comments_and_prose_are_named() {
+        let long = "word ".repeat(21);
+        let fault = |path| [format!("{path}:2: the line has more than 100 columns")];
+        assert_eq!(long_lines("a.rs", &format!("\n    /// {long}")), fault("a.rs"));
+        assert_eq!(long_lines("a.py", &format!("\n# {long}")), fault("a.py"));
+        assert_eq!(long_lines("a.md", &format!("\n{long}")), fault("a.md"));
+        assert!(long_lines("a.rs", &format!("{long}\n//! | {long} |")).is_empty());
+        let page = format!("| {long} |\n```\n{long}\n```\n<!-- plot\n{long}\n-->");
+        assert!(long_lines("a.md", &page).is_empty());
+        assert_eq!(long_lines("a.md", &format!("{page}\n{long}")).len(), 1);
     }
 
     #[test]

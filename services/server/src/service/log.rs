@@ -55,7 +55,7 @@ pub(crate) struct GateEventLog {
 }
 
 impl GateEventLog {
-    /// Logs that the gate file was replaced, or why the new file was not opened.
+    /// Logs that the gate file was opened again, or why it could not be opened.
     pub(crate) fn log(&self, event: &FollowEvent<'_>) {
         enqueue(self.queue.as_ref(), Entry::Gate(event.to_string()), &self.dropped);
     }

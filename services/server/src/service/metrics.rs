@@ -109,7 +109,7 @@ impl Metrics {
             )?,
             reopened: IntCounter::new(
                 "keytally_gate_reopened_total",
-                "Replacements of the gate file after which the new file was opened.",
+                "How often the file at the path of the gate was opened again.",
             )?,
             reopen_failing: IntGauge::new(
                 "keytally_gate_reopen_failing",

@@ -63,7 +63,8 @@ impl<'a> Bytes<'a> {
     }
 }
 
-/// A clock that the input advances. A reading may be earlier than previous ones, by less than a bound.
+/// A clock that the input advances. A reading may be earlier than previous ones, by less than a
+/// bound.
 #[derive(Debug)]
 pub(crate) struct Clock {
     /// The latest time so far, in milliseconds since the Unix epoch.

@@ -87,7 +87,8 @@ impl Watched {
         Self { lines: memory(lines), accesses_left: Cell::new(0), copy: RefCell::default() }
     }
 
-    /// Runs `call`. Returns the memory at its access number `access`, or after it if it makes fewer.
+    /// Runs `call`. Returns the memory at its access number `access`, or after it if it makes
+    /// fewer.
     fn killed_at(&self, access: u8, call: impl FnOnce()) -> Vec<CacheLine> {
         self.accesses_left.set(u32::from(access) + 1);
         call();
