@@ -819,7 +819,7 @@ class Sharing(unittest.TestCase):
             key, _ = nginx.issue()
             nginx.create("new.gate")
             os.rename(nginx.path("new.gate"), nginx.path("api.gate"))
-            nginx.wait_for_log("error.log", "stays in use until the new one can be opened: this is a folder, a device")
+            nginx.wait_for_log("error.log", "stays in use until the new one can be opened: this is not a regular file")
             time.sleep(2)  # Every worker has looked.
             self.assertEqual({nginx.get("/gif", ("X-API-Key", key))[0] for _ in range(40)}, {200})
 
