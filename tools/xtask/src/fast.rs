@@ -100,5 +100,6 @@ fn python(found: &[Found]) -> Result<String> {
     let mut smoke = Command::new(tools::PYTHON_ALONE.among(found)?);
     smoke.args(["-X", "dev", "-W", "error", "py/tests/smoke.py"]);
     smoke.env("PYTHONPATH", folder.path());
-    Ok(command::run(smoke)?.trim().to_owned())
+    command::run(smoke)?;
+    Ok("1 module".to_owned())
 }
