@@ -9,6 +9,7 @@ use keytally_core::{KeyState, NewKey, Outcome, Timestamp};
 use shuttle::rand::{Rng, thread_rng};
 
 use crate::gate;
+use crate::limiter::INSERTION_STEPS;
 use crate::model::{Work, at_stop, explore, killed_at, schedules, thread, together};
 use crate::support::{at, check, end, limiter, name, new_key};
 
@@ -16,16 +17,6 @@ use crate::support::{at, check, end, limiter, name, new_key};
 fn draw<T: Copy>(choices: &[T]) -> T {
     choices[thread_rng().gen_range(0..choices.len())]
 }
-
-/// Every step of an insertion.
-const STEPS: [Stop; 6] = [
-    Stop::BucketLocked,
-    Stop::ReservationsCanceled,
-    Stop::SlotReserved,
-    Stop::LocksChecked,
-    Stop::OwnerWritten,
-    Stop::FirstCharge,
-];
 
 /// A limiter of two buckets in which four slots are taken and some have expired. Each of four
 /// threads checks three times, random ones of five subjects. One thread is stopped at a random step
@@ -62,7 +53,7 @@ fn subjects_of_four_threads_get_their_slots_and_limits() {
                         thread::yield_now();
                     }
                 };
-                at_stop((draw(&STEPS), 1), wait, || array::from_fn(check)).0
+                at_stop((draw(&INSERTION_STEPS), 1), wait, || array::from_fn(check)).0
             })
         };
         let checks = together((0..4).map(worker)).concat();

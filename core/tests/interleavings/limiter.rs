@@ -5,12 +5,23 @@ use alloc::rc::Rc;
 use alloc::sync::Arc;
 use core::cell::Cell;
 
+use keytally_core::stop::Stop;
 use keytally_core::{AttachError, CacheLine, Clock, Limiter, Outcome, Timestamp, Verdict};
 
 use crate::model::{Stale, Work, explore, preemptions, together};
 use crate::support::{self, at, memory};
 
 type Shared = Arc<Limiter<Vec<CacheLine>>>;
+
+/// Every step of an insertion.
+pub(crate) const INSERTION_STEPS: [Stop; 6] = [
+    Stop::BucketLocked,
+    Stop::ReservationsCanceled,
+    Stop::SlotReserved,
+    Stop::LocksChecked,
+    Stop::OwnerWritten,
+    Stop::FirstCharge,
+];
 
 /// A limiter of one bucket: eight slots.
 fn one_bucket(policy: &str) -> Shared {
@@ -319,24 +330,12 @@ fn limiter_opens_only_when_it_is_complete() {
 
 /// Inserters that stop permanently, or for a while.
 mod stops {
-    use keytally_core::stop::Stop;
-
     use super::*;
     use crate::model::{at_stop, join, killed_at, start};
 
-    /// Every step of an insertion.
-    const STEPS: [Stop; 6] = [
-        Stop::BucketLocked,
-        Stop::ReservationsCanceled,
-        Stop::SlotReserved,
-        Stop::LocksChecked,
-        Stop::OwnerWritten,
-        Stop::FirstCharge,
-    ];
-
     #[test]
     fn lock_and_reservation_of_a_killed_inserter_are_taken_over() {
-        for step in STEPS {
+        for step in INSERTION_STEPS {
             explore(preemptions(3, 4), move || {
                 let limiter = one_bucket("3/minute");
                 // Two slots are free. The killed inserter was taking one of them.
@@ -358,7 +357,7 @@ mod stops {
 
     #[test]
     fn inserters_that_take_over_one_lock_share_a_slot() {
-        for step in STEPS {
+        for step in INSERTION_STEPS {
             explore(preemptions(3, 4), move || {
                 let limiter = one_bucket("3/minute");
                 limiter.check(b"z", 1, at(0));
@@ -381,7 +380,9 @@ mod stops {
     /// The stopped inserter continues while others take its lock over, or afterwards.
     #[test]
     fn inserter_that_resumes_late_changes_no_other_slot() {
-        for (step, late) in STEPS.into_iter().flat_map(|step| [(step, false), (step, true)]) {
+        for (step, late) in
+            INSERTION_STEPS.into_iter().flat_map(|step| [(step, false), (step, true)])
+        {
             explore(preemptions(1, 2), move || {
                 let limiter = one_bucket("3/minute");
                 limiter.check(b"z", 1, at(0));
