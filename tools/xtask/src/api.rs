@@ -8,11 +8,11 @@
 use alloc::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{self, cargo};
+use crate::targets::target_folder;
 use crate::tools::Found;
 
 /// The libraries: the folder with the record, the package, and its features that add public items.
@@ -83,7 +83,8 @@ pub(crate) fn check(_: &[Found]) -> Result<String> {
 
 /// Returns a line for each public item of a library.
 fn items(package: &str, features: &str) -> Result<String> {
-    let folder = std::path::absolute("target/api")?;
+    let target = target_folder()?;
+    let folder = target.join("api");
     fs::create_dir_all(&folder)?;
     let rustdoc = folder.join("rustdoc");
     fs::write(&rustdoc, "#!/bin/sh\nRUSTC_BOOTSTRAP=1 exec rustdoc \"$@\"\n")?;
@@ -92,9 +93,7 @@ fn items(package: &str, features: &str) -> Result<String> {
     doc.args(["doc", "--no-deps", "--lib", "--package", package, "--features", features]);
     doc.env("RUSTDOC", rustdoc).env("RUSTDOCFLAGS", "-Z unstable-options --output-format json");
     command::run(doc)?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    let json =
-        Path::new(&target).join("doc").join(package.replace('-', "_")).with_extension("json");
+    let json = target.join("doc").join(package.replace('-', "_")).with_extension("json");
     let listed = public_api::Builder::from_rustdoc_json(&json)
         .omit_blanket_impls(true)
         .omit_auto_trait_impls(true)

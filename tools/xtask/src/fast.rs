@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{self, cargo};
+use crate::python::SMOKE;
 use crate::step::{Step, Work};
 use crate::targets::{count_tests, target_folder};
 use crate::tools::{self, Found};
@@ -98,7 +99,7 @@ fn python(found: &[Found]) -> Result<String> {
     }
     fs::copy(target_folder()?.join("debug/lib_native.so"), package.join("_native.abi3.so"))?;
     let mut smoke = Command::new(tools::PYTHON_ALONE.among(found)?);
-    smoke.args(["-X", "dev", "-W", "error", "py/tests/smoke.py"]);
+    smoke.args(SMOKE);
     smoke.env("PYTHONPATH", folder.path());
     command::run(smoke)?;
     Ok("1 module".to_owned())
