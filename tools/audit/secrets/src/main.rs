@@ -19,7 +19,7 @@ use core::hint::black_box;
 
 use crabgrind::memcheck::{MemState, is_defined, mark_mem};
 use keytally_core::{
-    Entropy, Gate, GateConfig, Key, KeyId, CacheLine, Name, NewKey, Outcome, Peppers, Plan, Reason,
+    CacheLine, Entropy, Gate, GateConfig, Key, KeyId, Name, NewKey, Outcome, Peppers, Plan, Reason,
     Timestamp, parse_key,
 };
 
