@@ -4,11 +4,16 @@
 //! still panic, and compares them with `expected.txt`.
 #![no_std]
 
-use keytally_core::{Gate, Limiter, CacheLine, Timestamp, Verdict};
+use keytally_core::{CacheLine, Gate, Limiter, Timestamp, Verdict};
 
 /// Verifies a key, then charges it.
 #[unsafe(no_mangle)]
-pub fn keytally_gate_check(gate: &Gate<&[CacheLine]>, key: &[u8], cost: u32, now_ms: u64) -> Verdict {
+pub fn keytally_gate_check(
+    gate: &Gate<&[CacheLine]>,
+    key: &[u8],
+    cost: u32,
+    now_ms: u64,
+) -> Verdict {
     gate.check(Some(key), cost, Timestamp::from_unix_ms(now_ms))
 }
 
