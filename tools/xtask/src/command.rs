@@ -1,5 +1,6 @@
 //! Runs programs. The output of a program is printed only if it fails.
 
+use core::borrow::BorrowMut;
 use core::time::Duration;
 use std::fs::File;
 use std::io::{self, IsTerminal as _};
@@ -21,23 +22,18 @@ pub(crate) fn cargo() -> Command {
 ///
 /// # Errors
 /// If the command cannot be started or fails. The error contains the output.
-pub(crate) fn run(mut command: Command) -> Result<String> {
+pub(crate) fn run(mut command: impl BorrowMut<Command>) -> Result<String> {
+    let command = command.borrow_mut();
     let log = tempfile::tempfile().context("cannot make a temporary file")?;
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?);
     let mut child =
-        command.spawn().with_context(|| format!("cannot start `{}`", shown(&command)))?;
+        command.spawn().with_context(|| format!("cannot start `{}`", shown(command)))?;
     let status = wait(&mut child, &log)?;
     let output = String::from_utf8_lossy(&bytes_from(&log, 0)?).into_owned();
     if !status.success() {
-        bail!("`{}` ended with {status}:\n{output}", shown(&command));
+        bail!("`{}` ended with {status}:\n{output}", shown(command));
     }
     Ok(output)
-}
-
-/// Returns whether a command can be started and succeeds. Its output is discarded.
-pub(crate) fn succeeds(mut command: Command) -> bool {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
 }
 
 /// Returns the command for an error message: the program without its folder, and the arguments.

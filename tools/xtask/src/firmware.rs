@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::bare_metal;
 use crate::command;
-use crate::tools::{self, Found, Need};
+use crate::tools;
 
 const PAGE: &str = "docs/EMBEDDED.md";
 /// The lines of the page before and after the tables.
@@ -90,18 +90,18 @@ const MODULE_TARGET: &str = "wasm32v1-none";
 const C_TARGET: &str = "thumbv7m-none-eabi";
 
 /// Checks that each device prints the expected text, and that no cost exceeds the page's.
-pub(crate) fn check(found: &[Found]) -> Result<String> {
-    let tables = measure(&Tools::from_found(found)?)?;
+pub(crate) fn check() -> Result<String> {
+    let tables = measure(&Tools::find()?)?;
     compare(parts(&page()?)?[1], &tables)?;
     Ok(format!("{} machines and a WebAssembly module", MACHINES.len()))
 }
 
 /// Writes the tables of the page.
 pub(crate) fn write() -> Result<()> {
-    let found = tools::find_all(NEEDS)?;
+    tools::require(&[bare_metal::TOOLS], false)?;
     let page = page()?;
     let [before, _, after] = parts(&page)?;
-    let tables = measure(&Tools::from_found(&found)?)?;
+    let tables = measure(&Tools::find()?)?;
     let [begin, end] = TABLES;
     fs::write(PAGE, [before, begin, &tables, end, after].concat())?;
     println!("wrote {PAGE}");
@@ -121,33 +121,17 @@ fn parts(page: &str) -> Result<[&str; 3]> {
     Ok([before, tables, after])
 }
 
-/// The tools that the suite needs.
-pub(crate) const NEEDS: &[&Need] = &[
-    &bare_metal::CARGO,
-    &bare_metal::LLD,
-    &bare_metal::ARM_GCC,
-    &bare_metal::QEMU_ARM,
-    &bare_metal::QEMU_RISCV,
-    &tools::NODE,
-];
-
-/// The paths of [`NEEDS`].
+/// The paths of the tools that the suite needs.
 struct Tools {
     cargo: PathBuf,
     lld: PathBuf,
-    gcc: PathBuf,
     node: PathBuf,
 }
 
 impl Tools {
-    fn from_found(found: &[Found]) -> Result<Self> {
-        let path = |need: &Need| need.among(found).map(Path::to_owned);
-        Ok(Self {
-            cargo: path(&bare_metal::CARGO)?,
-            lld: path(&bare_metal::LLD)?,
-            gcc: path(&bare_metal::ARM_GCC)?,
-            node: path(&tools::NODE)?,
-        })
+    fn find() -> Result<Self> {
+        let (cargo, lld) = (bare_metal::CARGO.path()?, bare_metal::LLD.path()?);
+        Ok(Self { cargo, lld, node: tools::node()? })
     }
 
     /// Returns a command of Debian's cargo and compiler. It also builds Rust's `core` for the
@@ -368,7 +352,7 @@ impl<'t> Library<'t> {
                 .with_context(|| format!("cannot create the link {}", lld.display()))?;
         }
         let program = self.host.join(name).with_extension("elf");
-        let mut gcc = Command::new(&self.tools.gcc);
+        let mut gcc = Command::new("arm-none-eabi-gcc");
         gcc.args(["-mcpu=cortex-m3", "-mthumb", "-Os", "-std=c11", "-Wall", "-Wextra", "-Werror"]);
         gcc.args([
             "-ffreestanding",
@@ -439,8 +423,7 @@ impl<'t> Library<'t> {
 
     /// Runs a GNU tool for the target, such as `nm`, on a file. Returns its output.
     fn gnu(&self, program: &str, options: &[&str], file: &Path) -> Result<String> {
-        let mut gnu =
-            Command::new(self.tools.gcc.to_string_lossy().replace("-gcc", &format!("-{program}")));
+        let mut gnu = Command::new(format!("arm-none-eabi-{program}"));
         gnu.args(options).arg(file);
         command::run(gnu)
     }

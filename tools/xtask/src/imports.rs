@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::command;
 use crate::source::{Word, words};
-use crate::tools::{Found, IMPORT_LINTER};
+use crate::tools;
 
 /// The roots of the crates that are checked.
 const ROOTS: [&str; 5] =
@@ -23,7 +23,7 @@ const ROOTS: [&str; 5] =
 
 /// Fails with a line for each import that points up, to a module that contains the importing one,
 /// or that is part of a cycle.
-pub(crate) fn check(found: &[Found]) -> Result<String> {
+pub(crate) fn check() -> Result<String> {
     let mut faults = BTreeSet::new();
     let mut count = 0;
     for root in ROOTS.map(Path::new) {
@@ -32,7 +32,7 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
         count += modules.0.len();
         faults.extend(modules.faults());
     }
-    let mut python = Command::new(IMPORT_LINTER.among(found)?);
+    let mut python = Command::new(tools::import_linter()?);
     python.args(["--no-logo", "--no-cache"]).env("PYTHONPATH", "py/python");
     if let Err(error) = command::run(python) {
         faults.insert(format!("{error:#}"));

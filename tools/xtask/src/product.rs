@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::targets::{WORKSPACES, metadata};
 use crate::words::files;
@@ -29,8 +29,7 @@ pub(crate) fn check() -> Result<()> {
     }
     let workspace = std::env::current_dir()?;
     for package in metadata(WORKSPACES[0])?.packages {
-        let manifest = package.manifest_path.strip_prefix(&workspace);
-        let manifest = manifest.context("a package of another folder")?;
+        let manifest = package.manifest_path.strip_prefix(&workspace)?;
         for dependency in package.dependencies {
             let folder = dependency.path.as_ref();
             let folder = folder.and_then(|folder| folder.strip_prefix(&workspace).ok());
@@ -38,7 +37,11 @@ pub(crate) fn check() -> Result<()> {
                 (PRODUCT.iter().any(|product| manifest.starts_with(product)), folder)
                 && AROUND.iter().any(|around| folder.starts_with(around))
             {
-                faults.push(format!("{manifest}: depends on the package {}", dependency.name));
+                faults.push(format!(
+                    "{}: depends on the package {}",
+                    manifest.display(),
+                    dependency.name
+                ));
             }
         }
     }

@@ -7,7 +7,6 @@
 use anyhow::{Result, ensure};
 
 use crate::command::{self, cargo};
-use crate::tools::Found;
 
 /// The crates that core may depend on: direct dependencies, then indirect ones.
 const CRATES: &[&str] = &[
@@ -35,7 +34,7 @@ const CRATES: &[&str] = &[
 ];
 
 /// Checks the dependencies of core.
-pub(crate) fn check(_: &[Found]) -> Result<String> {
+pub(crate) fn check() -> Result<String> {
     let mut tree = cargo();
     tree.args(["tree", "--quiet", "--package", "keytally-core", "--edges", "normal"]);
     tree.args(["--prefix", "none", "--format", "{p}|{f}"]);

@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::command;
-use crate::tools::{Found, TYPOS};
+use crate::tools;
 
 /// The unwanted words. The file describes its own format.
 const LIST: &str = "tools/words.txt";
@@ -19,7 +19,7 @@ const LIST: &str = "tools/words.txt";
 /// # Errors
 /// If there are faults. The error has a line `FILE:LINE: WORD: write X instead` for each unwanted
 /// word, a line for each long line, and the report of typos.
-pub(crate) fn check(found: &[Found]) -> Result<String> {
+pub(crate) fn check() -> Result<String> {
     let text = fs::read_to_string(LIST).with_context(|| format!("cannot read {LIST}"))?;
     let list = List::parse(&text)?;
     let mut faults = Vec::new();
@@ -32,7 +32,7 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
             checked += 1;
         }
     }
-    let mut typos = Command::new(TYPOS.among(found)?);
+    let mut typos = Command::new(tools::typos()?);
     typos.args(["--format", "brief", "--color", "never"]);
     if let Err(error) = command::run(typos) {
         faults.push(format!("{error:#}\ntypos.toml holds the exceptions from spelling"));
