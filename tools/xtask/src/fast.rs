@@ -17,7 +17,7 @@ use crate::tools;
 
 /// The steps, in the order in which they run.
 pub(crate) const STEPS: &[Step] = &[
-    Step::call("unit", || test(&["--lib", "--bins"]))
+    Step::call("unit", || test(&["--lib"]))
         .about("the unit tests of the core, of the library and of the program pass"),
     Step::call("vectors", || test(&["--test", "against_core"]))
         .about("the core agrees with the vector files"),
@@ -46,7 +46,7 @@ fn test(kinds: &[&str]) -> Result<String> {
 
 /// Builds the libraries and programs. Returns their folder.
 fn build() -> Result<PathBuf> {
-    run(packages("build").args(["--lib", "--bins", "--test", "against_core"]))?;
+    run(packages("build").args(["--lib", "--bin", "keytally", "--test", "against_core"]))?;
     Ok(target_folder()?.join("debug"))
 }
 

@@ -3,8 +3,8 @@
 //! Python packages and Rust programs are installed under `target/`. Tools that must be installed in
 //! the system are only named in an error, unless `--install` is given.
 
+use alloc::collections::BTreeSet;
 use core::fmt;
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
