@@ -54,7 +54,12 @@ fn workspaces(folder: &Path) -> Result<Vec<PathBuf>> {
 
 fn lints() -> Result<String> {
     for build in every_build()? {
-        run(cargo().arg("clippy").args(build).args(["--all-targets", "--", "-D", "warnings"]))?;
+        run(cargo().arg("clippy").args(build.split(' ')).args([
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]))?;
     }
     Ok("no warning".to_owned())
 }

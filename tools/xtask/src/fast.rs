@@ -3,11 +3,10 @@
 //! All steps name the same packages and build the tests of `against_core`, so that they share one
 //! build: cargo builds a dependency again if other packages select other features of it.
 
-use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::command::{cargo, run};
 use crate::python::SMOKE;
@@ -69,18 +68,14 @@ fn c() -> Result<String> {
     Ok("1 program".to_owned())
 }
 
+/// Copies the Python files and the library to a package in a folder.
+const PACKAGE: &str = r#"mkdir "$0/keytally"; cp py/python/keytally/*.py* "$0/keytally"
+cp "$1" "$0/keytally/_native.abi3.so""#;
+
 fn python() -> Result<String> {
-    let built = build()?;
+    let library = build()?.join("lib_native.so");
     let folder = tempfile::tempdir()?;
-    let package = folder.path().join("keytally");
-    fs::create_dir(&package)?;
-    for entry in fs::read_dir("py/python/keytally")? {
-        let path = entry?.path();
-        if path.is_file() {
-            fs::copy(&path, package.join(path.file_name().context("a file without a name")?))?;
-        }
-    }
-    fs::copy(built.join("lib_native.so"), package.join("_native.abi3.so"))?;
+    run(Command::new("sh").args(["-ec", PACKAGE]).arg(folder.path()).arg(library))?;
     run(Command::new("python3").args(SMOKE).env("PYTHONPATH", folder.path()))?;
     Ok("1 module".to_owned())
 }

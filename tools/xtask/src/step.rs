@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
-use crate::targets::{self, TestFile, Variables};
+use crate::targets::{self, TestFiles, Variables};
 use crate::tools::{self, Tool};
 
 /// A test suite or another check.
@@ -31,7 +31,7 @@ pub(crate) struct Step {
 #[derive(Debug)]
 pub(crate) enum Work {
     /// Runs these test files.
-    Tests(&'static [TestFile]),
+    Tests(&'static [TestFiles]),
     /// Calls this function.
     Call(fn() -> Result<String>),
     /// Calls this function. Its parameter is whether to run the long form.
@@ -51,7 +51,7 @@ impl Step {
     }
 
     /// Returns a step that runs test files.
-    pub(crate) const fn tests(name: &'static str, files: &'static [TestFile]) -> Self {
+    pub(crate) const fn tests(name: &'static str, files: &'static [TestFiles]) -> Self {
         Self::new(name, Work::Tests(files))
     }
 

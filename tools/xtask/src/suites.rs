@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 use crate::command::{cargo, run};
 use crate::step::{Step, Work};
-use crate::targets::{self, PROFILE, TestFile, Variables, count_tests};
+use crate::targets::{self, PROFILE, TestFiles, Variables, count_tests};
 use crate::{
     bare_metal, book, budgets, firmware, imports, models, native, nginx, purity, python, rules,
     tools, words,
@@ -89,19 +89,11 @@ pub(crate) const SUITES: &[Step] = &[
 ];
 
 /// The test files of the service, without those that the suite `unit` runs.
-const SERVICE: &[TestFile] = &[
-    ("keytally-server", "contract"),
-    ("keytally-server", "routes"),
-    ("keytally-server", "startup"),
-    ("keytally-server", "lifecycle"),
-    ("keytally-server", "listeners"),
-    ("keytally-server", "guesses"),
-    ("keytally-server", "attacks"),
-    ("keytally-server", "book"),
-];
+const SERVICE: &[TestFiles] =
+    &[("keytally-server", "contract routes startup lifecycle listeners guesses attacks book")];
 
 /// The test files of the suite `api`, which are built without optimization.
-const INTERFACES: TestFile = ("keytally-interfaces", "*");
+const INTERFACES: TestFiles = ("keytally-interfaces", "*");
 
 /// Returns the list of suites, one per line.
 pub(crate) fn list() -> String {
@@ -118,7 +110,7 @@ pub(crate) fn interfaces(file: &str, record: bool) -> Result<String> {
 }
 
 /// Returns the test files that suites name.
-fn named_files() -> Vec<TestFile> {
+fn named_files() -> Vec<TestFiles> {
     let named = SUITES.iter().filter_map(|suite| match suite.work {
         Work::Tests(files) => Some(files),
         _ => None,
@@ -191,12 +183,13 @@ mod tests {
             let naming: Vec<_> =
                 named.iter().filter(|named| targets::contains(&[**named], file)).collect();
             assert!(naming.len() <= 1, "more than one suite names {file:?}");
-            let other = suite_of.entry((file.manifest, &file.name)).or_insert(naming.clone());
+            let other = suite_of.entry((&file.build, &file.name)).or_insert(naming.clone());
             assert_eq!(*other, naming, "another suite has a {}.rs", file.name);
         }
-        for named in named {
-            let exists = files.iter().any(|file| targets::contains(&[named], file));
-            assert!(exists, "cargo lists no {named:?}");
+        for (package, name) in named.iter().flat_map(|(p, names)| names.split(' ').map(|n| (*p, n)))
+        {
+            let exists = files.iter().any(|file| targets::contains(&[(package, name)], file));
+            assert!(exists, "cargo lists no {name} of {package}");
         }
     }
 }

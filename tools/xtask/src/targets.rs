@@ -81,18 +81,17 @@ pub(crate) fn metadata(manifest: &str) -> Result<Metadata> {
         .with_context(|| format!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr)))
 }
 
-/// A test file: its package, and its name without `tests/` and `.rs`, or `*` for all files.
-pub(crate) type TestFile = (&'static str, &'static str);
+/// Test files of a package: their names without `tests/` and `.rs`, or `*` for all.
+pub(crate) type TestFiles = (&'static str, &'static str);
 
 /// Returns whether a suite that names `named` runs a file.
-pub(crate) fn contains(named: &[TestFile], file: &File) -> bool {
-    named
-        .iter()
-        .any(|&(package, name)| package == file.package && (name == "*" || name == file.name))
+pub(crate) fn contains(named: &[TestFiles], file: &File) -> bool {
+    let is_named = |names: &str| names == "*" || names.split(' ').any(|name| name == file.name);
+    named.iter().any(|&(package, names)| package == file.package && is_named(names))
 }
 
 /// Runs the test files that a suite names.
-pub(crate) fn run_files(named: &[TestFile], variables: Variables, full: bool) -> Result<String> {
+pub(crate) fn run_files(named: &[TestFiles], variables: Variables, full: bool) -> Result<String> {
     let mut files = files()?;
     files.retain(|file| contains(named, file));
     ensure!(!files.is_empty(), "cargo lists no file of {named:?}");
@@ -100,7 +99,7 @@ pub(crate) fn run_files(named: &[TestFile], variables: Variables, full: bool) ->
 }
 
 /// Runs the unit tests of libraries and programs, and the test files that no suite names.
-pub(crate) fn run_others(named: &[TestFile], full: bool) -> Result<String> {
+pub(crate) fn run_others(named: &[TestFiles], full: bool) -> Result<String> {
     let mut files = files()?;
     files.retain(|file| !contains(named, file));
     run_tests(&["--lib", "--bins"], &files, Vec::new(), full)
@@ -117,73 +116,60 @@ fn run_tests(
     variables.extend(full.then(|| ("KEYTALLY_FULL", "1".into())));
     let mut output = String::new();
     for (build, names) in builds(files) {
+        let kinds = if build.contains("--workspace") { kinds } else { &[] };
         if names.is_empty() && kinds.is_empty() {
             continue;
         }
         let mut test = cargo();
-        test.arg("test").args(PROFILE).arg("--no-fail-fast").args(&build);
-        if build.iter().any(|argument| argument == "--workspace") {
-            test.args(kinds);
-        }
+        test.arg("test").args(PROFILE).arg("--no-fail-fast").args(build.split(' ')).args(kinds);
         test.args(names.iter().flat_map(|name| ["--test", name]));
         output += &run(test.envs(variables.iter().cloned()))?;
     }
     count_tests(&output)
 }
 
-/// Returns the arguments of cargo for each build that some test file needs.
-pub(crate) fn every_build() -> Result<Vec<Vec<String>>> {
+/// Returns the arguments of cargo, separated by blanks, for each build that some test file needs.
+pub(crate) fn every_build() -> Result<Vec<String>> {
     Ok(builds(&files()?).into_keys().collect())
 }
 
 /// Returns the names of the files in each build: those of the workspaces, and the others that files
 /// need. The keys are arguments of cargo.
-fn builds(files: &[File]) -> BTreeMap<Vec<String>, BTreeSet<&str>> {
-    let mut builds = BTreeMap::<_, BTreeSet<&str>>::new();
-    for manifest in WORKSPACES {
-        builds.entry(build(manifest, "", &[])).or_default();
-    }
+fn builds(files: &[File]) -> BTreeMap<String, BTreeSet<&str>> {
+    let workspaces = WORKSPACES.map(|manifest| (build(manifest, "", ""), BTreeSet::new()));
+    let mut builds = BTreeMap::from(workspaces);
     for file in files {
-        let build = build(file.manifest, &file.package, &file.features);
-        builds.entry(build).or_default().insert(&file.name);
+        builds.entry(file.build.clone()).or_default().insert(&*file.name);
     }
     builds
 }
 
 /// Returns the arguments of cargo for the build of a workspace or, if there are features, of a
 /// package with them.
-fn build(manifest: &str, package: &str, features: &[String]) -> Vec<String> {
-    let features = features.join(",");
-    let arguments = match features.as_str() {
-        "" => vec!["--manifest-path", manifest, "--workspace"],
-        _ => vec!["--manifest-path", manifest, "--package", package, "--features", &features],
-    };
-    arguments.into_iter().map(str::to_owned).collect()
+fn build(manifest: &str, package: &str, features: &str) -> String {
+    let workspace = format!("--manifest-path {manifest} --workspace");
+    let part = format!("--manifest-path {manifest} --package {package} --features {features}");
+    if features.is_empty() { workspace } else { part }
 }
 
 /// A test file.
 #[derive(Debug)]
 pub(crate) struct File {
-    /// The manifest of its workspace.
-    pub(crate) manifest: &'static str,
     package: String,
     pub(crate) name: String,
-    /// The features of its package that it needs.
-    features: Vec<String>,
+    /// The arguments of cargo for the build with the features of its package that it needs.
+    pub(crate) build: String,
 }
 
 /// Returns the test files of the workspaces.
 pub(crate) fn files() -> Result<Vec<File>> {
     let mut files = Vec::new();
     for manifest in WORKSPACES {
-        for Package { name: package, targets, .. } in metadata(manifest)?.packages {
-            let tests = targets.into_iter().filter(|target| target.kind == ["test"]);
-            files.extend(tests.map(|Target { name, required_features: features, .. }| File {
-                manifest,
-                package: package.clone(),
-                name,
-                features,
-            }));
+        for package in metadata(manifest)?.packages {
+            for target in package.targets.into_iter().filter(|target| target.kind == ["test"]) {
+                let build = build(manifest, &package.name, &target.required_features.join(","));
+                files.push(File { package: package.name.clone(), name: target.name, build });
+            }
         }
     }
     Ok(files)
@@ -215,20 +201,9 @@ mod tests {
 
     #[test]
     fn file_with_required_features_has_its_own_build() {
-        let file = |features| File {
-            manifest: "Cargo.toml",
-            package: "keytally".to_owned(),
-            name: "stops".to_owned(),
-            features,
-        };
-        let files = [file(vec!["__stop-points".to_owned()]), file(vec![])];
-        let builds = builds(&files);
-        let arguments: Vec<_> = builds.keys().map(|build| build[2..].join(" ")).collect();
-        assert_eq!(
-            arguments,
-            ["--package keytally --features __stop-points", "--workspace", "--workspace"]
-        );
-        assert_eq!(builds.values().map(BTreeSet::len).collect::<Vec<_>>(), [1, 1, 0]);
+        let stops = "--manifest-path Cargo.toml --package keytally --features __stop-points";
+        let workspaces = WORKSPACES.map(|path| format!("--manifest-path {path} --workspace"));
+        assert_eq!(every_build().unwrap(), [&[stops.to_owned()][..], &workspaces].concat());
     }
 
     #[test]
