@@ -23,7 +23,7 @@ pub(crate) const TOOLS: &[Tool] = &[
 /// Cargo of Debian's Rust with the source of `core`. Its compiler is in the same folder.
 pub(crate) const CARGO: Tool = tool(
     "Debian's Rust with the source of core",
-    "dpkg --listfiles rust-web-src >/dev/null && dpkg --listfiles cargo-web | grep '/bin/cargo$'",
+    "dpkg --listfiles rust-web-src >/dev/null && dpkg --listfiles cargo-web | grep -m1 '/bin/cargo$'",
     "cargo-web rustc-web libstd-rust-web-dev rust-web-src",
 );
 

