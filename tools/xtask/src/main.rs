@@ -185,8 +185,8 @@ fn run() -> Result<ExitCode> {
         Task::Bench(options) => bench::run(&options)?,
         Task::BookLinks { query } if !query.is_empty() => {}
         Task::BookLinks { .. } => book::preprocess()?,
-        Task::Api => print!("{}", suites::interfaces("api", true)?),
-        Task::Header => print!("{}", suites::interfaces("header", true)?),
+        Task::Api => println!("recorded by {}", suites::interfaces("api", true)?),
+        Task::Header => println!("recorded by {}", suites::interfaces("header", true)?),
         Task::Install { prefix, destdir, libdir } => {
             print!("{}", install::install(&prefix, destdir.as_deref(), &libdir)?);
         }
