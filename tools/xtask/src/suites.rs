@@ -18,14 +18,14 @@ pub(crate) const SUITES: &[Step] = &[
         .needs(&[tools::PYTHON])
         .about("texts are spelled correctly, and use no word of the list tools/words.txt"),
     Step::call("rules", rules::check)
-        .about("unsafe code and exceptions from bans stay in named files; so do dependencies"),
+        .about("unsafe code and exceptions from bans are in named files; the product stands alone"),
     Step::call("purity", purity::check)
         .about("core depends on the named crates only, and none has its feature std or alloc"),
     Step::call("imports", imports::check)
         .needs(&[tools::PYTHON])
         .about("no module imports from one that contains it, or in a cycle"),
     Step::call("api", || interfaces("*", false))
-        .about("public items and the C header are the recorded ones, on crates from 1.0 on"),
+        .about("the C header and the public items are recorded; none is of a crate before 1.0"),
     Step::new("unit", Work::Long(unit))
         .about("the unit tests of every crate, and the test files of no other suite, pass"),
     Step::call("doc", documentation_examples)
