@@ -9,10 +9,8 @@
 //! | `step.rs` | a step (a suite or another check): how it runs, the final report |
 //! | `targets.rs` | runs the test files of a suite |
 //! | `tools.rs`, `packages.rs` | finding the tools that steps need, and installing missing ones |
-//! | `purity.rs` | checks that core depends on named crates only |
-//! | `rules.rs` | checks that unsafe code, clock reads and atomics are only in named files |
-//! | `product.rs` | checks that the product does not depend on the folders around it |
-//! | `words.rs` | checks the spelling and finds unwanted words |
+//! | `rules.rs` | checks that unsafe code, clock reads and atomics are only in named files, that the product does not depend on the folders around it, and core on named crates only |
+//! | `words.rs` | checks the spelling, and finds unwanted phrases and long lines |
 //! | `imports.rs` | checks that modules do not import from a module that contains them, or in a cycle |
 //! | `api.rs` | compares the public items with the recorded ones |
 //! | `models.rs` | runs core in the model checkers loom and shuttle |
@@ -50,8 +48,6 @@ mod models;
 mod native;
 mod nginx;
 mod packages;
-mod product;
-mod purity;
 mod python;
 mod release;
 mod rules;
