@@ -9,7 +9,7 @@ use crate::step::{Step, Work};
 use crate::targets::{PROFILE, TestFiles, count_tests};
 use crate::tools::{self, Found};
 use crate::{
-    api, book, budgets, command, firmware, imports, models, native, nginx, python, rules, web, words,
+    api, book, budgets, command, firmware, models, native, nginx, python, rules, web, words,
 };
 
 /// Every suite, in the order in which they run.
@@ -40,7 +40,7 @@ pub(crate) const SUITES: &[Step] = &[
         about: "no module imports from a module that contains it, and none import each other in a cycle",
         needs: &[&tools::IMPORT_LINTER],
         full_when_named: false,
-        work: Work::Call(imports::check),
+        work: Work::Tests(&[TestFiles::one("keytally-audit", "imports")]),
     },
     Step {
         name: "api",
