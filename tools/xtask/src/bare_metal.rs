@@ -8,7 +8,8 @@ use crate::tools::{Tool, tool};
 /// All of them.
 pub(crate) const TOOLS: &[Tool] = &[
     CARGO,
-    LLD,
+    // LLVM's linker, which `tools/firmware` names.
+    tool("ld.lld-22", "command -v ld.lld-22", "lld-22"),
     tool("arm-none-eabi-gcc", "command -v arm-none-eabi-gcc", "gcc-arm-none-eabi"),
     tool("qemu-system-arm", "command -v qemu-system-arm", "qemu-system-arm"),
     // Older versions of Debian have it in qemu-system-misc.
@@ -26,7 +27,3 @@ pub(crate) const CARGO: Tool = tool(
     "dpkg --listfiles rust-web-src >/dev/null && dpkg --listfiles cargo-web | grep -m1 '/bin/cargo$'",
     "cargo-web rustc-web libstd-rust-web-dev rust-web-src",
 );
-
-/// LLVM's linker.
-pub(crate) const LLD: Tool =
-    tool("LLVM's linker", "command -v ld.lld-22 || command -v ld.lld", "lld-22");

@@ -8,21 +8,21 @@ use crate::command::{cargo, run};
 use crate::step::{Step, Work};
 use crate::targets::{self, PROFILE, TestFiles, Variables, count_tests};
 use crate::{
-    bare_metal, book, budgets, firmware, imports, models, native, nginx, purity, python, rules,
-    tools, words,
+    bare_metal, book, budgets, firmware, models, native, nginx, python, rules, tools, words,
 };
 
 /// Every suite, in the order in which they run.
 pub(crate) const SUITES: &[Step] = &[
     Step::call("words", words::check)
         .needs(&[tools::PYTHON])
-        .about("texts are spelled correctly, and use no word of the list tools/words.txt"),
+        .about("texts are spelled correctly, and use no word of typos.toml or tools/phrases.txt"),
     Step::call("rules", rules::check)
         .about("unsafe code and exceptions from bans are in named files; the product stands alone"),
-    Step::call("purity", purity::check)
+    Step::call("purity", rules::check_core)
         .about("core depends on the named crates only, and none has its feature std or alloc"),
-    Step::call("imports", imports::check)
+    Step::tests("imports", &[("keytally-audit", "imports")])
         .needs(&[tools::PYTHON])
+        .variables(|| Ok(vec![("KEYTALLY_TEST_IMPORT_LINTER", tools::import_linter()?)]))
         .about("no module imports from one that contains it, or in a cycle"),
     Step::call("api", || interfaces("*", false))
         .about("the C header and the public items are recorded; none is of a crate before 1.0"),
