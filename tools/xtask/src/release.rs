@@ -123,7 +123,10 @@ fn packages(version: &str, folder: &Path, target: &Path, quick: bool) -> Result<
         command::run(package)?;
     }
 
-    let mut workspace = "workspace.resolver = \"3\"\nworkspace.members = [\"*\"]\n".to_owned();
+    // Without optimization, the tests that damage files take more than ten minutes.
+    let mut workspace = "workspace.resolver = \"3\"\nworkspace.members = [\"*\"]\n\
+        profile.dev.opt-level = 1\n"
+        .to_owned();
     for (name, _) in CRATES {
         let mut tar = Command::new("tar");
         tar.arg("--directory").arg(folder).args(["--extract", "--file"]);
@@ -192,7 +195,36 @@ fn artifacts(folder: &Path) -> Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+    use crate::CommandLine;
+
+    /// Returns the arguments of each `cargo xtask` in a text, up to the end of the code.
+    fn xtask_commands(text: &str) -> Vec<Vec<&str>> {
+        let commands = text.split("cargo xtask ").skip(1);
+        let lines = commands.map(|command| command.split(['\n', '`', '#', ';']).next().unwrap());
+        lines.map(|line| line.split_whitespace().collect()).collect()
+    }
+
+    #[test]
+    fn xtask_commands_of_workflows_and_releasing_parse() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        for (file, at_least) in [
+            (".github/workflows/ci.yml", 2),
+            (".github/workflows/release.yml", 2),
+            ("RELEASING.md", 4),
+        ] {
+            let text = fs::read_to_string(root.join(file)).unwrap();
+            let commands = xtask_commands(&text);
+            assert!(commands.len() >= at_least, "{file}: {commands:?}");
+            for command in commands {
+                let words = ["xtask"].iter().chain(&command);
+                let parsed = CommandLine::try_parse_from(words);
+                assert!(parsed.is_ok(), "{file}: cargo xtask {command:?}: {parsed:?}");
+            }
+        }
+    }
 
     #[test]
     fn changelog_must_begin_with_the_version() {

@@ -1,4 +1,5 @@
-//! Theorems about the decision, which is a pure function. Kani proves them within small bounds.
+//! Theorems about the decision, which is a pure function. They are marked for Kani, a model checker,
+//! within small bounds.
 
 use bolero::{TypeGenerator, check};
 use keytally_core::{Charge, Outcome, Verdict, decide};
