@@ -1,5 +1,4 @@
-//! Theorems about gates and limiters. They are not marked for Kani, since each call computes hashes,
-//! which are expensive to check for all inputs.
+//! Theorems about gates and limiters. They are not marked for Kani: each call computes hashes.
 
 use core::cell::{Cell, RefCell};
 use std::collections::HashMap;
