@@ -10,8 +10,8 @@ use crate::time::{Clock, Timestamp};
 /// Applies `decide` to the word in `atomic`, in a compare-exchange loop.
 ///
 /// If a wrong clock made the word's stamp, the word is corrected first. If the word is ahead of
-/// `now`, a system clock is read again and `now` moves forward to that reading. Returns `None` if
-/// `decide` does, i.e. if the slot or record was reassigned.
+/// `now`, or lacks room at `now`, a system clock is read again and `now` moves forward to that
+/// reading. Returns `None` if `decide` does, i.e. if the slot or record was reassigned.
 ///
 /// Lock-free: a failed exchange means that another thread's exchange succeeded.
 pub(crate) fn update(
@@ -27,7 +27,10 @@ pub(crate) fn update(
             word = exchange_decided(atomic, word, corrected).err().unwrap_or(corrected);
             continue;
         }
-        let decision = decide(word, *now)?;
+        let mut decision = decide(word, *now)?;
+        if decide::is_outdated(decision, now, clock) {
+            decision = decide(word, *now)?;
+        }
         if decision.next == word {
             return Some(decision);
         }

@@ -171,7 +171,23 @@ impl Verdict {
         now: Timestamp,
         cost: u32,
     ) -> Self {
-        let mut quotas = decide::quotas(layout, limits, decision.next, now);
+        let is_within = layout.is_within(decision.next, now);
+        Self::decided_at(layout, limits, decision, holder, now, cost, is_within)
+    }
+
+    /// The verdict that [`decided`](Self::decided) returns. `is_within` is whether the unit of the
+    /// next word's stamp contains `now` ([`Layout::is_within`]).
+    #[cfg_attr(target_pointer_width = "64", inline)]
+    pub(crate) fn decided_at(
+        layout: &Layout,
+        limits: &Limits,
+        decision: Decision,
+        holder: Option<Holder>,
+        now: Timestamp,
+        cost: u32,
+        is_within: bool,
+    ) -> Self {
+        let mut quotas = decide::quotas_at(layout, limits, decision.next, now, is_within);
         quotas.denied = if decision.outcome == Outcome::Denied { cost } else { 0 };
         Self {
             outcome: decision.outcome,

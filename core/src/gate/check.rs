@@ -9,6 +9,7 @@ use crate::decide::{self, Decision};
 use crate::key::KeyId;
 use crate::outcome::Outcome;
 use crate::quota::Limits;
+use crate::record::{Record, RecordRef};
 use crate::stop::{Stop, stop};
 use crate::sync::Ordering;
 use crate::time::{Clock, Timestamp};
@@ -100,19 +101,33 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
                 let word = tally.load(Ordering::Acquire);
                 if at.is_unchanged(record) && self.layout.is_decidable::<C>(word, now) {
                     let decision = decide(&limits, word, now);
+                    if C::IS_SYSTEM && decision.lacks_room() {
+                        let later = clock.at_least(now);
+                        let decision = decide(&limits, word, later);
+                        // If there is room at the later time, the key is verified for that time.
+                        if !decision.lacks_room() {
+                            return self.check_slow(text, cost, clock, decide);
+                        }
+                        let holder = holder(record);
+                        let layout = &self.layout;
+                        return Verdict::decided(layout, &limits, decision, holder, later, cost);
+                    }
                     // Keep this comparison out of `exchange_decided`: with it there, code
                     // generation leaked through timing whether an unknown key's record is free
                     // (`cargo timing`).
                     if decision.next == word
                         || compare_exchange::exchange_decided(tally, word, decision.next).is_ok()
                     {
-                        return Verdict::decided(
+                        // If the word was within its unit, the next word is too, since a check
+                        // moves no other stamp.
+                        return Verdict::decided_at(
                             &self.layout,
                             &limits,
                             decision,
                             holder(record),
                             now,
                             cost,
+                            self.layout.is_within(word, now),
                         );
                     }
                 }
@@ -136,26 +151,15 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         loop {
             // The first reading may be old. The key may have expired since.
             now = clock.at_least(now);
-            let verified = self.verify_key(text, now);
-            let (at, record) = match &verified {
-                Ok(verified) => verified,
+            match &self.verify_key(text, now) {
+                Ok((at, record)) => {
+                    // If an administrator reassigned the record since, the key is verified again.
+                    if let Some(verdict) = self.update(*at, record, cost, &mut now, clock, &decide)
+                    {
+                        return verdict;
+                    }
+                }
                 Err(Refusal { reason, holder }) => return Verdict::invalid(*reason, *holder, now),
-            };
-            // If an administrator reassigned the record since, the key is verified again.
-            let limits = self.limits(record.plan);
-            let decision =
-                compare_exchange::update(at.tally(), &self.layout, &mut now, clock, |word, now| {
-                    at.is_unchanged(record).then(|| decide(&limits, word, now))
-                });
-            if let Some(decision) = decision {
-                return Verdict::decided(
-                    &self.layout,
-                    &limits,
-                    decision,
-                    holder(record),
-                    now,
-                    cost,
-                );
             }
         }
     }
@@ -170,16 +174,29 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         let mut now = clock.reading();
         loop {
             let (at, record) = self.find(key_id)?;
-            let limits = self.limits(record.plan);
-            let decision =
-                compare_exchange::update(at.tally(), &self.layout, &mut now, clock, |word, now| {
-                    at.is_unchanged(&record).then(|| decide(&limits, word, now))
-                });
-            if let Some(decision) = decision {
-                let holder = holder(&record);
-                let verdict = Verdict::decided(&self.layout, &limits, decision, holder, now, 0);
+            if let Some(verdict) = self.update(at, &record, 0, &mut now, clock, &decide) {
                 return Some(verdict.without_charge());
             }
         }
+    }
+
+    /// Applies `decide` to the tally of a record that was read before. Returns `None` if the record
+    /// was reassigned since.
+    fn update(
+        &self,
+        at: RecordRef<'_>,
+        record: &Record,
+        cost: u32,
+        now: &mut Timestamp,
+        clock: impl Clock,
+        decide: impl Fn(&Limits, u64, Timestamp) -> Decision,
+    ) -> Option<Verdict> {
+        let limits = self.limits(record.plan);
+        let decision =
+            compare_exchange::update(at.tally(), &self.layout, now, clock, |word, now| {
+                at.is_unchanged(record).then(|| decide(&limits, word, now))
+            })?;
+        let holder = holder(record);
+        Some(Verdict::decided(&self.layout, &limits, decision, holder, *now, cost))
     }
 }

@@ -105,6 +105,8 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         {
             let decision = decide(seen.word, now);
             let exchanged = match decision.next {
+                // The slow path reads the clock again.
+                _ if C::IS_SYSTEM && decision.lacks_room() => Err(seen.word),
                 same if same == seen.word => Ok(()),
                 next => compare_exchange::exchange_decided(slot.tally(), seen.word, next),
             };
@@ -119,7 +121,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     }
 
     /// The slow path: another thread exchanged the tally, the subject has no slot, or its tally is
-    /// ahead of the clock's reading.
+    /// ahead of the clock's reading or lacks room at that reading.
     ///
     /// Lock-free, except for an insertion: an attempt fails only if another thread's exchange
     /// succeeded.
@@ -149,7 +151,10 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
                 found = found.map(|found| Found { word, ..found });
                 continue;
             }
-            let decision = decide(word, now);
+            let mut decision = decide(word, now);
+            if decide::is_outdated(decision, &mut now, clock) {
+                decision = decide(word, now);
+            }
             if decision.next == word {
                 break decision;
             }
