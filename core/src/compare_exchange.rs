@@ -22,14 +22,16 @@ pub(crate) fn update(
     decide: impl Fn(u64, Timestamp) -> Option<Decision>,
 ) -> Option<Decision> {
     let mut word = atomic.load(Ordering::Acquire);
+    let mut is_last_reading = false;
     loop {
         if let Some(corrected) = decide::correction(layout, word, now, clock) {
             word = exchange_decided(atomic, word, corrected).err().unwrap_or(corrected);
             continue;
         }
-        let mut decision = decide(word, *now)?;
-        if decide::is_outdated(decision, now, clock) {
-            decision = decide(word, *now)?;
+        let decision = decide(word, *now)?;
+        if !is_last_reading && decide::is_outdated(decision, now, clock) {
+            is_last_reading = true;
+            continue;
         }
         if decision.next == word {
             return Some(decision);

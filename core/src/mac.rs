@@ -112,17 +112,21 @@ impl Pepper {
     }
 
     /// Returns the HMAC-SHA-256 of `message`.
+    pub fn mac(&self, message: &[u8]) -> Mac {
+        self.mac_of(&Message::new(message))
+    }
+
+    /// Returns the HMAC-SHA-256 of a message that was laid out before.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     #[cfg_attr(not(target_pointer_width = "64"), inline)]
-    pub fn mac(&self, message: &[u8]) -> Mac {
+    pub(crate) fn mac_of(&self, message: &Message<'_>) -> Mac {
         let mut state = self.inner;
-        let mut block = [[0; BLOCK_LEN]];
-        if fill_block(&mut block[0], message).is_some() {
-            compress256(&mut state, &block);
+        if message.is_single {
+            compress256(&mut state, core::slice::from_ref(&message.block.0));
         } else {
-            state = hash(self.inner, BLOCK_LEN, message);
+            state = hash(self.inner, BLOCK_LEN, message.text);
         }
-        block = [OUTER_BLOCK];
+        let mut block = [OUTER_BLOCK];
         block[0][..DIGEST_LEN].copy_from_slice(&to_bytes(&state));
         state = self.outer;
         compress256(&mut state, &block);
@@ -208,28 +212,56 @@ impl Peppers {
     }
 }
 
-/// Writes the second of the inner hash's two blocks: `message`, the end mark 0x80, and the length.
-/// The first block is the inner pad. Returns `None` if the message does not have 40 to 55 bytes.
-/// Keys of Keytally's form have 43 to 55.
+/// A message, laid out as the second of the inner hash's two blocks. The first block is the inner
+/// pad.
 ///
-/// All copies have a fixed length, since a copy of variable length would take a fifth of the time
-/// of a compression. The first half of the block is one copy, and no other copy overlaps it: the
-/// compression reads that half first, and a load that spans several stores stalls.
-#[cfg_attr(target_pointer_width = "64", inline)]
+/// The block does not depend on the pepper. So a check lays it out before it reads the record that
+/// names the pepper.
+pub(crate) struct Message<'a> {
+    text: &'a [u8],
+    block: Block,
+    /// Whether the block is complete: the message has 40 to 55 bytes. Keys of Keytally's form have
+    /// 43 to 55.
+    is_single: bool,
+}
+
+/// A block whose halves and quarters are not split between cache lines.
+#[cfg_attr(target_pointer_width = "64", repr(align(16)))]
+struct Block([u8; BLOCK_LEN]);
+
+impl<'a> Message<'a> {
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    pub(crate) fn new(text: &'a [u8]) -> Self {
+        let mut message = Self { text, block: Block([0; BLOCK_LEN]), is_single: false };
+        message.is_single = fill_block(&mut message.block.0, text).is_some();
+        message
+    }
+}
+
+/// Writes the second of the inner hash's two blocks: `message`, the end mark 0x80, and the length.
+/// Returns `None` if the message does not have 40 to 55 bytes.
+///
+/// The end of the message is put together in registers, so that the block takes few stores. A load
+/// that spans several stores stalls until all of them are done.
+#[cfg_attr(target_pointer_width = "64", inline(always))]
 fn fill_block(block: &mut [u8; BLOCK_LEN], message: &[u8]) -> Option<()> {
     const HALF: usize = BLOCK_LEN / 2;
-    const WORD: usize = 8;
-    let (first, rest) = message.split_first_chunk::<HALF>()?;
-    let (content, length) = block.split_last_chunk_mut::<WORD>()?;
-    let last_word_begin = rest.len().checked_sub(WORD)?;
-    *content.first_chunk_mut()? = *first;
-    let second_half = content.get_mut(HALF..)?;
-    for begin in [0, last_word_begin.saturating_sub(WORD), last_word_begin] {
-        *second_half.get_mut(begin..)?.first_chunk_mut::<WORD>()? =
-            *rest.get(begin..)?.first_chunk()?;
-    }
-    *second_half.get_mut(rest.len())? = 0x80;
-    *length = ((BLOCK_LEN + message.len()) as u64 * 8).to_be_bytes();
+    let (half, rest) = message.split_first_chunk::<HALF>()?;
+    let last = u64::from_le_bytes(*rest.last_chunk()?);
+    // The bytes of the message that follow the whole words, and the end mark.
+    let taken = 8 * (rest.len() % 8);
+    let end = last >> 8 >> (56 - taken) | 0x80 << taken;
+    let (words, _) = rest.as_chunks();
+    let rest = match words {
+        [first] => [*first, end.to_le_bytes(), [0; 8]],
+        [first, second] => [*first, *second, end.to_le_bytes()],
+        _ => return None,
+    };
+    let length = ((BLOCK_LEN + message.len()) as u64 * 8).to_be_bytes();
+    let (first_half, second_half) = block.split_first_chunk_mut::<HALF>()?;
+    *first_half = *half;
+    *second_half.first_chunk_mut::<24>()? = *rest.as_flattened().first_chunk()?;
+    *second_half.last_chunk_mut()? = length;
     Some(())
 }
 
@@ -305,10 +337,20 @@ impl fmt::Debug for Mac {
 pub struct Tag(pub(crate) [u64; 2]);
 
 impl ConstantTimeEq for Tag {
-    /// Gathers the differences of all bits in one word, and compares that word with 0.
     #[inline]
     fn ct_eq(&self, other: &Self) -> Choice {
-        let different = (self.0[0] ^ other.0[0]) | (self.0[1] ^ other.0[1]);
+        self.ct_eq_if(other, true)
+    }
+}
+
+impl Tag {
+    /// Returns whether the tags are equal and `condition` holds.
+    ///
+    /// Gathers the differences of all bits in one word, with one more bit if `condition` does not
+    /// hold, and compares that word with 0.
+    #[inline]
+    pub(crate) fn ct_eq_if(&self, other: &Self, condition: bool) -> Choice {
+        let different = (self.0[0] ^ other.0[0]) | (self.0[1] ^ other.0[1]) | u64::from(!condition);
         different.ct_eq(&0)
     }
 }
@@ -358,7 +400,7 @@ mod tests {
 
     #[test]
     fn key_of_every_length_fits_a_single_block() {
-        let fills = |len: usize| fill_block(&mut [0; BLOCK_LEN], &[0xa5; 64][..len]).is_some();
+        let fills = |len: usize| Message::new(&[0xa5; 64][..len]).is_single;
         // The shortest key has 43 characters: `p_e_` and a body of 39.
         for len in 43..=crate::key::MAX_KEY_LEN {
             assert!(fills(len), "{len}");
@@ -387,10 +429,12 @@ mod tests {
     fn every_bit_of_a_tag_counts() {
         let tag = Pepper::from_bytes(&[1; 32]).mac(b"key").tag();
         assert!(bool::from(tag.ct_eq(&tag)));
+        assert!(bool::from(tag.ct_eq_if(&tag, true)) && !bool::from(tag.ct_eq_if(&tag, false)));
         for bit in 0..128 {
             let mut other = tag;
             other.0[bit / 64] ^= 1 << (bit % 64);
             assert!(!bool::from(tag.ct_eq(&other)), "{bit}");
+            assert!(!bool::from(tag.ct_eq_if(&other, false)), "{bit}");
             // Differences in both halves do not cancel each other.
             other.0[1 - bit / 64] ^= 1 << (bit % 64);
             assert!(!bool::from(tag.ct_eq(&other)), "{bit}");

@@ -1,10 +1,11 @@
 //! The system clock. No other module reads it.
 //!
 //! # Precise and coarse
-//! A request first reads the *coarse* clock (`CLOCK_REALTIME_COARSE`), because that takes about
-//! 5 ns instead of 25 (docs/PERFORMANCE.md). The kernel sets the coarse clock to the precise one
-//! at each of its ticks, 1 to 10 ms apart. So the coarse clock is late by up to a tick. It is later
-//! still if the kernel could not run its tick, for example while a virtual machine was stopped.
+//! A check first reads the *coarse* clock (`CLOCK_REALTIME_COARSE`), because that takes about 5 ns
+//! instead of 25, as measured on x86-64. The kernel sets the coarse clock to the precise one at each
+//! of its ticks, which are 1 to 10 ms apart. So the coarse clock is late by up to a tick. It is
+//! later still if the kernel could not run its tick, for example while a processor of a virtual
+//! machine was stopped.
 //!
 //! A late reading has three effects:
 //! - **A denial** for a window that has just passed would be wrong. The core therefore reads the
@@ -59,7 +60,7 @@ fn coarse_resolution() -> Duration {
 /// Returns the shortest window, in seconds, for which a clock of this resolution may be read.
 fn shortest_window_s(resolution: Duration) -> u64 {
     let window = resolution.saturating_mul(RESOLUTIONS_PER_WINDOW);
-    window.as_secs() + u64::from(window.subsec_nanos() > 0)
+    window.as_secs().saturating_add(u64::from(window.subsec_nanos() > 0))
 }
 
 /// Returns whether the coarse clock may be read for a request that these windows count. Reads the

@@ -1,15 +1,15 @@
 //! The check of a key, and the other operations on its tally: peek, refund, settle, reset.
 
-use super::refusal::Refusal;
+use super::refusal::{Refusal, end_reason};
 use super::table::{Gate, holder};
 use crate::cache_line::CacheLine;
 use crate::charge::Charge;
 use crate::compare_exchange;
 use crate::decide::{self, Decision};
 use crate::key::KeyId;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Reason};
 use crate::quota::Limits;
-use crate::record::{Record, RecordRef};
+use crate::record::{Record, RecordRef, RecordVersion};
 use crate::stop::{Stop, stop};
 use crate::sync::Ordering;
 use crate::time::{Clock, Timestamp};
@@ -93,75 +93,102 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         let Some(text) = api_key else {
             return Verdict::refused(Outcome::MissingKey, None, now);
         };
-        // Fast path: a single attempt. Contention falls through to `check_slow`.
-        match &self.verify_key(text, now) {
-            Ok((at, record)) => {
-                stop(Stop::KeyVerified);
-                let (limits, tally) = (self.limits(record.plan), at.tally());
-                let word = tally.load(Ordering::Acquire);
-                if at.is_unchanged(record) && self.layout.is_decidable::<C>(word, now) {
-                    let decision = decide(&limits, word, now);
-                    if C::IS_SYSTEM && decision.lacks_room() {
-                        let later = clock.at_least(now);
-                        let decision = decide(&limits, word, later);
-                        // If there is room at the later time, the key is verified for that time.
-                        if !decision.lacks_room() {
-                            return self.check_slow(text, cost, clock, decide);
-                        }
-                        let holder = holder(record);
-                        let layout = &self.layout;
-                        return Verdict::decided(layout, &limits, decision, holder, later, cost);
-                    }
-                    // Keep this comparison out of `exchange_decided`: with it there, code
-                    // generation leaked through timing whether an unknown key's record is free
-                    // (`cargo timing`).
-                    if decision.next == word
-                        || compare_exchange::exchange_decided(tally, word, decision.next).is_ok()
-                    {
-                        // If the word was within its unit, the next word is too, since a check
-                        // moves no other stamp.
-                        return Verdict::decided_at(
-                            &self.layout,
-                            &limits,
-                            decision,
-                            holder(record),
-                            now,
-                            cost,
-                            self.layout.is_within(word, now),
-                        );
-                    }
-                }
-            }
-            Err(Refusal { reason, holder }) => return Verdict::invalid(*reason, *holder, now),
+        // Fast path: a single attempt. Everything else falls through to `check_slow`.
+        let (at, record, previous) = match self.verify_own(text) {
+            Ok(verified) => verified,
+            Err(reason) => return self.check_other(text, reason, cost, clock, decide),
+        };
+        if let Some(reason) = end_reason(&record, previous, now) {
+            return Verdict::invalid(reason, holder(&record), now);
         }
-        self.check_slow(text, cost, clock, decide)
+        stop(Stop::KeyVerified);
+        let (limits, tally) = (self.limits(record.plan), at.tally());
+        let word = tally.load(Ordering::Acquire);
+        if at.is_unchanged(&record) && self.layout.is_decidable::<C>(word, now) {
+            let decision = decide(&limits, word, now);
+            // Keep the first comparison out of `exchange_decided`: with it there, code generation
+            // leaked through timing whether an unknown key's record is free (`cargo timing`).
+            if !(C::IS_SYSTEM && decision.lacks_room())
+                && (decision.next == word
+                    || compare_exchange::exchange_decided(tally, word, decision.next).is_ok())
+            {
+                return Verdict::decided_at(
+                    &self.layout,
+                    &limits,
+                    decision,
+                    holder(&record),
+                    now,
+                    cost,
+                    // The decision moved no stamp that was within its unit.
+                    self.layout.is_within(word, now),
+                );
+            }
+        }
+        self.check_slow(text, at.version(&record), cost, clock, decide)
+    }
+
+    /// The check of a text that [`verify_own`](Self::verify_own) refused for `reason`.
+    #[cold]
+    #[inline(never)]
+    fn check_other(
+        &self,
+        text: &[u8],
+        reason: Reason,
+        cost: u32,
+        clock: impl Clock,
+        decide: impl Fn(&Limits, u64, Timestamp) -> Decision,
+    ) -> Verdict {
+        let now = clock.reading();
+        match self.verify_other(text, reason, now) {
+            Ok((at, record)) => self.check_slow(text, at.version(&record), cost, clock, decide),
+            Err(Refusal { reason, holder }) => Verdict::invalid(reason, holder, now),
+        }
     }
 
     /// The slow path of a check: retries until the exchange succeeds or the key is invalid.
+    ///
+    /// `verified` is the version of the record that was verified for the first reading of `clock`.
+    /// It takes few words, so that the fast path does not store the record for this call.
     #[cold]
     #[inline(never)]
     fn check_slow(
         &self,
         text: &[u8],
+        verified: RecordVersion,
         cost: u32,
         clock: impl Clock,
         decide: impl Fn(&Limits, u64, Timestamp) -> Decision,
     ) -> Verdict {
         let mut now = clock.reading();
+        let mut found = self.find_version(verified);
         loop {
-            // The first reading may be old. The key may have expired since.
-            now = clock.at_least(now);
-            match &self.verify_key(text, now) {
-                Ok((at, record)) => {
-                    // If an administrator reassigned the record since, the key is verified again.
-                    if let Some(verdict) = self.update(*at, record, cost, &mut now, clock, &decide)
-                    {
-                        return verdict;
-                    }
+            if let Some((at, record)) = &found {
+                // The update may read the clock again, and the key may end before that time.
+                let verified_at = now;
+                let is_valid = |now| {
+                    !record.has_ended(now)
+                        && record.is_in_grace(now) == record.is_in_grace(verified_at)
+                };
+                let decide =
+                    |limits: &_, word, now| is_valid(now).then(|| decide(limits, word, now));
+                if let Some(verdict) = self.update(*at, record, cost, &mut now, clock, decide) {
+                    return verdict;
                 }
-                Err(Refusal { reason, holder }) => return Verdict::invalid(*reason, *holder, now),
+            }
+            // The key may have expired, or an administrator reassigned the record.
+            now = clock.at_least(now);
+            match self.verify_key(text, now) {
+                Ok(verified) => found = Some(verified),
+                Err(Refusal { reason, holder }) => return Verdict::invalid(reason, holder, now),
             }
         }
+    }
+
+    /// Returns the record if it still has this version.
+    fn find_version(&self, version: RecordVersion) -> Option<(RecordRef<'_>, Record)> {
+        let at = self.record(u64::from(version.number));
+        let record = at.read()?;
+        (at.version(&record) == version).then_some((at, record))
     }
 
     /// Applies `decide` to the tally of a key id, for callers that do not have the secret.
@@ -174,14 +201,17 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         let mut now = clock.reading();
         loop {
             let (at, record) = self.find(key_id)?;
-            if let Some(verdict) = self.update(at, &record, 0, &mut now, clock, &decide) {
+            let verdict = self.update(at, &record, 0, &mut now, clock, |limits, word, now| {
+                Some(decide(limits, word, now))
+            });
+            if let Some(verdict) = verdict {
                 return Some(verdict.without_charge());
             }
         }
     }
 
-    /// Applies `decide` to the tally of a record that was read before. Returns `None` if the record
-    /// was reassigned since.
+    /// Applies `decide` to the tally of a record that was read before. Returns `None` if `decide`
+    /// does, or if the record was reassigned since.
     fn update(
         &self,
         at: RecordRef<'_>,
@@ -189,14 +219,13 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         cost: u32,
         now: &mut Timestamp,
         clock: impl Clock,
-        decide: impl Fn(&Limits, u64, Timestamp) -> Decision,
+        decide: impl Fn(&Limits, u64, Timestamp) -> Option<Decision>,
     ) -> Option<Verdict> {
         let limits = self.limits(record.plan);
         let decision =
             compare_exchange::update(at.tally(), &self.layout, now, clock, |word, now| {
-                at.is_unchanged(record).then(|| decide(&limits, word, now))
+                if at.is_unchanged(record) { decide(&limits, word, now) } else { None }
             })?;
-        let holder = holder(record);
-        Some(Verdict::decided(&self.layout, &limits, decision, holder, *now, cost))
+        Some(Verdict::decided(&self.layout, &limits, decision, holder(record), *now, cost))
     }
 }

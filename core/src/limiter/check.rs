@@ -137,6 +137,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         decide: impl Fn(u64, Timestamp) -> Decision,
     ) -> Verdict {
         let mut now = clock.reading();
+        let mut is_last_reading = false;
         let decision = loop {
             // Retry on the value that the failed exchange returned; probing again loses the next
             // race too.
@@ -151,9 +152,10 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
                 found = found.map(|found| Found { word, ..found });
                 continue;
             }
-            let mut decision = decide(word, now);
-            if decide::is_outdated(decision, &mut now, clock) {
-                decision = decide(word, now);
+            let decision = decide(word, now);
+            if !is_last_reading && decide::is_outdated(decision, &mut now, clock) {
+                is_last_reading = true;
+                continue;
             }
             if decision.next == word {
                 break decision;
