@@ -1,13 +1,13 @@
 //! The check of a key, and the other operations on its tally: peek, refund, settle, reset.
 
-use super::refusal::{Refusal, end_reason};
+use super::refusal::{Refusal, end_reason, parse_reason};
 use super::table::{Gate, holder};
 use crate::cache_line::CacheLine;
 use crate::charge::Charge;
 use crate::compare_exchange;
 use crate::decide::{self, Decision};
-use crate::key::KeyId;
-use crate::outcome::{Outcome, Reason};
+use crate::key::{self, KeyId, ParseKeyError};
+use crate::outcome::Outcome;
 use crate::quota::Limits;
 use crate::record::{Record, RecordRef, RecordVersion};
 use crate::stop::{Stop, stop};
@@ -96,7 +96,12 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         // Fast path: a single attempt. Everything else falls through to `check_slow`.
         let (at, record, previous) = match self.verify_own(text) {
             Ok(verified) => verified,
-            Err(reason) => return self.check_other(text, reason, cost, clock, decide),
+            Err(reason) => {
+                return match key::validate(text) {
+                    Ok(_) => Verdict::invalid(reason, None, now),
+                    Err(error) => self.check_imported(text, error, cost, clock, decide),
+                };
+            }
         };
         if let Some(reason) = end_reason(&record, previous, now) {
             return Verdict::invalid(reason, holder(&record), now);
@@ -127,19 +132,19 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         self.check_slow(text, at.version(&record), cost, clock, decide)
     }
 
-    /// The check of a text that [`verify_own`](Self::verify_own) refused for `reason`.
+    /// The check of a text that is not a key of Keytally's form, because of `error`.
     #[cold]
     #[inline(never)]
-    fn check_other(
+    fn check_imported(
         &self,
         text: &[u8],
-        reason: Reason,
+        error: ParseKeyError,
         cost: u32,
         clock: impl Clock,
         decide: impl Fn(&Limits, u64, Timestamp) -> Decision,
     ) -> Verdict {
         let now = clock.reading();
-        match self.verify_other(text, reason, now) {
+        match self.verify_imported(text, parse_reason(error), now) {
             Ok((at, record)) => self.check_slow(text, at.version(&record), cost, clock, decide),
             Err(Refusal { reason, holder }) => Verdict::invalid(reason, holder, now),
         }

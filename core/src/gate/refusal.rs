@@ -1,6 +1,7 @@
 //! Why a key is refused.
 
 use super::table::holder;
+use crate::key::ParseKeyError;
 use crate::outcome::Reason;
 use crate::record::{KeyState, Record, RecordRef};
 use crate::time::Timestamp;
@@ -46,6 +47,14 @@ pub(super) fn end_reason(record: &Record, previous: bool, now: Timestamp) -> Opt
         Some(Reason::Expired)
     } else {
         None
+    }
+}
+
+/// Returns why a text that is not a key is refused.
+pub(super) fn parse_reason(error: ParseKeyError) -> Reason {
+    match error {
+        ParseKeyError::Form => Reason::Malformed,
+        ParseKeyError::Checksum => Reason::Checksum,
     }
 }
 

@@ -1,11 +1,11 @@
 //! Verification of a key: finds its record and compares its secret in constant time.
 
-use super::refusal::{Refusal, admissible, mismatch_reason};
+use super::refusal::{Refusal, admissible, mismatch_reason, parse_reason};
 use super::secret_match::Match;
 use super::table::Gate;
 use crate::bits::scale;
 use crate::cache_line::CacheLine;
-use crate::key::{self, ParseKeyError};
+use crate::key;
 use crate::mac::Message;
 use crate::outcome::Reason;
 use crate::record::{Record, RecordRef};
@@ -20,15 +20,18 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     ) -> Result<(RecordRef<'_>, Record), Refusal> {
         match self.verify_own(text) {
             Ok((at, record, previous)) => admissible(at, record, previous, now),
-            Err(reason) => self.verify_other(text, reason, now),
+            Err(reason) => match key::validate(text) {
+                Ok(_) => Err(Refusal::new(reason)),
+                Err(error) => self.verify_imported(text, parse_reason(error), now),
+            },
         }
     }
 
     /// Returns the record of a key of Keytally's form whose secret is right, and whether that is the
     /// previous secret. Whether the key has ended is not examined.
     ///
-    /// The error is the reason why the key is refused if the text has Keytally's form and a right
-    /// checksum. [`verify_other`](Self::verify_other) examines that.
+    /// The error is the reason why the key is refused, unless [`key::validate`] finds another one.
+    /// From there on the time may depend on the reason, which only logs show.
     ///
     /// For keys of Keytally's form with a right checksum, the work does not depend on whether the
     /// id exists or where the secret differs: one record, one HMAC under the record's pepper, both
@@ -67,25 +70,6 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             Match::Current => Ok((at, record, false)),
             Match::Previous => Ok((at, record, true)),
             Match::None => Err(mismatch_reason(known, current_there)),
-        }
-    }
-
-    /// Returns the record of an imported key, or why the key is refused, after
-    /// [`verify_own`](Self::verify_own) refused it for `reason`.
-    ///
-    /// Unless it was imported, the key is rejected. From here on the time may depend on the reason,
-    /// which only logs show.
-    #[cfg_attr(target_pointer_width = "64", inline)]
-    pub(super) fn verify_other(
-        &self,
-        text: &[u8],
-        reason: Reason,
-        now: Timestamp,
-    ) -> Result<(RecordRef<'_>, Record), Refusal> {
-        match key::validate(text) {
-            Ok(_) => Err(Refusal::new(reason)),
-            Err(ParseKeyError::Form) => self.verify_imported(text, Reason::Malformed, now),
-            Err(ParseKeyError::Checksum) => self.verify_imported(text, Reason::Checksum, now),
         }
     }
 }
