@@ -225,7 +225,7 @@ pub(crate) struct Message<'a> {
     is_single: bool,
 }
 
-/// A block whose halves and quarters are not split between cache lines.
+/// A block that is aligned for loads of 16 bytes, so that none spans two cache lines.
 #[cfg_attr(target_pointer_width = "64", repr(align(16)))]
 struct Block([u8; BLOCK_LEN]);
 

@@ -45,6 +45,7 @@ const RESOLUTIONS_PER_WINDOW: u32 = 100;
 
 /// Returns the time of the coarse clock, rounded down to milliseconds. A clock before 1970 reads as
 /// 0.
+#[inline]
 fn coarse_now() -> Timestamp {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
     let since_epoch = Duration::try_from(time).unwrap_or_default();
@@ -52,6 +53,9 @@ fn coarse_now() -> Timestamp {
 }
 
 /// Returns the resolution of the coarse clock: the interval between two ticks of the kernel.
+///
+/// On a platform without a coarse clock, this would return [`Duration::MAX`], so that only the
+/// precise clock is read.
 fn coarse_resolution() -> Duration {
     let resolution = rustix::time::clock_getres(rustix::time::ClockId::RealtimeCoarse);
     Duration::try_from(resolution).unwrap_or(Duration::MAX)

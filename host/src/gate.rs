@@ -248,7 +248,8 @@ impl Gate {
     /// Checks the key and then charges `cost`: to every window of its plan if all have room, else
     /// to none.
     ///
-    /// `api_key` is the value of the `X-API-Key` header, `None` if the request has none.
+    /// `api_key` is the value of the `X-API-Key` header, `None` if the request has none. The clock
+    /// is that of [`SystemClock::read_for`].
     #[inline]
     pub fn check(&self, api_key: Option<&[u8]>, cost: u32) -> Verdict {
         self.table.check(api_key, cost, self.clock())

@@ -167,7 +167,8 @@ impl Limiter {
         &self.table
     }
 
-    /// Charges `cost`: to every window of the subject if all have room, else to none.
+    /// Charges `cost`: to every window of the subject if all have room, else to none. The clock is
+    /// that of [`SystemClock::read_for`].
     #[inline]
     pub fn check(&self, subject: &[u8], cost: u32) -> Verdict {
         self.table.check(subject, cost, self.clock())
