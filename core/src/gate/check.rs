@@ -1,6 +1,6 @@
 //! The check of a key, and the other operations on its tally: peek, refund, settle, reset.
 
-use super::refusal::{Refusal, end_reason, parse_reason};
+use super::refusal::{Refusal, parse_reason};
 use super::table::{Gate, holder};
 use crate::cache_line::CacheLine;
 use crate::charge::Charge;
@@ -94,7 +94,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             return Verdict::refused(Outcome::MissingKey, None, now);
         };
         // Fast path: a single attempt. Everything else falls through to `check_slow`.
-        let (at, record, previous) = match self.verify_own(text) {
+        let (at, record, ended) = match self.verify_own(text, now) {
             Ok(verified) => verified,
             Err(reason) => {
                 return match key::validate(text) {
@@ -103,7 +103,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
                 };
             }
         };
-        if let Some(reason) = end_reason(&record, previous, now) {
+        if let Some(reason) = ended {
             return Verdict::invalid(reason, holder(&record), now);
         }
         stop(Stop::KeyVerified);
