@@ -113,7 +113,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             let decision = decide(&limits, word, now);
             // Keep the first comparison out of `exchange_decided`: with it there, code generation
             // leaked through timing whether an unknown key's record is free (`cargo timing`).
-            if !(C::IS_SYSTEM && decision.lacks_room())
+            if decide::is_final(decision, clock)
                 && (decision.next == word
                     || compare_exchange::exchange_decided(tally, word, decision.next).is_ok())
             {
