@@ -177,6 +177,22 @@ impl Verdict {
         Self::with_quotas(quotas, decision, holder, now, cost)
     }
 
+    /// The verdict that [`decided`](Self::decided) returns. `is_within` is whether the unit of the
+    /// next word's stamp contains `now` ([`Layout::is_within`]).
+    #[cfg_attr(target_pointer_width = "64", inline)]
+    pub(crate) fn decided_at(
+        layout: &Layout,
+        limits: &Limits,
+        decision: Decision,
+        holder: Option<Holder>,
+        now: Timestamp,
+        cost: u32,
+        is_within: bool,
+    ) -> Self {
+        let quotas = decide::quotas_at(layout, limits, decision.next, now, is_within);
+        Self::with_quotas(quotas, decision, holder, now, cost)
+    }
+
     /// The verdict that follows from a decision for a moment within the unit that the tally's stamp
     /// names.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
