@@ -193,20 +193,6 @@ impl Verdict {
         Self::with_quotas(quotas, decision, holder, now, cost)
     }
 
-    /// The verdict that follows from a decision for a moment within the unit that the tally's stamp
-    /// names.
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
-    pub(crate) fn decided_within(
-        layout: &Layout,
-        limits: &Limits,
-        decision: Decision,
-        now: Timestamp,
-        cost: u32,
-    ) -> Self {
-        let quotas = Quotas::new(layout.counts(), limits, decision.next, now);
-        Self::with_quotas(quotas, decision, None, now, cost)
-    }
-
     /// The decision and the verdict of a limiter's fast path, for tests that compare them with a
     /// model on every word.
     #[cfg(feature = "__models")]
@@ -220,7 +206,7 @@ impl Verdict {
     ) -> Option<(Decision, Self)> {
         let packed = PackedLimits::new(layout.counts(), limits);
         let decision = decide::check_within(layout, limits, &packed, word, now, cost)?;
-        Some((decision, Self::decided_within(layout, limits, decision, now, cost)))
+        Some((decision, Self::decided_at(layout, limits, decision, None, now, cost, true)))
     }
 
     #[cfg_attr(target_pointer_width = "64", inline(always))]

@@ -45,12 +45,14 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
             };
             match exchanged {
                 Ok(()) => {
-                    return Verdict::decided_within(
+                    return Verdict::decided_at(
                         &self.layout,
                         &self.limits,
                         decision,
+                        None,
                         now,
                         cost,
+                        true,
                     );
                 }
                 Err(present) => {
