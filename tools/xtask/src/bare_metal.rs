@@ -16,8 +16,7 @@ pub(crate) const TOOLS: &[Tool] = &[
     tool(
         "qemu-system-riscv32",
         "command -v qemu-system-riscv32",
-        "$(apt-cache show qemu-system-riscv >/dev/null 2>&1 && echo qemu-system-riscv ||
-           echo qemu-system-misc)",
+        "qemu-system-riscv | qemu-system-misc",
     ),
 ];
 

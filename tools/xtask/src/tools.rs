@@ -20,8 +20,9 @@ pub(crate) struct Tool {
     name: &'static str,
     /// A command of the shell that succeeds if it is installed. For a program, it prints the path.
     find: &'static str,
-    /// The packages of Debian and Ubuntu that install it, as words of the shell. Empty for a
-    /// component of the Rust toolchain, which has the tool's name.
+    /// The packages of Debian and Ubuntu that install it, as words of the shell. After each `|` are
+    /// those of older versions. Empty for a component of the Rust toolchain, which has the tool's
+    /// name.
     packages: &'static str,
 }
 
@@ -105,6 +106,15 @@ const NODE: Tool = tool(
 );
 
 impl Tool {
+    /// Returns the first packages that the lists of the system have, or else the last.
+    fn available(&self) -> &'static str {
+        let exist = |packages: &&str| {
+            output_of(&format!("apt-cache show {packages} 2>/dev/null | grep .")).is_some()
+        };
+        let mut alternatives = self.packages.split('|');
+        alternatives.clone().find(exist).or(alternatives.next_back()).unwrap_or_default().trim()
+    }
+
     /// Returns whether it is installed.
     fn exists(&self) -> bool {
         output_of(self.find).is_some()
@@ -139,15 +149,38 @@ pub(crate) fn require(needs: &[&[Tool]], install: bool) -> Result<()> {
          `cargo xtask test --list`.",
         message(&tools)
     );
-    let as_root =
-        |script: &str| run(Command::new("sh").args(["-c", &(AS_ROOT.to_owned() + script)]));
     // The names of some packages depend on the lists. Old lists may suffice if this fails.
     drop(as_root(UPDATE));
     println!("{}", message(&tools));
-    as_root(&commands(&tools).join(" && ")).with_context(|| message(&tools))?;
+    for tool in tools {
+        install_tool(tool).with_context(|| message(&[tool]))?;
+    }
     let tools = missing(needs);
     ensure!(tools.is_empty(), "After the installation:\n{}", message(&tools));
     Ok(())
+}
+
+/// Installs a tool, if necessary from Debian's backports.
+fn install_tool(tool: &Tool) -> Result<()> {
+    let mut result = Ok(String::new());
+    for packages in tool.packages.split('|') {
+        let scripts = if packages.is_empty() {
+            vec![format!("rustup component add {}", tool.name)]
+        } else {
+            vec![format!("{INSTALL} {packages}"), format!("{FROM_BACKPORTS} {packages}")]
+        };
+        for script in scripts {
+            result = as_root(&script);
+            if result.is_ok() && tool.exists() {
+                return Ok(());
+            }
+        }
+    }
+    result.map(drop)
+}
+
+fn as_root(script: &str) -> Result<String> {
+    run(Command::new("sh").args(["-c", &(AS_ROOT.to_owned() + script)]))
 }
 
 /// Returns the tools that the system lacks, each once.
@@ -173,7 +206,7 @@ fn commands(tools: &[&Tool]) -> Vec<String> {
     let (components, tools): (Vec<&Tool>, Vec<&Tool>) =
         tools.iter().partition(|tool| tool.packages.is_empty());
     let components: String = components.iter().map(|tool| format!(" {}", tool.name)).collect();
-    let words: String = tools.iter().map(|tool| format!(" {}", tool.packages)).collect();
+    let words: String = tools.iter().map(|tool| format!(" {}", tool.available())).collect();
     let words = output_of(&format!("echo {words}")).unwrap_or_default();
     let packages: BTreeSet<&str> = words.split_whitespace().collect();
     let packages = packages.into_iter().collect::<Vec<_>>().join(" ");
@@ -187,8 +220,21 @@ const UPDATE: &str = "sudo apt-get update";
 /// A package of Debian's backports may conflict with one of the distribution, and stays.
 const INSTALL: &str = "sudo apt-get install -y --no-install-recommends --no-remove";
 
-/// For containers, in which root may have no `sudo`.
-const AS_ROOT: &str = "[ $(id -u) != 0 ] || sudo() { \"$@\"; }\n";
+/// Installs packages from Debian's backports, which it does not add to the sources of the system.
+const FROM_BACKPORTS: &str = r#". /etc/os-release
+list=$(mktemp)
+chmod a+r $list
+cat /etc/apt/sources.list >$list 2>/dev/null
+echo "deb http://deb.debian.org/debian $VERSION_CODENAME-backports main" >>$list
+sudo apt-get -o Dir::Etc::SourceList=$list update
+sudo apt-get -o Dir::Etc::SourceList=$list install -y --no-install-recommends --no-remove \
+    -t $VERSION_CODENAME-backports"#;
+
+/// For containers, in which root may have no `sudo`. apt waits for another one, and asks nothing.
+const AS_ROOT: &str = r#"export DEBIAN_FRONTEND=noninteractive
+root=; [ $(id -u) = 0 ] || root="sudo DEBIAN_FRONTEND=noninteractive"
+sudo() { command $root "$@" -o DPkg::Lock::Timeout=300; }
+"#;
 
 /// Returns the path of Node.js, which it installs in `target/node` if the system has none.
 pub(crate) fn node() -> Result<PathBuf> {
