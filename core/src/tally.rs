@@ -146,7 +146,7 @@ impl Layout {
             shifts[index] = u8::try_from(shift).ok()?;
             masks[index] = u32::MAX >> (MAX_COUNT_BITS - u32::from(bits));
             one_each |= 1u64 << shift;
-            if algorithm == Algorithm::Sliding {
+            if algorithm.slides() {
                 shift -= u32::from(bits);
             }
         }
@@ -170,7 +170,7 @@ impl Layout {
 
     /// Returns the algorithm by which the windows count.
     pub fn algorithm(&self) -> Algorithm {
-        self.counts.algorithm
+        if self.counts.slides() { Algorithm::Sliding } else { Algorithm::Fixed }
     }
 
     /// Returns the part of the layout that reads counts.
@@ -310,11 +310,11 @@ impl Layout {
             let passed = self.window_index(index, stamp) - self.window_index(index, held);
             let (current, previous) = match passed {
                 0 => (counts.current(word, index), counts.previous(word, index)),
-                1 if counts.algorithm == Algorithm::Sliding => (0, counts.current(word, index)),
+                1 if counts.slides() => (0, counts.current(word, index)),
                 _ => (0, 0),
             };
             rolled |= u64::from(current) << counts.shifts[index];
-            if counts.algorithm == Algorithm::Sliding {
+            if counts.slides() {
                 rolled |= u64::from(previous) << counts.previous_shift(index);
             }
         }
@@ -378,10 +378,7 @@ pub(crate) const TICKET_BITS: u32 = 24;
 
 /// Returns how many counts the word holds for each window.
 const fn counts_per_window(algorithm: Algorithm) -> u32 {
-    match algorithm {
-        Algorithm::Fixed => 1,
-        Algorithm::Sliding => 2,
-    }
+    if algorithm.slides() { 2 } else { 1 }
 }
 
 #[cfg(test)]

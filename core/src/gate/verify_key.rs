@@ -7,6 +7,7 @@ use super::secret_match::Match;
 use super::table::Gate;
 use crate::bits::scale;
 use crate::cache_line::CacheLine;
+use crate::features::Feature;
 use crate::key::{self, ParseKeyError};
 use crate::outcome::Reason;
 use crate::record::{Record, RecordRef};
@@ -40,9 +41,11 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         let tag = current.mac(text).tag();
         let (previous_tag, previous_there) = if record.previous_pepper == record.pepper {
             (tag, current_there)
-        } else {
+        } else if Feature::PepperRotation.is_included() {
             let (previous, previous_there) = pepper(record.previous_pepper);
             (previous.mac(text).tag(), previous_there)
+        } else {
+            (tag, false)
         };
         let known = record.key_id == Some(key_id);
         // A `Choice`, like the comparisons: the time of a branch would reveal whether the id
