@@ -2,11 +2,11 @@
 //!
 //! A feature that is left out removes code, and changes no type and no format. A policy, a list of
 //! peppers, a key to import or a table that needs it is refused with a [`Feature`] as the reason.
-//! So no check decides otherwise than with the feature. `docs/EMBEDDED.md` has the sizes.
+//! So no check decides otherwise than with the feature. `docs/EMBEDDED.md` lists the sizes.
 //!
-//! The rest of the crate asks [`Feature::is_included`], a constant. Where it is false, the compiler
-//! removes the code that depends on it. So every build compiles all of the code, and no item exists
-//! in some builds only.
+//! The rest of the crate branches on [`Feature::is_included`], a constant. Where it is false, the
+//! compiler removes the code that depends on it. So every build type-checks all of the code, and no
+//! item exists in some builds only.
 
 use core::fmt;
 

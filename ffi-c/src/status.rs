@@ -359,6 +359,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn features_that_are_left_out_have_statuses() {
+        for (feature, status) in [
+            (Feature::Sliding, KT_NO_SLIDING),
+            (Feature::ImportedKeys, KT_NO_IMPORTED_KEYS),
+            (Feature::PepperRotation, KT_NO_PEPPER_ROTATION),
+        ] {
+            assert_eq!(kt_status::from(AttachError::LeftOut(feature)), status);
+            assert_eq!(kt_status::from(AdminError::LeftOut(feature)), status);
+            assert_eq!(kt_status::from(PeppersError::LeftOut(feature)), status);
+            assert_eq!(kt_status::from(ParsePolicyErrorKind::LeftOut(feature)), status);
+        }
+    }
+
     /// Compares the sentence of the error's status with the error's own.
     #[track_caller]
     fn assert_same_sentence<E: Copy + ToString>(errors: &[E])

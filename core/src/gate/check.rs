@@ -92,6 +92,9 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         let Some(text) = api_key else {
             return Verdict::refused(Outcome::MissingKey, None, now);
         };
+        if !compare_exchange::HAS_FAST_PATH {
+            return self.check_slow(text, cost, clock, decide);
+        }
         // Fast path: a single attempt. Contention falls through to `check_slow`.
         match &self.verify_key(text, now) {
             Ok((at, record)) => {

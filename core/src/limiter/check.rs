@@ -95,6 +95,9 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         inserts: bool,
         decide: impl Fn(u64, Timestamp) -> Decision,
     ) -> Verdict {
+        if !compare_exchange::HAS_FAST_PATH {
+            return self.decide_slow(subject, None, cost, clock, inserts, decide);
+        }
         let now = clock.reading();
         // Fast path: a single attempt for a subject that has a slot. Contention and new subjects
         // fall through.

@@ -2,7 +2,8 @@
 //!
 //! The firmware in Rust runs on an emulated board for each kind of processor, and as a WebAssembly
 //! module in Node. The firmware in C runs with the library that a C program links. All print the
-//! same, except for one line in C. `cargo xtask embedded` writes the costs into the tables of
+//! same, except for one line in C. Builds without the features that a device can leave out print
+//! how many vectors they left out. `cargo xtask embedded` writes the costs into the tables of
 //! docs/EMBEDDED.md.
 
 use core::fmt::Write as _;
@@ -15,6 +16,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::bare_metal;
 use crate::command;
+use crate::targets::count_tests;
 use crate::tools::{self, Found, Need};
 
 const PAGE: &str = "docs/EMBEDDED.md";
@@ -25,7 +27,12 @@ const TABLES: [&str; 2] = [
 ];
 /// The output of each device without its costs. C prints a part of the first line.
 const EXPECTED: &str = "tools/firmware/expected.txt";
+/// What replaces the first line of [`EXPECTED`] in builds without [`FEATURES`].
+const EXPECTED_WITHOUT: &str = "tools/firmware/expected_without_features.txt";
 const TARGET: &str = "target/firmware";
+
+/// The features of core that a device can leave out.
+const FEATURES: [&str; 3] = ["sliding", "imported-keys", "pepper-rotation"];
 
 /// A kind of processor, a board with it, and 64-bit words for it.
 struct Machine(&'static str, &'static str, Board, Words);
@@ -93,7 +100,8 @@ const C_TARGET: &str = "thumbv7m-none-eabi";
 pub(crate) fn check(found: &[Found]) -> Result<String> {
     let tables = measure(&Tools::from_found(found)?)?;
     compare(parts(&page()?)?[1], &tables)?;
-    Ok(format!("{} machines and a WebAssembly module", MACHINES.len()))
+    let tests = test_features()?;
+    Ok(format!("{} machines, a WebAssembly module, and {tests}", MACHINES.len()))
 }
 
 /// Writes the tables of the page.
@@ -106,6 +114,18 @@ pub(crate) fn write() -> Result<()> {
     fs::write(PAGE, [before, begin, &tables, end, after].concat())?;
     println!("wrote {PAGE}");
     Ok(())
+}
+
+/// Runs the tests of the features in builds of core with none of them, and with each alone.
+fn test_features() -> Result<String> {
+    let mut output = String::new();
+    for feature in [""].into_iter().chain(FEATURES) {
+        let mut test = command::cargo();
+        test.args(["test", "--package", "keytally-core", "--test", "features"]);
+        test.args(["--no-default-features", "--features", feature]);
+        output += &command::run(test)?;
+    }
+    count_tests(&output)
 }
 
 fn page() -> Result<String> {
@@ -177,10 +197,10 @@ impl Tools {
     }
 
     /// Builds a package of the firmware's workspace for several targets in parallel.
-    fn build(&self, package: &str, features: &str, targets: &[(&str, &str)]) -> Result<()> {
+    fn build(&self, package: &str, options: &[&str], targets: &[(&str, &str)]) -> Result<()> {
         let mut build = self.cargo("build", targets);
         build.args(["--release", "--manifest-path", "tools/firmware/Cargo.toml"]);
-        build.args(["--package", package, "--features", features]);
+        build.args(["--package", package]).args(options);
         command::run(build).map(drop)
     }
 
@@ -201,7 +221,7 @@ fn measure(tools: &Tools) -> Result<String> {
         let machines = || MACHINES.iter().filter(|Machine(.., words)| words.feature == feature);
         let targets: Vec<_> =
             machines().map(|Machine(target, .., words)| (*target, words.flags)).collect();
-        tools.build("keytally-device", feature, &targets)?;
+        tools.build("keytally-device", &["--features", feature], &targets)?;
         for Machine(target, core, board, words) in machines() {
             let printed = emulate(*board, &built(target, "keytally-device"))?;
             costs.push((format!("{core}, {}", words.name), costs_of(&expected, &printed, target)?));
@@ -210,14 +230,10 @@ fn measure(tools: &Tools) -> Result<String> {
     check_choice_is_required(tools)?;
     run_module(tools, &expected)?;
 
-    let library = Library::build(tools)?;
+    let code = measure_features(tools, &without_features(&expected)?)?;
+    let library = Library::build(tools, &FEATURES)?;
     let whole = library.link("whole", &["whole.c"])?;
-    let check = library.link("check", &["check.c"])?;
-    let firmware = library.link("firmware", &["main.c", "vectors.c", "life.c", "cost.c"])?;
-    for program in [&whole, &check] {
-        emulate(LM3S, program)?;
-    }
-    let printed = emulate(LM3S, &firmware)?;
+    let printed = emulate(LM3S, &library.firmware()?)?;
     costs.push((
         "Cortex-M3, through the C library".to_owned(),
         costs_of(&expected, &printed, "the firmware in C")?,
@@ -227,8 +243,6 @@ fn measure(tools: &Tools) -> Result<String> {
     library.check_panics(&whole, &page()?)?;
     check_stack(&costs)?;
     let sizes = [
-        ("code and constants, all functions", library.code(&whole)?),
-        ("code and constants, only a check", library.code(&check)?),
         (
             "a gate for 64 keys and four plans, in Rust",
             fs::metadata(library.host.join("gate.bin"))?.len(),
@@ -236,13 +250,59 @@ fn measure(tools: &Tools) -> Result<String> {
         ("a gate for 64 keys and four plans, in C", library.symbol(&whole, "gate_memory")?),
         ("the handle of a gate in C, with the peppers", library.symbol(&whole, "gate")?),
     ];
-    for (_, size) in &sizes[2..4] {
+    for (_, size) in &sizes[..2] {
         ensure!(
             *size <= MAX_GATE,
             "a gate for 64 keys takes {size} bytes; the maximum is {MAX_GATE}"
         );
     }
-    Ok(tables(&tools.version()?, &costs, &sizes))
+    Ok(tables(&tools.version()?, &costs, &code, &sizes))
+}
+
+/// Measures the code of the programs in C with all features, without each of them, and without any.
+/// Runs the vectors without any, in both languages.
+fn measure_features(tools: &Tools, expected: &str) -> Result<Vec<Code>> {
+    let mut code = Vec::new();
+    let without = FEATURES.map(|feature| (format!("without `{feature}`"), vec![feature]));
+    let builds = [("with all features".to_owned(), vec![])].into_iter().chain(without);
+    for (name, left_out) in builds.chain([("without the three".to_owned(), FEATURES.to_vec())]) {
+        let features: Vec<&str> =
+            FEATURES.into_iter().filter(|feature| !left_out.contains(feature)).collect();
+        let library = Library::build(tools, &features)?;
+        let [check, whole] = ["check", "whole"].map(|program| -> Result<u64> {
+            let linked = library.link(program, &[&format!("{program}.c")])?;
+            emulate(LM3S, &linked)?;
+            library.code(&linked)
+        });
+        code.push(Code { name, check: check?, whole: whole? });
+        if features.is_empty() {
+            let printed = emulate(LM3S, &library.firmware()?)?;
+            costs_of(expected, &printed, "the firmware without features in C")?;
+        }
+    }
+    let options = ["--no-default-features", "--features", INTERRUPTS.feature];
+    tools.build("keytally-device", &options, &[(C_TARGET, INTERRUPTS.flags)])?;
+    let printed = emulate(LM3S, &built(C_TARGET, "keytally-device"))?;
+    costs_of(expected, &printed, "the firmware without features")?;
+    Ok(code)
+}
+
+/// The bytes of code and constants of the programs in C.
+struct Code {
+    /// Which features they have.
+    name: String,
+    /// Only a check.
+    check: u64,
+    /// All functions.
+    whole: u64,
+}
+
+/// Returns the expected output of a build without [`FEATURES`].
+fn without_features(expected: &str) -> Result<String> {
+    let first = fs::read_to_string(EXPECTED_WITHOUT)
+        .with_context(|| format!("cannot read {EXPECTED_WITHOUT}"))?;
+    let (_, rest) = expected.split_once('\n').context("the expected output is empty")?;
+    Ok(first + rest)
 }
 
 /// Checks that no key check takes more stack than [`MAX_STACK`].
@@ -262,7 +322,7 @@ fn check_stack(costs: &[(String, Vec<Cost>)]) -> Result<()> {
 
 /// Checks that a build without a choice of 64-bit words fails with an error that names the choices.
 fn check_choice_is_required(tools: &Tools) -> Result<()> {
-    let Err(error) = tools.build("keytally-device", "", &[(C_TARGET, INTERRUPTS.flags)]) else {
+    let Err(error) = tools.build("keytally-device", &[], &[(C_TARGET, INTERRUPTS.flags)]) else {
         bail!("a build for {C_TARGET} without a choice of 64-bit words succeeded");
     };
     let error = format!("{error:#}");
@@ -290,7 +350,7 @@ fn built(target: &str, name: &str) -> PathBuf {
 
 /// Runs the WebAssembly module and checks its output.
 fn run_module(tools: &Tools, expected: &str) -> Result<()> {
-    tools.build("keytally-wasm", "", &[(MODULE_TARGET, "")])?;
+    tools.build("keytally-wasm", &[], &[(MODULE_TARGET, "")])?;
     let mut node = Command::new(&tools.node);
     node.arg("tools/firmware/wasm/run.mjs").arg(built(MODULE_TARGET, "keytally_wasm.wasm"));
     costs_of(expected, &command::run(node)?, "the WebAssembly module").map(drop)
@@ -343,10 +403,11 @@ struct Library<'t> {
 }
 
 impl<'t> Library<'t> {
-    fn build(tools: &'t Tools) -> Result<Self> {
+    fn build(tools: &'t Tools, features: &[&str]) -> Result<Self> {
+        let features = [&["keytally-core/portable-atomic"], features].concat().join(",");
         let mut rustc = tools.cargo("rustc", &[(C_TARGET, INTERRUPTS.flags)]);
         rustc.args(["--profile", "bare", "--package", "keytally-ffi", "--crate-type", "staticlib"]);
-        rustc.args(["--no-default-features", "--features", "keytally-core/portable-atomic"]);
+        rustc.args(["--no-default-features", "--features", &features]);
         command::run(rustc)?;
         let archive = Path::new(TARGET).join(C_TARGET).join("bare/libkeytally_ffi.a");
 
@@ -356,6 +417,11 @@ impl<'t> Library<'t> {
         fill.args(["--package", "keytally-tables", "--target-dir", TARGET, "--"]).arg(&host);
         command::run(fill)?;
         Ok(Self { tools, archive, host })
+    }
+
+    /// Links the firmware in C.
+    fn firmware(&self) -> Result<PathBuf> {
+        self.link("firmware", &["main.c", "vectors.c", "life.c", "cost.c"])
     }
 
     /// Links a program of `tools/firmware/c` with LLVM's linker, since GNU's keeps unused strings.
@@ -459,7 +525,12 @@ fn symbols(list: &str) -> Vec<(&str, bool)> {
 }
 
 /// Returns the tables of the page.
-fn tables(compiler: &str, costs: &[(String, Vec<Cost>)], sizes: &[(&str, u64)]) -> String {
+fn tables(
+    compiler: &str,
+    costs: &[(String, Vec<Cost>)],
+    code: &[Code],
+    sizes: &[(&str, u64)],
+) -> String {
     let calls = costs.first().map(|(_, costs)| costs.as_slice()).unwrap_or_default();
     let names: Vec<&str> = calls.iter().map(|cost| cost.call.as_str()).collect();
     let row = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
@@ -472,6 +543,11 @@ fn tables(compiler: &str, costs: &[(String, Vec<Cost>)], sizes: &[(&str, u64)]) 
         };
         page +=
             &row(&[&[machine.clone()][..], &names.iter().map(cell).collect::<Vec<_>>()].concat());
+    }
+    page +=
+        "\n| code and constants, in bytes | only a check | all functions |\n| --- | --- | --- |\n";
+    for Code { name, check, whole } in code {
+        page += &row(&[name.clone(), check.to_string(), whole.to_string()]);
     }
     page += "\n| | bytes |\n| --- | --- |\n";
     for (name, bytes) in sizes {
