@@ -270,7 +270,7 @@ fn measure_features(tools: &Tools, expected: &str) -> Result<Vec<Code>> {
             FEATURES.into_iter().filter(|feature| !left_out.contains(feature)).collect();
         let library = Library::build(tools, &features)?;
         let [check, whole] = ["check", "whole"].map(|program| -> Result<u64> {
-            let linked = library.link(program, &[&format!("{program}.c")])?;
+            let linked = library.link(program, &[format!("{program}.c").as_str()])?;
             emulate(LM3S, &linked)?;
             library.code(&linked)
         });
