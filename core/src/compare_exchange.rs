@@ -7,10 +7,6 @@ use crate::sync::{AtomicU64, Ordering};
 use crate::tally::Layout;
 use crate::time::{Clock, Timestamp};
 
-/// Whether a check tries once, in code of its own, before it enters the loop. Both decide in the
-/// same way. On small targets, the second copy of the code would cost more than the time it saves.
-pub(crate) const HAS_FAST_PATH: bool = cfg!(target_pointer_width = "64");
-
 /// Applies `decide` to the word in `atomic`, in a compare-exchange loop.
 ///
 /// If a wrong clock made the word's stamp, the word is corrected first. If the word is ahead of
