@@ -202,7 +202,7 @@ impl Verdict {
         now: Timestamp,
         cost: u32,
     ) -> Option<(Decision, Self)> {
-        let packed = PackedLimits::new(layout, limits);
+        let packed = PackedLimits::new(layout.counts(), limits);
         let decision = decide::check_within(layout, limits, &packed, word, now, cost)?;
         Some((decision, Self::decided_within(layout, limits, decision, now, cost)))
     }

@@ -123,8 +123,8 @@ fn every_word_of_a_header_is_checked() {
             let found = error(3, &|word| word & HIGH | u64::from(capacity));
             assert_eq!(found, geometry("capacity", capacity.into()));
         }
-        // In both kinds, 16 subjects or keys more change the number of lines. With 16 less, a limiter
-        // has more slots than it needs, as it may.
+        // In both kinds, 16 subjects or keys more change the number of lines. With 16 less, a
+        // limiter has more slots than it needs, as it may.
         for capacity in [CAPACITY - 16, CAPACITY + 16] {
             match error(3, &|word| word & HIGH | u64::from(capacity)) {
                 Some(AttachError::Truncated { len: found, needed }) => {

@@ -168,7 +168,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         Self {
             layout: header.layout,
             limits,
-            packed_limits: PackedLimits::new(&header.layout, &limits),
+            packed_limits: PackedLimits::new(header.layout.counts(), &limits),
             seed,
             buckets_at,
             locks_at: buckets_at + index(buckets) * BUCKET_LINES,
@@ -220,7 +220,8 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
 
     /// Returns the numbers of a subject's two home slots, one in each of its buckets. The first
     /// comes from the upper bits of the hash. The second comes from the upper bits of its product
-    /// with an odd constant (2^64 divided by the golden ratio), so it depends on the lower bits too.
+    /// with an odd constant (2^64 divided by the golden ratio), so it depends on the lower bits
+    /// too.
     #[inline]
     pub(super) fn homes_of(&self, subject: Subject) -> [u64; 2] {
         [subject.0, subject.0.wrapping_mul(0x9E37_79B9_7F4A_7C15)]

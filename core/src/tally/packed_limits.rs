@@ -1,11 +1,11 @@
 //! The limits of fixed windows in one word, so that one addition compares every count with its
 //! limit (SWAR: SIMD within a register).
 
-use super::Layout;
+use super::counts::Counts;
 use crate::quota::Limits;
 use crate::sync::HAS_FAST_PATH;
 
-/// The limits of a layout, packed for the comparison with the counts of a tally.
+/// The limits of a policy, packed for the comparison with the counts of a tally.
 ///
 /// A count that reaches its limit would reach the end of its field if the field ended at the limit.
 /// So the distances between the limits and the fields' ends are added together with the charge. A
@@ -21,15 +21,14 @@ pub(crate) struct PackedLimits {
 }
 
 impl PackedLimits {
-    /// The limits of the layout's current counts. In a sliding layout, the previous counts have
-    /// no limit, and a carry shows nothing. Without a fast path, no check compares them.
-    pub(crate) fn new(layout: &Layout, limits: &Limits) -> Self {
-        let counts = layout.counts();
+    /// Packs the limits of the current counts. In a sliding layout, the previous counts have no
+    /// limit, and a carry shows nothing. Without a fast path, nothing is compared with them.
+    pub(crate) fn new(counts: &Counts, limits: &Limits) -> Self {
         if !HAS_FAST_PATH {
             return Self { distances: 0, carries: 0, least: 0 };
         }
         let (mut distances, mut carries, mut least) = (0, 0, u32::MAX);
-        for index in 0..layout.len() {
+        for index in 0..counts.len() {
             let limit = counts.limit(limits, index);
             let (shift, bits) = (counts.shifts[index], counts.bits[index]);
             distances |= u64::from(counts.masks[index] - limit) << shift;
@@ -85,7 +84,7 @@ mod tests {
         let (mut rooms, mut refusals) = (0, 0);
         for policy in policies.map(|text| text.parse::<Policy>().unwrap()) {
             let (layout, limits) = (policy.layout(), policy.limits());
-            let (counts, packed) = (layout.counts(), PackedLimits::new(layout, &limits));
+            let (counts, packed) = (layout.counts(), PackedLimits::new(layout.counts(), &limits));
             let mut words = std::vec![layout.unused(layout.last_stamp())];
             for index in 0..layout.len() {
                 let values = near(counts.limit(&limits, index), counts.masks[index]);
