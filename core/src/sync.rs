@@ -35,10 +35,6 @@ compile_error!(
 /// wait only adds equivalent interleavings.
 pub(crate) const MODELED: bool = cfg!(any(loom, shuttle));
 
-/// Whether a check tries once, in code of its own, before the loop that repeats it. Both decide in
-/// the same way. On small targets, the second copy of the code would cost too much memory.
-pub(crate) const HAS_FAST_PATH: bool = cfg!(target_pointer_width = "64");
-
 /// Hints to the processor, or to the model's scheduler, that this thread waits for another one.
 pub(crate) fn pause() {
     #[cfg(loom)]

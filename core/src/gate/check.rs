@@ -10,7 +10,7 @@ use crate::key::KeyId;
 use crate::outcome::Outcome;
 use crate::quota::Limits;
 use crate::stop::{Stop, stop};
-use crate::sync::{HAS_FAST_PATH, Ordering};
+use crate::sync::Ordering;
 use crate::time::{Clock, Timestamp};
 use crate::verdict::Verdict;
 
@@ -92,9 +92,6 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         let Some(text) = api_key else {
             return Verdict::refused(Outcome::MissingKey, None, now);
         };
-        if !HAS_FAST_PATH {
-            return self.check_slow(text, cost, clock, decide);
-        }
         // Fast path: a single attempt. Contention falls through to `check_slow`.
         match &self.verify_key(text, now) {
             Ok((at, record)) => {

@@ -9,7 +9,7 @@ use crate::cache_line::CacheLine;
 use crate::charge::Charge;
 use crate::compare_exchange;
 use crate::decide::{self, Decision};
-use crate::sync::{HAS_FAST_PATH, Ordering};
+use crate::sync::Ordering;
 use crate::tally::EMPTY;
 use crate::time::{Clock, Timestamp};
 use crate::verdict::Verdict;
@@ -28,8 +28,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         // Fast path: a single attempt for a subject that has a slot and whose shortest window has
         // not passed.
         let mut found = self.find(subject);
-        if HAS_FAST_PATH
-            && let Some(seen) = &mut found
+        if let Some(seen) = &mut found
             && let Some(decision) = decide::check_within(
                 &self.layout,
                 &self.limits,
@@ -234,9 +233,6 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     /// line.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn find(&self, subject: Subject) -> Option<Found<'_>> {
-        if !HAS_FAST_PATH {
-            return self.find_elsewhere(subject);
-        }
         let [home, _] = self.homes_of(subject);
         self.find_in_line(subject, home, |_| true).or_else(|| self.find_in_all_lines(subject))
     }

@@ -3,7 +3,6 @@
 
 use super::counts::Counts;
 use crate::quota::Limits;
-use crate::sync::HAS_FAST_PATH;
 
 /// The limits of a policy, packed for the comparison with the counts of a tally.
 ///
@@ -22,11 +21,8 @@ pub(crate) struct PackedLimits {
 
 impl PackedLimits {
     /// Packs the limits of the current counts. In a sliding layout, the previous counts have no
-    /// limit, and a carry shows nothing. Without a fast path, nothing is compared with them.
+    /// limit, and a carry shows nothing.
     pub(crate) fn new(counts: &Counts, limits: &Limits) -> Self {
-        if !HAS_FAST_PATH {
-            return Self { distances: 0, carries: 0, least: 0 };
-        }
         let (mut distances, mut carries, mut least) = (0, 0, u32::MAX);
         for index in 0..counts.len() {
             let limit = counts.limit(limits, index);
