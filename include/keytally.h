@@ -83,10 +83,10 @@
  *     KT_INTERNAL. Without the host part it would loop endlessly. SAFETY.md says why no check
  *     panics.
  * Time. `now_ms` is an explicit time in Unix milliseconds, or KT_SYSTEM_CLOCK. The system clock is
- *     read in the call, and again if a tally is ahead of that reading. An explicit time is used as
- *     given and never corrected. An event loop has cached readings of the system clock. To use such
- *     readings, call kt_gate_use_system_clock or kt_limiter_use_system_clock once, and give them as
- *     `now_ms`.
+ *     read in the call, and again if a tally is ahead of that reading or lacks room. An explicit
+ *     time is used as given and never corrected. An event loop has cached readings of the system
+ *     clock. To use such readings, call kt_gate_use_system_clock or kt_limiter_use_system_clock
+ *     once, and give them as `now_ms`.
  * Wrong clocks. A tally keeps the latest time by which it was changed. For an earlier time, by any
  *     amount, a decision uses the tally's time instead. A later time moves the tally to that time.
  *     If that time is wrong, the counts of its windows stay until it comes, and `clock_ahead_s`
@@ -169,7 +169,8 @@
 
 /**
  * As `now_ms`: the system clock. It is read in the call, and again if a tally is ahead of that
- * reading. A library without the host part returns `KT_NO_CLOCK`.
+ * reading or lacks room. A check first reads the kernel's coarse clock, which is late by up to 10
+ * ms. A library without the host part returns `KT_NO_CLOCK`.
  */
 #define KT_SYSTEM_CLOCK 18446744073709551615ull
 

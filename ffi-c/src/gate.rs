@@ -392,7 +392,7 @@ pub extern "C" fn kt_gate_check(
     guard(|| {
         let (gate, target) = (gate.in_force()?, verdict_out.target()?);
         let api_key = api_key.optional(api_key_len)?;
-        with_clock!(gate.clock.time(now_ms)?, |clock| {
+        with_clock!(gate.clock.time(now_ms)?, gate.layout(), |clock| {
             target.put_verdict(&gate.check(api_key, cost, clock));
         });
         Ok(())
@@ -415,7 +415,7 @@ pub extern "C" fn kt_gate_check_request(
         let (gate, target) = (gate.in_force()?, verdict_out.target()?);
         let api_key = api_key.optional(api_key_len)?;
         let request = kt_request::or_default(request)?;
-        with_clock!(gate.clock.time(request.now_ms)?, |clock| {
+        with_clock!(gate.clock.time(request.now_ms)?, gate.layout(), |clock| {
             target.put_verdict(&gate.check(api_key, request.cost, clock));
         });
         Ok(())
@@ -437,7 +437,7 @@ pub extern "C" fn kt_gate_peek(
     guard(|| {
         let (gate, target) = (gate.in_force()?, verdict_out.target()?);
         let api_key = api_key.optional(api_key_len)?;
-        with_clock!(gate.clock.time(now_ms)?, |clock| {
+        with_clock!(gate.clock.time(now_ms)?, gate.layout(), |clock| {
             target.put_verdict(&gate.peek(api_key, cost, clock));
         });
         Ok(())

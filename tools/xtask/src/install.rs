@@ -126,7 +126,8 @@ fn build(kind: &str, built: &Path, arguments: &[&str]) -> Result<String> {
     let remapped = [(workspace, "keytally"), (cargo_home.unwrap_or_default(), "cargo")]
         .map(|(path, name)| format!("--remap-path-prefix={}={name}", path.display()));
     let mut rustc = cargo();
-    rustc.arg("--config").arg(format!("build.rustflags={remapped:?}"));
+    // In color, the list of libraries would contain escape codes.
+    rustc.args(["--color", "never", "--config", &format!("build.rustflags={remapped:?}")]);
     rustc.args(["rustc", "--release", "--package", "keytally-ffi", "--lib", "--crate-type", kind]);
     rustc.arg("--target-dir").arg(built).arg("--").args(arguments);
     command::run(rustc)

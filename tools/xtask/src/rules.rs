@@ -142,7 +142,6 @@ const CRATES: &[&str] = &[
     "heapless",
     "portable-atomic",
     "sha2",
-    "siphasher",
     "subtle",
     "zeroize",
     // Dependencies of sha2.
