@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use regex::Regex;
+use regex_lite::Regex;
 
 use crate::bare_metal;
 use crate::command;
 use crate::targets::count_tests;
-use crate::tools::{self, Found, Need};
+use crate::tools;
 
 const PAGE: &str = "docs/EMBEDDED.md";
 /// The lines of the page before and after the tables.
@@ -72,8 +72,8 @@ const MODULE_TARGET: &str = "wasm32v1-none";
 const C_TARGET: &str = "thumbv7m-none-eabi";
 
 /// Checks that each device prints the expected text, and that no cost exceeds the page's.
-pub(crate) fn check(found: &[Found]) -> Result<String> {
-    let tables = measure(found)?;
+pub(crate) fn check() -> Result<String> {
+    let tables = measure()?;
     compare(parts(&page()?)?[1], &tables)?;
     let tests = test_features()?;
     Ok(format!("{} machines, a WebAssembly module, and {tests}", MACHINES.len()))
@@ -81,10 +81,10 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
 
 /// Writes the tables of the page.
 pub(crate) fn write() -> Result<()> {
-    let found = tools::find_all(NEEDS)?;
+    tools::require(&[bare_metal::TOOLS], false)?;
     let page = page()?;
     let [before, _, after] = parts(&page)?;
-    let tables = measure(&found)?;
+    let tables = measure()?;
     let [begin, end] = TABLES;
     fs::write(PAGE, [before, begin, &tables, end, after].concat())?;
     println!("wrote {PAGE}");
@@ -116,20 +116,10 @@ fn parts(page: &str) -> Result<[&str; 3]> {
     Ok([before, tables, after])
 }
 
-/// The tools that the suite needs.
-pub(crate) const NEEDS: &[&Need] = &[
-    &bare_metal::CARGO,
-    &bare_metal::LLD,
-    &bare_metal::ARM_GCC,
-    &bare_metal::QEMU_ARM,
-    &bare_metal::QEMU_RISCV,
-    &tools::NODE,
-];
-
 /// Returns a command of Debian's cargo and compiler. It also builds Rust's `core`.
-fn cargo(found: &[Found], subcommand: &str) -> Result<Command> {
-    let path = bare_metal::CARGO.among(found)?;
-    let mut cargo = Command::new(path);
+fn cargo(subcommand: &str) -> Result<Command> {
+    let path = bare_metal::CARGO.path()?;
+    let mut cargo = Command::new(&path);
     cargo
         .arg(subcommand)
         .args(["--locked", "--config", "tools/firmware/targets.toml", "--target-dir", TARGET])
@@ -142,8 +132,8 @@ fn cargo(found: &[Found], subcommand: &str) -> Result<Command> {
 }
 
 /// Builds a package of the firmware's workspace for several targets in parallel.
-fn build(found: &[Found], package: &str, options: &[&str], targets: &[&str]) -> Result<()> {
-    let mut build = cargo(found, "build")?;
+fn build(package: &str, options: &[&str], targets: &[&str]) -> Result<()> {
+    let mut build = cargo("build")?;
     build.args(["--release", "--manifest-path", "tools/firmware/Cargo.toml"]);
     build.args(["--package", package]).args(options);
     build.args(targets.iter().flat_map(|target| ["--target", target]));
@@ -151,28 +141,28 @@ fn build(found: &[Found], package: &str, options: &[&str], targets: &[&str]) -> 
 }
 
 /// Builds and runs all programs. Returns their costs as the tables of the page.
-fn measure(found: &[Found]) -> Result<String> {
+fn measure() -> Result<String> {
     let expected =
         fs::read_to_string(EXPECTED).with_context(|| format!("cannot read {EXPECTED}"))?;
     let mut costs = Vec::new();
     for feature in [ATOMIC, UNSHARED.0] {
         let machines = || MACHINES.iter().filter(|Machine(.., words)| words.0 == feature);
         let targets: Vec<&str> = machines().map(|Machine(target, ..)| *target).collect();
-        build(found, "keytally-device", &["--features", feature], &targets)?;
+        build("keytally-device", &["--features", feature], &targets)?;
         for Machine(target, core, board, (_, words)) in machines() {
             let printed = emulate(*board, &built(target, "keytally-device"))?;
             costs.push((format!("{core}, {words}"), costs_of(&expected, &printed, target)?));
         }
     }
-    check_choice_is_required(found)?;
+    check_choice_is_required()?;
 
-    build(found, "keytally-wasm", &[], &[MODULE_TARGET])?;
-    let mut node = Command::new(tools::NODE.among(found)?);
+    build("keytally-wasm", &[], &[MODULE_TARGET])?;
+    let mut node = Command::new(tools::node()?);
     node.arg("tools/firmware/wasm/run.mjs").arg(built(MODULE_TARGET, "keytally_wasm.wasm"));
     costs_of(&expected, &command::run(node)?, "the WebAssembly module")?;
 
-    let codes = measure_features(found, &without_features(&expected)?)?;
-    build_library(found, &FEATURES)?;
+    let codes = measure_features(&without_features(&expected)?)?;
+    build_library(&FEATURES)?;
     let all = link("whole", &["whole.c"], None)?;
     let printed = emulate(LM3S, &link_firmware()?)?;
     let in_c = costs_of(&expected, &printed, "the firmware in C")?;
@@ -189,7 +179,7 @@ fn measure(found: &[Found]) -> Result<String> {
     for (name, size) in &sizes[..2] {
         ensure!(*size <= MAX_GATE, "{name} takes {size} bytes; the maximum is {MAX_GATE}");
     }
-    let mut rustc = Command::new(bare_metal::CARGO.among(found)?.with_file_name("rustc"));
+    let mut rustc = Command::new(bare_metal::CARGO.path()?.with_file_name("rustc"));
     rustc.arg("--version");
     Ok(tables(command::run(rustc)?.trim(), &costs, &codes, &sizes))
 }
@@ -206,14 +196,14 @@ struct Code {
 
 /// Measures the code of the programs in C with all features, without each of them, and without any.
 /// Runs the vectors without any, in both languages.
-fn measure_features(found: &[Found], expected: &str) -> Result<Vec<Code>> {
+fn measure_features(expected: &str) -> Result<Vec<Code>> {
     let mut codes = Vec::new();
     let without = FEATURES.map(|feature| (format!("without `{feature}`"), vec![feature]));
     let builds = [("with all features".to_owned(), vec![])].into_iter().chain(without);
     for (name, left_out) in builds.chain([("without the three".to_owned(), FEATURES.to_vec())]) {
         let features: Vec<&str> =
             FEATURES.into_iter().filter(|feature| !left_out.contains(feature)).collect();
-        build_library(found, &features)?;
+        build_library(&features)?;
         // These programs have no other library, so libkeytally requires none.
         let all = link("whole", &["whole.c"], None)?;
         let check = link("check", &["check.c"], None)?;
@@ -226,7 +216,7 @@ fn measure_features(found: &[Found], expected: &str) -> Result<Vec<Code>> {
     let printed = emulate(LM3S, &link_firmware()?)?;
     costs_of(expected, &printed, "the firmware without features in C")?;
     let options = ["--no-default-features", "--features", ATOMIC];
-    build(found, "keytally-device", &options, &[C_TARGET])?;
+    build("keytally-device", &options, &[C_TARGET])?;
     let printed = emulate(LM3S, &built(C_TARGET, "keytally-device"))?;
     costs_of(expected, &printed, "the firmware without features")?;
     Ok(codes)
@@ -254,8 +244,8 @@ fn check_stack(costs: &[(String, Vec<Cost>)]) -> Result<()> {
 }
 
 /// Checks that a build without a choice of 64-bit words fails with an error that names the choices.
-fn check_choice_is_required(found: &[Found]) -> Result<()> {
-    let Err(error) = build(found, "keytally-device", &[], &[C_TARGET]) else {
+fn check_choice_is_required() -> Result<()> {
+    let Err(error) = build("keytally-device", &[], &[C_TARGET]) else {
         bail!("a build for {C_TARGET} without a choice of 64-bit words succeeded");
     };
     let error = format!("{error:#}");
@@ -323,9 +313,9 @@ fn cost(line: &str) -> Option<Cost> {
 const HOST: &str = "target/firmware/host";
 
 /// Builds libkeytally for programs in C on bare metal, and the files that the programs include.
-fn build_library(found: &[Found], features: &[&str]) -> Result<()> {
+fn build_library(features: &[&str]) -> Result<()> {
     let features = [&["keytally-core/portable-atomic"], features].concat().join(",");
-    let mut rustc = cargo(found, "rustc")?;
+    let mut rustc = cargo("rustc")?;
     rustc.args(["--target", C_TARGET, "--profile", "bare", "--package", "keytally-ffi"]);
     rustc.args(["--crate-type", "staticlib", "--no-default-features"]);
     rustc.args(["--features", &features]);
