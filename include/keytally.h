@@ -25,8 +25,11 @@
  *     failure: it is the verdict's outcome. Outputs come last, are named ..._out (and `buffer`),
  *     and are written only on KT_OK. A call that failed changed nothing. One exception: if a change
  *     to a gate file cannot be flushed to disk, the status is KT_IO or KT_DISK_FULL, and the
- *     change was made. A comment lists the statuses of its function, except those of the next
- *     paragraph and KT_INTERNAL, which is a defect of this library.
+ *     change was made. A comment lists the statuses of its function, except those of the next two
+ *     paragraphs and KT_INTERNAL, which is a defect of this library.
+ * Features. A library for a device may be built without sliding windows, keys of other forms, or
+ *     more than one pepper per gate. A policy, a table, an import or a list of peppers that needs
+ *     them is then KT_NO_SLIDING, KT_NO_IMPORTED_KEYS or KT_NO_PEPPER_ROTATION.
  * Pointers. NULL, a misaligned pointer and an impossible length are statuses, never a crash:
  *     KT_NULL_POINTER, KT_MISALIGNED, KT_BAD_LENGTH. A struct that was never made a handle, or that
  *     was closed, moved or copied, is KT_NOT_A_HANDLE, as long as its memory exists. The caller
@@ -315,6 +318,12 @@ enum kt_status
     KT_KEY_CHECKSUM = 34,
     /** A key id is 11 characters of 0-9, A-Z and a-z, and its number is not 0. */
     KT_KEY_ID_FORM = 35,
+    /** This build has no sliding windows; build it with the feature `sliding`. */
+    KT_NO_SLIDING = 36,
+    /** This build has no keys of other forms; build it with the feature `imported-keys`. */
+    KT_NO_IMPORTED_KEYS = 37,
+    /** This build has one pepper per gate; build it with the feature `pepper-rotation`. */
+    KT_NO_PEPPER_ROTATION = 38,
     /** A pepper has fewer than 32 bytes; `openssl rand -hex 32` makes one. */
     KT_PEPPER_TOO_SHORT = 40,
     /**

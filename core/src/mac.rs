@@ -15,11 +15,17 @@ use sha2::digest::consts::U64;
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroize;
 
+use crate::features::Feature;
+
 /// The shortest pepper, in bytes.
 pub const MIN_PEPPER_LEN: usize = 32;
 
 /// The most peppers that are in use at a time.
 pub const MAX_PEPPERS: usize = 4;
+
+/// The most peppers that a list holds in this build.
+pub(crate) const KEPT_PEPPERS: usize =
+    if Feature::PepperRotation.is_included() { MAX_PEPPERS } else { 1 };
 
 /// Bytes in a SHA-256 block.
 const BLOCK_LEN: usize = 64;
@@ -154,7 +160,7 @@ impl Drop for Pepper {
 
 /// Up to four peppers, newest last. New keys use the newest.
 #[derive(Clone, Debug)]
-pub struct Peppers(pub(crate) Vec<Pepper, MAX_PEPPERS>);
+pub struct Peppers(pub(crate) Vec<Pepper, KEPT_PEPPERS>);
 
 /// Why a list of peppers is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +172,8 @@ pub enum PeppersError {
     Count,
     /// One of the peppers is given twice.
     Repeated,
+    /// This build leaves out the feature that more than one pepper needs.
+    LeftOut(Feature),
 }
 
 impl fmt::Display for PeppersError {
@@ -176,6 +184,7 @@ impl fmt::Display for PeppersError {
             Self::Repeated => {
                 f.write_str("the same pepper is given twice; give each once, newest last")
             }
+            Self::LeftOut(feature) => feature.fmt(f),
         }
     }
 }
@@ -186,9 +195,13 @@ impl Peppers {
     /// The peppers of these bytes, newest last.
     ///
     /// # Errors
-    /// [`PeppersError`] if there are none or too many, if one is too short, or if one is repeated.
+    /// [`PeppersError`] if there are none or too many, if one is too short, if one is repeated, or
+    /// if this build has one pepper per gate and more are given.
     pub fn new<P: AsRef<[u8]>>(peppers: &[P]) -> Result<Self, PeppersError> {
-        let mut list = Vec::<Pepper, MAX_PEPPERS>::new();
+        if peppers.len() > 1 && !Feature::PepperRotation.is_included() {
+            return Err(PeppersError::LeftOut(Feature::PepperRotation));
+        }
+        let mut list = Vec::<Pepper, KEPT_PEPPERS>::new();
         for bytes in peppers {
             let pepper = Pepper::new(bytes.as_ref()).map_err(PeppersError::TooShort)?;
             if list.iter().any(|other| other.fingerprint() == pepper.fingerprint()) {

@@ -7,6 +7,7 @@ use super::secret_match::Match;
 use super::table::{Gate, holder};
 use crate::bits::scale;
 use crate::cache_line::CacheLine;
+use crate::features::Feature;
 use crate::key;
 use crate::mac::Message;
 use crate::outcome::Reason;
@@ -65,9 +66,11 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         let tag = current.mac_of(&message).tag();
         let (previous_tag, previous_there) = if record.previous_pepper == record.pepper {
             (tag, current_there)
-        } else {
+        } else if Feature::PepperRotation.is_included() {
             let (previous, previous_there) = pepper(record.previous_pepper);
             (previous.mac_of(&message).tag(), previous_there)
+        } else {
+            (tag, false)
         };
         let known = record.key_id == Some(key_id);
         // A `Choice`, like the comparisons: the time of a branch would reveal whether the id
