@@ -40,7 +40,7 @@ use crate::charge::Charge;
 use crate::outcome::Outcome;
 use crate::quota::{Algorithm, Limits};
 use crate::quotas::Quotas;
-use crate::tally::Layout;
+use crate::tally::{Layout, PackedLimits};
 #[doc(inline)]
 pub use crate::time::TOLERANCE_MS;
 use crate::time::{Clock, Timestamp};
@@ -91,6 +91,32 @@ pub fn check(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, cost: 
     } else {
         Decision::new(outcome, word)
     }
+}
+
+/// Returns the decision of [`check`] if `now` is within the unit that the tally's stamp names and
+/// every window may admit `cost`. That is nearly always so. `packed` must hold the same limits.
+#[cfg_attr(target_pointer_width = "64", inline(always))]
+pub(crate) fn check_within(
+    layout: &Layout,
+    limits: &Limits,
+    packed: &PackedLimits,
+    word: u64,
+    now: Timestamp,
+    cost: u32,
+) -> Option<Decision> {
+    if !layout.is_within(word, now) || !packed.may_admit(cost) {
+        return None;
+    }
+    let charge = layout.charge(cost);
+    let has_room = match layout.algorithm() {
+        Algorithm::Fixed => packed.have_room(word, charge),
+        Algorithm::Sliding => cost <= sliding_room(layout, limits, word, now.unix_ms()),
+    };
+    Some(if has_room {
+        Decision::new(Outcome::Admitted, word + charge)
+    } else {
+        Decision::new(Outcome::Denied, word)
+    })
 }
 
 /// Returns the outcome that [`check`] would have, and charges nothing.

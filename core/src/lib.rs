@@ -67,6 +67,7 @@ extern crate std;
 // The modules, from the ground up. A module uses only those above it.
 //
 // bits      arithmetic on words: halves, scaling, exact division
+// siphash   SipHash-1-3, the hash of a limiter's subjects
 // sync      the atomics, and their replacements where there are none or where a model checker runs
 // stop      steps at which tests stop a thread; empty without the feature `__stop-points`
 // text      short texts of a bounded length
@@ -111,6 +112,7 @@ mod policy;
 mod quota;
 mod quotas;
 mod record;
+mod siphash;
 mod tally;
 mod text;
 mod time;

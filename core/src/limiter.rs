@@ -4,9 +4,11 @@
 //! header | bucket 0: 8 × { owner, tally } | bucket 1 | … | lock words, one per bucket
 //! ```
 //!
-//! The table uses two-choice hashing with buckets: a keyed hash of the subject names two buckets,
-//! and the subject has a slot in at most one of them. A new subject takes the first bucket, unless
-//! that has `SPILL` slots taken and the second has fewer.
+//! The table uses two-choice hashing with buckets: a keyed hash of the subject names two home
+//! slots, each in a bucket, and the subject has a slot in at most one of these buckets. A new
+//! subject takes the first bucket, unless that has `SPILL` slots taken and the second has fewer. In
+//! its bucket it takes the home slot, else another slot of the home slot's cache line, else one of
+//! the other line. So nearly every check reads one cache line, that of the first home slot.
 //!
 //! A slot's *owner word* names the subject that has the slot. It is a 48-bit fingerprint of the
 //! subject's hash above a 16-bit generation, which counts how often the slot was reassigned (an ABA
@@ -21,10 +23,10 @@
 //! | expired (all windows passed at least a minute ago) | a fingerprint | as live, but another subject may take the slot |
 //!
 //! # Hit
-//! Find the owner word, load the tally, load the owner word again, compare-exchange the tally. A
-//! slot is reassigned only by first exchanging its *expired* tally for a reservation, and the new
-//! tally's stamp is at least one longest window younger. So a compare-exchange that succeeds proves
-//! that the slot was still this subject's.
+//! Load the owner words and the tallies of a cache line, select the subject's slot, load its owner
+//! word again, compare-exchange the tally. A slot is reassigned only by first exchanging its
+//! *expired* tally for a reservation, and the new tally's stamp is at least one longest window
+//! younger. So a compare-exchange that succeeds proves that the slot was still this subject's.
 //!
 //! The module `insert` holds the protocol that gives a slot to a new subject.
 

@@ -11,11 +11,13 @@
 //! that is being given to another subject (`limiter.rs`).
 
 pub(crate) use self::counts::Counts;
+pub(crate) use self::packed_limits::PackedLimits;
 use crate::bits::Divisor;
 use crate::quota::{Algorithm, MAX_QUOTAS, Quota, Window};
 use crate::time::{Clock, TOLERANCE_MS, Timestamp};
 
 mod counts;
+mod packed_limits;
 
 /// The year 2200 in Unix seconds. A stamp reaches at least this moment.
 const STAMP_REACH_S: u64 = 7_258_118_400;
@@ -287,7 +289,13 @@ impl Layout {
             (0..self.len())
                 .all(|index| cost <= self.counts.masks[index] - self.counts.current(word, index))
         );
-        word + u64::from(cost) * self.one_each
+        word + self.charge(cost)
+    }
+
+    /// Returns the word that adds `cost` to every window's current count. `cost` must fit in each.
+    #[inline]
+    pub(crate) fn charge(&self, cost: u32) -> u64 {
+        u64::from(cost) * self.one_each
     }
 
     /// Returns the word with `cost` subtracted from the current or the previous count of the window

@@ -7,6 +7,8 @@ use crate::outcome::{Outcome, Reason};
 use crate::quota::Limits;
 use crate::quotas::Quotas;
 use crate::tally::Layout;
+#[cfg(feature = "__models")]
+use crate::tally::PackedLimits;
 use crate::time::Timestamp;
 
 /// The holder of a key.
@@ -171,7 +173,48 @@ impl Verdict {
         now: Timestamp,
         cost: u32,
     ) -> Self {
-        let mut quotas = decide::quotas(layout, limits, decision.next, now);
+        let quotas = decide::quotas(layout, limits, decision.next, now);
+        Self::with_quotas(quotas, decision, holder, now, cost)
+    }
+
+    /// The verdict that follows from a decision for a moment within the unit that the tally's stamp
+    /// names.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    pub(crate) fn decided_within(
+        layout: &Layout,
+        limits: &Limits,
+        decision: Decision,
+        now: Timestamp,
+        cost: u32,
+    ) -> Self {
+        let quotas = Quotas::new(layout.counts(), limits, decision.next, now);
+        Self::with_quotas(quotas, decision, None, now, cost)
+    }
+
+    /// The decision and the verdict of a limiter's fast path, for tests that compare them with a
+    /// model on every word.
+    #[cfg(feature = "__models")]
+    #[doc(hidden)]
+    pub fn of_fast_path(
+        layout: &Layout,
+        limits: &Limits,
+        word: u64,
+        now: Timestamp,
+        cost: u32,
+    ) -> Option<(Decision, Self)> {
+        let packed = PackedLimits::new(layout.counts(), limits);
+        let decision = decide::check_within(layout, limits, &packed, word, now, cost)?;
+        Some((decision, Self::decided_within(layout, limits, decision, now, cost)))
+    }
+
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    fn with_quotas(
+        mut quotas: Quotas,
+        decision: Decision,
+        holder: Option<Holder>,
+        now: Timestamp,
+        cost: u32,
+    ) -> Self {
         quotas.denied = if decision.outcome == Outcome::Denied { cost } else { 0 };
         Self {
             outcome: decision.outcome,

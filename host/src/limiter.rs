@@ -212,9 +212,17 @@ fn create_in(
     keytally_core::Limiter::init_after(memory, HEADER_LINES, policy, capacity, *seed)
 }
 
+/// A limiter for fewer subjects gets slots for up to this many, or for 16 times its capacity if
+/// that is less.
+///
+/// If many subjects share a cache line, threads that charge different subjects wait for each other.
+/// With this many slots, few lines of a small table have more than one subject.
+const SPREAD_SUBJECTS: u32 = 1 << 14;
+
 /// Returns the size of the limiter in cache lines, with the header. Refuses an impossible capacity
 /// before any disk space is reserved.
 fn line_count(path: Option<&Path>, capacity: u32) -> Result<usize, Error> {
-    keytally_core::Limiter::<Mapping>::validate(HEADER_LINES, capacity)
+    let spread = capacity.max(capacity.saturating_mul(16).min(SPREAD_SUBJECTS));
+    keytally_core::Limiter::<Mapping>::validate(HEADER_LINES, spread)
         .map_err(|source| Error::Create { path: path.map(PathBuf::from), source })
 }

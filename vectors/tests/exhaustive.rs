@@ -106,6 +106,12 @@ impl CoreAndModel {
         let (now, shifted) = (Timestamp::from_unix_ms(now_ms), word << self.shift);
         let checked = decide::check(&self.layout, &self.limits, shifted, now, cost);
         let peeked = decide::peek(&self.layout, &self.limits, shifted, now, cost);
+        // A limiter decides most checks on its fast path, which must give the same results.
+        if let Some(fast) = Verdict::of_fast_path(&self.layout, &self.limits, shifted, now, cost) {
+            let verdict = Verdict::decided(&self.layout, &self.limits, checked, None, now, cost);
+            let why = || format!("{} {word:#x} {now_ms} {cost}", self.model.policy());
+            assert_eq!(fast, (checked, verdict), "the fast path: {}", why());
+        }
         let results = [
             (checked, self.model.check(word, now_ms, cost)),
             (peeked, self.model.peek(word, now_ms, cost)),

@@ -1,8 +1,10 @@
 //! The check of a subject, and the other operations on its tally: peek, refund, settle, reset.
 
+use core::hint::select_unpredictable;
+
 use super::insert::Insertion;
 use super::slot::{Slot, Subject, TOMBSTONE};
-use super::table::Limiter;
+use super::table::{LINE_SLOTS, Limiter};
 use crate::cache_line::CacheLine;
 use crate::charge::Charge;
 use crate::compare_exchange;
@@ -20,17 +22,96 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     }
 
     /// Charges as [`check`](Self::check) does, for a subject that was hashed before.
-    #[inline]
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub fn check_subject(&self, subject: Subject, cost: u32, clock: impl Clock) -> Verdict {
-        self.decide_on(subject, cost, clock, true, |word, now| {
+        let now = clock.reading();
+        // Fast path: a single attempt for a subject that has a slot and whose shortest window has
+        // not passed.
+        let mut found = self.find(subject);
+        if let Some(seen) = &mut found
+            && let Some(decision) = decide::check_within(
+                &self.layout,
+                &self.limits,
+                &self.packed_limits,
+                seen.word,
+                now,
+                cost,
+            )
+        {
+            let exchanged = match decision.next {
+                same if same == seen.word => Ok(()),
+                next => compare_exchange::exchange_decided(seen.slot.tally(), seen.word, next),
+            };
+            match exchanged {
+                Ok(()) => {
+                    return Verdict::decided_within(
+                        &self.layout,
+                        &self.limits,
+                        decision,
+                        now,
+                        cost,
+                    );
+                }
+                Err(present) => {
+                    seen.word = present;
+                    found = self.still_or_again(subject, found);
+                }
+            }
+        }
+        self.check_slow(subject, found, cost, clock)
+    }
+
+    /// The slow path of a check: another thread exchanged the tally, the subject has no slot, or
+    /// the time is not within the unit of the tally's stamp.
+    #[cold]
+    #[inline(never)]
+    fn check_slow(
+        &self,
+        subject: Subject,
+        found: Option<Found<'_>>,
+        cost: u32,
+        clock: impl Clock,
+    ) -> Verdict {
+        self.decide_on(subject, found, cost, clock, true, |word, now| {
             decide::check(&self.layout, &self.limits, word, now, cost)
         })
+    }
+
+    /// Loads the memory of a subject that is checked soon, and does not wait for it.
+    ///
+    /// A check of a large table takes mostly as long as memory takes to respond. Fetch all subjects
+    /// of a request, of any number of limiters, before the first of them is checked: memory then
+    /// responds for all of them at once.
+    ///
+    /// ```
+    /// # use keytally_core::{CacheLine, Limiter, Policy, Timestamp};
+    /// # let policy: Policy = "2/minute".parse()?;
+    /// # let lines = Limiter::<&[CacheLine]>::lines(8);
+    /// # let memory: Vec<_> = (0..lines).map(|_| CacheLine::new()).collect();
+    /// # let limiter = Limiter::init(&memory[..], &policy, 8, [7; 16])?;
+    /// # let now = Timestamp::from_unix_s(1_700_000_000);
+    /// let subjects = [&b"203.0.113.9"[..], b"user 7"].map(|subject| limiter.subject(subject));
+    /// for subject in subjects {
+    ///     limiter.fetch(subject);
+    /// }
+    /// for subject in subjects {
+    ///     assert!(limiter.check_subject(subject, 1, now).is_admitted());
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn fetch(&self, subject: Subject) {
+        let [home, _] = self.homes_of(subject);
+        let [slot, ..] = self.line_of(home);
+        // A load whose value is not used, which the compiler must not remove.
+        core::hint::black_box(slot.owner().load(Ordering::Relaxed));
     }
 
     /// Returns the verdict that [`check`](Self::check) would give now, and charges nothing. Whether
     /// a new subject would find a free slot is not looked up.
     pub fn peek(&self, subject: &[u8], cost: u32, clock: impl Clock) -> Verdict {
-        self.decide_on(self.subject(subject), cost, clock, false, |word, now| {
+        let subject = self.subject(subject);
+        self.decide_on(subject, self.find(subject), cost, clock, false, |word, now| {
             decide::peek(&self.layout, &self.limits, word, now, cost)
         })
         .without_charge()
@@ -38,7 +119,8 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
 
     /// Returns the units of `charge` to the windows that still count them. Refund each charge once.
     pub fn refund(&self, subject: &[u8], charge: Charge, clock: impl Clock) -> Verdict {
-        self.decide_on(self.subject(subject), 0, clock, false, |word, now| {
+        let subject = self.subject(subject);
+        self.decide_on(subject, self.find(subject), 0, clock, false, |word, now| {
             decide::refund(&self.layout, &self.limits, word, now, charge)
         })
         .without_charge()
@@ -56,7 +138,8 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         actual: u32,
         clock: impl Clock,
     ) -> Verdict {
-        self.decide_on(self.subject(subject), 0, clock, true, |word, now| {
+        let subject = self.subject(subject);
+        self.decide_on(subject, self.find(subject), 0, clock, true, |word, now| {
             decide::settle(&self.layout, &self.limits, word, now, estimate, actual)
         })
         .without_charge()
@@ -64,7 +147,8 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
 
     /// Sets all counts of the subject to 0.
     pub fn reset(&self, subject: &[u8], clock: impl Clock) -> Verdict {
-        self.decide_on(self.subject(subject), 0, clock, false, |word, now| {
+        let subject = self.subject(subject);
+        self.decide_on(subject, self.find(subject), 0, clock, false, |word, now| {
             decide::reset(&self.layout, &self.limits, word, now)
         })
         .without_charge()
@@ -84,48 +168,12 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         corrected.count() as u64
     }
 
-    /// Applies `decide` to the subject's tally, or to an empty one if it has none. If `inserts` is
-    /// set and there is something to count, a new subject gets a slot.
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
-    fn decide_on<C: Clock>(
-        &self,
-        subject: Subject,
-        cost: u32,
-        clock: C,
-        inserts: bool,
-        decide: impl Fn(u64, Timestamp) -> Decision,
-    ) -> Verdict {
-        let now = clock.reading();
-        // Fast path: a single attempt for a subject that has a slot. Contention and new subjects
-        // fall through.
-        let mut found = None;
-        if let Some(slot) = self.probe_owners(subject)
-            && let Some(seen) = self.probe_slot(subject, slot)
-            && self.layout.is_decidable::<C>(seen.word, now)
-        {
-            let decision = decide(seen.word, now);
-            let exchanged = match decision.next {
-                same if same == seen.word => Ok(()),
-                next => compare_exchange::exchange_decided(slot.tally(), seen.word, next),
-            };
-            match exchanged {
-                Ok(()) => {
-                    return Verdict::decided(&self.layout, &self.limits, decision, None, now, cost);
-                }
-                Err(present) => found = Some(Found { word: present, ..seen }),
-            }
-        }
-        self.decide_slow(subject, found, cost, clock, inserts, decide)
-    }
-
-    /// The slow path: another thread exchanged the tally, the subject has no slot, or its tally is
-    /// ahead of the clock's reading.
+    /// Applies `decide` to the tally of the slot that was found, or to an empty one if there is
+    /// none. If `inserts` is set and there is something to count, a new subject gets a slot.
     ///
     /// Lock-free, except for an insertion: an attempt fails only if another thread's exchange
     /// succeeded.
-    #[cold]
-    #[inline(never)]
-    fn decide_slow<'m>(
+    fn decide_on<'m>(
         &'m self,
         subject: Subject,
         mut found: Option<Found<'m>>,
@@ -136,82 +184,97 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     ) -> Verdict {
         let mut now = clock.reading();
         let decision = loop {
-            // Retry on the value that the failed exchange returned; probing again loses the next
-            // race too.
-            found = found.filter(|found| self.is_unchanged(found)).or_else(|| self.probe(subject));
-            let word = found.as_ref().map_or(EMPTY, |found| found.word);
-            if let Some(Found { slot, .. }) = &found
-                && let Some(corrected) = decide::correction(&self.layout, word, &mut now, clock)
-            {
-                let word = compare_exchange::exchange_decided(slot.tally(), word, corrected)
-                    .err()
-                    .unwrap_or(corrected);
-                found = found.map(|found| Found { word, ..found });
-                continue;
-            }
-            let decision = decide(word, now);
-            if decision.next == word {
-                break decision;
-            }
-            found = match found {
-                Some(found) => {
-                    match compare_exchange::exchange_decided(
-                        found.slot.tally(),
-                        word,
-                        decision.next,
-                    ) {
-                        Ok(()) => break decision,
-                        Err(present) => Some(Found { word: present, ..found }),
-                    }
+            let Some(Found { slot, word, .. }) = found else {
+                let decision = decide(EMPTY, now);
+                if decision.next == EMPTY || !inserts {
+                    break decision;
                 }
-                None if !inserts => break decision,
-                None => match self.insert(subject, decision.next, &mut now, clock) {
+                match self.insert(subject, decision.next, &mut now, clock) {
                     Insertion::Done { next } => break Decision { next, ..decision },
                     // The subject has a slot after all, or the lock was lost.
-                    Insertion::Again => None,
+                    Insertion::Again => found = self.find(subject),
                     Insertion::Full { until } => {
                         let until = Timestamp::from_unix_ms(self.layout.stamp_start_ms(until));
                         return Verdict::full(until, now);
                     }
-                },
+                }
+                continue;
             };
+            let correction = decide::correction(&self.layout, word, &mut now, clock);
+            let decision = decide(word, now);
+            let next = correction.unwrap_or(decision.next);
+            let exchanged = match next {
+                same if same == word => Ok(()),
+                next => compare_exchange::exchange_decided(slot.tally(), word, next),
+            };
+            // A correction charges nothing: the decision on the corrected word does.
+            if exchanged.is_ok() && correction.is_none() {
+                break decision;
+            }
+            let word = exchanged.err().unwrap_or(next);
+            found = self.still_or_again(subject, found.map(|found| Found { word, ..found }));
         };
         Verdict::decided(&self.layout, &self.limits, decision, None, now, cost)
     }
 
-    /// Returns the first slot with the subject's fingerprint, which nearly always is the subject's.
+    /// Returns `found` if the slot still is the subject's, else searches again.
     ///
-    /// Compares one owner word at a time, with a branch for each, so that branch prediction can run
-    /// ahead of the hash for a busy subject. Comparing a line at once was 3 ns faster for a random
-    /// one of 1,000 subjects, and 5 ns slower for a busy one (`cargo xtask bench`).
+    /// Its word is the one that a failed exchange returned. Deciding on that is quick. A search
+    /// would lose the next race too.
+    fn still_or_again<'m>(
+        &'m self,
+        subject: Subject,
+        found: Option<Found<'m>>,
+    ) -> Option<Found<'m>> {
+        found.filter(|found| self.is_unchanged(found)).or_else(|| self.find(subject))
+    }
+
+    /// Returns the subject's slot, if it has one. It is nearly always in its first home's cache
+    /// line.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    fn find(&self, subject: Subject) -> Option<Found<'_>> {
+        let [home, _] = self.homes_of(subject);
+        self.find_in_line(subject, home, |_| true).or_else(|| self.find_in_all_lines(subject))
+    }
+
+    /// Searches all four cache lines of the subject.
+    ///
+    /// A slot with a tombstone or a reservation may also have an owner word with the subject's
+    /// fingerprint, if an inserter was stopped. So only slots with live tallies are considered.
     #[inline(never)]
-    fn probe_owners(&self, subject: Subject) -> Option<Slot<'_>> {
-        for bucket in self.buckets_of(subject) {
-            for line in self.bucket(bucket) {
-                for slot in line.words().as_chunks().0 {
-                    if subject.is_named_by(slot[0].load(Ordering::Acquire)) {
-                        return Some(Slot(slot));
-                    }
-                }
+    fn find_in_all_lines(&self, subject: Subject) -> Option<Found<'_>> {
+        let other_line = |home: u64| home ^ LINE_SLOTS as u64;
+        let [home, second_home] = self.homes_of(subject);
+        let mut lines = [home, other_line(home), second_home, other_line(second_home)].into_iter();
+        lines.find_map(|number| self.find_in_line(subject, number, |word| self.is_live(word)))
+    }
+
+    /// Returns what a slot of a cache line holds, if it is the subject's: the last slot with the
+    /// subject's fingerprint and a word that `considers` accepts. `number` is that of any slot in
+    /// the line.
+    ///
+    /// A processor cannot predict which of the slots it is. So the slot is selected without a
+    /// branch, and each tally is loaded together with its owner word. On small targets, which
+    /// predict little, a branch saves these loads.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    fn find_in_line(
+        &self,
+        subject: Subject,
+        number: u64,
+        considers: impl Fn(u64) -> bool,
+    ) -> Option<Found<'_>> {
+        let slots = self.line_of(number);
+        let mut found = Found { slot: slots[0], owner: 0, word: TOMBSTONE };
+        for slot in slots {
+            let owner = slot.owner().load(Ordering::Acquire);
+            let is_named = subject.is_named_by(owner);
+            if cfg!(not(target_pointer_width = "64")) && !is_named {
+                continue;
             }
+            let word = slot.tally().load(Ordering::Acquire);
+            let is_its = is_named & considers(word);
+            found = select_unpredictable(is_its, Found { slot, owner, word }, found);
         }
-        None
-    }
-
-    /// Returns the subject's slot, if it has one.
-    fn probe(&self, subject: Subject) -> Option<Found<'_>> {
-        let mut slots = self.buckets_of(subject).into_iter().flat_map(|bucket| self.slots(bucket));
-        slots.find_map(|slot| self.probe_slot(subject, slot))
-    }
-
-    /// Returns what a slot holds, if it is the subject's.
-    #[inline]
-    fn probe_slot<'m>(&self, subject: Subject, slot: Slot<'m>) -> Option<Found<'m>> {
-        let owner = slot.owner().load(Ordering::Acquire);
-        if !subject.is_named_by(owner) {
-            return None;
-        }
-        let found = Found { slot, owner, word: slot.tally().load(Ordering::Acquire) };
         self.is_unchanged(&found).then_some(found)
     }
 
@@ -230,6 +293,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
 
 /// A subject's slot, the owner word that was loaded from it, and the tally that was loaded after
 /// the owner word.
+#[derive(Clone, Copy)]
 struct Found<'m> {
     slot: Slot<'m>,
     owner: u64,

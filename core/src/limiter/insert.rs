@@ -94,8 +94,9 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         let locks =
             [Some(self.lock(locked[0])), (locked[1] != locked[0]).then(|| self.lock(locked[1]))];
         let alone = locks[1].is_none() && two != one;
-        let first_bucket = self.search(one, subject, now, clock);
-        let second_bucket = self.search(two, subject, now, clock);
+        let [home, second_home] = self.homes_of(subject);
+        let first_bucket = self.search(home, subject, now, clock);
+        let second_bucket = self.search(second_home, subject, now, clock);
         if first_bucket.present || second_bucket.present {
             return Some(Insertion::Again);
         }
@@ -169,18 +170,18 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         if charged { Insertion::Done { next: first } } else { Insertion::Again }
     }
 
-    /// Searches a bucket for the subject and for a slot that it can take. The tally is loaded
-    /// before the owner word: if a tally loaded under the lock is not a reservation, no former
-    /// holder can change its slot any more.
+    /// Searches the bucket of the slot `home` for the subject, and for the slot that it prefers of
+    /// those that it can take. The tally is loaded before the owner word: if a tally loaded under
+    /// the lock is not a reservation, no former holder can change its slot any more.
     fn search(
         &self,
-        bucket: u64,
+        home: u64,
         subject: Subject,
         now: &mut Timestamp,
         clock: impl Clock,
     ) -> Searched<'_> {
         let mut searched = Searched { present: false, reserved: false, taken: 0, reusable: None };
-        for slot in self.slots(bucket) {
+        for slot in self.slots_from(home) {
             let word = slot.tally().load(Ordering::Acquire);
             if word == TOMBSTONE {
                 searched.reusable = searched.reusable.or(Some(slot));

@@ -1,15 +1,14 @@
 //! The struct [`Limiter`]: its creation, its opening, and where in its memory the buckets are.
 
-use siphasher::sip::SipHasher13;
-
 use super::slot::{Slot, Subject};
 use crate::bits::{high, index, join, low, scale};
 use crate::cache_line::{CACHE_LINE_WORDS, CacheLine};
 use crate::header::{AttachError, CreateError, Header, TableKind};
 use crate::policy::Policy;
 use crate::quota::Limits;
+use crate::siphash;
 use crate::sync::{AtomicU64, Ordering};
-use crate::tally::Layout;
+use crate::tally::{Layout, PackedLimits};
 use crate::time::Timestamp;
 
 /// Slots of a bucket: two cache lines.
@@ -22,7 +21,10 @@ pub const MAX_SUBJECTS: u32 = 1 << 30;
 const HEADER_LINES: usize = 2;
 
 /// Lines of a bucket.
-const BUCKET_LINES: usize = 2;
+pub(super) const BUCKET_LINES: usize = 2;
+
+/// Slots of a cache line.
+pub(super) const LINE_SLOTS: usize = BUCKET_SLOTS / BUCKET_LINES;
 
 /// Slots for every 2 subjects of capacity. With 1.5 slots for each subject, about one new subject
 /// in a million finds both of its buckets full before the table holds as many subjects as its
@@ -50,18 +52,20 @@ pub struct Limiter<M> {
     memory: M,
     pub(super) layout: Layout,
     pub(super) limits: Limits,
+    pub(super) packed_limits: PackedLimits,
     seed: [u64; 2],
     /// The first line of the buckets, and of the lock words.
     buckets_at: usize,
     locks_at: usize,
-    buckets: u64,
+    /// The number of slots: that of the buckets times [`BUCKET_SLOTS`].
+    slots: u64,
     capacity: u32,
 }
 
 impl<M: AsRef<[CacheLine]>> Limiter<M> {
     /// Returns the lines that a limiter for `capacity` subjects takes, of 64 bytes each.
     pub const fn lines(capacity: u32) -> usize {
-        lines_after(HEADER_LINES, capacity)
+        lines_after(HEADER_LINES, buckets_for(capacity))
     }
 
     /// Returns the lines that a limiter for `capacity` subjects takes, including a header of
@@ -74,16 +78,19 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
             return Err(CreateError::Capacity { capacity, max: MAX_SUBJECTS });
         }
         let header_lines = if header_lines < HEADER_LINES { HEADER_LINES } else { header_lines };
-        Ok(lines_after(header_lines, capacity))
+        Ok(lines_after(header_lines, buckets_for(capacity)))
     }
 
     /// Creates a table for `capacity` subjects, 1 to [`MAX_SUBJECTS`], in memory that no other
     /// table uses. `seed` must be random: a client that knew it could choose subjects that collide
     /// in one bucket.
     ///
+    /// With the memory of a larger capacity, fewer subjects share a cache line, so threads that
+    /// charge different subjects wait less for each other.
+    ///
     /// # Errors
-    /// [`CreateError::Capacity`]; [`CreateError::Size`] if the memory does not have
-    /// [`lines`](Self::lines) lines.
+    /// [`CreateError::Capacity`]; [`CreateError::Size`] if the memory does not have the
+    /// [`lines`](Self::lines) of this or a larger capacity.
     pub fn init(
         memory: M,
         policy: &Policy,
@@ -107,7 +114,9 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     ) -> Result<Self, CreateError> {
         let needed = Self::validate(header_lines, capacity)?;
         let lines = memory.as_ref();
-        if lines.len() != needed || header_lines < HEADER_LINES {
+        let buckets = buckets_in(lines.len().saturating_sub(header_lines));
+        let fits = lines.len() >= needed && lines.len() == lines_after(header_lines, buckets);
+        if !fits || header_lines < HEADER_LINES {
             return Err(CreateError::Size { lines: lines.len(), needed });
         }
         let header = Header {
@@ -125,6 +134,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         lines[1].store(1, high);
         lines[1].store(2, join(limits.0[1], limits.0[0]));
         lines[1].store(3, join(limits.0[3], limits.0[2]));
+        lines[1].store(4, buckets);
         Header::publish(lines);
         Ok(Self::from_header(memory, &header))
     }
@@ -137,11 +147,14 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     pub fn attach(memory: M) -> Result<Self, AttachError> {
         let lines = memory.as_ref();
         let header = Header::read(lines, TableKind::Limiter)?;
+        let buckets = lines.get(1).map_or(0, |line| line.load(4));
         let valid = (1..=MAX_SUBJECTS).contains(&header.capacity)
             && (HEADER_LINES..=lines.len()).contains(&index(u64::from(header.header_lines)));
-        let expected =
-            valid.then(|| lines_after(index(u64::from(header.header_lines)), header.capacity));
-        header.expect_lines(lines, expected)?;
+        let needed = valid.then(|| {
+            let least = buckets_for(header.capacity);
+            lines_after(index(u64::from(header.header_lines)), buckets.max(least))
+        });
+        header.expect_lines(lines, needed)?;
         Ok(Self::from_header(memory, &header))
     }
 
@@ -151,14 +164,15 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         let limits = Limits([low(first), high(first), low(second), high(second)]);
         let seed = [line.load(0), line.load(1)];
         let buckets_at = index(u64::from(header.header_lines));
-        let buckets = buckets(header.capacity);
+        let buckets = buckets_in(memory.as_ref().len().saturating_sub(buckets_at));
         Self {
             layout: header.layout,
             limits,
+            packed_limits: PackedLimits::new(header.layout.counts(), &limits),
             seed,
             buckets_at,
             locks_at: buckets_at + index(buckets) * BUCKET_LINES,
-            buckets,
+            slots: buckets * BUCKET_SLOTS as u64,
             capacity: header.capacity,
             memory,
         }
@@ -187,7 +201,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     /// Hashes the bytes of a subject, such as an address, a user or a route.
     #[inline]
     pub fn subject(&self, bytes: &[u8]) -> Subject {
-        Subject(SipHasher13::new_with_keys(self.seed[0], self.seed[1]).hash(bytes))
+        Subject(siphash::hash(self.seed, bytes))
     }
 
     /// Returns how many subjects have a slot that cannot be reused at `now`. Reads the whole table.
@@ -199,35 +213,53 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         live.count() as u64
     }
 
-    /// Returns the number of slots: about 1.5 times the capacity, in whole buckets.
+    /// Returns the number of slots, in whole buckets: at least 1.5 times the capacity.
     pub fn slots_total(&self) -> u64 {
-        self.buckets * BUCKET_SLOTS as u64
+        self.slots
     }
 
-    /// Returns the buckets of a subject. The first comes from the upper bits of the hash. The
-    /// second comes from the upper bits of its product with an odd constant (2^64 divided by the
-    /// golden ratio), so it depends on the lower bits too.
+    /// Returns the numbers of a subject's two home slots, one in each of its buckets. The first
+    /// comes from the upper bits of the hash. The second comes from the upper bits of its product
+    /// with an odd constant (2^64 divided by the golden ratio), so it depends on the lower bits
+    /// too.
+    #[inline]
+    pub(super) fn homes_of(&self, subject: Subject) -> [u64; 2] {
+        [subject.0, subject.0.wrapping_mul(0x9E37_79B9_7F4A_7C15)]
+            .map(|hash| scale(hash, self.slots))
+    }
+
+    /// Returns the buckets of a subject.
     #[inline]
     pub(super) fn buckets_of(&self, subject: Subject) -> [u64; 2] {
-        [
-            scale(subject.0, self.buckets),
-            scale(subject.0.wrapping_mul(0x9E37_79B9_7F4A_7C15), self.buckets),
-        ]
+        self.homes_of(subject).map(|home| home / BUCKET_SLOTS as u64)
     }
 
+    /// Returns the slots of the cache line that contains the slot `number`.
     #[inline]
-    pub(super) fn bucket(&self, bucket: u64) -> &[CacheLine] {
-        let first = self.buckets_at + index(bucket) * BUCKET_LINES;
-        &self.memory.as_ref()[first..first + BUCKET_LINES]
+    pub(super) fn line_of(&self, number: u64) -> [Slot<'_>; LINE_SLOTS] {
+        slots(&self.memory.as_ref()[self.buckets_at + index(number) / LINE_SLOTS])
+    }
+
+    /// Returns the slots of the bucket of the slot `home`, in the order in which a new subject
+    /// prefers them: the home slot, the others of its cache line, those of the other line.
+    pub(super) fn slots_from(&self, home: u64) -> impl Iterator<Item = Slot<'_>> {
+        let home = index(home);
+        let line = |line: usize| {
+            let lines = self.memory.as_ref();
+            slots(&lines[self.buckets_at + ((home / LINE_SLOTS) ^ line)])
+        };
+        let lines = [line(0), line(1)];
+        (0..BUCKET_SLOTS).map(move |step| lines[step / LINE_SLOTS][(home ^ step) % LINE_SLOTS])
     }
 
     #[inline]
     pub(super) fn slots(&self, bucket: u64) -> impl Iterator<Item = Slot<'_>> {
-        self.bucket(bucket).iter().flat_map(|line| line.words().as_chunks().0).map(Slot)
+        let first = self.buckets_at + index(bucket) * BUCKET_LINES;
+        self.memory.as_ref()[first..first + BUCKET_LINES].iter().flat_map(slots)
     }
 
     pub(super) fn all_slots(&self) -> impl Iterator<Item = Slot<'_>> {
-        (0..self.buckets).flat_map(|bucket| self.slots(bucket))
+        (0..self.slots / BUCKET_SLOTS as u64).flat_map(|bucket| self.slots(bucket))
     }
 
     /// Returns the lock word of a bucket. The module `insert` defines its states.
@@ -239,13 +271,47 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     }
 }
 
-const fn buckets(capacity: u32) -> u64 {
+/// Returns the smallest number of buckets for `capacity` subjects.
+const fn buckets_for(capacity: u32) -> u64 {
     (capacity as u64 * SLOTS_PER_2_SUBJECTS).div_ceil(2 * BUCKET_SLOTS as u64)
 }
 
-const fn lines_after(header_lines: usize, capacity: u32) -> usize {
-    let buckets = index(buckets(capacity));
-    header_lines
-        .saturating_add(buckets * BUCKET_LINES)
-        .saturating_add(buckets.div_ceil(CACHE_LINE_WORDS))
+/// Returns the lines of a table: its header, its buckets and their lock words.
+const fn lines_after(header_lines: usize, buckets: u64) -> usize {
+    let lines = buckets
+        .saturating_mul(BUCKET_LINES as u64)
+        .saturating_add(buckets.div_ceil(CACHE_LINE_WORDS as u64));
+    let lines = if lines > usize::MAX as u64 { usize::MAX } else { index(lines) };
+    header_lines.saturating_add(lines)
+}
+
+/// Returns the largest number of buckets that fit in `lines` together with their lock words.
+const fn buckets_in(lines: usize) -> u64 {
+    // Eight buckets take 16 lines, and one line for their lock words.
+    const GROUP_LINES: u64 = (CACHE_LINE_WORDS * BUCKET_LINES + 1) as u64;
+    lines as u64 * CACHE_LINE_WORDS as u64 / GROUP_LINES
+}
+
+/// Returns the slots of a cache line.
+#[inline]
+fn slots(line: &CacheLine) -> [Slot<'_>; LINE_SLOTS] {
+    let slots = line.words().as_chunks().0;
+    core::array::from_fn(|index| Slot(&slots[index]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_and_their_lock_words_fill_the_memory() {
+        for lines in 0..1000 {
+            let buckets = buckets_in(lines);
+            assert!(lines_after(0, buckets) <= lines && lines < lines_after(0, buckets + 1));
+        }
+        for capacity in (1..1000).chain([MAX_SUBJECTS]) {
+            let buckets = buckets_for(capacity);
+            assert_eq!(buckets_in(lines_after(0, buckets)), buckets);
+        }
+    }
 }

@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::Context as _;
 
 use crate::command;
-use crate::tools::{Need, on_path, program};
+use crate::tools::{Need, program};
 
 /// Cargo of Debian's Rust with the source of `core`. Its compiler is in the same folder.
 pub(crate) const CARGO: Need = Need::new(
@@ -28,16 +28,12 @@ fn cargo() -> Option<PathBuf> {
     files.lines().find(|file| file.ends_with("/bin/cargo")).map(PathBuf::from)
 }
 
-/// LLVM's linker.
+/// LLVM's linker, which `tools/firmware` names.
 pub(crate) const LLD: Need = Need::new(
     "KEYTALLY_TEST_LLD",
-    |missing| missing.unless(lld().is_some(), "LLVM's linker", &["lld-22"]),
-    || lld().context("ld.lld-22 is not on PATH"),
+    |missing| missing.any_of("ld.lld-22", &["lld-22"]),
+    || program("ld.lld-22"),
 );
-
-fn lld() -> Option<PathBuf> {
-    ["ld.lld-22", "ld.lld"].into_iter().find_map(on_path)
-}
 
 /// The C compiler for ARM without an operating system.
 pub(crate) const ARM_GCC: Need = Need::new(

@@ -6,7 +6,6 @@
 //! SHA-256's compression, for which some processors have instructions. Paths in cache lines count
 //! what a check reads from memory, in valgrind's model of a processor.
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -76,7 +75,7 @@ fn difference(
     let [few, more] = CALLS.map(|calls| {
         let out = tempfile::NamedTempFile::new()?;
         let mut run = Command::new(valgrind);
-        run.arg("--tool=callgrind").args(options);
+        run.args(["--tool=callgrind", "--compress-strings=no", "--compress-pos=no"]).args(options);
         run.arg(format!("--callgrind-out-file={}", out.path().display()));
         // The environment must not change the instructions before the path.
         run.arg(program).args([path, &calls.to_string()]).env_clear();
@@ -88,37 +87,25 @@ fn difference(
 
 /// Adds up events of the program itself in callgrind's output, without SHA-256's compression.
 fn own_events(profile: &str, events: &[&str]) -> Result<i64> {
-    let (mut names, mut counted) = (HashMap::new(), Vec::new());
-    let (mut object, mut function, mut inclusive, mut sum) = ("", "", false, 0);
-    for line in profile.lines() {
-        if let Some(all) = line.strip_prefix("events: ") {
-            counted = all.split(' ').map(|event| events.contains(&event)).collect();
-        } else if let Some((key, value)) = line.split_once('=') {
-            // callgrind writes a name once with a number, and then only the number.
-            let (number, name) = value.split_once(' ').unwrap_or((value, ""));
-            let kind = key.strip_prefix('c').unwrap_or(key);
-            let name = if name.is_empty() {
-                names.get(&(kind, number)).copied().unwrap_or(value)
-            } else {
-                names.insert((kind, number), name);
-                name
-            };
-            match key {
-                "ob" => object = name,
-                "fn" => function = name,
-                // The next line has the inclusive cost of the called function, which other lines
-                // repeat.
-                "calls" => inclusive = true,
-                _ => {}
+    let (mut counted, mut object, mut function, mut sum) = (Vec::new(), "", "", 0);
+    let mut lines = profile.lines();
+    while let Some(line) = lines.next() {
+        match line.split_once('=').or_else(|| line.split_once(": ")) {
+            Some(("events", all)) => {
+                counted = all.split(' ').map(|event| events.contains(&event)).collect();
             }
-        } else if line.starts_with(|first: char| first.is_ascii_digit() || "+-*".contains(first)) {
-            let is_compression = function.contains("sha256") && function.contains("compress");
-            if !core::mem::take(&mut inclusive) && object.ends_with(PROGRAM) && !is_compression {
+            Some(("ob", name)) => object = name,
+            Some(("fn", name)) => function = name,
+            // The next line has the costs of the called function, which other lines repeat.
+            Some(("calls", _)) => drop(lines.next()),
+            None if object.ends_with(PROGRAM)
+                && !(function.contains("sha256") && function.contains("compress")) =>
+            {
                 let costs = line.split(' ').skip(1).zip(&counted).filter(|(_, counted)| **counted);
-                let costs = costs.map(|(cost, _)| cost.parse::<i64>());
-                sum +=
-                    costs.sum::<Result<i64, _>>().with_context(|| format!("not costs: {line}"))?;
+                let costs: Result<i64, _> = costs.map(|(cost, _)| cost.parse::<i64>()).sum();
+                sum += costs.with_context(|| format!("not costs: {line}"))?;
             }
+            _ => {}
         }
     }
     Ok(sum)
@@ -189,34 +176,15 @@ mod tests {
 
     #[test]
     fn own_events_leave_out_processor_dependent_code() {
-        let profile = "\
-events: Ir Dr
-ob=(1) /a b/target/keytally-counted
-fn=(1) main
-3 5 1
-cob=(2) /lib/libc.so.6
-cfn=(2) memcpy
-calls=3 0
-4 70 9
-+2 6 2
-cfn=(3) sha2::sha256::soft::compress
-calls=1 0
-* 400 9
-
-fn=(3)
-7 400 9
-
-ob=(2)
-fn=(2)
-0 70 9
-
-ob=(1)
-fn=(1)
--1 1
-";
+        let profile = "events: Ir Dr\n\
+            ob=/a b/target/keytally-counted\nfn=main\n3 5 1\n\
+            cob=/lib/libc.so.6\ncfn=memcpy\ncalls=3 0\n4 70 9\n4 6 2\n\
+            fn=sha2::sha256::soft::compress\n7 400 9\n\n\
+            ob=/lib/libc.so.6\nfn=memcpy\n0 70 9\n\n\
+            ob=/a b/target/keytally-counted\nfn=main\n1 1\ntotals: 482 21\n";
         assert_eq!(own_events(profile, &["Ir"]).unwrap(), 12);
         assert_eq!(own_events(profile, &["Dr"]).unwrap(), 3);
-        assert!(own_events(&profile.replace("-1 1", "-1 x"), &["Ir"]).is_err());
+        assert!(own_events(&profile.replace("1 1\nt", "1 x\nt"), &["Ir"]).is_err());
     }
 
     #[test]

@@ -5,13 +5,12 @@
 //! same, except for one line in C. `cargo xtask embedded` writes the costs into the tables of
 //! docs/EMBEDDED.md.
 
-use core::fmt::Write as _;
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use regex::Regex;
 
 use crate::bare_metal;
 use crate::command;
@@ -27,40 +26,19 @@ const TABLES: [&str; 2] = [
 const EXPECTED: &str = "tools/firmware/expected.txt";
 const TARGET: &str = "target/firmware";
 
-/// A kind of processor, a board with it, and 64-bit words for it.
+/// A target of rustc, its processor, the QEMU program of a board and its options, and the feature
+/// of core for its 64-bit words with a name. `tools/firmware/targets.toml` has the flags of rustc.
 struct Machine(&'static str, &'static str, Board, Words);
-
-/// The QEMU program of a board, and its options.
 type Board = (&'static str, &'static [&'static str]);
+type Words = (&'static str, &'static str);
 
-/// An implementation of core's 64-bit atomic words on a target that has none.
-struct Words {
-    /// The feature of core that selects it.
-    feature: &'static str,
-    /// The flags of rustc for it, and for the compact SHA-256.
-    flags: &'static str,
-    /// Its name on the page.
-    name: &'static str,
-}
-
+const ATOMIC: &str = "portable-atomic";
 /// The crate portable-atomic, which disables interrupts for a few instructions.
-const INTERRUPTS: Words = Words {
-    feature: "portable-atomic",
-    flags: r#"--cfg sha2_backend_soft="compact" --cfg portable_atomic_unsafe_assume_single_core"#,
-    name: "`portable-atomic`, single core",
-};
+const INTERRUPTS: Words = (ATOMIC, "`portable-atomic`, single core");
 /// The crate portable-atomic with locks.
-const LOCKS: Words = Words {
-    feature: "portable-atomic",
-    flags: r#"--cfg sha2_backend_soft="compact""#,
-    name: "`portable-atomic`, locks",
-};
+const LOCKS: Words = (ATOMIC, "`portable-atomic`, locks");
 /// Cells that only one thread may use.
-const UNSHARED: Words = Words {
-    feature: "unshared",
-    flags: r#"--cfg sha2_backend_soft="compact""#,
-    name: "`unshared`",
-};
+const UNSHARED: Words = ("unshared", "`unshared`");
 
 const ARM: &str = "qemu-system-arm";
 const LM3S: Board = (ARM, &["-M", "lm3s6965evb"]);
@@ -83,15 +61,12 @@ const MAX_STACK: u64 = 1228;
 /// The maximum size of a gate for 64 keys, in bytes.
 const MAX_GATE: u64 = 4 * 1024 + 512;
 
-/// The symbols that the library may require of the program that links it.
-const ALLOWED_UNDEFINED: &[&str] = &["memcpy", "memmove", "memset", "memcmp"];
-
 const MODULE_TARGET: &str = "wasm32v1-none";
 const C_TARGET: &str = "thumbv7m-none-eabi";
 
 /// Checks that each device prints the expected text, and that no cost exceeds the page's.
 pub(crate) fn check(found: &[Found]) -> Result<String> {
-    let tables = measure(&Tools::from_found(found)?)?;
+    let tables = measure(found)?;
     compare(parts(&page()?)?[1], &tables)?;
     Ok(format!("{} machines and a WebAssembly module", MACHINES.len()))
 }
@@ -101,7 +76,7 @@ pub(crate) fn write() -> Result<()> {
     let found = tools::find_all(NEEDS)?;
     let page = page()?;
     let [before, _, after] = parts(&page)?;
-    let tables = measure(&Tools::from_found(&found)?)?;
+    let tables = measure(&found)?;
     let [begin, end] = TABLES;
     fs::write(PAGE, [before, begin, &tables, end, after].concat())?;
     println!("wrote {PAGE}");
@@ -131,128 +106,87 @@ pub(crate) const NEEDS: &[&Need] = &[
     &tools::NODE,
 ];
 
-/// The paths of [`NEEDS`].
-struct Tools {
-    cargo: PathBuf,
-    lld: PathBuf,
-    gcc: PathBuf,
-    node: PathBuf,
+/// Returns a command of Debian's cargo and compiler. It also builds Rust's `core`.
+fn cargo(found: &[Found], subcommand: &str) -> Result<Command> {
+    let path = bare_metal::CARGO.among(found)?;
+    let mut cargo = Command::new(path);
+    cargo
+        .arg(subcommand)
+        .args(["--locked", "--config", "tools/firmware/targets.toml", "--target-dir", TARGET])
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("RUSTC", path.with_file_name("rustc"))
+        .env("RUSTDOC", path.with_file_name("rustdoc"))
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    Ok(cargo)
 }
 
-impl Tools {
-    fn from_found(found: &[Found]) -> Result<Self> {
-        let path = |need: &Need| need.among(found).map(Path::to_owned);
-        Ok(Self {
-            cargo: path(&bare_metal::CARGO)?,
-            lld: path(&bare_metal::LLD)?,
-            gcc: path(&bare_metal::ARM_GCC)?,
-            node: path(&tools::NODE)?,
-        })
-    }
-
-    /// Returns a command of Debian's cargo and compiler. It also builds Rust's `core` for the
-    /// targets, each of which has its flags.
-    fn cargo(&self, subcommand: &str, targets: &[(&str, &str)]) -> Command {
-        let mut cargo = Command::new(&self.cargo);
-        cargo
-            .arg(subcommand)
-            .args(["--locked", "-Zbuild-std=core", "-Ztrim-paths", "--target-dir", TARGET])
-            // The paths of source files are constants of the program. Without the folder of the
-            // clone, their lengths are the same everywhere.
-            .env("CARGO_PROFILE_RELEASE_TRIM_PATHS", "all")
-            .env("RUSTC_BOOTSTRAP", "1")
-            .env("RUSTC", self.cargo.with_file_name("rustc"))
-            .env("RUSTDOC", self.cargo.with_file_name("rustdoc"))
-            .env_remove("RUSTFLAGS")
-            .env_remove("CARGO_ENCODED_RUSTFLAGS");
-        for (target, flags) in targets {
-            let linker = if target.starts_with("wasm") { "wasm-ld" } else { "ld.lld" };
-            let variable = |setting| {
-                format!("CARGO_TARGET_{}_{setting}", target.replace(['-', '.'], "_").to_uppercase())
-            };
-            cargo.args(["--target", target]).env(variable("RUSTFLAGS"), flags);
-            cargo.env(variable("LINKER"), self.lld.to_string_lossy().replace("ld.lld", linker));
-        }
-        cargo
-    }
-
-    /// Builds a package of the firmware's workspace for several targets in parallel.
-    fn build(&self, package: &str, features: &str, targets: &[(&str, &str)]) -> Result<()> {
-        let mut build = self.cargo("build", targets);
-        build.args(["--release", "--manifest-path", "tools/firmware/Cargo.toml"]);
-        build.args(["--package", package, "--features", features]);
-        command::run(build).map(drop)
-    }
-
-    /// Returns the name and version of the compiler.
-    fn version(&self) -> Result<String> {
-        let mut rustc = Command::new(self.cargo.with_file_name("rustc"));
-        rustc.arg("--version");
-        Ok(command::run(rustc)?.trim().to_owned())
-    }
+/// Builds a package of the firmware's workspace for several targets in parallel.
+fn build(found: &[Found], package: &str, features: &str, targets: &[&str]) -> Result<()> {
+    let mut build = cargo(found, "build")?;
+    build.args(["--release", "--manifest-path", "tools/firmware/Cargo.toml"]);
+    build.args(["--package", package, "--features", features]);
+    build.args(targets.iter().flat_map(|target| ["--target", target]));
+    command::run(build).map(drop)
 }
 
 /// Builds and runs all programs. Returns their costs as the tables of the page.
-fn measure(tools: &Tools) -> Result<String> {
+fn measure(found: &[Found]) -> Result<String> {
     let expected =
         fs::read_to_string(EXPECTED).with_context(|| format!("cannot read {EXPECTED}"))?;
     let mut costs = Vec::new();
-    for feature in ["portable-atomic", "unshared"] {
-        let machines = || MACHINES.iter().filter(|Machine(.., words)| words.feature == feature);
-        let targets: Vec<_> =
-            machines().map(|Machine(target, .., words)| (*target, words.flags)).collect();
-        tools.build("keytally-device", feature, &targets)?;
-        for Machine(target, core, board, words) in machines() {
+    for feature in [ATOMIC, UNSHARED.0] {
+        let machines = || MACHINES.iter().filter(|Machine(.., words)| words.0 == feature);
+        let targets: Vec<&str> = machines().map(|Machine(target, ..)| *target).collect();
+        build(found, "keytally-device", feature, &targets)?;
+        for Machine(target, core, board, (_, words)) in machines() {
             let printed = emulate(*board, &built(target, "keytally-device"))?;
-            costs.push((format!("{core}, {}", words.name), costs_of(&expected, &printed, target)?));
+            costs.push((format!("{core}, {words}"), costs_of(&expected, &printed, target)?));
         }
     }
-    check_choice_is_required(tools)?;
-    run_module(tools, &expected)?;
+    check_choice_is_required(found)?;
 
-    let library = Library::build(tools)?;
-    let whole = library.link("whole", &["whole.c"])?;
-    let check = library.link("check", &["check.c"])?;
-    let firmware = library.link("firmware", &["main.c", "vectors.c", "life.c", "cost.c"])?;
-    for program in [&whole, &check] {
+    build(found, "keytally-wasm", "", &[MODULE_TARGET])?;
+    let mut node = Command::new(tools::NODE.among(found)?);
+    node.arg("tools/firmware/wasm/run.mjs").arg(built(MODULE_TARGET, "keytally_wasm.wasm"));
+    costs_of(&expected, &command::run(node)?, "the WebAssembly module")?;
+
+    build_library(found)?;
+    // These programs have no other library, so libkeytally requires none.
+    let all = link("whole", &["whole.c"], None)?;
+    let check = link("check", &["check.c"], None)?;
+    let firmware = link("firmware", &["main.c", "vectors.c", "life.c", "cost.c"], Some("-lgcc"))?;
+    for program in [&all, &check] {
         emulate(LM3S, program)?;
     }
     let printed = emulate(LM3S, &firmware)?;
-    costs.push((
-        "Cortex-M3, through the C library".to_owned(),
-        costs_of(&expected, &printed, "the firmware in C")?,
-    ));
+    let in_c = costs_of(&expected, &printed, "the firmware in C")?;
+    costs.push(("Cortex-M3, through the C library".to_owned(), in_c));
 
-    library.check_undefined()?;
-    library.check_panics(&whole, &page()?)?;
+    check_panics(&all, &page()?)?;
     check_stack(&costs)?;
+    let gate = fs::metadata(Path::new(HOST).join("gate.bin"))?.len();
     let sizes = [
-        ("code and constants, all functions", library.code(&whole)?),
-        ("code and constants, only a check", library.code(&check)?),
-        (
-            "a gate for 64 keys and four plans, in Rust",
-            fs::metadata(library.host.join("gate.bin"))?.len(),
-        ),
-        ("a gate for 64 keys and four plans, in C", library.symbol(&whole, "gate_memory")?),
-        ("the handle of a gate in C, with the peppers", library.symbol(&whole, "gate")?),
+        ("code and constants, all functions", code(&all)?),
+        ("code and constants, only a check", code(&check)?),
+        ("a gate for 64 keys and four plans, in Rust", gate),
+        ("a gate for 64 keys and four plans, in C", variable(&all, "gate_memory")?),
+        ("the handle of a gate in C, with the peppers", variable(&all, "gate")?),
     ];
-    for (_, size) in &sizes[2..4] {
-        ensure!(
-            *size <= MAX_GATE,
-            "a gate for 64 keys takes {size} bytes; the maximum is {MAX_GATE}"
-        );
+    for (name, size) in &sizes[2..4] {
+        ensure!(*size <= MAX_GATE, "{name} takes {size} bytes; the maximum is {MAX_GATE}");
     }
-    Ok(tables(&tools.version()?, &costs, &sizes))
+    let mut rustc = Command::new(bare_metal::CARGO.among(found)?.with_file_name("rustc"));
+    rustc.arg("--version");
+    Ok(tables(command::run(rustc)?.trim(), &costs, &sizes))
 }
 
 /// Checks that no key check takes more stack than [`MAX_STACK`].
 fn check_stack(costs: &[(String, Vec<Cost>)]) -> Result<()> {
     for (machine, costs) in costs {
-        for Cost { call, stack, .. } in
-            costs.iter().filter(|cost| cost.call.starts_with("gate: check"))
-        {
+        for Cost { call, stack, .. } in costs {
             ensure!(
-                *stack <= MAX_STACK,
+                !call.starts_with("gate: check") || *stack <= MAX_STACK,
                 "{machine}: {call} takes {stack} bytes of stack; the maximum is {MAX_STACK}"
             );
         }
@@ -261,14 +195,14 @@ fn check_stack(costs: &[(String, Vec<Cost>)]) -> Result<()> {
 }
 
 /// Checks that a build without a choice of 64-bit words fails with an error that names the choices.
-fn check_choice_is_required(tools: &Tools) -> Result<()> {
-    let Err(error) = tools.build("keytally-device", "", &[(C_TARGET, INTERRUPTS.flags)]) else {
+fn check_choice_is_required(found: &[Found]) -> Result<()> {
+    let Err(error) = build(found, "keytally-device", "", &[C_TARGET]) else {
         bail!("a build for {C_TARGET} without a choice of 64-bit words succeeded");
     };
     let error = format!("{error:#}");
-    let named = ["`portable-atomic`", "`unshared`"].iter().all(|choice| error.contains(choice));
+    let named = ["this target has no 64-bit atomics", "`portable-atomic`", "`unshared`"];
     ensure!(
-        named && error.contains("this target has no 64-bit atomics"),
+        named.iter().all(|text| error.contains(text)),
         "the error of a build without 64-bit words does not name the choices:\n{error}"
     );
     Ok(())
@@ -286,14 +220,6 @@ fn emulate((qemu, board): (&str, &[&str]), program: &Path) -> Result<String> {
 /// Returns the path of a program.
 fn built(target: &str, name: &str) -> PathBuf {
     Path::new(TARGET).join(target).join("release").join(name)
-}
-
-/// Runs the WebAssembly module and checks its output.
-fn run_module(tools: &Tools, expected: &str) -> Result<()> {
-    tools.build("keytally-wasm", "", &[(MODULE_TARGET, "")])?;
-    let mut node = Command::new(&tools.node);
-    node.arg("tools/firmware/wasm/run.mjs").arg(built(MODULE_TARGET, "keytally_wasm.wasm"));
-    costs_of(expected, &command::run(node)?, "the WebAssembly module").map(drop)
 }
 
 /// The cost of one call: instructions, and bytes of stack.
@@ -334,128 +260,75 @@ fn cost(line: &str) -> Option<Cost> {
     })
 }
 
-/// libkeytally for programs in C on bare metal.
-struct Library<'t> {
-    tools: &'t Tools,
-    archive: PathBuf,
-    /// The folder of the files that keytally-tables writes for the programs in C.
-    host: PathBuf,
+/// The folder of the files that keytally-tables writes for the programs in C, and of the programs.
+const HOST: &str = "target/firmware/host";
+
+/// Builds libkeytally for programs in C on bare metal, and the files that the programs include.
+fn build_library(found: &[Found]) -> Result<()> {
+    let mut rustc = cargo(found, "rustc")?;
+    rustc.args(["--target", C_TARGET, "--profile", "bare", "--package", "keytally-ffi"]);
+    rustc.args(["--crate-type", "staticlib", "--no-default-features"]);
+    rustc.args(["--features", "keytally-core/portable-atomic"]);
+    command::run(rustc)?;
+    let mut fill = command::cargo();
+    fill.args(["run", "--locked", "--quiet", "--manifest-path", "tools/firmware/Cargo.toml"]);
+    fill.args(["--package", "keytally-tables", "--target-dir", TARGET, "--", HOST]);
+    command::run(fill).map(drop)
 }
 
-impl<'t> Library<'t> {
-    fn build(tools: &'t Tools) -> Result<Self> {
-        let mut rustc = tools.cargo("rustc", &[(C_TARGET, INTERRUPTS.flags)]);
-        rustc.args(["--profile", "bare", "--package", "keytally-ffi", "--crate-type", "staticlib"]);
-        rustc.args(["--no-default-features", "--features", "keytally-core/portable-atomic"]);
-        command::run(rustc)?;
-        let archive = Path::new(TARGET).join(C_TARGET).join("bare/libkeytally_ffi.a");
-
-        let host = Path::new(TARGET).join("host");
-        let mut fill = command::cargo();
-        fill.args(["run", "--locked", "--quiet", "--manifest-path", "tools/firmware/Cargo.toml"]);
-        fill.args(["--package", "keytally-tables", "--target-dir", TARGET, "--"]).arg(&host);
-        command::run(fill)?;
-        Ok(Self { tools, archive, host })
-    }
-
-    /// Links a program of `tools/firmware/c` with LLVM's linker, since GNU's keeps unused strings.
-    fn link(&self, name: &str, sources: &[&str]) -> Result<PathBuf> {
-        let folder = Path::new("tools/firmware/c");
-        // GCC looks for a linker of this name.
-        let lld = self.host.join("ld.lld");
-        if !lld.exists() {
-            symlink(&self.tools.lld, &lld)
-                .with_context(|| format!("cannot create the link {}", lld.display()))?;
-        }
-        let program = self.host.join(name).with_extension("elf");
-        let mut gcc = Command::new(&self.tools.gcc);
-        gcc.args(["-mcpu=cortex-m3", "-mthumb", "-Os", "-std=c11", "-Wall", "-Wextra", "-Werror"]);
-        gcc.args([
-            "-ffreestanding",
-            "-fno-tree-loop-distribute-patterns",
-            "-ffunction-sections",
-            "-fdata-sections",
-        ]);
-        gcc.args(["-nostdlib", "-nostartfiles", "-fuse-ld=lld", "-Wl,--gc-sections", "-Iinclude"]);
-        gcc.arg("-B").arg(&self.host);
-        gcc.arg("-I").arg(&self.host).arg(format!("-Wa,-I{}", self.host.display()));
-        gcc.arg("-T")
-            .arg(folder.join("board.ld"))
-            .args(sources.iter().map(|source| folder.join(source)));
-        gcc.arg(folder.join("board.c")).arg(&self.archive).args(["-lgcc", "-o"]).arg(&program);
-        command::run(gcc)?;
-        Ok(program)
-    }
-
-    /// Returns the bytes of code and constants in a program.
-    fn code(&self, program: &Path) -> Result<u64> {
-        let sections = self.gnu("size", &["-A"], program)?;
-        let size = |name: &str| {
-            let line = sections.lines().find_map(|line| line.strip_prefix(name))?;
-            line.split_whitespace().next()?.parse::<u64>().ok()
-        };
-        size(".text ")
-            .zip(size(".rodata "))
-            .map(|(text, rodata)| text + rodata)
-            .context("the program has no .text or no .rodata")
-    }
-
-    /// Returns the size of a variable in a program, in bytes.
-    fn symbol(&self, program: &Path, name: &str) -> Result<u64> {
-        let symbols = self.gnu("nm", &["-S"], program)?;
-        let line = symbols.lines().find(|line| line.ends_with(&format!(" {name}")));
-        let size = line
-            .and_then(|line| line.split(' ').nth(1))
-            .with_context(|| format!("the program has no variable {name}"))?;
-        Ok(u64::from_str_radix(size, 16)?)
-    }
-
-    /// Checks that the library requires no other symbols than [`ALLOWED_UNDEFINED`].
-    fn check_undefined(&self) -> Result<()> {
-        // nm would load a plugin, which may be of another version of LLVM.
-        let list = self.gnu("readelf", &["-sW"], &self.archive)?;
-        let symbols = symbols(&list);
-        ensure!(symbols.contains(&("kt_gate_check", true)), "the archive has no kt_gate_check");
-        let other = symbols.iter().find(|(name, defined)| {
-            !defined && !symbols.contains(&(name, true)) && !ALLOWED_UNDEFINED.contains(name)
-        });
-        ensure!(other.is_none(), "libkeytally requires {other:?} of the program that links it");
-        Ok(())
-    }
-
-    /// Checks that the page names each panic function that a program contains.
-    fn check_panics(&self, program: &Path, page: &str) -> Result<()> {
-        let list = self.gnu("readelf", &["-sW"], program)?;
-        for (name, _) in symbols(&list) {
-            let panics = name.contains("9panicking") || name.contains("_fail");
-            let named = |word: &str| word.len() > 8 && name.ends_with(word);
-            ensure!(
-                !panics || page.split('`').any(named),
-                "a program in C contains a panic function for which {PAGE} has no reason: {name}"
-            );
-        }
-        Ok(())
-    }
-
-    /// Runs a GNU tool for the target, such as `nm`, on a file. Returns its output.
-    fn gnu(&self, program: &str, options: &[&str], file: &Path) -> Result<String> {
-        let mut gnu =
-            Command::new(self.tools.gcc.to_string_lossy().replace("-gcc", &format!("-{program}")));
-        gnu.args(options).arg(file);
-        command::run(gnu)
-    }
+/// Links a program of `tools/firmware/c` with LLVM's linker, since GNU's keeps unused strings.
+fn link(name: &str, sources: &[&str], library: Option<&str>) -> Result<PathBuf> {
+    let program = Path::new(HOST).join(name).with_extension("elf");
+    let archive = Path::new(TARGET).join(C_TARGET).join("bare/libkeytally_ffi.a");
+    let mut gcc = Command::new("arm-none-eabi-gcc");
+    gcc.arg("@tools/firmware/c/flags").arg("-o").arg(&program);
+    let sources = sources.iter().chain(&["board.c"]);
+    gcc.args(sources.map(|source| Path::new("tools/firmware/c").join(source)));
+    gcc.arg(archive).args(library);
+    command::run(gcc)?;
+    Ok(program)
 }
 
-/// Returns the names in a symbol table, and whether each is defined. A line of the table is
-/// `NUMBER: VALUE SIZE TYPE BIND VISIBILITY SECTION NAME`.
-fn symbols(list: &str) -> Vec<(&str, bool)> {
-    list.lines()
-        .filter_map(|line| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let [.., section, name] = words[..] else { return None };
-            (words.len() == 8).then_some((name, section != "UND"))
-        })
-        .collect()
+/// Returns the bytes of code and constants in a program.
+fn code(program: &Path) -> Result<u64> {
+    let mut size = Command::new("arm-none-eabi-size");
+    size.arg("-A").arg(program);
+    let sections = command::run(size)?;
+    let size = |name: &str| {
+        let line = sections.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    let parts = size(".text ").zip(size(".rodata "));
+    parts.map(|(text, rodata)| text + rodata).context("the program has no .text or no .rodata")
+}
+
+/// Returns the symbols of a program, one per line: `ADDRESS SIZE TYPE NAME`.
+fn symbols(program: &Path) -> Result<String> {
+    let mut nm = Command::new("arm-none-eabi-nm");
+    nm.arg("-S").arg(program);
+    command::run(nm)
+}
+
+/// Returns the size of a variable in a program, in bytes.
+fn variable(program: &Path, name: &str) -> Result<u64> {
+    let symbols = symbols(program)?;
+    let line = symbols.lines().find(|line| line.ends_with(&format!(" {name}")));
+    let size = line.and_then(|line| line.split(' ').nth(1));
+    let size = size.with_context(|| format!("the program has no variable {name}"))?;
+    Ok(u64::from_str_radix(size, 16)?)
+}
+
+/// Checks that the page names each panic function that a program contains.
+fn check_panics(program: &Path, page: &str) -> Result<()> {
+    for name in symbols(program)?.lines().filter_map(|line| line.split(' ').next_back()) {
+        let panics = name.contains("9panicking") || name.contains("_fail");
+        let named = |word: &str| word.len() > 8 && name.ends_with(word);
+        ensure!(
+            !panics || page.split('`').any(named),
+            "a program in C contains a panic function for which {PAGE} has no reason: {name}"
+        );
+    }
+    Ok(())
 }
 
 /// Returns the tables of the page.
@@ -492,39 +365,23 @@ const TOLERANCE: (u64, u64) = (30, 8);
 /// tolerance.
 fn compare(recorded: &str, fresh: &str) -> Result<()> {
     let advice = "if that is intended, run `cargo xtask embedded` to write it";
+    let digits = Regex::new("[0-9]+")?;
     ensure!(
-        words(recorded) == words(fresh),
+        digits.replace_all(recorded, "0") == digits.replace_all(fresh, "0"),
         "{PAGE} differs from this build; {advice}:\n{}",
         fresh.lines().filter(|line| !recorded.contains(*line)).collect::<Vec<_>>().join("\n")
     );
+    let numbers =
+        |line| digits.find_iter(line).filter_map(|number| number.as_str().parse::<u64>().ok());
     let mut faults = String::new();
     for (was, is) in recorded.lines().zip(fresh.lines()) {
         let more = |(was, is): (u64, u64)| is > was + was * TOLERANCE.0 / 1000 + TOLERANCE.1;
         if numbers(was).zip(numbers(is)).any(more) {
-            writeln!(faults, "was {was}\nis  {is}")?;
+            faults += &format!("was {was}\nis  {is}\n");
         }
     }
     ensure!(faults.is_empty(), "costs exceed those of {PAGE}; {advice}:\n{faults}");
     Ok(())
-}
-
-/// Returns the text with each number replaced by 0, so that only words are compared.
-fn words(text: &str) -> String {
-    let mut words = String::new();
-    for character in text.chars() {
-        match character.is_ascii_digit() {
-            true if words.ends_with('0') => {}
-            true => words.push('0'),
-            false => words.push(character),
-        }
-    }
-    words
-}
-
-/// Returns the numbers in a line.
-fn numbers(line: &str) -> impl Iterator<Item = u64> {
-    line.split(|character: char| !character.is_ascii_digit())
-        .filter_map(|digits| digits.parse().ok())
 }
 
 #[cfg(test)]

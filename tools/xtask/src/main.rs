@@ -9,11 +9,8 @@
 //! | `step.rs` | a step (a suite or another check): how it runs, the final report |
 //! | `targets.rs` | runs the test files of a suite |
 //! | `tools.rs`, `packages.rs` | finding the tools that steps need, and installing missing ones |
-//! | `purity.rs` | checks that core depends on named crates only |
-//! | `rules.rs` | checks that unsafe code, clock reads and atomics are only in named files |
-//! | `product.rs` | checks that the product does not depend on the folders around it |
-//! | `words.rs` | checks the spelling and finds unwanted words |
-//! | `imports.rs` | checks that modules do not import from a module that contains them, or in a cycle |
+//! | `rules.rs` | checks that unsafe code, clock reads and atomics are only in named files, that the product does not depend on the folders around it, and core on named crates only |
+//! | `words.rs` | checks the spelling, and finds unwanted phrases and long lines |
 //! | `api.rs` | compares the public items with the recorded ones |
 //! | `models.rs` | runs core in the model checkers loom and shuttle |
 //! | `book.rs` | builds the book, and checks its links |
@@ -28,7 +25,6 @@
 //! | `python.rs`, `web.rs` | builds and tests the Python module and its web integrations |
 //! | `wheel.rs` | builds the distributions for PyPI |
 //! | `release.rs` | checks and builds what a release publishes |
-//! | `source.rs` | splits Rust source into words |
 //! | `command.rs` | runs a program, and prints its output only if it fails |
 
 extern crate alloc;
@@ -44,18 +40,14 @@ mod fast;
 mod firmware;
 mod fuzz;
 mod header;
-mod imports;
 mod install;
 mod models;
 mod native;
 mod nginx;
 mod packages;
-mod product;
-mod purity;
 mod python;
 mod release;
 mod rules;
-mod source;
 mod step;
 mod suites;
 mod targets;

@@ -1,14 +1,14 @@
-//! The suite `rules`: unsafe code, and exceptions from the bans of `clippy.toml`, are only in named
-//! files, and the product does not depend on the folders around it.
+//! The suites `rules` and `purity`: which files may contain what, and what depends on what.
 //!
-//! Clippy finds clock reads and atomics, but an `expect` in any file lifts its ban.
+//! Clippy finds clock reads and atomics, but an `expect` in any file lifts its ban. The suite
+//! `firmware` builds core for targets without std and without an allocator, and
+//! `forbid(unsafe_code)` in core rejects unsafe code.
 
 use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-use crate::command;
-use crate::product;
+use crate::command::{self, cargo};
 use crate::tools::Found;
 
 /// A rule that some code may only be in named files.
@@ -80,80 +80,159 @@ const RULES: [Rule; 4] = [
     },
 ];
 
-/// Checks the Rust files that git tracks against every rule.
+/// The files that may not name a folder around the product: those of the product, except Markdown
+/// pages, which may link to any folder.
+const PRODUCT: &[&str] =
+    &["core", "host", "cli", "ffi-c", "include", "py", "benches", "vectors", "examples", ":!*.md"];
+
+/// Matches a folder around the product: in a path, or alone between quotation marks, as where a
+/// program joins a path.
+const AROUND: &str =
+    r#"(^|[^[:alnum:]_-])(adapters|services|tools)/|["'](adapters|services|tools)["']"#;
+
+/// Matches a dependency of the workspace, which any package may have, on a package around the
+/// product.
+const DEPENDENCY: &str = r#"path = "(adapters|services|tools)/"#;
+
+/// Checks that unsafe code, and exceptions from the bans of `clippy.toml`, are only in named files,
+/// and that no file of the product names a folder around it.
 pub(crate) fn check(_: &[Found]) -> Result<String> {
-    product::check()?;
     let mut faults = Vec::new();
     for rule in &RULES {
-        let mut grep = Command::new("git");
-        grep.args([
-            "grep",
-            "--line-number",
-            "--untracked",
-            "-E",
-            rule.pattern,
-            "--",
-            "*.rs",
-            ":!tools/xtask/src/rules.rs",
-        ]);
-        faults.extend(rule.faults(&command::run(grep)?));
+        // Comments may name the code.
+        let code = ["--name-only", "-e", rule.pattern, "--and", "--not", "-e", "^ *//"];
+        let files = grep(&code, &["*.rs", ":!tools/xtask/src/rules.rs"])?;
+        faults.extend(rule.faults(&files.lines().collect::<Vec<_>>()));
     }
-    ensure!(
-        faults.is_empty(),
-        "code is outside of the files that tools/xtask/src/rules.rs allows:\n{}",
-        faults.join("\n")
-    );
-    Ok(format!("{} rules", RULES.len()))
+    let named = grep(&["--line-number", "-e", AROUND], PRODUCT)?
+        + &grep(&["--line-number", "-e", DEPENDENCY], &["Cargo.toml"])?;
+    faults.extend(named.lines().map(|line| format!("the product uses a folder around it: {line}")));
+    ensure!(faults.is_empty(), "tools/xtask/src/rules.rs has the rules:\n{}", faults.join("\n"));
+    Ok(format!("{} rules, and the folders of the product", RULES.len()))
+}
+
+/// Returns the output of `git grep` in the files that git tracks, and in new ones.
+fn grep(pattern: &[&str], files: &[&str]) -> Result<String> {
+    let mut grep = Command::new("git");
+    grep.args(["grep", "--untracked", "-I", "-E"]).args(pattern).arg("--").args(files);
+    let output = grep.output()?;
+    // The status is 1 if no line matches.
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(matches!(output.status.code(), Some(0 | 1)), "{grep:?} failed: {error}");
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 impl Rule {
-    /// Returns a fault for each line `PATH:LINE:CODE` that breaks the rule, and for each allowed
-    /// file without such a line.
-    fn faults(&self, lines: &str) -> Vec<String> {
-        let mut faults = Vec::new();
-        let mut unused = self.allowed.to_vec();
-        for line in lines.lines() {
-            let mut parts = line.splitn(3, ':');
-            let (path, number) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
-            let code = parts.next().unwrap_or("").trim_start();
-            if code.starts_with("//") {
-                continue;
-            }
-            if self.allowed.contains(&path) {
-                unused.retain(|&allowed| allowed != path);
-            } else {
-                let allowed = self.allowed.join(", ");
-                faults.push(format!("{path}:{number}: {} may only be in {allowed}", self.subject));
-            }
-        }
-        let without =
-            |file| format!("{file}: allowed to contain {}, but it has none", self.subject);
-        faults.extend(unused.into_iter().map(without));
-        faults
+    /// Returns a fault for each file with the code that is not allowed, and for each allowed file
+    /// without it.
+    fn faults(&self, files: &[&str]) -> Vec<String> {
+        let Self { subject, allowed, .. } = self;
+        let only = allowed.join(", ");
+        let other = files.iter().filter(|file| !allowed.contains(file));
+        let unused = allowed.iter().filter(|file| !files.contains(file));
+        other
+            .map(|file| format!("{file}: {subject} may only be in {only}"))
+            .chain(unused.map(|file| format!("{file}: allowed to contain {subject}, has none")))
+            .collect()
     }
+}
+
+/// The crates that core may depend on: direct dependencies, then indirect ones.
+const CRATES: &[&str] = &[
+    "keytally-core",
+    "heapless",
+    "portable-atomic",
+    "sha2",
+    "siphasher",
+    "subtle",
+    "zeroize",
+    // Dependencies of sha2.
+    "block-buffer",
+    "cfg-if",
+    "cpufeatures",
+    "crypto-common",
+    "digest",
+    "hybrid-array",
+    "typenum",
+    // A dependency of cpufeatures, on systems that report the features of the processor.
+    "libc",
+    // Dependencies of heapless.
+    "byteorder",
+    "hash32",
+    "stable_deref_trait",
+];
+
+/// Checks that core depends on the crates in [`CRATES`] only, and that none of them has its feature
+/// `std` or `alloc`.
+pub(crate) fn check_core(_: &[Found]) -> Result<String> {
+    let mut tree = cargo();
+    tree.args(["tree", "--quiet", "--package", "keytally-core", "--edges", "normal"]);
+    tree.args(["--prefix", "none", "--format", "{p}|{f}"]);
+    let faults = crate_faults(&command::run(tree)?);
+    ensure!(faults.is_empty(), "core is not pure:\n{}", faults.join("\n"));
+    Ok("pure".to_owned())
+}
+
+/// Returns the faults of the crates in the lines `NAME VERSION …|FEATURES` of `cargo tree`.
+fn crate_faults(tree: &str) -> Vec<String> {
+    let mut faults = Vec::new();
+    for line in tree.lines() {
+        let (package, features) = line.split_once('|').unwrap_or((line, ""));
+        let name = package.split(' ').next().unwrap_or_default();
+        if !CRATES.contains(&name) {
+            faults
+                .push(format!("{name} is not among the crates named in tools/xtask/src/rules.rs"));
+        }
+        let features = features.split([',', ' ']);
+        let impure = features.filter(|feature| ["std", "alloc"].contains(feature));
+        faults.extend(impure.map(|feature| format!("{name} is built with its feature {feature}")));
+    }
+    faults
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const RULE: Rule = Rule { subject: "atomics", pattern: "", allowed: &["core/src/sync.rs"] };
-
     #[test]
     fn code_outside_its_files_is_a_fault() {
-        let allowed = "core/src/sync.rs:20:#[expect(the_ban)]\n";
-        let comment = "core/src/tally.rs:3:    // the_ban\n";
-        assert!(RULE.faults(&format!("{allowed}{comment}")).is_empty());
-        let other = "host/src/gate.rs:7:#[expect(the_ban)]\n";
+        let rule = Rule { subject: "atomics", pattern: "", allowed: &["core/src/sync.rs"] };
+        assert!(rule.faults(&["core/src/sync.rs"]).is_empty());
         assert_eq!(
-            RULE.faults(&format!("{allowed}{other}")),
-            ["host/src/gate.rs:7: atomics may only be in core/src/sync.rs"]
+            rule.faults(&["host/src/gate.rs"]),
+            [
+                "host/src/gate.rs: atomics may only be in core/src/sync.rs",
+                "core/src/sync.rs: allowed to contain atomics, has none"
+            ]
         );
     }
 
     #[test]
-    fn allowed_file_without_the_code_is_a_fault() {
-        let fault = "core/src/sync.rs: allowed to contain atomics, but it has none";
-        assert_eq!(RULE.faults(""), [fault]);
+    fn path_around_the_product_is_found() {
+        let around = regex::Regex::new(AROUND).unwrap();
+        for line in [
+            "let source = \"adapters/c/server.c\";",
+            "//! See `tools/xtask/src/native.rs`.",
+            "path = \"../services/server\"",
+            "ROOT / \"services\" / \"server\"",
+        ] {
+            assert!(around.is_match(line), "{line}");
+        }
+        for line in ["from tools import program", "nginx-adapters/x", "\"the tools\"", "services."]
+        {
+            assert!(!around.is_match(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn unknown_crate_or_std_feature_is_a_fault() {
+        assert!(crate_faults("sha2 v0.11.1|oid\nsha2 v0.11.1|oid (*)\n").is_empty());
+        assert_eq!(
+            crate_faults("rand v0.9.0|\nsubtle v2.6.1|i128,std (*)\n"),
+            [
+                "rand is not among the crates named in tools/xtask/src/rules.rs",
+                "subtle is built with its feature std"
+            ]
+        );
     }
 }

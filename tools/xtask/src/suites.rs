@@ -9,15 +9,14 @@ use crate::step::{Step, Work};
 use crate::targets::{PROFILE, TestFiles, count_tests};
 use crate::tools::{self, Found};
 use crate::{
-    api, book, budgets, command, firmware, imports, models, native, nginx, purity, python, rules,
-    web, words,
+    api, book, budgets, command, firmware, models, native, nginx, python, rules, web, words,
 };
 
 /// Every suite, in the order in which they run.
 pub(crate) const SUITES: &[Step] = &[
     Step {
         name: "words",
-        about: "every text is spelled correctly, and uses no word of the list tools/words.txt",
+        about: "every text is spelled correctly, and uses no word of typos.toml and no phrase of tools/phrases.txt that is unwanted",
         needs: &[&tools::TYPOS],
         full_when_named: false,
         work: Work::Call(words::check),
@@ -34,14 +33,14 @@ pub(crate) const SUITES: &[Step] = &[
         about: "core depends on the named crates only, and none has its feature std or alloc",
         needs: &[],
         full_when_named: false,
-        work: Work::Call(purity::check),
+        work: Work::Call(rules::check_core),
     },
     Step {
         name: "imports",
         about: "no module imports from a module that contains it, and none import each other in a cycle",
         needs: &[&tools::IMPORT_LINTER],
         full_when_named: false,
-        work: Work::Call(imports::check),
+        work: Work::Tests(&[TestFiles::one("keytally-audit", "imports")]),
     },
     Step {
         name: "api",

@@ -1,71 +1,116 @@
-//! The suite `words`: the program typos checks the spelling, [`List`] finds the words that this
-//! project does not use, and [`long_lines`] finds comments and prose of more than 100 columns.
+//! The suite `words`: the program typos finds misspelled and unwanted words, [`Phrases`] finds
+//! unwanted phrases, and [`long_lines`] finds comments and prose of more than 100 columns.
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use regex::Regex;
 
 use crate::command;
 use crate::tools::{Found, TYPOS};
 
-/// The unwanted words. The file describes its own format.
-const LIST: &str = "tools/words.txt";
+/// The unwanted phrases. The file describes its own format.
+const LIST: &str = "tools/phrases.txt";
+
+/// Paths that contain these are not read: data, texts of others, generated texts, the list itself.
+const SKIPPED: [&str; 7] = [
+    LIST,
+    "tools/fuzz/corpus/",
+    ".json",
+    ".lock",
+    "LICENSE-",
+    "benches/RESULTS.md",
+    "tools/audit/timing/measured.md",
+];
 
 /// Checks all files.
 ///
 /// # Errors
-/// If there are faults. The error has a line `FILE:LINE: WORD: write X instead` for each unwanted
-/// word, a line for each long line, and the report of typos.
+/// If there are faults. The error has a line `FILE:LINE: PHRASE: write X instead` for each unwanted
+/// phrase, a line for each long line, and the report of typos.
 pub(crate) fn check(found: &[Found]) -> Result<String> {
     let text = fs::read_to_string(LIST).with_context(|| format!("cannot read {LIST}"))?;
-    let list = List::parse(&text)?;
-    let mut faults = Vec::new();
-    let mut checked = 0;
-    for path in files()? {
+    let phrases = Phrases::parse(&text)?;
+    let mut git = Command::new("git");
+    git.args(["-c", "core.quotePath=false", "ls-files"]);
+    git.args(["--cached", "--others", "--exclude-standard"]);
+    let (mut faults, mut checked) = (Vec::new(), 0);
+    for path in command::run(git)?.lines() {
+        if SKIPPED.iter().any(|skipped| path.contains(skipped)) || Path::new(path).is_symlink() {
+            continue;
+        }
         // A file that is not UTF-8 is not a text. git also lists files that were deleted.
-        if let (false, Ok(text)) = (list.skips(&path), fs::read_to_string(&path)) {
-            faults.extend(list.faults(&path, &text));
-            faults.extend(long_lines(&path, &text));
+        if let Ok(text) = fs::read_to_string(path) {
+            faults.extend(phrases.faults(path, &text));
+            faults.extend(long_lines(path, &text));
             checked += 1;
         }
     }
     let mut typos = Command::new(TYPOS.among(found)?);
     typos.args(["--format", "brief", "--color", "never"]);
     if let Err(error) = command::run(typos) {
-        faults.push(format!("{error:#}\ntypos.toml holds the exceptions from spelling"));
+        faults.push(format!("{error:#}\ntypos.toml has the words and the exceptions"));
     }
     ensure!(
         faults.is_empty(),
-        "{LIST} has the unwanted words and the exceptions; lines wrap at {MAX_WIDTH} columns:\n{}",
+        "{LIST} has the unwanted phrases; lines wrap at {MAX_WIDTH} columns:\n{}",
         faults.join("\n")
     );
     Ok(format!("{checked} files"))
 }
 
-/// Returns the files that git tracks, and new files that it does not ignore, without symbolic
-/// links.
-pub(crate) fn files() -> Result<Vec<String>> {
-    let mut git = Command::new("git");
-    git.args([
-        "-c",
-        "core.quotePath=false",
-        "ls-files",
-        "--cached",
-        "--others",
-        "--exclude-standard",
-    ]);
-    let files = command::run(git)?;
-    Ok(files.lines().filter(|path| !Path::new(path).is_symlink()).map(str::to_owned).collect())
+/// The content of the file [`LIST`].
+#[derive(Debug)]
+struct Phrases {
+    /// The alternatives of allowed phrases, then those of unwanted ones. Only the latter are
+    /// groups. The first alternative that matches decides, so an allowed phrase hides an unwanted
+    /// one that it contains.
+    pattern: Regex,
+    /// The replacement of each unwanted phrase, in the order of the groups.
+    instead: Vec<String>,
+}
+
+impl Phrases {
+    fn parse(list: &str) -> Result<Self> {
+        let (mut allowed, mut unwanted, mut instead) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, line) in (1..).zip(list.lines()) {
+            if line.is_empty() || line.starts_with('#') {
+            } else if let Some(pattern) = line.strip_prefix("allow ") {
+                allowed.push(pattern.replace('(', "(?:"));
+            } else if let Some((pattern, replacement)) = line.split_once(": ") {
+                unwanted.push(format!("({})", pattern.replace('(', "(?:")));
+                instead.push(replacement.to_owned());
+            } else {
+                bail!("{LIST}:{number}: neither `PATTERN: INSTEAD` nor `allow PATTERN`");
+            }
+        }
+        let alternatives = [allowed, unwanted].concat().join("|").replace(' ', r"[\s\\/!*#]+");
+        let pattern = Regex::new(&format!(r"(?i-u)\b(?:{alternatives})\b"))?;
+        Ok(Self { pattern, instead })
+    }
+
+    /// Returns a fault for each unwanted phrase in the text of a file.
+    fn faults(&self, path: &str, text: &str) -> Vec<String> {
+        let text = text.replace('_', " ").replace('’', "'");
+        let mut faults = Vec::new();
+        for found in self.pattern.captures_iter(&text) {
+            let unwanted = (1..).zip(&self.instead);
+            for (phrase, instead) in
+                unwanted.filter_map(|(group, instead)| Some((found.get(group)?, instead)))
+            {
+                let line = text[..phrase.start()].matches('\n').count() + 1;
+                let words = phrase.as_str().split_whitespace().collect::<Vec<_>>().join(" ");
+                faults.push(format!("{path}:{line}: {words}: write {instead} instead"));
+            }
+        }
+        faults
+    }
 }
 
 /// The most characters in a line of a comment or of prose.
 const MAX_WIDTH: usize = 100;
-
-/// Generated pages, whose lines are not wrapped.
-const GENERATED: [&str; 2] = ["benches/RESULTS.md", "tools/audit/timing/measured.md"];
 
 /// Returns a fault for each comment line and each line of prose that is too long. Rows of tables,
 /// code, and `<!-- -->` of a page may be longer.
@@ -84,149 +129,7 @@ fn long_lines(path: &str, text: &str) -> Vec<String> {
         }
         is_code &= !(is_page && begins.ends_with("-->"));
     }
-    if GENERATED.contains(&path) { Vec::new() } else { faults }
-}
-
-/// The content of the file [`LIST`].
-#[derive(Debug, Default)]
-struct List {
-    /// Paths of files that are not checked. An entry `*X` means paths that end in X.
-    skipped: Vec<String>,
-    /// Each unwanted phrase with its replacement, by its first word.
-    unwanted: HashMap<String, Vec<(Vec<String>, String)>>,
-    /// Endings of unwanted words with their replacements.
-    endings: Vec<(String, String)>,
-    /// Each allowed phrase with the beginning of the paths in which it is allowed, by its first
-    /// word.
-    allowed: HashMap<String, Vec<(Vec<String>, String)>>,
-}
-
-impl List {
-    fn parse(text: &str) -> Result<Self> {
-        let mut list = Self::default();
-        let phrase = |text: &str| -> Vec<String> {
-            tokens(text, false).into_iter().map(|(word, _)| word).collect()
-        };
-        for (number, line) in (1..).zip(text.lines()) {
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            if let Some(path) = line.strip_prefix("skip ") {
-                list.skipped.push(path.to_owned());
-            } else if let Some(rest) = line.strip_prefix("allow ") {
-                let (words, path) = rest.split_once(" in ").unwrap_or((rest, ""));
-                let words = phrase(words);
-                list.allowed.entry(words[0].clone()).or_default().push((words, path.to_owned()));
-            } else if let Some((words, instead)) = line.split_once(": ") {
-                for word in words.split(" | ") {
-                    if let Some(ending) = word.strip_prefix('*') {
-                        list.endings.push((ending.to_owned(), instead.to_owned()));
-                    } else {
-                        let words = phrase(word);
-                        list.unwanted
-                            .entry(words[0].clone())
-                            .or_default()
-                            .push((words, instead.to_owned()));
-                    }
-                }
-            } else {
-                bail!(
-                    "{LIST}:{number}: neither `WORD | WORD: INSTEAD`, `allow PHRASE` nor `skip PATH`"
-                );
-            }
-        }
-        Ok(list)
-    }
-
-    fn skips(&self, path: &str) -> bool {
-        self.skipped.iter().any(|skipped| match skipped.strip_prefix('*') {
-            Some(ending) => path.ends_with(ending),
-            None => Path::new(path).starts_with(skipped),
-        })
-    }
-
-    /// Returns a fault for each unwanted word or phrase in the text of a file.
-    fn faults(&self, path: &str, text: &str) -> Vec<String> {
-        let mut tokens = tokens(text, path.ends_with(".md"));
-        for at in 0..tokens.len() {
-            for (phrase, prefix) in self.allowed.get(&tokens[at].0).into_iter().flatten() {
-                if path.starts_with(prefix.as_str()) && begins_with(&tokens[at..], phrase) {
-                    tokens[at..at + phrase.len()].iter_mut().for_each(|(word, _)| word.clear());
-                }
-            }
-        }
-        let mut faults = Vec::new();
-        for (at, (word, line)) in tokens.iter().enumerate() {
-            let mut fault = |wrong: &str, instead| {
-                faults.push(format!("{path}:{line}: {wrong}: write {instead} instead"));
-            };
-            for (phrase, instead) in self.unwanted.get(word).into_iter().flatten() {
-                if begins_with(&tokens[at..], phrase) {
-                    fault(&phrase.join(" "), instead);
-                }
-            }
-            for (ending, instead) in &self.endings {
-                if word.ends_with(ending.as_str()) {
-                    fault(word, instead);
-                }
-            }
-        }
-        faults
-    }
-}
-
-/// A word or a punctuation mark, in lower case, and its line, from 1.
-type Token = (String, usize);
-
-fn begins_with(tokens: &[Token], phrase: &[String]) -> bool {
-    tokens.len() >= phrase.len()
-        && tokens.iter().zip(phrase).all(|((word, _), wanted)| word == wanted)
-}
-
-/// Returns the words and punctuation marks of a text, optionally without quotations.
-///
-/// Identifiers are split at underscores and capitals. The marks that begin a line of a comment are
-/// left out, so that a phrase is found if it continues in the next line.
-fn tokens(text: &str, without_quotations: bool) -> Vec<Token> {
-    let mut tokens = Vec::new();
-    for (number, line) in (1..).zip(text.lines()) {
-        let line =
-            line.trim_start_matches(|mark: char| mark.is_whitespace() || "/!*#".contains(mark));
-        let line = line.trim_end_matches(['\\', ' ']);
-        if line.is_empty() {
-            tokens.push((String::new(), number));
-        }
-        let characters: Vec<char> = line.chars().collect();
-        let mut word = String::new();
-        let mut quoted = false;
-        for (at, &character) in characters.iter().enumerate() {
-            let before = at.checked_sub(1).map(|at| characters[at]);
-            let after = characters.get(at + 1).copied();
-            let is_in_word = |character: Option<char>| character.is_some_and(char::is_alphanumeric);
-            let character = if character == '’' { '\'' } else { character };
-            let continues = character.is_alphanumeric()
-                || character == '\'' && is_in_word(before) && is_in_word(after);
-            let is_capital = character.is_uppercase()
-                && (before.is_some_and(char::is_lowercase)
-                    || after.is_some_and(char::is_lowercase));
-            if (is_capital || !continues) && !word.is_empty() {
-                tokens.push((core::mem::take(&mut word), number));
-            }
-            quoted ^= without_quotations && character == '"' && line.matches('"').count() % 2 == 0;
-            if quoted {
-                continue;
-            }
-            if continues {
-                word.extend(character.to_lowercase());
-            } else if !character.is_whitespace() && character != '_' {
-                tokens.push((character.to_string(), number));
-            }
-        }
-        if !word.is_empty() {
-            tokens.push((word, number));
-        }
-    }
-    tokens
+    faults
 }
 
 #[cfg(test)]
@@ -234,47 +137,29 @@ mod tests {
     use super::*;
 
     /// A list with invented words.
-    const WORDS: &str = "# A comment.\n\nskip data\nskip *.lock\nzork | at zurk: W\nit zips: X\n*k't: Y\n\
-                         allow it zips by\nallow zork in b/c.rs\n";
+    const PHRASES: &str = "# A comment.\n\nat zurks?|zorks zurk: W\nallow it zips by\nit zips: X\n\
+                           \\w+k't: Y\n";
 
-    fn faults(path: &str, text: &str) -> Vec<String> {
-        List::parse(WORDS).unwrap().faults(path, text)
+    fn faults(text: &str) -> Vec<String> {
+        Phrases::parse(PHRASES).unwrap().faults("a.rs", text)
     }
 
     #[test]
-    fn unwanted_words_are_named_with_file_line_and_replacement() {
-        assert_eq!(faults("a.rs", "fine\nZork waits"), ["a.rs:2: zork: write W instead"]);
-        assert_eq!(
-            faults("a.rs", "a zork't, b zork’t"),
-            ["a.rs:1: zork't: write Y instead", "a.rs:1: zork't: write Y instead"]
-        );
-        assert!(faults("a.rs", "zorks for once").is_empty());
+    fn unwanted_phrase_is_named_with_line_and_replacement() {
+        assert_eq!(faults("fine\nAt zurk"), ["a.rs:2: At zurk: write W instead"]);
+        assert_eq!(faults("a zork’t, zork't"), ["a.rs:1: zork't: write Y instead"; 2]);
+        assert!(faults("at, zurk; bat zurk at zurky").is_empty());
     }
 
     #[test]
-    fn phrases_are_found_over_lines_and_in_identifiers() {
-        assert_eq!(
-            faults("a.rs", "/// waits at\n    /// zurk"),
-            ["a.rs:1: at zurk: write W instead"]
-        );
-        assert_eq!(faults("a.rs", "\"at \\\n  zurk\""), ["a.rs:1: at zurk: write W instead"]);
-        assert_eq!(
-            faults("a.rs", "fn waits_at_zurk() -> AtZurk"),
-            ["a.rs:1: at zurk: write W instead"; 2]
-        );
-        assert!(faults("a.rs", "at, zurk; at\n\nzurk").is_empty());
+    fn phrase_is_found_over_lines_and_in_identifiers() {
+        assert_eq!(faults("/// waits at\n    /// zurk").len(), 1);
+        assert_eq!(faults("\"at \\\n  zurk\", fn waits_at_zurks()").len(), 2);
     }
 
     #[test]
-    fn allowed_phrases_pass() {
-        assert_eq!(faults("a.rs", "it zips by, it zips"), ["a.rs:1: it zips: write X instead"]);
-        assert!(faults("b/c.rs", "zork").is_empty());
-    }
-
-    #[test]
-    fn quotations_pass_in_markdown_only() {
-        assert_eq!(faults("a.md", "\"zork\" is \"zork\", zork"), ["a.md:1: zork: write W instead"]);
-        assert_eq!(faults("a.rs", "\"zork\"").len(), 1);
+    fn allowed_phrase_hides_an_unwanted_one() {
+        assert_eq!(faults("it zips by, it zips"), ["a.rs:1: it zips: write X instead"]);
     }
 
     #[test]
@@ -288,20 +173,5 @@ mod tests {
         let page = format!("| {long} |\n```\n{long}\n```\n<!-- plot\n{long}\n-->");
         assert!(long_lines("a.md", &page).is_empty());
         assert_eq!(long_lines("a.md", &format!("{page}\n{long}")).len(), 1);
-    }
-
-    #[test]
-    fn files_are_skipped_by_folder_and_extension() {
-        let list = List::parse(WORDS).unwrap();
-        assert!(list.skips("data/a.md") && list.skips("a/Cargo.lock"));
-        assert!(!list.skips("database/a.md"));
-    }
-
-    #[test]
-    fn unknown_line_in_word_list_is_an_error() {
-        assert_eq!(
-            List::parse("zork").unwrap_err().to_string(),
-            "tools/words.txt:1: neither `WORD | WORD: INSTEAD`, `allow PHRASE` nor `skip PATH`"
-        );
     }
 }

@@ -30,7 +30,7 @@ const REASONS: &[(&str, &str, &str)] = &[
         "core/src/decide.rs",
         ARITHMETIC,
         "A layout is rejected unless its last stamp, the tolerance and three of its longest windows\n\
-         fit in 64 bits of milliseconds.",
+         fit in 64 bits of milliseconds. A charge is added only if every count has room for it.",
     ),
     (
         "core/src/gate/table.rs",
@@ -63,13 +63,13 @@ const REASONS: &[(&str, &str, &str)] = &[
     (
         "core/src/limiter/table.rs",
         INDEX,
-        "A bucket's number is below the number of buckets. Opening checked that the memory holds them and\n\
-         their lock words.",
+        "A bucket's number is below the number of buckets, a slot's below the number of slots. Opening\n\
+         checked that the memory holds them and the lock words.",
     ),
     (
         "core/src/limiter/table.rs",
         ARITHMETIC,
-        "A bucket's number is below the number of buckets, and a bucket has eight slots.",
+        "A bucket's number is below the number of buckets, a slot's below the number of slots.",
     ),
     (
         "core/src/limiter/insert.rs",
@@ -89,6 +89,11 @@ const REASONS: &[(&str, &str, &str)] = &[
         ARITHMETIC,
         "Widths and shifts are the layout's. Its creation checked that the widths add up to 64. Stamps\n\
          only grow. A count fits its field, since limits are capped at the field's maximum.",
+    ),
+    (
+        "core/src/tally/packed_limits.rs",
+        ARITHMETIC,
+        "The cost is at most every limit, so each sum is at most the largest value of its field.",
     ),
     (
         "core/src/tally/counts.rs",
