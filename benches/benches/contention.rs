@@ -23,7 +23,7 @@ const COUNTS: [(usize, &str); 2] = [(1, "1 thread"), (2, "2 threads")];
 pub(crate) fn measure(bench: &mut Bench) {
     let about = "The time that a check takes its thread. Both windows are checked and charged. All checks are admitted.";
     let title = "One subject of 40 bytes for all threads, by the number of threads";
-    let mut table = bench.table("contention/one", "ns", title, about);
+    let mut table = bench.table("contention/one", "ns", title, about).with_mean();
     let one = [traffic::text(0)];
     for (threads, column) in COUNTS {
         let names = vec![&one[..]; threads];
@@ -34,7 +34,7 @@ pub(crate) fn measure(bench: &mut Bench) {
     drop(table);
 
     let title = "1,000 subjects of 40 bytes, each thread with its own, by the number of threads";
-    let mut table = bench.table("contention/many", "ns", title, about);
+    let mut table = bench.table("contention/many", "ns", title, about).with_mean();
     let all_names: Vec<String> = (0..SIZE).map(traffic::text).collect();
     let walk = Walk::new(SIZE, Order::Uniform);
     for (threads, column) in COUNTS {
@@ -50,7 +50,7 @@ pub(crate) fn measure(bench: &mut Bench) {
 
     let title = "One subject of 40 bytes for all threads, by the number of threads, all denied";
     let about = "The time that a check takes its thread. The subject has spent its minute.";
-    let mut table = bench.table("contention/denied", "ns", title, about);
+    let mut table = bench.table("contention/denied", "ns", title, about).with_mean();
     for (threads, column) in COUNTS {
         table.column(column, denied_checks(threads, &one[0]));
     }

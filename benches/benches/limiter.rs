@@ -76,11 +76,11 @@ impl<N: Name> Column<N> {
     }
 
     /// Returns the capacity of a table for all subjects: 64 more, so that there are several
-    /// buckets, and a sixteenth more, because a table for exactly a million subjects refuses some
-    /// of them, whose buckets are full.
+    /// buckets, and an eighth more, because a table for exactly a million subjects refuses some of
+    /// them, whose buckets are full.
     fn capacity(&self) -> u32 {
         let size = u32::try_from(self.all_names.len()).expect("at most a million");
-        size + size / 16 + 64
+        size + size / 8 + 64
     }
 
     /// Returns checks that get the time from their caller.

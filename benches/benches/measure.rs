@@ -79,7 +79,8 @@ impl Bench {
     /// Begins a table. `about` states in one line what each figure includes.
     pub(crate) fn table(&mut self, name: &str, unit: &str, title: &str, about: &str) -> Table<'_> {
         let (name, unit, title, about) = (name.into(), unit.into(), title.into(), about.into());
-        Table { bench: self, name, unit, title, about, columns: Vec::new(), rows: Vec::new() }
+        let (columns, rows) = (Vec::new(), Vec::new());
+        Table { bench: self, name, unit, title, about, is_mean: false, columns, rows }
     }
 
     /// Saves the tables of a group as JSON, if there is a folder.
@@ -235,6 +236,11 @@ fn run_on_processor(number: usize) {
     let _ = sched_setaffinity(None, &one);
 }
 
+/// The most batches that threads make before they wait for each other. If one thread is much slower
+/// than another, the time that it gives to its checks is late by all their difference. Its checks
+/// then count in the minute of the other. Of so few, none reaches a limit.
+const BATCHES_TOGETHER: usize = 300;
+
 /// Returns an implementation that repeats a check in `count` threads at the same time.
 ///
 /// `check` gets the number of the thread, the number of checks that the thread has made before, and
@@ -249,36 +255,47 @@ pub(crate) fn threads<'a>(
 ) -> Implementation<'a> {
     let mut checks_before = 0;
     Implementation::new(name, move |batches| {
-        let (arrived, check) = (&AtomicUsize::new(0), &check);
-        let instants: Vec<Vec<Instant>> = std::thread::scope(|scope| {
+        let mut contended = Vec::with_capacity(count * batches);
+        for first in (0..batches).step_by(BATCHES_TOGETHER) {
+            let batches = BATCHES_TOGETHER.min(batches - first);
             let thread = |number| {
-                scope.spawn(move || {
-                    run_on_processor(number);
-                    // All threads start together. They spin, because a thread that sleeps would
-                    // start long after the others.
-                    arrived.fetch_add(1, Ordering::AcqRel);
-                    while arrived.load(Ordering::Acquire) < count {
-                        spin_loop();
-                    }
-                    let (mut done, mut admitted) = (checks_before, 0);
-                    let instants = batched(batches, || {
-                        admitted += check(number, done, BATCH as u64);
-                        done += BATCH as u64;
-                    });
-                    expected.assert(name, admitted, done - checks_before);
-                    instants
-                })
+                let (mut done, mut admitted) = (checks_before, 0);
+                let instants = batched(batches, || {
+                    admitted += check(number, done, BATCH as u64);
+                    done += BATCH as u64;
+                });
+                expected.assert(name, admitted, done - checks_before);
+                instants
             };
-            let threads: Vec<_> = (0..count).map(thread).collect();
-            threads.into_iter().map(|thread| thread.join().expect("a thread ends well")).collect()
-        });
-        checks_before += (batches * BATCH) as u64;
-        let first_end = instants.iter().filter_map(|instants| instants.last()).min().copied();
-        let contended = instants.iter().flat_map(|instants| {
-            let count = instants.partition_point(|instant| Some(*instant) <= first_end);
-            averages(&instants[..count])
-        });
-        contended.collect()
+            let instants = together(count, thread);
+            checks_before += (batches * BATCH) as u64;
+            let first_end = instants.iter().filter_map(|instants| instants.last()).min().copied();
+            for instants in instants {
+                let count = instants.partition_point(|instant| Some(*instant) <= first_end);
+                contended.extend(averages(&instants[..count]));
+            }
+        }
+        contended
+    })
+}
+
+/// Runs a function in `count` threads, which begin it together. Returns the results.
+fn together<R: Send>(count: usize, thread: impl Fn(usize) -> R + Sync) -> Vec<R> {
+    let (arrived, thread) = (&AtomicUsize::new(0), &thread);
+    std::thread::scope(|scope| {
+        let spawn = |number| {
+            scope.spawn(move || {
+                run_on_processor(number);
+                // They spin, because a thread that sleeps would start long after the others.
+                arrived.fetch_add(1, Ordering::AcqRel);
+                while arrived.load(Ordering::Acquire) < count {
+                    spin_loop();
+                }
+                thread(number)
+            })
+        };
+        let threads: Vec<_> = (0..count).map(spawn).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a thread ends well")).collect()
     })
 }
 
@@ -295,12 +312,22 @@ pub(crate) struct Table<'b> {
     unit: String,
     title: String,
     about: String,
+    /// Whether a figure is the mean of a turn's batches instead of their median.
+    is_mean: bool,
     columns: Vec<String>,
     /// The name of each implementation, what it does, and its figures by column and round.
     rows: Vec<(String, Kind, Vec<Vec<Value>>)>,
 }
 
 impl Table<'_> {
+    /// Takes the mean of a turn's batches instead of their median. If threads take turns to have a
+    /// lock for long, most of their batches are quick, and few are very slow.
+    pub(crate) fn with_mean(self) -> Self {
+        let mut table = self;
+        table.is_mean = true;
+        table
+    }
+
     /// Measures a column in nanoseconds per call.
     pub(crate) fn column(
         &mut self,
@@ -339,7 +366,12 @@ impl Table<'_> {
                 )]
                 let count = (self.bench.turn.as_secs_f64() * 1e9 / batch_ns) as usize;
                 let averages = work(count.max(LEAST_BATCHES));
-                figures.push(json!([quantile(&averages, 0.5), quantile(&averages, 0.99)]));
+                let middle = if self.is_mean {
+                    averages.iter().sum::<f64>() / averages.len() as f64
+                } else {
+                    quantile(&averages, 0.5)
+                };
+                figures.push(json!([middle, quantile(&averages, 0.99)]));
             }
         }
         for (Implementation { name, kind, .. }, figures) in implementations.iter().zip(figures) {
@@ -370,7 +402,7 @@ impl Drop for Table<'_> {
         let rows: Vec<Value> = self.rows.iter().map(row).collect();
         self.bench.tables.push(json!({
             "name": self.name, "unit": self.unit, "title": self.title, "about": self.about,
-            "columns": self.columns, "rows": rows,
+            "mean": self.is_mean, "columns": self.columns, "rows": rows,
         }));
     }
 }

@@ -31,6 +31,7 @@ use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
 use keytally::TimestampExt as _;
 use keytally_core::Timestamp;
+use papaya::ResizeMode;
 use pingora_limits::rate::Rate;
 use quota::{QuotaPolicy, QuotaPool, RefillRate};
 use rate_net::{Eviction, RateLimiter as RateNet};
@@ -356,7 +357,10 @@ pub(crate) struct Packed<N, S = RandomState> {
 impl<N: Name, S: BuildHasher + Default> Packed<N, S> {
     /// Creates an empty map. Each limit is below 2^20.
     pub(crate) fn new(limits: [u32; 2]) -> Self {
-        Self { words: papaya::HashMap::with_hasher(S::default()), limits }
+        // Otherwise, entries move to a larger table only during later insertions. Here there are
+        // none, so each check would search two tables.
+        let words = papaya::HashMap::builder().resize_mode(ResizeMode::Blocking);
+        Self { words: words.hasher(S::default()).build(), limits }
     }
 
     /// The bits of each count. Above them are 24 bits for the index of the minute.

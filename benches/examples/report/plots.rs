@@ -102,9 +102,10 @@ impl Plot<'_> {
         let powers = || lines.iter().flatten().flatten().map(|figure| figure.log10());
         let low = 10_f64.powf(powers().fold(f64::MAX, f64::min).floor());
         let high = 10_f64.powf(powers().fold(f64::MIN, f64::max).ceil());
+        let title_style = ("sans-serif", 18).into_font().color(&TEXT);
+        let chart_area = chart_area.margin(8, 0, 0, 0).titled(self.title, title_style)?;
         let mut chart = ChartBuilder::on(&chart_area)
-            .margin(12)
-            .caption(self.title, ("sans-serif", 18).into_font().color(&TEXT))
+            .margin(14)
             .x_label_area_size(50)
             .y_label_area_size(64)
             .build_cartesian_2d((0..columns.len() - 1).into_segmented(), (low..high).log_scale())?;

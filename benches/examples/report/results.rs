@@ -33,6 +33,9 @@ struct Table {
     title: String,
     /// A description of the work that each figure measures.
     about: String,
+    /// Whether the first of two figures is the mean of a turn's batches instead of their median.
+    #[serde(default)]
+    mean: bool,
     columns: Vec<String>,
     rows: Vec<Row>,
 }
@@ -57,21 +60,21 @@ struct Row {
 enum Figure {
     /// An average, or another single number.
     One(f64),
-    /// The median of the turn's batches, and their 99th percentile.
-    MedianAndP99([f64; 2]),
+    /// The median or the mean of the turn's batches, and their 99th percentile.
+    MiddleAndP99([f64; 2]),
 }
 
 impl Figure {
-    fn median(self) -> f64 {
+    fn middle(self) -> f64 {
         match self {
-            Self::One(figure) | Self::MedianAndP99([figure, _]) => figure,
+            Self::One(figure) | Self::MiddleAndP99([figure, _]) => figure,
         }
     }
 
     fn p99(self) -> Option<f64> {
         match self {
             Self::One(_) => None,
-            Self::MedianAndP99([_, p99]) => Some(p99),
+            Self::MiddleAndP99([_, p99]) => Some(p99),
         }
     }
 }
@@ -98,7 +101,7 @@ impl Table {
     ///
     /// Rows that do the same follow each other, and are compared with the first of them.
     fn text(&self) -> String {
-        let Self { name, unit, title, about, columns, rows } = self;
+        let Self { name, unit, title, about, mean, columns, rows } = self;
         let kind_of = |row: &Row| {
             let first = rows.iter().position(|first| row.does_the_same_as(first));
             (row.work == PART, first)
@@ -109,7 +112,8 @@ impl Table {
         let has_works = rows.iter().any(|row| !row.work.is_empty());
         let has_p99 =
             rows.iter().flat_map(|row| &row.cells).flatten().any(|figure| figure.p99().is_some());
-        let unit = if has_p99 { format!("{unit}: median / p99") } else { unit.clone() };
+        let middle = if *mean { "mean" } else { "median" };
+        let unit = if has_p99 { format!("{unit}: {middle} / p99") } else { unit.clone() };
         let heads = [(has_clocks, CLOCK), (has_works, WORK)];
         let heads = heads.iter().filter(|(is_shown, _)| *is_shown).map(|(_, head)| (*head, "---|"));
         let columns = heads.chain(columns.iter().map(|column| (column.as_str(), "---:|")));
@@ -131,7 +135,7 @@ impl Table {
                 text += &match cell(rounds) {
                     Some(cell) if !core::ptr::eq(first, row) => {
                         let factors = rounds.iter().zip(base);
-                        let factors = factors.map(|(one, base)| one.median() / base.median());
+                        let factors = factors.map(|(one, base)| one.middle() / base.middle());
                         match median(factors) {
                             Some(factor) => format!(" {cell} ({} ×) |", number(factor)),
                             None => format!(" {cell} |"),
@@ -148,9 +152,9 @@ impl Table {
     }
 }
 
-/// Returns the medians of the rounds: `MEDIAN / P99`, or a number. Without a round, returns `None`.
+/// Returns the medians of the rounds: `MIDDLE / P99`, or a number. Without a round, returns `None`.
 fn cell(rounds: &[Figure]) -> Option<String> {
-    let figure = number(median(rounds.iter().map(|figure| figure.median()))?);
+    let figure = number(median(rounds.iter().map(|figure| figure.middle()))?);
     let p99 = median(rounds.iter().filter_map(|figure| figure.p99()));
     Some(p99.map_or_else(|| figure.clone(), |p99| format!("{figure} / {}", number(p99))))
 }
@@ -205,11 +209,10 @@ impl Results {
         Ok(cell.strip_suffix(" ×)").and_then(|cell| cell.split(" (").next()).unwrap_or(cell))
     }
 
-    /// Returns the text in a column of a row. Of a median and a 99th percentile, returns the
-    /// median.
+    /// Returns the text in a column of a row. If there are two figures, returns the first.
     pub(crate) fn cell(&self, table: &str, row: &str, column: &str) -> Result<&str> {
         let text = self.text(table, row, column)?;
-        Ok(text.split_once(" / ").map_or(text, |(median, _)| median))
+        Ok(text.split_once(" / ").map_or(text, |(middle, _)| middle))
     }
 
     /// Returns the 99th percentile in a column of a row.
@@ -220,7 +223,7 @@ impl Results {
         Ok(p99)
     }
 
-    /// Returns the figure in a column of a row, the median if it has one.
+    /// Returns the figure in a column of a row, the first of two.
     pub(crate) fn figure(&self, table: &str, row: &str, column: &str) -> Result<f64> {
         let cell = self.cell(table, row, column)?;
         cell.replace(',', "")

@@ -18,10 +18,13 @@ use crate::{budgets, nginx, python};
 
 /// The groups of measurements.
 const GROUPS: [&str; 11] =
-    ["decide", "limiter", "gate", "crypto", "contention", "flood", FFI, BUILD, PYTHON, CALL, NGINX];
+    ["decide", "limiter", "gate", "crypto", "contention", FLOOD, FFI, BUILD, PYTHON, CALL, NGINX];
 
 /// The group that builds each artifact.
 const BUILD: &str = "build";
+
+/// The group that measures the latency of each of a million calls.
+const FLOOD: &str = "flood";
 
 /// The group that measures calls from C.
 const FFI: &str = "ffi";
@@ -44,7 +47,7 @@ const QUICK: (u32, u32) = (3, 30);
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// Measures for about three minutes instead of half an hour, with fewer sizes and shorter
-    /// turns, without builds, Python and nginx, and only prints the tables.
+    /// turns, without floods, builds, Python and nginx, and only prints the tables.
     #[arg(long)]
     quick: bool,
     /// Measures nothing, and only writes the pages from benches/RESULTS.md.
@@ -74,7 +77,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let Options { groups, quick, keep, .. } = options;
     let is_wanted = |name: &&str| match groups.as_slice() {
-        [] => !*quick || ![BUILD, PYTHON, CALL, NGINX].contains(name),
+        [] => !*quick || ![FLOOD, BUILD, PYTHON, CALL, NGINX].contains(name),
         groups => groups.iter().any(|group| group == name),
     };
     let (rounds, turn_ms) = if *quick { QUICK } else { FULL };
