@@ -25,8 +25,11 @@
  *     failure: it is the verdict's outcome. Outputs come last, are named ..._out (and `buffer`),
  *     and are written only on KT_OK. A call that failed changed nothing. One exception: if a change
  *     to a gate file cannot be flushed to disk, the status is KT_IO or KT_DISK_FULL, and the
- *     change was made. A comment lists the statuses of its function, except those of the next
- *     paragraph and KT_INTERNAL, which is a defect of this library.
+ *     change was made. A comment lists the statuses of its function, except those of the next two
+ *     paragraphs and KT_INTERNAL, which is a defect of this library.
+ * Features. A library for a device may be built without sliding windows, keys of other forms, or
+ *     more than one pepper per gate. A policy, a table, an import or a list of peppers that needs
+ *     them is then KT_NO_SLIDING, KT_NO_IMPORTED_KEYS or KT_NO_PEPPER_ROTATION.
  * Pointers. NULL, a misaligned pointer and an impossible length are statuses, never a crash:
  *     KT_NULL_POINTER, KT_MISALIGNED, KT_BAD_LENGTH. A struct that was never made a handle, or that
  *     was closed, moved or copied, is KT_NOT_A_HANDLE, as long as its memory exists. The caller
@@ -80,10 +83,10 @@
  *     KT_INTERNAL. Without the host part it would loop endlessly. SAFETY.md says why no check
  *     panics.
  * Time. `now_ms` is an explicit time in Unix milliseconds, or KT_SYSTEM_CLOCK. The system clock is
- *     read in the call, and again if a tally is ahead of that reading. An explicit time is used as
- *     given and never corrected. An event loop has cached readings of the system clock. To use such
- *     readings, call kt_gate_use_system_clock or kt_limiter_use_system_clock once, and give them as
- *     `now_ms`.
+ *     read in the call, and again if a tally is ahead of that reading or lacks room. An explicit
+ *     time is used as given and never corrected. An event loop has cached readings of the system
+ *     clock. To use such readings, call kt_gate_use_system_clock or kt_limiter_use_system_clock
+ *     once, and give them as `now_ms`.
  * Wrong clocks. A tally keeps the latest time by which it was changed. For an earlier time, by any
  *     amount, a decision uses the tally's time instead. A later time moves the tally to that time.
  *     If that time is wrong, the counts of its windows stay until it comes, and `clock_ahead_s`
@@ -166,7 +169,8 @@
 
 /**
  * As `now_ms`: the system clock. It is read in the call, and again if a tally is ahead of that
- * reading. A library without the host part returns `KT_NO_CLOCK`.
+ * reading or lacks room. A check first reads the kernel's coarse clock, which is late by up to 10
+ * ms. A library without the host part returns `KT_NO_CLOCK`.
  */
 #define KT_SYSTEM_CLOCK 18446744073709551615ull
 
@@ -314,6 +318,12 @@ enum kt_status
     KT_KEY_CHECKSUM = 34,
     /** A key id is 11 characters of 0-9, A-Z and a-z, and its number is not 0. */
     KT_KEY_ID_FORM = 35,
+    /** This build has no sliding windows; build it with the feature `sliding`. */
+    KT_NO_SLIDING = 36,
+    /** This build has no keys of other forms; build it with the feature `imported-keys`. */
+    KT_NO_IMPORTED_KEYS = 37,
+    /** This build has one pepper per gate; build it with the feature `pepper-rotation`. */
+    KT_NO_PEPPER_ROTATION = 38,
     /** A pepper has fewer than 32 bytes; `openssl rand -hex 32` makes one. */
     KT_PEPPER_TOO_SHORT = 40,
     /**

@@ -10,8 +10,8 @@ use crate::time::{Clock, Timestamp};
 /// Applies `decide` to the word in `atomic`, in a compare-exchange loop.
 ///
 /// If a wrong clock made the word's stamp, the word is corrected first. If the word is ahead of
-/// `now`, a system clock is read again and `now` moves forward to that reading. Returns `None` if
-/// `decide` does, i.e. if the slot or record was reassigned.
+/// `now`, or lacks room at `now`, a system clock is read again and `now` moves forward to that
+/// reading. Returns `None` if `decide` does, i.e. if the slot or record was reassigned.
 ///
 /// Lock-free: a failed exchange means that another thread's exchange succeeded.
 pub(crate) fn update(
@@ -22,12 +22,17 @@ pub(crate) fn update(
     decide: impl Fn(u64, Timestamp) -> Option<Decision>,
 ) -> Option<Decision> {
     let mut word = atomic.load(Ordering::Acquire);
+    let mut is_last_reading = false;
     loop {
         if let Some(corrected) = decide::correction(layout, word, now, clock) {
             word = exchange_decided(atomic, word, corrected).err().unwrap_or(corrected);
             continue;
         }
         let decision = decide(word, *now)?;
+        if !is_last_reading && decide::is_outdated(decision, now, clock) {
+            is_last_reading = true;
+            continue;
+        }
         if decision.next == word {
             return Some(decision);
         }

@@ -63,6 +63,12 @@ impl Decision {
     fn new(outcome: Outcome, next: u64) -> Self {
         Self { next, uncharged: 0, outcome }
     }
+
+    /// Returns whether some window lacked room, so that a decision for a later time may differ.
+    #[inline]
+    pub(crate) fn lacks_room(self) -> bool {
+        self.outcome == Outcome::Denied || self.uncharged > 0
+    }
 }
 
 /// Charges `cost` to every window if all have room for it, else to none.
@@ -173,8 +179,21 @@ pub fn reset(layout: &Layout, limits: &Limits, word: u64, now: Timestamp) -> Dec
 /// [`Decision`], it is the state after the decision.
 #[cfg_attr(target_pointer_width = "64", inline)]
 pub fn quotas(layout: &Layout, limits: &Limits, word: u64, now: Timestamp) -> Quotas {
-    let tally = TallyAt::new(layout, limits, word, now);
-    Quotas::new(layout.counts(), limits, tally.word, Timestamp::from_unix_ms(tally.time_ms))
+    quotas_at(layout, limits, word, now, layout.is_within(word, now))
+}
+
+/// Returns what [`quotas`] returns. `is_within` is whether the unit of the word's stamp contains
+/// `now` ([`Layout::is_within`]).
+#[cfg_attr(target_pointer_width = "64", inline)]
+pub(crate) fn quotas_at(
+    layout: &Layout,
+    limits: &Limits,
+    word: u64,
+    now: Timestamp,
+    is_within: bool,
+) -> Quotas {
+    let (word, time_ms) = if is_within { (word, now.unix_ms()) } else { roll(layout, word, now) };
+    Quotas::new(layout.counts(), limits, word, Timestamp::from_unix_ms(time_ms))
 }
 
 /// Returns the time that waits are counted from. `now` is the caller's time, and `at` is the time
@@ -213,6 +232,28 @@ pub(crate) fn correction<C: Clock>(
     }
     *now = clock.at_least(*now);
     Some(correct(layout, word, *now)).filter(|&corrected| corrected != word)
+}
+
+/// Returns whether `decision`, made for the first reading of `clock`, stands. If it lacked room, a
+/// system clock must be read again.
+#[inline]
+pub(crate) fn is_final<C: Clock>(decision: Decision, _clock: C) -> bool {
+    !(C::IS_SYSTEM && decision.lacks_room())
+}
+
+/// Returns whether `decision` must be made again, because it lacked room at an old reading of a
+/// system clock. Then `now` moves forward to a reading that is later than the old one.
+///
+/// A system clock is read again only if the decision lacked room. The tally must have been loaded
+/// before this call.
+#[inline]
+pub(crate) fn is_outdated(decision: Decision, now: &mut Timestamp, clock: impl Clock) -> bool {
+    if !decision.lacks_room() {
+        return false;
+    }
+    let first = *now;
+    *now = clock.at_least(first);
+    *now > first
 }
 
 /// Returns whether the stamp of `word` comes from a wrong clock. `now` must come from a correct

@@ -19,6 +19,7 @@ use core::fmt;
 
 use crate::bits::{high, index, join, low};
 use crate::cache_line::{CACHE_LINE_LEN, CacheLine};
+use crate::features::Feature;
 use crate::quota::{Algorithm, MAX_QUOTAS, Window};
 use crate::stop::{Stop, stop};
 use crate::tally::Layout;
@@ -152,7 +153,8 @@ impl Header {
         let geometry = |what, value: u64| AttachError::Geometry { what, value };
         let algorithm = match shape >> 16 {
             0 => Algorithm::Fixed,
-            1 => Algorithm::Sliding,
+            1 if Algorithm::Sliding.slides() => Algorithm::Sliding,
+            1 => return Err(AttachError::LeftOut(Feature::Sliding)),
             other => return Err(geometry("algorithm", u64::from(other))),
         };
         let lengths =
@@ -245,6 +247,8 @@ pub enum AttachError {
         /// The number.
         value: u64,
     },
+    /// This build leaves out a feature that the table needs.
+    LeftOut(Feature),
     /// None of the given peppers is one under which the gate stores keys.
     WrongPepper {
         /// The number of peppers that were given.
@@ -269,6 +273,7 @@ impl fmt::Display for AttachError {
             Self::Geometry { what, value } => {
                 write!(f, "this table's header is damaged: {value} is not a valid {what}")
             }
+            Self::LeftOut(feature) => feature.fmt(f),
             Self::WrongPepper { given: 1 } => f.write_str(
                 "the pepper that was given does not belong to this gate; give the one that it was created with",
             ),

@@ -378,7 +378,7 @@ pub(crate) fn id_in(key: &[u8]) -> Option<KeyId> {
 /// Parses a key id; `None` if a character is not base62 or the number is 0 or too large.
 #[inline]
 fn decode_id(text: &[u8; KEY_ID_LEN]) -> Option<KeyId> {
-    let digits = text.map(|character| DIGITS[usize::from(character)]);
+    let digits = text.map(digit_or_more);
     // Valid digits are below 64, and `NO_DIGIT` is not.
     if digits.iter().fold(0, |all, digit| all | digit) >= NO_DIGIT {
         return None;
@@ -395,19 +395,30 @@ fn decode_id(text: &[u8; KEY_ID_LEN]) -> Option<KeyId> {
 /// Returns the value of a digit; `None` if the character is not a digit.
 #[inline]
 fn digit(character: u8) -> Option<u64> {
-    let digit = DIGITS[usize::from(character)];
+    let digit = digit_or_more(character);
     (digit < NO_DIGIT).then_some(u64::from(digit))
+}
+
+/// Returns the value of a digit; [`NO_DIGIT`] or more if the character is not a digit.
+#[inline]
+fn digit_or_more(character: u8) -> u8 {
+    let digit = DIGITS[usize::from(character) % DIGITS.len()];
+    // A table of the ASCII characters lacks those with the highest bit.
+    if DIGITS.len() == 256 { digit } else { digit | character & 0x80 }
 }
 
 /// The digits of base62, in the order of their values.
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// The entry of [`DIGITS`] for a character that is not a digit.
+/// The least value of a character that is not a digit, and its entry in [`DIGITS`].
 const NO_DIGIT: u8 = 64;
 
+/// The characters in [`DIGITS`]: all, or on small targets those of ASCII.
+const CHARACTERS: usize = if cfg!(target_pointer_width = "64") { 256 } else { 128 };
+
 /// The value of each character as a digit.
-const DIGITS: [u8; 256] = {
-    let mut digits = [NO_DIGIT; 256];
+const DIGITS: [u8; CHARACTERS] = {
+    let mut digits = [NO_DIGIT; CHARACTERS];
     let mut value = 0;
     while value < 62u8 {
         digits[ALPHABET[value as usize] as usize] = value;

@@ -47,10 +47,16 @@
 //! # Features
 //! | feature | effect |
 //! |---|---|
+//! | `sliding` (default) | sliding windows |
+//! | `imported-keys` (default) | keys of other forms, which were issued elsewhere |
+//! | `pepper-rotation` (default) | more than one pepper at a time |
 //! | `portable-atomic` | 64-bit atomics where the target has none, from the crate of that name |
 //! | `unshared` | plain cells where the target has no 64-bit atomics; tables are then not `Sync` |
 //! | `serde` | `Serialize` for values that programs log, `Deserialize` for those that they store |
 //! | `defmt` | `defmt::Format` for the values that firmware logs |
+//!
+//! A device can leave out the default features to save code. What needs one is then refused with
+//! the [`Feature`] as the reason. Programs that share a table must have the same features.
 //!
 //! No serialized or logged form contains a secret. That of a [`Verdict`] contains the reason why a
 //! key is invalid, which must not be disclosed to the client.
@@ -70,6 +76,7 @@ extern crate std;
 // siphash   SipHash-1-3, the hash of a limiter's subjects
 // sync      the atomics, and their replacements where there are none or where a model checker runs
 // stop      steps at which tests stop a thread; empty without the feature `__stop-points`
+// features  features that a device can leave out
 // text      short texts of a bounded length
 // time      timestamps and clocks
 // quota     limits and windows
@@ -99,6 +106,7 @@ mod bits;
 mod cache_line;
 mod charge;
 mod compare_exchange;
+mod features;
 #[cfg(any(feature = "serde", feature = "defmt"))]
 mod formats;
 mod gate;
@@ -130,6 +138,7 @@ pub mod sync;
 pub use {
     cache_line::{CACHE_LINE_LEN, CacheLine},
     charge::Charge,
+    features::Feature,
     gate::{
         AdminError, Administrator, Entropy, Flaw, FlawKind, Gate, GateConfig, IMPORT_GROUP,
         IMPORTED_KEY_LEN, KeyInfo, MAX_ENVS, MAX_KEYS, MAX_PLAN_NAME_LEN, MAX_PLANS, NewKey, Plan,

@@ -15,11 +15,17 @@ use sha2::digest::consts::U64;
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroize;
 
+use crate::features::Feature;
+
 /// The shortest pepper, in bytes.
 pub const MIN_PEPPER_LEN: usize = 32;
 
 /// The most peppers that are in use at a time.
 pub const MAX_PEPPERS: usize = 4;
+
+/// The most peppers that a list holds in this build.
+pub(crate) const KEPT_PEPPERS: usize =
+    if Feature::PepperRotation.is_included() { MAX_PEPPERS } else { 1 };
 
 /// Bytes in a SHA-256 block.
 const BLOCK_LEN: usize = 64;
@@ -112,17 +118,21 @@ impl Pepper {
     }
 
     /// Returns the HMAC-SHA-256 of `message`.
+    pub fn mac(&self, message: &[u8]) -> Mac {
+        self.mac_of(&Message::new(message))
+    }
+
+    /// Returns the HMAC-SHA-256 of a message that was laid out before.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     #[cfg_attr(not(target_pointer_width = "64"), inline)]
-    pub fn mac(&self, message: &[u8]) -> Mac {
+    pub(crate) fn mac_of(&self, message: &Message<'_>) -> Mac {
         let mut state = self.inner;
-        let mut block = [[0; BLOCK_LEN]];
-        if fill_block(&mut block[0], message).is_some() {
-            compress256(&mut state, &block);
+        if message.is_single {
+            compress256(&mut state, core::slice::from_ref(&message.block.0));
         } else {
-            state = hash(self.inner, BLOCK_LEN, message);
+            state = hash(self.inner, BLOCK_LEN, message.text);
         }
-        block = [OUTER_BLOCK];
+        let mut block = [OUTER_BLOCK];
         block[0][..DIGEST_LEN].copy_from_slice(&to_bytes(&state));
         state = self.outer;
         compress256(&mut state, &block);
@@ -150,7 +160,7 @@ impl Drop for Pepper {
 
 /// Up to four peppers, newest last. New keys use the newest.
 #[derive(Clone, Debug)]
-pub struct Peppers(pub(crate) Vec<Pepper, MAX_PEPPERS>);
+pub struct Peppers(pub(crate) Vec<Pepper, KEPT_PEPPERS>);
 
 /// Why a list of peppers is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,6 +172,8 @@ pub enum PeppersError {
     Count,
     /// One of the peppers is given twice.
     Repeated,
+    /// This build leaves out the feature that more than one pepper needs.
+    LeftOut(Feature),
 }
 
 impl fmt::Display for PeppersError {
@@ -172,6 +184,7 @@ impl fmt::Display for PeppersError {
             Self::Repeated => {
                 f.write_str("the same pepper is given twice; give each once, newest last")
             }
+            Self::LeftOut(feature) => feature.fmt(f),
         }
     }
 }
@@ -182,9 +195,13 @@ impl Peppers {
     /// The peppers of these bytes, newest last.
     ///
     /// # Errors
-    /// [`PeppersError`] if there are none or too many, if one is too short, or if one is repeated.
+    /// [`PeppersError`] if there are none or too many, if one is too short, if one is repeated, or
+    /// if this build has one pepper per gate and more are given.
     pub fn new<P: AsRef<[u8]>>(peppers: &[P]) -> Result<Self, PeppersError> {
-        let mut list = Vec::<Pepper, MAX_PEPPERS>::new();
+        if peppers.len() > 1 && !Feature::PepperRotation.is_included() {
+            return Err(PeppersError::LeftOut(Feature::PepperRotation));
+        }
+        let mut list = Vec::<Pepper, KEPT_PEPPERS>::new();
         for bytes in peppers {
             let pepper = Pepper::new(bytes.as_ref()).map_err(PeppersError::TooShort)?;
             if list.iter().any(|other| other.fingerprint() == pepper.fingerprint()) {
@@ -208,28 +225,60 @@ impl Peppers {
     }
 }
 
-/// Writes the second of the inner hash's two blocks: `message`, the end mark 0x80, and the length.
-/// The first block is the inner pad. Returns `None` if the message does not have 40 to 55 bytes.
-/// Keys of Keytally's form have 43 to 55.
+/// A message, laid out as the second of the inner hash's two blocks. The first block is the inner
+/// pad.
 ///
-/// All copies have a fixed length, since a copy of variable length would take a fifth of the time
-/// of a compression. The first half of the block is one copy, and no other copy overlaps it: the
-/// compression reads that half first, and a load that spans several stores stalls.
-#[cfg_attr(target_pointer_width = "64", inline)]
+/// The block does not depend on the pepper. So a check lays it out before it reads the record that
+/// names the pepper.
+pub(crate) struct Message<'a> {
+    text: &'a [u8],
+    block: Block,
+    /// Whether the block is complete: the message has 40 to 55 bytes. Keys of Keytally's form have
+    /// 43 to 55.
+    is_single: bool,
+}
+
+/// A block that is aligned for loads of 16 bytes, so that none spans two cache lines.
+#[cfg_attr(target_pointer_width = "64", repr(align(16)))]
+struct Block([u8; BLOCK_LEN]);
+
+impl<'a> Message<'a> {
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    pub(crate) fn new(text: &'a [u8]) -> Self {
+        let mut message = Self { text, block: Block([0; BLOCK_LEN]), is_single: false };
+        message.is_single = fill_block(&mut message.block.0, text).is_some();
+        message
+    }
+}
+
+/// Writes the second of the inner hash's two blocks: `message`, the end mark 0x80, and the length.
+/// Returns `None` if the message does not have 40 to 55 bytes.
+///
+/// The end of the message is put together in registers, so that the block takes few stores. A load
+/// that spans several stores stalls until all of them are done.
+#[cfg_attr(target_pointer_width = "64", inline(always))]
 fn fill_block(block: &mut [u8; BLOCK_LEN], message: &[u8]) -> Option<()> {
     const HALF: usize = BLOCK_LEN / 2;
-    const WORD: usize = 8;
-    let (first, rest) = message.split_first_chunk::<HALF>()?;
-    let (content, length) = block.split_last_chunk_mut::<WORD>()?;
-    let last_word_begin = rest.len().checked_sub(WORD)?;
-    *content.first_chunk_mut()? = *first;
-    let second_half = content.get_mut(HALF..)?;
-    for begin in [0, last_word_begin.saturating_sub(WORD), last_word_begin] {
-        *second_half.get_mut(begin..)?.first_chunk_mut::<WORD>()? =
-            *rest.get(begin..)?.first_chunk()?;
+    const LENGTH_LEN: usize = 8;
+    if message.len() >= BLOCK_LEN - LENGTH_LEN {
+        return None;
     }
-    *second_half.get_mut(rest.len())? = 0x80;
-    *length = ((BLOCK_LEN + message.len()) as u64 * 8).to_be_bytes();
+    let (half, rest) = message.split_first_chunk::<HALF>()?;
+    let last = u64::from_le_bytes(*rest.last_chunk()?);
+    // The bytes of the message that follow the whole words, and the end mark.
+    let taken = 8 * (rest.len() % 8);
+    let end = last >> 8 >> (56 - taken) | 0x80 << taken;
+    let (words, _) = rest.as_chunks();
+    let rest = match words {
+        [first] => [*first, end.to_le_bytes(), [0; 8]],
+        [first, second] => [*first, *second, end.to_le_bytes()],
+        _ => return None,
+    };
+    let length = ((BLOCK_LEN + message.len()) as u64 * 8).to_be_bytes();
+    let (first_half, second_half) = block.split_first_chunk_mut::<HALF>()?;
+    *first_half = *half;
+    *second_half.first_chunk_mut::<24>()? = *rest.as_flattened().first_chunk()?;
+    *second_half.last_chunk_mut()? = length;
     Some(())
 }
 
@@ -358,7 +407,7 @@ mod tests {
 
     #[test]
     fn key_of_every_length_fits_a_single_block() {
-        let fills = |len: usize| fill_block(&mut [0; BLOCK_LEN], &[0xa5; 64][..len]).is_some();
+        let fills = |len: usize| Message::new(&[0xa5; 64][..len]).is_single;
         // The shortest key has 43 characters: `p_e_` and a body of 39.
         for len in 43..=crate::key::MAX_KEY_LEN {
             assert!(fills(len), "{len}");

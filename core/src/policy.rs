@@ -5,6 +5,7 @@ use core::str::FromStr;
 
 use heapless::Vec;
 
+use crate::features::Feature;
 use crate::quota::{
     Algorithm, Limits, MAX_PART_LEN, MAX_QUOTAS, MAX_WINDOW_S, Quota, UNITS, Window,
 };
@@ -30,7 +31,6 @@ pub const MAX_POLICY_LEN: usize = 128;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    algorithm: Algorithm,
     quotas: Vec<Quota, MAX_QUOTAS>,
     layout: Layout,
 }
@@ -40,8 +40,13 @@ impl Policy {
     ///
     /// # Errors
     /// [`ParsePolicyError`] if there is no quota or more than [`MAX_QUOTAS`], if a limit is 0, if
-    /// two windows are equal or not nested, or if the counts do not fit a tally.
+    /// two windows are equal or not nested, if the counts do not fit a tally, or if this build has
+    /// no sliding windows and the policy does.
     pub fn new(algorithm: Algorithm, quotas: &[Quota]) -> Result<Self, ParsePolicyError> {
+        if algorithm != Algorithm::Fixed && !algorithm.slides() {
+            let kind = ParsePolicyErrorKind::LeftOut(Feature::Sliding);
+            return Err(ParsePolicyError::new(kind, algorithm.as_str()));
+        }
         if quotas.is_empty() {
             return Err(ParsePolicyError::new(ParsePolicyErrorKind::Empty, ""));
         }
@@ -64,7 +69,7 @@ impl Policy {
         let layout = Layout::new(algorithm, &sorted).map_err(|needed| {
             ParsePolicyError::new(ParsePolicyErrorKind::TooManyBits { needed }, "")
         })?;
-        Ok(Self { algorithm, quotas: sorted, layout })
+        Ok(Self { quotas: sorted, layout })
     }
 
     /// The policy of a table's layout with these limits; `None` if one of them is 0.
@@ -78,7 +83,7 @@ impl Policy {
 
     /// Returns the algorithm by which the windows count.
     pub fn algorithm(&self) -> Algorithm {
-        self.algorithm
+        self.layout.algorithm()
     }
 
     /// Returns the quotas, shortest window first.
@@ -249,7 +254,7 @@ fn parse_quota(part: &str) -> Result<Quota, ParsePolicyError> {
 
 impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.algorithm == Algorithm::Sliding {
+        if self.algorithm() == Algorithm::Sliding {
             f.write_str("sliding ")?;
         }
         for (index, quota) in self.quotas.iter().enumerate() {
@@ -289,6 +294,8 @@ pub enum ParsePolicyErrorKind {
         /// The number of bits that they need.
         needed: u32,
     },
+    /// This build leaves out a feature that the policy needs.
+    LeftOut(Feature),
 }
 
 /// The error of an invalid policy: its kind, and the part of the text that caused it.
@@ -380,6 +387,7 @@ impl fmt::Display for ParsePolicyError {
                     "the policy needs {needed} bits and a tally has 64; lower a limit or drop a window"
                 )
             }
+            ParsePolicyErrorKind::LeftOut(feature) => feature.fmt(f),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use crate::features::Feature;
 use crate::text::Text;
 
 /// The most quotas that a policy may have.
@@ -30,6 +31,12 @@ impl fmt::Display for Algorithm {
 }
 
 impl Algorithm {
+    /// Returns whether windows slide; always false in a build without sliding windows.
+    #[inline]
+    pub(crate) const fn slides(self) -> bool {
+        Feature::Sliding.is_included() && matches!(self, Self::Sliding)
+    }
+
     /// Returns the word for the algorithm in policy text.
     pub const fn as_str(self) -> &'static str {
         match self {

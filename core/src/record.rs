@@ -239,6 +239,14 @@ fn next_sequence(last_word: u64) -> u64 {
     ((sequence(last_word) | 1) + 1) & SEQUENCE_MASK
 }
 
+/// Identifies what a record held when it was read: its number, key id and word 7.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RecordVersion {
+    pub(crate) number: u32,
+    key_id: Option<KeyId>,
+    last_word: u64,
+}
+
 /// A reference to a record's line and to the header's redo record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RecordRef<'m> {
@@ -272,6 +280,12 @@ impl<'m> RecordRef<'m> {
         None
     }
 
+    /// Returns the version of a record that was read from this line.
+    #[inline]
+    pub(crate) fn version(self, record: &Record) -> RecordVersion {
+        RecordVersion { number: self.number, key_id: record.key_id, last_word: record.last_word }
+    }
+
     /// Returns the tally of the record.
     #[inline]
     pub(crate) fn tally(self) -> &'m AtomicU64 {
@@ -300,8 +314,7 @@ impl<'m> RecordRef<'m> {
 
     /// Returns the words that the line is about to hold, from the redo record. `odd` is the line's
     /// word 7 during the write.
-    #[cold]
-    #[inline(never)]
+    #[inline]
     fn redo_words(self, odd: u64) -> Option<[u64; CACHE_LINE_WORDS]> {
         // In a damaged file, the redo record may belong to another write.
         self.redo.read(self.number).filter(|words| sequence(words[SEQUENCE]) == next_sequence(odd))
@@ -351,6 +364,8 @@ const TARGET: usize = 0;
 
 impl RedoRecord<'_> {
     /// Returns the words that record `number` is about to have, if the redo record is for it.
+    #[cold]
+    #[inline(never)]
     fn read(self, number: u32) -> Option<[u64; CACHE_LINE_WORDS]> {
         let target = self.target.load(TARGET);
         if low(target) != number + 1 {

@@ -43,7 +43,7 @@ pub struct Layout {
     unit: Divisor,
     /// Each window's length in units.
     ratios: [Divisor; MAX_QUOTAS],
-    /// Each window's length in milliseconds.
+    /// Each window's length in milliseconds, if the windows slide; otherwise without meaning.
     lengths: [Divisor; MAX_QUOTAS],
     /// [`TOLERANCE_MS`] in units, rounded up.
     tolerance: u64,
@@ -133,12 +133,13 @@ impl Layout {
         if !nested || !widths_valid || stamp_bits == 0 || total > stamp_shift {
             return None;
         }
-        // Every time that is computed from the last stamp must fit in 64 bits of milliseconds.
+        // Every time that is computed from the last stamp must fit in 64 bits of milliseconds: the
+        // start of the stamp after it, plus the tolerance and three of the longest windows.
+        let unit_ms = first.ms();
         let longest = lengths[lengths.len() - 1];
-        let tolerance = TOLERANCE_MS.div_ceil(first.ms());
-        let units = (1u128 << stamp_bits) + u128::from(tolerance);
-        let reach = units * u128::from(first.ms()) + 3 * u128::from(longest.ms());
-        if reach > u128::from(u64::MAX) {
+        let tolerance = TOLERANCE_MS.div_ceil(unit_ms);
+        let last_stamp = u64::MAX >> stamp_shift;
+        if last_stamp.saturating_add(tolerance) >= (u64::MAX - 3 * longest.ms()) / unit_ms {
             return None;
         }
         let (mut shifts, mut masks, mut one_each) = ([0; MAX_QUOTAS], [0; MAX_QUOTAS], 0);
@@ -148,16 +149,20 @@ impl Layout {
             shifts[index] = u8::try_from(shift).ok()?;
             masks[index] = u32::MAX >> (MAX_COUNT_BITS - u32::from(bits));
             one_each |= 1u64 << shift;
-            if algorithm == Algorithm::Sliding {
+            if algorithm.slides() {
                 shift -= u32::from(bits);
             }
         }
-        let ratios =
-            windows.map(|window| Divisor::new(u64::from(window.seconds() / first.seconds())));
-        let lengths = windows.map(|window| Divisor::new(window.ms()));
-        let unit = Divisor::new(first.ms());
+        let unit = Divisor::new(unit_ms);
+        let (mut ratios, mut lengths) = ([unit; MAX_QUOTAS], [unit; MAX_QUOTAS]);
+        for (index, window) in windows.iter().enumerate() {
+            ratios[index] = Divisor::new(u64::from(window.seconds() / first.seconds()));
+            if algorithm.slides() {
+                lengths[index] = Divisor::new(window.ms());
+            }
+        }
         let counts = Counts { windows, masks, shifts, bits, len, algorithm };
-        let first_reservation = (u64::MAX >> stamp_shift) << stamp_shift;
+        let first_reservation = last_stamp << stamp_shift;
         Some(Self {
             counts,
             one_each,
@@ -172,7 +177,7 @@ impl Layout {
 
     /// Returns the algorithm by which the windows count.
     pub fn algorithm(&self) -> Algorithm {
-        self.counts.algorithm
+        if self.counts.slides() { Algorithm::Sliding } else { Algorithm::Fixed }
     }
 
     /// Returns the part of the layout that reads counts.
@@ -318,11 +323,11 @@ impl Layout {
             let passed = self.window_index(index, stamp) - self.window_index(index, held);
             let (current, previous) = match passed {
                 0 => (counts.current(word, index), counts.previous(word, index)),
-                1 if counts.algorithm == Algorithm::Sliding => (0, counts.current(word, index)),
+                1 if counts.slides() => (0, counts.current(word, index)),
                 _ => (0, 0),
             };
             rolled |= u64::from(current) << counts.shifts[index];
-            if counts.algorithm == Algorithm::Sliding {
+            if counts.slides() {
                 rolled |= u64::from(previous) << counts.previous_shift(index);
             }
         }
@@ -386,10 +391,7 @@ pub(crate) const TICKET_BITS: u32 = 24;
 
 /// Returns how many counts the word holds for each window.
 const fn counts_per_window(algorithm: Algorithm) -> u32 {
-    match algorithm {
-        Algorithm::Fixed => 1,
-        Algorithm::Sliding => 2,
-    }
+    if algorithm.slides() { 2 } else { 1 }
 }
 
 #[cfg(test)]

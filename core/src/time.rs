@@ -48,10 +48,13 @@ impl Timestamp {
 /// explicit time. The crate `keytally` has the operating system's clock. A program without an
 /// operating system implements this trait for its own clock.
 ///
-/// The core reads a system clock again in three cases: a tally is ahead of the first reading, a
-/// subject is inserted into a limiter, or the check of a key is repeated. Without that, a thread
-/// that was stopped after its first reading could conclude that a wrong clock had made a newer
-/// tally. It could also charge a window that has passed, or accept a key that has expired since.
+/// The core reads a system clock again in four cases: a tally is ahead of the first reading, a
+/// tally lacks room at the first reading, a subject is inserted into a limiter, or the check of a
+/// key is repeated. Without that, a thread that was stopped after its first reading could conclude
+/// that a wrong clock had made a newer tally. It could also charge a window that has passed, deny a
+/// request for such a window, or accept a key that has expired since.
+///
+/// The first reading may therefore come from a faster clock that is late, such as a cached reading.
 ///
 /// ```
 /// use keytally_core::{Clock, Limiter, CacheLine, Policy, Timestamp};

@@ -177,18 +177,20 @@ impl Verdict {
         Self::with_quotas(quotas, decision, holder, now, cost)
     }
 
-    /// The verdict that follows from a decision for a moment within the unit that the tally's stamp
-    /// names.
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
-    pub(crate) fn decided_within(
+    /// The verdict that [`decided`](Self::decided) returns. `is_within` is whether the unit of the
+    /// next word's stamp contains `now` ([`Layout::is_within`]).
+    #[cfg_attr(target_pointer_width = "64", inline)]
+    pub(crate) fn decided_at(
         layout: &Layout,
         limits: &Limits,
         decision: Decision,
+        holder: Option<Holder>,
         now: Timestamp,
         cost: u32,
+        is_within: bool,
     ) -> Self {
-        let quotas = Quotas::new(layout.counts(), limits, decision.next, now);
-        Self::with_quotas(quotas, decision, None, now, cost)
+        let quotas = decide::quotas_at(layout, limits, decision.next, now, is_within);
+        Self::with_quotas(quotas, decision, holder, now, cost)
     }
 
     /// The decision and the verdict of a limiter's fast path, for tests that compare them with a
@@ -204,7 +206,7 @@ impl Verdict {
     ) -> Option<(Decision, Self)> {
         let packed = PackedLimits::new(layout.counts(), limits);
         let decision = decide::check_within(layout, limits, &packed, word, now, cost)?;
-        Some((decision, Self::decided_within(layout, limits, decision, now, cost)))
+        Some((decision, Self::decided_at(layout, limits, decision, None, now, cost, true)))
     }
 
     #[cfg_attr(target_pointer_width = "64", inline(always))]

@@ -277,6 +277,71 @@ fn stopped_caller_with_the_system_clock_corrects_nothing() {
     }
 }
 
+/// The first reading comes from a clock that is late. The second one is in a later window.
+#[test]
+fn full_window_of_an_old_reading_denies_nothing() {
+    for policy in POLICIES {
+        let policy: Policy = policy.parse().unwrap();
+        let longest = policy.quotas().last().unwrap().window;
+        let later = ms(NOON_MS + 2 * u64::from(longest.seconds()) * SECOND);
+        for table in tables(&policy) {
+            while table.check(1, ms(NOON_MS)).is_admitted() {}
+            let verdict = table.check_by(1, TwoReadings { first: ms(NOON_MS), second: later });
+            assert_eq!(verdict.charge().map(|charge| charge.at), Some(later), "{policy}");
+        }
+    }
+}
+
+/// A denial holds at the second reading, from which the wait is counted.
+#[test]
+fn denial_is_of_the_last_reading() {
+    for policy in POLICIES {
+        let policy: Policy = policy.parse().unwrap();
+        for table in tables(&policy) {
+            while table.check(1, ms(NOON_MS)).is_admitted() {}
+            let clock = TwoReadings { first: ms(NOON_MS), second: ms(NOON_MS + 1) };
+            let verdict = table.check_by(1, clock);
+            assert_eq!(verdict.outcome(), Outcome::Denied, "{policy}");
+            assert_eq!(verdict.now(), ms(NOON_MS + 1), "{policy}");
+        }
+    }
+}
+
+#[test]
+fn key_that_expired_between_two_readings_is_refused() {
+    let gate = gate_for(8);
+    let expires = ms(NOON_MS + SECOND);
+    let (key, _) = issue(&gate, &new_key().with_expires(expires), entropy(9));
+    let key = Some(key.expose().as_bytes());
+    let second_at = |second| TwoReadings { first: ms(NOON_MS), second: ms(second) };
+    while gate.check(key, 1, ms(NOON_MS)).is_admitted() {}
+    // There is room in the next second, but not for a key that has expired.
+    let verdict = gate.check(key, 1, second_at(NOON_MS + SECOND));
+    assert_eq!(verdict.outcome(), Outcome::InvalidKey);
+    let verdict = gate.check(key, 1, second_at(NOON_MS + SECOND - 1));
+    assert_eq!(verdict.outcome(), Outcome::Denied);
+}
+
+#[test]
+fn settle_charges_the_window_of_the_last_reading() {
+    let limiter = limiter("5/minute", 8);
+    let gate = gate(&config(8, &[plan("default", "5/minute")]));
+    let (key, id) = issue(&gate, &new_key(), entropy(9));
+    let charges = [
+        limiter.check(b"subject", 5, ms(NOON_MS)).charge().unwrap(),
+        gate.check(Some(key.expose().as_bytes()), 5, ms(NOON_MS)).charge().unwrap(),
+    ];
+    // In the minute of the charge, no unit is left. In the next minute, all are.
+    for (second, uncharged) in [(ms(NOON_MS), 3), (ms(NOON_MS + MINUTE), 0)] {
+        let clock = TwoReadings { first: ms(NOON_MS), second };
+        let verdicts = [
+            limiter.settle(b"subject", charges[0], 8, clock),
+            gate.settle(id, charges[1], 8, clock).unwrap(),
+        ];
+        assert_eq!(verdicts.map(|verdict| verdict.uncharged()), [uncharged; 2]);
+    }
+}
+
 /// A stamp that is ahead of the second reading by more than the tolerance is corrected.
 #[test]
 fn tally_ahead_of_the_system_clock_is_corrected() {

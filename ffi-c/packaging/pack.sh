@@ -25,6 +25,7 @@ strip --enable-deterministic-archives --strip-debug "$work/$name/lib/libkeytally
 for file in LICENSE-APACHE LICENSE-MIT README.md; do
     install -m 644 "ffi-c/$file" "$work/$name/$file"
 done
+install -D -m 644 -t "$work/$name/examples" examples/gate.c examples/CMakeLists.txt
 tar --create --sort=name --owner=0 --group=0 --numeric-owner --format=gnu \
     --mtime="@$SOURCE_DATE_EPOCH" --directory="$work" "$name" |
     gzip --no-name --best >"$folder/$name.tar.gz"
@@ -37,6 +38,7 @@ usr=$work/deb/usr
 doc=$usr/share/doc/libkeytally-dev
 mkdir -p "$usr/lib" "$doc" "$work/deb/DEBIAN"
 cp -dR "$work/$name/include" "$work/$name/share" "$usr"
+cp -dR "$work/$name/examples" "$doc"
 cp -dR "$work/$name/lib" "$usr/lib/$triplet"
 chmod 644 "$usr/lib/$triplet/libkeytally.so.$version"
 pc=$usr/lib/$triplet/pkgconfig/keytally.pc
@@ -49,9 +51,9 @@ sed -e 's|^prefix=.*|prefix=/usr|' -e "s|^libdir=.*|libdir=\${exec_prefix}/lib/$
     echo
     cat ffi-c/LICENSE-MIT
 } >"$doc/copyright"
-printf 'libkeytally (%s) unstable; urgency=low\n\n  * See CHANGELOG.md of Keytally.\n\n -- %s  %s\n' \
-    "$version" 'The Keytally authors <keytally@example.org>' \
-    "$(LC_ALL=C date -Ru -d "@$SOURCE_DATE_EPOCH")" | gzip --no-name --best >"$doc/changelog.gz"
+gzip --no-name --best <CHANGELOG.md >"$doc/CHANGELOG.md.gz"
+maintainer=$(sed -n 's/^authors = \["\(.*\)"\]$/\1/p' Cargo.toml)
+test -n "$maintainer"
 # The newest version of glibc whose symbols the library needs.
 glibc=$(objdump -T "$usr/lib/$triplet/libkeytally.so" | grep -o 'GLIBC_[0-9.]*' | sort -uV |
     tail -n 1 | sed 's/GLIBC_//')
@@ -59,7 +61,7 @@ cat >"$work/deb/DEBIAN/control" <<END
 Package: libkeytally-dev
 Version: $version
 Architecture: $architecture
-Maintainer: The Keytally authors <keytally@example.org>
+Maintainer: $maintainer
 Installed-Size: $(du -k --apparent-size -s "$usr" | cut -f 1)
 Depends: libc6 (>= $glibc), libgcc-s1
 Section: libdevel

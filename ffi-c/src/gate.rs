@@ -238,11 +238,18 @@ fn peppers(list: In<'_, kt_bytes<'_>>, len: usize) -> FfiResult<Peppers> {
     if !(1..=KT_MAX_PEPPERS).contains(&len) {
         return Err(kt_status::KT_PEPPER_COUNT);
     }
-    let mut peppers: [&[u8]; KT_MAX_PEPPERS] = [&[]; KT_MAX_PEPPERS];
-    for (pepper, bytes) in peppers.iter_mut().zip(list.slice(len)?) {
-        *pepper = bytes.data.slice(bytes.len)?;
+    let list = list.slice(len)?;
+    for pepper in list {
+        pepper.data.slice(pepper.len)?;
     }
-    Ok(Peppers::new(&peppers[..len])?)
+    Ok(Peppers::new(list)?)
+}
+
+/// The bytes; none if the pointer is not valid.
+impl AsRef<[u8]> for kt_bytes<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self.data.slice(self.len).unwrap_or_default()
+    }
 }
 
 /// Returns the configuration of a gate in the caller's memory: no last characters of keys, and a
@@ -385,7 +392,7 @@ pub extern "C" fn kt_gate_check(
     guard(|| {
         let (gate, target) = (gate.in_force()?, verdict_out.target()?);
         let api_key = api_key.optional(api_key_len)?;
-        with_clock!(gate.clock.time(now_ms)?, |clock| {
+        with_clock!(gate.clock.time(now_ms)?, gate.layout(), |clock| {
             target.put_verdict(&gate.check(api_key, cost, clock));
         });
         Ok(())
@@ -408,7 +415,7 @@ pub extern "C" fn kt_gate_check_request(
         let (gate, target) = (gate.in_force()?, verdict_out.target()?);
         let api_key = api_key.optional(api_key_len)?;
         let request = kt_request::or_default(request)?;
-        with_clock!(gate.clock.time(request.now_ms)?, |clock| {
+        with_clock!(gate.clock.time(request.now_ms)?, gate.layout(), |clock| {
             target.put_verdict(&gate.check(api_key, request.cost, clock));
         });
         Ok(())
@@ -430,7 +437,7 @@ pub extern "C" fn kt_gate_peek(
     guard(|| {
         let (gate, target) = (gate.in_force()?, verdict_out.target()?);
         let api_key = api_key.optional(api_key_len)?;
-        with_clock!(gate.clock.time(now_ms)?, |clock| {
+        with_clock!(gate.clock.time(now_ms)?, gate.layout(), |clock| {
             target.put_verdict(&gate.peek(api_key, cost, clock));
         });
         Ok(())

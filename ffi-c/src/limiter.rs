@@ -202,7 +202,7 @@ pub extern "C" fn kt_limiter_check(
     guard(|| {
         let (limiter, target) = (limiter.state()?, verdict_out.target()?);
         let subject = subject.slice(subject_len)?;
-        with_clock!(limiter.clock.time(now_ms)?, |clock| {
+        with_clock!(limiter.clock.time(now_ms)?, limiter.table.layout(), |clock| {
             target.put_verdict(&limiter.table.check(subject, cost, clock));
         });
         Ok(())
@@ -225,7 +225,7 @@ pub extern "C" fn kt_limiter_check_request(
         let (limiter, target) = (limiter.state()?, verdict_out.target()?);
         let subject = subject.slice(subject_len)?;
         let request = kt_request::or_default(request)?;
-        with_clock!(limiter.clock.time(request.now_ms)?, |clock| {
+        with_clock!(limiter.clock.time(request.now_ms)?, limiter.table.layout(), |clock| {
             target.put_verdict(&limiter.table.check(subject, request.cost, clock));
         });
         Ok(())
@@ -248,7 +248,7 @@ pub extern "C" fn kt_limiter_peek(
     guard(|| {
         let (limiter, target) = (limiter.state()?, verdict_out.target()?);
         let subject = subject.slice(subject_len)?;
-        with_clock!(limiter.clock.time(now_ms)?, |clock| {
+        with_clock!(limiter.clock.time(now_ms)?, limiter.table.layout(), |clock| {
             target.put_verdict(&limiter.table.peek(subject, cost, clock));
         });
         Ok(())

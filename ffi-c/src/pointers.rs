@@ -562,7 +562,7 @@ impl<'c, H: Held> Handle<'c, H> {
         let magic = unsafe { self.0.cast::<u64>().read() };
         match magic ^ magic_at::<H>(self.0) {
             0 => Ok(false),
-            ON_HEAP => Ok(true),
+            ON_HEAP if cfg!(feature = "host") => Ok(true),
             _ => Err(kt_status::KT_NOT_A_HANDLE),
         }
     }

@@ -2,7 +2,7 @@
 
 use core::ffi::CStr;
 
-use keytally_core::AdminError;
+use keytally_core::{AdminError, Feature};
 use keytally_core::{AttachError, CreateError, ParseKeyError, ParsePolicyErrorKind, PeppersError};
 
 /// The result of a function behind the C interface.
@@ -110,6 +110,13 @@ statuses! {
         KT_KEY_ID_FORM = 35 =>
             "a key id is 11 characters of 0-9, A-Z and a-z, and its number is not 0",
 
+        // Features that a library for a device may leave out.
+        KT_NO_SLIDING = 36 => "this build has no sliding windows; build it with the feature `sliding`",
+        KT_NO_IMPORTED_KEYS = 37 =>
+            "this build has no keys of other forms; build it with the feature `imported-keys`",
+        KT_NO_PEPPER_ROTATION = 38 =>
+            "this build has one pepper per gate; build it with the feature `pepper-rotation`",
+
         // Peppers.
         KT_PEPPER_TOO_SHORT = 40 => "a pepper has fewer than 32 bytes; `openssl rand -hex 32` makes one",
         KT_PEPPER_COUNT = 41 =>
@@ -188,6 +195,17 @@ statuses! {
     }
 }
 
+impl From<Feature> for kt_status {
+    fn from(feature: Feature) -> Self {
+        match feature {
+            Feature::Sliding => KT_NO_SLIDING,
+            Feature::ImportedKeys => KT_NO_IMPORTED_KEYS,
+            Feature::PepperRotation => KT_NO_PEPPER_ROTATION,
+            _ => KT_INTERNAL,
+        }
+    }
+}
+
 impl From<ParsePolicyErrorKind> for kt_status {
     fn from(kind: ParsePolicyErrorKind) -> Self {
         match kind {
@@ -201,6 +219,7 @@ impl From<ParsePolicyErrorKind> for kt_status {
             ParsePolicyErrorKind::Duplicate => KT_POLICY_DUPLICATE,
             ParsePolicyErrorKind::NotNested => KT_POLICY_NOT_NESTED,
             ParsePolicyErrorKind::TooManyBits { .. } => KT_POLICY_TOO_MANY_BITS,
+            ParsePolicyErrorKind::LeftOut(feature) => feature.into(),
             _ => KT_INTERNAL,
         }
     }
@@ -222,6 +241,7 @@ impl From<PeppersError> for kt_status {
             PeppersError::TooShort(_) => KT_PEPPER_TOO_SHORT,
             PeppersError::Repeated => KT_PEPPER_TWICE,
             PeppersError::Count => KT_PEPPER_COUNT,
+            PeppersError::LeftOut(feature) => feature.into(),
             _ => KT_INTERNAL,
         }
     }
@@ -250,6 +270,7 @@ impl From<AttachError> for kt_status {
             AttachError::Truncated { .. } => KT_TRUNCATED,
             AttachError::Geometry { .. } => KT_DAMAGED,
             AttachError::WrongPepper { .. } => KT_WRONG_PEPPER,
+            AttachError::LeftOut(feature) => feature.into(),
             _ => KT_INTERNAL,
         }
     }
@@ -274,6 +295,7 @@ impl From<AdminError> for kt_status {
             AdminError::NotImportable { .. } => KT_NOT_IMPORTABLE,
             AdminError::PeppersFull => KT_PEPPERS_FULL,
             AdminError::InGrace { .. } => KT_IN_GRACE,
+            AdminError::LeftOut(feature) => feature.into(),
             _ => KT_INTERNAL,
         }
     }
@@ -337,6 +359,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn features_that_are_left_out_have_statuses() {
+        for (feature, status) in [
+            (Feature::Sliding, KT_NO_SLIDING),
+            (Feature::ImportedKeys, KT_NO_IMPORTED_KEYS),
+            (Feature::PepperRotation, KT_NO_PEPPER_ROTATION),
+        ] {
+            assert_eq!(kt_status::from(AttachError::LeftOut(feature)), status);
+            assert_eq!(kt_status::from(AdminError::LeftOut(feature)), status);
+            assert_eq!(kt_status::from(PeppersError::LeftOut(feature)), status);
+            assert_eq!(kt_status::from(ParsePolicyErrorKind::LeftOut(feature)), status);
+        }
+    }
+
     /// Compares the sentence of the error's status with the error's own.
     #[track_caller]
     fn assert_same_sentence<E: Copy + ToString>(errors: &[E])
@@ -358,6 +394,7 @@ mod tests {
         assert_same_sentence(&[AttachError::NotATable, AttachError::Unfinished]);
         assert_same_sentence(&[CreateError::PlanWindows]);
         assert_same_sentence(&[PeppersError::Repeated]);
+        assert_same_sentence(&[Feature::Sliding, Feature::ImportedKeys, Feature::PepperRotation]);
         assert_same_sentence(&[
             AdminError::NoRoomToImport,
             AdminError::EnvsFull,

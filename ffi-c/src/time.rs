@@ -13,7 +13,8 @@ use crate::status::FfiResult;
 use crate::status::kt_status;
 
 /// As `now_ms`: the system clock. It is read in the call, and again if a tally is ahead of that
-/// reading. A library without the host part returns `KT_NO_CLOCK`.
+/// reading or lacks room. A check first reads the kernel's coarse clock, which is late by up to 10
+/// ms. A library without the host part returns `KT_NO_CLOCK`.
 pub const KT_SYSTEM_CLOCK: u64 = 18446744073709551615;
 
 const _: () = assert!(KT_SYSTEM_CLOCK == u64::MAX);
@@ -90,14 +91,23 @@ impl Time {
 /// Does `$work` with `$clock`, the [`Clock`](keytally_core::Clock) of a [`Time`]: a `Timestamp` or
 /// a `SystemClock`. (The two are of different types, so this cannot be a function that takes a
 /// closure.)
+///
+/// With the `$layout` of a table, the system clock is read by `SystemClock::read_for`, else by
+/// `SystemClock::read`.
 macro_rules! with_clock {
+    ($time:expr, $layout:expr, |$clock:ident| $work:expr) => {
+        $crate::time::with_clock!(@ $time, |$clock| $work, || SystemClock::read_for($layout))
+    };
     ($time:expr, |$clock:ident| $work:expr) => {
+        $crate::time::with_clock!(@ $time, |$clock| $work, SystemClock::read)
+    };
+    (@ $time:expr, |$clock:ident| $work:expr, $read:expr) => {
         match $time {
             $crate::time::Time::Explicit($clock) => $work,
             #[cfg(feature = "host")]
             $crate::time::Time::System(cached) => {
                 use $crate::time::SystemClock;
-                let $clock = cached.map_or_else(SystemClock::read, SystemClock::cached);
+                let $clock = cached.map_or_else($read, SystemClock::cached);
                 $work
             }
         }

@@ -234,6 +234,12 @@ impl Gate {
         self.file.path()
     }
 
+    /// Reads the clock for a request.
+    #[inline]
+    fn clock(&self) -> SystemClock {
+        SystemClock::read_for(self.table.layout())
+    }
+
     /// Returns the core's table, whose methods take the time as an argument.
     pub fn table(&self) -> &keytally_core::Gate<Mapping> {
         &self.table
@@ -242,15 +248,16 @@ impl Gate {
     /// Checks the key and then charges `cost`: to every window of its plan if all have room, else
     /// to none.
     ///
-    /// `api_key` is the value of the `X-API-Key` header, `None` if the request has none.
+    /// `api_key` is the value of the `X-API-Key` header, `None` if the request has none. The clock
+    /// is that of [`SystemClock::read_for`].
     #[inline]
     pub fn check(&self, api_key: Option<&[u8]>, cost: u32) -> Verdict {
-        self.table.check(api_key, cost, SystemClock::read())
+        self.table.check(api_key, cost, self.clock())
     }
 
     /// Returns the verdict that [`check`](Self::check) would return now, without charging.
     pub fn peek(&self, api_key: Option<&[u8]>, cost: u32) -> Verdict {
-        self.table.peek(api_key, cost, SystemClock::read())
+        self.table.peek(api_key, cost, self.clock())
     }
 
     /// Gives back what a check charged, in the windows that still count it. Refund a charge at most

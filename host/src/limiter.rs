@@ -156,20 +156,27 @@ impl Limiter {
         self.table.policy()
     }
 
+    /// Reads the clock for a request.
+    #[inline]
+    fn clock(&self) -> SystemClock {
+        SystemClock::read_for(self.table.layout())
+    }
+
     /// Returns the core's table, whose methods take the time as an argument.
     pub fn table(&self) -> &keytally_core::Limiter<Mapping> {
         &self.table
     }
 
-    /// Charges `cost`: to every window of the subject if all have room, else to none.
+    /// Charges `cost`: to every window of the subject if all have room, else to none. The clock is
+    /// that of [`SystemClock::read_for`].
     #[inline]
     pub fn check(&self, subject: &[u8], cost: u32) -> Verdict {
-        self.table.check(subject, cost, SystemClock::read())
+        self.table.check(subject, cost, self.clock())
     }
 
     /// Returns the verdict that [`check`](Self::check) would return now, without charging.
     pub fn peek(&self, subject: &[u8], cost: u32) -> Verdict {
-        self.table.peek(subject, cost, SystemClock::read())
+        self.table.peek(subject, cost, self.clock())
     }
 
     /// Gives back what a check charged, in the windows that still count it. Refund a charge at most

@@ -35,12 +35,22 @@ impl Time {
 /// Evaluates `$work` with `$clock`, the `Clock` of a [`Time`]: a `Timestamp` or a `SystemClock`.
 ///
 /// The two have different types, so a function with a closure cannot replace this macro.
+///
+/// With the `$layout` of a table, the system clock is read by `SystemClock::read_for`, else by
+/// `SystemClock::read`.
 macro_rules! with_clock {
+    ($time:expr, $layout:expr, |$clock:ident| $work:expr) => {
+        $crate::clock::with_clock!(@ $time, |$clock| $work,
+            $crate::clock::SystemClock::read_for($layout))
+    };
     ($time:expr, |$clock:ident| $work:expr) => {
+        $crate::clock::with_clock!(@ $time, |$clock| $work, $crate::clock::SystemClock::read())
+    };
+    (@ $time:expr, |$clock:ident| $work:expr, $read:expr) => {
         match $time {
             $crate::clock::Time::Explicit($clock) => $work,
             $crate::clock::Time::System => {
-                let $clock = $crate::clock::SystemClock::read();
+                let $clock = $read;
                 $work
             }
         }

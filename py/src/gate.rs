@@ -236,7 +236,7 @@ impl Gate {
         let now = Time::from(now);
         with_api_key(api_key, |api_key| {
             let gate = slf.get().current();
-            with_clock!(now, |clock| Verdict::from_gate(
+            with_clock!(now, gate.table().layout(), |clock| Verdict::from_gate(
                 gate.table().check(api_key, cost.0, clock),
                 gate
             ))
@@ -268,7 +268,7 @@ impl Gate {
         let now = Time::from(now);
         with_api_key(api_key, |api_key| {
             let gate = slf.get().current();
-            with_clock!(now, |clock| Verdict::from_gate(
+            with_clock!(now, gate.table().layout(), |clock| Verdict::from_gate(
                 gate.table().peek(api_key, cost.0, clock),
                 gate
             ))

@@ -181,8 +181,9 @@ impl Limiter {
     ) -> PyResult<Verdict> {
         let now = Time::from(now);
         with_bytes(subject, "subject", |subject| {
-            with_clock!(now, |clock| Verdict::new(
-                self.limiter.table().check(subject, cost.0, clock)
+            let table = self.limiter.table();
+            with_clock!(now, table.layout(), |clock| Verdict::new(
+                table.check(subject, cost.0, clock)
             ))
         })
     }
@@ -210,8 +211,9 @@ impl Limiter {
     ) -> PyResult<Verdict> {
         let now = Time::from(now);
         with_bytes(subject, "subject", |subject| {
-            with_clock!(now, |clock| Verdict::new(
-                self.limiter.table().peek(subject, cost.0, clock)
+            let table = self.limiter.table();
+            with_clock!(now, table.layout(), |clock| Verdict::new(
+                table.peek(subject, cost.0, clock)
             ))
         })
     }

@@ -188,4 +188,5 @@ def test_administration_takes_either_time(pepper):
     assert gate.import_keys(["customer-key-0001"], 1)
     before_ms = time.time() * 1000
     assert Verdict.duplicate_header().reason == "duplicate"
-    assert gate.check(new.expose(), 2).charge.at_ms >= int(before_ms) - 1
+    # A check reads the kernel's coarse clock, which is late by up to a tick.
+    assert gate.check(new.expose(), 2).charge.at_ms >= int(before_ms) - 11

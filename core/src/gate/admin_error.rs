@@ -4,6 +4,7 @@ use core::fmt;
 
 use super::imported::IMPORTED_KEY_LEN;
 use super::table::MAX_ENVS;
+use crate::features::Feature;
 use crate::key::{self, KeyId};
 use crate::mac::MAX_PEPPERS;
 use crate::time::Timestamp;
@@ -64,6 +65,8 @@ pub enum AdminError {
         /// Its length in bytes.
         len: usize,
     },
+    /// This build leaves out a feature that the change needs.
+    LeftOut(Feature),
     /// Keys use [`MAX_PEPPERS`] peppers, so there is no number for the newest one.
     PeppersFull,
 }
@@ -104,6 +107,7 @@ impl fmt::Display for AdminError {
                 IMPORTED_KEY_LEN.start,
                 IMPORTED_KEY_LEN.end - 1,
             ),
+            Self::LeftOut(feature) => feature.fmt(f),
             Self::PeppersFull => write!(
                 f,
                 "keys under {MAX_PEPPERS} peppers are in this gate; rotate those of the oldest pepper before you use another"

@@ -9,8 +9,9 @@ use super::table::{ADMINISTRATOR_WORD, ENV_LINE, Gate, IMPORTS_WORD, MAX_ENVS, P
 use crate::bits::scale;
 use crate::cache_line::{CACHE_LINE_WORDS, CacheLine};
 use crate::compare_exchange;
+use crate::features::Feature;
 use crate::key::{self, Hint, Key, KeyId, Name};
-use crate::mac::{MAX_PEPPERS, Pepper};
+use crate::mac::{KEPT_PEPPERS, MAX_PEPPERS, Pepper};
 use crate::record::{KeyState, Record, RecordRef, stored_s};
 use crate::stop::{Stop, stop};
 use crate::sync::Ordering;
@@ -279,7 +280,7 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
         let env = self.env_number(new.env)?;
         self.register_pepper(number, pepper);
         self.register_env(env, new.env);
-        if key::parse(text).is_err() {
+        if Feature::ImportedKeys.is_included() && key::parse(text).is_err() {
             // Before the key is written: checks search for imported keys only if this is set.
             self.gate.memory.as_ref()[PEPPER_LINE].store(IMPORTS_WORD, 1);
             stop(Stop::ImportsRecorded);
@@ -338,24 +339,28 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
         let gate = self.gate;
         let pepper = gate.peppers.newest();
         let line = &gate.memory.as_ref()[PEPPER_LINE];
-        let number = (0..MAX_PEPPERS)
+        let number = (0..KEPT_PEPPERS)
             .find(|&number| line.load(number) == pepper.fingerprint())
-            .or_else(|| (0..MAX_PEPPERS).find(|&number| line.load(number) == 0))
-            .or_else(|| {
-                let mut needed = [false; MAX_PEPPERS];
-                for record in gate
-                    .records()
-                    .filter_map(RecordRef::read)
-                    .filter(|record| !record.has_ended(now))
-                {
-                    needed[usize::from(record.pepper)] = true;
-                    needed[usize::from(record.previous_pepper)] |= record.is_in_grace(now);
-                }
-                needed.iter().position(|&needed| !needed)
-            });
+            .or_else(|| (0..KEPT_PEPPERS).find(|&number| line.load(number) == 0))
+            .or_else(|| self.unneeded_pepper(now));
         let number =
             number.and_then(|number| u8::try_from(number).ok()).ok_or(AdminError::PeppersFull)?;
         Ok((number, pepper))
+    }
+
+    /// Returns the number of a pepper that no key needs any longer.
+    fn unneeded_pepper(&self, now: Timestamp) -> Option<usize> {
+        if !Feature::PepperRotation.is_included() {
+            return None;
+        }
+        let mut needed = [false; MAX_PEPPERS];
+        for record in
+            self.gate.records().filter_map(RecordRef::read).filter(|record| !record.has_ended(now))
+        {
+            needed[usize::from(record.pepper)] = true;
+            needed[usize::from(record.previous_pepper)] |= record.is_in_grace(now);
+        }
+        needed.iter().position(|&needed| !needed)
     }
 
     fn register_pepper(&self, number: u8, pepper: &Pepper) {

@@ -1,14 +1,15 @@
 //! The check of a key, and the other operations on its tally: peek, refund, settle, reset.
 
-use super::refusal::Refusal;
+use super::refusal::{Refusal, parse_reason};
 use super::table::{Gate, holder};
 use crate::cache_line::CacheLine;
 use crate::charge::Charge;
 use crate::compare_exchange;
 use crate::decide::{self, Decision};
-use crate::key::KeyId;
+use crate::key::{self, KeyId, ParseKeyError};
 use crate::outcome::Outcome;
 use crate::quota::Limits;
+use crate::record::{Record, RecordRef, RecordVersion};
 use crate::stop::{Stop, stop};
 use crate::sync::Ordering;
 use crate::time::{Clock, Timestamp};
@@ -92,72 +93,107 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         let Some(text) = api_key else {
             return Verdict::refused(Outcome::MissingKey, None, now);
         };
-        // Fast path: a single attempt. Contention falls through to `check_slow`.
-        match &self.verify_key(text, now) {
-            Ok((at, record)) => {
-                stop(Stop::KeyVerified);
-                let (limits, tally) = (self.limits(record.plan), at.tally());
-                let word = tally.load(Ordering::Acquire);
-                if at.is_unchanged(record) && self.layout.is_decidable::<C>(word, now) {
-                    let decision = decide(&limits, word, now);
-                    // Keep this comparison out of `exchange_decided`: with it there, code
-                    // generation leaked through timing whether an unknown key's record is free
-                    // (`cargo timing`).
-                    if decision.next == word
-                        || compare_exchange::exchange_decided(tally, word, decision.next).is_ok()
-                    {
-                        return Verdict::decided(
-                            &self.layout,
-                            &limits,
-                            decision,
-                            holder(record),
-                            now,
-                            cost,
-                        );
-                    }
-                }
+        // Fast path: a single attempt. Everything else falls through to `check_slow`.
+        let (at, record, ended) = match self.verify_own(text, now) {
+            Ok(verified) => verified,
+            Err(reason) => {
+                return match key::validate(text) {
+                    Ok(_) => Verdict::invalid(reason, None, now),
+                    Err(error) => self.check_imported(text, error, cost, clock, decide),
+                };
             }
-            Err(Refusal { reason, holder }) => return Verdict::invalid(*reason, *holder, now),
+        };
+        if let Some(reason) = ended {
+            return Verdict::invalid(reason, holder(&record), now);
         }
-        self.check_slow(text, cost, clock, decide)
+        stop(Stop::KeyVerified);
+        let (limits, tally) = (self.limits(record.plan), at.tally());
+        let word = tally.load(Ordering::Acquire);
+        if at.is_unchanged(&record) && self.layout.is_decidable::<C>(word, now) {
+            let decision = decide(&limits, word, now);
+            // Keep the first comparison out of `exchange_decided`: with it there, code generation
+            // leaked through timing whether an unknown key's record is free (`cargo timing`).
+            if decide::is_final(decision, clock)
+                && (decision.next == word
+                    || compare_exchange::exchange_decided(tally, word, decision.next).is_ok())
+            {
+                return Verdict::decided_at(
+                    &self.layout,
+                    &limits,
+                    decision,
+                    holder(&record),
+                    now,
+                    cost,
+                    // The decision moved no stamp that was within its unit.
+                    self.layout.is_within(word, now),
+                );
+            }
+        }
+        self.check_slow(text, at.version(&record), cost, clock, decide)
+    }
+
+    /// The check of a text that is not a key of Keytally's form, because of `error`.
+    #[cold]
+    #[inline(never)]
+    fn check_imported(
+        &self,
+        text: &[u8],
+        error: ParseKeyError,
+        cost: u32,
+        clock: impl Clock,
+        decide: impl Fn(&Limits, u64, Timestamp) -> Decision,
+    ) -> Verdict {
+        let now = clock.reading();
+        match self.verify_imported(text, parse_reason(error), now) {
+            Ok((at, record)) => self.check_slow(text, at.version(&record), cost, clock, decide),
+            Err(Refusal { reason, holder }) => Verdict::invalid(reason, holder, now),
+        }
     }
 
     /// The slow path of a check: retries until the exchange succeeds or the key is invalid.
+    ///
+    /// `verified` is the version of the record that was verified for the first reading of `clock`.
+    /// It takes few words, so that the fast path does not store the record for this call.
     #[cold]
     #[inline(never)]
     fn check_slow(
         &self,
         text: &[u8],
+        verified: RecordVersion,
         cost: u32,
         clock: impl Clock,
         decide: impl Fn(&Limits, u64, Timestamp) -> Decision,
     ) -> Verdict {
         let mut now = clock.reading();
+        let mut found = self.find_version(verified);
         loop {
-            // The first reading may be old. The key may have expired since.
+            if let Some((at, record)) = &found {
+                // The update may read the clock again, and the key may end before that time.
+                let verified_at = now;
+                let is_valid = |now| {
+                    !record.has_ended(now)
+                        && record.is_in_grace(now) == record.is_in_grace(verified_at)
+                };
+                let decide =
+                    |limits: &_, word, now| is_valid(now).then(|| decide(limits, word, now));
+                if let Some(verdict) = self.update(*at, record, cost, &mut now, clock, decide) {
+                    return verdict;
+                }
+            }
+            // The key may have expired, or an administrator reassigned the record.
             now = clock.at_least(now);
-            let verified = self.verify_key(text, now);
-            let (at, record) = match &verified {
-                Ok(verified) => verified,
-                Err(Refusal { reason, holder }) => return Verdict::invalid(*reason, *holder, now),
-            };
-            // If an administrator reassigned the record since, the key is verified again.
-            let limits = self.limits(record.plan);
-            let decision =
-                compare_exchange::update(at.tally(), &self.layout, &mut now, clock, |word, now| {
-                    at.is_unchanged(record).then(|| decide(&limits, word, now))
-                });
-            if let Some(decision) = decision {
-                return Verdict::decided(
-                    &self.layout,
-                    &limits,
-                    decision,
-                    holder(record),
-                    now,
-                    cost,
-                );
+            match self.verify_key(text, now) {
+                Ok(verified) => found = Some(verified),
+                Err(Refusal { reason, holder }) => return Verdict::invalid(reason, holder, now),
             }
         }
+    }
+
+    /// Returns the record if it still has this version.
+    fn find_version(&self, version: RecordVersion) -> Option<(RecordRef<'_>, Record)> {
+        let at = self.record(u64::from(version.number));
+        let record = at.read()?;
+        (at.version(&record) == version).then_some((at, record))
     }
 
     /// Applies `decide` to the tally of a key id, for callers that do not have the secret.
@@ -170,16 +206,31 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         let mut now = clock.reading();
         loop {
             let (at, record) = self.find(key_id)?;
-            let limits = self.limits(record.plan);
-            let decision =
-                compare_exchange::update(at.tally(), &self.layout, &mut now, clock, |word, now| {
-                    at.is_unchanged(&record).then(|| decide(&limits, word, now))
-                });
-            if let Some(decision) = decision {
-                let holder = holder(&record);
-                let verdict = Verdict::decided(&self.layout, &limits, decision, holder, now, 0);
+            let verdict = self.update(at, &record, 0, &mut now, clock, |limits, word, now| {
+                Some(decide(limits, word, now))
+            });
+            if let Some(verdict) = verdict {
                 return Some(verdict.without_charge());
             }
         }
+    }
+
+    /// Applies `decide` to the tally of a record that was read before. Returns `None` if `decide`
+    /// does, or if the record was reassigned since.
+    fn update(
+        &self,
+        at: RecordRef<'_>,
+        record: &Record,
+        cost: u32,
+        now: &mut Timestamp,
+        clock: impl Clock,
+        decide: impl Fn(&Limits, u64, Timestamp) -> Option<Decision>,
+    ) -> Option<Verdict> {
+        let limits = self.limits(record.plan);
+        let decision =
+            compare_exchange::update(at.tally(), &self.layout, now, clock, |word, now| {
+                if at.is_unchanged(record) { decide(&limits, word, now) } else { None }
+            })?;
+        Some(Verdict::decided(&self.layout, &limits, decision, holder(record), *now, cost))
     }
 }

@@ -7,6 +7,7 @@ use super::imported::{IMPORTED_KEY_LEN, import_number};
 use super::new_key::NewKey;
 use crate::bits::scale;
 use crate::cache_line::CacheLine;
+use crate::features::Feature;
 use crate::key::{self, KeyId, Name};
 use crate::time::Clock;
 
@@ -17,7 +18,8 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
     /// # Errors
     /// [`AdminError::NotImportable`], [`AlreadyImported`](AdminError::AlreadyImported),
     /// [`NoRoomToImport`](AdminError::NoRoomToImport), and those of [`issue`](Self::issue) but
-    /// [`Full`](AdminError::Full).
+    /// [`Full`](AdminError::Full). [`LeftOut`](AdminError::LeftOut) for a key of another form, if
+    /// this build has none.
     pub fn import(
         &mut self,
         text: &[u8],
@@ -40,6 +42,9 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
             let new = NewKey { env: Name::new(parts.env).unwrap_or(new.env), ..*new };
             self.add(at, parts.key_id, text, &new, now)?;
             return Ok(parts.key_id);
+        }
+        if !Feature::ImportedKeys.is_included() {
+            return Err(AdminError::LeftOut(Feature::ImportedKeys));
         }
         if let Some((_, record, _)) = gate.find_imported(text) {
             return Err(record

@@ -13,6 +13,7 @@ use super::secret_match::Match;
 use super::table::{Gate, IMPORTS_WORD, PEPPER_LINE};
 use crate::bits::{low, scale};
 use crate::cache_line::CacheLine;
+use crate::features::Feature;
 use crate::mac::Mac;
 use crate::outcome::Reason;
 use crate::record::{Record, RecordRef};
@@ -36,7 +37,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         otherwise: Reason,
         now: Timestamp,
     ) -> Result<(RecordRef<'_>, Record), Refusal> {
-        if self.memory.as_ref()[PEPPER_LINE].load(IMPORTS_WORD) == 0
+        if !Feature::ImportedKeys.is_included()
+            || self.memory.as_ref()[PEPPER_LINE].load(IMPORTS_WORD) == 0
             || !IMPORTED_KEY_LEN.contains(&text.len())
         {
             return Err(Refusal::new(otherwise));

@@ -1,12 +1,13 @@
 //! Creates gates, and opens those that were created before.
 
 use super::config::{FIXED_LINES, GateConfig, MAX_KEYS, header_lines, total_lines};
-use super::table::{Gate, HINTS_FLAG, PEPPER_LINE, PREFIX_WORD};
+use super::table::{Gate, HINTS_FLAG, IMPORTS_WORD, PEPPER_LINE, PREFIX_WORD};
 use crate::bits::index;
 use crate::cache_line::CacheLine;
+use crate::features::Feature;
 use crate::header::{AttachError, CreateError, Header, TableKind};
 use crate::key::Name;
-use crate::mac::{MAX_PEPPERS, Peppers};
+use crate::mac::{KEPT_PEPPERS, MAX_PEPPERS, Peppers};
 
 impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Creates a gate in [`GateConfig::lines`] lines of memory that no other table uses.
@@ -43,7 +44,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     ///
     /// # Errors
     /// [`AttachError`] if the memory does not hold a gate of this format version and of the size
-    /// that its header states, or if none of the peppers is the gate's.
+    /// that its header states, if this build leaves out a feature that the gate needs, or if none of
+    /// the peppers is the gate's.
     pub fn attach(memory: M, peppers: Peppers) -> Result<Self, AttachError> {
         let lines = memory.as_ref();
         let header = Header::read(lines, TableKind::Gate)?;
@@ -64,9 +66,25 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
                 value: gate.plan_line(0).0.load(0),
             });
         }
-        if (0..MAX_PEPPERS).all(|number| gate.pepper(number).is_none()) {
+        if let Some(feature) = missing_feature(&gate.memory.as_ref()[PEPPER_LINE]) {
+            return Err(AttachError::LeftOut(feature));
+        }
+        if (0..KEPT_PEPPERS).all(|number| gate.pepper(number).is_none()) {
             return Err(AttachError::WrongPepper { given: gate.peppers.0.len() });
         }
         Ok(gate)
+    }
+}
+
+/// Returns a feature that a gate with this line of peppers needs and that this build leaves out. A
+/// gate without them has no imported key, and its only pepper has the number 0.
+fn missing_feature(peppers: &CacheLine) -> Option<Feature> {
+    let is_set = |word: usize| peppers.load(word) != 0;
+    if !Feature::ImportedKeys.is_included() && is_set(IMPORTS_WORD) {
+        Some(Feature::ImportedKeys)
+    } else if !Feature::PepperRotation.is_included() && (1..MAX_PEPPERS).any(is_set) {
+        Some(Feature::PepperRotation)
+    } else {
+        None
     }
 }

@@ -1,6 +1,7 @@
 //! Why a key is refused.
 
 use super::table::holder;
+use crate::key::ParseKeyError;
 use crate::outcome::Reason;
 use crate::record::{KeyState, Record, RecordRef};
 use crate::time::Timestamp;
@@ -27,17 +28,34 @@ pub(super) fn admissible<'m>(
     previous: bool,
     now: Timestamp,
 ) -> Result<(RecordRef<'m>, Record), Refusal> {
+    match end_reason(&record, previous, now) {
+        Some(reason) => Err(Refusal { reason, holder: holder(&record) }),
+        None => Ok((at, record)),
+    }
+}
+
+/// Returns why a key whose secret is right is no longer valid; `None` if it is valid. `previous` is
+/// whether the secret is the one before the last rotation.
+#[inline]
+pub(super) fn end_reason(record: &Record, previous: bool, now: Timestamp) -> Option<Reason> {
     let passed = |until_s: u32| now.unix_s() >= u64::from(until_s);
-    let reason = if record.state == KeyState::Revoked {
-        Reason::Revoked
+    if record.state == KeyState::Revoked {
+        Some(Reason::Revoked)
     } else if (record.expires != 0 && passed(record.expires))
         || (previous && passed(record.grace_until))
     {
-        Reason::Expired
+        Some(Reason::Expired)
     } else {
-        return Ok((at, record));
-    };
-    Err(Refusal { reason, holder: holder(&record) })
+        None
+    }
+}
+
+/// Returns why a text that is not a key is refused.
+pub(super) fn parse_reason(error: ParseKeyError) -> Reason {
+    match error {
+        ParseKeyError::Form => Reason::Malformed,
+        ParseKeyError::Checksum => Reason::Checksum,
+    }
 }
 
 /// Returns why a key of Keytally's form does not match its record. It is a table lookup, not a

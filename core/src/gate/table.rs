@@ -5,7 +5,7 @@ use crate::bits::{high, index, join, low, scale};
 use crate::cache_line::{CACHE_LINE_WORDS, CacheLine};
 use crate::header::Header;
 use crate::key::{KeyId, Name};
-use crate::mac::{MAX_PEPPERS, Pepper, Peppers};
+use crate::mac::{KEPT_PEPPERS, Pepper, Peppers};
 use crate::record::{Record, RecordRef, RedoRecord};
 use crate::tally::Layout;
 use crate::verdict::Holder;
@@ -150,7 +150,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
 
     /// Returns the peppers that this process has, each with the number by which records name it.
     pub(super) fn known_peppers(&self) -> impl Iterator<Item = (usize, &Pepper)> {
-        (0..MAX_PEPPERS).filter_map(|number| Some((number, self.pepper(number)?)))
+        (0..KEPT_PEPPERS).filter_map(|number| Some((number, self.pepper(number)?)))
     }
 
     /// Returns the line of a record's hint, the index of its word, and whether the hint is the

@@ -37,6 +37,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
                 now,
                 cost,
             )
+            && decide::is_final(decision, clock)
         {
             let exchanged = match decision.next {
                 same if same == seen.word => Ok(()),
@@ -44,12 +45,14 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
             };
             match exchanged {
                 Ok(()) => {
-                    return Verdict::decided_within(
+                    return Verdict::decided_at(
                         &self.layout,
                         &self.limits,
                         decision,
+                        None,
                         now,
                         cost,
+                        true,
                     );
                 }
                 Err(present) => {
@@ -61,8 +64,8 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         self.check_slow(subject, found, cost, clock)
     }
 
-    /// The slow path of a check: another thread exchanged the tally, the subject has no slot, or
-    /// the time is not within the unit of the tally's stamp.
+    /// The slow path of a check: another thread exchanged the tally, the subject has no slot, the
+    /// time is not within the unit of the tally's stamp, or the clock must be read again.
     #[cold]
     #[inline(never)]
     fn check_slow(
@@ -183,6 +186,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         decide: impl Fn(u64, Timestamp) -> Decision,
     ) -> Verdict {
         let mut now = clock.reading();
+        let mut is_last_reading = false;
         let decision = loop {
             let Some(Found { slot, word, .. }) = found else {
                 let decision = decide(EMPTY, now);
@@ -202,6 +206,13 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
             };
             let correction = decide::correction(&self.layout, word, &mut now, clock);
             let decision = decide(word, now);
+            if correction.is_none()
+                && !is_last_reading
+                && decide::is_outdated(decision, &mut now, clock)
+            {
+                is_last_reading = true;
+                continue;
+            }
             let next = correction.unwrap_or(decision.next);
             let exchanged = match next {
                 same if same == word => Ok(()),

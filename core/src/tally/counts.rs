@@ -67,11 +67,10 @@ impl Counts {
     /// Returns the previous count of the window at `index`; 0 in a fixed layout.
     #[inline]
     pub(crate) fn previous(&self, word: u64, index: usize) -> u32 {
-        match self.algorithm {
-            Algorithm::Fixed => 0,
-            Algorithm::Sliding => {
-                low(word.wrapping_shr(self.previous_shift(index))) & self.masks[index]
-            }
+        if self.slides() {
+            low(word.wrapping_shr(self.previous_shift(index))) & self.masks[index]
+        } else {
+            0
         }
     }
 
@@ -121,7 +120,7 @@ impl Counts {
     /// Returns whether the previous window counts too, i.e. the windows are sliding.
     #[inline]
     pub(crate) fn slides(&self) -> bool {
-        self.algorithm == Algorithm::Sliding
+        self.algorithm.slides()
     }
 
     /// Returns whether units that count in the window at `index` will also count in the next one.

@@ -43,6 +43,18 @@ int main(void) {
     CHECK(corrected == 1);
     OK(kt_limiter_correct_clock(&limiter, NOW_MS - 3600000, &corrected));
     CHECK(corrected == 1);
+
+    /* This library is built without the features that a device can leave out. */
+    char text[KT_POLICY_SIZE];
+    EXPECT(kt_policy_parse(KT_TEXT("sliding 1/second"), text, sizeof text, &written),
+           KT_NO_SLIDING);
+    EXPECT(kt_policy_explain(KT_TEXT("sliding 1/second"), text, sizeof text, &written), KT_OK);
+    CHECK(strcmp(text, kt_status_message(KT_NO_SLIDING)) == 0);
+    EXPECT(kt_gate_import(&gate, bytes("legacy-key-0123456789-xyz"), 25, &new_key, NOW_MS, &key_id),
+           KT_NO_IMPORTED_KEYS);
+    const kt_bytes two[] = {peppers[0], {entropy, sizeof entropy}};
+    EXPECT(kt_gate_attach(keys, sizeof keys, two, 2, &gate), KT_NO_PEPPER_ROTATION);
+
     kt_gate_close(&gate);
     kt_limiter_close(&limiter);
     return 0;

@@ -20,11 +20,15 @@ use serde_json::{Value, json};
 use support::program::{Sandbox, finish};
 use support::server::{GATE, Server, await_log, log};
 use support::wire::{Reply, Wire};
-use support::{CHALLENGE, CONTACTS_OF_1, EXCEEDED, INVALID, MISSING, key_id, secret, timed};
+use support::{
+    CHALLENGE, CONTACTS_OF_1, EXCEEDED, INVALID, MISSING, TICK_MS, key_id, secret, timed,
+};
 
-/// Waits until the minute has this many seconds left, so that it does not end during a test.
+/// Waits until the minute has this many seconds left, so that it does not end during a test, and
+/// has begun by every clock.
 fn await_room_in_minute(seconds: u64) {
-    while 60 - now().unix_s() % 60 < seconds {
+    let is_time = |ms| (TICK_MS..=60_000 - seconds * 1000).contains(&(ms % 60_000));
+    while !is_time(now().unix_ms()) {
         sleep(Duration::from_millis(200));
     }
 }

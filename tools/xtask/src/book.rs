@@ -12,8 +12,8 @@ use std::{fs, io};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use crate::command;
-use crate::tools::{self, Found};
+use crate::command::run;
+use crate::tools;
 
 /// The folder of the chapters, and the folder into which mdBook builds, as in `book.toml`.
 const SOURCE: &str = "docs";
@@ -23,11 +23,9 @@ const BUILT: &str = "target/book";
 const REPOSITORY: &str = "https://github.com/keytally/keytally/blob/main";
 
 /// Builds the book, and checks the links of the built pages.
-pub(crate) fn check(found: &[Found]) -> Result<String> {
+pub(crate) fn check() -> Result<String> {
     tools::remove_folder(Path::new(BUILT))?;
-    let mut build = Command::new(tools::MDBOOK.among(found)?);
-    build.arg("build");
-    let output = command::run(build)?;
+    let output = run(Command::new(tools::mdbook()?).arg("build"))?;
     ensure!(!output.contains("WARN"), "mdBook warns:\n{output}");
     let mut pages = HashMap::new();
     read_pages(&fs::canonicalize(BUILT)?, &mut pages)?;

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::command::{self, cargo};
-use crate::tools::{self, Found};
+use crate::tools;
 
 const FILE: &str = "benches/budgets.txt";
 const PROGRAM: &str = "keytally-counted";
@@ -30,14 +30,14 @@ const CACHES: [&str; 4] =
     ["--cache-sim=yes", "--I1=32768,8,64", "--D1=8192,8,64", "--LL=65536,16,64"];
 
 /// Checks that each path is within its budget.
-pub(crate) fn check(found: &[Found]) -> Result<String> {
-    let present = count(tools::VALGRIND.among(found)?)?;
+pub(crate) fn check() -> Result<String> {
+    let present = count(&tools::VALGRIND[0].path()?)?;
     compare(&fs::read_to_string(FILE)?, &present)
 }
 
 /// Records the present counts as budgets.
 pub(crate) fn record() -> Result<()> {
-    let present = count(&tools::VALGRIND.path()?)?;
+    let present = count(&tools::VALGRIND[0].path()?)?;
     fs::write(FILE, &present)?;
     print!("{present}");
     Ok(())

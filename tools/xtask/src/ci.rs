@@ -3,50 +3,32 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 
-use crate::command::{self, cargo};
-use crate::step::{Step, Work};
+use crate::command::{cargo, run};
+use crate::step::Step;
 use crate::targets::{WORKSPACES, every_build};
-use crate::tools::{self, Found};
+use crate::tools;
 
 /// The checks, in the order in which they run: the quickest first.
 pub(crate) const CHECKS: &[Step] = &[
-    Step {
-        name: "format",
-        about: "every file of every workspace is formatted by rustfmt",
-        needs: &[&tools::RUSTFMT],
-        full_when_named: false,
-        work: Work::Call(format),
-    },
-    Step {
-        name: "lints",
-        about: "clippy and the compiler report no warning",
-        needs: &[&tools::CLIPPY],
-        full_when_named: false,
-        work: Work::Call(lints),
-    },
-    Step {
-        name: "docs",
-        about: "the documentation builds without a warning, for users and for the project itself",
-        needs: &[],
-        full_when_named: false,
-        work: Work::Call(docs),
-    },
+    Step::call("format", format)
+        .needs(&[tools::RUSTFMT])
+        .about("every file of every workspace is formatted by rustfmt"),
+    Step::call("lints", lints)
+        .needs(&[tools::CLIPPY])
+        .about("clippy and the compiler report no warning"),
+    Step::call("docs", docs)
+        .about("the documentation builds without a warning, for users and for the project"),
 ];
 
-fn format(_: &[Found]) -> Result<String> {
+fn format() -> Result<String> {
     let workspaces = workspaces(Path::new("."))?;
     ensure!(workspaces.len() > 1, "the firmware's workspace was not found");
     for manifest in &workspaces {
         let mut fmt = cargo();
-        fmt.arg("fmt").arg("--manifest-path").arg(manifest).args([
-            "--all",
-            "--check",
-            "--",
-            "--color=never",
-        ]);
-        command::run(fmt)?;
+        fmt.args(["fmt", "--all", "--check", "--manifest-path"]).arg(manifest);
+        run(fmt.args(["--", "--color=never"]))?;
     }
     Ok(format!("{} workspaces are formatted", workspaces.len()))
 }
@@ -55,14 +37,11 @@ fn format(_: &[Found]) -> Result<String> {
 fn workspaces(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let manifest = folder.join("Cargo.toml");
-    if fs::read_to_string(&manifest)
-        .is_ok_and(|manifest| manifest.lines().any(|line| line == "[workspace]"))
-    {
+    let is_root = |text: String| text.lines().any(|line| line == "[workspace]");
+    if fs::read_to_string(&manifest).is_ok_and(is_root) {
         found.push(manifest);
     }
-    for entry in
-        fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?
-    {
+    for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
         let is_skipped = name == "target" || name.as_encoded_bytes().starts_with(b".");
@@ -73,11 +52,14 @@ fn workspaces(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn lints(_: &[Found]) -> Result<String> {
+fn lints() -> Result<String> {
     for build in every_build()? {
-        let mut clippy = cargo();
-        clippy.arg("clippy").args(build).args(["--all-targets", "--", "-D", "warnings"]);
-        command::run(clippy)?;
+        run(cargo().arg("clippy").args(build.split(' ')).args([
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]))?;
     }
     Ok("no warning".to_owned())
 }
@@ -87,13 +69,12 @@ fn lints(_: &[Found]) -> Result<String> {
 ///
 /// The second run checks the links in private items, and the third finds links to private items.
 /// Programs have a run of their own, since `keytally` is the name of a program and of a library.
-fn docs(_: &[Found]) -> Result<String> {
+fn docs() -> Result<String> {
     for manifest in WORKSPACES {
         for items in [&["--bins"][..], &["--lib", "--document-private-items"], &["--lib"]] {
             let mut doc = cargo();
             doc.args(["doc", "--workspace", "--no-deps", "--manifest-path", manifest]).args(items);
-            doc.env("RUSTDOCFLAGS", "-D warnings");
-            command::run(doc)?;
+            run(doc.env("RUSTDOCFLAGS", "-D warnings"))?;
         }
     }
     Ok("no warning".to_owned())

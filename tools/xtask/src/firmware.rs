@@ -2,7 +2,8 @@
 //!
 //! The firmware in Rust runs on an emulated board for each kind of processor, and as a WebAssembly
 //! module in Node. The firmware in C runs with the library that a C program links. All print the
-//! same, except for one line in C. `cargo xtask embedded` writes the costs into the tables of
+//! same, except for one line in C. Builds without the features that a device can leave out print
+//! how many vectors they left out. `cargo xtask embedded` writes the costs into the tables of
 //! docs/EMBEDDED.md.
 
 use std::fs;
@@ -10,11 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use regex::Regex;
+use regex_lite::Regex;
 
 use crate::bare_metal;
 use crate::command;
-use crate::tools::{self, Found, Need};
+use crate::targets::count_tests;
+use crate::tools;
 
 const PAGE: &str = "docs/EMBEDDED.md";
 /// The lines of the page before and after the tables.
@@ -24,7 +26,12 @@ const TABLES: [&str; 2] = [
 ];
 /// The output of each device without its costs. C prints a part of the first line.
 const EXPECTED: &str = "tools/firmware/expected.txt";
+/// What replaces the first line of [`EXPECTED`] in builds without [`FEATURES`].
+const EXPECTED_WITHOUT: &str = "tools/firmware/expected_without_features.txt";
 const TARGET: &str = "target/firmware";
+
+/// The features of core that a device can leave out.
+const FEATURES: [&str; 3] = ["sliding", "imported-keys", "pepper-rotation"];
 
 /// A target of rustc, its processor, the QEMU program of a board and its options, and the feature
 /// of core for its 64-bit words with a name. `tools/firmware/targets.toml` has the flags of rustc.
@@ -65,22 +72,35 @@ const MODULE_TARGET: &str = "wasm32v1-none";
 const C_TARGET: &str = "thumbv7m-none-eabi";
 
 /// Checks that each device prints the expected text, and that no cost exceeds the page's.
-pub(crate) fn check(found: &[Found]) -> Result<String> {
-    let tables = measure(found)?;
+pub(crate) fn check() -> Result<String> {
+    let tables = measure()?;
     compare(parts(&page()?)?[1], &tables)?;
-    Ok(format!("{} machines and a WebAssembly module", MACHINES.len()))
+    let tests = test_features()?;
+    Ok(format!("{} machines, a WebAssembly module, and {tests}", MACHINES.len()))
 }
 
 /// Writes the tables of the page.
 pub(crate) fn write() -> Result<()> {
-    let found = tools::find_all(NEEDS)?;
+    tools::require(&[bare_metal::TOOLS], false)?;
     let page = page()?;
     let [before, _, after] = parts(&page)?;
-    let tables = measure(&found)?;
+    let tables = measure()?;
     let [begin, end] = TABLES;
     fs::write(PAGE, [before, begin, &tables, end, after].concat())?;
     println!("wrote {PAGE}");
     Ok(())
+}
+
+/// Runs the tests of the features in builds of core with none of them, and with each alone.
+fn test_features() -> Result<String> {
+    let mut output = String::new();
+    for feature in [""].into_iter().chain(FEATURES) {
+        let mut test = command::cargo();
+        test.args(["test", "--package", "keytally-core", "--test", "features"]);
+        test.args(["--no-default-features", "--features", feature]);
+        output += &command::run(test)?;
+    }
+    count_tests(&output)
 }
 
 fn page() -> Result<String> {
@@ -96,20 +116,10 @@ fn parts(page: &str) -> Result<[&str; 3]> {
     Ok([before, tables, after])
 }
 
-/// The tools that the suite needs.
-pub(crate) const NEEDS: &[&Need] = &[
-    &bare_metal::CARGO,
-    &bare_metal::LLD,
-    &bare_metal::ARM_GCC,
-    &bare_metal::QEMU_ARM,
-    &bare_metal::QEMU_RISCV,
-    &tools::NODE,
-];
-
 /// Returns a command of Debian's cargo and compiler. It also builds Rust's `core`.
-fn cargo(found: &[Found], subcommand: &str) -> Result<Command> {
-    let path = bare_metal::CARGO.among(found)?;
-    let mut cargo = Command::new(path);
+fn cargo(subcommand: &str) -> Result<Command> {
+    let path = bare_metal::CARGO.path()?;
+    let mut cargo = Command::new(&path);
     cargo
         .arg(subcommand)
         .args(["--locked", "--config", "tools/firmware/targets.toml", "--target-dir", TARGET])
@@ -122,44 +132,39 @@ fn cargo(found: &[Found], subcommand: &str) -> Result<Command> {
 }
 
 /// Builds a package of the firmware's workspace for several targets in parallel.
-fn build(found: &[Found], package: &str, features: &str, targets: &[&str]) -> Result<()> {
-    let mut build = cargo(found, "build")?;
+fn build(package: &str, options: &[&str], targets: &[&str]) -> Result<()> {
+    let mut build = cargo("build")?;
     build.args(["--release", "--manifest-path", "tools/firmware/Cargo.toml"]);
-    build.args(["--package", package, "--features", features]);
+    build.args(["--package", package]).args(options);
     build.args(targets.iter().flat_map(|target| ["--target", target]));
     command::run(build).map(drop)
 }
 
 /// Builds and runs all programs. Returns their costs as the tables of the page.
-fn measure(found: &[Found]) -> Result<String> {
+fn measure() -> Result<String> {
     let expected =
         fs::read_to_string(EXPECTED).with_context(|| format!("cannot read {EXPECTED}"))?;
     let mut costs = Vec::new();
     for feature in [ATOMIC, UNSHARED.0] {
         let machines = || MACHINES.iter().filter(|Machine(.., words)| words.0 == feature);
         let targets: Vec<&str> = machines().map(|Machine(target, ..)| *target).collect();
-        build(found, "keytally-device", feature, &targets)?;
+        build("keytally-device", &["--features", feature], &targets)?;
         for Machine(target, core, board, (_, words)) in machines() {
             let printed = emulate(*board, &built(target, "keytally-device"))?;
             costs.push((format!("{core}, {words}"), costs_of(&expected, &printed, target)?));
         }
     }
-    check_choice_is_required(found)?;
+    check_choice_is_required()?;
 
-    build(found, "keytally-wasm", "", &[MODULE_TARGET])?;
-    let mut node = Command::new(tools::NODE.among(found)?);
+    build("keytally-wasm", &[], &[MODULE_TARGET])?;
+    let mut node = Command::new(tools::node()?);
     node.arg("tools/firmware/wasm/run.mjs").arg(built(MODULE_TARGET, "keytally_wasm.wasm"));
     costs_of(&expected, &command::run(node)?, "the WebAssembly module")?;
 
-    build_library(found)?;
-    // These programs have no other library, so libkeytally requires none.
+    let codes = measure_features(&without_features(&expected)?)?;
+    build_library(&FEATURES)?;
     let all = link("whole", &["whole.c"], None)?;
-    let check = link("check", &["check.c"], None)?;
-    let firmware = link("firmware", &["main.c", "vectors.c", "life.c", "cost.c"], Some("-lgcc"))?;
-    for program in [&all, &check] {
-        emulate(LM3S, program)?;
-    }
-    let printed = emulate(LM3S, &firmware)?;
+    let printed = emulate(LM3S, &link_firmware()?)?;
     let in_c = costs_of(&expected, &printed, "the firmware in C")?;
     costs.push(("Cortex-M3, through the C library".to_owned(), in_c));
 
@@ -167,18 +172,62 @@ fn measure(found: &[Found]) -> Result<String> {
     check_stack(&costs)?;
     let gate = fs::metadata(Path::new(HOST).join("gate.bin"))?.len();
     let sizes = [
-        ("code and constants, all functions", code(&all)?),
-        ("code and constants, only a check", code(&check)?),
         ("a gate for 64 keys and four plans, in Rust", gate),
         ("a gate for 64 keys and four plans, in C", variable(&all, "gate_memory")?),
         ("the handle of a gate in C, with the peppers", variable(&all, "gate")?),
     ];
-    for (name, size) in &sizes[2..4] {
+    for (name, size) in &sizes[..2] {
         ensure!(*size <= MAX_GATE, "{name} takes {size} bytes; the maximum is {MAX_GATE}");
     }
-    let mut rustc = Command::new(bare_metal::CARGO.among(found)?.with_file_name("rustc"));
+    let mut rustc = Command::new(bare_metal::CARGO.path()?.with_file_name("rustc"));
     rustc.arg("--version");
-    Ok(tables(command::run(rustc)?.trim(), &costs, &sizes))
+    Ok(tables(command::run(rustc)?.trim(), &costs, &codes, &sizes))
+}
+
+/// The bytes of code and constants of the programs in C.
+struct Code {
+    /// Which features they have.
+    name: String,
+    /// Only a check.
+    check: u64,
+    /// All functions.
+    all: u64,
+}
+
+/// Measures the code of the programs in C with all features, without each of them, and without any.
+/// Runs the vectors without any, in both languages.
+fn measure_features(expected: &str) -> Result<Vec<Code>> {
+    let mut codes = Vec::new();
+    let without = FEATURES.map(|feature| (format!("without `{feature}`"), vec![feature]));
+    let builds = [("with all features".to_owned(), vec![])].into_iter().chain(without);
+    for (name, left_out) in builds.chain([("without the three".to_owned(), FEATURES.to_vec())]) {
+        let features: Vec<&str> =
+            FEATURES.into_iter().filter(|feature| !left_out.contains(feature)).collect();
+        build_library(&features)?;
+        // These programs have no other library, so libkeytally requires none.
+        let all = link("whole", &["whole.c"], None)?;
+        let check = link("check", &["check.c"], None)?;
+        for program in [&all, &check] {
+            emulate(LM3S, program)?;
+        }
+        codes.push(Code { name, check: code(&check)?, all: code(&all)? });
+    }
+    // The library of the last build has none of the features.
+    let printed = emulate(LM3S, &link_firmware()?)?;
+    costs_of(expected, &printed, "the firmware without features in C")?;
+    let options = ["--no-default-features", "--features", ATOMIC];
+    build("keytally-device", &options, &[C_TARGET])?;
+    let printed = emulate(LM3S, &built(C_TARGET, "keytally-device"))?;
+    costs_of(expected, &printed, "the firmware without features")?;
+    Ok(codes)
+}
+
+/// Returns the expected output of a build without [`FEATURES`].
+fn without_features(expected: &str) -> Result<String> {
+    let first = fs::read_to_string(EXPECTED_WITHOUT)
+        .with_context(|| format!("cannot read {EXPECTED_WITHOUT}"))?;
+    let (_, rest) = expected.split_once('\n').context("the expected output is empty")?;
+    Ok(first + rest)
 }
 
 /// Checks that no key check takes more stack than [`MAX_STACK`].
@@ -195,8 +244,8 @@ fn check_stack(costs: &[(String, Vec<Cost>)]) -> Result<()> {
 }
 
 /// Checks that a build without a choice of 64-bit words fails with an error that names the choices.
-fn check_choice_is_required(found: &[Found]) -> Result<()> {
-    let Err(error) = build(found, "keytally-device", "", &[C_TARGET]) else {
+fn check_choice_is_required() -> Result<()> {
+    let Err(error) = build("keytally-device", &[], &[C_TARGET]) else {
         bail!("a build for {C_TARGET} without a choice of 64-bit words succeeded");
     };
     let error = format!("{error:#}");
@@ -264,16 +313,22 @@ fn cost(line: &str) -> Option<Cost> {
 const HOST: &str = "target/firmware/host";
 
 /// Builds libkeytally for programs in C on bare metal, and the files that the programs include.
-fn build_library(found: &[Found]) -> Result<()> {
-    let mut rustc = cargo(found, "rustc")?;
+fn build_library(features: &[&str]) -> Result<()> {
+    let features = [&["keytally-core/portable-atomic"], features].concat().join(",");
+    let mut rustc = cargo("rustc")?;
     rustc.args(["--target", C_TARGET, "--profile", "bare", "--package", "keytally-ffi"]);
     rustc.args(["--crate-type", "staticlib", "--no-default-features"]);
-    rustc.args(["--features", "keytally-core/portable-atomic"]);
+    rustc.args(["--features", &features]);
     command::run(rustc)?;
     let mut fill = command::cargo();
     fill.args(["run", "--locked", "--quiet", "--manifest-path", "tools/firmware/Cargo.toml"]);
     fill.args(["--package", "keytally-tables", "--target-dir", TARGET, "--", HOST]);
     command::run(fill).map(drop)
+}
+
+/// Links the firmware in C.
+fn link_firmware() -> Result<PathBuf> {
+    link("firmware", &["main.c", "vectors.c", "life.c", "cost.c"], Some("-lgcc"))
 }
 
 /// Links a program of `tools/firmware/c` with LLVM's linker, since GNU's keeps unused strings.
@@ -332,7 +387,12 @@ fn check_panics(program: &Path, page: &str) -> Result<()> {
 }
 
 /// Returns the tables of the page.
-fn tables(compiler: &str, costs: &[(String, Vec<Cost>)], sizes: &[(&str, u64)]) -> String {
+fn tables(
+    compiler: &str,
+    costs: &[(String, Vec<Cost>)],
+    codes: &[Code],
+    sizes: &[(&str, u64)],
+) -> String {
     let calls = costs.first().map(|(_, costs)| costs.as_slice()).unwrap_or_default();
     let names: Vec<&str> = calls.iter().map(|cost| cost.call.as_str()).collect();
     let row = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
@@ -345,6 +405,11 @@ fn tables(compiler: &str, costs: &[(String, Vec<Cost>)], sizes: &[(&str, u64)]) 
         };
         page +=
             &row(&[&[machine.clone()][..], &names.iter().map(cell).collect::<Vec<_>>()].concat());
+    }
+    page += "\n| code and constants, in bytes | only a check | all functions |\n";
+    page += "| --- | --- | --- |\n";
+    for Code { name, check, all } in codes {
+        page += &row(&[name.clone(), check.to_string(), all.to_string()]);
     }
     page += "\n| | bytes |\n| --- | --- |\n";
     for (name, bytes) in sizes {

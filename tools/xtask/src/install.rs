@@ -12,14 +12,14 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::command::{self, cargo};
+use crate::command::{cargo, run};
 use crate::targets::target_folder;
 
 /// Copies a tree. An existing file is removed first, so that programs that use it keep it.
 const COPY: &str = r#"umask 022; mkdir -p "$1"; cp -dR --remove-destination --verbose "$0/." "$1""#;
 
 /// Builds the libraries and installs all files. Returns their paths, one per line.
-pub(crate) fn run(prefix: &Path, destdir: Option<&Path>, libdir: &Path) -> Result<String> {
+pub(crate) fn install(prefix: &Path, destdir: Option<&Path>, libdir: &Path) -> Result<String> {
     ensure!(prefix.is_absolute(), "--prefix {} is not an absolute path", prefix.display());
     // Joining an absolute path would discard `destdir`.
     let relative = prefix.strip_prefix("/").unwrap_or(prefix);
@@ -29,11 +29,8 @@ pub(crate) fn run(prefix: &Path, destdir: Option<&Path>, libdir: &Path) -> Resul
     stage(staged.path(), libdir)?;
     let mut pages = cargo();
     pages.args(["run", "--quiet", "--package", "keytally-cli", "--example", "pages", "--"]);
-    pages.arg(staged.path().join("share"));
-    command::run(pages)?;
-    let mut copy = Command::new("sh");
-    copy.args(["-ec", COPY]).arg(staged.path()).arg(&root);
-    let copied = command::run(copy)?;
+    run(pages.arg(staged.path().join("share")))?;
+    let copied = run(Command::new("sh").args(["-ec", COPY]).arg(staged.path()).arg(&root))?;
     let paths = copied.lines().filter_map(|line| Some(line.split_once("' -> '")?.1));
     let files = paths.map(|path| path.trim_end_matches('\'').replace("/./", "/"));
     Ok(files.filter(|file| !Path::new(file).is_dir()).map(|file| file + "\n").collect())
@@ -64,15 +61,9 @@ pub(crate) fn archive(folder: Option<&Path>) -> Result<String> {
     fs::create_dir_all(&folder)?;
     let staged = tempfile::tempdir()?;
     stage(staged.path(), Path::new("lib"))?;
-    let mut pack = script("ffi-c/packaging/pack.sh", &[staged.path(), &folder]);
-    pack.arg(env!("CARGO_PKG_VERSION"));
-    command::run(pack)
-}
-
-fn script(path: &str, arguments: &[&Path]) -> Command {
-    let mut script = Command::new("sh");
-    script.arg(path).args(arguments);
-    script
+    let mut pack = Command::new("sh");
+    pack.arg("ffi-c/packaging/pack.sh").arg(staged.path()).arg(folder);
+    run(pack.arg(env!("CARGO_PKG_VERSION")))
 }
 
 /// Builds the libraries, and writes the files of the library to the folder `root`. All paths in
@@ -86,7 +77,7 @@ pub(crate) fn stage(root: &Path, libdir: &Path) -> Result<()> {
     let libraries = libraries.context("rustc did not print native-static-libs")?.1;
     let [shared, all, own] = ["libkeytally_ffi.so", "libkeytally_ffi.a", "libkeytally.a"]
         .map(|name| built.join("release").join(name));
-    command::run(script("ffi-c/packaging/own_names.sh", &[&all, &own]))?;
+    run(Command::new("sh").arg("ffi-c/packaging/own_names.sh").args([&all, &own]))?;
 
     let lib = root.join(libdir);
     let whole = concat!("libkeytally.so.", env!("CARGO_PKG_VERSION"));
@@ -126,10 +117,10 @@ fn build(kind: &str, built: &Path, arguments: &[&str]) -> Result<String> {
     let remapped = [(workspace, "keytally"), (cargo_home.unwrap_or_default(), "cargo")]
         .map(|(path, name)| format!("--remap-path-prefix={}={name}", path.display()));
     let mut rustc = cargo();
-    rustc.arg("--config").arg(format!("build.rustflags={remapped:?}"));
+    // In color, the list of libraries would contain escape codes.
+    rustc.args(["--color", "never", "--config", &format!("build.rustflags={remapped:?}")]);
     rustc.args(["rustc", "--release", "--package", "keytally-ffi", "--lib", "--crate-type", kind]);
-    rustc.arg("--target-dir").arg(built).arg("--").args(arguments);
-    command::run(rustc)
+    run(rustc.arg("--target-dir").arg(built).arg("--").args(arguments))
 }
 
 /// Returns the soname, by which the loader finds the library. Before 1.0 each minor version has
@@ -153,7 +144,7 @@ mod tests {
     #[test]
     fn prefix_below_a_file_is_an_error_before_the_build() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let error = run(&file.path().join("prefix"), None, Path::new("lib")).unwrap_err();
+        let error = install(&file.path().join("prefix"), None, Path::new("lib")).unwrap_err();
         let expected = format!("cannot write to {}", file.path().display());
         assert!(error.to_string().starts_with(&expected), "{error}");
     }

@@ -8,28 +8,25 @@
 //! | `fast.rs` | the steps of `cargo xtask test --fast` |
 //! | `step.rs` | a step (a suite or another check): how it runs, the final report |
 //! | `targets.rs` | runs the test files of a suite |
-//! | `tools.rs`, `packages.rs` | finding the tools that steps need, and installing missing ones |
+//! | `tools.rs` | finds the tools that steps need, and installs missing ones |
 //! | `rules.rs` | checks that unsafe code, clock reads and atomics are only in named files, that the product does not depend on the folders around it, and core on named crates only |
 //! | `words.rs` | checks the spelling, and finds unwanted phrases and long lines |
-//! | `api.rs` | compares the public items with the recorded ones |
 //! | `models.rs` | runs core in the model checkers loom and shuttle |
 //! | `book.rs` | builds the book, and checks its links |
 //! | `bench.rs` | measures speed, also of other implementations, and writes the pages with it |
 //! | `firmware.rs`, `bare_metal.rs` | runs core on emulated microcontrollers; the tools for that |
 //! | `budgets.rs` | compares instruction counts of hot paths with recorded budgets |
-//! | `header.rs` | generates the C header |
 //! | `install.rs` | installs and packs libkeytally |
 //! | `native.rs` | tests libkeytally from C and C++ |
 //! | `nginx.rs` | builds and tests the nginx module |
 //! | `fuzz.rs` | runs the fuzz targets with new inputs |
-//! | `python.rs`, `web.rs` | builds and tests the Python module and its web integrations |
+//! | `python.rs` | builds and tests the Python module and its web integrations |
 //! | `wheel.rs` | builds the distributions for PyPI |
 //! | `release.rs` | checks and builds what a release publishes |
 //! | `command.rs` | runs a program, and prints its output only if it fails |
 
 extern crate alloc;
 
-mod api;
 mod bare_metal;
 mod bench;
 mod book;
@@ -39,12 +36,10 @@ mod command;
 mod fast;
 mod firmware;
 mod fuzz;
-mod header;
 mod install;
 mod models;
 mod native;
 mod nginx;
-mod packages;
 mod python;
 mod release;
 mod rules;
@@ -52,14 +47,13 @@ mod step;
 mod suites;
 mod targets;
 mod tools;
-mod web;
 mod wheel;
 mod words;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
 
@@ -111,8 +105,7 @@ enum Task {
         /// `supports RENDERER`: whether the preprocessor supports it, which is always true.
         query: Vec<String>,
     },
-    /// Records the public items of the libraries: writes core/api.txt, host/api.txt and
-    /// cli/api.txt.
+    /// Records the public items of the libraries in core/api.txt, host/api.txt and cli/api.txt.
     Api,
     /// Writes include/keytally.h from the sources of ffi-c.
     Header,
@@ -171,67 +164,34 @@ fn main() -> ExitCode {
 fn run() -> Result<ExitCode> {
     let task = CommandLine::parse().task;
     enter_workspace()?;
-    let full = |step: &Step| match &task {
-        Task::Test { full, suites, .. } => *full || !suites.is_empty() && step.full_when_named,
-        _ => false,
-    };
-    let steps: Vec<&Step> = match &task {
-        Task::Test { list: true, .. } => {
-            print!("{}", suites::list());
-            return Ok(ExitCode::SUCCESS);
+    match task {
+        Task::Test { list: true, .. } => print!("{}", suites::list()),
+        Task::Test { fast, full, install, suites: named, .. } => {
+            let table = if fast { fast::STEPS } else { suites::SUITES };
+            let is_named = |step: &&Step| named.iter().any(|name| name == step.name);
+            let steps = table.iter().filter(|step| named.is_empty() || is_named(step));
+            let is_full = |step: &Step| full || step.is_full_when_named && is_named(&step);
+            return step::run_all(&steps.collect::<Vec<_>>(), is_full, install);
         }
-        Task::Test { fast: true, .. } => fast::STEPS.iter().collect(),
-        Task::Test { suites: named, .. } => {
-            let wanted =
-                |suite: &&Step| named.is_empty() || named.iter().any(|name| name == suite.name);
-            suites::SUITES.iter().filter(wanted).collect()
-        }
-        Task::Fuzz { target, seconds } => {
-            fuzz::run(target.as_deref(), *seconds)?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        Task::Bench(options) => {
-            bench::run(options)?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        Task::BookLinks { query } => {
-            if query.is_empty() {
-                book::preprocess()?;
-            }
-            return Ok(ExitCode::SUCCESS);
-        }
-        Task::Api => {
-            api::write()?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        Task::Header => {
-            header::write()?;
-            return Ok(ExitCode::SUCCESS);
-        }
+        Task::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds)?,
+        Task::Bench(options) => bench::run(&options)?,
+        Task::BookLinks { query } if !query.is_empty() => {}
+        Task::BookLinks { .. } => book::preprocess()?,
+        Task::Api => println!("recorded by {}", suites::interfaces("api", true)?),
+        Task::Header => println!("recorded by {}", suites::interfaces("header", true)?),
         Task::Install { prefix, destdir, libdir } => {
-            print!("{}", install::run(prefix, destdir.as_deref(), libdir)?);
-            return Ok(ExitCode::SUCCESS);
+            print!("{}", install::install(&prefix, destdir.as_deref(), &libdir)?);
         }
-        Task::Archive { folder } => {
-            print!("{}", install::archive(folder.as_deref())?);
-            return Ok(ExitCode::SUCCESS);
+        Task::Archive { folder } => print!("{}", install::archive(folder.as_deref())?),
+        Task::Embedded => firmware::write()?,
+        Task::Wheel => wheel::write()?,
+        Task::Release { quick, tag, .. } => release::run(tag.as_deref(), quick)?,
+        Task::Ci { install } => {
+            let steps: Vec<&Step> = ci::CHECKS.iter().chain(suites::SUITES).collect();
+            return step::run_all(&steps, |_| false, install);
         }
-        Task::Embedded => {
-            firmware::write()?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        Task::Wheel => {
-            wheel::run()?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        Task::Release { quick, tag, .. } => {
-            release::run(tag.as_deref(), *quick)?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        Task::Ci { .. } => ci::CHECKS.iter().chain(suites::SUITES).collect(),
-    };
-    let install = matches!(task, Task::Test { install: true, .. } | Task::Ci { install: true });
-    Ok(if step::run_all(&steps, full, install)? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Changes to the folder of the workspace. All paths in this program are relative to it.

@@ -7,21 +7,19 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::command::{self, cargo};
-use crate::step::FULL;
+use crate::command::{cargo, run};
+use crate::install;
 use crate::targets::target_folder;
-use crate::tools::{self, Found, Need};
-use crate::{header, install};
+use crate::tools::{cargo_c, remove_folder};
 
 /// The compilers for C and C++.
 const COMPILERS: [[&str; 2]; 2] = [["gcc", "g++"], ["clang", "clang++"]];
 
-/// Tests the header, the library and its packages from C.
-pub(crate) fn c(found: &[Found]) -> Result<String> {
-    header::check(found)?;
+/// Tests the library and its packages from C. The long form also builds it with cargo-c.
+pub(crate) fn c(full: bool) -> Result<String> {
     let folder = installed("c")?;
     let tests = test("c", &folder, &[("BARE", bare()?), ("PACKAGES", packages(&folder)?)])?;
-    if !found.iter().any(|(name, _)| *name == FULL) {
+    if !full {
         return Ok(tests);
     }
     compare_with_cargo_c(&folder)?;
@@ -29,22 +27,21 @@ pub(crate) fn c(found: &[Found]) -> Result<String> {
 }
 
 /// Tests the wrapper for C++.
-pub(crate) fn cpp(_: &[Found]) -> Result<String> {
+pub(crate) fn cpp() -> Result<String> {
     test("cpp", &installed("cpp")?, &[])
 }
 
-/// The folder of programs in C and C++: the processes of the interoperation test, and the example
-/// servers.
-pub(crate) const WORKERS: Need =
-    Need::new("KEYTALLY_TEST_WORKERS", tools::needs_c_toolchain, || {
-        let servers = [("SERVERS", std::path::absolute("adapters")?)];
-        build("interop", &installed("interop")?, COMPILERS[0], &servers)
-    });
+/// Builds the programs in C and C++ of the suite `interop`: the processes of its test, and the
+/// example servers. Returns their folder.
+pub(crate) fn workers() -> Result<PathBuf> {
+    let servers = [("SERVERS", std::path::absolute("adapters")?)];
+    build("interop", &installed("interop")?, COMPILERS[0], &servers)
+}
 
 /// Installs the library into `prefix` in an empty folder of this name, and returns the folder.
 fn installed(name: &str) -> Result<PathBuf> {
     let folder = target_folder()?.join("native").join(name);
-    tools::remove_folder(&folder)?;
+    remove_folder(&folder)?;
     install::stage(&folder.join("prefix"), Path::new("lib"))?;
     Ok(folder)
 }
@@ -62,10 +59,8 @@ fn build(
     configure.arg(format!("-DSUITE={suite}"));
     configure.arg(format!("-DCMAKE_PREFIX_PATH={}", folder.join("prefix").display()));
     configure.args(variables.iter().map(|(name, path)| format!("-D{name}={}", path.display())));
-    command::run(configure)?;
-    let mut build = Command::new("cmake");
-    build.arg("--build").arg(&built).args(["--parallel", &processors()?]);
-    command::run(build)?;
+    run(configure)?;
+    run(Command::new("cmake").arg("--build").arg(&built).args(["--parallel", &processors()?]))?;
     Ok(built)
 }
 
@@ -79,7 +74,7 @@ fn test(suite: &str, folder: &Path, variables: &[(&str, PathBuf)]) -> Result<Str
         let mut test = Command::new("ctest");
         test.arg("--test-dir").arg(build(suite, folder, compilers, &variables)?);
         test.args(["--output-on-failure", "--no-tests=error", "--parallel", &processors()?]);
-        let output = command::run(test)?;
+        let output = run(test)?;
         let tests = output.lines().find_map(|line| line.split_once(" tests failed out of "));
         total += tests.context("ctest did not print how many tests ran")?.1.parse::<u32>()?;
     }
@@ -95,8 +90,7 @@ fn bare() -> Result<PathBuf> {
     let built = target_folder()?.join("install");
     let mut build = cargo();
     build.args(["rustc", "--package", "keytally-ffi", "--lib", "--crate-type", "staticlib"]);
-    build.args(["--no-default-features", "--profile", "bare", "--target-dir"]).arg(&built);
-    command::run(build)?;
+    run(build.args(["--no-default-features", "--profile", "bare", "--target-dir"]).arg(&built))?;
     Ok(built.join("bare/libkeytally_ffi.a"))
 }
 
@@ -116,16 +110,13 @@ fn packages(folder: &Path) -> Result<PathBuf> {
 /// Checks that `cargo cinstall` installs the same files, with the same soname.
 fn compare_with_cargo_c(folder: &Path) -> Result<()> {
     let theirs = folder.join("cargo-c");
-    let mut install = Command::new(tools::cargo_c()?);
+    let mut install = Command::new(cargo_c()?);
     install.args(["cinstall", "--release", "--manifest-path", "ffi-c/Cargo.toml"]);
     install.args(["--prefix", "/", "--libdir", "/lib", "--destdir"]).arg(&theirs);
-    install.arg("--target-dir").arg(target_folder()?.join("cargo-c"));
-    command::run(install)?;
+    run(install.arg("--target-dir").arg(target_folder()?.join("cargo-c")))?;
     let files = |root: PathBuf| {
-        let mut list = Command::new("sh");
         let script = "find . ! -type d | sort; objdump -p lib/libkeytally.so | grep SONAME";
-        list.args(["-ec", script]).current_dir(root);
-        command::run(list)
+        run(Command::new("sh").args(["-ec", script]).current_dir(root))
     };
     let (ours, theirs) = (files(folder.join("prefix"))?, files(theirs)?);
     ensure!(ours == theirs, "cargo xtask install installs\n{ours}and cargo cinstall\n{theirs}");

@@ -6,18 +6,18 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::command::{self, cargo};
+use crate::command::{cargo, run};
 use crate::install;
 use crate::targets::{PROFILE, profile_folder, target_folder};
-use crate::tools::{self, Found, Need};
+use crate::tools::{self, Tool};
 
 /// The tools for both. Only the tests need valgrind.
-pub(crate) const NEEDS: &[&Need] =
-    &[&tools::C_TOOLCHAIN, &tools::CURL, &tools::PYTHON, &tools::VALGRIND, &tools::NGINX];
+pub(crate) const NEEDS: &[&[Tool]] =
+    &[tools::C_TOOLCHAIN, tools::CURL, tools::PYTHON_ALONE, tools::VALGRIND, tools::NGINX];
 
 /// Runs the tests, which are in Python.
-pub(crate) fn test(_: &[Found]) -> Result<String> {
-    let output = command::run(python("adapters/nginx/tests/test_nginx.py")?)?;
+pub(crate) fn test() -> Result<String> {
+    let output = run(python("adapters/nginx/tests/test_nginx.py")?)?;
     let ran = output.lines().find_map(|line| line.strip_prefix("Ran ")?.split(" in ").next());
     Ok(ran.context("the tests did not print how many ran")?.to_owned())
 }
@@ -25,7 +25,7 @@ pub(crate) fn test(_: &[Found]) -> Result<String> {
 /// Returns the command that measures nginx with the module and without. It writes its results to
 /// the folder of the benches.
 pub(crate) fn bench() -> Result<Command> {
-    tools::find_all(NEEDS)?;
+    tools::require(NEEDS, false)?;
     python("adapters/nginx/benches/measure.py")
 }
 
@@ -35,9 +35,7 @@ fn python(script: &str) -> Result<Command> {
     let folder = target_folder()?.join("native/nginx");
     tools::remove_folder(&folder)?;
     install::stage(&folder.join("prefix"), Path::new("lib"))?;
-    let mut program = cargo();
-    program.arg("build").args(PROFILE).args(["--quiet", "--package", "keytally-cli"]);
-    command::run(program)?;
+    run(cargo().arg("build").args(PROFILE).args(["--quiet", "--package", "keytally-cli"]))?;
     let mut python = Command::new("python3");
     python.arg(script).env("LD_LIBRARY_PATH", folder.join("prefix/lib"));
     python.env("KEYTALLY_TEST_NGINX_FOLDER", folder);

@@ -1,5 +1,5 @@
-//! The suite `python`: the Python module, built as a wheel and installed into a virtual
-//! environment.
+//! The suites `python` and `python-web`: the Python module, built as a wheel and installed into a
+//! virtual environment, and its integrations in web frameworks.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -8,29 +8,19 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::command::{self, cargo, succeeds};
+use crate::command::{cargo, run};
 use crate::targets::{PROFILE, SERVICES, profile_folder, target_folder};
-use crate::tools::{self, Found, Need};
+use crate::tools;
 
 /// The arguments of an interpreter that run the examples of the documentation. The script needs
 /// only the module.
 pub(crate) const SMOKE: [&str; 5] = ["-X", "dev", "-W", "error", "py/tests/smoke.py"];
 
-/// The arguments after `python -m` that run tests without writing a cache.
-pub(crate) const PYTEST: [&str; 4] = ["pytest", "-q", "-p", "no:cacheprovider"];
-
 /// The folder, from `py`, of the tests of the module together with the service and a C program.
 const LANGUAGES: &str = "../services/server/tests/languages";
 
-/// A script that succeeds in a free-threaded Python.
-const FREE_THREADED: &str =
-    "import sys, sysconfig; sys.exit(not sysconfig.get_config_var('Py_GIL_DISABLED'))";
-
-/// The interpreter of the virtual environment of the tests.
-pub(crate) const ENVIRONMENT: Need =
-    Need::new("KEYTALLY_TEST_PYTHON_MODULE", tools::needs_python, || {
-        environment_with("venv", "py/tests/requirements.txt")
-    });
+/// A script that prints whether Python has a global interpreter lock, and fails in old versions.
+const HAS_LOCK: &str = "import sys, sysconfig; print(not sysconfig.get_config_var('Py_GIL_DISABLED')); sys.exit(sys.version_info < (3, 9))";
 
 /// Returns the folder of builds and virtual environments.
 fn folder() -> Result<PathBuf> {
@@ -38,27 +28,36 @@ fn folder() -> Result<PathBuf> {
 }
 
 /// Returns the interpreter of the virtual environment `name`, with the packages of a requirements
-/// file.
-fn environment_with(name: &str, requirements: &str) -> Result<PathBuf> {
-    let needed =
-        fs::read_to_string(requirements).with_context(|| format!("cannot read {requirements}"))?;
+/// file and the module.
+fn environment(name: &str, requirements: &str) -> Result<PathBuf> {
+    let needed = fs::read_to_string(requirements)?;
     let packages: Vec<&str> = needed.lines().filter(|line| !line.starts_with('#')).collect();
-    tools::virtual_environment_of(&folder()?.join(name), &packages)
+    let python = tools::virtual_environment_of(&folder()?.join(name), &packages)?;
+    let wheel = build(&python, &folder()?.join("wheels"), &[])?;
+    run(tools::pip(&python).args(["--force-reinstall", "--no-deps"]).arg(wheel))?;
+    Ok(python)
+}
+
+/// Returns the interpreter with the module and what its tests need.
+fn test_environment() -> Result<PathBuf> {
+    environment("venv", "py/tests/requirements.txt")
 }
 
 /// Returns the command that measures the module and other implementations.
 pub(crate) fn bench() -> Result<Command> {
-    let python = environment_with("bench", "py/benches/requirements.txt")?;
-    install(&python)?;
-    let mut measure = Command::new(python);
+    let mut measure = Command::new(environment("bench", "py/benches/requirements.txt")?);
     measure.arg("py/benches/measure.py");
     Ok(measure)
 }
 
+/// Runs the tests of the integrations.
+pub(crate) fn test_web() -> Result<String> {
+    pytest(&test_environment()?, &["tests/integrations"], Path::new(""))
+}
+
 /// Runs the lints, the type checks and the tests of the module, also in other Python versions.
-pub(crate) fn test(found: &[Found]) -> Result<String> {
-    let python = found.first().map(|(_, python)| python).context("no Python")?;
-    install(python)?;
+pub(crate) fn test() -> Result<String> {
+    let python = test_environment()?;
     let programs = programs()?;
     for check in [
         &["ruff", "check", ".", LANGUAGES][..],
@@ -66,28 +65,24 @@ pub(crate) fn test(found: &[Found]) -> Result<String> {
         &["mypy"],
         &["mypy.stubtest", "keytally._native"],
     ] {
-        let mut command = Command::new(python);
+        let mut command = Command::new(&python);
         command.env("MYPY_CACHE_DIR", folder()?.join("mypy"));
-        command.current_dir("py").arg("-m").args(check);
-        command::run(command)?;
+        run(command.current_dir("py").arg("-m").args(check))?;
     }
-    let mut summary = pytest(python, &programs)?;
-    let (free_threaded, others): (Vec<_>, Vec<_>) =
-        other_interpreters().into_iter().partition(|other| runs(other, FREE_THREADED));
+    let mut summary = pytest_all(&python, &programs)?;
+    let (others, free_threaded): (Vec<_>, Vec<_>) =
+        interpreters().into_iter().partition(|(_, has_lock)| *has_lock);
     let unpacked = folder()?.join("unpacked");
-    let mut pip = tools::pip(python);
-    pip.args(["--upgrade", "--no-deps", "--target"]).arg(&unpacked);
-    pip.arg(only_file(&folder()?.join("wheels"))?);
-    command::run(pip)?;
-    for interpreter in &others {
-        let mut smoke = Command::new(interpreter);
-        smoke.args(SMOKE).env("PYTHONPATH", &unpacked);
-        command::run(smoke)
+    let wheel = only_file(&folder()?.join("wheels"))?;
+    let mut pip = tools::pip(&python);
+    run(pip.args(["--upgrade", "--no-deps", "--target"]).arg(&unpacked).arg(wheel))?;
+    for (interpreter, _) in &others {
+        run(Command::new(interpreter).args(SMOKE).env("PYTHONPATH", &unpacked))
             .with_context(|| format!("the wheel fails in {}", interpreter.display()))?;
     }
     summary += &format!(", and the examples in {} other Python versions", others.len());
-    if let Some(interpreter) = free_threaded.last() {
-        let passed = test_free_threaded(python, interpreter, &programs)
+    if let Some((interpreter, _)) = free_threaded.last() {
+        let passed = test_free_threaded(&python, interpreter, &programs)
             .with_context(|| format!("the module fails in {}", interpreter.display()))?;
         summary += &format!(", and {passed} in free-threaded Python");
     }
@@ -105,54 +100,39 @@ fn test_free_threaded(
     programs: &[PathBuf; 2],
 ) -> Result<String> {
     let folder = folder()?.join("free-threaded");
-    let mut venv = Command::new(interpreter);
-    venv.args(["-m", "venv"]).arg(folder.join("venv"));
-    command::run(venv)?;
+    run(Command::new(interpreter).args(["-m", "venv"]).arg(folder.join("venv")))?;
     let free = folder.join("venv/bin/python");
     let options = ["--interpreter".as_ref(), free.as_os_str()];
     let wheel = build(python, &folder.join("wheels"), &options)?;
     let mut pip = tools::pip(&free);
-    pip.args(["--force-reinstall", "hypothesis", "pytest"]).arg(wheel);
-    command::run(pip)?;
-    pytest(&free, programs)
+    run(pip.args(["--force-reinstall", "hypothesis", "pytest"]).arg(wheel))?;
+    pytest_all(&free, programs)
 }
 
 /// Runs all tests of the module except those of the integrations.
-fn pytest(python: &Path, [product, languages]: &[PathBuf; 2]) -> Result<String> {
-    let together = [&PYTEST[..], &["--config-file", "pyproject.toml", LANGUAGES]].concat();
-    let run = |arguments: &[&str], programs: &Path| {
-        let mut tests = strict(python, arguments);
-        tests.env("KEYTALLY_TEST_PROGRAMS", programs);
-        passed(&command::run(tests)?)
-    };
-    let (alone, together) = (run(&PYTEST, product)?, run(&together, languages)?);
+fn pytest_all(python: &Path, [product, languages]: &[PathBuf; 2]) -> Result<String> {
+    let alone = pytest(python, &[], product)?;
+    let together = pytest(python, &["--config-file", "pyproject.toml", LANGUAGES], languages)?;
     Ok(format!("{alone}, and {together} with other languages"))
 }
 
-/// Returns the command `python -m ARGUMENTS` in the folder `py`, in development mode. Warnings are
-/// errors.
-pub(crate) fn strict(python: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(python);
-    command.current_dir("py").args(["-X", "dev", "-W", "error", "-m"]).args(arguments);
-    command
-}
-
-/// Builds the wheel and installs it.
-pub(crate) fn install(python: &Path) -> Result<()> {
-    let wheel = build(python, &folder()?.join("wheels"), &[])?;
-    let mut pip = tools::pip(python);
-    pip.args(["--force-reinstall", "--no-deps"]).arg(&wheel);
-    command::run(pip).map(drop)
+/// Runs pytest in the folder `py`, in development mode. Warnings are errors. Returns its counts,
+/// such as `63 passed, 1 skipped`.
+fn pytest(python: &Path, arguments: &[&str], programs: &Path) -> Result<String> {
+    let mut tests = Command::new(python);
+    tests.args("-X dev -W error -m pytest -q -p no:cacheprovider".split(' ')).args(arguments);
+    let output = run(tests.current_dir("py").env("KEYTALLY_TEST_PROGRAMS", programs))?;
+    let summary = output.lines().rev().find_map(|line| line.split_once(" in "));
+    Ok(summary.with_context(|| format!("no test ran:\n{output}"))?.0.to_owned())
 }
 
 /// Builds a wheel in an empty folder. Returns its path.
 fn build(python: &Path, folder: &Path, options: &[&OsStr]) -> Result<PathBuf> {
     tools::remove_folder(folder)?;
     let mut build = Command::new(python);
-    build.args(["-m", "maturin", "build", "--release", "--locked", "--quiet"]);
+    build.args("-m maturin build --release --locked --quiet".split(' '));
     build.args(["--manifest-path", "py/Cargo.toml"]).args(options);
-    build.arg("--out").arg(folder).env("CARGO", cargo().get_program());
-    command::run(build)?;
+    run(build.arg("--out").arg(folder).env("CARGO", cargo().get_program()))?;
     only_file(folder)
 }
 
@@ -172,58 +152,42 @@ fn programs() -> Result<[PathBuf; 2]> {
     let built = std::path::absolute(profile_folder()?)?;
     let folders = ["product", "languages"].map(|name| folder.join(name));
     let [product, languages] = &folders;
+    let cargo = |verb: &str, arguments: &[&str]| {
+        run(cargo().args([verb, "--quiet"]).args(PROFILE).args(arguments))
+    };
     // Both packages build a program of this name.
     for (folder, package) in [
         (product, &["--package", "keytally-cli"][..]),
         (languages, &["--manifest-path", SERVICES, "--bin", "keytally"]),
     ] {
         fs::create_dir_all(folder)?;
-        cargo_quietly("build", package)?;
+        cargo("build", package)?;
         fs::copy(built.join("keytally"), folder.join("keytally"))?;
     }
     let gates = product.join("gates");
     let gates = gates.to_str().context("the folder's name is not UTF-8")?;
-    cargo_quietly("run", &["--package", "keytally-vectors", "--example", "gates", "--", gates])?;
-    cargo_quietly("build", &["--package", "keytally-ffi"])?;
+    cargo("run", &["--package", "keytally-vectors", "--example", "gates", "--", gates])?;
+    cargo("build", &["--package", "keytally-ffi"])?;
     let mut compiler = Command::new("cc");
     compiler.args(["-O2", "-Wall", "-Wextra", "-Werror", "-Iinclude"]);
     compiler.arg(Path::new("py").join(LANGUAGES).join("client.c"));
     compiler.arg("-o").arg(languages.join("client")).arg("-L").arg(&built).arg("-lkeytally_ffi");
-    compiler.arg(format!("-Wl,-rpath,{}", built.display()));
-    command::run(compiler)?;
+    run(compiler.arg(format!("-Wl,-rpath,{}", built.display())))?;
     Ok(folders)
 }
 
-/// Runs a command of cargo on programs of the tests.
-fn cargo_quietly(verb: &str, arguments: &[&str]) -> Result<()> {
-    let mut build = cargo();
-    build.args([verb, "--quiet"]).args(PROFILE).args(arguments);
-    command::run(build).map(drop)
-}
-
-/// Returns the interpreters of supported Python versions on the PATH and in pyenv.
-fn other_interpreters() -> Vec<PathBuf> {
+/// Returns the interpreters of supported Python versions on the PATH and in pyenv, and whether each
+/// has a global interpreter lock.
+fn interpreters() -> Vec<(PathBuf, bool)> {
     let names = (9..30).flat_map(|minor| [format!("python3.{minor}"), format!("python3.{minor}t")]);
-    let mut root = Command::new("pyenv");
-    root.arg("root");
-    let root = command::run(root).unwrap_or_default();
-    let versions =
-        fs::read_dir(Path::new(root.trim()).join("versions")).into_iter().flatten().flatten();
-    let mut installed: Vec<PathBuf> =
-        versions.map(|version| version.path().join("bin/python3")).collect();
+    let root = run(Command::new("pyenv").arg("root")).unwrap_or_default();
+    let versions = fs::read_dir(Path::new(root.trim()).join("versions"));
+    let versions = versions.into_iter().flatten().flatten();
+    let mut installed: Vec<PathBuf> = versions.map(|it| it.path().join("bin/python3")).collect();
     installed.sort();
-    let all = names.map(PathBuf::from).chain(installed);
-    all.filter(|python| runs(python, "import sys; sys.exit(sys.version_info < (3, 9))")).collect()
-}
-
-fn runs(python: &Path, script: &str) -> bool {
-    let mut command = Command::new(python);
-    command.args(["-c", script]);
-    succeeds(command)
-}
-
-/// Returns the counts in the output of pytest, such as `63 passed, 1 skipped`.
-pub(crate) fn passed(output: &str) -> Result<String> {
-    let summary = output.lines().rev().find_map(|line| line.split_once(" in "));
-    Ok(summary.with_context(|| format!("no test ran:\n{output}"))?.0.to_owned())
+    let has_lock = |python: PathBuf| {
+        let output = run(Command::new(&python).args(["-c", HAS_LOCK])).ok()?;
+        Some((python, output.trim() == "True"))
+    };
+    names.map(PathBuf::from).chain(installed).filter_map(has_lock).collect()
 }

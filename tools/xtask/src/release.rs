@@ -44,15 +44,23 @@ pub(crate) fn run(tag: Option<&str>, quick: bool) -> Result<()> {
 
     let [first, second] = ["one", "an other/folder"].map(|name| folder.path().join(name));
     let (first, second) = (artifacts(&first)?, artifacts(&second)?);
-    let finish =
-        r#"diff --recursive --brief "$1" "$2" && mv "$1" "$3" && cd "$3" && sha256sum -- *"#;
-    let mut sh = Command::new("sh");
-    sh.args(["-euc", finish, "sh"]).args([&first, &second, &dist]);
-    let sums = command::run(sh).context("two builds differ")?;
+    let sums = move_if_identical(&first, &second, &dist)?;
     fs::write(dist.join(format!("SHA256SUMS-{ARCH}")), &sums)?;
     wheel::check_all(&dist)?;
     print!("{}, identical from two folders:\n{sums}", dist.display());
     Ok(())
+}
+
+/// Compares two folders, and moves the first one to `dist`. Returns the hashes of the files.
+///
+/// # Errors
+/// If the folders differ. The error lists the files that do.
+fn move_if_identical(first: &Path, second: &Path, dist: &Path) -> Result<String> {
+    let script =
+        r#"diff --recursive --brief "$1" "$2" && mv "$1" "$3" && cd "$3" && sha256sum -- *"#;
+    let mut sh = Command::new("sh");
+    sh.args(["-euc", script, "sh"]).args([first, second, dist]);
+    command::run(sh).context("two builds differ")
 }
 
 /// Returns the version of all packages, of their dependencies on each other, and of the header.
@@ -123,7 +131,10 @@ fn packages(version: &str, folder: &Path, target: &Path, quick: bool) -> Result<
         command::run(package)?;
     }
 
-    let mut workspace = "workspace.resolver = \"3\"\nworkspace.members = [\"*\"]\n".to_owned();
+    // Without optimization, the tests that damage files take more than ten minutes.
+    let mut workspace = "workspace.resolver = \"3\"\nworkspace.members = [\"*\"]\n\
+        profile.dev.opt-level = 1\n"
+        .to_owned();
     for (name, _) in CRATES {
         let mut tar = Command::new("tar");
         tar.arg("--directory").arg(folder).args(["--extract", "--file"]);
@@ -184,7 +195,9 @@ fn artifacts(folder: &Path) -> Result<PathBuf> {
     within(components)?;
     for (name, path) in WITH_COMPONENTS {
         let list = fs::read_to_string(folder.join(path).join(format!("{name}.cdx.json")))?;
-        let list = list.replace(&folder.display().to_string(), "/keytally");
+        // The list names local packages by URLs, in which a blank is encoded.
+        let url = folder.display().to_string().replace(' ', "%20");
+        let list = list.replace(&url, "/keytally");
         fs::write(files.join(format!("{name}.cdx.json")), list)?;
     }
     Ok(files)
@@ -192,7 +205,59 @@ fn artifacts(folder: &Path) -> Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+    use crate::CommandLine;
+
+    /// Returns the arguments of each `cargo xtask` in a text, up to the end of the code.
+    fn xtask_commands(text: &str) -> Vec<Vec<&str>> {
+        let commands = text.split("cargo xtask ").skip(1);
+        let lines = commands.map(|command| command.split(['\n', '`', '#', ';']).next().unwrap());
+        lines.map(|line| line.split_whitespace().collect()).collect()
+    }
+
+    #[test]
+    fn xtask_commands_of_workflows_and_releasing_parse() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        for (file, at_least) in [
+            (".github/workflows/ci.yml", 2),
+            (".github/workflows/release.yml", 2),
+            ("RELEASING.md", 4),
+        ] {
+            let text = fs::read_to_string(root.join(file)).unwrap();
+            let commands = xtask_commands(&text);
+            assert!(commands.len() >= at_least, "{file}: {commands:?}");
+            for command in commands {
+                let words = ["xtask"].iter().chain(&command);
+                let parsed = CommandLine::try_parse_from(words);
+                assert!(parsed.is_ok(), "{file}: cargo xtask {command:?}: {parsed:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn builds_that_differ_are_an_error_that_names_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let [first, second, dist] =
+            ["one", "an other", "dist"].map(|name| folder.path().join(name));
+        for built in [&first, &second] {
+            fs::create_dir(built).unwrap();
+            fs::write(built.join("libkeytally.a"), "the same").unwrap();
+            fs::write(built.join("keytally.whl"), built.as_os_str().as_encoded_bytes()).unwrap();
+        }
+        let error = format!("{:#}", move_if_identical(&first, &second, &dist).unwrap_err());
+        assert!(
+            error.starts_with("two builds differ: ") && error.contains("/keytally.whl"),
+            "{error}"
+        );
+        assert!(!error.contains("libkeytally.a") && !dist.exists(), "{error}");
+
+        fs::copy(first.join("keytally.whl"), second.join("keytally.whl")).unwrap();
+        let sums = move_if_identical(&first, &second, &dist).unwrap();
+        assert_eq!(sums.lines().count(), 2);
+        assert!(dist.join("libkeytally.a").exists() && !first.exists());
+    }
 
     #[test]
     fn changelog_must_begin_with_the_version() {

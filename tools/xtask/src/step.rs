@@ -1,16 +1,14 @@
 //! Steps: the test suites and the other checks of CI. Runs them and reports their results in a
 //! table.
 
-use core::fmt::Write as _;
 use core::time::Duration;
-use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 
-use crate::packages;
-use crate::targets::{self, TestFiles};
-use crate::tools::{Found, Need};
+use crate::targets::{self, TestFiles, Variables};
+use crate::tools::{self, Tool};
 
 /// A test suite or another check.
 #[derive(Debug)]
@@ -19,95 +17,113 @@ pub(crate) struct Step {
     pub(crate) name: &'static str,
     /// The statement that the step verifies, in one line.
     pub(crate) about: &'static str,
-    /// The tools that it needs.
-    pub(crate) needs: &'static [&'static Need],
+    /// The tools of the system that it needs.
+    needs: &'static [&'static [Tool]],
     /// Whether `cargo xtask test NAME` runs its long form. `--full` runs every long form.
-    pub(crate) full_when_named: bool,
+    pub(crate) is_full_when_named: bool,
+    /// Returns the environment variables in which its test files find tools.
+    variables: fn() -> Result<Variables>,
     /// The work that it does.
     pub(crate) work: Work,
 }
 
-/// The environment variable that selects the long form of tests.
-pub(crate) const FULL: &str = "KEYTALLY_FULL";
-
 /// The work of a step. Its result is a note for the table, such as `12 tests`.
 #[derive(Debug)]
 pub(crate) enum Work {
-    /// Runs these test files. [`Work::OtherTests`] then leaves them out.
+    /// Runs these test files.
     Tests(&'static [TestFiles]),
-    /// Runs the unit tests of all libraries and programs, and every test file that no suite names.
-    OtherTests,
-    /// Calls this function with the tools that were found.
-    Call(fn(&[Found]) -> Result<String>),
+    /// Calls this function.
+    Call(fn() -> Result<String>),
+    /// Calls this function. Its parameter is whether to run the long form.
+    Long(fn(bool) -> Result<String>),
 }
 
 impl Step {
+    /// Returns a step that needs no tools and has no description.
+    pub(crate) const fn new(name: &'static str, work: Work) -> Self {
+        let variables = || Ok(Vec::new());
+        Self { name, about: "", needs: &[], is_full_when_named: false, variables, work }
+    }
+
+    /// Returns a step that calls a function.
+    pub(crate) const fn call(name: &'static str, work: fn() -> Result<String>) -> Self {
+        Self::new(name, Work::Call(work))
+    }
+
+    /// Returns a step that runs test files.
+    pub(crate) const fn tests(name: &'static str, files: &'static [TestFiles]) -> Self {
+        Self::new(name, Work::Tests(files))
+    }
+
+    /// Sets the description.
+    pub(crate) const fn about(self, about: &'static str) -> Self {
+        Self { about, ..self }
+    }
+
+    /// Sets the tools that it needs.
+    pub(crate) const fn needs(self, needs: &'static [&'static [Tool]]) -> Self {
+        Self { needs, ..self }
+    }
+
+    /// Sets the function that returns the environment variables of its test files.
+    pub(crate) const fn variables(self, variables: fn() -> Result<Variables>) -> Self {
+        Self { variables, ..self }
+    }
+
+    /// Runs the long form if the step is named.
+    pub(crate) const fn full_when_named(self) -> Self {
+        Self { is_full_when_named: true, ..self }
+    }
+
     fn run(&self, full: bool) -> Result<String> {
-        let mut found = self.needs.iter().map(|need| need.find()).collect::<Result<Vec<_>>>()?;
-        found.extend(full.then(|| (FULL, PathBuf::from("1"))));
         match self.work {
-            Work::Tests(files) => targets::run_files(files, &found),
-            Work::OtherTests => targets::run_others(&found),
-            Work::Call(call) => call(&found),
+            Work::Tests(files) => targets::run_files(files, (self.variables)()?, full),
+            Work::Call(work) => work(),
+            Work::Long(work) => work(full),
         }
     }
 }
 
-/// Runs all steps in order, also after a failure, and prints the report. Returns whether all
-/// passed.
+/// Runs all steps in order, also after a failure, and prints the report. Fails if a step does.
 ///
 /// # Errors
 /// If tools are missing. Then no step runs, and the error names all missing tools.
 pub(crate) fn run_all(
     steps: &[&Step],
-    full: impl Fn(&Step) -> bool,
+    is_full: impl Fn(&Step) -> bool,
     install: bool,
-) -> Result<bool> {
-    let needs: Vec<&Need> = steps.iter().flat_map(|step| step.needs.iter().copied()).collect();
-    packages::require(&needs, install)?;
+) -> Result<ExitCode> {
+    let needs: Vec<_> = steps.iter().flat_map(|step| step.needs).copied().collect();
+    tools::require(&needs, install)?;
     let mut rows = Vec::new();
     for (index, step) in steps.iter().enumerate() {
         println!("[{}/{}] {}: {}", index + 1, steps.len(), step.name, step.about);
         let started = now();
-        let outcome = step.run(full(step)).with_context(|| format!("{} failed", step.name));
-        let row = Row { name: step.name, took: started.elapsed(), outcome };
-        match &row.outcome {
-            Ok(note) => println!("  passed in {:.1} s: {note}", row.took.as_secs_f64()),
+        let outcome = step.run(is_full(step)).with_context(|| format!("{} failed", step.name));
+        let took = started.elapsed();
+        match &outcome {
+            Ok(note) => println!("  passed in {:.1} s: {note}", took.as_secs_f64()),
             Err(error) => println!("{error:#}"),
         }
-        rows.push(row);
+        rows.push((step.name, took, outcome.ok()));
     }
     println!("\n{}", report(&rows));
-    Ok(rows.iter().all(|row| row.outcome.is_ok()))
+    Ok(ExitCode::from(u8::from(rows.iter().any(|row| row.2.is_none()))))
 }
 
-/// The result of a step: a row of the table.
-#[derive(Debug)]
-struct Row {
-    name: &'static str,
-    took: Duration,
-    outcome: Result<String>,
-}
-
-/// Returns the table. Its last line is `N passed, N failed`, which CI reads.
-fn report(rows: &[Row]) -> String {
-    let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
+/// Returns the table of results: names, durations, and notes of steps that passed. Its last line is
+/// `N passed, N failed`, which CI reads.
+fn report(rows: &[(&str, Duration, Option<String>)]) -> String {
+    let width = rows.iter().map(|row| row.0.len()).max().unwrap_or(0);
     let mut text = String::new();
-    for row in rows {
-        let (result, note) = match &row.outcome {
-            Ok(note) => ("passed", note.as_str()),
-            Err(_) => ("FAILED", ""),
-        };
-        let line =
-            format!("{:width$}  {result}  {:7.1} s  {note}", row.name, row.took.as_secs_f64());
-        text.push_str(line.trim_end());
-        text.push('\n');
+    for (name, took, note) in rows {
+        let result = if note.is_some() { "passed" } else { "FAILED" };
+        let (seconds, note) = (took.as_secs_f64(), note.as_deref().unwrap_or_default());
+        text += format!("{name:width$}  {result}  {seconds:7.1} s  {note}").trim_end();
+        text += "\n";
     }
-    let passed = rows.iter().filter(|row| row.outcome.is_ok()).count();
-    let failed = rows.iter().filter(|row| row.outcome.is_err()).count();
-    // Writing to a String cannot fail.
-    let _ = write!(text, "\n{passed} passed, {failed} failed");
-    text
+    let passed = rows.iter().filter(|row| row.2.is_some()).count();
+    text + &format!("\n{passed} passed, {} failed", rows.len() - passed)
 }
 
 #[expect(clippy::disallowed_methods, reason = "steps are timed for the report only")]
@@ -122,16 +138,8 @@ mod tests {
     #[test]
     fn report_ends_with_the_counts_of_results() {
         let rows = [
-            Row {
-                name: "unit",
-                took: Duration::from_millis(41_230),
-                outcome: Ok("312 tests".to_owned()),
-            },
-            Row {
-                name: "doc",
-                took: Duration::from_millis(900),
-                outcome: Err(anyhow::anyhow!("no")),
-            },
+            ("unit", Duration::from_millis(41_230), Some("312 tests".to_owned())),
+            ("doc", Duration::from_millis(900), None),
         ];
         assert_eq!(
             report(&rows),

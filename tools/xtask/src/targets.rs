@@ -9,11 +9,9 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
-use cargo_metadata::{Metadata, MetadataCommand};
+use serde::Deserialize;
 
-use crate::command::{self, cargo};
-use crate::suites::named_files;
-use crate::tools::Found;
+use crate::command::{cargo, run};
 
 /// The options of cargo with which tests, and the programs that they start, are built.
 pub(crate) const PROFILE: [&str; 2] = ["--profile", "tests"];
@@ -24,9 +22,12 @@ pub(crate) const WORKSPACES: [&str; 2] = ["Cargo.toml", SERVICES];
 /// The manifest of the services' workspace.
 pub(crate) const SERVICES: &str = "services/Cargo.toml";
 
+/// The environment variables in which tests find the tools that they need.
+pub(crate) type Variables = Vec<(&'static str, PathBuf)>;
+
 /// Returns cargo's folder of built files: `target`, or `CARGO_TARGET_DIR`.
 pub(crate) fn target_folder() -> Result<PathBuf> {
-    Ok(metadata(WORKSPACES[0])?.target_directory.into())
+    Ok(metadata(WORKSPACES[0])?.target_directory)
 }
 
 /// Returns the folder of programs that are built with [`PROFILE`].
@@ -34,129 +35,139 @@ pub(crate) fn profile_folder() -> Result<PathBuf> {
     Ok(target_folder()?.join(PROFILE[1]))
 }
 
+/// What `cargo metadata` prints on a workspace.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Metadata {
+    pub(crate) packages: Vec<Package>,
+    target_directory: PathBuf,
+}
+
+/// A package of a workspace.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Package {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    /// The registries to which it may be published, or `None` for all.
+    pub(crate) publish: Option<Vec<String>>,
+    pub(crate) dependencies: Vec<Dependency>,
+    targets: Vec<Target>,
+}
+
+/// A direct dependency of a package.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Dependency {
+    pub(crate) name: String,
+    pub(crate) req: String,
+    /// Its folder, if it is a package of this project.
+    pub(crate) path: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Target {
+    kind: Vec<String>,
+    name: String,
+    #[serde(default, rename = "required-features")]
+    required_features: Vec<String>,
+}
+
 /// Returns cargo's metadata of the packages in a workspace.
 pub(crate) fn metadata(manifest: &str) -> Result<Metadata> {
     let workspace = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-    let mut command = MetadataCommand::new();
-    command.current_dir(workspace).manifest_path(manifest).no_deps();
-    command.exec().context("cargo metadata failed")
+    let mut metadata = cargo();
+    metadata.args(["metadata", "--no-deps", "--format-version=1", "--manifest-path", manifest]);
+    let output = metadata.current_dir(workspace).output()?;
+    serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr)))
 }
 
-/// One test file of a package, or all of them.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct TestFiles {
-    package: &'static str,
-    /// `None` for all.
-    name: Option<&'static str>,
-}
+/// Test files of a package: their names without `tests/` and `.rs`, or `*` for all.
+pub(crate) type TestFiles = (&'static str, &'static str);
 
-impl TestFiles {
-    /// Returns the file `tests/NAME.rs` of a package.
-    pub(crate) const fn one(package: &'static str, name: &'static str) -> Self {
-        Self { package, name: Some(name) }
-    }
-
-    /// Returns all test files of a package.
-    pub(crate) const fn all_of(package: &'static str) -> Self {
-        Self { package, name: None }
-    }
-
-    fn contains(&self, file: &File) -> bool {
-        self.package == file.package && self.name.is_none_or(|name| name == file.name)
-    }
+/// Returns whether a suite that names `named` runs a file.
+pub(crate) fn contains(named: &[TestFiles], file: &File) -> bool {
+    let is_named = |names: &str| names == "*" || names.split(' ').any(|name| name == file.name);
+    named.iter().any(|&(package, names)| package == file.package && is_named(names))
 }
 
 /// Runs the test files that a suite names.
-pub(crate) fn run_files(named: &[TestFiles], found: &[Found]) -> Result<String> {
+pub(crate) fn run_files(named: &[TestFiles], variables: Variables, full: bool) -> Result<String> {
     let mut files = files()?;
-    files.retain(|file| named.iter().any(|named| named.contains(file)));
+    files.retain(|file| contains(named, file));
     ensure!(!files.is_empty(), "cargo lists no file of {named:?}");
-    run(&[], &files, found)
+    run_tests(&[], &files, variables, full)
 }
 
 /// Runs the unit tests of libraries and programs, and the test files that no suite names.
-pub(crate) fn run_others(found: &[Found]) -> Result<String> {
+pub(crate) fn run_others(named: &[TestFiles], full: bool) -> Result<String> {
     let mut files = files()?;
-    files.retain(|file| !named_files().iter().any(|named| named.contains(file)));
-    run(&["--lib", "--bins"], &files, found)
+    files.retain(|file| !contains(named, file));
+    run_tests(&["--lib", "--bins"], &files, Vec::new(), full)
 }
 
 /// Runs test files and, by the options `kinds` of cargo, the unit tests of the workspaces. Returns
-/// the number of tests.
-fn run(kinds: &[&str], files: &[File], found: &[Found]) -> Result<String> {
+/// the number of tests. The environment variable selects the long form of tests.
+fn run_tests(
+    kinds: &[&str],
+    files: &[File],
+    mut variables: Variables,
+    full: bool,
+) -> Result<String> {
+    variables.extend(full.then(|| ("KEYTALLY_FULL", "1".into())));
     let mut output = String::new();
     for (build, names) in builds(files) {
-        let is_workspace = build.contains(&"--workspace".to_owned());
+        let kinds = if build.contains("--workspace") { kinds } else { &[] };
         if names.is_empty() && kinds.is_empty() {
             continue;
         }
         let mut test = cargo();
-        test.arg("test").args(PROFILE).arg("--no-fail-fast").args(build);
-        if is_workspace {
-            test.args(kinds);
-        }
-        for name in names {
-            test.args(["--test", name]);
-        }
-        test.envs(found.iter().map(|(variable, path)| (variable, path)));
-        output += &command::run(test)?;
+        test.arg("test").args(PROFILE).arg("--no-fail-fast").args(build.split(' ')).args(kinds);
+        test.args(names.iter().flat_map(|name| ["--test", name]));
+        output += &run(test.envs(variables.iter().cloned()))?;
     }
     count_tests(&output)
 }
 
-/// Returns the arguments of cargo for each build that some test file needs.
-pub(crate) fn every_build() -> Result<Vec<Vec<String>>> {
+/// Returns the arguments of cargo, separated by blanks, for each build that some test file needs.
+pub(crate) fn every_build() -> Result<Vec<String>> {
     Ok(builds(&files()?).into_keys().collect())
 }
 
 /// Returns the names of the files in each build: those of the workspaces, and the others that files
 /// need. The keys are arguments of cargo.
-fn builds(files: &[File]) -> BTreeMap<Vec<String>, BTreeSet<&str>> {
-    let mut builds = BTreeMap::<_, BTreeSet<&str>>::new();
-    for manifest in WORKSPACES {
-        builds.entry(build(manifest, "", &[])).or_default();
-    }
+fn builds(files: &[File]) -> BTreeMap<String, BTreeSet<&str>> {
+    let workspaces = WORKSPACES.map(|manifest| (build(manifest, "", ""), BTreeSet::new()));
+    let mut builds = BTreeMap::from(workspaces);
     for file in files {
-        let build = build(file.manifest, &file.package, &file.features);
-        builds.entry(build).or_default().insert(&file.name);
+        builds.entry(file.build.clone()).or_default().insert(&*file.name);
     }
     builds
 }
 
 /// Returns the arguments of cargo for the build of a workspace or, if there are features, of a
 /// package with them.
-fn build(manifest: &str, package: &str, features: &[String]) -> Vec<String> {
-    let features = features.join(",");
-    let arguments = match features.as_str() {
-        "" => vec!["--manifest-path", manifest, "--workspace"],
-        _ => vec!["--manifest-path", manifest, "--package", package, "--features", &features],
-    };
-    arguments.into_iter().map(str::to_owned).collect()
+fn build(manifest: &str, package: &str, features: &str) -> String {
+    let workspace = format!("--manifest-path {manifest} --workspace");
+    let part = format!("--manifest-path {manifest} --package {package} --features {features}");
+    if features.is_empty() { workspace } else { part }
 }
 
 /// A test file.
 #[derive(Debug)]
-struct File {
-    /// The manifest of its workspace.
-    manifest: &'static str,
+pub(crate) struct File {
     package: String,
-    name: String,
-    /// The features of its package that it needs.
-    features: Vec<String>,
+    pub(crate) name: String,
+    /// The arguments of cargo for the build with the features of its package that it needs.
+    pub(crate) build: String,
 }
 
 /// Returns the test files of the workspaces.
-fn files() -> Result<Vec<File>> {
+pub(crate) fn files() -> Result<Vec<File>> {
     let mut files = Vec::new();
     for manifest in WORKSPACES {
         for package in metadata(manifest)?.packages {
-            for target in package.targets.into_iter().filter(|target| target.is_test()) {
-                files.push(File {
-                    manifest,
-                    package: package.name.to_string(),
-                    name: target.name,
-                    features: target.required_features,
-                });
+            for target in package.targets.into_iter().filter(|target| target.kind == ["test"]) {
+                let build = build(manifest, &package.name, &target.required_features.join(","));
+                files.push(File { package: package.name.clone(), name: target.name, build });
             }
         }
     }
@@ -187,43 +198,11 @@ pub(crate) fn count_tests(output: &str) -> Result<String> {
 mod tests {
     use super::*;
 
-    /// Cargo selects files of a workspace by name, so files of one name must be in one suite.
-    #[test]
-    fn each_test_file_is_in_exactly_one_suite() {
-        let (files, suites) = (files().unwrap(), named_files());
-        let mut suite_of = BTreeMap::new();
-        for file in &files {
-            let naming: Vec<_> =
-                (0..suites.len()).filter(|&suite| suites[suite].contains(file)).collect();
-            assert!(naming.len() <= 1, "more than one suite names {file:?}");
-            let other = suite_of.insert((file.manifest, &file.name), naming.clone());
-            assert!(
-                other.is_none_or(|other| other == naming),
-                "another suite has a {}.rs",
-                file.name
-            );
-        }
-        for suite in suites {
-            assert!(files.iter().any(|file| suite.contains(file)), "cargo lists no {suite:?}");
-        }
-    }
-
     #[test]
     fn file_with_required_features_has_its_own_build() {
-        let file = |features| File {
-            manifest: "Cargo.toml",
-            package: "keytally".to_owned(),
-            name: "stops".to_owned(),
-            features,
-        };
-        let files = [file(vec!["__stop-points".to_owned()]), file(vec![])];
-        let builds = builds(&files);
-        let arguments: Vec<_> = builds.keys().map(|build| build[2..].join(" ")).collect();
-        assert_eq!(
-            arguments,
-            ["--package keytally --features __stop-points", "--workspace", "--workspace"]
-        );
-        assert_eq!(builds.values().map(BTreeSet::len).collect::<Vec<_>>(), [1, 1, 0]);
+        let stops = "--manifest-path Cargo.toml --package keytally --features __stop-points";
+        let workspaces = WORKSPACES.map(|path| format!("--manifest-path {path} --workspace"));
+        assert_eq!(every_build().unwrap(), [&[stops.to_owned()][..], &workspaces].concat());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::command;
+use crate::command::run;
 use crate::python::SMOKE;
 use crate::targets::target_folder;
 use crate::tools;
@@ -23,16 +23,16 @@ const KINDS: [(&str, &str); 2] = [("gnu", "manylinux2014"), ("musl", "musllinux_
 const PACKAGES: [&str; 2] = ["maturin==1.16.0", "ziglang==0.17.1"];
 
 /// Builds the distributions and tests them.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn write() -> Result<()> {
     let folder = std::path::absolute(target_folder()?.join("python/dist"))?;
     tools::remove_folder(&folder)?;
-    build(&folder, &command::run)?;
+    build(&folder, &|command| run(command))?;
     check_all(&folder)
 }
 
-/// Builds the source distribution and the wheels in `folder`. `run` runs each command, and may
+/// Builds the source distribution and the wheels in `folder`. `within` runs each command, and may
 /// change its folder and environment.
-pub(crate) fn build(folder: &Path, run: &dyn Fn(Command) -> Result<String>) -> Result<()> {
+pub(crate) fn build(folder: &Path, within: &dyn Fn(Command) -> Result<String>) -> Result<()> {
     let python = tools::virtual_environment_of(&target_folder()?.join("python/wheel"), &PACKAGES)?;
     let programs = python.parent().context("an interpreter without a folder")?;
     // maturin runs the Python on the PATH for zig.
@@ -43,14 +43,13 @@ pub(crate) fn build(folder: &Path, run: &dyn Fn(Command) -> Result<String>) -> R
         let mut maturin = Command::new(&python);
         maturin.args(["-m", "maturin"]).args(arguments).args(["--manifest-path", "py/Cargo.toml"]);
         maturin.arg("--out").arg(folder).env("PATH", &path);
-        run(maturin)
+        within(maturin)
     };
     maturin(&["sdist"])?;
     for (libc, tag) in KINDS {
         let target = format!("{}-unknown-linux-{libc}", std::env::consts::ARCH);
-        let mut rustc = Command::new("rustc");
-        rustc.args(["--print", "target-libdir", "--target", &target]);
-        if Path::new(command::run(rustc)?.trim()).is_dir() {
+        let libraries = ["--print", "target-libdir", "--target", &target];
+        if Path::new(run(Command::new("rustc").args(libraries))?.trim()).is_dir() {
             let build = ["build", "--release", "--locked", "--zig", "--compatibility", tag];
             maturin(&[&build[..], &["--target", &target]].concat())?;
         } else {
@@ -86,10 +85,6 @@ fn check(distribution: &Path) -> Result<()> {
     let fresh = folder.join("fresh");
     tools::remove_folder(&fresh)?;
     let python = tools::virtual_environment_of(&fresh, &[])?;
-    let mut pip = tools::pip(&python);
-    pip.arg(distribution).env("CARGO_TARGET_DIR", folder.join("sdist"));
-    command::run(pip)?;
-    let mut smoke = Command::new(python);
-    smoke.args(SMOKE);
-    command::run(smoke).map(drop)
+    run(tools::pip(&python).arg(distribution).env("CARGO_TARGET_DIR", folder.join("sdist")))?;
+    run(Command::new(python).args(SMOKE)).map(drop)
 }

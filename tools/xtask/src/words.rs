@@ -6,10 +6,10 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use regex::Regex;
+use regex_lite::Regex;
 
 use crate::command;
-use crate::tools::{Found, TYPOS};
+use crate::tools;
 
 /// The unwanted phrases. The file describes its own format.
 const LIST: &str = "tools/phrases.txt";
@@ -30,7 +30,7 @@ const SKIPPED: [&str; 7] = [
 /// # Errors
 /// If there are faults. The error has a line `FILE:LINE: PHRASE: write X instead` for each unwanted
 /// phrase, a line for each long line, and the report of typos.
-pub(crate) fn check(found: &[Found]) -> Result<String> {
+pub(crate) fn check() -> Result<String> {
     let text = fs::read_to_string(LIST).with_context(|| format!("cannot read {LIST}"))?;
     let phrases = Phrases::parse(&text)?;
     let mut git = Command::new("git");
@@ -48,7 +48,7 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
             checked += 1;
         }
     }
-    let mut typos = Command::new(TYPOS.among(found)?);
+    let mut typos = Command::new(tools::typos()?);
     typos.args(["--format", "brief", "--color", "never"]);
     if let Err(error) = command::run(typos) {
         faults.push(format!("{error:#}\ntypos.toml has the words and the exceptions"));
@@ -87,7 +87,7 @@ impl Phrases {
             }
         }
         let alternatives = [allowed, unwanted].concat().join("|").replace(' ', r"[\s\\/!*#]+");
-        let pattern = Regex::new(&format!(r"(?i-u)\b(?:{alternatives})\b"))?;
+        let pattern = Regex::new(&format!(r"(?i)\b(?:{alternatives})\b"))?;
         Ok(Self { pattern, instead })
     }
 

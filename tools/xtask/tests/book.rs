@@ -1,11 +1,12 @@
-//! Tests that the code in C and for nginx on the pages of the book is in a tested file.
+//! Tests that the code in C, for CMake and for nginx on the pages of the book is in a tested file.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Files that are compiled or run by other tests.
-const TESTED: [&str; 3] = ["examples/gate.c", "examples/nginx.conf", "docs/SERVICE.md"];
+const TESTED: [&str; 4] =
+    ["examples/gate.c", "examples/CMakeLists.txt", "examples/nginx.conf", "docs/SERVICE.md"];
 
 /// Returns the folder of the repository.
 fn root() -> &'static Path {
@@ -23,7 +24,7 @@ fn without_indent(text: &str) -> String {
 }
 
 #[test]
-fn c_and_nginx_code_of_the_book_is_in_a_tested_file() {
+fn code_of_the_book_for_other_tools_is_in_a_tested_file() {
     let nginx_tests =
         fs::read_to_string(root().join("adapters/nginx/tests/test_nginx.py")).unwrap();
     let tested = TESTED.map(|file| without_indent(&fs::read_to_string(root().join(file)).unwrap()));
@@ -35,7 +36,7 @@ fn c_and_nginx_code_of_the_book_is_in_a_tested_file() {
             continue;
         }
         let text = fs::read_to_string(&page).unwrap();
-        for language in ["c", "nginx"] {
+        for language in ["c", "cmake", "nginx"] {
             for block in text.split(&format!("```{language}\n")).skip(1) {
                 let code = without_indent(block.split("```").next().unwrap());
                 assert!(tested.iter().any(|file| file.contains(&code)), "{name}: {code}");

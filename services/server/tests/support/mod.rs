@@ -32,9 +32,13 @@ pub fn secret(key: &str) -> &str {
     &key[19..]
 }
 
-/// Calls `call`. Returns its result, and the Unix milliseconds before and after the call.
+/// The most milliseconds by which a check's reading of the clock is late: a tick of the kernel.
+pub const TICK_MS: u64 = 10;
+
+/// Calls `call`. Returns its result, and the earliest and latest time that a check during the call
+/// may have read, in Unix milliseconds.
 pub fn timed<T>(call: impl FnOnce() -> T) -> (T, (u64, u64)) {
-    let from = now().unix_ms();
+    let from = now().unix_ms() - TICK_MS;
     let result = call();
     (result, (from, now().unix_ms()))
 }

@@ -33,6 +33,12 @@ const REASONS: &[(&str, &str, &str)] = &[
          fit in 64 bits of milliseconds. A charge is added only if every count has room for it.",
     ),
     (
+        "core/src/gate/check.rs",
+        ARITHMETIC,
+        "The file has no arithmetic of its own. These lines are of functions that the compiler inlined,\n\
+         and their reasons are in the groups of their files.",
+    ),
+    (
         "core/src/gate/table.rs",
         INDEX,
         "A record's number is the upper half of a product with the capacity, and so below the capacity.\n\

@@ -33,6 +33,13 @@ impl<'t> Table<'t> {
         }
     }
 
+    /// Reads this many numbers and ignores them.
+    pub(crate) fn pass(&mut self, numbers: u32) {
+        for _ in 0..numbers {
+            self.number();
+        }
+    }
+
     /// Reads a number that fits 32 bits.
     pub(crate) fn short(&mut self) -> u32 {
         u32::try_from(self.number()).expect("a number of 32 bits")

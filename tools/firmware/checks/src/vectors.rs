@@ -2,9 +2,10 @@
 //! with the case.
 
 use core::fmt;
+use core::ops::Add;
 
 use keytally_core::{
-    CacheLine, Charge, Entropy, Gate, GateConfig, Hint, KeyId, Name, NewKey, Outcome,
+    CacheLine, Charge, Entropy, Feature, Gate, GateConfig, Hint, KeyId, Name, NewKey, Outcome,
     ParseKeyError, ParsePolicyErrorKind, Pepper, Peppers, Plan, Policy, Reason, Timestamp, Verdict,
     decide, parse_key,
 };
@@ -15,14 +16,29 @@ use crate::{KEYS, PLAN_SLOTS};
 /// The table of vectors. Each function here reads a case of one kind from it and checks the case.
 static VECTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/vectors.bin"));
 
-/// The number of cases of each kind that agreed.
+/// The number of cases that agreed, and of those that need sliding windows in a build without them.
+#[derive(Clone, Copy, Debug)]
+struct Count {
+    agreed: u32,
+    left_out: u32,
+}
+
+impl Add for Count {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { agreed: self.agreed + other.agreed, left_out: self.left_out + other.left_out }
+    }
+}
+
+/// The number of cases of each kind.
 #[derive(Clone, Copy, Debug)]
 pub struct Agreed {
-    policies: u32,
-    decisions: u32,
+    policies: Count,
+    decisions: Count,
     keys: u32,
     macs: u32,
-    verdicts: u32,
+    verdicts: Count,
 }
 
 impl fmt::Display for Agreed {
@@ -30,8 +46,17 @@ impl fmt::Display for Agreed {
         let Self { policies, decisions, keys, macs, verdicts } = self;
         write!(
             f,
-            "vectors: {policies} policies, {keys} keys, {verdicts} verdicts agree, and {decisions} decisions, {macs} MACs"
-        )
+            "vectors: {} policies, {keys} keys, {} verdicts agree, and {} decisions, {macs} MACs",
+            policies.agreed, verdicts.agreed, decisions.agreed
+        )?;
+        if policies.left_out > 0 {
+            write!(
+                f,
+                "\nleft out without the feature sliding: {} policies, {} verdicts, and {} decisions",
+                policies.left_out, verdicts.left_out, decisions.left_out
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -39,14 +64,14 @@ impl fmt::Display for Agreed {
 pub fn run(memory: &[CacheLine]) -> Agreed {
     let table = &mut Table::new(VECTORS);
     let agreed = Agreed {
-        policies: each(table, valid_policy) + each(table, invalid_policy),
-        decisions: each(table, decision) + each(table, reusable),
+        policies: cases(table, valid_policy) + cases(table, invalid_policy),
+        decisions: cases(table, decision) + cases(table, reusable),
         keys: each(table, valid_key) + each(table, invalid_key),
         macs: each(table, mac),
         verdicts: {
-            let mut steps = 0;
-            each(table, |table| steps += gate(table, memory));
-            steps + each(table, outcome)
+            let mut steps = Count { agreed: 0, left_out: 0 };
+            each(table, |table| steps = steps + gate(table, memory));
+            steps + Count { agreed: each(table, outcome), left_out: 0 }
         },
     };
     assert!(table.is_at_end(), "the table has an unread rest");
@@ -62,13 +87,42 @@ fn each<'t>(table: &mut Table<'t>, mut case: impl FnMut(&mut Table<'t>)) -> u32 
     count
 }
 
-fn policy(text: &str) -> Policy {
-    text.parse().expect(text)
+/// Reads a list of cases. `case` returns `None` if this build cannot run the case.
+fn cases<'t>(table: &mut Table<'t>, mut case: impl FnMut(&mut Table<'t>) -> Option<()>) -> Count {
+    let mut count = Count { agreed: 0, left_out: 0 };
+    each(table, |table| match case(table) {
+        Some(()) => count.agreed += 1,
+        None => count.left_out += 1,
+    });
+    count
 }
 
-fn valid_policy(table: &mut Table<'_>) {
+/// Parses a policy. Returns `None` if it has sliding windows and this build has none.
+fn policy(text: &str) -> Option<Policy> {
+    match text.parse::<Policy>() {
+        Err(error) if is_left_out(error.kind()) => None,
+        parsed => Some(parsed.expect(text)),
+    }
+}
+
+fn is_left_out(kind: ParsePolicyErrorKind) -> bool {
+    kind == ParsePolicyErrorKind::LeftOut(Feature::Sliding) && !Feature::Sliding.is_included()
+}
+
+/// Reads a list whose items are `numbers` numbers each, and ignores them.
+fn pass_each(table: &mut Table<'_>, numbers: u32) -> u32 {
+    each(table, |table| table.pass(numbers))
+}
+
+fn valid_policy(table: &mut Table<'_>) -> Option<()> {
     let text = table.text();
-    let policy = policy(text);
+    let Some(policy) = policy(text) else {
+        table.pass(2);
+        pass_each(table, 2);
+        table.pass(1);
+        pass_each(table, 1);
+        return None;
+    };
     assert!(shows(&policy, table.text()), "{text}: printed");
     assert_eq!(policy.algorithm() as u32, table.short(), "{text}");
     let mut quotas = policy.quotas().iter();
@@ -87,11 +141,16 @@ fn valid_policy(table: &mut Table<'_>) {
         index += 1;
     });
     assert_eq!(read as usize, counts.len() * (policy.algorithm() as usize + 1), "{text}");
+    Some(())
 }
 
-fn invalid_policy(table: &mut Table<'_>) {
+fn invalid_policy(table: &mut Table<'_>) -> Option<()> {
     let text = table.text();
     let error = text.parse::<Policy>().expect_err(text);
+    if is_left_out(error.kind()) {
+        table.pass(2);
+        return None;
+    }
     let (kind, needed) = match error.kind() {
         ParsePolicyErrorKind::Empty => (0, 0),
         ParsePolicyErrorKind::TooLong => (1, 0),
@@ -106,10 +165,19 @@ fn invalid_policy(table: &mut Table<'_>) {
         _ => panic!("no vector has another error"),
     };
     assert_eq!((kind, needed), (table.short(), table.short()), "{text}");
+    Some(())
 }
 
-fn decision(table: &mut Table<'_>) {
-    let policy = policy(table.text());
+fn decision(table: &mut Table<'_>) -> Option<()> {
+    let Some(policy) = policy(table.text()) else {
+        table.pass(8);
+        each(table, |table| {
+            table.pass(2);
+            pass_each(table, 2);
+            table.pass(1);
+        });
+        return None;
+    };
     let (layout, limits) = (policy.layout(), policy.limits());
     let word = table.number();
     let now = Timestamp::from_unix_ms(table.number());
@@ -141,16 +209,21 @@ fn decision(table: &mut Table<'_>) {
         assert_eq!(quotas.next(), None);
         assert_eq!(verdict.retry_at().map_or(0, Timestamp::unix_ms), table.number());
     });
+    Some(())
 }
 
-fn reusable(table: &mut Table<'_>) {
-    let policy = policy(table.text());
+fn reusable(table: &mut Table<'_>) -> Option<()> {
+    let Some(policy) = policy(table.text()) else {
+        table.pass(3);
+        return None;
+    };
     let (word, now) = (table.number(), Timestamp::from_unix_ms(table.number()));
     assert_eq!(
         u32::from(policy.layout().is_reusable(word, now)),
         table.short(),
         "{policy} {word:#018x} {now:?}"
     );
+    Some(())
 }
 
 fn name(text: &str) -> Name {
@@ -200,11 +273,17 @@ fn mac(table: &mut Table<'_>) {
     assert_eq!(mac[..expected.len()], *expected);
 }
 
-/// Creates a gate and makes its requests. Returns their number.
+/// Creates a gate and makes its requests. Returns their number. A build without sliding windows
+/// leaves out gates that have them.
 ///
 /// The keys are imported, which keeps their ids. Those with a previous secret are then rotated.
-fn gate(table: &mut Table<'_>, memory: &[CacheLine]) -> u32 {
-    let plans = [Plan::new("default", policy(table.text())).expect("a short name")];
+fn gate(table: &mut Table<'_>, memory: &[CacheLine]) -> Count {
+    let Some(policy) = policy(table.text()) else {
+        table.pass(1);
+        pass_each(table, 7);
+        return Count { agreed: 0, left_out: each(table, pass_step) };
+    };
+    let plans = [Plan::new("default", policy).expect("a short name")];
     let config = GateConfig::new(KEYS, name("kt"), &plans).with_plan_slots(PLAN_SLOTS);
     let peppers = Peppers::new(&[table.bytes()]).expect("a pepper of at least 32 bytes");
     let gate = Gate::init(memory, &config, peppers).expect("memory of the size of a gate");
@@ -235,7 +314,18 @@ fn gate(table: &mut Table<'_>, memory: &[CacheLine]) -> u32 {
         }
     });
     drop(administrator);
-    each(table, |table| step(table, &gate))
+    Count { agreed: each(table, |table| step(table, &gate)), left_out: 0 }
+}
+
+/// Reads a request and its verdict, and ignores them.
+fn pass_step(table: &mut Table<'_>) {
+    table.pass(1);
+    pass_each(table, 1);
+    table.pass(7);
+    pass_each(table, 4);
+    table.pass(1);
+    pass_each(table, 1);
+    table.pass(1);
 }
 
 /// Makes one request and compares its verdict.

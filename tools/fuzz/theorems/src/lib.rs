@@ -1,8 +1,9 @@
 //! The guarantees of `docs/SEMANTICS.md` as harnesses: one for each theorem.
 //!
 //! `cargo test` runs each harness on a fixed number of random inputs. `cargo bolero test -s NONE
-//! NAME` runs one as a fuzzer. `cargo kani --tests` proves those that call only pure functions, for
-//! all inputs within the bounds that this crate sets under `cfg(kani)`.
+//! NAME` runs one as a fuzzer. Those that call only pure functions are marked for the model checker
+//! Kani: `cargo kani --tests` tries all inputs within the bounds that this crate sets under
+//! `cfg(kani)`.
 //!
 //! This library generates policies, words, times and costs. It also reads a tally by the formulas
 //! of the page, without code of the core. A *word* is the 64-bit integer that holds a tally. A

@@ -1,4 +1,4 @@
-//! Theorems about gates and limiters. Kani does not run them: it does not finish a hash.
+//! Theorems about gates and limiters. They are not marked for Kani: each call computes hashes.
 
 use core::cell::{Cell, RefCell};
 use std::collections::HashMap;

@@ -1,17 +1,14 @@
-//! `cargo xtask header`: generates include/keytally.h from the sources of ffi-c. The suite `c`
-//! checks that the header is up to date.
+//! include/keytally.h is the header of the sources of ffi-c. `cargo xtask header` writes it.
 //!
 //! cbindgen reads the sources after the edits in [`TO_PLAIN_RUST`]. It has no setting for a generic
 //! pointer type that is not of the standard library, and it reads no macro of ours.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
+use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use expect_test::expect_file;
 use regex::{Captures, Regex};
-
-use crate::tools::Found;
-
-const HEADER: &str = "include/keytally.h";
 
 /// The files with declarations for C, in the order of the header.
 const SOURCES: &str = "version status message policy key time request verdict limiter gate clock \
@@ -51,44 +48,35 @@ const TO_HEADER: &[(&str, &str)] = &[
     ("@PATCH@", env!("CARGO_PKG_VERSION_PATCH")),
 ];
 
-/// Writes the header.
-pub(crate) fn write() -> Result<()> {
-    fs::write(HEADER, generate()?).with_context(|| format!("cannot write {HEADER}"))
-}
-
-/// Checks that the header is that of the present sources.
-pub(crate) fn check(_: &[Found]) -> Result<String> {
-    let header = fs::read_to_string(HEADER).with_context(|| format!("cannot read {HEADER}"))?;
-    ensure!(header == generate()?, "{HEADER} is out of date: run `cargo xtask header`");
-    Ok("up to date".to_owned())
+#[test]
+fn header_is_that_of_the_sources() {
+    expect_file!["../../../include/keytally.h"].assert_eq(&generate());
 }
 
 /// Returns the text of the header.
-fn generate() -> Result<String> {
-    let read =
-        |name: &str| fs::read_to_string(format!("ffi-c/src/{name}.rs")).context(name.to_owned());
-    let sources = SOURCES.split(' ').map(read).collect::<Result<String>>()?;
-    let folder = tempfile::tempdir()?;
-    let source = folder.path().join("c.rs");
-    fs::write(&source, plain_rust(&sources)?)?;
-    let config = cbindgen::Config::from_file("ffi-c/cbindgen.toml").map_err(anyhow::Error::msg)?;
-    let bindings = cbindgen::Builder::new().with_config(config).with_src(&source).generate();
-    let bindings = bindings.context("cbindgen cannot read the sources of ffi-c")?;
+fn generate() -> String {
+    let ffi = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ffi-c");
+    let read = |name| fs::read_to_string(ffi.join(format!("src/{name}.rs"))).unwrap();
+    let sources: String = SOURCES.split(' ').map(read).collect();
+    let source = tempfile::NamedTempFile::new().unwrap();
+    fs::write(&source, plain_rust(&sources)).unwrap();
+    let config = cbindgen::Config::from_file(ffi.join("cbindgen.toml")).unwrap();
+    let builder = cbindgen::Builder::new().with_config(config).with_src(source.path());
     let mut header = Vec::new();
-    bindings.write(&mut header);
-    edited(&String::from_utf8(header)?, TO_HEADER)
+    builder.generate().unwrap().write(&mut header);
+    edited(&String::from_utf8(header).unwrap(), TO_HEADER)
 }
 
-fn plain_rust(sources: &str) -> Result<String> {
-    let commented = Regex::new(STATUS)?.replace_all(sources, |status: &Captures<'_>| {
+fn plain_rust(sources: &str) -> String {
+    let commented = Regex::new(STATUS).unwrap().replace_all(sources, |status: &Captures<'_>| {
         format!("{}{},", comment(&(status[2].to_uppercase() + &status[3])), &status[1])
     });
     edited(&commented, TO_PLAIN_RUST)
 }
 
-fn edited(text: &str, edits: &[(&str, &str)]) -> Result<String> {
-    edits.iter().try_fold(text.to_owned(), |text, (pattern, replacement)| {
-        Ok(Regex::new(pattern)?.replace_all(&text, *replacement).into_owned())
+fn edited(text: &str, edits: &[(&str, &str)]) -> String {
+    edits.iter().fold(text.to_owned(), |text, (pattern, replacement)| {
+        Regex::new(pattern).unwrap().replace_all(&text, *replacement).into_owned()
     })
 }
 
@@ -103,24 +91,18 @@ fn comment(sentence: &str) -> String {
     (text + ".").lines().map(|line| format!("#[doc = \"{line}\"]\n")).collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+#[test]
+fn checked_pointers_become_plain_ones() {
+    let source =
+        "f(a: In<'c, kt_plan<'c>>, m: Memory, s: Number<kt_status>) -> Out<*mut u8>; // a's, b";
+    let expected = "f(a: *const kt_plan, m: *mut c_void, s: kt_status) -> *mut *mut u8; // a's, b";
+    assert_eq!(plain_rust(source), expected);
+    assert_eq!(plain_rust("f(a: kt_In<u8>)"), "f(a: kt_In<u8>)");
+}
 
-    #[test]
-    fn checked_pointers_become_plain_ones() {
-        let source =
-            "f(a: In<'c, kt_plan<'c>>, m: Memory, s: Number<kt_status>) -> Out<*mut u8>; // a's, b";
-        let expected =
-            "f(a: *const kt_plan, m: *mut c_void, s: kt_status) -> *mut *mut u8; // a's, b";
-        assert_eq!(plain_rust(source).unwrap(), expected);
-        assert_eq!(plain_rust("f(a: kt_In<u8>)").unwrap(), "f(a: kt_In<u8>)");
-    }
-
-    #[test]
-    fn declarations_are_taken_out_of_their_macro() {
-        let source = "plain! {\n    pub struct a {\n    }\n}\nstatuses! {\n    KT_B = 1 =>\n        \"is b\",\n}\n";
-        let expected = "#[repr(C)]\n    pub struct a {\n    }\n#[doc = \" Is b.\"]\nKT_B = 1,\n";
-        assert_eq!(plain_rust(source).unwrap(), expected);
-    }
+#[test]
+fn declarations_are_taken_out_of_their_macro() {
+    let source = "plain! {\n    pub struct a {\n    }\n}\nstatuses! {\n    KT_B = 1 =>\n        \"is b\",\n}\n";
+    let expected = "#[repr(C)]\n    pub struct a {\n    }\n#[doc = \" Is b.\"]\nKT_B = 1,\n";
+    assert_eq!(plain_rust(source), expected);
 }
