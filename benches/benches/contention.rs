@@ -2,12 +2,14 @@
 
 use core::hint::black_box;
 
-use governor::clock::DefaultClock;
+use governor::clock::FakeRelativeClock;
 use keytally_core::{CacheLine, Timestamp};
 
 use crate::floors::count_up;
-use crate::measure::{Admitted, Bench, Implementation, count, is_admitted, threads};
-use crate::peers::{Governors, Locked, Peer, RateNets, Sharded, slow_quotas};
+use crate::measure::{Admitted, Bench, Implementation, PART, count, is_admitted, threads};
+use crate::peers::{
+    Governors, Locked, Packed, Peer, RateNets, Sharded, StandingClock, roomy_quotas,
+};
 use crate::tables::limiter;
 use crate::traffic::{self, Clock, Cycle, MINUTE_LIMIT, Order, ROOMY, START, Walk, index};
 
@@ -21,7 +23,7 @@ const COUNTS: [(usize, &str); 2] = [(1, "1 thread"), (2, "2 threads")];
 pub(crate) fn measure(bench: &mut Bench) {
     let about = "The time that a check takes its thread. Both windows are checked and charged. All checks are admitted.";
     let title = "One subject of 40 bytes for all threads, by the number of threads";
-    let mut table = bench.table("contention/one", "ns", title, about);
+    let mut table = bench.table("contention/one", "ns", title, about).with_mean();
     let one = [traffic::text(0)];
     for (threads, column) in COUNTS {
         let names = vec![&one[..]; threads];
@@ -32,7 +34,7 @@ pub(crate) fn measure(bench: &mut Bench) {
     drop(table);
 
     let title = "1,000 subjects of 40 bytes, each thread with its own, by the number of threads";
-    let mut table = bench.table("contention/many", "ns", title, about);
+    let mut table = bench.table("contention/many", "ns", title, about).with_mean();
     let all_names: Vec<String> = (0..SIZE).map(traffic::text).collect();
     let walk = Walk::new(SIZE, Order::Uniform);
     for (threads, column) in COUNTS {
@@ -48,7 +50,7 @@ pub(crate) fn measure(bench: &mut Bench) {
 
     let title = "One subject of 40 bytes for all threads, by the number of threads, all denied";
     let about = "The time that a check takes its thread. The subject has spent its minute.";
-    let mut table = bench.table("contention/denied", "ns", title, about);
+    let mut table = bench.table("contention/denied", "ns", title, about).with_mean();
     for (threads, column) in COUNTS {
         table.column(column, denied_checks(threads, &one[0]));
     }
@@ -71,24 +73,24 @@ fn admitted_checks<'a>(
     let subjects_of =
         |names: &&[String]| names.iter().map(|name| hashed.subject(name.as_bytes())).collect();
     let subjects: Vec<Vec<_>> = names.iter().map(subjects_of).collect();
+    let keytally = move |thread: usize, done, times| {
+        let (mut next, mut clock) = (Cycle::after(names[thread], done), clock.after(done));
+        count(times, || is_admitted(&limiter.check(next.next().as_bytes(), 1, clock.next())))
+    };
+    let check_subject = move |thread: usize, done, times| {
+        let (mut next, mut clock) = (Cycle::after(&subjects[thread], done), clock.after(done));
+        count(times, || is_admitted(&hashed.check_subject(*next.next(), 1, clock.next())))
+    };
     vec![
-        threads("keytally", Admitted::All, threads_count, move |thread, done, times| {
-            let (mut next, mut clock) = (Cycle::new(names[thread]), clock.after(done));
-            count(times, || is_admitted(&limiter.check(next.next().as_bytes(), 1, clock.next())))
-        }),
-        threads(
-            "keytally, subject hashed before",
-            Admitted::All,
-            threads_count,
-            move |thread, done, times| {
-                let (mut next, mut clock) = (Cycle::new(&subjects[thread]), clock.after(done));
-                count(times, || is_admitted(&hashed.check_subject(*next.next(), 1, clock.next())))
-            },
-        ),
-        peer::<Governors<String, DefaultClock>>(all_names, names, clock),
-        peer::<RateNets>(all_names, names, clock),
+        threads("keytally", Admitted::All, threads_count, keytally),
+        peer::<Governors<String, FakeRelativeClock>>(all_names, names, clock),
+        peer::<RateNets<StandingClock>>(all_names, names, clock),
         peer::<Sharded<String>>(all_names, names, clock),
         peer::<Locked<String>>(all_names, names, clock),
+        peer::<Packed<String>>(all_names, names, clock),
+        peer::<Sharded<String, foldhash::fast::RandomState>>(all_names, names, clock),
+        threads("keytally, subject hashed before", Admitted::All, threads_count, check_subject)
+            .with_work("no hash"),
     ]
 }
 
@@ -103,10 +105,10 @@ fn peer<'a, P: Peer<String> + 'a>(
         peer.check(name, START);
     }
     let check = move |thread: usize, done, times| {
-        let (mut next, mut clock) = (Cycle::new(names[thread]), clock.after(done));
+        let (mut next, mut clock) = (Cycle::after(names[thread], done), clock.after(done));
         count(times, || peer.check(next.next(), clock.next()))
     };
-    threads(P::NAME, Admitted::All, names.len(), check).with_clock(P::READS_CLOCK)
+    threads(P::NAME, Admitted::All, names.len(), check).with_kind(P::KIND)
 }
 
 /// Returns the lower bound: all threads increment one word by a plain load and compare-exchange.
@@ -118,17 +120,18 @@ fn bare_loops(threads_count: usize) -> Implementation<'static> {
         threads_count,
         move |_, _, times| count(times, || count_up(&line, 0)),
     )
+    .with_work(PART)
 }
 
 /// Returns implementations in which all threads check one subject whose minute is spent.
 fn denied_checks<'a>(threads_count: usize, name: &'a String) -> Vec<Implementation<'a>> {
     let limiter = limiter(ROOMY, SIZE);
     assert!(limiter.check(name.as_bytes(), MINUTE_LIMIT, START).is_admitted(), "there is room");
-    let governors = Governors::new(slow_quotas(1));
-    governors.spend(name, 1);
-    let (sharded, locked) = (Sharded::new([1, 1]), Locked::new([1, 1]));
-    sharded.check(name, 1, START);
-    locked.check(name, 1, START);
+    let governors = Governors::standing_still(roomy_quotas());
+    governors.spend(name, u32::MAX);
+    let (sharded, locked) = (<Sharded<String>>::new([1, 1]), <Locked<String>>::new([1, 1]));
+    sharded.charge(name, 1, START);
+    locked.charge(name, 1, START);
     // The time stays within the minute.
     let now = |done: u64| Timestamp::from_unix_ms(START.unix_ms() + done % 60_000);
     vec![
@@ -136,15 +139,17 @@ fn denied_checks<'a>(threads_count: usize, name: &'a String) -> Vec<Implementati
             let now = now(done);
             count(times, || is_admitted(&limiter.check(black_box(name).as_bytes(), 1, now)))
         }),
-        threads("two governors", Admitted::None, threads_count, move |_, _, times| {
-            count(times, || governors.check(black_box(name)))
-        })
-        .with_clock(true),
+        threads(
+            "two governors, no clock read",
+            Admitted::None,
+            threads_count,
+            move |_, _, times| count(times, || governors.check(black_box(name))),
+        ),
         threads("DashMap of counters", Admitted::None, threads_count, move |_, _, times| {
-            count(times, || sharded.check(black_box(name), 1, START))
+            count(times, || sharded.charge(black_box(name), 1, START))
         }),
         threads("Mutex<HashMap> of counters", Admitted::None, threads_count, move |_, _, times| {
-            count(times, || locked.check(black_box(name), 1, START))
+            count(times, || locked.charge(black_box(name), 1, START))
         }),
     ]
 }

@@ -7,7 +7,7 @@ use keytally_core::Pepper;
 use sha2::Sha256;
 use sha2::block_api::compress256;
 
-use crate::measure::{Bench, calls};
+use crate::measure::{Bench, PART, calls};
 
 /// The pepper (the HMAC key) of all gates.
 pub(crate) const PEPPER: [u8; 32] = [5; 32];
@@ -23,6 +23,9 @@ const INITIAL: [u32; 8] = [
     0x1f83_d9ab,
     0x5be0_cd19,
 ];
+
+/// The work of rows that compute a tag and compare it.
+const VERIFY: &str = "verify";
 
 /// Measures the group.
 pub(crate) fn measure(bench: &mut Bench) {
@@ -47,26 +50,31 @@ pub(crate) fn measure(bench: &mut Bench) {
             }),
             calls("hmac: clone and verify_slice", move || {
                 prepared.clone().chain_update(black_box(message)).verify_slice(black_box(&tag))
-            }),
+            })
+            .with_work(VERIFY),
             calls("hmac: clone and finalize", move || {
                 signing.clone().chain_update(black_box(message)).finalize().into_bytes()
             }),
             calls("hmac: a new key each time", move || {
                 let hmac = Hmac::<Sha256>::new_from_slice(black_box(&PEPPER)).expect("any length");
                 hmac.chain_update(black_box(message)).finalize().into_bytes()
-            }),
+            })
+            .with_work("a new key"),
             calls("ring: sign", move || ring::hmac::sign(&key, black_box(message))),
             calls("ring: verify", move || {
                 ring::hmac::verify(&ring, black_box(message), black_box(&tag))
-            }),
+            })
+            .with_work(VERIFY),
             calls("two dependent compressions alone", move || {
                 two_compressions(&mut state, black_box(&[[b'a'; 64]; 2]))
-            }),
+            })
+            .with_work(PART),
             calls("one compression alone", || {
                 let mut state = black_box(INITIAL);
                 compress256(&mut state, black_box(&[[b'a'; 64]]));
                 state
-            }),
+            })
+            .with_work(PART),
         ];
         table.column(format!("{length} bytes"), implementations);
     }

@@ -3,14 +3,13 @@
 //! requests them over a pipe.
 
 use core::hint::black_box;
-use core::time::Duration;
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use keytally_core::{Timestamp, Verdict};
 
-use crate::measure::{Admitted, Bench, Implementation, Table, checks, is_admitted};
+use crate::measure::{Admitted, BATCH, Bench, Implementation, Table, checks, is_admitted};
 use crate::tables::{gate, limiter};
 use crate::traffic::{self, Clock, Order, ROOMY, Walk};
 
@@ -54,7 +53,7 @@ fn limiters<const IN_TURN: bool>(table: &mut Table<'_>, column: &str, from_c: Im
         call.depend_on(&verdict);
         is_admitted_by_whole(&verdict)
     });
-    table.column(column, vec![lazy, whole, from_c]);
+    table.column(column, vec![whole, from_c, lazy.with_work(LAZY)]);
 }
 
 /// Adds a column of checks of one key. If `IN_TURN`, each call depends on the previous verdict.
@@ -72,7 +71,7 @@ fn gates<const IN_TURN: bool>(table: &mut Table<'_>, column: &str, from_c: Imple
         call.depend_on(&verdict);
         is_admitted_by_whole(&verdict)
     });
-    table.column(column, vec![lazy, whole, from_c]);
+    table.column(column, vec![whole, from_c, lazy.with_work(LAZY)]);
 }
 
 /// The arguments of the next call.
@@ -109,6 +108,9 @@ impl<'t, const IN_TURN: bool> Call<'t, IN_TURN> {
     }
 }
 
+/// The work of a Rust caller that reads only whether the verdict admits.
+const LAZY: &str = "no window computed";
+
 /// The row of a Rust caller that reads everything that C's struct contains.
 const WHOLE: &str = "Rust, every window computed";
 
@@ -125,7 +127,7 @@ fn is_admitted_by_whole(verdict: &Verdict) -> bool {
 /// Returns the implementation in C. `what` is one of the program's commands.
 fn from_c(program: &OsStr, what: &'static str) -> Implementation<'static> {
     let mut calls = Calls::start(program);
-    Implementation::new("C, by the shared library", move |times| calls.run(what, times))
+    Implementation::new("C, by the shared library", move |batches| calls.run(what, batches))
 }
 
 /// The running program in C.
@@ -147,13 +149,18 @@ impl Calls {
         Self { input: child.stdin.take(), output, child }
     }
 
-    /// Requests a number of calls, and returns the time that the program measured.
-    fn run(&mut self, what: &str, times: u64) -> Duration {
+    /// Requests a number of batches. Returns the average time of a call in each.
+    fn run(&mut self, what: &str, batches: usize) -> Vec<f64> {
         let input = self.input.as_mut().expect("a pipe");
-        writeln!(input, "{what} {times}").expect("the program in C reads its input");
+        writeln!(input, "{what} {batches} {BATCH}").expect("the program in C reads its input");
         let mut line = String::new();
-        self.output.read_line(&mut line).expect("the program in C prints a time");
-        Duration::from_nanos(line.trim().parse().expect("nanoseconds"))
+        let mut next = || -> f64 {
+            line.clear();
+            self.output.read_line(&mut line).expect("the program in C prints a time");
+            let batch_ns: f64 = line.trim().parse().expect("nanoseconds");
+            batch_ns / BATCH as f64
+        };
+        (0..batches).map(|_| next()).collect()
     }
 }
 

@@ -11,8 +11,10 @@ use governor::clock::DefaultClock;
 use keytally_core::{CacheLine, GateConfig, Limiter, Name, Outcome};
 use serde_json::{Value, json};
 
-use crate::measure::{Bench, is_admitted, now};
-use crate::peers::{Governors, Locked, OneGovernor, Peer, RateNets, Sharded};
+use crate::measure::{Bench, Kind, PART, is_admitted, now};
+use crate::peers::{
+    Governors, Locked, ONE_WINDOW, OneGovernor, Packed, Peer, Quotas, RateNets, Sharded,
+};
 use crate::tables::limiter;
 use crate::traffic::{self, ROOMY, START, thousands};
 
@@ -37,30 +39,38 @@ const CLOCK_ALONE: &str = "reading the clock alone";
 /// The flood is repeated, and the figure of each call is its quickest time. An interruption of the
 /// program hits another call in each flood. A delay by the table itself hits the same call in each.
 const REPEATED: &str = "keytally, the quickest of three floods";
+/// The work of [`REPEATED`].
+const REPEATED_WORK: &str = "three floods";
 /// The number of repetitions for [`REPEATED`].
 const FLOODS: u32 = 3;
 
-/// The name of an implementation, which is also a value of [`ARGUMENT`], whether each check reads a
-/// clock, and a function that creates an empty table and returns its check.
-type Flooded = (&'static str, bool, fn() -> Check);
+/// The name of an implementation, which is also a value of [`ARGUMENT`], what it does, and a
+/// function that creates an empty table and returns its check.
+type Flooded = (&'static str, Kind, fn() -> Check);
 
 /// The check of a subject.
 type Check = Box<dyn FnMut(&String) -> bool>;
 
 const IMPLEMENTATIONS: &[Flooded] = &[
-    ("keytally", false, keytally),
-    (REPEATED, false, keytally),
-    ("keytally, as a service maps it", true, || {
-        let policy = ROOMY.parse().expect("a policy");
-        let limiter = keytally::Limiter::in_memory(&policy, SUBJECTS).expect("memory");
-        Box::new(move |text| is_admitted(&limiter.check(text.as_bytes(), 1)))
-    }),
-    peer::<OneGovernor<String>>(),
-    peer::<Governors<String, DefaultClock>>(),
-    peer::<RateNets>(),
+    ("keytally", Kind::TIME_GIVEN, keytally),
+    (REPEATED, Kind { work: REPEATED_WORK, ..Kind::TIME_GIVEN }, keytally),
     peer::<Sharded<String>>(),
     peer::<Locked<String>>(),
-    (CLOCK_ALONE, true, || Box::new(|text| black_box(text).len() == 40)),
+    peer::<Packed<String>>(),
+    peer::<Sharded<String, foldhash::fast::RandomState>>(),
+    ("keytally, system clock", Kind::CLOCK_READ, || host(ROOMY)),
+    peer::<Governors<String, DefaultClock>>(),
+    peer::<RateNets>(),
+    peer::<Quotas<String>>(),
+    (
+        "keytally, system clock, the minute alone",
+        Kind { work: ONE_WINDOW, ..Kind::CLOCK_READ },
+        || host("100000/minute"),
+    ),
+    peer::<OneGovernor<String>>(),
+    (CLOCK_ALONE, Kind { work: PART, ..Kind::CLOCK_READ }, || {
+        Box::new(|text| black_box(text).len() == 40)
+    }),
 ];
 
 fn keytally() -> Check {
@@ -68,8 +78,15 @@ fn keytally() -> Check {
     Box::new(move |text| is_admitted(&limiter.check(text.as_bytes(), 1, START)))
 }
 
+/// Returns the check of a service, whose limiter reads the system clock.
+fn host(policy: &str) -> Check {
+    let policy = policy.parse().expect("a policy");
+    let limiter = keytally::Limiter::in_memory(&policy, SUBJECTS).expect("memory");
+    Box::new(move |text| is_admitted(&limiter.check(text.as_bytes(), 1)))
+}
+
 const fn peer<P: Peer<String> + 'static>() -> Flooded {
-    (P::NAME, P::READS_CLOCK, || {
+    (P::NAME, P::KIND, || {
         let peer = P::roomy();
         Box::new(move |text| peer.check(text, START))
     })
@@ -89,8 +106,8 @@ pub(crate) fn measure(bench: &mut Bench) {
             measured.push(figures.unwrap_or_else(|_| panic!("{name}: {output:?}")));
         }
     }
-    let figures = |measured: &[Value], name: &str| -> Vec<f64> {
-        measured.iter().map(|figures| figures[name].as_f64().expect("a figure")).collect()
+    let figures = |measured: &[Value], name: &str| -> Vec<Value> {
+        measured.iter().map(|figures| figures[name].clone()).collect()
     };
 
     let title = format!(
@@ -99,9 +116,9 @@ pub(crate) fn measure(bench: &mut Bench) {
     );
     let about = "Each call is timed separately. Its time includes reading the clock. It also includes interruptions of the program, which the quickest of three floods leaves out almost completely.";
     let mut table = bench.table("flood/latency", "ns", &title, about);
-    for ((name, reads_clock, _), measured) in IMPLEMENTATIONS.iter().zip(&measured) {
+    for ((name, kind, _), measured) in IMPLEMENTATIONS.iter().zip(&measured) {
         for (column, _) in QUANTILES {
-            table.figures(column, name, *reads_clock, figures(measured, column));
+            table.figures(column, name, *kind, figures(measured, column));
         }
     }
     drop(table);
@@ -110,18 +127,20 @@ pub(crate) fn measure(bench: &mut Bench) {
     let about = "The growth of the process's memory while the table is created and all subjects are added. For a gate, and for the limiter with 90 % of its slots taken, the memory of the table.";
     let mut table = bench.table("flood/memory", "bytes", &title, about);
     let column = "bytes each";
-    for ((name, reads_clock, _), measured) in IMPLEMENTATIONS.iter().zip(&measured) {
+    for ((name, kind, _), measured) in IMPLEMENTATIONS.iter().zip(&measured) {
         if ![CLOCK_ALONE, REPEATED].contains(name) {
-            table.figures(column, name, *reads_clock, figures(measured, "bytes"));
+            table.figures(column, name, *kind, figures(measured, "bytes"));
         }
     }
     let (bytes, refused) = fullest();
-    table.figures(column, FULLEST, false, vec![bytes]);
-    table.figures("refused meanwhile, %", FULLEST, false, vec![refused]);
+    let kind = |work| Kind { work, ..Kind::TIME_GIVEN };
+    table.figures(column, FULLEST, kind("a fuller table"), vec![json!(bytes)]);
+    table.figures("refused meanwhile, %", FULLEST, kind("a fuller table"), vec![json!(refused)]);
     let prefix = Name::new("kt").expect("a name");
     let config = GateConfig::new(SUBJECTS, prefix, &[]).with_plan_slots(1);
     let bytes = config.lines() * size_of::<CacheLine>();
-    table.figures(column, "a key of a gate", false, vec![bytes as f64 / f64::from(SUBJECTS)]);
+    let bytes_each = bytes as f64 / f64::from(SUBJECTS);
+    table.figures(column, "a key of a gate", kind("keys"), vec![json!(bytes_each)]);
 }
 
 /// A limiter in which more slots are taken than its capacity in subjects.

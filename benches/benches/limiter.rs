@@ -1,145 +1,197 @@
 //! The group `limiter`: the check of a subject, by number of subjects, their distribution over the
 //! requests, their type, and the outcome.
 
-use core::hint::black_box;
-
 use governor::clock::{DefaultClock, FakeRelativeClock};
-use keytally_core::{Outcome, Timestamp};
+use keytally_core::{CacheLine, Outcome, Timestamp};
+use siphasher::sip::SipHasher13;
 
 use crate::floors::{PointerChase, count_up};
-use crate::measure::{Admitted, Bench, Implementation, Table, calls, checks, is_admitted};
+use crate::measure::{Admitted, Bench, Implementation, PART, calls, checks, is_admitted};
 use crate::peers::{
-    Governors, Locked, OneGovernor, Peer, Pingora, RateNets, Ratelimits, Sharded, slow_quotas,
+    Governors, Locked, ONE_WINDOW, OneGovernor, Packed, Peer, Pingora, Quotas, RateNets, Sharded,
+    StandingClock, Throttlecrabs, roomy_quotas,
 };
 use crate::tables::limiter;
 use crate::traffic::{self, Cycle, MINUTE_LIMIT, Name, Order, ROOMY, Random, START, Walk, index};
 
 /// The numbers of subjects.
-const SIZES: &[u32] = &[1, 1000, 100_000, 1_000_000];
+const SIZES: &[u32] = &[1, 1000, 10_000, 100_000, 1_000_000];
+
+/// The least number of subjects for rows that read the clock. Fewer subjects would reach their
+/// limits in the real minute of the measurement.
+const LEAST_WITH_CLOCK: u32 = 1000;
 
 /// Measures the group.
 pub(crate) fn measure(bench: &mut Bench) {
-    let sizes = bench.sizes(SIZES, &[1, 1000, 1_000_000]);
+    let sizes = bench.sizes(SIZES, &[1, 1000, 10_000, 1_000_000]);
+    let others = bench.sizes(SIZES, &[1, 1000]);
     let about = "Both windows are checked and charged. All checks are admitted. The time includes reading, hashing and finding the subject.";
     let title = "Subjects of 40 bytes, all equally often, by their number";
     let mut table = bench.table("limiter/uniform", "ns", title, about);
     for size in sizes {
-        admitted_checks(&mut table, *size, Order::Uniform, traffic::text);
+        let column = Column::new(*size, Order::Uniform, traffic::text);
+        let mut implementations = column.with_time_given();
+        implementations.push(column.peer::<Throttlecrabs>());
+        if *size >= LEAST_WITH_CLOCK {
+            implementations.extend(column.with_clock());
+        }
+        implementations.extend(column.parts());
+        table.column_of(*size, implementations);
     }
     drop(table);
-    let others = bench.sizes(SIZES, &[1, 1000]);
     let title =
         "Subjects of 40 bytes, some much more often than others (Zipf's law), by their number";
     let mut table = bench.table("limiter/zipf", "ns", title, about);
     for size in &others[1..] {
-        admitted_checks(&mut table, *size, Order::Zipf, traffic::text);
+        let column = Column::new(*size, Order::Zipf, traffic::text);
+        table.column_of(*size, column.with_time_given());
     }
     drop(table);
     let title = "Subjects that are numbers (u64), all equally often, by their number";
     let mut table = bench.table("limiter/numbers", "ns", title, about);
     for size in others {
-        admitted_checks(&mut table, *size, Order::Uniform, traffic::number);
+        let column = Column::new(*size, Order::Uniform, traffic::number);
+        table.column_of(*size, column.with_time_given());
     }
     drop(table);
     outcomes(bench);
-    full_table(bench, &sizes[1..]);
+    let capacities = bench.sizes(&[1000, 100_000, 1_000_000], &[1000, 1_000_000]);
+    full_table(bench, capacities);
 }
 
-/// Adds a column: checks of `size` subjects, all admitted.
-fn admitted_checks<N: Name>(table: &mut Table<'_>, size: u32, order: Order, name: fn(u32) -> N) {
-    let all_names: Vec<N> = (0..size).map(name).collect();
-    let walk = Walk::new(size, order);
-    let names: Vec<N> =
-        walk.numbers.iter().map(|&number| all_names[index(number)].clone()).collect();
-
-    // Each row has a limiter of its own, because each has its own clock: the clock of one row would
-    // otherwise be late for the tallies that another has charged.
-    let [plain, hashed, clocked] = [(); 3].map(|()| {
-        // 64 more, so that there are several buckets. A sixteenth more, because a table for exactly
-        // a million subjects refuses some of them, whose buckets are full.
-        let limiter = limiter(ROOMY, size + size / 16 + 64);
-        for name in &all_names {
-            assert!(
-                name.bytes(|bytes| limiter.check(bytes, 1, START)).is_admitted(),
-                "there is room"
-            );
-        }
-        limiter
-    });
-    let subjects: Vec<_> =
-        names.iter().map(|name| name.bytes(|bytes| hashed.subject(bytes))).collect();
-
-    let cycle = || Cycle::new(&names);
-    let mut implementations: Vec<Implementation<'_>> = Vec::new();
-    let (mut next, mut clock) = (cycle(), walk.clock());
-    implementations.push(checks("keytally", Admitted::All, || {
-        let now = clock.next();
-        is_admitted(&next.next().bytes(|bytes| plain.check(bytes, 1, now)))
-    }));
-    let (mut next, mut clock) = (Cycle::new(&subjects), walk.clock());
-    implementations.push(checks("keytally, subject hashed before", Admitted::All, || {
-        is_admitted(&hashed.check_subject(*next.next(), 1, clock.next()))
-    }));
-    let (mut next, mut clock) = (cycle(), walk.clock());
-    let check = checks("keytally, and the system's clock read", Admitted::All, || {
-        black_box(keytally::now());
-        let now = clock.next();
-        is_admitted(&next.next().bytes(|bytes| clocked.check(bytes, 1, now)))
-    });
-    implementations.push(check.with_clock(true));
-    let rows = Rows { all_names: &all_names, names: &names, walk: &walk };
-    implementations.extend([
-        rows.row::<Governors<N, DefaultClock>>(),
-        rows.row::<Governors<N, FakeRelativeClock>>(),
-        rows.row::<OneGovernor<N>>(),
-        rows.row::<RateNets>(),
-        rows.row::<Pingora>(),
-        rows.row::<Sharded<N>>(),
-        rows.row::<Locked<N>>(),
-    ]);
-    if size == 1 {
-        implementations.push(rows.row::<Ratelimits>());
-        let (line, hasher) =
-            (keytally_core::CacheLine::new(), siphasher::sip::SipHasher13::new_with_keys(1, 2));
-        let mut next = cycle();
-        implementations.push(calls(
-            "a bare compare-exchange loop on the word that SipHash finds",
-            move || {
-                // The hash selects the word, so that the exchange depends on it, as in a table.
-                let hash = next.next().bytes(|bytes| hasher.hash(bytes));
-                count_up(&line, usize::from(hash.to_le_bytes()[0] & 7))
-            },
-        ));
-    }
-    let mut chase = PointerChase::new(size);
-    implementations.push(calls("a dependent load from as many cache lines", move || chase.next()));
-    let mut next = cycle();
-    implementations.push(calls("reading the subject alone", || {
-        next.next().bytes(|bytes| bytes.iter().fold(0, |sum: u8, byte| sum ^ byte))
-    }));
-    table.column_of(size, implementations);
-}
-
-/// The traffic of a column.
-struct Rows<'a, N> {
-    all_names: &'a [N],
+/// The subjects of a column, and their requests.
+struct Column<N> {
+    all_names: Vec<N>,
     /// The subjects in the order of their requests.
-    names: &'a [N],
-    walk: &'a Walk,
+    names: Vec<N>,
+    walk: Walk,
 }
 
-impl<'a, N: Name> Rows<'a, N> {
+impl<N: Name> Column<N> {
+    fn new(size: u32, order: Order, name: fn(u32) -> N) -> Self {
+        let all_names: Vec<N> = (0..size).map(name).collect();
+        let walk = Walk::new(size, order);
+        let names = walk.numbers.iter().map(|&number| all_names[index(number)].clone()).collect();
+        Self { all_names, names, walk }
+    }
+
+    /// Returns the capacity of a table for all subjects: 64 more, so that there are several
+    /// buckets, and an eighth more, because a table for exactly a million subjects refuses some of
+    /// them, whose buckets are full.
+    fn capacity(&self) -> u32 {
+        let size = u32::try_from(self.all_names.len()).expect("at most a million");
+        size + size / 8 + 64
+    }
+
+    /// Returns checks that get the time from their caller.
+    ///
+    /// Each has a table of its own, because each has a clock of its own. The clock of one would be
+    /// late for the tallies that another has charged.
+    fn with_time_given(&self) -> Vec<Implementation<'_>> {
+        let [plain, hashed] = [(); 2].map(|()| {
+            let limiter = limiter(ROOMY, self.capacity());
+            for name in &self.all_names {
+                let verdict = name.bytes(|bytes| limiter.check(bytes, 1, START));
+                assert!(verdict.is_admitted(), "there is room");
+            }
+            limiter
+        });
+        let subjects: Vec<_> =
+            self.names.iter().map(|name| name.bytes(|bytes| hashed.subject(bytes))).collect();
+        let (mut next, mut clock) = (Cycle::new(&self.names), self.walk.clock());
+        let keytally = checks("keytally", Admitted::All, move || {
+            let now = clock.next();
+            is_admitted(&next.next().bytes(|bytes| plain.check(bytes, 1, now)))
+        });
+        let (mut number, mut clock) = (0, self.walk.clock());
+        let check_subject = checks("keytally, subject hashed before", Admitted::All, move || {
+            let subject = subjects[number];
+            number = if number + 1 == subjects.len() { 0 } else { number + 1 };
+            is_admitted(&hashed.check_subject(subject, 1, clock.next()))
+        });
+        vec![
+            keytally,
+            self.peer::<Governors<N, FakeRelativeClock>>(),
+            self.peer::<RateNets<StandingClock>>(),
+            self.peer::<Sharded<N>>(),
+            self.peer::<Locked<N>>(),
+            self.peer::<Packed<N>>(),
+            self.peer::<Sharded<N, foldhash::fast::RandomState>>(),
+            self.peer::<Sharded<N, ahash::RandomState>>(),
+            self.peer::<Locked<N, foldhash::fast::RandomState>>(),
+            self.peer::<Packed<N, foldhash::fast::RandomState>>(),
+            check_subject.with_work("no hash"),
+        ]
+    }
+
+    /// Returns checks that read the clock.
+    fn with_clock(&self) -> Vec<Implementation<'_>> {
+        vec![
+            self.host("keytally, system clock", ROOMY).with_clock(),
+            self.peer::<Governors<N, DefaultClock>>(),
+            self.peer::<RateNets>(),
+            self.peer::<Quotas<N>>(),
+            self.host("keytally, system clock, the minute alone", MINUTE)
+                .with_clock()
+                .with_work(ONE_WINDOW),
+            self.peer::<OneGovernor<N>>(),
+            self.peer::<Pingora>(),
+        ]
+    }
+
+    /// Returns the checks of a service, whose limiter reads the system clock.
+    fn host(&self, name: &'static str, policy: &str) -> Implementation<'_> {
+        let policy = policy.parse().expect("a policy");
+        let limiter = keytally::Limiter::in_memory(&policy, self.capacity()).expect("memory");
+        for name in &self.all_names {
+            let verdict = name.bytes(|bytes| limiter.check(bytes, 1));
+            assert!(verdict.is_admitted(), "there is room");
+        }
+        let mut next = Cycle::new(&self.names);
+        checks(name, Admitted::All, move || {
+            is_admitted(&next.next().bytes(|bytes| limiter.check(bytes, 1)))
+        })
+    }
+
     /// Returns the checks of an alternative that knows all subjects.
-    fn row<P: Peer<N> + 'a>(&self) -> Implementation<'a> {
+    fn peer<'a, P: Peer<N> + 'a>(&'a self) -> Implementation<'a> {
         let peer = P::roomy();
-        for name in self.all_names {
+        for name in &self.all_names {
             peer.check(name, START);
         }
-        let (mut next, mut clock) = (Cycle::new(self.names), self.walk.clock());
+        let (mut next, mut clock) = (Cycle::new(&self.names), self.walk.clock());
         let check = move || peer.check(next.next(), clock.next());
-        checks(P::NAME, Admitted::All, check).with_clock(P::READS_CLOCK)
+        checks(P::NAME, Admitted::All, check).with_kind(P::KIND)
+    }
+
+    /// Returns parts of the work alone.
+    fn parts(&self) -> Vec<Implementation<'_>> {
+        let mut chase = PointerChase::new(u32::try_from(self.all_names.len()).expect("a million"));
+        let mut next = Cycle::new(&self.names);
+        let mut parts = vec![
+            calls("a dependent load from as many cache lines", move || chase.next()),
+            calls("reading the subject alone", move || {
+                next.next().bytes(|bytes| bytes.iter().fold(0, |sum: u8, byte| sum ^ byte))
+            }),
+        ];
+        if self.all_names.len() == 1 {
+            let (line, hasher) = (CacheLine::new(), SipHasher13::new_with_keys(1, 2));
+            let mut next = Cycle::new(&self.names);
+            parts.push(calls(
+                "a bare compare-exchange loop on the word that SipHash finds",
+                move || {
+                    // The hash selects the word, so that the exchange depends on it, as in a table.
+                    let hash = next.next().bytes(|bytes| hasher.hash(bytes));
+                    count_up(&line, usize::from(hash.to_le_bytes()[0] & 7))
+                },
+            ));
+        }
+        parts.into_iter().map(|part| part.with_work(PART)).collect()
     }
 }
+
+/// The minute's limit of [`ROOMY`] alone.
+const MINUTE: &str = "100000/minute";
 
 /// Measures checks of subjects of which half, or all, have spent their minute.
 fn outcomes(bench: &mut Bench) {
@@ -167,36 +219,36 @@ fn outcomes(bench: &mut Bench) {
             is_admitted(&limiter.check(next.next().as_bytes(), 1, now))
         }));
 
-        // Governors read the real clock. They give back one unit per hour, and the benchmark ends
-        // long before that.
-        let governors = Governors::new(slow_quotas(10 * MINUTE_LIMIT));
+        // The clock of the governors stands still, so spent units do not return.
+        let governors = Governors::standing_still(roomy_quotas());
         for name in spent_names() {
-            governors.spend(name, 10 * MINUTE_LIMIT);
+            governors.spend(name, u32::MAX);
         }
         let mut next = cycle();
-        let check = checks("two governors", expected, move || governors.check(next.next()));
-        implementations.push(check.with_clock(true));
+        implementations.push(checks("two governors, no clock read", expected, move || {
+            governors.check(next.next())
+        }));
 
-        let sharded = Sharded::new([MINUTE_LIMIT, u32::MAX]);
+        let sharded = <Sharded<String>>::new([MINUTE_LIMIT, u32::MAX]);
         let (mut next, mut minute) = (cycle(), SpentMinute::default());
         implementations.push(checks("DashMap of counters", expected, move || {
             let now = minute.next(|now| {
                 for name in spent_names() {
-                    sharded.check(name, MINUTE_LIMIT, now);
+                    sharded.charge(name, MINUTE_LIMIT, now);
                 }
             });
-            sharded.check(next.next(), 1, now)
+            sharded.charge(next.next(), 1, now)
         }));
 
-        let locked = Locked::new([MINUTE_LIMIT, u32::MAX]);
+        let locked = <Locked<String>>::new([MINUTE_LIMIT, u32::MAX]);
         let (mut next, mut minute) = (cycle(), SpentMinute::default());
         implementations.push(checks("Mutex<HashMap> of counters", expected, move || {
             let now = minute.next(|now| {
                 for name in spent_names() {
-                    locked.check(name, MINUTE_LIMIT, now);
+                    locked.charge(name, MINUTE_LIMIT, now);
                 }
             });
-            locked.check(next.next(), 1, now)
+            locked.charge(next.next(), 1, now)
         }));
         table.column(column, implementations);
     }
@@ -271,7 +323,14 @@ fn full_table(bench: &mut Bench, sizes: &[u32]) {
         let hit_with_room = checks("in one with room", Admitted::All, || {
             is_admitted(&roomy.check(next.next().as_bytes(), 1, clock.next()))
         });
-        table.column_of(*size, vec![refusal, hit, hit_with_room]);
+        table.column_of(
+            *size,
+            vec![
+                refusal.with_work("no slot is free"),
+                hit.with_work("a hit"),
+                hit_with_room.with_work("a hit"),
+            ],
+        );
     }
 }
 

@@ -5,8 +5,8 @@
 //!
 //! - `cargo bench -p keytally-benches` measures all groups in one round.
 //! - `cargo bench -p keytally-benches -- limiter` measures one group.
-//! - `cargo xtask bench` measures in several rounds and writes benches/RESULTS.md and
-//!   docs/PERFORMANCE.md.
+//! - `cargo xtask bench` measures in several rounds, and runs the example `report`, which writes
+//!   benches/RESULTS.md and docs/PERFORMANCE.md.
 //!
 //! | file | contents |
 //! |---|---|
@@ -17,6 +17,9 @@
 //! | `peers.rs` | the alternatives, each with an hourly and a minutely limit |
 //! | other files | one group each |
 
+extern crate alloc;
+
+mod build;
 mod contention;
 mod crypto;
 mod decide;
@@ -44,6 +47,7 @@ const GROUPS: &[(&str, Measure)] = &[
     ("contention", contention::measure),
     ("flood", flood::measure),
     ("ffi", ffi::measure),
+    ("build", build::measure),
 ];
 
 fn main() {

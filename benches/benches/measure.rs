@@ -1,6 +1,10 @@
-//! Measures tables of implementations that do the same work. A row is an implementation, a column a
-//! variant or a size of the work. The implementations of a column take turns in several rounds, so
-//! that background load affects all alike.
+//! Measures tables of implementations. A row is an implementation, a column a variant or a size of
+//! the work. The implementations of a column take turns in several rounds, so that background load
+//! affects all alike.
+//!
+//! A turn first warms the implementation up. Then it times batches of [`BATCH`] calls each by the
+//! wall clock. The figures of a turn are the median and the 99th percentile of its batches, each as
+//! the average time of a call. A batch that another program interrupts changes neither of them much.
 
 #![expect(clippy::disallowed_types, reason = "threads start together")]
 
@@ -11,20 +15,23 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use criterion::{BenchmarkId, Criterion, SamplingMode};
 use keytally_core::Verdict;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
 use crate::traffic::{Walk, thousands};
 
-/// The number of samples that criterion takes in each turn of an implementation.
-const SAMPLES: usize = 10;
+/// The calls in a batch. Reading the clock once per batch adds about a quarter of a nanosecond to
+/// the time of each call.
+pub(crate) const BATCH: usize = 100;
+
+/// The smallest number of batches in a turn, so that a 99th percentile exists.
+const LEAST_BATCHES: usize = 100;
 
 /// The settings of the measurement, and the tables that were measured.
 pub(crate) struct Bench {
-    criterion: Criterion,
+    /// The length of a turn, without its warm-up.
+    turn: Duration,
     /// The number of turns of each implementation.
     rounds: usize,
     /// Whether to measure few sizes.
@@ -43,15 +50,8 @@ impl Bench {
         let number = |name, other| {
             std::env::var(name).ok().and_then(|text: String| text.parse().ok()).unwrap_or(other)
         };
-        let turn = Duration::from_millis(number("KEYTALLY_BENCH_TURN_MS", 1000));
-        let criterion = Criterion::default()
-            .sample_size(SAMPLES)
-            .nresamples(1001)
-            .without_plots()
-            .warm_up_time(turn / 4)
-            .measurement_time(turn);
         Self {
-            criterion,
+            turn: Duration::from_millis(number("KEYTALLY_BENCH_TURN_MS", 200)),
             rounds: usize::try_from(number("KEYTALLY_BENCH_ROUNDS", 1))
                 .expect("a number of rounds"),
             quick: std::env::var_os("KEYTALLY_BENCH_QUICK").is_some(),
@@ -79,7 +79,8 @@ impl Bench {
     /// Begins a table. `about` states in one line what each figure includes.
     pub(crate) fn table(&mut self, name: &str, unit: &str, title: &str, about: &str) -> Table<'_> {
         let (name, unit, title, about) = (name.into(), unit.into(), title.into(), about.into());
-        Table { bench: self, name, unit, title, about, columns: Vec::new(), rows: Vec::new() }
+        let (columns, rows) = (Vec::new(), Vec::new());
+        Table { bench: self, name, unit, title, about, is_mean: false, columns, rows }
     }
 
     /// Saves the tables of a group as JSON, if there is a folder.
@@ -94,42 +95,92 @@ impl Bench {
     }
 }
 
-/// A function that does the work a number of times, and returns the time that it took.
-pub(crate) type Work<'a> = Box<dyn FnMut(u64) -> Duration + 'a>;
+/// A function that does a number of batches, and returns the average time of a call in each of
+/// them, in nanoseconds.
+pub(crate) type Work<'a> = Box<dyn FnMut(usize) -> Vec<f64> + 'a>;
+
+/// What an implementation does. Tables compare implementations that are equal in this.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kind {
+    /// Whether each call reads a clock.
+    pub(crate) reads_clock: bool,
+    /// The work, if it is not that of the table's description. Rows that do [`PART`] of it are
+    /// compared with none.
+    pub(crate) work: &'static str,
+}
+
+/// The work of a [`Kind`] that does one step of the table's work.
+pub(crate) const PART: &str = "a part";
+
+impl Kind {
+    /// The work of the table's description, with the time given by the caller.
+    pub(crate) const TIME_GIVEN: Self = Self { reads_clock: false, work: "" };
+
+    /// The work of the table's description, with a clock read by each call.
+    pub(crate) const CLOCK_READ: Self = Self { reads_clock: true, work: "" };
+}
 
 /// One way to do the work of a column.
 pub(crate) struct Implementation<'a> {
     name: &'static str,
-    /// Whether each call reads a clock.
-    reads_clock: bool,
+    kind: Kind,
     work: Work<'a>,
 }
 
 impl<'a> Implementation<'a> {
-    /// Returns an implementation whose calls read no clock.
-    pub(crate) fn new(name: &'static str, work: impl FnMut(u64) -> Duration + 'a) -> Self {
-        Self { name, reads_clock: false, work: Box::new(work) }
+    /// Returns an implementation of the table's work whose calls read no clock.
+    pub(crate) fn new(name: &'static str, work: impl FnMut(usize) -> Vec<f64> + 'a) -> Self {
+        Self { name, kind: Kind::TIME_GIVEN, work: Box::new(work) }
     }
 
-    /// States whether each call reads a clock.
-    pub(crate) fn with_clock(self, reads_clock: bool) -> Self {
-        Self { reads_clock, ..self }
+    /// States what the implementation does.
+    pub(crate) fn with_kind(self, kind: Kind) -> Self {
+        Self { kind, ..self }
+    }
+
+    /// States that each call reads a clock.
+    pub(crate) fn with_clock(self) -> Self {
+        let kind = Kind { reads_clock: true, ..self.kind };
+        self.with_kind(kind)
+    }
+
+    /// States that the work is not that of the table's description.
+    pub(crate) fn with_work(self, work: &'static str) -> Self {
+        let kind = Kind { work, ..self.kind };
+        self.with_kind(kind)
     }
 }
 
-/// Returns an implementation that repeats a call. It is timed by the processor time of the thread.
+/// Makes batches. Returns the instants at which they began, and that at which the last one ended.
+#[inline(always)]
+fn batched(count: usize, mut batch: impl FnMut()) -> Vec<Instant> {
+    let mut instants = Vec::with_capacity(count + 1);
+    instants.push(now());
+    for _ in 0..count {
+        batch();
+        instants.push(now());
+    }
+    instants
+}
+
+/// Returns the average time of a call between instants, in nanoseconds.
+fn averages(instants: &[Instant]) -> impl Iterator<Item = f64> {
+    instants.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64() * 1e9 / BATCH as f64)
+}
+
+/// Returns an implementation that repeats a call.
 pub(crate) fn calls<'a, R>(
     name: &'static str,
     mut call: impl FnMut() -> R + 'a,
 ) -> Implementation<'a> {
-    let work = move |times| {
-        let started = processor_time();
-        for _ in 0..times {
-            black_box(call());
-        }
-        processor_time() - started
-    };
-    Implementation::new(name, work)
+    Implementation::new(name, move |batches| {
+        let instants = batched(batches, || {
+            for _ in 0..BATCH {
+                black_box(call());
+            }
+        });
+        averages(&instants).collect()
+    })
 }
 
 /// Returns an implementation that repeats a check, and asserts which part of the checks admits.
@@ -139,14 +190,12 @@ pub(crate) fn checks<'a>(
     expected: Admitted,
     mut check: impl FnMut() -> bool + 'a,
 ) -> Implementation<'a> {
-    let work = move |times| {
-        let started = processor_time();
-        let admitted = count(times, &mut check);
-        let took = processor_time() - started;
-        expected.assert(name, admitted, times);
-        took
-    };
-    Implementation::new(name, work)
+    Implementation::new(name, move |batches| {
+        let mut admitted = 0;
+        let instants = batched(batches, || admitted += count(BATCH as u64, &mut check));
+        expected.assert(name, admitted, (batches * BATCH) as u64);
+        averages(&instants).collect()
+    })
 }
 
 /// Returns whether a verdict admits. The optimizer must assume that the whole verdict is read, so
@@ -187,12 +236,17 @@ fn run_on_processor(number: usize) {
     let _ = sched_setaffinity(None, &one);
 }
 
+/// The most batches that threads make before they wait for each other. If one thread is much slower
+/// than another, the time that it gives to its checks is late by all their difference. Its checks
+/// then count in the minute of the other. Of so few, none reaches a limit.
+const BATCHES_TOGETHER: usize = 300;
+
 /// Returns an implementation that repeats a check in `count` threads at the same time.
 ///
 /// `check` gets the number of the thread, the number of checks that the thread has made before, and
-/// the number of checks to make. It returns how many admitted. The time is the average over the
-/// threads. It is taken by the wall clock, because a thread that waits for a lock uses no processor
-/// time.
+/// the number of checks to make. It returns how many admitted. The batches of all threads count,
+/// except those that end after another thread has made all of its own, because they are not
+/// contended.
 pub(crate) fn threads<'a>(
     name: &'static str,
     expected: Admitted,
@@ -200,32 +254,49 @@ pub(crate) fn threads<'a>(
     check: impl Fn(usize, u64, u64) -> u64 + Sync + 'a,
 ) -> Implementation<'a> {
     let mut checks_before = 0;
-    let work = move |times| {
-        let (arrived, check) = (&AtomicUsize::new(0), &check);
-        let took: Duration = std::thread::scope(|scope| {
+    Implementation::new(name, move |batches| {
+        let mut contended = Vec::with_capacity(count * batches);
+        for first in (0..batches).step_by(BATCHES_TOGETHER) {
+            let batches = BATCHES_TOGETHER.min(batches - first);
             let thread = |number| {
-                scope.spawn(move || {
-                    run_on_processor(number);
-                    // All threads start together. They spin, because a thread that sleeps would
-                    // start long after the others.
-                    arrived.fetch_add(1, Ordering::AcqRel);
-                    while arrived.load(Ordering::Acquire) < count {
-                        spin_loop();
-                    }
-                    let started = now();
-                    let admitted = check(number, checks_before, times);
-                    let took = started.elapsed();
-                    expected.assert(name, admitted, times);
-                    took
-                })
+                let (mut done, mut admitted) = (checks_before, 0);
+                let instants = batched(batches, || {
+                    admitted += check(number, done, BATCH as u64);
+                    done += BATCH as u64;
+                });
+                expected.assert(name, admitted, done - checks_before);
+                instants
             };
-            let threads: Vec<_> = (0..count).map(thread).collect();
-            threads.into_iter().map(|thread| thread.join().expect("a thread ends well")).sum()
-        });
-        checks_before += times;
-        took / u32::try_from(count).expect("a few threads")
-    };
-    Implementation::new(name, work)
+            let instants = together(count, thread);
+            checks_before += (batches * BATCH) as u64;
+            let first_end = instants.iter().filter_map(|instants| instants.last()).min().copied();
+            for instants in instants {
+                let count = instants.partition_point(|instant| Some(*instant) <= first_end);
+                contended.extend(averages(&instants[..count]));
+            }
+        }
+        contended
+    })
+}
+
+/// Runs a function in `count` threads, which begin it together. Returns the results.
+fn together<R: Send>(count: usize, thread: impl Fn(usize) -> R + Sync) -> Vec<R> {
+    let (arrived, thread) = (&AtomicUsize::new(0), &thread);
+    std::thread::scope(|scope| {
+        let spawn = |number| {
+            scope.spawn(move || {
+                run_on_processor(number);
+                // They spin, because a thread that sleeps would start long after the others.
+                arrived.fetch_add(1, Ordering::AcqRel);
+                while arrived.load(Ordering::Acquire) < count {
+                    spin_loop();
+                }
+                thread(number)
+            })
+        };
+        let threads: Vec<_> = (0..count).map(spawn).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a thread ends well")).collect()
+    })
 }
 
 /// Makes a number of checks, and counts those that admit.
@@ -241,13 +312,22 @@ pub(crate) struct Table<'b> {
     unit: String,
     title: String,
     about: String,
+    /// Whether a figure is the mean of a turn's batches instead of their median.
+    is_mean: bool,
     columns: Vec<String>,
-    /// The name of each implementation, whether it reads a clock, and its figures by column and
-    /// round.
-    rows: Vec<(String, bool, Vec<Vec<f64>>)>,
+    /// The name of each implementation, what it does, and its figures by column and round.
+    rows: Vec<(String, Kind, Vec<Vec<Value>>)>,
 }
 
 impl Table<'_> {
+    /// Takes the mean of a turn's batches instead of their median. If threads take turns to have a
+    /// lock for long, most of their batches are quick, and few are very slow.
+    pub(crate) fn with_mean(self) -> Self {
+        let mut table = self;
+        table.is_mean = true;
+        table
+    }
+
     /// Measures a column in nanoseconds per call.
     pub(crate) fn column(
         &mut self,
@@ -262,61 +342,52 @@ impl Table<'_> {
         self.warm_column(thousands(size), Walk::length(size), implementations);
     }
 
-    /// Measures a column. First, each implementation makes `requests` calls. Without them, short
-    /// turns would be timed before they have reached most of a large table.
+    /// Measures a column. Before each turn, the implementation makes `requests` calls, since the
+    /// others have taken its memory out of the caches. Without these calls, a short turn would end
+    /// before it has reached most of a large table.
     fn warm_column(
         &mut self,
         column: String,
         requests: usize,
         mut implementations: Vec<Implementation<'_>>,
     ) {
+        eprintln!("{} @ {column}", self.name);
         let mut figures = vec![Vec::new(); implementations.len()];
-        for Implementation { work, .. } in &mut implementations {
-            work(requests as u64);
-        }
-        let mut group = self.bench.criterion.benchmark_group(self.name.clone());
-        group.sampling_mode(SamplingMode::Flat);
-        for round in 1..=self.bench.rounds {
-            for (Implementation { name, work, .. }, figures) in
+        for _ in 0..self.bench.rounds {
+            for (Implementation { work, .. }, figures) in
                 implementations.iter_mut().zip(&mut figures)
             {
-                let id =
-                    if round == 1 { column.clone() } else { format!("{column} round {round}") };
-                let mut samples = Vec::new();
-                group.bench_function(BenchmarkId::new(*name, id), |bencher| {
-                    bencher.iter_custom(|times| {
-                        let took = work(times);
-                        samples.push(took.as_secs_f64() * 1e9 / times as f64);
-                        took
-                    });
-                });
-                // The earlier samples are from the warm-up.
-                let samples = &samples[samples.len() - SAMPLES..];
-                figures.push(median(samples));
+                let warm = work(requests.div_ceil(BATCH));
+                let batch_ns = quantile(&warm, 0.5) * BATCH as f64;
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "a number of batches"
+                )]
+                let count = (self.bench.turn.as_secs_f64() * 1e9 / batch_ns) as usize;
+                let averages = work(count.max(LEAST_BATCHES));
+                let middle = if self.is_mean {
+                    averages.iter().sum::<f64>() / averages.len() as f64
+                } else {
+                    quantile(&averages, 0.5)
+                };
+                figures.push(json!([middle, quantile(&averages, 0.99)]));
             }
         }
-        group.finish();
-        for (Implementation { name, reads_clock, .. }, figures) in
-            implementations.iter().zip(figures)
-        {
-            self.figures(&column, name, *reads_clock, figures);
+        for (Implementation { name, kind, .. }, figures) in implementations.iter().zip(figures) {
+            self.figures(&column, name, *kind, figures);
         }
     }
 
-    /// Adds the figures of an implementation in a column, one per round.
-    pub(crate) fn figures(
-        &mut self,
-        column: &str,
-        row: &str,
-        reads_clock: bool,
-        figures: Vec<f64>,
-    ) {
+    /// Adds the figures of an implementation in a column, one per round: a number, or a median and
+    /// a 99th percentile.
+    pub(crate) fn figures(&mut self, column: &str, row: &str, kind: Kind, figures: Vec<Value>) {
         if !self.columns.iter().any(|name| name == column) {
             self.columns.push(column.to_owned());
         }
         let index = self.columns.iter().position(|name| name == column).expect("it is there");
         if !self.rows.iter().any(|(name, ..)| name == row) {
-            self.rows.push((row.to_owned(), reads_clock, Vec::new()));
+            self.rows.push((row.to_owned(), kind, Vec::new()));
         }
         let found = self.rows.iter_mut().find(|(name, ..)| name == row);
         let (_, _, cells) = found.expect("it is there");
@@ -327,30 +398,25 @@ impl Table<'_> {
 
 impl Drop for Table<'_> {
     fn drop(&mut self) {
-        let row = |(name, reads_clock, cells): &(String, bool, Vec<Vec<f64>>)| json!({ "name": name, "clock": reads_clock, "cells": cells });
+        let row = |(name, kind, cells): &(String, Kind, Vec<Vec<Value>>)| json!({ "name": name, "clock": kind.reads_clock, "work": kind.work, "cells": cells });
         let rows: Vec<Value> = self.rows.iter().map(row).collect();
         self.bench.tables.push(json!({
             "name": self.name, "unit": self.unit, "title": self.title, "about": self.about,
-            "columns": self.columns, "rows": rows,
+            "mean": self.is_mean, "columns": self.columns, "rows": rows,
         }));
     }
 }
 
-/// Returns the median of figures, of which there is at least one.
-pub(crate) fn median(figures: &[f64]) -> f64 {
+/// Returns the figure that a fraction of the figures does not exceed. There is at least one figure.
+fn quantile(figures: &[f64], fraction: f64) -> f64 {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
-    let (low, high) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
-    low.midpoint(high)
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index")]
+    let index = (fraction * (sorted.len() - 1) as f64).round() as usize;
+    sorted[index]
 }
 
-/// Returns the time for which this thread has run on a processor.
-fn processor_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::try_from(time).expect("a time since the thread began")
-}
-
-/// Returns the time of the wall clock, for measurements of several threads and of single calls.
+/// Returns the time of the wall clock.
 #[expect(clippy::disallowed_methods, reason = "benchmarks read the clock")]
 pub(crate) fn now() -> Instant {
     Instant::now()

@@ -1,37 +1,54 @@
 //! The alternatives that Keytally is compared with. Each enforces an hourly and a minutely limit: a
-//! crate whose limiter has one limit is used twice. The crates read their own clock, as they
-//! do in an application, except [`FakeRelativeClock`]. The hand-written counters take the time from
-//! the caller.
+//! crate whose limiter has one limit is used twice. The crates read their own clock, as they do in
+//! an application. Where a crate can do without, another row has it with a clock that stands still.
+//! The hand-written counters and throttlecrab take the time from the caller.
+//!
+//! governor, quota, rate-net and throttlecrab fill a bucket steadily (GCRA, token bucket) instead of
+//! counting in windows. None of them can charge two limits or neither.
 //!
 //! To add an alternative, implement [`Peer`], and add a line to the lists of `limiter.rs`,
 //! `contention.rs` and `flood.rs`. In README.md and docs/PERFORMANCE.md, a row of a table whose
 //! first cell ends with a comment `TABLE: ROW` is filled with figures.
 
-use core::hash::Hash;
+#![expect(clippy::disallowed_types, reason = "one alternative is a map of atomics")]
+
+use alloc::sync::Arc;
+use core::hash::{BuildHasher, Hash};
 use core::hint::black_box;
 use core::num::NonZeroU32;
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::collections::HashMap;
+use std::hash::RandomState;
 use std::sync::Mutex;
+
+use clock_lib::{Clock as RateNetClock, ManualClock, SystemClock};
 
 use dashmap::DashMap;
 use governor::clock::{Clock, DefaultClock, FakeRelativeClock};
 use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
+use keytally::TimestampExt as _;
 use keytally_core::Timestamp;
+use papaya::ResizeMode;
 use pingora_limits::rate::Rate;
+use quota::{QuotaPolicy, QuotaPool, RefillRate};
 use rate_net::{Eviction, RateLimiter as RateNet};
-use ratelimit::Ratelimiter;
+use throttlecrab::PeriodicStore;
 
-use crate::traffic::Name;
+use crate::measure::Kind;
+use crate::traffic::{HOUR_LIMIT, MINUTE_LIMIT, Name};
+
+/// The work of implementations that enforce the limit per minute only.
+pub(crate) const ONE_WINDOW: &str = "one window";
 
 /// An alternative in the benchmarks whose checks are all admitted.
 pub(crate) trait Peer<N>: Sync {
     /// The name of its rows.
     const NAME: &'static str;
-    /// Whether each check reads a clock.
-    const READS_CLOCK: bool;
+    /// What a check does.
+    const KIND: Kind;
 
     /// Creates it without subjects, and with limits that are never reached.
     fn roomy() -> Self;
@@ -60,9 +77,19 @@ impl<K: Hash + Eq + Clone> Governors<K, DefaultClock> {
     }
 }
 
+impl<K: Hash + Eq + Clone> Governors<K, FakeRelativeClock> {
+    /// Creates governors with a clock that stands still, so that reading it costs nothing.
+    pub(crate) fn standing_still(quotas: [Quota; 2]) -> Self {
+        let clock = FakeRelativeClock::default();
+        let [minute, hour] =
+            quotas.map(|quota| RateLimiter::dashmap_with_clock(quota, clock.clone()));
+        Self { minute, hour }
+    }
+}
+
 impl<N: Name> Peer<N> for Governors<N, DefaultClock> {
     const NAME: &'static str = "two governors";
-    const READS_CLOCK: bool = true;
+    const KIND: Kind = Kind::CLOCK_READ;
 
     fn roomy() -> Self {
         Self::new(roomy_quotas())
@@ -74,16 +101,12 @@ impl<N: Name> Peer<N> for Governors<N, DefaultClock> {
     }
 }
 
-/// The clock stands still, so that reading it costs nothing.
 impl<N: Name> Peer<N> for Governors<N, FakeRelativeClock> {
     const NAME: &'static str = "two governors, no clock read";
-    const READS_CLOCK: bool = false;
+    const KIND: Kind = Kind::TIME_GIVEN;
 
     fn roomy() -> Self {
-        let clock = FakeRelativeClock::default();
-        let [minute, hour] =
-            roomy_quotas().map(|quota| RateLimiter::dashmap_with_clock(quota, clock.clone()));
-        Self { minute, hour }
+        Self::standing_still(roomy_quotas())
     }
 
     #[inline]
@@ -96,8 +119,8 @@ impl<N: Name> Peer<N> for Governors<N, FakeRelativeClock> {
 pub(crate) struct OneGovernor<N: Name>(Governor<N, DefaultClock>);
 
 impl<N: Name> Peer<N> for OneGovernor<N> {
-    const NAME: &'static str = "one governor: the minute alone";
-    const READS_CLOCK: bool = true;
+    const NAME: &'static str = "one governor";
+    const KIND: Kind = Kind { reads_clock: true, work: ONE_WINDOW };
 
     fn roomy() -> Self {
         let [minute, _] = roomy_quotas();
@@ -129,13 +152,6 @@ pub(crate) fn roomy_quotas() -> [Quota; 2] {
     [Quota::per_minute(NonZeroU32::MAX), Quota::per_hour(NonZeroU32::MAX)]
 }
 
-/// Returns limits that admit `burst` units and then one per hour. During a benchmark, spent units
-/// do not return.
-pub(crate) fn slow_quotas(burst: u32) -> [Quota; 2] {
-    let burst = NonZeroU32::new(burst).expect("some");
-    [HOUR, HOUR].map(|period| Quota::with_period(period).expect("some time").allow_burst(burst))
-}
-
 /// Two rate estimators of the crate `pingora-limits`. Their counts are approximate.
 pub(crate) struct Pingora {
     minute: Rate,
@@ -143,8 +159,8 @@ pub(crate) struct Pingora {
 }
 
 impl<N: Name> Peer<N> for Pingora {
-    const NAME: &'static str = "two pingora-limits, approximate";
-    const READS_CLOCK: bool = true;
+    const NAME: &'static str = "two pingora-limits";
+    const KIND: Kind = Kind { reads_clock: true, work: "estimates" };
 
     fn roomy() -> Self {
         Self { minute: Rate::new(MINUTE), hour: Rate::new(HOUR) }
@@ -158,53 +174,108 @@ impl<N: Name> Peer<N> for Pingora {
 }
 
 /// Two limiters of the crate `rate-net`.
-pub(crate) struct RateNets {
-    minute: RateNet,
-    hour: RateNet,
+pub(crate) struct RateNets<C: RateNetClock + Clone = SystemClock> {
+    minute: RateNet<C>,
+    hour: RateNet<C>,
 }
 
-impl<N: Name> Peer<N> for RateNets {
-    const NAME: &'static str = "two rate-net";
-    const READS_CLOCK: bool = true;
-
-    fn roomy() -> Self {
+impl<C: RateNetClock + Clone> RateNets<C> {
+    fn new(clock: &C) -> Self {
         let [minute, hour] = [MINUTE, HOUR].map(|period| {
-            RateNet::builder().quota(u32::MAX, period).eviction(Eviction::unbounded()).build()
+            let builder = RateNet::builder().quota(u32::MAX, period);
+            builder.eviction(Eviction::unbounded()).clock(clock.clone()).build()
         });
         Self { minute, hour }
     }
 
     #[inline]
-    fn check(&self, subject: &N, _: Timestamp) -> bool {
+    fn check(&self, subject: &impl Name) -> bool {
         subject.bytes(|key| {
             self.minute.check_bytes(key).is_allow() && self.hour.check_bytes(key).is_allow()
         })
     }
 }
 
-/// Two of ratelimit's limiters, which have no keys.
-pub(crate) struct Ratelimits {
-    minute: Ratelimiter,
-    hour: Ratelimiter,
-}
-
-impl<N: Name> Peer<N> for Ratelimits {
-    const NAME: &'static str = "two ratelimit, without subjects";
-    const READS_CLOCK: bool = true;
+impl<N: Name> Peer<N> for RateNets {
+    const NAME: &'static str = "two rate-net";
+    const KIND: Kind = Kind::CLOCK_READ;
 
     fn roomy() -> Self {
-        let of = |period| {
-            let most = u64::from(u32::MAX);
-            let limiter =
-                Ratelimiter::builder(most).period(period).max_tokens(most).initial_available(most);
-            limiter.build().expect("a limiter")
-        };
-        Self { minute: of(MINUTE), hour: of(HOUR) }
+        Self::new(&SystemClock)
     }
 
     #[inline]
-    fn check(&self, _: &N, _: Timestamp) -> bool {
-        self.minute.try_wait().is_ok() && self.hour.try_wait().is_ok()
+    fn check(&self, subject: &N, _: Timestamp) -> bool {
+        Self::check(self, subject)
+    }
+}
+
+/// A clock that stands still.
+pub(crate) type StandingClock = Arc<ManualClock>;
+
+impl<N: Name> Peer<N> for RateNets<StandingClock> {
+    const NAME: &'static str = "two rate-net, no clock read";
+    const KIND: Kind = Kind::TIME_GIVEN;
+
+    fn roomy() -> Self {
+        Self::new(&Arc::new(ManualClock::new()))
+    }
+
+    #[inline]
+    fn check(&self, subject: &N, _: Timestamp) -> bool {
+        Self::check(self, subject)
+    }
+}
+
+/// Two pools of the crate `quota`.
+pub(crate) struct Quotas<N: Name> {
+    minute: QuotaPool<N>,
+    hour: QuotaPool<N>,
+}
+
+impl<N: Name> Peer<N> for Quotas<N> {
+    const NAME: &'static str = "two quota";
+    const KIND: Kind = Kind::CLOCK_READ;
+
+    fn roomy() -> Self {
+        let [minute, hour] = [RefillRate::per_minute(u32::MAX), RefillRate::per_hour(u32::MAX)]
+            .map(|rate| {
+                let policy =
+                    QuotaPolicy::new().set_capacity(f64::from(u32::MAX)).set_refill_rate(rate);
+                QuotaPool::with_key_type(policy, u64::from(u32::MAX))
+            });
+        Self { minute, hour }
+    }
+
+    #[inline]
+    fn check(&self, subject: &N, _: Timestamp) -> bool {
+        self.minute.check(subject, 1) && self.hour.check(subject, 1)
+    }
+}
+
+/// Two limiters of the crate `throttlecrab`. A check needs exclusive access, so a lock is around
+/// them.
+pub(crate) struct Throttlecrabs(Mutex<[throttlecrab::RateLimiter<PeriodicStore>; 2]>);
+
+impl Peer<String> for Throttlecrabs {
+    const NAME: &'static str = "two throttlecrab under a Mutex";
+    const KIND: Kind = Kind::TIME_GIVEN;
+
+    fn roomy() -> Self {
+        let new = || throttlecrab::RateLimiter::new(PeriodicStore::new());
+        Self(Mutex::new([new(), new()]))
+    }
+
+    #[inline]
+    fn check(&self, subject: &String, now: Timestamp) -> bool {
+        const MOST: i64 = u32::MAX as i64;
+        let now = now.to_system_time();
+        let mut limiters = self.0.lock().expect("no thread panics with the lock");
+        limiters.iter_mut().zip([60, 3600]).all(|(limiter, period_s)| {
+            limiter
+                .rate_limit(subject, MOST, MOST, period_s, 1, now)
+                .is_ok_and(|(is_allowed, _)| is_allowed)
+        })
     }
 }
 
@@ -236,70 +307,121 @@ impl Counts {
 }
 
 /// A map of hand-written counts behind one lock.
-pub(crate) struct Locked<K> {
-    counts: Mutex<HashMap<K, Counts>>,
+pub(crate) struct Locked<N, S = RandomState> {
+    counts: Mutex<HashMap<N, Counts, S>>,
     limits: [u32; 2],
 }
 
-impl<N: Name> Peer<N> for Locked<N> {
-    const NAME: &'static str = "Mutex<HashMap> of counters";
-    const READS_CLOCK: bool = false;
-
-    fn roomy() -> Self {
-        Self::new([u32::MAX; 2])
-    }
-
-    #[inline]
-    fn check(&self, subject: &N, now: Timestamp) -> bool {
-        Self::check(self, subject, 1, now)
-    }
-}
-
-impl<K: Hash + Eq + Clone> Locked<K> {
+impl<N: Name, S: BuildHasher + Default> Locked<N, S> {
     pub(crate) fn new(limits: [u32; 2]) -> Self {
         Self { counts: Mutex::default(), limits }
     }
 
     #[inline]
-    pub(crate) fn check(&self, key: &K, cost: u32, now: Timestamp) -> bool {
+    pub(crate) fn charge(&self, subject: &N, cost: u32, now: Timestamp) -> bool {
         let mut counts = self.counts.lock().expect("no thread panics with the lock");
-        match counts.get_mut(key) {
+        match counts.get_mut(subject) {
             Some(counts) => counts.check(cost, now, self.limits),
-            None => counts.entry(key.clone()).or_default().check(cost, now, self.limits),
+            None => counts.entry(subject.clone()).or_default().check(cost, now, self.limits),
         }
     }
 }
 
 /// A map of hand-written counts behind one lock per part of the map.
-pub(crate) struct Sharded<K: Hash + Eq> {
-    counts: DashMap<K, Counts>,
+pub(crate) struct Sharded<N: Name, S = RandomState> {
+    counts: DashMap<N, Counts, S>,
     limits: [u32; 2],
 }
 
-impl<N: Name> Peer<N> for Sharded<N> {
-    const NAME: &'static str = "DashMap of counters";
-    const READS_CLOCK: bool = false;
-
-    fn roomy() -> Self {
-        Self::new([u32::MAX; 2])
+impl<N: Name, S: BuildHasher + Default + Clone> Sharded<N, S> {
+    pub(crate) fn new(limits: [u32; 2]) -> Self {
+        Self { counts: DashMap::default(), limits }
     }
 
     #[inline]
-    fn check(&self, subject: &N, now: Timestamp) -> bool {
-        Self::check(self, subject, 1, now)
+    pub(crate) fn charge(&self, subject: &N, cost: u32, now: Timestamp) -> bool {
+        if let Some(mut counts) = self.counts.get_mut(subject) {
+            return counts.check(cost, now, self.limits);
+        }
+        self.counts.entry(subject.clone()).or_default().check(cost, now, self.limits)
     }
 }
 
-impl<K: Hash + Eq + Clone> Sharded<K> {
+/// A lock-free map of words. Each has the counts of the current minute and of the current hour, and
+/// is charged by a compare-exchange loop.
+pub(crate) struct Packed<N, S = RandomState> {
+    words: papaya::HashMap<N, AtomicU64, S>,
+    limits: [u32; 2],
+}
+
+impl<N: Name, S: BuildHasher + Default> Packed<N, S> {
+    /// Creates an empty map. Each limit is below 2^20.
     pub(crate) fn new(limits: [u32; 2]) -> Self {
-        Self { counts: DashMap::new(), limits }
+        // Otherwise, entries move to a larger table only during later insertions. Here there are
+        // none, so each check would search two tables.
+        let words = papaya::HashMap::builder().resize_mode(ResizeMode::Blocking);
+        Self { words: words.hasher(S::default()).build(), limits }
     }
 
+    /// The bits of each count. Above them are 24 bits for the index of the minute.
+    const COUNT_BITS: u32 = 20;
+    const COUNT: u64 = (1 << Self::COUNT_BITS) - 1;
+
     #[inline]
-    pub(crate) fn check(&self, key: &K, cost: u32, now: Timestamp) -> bool {
-        if let Some(mut counts) = self.counts.get_mut(key) {
-            return counts.check(cost, now, self.limits);
+    pub(crate) fn charge(&self, subject: &N, cost: u32, now: Timestamp) -> bool {
+        let words = self.words.pin();
+        let word = match words.get(subject) {
+            Some(word) => word,
+            None => words.get_or_insert_with(subject.clone(), AtomicU64::default),
+        };
+        let minute = now.unix_ms() / 60_000 % (1 << 24);
+        let mut seen = word.load(Ordering::Relaxed);
+        loop {
+            let seen_minute = seen >> (2 * Self::COUNT_BITS);
+            let is_hour = seen_minute / 60 == minute / 60;
+            let of_hour = if is_hour { seen & Self::COUNT } else { 0 };
+            let is_minute = seen_minute == minute;
+            let of_minute = if is_minute { seen >> Self::COUNT_BITS & Self::COUNT } else { 0 };
+            let after = [of_minute, of_hour].map(|count| count + u64::from(cost));
+            if after.iter().zip(self.limits).any(|(count, limit)| *count > u64::from(limit)) {
+                return false;
+            }
+            let next = (minute << Self::COUNT_BITS | after[0]) << Self::COUNT_BITS | after[1];
+            match word.compare_exchange_weak(seen, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(other) => seen = other,
+            }
         }
-        self.counts.entry(key.clone()).or_default().check(cost, now, self.limits)
     }
+}
+
+/// Implements [`Peer`] for hand-written counts with a hasher.
+macro_rules! counts {
+    ($($name:literal: $counts:ident<$hasher:ty>;)+) => {$(
+        impl<N: Name> Peer<N> for $counts<N, $hasher> {
+            const NAME: &'static str = $name;
+            const KIND: Kind = Kind::TIME_GIVEN;
+
+            fn roomy() -> Self {
+                Self::new([MINUTE_LIMIT, HOUR_LIMIT])
+            }
+
+            #[inline]
+            fn check(&self, subject: &N, now: Timestamp) -> bool {
+                self.charge(subject, 1, now)
+            }
+        }
+    )+};
+}
+
+// `RandomState` is SipHash-1-3, which Keytally uses, too. Clients that know the seed of another
+// hasher can choose subjects that share a bucket.
+counts! {
+    "DashMap of counters": Sharded<RandomState>;
+    "DashMap of counters, foldhash": Sharded<foldhash::fast::RandomState>;
+    "DashMap of counters, ahash": Sharded<ahash::RandomState>;
+    "Mutex<HashMap> of counters": Locked<RandomState>;
+    "Mutex<HashMap> of counters, foldhash": Locked<foldhash::fast::RandomState>;
+    "papaya of packed words": Packed<RandomState>;
+    "papaya of packed words, foldhash": Packed<foldhash::fast::RandomState>;
 }

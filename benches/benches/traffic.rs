@@ -11,6 +11,9 @@ pub(crate) const ROOMY: &str = "100000/minute, 1000000/hour";
 /// The limit of [`ROOMY`] per minute.
 pub(crate) const MINUTE_LIMIT: u32 = 100_000;
 
+/// The limit of [`ROOMY`] per hour.
+pub(crate) const HOUR_LIMIT: u32 = 1_000_000;
+
 /// The time of the first request, the start of an hour.
 pub(crate) const START: Timestamp = Timestamp::from_unix_s(1_700_049_600);
 
@@ -97,6 +100,12 @@ pub(crate) struct Cycle<'a, T> {
 impl<'a, T> Cycle<'a, T> {
     pub(crate) fn new(items: &'a [T]) -> Self {
         Self { items, index: 0 }
+    }
+
+    /// Returns this iterator as it is after a number of items.
+    pub(crate) fn after(items: &'a [T], count: u64) -> Self {
+        let index = usize::try_from(count % items.len() as u64).expect("below a length");
+        Self { items, index }
     }
 
     #[inline]

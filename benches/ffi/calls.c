@@ -1,7 +1,7 @@
-/* Measures checks from C. Reads lines "limiter TIMES", "limiter-in-turn TIMES", "gate TIMES" and
- * "gate-in-turn TIMES" from standard input. For each line, it makes TIMES calls and prints the
- * processor time that they took, in nanoseconds. With "-in-turn", each call depends on the verdict
- * of the previous call. */
+/* Measures checks from C. Reads lines "WHAT BATCHES TIMES" from standard input, where WHAT is
+ * limiter, limiter-in-turn, gate or gate-in-turn. For each line, it makes BATCHES batches of TIMES
+ * calls. Then it prints the time of each batch in nanoseconds, one per line. With "-in-turn", each
+ * call depends on the verdict of the previous call. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,10 +28,10 @@ static void must(kt_status status) {
   }
 }
 
-/* Returns the time for which this thread has run on a processor. */
-static uint64_t processor_ns(void) {
+/* Returns the time of the wall clock. */
+static uint64_t now_ns(void) {
   struct timespec time;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  clock_gettime(CLOCK_MONOTONIC, &time);
   return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
@@ -91,25 +91,31 @@ int main(void) {
   must(kt_gate_issue(&gate, &new_key, entropy, START_MS, &key, &key_id));
 
   char command[16];
+  size_t batches;
   uint64_t times;
-  while (scanf("%15s %" SCNu64, command, &times) == 2) {
-    uint64_t admitted, started = processor_ns();
-    if (strcmp(command, "limiter") == 0) {
-      admitted = call_limiter(times, 0);
-    } else if (strcmp(command, "limiter-in-turn") == 0) {
-      admitted = call_limiter(times, 1);
-    } else if (strcmp(command, "gate") == 0) {
-      admitted = call_gate(times, 0);
-    } else {
-      admitted = call_gate(times, 1);
+  while (scanf("%15s %zu %" SCNu64, command, &batches, &times) == 3) {
+    uint64_t *ends = malloc((batches + 1) * sizeof *ends), admitted = 0;
+    if (ends == NULL) return 1;
+    ends[0] = now_ns();
+    for (size_t i = 1; i <= batches; i++) {
+      if (strcmp(command, "limiter") == 0) {
+        admitted += call_limiter(times, 0);
+      } else if (strcmp(command, "limiter-in-turn") == 0) {
+        admitted += call_limiter(times, 1);
+      } else if (strcmp(command, "gate") == 0) {
+        admitted += call_gate(times, 0);
+      } else {
+        admitted += call_gate(times, 1);
+      }
+      ends[i] = now_ns();
     }
-    uint64_t took = processor_ns() - started;
-    if (admitted != times) {
-      fprintf(stderr, "%" PRIu64 " of %" PRIu64 " checks were admitted, not all\n", admitted, times);
+    if (admitted != batches * times) {
+      fprintf(stderr, "%" PRIu64 " of %" PRIu64 " checks were admitted, not all\n", admitted, batches * times);
       return 1;
     }
-    printf("%" PRIu64 "\n", took);
+    for (size_t i = 0; i < batches; i++) printf("%" PRIu64 "\n", ends[i + 1] - ends[i]);
     fflush(stdout);
+    free(ends);
   }
   return 0;
 }

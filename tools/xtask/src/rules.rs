@@ -69,6 +69,7 @@ const RULES: [Rule; 4] = [
         pattern: r"clippy::disallowed_types",
         allowed: &[
             "benches/benches/measure.rs",
+            "benches/benches/peers.rs",
             "core/src/sync.rs",
             "ffi-c/src/time.rs",
             "services/server/src/service/slots.rs",

@@ -1,0 +1,103 @@
+//! The pages that are written from `benches/RESULTS.md`.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use crate::plots;
+use crate::results::{Results, cells};
+
+/// The pages with tables of results.
+const PAGES: [&str; 2] = ["README.md", PERFORMANCE];
+
+/// The page with plots.
+const PERFORMANCE: &str = "docs/PERFORMANCE.md";
+
+/// The name of a column with the 99th percentiles of the column before it.
+const P99: &str = "p99";
+
+/// Writes the pages with results whose content changes.
+pub(crate) fn write(root: &Path) -> Result<()> {
+    for (path, text) in all(root)? {
+        let file = root.join(&path);
+        if fs::read_to_string(&file).ok().as_ref() != Some(&text) {
+            fs::write(file, text)?;
+            println!("wrote {path}");
+        }
+    }
+    Ok(())
+}
+
+/// Returns the path and the text of each page with results, and of each plot.
+fn all(root: &Path) -> Result<Vec<(String, String)>> {
+    let results = Results::load(root)?;
+    let mut pages = plots::all(&fs::read_to_string(root.join(PERFORMANCE))?, &results)?;
+    for path in PAGES {
+        let page = fs::read_to_string(root.join(path))?;
+        pages.push((
+            path.to_owned(),
+            filled(&page, &results).with_context(|| format!("{path} cannot be filled"))?,
+        ));
+    }
+    Ok(pages)
+}
+
+/// Fills the tables of a page with figures of the results.
+///
+/// A row is filled if its first cell ends with a comment `<!-- TABLE: ROW -->`. The head of the
+/// table names the columns. A column [`P99`] belongs to the column before it.
+fn filled(page: &str, results: &Results) -> Result<String> {
+    let (mut text, mut columns) = (String::new(), Vec::<&str>::new());
+    for line in page.lines() {
+        let row =
+            line.strip_prefix("| ").and_then(|row| row.split_once(" -->")?.0.split_once(" <!-- "));
+        if let Some((label, source)) = row {
+            let (table, row) =
+                source.split_once(": ").with_context(|| format!("not a row: {source}"))?;
+            text += &format!("| {label} <!-- {source} --> |");
+            for pair in columns.windows(2) {
+                let cell = match pair {
+                    [column, P99] => results.p99(table, row, column)?,
+                    [_, column] => results.cell(table, row, column)?,
+                    _ => continue,
+                };
+                text += &format!(" {cell} |").replace("  |", " |");
+            }
+        } else {
+            if line.starts_with("| ") {
+                columns = cells(line);
+            }
+            text += line;
+        }
+        text += "\n";
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::root;
+
+    #[test]
+    fn generated_pages_match_the_results() {
+        for (path, text) in all(root()).unwrap() {
+            let old = fs::read_to_string(root().join(&path)).unwrap();
+            assert!(text == old, "{path}: `cargo xtask bench --pages` writes it");
+        }
+    }
+
+    #[test]
+    fn columns_of_a_page_take_medians_and_p99() {
+        let results = Results(
+            "\n### t/a\n\n| ns | clock | 1 |\n|---|---|---:|\n| x | no | 5 / 9 |\n".to_owned(),
+        );
+        let page = |cells: &str| {
+            format!(
+                "text\n\n| ns | clock | 1 | p99 |\n|---|---|---:|---:|\n| X <!-- t/a: x --> |{cells}\n"
+            )
+        };
+        assert_eq!(filled(&page(" ? | ? | ? |"), &results).unwrap(), page(" no | 5 | 9 |"));
+    }
+}
