@@ -88,7 +88,8 @@ fn valid_keys(size: u32, order: Order, with_clock: bool) -> Vec<Implementation<'
     });
     let mut implementations = vec![keytally, combination];
     if with_clock {
-        // The same keys as above, in a table of its own: the clock of the other is not the system's.
+        // The same keys as above, in a table of its own: the clock of the other is not the
+        // system's.
         let (gate, _) = self::gate(ROOMY, size);
         let mut next = cycle();
         let keytally = checks("keytally, system clock", Admitted::All, move || {

@@ -3,8 +3,9 @@
 //! An *implementation* is one way to do the work of a benchmark: Keytally, an alternative, or a
 //! basic operation. A *group* is a set of tables that are measured together.
 //!
-//! - `cargo bench -p keytally-benches` measures all groups in one round.
-//! - `cargo bench -p keytally-benches -- limiter` measures one group.
+//! - `cargo bench -p keytally-benches --bench speed` measures all groups in one round.
+//! - `cargo bench -p keytally-benches --bench speed -- limiter` measures one group.
+//! - `cargo bench -p keytally-benches --bench paths` times the hot paths with criterion.
 //! - `cargo xtask bench` measures in several rounds, and runs the example `report`, which writes
 //!   benches/RESULTS.md and docs/PERFORMANCE.md.
 //!
@@ -15,6 +16,7 @@
 //! | `tables.rs` | empty limiters, and gates with keys |
 //! | `floors.rs` | basic operations of the machine, which bound the cost of a check from below |
 //! | `peers.rs` | the alternatives, each with an hourly and a minutely limit |
+//! | `paths.rs` | a benchmark of its own, by criterion |
 //! | other files | one group each |
 
 extern crate alloc;

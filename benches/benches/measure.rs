@@ -4,7 +4,8 @@
 //!
 //! A turn first warms the implementation up. Then it times batches of [`BATCH`] calls each by the
 //! wall clock. The figures of a turn are the median and the 99th percentile of its batches, each as
-//! the average time of a call. A batch that another program interrupts changes neither of them much.
+//! the average time of a call. A batch that another program interrupts changes neither of them
+//! much.
 
 #![expect(clippy::disallowed_types, reason = "threads start together")]
 

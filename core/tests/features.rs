@@ -1,6 +1,6 @@
-//! Tests of the features that a device can leave out. In a build without a feature, what needs it is
-//! refused, and the error names the feature. The suite `features` runs these tests in builds with
-//! each of the features alone and with none.
+//! Tests of the features that a device can leave out. In a build without a feature, what needs it
+//! is refused, and the error names the feature. The suite `features` runs these tests in builds
+//! with each of the features alone and with none.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keytally_core::{
@@ -59,13 +59,10 @@ fn slide(memory: &[CacheLine]) {
 fn sliding_policy_needs_the_feature() {
     for text in ["sliding 3/minute", "sliding 1/s, 2/m"] {
         match text.parse::<Policy>() {
-            Ok(policy) => {
-                assert!(SLIDING);
-                assert_eq!(policy.algorithm(), Algorithm::Sliding);
-            }
+            Ok(policy) => assert_eq!((policy.algorithm(), SLIDING), (Algorithm::Sliding, true)),
             Err(error) => {
-                assert!(!SLIDING);
-                assert_eq!(error.kind(), ParsePolicyErrorKind::LeftOut(Feature::Sliding));
+                let left_out = ParsePolicyErrorKind::LeftOut(Feature::Sliding);
+                assert_eq!((error.kind(), SLIDING), (left_out, false));
                 assert!(error.to_string().contains("`sliding`"), "{error}");
             }
         }
@@ -83,7 +80,7 @@ fn table_with_sliding_windows_needs_the_feature() {
     assert_eq!(open(&gate), left_out(SLIDING, Feature::Sliding));
 
     let limiter = memory(Limiter::<&[CacheLine]>::lines(CAPACITY));
-    drop(Limiter::init(&limiter[..], &"3/minute".parse().unwrap(), CAPACITY, [7; 16]).unwrap());
+    Limiter::init(&limiter[..], &"3/minute".parse().unwrap(), CAPACITY, [7; 16]).unwrap();
     slide(&limiter);
     assert_eq!(Limiter::attach(&limiter[..]).err(), left_out(SLIDING, Feature::Sliding));
 }

@@ -2,9 +2,9 @@
 //!
 //! # Precise and coarse
 //! A check first reads the *coarse* clock (`CLOCK_REALTIME_COARSE`), because that takes about 5 ns
-//! instead of 25, as measured on x86-64. The kernel sets the coarse clock to the precise one at each
-//! of its ticks, which are 1 to 10 ms apart. So the coarse clock is late by up to a tick. It is
-//! later still if the kernel could not run its tick, for example while a processor of a virtual
+//! instead of 25, as measured on x86-64. The kernel sets the coarse clock to the precise one at
+//! each of its ticks, which are 1 to 10 ms apart. So the coarse clock is late by up to a tick. It
+//! is later still if the kernel could not run its tick, for example while a processor of a virtual
 //! machine was stopped.
 //!
 //! A late reading has three effects:
@@ -17,9 +17,9 @@
 //!   before.
 //! - **A key** that expires, and a secret whose grace ends, may be valid for one more tick.
 //!
-//! Hence the rule: the coarse clock is read if its resolution is at most a hundredth of the shortest
-//! window. The windows of real time are then exact to a percent. With a tick of 10 ms or less, that
-//! allows every window, since the shortest possible window is a second.
+//! Hence the rule: the coarse clock is read if its resolution is at most a hundredth of the
+//! shortest window. The windows of real time are then exact to a percent. With a tick of 10 ms or
+//! less, that allows every window, since the shortest possible window is a second.
 //!
 //! Administrators, lists and [`now`] read the precise clock.
 

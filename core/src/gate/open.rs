@@ -44,8 +44,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     ///
     /// # Errors
     /// [`AttachError`] if the memory does not hold a gate of this format version and of the size
-    /// that its header states, if this build leaves out a feature that the gate needs, or if none of
-    /// the peppers is the gate's.
+    /// that its header states, if this build leaves out a feature that the gate needs, or if none
+    /// of the peppers is the gate's.
     pub fn attach(memory: M, peppers: Peppers) -> Result<Self, AttachError> {
         let lines = memory.as_ref();
         let header = Header::read(lines, TableKind::Gate)?;

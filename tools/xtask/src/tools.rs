@@ -230,7 +230,7 @@ sudo apt-get -o Dir::Etc::SourceList=$list update
 sudo apt-get -o Dir::Etc::SourceList=$list install -y --no-install-recommends --no-remove \
     -t $VERSION_CODENAME-backports"#;
 
-/// For containers, in which root may have no `sudo`. apt waits for another one, and asks nothing.
+/// For containers, in which root may have no `sudo`. Another apt is waited for.
 const AS_ROOT: &str = r#"export DEBIAN_FRONTEND=noninteractive
 root=; [ $(id -u) = 0 ] || root="sudo DEBIAN_FRONTEND=noninteractive"
 sudo() { command $root "$@" -o DPkg::Lock::Timeout=300; }

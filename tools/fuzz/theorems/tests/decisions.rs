@@ -1,5 +1,5 @@
-//! Theorems about the decision, which is a pure function. Those without the model are marked for the
-//! model checker Kani, within small bounds.
+//! Theorems about the decision, which is a pure function. Those without the model are marked for
+//! the model checker Kani, within small bounds.
 
 use bolero::{TypeGenerator, check};
 use keytally_core::{Charge, Outcome, Verdict, decide};
