@@ -1,12 +1,14 @@
 //! The alternatives that Keytally is compared with. Each enforces an hourly and a minutely limit: a
 //! crate whose limiter has one limit is used twice. The crates read their own clock, as they do in
 //! an application. Where a crate can do without, another row has it with a clock that stands still.
-//! The hand-written counters and throttlecrab take the time from the caller. //! governor, quota,
-//! rate-net and throttlecrab fill a bucket steadily (GCRA, token bucket) instead of counting in
-//! windows. None of them can charge two limits or neither. //! To add an alternative, implement
-//! [`Peer`], and add a line to the lists of `limiter.rs`, `contention.rs` and `flood.rs`. In
-//! README.md and docs/PERFORMANCE.md, a row of a table whose first cell ends with a comment `TABLE:
-//! ROW` is filled with figures.
+//! The hand-written counters and throttlecrab take the time from the caller.
+//!
+//! governor, quota, rate-net and throttlecrab fill a bucket steadily (GCRA, token bucket) instead
+//! of counting in windows. None of them can charge two limits or neither.
+//!
+//! To add an alternative, implement [`Peer`], and add a line to the lists of `limiter.rs`,
+//! `contention.rs` and `flood.rs`. In README.md and docs/PERFORMANCE.md, a row of a table whose
+//! first cell ends with a comment `TABLE: ROW` is filled with figures.
 
 #![expect(clippy::disallowed_types, reason = "one alternative is a map of atomics")]
 
