@@ -114,9 +114,10 @@ static void limiters_charge_refund_and_close() {
 #endif
 }
 
+/** A check may read the kernel's coarse clock, which is late by up to a tick of at most 10 ms. */
 static bool is_now(std::uint64_t ms, keytally::Time before) {
     auto time = keytally::Time(std::chrono::milliseconds(ms));
-    return before <= time && time <= keytally::now();
+    return before - 10ms <= time && time <= keytally::now();
 }
 
 /** An explicit time far ahead locks a tally. The default, the system clock, corrects the tally and

@@ -88,13 +88,13 @@ mod tests {
     fn full_limiter_refuses_no_further_network() {
         let guesses = guesses("1/31d", 100);
         let mut unlimited = 0;
-        for number in 0..1000 {
+        for number in 0..4000 {
             let address = Some(IpAddr::from(Ipv4Addr::from_bits(number)));
             assert!(guesses.too_many(&failed(), address).is_none());
             unlimited += u32::from(guesses.too_many(&failed(), address).is_none());
         }
-        // A limiter with capacity 100 has 150 slots, rounded up to whole buckets. So it counts
-        // at least 100 and fewer than 160 of the 1000 networks.
-        assert!((1000 - 160..=900).contains(&unlimited), "{unlimited}");
+        // A limiter with capacity 100 has the 2,400 slots of one for 1,600 subjects. So it counts
+        // at least 1,600 and at most 2,400 of the 4,000 networks.
+        assert!((1600..=2400).contains(&unlimited), "{unlimited}");
     }
 }
