@@ -36,7 +36,7 @@ pub struct Limiter {
 
 impl Limiter {
     /// Creates a limiter for `capacity` subjects in a new file at `path`, mode 0600, and reserves
-    /// its disk space: about 25 bytes for each subject.
+    /// its disk space: about 25 bytes for each subject, and up to 408 KiB for fewer than 16,384.
     ///
     /// The file appears atomically: a process that is killed during the call leaves either no file
     /// at `path` or a complete one.
@@ -219,17 +219,23 @@ fn create_in(
     keytally_core::Limiter::init_after(memory, HEADER_LINES, policy, capacity, *seed)
 }
 
-/// A limiter for fewer subjects gets slots for up to this many, or for 16 times its capacity if
-/// that is less.
+/// A limiter for fewer subjects than this, but at least [`MIN_SPREAD_SUBJECTS`], gets the slots of
+/// one for 16 times as many, at most for this many.
 ///
 /// If many subjects share a cache line, threads that charge different subjects wait for each other.
 /// With this many slots, few lines of a small table have more than one subject.
 const SPREAD_SUBJECTS: u32 = 1 << 14;
 
+/// A limiter for fewer subjects is as small as it can be.
+const MIN_SPREAD_SUBJECTS: u32 = 64;
+
 /// Returns the size of the limiter in cache lines, with the header. Refuses an impossible capacity
 /// before any disk space is reserved.
 fn line_count(path: Option<&Path>, capacity: u32) -> Result<usize, Error> {
-    let spread = capacity.max(capacity.saturating_mul(16).min(SPREAD_SUBJECTS));
+    let spread = match capacity {
+        0..MIN_SPREAD_SUBJECTS => capacity,
+        _ => capacity.max(capacity.saturating_mul(16).min(SPREAD_SUBJECTS)),
+    };
     keytally_core::Limiter::<Mapping>::validate(HEADER_LINES, spread)
         .map_err(|source| Error::Create { path: path.map(PathBuf::from), source })
 }

@@ -33,8 +33,9 @@ fn limiter_takes_16_bytes_per_slot_and_8_per_bucket() {
         let lock_words = (slots / 8).div_ceil(8) * 64;
         assert_eq!(len(&path), 4096 + slots * 16 + lock_words, "{capacity}");
         // 1.5 slots for each subject, in whole buckets of eight. A small table has those of a
-        // larger capacity.
-        let subjects = u64::from(capacity).max((u64::from(capacity) * 16).min(16_384));
+        // larger capacity, unless it is tiny.
+        let spread = if capacity < 64 { 0 } else { (u64::from(capacity) * 16).min(16_384) };
+        let subjects = u64::from(capacity).max(spread);
         assert_eq!(slots, (subjects * 3).div_ceil(16) * 8, "{capacity}");
         assert_eq!(limiter.table().capacity(), capacity);
     }
