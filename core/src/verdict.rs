@@ -173,8 +173,8 @@ impl Verdict {
         now: Timestamp,
         cost: u32,
     ) -> Self {
-        let quotas = decide::quotas(layout, limits, decision.next, now);
-        Self::with_quotas(quotas, decision, holder, now, cost)
+        let is_within = layout.is_within(decision.next, now);
+        Self::decided_at(layout, limits, decision, holder, now, cost, is_within)
     }
 
     /// The verdict that [`decided`](Self::decided) returns. `is_within` is whether the unit of the
@@ -189,8 +189,18 @@ impl Verdict {
         cost: u32,
         is_within: bool,
     ) -> Self {
-        let quotas = decide::quotas_at(layout, limits, decision.next, now, is_within);
-        Self::with_quotas(quotas, decision, holder, now, cost)
+        let mut quotas = decide::quotas_at(layout, limits, decision.next, now, is_within);
+        quotas.denied = if decision.outcome == Outcome::Denied { cost } else { 0 };
+        Self {
+            outcome: decision.outcome,
+            note: Note::None,
+            holder,
+            quotas,
+            cost,
+            uncharged: decision.uncharged,
+            now,
+            free_at: None,
+        }
     }
 
     /// The decision and the verdict of a limiter's fast path, for tests that compare them with a
@@ -207,27 +217,6 @@ impl Verdict {
         let packed = PackedLimits::new(layout.counts(), limits);
         let decision = decide::check_within(layout, limits, &packed, word, now, cost)?;
         Some((decision, Self::decided_at(layout, limits, decision, None, now, cost, true)))
-    }
-
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
-    fn with_quotas(
-        mut quotas: Quotas,
-        decision: Decision,
-        holder: Option<Holder>,
-        now: Timestamp,
-        cost: u32,
-    ) -> Self {
-        quotas.denied = if decision.outcome == Outcome::Denied { cost } else { 0 };
-        Self {
-            outcome: decision.outcome,
-            note: Note::None,
-            holder,
-            quotas,
-            cost,
-            uncharged: decision.uncharged,
-            now,
-            free_at: None,
-        }
     }
 
     /// This verdict without a [`charge`](Self::charge), for a decision that charged nothing.
