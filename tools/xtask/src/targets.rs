@@ -30,9 +30,17 @@ pub(crate) fn target_folder() -> Result<PathBuf> {
     Ok(metadata(WORKSPACES[0])?.target_directory)
 }
 
-/// Returns the folder of programs that are built with [`PROFILE`].
-pub(crate) fn profile_folder() -> Result<PathBuf> {
-    Ok(target_folder()?.join(PROFILE[1]))
+/// Builds programs of a workspace that the arguments of cargo name. Returns the folder of programs.
+///
+/// As the suites build them, with the features of all packages and of their tests: otherwise, cargo
+/// would build dependencies again. A test file among the targets has this effect.
+pub(crate) fn build_programs(manifest: &str, names: &[&str]) -> Result<PathBuf> {
+    let (files, workspace) = (files()?, build(manifest, "", ""));
+    let file = files.iter().find(|file| file.build == workspace).context("there is no test")?;
+    let mut build = cargo();
+    build.arg("build").args(PROFILE).args(workspace.split(' ')).args(names);
+    run(build.args(["--quiet", "--test", &file.name]))?;
+    Ok(std::path::absolute(target_folder()?.join(PROFILE[1]))?)
 }
 
 /// What `cargo metadata` prints on a workspace.

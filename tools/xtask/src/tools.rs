@@ -334,11 +334,6 @@ fn from_crates(name: &str, arguments: &str) -> Result<PathBuf> {
     Ok(std::path::absolute(found.trim())?)
 }
 
-/// Returns the name and version of the compiler, such as `rustc 1.88.0 (…)`.
-pub(crate) fn compiler() -> Result<String> {
-    Ok(run(Command::new("rustc").arg("--version"))?.trim().to_owned())
-}
-
 /// Removes a folder and its contents, if it exists.
 pub(crate) fn remove_folder(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
