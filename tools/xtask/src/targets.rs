@@ -135,9 +135,14 @@ fn run_tests(
     count_tests(&output)
 }
 
-/// Returns the arguments of cargo, separated by blanks, for each build that some test file needs.
-pub(crate) fn every_build() -> Result<Vec<String>> {
-    Ok(builds(&files()?).into_keys().collect())
+/// Returns the arguments of cargo, separated by blanks, for each build that some test file needs,
+/// and the options of cargo that name its test files.
+pub(crate) fn every_build() -> Result<BTreeMap<String, Vec<String>>> {
+    let mut every = BTreeMap::new();
+    for File { build, name, .. } in files()? {
+        every.entry(build).or_insert_with(Vec::new).extend(["--test".to_owned(), name]);
+    }
+    Ok(every)
 }
 
 /// Returns the names of the files in each build: those of the workspaces, and the others that files
@@ -210,7 +215,8 @@ mod tests {
     fn file_with_required_features_has_its_own_build() {
         let stops = "--manifest-path Cargo.toml --package keytally --features __stop-points";
         let workspaces = WORKSPACES.map(|path| format!("--manifest-path {path} --workspace"));
-        assert_eq!(every_build().unwrap(), [&[stops.to_owned()][..], &workspaces].concat());
+        let builds: Vec<_> = every_build().unwrap().into_keys().collect();
+        assert_eq!(builds, [&[stops.to_owned()][..], &workspaces].concat());
     }
 
     #[test]

@@ -6,11 +6,13 @@
 //! library. It is linked with its relocations, so that each call names its target.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+extern crate alloc;
+
 #[expect(dead_code, reason = "each test uses a part of this module")]
 mod support;
 
+use alloc::collections::{BTreeMap, BTreeSet};
 use core::fmt::Write as _;
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
