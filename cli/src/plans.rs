@@ -1,7 +1,7 @@
 //! Plans as text: `NAME=POLICY`, such as `default=100/minute, 1000/hour`.
 
 use keytally::redact::{policy_error, redact_name};
-use keytally::{AdminError, Plan};
+use keytally::{AdminError, Gate, Plan};
 use keytally::{Layout, Policy};
 
 use crate::failure::Failure;
@@ -86,6 +86,40 @@ pub fn check_layout(plan: &Plan, layout: &Layout) -> Result<(), AdminError> {
         }
     }
     Ok(())
+}
+
+/// Returns the failure of a change that names the plan `name`. If the gate does not have this plan,
+/// the failure repeats the name and lists the plans that it has.
+pub(crate) fn no_such_plan(gate: &Gate, name: Option<&str>, error: keytally::Error) -> Failure {
+    match (error, name) {
+        (keytally::Error::Admin { path, source: AdminError::NoSuchPlan }, Some(name)) => {
+            let plans = describe(gate.table().plans().map(|(_, plan)| plan));
+            let name = redact_name(name);
+            let message = format!("the gate has no plan {name:?}; its plans are: {plans}");
+            match path {
+                Some(path) => Failure::with_context(path.display(), message),
+                None => Failure::new(message),
+            }
+        }
+        (error, _) => error.into(),
+    }
+}
+
+/// Returns the failure of a change of `plan`. If its windows or algorithm are not the gate's, the
+/// failure has its policy and those of the gate's plans.
+pub(crate) fn not_a_plan(gate: &Gate, plan: &Plan, error: keytally::Error) -> Failure {
+    match error {
+        keytally::Error::Admin { path, source: source @ AdminError::PlanWindows } => {
+            let plans = describe(gate.table().plans().map(|(_, plan)| plan));
+            let message =
+                format!("{source}: {} was given, and the plans are: {plans}", plan.policy);
+            match path {
+                Some(path) => Failure::with_context(path.display(), message),
+                None => Failure::new(message),
+            }
+        }
+        error => error.into(),
+    }
 }
 
 /// Formats plans for people: `default = 100/minute, 1000/hour; pro = …`.
