@@ -95,14 +95,18 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// more code and time.
     pub(super) fn plan_named(&self, name: &str) -> Result<u8, usize> {
         let mut bytes = [0; MAX_PLAN_NAME_LEN];
-        let fits = bytes.get_mut(..name.len()).map(|start| start.copy_from_slice(name.as_bytes()));
+        if let Some(start) = bytes.get_mut(..name.len()) {
+            start.copy_from_slice(name.as_bytes());
+        }
+        // No plan has a longer name, or a NUL in it.
+        let is_name = name.len() <= MAX_PLAN_NAME_LEN && !name.as_bytes().contains(&0);
         for number in 0..self.plan_slots() {
             let (line, at) = self.plan_line(number);
             let words = [line.load(at), line.load(at + 1)];
             if words[0] == 0 {
                 return Err(number);
             }
-            if fits.is_some() && words == name_words(&bytes) {
+            if is_name && words == name_words(&bytes) {
                 return u8::try_from(number).map_err(|_| number);
             }
         }
