@@ -5,6 +5,7 @@ use core::hint::select_unpredictable;
 use super::insert::Insertion;
 use super::slot::{Slot, Subject, TOMBSTONE};
 use super::table::{LINE_SLOTS, Limiter};
+use crate::bits::IS_64_BIT;
 use crate::cache_line::CacheLine;
 use crate::charge::Charge;
 use crate::compare_exchange;
@@ -28,7 +29,8 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         // Fast path: a single attempt for a subject that has a slot and whose shortest window has
         // not passed.
         let mut found = self.find(subject);
-        if let Some(seen) = &mut found
+        if IS_64_BIT
+            && let Some(seen) = &mut found
             && let Some(decision) = decide::check_within(
                 &self.layout,
                 &self.limits,
