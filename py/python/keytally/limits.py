@@ -65,7 +65,34 @@ SHARED_MEMORY = "/dev/shm"  # noqa: S108
 
 FIXED = "fixed"
 SLIDING = "sliding"
-FILE = re.compile(r"(fixed|sliding-[0-9]+)-([0-9]+)s\.limiter")
+FILE = re.compile(r"(?:(fixed)|(sliding)-([0-9]+))-([0-9]+)s\.limiter")
+
+
+class Kind(NamedTuple):
+    """What one file counts."""
+
+    algorithm: str
+    limit: int
+    window_s: int
+
+    @classmethod
+    def of(cls, file: str) -> Kind | None:
+        """Return the kind that a file name states; ``None`` for another file."""
+        name = FILE.fullmatch(file)
+        if name is None:
+            return None
+        return cls(name[1] or name[2], int(name[3] or MAX_COUNT), int(name[4]))
+
+    @property
+    def file(self) -> str:
+        """The name of the file."""
+        limit = "" if self.algorithm == FIXED else f"{self.limit}-"
+        return f"{self.algorithm}-{limit}{self.window_s}s.limiter"
+
+    @property
+    def policy(self) -> str:
+        """The policy of the limiter."""
+        return f"{self.algorithm} {self.limit}/{self.window_s}s"
 
 
 class Used(NamedTuple):
@@ -86,7 +113,7 @@ class Counts:
     def __init__(self, uri: str | None, capacity: int | str) -> None:
         folder, capacity = configuration(uri, capacity)
         self.capacity = capacity
-        self._limiters: dict[str, Limiter] = {}
+        self._limiters: dict[Kind, Limiter] = {}
         if folder is None:
             in_memory = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None
             self.folder = Path(tempfile.mkdtemp(prefix="keytally-", dir=in_memory))
@@ -102,35 +129,37 @@ class Counts:
                     "each window"
                 ) from None
 
-    def _limiter(self, name: str, policy: str) -> Limiter:
-        """Return the limiter in the file of this name. Create the file if necessary."""
-        file = f"{name}.limiter"
-        limiter = self._limiters.get(file)
+    def _limiter(self, kind: Kind) -> Limiter:
+        """Return the limiter of a kind. Create its file if necessary."""
+        limiter = self._limiters.get(kind)
         if limiter is None:
             self._open_all()
-            if file not in self._limiters and len(self._limiters) >= MAX_FILES:
+            if kind not in self._limiters and len(self._limiters) >= MAX_FILES:
                 raise ConfigurationError(
-                    f"{self.folder} has {MAX_FILES} files, and {policy} needs another one; the "
-                    "limits of sliding windows must not depend on the request"
+                    f"{self.folder} has {MAX_FILES} files, and {kind.policy} needs another one; "
+                    "the limits of sliding windows must not depend on the request"
                 )
-            limiter = Limiter.open_or_create(self.folder / file, policy, self.capacity)
-            self._limiters[file] = limiter
+            limiter = self._open(kind)
         return limiter
+
+    def _open(self, kind: Kind) -> Limiter:
+        path = self.folder / kind.file
+        limiter = Limiter.open_or_create(path, kind.policy, self.capacity)
+        return self._limiters.setdefault(kind, limiter)
 
     def _open_all(self) -> None:
         """Open the limiters that other processes created."""
         for file in os.listdir(self.folder):
-            if file not in self._limiters and FILE.fullmatch(file):
-                self._limiters[file] = Limiter.open(self.folder / file)
+            kind = Kind.of(file)
+            if kind is not None and kind not in self._limiters:
+                self._open(kind)
 
     def _of(self, algorithm: str, window_s: int | None) -> list[Limiter]:
         """Return the open limiters of an algorithm and a window."""
         return [
             limiter
-            for file, limiter in list(self._limiters.items())
-            if (name := FILE.fullmatch(file))
-            and name[1].startswith(algorithm)
-            and window_s in (None, int(name[2]))
+            for kind, limiter in list(self._limiters.items())
+            if kind.algorithm == algorithm and window_s in (None, kind.window_s)
         ]
 
     def used(self, key: str, algorithm: str, window_s: int | None = None) -> list[Used]:
@@ -148,7 +177,7 @@ class Counts:
         return found
 
     def incr(self, key: str, expiry: int, amount: int) -> int:
-        limiter = self._limiter(f"{FIXED}-{expiry}s", f"{MAX_COUNT}/{expiry}s")
+        limiter = self._limiter(Kind(FIXED, MAX_COUNT, expiry))
         verdict = unless_full(limiter.check(key, min(amount, MAX_COST)))
         if not verdict.admitted:
             return NO_ROOM
@@ -165,8 +194,7 @@ class Counts:
     def acquire_sliding(self, key: str, limit: int, expiry: int, amount: int) -> bool:
         if amount > limit:
             return False
-        name = f"{SLIDING}-{limit}-{expiry}s"
-        limiter = self._limiter(name, f"{SLIDING} {limit}/{expiry}s")
+        limiter = self._limiter(Kind(SLIDING, limit, expiry))
         return unless_full(limiter.check(key, amount)).admitted
 
     def get_sliding(self, key: str, expiry: int) -> tuple[int, float, int, float]:
@@ -188,7 +216,7 @@ class Counts:
 
     def check(self) -> bool:
         return self.folder.is_dir() and all(
-            (self.folder / file).exists() for file in list(self._limiters)
+            (self.folder / kind.file).exists() for kind in list(self._limiters)
         )
 
     def reset(self) -> int:

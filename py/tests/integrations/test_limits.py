@@ -141,8 +141,10 @@ def test_full_storage_raises(tmp_path):
 def test_capacity_is_an_option_and_a_query(tmp_path):
     storage_from_string(f"keytally://{tmp_path}/a", capacity=500).incr("a", 60)
     assert Limiter.open(tmp_path / "a/fixed-60s.limiter").capacity == 500
-    with pytest.raises(TableError, match="500"):
-        storage_from_string(f"keytally://{tmp_path}/a?capacity=600").incr("a", 60)
+    other = storage_from_string(f"keytally://{tmp_path}/a?capacity=600")
+    for call in (lambda: other.incr("a", 60), lambda: other.get("a"), other.reset):
+        with pytest.raises(TableError, match="500"):
+            call()
 
 
 @pytest.mark.parametrize(
