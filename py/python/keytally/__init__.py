@@ -47,6 +47,7 @@ from keytally.exceptions import (
     TableError,
     TooCostlyError,
 )
+from keytally._settle import Sent
 
 __all__ = [
     "AdminError",
@@ -76,6 +77,7 @@ __all__ = [
     "RefusedError",
     "Report",
     "RevokedError",
+    "Sent",
     "TableError",
     "TooCostlyError",
     "Verdict",

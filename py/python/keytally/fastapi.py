@@ -44,7 +44,8 @@ from keytally._addresses import IPV6_PREFIX
 from keytally._charges import Decision, Record, record_of
 from keytally._guesses import DEFAULT
 from keytally._native import Gate, Limiter, Verdict
-from keytally._rule import GateRule, LimiterRule, Rule
+from keytally._rule import GateRule, LimiterRule, Rule, Statuses
+from keytally._settle import Sent
 
 __all__ = ["Refused", "client_address", "limit", "require_key"]
 
@@ -52,6 +53,7 @@ Subject = Union[str, bytes, None]
 Key = Callable[[HTTPConnection], Union[Subject, Awaitable[Subject]]]
 Cost = Union[int, Callable[[HTTPConnection], Union[int, Awaitable[int]]]]
 OnVerdict = Optional[Callable[[Verdict, HTTPConnection], object]]
+Settle = Optional[Callable[[HTTPConnection, Sent], Union[int, Awaitable[int]]]]
 
 
 class Refused(HTTPException):
@@ -120,6 +122,9 @@ class _Dependency:
         state = record.own_state(scope)
         # Starlette caches ``request.state`` here. It creates it again from the scope's new state.
         request.__dict__.pop("_state", None)
+        if self._rule.settlement is not None and not record.is_watched:
+            if scope["type"] == "http":
+                raise RuntimeError(UNWATCHED)
 
         def store(record: Record, decision: Decision) -> None:  # noqa: ARG001
             state["verdict"] = record.verdict
@@ -138,6 +143,12 @@ class _Dependency:
         return decision.verdict
 
 
+UNWATCHED = (
+    "settle, refund and charge_on act after the response, which a dependency does not see: "
+    "add keytally.asgi.VerdictMiddleware to the application"
+)
+
+
 class _RequireKey(_Dependency, SecurityBase):
     """A dependency that checks a key, with the security scheme for OpenAPI."""
 
@@ -153,9 +164,13 @@ def require_key(
     cost: Cost = 1,
     shadow: bool = False,
     on_verdict: OnVerdict = None,
+    settle: Settle = None,
+    refund: Statuses = (),
     failures: Union[Limiter, str, None] = DEFAULT,
     trusted_proxies: Iterable[str] = (),
     ipv6_prefix: int = IPV6_PREFIX,
+    key_from: Iterable[str] = (_web.API_KEY_HEADER,),
+    without_key: Optional[Limiter] = None,
 ) -> Callable[..., Any]:
     """Return a dependency that requires a valid ``X-API-Key`` with quota left, and charges it.
 
@@ -170,6 +185,10 @@ def require_key(
             that would refuse it.
         on_verdict: A function that is called with each verdict and its request, for logs and
             metrics. An exception that it raises is logged.
+        settle: A function of the request and of what was `Sent` that returns the actual cost
+            after the response. The charge is an estimate until then.
+        refund: The statuses at which the charge is refunded after the response: a number, a class
+            such as ``"5xx"``, or a list of them.
         failures: The limit of wrong keys for each client address. Beyond it, a wrong key gets 429.
             A valid key is never refused by it, and a missing key does not count. A policy counts
             for one process and the children that it forks. ``Limiter.open_or_create(path, policy)``
@@ -177,12 +196,18 @@ def require_key(
         trusted_proxies: The proxies whose ``X-Forwarded-For`` names the client: addresses, networks
             such as ``"10.0.0.0/8"``, or ``"unix"`` for all peers of Unix sockets. Leave it empty
             if the server is configured to trust them, as uvicorn by ``--forwarded-allow-ips``.
-        ipv6_prefix: The prefix length of the IPv6 networks that ``failures`` counts, 1 to 128.
+        ipv6_prefix: The prefix length of the IPv6 networks that ``failures`` and ``without_key``
+            count, 1 to 128.
+        key_from: The headers that may carry the key: names, and ``"Authorization: Bearer"``. A
+            request with two different keys gets 401.
+        without_key: The limiter of requests without a key, which it counts by client address;
+            ``None`` to refuse them.
 
     Raises:
         TypeError, ValueError: An argument has the wrong type or is out of range.
 
-    ``cost`` and ``on_verdict`` may be async.
+    ``cost``, ``on_verdict`` and ``settle`` may be async. After the response, `VerdictMiddleware` refunds,
+    settles or charges: without it, each request raises a `RuntimeError` if there is such an option.
 
     """
     rule = GateRule[HTTPConnection].with_failures(
@@ -191,9 +216,13 @@ def require_key(
         failures=failures,
         trusted_proxies=trusted_proxies,
         ipv6_prefix=ipv6_prefix,
+        key_from=key_from,
+        without_key=without_key,
         cost=cost,
         shadow=shadow,
         on_verdict=on_verdict,
+        settle=settle,
+        refund=refund,
         awaits=True,
     )
     return _RequireKey(rule)
@@ -206,6 +235,9 @@ def limit(
     cost: Cost = 1,
     shadow: bool = False,
     on_verdict: OnVerdict = None,
+    settle: Settle = None,
+    refund: Statuses = (),
+    charge_on: Optional[Statuses] = None,
     ipv6_prefix: int = IPV6_PREFIX,
 ) -> Callable[..., Any]:
     """Return a dependency that requires quota left for the request's subject, and charges it.
@@ -225,13 +257,20 @@ def limit(
             that would refuse it.
         on_verdict: A function that is called with each verdict and its request, for logs and
             metrics. An exception that it raises is logged.
+        settle: A function of the request and of what was `Sent` that returns the actual cost
+            after the response. The charge is an estimate until then.
+        refund: The statuses at which the charge is refunded after the response: a number, a class
+            such as ``"5xx"``, or a list of them.
+        charge_on: The statuses at which a request is charged, after its response. Before, the
+            limiter is only checked for room. ``None`` charges each request before its response.
         ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128, if
             there is no ``key``.
 
     Raises:
         TypeError, ValueError: An argument has the wrong type or is out of range.
 
-    ``key``, ``cost`` and ``on_verdict`` may be async.
+    ``key``, ``cost``, ``on_verdict`` and ``settle`` may be async. After the response, `VerdictMiddleware` refunds,
+    settles or charges: without it, each request raises a `RuntimeError` if there is such an option.
 
     """
     rule = LimiterRule[HTTPConnection].with_default_key(
@@ -242,6 +281,9 @@ def limit(
         cost=cost,
         shadow=shadow,
         on_verdict=on_verdict,
+        settle=settle,
+        refund=refund,
+        charge_on=charge_on,
         awaits=True,
     )
     return _Dependency(rule)
