@@ -26,6 +26,7 @@ from keytally._native import (
     __version__,
     generate_pepper,
 )
+from keytally._settle import Sent
 from keytally.exceptions import (
     AdminError,
     AlreadyImportedError,
@@ -47,7 +48,6 @@ from keytally.exceptions import (
     TableError,
     TooCostlyError,
 )
-from keytally._settle import Sent
 
 __all__ = [
     "AdminError",

@@ -36,9 +36,9 @@ class Decision:
     """The decision of one table on a request."""
 
     __slots__ = (
+        "charge_later",
         "charged",
         "cost",
-        "charge_later",
         "is_gate",
         "is_refunded",
         "listed",

@@ -66,20 +66,17 @@ class KeySources:
                 f"key_from=[{redact(repr(key_from))}]"
             )
         names = list(key_from)
-        self._sources = [_source(name) for name in names]
+        self.sources = [_source(name) for name in names]
         if not names:
             raise ValueError(f"key_from is empty: list header names, such as {_web.API_KEY_HEADER}")
-        seen = [source.raw for source in self._sources]
-        for index, source in enumerate(self._sources):
+        seen = [source.raw for source in self.sources]
+        for index, source in enumerate(self.sources):
             if source.raw in seen[:index]:
                 raise ValueError(f"key_from lists {source.name} twice")
-        first = self._sources[0]
+        first = self.sources[0]
         self._only = first if len(names) == 1 and not first.is_bearer else None
         is_default = self._only is not None and first.name == _web.API_KEY_HEADER
-        self._challenges = "" if is_default else ", ".join(map(_challenge, self._sources))
-
-    def __iter__(self) -> Iterable[Source]:
-        return iter(self._sources)
+        self._challenges = "" if is_default else ", ".join(map(_challenge, self.sources))
 
     def presented(self, read: Reader, fields: MutableMapping[str, Any]) -> Sequence[str | bytes]:
         """Return the keys that a request presents: more than one if they must be refused.
@@ -89,7 +86,7 @@ class KeySources:
         if self._only is not None:
             return read.values(fields, self._only)
         found: list[str | bytes] = []
-        for source in self._sources:
+        for source in self.sources:
             values = read.values(fields, source)
             if source.is_bearer:
                 values = _tokens(values)

@@ -317,10 +317,11 @@ class LimiterMiddleware(_Middleware):
 class VerdictMiddleware:
     """Sets the header fields of the verdict that the application stored in the state.
 
-    It also settles the charges of the request after the response. It is for `keytally.fastapi`, whose dependencies do not see a response that a route creates
-    itself. Around the whole application, ``app = VerdictMiddleware(app)``, it also sets the fields
-    of the response to an unhandled exception. `GateMiddleware` around the whole application would
-    refuse preflight requests, but this middleware passes them to the CORSMiddleware inside.
+    It also settles the charges of the request after the response. It is for `keytally.fastapi`,
+    whose dependencies do not see a response that a route creates itself. Around the whole
+    application, ``app = VerdictMiddleware(app)``, it also sets the fields of the response to an
+    unhandled exception. `GateMiddleware` around the whole application would refuse preflight
+    requests, but this middleware passes them to the CORSMiddleware inside.
 
     Args:
         app: The application.

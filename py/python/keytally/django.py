@@ -30,11 +30,11 @@ Settings in both ``"GATE"`` and ``"LIMITER"``:
 
 ``"KEY"`` of the limiter is a function of the request that returns the subject to count, instead of
 the client's address. ``"CHARGE_ON"`` lists the statuses at which a request is charged, after its
-response, if not every request counts. A setting may be a function or its import path, and the function may be async.
-Only the middleware reads ``"EXEMPT"``, ``"EXEMPT_METHODS"``, ``"COST"``, ``"ON_VERDICT"``, ``"KEY"``,
-``"SETTLE"``, ``"REFUND"`` and ``"CHARGE_ON"``. The classes of `keytally.rest_framework` have
-attributes instead. A view that they must not check
-leaves them out of its classes.
+response, if not every request counts. A setting may be a function or its import path, and the
+function may be async.
+Only the middleware reads ``"EXEMPT"``, ``"EXEMPT_METHODS"``, ``"COST"``, ``"ON_VERDICT"``,
+``"KEY"``, ``"SETTLE"``, ``"REFUND"`` and ``"CHARGE_ON"``. The classes of `keytally.rest_framework`
+have attributes instead. A view that they must not check leaves them out of its classes.
 
 ``"FAILURES"`` of ``"GATE"`` is the limit of wrong keys for each client address, by default
 ``"20/minute, 200/hour"`` in each process. Beyond it, a wrong key gets 429. A valid key is never

@@ -122,9 +122,9 @@ class _Dependency:
         state = record.own_state(scope)
         # Starlette caches ``request.state`` here. It creates it again from the scope's new state.
         request.__dict__.pop("_state", None)
-        if self._rule.settlement is not None and not record.is_watched:
-            if scope["type"] == "http":
-                raise RuntimeError(UNWATCHED)
+        settles = self._rule.settlement is not None and scope["type"] == "http"
+        if settles and not record.is_watched:
+            raise RuntimeError(UNWATCHED)
 
         def store(record: Record, decision: Decision) -> None:  # noqa: ARG001
             state["verdict"] = record.verdict
@@ -206,8 +206,9 @@ def require_key(
     Raises:
         TypeError, ValueError: An argument has the wrong type or is out of range.
 
-    ``cost``, ``on_verdict`` and ``settle`` may be async. After the response, `VerdictMiddleware` refunds,
-    settles or charges: without it, each request raises a `RuntimeError` if there is such an option.
+    ``cost``, ``on_verdict`` and ``settle`` may be async. `VerdictMiddleware` acts on ``settle`` and
+    ``refund`` after the response. If there is such an option and the application lacks the
+    middleware, each request raises a `RuntimeError`.
 
     """
     rule = GateRule[HTTPConnection].with_failures(
@@ -269,8 +270,9 @@ def limit(
     Raises:
         TypeError, ValueError: An argument has the wrong type or is out of range.
 
-    ``key``, ``cost``, ``on_verdict`` and ``settle`` may be async. After the response, `VerdictMiddleware` refunds,
-    settles or charges: without it, each request raises a `RuntimeError` if there is such an option.
+    ``key``, ``cost``, ``on_verdict`` and ``settle`` may be async. `VerdictMiddleware` acts on
+    ``settle``, ``refund`` and ``charge_on`` after the response. If there is such an option and the
+    application lacks the middleware, each request raises a `RuntimeError`.
 
     """
     rule = LimiterRule[HTTPConnection].with_default_key(
