@@ -223,6 +223,11 @@ class Record:
         if not any(pending.decision is decision for pending in self._pending):
             self._pending.append(Pending(decision, settlement, request))
 
+    @property
+    def has_pending(self) -> bool:
+        """Whether a charge is settled after the response."""
+        return bool(self._pending)
+
     def take_pending(self) -> list[Pending]:
         """Return the charges to settle, once, after the response."""
         self.is_watched = False

@@ -80,7 +80,7 @@ class Settlement:
         refund: str | int | Iterable[str | int],
         charge_on: str | int | Iterable[str | int] | None,
     ) -> Settlement | None:
-        """Return the settlement of the options of a rule; ``None`` if they ask for none.
+        """Return the settlement of the options of a rule; ``None`` if there are none.
 
         Raises:
             TypeError, ValueError: An option is not valid, or two of them exclude each other.
@@ -189,6 +189,11 @@ class Watch:
     def start(self, status: int, headers: Callable[[], list[tuple[str, str]]]) -> None:
         """Record the head of the response."""
         self.status, self._headers = status, headers
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether a charge of the request is settled after the response."""
+        return self._record is not None and self._record.has_pending
 
     @property
     def is_finished(self) -> bool:

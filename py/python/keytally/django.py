@@ -338,6 +338,9 @@ class VerdictMiddleware:
             watch.size = len(response.content)
             watch.is_complete = True
             return False
+        if not watch.is_pending:
+            # The server can send a file by itself.
+            return False
         # The server iterates the body and closes the response in a thread without an event loop.
         finish = async_to_sync(watch.finish_async) if self._is_async else watch.finish
         stream = _AsyncStream if response.is_async else _SyncStream

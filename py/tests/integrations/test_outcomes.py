@@ -3,8 +3,10 @@
 import asyncio
 import logging
 
+import django_app
 import frameworks
 import pytest
+from django.http import FileResponse
 
 from keytally import Gate, Limiter, Sent, asgi, fastapi, flask, wsgi
 from keytally.rest_framework import KeyAuthentication, LimiterThrottle
@@ -260,6 +262,28 @@ def test_wsgi_write_is_counted(gate, headers):
     made = wsgi.GateMiddleware(app, gate, settle=lambda _, sent: found.append(sent.bytes) or 1)
     assert list(made(environ, lambda status, fields: lambda part: None)) == [b"!"]
     assert found == [6]
+
+
+def test_file_of_django_is_sent_by_the_server(gate, headers, tmp_path):
+    """Without an option that needs the end of the body, the server gets the file itself."""
+    path = tmp_path / "file"
+    path.write_bytes(b"hello")
+    found = []
+
+    def view(request, kind):
+        found.append(FileResponse(path.open("rb")))
+        return found[-1]
+
+    for options, is_file in [({}, True), ({"refund": "5xx"}, False)]:
+        fetch = frameworks.django_runner(
+            frameworks.run_wsgi,
+            frameworks.get_wsgi_application,
+            view,
+            frameworks.tables_of(gate, options),
+            django_app.MIDDLEWARE,
+        )
+        assert fetch("/file", headers).body == b"hello"
+        assert (found[-1].file_to_stream is not None) == is_file
 
 
 def test_websocket_keeps_its_charge(gate, key, spent):
