@@ -6,8 +6,8 @@
 //! ```
 #![expect(clippy::std_instead_of_alloc, reason = "a program of users, who write std")]
 
-use std::error::Error;
-use std::net::SocketAddr;
+use core::error::Error;
+use core::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;

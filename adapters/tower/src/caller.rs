@@ -7,8 +7,8 @@ use keytally::{Gate, Holder, Outcome, Plan, Verdict};
 /// The caller of a request that a [`GateLayer`](crate::GateLayer) let pass, in the request's
 /// extensions.
 ///
-/// With the feature `axum`, it is an extractor: a handler takes `caller: Caller`. On a route without
-/// the layer, the extractor responds with 500, and `Option<Caller>` is `None`.
+/// With the feature `axum`, it is an extractor: a handler takes `caller: Caller`. On a route
+/// without the layer, the extractor responds with 500, and `Option<Caller>` is `None`.
 #[derive(Clone, Debug)]
 pub struct Caller {
     verdict: Verdict,

@@ -64,8 +64,8 @@ pub(crate) fn set_all(headers: &mut HeaderMap, listed: &[&Decision]) {
     }
 }
 
-/// Sets `X-RateLimit-*`. Those of a limiter describe its longest window of at most a day. If all its
-/// windows are longer, they describe the shortest.
+/// Sets `X-RateLimit-*`. Those of a limiter describe its longest window of at most a day. If all
+/// its windows are longer, they describe the shortest.
 fn set_x_ratelimit(headers: &mut HeaderMap, decision: &Decision) {
     let quotas: Vec<_> = decision.reported.quotas().iter().collect();
     let within_a_day = quotas.iter().rfind(|quota| quota.window.seconds() <= DAY_S);

@@ -66,7 +66,7 @@ impl KeySources {
         for source in &self.0 {
             let found = match source {
                 Source::Header(name) => only(headers, name, |_| Some(0)),
-                Source::Bearer => only(headers, &AUTHORIZATION, |value| bearer_start(value)),
+                Source::Bearer => only(headers, &AUTHORIZATION, bearer_start),
             };
             key = match (key, found) {
                 (key, Key::Missing) => key,
@@ -134,7 +134,7 @@ pub(crate) enum Key {
     Several,
 }
 
-/// A key in a field's value. It shares the value's memory. The value is marked as sensitive.
+/// A key in a field's value. It shares the value's memory.
 #[derive(Clone)]
 pub(crate) struct Presented {
     value: HeaderValue,

@@ -23,8 +23,8 @@ use crate::table::SharedGate;
 /// the [`Verdict`]. A request that is refused gets 401, 429 or 503. Both responses have the header
 /// fields of the verdict.
 ///
-/// The key comes from `X-API-Key`, or from the fields that [`key_from`](Self::key_from) names. It is
-/// never read from the query.
+/// The key comes from `X-API-Key`, or from the fields that [`key_from`](Self::key_from) names. It
+/// is never read from the query.
 #[derive(Clone, Debug)]
 pub struct GateLayer {
     rule: Arc<Rule>,
@@ -51,8 +51,8 @@ impl GateLayer {
         }
     }
 
-    /// Sets the fields that may carry the key: names of headers, and `Authorization: Bearer` for the
-    /// credentials of that scheme.
+    /// Sets the fields that may carry the key: names of headers, and `Authorization: Bearer` for
+    /// the credentials of that scheme.
     ///
     /// A request with two keys that differ gets 401, as does one with two fields of one name.
     ///
@@ -79,9 +79,9 @@ impl GateLayer {
     /// Limits the invalid keys of each client. A request with an invalid key beyond the limit gets
     /// 429 instead of 401.
     ///
-    /// The limiter counts the client's address, or what [`subject`](Self::subject) returns. It never
-    /// refuses a valid key, and a request without a key does not count. A client whose address is
-    /// unknown is not counted. In shadow mode, nothing is counted.
+    /// The limiter counts the client's address, or what [`subject`](Self::subject) returns. It
+    /// never refuses a valid key, and a request without a key does not count. A client whose
+    /// address is unknown is not counted. In shadow mode, nothing is counted.
     #[must_use]
     pub fn failures(self, limiter: impl Into<Arc<Limiter>>) -> Self {
         let limiter = limiter.into();
@@ -176,8 +176,8 @@ macro_rules! options {
                 Ok(self.with(|rule| rule.exempt_paths = paths))
             }
 
-            /// Sets the methods whose requests are not checked, such as `OPTIONS` for the preflights
-            /// of browsers.
+            /// Sets the methods whose requests are not checked, such as `OPTIONS` for the
+            /// preflights of browsers.
             #[must_use]
             pub fn exempt_methods(self, methods: impl IntoIterator<Item = Method>) -> Self {
                 let methods = methods.into_iter().collect();
@@ -202,9 +202,10 @@ macro_rules! options {
             /// Sets the function that returns the actual cost of a request, once the head of its
             /// response is known. The charge is an estimate until then.
             ///
-            /// If the actual cost is higher, the rest is charged as far as there is room. The header
-            /// fields of the response include it. If the inner service returns an error, or if the
-            /// response's future is dropped, the function is not called and the estimate stays.
+            /// If the actual cost is higher, the rest is charged as far as there is room. The
+            /// header fields of the response include it. If the inner service returns an error, or
+            /// if the response's future is dropped, the function is not called and the estimate
+            /// stays.
             ///
             /// The function gets a copy of the request's head, as it was before the inner service.
             #[must_use]
@@ -255,7 +256,8 @@ macro_rules! options {
             /// Sets the function that returns the response to a refused request, from the verdict
             /// that refuses it and the head of the request.
             ///
-            /// The layer adds the header fields of the verdict. `Retry-After`, `WWW-Authenticate` and
+            /// The layer adds the header fields of the verdict. `Retry-After`, `WWW-Authenticate`
+            /// and
             /// `Content-Type` are added only if the response does not have them. Without this
             /// function, and for gRPC, the layer sends the documented responses.
             #[must_use]

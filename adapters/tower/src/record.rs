@@ -83,8 +83,8 @@ impl Decision {
 }
 
 impl Record {
-    /// Charges a table by `check`, unless this request was charged for the same already. Returns the
-    /// verdict and the index of the decision.
+    /// Charges a table by `check`, unless this request was charged for the same already. Returns
+    /// the verdict and the index of the decision.
     ///
     /// If it was already, and the cost is higher now, the higher cost replaces the earlier one.
     pub(crate) fn charge(

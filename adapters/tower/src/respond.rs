@@ -20,8 +20,8 @@ const UNKNOWN_PEER: &str = r#"{"error": "The server does not report the client's
 /// `request` are the fields of the request. If its `Accept` names problem documents (RFC 9457), the
 /// body is one. An admitted verdict has the status 200 and an empty body.
 ///
-/// The layers of this crate send it, with the fields of [`set_fields`]. It is public for routes that
-/// check a table themselves.
+/// The layers of this crate send it, with the fields of [`set_fields`]. It is public for routes
+/// that check a table themselves.
 pub fn refusal(verdict: &Verdict, request: &HeaderMap) -> Response<Bytes> {
     let wants_problem =
         request.get_all(ACCEPT).iter().any(|value| accepts_problem(value.as_bytes()));
@@ -62,8 +62,8 @@ pub(crate) fn unknown_peer(request: &HeaderMap) -> Response<Bytes> {
     response(StatusCode::INTERNAL_SERVER_ERROR, JSON, body)
 }
 
-/// Returns the response that is sent to a gRPC client for a verdict, or `None` if the request is not
-/// of gRPC.
+/// Returns the response that is sent to a gRPC client for a verdict, or `None` if the request is
+/// not of gRPC.
 ///
 /// It has no body, and the status is in the header fields (a *Trailers-Only* response).
 pub(crate) fn grpc_refusal(verdict: &Verdict, request: &HeaderMap) -> Option<Response<Bytes>> {
@@ -98,4 +98,55 @@ fn grpc(code: u16, body: &'static str) -> Response<Bytes> {
 pub(crate) fn with_content_type(mut response: Response<Bytes>) -> Response<Bytes> {
     response.headers_mut().entry(CONTENT_TYPE).or_insert(HeaderValue::from_static(TEXT));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use keytally::now;
+
+    use super::*;
+
+    #[test]
+    fn problem_document_is_sent_only_if_accept_names_it() {
+        let content_type = |accept: &[&'static str]| {
+            let mut request = HeaderMap::new();
+            for value in accept {
+                request.append(ACCEPT, HeaderValue::from_static(value));
+            }
+            refusal(&Verdict::duplicate_header(now()), &request).headers()[CONTENT_TYPE].clone()
+        };
+        for none in [
+            &[][..],
+            &["*/*"],
+            &["application/json"],
+            &["application/*"],
+            &["application/problem+json;q=0"],
+            &["application/problem+json ; Q=0.0"],
+        ] {
+            assert_eq!(content_type(none), JSON, "{none:?}");
+        }
+        for some in [
+            &["application/problem+json"][..],
+            &["text/html, Application/Problem+JSON;q=0.5"],
+            &["*/*", "application/problem+json"],
+        ] {
+            assert_eq!(content_type(some), PROBLEM_MEDIA_TYPE, "{some:?}");
+        }
+    }
+
+    #[test]
+    fn grpc_web_is_not_grpc() {
+        for (content_type, expected) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc;charset=utf-8", true),
+            ("application/grpc-web", false),
+            ("application/grpcx", false),
+            ("application/json", false),
+        ] {
+            let request = HeaderMap::from_iter([(CONTENT_TYPE, content_type.parse().unwrap())]);
+            assert_eq!(is_grpc(&request), expected, "{content_type}");
+        }
+        assert!(!is_grpc(&HeaderMap::new()));
+    }
 }

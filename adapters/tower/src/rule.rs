@@ -23,9 +23,6 @@ use crate::table::{SharedGate, Table};
 /// The prefix length of the IPv6 networks that count as one client.
 const IPV6_PREFIX: u8 = 64;
 
-/// A function of the application.
-pub(crate) type Shared<F> = Arc<F>;
-
 /// The configuration of a layer.
 #[derive(Clone)]
 pub(crate) struct Rule {
@@ -38,10 +35,12 @@ pub(crate) struct Rule {
     pub(crate) settle: Settle,
     pub(crate) shadow: bool,
     pub(crate) listed: bool,
-    pub(crate) on_verdict: Option<Shared<OnVerdict>>,
-    pub(crate) refusal: Option<Shared<RefusalFn>>,
+    pub(crate) on_verdict: Option<Arc<OnVerdict>>,
+    pub(crate) refusal: Option<Arc<RefusalFn>>,
 }
 
+pub(crate) type CostFn = dyn Fn(&Parts) -> u32 + Send + Sync;
+pub(crate) type SubjectFn = dyn Fn(&Parts) -> Option<Vec<u8>> + Send + Sync;
 pub(crate) type OnVerdict = dyn Fn(&Verdict, &Parts) + Send + Sync;
 pub(crate) type RefusalFn = dyn Fn(&Verdict, &Parts) -> Response<Bytes> + Send + Sync;
 pub(crate) type SettleAtHead = dyn Fn(&Parts, &response::Parts) -> u32 + Send + Sync;
@@ -69,7 +68,7 @@ pub(crate) struct GateRule {
 #[derive(Clone)]
 pub(crate) enum Cost {
     Constant(u32),
-    Function(Shared<dyn Fn(&Parts) -> u32 + Send + Sync>),
+    Function(Arc<CostFn>),
 }
 
 /// The client of a request, as limiters count it.
@@ -77,15 +76,15 @@ pub(crate) enum Cost {
 pub(crate) enum Client {
     /// The address of the peer, or its IPv6 network with a prefix of this length.
     Peer(u8),
-    Function(Shared<dyn Fn(&Parts) -> Option<Vec<u8>> + Send + Sync>),
+    Function(Arc<SubjectFn>),
 }
 
 /// When a charge is replaced by the actual cost.
 #[derive(Clone)]
 pub(crate) enum Settle {
     Never,
-    AtHead(Shared<SettleAtHead>),
-    AtEnd(Shared<SettleAtEnd>),
+    AtHead(Arc<SettleAtHead>),
+    AtEnd(Arc<SettleAtEnd>),
 }
 
 /// The result of a check.
@@ -367,7 +366,7 @@ impl Pending {
 
 /// The charge of a request whose actual cost is known at the end of the response's body.
 pub(crate) struct AtEnd {
-    settle: Shared<SettleAtEnd>,
+    settle: Arc<SettleAtEnd>,
     record: SharedRecord,
     index: usize,
     request: Parts,

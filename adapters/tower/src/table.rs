@@ -76,8 +76,8 @@ impl Table {
         }
     }
 
-    /// Replaces a charge by the actual cost. `verdict` is that of the check, and `subject` is what a
-    /// limiter counted. Returns `None` if the gate no longer has the key.
+    /// Replaces a charge by the actual cost. `verdict` is that of the check, and `subject` is what
+    /// a limiter counted. Returns `None` if the gate no longer has the key.
     pub(crate) fn settle(
         &self,
         verdict: &Verdict,

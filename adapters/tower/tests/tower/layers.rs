@@ -2,12 +2,13 @@
 
 use core::convert::Infallible;
 use core::net::{IpAddr, SocketAddr};
+use core::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use keytally::Verdict;
+use keytally::{Followed, Gate, GateConfig, Limiter, Verdict, pepper};
 use keytally_tower::{Caller, GateLayer, LimiterLayer, set_fields};
 use tower::{Layer as _, service_fn};
 
@@ -239,9 +240,8 @@ async fn limiter_counts_the_subject_of_the_application() {
 
 #[tokio::test]
 async fn full_limiter_refuses_with_503() {
-    let layer = LimiterLayer::new(Arc::new(
-        keytally::Limiter::in_memory(&"1/31d".parse().unwrap(), 1).unwrap(),
-    ));
+    let layer =
+        LimiterLayer::new(Arc::new(Limiter::in_memory(&"1/31d".parse().unwrap(), 1).unwrap()));
     let number = Arc::new(Mutex::new(0_u32));
     let layer = layer.subject(move |_| {
         let mut number = number.lock().unwrap();
@@ -309,6 +309,39 @@ async fn several_layers_charge_each_table_once() {
     let quotas = field(&response, "RateLimit");
     assert!(quotas.starts_with("\"2678400s\";r=6;t="), "{quotas}");
     assert!(quotas.contains(", \"2678400s-2\";r=8;t="), "{quotas}");
+}
+
+#[tokio::test]
+async fn file_that_is_opened_twice_is_one_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.limiter");
+    let open =
+        || Limiter::open_or_create(&path, &"9/31d".parse().unwrap(), 100).map(Arc::new).unwrap();
+    let layer = || LimiterLayer::new(open()).subject(|_| Some("anna"));
+    let service = layer().layer(layer().layer(service_fn(hello)));
+    let response = call(&service, request(&[])).await;
+    assert_eq!(field(&response, "RateLimit").matches("r=8;").count(), 1);
+    assert_eq!(open().peek(b"anna", 0).remaining(), Some(8));
+}
+
+#[tokio::test]
+async fn followed_gate_is_checked_after_its_file_was_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let [path, new_path] = ["api.gate", "new.gate"].map(|name| folder.path().join(name));
+    let secret = pepper::generate().unwrap();
+    let create = |path| {
+        let config = GateConfig::default().with_keys(100);
+        Gate::create(path, pepper::parse(&secret).unwrap(), &config).unwrap()
+    };
+    let old_key = crate::support::issue(&create(&path));
+    let gate = Arc::new(Followed::open(&path, pepper::parse(&secret).unwrap()).unwrap());
+    let service = GateLayer::new(Arc::clone(&gate)).layer(service_fn(hello));
+    assert_eq!(call(&service, with_key(&old_key)).await.status(), 200);
+    let key = crate::support::issue(&create(&new_path));
+    std::fs::rename(new_path, path).unwrap();
+    gate.reopen_if_replaced().unwrap();
+    assert_eq!(call(&service, with_key(&old_key)).await.status(), 401);
+    assert_eq!(call(&service, with_key(&key)).await.status(), 200);
 }
 
 #[tokio::test]
@@ -390,7 +423,10 @@ fn wrong_configuration_is_an_error_that_names_the_value() {
         (layer().key_from(["X API Key"]).unwrap_err(), "\"X API Key\" is not a source of the key"),
         (layer().exempt(["health"]).unwrap_err(), "\"health\" cannot be exempt"),
         (layer().ipv6_prefix(129).unwrap_err(), "\"129\" is not the length of an IPv6 prefix"),
-        (layer().refund(600..=599).unwrap_err(), "\"600..=599\" is not a range of statuses"),
+        (
+            layer().refund(RangeInclusive::new(600, 599)).unwrap_err(),
+            "\"600..=599\" is not a range of statuses",
+        ),
         (layer().refund(0..=599).unwrap_err(), "\"0..=599\" is not a range of statuses"),
         (layer().exempt([&key]).unwrap_err(), "\"kt_live_…\" cannot be exempt"),
     ] {

@@ -7,3 +7,4 @@ mod axum;
 mod layers;
 mod outcomes;
 mod support;
+mod tonic;

@@ -123,7 +123,7 @@ async fn inner_layer_settles_a_shared_charge_once() {
     assert_eq!(remaining(&gate, &key), 5);
 }
 
-/// A body of these frames. After the last one it ends, or is pending for ever.
+/// A body of these frames. After the last one it ends, or stays pending.
 #[derive(Debug)]
 struct Frames {
     frames: VecDeque<Result<Frame<Bytes>, &'static str>>,

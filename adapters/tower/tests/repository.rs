@@ -1,5 +1,4 @@
-//! The vectors of the repository: the responses to requests without a valid key, and the bodies of
-//! all outcomes.
+//! Files of the repository: the responses in its vectors, and the code on the how-to page.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use core::convert::Infallible;
@@ -90,5 +89,45 @@ fn bodies_of_all_outcomes_are_those_of_the_vectors() {
         let response = keytally_tower::refusal(&verdict, &HeaderMap::new());
         assert_eq!(u64::from(response.status().as_u16()), status);
         assert_eq!(response.body(), body(status).as_bytes());
+    }
+}
+
+/// The code of the how-to page that is in neither example.
+mod page {
+    use keytally::Limiter;
+    use keytally_tower::LimiterLayer;
+
+    pub(super) fn behind_a_proxy(addresses: Limiter) -> LimiterLayer {
+        LimiterLayer::new(addresses).subject(|request| {
+            let address = request.headers.get("X-Real-IP")?.to_str().ok()?.parse().ok()?;
+            Some(keytally_tower::address_subject(address, 64))
+        })
+    }
+}
+
+#[tokio::test]
+async fn code_of_the_how_to_page_is_compiled() {
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let sources = words(
+        &[
+            include_str!("../examples/axum.rs"),
+            include_str!("../examples/tonic.rs"),
+            include_str!("repository.rs"),
+        ]
+        .concat(),
+    );
+    let page = include_str!("../../../docs/how-to/tower.md");
+    let blocks =
+        page.split("```rust,no_run\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let count = blocks.inspect(|block| assert!(sources.contains(&words(block)), "{block}")).count();
+    assert_eq!(count, 4);
+
+    let addresses = Limiter::in_memory(&"1/31d".parse().unwrap(), 100).unwrap();
+    let hello =
+        async |_: Request<()>| Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("hello")));
+    let service = page::behind_a_proxy(addresses).layer(service_fn(hello));
+    for status in [200, 429] {
+        let request = Request::builder().header("X-Real-IP", "203.0.113.9").body(()).unwrap();
+        assert_eq!(service.clone().oneshot(request).await.unwrap().status(), status);
     }
 }
