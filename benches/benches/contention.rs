@@ -67,19 +67,22 @@ fn admitted_checks<'a>(
     let clock = walk.clock().faster(8);
     let [limiter, hashed] = [(); 2].map(|()| limiter(ROOMY, SIZE));
     for name in all_names {
-        assert!(limiter.check(name.as_bytes(), 1, START).is_admitted(), "there is room");
-        assert!(hashed.check(name.as_bytes(), 1, START).is_admitted(), "there is room");
+        assert!(limiter.table().check(name.as_bytes(), 1, START).is_admitted(), "there is room");
+        assert!(hashed.table().check(name.as_bytes(), 1, START).is_admitted(), "there is room");
     }
-    let subjects_of =
-        |names: &&[String]| names.iter().map(|name| hashed.subject(name.as_bytes())).collect();
+    let subjects_of = |names: &&[String]| {
+        names.iter().map(|name| hashed.table().subject(name.as_bytes())).collect()
+    };
     let subjects: Vec<Vec<_>> = names.iter().map(subjects_of).collect();
     let keytally = move |thread: usize, done, times| {
         let (mut next, mut clock) = (Cycle::after(names[thread], done), clock.after(done));
-        count(times, || is_admitted(&limiter.check(next.next().as_bytes(), 1, clock.next())))
+        count(times, || {
+            is_admitted(&limiter.table().check(next.next().as_bytes(), 1, clock.next()))
+        })
     };
     let check_subject = move |thread: usize, done, times| {
         let (mut next, mut clock) = (Cycle::after(&subjects[thread], done), clock.after(done));
-        count(times, || is_admitted(&hashed.check_subject(*next.next(), 1, clock.next())))
+        count(times, || is_admitted(&hashed.table().check_subject(*next.next(), 1, clock.next())))
     };
     vec![
         threads("keytally", Admitted::All, threads_count, keytally),
@@ -100,7 +103,7 @@ fn peer<'a, P: Peer<String> + 'a>(
     names: &'a [&'a [String]],
     clock: Clock,
 ) -> Implementation<'a> {
-    let peer = P::roomy();
+    let peer = P::roomy(all_names.len());
     for name in all_names {
         peer.check(name, START);
     }
@@ -126,7 +129,10 @@ fn bare_loops(threads_count: usize) -> Implementation<'static> {
 /// Returns implementations in which all threads check one subject whose minute is spent.
 fn denied_checks<'a>(threads_count: usize, name: &'a String) -> Vec<Implementation<'a>> {
     let limiter = limiter(ROOMY, SIZE);
-    assert!(limiter.check(name.as_bytes(), MINUTE_LIMIT, START).is_admitted(), "there is room");
+    assert!(
+        limiter.table().check(name.as_bytes(), MINUTE_LIMIT, START).is_admitted(),
+        "there is room"
+    );
     let governors = Governors::standing_still(roomy_quotas());
     governors.spend(name, u32::MAX);
     let (sharded, locked) = (<Sharded<String>>::new([1, 1]), <Locked<String>>::new([1, 1]));
@@ -137,7 +143,7 @@ fn denied_checks<'a>(threads_count: usize, name: &'a String) -> Vec<Implementati
     vec![
         threads("keytally", Admitted::None, threads_count, move |_, done, times| {
             let now = now(done);
-            count(times, || is_admitted(&limiter.check(black_box(name).as_bytes(), 1, now)))
+            count(times, || is_admitted(&limiter.table().check(black_box(name).as_bytes(), 1, now)))
         }),
         threads(
             "two governors, no clock read",

@@ -10,7 +10,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use keytally_core::{Timestamp, Verdict};
 
 use crate::measure::{Admitted, BATCH, Bench, Implementation, Table, checks, is_admitted};
-use crate::tables::{gate, limiter};
+use crate::tables::{gate, smallest_limiter};
 use crate::traffic::{self, Clock, Order, ROOMY, Walk};
 
 /// The environment variable in which `cargo xtask bench` passes the path of the program in C.
@@ -39,7 +39,7 @@ pub(crate) fn measure(bench: &mut Bench) {
 
 /// Adds a column of checks of one subject. If `IN_TURN`, each call depends on the previous verdict.
 fn limiters<const IN_TURN: bool>(table: &mut Table<'_>, column: &str, from_c: Implementation<'_>) {
-    let [lazy, whole] = [(); 2].map(|()| limiter(ROOMY, 1000));
+    let [lazy, whole] = [(); 2].map(|()| smallest_limiter(ROOMY, 1000));
     let text = traffic::text(0);
     let mut call = Call::<IN_TURN>::new(text.as_bytes());
     let lazy = checks("Rust", Admitted::All, || {

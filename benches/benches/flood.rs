@@ -15,7 +15,7 @@ use crate::measure::{Bench, Kind, PART, is_admitted, now};
 use crate::peers::{
     Governors, Locked, ONE_WINDOW, OneGovernor, Packed, Peer, Quotas, RateNets, Sharded,
 };
-use crate::tables::limiter;
+use crate::tables::smallest_limiter;
 use crate::traffic::{self, ROOMY, START, thousands};
 
 /// The argument that makes the program run one implementation.
@@ -74,7 +74,7 @@ const IMPLEMENTATIONS: &[Flooded] = &[
 ];
 
 fn keytally() -> Check {
-    let limiter = limiter(ROOMY, SUBJECTS);
+    let limiter = smallest_limiter(ROOMY, SUBJECTS);
     Box::new(move |text| is_admitted(&limiter.check(text.as_bytes(), 1, START)))
 }
 
@@ -87,7 +87,8 @@ fn host(policy: &str) -> Check {
 
 const fn peer<P: Peer<String> + 'static>() -> Flooded {
     (P::NAME, P::KIND, || {
-        let peer = P::roomy();
+        // None of the peers gets room for the subjects beforehand.
+        let peer = P::roomy(0);
         Box::new(move |text| peer.check(text, START))
     })
 }
@@ -150,7 +151,7 @@ const FULLEST: &str = "keytally, 90 % of all slots taken";
 /// percentage of subjects that it refused meanwhile.
 fn fullest() -> (f64, f64) {
     const CAPACITY: u32 = 100_000;
-    let limiter = limiter(ROOMY, CAPACITY);
+    let limiter = smallest_limiter(ROOMY, CAPACITY);
     let wanted = limiter.slots_total() * 9 / 10;
     let (mut live, mut refused, mut number) = (0, 0, 0);
     while live < wanted {

@@ -1,7 +1,7 @@
 //! The group `limiter`: the check of a subject, by number of subjects, their distribution over the
 //! requests, their type, and the outcome.
 
-use governor::clock::{DefaultClock, FakeRelativeClock};
+use governor::clock::{DefaultClock, FakeRelativeClock, QuantaUpkeepClock};
 use keytally_core::{CacheLine, Outcome, Timestamp};
 use siphasher::sip::SipHasher13;
 
@@ -11,7 +11,7 @@ use crate::peers::{
     Governors, Locked, ONE_WINDOW, OneGovernor, Packed, Peer, Pingora, Quotas, RateNets, Sharded,
     StandingClock, Throttlecrabs, roomy_quotas,
 };
-use crate::tables::limiter;
+use crate::tables::{limiter, smallest_limiter};
 use crate::traffic::{self, Cycle, MINUTE_LIMIT, Name, Order, ROOMY, Random, START, Walk, index};
 
 /// The numbers of subjects.
@@ -91,23 +91,26 @@ impl<N: Name> Column<N> {
         let [plain, hashed] = [(); 2].map(|()| {
             let limiter = limiter(ROOMY, self.capacity());
             for name in &self.all_names {
-                let verdict = name.bytes(|bytes| limiter.check(bytes, 1, START));
+                let verdict = name.bytes(|bytes| limiter.table().check(bytes, 1, START));
                 assert!(verdict.is_admitted(), "there is room");
             }
             limiter
         });
-        let subjects: Vec<_> =
-            self.names.iter().map(|name| name.bytes(|bytes| hashed.subject(bytes))).collect();
+        let subjects: Vec<_> = self
+            .names
+            .iter()
+            .map(|name| name.bytes(|bytes| hashed.table().subject(bytes)))
+            .collect();
         let (mut next, mut clock) = (Cycle::new(&self.names), self.walk.clock());
         let keytally = checks("keytally", Admitted::All, move || {
             let now = clock.next();
-            is_admitted(&next.next().bytes(|bytes| plain.check(bytes, 1, now)))
+            is_admitted(&next.next().bytes(|bytes| plain.table().check(bytes, 1, now)))
         });
         let (mut number, mut clock) = (0, self.walk.clock());
         let check_subject = checks("keytally, subject hashed before", Admitted::All, move || {
             let subject = subjects[number];
             number = if number + 1 == subjects.len() { 0 } else { number + 1 };
-            is_admitted(&hashed.check_subject(subject, 1, clock.next()))
+            is_admitted(&hashed.table().check_subject(subject, 1, clock.next()))
         });
         vec![
             keytally,
@@ -129,6 +132,7 @@ impl<N: Name> Column<N> {
         vec![
             self.host("keytally, system clock", ROOMY).with_clock(),
             self.peer::<Governors<N, DefaultClock>>(),
+            self.peer::<Governors<N, QuantaUpkeepClock>>(),
             self.peer::<RateNets>(),
             self.peer::<Quotas<N>>(),
             self.host("keytally, system clock, the minute alone", MINUTE)
@@ -155,7 +159,7 @@ impl<N: Name> Column<N> {
 
     /// Returns the checks of an alternative that knows all subjects.
     fn peer<'a, P: Peer<N> + 'a>(&'a self) -> Implementation<'a> {
-        let peer = P::roomy();
+        let peer = P::roomy(self.all_names.len());
         for name in &self.all_names {
             peer.check(name, START);
         }
@@ -213,10 +217,10 @@ fn outcomes(bench: &mut Bench) {
         implementations.push(checks("keytally", expected, move || {
             let now = minute.next(|now| {
                 for name in spent_names() {
-                    limiter.check(name.as_bytes(), MINUTE_LIMIT, now);
+                    limiter.table().check(name.as_bytes(), MINUTE_LIMIT, now);
                 }
             });
-            is_admitted(&limiter.check(next.next().as_bytes(), 1, now))
+            is_admitted(&limiter.table().check(next.next().as_bytes(), 1, now))
         }));
 
         // The clock of the governors stands still, so spent units do not return.
@@ -291,7 +295,7 @@ fn full_table(bench: &mut Bench, sizes: &[u32]) {
     let about = "Subjects of 40 bytes. Refused: new subjects, for which the full table has no slot. In the table: the subjects of the full table. In one with room: the same subjects in a table of twice the capacity.";
     let mut table = bench.table("limiter/full", "ns", title, about);
     for size in sizes {
-        let limiter = limiter(ROOMY, *size);
+        let limiter = smallest_limiter(ROOMY, *size);
         let (mut refused, mut live) = (Vec::new(), Vec::<String>::new());
         let mut number = 0;
         while refused.len() < NEW_SUBJECTS {
@@ -315,7 +319,7 @@ fn full_table(bench: &mut Bench, sizes: &[u32]) {
         let hit = checks("in the table", Admitted::All, || {
             is_admitted(&limiter.check(next.next().as_bytes(), 1, clock.next()))
         });
-        let roomy = self::limiter(ROOMY, 2 * *size);
+        let roomy = smallest_limiter(ROOMY, 2 * *size);
         for text in &live {
             assert!(roomy.check(text.as_bytes(), 1, START).is_admitted(), "there is room");
         }

@@ -20,12 +20,12 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::collections::HashMap;
 use std::hash::RandomState;
-use std::sync::Mutex;
+use std::sync::{LazyLock, Mutex};
 
 use clock_lib::{Clock as RateNetClock, ManualClock, SystemClock};
 
 use dashmap::DashMap;
-use governor::clock::{Clock, DefaultClock, FakeRelativeClock};
+use governor::clock::{Clock, DefaultClock, FakeRelativeClock, QuantaUpkeepClock};
 use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
@@ -50,8 +50,9 @@ pub(crate) trait Peer<N>: Sync {
     /// What a check does.
     const KIND: Kind;
 
-    /// Creates it without subjects, and with limits that are never reached.
-    fn roomy() -> Self;
+    /// Creates it without subjects, and with limits that are never reached. `subjects` is the
+    /// number that will be added, for those with a fixed size.
+    fn roomy(subjects: usize) -> Self;
 
     /// Checks and charges both limits.
     fn check(&self, subject: &N, now: Timestamp) -> bool;
@@ -91,7 +92,7 @@ impl<N: Name> Peer<N> for Governors<N, DefaultClock> {
     const NAME: &'static str = "two governors";
     const KIND: Kind = Kind::CLOCK_READ;
 
-    fn roomy() -> Self {
+    fn roomy(_: usize) -> Self {
         Self::new(roomy_quotas())
     }
 
@@ -105,8 +106,29 @@ impl<N: Name> Peer<N> for Governors<N, FakeRelativeClock> {
     const NAME: &'static str = "two governors, no clock read";
     const KIND: Kind = Kind::TIME_GIVEN;
 
-    fn roomy() -> Self {
+    fn roomy(_: usize) -> Self {
         Self::standing_still(roomy_quotas())
+    }
+
+    #[inline]
+    fn check(&self, subject: &N, _: Timestamp) -> bool {
+        Self::check(self, subject)
+    }
+}
+
+impl<N: Name> Peer<N> for Governors<N, QuantaUpkeepClock> {
+    const NAME: &'static str = "two governors, clock of a thread";
+    const KIND: Kind = Kind::CLOCK_READ;
+
+    /// Uses a clock that a thread sets every four milliseconds, the tick of many kernels.
+    fn roomy(_: usize) -> Self {
+        // The process has at most one such thread. It ends with the last copy of the clock.
+        static CLOCK: LazyLock<QuantaUpkeepClock> = LazyLock::new(|| {
+            QuantaUpkeepClock::from_interval(Duration::from_millis(4)).expect("a thread")
+        });
+        let [minute, hour] =
+            roomy_quotas().map(|quota| RateLimiter::dashmap_with_clock(quota, CLOCK.clone()));
+        Self { minute, hour }
     }
 
     #[inline]
@@ -122,7 +144,7 @@ impl<N: Name> Peer<N> for OneGovernor<N> {
     const NAME: &'static str = "one governor";
     const KIND: Kind = Kind { reads_clock: true, work: ONE_WINDOW };
 
-    fn roomy() -> Self {
+    fn roomy(_: usize) -> Self {
         let [minute, _] = roomy_quotas();
         Self(RateLimiter::dashmap(minute))
     }
@@ -162,7 +184,7 @@ impl<N: Name> Peer<N> for Pingora {
     const NAME: &'static str = "two pingora-limits";
     const KIND: Kind = Kind { reads_clock: true, work: "estimates" };
 
-    fn roomy() -> Self {
+    fn roomy(_: usize) -> Self {
         Self { minute: Rate::new(MINUTE), hour: Rate::new(HOUR) }
     }
 
@@ -200,7 +222,7 @@ impl<N: Name> Peer<N> for RateNets {
     const NAME: &'static str = "two rate-net";
     const KIND: Kind = Kind::CLOCK_READ;
 
-    fn roomy() -> Self {
+    fn roomy(_: usize) -> Self {
         Self::new(&SystemClock)
     }
 
@@ -217,7 +239,7 @@ impl<N: Name> Peer<N> for RateNets<StandingClock> {
     const NAME: &'static str = "two rate-net, no clock read";
     const KIND: Kind = Kind::TIME_GIVEN;
 
-    fn roomy() -> Self {
+    fn roomy(_: usize) -> Self {
         Self::new(&Arc::new(ManualClock::new()))
     }
 
@@ -237,7 +259,7 @@ impl<N: Name> Peer<N> for Quotas<N> {
     const NAME: &'static str = "two quota";
     const KIND: Kind = Kind::CLOCK_READ;
 
-    fn roomy() -> Self {
+    fn roomy(_: usize) -> Self {
         let [minute, hour] = [RefillRate::per_minute(u32::MAX), RefillRate::per_hour(u32::MAX)]
             .map(|rate| {
                 let policy =
@@ -261,8 +283,8 @@ impl Peer<String> for Throttlecrabs {
     const NAME: &'static str = "two throttlecrab under a Mutex";
     const KIND: Kind = Kind::TIME_GIVEN;
 
-    fn roomy() -> Self {
-        let new = || throttlecrab::RateLimiter::new(PeriodicStore::new());
+    fn roomy(subjects: usize) -> Self {
+        let new = || throttlecrab::RateLimiter::new(PeriodicStore::with_capacity(subjects));
         Self(Mutex::new([new(), new()]))
     }
 
@@ -402,7 +424,7 @@ macro_rules! counts {
             const NAME: &'static str = $name;
             const KIND: Kind = Kind::TIME_GIVEN;
 
-            fn roomy() -> Self {
+            fn roomy(_: usize) -> Self {
                 Self::new([MINUTE_LIMIT, HOUR_LIMIT])
             }
 

@@ -1,5 +1,13 @@
 //! Arithmetic on 64-bit words: halves, scaling, and exact division by a multiplication.
 
+use core::num::NonZeroU32;
+#[cfg(not(target_pointer_width = "64"))]
+use core::num::NonZeroU64;
+
+/// Whether words are processed in one register. Elsewhere, code that only makes the 64-bit fast path
+/// faster is left out, since it would take more memory and not less time.
+pub(crate) const IS_64_BIT: bool = cfg!(target_pointer_width = "64");
+
 /// Joins two 32-bit halves to a word.
 pub(crate) const fn join(high: u32, low: u32) -> u64 {
     ((high as u64) << 32) | low as u64
@@ -33,26 +41,35 @@ pub(crate) const fn index(number: u64) -> usize {
 }
 
 /// A divisor with its reciprocal, so that a division is a multiplication. A 64-bit division
-/// instruction would take longer than the rest of a decision.
+/// instruction would take longer than the rest of a decision. On smaller targets, where a reciprocal
+/// takes memory and its multiplication several instructions, it is only the divisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Divisor {
-    value: u64,
+    value: NonZeroU32,
     /// floor((2^64 − 1) / value).
+    #[cfg(target_pointer_width = "64")]
     reciprocal: u64,
 }
 
 impl Divisor {
     /// The divisor `value`, or 1 if `value` is 0.
-    pub(crate) const fn new(value: u64) -> Self {
-        let value = if value == 0 { 1 } else { value };
-        // (2^64 − 1) / value has the same floor as 2^64 / value, unless `value` is a power of two.
-        // Then it is one too small, which `divide` corrects.
-        Self { value, reciprocal: u64::MAX / value }
+    pub(crate) const fn new(value: u32) -> Self {
+        let value = match NonZeroU32::new(value) {
+            Some(value) => value,
+            None => NonZeroU32::MIN,
+        };
+        Self {
+            value,
+            // (2^64 − 1) / value has the same floor as 2^64 / value, unless `value` is a power of
+            // two. Then it is one too small, which `divide` corrects.
+            #[cfg(target_pointer_width = "64")]
+            reciprocal: u64::MAX / value.get() as u64,
+        }
     }
 
     /// Returns the divisor itself.
     pub(crate) const fn value(self) -> u64 {
-        self.value
+        self.value.get() as u64
     }
 
     /// Returns `number / value`, exactly.
@@ -62,10 +79,17 @@ impl Divisor {
     /// down takes away less than 1. The estimate is therefore at most one too small, and one
     /// comparison corrects it.
     #[inline]
-    pub(crate) const fn divide(self, number: u64) -> u64 {
-        let estimate = scale(number, self.reciprocal);
-        let rest = number - estimate * self.value;
-        if rest >= self.value { estimate + 1 } else { estimate }
+    pub(crate) fn divide(self, number: u64) -> u64 {
+        #[cfg(target_pointer_width = "64")]
+        {
+            let estimate = scale(number, self.reciprocal);
+            let rest = number - estimate * self.value();
+            if rest >= self.value() { estimate + 1 } else { estimate }
+        }
+        #[cfg(not(target_pointer_width = "64"))]
+        {
+            number / NonZeroU64::from(self.value)
+        }
     }
 }
 
@@ -76,7 +100,7 @@ mod tests {
     #[test]
     fn division_is_exact_at_every_edge() {
         let edges = [
-            1u64,
+            1u32,
             2,
             3,
             7,
@@ -86,18 +110,19 @@ mod tests {
             3600,
             60_000,
             86_400_000,
-            2_678_400_000,
             1 << 31,
-            u64::MAX - 1,
-            u64::MAX,
+            2_678_400_000,
+            u32::MAX - 1,
+            u32::MAX,
         ];
         for divisor in edges {
-            for multiple in [0u64, 1, 2, 3, 1000, u64::MAX / divisor / 2, u64::MAX / divisor] {
+            let length = u64::from(divisor);
+            for multiple in [0u64, 1, 2, 3, 1000, u64::MAX / length / 2, u64::MAX / length] {
                 for offset in [-1i64, 0, 1] {
-                    let number = multiple.wrapping_mul(divisor).wrapping_add_signed(offset);
+                    let number = multiple.wrapping_mul(length).wrapping_add_signed(offset);
                     assert_eq!(
                         Divisor::new(divisor).divide(number),
-                        number / divisor,
+                        number / length,
                         "{number} / {divisor}"
                     );
                 }
@@ -107,8 +132,8 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn division_is_exact(number: u64, divisor in 1u64..) {
-            proptest::prop_assert_eq!(Divisor::new(divisor).divide(number), number / divisor);
+        fn division_is_exact(number: u64, divisor in 1u32..) {
+            proptest::prop_assert_eq!(Divisor::new(divisor).divide(number), number / u64::from(divisor));
         }
     }
 }

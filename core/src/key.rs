@@ -18,7 +18,7 @@ use core::str::FromStr;
 use heapless::String;
 use zeroize::Zeroize;
 
-use crate::bits::{high, low};
+use crate::bits::{IS_64_BIT, high, join, low};
 use crate::text::Text;
 
 /// The longest key of Keytally's form, in bytes.
@@ -345,10 +345,14 @@ pub(crate) fn validate(key: &[u8]) -> Result<KeyId, ParseKeyError> {
     let (secret, checksum) = body[KEY_ID_LEN..].split_at(SECRET_CHARS);
     // 22 characters can hold more than the 128 bits of a secret, and 6 characters more than the 32
     // bits of a checksum. `decode` rejects such numbers.
-    let mut number = decode::<{ SECRET_LEN / 4 }>(secret).ok_or(ParseKeyError::Form)?;
+    let mut number = [0; SECRET_LEN / 4];
+    let mut expected = [0];
+    let is_number = decode(secret, &mut number) && decode(checksum, &mut expected);
     number.zeroize();
-    let [expected] = decode(checksum).ok_or(ParseKeyError::Form)?;
-    if expected == crc32(&key[..key.len() - CHECKSUM_CHARS]) {
+    if !is_number {
+        return Err(ParseKeyError::Form);
+    }
+    if expected[0] == crc32(&key[..key.len() - CHECKSUM_CHARS]) {
         Ok(id)
     } else {
         Err(ParseKeyError::Checksum)
@@ -378,6 +382,14 @@ pub(crate) fn id_in(key: &[u8]) -> Option<KeyId> {
 /// Parses a key id; `None` if a character is not base62 or the number is 0 or too large.
 #[inline]
 fn decode_id(text: &[u8; KEY_ID_LEN]) -> Option<KeyId> {
+    if !IS_64_BIT {
+        let mut number = [0; 2];
+        return if decode(text, &mut number) {
+            KeyId::from_number(join(number[0], number[1]))
+        } else {
+            None
+        };
+    }
     let digits = text.map(digit_or_more);
     // Valid digits are below 64, and `NO_DIGIT` is not.
     if digits.iter().fold(0, |all, digit| all | digit) >= NO_DIGIT {
@@ -390,13 +402,6 @@ fn decode_id(text: &[u8; KEY_ID_LEN]) -> Option<KeyId> {
     let four = |first: usize| pair(first) * (62 * 62) + pair(first + 2);
     let ten = (four(0) * (62 * 62 * 62 * 62) + four(4)) * (62 * 62) + pair(8);
     ten.checked_mul(62)?.checked_add(digits[KEY_ID_LEN - 1]).and_then(KeyId::from_number)
-}
-
-/// Returns the value of a digit; `None` if the character is not a digit.
-#[inline]
-fn digit(character: u8) -> Option<u64> {
-    let digit = digit_or_more(character);
-    (digit < NO_DIGIT).then_some(u64::from(digit))
 }
 
 /// Returns the value of a digit; [`NO_DIGIT`] or more if the character is not a digit.
@@ -414,7 +419,7 @@ const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmn
 const NO_DIGIT: u8 = 64;
 
 /// The characters in [`DIGITS`]: all, or on small targets those of ASCII.
-const CHARACTERS: usize = if cfg!(target_pointer_width = "64") { 256 } else { 128 };
+const CHARACTERS: usize = if IS_64_BIT { 256 } else { 128 };
 
 /// The value of each character as a digit.
 const DIGITS: [u8; CHARACTERS] = {
@@ -455,22 +460,24 @@ fn select(digit: u32) -> u8 {
     })
 }
 
-/// Parses a base62 number into 32-bit limbs, highest first; `None` if a character is not a digit or
-/// the number is too large.
-fn decode<const LIMBS: usize>(text: &[u8]) -> Option<[u32; LIMBS]> {
-    let mut number = [0; LIMBS];
+/// Parses a base62 number into 32-bit limbs, highest first, which hold 0. Returns false if a
+/// character is not a digit or the number is too large.
+fn decode(text: &[u8], number: &mut [u32]) -> bool {
     for &character in text {
-        let mut carry = digit(character)?;
+        let mut carry = u32::from(digit_or_more(character));
+        if carry >= NO_DIGIT.into() {
+            return false;
+        }
         for limb in number.iter_mut().rev() {
-            let value = u64::from(*limb) * 62 + carry;
+            let value = u64::from(*limb) * 62 + u64::from(carry);
             *limb = low(value);
-            carry = u64::from(high(value));
+            carry = high(value);
         }
         if carry != 0 {
-            return None;
+            return false;
         }
     }
-    Some(number)
+    true
 }
 
 /// Returns the CRC-32 of IEEE 802.3 (reflected, 0xEDB88320), computed four bits at a time.

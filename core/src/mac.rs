@@ -2,19 +2,18 @@
 //!
 //! HMAC's inner and outer hash each begin with a block that depends on the pepper alone, so the
 //! states after these blocks are computed once per pepper. The MAC of a key of Keytally's form then
-//! takes one SHA-256 compression for each hash. The crate `block-buffer` pads messages of other
-//! lengths. SAFETY.md says why the crate `hmac` is used in tests only. RFC 2104 and RFC 4231.
+//! takes one SHA-256 compression for each hash. On 64 bits, its block is laid out without a loop. The
+//! function `hash` pads all other messages, and on smaller targets all. SAFETY.md says why the crate
+//! `hmac` is used in tests only. RFC 2104 and RFC 4231.
 
 use core::fmt;
 
 use heapless::Vec;
 use sha2::block_api::compress256;
-use sha2::digest::array::Array;
-use sha2::digest::block_buffer::EagerBuffer;
-use sha2::digest::consts::U64;
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroize;
 
+use crate::bits::IS_64_BIT;
 use crate::features::Feature;
 
 /// The shortest pepper, in bytes.
@@ -108,7 +107,7 @@ impl Pepper {
         match block.get_mut(..bytes.len()) {
             Some(start) => start.copy_from_slice(bytes),
             // HMAC replaces a secret that is longer than a block by its hash.
-            None => block[..32].copy_from_slice(&to_bytes(&hash(INITIAL, 0, bytes))),
+            None => block[..32].copy_from_slice(&to_bytes(&hash(&INITIAL, 0, bytes))),
         }
         let mut pepper =
             Self { inner: keyed(&block, 0x36), outer: keyed(&block, 0x5c), fingerprint: 0 };
@@ -126,11 +125,15 @@ impl Pepper {
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     #[cfg_attr(not(target_pointer_width = "64"), inline)]
     pub(crate) fn mac_of(&self, message: &Message<'_>) -> Mac {
+        if !IS_64_BIT {
+            let digest = to_bytes(&hash(&self.inner, BLOCK_LEN, message.text));
+            return Mac(hash(&self.outer, BLOCK_LEN, &digest));
+        }
         let mut state = self.inner;
         if message.is_single {
             compress256(&mut state, core::slice::from_ref(&message.block.0));
         } else {
-            state = hash(self.inner, BLOCK_LEN, message.text);
+            state = hash(&self.inner, BLOCK_LEN, message.text);
         }
         let mut block = [OUTER_BLOCK];
         block[0][..DIGEST_LEN].copy_from_slice(&to_bytes(&state));
@@ -244,9 +247,10 @@ struct Block([u8; BLOCK_LEN]);
 
 impl<'a> Message<'a> {
     #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(not(target_pointer_width = "64"), inline)]
     pub(crate) fn new(text: &'a [u8]) -> Self {
         let mut message = Self { text, block: Block([0; BLOCK_LEN]), is_single: false };
-        message.is_single = fill_block(&mut message.block.0, text).is_some();
+        message.is_single = IS_64_BIT && fill_block(&mut message.block.0, text).is_some();
         message
     }
 }
@@ -294,15 +298,24 @@ fn keyed(secret: &[u8; BLOCK_LEN], pad: u8) -> State {
 /// Continues a SHA-256 hash with the whole `message`, and returns its final state. `state` is the
 /// state after the first `before` bytes, a multiple of the block length.
 ///
-/// Never inlined, so that checks of keys of Keytally's form do not reserve stack for its buffer.
+/// Never inlined, so that checks of keys of Keytally's form do not reserve stack for its block.
 #[inline(never)]
-fn hash(mut state: State, before: usize, message: &[u8]) -> State {
+fn hash(keyed: &State, before: usize, message: &[u8]) -> State {
+    let mut state = *keyed;
     let bits = (before as u64 + message.len() as u64) * 8;
-    let mut buffer = EagerBuffer::<U64>::default();
-    buffer.digest_blocks(message, |blocks| {
-        compress256(&mut state, Array::cast_slice_to_core(blocks));
-    });
-    buffer.len64_padding_be(bits, |block| compress256(&mut state, &[block.0]));
+    let (blocks, rest) = message.as_chunks::<BLOCK_LEN>();
+    compress256(&mut state, blocks);
+    let mut block = [0; BLOCK_LEN];
+    block[..rest.len()].copy_from_slice(rest);
+    block[rest.len()] = 0x80;
+    if rest.len() >= BLOCK_LEN - 8 {
+        compress256(&mut state, core::slice::from_ref(&block));
+        block = [0; BLOCK_LEN];
+    }
+    if let Some(end) = block.last_chunk_mut() {
+        *end = bits.to_be_bytes();
+    }
+    compress256(&mut state, core::slice::from_ref(&block));
     state
 }
 

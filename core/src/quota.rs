@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use crate::bits::IS_64_BIT;
 use crate::features::Feature;
 use crate::text::Text;
 
@@ -71,6 +72,7 @@ impl Window {
     #[inline]
     pub(crate) const fn whole_in(self, seconds: u64) -> u64 {
         match self.0 {
+            length if !IS_64_BIT => seconds / length as u64,
             1 => seconds,
             60 => seconds / 60,
             3600 => seconds / 3600,

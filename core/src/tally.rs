@@ -12,7 +12,7 @@
 
 pub(crate) use self::counts::Counts;
 pub(crate) use self::packed_limits::PackedLimits;
-use crate::bits::Divisor;
+use crate::bits::{Divisor, low};
 use crate::quota::{Algorithm, MAX_QUOTAS, Quota, Window};
 use crate::time::{Clock, TOLERANCE_MS, Timestamp};
 
@@ -153,12 +153,12 @@ impl Layout {
                 shift -= u32::from(bits);
             }
         }
-        let unit = Divisor::new(unit_ms);
+        let unit = Divisor::new(low(unit_ms));
         let (mut ratios, mut lengths) = ([unit; MAX_QUOTAS], [unit; MAX_QUOTAS]);
         for (index, window) in windows.iter().enumerate() {
-            ratios[index] = Divisor::new(u64::from(window.seconds() / first.seconds()));
+            ratios[index] = Divisor::new(window.seconds() / first.seconds());
             if algorithm.slides() {
-                lengths[index] = Divisor::new(window.ms());
+                lengths[index] = Divisor::new(low(window.ms()));
             }
         }
         let counts = Counts { windows, masks, shifts, bits, len, algorithm };

@@ -424,7 +424,9 @@ fn changed_plan_or_limits_keep_the_counts() {
     assert_eq!((verdict.outcome(), verdict.remaining()), (Outcome::Denied, Some(0)));
 
     let mut administrator = gate.administer().unwrap();
-    assert_eq!(administrator.assign(key_id, "gold"), Err(AdminError::NoSuchPlan));
+    for name in ["gold", "", "\0", "default\0", "default-and-longer"] {
+        assert_eq!(administrator.assign(key_id, name), Err(AdminError::NoSuchPlan), "{name:?}");
+    }
     let other_windows = plan("gold", "1/second");
     assert_eq!(administrator.set_plan(&other_windows), Err(AdminError::PlanWindows));
     assert!(matches!(

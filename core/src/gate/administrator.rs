@@ -211,10 +211,7 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
                 return Err(AdminError::PlanLimit { limit: quota.limit, max });
             }
         }
-        let number = match gate.plans().find(|(_, other)| other.name == plan.name) {
-            Some((number, _)) => usize::from(number),
-            None => gate.plans().count(),
-        };
+        let number = gate.plan_named(&plan.name).map_or_else(|next| next, usize::from);
         if number >= gate.plan_slots() {
             return Err(AdminError::PlansFull { max: gate.plan_slots() });
         }
@@ -315,8 +312,7 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
     }
 
     fn plan_number(&self, name: &str) -> Result<u8, AdminError> {
-        let plan = self.gate.plans().find(|(_, plan)| plan.name == *name);
-        plan.map(|(number, _)| number).ok_or(AdminError::NoSuchPlan)
+        self.gate.plan_named(name).map_err(|_| AdminError::NoSuchPlan)
     }
 
     /// Returns the number of an environment, or the number that it will get.

@@ -2,12 +2,14 @@
 
 use super::refusal::{Refusal, parse_reason};
 use super::table::{Gate, holder};
+use crate::bits::IS_64_BIT;
 use crate::cache_line::CacheLine;
 use crate::charge::Charge;
 use crate::compare_exchange;
 use crate::decide::{self, Decision};
 use crate::key::{self, KeyId, ParseKeyError};
-use crate::outcome::Outcome;
+use crate::mac::Message;
+use crate::outcome::{Outcome, Reason};
 use crate::quota::Limits;
 use crate::record::{Record, RecordRef, RecordVersion};
 use crate::stop::{Stop, stop};
@@ -93,6 +95,9 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         let Some(text) = api_key else {
             return Verdict::refused(Outcome::MissingKey, None, now);
         };
+        if !IS_64_BIT {
+            return self.verify_and_decide(text, cost, now, clock, decide);
+        }
         // Fast path: a single attempt. Everything else falls through to `check_slow`.
         let (at, record, ended) = match self.verify_own(text, now) {
             Ok(verified) => verified,
@@ -165,28 +170,85 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         decide: impl Fn(&Limits, u64, Timestamp) -> Decision,
     ) -> Verdict {
         let mut now = clock.reading();
-        let mut found = self.find_version(verified);
-        loop {
-            if let Some((at, record)) = &found {
-                // The update may read the clock again, and the key may end before that time.
-                let verified_at = now;
-                let is_valid = |now| {
-                    !record.has_ended(now)
-                        && record.is_in_grace(now) == record.is_in_grace(verified_at)
-                };
-                let decide =
-                    |limits: &_, word, now| is_valid(now).then(|| decide(limits, word, now));
-                if let Some(verdict) = self.update(*at, record, cost, &mut now, clock, decide) {
-                    return verdict;
-                }
-            }
-            // The key may have expired, or an administrator reassigned the record.
-            now = clock.at_least(now);
-            match self.verify_key(text, now) {
-                Ok(verified) => found = Some(verified),
-                Err(Refusal { reason, holder }) => return Verdict::invalid(reason, holder, now),
+        if let Some((at, record)) = &self.find_version(verified) {
+            let limits = self.limits(record.plan);
+            let decision = self.decide_verified(*at, record, &limits, &mut now, clock, &decide);
+            if let Some(decision) = decision {
+                return self.decided(record, &limits, decision, now, cost);
             }
         }
+        // The key may have expired, or an administrator reassigned the record.
+        now = clock.at_least(now);
+        self.verify_and_decide(text, cost, now, clock, decide)
+    }
+
+    /// Verifies the key at `now` and decides, until the exchange succeeds or the key is invalid.
+    fn verify_and_decide(
+        &self,
+        text: &[u8],
+        cost: u32,
+        mut now: Timestamp,
+        clock: impl Clock,
+        decide: impl Fn(&Limits, u64, Timestamp) -> Decision,
+    ) -> Verdict {
+        loop {
+            let located = self.locate(text);
+            let reason = match (located, &located.and_then(|(_, at)| at.read())) {
+                (Some((key_id, at)), Some(record)) => {
+                    match self.compare_secrets(key_id, &Message::new(text), record, now) {
+                        Ok(None) => {
+                            let limits = self.limits(record.plan);
+                            let decision =
+                                self.decide_verified(at, record, &limits, &mut now, clock, &decide);
+                            if let Some(decision) = decision {
+                                return self.decided(record, &limits, decision, now, cost);
+                            }
+                            None
+                        }
+                        Ok(Some(reason)) => return Verdict::invalid(reason, holder(record), now),
+                        Err(reason) => Some(reason),
+                    }
+                }
+                (Some(_), None) => Some(Reason::Damaged),
+                (None, _) => Some(Reason::Malformed),
+            };
+            if let Some(reason) = reason {
+                match self.verify_other(text, reason, now) {
+                    Ok((at, record)) => {
+                        let limits = self.limits(record.plan);
+                        let decision =
+                            self.decide_verified(at, &record, &limits, &mut now, clock, &decide);
+                        if let Some(decision) = decision {
+                            return self.decided(&record, &limits, decision, now, cost);
+                        }
+                    }
+                    Err(Refusal { reason, holder }) => {
+                        return Verdict::invalid(reason, holder, now);
+                    }
+                }
+            }
+            now = clock.at_least(now);
+        }
+    }
+
+    /// Applies `decide` to the tally of a record whose secret was verified at `now`. Returns `None`
+    /// if the key ended since, or if the record was reassigned.
+    #[inline]
+    fn decide_verified(
+        &self,
+        at: RecordRef<'_>,
+        record: &Record,
+        limits: &Limits,
+        now: &mut Timestamp,
+        clock: impl Clock,
+        decide: impl Fn(&Limits, u64, Timestamp) -> Decision,
+    ) -> Option<Decision> {
+        // The update may read the clock again, and the key may end before that time.
+        let in_grace = record.is_in_grace(*now);
+        self.update(at, record, now, clock, |word, now| {
+            let is_valid = !record.has_ended(now) && record.is_in_grace(now) == in_grace;
+            is_valid.then(|| decide(limits, word, now))
+        })
     }
 
     /// Returns the record if it still has this version.
@@ -206,31 +268,40 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         let mut now = clock.reading();
         loop {
             let (at, record) = self.find(key_id)?;
-            let verdict = self.update(at, &record, 0, &mut now, clock, |limits, word, now| {
-                Some(decide(limits, word, now))
-            });
-            if let Some(verdict) = verdict {
-                return Some(verdict.without_charge());
+            let limits = self.limits(record.plan);
+            let decision = self
+                .update(at, &record, &mut now, clock, |word, now| Some(decide(&limits, word, now)));
+            if let Some(decision) = decision {
+                return Some(self.decided(&record, &limits, decision, now, 0).without_charge());
             }
         }
     }
 
     /// Applies `decide` to the tally of a record that was read before. Returns `None` if `decide`
     /// does, or if the record was reassigned since.
+    #[inline]
     fn update(
         &self,
         at: RecordRef<'_>,
         record: &Record,
-        cost: u32,
         now: &mut Timestamp,
         clock: impl Clock,
-        decide: impl Fn(&Limits, u64, Timestamp) -> Option<Decision>,
-    ) -> Option<Verdict> {
-        let limits = self.limits(record.plan);
-        let decision =
-            compare_exchange::update(at.tally(), &self.layout, now, clock, |word, now| {
-                if at.is_unchanged(record) { decide(&limits, word, now) } else { None }
-            })?;
-        Some(Verdict::decided(&self.layout, &limits, decision, holder(record), *now, cost))
+        decide: impl Fn(u64, Timestamp) -> Option<Decision>,
+    ) -> Option<Decision> {
+        compare_exchange::update(at.tally(), &self.layout, now, clock, |word, now| {
+            if at.is_unchanged(record) { decide(word, now) } else { None }
+        })
+    }
+
+    /// Returns the verdict that follows from a decision about a record's tally.
+    fn decided(
+        &self,
+        record: &Record,
+        limits: &Limits,
+        decision: Decision,
+        now: Timestamp,
+        cost: u32,
+    ) -> Verdict {
+        Verdict::decided(&self.layout, limits, decision, holder(record), now, cost)
     }
 }

@@ -5,7 +5,6 @@ use super::administrator::Administrator;
 use super::ids::RecordIds;
 use super::imported::{IMPORTED_KEY_LEN, import_number};
 use super::new_key::NewKey;
-use crate::bits::scale;
 use crate::cache_line::CacheLine;
 use crate::features::Feature;
 use crate::key::{self, KeyId, Name};
@@ -35,7 +34,7 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
             if gate.find(parts.key_id).is_some() {
                 return Err(AdminError::AlreadyImported(parts.key_id));
             }
-            let at = gate.record(scale(parts.key_id.number(), u64::from(gate.capacity)));
+            let at = gate.record_of(parts.key_id);
             let at = self
                 .vacant(core::iter::once(at), &mut now, clock)
                 .ok_or(AdminError::NoRoomToImport)?;

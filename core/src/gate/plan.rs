@@ -42,9 +42,9 @@ impl Plan {
     pub(super) fn words(&self) -> [u64; PLAN_WORDS] {
         let mut bytes = [0; MAX_PLAN_NAME_LEN];
         bytes[..self.name.len()].copy_from_slice(self.name.as_bytes());
-        let word = |at: usize| u64::from_le_bytes(core::array::from_fn(|byte| bytes[at + byte]));
+        let [first, second] = name_words(&bytes);
         let limits = self.policy.limits().0;
-        [word(0), word(8), join(limits[1], limits[0]), join(limits[3], limits[2])]
+        [first, second, join(limits[1], limits[0]), join(limits[3], limits[2])]
     }
 
     pub(super) fn name_from_words(words: [u64; 2]) -> Option<Text<MAX_PLAN_NAME_LEN>> {
@@ -54,6 +54,12 @@ impl Plan {
         }
         (!name.is_empty()).then_some(name)
     }
+}
+
+/// Returns a plan's name, padded with zeros, as words of the header.
+pub(super) fn name_words(bytes: &[u8; MAX_PLAN_NAME_LEN]) -> [u64; 2] {
+    let (words, _) = bytes.as_chunks();
+    core::array::from_fn(|word| u64::from_le_bytes(words[word]))
 }
 
 /// Returns the layout that can count the largest limit of every window over all plans.

@@ -2,7 +2,7 @@
 //! plan its limits, without losing counts.
 
 use super::config::FIXED_LINES;
-use super::plan::{PLAN_WORDS, PLANS_PER_LINE, Plan};
+use super::plan::{MAX_PLAN_NAME_LEN, PLAN_WORDS, PLANS_PER_LINE, Plan, name_words};
 use super::table::{Gate, TARGET_LINE};
 use crate::bits::{high, index, low};
 use crate::cache_line::CacheLine;
@@ -88,6 +88,29 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         let (line, at) = self.plan_line(usize::from(number));
         let name = Plan::name_from_words([line.load(at), line.load(at + 1)])?;
         Plan::new(&name, Policy::from_layout(&self.layout, self.limits(number))?)
+    }
+
+    /// Returns the number of the plan with this name. If there is none, the error is the number that
+    /// the next plan gets. It compares the words of the names, since reading whole plans would take
+    /// more code and time.
+    pub(super) fn plan_named(&self, name: &str) -> Result<u8, usize> {
+        let mut bytes = [0; MAX_PLAN_NAME_LEN];
+        if let Some(start) = bytes.get_mut(..name.len()) {
+            start.copy_from_slice(name.as_bytes());
+        }
+        // No plan has a longer name, or a NUL in it.
+        let is_name = name.len() <= MAX_PLAN_NAME_LEN && !name.as_bytes().contains(&0);
+        for number in 0..self.plan_slots() {
+            let (line, at) = self.plan_line(number);
+            let words = [line.load(at), line.load(at + 1)];
+            if words[0] == 0 {
+                return Err(number);
+            }
+            if is_name && words == name_words(&bytes) {
+                return u8::try_from(number).map_err(|_| number);
+            }
+        }
+        Err(self.plan_slots())
     }
 
     /// Returns whether there is a first plan, which every gate has. It does not read the whole

@@ -116,9 +116,15 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
 
     /// Returns the record of a key id, if the gate has the key.
     pub(super) fn find(&self, key_id: KeyId) -> Option<(RecordRef<'_>, Record)> {
-        let at = self.record(scale(key_id.number(), u64::from(self.capacity)));
+        let at = self.record_of(key_id);
         let record = at.read()?;
         (record.key_id == Some(key_id)).then_some((at, record))
+    }
+
+    /// Returns the record that a key id names.
+    #[cfg_attr(target_pointer_width = "64", inline)]
+    pub(super) fn record_of(&self, key_id: KeyId) -> RecordRef<'_> {
+        self.record(scale(key_id.number(), u64::from(self.capacity)))
     }
 
     /// Returns the record with this number, which is below the capacity.

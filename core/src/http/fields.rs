@@ -3,7 +3,7 @@
 use core::ffi::CStr;
 use core::ops::Range;
 
-use crate::bits::{index, low};
+use crate::bits::{IS_64_BIT, index, low};
 use crate::quota::Window;
 
 /// The most bytes that the header fields of a verdict take, with their line ends.
@@ -90,6 +90,9 @@ impl Writer<'_> {
     /// Writes a number in decimal.
     #[cfg_attr(target_pointer_width = "64", inline)]
     pub(super) fn number(self, number: u64) -> Self {
+        if !IS_64_BIT {
+            return self.digits(number);
+        }
         match u32::try_from(number) {
             Ok(number) if number < FOUR_DIGITS => {
                 let digits = 1
@@ -100,6 +103,17 @@ impl Writer<'_> {
             }
             _ => self.long_number(number),
         }
+    }
+
+    /// Writes a number in decimal, one digit at a time, on small targets. A division of 32 bits is
+    /// much faster there.
+    fn digits(self, number: u64) -> Self {
+        let (rest, digit) = match u32::try_from(number) {
+            Ok(number) => (u64::from(number / 10), number % 10),
+            Err(_) => (number / 10, low(number % 10)),
+        };
+        let out = if rest > 0 { self.digits(rest) } else { self };
+        out.text(&[b'0' + digit.to_le_bytes()[0]])
     }
 
     #[inline(never)]
@@ -126,8 +140,8 @@ impl Writer<'_> {
     #[cfg_attr(target_pointer_width = "64", inline)]
     pub(super) fn window_length(self, window: Window) -> Self {
         match window.seconds() {
-            60 => self.text(b";w=60"),
-            3600 => self.text(b";w=3600"),
+            60 if IS_64_BIT => self.text(b";w=60"),
+            3600 if IS_64_BIT => self.text(b";w=3600"),
             seconds => self.text(b";w=").number(seconds.into()),
         }
     }

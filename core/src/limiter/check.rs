@@ -5,6 +5,7 @@ use core::hint::select_unpredictable;
 use super::insert::Insertion;
 use super::slot::{Slot, Subject, TOMBSTONE};
 use super::table::{LINE_SLOTS, Limiter};
+use crate::bits::IS_64_BIT;
 use crate::cache_line::CacheLine;
 use crate::charge::Charge;
 use crate::compare_exchange;
@@ -28,7 +29,8 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         // Fast path: a single attempt for a subject that has a slot and whose shortest window has
         // not passed.
         let mut found = self.find(subject);
-        if let Some(seen) = &mut found
+        if IS_64_BIT
+            && let Some(seen) = &mut found
             && let Some(decision) = decide::check_within(
                 &self.layout,
                 &self.limits,
@@ -169,6 +171,49 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
             .all_slots()
             .filter(|slot| compare_exchange::correct(slot.tally(), &self.layout, clock));
         corrected.count() as u64
+    }
+
+    /// Sets all counts of every subject to 0. Returns how many subjects had counts in a window that
+    /// has not passed.
+    ///
+    /// Each subject is reset atomically, but not all of them at one moment: a charge during the
+    /// call is either reset or counted after it. Lock-free: an attempt fails only if another
+    /// thread's exchange of that tally succeeded. Reads the whole table.
+    ///
+    /// ```
+    /// # use keytally_core::{CacheLine, Limiter, Policy, Timestamp};
+    /// # let policy: Policy = "2/minute".parse()?;
+    /// # let lines = Limiter::<&[CacheLine]>::lines(8);
+    /// # let memory: Vec<_> = (0..lines).map(|_| CacheLine::new()).collect();
+    /// # let limiter = Limiter::init(&memory[..], &policy, 8, [7; 16])?;
+    /// let now = Timestamp::from_unix_s(1_700_000_000);
+    /// assert!(limiter.check(b"203.0.113.9", 2, now).is_admitted());
+    /// assert_eq!(limiter.reset_all(now), 1);
+    /// assert!(limiter.check(b"203.0.113.9", 2, now).is_admitted());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn reset_all(&self, clock: impl Clock) -> u64 {
+        let now = clock.reading();
+        self.all_slots().filter(|slot| self.reset_slot(*slot, now)).count() as u64
+    }
+
+    /// Sets the counts of a slot's tally to 0. Returns whether it had any.
+    ///
+    /// A tally without counts is not written, so that an expired slot can still be reused.
+    fn reset_slot(&self, slot: Slot<'_>, now: Timestamp) -> bool {
+        let mut word = slot.tally().load(Ordering::Acquire);
+        while self.is_live(word) {
+            let stamp = self.layout.stamp_at(now).max(self.layout.stamp(word));
+            let next = self.layout.unused(stamp);
+            if self.layout.rolled(word, stamp) == next {
+                return false;
+            }
+            match compare_exchange::exchange_decided(slot.tally(), word, next) {
+                Ok(()) => return true,
+                Err(present) => word = present,
+            }
+        }
+        false
     }
 
     /// Applies `decide` to the tally of the slot that was found, or to an empty one if there is

@@ -210,15 +210,16 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     /// Returns the first stamp at which a slot of these buckets can be reused.
     #[cold]
     fn reusable_from(&self, buckets: [u64; 2]) -> u64 {
-        let words = buckets.into_iter().flat_map(|bucket| self.slots(bucket)).map(|slot| {
-            let word = slot.tally().load(Ordering::Acquire);
-            if self.layout.is_reservation(word) {
-                u64::MAX
-            } else {
-                self.layout.reusable_from(word)
+        let mut earliest = u64::MAX;
+        for bucket in buckets {
+            for slot in self.slots(bucket) {
+                let word = slot.tally().load(Ordering::Acquire);
+                if !self.layout.is_reservation(word) {
+                    earliest = earliest.min(self.layout.reusable_from(word));
+                }
             }
-        });
-        words.min().unwrap_or(u64::MAX)
+        }
+        earliest
     }
 
     /// Locks a bucket, and cancels the reservations of former holders of the lock. If the bucket is

@@ -1,7 +1,7 @@
 //! The struct [`Limiter`]: its creation, its opening, and where in its memory the buckets are.
 
 use super::slot::{Slot, Subject};
-use crate::bits::{high, index, join, low, scale};
+use crate::bits::{IS_64_BIT, high, index, join, low, scale};
 use crate::cache_line::{CACHE_LINE_WORDS, CacheLine};
 use crate::header::{AttachError, CreateError, Header, TableKind};
 use crate::policy::Policy;
@@ -168,7 +168,11 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         Self {
             layout: header.layout,
             limits,
-            packed_limits: PackedLimits::new(header.layout.counts(), &limits),
+            packed_limits: if IS_64_BIT {
+                PackedLimits::new(header.layout.counts(), &limits)
+            } else {
+                PackedLimits::NONE
+            },
             seed,
             buckets_at,
             locks_at: buckets_at + index(buckets) * BUCKET_LINES,
@@ -254,8 +258,11 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
 
     #[inline]
     pub(super) fn slots(&self, bucket: u64) -> impl Iterator<Item = Slot<'_>> {
-        let first = self.buckets_at + index(bucket) * BUCKET_LINES;
-        self.memory.as_ref()[first..first + BUCKET_LINES].iter().flat_map(slots)
+        let first = index(bucket) * BUCKET_SLOTS;
+        (first..first + BUCKET_SLOTS).map(|number| {
+            let line = &self.memory.as_ref()[self.buckets_at + number / LINE_SLOTS];
+            Slot(&line.words().as_chunks().0[number % LINE_SLOTS])
+        })
     }
 
     pub(super) fn all_slots(&self) -> impl Iterator<Item = Slot<'_>> {

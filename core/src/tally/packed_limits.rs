@@ -20,6 +20,9 @@ pub(crate) struct PackedLimits {
 }
 
 impl PackedLimits {
+    /// Limits that admit no cost, for targets without the fast path that compares them.
+    pub(crate) const NONE: Self = Self { distances: 0, carries: 0, least: 0 };
+
     /// Packs the limits of the current counts. In a sliding layout, the previous counts have no
     /// limit, and a carry shows nothing.
     pub(crate) fn new(counts: &Counts, limits: &Limits) -> Self {

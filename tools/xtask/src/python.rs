@@ -1,5 +1,5 @@
-//! The suites `python` and `python-web`: the Python module, built as a wheel and installed into a
-//! virtual environment, and its integrations in web frameworks.
+//! The suites `python`, `python-web` and `python-limits`: the Python module, built as a wheel and
+//! installed into a virtual environment, and its integrations in web frameworks.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -55,6 +55,17 @@ pub(crate) fn bench() -> Result<Command> {
 /// Runs the tests of the integrations.
 pub(crate) fn test_web(form: Form) -> Result<String> {
     pytest(&test_environment(form)?, &["tests/integrations"], Path::new(""))
+}
+
+/// Runs the tests that the project of the package `limits` has for its storages, if `full` is set.
+/// They are downloaded, and take a minute.
+pub(crate) fn test_limits(full: bool) -> Result<String> {
+    if !full {
+        return Ok("not run: only if it is named, or with --full".to_owned());
+    }
+    let python = environment("limits", "py/tests/limits_suite/requirements.txt")?;
+    let output = run(Command::new(python).arg("py/tests/limits_suite/run.py"))?;
+    summary(&output)
 }
 
 /// Runs the lints, the type checks and the tests of the module, also in other Python versions.
@@ -124,6 +135,11 @@ fn pytest(python: &Path, arguments: &[&str], programs: &Path) -> Result<String> 
     let mut tests = Command::new(python);
     tests.args("-X dev -W error -m pytest -q -p no:cacheprovider".split(' ')).args(arguments);
     let output = run(tests.current_dir("py").env("KEYTALLY_TEST_PROGRAMS", programs))?;
+    summary(&output)
+}
+
+/// Returns the counts at the end of an output of pytest.
+fn summary(output: &str) -> Result<String> {
     let summary = output.lines().rev().find_map(|line| line.split_once(" in "));
     Ok(summary.with_context(|| format!("no test ran:\n{output}"))?.0.to_owned())
 }

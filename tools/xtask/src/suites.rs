@@ -87,6 +87,10 @@ pub(crate) const SUITES: &[Step] = &[
     Step::new("python-web", Work::Long(python::test_web))
         .needs(&[tools::PYTHON])
         .about("middleware and framework integrations, with test clients and real servers"),
+    Step::new("python-limits", Work::Long(python::test_limits))
+        .needs(&[tools::PYTHON])
+        .full_when_named()
+        .about("the storages for the package limits pass the tests of that project that apply"),
 ];
 
 /// The test files of the service, without those that the suite `unit` runs.
