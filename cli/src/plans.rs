@@ -91,35 +91,35 @@ pub fn check_layout(plan: &Plan, layout: &Layout) -> Result<(), AdminError> {
 /// Returns the failure of a change that names the plan `name`. If the gate does not have this plan,
 /// the failure repeats the name and lists the plans that it has.
 pub(crate) fn no_such_plan(gate: &Gate, name: Option<&str>, error: keytally::Error) -> Failure {
-    match (error, name) {
-        (keytally::Error::Admin { path, source: AdminError::NoSuchPlan }, Some(name)) => {
-            let plans = describe(gate.table().plans().map(|(_, plan)| plan));
-            let name = redact_name(name);
-            let message = format!("the gate has no plan {name:?}; its plans are: {plans}");
-            match path {
-                Some(path) => Failure::with_context(path.display(), message),
-                None => Failure::new(message),
-            }
-        }
-        (error, _) => error.into(),
-    }
+    let (keytally::Error::Admin { source: AdminError::NoSuchPlan, .. }, Some(name)) =
+        (&error, name)
+    else {
+        return error.into();
+    };
+    let name = redact_name(name);
+    let sentence = format!("the gate has no plan {name:?}; its plans are: {}", plans_of(gate));
+    with_sentence(&error, AdminError::NoSuchPlan, &sentence)
 }
 
 /// Returns the failure of a change of `plan`. If its windows or algorithm are not the gate's, the
 /// failure has its policy and those of the gate's plans.
 pub(crate) fn not_a_plan(gate: &Gate, plan: &Plan, error: keytally::Error) -> Failure {
-    match error {
-        keytally::Error::Admin { path, source: source @ AdminError::PlanWindows } => {
-            let plans = describe(gate.table().plans().map(|(_, plan)| plan));
-            let message =
-                format!("{source}: {} was given, and the plans are: {plans}", plan.policy);
-            match path {
-                Some(path) => Failure::with_context(path.display(), message),
-                None => Failure::new(message),
-            }
-        }
-        error => error.into(),
+    let source = AdminError::PlanWindows;
+    if !matches!(&error, keytally::Error::Admin { source: found, .. } if *found == source) {
+        return error.into();
     }
+    let plans = plans_of(gate);
+    let sentence = format!("{source}: {} was given, and the plans are: {plans}", plan.policy);
+    with_sentence(&error, source, &sentence)
+}
+
+/// Returns the failure of `error`, which keeps its path, with another sentence for its source.
+fn with_sentence(error: &keytally::Error, source: AdminError, sentence: &str) -> Failure {
+    Failure::new(error.to_string().replace(&source.to_string(), sentence))
+}
+
+fn plans_of(gate: &Gate) -> String {
+    describe(gate.table().plans().map(|(_, plan)| plan))
 }
 
 /// Formats plans for people: `default = 100/minute, 1000/hour; pro = …`.
