@@ -59,11 +59,11 @@ pub(crate) fn test_web(form: Form) -> Result<String> {
 
 /// Runs the tests that the project of the package `limits` has for its storages, if `full` is set.
 /// They are downloaded, and take a minute.
-pub(crate) fn test_limits(full: bool) -> Result<String> {
-    if !full {
+pub(crate) fn test_limits(form: Form) -> Result<String> {
+    if form == Form::Short {
         return Ok("not run: only if it is named, or with --full".to_owned());
     }
-    let python = environment("limits", "py/tests/limits_suite/requirements.txt")?;
+    let python = environment("limits", "py/tests/limits_suite/requirements.txt", form)?;
     let output = run(Command::new(python).arg("py/tests/limits_suite/run.py"))?;
     summary(&output)
 }
