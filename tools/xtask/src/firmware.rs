@@ -63,7 +63,7 @@ const MACHINES: &[Machine] = &[
 ];
 
 /// The maximum stack of a key check, in bytes.
-const MAX_STACK: u64 = 1280;
+const MAX_STACK: u64 = 1228;
 
 /// The maximum size of a gate for 64 keys, in bytes.
 const MAX_GATE: u64 = 4 * 1024 + 512;
