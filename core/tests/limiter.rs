@@ -62,6 +62,29 @@ fn charge_can_be_refunded_settled_and_reset() {
     assert_eq!(limiter.peek(b"a", 10, at(4)).outcome(), Outcome::Admitted);
 }
 
+#[test]
+fn reset_of_all_counts_the_subjects_that_had_some() {
+    for policy in ["3/minute", "sliding 3/minute"] {
+        let limiter = limiter(policy, 64);
+        for subject in 0..64u32 {
+            limiter.check(&subject.to_le_bytes(), 1 + subject % 3, at(0));
+        }
+        limiter.reset(&0u32.to_le_bytes(), at(1));
+        let reserved = tallies(&limiter).iter().position(|tally| *tally == 0).unwrap();
+        reserve(&limiter, reserved);
+        assert_eq!(limiter.reset_all(at(2)), 63, "{policy}");
+        assert_eq!(limiter.reset_all(at(2)), 0, "{policy}");
+        assert_eq!(tallies(&limiter)[reserved], u64::MAX, "the reservation is not a tally");
+        for subject in 0..64u32 {
+            let verdict = limiter.check(&subject.to_le_bytes(), 3, at(3));
+            assert!(verdict.is_admitted(), "{policy}, {subject}");
+        }
+        let after = tallies(&limiter);
+        assert_eq!(limiter.reset_all(at(600)), 0, "the windows have passed");
+        assert_eq!(tallies(&limiter), after, "expired slots can still be reused");
+    }
+}
+
 /// Checks each of `subjects` subjects once. Returns how many are refused because no slot is free.
 fn fill(limiter: &Limiter<impl AsRef<[CacheLine]>>, subjects: u32, now: Timestamp) -> usize {
     (0..subjects)

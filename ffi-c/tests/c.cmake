@@ -30,19 +30,21 @@ endif()
 
 # Another static library in Rust, linked before and after ours. Both contain the standard library.
 # With fat LTO, that is in the object that is always linked.
-set(other "${CMAKE_CURRENT_BINARY_DIR}/libother.a")
-add_custom_command(OUTPUT "${other}" DEPENDS c/other.rs VERBATIM
-    COMMAND "${CMAKE_COMMAND}" -E env --unset=MAKEFLAGS rustc --edition=2024 --crate-type=staticlib -O -Clto=fat
-        -o "${other}" "${CMAKE_CURRENT_SOURCE_DIR}/c/other.rs")
-add_custom_target(other DEPENDS "${other}")
-add_executable(archives_first c/archives.c)
-target_link_libraries(archives_first PRIVATE keytally::static "${other}")
-add_executable(archives_last c/archives.c)
-target_link_libraries(archives_last PRIVATE "${other}" keytally::static)
-foreach(program archives_first archives_last)
-    add_dependencies("${program}" other)
-    add_test(NAME "${program}" COMMAND "${program}")
-endforeach()
+if("static" IN_LIST WAYS)
+    set(other "${CMAKE_CURRENT_BINARY_DIR}/libother.a")
+    add_custom_command(OUTPUT "${other}" DEPENDS c/other.rs VERBATIM
+        COMMAND "${CMAKE_COMMAND}" -E env --unset=MAKEFLAGS rustc --edition=2024 --crate-type=staticlib -O -Clto=fat
+            -o "${other}" "${CMAKE_CURRENT_SOURCE_DIR}/c/other.rs")
+    add_custom_target(other DEPENDS "${other}")
+    add_executable(archives_first c/archives.c)
+    target_link_libraries(archives_first PRIVATE keytally::static "${other}")
+    add_executable(archives_last c/archives.c)
+    target_link_libraries(archives_last PRIVATE "${other}" keytally::static)
+    foreach(program archives_first archives_last)
+        add_dependencies("${program}" other)
+        add_test(NAME "${program}" COMMAND "${program}")
+    endforeach()
+endif()
 
 # The commands of the README, and the packages.
 add_test(NAME readme COMMAND sh "${CMAKE_CURRENT_SOURCE_DIR}/readme.sh"

@@ -35,6 +35,10 @@ use keytally_core::{Clock, Layout, Timestamp};
 /// assert!(keytally::now().unix_s() > 1_700_000_000);
 /// ```
 pub fn now() -> Timestamp {
+    #[cfg(feature = "testing")]
+    if let Some(time) = crate::testing::time() {
+        return time;
+    }
     #[expect(clippy::disallowed_methods, reason = "only this module reads the clock")]
     let time = SystemTime::now();
     Timestamp::from_system_time(time)
@@ -47,6 +51,10 @@ const RESOLUTIONS_PER_WINDOW: u32 = 100;
 /// 0.
 #[inline]
 fn coarse_now() -> Timestamp {
+    #[cfg(feature = "testing")]
+    if let Some(time) = crate::testing::time() {
+        return time;
+    }
     let time = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
     let since_epoch = Duration::try_from(time).unwrap_or_default();
     Timestamp::from_unix_ms(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))

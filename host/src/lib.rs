@@ -44,6 +44,7 @@
 //! | `header`, [`LockHolder`] | the geometry of the header page; the process that administers |
 //! | `map` | the mapped memory, and all `unsafe` code of this crate |
 //! | [`now()`], [`SystemClock`] | the only code that reads the clock |
+//! | `testing` | with the feature `testing`: the clock that a test sets |
 //!
 //! # The contract between processes
 //! - **Sharing.** Processes that open one file share its counts and keys immediately. No process is
@@ -116,6 +117,8 @@ mod map;
 pub mod pepper;
 mod publish;
 pub mod redact;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 // Not part of the API: for the tests of this project.
 #[doc(hidden)]

@@ -207,6 +207,12 @@ impl Limiter {
     pub fn reset(&self, subject: &[u8]) -> Verdict {
         self.table.reset(subject, SystemClock::read())
     }
+
+    /// Sets all counts of every subject to 0. Returns how many subjects had counts in a window that
+    /// has not passed. A charge during the call is either reset or counted after it.
+    pub fn reset_all(&self) -> u64 {
+        self.table.reset_all(SystemClock::read())
+    }
 }
 
 /// Creates the core's limiter in `memory`, after the header page.

@@ -3,6 +3,7 @@
 pub(crate) use keytally::SystemClock;
 use keytally::Timestamp;
 use keytally::now;
+use pyo3::prelude::*;
 
 use crate::arguments::Moment;
 
@@ -58,3 +59,16 @@ macro_rules! with_clock {
 }
 
 pub(crate) use with_clock;
+
+/// Sets the time that this process reads, in Unix milliseconds; ``None`` reads the system clock
+/// again. Returns the former setting. Only ``keytally.testing`` calls this function.
+#[pyfunction]
+pub(crate) fn set_test_clock(unix_ms: Option<u64>) -> Option<u64> {
+    keytally::testing::set_clock(unix_ms.map(Timestamp::from_unix_ms)).map(Timestamp::unix_ms)
+}
+
+/// Returns the time that calls without ``now`` read, in Unix milliseconds.
+#[pyfunction]
+pub(crate) fn clock_ms() -> u64 {
+    now().unix_ms()
+}

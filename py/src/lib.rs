@@ -72,6 +72,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<verdict::Verdict>()?;
     module.add("PROBLEM_MEDIA_TYPE", keytally::PROBLEM_MEDIA_TYPE)?;
     module.add_function(wrap_pyfunction!(accepts_problem, module)?)?;
+    module.add_function(wrap_pyfunction!(clock::clock_ms, module)?)?;
+    module.add_function(wrap_pyfunction!(clock::set_test_clock, module)?)?;
     module.add_function(wrap_pyfunction!(generate_pepper, module)?)?;
     module.add_function(wrap_pyfunction!(redact, module)?)?;
     module.add_function(wrap_pyfunction!(policy::restore_quota, module)?)?;

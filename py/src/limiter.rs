@@ -308,6 +308,27 @@ impl Limiter {
         })
     }
 
+    /// Sets all counts of every subject to 0, and returns how many subjects had counts.
+    ///
+    /// A charge during the call is either reset or counted after it. The call reads the whole table.
+    ///
+    /// Args:
+    ///     now: An explicit time, see `Gate`; the system clock by default.
+    ///
+    /// Raises:
+    ///     TypeError, ValueError: An argument has the wrong type or is out of range.
+    ///
+    /// >>> from keytally import Limiter
+    /// >>> limiter = Limiter.in_memory("5/minute")
+    /// >>> verdicts = limiter.check("203.0.113.9", 5), limiter.check("203.0.113.10", 5)
+    /// >>> limiter.reset_all(), limiter.peek("203.0.113.9").remaining
+    /// (2, 5)
+    #[pyo3(signature = (*, now=None))]
+    fn reset_all(&self, py: Python<'_>, now: Option<Moment>) -> u64 {
+        let now = Time::from(now);
+        py.detach(|| with_clock!(now, |clock| self.limiter.table().reset_all(clock)))
+    }
+
     /// Corrects every tally that is more than 60 s ahead of the clock, and returns their number.
     ///
     /// The tallies keep their counts. A call that uses the system clock corrects the tally that it

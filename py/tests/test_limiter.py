@@ -48,6 +48,15 @@ def test_refund_settle_reset_change_counts(now):
     assert limiter.refund("a", charge, now=now).remaining == 10
 
 
+def test_reset_of_all_returns_the_subjects_that_had_counts(now):
+    limiter = Limiter.in_memory("2/minute", 100)
+    for subject in ("a", "b", "b"):
+        limiter.check(subject, now=now)
+    assert limiter.reset_all(now=now) == 2
+    assert limiter.reset_all(now=now) == 0
+    assert limiter.check("b", 2, now=now).admitted
+
+
 def test_full_limiter_returns_a_verdict(now):
     limiter = Limiter.in_memory("1/hour", 1)
     verdicts = [limiter.check(str(n), now=now) for n in range(50)]

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 import sysconfig
 from importlib.metadata import distribution
 from pathlib import Path
@@ -24,7 +26,7 @@ def test_wheel_uses_stable_abi_unless_free_threaded():
 
 def test_only_extras_have_dependencies():
     extras = PACKAGE.metadata.get_all("Provides-Extra")
-    assert sorted(extras) == ["django", "fastapi", "flask", "rest-framework"]
+    assert sorted(extras) == ["django", "fastapi", "flask", "limits", "rest-framework"]
     named = {
         extra
         for text in PACKAGE.requires
@@ -32,6 +34,23 @@ def test_only_extras_have_dependencies():
     }
     assert named == set(extras)
     assert all("extra == " in text for text in PACKAGE.requires)
+
+
+def test_build_without_rust_says_that_it_is_missing(tmp_path):
+    pytest.importorskip("maturin")
+    backend = Path(__file__).parents[1] / "backend"
+    for hook in ("get_requires_for_build_wheel()", "build_wheel('.')", "build_editable('.')"):
+        done = subprocess.run(
+            [sys.executable, "-c", f"import build_keytally\nbuild_keytally.{hook}"],
+            env={"PATH": str(tmp_path), "PYTHONPATH": str(backend)},
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        [sentence] = done.stderr.splitlines()
+        assert "Rust is missing to build one: install Rust (https://rustup.rs)" in sentence
+        assert "https://pypi.org/project/keytally/#files" in sentence
 
 
 def test_package_has_stubs_and_type_marker():

@@ -79,6 +79,7 @@ def test_time_dependent_methods_take_now(pepper, now):
     limiter.refund("a", charge, now=now)
     limiter.settle("a", charge, 1, now=now)
     limiter.reset("a", now=now)
+    limiter.reset_all(now=now)
     limiter.correct_clock(now=now)
     Verdict.duplicate_header(now=now)
 

@@ -1,7 +1,8 @@
 //! The Rust code of the book in `docs/`, as documentation tests.
 //!
 //! `docs/tutorial/rust.md` is missing: its program needs a web framework, so the package
-//! keytally-server has it as an example. A test of `vectors/tests/readme.rs` checks that every
+//! keytally-server has it as an example. So is `docs/how-to/tower.md`, whose code is in the
+//! examples and tests of keytally-tower. A test of `vectors/tests/readme.rs` checks that every
 //! other page with Rust code is here.
 
 macro_rules! pages {

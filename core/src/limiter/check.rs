@@ -173,6 +173,49 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         corrected.count() as u64
     }
 
+    /// Sets all counts of every subject to 0. Returns how many subjects had counts in a window that
+    /// has not passed.
+    ///
+    /// Each subject is reset atomically, but not all of them at one moment: a charge during the
+    /// call is either reset or counted after it. Lock-free: an attempt fails only if another
+    /// thread's exchange of that tally succeeded. Reads the whole table.
+    ///
+    /// ```
+    /// # use keytally_core::{CacheLine, Limiter, Policy, Timestamp};
+    /// # let policy: Policy = "2/minute".parse()?;
+    /// # let lines = Limiter::<&[CacheLine]>::lines(8);
+    /// # let memory: Vec<_> = (0..lines).map(|_| CacheLine::new()).collect();
+    /// # let limiter = Limiter::init(&memory[..], &policy, 8, [7; 16])?;
+    /// let now = Timestamp::from_unix_s(1_700_000_000);
+    /// assert!(limiter.check(b"203.0.113.9", 2, now).is_admitted());
+    /// assert_eq!(limiter.reset_all(now), 1);
+    /// assert!(limiter.check(b"203.0.113.9", 2, now).is_admitted());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn reset_all(&self, clock: impl Clock) -> u64 {
+        let now = clock.reading();
+        self.all_slots().filter(|slot| self.reset_slot(*slot, now)).count() as u64
+    }
+
+    /// Sets the counts of a slot's tally to 0. Returns whether it had any.
+    ///
+    /// A tally without counts is not written, so that an expired slot can still be reused.
+    fn reset_slot(&self, slot: Slot<'_>, now: Timestamp) -> bool {
+        let mut word = slot.tally().load(Ordering::Acquire);
+        while self.is_live(word) {
+            let stamp = self.layout.stamp_at(now).max(self.layout.stamp(word));
+            let next = self.layout.unused(stamp);
+            if self.layout.rolled(word, stamp) == next {
+                return false;
+            }
+            match compare_exchange::exchange_decided(slot.tally(), word, next) {
+                Ok(()) => return true,
+                Err(present) => word = present,
+            }
+        }
+        false
+    }
+
     /// Applies `decide` to the tally of the slot that was found, or to an empty one if there is
     /// none. If `inserts` is set and there is something to count, a new subject gets a slot.
     ///

@@ -26,6 +26,7 @@ from keytally._native import (
     __version__,
     generate_pepper,
 )
+from keytally._settle import Sent
 from keytally.exceptions import (
     AdminError,
     AlreadyImportedError,
@@ -76,6 +77,7 @@ __all__ = [
     "RefusedError",
     "Report",
     "RevokedError",
+    "Sent",
     "TableError",
     "TooCostlyError",
     "Verdict",

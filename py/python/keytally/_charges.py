@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
-from typing import TYPE_CHECKING, Any, Callable, Union
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Union
 
 from keytally import _web
 from keytally._native import Gate, Limiter, Verdict
@@ -17,6 +17,8 @@ from keytally.exceptions import KeytallyError
 if TYPE_CHECKING:
     from collections.abc import Iterable, MutableMapping
     from pathlib import Path
+
+    from keytally._settle import Settlement
 
 # The name of the record in a scope or an environ.
 NAME = "keytally.record"
@@ -34,9 +36,11 @@ class Decision:
     """The decision of one table on a request."""
 
     __slots__ = (
+        "charge_later",
         "charged",
         "cost",
         "is_gate",
+        "is_refunded",
         "listed",
         "notified",
         "refusal",
@@ -56,6 +60,8 @@ class Decision:
         self.listed = False
         # The answer that refuses the request, if this table is the reason.
         self.refusal: _web.Answer | None = None
+        # Charges the request after its response, if the check was only a peek.
+        self.charge_later: Callable[[], object] = lambda: None
         # The functions that were called with a verdict, each with that verdict.
         self.notified: list[object] = []
 
@@ -63,6 +69,8 @@ class Decision:
         """Set the verdict and the cost of the check that returned it."""
         self.cost = cost
         self.verdict = verdict
+        # Whether the charge was refunded.
+        self.is_refunded = False
         # The verdict whose charge a refund takes back.
         self.charged = verdict
         # The verdict that the header fields report: this one, or that of a later refund.
@@ -71,6 +79,7 @@ class Decision:
     def refund(self) -> None:
         """Refund the charge, if there is one."""
         charge = self.charged.charge
+        self.is_refunded = True
         if charge is None or not self.cost:
             return
         try:
@@ -83,11 +92,42 @@ class Decision:
             pass
         self.cost = 0
 
+    def settle(self, actual: int) -> None:
+        """Replace the charge by the actual cost, if there is a charge."""
+        charge = self.charged.charge
+        if charge is None:
+            return
+        try:
+            if isinstance(self.table, Gate):
+                self.reported = self.table.settle(self.charged.key_id, charge, actual)
+            elif self.table is not None:
+                self.reported = self.table.settle(self.subject, charge, actual)
+        except KeytallyError:
+            # The gate no longer has the key, so there is no count to settle.
+            pass
+
+
+class Pending(NamedTuple):
+    """A charge that is settled after the response."""
+
+    decision: Decision
+    settlement: Settlement
+    request: object
+
 
 class Record:
     """The decisions on one request."""
 
-    __slots__ = ("_claimed", "_decisions", "_state", "answer", "named", "shadow")
+    __slots__ = (
+        "_claimed",
+        "_decisions",
+        "_pending",
+        "_state",
+        "answer",
+        "is_watched",
+        "named",
+        "shadow",
+    )
 
     def __init__(self) -> None:
         self._decisions: list[Decision] = []
@@ -95,6 +135,9 @@ class Record:
         self._state: dict[str, Any] = {}
         # Whether an integration sets the header fields of the response.
         self._claimed = False
+        # Whether an integration settles the charges after the response.
+        self.is_watched = False
+        self._pending: list[Pending] = []
         # The answer that refuses the request.
         self.answer: _web.Answer | None = None
         # The outcome that shadow mode did not enforce, or "cost_out_of_range".
@@ -168,6 +211,28 @@ class Record:
         is_first = not self._claimed
         self._claimed = True
         return is_first
+
+    def claim_watch(self) -> bool:
+        """Return whether the caller must settle the charges, which only the first caller must."""
+        is_first = not self.is_watched
+        self.is_watched = True
+        return is_first
+
+    def settle_later(self, decision: Decision, settlement: Settlement, request: object) -> None:
+        """Settle a charge after the response. The first integration of the charge decides how."""
+        if not any(pending.decision is decision for pending in self._pending):
+            self._pending.append(Pending(decision, settlement, request))
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether a charge is settled after the response."""
+        return bool(self._pending)
+
+    def take_pending(self) -> list[Pending]:
+        """Return the charges to settle, once, after the response."""
+        self.is_watched = False
+        taken, self._pending = self._pending, []
+        return taken
 
     @property
     def verdict(self) -> Verdict | None:

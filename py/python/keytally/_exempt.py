@@ -1,4 +1,4 @@
-"""Exempt paths: the paths of requests that need no key."""
+"""Exempt paths and methods: those of requests that are not checked."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 # Every path with a dot segment (RFC 3986: "." or ".."), percent-encoded or not, matches this.
 SUSPECT = re.compile(r"[%\\]|/\.")
+
+# The registered methods, and those of the same form.
+METHOD = re.compile(r"[A-Z][A-Z-]*")
 
 # The most times that the path of a request may be percent-encoded. The server decodes it once, and
 # this module the other times. A path that is encoded more often is not exempt.
@@ -52,6 +55,31 @@ def exemption(paths: Iterable[str]) -> Callable[[str], bool]:
         return path in exact or (path.startswith(prefixes) and not has_dot_segment(path))
 
     return is_exempt
+
+
+def exempt_methods(methods: Iterable[str]) -> frozenset[str]:
+    """Return the methods whose requests are not checked, such as ``OPTIONS``.
+
+    Methods are case-sensitive (RFC 9110, section 9.1).
+
+    Raises:
+        TypeError, ValueError: The value is one text, or a value is not a method in capitals.
+
+    """
+    if isinstance(methods, (str, bytes)):
+        raise TypeError(
+            "exempt_methods is a list of methods, not one text: "
+            f"exempt_methods=[{redact(repr(methods))}]"
+        )
+    methods = list(methods)
+    for method in methods:
+        if not isinstance(method, str) or not METHOD.fullmatch(method):
+            shown = redact(repr(method))
+            raise ValueError(
+                f"{shown} in exempt_methods is not a method: pass one in capitals, "
+                "such as 'OPTIONS'"
+            )
+    return frozenset(methods)
 
 
 def has_dot_segment(path: str) -> bool:

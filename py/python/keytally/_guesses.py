@@ -63,10 +63,10 @@ class Guesses:
         """
         if self._limiter is None or verdict.outcome != "invalid_key":
             return verdict
-        client = self._proxies.client(peer, forwarded_for)
-        if client is None:
+        subject = self.subject(peer, forwarded_for)
+        if subject is None:
             return verdict
-        counted = self._limiter.check(_addresses.subject_of(client, self._ipv6_prefix))
+        counted = self._limiter.check(subject)
         # A full limiter refuses no request: it would refuse clients that sent no wrong key.
         if counted.outcome != "denied":
             return verdict
@@ -78,6 +78,11 @@ class Guesses:
             _web.refusal_fields(counted),
             counted.retry_after_s,
         )
+
+    def subject(self, peer: str | None, forwarded_for: str) -> str | None:
+        """Return the subject of the client's address; ``None`` if the address is unknown."""
+        client = self._proxies.client(peer, forwarded_for)
+        return None if client is None else _addresses.subject_of(client, self._ipv6_prefix)
 
 
 class TrustedProxies:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Generic, TypeVar
 
+from keytally import _exempt
 from keytally._exempt import exemption
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ RequestT = TypeVar("RequestT")
 
 
 class Middleware(Generic[AppT, RequestT]):
-    """Middleware that applies a rule of a gate or a limiter to requests on paths not exempt."""
+    """Middleware that applies a rule of a gate or a limiter to requests that are not exempt."""
 
     def __init__(
         self,
@@ -25,12 +26,14 @@ class Middleware(Generic[AppT, RequestT]):
         rule: Rule[RequestT],
         *,
         exempt: Iterable[str],
+        exempt_methods: Iterable[str],
         headers: bool,
         state: str,
     ) -> None:
         self.app = app
         self._rule = rule
         self._is_exempt: Callable[[str], bool] = exemption(exempt)
+        self._exempt_methods = _exempt.exempt_methods(exempt_methods)
         self._headers = headers
         self._state = state
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Callable, Generic, Protocol, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Callable, Generic, TypeVar, Union
 
 from keytally import _addresses, _calls, _charges, _web
 from keytally._guesses import Guesses
-from keytally._native import Verdict
+from keytally._keys import KeySources
+from keytally._native import Limiter, Verdict
+from keytally._settle import Settlement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, MutableMapping, Sequence
 
-    from keytally._native import Gate, Limiter
+    from keytally._keys import Reader
+    from keytally._native import Gate
+    from keytally._settle import Sent
 
 # The argument of the application's functions.
 RequestT = TypeVar("RequestT")
@@ -23,17 +27,8 @@ Subject = Union[str, bytes, None]
 Store = Callable[[_charges.Record, _charges.Decision], None]
 
 
-class Reader(Protocol):
-    """The functions that read the fields of a request from its ASGI scope or WSGI environ."""
-
-    def keys(self, fields: MutableMapping[str, Any], /) -> Sequence[str | bytes]:
-        """Return the values of all X-API-Key fields."""
-
-    def peer(self, fields: MutableMapping[str, Any], /) -> str | None:
-        """Return the address of the other end of the connection, as the server reports it."""
-
-    def forwarded_for(self, fields: MutableMapping[str, Any], /) -> str:
-        """Return the values of all X-Forwarded-For fields as one text, separated by commas."""
+# A status, a class of statuses such as "5xx", or a list of them.
+Statuses = Union[str, int, "Iterable[str | int]"]
 
 
 class Rule(Generic[RequestT]):
@@ -44,6 +39,9 @@ class Rule(Generic[RequestT]):
         shadow: Whether to admit every request, and only record the outcome that would refuse it.
         on_verdict: A function that is called with each verdict and its request.
         headers: Whether the response lists the quotas of the table.
+        settle: A function of the request and of `Sent` that returns the actual cost.
+        refund: The statuses at which the charge is refunded.
+        charge_on: The statuses at which the request is charged; ``None`` to charge it before.
         awaits: Whether the integration can await functions of the application.
 
     Raises:
@@ -58,6 +56,9 @@ class Rule(Generic[RequestT]):
         shadow: bool,
         on_verdict: Callable[[Verdict, RequestT], object] | None,
         headers: bool = True,
+        settle: Callable[[RequestT, Sent], Any] | None = None,
+        refund: Statuses = (),
+        charge_on: Statuses | None = None,
         awaits: bool = False,
     ) -> None:
         self._cost = _calls.checked_cost(cost)
@@ -65,7 +66,9 @@ class Rule(Generic[RequestT]):
         self._on_verdict = on_verdict
         self._headers = headers
         if not awaits:
-            _calls.refuse_async(cost=cost, on_verdict=on_verdict)
+            _calls.refuse_async(cost=cost, on_verdict=on_verdict, settle=settle)
+        # What happens after the response; None if nothing does.
+        self.settlement = Settlement.of(settle, refund, charge_on)
 
     def check(
         self, request: RequestT, fields: MutableMapping[str, Any], store: Store
@@ -83,7 +86,7 @@ class Rule(Generic[RequestT]):
         """
         cost = _calls.plain(self._cost(request)) if callable(self._cost) else self._cost
         subject = _calls.plain(self._subject(request, fields))
-        decision = self._decide(fields, subject, cost, store)
+        decision = self._decide(request, fields, subject, cost, store)
         if decision is not None and self._must_notify(decision):
             _calls.notify(self._on_verdict, decision.verdict, request)  # type: ignore[arg-type]
         return decision
@@ -94,7 +97,7 @@ class Rule(Generic[RequestT]):
         """Check a request as ``check`` does, and await the application's async functions."""
         cost = await _calls.awaited(self._cost(request)) if callable(self._cost) else self._cost
         subject = await _calls.awaited(self._subject(request, fields))
-        decision = self._decide(fields, subject, cost, store)
+        decision = self._decide(request, fields, subject, cost, store)
         if decision is not None and self._must_notify(decision):
             await _calls.notify_async(
                 self._on_verdict,  # type: ignore[arg-type]
@@ -105,6 +108,7 @@ class Rule(Generic[RequestT]):
 
     def _decide(
         self,
+        request: RequestT,
         fields: MutableMapping[str, Any],
         subject: Subject,
         cost: int,
@@ -120,6 +124,9 @@ class Rule(Generic[RequestT]):
         store(record, decision)
         verdict = decision.verdict
         if verdict.admitted and in_range:
+            # A websocket has no response whose status could settle the charge.
+            if self.settlement is not None and fields.get("type") != "websocket":
+                record.settle_later(decision, self.settlement, request)
             return decision
         if self._shadow:
             if record.shadow is None:
@@ -175,10 +182,22 @@ class GateRule(Rule[RequestT]):
         gate: Gate,
         read: Reader,
         guesses: Guesses,
+        keys: KeySources,
+        *,
+        without_key: Limiter | None = None,
         **options: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(**options)
+        if without_key is not None and not isinstance(without_key, Limiter):
+            kind = type(without_key).__name__
+            raise TypeError(
+                f"without_key must be the Limiter of requests without a key, or None, not {kind}"
+            )
         self._gate = gate
+        self._keys = keys
+        self._without_key = without_key
+        if without_key is not None:
+            _charges.real_path(without_key.path)
         _charges.real_path(gate.path)
         self._read = read
         self._guesses = guesses
@@ -192,10 +211,12 @@ class GateRule(Rule[RequestT]):
         failures: Limiter | str | None,
         trusted_proxies: Iterable[str],
         ipv6_prefix: int,
+        key_from: Iterable[str],
         **options: Any,  # noqa: ANN401
     ) -> GateRule[RequestT]:
         """Return the rule of a gate, with its limit of invalid keys by client address."""
-        return cls(gate, read, Guesses(failures, trusted_proxies, ipv6_prefix), **options)
+        guesses = Guesses(failures, trusted_proxies, ipv6_prefix)
+        return cls(gate, read, guesses, KeySources(key_from), **options)
 
     def _charge(
         self,
@@ -204,12 +225,21 @@ class GateRule(Rule[RequestT]):
         subject: Subject,  # noqa: ARG002
         cost: int,
     ) -> _charges.Decision:
-        return check_key(record, self._gate, self._read.keys(fields), cost)
+        keys = self._keys.presented(self._read, fields)
+        if self._without_key is not None and not keys:
+            client = self._guesses.subject(
+                self._read.peer(fields), self._read.forwarded_for(fields)
+            )
+            # A client whose address is unknown needs a key.
+            if client is not None:
+                return check_subject(record, self._without_key, client, cost)
+        return check_key(record, self._gate, keys, cost)
 
     def _answer_to(self, verdict: Verdict, fields: MutableMapping[str, Any]) -> _web.Answer:
-        return self._guesses.answer(
+        answer = self._guesses.answer(
             verdict, self._read.peer(fields), self._read.forwarded_for(fields)
         )
+        return self._keys.answer(answer)
 
 
 class LimiterRule(Rule[RequestT]):
@@ -221,9 +251,11 @@ class LimiterRule(Rule[RequestT]):
         key: Callable[[RequestT], Any],
         *,
         awaits: bool = False,
+        charge_on: Statuses | None = None,
         **options: Any,  # noqa: ANN401
     ) -> None:
-        super().__init__(awaits=awaits, **options)
+        super().__init__(awaits=awaits, charge_on=charge_on, **options)
+        self._peeks = charge_on is not None
         if not awaits:
             _calls.refuse_async(key=key)
         self._limiter = limiter
@@ -260,7 +292,9 @@ class LimiterRule(Rule[RequestT]):
         subject: Subject,
         cost: int,
     ) -> _charges.Decision | None:
-        return None if subject is None else check_subject(record, self._limiter, subject, cost)
+        if subject is None:
+            return None
+        return check_subject(record, self._limiter, subject, cost, peeks=self._peeks)
 
 
 def check_key(
@@ -279,9 +313,22 @@ def check_key(
 
 
 def check_subject(
-    record: _charges.Record, limiter: Limiter, subject: str | bytes, cost: int
+    record: _charges.Record,
+    limiter: Limiter,
+    subject: str | bytes,
+    cost: int,
+    *,
+    peeks: bool = False,
 ) -> _charges.Decision:
-    """Check the subject of a request with the limiter."""
+    """Check the subject of a request with the limiter.
+
+    If ``peeks``, nothing is charged before the response.
+    """
     # A text and its bytes are one subject. The limiter raises its own error for other types.
     counted = subject.encode(errors="surrogatepass") if isinstance(subject, str) else subject
-    return record.charge(limiter, counted, cost, lambda cost: limiter.check(subject, cost))
+    if not peeks:
+        return record.charge(limiter, counted, cost, lambda cost: limiter.check(subject, cost))
+    # Another integration that charges the subject before the response has its own decision.
+    decision = record.charge(limiter, (counted,), cost, lambda cost: limiter.peek(subject, cost))
+    decision.charge_later = lambda: limiter.check(subject, decision.cost)
+    return decision

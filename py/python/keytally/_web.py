@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 API_KEY_HEADER = "X-API-Key"
-RAW_API_KEY_HEADER = b"x-api-key"
 
 # In shadow mode, the outcome that would have refused the request, or "cost_out_of_range".
 SHADOW_HEADER = "X-Keytally-Shadow"
@@ -39,11 +38,22 @@ class OwnAnswer(NamedTuple):
 
 Answer = Union[Verdict, OwnAnswer]
 
+
+def error_body(text: str) -> bytes:
+    """Return the JSON body of a refusal."""
+    return f'{{"error": "{text}"}}'.encode()
+
+
+def problem_body(text: str, status: int) -> bytes:
+    """Return the problem document (RFC 9457) of a refusal."""
+    return f'{{"type": "about:blank", "title": "{text}", "status": {status}}}'.encode()
+
+
 # The answer if the application's function returns a cost that is out of range.
 WRONG_COST = OwnAnswer(
     400,
-    b'{"error": "Cost out of range"}',
-    b'{"type": "about:blank", "title": "Cost out of range", "status": 400}',
+    error_body("Cost out of range"),
+    problem_body("Cost out of range", 400),
     JSON,
     [],
     None,

@@ -33,10 +33,12 @@ from keytally._addresses import IPV6_PREFIX, subject
 from keytally._charges import Record, record_of
 from keytally._guesses import DEFAULT
 from keytally._middleware import Middleware
-from keytally._rule import GateRule, LimiterRule
+from keytally._rule import GateRule, LimiterRule, Statuses
+from keytally._settle import Sent, Watch
 
 if TYPE_CHECKING:
     from keytally import Gate, Limiter, Verdict
+    from keytally._keys import Source
 
 __all__ = ["GateMiddleware", "LimiterMiddleware", "VerdictMiddleware", "client_address"]
 
@@ -48,6 +50,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Subject = Union[str, bytes, None]
 Key = Callable[[Scope], Union[Subject, Awaitable[Subject]]]
 Cost = Union[int, Callable[[Scope], Union[int, Awaitable[int]]]]
+Settle = Callable[[Scope, Sent], Union[int, Awaitable[int]]]
 
 
 def client_address(scope: Scope, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
@@ -78,8 +81,9 @@ def client_address(scope: Scope, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
 class _Reader:
     """The functions that read the fields of a request from its scope."""
 
-    def keys(self, scope: Scope) -> list[bytes]:
-        return [value for name, value in scope["headers"] if name == _web.RAW_API_KEY_HEADER]
+    def values(self, scope: Scope, source: Source) -> list[bytes]:
+        wanted = source.raw
+        return [value for name, value in scope["headers"] if name == wanted]
 
     def peer(self, scope: Scope) -> str | None:
         client = scope.get("client")
@@ -98,10 +102,21 @@ class _Middleware(Middleware[App, Scope]):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
-        if (kind != "http" and kind != "websocket") or self._is_exempt(_path(scope)):
+        if (
+            (kind != "http" and kind != "websocket")
+            or scope.get("method") in self._exempt_methods
+            or self._is_exempt(_path(scope))
+        ):
             return await self.app(scope, receive, send)
         # Other requests may share the server's scope and its state, so both are copied.
         scope = {**scope}
+        record = record_of(scope)
+        if kind == "http" and self._rule.settlement is not None and record.claim_watch():
+            return await _watched(self._checked, record, scope, receive, send)
+        return await self._checked(scope, receive, send)
+
+    async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check a request, and pass it to the application if it is admitted."""
         record = record_of(scope)
         store = self._store_in(record.own_state(scope))
         decision = await self._rule.check_async(scope, scope, store)
@@ -109,7 +124,7 @@ class _Middleware(Middleware[App, Scope]):
             return await self.app(scope, receive, send)
         if decision.refusal is not None:
             return await _refuse(decision.refusal, record, scope, receive, send)
-        if kind == "http" and self._headers and record.claim_headers():
+        if scope["type"] == "http" and self._headers and record.claim_headers():
             send = _with_headers(record, send)
         return await self.app(scope, receive, send)
 
@@ -127,6 +142,7 @@ class GateMiddleware(_Middleware):
         gate: The gate. Every worker may open it, or inherit it from the process that forks it:
             quotas are exact.
         exempt: Paths that need no key: ``"/health"``, or all paths with a prefix, ``"/static/*"``.
+        exempt_methods: Methods that need no key, such as ``"OPTIONS"``.
         cost: The cost of a request in units, 0 to 4294967295, or a function of its scope that
             returns it.
         shadow: Whether to admit every request, and only report in ``X-Keytally-Shadow`` the outcome
@@ -136,6 +152,10 @@ class GateMiddleware(_Middleware):
         state: The name of the verdict in the state.
         on_verdict: A function that is called with each verdict and its scope, for logs and
             metrics. An exception that it raises is logged.
+        settle: A function of the scope and of what was `Sent` that returns the actual cost
+            after the response. The charge is an estimate until then.
+        refund: The statuses at which the charge is refunded after the response: a number, a class
+            such as ``"5xx"``, or a list of them.
         failures: The limit of wrong keys for each client address. Beyond it, a wrong key gets 429.
             A valid key is never refused by it, and a missing key does not count. A policy counts
             for one process and the children that it forks. ``Limiter.open_or_create(path, policy)``
@@ -143,9 +163,14 @@ class GateMiddleware(_Middleware):
         trusted_proxies: The proxies whose ``X-Forwarded-For`` names the client: addresses, networks
             such as ``"10.0.0.0/8"``, or ``"unix"`` for all peers of Unix sockets. Leave it empty
             if the server is configured to trust them, as uvicorn by ``--forwarded-allow-ips``.
-        ipv6_prefix: The prefix length of the IPv6 networks that ``failures`` counts, 1 to 128.
+        ipv6_prefix: The prefix length of the IPv6 networks that ``failures`` and ``without_key``
+            count, 1 to 128.
+        key_from: The headers that may carry the key: names, and ``"Authorization: Bearer"``. A
+            request with two different keys gets 401.
+        without_key: The limiter of requests without a key, which it counts by client address;
+            ``None`` to refuse them.
 
-    ``cost`` and ``on_verdict`` may be async.
+    ``cost``, ``on_verdict`` and ``settle`` may be async.
 
     Raises:
         TypeError, ValueError: An argument has the wrong type or is out of range, a path of
@@ -159,14 +184,19 @@ class GateMiddleware(_Middleware):
         gate: Gate,
         *,
         exempt: Iterable[str] = (),
+        exempt_methods: Iterable[str] = (),
         cost: Cost = 1,
         shadow: bool = False,
         headers: bool = True,
         state: str = "verdict",
         on_verdict: Callable[[Verdict, Scope], object] | None = None,
+        settle: Settle | None = None,
+        refund: Statuses = (),
         failures: Limiter | str | None = DEFAULT,
         trusted_proxies: Iterable[str] = (),
         ipv6_prefix: int = IPV6_PREFIX,
+        key_from: Iterable[str] = (_web.API_KEY_HEADER,),
+        without_key: Limiter | None = None,
     ) -> None:
         rule = GateRule[Scope].with_failures(
             gate,
@@ -174,13 +204,24 @@ class GateMiddleware(_Middleware):
             failures=failures,
             trusted_proxies=trusted_proxies,
             ipv6_prefix=ipv6_prefix,
+            key_from=key_from,
+            without_key=without_key,
             cost=cost,
             shadow=shadow,
             headers=headers,
             on_verdict=on_verdict,
+            settle=settle,
+            refund=refund,
             awaits=True,
         )
-        super().__init__(app, rule, exempt=exempt, headers=headers, state=state)
+        super().__init__(
+            app,
+            rule,
+            exempt=exempt,
+            exempt_methods=exempt_methods,
+            headers=headers,
+            state=state,
+        )
 
 
 class LimiterMiddleware(_Middleware):
@@ -200,6 +241,7 @@ class LimiterMiddleware(_Middleware):
             without a charge. By default, the subject is the client's address.
         exempt: Paths that are not counted: ``"/health"``, or all paths with a prefix,
             ``"/static/*"``.
+        exempt_methods: Methods that are not counted, such as ``"OPTIONS"``.
         cost: The cost of a request in units, 0 to 4294967295, or a function of its scope that
             returns it.
         shadow: Whether to admit every request, and only report in ``X-Keytally-Shadow`` the outcome
@@ -208,10 +250,16 @@ class LimiterMiddleware(_Middleware):
         state: The name of the verdict in the state.
         on_verdict: A function that is called with each verdict and its scope, for logs and
             metrics. An exception that it raises is logged.
+        settle: A function of the scope and of what was `Sent` that returns the actual cost
+            after the response. The charge is an estimate until then.
+        refund: The statuses at which the charge is refunded after the response: a number, a class
+            such as ``"5xx"``, or a list of them.
+        charge_on: The statuses at which a request is charged, after its response. Before, the
+            limiter is only checked for room. ``None`` charges each request before its response.
         ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128, if
             there is no ``key``.
 
-    ``key``, ``cost`` and ``on_verdict`` may be async.
+    ``key``, ``cost``, ``on_verdict`` and ``settle`` may be async.
 
     Raises:
         TypeError, ValueError: An argument has the wrong type or is out of range, or a path of
@@ -231,11 +279,15 @@ class LimiterMiddleware(_Middleware):
         *,
         key: Key | None = None,
         exempt: Iterable[str] = (),
+        exempt_methods: Iterable[str] = (),
         cost: Cost = 1,
         shadow: bool = False,
         headers: bool = True,
         state: str = "verdict",
         on_verdict: Callable[[Verdict, Scope], object] | None = None,
+        settle: Settle | None = None,
+        refund: Statuses = (),
+        charge_on: Statuses | None = None,
         ipv6_prefix: int = IPV6_PREFIX,
     ) -> None:
         rule = LimiterRule[Scope].with_default_key(
@@ -247,18 +299,29 @@ class LimiterMiddleware(_Middleware):
             shadow=shadow,
             headers=headers,
             on_verdict=on_verdict,
+            settle=settle,
+            refund=refund,
+            charge_on=charge_on,
             awaits=True,
         )
-        super().__init__(app, rule, exempt=exempt, headers=headers, state=state)
+        super().__init__(
+            app,
+            rule,
+            exempt=exempt,
+            exempt_methods=exempt_methods,
+            headers=headers,
+            state=state,
+        )
 
 
 class VerdictMiddleware:
     """Sets the header fields of the verdict that the application stored in the state.
 
-    It is for `keytally.fastapi`, whose dependencies do not see a response that a route creates
-    itself. Around the whole application, ``app = VerdictMiddleware(app)``, it also sets the fields
-    of the response to an unhandled exception. `GateMiddleware` around the whole application would
-    refuse preflight requests, but this middleware passes them to the CORSMiddleware inside.
+    It also settles the charges of the request after the response. It is for `keytally.fastapi`,
+    whose dependencies do not see a response that a route creates itself. Around the whole
+    application, ``app = VerdictMiddleware(app)``, it also sets the fields of the response to an
+    unhandled exception. `GateMiddleware` around the whole application would refuse preflight
+    requests, but this middleware passes them to the CORSMiddleware inside.
 
     Args:
         app: The application.
@@ -282,6 +345,8 @@ class VerdictMiddleware:
         state = record.own_state(scope)
         if record.claim_headers():
             send = _with_headers(record, send, lambda: state.get(self._state))
+        if record.claim_watch():
+            return await _watched(self.app, record, scope, receive, send)
         return await self.app(scope, receive, send)
 
 
@@ -319,6 +384,47 @@ def _with_headers(record: Record, send: Send, verdict: Callable[[], object] = la
     return send_with_headers
 
 
+async def _watched(app: App, record: Record, scope: Scope, receive: Receive, send: Send) -> None:
+    """Call the application, and settle the charges of the request after the response."""
+    watch = Watch(record)
+
+    async def receive_watched() -> Message:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            watch.disconnected = True
+        return message
+
+    async def send_watched(message: Message) -> None:
+        kind = message["type"]
+        if kind == "http.response.start":
+            watch.start(message["status"], lambda: _decoded(message.get("headers", ())))
+        size = len(message.get("body", b""))
+        # The server may cancel the application here, after it took the part.
+        watch.size += size
+        try:
+            await send(message)
+        except Exception:
+            watch.size -= size
+            watch.disconnected = True
+            raise
+        if kind in BODIES and not message.get("more_body", False):
+            watch.is_complete = True
+            await watch.finish_async()
+
+    try:
+        await app(scope, receive_watched, send_watched)
+    except BaseException as error:
+        await watch.finish_async(error)
+        raise
+    # The application may return without the end of the body if the client is gone.
+    await watch.finish_async()
+
+
+def _decoded(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+    """Return the header fields of a message as text."""
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+
+
 async def _refuse(
     answer: _web.Answer, record: Record, scope: Scope, receive: Receive, send: Send
 ) -> None:
@@ -341,6 +447,10 @@ async def _refuse(
     )
     await send({"type": f"{prefix}.body", "body": refusal.body})
 
+
+# The messages that send the body. The last two are those of extensions, by which the server sends a
+# file.
+BODIES = {"http.response.body", "http.response.pathsend", "http.response.zerocopysend"}
 
 # The close code of a websocket for a policy violation (RFC 6455, section 7.4.1).
 POLICY_VIOLATION = 1008

@@ -21,19 +21,30 @@ Settings in both ``"GATE"`` and ``"LIMITER"``:
 - ``"COST"``: the cost of a request in units, a number or a function of the request.
 - ``"SHADOW"``: whether to admit every request, and only report the outcome that would refuse it.
 - ``"ON_VERDICT"``: a function that is called with each verdict and its request.
+- ``"EXEMPT_METHODS"``: a list of methods that are not checked, such as ``"OPTIONS"``.
+- ``"SETTLE"``: a function of the request and of what was `Sent` that returns the actual cost after
+  the response.
+- ``"REFUND"``: the statuses at which the charge is refunded after the response: a number, a class
+  such as ``"5xx"``, or a list of them.
 - ``"IPV6_PREFIX"``: the prefix length of the IPv6 networks that count as one client, 64 by default.
 
 ``"KEY"`` of the limiter is a function of the request that returns the subject to count, instead of
-the client's address. A setting may be a function or its import path, and the function may be async.
-Only the middleware reads ``"EXEMPT"``, ``"COST"``, ``"ON_VERDICT"`` and ``"KEY"``. The classes of
-`keytally.rest_framework` have attributes for cost and key instead. A view that they must not check
-leaves them out of its classes.
+the client's address. ``"CHARGE_ON"`` lists the statuses at which a request is charged, after its
+response, if not every request counts. A setting may be a function or its import path, and the
+function may be async.
+Only the middleware reads ``"EXEMPT"``, ``"EXEMPT_METHODS"``, ``"COST"``, ``"ON_VERDICT"``,
+``"KEY"``, ``"SETTLE"``, ``"REFUND"`` and ``"CHARGE_ON"``. The classes of `keytally.rest_framework`
+have attributes instead. A view that they must not check leaves them out of its classes.
 
 ``"FAILURES"`` of ``"GATE"`` is the limit of wrong keys for each client address, by default
 ``"20/minute, 200/hour"`` in each process. Beyond it, a wrong key gets 429. A valid key is never
 refused by it. ``{"PATH": …, "POLICY": …}`` counts for all workers together, and ``None`` sets no
 limit. Behind a proxy, ``"TRUSTED_PROXIES": ["10.0.0.0/8"]`` lists the proxies whose
 ``X-Forwarded-For`` names the client. ``"unix"`` means all peers of Unix sockets.
+
+``"KEY_FROM"`` of ``"GATE"`` lists the headers that may carry the key, by default ``["X-API-Key"]``.
+``"Authorization: Bearer"`` names the tokens of that scheme. ``"WITHOUT_KEY": {"PATH": …,
+"POLICY": …}`` is the limiter of requests without a key, which it counts by client address.
 
 The verdict is ``request.verdict``. In ``MIDDLEWARE``, put the classes of this module below
 middleware that must see refusals too, such as that for CORS. If both middlewares and
@@ -47,7 +58,14 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+)
 from typing import Any, Union
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction
@@ -61,10 +79,12 @@ from django.utils.module_loading import import_string
 
 from keytally import _calls, _charges, _web, wsgi
 from keytally._addresses import IPV6_PREFIX, checked_prefix, subject
-from keytally._exempt import exemption
+from keytally._exempt import exempt_methods, exemption
 from keytally._guesses import DEFAULT, Guesses
+from keytally._keys import KeySources
 from keytally._native import Gate, Limiter, redact
 from keytally._rule import GateRule, LimiterRule, Rule, Store
+from keytally._settle import Watch
 from keytally.exceptions import KeytallyError
 
 __all__ = [
@@ -81,10 +101,21 @@ __all__ = [
 Response = Union[HttpResponse, Awaitable[HttpResponse]]
 
 # The names of the settings in both sections, and in each section.
-SHARED = {"EXEMPT", "COST", "SHADOW", "ON_VERDICT", "IPV6_PREFIX"}
+SHARED = {
+    "COST",
+    "EXEMPT",
+    "EXEMPT_METHODS",
+    "IPV6_PREFIX",
+    "ON_VERDICT",
+    "PATH",
+    "REFUND",
+    "SETTLE",
+    "SHADOW",
+}
 KNOWN = {
-    "GATE": SHARED | {"PATH", "PEPPER", "PEPPER_FILE", "FAILURES", "TRUSTED_PROXIES"},
-    "LIMITER": SHARED | {"PATH", "POLICY", "CAPACITY", "KEY", "WORKERS"},
+    "GATE": SHARED
+    | {"FAILURES", "KEY_FROM", "PEPPER", "PEPPER_FILE", "TRUSTED_PROXIES", "WITHOUT_KEY"},
+    "LIMITER": SHARED | {"CAPACITY", "CHARGE_ON", "KEY", "POLICY", "WORKERS"},
 }
 
 
@@ -175,16 +206,39 @@ def guesses() -> Guesses:
     found = _settings("GATE")
     failures = found.get("FAILURES", DEFAULT)
     try:
-        if isinstance(failures, Mapping):
-            if not {"PATH", "POLICY"} <= set(failures) <= {"PATH", "POLICY", "CAPACITY"}:
-                raise ImproperlyConfigured(FAILURES)
-            capacity = failures.get("CAPACITY", 100_000)
-            failures = Limiter.open_or_create(failures["PATH"], failures["POLICY"], capacity)
+        failures = _opened("FAILURES", failures)
         return Guesses(
             failures, found.get("TRUSTED_PROXIES", ()), found.get("IPV6_PREFIX", IPV6_PREFIX)
         )
     except (KeytallyError, OSError, TypeError, ValueError) as error:
         raise ImproperlyConfigured(f'KEYTALLY["GATE"]: {error}') from error
+
+
+@functools.cache
+def keys() -> dict[str, Any]:
+    """Return the key sources and the limiter of requests without a key of the settings.
+
+    Raises:
+        ImproperlyConfigured: The settings are not valid.
+
+    """
+    found = _settings("GATE")
+    try:
+        return {
+            "keys": KeySources(found.get("KEY_FROM", (_web.API_KEY_HEADER,))),
+            "without_key": _opened("WITHOUT_KEY", found.get("WITHOUT_KEY")),
+        }
+    except (KeytallyError, OSError, TypeError, ValueError) as error:
+        raise ImproperlyConfigured(f'KEYTALLY["GATE"]: {error}') from error
+
+
+def _opened(name: str, value: Any) -> Any:  # noqa: ANN401
+    """Return the limiter that a setting of ``"GATE"`` describes, or the value itself."""
+    if not isinstance(value, Mapping):
+        return value
+    if not {"PATH", "POLICY"} <= set(value) <= {"PATH", "POLICY", "CAPACITY"}:
+        raise ImproperlyConfigured(OPENED.format(name=name))
+    return Limiter.open_or_create(value["PATH"], value["POLICY"], value.get("CAPACITY", 100_000))
 
 
 @functools.cache
@@ -215,7 +269,7 @@ def limiter() -> Limiter:
 
 
 class VerdictMiddleware:
-    """Sets the header fields of ``request.verdict`` in the response.
+    """Sets the header fields of ``request.verdict``, and settles charges after the response.
 
     If the verdict refuses the request and the response has its status, the middleware replaces the
     response by that of the verdict. It is for `keytally.rest_framework`, whose classes do not see
@@ -244,15 +298,54 @@ class VerdictMiddleware:
     def __call__(self, request: HttpRequest) -> Response:
         """Return the response to a request."""
         if self._is_async:
-            return self._respond(request)
+            return self._respond_async(request)
+        record = _charges.record_of(fields(request))
+        watch = Watch(record) if record.claim_watch() else None
+        try:
+            response = self._respond(request)
+        except BaseException as error:
+            if watch is not None:
+                watch.finish(error)
+            raise
+        if watch is not None and not self._is_streamed(watch, response):
+            watch.finish()
+        return response
+
+    def _respond(self, request: HttpRequest) -> HttpResponse:
         refusal = self._refusal(request)
         return self._finish(request, self.get_response(request) if refusal is None else refusal)
 
-    async def _respond(self, request: HttpRequest) -> HttpResponse:
-        refusal = await self._refusal_async(request)
-        return self._finish(
-            request, await self.get_response(request) if refusal is None else refusal
-        )
+    async def _respond_async(self, request: HttpRequest) -> HttpResponse:
+        record = _charges.record_of(fields(request))
+        watch = Watch(record) if record.claim_watch() else None
+        try:
+            refusal = await self._refusal_async(request)
+            response = self._finish(
+                request, await self.get_response(request) if refusal is None else refusal
+            )
+        except BaseException as error:
+            if watch is not None:
+                await watch.finish_async(error)
+            raise
+        if watch is not None and not self._is_streamed(watch, response):
+            await watch.finish_async()
+        return response
+
+    def _is_streamed(self, watch: Watch, response: Any) -> bool:  # noqa: ANN401
+        """Record a response. Return whether the end of its body settles the charges."""
+        watch.start(response.status_code, lambda: list(response.items()))
+        if not response.streaming:
+            watch.size = len(response.content)
+            watch.is_complete = True
+            return False
+        if not watch.is_pending:
+            # The server can send a file by itself.
+            return False
+        # The server iterates the body and closes the response in a thread without an event loop.
+        finish = async_to_sync(watch.finish_async) if self._is_async else watch.finish
+        stream = _AsyncStream if response.is_async else _SyncStream
+        response.streaming_content = stream(response.streaming_content, watch, finish)
+        return True
 
     def _refusal(self, request: HttpRequest) -> HttpResponse | None:  # noqa: ARG002
         """Check a request, and return the response to it if it is refused."""
@@ -287,10 +380,13 @@ class _Middleware(VerdictMiddleware):
         found = _settings(self.section)
         try:
             self._exempt = exemption(found.get("EXEMPT", ()))
+            self._exempt_methods = exempt_methods(found.get("EXEMPT_METHODS", ()))
             self._rule = self._rule_with(
                 cost=self._function(found.get("COST", 1)),
                 shadow=in_shadow_mode(self.section),
                 on_verdict=self._function(found.get("ON_VERDICT")),
+                settle=self._function(found.get("SETTLE")),
+                refund=found.get("REFUND", ()),
                 awaits=self._is_async,
             )
         except (TypeError, ValueError) as error:
@@ -309,15 +405,18 @@ class _Middleware(VerdictMiddleware):
         )
 
     def _refusal(self, request: HttpRequest) -> HttpResponse | None:
-        if self._exempt(request.path_info):
+        if self._is_exempt(request):
             return None
         return _refusal_of(request, self._rule.check(request, fields(request), storing(request)))
 
     async def _refusal_async(self, request: HttpRequest) -> HttpResponse | None:
-        if self._exempt(request.path_info):
+        if self._is_exempt(request):
             return None
         decision = await self._rule.check_async(request, fields(request), storing(request))
         return _refusal_of(request, decision)
+
+    def _is_exempt(self, request: HttpRequest) -> bool:
+        return request.method in self._exempt_methods or self._exempt(request.path_info)
 
 
 class GateMiddleware(_Middleware):
@@ -345,7 +444,7 @@ class GateMiddleware(_Middleware):
     section = "GATE"
 
     def _rule_with(self, **options: Any) -> Rule[HttpRequest]:  # noqa: ANN401
-        return GateRule[HttpRequest](gate(), wsgi.READ, guesses(), **options)
+        return GateRule[HttpRequest](gate(), wsgi.READ, guesses(), **keys(), **options)
 
 
 class LimiterMiddleware(_Middleware):
@@ -366,8 +465,9 @@ class LimiterMiddleware(_Middleware):
     section = "LIMITER"
 
     def _rule_with(self, **options: Any) -> Rule[HttpRequest]:  # noqa: ANN401
-        key = self._function(_settings("LIMITER").get("KEY", limited_address))
-        return LimiterRule[HttpRequest](limiter(), key, **options)
+        found = _settings("LIMITER")
+        key = self._function(found.get("KEY", limited_address))
+        return LimiterRule[HttpRequest](limiter(), key, charge_on=found.get("CHARGE_ON"), **options)
 
 
 @checks.register("security")
@@ -424,7 +524,16 @@ def _is_a(path: str, middleware: type[_Middleware]) -> bool:
 
 # The settings that the classes of keytally.rest_framework do not read: they have attributes
 # instead.
-MIDDLEWARE_ONLY = ("EXEMPT", "COST", "ON_VERDICT", "KEY")
+MIDDLEWARE_ONLY = (
+    "EXEMPT",
+    "EXEMPT_METHODS",
+    "COST",
+    "ON_VERDICT",
+    "KEY",
+    "SETTLE",
+    "REFUND",
+    "CHARGE_ON",
+)
 # The values that have the same effect as no value.
 NO_VALUES: tuple[object, ...] = (None, 1, (), [])
 
@@ -432,8 +541,8 @@ PER_PROCESS = (
     'KEYTALLY["LIMITER"] is in memory, and {count} workers would each admit the whole limit: '
     'give it a "PATH", so that they share it'
 )
-FAILURES = (
-    'KEYTALLY["GATE"]["FAILURES"] as a dict must have "PATH" and "POLICY", and may have "CAPACITY"'
+OPENED = (
+    'KEYTALLY["GATE"]["{name}"] as a dict must have "PATH" and "POLICY", and may have "CAPACITY"'
 )
 UNKNOWN_WORKERS = (
     'KEYTALLY["LIMITER"] is in memory: with several workers each would admit the whole limit. '
@@ -492,6 +601,47 @@ def _function(named: Any) -> Any:  # noqa: ANN401
         raise ValueError(f"{shown} is not the import path of a function") from None
 
 
+class _Stream:
+    """The body of a streaming response that settles the charges at its end."""
+
+    def __init__(self, parts: Any, watch: Watch, finish: Callable[..., None]) -> None:  # noqa: ANN401
+        self._parts = parts
+        self._watch = watch
+        self._finish = finish
+
+    def close(self) -> None:
+        """Settle the charges if the body was not sent to its end."""
+        if not self._watch.is_finished:
+            self._watch.disconnected = True
+            self._finish()
+
+
+class _SyncStream(_Stream):
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            for part in self._parts:
+                self._watch.size += len(part)
+                yield part
+        except Exception as error:
+            self._finish(error)
+            raise
+        self._watch.is_complete = True
+        self._finish()
+
+
+class _AsyncStream(_Stream):
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for part in self._parts:
+                self._watch.size += len(part)
+                yield part
+        except Exception as error:
+            await self._watch.finish_async(error)
+            raise
+        self._watch.is_complete = True
+        await self._watch.finish_async()
+
+
 def storing(request: HttpRequest) -> Store:
     """Return a function that stores the verdict in a request."""
 
@@ -530,6 +680,7 @@ def _forget(*, setting: str, **_: object) -> None:
     if setting == "KEYTALLY":
         gate.cache_clear()
         guesses.cache_clear()
+        keys.cache_clear()
         limiter.cache_clear()
 
 

@@ -25,17 +25,21 @@ status 500, has the header fields only if ``VerdictMiddleware`` wraps the whole 
 in the last line of the module that the server imports: ``app = VerdictMiddleware(app)``.
 ``docs/INTEGRATIONS.md`` describes how to add the CORS fields too.
 
+`document_refusals` adds the responses 401, 429 and 503 to the OpenAPI document. `REFUSALS` has them
+for applications behind `keytally.asgi`: ``FastAPI(responses=REFUSALS)``.
+
 If all routes of an application need a key, `keytally.asgi.GateMiddleware` is faster.
 """
 
 # Do not import "annotations" from __future__. FastAPI evaluates the annotations of dependencies,
 # and some versions cannot evaluate text in the annotations of an object's __call__.
+import inspect
 import json
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Optional, Union
 
-from fastapi import HTTPException, Request, Response
-from fastapi.openapi.models import APIKey, APIKeyIn
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.openapi.models import APIKey, APIKeyIn, HTTPBearer
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
@@ -43,15 +47,25 @@ from keytally import _web, asgi
 from keytally._addresses import IPV6_PREFIX
 from keytally._charges import Decision, Record, record_of
 from keytally._guesses import DEFAULT
-from keytally._native import Gate, Limiter, Verdict
-from keytally._rule import GateRule, LimiterRule, Rule
+from keytally._keys import KeySources, Source
+from keytally._native import FIELD_NAMES, Gate, Limiter, Verdict
+from keytally._rule import GateRule, LimiterRule, Rule, Statuses
+from keytally._settle import Sent
 
-__all__ = ["Refused", "client_address", "limit", "require_key"]
+__all__ = [
+    "REFUSALS",
+    "Refused",
+    "client_address",
+    "document_refusals",
+    "limit",
+    "require_key",
+]
 
 Subject = Union[str, bytes, None]
 Key = Callable[[HTTPConnection], Union[Subject, Awaitable[Subject]]]
 Cost = Union[int, Callable[[HTTPConnection], Union[int, Awaitable[int]]]]
 OnVerdict = Optional[Callable[[Verdict, HTTPConnection], object]]
+Settle = Optional[Callable[[HTTPConnection, Sent], Union[int, Awaitable[int]]]]
 
 
 class Refused(HTTPException):
@@ -111,6 +125,9 @@ def client_address(request: HTTPConnection, *, ipv6_prefix: int = IPV6_PREFIX) -
 class _Dependency:
     """A dependency that applies a rule of a gate or a limiter to requests."""
 
+    # The statuses of refusals.
+    statuses = (429, 503)
+
     def __init__(self, rule: Rule[HTTPConnection]) -> None:
         self._rule = rule
 
@@ -120,6 +137,9 @@ class _Dependency:
         state = record.own_state(scope)
         # Starlette caches ``request.state`` here. It creates it again from the scope's new state.
         request.__dict__.pop("_state", None)
+        settles = self._rule.settlement is not None and scope["type"] == "http"
+        if settles and not record.is_watched:
+            raise RuntimeError(UNWATCHED)
 
         def store(record: Record, decision: Decision) -> None:  # noqa: ARG001
             state["verdict"] = record.verdict
@@ -138,13 +158,61 @@ class _Dependency:
         return decision.verdict
 
 
-class _RequireKey(_Dependency, SecurityBase):
-    """A dependency that checks a key, with the security scheme for OpenAPI."""
+UNWATCHED = (
+    "settle, refund and charge_on act after the response, which a dependency does not see: "
+    "add keytally.asgi.VerdictMiddleware to the application"
+)
 
-    def __init__(self, rule: Rule[HTTPConnection]) -> None:
-        super().__init__(rule)
-        self.model = APIKey.model_validate({"in": APIKeyIn.header, "name": _web.API_KEY_HEADER})
-        self.scheme_name = "APIKey"
+
+class _Scheme(SecurityBase):
+    """The security scheme of one header for OpenAPI."""
+
+    def __init__(self, source: Source) -> None:
+        if source.is_bearer:
+            self.model = HTTPBearer()
+            self.scheme_name = "Bearer"
+        else:
+            self.model = APIKey.model_validate({"in": APIKeyIn.header, "name": source.name})
+            self.scheme_name = "APIKey" if source.name == _web.API_KEY_HEADER else source.name
+
+
+class _Alternative(_Scheme):
+    """The scheme of another header: a dependency that checks nothing."""
+
+    async def __call__(self) -> None:
+        """Do nothing."""
+
+
+class _RequireKey(_Dependency, _Scheme):
+    """A dependency that checks a key, with the security schemes for OpenAPI.
+
+    A dependency has one scheme, so those of the other headers are dependencies of it.
+    """
+
+    statuses = (401, 429)
+
+    def __init__(self, rule: Rule[HTTPConnection], sources: list[Source]) -> None:
+        _Dependency.__init__(self, rule)
+        _Scheme.__init__(self, sources[0])
+        kind = inspect.Parameter.KEYWORD_ONLY
+        parameters = [
+            inspect.Parameter("request", kind, annotation=HTTPConnection),
+            inspect.Parameter("response", kind, annotation=Response),
+        ]
+        parameters += [
+            inspect.Parameter(f"scheme_{index}", kind, default=Depends(_Alternative(source)))
+            for index, source in enumerate(sources[1:])
+        ]
+        # FastAPI reads the dependencies from this attribute.
+        self.__signature__ = inspect.Signature(parameters)
+
+    async def __call__(
+        self,
+        request: HTTPConnection,
+        response: Response,
+        **schemes: None,  # noqa: ARG002
+    ) -> Optional[Verdict]:
+        return await super().__call__(request, response)
 
 
 def require_key(
@@ -153,9 +221,13 @@ def require_key(
     cost: Cost = 1,
     shadow: bool = False,
     on_verdict: OnVerdict = None,
+    settle: Settle = None,
+    refund: Statuses = (),
     failures: Union[Limiter, str, None] = DEFAULT,
     trusted_proxies: Iterable[str] = (),
     ipv6_prefix: int = IPV6_PREFIX,
+    key_from: Iterable[str] = (_web.API_KEY_HEADER,),
+    without_key: Optional[Limiter] = None,
 ) -> Callable[..., Any]:
     """Return a dependency that requires a valid ``X-API-Key`` with quota left, and charges it.
 
@@ -170,6 +242,10 @@ def require_key(
             that would refuse it.
         on_verdict: A function that is called with each verdict and its request, for logs and
             metrics. An exception that it raises is logged.
+        settle: A function of the request and of what was `Sent` that returns the actual cost
+            after the response. The charge is an estimate until then.
+        refund: The statuses at which the charge is refunded after the response: a number, a class
+            such as ``"5xx"``, or a list of them.
         failures: The limit of wrong keys for each client address. Beyond it, a wrong key gets 429.
             A valid key is never refused by it, and a missing key does not count. A policy counts
             for one process and the children that it forks. ``Limiter.open_or_create(path, policy)``
@@ -177,12 +253,19 @@ def require_key(
         trusted_proxies: The proxies whose ``X-Forwarded-For`` names the client: addresses, networks
             such as ``"10.0.0.0/8"``, or ``"unix"`` for all peers of Unix sockets. Leave it empty
             if the server is configured to trust them, as uvicorn by ``--forwarded-allow-ips``.
-        ipv6_prefix: The prefix length of the IPv6 networks that ``failures`` counts, 1 to 128.
+        ipv6_prefix: The prefix length of the IPv6 networks that ``failures`` and ``without_key``
+            count, 1 to 128.
+        key_from: The headers that may carry the key: names, and ``"Authorization: Bearer"``. A
+            request with two different keys gets 401.
+        without_key: The limiter of requests without a key, which it counts by client address;
+            ``None`` to refuse them.
 
     Raises:
         TypeError, ValueError: An argument has the wrong type or is out of range.
 
-    ``cost`` and ``on_verdict`` may be async.
+    ``cost``, ``on_verdict`` and ``settle`` may be async. `VerdictMiddleware` acts on ``settle`` and
+    ``refund`` after the response. If there is such an option and the application lacks the
+    middleware, each request raises a `RuntimeError`.
 
     """
     rule = GateRule[HTTPConnection].with_failures(
@@ -191,12 +274,16 @@ def require_key(
         failures=failures,
         trusted_proxies=trusted_proxies,
         ipv6_prefix=ipv6_prefix,
+        key_from=key_from,
+        without_key=without_key,
         cost=cost,
         shadow=shadow,
         on_verdict=on_verdict,
+        settle=settle,
+        refund=refund,
         awaits=True,
     )
-    return _RequireKey(rule)
+    return _RequireKey(rule, KeySources(key_from).sources)
 
 
 def limit(
@@ -206,6 +293,9 @@ def limit(
     cost: Cost = 1,
     shadow: bool = False,
     on_verdict: OnVerdict = None,
+    settle: Settle = None,
+    refund: Statuses = (),
+    charge_on: Optional[Statuses] = None,
     ipv6_prefix: int = IPV6_PREFIX,
 ) -> Callable[..., Any]:
     """Return a dependency that requires quota left for the request's subject, and charges it.
@@ -225,13 +315,21 @@ def limit(
             that would refuse it.
         on_verdict: A function that is called with each verdict and its request, for logs and
             metrics. An exception that it raises is logged.
+        settle: A function of the request and of what was `Sent` that returns the actual cost
+            after the response. The charge is an estimate until then.
+        refund: The statuses at which the charge is refunded after the response: a number, a class
+            such as ``"5xx"``, or a list of them.
+        charge_on: The statuses at which a request is charged, after its response. Before, the
+            limiter is only checked for room. ``None`` charges each request before its response.
         ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128, if
             there is no ``key``.
 
     Raises:
         TypeError, ValueError: An argument has the wrong type or is out of range.
 
-    ``key``, ``cost`` and ``on_verdict`` may be async.
+    ``key``, ``cost``, ``on_verdict`` and ``settle`` may be async. `VerdictMiddleware` acts on
+    ``settle``, ``refund`` and ``charge_on`` after the response. If there is such an option and the
+    application lacks the middleware, each request raises a `RuntimeError`.
 
     """
     rule = LimiterRule[HTTPConnection].with_default_key(
@@ -242,6 +340,9 @@ def limit(
         cost=cost,
         shadow=shadow,
         on_verdict=on_verdict,
+        settle=settle,
+        refund=refund,
+        charge_on=charge_on,
         awaits=True,
     )
     return _Dependency(rule)
@@ -253,3 +354,85 @@ async def _answer(request: Request, refused: Refused) -> Response:
     method = request.scope.get("method", "GET")
     refusal = _web.refusal(refused.answer, refused.fields, accept, method)
     return Response(refusal.body, refusal.status, dict(refusal.headers))
+
+
+def _response(description: str, verdict: Verdict, names: Iterable[str]) -> dict[str, Any]:
+    """Return the OpenAPI object of a refusal, with the body of a verdict as its example."""
+    error = {
+        "type": "object",
+        "required": ["error"],
+        "properties": {"error": {"type": "string"}},
+    }
+    return {
+        "description": description,
+        "headers": {name: {"schema": {"type": "string"}} for name in names},
+        "content": {
+            "application/json": {"schema": error, "example": json.loads(verdict.body)},
+            "application/problem+json": {
+                "schema": {"type": "object"},
+                "example": json.loads(verdict.problem),
+            },
+        },
+    }
+
+
+def _refusals() -> dict[Union[int, str], dict[str, Any]]:
+    """Return the OpenAPI objects of the refusals by status."""
+    duplicate = Verdict.duplicate_header(now=0)
+    denied = Limiter.in_memory("1/minute", 1).check("", 2, now=0)
+    quotas = [name for name in FIELD_NAMES if name not in _web.REFUSAL_NAMES]
+    full = {"description": "The limiter has no room for another client."}
+    return {
+        401: _response("The key is missing or invalid.", duplicate, ["WWW-Authenticate"]),
+        429: _response("A limit is reached.", denied, ["Retry-After", *quotas]),
+        503: {**full, "headers": {"Retry-After": {"schema": {"type": "string"}}}},
+    }
+
+
+REFUSALS = _refusals()
+
+
+def document_refusals(app: FastAPI) -> None:
+    """Add the refusals of `require_key` and `limit` to the OpenAPI document of an application.
+
+    Each route gets those of its own dependencies. Responses that the route documents itself are
+    kept.
+
+    >>> from fastapi import Depends, FastAPI
+    >>> from keytally import Limiter
+    >>> app = FastAPI(responses={401: REFUSALS[401]})
+    >>> document_refusals(app)
+    >>> @app.post("/login", dependencies=[Depends(limit(Limiter.in_memory("5/minute")))])
+    ... async def login() -> None: ...
+    >>> sorted(app.openapi()["paths"]["/login"]["post"]["responses"])
+    ['200', '401', '429', '503']
+
+    """
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        for route in app.routes:
+            statuses = {
+                status
+                for dependency in _dependencies_of(getattr(route, "dependant", None))
+                for status in dependency.statuses
+            }
+            operations = document["paths"].get(getattr(route, "path_format", ""), {})
+            for method in getattr(route, "methods", None) or ():
+                responses = operations.get(method.lower(), {}).get("responses")
+                if responses is not None:
+                    for status in sorted(statuses):
+                        responses.setdefault(str(status), REFUSALS[status])
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _dependencies_of(dependant: Any) -> Iterator[_Dependency]:  # noqa: ANN401
+    """Return the dependencies of this module that a route has, directly or not."""
+    if dependant is not None:
+        if isinstance(dependant.call, _Dependency):
+            yield dependant.call
+        for inner in dependant.dependencies:
+            yield from _dependencies_of(inner)

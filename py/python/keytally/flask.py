@@ -26,14 +26,23 @@ import types
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar, Union
 
-from flask import Flask, Request, Response, after_this_request, current_app, g, request
+from flask import (
+    Flask,
+    Request,
+    Response,
+    after_this_request,
+    current_app,
+    g,
+    request,
+    request_tearing_down,
+)
 
-from keytally import _web, wsgi
+from keytally import _exempt, _web, wsgi
 from keytally._addresses import IPV6_PREFIX
 from keytally._charges import Decision, Record, record_of
-from keytally._exempt import exemption
 from keytally._guesses import DEFAULT
-from keytally._rule import GateRule, LimiterRule, Rule
+from keytally._rule import GateRule, LimiterRule, Rule, Statuses
+from keytally._settle import Body, Sent, Watch
 
 if TYPE_CHECKING:
     from keytally import Gate, Limiter, Verdict
@@ -41,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = ["GateExtension", "LimiterExtension", "client_address", "limit", "require_key"]
 
 Cost = Union[int, Callable[[Request], int]]
+Settle = Callable[[Request, Sent], int]
 View = TypeVar("View", bound=Callable[..., Any])
 
 
@@ -69,10 +79,12 @@ def client_address(request: Request, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
 def _refusal(rule: Rule[Request]) -> Response | None:
     """Check the current request, and return the response to it if it is refused."""
     current: Request = request._get_current_object()  # type: ignore[attr-defined]
+    record = record_of(current.environ)
+    if rule.settlement is not None and record.claim_watch():
+        _settle_later(record)
     decision = rule.check(current, current.environ, _store)
     if decision is None:
         return None
-    record = record_of(current.environ)
     if decision.refusal is not None:
         accept = current.headers.get("Accept", "")
         refusal = _web.refusal(decision.refusal, record.fields(), accept, current.method)
@@ -86,6 +98,39 @@ def _refusal(rule: Rule[Request]) -> Response | None:
             return response
 
     return None
+
+
+def _settle_later(record: Record) -> None:
+    """Settle the charges of the current request after its response."""
+    watch = Watch(record)
+    request.environ[WATCH] = watch
+
+    @after_this_request
+    def settle(response: Response) -> Response:
+        watch.start(response.status_code, lambda: list(response.headers))
+        if response.is_streamed or response.direct_passthrough:
+            response.response = Body(response.response, watch)
+            # Not teardown, but the end of the body settles the charges.
+            request.environ.pop(WATCH, None)
+        else:
+            watch.size = len(response.get_data())
+            watch.is_complete = True
+            watch.finish()
+        return response
+
+
+# The name in the environ of the watch of a request that has no response yet.
+WATCH = "keytally.watch"
+
+
+def _tear_down(sender: Flask, exc: BaseException | None = None, **_: object) -> None:  # noqa: ARG001
+    """Settle the charges of a request whose exception Flask passes to the server."""
+    watch: Watch | None = request.environ.pop(WATCH, None)
+    if watch is not None:
+        watch.finish(exc)
+
+
+request_tearing_down.connect(_tear_down)
 
 
 def _store(record: Record, decision: Decision) -> None:  # noqa: ARG001
@@ -110,9 +155,16 @@ def _decorator(rule: Rule[Request]) -> Callable[[View], View]:
 class _Extension:
     """An extension that applies a rule before each request."""
 
-    def __init__(self, rule: Rule[Request], app: Flask | None, exempt: Iterable[str]) -> None:
+    def __init__(
+        self,
+        rule: Rule[Request],
+        app: Flask | None,
+        exempt: Iterable[str],
+        exempt_methods: Iterable[str],
+    ) -> None:
         self._rule = rule
-        self._exempt_path = exemption(exempt)
+        self._exempt_path = _exempt.exemption(exempt)
+        self._exempt_methods = _exempt.exempt_methods(exempt_methods)
         self._exempt_views: set[object] = set()
         # The applications that were examined: no decorator hides an exempt view.
         self._examined: set[Flask] = set()
@@ -150,7 +202,11 @@ class _Extension:
             if app not in self._examined:
                 self._refuse_hidden(app)
                 self._examined.add(app)
-        if self._exempt_path(request.path) or self._is_exempt():
+        if (
+            request.method in self._exempt_methods
+            or self._exempt_path(request.path)
+            or self._is_exempt()
+        ):
             return None
         return _refusal(self._rule)
 
@@ -214,12 +270,17 @@ class GateExtension(_Extension):
             quotas are exact.
         app: The application, or ``None`` if ``init_app`` follows.
         exempt: Paths that need no key: ``"/health"``, or all paths with a prefix, ``"/static/*"``.
+        exempt_methods: Methods that need no key, such as ``"OPTIONS"``.
         cost: The cost of a request in units, 0 to 4294967295, or a function of the request that
             returns it.
         shadow: Whether to admit every request, and only report in ``X-Keytally-Shadow`` the outcome
             that would refuse it.
         on_verdict: A function that is called with each verdict and its request, for logs and
             metrics. An exception that it raises is logged.
+        settle: A function of the request and of what was `Sent` that returns the actual cost
+            after the response. The charge is an estimate until then.
+        refund: The statuses at which the charge is refunded after the response: a number, a class
+            such as ``"5xx"``, or a list of them.
         failures: The limit of wrong keys for each client address. Beyond it, a wrong key gets 429.
             A valid key is never refused by it, and a missing key does not count. A policy counts
             for one process and the children that it forks. ``Limiter.open_or_create(path, policy)``
@@ -227,7 +288,12 @@ class GateExtension(_Extension):
         trusted_proxies: The proxies whose ``X-Forwarded-For`` names the client: addresses, networks
             such as ``"10.0.0.0/8"``, or ``"unix"`` for all peers of Unix sockets. Leave it empty
             if Werkzeug's ``ProxyFix`` resolves the address already.
-        ipv6_prefix: The prefix length of the IPv6 networks that ``failures`` counts, 1 to 128.
+        ipv6_prefix: The prefix length of the IPv6 networks that ``failures`` and ``without_key``
+            count, 1 to 128.
+        key_from: The headers that may carry the key: names, and ``"Authorization: Bearer"``. A
+            request with two different keys gets 401.
+        without_key: The limiter of requests without a key, which it counts by client address;
+            ``None`` to refuse them.
 
     Raises:
         TypeError, ValueError: An argument has the wrong type or is out of range, a path of
@@ -241,15 +307,33 @@ class GateExtension(_Extension):
         app: Flask | None = None,
         *,
         exempt: Iterable[str] = (),
+        exempt_methods: Iterable[str] = (),
         cost: Cost = 1,
         shadow: bool = False,
         on_verdict: Callable[[Verdict, Request], object] | None = None,
+        settle: Settle | None = None,
+        refund: Statuses = (),
         failures: Limiter | str | None = DEFAULT,
         trusted_proxies: Iterable[str] = (),
         ipv6_prefix: int = IPV6_PREFIX,
+        key_from: Iterable[str] = (_web.API_KEY_HEADER,),
+        without_key: Limiter | None = None,
     ) -> None:
-        rule = _gate_rule(gate, cost, shadow, on_verdict, failures, trusted_proxies, ipv6_prefix)
-        super().__init__(rule, app, exempt)
+        rule = GateRule[Request].with_failures(
+            gate,
+            wsgi.READ,
+            failures=failures,
+            trusted_proxies=trusted_proxies,
+            ipv6_prefix=ipv6_prefix,
+            key_from=key_from,
+            without_key=without_key,
+            cost=cost,
+            shadow=shadow,
+            on_verdict=on_verdict,
+            settle=settle,
+            refund=refund,
+        )
+        super().__init__(rule, app, exempt, exempt_methods)
 
 
 class LimiterExtension(_Extension):
@@ -266,12 +350,19 @@ class LimiterExtension(_Extension):
             without a charge. By default, the subject is the client's address.
         exempt: Paths that are not counted: ``"/health"``, or all paths with a prefix,
             ``"/static/*"``.
+        exempt_methods: Methods that are not counted, such as ``"OPTIONS"``.
         cost: The cost of a request in units, 0 to 4294967295, or a function of the request that
             returns it.
         shadow: Whether to admit every request, and only report in ``X-Keytally-Shadow`` the outcome
             that would refuse it.
         on_verdict: A function that is called with each verdict and its request, for logs and
             metrics. An exception that it raises is logged.
+        settle: A function of the request and of what was `Sent` that returns the actual cost
+            after the response. The charge is an estimate until then.
+        refund: The statuses at which the charge is refunded after the response: a number, a class
+            such as ``"5xx"``, or a list of them.
+        charge_on: The statuses at which a request is charged, after its response. Before, the
+            limiter is only checked for room. ``None`` charges each request before its response.
         ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128, if
             there is no ``key``.
 
@@ -295,14 +386,28 @@ class LimiterExtension(_Extension):
         *,
         key: Callable[[Request], str | bytes | None] | None = None,
         exempt: Iterable[str] = (),
+        exempt_methods: Iterable[str] = (),
         cost: Cost = 1,
         shadow: bool = False,
         on_verdict: Callable[[Verdict, Request], object] | None = None,
+        settle: Settle | None = None,
+        refund: Statuses = (),
+        charge_on: Statuses | None = None,
         ipv6_prefix: int = IPV6_PREFIX,
     ) -> None:
-        super().__init__(
-            _limiter_rule(limiter, key, cost, shadow, on_verdict, ipv6_prefix), app, exempt
+        rule = LimiterRule[Request].with_default_key(
+            limiter,
+            key,
+            client_address,
+            ipv6_prefix=ipv6_prefix,
+            cost=cost,
+            shadow=shadow,
+            on_verdict=on_verdict,
+            settle=settle,
+            refund=refund,
+            charge_on=charge_on,
         )
+        super().__init__(rule, app, exempt, exempt_methods)
 
 
 def require_key(
@@ -311,9 +416,13 @@ def require_key(
     cost: Cost = 1,
     shadow: bool = False,
     on_verdict: Callable[[Verdict, Request], object] | None = None,
+    settle: Settle | None = None,
+    refund: Statuses = (),
     failures: Limiter | str | None = DEFAULT,
     trusted_proxies: Iterable[str] = (),
     ipv6_prefix: int = IPV6_PREFIX,
+    key_from: Iterable[str] = (_web.API_KEY_HEADER,),
+    without_key: Limiter | None = None,
 ) -> Callable[[View], View]:
     """Return a decorator by which a view requires a valid key with quota left, and charges it.
 
@@ -330,7 +439,20 @@ def require_key(
     401
 
     """
-    rule = _gate_rule(gate, cost, shadow, on_verdict, failures, trusted_proxies, ipv6_prefix)
+    rule = GateRule[Request].with_failures(
+        gate,
+        wsgi.READ,
+        failures=failures,
+        trusted_proxies=trusted_proxies,
+        ipv6_prefix=ipv6_prefix,
+        key_from=key_from,
+        without_key=without_key,
+        cost=cost,
+        shadow=shadow,
+        on_verdict=on_verdict,
+        settle=settle,
+        refund=refund,
+    )
     return _decorator(rule)
 
 
@@ -341,45 +463,16 @@ def limit(
     cost: Cost = 1,
     shadow: bool = False,
     on_verdict: Callable[[Verdict, Request], object] | None = None,
+    settle: Settle | None = None,
+    refund: Statuses = (),
+    charge_on: Statuses | None = None,
     ipv6_prefix: int = IPV6_PREFIX,
 ) -> Callable[[View], View]:
     """Return a decorator by which a view requires quota left for the subject, and charges it.
 
     Put it below the route. The arguments are those of `LimiterExtension`.
     """
-    return _decorator(_limiter_rule(limiter, key, cost, shadow, on_verdict, ipv6_prefix))
-
-
-def _gate_rule(
-    gate: Gate,
-    cost: Cost,
-    shadow: bool,
-    on_verdict: Callable[[Verdict, Request], object] | None,
-    failures: Limiter | str | None,
-    trusted_proxies: Iterable[str],
-    ipv6_prefix: int,
-) -> GateRule[Request]:
-    return GateRule[Request].with_failures(
-        gate,
-        wsgi.READ,
-        failures=failures,
-        trusted_proxies=trusted_proxies,
-        ipv6_prefix=ipv6_prefix,
-        cost=cost,
-        shadow=shadow,
-        on_verdict=on_verdict,
-    )
-
-
-def _limiter_rule(
-    limiter: Limiter,
-    key: Callable[[Request], str | bytes | None] | None,
-    cost: Cost,
-    shadow: bool,
-    on_verdict: Callable[[Verdict, Request], object] | None,
-    ipv6_prefix: int,
-) -> LimiterRule[Request]:
-    return LimiterRule[Request].with_default_key(
+    rule = LimiterRule[Request].with_default_key(
         limiter,
         key,
         client_address,
@@ -387,4 +480,8 @@ def _limiter_rule(
         cost=cost,
         shadow=shadow,
         on_verdict=on_verdict,
+        settle=settle,
+        refund=refund,
+        charge_on=charge_on,
     )
+    return _decorator(rule)

@@ -17,20 +17,25 @@ is not charged for it: see ``docs/INTEGRATIONS.md``.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import APIException
 from rest_framework.throttling import BaseThrottle
 
 from keytally import _calls, django, wsgi
+from keytally._charges import record_of
 from keytally._rule import GateRule, LimiterRule
+from keytally._settle import Settlement
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, MutableMapping
+
     from rest_framework.request import Request
 
     from keytally import Gate, Limiter, Verdict, _web
     from keytally._charges import Decision
+    from keytally._rule import Rule, Statuses
 
 __all__ = ["KeyAuthentication", "KeyHolder", "LimiterThrottle", "Refused"]
 
@@ -91,14 +96,19 @@ class KeyHolder:
 class KeyAuthentication(BaseAuthentication):
     """Requires a valid ``X-API-Key`` with quota left, and charges it.
 
-    ``"FAILURES"`` of the settings limits wrong keys. A request that
+    ``"FAILURES"`` of the settings limits wrong keys, ``"KEY_FROM"`` names other headers, and
+    ``"WITHOUT_KEY"`` admits requests without a key, which are anonymous. A request that
     `keytally.django.GateMiddleware` admitted is not charged again. In shadow mode, a request that
     would be refused is anonymous.
 
     Attributes:
         cost: The cost of a request in units, 0 to 4294967295.
-        required: Whether a request without the header is refused. If it is not, other classes may
+        required: Whether a request without a key is refused. If it is not, other classes may
             authenticate it.
+        settle: A method with the parameters ``request`` and ``sent``, what was `Sent`, that returns
+            the actual cost after the response; ``None`` by default.
+        refund: The statuses at which the charge is refunded after the response: a number, a class
+            such as ``"5xx"``, or a list of them.
 
     >>> class ReportAuthentication(KeyAuthentication):
     ...     cost = 10
@@ -107,12 +117,15 @@ class KeyAuthentication(BaseAuthentication):
 
     cost = 1
     required = True
+    settle: Callable[..., int] | None = None
+    refund: Statuses = ()
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if isinstance(cls.cost, int):
             _calls.checked_cost(cls.cost)
-        _calls.refuse_async(gate=cls.gate, cost_of=cls.cost_of)
+        _calls.refuse_async(gate=cls.gate, cost_of=cls.cost_of, settle=cls.settle)
+        Settlement.of(cls.settle, cls.refund, None)
 
     def gate(self) -> Gate:
         """Return the gate that checks keys, by default that of the settings."""
@@ -125,20 +138,28 @@ class KeyAuthentication(BaseAuthentication):
     def authenticate(self, request: Request) -> tuple[KeyHolder, Verdict] | None:
         """Check the key of a request with the gate."""
         fields = django.fields(request._request)
-        if not self.required and not wsgi.READ.keys(fields):
+        keys = django.keys()
+        if not self.required and not keys["keys"].presented(wsgi.READ, fields):
             return None
         rule: GateRule[Request] = GateRule(
             self.gate(),
             wsgi.READ,
             django.guesses(),
+            **keys,
             cost=self.cost_of,
             shadow=django.in_shadow_mode("GATE"),
             on_verdict=None,
+            settle=self.settle,
+            refund=self.refund,
             awaits=True,
         )
+        _require_middleware(rule, fields)
         verdict = _verdict_of(rule.check(request, fields, django.storing(request._request)))
-        # In shadow mode, the verdict may be one that would refuse the request.
-        return (KeyHolder(verdict), verdict) if verdict is not None and verdict.admitted else None
+        # In shadow mode, the verdict may be one that would refuse the request. A request without a
+        # key may have the verdict of the limiter of such requests.
+        if verdict is None or verdict.key_id is None or not verdict.admitted:
+            return None
+        return KeyHolder(verdict), verdict
 
     def authenticate_header(self, request: Request) -> str:  # noqa: ARG002
         """Return the value of ``WWW-Authenticate``."""
@@ -150,6 +171,12 @@ class LimiterThrottle(BaseThrottle):
 
     Attributes:
         cost: The cost of a request in units, 0 to 4294967295.
+        settle: A method with the parameters ``request`` and ``sent``, what was `Sent`, that returns
+            the actual cost after the response; ``None`` by default.
+        refund: The statuses at which the charge is refunded after the response: a number, a class
+            such as ``"5xx"``, or a list of them.
+        charge_on: The statuses at which a request is charged, after its response. Before, the
+            limiter is only checked for room. ``None`` charges each request before its response.
 
     >>> class LoginThrottle(LimiterThrottle):
     ...     def key(self, request, view):
@@ -158,12 +185,16 @@ class LimiterThrottle(BaseThrottle):
     """
 
     cost = 1
+    settle: Callable[..., int] | None = None
+    refund: Statuses = ()
+    charge_on: Statuses | None = None
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if isinstance(cls.cost, int):
             _calls.checked_cost(cls.cost)
-        _calls.refuse_async(limiter=cls.limiter, key=cls.key)
+        _calls.refuse_async(limiter=cls.limiter, key=cls.key, settle=cls.settle)
+        Settlement.of(cls.settle, cls.refund, cls.charge_on)
 
     def limiter(self) -> Limiter:
         """Return the limiter that checks subjects, by default that of the settings."""
@@ -185,10 +216,23 @@ class LimiterThrottle(BaseThrottle):
             cost=lambda _: self.cost,
             shadow=django.in_shadow_mode("LIMITER"),
             on_verdict=None,
+            settle=self.settle,
+            refund=self.refund,
+            charge_on=self.charge_on,
             awaits=True,
         )
+        _require_middleware(rule, fields)
         _verdict_of(rule.check(request, fields, django.storing(request._request)))
         return True
+
+
+def _require_middleware(rule: Rule[Request], fields: MutableMapping[str, Any]) -> None:
+    """Raise a `RuntimeError` if the rule settles charges and no middleware sees the response."""
+    if rule.settlement is not None and not record_of(fields).is_watched:
+        raise RuntimeError(
+            "settle, refund and charge_on act after the response, which these classes do not see: "
+            "add keytally.django.VerdictMiddleware to MIDDLEWARE"
+        )
 
 
 def _verdict_of(decision: Decision | None) -> Verdict | None:

@@ -27,12 +27,14 @@ from keytally._addresses import IPV6_PREFIX, subject
 from keytally._charges import Record, record_of
 from keytally._guesses import DEFAULT
 from keytally._middleware import Middleware
-from keytally._rule import GateRule, LimiterRule
+from keytally._rule import GateRule, LimiterRule, Statuses
+from keytally._settle import Body, Sent, Watch
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
     from keytally import Gate, Limiter, Verdict
+    from keytally._keys import Source
 
 __all__ = ["GateMiddleware", "LimiterMiddleware", "client_address"]
 
@@ -41,6 +43,7 @@ Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 App = Callable[[Any, Any], Iterable[bytes]]
 Cost = Union[int, Callable[[Environ], int]]
+Settle = Callable[[Environ, Sent], int]
 
 
 def client_address(environ: Environ, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
@@ -70,9 +73,9 @@ class _Reader:
     ``request.META`` of Django has the same names as an environ.
     """
 
-    def keys(self, environ: MutableMapping[str, Any]) -> list[str]:
+    def values(self, environ: MutableMapping[str, Any], source: Source) -> list[str]:
         # Servers join the fields of one name with a comma.
-        joined = environ.get("HTTP_X_API_KEY")
+        joined = environ.get(source.variable)
         return [] if joined is None else joined.split(",")
 
     def peer(self, environ: MutableMapping[str, Any]) -> str | None:
@@ -90,8 +93,16 @@ class _Middleware(Middleware[App, Environ]):
     """Middleware that applies a rule of a gate or a limiter to WSGI requests."""
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        if self._is_exempt(_path(environ)):
+        if environ.get("REQUEST_METHOD") in self._exempt_methods or self._is_exempt(_path(environ)):
             return self.app(environ, start_response)
+        if self._rule.settlement is not None:
+            record = record_of(environ)
+            if record.claim_watch():
+                return _watched(self._checked, record, environ, start_response)
+        return self._checked(environ, start_response)
+
+    def _checked(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Check a request, and pass it to the application if it is admitted."""
         decision = self._rule.check(environ, environ, self._store_in(environ))
         if decision is None:
             return self.app(environ, start_response)
@@ -118,6 +129,7 @@ class GateMiddleware(_Middleware):
         gate: The gate. Every worker may open it, or inherit it from the process that forks it:
             quotas are exact.
         exempt: Paths that need no key: ``"/health"``, or all paths with a prefix, ``"/static/*"``.
+        exempt_methods: Methods that need no key, such as ``"OPTIONS"``.
         cost: The cost of a request in units, 0 to 4294967295, or a function of its environ that
             returns it.
         shadow: Whether to admit every request, and only report in ``X-Keytally-Shadow`` the outcome
@@ -127,6 +139,10 @@ class GateMiddleware(_Middleware):
         state: The name of the verdict in the environ.
         on_verdict: A function that is called with each verdict and its environ, for logs and
             metrics. An exception that it raises is logged.
+        settle: A function of the environ and of what was `Sent` that returns the actual cost
+            after the response. The charge is an estimate until then.
+        refund: The statuses at which the charge is refunded after the response: a number, a class
+            such as ``"5xx"``, or a list of them.
         failures: The limit of wrong keys for each client address. Beyond it, a wrong key gets 429.
             A valid key is never refused by it, and a missing key does not count. A policy counts
             for one process and the children that it forks. ``Limiter.open_or_create(path, policy)``
@@ -134,7 +150,12 @@ class GateMiddleware(_Middleware):
         trusted_proxies: The proxies whose ``X-Forwarded-For`` names the client: addresses, networks
             such as ``"10.0.0.0/8"``, or ``"unix"`` for all peers of Unix sockets. Leave it empty
             if another component resolves the address already, as Werkzeug's ``ProxyFix`` does.
-        ipv6_prefix: The prefix length of the IPv6 networks that ``failures`` counts, 1 to 128.
+        ipv6_prefix: The prefix length of the IPv6 networks that ``failures`` and ``without_key``
+            count, 1 to 128.
+        key_from: The headers that may carry the key: names, and ``"Authorization: Bearer"``. A
+            request with two different keys gets 401.
+        without_key: The limiter of requests without a key, which it counts by client address;
+            ``None`` to refuse them.
 
     Raises:
         TypeError, ValueError: An argument has the wrong type or is out of range, a path of
@@ -149,14 +170,19 @@ class GateMiddleware(_Middleware):
         gate: Gate,
         *,
         exempt: Iterable[str] = (),
+        exempt_methods: Iterable[str] = (),
         cost: Cost = 1,
         shadow: bool = False,
         headers: bool = True,
         state: str = "keytally.verdict",
         on_verdict: Callable[[Verdict, Environ], object] | None = None,
+        settle: Settle | None = None,
+        refund: Statuses = (),
         failures: Limiter | str | None = DEFAULT,
         trusted_proxies: Iterable[str] = (),
         ipv6_prefix: int = IPV6_PREFIX,
+        key_from: Iterable[str] = (_web.API_KEY_HEADER,),
+        without_key: Limiter | None = None,
     ) -> None:
         rule = GateRule[Environ].with_failures(
             gate,
@@ -164,12 +190,23 @@ class GateMiddleware(_Middleware):
             failures=failures,
             trusted_proxies=trusted_proxies,
             ipv6_prefix=ipv6_prefix,
+            key_from=key_from,
+            without_key=without_key,
             cost=cost,
             shadow=shadow,
             headers=headers,
             on_verdict=on_verdict,
+            settle=settle,
+            refund=refund,
         )
-        super().__init__(app, rule, exempt=exempt, headers=headers, state=state)
+        super().__init__(
+            app,
+            rule,
+            exempt=exempt,
+            exempt_methods=exempt_methods,
+            headers=headers,
+            state=state,
+        )
 
 
 class LimiterMiddleware(_Middleware):
@@ -189,6 +226,7 @@ class LimiterMiddleware(_Middleware):
             without a charge. By default, the subject is the client's address.
         exempt: Paths that are not counted: ``"/health"``, or all paths with a prefix,
             ``"/static/*"``.
+        exempt_methods: Methods that are not counted, such as ``"OPTIONS"``.
         cost: The cost of a request in units, 0 to 4294967295, or a function of its environ that
             returns it.
         shadow: Whether to admit every request, and only report in ``X-Keytally-Shadow`` the outcome
@@ -197,6 +235,12 @@ class LimiterMiddleware(_Middleware):
         state: The name of the verdict in the environ.
         on_verdict: A function that is called with each verdict and its environ, for logs and
             metrics. An exception that it raises is logged.
+        settle: A function of the environ and of what was `Sent` that returns the actual cost
+            after the response. The charge is an estimate until then.
+        refund: The statuses at which the charge is refunded after the response: a number, a class
+            such as ``"5xx"``, or a list of them.
+        charge_on: The statuses at which a request is charged, after its response. Before, the
+            limiter is only checked for room. ``None`` charges each request before its response.
         ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128, if
             there is no ``key``.
 
@@ -218,11 +262,15 @@ class LimiterMiddleware(_Middleware):
         *,
         key: Callable[[Environ], str | bytes | None] | None = None,
         exempt: Iterable[str] = (),
+        exempt_methods: Iterable[str] = (),
         cost: Cost = 1,
         shadow: bool = False,
         headers: bool = True,
         state: str = "keytally.verdict",
         on_verdict: Callable[[Verdict, Environ], object] | None = None,
+        settle: Settle | None = None,
+        refund: Statuses = (),
+        charge_on: Statuses | None = None,
         ipv6_prefix: int = IPV6_PREFIX,
     ) -> None:
         rule = LimiterRule[Environ].with_default_key(
@@ -234,8 +282,18 @@ class LimiterMiddleware(_Middleware):
             shadow=shadow,
             headers=headers,
             on_verdict=on_verdict,
+            settle=settle,
+            refund=refund,
+            charge_on=charge_on,
         )
-        super().__init__(app, rule, exempt=exempt, headers=headers, state=state)
+        super().__init__(
+            app,
+            rule,
+            exempt=exempt,
+            exempt_methods=exempt_methods,
+            headers=headers,
+            state=state,
+        )
 
 
 def _path(environ: Environ) -> str:
@@ -254,3 +312,33 @@ def _with_headers(record: Record, start_response: StartResponse) -> StartRespons
         return start_response(status, kept + record.fields(), *exc_info)
 
     return start_with_headers
+
+
+def _watched(
+    app: App, record: Record, environ: Environ, start_response: StartResponse
+) -> Iterable[bytes]:
+    """Call the application, and settle the charges of the request after the response."""
+    watch = Watch(record)
+
+    def start_watched(status: str, headers: list[tuple[str, str]], *exc_info: object) -> object:
+        write = start_response(status, headers, *exc_info)
+        watch.start(int(status[:3]), lambda: list(headers))
+
+        def write_watched(part: bytes) -> object:
+            watch.size += len(part)
+            return write(part)
+
+        return write_watched
+
+    try:
+        parts = app(environ, start_watched)
+    except BaseException as error:
+        watch.finish(error)
+        raise
+    if isinstance(parts, (list, tuple)) and watch.status is not None:
+        # The length of a list lets the server set Content-Length.
+        watch.size += sum(len(part) for part in parts)
+        watch.is_complete = True
+        watch.finish()
+        return parts
+    return Body(parts, watch)

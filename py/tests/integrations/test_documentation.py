@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import django_app
+import frameworks
 import pytest
 
 MODULES = ["asgi", "django", "fastapi", "flask", "rest_framework", "wsgi"]
@@ -28,6 +29,28 @@ def test_docstring_examples_run_and_are_complete(name, monkeypatch, tmp_path):
         assert public in OF_SETTINGS or re.search(rf"\b{public}\b", code), (
             f"{public} has no example"
         )
+
+
+def blocks():
+    """Return the names of each code block of docs/INTEGRATIONS.md that needs no other code."""
+    text = Path(__file__).parents[3].joinpath("docs/INTEGRATIONS.md").read_text()
+    codes = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    for code in codes:
+        if "import" in code:
+            names = {}
+            exec(code, names)
+            yield names
+
+
+def test_options_of_the_integrations_page_work():
+    settled, logins, sources, without_key = blocks()
+    key = {"X-API-Key": settled["gate"].issue(42).expose()}
+    frameworks.run_asgi(settled["application"], "/", key)
+    assert settled["gate"].peek(key["X-API-Key"], 0).remaining < 1000
+    paths = [frameworks.run_wsgi(logins["app"], "/login", method="POST") for _ in range(6)]
+    assert [answer.status for answer in paths] == [401] * 5 + [429]
+    assert frameworks.run_wsgi(sources["application"], "/").status == 401
+    assert frameworks.run_wsgi(without_key["app"], "/contacts").body == b'{"account":null}\n'
 
 
 @pytest.mark.parametrize("page", ["README.md", "py/README.md"])

@@ -5,11 +5,11 @@ import functools
 import contract
 import fastapi_app
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from keytally.fastapi import Refused
+from keytally.fastapi import REFUSALS, Refused, document_refusals, limit, require_key
 
 
 @pytest.fixture
@@ -166,3 +166,44 @@ def test_exception_handler_replaces_refusal(gate, limiter):
         return fastapi_app.PlainTextResponse(refused.verdict.outcome, 418)
 
     assert fetch(TestClient(app), "/")[0::2] == (418, b"missing_key")
+
+
+def documented(gate, limiter, **options):
+    app = FastAPI()
+    document_refusals(app)
+    router = APIRouter(prefix="/of", dependencies=[Depends(require_key(gate, **options))])
+    router.get("/key", responses={429: {"description": "own"}})(lambda: "")
+    app.include_router(router)
+    app.get("/limited", dependencies=[Depends(limit(limiter))])(lambda: "")
+    app.get("/open")(lambda: "")
+    return app.openapi()
+
+
+def test_refusals_are_in_the_openapi_document(gate, limiter):
+    paths = documented(gate, limiter)["paths"]
+    statuses = {path: sorted(found["get"]["responses"]) for path, found in paths.items()}
+    assert statuses == {
+        "/of/key": ["200", "401", "429"],
+        "/limited": ["200", "429", "503"],
+        "/open": ["200"],
+    }
+    assert paths["/of/key"]["get"]["responses"]["429"] == {"description": "own"}
+    refused = paths["/of/key"]["get"]["responses"]["401"]
+    assert list(refused["headers"]) == ["WWW-Authenticate"]
+    assert refused["content"]["application/json"]["example"] == {"error": "Invalid API key"}
+    fields = REFUSALS[429]["headers"]
+    assert {"Retry-After", "X-RateLimit-Remaining", "RateLimit"} <= set(fields)
+
+
+def test_security_schemes_are_those_of_key_from(gate, limiter):
+    names = ["X-API-Key", "Authorization: Bearer", "X-Token"]
+    document = documented(gate, limiter, key_from=names)
+    assert document["components"]["securitySchemes"] == {
+        "APIKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        "Bearer": {"type": "http", "scheme": "bearer"},
+        "X-Token": {"type": "apiKey", "in": "header", "name": "X-Token"},
+    }
+    # Each scheme alone is enough.
+    security = document["paths"]["/of/key"]["get"]["security"]
+    assert sorted(map(list, security)) == [["APIKey"], ["Bearer"], ["X-Token"]]
+    assert documented(gate, limiter)["paths"]["/of/key"]["get"]["security"] == [{"APIKey": []}]

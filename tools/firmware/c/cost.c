@@ -9,7 +9,7 @@
 enum { ROUNDS = 64, DEPTH = 1024 };
 
 /* SysTick, ARMv7-M B3.3: a 24-bit counter that counts down, one tick in 80 ns of the board's time.
- * How ticks become instructions: see tools/xtask/src/firmware.rs. */
+ * How ticks become instructions: see tools/audit/checks/tests/firmware.rs. */
 static volatile uint32_t *const SYSTICK = (volatile uint32_t *)0xe000e010;
 enum { CONTROL, RELOAD, CURRENT, TICK_NS = 80, LAST = 0xffffff };
 

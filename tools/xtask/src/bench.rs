@@ -14,7 +14,8 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 
 use crate::command::{self, cargo};
-use crate::{budgets, nginx, python};
+use crate::targets::target_folder;
+use crate::{nginx, python, suites};
 
 /// The groups of measurements.
 const GROUPS: [&str; 11] =
@@ -69,7 +70,9 @@ pub(crate) struct Options {
 /// measured, or with `--keep`.
 pub(crate) fn run(options: &Options) -> Result<()> {
     if options.budgets {
-        return budgets::record();
+        suites::record("keytally-audit", "budgets")?;
+        print!("{}", fs::read_to_string("benches/budgets.txt")?);
+        return Ok(());
     }
     if options.pages {
         print!("{}", command::run(report(&["pages"]))?);
@@ -126,11 +129,16 @@ fn speed(group: &str) -> Command {
 
 /// Returns the command that measures the parts of a call from Python.
 fn python_parts() -> Result<Command> {
-    let library =
-        budgets::built(&["--package", "keytally-benches-python"], "libkeytally_parts.so")?;
+    let library = built("keytally-benches-python", "libkeytally_parts.so")?;
     let mut measure = Command::new(python::bench()?.get_program());
     measure.arg("benches/python/measure.py").arg(library);
     Ok(measure)
+}
+
+/// Builds a package in release. Returns the path of one of its built files.
+fn built(package: &str, file: &str) -> Result<PathBuf> {
+    command::run(cargo().args(["build", "--release", "--package", package]))?;
+    Ok(target_folder()?.join("release").join(file))
 }
 
 /// Returns the command that prints or writes the results.
@@ -143,7 +151,7 @@ fn report(arguments: &[&str]) -> Command {
 
 /// Builds the program that calls the library from C.
 fn c_program(folder: &Path) -> Result<PathBuf> {
-    let library = budgets::built(&["--package", "keytally-ffi"], "libkeytally_ffi.so")?;
+    let library = built("keytally-ffi", "libkeytally_ffi.so")?;
     let program = folder.join("calls");
     let mut compiler = Command::new("cc");
     compiler.args(["-std=c11", "-D_POSIX_C_SOURCE=200809L", "-O2", "-Wall", "-Wextra", "-Werror"]);

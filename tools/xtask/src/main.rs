@@ -9,13 +9,10 @@
 //! | `step.rs` | a step (a suite or another check): how it runs, the final report |
 //! | `targets.rs` | runs the test files of a suite |
 //! | `tools.rs` | finds the tools that steps need, and installs missing ones |
-//! | `rules.rs` | checks that unsafe code, clock reads and atomics are only in named files, that the product does not depend on the folders around it, and core on named crates only |
-//! | `words.rs` | checks the spelling, and finds unwanted phrases and long lines |
 //! | `models.rs` | runs core in the model checkers loom and shuttle |
 //! | `book.rs` | builds the book, and checks its links |
 //! | `bench.rs` | measures speed, also of other implementations, and writes the pages with it |
-//! | `firmware.rs`, `bare_metal.rs` | runs core on emulated microcontrollers; the tools for that |
-//! | `budgets.rs` | compares instruction counts of hot paths with recorded budgets |
+//! | `bare_metal.rs` | the tools that build for microcontrollers and emulate them |
 //! | `install.rs` | installs and packs libkeytally |
 //! | `native.rs` | tests libkeytally from C and C++ |
 //! | `nginx.rs` | builds and tests the nginx module |
@@ -30,11 +27,9 @@ extern crate alloc;
 mod bare_metal;
 mod bench;
 mod book;
-mod budgets;
 mod ci;
 mod command;
 mod fast;
-mod firmware;
 mod fuzz;
 mod install;
 mod models;
@@ -42,13 +37,11 @@ mod native;
 mod nginx;
 mod python;
 mod release;
-mod rules;
 mod step;
 mod suites;
 mod targets;
 mod tools;
 mod wheel;
-mod words;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -57,7 +50,7 @@ use anyhow::{Context as _, Result};
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
 
-use crate::step::Step;
+use crate::step::{Form, Step};
 
 /// Development commands of Keytally.
 #[derive(Debug, Parser)]
@@ -78,9 +71,13 @@ enum Task {
         /// program in C, and the Python module. Takes less than 3 minutes on two processors.
         #[arg(long, conflicts_with_all = ["list", "full", "suites"])]
         fast: bool,
-        /// Runs the long form of each suite that has one.
+        /// Runs the longest form of each suite that has more than one. A suite that is named runs
+        /// a longer form than among all.
         #[arg(long, conflicts_with = "list")]
         full: bool,
+        /// Runs the named suites in the form that CI runs.
+        #[arg(long, conflicts_with_all = ["list", "full"])]
+        short: bool,
         /// Installs missing tools with apt-get and rustup.
         #[arg(long, conflicts_with = "list")]
         install: bool,
@@ -166,29 +163,35 @@ fn run() -> Result<ExitCode> {
     enter_workspace()?;
     match task {
         Task::Test { list: true, .. } => print!("{}", suites::list()),
-        Task::Test { fast, full, install, suites: named, .. } => {
+        Task::Test { fast, full, short, install, suites: named, .. } => {
             let table = if fast { fast::STEPS } else { suites::SUITES };
             let is_named = |step: &&Step| named.iter().any(|name| name == step.name);
             let steps = table.iter().filter(|step| named.is_empty() || is_named(step));
-            let is_full = |step: &Step| full || step.is_full_when_named && is_named(&step);
-            return step::run_all(&steps.collect::<Vec<_>>(), is_full, install);
+            let form = match named.as_slice() {
+                _ if full => Form::Full,
+                [_, ..] if !short => Form::Named,
+                _ => Form::Short,
+            };
+            return step::run_all(&steps.collect::<Vec<_>>(), form, install);
         }
         Task::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds)?,
         Task::Bench(options) => bench::run(&options)?,
         Task::BookLinks { query } if !query.is_empty() => {}
         Task::BookLinks { .. } => book::preprocess()?,
-        Task::Api => println!("recorded by {}", suites::interfaces("api", true)?),
-        Task::Header => println!("recorded by {}", suites::interfaces("header", true)?),
+        Task::Api => println!("recorded by {}", suites::record("keytally-interfaces", "api")?),
+        Task::Header => {
+            println!("recorded by {}", suites::record("keytally-interfaces", "header")?);
+        }
         Task::Install { prefix, destdir, libdir } => {
             print!("{}", install::install(&prefix, destdir.as_deref(), &libdir)?);
         }
         Task::Archive { folder } => print!("{}", install::archive(folder.as_deref())?),
-        Task::Embedded => firmware::write()?,
+        Task::Embedded => println!("recorded by {}", suites::embedded()?),
         Task::Wheel => wheel::write()?,
         Task::Release { quick, tag, .. } => release::run(tag.as_deref(), quick)?,
         Task::Ci { install } => {
             let steps: Vec<&Step> = ci::CHECKS.iter().chain(suites::SUITES).collect();
-            return step::run_all(&steps, |_| false, install);
+            return step::run_all(&steps, Form::Short, install);
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{cargo, run};
 use crate::install;
+use crate::step::Form;
 use crate::targets::target_folder;
 use crate::tools::{cargo_c, remove_folder};
 
@@ -16,10 +17,11 @@ use crate::tools::{cargo_c, remove_folder};
 const COMPILERS: [[&str; 2]; 2] = [["gcc", "g++"], ["clang", "clang++"]];
 
 /// Tests the library and its packages from C. The long form also builds it with cargo-c.
-pub(crate) fn c(full: bool) -> Result<String> {
+pub(crate) fn c(form: Form) -> Result<String> {
     let folder = installed("c")?;
-    let tests = test("c", &folder, &[("BARE", bare()?), ("PACKAGES", packages(&folder)?)])?;
-    if !full {
+    let variables = [("BARE", bare()?), ("PACKAGES", packages(&folder)?)];
+    let tests = test("c", &folder, form, &variables)?;
+    if form < Form::Full {
         return Ok(tests);
     }
     compare_with_cargo_c(&folder)?;
@@ -27,8 +29,8 @@ pub(crate) fn c(full: bool) -> Result<String> {
 }
 
 /// Tests the wrapper for C++.
-pub(crate) fn cpp() -> Result<String> {
-    test("cpp", &installed("cpp")?, &[])
+pub(crate) fn cpp(form: Form) -> Result<String> {
+    test("cpp", &installed("cpp")?, form, &[])
 }
 
 /// Builds the programs in C and C++ of the suite `interop`: the processes of its test, and the
@@ -65,12 +67,17 @@ fn build(
 }
 
 /// Builds and runs the tests of a suite with each compiler. valgrind runs those of the first one.
-fn test(suite: &str, folder: &Path, variables: &[(&str, PathBuf)]) -> Result<String> {
+/// In the short form, the second one builds only programs with sanitizers.
+fn test(suite: &str, folder: &Path, form: Form, variables: &[(&str, PathBuf)]) -> Result<String> {
     let mut total = 0;
     for compilers in COMPILERS {
         let valgrind = [("VALGRIND", PathBuf::from("ON"))];
-        let first = compilers == COMPILERS[0];
-        let variables = [variables, if first { &valgrind } else { &[] }].concat();
+        let sanitized = [("WAYS", PathBuf::from("sanitized"))];
+        let variables = match form {
+            _ if compilers == COMPILERS[0] => [variables, &valgrind].concat(),
+            Form::Short => sanitized.to_vec(),
+            _ => variables.to_vec(),
+        };
         let mut test = Command::new("ctest");
         test.arg("--test-dir").arg(build(suite, folder, compilers, &variables)?);
         test.args(["--output-on-failure", "--no-tests=error", "--parallel", &processors()?]);

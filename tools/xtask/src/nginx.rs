@@ -6,9 +6,9 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::command::{cargo, run};
+use crate::command::run;
 use crate::install;
-use crate::targets::{PROFILE, profile_folder, target_folder};
+use crate::targets::{WORKSPACES, build_programs, target_folder};
 use crate::tools::{self, Tool};
 
 /// The tools for both. Only the tests need valgrind.
@@ -35,10 +35,10 @@ fn python(script: &str) -> Result<Command> {
     let folder = target_folder()?.join("native/nginx");
     tools::remove_folder(&folder)?;
     install::stage(&folder.join("prefix"), Path::new("lib"))?;
-    run(cargo().arg("build").args(PROFILE).args(["--quiet", "--package", "keytally-cli"]))?;
+    let programs = build_programs(WORKSPACES[0], &["--bin", "keytally"])?;
     let mut python = Command::new("python3");
     python.arg(script).env("LD_LIBRARY_PATH", folder.join("prefix/lib"));
     python.env("KEYTALLY_TEST_NGINX_FOLDER", folder);
-    python.env("KEYTALLY_TEST_KEYTALLY", profile_folder()?.join("keytally"));
+    python.env("KEYTALLY_TEST_KEYTALLY", programs.join("keytally"));
     Ok(python)
 }

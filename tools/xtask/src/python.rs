@@ -1,5 +1,5 @@
-//! The suites `python` and `python-web`: the Python module, built as a wheel and installed into a
-//! virtual environment, and its integrations in web frameworks.
+//! The suites `python`, `python-web` and `python-limits`: the Python module, built as a wheel and
+//! installed into a virtual environment, and its integrations in web frameworks.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -9,7 +9,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use crate::command::{cargo, run};
-use crate::targets::{PROFILE, SERVICES, profile_folder, target_folder};
+use crate::step::Form;
+use crate::targets::{PROFILE, SERVICES, WORKSPACES, build_programs, target_folder};
 use crate::tools;
 
 /// The arguments of an interpreter that run the examples of the documentation. The script needs
@@ -29,35 +30,47 @@ fn folder() -> Result<PathBuf> {
 
 /// Returns the interpreter of the virtual environment `name`, with the packages of a requirements
 /// file and the module.
-fn environment(name: &str, requirements: &str) -> Result<PathBuf> {
+fn environment(name: &str, requirements: &str, form: Form) -> Result<PathBuf> {
     let needed = fs::read_to_string(requirements)?;
     let packages: Vec<&str> = needed.lines().filter(|line| !line.starts_with('#')).collect();
     let python = tools::virtual_environment_of(&folder()?.join(name), &packages)?;
-    let wheel = build(&python, &folder()?.join("wheels"), &[])?;
+    let wheel = build(&python, &folder()?.join("wheels"), form, &[])?;
     run(tools::pip(&python).args(["--force-reinstall", "--no-deps"]).arg(wheel))?;
     Ok(python)
 }
 
 /// Returns the interpreter with the module and what its tests need.
-fn test_environment() -> Result<PathBuf> {
-    environment("venv", "py/tests/requirements.txt")
+fn test_environment(form: Form) -> Result<PathBuf> {
+    environment("venv", "py/tests/requirements.txt", form)
 }
 
 /// Returns the command that measures the module and other implementations.
 pub(crate) fn bench() -> Result<Command> {
-    let mut measure = Command::new(environment("bench", "py/benches/requirements.txt")?);
+    let mut measure =
+        Command::new(environment("bench", "py/benches/requirements.txt", Form::Full)?);
     measure.arg("py/benches/measure.py");
     Ok(measure)
 }
 
 /// Runs the tests of the integrations.
-pub(crate) fn test_web() -> Result<String> {
-    pytest(&test_environment()?, &["tests/integrations"], Path::new(""))
+pub(crate) fn test_web(form: Form) -> Result<String> {
+    pytest(&test_environment(form)?, &["tests/integrations"], Path::new(""))
+}
+
+/// Runs the tests that the project of the package `limits` has for its storages, if `full` is set.
+/// They are downloaded, and take a minute.
+pub(crate) fn test_limits(form: Form) -> Result<String> {
+    if form == Form::Short {
+        return Ok("not run: only if it is named, or with --full".to_owned());
+    }
+    let python = environment("limits", "py/tests/limits_suite/requirements.txt", form)?;
+    let output = run(Command::new(python).arg("py/tests/limits_suite/run.py"))?;
+    summary(&output)
 }
 
 /// Runs the lints, the type checks and the tests of the module, also in other Python versions.
-pub(crate) fn test() -> Result<String> {
-    let python = test_environment()?;
+pub(crate) fn test(form: Form) -> Result<String> {
+    let python = test_environment(form)?;
     let programs = programs()?;
     for check in [
         &["ruff", "check", ".", LANGUAGES][..],
@@ -103,7 +116,7 @@ fn test_free_threaded(
     run(Command::new(interpreter).args(["-m", "venv"]).arg(folder.join("venv")))?;
     let free = folder.join("venv/bin/python");
     let options = ["--interpreter".as_ref(), free.as_os_str()];
-    let wheel = build(python, &folder.join("wheels"), &options)?;
+    let wheel = build(python, &folder.join("wheels"), Form::Named, &options)?;
     let mut pip = tools::pip(&free);
     run(pip.args(["--force-reinstall", "hypothesis", "pytest"]).arg(wheel))?;
     pytest_all(&free, programs)
@@ -122,15 +135,22 @@ fn pytest(python: &Path, arguments: &[&str], programs: &Path) -> Result<String> 
     let mut tests = Command::new(python);
     tests.args("-X dev -W error -m pytest -q -p no:cacheprovider".split(' ')).args(arguments);
     let output = run(tests.current_dir("py").env("KEYTALLY_TEST_PROGRAMS", programs))?;
+    summary(&output)
+}
+
+/// Returns the counts at the end of an output of pytest.
+fn summary(output: &str) -> Result<String> {
     let summary = output.lines().rev().find_map(|line| line.split_once(" in "));
     Ok(summary.with_context(|| format!("no test ran:\n{output}"))?.0.to_owned())
 }
 
-/// Builds a wheel in an empty folder. Returns its path.
-fn build(python: &Path, folder: &Path, options: &[&OsStr]) -> Result<PathBuf> {
+/// Builds a wheel in an empty folder. Returns its path. In the short form, it shares dependencies
+/// with other suites.
+fn build(python: &Path, folder: &Path, form: Form, options: &[&OsStr]) -> Result<PathBuf> {
     tools::remove_folder(folder)?;
     let mut build = Command::new(python);
-    build.args("-m maturin build --release --locked --quiet".split(' '));
+    let profile = if form == Form::Short { PROFILE } else { ["--profile", "release"] };
+    build.args("-m maturin build --locked --quiet".split(' ')).args(profile);
     build.args(["--manifest-path", "py/Cargo.toml"]).args(options);
     run(build.arg("--out").arg(folder).env("CARGO", cargo().get_program()))?;
     only_file(folder)
@@ -149,25 +169,19 @@ fn only_file(folder: &Path) -> Result<PathBuf> {
 fn programs() -> Result<[PathBuf; 2]> {
     let folder = folder()?.join("programs");
     tools::remove_folder(&folder)?;
-    let built = std::path::absolute(profile_folder()?)?;
     let folders = ["product", "languages"].map(|name| folder.join(name));
     let [product, languages] = &folders;
-    let cargo = |verb: &str, arguments: &[&str]| {
-        run(cargo().args([verb, "--quiet"]).args(PROFILE).args(arguments))
-    };
     // Both packages build a program of this name.
-    for (folder, package) in [
-        (product, &["--package", "keytally-cli"][..]),
-        (languages, &["--manifest-path", SERVICES, "--bin", "keytally"]),
-    ] {
+    let build = |folder: &Path, manifest, names: &[&str]| -> Result<PathBuf> {
         fs::create_dir_all(folder)?;
-        cargo("build", package)?;
+        let built = build_programs(manifest, names)?;
         fs::copy(built.join("keytally"), folder.join("keytally"))?;
-    }
-    let gates = product.join("gates");
-    let gates = gates.to_str().context("the folder's name is not UTF-8")?;
-    cargo("run", &["--package", "keytally-vectors", "--example", "gates", "--", gates])?;
-    cargo("build", &["--package", "keytally-ffi"])?;
+        Ok(built)
+    };
+    build(languages, SERVICES, &["--bin", "keytally"])?;
+    let built = build(product, WORKSPACES[0], &["--bin", "keytally", "--example", "gates"])?;
+    run(Command::new(built.join("examples/gates")).arg(product.join("gates")))?;
+    run(cargo().args(["build", "--quiet", "--package", "keytally-ffi"]).args(PROFILE))?;
     let mut compiler = Command::new("cc");
     compiler.args(["-O2", "-Wall", "-Wextra", "-Werror", "-Iinclude"]);
     compiler.arg(Path::new("py").join(LANGUAGES).join("client.c"));

@@ -13,13 +13,17 @@ use crate::targets::{SERVICES, WORKSPACES, count_tests, metadata, target_folder}
 use crate::{tools, wheel};
 
 /// The packages of crates.io, in the order in which they are published, with their folders.
-const CRATES: [(&str, &str); 5] = [
+const CRATES: [(&str, &str); 6] = [
     ("keytally-core", "core"),
     ("keytally", "host"),
     ("keytally-cli", "cli"),
     ("keytally-ffi", "ffi-c"),
+    ("keytally-tower", "adapters/tower"),
     ("keytally-server", "services/server"),
 ];
+
+/// The number of packages in [`CRATES`] that are of the first workspace. They come first.
+const PRODUCT: usize = 4;
 
 /// The packages of which the release contains a list of components, in the first workspace.
 const WITH_COMPONENTS: [(&str, &str); 3] =
@@ -116,8 +120,8 @@ fn check_changelog(changelog: &str, version: &str, tag: Option<&str>) -> Result<
 fn packages(version: &str, folder: &Path, target: &Path, quick: bool) -> Result<String> {
     fs::create_dir(folder)?;
     let root = std::env::current_dir()?;
-    let (services, product) = CRATES.split_last().context("no crates")?;
-    for (manifest, crates) in [("Cargo.toml", product), (SERVICES, &[*services][..])] {
+    let (product, services) = CRATES.split_at(PRODUCT);
+    for (manifest, crates) in [("Cargo.toml", product), (SERVICES, services)] {
         let mut package = cargo();
         package.args(["package", "--quiet", "--manifest-path", manifest, "--target-dir"]);
         package.arg(target);

@@ -19,8 +19,8 @@ pub(crate) struct Step {
     pub(crate) about: &'static str,
     /// The tools of the system that it needs.
     needs: &'static [&'static [Tool]],
-    /// Whether `cargo xtask test NAME` runs its long form. `--full` runs every long form.
-    pub(crate) is_full_when_named: bool,
+    /// Whether `cargo xtask test NAME` sets [`Form::Full`] for its test files.
+    is_full_when_named: bool,
     /// Returns the environment variables in which its test files find tools.
     variables: fn() -> Result<Variables>,
     /// The work that it does.
@@ -34,8 +34,19 @@ pub(crate) enum Work {
     Tests(&'static [TestFiles]),
     /// Calls this function.
     Call(fn() -> Result<String>),
-    /// Calls this function. Its parameter is whether to run the long form.
-    Long(fn(bool) -> Result<String>),
+    /// Calls this function, which has a form for each case.
+    Long(fn(Form) -> Result<String>),
+}
+
+/// How much a step does. Later forms do more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Form {
+    /// One step of all, as in CI.
+    Short,
+    /// The command names the step.
+    Named,
+    /// The option `--full`.
+    Full,
 }
 
 impl Step {
@@ -70,16 +81,19 @@ impl Step {
         Self { variables, ..self }
     }
 
-    /// Runs the long form if the step is named.
+    /// Runs the full form of its test files if the step is named.
     pub(crate) const fn full_when_named(self) -> Self {
         Self { is_full_when_named: true, ..self }
     }
 
-    fn run(&self, full: bool) -> Result<String> {
+    fn run(&self, form: Form) -> Result<String> {
         match self.work {
-            Work::Tests(files) => targets::run_files(files, (self.variables)()?, full),
+            Work::Tests(files) => {
+                let full = if self.is_full_when_named { Form::Named } else { Form::Full };
+                targets::run_files(files, (self.variables)()?, form >= full)
+            }
             Work::Call(work) => work(),
-            Work::Long(work) => work(full),
+            Work::Long(work) => work(form),
         }
     }
 }
@@ -88,18 +102,14 @@ impl Step {
 ///
 /// # Errors
 /// If tools are missing. Then no step runs, and the error names all missing tools.
-pub(crate) fn run_all(
-    steps: &[&Step],
-    is_full: impl Fn(&Step) -> bool,
-    install: bool,
-) -> Result<ExitCode> {
+pub(crate) fn run_all(steps: &[&Step], form: Form, install: bool) -> Result<ExitCode> {
     let needs: Vec<_> = steps.iter().flat_map(|step| step.needs).copied().collect();
     tools::require(&needs, install)?;
     let mut rows = Vec::new();
     for (index, step) in steps.iter().enumerate() {
         println!("[{}/{}] {}: {}", index + 1, steps.len(), step.name, step.about);
         let started = now();
-        let outcome = step.run(is_full(step)).with_context(|| format!("{} failed", step.name));
+        let outcome = step.run(form).with_context(|| format!("{} failed", step.name));
         let took = started.elapsed();
         match &outcome {
             Ok(note) => println!("  passed in {:.1} s: {note}", took.as_secs_f64()),

@@ -5,26 +5,25 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 
 use crate::command::{cargo, run};
-use crate::step::{Step, Work};
-use crate::targets::{self, PROFILE, TestFiles, Variables, count_tests};
-use crate::{
-    bare_metal, book, budgets, firmware, models, native, nginx, python, rules, tools, words,
-};
+use crate::step::{Form, Step, Work};
+use crate::targets::{self, PROFILE, TestFiles, Variables, WORKSPACES, count_tests};
+use crate::{bare_metal, book, models, native, nginx, python, tools};
 
 /// Every suite, in the order in which they run.
 pub(crate) const SUITES: &[Step] = &[
-    Step::call("words", words::check)
+    Step::tests("words", &[("keytally-audit", "words")])
         .needs(&[tools::PYTHON])
+        .variables(|| Ok(vec![("KEYTALLY_TEST_TYPOS", tools::typos()?)]))
         .about("texts are spelled correctly, and use no word of typos.toml or tools/phrases.txt"),
-    Step::call("rules", rules::check)
+    Step::tests("rules", &[("keytally-audit", "rules")])
         .about("unsafe code and exceptions from bans are in named files; the product stands alone"),
-    Step::call("purity", rules::check_core)
+    Step::tests("purity", &[("keytally-audit", "purity")])
         .about("core depends on the named crates only, and none has its feature std or alloc"),
     Step::tests("imports", &[("keytally-audit", "imports")])
         .needs(&[tools::PYTHON])
         .variables(|| Ok(vec![("KEYTALLY_TEST_IMPORT_LINTER", tools::import_linter()?)]))
         .about("no module imports from one that contains it, or in a cycle"),
-    Step::call("api", || interfaces("*", false))
+    Step::tests("api", &[("keytally-interfaces", "*")])
         .about("the C header and the public items are recorded; none is of a crate before 1.0"),
     Step::new("unit", Work::Long(unit))
         .about("the unit tests of every crate, and the test files of no other suite, pass"),
@@ -41,11 +40,13 @@ pub(crate) const SUITES: &[Step] = &[
         .about("no branch and no index of a key check depends on a secret, by valgrind"),
     Step::tests("panics", &[("keytally-audit", "panics")])
         .about("the lines of a check that could panic are the recorded ones, with their proofs"),
-    Step::call("budgets", budgets::check)
+    Step::tests("budgets", &[("keytally-audit", "budgets")])
         .needs(&[tools::VALGRIND])
         .about("no hot path takes more instructions than its budget, counted by valgrind"),
-    Step::call("firmware", firmware::check)
+    Step::tests("firmware", &[FIRMWARE])
+        .full_when_named()
         .needs(&[bare_metal::TOOLS, tools::PYTHON])
+        .variables(bare_metal)
         .about("core passes its vectors and budgets on microcontrollers and in WebAssembly"),
     Step::new("loom", Work::Long(models::loom))
         .about("the guarantees hold in every interleaving of a few threads"),
@@ -64,7 +65,7 @@ pub(crate) const SUITES: &[Step] = &[
     Step::new("c", Work::Long(native::c))
         .needs(&[tools::C_TOOLCHAIN, tools::VALGRIND, tools::OBJDUMP])
         .about("libkeytally from C: vectors, pointers, files; compilers, sanitizers, packages"),
-    Step::call("cpp", native::cpp)
+    Step::new("cpp", Work::Long(native::cpp))
         .needs(&[tools::C_TOOLCHAIN, tools::VALGRIND])
         .about("keytally.hpp in C++17 and C++20, with and without exceptions; sanitizers"),
     Step::tests("interop", &[("keytally-ffi", "*"), ("xtask", "servers")])
@@ -80,20 +81,37 @@ pub(crate) const SUITES: &[Step] = &[
         .needs(&[tools::CURL, tools::PYTHON])
         .variables(clients)
         .about("the service over HTTP with curl, Node.js and Python; its listeners; attacks on it"),
-    Step::call("python", python::test)
+    Step::new("python", Work::Long(python::test))
         .needs(&[tools::PYTHON, tools::CURL, tools::CC])
         .about("the installed Python module: lints, types, vectors, threads, forks, workers"),
-    Step::call("python-web", python::test_web)
+    Step::new("python-web", Work::Long(python::test_web))
         .needs(&[tools::PYTHON])
         .about("middleware and framework integrations, with test clients and real servers"),
+    Step::new("python-limits", Work::Long(python::test_limits))
+        .needs(&[tools::PYTHON])
+        .full_when_named()
+        .about("the storages for the package limits pass the tests of that project that apply"),
 ];
 
 /// The test files of the service, without those that the suite `unit` runs.
 const SERVICE: &[TestFiles] =
     &[("keytally-server", "contract routes startup lifecycle listeners guesses attacks book")];
 
-/// The test files of the suite `api`, which are built without optimization.
-const INTERFACES: TestFiles = ("keytally-interfaces", "*");
+/// The test file of the suite `firmware`.
+const FIRMWARE: TestFiles = ("keytally-audit", "firmware");
+
+/// Returns the tools of the suite `firmware`.
+fn bare_metal() -> Result<Variables> {
+    let cargo = bare_metal::CARGO.path()?;
+    Ok(vec![("KEYTALLY_TEST_BARE_CARGO", cargo), ("KEYTALLY_TEST_NODE", tools::node()?)])
+}
+
+/// Writes the tables of docs/EMBEDDED.md.
+pub(crate) fn embedded() -> Result<String> {
+    tools::require(&[bare_metal::TOOLS], false)?;
+    let record = [("UPDATE_EXPECT", "1".into())];
+    targets::run_files(&[FIRMWARE], [bare_metal()?, record.into()].concat(), true)
+}
 
 /// Returns the list of suites, one per line.
 pub(crate) fn list() -> String {
@@ -101,12 +119,9 @@ pub(crate) fn list() -> String {
     SUITES.iter().map(|suite| format!("{:width$}  {}\n", suite.name, suite.about)).collect()
 }
 
-/// Runs test files of the package `keytally-interfaces`. If `record` is set, they write what they
-/// compare.
-pub(crate) fn interfaces(file: &str, record: bool) -> Result<String> {
-    let mut test = cargo();
-    test.args(["test", "--package", INTERFACES.0, "--test", file]);
-    count_tests(&run(test.envs(record.then_some(("UPDATE_EXPECT", "1"))))?)
+/// Runs test files that compare with records, and lets them write the records.
+pub(crate) fn record(package: &'static str, file: &'static str) -> Result<String> {
+    targets::run_files(&[(package, file)], vec![("UPDATE_EXPECT", "1".into())], false)
 }
 
 /// Returns the test files that suites name.
@@ -115,11 +130,11 @@ fn named_files() -> Vec<TestFiles> {
         Work::Tests(files) => Some(files),
         _ => None,
     });
-    named.flatten().copied().chain([INTERFACES]).collect()
+    named.flatten().copied().collect()
 }
 
-fn unit(full: bool) -> Result<String> {
-    targets::run_others(&named_files(), full)
+fn unit(form: Form) -> Result<String> {
+    targets::run_others(&named_files(), form == Form::Full)
 }
 
 /// Returns the HTTP clients for the tests of the service.
@@ -138,19 +153,15 @@ fn documentation_examples() -> Result<String> {
     test.arg("test").args(PROFILE).args(["--workspace", "--no-fail-fast", "--doc"]);
     let tests = count_tests(&run(test)?)?;
     let folder = tempfile::tempdir()?;
-    let manifest = std::path::absolute("Cargo.toml")?;
-    let example = |package: &str, arguments: &[&str]| {
-        let mut example: Command = cargo();
-        example.arg("run").args(PROFILE).arg("--quiet").arg("--manifest-path").arg(&manifest);
-        example.args(["--package", package]).args(arguments);
-        run(example.current_dir(&folder).env("KEYTALLY_PEPPER", "5a".repeat(32)))
+    let names = ["--bin", "keytally", "--example", "gate", "--example", "no_std"];
+    let built = targets::build_programs(WORKSPACES[0], &names)?;
+    let start = |name: &str, arguments: &[&str]| {
+        let mut program = Command::new(built.join(name));
+        program.args(arguments).current_dir(&folder).env("KEYTALLY_PEPPER", "5a".repeat(32));
+        run(program)
     };
-    let plan = ["--", "create", "api.gate", "--plan", "default=3/minute, 100/hour"];
-    example("keytally-cli", &plan)?;
-    for output in [
-        example("keytally", &["--example", "gate"])?,
-        example("keytally-core", &["--example", "no_std"])?,
-    ] {
+    start("keytally", &["create", "api.gate", "--plan", "default=3/minute, 100/hour"])?;
+    for output in [start("examples/gate", &[])?, start("examples/no_std", &[])?] {
         let count = |status: &str| output.lines().filter(|line| line.starts_with(status)).count();
         ensure!(
             count("200 ") >= 3 && count("429 ") == 1,

@@ -30,9 +30,17 @@ pub(crate) fn target_folder() -> Result<PathBuf> {
     Ok(metadata(WORKSPACES[0])?.target_directory)
 }
 
-/// Returns the folder of programs that are built with [`PROFILE`].
-pub(crate) fn profile_folder() -> Result<PathBuf> {
-    Ok(target_folder()?.join(PROFILE[1]))
+/// Builds programs of a workspace that the arguments of cargo name. Returns the folder of programs.
+///
+/// As the suites build them, with the features of all packages and of their tests: otherwise, cargo
+/// would build dependencies again. A test file among the targets has this effect.
+pub(crate) fn build_programs(manifest: &str, names: &[&str]) -> Result<PathBuf> {
+    let (files, workspace) = (files()?, build(manifest, "", ""));
+    let file = files.iter().find(|file| file.build == workspace).context("there is no test")?;
+    let mut build = cargo();
+    build.arg("build").args(PROFILE).args(workspace.split(' ')).args(names);
+    run(build.args(["--quiet", "--test", &file.name]))?;
+    Ok(std::path::absolute(target_folder()?.join(PROFILE[1]))?)
 }
 
 /// What `cargo metadata` prints on a workspace.
@@ -127,9 +135,14 @@ fn run_tests(
     count_tests(&output)
 }
 
-/// Returns the arguments of cargo, separated by blanks, for each build that some test file needs.
-pub(crate) fn every_build() -> Result<Vec<String>> {
-    Ok(builds(&files()?).into_keys().collect())
+/// Returns the arguments of cargo, separated by blanks, for each build that some test file needs,
+/// and the options of cargo that name its test files.
+pub(crate) fn every_build() -> Result<BTreeMap<String, Vec<String>>> {
+    let mut every = BTreeMap::new();
+    for File { build, name, .. } in files()? {
+        every.entry(build).or_insert_with(Vec::new).extend(["--test".to_owned(), name]);
+    }
+    Ok(every)
 }
 
 /// Returns the names of the files in each build: those of the workspaces, and the others that files
@@ -202,7 +215,8 @@ mod tests {
     fn file_with_required_features_has_its_own_build() {
         let stops = "--manifest-path Cargo.toml --package keytally --features __stop-points";
         let workspaces = WORKSPACES.map(|path| format!("--manifest-path {path} --workspace"));
-        assert_eq!(every_build().unwrap(), [&[stops.to_owned()][..], &workspaces].concat());
+        let builds: Vec<_> = every_build().unwrap().into_keys().collect();
+        assert_eq!(builds, [&[stops.to_owned()][..], &workspaces].concat());
     }
 
     #[test]

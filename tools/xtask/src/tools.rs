@@ -298,9 +298,10 @@ pub(crate) fn pip(python: &Path) -> Command {
 }
 
 /// Returns the path of mdBook. The version is fixed, since the preprocessor reads its format. It is
-/// built without its server.
+/// built without its server, and without optimization, which would take longer than it saves.
 pub(crate) fn mdbook() -> Result<PathBuf> {
-    from_crates("mdbook", "mdbook --version =0.5.4 --no-default-features --features search")
+    let features = "--no-default-features --features search";
+    from_crates("mdbook", &format!("mdbook --version =0.5.4 --debug {features}"))
 }
 
 /// Returns the path of cargo-fuzz.
@@ -327,16 +328,12 @@ fn from_crates(name: &str, arguments: &str) -> Result<PathBuf> {
     if output_of(&find).is_none() {
         let mut install = cargo();
         install.args(["install", "--locked", "--root", "target/tools"]);
+        install.env("CARGO_PROFILE_DEV_DEBUG", "false");
         run(install.args(arguments.split(' ')))
             .with_context(|| format!("{name} is missing, and could not be built"))?;
     }
     let found = output_of(&find).with_context(|| format!("{name} was not found"))?;
     Ok(std::path::absolute(found.trim())?)
-}
-
-/// Returns the name and version of the compiler, such as `rustc 1.88.0 (…)`.
-pub(crate) fn compiler() -> Result<String> {
-    Ok(run(Command::new("rustc").arg("--version"))?.trim().to_owned())
 }
 
 /// Removes a folder and its contents, if it exists.

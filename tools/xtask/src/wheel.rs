@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::command::run;
 use crate::python::SMOKE;
@@ -72,6 +72,9 @@ pub(crate) fn check_all(folder: &Path) -> Result<()> {
             println!("{}: not tested, since this machine has another C library", path.display());
         } else if [".whl", ".tar.gz"].iter().any(|end| name.ends_with(end)) {
             check(&path).with_context(|| format!("{} fails its examples", path.display()))?;
+            if name.ends_with(".tar.gz") {
+                check_without_rust(&path)?;
+            }
             println!("{}: passes its examples", path.display());
         }
     }
@@ -87,4 +90,17 @@ fn check(distribution: &Path) -> Result<()> {
     let python = tools::virtual_environment_of(&fresh, &[])?;
     run(tools::pip(&python).arg(distribution).env("CARGO_TARGET_DIR", folder.join("sdist")))?;
     run(Command::new(python).args(SMOKE)).map(drop)
+}
+
+/// Installs the source distribution with a PATH without cargo. Its error must be the sentence of
+/// `py/backend/build_keytally.py`.
+fn check_without_rust(distribution: &Path) -> Result<()> {
+    let folder = std::path::absolute(target_folder()?.join("python/without-rust"))?;
+    let python = tools::virtual_environment_of(&folder, &[])?;
+    let mut pip = tools::pip(&python);
+    pip.arg("--no-cache-dir").arg(distribution).env_remove("CARGO");
+    let result = run(pip.env("PATH", python.parent().context("an interpreter without a folder")?));
+    let error = result.err().context("a source distribution was built without Rust")?.to_string();
+    ensure!(error.contains("Rust is missing to build one"), "without Rust:\n{error}");
+    Ok(())
 }

@@ -2,16 +2,18 @@
 
 use core::net::IpAddr;
 
+use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 use keytally::API_KEY_HEADER;
 use keytally::{Gate, now};
-use keytally::{Holder, Outcome, PROBLEM_MEDIA_TYPE, Verdict, accepts_problem};
+use keytally::{Holder, Outcome, Verdict};
+use keytally_tower::set_fields;
 
+use super::Service;
 use super::address::Peer;
-use super::{Service, json};
 
 /// The header that names, in shadow mode, the outcome of a request that would have been refused.
 pub(crate) const SHADOW: &str = "X-Keytally-Shadow";
@@ -98,7 +100,7 @@ impl Service {
         }
         let holder = verdict.holder().filter(|_| verdict.outcome() != Outcome::InvalidKey);
         let mut response = respond(&Caller { holder, verdict: &verdict, gate: &gate });
-        set_headers(&mut response, &verdict);
+        set_fields(response.headers_mut(), &verdict);
         if !verdict.is_admitted() {
             // These headers belong to the refusal, which is not sent.
             response.headers_mut().remove(RETRY_AFTER);
@@ -138,8 +140,8 @@ impl Service {
 
 /// Returns the response to a request that the gate refused.
 fn refusal(verdict: &Verdict, headers: &HeaderMap) -> Response {
-    let mut response = refusal_without_quotas(verdict, headers);
-    set_headers(&mut response, verdict);
+    let mut response = keytally_tower::refusal(verdict, headers).map(Body::from);
+    set_fields(response.headers_mut(), verdict);
     response
 }
 
@@ -147,36 +149,11 @@ fn refusal(verdict: &Verdict, headers: &HeaderMap) -> Response {
 ///
 /// It has no rate-limit headers: they describe the quotas of a key.
 fn guess_refusal(too_many: &Verdict, headers: &HeaderMap) -> Response {
-    let mut response = refusal_without_quotas(too_many, headers);
+    let mut response = keytally_tower::refusal(too_many, headers).map(Body::from);
     if let Some(seconds) = too_many.retry_after_s() {
         set(&mut response, "Retry-After", &seconds.to_string());
     }
     response
-}
-
-/// Returns the status and the body of a refusal.
-fn refusal_without_quotas(verdict: &Verdict, headers: &HeaderMap) -> Response {
-    let status =
-        StatusCode::from_u16(verdict.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    if wants_problem(headers) {
-        let mut response = json(status, verdict.problem().as_str().to_owned());
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_MEDIA_TYPE));
-        response
-    } else {
-        json(status, verdict.body())
-    }
-}
-
-/// Returns whether the request accepts problem documents (RFC 9457).
-fn wants_problem(headers: &HeaderMap) -> bool {
-    headers.get_all(ACCEPT).iter().any(|value| accepts_problem(value.as_bytes()))
-}
-
-/// Sets the headers of the verdict, and replaces those of the route.
-fn set_headers(response: &mut Response, verdict: &Verdict) {
-    for (name, value) in verdict.headers().iter() {
-        set(response, name, value);
-    }
 }
 
 /// Sets a header. Does nothing if the name or the value is not valid.
@@ -185,39 +162,5 @@ pub(crate) fn set(response: &mut Response, name: &str, value: &str) {
         (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value))
     {
         response.headers_mut().insert(name, value);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn wants(accept: &[&'static str]) -> bool {
-        let mut headers = HeaderMap::new();
-        for value in accept {
-            headers.append(ACCEPT, HeaderValue::from_static(value));
-        }
-        wants_problem(&headers)
-    }
-
-    #[test]
-    fn problem_document_is_sent_only_if_accept_names_it() {
-        for none in [
-            &[][..],
-            &["*/*"],
-            &["application/json"],
-            &["application/*"],
-            &["application/problem+json;q=0"],
-            &["application/problem+json ; Q=0.0"],
-        ] {
-            assert!(!wants(none), "{none:?}");
-        }
-        for some in [
-            &["application/problem+json"][..],
-            &["text/html, Application/Problem+JSON;q=0.5"],
-            &["*/*", "application/problem+json"],
-        ] {
-            assert!(wants(some), "{some:?}");
-        }
     }
 }

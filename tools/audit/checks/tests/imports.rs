@@ -6,7 +6,10 @@
 //! for tests do not count.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+extern crate alloc;
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use std::collections::{HashMap, HashSet};
 use std::env;
 use std::fs;
 use std::path::Path;

@@ -6,12 +6,11 @@
 //! headers.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[expect(dead_code, reason = "each test uses a part of this module")]
 mod support;
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::LazyLock;
 
 static PROGRAM: LazyLock<PathBuf> =
@@ -53,8 +52,7 @@ fn assert_only(run: &str, file: &str, name: &str) {
 /// Runs the program under valgrind. Returns the stack of each report, with the innermost frame
 /// first.
 fn reports(run: &str) -> Vec<Vec<String>> {
-    let valgrind = env::var_os("KEYTALLY_TEST_VALGRIND").unwrap_or_else(|| "valgrind".into());
-    let mut watch = Command::new(valgrind);
+    let mut watch = support::valgrind();
     watch.args(["--leak-check=no", "--read-inline-info=yes", "--error-limit=no"]);
     let output = support::run(watch.arg(&*PROGRAM).arg(run));
     let mut reports = Vec::new();

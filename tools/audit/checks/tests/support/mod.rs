@@ -1,5 +1,7 @@
 //! Building and running the audited programs.
 
+use std::env;
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -12,6 +14,33 @@ pub(crate) fn build(name: &str, arguments: &[&str]) -> PathBuf {
     cargo.args(["rustc", "--release", "--manifest-path"]).arg(manifest.join("Cargo.toml"));
     run(cargo.arg("--target-dir").arg(&folder).args(arguments));
     folder.join("release")
+}
+
+/// Returns the compiler and its architecture, such as `rustc 1.95.0 (…) for x86_64`.
+///
+/// # Panics
+/// If that is not the one with which `file` was recorded, and the file is not to be recorded:
+/// another one generates other code.
+pub(crate) fn same_compiler(file: &str, recorded: &str) -> String {
+    let version = run(Command::new("rustc").arg("--version"));
+    let compiler = format!("{} for {}", version.trim(), env::consts::ARCH);
+    let version = recorded.split(' ').nth(1).unwrap_or_default();
+    assert!(
+        recorded == compiler || env::var_os("UPDATE_EXPECT").is_some(),
+        "{file} was recorded with {recorded}, this is {compiler}: run `rustup toolchain install \
+         {version}` and set RUSTUP_TOOLCHAIN={version}, or record it again with UPDATE_EXPECT=1"
+    );
+    compiler
+}
+
+/// Returns the folder of the project.
+pub(crate) fn root() -> PathBuf {
+    fs::canonicalize(concat!(env!("CARGO_MANIFEST_DIR"), "/../../..")).unwrap()
+}
+
+/// Returns the command valgrind.
+pub(crate) fn valgrind() -> Command {
+    Command::new(env::var_os("KEYTALLY_TEST_VALGRIND").unwrap_or_else(|| "valgrind".into()))
 }
 
 /// Runs a command and returns its output.

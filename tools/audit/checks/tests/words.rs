@@ -1,15 +1,17 @@
-//! The suite `words`: the program typos finds misspelled and unwanted words, [`Phrases`] finds
-//! unwanted phrases, and [`long_lines`] finds comments and prose of more than 100 columns.
+//! Texts are spelled correctly and have no unwanted words, by the program typos. They have no
+//! unwanted phrases ([`Phrases`]), and no comments and prose of more than 100 columns.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[expect(dead_code, reason = "each test uses a part of this module")]
+mod support;
+
+use std::env;
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail, ensure};
 use regex_lite::Regex;
 
-use crate::command;
-use crate::tools;
+use crate::support::root;
 
 /// The unwanted phrases. The file describes its own format.
 const LIST: &str = "tools/phrases.txt";
@@ -25,40 +27,33 @@ const SKIPPED: [&str; 7] = [
     "tools/audit/timing/measured.md",
 ];
 
-/// Checks all files.
-///
-/// # Errors
-/// If there are faults. The error has a line `FILE:LINE: PHRASE: write X instead` for each unwanted
-/// phrase, a line for each long line, and the report of typos.
-pub(crate) fn check() -> Result<String> {
-    let text = fs::read_to_string(LIST).with_context(|| format!("cannot read {LIST}"))?;
-    let phrases = Phrases::parse(&text)?;
+#[test]
+fn texts_have_no_unwanted_phrase_and_no_long_line() {
+    let phrases = Phrases::parse(&fs::read_to_string(root().join(LIST)).unwrap());
     let mut git = Command::new("git");
     git.args(["-c", "core.quotePath=false", "ls-files"]);
     git.args(["--cached", "--others", "--exclude-standard"]);
-    let (mut faults, mut checked) = (Vec::new(), 0);
-    for path in command::run(git)?.lines() {
-        if SKIPPED.iter().any(|skipped| path.contains(skipped)) || Path::new(path).is_symlink() {
+    let mut faults = Vec::new();
+    for path in support::run(git.current_dir(root())).lines() {
+        let file = root().join(path);
+        if SKIPPED.iter().any(|skipped| path.contains(skipped)) || file.is_symlink() {
             continue;
         }
         // A file that is not UTF-8 is not a text. git also lists files that were deleted.
-        if let Ok(text) = fs::read_to_string(path) {
+        if let Ok(text) = fs::read_to_string(file) {
             faults.extend(phrases.faults(path, &text));
             faults.extend(long_lines(path, &text));
-            checked += 1;
         }
     }
-    let mut typos = Command::new(tools::typos()?);
-    typos.args(["--format", "brief", "--color", "never"]);
-    if let Err(error) = command::run(typos) {
-        faults.push(format!("{error:#}\ntypos.toml has the words and the exceptions"));
-    }
-    ensure!(
-        faults.is_empty(),
-        "{LIST} has the unwanted phrases; lines wrap at {MAX_WIDTH} columns:\n{}",
-        faults.join("\n")
-    );
-    Ok(format!("{checked} files"))
+    assert!(faults.is_empty(), "{LIST} has the unwanted phrases:\n{}", faults.join("\n"));
+}
+
+/// typos.toml has the words and the exceptions.
+#[test]
+fn words_are_spelled_correctly_and_wanted() {
+    let typos = env::var_os("KEYTALLY_TEST_TYPOS").expect("`cargo xtask test words` sets this");
+    let mut typos = Command::new(typos);
+    support::run(typos.args(["--format", "brief", "--color", "never"]).current_dir(root()));
 }
 
 /// The content of the file [`LIST`].
@@ -73,7 +68,7 @@ struct Phrases {
 }
 
 impl Phrases {
-    fn parse(list: &str) -> Result<Self> {
+    fn parse(list: &str) -> Self {
         let (mut allowed, mut unwanted, mut instead) = (Vec::new(), Vec::new(), Vec::new());
         for (number, line) in (1..).zip(list.lines()) {
             if line.is_empty() || line.starts_with('#') {
@@ -83,12 +78,12 @@ impl Phrases {
                 unwanted.push(format!("({})", pattern.replace('(', "(?:")));
                 instead.push(replacement.to_owned());
             } else {
-                bail!("{LIST}:{number}: neither `PATTERN: INSTEAD` nor `allow PATTERN`");
+                panic!("{LIST}:{number}: neither `PATTERN: INSTEAD` nor `allow PATTERN`");
             }
         }
         let alternatives = [allowed, unwanted].concat().join("|").replace(' ', r"[\s\\/!*#]+");
-        let pattern = Regex::new(&format!(r"(?i)\b(?:{alternatives})\b"))?;
-        Ok(Self { pattern, instead })
+        let pattern = Regex::new(&format!(r"(?i)\b(?:{alternatives})\b")).unwrap();
+        Self { pattern, instead }
     }
 
     /// Returns a fault for each unwanted phrase in the text of a file.
@@ -132,46 +127,41 @@ fn long_lines(path: &str, text: &str) -> Vec<String> {
     faults
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A list with invented words.
+const PHRASES: &str = "# A comment.\n\nat zurks?|zorks zurk: W\nallow it zips by\nit zips: X\n\
+                       \\w+k't: Y\n";
 
-    /// A list with invented words.
-    const PHRASES: &str = "# A comment.\n\nat zurks?|zorks zurk: W\nallow it zips by\nit zips: X\n\
-                           \\w+k't: Y\n";
+fn faults(text: &str) -> Vec<String> {
+    Phrases::parse(PHRASES).faults("a.rs", text)
+}
 
-    fn faults(text: &str) -> Vec<String> {
-        Phrases::parse(PHRASES).unwrap().faults("a.rs", text)
-    }
+#[test]
+fn unwanted_phrase_is_named_with_line_and_replacement() {
+    assert_eq!(faults("fine\nAt zurk"), ["a.rs:2: At zurk: write W instead"]);
+    assert_eq!(faults("a zork’t, zork't"), ["a.rs:1: zork't: write Y instead"; 2]);
+    assert!(faults("at, zurk; bat zurk at zurky").is_empty());
+}
 
-    #[test]
-    fn unwanted_phrase_is_named_with_line_and_replacement() {
-        assert_eq!(faults("fine\nAt zurk"), ["a.rs:2: At zurk: write W instead"]);
-        assert_eq!(faults("a zork’t, zork't"), ["a.rs:1: zork't: write Y instead"; 2]);
-        assert!(faults("at, zurk; bat zurk at zurky").is_empty());
-    }
+#[test]
+fn phrase_is_found_over_lines_and_in_identifiers() {
+    assert_eq!(faults("/// waits at\n    /// zurk").len(), 1);
+    assert_eq!(faults("\"at \\\n  zurk\", fn waits_at_zurks()").len(), 2);
+}
 
-    #[test]
-    fn phrase_is_found_over_lines_and_in_identifiers() {
-        assert_eq!(faults("/// waits at\n    /// zurk").len(), 1);
-        assert_eq!(faults("\"at \\\n  zurk\", fn waits_at_zurks()").len(), 2);
-    }
+#[test]
+fn allowed_phrase_hides_an_unwanted_one() {
+    assert_eq!(faults("it zips by, it zips"), ["a.rs:1: it zips: write X instead"]);
+}
 
-    #[test]
-    fn allowed_phrase_hides_an_unwanted_one() {
-        assert_eq!(faults("it zips by, it zips"), ["a.rs:1: it zips: write X instead"]);
-    }
-
-    #[test]
-    fn long_lines_of_comments_and_prose_are_named() {
-        let long = "word ".repeat(21);
-        let fault = |path| [format!("{path}:2: the line has more than 100 columns")];
-        assert_eq!(long_lines("a.rs", &format!("\n    /// {long}")), fault("a.rs"));
-        assert_eq!(long_lines("a.py", &format!("\n# {long}")), fault("a.py"));
-        assert_eq!(long_lines("a.md", &format!("\n{long}")), fault("a.md"));
-        assert!(long_lines("a.rs", &format!("{long}\n//! | {long} |")).is_empty());
-        let page = format!("| {long} |\n```\n{long}\n```\n<!-- plot\n{long}\n-->");
-        assert!(long_lines("a.md", &page).is_empty());
-        assert_eq!(long_lines("a.md", &format!("{page}\n{long}")).len(), 1);
-    }
+#[test]
+fn long_lines_of_comments_and_prose_are_named() {
+    let long = "word ".repeat(21);
+    let fault = |path| [format!("{path}:2: the line has more than 100 columns")];
+    assert_eq!(long_lines("a.rs", &format!("\n    /// {long}")), fault("a.rs"));
+    assert_eq!(long_lines("a.py", &format!("\n# {long}")), fault("a.py"));
+    assert_eq!(long_lines("a.md", &format!("\n{long}")), fault("a.md"));
+    assert!(long_lines("a.rs", &format!("{long}\n//! | {long} |")).is_empty());
+    let page = format!("| {long} |\n```\n{long}\n```\n<!-- plot\n{long}\n-->");
+    assert!(long_lines("a.md", &page).is_empty());
+    assert_eq!(long_lines("a.md", &format!("{page}\n{long}")).len(), 1);
 }

@@ -1,0 +1,87 @@
+//! Client addresses, and the subjects by which limiters count them: see `docs/ADDRESSES.md`.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use http::Extensions;
+
+/// Returns the subject that a limiter counts for a client: an IPv4 address, or an IPv6 network with
+/// this prefix.
+///
+/// A site has at least a /64, and can use every address in it. An IPv6 address that embeds an IPv4
+/// address has the subject of the IPv4 address. `ipv6_prefix` is 1 to 128, and other values count
+/// as the nearest of these. The integrations for Python and nginx count the same subjects.
+///
+/// ```
+/// use keytally_tower::address_subject;
+/// assert_eq!(address_subject("203.0.113.9".parse()?, 64), "203.0.113.9");
+/// assert_eq!(address_subject("2001:db8::a:b:c:d".parse()?, 64), "2001:db8::/64");
+/// assert_eq!(address_subject("64:ff9b::203.0.113.9".parse()?, 64), "203.0.113.9");
+/// # Ok::<(), core::net::AddrParseError>(())
+/// ```
+pub fn address_subject(address: IpAddr, ipv6_prefix: u8) -> String {
+    let address = match address {
+        IpAddr::V4(address) => return address.to_string(),
+        IpAddr::V6(address) => address,
+    };
+    if let Some(ipv4) = embedded_ipv4(address) {
+        return ipv4.to_string();
+    }
+    let prefix = ipv6_prefix.clamp(1, 128);
+    let mask = u128::MAX << (128 - u32::from(prefix));
+    format!("{}/{prefix}", Ipv6Addr::from_bits(address.to_bits() & mask))
+}
+
+/// Returns the IPv4 address that an IPv6 address embeds, if any.
+fn embedded_ipv4(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let [.., a, b, c, d] = address.octets();
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
+        // IPv4-compatible, IPv4-mapped (RFC 4291), IPv4-translated (RFC 2765), NAT64 (RFC 6052).
+        [0, 0, 0, 0, 0, 0 | 0xffff, ..]
+        | [0, 0, 0, 0, 0xffff, 0, ..]
+        | [0x64, 0xff9b, 0, 0, 0, 0, ..] => Some(Ipv4Addr::new(a, b, c, d)),
+        // 6to4 (RFC 3056).
+        [0x2002, high, low, ..] => {
+            Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)))
+        }
+        _ => None,
+    }
+}
+
+/// Returns the address of the peer, from the extensions of a request.
+pub(crate) fn peer(extensions: &Extensions) -> Option<IpAddr> {
+    #[cfg(feature = "axum")]
+    if let Some(axum::extract::ConnectInfo(address)) =
+        extensions.get::<axum::extract::ConnectInfo<SocketAddr>>()
+    {
+        return Some(address.ip());
+    }
+    let address = extensions.get::<SocketAddr>().map(SocketAddr::ip);
+    address.or_else(|| extensions.get::<IpAddr>().copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subject_is_an_ipv4_address_or_an_ipv6_network() {
+        for (address, prefix, subject) in [
+            ("203.0.113.9", 64, "203.0.113.9"),
+            ("::ffff:203.0.113.9", 64, "203.0.113.9"),
+            ("::ffff:0:203.0.113.9", 64, "203.0.113.9"),
+            ("64:ff9b::203.0.113.9", 64, "203.0.113.9"),
+            ("::203.0.113.9", 64, "203.0.113.9"),
+            ("2002:cb00:7109::1", 64, "203.0.113.9"),
+            ("2001:db8::a:b:c:d", 64, "2001:db8::/64"),
+            ("2001:db8:0:1ff:a:b:c:d", 56, "2001:db8:0:100::/56"),
+            ("2001:db8::1", 128, "2001:db8::1/128"),
+            ("2001:db8::1", 255, "2001:db8::1/128"),
+            ("ffff::1", 0, "8000::/1"),
+            ("::", 64, "::/64"),
+            ("::1", 64, "::/64"),
+        ] {
+            assert_eq!(address_subject(address.parse().unwrap(), prefix), subject, "{address}");
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Where the key of a request comes from.
+
+use http::header::{AUTHORIZATION, COOKIE};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use keytally::API_KEY_HEADER;
+
+use crate::error::ConfigError;
+
+/// The name of the source that reads `Authorization: Bearer`.
+const BEARER: &str = "Authorization: Bearer";
+
+/// A field that may carry a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Source {
+    /// The whole value of the field.
+    Header(HeaderName),
+    /// The credentials after `Bearer` in `Authorization` (RFC 6750).
+    Bearer,
+}
+
+/// The fields that may carry the key of a request.
+#[derive(Clone, Debug)]
+pub(crate) struct KeySources(Vec<Source>);
+
+impl Default for KeySources {
+    /// Returns `X-API-Key` alone.
+    fn default() -> Self {
+        Self(
+            HeaderName::from_bytes(API_KEY_HEADER.as_bytes())
+                .map(Source::Header)
+                .into_iter()
+                .collect(),
+        )
+    }
+}
+
+impl KeySources {
+    pub(crate) fn parse<T: AsRef<str>>(
+        names: impl IntoIterator<Item = T>,
+    ) -> Result<Self, ConfigError> {
+        let mut sources = Vec::new();
+        for name in names {
+            let name = name.as_ref();
+            let source = if name.eq_ignore_ascii_case(BEARER) {
+                Source::Bearer
+            } else {
+                parse_header(name)?
+            };
+            if sources.contains(&source) {
+                return Err(ConfigError::new(name, "is named twice as a source of the key"));
+            }
+            sources.push(source);
+        }
+        if sources.is_empty() {
+            return Err(ConfigError::new(
+                "",
+                "is an empty list of sources of the key: name at least one, such as X-API-Key",
+            ));
+        }
+        Ok(Self(sources))
+    }
+
+    /// Returns the key of a request.
+    pub(crate) fn read(&self, headers: &HeaderMap) -> Key {
+        let mut key = Key::Missing;
+        for source in &self.0 {
+            let found = match source {
+                Source::Header(name) => only(headers, name, |_| Some(0)),
+                Source::Bearer => only(headers, &AUTHORIZATION, bearer_start),
+            };
+            key = match (key, found) {
+                (key, Key::Missing) => key,
+                (Key::Missing, found) => found,
+                (Key::One(one), Key::One(other)) if one.as_bytes() == other.as_bytes() => {
+                    Key::One(one)
+                }
+                _ => Key::Several,
+            };
+        }
+        key
+    }
+}
+
+/// Parses the name of a header that carries a key.
+fn parse_header(name: &str) -> Result<Source, ConfigError> {
+    let problem = "is not a source of the key: name a header, such as X-API-Key, \
+        or \"Authorization: Bearer\"";
+    let header = name.parse::<HeaderName>().map_err(|_| ConfigError::new(name, problem))?;
+    // The values of these fields are not only a key.
+    if [AUTHORIZATION, COOKIE].contains(&header) {
+        return Err(ConfigError::new(name, problem));
+    }
+    Ok(Source::Header(header))
+}
+
+/// Returns the key in the fields of a name. `start` returns where the key begins in a value; `None`
+/// if the value has no key.
+///
+/// Two fields of one name are refused, as by the service, if one of them has a key.
+fn only(
+    headers: &HeaderMap,
+    name: &HeaderName,
+    start: impl Fn(&HeaderValue) -> Option<usize>,
+) -> Key {
+    let mut values = headers.get_all(name).iter();
+    let (first, second) = (values.next(), values.next());
+    if second.is_some() {
+        let has_key = headers.get_all(name).iter().any(|value| start(value).is_some());
+        return if has_key { Key::Several } else { Key::Missing };
+    }
+    let presented =
+        first.and_then(|value| start(value).map(|start| Presented { value: value.clone(), start }));
+    presented.map_or(Key::Missing, Key::One)
+}
+
+/// Returns where the credentials begin in a value of `Authorization`; `None` if its scheme is not
+/// `Bearer`. RFC 9110, 11.4.
+fn bearer_start(value: &HeaderValue) -> Option<usize> {
+    let bytes = value.as_bytes();
+    let (scheme, rest) = bytes.split_at_checked(6)?;
+    if !scheme.eq_ignore_ascii_case(b"Bearer") || !(rest.is_empty() || rest.starts_with(b" ")) {
+        return None;
+    }
+    let blanks = rest.iter().take_while(|&&byte| byte == b' ').count();
+    Some(scheme.len() + blanks)
+}
+
+/// The key of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Key {
+    Missing,
+    One(Presented),
+    /// More than one key. The request is refused, whatever the keys are.
+    Several,
+}
+
+/// A key in a field's value. It shares the value's memory.
+#[derive(Clone)]
+pub(crate) struct Presented {
+    value: HeaderValue,
+    start: usize,
+}
+
+impl Presented {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.value.as_bytes().get(self.start..).unwrap_or_default()
+    }
+}
+
+impl PartialEq for Presented {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Presented {}
+
+impl core::fmt::Debug for Presented {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Presented(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(sources: &[&str], fields: &[(&'static str, &'static [u8])]) -> Option<Vec<u8>> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_bytes(value).unwrap());
+        }
+        match KeySources::parse(sources).unwrap().read(&headers) {
+            Key::Missing => None,
+            Key::One(key) => Some(key.as_bytes().to_vec()),
+            Key::Several => Some(b"several".to_vec()),
+        }
+    }
+
+    #[test]
+    fn key_is_read_from_each_source() {
+        let all = &["X-API-Key", "Authorization: Bearer", "X-Token"];
+        for (fields, key) in [
+            (&[][..], None),
+            (&[("x-api-key", &b"k"[..])], Some(&b"k"[..])),
+            (&[("x-api-key", b"\xff")], Some(b"\xff")),
+            (&[("x-api-key", b"")], Some(b"")),
+            (&[("x-token", b"k")], Some(b"k")),
+            (&[("authorization", b"Bearer k")], Some(b"k")),
+            (&[("authorization", b"bearer   k")], Some(b"k")),
+            (&[("authorization", b"Bearer")], Some(b"")),
+            (&[("authorization", b"Bearers k")], None),
+            (&[("authorization", b"Basic k")], None),
+            (&[("authorization", b"")], None),
+            (&[("authorization", b"Basic k"), ("x-api-key", b"k")], Some(b"k")),
+        ] {
+            assert_eq!(read(all, fields).as_deref(), key, "{fields:?}");
+        }
+        assert_eq!(read(&["X-Token"], &[("x-api-key", b"k")]), None);
+    }
+
+    #[test]
+    fn two_keys_that_differ_are_several() {
+        let all = &["X-API-Key", "Authorization: Bearer"];
+        let several = Some(b"several".to_vec());
+        let bearer = |value| [("x-api-key", &b"k"[..]), ("authorization", value)];
+        assert_eq!(read(all, &bearer(b"Bearer k")), Some(b"k".to_vec()));
+        assert_eq!(read(all, &bearer(b"Bearer other")), several);
+        assert_eq!(read(all, &[("x-api-key", b"k"), ("x-api-key", b"k")]), several);
+        let twice = [("authorization", &b"Basic k"[..]), ("authorization", b"Bearer k")];
+        assert_eq!(read(all, &twice), several);
+        let basic = [("authorization", &b"Basic k"[..]), ("authorization", b"Basic l")];
+        assert_eq!(read(all, &basic), None);
+    }
+
+    #[test]
+    fn wrong_source_is_an_error_that_names_it() {
+        for wrong in ["", "X API Key", "Authorization", "cookie", "Authorization: Basic"] {
+            let error = KeySources::parse([wrong]).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("\"{wrong}\" is not a source")), "{error}");
+        }
+        let twice = KeySources::parse(["X-API-Key", "x-api-key"]).unwrap_err().to_string();
+        assert_eq!(twice, "\"x-api-key\" is named twice as a source of the key");
+        assert!(KeySources::parse([""; 0]).is_err());
+    }
+}

@@ -1,0 +1,133 @@
+//! Files of the repository: the responses in its vectors, and the code on the how-to page.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use core::convert::Infallible;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use keytally::{Gate, GateConfig, Limiter, pepper};
+use keytally_tower::GateLayer;
+use serde_json::Value;
+use tower::{Layer as _, ServiceExt as _, service_fn};
+
+fn vectors() -> Value {
+    serde_json::from_str(include_str!("../../../vectors/verdict.json")).unwrap()
+}
+
+/// Returns header fields as lines, each with CR LF, in the order of their names.
+fn lines(fields: &HeaderMap) -> Vec<String> {
+    let named = fields.iter().filter(|(name, _)| *name != "content-type");
+    let mut lines: Vec<_> =
+        named.map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap())).collect();
+    lines.sort();
+    lines
+}
+
+/// Returns the lines of a vector with lowercase names, as `http` writes them, in the same order.
+fn expected_lines(text: &str) -> Vec<String> {
+    let mut lines: Vec<_> = text
+        .split_inclusive("\r\n")
+        .map(|line| {
+            let (name, value) = line.split_once(": ").unwrap();
+            format!("{}: {value}", name.to_lowercase())
+        })
+        .collect();
+    lines.sort();
+    lines
+}
+
+#[tokio::test]
+async fn requests_without_a_valid_key_get_the_responses_of_the_vectors() {
+    let peppers = pepper::parse(&pepper::generate().unwrap()).unwrap();
+    let gate = Gate::in_memory(peppers, &GateConfig::default().with_keys(100)).unwrap();
+    let hello =
+        async |_: Request<()>| Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("hello")));
+    let service = GateLayer::new(gate).layer(service_fn(hello));
+    let mut tested = 0;
+    for step in vectors()["steps"].as_array().unwrap() {
+        if step["status"] != 401 {
+            continue;
+        }
+        let mut request = Request::new(());
+        for key in step["api_keys"].as_array().unwrap() {
+            let value = HeaderValue::from_bytes(key.as_str().unwrap().as_bytes());
+            // A server refuses a request with such a field before it calls a service.
+            let Ok(value) = value else { continue };
+            request.headers_mut().append("X-API-Key", value);
+        }
+        if request.headers().len() != step["api_keys"].as_array().unwrap().len() {
+            continue;
+        }
+        let (head, body) = service.clone().oneshot(request).await.unwrap().into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        assert_eq!(head.status, 401, "{step}");
+        assert_eq!(body, step["body"].as_str().unwrap(), "{step}");
+        assert_eq!(lines(&head.headers), expected_lines(step["headers"].as_str().unwrap()));
+        tested += 1;
+    }
+    assert!(tested > 10, "{tested}");
+}
+
+#[test]
+fn bodies_of_all_outcomes_are_those_of_the_vectors() {
+    let vectors = vectors();
+    let responses = vectors["responses"].as_array().unwrap();
+    let body = |status: u64| {
+        let response = responses.iter().find(|response| response["status"] == status).unwrap();
+        response["body"].as_str().unwrap()
+    };
+    let limiter = Limiter::in_memory(&"1/31d".parse().unwrap(), 1).unwrap();
+    let too_costly = limiter.check(b"subject", 2);
+    limiter.check(b"subject", 1);
+    let denied = limiter.check(b"subject", 1);
+    let full = (0..100_u32)
+        .map(|number| limiter.check(&number.to_be_bytes(), 1))
+        .find(|verdict| verdict.http_status() == 503)
+        .unwrap();
+    for (verdict, status) in [(too_costly, 429), (denied, 429), (full, 503)] {
+        let response = keytally_tower::refusal(&verdict, &HeaderMap::new());
+        assert_eq!(u64::from(response.status().as_u16()), status);
+        assert_eq!(response.body(), body(status).as_bytes());
+    }
+}
+
+/// The code of the how-to page that is in neither example.
+mod page {
+    use keytally::Limiter;
+    use keytally_tower::LimiterLayer;
+
+    pub(super) fn behind_a_proxy(addresses: Limiter) -> LimiterLayer {
+        LimiterLayer::new(addresses).subject(|request| {
+            let address = request.headers.get("X-Real-IP")?.to_str().ok()?.parse().ok()?;
+            Some(keytally_tower::address_subject(address, 64))
+        })
+    }
+}
+
+#[tokio::test]
+async fn code_of_the_how_to_page_is_compiled() {
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let sources = words(
+        &[
+            include_str!("../examples/axum.rs"),
+            include_str!("../examples/tonic.rs"),
+            include_str!("repository.rs"),
+        ]
+        .concat(),
+    );
+    let page = include_str!("../../../docs/how-to/tower.md");
+    let blocks =
+        page.split("```rust,no_run\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let count = blocks.inspect(|block| assert!(sources.contains(&words(block)), "{block}")).count();
+    assert_eq!(count, 4);
+
+    let addresses = Limiter::in_memory(&"1/31d".parse().unwrap(), 100).unwrap();
+    let hello =
+        async |_: Request<()>| Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("hello")));
+    let service = page::behind_a_proxy(addresses).layer(service_fn(hello));
+    for status in [200, 429] {
+        let request = Request::builder().header("X-Real-IP", "203.0.113.9").body(()).unwrap();
+        assert_eq!(service.clone().oneshot(request).await.unwrap().status(), status);
+    }
+}

@@ -1,0 +1,268 @@
+"""Charges by outcome: a charge is refunded, settled or made after the response."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Callable
+
+from keytally import _calls
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from keytally._charges import Decision, Record
+
+# The classes of statuses, such as "5xx".
+CLASSES = {f"{first}xx": range(100 * first, 100 * first + 100) for first in range(1, 6)}
+
+
+class Sent:
+    """What was sent of a response, for ``settle``.
+
+    Attributes:
+        status: The status of the response. It is 500 if the application raised an exception before
+            its response began, and ``None`` if the client closed the connection before that.
+        headers: The header fields of the application's response.
+        bytes: The bytes of the body that the server took.
+        is_complete: Whether the body was sent to its end.
+        exception: The exception of the application that ended the response; ``None`` if there is
+            none, or if the client closed the connection.
+        cost: The units that the request was charged.
+
+    >>> Sent(status=200, headers=[], bytes=5, is_complete=True, exception=None, cost=1).bytes
+    5
+
+    """
+
+    __slots__ = ("bytes", "cost", "exception", "headers", "is_complete", "status")
+
+    def __init__(
+        self,
+        *,
+        status: int | None,
+        headers: list[tuple[str, str]],
+        bytes: int,  # noqa: A002
+        is_complete: bool,
+        exception: BaseException | None,
+        cost: int,
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self.bytes = bytes
+        self.is_complete = is_complete
+        self.exception = exception
+        self.cost = cost
+
+
+class Settlement:
+    """What a rule does after the response of an admitted request.
+
+    Args:
+        settle: A function of the request and of `Sent` that returns the actual cost.
+        refund: The statuses at which the charge is refunded.
+        charge_on: The statuses at which the request is charged; ``None`` if it was charged before.
+
+    """
+
+    def __init__(
+        self,
+        settle: Callable[[Any, Sent], Any] | None,
+        refund: frozenset[int],
+        charge_on: frozenset[int] | None,
+    ) -> None:
+        self._settle = settle
+        self._refund = refund
+        self._charge_on = charge_on
+
+    @classmethod
+    def of(
+        cls,
+        settle: Callable[[Any, Sent], Any] | None,
+        refund: str | int | Iterable[str | int],
+        charge_on: str | int | Iterable[str | int] | None,
+    ) -> Settlement | None:
+        """Return the settlement of the options of a rule; ``None`` if there are none.
+
+        Raises:
+            TypeError, ValueError: An option is not valid, or two of them exclude each other.
+
+        """
+        if settle is not None and not callable(settle):
+            kind = type(settle).__name__
+            raise TypeError(f"settle must be a function that returns the actual cost, not {kind}")
+        refunded = statuses("refund", refund)
+        if charge_on is None:
+            return cls(settle, refunded, None) if settle is not None or refunded else None
+        if settle is not None or refunded:
+            raise ValueError(
+                "charge_on charges after the response, so there is no charge to settle or refund: "
+                "pass only one of charge_on, settle and refund"
+            )
+        charged = statuses("charge_on", charge_on)
+        if not charged:
+            raise ValueError("charge_on is empty: list the statuses that count, such as 401")
+        return cls(None, refunded, charged)
+
+    def finish(self, decision: Decision, request: object, sent: Sent) -> None:
+        """Settle the charge of a decision. An exception is only logged."""
+        try:
+            if not self._finish(decision, sent) and self._settle is not None:
+                decision.settle(_actual(_calls.plain(self._settle(request, sent))))
+        except Exception:
+            _calls.LOG.exception(FAILED)
+
+    async def finish_async(self, decision: Decision, request: object, sent: Sent) -> None:
+        """Settle the charge of a decision as ``finish`` does, and await an async ``settle``."""
+        try:
+            if not self._finish(decision, sent) and self._settle is not None:
+                decision.settle(_actual(await _calls.awaited(self._settle(request, sent))))
+        except Exception:
+            _calls.LOG.exception(FAILED)
+
+    def _finish(self, decision: Decision, sent: Sent) -> bool:
+        """Charge or refund by the status. Return whether there is nothing left to settle."""
+        # An exception in the middle of a response is a failure of the server too.
+        status = sent.status if sent.exception is None else 500
+        if self._charge_on is not None:
+            if status in self._charge_on:
+                decision.charge_later()
+            return True
+        if status in self._refund:
+            decision.refund()
+        return decision.is_refunded
+
+
+FAILED = "settle raised an exception; the charge of the request stays"
+
+
+def _actual(cost: object) -> int:
+    """Return an actual cost after checking its type and range."""
+    if not isinstance(cost, int) or not 0 <= cost <= _calls.MAX_COST:
+        raise ValueError(f"settle must return a whole number from 0 to {_calls.MAX_COST}")
+    return cost
+
+
+def statuses(name: str, given: str | int | Iterable[str | int]) -> frozenset[int]:
+    """Return the statuses that an option lists: numbers, and classes such as ``"5xx"``.
+
+    Raises:
+        TypeError, ValueError: A value is neither.
+
+    """
+    if isinstance(given, (str, int)):
+        given = [given]
+    try:
+        values = list(given)
+    except TypeError:
+        kind = type(given).__name__
+        raise TypeError(
+            f'{name} must be a status such as 503, a class such as "5xx", or a list of them, '
+            f"not {kind}"
+        ) from None
+    found: set[int] = set()
+    for value in values:
+        if isinstance(value, str) and value in CLASSES:
+            found.update(CLASSES[value])
+        elif isinstance(value, int) and 100 <= value <= 599:
+            found.add(value)
+        else:
+            raise ValueError(
+                f"{value!r} in {name} is not a status from 100 to 599, "
+                'nor a class of them such as "5xx"'
+            )
+    return frozenset(found)
+
+
+class Watch:
+    """What an integration saw of a response, until it finishes the record of the request once."""
+
+    __slots__ = ("_headers", "_record", "disconnected", "is_complete", "size", "status")
+
+    def __init__(self, record: Record) -> None:
+        self._record: Record | None = record
+        self._headers: Callable[[], list[tuple[str, str]]] = list
+        self.status: int | None = None
+        self.size = 0
+        self.is_complete = False
+        # Whether the client closed the connection. Exceptions that follow are a consequence.
+        self.disconnected = False
+
+    def start(self, status: int, headers: Callable[[], list[tuple[str, str]]]) -> None:
+        """Record the head of the response."""
+        self.status, self._headers = status, headers
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether a charge of the request is settled after the response."""
+        return self._record is not None and self._record.has_pending
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the charges of the request were settled."""
+        return self._record is None
+
+    def finish(self, exception: BaseException | None = None) -> None:
+        """Settle the charges of the request, unless that was done."""
+        record, self._record = self._record, None
+        if record is not None:
+            for pending in record.take_pending():
+                sent = self._sent(pending.decision, exception)
+                pending.settlement.finish(pending.decision, pending.request, sent)
+
+    async def finish_async(self, exception: BaseException | None = None) -> None:
+        """Settle the charges of the request as ``finish`` does, and await async functions."""
+        record, self._record = self._record, None
+        if record is not None:
+            for pending in record.take_pending():
+                sent = self._sent(pending.decision, exception)
+                await pending.settlement.finish_async(pending.decision, pending.request, sent)
+
+    def _sent(self, decision: Decision, exception: BaseException | None) -> Sent:
+        if self.disconnected or not isinstance(exception, Exception):
+            exception = None
+        status = 500 if self.status is None and exception is not None else self.status
+        return Sent(
+            status=status,
+            headers=self._headers(),
+            bytes=self.size,
+            is_complete=self.is_complete,
+            exception=exception,
+            cost=decision.cost,
+        )
+
+
+class Body:
+    """The body of a response that settles the charges at its end, for WSGI servers.
+
+    Servers iterate it and call ``close``, as PEP 3333 requires.
+    """
+
+    def __init__(self, parts: Iterable[Any], watch: Watch) -> None:
+        self._parts = parts
+        self._iterator = iter(parts)
+        self._watch = watch
+
+    def __iter__(self) -> Body:
+        return self
+
+    def __next__(self) -> Any:  # noqa: ANN401
+        try:
+            part = next(self._iterator)
+        except StopIteration:
+            self._watch.is_complete = True
+            self._watch.finish()
+            raise
+        except Exception as error:
+            self._watch.finish(error)
+            raise
+        # Flask encodes parts that are text.
+        self._watch.size += len(part.encode() if isinstance(part, str) else part)
+        return part
+
+    def close(self) -> None:
+        """Settle the charges if the body was not sent to its end, and close the inner body."""
+        try:
+            if hasattr(self._parts, "close"):
+                self._parts.close()
+        finally:
+            self._watch.disconnected = True
+            self._watch.finish()

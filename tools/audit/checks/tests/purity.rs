@@ -1,0 +1,69 @@
+//! Core depends on named crates only, and none of them has its feature `std` or `alloc`.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[expect(dead_code, reason = "each test uses a part of this module")]
+mod support;
+
+use std::process::Command;
+
+/// The crates that core may depend on: direct dependencies, then indirect ones.
+const CRATES: &[&str] = &[
+    "keytally-core",
+    "heapless",
+    "portable-atomic",
+    "sha2",
+    "subtle",
+    "zeroize",
+    // Dependencies of sha2.
+    "block-buffer",
+    "cfg-if",
+    "cpufeatures",
+    "crypto-common",
+    "digest",
+    "hybrid-array",
+    "typenum",
+    // A dependency of cpufeatures, on systems that report the features of the processor.
+    "libc",
+    // Dependencies of heapless.
+    "byteorder",
+    "hash32",
+    "stable_deref_trait",
+];
+
+#[test]
+fn core_depends_on_named_crates_without_std_and_alloc() {
+    let mut tree = Command::new(env!("CARGO"));
+    tree.args(["tree", "--quiet", "--package", "keytally-core", "--edges", "normal"]);
+    tree.args(["--prefix", "none", "--format", "{p}|{f}"]);
+    assert_eq!(crate_faults(&support::run(&mut tree)), [""; 0]);
+}
+
+/// Returns the faults of the crates in the lines `NAME VERSION …|FEATURES` of `cargo tree`.
+fn crate_faults(tree: &str) -> Vec<String> {
+    let mut faults = Vec::new();
+    for line in tree.lines() {
+        let (package, features) = line.split_once('|').unwrap_or((line, ""));
+        let name = package.split(' ').next().unwrap_or_default();
+        if !CRATES.contains(&name) {
+            faults.push(format!(
+                "{name} is not among the crates named in tools/audit/checks/tests/purity.rs"
+            ));
+        }
+        let features = features.split([',', ' ']);
+        let impure = features.filter(|feature| ["std", "alloc"].contains(feature));
+        faults.extend(impure.map(|feature| format!("{name} is built with its feature {feature}")));
+    }
+    faults
+}
+
+#[test]
+fn unknown_crate_or_std_feature_is_a_fault() {
+    assert!(crate_faults("sha2 v0.11.1|oid\nsha2 v0.11.1|oid (*)\n").is_empty());
+    assert_eq!(
+        crate_faults("rand v0.9.0|\nsubtle v2.6.1|i128,std (*)\n"),
+        [
+            "rand is not among the crates named in tools/audit/checks/tests/purity.rs",
+            "subtle is built with its feature std"
+        ]
+    );
+}
