@@ -169,8 +169,9 @@
 
 /**
  * As `now_ms`: the system clock. It is read in the call, and again if a tally is ahead of that
- * reading or lacks room. A check first reads the kernel's coarse clock, which is late by up to 10
- * ms. A library without the host part returns `KT_NO_CLOCK`.
+ * reading or lacks room. A check first reads the kernel's coarse clock, which is late by up to a
+ * tick, and by longer if the kernel could not run its tick. A library without the host part
+ * returns `KT_NO_CLOCK`.
  */
 #define KT_SYSTEM_CLOCK 18446744073709551615ull
 
@@ -1443,9 +1444,10 @@ kt_status kt_gate_reset(kt_gate *gate,
  * Declares that each `now_ms` given with this handle is a cached reading of the system clock. An
  * event loop has such readings. Host builds only.
  *
- * A later call reads the clock itself if a tally is ahead of the reading, and uses the later of
- * both. Without this declaration a `now_ms` is an explicit time, which corrects nothing. The
- * declaration holds until the handle is closed. Any thread may make it at any time.
+ * A later call reads the clock itself if a tally is ahead of the reading, before it denies a
+ * request for lack of room, and before it inserts a subject into a limiter. It uses the later of
+ * both readings. Without this declaration a `now_ms` is an explicit time, which corrects nothing.
+ * The declaration holds until the handle is closed. Any thread may make it at any time.
  */
 kt_status kt_gate_use_system_clock(kt_gate *gate);
 
@@ -1453,9 +1455,10 @@ kt_status kt_gate_use_system_clock(kt_gate *gate);
  * Declares that each `now_ms` given with this handle is a cached reading of the system clock. An
  * event loop has such readings. Host builds only.
  *
- * A later call reads the clock itself if a tally is ahead of the reading, and uses the later of
- * both. Without this declaration a `now_ms` is an explicit time, which corrects nothing. The
- * declaration holds until the handle is closed. Any thread may make it at any time.
+ * A later call reads the clock itself if a tally is ahead of the reading, before it denies a
+ * request for lack of room, and before it inserts a subject into a limiter. It uses the later of
+ * both readings. Without this declaration a `now_ms` is an explicit time, which corrects nothing.
+ * The declaration holds until the handle is closed. Any thread may make it at any time.
  */
 kt_status kt_limiter_use_system_clock(kt_limiter *limiter);
 
@@ -1815,8 +1818,8 @@ kt_status kt_gate_reopen_status(kt_gate *gate,
 
 /**
  * Creates a limiter for `capacity` subjects in a new file at `path`, with mode 0600 and its disk
- * blocks allocated: about 25 bytes for each subject. The file appears atomically. Host builds
- * only.
+ * blocks allocated: about 25 bytes for each subject, and up to 408 KiB for fewer than 16,384. The
+ * file appears atomically. Host builds only.
  *
  * Statuses: `KT_FILE_EXISTS`, `KT_FILE_NOT_FOUND` for the folder, `KT_FILE_DENIED`,
  * `KT_DISK_FULL`, `KT_NO_MEMORY`, `KT_IO`, `KT_CAPACITY`, `KT_NO_ENTROPY`, those that begin with

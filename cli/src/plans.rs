@@ -1,7 +1,7 @@
 //! Plans as text: `NAME=POLICY`, such as `default=100/minute, 1000/hour`.
 
 use keytally::redact::{policy_error, redact_name};
-use keytally::{AdminError, Plan};
+use keytally::{AdminError, Gate, Plan};
 use keytally::{Layout, Policy};
 
 use crate::failure::Failure;
@@ -86,6 +86,40 @@ pub fn check_layout(plan: &Plan, layout: &Layout) -> Result<(), AdminError> {
         }
     }
     Ok(())
+}
+
+/// Returns the failure of a change that names the plan `name`. If the gate does not have this plan,
+/// the failure repeats the name and lists the plans that it has.
+pub(crate) fn no_such_plan(gate: &Gate, name: Option<&str>, error: keytally::Error) -> Failure {
+    let (keytally::Error::Admin { source: AdminError::NoSuchPlan, .. }, Some(name)) =
+        (&error, name)
+    else {
+        return error.into();
+    };
+    let name = redact_name(name);
+    let sentence = format!("the gate has no plan {name:?}; its plans are: {}", plans_of(gate));
+    with_sentence(&error, AdminError::NoSuchPlan, &sentence)
+}
+
+/// Returns the failure of a change of `plan`. If its windows or algorithm are not the gate's, the
+/// failure has its policy and those of the gate's plans.
+pub(crate) fn not_a_plan(gate: &Gate, plan: &Plan, error: keytally::Error) -> Failure {
+    let source = AdminError::PlanWindows;
+    if !matches!(&error, keytally::Error::Admin { source: found, .. } if *found == source) {
+        return error.into();
+    }
+    let plans = plans_of(gate);
+    let sentence = format!("{source}: {} was given, and the plans are: {plans}", plan.policy);
+    with_sentence(&error, source, &sentence)
+}
+
+/// Returns the failure of `error`, which keeps its path, with another sentence for its source.
+fn with_sentence(error: &keytally::Error, source: AdminError, sentence: &str) -> Failure {
+    Failure::new(error.to_string().replace(&source.to_string(), sentence))
+}
+
+fn plans_of(gate: &Gate) -> String {
+    describe(gate.table().plans().map(|(_, plan)| plan))
 }
 
 /// Formats plans for people: `default = 100/minute, 1000/hour; pro = …`.

@@ -39,7 +39,7 @@ fn pepper_is_read_from_the_environment_or_a_file() {
     sandbox.finish(sandbox.command(&args).env("KEYTALLY_PEPPER", ""), b"").expect_failure(&advice);
     sandbox
         .finish(sandbox.command(&args).env("KEYTALLY_PEPPER", "ab".repeat(31)), b"")
-        .expect_failure(&["KEYTALLY_PEPPER", "has 31 bytes", "at least 32"]);
+        .expect_failure(&["KEYTALLY_PEPPER", "has 31 bytes after decoding as hex", "at least 32"]);
     sandbox
         .finish(sandbox.command(&args).env("KEYTALLY_PEPPER", "no/hex!"), b"")
         .expect_failure(&["neither hex nor base64"]);

@@ -60,6 +60,16 @@ fn impossible_request_fails_with_one_sentence() {
     ] {
         sandbox.run(args).expect_failure(&["the gate has no key 0000000000A", "`list`"]);
     }
+    for (args, parts) in [
+        (&["issue", GATE, "--account", "-1"][..], ["--account", "-1 is not in 0..=4294967295"]),
+        (&["list", GATE, "--account", "-1"], ["--account", "-1 is not in 0..=4294967295"]),
+        (&["check", GATE, "--cost", "-1"], ["--cost", "-1 is not in 0..=4294967295"]),
+        (&["create", "x.gate", "--keys", "-1"], ["--keys", "1..=67108864"]),
+        (&["rotate", GATE, "00000000000"], ["from 1 to 2^64 - 1", "this one is 0"]),
+        (&["rotate", GATE, "zzzzzzzzzzz"], ["from 1 to 2^64 - 1", "this one is 2^64 or more"]),
+    ] {
+        sandbox.run(args).expect_usage_error(&parts);
+    }
     sandbox
         .run(&["issue", GATE, "--account", "1", "--expires", "1000years"])
         .expect_usage_error(&["2106-02-07"]);

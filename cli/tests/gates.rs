@@ -69,7 +69,7 @@ fn import_accepts_keys_of_any_form_and_names_lines_only() {
     sandbox.run_with_input(&["import", GATE, "--account", "9"], b"").expect_status(0);
     sandbox
         .run_with_input(&["import", GATE, "--account", "9", "--plan", "missing"], b"x")
-        .expect_failure(&["no plan of that name"]);
+        .expect_failure(&["no plan \"missing\"", "its plans are: "]);
 }
 
 #[test]

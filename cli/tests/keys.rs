@@ -323,7 +323,12 @@ fn plan_changes_keep_the_counts() {
         "plan free is 1/31d (new)\n"
     );
 
-    sandbox.run(&["plan", GATE, "pro=2000/day"]).expect_failure(&[GATE, "windows and algorithm"]);
+    sandbox.run(&["plan", GATE, "pro=2000/day"]).expect_failure(&[
+        GATE,
+        "windows and algorithm",
+        "2000/day was given",
+        "default = ",
+    ]);
     sandbox.run(&["plan", GATE, "pro=sliding 2000/31d"]).expect_failure(&["windows and algorithm"]);
     sandbox
         .run(&["plan", GATE, "pro=2000/fortnight"])
@@ -334,10 +339,10 @@ fn plan_changes_keep_the_counts() {
     sandbox.run(&["plan", GATE, "=2000/31d"]).expect_usage_error(&["is not a plan name"]);
     sandbox
         .run(&["assign", GATE, &key_id, "--plan", "missing"])
-        .expect_failure(&["no plan of that name"]);
+        .expect_failure(&["no plan \"missing\"", "default = 100/31d"]);
     sandbox
         .run(&["issue", GATE, "--account", "1", "--plan", "missing"])
-        .expect_failure(&["no plan of that name"]);
+        .expect_failure(&["no plan \"missing\"", "default = 100/31d"]);
     let plans = &list(&sandbox)["plans"];
     assert_eq!(
         plans,

@@ -2,7 +2,10 @@
 //!
 //! A feature that is left out removes code, and changes no type and no format. A policy, a list of
 //! peppers, a key to import or a table that needs it is refused with a [`Feature`] as the reason.
-//! So no check decides otherwise than with the feature. `docs/EMBEDDED.md` lists the sizes.
+//! So no check decides otherwise than with the feature, on one condition: all programs that use a
+//! table at the same time have the same features. A table is examined when it is opened. If another
+//! program then imports a key or adds a pepper, a build without that feature keeps the table open
+//! and does not find such keys. `docs/EMBEDDED.md` lists the sizes.
 //!
 //! The rest of the crate branches on [`Feature::is_included`], a constant. Where it is false, the
 //! compiler removes the code that depends on it. So every build type-checks all of the code, and no

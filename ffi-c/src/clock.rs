@@ -10,9 +10,10 @@ use crate::time::with_clock;
 /// Declares that each `now_ms` given with this handle is a cached reading of the system clock. An
 /// event loop has such readings. Host builds only.
 ///
-/// A later call reads the clock itself if a tally is ahead of the reading, and uses the later of
-/// both. Without this declaration a `now_ms` is an explicit time, which corrects nothing. The
-/// declaration holds until the handle is closed. Any thread may make it at any time.
+/// A later call reads the clock itself if a tally is ahead of the reading, before it denies a
+/// request for lack of room, and before it inserts a subject into a limiter. It uses the later of
+/// both readings. Without this declaration a `now_ms` is an explicit time, which corrects nothing.
+/// The declaration holds until the handle is closed. Any thread may make it at any time.
 #[cfg(feature = "host")]
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_use_system_clock(gate: Handle<kt_gate>) -> kt_status {
@@ -25,9 +26,10 @@ pub extern "C" fn kt_gate_use_system_clock(gate: Handle<kt_gate>) -> kt_status {
 /// Declares that each `now_ms` given with this handle is a cached reading of the system clock. An
 /// event loop has such readings. Host builds only.
 ///
-/// A later call reads the clock itself if a tally is ahead of the reading, and uses the later of
-/// both. Without this declaration a `now_ms` is an explicit time, which corrects nothing. The
-/// declaration holds until the handle is closed. Any thread may make it at any time.
+/// A later call reads the clock itself if a tally is ahead of the reading, before it denies a
+/// request for lack of room, and before it inserts a subject into a limiter. It uses the later of
+/// both readings. Without this declaration a `now_ms` is an explicit time, which corrects nothing.
+/// The declaration holds until the handle is closed. Any thread may make it at any time.
 #[cfg(feature = "host")]
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_use_system_clock(limiter: Handle<kt_limiter>) -> kt_status {

@@ -511,7 +511,7 @@ mod tests {
             (of_peppers(PepperError::Count { given: 0 }), "o pepper is given"),
             (of_peppers(PepperError::Form { number: 1, count: 2 }), " is neither hex nor base64"),
             (
-                of_peppers(PepperError::Short { number: 1, count: 1, len: 7 }),
+                of_peppers(PepperError::Short { number: 1, count: 1, len: 7, encoding: "hex" }),
                 "; `openssl rand -hex 32` makes one",
             ),
         ] {

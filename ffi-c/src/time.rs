@@ -13,8 +13,9 @@ use crate::status::FfiResult;
 use crate::status::kt_status;
 
 /// As `now_ms`: the system clock. It is read in the call, and again if a tally is ahead of that
-/// reading or lacks room. A check first reads the kernel's coarse clock, which is late by up to 10
-/// ms. A library without the host part returns `KT_NO_CLOCK`.
+/// reading or lacks room. A check first reads the kernel's coarse clock, which is late by up to a
+/// tick, and by longer if the kernel could not run its tick. A library without the host part
+/// returns `KT_NO_CLOCK`.
 pub const KT_SYSTEM_CLOCK: u64 = 18446744073709551615;
 
 const _: () = assert!(KT_SYSTEM_CLOCK == u64::MAX);

@@ -15,7 +15,8 @@
 //!   in the present one. No window admits more than its limit, counted by the times of the
 //!   decisions. An interval of real time may admit the rest of a window that ended up to a tick
 //!   before.
-//! - **A key** that expires, and a secret whose grace ends, may be valid for one more tick.
+//! - **A key** that expires, and a secret whose grace ends, may be valid for as long as the clock
+//!   is late.
 //!
 //! Hence the rule: the coarse clock is read if its resolution is at most a hundredth of the
 //! shortest window. The windows of real time are then exact to a percent. With a tick of 10 ms or
@@ -145,11 +146,15 @@ impl SystemClock {
     }
 
     /// Reads the clock for a request to a table with this layout. It is the coarse clock, which is
-    /// faster and late by up to 10 ms, unless the shortest window is too short for that.
+    /// faster, if the kernel's tick is at most a hundredth of the shortest window.
+    ///
+    /// The coarse clock is late by up to a tick, usually 1 to 10 ms. It is later, without a bound,
+    /// if the kernel could not run its tick, for example while a processor of a virtual machine was
+    /// stopped.
     ///
     /// A request is never denied because of a late reading: the table reads the precise clock
-    /// before it denies one. A charge may count in a window that ended up to 10 ms before, and a
-    /// key may be valid 10 ms longer.
+    /// before it denies one. A charge may count in a window that has ended since the time of the
+    /// reading, and a key or a former secret may be valid for as long as the reading is late.
     ///
     /// ```
     /// use keytally::{Limiter, SystemClock};

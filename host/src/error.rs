@@ -376,6 +376,8 @@ pub enum PepperError {
         count: usize,
         /// Its length in bytes.
         len: usize,
+        /// The encoding by which its text was decoded: hex or base64.
+        encoding: &'static str,
     },
 }
 
@@ -406,9 +408,9 @@ impl fmt::Display for PepperError {
             Self::Repeated { number, count } => {
                 write!(f, "pepper {number} of {count} is the same as one before it")
             }
-            Self::Short { number, count, len } => write!(
+            Self::Short { number, count, len, encoding } => write!(
                 f,
-                "pepper {number} of {count} has {len} byte{}, and must have at least {MIN_LEN}; `openssl rand -hex 32` makes one",
+                "pepper {number} of {count} has {len} byte{} after decoding as {encoding}, and must have at least {MIN_LEN}; `openssl rand -hex 32` makes one",
                 if *len == 1 { "" } else { "s" },
             ),
         }

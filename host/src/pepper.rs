@@ -160,7 +160,10 @@ fn peppers(items: &[&[u8]]) -> Result<Peppers, PepperError> {
     // Each list has one pepper more, so the first error concerns the last pepper of its list.
     for number in 1..=count {
         peppers = Ok(Peppers::new(&list[..number]).map_err(|error| match error {
-            PeppersError::TooShort(short) => PepperError::Short { number, count, len: short.len },
+            PeppersError::TooShort(short) => {
+                let encoding = if is_hex(items[number - 1]) { "hex" } else { "base64" };
+                PepperError::Short { number, count, len: short.len, encoding }
+            }
             // Two peppers that differ only in zeros at the end are equal: HMAC pads keys with
             // zeros.
             _ => PepperError::Repeated { number, count },
@@ -169,11 +172,15 @@ fn peppers(items: &[&[u8]]) -> Result<Peppers, PepperError> {
     peppers
 }
 
+/// Returns whether the text is hex: an even number of hexadecimal digits.
+fn is_hex(text: &[u8]) -> bool {
+    text.len().is_multiple_of(2) && text.iter().all(u8::is_ascii_hexdigit)
+}
+
 /// Decodes hex or base64. `None` if the text is neither.
 fn decode(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(vec![0; text.len()]);
-    let is_hex = text.len().is_multiple_of(2) && text.iter().all(u8::is_ascii_hexdigit);
-    let len = if is_hex {
+    let len = if is_hex(text) {
         base16ct::mixed::decode(text, &mut bytes).ok()?.len()
     } else {
         let unpadded = unpadded(text)?;
@@ -247,10 +254,12 @@ mod tests {
         let short = &HEX[..62];
         assert_eq!(error(""), "no pepper is given; `openssl rand -hex 32` makes one");
         assert_eq!(error(" \n"), error(""));
-        assert!(
-            error(&format!("{HEX},{short}"))
-                .starts_with("pepper 2 of 2 has 31 bytes, and must have at least 32")
-        );
+        assert!(error(&format!("{HEX},{short}")).starts_with(
+            "pepper 2 of 2 has 31 bytes after decoding as hex, and must have at least 32"
+        ));
+        assert!(error("abc").starts_with(
+            "pepper 1 of 1 has 2 bytes after decoding as base64, and must have at least 32"
+        ));
         assert!(error(&format!("{HEX},")).starts_with("pepper 2 of 2 has 0 bytes"));
         assert_eq!(
             error(&format!("{HEX}, {}", HEX.to_uppercase())),

@@ -21,7 +21,7 @@
 use alloc::borrow::Cow;
 
 use keytally_core::IMPORTED_KEY_LEN;
-use keytally_core::ParsePolicyError;
+use keytally_core::{KeyId, ParseKeyIdError, ParsePolicyError};
 
 /// Returns `text` as an error may repeat it: everything that looks like a secret is replaced.
 ///
@@ -35,6 +35,31 @@ use keytally_core::ParsePolicyError;
 /// ```
 pub fn redact(text: &str) -> Cow<'_, str> {
     hide(text, text.contains('/') || text.matches('.').count() == 1)
+}
+
+/// Parses a key id. The error says what is wrong with the text, and does not repeat it: it may be a
+/// whole key.
+///
+/// ```
+/// use keytally::redact;
+/// assert!(redact::parse_key_id("0000000000A").is_ok());
+/// assert!(redact::parse_key_id("00000000000").unwrap_err().contains("the number of this one is 0"));
+/// ```
+///
+/// # Errors
+/// A sentence for people.
+pub fn parse_key_id(text: &str) -> Result<KeyId, String> {
+    text.parse().map_err(|error: ParseKeyIdError| {
+        let has_the_form =
+            text.len() == 11 && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        if !has_the_form {
+            return error.to_string();
+        }
+        let number = if text.bytes().all(|byte| byte == b'0') { "0" } else { "2^64 or more" };
+        format!(
+            "a key id stands for a number from 1 to 2^64 - 1; the number of this one is {number}"
+        )
+    })
 }
 
 /// Returns `text` with its secrets replaced. In a text that is not a path, every long part counts

@@ -305,10 +305,7 @@ impl<'py> FromPyObject<'_, 'py> for KeyIdText {
             ));
         }
         let text: String = value.extract().map_err(|_| wrong_type("key_id", "a str", &value))?;
-        text.parse().map(Self).map_err(|error: keytally::ParseKeyIdError| {
-            // The text may be a whole key, so the error does not repeat it.
-            KeyIdError::new_err(error.to_string())
-        })
+        keytally::redact::parse_key_id(&text).map(Self).map_err(KeyIdError::new_err)
     }
 }
 

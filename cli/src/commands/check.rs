@@ -37,7 +37,7 @@ pub(crate) struct Check {
     )]
     key: OsString,
     /// Cost of the request, in units of the quotas
-    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, default_value_t = 1)]
     cost: u32,
     /// Do not charge the cost
     #[arg(long)]

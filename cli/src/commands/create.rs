@@ -24,7 +24,7 @@ pub(crate) struct Create {
     #[command(flatten)]
     gate: GateFile,
     /// Capacity: the maximum number of keys
-    #[arg(long, value_name = "NUMBER", default_value_t = 100_000, value_parser = value_parser!(u32).range(1..=MAX_KEYS))]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, default_value_t = 100_000, value_parser = value_parser!(u32).range(1..=MAX_KEYS))]
     keys: u32,
     /// A plan, as NAME=POLICY; the policy lists the limits. Repeat the option for more plans. The
     /// first plan is the default of new keys. All plans of a gate have the same windows

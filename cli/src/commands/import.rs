@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use crate::gate_file::GateFileToChange;
 use crate::output::{OutputFormat, print_note};
 use crate::pepper::PepperSource;
+use crate::plans;
 use crate::status::Status;
 
 /// Import keys that another system issued, one per line of standard input
@@ -54,7 +55,8 @@ impl Import {
         let mut report = Report::default();
         let new = self.new.to_new_key()?;
         if new.plan.is_some_and(|name| !gate.table().plans().any(|(_, plan)| plan.name == name)) {
-            return Err(AdminError::NoSuchPlan.into());
+            let error = keytally::Error::Admin { path: None, source: AdminError::NoSuchPlan };
+            return Err(plans::no_such_plan(&gate, new.plan, error));
         }
         import_all(&gate, &new, &mut report, self.format).map_err(|failure| match failure {
             Failure::Failed(message) => {

@@ -41,7 +41,7 @@ pub(crate) struct Issue {
 #[derive(Args)]
 pub(crate) struct NewKeyArgs {
     /// Number of the account that the key belongs to
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     account: u32,
     /// Environment, such as live or test
     #[arg(long, value_name = "NAME", default_value = "live", value_parser = parse_name)]
@@ -70,7 +70,9 @@ impl NewKeyArgs {
 impl Issue {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         let gate = self.gate.open(pepper)?;
-        let (key, key_id) = gate.issue(&self.new.to_new_key()?)?;
+        let new = self.new.to_new_key()?;
+        let (key, key_id) =
+            gate.issue(&new).map_err(|error| plans::no_such_plan(&gate, new.plan, error))?;
         match print_once(self.format, &key, key_id, &gate) {
             Ok(()) => Ok(Status::Success),
             Err(failure) => Err(revoke_unprinted(&gate, key_id, &failure)),

@@ -27,7 +27,7 @@ pub(crate) struct List {
     #[command(flatten)]
     gate: GateFile,
     /// Only the keys of this account
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     account: Option<u32>,
     #[command(flatten)]
     format: OutputFormat,

@@ -39,7 +39,7 @@ impl Plan {
         let plan = self.plan;
         let gate = self.gate.open(pepper)?;
         let before = gate.table().plans().find(|(_, other)| other.name == plan.name);
-        gate.set_plan(&plan)?;
+        gate.set_plan(&plan).map_err(|error| plans::not_a_plan(&gate, &plan, error))?;
         let set = SetPlan {
             plan: PlanText::new(&plan),
             before: before.map(|(_, plan)| plan.policy.to_string()),

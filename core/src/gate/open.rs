@@ -42,6 +42,10 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
 
     /// Opens a gate that was created before.
     ///
+    /// All programs that use a gate at the same time must have the same features of this crate. A
+    /// feature that the gate needs only later, because another program imports a key or adds a
+    /// pepper, is not noticed by a gate that is already open.
+    ///
     /// # Errors
     /// [`AttachError`] if the memory does not hold a gate of this format version and of the size
     /// that its header states, if this build leaves out a feature that the gate needs, or if none

