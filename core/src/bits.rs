@@ -4,8 +4,8 @@ use core::num::NonZeroU32;
 #[cfg(not(target_pointer_width = "64"))]
 use core::num::NonZeroU64;
 
-/// Whether words are processed in one register. Elsewhere, code that only makes the 64-bit fast path
-/// faster is left out, since it would take more memory and not less time.
+/// Whether words are processed in one register. Elsewhere, code that only makes the 64-bit fast
+/// path faster is left out, since it would take more memory and not less time.
 pub(crate) const IS_64_BIT: bool = cfg!(target_pointer_width = "64");
 
 /// Joins two 32-bit halves to a word.
@@ -41,8 +41,8 @@ pub(crate) const fn index(number: u64) -> usize {
 }
 
 /// A divisor with its reciprocal, so that a division is a multiplication. A 64-bit division
-/// instruction would take longer than the rest of a decision. On smaller targets, where a reciprocal
-/// takes memory and its multiplication several instructions, it is only the divisor.
+/// instruction would take longer than the rest of a decision. On smaller targets, where a
+/// reciprocal takes memory and its multiplication several instructions, it is only the divisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Divisor {
     value: NonZeroU32,

@@ -101,8 +101,8 @@ extern crate std;
 // Inlining: functions of the hot path are `#[inline]`. On 64-bit targets, one is `inline(always)`
 // where a check or header fields took more instructions without it (`cargo xtask test budgets`). On
 // smaller targets, one has no attribute or `inline(never)` where it made code larger or the stack
-// deeper (`cargo xtask test firmware`). Where `bits::IS_64_BIT` is false, code is left out that only
-// saves instructions of a 64-bit target.
+// deeper (`cargo xtask test firmware`). Where `bits::IS_64_BIT` is false, code is left out that
+// only saves instructions of a 64-bit target.
 mod bits;
 mod cache_line;
 mod charge;

@@ -2,9 +2,9 @@
 //!
 //! HMAC's inner and outer hash each begin with a block that depends on the pepper alone, so the
 //! states after these blocks are computed once per pepper. The MAC of a key of Keytally's form then
-//! takes one SHA-256 compression for each hash. On 64 bits, its block is laid out without a loop. The
-//! function `hash` pads all other messages, and on smaller targets all. SAFETY.md says why the crate
-//! `hmac` is used in tests only. RFC 2104 and RFC 4231.
+//! takes one SHA-256 compression for each hash. On 64 bits, its block is laid out without a loop.
+//! The function `hash` pads all other messages, and on smaller targets all. SAFETY.md says why the
+//! crate `hmac` is used in tests only. RFC 2104 and RFC 4231.
 
 use core::fmt;
 

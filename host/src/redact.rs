@@ -43,7 +43,8 @@ pub fn redact(text: &str) -> Cow<'_, str> {
 /// ```
 /// use keytally::redact;
 /// assert!(redact::parse_key_id("0000000000A").is_ok());
-/// assert!(redact::parse_key_id("00000000000").unwrap_err().contains("the number of this one is 0"));
+/// let error = redact::parse_key_id("00000000000").unwrap_err();
+/// assert!(error.contains("the number of this one is 0"));
 /// ```
 ///
 /// # Errors

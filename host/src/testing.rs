@@ -7,8 +7,8 @@
 //! keytally = { version = "0.1", features = ["testing"] }
 //! ```
 //!
-//! Every table of the process then reads the time that [`at`] sets, in all threads, without a change
-//! of the code under test:
+//! Every table of the process then reads the time that [`at`] sets, in all threads, without a
+//! change of the code under test:
 //!
 //! ```
 //! use core::time::Duration;

@@ -310,7 +310,8 @@ impl Limiter {
 
     /// Sets all counts of every subject to 0, and returns how many subjects had counts.
     ///
-    /// A charge during the call is either reset or counted after it. The call reads the whole table.
+    /// A charge during the call is either reset or counted after it. The call reads the whole
+    /// table.
     ///
     /// Args:
     ///     now: An explicit time, see `Gate`; the system clock by default.

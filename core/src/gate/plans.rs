@@ -90,9 +90,9 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         Plan::new(&name, Policy::from_layout(&self.layout, self.limits(number))?)
     }
 
-    /// Returns the number of the plan with this name. If there is none, the error is the number that
-    /// the next plan gets. It compares the words of the names, since reading whole plans would take
-    /// more code and time.
+    /// Returns the number of the plan with this name. If there is none, the error is the number
+    /// that the next plan gets. It compares the words of the names, since reading whole plans would
+    /// take more code and time.
     pub(super) fn plan_named(&self, name: &str) -> Result<u8, usize> {
         let mut bytes = [0; MAX_PLAN_NAME_LEN];
         if let Some(start) = bytes.get_mut(..name.len()) {

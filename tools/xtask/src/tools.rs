@@ -1,7 +1,7 @@
 //! The tools that steps need: how they are found, and what installs them.
 //!
-//! Python packages and Rust programs are installed in cargo's target folder. Tools that must be installed in
-//! the system are only named in an error, unless `--install` is given.
+//! Python packages and Rust programs are installed in cargo's target folder. Tools that must be
+//! installed in the system are only named in an error, unless `--install` is given.
 
 use alloc::collections::BTreeSet;
 use std::fs;
