@@ -46,8 +46,10 @@ pub(crate) fn run(tag: Option<&str>, quick: bool) -> Result<()> {
     let unpacked = folder.path().join("packages");
     println!("packages: {}", packages(&version, &unpacked, &target.join("publish"), quick)?);
 
+    // The branch may move during the builds.
+    let commit = git(&["rev-parse", "HEAD"])?;
     let [first, second] = ["one", "an other/folder"].map(|name| folder.path().join(name));
-    let (first, second) = (artifacts(&first)?, artifacts(&second)?);
+    let (first, second) = (artifacts(&first, &commit)?, artifacts(&second, &commit)?);
     let sums = move_if_identical(&first, &second, &dist)?;
     fs::write(dist.join(format!("SHA256SUMS-{ARCH}")), &sums)?;
     wheel::check_all(&dist)?;
@@ -169,15 +171,20 @@ fn packages(version: &str, folder: &Path, target: &Path, quick: bool) -> Result<
     Ok(format!("all can be built, and pass {}", tests.join(", and ")))
 }
 
-/// Builds the files of the release from a copy of the last commit in `folder`. Returns the folder
-/// of the files.
-fn artifacts(folder: &Path) -> Result<PathBuf> {
-    let mut clone = Command::new("git");
-    clone.args(["clone", "--quiet", "--shared", "."]).arg(folder);
-    command::run(clone)?;
-    let mut time = Command::new("git");
-    time.args(["log", "-1", "--format=%ct"]);
-    let time = command::run(time)?.trim().to_owned();
+/// Runs git, and returns its output without the end of the line.
+fn git(arguments: &[&str]) -> Result<String> {
+    let mut git = Command::new("git");
+    git.args(arguments);
+    Ok(command::run(git)?.trim().to_owned())
+}
+
+/// Builds the files of the release from a copy of `commit` in `folder`. Returns the folder of the
+/// files.
+fn artifacts(folder: &Path, commit: &str) -> Result<PathBuf> {
+    let path = folder.to_str().context("the path of the temporary folder is not UTF-8")?;
+    git(&["clone", "--quiet", "--shared", "--no-checkout", ".", path])?;
+    git(&["-C", path, "checkout", "--quiet", "--detach", commit])?;
+    let time = git(&["log", "-1", "--format=%ct", commit])?;
     // Without these options, the libraries contain the paths of the sources.
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(std::env::home_dir()?.join(".cargo"))).context("no home")?;
