@@ -429,10 +429,10 @@ def document_refusals(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _dependencies_of(dependant: Any) -> Iterator[_Dependency]:  # noqa: ANN401
+def _dependencies_of(tree: Any) -> Iterator[_Dependency]:  # noqa: ANN401
     """Return the dependencies of this module that a route has, directly or not."""
-    if dependant is not None:
-        if isinstance(dependant.call, _Dependency):
-            yield dependant.call
-        for inner in dependant.dependencies:
+    if tree is not None:
+        if isinstance(tree.call, _Dependency):
+            yield tree.call
+        for inner in tree.dependencies:
             yield from _dependencies_of(inner)
