@@ -84,6 +84,8 @@ const OF_THE_ADAPTERS: &[&str] = &[
     "an IPv6 prefix that counts as one client in Python",
     "a cost in Python's web integrations",
     "encodings of a path that may be exempt",
+    "files of a storage for the package `limits`",
+    "a count of the strategy `fixed-window`",
     "interpreters of a process that may import `keytally`",
     "an IPv6 prefix that counts as one client in nginx",
     "a cost in nginx",
