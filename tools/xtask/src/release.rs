@@ -122,11 +122,14 @@ fn check_changelog(changelog: &str, version: &str, tag: Option<&str>) -> Result<
 fn packages(version: &str, folder: &Path, target: &Path, quick: bool) -> Result<String> {
     fs::create_dir(folder)?;
     let root = std::env::current_dir()?;
+    // Cargo keeps the sources of packages that it has verified, by the path of their folder and
+    // their version. In a folder of an earlier run, it would build the sources of that run.
+    let built = folder.with_extension("target");
     let (product, services) = CRATES.split_at(PRODUCT);
     for (manifest, crates) in [("Cargo.toml", product), (SERVICES, services)] {
         let mut package = cargo();
         package.args(["package", "--quiet", "--manifest-path", manifest, "--target-dir"]);
-        package.arg(target);
+        package.arg(&built);
         // The services use the published packages of the product, which do not exist yet.
         let replaced = if manifest == SERVICES { &CRATES[..3] } else { &[] };
         for (name, path) in replaced {
@@ -144,7 +147,7 @@ fn packages(version: &str, folder: &Path, target: &Path, quick: bool) -> Result<
     for (name, _) in CRATES {
         let mut tar = Command::new("tar");
         tar.arg("--directory").arg(folder).args(["--extract", "--file"]);
-        tar.arg(target.join(format!("package/{name}-{version}.crate")));
+        tar.arg(built.join(format!("package/{name}-{version}.crate")));
         command::run(tar)?;
         let headers = ["include/keytally.h", "include/keytally.hpp"];
         let headers = headers.iter().filter(|_| name == "keytally-ffi");
