@@ -21,7 +21,10 @@ def documented():
             for member in sorted(vars(value)):
                 if not member.startswith("_"):
                     attribute = getattr(value, member)
-                    yield f"{name}.{member}", attribute, inspect.getdoc(attribute)
+                    # The docstring of a class in Python describes its attributes.
+                    is_slot = inspect.ismemberdescriptor(attribute)
+                    text = value.__doc__ if is_slot else inspect.getdoc(attribute)
+                    yield f"{name}.{member}", attribute, text
 
 
 def examples(name, text):

@@ -37,7 +37,7 @@ def test_every_public_name_has_an_example():
 
     def has_example(name, value, text):
         owner, _, member = name.rpartition(".")
-        if not inspect.isgetsetdescriptor(value):
+        if not inspect.isdatadescriptor(value):
             return code([text]) or inspect.ismodule(value)
         of_class = [
             text for other, (_, text) in documented.items() if other.partition(".")[0] == owner

@@ -107,6 +107,7 @@ def calls(gate, path):
     yield limiter.refund, {"subject": "x", "charge": charge, "now": 1.0}
     yield limiter.settle, {"subject": "x", "estimate": charge, "actual": 1, "now": 1.0}
     yield limiter.reset, {"subject": "x", "now": 1.0}
+    yield limiter.reset_all, {"now": 1.0}
     yield limiter.correct_clock, {"now": 1.0}
     yield Policy, {"text": "5/minute"}
     yield Charge, {"cost": 1, "at_ms": 1}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, Protocol
 
 from keytally import _calls
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from keytally._charges import Decision, Record
 
 # The classes of statuses, such as "5xx".
 CLASSES = {f"{first}xx": range(100 * first, 100 * first + 100) for first in range(1, 6)}
@@ -28,8 +26,10 @@ class Sent:
             none, or if the client closed the connection.
         cost: The units that the request was charged.
 
-    >>> Sent(status=200, headers=[], bytes=5, is_complete=True, exception=None, cost=1).bytes
-    5
+    >>> from keytally import Sent
+    >>> sent = Sent(status=200, headers=[], bytes=5, is_complete=True, exception=None, cost=1)
+    >>> sent.status, sent.headers, sent.bytes, sent.is_complete, sent.exception, sent.cost
+    (200, [], 5, True, None, 1)
 
     """
 
@@ -51,6 +51,19 @@ class Sent:
         self.is_complete = is_complete
         self.exception = exception
         self.cost = cost
+
+
+class Decision(Protocol):
+    """What a settlement uses of the decision of a table."""
+
+    charge_later: Callable[[], object]
+    is_refunded: bool
+
+    def refund(self) -> None:
+        """Refund the charge, if there is one."""
+
+    def settle(self, actual: int) -> None:
+        """Replace the charge by the actual cost, if there is a charge."""
 
 
 class Settlement:
@@ -170,99 +183,3 @@ def statuses(name: str, given: str | int | Iterable[str | int]) -> frozenset[int
                 'nor a class of them such as "5xx"'
             )
     return frozenset(found)
-
-
-class Watch:
-    """What an integration saw of a response, until it finishes the record of the request once."""
-
-    __slots__ = ("_headers", "_record", "disconnected", "is_complete", "size", "status")
-
-    def __init__(self, record: Record) -> None:
-        self._record: Record | None = record
-        self._headers: Callable[[], list[tuple[str, str]]] = list
-        self.status: int | None = None
-        self.size = 0
-        self.is_complete = False
-        # Whether the client closed the connection. Exceptions that follow are a consequence.
-        self.disconnected = False
-
-    def start(self, status: int, headers: Callable[[], list[tuple[str, str]]]) -> None:
-        """Record the head of the response."""
-        self.status, self._headers = status, headers
-
-    @property
-    def is_pending(self) -> bool:
-        """Whether a charge of the request is settled after the response."""
-        return self._record is not None and self._record.has_pending
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the charges of the request were settled."""
-        return self._record is None
-
-    def finish(self, exception: BaseException | None = None) -> None:
-        """Settle the charges of the request, unless that was done."""
-        record, self._record = self._record, None
-        if record is not None:
-            for pending in record.take_pending():
-                sent = self._sent(pending.decision, exception)
-                pending.settlement.finish(pending.decision, pending.request, sent)
-
-    async def finish_async(self, exception: BaseException | None = None) -> None:
-        """Settle the charges of the request as ``finish`` does, and await async functions."""
-        record, self._record = self._record, None
-        if record is not None:
-            for pending in record.take_pending():
-                sent = self._sent(pending.decision, exception)
-                await pending.settlement.finish_async(pending.decision, pending.request, sent)
-
-    def _sent(self, decision: Decision, exception: BaseException | None) -> Sent:
-        if self.disconnected or not isinstance(exception, Exception):
-            exception = None
-        status = 500 if self.status is None and exception is not None else self.status
-        return Sent(
-            status=status,
-            headers=self._headers(),
-            bytes=self.size,
-            is_complete=self.is_complete,
-            exception=exception,
-            cost=decision.cost,
-        )
-
-
-class Body:
-    """The body of a response that settles the charges at its end, for WSGI servers.
-
-    Servers iterate it and call ``close``, as PEP 3333 requires.
-    """
-
-    def __init__(self, parts: Iterable[Any], watch: Watch) -> None:
-        self._parts = parts
-        self._iterator = iter(parts)
-        self._watch = watch
-
-    def __iter__(self) -> Body:
-        return self
-
-    def __next__(self) -> Any:  # noqa: ANN401
-        try:
-            part = next(self._iterator)
-        except StopIteration:
-            self._watch.is_complete = True
-            self._watch.finish()
-            raise
-        except Exception as error:
-            self._watch.finish(error)
-            raise
-        # Flask encodes parts that are text.
-        self._watch.size += len(part.encode() if isinstance(part, str) else part)
-        return part
-
-    def close(self) -> None:
-        """Settle the charges if the body was not sent to its end, and close the inner body."""
-        try:
-            if hasattr(self._parts, "close"):
-                self._parts.close()
-        finally:
-            self._watch.disconnected = True
-            self._watch.finish()

@@ -34,7 +34,8 @@ from keytally._charges import Record, record_of
 from keytally._guesses import DEFAULT
 from keytally._middleware import Middleware
 from keytally._rule import GateRule, LimiterRule, Statuses
-from keytally._settle import Sent, Watch
+from keytally._settle import Sent
+from keytally._watch import Watch
 
 if TYPE_CHECKING:
     from keytally import Gate, Limiter, Verdict

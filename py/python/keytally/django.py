@@ -84,7 +84,7 @@ from keytally._guesses import DEFAULT, Guesses
 from keytally._keys import KeySources
 from keytally._native import Gate, Limiter, redact
 from keytally._rule import GateRule, LimiterRule, Rule, Store
-from keytally._settle import Watch
+from keytally._watch import Watch
 from keytally.exceptions import KeytallyError
 
 __all__ = [

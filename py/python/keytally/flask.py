@@ -42,7 +42,8 @@ from keytally._addresses import IPV6_PREFIX
 from keytally._charges import Decision, Record, record_of
 from keytally._guesses import DEFAULT
 from keytally._rule import GateRule, LimiterRule, Rule, Statuses
-from keytally._settle import Body, Sent, Watch
+from keytally._settle import Sent
+from keytally._watch import Body, Watch
 
 if TYPE_CHECKING:
     from keytally import Gate, Limiter, Verdict
