@@ -334,6 +334,20 @@ class VerdictMiddleware:
     def _is_streamed(self, watch: Watch, response: Any) -> bool:  # noqa: ANN401
         """Record a response. Return whether the end of its body settles the charges."""
         watch.start(response.status_code, lambda: list(response.items()))
+
+        def finish(exception: BaseException | None = None) -> None:
+            # Django calls it in a thread without an event loop.
+            (async_to_sync(watch.finish_async) if self._is_async else watch.finish)(exception)
+
+        def rendered(response: Any) -> None:  # noqa: ANN401
+            watch.size = len(response.content)
+            watch.is_complete = True
+            finish()
+
+        if not getattr(response, "is_rendered", True):
+            # A view that is called directly may return a template that is rendered later.
+            response.add_post_render_callback(rendered)
+            return True
         if not response.streaming:
             watch.size = len(response.content)
             watch.is_complete = True
@@ -341,8 +355,6 @@ class VerdictMiddleware:
         if not watch.is_pending:
             # The server can send a file by itself.
             return False
-        # The server iterates the body and closes the response in a thread without an event loop.
-        finish = async_to_sync(watch.finish_async) if self._is_async else watch.finish
         stream = _AsyncStream if response.is_async else _SyncStream
         response.streaming_content = stream(response.streaming_content, watch, finish)
         return True

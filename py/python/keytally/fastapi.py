@@ -38,7 +38,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Optional, Union
 
-from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Request, Response, routing
 from fastapi.openapi.models import APIKey, APIKeyIn, HTTPBearer
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
@@ -409,10 +409,12 @@ def document_refusals(app: FastAPI) -> None:
 
     """
     generate = app.openapi
+    # In newer versions of FastAPI, a router that was included is one of the routes.
+    routes_of = getattr(routing, "iter_route_contexts", iter)
 
     def openapi() -> dict[str, Any]:
         document = generate()
-        for route in app.routes:
+        for route in routes_of(app.routes):
             statuses = {
                 status
                 for dependency in _dependencies_of(getattr(route, "dependant", None))
