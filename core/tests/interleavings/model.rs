@@ -57,12 +57,12 @@ pub(crate) const fn full_form_only(full: usize) -> Bounds {
 /// Random schedules for a scenario that loom explores too. The numbers of preemptions are loom's.
 #[cfg(shuttle)]
 pub(crate) const fn preemptions(_: usize, _: usize) -> Bounds {
-    schedules(5_000, 500_000)
+    schedules(2_000, 500_000)
 }
 
 #[cfg(shuttle)]
 pub(crate) const fn full_form_only(_: usize) -> Bounds {
-    schedules(5_000, 500_000)
+    schedules(2_000, 500_000)
 }
 
 /// For scenarios that are too large for loom: this many random schedules.
