@@ -31,8 +31,18 @@ pub fn address_subject(address: IpAddr, ipv6_prefix: u8) -> String {
     format!("{}/{prefix}", Ipv6Addr::from_bits(address.to_bits() & mask))
 }
 
-/// Returns the IPv4 address that an IPv6 address embeds, if any.
-fn embedded_ipv4(address: Ipv6Addr) -> Option<Ipv4Addr> {
+/// Returns the IPv4 address that an IPv6 address embeds; `None` if it embeds none.
+///
+/// These are IPv4-compatible, IPv4-mapped, IPv4-translated, NAT64 and 6to4 addresses. A client has
+/// one count under all of its forms if the count is that of the embedded address.
+///
+/// ```
+/// let address = keytally_tower::embedded_ipv4("::ffff:203.0.113.9".parse()?);
+/// assert_eq!(address, Some("203.0.113.9".parse()?));
+/// assert_eq!(keytally_tower::embedded_ipv4("2001:db8::1".parse()?), None);
+/// # Ok::<(), core::net::AddrParseError>(())
+/// ```
+pub fn embedded_ipv4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let [.., a, b, c, d] = address.octets();
     match address.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,

@@ -71,7 +71,7 @@ mod table;
 #[cfg(feature = "axum")]
 pub use self::caller::MissingGateLayer;
 pub use self::{
-    address::address_subject,
+    address::{address_subject, embedded_ipv4},
     body::{GuardBody, Sent},
     caller::Caller,
     error::ConfigError,

@@ -1,10 +1,11 @@
 //! Client addresses: the peer of a connection, or the client of a trusted proxy.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use core::str::FromStr;
 
 use axum::http::HeaderMap;
 use ipnet::IpNet;
+use keytally_tower::embedded_ipv4;
 
 /// The header to which each proxy appends the address of its client.
 const FORWARDED_FOR: &str = "X-Forwarded-For";
@@ -48,23 +49,6 @@ impl Network {
     /// Returns bytes that are unique to the network.
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
-    }
-}
-
-/// Returns the IPv4 address that an IPv6 address embeds, if any.
-fn embedded_ipv4(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let [.., a, b, c, d] = address.octets();
-    match address.segments() {
-        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
-        // IPv4-compatible, IPv4-mapped (RFC 4291), IPv4-translated (RFC 2765), NAT64 (RFC 6052).
-        [0, 0, 0, 0, 0, 0 | 0xffff, ..]
-        | [0, 0, 0, 0, 0xffff, 0, ..]
-        | [0x64, 0xff9b, 0, 0, 0, 0, ..] => Some(Ipv4Addr::new(a, b, c, d)),
-        // 6to4 (RFC 3056).
-        [0x2002, high, low, ..] => {
-            Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)))
-        }
-        _ => None,
     }
 }
 
