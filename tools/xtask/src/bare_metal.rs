@@ -16,7 +16,7 @@ pub(crate) const TOOLS: &[Tool] = &[
     tool(
         "qemu-system-riscv32",
         "command -v qemu-system-riscv32",
-        "qemu-system-riscv | qemu-system-misc",
+        "qemu-system-riscv or qemu-system-misc",
     ),
 ];
 

@@ -21,8 +21,8 @@ pub(crate) struct Tool {
     name: &'static str,
     /// A command of the shell that succeeds if it is installed. For a program, it prints the path.
     find: &'static str,
-    /// The packages of Debian and Ubuntu that install it, as words of the shell. After each `|` are
-    /// those of older versions. Empty for a component of the Rust toolchain, which has the tool's
+    /// The packages of Debian and Ubuntu that install it, as words of the shell. After each ` or `
+    /// are those of older versions. Empty for a component of the Rust toolchain, which has the tool's
     /// name.
     packages: &'static str,
 }
@@ -112,8 +112,12 @@ impl Tool {
         let exist = |packages: &&str| {
             output_of(&format!("apt-cache show {packages} 2>/dev/null | grep .")).is_some()
         };
-        let mut alternatives = self.packages.split('|');
-        alternatives.clone().find(exist).or(alternatives.next_back()).unwrap_or_default().trim()
+        self.alternatives().find(exist).or(self.alternatives().last()).unwrap_or_default()
+    }
+
+    /// Returns the alternatives, each one or several packages.
+    fn alternatives(&self) -> std::str::Split<'static, &'static str> {
+        self.packages.split(" or ")
     }
 
     /// Returns whether it is installed.
@@ -164,7 +168,7 @@ pub(crate) fn require(needs: &[&[Tool]], install: bool) -> Result<()> {
 /// Installs a tool, if necessary from Debian's backports.
 fn install_tool(tool: &Tool) -> Result<()> {
     let mut result = Ok(String::new());
-    for packages in tool.packages.split('|') {
+    for packages in tool.alternatives() {
         let scripts = if packages.is_empty() {
             vec![format!("rustup component add {}", tool.name)]
         } else {
@@ -208,7 +212,7 @@ fn commands(tools: &[&Tool]) -> Vec<String> {
         tools.iter().partition(|tool| tool.packages.is_empty());
     let components: String = components.iter().map(|tool| format!(" {}", tool.name)).collect();
     let words: String = tools.iter().map(|tool| format!(" {}", tool.available())).collect();
-    let words = output_of(&format!("echo {words}")).unwrap_or_default();
+    let words = output_of(&format!("echo {words}")).unwrap_or(words);
     let packages: BTreeSet<&str> = words.split_whitespace().collect();
     let packages = packages.into_iter().collect::<Vec<_>>().join(" ");
     let apt = (!packages.is_empty()).then(|| format!("{UPDATE}; {INSTALL} {packages}"));
@@ -360,7 +364,7 @@ pub(crate) fn remove_folder(folder: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
-    const A: Tool = tool("a tool", "false", "second $(echo first)");
+    const A: Tool = tool("a tool", "false", "none or second $(echo last | sed s/last/first/)");
     const B: Tool = tool("clippy", "false", "");
     const SH: Tool = tool("sh", "command -v sh", "none");
 
