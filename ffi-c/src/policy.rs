@@ -20,9 +20,7 @@ pub(crate) fn policy(text: In<'_, c_char>, len: usize) -> FfiResult<Policy> {
     if text.len() > keytally_core::MAX_POLICY_LEN {
         return Err(kt_status::KT_POLICY_TOO_LONG);
     }
-    utf8(text, kt_status::KT_POLICY_SYNTAX)?
-        .parse()
-        .map_err(|error: keytally_core::ParsePolicyError| error.kind().into())
+    Ok(Policy::from_text(utf8(text, kt_status::KT_POLICY_SYNTAX)?)?)
 }
 
 /// Parses a policy, and writes it in its normal form: `1000/hour,100/m` becomes

@@ -82,5 +82,5 @@ pub(super) fn common_layout(plans: &[Plan]) -> Option<Layout> {
             return None;
         }
     }
-    Some(*Policy::new(first.algorithm(), &quotas).ok()?.layout())
+    Some(*Policy::from_quotas(first.algorithm(), &quotas).ok()?.layout())
 }
