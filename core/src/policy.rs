@@ -48,7 +48,7 @@ impl Policy {
 
     /// Parses a policy as [`FromStr`] does, but keeps only the kind of an error.
     ///
-    /// A program that never asks for the part of the text needs a kilobyte less of code.
+    /// A program that uses nothing else to parse policies has a kilobyte less of code.
     ///
     /// # Errors
     /// [`ParsePolicyErrorKind`] if the text is not a policy.
