@@ -262,7 +262,7 @@ def reading():
     names = {"verdict": gate.check(gate.issue(42).expose())}
     properties = [
         "admitted",
-        "status",
+        "http_status",
         "remaining",
         "account",
         "key_id",
