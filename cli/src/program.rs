@@ -47,13 +47,14 @@ pub(crate) enum MissingCommands {
 
 impl ExtraCommands for MissingCommands {
     const HELP_NOTE: &str = "\
-The command serve is in the program of another package: cargo install keytally-server";
+The command serve is in the program of other packages: cargo install keytally-server, or
+pip install keytally-cli";
 
     fn run(self, _pepper: &PepperSource, _program: &Path) -> Result<Status, Failure> {
         let Self::Serve { .. } = self;
         Err(Failure::usage(
             "this program does not have the command serve; install it with: \
-             cargo install keytally-server",
+             cargo install keytally-server, or pip install keytally-cli",
         ))
     }
 }

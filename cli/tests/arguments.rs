@@ -200,7 +200,7 @@ fn serve_names_the_package_that_has_it() {
     for args in [&["serve"][..], &["serve", "--listen", "127.0.0.1:0"], &["serve", "--help"]] {
         sandbox.run(args).expect_usage_error(&[
             "does not have the command serve",
-            "cargo install keytally-server",
+            "cargo install keytally-server, or pip install keytally-cli",
         ]);
     }
 }

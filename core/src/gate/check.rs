@@ -170,11 +170,11 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         decide: impl Fn(&Limits, u64, Timestamp) -> Decision,
     ) -> Verdict {
         let mut now = clock.reading();
-        if let Some((at, record)) = &self.find_version(verified) {
-            if let Some(verdict) = self.decide_verified(*at, record, cost, &mut now, clock, &decide)
-            {
-                return verdict;
-            }
+        let found = self.find_version(verified);
+        if let Some((at, record)) = &found
+            && let Some(verdict) = self.decide_verified(*at, record, cost, &mut now, clock, &decide)
+        {
+            return verdict;
         }
         // The key may have expired, or an administrator reassigned the record.
         now = clock.at_least(now);

@@ -126,10 +126,14 @@ enum Task {
     },
     /// Writes docs/EMBEDDED.md: the size and the cost of core without an operating system.
     Embedded,
-    /// Builds the distributions for PyPI in target/python/dist: the source distribution, and a
-    /// wheel for each C library of the toolchain. Installs and tests each in an environment of its
-    /// own.
-    Wheel,
+    /// Builds the distributions for PyPI in target/python/dist: the source distribution, and wheels
+    /// of the module and of the program for this machine's system. Installs and tests each in an
+    /// environment of its own.
+    Wheel {
+        /// Also builds the wheels for every other system for which there is a toolchain.
+        #[arg(long)]
+        all: bool,
+    },
     /// Checks and builds everything that a release publishes: versions, packages and their tests,
     /// distributions, lists of components. Compares two builds. Publishes nothing.
     Release {
@@ -187,7 +191,7 @@ fn run() -> Result<ExitCode> {
         }
         Task::Archive { folder } => print!("{}", install::archive(folder.as_deref())?),
         Task::Embedded => println!("recorded by {}", suites::embedded()?),
-        Task::Wheel => wheel::write()?,
+        Task::Wheel { all } => wheel::write(all)?,
         Task::Release { quick, tag, .. } => release::run(tag.as_deref(), quick)?,
         Task::Ci { install } => {
             let steps: Vec<&Step> = ci::CHECKS.iter().chain(suites::SUITES).collect();

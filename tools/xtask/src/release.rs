@@ -209,7 +209,7 @@ fn artifacts(folder: &Path, commit: &str) -> Result<PathBuf> {
     let mut archive = cargo();
     archive.args(["run", "--quiet", "--package", "xtask", "--", "archive"]).arg(&files);
     within(archive)?;
-    wheel::build(&files, &within)?;
+    wheel::build(&files, false, &within)?;
     let mut components = Command::new(tools::cargo_cyclonedx()?);
     components.args(["cyclonedx", "--format", "json", "--spec-version", "1.5", "--all-features"]);
     within(components)?;

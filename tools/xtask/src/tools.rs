@@ -116,7 +116,7 @@ impl Tool {
     }
 
     /// Returns the alternatives, each one or several packages.
-    fn alternatives(&self) -> std::str::Split<'static, &'static str> {
+    fn alternatives(&self) -> core::str::Split<'static, &'static str> {
         self.packages.split(" or ")
     }
 

@@ -1,8 +1,9 @@
 //! `cargo xtask wheel`: builds the distributions for PyPI, and tests each that this machine can run
 //! in an empty environment.
 //!
-//! A wheel supports every Python with a GIL from 3.9 on. zig links it with an old C library: one
-//! wheel needs glibc 2.17 or later, the other musl 1.2 or later.
+//! The package `keytally` is the module. For each system it has a wheel for every Python with a GIL
+//! from 3.9 on, and one for Python 3.14 without. The package `keytally-cli` is the program with
+//! `serve`. On Linux, zig links them with old C libraries: glibc 2.17 or musl 1.2.
 
 use std::fs;
 use std::path::Path;
@@ -10,86 +11,206 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::bare_metal;
 use crate::command::run;
 use crate::python::SMOKE;
 use crate::targets::target_folder;
 use crate::tools;
 
-/// The C libraries for which wheels are built: their names in targets of Rust, and the tags in the
-/// names of the wheels.
-const KINDS: [(&str, &str); 2] = [("gnu", "manylinux2014"), ("musl", "musllinux_1_2")];
-
 /// Versions are fixed, since another one may write other bytes.
 const PACKAGES: [&str; 2] = ["maturin==1.16.0", "ziglang==0.17.1"];
 
-/// Builds the distributions and tests them.
-pub(crate) fn write() -> Result<()> {
+/// A system that wheels are built for.
+struct System {
+    /// The target of maturin, and the end of the names of the system's wheels without the version
+    /// of macOS.
+    target: &'static str,
+    /// The targets of Rust that it consists of.
+    parts: &'static [&'static str],
+    /// The options of maturin on another system.
+    options: &'static [&'static str],
+}
+
+const MANYLINUX: &[&str] = &["--zig", "--compatibility", "manylinux2014"];
+const MUSLLINUX: &[&str] = &["--zig", "--compatibility", "musllinux_1_2"];
+
+const SYSTEMS: [System; 7] = [
+    one(&["x86_64-unknown-linux-gnu"], MANYLINUX),
+    one(&["x86_64-unknown-linux-musl"], MUSLLINUX),
+    one(&["aarch64-unknown-linux-gnu"], MANYLINUX),
+    one(&["aarch64-unknown-linux-musl"], MUSLLINUX),
+    System {
+        target: "universal2-apple-darwin",
+        parts: &["aarch64-apple-darwin", "x86_64-apple-darwin"],
+        options: &["--zig"],
+    },
+    one(&["x86_64-pc-windows-gnu"], &[]),
+    one(&["x86_64-pc-windows-msvc"], &[]),
+];
+
+const fn one(target: &'static [&'static str; 1], options: &'static [&'static str]) -> System {
+    System { target: target[0], parts: target, options }
+}
+
+/// The wheels of a system: the manifest of the package, and the options of maturin.
+const WHEELS: [(&str, &[&str]); 3] = [
+    ("py/Cargo.toml", &[]),
+    ("py/Cargo.toml", &["--interpreter", FREE_THREADED]),
+    ("services/server/Cargo.toml", &[]),
+];
+
+/// The Python without a GIL that has wheels of its own.
+const FREE_THREADED: &str = "python3.14t";
+
+/// The variables in which maturin and cargo find the programs of a toolchain.
+const PROGRAMS: [(&str, &str); 3] =
+    [("CARGO", "cargo"), ("RUSTC", "rustc"), ("RUSTDOC", "rustdoc")];
+
+/// A script that creates a gate, issues a key and checks it until it is denied.
+const QUICK_START: &str = r#"
+export KEYTALLY_PEPPER=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+"$1" create api.gate --plan "default=3/minute, 100/hour"
+"$1" issue api.gate --account 42 > key
+for check in 1 2 3; do "$1" check api.gate < key; done
+! "$1" check api.gate < key
+"$1" serve --help
+"#;
+
+/// Builds the distributions and tests them: for this machine, or with `all` for every system for
+/// which there is a toolchain.
+pub(crate) fn write(all: bool) -> Result<()> {
     let folder = std::path::absolute(target_folder()?.join("python/dist"))?;
     tools::remove_folder(&folder)?;
-    build(&folder, &|command| run(command))?;
+    build(&folder, all, &|command| run(command))?;
     check_all(&folder)
 }
 
 /// Builds the source distribution and the wheels in `folder`. `within` runs each command, and may
 /// change its folder and environment.
-pub(crate) fn build(folder: &Path, within: &dyn Fn(Command) -> Result<String>) -> Result<()> {
+pub(crate) fn build(
+    folder: &Path,
+    all: bool,
+    within: &dyn Fn(Command) -> Result<String>,
+) -> Result<()> {
     let python = tools::virtual_environment_of(&target_folder()?.join("python/wheel"), &PACKAGES)?;
     let programs = python.parent().context("an interpreter without a folder")?;
     // maturin runs the Python on the PATH for zig.
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = core::iter::once(programs.to_owned()).chain(std::env::split_paths(&path));
     let path = std::env::join_paths(path)?;
-    let maturin = |arguments: &[&str]| {
+    let maturin = |subcommand: &str, manifest: &str| {
         let mut maturin = Command::new(&python);
-        maturin.args(["-m", "maturin"]).args(arguments).args(["--manifest-path", "py/Cargo.toml"]);
-        maturin.arg("--out").arg(folder).env("PATH", &path);
-        within(maturin)
+        maturin.args(["-m", "maturin", subcommand, "--manifest-path", manifest, "--out"]);
+        maturin.arg(folder).env("PATH", &path);
+        maturin
     };
-    maturin(&["sdist"])?;
-    for (libc, tag) in KINDS {
-        let target = format!("{}-unknown-linux-{libc}", std::env::consts::ARCH);
-        let libraries = ["--print", "target-libdir", "--target", &target];
-        if Path::new(run(Command::new("rustc").args(libraries))?.trim()).is_dir() {
-            let build = ["build", "--release", "--locked", "--zig", "--compatibility", tag];
-            maturin(&[&build[..], &["--target", &target]].concat())?;
-        } else {
-            println!("no wheel for {libc}: run `rustup target add {target}` first");
+    within(maturin("sdist", WHEELS[0].0))?;
+    for system in SYSTEMS.iter().filter(|system| all || system.is_here()) {
+        let is_installed = system.is_installed()?;
+        let debian = bare_metal::CARGO.path().ok();
+        // Microsoft's linker runs on Windows only.
+        if !is_installed && (debian.is_none() || system.target.ends_with("msvc")) {
+            let targets = system.parts.join(" ");
+            println!("no wheels for {}: run `rustup target add {targets}` first", system.target);
+            continue;
+        }
+        for (manifest, options) in WHEELS {
+            let mut build = maturin("build", manifest);
+            build.args(["--release", "--locked", "--target", system.target]).args(options);
+            if cfg!(target_os = "linux") {
+                build.args(system.options);
+            }
+            if let Some(cargo) = debian.as_ref().filter(|_| !is_installed) {
+                build.arg("-Zbuild-std=std,panic_unwind").env("RUSTC_BOOTSTRAP", "1");
+                for (variable, program) in PROGRAMS {
+                    build.env(variable, cargo.with_file_name(program));
+                }
+            }
+            within(build)?;
         }
     }
     Ok(())
+}
+
+impl System {
+    /// Returns whether this machine has it, with any C library.
+    fn is_here(&self) -> bool {
+        match std::env::consts::OS {
+            "macos" => self.target == "universal2-apple-darwin",
+            "windows" => self.target == "x86_64-pc-windows-msvc",
+            os => {
+                let system = format!("{}-unknown-{os}-", std::env::consts::ARCH);
+                self.target.starts_with(&system)
+            }
+        }
+    }
+
+    /// Returns whether the local toolchain has its standard library.
+    fn is_installed(&self) -> Result<bool> {
+        let mut is_installed = true;
+        for part in self.parts {
+            let print = ["--print", "target-libdir", "--target", part];
+            let libraries = run(Command::new("rustc").args(print))?;
+            is_installed &= Path::new(libraries.trim()).is_dir();
+        }
+        Ok(is_installed)
+    }
 }
 
 /// Tests each distribution in a folder that this machine can run, and prints the paths of all.
 pub(crate) fn check_all(folder: &Path) -> Result<()> {
-    let other = KINDS[usize::from(cfg!(not(target_env = "musl")))].1;
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if !name.starts_with("keytally-") {
+        let is_distribution = [".whl", ".tar.gz"].iter().any(|end| name.ends_with(end));
+        if !is_distribution || !name.starts_with("keytally") || name.starts_with("keytally-dev") {
             continue;
         }
-        if name.contains(other) {
-            println!("{}: not tested, since this machine has another C library", path.display());
-        } else if [".whl", ".tar.gz"].iter().any(|end| name.ends_with(end)) {
-            check(&path).with_context(|| format!("{} fails its examples", path.display()))?;
-            if name.ends_with(".tar.gz") {
-                check_without_rust(&path)?;
+        let result = match untested(&name) {
+            Some(reason) => format!("not tested: {reason}"),
+            None => {
+                check(&path, &name).with_context(|| format!("{} fails", path.display()))?;
+                "passes its tests".to_owned()
             }
-            println!("{}: passes its examples", path.display());
-        }
+        };
+        println!("{}: {result}", path.display());
     }
     Ok(())
 }
 
-/// Installs a distribution into a new virtual environment, and runs the examples of the
-/// documentation.
-fn check(distribution: &Path) -> Result<()> {
+/// Returns why the distribution of this name is not tested.
+fn untested(name: &str) -> Option<&'static str> {
+    let libc = if cfg!(target_env = "musl") { "musllinux" } else { "manylinux" };
+    let is_here = match std::env::consts::OS {
+        "linux" => name.contains(libc) && name.contains(std::env::consts::ARCH),
+        "macos" => name.contains("macosx"),
+        _ => name.contains("win_amd64"),
+    };
+    if name.contains("cp314t") {
+        Some("`cargo xtask test python` tests the module in every Python that it finds")
+    } else if is_here || name.ends_with(".tar.gz") {
+        None
+    } else {
+        Some("this machine has another system")
+    }
+}
+
+/// Installs a distribution into a new virtual environment, and tests it there: the module by the
+/// examples of its documentation, the program by the quick start of the README.
+fn check(distribution: &Path, name: &str) -> Result<()> {
     let folder = std::path::absolute(target_folder()?.join("python"))?;
     let fresh = folder.join("fresh");
     tools::remove_folder(&fresh)?;
     let python = tools::virtual_environment_of(&fresh, &[])?;
     run(tools::pip(&python).arg(distribution).env("CARGO_TARGET_DIR", folder.join("sdist")))?;
-    run(Command::new(python).args(SMOKE)).map(drop)
+    if name.starts_with("keytally_cli") {
+        let work = tempfile::tempdir()?;
+        let mut sh = Command::new("sh");
+        sh.args(["-euc", QUICK_START, "sh"]).arg(python.with_file_name("keytally"));
+        return run(sh.current_dir(work.path())).map(drop);
+    }
+    run(Command::new(python).args(SMOKE))?;
+    if name.ends_with(".tar.gz") { check_without_rust(distribution) } else { Ok(()) }
 }
 
 /// Installs the source distribution with a PATH without cargo. Its error must be the sentence of
