@@ -90,3 +90,18 @@ pub(crate) fn exchange_decided(atomic: &AtomicU64, word: u64, next: u64) -> Resu
 pub(crate) fn exchange(atomic: &AtomicU64, word: u64, next: u64) -> Result<(), u64> {
     atomic.compare_exchange(word, next, Ordering::AcqRel, Ordering::Acquire).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Policy;
+
+    #[test]
+    fn reservation_is_never_corrected() {
+        let policy: Policy = "100/minute".parse().unwrap();
+        let reservation = policy.layout().reservation(7);
+        let atomic = AtomicU64::new(reservation);
+        assert!(!correct(&atomic, policy.layout(), Timestamp::from_unix_s(1_800_000_000)));
+        assert_eq!(atomic.load(Ordering::Acquire), reservation);
+    }
+}

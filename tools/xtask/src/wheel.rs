@@ -125,6 +125,10 @@ pub(crate) fn build(
                 for (variable, program) in PROGRAMS {
                     build.env(variable, cargo.with_file_name(program));
                 }
+                if system.target.ends_with("musl") {
+                    // zig has the files with which a program starts. Debian's Rust has none.
+                    build.args(["--", "-Clink-self-contained=no"]);
+                }
             }
             within(build)?;
         }
