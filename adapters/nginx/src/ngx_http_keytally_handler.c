@@ -117,6 +117,7 @@ ngx_int_t ngx_http_keytally_limit_handler(ngx_http_request_t *r) {
         if (verdict->outcome == KT_ADMITTED) {
             ctx->zones |= bit;
             charge->zone = limit->zone;
+            charge->refund = ngx_http_keytally_refund_of(r);
             ngx_http_keytally_charge_add(ctx, charge, verdict);
         } else if (!limit->shadow) {
             rc = NGX_DONE;
@@ -205,6 +206,7 @@ ngx_int_t ngx_http_keytally_gate_handler(ngx_http_request_t *r) {
     if (admitted) {
         ctx->gates |= bit;
         charge->zone = NULL;
+        charge->refund = ngx_http_keytally_refund_of(r);
         charge->gate = gate;
         charge->file = gate->file;
         charge->key_id = verdict->key_id;
