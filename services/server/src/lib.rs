@@ -14,7 +14,8 @@
 //! |---|---|
 //! | `serve` | the command: its arguments, its startup message, signals |
 //! | `service` | what the routes share: the gate, the log, the metrics, the limit of invalid keys |
-//! | `service::auth`, `contacts`, `limits` | the routes |
+//! | `service::auth`, `settle`, `contacts`, `limits` | the routes |
+//! | `service::charges` | the tokens of charges, each settled once |
 //! | `service::check`, `guesses`, `preflight` | the check before a route, the limit of invalid keys, CORS preflights |
 //! | `service::address` | the client address of a request |
 //! | `service::bind`, `listen`, `slots` | sockets, connections, and the limits of connections |

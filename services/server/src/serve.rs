@@ -16,6 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::service::address::TrustedProxy;
 use crate::service::bind::Listener;
+use crate::service::charges::{Charges, MAX_LIFETIME};
 use crate::service::data::{self, Data};
 use crate::service::listen::{self, StopSignals};
 use crate::service::preflight::MethodSource;
@@ -82,6 +83,12 @@ pub(crate) struct Serve {
     /// not admitted]
     #[arg(long, value_name = "HEADER")]
     preflight_header: Option<MethodSource>,
+    /// Let /auth return the charge of each request in X-Keytally-Charge, and accept it once at POST
+    /// /settle within this time, 1s to 1h. X-Cost of that request is the actual cost: 0 returns the
+    /// charge. All processes of a data folder need the same value. The proxy must not show
+    /// X-Keytally-Charge to clients, nor let them reach /settle [default: off]
+    #[arg(long, value_name = "LIFETIME", value_parser = parse_settle)]
+    settle: Option<Duration>,
     /// Maximum number of open connections. The system's limit of open files may lower it. A
     /// connection takes up to 30 KiB of memory. If all are in use, a new connection closes the one
     /// that has been idle longest
@@ -145,6 +152,18 @@ fn parse_timeout(text: &str) -> Result<Duration, String> {
     if range.contains(&timeout) { Ok(timeout) } else { Err("it must be from 1s to 1h".to_owned()) }
 }
 
+/// Parses the value of `--settle`: whole seconds.
+fn parse_settle(text: &str) -> Result<Duration, String> {
+    let lifetime = times::parse_duration(text)?;
+    let is_whole = lifetime.subsec_nanos() == 0;
+    let range = Duration::from_secs(1)..=MAX_LIFETIME;
+    if is_whole && range.contains(&lifetime) {
+        Ok(lifetime)
+    } else {
+        Err("it must be from 1s to 1h, in whole seconds".to_owned())
+    }
+}
+
 impl Serve {
     /// Runs the service until a signal stops it. `program` is the path for printed commands.
     pub(crate) fn run(self, pepper: &PepperSource, program: &Path) -> Result<Status, Failure> {
@@ -180,7 +199,11 @@ impl Serve {
                 per_address: self.connections_per_address,
                 client_timeout: self.client_timeout,
             };
-            let service = Service::new(data.gate, data.peppers, settings)?;
+            let charges = match self.settle {
+                Some(lifetime) => Some(Charges::open(&self.data, &data.peppers, lifetime)?),
+                None => None,
+            };
+            let service = Service::new(data.gate, data.peppers, charges, settings)?;
             tokio::spawn(reopen_on(hangup, Arc::clone(&service)));
             let endpoints = service.endpoints(listener, metrics).await?;
             if !listen::serve(endpoints, stop).await? {

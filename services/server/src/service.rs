@@ -3,6 +3,7 @@
 pub(crate) mod address;
 mod auth;
 pub(crate) mod bind;
+pub(crate) mod charges;
 mod check;
 mod contacts;
 pub(crate) mod data;
@@ -13,6 +14,7 @@ pub(crate) mod listen;
 mod log;
 mod metrics;
 pub(crate) mod preflight;
+mod settle;
 mod slots;
 
 use alloc::sync::Arc;
@@ -25,7 +27,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{Extensions, StatusCode};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 use keytally::{FollowEvent, Followed, Gate};
 use keytally::{Peppers, Policy};
 use serde::Serialize;
@@ -33,6 +35,7 @@ use tokio::sync::Mutex;
 
 use self::address::TrustedProxies;
 use self::bind::Listener;
+use self::charges::Charges;
 use self::guesses::GuessLimiter;
 use self::listen::{Endpoint, MAX_METRICS_CONNECTIONS, permitted_connections};
 use self::log::Log;
@@ -51,6 +54,8 @@ pub(crate) struct Service {
     /// thread.
     metrics_lock: Arc<Mutex<()>>,
     guesses: GuessLimiter,
+    /// Makes and settles the tokens of charges, if that is on.
+    charges: Option<Charges>,
     settings: Settings,
 }
 
@@ -79,6 +84,7 @@ impl Service {
     pub(crate) fn new(
         gate: Gate,
         peppers: Peppers,
+        charges: Option<Charges>,
         settings: Settings,
     ) -> Result<Arc<Self>, Failure> {
         let metrics = Metrics::new()?;
@@ -87,7 +93,8 @@ impl Service {
         let events = log.gate_event_log();
         gate.watch(move |event| events.log(&event))?;
         let guesses = GuessLimiter::new(settings.failures.as_ref())?;
-        Ok(Arc::new(Self { gate, metrics, log, metrics_lock: Arc::default(), guesses, settings }))
+        let metrics_lock = Arc::default();
+        Ok(Arc::new(Self { gate, metrics, log, metrics_lock, guesses, charges, settings }))
     }
 
     /// Returns one endpoint for all routes, or two if the metrics have a listener of their own.
@@ -105,12 +112,15 @@ impl Service {
             Endpoint { listener, router, slots, proxies: Arc::clone(proxies), client_timeout }
         };
         let metrics_route = Router::new().route("/metrics", get(metrics));
-        let routes = Router::new()
+        let mut routes = Router::new()
             .route("/api/v1/contacts", get(contacts::contacts))
             .route("/api/v1/limits", get(limits::limits))
             .route("/auth", any(auth::auth))
             .route("/auth/", any(auth::auth))
             .route("/auth/{*path}", any(auth::auth));
+        if self.charges.is_some() {
+            routes = routes.route("/settle", post(settle::settle));
+        }
         let connections = permitted_connections(self.settings.connections);
         Ok(match metrics_listener {
             None => vec![endpoint(listener, routes.merge(metrics_route), connections)],

@@ -94,8 +94,10 @@ pub(crate) const SUITES: &[Step] = &[
 ];
 
 /// The test files of the service, without those that the suite `unit` runs.
-const SERVICE: &[TestFiles] =
-    &[("keytally-server", "contract routes startup lifecycle listeners guesses attacks book")];
+const SERVICE: &[TestFiles] = &[(
+    "keytally-server",
+    "contract routes settle startup lifecycle listeners guesses attacks book",
+)];
 
 /// The test file of the suite `firmware`.
 const FIRMWARE: TestFiles = ("keytally-audit", "firmware");

@@ -8,7 +8,7 @@ use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 use keytally::API_KEY_HEADER;
-use keytally::{Gate, now};
+use keytally::{Current, Gate, now};
 use keytally::{Holder, Outcome, Verdict};
 use keytally_tower::set_fields;
 
@@ -57,7 +57,7 @@ pub(crate) struct Caller<'v> {
     pub(crate) holder: Option<Holder>,
     pub(crate) verdict: &'v Verdict,
     /// The gate that returned the verdict.
-    pub(crate) gate: &'v Gate,
+    pub(crate) gate: &'v Current<Gate>,
 }
 
 impl Caller<'_> {

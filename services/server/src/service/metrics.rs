@@ -20,6 +20,7 @@ pub(crate) struct Metrics {
     shadow: IntCounterVec,
     guesses: IntCounterVec,
     preflights: IntCounter,
+    settlements: IntCounterVec,
     closed_connections: IntCounterVec,
     seconds: Histogram,
     ahead: IntCounter,
@@ -30,6 +31,43 @@ pub(crate) struct Metrics {
     reopen_failing: IntGauge,
     /// The Unix time at which the keys were last counted. It is not registered, so not exported.
     counted_at_s: IntGauge,
+}
+
+/// What became of a request to `/settle`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settlement {
+    Settled,
+    BadRequest,
+    Unknown,
+    Expired,
+    Repeated,
+    Full,
+    Gone,
+}
+
+impl Settlement {
+    const ALL: [Self; 7] = [
+        Self::Settled,
+        Self::BadRequest,
+        Self::Unknown,
+        Self::Expired,
+        Self::Repeated,
+        Self::Full,
+        Self::Gone,
+    ];
+
+    /// Returns the value of the label `result`.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Settled => "settled",
+            Self::BadRequest => "bad_request",
+            Self::Unknown => "unknown",
+            Self::Expired => "expired",
+            Self::Repeated => "repeated",
+            Self::Full => "full",
+            Self::Gone => "gone",
+        }
+    }
 }
 
 /// The upper bounds of the histogram's buckets, in seconds. A check takes about a microsecond, and
@@ -76,6 +114,10 @@ impl Metrics {
             "keytally_connections_closed_total",
             "Connections that the service closed: over the limit of their address, all slots in use, or no progress in time.",
         );
+        let settlements = Opts::new(
+            "keytally_settlements_total",
+            "Requests to /settle, by what became of the charge.",
+        );
         let seconds = HistogramOpts::new(
             "keytally_check_duration_seconds",
             "Duration of the checks of the gate.",
@@ -89,6 +131,7 @@ impl Metrics {
                 "keytally_preflights_total",
                 "CORS preflights that were admitted at /auth without a key.",
             )?,
+            settlements: IntCounterVec::new(settlements, &["result"])?,
             closed_connections: IntCounterVec::new(closed, &["reason"])?,
             seconds: Histogram::with_opts(seconds.buckets(SECONDS.to_vec()))?,
             ahead: IntCounter::new(
@@ -129,11 +172,15 @@ impl Metrics {
         for reason in CloseReason::ALL {
             metrics.closed_connections.with_label_values(&[reason.as_str()]);
         }
+        for settlement in Settlement::ALL {
+            metrics.settlements.with_label_values(&[settlement.as_str()]);
+        }
         let registry = &metrics.registry;
         registry.register(Box::new(metrics.verdicts.clone()))?;
         registry.register(Box::new(metrics.shadow.clone()))?;
         registry.register(Box::new(metrics.guesses.clone()))?;
         registry.register(Box::new(metrics.preflights.clone()))?;
+        registry.register(Box::new(metrics.settlements.clone()))?;
         registry.register(Box::new(metrics.closed_connections.clone()))?;
         registry.register(Box::new(metrics.seconds.clone()))?;
         registry.register(Box::new(metrics.ahead.clone()))?;
@@ -166,6 +213,11 @@ impl Metrics {
     /// Counts a CORS preflight that was admitted without a key.
     pub(crate) fn count_preflight(&self) {
         self.preflights.inc();
+    }
+
+    /// Counts a request to `/settle`.
+    pub(crate) fn count_settlement(&self, settlement: Settlement) {
+        self.settlements.with_label_values(&[settlement.as_str()]).inc();
     }
 
     /// Returns the counter of connections that the service closed.
