@@ -2,6 +2,7 @@
  * Shared types and functions of the module. A file calls only files that stand above it here.
  *
  * ngx_http_keytally_cost.c            the cost of a request
+ * ngx_http_keytally_key_from.c        the fields that may carry the key of a request
  * ngx_http_keytally_gate.c            gates: mapped files that nginx reopens when they are replaced
  * ngx_http_keytally_zone.c            limiters in nginx's shared-memory zones
  * ngx_http_keytally_client_address.c  the network that counts as one client
@@ -11,7 +12,7 @@
  * ngx_http_keytally_refusal.c         the response to a refused request; calls ctx.c, charge.c
  * ngx_http_keytally_header_filter.c   rate-limit fields on every response; calls ctx.c
  * ngx_http_keytally_handler.c         the phase handlers, which check a request; calls cost.c,
- *                                     ctx.c, charge.c, refund.c, refusal.c
+ *                                     key_from.c, ctx.c, charge.c, refund.c, refusal.c
  * ngx_http_keytally_variables.c       variables; calls ctx.c, client_address.c
  * ngx_http_keytally_module.c          directives and the module's tables; calls all but ctx.c,
  *                                     charge.c, client_address.c
@@ -84,6 +85,18 @@ typedef struct {
     ngx_flag_t shadow;
 } ngx_http_keytally_limit_t;
 
+/** A field that may carry a key. */
+typedef struct {
+    ngx_str_t name;       /* in lower case */
+    unsigned is_bearer:1; /* the key follows `Bearer` in the value */
+} ngx_http_keytally_source_t;
+
+/** The fields that may carry the key of a request. */
+typedef struct {
+    ngx_array_t sources;  /* of ngx_http_keytally_source_t */
+    ngx_str_t challenges; /* the value of WWW-Authenticate */
+} ngx_http_keytally_key_from_t;
+
 /** A list of statuses from 100 to 599: a bit for each. */
 typedef struct {
     uint64_t bits[8];
@@ -119,6 +132,8 @@ typedef struct {
     ngx_array_t *limits;                /* of ngx_http_keytally_limit_t; NULL if off */
     ngx_http_keytally_zone_t *failures; /* counts invalid keys; NULL if off */
     ngx_http_keytally_statuses_t *refund; /* statuses that return a charge; NULL if off */
+    ngx_http_keytally_key_from_t *key_from; /* NULL if it is X-API-Key alone */
+    ngx_flag_t error_page;              /* whether error_page may replace a refusal */
     ngx_flag_t headers;                 /* whether admitted requests get header fields */
 } ngx_http_keytally_loc_conf_t;
 
@@ -136,6 +151,7 @@ typedef struct {
     ngx_uint_t sent_status;              /* of the header fields that were sent; 0 before */
     ngx_uint_t refusal_status;           /* HTTP status of the last refusal; 0 if there was none */
     const char *refusal_body;
+    const ngx_str_t *challenges; /* of the gate's location; NULL if they are the verdict's */
     unsigned has_verdict:1;
     unsigned shadowed:1;        /* `verdict` is a shadow's refusal: the client does not see it */
     unsigned failure_counted:1; /* the zone of failures counted this request's invalid key */
@@ -159,6 +175,10 @@ static ngx_inline uint64_t ngx_http_keytally_now_ms(void) {
 char *ngx_http_keytally_cost_parse(ngx_conf_t *cf, ngx_str_t *text, ngx_http_keytally_cost_t *cost);
 ngx_int_t ngx_http_keytally_cost_get(ngx_http_request_t *r, ngx_http_keytally_cost_t *cost,
                                      uint32_t *units);
+
+char *ngx_http_keytally_key_from(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+ngx_uint_t ngx_http_keytally_find_key(ngx_http_request_t *r,
+                                      const ngx_http_keytally_key_from_t *key_from, ngx_str_t *key);
 
 char *ngx_http_keytally_gate(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 ngx_http_keytally_gate_t *ngx_http_keytally_gate_find(ngx_http_keytally_main_conf_t *kmcf,

@@ -19,6 +19,8 @@ static void *ngx_http_keytally_create_loc_conf(ngx_conf_t *cf) {
     conf->limits = NGX_CONF_UNSET_PTR;
     conf->failures = NGX_CONF_UNSET_PTR;
     conf->refund = NGX_CONF_UNSET_PTR;
+    conf->key_from = NGX_CONF_UNSET_PTR;
+    conf->error_page = NGX_CONF_UNSET;
     conf->headers = NGX_CONF_UNSET;
     return conf;
 }
@@ -35,6 +37,8 @@ static char *ngx_http_keytally_merge_loc_conf(ngx_conf_t *cf, void *parent, void
     ngx_conf_merge_ptr_value(inner->limits, outer->limits, NULL);
     ngx_conf_merge_ptr_value(inner->failures, outer->failures, NULL);
     ngx_conf_merge_ptr_value(inner->refund, outer->refund, NULL);
+    ngx_conf_merge_ptr_value(inner->key_from, outer->key_from, NULL);
+    ngx_conf_merge_value(inner->error_page, outer->error_page, 0);
     ngx_conf_merge_value(inner->headers, outer->headers, 1);
     return NGX_CONF_OK;
 }
@@ -134,15 +138,14 @@ static char *ngx_http_keytally_failures(ngx_conf_t *cf, ngx_command_t *cmd, void
     return ngx_http_keytally_is_off(cf) || klcf->failures != NULL ? NGX_CONF_OK : NGX_CONF_ERROR;
 }
 
-/** `keytally_headers on|off;`. nginx's own handler would log a wrong value, which may be secret. */
-static char *ngx_http_keytally_headers(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
-    (void)cmd;
-    ngx_http_keytally_loc_conf_t *klcf = conf;
+/** `NAME on|off;`. nginx's own handler would log a wrong value, which may be secret. */
+static char *ngx_http_keytally_flag(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
+    ngx_flag_t *flag = (ngx_flag_t *)((u_char *)conf + cmd->offset);
     ngx_str_t *words = cf->args->elts;
-    if (klcf->headers != NGX_CONF_UNSET) return "is duplicate";
+    if (*flag != NGX_CONF_UNSET) return "is duplicate";
     if (ngx_strcmp(words[1].data, "on") != 0 && ngx_strcmp(words[1].data, "off") != 0)
         return "takes \"on\" or \"off\"";
-    klcf->headers = ngx_strcmp(words[1].data, "on") == 0;
+    *flag = ngx_strcmp(words[1].data, "on") == 0;
     return NGX_CONF_OK;
 }
 
@@ -230,8 +233,14 @@ static ngx_command_t ngx_http_keytally_commands[] = {
      ngx_http_keytally_failures, NGX_HTTP_LOC_CONF_OFFSET, 0, NULL},
     {ngx_string("keytally_refund"), NGX_HTTP_KEYTALLY_CONF | NGX_CONF_1MORE,
      ngx_http_keytally_refund_statuses, NGX_HTTP_LOC_CONF_OFFSET, 0, NULL},
+    {ngx_string("keytally_key_from"), NGX_HTTP_KEYTALLY_CONF | NGX_CONF_1MORE,
+     ngx_http_keytally_key_from, NGX_HTTP_LOC_CONF_OFFSET, 0, NULL},
+    {ngx_string("keytally_error_page"), NGX_HTTP_KEYTALLY_CONF | NGX_CONF_TAKE1,
+     ngx_http_keytally_flag, NGX_HTTP_LOC_CONF_OFFSET,
+     offsetof(ngx_http_keytally_loc_conf_t, error_page), NULL},
     {ngx_string("keytally_headers"), NGX_HTTP_KEYTALLY_CONF | NGX_CONF_TAKE1,
-     ngx_http_keytally_headers, NGX_HTTP_LOC_CONF_OFFSET, 0, NULL},
+     ngx_http_keytally_flag, NGX_HTTP_LOC_CONF_OFFSET,
+     offsetof(ngx_http_keytally_loc_conf_t, headers), NULL},
     {ngx_string("keytally_refusal"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, ngx_http_keytally_refusal,
      NGX_HTTP_LOC_CONF_OFFSET, 0, NULL},
     {ngx_string("keytally_ipv6_prefix"), NGX_HTTP_MAIN_CONF | NGX_CONF_TAKE1,

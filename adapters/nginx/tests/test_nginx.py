@@ -167,6 +167,28 @@ HTTP = """
             location /refunded/files/ { index deep.txt; alias ./; }
             location = /refunded/page.html { ssi on; alias ./fragments.html; keytally off; }
         }
+        location = /named { keytally api; keytally_key_from X-API-Key "Authorization: Bearer" X-Token; empty_gif; }
+        location = /named/token { keytally api; keytally_key_from X-Token; empty_gif; }
+        location /named/authorized/ { auth_request /named_keys; error_page 401 403 = @refused; alias ./; }
+        location = /named_keys { internal; keytally api; keytally_key_from "authorization: BEARER"; empty_gif; }
+        location /named/inner/ {
+            keytally api;
+            keytally_key_from X-Token;
+            alias ./;
+            location = /named/inner/default { keytally_key_from x-api-key; empty_gif; }
+        }
+        location /pages/ {
+            keytally api cost=$arg_cost;
+            keytally_error_page on;
+            error_page 401 @unauthorized;
+            error_page 429 =503 /pages/busy;
+            alias ./;
+            location = /pages/off { keytally_error_page off; empty_gif; }
+            location = /pages/busy { keytally off; default_type text/plain; return 503 "busy"; }
+            location = /pages/inherited { error_page 429 /pages/guarded?cost=1000; empty_gif; }
+            location = /pages/guarded { empty_gif; }
+        }
+        location @unauthorized { default_type application/json; return 401 '{"code": "unauthorized"}'; }
         location = /refunded_by_authorized { auth_request /keys; keytally_refund 5xx; proxy_pass http://127.0.0.1:%(port)s/answer$is_args$args; }
     }
 """
@@ -791,6 +813,59 @@ class Contract(unittest.TestCase):
         nginx.wait_for_lines(before + 2)
         self.assertEqual(self.left(key), 999)
 
+    def test_key_comes_from_named_fields(self):
+        nginx = self.nginx
+        key, _ = nginx.issue()
+        other, _ = nginx.issue()
+        api_key, bearer, token = ("X-API-Key", key), ("Authorization", f"Bearer {key}"), ("X-Token", key)
+        basic = ("Authorization", "Basic dTpw")
+        challenges = 'ApiKey realm="api", header="X-API-Key", Bearer realm="api", ApiKey realm="api", header="X-Token"'
+        for headers in ([api_key], [bearer], [token], [("authorization", f"bEARER   {key}")], [api_key, bearer, token], [basic, token]):
+            self.assertEqual(nginx.get("/named", *headers)[0], 200, headers)
+        for headers, body in (
+            ([], b'{"error": "Missing API key"}'),
+            ([basic], b'{"error": "Missing API key"}'),
+            ([("Authorization", f"Bearers {key}")], b'{"error": "Missing API key"}'),
+            ([("Authorization", "Bearer")], INVALID),
+            ([api_key, api_key], INVALID),
+            ([token, token], INVALID),
+            ([api_key, ("X-Token", other)], INVALID),
+            ([bearer, ("X-Token", "")], INVALID),
+        ):
+            self.assertEqual(nginx.get("/named", *headers), (401, {"Content-Type": "application/json", "WWW-Authenticate": challenges}, body), headers)
+        # nginx itself refuses a repeated Authorization.
+        self.assertEqual(nginx.get("/named", basic, bearer)[0], 400)
+        # The query is not read, nor are other fields.
+        self.assertEqual(nginx.get(f"/named?api_key={key}&x-token={key}")[0], 401)
+        status, fields, _ = nginx.get("/named/token", api_key)
+        self.assertEqual((status, fields["WWW-Authenticate"]), (401, 'ApiKey realm="api", header="X-Token"'))
+        self.assertEqual(nginx.get("/named/token", token, ("X-API-Key", "nonsense"))[0], 200)
+        self.assertEqual(nginx.get("/named/inner/file.txt", token)[0], 200)
+        self.assertEqual(nginx.get("/named/inner/default", token)[::2], (401, MISSING))
+        self.assertEqual(nginx.get("/named/inner/default", api_key)[0], 200)
+        for headers, answer in (([bearer], (200, b"a file\n")), ([api_key], (401, b'{"error": "Missing API key"}'))):
+            self.assertEqual(nginx.get("/named/authorized/file.txt", *headers)[::2], answer)
+        fields = nginx.get("/named/authorized/file.txt")[1]
+        self.assertEqual(fields["WWW-Authenticate"], 'Bearer realm="api"')
+
+    def test_error_page_replaces_a_refusal_if_it_is_on(self):
+        nginx = self.nginx
+        key, _ = nginx.issue()
+        mine = ("X-API-Key", key)
+        challenge = 'ApiKey realm="api", header="X-API-Key"'
+        unauthorized = {"Content-Type": "application/json", "WWW-Authenticate": challenge}
+        for path in ("/pages/file.txt", "/pages/nothing"):
+            self.assertEqual(nginx.get(path), (401, unauthorized, b'{"code": "unauthorized"}'))
+        self.assertEqual(nginx.get("/pages/off"), (401, unauthorized, MISSING))
+        self.assertEqual(nginx.get("/pages/file.txt", mine)[::2], (200, b"a file\n"))
+        status, fields, body = nginx.get("/pages/file.txt?cost=1000", mine)
+        self.assertEqual((status, body, fields["Content-Type"]), (503, b"busy", "text/plain"))
+        self.assertEqual((fields["X-RateLimit-Remaining"], int(fields["Retry-After"]) > 0), ("999", True))
+        # A refusal without a page of its status keeps its body, and so does that of a page.
+        self.assertEqual(nginx.get("/pages/file.txt?cost=x", mine)[::2], (400, WRONG_COST))
+        self.assertEqual(nginx.get("/pages/inherited?cost=1000", mine)[::2], (429, EXCEEDED))
+        self.assertEqual(self.left(key), 999)
+
     def client_address(self, text):
         """Returns `$keytally_client_address` for this address.
 
@@ -1120,6 +1195,24 @@ class Readme(unittest.TestCase):
             statuses = [nginx.get("/api/", ("X-API-Key", key))[0] for _ in range(4)]
             self.assertEqual(statuses, [200, 200, 200, 429])
 
+    def test_further_examples_do_what_they_say(self):
+        servers = self.SERVERS.replace("location / {", "location = /api/broken { return 503; } location / {")
+        servers += "keytally_gate api file=api.gate pepper_file=pepper;"
+        fields, refunds, pages = self.examples()[2:]
+        for example in (fields, refunds, pages):
+            http = servers + "server { listen 127.0.0.1:%(port)s;\n" + example + "}"
+            with self.subTest(example), Nginx(http=http, plans=("default=2/hour",)) as nginx:
+                avoid_end_of_hour()
+                key, _ = nginx.issue()
+                mine = ("Authorization", f"Bearer {key}") if example == fields else ("X-API-Key", key)
+                body = {fields: b'{"error": "Missing API key"}', refunds: MISSING, pages: b'{"code": "unauthorized"}'}[example]
+                self.assertEqual(nginx.get("/api/")[::2], (401, body))
+                for _ in range(3):
+                    status = nginx.get_logged("/api/broken", mine)[0]
+                # The charges of three failures are more than the limit, unless they are returned.
+                self.assertEqual(status, {fields: 429, refunds: 503, pages: 503}[example])
+                self.assertEqual(nginx.get("/api/", mine)[0], {fields: 429, refunds: 200, pages: 503}[example])
+
     def test_auth_request_example_requires_keys(self):
         self.check_auth_request_example(self.examples()[1])
 
@@ -1203,6 +1296,15 @@ class Configuration(unittest.TestCase):
             "keytally_refund 4xx 499;": "cannot have 499",
             "keytally_refund 5xx; keytally_refund 404;": "is duplicate",
             "keytally_refund;": "invalid number of arguments",
+            "keytally_key_from;": "invalid number of arguments",
+            "keytally_key_from Authorization;": 'parameter 1 of "keytally_key_from" is neither a header',
+            "keytally_key_from X-Token Cookie;": 'parameter 2 of "keytally_key_from"',
+            "keytally_key_from Authorization: Bearer;": '"Authorization: Bearer" in quotes',
+            'keytally_key_from "";': 'parameter 1 of "keytally_key_from"',
+            "keytally_key_from X-Token x-token;": 'parameter 2 of "keytally_key_from" repeats another',
+            "keytally_key_from X-Token; keytally_key_from X-Token;": "is duplicate",
+            "keytally_error_page 429;": 'takes "on" or "off"',
+            "keytally_error_page on; keytally_error_page on;": "is duplicate",
             "keytally_limit z;": 'no "keytally_limit_zone" above declares the name',
             f"{zone} keytally_limit z; keytally_limit z;": "is duplicate",
             f"{zone} keytally_limit z; keytally_limit off;": "is both off and on",
@@ -1244,6 +1346,8 @@ class Configuration(unittest.TestCase):
             gate + " keytally api cost={};",
             "keytally_limit {};",
             "keytally_refund {};",
+            "keytally_key_from \"{}:\";",
+            "keytally_error_page {};",
             "keytally_failures {};",
             zone + " keytally_limit z {};",
             zone + " keytally_limit z cost={};",
