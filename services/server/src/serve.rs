@@ -18,8 +18,10 @@ use crate::service::address::TrustedProxy;
 use crate::service::bind::Listener;
 use crate::service::charges::{Charges, MAX_LIFETIME};
 use crate::service::data::{self, Data};
+use crate::service::key_from::KeyFrom;
 use crate::service::listen::{self, StopSignals};
 use crate::service::preflight::MethodSource;
+use crate::service::refusals::Refusals;
 use crate::service::{Service, Settings};
 use keytally_cli::internal::Failure;
 use keytally_cli::internal::{
@@ -52,6 +54,10 @@ pub(crate) struct Serve {
     /// --listen [default: that of --listen]
     #[arg(long, value_name = "ADDRESS", value_parser = value_parser(parse_address))]
     metrics_listen: Option<String>,
+    /// Maximum number of keys that /metrics names, those with the most denied requests, 0 to 100
+    /// [default: 10 with --metrics-listen, else 0, because clients may reach --listen]
+    #[arg(long, value_name = "COUNT", allow_negative_numbers = true, value_parser = RangedU64ValueParser::<usize>::new().range(0..=100))]
+    metrics_keys: Option<usize>,
     /// Permissions of Unix socket files, in octal
     #[arg(long, value_name = "MODE", default_value = "660", value_parser = parse_mode)]
     socket_mode: u32,
@@ -66,6 +72,14 @@ pub(crate) struct Serve {
     /// X-Keytally-Shadow, the metrics and the log
     #[arg(long)]
     shadow: bool,
+    /// A header that may carry the key, or `Authorization: Bearer`; repeatable. A request with two
+    /// keys that differ gets 401 [default: X-API-Key]
+    #[arg(long = "key-from", value_name = "HEADER", value_parser = value_parser(parse_key_source))]
+    key_from: Vec<String>,
+    /// File of JSON with other statuses and bodies of refusals, by outcome [default: the documented
+    /// responses]
+    #[arg(long, value_name = "FILE", value_parser = path_parser())]
+    refusals: Option<PathBuf>,
     /// A proxy whose X-Forwarded-For names the client: an address, a network such as 10.0.0.0/8, or
     /// unix for all peers of Unix sockets; repeatable. The client is the rightmost address in the
     /// header that is not a trusted proxy
@@ -104,6 +118,9 @@ pub(crate) struct Serve {
     client_timeout: Duration,
 }
 
+/// How many keys the metrics name at a listener of their own.
+const NAMED_KEYS: usize = 10;
+
 /// The value of `--failures`: a limit of invalid keys, or `None` for `off`.
 #[derive(Clone)]
 struct Failures(Option<Policy>);
@@ -139,6 +156,12 @@ fn parse_address(text: &str) -> Result<String, String> {
     ))
 }
 
+/// Checks a value of `--key-from`.
+fn parse_key_source(text: &str) -> Result<String, String> {
+    let parsed = KeyFrom::parse(&[text.to_owned()]).map_err(|error| error.to_string());
+    parsed.map(|_| text.to_owned())
+}
+
 /// Parses the permissions of a socket file, in octal.
 fn parse_mode(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
@@ -168,6 +191,9 @@ impl Serve {
     /// Runs the service until a signal stops it. `program` is the path for printed commands.
     pub(crate) fn run(self, pepper: &PepperSource, program: &Path) -> Result<Status, Failure> {
         plans::check_distinct(&self.plans)?;
+        let key_from = KeyFrom::parse(&self.key_from)
+            .map_err(|error| Failure::usage(format!("--key-from: {error}")))?;
+        let refusals = self.refusals.as_deref().map(Refusals::read).transpose()?;
         let runtime = Runtime::new()?;
         runtime.block_on(async {
             let listener = Listener::bind("--listen", &self.listen, self.socket_mode).await?;
@@ -192,6 +218,11 @@ impl Serve {
             }
             let settings = Settings {
                 shadow: self.shadow,
+                key_from,
+                refusals: refusals.unwrap_or_default(),
+                metrics_keys: self
+                    .metrics_keys
+                    .unwrap_or(if self.metrics_listen.is_some() { NAMED_KEYS } else { 0 }),
                 proxies: Arc::new(self.trusted_proxies.into_iter().collect()),
                 failures: self.failures.0,
                 preflights: self.preflight_header,

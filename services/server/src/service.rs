@@ -7,13 +7,16 @@ pub(crate) mod charges;
 mod check;
 mod contacts;
 pub(crate) mod data;
+mod denied;
 mod guesses;
 mod header_case;
+pub(crate) mod key_from;
 mod limits;
 pub(crate) mod listen;
 mod log;
 mod metrics;
 pub(crate) mod preflight;
+pub(crate) mod refusals;
 mod settle;
 mod slots;
 
@@ -37,10 +40,12 @@ use self::address::TrustedProxies;
 use self::bind::Listener;
 use self::charges::Charges;
 use self::guesses::GuessLimiter;
+use self::key_from::KeyFrom;
 use self::listen::{Endpoint, MAX_METRICS_CONNECTIONS, permitted_connections};
 use self::log::Log;
-use self::metrics::Metrics;
+use self::metrics::{Metrics, TableUse};
 use self::preflight::MethodSource;
+use self::refusals::Refusals;
 use self::slots::Slots;
 use keytally_cli::internal::Failure;
 
@@ -64,6 +69,12 @@ pub(crate) struct Service {
 pub(crate) struct Settings {
     /// Whether all requests are admitted, and refusals are only reported.
     pub(crate) shadow: bool,
+    /// The fields that may carry the key of a request.
+    pub(crate) key_from: KeyFrom,
+    /// Other statuses and bodies of refusals.
+    pub(crate) refusals: Refusals,
+    /// The most keys that the metrics name.
+    pub(crate) metrics_keys: usize,
     /// The proxies whose `X-Forwarded-For` is trusted.
     pub(crate) proxies: Arc<TrustedProxies>,
     /// The limit of invalid keys per client address, if any.
@@ -87,7 +98,7 @@ impl Service {
         charges: Option<Charges>,
         settings: Settings,
     ) -> Result<Arc<Self>, Failure> {
-        let metrics = Metrics::new()?;
+        let metrics = Metrics::new(settings.metrics_keys)?;
         let log = Log::start(metrics.dropped_lines())?;
         let gate = Followed::from_gate(gate, peppers, Ok)?;
         let events = log.gate_event_log();
@@ -131,6 +142,12 @@ impl Service {
         })
     }
 
+    /// Returns the occupancy of each table besides the gate. Reads the whole tables.
+    fn tables(&self) -> Vec<TableUse> {
+        let settled = self.charges.as_ref().map(Charges::table_use);
+        self.guesses.table_use().into_iter().chain(settled).collect()
+    }
+
     /// Reopens the gate file, whether it was replaced or not.
     pub(crate) fn reopen(&self) {
         let events = self.log.gate_event_log();
@@ -166,7 +183,8 @@ async fn metrics(State(service): State<Arc<Service>>) -> Response {
     let lock = Arc::clone(&service.metrics_lock).lock_owned().await;
     // Counting the keys reads the whole table.
     let read = move || {
-        let text = service.metrics.text(&service.gate.load(), &service.gate.status());
+        let text =
+            service.metrics.text(&service.gate.load(), &service.gate.status(), || service.tables());
         drop(lock);
         text
     };

@@ -27,6 +27,8 @@ use keytally_cli::internal::Failure;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
+use super::metrics::TableUse;
+
 /// The maximum number of settled tokens that are remembered, which take 13 MiB of disk space and
 /// memory.
 pub(crate) const MAX_SETTLED: u32 = 524_288;
@@ -204,9 +206,9 @@ impl Charges {
         gate.settle(token.key_id, token.charge, actual).map(drop).ok_or(Refusal::Gone)
     }
 
-    /// Returns how many tokens that were settled are remembered, and how many can be.
-    pub(crate) fn occupancy(&self) -> (u64, u64) {
-        (self.settled.table().live_subjects(now()), MAX_SETTLED.into())
+    /// Returns how many settled tokens are remembered, and how many can be.
+    pub(crate) fn table_use(&self) -> TableUse {
+        TableUse::of("settled", &self.settled)
     }
 
     /// Returns the MAC of a token, for a gate's file.

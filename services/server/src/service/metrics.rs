@@ -1,12 +1,15 @@
 //! `GET /metrics`: the text format of Prometheus, version 0.0.4.
 
-use keytally::{FollowStatus, Gate, now};
-use keytally::{Outcome, Reason as KeyReason, Verdict};
+use std::collections::HashMap;
+
+use keytally::{FollowStatus, Gate, KeyInfo, Limiter, now};
+use keytally::{Outcome, Reason as KeyReason, Timestamp, Verdict};
 use prometheus::{
-    Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
+use super::denied::DeniedKeys;
 use super::slots::CloseReason;
 
 /// The content type of [`Metrics::text`].
@@ -25,6 +28,13 @@ pub(crate) struct Metrics {
     seconds: Histogram,
     ahead: IntCounter,
     dropped_lines: IntCounter,
+    denied: DeniedKeys,
+    /// The most keys that are named.
+    named_keys: usize,
+    top_denied: IntCounterVec,
+    used_keys: IntGaugeVec,
+    table_entries: IntGaugeVec,
+    table_capacity: IntGaugeVec,
     keys: IntGauge,
     capacity: IntGauge,
     reopened: IntCounter,
@@ -98,8 +108,8 @@ const VERDICTS: &[(Outcome, Option<KeyReason>)] = &[
 ];
 
 impl Metrics {
-    /// Returns metrics whose counters are 0.
-    pub(crate) fn new() -> prometheus::Result<Self> {
+    /// Returns metrics whose counters are 0. They name at most `named_keys` keys.
+    pub(crate) fn new(named_keys: usize) -> prometheus::Result<Self> {
         let verdicts =
             Opts::new("keytally_verdicts_total", "Verdicts of the gate, by outcome and reason.");
         let shadow = Opts::new(
@@ -122,6 +132,18 @@ impl Metrics {
             "keytally_check_duration_seconds",
             "Duration of the checks of the gate.",
         );
+        let top_denied = Opts::new(
+            "keytally_top_denied_total",
+            "Denied requests of the keys with the most of them, by key id: at least so many.",
+        );
+        let used_keys = Opts::new(
+            "keytally_gate_keys_used",
+            "Active keys that used at least this share of a quota, by plan.",
+        );
+        let table_entries =
+            Opts::new("keytally_table_entries", "Entries of a table that are in use.");
+        let table_capacity =
+            Opts::new("keytally_table_capacity", "The maximum number of entries of a table.");
         let metrics = Self {
             registry: Registry::new(),
             verdicts: IntCounterVec::new(verdicts, &LABELS)?,
@@ -142,6 +164,12 @@ impl Metrics {
                 "keytally_log_lines_lost_total",
                 "Log lines that were dropped.",
             )?,
+            denied: DeniedKeys::default(),
+            named_keys,
+            top_denied: IntCounterVec::new(top_denied, &["key_id"])?,
+            used_keys: IntGaugeVec::new(used_keys, &["plan", "share"])?,
+            table_entries: IntGaugeVec::new(table_entries, &["table"])?,
+            table_capacity: IntGaugeVec::new(table_capacity, &["table"])?,
             keys: IntGauge::new(
                 "keytally_gate_keys",
                 "Records of the gate that hold a key, revoked or not.",
@@ -185,6 +213,10 @@ impl Metrics {
         registry.register(Box::new(metrics.seconds.clone()))?;
         registry.register(Box::new(metrics.ahead.clone()))?;
         registry.register(Box::new(metrics.dropped_lines.clone()))?;
+        registry.register(Box::new(metrics.top_denied.clone()))?;
+        registry.register(Box::new(metrics.used_keys.clone()))?;
+        registry.register(Box::new(metrics.table_entries.clone()))?;
+        registry.register(Box::new(metrics.table_capacity.clone()))?;
         registry.register(Box::new(metrics.keys.clone()))?;
         registry.register(Box::new(metrics.capacity.clone()))?;
         registry.register(Box::new(metrics.reopened.clone()))?;
@@ -197,6 +229,12 @@ impl Metrics {
         self.verdicts.with_label_values(&labels(verdict.outcome(), verdict.reason())).inc();
         if verdict.clock_ahead_s() > 0 {
             self.ahead.inc();
+        }
+        if self.named_keys > 0
+            && matches!(verdict.outcome(), Outcome::Denied | Outcome::TooCostly)
+            && let Some(holder) = verdict.holder()
+        {
+            self.denied.count(holder.key_id);
         }
     }
 
@@ -238,8 +276,38 @@ impl Metrics {
         self.dropped_lines.clone()
     }
 
+    /// Counts the keys of the gate, and those of each plan by the share of a quota that they used.
+    fn count_keys(&self, gate: &Gate, now: Timestamp) -> u64 {
+        self.used_keys.reset();
+        let plans: HashMap<u8, [IntGauge; SHARES.len()]> = gate
+            .table()
+            .plans()
+            .map(|(number, plan)| {
+                let gauge = |(_, share)| self.used_keys.with_label_values(&[&*plan.name, share]);
+                (number, SHARES.map(gauge))
+            })
+            .collect();
+        let mut count = 0;
+        for key in gate.table().list(now) {
+            count += 1;
+            if key.state_name(now) == "active"
+                && let Some(gauges) = plans.get(&key.plan)
+            {
+                let used = used_share(&key);
+                let reached = SHARES.iter().zip(gauges).filter(|((share, _), _)| used >= *share);
+                reached.for_each(|(_, gauge)| gauge.inc());
+            }
+        }
+        count
+    }
+
     /// Returns all metrics as text.
-    pub(crate) fn text(&self, gate: &Gate, status: &FollowStatus) -> prometheus::Result<Vec<u8>> {
+    pub(crate) fn text(
+        &self,
+        gate: &Gate,
+        status: &FollowStatus,
+        tables: impl FnOnce() -> Vec<TableUse>,
+    ) -> prometheus::Result<Vec<u8>> {
         self.capacity.set(gate.table().capacity().into());
         self.reopened.inc_by(status.reopened.saturating_sub(self.reopened.get()));
         self.reopen_failing.set(status.problem.is_some().into());
@@ -249,12 +317,56 @@ impl Metrics {
             >= COUNTED_FOR_S.unsigned_abs()
         {
             self.counted_at_s.set(now_s);
-            self.keys.set(i64::try_from(gate.table().list(now).count()).unwrap_or(i64::MAX));
+            let keys = self.count_keys(gate, now);
+            self.keys.set(to_gauge(keys));
+            let capacity = gate.table().capacity().into();
+            let gate = TableUse { name: "gate", entries: keys, capacity };
+            for TableUse { name, entries, capacity } in tables().into_iter().chain([gate]) {
+                self.table_entries.with_label_values(&[name]).set(to_gauge(entries));
+                self.table_capacity.with_label_values(&[name]).set(to_gauge(capacity));
+            }
+        }
+        self.top_denied.reset();
+        for (key_id, count) in self.denied.top(self.named_keys) {
+            self.top_denied.with_label_values(&[key_id.to_string()]).inc_by(count);
         }
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
     }
+}
+
+/// The occupancy of a table.
+#[derive(Debug)]
+pub(crate) struct TableUse {
+    name: &'static str,
+    entries: u64,
+    capacity: u64,
+}
+
+impl TableUse {
+    /// Returns that of a limiter. Reads the whole table.
+    pub(crate) fn of(name: &'static str, limiter: &Limiter) -> Self {
+        let table = limiter.table();
+        let (entries, capacity) = (table.live_subjects(now()), table.capacity().into());
+        Self { name, entries, capacity }
+    }
+}
+
+/// The shares of a quota for which keys are counted, in hundredths.
+const SHARES: [(u64, &str); 4] = [(50, "0.5"), (80, "0.8"), (90, "0.9"), (100, "1")];
+
+/// Returns the largest share of one of its quotas that a key has used, in hundredths.
+fn used_share(key: &KeyInfo) -> u64 {
+    let shares = key.quotas.iter().map(|quota| {
+        let used = u64::from(quota.limit.saturating_sub(quota.remaining));
+        (100 * used).checked_div(quota.limit.into()).unwrap_or(0)
+    });
+    shares.max().unwrap_or(0)
+}
+
+fn to_gauge(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn labels(outcome: Outcome, reason: Option<KeyReason>) -> [&'static str; 2] {
