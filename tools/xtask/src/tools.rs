@@ -22,8 +22,8 @@ pub(crate) struct Tool {
     /// A command of the shell that succeeds if it is installed. For a program, it prints the path.
     find: &'static str,
     /// The packages of Debian and Ubuntu that install it, as words of the shell. After each ` or `
-    /// are those of older versions. Empty for a component of the Rust toolchain, which has the tool's
-    /// name.
+    /// are those of older versions. Empty for a component of the Rust toolchain, which has the
+    /// tool's name.
     packages: &'static str,
 }
 

@@ -134,7 +134,7 @@ impl Metrics {
         );
         let top_denied = Opts::new(
             "keytally_top_denied_total",
-            "Denied requests of the keys with the most of them, by key id: at least so many.",
+            "Denied requests of the keys with the most of them, by key id. Never too high.",
         );
         let used_keys = Opts::new(
             "keytally_gate_keys_used",
