@@ -694,7 +694,9 @@ class Contract(unittest.TestCase):
 
     def left(self, key):
         """Returns the units that remain of the key, without a charge."""
-        return self.nginx.remaining("/costly?cost=0", key)
+        # All requests of a test that waits for lines of the log are waited for.
+        fields = self.nginx.get_logged("/costly?cost=0", ("X-API-Key", key))[1]
+        return int(fields["X-RateLimit-Remaining"])
 
     def test_charge_is_refunded_by_the_status(self):
         nginx = self.nginx
@@ -740,10 +742,10 @@ class Contract(unittest.TestCase):
         for _ in range(9):
             answer = nginx.get_logged("/refunded/answer?status=503&name=z", ("X-API-Key", key))
             self.assertEqual(answer[0], 503)
-        self.assertEqual(nginx.get("/limited?name=z")[1]["X-RateLimit-Remaining"], "4")
+        self.assertEqual(nginx.get_logged("/limited?name=z")[1]["X-RateLimit-Remaining"], "4")
         # A refused request was refunded before, and is not refunded again.
         for _ in range(2):
-            self.assertEqual(nginx.get("/limited?name=z")[0], 200)
+            self.assertEqual(nginx.get_logged("/limited?name=z")[0], 200)
         for _ in range(3):
             self.assertEqual(nginx.get_logged("/refunded/answer?name=z", ("X-API-Key", key))[0], 429)
         self.assertEqual(self.left(key), 1000)
