@@ -215,6 +215,14 @@ impl Peppers {
         if list.is_empty() { Err(PeppersError::Count) } else { Ok(Self(list)) }
     }
 
+    /// Returns the peppers, newest last.
+    ///
+    /// A program that needs secrets for another purpose derives them by [`Pepper::mac`] of a label.
+    /// A label with a space cannot be the text of a key.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Pepper> {
+        self.0.iter()
+    }
+
     /// Returns the newest pepper, under which new keys are stored.
     pub(crate) fn newest(&self) -> &Pepper {
         // `new` rejects an empty list.

@@ -2,15 +2,17 @@
  * Shared types and functions of the module. A file calls only files that stand above it here.
  *
  * ngx_http_keytally_cost.c            the cost of a request
+ * ngx_http_keytally_key_from.c        the fields that may carry the key of a request
  * ngx_http_keytally_gate.c            gates: mapped files that nginx reopens when they are replaced
  * ngx_http_keytally_zone.c            limiters in nginx's shared-memory zones
  * ngx_http_keytally_client_address.c  the network that counts as one client
  * ngx_http_keytally_ctx.c             what the module remembers of a request
  * ngx_http_keytally_charge.c          charges of a request, and their refunds; calls gate.c
+ * ngx_http_keytally_refund.c          refunds by the status of the response; calls ctx.c, charge.c
  * ngx_http_keytally_refusal.c         the response to a refused request; calls ctx.c, charge.c
  * ngx_http_keytally_header_filter.c   rate-limit fields on every response; calls ctx.c
  * ngx_http_keytally_handler.c         the phase handlers, which check a request; calls cost.c,
- *                                     ctx.c, charge.c, refusal.c
+ *                                     key_from.c, ctx.c, charge.c, refund.c, refusal.c
  * ngx_http_keytally_variables.c       variables; calls ctx.c, client_address.c
  * ngx_http_keytally_module.c          directives and the module's tables; calls all but ctx.c,
  *                                     charge.c, client_address.c
@@ -83,11 +85,32 @@ typedef struct {
     ngx_flag_t shadow;
 } ngx_http_keytally_limit_t;
 
-/** One charge of a request by a gate or a zone, refunded if a later one denies the request. */
+/** A field that may carry a key. */
+typedef struct {
+    ngx_str_t name;       /* in lower case */
+    unsigned is_bearer:1; /* the key follows `Bearer` in the value */
+} ngx_http_keytally_source_t;
+
+/** The fields that may carry the key of a request. */
+typedef struct {
+    ngx_array_t sources;  /* of ngx_http_keytally_source_t */
+    ngx_str_t challenges; /* the value of WWW-Authenticate */
+} ngx_http_keytally_key_from_t;
+
+/** A list of statuses from 100 to 599: a bit for each. */
+typedef struct {
+    uint64_t bits[8];
+} ngx_http_keytally_statuses_t;
+
+/**
+ * One charge of a request by a gate or a zone. It is refunded if a later one denies the request, or
+ * if the response has a status for which the location that made the charge refunds it.
+ */
 typedef struct ngx_http_keytally_charge_s {
     struct ngx_http_keytally_charge_s *next; /* the previous charge of the request */
     ngx_http_keytally_zone_t *zone;          /* NULL if a gate charged */
     ngx_str_t subject;
+    const ngx_http_keytally_statuses_t *refund; /* NULL if no status refunds the charge */
     ngx_http_keytally_gate_t *gate;
     ngx_http_keytally_file_t file; /* the file that the gate's handle mapped when it charged */
     uint64_t key_id;
@@ -108,6 +131,9 @@ typedef struct {
     ngx_flag_t shadow;
     ngx_array_t *limits;                /* of ngx_http_keytally_limit_t; NULL if off */
     ngx_http_keytally_zone_t *failures; /* counts invalid keys; NULL if off */
+    ngx_http_keytally_statuses_t *refund; /* statuses that return a charge; NULL if off */
+    ngx_http_keytally_key_from_t *key_from; /* NULL if it is X-API-Key alone */
+    ngx_flag_t error_page;              /* whether error_page may replace a refusal */
     ngx_flag_t headers;                 /* whether admitted requests get header fields */
 } ngx_http_keytally_loc_conf_t;
 
@@ -122,8 +148,10 @@ typedef struct {
     uint64_t zones;                      /* the zones that charged it */
     ngx_http_keytally_charge_t *charges; /* the last one first */
     ngx_http_keytally_gate_t *gate;      /* the gate of `verdict`; NULL if it is of a zone */
+    ngx_uint_t sent_status;              /* of the header fields that were sent; 0 before */
     ngx_uint_t refusal_status;           /* HTTP status of the last refusal; 0 if there was none */
     const char *refusal_body;
+    const ngx_str_t *challenges; /* of the gate's location; NULL if they are the verdict's */
     unsigned has_verdict:1;
     unsigned shadowed:1;        /* `verdict` is a shadow's refusal: the client does not see it */
     unsigned failure_counted:1; /* the zone of failures counted this request's invalid key */
@@ -148,6 +176,10 @@ char *ngx_http_keytally_cost_parse(ngx_conf_t *cf, ngx_str_t *text, ngx_http_key
 ngx_int_t ngx_http_keytally_cost_get(ngx_http_request_t *r, ngx_http_keytally_cost_t *cost,
                                      uint32_t *units);
 
+char *ngx_http_keytally_key_from(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+ngx_uint_t ngx_http_keytally_find_key(ngx_http_request_t *r,
+                                      const ngx_http_keytally_key_from_t *key_from, ngx_str_t *key);
+
 char *ngx_http_keytally_gate(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 ngx_http_keytally_gate_t *ngx_http_keytally_gate_find(ngx_http_keytally_main_conf_t *kmcf,
                                                       ngx_str_t *name);
@@ -166,8 +198,13 @@ ngx_http_keytally_ctx_t *ngx_http_keytally_create_ctx(ngx_http_request_t *r);
 
 void ngx_http_keytally_charge_add(ngx_http_keytally_ctx_t *ctx, ngx_http_keytally_charge_t *charge,
                                   const kt_verdict *verdict);
+void ngx_http_keytally_refund_one(ngx_http_keytally_ctx_t *ctx, ngx_http_keytally_charge_t *charge);
 void ngx_http_keytally_refund(ngx_http_keytally_ctx_t *ctx, ngx_http_keytally_charge_t *until);
 void ngx_http_keytally_refund_if_denied(ngx_http_keytally_ctx_t *ctx, const kt_verdict *verdict);
+
+char *ngx_http_keytally_refund_statuses(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+const ngx_http_keytally_statuses_t *ngx_http_keytally_refund_of(ngx_http_request_t *r);
+ngx_int_t ngx_http_keytally_log_handler(ngx_http_request_t *r);
 
 ngx_int_t ngx_http_keytally_refuse(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx,
                                    const kt_verdict *verdict);

@@ -1,5 +1,5 @@
 /*
- * The charges of a request, and their refunds if a later gate or zone refuses the request.
+ * The charges of a request, and their refunds.
  */
 #include "ngx_http_keytally.h"
 
@@ -35,12 +35,17 @@ static void ngx_http_keytally_refund_zone(ngx_http_keytally_ctx_t *ctx,
                             &charge->charge, ngx_http_keytally_now_ms(), &after);
 }
 
+/** Refunds a charge. The caller removes it from the request, so that it is refunded once. */
+void ngx_http_keytally_refund_one(ngx_http_keytally_ctx_t *ctx,
+                                  ngx_http_keytally_charge_t *charge) {
+    if (charge->zone != NULL) ngx_http_keytally_refund_zone(ctx, charge);
+    else ngx_http_keytally_refund_gate(ctx, charge);
+}
+
 /** Refunds the charges that were added after the charge `until`, or all if it is NULL. */
 void ngx_http_keytally_refund(ngx_http_keytally_ctx_t *ctx, ngx_http_keytally_charge_t *until) {
-    for (; ctx->charges != until; ctx->charges = ctx->charges->next) {
-        if (ctx->charges->zone != NULL) ngx_http_keytally_refund_zone(ctx, ctx->charges);
-        else ngx_http_keytally_refund_gate(ctx, ctx->charges);
-    }
+    for (; ctx->charges != until; ctx->charges = ctx->charges->next)
+        ngx_http_keytally_refund_one(ctx, ctx->charges);
 }
 
 /**

@@ -117,6 +117,7 @@ ngx_int_t ngx_http_keytally_limit_handler(ngx_http_request_t *r) {
         if (verdict->outcome == KT_ADMITTED) {
             ctx->zones |= bit;
             charge->zone = limit->zone;
+            charge->refund = ngx_http_keytally_refund_of(r);
             ngx_http_keytally_charge_add(ctx, charge, verdict);
         } else if (!limit->shadow) {
             rc = NGX_DONE;
@@ -129,24 +130,6 @@ ngx_int_t ngx_http_keytally_limit_handler(ngx_http_request_t *r) {
     ngx_http_keytally_refund(ctx, ngx_http_keytally_refuses_all(r) ? NULL : before);
     if (rc == NGX_HTTP_BAD_REQUEST) return ngx_http_keytally_refuse_cost(r, ctx);
     return rc == NGX_DONE ? ngx_http_keytally_refuse(r, ctx, verdict) : rc;
-}
-
-/**
- * Counts the X-API-Key fields of a request, and sets `first` to the value of the first. More than
- * one is invalid: an upstream might use another of them than this module.
- */
-static ngx_uint_t ngx_http_keytally_find_keys(ngx_http_request_t *r, ngx_str_t *first) {
-    ngx_uint_t count = 0;
-    for (ngx_list_part_t *part = &r->headers_in.headers.part; part != NULL; part = part->next) {
-        ngx_table_elt_t *header = part->elts;
-        for (ngx_uint_t i = 0; i < part->nelts; i++) {
-            if (header[i].key.len != sizeof "x-api-key" - 1 ||
-                ngx_memcmp(header[i].lowcase_key, "x-api-key", sizeof "x-api-key" - 1) != 0)
-                continue;
-            if (count++ == 0) *first = header[i].value;
-        }
-    }
-    return count;
 }
 
 /**
@@ -191,7 +174,7 @@ ngx_int_t ngx_http_keytally_gate_handler(ngx_http_request_t *r) {
     ngx_http_keytally_charge_t *charge = ngx_palloc(r->pool, sizeof *charge);
     if (cost_rc == NGX_ERROR || charge == NULL) return NGX_HTTP_INTERNAL_SERVER_ERROR;
     ngx_str_t api_key = ngx_null_string; /* NULL data means that the field is missing. */
-    ngx_uint_t count = ngx_http_keytally_find_keys(r, &api_key);
+    ngx_uint_t count = ngx_http_keytally_find_key(r, klcf->key_from, &api_key);
     ngx_flag_t kept = ngx_http_keytally_keeps_verdict_of(r, ctx);
     kt_verdict other, *verdict = kept ? &ctx->verdict : &other;
     uint64_t now_ms = ngx_http_keytally_now_ms();
@@ -200,11 +183,15 @@ ngx_int_t ngx_http_keytally_gate_handler(ngx_http_request_t *r) {
                   : kt_gate_check(gate->handle, api_key.data, api_key.len, cost, now_ms, verdict);
     if (status != KT_OK) return ngx_http_keytally_fail(r, status);
     ngx_http_keytally_log_refusal(r, ctx, verdict, klcf->shadow, &gate->name);
-    if (kept) ngx_http_keytally_keep_verdict(ctx, gate, verdict, klcf->shadow);
+    if (kept) {
+        ngx_http_keytally_keep_verdict(ctx, gate, verdict, klcf->shadow);
+        ctx->challenges = klcf->key_from == NULL ? NULL : &klcf->key_from->challenges;
+    }
     ngx_flag_t admitted = verdict->outcome == KT_ADMITTED && cost_rc == NGX_OK;
     if (admitted) {
         ctx->gates |= bit;
         charge->zone = NULL;
+        charge->refund = ngx_http_keytally_refund_of(r);
         charge->gate = gate;
         charge->file = gate->file;
         charge->key_id = verdict->key_id;

@@ -32,9 +32,17 @@ static ngx_int_t ngx_http_keytally_set_retry_after(ngx_http_request_t *r, uint32
     return ngx_http_next_header_filter(r);
 }
 
+/** Whether a field has the challenges of a refusal. */
+static ngx_flag_t ngx_http_keytally_is_challenge(const ngx_str_t *name) {
+    static const ngx_str_t challenge = ngx_string("WWW-Authenticate");
+    return name->len == challenge.len &&
+           ngx_memcmp(name->data, challenge.data, challenge.len) == 0;
+}
+
 /** Sets the verdict's header fields on any response: a file, 304, 404, an upstream's, a refusal. */
 static ngx_int_t ngx_http_keytally_header_filter(ngx_http_request_t *r) {
     ngx_http_keytally_ctx_t *ctx = r == r->main ? ngx_http_keytally_get_ctx(r) : NULL;
+    if (ctx != NULL) ctx->sent_status = r->headers_out.status;
     if (ctx == NULL || !ctx->has_verdict || ctx->shadowed) return ngx_http_next_header_filter(r);
     /* If the response is a success, only a subrequest was refused, such as one of mirror. */
     if (ctx->verdict.outcome != KT_ADMITTED && r->headers_out.status < NGX_HTTP_BAD_REQUEST)
@@ -68,6 +76,8 @@ static ngx_int_t ngx_http_keytally_header_filter(ngx_http_request_t *r) {
         header->key = name;
         header->value.len = fields[i].value_len;
         header->value.data = copy + (fields[i].value - values);
+        if (ctx->challenges != NULL && ngx_http_keytally_is_challenge(&name))
+            header->value = *ctx->challenges;
     }
     return ngx_http_next_header_filter(r);
 }

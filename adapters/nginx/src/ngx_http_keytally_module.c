@@ -18,6 +18,9 @@ static void *ngx_http_keytally_create_loc_conf(ngx_conf_t *cf) {
     conf->gate = NGX_CONF_UNSET_PTR;
     conf->limits = NGX_CONF_UNSET_PTR;
     conf->failures = NGX_CONF_UNSET_PTR;
+    conf->refund = NGX_CONF_UNSET_PTR;
+    conf->key_from = NGX_CONF_UNSET_PTR;
+    conf->error_page = NGX_CONF_UNSET;
     conf->headers = NGX_CONF_UNSET;
     return conf;
 }
@@ -33,6 +36,9 @@ static char *ngx_http_keytally_merge_loc_conf(ngx_conf_t *cf, void *parent, void
     }
     ngx_conf_merge_ptr_value(inner->limits, outer->limits, NULL);
     ngx_conf_merge_ptr_value(inner->failures, outer->failures, NULL);
+    ngx_conf_merge_ptr_value(inner->refund, outer->refund, NULL);
+    ngx_conf_merge_ptr_value(inner->key_from, outer->key_from, NULL);
+    ngx_conf_merge_value(inner->error_page, outer->error_page, 0);
     ngx_conf_merge_value(inner->headers, outer->headers, 1);
     return NGX_CONF_OK;
 }
@@ -132,15 +138,14 @@ static char *ngx_http_keytally_failures(ngx_conf_t *cf, ngx_command_t *cmd, void
     return ngx_http_keytally_is_off(cf) || klcf->failures != NULL ? NGX_CONF_OK : NGX_CONF_ERROR;
 }
 
-/** `keytally_headers on|off;`. nginx's own handler would log a wrong value, which may be secret. */
-static char *ngx_http_keytally_headers(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
-    (void)cmd;
-    ngx_http_keytally_loc_conf_t *klcf = conf;
+/** `NAME on|off;`. nginx's own handler would log a wrong value, which may be secret. */
+static char *ngx_http_keytally_flag(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
+    ngx_flag_t *flag = (ngx_flag_t *)((u_char *)conf + cmd->offset);
     ngx_str_t *words = cf->args->elts;
-    if (klcf->headers != NGX_CONF_UNSET) return "is duplicate";
+    if (*flag != NGX_CONF_UNSET) return "is duplicate";
     if (ngx_strcmp(words[1].data, "on") != 0 && ngx_strcmp(words[1].data, "off") != 0)
         return "takes \"on\" or \"off\"";
-    klcf->headers = ngx_strcmp(words[1].data, "on") == 0;
+    *flag = ngx_strcmp(words[1].data, "on") == 0;
     return NGX_CONF_OK;
 }
 
@@ -168,7 +173,10 @@ static char *ngx_http_keytally_ipv6_prefix(ngx_conf_t *cf, ngx_command_t *cmd, v
     return NGX_CONF_OK;
 }
 
-/** Adds a handler that runs last in its phase: nginx runs the array from its end to its start. */
+/**
+ * Adds a handler that runs last in its phase: nginx runs the array from its end to its start. In
+ * the log phase, nginx runs it from its start, so there the handler runs first.
+ */
 static ngx_int_t ngx_http_keytally_add_handler(ngx_conf_t *cf, ngx_http_phases phase,
                                                ngx_http_handler_pt handler) {
     ngx_http_core_main_conf_t *cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module);
@@ -183,9 +191,12 @@ static ngx_int_t ngx_http_keytally_add_handler(ngx_conf_t *cf, ngx_http_phases p
 /**
  * Adds each handler at the end of its phase. Requests that limit_req refuses are not charged. Those
  * that allow, deny, auth_basic or auth_request refuse are charged by limits, but not by gates.
+ * Refunds by outcome come before the access log, so a logged request has its refund.
  */
 static ngx_int_t ngx_http_keytally_init(ngx_conf_t *cf) {
-    if (ngx_http_keytally_add_handler(cf, NGX_HTTP_PREACCESS_PHASE,
+    if (ngx_http_keytally_add_handler(cf, NGX_HTTP_LOG_PHASE, ngx_http_keytally_log_handler) !=
+            NGX_OK ||
+        ngx_http_keytally_add_handler(cf, NGX_HTTP_PREACCESS_PHASE,
                                       ngx_http_keytally_limit_handler) != NGX_OK ||
         ngx_http_keytally_add_handler(cf, NGX_HTTP_PREACCESS_PHASE,
                                       ngx_http_keytally_subrequest_handler) != NGX_OK ||
@@ -220,8 +231,16 @@ static ngx_command_t ngx_http_keytally_commands[] = {
      ngx_http_keytally_limit, NGX_HTTP_LOC_CONF_OFFSET, 0, NULL},
     {ngx_string("keytally_failures"), NGX_HTTP_KEYTALLY_CONF | NGX_CONF_TAKE1,
      ngx_http_keytally_failures, NGX_HTTP_LOC_CONF_OFFSET, 0, NULL},
+    {ngx_string("keytally_refund"), NGX_HTTP_KEYTALLY_CONF | NGX_CONF_1MORE,
+     ngx_http_keytally_refund_statuses, NGX_HTTP_LOC_CONF_OFFSET, 0, NULL},
+    {ngx_string("keytally_key_from"), NGX_HTTP_KEYTALLY_CONF | NGX_CONF_1MORE,
+     ngx_http_keytally_key_from, NGX_HTTP_LOC_CONF_OFFSET, 0, NULL},
+    {ngx_string("keytally_error_page"), NGX_HTTP_KEYTALLY_CONF | NGX_CONF_TAKE1,
+     ngx_http_keytally_flag, NGX_HTTP_LOC_CONF_OFFSET,
+     offsetof(ngx_http_keytally_loc_conf_t, error_page), NULL},
     {ngx_string("keytally_headers"), NGX_HTTP_KEYTALLY_CONF | NGX_CONF_TAKE1,
-     ngx_http_keytally_headers, NGX_HTTP_LOC_CONF_OFFSET, 0, NULL},
+     ngx_http_keytally_flag, NGX_HTTP_LOC_CONF_OFFSET,
+     offsetof(ngx_http_keytally_loc_conf_t, headers), NULL},
     {ngx_string("keytally_refusal"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, ngx_http_keytally_refusal,
      NGX_HTTP_LOC_CONF_OFFSET, 0, NULL},
     {ngx_string("keytally_ipv6_prefix"), NGX_HTTP_MAIN_CONF | NGX_CONF_TAKE1,

@@ -37,6 +37,9 @@ PAGE = """
 <!--# include virtual="/two_limits/file.txt?name=q&narrow=q" --><!--# include virtual="/one_limit/file.txt?name=q" -->
 """
 
+FRAGMENTS = """<!--# include virtual="/refunded/answer?status=503" --><!--# include virtual="/refunded/files/nothing" -->end
+"""
+
 HTTP = """
     keytally_gate api file=api.gate pepper_file=pepper;
     keytally_limit_zone zone=by_name:1m key=$arg_name policy="3/hour, 5/day";
@@ -135,6 +138,58 @@ HTTP = """
         location /writes/ { alias ./; limit_except GET { keytally api; } }
         location = /who { add_header X-Seen "$keytally_client_address" always; empty_gif; }
         location /open/ { keytally off; alias ./; }
+        location = /answer {
+            access_log off;
+            if ($arg_status = 403) { return 403; }
+            if ($arg_status = 404) { return 404; }
+            if ($arg_status = 500) { return 500; }
+            if ($arg_status = 503) { return 503; }
+            return 200 fine;
+        }
+        location = /after_200 { return 200; }
+        location = /after_500 { return 500; }
+        location /refunded/ {
+            keytally api;
+            keytally_limit by_name;
+            keytally_refund 5xx 404;
+            proxy_read_timeout 1s;
+            proxy_intercept_errors on;
+            proxy_pass http://127.0.0.1:%(port)s/answer$is_args$args;
+            location = /refunded/closed { proxy_pass http://unix:%(folder)s/closed; }
+            location = /refunded/silent { proxy_pass http://unix:%(folder)s/silent; }
+            location = /refunded/stream { proxy_buffering off; proxy_intercept_errors off; proxy_pass http://unix:%(folder)s/stream; }
+            location = /refunded/page { error_page 503 /open/file.txt; proxy_pass http://127.0.0.1:%(port)s/answer$is_args$args; }
+            location = /refunded/replaced { error_page 503 =200 /open/file.txt; proxy_pass http://127.0.0.1:%(port)s/answer$is_args$args; }
+            location = /refunded/off { keytally_refund off; proxy_pass http://127.0.0.1:%(port)s/answer$is_args$args; }
+            location = /refunded/any { keytally_refund 4xx 500; proxy_pass http://unix:%(folder)s/silent; }
+            location = /refunded/after { post_action /after_500; proxy_pass http://127.0.0.1:%(port)s/answer$is_args$args; }
+            location = /refunded/after_failure { post_action /after_200; proxy_pass http://127.0.0.1:%(port)s/answer?status=500; }
+            location /refunded/files/ { index deep.txt; alias ./; }
+            location = /refunded/page.html { ssi on; alias ./fragments.html; keytally off; }
+        }
+        location = /named { keytally api; keytally_key_from X-API-Key "Authorization: Bearer" X-Token; empty_gif; }
+        location = /named/token { keytally api; keytally_key_from X-Token; empty_gif; }
+        location /named/authorized/ { auth_request /named_keys; error_page 401 403 = @refused; alias ./; }
+        location = /named_keys { internal; keytally api; keytally_key_from "authorization: BEARER"; empty_gif; }
+        location /named/inner/ {
+            keytally api;
+            keytally_key_from X-Token;
+            alias ./;
+            location = /named/inner/default { keytally_key_from x-api-key; empty_gif; }
+        }
+        location /pages/ {
+            keytally api cost=$arg_cost;
+            keytally_error_page on;
+            error_page 401 @unauthorized;
+            error_page 429 =503 /pages/busy;
+            alias ./;
+            location = /pages/off { keytally_error_page off; empty_gif; }
+            location = /pages/busy { keytally off; default_type text/plain; return 503 "busy"; }
+            location = /pages/inherited { error_page 429 /pages/guarded?cost=1000; empty_gif; }
+            location = /pages/guarded { empty_gif; }
+        }
+        location @unauthorized { default_type application/json; return 401 '{"code": "unauthorized"}'; }
+        location = /refunded_by_authorized { auth_request /keys; keytally_refund 5xx; proxy_pass http://127.0.0.1:%(port)s/answer$is_args$args; }
     }
 """
 
@@ -166,7 +221,7 @@ class Nginx:
         self.under = [word.replace("FOLDER", self.folder) for word in under]
         os.chmod(self.folder, 0o755)
         self.port, self.h2_port = free_port(), free_port()
-        for name, text in (("file.txt", "a file\n"), ("index/deep.txt", "deep\n"), ("page.html", PAGE)):
+        for name, text in (("file.txt", "a file\n"), ("index/deep.txt", "deep\n"), ("page.html", PAGE), ("fragments.html", FRAGMENTS)):
             os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
             self.write(name, text)
         self.write("pepper", "5a" * 32, 0o600)
@@ -181,7 +236,7 @@ http {{
     client_body_temp_path tmp; proxy_temp_path tmp; fastcgi_temp_path tmp; uwsgi_temp_path tmp; scgi_temp_path tmp;
     keepalive_requests 1000000;"""
         self.config = head + http % vars(self) + "}\n"
-        self.config = self.config.replace("root .;", f"root {self.folder};").replace("alias ./;", f"alias {self.folder}/;")
+        self.config = self.config.replace("root .;", f"root {self.folder};").replace("alias ./", f"alias {self.folder}/")
         self.write("nginx.conf", self.config)
 
     def path(self, name):
@@ -267,6 +322,21 @@ http {{
         connection.close()
         assert len({name.lower() for name, _ in fields}) == len(fields), fields
         return response.status, dict(fields), body
+
+    def get_logged(self, path, *headers, **options):
+        """Returns what `get` returns, after the request was logged: its refunds are then done."""
+        before = self.read("access.log").count("\n")
+        answer = self.get(path, *headers, **options)
+        self.wait_for_lines(before + 1)
+        return answer
+
+    def wait_for_lines(self, lines):
+        """Waits until the access log has this many lines."""
+        for _ in range(500):
+            if self.read("access.log").count("\n") >= lines:
+                return
+            time.sleep(0.02)
+        raise AssertionError(f"not {lines} lines: {self.read('access.log')}")
 
     def guess(self, path="/guessed", text="nonsense", source="127.0.0.1", forwarded_for=None):
         """Returns the status for an invalid key, with X-Forwarded-For if `forwarded_for` is set."""
@@ -622,6 +692,182 @@ class Contract(unittest.TestCase):
         self.assertEqual(nginx.get("/limited_authorized/file.txt?name=d", ("X-API-Key", "nonsense"))[0], 401)
         self.assertEqual(nginx.get("/limited_authorized/file.txt?name=d", ("X-API-Key", "nonsense"))[0], 429)
 
+    def left(self, key):
+        """Returns the units that remain of the key, without a charge."""
+        # All requests of a test that waits for lines of the log are waited for.
+        fields = self.nginx.get_logged("/costly?cost=0", ("X-API-Key", key))[1]
+        return int(fields["X-RateLimit-Remaining"])
+
+    def test_charge_is_refunded_by_the_status(self):
+        nginx = self.nginx
+        key, _ = nginx.issue()
+        mine = ("X-API-Key", key)
+        left = 1000
+        for path, status, cost in (
+            ("/refunded/answer", 200, 1),
+            ("/refunded/answer?status=403", 403, 1),
+            ("/refunded/answer?status=404", 404, 0),
+            ("/refunded/answer?status=500", 500, 0),
+            ("/refunded/answer?status=503", 503, 0),
+            ("/refunded/closed", 502, 0),
+            ("/refunded/off?status=503", 503, 1),
+            ("/refunded/files/nothing", 404, 0),
+            ("/refunded/files/index/", 200, 1),
+            # The page of another location keeps the status, and the rule of the location that made
+            # the charge. A page with another status replaces the response.
+            ("/refunded/page?status=503", 503, 0),
+            ("/refunded/replaced?status=503", 200, 1),
+            # The location of the client's request decides, because that of auth_request does not.
+            ("/refunded_by_authorized?status=503", 503, 0),
+            ("/refunded_by_authorized?status=404", 404, 1),
+            # A post_action does not count.
+            ("/refunded/after", 200, 1),
+            ("/refunded/after_failure", 500, 0),
+            # The fragments fail, but the page is a success.
+            ("/refunded/page.html", 200, 1),
+        ):
+            # For HEAD, nginx includes no fragments.
+            for method in ("GET",) if path == "/refunded/page.html" else ("GET", "HEAD"):
+                answer, fields, _ = nginx.get_logged(path, mine, method=method)
+                self.assertEqual(answer, status, path)
+                if path != "/refunded/page.html":
+                    # The fields are sent before the refund.
+                    self.assertEqual(int(fields["X-RateLimit-Remaining"]), left - 1, path)
+                left -= cost
+                self.assertEqual(self.left(key), left, f"{method} {path}")
+
+    def test_zone_is_refunded_by_the_status(self):
+        nginx = self.nginx
+        key, _ = nginx.issue()
+        for _ in range(9):
+            answer = nginx.get_logged("/refunded/answer?status=503&name=z", ("X-API-Key", key))
+            self.assertEqual(answer[0], 503)
+        self.assertEqual(nginx.get_logged("/limited?name=z")[1]["X-RateLimit-Remaining"], "4")
+        # A refused request was refunded before, and is not refunded again.
+        for _ in range(2):
+            self.assertEqual(nginx.get_logged("/limited?name=z")[0], 200)
+        for _ in range(3):
+            self.assertEqual(nginx.get_logged("/refunded/answer?name=z", ("X-API-Key", key))[0], 429)
+        self.assertEqual(self.left(key), 1000)
+
+    def test_upstream_without_a_response_is_refunded(self):
+        nginx = self.nginx
+        key, _ = nginx.issue()
+        with socket.socket(socket.AF_UNIX) as silent:
+            silent.bind(nginx.path("silent"))
+            silent.listen()
+            os.chmod(nginx.path("silent"), 0o777)
+            self.assertEqual(nginx.get_logged("/refunded/silent", ("X-API-Key", key))[0], 504)
+            self.assertEqual(self.left(key), 1000)
+            # A client that closes its connection gets nothing back: 499 is in no class.
+            request = f"GET /refunded/any HTTP/1.1\r\nHost: a\r\nX-API-Key: {key}\r\n\r\n"
+            with socket.create_connection(("127.0.0.1", nginx.port)) as client:
+                client.sendall(request.encode())
+                with silent.accept()[0] as upstream:
+                    self.assertEqual(upstream.recv(4), b"GET ")
+                    client.close()
+                    nginx.wait_for_log("access.log", "499 /refunded/any ")
+            self.assertEqual(self.left(key), 999)
+
+    def test_stream_is_refunded_at_its_end(self):
+        nginx = self.nginx
+        key, _ = nginx.issue()
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(nginx.path("stream"))
+            listener.listen()
+            os.chmod(nginx.path("stream"), 0o777)
+            connection = http.client.HTTPConnection("127.0.0.1", nginx.port, timeout=30)
+            self.addCleanup(connection.close)
+            # All requests are sent on one connection.
+            for status, left in ((503, 1000), (200, 999), (500, 999)):
+                connection.request("GET", "/refunded/stream", headers={"X-API-Key": key})
+                upstream = listener.accept()[0]
+                with upstream:
+                    while b"\r\n\r\n" not in upstream.recv(4096):
+                        pass
+                    upstream.sendall(b"HTTP/1.0 %d Any\r\n\r\nfirst" % status)
+                    response = connection.getresponse()
+                    self.assertEqual((response.status, response.read(5)), (status, b"first"))
+                    lines = nginx.read("access.log").count("\n")
+                    self.assertEqual(self.left(key), 999 if status == 503 else 999 - (status == 500))
+                    upstream.sendall(b" last")
+                self.assertEqual(response.read(), b" last")
+                nginx.wait_for_lines(lines + 2)
+                self.assertEqual(self.left(key), left)
+
+    def test_pipelined_and_http_2_requests_are_refunded_once(self):
+        nginx = self.nginx
+        key, _ = nginx.issue()
+        head = f"HTTP/1.1\r\nHost: a\r\nX-API-Key: {key}\r\n"
+        paths = ["/refunded/answer?status=503", "/refunded/answer", "/refunded/answer?status=404"]
+        requests = "".join(f"GET {path} {head}\r\n" for path in paths[:2])
+        with socket.create_connection(("127.0.0.1", nginx.port)) as client:
+            client.sendall(f"{requests}GET {paths[2]} {head}Connection: close\r\n\r\n".encode())
+            answers = b"".join(iter(lambda: client.recv(4096), b""))
+        self.assertEqual(re.findall(rb"HTTP/1.1 (\d+)", answers), [b"503", b"200", b"404"])
+        nginx.wait_for_lines(3)
+        self.assertEqual(self.left(key), 999)
+        url = f"http://127.0.0.1:{nginx.h2_port}{paths[0]}"
+        before = nginx.read("access.log").count("\n")
+        for _ in range(2):
+            words = ["curl", "-s", "--http2-prior-knowledge", "-H", f"X-API-Key: {key}", url]
+            subprocess.run(words, check=True, capture_output=True)
+        nginx.wait_for_lines(before + 2)
+        self.assertEqual(self.left(key), 999)
+
+    def test_key_comes_from_named_fields(self):
+        nginx = self.nginx
+        key, _ = nginx.issue()
+        other, _ = nginx.issue()
+        api_key, bearer, token = ("X-API-Key", key), ("Authorization", f"Bearer {key}"), ("X-Token", key)
+        basic = ("Authorization", "Basic dTpw")
+        challenges = 'ApiKey realm="api", header="X-API-Key", Bearer realm="api", ApiKey realm="api", header="X-Token"'
+        for headers in ([api_key], [bearer], [token], [("authorization", f"bEARER   {key}")], [api_key, bearer, token], [basic, token]):
+            self.assertEqual(nginx.get("/named", *headers)[0], 200, headers)
+        for headers, body in (
+            ([], b'{"error": "Missing API key"}'),
+            ([basic], b'{"error": "Missing API key"}'),
+            ([("Authorization", f"Bearers {key}")], b'{"error": "Missing API key"}'),
+            ([("Authorization", "Bearer")], INVALID),
+            ([api_key, api_key], INVALID),
+            ([token, token], INVALID),
+            ([api_key, ("X-Token", other)], INVALID),
+            ([bearer, ("X-Token", "")], INVALID),
+        ):
+            self.assertEqual(nginx.get("/named", *headers), (401, {"Content-Type": "application/json", "WWW-Authenticate": challenges}, body), headers)
+        # nginx itself refuses a repeated Authorization.
+        self.assertEqual(nginx.get("/named", basic, bearer)[0], 400)
+        # The query is not read, nor are other fields.
+        self.assertEqual(nginx.get(f"/named?api_key={key}&x-token={key}")[0], 401)
+        status, fields, _ = nginx.get("/named/token", api_key)
+        self.assertEqual((status, fields["WWW-Authenticate"]), (401, 'ApiKey realm="api", header="X-Token"'))
+        self.assertEqual(nginx.get("/named/token", token, ("X-API-Key", "nonsense"))[0], 200)
+        self.assertEqual(nginx.get("/named/inner/file.txt", token)[0], 200)
+        self.assertEqual(nginx.get("/named/inner/default", token)[::2], (401, MISSING))
+        self.assertEqual(nginx.get("/named/inner/default", api_key)[0], 200)
+        for headers, answer in (([bearer], (200, b"a file\n")), ([api_key], (401, b'{"error": "Missing API key"}'))):
+            self.assertEqual(nginx.get("/named/authorized/file.txt", *headers)[::2], answer)
+        fields = nginx.get("/named/authorized/file.txt")[1]
+        self.assertEqual(fields["WWW-Authenticate"], 'Bearer realm="api"')
+
+    def test_error_page_replaces_a_refusal_if_it_is_on(self):
+        nginx = self.nginx
+        key, _ = nginx.issue()
+        mine = ("X-API-Key", key)
+        challenge = 'ApiKey realm="api", header="X-API-Key"'
+        unauthorized = {"Content-Type": "application/json", "WWW-Authenticate": challenge}
+        for path in ("/pages/file.txt", "/pages/nothing"):
+            self.assertEqual(nginx.get(path), (401, unauthorized, b'{"code": "unauthorized"}'))
+        self.assertEqual(nginx.get("/pages/off"), (401, unauthorized, MISSING))
+        self.assertEqual(nginx.get("/pages/file.txt", mine)[::2], (200, b"a file\n"))
+        status, fields, body = nginx.get("/pages/file.txt?cost=1000", mine)
+        self.assertEqual((status, body, fields["Content-Type"]), (503, b"busy", "text/plain"))
+        self.assertEqual((fields["X-RateLimit-Remaining"], int(fields["Retry-After"]) > 0), ("999", True))
+        # A refusal without a page of its status keeps its body, and so does that of a page.
+        self.assertEqual(nginx.get("/pages/file.txt?cost=x", mine)[::2], (400, WRONG_COST))
+        self.assertEqual(nginx.get("/pages/inherited?cost=1000", mine)[::2], (429, EXCEEDED))
+        self.assertEqual(self.left(key), 999)
+
     def client_address(self, text):
         """Returns `$keytally_client_address` for this address.
 
@@ -951,6 +1197,24 @@ class Readme(unittest.TestCase):
             statuses = [nginx.get("/api/", ("X-API-Key", key))[0] for _ in range(4)]
             self.assertEqual(statuses, [200, 200, 200, 429])
 
+    def test_further_examples_do_what_they_say(self):
+        servers = self.SERVERS.replace("location / {", "location = /api/broken { return 503; } location / {")
+        servers += "keytally_gate api file=api.gate pepper_file=pepper;"
+        fields, refunds, pages = self.examples()[2:]
+        for example in (fields, refunds, pages):
+            http = servers + "server { listen 127.0.0.1:%(port)s;\n" + example + "}"
+            with self.subTest(example), Nginx(http=http, plans=("default=2/hour",)) as nginx:
+                avoid_end_of_hour()
+                key, _ = nginx.issue()
+                mine = ("Authorization", f"Bearer {key}") if example == fields else ("X-API-Key", key)
+                body = {fields: b'{"error": "Missing API key"}', refunds: MISSING, pages: b'{"code": "unauthorized"}'}[example]
+                self.assertEqual(nginx.get("/api/")[::2], (401, body))
+                for _ in range(3):
+                    status = nginx.get_logged("/api/broken", mine)[0]
+                # The charges of three failures are more than the limit, unless they are returned.
+                self.assertEqual(status, {fields: 429, refunds: 503, pages: 503}[example])
+                self.assertEqual(nginx.get("/api/", mine)[0], {fields: 429, refunds: 200, pages: 503}[example])
+
     def test_auth_request_example_requires_keys(self):
         self.check_auth_request_example(self.examples()[1])
 
@@ -1027,6 +1291,22 @@ class Configuration(unittest.TestCase):
             f"{gate} keytally api cost=x;": '"cost=" is neither a number',
             f"{gate} keytally api cost=4294967296;": "is neither a number",
             f"{gate} keytally api shade;": 'parameter 2 of "keytally" is neither "cost=" nor "shadow"',
+            "keytally_refund 600;": 'parameter 1 of "keytally_refund" is neither a status from 100 to 599',
+            "keytally_refund 5xx 99;": 'parameter 2 of "keytally_refund"',
+            "keytally_refund 6xx;": "nor a class of them, such as 5xx",
+            "keytally_refund 5xx off;": 'parameter 2 of "keytally_refund"',
+            "keytally_refund 4xx 499;": "cannot have 499",
+            "keytally_refund 5xx; keytally_refund 404;": "is duplicate",
+            "keytally_refund;": "invalid number of arguments",
+            "keytally_key_from;": "invalid number of arguments",
+            "keytally_key_from Authorization;": 'parameter 1 of "keytally_key_from" is neither a header',
+            "keytally_key_from X-Token Cookie;": 'parameter 2 of "keytally_key_from"',
+            "keytally_key_from Authorization: Bearer;": '"Authorization: Bearer" in quotes',
+            'keytally_key_from "";': 'parameter 1 of "keytally_key_from"',
+            "keytally_key_from X-Token x-token;": 'parameter 2 of "keytally_key_from" repeats another',
+            "keytally_key_from X-Token; keytally_key_from X-Token;": "is duplicate",
+            "keytally_error_page 429;": 'takes "on" or "off"',
+            "keytally_error_page on; keytally_error_page on;": "is duplicate",
             "keytally_limit z;": 'no "keytally_limit_zone" above declares the name',
             f"{zone} keytally_limit z; keytally_limit z;": "is duplicate",
             f"{zone} keytally_limit z; keytally_limit off;": "is both off and on",
@@ -1067,6 +1347,9 @@ class Configuration(unittest.TestCase):
             gate + " keytally api {};",
             gate + " keytally api cost={};",
             "keytally_limit {};",
+            "keytally_refund {};",
+            "keytally_key_from \"{}:\";",
+            "keytally_error_page {};",
             "keytally_failures {};",
             zone + " keytally_limit z {};",
             zone + " keytally_limit z cost={};",

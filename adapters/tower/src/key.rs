@@ -2,7 +2,7 @@
 
 use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use keytally::API_KEY_HEADER;
+use keytally::{API_KEY_HEADER, Verdict, now};
 
 use crate::error::ConfigError;
 
@@ -18,9 +18,23 @@ enum Source {
     Bearer,
 }
 
-/// The fields that may carry the key of a request.
+/// The fields that may carry the key of a request, for routes that check a gate themselves.
+///
+/// [`GateLayer::key_from`](crate::GateLayer::key_from) has the same rules. The default is
+/// `X-API-Key` alone.
+///
+/// ```
+/// use http::HeaderMap;
+/// use keytally::{Gate, GateConfig, Outcome, pepper};
+/// use keytally_tower::KeySources;
+/// # let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &GateConfig::default())?;
+/// let sources = KeySources::parse(["X-Token", "Authorization: Bearer"])?;
+/// let verdict = sources.check(&HeaderMap::new(), |key| gate.check(key, 1));
+/// assert_eq!(verdict.outcome(), Outcome::MissingKey);
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
-pub(crate) struct KeySources(Vec<Source>);
+pub struct KeySources(Vec<Source>);
 
 impl Default for KeySources {
     /// Returns `X-API-Key` alone.
@@ -35,9 +49,12 @@ impl Default for KeySources {
 }
 
 impl KeySources {
-    pub(crate) fn parse<T: AsRef<str>>(
-        names: impl IntoIterator<Item = T>,
-    ) -> Result<Self, ConfigError> {
+    /// Returns the fields of these names: headers, and `Authorization: Bearer`.
+    ///
+    /// # Errors
+    /// If a name is not that of a header, is `Authorization` or `Cookie`, or is repeated. If the
+    /// list is empty.
+    pub fn parse<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> Result<Self, ConfigError> {
         let mut sources = Vec::new();
         for name in names {
             let name = name.as_ref();
@@ -58,6 +75,22 @@ impl KeySources {
             ));
         }
         Ok(Self(sources))
+    }
+
+    /// Calls `check` with the key of a request, `None` if it has none, and returns the verdict.
+    ///
+    /// If a field is there twice, or if two fields have keys that differ, returns the verdict of a
+    /// duplicate header instead.
+    pub fn check(
+        &self,
+        headers: &HeaderMap,
+        check: impl FnOnce(Option<&[u8]>) -> Verdict,
+    ) -> Verdict {
+        match self.read(headers) {
+            Key::Missing => check(None),
+            Key::One(key) => check(Some(key.as_bytes())),
+            Key::Several => Verdict::duplicate_header(now()),
+        }
     }
 
     /// Returns the key of a request.

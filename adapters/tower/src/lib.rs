@@ -75,6 +75,7 @@ pub use self::{
     body::{GuardBody, Sent},
     caller::Caller,
     error::ConfigError,
+    key::KeySources,
     layers::{GateLayer, LimiterLayer},
     respond::{refusal, set_fields},
     service::{Guard, GuardFuture},

@@ -14,12 +14,15 @@
 //! |---|---|
 //! | `serve` | the command: its arguments, its startup message, signals |
 //! | `service` | what the routes share: the gate, the log, the metrics, the limit of invalid keys |
-//! | `service::auth`, `contacts`, `limits` | the routes |
-//! | `service::check`, `guesses`, `preflight` | the check before a route, the limit of invalid keys, CORS preflights |
+//! | `service::auth`, `settle`, `contacts`, `limits` | the routes |
+//! | `service::refusals` | other statuses and bodies of refusals |
+//! | `service::charges` | the tokens of charges, each settled once |
+//! | `service::check`, `key_from`, `guesses`, `preflight` | the check before a route, where the key comes from, the limit of invalid keys, CORS preflights |
 //! | `service::address` | the client address of a request |
 //! | `service::bind`, `listen`, `slots` | sockets, connections, and the limits of connections |
 //! | `service::data` | the data folder: the gate and its pepper |
-//! | `service::log`, `metrics`, `header_case` | the log, the metrics, the letter case of header names |
+//! | `service::log`, `header_case` | the log, the letter case of header names |
+//! | `service::metrics`, `denied` | the metrics, the keys that are denied most |
 #![forbid(unsafe_code)]
 
 extern crate alloc;

@@ -16,9 +16,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::service::address::TrustedProxy;
 use crate::service::bind::Listener;
+use crate::service::charges::{Charges, MAX_LIFETIME};
 use crate::service::data::{self, Data};
+use crate::service::key_from::KeyFrom;
 use crate::service::listen::{self, StopSignals};
 use crate::service::preflight::MethodSource;
+use crate::service::refusals::Refusals;
 use crate::service::{Service, Settings};
 use keytally_cli::internal::Failure;
 use keytally_cli::internal::{
@@ -51,6 +54,10 @@ pub(crate) struct Serve {
     /// --listen [default: that of --listen]
     #[arg(long, value_name = "ADDRESS", value_parser = value_parser(parse_address))]
     metrics_listen: Option<String>,
+    /// Maximum number of keys that /metrics names, those with the most denied requests, 0 to 100
+    /// [default: 10 with --metrics-listen, else 0, because clients may reach --listen]
+    #[arg(long, value_name = "COUNT", allow_negative_numbers = true, value_parser = RangedU64ValueParser::<usize>::new().range(0..=100))]
+    metrics_keys: Option<usize>,
     /// Permissions of Unix socket files, in octal
     #[arg(long, value_name = "MODE", default_value = "660", value_parser = parse_mode)]
     socket_mode: u32,
@@ -65,6 +72,14 @@ pub(crate) struct Serve {
     /// X-Keytally-Shadow, the metrics and the log
     #[arg(long)]
     shadow: bool,
+    /// A header that may carry the key, or `Authorization: Bearer`; repeatable. A request with two
+    /// keys that differ gets 401 [default: X-API-Key]
+    #[arg(long = "key-from", value_name = "HEADER", value_parser = value_parser(parse_key_source))]
+    key_from: Vec<String>,
+    /// File of JSON with other statuses and bodies of refusals, by outcome [default: the documented
+    /// responses]
+    #[arg(long, value_name = "FILE", value_parser = path_parser())]
+    refusals: Option<PathBuf>,
     /// A proxy whose X-Forwarded-For names the client: an address, a network such as 10.0.0.0/8, or
     /// unix for all peers of Unix sockets; repeatable. The client is the rightmost address in the
     /// header that is not a trusted proxy
@@ -82,6 +97,12 @@ pub(crate) struct Serve {
     /// not admitted]
     #[arg(long, value_name = "HEADER")]
     preflight_header: Option<MethodSource>,
+    /// Let /auth return the charge of each request in X-Keytally-Charge, and accept it once at POST
+    /// /settle within this time, 1s to 1h. X-Cost of that request is the actual cost: 0 returns the
+    /// charge. All processes of a data folder need the same value. The proxy must not show
+    /// X-Keytally-Charge to clients, nor let them reach /settle [default: off]
+    #[arg(long, value_name = "LIFETIME", value_parser = parse_settle)]
+    settle: Option<Duration>,
     /// Maximum number of open connections. The system's limit of open files may lower it. A
     /// connection takes up to 30 KiB of memory. If all are in use, a new connection closes the one
     /// that has been idle longest
@@ -96,6 +117,9 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_timeout)]
     client_timeout: Duration,
 }
+
+/// How many keys the metrics name at a listener of their own.
+const NAMED_KEYS: usize = 10;
 
 /// The value of `--failures`: a limit of invalid keys, or `None` for `off`.
 #[derive(Clone)]
@@ -132,6 +156,12 @@ fn parse_address(text: &str) -> Result<String, String> {
     ))
 }
 
+/// Checks a value of `--key-from`.
+fn parse_key_source(text: &str) -> Result<String, String> {
+    let parsed = KeyFrom::parse(&[text.to_owned()]).map_err(|error| error.to_string());
+    parsed.map(|_| text.to_owned())
+}
+
 /// Parses the permissions of a socket file, in octal.
 fn parse_mode(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
@@ -145,10 +175,25 @@ fn parse_timeout(text: &str) -> Result<Duration, String> {
     if range.contains(&timeout) { Ok(timeout) } else { Err("it must be from 1s to 1h".to_owned()) }
 }
 
+/// Parses the value of `--settle`: whole seconds.
+fn parse_settle(text: &str) -> Result<Duration, String> {
+    let lifetime = times::parse_duration(text)?;
+    let is_whole = lifetime.subsec_nanos() == 0;
+    let range = Duration::from_secs(1)..=MAX_LIFETIME;
+    if is_whole && range.contains(&lifetime) {
+        Ok(lifetime)
+    } else {
+        Err("it must be from 1s to 1h, in whole seconds".to_owned())
+    }
+}
+
 impl Serve {
     /// Runs the service until a signal stops it. `program` is the path for printed commands.
     pub(crate) fn run(self, pepper: &PepperSource, program: &Path) -> Result<Status, Failure> {
         plans::check_distinct(&self.plans)?;
+        let key_from = KeyFrom::parse(&self.key_from)
+            .map_err(|error| Failure::usage(format!("--key-from: {error}")))?;
+        let refusals = self.refusals.as_deref().map(Refusals::read).transpose()?;
         let runtime = Runtime::new()?;
         runtime.block_on(async {
             let listener = Listener::bind("--listen", &self.listen, self.socket_mode).await?;
@@ -173,6 +218,11 @@ impl Serve {
             }
             let settings = Settings {
                 shadow: self.shadow,
+                key_from,
+                refusals: refusals.unwrap_or_default(),
+                metrics_keys: self
+                    .metrics_keys
+                    .unwrap_or(if self.metrics_listen.is_some() { NAMED_KEYS } else { 0 }),
                 proxies: Arc::new(self.trusted_proxies.into_iter().collect()),
                 failures: self.failures.0,
                 preflights: self.preflight_header,
@@ -180,7 +230,11 @@ impl Serve {
                 per_address: self.connections_per_address,
                 client_timeout: self.client_timeout,
             };
-            let service = Service::new(data.gate, data.peppers, settings)?;
+            let charges = match self.settle {
+                Some(lifetime) => Some(Charges::open(&self.data, &data.peppers, lifetime)?),
+                None => None,
+            };
+            let service = Service::new(data.gate, data.peppers, charges, settings)?;
             tokio::spawn(reopen_on(hangup, Arc::clone(&service)));
             let endpoints = service.endpoints(listener, metrics).await?;
             if !listen::serve(endpoints, stop).await? {

@@ -3,16 +3,21 @@
 pub(crate) mod address;
 mod auth;
 pub(crate) mod bind;
+pub(crate) mod charges;
 mod check;
 mod contacts;
 pub(crate) mod data;
+mod denied;
 mod guesses;
 mod header_case;
+pub(crate) mod key_from;
 mod limits;
 pub(crate) mod listen;
 mod log;
 mod metrics;
 pub(crate) mod preflight;
+pub(crate) mod refusals;
+mod settle;
 mod slots;
 
 use alloc::sync::Arc;
@@ -25,7 +30,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{Extensions, StatusCode};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 use keytally::{FollowEvent, Followed, Gate};
 use keytally::{Peppers, Policy};
 use serde::Serialize;
@@ -33,11 +38,14 @@ use tokio::sync::Mutex;
 
 use self::address::TrustedProxies;
 use self::bind::Listener;
+use self::charges::Charges;
 use self::guesses::GuessLimiter;
+use self::key_from::KeyFrom;
 use self::listen::{Endpoint, MAX_METRICS_CONNECTIONS, permitted_connections};
 use self::log::Log;
-use self::metrics::Metrics;
+use self::metrics::{Metrics, TableUse};
 use self::preflight::MethodSource;
+use self::refusals::Refusals;
 use self::slots::Slots;
 use keytally_cli::internal::Failure;
 
@@ -51,6 +59,8 @@ pub(crate) struct Service {
     /// thread.
     metrics_lock: Arc<Mutex<()>>,
     guesses: GuessLimiter,
+    /// Makes and settles the tokens of charges, if that is on.
+    charges: Option<Charges>,
     settings: Settings,
 }
 
@@ -59,6 +69,12 @@ pub(crate) struct Service {
 pub(crate) struct Settings {
     /// Whether all requests are admitted, and refusals are only reported.
     pub(crate) shadow: bool,
+    /// The fields that may carry the key of a request.
+    pub(crate) key_from: KeyFrom,
+    /// Other statuses and bodies of refusals.
+    pub(crate) refusals: Refusals,
+    /// The most keys that the metrics name.
+    pub(crate) metrics_keys: usize,
     /// The proxies whose `X-Forwarded-For` is trusted.
     pub(crate) proxies: Arc<TrustedProxies>,
     /// The limit of invalid keys per client address, if any.
@@ -79,15 +95,17 @@ impl Service {
     pub(crate) fn new(
         gate: Gate,
         peppers: Peppers,
+        charges: Option<Charges>,
         settings: Settings,
     ) -> Result<Arc<Self>, Failure> {
-        let metrics = Metrics::new()?;
+        let metrics = Metrics::new(settings.metrics_keys)?;
         let log = Log::start(metrics.dropped_lines())?;
         let gate = Followed::from_gate(gate, peppers, Ok)?;
         let events = log.gate_event_log();
         gate.watch(move |event| events.log(&event))?;
         let guesses = GuessLimiter::new(settings.failures.as_ref())?;
-        Ok(Arc::new(Self { gate, metrics, log, metrics_lock: Arc::default(), guesses, settings }))
+        let metrics_lock = Arc::default();
+        Ok(Arc::new(Self { gate, metrics, log, metrics_lock, guesses, charges, settings }))
     }
 
     /// Returns one endpoint for all routes, or two if the metrics have a listener of their own.
@@ -105,12 +123,15 @@ impl Service {
             Endpoint { listener, router, slots, proxies: Arc::clone(proxies), client_timeout }
         };
         let metrics_route = Router::new().route("/metrics", get(metrics));
-        let routes = Router::new()
+        let mut routes = Router::new()
             .route("/api/v1/contacts", get(contacts::contacts))
             .route("/api/v1/limits", get(limits::limits))
             .route("/auth", any(auth::auth))
             .route("/auth/", any(auth::auth))
             .route("/auth/{*path}", any(auth::auth));
+        if self.charges.is_some() {
+            routes = routes.route("/settle", post(settle::settle));
+        }
         let connections = permitted_connections(self.settings.connections);
         Ok(match metrics_listener {
             None => vec![endpoint(listener, routes.merge(metrics_route), connections)],
@@ -119,6 +140,12 @@ impl Service {
                 endpoint(metrics_listener, metrics_route, MAX_METRICS_CONNECTIONS),
             ],
         })
+    }
+
+    /// Returns the occupancy of each table besides the gate. Reads the whole tables.
+    fn tables(&self) -> Vec<TableUse> {
+        let settled = self.charges.as_ref().map(Charges::table_use);
+        self.guesses.table_use().into_iter().chain(settled).collect()
     }
 
     /// Reopens the gate file, whether it was replaced or not.
@@ -156,7 +183,8 @@ async fn metrics(State(service): State<Arc<Service>>) -> Response {
     let lock = Arc::clone(&service.metrics_lock).lock_owned().await;
     // Counting the keys reads the whole table.
     let read = move || {
-        let text = service.metrics.text(&service.gate.load(), &service.gate.status());
+        let text =
+            service.metrics.text(&service.gate.load(), &service.gate.status(), || service.tables());
         drop(lock);
         text
     };

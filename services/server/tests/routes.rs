@@ -17,7 +17,7 @@ use serde_json::json;
 use support::program::Sandbox;
 use support::server::{GATE, Server, await_log, log};
 use support::wire::Wire;
-use support::{CONTACTS_OF_1, EXCEEDED, key_id, timed};
+use support::{CONTACTS_OF_1, EXCEEDED, key_id, secret, timed};
 
 #[test]
 fn limits_returns_the_quotas_and_charges_nothing() {
@@ -123,6 +123,117 @@ fn auth_charges_the_cost_and_reports_the_holder() {
 }
 
 #[test]
+fn key_comes_from_named_headers() {
+    let sandbox = Sandbox::new();
+    let all = ["X-API-Key", "Authorization: Bearer", "X-Token"];
+    let options: Vec<&str> = all.iter().flat_map(|name| ["--key-from", *name]).collect();
+    let server = Server::start(&sandbox, &[&options[..], &["--failures", "off"]].concat());
+    let key = server.first_key().unwrap();
+    let (other, _) = sandbox.new_key(&["--account", "2"]);
+    let [api_key, bearer, token] =
+        ["X-API-Key: ", "Authorization: Bearer ", "X-Token: "].map(|start| format!("{start}{key}"));
+    let loose = format!("authorization: bEARER   {key}");
+    let (basic, wrong) = ("Authorization: Basic dTpw", format!("X-Token: {other}"));
+    let get = |path: &str, lines: &[&str]| {
+        let lines: Vec<&[u8]> = lines.iter().map(|line| line.as_bytes()).collect();
+        server.request(&format!("GET {path}"), &lines)
+    };
+    let challenges = r#"ApiKey realm="api", header="X-API-Key", Bearer realm="api", ApiKey realm="api", header="X-Token""#;
+    for path in ["/auth", "/api/v1/contacts", "/api/v1/limits"] {
+        for lines in [
+            &[&*api_key][..],
+            &[&bearer],
+            &[&token],
+            &[&loose],
+            &[&api_key, &bearer, &token],
+            &[basic, &token],
+        ] {
+            assert_eq!(get(path, lines).code(), 200, "{path} {lines:?}");
+        }
+        for (lines, error) in [
+            (&[][..], "Missing API key"),
+            (&[basic], "Missing API key"),
+            (&[&*api_key, &api_key], "Invalid API key"),
+            (&[basic, &bearer], "Invalid API key"),
+            (&[&api_key, &wrong], "Invalid API key"),
+            (&[&bearer, "X-Token:"], "Invalid API key"),
+        ] {
+            let reply = get(path, lines);
+            assert_eq!((reply.code(), reply.json()), (401, json!({"error": error})), "{lines:?}");
+            assert_eq!(reply.header("WWW-Authenticate"), challenges);
+            assert_eq!(reply.header("Content-Type"), "application/json");
+        }
+        // The query is not read.
+        assert_eq!(get(&format!("{path}?api_key={key}&X-Token={key}"), &[]).code(), 401);
+    }
+    let problem = get("/auth", &["Accept: application/problem+json"]);
+    assert_eq!(
+        problem.body,
+        r#"{"type": "about:blank", "title": "Missing API key", "status": 401}"#
+    );
+    drop(server);
+
+    // Without the default, X-API-Key is not read.
+    let server = Server::start(&sandbox, &["--key-from", "X-Token"]);
+    assert_eq!(server.contacts(&key).code(), 401);
+    assert_eq!(server.request("GET /auth", &[token.as_bytes()]).code(), 200);
+}
+
+#[test]
+fn refusals_have_the_statuses_and_bodies_of_a_file() {
+    let sandbox = Sandbox::new();
+    let write = |text: &str| std::fs::write(sandbox.path("refusals.json"), text).unwrap();
+    write(
+        r#"{"missing_key": {"body": "<p>{outcome}</p>", "content_type": "text/html"},
+            "denied": {"status": 503, "body": "{\"wait\": {retry_after}}"},
+            "too_costly": {"body": "never {retry_after}."}}"#,
+    );
+    let options = ["--refusals", "refusals.json", "--failures", "1/31d", "--plan", "default=1/31d"];
+    let server = Server::start(&sandbox, &options);
+    let key = format!("X-API-Key: {}", server.first_key().unwrap());
+    let get = |lines: &[&str]| {
+        let lines: Vec<&[u8]> = lines.iter().map(|line| line.as_bytes()).collect();
+        server.request("GET /auth", &lines)
+    };
+    let guess = || server.request("GET /api/v1/limits", &[b"X-API-Key: wrong"]);
+    let missing = get(&["Accept: application/problem+json"]);
+    assert_eq!((missing.code(), missing.body.as_str()), (401, "<p>missing_key</p>"));
+    assert_eq!(missing.header("Content-Type"), "text/html");
+    assert!(missing.has("WWW-Authenticate"));
+    // An outcome that the file does not have keeps its response.
+    let invalid = guess();
+    assert_eq!((invalid.code(), invalid.json()), (401, json!({"error": "Invalid API key"})));
+    let costly = get(&[&key, "X-Cost: 2"]);
+    assert_eq!((costly.code(), costly.body.as_str()), (429, "never ."));
+    assert_eq!(get(&[&key]).code(), 200);
+    // The limit of invalid keys is the same outcome.
+    for denied in [get(&[&key]), guess()] {
+        let wait: u32 = denied.header("Retry-After").parse().unwrap();
+        assert_eq!((denied.code(), denied.json()), (503, json!({"wait": wait})), "{denied:?}");
+        assert_eq!(denied.header("Content-Type"), "application/json");
+    }
+    drop(server);
+
+    for (text, parts) in [
+        ("", "line 1, column 0"),
+        (r#"{"denied": {"status": 503}}"#, "it must be JSON such as"),
+        (r#"{"kt_live_secret": {"body": ""}}"#, "line 1, column"),
+        (r#"{"denied": {"status": 200, "body": ""}}"#, "for denied the status 200"),
+        (r#"{"denied": {"content_type": "\n", "body": ""}}"#, "for denied a content_type"),
+        (&" ".repeat(65_537), "more than 65536 bytes"),
+    ] {
+        write(text);
+        let args =
+            ["serve", "--listen", "127.0.0.1:0", "--data", "data", "--refusals", "refusals.json"];
+        let run = sandbox.finish(&mut sandbox.command(&args), b"");
+        assert!(!run.err.contains("secret"), "{run:?}");
+        run.expect_failure(&["refusals.json, the file of --refusals, ", parts]);
+    }
+    let args = ["serve", "--listen", "127.0.0.1:0", "--data", "data", "--refusals", "nix"];
+    sandbox.finish(&mut sandbox.command(&args), b"").expect_failure(&["cannot read nix"]);
+}
+
+#[test]
 fn unknown_routes_and_methods_get_json_errors() {
     let sandbox = Sandbox::new();
     let server = Server::start(&sandbox, &[]);
@@ -178,6 +289,88 @@ fn metrics_are_prometheus_text() {
     assert_eq!(server.metric("keytally_check_duration_seconds_count"), 2);
     assert_eq!(server.metric("keytally_check_duration_seconds_bucket{le=\"+Inf\"}"), 2);
     assert!(!reply.body.contains(&key[8..]));
+}
+
+#[test]
+fn metrics_name_the_keys_that_are_denied_most() {
+    let sandbox = Sandbox::new();
+    let options = ["--metrics-keys", "2", "--plan", "default=2/31d"];
+    let server = Server::start(&sandbox, &options);
+    let keys: Vec<_> = (0..3).map(|_| sandbox.new_key(&["--account", "1"])).collect();
+    for (requests, (key, _)) in [4, 6, 3].into_iter().zip(&keys) {
+        for _ in 0..requests {
+            server.contacts(key);
+        }
+    }
+    // Too costly.
+    let line = format!("X-API-Key: {}", keys[1].0);
+    assert_eq!(server.request("GET /auth", &[line.as_bytes(), b"X-Cost: 3"]).code(), 429);
+    let text = server.request("GET /metrics", &[]).body;
+    let denied =
+        |(_, id): &(String, String)| format!("keytally_top_denied_total{{key_id=\"{id}\"}}");
+    assert_eq!(Server::value(&text, &denied(&keys[1])), 5);
+    assert_eq!(Server::value(&text, &denied(&keys[0])), 2);
+    assert!(!text.contains(&keys[2].1), "{text}");
+    for (key, _) in &keys {
+        assert!(!text.contains(secret(key)), "{text}");
+    }
+    drop(server);
+    // Clients may reach the only listener, so it names no key by default.
+    let server = Server::start(&sandbox, &[]);
+    assert_eq!(server.contacts(&keys[0].0).code(), 429);
+    assert!(!server.request("GET /metrics", &[]).body.contains("keytally_top_denied_total"));
+}
+
+#[test]
+fn metrics_count_keys_by_the_share_of_a_quota_they_used() {
+    let sandbox = Sandbox::new();
+    let plans = ["--plan", "default=10/day, 100/31d", "--plan", "pro=20/day, 20/31d"];
+    let server = Server::start(&sandbox, &plans);
+    let _ = server.first_key().unwrap();
+    let charge = |plan: &str, cost: u32| {
+        let (key, key_id) = sandbox.new_key(&["--account", "1", "--plan", plan]);
+        let lines = [format!("X-API-Key: {key}"), format!("X-Cost: {cost}")];
+        server.request("GET /auth", &lines.each_ref().map(|line| line.as_bytes()));
+        key_id
+    };
+    for (plan, cost) in [("default", 4), ("default", 5), ("default", 9), ("pro", 20)] {
+        charge(plan, cost);
+    }
+    let revoked = charge("pro", 20);
+    sandbox.run_admin(&["revoke", GATE, &revoked]).expect_status(0);
+    let text = server.request("GET /metrics", &[]).body;
+    for (plan, counts) in [("default", [2, 1, 1, 0]), ("pro", [1, 1, 1, 1])] {
+        for (share, count) in ["0.5", "0.8", "0.9", "1"].iter().zip(counts) {
+            let name = format!("keytally_gate_keys_used{{plan=\"{plan}\",share=\"{share}\"}}");
+            assert_eq!(Server::value(&text, &name), count, "{name}");
+        }
+    }
+    assert_eq!(Server::value(&text, "keytally_table_entries{table=\"gate\"}"), 6);
+    assert_eq!(Server::value(&text, "keytally_table_capacity{table=\"gate\"}"), 100_000);
+}
+
+#[test]
+fn metrics_have_the_occupancy_of_each_table() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &["--settle", "60s"]);
+    server.contacts("wrong");
+    let line = format!("X-API-Key: {}", server.first_key().unwrap());
+    let token =
+        server.request("GET /auth", &[line.as_bytes()]).header("X-Keytally-Charge").to_owned();
+    let line = format!("X-Keytally-Charge: {token}");
+    assert_eq!(server.request("POST /settle", &[line.as_bytes(), b"X-Cost: 0"]).code(), 200);
+    let text = server.request("GET /metrics", &[]).body;
+    for (table, entries, capacity) in
+        [("failures", 1, 65_536), ("settled", 1, 524_288), ("gate", 1, 100_000)]
+    {
+        let value = |name: &str| Server::value(&text, &format!("{name}{{table=\"{table}\"}}"));
+        let found = [value("keytally_table_entries"), value("keytally_table_capacity")];
+        assert_eq!(found, [entries, capacity], "{table}");
+    }
+    drop(server);
+    let server = Server::start(&sandbox, &["--failures", "off"]);
+    let text = server.request("GET /metrics", &[]).body;
+    assert!(!text.contains("table=\"failures\"") && !text.contains("table=\"settled\""));
 }
 
 #[test]

@@ -34,7 +34,7 @@ const SECRETS: [&str; 7] = [
 ];
 
 /// Each command with its arguments. The text after an option is its value.
-const COMMANDS: [&[&str]; 16] = [
+const COMMANDS: [&[&str]; 17] = [
     &["create", "new.gate", "--keys", "10", "--plan", "default=1/day", "--prefix", "kt"],
     &["issue", G, "--account", "1", "--env", "live", "--plan", "default", "--expires", "1h"],
     &["import", G, "--account", "1", "--env", "live", "--plan", "default", "--expires", "1h"],
@@ -68,6 +68,19 @@ const COMMANDS: [&[&str]; 16] = [
         "9",
         "--preflight-header",
         "X-Forwarded-Method",
+    ],
+    &[
+        "serve",
+        "--listen",
+        "unix:no/folder",
+        "--settle",
+        "60s",
+        "--key-from",
+        "X-Token",
+        "--metrics-keys",
+        "9",
+        "--refusals",
+        "no.json",
     ],
 ];
 

@@ -200,6 +200,13 @@ fn failed_start_changes_nothing() {
             "off disables the limit",
         ],
     );
+    for name in ["Authorization", "cookie", "X API Key", "", "Authorization: Basic"] {
+        expect_usage_error(&["--key-from", name], &["'--key-from <HEADER>'", "such as X-API-Key"]);
+    }
+    expect_usage_error(
+        &["--key-from", "X-Token", "--key-from", "x-token"],
+        &["\"x-token\" is named twice"],
+    );
     for address in [
         "",
         ":80",

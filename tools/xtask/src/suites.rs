@@ -78,9 +78,9 @@ pub(crate) const SUITES: &[Step] = &[
     Step::tests("cli", &[("keytally-cli", "*")])
         .about("the commands of the program: output, exit status, errors"),
     Step::tests("service", SERVICE)
-        .needs(&[tools::CURL, tools::PYTHON])
+        .needs(&[tools::CURL, tools::PYTHON, tools::NGINX])
         .variables(clients)
-        .about("the service over HTTP with curl, Node.js and Python; its listeners; attacks on it"),
+        .about("the service over HTTP with curl, Node.js, Python and nginx; its listeners; attacks on it"),
     Step::new("python", Work::Long(python::test))
         .needs(&[tools::PYTHON, tools::CURL, tools::CC])
         .about("the installed Python module: lints, types, vectors, threads, forks, workers"),
@@ -94,8 +94,10 @@ pub(crate) const SUITES: &[Step] = &[
 ];
 
 /// The test files of the service, without those that the suite `unit` runs.
-const SERVICE: &[TestFiles] =
-    &[("keytally-server", "contract routes startup lifecycle listeners guesses attacks book")];
+const SERVICE: &[TestFiles] = &[(
+    "keytally-server",
+    "contract routes settle proxy startup lifecycle listeners guesses attacks book",
+)];
 
 /// The test file of the suite `firmware`.
 const FIRMWARE: TestFiles = ("keytally-audit", "firmware");

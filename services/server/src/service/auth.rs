@@ -8,6 +8,8 @@
 //!
 //! `X-Cost` is the cost of the request, at least 1. The proxy must set or remove it: a proxy that
 //! forwards the header of its client lets the client choose the cost.
+//!
+//! If `--settle` is on, the response has the token of the charge, for [`settle`](super::settle).
 
 use alloc::sync::Arc;
 
@@ -16,6 +18,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 
 use super::check::{Caller, Check, Route, SHADOW, set};
+use super::settle::CHARGE;
 use super::{Service, json};
 
 pub(crate) const ACCOUNT_ID: &str = "X-Account-Id";
@@ -24,13 +27,14 @@ pub(crate) const KEY_ENV: &str = "X-Key-Env";
 pub(crate) const KEY_PLAN: &str = "X-Key-Plan";
 
 /// The header with the cost of the request. Without it, the cost is 1.
-const COST: &str = "X-Cost";
+pub(crate) const COST: &str = "X-Cost";
 
 /// Charges the cost, and reports the holder of the key in headers.
 pub(crate) async fn auth(State(service): State<Arc<Service>>, request: Request) -> Response {
     let mut response = service.authorize(&request);
     // Always set: a proxy that copies only present headers would forward those of the client.
-    for name in [ACCOUNT_ID, KEY_ID, KEY_ENV, KEY_PLAN] {
+    let charge = service.charges.is_some().then_some(CHARGE);
+    for name in [ACCOUNT_ID, KEY_ID, KEY_ENV, KEY_PLAN].into_iter().chain(charge) {
         if !response.headers().contains_key(name) {
             set(&mut response, name, "");
         }
@@ -49,12 +53,13 @@ impl Service {
         }
         match cost(headers) {
             Ok(cost) => {
-                self.check_and_respond(Route::Auth, request, Check::Charge(cost), Self::admit)
+                let admit = |caller: &Caller<'_>| self.admit(caller);
+                self.check_and_respond(Route::Auth, request, Check::Charge(cost), admit)
             }
             // Shadow mode refuses nothing, and an unknown cost is not charged.
             Err(_) if self.settings.shadow => {
-                let mut response =
-                    self.check_and_respond(Route::Auth, request, Check::Peek, Self::admit);
+                let admit = |caller: &Caller<'_>| self.admit(caller);
+                let mut response = self.check_and_respond(Route::Auth, request, Check::Peek, admit);
                 set(&mut response, SHADOW, "bad_cost");
                 response
             }
@@ -63,7 +68,7 @@ impl Service {
     }
 
     /// Returns the response to an admitted request.
-    fn admit(caller: &Caller<'_>) -> Response {
+    fn admit(&self, caller: &Caller<'_>) -> Response {
         let mut response = StatusCode::OK.into_response();
         let Some(holder) = caller.holder else { return response };
         let table = caller.gate.table();
@@ -74,6 +79,12 @@ impl Service {
         }
         if let Some(plan) = table.plan(holder.plan) {
             set(&mut response, KEY_PLAN, &plan.name);
+        }
+        if let (Some(charges), Some(charge)) = (&self.charges, caller.verdict.charge())
+            && let Some(token) =
+                charges.token(&caller.gate.to_arc(), holder.key_id, charge, caller.verdict.now())
+        {
+            set(&mut response, CHARGE, &token);
         }
         response
     }

@@ -7,8 +7,7 @@ use axum::extract::Request;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
-use keytally::API_KEY_HEADER;
-use keytally::{Gate, now};
+use keytally::{Current, Gate};
 use keytally::{Holder, Outcome, Verdict};
 use keytally_tower::set_fields;
 
@@ -57,7 +56,7 @@ pub(crate) struct Caller<'v> {
     pub(crate) holder: Option<Holder>,
     pub(crate) verdict: &'v Verdict,
     /// The gate that returned the verdict.
-    pub(crate) gate: &'v Gate,
+    pub(crate) gate: &'v Current<Gate>,
 }
 
 impl Caller<'_> {
@@ -92,8 +91,8 @@ impl Service {
             }
             if !shadow {
                 return match too_many {
-                    None => refusal(&verdict, headers),
-                    Some(too_many) => guess_refusal(&too_many, headers),
+                    None => self.refuse(&verdict, headers),
+                    Some(too_many) => self.refuse_guess(&too_many, headers),
                 };
             }
             self.metrics.count_shadow(&verdict);
@@ -125,35 +124,33 @@ impl Service {
 
     /// Calls the gate with the key in the headers.
     fn check(&self, gate: &Gate, headers: &HeaderMap, check: Check) -> Verdict {
-        let mut values = headers.get_all(API_KEY_HEADER).iter();
-        // The value may be any bytes, not only UTF-8.
-        let api_key = values.next().map(HeaderValue::as_bytes);
-        if values.next().is_some() {
-            return Verdict::duplicate_header(now());
-        }
-        match check {
+        self.settings.key_from.check(headers, |api_key| match check {
             Check::Charge(cost) => self.metrics.time(|| gate.check(api_key, cost)),
             Check::Peek => gate.peek(api_key, 0),
+        })
+    }
+
+    /// Returns the response to a request that the gate refused.
+    fn refuse(&self, verdict: &Verdict, headers: &HeaderMap) -> Response {
+        let mut response = keytally_tower::refusal(verdict, headers);
+        set_fields(response.headers_mut(), verdict);
+        self.settings.key_from.name_in(verdict, &mut response);
+        self.settings.refusals.apply(verdict, &mut response);
+        response.map(Body::from)
+    }
+
+    /// Returns the response to an invalid key beyond the limit of invalid keys.
+    ///
+    /// It has no rate-limit headers: they describe the quotas of a key.
+    fn refuse_guess(&self, too_many: &Verdict, headers: &HeaderMap) -> Response {
+        let mut response = keytally_tower::refusal(too_many, headers);
+        self.settings.refusals.apply(too_many, &mut response);
+        let mut response = response.map(Body::from);
+        if let Some(seconds) = too_many.retry_after_s() {
+            set(&mut response, "Retry-After", &seconds.to_string());
         }
+        response
     }
-}
-
-/// Returns the response to a request that the gate refused.
-fn refusal(verdict: &Verdict, headers: &HeaderMap) -> Response {
-    let mut response = keytally_tower::refusal(verdict, headers).map(Body::from);
-    set_fields(response.headers_mut(), verdict);
-    response
-}
-
-/// Returns the response to an invalid key beyond the limit of invalid keys.
-///
-/// It has no rate-limit headers: they describe the quotas of a key.
-fn guess_refusal(too_many: &Verdict, headers: &HeaderMap) -> Response {
-    let mut response = keytally_tower::refusal(too_many, headers).map(Body::from);
-    if let Some(seconds) = too_many.retry_after_s() {
-        set(&mut response, "Retry-After", &seconds.to_string());
-    }
-    response
 }
 
 /// Sets a header. Does nothing if the name or the value is not valid.

@@ -11,6 +11,7 @@ use keytally::{Error, Limiter};
 use keytally::{Outcome, Policy, Verdict};
 
 use super::address::Network;
+use super::metrics::TableUse;
 
 /// The maximum number of client networks with a count, which take 1.6 MiB of memory.
 ///
@@ -29,6 +30,12 @@ impl GuessLimiter {
 
     fn with_capacity(policy: Option<&Policy>, networks: u32) -> Result<Self, Error> {
         Ok(Self(policy.map(|policy| Limiter::in_memory(policy, networks)).transpose()?))
+    }
+
+    /// Returns how many client networks have a count, and how many can have one. `None` without a
+    /// limit.
+    pub(crate) fn table_use(&self) -> Option<TableUse> {
+        self.0.as_ref().map(|limiter| TableUse::of("failures", limiter))
     }
 
     /// Counts an invalid key. If the client's network is over the limit, returns the verdict to

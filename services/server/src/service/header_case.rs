@@ -22,9 +22,10 @@ use keytally_cli::internal::Failure;
 
 use super::auth::{ACCOUNT_ID, KEY_ENV, KEY_ID, KEY_PLAN};
 use super::check::SHADOW;
+use super::settle::CHARGE;
 
 /// The header names of the service. [`FIELD_NAMES`] has those of a verdict.
-const OWN_NAMES: [&str; 5] = [ACCOUNT_ID, KEY_ID, KEY_ENV, KEY_PLAN, SHADOW];
+const OWN_NAMES: [&str; 6] = [ACCOUNT_ID, KEY_ID, KEY_ENV, KEY_PLAN, SHADOW, CHARGE];
 
 /// Returns the response extensions with which hyper keeps the letter case of [`FIELD_NAMES`] and
 /// [`OWN_NAMES`].

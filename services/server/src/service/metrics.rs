@@ -1,12 +1,15 @@
 //! `GET /metrics`: the text format of Prometheus, version 0.0.4.
 
-use keytally::{FollowStatus, Gate, now};
-use keytally::{Outcome, Reason as KeyReason, Verdict};
+use std::collections::HashMap;
+
+use keytally::{FollowStatus, Gate, KeyInfo, Limiter, now};
+use keytally::{Outcome, Reason as KeyReason, Timestamp, Verdict};
 use prometheus::{
-    Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
+use super::denied::DeniedKeys;
 use super::slots::CloseReason;
 
 /// The content type of [`Metrics::text`].
@@ -20,16 +23,61 @@ pub(crate) struct Metrics {
     shadow: IntCounterVec,
     guesses: IntCounterVec,
     preflights: IntCounter,
+    settlements: IntCounterVec,
     closed_connections: IntCounterVec,
     seconds: Histogram,
     ahead: IntCounter,
     dropped_lines: IntCounter,
+    denied: DeniedKeys,
+    /// The most keys that are named.
+    named_keys: usize,
+    top_denied: IntCounterVec,
+    used_keys: IntGaugeVec,
+    table_entries: IntGaugeVec,
+    table_capacity: IntGaugeVec,
     keys: IntGauge,
     capacity: IntGauge,
     reopened: IntCounter,
     reopen_failing: IntGauge,
     /// The Unix time at which the keys were last counted. It is not registered, so not exported.
     counted_at_s: IntGauge,
+}
+
+/// What became of a request to `/settle`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settlement {
+    Settled,
+    BadRequest,
+    Unknown,
+    Expired,
+    Repeated,
+    Full,
+    Gone,
+}
+
+impl Settlement {
+    const ALL: [Self; 7] = [
+        Self::Settled,
+        Self::BadRequest,
+        Self::Unknown,
+        Self::Expired,
+        Self::Repeated,
+        Self::Full,
+        Self::Gone,
+    ];
+
+    /// Returns the value of the label `result`.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Settled => "settled",
+            Self::BadRequest => "bad_request",
+            Self::Unknown => "unknown",
+            Self::Expired => "expired",
+            Self::Repeated => "repeated",
+            Self::Full => "full",
+            Self::Gone => "gone",
+        }
+    }
 }
 
 /// The upper bounds of the histogram's buckets, in seconds. A check takes about a microsecond, and
@@ -60,8 +108,8 @@ const VERDICTS: &[(Outcome, Option<KeyReason>)] = &[
 ];
 
 impl Metrics {
-    /// Returns metrics whose counters are 0.
-    pub(crate) fn new() -> prometheus::Result<Self> {
+    /// Returns metrics whose counters are 0. They name at most `named_keys` keys.
+    pub(crate) fn new(named_keys: usize) -> prometheus::Result<Self> {
         let verdicts =
             Opts::new("keytally_verdicts_total", "Verdicts of the gate, by outcome and reason.");
         let shadow = Opts::new(
@@ -76,10 +124,26 @@ impl Metrics {
             "keytally_connections_closed_total",
             "Connections that the service closed: over the limit of their address, all slots in use, or no progress in time.",
         );
+        let settlements = Opts::new(
+            "keytally_settlements_total",
+            "Requests to /settle, by what became of the charge.",
+        );
         let seconds = HistogramOpts::new(
             "keytally_check_duration_seconds",
             "Duration of the checks of the gate.",
         );
+        let top_denied = Opts::new(
+            "keytally_top_denied_total",
+            "Denied requests of the keys with the most of them, by key id. Never too high.",
+        );
+        let used_keys = Opts::new(
+            "keytally_gate_keys_used",
+            "Active keys that used at least this share of a quota, by plan.",
+        );
+        let table_entries =
+            Opts::new("keytally_table_entries", "Entries of a table that are in use.");
+        let table_capacity =
+            Opts::new("keytally_table_capacity", "The maximum number of entries of a table.");
         let metrics = Self {
             registry: Registry::new(),
             verdicts: IntCounterVec::new(verdicts, &LABELS)?,
@@ -89,6 +153,7 @@ impl Metrics {
                 "keytally_preflights_total",
                 "CORS preflights that were admitted at /auth without a key.",
             )?,
+            settlements: IntCounterVec::new(settlements, &["result"])?,
             closed_connections: IntCounterVec::new(closed, &["reason"])?,
             seconds: Histogram::with_opts(seconds.buckets(SECONDS.to_vec()))?,
             ahead: IntCounter::new(
@@ -99,6 +164,12 @@ impl Metrics {
                 "keytally_log_lines_lost_total",
                 "Log lines that were dropped.",
             )?,
+            denied: DeniedKeys::default(),
+            named_keys,
+            top_denied: IntCounterVec::new(top_denied, &["key_id"])?,
+            used_keys: IntGaugeVec::new(used_keys, &["plan", "share"])?,
+            table_entries: IntGaugeVec::new(table_entries, &["table"])?,
+            table_capacity: IntGaugeVec::new(table_capacity, &["table"])?,
             keys: IntGauge::new(
                 "keytally_gate_keys",
                 "Records of the gate that hold a key, revoked or not.",
@@ -129,15 +200,23 @@ impl Metrics {
         for reason in CloseReason::ALL {
             metrics.closed_connections.with_label_values(&[reason.as_str()]);
         }
+        for settlement in Settlement::ALL {
+            metrics.settlements.with_label_values(&[settlement.as_str()]);
+        }
         let registry = &metrics.registry;
         registry.register(Box::new(metrics.verdicts.clone()))?;
         registry.register(Box::new(metrics.shadow.clone()))?;
         registry.register(Box::new(metrics.guesses.clone()))?;
         registry.register(Box::new(metrics.preflights.clone()))?;
+        registry.register(Box::new(metrics.settlements.clone()))?;
         registry.register(Box::new(metrics.closed_connections.clone()))?;
         registry.register(Box::new(metrics.seconds.clone()))?;
         registry.register(Box::new(metrics.ahead.clone()))?;
         registry.register(Box::new(metrics.dropped_lines.clone()))?;
+        registry.register(Box::new(metrics.top_denied.clone()))?;
+        registry.register(Box::new(metrics.used_keys.clone()))?;
+        registry.register(Box::new(metrics.table_entries.clone()))?;
+        registry.register(Box::new(metrics.table_capacity.clone()))?;
         registry.register(Box::new(metrics.keys.clone()))?;
         registry.register(Box::new(metrics.capacity.clone()))?;
         registry.register(Box::new(metrics.reopened.clone()))?;
@@ -150,6 +229,12 @@ impl Metrics {
         self.verdicts.with_label_values(&labels(verdict.outcome(), verdict.reason())).inc();
         if verdict.clock_ahead_s() > 0 {
             self.ahead.inc();
+        }
+        if self.named_keys > 0
+            && matches!(verdict.outcome(), Outcome::Denied | Outcome::TooCostly)
+            && let Some(holder) = verdict.holder()
+        {
+            self.denied.count(holder.key_id);
         }
     }
 
@@ -166,6 +251,11 @@ impl Metrics {
     /// Counts a CORS preflight that was admitted without a key.
     pub(crate) fn count_preflight(&self) {
         self.preflights.inc();
+    }
+
+    /// Counts a request to `/settle`.
+    pub(crate) fn count_settlement(&self, settlement: Settlement) {
+        self.settlements.with_label_values(&[settlement.as_str()]).inc();
     }
 
     /// Returns the counter of connections that the service closed.
@@ -186,8 +276,38 @@ impl Metrics {
         self.dropped_lines.clone()
     }
 
+    /// Counts the keys of the gate, and those of each plan by the share of a quota that they used.
+    fn count_keys(&self, gate: &Gate, now: Timestamp) -> u64 {
+        self.used_keys.reset();
+        let plans: HashMap<u8, [IntGauge; SHARES.len()]> = gate
+            .table()
+            .plans()
+            .map(|(number, plan)| {
+                let gauge = |(_, share)| self.used_keys.with_label_values(&[&*plan.name, share]);
+                (number, SHARES.map(gauge))
+            })
+            .collect();
+        let mut count = 0;
+        for key in gate.table().list(now) {
+            count += 1;
+            if key.state_name(now) == "active"
+                && let Some(gauges) = plans.get(&key.plan)
+            {
+                let used = used_share(&key);
+                let reached = SHARES.iter().zip(gauges).filter(|((share, _), _)| used >= *share);
+                reached.for_each(|(_, gauge)| gauge.inc());
+            }
+        }
+        count
+    }
+
     /// Returns all metrics as text.
-    pub(crate) fn text(&self, gate: &Gate, status: &FollowStatus) -> prometheus::Result<Vec<u8>> {
+    pub(crate) fn text(
+        &self,
+        gate: &Gate,
+        status: &FollowStatus,
+        tables: impl FnOnce() -> Vec<TableUse>,
+    ) -> prometheus::Result<Vec<u8>> {
         self.capacity.set(gate.table().capacity().into());
         self.reopened.inc_by(status.reopened.saturating_sub(self.reopened.get()));
         self.reopen_failing.set(status.problem.is_some().into());
@@ -197,12 +317,56 @@ impl Metrics {
             >= COUNTED_FOR_S.unsigned_abs()
         {
             self.counted_at_s.set(now_s);
-            self.keys.set(i64::try_from(gate.table().list(now).count()).unwrap_or(i64::MAX));
+            let keys = self.count_keys(gate, now);
+            self.keys.set(to_gauge(keys));
+            let capacity = gate.table().capacity().into();
+            let gate = TableUse { name: "gate", entries: keys, capacity };
+            for TableUse { name, entries, capacity } in tables().into_iter().chain([gate]) {
+                self.table_entries.with_label_values(&[name]).set(to_gauge(entries));
+                self.table_capacity.with_label_values(&[name]).set(to_gauge(capacity));
+            }
+        }
+        self.top_denied.reset();
+        for (key_id, count) in self.denied.top(self.named_keys) {
+            self.top_denied.with_label_values(&[key_id.to_string()]).inc_by(count);
         }
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
     }
+}
+
+/// The occupancy of a table.
+#[derive(Debug)]
+pub(crate) struct TableUse {
+    name: &'static str,
+    entries: u64,
+    capacity: u64,
+}
+
+impl TableUse {
+    /// Returns that of a limiter. Reads the whole table.
+    pub(crate) fn of(name: &'static str, limiter: &Limiter) -> Self {
+        let table = limiter.table();
+        let (entries, capacity) = (table.live_subjects(now()), table.capacity().into());
+        Self { name, entries, capacity }
+    }
+}
+
+/// The shares of a quota for which keys are counted, in hundredths.
+const SHARES: [(u64, &str); 4] = [(50, "0.5"), (80, "0.8"), (90, "0.9"), (100, "1")];
+
+/// Returns the largest share of one of its quotas that a key has used, in hundredths.
+fn used_share(key: &KeyInfo) -> u64 {
+    let shares = key.quotas.iter().map(|quota| {
+        let used = u64::from(quota.limit.saturating_sub(quota.remaining));
+        (100 * used).checked_div(quota.limit.into()).unwrap_or(0)
+    });
+    shares.max().unwrap_or(0)
+}
+
+fn to_gauge(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn labels(outcome: Outcome, reason: Option<KeyReason>) -> [&'static str; 2] {

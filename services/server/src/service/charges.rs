@@ -1,0 +1,290 @@
+//! Charge tokens: the charge of a request at `/auth`, as text for `/settle`.
+//!
+//! A token has the key id, the cost and the time of the charge, and a number that no other token
+//! has. It has no secret. Its HMAC-SHA-256 also covers the gate file, the file of settled charges
+//! and the lifetime. So a token is accepted by every process of the service that has these in
+//! common, and by no other.
+//!
+//! The HMAC key is derived from the pepper, because all processes of one gate have the pepper. A
+//! random key for each process would refuse the tokens of the others.
+//!
+//! A token is accepted once. The settled tokens are counted in a [`Limiter`] whose file all
+//! processes of a data folder share. It has a fixed capacity, and a token occupies it until the
+//! token has expired.
+
+use alloc::sync::{Arc, Weak};
+use core::time::Duration;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use base64ct::{Base64UrlUnpadded, Encoding as _};
+use keytally::{Charge, Gate, KeyId, Limiter, Outcome, Pepper, Peppers, Timestamp};
+use keytally::{entropy_bytes, now};
+use keytally_cli::internal::Failure;
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
+
+use super::metrics::TableUse;
+
+/// The maximum number of settled tokens that are remembered, which take 13 MiB of disk space and
+/// memory.
+pub(crate) const MAX_SETTLED: u32 = 524_288;
+
+/// The longest lifetime of a token.
+pub(crate) const MAX_LIFETIME: Duration = Duration::from_secs(3600);
+
+/// By how much the clocks of processes may differ, and a clock may be set back. A settled token is
+/// remembered for longer than its lifetime by this, in seconds.
+const CLOCK_TOLERANCE_S: u64 = 60;
+
+/// The label from which the HMAC key is derived. No key can have this text: it has spaces.
+const LABEL: &[u8] = b"keytally charge tokens 1";
+
+/// The first byte of a token: the version of its form.
+const VERSION: u8 = 1;
+
+const MAC_LEN: usize = 32;
+
+/// Version, key id, cost, time of the charge, time of the token, number.
+const BODY_LEN: usize = 1 + 8 + 4 + 8 + 8 + NUMBER_LEN;
+
+/// The number of a token: one of the process, and one of the token in the process.
+const NUMBER_LEN: usize = PROCESS_LEN + 8;
+
+const PROCESS_LEN: usize = 16;
+
+/// The device and the inode of a file.
+type FileId = [u64; 2];
+
+/// Makes tokens of charges, and settles them.
+#[derive(Debug)]
+pub(crate) struct Charges {
+    /// The HMAC keys, one for each pepper. The last makes tokens.
+    keys: Vec<Pepper>,
+    lifetime: Duration,
+    settled: Limiter,
+    settled_id: FileId,
+    process: [u8; PROCESS_LEN],
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// How many tokens this process made.
+    made: u64,
+    /// The gate that was used last, and its file.
+    gate: Option<(Weak<Gate>, FileId)>,
+}
+
+/// The contents of a valid token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Token {
+    pub(crate) key_id: KeyId,
+    pub(crate) charge: Charge,
+    issued: Timestamp,
+    number: [u8; NUMBER_LEN],
+}
+
+/// Why a charge is not settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The text is not a token of this service, gate and lifetime.
+    Unknown,
+    /// The token is older than the lifetime.
+    Expired,
+    /// The charge was settled before.
+    Settled,
+    /// Too many charges were settled to remember this one.
+    Full {
+        /// When there will be room, in seconds.
+        retry_after_s: u32,
+    },
+    /// The gate no longer has the key.
+    Gone,
+}
+
+impl Charges {
+    /// Opens the file of settled charges in the data folder, or creates it.
+    pub(crate) fn open(
+        folder: &Path,
+        peppers: &Peppers,
+        lifetime: Duration,
+    ) -> Result<Self, Failure> {
+        // Every lifetime has a file of its own, because the file has one window.
+        let path = folder.join(format!("settled-{}s.limiter", lifetime.as_secs()));
+        // A sliding window counts a token for at least its length.
+        let window_s = lifetime.as_secs().saturating_add(CLOCK_TOLERANCE_S);
+        let policy = format!("sliding 1/{window_s}s").parse().map_err(|error| {
+            Failure::with_context(format_args!("cannot count charges in {}", path.display()), error)
+        })?;
+        let settled = Limiter::open_or_create(&path, &policy, MAX_SETTLED)?;
+        let settled_id = file_id(&path).map_err(|error| {
+            Failure::with_context(format_args!("cannot access {}", path.display()), error)
+        })?;
+        let entropy = entropy_bytes()?;
+        let (process, _) = entropy.split_first_chunk().unwrap_or((&[0; PROCESS_LEN], &[]));
+        Ok(Self {
+            keys: peppers.iter().filter_map(derived).collect(),
+            lifetime,
+            settled,
+            settled_id,
+            process: *process,
+            state: Mutex::default(),
+        })
+    }
+
+    /// Returns how long a token is valid.
+    pub(crate) const fn lifetime(&self) -> Duration {
+        self.lifetime
+    }
+
+    /// Returns a token of a charge. Returns `None` if the gate's file was just replaced: nothing
+    /// can be settled in it.
+    pub(crate) fn token(
+        &self,
+        gate: &Arc<Gate>,
+        key_id: KeyId,
+        charge: Charge,
+        issued: Timestamp,
+    ) -> Option<String> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let gate_id = state.gate_id(gate)?;
+        state.made = state.made.wrapping_add(1);
+        let made = state.made.to_be_bytes();
+        drop(state);
+        let mut number = [0; NUMBER_LEN];
+        let (process, count) = number.split_at_mut(PROCESS_LEN);
+        process.copy_from_slice(&self.process);
+        count.copy_from_slice(&made);
+        let body = Token { key_id, charge, issued, number }.to_body();
+        let mac = self.mac(self.keys.last()?, &body, gate_id);
+        let mut bytes = Vec::with_capacity(BODY_LEN + MAC_LEN);
+        bytes.extend_from_slice(&body);
+        bytes.extend_from_slice(&mac);
+        Some(Base64UrlUnpadded::encode_string(&bytes))
+    }
+
+    /// Returns the contents of a token that a process with the same files and lifetime made.
+    pub(crate) fn read(&self, gate: &Arc<Gate>, text: &[u8]) -> Result<Token, Refusal> {
+        let mut bytes = [0; BODY_LEN + MAC_LEN];
+        let decoded = Base64UrlUnpadded::decode(text, &mut bytes).map_err(|_| Refusal::Unknown)?;
+        let (body, mac) = decoded.split_first_chunk().ok_or(Refusal::Unknown)?;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let gate_id = state.gate_id(gate).ok_or(Refusal::Unknown)?;
+        drop(state);
+        // A slice of another length is not equal.
+        if !self.keys.iter().any(|key| self.mac(key, body, gate_id).ct_eq(mac).into()) {
+            return Err(Refusal::Unknown);
+        }
+        Token::from_body(body).ok_or(Refusal::Unknown)
+    }
+
+    /// Replaces the charge of a token by the actual cost, once.
+    ///
+    /// The token is used up first. If the process is killed after that, the charge stays.
+    pub(crate) fn settle(&self, gate: &Gate, token: &Token, actual: u32) -> Result<(), Refusal> {
+        let now_ms = now().unix_ms();
+        let issued_ms = token.issued.unix_ms();
+        let lifetime_ms = u64::try_from(self.lifetime.as_millis()).unwrap_or(u64::MAX);
+        if now_ms.saturating_sub(issued_ms) > lifetime_ms
+            || issued_ms.saturating_sub(now_ms) > CLOCK_TOLERANCE_S * 1000
+        {
+            return Err(Refusal::Expired);
+        }
+        let counted = self.settled.check(&token.number, 1);
+        match counted.outcome() {
+            Outcome::Admitted => {}
+            Outcome::Full => {
+                let retry_after_s = counted.retry_after_s().unwrap_or(1);
+                return Err(Refusal::Full { retry_after_s });
+            }
+            _ => return Err(Refusal::Settled),
+        }
+        gate.settle(token.key_id, token.charge, actual).map(drop).ok_or(Refusal::Gone)
+    }
+
+    /// Returns how many settled tokens are remembered, and how many can be.
+    pub(crate) fn table_use(&self) -> TableUse {
+        TableUse::of("settled", &self.settled)
+    }
+
+    /// Returns the MAC of a token, for a gate's file.
+    fn mac(&self, key: &Pepper, body: &[u8; BODY_LEN], gate_id: FileId) -> [u8; MAC_LEN] {
+        let mut message = [0; BODY_LEN + 5 * 8];
+        let (start, end) = message.split_at_mut(BODY_LEN);
+        start.copy_from_slice(body);
+        let [[device, inode], [settled_device, settled_inode]] = [gate_id, self.settled_id];
+        let bound = [device, inode, settled_device, settled_inode, self.lifetime.as_secs()];
+        for (chunk, number) in end.chunks_exact_mut(8).zip(bound) {
+            chunk.copy_from_slice(&number.to_be_bytes());
+        }
+        key.mac(&message).to_bytes()
+    }
+}
+
+impl State {
+    /// Returns the device and the inode of the gate's file. Returns `None` if the path of the gate
+    /// leads to another file now.
+    fn gate_id(&mut self, gate: &Arc<Gate>) -> Option<FileId> {
+        if let Some((known, id)) = &self.gate
+            && core::ptr::eq(known.as_ptr(), Arc::as_ptr(gate))
+        {
+            return Some(*id);
+        }
+        let id = file_id(gate.path()?).ok()?;
+        if !gate.is_at_path().is_ok_and(|is_at_path| is_at_path) {
+            return None;
+        }
+        self.gate = Some((Arc::downgrade(gate), id));
+        Some(id)
+    }
+}
+
+impl Token {
+    fn to_body(self) -> [u8; BODY_LEN] {
+        let mut body = [VERSION; BODY_LEN];
+        let parts = [
+            &self.key_id.number().to_be_bytes()[..],
+            &self.charge.cost.to_be_bytes(),
+            &self.charge.at.unix_ms().to_be_bytes(),
+            &self.issued.unix_ms().to_be_bytes(),
+            &self.number,
+        ];
+        let mut rest = body.get_mut(1..).unwrap_or_default();
+        for part in parts {
+            let (start, end) = rest.split_at_mut(part.len());
+            start.copy_from_slice(part);
+            rest = end;
+        }
+        body
+    }
+
+    fn from_body(body: &[u8; BODY_LEN]) -> Option<Self> {
+        let (&[VERSION], rest) = body.split_first_chunk()? else { return None };
+        let (key_id, rest) = rest.split_first_chunk()?;
+        let (cost, rest) = rest.split_first_chunk()?;
+        let (at, rest) = rest.split_first_chunk()?;
+        let (issued, rest) = rest.split_first_chunk()?;
+        let at = Timestamp::from_unix_ms(u64::from_be_bytes(*at));
+        Some(Self {
+            key_id: KeyId::from_number(u64::from_be_bytes(*key_id))?,
+            charge: Charge { cost: u32::from_be_bytes(*cost), at },
+            issued: Timestamp::from_unix_ms(u64::from_be_bytes(*issued)),
+            number: rest.try_into().ok()?,
+        })
+    }
+}
+
+/// Returns the HMAC key that is derived from a pepper.
+fn derived(pepper: &Pepper) -> Option<Pepper> {
+    // 32 bytes are enough for a pepper.
+    Pepper::new(&*Zeroizing::new(pepper.mac(LABEL).to_bytes())).ok()
+}
+
+fn file_id(path: &Path) -> io::Result<FileId> {
+    let metadata = fs::metadata(path)?;
+    Ok([metadata.dev(), metadata.ino()])
+}

@@ -1,0 +1,115 @@
+//! `POST /settle`: replaces the charge of a request at `/auth` by its actual cost, once.
+//!
+//! The request has the token that `/auth` returned in `X-Keytally-Charge`, and the actual cost in
+//! `X-Cost`: 0 returns the whole charge. It is for the proxy and for the services behind it, which
+//! can reach the listener of `/auth`. Clients never get a token.
+
+use alloc::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::Response;
+use serde::Serialize;
+
+use super::auth::COST;
+use super::charges::{Charges, Refusal};
+use super::metrics::Settlement;
+use super::{Service, json, json_of};
+
+/// The header with the token of a charge.
+pub(crate) const CHARGE: &str = "X-Keytally-Charge";
+
+/// The response to a settled charge.
+#[derive(Debug, Serialize)]
+struct Settled {
+    /// The units that `/auth` charged.
+    charged: u32,
+    /// The units that stay charged.
+    cost: u32,
+}
+
+/// Settles the charge of a token.
+pub(crate) async fn settle(State(service): State<Arc<Service>>, request: Request) -> Response {
+    let Some(charges) = &service.charges else {
+        return json(StatusCode::NOT_FOUND, r#"{"error": "Not found"}"#);
+    };
+    let (settlement, response) = service.settle(charges, request.headers());
+    service.metrics.count_settlement(settlement);
+    response
+}
+
+impl Service {
+    fn settle(&self, charges: &Charges, headers: &HeaderMap) -> (Settlement, Response) {
+        let bad_request =
+            |error: String| (Settlement::BadRequest, json(StatusCode::BAD_REQUEST, error));
+        let Some(token) = only(headers, CHARGE) else {
+            return bad_request(error(format_args!("{CHARGE} must be sent once")));
+        };
+        let gate = self.gate.load().to_arc();
+        let token = match charges.read(&gate, token.as_bytes()) {
+            Ok(token) => token,
+            Err(refusal) => return refused(charges, refusal),
+        };
+        let charged = token.charge.cost;
+        let cost = only(headers, COST).and_then(|value| whole_number(value, charged));
+        let Some(cost) = cost else {
+            return bad_request(error(format_args!(
+                "{COST} must be sent once, and a whole number from 0 to the charge, which is {charged}"
+            )));
+        };
+        match charges.settle(&gate, &token, cost) {
+            Ok(()) => (Settlement::Settled, json_of(&Settled { charged, cost })),
+            Err(refusal) => refused(charges, refusal),
+        }
+    }
+}
+
+/// Returns the response to a charge that is not settled.
+fn refused(charges: &Charges, refusal: Refusal) -> (Settlement, Response) {
+    let (settlement, status, text) = match refusal {
+        Refusal::Unknown => (
+            Settlement::Unknown,
+            StatusCode::FORBIDDEN,
+            format!("{CHARGE} is not a charge of this service"),
+        ),
+        Refusal::Expired => (
+            Settlement::Expired,
+            StatusCode::GONE,
+            format!("The charge is older than {} s", charges.lifetime().as_secs()),
+        ),
+        Refusal::Settled => {
+            (Settlement::Repeated, StatusCode::CONFLICT, "The charge was settled before".to_owned())
+        }
+        Refusal::Full { .. } => (
+            Settlement::Full,
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Too many charges were settled; the charge stays unless it is settled later".to_owned(),
+        ),
+        Refusal::Gone => {
+            (Settlement::Gone, StatusCode::GONE, "The key of the charge does not exist".to_owned())
+        }
+    };
+    let mut response = json(status, error(format_args!("{text}")));
+    if let Refusal::Full { retry_after_s } = refusal {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry_after_s));
+    }
+    (settlement, response)
+}
+
+/// Returns the body of an error whose text needs no escapes in JSON.
+fn error(text: core::fmt::Arguments<'_>) -> String {
+    format!(r#"{{"error": "{text}"}}"#)
+}
+
+/// Returns the value of a header that is there once.
+fn only<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none())
+}
+
+/// Parses a number from 0 to `max`.
+fn whole_number(value: &HeaderValue, max: u32) -> Option<u32> {
+    let text = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+    text.parse().ok().filter(|&number| number <= max)
+}

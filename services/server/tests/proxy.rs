@@ -1,0 +1,221 @@
+//! The configurations of nginx in `docs/SERVICE.md`, in a real nginx with the real service.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "a module of several tests, each of which uses a part of it"
+)]
+mod support;
+
+use core::time::Duration;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Child, Command};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+use support::program::Sandbox;
+use support::server::Server;
+use support::wire::{Reply, Wire};
+
+/// The socket of the service in the documentation.
+const SOCKET: &str = "/run/keytally/api.socket";
+
+const PLAN: [&str; 2] = ["--plan", "default=1000/31d"];
+
+/// A running nginx, which is ended when dropped.
+#[derive(Debug)]
+struct Nginx {
+    master: Child,
+    port: u16,
+}
+
+impl Nginx {
+    /// Starts nginx with these lines in `http`, in which PORT stands for its port.
+    fn start(sandbox: &Sandbox, http: &str) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let folder = sandbox.path(".").canonicalize().unwrap();
+        let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
+        let http = http
+            .replace("PORT", &port.to_string())
+            .replace(SOCKET, &folder.join("socket").display().to_string());
+        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|name| format!("{name}_temp_path tmp;"))
+            .concat();
+        let config = format!(
+            "{user} pid nginx.pid; events {{}}\nhttp {{ access_log off; {temporary}\n\
+             upstream service {{ server unix:{}; }}\n{http} }}",
+            folder.join("upstream").display()
+        );
+        fs::write(folder.join("nginx.conf"), config).unwrap();
+        let mut command = Command::new("nginx");
+        command.arg("-p").arg(&folder).arg("-c").arg(folder.join("nginx.conf"));
+        command.arg("-e").arg(folder.join("error.log")).args(["-g", "daemon off;"]);
+        let master = command
+            .spawn()
+            .expect("cannot run nginx; `cargo xtask test service` installs what the tests need");
+        let nginx = Self { master, port };
+        for _ in 0..500 {
+            if folder.join("nginx.pid").exists() {
+                return nginx;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        panic!("{}", fs::read_to_string(folder.join("error.log")).unwrap_or_default());
+    }
+
+    fn get(&self, path: &str, lines: &[&str]) -> Reply {
+        let lines: Vec<&[u8]> = lines.iter().map(|line| line.as_bytes()).collect();
+        Wire::to(([127, 0, 0, 1], self.port).into()).request(&format!("GET {path}"), &lines)
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // SIGTERM, so that the master ends its workers.
+        let master = rustix::process::Pid::from_child(&self.master);
+        let _ = rustix::process::kill_process(master, rustix::process::Signal::TERM);
+        let _ = self.master.wait();
+    }
+}
+
+/// Starts the service behind the proxy. It responds with the status that the path names, sends the
+/// header lines of each request to the returned channel, and closes the connection for `/closed`.
+fn upstream(sandbox: &Sandbox) -> Receiver<Vec<String>> {
+    let listener = UnixListener::bind(sandbox.path("upstream")).unwrap();
+    let (sender, requests) = channel();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            if serve(stream.unwrap(), &sender).is_none() {
+                return;
+            }
+        }
+    });
+    requests
+}
+
+/// Serves a request. Returns `None` if the test has ended.
+fn serve(stream: UnixStream, requests: &Sender<Vec<String>>) -> Option<()> {
+    let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+    let request = lines.next().unwrap_or_default();
+    let fields: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+    requests.send(fields).ok()?;
+    let status = request.split(['/', ' ']).nth(2).unwrap_or_default();
+    if status != "closed" {
+        // The service must not show the charge, and the proxy hides it.
+        let fields = "X-Keytally-Charge: secret\r\nContent-Length: 2\r\nConnection: close";
+        let _ = write!(&stream, "HTTP/1.1 {status} Any\r\n{fields}\r\n\r\nok");
+    }
+    Some(())
+}
+
+/// Returns the value of a header that the service behind the proxy received.
+fn value<'l>(lines: &'l [String], name: &str) -> Option<&'l str> {
+    let mut values = lines.iter().filter_map(|line| {
+        let (found, value) = line.split_once(": ")?;
+        found.eq_ignore_ascii_case(name).then_some(value)
+    });
+    let first = values.next();
+    assert_eq!(values.next(), None, "{name} is there twice: {lines:?}");
+    first
+}
+
+/// Returns the configurations of the page.
+fn configurations() -> Vec<&'static str> {
+    let page = include_str!("../../../docs/SERVICE.md").split("```nginx\n").skip(1);
+    page.map(|block| block.split("```").next().unwrap()).collect()
+}
+
+fn start(sandbox: &Sandbox, more: &[&str]) -> Server {
+    Server::start_at(sandbox, "unix:socket", &[&PLAN[..], more].concat(), &[])
+}
+
+/// Returns the units that remain of the key, by the service itself.
+fn remaining(sandbox: &Sandbox, key: &str) -> u32 {
+    let line = format!("X-API-Key: {key}");
+    let mut wire = Wire::to_socket(&sandbox.path("socket"));
+    let reply = wire.request("GET /api/v1/limits", &[line.as_bytes()]);
+    reply.header("X-RateLimit-Remaining").parse().unwrap()
+}
+
+/// Asserts that this many units remain, at the latest after a second: nginx settles a charge after
+/// it has sent the response.
+#[track_caller]
+fn await_remaining(sandbox: &Sandbox, key: &str, expected: u32) {
+    for _ in 0..50 {
+        if remaining(sandbox, key) == expected {
+            return;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(remaining(sandbox, key), expected);
+}
+
+#[test]
+fn documented_proxy_forwards_the_holder_of_a_key() {
+    let sandbox = Sandbox::new();
+    let server = start(&sandbox, &[]);
+    let key = format!("X-API-Key: {}", server.first_key().unwrap());
+    let requests = upstream(&sandbox);
+    let config = format!("server {{ listen 127.0.0.1:PORT;\n{} }}", configurations()[0]);
+    let nginx = Nginx::start(&sandbox, &config);
+    let claims = ["X-Account-Id: 7", "X-Key-Id: 7", "X-Key-Env: 7", "X-Key-Plan: 7"];
+    assert_eq!(nginx.get("/200", &claims).code(), 401);
+    assert_eq!(nginx.get("/200", &[&[key.as_str()][..], &claims].concat()).code(), 200);
+    let lines = requests.recv().unwrap();
+    for (name, expected) in
+        [("X-Account-Id", "1"), ("X-Key-Env", "live"), ("X-Key-Plan", "default")]
+    {
+        assert_eq!(value(&lines, name), Some(expected));
+    }
+    assert!(requests.try_recv().is_err(), "a refused request was forwarded");
+    assert_eq!(nginx.get("/auth", &[&key]).code(), 404);
+}
+
+#[test]
+fn documented_proxy_returns_the_charge_of_a_failure() {
+    let sandbox = Sandbox::new();
+    let server = start(&sandbox, &["--settle", "60s"]);
+    let key = server.first_key().unwrap();
+    let line = format!("X-API-Key: {key}");
+    let requests = upstream(&sandbox);
+    let config = configurations()[1].replace("server {\n", "server { listen 127.0.0.1:PORT;\n");
+    let nginx = Nginx::start(&sandbox, &config);
+    let mut left = 1000;
+    let mut charges = Vec::new();
+    for (path, status, cost) in [
+        ("/200", 200, 1),
+        ("/404", 404, 1),
+        ("/500", 500, 0),
+        ("/closed", 502, 0),
+        ("/503", 503, 0),
+        ("/201", 201, 1),
+    ] {
+        let claim = "X-Keytally-Charge: mine";
+        let reply = nginx.get(path, &[&line, claim]);
+        assert_eq!(reply.code(), status, "{path}");
+        assert!(!reply.has("X-Keytally-Charge"), "{reply:?}");
+        left -= cost;
+        await_remaining(&sandbox, &key, left);
+        let lines = requests.recv().unwrap();
+        let charge = value(&lines, "X-Keytally-Charge").unwrap().to_owned();
+        assert_eq!(charge.len(), 114);
+        charges.push((charge, cost));
+    }
+    // A client reaches neither location, and a refused request has no charge.
+    for path in ["/auth", "/settle"] {
+        assert_eq!(nginx.get(path, &[&line]).code(), 404);
+    }
+    assert_eq!(nginx.get("/500", &[]).code(), 401);
+    // The service behind the proxy settles its own charges, those that nginx did not settle.
+    for (charge, cost) in charges {
+        let lines = [format!("X-Keytally-Charge: {charge}"), "X-Cost: 0".to_owned()];
+        let mut wire = Wire::to_socket(&sandbox.path("socket"));
+        let reply = wire.request("POST /settle", &lines.each_ref().map(|line| line.as_bytes()));
+        assert_eq!(reply.code(), if cost == 0 { 409 } else { 200 });
+    }
+    assert_eq!(remaining(&sandbox, &key), 1000);
+}
