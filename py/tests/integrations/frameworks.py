@@ -270,7 +270,7 @@ def in_rest_framework(table, **options):
     of_class = {
         name: staticmethod(value) if callable(value) else value
         for name, value in options.items()
-        if name in ("settle", "refund", "charge_on", "cost")
+        if name in ("settle", "refund", "charge_on", "cost", "refusal")
     }
     of_settings = {name: value for name, value in options.items() if name not in of_class}
     if is_gate(table):
