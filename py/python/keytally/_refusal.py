@@ -53,8 +53,8 @@ class Refusal:
 
     >>> from keytally import Limiter, Refusal
     >>> refused = Refusal.of(Limiter.in_memory("5/minute").check("203.0.113.9", 6))
-    >>> refused.outcome, refused.status, refused.content_type
-    ('too_costly', 429, 'application/json')
+    >>> refused.outcome, refused.status, refused.content_type, refused.retry_after_s
+    ('too_costly', 429, 'application/json', None)
 
     """
 
@@ -69,7 +69,13 @@ class Refusal:
 
     @classmethod
     def of(cls, verdict: Verdict) -> Refusal:
-        """Return the documented response to a request that a verdict refuses."""
+        """Return the documented response to a request that a verdict refuses.
+
+        >>> from keytally import Limiter, Refusal
+        >>> Refusal.of(Limiter.in_memory("5/minute").check("203.0.113.9", 6)).body
+        b'{"error": "Rate limit exceeded. Please try again later."}'
+
+        """
         return cls(
             outcome=verdict.outcome,
             verdict=verdict,
