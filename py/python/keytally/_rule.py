@@ -74,6 +74,11 @@ class Rule(Generic[RequestT]):
         # What happens after the response; None if nothing does.
         self.settlement = Settlement.of(settle, refund, charge_on)
 
+    @property
+    def replaces_refusals(self) -> bool:
+        """Whether a function of the application returns the responses to refused requests."""
+        return self._refusal is not None
+
     def check(
         self, request: RequestT, fields: MutableMapping[str, Any], store: Store
     ) -> _charges.Decision | None:

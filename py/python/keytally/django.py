@@ -91,6 +91,7 @@ from keytally._watch import Watch
 from keytally.exceptions import KeytallyError
 
 if TYPE_CHECKING:
+    from keytally._keys import Source
     from keytally._refusal import Refusal
 
 __all__ = [
@@ -237,6 +238,18 @@ def keys() -> dict[str, Any]:
         }
     except (KeytallyError, OSError, TypeError, ValueError) as error:
         raise ImproperlyConfigured(f'KEYTALLY["GATE"]: {error}') from error
+
+
+def key_sources() -> list[Source]:
+    """Return the headers of the key by the settings. It opens no table."""
+    section = getattr(settings, "KEYTALLY", {}).get("GATE", {})
+    return KeySources(section.get("KEY_FROM", (_web.API_KEY_HEADER,))).sources
+
+
+def limits_requests_without_key() -> bool:
+    """Return whether the settings admit requests without a key. It opens no table."""
+    section = getattr(settings, "KEYTALLY", {}).get("GATE", {})
+    return section.get("WITHOUT_KEY") is not None
 
 
 def _opened(name: str, value: Any) -> Any:  # noqa: ANN401

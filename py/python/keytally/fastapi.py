@@ -34,7 +34,6 @@ If all routes of an application need a key, `keytally.asgi.GateMiddleware` is fa
 # Do not import "annotations" from __future__. FastAPI evaluates the annotations of dependencies,
 # and some versions cannot evaluate text in the annotations of an object's __call__.
 import inspect
-import json
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Optional, Union
 
@@ -49,7 +48,8 @@ from keytally._charges import Decision, Record, record_of
 from keytally._guesses import DEFAULT
 from keytally._keys import KeySources, Source
 from keytally._native import Gate, Limiter, Verdict
-from keytally._refusal import QUOTA_NAMES, Refusal, text_of
+from keytally._openapi import REFUSALS, refusal_object, scheme_name
+from keytally._refusal import Refusal, text_of
 from keytally._rule import GateRule, LimiterRule, Rule, Statuses
 from keytally._settle import Sent
 
@@ -132,6 +132,11 @@ class _Dependency:
     def __init__(self, rule: Rule[HTTPConnection]) -> None:
         self._rule = rule
 
+    @property
+    def replaces_refusals(self) -> bool:
+        """Whether a function of the application returns the responses to refused requests."""
+        return self._rule.replaces_refusals
+
     async def __call__(self, request: HTTPConnection, response: Response) -> Optional[Verdict]:
         scope = request.scope
         record = record_of(scope)
@@ -169,12 +174,11 @@ class _Scheme(SecurityBase):
     """The security scheme of one header for OpenAPI."""
 
     def __init__(self, source: Source) -> None:
+        self.scheme_name = scheme_name(source)
         if source.is_bearer:
             self.model = HTTPBearer()
-            self.scheme_name = "Bearer"
         else:
             self.model = APIKey.model_validate({"in": APIKeyIn.header, "name": source.name})
-            self.scheme_name = "APIKey" if source.name == _web.API_KEY_HEADER else source.name
 
 
 class _Alternative(_Scheme):
@@ -365,46 +369,12 @@ async def _answer(request: Request, refused: Refused) -> Response:
     return Response(response.body, response.status, dict(response.headers))
 
 
-def _response(description: str, verdict: Verdict, names: Iterable[str]) -> dict[str, Any]:
-    """Return the OpenAPI object of a refusal, with the body of a verdict as its example."""
-    error = {
-        "type": "object",
-        "required": ["error"],
-        "properties": {"error": {"type": "string"}},
-    }
-    return {
-        "description": description,
-        "headers": {name: {"schema": {"type": "string"}} for name in names},
-        "content": {
-            "application/json": {"schema": error, "example": json.loads(verdict.body)},
-            "application/problem+json": {
-                "schema": {"type": "object"},
-                "example": json.loads(verdict.problem),
-            },
-        },
-    }
-
-
-def _refusals() -> dict[Union[int, str], dict[str, Any]]:
-    """Return the OpenAPI objects of the refusals by status."""
-    duplicate = Verdict.duplicate_header(now=0)
-    denied = Limiter.in_memory("1/minute", 1).check("", 2, now=0)
-    full = {"description": "The limiter has no room for another client."}
-    return {
-        401: _response("The key is missing or invalid.", duplicate, ["WWW-Authenticate"]),
-        429: _response("A limit is reached.", denied, ["Retry-After", *QUOTA_NAMES]),
-        503: {**full, "headers": {"Retry-After": {"schema": {"type": "string"}}}},
-    }
-
-
-REFUSALS = _refusals()
-
-
 def document_refusals(app: FastAPI) -> None:
     """Add the refusals of `require_key` and `limit` to the OpenAPI document of an application.
 
     Each route gets those of its own dependencies. Responses that the route documents itself are
-    kept.
+    kept. Those of a dependency with the option ``refusal`` have no content, which its function
+    decides.
 
     >>> from fastapi import Depends, FastAPI
     >>> from keytally import Limiter
@@ -423,8 +393,8 @@ def document_refusals(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         document = generate()
         for route in routes_of(app.routes):
-            statuses = {
-                status
+            found = {
+                status: dependency.replaces_refusals
                 for dependency in _dependencies_of(getattr(route, "dependant", None))
                 for status in dependency.statuses
             }
@@ -432,8 +402,8 @@ def document_refusals(app: FastAPI) -> None:
             for method in getattr(route, "methods", None) or ():
                 responses = operations.get(method.lower(), {}).get("responses")
                 if responses is not None:
-                    for status in sorted(statuses):
-                        responses.setdefault(str(status), REFUSALS[status])
+                    for status, is_replaced in sorted(found.items()):
+                        responses.setdefault(str(status), refusal_object(status, is_replaced))
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -12,7 +12,7 @@ import django_app
 import frameworks
 import pytest
 
-MODULES = ["asgi", "django", "fastapi", "flask", "rest_framework", "wsgi"]
+MODULES = ["asgi", "django", "fastapi", "flask", "rest_framework", "spectacular", "wsgi"]
 # Names that only an application's settings contain, as text: no example has to use them.
 OF_SETTINGS = {"KeytallyConfig"}
 

@@ -10,26 +10,8 @@ from django.core.exceptions import ImproperlyConfigured
 from fastapi import Depends, FastAPI, Response
 from fastapi.testclient import TestClient
 
-from keytally import Gate, Limiter, Refusal, asgi, fastapi, flask, wsgi
+from keytally import Refusal, asgi, fastapi, flask, wsgi
 from keytally.rest_framework import KeyAuthentication, LimiterThrottle
-
-
-@pytest.fixture
-def gate(tmp_path, pepper):
-    gate = Gate.create(tmp_path / "api.gate", pepper=pepper, keys=64, plans={"default": "2/31d"})
-    frameworks.PEPPER[gate.path] = pepper
-    return gate
-
-
-@pytest.fixture
-def limiter(tmp_path):
-    return Limiter.create(tmp_path / "all.limiter", "2/31d", capacity=100)
-
-
-@pytest.fixture
-def headers(key):
-    return {"X-API-Key": key.expose()}
-
 
 PROBLEM = "application/problem+json, */*"
 
