@@ -42,7 +42,7 @@ impl End {
         let taken = u64::try_from(taken).unwrap_or(u64::MAX);
         self.charge.bytes = self.charge.bytes.saturating_add(taken);
         if let Some(trailers) = frame.trailers_ref() {
-            self.charge.trailers = Some(trailers.clone());
+            self.charge.set_trailers(trailers);
         }
         self.charge.is_complete = is_last || self.announced == Some(self.charge.bytes);
     }

@@ -1,5 +1,6 @@
 //! The charge of a request until its response has ended.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use std::thread;
 
@@ -37,15 +38,20 @@ pub(crate) struct OpenCharge {
     rule: Arc<Rule>,
     record: SharedRecord,
     index: usize,
-    /// The head of the request, if a function needs it.
-    request: Option<Parts>,
     is_head_request: bool,
     status: Option<StatusCode>,
-    headers: HeaderMap,
     pub(crate) bytes: u64,
     pub(crate) is_complete: bool,
     pub(crate) is_failed: bool,
-    pub(crate) trailers: Option<HeaderMap>,
+    /// `None` if no function settles the charge.
+    heads: Option<Box<Heads>>,
+}
+
+/// What a function that settles a charge needs of the request and the response.
+struct Heads {
+    request: Parts,
+    headers: HeaderMap,
+    trailers: Option<HeaderMap>,
 }
 
 impl OpenCharge {
@@ -56,19 +62,27 @@ impl OpenCharge {
         request: &Parts,
     ) -> Self {
         let is_head_request = request.method == Method::HEAD;
-        let request = (!matches!(rule.settle, Settle::Never)).then(|| request.clone());
+        let heads = (!matches!(rule.settle, Settle::Never)).then(|| {
+            let request = request.clone();
+            Box::new(Heads { request, headers: HeaderMap::new(), trailers: None })
+        });
         Self {
             rule,
             record,
             index,
-            request,
             is_head_request,
             status: None,
-            headers: HeaderMap::new(),
             bytes: 0,
             is_complete: false,
             is_failed: false,
-            trailers: None,
+            heads,
+        }
+    }
+
+    /// Records the trailers of a body.
+    pub(crate) fn set_trailers(&mut self, trailers: &HeaderMap) {
+        if let Some(heads) = &mut self.heads {
+            heads.trailers = Some(trailers.clone());
         }
     }
 
@@ -80,16 +94,16 @@ impl OpenCharge {
             self.record.lock().refund(self.index);
             return None;
         }
-        match (&self.rule.settle, &self.request) {
-            (Settle::AtHead(settle), Some(request)) => {
-                if self.cost().is_some() {
-                    let actual = settle(request, head);
+        match (&self.rule.settle, &mut self.heads) {
+            (Settle::AtHead(settle), Some(heads)) => {
+                if self.record.lock().cost(self.index).is_some() {
+                    let actual = settle(&heads.request, head);
                     self.record.lock().settle(self.index, actual);
                 }
                 None
             }
-            (Settle::AtEnd(_), _) => {
-                self.headers.clone_from(&head.headers);
+            (Settle::AtEnd(_), Some(heads)) => {
+                heads.headers.clone_from(&head.headers);
                 Some(self)
             }
             _ => self.rule.is_refunded(StatusCode::INTERNAL_SERVER_ERROR).then_some(self),
@@ -101,16 +115,11 @@ impl OpenCharge {
         self.status = Some(StatusCode::INTERNAL_SERVER_ERROR);
         self.is_failed = true;
     }
-
-    /// Returns the units of the charge; `None` if there is none, or it was refunded or settled.
-    fn cost(&self) -> Option<u32> {
-        self.record.lock().cost(self.index)
-    }
 }
 
 impl Drop for OpenCharge {
     fn drop(&mut self) {
-        let Some(cost) = self.cost() else { return };
+        let Some(cost) = self.record.lock().cost(self.index) else { return };
         // An error in the middle of a body is a failure of the server too.
         let is_refunded = match (self.is_failed, self.status) {
             (true, _) => self.rule.is_refunded(StatusCode::INTERNAL_SERVER_ERROR),
@@ -121,7 +130,7 @@ impl Drop for OpenCharge {
             self.record.lock().refund(self.index);
             return;
         }
-        let (Settle::AtEnd(settle), Some(request)) = (&self.rule.settle, &self.request) else {
+        let (Settle::AtEnd(settle), Some(heads)) = (&self.rule.settle, &self.heads) else {
             return;
         };
         // A second panic would end the process.
@@ -130,14 +139,14 @@ impl Drop for OpenCharge {
         }
         let is_unsent = self.is_head_request && self.status.is_some();
         let actual = settle(
-            request,
+            &heads.request,
             &Sent {
                 status: self.status,
-                headers: &self.headers,
+                headers: &heads.headers,
                 bytes: self.bytes,
                 is_complete: !self.is_failed && (self.is_complete || is_unsent),
                 is_failed: self.is_failed,
-                trailers: self.trailers.as_ref(),
+                trailers: heads.trailers.as_ref(),
                 cost,
             },
         );

@@ -1,8 +1,10 @@
 //! Files of the repository: the responses in its vectors, and the code on the how-to page.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+extern crate alloc;
+
+use alloc::sync::Arc;
 use core::convert::Infallible;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
@@ -96,7 +98,7 @@ fn bodies_of_all_outcomes_are_those_of_the_vectors() {
 
 /// The code of the how-to page that is in neither example.
 mod page {
-    use std::sync::Arc;
+    use alloc::sync::Arc;
 
     use keytally::{Gate, Limiter};
     use keytally_tower::{GateLayer, LimiterLayer};
