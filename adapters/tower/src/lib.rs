@@ -22,8 +22,8 @@
 //! # Responses
 //! A refused request gets the status, the body and the header fields of its verdict, as the service
 //! and the integrations for other languages send them. If `Accept` names problem documents (RFC
-//! 9457), the body is one. `Content-Type` and `Content-Length` are always set. [`GateLayer::refusal`] replaces the body
-//! and the status.
+//! 9457), the body is one. `Content-Type` and `Content-Length` are always set.
+//! [`GateLayer::refusal`] replaces the body and the status.
 //!
 //! A gRPC client gets a response without a body instead: `grpc-status` is 16 (UNAUTHENTICATED) or 8
 //! (RESOURCE_EXHAUSTED), and the header fields are metadata. A request is of gRPC if its

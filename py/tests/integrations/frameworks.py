@@ -39,7 +39,7 @@ def parts_of(kind):
 
 def parts(kind):
     yield b"one"
-    # Not forever, if a server does not detect that the client left.
+    # They end, in case a server does not detect that the client left.
     for _ in range(3000 if kind == "endless" else 0):
         yield bytes(65536)
         time.sleep(0.01)

@@ -288,7 +288,7 @@ CONSTRUCTORS = [
 
 
 @pytest.mark.parametrize("make", CONSTRUCTORS)
-def test_refusal_that_is_no_function_is_rejected(make, gate, limiter):
+def test_refusal_of_another_type_is_rejected(make, gate, limiter):
     with pytest.raises(
         (TypeError, ImproperlyConfigured),
         match="refusal must be a function that returns a Refusal, not",
