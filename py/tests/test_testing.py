@@ -81,6 +81,10 @@ def test_calls_nest_and_restore_after_an_exception():
         ("2027-01-15T08:00:00", "no time zone"),
         (dt.datetime(2027, 1, 15), "no time zone"),  # noqa: DTZ001
         (-1, "before 1970"),
+        (float("nan"), "nan is before 1970 or after 9999"),
+        (float("inf"), "inf is before 1970 or after 9999"),
+        (10**30, "after 9999"),
+        (253_402_300_800, "after 9999"),
         ("noon", "noon"),
     ],
 )
@@ -93,6 +97,25 @@ def test_invalid_time_is_refused_and_sets_nothing(wrong, message):
         with pytest.raises(ValueError, match="cannot tick by -1"):
             clock.tick(-1)
         assert clock.now.timestamp() == 1_800_000_000
+
+
+@pytest.mark.parametrize("wrong", [None, dt.date(2027, 1, 15), [1_800_000_000], b"2027"])
+def test_time_of_another_type_is_refused(wrong):
+    with (
+        pytest.raises(TypeError, match=f"a time is Unix .*, not {type(wrong).__name__}"),
+        at(wrong),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), 10**20, dt.timedelta.max])
+def test_clock_cannot_tick_after_9999(seconds):
+    with at(1_800_000_000) as clock:
+        with pytest.raises(ValueError, match="cannot tick by|after 9999"):
+            clock.tick(seconds)
+        assert clock.now.timestamp() == 1_800_000_000
+        clock.move_to(253_402_300_799)
+        assert clock.now.year == 9999
 
 
 def run(script, **variables):

@@ -25,7 +25,7 @@ pub(crate) fn addresses(limiter: Limiter) -> LimiterLayer {
 
 /// Returns the layer that checks keys. A call that fails is not charged.
 pub(crate) fn keys(gate: Arc<Gate>) -> GateLayer {
-    GateLayer::new(gate).settle(|_, response| {
+    GateLayer::new(gate).settle_at_head(|_, response| {
         let status = response.headers.get("grpc-status");
         u32::from(status.is_none_or(|status| status == "0"))
     })

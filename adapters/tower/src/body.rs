@@ -5,11 +5,10 @@ use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
-use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::rule::AtEnd;
+use crate::charge::OpenCharge;
 
 pin_project! {
     /// The body of a response that passed through a layer: that of the inner service, or that of a
@@ -29,40 +28,23 @@ pin_project! {
     }
 }
 
-/// What was sent of a response's body, for [`settle_at_end`](crate::GateLayer::settle_at_end).
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct Sent<'t> {
-    /// The status of the response.
-    pub status: StatusCode,
-    /// The bytes of the body that the server took.
-    pub bytes: u64,
-    /// Whether the body ended. It did not if it returned an error, or if the client closed the
-    /// connection.
-    pub is_complete: bool,
-    /// The trailers, if the server took them.
-    pub trailers: Option<&'t HeaderMap>,
-}
-
-/// Settles the charge when the body ends or is dropped.
+/// A charge that the end of the body may change.
 struct End {
-    at_end: AtEnd,
-    bytes: u64,
+    charge: OpenCharge,
     /// The length that the body announced.
     announced: Option<u64>,
-    is_complete: bool,
-    trailers: Option<HeaderMap>,
 }
 
-impl Drop for End {
-    fn drop(&mut self) {
-        let is_complete = self.is_complete || self.announced == Some(self.bytes);
-        self.at_end.settle(&Sent {
-            status: self.at_end.status,
-            bytes: self.bytes,
-            is_complete,
-            trailers: self.trailers.as_ref(),
-        });
+impl End {
+    /// Records a frame that the server takes.
+    fn take(&mut self, frame: &Frame<Bytes>, is_last: bool) {
+        let taken = frame.data_ref().map_or(0, |data| data.remaining());
+        let taken = u64::try_from(taken).unwrap_or(u64::MAX);
+        self.charge.bytes = self.charge.bytes.saturating_add(taken);
+        if let Some(trailers) = frame.trailers_ref() {
+            self.charge.set_trailers(trailers);
+        }
+        self.charge.is_complete = is_last || self.announced == Some(self.charge.bytes);
     }
 }
 
@@ -73,13 +55,10 @@ impl<B> GuardBody<B> {
 }
 
 impl<B: Body> GuardBody<B> {
-    pub(crate) fn service(body: B, at_end: Option<AtEnd>) -> Self {
-        let end = at_end.map(|at_end| End {
-            at_end,
-            bytes: 0,
-            announced: body.size_hint().exact(),
-            is_complete: body.is_end_stream(),
-            trailers: None,
+    pub(crate) fn service(body: B, charge: Option<OpenCharge>) -> Self {
+        let end = charge.map(|mut charge| {
+            charge.is_complete = body.is_end_stream();
+            End { charge, announced: body.size_hint().exact() }
         });
         Self { inner: Inner::Service { body }, end }
     }
@@ -104,16 +83,9 @@ impl<B: Body<Data = Bytes>> Body for GuardBody<B> {
         let frame = ready!(body.as_mut().poll_frame(context));
         if let Some(end) = this.end {
             match &frame {
-                Some(Ok(frame)) => {
-                    let taken = frame.data_ref().map_or(0, |data| data.remaining());
-                    end.bytes = end.bytes.saturating_add(u64::try_from(taken).unwrap_or(u64::MAX));
-                    if let Some(trailers) = frame.trailers_ref() {
-                        end.trailers = Some(trailers.clone());
-                    }
-                    end.is_complete = body.is_end_stream();
-                }
-                Some(Err(_)) => end.announced = None,
-                None => end.is_complete = true,
+                Some(Ok(frame)) => end.take(frame, body.is_end_stream()),
+                Some(Err(_)) => end.charge.is_failed = true,
+                None => end.charge.is_complete = true,
             }
         }
         if !matches!(frame, Some(Ok(_))) {

@@ -9,7 +9,7 @@ use http::{Method, Response, response};
 use keytally::{Limiter, Verdict};
 use tower_layer::Layer;
 
-use crate::body::Sent;
+use crate::charge::Sent;
 use crate::error::ConfigError;
 use crate::exempt::ExemptPaths;
 use crate::key::KeySources;
@@ -187,10 +187,11 @@ macro_rules! options {
             /// Refunds the charge if the response has a status in this range, such as `500..=599`.
             /// Several calls add ranges.
             ///
-            /// An error of the inner service counts as the status 500. If the response's future is
-            /// dropped, the charge stays: otherwise a client could close the connection to get it
-            /// back. A refund takes precedence over [`settle`](Self::settle) and
-            /// [`settle_at_end`](Self::settle_at_end).
+            /// An error of the inner service counts as the status 500, as does an error in the
+            /// middle of a body. If the response's future or body is dropped, that changes nothing:
+            /// otherwise a client could close the connection to get the charge back. A refund takes
+            /// precedence over [`settle`](Self::settle) and
+            /// [`settle_at_head`](Self::settle_at_head).
             ///
             /// # Errors
             /// If the range is empty, or not within 100 to 999.
@@ -199,34 +200,48 @@ macro_rules! options {
                 Ok(self)
             }
 
-            /// Sets the function that returns the actual cost of a request, once the head of its
-            /// response is known. The charge is an estimate until then.
+            /// Sets the function that returns the actual cost of a request after its response. The
+            /// charge is an estimate until then.
+            ///
+            /// It is called once for each admitted request whose charge was not refunded: when the
+            /// body ends or returns an error, when the inner service returns an error, and when the
+            /// response's future or body is dropped because the client closed the connection. It is
+            /// not called while the thread panics.
             ///
             /// If the actual cost is higher, the rest is charged as far as there is room. The
-            /// header fields of the response include it. If the inner service returns an error, or
-            /// if the response's future is dropped, the function is not called and the estimate
-            /// stays.
+            /// header fields of the response show the estimate. The function gets a copy of the
+            /// request's head, as it was before the inner service.
             ///
-            /// The function gets a copy of the request's head, as it was before the inner service.
+            /// ```
+            /// # use keytally::{Gate, GateConfig, Limiter, pepper};
+            /// # let limiter = Limiter::in_memory(&"300/minute".parse()?, 100)?;
+            /// use keytally_tower::LimiterLayer;
+            /// let layer = LimiterLayer::new(limiter).cost(10).settle(|_, sent| {
+            ///     if sent.is_complete { 1 + (sent.bytes / 1000) as u32 } else { sent.cost }
+            /// });
+            /// # let _ = layer;
+            /// # Ok::<(), Box<dyn core::error::Error>>(())
+            /// ```
             #[must_use]
             pub fn settle(
-                self,
-                actual: impl Fn(&Parts, &response::Parts) -> u32 + Send + Sync + 'static,
-            ) -> Self {
-                self.with(|rule| rule.settle = Settle::AtHead(Arc::new(actual)))
-            }
-
-            /// Sets the function that returns the actual cost of a request at the end of its
-            /// response's body. It replaces that of [`settle`](Self::settle).
-            ///
-            /// It is called when the body ends, returns an error, or is dropped because the client
-            /// closed the connection. The header fields of the response show the estimate.
-            #[must_use]
-            pub fn settle_at_end(
                 self,
                 actual: impl Fn(&Parts, &Sent<'_>) -> u32 + Send + Sync + 'static,
             ) -> Self {
                 self.with(|rule| rule.settle = Settle::AtEnd(Arc::new(actual)))
+            }
+
+            /// Sets the function that returns the actual cost of a request once the head of its
+            /// response is known. It replaces that of [`settle`](Self::settle).
+            ///
+            /// The header fields of the response include the actual cost. If the inner service
+            /// returns an error, or if the response's future is dropped, the function is not called
+            /// and the estimate stays.
+            #[must_use]
+            pub fn settle_at_head(
+                self,
+                actual: impl Fn(&Parts, &response::Parts) -> u32 + Send + Sync + 'static,
+            ) -> Self {
+                self.with(|rule| rule.settle = Settle::AtHead(Arc::new(actual)))
             }
 
             /// Sets shadow mode: every request is admitted, and the response's field
@@ -256,10 +271,9 @@ macro_rules! options {
             /// Sets the function that returns the response to a refused request, from the verdict
             /// that refuses it and the head of the request.
             ///
-            /// The layer adds the header fields of the verdict. `Retry-After`, `WWW-Authenticate`
-            /// and
-            /// `Content-Type` are added only if the response does not have them. Without this
-            /// function, and for gRPC, the layer sends the documented responses.
+            /// The layer sets `Content-Length` and the rate-limit fields. It adds `Retry-After`,
+            /// `WWW-Authenticate` and `Content-Type` if the response does not have them. Without
+            /// this function, and for gRPC, the layer sends the documented responses.
             #[must_use]
             pub fn refusal(
                 self,

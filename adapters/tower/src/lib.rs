@@ -22,8 +22,8 @@
 //! # Responses
 //! A refused request gets the status, the body and the header fields of its verdict, as the service
 //! and the integrations for other languages send them. If `Accept` names problem documents (RFC
-//! 9457), the body is one. `Content-Type` is always set. [`GateLayer::refusal`] replaces the body
-//! and the status.
+//! 9457), the body is one. `Content-Type` and `Content-Length` are always set.
+//! [`GateLayer::refusal`] replaces the body and the status.
 //!
 //! A gRPC client gets a response without a body instead: `grpc-status` is 16 (UNAUTHENTICATED) or 8
 //! (RESOURCE_EXHAUSTED), and the header fields are metadata. A request is of gRPC if its
@@ -39,12 +39,16 @@
 //!   repeated name gets a number: `"minute"`, `"minute-2"`.
 //!
 //! # Charges by outcome
-//! | the inner service | `refund(500..=599)` | `settle` | `settle_at_end` |
+//! | the inner service | `refund(500..=599)` | `settle` | `settle_at_head` |
 //! |---|---|---|---|
-//! | responds | refunds by the status | the function decides | the function decides at the end of the body |
-//! | returns an error | refunds: it counts as 500 | the charge stays | the charge stays |
-//! | is canceled before the response, or panics | the charge stays | the charge stays | the charge stays |
-//! | is canceled within the body | the charge stays, or was refunded by the status | as at the head | the function decides |
+//! | responds | refunds by the status | called at the end of the body | called at the head |
+//! | returns an error | refunds: it counts as 500 | called, with the status 500 | the charge stays |
+//! | responds, and its body returns an error | refunds: it counts as 500 | called | as at the head |
+//! | is canceled before the response | the charge stays | called, without a status | the charge stays |
+//! | is canceled within the body | as by the status | called | as at the head |
+//!
+//! After a panic of the inner service, the server drops the future, so that is a cancellation. With
+//! a layer such as `CatchPanicLayer` inside, it is a response with the status 500.
 //!
 //! # Functions of the application
 //! They are called on the thread of the request, and must not block. If one of them panics, the
@@ -57,6 +61,7 @@ extern crate alloc;
 mod address;
 mod body;
 mod caller;
+mod charge;
 mod error;
 mod exempt;
 mod fields;
@@ -72,8 +77,9 @@ mod table;
 pub use self::caller::MissingGateLayer;
 pub use self::{
     address::{address_subject, embedded_ipv4},
-    body::{GuardBody, Sent},
+    body::GuardBody,
     caller::Caller,
+    charge::Sent,
     error::ConfigError,
     key::KeySources,
     layers::{GateLayer, LimiterLayer},

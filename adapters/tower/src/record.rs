@@ -132,6 +132,12 @@ impl Record {
         }
     }
 
+    /// Returns the units of the charge of a decision; `None` if there is none, or it was settled or
+    /// refunded.
+    pub(crate) fn cost(&self, index: usize) -> Option<u32> {
+        self.decisions.get(index)?.charge.map(|charge| charge.cost)
+    }
+
     /// Replaces the charge of a decision by the actual cost. Does nothing if the charge was settled
     /// or refunded.
     pub(crate) fn settle(&mut self, index: usize, actual: u32) {

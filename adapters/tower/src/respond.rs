@@ -1,8 +1,8 @@
 //! The responses to refused requests.
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use keytally::{Outcome, PROBLEM_MEDIA_TYPE, Verdict, accepts_problem};
 
 use crate::fields;
@@ -97,6 +97,16 @@ fn grpc(code: u16, body: &'static str) -> Response<Bytes> {
 /// Sets `Content-Type` on a response of the application that has none.
 pub(crate) fn with_content_type(mut response: Response<Bytes>) -> Response<Bytes> {
     response.headers_mut().entry(CONTENT_TYPE).or_insert(HeaderValue::from_static(TEXT));
+    response
+}
+
+/// Sets `Content-Length` on a refusal, and removes the body of the response to `HEAD`.
+pub(crate) fn sized(mut response: Response<Bytes>, method: &Method) -> Response<Bytes> {
+    let len = HeaderValue::from(response.body().len());
+    response.headers_mut().insert(CONTENT_LENGTH, len);
+    if *method == Method::HEAD {
+        *response.body_mut() = Bytes::new();
+    }
     response
 }
 

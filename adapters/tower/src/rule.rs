@@ -10,8 +10,8 @@ use http::{Method, Response, StatusCode, response};
 use keytally::{Gate, Limiter, Outcome, Verdict, now};
 
 use crate::address::{address_subject, peer};
-use crate::body::Sent;
 use crate::caller::Caller;
+use crate::charge::{OpenCharge, Sent};
 use crate::error::ConfigError;
 use crate::exempt::ExemptPaths;
 use crate::fields;
@@ -99,14 +99,11 @@ pub(crate) enum Decided {
 
 /// What remains to be done when the response is known.
 pub(crate) struct Pending {
-    rule: Arc<Rule>,
     record: SharedRecord,
-    /// The index of the decision. `None` if the request was not counted.
-    index: Option<usize>,
+    /// The charge. `None` if the request was not counted.
+    charge: Option<OpenCharge>,
     /// Whether this layer is the first of the request. It sets the header fields.
     is_first: bool,
-    /// The head of the request, if a function needs it.
-    request: Option<Parts>,
 }
 
 impl Rule {
@@ -151,15 +148,11 @@ impl Rule {
         if is_first {
             request.extensions.insert(record.clone());
         }
-        let pending = |request: &Parts, index| Pending {
-            rule: Arc::clone(self),
+        let pending = |request: &Parts, index: Option<usize>| Pending {
             record: record.clone(),
-            index,
+            charge: index
+                .map(|index| OpenCharge::new(Arc::clone(self), record.clone(), index, request)),
             is_first,
-            request: match (&self.settle, index) {
-                (Settle::Never, _) | (_, None) => None,
-                _ => Some(request.clone()),
-            },
         };
 
         let Ok(charged) = self.charge(request, &record) else {
@@ -167,7 +160,7 @@ impl Rule {
             if is_first {
                 record.lock().set_fields(response.headers_mut());
             }
-            return Decided::Refused(response);
+            return Decided::Refused(respond::sized(response, &request.method));
         };
         let Some((verdict, index)) = charged else {
             return Decided::Proceeds(pending(request, None));
@@ -257,7 +250,7 @@ impl Rule {
             record.set_fields(response.headers_mut());
             response.extensions_mut().insert(*verdict);
         }
-        response
+        respond::sized(response, &request.method)
     }
 
     /// Counts an invalid key. If its client is over the limit, returns the verdict to respond with.
@@ -276,7 +269,7 @@ impl Rule {
     }
 
     /// Returns whether a response of this status returns the charge.
-    fn is_refunded(&self, status: StatusCode) -> bool {
+    pub(crate) fn is_refunded(&self, status: StatusCode) -> bool {
         self.refunds.iter().any(|statuses| statuses.contains(&status.as_u16()))
     }
 }
@@ -319,30 +312,10 @@ impl Client {
 }
 
 impl Pending {
-    /// Charges by the outcome, and sets the header fields of the response. Returns what remains to
-    /// be done at the end of the body.
-    pub(crate) fn respond(mut self, head: &mut response::Parts) -> Option<AtEnd> {
-        let mut at_end = None;
-        if let Some(index) = self.index {
-            let request = self.request.take();
-            match (&self.rule.settle, request) {
-                _ if self.rule.is_refunded(head.status) => self.record.lock().refund(index),
-                (Settle::AtHead(settle), Some(request)) => {
-                    let actual = settle(&request, head);
-                    self.record.lock().settle(index, actual);
-                }
-                (Settle::AtEnd(settle), Some(request)) => {
-                    at_end = Some(AtEnd {
-                        settle: Arc::clone(settle),
-                        record: self.record.clone(),
-                        index,
-                        request,
-                        status: head.status,
-                    });
-                }
-                _ => {}
-            }
-        }
+    /// Charges by the outcome, and sets the header fields of the response. Returns the charge if
+    /// the end of the body can change it.
+    pub(crate) fn respond(self, head: &mut response::Parts) -> Option<OpenCharge> {
+        let charge = self.charge.and_then(|charge| charge.respond(head));
         if self.is_first {
             let record = self.record.lock();
             record.set_fields(&mut head.headers);
@@ -350,33 +323,14 @@ impl Pending {
                 head.extensions.insert(verdict);
             }
         }
-        at_end
+        charge
     }
 
-    /// Charges for a request to which the inner service returned an error, which counts as the
-    /// status 500.
+    /// Charges for a request to which the inner service returned an error.
     pub(crate) fn fail(self) {
-        if let Some(index) = self.index
-            && self.rule.is_refunded(StatusCode::INTERNAL_SERVER_ERROR)
-        {
-            self.record.lock().refund(index);
+        if let Some(charge) = self.charge {
+            charge.fail();
         }
-    }
-}
-
-/// The charge of a request whose actual cost is known at the end of the response's body.
-pub(crate) struct AtEnd {
-    settle: Arc<SettleAtEnd>,
-    record: SharedRecord,
-    index: usize,
-    request: Parts,
-    pub(crate) status: StatusCode,
-}
-
-impl AtEnd {
-    pub(crate) fn settle(&self, sent: &Sent<'_>) {
-        let actual = (self.settle)(&self.request, sent);
-        self.record.lock().settle(self.index, actual);
     }
 }
 

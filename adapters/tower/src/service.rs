@@ -101,8 +101,8 @@ where
             }
         };
         let (mut head, body) = response.into_parts();
-        let at_end = pending.and_then(|pending| pending.respond(&mut head));
-        Poll::Ready(Ok(Response::from_parts(head, GuardBody::service(body, at_end))))
+        let charge = pending.and_then(|pending| pending.respond(&mut head));
+        Poll::Ready(Ok(Response::from_parts(head, GuardBody::service(body, charge))))
     }
 }
 

@@ -1,12 +1,15 @@
 //! Files of the repository: the responses in its vectors, and the code on the how-to page.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+extern crate alloc;
+
+use alloc::sync::Arc;
 use core::convert::Infallible;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, Full};
-use keytally::{Gate, GateConfig, Limiter, pepper};
+use keytally::{Gate, GateConfig, Limiter, Name, NewKey, pepper};
 use keytally_tower::GateLayer;
 use serde_json::Value;
 use tower::{Layer as _, ServiceExt as _, service_fn};
@@ -17,7 +20,8 @@ fn vectors() -> Value {
 
 /// Returns header fields as lines, each with CR LF, in the order of their names.
 fn lines(fields: &HeaderMap) -> Vec<String> {
-    let named = fields.iter().filter(|(name, _)| *name != "content-type");
+    let named =
+        fields.iter().filter(|(name, _)| *name != "content-type" && *name != "content-length");
     let mut lines: Vec<_> =
         named.map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap())).collect();
     lines.sort();
@@ -94,13 +98,23 @@ fn bodies_of_all_outcomes_are_those_of_the_vectors() {
 
 /// The code of the how-to page that is in neither example.
 mod page {
-    use keytally::Limiter;
-    use keytally_tower::LimiterLayer;
+    use alloc::sync::Arc;
+
+    use keytally::{Gate, Limiter};
+    use keytally_tower::{GateLayer, LimiterLayer};
+
+    pub(super) fn by_size(gate: Arc<Gate>) -> GateLayer {
+        GateLayer::new(gate).cost(10).settle(|_, sent| {
+            let kilobytes = u32::try_from(sent.bytes / 1000).unwrap_or(u32::MAX);
+            if sent.is_complete { kilobytes.saturating_add(1) } else { sent.cost }
+        })
+    }
 
     pub(super) fn behind_a_proxy(addresses: Limiter) -> LimiterLayer {
         LimiterLayer::new(addresses).subject(|request| {
-            let address = request.headers.get("X-Real-IP")?.to_str().ok()?.parse().ok()?;
-            Some(keytally_tower::address_subject(address, 64))
+            let field = request.headers.get("X-Real-IP").and_then(|value| value.to_str().ok());
+            let address = field.and_then(|text| text.parse().ok());
+            Some(address.map_or("unknown".to_owned(), |it| keytally_tower::address_subject(it, 64)))
         })
     }
 }
@@ -120,14 +134,28 @@ async fn code_of_the_how_to_page_is_compiled() {
     let blocks =
         page.split("```rust,no_run\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     let count = blocks.inspect(|block| assert!(sources.contains(&words(block)), "{block}")).count();
-    assert_eq!(count, 4);
+    assert_eq!(count, 5);
 
     let addresses = Limiter::in_memory(&"1/31d".parse().unwrap(), 100).unwrap();
     let hello =
         async |_: Request<()>| Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("hello")));
     let service = page::behind_a_proxy(addresses).layer(service_fn(hello));
-    for status in [200, 429] {
-        let request = Request::builder().header("X-Real-IP", "203.0.113.9").body(()).unwrap();
-        assert_eq!(service.clone().oneshot(request).await.unwrap().status(), status);
+    for (field, status) in [
+        ("203.0.113.9", 200),
+        ("203.0.113.9", 429),
+        ("203.0.113.10", 200),
+        ("203.0.113.9:40001", 200),
+        ("", 429),
+    ] {
+        let request = Request::builder().header("X-Real-IP", field).body(()).unwrap();
+        assert_eq!(service.clone().oneshot(request).await.unwrap().status(), status, "{field}");
     }
+
+    let peppers = pepper::parse(&pepper::generate().unwrap()).unwrap();
+    let gate = Arc::new(Gate::in_memory(peppers, &GateConfig::default()).unwrap());
+    let (key, _) = gate.issue(&NewKey::new(42, Name::new("live").unwrap())).unwrap();
+    let service = page::by_size(Arc::clone(&gate)).layer(service_fn(hello));
+    let request = Request::builder().header("X-API-Key", key.expose()).body(()).unwrap();
+    service.oneshot(request).await.unwrap().into_body().collect().await.unwrap();
+    assert_eq!(gate.peek(Some(key.expose().as_bytes()), 0).remaining(), Some(999));
 }

@@ -26,6 +26,7 @@ from keytally._native import (
     __version__,
     generate_pepper,
 )
+from keytally._refusal import Refusal
 from keytally._settle import Sent
 from keytally.exceptions import (
     AdminError,
@@ -74,6 +75,7 @@ __all__ = [
     "PolicyError",
     "Quota",
     "QuotaState",
+    "Refusal",
     "RefusedError",
     "Report",
     "RevokedError",

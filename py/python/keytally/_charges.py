@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Union
 
 from keytally import _web
 from keytally._native import Gate, Limiter, Verdict
+from keytally._refusal import WRONG_COST, Refusal
 from keytally.exceptions import KeytallyError
 
 if TYPE_CHECKING:
@@ -58,8 +59,8 @@ class Decision:
         self.is_gate = not isinstance(table, Limiter)
         # Whether the response lists the quotas of the table.
         self.listed = False
-        # The answer that refuses the request, if this table is the reason.
-        self.refusal: _web.Answer | None = None
+        # The response to the request, if this table refuses it.
+        self.refusal: Refusal | None = None
         # Charges the request after its response, if the check was only a peek.
         self.charge_later: Callable[[], object] = lambda: None
         # The functions that were called with a verdict, each with that verdict.
@@ -123,9 +124,9 @@ class Record:
         "_decisions",
         "_pending",
         "_state",
-        "answer",
         "is_watched",
         "named",
+        "refusal",
         "shadow",
     )
 
@@ -138,8 +139,8 @@ class Record:
         # Whether an integration settles the charges after the response.
         self.is_watched = False
         self._pending: list[Pending] = []
-        # The answer that refuses the request.
-        self.answer: _web.Answer | None = None
+        # The response to the request, if it is refused.
+        self.refusal: Refusal | None = None
         # The outcome that shadow mode did not enforce, or "cost_out_of_range".
         self.shadow: str | None = None
         # The names under which integrations stored a verdict.
@@ -172,13 +173,17 @@ class Record:
                 decision.charged = check(before)
         return decision
 
-    def refuse(self, decision: Decision, answer: _web.Answer) -> None:
-        """Set the answer that refuses the request. If a limit refuses it, refund all charges."""
-        self.answer = decision.refusal = answer
+    def refuse(self, decision: Decision, refusal: Refusal) -> None:
+        """Refuse the request. If a limit refuses it, refund all charges."""
+        self.refusal = decision.refusal = refusal
         decision.listed = True
-        if answer is _web.WRONG_COST or decision.verdict.outcome in LIMIT_OUTCOMES:
+        if refusal.outcome == WRONG_COST or decision.verdict.outcome in LIMIT_OUTCOMES:
             for other in self._decisions:
                 other.refund()
+
+    def replace(self, decision: Decision, refusal: Refusal) -> None:
+        """Replace the response to the request, which the decision refuses."""
+        self.refusal = decision.refusal = refusal
 
     def adopt(self, verdict: object) -> None:
         """Take the verdict of a check that the application made itself, if there is no other.
@@ -191,7 +196,7 @@ class Record:
             decision.listed = True
             self._decisions.append(decision)
             if not verdict.admitted:
-                self.answer = verdict
+                self.refusal = Refusal.of(verdict)
 
     def own_state(self, scope: MutableMapping[str, Any]) -> dict[str, Any]:
         """Give an ASGI scope a state that no other request has, and return the state.

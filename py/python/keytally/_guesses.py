@@ -11,8 +11,9 @@ import functools
 import ipaddress
 from typing import TYPE_CHECKING
 
-from keytally import _addresses, _web
+from keytally import _addresses
 from keytally._native import Limiter
+from keytally._refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,29 +56,20 @@ class Guesses:
         self._proxies = TrustedProxies(trusted_proxies)
         self._ipv6_prefix = _addresses.checked_prefix(ipv6_prefix)
 
-    def answer(self, verdict: Verdict, peer: str | None, forwarded_for: str) -> _web.Answer:
-        """Count an invalid key, and return the answer: the verdict, or 429 after too many of them.
+    def refusal(self, verdict: Verdict, peer: str | None, forwarded_for: str) -> Refusal:
+        """Count an invalid key, and return the refusal: 429 after too many, or the verdict's.
 
-        Every invalid key counts. If a revoked key did not count, the answer would disclose that its
-        secret is correct.
+        Every invalid key counts. If a revoked key did not count, the response would disclose that
+        its secret is correct.
         """
         if self._limiter is None or verdict.outcome != "invalid_key":
-            return verdict
+            return Refusal.of(verdict)
         subject = self.subject(peer, forwarded_for)
         if subject is None:
-            return verdict
+            return Refusal.of(verdict)
         counted = self._limiter.check(subject)
         # A full limiter refuses no request: it would refuse clients that sent no wrong key.
-        if counted.outcome != "denied":
-            return verdict
-        return _web.OwnAnswer(
-            counted.http_status,
-            counted.body,
-            counted.problem,
-            counted.content_type,
-            _web.refusal_fields(counted),
-            counted.retry_after_s,
-        )
+        return Refusal.of(counted if counted.outcome == "denied" else verdict)
 
     def subject(self, peer: str | None, forwarded_for: str) -> str | None:
         """Return the subject of the client's address; ``None`` if the address is unknown."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from keytally import _web
-from keytally._native import Verdict, redact
+from keytally._native import redact
+from keytally._refusal import with_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, MutableMapping, Sequence
+
+    from keytally._refusal import Refusal
 
 # The source that reads the token after ``Bearer`` in ``Authorization`` (RFC 6750, section 2.1).
 BEARER = "Authorization: Bearer"
@@ -20,7 +24,7 @@ TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # The names of header fields whose whole value is never a key.
 NOT_KEYS = {"authorization", "cookie"}
 
-# The bodies of a response with status 401, if the default text would name the wrong field.
+# The text of a response with status 401, if the default text would name the wrong field.
 MISSING = "Missing API key"
 
 ValueT = TypeVar("ValueT", str, bytes)
@@ -95,22 +99,16 @@ class KeySources:
             found += values
         return found if len(set(found)) > 1 else found[:1]
 
-    def answer(self, answer: _web.Answer) -> _web.Answer:
-        """Return an answer with status 401 as it names these header fields, and others unchanged.
+    def refusal(self, refusal: Refusal) -> Refusal:
+        """Return a refusal with status 401 as it names these header fields, and others unchanged.
 
-        The answer of the default list is that of the verdict.
+        That of the default list is the verdict's.
         """
-        if not self._challenges or answer.http_status != 401:
-            return answer
-        text = MISSING if isinstance(answer, Verdict) and answer.outcome == "missing_key" else None
-        return _web.OwnAnswer(
-            401,
-            answer.body if text is None else _web.error_body(text),
-            answer.problem if text is None else _web.problem_body(text, 401),
-            answer.content_type,
-            [("WWW-Authenticate", self._challenges)],
-            None,
-        )
+        if not self._challenges or refusal.status != 401:
+            return refusal
+        if refusal.outcome == "missing_key":
+            refusal = with_text(refusal, 401, MISSING)
+        return dataclasses.replace(refusal, fields=(("WWW-Authenticate", self._challenges),))
 
 
 def _source(name: object) -> Source:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Callable, Generic, TypeVar, Union
 
-from keytally import _addresses, _calls, _charges, _web
+from keytally import _addresses, _calls, _charges, _refusal
 from keytally._guesses import Guesses
 from keytally._keys import KeySources
 from keytally._native import Limiter, Verdict
+from keytally._refusal import Refusal
 from keytally._settle import Settlement
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Rule(Generic[RequestT]):
         settle: A function of the request and of `Sent` that returns the actual cost.
         refund: The statuses at which the charge is refunded.
         charge_on: The statuses at which the request is charged; ``None`` to charge it before.
+        refusal: A function of a `Refusal` and its request that returns the response to it.
         awaits: Whether the integration can await functions of the application.
 
     Raises:
@@ -59,16 +61,23 @@ class Rule(Generic[RequestT]):
         settle: Callable[[RequestT, Sent], Any] | None = None,
         refund: Statuses = (),
         charge_on: Statuses | None = None,
+        refusal: Callable[[Refusal, RequestT], Any] | None = None,
         awaits: bool = False,
     ) -> None:
+        self._refusal = _refusal.checked_function(refusal)
         self._cost = _calls.checked_cost(cost)
         self._shadow = shadow
         self._on_verdict = on_verdict
         self._headers = headers
         if not awaits:
-            _calls.refuse_async(cost=cost, on_verdict=on_verdict, settle=settle)
+            _calls.refuse_async(cost=cost, on_verdict=on_verdict, settle=settle, refusal=refusal)
         # What happens after the response; None if nothing does.
         self.settlement = Settlement.of(settle, refund, charge_on)
+
+    @property
+    def replaces_refusals(self) -> bool:
+        """Whether a function of the application returns the responses to refused requests."""
+        return self._refusal is not None
 
     def check(
         self, request: RequestT, fields: MutableMapping[str, Any], store: Store
@@ -89,6 +98,9 @@ class Rule(Generic[RequestT]):
         decision = self._decide(request, fields, subject, cost, store)
         if decision is not None and self._must_notify(decision):
             _calls.notify(self._on_verdict, decision.verdict, request)  # type: ignore[arg-type]
+        if decision is not None and decision.refusal is not None and self._refusal is not None:
+            result = self._refusal(decision.refusal, request)
+            _charges.record_of(fields).replace(decision, _refusal.checked_result(result))
         return decision
 
     async def check_async(
@@ -104,6 +116,9 @@ class Rule(Generic[RequestT]):
                 decision.verdict,
                 request,
             )
+        if decision is not None and decision.refusal is not None and self._refusal is not None:
+            result = await _calls.awaited(self._refusal(decision.refusal, request))
+            _charges.record_of(fields).replace(decision, _refusal.checked_result(result))
         return decision
 
     def _decide(
@@ -130,11 +145,11 @@ class Rule(Generic[RequestT]):
             return decision
         if self._shadow:
             if record.shadow is None:
-                record.shadow = verdict.outcome if not verdict.admitted else "cost_out_of_range"
+                record.shadow = verdict.outcome if not verdict.admitted else _refusal.WRONG_COST
         elif verdict.admitted:
-            record.refuse(decision, _web.WRONG_COST)
+            record.refuse(decision, _refusal.of_wrong_cost(verdict))
         else:
-            record.refuse(decision, self._answer_to(verdict, fields))
+            record.refuse(decision, self._refusal_by(verdict, fields))
         return decision
 
     def _subject(
@@ -155,20 +170,20 @@ class Rule(Generic[RequestT]):
         """Charge the table, and return its decision; ``None`` if the request is not counted."""
         raise NotImplementedError
 
-    def _answer_to(
+    def _refusal_by(
         self,
         verdict: Verdict,
         fields: MutableMapping[str, Any],  # noqa: ARG002
-    ) -> _web.Answer:
-        """Return the answer to a request that the verdict refuses."""
-        return verdict
+    ) -> Refusal:
+        """Return the documented response to a request that the verdict refuses."""
+        return Refusal.of(verdict)
 
     def _must_notify(self, decision: _charges.Decision) -> bool:
         """Return whether to call ``on_verdict``: once for each verdict, but not on a wrong cost."""
         call = (self._on_verdict, decision.verdict)
         if self._on_verdict is None or call in decision.notified:
             return False
-        if decision.refusal is _web.WRONG_COST:
+        if decision.refusal is not None and decision.refusal.outcome == _refusal.WRONG_COST:
             return False
         decision.notified.append(call)
         return True
@@ -235,11 +250,11 @@ class GateRule(Rule[RequestT]):
                 return check_subject(record, self._without_key, client, cost)
         return check_key(record, self._gate, keys, cost)
 
-    def _answer_to(self, verdict: Verdict, fields: MutableMapping[str, Any]) -> _web.Answer:
-        answer = self._guesses.answer(
+    def _refusal_by(self, verdict: Verdict, fields: MutableMapping[str, Any]) -> Refusal:
+        refusal = self._guesses.refusal(
             verdict, self._read.peer(fields), self._read.forwarded_for(fields)
         )
-        return self._keys.answer(answer)
+        return self._keys.refusal(refusal)
 
 
 class LimiterRule(Rule[RequestT]):

@@ -33,6 +33,7 @@ from keytally._addresses import IPV6_PREFIX, subject
 from keytally._charges import Record, record_of
 from keytally._guesses import DEFAULT
 from keytally._middleware import Middleware
+from keytally._refusal import Refusal
 from keytally._rule import GateRule, LimiterRule, Statuses
 from keytally._settle import Sent
 from keytally._watch import Watch
@@ -52,6 +53,7 @@ Subject = Union[str, bytes, None]
 Key = Callable[[Scope], Union[Subject, Awaitable[Subject]]]
 Cost = Union[int, Callable[[Scope], Union[int, Awaitable[int]]]]
 Settle = Callable[[Scope, Sent], Union[int, Awaitable[int]]]
+RefusalOf = Callable[[Refusal, Scope], Union[Refusal, Awaitable[Refusal]]]
 
 
 def client_address(scope: Scope, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
@@ -157,6 +159,8 @@ class GateMiddleware(_Middleware):
             after the response. The charge is an estimate until then.
         refund: The statuses at which the charge is refunded after the response: a number, a class
             such as ``"5xx"``, or a list of them.
+        refusal: A function of the `Refusal` and the scope that returns the response to a refused
+            request: another status, body or content type.
         failures: The limit of wrong keys for each client address. Beyond it, a wrong key gets 429.
             A valid key is never refused by it, and a missing key does not count. A policy counts
             for one process and the children that it forks. ``Limiter.open_or_create(path, policy)``
@@ -171,7 +175,7 @@ class GateMiddleware(_Middleware):
         without_key: The limiter of requests without a key, which it counts by client address;
             ``None`` to refuse them.
 
-    ``cost``, ``on_verdict`` and ``settle`` may be async.
+    ``cost``, ``on_verdict``, ``settle`` and ``refusal`` may be async.
 
     Raises:
         TypeError, ValueError: An argument has the wrong type or is out of range, a path of
@@ -193,6 +197,7 @@ class GateMiddleware(_Middleware):
         on_verdict: Callable[[Verdict, Scope], object] | None = None,
         settle: Settle | None = None,
         refund: Statuses = (),
+        refusal: RefusalOf | None = None,
         failures: Limiter | str | None = DEFAULT,
         trusted_proxies: Iterable[str] = (),
         ipv6_prefix: int = IPV6_PREFIX,
@@ -213,6 +218,7 @@ class GateMiddleware(_Middleware):
             on_verdict=on_verdict,
             settle=settle,
             refund=refund,
+            refusal=refusal,
             awaits=True,
         )
         super().__init__(
@@ -257,10 +263,12 @@ class LimiterMiddleware(_Middleware):
             such as ``"5xx"``, or a list of them.
         charge_on: The statuses at which a request is charged, after its response. Before, the
             limiter is only checked for room. ``None`` charges each request before its response.
+        refusal: A function of the `Refusal` and the scope that returns the response to a refused
+            request: another status, body or content type.
         ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128, if
             there is no ``key``.
 
-    ``key``, ``cost``, ``on_verdict`` and ``settle`` may be async.
+    ``key``, ``cost``, ``on_verdict``, ``settle`` and ``refusal`` may be async.
 
     Raises:
         TypeError, ValueError: An argument has the wrong type or is out of range, or a path of
@@ -289,6 +297,7 @@ class LimiterMiddleware(_Middleware):
         settle: Settle | None = None,
         refund: Statuses = (),
         charge_on: Statuses | None = None,
+        refusal: RefusalOf | None = None,
         ipv6_prefix: int = IPV6_PREFIX,
     ) -> None:
         rule = LimiterRule[Scope].with_default_key(
@@ -303,6 +312,7 @@ class LimiterMiddleware(_Middleware):
             settle=settle,
             refund=refund,
             charge_on=charge_on,
+            refusal=refusal,
             awaits=True,
         )
         super().__init__(
@@ -427,13 +437,13 @@ def _decoded(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
 
 
 async def _refuse(
-    answer: _web.Answer, record: Record, scope: Scope, receive: Receive, send: Send
+    refusal: Refusal, record: Record, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Send the response to a refused request or websocket."""
     accept = b",".join(value for name, value in scope["headers"] if name == b"accept").decode(
         "latin-1"
     )
-    refusal = _web.refusal(answer, record.fields(), accept, scope.get("method", "GET"))
+    response = _web.response(refusal, record.fields(), accept, scope.get("method", "GET"))
     prefix = "http.response"
     if scope["type"] == "websocket":
         # The first event is "websocket.connect".
@@ -444,9 +454,13 @@ async def _refuse(
             return
         prefix = "websocket.http.response"
     await send(
-        {"type": f"{prefix}.start", "status": refusal.status, "headers": _web.raw(refusal.headers)}
+        {
+            "type": f"{prefix}.start",
+            "status": response.status,
+            "headers": _web.raw(response.headers),
+        }
     )
-    await send({"type": f"{prefix}.body", "body": refusal.body})
+    await send({"type": f"{prefix}.body", "body": response.body})
 
 
 # The messages that send the body. The last two are those of extensions, by which the server sends a

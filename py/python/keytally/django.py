@@ -26,6 +26,8 @@ Settings in both ``"GATE"`` and ``"LIMITER"``:
   the response.
 - ``"REFUND"``: the statuses at which the charge is refunded after the response: a number, a class
   such as ``"5xx"``, or a list of them.
+- ``"REFUSAL"``: a function of the `Refusal` and the request that returns the response to a refused
+  request: another status, body or content type.
 - ``"IPV6_PREFIX"``: the prefix length of the IPv6 networks that count as one client, 64 by default.
 
 ``"KEY"`` of the limiter is a function of the request that returns the subject to count, instead of
@@ -33,8 +35,9 @@ the client's address. ``"CHARGE_ON"`` lists the statuses at which a request is c
 response, if not every request counts. A setting may be a function or its import path, and the
 function may be async.
 Only the middleware reads ``"EXEMPT"``, ``"EXEMPT_METHODS"``, ``"COST"``, ``"ON_VERDICT"``,
-``"KEY"``, ``"SETTLE"``, ``"REFUND"`` and ``"CHARGE_ON"``. The classes of `keytally.rest_framework`
-have attributes instead. A view that they must not check leaves them out of its classes.
+``"KEY"``, ``"SETTLE"``, ``"REFUND"``, ``"CHARGE_ON"`` and ``"REFUSAL"``. The classes of
+`keytally.rest_framework` have attributes instead. A view that they must not check leaves them out
+of its classes.
 
 ``"FAILURES"`` of ``"GATE"`` is the limit of wrong keys for each client address, by default
 ``"20/minute, 200/hour"`` in each process. Beyond it, a wrong key gets 429. A valid key is never
@@ -66,7 +69,7 @@ from collections.abc import (
     Mapping,
     MutableMapping,
 )
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, Union
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction
 from django.apps import AppConfig
@@ -86,6 +89,10 @@ from keytally._native import Gate, Limiter, redact
 from keytally._rule import GateRule, LimiterRule, Rule, Store
 from keytally._watch import Watch
 from keytally.exceptions import KeytallyError
+
+if TYPE_CHECKING:
+    from keytally._keys import Source
+    from keytally._refusal import Refusal
 
 __all__ = [
     "GateMiddleware",
@@ -109,6 +116,7 @@ SHARED = {
     "ON_VERDICT",
     "PATH",
     "REFUND",
+    "REFUSAL",
     "SETTLE",
     "SHADOW",
 }
@@ -230,6 +238,18 @@ def keys() -> dict[str, Any]:
         }
     except (KeytallyError, OSError, TypeError, ValueError) as error:
         raise ImproperlyConfigured(f'KEYTALLY["GATE"]: {error}') from error
+
+
+def key_sources() -> list[Source]:
+    """Return the headers of the key by the settings. It opens no table."""
+    section = getattr(settings, "KEYTALLY", {}).get("GATE", {})
+    return KeySources(section.get("KEY_FROM", (_web.API_KEY_HEADER,))).sources
+
+
+def limits_requests_without_key() -> bool:
+    """Return whether the settings admit requests without a key. It opens no table."""
+    section = getattr(settings, "KEYTALLY", {}).get("GATE", {})
+    return section.get("WITHOUT_KEY") is not None
 
 
 def _opened(name: str, value: Any) -> Any:  # noqa: ANN401
@@ -370,13 +390,13 @@ class VerdictMiddleware:
         """Return the response with the header fields, or that of the verdict in place of it."""
         record = _charges.record_of(fields(request))
         record.adopt(getattr(request, "verdict", None))
-        answer = record.answer
+        refusal = record.refusal
         if (
-            answer is not None
-            and response.status_code == answer.http_status
+            refusal is not None
+            and response.status_code == refusal.status
             and not hasattr(response, REFUSAL)
         ):
-            return _refused(answer, request)
+            return _refused(refusal, request)
         for name, value in record.fields():
             response[name] = value
         return response
@@ -399,6 +419,7 @@ class _Middleware(VerdictMiddleware):
                 on_verdict=self._function(found.get("ON_VERDICT")),
                 settle=self._function(found.get("SETTLE")),
                 refund=found.get("REFUND", ()),
+                refusal=self._function(found.get("REFUSAL")),
                 awaits=self._is_async,
             )
         except (TypeError, ValueError) as error:
@@ -545,6 +566,7 @@ MIDDLEWARE_ONLY = (
     "SETTLE",
     "REFUND",
     "CHARGE_ON",
+    "REFUSAL",
 )
 # The values that have the same effect as no value.
 NO_VALUES: tuple[object, ...] = (None, 1, (), [])
@@ -670,18 +692,18 @@ def _refusal_of(request: HttpRequest, decision: _charges.Decision | None) -> Htt
     return _refused(decision.refusal, request)
 
 
-# The attribute that marks a response as that of an answer, so that it is not replaced.
+# The attribute that marks a response as that of a refusal, so that it is not replaced.
 REFUSAL = "keytally_refusal"
 
 
-def _refused(answer: _web.Answer, request: HttpRequest) -> HttpResponse:
-    """Return the response to a request that the answer refuses."""
+def _refused(refusal: Refusal, request: HttpRequest) -> HttpResponse:
+    """Return the response to a refused request."""
     record = _charges.record_of(fields(request))
-    refusal = _web.refusal(
-        answer, record.fields(), request.META.get("HTTP_ACCEPT", ""), request.method
+    found = _web.response(
+        refusal, record.fields(), request.META.get("HTTP_ACCEPT", ""), request.method
     )
-    response = HttpResponse(refusal.body, status=refusal.status)
-    for name, value in refusal.headers:
+    response = HttpResponse(found.body, status=found.status)
+    for name, value in found.headers:
         response[name] = value
     setattr(response, REFUSAL, True)
     return response

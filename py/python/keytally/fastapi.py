@@ -34,7 +34,6 @@ If all routes of an application need a key, `keytally.asgi.GateMiddleware` is fa
 # Do not import "annotations" from __future__. FastAPI evaluates the annotations of dependencies,
 # and some versions cannot evaluate text in the annotations of an object's __call__.
 import inspect
-import json
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Optional, Union
 
@@ -48,7 +47,9 @@ from keytally._addresses import IPV6_PREFIX
 from keytally._charges import Decision, Record, record_of
 from keytally._guesses import DEFAULT
 from keytally._keys import KeySources, Source
-from keytally._native import FIELD_NAMES, Gate, Limiter, Verdict
+from keytally._native import Gate, Limiter, Verdict
+from keytally._openapi import REFUSALS, refusal_object, scheme_name
+from keytally._refusal import Refusal, text_of
 from keytally._rule import GateRule, LimiterRule, Rule, Statuses
 from keytally._settle import Sent
 
@@ -66,6 +67,7 @@ Key = Callable[[HTTPConnection], Union[Subject, Awaitable[Subject]]]
 Cost = Union[int, Callable[[HTTPConnection], Union[int, Awaitable[int]]]]
 OnVerdict = Optional[Callable[[Verdict, HTTPConnection], object]]
 Settle = Optional[Callable[[HTTPConnection, Sent], Union[int, Awaitable[int]]]]
+RefusalOf = Optional[Callable[[Refusal, HTTPConnection], Union[Refusal, Awaitable[Refusal]]]]
 
 
 class Refused(HTTPException):
@@ -73,8 +75,8 @@ class Refused(HTTPException):
 
     Attributes:
         verdict: The verdict.
-        status_code: The status of the response: that of the verdict, 429 after too many wrong keys,
-            or 400 for a cost that is out of range.
+        refusal: The `Refusal`: the documented response, or that of the option ``refusal``.
+        status_code: The status of the response.
         headers: The header fields of the response.
 
     >>> from fastapi import FastAPI
@@ -89,15 +91,14 @@ class Refused(HTTPException):
     def __init__(
         self,
         verdict: Verdict,
-        answer: Optional[_web.Answer] = None,
+        refusal: Optional[Refusal] = None,
         fields: Optional[list[tuple[str, str]]] = None,
     ) -> None:
         self.verdict = verdict
-        self.answer = verdict if answer is None else answer
-        self.fields = self.answer.headers if fields is None else fields
-        error = json.loads(self.answer.body)["error"]
-        headers = dict([*self.fields, *_web.refusal_fields(self.answer)])
-        super().__init__(self.answer.http_status, error, headers)
+        self.refusal = Refusal.of(verdict) if refusal is None else refusal
+        self.fields = verdict.headers if fields is None else fields
+        headers = dict([*self.fields, *self.refusal.fields])
+        super().__init__(self.refusal.status, text_of(self.refusal), headers)
 
 
 def client_address(request: HTTPConnection, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
@@ -130,6 +131,11 @@ class _Dependency:
 
     def __init__(self, rule: Rule[HTTPConnection]) -> None:
         self._rule = rule
+
+    @property
+    def replaces_refusals(self) -> bool:
+        """Whether a function of the application returns the responses to refused requests."""
+        return self._rule.replaces_refusals
 
     async def __call__(self, request: HTTPConnection, response: Response) -> Optional[Verdict]:
         scope = request.scope
@@ -168,12 +174,11 @@ class _Scheme(SecurityBase):
     """The security scheme of one header for OpenAPI."""
 
     def __init__(self, source: Source) -> None:
+        self.scheme_name = scheme_name(source)
         if source.is_bearer:
             self.model = HTTPBearer()
-            self.scheme_name = "Bearer"
         else:
             self.model = APIKey.model_validate({"in": APIKeyIn.header, "name": source.name})
-            self.scheme_name = "APIKey" if source.name == _web.API_KEY_HEADER else source.name
 
 
 class _Alternative(_Scheme):
@@ -223,6 +228,7 @@ def require_key(
     on_verdict: OnVerdict = None,
     settle: Settle = None,
     refund: Statuses = (),
+    refusal: RefusalOf = None,
     failures: Union[Limiter, str, None] = DEFAULT,
     trusted_proxies: Iterable[str] = (),
     ipv6_prefix: int = IPV6_PREFIX,
@@ -246,6 +252,8 @@ def require_key(
             after the response. The charge is an estimate until then.
         refund: The statuses at which the charge is refunded after the response: a number, a class
             such as ``"5xx"``, or a list of them.
+        refusal: A function of the `Refusal` and the request that returns the response to a refused
+            request: another status, body or content type.
         failures: The limit of wrong keys for each client address. Beyond it, a wrong key gets 429.
             A valid key is never refused by it, and a missing key does not count. A policy counts
             for one process and the children that it forks. ``Limiter.open_or_create(path, policy)``
@@ -263,9 +271,9 @@ def require_key(
     Raises:
         TypeError, ValueError: An argument has the wrong type or is out of range.
 
-    ``cost``, ``on_verdict`` and ``settle`` may be async. `VerdictMiddleware` acts on ``settle`` and
-    ``refund`` after the response. If there is such an option and the application lacks the
-    middleware, each request raises a `RuntimeError`.
+    ``cost``, ``on_verdict``, ``settle`` and ``refusal`` may be async. `VerdictMiddleware` acts on
+    ``settle`` and ``refund`` after the response. If there is such an option and the application
+    lacks the middleware, each request raises a `RuntimeError`.
 
     """
     rule = GateRule[HTTPConnection].with_failures(
@@ -281,6 +289,7 @@ def require_key(
         on_verdict=on_verdict,
         settle=settle,
         refund=refund,
+        refusal=refusal,
         awaits=True,
     )
     return _RequireKey(rule, KeySources(key_from).sources)
@@ -296,6 +305,7 @@ def limit(
     settle: Settle = None,
     refund: Statuses = (),
     charge_on: Optional[Statuses] = None,
+    refusal: RefusalOf = None,
     ipv6_prefix: int = IPV6_PREFIX,
 ) -> Callable[..., Any]:
     """Return a dependency that requires quota left for the request's subject, and charges it.
@@ -321,15 +331,17 @@ def limit(
             such as ``"5xx"``, or a list of them.
         charge_on: The statuses at which a request is charged, after its response. Before, the
             limiter is only checked for room. ``None`` charges each request before its response.
+        refusal: A function of the `Refusal` and the request that returns the response to a refused
+            request: another status, body or content type.
         ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128, if
             there is no ``key``.
 
     Raises:
         TypeError, ValueError: An argument has the wrong type or is out of range.
 
-    ``key``, ``cost``, ``on_verdict`` and ``settle`` may be async. `VerdictMiddleware` acts on
-    ``settle``, ``refund`` and ``charge_on`` after the response. If there is such an option and the
-    application lacks the middleware, each request raises a `RuntimeError`.
+    ``key``, ``cost``, ``on_verdict``, ``settle`` and ``refusal`` may be async. `VerdictMiddleware`
+    acts on ``settle``, ``refund`` and ``charge_on`` after the response. If there is such an option
+    and the application lacks the middleware, each request raises a `RuntimeError`.
 
     """
     rule = LimiterRule[HTTPConnection].with_default_key(
@@ -343,6 +355,7 @@ def limit(
         settle=settle,
         refund=refund,
         charge_on=charge_on,
+        refusal=refusal,
         awaits=True,
     )
     return _Dependency(rule)
@@ -352,51 +365,16 @@ async def _answer(request: Request, refused: Refused) -> Response:
     """Return the response to a refused request: the exception handler of `Refused`."""
     accept = ",".join(request.headers.getlist("accept"))
     method = request.scope.get("method", "GET")
-    refusal = _web.refusal(refused.answer, refused.fields, accept, method)
-    return Response(refusal.body, refusal.status, dict(refusal.headers))
-
-
-def _response(description: str, verdict: Verdict, names: Iterable[str]) -> dict[str, Any]:
-    """Return the OpenAPI object of a refusal, with the body of a verdict as its example."""
-    error = {
-        "type": "object",
-        "required": ["error"],
-        "properties": {"error": {"type": "string"}},
-    }
-    return {
-        "description": description,
-        "headers": {name: {"schema": {"type": "string"}} for name in names},
-        "content": {
-            "application/json": {"schema": error, "example": json.loads(verdict.body)},
-            "application/problem+json": {
-                "schema": {"type": "object"},
-                "example": json.loads(verdict.problem),
-            },
-        },
-    }
-
-
-def _refusals() -> dict[Union[int, str], dict[str, Any]]:
-    """Return the OpenAPI objects of the refusals by status."""
-    duplicate = Verdict.duplicate_header(now=0)
-    denied = Limiter.in_memory("1/minute", 1).check("", 2, now=0)
-    quotas = [name for name in FIELD_NAMES if name not in _web.REFUSAL_NAMES]
-    full = {"description": "The limiter has no room for another client."}
-    return {
-        401: _response("The key is missing or invalid.", duplicate, ["WWW-Authenticate"]),
-        429: _response("A limit is reached.", denied, ["Retry-After", *quotas]),
-        503: {**full, "headers": {"Retry-After": {"schema": {"type": "string"}}}},
-    }
-
-
-REFUSALS = _refusals()
+    response = _web.response(refused.refusal, refused.fields, accept, method)
+    return Response(response.body, response.status, dict(response.headers))
 
 
 def document_refusals(app: FastAPI) -> None:
     """Add the refusals of `require_key` and `limit` to the OpenAPI document of an application.
 
     Each route gets those of its own dependencies. Responses that the route documents itself are
-    kept.
+    kept. Those of a dependency with the option ``refusal`` have no content, which its function
+    decides.
 
     >>> from fastapi import Depends, FastAPI
     >>> from keytally import Limiter
@@ -415,8 +393,8 @@ def document_refusals(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         document = generate()
         for route in routes_of(app.routes):
-            statuses = {
-                status
+            found = {
+                status: dependency.replaces_refusals
                 for dependency in _dependencies_of(getattr(route, "dependant", None))
                 for status in dependency.statuses
             }
@@ -424,8 +402,8 @@ def document_refusals(app: FastAPI) -> None:
             for method in getattr(route, "methods", None) or ():
                 responses = operations.get(method.lower(), {}).get("responses")
                 if responses is not None:
-                    for status in sorted(statuses):
-                        responses.setdefault(str(status), REFUSALS[status])
+                    for status, is_replaced in sorted(found.items()):
+                        responses.setdefault(str(status), refusal_object(status, is_replaced))
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -41,6 +41,7 @@ from keytally import _exempt, _web, wsgi
 from keytally._addresses import IPV6_PREFIX
 from keytally._charges import Decision, Record, record_of
 from keytally._guesses import DEFAULT
+from keytally._refusal import Refusal
 from keytally._rule import GateRule, LimiterRule, Rule, Statuses
 from keytally._settle import Sent
 from keytally._watch import Body, Watch
@@ -52,6 +53,7 @@ __all__ = ["GateExtension", "LimiterExtension", "client_address", "limit", "requ
 
 Cost = Union[int, Callable[[Request], int]]
 Settle = Callable[[Request, Sent], int]
+RefusalOf = Callable[[Refusal, Request], Refusal]
 View = TypeVar("View", bound=Callable[..., Any])
 
 
@@ -88,8 +90,9 @@ def _refusal(rule: Rule[Request]) -> Response | None:
         return None
     if decision.refusal is not None:
         accept = current.headers.get("Accept", "")
-        refusal = _web.refusal(decision.refusal, record.fields(), accept, current.method)
-        return Response(refusal.body, refusal.status, refusal.headers)
+        # Flask omits the body of the response to HEAD, and needs it for Content-Length.
+        response = _web.response(decision.refusal, record.fields(), accept, "GET")
+        return Response(response.body, response.status, response.headers)
     if record.claim_headers():
 
         @after_this_request
@@ -282,6 +285,8 @@ class GateExtension(_Extension):
             after the response. The charge is an estimate until then.
         refund: The statuses at which the charge is refunded after the response: a number, a class
             such as ``"5xx"``, or a list of them.
+        refusal: A function of the `Refusal` and the request that returns the response to a refused
+            request: another status, body or content type.
         failures: The limit of wrong keys for each client address. Beyond it, a wrong key gets 429.
             A valid key is never refused by it, and a missing key does not count. A policy counts
             for one process and the children that it forks. ``Limiter.open_or_create(path, policy)``
@@ -314,6 +319,7 @@ class GateExtension(_Extension):
         on_verdict: Callable[[Verdict, Request], object] | None = None,
         settle: Settle | None = None,
         refund: Statuses = (),
+        refusal: RefusalOf | None = None,
         failures: Limiter | str | None = DEFAULT,
         trusted_proxies: Iterable[str] = (),
         ipv6_prefix: int = IPV6_PREFIX,
@@ -333,6 +339,7 @@ class GateExtension(_Extension):
             on_verdict=on_verdict,
             settle=settle,
             refund=refund,
+            refusal=refusal,
         )
         super().__init__(rule, app, exempt, exempt_methods)
 
@@ -364,6 +371,8 @@ class LimiterExtension(_Extension):
             such as ``"5xx"``, or a list of them.
         charge_on: The statuses at which a request is charged, after its response. Before, the
             limiter is only checked for room. ``None`` charges each request before its response.
+        refusal: A function of the `Refusal` and the request that returns the response to a refused
+            request: another status, body or content type.
         ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128, if
             there is no ``key``.
 
@@ -394,6 +403,7 @@ class LimiterExtension(_Extension):
         settle: Settle | None = None,
         refund: Statuses = (),
         charge_on: Statuses | None = None,
+        refusal: RefusalOf | None = None,
         ipv6_prefix: int = IPV6_PREFIX,
     ) -> None:
         rule = LimiterRule[Request].with_default_key(
@@ -407,6 +417,7 @@ class LimiterExtension(_Extension):
             settle=settle,
             refund=refund,
             charge_on=charge_on,
+            refusal=refusal,
         )
         super().__init__(rule, app, exempt, exempt_methods)
 
@@ -419,6 +430,7 @@ def require_key(
     on_verdict: Callable[[Verdict, Request], object] | None = None,
     settle: Settle | None = None,
     refund: Statuses = (),
+    refusal: RefusalOf | None = None,
     failures: Limiter | str | None = DEFAULT,
     trusted_proxies: Iterable[str] = (),
     ipv6_prefix: int = IPV6_PREFIX,
@@ -453,6 +465,7 @@ def require_key(
         on_verdict=on_verdict,
         settle=settle,
         refund=refund,
+        refusal=refusal,
     )
     return _decorator(rule)
 
@@ -467,6 +480,7 @@ def limit(
     settle: Settle | None = None,
     refund: Statuses = (),
     charge_on: Statuses | None = None,
+    refusal: RefusalOf | None = None,
     ipv6_prefix: int = IPV6_PREFIX,
 ) -> Callable[[View], View]:
     """Return a decorator by which a view requires quota left for the subject, and charges it.
@@ -484,5 +498,6 @@ def limit(
         settle=settle,
         refund=refund,
         charge_on=charge_on,
+        refusal=refusal,
     )
     return _decorator(rule)

@@ -244,6 +244,11 @@ def configuration(uri: str | None, capacity: int | str) -> tuple[Path | None, in
     if not re.fullmatch("[0-9]{1,10}", capacity):
         raise ConfigurationError(f"the capacity is {capacity}, and must be a whole number")
     path = urllib.parse.unquote(parsed.path)
+    if path and not path.strip("/"):
+        raise ConfigurationError(
+            f"{uri} names the root of the file system: keytally:///run/app.limiter names a folder, "
+            "and keytally:// one in memory"
+        )
     return (Path(path) if path else None), int(capacity)
 
 
@@ -265,7 +270,25 @@ def unless_full(verdict: Verdict) -> Verdict:
     return verdict
 
 
-class KeytallyStorage(limits.storage.Storage, limits.storage.SlidingWindowCounterSupport):
+class Base:
+    """The constructor and the exceptions of both storages."""
+
+    def __init__(
+        self,
+        uri: str | None = None,
+        wrap_exceptions: bool = False,
+        capacity: int | str = CAPACITY,
+    ) -> None:
+        super().__init__(uri, wrap_exceptions=wrap_exceptions)  # type: ignore[call-arg]
+        self._counts = Counts(uri, capacity)
+
+    @property
+    def base_exceptions(self) -> tuple[type[Exception], ...]:
+        """The exceptions of the methods."""
+        return KeytallyError, OSError
+
+
+class KeytallyStorage(Base, limits.storage.Storage, limits.storage.SlidingWindowCounterSupport):
     """The storage of the schemes ``keytally``.
 
     It supports the strategies ``fixed-window`` and ``sliding-window-counter``.
@@ -290,20 +313,6 @@ class KeytallyStorage(limits.storage.Storage, limits.storage.SlidingWindowCounte
     """
 
     STORAGE_SCHEME = ["keytally"]  # noqa: RUF012
-
-    def __init__(
-        self,
-        uri: str | None = None,
-        wrap_exceptions: bool = False,
-        capacity: int | str = CAPACITY,
-    ) -> None:
-        super().__init__(uri, wrap_exceptions=wrap_exceptions)
-        self._counts = Counts(uri, capacity)
-
-    @property
-    def base_exceptions(self) -> tuple[type[Exception], ...]:
-        """The exceptions of the methods."""
-        return KeytallyError, OSError
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Count ``amount`` in the window of ``expiry`` seconds, and return the count.
@@ -357,7 +366,7 @@ class KeytallyStorage(limits.storage.Storage, limits.storage.SlidingWindowCounte
 
 
 class AsyncKeytallyStorage(
-    limits.aio.storage.Storage, limits.aio.storage.SlidingWindowCounterSupport
+    Base, limits.aio.storage.Storage, limits.aio.storage.SlidingWindowCounterSupport
 ):
     """The storage of the scheme ``async+keytally``, for the strategies of ``limits.aio``.
 
@@ -374,20 +383,6 @@ class AsyncKeytallyStorage(
     """
 
     STORAGE_SCHEME = ["async+keytally"]  # noqa: RUF012
-
-    def __init__(
-        self,
-        uri: str | None = None,
-        wrap_exceptions: bool = False,
-        capacity: int | str = CAPACITY,
-    ) -> None:
-        super().__init__(uri, wrap_exceptions=wrap_exceptions)
-        self._counts = Counts(uri, capacity)
-
-    @property
-    def base_exceptions(self) -> tuple[type[Exception], ...]:
-        """The exceptions of the methods."""
-        return KeytallyError, OSError
 
     async def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Count ``amount`` in the window of ``expiry`` seconds, and return the count."""

@@ -16,7 +16,6 @@ is not charged for it: see ``docs/INTEGRATIONS.md``.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from rest_framework.authentication import BaseAuthentication
@@ -25,6 +24,7 @@ from rest_framework.throttling import BaseThrottle
 
 from keytally import _calls, django, wsgi
 from keytally._charges import record_of
+from keytally._refusal import Refusal, checked_function, text_of
 from keytally._rule import GateRule, LimiterRule
 from keytally._settle import Settlement
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from rest_framework.request import Request
 
-    from keytally import Gate, Limiter, Verdict, _web
+    from keytally import Gate, Limiter, Verdict
     from keytally._charges import Decision
     from keytally._rule import Rule, Statuses
 
@@ -45,8 +45,8 @@ class Refused(APIException):
 
     Attributes:
         verdict: The verdict.
-        status_code: The status of the response: that of the verdict, 429 after too many wrong keys,
-            or 400 for a cost that is out of range.
+        refusal: The `Refusal`: the documented response, or that of the method ``refusal``.
+        status_code: The status of the response.
 
     >>> from keytally import Limiter
     >>> Refused(Limiter.in_memory("5/minute").check("203.0.113.9", 6)).status_code
@@ -54,15 +54,15 @@ class Refused(APIException):
 
     """
 
-    def __init__(self, verdict: Verdict, answer: _web.Answer | None = None) -> None:
-        answer = verdict if answer is None else answer
-        self.status_code = answer.http_status
-        super().__init__(json.loads(answer.body))
+    def __init__(self, verdict: Verdict, refusal: Refusal | None = None) -> None:
+        refusal = Refusal.of(verdict) if refusal is None else refusal
+        self.status_code = refusal.status
+        super().__init__({"error": text_of(refusal)})
         self.verdict = verdict
+        self.refusal = refusal
         # The framework's exception handler reads these attributes.
-        headers = dict(answer.headers)
-        self.auth_header = headers.get("WWW-Authenticate")
-        self.wait = answer.retry_after_s
+        self.auth_header = dict(refusal.fields).get("WWW-Authenticate")
+        self.wait = refusal.retry_after_s
 
 
 class KeyHolder:
@@ -109,6 +109,8 @@ class KeyAuthentication(BaseAuthentication):
             the actual cost after the response; ``None`` by default.
         refund: The statuses at which the charge is refunded after the response: a number, a class
             such as ``"5xx"``, or a list of them.
+        refusal: A method with the parameters ``refused``, a `Refusal`, and ``request`` that returns
+            the response to a refused request; ``None`` by default.
 
     >>> class ReportAuthentication(KeyAuthentication):
     ...     cost = 10
@@ -119,12 +121,16 @@ class KeyAuthentication(BaseAuthentication):
     required = True
     settle: Callable[..., int] | None = None
     refund: Statuses = ()
+    refusal: Callable[..., Refusal] | None = None
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if isinstance(cls.cost, int):
             _calls.checked_cost(cls.cost)
-        _calls.refuse_async(gate=cls.gate, cost_of=cls.cost_of, settle=cls.settle)
+        _calls.refuse_async(
+            gate=cls.gate, cost_of=cls.cost_of, settle=cls.settle, refusal=cls.refusal
+        )
+        checked_function(cls.refusal)
         Settlement.of(cls.settle, cls.refund, None)
 
     def gate(self) -> Gate:
@@ -151,6 +157,7 @@ class KeyAuthentication(BaseAuthentication):
             on_verdict=None,
             settle=self.settle,
             refund=self.refund,
+            refusal=self.refusal,
             awaits=True,
         )
         _require_middleware(rule, fields)
@@ -177,6 +184,8 @@ class LimiterThrottle(BaseThrottle):
             such as ``"5xx"``, or a list of them.
         charge_on: The statuses at which a request is charged, after its response. Before, the
             limiter is only checked for room. ``None`` charges each request before its response.
+        refusal: A method with the parameters ``refused``, a `Refusal`, and ``request`` that returns
+            the response to a refused request; ``None`` by default.
 
     >>> class LoginThrottle(LimiterThrottle):
     ...     def key(self, request, view):
@@ -188,12 +197,16 @@ class LimiterThrottle(BaseThrottle):
     settle: Callable[..., int] | None = None
     refund: Statuses = ()
     charge_on: Statuses | None = None
+    refusal: Callable[..., Refusal] | None = None
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if isinstance(cls.cost, int):
             _calls.checked_cost(cls.cost)
-        _calls.refuse_async(limiter=cls.limiter, key=cls.key, settle=cls.settle)
+        _calls.refuse_async(
+            limiter=cls.limiter, key=cls.key, settle=cls.settle, refusal=cls.refusal
+        )
+        checked_function(cls.refusal)
         Settlement.of(cls.settle, cls.refund, cls.charge_on)
 
     def limiter(self) -> Limiter:
@@ -219,6 +232,7 @@ class LimiterThrottle(BaseThrottle):
             settle=self.settle,
             refund=self.refund,
             charge_on=self.charge_on,
+            refusal=self.refusal,
             awaits=True,
         )
         _require_middleware(rule, fields)

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import math
 import os
 from typing import TYPE_CHECKING, Union
 
@@ -63,20 +64,21 @@ class Clock:
         """Move the clock forward by seconds or a timedelta, to a millisecond.
 
         Raises:
-            ValueError: The argument is negative.
+            ValueError: The argument is negative, or the time would be after 9999.
 
         """
         if isinstance(seconds, dt.timedelta):
             seconds = seconds.total_seconds()
-        if seconds < 0:
+        if not 0 <= seconds <= MAX_MS / 1000:
             raise ValueError(f"the clock cannot tick by {seconds} s; move_to sets it back")
-        set_test_clock(clock_ms() + round(seconds * 1000))
+        set_test_clock(_in_range(clock_ms() + round(seconds * 1000), f"{seconds} s later"))
 
     def move_to(self, time: Time) -> None:
         """Set the clock to a time, which may be earlier.
 
         Raises:
-            ValueError: The time has no time zone, or is before 1970.
+            TypeError: The time has another type.
+            ValueError: The time has no time zone, is before 1970 or after 9999.
 
         """
         set_test_clock(unix_ms(time))
@@ -87,6 +89,8 @@ class Clock:
         return EPOCH + dt.timedelta(milliseconds=clock_ms())
 
 
+# The last millisecond that a datetime can represent.
+MAX_MS = 253_402_300_799_999
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 
 
@@ -107,7 +111,8 @@ def at(time: Time) -> Iterator[Clock]:
     Raises:
         RuntimeError: No test is running: neither does pytest run one, nor is the environment
             variable ``KEYTALLY_TESTING`` set to 1.
-        ValueError: The time has no time zone, or is before 1970.
+        TypeError: The time has another type.
+        ValueError: The time has no time zone, is before 1970 or after 9999.
 
     >>> from keytally import Limiter
     >>> from keytally.testing import at
@@ -138,7 +143,8 @@ def unix_ms(time: Time) -> int:
     """Return a time in Unix milliseconds, rounded down.
 
     Raises:
-        ValueError: The time has no time zone, or is before 1970.
+        TypeError: The time has another type.
+        ValueError: The time has no time zone, is before 1970 or after 9999.
 
     """
     if isinstance(time, str):
@@ -147,11 +153,20 @@ def unix_ms(time: Time) -> int:
     if isinstance(time, dt.datetime):
         if time.tzinfo is None:
             raise ValueError(f"{time} has no time zone; in UTC, it ends with Z")
-        ms = (time - EPOCH) // dt.timedelta(milliseconds=1)
-    else:
-        ms = int(time * 1000)
-    if ms < 0:
-        raise ValueError(f"{time} is before 1970")
+        return _in_range((time - EPOCH) // dt.timedelta(milliseconds=1), time)
+    if not isinstance(time, (int, float)):
+        kind = type(time).__name__
+        raise TypeError(
+            "a time is Unix seconds, a datetime with a time zone, or its text in ISO 8601, "
+            f"not {kind}"
+        )
+    return _in_range(int(time * 1000) if math.isfinite(time) else -1, time)
+
+
+def _in_range(ms: int, time: object) -> int:
+    """Return a time after checking that a datetime can represent it."""
+    if not 0 <= ms <= MAX_MS:
+        raise ValueError(f"{time} is before 1970 or after 9999")
     return ms
 
 

@@ -27,6 +27,7 @@ from keytally._addresses import IPV6_PREFIX, subject
 from keytally._charges import Record, record_of
 from keytally._guesses import DEFAULT
 from keytally._middleware import Middleware
+from keytally._refusal import Refusal
 from keytally._rule import GateRule, LimiterRule, Statuses
 from keytally._settle import Sent
 from keytally._watch import Body, Watch
@@ -45,6 +46,7 @@ StartResponse = Callable[..., Any]
 App = Callable[[Any, Any], Iterable[bytes]]
 Cost = Union[int, Callable[[Environ], int]]
 Settle = Callable[[Environ, Sent], int]
+RefusalOf = Callable[[Refusal, Environ], Refusal]
 
 
 def client_address(environ: Environ, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
@@ -110,9 +112,9 @@ class _Middleware(Middleware[App, Environ]):
         record = record_of(environ)
         if decision.refusal is not None:
             accept, method = environ.get("HTTP_ACCEPT", ""), environ["REQUEST_METHOD"]
-            refusal = _web.refusal(decision.refusal, record.fields(), accept, method)
-            start_response(f"{refusal.status} {refusal.reason}", refusal.headers)
-            return [refusal.body]
+            response = _web.response(decision.refusal, record.fields(), accept, method)
+            start_response(f"{response.status} {response.reason}", response.headers)
+            return [response.body]
         if self._headers and record.claim_headers():
             start_response = _with_headers(record, start_response)
         return self.app(environ, start_response)
@@ -144,6 +146,8 @@ class GateMiddleware(_Middleware):
             after the response. The charge is an estimate until then.
         refund: The statuses at which the charge is refunded after the response: a number, a class
             such as ``"5xx"``, or a list of them.
+        refusal: A function of the `Refusal` and the environ that returns the response to a refused
+            request: another status, body or content type.
         failures: The limit of wrong keys for each client address. Beyond it, a wrong key gets 429.
             A valid key is never refused by it, and a missing key does not count. A policy counts
             for one process and the children that it forks. ``Limiter.open_or_create(path, policy)``
@@ -179,6 +183,7 @@ class GateMiddleware(_Middleware):
         on_verdict: Callable[[Verdict, Environ], object] | None = None,
         settle: Settle | None = None,
         refund: Statuses = (),
+        refusal: RefusalOf | None = None,
         failures: Limiter | str | None = DEFAULT,
         trusted_proxies: Iterable[str] = (),
         ipv6_prefix: int = IPV6_PREFIX,
@@ -199,6 +204,7 @@ class GateMiddleware(_Middleware):
             on_verdict=on_verdict,
             settle=settle,
             refund=refund,
+            refusal=refusal,
         )
         super().__init__(
             app,
@@ -242,6 +248,8 @@ class LimiterMiddleware(_Middleware):
             such as ``"5xx"``, or a list of them.
         charge_on: The statuses at which a request is charged, after its response. Before, the
             limiter is only checked for room. ``None`` charges each request before its response.
+        refusal: A function of the `Refusal` and the environ that returns the response to a refused
+            request: another status, body or content type.
         ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128, if
             there is no ``key``.
 
@@ -272,6 +280,7 @@ class LimiterMiddleware(_Middleware):
         settle: Settle | None = None,
         refund: Statuses = (),
         charge_on: Statuses | None = None,
+        refusal: RefusalOf | None = None,
         ipv6_prefix: int = IPV6_PREFIX,
     ) -> None:
         rule = LimiterRule[Environ].with_default_key(
@@ -286,6 +295,7 @@ class LimiterMiddleware(_Middleware):
             settle=settle,
             refund=refund,
             charge_on=charge_on,
+            refusal=refusal,
         )
         super().__init__(
             app,

@@ -17,7 +17,7 @@ if not settings.configured:
         ALLOWED_HOSTS=["*"],
         ROOT_URLCONF=__name__,
         SECRET_KEY="of the tests",
-        INSTALLED_APPS=["keytally.django.KeytallyConfig", "rest_framework"],
+        INSTALLED_APPS=["keytally.django.KeytallyConfig", "rest_framework", "drf_spectacular"],
         MIDDLEWARE=MIDDLEWARE,
         KEYTALLY={
             "GATE": {"PATH": os.environ.get("KEYTALLY_TEST_GATE", ""), "EXEMPT": ["/health"]}
@@ -25,6 +25,7 @@ if not settings.configured:
         REST_FRAMEWORK={
             "UNAUTHENTICATED_USER": None,
             "DEFAULT_AUTHENTICATION_CLASSES": ["keytally.rest_framework.KeyAuthentication"],
+            "DEFAULT_SCHEMA_CLASS": "keytally.spectacular.AutoSchema",
         },
     )
     django.setup()

@@ -1,11 +1,12 @@
 """One application in each framework behind one integration, for options that all of them have.
 
 Its paths are `/200` and other statuses, `/raise`, `/stream` with the parts `one` and `two`, and
-`/broken`, whose stream raises after the first part.
+`/broken`, whose stream raises after the first part. `/endless` sends parts until the client leaves.
 """
 
 import asyncio
 import contextlib
+import time
 from wsgiref.util import setup_testing_defaults
 
 import django_app
@@ -33,11 +34,15 @@ def parts_of(kind):
     """Return the parts of a response: `None` if it is not streamed."""
     if kind == "raise":
         raise LookupError("of the application")
-    return parts(kind) if kind in ("stream", "broken") else None
+    return parts(kind) if kind in ("stream", "broken", "endless") else None
 
 
 def parts(kind):
     yield b"one"
+    # They end, in case a server does not detect that the client left.
+    for _ in range(3000 if kind == "endless" else 0):
+        yield bytes(65536)
+        time.sleep(0.01)
     if kind == "broken":
         raise LookupError("of the application")
     yield b"two"
@@ -159,7 +164,8 @@ def in_wsgi(table, **options):
     def app(environ, start_response):
         kind = environ["PATH_INFO"][1:]
         streamed = parts_of(kind)
-        start_response(f"{200 if streamed else kind} Reason", [("Content-Length", "5")])
+        length = [] if streamed else [("Content-Length", "5")]
+        start_response(f"{200 if streamed else kind} Reason", length)
         return [b"hello"] if streamed is None else streamed
 
     made = wsgi.GateMiddleware if is_gate(table) else wsgi.LimiterMiddleware
@@ -243,9 +249,14 @@ def django_runner(run, application, view, tables, middleware):
         with override_settings(**changes):
             return run(application(), path, headers, **more)
 
+    def serve():
+        override_settings(**changes).enable()
+        return application()
+
     with override_settings(**changes):
         # Invalid settings raise here.
         application()
+    fetch.serve = serve
     return fetch
 
 
@@ -270,7 +281,7 @@ def in_rest_framework(table, **options):
     of_class = {
         name: staticmethod(value) if callable(value) else value
         for name, value in options.items()
-        if name in ("settle", "refund", "charge_on", "cost")
+        if name in ("settle", "refund", "charge_on", "cost", "refusal")
     }
     of_settings = {name: value for name, value in options.items() if name not in of_class}
     if is_gate(table):
@@ -295,6 +306,8 @@ def runner(run, app):
     def fetch(path, headers=None, **more):
         return run(app, path, headers, **more)
 
+    # Returns the application, for a server.
+    fetch.serve = lambda: app
     return fetch
 
 

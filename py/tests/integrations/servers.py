@@ -42,17 +42,23 @@ GUNICORN = [
     "--no-control-socket",
 ]
 HYPERCORN = ["hypercorn", "--workers", "{workers}", "--bind", "127.0.0.1:{port}"]
+# One process with several threads.
+GTHREAD = [*GUNICORN, "--worker-class", "gthread", "--threads", "8"]
+WAITRESS = ["waitress", "--listen=127.0.0.1:{port}", "--call"]
 UVICORN_WORKERS = [*GUNICORN, "--worker-class", "uvicorn_worker.UvicornWorker"]
 
 
 @contextlib.contextmanager
-def server(command, app, *, gate=None, pepper="", workers=WORKERS):
-    """Start a server for `module:factory`, and yield its address. End its process group."""
+def server(command, app, *, gate=None, pepper="", workers=WORKERS, is_ready=None):
+    """Start a server for `module:factory`, and yield its address. End its process group.
+
+    `is_ready` returns whether the server at an address responds. By default, two workers must.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # uvicorn has an option for factories. The other servers take a call.
-    target = app if command is UVICORN else f"{app}()"
+    # uvicorn and waitress have an option for factories. The other servers take a call.
+    target = app if command in (UVICORN, WAITRESS) else f"{app}()"
     words = [word.format(workers=workers, port=port) for word in command]
     environment = {
         **os.environ,
@@ -72,7 +78,7 @@ def server(command, app, *, gate=None, pepper="", workers=WORKERS):
             start_new_session=True,
         )
         try:
-            wait_for(address, workers, started, log)
+            wait_for(is_ready or (lambda at: workers_respond(at, workers)), address, started, log)
             yield address
         finally:
             started.terminate()
@@ -83,18 +89,22 @@ def server(command, app, *, gate=None, pepper="", workers=WORKERS):
             started.wait()
 
 
-def wait_for(address, workers, started, log):
+def workers_respond(address, workers):
+    answers = flood(address, 20, path="/health", connections=20)
+    return len({answer.pid for answer in answers} - {None}) >= min(workers, 2)
+
+
+def wait_for(is_ready, address, started, log):
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         if started.poll() is not None:
             log.seek(0)
             raise AssertionError(f"the server ended:\n{log.read()}")
         with contextlib.suppress(OSError, http.client.HTTPException):
-            answers = flood(address, 20, path="/health", connections=20)
-            if len({answer.pid for answer in answers} - {None}) >= min(workers, 2):
+            if is_ready(address):
                 return
         time.sleep(0.05)
-    raise AssertionError(f"the workers did not respond within {START_S} s")
+    raise AssertionError(f"the server did not respond within {START_S} s")
 
 
 class Answer:

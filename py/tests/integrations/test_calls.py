@@ -15,20 +15,15 @@ from flask import Flask
 from rest_framework.test import APIClient
 from werkzeug.test import Client as WsgiClient
 
-from keytally import Gate, asgi, django, fastapi, flask, wsgi
+from keytally import asgi, django, fastapi, flask, wsgi
 from keytally.rest_framework import KeyAuthentication, LimiterThrottle
 
 WRONG_COST = b'{"error": "Cost out of range"}'
 
 
 @pytest.fixture
-def gate(tmp_path, pepper):
-    return Gate.create(tmp_path / "api.gate", pepper=pepper, keys=64, plans={"default": "9/31d"})
-
-
-@pytest.fixture
-def key(gate):
-    return gate.issue(42)
+def policy():
+    return "9/31d"
 
 
 async def hello_asgi(scope, receive, send):

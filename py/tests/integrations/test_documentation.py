@@ -2,15 +2,17 @@
 
 import doctest
 import importlib
+import json
 import re
 import tempfile
 from pathlib import Path
 
+import contract
 import django_app
 import frameworks
 import pytest
 
-MODULES = ["asgi", "django", "fastapi", "flask", "rest_framework", "wsgi"]
+MODULES = ["asgi", "django", "fastapi", "flask", "rest_framework", "spectacular", "wsgi"]
 # Names that only an application's settings contain, as text: no example has to use them.
 OF_SETTINGS = {"KeytallyConfig"}
 
@@ -43,13 +45,19 @@ def blocks():
 
 
 def test_options_of_the_integrations_page_work():
-    settled, logins, sources, without_key = blocks()
+    settled, logins, sources, refusing, without_key = blocks()
     key = {"X-API-Key": settled["gate"].issue(42).expose()}
     frameworks.run_asgi(settled["application"], "/", key)
     assert settled["gate"].peek(key["X-API-Key"], 0).remaining < 1000
     paths = [frameworks.run_wsgi(logins["app"], "/login", method="POST") for _ in range(6)]
     assert [answer.status for answer in paths] == [401] * 5 + [429]
     assert frameworks.run_wsgi(sources["application"], "/").status == 401
+    refused = frameworks.run_wsgi(refusing["app"], "/contacts")
+    contract.assert_missing(refused.status, refused.headers, refused.body)
+    spent = refusing["gate"].issue(42).expose()
+    refusing["gate"].check(spent, 100)
+    refused = frameworks.run_wsgi(refusing["app"], "/contacts", {"X-API-Key": spent})
+    assert json.loads(refused.body)["code"] == "slow_down"
     assert frameworks.run_wsgi(without_key["app"], "/contacts").body == b'{"account":null}\n'
 
 

@@ -16,13 +16,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 from werkzeug.test import Client as WsgiClient
 
-from keytally import Gate, asgi, wsgi
+from keytally import asgi, wsgi
 from keytally.fastapi import require_key
 
 
 @pytest.fixture
-def gate(tmp_path, pepper):
-    return Gate.create(tmp_path / "api.gate", pepper=pepper, keys=64, plans={"default": "9/31d"})
+def policy():
+    return "9/31d"
 
 
 def assert_failed(status, headers):

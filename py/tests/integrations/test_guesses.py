@@ -79,8 +79,8 @@ def test_failures_of_other_type_are_rejected(gate):
 
 
 def statuses(guesses, gate, peers):
-    """Return the status of the answer to a wrong key from each peer."""
-    return [guesses.answer(gate.check("nonsense"), str(peer), "").http_status for peer in peers]
+    """Return the status of the refusal of a wrong key from each peer."""
+    return [guesses.refusal(gate.check("nonsense"), str(peer), "").status for peer in peers]
 
 
 def test_wrong_keys_are_limited_by_default(gate):

@@ -6,7 +6,7 @@ import contract
 import frameworks
 import pytest
 
-from keytally import Gate, Limiter, asgi, fastapi, flask, wsgi
+from keytally import asgi, fastapi, flask, wsgi
 
 LIMIT = 9
 BOTH = ["X-API-Key", "Authorization: Bearer", "X-Token"]
@@ -17,17 +17,8 @@ CHALLENGES = (
 
 
 @pytest.fixture
-def gate(tmp_path, pepper):
-    gate = Gate.create(
-        tmp_path / "api.gate", pepper=pepper, keys=64, plans={"default": f"{LIMIT}/31d"}
-    )
-    frameworks.PEPPER[gate.path] = pepper
-    return gate
-
-
-@pytest.fixture
-def limiter(tmp_path):
-    return Limiter.create(tmp_path / "all.limiter", "2/31d", capacity=100)
+def policy():
+    return f"{LIMIT}/31d"
 
 
 @pytest.mark.parametrize("make", frameworks.ALL)

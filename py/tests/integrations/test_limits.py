@@ -152,6 +152,9 @@ def test_capacity_is_an_option_and_a_query(tmp_path):
     [
         ("keytally://run/app.limiter", "keytally:///run/app.limiter names the folder"),
         ("keytally:app.limiter", "is not the URI"),
+        ("keytally:/run/app.limiter", "is not the URI"),
+        ("keytally:///", "names the root of the file system"),
+        ("keytally:////?capacity=5", "names the root of the file system"),
         ("keytally:///run/app#1", "is not the URI"),
         ("keytally:///run/app?size=5", "size is not an option"),
         ("keytally:///run/app?capacity=many", "capacity is many"),

@@ -28,18 +28,13 @@ SUBJECT = "all"
 
 
 @pytest.fixture
-def gate(tmp_path, pepper):
-    return Gate.create(tmp_path / "api.gate", pepper=pepper, keys=64, plans={"default": "100/31d"})
+def policy():
+    return "100/31d"
 
 
 @pytest.fixture
 def limiter():
     return Limiter.in_memory("2/31d", capacity=100)
-
-
-@pytest.fixture
-def key(gate):
-    return gate.issue(42)
 
 
 def all_requests(_):

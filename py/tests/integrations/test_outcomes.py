@@ -8,7 +8,7 @@ import frameworks
 import pytest
 from django.http import FileResponse
 
-from keytally import Gate, Limiter, Sent, asgi, fastapi, flask, wsgi
+from keytally import Sent, asgi, fastapi, flask, wsgi
 from keytally.rest_framework import KeyAuthentication, LimiterThrottle
 
 LIMIT = 9
@@ -18,27 +18,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <function 
 
 
 @pytest.fixture
-def gate(tmp_path, pepper):
-    gate = Gate.create(
-        tmp_path / "api.gate", pepper=pepper, keys=64, plans={"default": f"{LIMIT}/31d"}
-    )
-    frameworks.PEPPER[gate.path] = pepper
-    return gate
-
-
-@pytest.fixture
-def limiter(tmp_path):
-    return Limiter.create(tmp_path / "all.limiter", "2/31d", capacity=100)
-
-
-@pytest.fixture
-def spent(gate, key):
-    return lambda: LIMIT - gate.peek(key.expose(), 0).remaining
-
-
-@pytest.fixture
-def headers(key):
-    return {"X-API-Key": key.expose()}
+def policy():
+    return f"{LIMIT}/31d"
 
 
 @pytest.mark.parametrize("make", frameworks.ALL)

@@ -7,17 +7,13 @@ import pytest
 import servers
 from servers import GUNICORN, HYPERCORN, UVICORN, UVICORN_WORKERS
 
-from keytally import Gate
-
 LIMIT = 100
 REQUESTS = 1000
 
 
 @pytest.fixture
-def gate(tmp_path, pepper):
-    return Gate.create(
-        tmp_path / "api.gate", pepper=pepper, keys=64, plans={"default": f"{LIMIT}/31d"}
-    )
+def policy():
+    return f"{LIMIT}/31d"
 
 
 SERVERS = {

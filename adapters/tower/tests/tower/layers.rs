@@ -148,6 +148,32 @@ async fn application_replaces_body_and_status_of_a_refusal() {
 }
 
 #[tokio::test]
+async fn refusal_of_head_has_a_length_and_no_body() {
+    let (gate, _) = gate("1/31d");
+    let with_method = |mut request: Request<()>, method| {
+        *request.method_mut() = method;
+        request
+    };
+    let own = GateLayer::new(Arc::clone(&gate)).refusal(|_, _| {
+        let response = Response::builder().header("Content-Length", "500");
+        response.body(Bytes::from_static(b"own")).unwrap()
+    });
+    let limiter = LimiterLayer::new(limiter("1/31d"));
+    let hello = service_fn(hello);
+    for (service, body) in [
+        (GateLayer::new(gate).layer(hello), MISSING),
+        (own.layer(hello), "own"),
+        (limiter.layer(hello), r#"{"error": "The server does not report the client's address"}"#),
+    ] {
+        for (method, sent) in [(Method::GET, body), (Method::HEAD, "")] {
+            let response = call(&service, with_method(request(&[]), method)).await;
+            assert_eq!(field(&response, "Content-Length"), body.len().to_string());
+            assert_eq!(response.body(), sent);
+        }
+    }
+}
+
+#[tokio::test]
 async fn exempt_path_and_method_need_no_key() {
     let (gate, _) = gate("1/31d");
     let layer = GateLayer::new(gate).exempt(["/health", "/static/*"]).unwrap();
