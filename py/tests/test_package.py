@@ -58,6 +58,20 @@ def test_package_has_stubs_and_type_marker():
     assert {"keytally/py.typed", "keytally/_native.pyi"} <= files
 
 
+def test_import_loads_neither_typing_nor_logging():
+    code = "import sys, keytally; print(*{'inspect', 'logging', 'typing'} & sys.modules.keys())"
+    environment = {"PYTHONPATH": str(Path(keytally.__file__).parents[1])}
+    # Without `site`, which may load them itself.
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "\n"
+
+
 def imports(path):
     """Return the modules of the package that a module imports, also for types alone."""
     found = set()

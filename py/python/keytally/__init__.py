@@ -11,6 +11,8 @@ with the status, the header fields and the body of the HTTP response.
 999
 """
 
+from __future__ import annotations
+
 from keytally._native import (
     Charge,
     Flaw,
@@ -26,8 +28,6 @@ from keytally._native import (
     __version__,
     generate_pepper,
 )
-from keytally._refusal import Refusal
-from keytally._settle import Sent
 from keytally.exceptions import (
     AdminError,
     AlreadyImportedError,
@@ -86,3 +86,21 @@ __all__ = [
     "__version__",
     "generate_pepper",
 ]
+
+# Only web integrations need these classes, whose modules take most of the time of an import.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from keytally._refusal import Refusal
+    from keytally._settle import Sent
+
+
+def __getattr__(name: str) -> object:
+    if name == "Refusal":
+        from keytally._refusal import Refusal
+
+        return Refusal
+    if name == "Sent":
+        from keytally._settle import Sent
+
+        return Sent
+    raise AttributeError(f"module 'keytally' has no attribute {name!r}")
