@@ -22,13 +22,16 @@
 //! shortest window. The windows of real time are then exact to a percent. With a tick of 10 ms or
 //! less, that allows every window, since the shortest possible window is a second.
 //!
-//! Administrators, lists and [`now`] read the precise clock.
+//! Administrators, lists and [`now`] read the precise clock. Systems other than Linux have no coarse
+//! clock, so checks read the precise one there too.
 
 use core::time::Duration;
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use keytally_core::{Clock, Layout, Timestamp};
+
+use crate::system;
 
 /// Returns the system clock's time (`CLOCK_REALTIME`). A clock before 1970 reads as 0.
 ///
@@ -56,18 +59,8 @@ fn coarse_now() -> Timestamp {
     if let Some(time) = crate::testing::time() {
         return time;
     }
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-    let since_epoch = Duration::try_from(time).unwrap_or_default();
+    let Some(since_epoch) = system::coarse_time() else { return now() };
     Timestamp::from_unix_ms(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// Returns the resolution of the coarse clock: the interval between two ticks of the kernel.
-///
-/// On a platform without a coarse clock, this would return [`Duration::MAX`], so that only the
-/// precise clock is read.
-fn coarse_resolution() -> Duration {
-    let resolution = rustix::time::clock_getres(rustix::time::ClockId::RealtimeCoarse);
-    Duration::try_from(resolution).unwrap_or(Duration::MAX)
 }
 
 /// Returns the shortest window, in seconds, for which a clock of this resolution may be read.
@@ -81,7 +74,8 @@ fn shortest_window_s(resolution: Duration) -> u64 {
 #[inline]
 fn allows_coarse(layout: &Layout) -> bool {
     static SHORTEST_WINDOW_S: OnceLock<u64> = OnceLock::new();
-    let shortest_s = *SHORTEST_WINDOW_S.get_or_init(|| shortest_window_s(coarse_resolution()));
+    let shortest_s =
+        *SHORTEST_WINDOW_S.get_or_init(|| shortest_window_s(system::coarse_resolution()));
     layout.windows().first().is_some_and(|window| u64::from(window.seconds()) >= shortest_s)
 }
 
@@ -100,7 +94,8 @@ pub trait TimestampExt: sealed::Sealed + Sized {
     /// after the last `Timestamp` becomes the last one.
     fn from_system_time(time: SystemTime) -> Self;
 
-    /// Converts to a time, exactly.
+    /// Converts to a time, exactly. On Windows, a time after the last `SystemTime`, which is in the
+    /// year 30828, becomes the last whole second before it.
     fn to_system_time(self) -> SystemTime;
 }
 
@@ -111,8 +106,12 @@ impl TimestampExt for Timestamp {
     }
 
     fn to_system_time(self) -> SystemTime {
-        // This cannot overflow: on Linux a `SystemTime` has 64 bits of seconds.
-        UNIX_EPOCH + Duration::from_millis(self.unix_ms())
+        // Windows counts 100 ns from 1601 in 63 bits. Elsewhere a `SystemTime` has 64 bits of
+        // seconds, so this cannot overflow.
+        const LAST_OF_WINDOWS_S: u64 = i64::MAX as u64 / 10_000_000 - 11_644_473_600;
+        UNIX_EPOCH
+            .checked_add(Duration::from_millis(self.unix_ms()))
+            .unwrap_or_else(|| UNIX_EPOCH + Duration::from_secs(LAST_OF_WINDOWS_S))
     }
 }
 

@@ -52,8 +52,12 @@ impl Limiter {
         let path = path.as_ref();
         let lines = line_count(Some(path), capacity)?;
         let seed = entropy::random()?;
-        let (file, table) =
-            create_table(path, lines, |memory| create_in(memory, policy, capacity, &seed))?;
+        let (file, table) = create_table(
+            path,
+            lines,
+            |memory| create_in(memory, policy, capacity, &seed),
+            keytally_core::Limiter::attach,
+        )?;
         Ok(Self { table, file })
     }
 
