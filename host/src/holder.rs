@@ -22,6 +22,10 @@ pub(crate) enum ThreadState {
     /// It may be running, and cannot be examined.
     Hidden,
     /// A thread with this number is running.
+    #[cfg_attr(
+        not(any(target_os = "linux", windows)),
+        expect(dead_code, reason = "no call of these systems returns the start of a process")
+    )]
     Running {
         /// When it started, in a unit of the system.
         start: u64,

@@ -38,13 +38,13 @@
 //! | `publish` | creates a file atomically |
 //! | `lock` | one administrator at a time |
 //! | `file` | opens a file; which files are refused, and why |
+//! | `map` | the mapped memory, and the `unsafe` code of all systems |
+//! | [`now()`], [`SystemClock`] | the only code that reads the clock |
+//! | `system` | everything that differs between operating systems, and the `unsafe` code of Windows |
 //! | [`entropy()`] | the only code that reads the system's entropy |
 //! | [`Error`] | every error, each with a full sentence |
 //! | [`redact`] | which texts look like secrets, and what errors show instead |
 //! | `header`, [`LockHolder`] | the geometry of the header page; the process that administers |
-//! | `map` | the mapped memory, and the `unsafe` code of all systems |
-//! | [`now()`], [`SystemClock`] | the only code that reads the clock |
-//! | `system` | everything that differs between operating systems, and the `unsafe` code of Windows |
 //! | `testing` | with the feature `testing`: the clock that a test sets |
 //!
 //! # The contract between processes

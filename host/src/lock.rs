@@ -24,8 +24,8 @@
 //! [`Gate::take_over`](crate::Gate::take_over).
 //!
 //! Systems other than Linux can determine only whether a process has ended. There, a name is taken
-//! over when the process of the named thread has ended. On Windows, a lock of `LockFileEx` takes the
-//! place of the `flock`.
+//! over when the process of the named thread has ended. On Windows, the lock is that of
+//! `LockFileEx` instead of a `flock`.
 
 use core::fmt;
 use core::time::Duration;
@@ -264,12 +264,12 @@ fn try_flock(file: &TableFile, description: Option<&File>) -> Result<bool, Error
 }
 
 /// The word of the header that names the lock's holder, a thread. From the lowest bit: its number,
-/// the mark (1 bit), its scope, its start time. All are reduced to their low bits. On Linux these are
-/// 22, 1, 17 and 24 bits.
+/// the mark (1 bit), its scope, its start time. All are reduced to their low bits. On Linux these
+/// are 22, 1, 17 and 24 bits.
 ///
-/// On Linux, the scope is the PID namespace of the thread. Other systems can examine only processes.
-/// There, the number and the start time are those of the process, and the scope is the number of the
-/// thread in it.
+/// On Linux, the scope is the PID namespace of the thread. Other systems can examine only
+/// processes. There, the number and the start time are those of the process, and the scope is the
+/// number of the thread in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct HolderName(u64);
 
@@ -370,7 +370,8 @@ mod tests {
             me.marked().is_marked() && !me.marked().has_ended() && me.marked().is_same_thread(me)
         );
         assert_eq!(me.holder().pid, Some(std::process::id()));
-        assert!(me.holder().program.is_some_and(|program| !program.is_empty()));
+        let names_programs = cfg!(any(target_os = "linux", windows));
+        assert!(!names_programs || me.holder().program.is_some_and(|name| !name.is_empty()));
         assert!(
             std::thread::spawn(HolderName::calling_thread)
                 .join()
@@ -378,6 +379,8 @@ mod tests {
         );
     }
 
+    // Other systems can determine only whether a process has ended.
+    #[cfg(target_os = "linux")]
     #[test]
     fn thread_that_ended_or_has_another_start_has_ended() {
         let ended = std::thread::spawn(HolderName::calling_thread).join().unwrap();
@@ -389,11 +392,26 @@ mod tests {
         assert!(another_start.has_ended());
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn thread_of_another_namespace_never_counts_as_ended() {
         let elsewhere =
             HolderName(HolderName::calling_thread().0 ^ 1 << SCOPE_SHIFT ^ 1 << START_SHIFT);
         assert!(!elsewhere.has_ended());
         assert_eq!(elsewhere.holder().to_string(), "a process of another container");
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    #[test]
+    fn process_that_ended_has_ended() {
+        // No option of this program has this name, so it ends at once.
+        let program = std::env::current_exe().unwrap();
+        let mut command = std::process::Command::new(program);
+        command.arg("--no-such-option");
+        let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+        child.wait().unwrap();
+        let number = u64::from(child.id());
+        drop(child);
+        assert!(HolderName(number).has_ended());
     }
 }

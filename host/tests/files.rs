@@ -19,10 +19,9 @@ use keytally::{
 };
 use tempfile::TempDir;
 
-#[cfg(unix)]
-use crate::support::set_mode;
-use crate::support::worker::copy_of_this_program;
 use crate::support::{NOW, entries, new_key, open_raw, other_peppers, peppers, read_at, write_at};
+#[cfg(unix)]
+use crate::support::{set_mode, worker::copy_of_this_program};
 
 const KEYS: u32 = 50;
 

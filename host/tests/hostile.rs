@@ -16,12 +16,10 @@ use std::os::unix::{
     process::CommandExt,
 };
 use std::path::{Path, PathBuf};
-#[cfg(unix)]
 use std::process::Command;
 
 use keytally::{
-    Error, Gate, HEADER_LEN, Key, KeyId, Limiter, Name, NewKey, Outcome, Plan, Reason, Timestamp,
-    entropy,
+    Error, Gate, HEADER_LEN, Key, KeyId, Limiter, Name, NewKey, Outcome, Plan, Timestamp, entropy,
 };
 
 use crate::support::random::Random;
@@ -422,6 +420,7 @@ fn file_of_any_wrong_length_is_refused() {
 // Files of other users, replaced files, and paths that lead to other things.
 
 /// Needs root, which alone can give files away and become another user.
+#[cfg(unix)]
 #[test]
 fn file_of_another_user_is_refused() {
     const USER: u32 = 65_534;
@@ -496,7 +495,7 @@ fn file_replaced_while_mapped_keeps_the_old_mapping() {
     let new_gate = Gate::open(&files.gate, peppers()).unwrap();
     assert_eq!(
         new_gate.table().check(Some(text.as_bytes()), 1, NOW).reason(),
-        Some(Reason::Unknown)
+        Some(keytally::Reason::Unknown)
     );
     let new_limiter = Limiter::open(&files.limiter).unwrap();
     assert_eq!(new_limiter.table().check(&0_u32.to_le_bytes(), 1, NOW).remaining(), Some(8));

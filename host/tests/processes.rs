@@ -9,7 +9,6 @@ mod support;
 
 use core::time::Duration;
 use std::collections::HashMap;
-use std::env;
 use std::io::Write;
 use std::path::Path;
 use std::process::{ChildStdin, Stdio};
@@ -719,7 +718,7 @@ fn user_without_permission_to_signal_waits_for_the_holder() {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o660)).unwrap();
     // The user may have no access to the folder of this program.
     let program = at.join("processes");
-    std::fs::copy(env::current_exe().unwrap(), &program).unwrap();
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     let output = gate.administer(|_| {
         let command = Worker::command(&["wait", path.to_str().unwrap()]);
         let mut waiter = copy_of_this_program(&program);

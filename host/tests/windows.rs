@@ -13,16 +13,18 @@ use keytally::{Error, Gate, Limiter, Peppers, pepper};
 
 use crate::support::{config, entries, new_key, open_raw, peppers};
 
-/// Gives all users access to a file. Wine has no `icacls`, and shows the mode of the file instead.
+/// Gives all users access to a file. Wine shows the mode of a file as its access control list, and
+/// its `icacls` does nothing.
 fn admit_all_users(path: &Path) {
-    let icacls = Command::new("icacls").arg(path).args(["/grant", "*S-1-1-0:R"]).output();
-    if !icacls.is_ok_and(|output| output.status.success()) {
-        let text = path.to_str().unwrap().replace('\\', "/");
-        let path = text.split_once(':').map_or(&*text, |(_, path)| path);
-        let script = format!("f=$(WINEDEBUG=-all winepath -u 'C:{path}'); exec chmod a+r \"$f\"");
-        let status = Command::new(r"Z:\bin\sh").args(["-c", &script]).status().unwrap();
-        assert!(status.success());
-    }
+    const SHELL_OF_WINE: &str = r"Z:\bin\sh";
+    let status = if Path::new(SHELL_OF_WINE).exists() {
+        let script = "chmod a+r \"${WINEPREFIX:-$HOME/.wine}/dosdevices/$0\"";
+        let path = path.to_str().unwrap().replace('\\', "/").replace("C:", "c:");
+        Command::new(SHELL_OF_WINE).args(["-c", script, &path]).status()
+    } else {
+        Command::new("icacls").arg(path).args(["/grant", "*S-1-1-0:R"]).status()
+    };
+    assert!(status.unwrap().success());
 }
 
 fn refusal<T>(opened: Result<T, Error>) -> String {

@@ -47,7 +47,12 @@ pub(super) fn open(path: &Path) -> Result<Opened, Error> {
         ErrorKind::PermissionDenied if path.is_dir() => not_a_file("a directory"),
         _ => Error::io("open", path, error),
     })?;
-    let metadata = file.metadata().map_err(|error| Error::io("examine", path, error))?;
+    let metadata = match file.metadata() {
+        Ok(metadata) => metadata,
+        // Windows cannot examine a pipe.
+        Err(_) if is_standard_input => return Ok(Opened { file, refusal: None }),
+        Err(error) => return Err(Error::io("examine", path, error)),
+    };
     let kind = metadata.file_type();
     let check = |recognized| system::check_secret(path, &file, &metadata, recognized);
     if kind.is_file() {

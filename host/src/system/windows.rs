@@ -89,7 +89,8 @@ pub(crate) fn create_new(path: &Path) -> io::Result<File> {
         bInheritHandle: 0,
     };
     let name = wide(path)?;
-    // SAFETY: `name` ends with a NUL, and `security` and its descriptor live until the call returns.
+    // SAFETY: `name` ends with a NUL, and `security` and its descriptor live until the call
+    // returns.
     let handle = unsafe {
         CreateFileW(
             name.as_ptr(),
@@ -148,7 +149,8 @@ pub(crate) fn reserve(file: &File, len: u64) -> io::Result<()> {
     file.set_len(len)
 }
 
-/// Returns `false`: only compressed and sparse files have no reserved space, and cannot be given it.
+/// Returns `false`: only compressed and sparse files have no reserved space, and cannot be given
+/// it.
 pub(crate) const fn has_holes(_: &Metadata) -> bool {
     false
 }

@@ -20,7 +20,8 @@ const ROLE: &str = "KEYTALLY_TEST_WORKER";
 /// The variable that holds the emulator of this program's processor, and its options.
 const EMULATOR: &str = "KEYTALLY_TEST_EMULATOR";
 
-/// Returns the command that starts a copy of this program, by the emulator if one runs this program.
+/// Returns the command that starts a copy of this program, by the emulator if one runs this
+/// program.
 pub(crate) fn copy_of_this_program(path: &Path) -> Command {
     let Ok(words) = env::var(EMULATOR) else { return Command::new(path) };
     let mut words = words.split(' ');
