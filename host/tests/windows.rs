@@ -17,14 +17,19 @@ use crate::support::{config, entries, new_key, open_raw, peppers};
 /// its `icacls` does nothing.
 fn admit_all_users(path: &Path) {
     const SHELL_OF_WINE: &str = r"Z:\bin\sh";
-    let status = if Path::new(SHELL_OF_WINE).exists() {
-        let script = "chmod a+r \"${WINEPREFIX:-$HOME/.wine}/dosdevices/$0\"";
-        let path = path.to_str().unwrap().replace('\\', "/").replace("C:", "c:");
-        Command::new(SHELL_OF_WINE).args(["-c", script, &path]).status()
-    } else {
-        Command::new("icacls").arg(path).args(["/grant", "*S-1-1-0:R"]).status()
-    };
-    assert!(status.unwrap().success());
+    if !Path::new(SHELL_OF_WINE).exists() {
+        let icacls = Command::new("icacls").arg(path).args(["/grant", "*S-1-1-0:R"]).status();
+        assert!(icacls.unwrap().success());
+        return;
+    }
+    let script = "f=${WINEPREFIX:-$HOME/.wine}/dosdevices/$0; chmod a+r \"$f\" && : >\"$f.done\"";
+    let unix_path = path.to_str().unwrap().replace('\\', "/").replace("C:", "c:");
+    // Wine starts a program of Unix, and returns no handle to wait for.
+    let _ = Command::new(SHELL_OF_WINE).args(["-c", script, &unix_path]).spawn();
+    let done = format!("{}.done", path.display());
+    while fs::remove_file(&done).is_err() {
+        std::thread::yield_now();
+    }
 }
 
 fn refusal<T>(opened: Result<T, Error>) -> String {
