@@ -24,6 +24,7 @@
 //! | `views` | what commands show of a key, serializable as JSON |
 //! | `columns` | text in columns |
 //! | `failure`, `status` | the error of a command, and the exit statuses |
+//! | `system` | what differs between operating systems |
 #![forbid(unsafe_code)]
 
 mod arguments;
@@ -37,6 +38,7 @@ mod plans;
 mod program;
 mod redactor;
 mod status;
+mod system;
 mod times;
 mod views;
 

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use keytally::Peppers;
 use keytally::pepper;
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use zeroize::Zeroizing;
 
 use crate::arguments;
 use crate::failure::Failure;
+use crate::system::disable_core_dumps;
 
 /// The environment variable that holds the pepper itself.
 const VARIABLE: &str = "KEYTALLY_PEPPER";
@@ -93,10 +93,4 @@ pub fn read_file(file: &Path) -> Result<Peppers, Failure> {
     let peppers = pepper::read_file(file)?;
     disable_core_dumps();
     Ok(peppers)
-}
-
-/// Excludes this process, which now holds a secret, from core dumps. Best effort: errors are
-/// ignored.
-fn disable_core_dumps() {
-    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }

@@ -19,6 +19,7 @@ fn pepper_is_read_from_the_environment_or_a_file() {
     let (key, _) = sandbox.issue(GATE, &["--account", "1"]);
     let args = ["check", GATE, "--key", "-"];
     fs::write(sandbox.path("pepper"), format!("{}\n", sandbox.pepper)).unwrap();
+    #[cfg(unix)]
     sandbox.set_mode("pepper", 0o600);
     let with_file = [&args[..], &["--pepper-file", "pepper"]].concat();
     sandbox.finish(&mut sandbox.command(&with_file), key.as_bytes()).expect_status(0);
@@ -46,12 +47,12 @@ fn pepper_is_read_from_the_environment_or_a_file() {
     sandbox
         .finish(sandbox.command(&args).env("KEYTALLY_PEPPER_FILE", "missing"), b"")
         .expect_failure(&["cannot open missing"]);
-    sandbox.set_mode("pepper", 0o660);
-    sandbox.finish(&mut sandbox.command(&with_file), b"").expect_failure(&[
-        "pepper",
-        "0660",
-        "fix it with: chmod ",
-    ]);
+    #[cfg(unix)]
+    {
+        sandbox.set_mode("pepper", 0o660);
+        let read = sandbox.finish(&mut sandbox.command(&with_file), b"");
+        read.expect_failure(&["pepper", "0660", "fix it with: chmod "]);
+    }
 }
 
 #[test]
@@ -70,11 +71,15 @@ fn pepper_is_read_from_standard_input() {
     from_input(&["check", GATE, "--key", &key], &pepper).expect_status(0);
     from_input(&["list", GATE], "").expect_failure(&["-: no pepper is given"]);
     // A pipe of the shell.
-    let mut shell = std::process::Command::new("bash");
-    let program = env!("CARGO_BIN_EXE_keytally");
-    let script = format!("{program} list {GATE} --pepper-file <(printenv PEPPER)");
-    shell.current_dir(sandbox.path(".")).env("PEPPER", &sandbox.pepper).args(["-c", &script]);
-    assert!(lists_the_key(&sandbox.finish(&mut shell, b"").expect_status(0)));
+    #[cfg(unix)]
+    {
+        let list = sandbox.command(&["list", GATE]);
+        let mut shell = std::process::Command::new("bash");
+        shell.args(["-c", "\"$0\" \"$@\" --pepper-file <(printenv PEPPER)"]);
+        shell.arg(list.get_program()).args(list.get_args());
+        shell.current_dir(sandbox.path(".")).env("PEPPER", &sandbox.pepper);
+        assert!(lists_the_key(&sandbox.finish(&mut shell, b"").expect_status(0)));
+    }
 
     // Standard input cannot hold both the pepper and a key.
     for args in
@@ -168,7 +173,8 @@ fn every_command_has_help() {
     for command in commands {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is not in {help}");
         let help = sandbox.run(&[command, "--help"]).expect_status(0);
-        assert!(help.contains("Usage: keytally ") && help.contains("--pepper-file"), "{help}");
+        let usage = format!("Usage: keytally{} ", std::env::consts::EXE_SUFFIX);
+        assert!(help.contains(&usage) && help.contains("--pepper-file"), "{help}");
         assert!(help.contains("--json"), "{help}");
         let changes =
             ["issue", "import", "rotate", "revoke", "assign", "plan", "verify"].contains(&command);

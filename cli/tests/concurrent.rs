@@ -1,4 +1,6 @@
 //! Commands whose output cannot be written, and commands that wait for other processes.
+// It uses signals, and files that only Unix has.
+#![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[expect(
@@ -162,16 +164,9 @@ fn ctrl_c_ends_a_wait() {
     let (_, id) = sandbox.issue(GATE, &["--account", "1"]);
     while_administering(&sandbox, || {
         // A process of a background job ignores SIGINT by default.
+        let revoke = sandbox.command(&["revoke", GATE, &id, "--wait", "60s"]);
         let mut command = std::process::Command::new("env");
-        command.args([
-            "--default-signal=INT",
-            env!("CARGO_BIN_EXE_keytally"),
-            "revoke",
-            GATE,
-            &id,
-            "--wait",
-            "60s",
-        ]);
+        command.arg("--default-signal=INT").arg(revoke.get_program()).args(revoke.get_args());
         command
             .current_dir(sandbox.path("."))
             .env("KEYTALLY_PEPPER", &sandbox.pepper)

@@ -1,4 +1,6 @@
 //! Errors and warnings: what is rejected, in which words, and that nothing changes.
+// It is about modes, and about paths that only Unix has.
+#![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[expect(

@@ -1,6 +1,7 @@
 //! Tests the completions and the manual pages, which the example `pages` writes.
 
 use std::fs;
+#[cfg(unix)]
 use std::process::Command;
 
 use keytally_cli::internal::command;
@@ -32,6 +33,7 @@ fn completions_and_pages_name_every_command() {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn bash_accepts_its_completions() {
     let folder = tempfile::tempdir().unwrap();

@@ -3,8 +3,6 @@
 
 use core::ffi::c_char;
 use core::time::Duration;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use keytally::{Followed, pepper};
@@ -58,8 +56,14 @@ impl LimiterState {
     }
 }
 
+/// Returns the path in a text: any bytes on Unix, UTF-8 on Windows.
 fn path<'c>(path: In<'c, c_char>) -> FfiResult<&'c Path> {
-    Ok(Path::new(OsStr::from_bytes(path.c_str()?.to_bytes())))
+    let text = path.c_str()?;
+    #[cfg(unix)]
+    let path: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(text.to_bytes());
+    #[cfg(windows)]
+    let path = text.to_str().map_err(|_| kt_status::KT_IO)?;
+    Ok(Path::new(path))
 }
 
 /// Parses the peppers in a text. NULL with a length is an error, not the empty text.

@@ -309,6 +309,8 @@ impl From<keytally::Error> for kt_status {
         use keytally::{Error, PepperError};
 
         match error {
+            Error::Account { is_owner: true, .. } => KT_FILE_OWNER,
+            Error::Account { is_owner: false, .. } => KT_FILE_MODE,
             Error::Admin { source, .. } => source.into(),
             Error::Attach { source, .. } => source.into(),
             Error::Busy { .. } | Error::Interrupted { .. } => KT_BUSY,

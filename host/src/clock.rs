@@ -1,4 +1,5 @@
-//! The system clock. No other module reads it.
+//! The system clock. No other module reads it, except that `system` reads the coarse clock for this
+//! one.
 //!
 //! # Precise and coarse
 //! A check first reads the *coarse* clock (`CLOCK_REALTIME_COARSE`), because that takes about 5 ns
@@ -22,13 +23,16 @@
 //! shortest window. The windows of real time are then exact to a percent. With a tick of 10 ms or
 //! less, that allows every window, since the shortest possible window is a second.
 //!
-//! Administrators, lists and [`now`] read the precise clock.
+//! Administrators, lists and [`now`] read the precise clock. Systems other than Linux have no
+//! coarse clock, so checks read the precise one there too.
 
 use core::time::Duration;
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use keytally_core::{Clock, Layout, Timestamp};
+
+use crate::system;
 
 /// Returns the system clock's time (`CLOCK_REALTIME`). A clock before 1970 reads as 0.
 ///
@@ -56,18 +60,8 @@ fn coarse_now() -> Timestamp {
     if let Some(time) = crate::testing::time() {
         return time;
     }
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-    let since_epoch = Duration::try_from(time).unwrap_or_default();
+    let Some(since_epoch) = system::coarse_time() else { return now() };
     Timestamp::from_unix_ms(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// Returns the resolution of the coarse clock: the interval between two ticks of the kernel.
-///
-/// On a platform without a coarse clock, this would return [`Duration::MAX`], so that only the
-/// precise clock is read.
-fn coarse_resolution() -> Duration {
-    let resolution = rustix::time::clock_getres(rustix::time::ClockId::RealtimeCoarse);
-    Duration::try_from(resolution).unwrap_or(Duration::MAX)
 }
 
 /// Returns the shortest window, in seconds, for which a clock of this resolution may be read.
@@ -81,7 +75,8 @@ fn shortest_window_s(resolution: Duration) -> u64 {
 #[inline]
 fn allows_coarse(layout: &Layout) -> bool {
     static SHORTEST_WINDOW_S: OnceLock<u64> = OnceLock::new();
-    let shortest_s = *SHORTEST_WINDOW_S.get_or_init(|| shortest_window_s(coarse_resolution()));
+    let shortest_s =
+        *SHORTEST_WINDOW_S.get_or_init(|| shortest_window_s(system::coarse_resolution()));
     layout.windows().first().is_some_and(|window| u64::from(window.seconds()) >= shortest_s)
 }
 
@@ -100,7 +95,8 @@ pub trait TimestampExt: sealed::Sealed + Sized {
     /// after the last `Timestamp` becomes the last one.
     fn from_system_time(time: SystemTime) -> Self;
 
-    /// Converts to a time, exactly.
+    /// Converts to a time, exactly. On Windows, a time after the last `SystemTime`, which is in the
+    /// year 30828, becomes the last whole second before it.
     fn to_system_time(self) -> SystemTime;
 }
 
@@ -111,8 +107,12 @@ impl TimestampExt for Timestamp {
     }
 
     fn to_system_time(self) -> SystemTime {
-        // This cannot overflow: on Linux a `SystemTime` has 64 bits of seconds.
-        UNIX_EPOCH + Duration::from_millis(self.unix_ms())
+        // Windows counts 100 ns from 1601 in 63 bits. Elsewhere a `SystemTime` has 64 bits of
+        // seconds, so this cannot overflow.
+        const LAST_OF_WINDOWS_S: u64 = i64::MAX as u64 / 10_000_000 - 11_644_473_600;
+        UNIX_EPOCH
+            .checked_add(Duration::from_millis(self.unix_ms()))
+            .unwrap_or_else(|| UNIX_EPOCH + Duration::from_secs(LAST_OF_WINDOWS_S))
     }
 }
 
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn time_before_1970_becomes_zero() {
         assert_eq!(ms(UNIX_EPOCH), 0);
-        for before in [Duration::from_nanos(1), Duration::from_secs(1 << 40)] {
+        for before in [Duration::from_nanos(1), Duration::from_secs(1 << 30)] {
             assert_eq!(ms(UNIX_EPOCH - before), 0, "{before:?}");
         }
     }
@@ -239,6 +239,8 @@ mod tests {
         assert_eq!(ms(UNIX_EPOCH + Duration::from_nanos(1_999_999)), 1);
     }
 
+    // The last time of Windows is before that of `Timestamp`.
+    #[cfg(not(windows))]
     #[test]
     fn time_after_the_last_timestamp_becomes_the_last() {
         let last = Duration::from_millis(u64::MAX);
@@ -252,8 +254,11 @@ mod tests {
 
     #[test]
     fn timestamp_survives_conversion_to_system_time() {
-        for unix_ms in [0, 1, 1_700_000_000_250, u64::MAX] {
-            assert_eq!(ms(Timestamp::from_unix_ms(unix_ms).to_system_time()), unix_ms);
+        let after_conversion = |unix_ms| ms(Timestamp::from_unix_ms(unix_ms).to_system_time());
+        for unix_ms in [0, 1, 1_700_000_000_250] {
+            assert_eq!(after_conversion(unix_ms), unix_ms);
         }
+        let last = if cfg!(windows) { 910_692_730_085_000 } else { u64::MAX };
+        assert_eq!(after_conversion(u64::MAX), last);
     }
 }

@@ -28,6 +28,19 @@ const ACCESS_OF_EVERY_USER: u32 = 0o007;
 /// [`Gate::administer_each`](crate::Gate::administer_each), which remain.
 #[non_exhaustive]
 pub enum Error {
+    /// On Windows, another user owns the file, or has access to it.
+    Account {
+        /// The file.
+        path: PathBuf,
+        /// The account that owns it or has access, by its name or its identifier (SID).
+        account: String,
+        /// Whether the account owns the file.
+        is_owner: bool,
+        /// The account of this process.
+        user: String,
+        /// Whether the file was recognized, as in [`Mode`](Self::Mode).
+        recognized: bool,
+    },
     /// An administrator's change is not possible. Nothing was changed.
     Admin {
         /// The gate's file. `None` in memory.
@@ -171,6 +184,19 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Account { path, account, is_owner, user, recognized } => {
+                let (has, options) = if *is_owner {
+                    ("owns it", format!("/setowner *{user}"))
+                } else {
+                    ("has access to it", format!("/inheritance:r /grant:r *{user}:F"))
+                };
+                let path = shown(path);
+                write!(f, "{path}: {account} {has}, and this process runs as {user}")?;
+                match recognized {
+                    true => write!(f, "; fix it with: icacls \"{path}\" {options}"),
+                    false => Ok(()),
+                }
+            }
             Self::Admin { path, source } => with_path(path.as_deref(), source, f),
             Self::Attach { path, source } => with_path(Some(path), source, f),
             Self::Busy { path, waited, holder } => {
@@ -453,12 +479,31 @@ mod tests {
     }
 
     #[test]
+    fn command_that_fixes_a_file_on_windows_names_the_user() {
+        let error = |is_owner, recognized| {
+            let (account, user) = ("Everyone".to_owned(), "S-1-5-21-7".to_owned());
+            Error::Account { path: r"C:\my gate".into(), account, is_owner, user, recognized }
+                .to_string()
+        };
+        assert_eq!(
+            error(false, true),
+            r#"C:\my gate: Everyone has access to it, and this process runs as S-1-5-21-7; fix it with: icacls "C:\my gate" /inheritance:r /grant:r *S-1-5-21-7:F"#
+        );
+        assert!(error(true, true).ends_with("/setowner *S-1-5-21-7"));
+        assert!(
+            error(true, false).ends_with("Everyone owns it, and this process runs as S-1-5-21-7")
+        );
+    }
+
+    #[test]
     fn secret_given_as_a_path_is_not_repeated() {
         let secret = "kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM";
         let path = || PathBuf::from(secret);
         let io = || io::Error::from(io::ErrorKind::NotFound);
         let policy = || Box::new("1/s".parse::<Policy>().unwrap());
+        let [account, user] = [(); 2].map(|()| "BA".to_owned());
         for error in [
+            Error::Account { path: path(), account, is_owner: true, user, recognized: true },
             Error::Admin { path: Some(path()), source: AdminError::NoSuchPlan },
             Error::Attach { path: path(), source: AttachError::Unfinished },
             Error::Capacity { path: path(), found: 1, requested: 2 },

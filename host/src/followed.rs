@@ -18,7 +18,6 @@ use keytally_core::sync::{AtomicU64, Ordering};
 use crate::clock::instant;
 use crate::error::Error;
 use crate::gate::Gate;
-use crate::lock::this_thread;
 
 /// The interval between two examinations of the path.
 const INTERVAL_MS: u64 = 1000;
@@ -77,8 +76,6 @@ struct Shared<T> {
     created: Instant,
     /// When [`Followed::reopen_if_due`] last examined the path, in milliseconds since `created`.
     examined_ms: AtomicU64,
-    /// The number of the watching thread. 0 before it runs.
-    thread: AtomicU64,
     /// 1 if the watching thread must end, else 0.
     is_ending: AtomicU64,
 }
@@ -183,7 +180,6 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
             status: ArcSwap::default(),
             created: instant(),
             examined_ms: AtomicU64::new(0),
-            thread: AtomicU64::new(0),
             is_ending: AtomicU64::new(0),
         };
         Ok(Self { shared: Arc::new(shared), watcher: Mutex::new(None) })
@@ -215,7 +211,6 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
         }
         let shared = Arc::clone(&self.shared);
         let work = move || {
-            shared.thread.store(this_thread(), Ordering::Release);
             while shared.is_ending.load(Ordering::Acquire) == 0 {
                 // A spurious wake-up only makes the next examination earlier.
                 thread::park_timeout(Duration::from_millis(INTERVAL_MS));
@@ -361,7 +356,7 @@ impl<T> Drop for Followed<T> {
         watcher.thread.thread().unpark();
         // If `report` holds the last reference, this runs on the thread itself, which must not join
         // itself.
-        if self.shared.thread.load(Ordering::Acquire) != this_thread() {
+        if watcher.thread.thread().id() != thread::current().id() {
             let _ = ManuallyDrop::into_inner(watcher.thread).join();
         }
     }

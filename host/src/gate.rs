@@ -153,9 +153,13 @@ impl Gate {
     ) -> Result<Self, Error> {
         let path = path.as_ref();
         let lines = config.line_count(Some(path))?;
-        let (file, table) = create_table(path, lines, |memory| {
-            keytally_core::Gate::init(memory, &config.to_core(), peppers)
-        })?;
+        let again = peppers.clone();
+        let (file, table) = create_table(
+            path,
+            lines,
+            |memory| keytally_core::Gate::init(memory, &config.to_core(), peppers),
+            |memory| keytally_core::Gate::attach(memory, again),
+        )?;
         Ok(Self::new(table, file))
     }
 
@@ -165,7 +169,8 @@ impl Gate {
     /// - [`Error::Attach`] if the file is not a gate, has another version or size, is damaged, or
     ///   has other peppers.
     /// - [`Error::NotAFile`], [`Error::Mode`], [`Error::Owner`] or [`Error::TooShort`] if a table
-    ///   may not be in a file of this type, mode, owner or length.
+    ///   may not be in a file of this type, mode, owner or length. On Windows, [`Error::Account`] if
+    ///   another user owns it or all users have access.
     /// - [`Error::Io`] if it cannot be opened.
     pub fn open(path: impl AsRef<Path>, peppers: Peppers) -> Result<Self, Error> {
         let attach =
@@ -491,7 +496,7 @@ impl Gate {
         let result = work(&mut administrator);
         let completed = administrator.has_recovered();
         if completed {
-            self.file.flush()?;
+            self.file.flush(self.table.memory())?;
         }
         Ok((completed, result))
     }
@@ -543,7 +548,7 @@ impl Gate {
         let mut administrator = self.table.take_over();
         let result = work(&mut administrator);
         // Also after an error, because the changes before it remain.
-        self.file.flush()?;
+        self.file.flush(self.table.memory())?;
         result.map_err(|source| Error::Admin { path: self.path().map(PathBuf::from), source })
     }
 

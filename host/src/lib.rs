@@ -38,12 +38,13 @@
 //! | `publish` | creates a file atomically |
 //! | `lock` | one administrator at a time |
 //! | `file` | opens a file; which files are refused, and why |
+//! | `map` | the mapped memory, and the `unsafe` code of all systems |
+//! | [`now()`], [`SystemClock`] | the only code that reads the clock |
+//! | `system` | everything that differs between operating systems, and the `unsafe` code of Windows |
 //! | [`entropy()`] | the only code that reads the system's entropy |
 //! | [`Error`] | every error, each with a full sentence |
 //! | [`redact`] | which texts look like secrets, and what errors show instead |
 //! | `header`, [`LockHolder`] | the geometry of the header page; the process that administers |
-//! | `map` | the mapped memory, and all `unsafe` code of this crate |
-//! | [`now()`], [`SystemClock`] | the only code that reads the clock |
 //! | `testing` | with the feature `testing`: the clock that a test sets |
 //!
 //! # The contract between processes
@@ -95,11 +96,29 @@
 //!   refused. A user who can write the file can change every count and key in it, and can keep
 //!   administrators waiting.
 //!
-//! This crate supports Linux only. Other systems have no equivalent of `O_TMPFILE`, `memfd_create`
-//! and `flock` that keeps these guarantees.
-
-#[cfg(not(target_os = "linux"))]
-compile_error!("keytally supports Linux only; keytally-core builds for any target");
+//! # Systems
+//! The contract above is that of Linux, on any processor, with glibc or musl. Other systems differ
+//! from it in these points:
+//!
+//! | | macOS, FreeBSD | Windows |
+//! |---|---|---|
+//! | a process that is killed while it creates a file | may leave a file whose name begins with a dot and ends with `.new` | the same |
+//! | replacing a gate's file | as on Linux | expect it to fail while a process has the file open: stop the processes, replace it, start them |
+//! | a file that is shortened while it is open | as on Linux | cannot happen: Windows refuses it |
+//! | access | as on Linux; access control lists are not examined | the owner, the system and the administrators, by an access control list; a file of another user, or with access for all users, is refused |
+//! | a table in memory | its memory is not sealed | is not shared, because processes do not fork |
+//! | killing a process | as on Linux | by `TerminateProcess`; the system releases the lock of an administrator at a time of its own, and the next one takes it over before that |
+//! | an administrator's thread that ended without its process | the lock stays held until the process ends | the same |
+//! | a killed administrator of a table in memory | its lock is free when its parent has waited for it | |
+//! | errors that name the process that administers | without its program; no stopped process is recognized | no suspended process is recognized |
+//! | disk space | APFS and ZFS copy on write | a compressed or sparse file has no reserved space |
+//! | power failures | as on Linux, by `F_FULLFSYNC` on macOS | as on Linux; a flush takes longer for a larger file |
+//! | the first reading of the clock | precise, so a check takes longer | the same |
+//! | network drives | as on Linux: not detected | refused |
+//!
+//! Tests run on Linux on x86-64 and, emulated, on arm64, with glibc and musl. The tests for Windows
+//! run in Wine, which permits replacing an open file, and is therefore no evidence for that row.
+//! `docs/TESTING.md` states what runs where.
 
 extern crate alloc;
 
@@ -117,6 +136,7 @@ mod map;
 pub mod pepper;
 mod publish;
 pub mod redact;
+mod system;
 #[cfg(feature = "testing")]
 pub mod testing;
 

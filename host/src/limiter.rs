@@ -52,8 +52,12 @@ impl Limiter {
         let path = path.as_ref();
         let lines = line_count(Some(path), capacity)?;
         let seed = entropy::random()?;
-        let (file, table) =
-            create_table(path, lines, |memory| create_in(memory, policy, capacity, &seed))?;
+        let (file, table) = create_table(
+            path,
+            lines,
+            |memory| create_in(memory, policy, capacity, &seed),
+            keytally_core::Limiter::attach,
+        )?;
         Ok(Self { table, file })
     }
 
@@ -63,7 +67,7 @@ impl Limiter {
     /// - [`Error::Attach`] if the file is not a limiter, has another version or size, or is
     ///   damaged.
     /// - [`Error::NotAFile`], [`Error::Mode`], [`Error::Owner`] or [`Error::TooShort`] if no table
-    ///   may be in such a file.
+    ///   may be in such a file; on Windows also [`Error::Account`].
     /// - [`Error::Io`] if it cannot be opened.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let attach = |memory| -> Result<_, AttachError> { keytally_core::Limiter::attach(memory) };

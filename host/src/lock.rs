@@ -22,27 +22,26 @@
 //! Whether a thread has ended can be determined only within its PID namespace. A process in another
 //! namespace (another container) relies on the `flock`, and cannot take over a marked name: see
 //! [`Gate::take_over`](crate::Gate::take_over).
+//!
+//! Systems other than Linux can determine only whether a process has ended. There, a name is taken
+//! over when the process of the named thread has ended. On Windows, the lock is that of
+//! `LockFileEx` instead of a `flock`.
 
 use core::fmt;
 use core::time::Duration;
-use std::fs::{self, File};
-use std::io::Read as _;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
+use std::fs::File;
 use std::path::Path;
 use std::thread::sleep;
 
 use keytally_core::CacheLine;
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
-use rustix::process::{Pid, test_kill_process};
 
 use crate::clock::instant;
 use crate::error::Error;
 use crate::file::TableFile;
 use crate::header::{HOLDER, WAITING};
-use crate::holder::LockHolder;
+use crate::holder::{LockHolder, ThreadState};
 use crate::stop::{FileStop, stop};
+use crate::system::{self, NUMBER_BITS, SCOPE_BITS};
 
 /// The longest time that an administering call waits for the lock by default.
 pub(crate) const DEFAULT_WAIT: Duration = Duration::from_secs(10);
@@ -138,7 +137,7 @@ pub(crate) struct Lock<'m> {
     holder: HeaderWord<'m>,
     me: HolderName,
     /// The open file description whose `flock` this lock holds, if it holds one.
-    evidence: Option<OwnedFd>,
+    evidence: Option<File>,
 }
 
 impl<'m> Lock<'m> {
@@ -225,7 +224,7 @@ impl<'m> Lock<'m> {
             return Ok(Ok(Self { holder, me: if locked { me } else { me.marked() }, evidence }));
         }
         if let Some(description) = evidence {
-            unlock(&description);
+            system::unlock(&description);
         }
         Ok(Err(HolderName(holder.load())))
     }
@@ -234,11 +233,11 @@ impl<'m> Lock<'m> {
 impl Drop for Lock<'_> {
     fn drop(&mut self) {
         // A child that was forked meanwhile has a copy of this value, but does not hold the lock.
-        if self.me.thread() != this_thread() {
+        if self.me.number() != own_number() {
             return;
         }
         if let Some(description) = self.evidence.take() {
-            unlock(&description);
+            system::unlock(&description);
             stop(FileStop::LockReleased);
         }
         // If this fails, another administrator has taken over since the `flock` was released.
@@ -257,36 +256,26 @@ pub(crate) fn take_over(lines: &[CacheLine]) {
     HeaderWord::new(lines, HOLDER).store(0);
 }
 
-/// Releases a `flock`. Closing the descriptor is not enough: a child that was forked meanwhile
-/// keeps the description open.
-fn unlock(description: &OwnedFd) {
-    let _ = flock(description, FlockOperation::Unlock);
-}
-
 /// Tries to take the `flock`. Returns whether this description holds it; `false` without a
 /// description.
-fn try_flock(file: &TableFile, description: Option<&OwnedFd>) -> Result<bool, Error> {
+fn try_flock(file: &TableFile, description: Option<&File>) -> Result<bool, Error> {
     let Some(description) = description else { return Ok(false) };
-    match rustix::io::retry_on_intr(|| flock(description, FlockOperation::NonBlockingLockExclusive))
-    {
-        Ok(()) => Ok(true),
-        Err(Errno::WOULDBLOCK) => Ok(false),
-        Err(error) => Err(Error::io("lock", file.shown_path(), error)),
-    }
+    system::try_lock(description).map_err(|error| Error::io("lock", file.shown_path(), error))
 }
 
-/// The word of the header that names the lock's holder, a thread. From the lowest bit: its number
-/// (22 bits), the mark (1), its PID namespace (17), its start time (24). Namespace and start time
-/// are reduced to their low bits.
+/// The word of the header that names the lock's holder, a thread. From the lowest bit: its number,
+/// the mark (1 bit), its scope, its start time. All are reduced to their low bits. On Linux these
+/// are 22, 1, 17 and 24 bits.
+///
+/// On Linux, the scope is the PID namespace of the thread. Other systems can examine only
+/// processes. There, the number and the start time are those of the process, and the scope is the
+/// number of the thread in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct HolderName(u64);
 
-/// Thread numbers are at most 2^22 (`PID_MAX_LIMIT`).
-const THREAD_BITS: u32 = 22;
-const MARK: u64 = 1 << THREAD_BITS;
-const NAMESPACE_SHIFT: u32 = THREAD_BITS + 1;
-const NAMESPACE_BITS: u32 = 17;
-const START_SHIFT: u32 = NAMESPACE_SHIFT + NAMESPACE_BITS;
+const MARK: u64 = 1 << NUMBER_BITS;
+const SCOPE_SHIFT: u32 = NUMBER_BITS + 1;
+const START_SHIFT: u32 = SCOPE_SHIFT + SCOPE_BITS;
 
 const fn low_bits(value: u64, bits: u32) -> u64 {
     value & ((1 << bits) - 1)
@@ -297,21 +286,24 @@ impl HolderName {
 
     /// Returns the name of the calling thread.
     fn calling_thread() -> Self {
-        let start = ThreadStat::read("/proc/thread-self/stat").map_or(0, |stat| stat.start);
         Self(
-            this_thread()
-                | namespace() << NAMESPACE_SHIFT
-                | low_bits(start, u64::BITS - START_SHIFT) << START_SHIFT,
+            own_number()
+                | low_bits(system::scope(), SCOPE_BITS) << SCOPE_SHIFT
+                | low_bits(system::start(), u64::BITS - START_SHIFT) << START_SHIFT,
         )
     }
 
-    const fn thread(self) -> u64 {
-        low_bits(self.0, THREAD_BITS)
+    const fn number(self) -> u64 {
+        low_bits(self.0, NUMBER_BITS)
+    }
+
+    const fn scope(self) -> u64 {
+        low_bits(self.0 >> SCOPE_SHIFT, SCOPE_BITS)
     }
 
     /// Returns whether this is the name of no thread: the lock is free.
     const fn is_free(self) -> bool {
-        self.thread() == 0
+        self.number() == 0
     }
 
     const fn is_marked(self) -> bool {
@@ -327,94 +319,43 @@ impl HolderName {
         self.marked() == other.marked()
     }
 
-    /// Returns whether the thread is in the PID namespace of this process.
-    fn is_in_this_namespace(self) -> bool {
-        low_bits(self.0 >> NAMESPACE_SHIFT, NAMESPACE_BITS) == namespace()
-    }
-
-    fn pid(self) -> Option<Pid> {
-        Pid::from_raw(i32::try_from(self.thread()).ok()?)
+    /// Returns whether this process can examine the thread: on Linux, whether it is in the same PID
+    /// namespace.
+    fn is_visible(self) -> bool {
+        system::is_visible(self.scope(), low_bits(system::scope(), SCOPE_BITS))
     }
 
     /// Returns whether the thread has certainly ended. For a thread in another namespace this
     /// cannot be determined.
     fn has_ended(self) -> bool {
-        let Some(pid) = self.pid() else { return true };
-        if !self.is_in_this_namespace() {
-            return false;
-        }
-        if test_kill_process(pid) == Err(Errno::SRCH) {
+        if self.is_free() {
             return true;
         }
-        // If the system hides another user's processes, the thread counts as alive.
-        let Some(stat) = ThreadStat::read(&format!("/proc/{}/stat", self.thread())) else {
+        if !self.is_visible() {
             return false;
-        };
-        stat.has_ended() || low_bits(stat.start, u64::BITS - START_SHIFT) != self.0 >> START_SHIFT
+        }
+        match system::thread_state(self.number()) {
+            ThreadState::Ended => true,
+            ThreadState::Hidden => false,
+            ThreadState::Running { start } => {
+                low_bits(start, u64::BITS - START_SHIFT) != self.0 >> START_SHIFT
+            }
+        }
     }
 
     /// Returns what this process can see of the thread's process.
     fn holder(self) -> LockHolder {
-        if !self.is_in_this_namespace() {
-            return LockHolder { pid: None, program: None, stopped: false };
+        if self.is_visible() {
+            system::describe(self.number())
+        } else {
+            LockHolder { pid: None, program: None, stopped: false }
         }
-        let thread = self.thread();
-        let status = fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
-        // A process has the number of its first thread, the thread group id.
-        let tgid = status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok());
-        let pid = tgid.or(u32::try_from(thread).ok());
-        let program = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).ok());
-        let stopped =
-            ThreadStat::read(&format!("/proc/{thread}/stat")).is_some_and(|stat| stat.is_stopped());
-        LockHolder { pid, program: program.map(|name| name.trim_end().to_owned()), stopped }
     }
 }
 
-/// Returns the number of the calling thread.
-pub(crate) fn this_thread() -> u64 {
-    let number = rustix::thread::gettid().as_raw_nonzero().get();
-    low_bits(u64::try_from(number).unwrap_or(0), THREAD_BITS)
-}
-
-/// Returns the low bits of the number of this process's PID namespace, or 0 without `/proc`.
-fn namespace() -> u64 {
-    low_bits(fs::metadata("/proc/self/ns/pid").map_or(0, |file| file.ino()), NAMESPACE_BITS)
-}
-
-/// The needed fields of a `/proc/…/stat` (proc_pid_stat(5)).
-#[derive(Debug)]
-struct ThreadStat {
-    state: u8,
-    /// The start time, in clock ticks since the system started.
-    start: u64,
-}
-
-impl ThreadStat {
-    fn read(path: &str) -> Option<Self> {
-        // The needed fields are in the first 512 bytes, which one call reads.
-        let mut text = [0; 512];
-        let len = File::open(path).ok()?.read(&mut text).ok()?;
-        Self::parse(&String::from_utf8_lossy(&text[..len]))
-    }
-
-    /// Parses the line. The second field, the name, may contain any character; the third is the
-    /// state, and the 22nd the start time.
-    fn parse(text: &str) -> Option<Self> {
-        let (_, rest) = text.rsplit_once(") ")?;
-        let mut fields = rest.split(' ');
-        let state = *fields.next()?.as_bytes().first()?;
-        Some(Self { state, start: fields.nth(18)?.parse().ok()? })
-    }
-
-    /// Returns whether the thread is a zombie or dead: it no longer runs, and its parent has not
-    /// yet waited for it.
-    fn has_ended(&self) -> bool {
-        matches!(self.state, b'Z' | b'X' | b'x')
-    }
-
-    fn is_stopped(&self) -> bool {
-        matches!(self.state, b'T' | b't')
-    }
+/// Returns the low bits of the number of the calling thread, or of its process.
+fn own_number() -> u64 {
+    low_bits(system::number(), NUMBER_BITS)
 }
 
 #[cfg(test)]
@@ -424,12 +365,13 @@ mod tests {
     #[test]
     fn calling_thread_is_alive_and_named_by_its_process() {
         let me = HolderName::calling_thread();
-        assert!(!me.is_free() && !me.is_marked() && me.is_in_this_namespace() && !me.has_ended());
+        assert!(!me.is_free() && !me.is_marked() && me.is_visible() && !me.has_ended());
         assert!(
             me.marked().is_marked() && !me.marked().has_ended() && me.marked().is_same_thread(me)
         );
         assert_eq!(me.holder().pid, Some(std::process::id()));
-        assert!(me.holder().program.is_some_and(|program| !program.is_empty()));
+        let names_programs = cfg!(any(target_os = "linux", windows));
+        assert!(!names_programs || me.holder().program.is_some_and(|name| !name.is_empty()));
         assert!(
             std::thread::spawn(HolderName::calling_thread)
                 .join()
@@ -437,6 +379,8 @@ mod tests {
         );
     }
 
+    // Other systems can determine only whether a process has ended.
+    #[cfg(target_os = "linux")]
     #[test]
     fn thread_that_ended_or_has_another_start_has_ended() {
         let ended = std::thread::spawn(HolderName::calling_thread).join().unwrap();
@@ -448,20 +392,26 @@ mod tests {
         assert!(another_start.has_ended());
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn thread_of_another_namespace_never_counts_as_ended() {
         let elsewhere =
-            HolderName(HolderName::calling_thread().0 ^ 1 << NAMESPACE_SHIFT ^ 1 << START_SHIFT);
+            HolderName(HolderName::calling_thread().0 ^ 1 << SCOPE_SHIFT ^ 1 << START_SHIFT);
         assert!(!elsewhere.has_ended());
         assert_eq!(elsewhere.holder().to_string(), "a process of another container");
     }
 
+    #[cfg(not(target_os = "linux"))]
     #[test]
-    fn stat_of_a_program_with_any_name_is_parsed() {
-        let text = "77 (a) Z 1) T 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 1234 20 21";
-        let stat = ThreadStat::parse(text).unwrap();
-        assert!(stat.is_stopped() && !stat.has_ended());
-        assert_eq!(stat.start, 1234);
-        assert!(ThreadStat::parse("").is_none() && ThreadStat::parse("1 (a) S").is_none());
+    fn process_that_ended_has_ended() {
+        // No option of this program has this name, so it ends at once.
+        let program = std::env::current_exe().unwrap();
+        let mut command = std::process::Command::new(program);
+        command.arg("--no-such-option");
+        let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+        child.wait().unwrap();
+        let number = u64::from(child.id());
+        drop(child);
+        assert!(HolderName(number).has_ended());
     }
 }

@@ -2,11 +2,13 @@
 
 use core::fmt;
 use core::slice;
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
 
 use keytally_core::{CACHE_LINE_LEN, CacheLine};
 use memmap2::{MmapOptions, MmapRaw};
+
+use crate::system;
 
 /// The memory of a table file as cache lines ([`CacheLine`]), mapped and shared with every process
 /// that maps the same file. Unmapped when dropped.
@@ -21,14 +23,27 @@ pub struct Mapping {
 impl Mapping {
     /// Maps the first `lines * CACHE_LINE_LEN` bytes of a file. The file must be open for reading
     /// and writing, and be at least that long.
-    pub(crate) fn new(file: impl AsFd, lines: usize) -> io::Result<Self> {
-        let len = lines
-            .checked_mul(CACHE_LINE_LEN)
-            .filter(|&len| len > 0)
-            .ok_or(io::ErrorKind::InvalidInput)?;
-        let map = MmapOptions::new().len(len).map_raw(file.as_fd().as_raw_fd())?;
+    pub(crate) fn new(file: &File, lines: usize) -> io::Result<Self> {
+        let map = MmapOptions::new().len(byte_len(lines)?).map_raw(file)?;
         Ok(Self { map, lines })
     }
+
+    /// Maps zeros in memory, which forked children share.
+    pub(crate) fn in_memory(lines: usize) -> io::Result<Self> {
+        let map = system::map_memory(byte_len(lines)?)?;
+        Ok(Self { map, lines })
+    }
+
+    /// Writes the changed pages to the file, on systems on which flushing the file does not.
+    pub(crate) fn flush(&self) -> io::Result<()> {
+        system::flush_pages(&self.map)
+    }
+}
+
+/// Returns the length of `lines` lines in bytes.
+fn byte_len(lines: usize) -> io::Result<usize> {
+    let len = lines.checked_mul(CACHE_LINE_LEN).filter(|&len| len > 0);
+    len.ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
 impl AsRef<[CacheLine]> for Mapping {
@@ -52,7 +67,8 @@ impl AsRef<[CacheLine]> for Mapping {
         //   `F_SEAL_SHRINK` enforces it. If the file is shortened, an access to a page past its end
         //   raises SIGBUS, which kills the process (or runs its handler). The access reaches no
         //   other memory. No library can remove one doubt: the compiler assumes that the memory of
-        //   a slice stays mapped.
+        //   a slice stays mapped. On other systems than Linux, no other process has a name for the
+        //   memory of a table without a file. Windows lets no program shorten a mapped file.
         unsafe { slice::from_raw_parts(self.map.as_ptr().cast::<CacheLine>(), self.lines) }
     }
 }

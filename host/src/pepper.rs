@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::entropy;
 use crate::error::{Error, PepperError};
+use crate::publish::create_file as create_owned_file;
 
 /// The largest length of a pepper file, in bytes.
 pub const MAX_FILE_LEN: usize = 1 << 16;
@@ -78,6 +79,7 @@ pub fn parse(text: &str) -> Result<Peppers, Error> {
 /// - [`Error::Pepper`] if its text is not valid.
 /// - [`Error::Mode`], [`Error::Writable`] or [`Error::Owner`] if a pepper file is of neither kind
 ///   above.
+/// - [`Error::Account`] on Windows, if another user owns a pepper file or has access to it.
 /// - [`Error::NotAFile`] if the path leads to a directory or a device.
 /// - [`Error::Io`] if it cannot be read.
 pub fn read_file(path: impl AsRef<Path>) -> Result<Peppers, Error> {
@@ -120,6 +122,28 @@ pub fn generate() -> Result<Zeroizing<String>, Error> {
     // The buffer has exactly the length of the digits, so this cannot fail.
     let text = base16ct::lower::encode_str(&*bytes, &mut *digits).unwrap_or_default();
     Ok(Zeroizing::new(text.to_owned()))
+}
+
+/// Writes a new pepper to a new file at `path`, to which only its owner has access. The file
+/// appears atomically, and is on the disk when the call returns.
+///
+/// ```
+/// use keytally::pepper;
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("pepper");
+/// pepper::create_file(&path)?;
+/// pepper::read_file(&path)?;
+/// assert!(pepper::create_file(&path).unwrap_err().to_string().contains("already exists"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// - [`Error::Exists`] if `path` exists, whatever it is.
+/// - [`Error::Entropy`] if the system provides none.
+/// - [`Error::Io`] if the file cannot be written.
+pub fn create_file(path: impl AsRef<Path>) -> Result<(), Error> {
+    let text = Zeroizing::new(format!("{}\n", *generate()?));
+    create_owned_file(path.as_ref(), text.as_bytes())
 }
 
 /// Reads a pepper file, at most one byte more than the longest one. The buffer never reallocates,

@@ -13,7 +13,8 @@
 //!
 //! Sixteen is the length of the shortest key that can be imported. In a text that is not a path,
 //! any 16 or more characters without a separator are hidden. A text with a slash or exactly one dot
-//! is treated as a path, except in an error of a policy.
+//! is treated as a path, except in an error of a policy. So is one that begins as an absolute path
+//! of Windows does.
 //!
 //! This is a heuristic. A name that looks random is hidden as well, and a secret of common words in
 //! a path is shown.
@@ -34,7 +35,16 @@ use keytally_core::{KeyId, ParseKeyIdError, ParsePolicyError};
 /// assert_eq!(redact::redact("pro=sk_live_51H8Tq3JxWm9Zc7Va2Nb"), "pro=sk_live_…");
 /// ```
 pub fn redact(text: &str) -> Cow<'_, str> {
-    hide(text, text.contains('/') || text.matches('.').count() == 1)
+    let is_path = text.contains('/') || text.matches('.').count() == 1 || is_windows_path(text);
+    hide(text, is_path)
+}
+
+/// Returns whether a text begins as an absolute path of Windows does: with a drive, or with two
+/// backslashes.
+fn is_windows_path(text: &str) -> bool {
+    let is_drive =
+        |text: &[u8]| matches!(text, [drive, b':', b'\\', ..] if drive.is_ascii_alphabetic());
+    text.starts_with(r"\\") || is_drive(text.as_bytes())
 }
 
 /// Parses a key id. The error says what is wrong with the text, and does not repeat it: it may be a
@@ -125,7 +135,7 @@ const MIN_LEN: usize = IMPORTED_KEY_LEN.start;
 
 /// What separates the parts of a path, a policy, an option or an address.
 const SEPARATORS: &[char] =
-    &[' ', '\t', '\n', '\r', '/', '=', ',', ';', ':', '?', '&', '"', '\'', '`', '(', ')'];
+    &[' ', '\t', '\n', '\r', '/', '\\', '=', ',', ';', ':', '?', '&', '"', '\'', '`', '(', ')'];
 
 /// The fewest characters after the second underscore that make a text a key of Keytally's form.
 const MIN_BODY_LEN: usize = 20;
@@ -254,6 +264,19 @@ mod tests {
         ] {
             assert_eq!(redact(text), text);
         }
+    }
+
+    #[test]
+    fn path_of_windows_is_shown_without_the_secrets_in_it() {
+        for path in
+            [r"C:\users\an operator\Temp\.tmpiLIS3N\api.gate", r"\\?\D:\a-long-folder\limiter"]
+        {
+            assert_eq!(redact(path), path);
+        }
+        let secret = r"C:\users\kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM\api.gate";
+        assert_eq!(redact(secret), r"C:\users\kt_live_…\api.gate");
+        // A backslash alone does not make a path.
+        assert_eq!(redact(r"an-old-key-of-42\n"), r"…\n");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //!
 //! A worker has its own mounts, among them a small file system in memory. This needs `unshare` of
 //! util-linux, and root or user namespaces.
+// It mounts file systems of Linux.
+#![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[expect(dead_code, reason = "each test uses a part of this module")]

@@ -8,7 +8,8 @@ mod support;
 use core::time::Duration;
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
-use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+#[cfg(unix)]
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -18,7 +19,9 @@ use keytally::{
 };
 use tempfile::TempDir;
 
-use crate::support::{NOW, entries, new_key, open_raw, other_peppers, peppers, set_mode};
+use crate::support::{NOW, entries, new_key, open_raw, other_peppers, peppers, read_at, write_at};
+#[cfg(unix)]
+use crate::support::{set_mode, worker::copy_of_this_program};
 
 const KEYS: u32 = 50;
 
@@ -79,12 +82,12 @@ impl Files {
 /// Reads the word at a position, counted in words.
 fn read_word(path: &Path, word: u64) -> u64 {
     let mut bytes = [0; 8];
-    open_raw(path).read_exact_at(&mut bytes, word * 8).unwrap();
+    read_at(&open_raw(path), &mut bytes, word * 8);
     u64::from_le_bytes(bytes)
 }
 
 fn write_word(path: &Path, word: u64, value: u64) {
-    open_raw(path).write_all_at(&value.to_le_bytes(), word * 8).unwrap();
+    write_at(&open_raw(path), &value.to_le_bytes(), word * 8);
 }
 
 fn change_len(path: &Path, change: i64) {
@@ -92,6 +95,7 @@ fn change_len(path: &Path, change: i64) {
     file.set_len(file.metadata().unwrap().len().checked_add_signed(change).unwrap()).unwrap();
 }
 
+#[cfg(unix)]
 fn mode(path: &Path) -> u32 {
     path.metadata().unwrap().permissions().mode() & 0o7777
 }
@@ -103,7 +107,11 @@ fn creation_over_an_existing_path_is_refused() {
     let files = Files::new();
     fs::write(files.path("text"), "precious").unwrap();
     fs::create_dir(files.path("folder")).unwrap();
+    // A user of Windows needs a privilege to create a link.
+    #[cfg(unix)]
     symlink("nowhere", files.path("link")).unwrap();
+    #[cfg(windows)]
+    fs::create_dir(files.path("link")).unwrap();
     let before = entries(files.folder.path());
     for name in ["api.gate", "limiter", "text", "folder", "link"] {
         let path = files.path(name);
@@ -151,6 +159,7 @@ fn impossible_settings_are_refused_and_leave_no_file() {
     assert_eq!(entries(folder.path()), 0);
 }
 
+#[cfg(unix)]
 #[test]
 fn folder_that_cannot_be_written_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
@@ -191,21 +200,25 @@ fn gate_has_room_for_exactly_116_plans() {
 }
 
 /// Creates the gate that the variable `KEYTALLY_TEST_CREATE` names. Does nothing without it.
+#[cfg(unix)]
 #[test]
 fn creator() {
     let Ok(path) = std::env::var("KEYTALLY_TEST_CREATE") else { return };
     Gate::create(&path, peppers(), &config()).unwrap();
 }
 
+#[cfg(unix)]
 #[test]
 fn new_file_has_mode_0600_under_any_umask() {
     let folder = tempfile::tempdir().unwrap();
     for umask in ["000", "022", "077", "777"] {
         let path = folder.path().join(umask);
+        let program = copy_of_this_program(&std::env::current_exe().unwrap());
         let status = Command::new("sh")
             .arg("-c")
-            .arg(format!("umask {umask} && exec \"$0\" --exact creator"))
-            .arg(std::env::current_exe().unwrap())
+            .arg(format!("umask {umask} && exec \"$0\" \"$@\" --exact creator"))
+            .arg(program.get_program())
+            .args(program.get_args())
             .env("KEYTALLY_TEST_CREATE", &path)
             .output()
             .unwrap();
@@ -243,7 +256,7 @@ fn wrong_magic_version_or_kind_is_named() {
         b"keytallySECRETsecret",
         b"keytally\x01\0\0\0SECRET",
     ] {
-        let write = |path: &Path| open_raw(path).write_all_at(text, 0).unwrap();
+        let write = |path: &Path| write_at(&open_raw(path), text, 0);
         let sentence = AttachError::NotATable.to_string();
         assert_eq!(Files::refusals(write), [&*sentence; 2], "{text:?}");
         let files = Files::new();
@@ -355,6 +368,7 @@ fn wrong_pepper_is_refused() {
     );
 }
 
+#[cfg(unix)]
 #[test]
 fn accessible_file_is_refused_with_the_command_that_fixes_it() {
     for bits in [0o644, 0o602, 0o601, 0o777] {
@@ -395,6 +409,7 @@ fn accessible_file_is_refused_with_the_command_that_fixes_it() {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn non_regular_file_is_refused_without_waiting() {
     let files = Files::new();
@@ -424,6 +439,7 @@ fn non_regular_file_is_refused_without_waiting() {
     assert!(refused(&files.path("loop")).contains("symbolic links"));
 }
 
+#[cfg(unix)]
 #[test]
 fn symbolic_link_is_followed_and_its_target_checked() {
     let files = Files::new();
@@ -463,6 +479,7 @@ fn different_policy_or_capacity_is_named_with_the_found_one() {
     assert_eq!(limiter.policy().unwrap(), policy());
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn copy_with_holes_gets_its_disk_space_when_opened() {
     use std::os::unix::fs::MetadataExt;
@@ -472,7 +489,7 @@ fn copy_with_holes_gets_its_disk_space_when_opened() {
     let file = OpenOptions::new().write(true).create_new(true).open(&copy).unwrap();
     let mut header = [0; 4096];
     File::open(&files.gate).unwrap().read_exact(&mut header).unwrap();
-    file.write_all_at(&header, 0).unwrap();
+    write_at(&file, &header, 0);
     file.set_len(len).unwrap();
     set_mode(&copy, 0o600);
     assert!(copy.metadata().unwrap().blocks() * 512 < len);
@@ -529,6 +546,7 @@ fn peppers_rotate_through_a_file() {
     assert!(!newest.check(Some(old_key.expose().as_bytes()), 1).is_admitted());
 }
 
+#[cfg(unix)]
 #[test]
 fn change_to_a_replaced_or_removed_file_is_refused() {
     let files = Files::new();

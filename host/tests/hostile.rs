@@ -10,20 +10,26 @@ mod support;
 
 use core::time::Duration;
 use std::fs;
-use std::os::unix::fs::{FileExt, chown, symlink};
-use std::os::unix::process::CommandExt;
+#[cfg(unix)]
+use std::os::unix::{
+    fs::{chown, symlink},
+    process::CommandExt,
+};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use keytally::{
-    Error, Gate, HEADER_LEN, Key, KeyId, Limiter, Name, NewKey, Outcome, Plan, Reason, Timestamp,
-    entropy,
+    Error, Gate, HEADER_LEN, Key, KeyId, Limiter, Name, NewKey, Outcome, Plan, Timestamp, entropy,
 };
 
 use crate::support::random::Random;
+#[cfg(unix)]
+use crate::support::set_mode;
+#[cfg(unix)]
+use crate::support::worker::copy_of_this_program;
 use crate::support::worker::{Worker, folder, report, role, wait_for_kill};
 use crate::support::{
-    NOW, config, is_full, new_key, open_raw, peppers, read_keys, set_mode, write_keys,
+    NOW, config, is_full, new_key, open_raw, peppers, read_at, read_keys, write_at, write_keys,
 };
 
 /// The number of random damages to a body: in the short form, and in the long form (if
@@ -77,13 +83,13 @@ impl Files {
         let record = HEADER_LEN as u64 + number * 64;
         let file = open_raw(&self.gate);
         let mut bytes = [0; 64];
-        file.read_exact_at(&mut bytes, record).unwrap();
+        read_at(&file, &mut bytes, record);
         let meta = u64::from_le_bytes(*bytes.last_chunk().unwrap());
         bytes[8..16].fill(0);
         bytes[56..].copy_from_slice(&(meta + 2 * SEQUENCE_ONE).to_le_bytes());
-        file.write_all_at(&bytes, REDO).unwrap();
-        file.write_all_at(&(9 << 32 | (number + 1)).to_le_bytes(), REDO_OWNER).unwrap();
-        file.write_all_at(&(meta + SEQUENCE_ONE).to_le_bytes(), record + 56).unwrap();
+        write_at(&file, &bytes, REDO);
+        write_at(&file, &(9 << 32 | (number + 1)).to_le_bytes(), REDO_OWNER);
+        write_at(&file, &(meta + SEQUENCE_ONE).to_le_bytes(), record + 56);
     }
 
     /// Returns the paths of the tables in a folder.
@@ -297,7 +303,7 @@ fn use_damaged(at: &Path, kind: &str, damage: Damage<'_>) {
         if !damage(round, &mut bytes) {
             break;
         }
-        file.write_all_at(&bytes, 0).unwrap();
+        write_at(&file, &bytes, 0);
         let case = format!("{kind}, round {round}");
         let used = std::panic::catch_unwind(|| match path.file_name().unwrap().to_str() {
             Some("gate") => use_gate(&path, &keys, &unknown_keys),
@@ -414,6 +420,7 @@ fn file_of_any_wrong_length_is_refused() {
 // Files of other users, replaced files, and paths that lead to other things.
 
 /// Needs root, which alone can give files away and become another user.
+#[cfg(unix)]
 #[test]
 fn file_of_another_user_is_refused() {
     const USER: u32 = 65_534;
@@ -440,8 +447,8 @@ fn file_of_another_user_is_refused() {
             set_mode(path, mode);
         }
         let command = Worker::command(&["open", at.to_str().unwrap()]);
-        let mut as_user = Command::new(&program);
-        as_user.args(command.get_args()).uid(USER).gid(USER);
+        let mut as_user = copy_of_this_program(&program);
+        as_user.args(Worker::OPTIONS).uid(USER).gid(USER);
         as_user.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         let paths = [&files.gate, &files.limiter].map(|path| path.display().to_string());
         reports_of(as_user)
@@ -464,6 +471,7 @@ fn file_of_another_user_is_refused() {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn file_replaced_while_mapped_keeps_the_old_mapping() {
     let folder = folder();
@@ -487,7 +495,7 @@ fn file_replaced_while_mapped_keeps_the_old_mapping() {
     let new_gate = Gate::open(&files.gate, peppers()).unwrap();
     assert_eq!(
         new_gate.table().check(Some(text.as_bytes()), 1, NOW).reason(),
-        Some(Reason::Unknown)
+        Some(keytally::Reason::Unknown)
     );
     let new_limiter = Limiter::open(&files.limiter).unwrap();
     assert_eq!(new_limiter.table().check(&0_u32.to_le_bytes(), 1, NOW).remaining(), Some(8));
@@ -508,6 +516,7 @@ fn file_replaced_while_mapped_keeps_the_old_mapping() {
 }
 
 /// A link to a table is followed. Any other link, and a pipe, folder or device, is refused.
+#[cfg(unix)]
 #[test]
 fn path_that_leads_to_no_table_is_refused() {
     let folder = folder();

@@ -1,4 +1,6 @@
 //! Pepper files: which are accepted, of which owner, and the errors of the others.
+// It is about owners, modes and pipes. `windows.rs` is about access control lists.
+#![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[expect(dead_code, reason = "each test uses a part of this module")]
@@ -17,6 +19,7 @@ use keytally::{Gate, GateConfig, pepper};
 use tempfile::TempDir;
 
 use crate::support::set_mode;
+use crate::support::worker::copy_of_this_program;
 
 const PEPPER: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 const OTHER: &str = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
@@ -177,7 +180,7 @@ fn file_of_root_is_accepted_if_only_root_can_write_it() {
     let as_user = |group: u32, mode: u32| {
         chown(&path, Some(0), Some(group)).unwrap();
         set_mode(&path, mode);
-        let mut reader = Command::new(&program);
+        let mut reader = copy_of_this_program(&program);
         reader.args([
             "--exact",
             "file_of_root_is_accepted_if_only_root_can_write_it",

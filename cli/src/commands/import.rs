@@ -1,8 +1,6 @@
 //! The command `import`.
 
-use std::fs::File;
 use std::io::{self, BufRead, Read as _};
-use std::os::fd::AsFd as _;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -18,6 +16,7 @@ use crate::output::{OutputFormat, print_note};
 use crate::pepper::PepperSource;
 use crate::plans;
 use crate::status::Status;
+use crate::system::input_len;
 
 /// Import keys that another system issued, one per line of standard input
 ///
@@ -132,14 +131,12 @@ fn import_all(
 ///
 /// It is drawn on standard error, and hidden if that is not a terminal.
 fn progress_bar() -> ProgressBar {
-    let file =
-        io::stdin().as_fd().try_clone_to_owned().map(File::from).and_then(|file| file.metadata());
-    match file {
-        Ok(file) if file.is_file() => ProgressBar::new(file.len()).with_style(
+    match input_len() {
+        Some(len) => ProgressBar::new(len).with_style(
             ProgressStyle::with_template("{bar:40} {percent:>3} %  {msg}")
                 .unwrap_or_else(|_| ProgressStyle::default_bar()),
         ),
-        _ => ProgressBar::new_spinner(),
+        None => ProgressBar::new_spinner(),
     }
 }
 

@@ -2,10 +2,6 @@
 //! and the printing of a key.
 
 use core::time::Duration;
-use std::fs::File;
-use std::io;
-use std::os::fd::AsFd as _;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 
 use clap::Args;
 use keytally::NewKey;
@@ -19,6 +15,7 @@ use crate::gate_file::GateFileToChange;
 use crate::output::{OutputFormat, print_note};
 use crate::pepper::PepperSource;
 use crate::status::Status;
+use crate::system::is_output_discarded;
 use crate::views::NewKeyView;
 use crate::{plans, times};
 
@@ -91,19 +88,6 @@ pub fn revoke_unprinted(gate: &Gate, key_id: KeyId, failure: &Failure) -> Failur
             format!("key {key_id} could not be printed ({why}), and could not be revoked: {error}")
         }
     })
-}
-
-/// Returns whether standard output is `/dev/null`.
-///
-/// If standard output was closed when the program started, Rust's runtime has opened `/dev/null` as
-/// standard output.
-fn is_output_discarded() -> bool {
-    let rdev = |file: File| {
-        file.metadata().map(|found| (found.file_type().is_char_device(), found.rdev()))
-    };
-    let output = io::stdout().as_fd().try_clone_to_owned().map(File::from).and_then(rdev);
-    let null = File::open("/dev/null").and_then(rdev);
-    matches!((output, null), (Ok(output), Ok(null)) if output == null)
 }
 
 /// Prints a new key with its secret.

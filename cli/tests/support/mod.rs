@@ -2,9 +2,8 @@
 //! output contains a secret. The tests of the service use this file too.
 
 use std::ffi::OsStr;
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
@@ -91,8 +90,10 @@ impl Sandbox {
     }
 
     /// Sets the permissions of a file in the folder.
+    #[cfg(unix)]
     pub fn set_mode(&self, name: &str, mode: u32) {
-        fs::set_permissions(self.path(name), Permissions::from_mode(mode)).unwrap();
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(mode)).unwrap();
     }
 
     /// Returns the sorted names of the files in the folder.
@@ -102,7 +103,17 @@ impl Sandbox {
 
     /// Returns a command that runs the program in the folder with these arguments and no pepper.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_keytally"));
+        let program = env!("CARGO_BIN_EXE_keytally");
+        // An emulator of the program's processor starts it, if this variable names one.
+        let mut command = match std::env::var("KEYTALLY_TEST_EMULATOR") {
+            Ok(words) => {
+                let (emulator, options) = words.split_once(' ').unwrap();
+                let mut command = Command::new(emulator);
+                command.args(options.split(' ')).arg(program);
+                command
+            }
+            Err(_) => Command::new(program),
+        };
         command.current_dir(self.folder.path()).args(args);
         for name in ["KEYTALLY_PEPPER", "KEYTALLY_PEPPER_FILE"] {
             command.env_remove(name);

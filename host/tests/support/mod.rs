@@ -4,8 +4,7 @@ pub(crate) mod prompt;
 pub(crate) mod random;
 pub(crate) mod worker;
 
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, File, OpenOptions};
 use std::path::Path;
 
 use keytally::{GateConfig, KeyId, Limiter, Name, NewKey, Peppers, Plan, Timestamp};
@@ -58,6 +57,12 @@ pub(crate) fn write_keys(at: &Path, keys: &[(KeyId, String)]) {
     fs::write(at.join("keys"), lines).unwrap();
 }
 
+/// Returns whether a process that was killed may have left a file of this name. On systems other
+/// than Linux, a file that is being created has a temporary name.
+pub(crate) fn may_be_left(name: &str) -> bool {
+    !cfg!(target_os = "linux") && name.starts_with('.') && name.ends_with(".new")
+}
+
 /// Returns the number of files and folders in a folder.
 pub(crate) fn entries(folder: &Path) -> usize {
     folder.read_dir().unwrap().count()
@@ -68,8 +73,29 @@ pub(crate) fn open_raw(path: &Path) -> File {
     OpenOptions::new().read(true).write(true).open(path).unwrap()
 }
 
+/// Writes to a file by one call of the system.
+pub(crate) fn write_at(file: &File, bytes: &[u8], offset: u64) {
+    #[cfg(unix)]
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset).unwrap();
+    #[cfg(windows)]
+    assert_eq!(
+        std::os::windows::fs::FileExt::seek_write(file, bytes, offset).unwrap(),
+        bytes.len()
+    );
+}
+
+/// Fills `bytes` from a file.
+pub(crate) fn read_at(file: &File, bytes: &mut [u8], offset: u64) {
+    #[cfg(unix)]
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset).unwrap();
+    #[cfg(windows)]
+    assert_eq!(std::os::windows::fs::FileExt::seek_read(file, bytes, offset).unwrap(), bytes.len());
+}
+
+#[cfg(unix)]
 pub(crate) fn set_mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
 /// Returns whether the long form of a test was requested.

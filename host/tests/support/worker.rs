@@ -6,9 +6,8 @@
 use core::time::Duration;
 use std::env;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 
@@ -17,6 +16,19 @@ use tempfile::TempDir;
 /// The variable that makes this program a worker. It holds the role and its arguments, separated by
 /// spaces.
 const ROLE: &str = "KEYTALLY_TEST_WORKER";
+
+/// The variable that holds the emulator of this program's processor, and its options.
+const EMULATOR: &str = "KEYTALLY_TEST_EMULATOR";
+
+/// Returns the command that starts a copy of this program, by the emulator if one runs this
+/// program.
+pub(crate) fn copy_of_this_program(path: &Path) -> Command {
+    let Ok(words) = env::var(EMULATOR) else { return Command::new(path) };
+    let mut words = words.split(' ');
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words).arg(path);
+    command
+}
 
 /// In a worker: returns its role and the arguments. Returns `None` in the parent.
 pub(crate) fn role() -> Option<Vec<String>> {
@@ -52,13 +64,14 @@ pub(crate) struct Worker {
 const PATIENCE: Duration = Duration::from_secs(120);
 
 impl Worker {
+    /// The options with which this program is a worker.
+    pub(crate) const OPTIONS: [&str; 4] = ["--exact", "worker", "--nocapture", "--test-threads=1"];
+
     /// Returns the command that starts a worker: the test named `worker` of this program. `words`
     /// are its role and the arguments.
     pub(crate) fn command(words: &[&str]) -> Command {
-        let mut command = Command::new(env::current_exe().unwrap());
-        command
-            .args(["--exact", "worker", "--nocapture", "--test-threads=1"])
-            .env(ROLE, words.join(" "));
+        let mut command = copy_of_this_program(&env::current_exe().unwrap());
+        command.args(Self::OPTIONS).env(ROLE, words.join(" "));
         command.stdin(Stdio::null());
         command
     }
@@ -97,8 +110,17 @@ impl Worker {
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         let status = self.child.wait().unwrap();
-        assert_eq!(status.signal(), Some(9), "a worker failed: {status}");
+        assert!(is_of_a_kill(status), "a worker failed: {status}");
     }
+}
+
+/// Returns whether a process ended by [`Child::kill`].
+fn is_of_a_kill(status: ExitStatus) -> bool {
+    #[cfg(unix)]
+    return std::os::unix::process::ExitStatusExt::signal(&status) == Some(9);
+    // A test that fails ends with another code.
+    #[cfg(windows)]
+    return status.code() == Some(1);
 }
 
 impl Drop for Worker {

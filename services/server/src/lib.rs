@@ -29,6 +29,7 @@ extern crate alloc;
 
 mod serve;
 mod service;
+mod system;
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -12,17 +12,17 @@ use keytally::now;
 use keytally::redact::{policy_error, redact};
 use keytally::{ParsePolicyError, Plan, Policy, parse_key};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::service::address::TrustedProxy;
 use crate::service::bind::Listener;
 use crate::service::charges::{Charges, MAX_LIFETIME};
 use crate::service::data::{self, Data};
 use crate::service::key_from::KeyFrom;
-use crate::service::listen::{self, StopSignals};
+use crate::service::listen;
 use crate::service::preflight::MethodSource;
 use crate::service::refusals::Refusals;
 use crate::service::{Service, Settings};
+use crate::system::{Hangup, StopSignals, hangup};
 use keytally_cli::internal::Failure;
 use keytally_cli::internal::{
     PepperSource, Status, path_parser, plans, pluralized, print_note, revoke_unprinted, times,
@@ -306,15 +306,8 @@ impl Serve {
     }
 }
 
-/// Returns a stream of SIGHUP, or `None` if standard input is a terminal.
-///
-/// From a terminal, SIGHUP means that the terminal was closed, and ends the service.
-fn hangup() -> io::Result<Option<Signal>> {
-    if io::stdin().is_terminal() { Ok(None) } else { signal(SignalKind::hangup()).map(Some) }
-}
-
 /// Reopens the gate file on each signal.
-async fn reopen_on(mut hangup: Option<Signal>, service: Arc<Service>) {
+async fn reopen_on(mut hangup: Option<Hangup>, service: Arc<Service>) {
     while let Some(hangup) = &mut hangup
         && hangup.recv().await.is_some()
     {

@@ -19,6 +19,8 @@ pub(crate) mod preflight;
 pub(crate) mod refusals;
 mod settle;
 mod slots;
+#[cfg(unix)]
+mod unix_socket;
 
 use alloc::sync::Arc;
 use core::time::Duration;

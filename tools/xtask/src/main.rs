@@ -35,6 +35,7 @@ mod install;
 mod models;
 mod native;
 mod nginx;
+mod ports;
 mod python;
 mod release;
 mod step;

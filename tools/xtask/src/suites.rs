@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use crate::command::{cargo, run};
 use crate::step::{Form, Step, Work};
 use crate::targets::{self, PROFILE, TestFiles, Variables, WORKSPACES, count_tests};
-use crate::{bare_metal, book, models, native, nginx, python, tools};
+use crate::{bare_metal, book, models, native, nginx, ports, python, tools};
 
 /// Every suite, in the order in which they run.
 pub(crate) const SUITES: &[Step] = &[
@@ -48,6 +48,9 @@ pub(crate) const SUITES: &[Step] = &[
         .needs(&[bare_metal::TOOLS, tools::PYTHON])
         .variables(bare_metal)
         .about("core passes its vectors and budgets on microcontrollers and in WebAssembly"),
+    Step::new("ports", Work::Long(ports::test))
+        .needs(&[ports::TOOLS, tools::PYTHON])
+        .about("the vectors on arm64 and with musl; named, also processes there and on Windows"),
     Step::new("loom", Work::Long(models::loom))
         .about("the guarantees hold in every interleaving of a few threads"),
     Step::new("shuttle", Work::Long(models::shuttle))

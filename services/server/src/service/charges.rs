@@ -14,9 +14,6 @@
 
 use alloc::sync::{Arc, Weak};
 use core::time::Duration;
-use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -28,6 +25,7 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::metrics::TableUse;
+use crate::system::file_id;
 
 /// The maximum number of settled tokens that are remembered, which take 13 MiB of disk space and
 /// memory.
@@ -282,9 +280,4 @@ impl Token {
 fn derived(pepper: &Pepper) -> Option<Pepper> {
     // 32 bytes are enough for a pepper.
     Pepper::new(&*Zeroizing::new(pepper.mac(LABEL).to_bytes())).ok()
-}
-
-fn file_id(path: &Path) -> io::Result<FileId> {
-    let metadata = fs::metadata(path)?;
-    Ok([metadata.dev(), metadata.ino()])
 }

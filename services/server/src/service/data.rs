@@ -6,21 +6,20 @@
 //! after the other.
 
 use core::time::Duration;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use keytally::{AdminError, NewKey};
 use keytally::{Gate, GateConfig, now, pepper};
 use keytally::{Key, Name, Peppers, Plan};
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 
 use keytally_cli::internal::Failure;
 use keytally_cli::internal::plans;
 use keytally_cli::internal::{PepperSource, read_pepper_file};
+
+use crate::system::{create_folder, try_lock_folder};
 
 /// The result of opening the data folder.
 #[derive(Debug)]
@@ -90,17 +89,12 @@ fn lock_folder(folder: &Path) -> Result<File, Failure> {
             folder.display()
         )));
     }
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(|error| cannot("create the folder", folder, &error))?;
-    let handle = File::open(folder).map_err(|error| cannot("open the folder", folder, &error))?;
+    create_folder(folder).map_err(|error| cannot("create the folder", folder, &error))?;
     for _ in 0..LOCK_ATTEMPTS {
-        match flock(&handle, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(handle),
-            Err(Errno::WOULDBLOCK | Errno::INTR) => thread::sleep(LOCK_RETRY_DELAY),
-            Err(error) => return Err(cannot("lock the folder", folder, &error.into())),
+        let lock = try_lock_folder(folder);
+        match lock.map_err(|error| cannot("lock the folder", folder, &error))? {
+            Some(lock) => return Ok(lock),
+            None => thread::sleep(LOCK_RETRY_DELAY),
         }
     }
     Err(Failure::new(format!(
@@ -120,26 +114,9 @@ fn own_peppers(path: &Path, gate_path: &Path, gate_exists: bool) -> Result<Peppe
             gate_path.display()
         )));
     }
-    write_new(path, &pepper::generate()?).map_err(|error| cannot("write", path, &error))?;
-    read_pepper_file(path)
-}
-
-/// Writes a secret to a new file, atomically.
-fn write_new(path: &Path, secret: &str) -> io::Result<()> {
-    // Removes the file of a killed start. The folder is locked, so no other start uses the file.
-    let unfinished = path.with_extension("new");
-    match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-    let written = writeln!(file, "{secret}").and_then(|()| file.sync_all());
-    // Unlike `rename`, `link` does not replace an existing file.
-    let linked = written.and_then(|()| fs::hard_link(&unfinished, path));
-    fs::remove_file(&unfinished)?;
-    linked?;
     // The pepper must be on disk before the gate is created: without it, the gate is useless.
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    pepper::create_file(path)?;
+    read_pepper_file(path)
 }
 
 /// Adds plans, or changes those of the same name. If one does not fit the gate, changes none.

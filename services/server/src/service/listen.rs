@@ -15,10 +15,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use rustix::io::Errno;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{interval, sleep, timeout};
@@ -26,6 +23,7 @@ use tokio::time::{interval, sleep, timeout};
 use super::address::{Network, Peer, TrustedProxies};
 use super::bind::{Listener, Stream};
 use super::slots::{AGES, MonitoredStream, ProgressReporter, Slot, Slots, spare};
+use crate::system::{StopSignals, is_out_of_resources, raise_file_limit};
 use keytally_cli::internal::Failure;
 
 /// The maximum number of open connections of a separate endpoint for metrics.
@@ -65,42 +63,11 @@ const SHUTDOWN_DELAY: Duration = Duration::from_millis(100);
 /// The delay after an error of `accept`, such as too many open files.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// SIGTERM and SIGINT, which stop the service.
-pub(crate) struct StopSignals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl StopSignals {
-    /// Installs the signal handlers.
-    pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    /// Waits for the next signal.
-    async fn received(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
 /// Raises the soft limit of open files as needed for `connections`. Returns how many connections
 /// the limit permits.
 pub(crate) fn permitted_connections(connections: usize) -> usize {
-    let limit = getrlimit(Resource::Nofile);
     let others = MAX_METRICS_CONNECTIONS + spare(MAX_METRICS_CONNECTIONS) + OTHER_FILES;
-    let wanted = (connections + spare(connections) + others) as u64;
-    let wanted = limit.maximum.map_or(wanted, |most| wanted.min(most));
-    let current = limit.current.unwrap_or(u64::MAX);
-    let raised = current < wanted
-        && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum })
-            .is_ok();
-    let files = usize::try_from(if raised { wanted } else { current }).unwrap_or(usize::MAX);
+    let files = raise_file_limit(connections + spare(connections) + others);
     // `spare` adds an eighth, so 8 of 9 remaining files are for connections.
     (files.saturating_sub(others) / 9 * 8).clamp(1, connections)
 }
@@ -171,7 +138,7 @@ impl Endpoint {
                         }
                     }
                     Err(error) => {
-                        if let Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) = Errno::from_io_error(&error) {
+                        if is_out_of_resources(&error) {
                             slots.displace_oldest();
                         }
                         sleep(ACCEPT_RETRY_DELAY).await;
@@ -260,6 +227,7 @@ impl Connections {
                 let _ = stream.set_nodelay(true);
                 self.serve(stream, peer, slot);
             }
+            #[cfg(unix)]
             Stream::Unix(stream) => self.serve(stream, peer, slot),
         }
     }

@@ -32,6 +32,7 @@ const RULES: [Rule; 4] = [
             "core/tests/wiped.rs",
             "ffi-c/src/pointers.rs",
             "host/src/map.rs",
+            "host/src/system/windows.rs",
             "host/tests/allocation.rs",
             "tools/audit/panics/src/lib.rs",
             "tools/firmware/device/src/stack.rs",
