@@ -17,6 +17,9 @@ const PERFORMANCE: &str = "docs/PERFORMANCE.md";
 /// The name of a column with the 99th percentiles of the column before it.
 const P99: &str = "p99";
 
+/// The cell of a table that has no results yet.
+const NOT_MEASURED: &str = "–";
+
 /// Writes the pages with results whose content changes.
 pub(crate) fn write(root: &Path) -> Result<()> {
     for (path, text) in all(root)? {
@@ -46,7 +49,8 @@ fn all(root: &Path) -> Result<Vec<(String, String)>> {
 /// Fills the tables of a page with figures of the results.
 ///
 /// A row is filled if its first cell ends with a comment `<!-- TABLE: ROW -->`. The head of the
-/// table names the columns. A column [`P99`] belongs to the column before it.
+/// table names the columns. A column [`P99`] belongs to the column before it. If the results do not
+/// have the table, its cells are [`NOT_MEASURED`].
 fn filled(page: &str, results: &Results) -> Result<String> {
     let (mut text, mut columns) = (String::new(), Vec::<&str>::new());
     for line in page.lines() {
@@ -58,6 +62,7 @@ fn filled(page: &str, results: &Results) -> Result<String> {
             text += &format!("| {label} <!-- {source} --> |");
             for pair in columns.windows(2) {
                 let cell = match pair {
+                    [_, _] if !results.has(table) => NOT_MEASURED,
                     [column, P99] => results.p99(table, row, column)?,
                     [_, column] => results.cell(table, row, column)?,
                     _ => continue,
@@ -99,5 +104,7 @@ mod tests {
             )
         };
         assert_eq!(filled(&page(" ? | ? | ? |"), &results).unwrap(), page(" no | 5 | 9 |"));
+        let empty = Results("\n### t/b\n".to_owned());
+        assert_eq!(filled(&page(" ? | ? | ? |"), &empty).unwrap(), page(" – | – | – |"));
     }
 }

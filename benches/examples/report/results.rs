@@ -190,6 +190,11 @@ impl Results {
         self.0 = sections.join(SECTION);
     }
 
+    /// Returns whether a table was measured.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.contains(&format!("\n### {name}\n"))
+    }
+
     /// Returns the rows of a table, the names of its columns first.
     pub(crate) fn table(&self, name: &str) -> Result<Vec<Vec<&str>>> {
         let found = self.0.split_once(&format!("\n### {name}\n"));

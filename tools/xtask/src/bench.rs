@@ -14,12 +14,24 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 
 use crate::command::{self, cargo};
-use crate::targets::target_folder;
+use crate::targets::{SERVICES, target_folder};
 use crate::{nginx, python, suites};
 
 /// The groups of measurements.
-const GROUPS: [&str; 11] =
-    ["decide", "limiter", "gate", "crypto", "contention", FLOOD, FFI, BUILD, PYTHON, CALL, NGINX];
+const GROUPS: [&str; 12] = [
+    "decide",
+    "limiter",
+    "gate",
+    "crypto",
+    "contention",
+    FLOOD,
+    FFI,
+    BUILD,
+    PYTHON,
+    CALL,
+    NGINX,
+    TOWER,
+];
 
 /// The group that builds each artifact.
 const BUILD: &str = "build";
@@ -39,6 +51,9 @@ const CALL: &str = "call";
 /// The group that measures nginx with and without the module.
 const NGINX: &str = "nginx";
 
+/// The group that measures the tower layers and tower_governor.
+const TOWER: &str = "tower";
+
 /// The number of rounds, and the length of a turn in milliseconds.
 const FULL: (u32, u32) = (7, 200);
 /// The number of rounds, and the length of a turn in milliseconds, with `--quick`.
@@ -48,7 +63,7 @@ const QUICK: (u32, u32) = (3, 30);
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// Measures for about three minutes instead of half an hour, with fewer sizes and shorter
-    /// turns, without floods, builds, Python and nginx, and only prints the tables.
+    /// turns, without floods, builds, Python, nginx and tower, and only prints the tables.
     #[arg(long)]
     quick: bool,
     /// Measures nothing, and only writes the pages from benches/RESULTS.md.
@@ -80,7 +95,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let Options { groups, quick, keep, .. } = options;
     let is_wanted = |name: &&str| match groups.as_slice() {
-        [] => !*quick || ![FLOOD, BUILD, PYTHON, CALL, NGINX].contains(name),
+        [] => !*quick || ![FLOOD, BUILD, PYTHON, CALL, NGINX, TOWER].contains(name),
         groups => groups.iter().any(|group| group == name),
     };
     let (rounds, turn_ms) = if *quick { QUICK } else { FULL };
@@ -98,6 +113,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             PYTHON => python::bench()?,
             CALL => python_parts()?,
             NGINX => nginx::bench()?,
+            TOWER => tower(),
             name => speed(name),
         };
         if *name == FFI {
@@ -124,6 +140,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn speed(group: &str) -> Command {
     let mut bench = cargo();
     bench.args(["bench", "--package", "keytally-benches", "--bench", "speed", "--", group]);
+    bench
+}
+
+/// Returns the command that measures the tower layers.
+fn tower() -> Command {
+    let mut bench = cargo();
+    bench.args(["bench", "--manifest-path", SERVICES, "--package", "keytally-tower"]);
+    bench.args(["--bench", TOWER]);
     bench
 }
 
