@@ -169,8 +169,8 @@ impl Gate {
     /// - [`Error::Attach`] if the file is not a gate, has another version or size, is damaged, or
     ///   has other peppers.
     /// - [`Error::NotAFile`], [`Error::Mode`], [`Error::Owner`] or [`Error::TooShort`] if a table
-    ///   may not be in a file of this type, mode, owner or length. On Windows, [`Error::Account`] if
-    ///   another user owns it or all users have access.
+    ///   may not be in a file of this type, mode, owner or length. On Windows, [`Error::Account`]
+    ///   if another user owns it or all users have access.
     /// - [`Error::Io`] if it cannot be opened.
     pub fn open(path: impl AsRef<Path>, peppers: Peppers) -> Result<Self, Error> {
         let attach =
