@@ -22,6 +22,7 @@ use core::pin::pin;
 use core::task::{Context, Poll, Waker};
 
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use http::{Request, Response};
 use keytally::Limiter;
 use keytally_tower::LimiterLayer;
@@ -106,7 +107,8 @@ where
         next = if next + 1 == numbers.len() { 0 } else { next + 1 };
         let [a, b, c, d] = number.to_be_bytes();
         let mut request = Request::new(());
-        request.extensions_mut().insert(SocketAddr::from(([10 + a, b, c, d], 40_001)));
+        let address = SocketAddr::from(([10 + a, b, c, d], 40_001));
+        request.extensions_mut().insert(ConnectInfo(address));
         assert!(service.poll_ready(&mut context).is_ready(), "{name} is not ready");
         match pin!(service.call(request)).poll(&mut context) {
             Poll::Ready(Ok(response)) => response.status() == 200,

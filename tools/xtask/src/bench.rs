@@ -147,7 +147,7 @@ fn speed(group: &str) -> Command {
 fn tower() -> Command {
     let mut bench = cargo();
     bench.args(["bench", "--manifest-path", SERVICES, "--package", "keytally-tower"]);
-    bench.args(["--bench", TOWER]);
+    bench.args(["--features", "axum", "--bench", TOWER]);
     bench
 }
 
