@@ -170,11 +170,12 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         decide: impl Fn(&Limits, u64, Timestamp) -> Decision,
     ) -> Verdict {
         let mut now = clock.reading();
-        let found = self.find_version(verified);
-        if let Some((at, record)) = &found
-            && let Some(verdict) = self.decide_verified(*at, record, cost, &mut now, clock, &decide)
-        {
-            return verdict;
+        if let Some((at, record)) = &self.find_version(verified) {
+            let limits = self.limits(record.plan);
+            let decision = self.decide_verified(*at, record, &limits, &mut now, clock, &decide);
+            if let Some(decision) = decision {
+                return self.decided(record, &limits, decision, now, cost);
+            }
         }
         // The key may have expired, or an administrator reassigned the record.
         now = clock.at_least(now);
@@ -196,10 +197,11 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
                 (Some((key_id, at)), Some(record)) => {
                     match self.compare_secrets(key_id, &Message::new(text), record, now) {
                         Ok(None) => {
-                            let verdict =
-                                self.decide_verified(at, record, cost, &mut now, clock, &decide);
-                            if let Some(verdict) = verdict {
-                                return verdict;
+                            let limits = self.limits(record.plan);
+                            let decision =
+                                self.decide_verified(at, record, &limits, &mut now, clock, &decide);
+                            if let Some(decision) = decision {
+                                return self.decided(record, &limits, decision, now, cost);
                             }
                             None
                         }
@@ -213,10 +215,11 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             if let Some(reason) = reason {
                 match self.verify_other(text, reason, now) {
                     Ok((at, record)) => {
-                        let verdict =
-                            self.decide_verified(at, &record, cost, &mut now, clock, &decide);
-                        if let Some(verdict) = verdict {
-                            return verdict;
+                        let limits = self.limits(record.plan);
+                        let decision =
+                            self.decide_verified(at, &record, &limits, &mut now, clock, &decide);
+                        if let Some(decision) = decision {
+                            return self.decided(&record, &limits, decision, now, cost);
                         }
                     }
                     Err(Refusal { reason, holder }) => {
@@ -235,19 +238,17 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         &self,
         at: RecordRef<'_>,
         record: &Record,
-        cost: u32,
+        limits: &Limits,
         now: &mut Timestamp,
         clock: impl Clock,
         decide: impl Fn(&Limits, u64, Timestamp) -> Decision,
-    ) -> Option<Verdict> {
-        let limits = self.limits(record.plan);
+    ) -> Option<Decision> {
         // The update may read the clock again, and the key may end before that time.
         let in_grace = record.is_in_grace(*now);
-        let decision = self.update(at, record, now, clock, |word, now| {
+        self.update(at, record, now, clock, |word, now| {
             let is_valid = !record.has_ended(now) && record.is_in_grace(now) == in_grace;
-            is_valid.then(|| decide(&limits, word, now))
-        })?;
-        Some(Verdict::decided(&self.layout, &limits, decision, holder(record), *now, cost))
+            is_valid.then(|| decide(limits, word, now))
+        })
     }
 
     /// Returns the record if it still has this version.
@@ -271,9 +272,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             let decision = self
                 .update(at, &record, &mut now, clock, |word, now| Some(decide(&limits, word, now)));
             if let Some(decision) = decision {
-                let holder = holder(&record);
-                let verdict = Verdict::decided(&self.layout, &limits, decision, holder, now, 0);
-                return Some(verdict.without_charge());
+                return Some(self.decided(&record, &limits, decision, now, 0).without_charge());
             }
         }
     }
@@ -292,5 +291,17 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         compare_exchange::update(at.tally(), &self.layout, now, clock, |word, now| {
             if at.is_unchanged(record) { decide(word, now) } else { None }
         })
+    }
+
+    /// Returns the verdict that follows from a decision about a record's tally.
+    fn decided(
+        &self,
+        record: &Record,
+        limits: &Limits,
+        decision: Decision,
+        now: Timestamp,
+        cost: u32,
+    ) -> Verdict {
+        Verdict::decided(&self.layout, limits, decision, holder(record), now, cost)
     }
 }
