@@ -346,7 +346,7 @@ impl<'t> Fault<'t> {
 }
 
 impl From<Fault<'_>> for ParsePolicyError {
-    /// Copies the part without its control characters, cut to [`MAX_PART_LEN`] bytes.
+    /// Copies the part without its control characters, cut to `MAX_PART_LEN` bytes.
     fn from(fault: Fault<'_>) -> Self {
         let mut part = Text::new();
         match fault.part {
