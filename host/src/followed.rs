@@ -76,6 +76,8 @@ struct Shared<T> {
     created: Instant,
     /// When [`Followed::reopen_if_due`] last examined the path, in milliseconds since `created`.
     examined_ms: AtomicU64,
+    /// The watching thread, as [`this_thread`] returns it. 0 before it runs.
+    thread: AtomicU64,
     /// 1 if the watching thread must end, else 0.
     is_ending: AtomicU64,
 }
@@ -180,6 +182,7 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
             status: ArcSwap::default(),
             created: instant(),
             examined_ms: AtomicU64::new(0),
+            thread: AtomicU64::new(0),
             is_ending: AtomicU64::new(0),
         };
         Ok(Self { shared: Arc::new(shared), watcher: Mutex::new(None) })
@@ -211,6 +214,7 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
         }
         let shared = Arc::clone(&self.shared);
         let work = move || {
+            shared.thread.store(this_thread(), Ordering::Release);
             while shared.is_ending.load(Ordering::Acquire) == 0 {
                 // A spurious wake-up only makes the next examination earlier.
                 thread::park_timeout(Duration::from_millis(INTERVAL_MS));
@@ -356,10 +360,19 @@ impl<T> Drop for Followed<T> {
         watcher.thread.thread().unpark();
         // If `report` holds the last reference, this runs on the thread itself, which must not join
         // itself.
-        if watcher.thread.thread().id() != thread::current().id() {
+        if self.shared.thread.load(Ordering::Acquire) != this_thread() {
             let _ = ManuallyDrop::into_inner(watcher.thread).join();
         }
     }
+}
+
+/// Returns a number that no other running thread has: the address of its copy of a variable.
+///
+/// `thread::current` would allocate memory in threads that Rust did not start, and valgrind would
+/// report it in every program in C.
+fn this_thread() -> u64 {
+    thread_local!(static OWN: u8 = const { 0 });
+    OWN.with(|own| u64::try_from(core::ptr::from_ref(own).addr()).unwrap_or(0))
 }
 
 impl<T> fmt::Debug for Followed<T> {
