@@ -8,6 +8,10 @@ use crate::record::Decision;
 /// The field that names, in shadow mode, the outcome of a request that would have been refused.
 pub(crate) const SHADOW: &str = "X-Keytally-Shadow";
 
+const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+
 const POLICY: &str = "RateLimit-Policy";
 const QUOTAS: &str = "RateLimit";
 
@@ -45,10 +49,13 @@ pub(crate) fn set_all(headers: &mut HeaderMap, listed: &[&Decision]) {
     let Some(chosen) = listed.get(gate.unwrap_or(0)) else { return };
     let fields = chosen.reported.headers();
     let own = fields.iter().filter(|(name, _)| !OF_REFUSALS.contains(name));
-    if let [_] = listed
-        && chosen.table.is_gate()
-    {
-        own.for_each(|(name, value)| set(headers, name, value));
+    if let [_] = listed {
+        let is_gate = chosen.table.is_gate();
+        own.filter(|(name, _)| is_gate || [POLICY, QUOTAS].contains(name))
+            .for_each(|(name, value)| set(headers, name, value));
+        if !is_gate {
+            set_x_ratelimit(headers, chosen);
+        }
         return;
     }
     set_x_ratelimit(headers, chosen);
@@ -67,16 +74,16 @@ pub(crate) fn set_all(headers: &mut HeaderMap, listed: &[&Decision]) {
 /// Sets `X-RateLimit-*`. Those of a limiter describe its longest window of at most a day. If all
 /// its windows are longer, they describe the shortest.
 fn set_x_ratelimit(headers: &mut HeaderMap, decision: &Decision) {
-    let quotas: Vec<_> = decision.reported.quotas().iter().collect();
-    let within_a_day = quotas.iter().rfind(|quota| quota.window.seconds() <= DAY_S);
+    let quotas = decision.reported.quotas();
+    let within_a_day = || quotas.iter().rfind(|quota| quota.window.seconds() <= DAY_S);
     let quota = match decision.table.is_gate() {
-        true => quotas.last(),
-        false => within_a_day.or(quotas.first()),
+        true => quotas.iter().next_back(),
+        false => within_a_day().or_else(|| quotas.iter().next()),
     };
     let Some(quota) = quota else { return };
-    set(headers, "X-RateLimit-Limit", &quota.limit.to_string());
-    set(headers, "X-RateLimit-Remaining", &quota.remaining.to_string());
-    set(headers, "X-RateLimit-Reset", &quota.reset_unix_s.to_string());
+    headers.insert(LIMIT, quota.limit.into());
+    headers.insert(REMAINING, quota.remaining.into());
+    headers.insert(RESET, quota.reset_unix_s.into());
 }
 
 /// Joins lists of quotas. A repeated name gets a number, because a list has each name once.

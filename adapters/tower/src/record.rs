@@ -102,6 +102,8 @@ impl Record {
             index.and_then(|index| Some((index, self.decisions.get_mut(index)?)))
         else {
             let verdict = check(cost);
+            // Most requests have one decision, and a decision takes almost a kilobyte.
+            self.decisions.reserve_exact(1);
             self.decisions.push(Decision::new(table, checked, verdict));
             return (verdict, self.decisions.len() - 1);
         };
