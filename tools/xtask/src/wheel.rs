@@ -108,8 +108,10 @@ pub(crate) fn build(
     for system in SYSTEMS.iter().filter(|system| all || system.is_here()) {
         let is_installed = system.is_installed()?;
         let debian = bare_metal::CARGO.path().ok();
-        // Microsoft's linker runs on Windows only.
-        if !is_installed && (debian.is_none() || system.target.ends_with("msvc")) {
+        // Debian's Rust lacks the program that removes symbols for macOS, and Microsoft's linker.
+        let is_built_by_debian = debian.is_some()
+            && !["apple-darwin", "msvc"].iter().any(|end| system.target.ends_with(end));
+        if !is_installed && !is_built_by_debian {
             let targets = system.parts.join(" ");
             println!("no wheels for {}: run `rustup target add {targets}` first", system.target);
             continue;
