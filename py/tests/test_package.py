@@ -26,7 +26,14 @@ def test_wheel_uses_stable_abi_unless_free_threaded():
 
 def test_only_extras_have_dependencies():
     extras = PACKAGE.metadata.get_all("Provides-Extra")
-    assert sorted(extras) == ["django", "fastapi", "flask", "limits", "rest-framework"]
+    assert sorted(extras) == [
+        "django",
+        "fastapi",
+        "flask",
+        "limits",
+        "rest-framework",
+        "spectacular",
+    ]
     named = {
         extra
         for text in PACKAGE.requires
