@@ -27,9 +27,10 @@
  *     to a gate file cannot be flushed to disk, the status is KT_IO or KT_DISK_FULL, and the
  *     change was made. A comment lists the statuses of its function, except those of the next two
  *     paragraphs and KT_INTERNAL, which is a defect of this library.
- * Features. A library for a device may be built without sliding windows, keys of other forms, or
- *     more than one pepper per gate. A policy, a table, an import or a list of peppers that needs
- *     them is then KT_NO_SLIDING, KT_NO_IMPORTED_KEYS or KT_NO_PEPPER_ROTATION.
+ * Features. A library for a device may be built without sliding windows, keys of other forms,
+ *     more than one pepper per gate, or weeks and months. A policy, a table, an import or a list of
+ *     peppers that needs them is then KT_NO_SLIDING, KT_NO_IMPORTED_KEYS, KT_NO_PEPPER_ROTATION or
+ *     KT_NO_CALENDAR.
  * Pointers. NULL, a misaligned pointer and an impossible length are statuses, never a crash:
  *     KT_NULL_POINTER, KT_MISALIGNED, KT_BAD_LENGTH. A struct that was never made a handle, or that
  *     was closed, moved or copied, is KT_NOT_A_HANDLE, as long as its memory exists. The caller
@@ -187,6 +188,9 @@
 /** The most header fields of a verdict. */
 #define KT_MAX_FIELDS 6
 
+/** The value of `calendar` in a quota whose window is a week. */
+#define KT_WEEK 32
+
 /** Bytes of a limiter's handle. */
 #define KT_LIMITER_HANDLE_SIZE 384
 
@@ -292,16 +296,22 @@ enum kt_status
     KT_POLICY_SYNTAX = 22,
     /** A limit of the policy is not 1 to 4294967295. */
     KT_POLICY_LIMIT = 23,
-    /** A window of the policy is not 1 second to 31 days. */
+    /** A window of the policy is not 1 second to 31 days, week, month, or month@1 to month@31. */
     KT_POLICY_WINDOW = 24,
-    /** A unit of the policy is none of second, minute, hour, day, sec, min, s, m, h, d. */
+    /**
+     * A unit of the policy is none of second, minute, hour, day, week, month, sec, min, s, m,
+     * h, d, w.
+     */
     KT_POLICY_UNIT = 25,
     /** The policy has more than 4 quotas. */
     KT_POLICY_TOO_MANY = 26,
-    /** Two quotas of the policy have the same window. */
+    /** Two quotas of the policy have the same window, or both are months. */
     KT_POLICY_DUPLICATE = 27,
-    /** A window of the policy is not a whole multiple of the next shorter one. */
-    KT_POLICY_NOT_NESTED = 28,
+    /**
+     * A month of the policy cannot slide, since months differ in length; write it in a fixed
+     * policy, or use 30d.
+     */
+    KT_POLICY_SLIDING_MONTH = 28,
     /**
      * The policy needs more than 64 bits for its time and counts; use smaller limits, longer
      * windows or fewer quotas.
@@ -325,6 +335,8 @@ enum kt_status
     KT_NO_IMPORTED_KEYS = 37,
     /** This build has one pepper per gate; build it with the feature `pepper-rotation`. */
     KT_NO_PEPPER_ROTATION = 38,
+    /** This build has no weeks and months; build it with the feature `calendar`. */
+    KT_NO_CALENDAR = 39,
     /** A pepper has fewer than 32 bytes; `openssl rand -hex 32` makes one. */
     KT_PEPPER_TOO_SHORT = 40,
     /**
@@ -668,7 +680,7 @@ typedef struct kt_quota {
     uint32_t limit;
     /** The units that are left, at most the limit. */
     uint32_t remaining;
-    /** The length of the window in seconds. */
+    /** The length of the window in seconds; of a month that of the longest one, 31 days. */
     uint32_t window_s;
     /** 1 if the request was denied because this window lacks room, else 0. */
     uint8_t lacking;
@@ -677,8 +689,13 @@ typedef struct kt_quota {
      * 0.
      */
     uint8_t lasting;
-    /** Zeros. */
-    uint16_t reserved_16_;
+    /**
+     * 1 to 31 if the window is a month that begins on this day, `KT_WEEK` if it is a week that
+     * begins on Monday, else 0.
+     */
+    uint8_t calendar;
+    /** Zero. */
+    uint8_t reserved_8_;
     /** When all units counted now will be forgotten, in Unix seconds. */
     uint64_t reset_unix_s;
     /** Zeros. */
@@ -814,8 +831,9 @@ typedef struct kt_key_info {
     /** The key id. */
     uint64_t key_id;
     /**
-     * The start of the shortest window in which a charge, refund or settle last changed the
-     * key's counts, in Unix milliseconds. 0 if its tally counts no unit, as before the first
+     * When a charge, refund or settle last changed the key's counts, in Unix milliseconds. It is
+     * rounded down to the policy's shortest window, to less if its windows do not nest, and to
+     * a day if all are weeks and months. 0 if its tally counts no unit, as before the first
      * charge and after a reset.
      */
     uint64_t last_used_ms;

@@ -24,6 +24,8 @@ pub enum Feature {
     ImportedKeys,
     /// More than one pepper at a time, as after a change of the pepper.
     PepperRotation,
+    /// Weeks and months.
+    Calendar,
 }
 
 impl Feature {
@@ -33,6 +35,7 @@ impl Feature {
             Self::Sliding => cfg!(feature = "sliding"),
             Self::ImportedKeys => cfg!(feature = "imported-keys"),
             Self::PepperRotation => cfg!(feature = "pepper-rotation"),
+            Self::Calendar => cfg!(feature = "calendar"),
         }
     }
 
@@ -42,6 +45,7 @@ impl Feature {
             Self::Sliding => "sliding",
             Self::ImportedKeys => "imported-keys",
             Self::PepperRotation => "pepper-rotation",
+            Self::Calendar => "calendar",
         }
     }
 }
@@ -58,6 +62,9 @@ impl fmt::Display for Feature {
             }
             Self::PepperRotation => {
                 "this build has one pepper per gate; build it with the feature `pepper-rotation`"
+            }
+            Self::Calendar => {
+                "this build has no weeks and months; build it with the feature `calendar`"
             }
         })
     }

@@ -88,7 +88,7 @@ mod serialize {
         KeyInfo(info) KeyInfoForm::new(info),
         KeyState(state) state.as_str(),
         Plan(plan) PlanForm { name: &plan.name, policy: &plan.policy },
-        Quota(quota) QuotaForm { limit: quota.limit, window_s: quota.window.seconds() },
+        Quota(quota) QuotaForm::new(quota),
         QuotaState(state) QuotaStateForm::new(state),
         Verdict(verdict) VerdictForm::new(verdict),
     }
@@ -166,7 +166,22 @@ mod serialize {
     #[derive(Serialize)]
     struct QuotaForm {
         limit: u32,
+        window: DisplayText<Window>,
         window_s: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        month_day: Option<u32>,
+    }
+
+    impl QuotaForm {
+        fn new(quota: &Quota) -> Self {
+            let Quota { limit, window } = *quota;
+            Self {
+                limit,
+                window: DisplayText(window),
+                window_s: window.seconds(),
+                month_day: window.month_day(),
+            }
+        }
     }
 
     #[derive(Serialize)]

@@ -10,7 +10,7 @@
 //! | 2 | bytes in the whole table |
 //! | 3 | capacity, the number of subjects or keys (32) · lines before the first bucket or record (32) |
 //! | 4 | flags (32) · number of windows (16) · algorithm (16) |
-//! | 5, 6 | length of each window in seconds (32 each) |
+//! | 5, 6 | number of each window, its length in seconds unless it is a week or month (32 each) |
 //! | 7 | width of each window's count in bits (8 each) |
 //!
 //! In parentheses is the width of each field in bits. The field in the lowest bits is first.
@@ -20,9 +20,10 @@ use core::fmt;
 use crate::bits::{high, index, join, low};
 use crate::cache_line::{CACHE_LINE_LEN, CacheLine};
 use crate::features::Feature;
-use crate::quota::{Algorithm, MAX_QUOTAS, Window};
+use crate::quota::{Algorithm, MAX_QUOTAS};
 use crate::stop::{Stop, stop};
 use crate::tally::Layout;
+use crate::window::Window;
 
 /// The version of the table format. A table of another version does not open.
 pub const FORMAT_VERSION: u32 = 1;
@@ -96,7 +97,7 @@ impl Header {
         };
         let mut lengths = [0; MAX_QUOTAS];
         for (length, window) in lengths.iter_mut().zip(self.layout.windows()) {
-            *length = window.seconds();
+            *length = window.number();
         }
         let [b0, b1, b2, b3] = self.layout.bits();
         line.store(1, join(self.kind as u32, FORMAT_VERSION));
@@ -165,8 +166,11 @@ impl Header {
         }
         let mut windows = [Window::SECOND; MAX_QUOTAS];
         for (window, &length) in windows.iter_mut().zip(&lengths[..count]) {
-            *window = Window::from_seconds(length)
-                .ok_or_else(|| geometry("window", u64::from(length)))?;
+            *window =
+                Window::from_number(length).ok_or_else(|| geometry("window", u64::from(length)))?;
+            if !Feature::Calendar.is_included() && window.number() != window.seconds() {
+                return Err(AttachError::LeftOut(Feature::Calendar));
+            }
         }
         let bits = low(line.load(7)).to_le_bytes();
         let layout = Layout::from_parts(algorithm, &windows[..count], bits)

@@ -1,9 +1,10 @@
 //! The HTTP response of a verdict: status, body and header fields, written into buffers of a fixed
 //! size.
 //!
-//! The fields `X-RateLimit-*` describe the longest window. `RateLimit` and `RateLimit-Policy` list
-//! all windows, in the form of draft-ietf-httpapi-ratelimit-headers-10. Clients may depend on the
-//! exact bytes of the field names and bodies.
+//! The fields `X-RateLimit-*` describe the longest window of at most a day, or the shortest window
+//! if all are longer. `RateLimit` and `RateLimit-Policy` list all windows, in the form of
+//! draft-ietf-httpapi-ratelimit-headers-10. Clients may depend on the exact bytes of the field names
+//! and bodies.
 
 use core::ffi::CStr;
 use core::fmt::{self, Write};
@@ -188,6 +189,7 @@ impl Verdict {
         for (index, quota) in quotas.iter_mut().enumerate().take(len) {
             *quota = self.quotas.state(index);
         }
+        self.quotas.reset_weeks_and_months(&mut quotas);
         respond(Response {
             outcome: self.outcome,
             quotas: quotas.get(..len).unwrap_or_default(),
@@ -289,10 +291,10 @@ impl Response<'_> {
         mut out: Writer<'b>,
         format: &mut impl FieldFormat,
     ) -> Writer<'b> {
-        if let Some(longest) = self.quotas.last() {
-            out = format.field(out, LIMIT, |out| out.number(longest.limit.into()));
-            out = format.field(out, REMAINING, |out| out.number(longest.remaining.into()));
-            out = format.field(out, RESET, |out| out.number(longest.reset_unix_s));
+        if let Some(described) = QuotaState::described(self.quotas) {
+            out = format.field(out, LIMIT, |out| out.number(described.limit.into()));
+            out = format.field(out, REMAINING, |out| out.number(described.remaining.into()));
+            out = format.field(out, RESET, |out| out.number(described.reset_unix_s));
             out = format.field(out, POLICY, |out| {
                 self.each_quota(out, |out, quota| {
                     out.text(b";q=").number(quota.limit.into()).window_length(quota.window)

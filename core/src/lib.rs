@@ -50,6 +50,7 @@
 //! | `sliding` (default) | sliding windows |
 //! | `imported-keys` (default) | keys of other forms, which were issued elsewhere |
 //! | `pepper-rotation` (default) | more than one pepper at a time |
+//! | `calendar` (default) | weeks and months |
 //! | `portable-atomic` | 64-bit atomics where the target has none, from the crate of that name |
 //! | `unshared` | plain cells where the target has no 64-bit atomics; tables are then not `Sync` |
 //! | `serde` | `Serialize` for values that programs log, `Deserialize` for those that they store |
@@ -79,7 +80,8 @@ extern crate std;
 // features  features that a device can leave out
 // text      short texts of a bounded length
 // time      timestamps and clocks
-// quota     limits and windows
+// window    lengths of time, weeks and months
+// quota     limits and algorithms
 // outcome   what a check decides, and why a key is invalid
 // tally     the word that counts, and its layout
 // charge    what a check charged, for refunds
@@ -126,6 +128,7 @@ mod tally;
 mod text;
 mod time;
 mod verdict;
+mod window;
 
 pub mod decide;
 
@@ -159,13 +162,14 @@ pub use {
     mac::{MAX_PEPPERS, MIN_PEPPER_LEN, Mac, Pepper, PepperTooShort, Peppers, PeppersError, Tag},
     outcome::{Outcome, Reason},
     policy::{MAX_POLICY_LEN, ParsePolicyError, ParsePolicyErrorKind, Policy},
-    quota::{Algorithm, Limits, MAX_QUOTAS, MAX_WINDOW_S, Quota, Window},
+    quota::{Algorithm, Limits, MAX_QUOTAS, Quota},
     quotas::{QuotaState, Quotas},
     record::KeyState,
     tally::Layout,
     text::Text,
     time::{Clock, Timestamp},
     verdict::{Holder, Verdict},
+    window::{MAX_WINDOW_S, Window},
 };
 
 /// The example of the package's README, compiled with those of this crate.

@@ -6,18 +6,15 @@ use core::str::FromStr;
 use heapless::Vec;
 
 use crate::features::Feature;
-use crate::quota::{
-    Algorithm, Limits, MAX_PART_LEN, MAX_QUOTAS, MAX_WINDOW_S, Quota, UNITS, Window,
-};
+use crate::quota::{Algorithm, Limits, MAX_PART_LEN, MAX_QUOTAS, Quota};
 use crate::tally::Layout;
 use crate::text::Text;
+use crate::window::{MAX_WINDOW_S, UNITS, Window};
 
 /// The longest policy text, in bytes.
 pub const MAX_POLICY_LEN: usize = 128;
 
 /// One to four quotas that are counted in one tally, in ascending order of their windows.
-///
-/// The windows are nested: each is a whole multiple of the next shorter one.
 ///
 /// ```
 /// use keytally_core::Policy;
@@ -40,8 +37,8 @@ impl Policy {
     ///
     /// # Errors
     /// [`ParsePolicyError`] if there is no quota or more than [`MAX_QUOTAS`], if a limit is 0, if
-    /// two windows are equal or not nested, if the counts do not fit a tally, or if this build has
-    /// no sliding windows and the policy does.
+    /// two windows are equal or both months, if sliding windows are months, if the counts do not
+    /// fit a tally, or if this build leaves out a feature that the policy needs.
     pub fn new(algorithm: Algorithm, quotas: &[Quota]) -> Result<Self, ParsePolicyError> {
         Ok(Self::from_quotas(algorithm, quotas)?)
     }
@@ -74,18 +71,31 @@ impl Policy {
         }
         let mut sorted = Vec::from_slice(quotas)
             .map_err(|_| Fault::new(ParsePolicyErrorKind::TooManyQuotas, ""))?;
+        for quota in &mut sorted {
+            if quota.window.number() == quota.window.seconds() {
+                continue;
+            }
+            if !Feature::Calendar.is_included() {
+                let kind = ParsePolicyErrorKind::LeftOut(Feature::Calendar);
+                return Err(Fault::about(kind, *quota));
+            }
+            if algorithm.slides() {
+                // A sliding window reaches back by its length from any moment, so it does not
+                // matter on which day a week begins.
+                quota.window = Window::from_seconds(quota.window.seconds())
+                    .filter(|_| quota.window == Window::WEEK)
+                    .ok_or_else(|| Fault::about(ParsePolicyErrorKind::SlidingMonth, *quota))?;
+            }
+        }
         sort(&mut sorted);
         if let Some(&quota) = sorted.iter().find(|quota| quota.limit == 0) {
             return Err(Fault::about(ParsePolicyErrorKind::Limit, quota));
         }
         for pair in sorted.windows(2) {
-            if pair[0].window == pair[1].window {
+            let [first, second] = [pair[0].window, pair[1].window];
+            let are_months = first.month_day().is_some() && second.month_day().is_some();
+            if first == second || are_months {
                 return Err(Fault::about(ParsePolicyErrorKind::Duplicate, pair[1]));
-            }
-        }
-        for pair in sorted.windows(2) {
-            if !pair[1].window.0.is_multiple_of(pair[0].window.0) {
-                return Err(Fault::about(ParsePolicyErrorKind::NotNested, pair[1]));
             }
         }
         let layout = Layout::new(algorithm, &sorted)
@@ -156,7 +166,7 @@ impl Policy {
     /// ```
     pub fn never_binding(&self) -> impl Iterator<Item = (Quota, Quota)> {
         self.quotas.iter().filter_map(|quota| {
-            let other = self.quotas.iter().find(|other| other.implies(*quota))?;
+            let other = self.quotas.iter().find(|other| other.implies(*quota, self.algorithm()))?;
             Some((*quota, *other))
         })
     }
@@ -242,7 +252,39 @@ fn split_per(text: &str) -> Option<(&str, &str)> {
     matches!(window.as_bytes(), [b' ' | b'\t', ..]).then_some((limit, window))
 }
 
-/// Parses `LIMIT/[N]UNIT` or `LIMIT per [N]UNIT`.
+/// Returns the window of a unit, `N` of them if there is a number, or from a day of the month on.
+/// The error is the kind of fault.
+fn parse_window(
+    number: Option<Option<u32>>,
+    unit: &str,
+    day: Option<&str>,
+) -> Result<Window, ParsePolicyErrorKind> {
+    let window = match (unit, number, day) {
+        ("week" | "w", None, None) => Some(Window::WEEK),
+        ("month", None, None) => Window::month(1),
+        ("month", None, Some(day)) => match leading_number(day) {
+            (Some(number), digits) if digits == day.len() => Window::month(number),
+            _ => None,
+        },
+        ("week" | "w" | "month", ..) => None,
+        (_, number, day) => {
+            let word = match unit {
+                "sec" => "second",
+                "min" => "minute",
+                unit => unit,
+            };
+            let (_, _, seconds) = UNITS
+                .into_iter()
+                .find(|(name, letter, _)| word == *name || word == *letter)
+                .ok_or(ParsePolicyErrorKind::Unit)?;
+            let length = number.unwrap_or(Some(1)).and_then(|number| number.checked_mul(seconds));
+            length.filter(|_| day.is_none()).and_then(Window::from_seconds)
+        }
+    };
+    window.ok_or(ParsePolicyErrorKind::Window)
+}
+
+/// Parses `LIMIT/[N]UNIT` or `LIMIT per [N]UNIT`. A month may have a day: `LIMIT/month@DAY`.
 fn parse_quota(part: &str) -> Result<Quota, Fault<'_>> {
     let syntax = || Fault::new(ParsePolicyErrorKind::Syntax, part);
     let (limit, window) = split(part, b'/').or_else(|| split_per(part)).ok_or_else(syntax)?;
@@ -255,25 +297,18 @@ fn parse_quota(part: &str) -> Result<Quota, Fault<'_>> {
         Some(value) if value > 0 => value,
         _ => return Err(Fault::new(ParsePolicyErrorKind::Limit, limit)),
     };
-    let (number, digits) = leading_number(window);
-    let unit = trimmed(window.get(digits..).unwrap_or_default());
-    if unit.is_empty() || !unit.bytes().all(|byte| byte.is_ascii_lowercase()) {
+    let (span, day) =
+        split(window, b'@').map_or((window, None), |(span, day)| (span, Some(trimmed(day))));
+    let (number, digits) = leading_number(span);
+    let unit = trimmed(span.get(digits..).unwrap_or_default());
+    let is_word = !unit.is_empty() && unit.bytes().all(|byte| byte.is_ascii_lowercase());
+    if !is_word || day.is_some_and(str::is_empty) {
         return Err(syntax());
     }
-    let word = match unit {
-        "sec" => "second",
-        "min" => "minute",
-        unit => unit,
-    };
-    let (_, _, seconds) = UNITS
-        .into_iter()
-        .find(|(name, letter, _)| word == *name || word == *letter)
-        .ok_or_else(|| Fault::new(ParsePolicyErrorKind::Unit, unit))?;
-    let number = if digits == 0 { Some(1) } else { number };
-    let window = number
-        .and_then(|number| number.checked_mul(seconds))
-        .and_then(Window::from_seconds)
-        .ok_or_else(|| Fault::new(ParsePolicyErrorKind::Window, window))?;
+    let number = (digits > 0).then_some(number);
+    let window = parse_window(number, unit, day).map_err(|kind| {
+        Fault::new(kind, if kind == ParsePolicyErrorKind::Unit { unit } else { window })
+    })?;
     Ok(Quota { limit, window })
 }
 
@@ -304,16 +339,17 @@ pub enum ParsePolicyErrorKind {
     Syntax,
     /// A limit is 0 or above 4294967295.
     Limit,
-    /// A window is 0 or longer than [`MAX_WINDOW_S`].
+    /// A window is 0 or longer than [`MAX_WINDOW_S`], or there are several weeks or months, or a
+    /// month begins on another day than 1 to 31.
     Window,
-    /// A unit is none of second, minute, hour, day, sec, min, s, m, h, d.
+    /// A unit is none of second, minute, hour, day, week, month, sec, min, s, m, h, d, w.
     Unit,
     /// There are more than [`MAX_QUOTAS`] quotas.
     TooManyQuotas,
-    /// Two quotas have the same window.
+    /// Two quotas have the same window, or both are months.
     Duplicate,
-    /// A window is not a whole multiple of the next shorter one.
-    NotNested,
+    /// A sliding window is a month.
+    SlidingMonth,
     /// The time stamp and the counts together need more than the 64 bits of a tally.
     TooManyBits {
         /// The number of bits that they need.
@@ -408,26 +444,29 @@ impl fmt::Display for ParsePolicyError {
             ParsePolicyErrorKind::Window => {
                 write!(
                     f,
-                    "\"{part}\" is not a window; a window is 1 second to {} days",
+                    "\"{part}\" is not a window; a window is 1 second to {} days, week, month, or month@1 to month@31",
                     MAX_WINDOW_S / 86_400
                 )
             }
             ParsePolicyErrorKind::Unit => {
                 write!(
                     f,
-                    "\"{part}\" is not a unit; the units are second, minute, hour, day, or sec, min, s, m, h, d"
+                    "\"{part}\" is not a unit; the units are second, minute, hour, day, week, month, or sec, min, s, m, h, d, w"
                 )
             }
             ParsePolicyErrorKind::TooManyQuotas => {
                 write!(f, "\"{part}\" is one quota too many; a policy has at most {MAX_QUOTAS}")
             }
             ParsePolicyErrorKind::Duplicate => {
-                write!(f, "\"{part}\" has the window of another quota; each window may appear once")
-            }
-            ParsePolicyErrorKind::NotNested => {
                 write!(
                     f,
-                    "the window of \"{part}\" is not a whole multiple of the next shorter window; windows must nest"
+                    "\"{part}\" has the window of another quota; each window may appear once, and only one may be a month"
+                )
+            }
+            ParsePolicyErrorKind::SlidingMonth => {
+                write!(
+                    f,
+                    "\"{part}\" cannot slide, since months differ in length; write it in a fixed policy, or use 30d"
                 )
             }
             ParsePolicyErrorKind::TooManyBits { needed } => {
@@ -470,6 +509,9 @@ mod tests {
             ("sliding 5\tper\t10 s, 100 per hour", "sliding 5/10s, 100/hour"),
             ("100/min, 10/sec", "10/second, 100/minute"),
             ("7/2min,5 per 30sec", "5/30s, 7/2m"),
+            ("9/month @ 17, 2/2h, 3/5h", "2/2h, 3/5h, 9/month@17"),
+            ("9/month@1, 3/w", "3/week, 9/month"),
+            ("sliding 3/week", "sliding 3/7d"),
         ] {
             assert_eq!(text.parse::<Policy>().unwrap().to_string(), canonical);
         }
@@ -486,7 +528,7 @@ mod tests {
     #[test]
     fn every_error_names_its_part() {
         use ParsePolicyErrorKind::{
-            Duplicate, Empty, Limit, NotNested, Syntax, TooLong, TooManyQuotas, Unit, Window,
+            Duplicate, Empty, Limit, SlidingMonth, Syntax, TooLong, TooManyQuotas, Unit, Window,
         };
         for (text, expected) in [
             ("", Empty),
@@ -505,7 +547,6 @@ mod tests {
             ("1 per 5", Syntax),
             ("1 1 per minute", Syntax),
             ("0 per minute", Limit),
-            ("1 per week", Unit),
             ("0/s", Limit),
             ("4294967296/s", Limit),
             ("1/fortnight", Unit),
@@ -516,7 +557,12 @@ mod tests {
             ("1/s,1/m,1/h,1/d,x", TooManyQuotas),
             ("fixed5/s", Syntax),
             ("1/60s, 2/m", Duplicate),
-            ("1/90s, 2/2m", NotNested),
+            ("1/2w", Window),
+            ("1/month@32", Window),
+            ("1/day@2", Window),
+            ("1/month@", Syntax),
+            ("1/month, 2/month@2", Duplicate),
+            ("sliding 1/month", SlidingMonth),
         ] {
             assert_eq!(kind(text), expected, "{text}");
         }
@@ -565,11 +611,16 @@ mod tests {
             [pair("9/second", "5/minute"), pair("5/minute", "4/day"), pair("300/hour", "5/minute")]
         );
         assert_eq!(named("1/minute, 4294967295/31d"), [pair("4294967295/31d", "1/minute")]);
+        // An hour meets up to 516 windows of seven seconds, and a month up to six weeks.
+        assert_eq!(named("1/7s, 516/hour"), [pair("516/hour", "1/7s")]);
+        assert_eq!(named("1/7s, 515/hour"), []);
+        assert_eq!(named("sliding 1/7s, 600/hour"), []);
+        assert_eq!(named("1/week, 6/month@17"), [pair("6/month@17", "1/week")]);
     }
 
     #[test]
     fn new_rejects_no_quota_and_a_zero_limit() {
-        let quota = Quota { limit: 0, window: Window(60) };
+        let quota = Quota { limit: 0, window: Window::SECOND };
         assert_eq!(
             Policy::new(Algorithm::Fixed, &[quota]).unwrap_err().kind(),
             ParsePolicyErrorKind::Limit

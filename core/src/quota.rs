@@ -1,16 +1,13 @@
-//! Quotas, their windows and limits, and the algorithms by which windows count.
+//! Quotas and their limits, and the algorithms by which windows count.
 
 use core::fmt;
 
-use crate::bits::IS_64_BIT;
 use crate::features::Feature;
 use crate::text::Text;
+use crate::window::{UNITS, Window};
 
 /// The most quotas that a policy may have.
 pub const MAX_QUOTAS: usize = 4;
-
-/// The longest window, in seconds: 31 days.
-pub const MAX_WINDOW_S: u32 = 31 * 86_400;
 
 /// The algorithm by which a window counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,56 +44,15 @@ impl Algorithm {
     }
 }
 
-/// The length of a window: whole seconds, from 1 to [`MAX_WINDOW_S`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct Window(pub(crate) u32);
-
-impl Window {
-    /// A window of `seconds`; `None` if that is 0 or more than [`MAX_WINDOW_S`].
-    pub const fn from_seconds(seconds: u32) -> Option<Self> {
-        if seconds == 0 || seconds > MAX_WINDOW_S { None } else { Some(Self(seconds)) }
-    }
-
-    /// One second.
-    pub(crate) const SECOND: Self = Self(1);
-
-    /// Returns the length in seconds.
-    pub const fn seconds(self) -> u32 {
-        self.0
-    }
-
-    /// Returns how many whole windows fit in `seconds`. Common lengths are constant divisors, which
-    /// the compiler turns into multiplications; these are ten times as fast.
-    #[inline]
-    pub(crate) const fn whole_in(self, seconds: u64) -> u64 {
-        match self.0 {
-            length if !IS_64_BIT => seconds / length as u64,
-            1 => seconds,
-            60 => seconds / 60,
-            3600 => seconds / 3600,
-            86_400 => seconds / 86_400,
-            length => seconds / length as u64,
-        }
-    }
-
-    /// Returns the length in milliseconds.
-    pub(crate) const fn ms(self) -> u64 {
-        self.0 as u64 * 1000
-    }
-}
-
 /// A limit for the total cost in each window of a given length.
 ///
-/// The fields are public and complete, so that a caller can write a literal. If other kinds of
-/// windows are added, they will be values of [`Window`].
+/// The fields are public and complete, so that a caller can write a literal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Quota {
     /// The most units that one window admits, at least 1.
     pub limit: u32,
-    /// The length of the window.
+    /// The window.
     pub window: Window,
 }
 
@@ -104,11 +60,6 @@ pub struct Quota {
 /// last window have no meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits(pub(crate) [u32; MAX_QUOTAS]);
-
-/// The units of policy text: word, letter and seconds. The longest is first, so that the first unit
-/// that divides a length gives the shortest text.
-pub(crate) const UNITS: [(&str, &str, u32); 4] =
-    [("day", "d", 86_400), ("hour", "h", 3600), ("minute", "m", 60), ("second", "s", 1)];
 
 /// The most bytes of a quota as text, and of the part of a policy text that an error repeats.
 pub(crate) const MAX_PART_LEN: usize = 32;
@@ -123,13 +74,13 @@ impl Quota {
     /// Returns whether requests that this quota admits never exceed `other`, a quota of the same
     /// policy with another window.
     ///
-    /// Windows nest. A shorter window's count is therefore part of a longer one's, and a longer
-    /// window is a whole number of shorter ones. In sliding windows, the same bounds hold for the
-    /// estimates.
-    pub(crate) fn implies(&self, other: Self) -> bool {
-        let windows_in_other = (other.window.0 / self.window.0).max(1);
-        let most = u64::from(self.limit) * u64::from(windows_in_other);
-        self.window != other.window && most <= u64::from(other.limit)
+    /// If the windows nest, the same bound holds for the estimates of sliding windows. Otherwise it
+    /// may not, so nothing is claimed about them.
+    pub(crate) fn implies(&self, other: Self, algorithm: Algorithm) -> bool {
+        let (inner, outer) = (self.window, other.window);
+        let is_bound = !algorithm.slides() || inner.nests_in(outer) || outer.nests_in(inner);
+        let most = u64::from(self.limit) * inner.most_in(outer);
+        inner != outer && is_bound && most <= u64::from(other.limit)
     }
 
     /// Returns the quota as policy text, at most 10 + 1 + 8 bytes. It does not use `core::fmt`,
@@ -138,16 +89,19 @@ impl Quota {
         let mut text = Text::new();
         push_number(&mut text, self.limit);
         push(&mut text, "/");
-        for (word, letter, seconds) in UNITS {
-            if self.window.0 == seconds {
-                push(&mut text, word);
-                break;
-            }
-            if self.window.0.is_multiple_of(seconds) {
-                push_number(&mut text, self.window.0 / seconds);
+        match self.window.name() {
+            Some(name) => push(&mut text, name),
+            None => {
+                let seconds = self.window.seconds();
+                let unit = UNITS.into_iter().find(|(_, _, unit)| seconds.is_multiple_of(*unit));
+                let (_, letter, unit) = unit.unwrap_or(("second", "s", 1));
+                push_number(&mut text, seconds / unit);
                 push(&mut text, letter);
-                break;
             }
+        }
+        if let Some(day @ 2..) = self.window.month_day() {
+            push(&mut text, "@");
+            push_number(&mut text, day);
         }
         text
     }
@@ -165,36 +119,4 @@ fn push_number(text: &mut Text<MAX_PART_LEN>, number: u32) {
 /// Appends a part of a quota, for which there is always room.
 fn push(text: &mut Text<MAX_PART_LEN>, part: &str) {
     let _ = text.push_str(part);
-}
-
-/// Writes the window's name in HTTP fields: `second`, `minute`, `hour` or `day`, else its seconds,
-/// such as `90s`.
-impl fmt::Display for Window {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match UNITS.into_iter().find(|(_, _, seconds)| self.0 == *seconds) {
-            Some((word, _, _)) => f.write_str(word),
-            None => write!(f, "{}s", self.0),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whole_in_equals_the_quotient_for_every_length() {
-        for length in [1, 2, 59, 60, 61, 3599, 3600, 3601, 86_399, 86_400, 86_401, MAX_WINDOW_S] {
-            let window = Window::from_seconds(length).unwrap();
-            for count in [0, 1, 2, 1000] {
-                let seconds = count * u64::from(length);
-                let counted =
-                    [seconds, seconds + u64::from(length) - 1, seconds + u64::from(length)];
-                assert_eq!(
-                    counted.map(|seconds| window.whole_in(seconds)),
-                    [count, count, count + 1]
-                );
-            }
-        }
-    }
 }

@@ -2,9 +2,10 @@
 
 use core::fmt;
 
-use crate::quota::{Limits, MAX_QUOTAS, Window};
+use crate::quota::{Limits, MAX_QUOTAS};
 use crate::tally::{Counts, EMPTY};
 use crate::time::Timestamp;
+use crate::window::{DAY_S, Window};
 
 /// The state of one window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,24 @@ impl QuotaState {
     #[inline]
     pub const fn new(limit: u32, remaining: u32, window: Window, reset_unix_s: u64) -> Self {
         Self { limit, remaining, window, reset_unix_s, lacking: false, lasting: false }
+    }
+
+    /// Returns the state of the window that the fields `X-RateLimit-*` describe, of all windows of a
+    /// policy, shortest first: the longest of at most a day, or the shortest if all are longer.
+    /// `None` if there is no window.
+    #[inline]
+    pub fn described(all: &[Self]) -> Option<&Self> {
+        match all {
+            // Nearly all policies.
+            [.., longest] if longest.window.number() <= DAY_S => Some(longest),
+            _ => Self::described_of_long(all),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn described_of_long(all: &[Self]) -> Option<&Self> {
+        all.iter().rfind(|state| state.window.number() <= DAY_S).or(all.first())
     }
 
     /// Returns the units that count now: the limit without the remaining ones.
@@ -94,10 +113,27 @@ impl Quotas {
     /// Returns the state of the window at `index`, 0 for the shortest.
     #[inline]
     pub fn get(&self, index: usize) -> Option<QuotaState> {
-        (index < self.len()).then(|| self.state(index))
+        if index >= self.len() {
+            return None;
+        }
+        let mut state = self.state(index);
+        self.reset_weeks_and_months(core::slice::from_mut(&mut state));
+        Some(state)
     }
 
-    /// Returns the state of the window at `index`, which must exist.
+    /// Sets the resets of weeks and months. The states may be of any windows.
+    #[inline]
+    pub(crate) fn reset_weeks_and_months(&self, states: &mut [QuotaState]) {
+        if self.counts.has_calendar() {
+            for state in states.iter_mut().filter(|state| state.window.is_calendar()) {
+                state.reset_unix_s = state.window.end_s(self.time.unix_s(), 0);
+            }
+        }
+    }
+
+    /// Returns the state of the window at `index`, which must exist. If it is a week or a month, the
+    /// reset has no meaning yet: see [`reset_weeks_and_months`](Self::reset_weeks_and_months). A
+    /// call here would cost instructions in every verdict.
     ///
     /// Always inlined: returned through memory, it causes a store-forwarding stall, since the loads
     /// are wider than the stores.
@@ -106,13 +142,12 @@ impl Quotas {
     pub(crate) fn state(&self, index: usize) -> QuotaState {
         let window = self.counts.window(index);
         let lasting = self.counts.lasts(self.word, index);
-        let windows_until_reset = window.whole_in(self.time.unix_s()) + 1 + u64::from(lasting);
         let remaining = self.remaining(index);
         QuotaState {
             limit: self.limit(index),
             remaining,
             window,
-            reset_unix_s: windows_until_reset * u64::from(window.seconds()),
+            reset_unix_s: window.length_end_s(self.time.unix_s(), lasting.into()),
             lacking: remaining < self.denied,
             lasting,
         }
@@ -144,11 +179,12 @@ impl Quotas {
         if cost <= self.remaining(index) {
             return self.time.unix_ms();
         }
-        let length = self.counts.window(index).ms();
-        let start = self.time.unix_ms() / length * length;
+        let window = self.counts.window(index);
         if !self.counts.slides() {
-            return start + length;
+            return window.end_s(self.time.unix_s(), 0) * 1000;
         }
+        let length = window.ms();
+        let start = self.time.unix_ms() / length * length;
         let [current, previous] =
             [self.counts.current(self.word, index), self.counts.previous(self.word, index)]
                 .map(u64::from);
@@ -180,6 +216,18 @@ impl Quotas {
     /// Returns the state of every window, shortest first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = QuotaState> {
         (0..self.len()).filter_map(|index| self.get(index))
+    }
+
+    /// Returns the state of the window that the fields `X-RateLimit-*` describe, as
+    /// [`QuotaState::described`] does; `None` if there is no window.
+    pub fn described(&self) -> Option<QuotaState> {
+        self.get(self.counts.described())
+    }
+
+    /// Returns the units left in the window that [`described`](Self::described) returns.
+    #[inline]
+    pub(crate) fn described_remaining(&self) -> Option<u32> {
+        (!self.is_empty()).then(|| self.remaining(self.counts.described()))
     }
 
     /// Returns the state of the longest window; `None` if there is none.

@@ -1,11 +1,13 @@
 //! The tally: one 64-bit word that counts a key's use in all its windows.
 //!
 //! ```text
-//! 64 bits = stamp (in units of the shortest window) | count of window 1 | … | count of window n
+//! 64 bits = stamp (in units of time) | count of window 1 | … | count of window n
 //! ```
 //!
-//! Windows nest, so the index of every window follows from the one stamp: hour = minute / 60. A
-//! sliding window has two counts: the present window's, then the previous one's.
+//! The unit is the longest time at whose multiples all windows begin: the greatest common divisor
+//! of their lengths, and of a day for weeks and months. So the index of every window follows from
+//! the one stamp: with units of a minute, hour = stamp / 60. A sliding window has two counts: the
+//! present window's, then the previous one's.
 //!
 //! A word whose stamp is all ones is not a tally but a *reservation*: the word of a limiter's slot
 //! that is being given to another subject (`limiter.rs`).
@@ -13,8 +15,9 @@
 pub(crate) use self::counts::Counts;
 pub(crate) use self::packed_limits::PackedLimits;
 use crate::bits::{Divisor, low};
-use crate::quota::{Algorithm, MAX_QUOTAS, Quota, Window};
+use crate::quota::{Algorithm, MAX_QUOTAS, Quota};
 use crate::time::{Clock, TOLERANCE_MS, Timestamp};
+use crate::window::{DAY_S, Window};
 
 mod counts;
 mod packed_limits;
@@ -39,24 +42,27 @@ pub struct Layout {
     stamp_shift: u32,
     /// The smallest word that is a reservation.
     first_reservation: u64,
-    /// The unit of the stamp, which is the shortest window, in milliseconds.
+    /// The unit of the stamp in milliseconds.
     unit: Divisor,
-    /// Each window's length in units.
+    /// Each window's length in units; without meaning for weeks and months.
     ratios: [Divisor; MAX_QUOTAS],
     /// Each window's length in milliseconds, if the windows slide; otherwise without meaning.
     lengths: [Divisor; MAX_QUOTAS],
     /// [`TOLERANCE_MS`] in units, rounded up.
     tolerance: u64,
+    /// Whether every window lies within one window of the longest kind, which therefore ends last.
+    is_nested: bool,
 }
 
 impl Layout {
-    /// The layout for `quotas`, which are sorted and nested. Spare bits go to the counts, so that
+    /// The layout for `quotas`, which are sorted. Spare bits go to the counts, so that
     /// limits can be raised in an existing table.
     ///
     /// # Errors
     /// The number of bits that are needed, if it is more than 64.
     pub(crate) fn new(algorithm: Algorithm, quotas: &[Quota]) -> Result<Self, u32> {
-        let unit_s = u64::from(quotas[0].window.seconds());
+        let unit_s = quotas.iter().fold(0, |unit, quota| divisor(unit, quota.window.grid_s()));
+        let unit_s = u64::from(unit_s);
         let stamp = u64::BITS - (STAMP_REACH_S.div_ceil(unit_s) - 1).leading_zeros();
         let counts_per_window = counts_per_window(algorithm);
         let mut needs = [0; MAX_QUOTAS];
@@ -121,22 +127,24 @@ impl Layout {
         let len = u8::try_from(lengths.len()).ok()?;
         let mut windows = [first; MAX_QUOTAS];
         windows.get_mut(..lengths.len())?.copy_from_slice(lengths);
-        let nested = lengths
-            .windows(2)
-            .all(|pair| pair[0] < pair[1] && pair[1].seconds().is_multiple_of(pair[0].seconds()));
+        let sorted = lengths.windows(2).all(|pair| pair[0] < pair[1]);
+        let has_calendar = lengths.iter().any(|window| window.is_calendar());
+        let slides_evenly = !algorithm.slides() || !has_calendar;
         let used = &bits[..lengths.len()];
         let widths_valid = used.iter().all(|&bits| bits >= 1 && u32::from(bits) <= MAX_COUNT_BITS)
             && bits[lengths.len()..].iter().all(|&bits| bits == 0);
         let total =
             used.iter().map(|&bits| u32::from(bits)).sum::<u32>() * counts_per_window(algorithm);
         let stamp_shift = u64::BITS.checked_sub(stamp_bits)?;
-        if !nested || !widths_valid || stamp_bits == 0 || total > stamp_shift {
+        if !sorted || !slides_evenly || !widths_valid || stamp_bits == 0 || total > stamp_shift {
             return None;
         }
         // Every time that is computed from the last stamp must fit in 64 bits of milliseconds: the
         // start of the stamp after it, plus the tolerance and three of the longest windows.
-        let unit_ms = first.ms();
+        let unit_s = lengths.iter().fold(0, |unit, window| divisor(unit, window.grid_s()));
+        let unit_ms = u64::from(unit_s) * 1000;
         let longest = lengths[lengths.len() - 1];
+        let is_nested = lengths.iter().all(|window| window.nests_in(longest));
         let tolerance = TOLERANCE_MS.div_ceil(unit_ms);
         let last_stamp = u64::MAX >> stamp_shift;
         if last_stamp.saturating_add(tolerance) >= (u64::MAX - 3 * longest.ms()) / unit_ms {
@@ -156,12 +164,16 @@ impl Layout {
         let unit = Divisor::new(low(unit_ms));
         let (mut ratios, mut lengths) = ([unit; MAX_QUOTAS], [unit; MAX_QUOTAS]);
         for (index, window) in windows.iter().enumerate() {
-            ratios[index] = Divisor::new(window.seconds() / first.seconds());
+            ratios[index] = Divisor::new(window.seconds() / unit_s);
             if algorithm.slides() {
                 lengths[index] = Divisor::new(low(window.ms()));
             }
         }
-        let counts = Counts { windows, masks, shifts, bits, len, algorithm };
+        let within_a_day =
+            windows[..used.len()].iter().rposition(|window| window.seconds() <= DAY_S);
+        let described = u8::try_from(within_a_day.unwrap_or(0)).ok()?;
+        let counts =
+            Counts { windows, masks, shifts, bits, len, described, has_calendar, algorithm };
         let first_reservation = last_stamp << stamp_shift;
         Some(Self {
             counts,
@@ -172,6 +184,7 @@ impl Layout {
             ratios,
             lengths,
             tolerance,
+            is_nested,
         })
     }
 
@@ -277,7 +290,15 @@ impl Layout {
     /// Returns the number, since the epoch, of the window at `index` that a stamp is in.
     #[inline]
     pub(crate) fn window_index(&self, index: usize, stamp: u64) -> u64 {
+        if self.counts.window(index).is_calendar() {
+            return self.calendar_index(index, stamp);
+        }
         self.ratios[index].divide(stamp)
+    }
+
+    #[inline(never)]
+    fn calendar_index(&self, index: usize, stamp: u64) -> u64 {
+        self.counts.window(index).index_at(self.stamp_start_ms(stamp) / 1000)
     }
 
     /// Returns the tally of this stamp whose counts are all 0.
@@ -360,9 +381,20 @@ impl Layout {
             Algorithm::Sliding => 2,
         };
         let longest = self.len() - 1;
-        let passed =
-            (self.window_index(longest, self.stamp(word)) + windows) * self.ratios[longest].value();
-        passed + self.tolerance
+        let first = if self.is_nested { longest } else { 0 };
+        let ends = (first..=longest).map(|index| self.end(index, self.stamp(word), windows));
+        ends.fold(0, u64::max) + self.tolerance
+    }
+
+    /// Returns the stamp at which the window of `stamp` and those after it have passed, `windows` in
+    /// all.
+    fn end(&self, index: usize, stamp: u64, windows: u64) -> u64 {
+        let window = self.counts.window(index);
+        if window.is_calendar() {
+            let end_s = window.end_s(self.stamp_start_ms(stamp) / 1000, windows - 1);
+            return self.unit.divide(end_s * 1000);
+        }
+        (self.window_index(index, stamp) + windows) * self.ratios[index].value()
     }
 
     /// Returns the stamp of reservations: all ones.
@@ -388,6 +420,11 @@ impl Layout {
 /// made. The narrowest counts of a policy, twice three bits for each of four sliding windows, take
 /// exactly this many bits below the stamp.
 pub(crate) const TICKET_BITS: u32 = 24;
+
+/// Returns the greatest common divisor of two numbers, of which one may be 0.
+const fn divisor(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { divisor(b, a % b) }
+}
 
 /// Returns how many counts the word holds for each window.
 const fn counts_per_window(algorithm: Algorithm) -> u32 {

@@ -87,10 +87,10 @@ impl Verdict {
         &self.quotas
     }
 
-    /// Returns the units left in the longest window; `None` if no tally was read.
+    /// Returns the units left in the window that [`Quotas::described`] names, as in
+    /// `X-RateLimit-Remaining`; `None` if no tally was read.
     pub fn remaining(&self) -> Option<u32> {
-        let longest = self.quotas.len().checked_sub(1)?;
-        Some(self.quotas.remaining(longest))
+        self.quotas.described_remaining()
     }
 
     /// Returns the time at which a retry can succeed; `None` unless the outcome is

@@ -19,9 +19,11 @@ const CAPACITY: u32 = 8;
 const SLIDING: bool = cfg!(feature = "sliding");
 const IMPORTED_KEYS: bool = cfg!(feature = "imported-keys");
 const PEPPER_ROTATION: bool = cfg!(feature = "pepper-rotation");
+const CALENDAR: bool = cfg!(feature = "calendar");
 
 // Lines and words of the header: see `core/src/header.rs` and `core/src/gate/table.rs`.
 const SHAPE: usize = 4;
+const LENGTHS: usize = 5;
 const COUNT_BITS: usize = 7;
 const PEPPER_LINE: usize = 1;
 const IMPORTS_WORD: usize = 5;
@@ -83,6 +85,37 @@ fn table_with_sliding_windows_needs_the_feature() {
     Limiter::init(&limiter[..], &"3/minute".parse().unwrap(), CAPACITY, [7; 16]).unwrap();
     slide(&limiter);
     assert_eq!(Limiter::attach(&limiter[..]).err(), left_out(SLIDING, Feature::Sliding));
+}
+
+#[test]
+fn policy_with_weeks_or_months_needs_the_feature() {
+    for text in ["3/week", "1/day, 3/month@17"] {
+        match text.parse::<Policy>() {
+            Ok(policy) => assert_eq!((policy.to_string(), CALENDAR), (text.to_owned(), true)),
+            Err(error) => {
+                let left_out = ParsePolicyErrorKind::LeftOut(Feature::Calendar);
+                assert_eq!((error.kind(), CALENDAR), (left_out, false), "{text}");
+                assert!(error.to_string().contains("`calendar`"), "{error}");
+            }
+        }
+    }
+    assert!("3/7d".parse::<Policy>().is_ok());
+    let quota = Quota { limit: 3, window: Window::WEEK };
+    assert_eq!(Policy::new(Algorithm::Fixed, &[quota]).is_ok(), CALENDAR);
+}
+
+#[test]
+fn table_with_weeks_or_months_needs_the_feature() {
+    for window in [Window::WEEK, Window::month(17).unwrap()] {
+        let gate = gate();
+        gate[0].store(LENGTHS, window.number().into());
+        assert_eq!(open(&gate), left_out(CALENDAR, Feature::Calendar));
+
+        let limiter = memory(Limiter::<&[CacheLine]>::lines(CAPACITY));
+        Limiter::init(&limiter[..], &"3/minute".parse().unwrap(), CAPACITY, [7; 16]).unwrap();
+        limiter[0].store(LENGTHS, window.number().into());
+        assert_eq!(Limiter::attach(&limiter[..]).err(), left_out(CALENDAR, Feature::Calendar));
+    }
 }
 
 #[test]
@@ -162,6 +195,7 @@ fn sentence_names_the_feature() {
         (Feature::Sliding, SLIDING),
         (Feature::ImportedKeys, IMPORTED_KEYS),
         (Feature::PepperRotation, PEPPER_ROTATION),
+        (Feature::Calendar, CALENDAR),
     ] {
         assert_eq!(feature.is_included(), included);
         let sentence = feature.to_string();

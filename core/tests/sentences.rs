@@ -92,16 +92,17 @@ fn parse_error_names_the_value_and_the_valid_form() {
             &["58 bytes"],
         ),
     ]);
-    let policies: [(&str, &[&str]); 10] = [
+    let policies: [(&str, &[&str]); 11] = [
         ("", &["at least one quota", "100/minute"]),
         (&"1".repeat(200), &["\"11111111111111111111111111111111…\"", "128 bytes"]),
         ("5 a minute", &["\"5 a minute\" is ", "a quota is LIMIT/UNIT"]),
         ("0/minute", &["\"0\" is ", "a limit is 1 to 4294967295"]),
         ("1/32d", &["\"32d\" is ", "a window is 1 second to 31 days"]),
-        ("1/week", &["\"week\" is ", "the units are second, minute"]),
+        ("1/2week", &["\"2week\" is ", "a window is 1 second to 31 days, week, month"]),
+        ("1/year", &["\"year\" is ", "the units are second, minute"]),
         ("1/s, 1/m, 1/h, 1/d, 1/2d", &["\"1/2d\" is one quota too many", "at most 4"]),
         ("1/minute, 2/60s", &["2/minute", "each window may appear once"]),
-        ("1/7s, 1/minute", &["\"1/minute\"", "must nest"]),
+        ("sliding 1/month", &["\"1/month\" cannot slide", "or use 30d"]),
         ("4294967295/second, 4294967295/minute", &["97 bits", "has 64"]),
     ];
     for (text, words) in policies {

@@ -93,13 +93,14 @@ statuses! {
         KT_POLICY_SYNTAX = 22 =>
             "a quota of the policy is not of the form LIMIT/UNIT or LIMIT/N UNIT, like 100/minute, 5/10s or 100 per minute",
         KT_POLICY_LIMIT = 23 => "a limit of the policy is not 1 to 4294967295",
-        KT_POLICY_WINDOW = 24 => "a window of the policy is not 1 second to 31 days",
+        KT_POLICY_WINDOW = 24 =>
+            "a window of the policy is not 1 second to 31 days, week, month, or month@1 to month@31",
         KT_POLICY_UNIT = 25 =>
-            "a unit of the policy is none of second, minute, hour, day, sec, min, s, m, h, d",
+            "a unit of the policy is none of second, minute, hour, day, week, month, sec, min, s, m, h, d, w",
         KT_POLICY_TOO_MANY = 26 => "the policy has more than 4 quotas",
-        KT_POLICY_DUPLICATE = 27 => "two quotas of the policy have the same window",
-        KT_POLICY_NOT_NESTED = 28 =>
-            "a window of the policy is not a whole multiple of the next shorter one",
+        KT_POLICY_DUPLICATE = 27 => "two quotas of the policy have the same window, or both are months",
+        KT_POLICY_SLIDING_MONTH = 28 =>
+            "a month of the policy cannot slide, since months differ in length; write it in a fixed policy, or use 30d",
         KT_POLICY_TOO_MANY_BITS = 29 =>
             "the policy needs more than 64 bits for its time and counts; use smaller limits, longer windows or fewer quotas",
         KT_NAME_FORM = 30 => "a prefix or an environment is not 1 to 8 characters of a-z and 0-9",
@@ -116,6 +117,8 @@ statuses! {
             "this build has no keys of other forms; build it with the feature `imported-keys`",
         KT_NO_PEPPER_ROTATION = 38 =>
             "this build has one pepper per gate; build it with the feature `pepper-rotation`",
+        KT_NO_CALENDAR = 39 =>
+            "this build has no weeks and months; build it with the feature `calendar`",
 
         // Peppers.
         KT_PEPPER_TOO_SHORT = 40 => "a pepper has fewer than 32 bytes; `openssl rand -hex 32` makes one",
@@ -201,6 +204,7 @@ impl From<Feature> for kt_status {
             Feature::Sliding => KT_NO_SLIDING,
             Feature::ImportedKeys => KT_NO_IMPORTED_KEYS,
             Feature::PepperRotation => KT_NO_PEPPER_ROTATION,
+            Feature::Calendar => KT_NO_CALENDAR,
             _ => KT_INTERNAL,
         }
     }
@@ -217,7 +221,7 @@ impl From<ParsePolicyErrorKind> for kt_status {
             ParsePolicyErrorKind::Unit => KT_POLICY_UNIT,
             ParsePolicyErrorKind::TooManyQuotas => KT_POLICY_TOO_MANY,
             ParsePolicyErrorKind::Duplicate => KT_POLICY_DUPLICATE,
-            ParsePolicyErrorKind::NotNested => KT_POLICY_NOT_NESTED,
+            ParsePolicyErrorKind::SlidingMonth => KT_POLICY_SLIDING_MONTH,
             ParsePolicyErrorKind::TooManyBits { .. } => KT_POLICY_TOO_MANY_BITS,
             ParsePolicyErrorKind::LeftOut(feature) => feature.into(),
             _ => KT_INTERNAL,
@@ -367,6 +371,7 @@ mod tests {
             (Feature::Sliding, KT_NO_SLIDING),
             (Feature::ImportedKeys, KT_NO_IMPORTED_KEYS),
             (Feature::PepperRotation, KT_NO_PEPPER_ROTATION),
+            (Feature::Calendar, KT_NO_CALENDAR),
         ] {
             assert_eq!(kt_status::from(AttachError::LeftOut(feature)), status);
             assert_eq!(kt_status::from(AdminError::LeftOut(feature)), status);
@@ -396,7 +401,8 @@ mod tests {
         assert_same_sentence(&[AttachError::NotATable, AttachError::Unfinished]);
         assert_same_sentence(&[CreateError::PlanWindows]);
         assert_same_sentence(&[PeppersError::Repeated]);
-        assert_same_sentence(&[Feature::Sliding, Feature::ImportedKeys, Feature::PepperRotation]);
+        assert_same_sentence(&[Feature::Sliding, Feature::ImportedKeys]);
+        assert_same_sentence(&[Feature::PepperRotation, Feature::Calendar]);
         assert_same_sentence(&[
             AdminError::NoRoomToImport,
             AdminError::EnvsFull,

@@ -27,18 +27,21 @@ pub const KT_PROBLEM_SIZE: usize = 384;
 /// The most header fields of a verdict.
 pub const KT_MAX_FIELDS: usize = 6;
 
+/// The value of `calendar` in a quota whose window is a week.
+pub const KT_WEEK: u8 = 32;
+
 /// Quotas that the private part of a struct has room for.
 const QUOTA_SLOTS: usize = 8;
 
-/// 32-bit words for each quota: the limit, the remaining units, the window in seconds with two
-/// flags, and the low half of the reset in Unix seconds.
+/// 32-bit words for each quota: the limit, the remaining units, the window's number with two flags,
+/// and the low half of the reset in Unix seconds.
 ///
 /// A reset is at most two windows after the decision, so its low half and the time of the decision
 /// determine it.
 const QUOTA_WORDS: usize = 4;
 
 /// The flag of a window that lacks room, and of one whose counts last into the next window. A
-/// window is shorter than 2^30 seconds.
+/// window's number has 28 bits.
 const LACKING: u32 = 1 << 31;
 const LASTING: u32 = 1 << 30;
 
@@ -47,7 +50,7 @@ const _: () = {
     assert!(KT_HEADERS_SIZE == keytally_core::MAX_HEADERS_LEN);
     assert!(KT_PROBLEM_SIZE == keytally_core::MAX_PROBLEM_LEN);
     assert!(KT_MAX_FIELDS == keytally_core::MAX_FIELDS);
-    assert!(keytally_core::MAX_WINDOW_S < LASTING);
+    assert!(Window::WEEK.number() < LASTING);
     assert!(size_of::<kt_verdict>() == 256 && size_of::<kt_quota>() == 64);
 };
 
@@ -173,15 +176,18 @@ plain! {
         pub limit: u32,
         /// The units that are left, at most the limit.
         pub remaining: u32,
-        /// The length of the window in seconds.
+        /// The length of the window in seconds; of a month that of the longest one, 31 days.
         pub window_s: u32,
         /// 1 if the request was denied because this window lacks room, else 0.
         pub lacking: u8,
         /// 1 if the units counted now still count in the next window, as in a sliding window, else
         /// 0.
         pub lasting: u8,
-        /// Zeros.
-        pub reserved_16_: u16,
+        /// 1 to 31 if the window is a month that begins on this day, `KT_WEEK` if it is a week that
+        /// begins on Monday, else 0.
+        pub calendar: u8,
+        /// Zero.
+        pub reserved_8_: u8,
         /// When all units counted now will be forgotten, in Unix seconds.
         pub reset_unix_s: u64,
         /// Zeros.
@@ -250,8 +256,17 @@ pub(crate) fn put_quotas(words: &mut [u32; QUOTA_SLOTS * QUOTA_WORDS], quotas: &
         let Some(state) = quotas.get(index) else { break };
         let lacking = if state.lacking { LACKING } else { 0 };
         let lasting = if state.lasting { LASTING } else { 0 };
-        let window = state.window.seconds() | lacking | lasting;
+        let window = state.window.number() | lacking | lasting;
         *slot = [state.limit, state.remaining, window, low_half(state.reset_unix_s)];
+    }
+}
+
+/// Returns the member `calendar` of a quota with this window.
+fn calendar(window: Window) -> u8 {
+    match window.month_day() {
+        Some(day) => u8::try_from(day).unwrap_or(0),
+        None if window == Window::WEEK => KT_WEEK,
+        None => 0,
     }
 }
 
@@ -281,7 +296,7 @@ pub(crate) fn quota_state(
     let &[limit, remaining, window, reset_low] =
         slots.get(index).ok_or(kt_status::KT_NOT_A_VERDICT)?;
     let length =
-        Window::from_seconds(window & !(LACKING | LASTING)).ok_or(kt_status::KT_NOT_A_VERDICT)?;
+        Window::from_number(window & !(LACKING | LASTING)).ok_or(kt_status::KT_NOT_A_VERDICT)?;
     let at_s = at_ms / 1000;
     let reset_unix_s = at_s + u64::from(reset_low.wrapping_sub(low_half(at_s)));
     let mut state = QuotaState::new(limit, remaining.min(limit), length, reset_unix_s);
@@ -297,6 +312,7 @@ impl Target<'_, kt_quota> {
         out.limit = state.limit;
         out.remaining = state.remaining;
         out.window_s = state.window.seconds();
+        out.calendar = calendar(state.window);
         out.lacking = state.lacking.into();
         out.lasting = state.lasting.into();
         out.reset_unix_s = state.reset_unix_s;

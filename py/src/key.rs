@@ -148,6 +148,7 @@ impl KeyInfo {
 
     /// When the key's counts last changed, in Unix seconds, rounded down to the shortest window.
     ///
+    /// It is rounded down to less if windows do not nest, and to a day if all are weeks and months.
     /// A charge, a refund and a settlement change them. ``None`` if all counts are 0: the key was
     /// never charged, or its counts were reset or refunded since.
     #[getter]

@@ -1,7 +1,8 @@
 //! Policies, quotas and plans.
 
-use keytally::Plan;
 use keytally::redact::{policy_error, redact_name};
+use keytally::{Plan, Window};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyMapping, PyTuple, PyType};
 
@@ -10,11 +11,13 @@ use crate::exceptions::{CreateError, PolicyError};
 
 /// A policy: one to four limits, each for windows of one length.
 ///
-/// A charge must fit all of them. Each window length divides the next longer one.
+/// A charge must fit all of them.
 ///
 /// Args:
 ///     text: ``[fixed|sliding] LIMIT/[N]UNIT, …``. The units are second, minute, hour and day, or
-///         sec, min, s, m, h and d. ``LIMIT per [N]UNIT`` is accepted too.
+///         sec, min, s, m, h and d. ``LIMIT per [N]UNIT`` is accepted too. ``LIMIT/week`` counts
+///         from Monday, ``LIMIT/month`` from the first day of a month, and ``LIMIT/month@17`` from
+///         its 17th day, all at 00:00 UTC.
 ///
 /// Raises:
 ///     PolicyError: The text is not a policy. The message names the part that is wrong, and why.
@@ -96,16 +99,15 @@ impl Policy {
 /// >>> [quota] = Policy("5/10s").quotas
 /// >>> quota.limit, quota.window
 /// (5, 10)
+/// >>> str(Policy("30000/month@17").quotas[0])
+/// '30000/month@17'
 #[pyclass(frozen, eq, hash, module = "keytally")]
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Quota {
-    limit: u32,
-    window: u32,
-}
+pub(crate) struct Quota(keytally::Quota);
 
 impl From<&keytally::Quota> for Quota {
     fn from(quota: &keytally::Quota) -> Self {
-        Self { limit: quota.limit, window: quota.window.seconds() }
+        Self(*quota)
     }
 }
 
@@ -114,23 +116,27 @@ impl Quota {
     /// The most units that one window admits.
     #[getter]
     fn limit(&self) -> u32 {
-        self.limit
+        self.0.limit
     }
 
-    /// The length of the window in seconds.
+    /// The length of the window in seconds; of a month that of the longest one, 31 days.
     #[getter]
     fn window(&self) -> u32 {
-        self.window
+        self.0.window.seconds()
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, (u32, u32))> {
         let restore = slf.py().import("keytally._native")?.getattr("restore_quota")?;
-        let quota = slf.get();
-        Ok((restore, (quota.limit, quota.window)))
+        let keytally::Quota { limit, window } = slf.get().0;
+        Ok((restore, (limit, window.number())))
+    }
+
+    fn __str__(&self) -> String {
+        self.0.to_string()
     }
 
     fn __repr__(&self) -> String {
-        format!("Quota(limit={}, window={})", self.limit, self.window)
+        format!("Quota(limit={}, window={})", self.limit(), self.window())
     }
 }
 
@@ -141,8 +147,11 @@ impl Quota {
 /// >>> pickle.loads(pickle.dumps(Policy("5/10s").quotas))
 /// (Quota(limit=5, window=10),)
 #[pyfunction]
-pub(crate) fn restore_quota(limit: u32, window: u32) -> Quota {
-    Quota { limit, window }
+pub(crate) fn restore_quota(limit: u32, window: u32) -> PyResult<Quota> {
+    let window = Window::from_number(window).ok_or_else(|| {
+        PyValueError::new_err("the state is not a quota's: it was pickled by another version")
+    })?;
+    Ok(Quota(keytally::Quota { limit, window }))
 }
 
 /// A policy as an argument: a `Policy`, or its text.

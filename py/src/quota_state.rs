@@ -40,7 +40,7 @@ impl QuotaState {
         self.state.remaining
     }
 
-    /// The length of the window in seconds.
+    /// The length of the window in seconds; of a month that of the longest one, 31 days.
     #[getter]
     fn window(&self) -> u32 {
         self.state.window.seconds()
@@ -48,7 +48,8 @@ impl QuotaState {
 
     /// The window's name in header fields.
     ///
-    /// It is ``second``, ``minute``, ``hour`` or ``day``, otherwise the seconds, as in ``90s``.
+    /// It is ``second``, ``minute``, ``hour``, ``day``, ``week`` or ``month``, otherwise the seconds,
+    /// as in ``90s``.
     #[getter]
     fn name(&self) -> String {
         self.state.window.to_string()
@@ -95,13 +96,13 @@ pub(crate) type Pickled = (u32, u32, u32, u64, bool, bool);
 pub(crate) fn to_pickled(quota: &keytally::QuotaState) -> Pickled {
     let keytally::QuotaState { limit, remaining, window, reset_unix_s, lacking, lasting, .. } =
         *quota;
-    (limit, remaining, window.seconds(), reset_unix_s, lacking, lasting)
+    (limit, remaining, window.number(), reset_unix_s, lacking, lasting)
 }
 
 /// Returns the quota's state with the pickled values; `None` if the window is not valid.
 pub(crate) fn from_pickled(state: Pickled) -> Option<keytally::QuotaState> {
     let (limit, remaining, window, reset_unix_s, lacking, lasting) = state;
-    let window = Window::from_seconds(window)?;
+    let window = Window::from_number(window)?;
     let mut state = keytally::QuotaState::new(limit, remaining, window, reset_unix_s);
     (state.lacking, state.lasting) = (lacking, lasting);
     Some(state)

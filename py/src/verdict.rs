@@ -96,9 +96,12 @@ impl Verdict {
         self.either(keytally::Verdict::outcome, |values| values.outcome)
     }
 
-    /// Returns the state of the quota with the longest window.
-    fn longest(&self) -> Option<keytally::QuotaState> {
-        self.either(|verdict| verdict.quotas().longest(), |values| values.quotas.last().copied())
+    /// Returns the state of the quota that the fields `X-RateLimit-*` describe.
+    fn described(&self) -> Option<keytally::QuotaState> {
+        self.either(
+            |verdict| verdict.quotas().described(),
+            |values| keytally::QuotaState::described(&values.quotas).copied(),
+        )
     }
 
     /// Returns the header fields as one block of lines, see [`fields::split`].
@@ -281,24 +284,27 @@ impl Verdict {
         }
     }
 
-    /// The limit of the longest window in units; ``None`` without quotas, as for an invalid key.
+    /// The limit of the longest window of at most a day, as in ``X-RateLimit-Limit``.
+    ///
+    /// If all windows are longer, it is that of the shortest. ``None`` without quotas, as for an
+    /// invalid key.
     #[getter]
     fn limit(&self) -> Option<u32> {
-        self.longest().map(|quota| quota.limit)
+        self.described().map(|quota| quota.limit)
     }
 
-    /// The units left in the longest window; ``None`` without quotas, as for an invalid key.
+    /// The units left in the window that ``limit`` is of; ``None`` without quotas.
     #[getter]
     fn remaining(&self) -> Option<u32> {
-        self.longest().map(|quota| quota.remaining)
+        self.described().map(|quota| quota.remaining)
     }
 
-    /// The time at which the last unit in the longest window stops counting, in Unix seconds.
+    /// The time at which the last unit in the window of ``limit`` stops counting, in Unix seconds.
     ///
-    /// ``None`` without quotas, as for an invalid key.
+    /// ``None`` without quotas.
     #[getter]
     fn reset_unix_s(&self) -> Option<u64> {
-        self.longest().map(|quota| quota.reset_unix_s)
+        self.described().map(|quota| quota.reset_unix_s)
     }
 
     /// The seconds until a retry can succeed, rounded up, at least 1.
@@ -372,7 +378,7 @@ impl Verdict {
 
     fn __repr__(&self) -> String {
         let outcome = self.core_outcome();
-        match (self.reason(), self.longest()) {
+        match (self.reason(), self.described()) {
             (Some(reason), _) => format!("<Verdict {outcome}: {reason}>"),
             (None, Some(quota)) => {
                 format!("<Verdict {outcome}: {} of {} left>", quota.remaining, quota.limit)

@@ -26,8 +26,9 @@ def test_copied_value_is_equal(value):
     assert copies(value) == [value] * 8
 
 
-def test_copied_quota_is_equal():
-    quotas = Policy("100/minute, 1000/hour").quotas
+@pytest.mark.parametrize("text", ["100/minute, 1000/hour", "3/week, 30000/month@17"])
+def test_copied_quota_is_equal(text):
+    quotas = Policy(text).quotas
     for copied in copies(quotas) + copies(list(quotas)):
         assert tuple(copied) == quotas
     for quota in quotas:
@@ -35,7 +36,7 @@ def test_copied_quota_is_equal():
 
 
 def test_copied_quota_state_has_same_values(now):
-    limiter = Limiter.in_memory("1/minute, 5/31d")
+    limiter = Limiter.in_memory("1/minute, 5/31d, 9/month@17")
     limiter.check("a", now=now)
     for quota in limiter.check("a", now=now).quotas:
         for copied in copies(quota):

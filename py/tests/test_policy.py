@@ -2,7 +2,7 @@
 
 import pytest
 
-from keytally import Policy, PolicyError, Quota
+from keytally import Limiter, Policy, PolicyError, Quota
 
 
 def test_policies_compare_by_value():
@@ -31,6 +31,22 @@ def test_policy_text_accepts_long_form():
     assert Policy("10/sec") == Policy("10/second")
 
 
+def test_month_and_week_are_written_as_they_were_read():
+    policy = Policy("30000/month @ 17, 5/5h, 100/w")
+    assert str(policy) == "5/5h, 100/week, 30000/month@17"
+    assert [str(quota) for quota in policy.quotas] == ["5/5h", "100/week", "30000/month@17"]
+    assert [quota.window for quota in policy.quotas] == [18_000, 604_800, 2_678_400]
+    assert policy.quotas[2] != Policy("30000/31d").quotas[0]
+
+
+def test_month_ends_on_its_day():
+    limiter = Limiter.in_memory("3/week, 5/month@17")
+    friday = 1_800_000_000  # 15 January 2027
+    week, month = limiter.check("a", now=friday).quotas
+    assert (week.name, week.reset_unix_s) == ("week", 1_800_230_400)
+    assert (month.name, month.reset_unix_s) == ("month", 1_800_144_000)
+
+
 def test_never_binding_pairs_quota_with_its_reason():
     minute, hour = Policy("100/minute, 50/hour").quotas
     assert Policy("100/minute, 50/hour").never_binding == ((minute, hour),)
@@ -40,7 +56,7 @@ def test_never_binding_pairs_quota_with_its_reason():
 
 
 @pytest.mark.parametrize(
-    "text", ["100", "5/fortnight", "", "0/s", "1/90s, 2/2m", "1" * 200, "é/s", "\0/s"]
+    "text", ["100", "5/fortnight", "", "0/s", "1/2w", "1/month@32", "sliding 1/month", "1" * 200, "é/s", "\0/s"]
 )
 def test_invalid_policy_text_is_rejected(text):
     with pytest.raises(PolicyError) as caught:

@@ -158,6 +158,7 @@ def test_set_clock_leaves_no_tally_ahead():
         ("3/second, 10/minute, 40/hour", "hour"),
         ("sliding 10/minute, 40/hour", "minute"),
         ("sliding 10/minute, 40/hour", "hour"),
+        ("3/week, 9/month@17", "month"),
     ],
 )
 def test_filled_window_denies_until_it_ends(policy, window):

@@ -43,7 +43,7 @@ SENTENCES = {
     "unit": "; the units are second",
     "too_many": "one quota too many",
     "duplicate": "the window of another quota",
-    "not_nested": "windows must nest",
+    "sliding_month": "months differ in length",
     "too_many_bits": "the policy needs {} bits",
 }
 
@@ -124,10 +124,12 @@ def test_verdicts_match_vectors(gates):
         if quotas:
             assert verdict.account == step["account"], step
             assert base62(verdict.key_id) == int(step["key_id"], 16), step
+            within_a_day = [quota for quota in quotas if quota[2] <= 86_400]
+            described = within_a_day[-1] if within_a_day else quotas[0]
             assert (verdict.limit, verdict.remaining, verdict.reset_unix_s) == (
-                quotas[-1][0],
-                quotas[-1][1],
-                quotas[-1][3],
+                described[0],
+                described[1],
+                described[3],
             )
         assert verdict.retry_after_s == step.get("retry_after_s"), step
         assert verdict.clock_ahead_s == step.get("clock_ahead_s", 0), step

@@ -7,7 +7,8 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `policy` | policy text, its errors, canonical text, names of windows |
+//! | `window` | when windows, weeks and months begin, and their names in header fields |
+//! | `policy` | policy text, its errors, canonical text |
 //! | `layout` | the width of each field of the word |
 //! | `tally` | the state of a tally at a given time; check, peek, refund, settle, reset, correction after a wrong clock, reuse of slots |
 //! | `key` | the text form of a key, base62, CRC-32 |
@@ -22,11 +23,10 @@ mod layout;
 mod mac;
 mod policy;
 mod tally;
+mod window;
 
 pub use gate::{Gate, GateKey, Reason, Verdict};
-pub use http::{
-    Outcome, QuotaState, body, header_block, rate_limit, rate_limit_policy, status, window_name,
-};
+pub use http::{Outcome, QuotaState, body, header_block, rate_limit, rate_limit_policy, status};
 pub use key::{
     Key, KeyError, base62, crc32, encode_key, from_base62, hint, key_id_text, parse_key,
 };
@@ -34,3 +34,4 @@ pub use layout::{Layout, bit_length, bits_wanted, stamp_bits_wanted};
 pub use mac::{hmac_sha256, record_mac, sha256};
 pub use policy::{Algorithm, Policy, PolicyError, Quota, parse_policy};
 pub use tally::{Charge, Clock, Decision, Entry, Model, Reading, Settled, Tally};
+pub use window::Window;

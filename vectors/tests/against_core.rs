@@ -46,7 +46,7 @@ fn policies_match_the_vectors() {
             ParsePolicyErrorKind::Unit => ("unit", None),
             ParsePolicyErrorKind::TooManyQuotas => ("too_many", None),
             ParsePolicyErrorKind::Duplicate => ("duplicate", None),
-            ParsePolicyErrorKind::NotNested => ("not_nested", None),
+            ParsePolicyErrorKind::SlidingMonth => ("sliding_month", None),
             ParsePolicyErrorKind::TooManyBits { needed } => ("too_many_bits", Some(needed)),
             other => panic!("no vector has {other:?}"),
         };

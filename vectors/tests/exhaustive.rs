@@ -60,6 +60,11 @@ layouts! {
     fixed_shorter_window_has_the_larger_limit: "3/60s, 2/120s", stamp 3, counts [2, 2], at [500], 1_464_192;
     fixed_three_windows: "1/60s, 2/120s, 3/240s", stamp 4, counts [1, 2, 2], at [], 13_263_360;
     fixed_four_windows: "1/30s, 1/60s, 1/120s, 1/240s", stamp 5, counts [1, 1, 1, 1], at [], 15_346_176;
+    fixed_windows_that_do_not_nest: "1/40s, 2/60s", stamp 4, counts [1, 2], at [500], 2_784_512;
+    fixed_shorter_window_ends_last: "1/2d, 1/3d", stamp 4, counts [1, 1], at [], 573_760;
+    weeks: "2/week", stamp 5, counts [2], at [500], 9_434_368;
+    months: "1/month@30", stamp 6, counts [1], at [], 13_933_184;
+    week_ends_after_the_month: "1/week, 1/month", stamp 6, counts [1, 1], at [], 27_866_368;
     sliding_one_window: "sliding 3/60s", stamp 4, counts [2], at [250, 333, 500, 667, 750], 17_483_520;
     sliding_larger_counts: "sliding 6/60s", stamp 3, counts [3], at [333, 500], 18_643_968;
     sliding_nine_units_of_lateness: "sliding 1/7s", stamp 5, counts [1], at [333, 500], 6_369_408;
@@ -67,6 +72,7 @@ layouts! {
     sliding_two_windows: "sliding 2/60s, 3/120s", stamp 3, counts [2, 2], at [500], 23_427_072;
     sliding_three_units_of_lateness: "sliding 1/20s, 1/60s", stamp 4, counts [1, 1], at [333, 500], 3_797_248;
     sliding_shorter_window_has_the_larger_limit: "sliding 3/60s, 1/120s", stamp 3, counts [2, 1], at [500], 5_856_768;
+    sliding_windows_that_do_not_nest: "sliding 1/40s, 2/60s", stamp 4, counts [1, 2], at [], 16_783_360;
     sliding_three_windows: "sliding 1/60s, 1/120s, 1/240s", stamp 4, counts [1, 1, 1], at [500], 12_184_576;
 }
 
@@ -136,7 +142,7 @@ impl CoreAndModel {
             for (real_quota, quota) in quotas.iter().zip(&expected.quotas) {
                 assert_eq!(
                     (real_quota.limit, real_quota.window.seconds()),
-                    (quota.limit, quota.window_s)
+                    (quota.limit, quota.window.longest_s())
                 );
                 assert_eq!(
                     (real_quota.remaining, real_quota.reset_unix_s),
@@ -206,7 +212,7 @@ impl CoreAndModel {
 /// Compares all operations on all words of a layout, at all times, with all costs and charges.
 fn compare(small: &SmallLayout) {
     let both = CoreAndModel::new(small);
-    let unit_ms = u64::from(both.layout.windows()[0].seconds()) * 1000;
+    let unit_ms = u64::try_from(both.model.unit_ms()).unwrap();
     // The stamp of only ones is reserved, so the last unit that a stamp expresses is the second to
     // last of its values. Times after it have the last stamp.
     let units = (0..(1u64 << small.stamp_bits) + 2).map(|unit| unit * unit_ms);

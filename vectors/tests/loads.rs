@@ -22,7 +22,7 @@ fn policy_file_loads_and_is_consistent() {
         "unit",
         "too_many",
         "duplicate",
-        "not_nested",
+        "sliding_month",
         "too_many_bits",
     ] {
         assert!(file.invalid.iter().any(|case| case.error == error), "{error}");

@@ -21,7 +21,7 @@ use crate::views::ListedKey;
 /// List the keys with their plans and their use
 ///
 /// Use is shown as used/limit for each window. The time of the last use is rounded down to the
-/// beginning of the shortest window.
+/// shortest window, to less if windows do not nest, and to a day if all are weeks and months.
 #[derive(Args)]
 pub(crate) struct List {
     #[command(flatten)]

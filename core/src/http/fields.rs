@@ -4,7 +4,7 @@ use core::ffi::CStr;
 use core::ops::Range;
 
 use crate::bits::{IS_64_BIT, index, low};
-use crate::quota::Window;
+use crate::window::Window;
 
 /// The most bytes that the header fields of a verdict take, with their line ends.
 pub const MAX_HEADERS_LEN: usize = 640;
@@ -139,23 +139,32 @@ impl Writer<'_> {
     /// parameter is one text.
     #[cfg_attr(target_pointer_width = "64", inline)]
     pub(super) fn window_length(self, window: Window) -> Self {
-        match window.seconds() {
+        match window.number() {
             60 if IS_64_BIT => self.text(b";w=60"),
             3600 if IS_64_BIT => self.text(b";w=3600"),
-            seconds => self.text(b";w=").number(seconds.into()),
+            _ => self.text(b";w=").number(window.seconds().into()),
         }
     }
 
     /// Writes a window's name in quotation marks, equal to its `Display`.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(super) fn window_name(self, window: Window) -> Self {
-        match window.seconds() {
+        match window.number() {
             1 => self.text(b"\"second\""),
             60 => self.text(b"\"minute\""),
             3600 => self.text(b"\"hour\""),
             86_400 => self.text(b"\"day\""),
-            seconds => self.text(b"\"").number(seconds.into()).text(b"s\""),
+            seconds if !window.is_calendar() => {
+                self.text(b"\"").number(seconds.into()).text(b"s\"")
+            }
+            _ => self.calendar_name(window),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn calendar_name(self, window: Window) -> Self {
+        if window == Window::WEEK { self.text(b"\"week\"") } else { self.text(b"\"month\"") }
     }
 }
 

@@ -8,10 +8,11 @@ use alloc::vec::Vec;
 use super::*;
 use crate::decide;
 use crate::policy::Policy;
-use crate::quota::{Limits, MAX_WINDOW_S, Window};
+use crate::quota::Limits;
 use crate::quotas::Quotas;
 use crate::tally::Counts;
 use crate::time::Timestamp;
+use crate::window::{MAX_WINDOW_S, Window};
 
 /// 20 seconds after a full hour.
 const NOW: Timestamp = Timestamp::from_unix_s(1_700_049_620);

@@ -1,7 +1,9 @@
 //! The counts of a tally: where they are in its word, and how many units count against a limit.
 
 use crate::bits::low;
-use crate::quota::{Algorithm, Limits, MAX_QUOTAS, Window};
+use crate::features::Feature;
+use crate::quota::{Algorithm, Limits, MAX_QUOTAS};
+use crate::window::Window;
 
 /// The part of a layout that reads counts. It is small, so that each verdict can hold a copy and
 /// compute the state of a window on request.
@@ -19,6 +21,10 @@ pub(crate) struct Counts {
     pub(super) bits: [u8; MAX_QUOTAS],
     /// The number of windows.
     pub(super) len: u8,
+    /// The index of the window that the fields `X-RateLimit-*` describe.
+    pub(super) described: u8,
+    /// Whether a window is a week or a month.
+    pub(super) has_calendar: bool,
     pub(super) algorithm: Algorithm,
 }
 
@@ -30,6 +36,8 @@ impl Counts {
         shifts: [0; MAX_QUOTAS],
         bits: [0; MAX_QUOTAS],
         len: 0,
+        described: 0,
+        has_calendar: false,
         algorithm: Algorithm::Fixed,
     };
 
@@ -44,6 +52,18 @@ impl Counts {
     #[inline]
     pub(crate) fn len(&self) -> usize {
         usize::from(self.len).min(MAX_QUOTAS)
+    }
+
+    /// Returns the index of the window that the fields `X-RateLimit-*` describe.
+    #[inline]
+    pub(crate) fn described(&self) -> usize {
+        usize::from(self.described) % MAX_QUOTAS
+    }
+
+    /// Returns whether a window is a week or a month.
+    #[inline]
+    pub(crate) fn has_calendar(&self) -> bool {
+        Feature::Calendar.is_included() && self.has_calendar
     }
 
     #[inline]

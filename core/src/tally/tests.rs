@@ -75,7 +75,8 @@ fn layout_that_no_policy_has_is_refused() {
     assert!(!parts(&[minute, hour], [7, 10, 0, 0]));
     assert!(!parts(&[], [0; 4]));
     let ninety = Window::from_seconds(90).unwrap();
-    assert!(!parts(&[minute, ninety], [17, 20, 0, 0]), "not nested");
+    assert!(parts(&[minute, ninety], [17, 20, 0, 0]), "units of 30 seconds");
+    assert!(parts(&[minute, Window::WEEK], [17, 20, 0, 0]));
     assert!(!parts(&[minute, minute], [17, 20, 0, 0]), "one window twice");
     assert!(!parts(&[minute, hour], [33, 4, 0, 0]), "a count wider than a limit can be");
     assert!(!parts(&[minute, hour], [30, 0, 0, 0]), "a window without a count");
@@ -107,7 +108,7 @@ fn stamp_takes_no_bit_more_than_it_needs() {
 /// The longest window, 31 days, is 2^31.3 ms, so the end of 2^33 of them does not fit 64 bits.
 #[test]
 fn largest_stamp_fits_64_bits_of_milliseconds() {
-    let month = [Window::from_seconds(crate::quota::MAX_WINDOW_S).unwrap()];
+    let month = [Window::from_seconds(crate::window::MAX_WINDOW_S).unwrap()];
     let parts = |bits| Layout::from_parts(Algorithm::Fixed, &month, [bits, 0, 0, 0]);
     assert_eq!(parts(32).map(|layout| layout.stamp_bits()), Some(32));
     assert!(parts(31).is_none());

@@ -50,6 +50,7 @@ int main(void) {
            KT_NO_SLIDING);
     EXPECT(kt_policy_explain(KT_TEXT("sliding 1/second"), text, sizeof text, &written), KT_OK);
     CHECK(strcmp(text, kt_status_message(KT_NO_SLIDING)) == 0);
+    EXPECT(kt_policy_parse(KT_TEXT("1/week"), text, sizeof text, &written), KT_NO_CALENDAR);
     EXPECT(kt_gate_import(&gate, bytes("legacy-key-0123456789-xyz"), 25, &new_key, NOW_MS, &key_id),
            KT_NO_IMPORTED_KEYS);
     const kt_bytes two[] = {peppers[0], {entropy, sizeof entropy}};

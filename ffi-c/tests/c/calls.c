@@ -82,6 +82,32 @@ static void texts_are_parsed_and_explained(void) {
     EXPECT(kt_key_id_parse(KT_TEXT("0000000001"), &key_id), KT_KEY_ID_FORM);
 }
 
+static void weeks_and_months_end_by_the_calendar(void) {
+    size_t size = kt_limiter_size(8);
+    void *memory = table_memory(size);
+    kt_limiter limiter;
+    OK(kt_limiter_init(memory, size, KT_TEXT("3/hour, 5/week, 7/month@17"), 8, SEED, &limiter));
+
+    /* 15 January 2027, a Friday, at 08:00 UTC. */
+    kt_verdict verdict;
+    OK(kt_limiter_check(&limiter, bytes("a"), 1, 1, 1800000000000, &verdict));
+    CHECK(quota(&verdict, 0).calendar == 0 && quota(&verdict, 0).window_s == 3600);
+    CHECK(quota(&verdict, 1).calendar == KT_WEEK && quota(&verdict, 1).window_s == 604800);
+    CHECK(quota(&verdict, 1).reset_unix_s == 1800230400); /* Monday the 18th */
+    CHECK(quota(&verdict, 2).calendar == 17 && quota(&verdict, 2).window_s == 2678400);
+    CHECK(quota(&verdict, 2).reset_unix_s == 1800144000); /* Sunday the 17th */
+
+    /* X-RateLimit-* describe the longest window of at most a day. */
+    char headers[KT_HEADERS_SIZE];
+    size_t written = 0;
+    OK(kt_verdict_headers(&verdict, headers, sizeof headers, &written));
+    CHECK(strstr(headers, "X-RateLimit-Limit: 3\r\nX-RateLimit-Remaining: 2\r\n") != NULL);
+    CHECK(strstr(headers, "\"week\";q=5;w=604800, \"month\";q=7;w=2678400\r\n") != NULL);
+
+    kt_limiter_close(&limiter);
+    free(memory);
+}
+
 static void limiter_in_memory_charges_and_refunds(void) {
     size_t size = kt_limiter_size(100);
     void *memory = table_memory(size);
@@ -1147,6 +1173,7 @@ static void threads_admit_exactly_the_limit(void) {
 int main(int count, char **arguments) {
     CHECK(count == 2); /* A folder for files. */
     texts_are_parsed_and_explained();
+    weeks_and_months_end_by_the_calendar();
     limiter_in_memory_charges_and_refunds();
     requests_of_other_versions_are_read();
     structs_of_other_versions_are_read();

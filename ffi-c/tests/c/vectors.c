@@ -106,7 +106,7 @@ static void policies(const char *folder) {
         {"syntax", KT_POLICY_SYNTAX},         {"limit", KT_POLICY_LIMIT},
         {"window", KT_POLICY_WINDOW},         {"unit", KT_POLICY_UNIT},
         {"too_many", KT_POLICY_TOO_MANY},     {"duplicate", KT_POLICY_DUPLICATE},
-        {"not_nested", KT_POLICY_NOT_NESTED}, {"too_many_bits", KT_POLICY_TOO_MANY_BITS},
+        {"sliding_month", KT_POLICY_SLIDING_MONTH}, {"too_many_bits", KT_POLICY_TOO_MANY_BITS},
     };
     const cJSON *invalid;
     cJSON_ArrayForEach(invalid, field(file, "invalid")) {

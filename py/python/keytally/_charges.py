@@ -27,9 +27,6 @@ NAME = "keytally.record"
 # The outcomes by which a limit refuses a request. Then the charges of other tables are refunded.
 LIMIT_OUTCOMES = frozenset(["denied", "too_costly", "full"])
 
-# X-RateLimit-* describe the longest window of a limiter that is at most this long, in seconds.
-DAY_S = 86_400
-
 Table = Union[Gate, Limiter]
 
 
@@ -254,8 +251,8 @@ class Record:
     def fields(self) -> list[tuple[str, str]]:
         """Return the header fields of the response, without those of a refusal.
 
-        X-RateLimit-* describe the gate. Without a gate, they describe the first limiter's longest
-        window of at most a day. The other fields list the quotas of all tables.
+        X-RateLimit-* describe the gate. Without a gate, they describe the first limiter. The other
+        fields list the quotas of all tables.
         """
         listed = [decision for decision in self._decisions if decision.listed]
         chosen = self._chosen(listed)
@@ -320,21 +317,8 @@ def _is_same(one: Table | None, other: Table) -> bool:
 
 
 def _x_ratelimit(decision: Decision) -> list[tuple[str, str]]:
-    """Return the X-RateLimit-* fields of a decision.
-
-    Those of a limiter describe its longest window of at most a day. If all its windows are longer,
-    they describe the shortest.
-    """
-    verdict = decision.reported
-    quotas = verdict.quotas
-    if not quotas or decision.is_gate or quotas[-1].window <= DAY_S:
-        return [field for field in verdict.headers if field[0].startswith("X-")]
-    quota = next((quota for quota in reversed(quotas) if quota.window <= DAY_S), quotas[0])
-    return [
-        ("X-RateLimit-Limit", str(quota.limit)),
-        ("X-RateLimit-Remaining", str(quota.remaining)),
-        ("X-RateLimit-Reset", str(quota.reset_unix_s)),
-    ]
+    """Return the X-RateLimit-* fields of a decision."""
+    return [field for field in decision.reported.headers if field[0].startswith("X-")]
 
 
 def _joined(values: Iterable[str]) -> str:

@@ -213,7 +213,7 @@ class MemoryGate:
 
         Args:
             window: The name of the window as in ``RateLimit-Policy``: ``"minute"``, ``"hour"``,
-                ``"day"``, or its seconds.
+                ``"day"``, ``"week"``, ``"month"``, or its seconds.
             api_key: Another key of the gate.
 
         Raises:
@@ -243,8 +243,8 @@ class MemoryGate:
             return
         policy = self.table.plans[verdict.plan]
         wider = ", ".join(
-            f"{quota.limit + max(0, cost - quota.remaining)}/{quota.window}s"
-            for quota in verdict.quotas
+            f"{quota.limit + max(0, cost - quota.remaining)}/{str(of_plan).partition('/')[2]}"
+            for quota, of_plan in zip(verdict.quotas, policy.quotas)
         )
         try:
             self.table.set_plan(verdict.plan, f"{policy.algorithm} {wider}")

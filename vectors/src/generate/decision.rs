@@ -1,7 +1,7 @@
 //! Generates `decision.json`: operations on single tallies, as the model does them.
 
 use crate::files::{Answer, CorrectionCase, DecisionCase, Op, ReusableCase, SequenceStep};
-use crate::model::{Algorithm, Charge, Decision, Entry, Model, Outcome, Quota, Tally};
+use crate::model::{Algorithm, Charge, Decision, Entry, Model, Outcome, Quota, Tally, Window};
 
 use super::random::Random;
 use super::{Lines, NEW_YEAR_MS};
@@ -31,6 +31,10 @@ const POLICIES: &[&str] = &[
     "sliding 5/10s",
     "sliding 67108863/31d",
     "sliding 3/minute, 5/5m, 7/hour, 9/day",
+    "7/5h, 9/day",
+    "sliding 5/2h, 7/3h",
+    "30/week, 50/month@17",
+    "9/month@31",
 ];
 
 /// The policies without cases of refunds, settlements and reuse of slots. Similar policies have
@@ -40,13 +44,31 @@ const SHORTENED: &[&str] = &[
     "10/minute, 50/10m, 100/hour, 500/day",
     "sliding 67108863/31d",
     "sliding 3/minute, 5/5m, 7/hour, 9/day",
+    "sliding 5/2h, 7/3h",
+    "9/month@31",
 ];
+
+/// 15 February 2027, of a year with 365 days.
+const MID_FEBRUARY_2027_MS: u64 = 1_802_649_600_000;
+
+/// 15 February 2028, of a leap year.
+const MID_FEBRUARY_2028_MS: u64 = 1_834_185_600_000;
+
+/// 15 February 2106, after the last second that 32 bits can count.
+const MID_FEBRUARY_2106_MS: u64 = 4_295_635_200_000;
+
+/// The policies whose windows do not nest, or are weeks or months. They have only cases in which
+/// the ends of windows matter.
+const OTHER_WINDOWS: &[&str] =
+    &["7/5h, 9/day", "sliding 5/2h, 7/3h", "30/week, 50/month@17", "9/month@31"];
 
 /// The names and policies of the sequences. In each, windows end and limits are reached within a
 /// few steps.
 const SEQUENCES: &[(&str, &str)] = &[
     ("the default policy", "100/minute, 1000/hour"),
     ("a small limit", "3/10s"),
+    ("windows that do not nest", "3/4s, 4/6s, 5/9s"),
+    ("a week and a month", "3/day, 9/week, 20/month@30"),
     ("three windows", "3/second, 7/10s, 15/minute"),
     ("the default policy, sliding", "sliding 100/minute, 1000/hour"),
     ("a small limit, sliding", "sliding 3/10s"),
@@ -63,18 +85,21 @@ pub(super) fn file() -> String {
         let model = Model::parse(text).expect("a policy");
         let mut policy_cases = PolicyCases { policy: text, model, cases: Vec::new() };
         policy_cases.times();
-        policy_cases.costs();
-        policy_cases.counts();
         policy_cases.edges();
-        policy_cases.late_clocks(&mut corrections);
-        policy_cases.unwritten_words();
-        policy_cases.sliding();
+        policy_cases.calendar();
+        if !OTHER_WINDOWS.contains(text) {
+            policy_cases.costs();
+            policy_cases.counts();
+            policy_cases.late_clocks(&mut corrections);
+            policy_cases.unwritten_words();
+            policy_cases.sliding();
+            policy_cases.resets();
+        }
         if !SHORTENED.contains(text) {
             policy_cases.refunds();
             policy_cases.settlements();
             policy_cases.reuse(&mut reusable);
         }
-        policy_cases.resets();
         policy_cases.random(&mut random);
         cases.extend(policy_cases.cases);
     }
@@ -160,8 +185,8 @@ impl PolicyCases {
     /// Checks full tallies at the end of each window.
     fn edges(&mut self) {
         for quota in self.model.policy().quotas.clone() {
-            let length_ms = u64::from(quota.window_s) * 1000;
-            let end_ms = (NEW_YEAR_MS / length_ms + 1) * length_ms;
+            let length_ms = length_ms(&quota);
+            let end_ms = end_ms(&quota, NEW_YEAR_MS);
             let word = self.word(NEW_YEAR_MS, |quota| quota.limit, |_| 0);
             for now_ms in [end_ms - 1, end_ms, end_ms + 1] {
                 self.check("full, end of a window", word, now_ms, 1);
@@ -169,6 +194,26 @@ impl PolicyCases {
             if self.is_sliding() {
                 for now_ms in [end_ms + length_ms - 1, end_ms + length_ms] {
                     self.check("full, end of the next window", word, now_ms, 1);
+                }
+            }
+        }
+    }
+
+    /// Checks full tallies at the ends of weeks and months: in leap years and in others, in a month
+    /// that has no anchor day, and after the 32-bit time of Unix ends.
+    fn calendar(&mut self) {
+        for quota in self.model.policy().quotas.clone() {
+            if matches!(quota.window, Window::Length(_)) {
+                continue;
+            }
+            for start_ms in [0, MID_FEBRUARY_2027_MS, MID_FEBRUARY_2028_MS, MID_FEBRUARY_2106_MS] {
+                let mut time_ms = start_ms;
+                for _ in 0..2 {
+                    let end_ms = end_ms(&quota, time_ms);
+                    let word = self.word(time_ms, |quota| quota.limit, |_| 0);
+                    self.check("full, end of a week or month", word, end_ms - 1, 1);
+                    self.check("full, end of a week or month", word, end_ms, 1);
+                    time_ms = end_ms;
                 }
             }
         }
@@ -239,7 +284,7 @@ impl PolicyCases {
             if i != 0 && i + 1 != quotas.len() {
                 continue;
             }
-            let length_ms = u64::from(quota.window_s) * 1000;
+            let length_ms = length_ms(quota);
             let start_ms = NEW_YEAR_MS / length_ms * length_ms;
             let limit = quota.limit;
             for (current, previous, cost) in [
@@ -291,8 +336,8 @@ impl PolicyCases {
         self.refund("refund of a charge in the future", word, at_ms, 1, at_ms + self.unit_ms());
         self.refund("refund of a charge at the largest time", word, at_ms, 1, u64::MAX);
         for quota in self.model.policy().quotas.clone() {
-            let length_ms = u64::from(quota.window_s) * 1000;
-            let end_ms = (at_ms / length_ms + 1) * length_ms;
+            let length_ms = length_ms(&quota);
+            let end_ms = end_ms(&quota, at_ms);
             self.refund("refund in the last millisecond of a window", word, end_ms - 1, 1, at_ms);
             self.refund("refund after the end of a window", word, end_ms, 1, at_ms);
             if self.is_sliding() {
@@ -383,7 +428,7 @@ impl PolicyCases {
             let stamp = self.model.stamp_of(NEW_YEAR_MS) + random.between(0, 3 * longest);
             let mut tally = Tally { stamp, logs: Vec::new() };
             for quota in &self.model.policy().quotas {
-                let index = stamp / (i128::from(quota.window_s) * 1000 / self.model.unit_ms());
+                let index = self.model.index(quota, stamp);
                 let mut count = || i128::from(random.below(u64::from(quota.limit) + 1));
                 let mut log = vec![Entry { index, cost: count() }];
                 if self.is_sliding() {
@@ -414,7 +459,9 @@ impl PolicyCases {
     /// Reuse of a limiter's slot next to the first time at which its tally allows it.
     fn reuse(&self, cases: &mut Vec<ReusableCase>) {
         let longest_ms = longest_window_ms(&self.model);
-        let end_ms = (NEW_YEAR_MS / longest_ms + 1) * longest_ms;
+        let quotas = &self.model.policy().quotas;
+        let ends = quotas.iter().map(|quota| end_ms(quota, NEW_YEAR_MS));
+        let end_ms = ends.max().expect("a policy has a quota");
         let mut push = |word: u64, now_ms: u64| {
             let reusable = self.model.is_reusable(word, now_ms);
             cases.push(ReusableCase { policy: self.policy.to_owned(), word, now_ms, reusable });
@@ -479,7 +526,7 @@ impl PolicyCases {
         let stamp = self.model.stamp_of(time_ms);
         let mut tally = Tally { stamp, logs: Vec::new() };
         for quota in &self.model.policy().quotas {
-            let index = stamp / (i128::from(quota.window_s) * 1000 / self.model.unit_ms());
+            let index = self.model.index(quota, stamp);
             tally.logs.push(vec![
                 Entry { index, cost: i128::from(current(quota)) },
                 Entry { index: index - 1, cost: i128::from(previous(quota)) },
@@ -506,7 +553,18 @@ impl PolicyCases {
 
 /// Returns the length of the longest window.
 fn longest_window_ms(model: &Model) -> u64 {
-    u64::from(model.policy().quotas.last().expect("a policy has a quota").window_s) * 1000
+    length_ms(model.policy().quotas.last().expect("a policy has a quota"))
+}
+
+/// Returns the length of a quota's window, of a month that of the longest one.
+fn length_ms(quota: &Quota) -> u64 {
+    u64::from(quota.window.longest_s()) * 1000
+}
+
+/// Returns the end of the window that a time is in.
+fn end_ms(quota: &Quota, time_ms: u64) -> u64 {
+    let index = quota.window.index(i128::from(time_ms));
+    u64::try_from(quota.window.start_ms(index + 1)).expect("a time after the epoch")
 }
 
 /// Returns an operation with the model's result.

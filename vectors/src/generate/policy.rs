@@ -9,11 +9,11 @@ use super::Lines;
 use super::random::Random;
 
 const ABOUT: &str = "Policy texts. valid: text is parsed, canonical is the text of the parsed policy, quotas are \
-    [limit, window in seconds] with the smallest window first, needed_bits is the least number of bits that can hold the \
+    [limit, window in seconds, of a month 31 days] with the smallest window first, needed_bits is the least number of bits that can hold the \
     stamp and all counts, stamp_bits and count_bits are the widths of the fields of the 64-bit tally from its most \
     significant bit (the stamp, then for each window its count; sliding: the current count, then the previous one), header \
     is the value of RateLimit-Policy. invalid: error is \
-    empty, too_long, syntax, limit, window, unit, too_many, duplicate, not_nested or too_many_bits. The \
+    empty, too_long, syntax, limit, window, unit, too_many, duplicate, sliding_month or too_many_bits. The \
     last has needed_bits. Numbers are JSON numbers.";
 
 /// Texts of valid policies.
@@ -85,6 +85,23 @@ const VALID: &[&str] = &[
     "sliding 3/minute, 5/5m, 7/hour, 9/day",
     "sliding 10/second, 100/minute",
     "100/s, 200/2s, 400/4s",
+    "1/2s, 1/3s",
+    "1/minute, 1/90s",
+    "sliding 1/2s, 1/3s",
+    "100/5h, 1000/7d",
+    "1/7d, 1/31d",
+    "1/week",
+    "1/w",
+    "1 per week",
+    "1/7d, 2/week",
+    "100/minute, 1000/hour, 30000/month",
+    "1/month@1",
+    "1/month@01",
+    "1/month@17",
+    "1 per month @ 31",
+    "3/month\t@\t28, 1/31d, 1/day",
+    "sliding 5/week",
+    "sliding 5/w, 2/day",
 ];
 
 /// Texts without a quota, with too many, or with an error in one.
@@ -158,8 +175,26 @@ const INVALID: &[&str] = &[
     "1/minutes",
     "1/secs",
     "1/mins",
-    "1/w",
-    "1 per week",
+    "1/week@1",
+    "1/2w",
+    "1/1week",
+    "1/2month",
+    "1/0month",
+    "1/w@",
+    "1/month@",
+    "1/month@0",
+    "1/month@32",
+    "1/month@-1",
+    "1/month@1.",
+    "1/month@17@18",
+    "1/month@17d",
+    "1/month@99999999999999999999",
+    "1/day@1",
+    "1/2d@1",
+    "1/parsec@1",
+    "1/@1",
+    "1/months",
+    "1/mo",
     "1 per 0s",
     "0 per s",
     "per s",
@@ -176,7 +211,6 @@ const INVALID: &[&str] = &[
     "1 per s/s",
     "1/per s",
     "1/ms",
-    "1/month",
     "1/0parsec",
     "1/99999999999999999999parsec",
     "1/0s",
@@ -195,18 +229,20 @@ const INVALID: &[&str] = &[
     "1/s, what, 3/h, 0/d",
 ];
 
-/// Lists of valid quotas that together are not a policy: two windows have the same length, windows
-/// do not nest, or the counts do not fit.
+/// Lists of valid quotas that together are not a policy: two windows are equal or both months, a
+/// month slides, or the counts do not fit.
 const INCOMPATIBLE: &[&str] = &[
     "1/s, 2/s",
     "1/60s, 1/minute",
     "1/60m, 1/hour",
     "1/24h, 1/d",
     "5/s, 5/m, 5/s",
-    "1/2s, 1/3s",
-    "1/minute, 1/90s",
-    "1/s, 1/2s, 1/3s",
-    "1/7d, 1/31d",
+    "1/month, 2/month",
+    "1/month, 2/month@2",
+    "sliding 1/month",
+    "sliding 1/month@17, 1/day, 1/day",
+    "sliding 1/week, 1/7d",
+    "100/7s, 1000/hour, 10000/day, 1/month",
     "1/2s, 1/2s, 1/3s",
     "1/3s, 1/2s, 1/2s",
     "4294967295/2s, 4294967295/3s",
@@ -251,7 +287,7 @@ pub(super) fn file() -> String {
                     .map(|quota| QuotaState {
                         limit: quota.limit,
                         remaining: quota.limit,
-                        window_s: quota.window_s,
+                        window: quota.window,
                         reset_s: 0,
                     })
                     .collect();
@@ -265,7 +301,7 @@ pub(super) fn file() -> String {
                     quotas: policy
                         .quotas
                         .iter()
-                        .map(|quota| [quota.limit, quota.window_s])
+                        .map(|quota| [quota.limit, quota.window.longest_s()])
                         .collect(),
                     needed_bits: bits_wanted(&policy),
                     stamp_bits: layout.stamp_bits,
@@ -286,7 +322,7 @@ pub(super) fn file() -> String {
     Lines::new(ABOUT).array("valid", &valid).array("invalid", &invalid).done()
 }
 
-/// Adds random lists of valid quotas. In most of them the windows nest and the counts fit.
+/// Adds random lists of valid quotas. In most of them the counts fit.
 fn random_texts(texts: &mut Vec<String>) {
     let mut random = Random::new(1);
     for _ in 0..150 {

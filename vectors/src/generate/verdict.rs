@@ -2,7 +2,7 @@
 
 use crate::files::{GateSetup, IssuedKey, QuotaLine, ResponseCase, VerdictFile, VerdictStep};
 use crate::model::{
-    Gate, GateKey, Key, Model, Outcome, QuotaState, body, encode_key, header_block, status,
+    Gate, GateKey, Key, Model, Outcome, QuotaState, Window, body, encode_key, header_block, status,
 };
 
 use super::random::Random;
@@ -37,6 +37,8 @@ pub(super) fn file() -> String {
         ("sliding", "sliding 10/minute, 15/hour"),
         ("sliding, one window", "sliding 3/second"),
         ("sliding, four windows", "sliding 2/10s, 3/minute, 4/hour, 5/7d"),
+        ("weeks and months", "2/minute, 4/week, 7/month@17"),
+        ("windows that do not nest", "2/2h, 3/5h, 7/day"),
     ];
     for ((name, policy), seed) in policies.into_iter().zip(10..) {
         Scenario::new(name, policy, seed).run(&mut file);
@@ -144,7 +146,7 @@ impl Scenario {
         let key = self.gate.keys[0].text.clone();
         let smallest = self.gate.model.policy().quotas[0];
         let largest = *self.gate.model.policy().quotas.last().expect("a policy has a quota");
-        let unit_ms = u64::from(smallest.window_s) * 1000;
+        let smallest_ms = u64::from(smallest.window.longest_s()) * 1000;
         let mut now_ms = NEW_YEAR_MS + 345;
         self.peek("before the first charge", &[&key], 1, now_ms);
         self.check("the first charge", &[&key], 1, now_ms);
@@ -156,7 +158,7 @@ impl Scenario {
         self.check("more than the smallest limit", &[&key], smallest.limit + 1, now_ms + 3);
         self.check("more than any limit", &[&key], u32::MAX, now_ms + 3);
         self.check("by a late clock", &[&key], 1, NEW_YEAR_MS - 1);
-        self.check("the last millisecond of the window", &[&key], 1, NEW_YEAR_MS + unit_ms - 1);
+        self.check("the last millisecond of the window", &[&key], 1, NEW_YEAR_MS + smallest_ms - 1);
         // Retries after each denial, so that the longer windows deny in turn.
         for _ in 0..12 {
             let cost = smallest.limit.min(2);
@@ -167,7 +169,7 @@ impl Scenario {
             "two longest windows later",
             &[&key],
             1,
-            now_ms + 2 * u64::from(largest.window_s) * 1000,
+            now_ms + 2 * u64::from(largest.window.longest_s()) * 1000,
         );
         self.check("the largest time", &[&key], 1, u64::MAX);
         self.check("a correct clock again, the stamp is ahead", &[&key], 1, now_ms);
@@ -271,7 +273,7 @@ fn responses() -> Vec<ResponseCase> {
     let quota = |limit: u32, remaining: u32, window_s: u32, reset_s: u64| QuotaState {
         limit,
         remaining,
-        window_s,
+        window: Window::Length(window_s),
         reset_s,
     };
     let mut cases = Vec::new();
@@ -340,7 +342,7 @@ fn quota_line(quota: &QuotaState) -> QuotaLine {
     QuotaLine {
         limit: quota.limit,
         remaining: quota.remaining,
-        window_s: quota.window_s,
+        window_s: quota.window.longest_s(),
         reset_s: quota.reset_s,
     }
 }

@@ -1,5 +1,7 @@
 //! The outcomes, and the status, header fields and body of the response to each.
 
+use super::window::Window;
+
 /// The outcome of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -62,8 +64,8 @@ pub struct QuotaState {
     pub limit: u32,
     /// The largest cost that can still be admitted.
     pub remaining: u32,
-    /// The window's length in seconds.
-    pub window_s: u32,
+    /// The window.
+    pub window: Window,
     /// The time at which the quota's count is 0 again if nothing more is spent, in Unix seconds.
     pub reset_s: u64,
 }
@@ -108,10 +110,16 @@ pub fn header_block(
     let mut lines: Vec<String> = Vec::new();
     match outcome {
         Outcome::Admitted | Outcome::Denied | Outcome::TooCostly => {
-            let longest = quotas.last().expect("a policy has a quota");
-            lines.push(format!("X-RateLimit-Limit: {}", longest.limit));
-            lines.push(format!("X-RateLimit-Remaining: {}", longest.remaining));
-            lines.push(format!("X-RateLimit-Reset: {}", longest.reset_s));
+            // The longest window of at most a day, or the shortest if all are longer.
+            let mut described = &quotas[0];
+            for quota in quotas {
+                if quota.window.longest_s() <= 24 * 60 * 60 {
+                    described = quota;
+                }
+            }
+            lines.push(format!("X-RateLimit-Limit: {}", described.limit));
+            lines.push(format!("X-RateLimit-Remaining: {}", described.remaining));
+            lines.push(format!("X-RateLimit-Reset: {}", described.reset_s));
             lines.push(format!("RateLimit-Policy: {}", rate_limit_policy(quotas)));
             lines.push(format!("RateLimit: {}", rate_limit(quotas, now_ms)));
         }
@@ -133,9 +141,9 @@ pub fn rate_limit_policy(quotas: &[QuotaState]) -> String {
     for quota in quotas {
         items.push(format!(
             "\"{}\";q={};w={}",
-            window_name(quota.window_s),
+            quota.window.name(),
             quota.limit,
-            quota.window_s
+            quota.window.longest_s()
         ));
     }
     items.join(", ")
@@ -153,25 +161,9 @@ pub fn rate_limit(quotas: &[QuotaState], now_ms: u64) -> String {
             seconds += 1;
         }
         let seconds = seconds.max(0);
-        items.push(format!(
-            "\"{}\";r={};t={seconds}",
-            window_name(quota.window_s),
-            quota.remaining
-        ));
+        items.push(format!("\"{}\";r={};t={seconds}", quota.window.name(), quota.remaining));
     }
     items.join(", ")
-}
-
-/// Returns the name of a window in header fields: `minute`, `90s`.
-#[must_use]
-pub fn window_name(window_s: u32) -> String {
-    match window_s {
-        1 => "second".to_owned(),
-        60 => "minute".to_owned(),
-        3600 => "hour".to_owned(),
-        86400 => "day".to_owned(),
-        _ => format!("{window_s}s"),
-    }
 }
 
 #[cfg(test)]
@@ -180,8 +172,8 @@ mod tests {
 
     fn quotas() -> Vec<QuotaState> {
         vec![
-            QuotaState { limit: 100, remaining: 99, window_s: 60, reset_s: 60 },
-            QuotaState { limit: 1000, remaining: 999, window_s: 3600, reset_s: 3600 },
+            QuotaState { limit: 100, remaining: 99, window: Window::Length(60), reset_s: 60 },
+            QuotaState { limit: 1000, remaining: 999, window: Window::Length(3600), reset_s: 3600 },
         ]
     }
 

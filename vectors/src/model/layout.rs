@@ -52,7 +52,7 @@ impl Layout {
 /// Returns the least number of bits that can hold the stamp and all counts of a policy.
 #[must_use]
 pub fn bits_wanted(policy: &Policy) -> u32 {
-    stamp_bits_wanted(policy.quotas[0].window_s) + counts_wanted(policy).iter().sum::<u32>()
+    stamp_bits_wanted(policy.unit_s()) + counts_wanted(policy).iter().sum::<u32>()
 }
 
 /// Returns the least number of bits with which a stamp in units of `unit_s` seconds reaches the

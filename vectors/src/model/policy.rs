@@ -5,6 +5,7 @@ use core::fmt;
 use num_bigint::BigUint;
 
 use super::layout;
+use super::window::Window;
 
 const LONGEST_WINDOW_S: u32 = 31 * 24 * 60 * 60;
 const MOST_QUOTAS: usize = 4;
@@ -25,8 +26,8 @@ pub enum Algorithm {
 pub struct Quota {
     /// The most cost admitted per window.
     pub limit: u32,
-    /// The window's length in seconds.
-    pub window_s: u32,
+    /// The window.
+    pub window: Window,
 }
 
 /// One to four quotas, the smallest window first.
@@ -49,16 +50,17 @@ pub enum PolicyError {
     Syntax,
     /// A limit is 0 or above 4294967295.
     Limit,
-    /// A window is 0 or longer than 31 days.
+    /// A window is 0 or longer than 31 days, or has a number of weeks or months, or a day that no
+    /// month has.
     Window,
-    /// A unit is not one of second, minute, hour, day, sec, min, s, m, h, d.
+    /// A unit is not one of second, minute, hour, day, week, month, sec, min, s, m, h, d, w.
     Unit,
     /// The text has more than four quotas.
     TooMany,
-    /// Two windows have the same length.
+    /// Two windows are equal, or both are months.
     Duplicate,
-    /// The length of a window does not divide that of the next larger one.
-    NotNested,
+    /// A month in a sliding policy.
+    SlidingMonth,
     /// The counts and the stamp do not fit 64 bits.
     TooManyBits {
         /// The bits that the policy needs.
@@ -79,7 +81,7 @@ impl PolicyError {
             PolicyError::Unit => "unit",
             PolicyError::TooMany => "too_many",
             PolicyError::Duplicate => "duplicate",
-            PolicyError::NotNested => "not_nested",
+            PolicyError::SlidingMonth => "sliding_month",
             PolicyError::TooManyBits { .. } => "too_many_bits",
         }
     }
@@ -104,15 +106,27 @@ pub fn parse_policy(text: &str) -> Result<Policy, PolicyError> {
         quotas.push(parse_quota(part)?);
     }
 
-    quotas.sort_by_key(|quota| quota.window_s);
-    for pair in quotas.windows(2) {
-        if pair[0].window_s == pair[1].window_s {
-            return Err(PolicyError::Duplicate);
+    if algorithm == Algorithm::Sliding {
+        for quota in &mut quotas {
+            match quota.window {
+                Window::Month(_) => return Err(PolicyError::SlidingMonth),
+                // It does not matter on which day a sliding week begins.
+                Window::Week => quota.window = Window::Length(quota.window.longest_s()),
+                Window::Length(_) => {}
+            }
         }
     }
-    for pair in quotas.windows(2) {
-        if pair[1].window_s % pair[0].window_s != 0 {
-            return Err(PolicyError::NotNested);
+    // A length comes before the week or month as long.
+    quotas.sort_by_key(|quota| {
+        (quota.window.longest_s(), !matches!(quota.window, Window::Length(_)))
+    });
+    for (i, quota) in quotas.iter().enumerate() {
+        for other in &quotas[..i] {
+            let is_month = |window| matches!(window, Window::Month(_));
+            let are_months = is_month(quota.window) && is_month(other.window);
+            if quota.window == other.window || are_months {
+                return Err(PolicyError::Duplicate);
+            }
         }
     }
     let policy = Policy { algorithm, quotas };
@@ -151,6 +165,13 @@ fn parse_quota(part: &str) -> Result<Quota, PolicyError> {
     }
 
     let window = trim(window);
+    let (window, day) = match window.split_once('@') {
+        Some((window, day)) => (window, Some(trim(day))),
+        None => (window, None),
+    };
+    if day == Some("") {
+        return Err(PolicyError::Syntax);
+    }
     let unit_start = window.find(|c: char| !c.is_ascii_digit()).unwrap_or(window.len());
     let (digits, unit) = window.split_at(unit_start);
     let unit = trim(unit);
@@ -162,15 +183,34 @@ fn parse_quota(part: &str) -> Result<Quota, PolicyError> {
         "minute" | "min" | "m" => 60,
         "hour" | "h" => 60 * 60,
         "day" | "d" => 24 * 60 * 60,
+        "week" | "w" => {
+            if !digits.is_empty() || day.is_some() {
+                return Err(PolicyError::Window);
+            }
+            return Ok(Quota { limit: small(&limit), window: Window::Week });
+        }
+        "month" => {
+            let day = day.unwrap_or("1");
+            let is_number = day.bytes().all(|byte| byte.is_ascii_digit());
+            if !digits.is_empty() || !is_number {
+                return Err(PolicyError::Window);
+            }
+            let day = number(day);
+            if day == BigUint::ZERO || day > BigUint::from(31u32) {
+                return Err(PolicyError::Window);
+            }
+            return Ok(Quota { limit: small(&limit), window: Window::Month(small(&day)) });
+        }
         _ => return Err(PolicyError::Unit),
     };
     let multiple = if digits.is_empty() { BigUint::from(1u32) } else { number(digits) };
     let window_s = multiple * unit_s;
-    if window_s == BigUint::ZERO || window_s > BigUint::from(LONGEST_WINDOW_S) {
+    let is_length = window_s > BigUint::ZERO && window_s <= BigUint::from(LONGEST_WINDOW_S);
+    if !is_length || day.is_some() {
         return Err(PolicyError::Window);
     }
 
-    Ok(Quota { limit: small(&limit), window_s: small(&window_s) })
+    Ok(Quota { limit: small(&limit), window: Window::Length(small(&window_s)) })
 }
 
 /// Splits `LIMIT per WINDOW` at `per`, which must be the second word and not the last.
@@ -211,14 +251,31 @@ impl fmt::Display for Policy {
             if i > 0 {
                 f.write_str(", ")?;
             }
-            write!(f, "{}/{}", quota.limit, window_text(quota.window_s))?;
+            write!(f, "{}/{}", quota.limit, window_text(quota.window))?;
         }
         Ok(())
     }
 }
 
-/// Formats a window for a policy text: `minute`, `90s`, `2m`, `7d`.
-fn window_text(window_s: u32) -> String {
+impl Policy {
+    /// Returns the unit of the stamp in seconds: the longest at whose multiples all windows begin.
+    #[must_use]
+    pub fn unit_s(&self) -> u32 {
+        let grids: Vec<u32> = self.quotas.iter().map(|quota| quota.window.grid_s()).collect();
+        let shortest = *grids.iter().min().expect("a policy has a quota");
+        let divides_all = |unit: &u32| grids.iter().all(|grid| grid % unit == 0);
+        (1..=shortest).rev().find(divides_all).expect("1 divides every number")
+    }
+}
+
+/// Formats a window for a policy text: `minute`, `90s`, `2m`, `7d`, `week`, `month@17`.
+fn window_text(window: Window) -> String {
+    let window_s = match window {
+        Window::Length(seconds) => seconds,
+        Window::Week => return "week".to_owned(),
+        Window::Month(1) => return "month".to_owned(),
+        Window::Month(day) => return format!("month@{day}"),
+    };
     for (unit_s, word) in [(1, "second"), (60, "minute"), (3600, "hour"), (86400, "day")] {
         if window_s == unit_s {
             return word.to_owned();
@@ -237,7 +294,7 @@ mod tests {
     use super::*;
 
     fn quota(limit: u32, window_s: u32) -> Quota {
-        Quota { limit, window_s }
+        Quota { limit, window: Window::Length(window_s) }
     }
 
     #[test]
@@ -286,7 +343,13 @@ mod tests {
             ("1/32d", PolicyError::Window),
             ("1/s,1/2s,1/4s,1/8s,", PolicyError::TooMany),
             ("1/m,1/60s", PolicyError::Duplicate),
-            ("1/2s,1/3s", PolicyError::NotNested),
+            ("1/2w", PolicyError::Window),
+            ("1/month@0", PolicyError::Window),
+            ("1/month@32", PolicyError::Window),
+            ("1/day@2", PolicyError::Window),
+            ("1/month@", PolicyError::Syntax),
+            ("1/month,1/month@2", PolicyError::Duplicate),
+            ("sliding 1/month", PolicyError::SlidingMonth),
             ("2147483648/s", PolicyError::TooManyBits { needed: 33 + 32 }),
             ("sliding 8388608/day", PolicyError::TooManyBits { needed: 17 + 2 * 24 }),
         ] {

@@ -1,7 +1,7 @@
 //! The operations on a tally, expressed with logs instead of counts.
 //!
 //! A tally is a stamp and, for each window, a log of entries *(index of the window, cost)*. The
-//! stamp is the time of the last write, in units of the smallest window. The count of a window is
+//! stamp is the time of the last write, in the longest units at which all windows begin. The count of a window is
 //! the sum of its entries. No count needs to be cleared when a window ends, because entries of
 //! other windows are not summed. A tally converts to the 64-bit word that the core stores, and
 //! back. The model and the core can therefore be compared on any word.
@@ -16,8 +16,7 @@ use super::policy::{Algorithm, Policy, PolicyError, Quota, parse_policy};
 /// A cost that was charged in one window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
-    /// The index of the window: Unix time divided by the window's length, rounded down. −1 is the
-    /// index of the window before the epoch.
+    /// The index of the window, which is 0 for the window that contains the epoch.
     pub index: i128,
     /// The cost that was charged. A refund is a negative cost.
     pub cost: i128,
@@ -26,7 +25,7 @@ pub struct Entry {
 /// A word, separated into its fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tally {
-    /// The time of the last write in units of the smallest window.
+    /// The time of the last write in units of [`Model::unit_ms`].
     pub stamp: i128,
     /// The log of each window, the smallest window first.
     pub logs: Vec<Vec<Entry>>,
@@ -103,6 +102,7 @@ const TOLERANCE_MS: i128 = 60_000;
 pub struct Model {
     policy: Policy,
     layout: Layout,
+    unit_ms: i128,
 }
 
 impl Model {
@@ -126,16 +126,11 @@ impl Model {
     ///
     /// # Panics
     ///
-    /// If windows do not nest, a limit does not fit its count, the layout has the wrong number of
-    /// counts, or the two counts of a sliding window differ in width.
+    /// If a limit does not fit its count, the layout has the wrong number of counts, or the two
+    /// counts of a sliding window differ in width.
     #[must_use]
     pub fn with_layout(policy: Policy, layout: Layout) -> Model {
         assert!(!policy.quotas.is_empty());
-        for pair in policy.quotas.windows(2) {
-            assert!(
-                pair[1].window_s > pair[0].window_s && pair[1].window_s % pair[0].window_s == 0
-            );
-        }
         let per_window = match policy.algorithm {
             Algorithm::Fixed => 1,
             Algorithm::Sliding => 2,
@@ -156,7 +151,8 @@ impl Model {
                 );
             }
         }
-        Model { policy, layout }
+        let unit_ms = i128::from(policy.unit_s()) * 1000;
+        Model { policy, layout, unit_ms }
     }
 
     /// Returns the policy.
@@ -171,23 +167,29 @@ impl Model {
         &self.layout
     }
 
-    /// Returns the length of the smallest window, the unit of the stamp, in milliseconds.
+    /// Returns the unit of the stamp in milliseconds.
     #[must_use]
     pub fn unit_ms(&self) -> i128 {
-        length_ms(&self.policy.quotas[0])
+        self.unit_ms
     }
 
-    /// Returns the tolerance for late clocks in units of the smallest window: a minute, rounded up.
+    /// Returns the tolerance for late clocks in units of the stamp: a minute, rounded up.
     #[must_use]
     pub fn units_of_tolerance(&self) -> i128 {
         divide_up(TOLERANCE_MS, self.unit_ms())
     }
 
-    /// Returns the length of the longest window in units of the smallest.
+    /// Returns the length of the longest window in units of the stamp.
     #[must_use]
     pub fn units_in_longest(&self) -> i128 {
         let longest = self.policy.quotas.last().expect("a policy has a quota");
         length_ms(longest) / self.unit_ms()
+    }
+
+    /// Returns the index of the window of a quota that a stamp is in.
+    #[must_use]
+    pub fn index(&self, quota: &Quota, stamp: i128) -> i128 {
+        quota.window.index(stamp * self.unit_ms())
     }
 
     /// Returns the largest stamp of a time. The stamp above it, all ones, marks the core's
@@ -222,7 +224,7 @@ impl Model {
         let mut next_count = counts.into_iter();
         let mut next_count = || next_count.next().expect("as many counts as the layout has");
         for quota in &self.policy.quotas {
-            let index = stamp / self.units_in(quota);
+            let index = self.index(quota, stamp);
             let mut log = vec![Entry { index, cost: next_count() }];
             if self.policy.algorithm == Algorithm::Sliding {
                 log.push(Entry { index: index - 1, cost: next_count() });
@@ -243,7 +245,7 @@ impl Model {
         let mut bits = self.layout.count_bits.iter().copied();
         let mut bits = || bits.next().expect("as many counts as the layout has");
         for (quota, log) in self.policy.quotas.iter().zip(&tally.logs) {
-            let index = tally.stamp / self.units_in(quota);
+            let index = self.index(quota, tally.stamp);
             fields.push((bits(), spent(log, index)));
             if self.policy.algorithm == Algorithm::Sliding {
                 fields.push((bits(), spent(log, index - 1)));
@@ -290,7 +292,7 @@ impl Model {
         let stamp = self.stamp_of(reading_ms);
         let mut tally = Tally { stamp, logs: Vec::new() };
         for (quota, log) in self.policy.quotas.iter().zip(&written.logs) {
-            let moved = stamp / self.units_in(quota) - written.stamp / self.units_in(quota);
+            let moved = self.index(quota, stamp) - self.index(quota, written.stamp);
             let moved =
                 log.iter().map(|entry| Entry { index: entry.index + moved, cost: entry.cost });
             tally.logs.push(moved.collect());
@@ -301,14 +303,14 @@ impl Model {
     /// Returns the cost that counts against the limit of a window at a given time.
     #[must_use]
     pub fn used(&self, quota: &Quota, log: &[Entry], time_ms: i128) -> i128 {
-        let length = length_ms(quota);
-        let index = time_ms / length;
+        let index = quota.window.index(time_ms);
         let current = spent(log, index);
         match self.policy.algorithm {
             Algorithm::Fixed => current,
             Algorithm::Sliding => {
                 let previous = spent(log, index - 1);
-                let overlap = length - time_ms % length;
+                let length = length_ms(quota);
+                let overlap = quota.window.start_ms(index + 1) - time_ms;
                 current + divide_up(previous * overlap, length)
             }
         }
@@ -370,8 +372,8 @@ impl Model {
         let mut reading = self.read(word, now_ms);
         let mut given_back = 0;
         for (i, quota) in self.policy.quotas.iter().enumerate() {
-            let charged_index = self.stamp_of(charge.at_ms) / self.units_in(quota);
-            let current_index = reading.tally.stamp / self.units_in(quota);
+            let charged_index = self.index(quota, self.stamp_of(charge.at_ms));
+            let current_index = self.index(quota, reading.tally.stamp);
             let counts = match self.policy.algorithm {
                 Algorithm::Fixed => charged_index == current_index,
                 Algorithm::Sliding => {
@@ -426,20 +428,23 @@ impl Model {
             // The slot has no tally yet.
             return true;
         }
-        let longest = self.units_in_longest();
         let counted_windows = match self.policy.algorithm {
             Algorithm::Fixed => 1,
             Algorithm::Sliding => 2,
         };
-        // The longest window ends last. Shorter ones end at the same time or before.
-        let expired_from = (self.unpack(word).stamp / longest + counted_windows) * longest;
-        self.stamp_of(now_ms) >= expired_from + self.units_of_tolerance()
+        let stamp = self.unpack(word).stamp;
+        let has_expired = |quota: &Quota| {
+            let end_ms = quota.window.start_ms(self.index(quota, stamp) + counted_windows);
+            self.stamp_of(now_ms) >= end_ms / self.unit_ms() + self.units_of_tolerance()
+        };
+        self.policy.quotas.iter().all(has_expired)
     }
 
     /// Adds `cost` to every log, in the window of the effective time.
     fn spend(&self, reading: &mut Reading, cost: i128) {
         for (quota, log) in self.policy.quotas.iter().zip(&mut reading.tally.logs) {
-            log.push(Entry { index: reading.tally.stamp / self.units_in(quota), cost });
+            let index = self.index(quota, reading.tally.stamp);
+            log.push(Entry { index, cost });
         }
     }
 
@@ -455,9 +460,8 @@ impl Model {
     /// window, nothing that is counted now counts. A test compares the result with a search through
     /// every millisecond.
     fn earliest_room(&self, quota: &Quota, log: &[Entry], cost: i128, from_ms: i128) -> i128 {
-        let length = length_ms(quota);
         let mut full_ms = from_ms - 1;
-        let mut room_ms = (from_ms / length + 2) * length;
+        let mut room_ms = quota.window.start_ms(quota.window.index(from_ms) + 2);
         while room_ms - full_ms > 1 {
             let middle = full_ms + (room_ms - full_ms) / 2;
             if self.has_room(quota, log, cost, middle) {
@@ -474,25 +478,17 @@ impl Model {
         let mut states = Vec::new();
         for (quota, log) in self.policy.quotas.iter().zip(&reading.tally.logs) {
             let left = i128::from(quota.limit) - self.used(quota, log, reading.time_ms);
-            let length = length_ms(quota);
-            let index = reading.time_ms / length;
-            let mut reset_ms = (index + 1) * length;
-            if self.policy.algorithm == Algorithm::Sliding && spent(log, index) > 0 {
-                reset_ms += length;
-            }
+            let index = quota.window.index(reading.time_ms);
+            let lasts = self.policy.algorithm == Algorithm::Sliding && spent(log, index) > 0;
+            let reset_ms = quota.window.start_ms(index + if lasts { 2 } else { 1 });
             states.push(QuotaState {
                 limit: quota.limit,
                 remaining: u32::try_from(left.max(0)).expect("at most the limit"),
-                window_s: quota.window_s,
+                window: quota.window,
                 reset_s: u64::try_from(reset_ms / 1000).expect("a time is never negative"),
             });
         }
         states
-    }
-
-    /// Returns the length of a window in units of the smallest.
-    fn units_in(&self, quota: &Quota) -> i128 {
-        length_ms(quota) / self.unit_ms()
     }
 }
 
@@ -512,9 +508,9 @@ fn whole(number: i128) -> u64 {
     u64::try_from(number).expect("a number that was bounded")
 }
 
-/// Returns the length of a quota's window in milliseconds.
+/// Returns the length of a quota's window in milliseconds, of a month that of the longest one.
 fn length_ms(quota: &Quota) -> i128 {
-    i128::from(quota.window_s) * 1000
+    i128::from(quota.window.longest_s()) * 1000
 }
 
 /// Returns `a` divided by a positive `b`, rounded up.

@@ -37,7 +37,7 @@ const EXPECTED: &str = "tools/firmware/expected.txt";
 const EXPECTED_WITHOUT: &str = "tools/firmware/expected_without_features.txt";
 
 /// The features of core that a device can leave out.
-const FEATURES: [&str; 3] = ["sliding", "imported-keys", "pepper-rotation"];
+const FEATURES: [&str; 4] = ["sliding", "imported-keys", "pepper-rotation", "calendar"];
 
 /// A target of rustc, its processor, the QEMU program of a board and its options, and the feature
 /// of core for its 64-bit words with a name. `tools/firmware/targets.toml` has the flags of rustc.

@@ -97,7 +97,7 @@ fn cases<'t>(table: &mut Table<'t>, mut case: impl FnMut(&mut Table<'t>) -> Opti
     count
 }
 
-/// Parses a policy. Returns `None` if it has sliding windows and this build has none.
+/// Parses a policy. Returns `None` if it needs a feature that this build leaves out.
 fn policy(text: &str) -> Option<Policy> {
     match text.parse::<Policy>() {
         Err(error) if is_left_out(error.kind()) => None,
@@ -106,7 +106,7 @@ fn policy(text: &str) -> Option<Policy> {
 }
 
 fn is_left_out(kind: ParsePolicyErrorKind) -> bool {
-    kind == ParsePolicyErrorKind::LeftOut(Feature::Sliding) && !Feature::Sliding.is_included()
+    matches!(kind, ParsePolicyErrorKind::LeftOut(feature) if !feature.is_included())
 }
 
 /// Reads a list whose items are `numbers` numbers each, and ignores them.
@@ -160,7 +160,7 @@ fn invalid_policy(table: &mut Table<'_>) -> Option<()> {
         ParsePolicyErrorKind::Unit => (5, 0),
         ParsePolicyErrorKind::TooManyQuotas => (6, 0),
         ParsePolicyErrorKind::Duplicate => (7, 0),
-        ParsePolicyErrorKind::NotNested => (8, 0),
+        ParsePolicyErrorKind::SlidingMonth => (8, 0),
         ParsePolicyErrorKind::TooManyBits { needed } => (9, needed),
         _ => panic!("no vector has another error"),
     };

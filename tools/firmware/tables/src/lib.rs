@@ -25,7 +25,7 @@ const POLICY_ERRORS: [&str; 10] = [
     "unit",
     "too_many",
     "duplicate",
-    "not_nested",
+    "sliding_month",
     "too_many_bits",
 ];
 

@@ -30,7 +30,7 @@ pub fn policy(bytes: &[u8]) {
                 ParsePolicyErrorKind::Unit => "unit",
                 ParsePolicyErrorKind::TooManyQuotas => "too_many",
                 ParsePolicyErrorKind::Duplicate => "duplicate",
-                ParsePolicyErrorKind::NotNested => "not_nested",
+                ParsePolicyErrorKind::SlidingMonth => "sliding_month",
                 ParsePolicyErrorKind::TooManyBits { needed } => {
                     assert_eq!(expected, model::PolicyError::TooManyBits { needed });
                     "too_many_bits"
