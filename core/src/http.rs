@@ -3,8 +3,8 @@
 //!
 //! The fields `X-RateLimit-*` describe the longest window of at most a day, or the shortest window
 //! if all are longer. `RateLimit` and `RateLimit-Policy` list all windows, in the form of
-//! draft-ietf-httpapi-ratelimit-headers-10. Clients may depend on the exact bytes of the field names
-//! and bodies.
+//! draft-ietf-httpapi-ratelimit-headers-10. Clients may depend on the exact bytes of the field
+//! names and bodies.
 
 use core::ffi::CStr;
 use core::fmt::{self, Write};

@@ -56,7 +56,19 @@ def test_never_binding_pairs_quota_with_its_reason():
 
 
 @pytest.mark.parametrize(
-    "text", ["100", "5/fortnight", "", "0/s", "1/2w", "1/month@32", "sliding 1/month", "1" * 200, "é/s", "\0/s"]
+    "text",
+    [
+        "100",
+        "5/fortnight",
+        "",
+        "0/s",
+        "1/2w",
+        "1/month@32",
+        "sliding 1/month",
+        "1" * 200,
+        "é/s",
+        "\0/s",
+    ],
 )
 def test_invalid_policy_text_is_rejected(text):
     with pytest.raises(PolicyError) as caught:

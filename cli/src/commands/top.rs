@@ -561,8 +561,8 @@ fn text_of(buffer: &Buffer) -> Vec<String> {
 
 /// Formats an age in its largest unit, rounded up: `5m`.
 ///
-/// The gate stores the time of the last use rounded down to a unit of the tally, which is usually the
-/// shortest window. So the age is an upper bound.
+/// The gate stores the time of the last use rounded down to a unit of the tally, which is usually
+/// the shortest window. So the age is an upper bound.
 fn age(seconds: u64) -> String {
     let (number, unit) = match seconds {
         0..60 => (seconds, "s"),

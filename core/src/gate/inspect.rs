@@ -36,9 +36,9 @@ pub struct KeyInfo {
     pub pepper: u8,
     /// The last four characters, if the gate keeps hints.
     pub last_characters: Option<Text<4>>,
-    /// The time of the last change of the key's counts, rounded down to a unit of its tally. That is
-    /// the policy's shortest window, or less if its windows do not nest, and a day if all are weeks
-    /// and months. A charge, a refund or a settle moves it forward. A correction of the clock
+    /// The time of the last change of the key's counts, rounded down to a unit of its tally. That
+    /// is the policy's shortest window, or less if its windows do not nest, and a day if all are
+    /// weeks and months. A charge, a refund or a settle moves it forward. A correction of the clock
     /// moves it back. `None` if the tally counts no unit, as before the first charge and after a
     /// reset.
     pub last_used: Option<Timestamp>,

@@ -304,7 +304,7 @@ static void reserved_members_are_zeros(void) {
     kt_quota quota;
     memset(&quota, 0xa5, sizeof quota);
     OK(kt_verdict_quota(&verdict, 1, &quota));
-    CHECK(quota.reserved_16_ == 0 && zeros(quota.reserved_, sizeof quota.reserved_));
+    CHECK(quota.reserved_8_ == 0 && zeros(quota.reserved_, sizeof quota.reserved_));
     kt_key_info info;
     memset(&info, 0xa5, sizeof info);
     OK(kt_gate_key(&gate, key_id, NOW_MS, &info));
