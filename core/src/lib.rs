@@ -98,6 +98,7 @@ extern crate std;
 // record    a key's record: a seqlock with a redo record
 // gate      the table of issued keys
 // limiter   the table of tallies for any subject
+// compound  charges of several tallies, all or none
 // formats   the features `serde` and `defmt`
 //
 // Inlining: functions of the hot path are `#[inline]`. On 64-bit targets, one is `inline(always)`
@@ -109,6 +110,7 @@ mod bits;
 mod cache_line;
 mod charge;
 mod compare_exchange;
+mod compound;
 mod features;
 #[cfg(any(feature = "serde", feature = "defmt"))]
 mod formats;
@@ -142,6 +144,7 @@ pub mod sync;
 pub use {
     cache_line::{CACHE_LINE_LEN, CacheLine},
     charge::Charge,
+    compound::{Compound, GatePart, LimiterPart, MAX_PARTS, Part, PartsError, check_all},
     features::Feature,
     gate::{
         AdminError, Administrator, Entropy, Flaw, FlawKind, Gate, GateConfig, IMPORT_GROUP,

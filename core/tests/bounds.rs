@@ -5,10 +5,10 @@
 use keytally_core::{
     AdminError, BUCKET_SLOTS, CacheLine, CreateError, Gate, GateConfig, IMPORT_GROUP,
     IMPORTED_KEY_LEN, Key, KeyId, LOCK_SPINS, Limiter, MAX_ENVS, MAX_HEADERS_LEN, MAX_KEY_LEN,
-    MAX_KEYS, MAX_NAME_LEN, MAX_NAMES_LEN, MAX_PEPPERS, MAX_PLAN_NAME_LEN, MAX_POLICY_LEN,
-    MAX_PROBLEM_LEN, MAX_QUOTAS, MAX_SUBJECTS, MAX_WINDOW_S, MIN_PEPPER_LEN, Name, NewKey, Outcome,
-    ParsePolicyErrorKind, Pepper, Peppers, Plan, Policy, Reason, Timestamp, Verdict, Window,
-    parse_key,
+    MAX_KEYS, MAX_NAME_LEN, MAX_NAMES_LEN, MAX_PARTS, MAX_PEPPERS, MAX_PLAN_NAME_LEN,
+    MAX_POLICY_LEN, MAX_PROBLEM_LEN, MAX_QUOTAS, MAX_SUBJECTS, MAX_WINDOW_S, MIN_PEPPER_LEN, Name,
+    NewKey, Outcome, ParsePolicyErrorKind, Part, Pepper, Peppers, Plan, Policy, Reason, Timestamp,
+    Verdict, Window, check_all, parse_key,
 };
 
 #[expect(dead_code, reason = "each test uses a part of this module")]
@@ -25,6 +25,7 @@ const CASES: &[(&str, fn())] = &[
     ("`MAX_POLICY_LEN`", length_of_a_policy),
     ("`MAX_WINDOW_S`", length_of_a_window),
     ("a limit", limits),
+    ("`MAX_PARTS`", parts_of_a_compound_charge),
     ("a cost", costs),
     ("a time", times),
     ("`MAX_KEYS`", keys_of_a_gate),
@@ -262,6 +263,19 @@ fn spend_to_the_last_unit(text: &str, limit: u32) {
         assert_eq!(check(limit, later).outcome(), Outcome::Admitted, "{text}");
         assert_eq!(check(1, later).outcome(), Outcome::Denied, "{text}");
     }
+}
+
+fn parts_of_a_compound_charge() {
+    let limiter = limiter("100/minute", 64);
+    for count in [0, 1, MAX_PARTS - 1, MAX_PARTS, MAX_PARTS + 1] {
+        let mut parts: Vec<_> =
+            (0..count).map(|number| limiter.part(&number.to_le_bytes(), 1)).collect();
+        let mut parts: Vec<&mut dyn Part<Timestamp>> =
+            parts.iter_mut().map(|part| part as &mut dyn Part<_>).collect();
+        let charged = check_all(&mut parts, NOW);
+        assert_eq!(charged.is_ok(), (1..=MAX_PARTS).contains(&count), "{count}");
+    }
+    assert_eq!(limiter.live_subjects(NOW), MAX_PARTS as u64, "a ninth part charges nothing");
 }
 
 fn costs() {

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_core::{
-    AdminError, Administrator, AttachError, Charge, Clock, Flaw, Key, KeyId, KeyInfo, MAX_KEYS,
-    MAX_PLANS, Name, NewKey, Peppers, Plan, Timestamp, Verdict,
+    AdminError, Administrator, AttachError, Charge, Clock, Flaw, GatePart, Key, KeyId, KeyInfo,
+    MAX_KEYS, MAX_PLANS, Name, NewKey, Peppers, Plan, Timestamp, Verdict,
 };
 
 use crate::clock::{SystemClock, now};
-use crate::entropy::entropy;
+use crate::entropy::{entropy, random};
 use crate::error::Error;
 use crate::file::{TableFile, open_table};
 use crate::holder::LockHolder;
@@ -78,17 +78,18 @@ impl GateConfig {
         Self { plans, ..self }
     }
 
-    /// Returns the settings as the core takes them.
-    fn to_core(&self) -> keytally_core::GateConfig<'_> {
+    /// Returns the settings of the gate with this random number as the core takes them.
+    fn to_core(&self, id: u64) -> keytally_core::GateConfig<'_> {
         keytally_core::GateConfig::new(self.keys, self.prefix, &self.plans)
             .with_plan_slots(MAX_PLANS)
             .with_hints(true)
+            .with_id(id)
     }
 
     /// Returns the size of the gate in cache lines. Refuses impossible settings before any disk
     /// space is reserved.
     fn line_count(&self, path: Option<&Path>) -> Result<usize, Error> {
-        self.to_core()
+        self.to_core(0)
             .validate()
             .map_err(|source| Error::Create { path: path.map(PathBuf::from), source })
     }
@@ -144,6 +145,7 @@ impl Gate {
     /// Nothing was changed, except where the last entry says otherwise.
     /// - [`Error::Exists`] if `path` exists, whatever it is.
     /// - [`Error::Create`] if the settings are not possible.
+    /// - [`Error::Entropy`] if the system provides none.
     /// - [`Error::Io`] if the folder cannot be written or the disk is full. Also if the folder
     ///   cannot be flushed: then the file was created.
     pub fn create(
@@ -153,11 +155,12 @@ impl Gate {
     ) -> Result<Self, Error> {
         let path = path.as_ref();
         let lines = config.line_count(Some(path))?;
+        let id = u64::from_le_bytes(*random()?);
         let again = peppers.clone();
         let (file, table) = create_table(
             path,
             lines,
-            |memory| keytally_core::Gate::init(memory, &config.to_core(), peppers),
+            |memory| keytally_core::Gate::init(memory, &config.to_core(id), peppers),
             |memory| keytally_core::Gate::attach(memory, again),
         )?;
         Ok(Self::new(table, file))
@@ -190,12 +193,13 @@ impl Gate {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Create`] if the settings are not possible. [`Error::Io`] if there is not enough
-    /// memory.
+    /// [`Error::Create`] if the settings are not possible. [`Error::Entropy`] if the system provides
+    /// none. [`Error::Io`] if there is not enough memory.
     pub fn in_memory(peppers: Peppers, config: &GateConfig) -> Result<Self, Error> {
         let lines = config.line_count(None)?;
+        let id = u64::from_le_bytes(*random()?);
         let (file, table) = create_in_memory(lines, |memory| {
-            keytally_core::Gate::init(memory, &config.to_core(), peppers)
+            keytally_core::Gate::init(memory, &config.to_core(id), peppers)
         })?;
         Ok(Self::new(table, file))
     }
@@ -258,6 +262,11 @@ impl Gate {
     #[inline]
     pub fn check(&self, api_key: Option<&[u8]>, cost: u32) -> Verdict {
         self.table.check(api_key, cost, self.clock())
+    }
+
+    /// Returns the key and a cost as a part of [`check_all`](crate::check_all).
+    pub fn part<'g>(&'g self, api_key: Option<&'g [u8]>, cost: u32) -> GatePart<'g, Mapping> {
+        self.table.part(api_key, cost)
     }
 
     /// Returns the verdict that [`check`](Self::check) would return now, without charging.

@@ -123,6 +123,7 @@
 extern crate alloc;
 
 mod clock;
+mod compound;
 mod entropy;
 mod error;
 mod file;
@@ -147,6 +148,7 @@ pub mod stop;
 #[doc(inline)]
 pub use {
     clock::{SystemClock, TimestampExt, now},
+    compound::check_all,
     entropy::{entropy, entropy_bytes},
     error::{Error, PepperError},
     followed::{Current, FollowEvent, FollowStatus, Followed},
@@ -161,16 +163,16 @@ pub use {
 #[doc(inline)]
 pub use keytally_core::{
     API_KEY_HEADER, AdminError, Administrator, Algorithm, AttachError, BEGINNING_LEN, BUCKET_SLOTS,
-    BufferTooSmall, CACHE_LINE_LEN, CacheLine, Charge, Clock, CreateError, Entropy, FIELD_NAMES,
-    FORMAT_VERSION, Flaw, FlawKind, Headers, Hint, Holder, IMPORT_GROUP, IMPORTED_KEY_LEN,
-    KEY_ID_LEN, Key, KeyId, KeyInfo, KeyParts, KeyState, LOCK_SPINS, Layout, Limits, MAX_ENVS,
-    MAX_FIELDS, MAX_HEADERS_LEN, MAX_KEY_LEN, MAX_KEYS, MAX_NAME_LEN, MAX_NAMES_LEN, MAX_PEPPERS,
-    MAX_PLAN_NAME_LEN, MAX_PLANS, MAX_POLICY_LEN, MAX_PROBLEM_LEN, MAX_QUOTAS, MAX_SUBJECTS,
-    MAX_WINDOW_S, MIN_PEPPER_LEN, Mac, Name, NewKey, Outcome, PROBLEM_MEDIA_TYPE, ParseKeyError,
-    ParseKeyIdError, ParsePolicyError, ParsePolicyErrorKind, Pepper, PepperTooShort, Peppers,
-    PeppersError, Plan, Policy, Quota, QuotaState, Quotas, Reason, Response, SECRET_LEN, Subject,
-    TableKind, Tag, Text, Timestamp, Verdict, Window, accepts_problem, decide, is_table_beginning,
-    parse_key,
+    BufferTooSmall, CACHE_LINE_LEN, CacheLine, Charge, Clock, Compound, CreateError, Entropy,
+    FIELD_NAMES, FORMAT_VERSION, Flaw, FlawKind, GatePart, Headers, Hint, Holder, IMPORT_GROUP,
+    IMPORTED_KEY_LEN, KEY_ID_LEN, Key, KeyId, KeyInfo, KeyParts, KeyState, LOCK_SPINS, Layout,
+    LimiterPart, Limits, MAX_ENVS, MAX_FIELDS, MAX_HEADERS_LEN, MAX_KEY_LEN, MAX_KEYS,
+    MAX_NAME_LEN, MAX_NAMES_LEN, MAX_PARTS, MAX_PEPPERS, MAX_PLAN_NAME_LEN, MAX_PLANS,
+    MAX_POLICY_LEN, MAX_PROBLEM_LEN, MAX_QUOTAS, MAX_SUBJECTS, MAX_WINDOW_S, MIN_PEPPER_LEN, Mac,
+    Name, NewKey, Outcome, PROBLEM_MEDIA_TYPE, ParseKeyError, ParseKeyIdError, ParsePolicyError,
+    ParsePolicyErrorKind, Part, PartsError, Pepper, PepperTooShort, Peppers, PeppersError, Plan,
+    Policy, Quota, QuotaState, Quotas, Reason, Response, SECRET_LEN, Subject, TableKind, Tag, Text,
+    Timestamp, Verdict, Window, accepts_problem, decide, is_table_beginning, parse_key,
 };
 
 /// The tables of the core, over any memory. [`Gate::table`] and [`Limiter::table`] return them.

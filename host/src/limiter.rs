@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use keytally_core::{AttachError, Charge, CreateError, Policy, Verdict};
+use keytally_core::{AttachError, Charge, CreateError, LimiterPart, Policy, Verdict};
 
 use crate::clock::SystemClock;
 use crate::entropy;
@@ -176,6 +176,11 @@ impl Limiter {
     #[inline]
     pub fn check(&self, subject: &[u8], cost: u32) -> Verdict {
         self.table.check(subject, cost, self.clock())
+    }
+
+    /// Returns the subject and a cost as a part of [`check_all`](crate::check_all).
+    pub fn part(&self, subject: &[u8], cost: u32) -> LimiterPart<'_, Mapping> {
+        self.table.part(subject, cost)
     }
 
     /// Returns the verdict that [`check`](Self::check) would return now, without charging.

@@ -137,6 +137,65 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         self.check_slow(text, at.version(&record), cost, clock, decide)
     }
 
+    /// Loads the memory of a key that is checked soon, and does not wait for it.
+    pub(crate) fn fetch(&self, text: &[u8]) {
+        if let Some((_, at)) = self.locate(text) {
+            // A load whose value is not used, which the compiler must not remove.
+            core::hint::black_box(at.tally().load(Ordering::Relaxed));
+        }
+    }
+
+    /// Returns the verdict that a check would have now, and which version of the key's record was
+    /// verified, if the key is valid. Charges nothing.
+    pub(crate) fn probe(
+        &self,
+        api_key: Option<&[u8]>,
+        cost: u32,
+        clock: impl Clock,
+    ) -> (Verdict, Option<RecordVersion>) {
+        let mut now = clock.reading();
+        let Some(text) = api_key else {
+            return (Verdict::refused(Outcome::MissingKey, None, now), None);
+        };
+        loop {
+            let verified = match self.verify_own(text, now) {
+                Ok((at, record, None)) => Ok((at, record)),
+                Ok((_, record, Some(reason))) => Err(Refusal { reason, holder: holder(&record) }),
+                Err(reason) => self.verify_other(text, reason, now),
+            };
+            let (at, record) = match verified {
+                Ok(verified) => verified,
+                Err(Refusal { reason, holder }) => {
+                    return (Verdict::invalid(reason, holder, now), None);
+                }
+            };
+            let limits = self.limits(record.plan);
+            let decision =
+                self.decide_verified(at, &record, &limits, &mut now, clock, |limits, word, now| {
+                    decide::peek(&self.layout, limits, word, now, cost)
+                });
+            if let Some(decision) = decision {
+                let verdict = self.decided(&record, &limits, decision, now, cost);
+                return (verdict.without_charge(), Some(at.version(&record)));
+            }
+            now = clock.at_least(now);
+        }
+    }
+
+    /// Charges a key whose record was verified by [`probe`](Self::probe). Verifies it again if the
+    /// record has changed since.
+    pub(crate) fn check_verified(
+        &self,
+        text: &[u8],
+        verified: RecordVersion,
+        cost: u32,
+        clock: impl Clock,
+    ) -> Verdict {
+        self.check_slow(text, verified, cost, clock, |limits, word, now| {
+            decide::check(&self.layout, limits, word, now, cost)
+        })
+    }
+
     /// The check of a text that is not a key of Keytally's form, because of `error`.
     #[cold]
     #[inline(never)]

@@ -48,19 +48,29 @@ pub struct GateConfig<'a> {
     /// Whether to keep the last four characters of each key, so that `list` can show them. They
     /// take 4 bytes.
     pub hints: bool,
+    /// A random number by which compound charges order the tables that they charge
+    /// ([`check_all`](crate::check_all)). Gates with the same number work too, but concurrent
+    /// requests that charge both may then refuse each other although there is room for one.
+    pub id: u64,
 }
 
 impl<'a> GateConfig<'a> {
     /// A gate for `keys` keys that begin with `prefix`, with as many plan slots as there are
     /// `plans`, and without hints.
     pub const fn new(keys: u32, prefix: Name, plans: &'a [Plan]) -> Self {
-        Self { keys, prefix, plans, plan_slots: plans.len(), hints: false }
+        Self { keys, prefix, plans, plan_slots: plans.len(), hints: false, id: 0 }
     }
 
     /// Sets how many plans there is room for.
     #[must_use]
     pub const fn with_plan_slots(self, plan_slots: usize) -> Self {
         Self { plan_slots, ..self }
+    }
+
+    /// Sets the number of the gate, which should be random.
+    #[must_use]
+    pub const fn with_id(self, id: u64) -> Self {
+        Self { id, ..self }
     }
 
     /// Sets whether the gate keeps the last four characters of each key.

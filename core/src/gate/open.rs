@@ -1,7 +1,9 @@
 //! Creates gates, and opens those that were created before.
 
 use super::config::{FIXED_LINES, GateConfig, MAX_KEYS, header_lines, total_lines};
-use super::table::{Gate, HINTS_FLAG, IMPORTS_WORD, PEPPER_LINE, PREFIX_WORD};
+use super::table::{
+    Gate, HINTS_FLAG, ID_WORD, IMPORTS_WORD, PEPPER_LINE, PREFIX_WORD, TARGET_LINE,
+};
 use crate::bits::index;
 use crate::cache_line::CacheLine;
 use crate::features::Feature;
@@ -29,6 +31,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         };
         header.write(lines);
         lines[PEPPER_LINE].store(PREFIX_WORD, config.prefix.to_word());
+        lines[TARGET_LINE].store(ID_WORD, config.id);
         for (number, pepper) in peppers.0.iter().enumerate() {
             lines[PEPPER_LINE].store(number, pepper.fingerprint());
         }

@@ -26,6 +26,8 @@ pub(super) const ADMINISTRATOR_WORD: usize = 6;
 pub(super) const REDO_LINE: usize = 2;
 /// The line that names the record that the redo record is for. It holds a plan's redo record too.
 pub(super) const TARGET_LINE: usize = 3;
+/// The word of the target line that holds the number of the gate.
+pub(super) const ID_WORD: usize = 7;
 /// The first of the lines that hold the names of the environments, one per word.
 pub(super) const ENV_LINE: usize = 4;
 
@@ -88,6 +90,11 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns the memory that the gate is in.
     pub fn memory(&self) -> &M {
         &self.memory
+    }
+
+    /// Returns the random number of this gate, by which compound charges order tables.
+    pub(crate) fn id(&self) -> u64 {
+        self.memory.as_ref()[TARGET_LINE].load(ID_WORD)
     }
 
     /// Returns the prefix of every key of this gate.

@@ -115,7 +115,10 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     /// Returns the verdict that [`check`](Self::check) would give now, and charges nothing. Whether
     /// a new subject would find a free slot is not looked up.
     pub fn peek(&self, subject: &[u8], cost: u32, clock: impl Clock) -> Verdict {
-        let subject = self.subject(subject);
+        self.peek_subject(self.subject(subject), cost, clock)
+    }
+
+    pub(crate) fn peek_subject(&self, subject: Subject, cost: u32, clock: impl Clock) -> Verdict {
         self.decide_on(subject, self.find(subject), cost, clock, false, |word, now| {
             decide::peek(&self.layout, &self.limits, word, now, cost)
         })
@@ -124,7 +127,15 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
 
     /// Returns the units of `charge` to the windows that still count them. Refund each charge once.
     pub fn refund(&self, subject: &[u8], charge: Charge, clock: impl Clock) -> Verdict {
-        let subject = self.subject(subject);
+        self.refund_subject(self.subject(subject), charge, clock)
+    }
+
+    pub(crate) fn refund_subject(
+        &self,
+        subject: Subject,
+        charge: Charge,
+        clock: impl Clock,
+    ) -> Verdict {
         self.decide_on(subject, self.find(subject), 0, clock, false, |word, now| {
             decide::refund(&self.layout, &self.limits, word, now, charge)
         })

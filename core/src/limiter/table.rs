@@ -202,6 +202,18 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         self.capacity
     }
 
+    /// Returns a random number of this table, by which compound charges order tables.
+    pub(crate) fn id(&self) -> u64 {
+        self.seed[0]
+    }
+
+    /// Returns the number of a subject's first home slot, by which compound charges order the
+    /// subjects of this table.
+    pub(crate) fn home_of(&self, subject: Subject) -> u64 {
+        let [home, _] = self.homes_of(subject);
+        home
+    }
+
     /// Hashes the bytes of a subject, such as an address, a user or a route.
     #[inline]
     pub fn subject(&self, bytes: &[u8]) -> Subject {

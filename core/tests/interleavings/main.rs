@@ -17,6 +17,7 @@ mod model;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod compound;
 #[cfg(shuttle)]
 mod crowds;
 mod gate;

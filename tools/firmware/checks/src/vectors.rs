@@ -52,7 +52,7 @@ impl fmt::Display for Agreed {
         if policies.left_out > 0 {
             write!(
                 f,
-                "\nleft out without the feature sliding: {} policies, {} verdicts, and {} decisions",
+                "\nleft out without their features: {} policies, {} verdicts, and {} decisions",
                 policies.left_out, verdicts.left_out, decisions.left_out
             )?;
         }

@@ -1,0 +1,37 @@
+//! Compound charges by the system's clock.
+
+use keytally_core::{Compound, Part, PartsError};
+
+use crate::clock::SystemClock;
+
+/// Checks several parts of one request, and charges all or none, by the system's clock.
+///
+/// [`Gate::part`](crate::Gate::part) and [`Limiter::part`](crate::Limiter::part) return parts.
+/// [`keytally_core::check_all`] takes an explicit time, and says what a denial means while other
+/// requests charge the same tallies.
+///
+/// ```
+/// use keytally::{Gate, GateConfig, Limiter, Name, NewKey, Outcome, check_all, pepper};
+/// let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &GateConfig::default())?;
+/// let addresses = Limiter::in_memory(&"1/day".parse()?, 1000)?;
+/// let (key, _) = gate.issue(&NewKey::new(42, Name::new("live").unwrap()))?;
+///
+/// let request = |api_key: &str, address: &[u8]| {
+///     let mut key = gate.part(Some(api_key.as_bytes()), 1);
+///     check_all(&mut [&mut key, &mut addresses.part(address, 1)])
+/// };
+/// assert!(request(key.expose(), b"203.0.113.9")?.is_admitted());
+/// let denied = request(key.expose(), b"203.0.113.9")?;
+/// assert_eq!(denied.decisive().outcome(), Outcome::Denied);
+/// assert_eq!(denied.verdicts()[0].remaining(), Some(999), "the key was not charged");
+///
+/// let refused = request("kt_live_wrong", b"203.0.113.10")?;
+/// assert_eq!(refused.decisive().http_status(), 401);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`PartsError`] if there is no part or more than [`MAX_PARTS`](crate::MAX_PARTS).
+pub fn check_all(parts: &mut [&mut dyn Part<SystemClock>]) -> Result<Compound, PartsError> {
+    keytally_core::check_all(parts, SystemClock::read())
+}
