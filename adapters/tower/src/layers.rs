@@ -37,6 +37,8 @@ pub struct GateLayer {
 /// [`SocketAddr`](core::net::SocketAddr) or an [`IpAddr`](core::net::IpAddr). Without one of these,
 /// the response is 500. Behind a proxy, the peer is the proxy, so the application must compute the
 /// subject.
+///
+/// The verdict is not in the extensions: [`on_verdict`](Self::on_verdict) gets it.
 #[derive(Clone, Debug)]
 pub struct LimiterLayer {
     rule: Arc<Rule>,

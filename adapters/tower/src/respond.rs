@@ -36,9 +36,7 @@ pub fn refusal(verdict: &Verdict, request: &HeaderMap) -> Response<Bytes> {
 
 /// Sets all header fields of a verdict, and replaces those of the same names.
 pub fn set_fields(headers: &mut HeaderMap, verdict: &Verdict) {
-    for (name, value) in verdict.headers().iter() {
-        fields::set(headers, name, value);
-    }
+    fields::set(headers, verdict);
 }
 
 /// Returns the status of a verdict.
