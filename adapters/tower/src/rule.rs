@@ -5,6 +5,7 @@ use core::fmt;
 use core::ops::RangeInclusive;
 
 use bytes::Bytes;
+use http::header::WWW_AUTHENTICATE;
 use http::request::Parts;
 use http::{Method, Response, StatusCode, response};
 use keytally::{Gate, Limiter, Outcome, Verdict};
@@ -223,11 +224,24 @@ impl Rule {
     ) -> Response<Bytes> {
         let too_many = self.too_many_failures(verdict, request);
         let reason = too_many.as_ref().unwrap_or(verdict);
-        let mut response = match (respond::grpc_refusal(reason, &request.headers), &self.refusal) {
-            (Some(response), _) => response,
-            (None, Some(refusal)) => respond::with_content_type(refusal(reason, request)),
-            (None, None) => respond::refusal(reason, &request.headers),
+        let challenges = match &self.kind {
+            Kind::Gate(rule) if reason.http_status() == 401 => rule.keys.challenges(),
+            _ => None,
         };
+        let documented = |response| match challenges {
+            Some(_) if reason.outcome() == Outcome::MissingKey => {
+                respond::without_field_name(response)
+            }
+            _ => response,
+        };
+        let mut response = match (respond::grpc_refusal(reason, &request.headers), &self.refusal) {
+            (Some(response), _) => documented(response),
+            (None, Some(refusal)) => respond::with_content_type(refusal(reason, request)),
+            (None, None) => documented(respond::refusal(reason, &request.headers)),
+        };
+        if let Some(challenges) = challenges {
+            response.headers_mut().entry(WWW_AUTHENTICATE).or_insert_with(|| challenges.clone());
+        }
         fields::set_refusal(response.headers_mut(), reason);
         let mut record = record.lock();
         record.refuse(index, verdict.outcome());
