@@ -1,86 +1,126 @@
 //! The header fields of a response.
 
+use core::ffi::CStr;
+
+use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use keytally::Verdict;
+use keytally::{MAX_FIELDS, MAX_HEADERS_LEN, MAX_QUOTAS, QuotaState, Quotas, Response, Verdict};
+use smallvec::SmallVec;
 
 use crate::record::Decision;
 
 /// The field that names, in shadow mode, the outcome of a request that would have been refused.
-pub(crate) const SHADOW: &str = "X-Keytally-Shadow";
+pub(crate) const SHADOW: HeaderName = HeaderName::from_static("x-keytally-shadow");
 
 const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
-
-const POLICY: &str = "RateLimit-Policy";
-const QUOTAS: &str = "RateLimit";
-
-/// The fields that only a refusal has. On other responses, they belong to the application.
-const OF_REFUSALS: [&str; 2] = ["Retry-After", "WWW-Authenticate"];
+const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const QUOTAS: HeaderName = HeaderName::from_static("ratelimit");
 
 /// `X-RateLimit-*` describe the longest window of a limiter that is at most this long, in seconds.
 const DAY_S: u32 = 86_400;
 
-/// Sets a field, and replaces those of the same name.
-pub(crate) fn set(headers: &mut HeaderMap, name: &str, value: &str) {
-    // Names and values of verdicts are valid.
-    if let (Ok(name), Ok(value)) =
-        (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value))
-    {
-        headers.insert(name, value);
+/// Returns the name of a field of a verdict.
+fn name(name: &CStr) -> Option<HeaderName> {
+    Some(match name.to_bytes() {
+        b"X-RateLimit-Limit" => LIMIT,
+        b"X-RateLimit-Remaining" => REMAINING,
+        b"X-RateLimit-Reset" => RESET,
+        b"RateLimit-Policy" => POLICY,
+        b"RateLimit" => QUOTAS,
+        b"Retry-After" => RETRY_AFTER,
+        b"WWW-Authenticate" => WWW_AUTHENTICATE,
+        _ => return None,
+    })
+}
+
+/// Returns whether only a refusal has a field. On other responses, the field belongs to the
+/// application.
+fn is_of_refusals(name: &HeaderName) -> bool {
+    [RETRY_AFTER, WWW_AUTHENTICATE].contains(name)
+}
+
+/// Calls `put` with the name and the value of each field of a verdict.
+fn each(verdict: &Verdict, mut put: impl FnMut(HeaderName, HeaderValue)) {
+    let quotas: SmallVec<[QuotaState; MAX_QUOTAS]> = verdict.quotas().iter().collect();
+    let response = Response::new(
+        verdict.outcome(),
+        &quotas,
+        verdict.cost(),
+        verdict.waits_from(),
+        verdict.retry_after_s(),
+    );
+    let mut buffer = [0; MAX_HEADERS_LEN];
+    let mut fields = SmallVec::<[_; MAX_FIELDS]>::new();
+    response.write_fields(&mut buffer, |name, range| fields.push((name, range)));
+    for (text, range) in fields {
+        let value = HeaderValue::from_bytes(buffer.get(range).unwrap_or_default());
+        // Names and values of verdicts are valid.
+        if let (Some(name), Ok(value)) = (name(text), value) {
+            put(name, value);
+        }
     }
+}
+
+/// Sets all fields of a verdict, and replaces those of the same names.
+pub(crate) fn set(headers: &mut HeaderMap, verdict: &Verdict) {
+    each(verdict, |name, value| drop(headers.insert(name, value)));
 }
 
 /// Sets the fields that only a refusal has, except those that the application set.
 pub(crate) fn set_refusal(headers: &mut HeaderMap, verdict: &Verdict) {
-    for (name, value) in verdict.headers().iter() {
-        if OF_REFUSALS.contains(&name) && !headers.contains_key(name) {
-            set(headers, name, value);
+    each(verdict, |name, value| {
+        if is_of_refusals(&name) {
+            headers.entry(name).or_insert(value);
         }
-    }
+    });
 }
 
-/// Sets the fields of several decisions, except those that only a refusal has.
+/// Sets the fields of the decisions in a list, except those that only a refusal has.
 ///
 /// `X-RateLimit-*` describe the last gate. Without a gate, they describe the first limiter. The
 /// other fields list the quotas of all tables.
-pub(crate) fn set_all(headers: &mut HeaderMap, listed: &[&Decision]) {
-    let gate = listed.iter().rposition(|decision| decision.table.is_gate());
-    let Some(chosen) = listed.get(gate.unwrap_or(0)) else { return };
-    let fields = chosen.reported.headers();
-    let own = fields.iter().filter(|(name, _)| !OF_REFUSALS.contains(name));
-    if let [_] = listed {
-        let is_gate = chosen.table.is_gate();
-        own.filter(|(name, _)| is_gate || [POLICY, QUOTAS].contains(name))
-            .for_each(|(name, value)| set(headers, name, value));
-        if !is_gate {
-            set_x_ratelimit(headers, chosen);
+pub(crate) fn set_all<'d, I>(headers: &mut HeaderMap, listed: impl Fn() -> I)
+where
+    I: DoubleEndedIterator<Item = &'d Decision>,
+{
+    let gate = listed().rfind(|decision| decision.checked.is_by_gate());
+    let Some(chosen) = gate.or_else(|| listed().next()) else { return };
+    each(&chosen.verdict, |name, value| {
+        if !is_of_refusals(&name) {
+            headers.insert(name, value);
         }
+    });
+    if gate.is_none() {
+        set_within_a_day(headers, chosen.verdict.quotas());
+    }
+    if listed().nth(1).is_none() {
         return;
     }
-    set_x_ratelimit(headers, chosen);
-    let others = listed.iter().filter(|decision| !core::ptr::eq(**decision, *chosen));
+    let others = listed().filter(|decision| !core::ptr::eq(*decision, chosen));
     let all: Vec<_> =
-        [chosen].into_iter().chain(others).map(|decision| decision.reported.headers()).collect();
-    for list in [POLICY, QUOTAS] {
-        let values = all.iter().flat_map(|fields| fields.iter()).filter(|&(name, _)| name == list);
-        let joined = join(values.map(|(_, value)| value));
-        if !joined.is_empty() {
-            set(headers, list, &joined);
+        [chosen].into_iter().chain(others).map(|decision| decision.verdict.headers()).collect();
+    for (list, text) in [(POLICY, "RateLimit-Policy"), (QUOTAS, "RateLimit")] {
+        let values = all.iter().flat_map(|fields| fields.iter()).filter(|&(name, _)| name == text);
+        if let Ok(joined) = HeaderValue::try_from(join(values.map(|(_, value)| value)))
+            && !joined.is_empty()
+        {
+            headers.insert(list, joined);
         }
     }
 }
 
-/// Sets `X-RateLimit-*`. Those of a limiter describe its longest window of at most a day. If all
-/// its windows are longer, they describe the shortest.
-fn set_x_ratelimit(headers: &mut HeaderMap, decision: &Decision) {
-    let quotas = decision.reported.quotas();
-    let within_a_day = || quotas.iter().rfind(|quota| quota.window.seconds() <= DAY_S);
-    let quota = match decision.table.is_gate() {
-        true => quotas.iter().next_back(),
-        false => within_a_day().or_else(|| quotas.iter().next()),
+/// Sets `X-RateLimit-*` of a limiter whose longest window is more than a day. They describe its
+/// longest window of at most a day. If all its windows are longer, they describe the shortest.
+fn set_within_a_day(headers: &mut HeaderMap, quotas: &Quotas) {
+    let is_within = |quota: &QuotaState| quota.window.seconds() <= DAY_S;
+    if quotas.iter().next_back().is_none_or(|longest| is_within(&longest)) {
+        return;
+    }
+    let Some(quota) = quotas.iter().rfind(is_within).or_else(|| quotas.iter().next()) else {
+        return;
     };
-    let Some(quota) = quota else { return };
     headers.insert(LIMIT, quota.limit.into());
     headers.insert(REMAINING, quota.remaining.into());
     headers.insert(RESET, quota.reset_unix_s.into());

@@ -34,17 +34,17 @@ enum Source {
 /// # Ok::<(), Box<dyn core::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct KeySources(Vec<Source>);
+pub struct KeySources {
+    sources: Vec<Source>,
+    /// The value of `WWW-Authenticate`; `None` if it is that of a verdict.
+    challenges: Option<HeaderValue>,
+}
 
 impl Default for KeySources {
     /// Returns `X-API-Key` alone.
     fn default() -> Self {
-        Self(
-            HeaderName::from_bytes(API_KEY_HEADER.as_bytes())
-                .map(Source::Header)
-                .into_iter()
-                .collect(),
-        )
+        let name = HeaderName::from_bytes(API_KEY_HEADER.as_bytes());
+        Self { sources: name.map(Source::Header).into_iter().collect(), challenges: None }
     }
 }
 
@@ -56,17 +56,19 @@ impl KeySources {
     /// list is empty.
     pub fn parse<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> Result<Self, ConfigError> {
         let mut sources = Vec::new();
+        let mut challenges = Vec::new();
         for name in names {
             let name = name.as_ref();
-            let source = if name.eq_ignore_ascii_case(BEARER) {
-                Source::Bearer
+            let (source, challenge) = if name.eq_ignore_ascii_case(BEARER) {
+                (Source::Bearer, r#"Bearer realm="api""#.to_owned())
             } else {
-                parse_header(name)?
+                (parse_header(name)?, format!(r#"ApiKey realm="api", header="{name}""#))
             };
             if sources.contains(&source) {
                 return Err(ConfigError::new(name, "is named twice as a source of the key"));
             }
             sources.push(source);
+            challenges.push(challenge);
         }
         if sources.is_empty() {
             return Err(ConfigError::new(
@@ -74,7 +76,10 @@ impl KeySources {
                 "is an empty list of sources of the key: name at least one, such as X-API-Key",
             ));
         }
-        Ok(Self(sources))
+        // Names of fields are valid in values.
+        let challenges = HeaderValue::try_from(challenges.join(", ")).ok();
+        let is_default = sources == Self::default().sources;
+        Ok(Self { sources, challenges: challenges.filter(|_| !is_default) })
     }
 
     /// Calls `check` with the key of a request, `None` if it has none, and returns the verdict.
@@ -93,10 +98,16 @@ impl KeySources {
         }
     }
 
+    /// Returns the value of `WWW-Authenticate` that names these fields (RFC 9110, 11.6.1); `None` if
+    /// it is that of a verdict.
+    pub(crate) fn challenges(&self) -> Option<&HeaderValue> {
+        self.challenges.as_ref()
+    }
+
     /// Returns the key of a request.
     pub(crate) fn read(&self, headers: &HeaderMap) -> Key {
         let mut key = Key::Missing;
-        for source in &self.0 {
+        for source in &self.sources {
             let found = match source {
                 Source::Header(name) => only(headers, name, |_| Some(0)),
                 Source::Bearer => only(headers, &AUTHORIZATION, bearer_start),

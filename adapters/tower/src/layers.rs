@@ -37,6 +37,8 @@ pub struct GateLayer {
 /// [`SocketAddr`](core::net::SocketAddr) or an [`IpAddr`](core::net::IpAddr). Without one of these,
 /// the response is 500. Behind a proxy, the peer is the proxy, so the application must compute the
 /// subject.
+///
+/// The verdict is not in the extensions: [`on_verdict`](Self::on_verdict) gets it.
 #[derive(Clone, Debug)]
 pub struct LimiterLayer {
     rule: Arc<Rule>,
@@ -54,7 +56,9 @@ impl GateLayer {
     /// Sets the fields that may carry the key: names of headers, and `Authorization: Bearer` for
     /// the credentials of that scheme.
     ///
-    /// A request with two keys that differ gets 401, as does one with two fields of one name.
+    /// A request with two keys that differ gets 401, as does one with two fields of one name. If
+    /// the list is not `X-API-Key` alone, `WWW-Authenticate` names these fields, and the text of a
+    /// missing key is `Missing API key`.
     ///
     /// ```
     /// # use keytally::{Gate, GateConfig, pepper};

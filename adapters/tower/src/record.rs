@@ -5,18 +5,22 @@
 use alloc::sync::Arc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use keytally::{Charge, Outcome, Verdict};
 
 use crate::fields;
-use crate::key::Key;
-use crate::table::Table;
+use crate::table::Checked;
 
 /// The record of a request, for its extensions.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct SharedRecord(Arc<Mutex<Record>>);
 
 impl SharedRecord {
+    /// Returns a new record with one decision, whose index is 0.
+    pub(crate) fn new(first: Decision) -> Self {
+        Self(Arc::new(Mutex::new(Record { first, others: Vec::new(), gate: None, shadow: None })))
+    }
+
     /// Locks the record. No lock is held while the application's functions run.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Record> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -24,152 +28,132 @@ impl SharedRecord {
 }
 
 /// The decisions on one request.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Record {
-    decisions: Vec<Decision>,
+    first: Decision,
+    others: Vec<Decision>,
+    /// The index of the decision of the last [`GateLayer`](crate::GateLayer).
+    pub(crate) gate: Option<usize>,
     /// The outcome that shadow mode did not enforce.
     pub(crate) shadow: Option<&'static str>,
-}
-
-/// What a table checked.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Checked {
-    /// The key of the request, with a gate.
-    Key(Key),
-    /// The subject that a limiter counts.
-    Subject(Vec<u8>),
 }
 
 /// The decision of one table on a request.
 #[derive(Debug)]
 pub(crate) struct Decision {
-    pub(crate) table: Table,
-    checked: Checked,
-    /// The verdict of the check.
-    verdict: Verdict,
-    /// The verdict of the check that made the charge.
-    charged: Verdict,
+    pub(crate) checked: Checked,
+    /// The verdict of the check, of a refund or of a settlement, whichever was last.
+    pub(crate) verdict: Verdict,
     /// The charge that was neither refunded nor settled.
     charge: Option<Charge>,
-    /// The verdict that the header fields report: that of the check, or of a later refund.
-    pub(crate) reported: Verdict,
     /// Whether the response lists the quotas of the table.
     pub(crate) listed: bool,
 }
 
 impl Decision {
-    fn new(table: Table, checked: Checked, verdict: Verdict) -> Self {
-        let charge = verdict.charge();
-        Self { table, checked, verdict, charged: verdict, charge, reported: verdict, listed: false }
+    /// Returns a decision with the verdict of a check.
+    pub(crate) fn new(checked: Checked, verdict: Verdict, listed: bool) -> Self {
+        Self { checked, verdict, charge: verdict.charge(), listed }
     }
 
     /// Refunds the charge, if there is one.
     fn refund(&mut self) {
-        self.change(Table::refund);
+        self.change(Checked::refund);
     }
 
-    /// Takes the charge, if it is more than nothing, and reports the verdict of `change`.
-    fn change(&mut self, change: impl FnOnce(&Table, &Verdict, &[u8], Charge) -> Option<Verdict>) {
-        let subject = match &self.checked {
-            Checked::Key(_) => &[][..],
-            Checked::Subject(subject) => subject,
-        };
+    /// Takes the charge, if it is more than nothing, and keeps the verdict of `change`.
+    fn change(&mut self, change: impl FnOnce(&Checked, &Verdict, Charge) -> Option<Verdict>) {
         if let Some(charge) = self.charge.take()
-            && let Some(verdict) = change(&self.table, &self.charged, subject, charge)
+            && let Some(verdict) = change(&self.checked, &self.verdict, charge)
         {
-            self.reported = verdict;
+            self.verdict = verdict;
         }
     }
 }
 
 impl Record {
-    /// Charges a table by `check`, unless this request was charged for the same already. Returns
-    /// the verdict and the index of the decision.
+    /// Returns the decisions, the first one first.
+    pub(crate) fn decisions(&self) -> impl DoubleEndedIterator<Item = &Decision> {
+        [&self.first].into_iter().chain(&self.others)
+    }
+
+    fn decision(&mut self, index: usize) -> Option<&mut Decision> {
+        match index.checked_sub(1) {
+            None => Some(&mut self.first),
+            Some(index) => self.others.get_mut(index),
+        }
+    }
+
+    /// Charges a table, unless this request was charged for the same already. Returns the verdict
+    /// and the index of the decision.
     ///
     /// If it was already, and the cost is higher now, the higher cost replaces the earlier one.
-    pub(crate) fn charge(
-        &mut self,
-        table: Table,
-        checked: Checked,
-        cost: u32,
-        check: impl Fn(u32) -> Verdict,
-    ) -> (Verdict, usize) {
-        let index = self
-            .decisions
-            .iter()
-            .position(|made| made.checked == checked && made.table.is_same(&table));
-        let Some((index, made)) =
-            index.and_then(|index| Some((index, self.decisions.get_mut(index)?)))
+    pub(crate) fn charge(&mut self, checked: Checked, cost: u32, listed: bool) -> (Verdict, usize) {
+        let made = self.decisions().position(|made| made.checked.is_same(&checked));
+        let Some((index, made)) = made.and_then(|index| Some((index, self.decision(index)?)))
         else {
-            let verdict = check(cost);
-            // Most requests have one decision, and a decision takes almost a kilobyte.
-            self.decisions.reserve_exact(1);
-            self.decisions.push(Decision::new(table, checked, verdict));
-            return (verdict, self.decisions.len() - 1);
+            let verdict = checked.check(cost);
+            self.others.push(Decision::new(checked, verdict, listed));
+            return (verdict, self.others.len());
         };
+        made.listed |= listed;
         let before = made.charge.map_or(0, |charge| charge.cost);
         if made.verdict.is_admitted() && cost > before {
             made.refund();
-            let verdict = check(cost);
-            made.verdict = verdict;
-            made.reported = verdict;
-            // In shadow mode the request proceeds, so the earlier charge is due again.
-            made.charged = if verdict.is_admitted() { verdict } else { check(before) };
-            made.charge = made.charged.charge();
+            made.verdict = made.checked.check(cost);
+            made.charge = if made.verdict.is_admitted() {
+                made.verdict.charge()
+            } else {
+                // In shadow mode the request proceeds, so the earlier charge is due again.
+                made.checked.check(before).charge()
+            };
         }
         (made.verdict, index)
     }
 
-    /// Makes the response list the quotas of a decision.
-    pub(crate) fn list(&mut self, index: usize) {
-        if let Some(decision) = self.decisions.get_mut(index) {
-            decision.listed = true;
-        }
-    }
-
-    /// Records that the request is refused. If a limit refuses it, refunds all charges.
-    pub(crate) fn refuse(&mut self, outcome: Outcome) {
+    /// Records that a decision refuses the request: lists it, and refunds all charges if a limit
+    /// refuses.
+    pub(crate) fn refuse(&mut self, index: usize, outcome: Outcome) {
         if !matches!(outcome, Outcome::MissingKey | Outcome::InvalidKey) {
-            self.decisions.iter_mut().for_each(Decision::refund);
+            self.first.refund();
+            self.others.iter_mut().for_each(Decision::refund);
+        }
+        if let Some(decision) = self.decision(index) {
+            decision.listed = true;
         }
     }
 
     /// Returns the units of the charge of a decision; `None` if there is none, or it was settled or
     /// refunded.
     pub(crate) fn cost(&self, index: usize) -> Option<u32> {
-        self.decisions.get(index)?.charge.map(|charge| charge.cost)
+        self.decisions().nth(index)?.charge.map(|charge| charge.cost)
     }
 
     /// Replaces the charge of a decision by the actual cost. Does nothing if the charge was settled
     /// or refunded.
     pub(crate) fn settle(&mut self, index: usize, actual: u32) {
-        if let Some(decision) = self.decisions.get_mut(index) {
-            decision.change(|table, verdict, subject, charge| {
-                table.settle(verdict, subject, charge, actual)
-            });
+        if let Some(decision) = self.decision(index) {
+            decision.change(|checked, verdict, charge| checked.settle(verdict, charge, actual));
         }
     }
 
     /// Refunds the charge of a decision. Does nothing if the charge was settled or refunded.
     pub(crate) fn refund(&mut self, index: usize) {
-        if let Some(decision) = self.decisions.get_mut(index) {
+        if let Some(decision) = self.decision(index) {
             decision.refund();
         }
     }
 
-    /// Returns the verdict of the last gate; without a gate, that of the first limiter.
+    /// Returns the verdict of the last [`GateLayer`](crate::GateLayer).
     pub(crate) fn verdict(&self) -> Option<Verdict> {
-        let gate = self.decisions.iter().rfind(|decision| decision.table.is_gate());
-        gate.or_else(|| self.decisions.first()).map(|decision| decision.verdict)
+        self.decisions().nth(self.gate?).map(|decision| decision.verdict)
     }
 
     /// Sets the fields of all decisions that are listed, and replaces those of the application.
     pub(crate) fn set_fields(&self, headers: &mut HeaderMap) {
-        let listed: Vec<&Decision> =
-            self.decisions.iter().filter(|decision| decision.listed).collect();
-        fields::set_all(headers, &listed);
+        fields::set_all(headers, || self.decisions().filter(|decision| decision.listed));
         if let Some(outcome) = self.shadow {
-            fields::set(headers, fields::SHADOW, outcome);
+            headers.insert(fields::SHADOW, HeaderValue::from_static(outcome));
         }
     }
 }

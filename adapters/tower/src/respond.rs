@@ -10,6 +10,10 @@ use crate::fields;
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 const GRPC: &str = "application/grpc";
+const GRPC_MESSAGE: &str = "grpc-message";
+
+/// The text of a missing key, and that for a key that need not be in `X-API-Key`.
+const MISSING: [&str; 2] = ["Missing X-API-Key header", "Missing API key"];
 
 /// The body of the response if a limiter counts peers and the request does not have the address.
 const UNKNOWN_PEER: &str = r#"{"error": "The server does not report the client's address"}"#;
@@ -36,9 +40,18 @@ pub fn refusal(verdict: &Verdict, request: &HeaderMap) -> Response<Bytes> {
 
 /// Sets all header fields of a verdict, and replaces those of the same names.
 pub fn set_fields(headers: &mut HeaderMap, verdict: &Verdict) {
-    for (name, value) in verdict.headers().iter() {
-        fields::set(headers, name, value);
+    fields::set(headers, verdict);
+}
+
+/// Makes the documented response to a request without a key name no field.
+pub(crate) fn without_field_name(mut response: Response<Bytes>) -> Response<Bytes> {
+    if let Ok(body) = core::str::from_utf8(response.body()) {
+        *response.body_mut() = Bytes::from(body.replace(MISSING[0], MISSING[1]));
     }
+    if let Some(message) = response.headers_mut().get_mut(GRPC_MESSAGE) {
+        *message = HeaderValue::from_static(MISSING[1]);
+    }
+    response
 }
 
 /// Returns the status of a verdict.
@@ -90,7 +103,7 @@ fn grpc(code: u16, body: &'static str) -> Response<Bytes> {
     response.headers_mut().insert("grpc-status", HeaderValue::from(code));
     // The texts have no percent sign, so the percent-encoding of gRPC leaves them unchanged.
     let message = HeaderValue::from_static(text.unwrap_or_default());
-    response.headers_mut().insert("grpc-message", message);
+    response.headers_mut().insert(GRPC_MESSAGE, message);
     response
 }
 

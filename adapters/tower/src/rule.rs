@@ -5,20 +5,21 @@ use core::fmt;
 use core::ops::RangeInclusive;
 
 use bytes::Bytes;
+use http::header::WWW_AUTHENTICATE;
 use http::request::Parts;
 use http::{Method, Response, StatusCode, response};
-use keytally::{Gate, Limiter, Outcome, Verdict, now};
+use keytally::{Gate, Limiter, Outcome, Verdict};
 
-use crate::address::{address_subject, peer};
+use crate::address::{Subject, peer, subject};
 use crate::caller::Caller;
 use crate::charge::{OpenCharge, Sent};
 use crate::error::ConfigError;
 use crate::exempt::ExemptPaths;
 use crate::fields;
 use crate::key::{Key, KeySources};
-use crate::record::{Checked, Record, SharedRecord};
+use crate::record::{Decision, SharedRecord};
 use crate::respond;
-use crate::table::{SharedGate, Table};
+use crate::table::{Checked, SharedGate};
 
 /// The prefix length of the IPv6 networks that count as one client.
 const IPV6_PREFIX: u8 = 64;
@@ -89,21 +90,22 @@ pub(crate) enum Settle {
 
 /// The result of a check.
 pub(crate) enum Decided {
-    /// The request is exempt.
-    Exempt,
     /// The request proceeds, and this follows when the response is known.
     Proceeds(Pending),
     /// The request is refused with this response.
     Refused(Response<Bytes>),
 }
 
+/// What is checked, and the gate of a [`GateLayer`](crate::GateLayer).
+type CheckedBy = (Checked, Option<Arc<Gate>>);
+
 /// What remains to be done when the response is known.
+#[derive(Default)]
 pub(crate) struct Pending {
-    record: SharedRecord,
-    /// The charge. `None` if the request was not counted.
+    /// The charge, if the outcome may change it.
     charge: Option<OpenCharge>,
-    /// Whether this layer is the first of the request. It sets the header fields.
-    is_first: bool,
+    /// The record, if this layer is the first of the request. It sets the header fields.
+    record: Option<SharedRecord>,
 }
 
 impl Rule {
@@ -140,90 +142,75 @@ impl Rule {
         if self.exempt_methods.contains(&request.method)
             || self.exempt_paths.contains(request.uri.path())
         {
-            return Decided::Exempt;
+            return Decided::Proceeds(Pending::default());
         }
-        let record = request.extensions.get::<SharedRecord>().cloned();
-        let is_first = record.is_none();
-        let record = record.unwrap_or_default();
-        if is_first {
-            request.extensions.insert(record.clone());
-        }
-        let pending = |request: &Parts, index: Option<usize>| Pending {
-            record: record.clone(),
-            charge: index
-                .map(|index| OpenCharge::new(Arc::clone(self), record.clone(), index, request)),
-            is_first,
-        };
-
-        let Ok(charged) = self.charge(request, &record) else {
-            let mut response = respond::unknown_peer(&request.headers);
-            if is_first {
-                record.lock().set_fields(response.headers_mut());
-            }
-            return Decided::Refused(respond::sized(response, &request.method));
-        };
-        let Some((verdict, index)) = charged else {
-            return Decided::Proceeds(pending(request, None));
-        };
-        if let Some(on_verdict) = &self.on_verdict {
-            on_verdict(&verdict, request);
-        }
-        if verdict.is_admitted() {
-            return Decided::Proceeds(pending(request, Some(index)));
-        }
-        if self.shadow {
-            record.lock().shadow.get_or_insert(verdict.outcome().as_str());
-            return Decided::Proceeds(pending(request, Some(index)));
-        }
-        Decided::Refused(self.refuse(&verdict, index, request, &record, is_first))
-    }
-
-    /// Charges the table. Returns the verdict and the index of the decision; `None` if the request
-    /// is not counted.
-    ///
-    /// # Errors
-    /// If the peer's address counts, and the request does not have it.
-    fn charge(
-        &self,
-        request: &mut Parts,
-        record: &SharedRecord,
-    ) -> Result<Option<(Verdict, usize)>, UnknownPeer> {
         let cost = match &self.cost {
             Cost::Constant(cost) => *cost,
             Cost::Function(cost) => cost(request),
         };
-        let (verdict, index) = match &self.kind {
-            Kind::Limiter(limiter) => {
-                let Some(subject) = self.client.subject(request)? else { return Ok(None) };
-                charge_limiter(&mut record.lock(), limiter, subject, cost)
-            }
-            Kind::Gate(rule) => {
-                let gate = rule.gate.load();
-                let key = rule.keys.read(&request.headers);
-                let counts_client = key == Key::Missing && rule.without_key.is_some();
-                let subject =
-                    if counts_client { self.client.subject(request).ok().flatten() } else { None };
-                let mut locked = record.lock();
-                let (verdict, index) = match (&rule.without_key, subject) {
-                    (Some(limiter), Some(subject)) => {
-                        charge_limiter(&mut locked, limiter, subject, cost)
-                    }
-                    _ => charge_gate(&mut locked, &gate, key, cost),
-                };
-                drop(locked);
-                request.extensions.insert(Caller::new(verdict, gate));
-                (verdict, index)
+        let (checked, gate) = match self.checked(request) {
+            Ok(Some(checked)) => checked,
+            Ok(None) => return Decided::Proceeds(Pending::default()),
+            Err(UnknownPeer) => {
+                let response = respond::unknown_peer(&request.headers);
+                return Decided::Refused(respond::sized(response, &request.method));
             }
         };
-        let mut locked = record.lock();
-        if self.listed {
-            locked.list(index);
-        }
-        // The verdict of a limiter does not replace that of a gate.
-        if let Some(verdict) = locked.verdict() {
+        let earlier = request.extensions.get::<SharedRecord>().cloned();
+        let is_first = earlier.is_none();
+        let (record, (verdict, index)) = match earlier {
+            Some(record) => {
+                let charged = record.lock().charge(checked, cost, self.listed);
+                (record, charged)
+            }
+            None => {
+                let verdict = checked.check(cost);
+                let record = SharedRecord::new(Decision::new(checked, verdict, self.listed));
+                request.extensions.insert(record.clone());
+                (record, (verdict, 0))
+            }
+        };
+        if let Some(gate) = gate {
+            record.lock().gate = Some(index);
+            request.extensions.insert(Caller::new(verdict, gate));
             request.extensions.insert(verdict);
         }
-        Ok(Some((verdict, index)))
+        if let Some(on_verdict) = &self.on_verdict {
+            on_verdict(&verdict, request);
+        }
+        if !verdict.is_admitted() {
+            if !self.shadow {
+                return Decided::Refused(self.refuse(&verdict, index, request, &record, is_first));
+            }
+            record.lock().shadow.get_or_insert(verdict.outcome().as_str());
+        }
+        let charge = self
+            .is_charged_by_outcome()
+            .then(|| OpenCharge::new(Arc::clone(self), record.clone(), index, request));
+        Decided::Proceeds(Pending { charge, record: is_first.then_some(record) })
+    }
+
+    /// Returns what is checked; `None` if the request is not counted.
+    ///
+    /// # Errors
+    /// If the peer's address counts, and the request does not have it.
+    fn checked(&self, request: &Parts) -> Result<Option<CheckedBy>, UnknownPeer> {
+        let rule = match &self.kind {
+            Kind::Limiter(limiter) => {
+                let subject = self.client.subject(request)?;
+                return Ok(subject.map(|it| (Checked::Subject(Arc::clone(limiter), it), None)));
+            }
+            Kind::Gate(rule) => rule,
+        };
+        let (gate, key) = (rule.gate.load(), rule.keys.read(&request.headers));
+        let checked = match (&key, &rule.without_key) {
+            (Key::Missing, Some(limiter)) => match self.client.subject(request) {
+                Ok(Some(subject)) => Checked::Subject(Arc::clone(limiter), subject),
+                _ => Checked::Key(Arc::clone(&gate), key),
+            },
+            _ => Checked::Key(Arc::clone(&gate), key),
+        };
+        Ok(Some((checked, Some(gate))))
     }
 
     /// Returns the response to a refused request.
@@ -237,15 +224,27 @@ impl Rule {
     ) -> Response<Bytes> {
         let too_many = self.too_many_failures(verdict, request);
         let reason = too_many.as_ref().unwrap_or(verdict);
-        let mut response = match (respond::grpc_refusal(reason, &request.headers), &self.refusal) {
-            (Some(response), _) => response,
-            (None, Some(refusal)) => respond::with_content_type(refusal(reason, request)),
-            (None, None) => respond::refusal(reason, &request.headers),
+        let challenges = match &self.kind {
+            Kind::Gate(rule) if reason.http_status() == 401 => rule.keys.challenges(),
+            _ => None,
         };
+        let documented = |response| match challenges {
+            Some(_) if reason.outcome() == Outcome::MissingKey => {
+                respond::without_field_name(response)
+            }
+            _ => response,
+        };
+        let mut response = match (respond::grpc_refusal(reason, &request.headers), &self.refusal) {
+            (Some(response), _) => documented(response),
+            (None, Some(refusal)) => respond::with_content_type(refusal(reason, request)),
+            (None, None) => documented(respond::refusal(reason, &request.headers)),
+        };
+        if let Some(challenges) = challenges {
+            response.headers_mut().entry(WWW_AUTHENTICATE).or_insert_with(|| challenges.clone());
+        }
         fields::set_refusal(response.headers_mut(), reason);
         let mut record = record.lock();
-        record.refuse(verdict.outcome());
-        record.list(index);
+        record.refuse(index, verdict.outcome());
         if is_first {
             record.set_fields(response.headers_mut());
             response.extensions_mut().insert(*verdict);
@@ -268,31 +267,15 @@ impl Rule {
         (counted.outcome() == Outcome::Denied).then_some(counted)
     }
 
+    /// Returns whether the outcome of a request may change its charge.
+    fn is_charged_by_outcome(&self) -> bool {
+        !self.refunds.is_empty() || !matches!(self.settle, Settle::Never)
+    }
+
     /// Returns whether a response of this status returns the charge.
     pub(crate) fn is_refunded(&self, status: StatusCode) -> bool {
         self.refunds.iter().any(|statuses| statuses.contains(&status.as_u16()))
     }
-}
-
-fn charge_limiter(
-    record: &mut Record,
-    limiter: &Arc<Limiter>,
-    subject: Vec<u8>,
-    cost: u32,
-) -> (Verdict, usize) {
-    let table = Table::Limiter(Arc::clone(limiter));
-    let checked = subject.clone();
-    record.charge(table, Checked::Subject(subject), cost, |cost| limiter.check(&checked, cost))
-}
-
-fn charge_gate(record: &mut Record, gate: &Arc<Gate>, key: Key, cost: u32) -> (Verdict, usize) {
-    let table = Table::Gate(Arc::clone(gate));
-    let presented = key.clone();
-    record.charge(table, Checked::Key(key), cost, |cost| match &presented {
-        Key::Missing => gate.check(None, cost),
-        Key::One(key) => gate.check(Some(key.as_bytes()), cost),
-        Key::Several => Verdict::duplicate_header(now()),
-    })
 }
 
 /// The address of the peer counts, and the request does not have it.
@@ -300,12 +283,12 @@ struct UnknownPeer;
 
 impl Client {
     /// Returns the subject of a request; `None` if the request is not counted.
-    fn subject(&self, request: &Parts) -> Result<Option<Vec<u8>>, UnknownPeer> {
+    fn subject(&self, request: &Parts) -> Result<Option<Subject>, UnknownPeer> {
         match self {
-            Self::Function(subject) => Ok(subject(request)),
+            Self::Function(function) => Ok(function(request).map(Subject::from_vec)),
             Self::Peer(ipv6_prefix) => {
                 let address = peer(&request.extensions).ok_or(UnknownPeer)?;
-                Ok(Some(address_subject(address, *ipv6_prefix).into_bytes()))
+                Ok(Some(subject(address, *ipv6_prefix)))
             }
         }
     }
@@ -316,8 +299,8 @@ impl Pending {
     /// the end of the body can change it.
     pub(crate) fn respond(self, head: &mut response::Parts) -> Option<OpenCharge> {
         let charge = self.charge.and_then(|charge| charge.respond(head));
-        if self.is_first {
-            let record = self.record.lock();
+        if let Some(record) = self.record {
+            let record = record.lock();
             record.set_fields(&mut head.headers);
             if let Some(verdict) = record.verdict() {
                 head.extensions.insert(verdict);

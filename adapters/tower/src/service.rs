@@ -48,7 +48,6 @@ where
                 return GuardFuture { state: State::Refused { response: Some(response) } };
             }
             Decided::Proceeds(pending) => Some(pending),
-            Decided::Exempt => None,
         };
         let future = self.inner.call(Request::from_parts(head, body));
         GuardFuture { state: State::Called { future, pending } }

@@ -1,8 +1,12 @@
 //! The tables that layers check: shared gates and limiters.
 
 use alloc::sync::Arc;
+use std::path::Path;
 
-use keytally::{Charge, Followed, Gate, Limiter, Verdict};
+use keytally::{Charge, Followed, Gate, Limiter, Verdict, now};
+
+use crate::address::Subject;
+use crate::key::Key;
 
 /// A gate that the threads of a server share: one that stays with its file, or one that is reopened
 /// when its file is replaced.
@@ -51,56 +55,60 @@ impl From<Followed> for SharedGate {
     }
 }
 
-/// A table that was charged for a request.
-#[derive(Clone, Debug)]
-pub(crate) enum Table {
-    Gate(Arc<Gate>),
-    Limiter(Arc<Limiter>),
+/// What a layer checks: a key with a gate, or a subject with a limiter.
+#[derive(Debug)]
+pub(crate) enum Checked {
+    Key(Arc<Gate>, Key),
+    Subject(Arc<Limiter>, Subject),
 }
 
-impl Table {
-    pub(crate) const fn is_gate(&self) -> bool {
-        matches!(self, Self::Gate(_))
+impl Checked {
+    pub(crate) const fn is_by_gate(&self) -> bool {
+        matches!(self, Self::Key(..))
     }
 
-    /// Returns whether both are one table. A table that was opened twice by one path is one table.
+    /// Returns whether both are the same key or subject with one table.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Gate(one), Self::Gate(other)) => {
-                Arc::ptr_eq(one, other) || (one.path().is_some() && one.path() == other.path())
+            (Self::Key(gate, key), Self::Key(other, other_key)) => {
+                key == other_key && is_one(gate, other, |gate| gate.path())
             }
-            (Self::Limiter(one), Self::Limiter(other)) => {
-                Arc::ptr_eq(one, other) || (one.path().is_some() && one.path() == other.path())
+            (Self::Subject(limiter, subject), Self::Subject(other, other_subject)) => {
+                subject == other_subject && is_one(limiter, other, |limiter| limiter.path())
             }
-            (Self::Gate(_), Self::Limiter(_)) | (Self::Limiter(_), Self::Gate(_)) => false,
+            (Self::Key(..), Self::Subject(..)) | (Self::Subject(..), Self::Key(..)) => false,
         }
     }
 
-    /// Replaces a charge by the actual cost. `verdict` is that of the check, and `subject` is what
-    /// a limiter counted. Returns `None` if the gate no longer has the key.
-    pub(crate) fn settle(
-        &self,
-        verdict: &Verdict,
-        subject: &[u8],
-        charge: Charge,
-        actual: u32,
-    ) -> Option<Verdict> {
+    /// Charges a cost.
+    pub(crate) fn check(&self, cost: u32) -> Verdict {
         match self {
-            Self::Gate(gate) => gate.settle(verdict.holder()?.key_id, charge, actual),
-            Self::Limiter(limiter) => Some(limiter.settle(subject, charge, actual)),
+            Self::Key(gate, Key::Missing) => gate.check(None, cost),
+            Self::Key(gate, Key::One(key)) => gate.check(Some(key.as_bytes()), cost),
+            Self::Key(_, Key::Several) => Verdict::duplicate_header(now()),
+            Self::Subject(limiter, subject) => limiter.check(subject, cost),
+        }
+    }
+
+    /// Replaces a charge by the actual cost. `verdict` is that of the check. Returns `None` if the
+    /// gate no longer has the key.
+    pub(crate) fn settle(&self, verdict: &Verdict, charge: Charge, actual: u32) -> Option<Verdict> {
+        match self {
+            Self::Key(gate, _) => gate.settle(verdict.holder()?.key_id, charge, actual),
+            Self::Subject(limiter, subject) => Some(limiter.settle(subject, charge, actual)),
         }
     }
 
     /// Returns a charge. Returns `None` if the gate no longer has the key.
-    pub(crate) fn refund(
-        &self,
-        verdict: &Verdict,
-        subject: &[u8],
-        charge: Charge,
-    ) -> Option<Verdict> {
+    pub(crate) fn refund(&self, verdict: &Verdict, charge: Charge) -> Option<Verdict> {
         match self {
-            Self::Gate(gate) => gate.refund(verdict.holder()?.key_id, charge),
-            Self::Limiter(limiter) => Some(limiter.refund(subject, charge)),
+            Self::Key(gate, _) => gate.refund(verdict.holder()?.key_id, charge),
+            Self::Subject(limiter, subject) => Some(limiter.refund(subject, charge)),
         }
     }
+}
+
+/// Returns whether both are one table. A table that was opened twice by one path is one table.
+fn is_one<T>(table: &Arc<T>, other: &Arc<T>, path: impl Fn(&T) -> Option<&Path>) -> bool {
+    Arc::ptr_eq(table, other) || path(table).is_some_and(|own| Some(own) == path(other))
 }

@@ -73,6 +73,48 @@ async fn requests_without_a_valid_key_get_the_responses_of_the_vectors() {
     assert!(tested > 10, "{tested}");
 }
 
+#[tokio::test]
+async fn refusal_names_the_fields_that_other_integrations_name() {
+    let python = include_str!("../../../py/tests/integrations/test_keys.py");
+    let challenges = python.split_once("CHALLENGES = (").unwrap().1.split_once(")\n").unwrap().0;
+    let challenges: String =
+        challenges.lines().map(|line| line.trim().trim_matches('\'')).collect();
+    let body = r#"{"error": "Missing API key"}"#;
+    assert!(python.contains(body));
+    let nginx = include_str!("../../nginx/src/ngx_http_keytally_refusal.c");
+    assert!(nginx.replace('\\', "").contains(body));
+    let service = include_str!("../../../services/server/src/service/key_from.rs");
+    assert!(service.contains("\"Missing API key\""));
+
+    let peppers = pepper::parse(&pepper::generate().unwrap()).unwrap();
+    let gate = Gate::in_memory(peppers, &GateConfig::default()).unwrap();
+    let hello =
+        async |_: Request<()>| Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("hello")));
+    let fields = ["X-API-Key", "Authorization: Bearer", "X-Token"];
+    let layer = GateLayer::new(gate).key_from(fields).unwrap();
+    let own = layer.clone().refusal(|_, _| Response::new(Bytes::from("Missing X-API-Key header")));
+    let call = async |layer: &GateLayer, name: &str, value: &str| {
+        let request = Request::builder().header(name, value).body(()).unwrap();
+        let response = layer.layer(service_fn(hello)).oneshot(request).await.unwrap();
+        let (head, body) = response.into_parts();
+        assert_eq!(head.headers["WWW-Authenticate"], challenges);
+        let message = head.headers.get("grpc-message").cloned();
+        let length = head.headers["Content-Length"].to_str().unwrap().parse().ok();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        assert_eq!(length, Some(bytes.len()));
+        (String::from_utf8(bytes.to_vec()).unwrap(), message)
+    };
+    assert_eq!(call(&layer, "Accept", "*/*").await.0, body);
+    assert_eq!(call(&layer, "X-Token", "wrong").await.0, r#"{"error": "Invalid API key"}"#);
+    assert_eq!(
+        call(&layer, "Accept", "application/problem+json").await.0,
+        r#"{"type": "about:blank", "title": "Missing API key", "status": 401}"#
+    );
+    let (_, message) = call(&layer, "Content-Type", "application/grpc").await;
+    assert_eq!(message.unwrap(), "Missing API key");
+    assert_eq!(call(&own, "Accept", "*/*").await.0, "Missing X-API-Key header");
+}
+
 #[test]
 fn bodies_of_all_outcomes_are_those_of_the_vectors() {
     let vectors = vectors();

@@ -4,6 +4,7 @@
 
 #[cfg(feature = "axum")]
 mod axum;
+mod connections;
 mod layers;
 mod outcomes;
 mod support;
