@@ -4,7 +4,7 @@ use core::ffi::CStr;
 
 use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use keytally::{MAX_FIELDS, MAX_HEADERS_LEN, MAX_QUOTAS, QuotaState, Quotas, Response, Verdict};
+use keytally::{MAX_FIELDS, MAX_HEADERS_LEN, MAX_QUOTAS, QuotaState, Response, Verdict};
 use smallvec::SmallVec;
 
 use crate::record::Decision;
@@ -17,9 +17,6 @@ const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const QUOTAS: HeaderName = HeaderName::from_static("ratelimit");
-
-/// `X-RateLimit-*` describe the longest window of a limiter that is at most this long, in seconds.
-const DAY_S: u32 = 86_400;
 
 /// Returns the name of a field of a verdict.
 fn name(name: &CStr) -> Option<HeaderName> {
@@ -92,9 +89,6 @@ where
             headers.insert(name, value);
         }
     });
-    if gate.is_none() {
-        set_within_a_day(headers, chosen.verdict.quotas());
-    }
     if listed().nth(1).is_none() {
         return;
     }
@@ -109,21 +103,6 @@ where
             headers.insert(list, joined);
         }
     }
-}
-
-/// Sets `X-RateLimit-*` of a limiter whose longest window is more than a day. They describe its
-/// longest window of at most a day. If all its windows are longer, they describe the shortest.
-fn set_within_a_day(headers: &mut HeaderMap, quotas: &Quotas) {
-    let is_within = |quota: &QuotaState| quota.window.seconds() <= DAY_S;
-    if quotas.iter().next_back().is_none_or(|longest| is_within(&longest)) {
-        return;
-    }
-    let Some(quota) = quotas.iter().rfind(is_within).or_else(|| quotas.iter().next()) else {
-        return;
-    };
-    headers.insert(LIMIT, quota.limit.into());
-    headers.insert(REMAINING, quota.remaining.into());
-    headers.insert(RESET, quota.reset_unix_s.into());
 }
 
 /// Joins lists of quotas. A repeated name gets a number, because a list has each name once.
