@@ -219,7 +219,10 @@ fn refusals_have_the_statuses_and_bodies_of_a_file() {
         (r#"{"denied": {"status": 503}}"#, "it must be JSON such as"),
         (r#"{"kt_live_secret": {"body": ""}}"#, "line 1, column"),
         (r#"{"denied": {"status": 200, "body": ""}}"#, "for denied the status 200"),
-        (r#"{"denied": {"content_type": "\n", "body": ""}}"#, "for denied a content_type"),
+        (r#"{"denied": {"content_type": "\n", "body": ""}}"#, "for denied the content_type"),
+        (r#"{"denied": {"content_type": "", "body": ""}}"#, "the content_type \"\", which is not"),
+        (r#"{"denied": {"content_type": "html", "body": ""}}"#, "\"html\", which is not"),
+        (r#"{"denied": {"content_type": "text/é", "body": ""}}"#, "which is not one such as"),
         (&" ".repeat(65_537), "more than 65536 bytes"),
     ] {
         write(text);

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -97,8 +98,12 @@ pub(crate) fn try_lock_folder(folder: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Returns what identifies a file: its device and its inode.
-pub(crate) fn file_id(path: &Path) -> io::Result<[u64; 2]> {
+/// Returns what identifies a file: its device, its inode and, if the file system records it, the
+/// time of its creation in nanoseconds. A file system gives the inode of a removed file to the next
+/// one.
+pub(crate) fn file_id(path: &Path) -> io::Result<[u64; 3]> {
     let metadata = path.metadata()?;
-    Ok([metadata.dev(), metadata.ino()])
+    let created = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let nanoseconds = created.map_or(0, |since| since.as_nanos());
+    Ok([metadata.dev(), metadata.ino(), u64::try_from(nanoseconds).unwrap_or(u64::MAX)])
 }
