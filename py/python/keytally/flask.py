@@ -45,7 +45,7 @@ from keytally._guesses import DEFAULT
 from keytally._refusal import Refusal
 from keytally._rule import GateRule, LimiterRule, Rule, Statuses
 from keytally._settle import Sent
-from keytally._watch import Body, Watch
+from keytally._watch import Body, Input, Watch
 
 if TYPE_CHECKING:
     from keytally import Gate, Limiter, Verdict
@@ -85,7 +85,10 @@ def _refusal(rule: Rule[Request]) -> Response | None:
     current: Request = request._get_current_object()  # type: ignore[attr-defined]
     record = record_of(current.environ)
     if rule.settlement is not None and record.claim_watch():
-        setattr(current, WATCH, Watch(record))
+        watch = Watch(record)
+        setattr(current, WATCH, watch)
+        if "wsgi.input" in current.environ:
+            current.environ["wsgi.input"] = Input(current.environ["wsgi.input"], watch)
     decision = rule.check(current, current.environ, _store)
     if decision is None:
         return None

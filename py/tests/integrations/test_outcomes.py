@@ -1,12 +1,14 @@
 """Charges by outcome: refunded, settled or made after the response, in every framework."""
 
 import asyncio
+import contextlib
 import logging
+from wsgiref.util import setup_testing_defaults
 
 import django_app
 import frameworks
 import pytest
-from django.http import FileResponse
+from django.http import FileResponse, HttpResponse
 from flask import Flask, request
 from flask import Response as FlaskResponse
 from frameworks import flask_view
@@ -227,6 +229,66 @@ def test_response_to_a_client_that_left_does_not_count(gate, key, spent, began):
     made = asgi.GateMiddleware(app, gate, refund="5xx", settle=settle)
     asyncio.run(made(scope, receive, send))
     assert (found, spent()) == ([(200, 3, False) if began else (None, 0, False)], 1)
+
+
+class Unreadable:
+    """The body of a request whose client closes the connection, or sends an invalid chunk."""
+
+    def read(self, *size):
+        raise OSError("the client closed the connection")
+
+    readline = readlines = read
+
+
+def run_unreadable(app, path, headers):
+    environ = {
+        "wsgi.input": Unreadable(),
+        "CONTENT_LENGTH": "5",
+        "PATH_INFO": path,
+        "REQUEST_METHOD": "POST",
+        "HTTP_X_API_KEY": headers["X-API-Key"],
+    }
+    setup_testing_defaults(environ)
+    with contextlib.suppress(OSError):
+        body = app(environ, lambda status, fields, exc_info=None: None)
+        list(body)
+        body.close()
+
+
+def reading_in_wsgi(gate, **options):
+    def app(environ, start_response):
+        environ["wsgi.input"].read(5)
+
+    return frameworks.runner(run_unreadable, wsgi.GateMiddleware(app, gate, **options))
+
+
+def reading_in_flask(gate, **options):
+    app = Flask("tests", static_folder=None)
+    flask.GateExtension(gate, app, **options)
+    app.add_url_rule("/<kind>", view_func=lambda kind: request.get_data(), methods=["POST"])
+    return frameworks.runner(run_unreadable, app)
+
+
+def reading_in_django(gate, **options):
+    return frameworks.django_runner(
+        run_unreadable,
+        frameworks.get_wsgi_application,
+        lambda request, kind: HttpResponse(request.body),
+        frameworks.tables_of(gate, options),
+        django_app.MIDDLEWARE,
+    )
+
+
+@pytest.mark.parametrize("make", [reading_in_wsgi, reading_in_flask, reading_in_django])
+def test_client_whose_body_cannot_be_read_pays(make, gate, headers, spent):
+    found = []
+
+    def settle(_, sent):
+        found.append((sent.status, sent.is_complete, sent.exception))
+        return sent.cost
+
+    make(gate, refund="5xx", settle=settle)("/200", headers)
+    assert (found, spent()) == ([(None, False, None)], 1)
 
 
 @pytest.mark.parametrize("spec_version", ["2.3", "2.4"])
