@@ -23,6 +23,7 @@ class Watch:
         "is_unreadable",
         "size",
         "status",
+        "unsent_status",
     )
 
     def __init__(self, record: Record) -> None:
@@ -36,10 +37,14 @@ class Watch:
         # Whether reading the body of the request failed, because the client closed the connection
         # or sent an invalid body. The error response that follows is a consequence.
         self.is_unreadable = False
+        # The status of a response that began after that, or after the client had left.
+        self.unsent_status: int | None = None
 
     def start(self, status: int, headers: Callable[[], list[tuple[str, str]]]) -> None:
         """Record the head of the response."""
-        if not self.is_unreadable:
+        if self.disconnected or self.is_unreadable:
+            self.unsent_status = status
+        else:
             self.status, self._headers = status, headers
 
     @property
@@ -72,7 +77,7 @@ class Watch:
         if self.disconnected or self.is_unreadable or not isinstance(exception, Exception):
             exception = None
         status = 500 if self.status is None and exception is not None else self.status
-        return Sent(
+        sent = Sent(
             status=status,
             headers=self._headers(),
             bytes=self.size,
@@ -80,6 +85,8 @@ class Watch:
             exception=exception,
             cost=decision.cost,
         )
+        sent._unsent_status = self.unsent_status
+        return sent
 
 
 class Input:

@@ -406,13 +406,13 @@ async def _watched(app: App, record: Record, scope: Scope, receive: Receive, sen
         return message
 
     async def send_watched(message: Message) -> None:
-        # Servers drop what is sent after the client has left: the 500 of a framework, for example.
-        if watch.disconnected:
-            await send(message)
-            return
         kind = message["type"]
         if kind == "http.response.start":
             watch.start(message["status"], lambda: _decoded(message.get("headers", ())))
+        if watch.disconnected:
+            # Servers drop what is sent after the client has left, as the 500 of a framework.
+            await send(message)
+            return
         size = len(message.get("body", b""))
         # The server may cancel the application here, after it took the part.
         watch.size += size

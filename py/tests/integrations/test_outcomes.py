@@ -231,6 +231,26 @@ def test_response_to_a_client_that_left_does_not_count(gate, key, spent, began):
     assert (found, spent()) == ([(200, 3, False) if began else (None, 0, False)], 1)
 
 
+def test_client_that_leaves_does_not_avoid_a_charge_by_status(limiter):
+    async def app(scope, receive, send):
+        assert (await receive())["type"] == "http.disconnect"
+        await send({"type": "http.response.start", "status": 401, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        pass
+
+    made = asgi.LimiterMiddleware(app, limiter, charge_on=401)
+    client = (frameworks.ADDRESS, 40000)
+    scope = {"type": "http", "method": "POST", "path": "/", "client": client, "headers": []}
+    before = limiter.peek(frameworks.ADDRESS, 0).remaining
+    asyncio.run(made(scope, receive, send))
+    assert limiter.peek(frameworks.ADDRESS, 0).remaining == before - 1
+
+
 class Unreadable:
     """The body of a request whose client closes the connection, or sends an invalid chunk."""
 
