@@ -226,8 +226,15 @@ fn refusals_have_the_statuses_and_bodies_of_a_file() {
         (&" ".repeat(65_537), "more than 65536 bytes"),
     ] {
         write(text);
-        let args =
-            ["serve", "--listen", "127.0.0.1:0", "--data", "data", "--refusals", "refusals.json"];
+        let args = [
+            "serve",
+            "--listen",
+            "unix:no/folder",
+            "--data",
+            "data",
+            "--refusals",
+            "refusals.json",
+        ];
         let run = sandbox.finish(&mut sandbox.command(&args), b"");
         assert!(!run.err.contains("secret"), "{run:?}");
         run.expect_failure(&["refusals.json, the file of --refusals, ", parts]);
