@@ -99,8 +99,8 @@ pub(crate) fn try_lock_folder(folder: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Returns what identifies a file: its device, its inode and the time of its creation. A file system
-/// gives the inode of a removed file to the next one.
+/// Returns what identifies a file: its device, its inode and the time of its creation. A file
+/// system gives the inode of a removed file to the next one.
 pub(crate) fn file_id(path: &Path) -> io::Result<[u64; 3]> {
     let metadata = path.metadata()?;
     Ok([metadata.dev(), metadata.ino(), created(path, &metadata).unwrap_or(0)])
