@@ -75,6 +75,27 @@ def test_calls_nest_and_restore_after_an_exception():
     assert abs(charge.at_ms / 1000 - time.time()) < 60
 
 
+def test_clock_cannot_be_moved_after_its_block():
+    with at(1_800_000_000) as ended:
+        pass
+    for clock in (ended, keytally.testing.Clock()):
+        for move in (clock.tick, clock.move_to):
+            with pytest.raises(RuntimeError, match="only within the block"):
+                move(1)
+    charge = Limiter.in_memory("5/second").check("a").charge
+    assert abs(charge.at_ms / 1000 - time.time()) < 60
+
+
+@pytest.mark.parametrize("wrong", [None, "1", [1]])
+def test_tick_of_another_type_is_refused(wrong):
+    with at(1_800_000_000) as clock:
+        with pytest.raises(
+            TypeError, match=f"by seconds or a timedelta, not {type(wrong).__name__}"
+        ):
+            clock.tick(wrong)
+        assert clock.now.timestamp() == 1_800_000_000
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -35,6 +35,12 @@
  */
 #define NGX_HTTP_KEYTALLY_MAX_NAME_LEN 32
 
+/**
+ * The maximum length of the name of a field that may carry the key, in bytes. Clients see the name
+ * in refusals, and this is shorter than any pepper and any key of Keytally's form.
+ */
+#define NGX_HTTP_KEYTALLY_MAX_FIELD_LEN 40
+
 /** The maximum numbers of gates and zones: a request has one bit for each that charged it. */
 #define NGX_HTTP_KEYTALLY_MAX_GATES 64
 #define NGX_HTTP_KEYTALLY_MAX_ZONES 64
@@ -131,7 +137,7 @@ typedef struct {
     ngx_flag_t shadow;
     ngx_array_t *limits;                /* of ngx_http_keytally_limit_t; NULL if off */
     ngx_http_keytally_zone_t *failures; /* counts invalid keys; NULL if off */
-    ngx_http_keytally_statuses_t *refund; /* statuses that return a charge; NULL if off */
+    ngx_http_keytally_statuses_t *refund; /* statuses that return a charge; NULL if unset */
     ngx_http_keytally_key_from_t *key_from; /* NULL if it is X-API-Key alone */
     ngx_flag_t error_page;              /* whether error_page may replace a refusal */
     ngx_flag_t headers;                 /* whether admitted requests get header fields */

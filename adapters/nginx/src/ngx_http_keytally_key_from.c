@@ -61,13 +61,14 @@ char *ngx_http_keytally_key_from(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     for (ngx_uint_t i = 1; i < cf->args->nelts; i++) {
         ngx_flag_t is_bearer = ngx_http_keytally_is_text(&words[i], ngx_http_keytally_bearer);
         if (!is_bearer && (!ngx_http_keytally_is_field_name(&words[i]) ||
+                           words[i].len > NGX_HTTP_KEYTALLY_MAX_FIELD_LEN ||
                            ngx_http_keytally_is_text(&words[i], "authorization") ||
                            ngx_http_keytally_is_text(&words[i], "cookie"))) {
             ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                                "parameter %ui of \"keytally_key_from\" is neither a header whose "
-                               "value is a key, such as X-API-Key, nor \"Authorization: Bearer\" "
-                               "in quotes",
-                               i);
+                               "value is a key, such as X-API-Key, of at most %d bytes, nor "
+                               "\"Authorization: Bearer\" in quotes",
+                               i, NGX_HTTP_KEYTALLY_MAX_FIELD_LEN);
             return NGX_CONF_ERROR;
         }
         ngx_http_keytally_source_t *source, *sources = key_from->sources.elts;

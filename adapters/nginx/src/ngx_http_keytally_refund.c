@@ -41,10 +41,10 @@ char *ngx_http_keytally_refund_statuses(ngx_conf_t *cf, ngx_command_t *cmd, void
     ngx_http_keytally_loc_conf_t *klcf = conf;
     ngx_str_t *words = cf->args->elts;
     if (klcf->refund != NGX_CONF_UNSET_PTR) return "is duplicate";
-    klcf->refund = NULL;
-    if (cf->args->nelts == 2 && ngx_strcmp(words[1].data, "off") == 0) return NGX_CONF_OK;
     klcf->refund = ngx_pcalloc(cf->pool, sizeof *klcf->refund);
     if (klcf->refund == NULL) return NGX_CONF_ERROR;
+    /* An empty list, which a subrequest does not replace by that of the client's request. */
+    if (cf->args->nelts == 2 && ngx_strcmp(words[1].data, "off") == 0) return NGX_CONF_OK;
     for (ngx_uint_t i = 1; i < cf->args->nelts; i++) {
         u_char *text = words[i].data;
         ngx_int_t status = ngx_atoi(text, words[i].len);

@@ -189,6 +189,8 @@ HTTP = """
             location = /pages/guarded { empty_gif; }
         }
         location @unauthorized { default_type application/json; return 401 '{"code": "unauthorized"}'; }
+        location = /keys_of_charge { internal; keytally api; keytally_refund off; empty_gif; }
+        location = /kept_by_authorized { auth_request /keys_of_charge; keytally_refund 5xx; proxy_pass http://127.0.0.1:%(port)s/answer$is_args$args; }
         location = /refunded_by_authorized { auth_request /keys; keytally_refund 5xx; proxy_pass http://127.0.0.1:%(port)s/answer$is_args$args; }
     }
 """
@@ -720,6 +722,7 @@ class Contract(unittest.TestCase):
             # The location of the client's request decides, because that of auth_request does not.
             ("/refunded_by_authorized?status=503", 503, 0),
             ("/refunded_by_authorized?status=404", 404, 1),
+            ("/kept_by_authorized?status=503", 503, 1),
             # A post_action does not count.
             ("/refunded/after", 200, 1),
             ("/refunded/after_failure", 500, 0),
@@ -1348,6 +1351,7 @@ class Configuration(unittest.TestCase):
             gate + " keytally api cost={};",
             "keytally_limit {};",
             "keytally_refund {};",
+            "keytally_key_from {};",
             "keytally_key_from \"{}:\";",
             "keytally_error_page {};",
             "keytally_failures {};",

@@ -121,6 +121,12 @@ def _source(name: object) -> Source:
             f"{shown} in key_from is not the name of a header: pass a name such as 'X-API-Key', "
             f"or {BEARER!r}"
         )
+    # In a path, only parts that look like a secret are hidden. Names of headers may be long.
+    if redact("/" + name) != "/" + name:
+        raise ValueError(
+            f"{redact(repr(name))} in key_from looks like a key, not like the name of a header: "
+            "responses would show it"
+        )
     if name.lower() in NOT_KEYS:
         raise ValueError(
             f"{name} in key_from does not carry a key as its whole value: pass {BEARER!r}, "

@@ -33,7 +33,15 @@ class Sent:
 
     """
 
-    __slots__ = ("bytes", "cost", "exception", "headers", "is_complete", "status")
+    __slots__ = (
+        "_unsent_status",
+        "bytes",
+        "cost",
+        "exception",
+        "headers",
+        "is_complete",
+        "status",
+    )
 
     def __init__(
         self,
@@ -51,6 +59,8 @@ class Sent:
         self.is_complete = is_complete
         self.exception = exception
         self.cost = cost
+        # The status of the response to a client that had left; None if there is none.
+        self._unsent_status: int | None = None
 
 
 class Decision(Protocol):
@@ -136,7 +146,8 @@ class Settlement:
         # An exception in the middle of a response is a failure of the server too.
         status = sent.status if sent.exception is None else 500
         if self._charge_on is not None:
-            if status in self._charge_on:
+            # A client that leaves early must not avoid the charge.
+            if (sent._unsent_status or status) in self._charge_on:
                 decision.charge_later()
             return True
         if status in self._refund:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from keytally._settle import Sent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from keytally._charges import Decision, Record
 
@@ -15,7 +15,16 @@ if TYPE_CHECKING:
 class Watch:
     """What an integration saw of a response, until it finishes the record of the request once."""
 
-    __slots__ = ("_headers", "_record", "disconnected", "is_complete", "size", "status")
+    __slots__ = (
+        "_headers",
+        "_record",
+        "disconnected",
+        "is_complete",
+        "is_unreadable",
+        "size",
+        "status",
+        "unsent_status",
+    )
 
     def __init__(self, record: Record) -> None:
         self._record: Record | None = record
@@ -25,10 +34,18 @@ class Watch:
         self.is_complete = False
         # Whether the client closed the connection. Exceptions that follow are a consequence.
         self.disconnected = False
+        # Whether reading the body of the request failed, because the client closed the connection
+        # or sent an invalid body. The error response that follows is a consequence.
+        self.is_unreadable = False
+        # The status of a response that began after that, or after the client had left.
+        self.unsent_status: int | None = None
 
     def start(self, status: int, headers: Callable[[], list[tuple[str, str]]]) -> None:
         """Record the head of the response."""
-        self.status, self._headers = status, headers
+        if self.disconnected or self.is_unreadable:
+            self.unsent_status = status
+        else:
+            self.status, self._headers = status, headers
 
     @property
     def is_pending(self) -> bool:
@@ -57,17 +74,52 @@ class Watch:
                 await pending.settlement.finish_async(pending.decision, pending.request, sent)
 
     def _sent(self, decision: Decision, exception: BaseException | None) -> Sent:
-        if self.disconnected or not isinstance(exception, Exception):
+        if self.disconnected or self.is_unreadable or not isinstance(exception, Exception):
             exception = None
         status = 500 if self.status is None and exception is not None else self.status
-        return Sent(
+        sent = Sent(
             status=status,
             headers=self._headers(),
             bytes=self.size,
-            is_complete=self.is_complete,
+            is_complete=self.is_complete and not self.is_unreadable,
             exception=exception,
             cost=decision.cost,
         )
+        sent._unsent_status = self.unsent_status
+        return sent
+
+
+class Input:
+    """The body of a WSGI request that reports to a watch if it cannot be read."""
+
+    def __init__(self, stream: Any, watch: Watch) -> None:  # noqa: ANN401
+        self._stream = stream
+        self._watch = watch
+
+    def read(self, *size: int) -> Any:  # noqa: ANN401
+        """Return bytes of the body."""
+        return self._call(self._stream.read, *size)
+
+    def readline(self, *size: int) -> Any:  # noqa: ANN401
+        """Return a line of the body."""
+        return self._call(self._stream.readline, *size)
+
+    def readlines(self, *hint: int) -> Any:  # noqa: ANN401
+        """Return the lines of the body."""
+        return self._call(self._stream.readlines, *hint)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.readline, b"")
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self._stream, name)
+
+    def _call(self, function: Callable[..., Any], *arguments: int) -> Any:  # noqa: ANN401
+        try:
+            return function(*arguments)
+        except Exception:
+            self._watch.is_unreadable = True
+            raise
 
 
 class Body:

@@ -409,6 +409,10 @@ async def _watched(app: App, record: Record, scope: Scope, receive: Receive, sen
         kind = message["type"]
         if kind == "http.response.start":
             watch.start(message["status"], lambda: _decoded(message.get("headers", ())))
+        if watch.disconnected:
+            # Servers drop what is sent after the client has left, as the 500 of a framework.
+            await send(message)
+            return
         size = len(message.get("body", b""))
         # The server may cancel the application here, after it took the part.
         watch.size += size

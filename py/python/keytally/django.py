@@ -87,7 +87,7 @@ from keytally._guesses import DEFAULT, Guesses
 from keytally._keys import KeySources
 from keytally._native import Gate, Limiter, redact
 from keytally._rule import GateRule, LimiterRule, Rule, Store
-from keytally._watch import Watch
+from keytally._watch import Input, Watch
 from keytally.exceptions import KeytallyError
 
 if TYPE_CHECKING:
@@ -321,6 +321,9 @@ class VerdictMiddleware:
             return self._respond_async(request)
         record = _charges.record_of(fields(request))
         watch = Watch(record) if record.claim_watch() else None
+        if watch is not None and hasattr(request, "_stream"):
+            # The request got it from its environ before any middleware was called.
+            request._stream = Input(request._stream, watch)
         try:
             response = self._respond(request)
         except BaseException as error:

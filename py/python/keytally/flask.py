@@ -34,6 +34,7 @@ from flask import (
     current_app,
     g,
     request,
+    request_finished,
     request_tearing_down,
 )
 
@@ -44,7 +45,7 @@ from keytally._guesses import DEFAULT
 from keytally._refusal import Refusal
 from keytally._rule import GateRule, LimiterRule, Rule, Statuses
 from keytally._settle import Sent
-from keytally._watch import Body, Watch
+from keytally._watch import Body, Input, Watch
 
 if TYPE_CHECKING:
     from keytally import Gate, Limiter, Verdict
@@ -84,7 +85,10 @@ def _refusal(rule: Rule[Request]) -> Response | None:
     current: Request = request._get_current_object()  # type: ignore[attr-defined]
     record = record_of(current.environ)
     if rule.settlement is not None and record.claim_watch():
-        _settle_later(record)
+        watch = Watch(record)
+        setattr(current, WATCH, watch)
+        if "wsgi.input" in current.environ:
+            current.environ["wsgi.input"] = Input(current.environ["wsgi.input"], watch)
     decision = rule.check(current, current.environ, _store)
     if decision is None:
         return None
@@ -94,46 +98,65 @@ def _refusal(rule: Rule[Request]) -> Response | None:
         response = _web.response(decision.refusal, record.fields(), accept, "GET")
         return Response(response.body, response.status, response.headers)
     if record.claim_headers():
+        setattr(current, RECORD, record)
 
         @after_this_request
         def set_headers(response: Response) -> Response:
-            for name, value in record.fields():
-                response.headers[name] = value
+            _set_fields(record, response)
             return response
 
     return None
 
 
-def _settle_later(record: Record) -> None:
-    """Settle the charges of the current request after its response."""
-    watch = Watch(record)
-    request.environ[WATCH] = watch
-
-    @after_this_request
-    def settle(response: Response) -> Response:
-        watch.start(response.status_code, lambda: list(response.headers))
-        if response.is_streamed or response.direct_passthrough:
-            response.response = Body(response.response, watch)
-            # Not teardown, but the end of the body settles the charges.
-            request.environ.pop(WATCH, None)
-        else:
-            watch.size = len(response.get_data())
-            watch.is_complete = True
-            watch.finish()
-        return response
+# The attributes of a request, and the second also of its response: the watch until the charges are
+# settled, and the record whose header fields the response has. An environ would not do: a view may
+# call another application with it.
+WATCH = "keytally_watch"
+RECORD = "keytally_record"
 
 
-# The name in the environ of the watch of a request that has no response yet.
-WATCH = "keytally.watch"
+def _set_fields(record: Record, response: Response) -> None:
+    """Set the header fields of a response, once: a function of the application may remove them."""
+    if not hasattr(response, RECORD):
+        setattr(response, RECORD, record)
+        for name, value in record.fields():
+            response.headers[name] = value
+
+
+def _finish(sender: Flask, response: Response, **_: object) -> None:  # noqa: ARG001
+    """Set the header fields of the response that is sent, and settle the charges after it.
+
+    It is called after the functions of ``after_request``, which may replace the response.
+    """
+    current: Request = request._get_current_object()  # type: ignore[attr-defined]
+    record: Record | None = getattr(current, RECORD, None)
+    if record is not None:
+        _set_fields(record, response)
+    watch: Watch | None = current.__dict__.pop(WATCH, None)
+    if watch is None:
+        return
+    watch.start(response.status_code, lambda: list(response.headers))
+    if response.is_streamed or response.direct_passthrough:
+        # Not teardown, but the end of the body settles the charges.
+        response.response = Body(response.response, watch)
+    else:
+        watch.size = len(response.get_data())
+        watch.is_complete = True
+        watch.finish()
 
 
 def _tear_down(sender: Flask, exc: BaseException | None = None, **_: object) -> None:  # noqa: ARG001
-    """Settle the charges of a request whose exception Flask passes to the server."""
-    watch: Watch | None = request.environ.pop(WATCH, None)
+    """Settle the charges of a request whose exception Flask passes to the server.
+
+    Also settles those of a request for which no response passed all functions of ``after_request``.
+    """
+    current: Request = request._get_current_object()  # type: ignore[attr-defined]
+    watch: Watch | None = current.__dict__.pop(WATCH, None)
     if watch is not None:
         watch.finish(exc)
 
 
+request_finished.connect(_finish)
 request_tearing_down.connect(_tear_down)
 
 

@@ -60,15 +60,25 @@ class Clock:
 
     """
 
+    def __init__(self) -> None:
+        # Whether the block of `at` runs.
+        self._is_set = False
+
     def tick(self, seconds: float | dt.timedelta = 1) -> None:
         """Move the clock forward by seconds or a timedelta, to a millisecond.
 
         Raises:
+            RuntimeError: The block of `at` has ended.
+            TypeError: The argument has another type.
             ValueError: The argument is negative, or the time would be after 9999.
 
         """
+        self._require_block()
         if isinstance(seconds, dt.timedelta):
             seconds = seconds.total_seconds()
+        if not isinstance(seconds, (int, float)):
+            kind = type(seconds).__name__
+            raise TypeError(f"the clock ticks by seconds or a timedelta, not {kind}")
         if not 0 <= seconds <= MAX_MS / 1000:
             raise ValueError(f"the clock cannot tick by {seconds} s; move_to sets it back")
         set_test_clock(_in_range(clock_ms() + round(seconds * 1000), f"{seconds} s later"))
@@ -77,11 +87,20 @@ class Clock:
         """Set the clock to a time, which may be earlier.
 
         Raises:
+            RuntimeError: The block of `at` has ended.
             TypeError: The time has another type.
             ValueError: The time has no time zone, is before 1970 or after 9999.
 
         """
+        self._require_block()
         set_test_clock(unix_ms(time))
+
+    def _require_block(self) -> None:
+        """Raise an error unless the block runs. Otherwise, the process would keep a set clock."""
+        if not self._is_set:
+            raise RuntimeError(
+                "the clock can be moved only within the block of keytally.testing.at"
+            )
 
     @property
     def now(self) -> dt.datetime:
@@ -123,9 +142,12 @@ def at(time: Time) -> Iterator[Clock]:
     """
     require_test()
     before = set_test_clock(unix_ms(time))
+    clock = Clock()
+    clock._is_set = True
     try:
-        yield Clock()
+        yield clock
     finally:
+        clock._is_set = False
         set_test_clock(before)
 
 
@@ -213,7 +235,7 @@ class MemoryGate:
 
         Args:
             window: The name of the window as in ``RateLimit-Policy``: ``"minute"``, ``"hour"``,
-                ``"day"``, ``"week"``, ``"month"``, or its seconds.
+                ``"day"``, ``"week"``, ``"month"``, or its seconds, such as ``"10s"``.
             api_key: Another key of the gate.
 
         Raises:

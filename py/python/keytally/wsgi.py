@@ -30,7 +30,7 @@ from keytally._middleware import Middleware
 from keytally._refusal import Refusal
 from keytally._rule import GateRule, LimiterRule, Statuses
 from keytally._settle import Sent
-from keytally._watch import Body, Watch
+from keytally._watch import Body, Input, Watch
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -330,6 +330,8 @@ def _watched(
 ) -> Iterable[bytes]:
     """Call the application, and settle the charges of the request after the response."""
     watch = Watch(record)
+    if "wsgi.input" in environ:
+        environ["wsgi.input"] = Input(environ["wsgi.input"], watch)
 
     def start_watched(status: str, headers: list[tuple[str, str]], *exc_info: object) -> object:
         write = start_response(status, headers, *exc_info)

@@ -178,6 +178,8 @@ CONSTRUCTORS = [
         ({"key_from": [""]}, "'' in key_from is not the name of a header"),
         ({"key_from": [None]}, "None in key_from is not the name of a header"),
         ({"key_from": ["Authorization"]}, "pass 'Authorization: Bearer'"),
+        ({"key_from": [f"kt_live_{'0Gq5Xk2LmPz7Hc1nT9vYbR4s' * 2}"]}, "'kt_live_…' in key_from"),
+        ({"key_from": ["5a" * 32]}, "in key_from looks like a key"),
         ({"key_from": ["cookie"]}, "cookie in key_from does not carry a key"),
         ({"key_from": ["X-Token", "x-token"]}, "key_from lists x-token twice"),
         ({"without_key": "5/minute"}, "without_key must be the Limiter"),

@@ -1,12 +1,17 @@
 """Charges by outcome: refunded, settled or made after the response, in every framework."""
 
 import asyncio
+import contextlib
 import logging
+from wsgiref.util import setup_testing_defaults
 
 import django_app
 import frameworks
 import pytest
-from django.http import FileResponse
+from django.http import FileResponse, HttpResponse
+from flask import Flask, request
+from flask import Response as FlaskResponse
+from frameworks import flask_view
 
 from keytally import Sent, asgi, fastapi, flask, wsgi
 from keytally.rest_framework import KeyAuthentication, LimiterThrottle
@@ -190,6 +195,122 @@ def test_client_that_leaves_before_the_response_pays(gate, key, spent):
     assert (found, spent()) == ([(None, None)] * 2, 2)
 
 
+@pytest.mark.parametrize("began", [False, True])
+def test_response_to_a_client_that_left_does_not_count(gate, key, spent, began):
+    """A framework sends a 500 if the client closes the connection while the body is read."""
+
+    async def app(scope, receive, send):
+        if began:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"one", "more_body": True})
+        assert (await receive())["type"] == "http.disconnect"
+        if not began:
+            await send({"type": "http.response.start", "status": 500, "headers": []})
+        await send({"type": "http.response.body", "body": b"error"})
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        pass
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/",
+        "headers": [(b"x-api-key", key.expose().encode())],
+    }
+    found = []
+
+    def settle(_, sent):
+        found.append((sent.status, sent.bytes, sent.is_complete))
+        return 1
+
+    made = asgi.GateMiddleware(app, gate, refund="5xx", settle=settle)
+    asyncio.run(made(scope, receive, send))
+    assert (found, spent()) == ([(200, 3, False) if began else (None, 0, False)], 1)
+
+
+def test_client_that_leaves_does_not_avoid_a_charge_by_status(limiter):
+    async def app(scope, receive, send):
+        assert (await receive())["type"] == "http.disconnect"
+        await send({"type": "http.response.start", "status": 401, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        pass
+
+    made = asgi.LimiterMiddleware(app, limiter, charge_on=401)
+    client = (frameworks.ADDRESS, 40000)
+    scope = {"type": "http", "method": "POST", "path": "/", "client": client, "headers": []}
+    before = limiter.peek(frameworks.ADDRESS, 0).remaining
+    asyncio.run(made(scope, receive, send))
+    assert limiter.peek(frameworks.ADDRESS, 0).remaining == before - 1
+
+
+class Unreadable:
+    """The body of a request whose client closes the connection, or sends an invalid chunk."""
+
+    def read(self, *size):
+        raise OSError("the client closed the connection")
+
+    readline = readlines = read
+
+
+def run_unreadable(app, path, headers):
+    environ = {
+        "wsgi.input": Unreadable(),
+        "CONTENT_LENGTH": "5",
+        "PATH_INFO": path,
+        "REQUEST_METHOD": "POST",
+        "HTTP_X_API_KEY": headers["X-API-Key"],
+    }
+    setup_testing_defaults(environ)
+    with contextlib.suppress(OSError):
+        body = app(environ, lambda status, fields, exc_info=None: None)
+        list(body)
+        body.close()
+
+
+def reading_in_wsgi(gate, **options):
+    def app(environ, start_response):
+        environ["wsgi.input"].read(5)
+
+    return frameworks.runner(run_unreadable, wsgi.GateMiddleware(app, gate, **options))
+
+
+def reading_in_flask(gate, **options):
+    app = Flask("tests", static_folder=None)
+    flask.GateExtension(gate, app, **options)
+    app.add_url_rule("/<kind>", view_func=lambda kind: request.get_data(), methods=["POST"])
+    return frameworks.runner(run_unreadable, app)
+
+
+def reading_in_django(gate, **options):
+    return frameworks.django_runner(
+        run_unreadable,
+        frameworks.get_wsgi_application,
+        lambda request, kind: HttpResponse(request.body),
+        frameworks.tables_of(gate, options),
+        django_app.MIDDLEWARE,
+    )
+
+
+@pytest.mark.parametrize("make", [reading_in_wsgi, reading_in_flask, reading_in_django])
+def test_client_whose_body_cannot_be_read_pays(make, gate, headers, spent):
+    found = []
+
+    def settle(_, sent):
+        found.append((sent.status, sent.is_complete, sent.exception))
+        return sent.cost
+
+    make(gate, refund="5xx", settle=settle)("/200", headers)
+    assert (found, spent()) == ([(None, False, None)], 1)
+
+
 @pytest.mark.parametrize("spec_version", ["2.3", "2.4"])
 def test_client_that_leaves_a_stream_pays(gate, headers, spent, spec_version):
     """Starlette cancels the stream, or gets an exception of `send`."""
@@ -217,6 +338,54 @@ def test_response_of_the_outermost_integration_decides(gate, headers, spent):
     assert spent() == 0
     frameworks.run_asgi(failing, "/", headers)
     assert spent() == 1
+
+
+def failing(response):
+    raise LookupError("of the application")
+
+
+def changing(response):
+    response.status_code = 500
+    return response
+
+
+def replacing(response):
+    return FlaskResponse("busy", 503)
+
+
+@pytest.mark.parametrize("propagates", [False, True])
+@pytest.mark.parametrize("after", [failing, changing, replacing])
+@pytest.mark.parametrize("path", ["/200", "/stream"])
+def test_flask_settles_by_the_response_that_is_sent(gate, headers, spent, propagates, after, path):
+    """Functions of `after_request` may replace the response of a view."""
+    found = []
+    app = Flask("tests", static_folder=None)
+    app.config["PROPAGATE_EXCEPTIONS"] = propagates
+    app.after_request(after)
+
+    def settle(request, sent):
+        found.append(sent.status)
+        return 1
+
+    app.add_url_rule("/<kind>", view_func=flask.require_key(gate, settle=settle)(flask_view))
+    status, fields, _ = frameworks.run_wsgi(app, path, headers)
+    assert (found, spent()) == ([status], 1)
+    assert status == (503 if after is replacing else 500)
+    if not (propagates and after is failing):
+        assert dict(fields)["X-RateLimit-Remaining"] == str(LIMIT - 1)
+
+
+def test_flask_view_may_call_another_application(gate, headers, spent):
+    def view(kind):
+        inner = Flask("inner", static_folder=None)
+        inner.add_url_rule("/<kind>", view_func=lambda kind: ("hello", 200))
+        inner.wsgi_app(request.environ, lambda status, fields, exc_info=None: None)
+        return "failed", 503
+
+    app = Flask("tests", static_folder=None)
+    app.add_url_rule("/<kind>", view_func=flask.require_key(gate, refund="5xx")(view))
+    assert frameworks.run_wsgi(app, "/200", headers).status == 503
+    assert spent() == 0
 
 
 def test_wsgi_list_is_returned_unchanged(gate, headers):

@@ -14,7 +14,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::thread::{self, sleep};
 
 use rustix::process::Signal;
@@ -51,6 +51,23 @@ fn changes_by_the_command_line_affect_the_next_request() {
     assert_eq!(contacts(&newest).header("X-RateLimit-Remaining"), "1999");
     sandbox.run_admin(&["revoke", GATE, &key_id]).expect_status(0);
     assert_eq!(contacts(&newest).code(), 401);
+}
+
+#[test]
+fn requests_before_the_end_of_a_half_get_responses() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[]);
+    for requests in [1, 2, 50] {
+        for _ in 0..5 {
+            let mut stream = TcpStream::connect(server.address).unwrap();
+            let request = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+            stream.write_all(request.repeat(requests).as_bytes()).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).unwrap();
+            assert_eq!(text.matches("HTTP/1.1 200 OK").count(), requests);
+        }
+    }
 }
 
 /// Replaces the gate file of the service by a new one. Returns a key of the new gate.

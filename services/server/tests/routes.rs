@@ -219,12 +219,22 @@ fn refusals_have_the_statuses_and_bodies_of_a_file() {
         (r#"{"denied": {"status": 503}}"#, "it must be JSON such as"),
         (r#"{"kt_live_secret": {"body": ""}}"#, "line 1, column"),
         (r#"{"denied": {"status": 200, "body": ""}}"#, "for denied the status 200"),
-        (r#"{"denied": {"content_type": "\n", "body": ""}}"#, "for denied a content_type"),
+        (r#"{"denied": {"content_type": "\n", "body": ""}}"#, "for denied the content_type"),
+        (r#"{"denied": {"content_type": "", "body": ""}}"#, "the content_type \"\", which is not"),
+        (r#"{"denied": {"content_type": "html", "body": ""}}"#, "\"html\", which is not"),
+        (r#"{"denied": {"content_type": "text/é", "body": ""}}"#, "which is not one such as"),
         (&" ".repeat(65_537), "more than 65536 bytes"),
     ] {
         write(text);
-        let args =
-            ["serve", "--listen", "127.0.0.1:0", "--data", "data", "--refusals", "refusals.json"];
+        let args = [
+            "serve",
+            "--listen",
+            "unix:no/folder",
+            "--data",
+            "data",
+            "--refusals",
+            "refusals.json",
+        ];
         let run = sandbox.finish(&mut sandbox.command(&args), b"");
         assert!(!run.err.contains("secret"), "{run:?}");
         run.expect_failure(&["refusals.json, the file of --refusals, ", parts]);

@@ -168,6 +168,23 @@ fn misused_command_prints_no_secret() {
 }
 
 #[test]
+fn secret_as_the_name_of_a_header_is_refused() {
+    // The first four look like keys and peppers. Refusals would show them to clients.
+    let sandbox = Sandbox::new();
+    for secret in [SECRETS[0], SECRETS[1], SECRETS[5], "aB3dE5fG7hI9jK1lM3nO"] {
+        let args =
+            ["serve", "--listen", "unix:no/folder", "--key-from", "X-Token", "--key-from", secret];
+        let run = sandbox.finish(&mut sandbox.command(&args), b"");
+        assert_prints_no_secret(&run, secret, &args.map(str::to_owned));
+        run.expect_usage_error(&["'--key-from <HEADER>'", "not the name of a header"]);
+    }
+    for name in ["Ocp-Apim-Subscription-Key", "X-RapidAPI-Proxy-Secret", "X-GitHub-Token-V2"] {
+        let args = ["serve", "--data", "data", "--listen", "unix:no/folder", "--key-from", name];
+        sandbox.finish(&mut sandbox.command(&args), b"").expect_status(3);
+    }
+}
+
+#[test]
 fn environment_variable_is_never_printed() {
     let sandbox = Sandbox::new();
     sandbox.run(&["create", G]).expect_status(0);

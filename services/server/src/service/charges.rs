@@ -54,8 +54,8 @@ const NUMBER_LEN: usize = PROCESS_LEN + 8;
 
 const PROCESS_LEN: usize = 16;
 
-/// The device and the inode of a file.
-type FileId = [u64; 2];
+/// What identifies a file, also after another file took its path or its inode.
+type FileId = [u64; 3];
 
 /// Makes tokens of charges, and settles them.
 #[derive(Debug)]
@@ -211,11 +211,10 @@ impl Charges {
 
     /// Returns the MAC of a token, for a gate's file.
     fn mac(&self, key: &Pepper, body: &[u8; BODY_LEN], gate_id: FileId) -> [u8; MAC_LEN] {
-        let mut message = [0; BODY_LEN + 5 * 8];
+        let mut message = [0; BODY_LEN + 7 * 8];
         let (start, end) = message.split_at_mut(BODY_LEN);
         start.copy_from_slice(body);
-        let [[device, inode], [settled_device, settled_inode]] = [gate_id, self.settled_id];
-        let bound = [device, inode, settled_device, settled_inode, self.lifetime.as_secs()];
+        let bound = gate_id.into_iter().chain(self.settled_id).chain([self.lifetime.as_secs()]);
         for (chunk, number) in end.chunks_exact_mut(8).zip(bound) {
             chunk.copy_from_slice(&number.to_be_bytes());
         }
@@ -224,8 +223,8 @@ impl Charges {
 }
 
 impl State {
-    /// Returns the device and the inode of the gate's file. Returns `None` if the path of the gate
-    /// leads to another file now.
+    /// Returns what identifies the gate's file. Returns `None` if the path of the gate leads to
+    /// another file now.
     fn gate_id(&mut self, gate: &Arc<Gate>) -> Option<FileId> {
         if let Some((known, id)) = &self.gate
             && core::ptr::eq(known.as_ptr(), Arc::as_ptr(gate))
@@ -280,4 +279,56 @@ impl Token {
 fn derived(pepper: &Pepper) -> Option<Pepper> {
     // 32 bytes are enough for a pepper.
     Pepper::new(&*Zeroizing::new(pepper.mac(LABEL).to_bytes())).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use keytally::{GateConfig, Name, NewKey};
+
+    use super::*;
+
+    const LIFETIME: Duration = Duration::from_secs(60);
+
+    /// Returns a gate in a folder, its key, and a charge of the key.
+    fn charged(folder: &Path, peppers: &Peppers) -> (Arc<Gate>, KeyId, Charge) {
+        let config = GateConfig::default().with_keys(1);
+        let gate = Gate::create(folder.join("api.gate"), peppers.clone(), &config).unwrap();
+        let (key, _) = gate.issue(&NewKey::new(1, Name::new("live").unwrap())).unwrap();
+        let verdict = gate.check(Some(key.expose().as_bytes()), 10);
+        (Arc::new(gate), verdict.holder().unwrap().key_id, verdict.charge().unwrap())
+    }
+
+    #[test]
+    fn charge_of_a_key_that_is_gone_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let peppers = Peppers::new(&[[7; 32]]).unwrap();
+        let (gate, key_id, charge) = charged(folder.path(), &peppers);
+        let charges = Charges::open(folder.path(), &peppers, LIFETIME).unwrap();
+        // Another key took the record of this one.
+        let gone = KeyId::from_number(key_id.number() ^ 1).unwrap();
+        let text = charges.token(&gate, gone, charge, now()).unwrap();
+        let token = charges.read(&gate, text.as_bytes()).unwrap();
+        assert_eq!(charges.settle(&gate, &token, 0), Err(Refusal::Gone));
+        assert_eq!(charges.settle(&gate, &token, 0), Err(Refusal::Settled));
+        let quotas = gate.table().key(key_id, now()).unwrap().quotas;
+        assert!(quotas.iter().all(|quota| quota.limit - quota.remaining == 10));
+    }
+
+    #[test]
+    fn token_of_a_removed_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let peppers = Peppers::new(&[[7; 32]]).unwrap();
+        let (gate, key_id, charge) = charged(folder.path(), &peppers);
+        let open = || Charges::open(folder.path(), &peppers, LIFETIME).unwrap();
+        let charges = open();
+        let text = charges.token(&gate, key_id, charge, now()).unwrap();
+        assert!(open().read(&gate, text.as_bytes()).is_ok());
+        // Without the file, no process knows which charges were settled. The new file may have the
+        // inode of the removed one.
+        drop(charges);
+        fs::remove_file(folder.path().join("settled-60s.limiter")).unwrap();
+        assert_eq!(open().read(&gate, text.as_bytes()), Err(Refusal::Unknown));
+    }
 }

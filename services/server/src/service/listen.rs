@@ -173,6 +173,8 @@ fn http_server(streams: Streams) -> auto::Builder<Streams> {
     server
         .http1()
         .title_case_headers(true)
+        // A client may end its side after its last request. Its pipelined requests get responses.
+        .half_close(true)
         .header_read_timeout(None)
         .max_buf_size(MAX_HEAD_LEN.into());
     server

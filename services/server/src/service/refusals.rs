@@ -7,8 +7,10 @@ use std::path::Path;
 use axum::body::Bytes;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Response, StatusCode};
+use keytally::redact::redact;
 use keytally::{Outcome, Verdict};
 use keytally_cli::internal::Failure;
+use mime::Mime;
 use serde::Deserialize;
 
 /// The largest length of the file, in bytes.
@@ -89,7 +91,7 @@ impl Refusals {
         if let Some(status) = template.status.and_then(|status| StatusCode::from_u16(status).ok()) {
             *response.status_mut() = status;
         }
-        let content_type = template.content_type.as_deref().unwrap_or("application/json");
+        let content_type = template.content_type.as_deref().unwrap_or(JSON);
         if let Ok(value) = HeaderValue::from_str(content_type) {
             response.headers_mut().insert(CONTENT_TYPE, value);
         }
@@ -99,6 +101,9 @@ impl Refusals {
     }
 }
 
+/// The content type of a template that has none.
+const JSON: &str = "application/json";
+
 /// A file of templates, for errors.
 const EXAMPLE: &str = r#"{"denied": {"status": 503, "body": "{\"retry\": {retry_after}}"}}"#;
 
@@ -107,10 +112,11 @@ impl Template {
         if let Some(status) = self.status.filter(|status| !(400..=599).contains(status)) {
             return Err(format!("the status {status}, which is not from 400 to 599"));
         }
-        let content_type = self.content_type.as_deref().unwrap_or_default();
-        match HeaderValue::from_str(content_type) {
-            Ok(_) => Ok(()),
-            Err(_) => Err("a content_type that is not valid in a header".to_owned()),
+        let content_type = self.content_type.as_deref().unwrap_or(JSON);
+        if content_type.parse::<Mime>().is_err() || HeaderValue::from_str(content_type).is_err() {
+            let shown = redact(content_type);
+            return Err(format!("the content_type {shown:?}, which is not one such as text/html"));
         }
+        Ok(())
     }
 }

@@ -1,11 +1,13 @@
 //! Unix: signals, limits and locks.
 
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, Metadata};
 use std::io::{self, IsTerminal as _};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::Path;
 
+#[cfg(target_os = "linux")]
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
@@ -97,8 +99,26 @@ pub(crate) fn try_lock_folder(folder: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Returns what identifies a file: its device and its inode.
-pub(crate) fn file_id(path: &Path) -> io::Result<[u64; 2]> {
+/// Returns what identifies a file: its device, its inode and the time of its creation. A file
+/// system gives the inode of a removed file to the next one.
+pub(crate) fn file_id(path: &Path) -> io::Result<[u64; 3]> {
     let metadata = path.metadata()?;
-    Ok([metadata.dev(), metadata.ino()])
+    Ok([metadata.dev(), metadata.ino(), created(path, &metadata).unwrap_or(0)])
+}
+
+/// Returns the time of a file's creation in nanoseconds, if the file system records it.
+#[cfg(target_os = "linux")]
+fn created(path: &Path, _: &Metadata) -> Option<u64> {
+    // With musl, the standard library does not have this time.
+    let found = statx(CWD, path, AtFlags::empty(), StatxFlags::BTIME).ok()?;
+    let is_recorded = found.stx_mask & StatxFlags::BTIME.bits() != 0;
+    let seconds = u64::try_from(found.stx_btime.tv_sec).ok().filter(|_| is_recorded)?;
+    seconds.checked_mul(1_000_000_000)?.checked_add(found.stx_btime.tv_nsec.into())
+}
+
+/// Returns the time of a file's creation in nanoseconds, if the file system records it.
+#[cfg(not(target_os = "linux"))]
+fn created(_: &Path, metadata: &Metadata) -> Option<u64> {
+    let since = metadata.created().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_nanos()).ok()
 }

@@ -85,8 +85,11 @@ pub(crate) fn try_lock_folder(folder: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Returns what identifies a file: its volume, and its index there.
-pub(crate) fn file_id(path: &Path) -> io::Result<[u64; 2]> {
+/// Returns what identifies a file: its volume, its index there, and the time of its creation. A
+/// file that replaces one of the same name within seconds may get that file's time, but NTFS does
+/// not give it the index, which has a sequence number.
+pub(crate) fn file_id(path: &Path) -> io::Result<[u64; 3]> {
     let found = winapi_util::file::information(File::open(path)?)?;
-    Ok([found.volume_serial_number(), found.file_index()])
+    let created = found.creation_time().unwrap_or(0);
+    Ok([found.volume_serial_number(), found.file_index(), created])
 }
