@@ -2,6 +2,7 @@
 
 use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use keytally::redact::redact;
 use keytally::{API_KEY_HEADER, Verdict, now};
 
 use crate::error::ConfigError;
@@ -52,8 +53,8 @@ impl KeySources {
     /// Returns the fields of these names: headers, and `Authorization: Bearer`.
     ///
     /// # Errors
-    /// If a name is not that of a header, is `Authorization` or `Cookie`, or is repeated. If the
-    /// list is empty.
+    /// If a name is not that of a header, is `Authorization` or `Cookie`, looks like a key, or is
+    /// repeated. If the list is empty.
     pub fn parse<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> Result<Self, ConfigError> {
         let mut sources = Vec::new();
         let mut challenges = Vec::new();
@@ -100,7 +101,7 @@ impl KeySources {
 
     /// Returns the value of `WWW-Authenticate` that names these fields (RFC 9110, 11.6.1); `None` if
     /// it is that of a verdict.
-    pub(crate) fn challenges(&self) -> Option<&HeaderValue> {
+    pub fn challenges(&self) -> Option<&HeaderValue> {
         self.challenges.as_ref()
     }
 
@@ -129,6 +130,13 @@ impl KeySources {
 fn parse_header(name: &str) -> Result<Source, ConfigError> {
     let problem = "is not a source of the key: name a header, such as X-API-Key, \
         or \"Authorization: Bearer\"";
+    // A key is a valid name of a header, and refusals would show it in `WWW-Authenticate`. In a path,
+    // only parts that look like a secret are hidden: names of headers may be long.
+    let path = format!("/{name}");
+    if redact(&path) != path {
+        let problem = "looks like a key or a pepper, not like the name of a header";
+        return Err(ConfigError::new(name, problem));
+    }
     let header = name.parse::<HeaderName>().map_err(|_| ConfigError::new(name, problem))?;
     // The values of these fields are not only a key.
     if [AUTHORIZATION, COOKIE].contains(&header) {
@@ -266,5 +274,11 @@ mod tests {
         let twice = KeySources::parse(["X-API-Key", "x-api-key"]).unwrap_err().to_string();
         assert_eq!(twice, "\"x-api-key\" is named twice as a source of the key");
         assert!(KeySources::parse([""; 0]).is_err());
+        let key = "kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM";
+        let error = KeySources::parse([key]).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "\"kt_live_…\" looks like a key or a pepper, not like the name of a header"
+        );
     }
 }

@@ -176,7 +176,7 @@ fn secret_as_the_name_of_a_header_is_refused() {
             ["serve", "--listen", "unix:no/folder", "--key-from", "X-Token", "--key-from", secret];
         let run = sandbox.finish(&mut sandbox.command(&args), b"");
         assert_prints_no_secret(&run, secret, &args.map(str::to_owned));
-        run.expect_usage_error(&["'--key-from <HEADER>'", "not the name of a header"]);
+        run.expect_usage_error(&["'--key-from <HEADER>'", "not like the name of a header"]);
     }
     for name in ["Ocp-Apim-Subscription-Key", "X-RapidAPI-Proxy-Secret", "X-GitHub-Token-V2"] {
         let args = ["serve", "--data", "data", "--listen", "unix:no/folder", "--key-from", name];

@@ -2,8 +2,8 @@
 
 use axum::body::Bytes;
 use axum::http::header::WWW_AUTHENTICATE;
-use axum::http::{HeaderMap, HeaderValue, Response};
-use keytally::{API_KEY_HEADER, Outcome, Verdict};
+use axum::http::{HeaderMap, Response};
+use keytally::{Outcome, Verdict};
 use keytally_tower::{ConfigError, KeySources};
 
 /// The text of a missing key in bodies, and that for a key that need not be in `X-API-Key`.
@@ -13,8 +13,6 @@ const MISSING: [&str; 2] = ["Missing X-API-Key header", "Missing API key"];
 #[derive(Clone, Debug, Default)]
 pub(crate) struct KeyFrom {
     sources: KeySources,
-    /// The value of `WWW-Authenticate`. `None` if it is that of the verdict.
-    challenges: Option<HeaderValue>,
 }
 
 impl KeyFrom {
@@ -23,12 +21,7 @@ impl KeyFrom {
         if names.is_empty() {
             return Ok(Self::default());
         }
-        let sources = KeySources::parse(names)?;
-        let is_default = names.iter().all(|name| name.eq_ignore_ascii_case(API_KEY_HEADER));
-        let challenges: Vec<String> = names.iter().map(|name| challenge(name)).collect();
-        // Names of fields are valid in values.
-        let challenges = HeaderValue::try_from(challenges.join(", ")).ok();
-        Ok(Self { sources, challenges: challenges.filter(|_| !is_default) })
+        Ok(Self { sources: KeySources::parse(names)? })
     }
 
     /// Calls `check` with the key of a request. Returns the verdict of a duplicate header instead
@@ -43,7 +36,7 @@ impl KeyFrom {
 
     /// Makes the response to a refused request name these fields.
     pub(crate) fn name_in(&self, verdict: &Verdict, response: &mut Response<Bytes>) {
-        let Some(challenges) = &self.challenges else { return };
+        let Some(challenges) = self.sources.challenges() else { return };
         if response.headers().contains_key(WWW_AUTHENTICATE) {
             response.headers_mut().insert(WWW_AUTHENTICATE, challenges.clone());
         }
@@ -52,14 +45,5 @@ impl KeyFrom {
         {
             *response.body_mut() = Bytes::from(body.replace(MISSING[0], MISSING[1]));
         }
-    }
-}
-
-/// Returns the challenge of a field, RFC 9110, 11.6.1.
-fn challenge(name: &str) -> String {
-    // Only `Authorization: Bearer` has a colon.
-    match name.contains(':') {
-        true => r#"Bearer realm="api""#.to_owned(),
-        false => format!(r#"ApiKey realm="api", header="{name}""#),
     }
 }
