@@ -9,7 +9,7 @@
 //! | identity | device and inode | device and inode | volume and file id |
 //! | flush | `fdatasync` | `msync`, then `F_FULLFSYNC` or `fsync` | `FlushViewOfFile`, then `FlushFileBuffers` |
 //! | evidence that an administrator is alive | `flock`, and its thread | `flock`, and its process | `LockFileEx`, and its process |
-//! | a table in memory | a sealed memfd | a file without a name | anonymous memory; there are no forks |
+//! | a table in memory | a sealed memfd | a file without a name | anonymous memory; Windows does not fork |
 //! | coarse clock | `CLOCK_REALTIME_COARSE` | none | none |
 
 #[cfg(any(windows, test))]
@@ -29,6 +29,8 @@ mod windows;
 pub(crate) use bsd::*;
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;
+#[cfg(not(target_os = "linux"))]
+pub(crate) use thread::*;
 #[cfg(unix)]
 pub(crate) use unix::*;
 #[cfg(windows)]

@@ -436,7 +436,8 @@ fn non_regular_file_is_refused_without_waiting() {
         format!("cannot open {}: No such file or directory (os error 2)", none.display())
     );
     symlink("loop", files.path("loop")).unwrap();
-    assert!(refused(&files.path("loop")).contains("symbolic links"));
+    // Of glibc: "Too many levels of symbolic links"; of musl: "Symbolic link loop".
+    assert!(refused(&files.path("loop")).to_lowercase().contains("symbolic link"));
 }
 
 #[cfg(unix)]

@@ -8,7 +8,7 @@
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct AccessList {
     owner: String,
-    /// `None` if there is no list, so that every user has access.
+    /// `None` if the descriptor has no list, which gives every user access.
     accounts: Option<Vec<String>>,
 }
 

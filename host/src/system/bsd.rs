@@ -9,7 +9,6 @@ use memmap2::{MmapOptions, MmapRaw};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
-use super::thread::number_in_process;
 use super::unix::{create_new, write_zeros};
 use crate::entropy;
 use crate::holder::{LockHolder, ThreadState};
@@ -19,7 +18,7 @@ pub(crate) const fn create_unnamed(_: &Path) -> Option<File> {
     None
 }
 
-/// Fails: there is no file without a name.
+/// Fails: [`create_unnamed`] returns no file.
 pub(crate) fn name_unnamed(_: &File, _: &Path) -> io::Result<()> {
     Err(ErrorKind::Unsupported.into())
 }
@@ -56,22 +55,7 @@ pub(crate) const NUMBER_BITS: u32 = 22;
 /// Bits of a scope.
 pub(crate) const SCOPE_BITS: u32 = 17;
 
-/// Returns the number of the calling thread's process: no call examines a thread of another one.
-pub(crate) fn number() -> u64 {
-    u64::from(std::process::id())
-}
-
-/// Returns the number of the calling thread in its process.
-pub(crate) fn scope() -> u64 {
-    number_in_process()
-}
-
-/// Returns `true`: every process of the machine can be examined.
-pub(crate) const fn is_visible(_: u64, _: u64) -> bool {
-    true
-}
-
-/// Returns 0: the start of another process cannot be compared.
+/// Returns 0: this module does not read when another process started.
 pub(crate) const fn start() -> u64 {
     0
 }
@@ -91,13 +75,13 @@ pub(crate) fn describe(number: u64) -> LockHolder {
     LockHolder { pid: u32::try_from(number).ok(), program: None, stopped: false }
 }
 
-/// Returns `None`: there is no coarse clock.
+/// Returns `None`: these systems have no coarse clock.
 #[inline]
 pub(crate) const fn coarse_time() -> Option<Duration> {
     None
 }
 
-/// Returns the largest resolution: there is no coarse clock.
+/// Returns the largest resolution, so that only the precise clock is read.
 pub(crate) const fn coarse_resolution() -> Duration {
     Duration::MAX
 }

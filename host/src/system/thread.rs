@@ -1,4 +1,5 @@
-//! The number of a thread within its process, on systems on which only processes can be examined.
+//! What names a thread on every system except Linux: its process, which is all that another process
+//! can examine, and its number in that process.
 
 use keytally_core::sync::{AtomicU64, Ordering};
 
@@ -9,7 +10,17 @@ thread_local! {
     };
 }
 
-/// Returns the number of the calling thread, from 0 in the order of the first calls.
-pub(super) fn number_in_process() -> u64 {
+/// Returns the number of the calling thread's process.
+pub(crate) fn number() -> u64 {
+    u64::from(std::process::id())
+}
+
+/// Returns the number of the calling thread in its process, from 0 in the order of the first calls.
+pub(crate) fn scope() -> u64 {
     NUMBER.with(|number| *number)
+}
+
+/// Returns `true`: every process of the machine can be examined, whatever its scope.
+pub(crate) const fn is_visible(_: u64, _: u64) -> bool {
+    true
 }

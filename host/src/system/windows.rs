@@ -46,7 +46,6 @@ use windows_sys::Win32::System::Threading::{
 };
 
 use super::access_list::{AccessList, Refusal, User, shown};
-use super::thread::number_in_process;
 use crate::error::Error;
 use crate::holder::{LockHolder, ThreadState};
 
@@ -119,7 +118,7 @@ pub(crate) const fn create_unnamed(_: &Path) -> Option<File> {
     None
 }
 
-/// Fails: Windows has no file without a name.
+/// Fails: [`create_unnamed`] returns no file.
 pub(crate) fn name_unnamed(_: &File, _: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
@@ -149,13 +148,13 @@ pub(crate) fn reserve(file: &File, len: u64) -> io::Result<()> {
     file.set_len(len)
 }
 
-/// Returns `false`: only compressed and sparse files have no reserved space, and cannot be given
-/// it.
+/// Returns `false`. Only compressed and sparse files lack reserved space, and Windows cannot give
+/// it to them.
 pub(crate) const fn has_holes(_: &Metadata) -> bool {
     false
 }
 
-/// Does nothing, as there are no holes.
+/// Does nothing: [`has_holes`] reports none.
 pub(crate) const fn fill_holes(_: &File, _: u64) -> io::Result<()> {
     Ok(())
 }
@@ -443,21 +442,6 @@ pub(crate) const NUMBER_BITS: u32 = 32;
 
 /// Bits of a scope.
 pub(crate) const SCOPE_BITS: u32 = 15;
-
-/// Returns the number of the calling thread's process: threads of another user cannot be examined.
-pub(crate) fn number() -> u64 {
-    u64::from(std::process::id())
-}
-
-/// Returns the number of the calling thread in its process.
-pub(crate) fn scope() -> u64 {
-    number_in_process()
-}
-
-/// Returns `true`: every process of the machine can be examined.
-pub(crate) const fn is_visible(_: u64, _: u64) -> bool {
-    true
-}
 
 /// Returns when this process started.
 pub(crate) fn start() -> u64 {

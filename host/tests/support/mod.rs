@@ -102,3 +102,8 @@ pub(crate) fn set_mode(path: &Path, mode: u32) {
 pub(crate) fn is_full() -> bool {
     std::env::var_os("KEYTALLY_FULL").is_some()
 }
+
+/// Returns whether a test was requested in a form for emulators, which are slow.
+pub(crate) fn is_quick() -> bool {
+    std::env::var_os("KEYTALLY_QUICK").is_some()
+}

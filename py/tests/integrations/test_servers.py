@@ -51,6 +51,25 @@ def test_preloaded_workers_share_a_limiter_in_memory():
 
 
 @pytest.mark.parametrize(
+    ("command", "app"),
+    [
+        (GUNICORN, "flask_app"),
+        ([*GUNICORN, "--preload"], "flask_app"),
+        (UVICORN_WORKERS, "fastapi_app"),
+    ],
+    ids=["Flask-Limiter", "Flask-Limiter, preload", "slowapi"],
+)
+def test_workers_with_a_limits_storage_admit_the_limit(command, app, tmp_path, monkeypatch):
+    monkeypatch.setenv("KEYTALLY_TEST_STORAGE", f"keytally://{tmp_path}/app.limiter")
+    monkeypatch.setenv("KEYTALLY_TEST_LIMIT", f"{LIMIT} per 31 day")
+    with servers.server(command, f"limits_app:{app}") as address:
+        answers = servers.flood(address, REQUESTS)
+    statuses = [answer.status for answer in answers]
+    assert (statuses.count(200), statuses.count(429)) == (LIMIT, REQUESTS - LIMIT)
+    assert len({answer.pid for answer in answers}) > 1, "one worker did it all"
+
+
+@pytest.mark.parametrize(
     "name", ["uvicorn", "gunicorn", "gunicorn of uvicorn, preload", "hypercorn"]
 )
 def test_killed_worker_loses_no_count(name, gate, pepper, key):

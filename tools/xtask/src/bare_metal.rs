@@ -1,8 +1,8 @@
 //! The tools that build for machines without an operating system, and emulate them.
 //!
-//! All are packages of Debian. Its Rust for the web includes the source of `core`, so it can build
-//! for any target, whichever targets the local toolchain has.
+//! All are packages of Debian.
 
+use crate::debian_rust::CARGO;
 use crate::tools::{Tool, tool};
 
 /// All of them.
@@ -19,10 +19,3 @@ pub(crate) const TOOLS: &[Tool] = &[
         "qemu-system-riscv or qemu-system-misc",
     ),
 ];
-
-/// Cargo of Debian's Rust with the source of `core`. Its compiler is in the same folder.
-pub(crate) const CARGO: Tool = tool(
-    "Debian's Rust with the source of core",
-    "dpkg --listfiles rust-web-src >/dev/null && dpkg --listfiles cargo-web | grep -m1 '/bin/cargo$'",
-    "cargo-web rustc-web libstd-rust-web-dev rust-web-src",
-);

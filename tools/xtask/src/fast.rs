@@ -6,9 +6,10 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use crate::command::{cargo, run};
+use crate::native;
 use crate::python::SMOKE;
 use crate::step::Step;
 use crate::targets::{count_tests, target_folder};
@@ -53,18 +54,10 @@ fn c() -> Result<String> {
     let built = build()?;
     let folder = tempfile::tempdir()?;
     let gate = folder.path().join("gate");
-    let mut compile = Command::new("cc");
-    compile.args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-Iinclude", "examples/gate.c"]);
-    compile.arg(built.join("libkeytally_ffi.a")).args(["-pthread", "-ldl", "-lm", "-o"]).arg(&gate);
-    run(compile)?;
-    let start = |mut program: Command| {
-        run(program.current_dir(&folder).env("KEYTALLY_PEPPER", "5a".repeat(32)))
-    };
-    let mut create = Command::new(built.join("keytally"));
-    create.args(["create", "api.gate", "--plan", "default=3/minute, 100/hour"]);
-    start(create)?;
-    let output = start(Command::new(gate))?;
-    ensure!(output.contains("429"), "no request of examples/gate.c was denied:\n{output}");
+    let library = built.join("libkeytally_ffi.a");
+    let libraries = [library.as_os_str(), "-pthread".as_ref(), "-ldl".as_ref(), "-lm".as_ref()];
+    native::compile_example("cc", &libraries, &gate)?;
+    native::run_example(folder.path(), Command::new(built.join("keytally")), Command::new(gate))?;
     Ok("1 program".to_owned())
 }
 

@@ -13,11 +13,13 @@
 //! | `book.rs` | builds the book, and checks its links |
 //! | `bench.rs` | measures speed, also of other implementations, and writes the pages with it |
 //! | `bare_metal.rs` | the tools that build for microcontrollers and emulate them |
+//! | `debian_rust.rs` | Debian's Rust, which builds for targets that the local one lacks |
 //! | `install.rs` | installs and packs libkeytally |
 //! | `native.rs` | tests libkeytally from C and C++ |
 //! | `nginx.rs` | builds and tests the nginx module |
 //! | `fuzz.rs` | runs the fuzz targets with new inputs |
 //! | `python.rs` | builds and tests the Python module and its web integrations |
+//! | `ports.rs` | builds and tests for other processors and systems |
 //! | `wheel.rs` | builds the distributions for PyPI |
 //! | `release.rs` | checks and builds what a release publishes |
 //! | `command.rs` | runs a program, and prints its output only if it fails |
@@ -29,6 +31,7 @@ mod bench;
 mod book;
 mod ci;
 mod command;
+mod debian_rust;
 mod fast;
 mod fuzz;
 mod install;

@@ -1,6 +1,7 @@
 //! The suites `c` and `cpp`, and the programs of the suite `interop`. They install libkeytally into
 //! an empty prefix, and build the CMake project `ffi-c/tests` from there.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -38,6 +39,26 @@ pub(crate) fn cpp(form: Form) -> Result<String> {
 pub(crate) fn workers() -> Result<PathBuf> {
     let servers = [("SERVERS", std::path::absolute("adapters")?)];
     build("interop", &installed("interop")?, COMPILERS[0], &servers)
+}
+
+/// Compiles `examples/gate.c` as a program, with libraries and options that follow it.
+pub(crate) fn compile_example(compiler: &str, libraries: &[&OsStr], program: &Path) -> Result<()> {
+    let mut compile = Command::new(compiler);
+    compile.args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-Iinclude", "examples/gate.c"]);
+    run(compile.args(libraries).arg("-o").arg(program)).map(drop)
+}
+
+/// Creates a gate in a folder by the program `keytally`, and runs `examples/gate.c` there. Fails
+/// unless the example makes requests until one is denied.
+pub(crate) fn run_example(folder: &Path, mut keytally: Command, example: Command) -> Result<()> {
+    keytally.args(["create", "api.gate", "--plan", "default=3/minute, 100/hour"]);
+    let start = |mut program: Command| {
+        run(program.current_dir(folder).env("KEYTALLY_PEPPER", "5a".repeat(32)))
+    };
+    start(keytally)?;
+    let output = start(example)?;
+    ensure!(output.contains("429"), "no request of examples/gate.c was denied:\n{output}");
+    Ok(())
 }
 
 /// Installs the library into `prefix` in an empty folder of this name, and returns the folder.

@@ -1,24 +1,26 @@
 //! The suite `ports`: the product on other processors and systems than that of this machine.
 //!
-//! Debian's Rust for the web includes the source of `std`, so it can build for any target. Programs
-//! for arm64 run in QEMU, those for Windows in Wine, and those for musl on this machine. Those for
-//! macOS are only linked, because nothing here runs them.
+//! [`debian_rust`] builds for all of them. Programs for arm64 run in QEMU, those for Windows in
+//! Wine, and those for musl on this machine. Those for macOS are only linked, because no emulator
+//! here runs them.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::bare_metal::CARGO;
 use crate::command::run;
+use crate::debian_rust;
+use crate::native;
 use crate::step::Form;
 use crate::targets::{PROFILE, count_tests, target_folder};
 use crate::tools::{Tool, tool, virtual_environment_of};
 
 /// What the short form needs.
 pub(crate) const TOOLS: &[Tool] = &[
-    CARGO,
+    debian_rust::CARGO,
     tool(
         "gcc for arm64",
         "command -v aarch64-linux-gnu-gcc",
@@ -38,10 +40,16 @@ const MUSL: &str = "x86_64-unknown-linux-musl";
 const WINDOWS: &str = "x86_64-pc-windows-gnu";
 const MACOS: &str = "aarch64-apple-darwin";
 
+/// The program and the library for C.
+const PROGRAM_AND_LIBRARY: [&str; 4] = ["--package", "keytally-cli", "--package", "keytally-ffi"];
+
+/// Makes `host/tests/kills.rs` kill fewer processes, because QEMU and Wine start them slowly.
+const QUICK: &str = "KEYTALLY_QUICK";
+
 /// Runs programs for arm64.
 const EMULATOR: &str = "qemu-aarch64 -L /usr/aarch64-linux-gnu";
 
-/// The test of the vectors, built quickly.
+/// The test of the vectors.
 const VECTORS: &[&str] = &["--package", "keytally-vectors", "--test", "against_core"];
 
 /// The tests of processes that share files, are killed, and are stopped.
@@ -53,6 +61,9 @@ const ON_WINDOWS: (&[&str], &str) = (
     "processes kills files windows clocks allocation sizes arguments gates keys",
 );
 
+/// The options of gcc that link libkeytally statically, with the system's libraries that it needs.
+const STATIC: [&str; 4] = ["-static", "-lntdll", "-luserenv", "-lws2_32"];
+
 /// Wine 8 lacks the library from which Rust's `std` gets random bytes on Windows.
 const RANDOM: &str = "#include <windows.h>\n#include <ntsecapi.h>\n\
     BOOL WINAPI ProcessPrng(PBYTE data, SIZE_T len) { return RtlGenRandom(data, (ULONG)len); }\n";
@@ -60,20 +71,44 @@ const RANDOM: &str = "#include <windows.h>\n#include <ntsecapi.h>\n\
 /// Runs the vectors on arm64 and with musl. Unless the form is short, runs the tests of processes
 /// there too, those for Windows in Wine, and links those for macOS.
 pub(crate) fn test(form: Form) -> Result<String> {
-    let mut output = run(cargo("test", &[ARM, MUSL])?.args(VECTORS))?;
+    // One profile for all steps of a form, so that `std` is built once for each target.
+    let profile = if form > Form::Short { PROFILE } else { ["--profile", "dev"] };
+    let mut output = run(cargo("test", &[ARM, MUSL])?.args(VECTORS).args(profile))?;
     if form > Form::Short {
         crate::tools::require(&[WINDOWS_TOOLS], false)?;
         output += &run(&mut files(cargo("test", &[MUSL])?, PROCESSES))?;
         let mut arm = files(cargo("test", &[ARM])?, PROCESSES);
-        output += &run(arm.env("KEYTALLY_TEST_EMULATOR", EMULATOR))?;
+        output += &run(arm.env("KEYTALLY_TEST_EMULATOR", EMULATOR).env(QUICK, "1"))?;
         let mut vectors = cargo("test", &[WINDOWS])?;
         output += &run(windows(vectors.args(VECTORS).args(PROFILE))?)?;
-        output += &run(windows(&mut files(cargo("test", &[WINDOWS])?, ON_WINDOWS))?)?;
+        let mut wine = windows(&mut files(cargo("test", &[WINDOWS])?, ON_WINDOWS))?;
+        output += &run(wine.env(QUICK, "1"))?;
+        run_c_on_windows()?;
         run(files(cargo("test", &[MACOS])?, PROCESSES).arg("--no-run"))?;
-        run(cargo("zigbuild", &[MACOS])?.args(["--package", "keytally-cli"]))?;
-        run(cargo("zigbuild", &[MACOS])?.args(["--package", "keytally-ffi"]))?;
+        run(cargo("zigbuild", &[MACOS])?.args(PROFILE).args(PROGRAM_AND_LIBRARY))?;
     }
     count_tests(&output)
+}
+
+/// Compiles `examples/gate.c` for Windows, once with the DLL and once with the static library, and
+/// runs both programs in Wine.
+fn run_c_on_windows() -> Result<()> {
+    run(cargo("zigbuild", &[WINDOWS])?.args(PROFILE).args(PROGRAM_AND_LIBRARY))?;
+    let built = folder()?.join(WINDOWS).join(PROFILE[1]);
+    for (dll, options) in [(Some("keytally_ffi.dll"), &[][..]), (None, &STATIC)] {
+        let folder = tempfile::tempdir()?;
+        let example = folder.path().join("gate.exe");
+        let mut libraries = vec!["-L".as_ref(), built.as_os_str(), "-lkeytally_ffi".as_ref()];
+        libraries.extend(options.iter().map(OsStr::new));
+        native::compile_example("x86_64-w64-mingw32-gcc", &libraries, &example)?;
+        if let Some(dll) = dll {
+            fs::copy(built.join(dll), folder.path().join(dll))?;
+        }
+        let [keytally, example] = [&built.join("keytally.exe"), &example]
+            .map(|program| windows(Command::new("wine").arg(program)));
+        native::run_example(folder.path(), keytally?, example?)?;
+    }
+    Ok(())
 }
 
 /// Adds test files of packages, and the unit tests of their libraries, to a command of cargo.
@@ -96,22 +131,16 @@ fn cargo(command: &str, targets: &[&str]) -> Result<Command> {
     let packages = ["cargo-zigbuild==0.24.1", "ziglang==0.17.1"];
     let zigbuild =
         virtual_environment_of(&folder.join("zig"), &packages)?.with_file_name("cargo-zigbuild");
-    let path = CARGO.path()?;
     let mut cargo = Command::new(&zigbuild);
     cargo.args([command, "--locked", "-Zbuild-std=std,panic_unwind,test", "--target-dir"]);
     cargo.arg(&folder).args(targets.iter().flat_map(|target| ["--target", target]));
-    for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "LD_LIBRARY_PATH", "RUSTUP_TOOLCHAIN"] {
-        cargo.env_remove(name);
-    }
+    debian_rust::select(&mut cargo)?;
+    cargo.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     let old = std::env::var_os("PATH").unwrap_or_default();
     let first = [zigbuild.parent().unwrap_or(Path::new("")).to_owned()];
     let search = std::env::join_paths(first.into_iter().chain(std::env::split_paths(&old)))?;
-    cargo.env("PATH", search).env("CARGO", &path).env("RUSTC_BOOTSTRAP", "1");
-    cargo.env("RUSTC", path.with_file_name("rustc"));
-    cargo.env("RUSTDOC", path.with_file_name("rustdoc"));
-    // Zig has the files of the C library with which programs for musl begin.
-    let flags = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_RUSTFLAGS";
-    cargo.env(flags, "-Clink-self-contained=no");
+    cargo.env("PATH", search);
+    cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_RUSTFLAGS", debian_rust::MUSL_FLAG);
     cargo.env("CARGO_PROFILE_DEV_DEBUG", "false").env("CARGO_INCREMENTAL", "0");
     // Debian lacks the program that removes symbols from a program for macOS.
     cargo.env("CARGO_PROFILE_DEV_STRIP", "none").env("CARGO_PROFILE_TESTS_STRIP", "none");

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use crate::command::{cargo, run};
 use crate::step::{Form, Step, Work};
 use crate::targets::{self, PROFILE, TestFiles, Variables, WORKSPACES, count_tests};
-use crate::{bare_metal, book, models, native, nginx, ports, python, tools};
+use crate::{bare_metal, book, debian_rust, models, native, nginx, ports, python, tools};
 
 /// Every suite, in the order in which they run.
 pub(crate) const SUITES: &[Step] = &[
@@ -107,7 +107,7 @@ const FIRMWARE: TestFiles = ("keytally-audit", "firmware");
 
 /// Returns the tools of the suite `firmware`.
 fn bare_metal() -> Result<Variables> {
-    let cargo = bare_metal::CARGO.path()?;
+    let cargo = debian_rust::CARGO.path()?;
     Ok(vec![("KEYTALLY_TEST_BARE_CARGO", cargo), ("KEYTALLY_TEST_NODE", tools::node()?)])
 }
 

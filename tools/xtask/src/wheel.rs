@@ -11,8 +11,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::bare_metal;
 use crate::command::run;
+use crate::debian_rust;
 use crate::python::SMOKE;
 use crate::targets::target_folder;
 use crate::tools;
@@ -61,10 +61,6 @@ const WHEELS: [(&str, &[&str]); 3] = [
 /// The Python without a GIL that has wheels of its own.
 const FREE_THREADED: &str = "python3.14t";
 
-/// The variables in which maturin and cargo find the programs of a toolchain.
-const PROGRAMS: [(&str, &str); 3] =
-    [("CARGO", "cargo"), ("RUSTC", "rustc"), ("RUSTDOC", "rustdoc")];
-
 /// A script that creates a gate, issues a key and checks it until it is denied.
 const QUICK_START: &str = r#"
 export KEYTALLY_PEPPER=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
@@ -106,9 +102,8 @@ pub(crate) fn build(
     within(maturin("sdist", WHEELS[0].0))?;
     for system in SYSTEMS.iter().filter(|system| all || system.is_here()) {
         let is_installed = system.is_installed()?;
-        let debian = bare_metal::CARGO.path().ok();
         // Debian's Rust lacks the program that removes symbols for macOS, and Microsoft's linker.
-        let is_built_by_debian = debian.is_some()
+        let is_built_by_debian = debian_rust::CARGO.path().is_ok()
             && !["apple-darwin", "msvc"].iter().any(|end| system.target.ends_with(end));
         if !is_installed && !is_built_by_debian {
             let targets = system.parts.join(" ");
@@ -121,14 +116,11 @@ pub(crate) fn build(
             if cfg!(target_os = "linux") {
                 build.args(system.options);
             }
-            if let Some(cargo) = debian.as_ref().filter(|_| !is_installed) {
-                build.arg("-Zbuild-std=std,panic_unwind").env("RUSTC_BOOTSTRAP", "1");
-                for (variable, program) in PROGRAMS {
-                    build.env(variable, cargo.with_file_name(program));
-                }
+            if !is_installed {
+                debian_rust::select(&mut build)?;
+                build.arg("-Zbuild-std=std,panic_unwind");
                 if system.target.ends_with("musl") {
-                    // zig has the files with which a program starts. Debian's Rust has none.
-                    build.args(["--", "-Clink-self-contained=no"]);
+                    build.args(["--", debian_rust::MUSL_FLAG]);
                 }
             }
             within(build)?;
