@@ -831,9 +831,9 @@ typedef struct kt_key_info {
     /** The key id. */
     uint64_t key_id;
     /**
-     * When a charge, refund or settle last changed the key's counts, in Unix milliseconds. It is
-     * rounded down to the policy's shortest window, to less if its windows do not nest, and to
-     * a day if all are weeks and months. 0 if its tally counts no unit, as before the first
+     * When a charge, refund or settle last changed the key's counts, in Unix milliseconds. It
+     * is rounded down to the policy's shortest window, to less if its windows do not nest, and
+     * to a day if all are weeks and months. 0 if its tally counts no unit, as before the first
      * charge and after a reset.
      */
     uint64_t last_used_ms;

@@ -5,8 +5,8 @@
 //! 1. *fetch*: load the memory of all parts, without waiting for it;
 //! 2. *probe*: verify every key and decide about every tally, and write nothing. If a part is
 //!    refused, so is the request, and the verdicts name each part that refused it;
-//! 3. *charge* the tallies one after another, in the order of their positions, each as its table's own
-//!    check does;
+//! 3. *charge* the tallies one after another, in the order of their positions, each as its table's
+//!    own check does;
 //! 4. *give back*: if a tally has lost its room since it was probed, refund those that were charged
 //!    before it, each at the time of its charge.
 //!

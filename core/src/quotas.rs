@@ -43,8 +43,8 @@ impl QuotaState {
         Self { limit, remaining, window, reset_unix_s, lacking: false, lasting: false }
     }
 
-    /// Returns the state of the window that the fields `X-RateLimit-*` describe, of all windows of a
-    /// policy, shortest first: the longest of at most a day, or the shortest if all are longer.
+    /// Returns the state of the window that the fields `X-RateLimit-*` describe, of all windows of
+    /// a policy, shortest first: the longest of at most a day, or the shortest if all are longer.
     /// `None` if there is no window.
     #[inline]
     pub fn described(all: &[Self]) -> Option<&Self> {
@@ -131,9 +131,9 @@ impl Quotas {
         }
     }
 
-    /// Returns the state of the window at `index`, which must exist. If it is a week or a month, the
-    /// reset has no meaning yet: see [`reset_weeks_and_months`](Self::reset_weeks_and_months). A
-    /// call here would cost instructions in every verdict.
+    /// Returns the state of the window at `index`, which must exist. If it is a week or a month,
+    /// the reset has no meaning yet: see [`reset_weeks_and_months`](Self::reset_weeks_and_months).
+    /// A call here would cost instructions in every verdict.
     ///
     /// Always inlined: returned through memory, it causes a store-forwarding stall, since the loads
     /// are wider than the stores.

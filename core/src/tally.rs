@@ -14,7 +14,7 @@
 
 pub(crate) use self::counts::Counts;
 pub(crate) use self::packed_limits::PackedLimits;
-use crate::bits::{Divisor, low};
+use crate::bits::{Divisor, IS_64_BIT, low};
 use crate::quota::{Algorithm, MAX_QUOTAS, Quota};
 use crate::time::{Clock, TOLERANCE_MS, Timestamp};
 use crate::window::{DAY_S, Window};
@@ -50,7 +50,8 @@ pub struct Layout {
     lengths: [Divisor; MAX_QUOTAS],
     /// [`TOLERANCE_MS`] in units, rounded up.
     tolerance: u64,
-    /// Whether every window lies within one window of the longest kind, which therefore ends last.
+    /// Whether it is known that every window lies within one window of the longest kind, which
+    /// therefore ends last.
     is_nested: bool,
 }
 
@@ -144,7 +145,8 @@ impl Layout {
         let unit_s = lengths.iter().fold(0, |unit, window| divisor(unit, window.grid_s()));
         let unit_ms = u64::from(unit_s) * 1000;
         let longest = lengths[lengths.len() - 1];
-        let is_nested = lengths.iter().all(|window| window.nests_in(longest));
+        // On small targets, the code that finds this out is longer than that which it saves.
+        let is_nested = IS_64_BIT && lengths.iter().all(|window| window.nests_in(longest));
         let tolerance = TOLERANCE_MS.div_ceil(unit_ms);
         let last_stamp = u64::MAX >> stamp_shift;
         if last_stamp.saturating_add(tolerance) >= (u64::MAX - 3 * longest.ms()) / unit_ms {
@@ -152,7 +154,11 @@ impl Layout {
         }
         let (mut shifts, mut masks, mut one_each) = ([0; MAX_QUOTAS], [0; MAX_QUOTAS], 0);
         let mut shift = stamp_shift;
+        let mut described = 0;
         for (index, &bits) in used.iter().enumerate() {
+            if windows[index].number() <= DAY_S {
+                described = u8::try_from(index).ok()?;
+            }
             shift -= u32::from(bits);
             shifts[index] = u8::try_from(shift).ok()?;
             masks[index] = u32::MAX >> (MAX_COUNT_BITS - u32::from(bits));
@@ -169,9 +175,6 @@ impl Layout {
                 lengths[index] = Divisor::new(low(window.ms()));
             }
         }
-        let within_a_day =
-            windows[..used.len()].iter().rposition(|window| window.seconds() <= DAY_S);
-        let described = u8::try_from(within_a_day.unwrap_or(0)).ok()?;
         let counts =
             Counts { windows, masks, shifts, bits, len, described, has_calendar, algorithm };
         let first_reservation = last_stamp << stamp_shift;
@@ -386,8 +389,8 @@ impl Layout {
         ends.fold(0, u64::max) + self.tolerance
     }
 
-    /// Returns the stamp at which the window of `stamp` and those after it have passed, `windows` in
-    /// all.
+    /// Returns the stamp at which the window of `stamp` and those after it have passed, `windows`
+    /// in all.
     fn end(&self, index: usize, stamp: u64, windows: u64) -> u64 {
         let window = self.counts.window(index);
         if window.is_calendar() {

@@ -15,6 +15,7 @@
 
 use core::cmp::Ordering;
 use core::fmt;
+use core::num::{NonZeroU32, NonZeroU64};
 
 use crate::bits::IS_64_BIT;
 use crate::features::Feature;
@@ -35,7 +36,7 @@ pub(crate) const DAY_S: u32 = 86_400;
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct Window(u32);
+pub struct Window(NonZeroU32);
 
 /// The bits of a window that hold its length.
 const LENGTH_BITS: u32 = 22;
@@ -43,25 +44,35 @@ const LENGTH_BITS: u32 = 22;
 /// The part of a window above its length that marks a week. That of a month is its first day.
 const WEEK_MARK: u32 = 32;
 
+/// A week in seconds.
+const WEEK_S: u64 = 7 * DAY_S as u64;
+
 /// From the Monday before the epoch, which was a Thursday, to the epoch.
 const MONDAY_TO_EPOCH_S: u64 = 3 * DAY_S as u64;
 
 impl Window {
     /// The week, from Monday 00:00 UTC to the next.
-    pub const WEEK: Self = Self((7 * DAY_S) | (WEEK_MARK << LENGTH_BITS));
+    pub const WEEK: Self = Self::made_of(7 * DAY_S, WEEK_MARK);
 
     /// One second.
-    pub(crate) const SECOND: Self = Self(1);
+    pub(crate) const SECOND: Self = Self::made_of(1, 0);
+
+    const fn made_of(seconds: u32, mark: u32) -> Self {
+        match NonZeroU32::new(seconds | (mark << LENGTH_BITS)) {
+            Some(number) => Self(number),
+            None => Self(NonZeroU32::MIN),
+        }
+    }
 
     /// A window of `seconds`; `None` if that is 0 or more than [`MAX_WINDOW_S`].
     pub const fn from_seconds(seconds: u32) -> Option<Self> {
-        if seconds == 0 || seconds > MAX_WINDOW_S { None } else { Some(Self(seconds)) }
+        if seconds == 0 || seconds > MAX_WINDOW_S { None } else { Some(Self::made_of(seconds, 0)) }
     }
 
-    /// The month from 00:00 UTC of `day`, 1 to 31, to that day of the next month; `None` for another
-    /// day. In a month without this day, it begins on the last one.
+    /// The month from 00:00 UTC of `day`, 1 to 31, to that day of the next month; `None` for
+    /// another day. In a month without this day, it begins on the last one.
     pub const fn month(day: u32) -> Option<Self> {
-        if day == 0 || day > 31 { None } else { Some(Self(MAX_WINDOW_S | (day << LENGTH_BITS))) }
+        if day == 0 || day > 31 { None } else { Some(Self::made_of(MAX_WINDOW_S, day)) }
     }
 
     /// The window with this [`number`](Self::number); `None` if there is none.
@@ -72,7 +83,7 @@ impl Window {
             day => Self::month(day),
         };
         match window {
-            Some(window) if window.0 == number => Some(window),
+            Some(window) if window.number() == number => Some(window),
             _ => None,
         }
     }
@@ -80,18 +91,18 @@ impl Window {
     /// Returns the number of 28 bits by which programs store the window. For a length, it is the
     /// length in seconds.
     pub const fn number(self) -> u32 {
-        self.0
+        self.0.get()
     }
 
     /// Returns the length in seconds; for a month, that of the longest one: 31 days.
     #[inline]
     pub const fn seconds(self) -> u32 {
-        self.0 & ((1 << LENGTH_BITS) - 1)
+        self.number() & ((1 << LENGTH_BITS) - 1)
     }
 
     /// Returns the day on which the month begins, 1 to 31; `None` if the window is not a month.
     pub const fn month_day(self) -> Option<u32> {
-        match self.0 >> LENGTH_BITS {
+        match self.number() >> LENGTH_BITS {
             day @ 1..=31 => Some(day),
             _ => None,
         }
@@ -100,7 +111,7 @@ impl Window {
     /// Returns whether the window is a week or a month. Always false in a build without them.
     #[inline]
     pub const fn is_calendar(self) -> bool {
-        Feature::Calendar.is_included() && self.0 >> LENGTH_BITS != 0
+        Feature::Calendar.is_included() && self.number() >> LENGTH_BITS != 0
     }
 
     /// Returns the length in milliseconds, as [`seconds`](Self::seconds) does.
@@ -110,18 +121,18 @@ impl Window {
 
     /// Returns the largest number of seconds at whose multiples all windows begin.
     pub(crate) const fn grid_s(self) -> u32 {
-        if self.is_calendar() { DAY_S } else { self.0 }
+        if self.is_calendar() { DAY_S } else { self.number() }
     }
 
     /// Returns the number of the window that contains a moment. Successive windows have successive
     /// numbers.
     pub(crate) fn index_at(self, unix_s: u64) -> u64 {
         match self.month_day() {
-            _ if !self.is_calendar() => unix_s / u64::from(self.0),
-            None => (unix_s + MONDAY_TO_EPOCH_S) / u64::from(self.seconds()),
+            _ if !self.is_calendar() => unix_s / NonZeroU64::from(self.0),
+            None => (unix_s + MONDAY_TO_EPOCH_S) / WEEK_S,
             Some(first) => {
                 let (month, day) = month_and_day(unix_s / u64::from(DAY_S));
-                // In the days before the first one, the window of the month before goes on.
+                // In the days before the first one, it is the window of the month before.
                 if day < day_in_month(first, month) { month - 1 } else { month }
             }
         }
@@ -131,8 +142,8 @@ impl Window {
     /// began before the epoch.
     fn start_s(self, index: u64) -> u64 {
         match self.month_day() {
-            _ if !self.is_calendar() => index * u64::from(self.0),
-            None => (index * u64::from(self.seconds())).saturating_sub(MONDAY_TO_EPOCH_S),
+            _ if !self.is_calendar() => index * u64::from(self.number()),
+            None => (index * WEEK_S).saturating_sub(MONDAY_TO_EPOCH_S),
             Some(first) => {
                 let day = first_day(index) + day_in_month(first, index) - 1;
                 day.saturating_sub(DAYS_TO_EPOCH) * u64::from(DAY_S)
@@ -155,21 +166,26 @@ impl Window {
     /// Common lengths are constant divisors, which the compiler turns into multiplications. These
     /// are ten times as fast as a division.
     #[inline]
-    pub(crate) const fn length_end_s(self, unix_s: u64, later: u64) -> u64 {
-        let whole = match self.0 {
-            length if !IS_64_BIT => unix_s / length as u64,
+    pub(crate) fn length_end_s(self, unix_s: u64, later: u64) -> u64 {
+        let length = NonZeroU64::from(self.0);
+        let whole = match self.number() {
+            _ if !IS_64_BIT => unix_s / length,
             1 => unix_s,
             60 => unix_s / 60,
             3600 => unix_s / 3600,
             86_400 => unix_s / 86_400,
-            length => unix_s / length as u64,
+            _ => unix_s / length,
         };
-        (whole + 1 + later) * self.0 as u64
+        (whole + 1 + later) * length.get()
     }
 
     /// Returns whether each window of this kind lies within one window of `other`.
     pub(crate) fn nests_in(self, other: Self) -> bool {
-        if self.is_calendar() { self == other } else { other.grid_s().is_multiple_of(self.0) }
+        if self.is_calendar() {
+            self == other
+        } else {
+            other.grid_s().is_multiple_of(self.number())
+        }
     }
 
     /// Returns the most windows of this kind that one window of `other` meets.
@@ -189,7 +205,9 @@ impl Window {
 /// Windows are in order of their lengths, and after a length are the weeks or months as long.
 impl Ord for Window {
     fn cmp(&self, other: &Self) -> Ordering {
-        (self.seconds(), self.0).cmp(&(other.seconds(), other.0))
+        // Moves the length to the upper bits, and the mark to the lower ones.
+        let key = |window: Self| window.number().rotate_left(u32::BITS - LENGTH_BITS);
+        key(*self).cmp(&key(*other))
     }
 }
 
@@ -205,7 +223,7 @@ impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name() {
             Some(name) => f.write_str(name),
-            None => write!(f, "{}s", self.0),
+            None => write!(f, "{}s", self.number()),
         }
     }
 }
@@ -232,7 +250,7 @@ impl Window {
         if self.is_calendar() {
             return Some(if self == Self::WEEK { "week" } else { "month" });
         }
-        UNITS.into_iter().find(|(_, _, seconds)| self.0 == *seconds).map(|(word, _, _)| word)
+        UNITS.into_iter().find(|(_, _, seconds)| self.number() == *seconds).map(|(word, _, _)| word)
     }
 }
 

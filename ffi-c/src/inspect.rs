@@ -35,9 +35,9 @@ plain! {
     pub struct kt_key_info {
         /// The key id.
         pub key_id: u64,
-        /// When a charge, refund or settle last changed the key's counts, in Unix milliseconds. It is
-        /// rounded down to the policy's shortest window, to less if its windows do not nest, and to
-        /// a day if all are weeks and months. 0 if its tally counts no unit, as before the first
+        /// When a charge, refund or settle last changed the key's counts, in Unix milliseconds. It
+        /// is rounded down to the policy's shortest window, to less if its windows do not nest, and
+        /// to a day if all are weeks and months. 0 if its tally counts no unit, as before the first
         /// charge and after a reset.
         pub last_used_ms: u64,
         /// The account (team) that the key belongs to.

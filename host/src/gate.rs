@@ -193,8 +193,8 @@ impl Gate {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Create`] if the settings are not possible. [`Error::Entropy`] if the system provides
-    /// none. [`Error::Io`] if there is not enough memory.
+    /// [`Error::Create`] if the settings are not possible. [`Error::Entropy`] if the system
+    /// provides none. [`Error::Io`] if there is not enough memory.
     pub fn in_memory(peppers: Peppers, config: &GateConfig) -> Result<Self, Error> {
         let lines = config.line_count(None)?;
         let id = u64::from_le_bytes(*random()?);

@@ -48,8 +48,8 @@ impl QuotaState {
 
     /// The window's name in header fields.
     ///
-    /// It is ``second``, ``minute``, ``hour``, ``day``, ``week`` or ``month``, otherwise the seconds,
-    /// as in ``90s``.
+    /// It is ``second``, ``minute``, ``hour``, ``day``, ``week`` or ``month``, otherwise the
+    /// seconds, as in ``90s``.
     #[getter]
     fn name(&self) -> String {
         self.state.window.to_string()

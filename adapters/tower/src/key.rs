@@ -99,8 +99,8 @@ impl KeySources {
         }
     }
 
-    /// Returns the value of `WWW-Authenticate` that names these fields (RFC 9110, 11.6.1); `None` if
-    /// it is that of a verdict.
+    /// Returns the value of `WWW-Authenticate` that names these fields (RFC 9110, 11.6.1); `None`
+    /// if it is that of a verdict.
     pub fn challenges(&self) -> Option<&HeaderValue> {
         self.challenges.as_ref()
     }
@@ -130,8 +130,8 @@ impl KeySources {
 fn parse_header(name: &str) -> Result<Source, ConfigError> {
     let problem = "is not a source of the key: name a header, such as X-API-Key, \
         or \"Authorization: Bearer\"";
-    // A key is a valid name of a header, and refusals would show it in `WWW-Authenticate`. In a path,
-    // only parts that look like a secret are hidden: names of headers may be long.
+    // A key is a valid name of a header, and refusals would show it in `WWW-Authenticate`. In a
+    // path, only parts that look like a secret are hidden: names of headers may be long.
     let path = format!("/{name}");
     if redact(&path) != path {
         let problem = "looks like a key or a pepper, not like the name of a header";

@@ -47,7 +47,7 @@ fn limiter_layer_allocates_its_record_and_the_fields() {
     let alone = layer.clone().headers(false);
     for address in ["203.0.113.9", "2001:db8:1234:5678::1"] {
         assert_eq!(allocations(service_fn(hello), from(address)), 0);
-        // The record, and its place in the extensions.
+        // The record, and its entry in the extensions.
         assert_eq!(allocations(alone.layer(service_fn(hello)), from(address)), 2);
         // Five values, and two for the map of `http`.
         assert_eq!(allocations(layer.layer(service_fn(hello)), from(address)), 2 + 5 + 2);
@@ -63,7 +63,7 @@ fn gate_layer_allocates_its_record_and_extensions() {
     let layer = GateLayer::new(gate).headers(false);
     assert_eq!(allocations(service_fn(hello), request()), 0);
     // The record, and its key: a value of this request shares its memory only once it is cloned.
-    // In the request's extensions: the map, its table, the record's place, the `Caller` and the
+    // In the request's extensions: the map, its table, the record, the `Caller` and the
     // `Verdict`. In those of the response: the map, its table and the `Verdict`.
     assert_eq!(allocations(layer.layer(service_fn(hello)), request()), 2 + 5 + 3);
 }

@@ -1,10 +1,10 @@
 //! The operations on a tally, expressed with logs instead of counts.
 //!
 //! A tally is a stamp and, for each window, a log of entries *(index of the window, cost)*. The
-//! stamp is the time of the last write, in the longest units at which all windows begin. The count of a window is
-//! the sum of its entries. No count needs to be cleared when a window ends, because entries of
-//! other windows are not summed. A tally converts to the 64-bit word that the core stores, and
-//! back. The model and the core can therefore be compared on any word.
+//! stamp is the time of the last write, in the longest units at which all windows begin. The count
+//! of a window is the sum of its entries. No count needs to be cleared when a window ends, because
+//! entries of other windows are not summed. A tally converts to the 64-bit word that the core
+//! stores, and back. The model and the core can therefore be compared on any word.
 //!
 //! The effective time of an operation is the caller's time, or the start of the stamp's unit if
 //! that is later.

@@ -229,7 +229,7 @@ fn measure_features(full: bool, expected: &str) -> Vec<Code> {
     let without = FEATURES.map(|feature| (format!("without `{feature}`"), vec![feature]));
     let without = without.into_iter().filter(|_| full);
     let builds = [("with all features".to_owned(), vec![])].into_iter().chain(without);
-    for (name, left_out) in builds.chain([("without the three".to_owned(), FEATURES.to_vec())]) {
+    for (name, left_out) in builds.chain([("without the four".to_owned(), FEATURES.to_vec())]) {
         let features: Vec<&str> =
             FEATURES.into_iter().filter(|feature| !left_out.contains(feature)).collect();
         build_library(&features);

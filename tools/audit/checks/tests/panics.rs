@@ -122,6 +122,17 @@ const REASONS: &[(&str, &str, &str)] = &[
          times a length below 2^32 ms fits.",
     ),
     (
+        "core/src/tally/counts.rs",
+        INDEX,
+        "A window's index is below the number of windows, at most 4.",
+    ),
+    (
+        "core/src/window.rs",
+        ARITHMETIC,
+        "A time has fewer than 2^64 ms, so fewer than 2^54 s and 2^38 days. The day of a year is at least\n\
+         the first day of its month, and that of a cycle at least the first day of its year.",
+    ),
+    (
         "core/src/bits.rs",
         ARITHMETIC,
         "The estimate times the divisor is at most the number. The proof is the comment above this line.",

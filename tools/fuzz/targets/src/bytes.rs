@@ -119,4 +119,7 @@ pub(crate) const POLICIES: &[&str] = &[
     "4294967295/31d",
     "sliding 1/7s, 2/21s",
     "12/90s",
+    "5/2h, 7/5h, 9/day",
+    "sliding 4/4s, 5/6s",
+    "3/day, 9/week, 20/month@30",
 ];

@@ -2,7 +2,7 @@
 //! parsed.
 
 use keytally_core::MAX_HEADERS_LEN;
-use keytally_core::{CacheLine, Limiter, Outcome, Policy, Timestamp, Verdict};
+use keytally_core::{CacheLine, Limiter, Outcome, Policy, Timestamp, Verdict, Window};
 use keytally_vectors::model::{self, QuotaState};
 
 use crate::bytes::{Bytes, POLICIES};
@@ -43,6 +43,15 @@ pub fn headers(bytes: &[u8]) {
     }
 }
 
+/// Returns the window as the model represents it.
+pub(crate) fn model_window(window: Window) -> model::Window {
+    match window.month_day() {
+        Some(day) => model::Window::Month(day),
+        None if window == Window::WEEK => model::Window::Week,
+        None => model::Window::Length(window.seconds()),
+    }
+}
+
 /// Compares the status, fields and body of a verdict with the model, and checks their syntax.
 pub(crate) fn check_http(verdict: &Verdict) {
     let outcome = *model::Outcome::ALL
@@ -55,7 +64,7 @@ pub(crate) fn check_http(verdict: &Verdict) {
         .map(|quota| QuotaState {
             limit: quota.limit,
             remaining: quota.remaining,
-            window_s: quota.window.seconds(),
+            window: model_window(quota.window),
             reset_s: quota.reset_unix_s,
         })
         .collect();

@@ -6,7 +6,7 @@ use keytally_core::{CacheLine, Charge, Limiter, Outcome, Policy, Timestamp, Verd
 use keytally_vectors::model::{self, Model};
 
 use crate::bytes::{Bytes, Clock, POLICIES};
-use crate::headers;
+use crate::headers::{self, model_window};
 
 const SUBJECTS: usize = 48;
 
@@ -133,7 +133,7 @@ pub(crate) fn assert_same_quotas(verdict: &Verdict, expected: &model::Decision) 
     let real = verdict.quotas().iter().map(|quota| model::QuotaState {
         limit: quota.limit,
         remaining: quota.remaining,
-        window_s: quota.window.seconds(),
+        window: model_window(quota.window),
         reset_s: quota.reset_unix_s,
     });
     assert_eq!(real.collect::<Vec<_>>(), expected.quotas);

@@ -6,6 +6,7 @@ use keytally_core::{
 use keytally_vectors::model;
 
 use crate::bytes::Bytes;
+use crate::headers::model_window;
 
 /// Parses a policy text.
 pub fn policy(bytes: &[u8]) {
@@ -13,8 +14,9 @@ pub fn policy(bytes: &[u8]) {
     match (text.parse::<Policy>(), model::parse_policy(text)) {
         (Ok(policy), Ok(expected)) => {
             assert_eq!(format!("{:?}", policy.algorithm()), format!("{:?}", expected.algorithm));
-            let quotas = policy.quotas().iter().map(|quota| (quota.limit, quota.window.seconds()));
-            assert!(quotas.eq(expected.quotas.iter().map(|quota| (quota.limit, quota.window_s))));
+            let quotas =
+                policy.quotas().iter().map(|quota| (quota.limit, model_window(quota.window)));
+            assert!(quotas.eq(expected.quotas.iter().map(|quota| (quota.limit, quota.window))));
             let layout = model::Layout::from_policy(&expected);
             assert_eq!(policy.layout().stamp_bits(), layout.stamp_bits);
             assert_eq!(policy.to_string(), expected.to_string());
