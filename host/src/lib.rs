@@ -175,9 +175,10 @@ pub use keytally_core::{
     Timestamp, Verdict, Window, accepts_problem, decide, is_table_beginning, parse_key,
 };
 
-/// The tables of the core, over any memory. [`Gate::table`] and [`Limiter::table`] return them.
+/// The tables of the core, over any memory, and its `check_all`, which takes an explicit time.
+/// [`Gate::table`] and [`Limiter::table`] return them.
 pub mod table {
-    pub use keytally_core::{Gate, GateConfig, Limiter};
+    pub use keytally_core::{Gate, GateConfig, Limiter, check_all};
 }
 
 // The threads of a server share each of these.

@@ -19,6 +19,7 @@ use crate::arguments::{
 };
 use crate::charge::ChargeArgument;
 use crate::clock::{Time, with_clock};
+use crate::compound::Part;
 use crate::exceptions::{self, NoSuchKeyError};
 use crate::key::{Key, KeyInfo};
 use crate::policy::{self, Policy, PolicyArgument};
@@ -241,6 +242,25 @@ impl Gate {
                 gate
             ))
         })
+    }
+
+    /// Returns the key and a cost as a part of ``check_all``.
+    ///
+    /// Args:
+    ///     api_key: The value of the ``X-API-Key`` header, or ``None`` if the request has none.
+    ///     cost: The cost in units, 0 to 4294967295.
+    ///
+    /// Raises:
+    ///     TypeError, ValueError: An argument has the wrong type or is out of range.
+    ///
+    /// >>> import keytally
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+    /// >>> gate.part("kt_live_wrong", cost=2)
+    /// <Part of a gate, cost 2>
+    #[pyo3(signature = (api_key, cost=Cost(1)), text_signature = "($self, api_key, cost=1)")]
+    fn part(slf: &Bound<'_, Self>, api_key: &Bound<'_, PyAny>, cost: Cost) -> PyResult<Part> {
+        let gate = slf.clone().unbind();
+        with_api_key(api_key, |api_key| Part::key(gate, api_key, cost.0))
     }
 
     /// Returns the verdict that `check` would return, and charges nothing.
@@ -806,7 +826,7 @@ impl Gate {
     /// Returns the gate that is in use, after a check for a replaced file at most once a second.
     ///
     /// A background thread is not an alternative: with one, Python warns at every fork.
-    fn current(&self) -> Arc<Host> {
+    pub(crate) fn current(&self) -> Arc<Host> {
         match &self.held {
             Held::Memory(gate) => Arc::clone(gate),
             Held::File(gate) => {

@@ -33,6 +33,7 @@ extern crate alloc;
 mod arguments;
 mod charge;
 mod clock;
+mod compound;
 mod exceptions;
 mod fields;
 mod gate;
@@ -60,6 +61,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("FIELD_NAMES", PyTuple::new(module.py(), keytally::FIELD_NAMES)?)?;
     module.add_class::<charge::Charge>()?;
+    module.add_class::<compound::Compound>()?;
+    module.add_class::<compound::Part>()?;
     module.add_class::<gate::Gate>()?;
     module.add_class::<key::Key>()?;
     module.add_class::<key::KeyInfo>()?;
@@ -74,6 +77,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(accepts_problem, module)?)?;
     module.add_function(wrap_pyfunction!(clock::clock_ms, module)?)?;
     module.add_function(wrap_pyfunction!(clock::set_test_clock, module)?)?;
+    module.add_function(wrap_pyfunction!(compound::check_all, module)?)?;
     module.add_function(wrap_pyfunction!(generate_pepper, module)?)?;
     module.add_function(wrap_pyfunction!(redact, module)?)?;
     module.add_function(wrap_pyfunction!(policy::restore_quota, module)?)?;

@@ -9,6 +9,7 @@ use pyo3::types::{PyDict, PyTuple};
 use crate::arguments::{Capacity, Cost, Moment, with_bytes};
 use crate::charge::ChargeArgument;
 use crate::clock::{Time, with_clock};
+use crate::compound::Part;
 use crate::exceptions;
 use crate::policy::{Policy, PolicyArgument};
 use crate::verdict::Verdict;
@@ -32,6 +33,13 @@ use crate::verdict::Verdict;
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct Limiter {
     limiter: keytally::Limiter,
+}
+
+impl Limiter {
+    /// Returns the limiter of host.
+    pub(crate) fn host(&self) -> &keytally::Limiter {
+        &self.limiter
+    }
 }
 
 #[pymethods]
@@ -186,6 +194,24 @@ impl Limiter {
                 table.check(subject, cost.0, clock)
             ))
         })
+    }
+
+    /// Returns the subject and a cost as a part of ``check_all``.
+    ///
+    /// Args:
+    ///     subject: Any text or bytes.
+    ///     cost: The cost in units, 0 to 4294967295.
+    ///
+    /// Raises:
+    ///     TypeError, ValueError: An argument has the wrong type or is out of range.
+    ///
+    /// >>> from keytally import Limiter
+    /// >>> Limiter.in_memory("5/minute").part("203.0.113.9")
+    /// <Part of a limiter, cost 1>
+    #[pyo3(signature = (subject, cost=Cost(1)), text_signature = "($self, subject, cost=1)")]
+    fn part(slf: &Bound<'_, Self>, subject: &Bound<'_, PyAny>, cost: Cost) -> PyResult<Part> {
+        let limiter = slf.clone().unbind();
+        with_bytes(subject, "subject", |subject| Part::subject(limiter, subject, cost.0))
     }
 
     /// Returns the verdict that `check` would return, and charges nothing.

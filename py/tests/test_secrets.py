@@ -82,6 +82,7 @@ def calls(gate, path):
     yield Gate.in_memory, table
     yield gate.check, {"api_key": "x", "cost": 1, "now": 1.0}
     yield gate.peek, {"api_key": "x", "cost": 1, "now": 1.0}
+    yield gate.part, {"api_key": "x", "cost": 1}
     yield gate.refund, {"key_id": KEY_ID, "charge": charge, "now": 1.0}
     yield gate.settle, {"key_id": KEY_ID, "estimate": charge, "actual": 1, "now": 1.0}
     yield gate.reset, {"key_id": KEY_ID, "now": 1.0}
@@ -104,6 +105,7 @@ def calls(gate, path):
     yield Limiter.open_or_create, {"path": path / "limiter", **limit}
     yield limiter.check, {"subject": "x", "cost": 1, "now": 1.0}
     yield limiter.peek, {"subject": "x", "cost": 1, "now": 1.0}
+    yield limiter.part, {"subject": "x", "cost": 1}
     yield limiter.refund, {"subject": "x", "charge": charge, "now": 1.0}
     yield limiter.settle, {"subject": "x", "estimate": charge, "actual": 1, "now": 1.0}
     yield limiter.reset, {"subject": "x", "now": 1.0}

@@ -15,17 +15,20 @@ from __future__ import annotations
 
 from keytally._native import (
     Charge,
+    Compound,
     Flaw,
     Gate,
     Key,
     KeyInfo,
     Limiter,
+    Part,
     Policy,
     Quota,
     QuotaState,
     Report,
     Verdict,
     __version__,
+    check_all,
     generate_pepper,
 )
 from keytally.exceptions import (
@@ -55,6 +58,7 @@ __all__ = [
     "AlreadyImportedError",
     "BusyError",
     "Charge",
+    "Compound",
     "CreateError",
     "DeniedError",
     "Flaw",
@@ -70,6 +74,7 @@ __all__ = [
     "MissingKeyError",
     "NoSuchKeyError",
     "NoSuchPlanError",
+    "Part",
     "PepperError",
     "Policy",
     "PolicyError",
@@ -84,6 +89,7 @@ __all__ = [
     "TooCostlyError",
     "Verdict",
     "__version__",
+    "check_all",
     "generate_pepper",
 ]
 

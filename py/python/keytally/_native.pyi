@@ -12,11 +12,13 @@ __all__ = [
     "FIELD_NAMES",
     "PROBLEM_MEDIA_TYPE",
     "Charge",
+    "Compound",
     "Flaw",
     "Gate",
     "Key",
     "KeyInfo",
     "Limiter",
+    "Part",
     "Policy",
     "Quota",
     "QuotaState",
@@ -24,6 +26,7 @@ __all__ = [
     "Verdict",
     "__version__",
     "accepts_problem",
+    "check_all",
     "clock_ms",
     "generate_pepper",
     "redact",
@@ -36,6 +39,7 @@ __all__ = [
 
 def run(args: list[str]) -> int: ...
 def accepts_problem(accept: bytes) -> bool: ...
+def check_all(*parts: Part, now: float | datetime | None = None) -> Compound: ...
 def clock_ms() -> int: ...
 def generate_pepper() -> str: ...
 def redact(text: str) -> str: ...
@@ -55,6 +59,21 @@ class Charge:
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
+
+@final
+class Part:
+    @property
+    def cost(self) -> int: ...
+
+@final
+class Compound:
+    @property
+    def admitted(self) -> bool: ...
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]: ...
+    @property
+    def decisive(self) -> Verdict: ...
+    def __bool__(self) -> bool: ...
 
 @final
 class Policy:
@@ -181,6 +200,7 @@ class Limiter:
     def check(
         self, subject: str | bytes, cost: int = 1, *, now: float | datetime | None = None
     ) -> Verdict: ...
+    def part(self, subject: str | bytes, cost: int = 1) -> Part: ...
     def peek(
         self, subject: str | bytes, cost: int = 1, *, now: float | datetime | None = None
     ) -> Verdict: ...
@@ -236,6 +256,7 @@ class Gate:
     def check(
         self, api_key: str | bytes | None, cost: int = 1, *, now: float | datetime | None = None
     ) -> Verdict: ...
+    def part(self, api_key: str | bytes | None, cost: int = 1) -> Part: ...
     def peek(
         self, api_key: str | bytes | None, cost: int = 1, *, now: float | datetime | None = None
     ) -> Verdict: ...
