@@ -16,7 +16,7 @@ use crate::peers::{
     Governors, Locked, ONE_WINDOW, OneGovernor, Packed, Peer, Quotas, RateNets, Sharded,
 };
 use crate::tables::smallest_limiter;
-use crate::traffic::{self, ROOMY, START, thousands};
+use crate::traffic::{self, ROOMY, START, index, thousands};
 
 /// The argument that makes the program run one implementation.
 pub(crate) const ARGUMENT: &str = "--flood";
@@ -58,8 +58,12 @@ const IMPLEMENTATIONS: &[Flooded] = &[
     peer::<Locked<String>>(),
     peer::<Packed<String>>(),
     peer::<Sharded<String, foldhash::fast::RandomState>>(),
+    with_room::<Sharded<String>>("DashMap of counters, room for all"),
+    with_room::<Locked<String>>("Mutex<HashMap> of counters, room for all"),
+    with_room::<Packed<String>>("papaya of packed words, room for all"),
     ("keytally, system clock", Kind::CLOCK_READ, || host(ROOMY)),
     peer::<Governors<String, DefaultClock>>(),
+    with_room::<Governors<String, DefaultClock>>("two governors, room for all"),
     peer::<RateNets>(),
     peer::<Quotas<String>>(),
     (
@@ -87,8 +91,16 @@ fn host(policy: &str) -> Check {
 
 const fn peer<P: Peer<String> + 'static>() -> Flooded {
     (P::NAME, P::KIND, || {
-        // None of the peers gets room for the subjects beforehand.
+        // It gets no room beforehand, and so grows.
         let peer = P::roomy(0);
+        Box::new(move |text| peer.check(text, START))
+    })
+}
+
+/// An alternative that gets room for all subjects beforehand, as Keytally always does.
+const fn with_room<P: Peer<String> + 'static>(name: &'static str) -> Flooded {
+    (name, P::KIND, || {
+        let peer = P::roomy(index(SUBJECTS));
         Box::new(move |text| peer.check(text, START))
     })
 }

@@ -3,6 +3,7 @@
 
 use governor::clock::{DefaultClock, FakeRelativeClock, QuantaUpkeepClock};
 use keytally_core::{CacheLine, Outcome, Timestamp};
+use rate_net::CoarseClock;
 use siphasher::sip::SipHasher13;
 
 use crate::floors::{PointerChase, count_up};
@@ -115,6 +116,7 @@ impl<N: Name> Column<N> {
         vec![
             keytally,
             self.peer::<Governors<N, FakeRelativeClock>>(),
+            self.peer::<Governors<N, FakeRelativeClock, foldhash::fast::RandomState>>(),
             self.peer::<RateNets<StandingClock>>(),
             self.peer::<Sharded<N>>(),
             self.peer::<Locked<N>>(),
@@ -132,8 +134,10 @@ impl<N: Name> Column<N> {
         vec![
             self.host("keytally, system clock", ROOMY).with_clock(),
             self.peer::<Governors<N, DefaultClock>>(),
+            self.peer::<Governors<N, DefaultClock, foldhash::fast::RandomState>>(),
             self.peer::<Governors<N, QuantaUpkeepClock>>(),
             self.peer::<RateNets>(),
+            self.peer::<RateNets<CoarseClock>>(),
             self.peer::<Quotas<N>>(),
             self.host("keytally, system clock, the minute alone", MINUTE)
                 .with_clock()

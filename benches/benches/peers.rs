@@ -34,7 +34,7 @@ use keytally_core::Timestamp;
 use papaya::ResizeMode;
 use pingora_limits::rate::Rate;
 use quota::{QuotaPolicy, QuotaPool, RefillRate};
-use rate_net::{Eviction, RateLimiter as RateNet};
+use rate_net::{CoarseClock, Eviction, RateLimiter as RateNet};
 use throttlecrab::PeriodicStore;
 
 use crate::measure::Kind;
@@ -61,84 +61,81 @@ pub(crate) trait Peer<N>: Sync {
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
-type Governor<K, C> =
-    RateLimiter<K, DashMapStateStore<K>, C, NoOpMiddleware<<C as Clock>::Instant>>;
+type Governor<K, C, S> =
+    RateLimiter<K, DashMapStateStore<K, S>, C, NoOpMiddleware<<C as Clock>::Instant>>;
 
 /// Two keyed limiters of the crate `governor`. That of the minute is checked first. If it admits
 /// and that of the hour denies, a unit of the minute is lost, because governor cannot give it back.
-pub(crate) struct Governors<K: Hash + Eq + Clone, C: Clock> {
-    minute: Governor<K, C>,
-    hour: Governor<K, C>,
+pub(crate) struct Governors<K: Hash + Eq + Clone, C: Clock, S: BuildHasher + Clone = RandomState> {
+    minute: Governor<K, C, S>,
+    hour: Governor<K, C, S>,
+}
+
+impl<K: Hash + Eq + Clone, C: Clock + Clone, S: BuildHasher + Clone + Default> Governors<K, C, S> {
+    /// Creates governors whose maps have room for a number of subjects.
+    fn with_room(quotas: [Quota; 2], clock: &C, subjects: usize) -> Self {
+        let [minute, hour] = quotas.map(|quota| {
+            let map = DashMap::with_capacity_and_hasher(subjects, S::default());
+            RateLimiter::new(quota, map, clock.clone())
+        });
+        Self { minute, hour }
+    }
 }
 
 impl<K: Hash + Eq + Clone> Governors<K, DefaultClock> {
     pub(crate) fn new(quotas: [Quota; 2]) -> Self {
-        let [minute, hour] = quotas.map(RateLimiter::dashmap);
-        Self { minute, hour }
+        Self::with_room(quotas, &DefaultClock::default(), 0)
     }
 }
 
 impl<K: Hash + Eq + Clone> Governors<K, FakeRelativeClock> {
     /// Creates governors with a clock that stands still, so that reading it costs nothing.
     pub(crate) fn standing_still(quotas: [Quota; 2]) -> Self {
-        let clock = FakeRelativeClock::default();
-        let [minute, hour] =
-            quotas.map(|quota| RateLimiter::dashmap_with_clock(quota, clock.clone()));
-        Self { minute, hour }
+        Self::with_room(quotas, &FakeRelativeClock::default(), 0)
     }
 }
 
-impl<N: Name> Peer<N> for Governors<N, DefaultClock> {
-    const NAME: &'static str = "two governors";
-    const KIND: Kind = Kind::CLOCK_READ;
+/// The interval at which a thread sets a clock: the tick of many kernels.
+const TICK: Duration = Duration::from_millis(4);
 
-    fn roomy(_: usize) -> Self {
-        Self::new(roomy_quotas())
-    }
+/// The clock that a thread sets. The process has at most one such thread, which does not end.
+static UPKEEP_CLOCK: LazyLock<QuantaUpkeepClock> =
+    LazyLock::new(|| QuantaUpkeepClock::from_interval(TICK).expect("a thread"));
 
-    #[inline]
-    fn check(&self, subject: &N, _: Timestamp) -> bool {
-        Self::check(self, subject)
-    }
+/// Implements [`Peer`] for governors with a clock and a hasher.
+macro_rules! governors {
+    ($($name:literal: $clock:ty, $hasher:ty, $kind:expr, $new:expr;)+) => {$(
+        impl<N: Name> Peer<N> for Governors<N, $clock, $hasher> {
+            const NAME: &'static str = $name;
+            const KIND: Kind = $kind;
+
+            fn roomy(subjects: usize) -> Self {
+                Self::with_room(roomy_quotas(), &$new, subjects)
+            }
+
+            #[inline]
+            fn check(&self, subject: &N, _: Timestamp) -> bool {
+                Self::check(self, subject)
+            }
+        }
+    )+};
 }
 
-impl<N: Name> Peer<N> for Governors<N, FakeRelativeClock> {
-    const NAME: &'static str = "two governors, no clock read";
-    const KIND: Kind = Kind::TIME_GIVEN;
-
-    fn roomy(_: usize) -> Self {
-        Self::standing_still(roomy_quotas())
-    }
-
-    #[inline]
-    fn check(&self, subject: &N, _: Timestamp) -> bool {
-        Self::check(self, subject)
-    }
-}
-
-impl<N: Name> Peer<N> for Governors<N, QuantaUpkeepClock> {
-    const NAME: &'static str = "two governors, clock of a thread";
-    const KIND: Kind = Kind::CLOCK_READ;
-
-    /// Uses a clock that a thread sets every four milliseconds, the tick of many kernels.
-    fn roomy(_: usize) -> Self {
-        // The process has at most one such thread. It ends with the last copy of the clock.
-        static CLOCK: LazyLock<QuantaUpkeepClock> = LazyLock::new(|| {
-            QuantaUpkeepClock::from_interval(Duration::from_millis(4)).expect("a thread")
-        });
-        let [minute, hour] =
-            roomy_quotas().map(|quota| RateLimiter::dashmap_with_clock(quota, CLOCK.clone()));
-        Self { minute, hour }
-    }
-
-    #[inline]
-    fn check(&self, subject: &N, _: Timestamp) -> bool {
-        Self::check(self, subject)
-    }
+governors! {
+    "two governors": DefaultClock, RandomState, Kind::CLOCK_READ, DefaultClock::default();
+    "two governors, foldhash":
+        DefaultClock, foldhash::fast::RandomState, Kind::CLOCK_READ, DefaultClock::default();
+    "two governors, clock of a thread":
+        QuantaUpkeepClock, RandomState, Kind::CLOCK_READ, UPKEEP_CLOCK;
+    "two governors, no clock read":
+        FakeRelativeClock, RandomState, Kind::TIME_GIVEN, FakeRelativeClock::default();
+    "two governors, foldhash, no clock read":
+        FakeRelativeClock, foldhash::fast::RandomState, Kind::TIME_GIVEN,
+        FakeRelativeClock::default();
 }
 
 /// One limiter of the crate `governor`.
-pub(crate) struct OneGovernor<N: Name>(Governor<N, DefaultClock>);
+pub(crate) struct OneGovernor<N: Name>(Governor<N, DefaultClock, RandomState>);
 
 impl<N: Name> Peer<N> for OneGovernor<N> {
     const NAME: &'static str = "one governor";
@@ -155,7 +152,7 @@ impl<N: Name> Peer<N> for OneGovernor<N> {
     }
 }
 
-impl<K: Hash + Eq + Clone, C: Clock> Governors<K, C> {
+impl<K: Hash + Eq + Clone, C: Clock, S: BuildHasher + Clone> Governors<K, C, S> {
     /// Checks and charges both limits.
     #[inline]
     pub(crate) fn check(&self, key: &K) -> bool {
@@ -249,6 +246,20 @@ impl<N: Name> Peer<N> for RateNets<StandingClock> {
     }
 }
 
+impl<N: Name> Peer<N> for RateNets<CoarseClock> {
+    const NAME: &'static str = "two rate-net, clock of a thread";
+    const KIND: Kind = Kind::CLOCK_READ;
+
+    fn roomy(_: usize) -> Self {
+        Self::new(&CoarseClock::spawn(TICK).expect("a thread"))
+    }
+
+    #[inline]
+    fn check(&self, subject: &N, _: Timestamp) -> bool {
+        Self::check(self, subject)
+    }
+}
+
 /// Two pools of the crate `quota`.
 pub(crate) struct Quotas<N: Name> {
     minute: QuotaPool<N>,
@@ -259,12 +270,12 @@ impl<N: Name> Peer<N> for Quotas<N> {
     const NAME: &'static str = "two quota";
     const KIND: Kind = Kind::CLOCK_READ;
 
-    fn roomy(_: usize) -> Self {
+    fn roomy(subjects: usize) -> Self {
         let [minute, hour] = [RefillRate::per_minute(u32::MAX), RefillRate::per_hour(u32::MAX)]
             .map(|rate| {
                 let policy =
                     QuotaPolicy::new().set_capacity(f64::from(u32::MAX)).set_refill_rate(rate);
-                QuotaPool::with_key_type(policy, u64::from(u32::MAX))
+                QuotaPool::with_capacity(policy, u64::from(u32::MAX), subjects)
             });
         Self { minute, hour }
     }
@@ -336,7 +347,13 @@ pub(crate) struct Locked<N, S = RandomState> {
 
 impl<N: Name, S: BuildHasher + Default> Locked<N, S> {
     pub(crate) fn new(limits: [u32; 2]) -> Self {
-        Self { counts: Mutex::default(), limits }
+        Self::with_room(limits, 0)
+    }
+
+    /// Creates a map with room for a number of subjects.
+    fn with_room(limits: [u32; 2], subjects: usize) -> Self {
+        let counts = HashMap::with_capacity_and_hasher(subjects, S::default());
+        Self { counts: Mutex::new(counts), limits }
     }
 
     #[inline]
@@ -357,7 +374,13 @@ pub(crate) struct Sharded<N: Name, S = RandomState> {
 
 impl<N: Name, S: BuildHasher + Default + Clone> Sharded<N, S> {
     pub(crate) fn new(limits: [u32; 2]) -> Self {
-        Self { counts: DashMap::default(), limits }
+        Self::with_room(limits, 0)
+    }
+
+    /// Creates a map with room for a number of subjects.
+    fn with_room(limits: [u32; 2], subjects: usize) -> Self {
+        let counts = DashMap::with_capacity_and_hasher(subjects, S::default());
+        Self { counts, limits }
     }
 
     #[inline]
@@ -377,11 +400,11 @@ pub(crate) struct Packed<N, S = RandomState> {
 }
 
 impl<N: Name, S: BuildHasher + Default> Packed<N, S> {
-    /// Creates an empty map. Each limit is below 2^20.
-    pub(crate) fn new(limits: [u32; 2]) -> Self {
+    /// Creates a map with room for a number of subjects. Each limit is below 2^20.
+    fn with_room(limits: [u32; 2], subjects: usize) -> Self {
         // Otherwise, entries move to a larger table only during later insertions. Here there are
         // none, so each check would search two tables.
-        let words = papaya::HashMap::builder().resize_mode(ResizeMode::Blocking);
+        let words = papaya::HashMap::builder().capacity(subjects).resize_mode(ResizeMode::Blocking);
         Self { words: words.hasher(S::default()).build(), limits }
     }
 
@@ -424,8 +447,8 @@ macro_rules! counts {
             const NAME: &'static str = $name;
             const KIND: Kind = Kind::TIME_GIVEN;
 
-            fn roomy(_: usize) -> Self {
-                Self::new([MINUTE_LIMIT, HOUR_LIMIT])
+            fn roomy(subjects: usize) -> Self {
+                Self::with_room([MINUTE_LIMIT, HOUR_LIMIT], subjects)
             }
 
             #[inline]
@@ -437,7 +460,8 @@ macro_rules! counts {
 }
 
 // `RandomState` is SipHash-1-3, which Keytally uses, too. Clients that know the seed of another
-// hasher can choose subjects that share a bucket.
+// hasher can choose subjects that share a bucket. rate-net, quota, throttlecrab and pingora-limits
+// use ahash, and their callers cannot replace it.
 counts! {
     "DashMap of counters": Sharded<RandomState>;
     "DashMap of counters, foldhash": Sharded<foldhash::fast::RandomState>;

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use crate::plots;
 use crate::results::{Results, cells};
+use crate::{plots, targets};
 
 /// The pages with tables of results.
 const PAGES: [&str; 2] = ["README.md", PERFORMANCE];
@@ -16,6 +16,9 @@ const PERFORMANCE: &str = "docs/PERFORMANCE.md";
 
 /// The name of a column with the 99th percentiles of the column before it.
 const P99: &str = "p99";
+
+/// The comments around the targets that are not met.
+const TARGETS: [&str; 2] = ["<!-- targets -->\n", "<!-- end of the targets -->\n"];
 
 /// The cell of a table that has no results yet.
 const NOT_MEASURED: &str = "–";
@@ -36,14 +39,24 @@ pub(crate) fn write(root: &Path) -> Result<()> {
 fn all(root: &Path) -> Result<Vec<(String, String)>> {
     let results = Results::load(root)?;
     let mut pages = plots::all(&fs::read_to_string(root.join(PERFORMANCE))?, &results)?;
+    let missed = targets::missed(&results, &fs::read_to_string(root.join(targets::FILE))?)?;
     for path in PAGES {
-        let page = fs::read_to_string(root.join(path))?;
+        let page = with_targets(&fs::read_to_string(root.join(path))?, &missed);
         pages.push((
             path.to_owned(),
             filled(&page, &results).with_context(|| format!("{path} cannot be filled"))?,
         ));
     }
     Ok(pages)
+}
+
+/// Replaces the text between [`TARGETS`], if the page has them.
+fn with_targets(page: &str, missed: &str) -> String {
+    let [begin, end] = TARGETS;
+    match page.split_once(begin).and_then(|(head, rest)| Some((head, rest.split_once(end)?.1))) {
+        Some((head, tail)) => format!("{head}{begin}\n{missed}\n{end}{tail}"),
+        None => page.to_owned(),
+    }
 }
 
 /// Fills the tables of a page with figures of the results.

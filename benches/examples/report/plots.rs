@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, ensure};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::results::{CLOCK, Results, WORK};
+use crate::results::{CLOCK, PART, Results, WORK};
 
 /// Colors with contrast on light and dark backgrounds. More implementations repeat them with
 /// another marker.
@@ -82,10 +82,26 @@ impl Plot<'_> {
         for (row, figures) in self.rows.iter().zip(&lines) {
             ensure!(figures.iter().any(Option::is_some), "there is no figure of {row}");
         }
+        for (table, _) in &self.groups {
+            self.assert_same_clock(results, table)?;
+        }
         let mut svg = String::new();
         self.draw(&columns, &lines, SVGBackend::with_string(&mut svg, SIZE))?;
         let (head, rest) = svg.split_once('\n').context("an SVG has lines")?;
         Ok(format!("{head}\n{DARK}{rest}"))
+    }
+
+    /// Fails if some implementations read a clock and others do not, except for parts of the work.
+    fn assert_same_clock(&self, results: &Results, table: &str) -> Result<()> {
+        let whole =
+            self.rows.iter().filter(|row| results.cell(table, row, WORK).ok() != Some(PART));
+        let mut clocks = whole.filter_map(|row| results.cell(table, row, CLOCK).ok());
+        let first = clocks.next();
+        ensure!(
+            clocks.all(|clock| Some(clock) == first),
+            "rows of {table} differ in whether they read a clock"
+        );
+        Ok(())
     }
 
     fn draw(

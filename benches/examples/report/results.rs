@@ -14,7 +14,7 @@ pub(crate) const CLOCK: &str = "clock read";
 pub(crate) const WORK: &str = "work";
 
 /// The work of implementations that are compared with none.
-const PART: &str = "a part";
+pub(crate) const PART: &str = "a part";
 
 pub(crate) const FILE: &str = "benches/RESULTS.md";
 
