@@ -3,7 +3,7 @@
 
 use alloc::sync::Arc;
 
-use keytally::{GatePart, LimiterPart, Mapping, table};
+use keytally::{Gate, GatePart, Limiter, LimiterPart, Mapping, table};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -11,13 +11,12 @@ use zeroize::Zeroizing;
 
 use crate::arguments::Moment;
 use crate::clock::{Time, with_clock};
-use crate::gate::Gate;
-use crate::limiter::Limiter;
 use crate::verdict::Verdict;
 
 /// A key or a subject with a cost, as a part of ``check_all``.
 ///
-/// ``Gate.part`` and ``Limiter.part`` return it.
+/// ``Gate.part`` and ``Limiter.part`` return it. Make one for each request: a part of a gate uses
+/// the file that was at the gate's path when it was made.
 ///
 /// >>> from keytally import Limiter
 /// >>> Limiter.in_memory("5/minute").part("203.0.113.9", 2).cost
@@ -30,18 +29,26 @@ pub(crate) struct Part {
 
 /// What a part charges.
 enum Of {
-    Key { gate: Py<Gate>, api_key: Option<Zeroizing<Vec<u8>>> },
-    Subject { limiter: Py<Limiter>, subject: Vec<u8> },
+    Key { gate: Arc<Gate>, api_key: Option<Zeroizing<Vec<u8>>> },
+    Subject { limiter: Arc<Limiter>, subject: Vec<u8> },
 }
 
 impl Part {
-    pub(crate) fn key(gate: Py<Gate>, api_key: Option<&[u8]>, cost: u32) -> Self {
+    pub(crate) fn key(gate: Arc<Gate>, api_key: Option<&[u8]>, cost: u32) -> Self {
         let api_key = api_key.map(|text| Zeroizing::new(text.to_vec()));
         Self { of: Of::Key { gate, api_key }, cost }
     }
 
-    pub(crate) fn subject(limiter: Py<Limiter>, subject: &[u8], cost: u32) -> Self {
+    pub(crate) fn subject(limiter: Arc<Limiter>, subject: &[u8], cost: u32) -> Self {
         Self { of: Of::Subject { limiter, subject: subject.to_vec() }, cost }
+    }
+
+    /// Returns the verdict of this part as an object.
+    fn verdict(&self, verdict: keytally::Verdict) -> Verdict {
+        match &self.of {
+            Of::Key { gate, .. } => Verdict::from_gate(verdict, Arc::clone(gate)),
+            Of::Subject { .. } => Verdict::new(verdict),
+        }
     }
 }
 
@@ -153,12 +160,7 @@ pub(crate) fn check_all(
         .iter()
         .map(|part| part.cast_into::<Part>().map_err(PyErr::from))
         .collect::<PyResult<_>>()?;
-    let tables: Vec<Table<'_>> = parts.iter().map(|part| Table::of(part.get())).collect();
-    let mut charged: Vec<Charged<'_>> = parts
-        .iter()
-        .zip(&tables)
-        .map(|(part, table)| Charged::new(table, part.get().cost))
-        .collect();
+    let mut charged: Vec<Charged<'_>> = parts.iter().map(|part| Charged::new(part.get())).collect();
     let compound = with_clock!(Time::from(now), |clock| {
         let mut list: Vec<&mut dyn keytally::Part<_>> =
             charged.iter_mut().map(Charged::as_part).collect();
@@ -168,50 +170,27 @@ pub(crate) fn check_all(
     let verdicts = compound
         .verdicts()
         .iter()
-        .zip(tables)
-        .map(|(verdict, table)| Py::new(py, table.verdict(*verdict)))
+        .zip(&parts)
+        .map(|(verdict, part)| Py::new(py, part.get().verdict(*verdict)))
         .collect::<PyResult<Vec<_>>>()?;
     let at = compound.verdicts().iter().position(|one| core::ptr::eq(one, compound.decisive()));
     let decisive = verdicts[at.unwrap_or(0)].clone_ref(py);
     Ok(Compound { verdicts, decisive, admitted: compound.is_admitted() })
 }
 
-/// The table of a part, opened, and what is charged in it.
-enum Table<'p> {
-    Gate(Arc<keytally::Gate>, Option<&'p [u8]>),
-    Limiter(&'p keytally::Limiter, &'p [u8]),
+/// A part as host takes it.
+enum Charged<'p> {
+    Key(GatePart<'p, Mapping>),
+    Subject(LimiterPart<'p, Mapping>),
 }
 
-impl<'p> Table<'p> {
-    fn of(part: &'p Part) -> Self {
+impl<'p> Charged<'p> {
+    fn new(part: &'p Part) -> Self {
         match &part.of {
             Of::Key { gate, api_key } => {
-                Self::Gate(gate.get().current(), api_key.as_deref().map(Vec::as_slice))
+                Self::Key(gate.part(api_key.as_deref().map(Vec::as_slice), part.cost))
             }
-            Of::Subject { limiter, subject } => Self::Limiter(limiter.get().host(), subject),
-        }
-    }
-
-    /// Returns the verdict of this part as an object.
-    fn verdict(self, verdict: keytally::Verdict) -> Verdict {
-        match self {
-            Self::Gate(gate, _) => Verdict::from_gate(verdict, gate),
-            Self::Limiter(..) => Verdict::new(verdict),
-        }
-    }
-}
-
-/// A part as host takes it.
-enum Charged<'t> {
-    Key(GatePart<'t, Mapping>),
-    Subject(LimiterPart<'t, Mapping>),
-}
-
-impl<'t> Charged<'t> {
-    fn new(table: &'t Table<'_>, cost: u32) -> Self {
-        match table {
-            Table::Gate(gate, api_key) => Self::Key(gate.part(*api_key, cost)),
-            Table::Limiter(limiter, subject) => Self::Subject(limiter.part(subject, cost)),
+            Of::Subject { limiter, subject } => Self::Subject(limiter.part(subject, part.cost)),
         }
     }
 

@@ -258,9 +258,8 @@ impl Gate {
     /// >>> gate.part("kt_live_wrong", cost=2)
     /// <Part of a gate, cost 2>
     #[pyo3(signature = (api_key, cost=Cost(1)), text_signature = "($self, api_key, cost=1)")]
-    fn part(slf: &Bound<'_, Self>, api_key: &Bound<'_, PyAny>, cost: Cost) -> PyResult<Part> {
-        let gate = slf.clone().unbind();
-        with_api_key(api_key, |api_key| Part::key(gate, api_key, cost.0))
+    fn part(&self, api_key: &Bound<'_, PyAny>, cost: Cost) -> PyResult<Part> {
+        with_api_key(api_key, |api_key| Part::key(self.current(), api_key, cost.0))
     }
 
     /// Returns the verdict that `check` would return, and charges nothing.
@@ -826,7 +825,7 @@ impl Gate {
     /// Returns the gate that is in use, after a check for a replaced file at most once a second.
     ///
     /// A background thread is not an alternative: with one, Python warns at every fork.
-    pub(crate) fn current(&self) -> Arc<Host> {
+    fn current(&self) -> Arc<Host> {
         match &self.held {
             Held::Memory(gate) => Arc::clone(gate),
             Held::File(gate) => {

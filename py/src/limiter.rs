@@ -1,5 +1,6 @@
 //! The class `Limiter`, a table of counts for any subject.
 
+use alloc::sync::Arc;
 use std::path::PathBuf;
 
 use pyo3::exceptions::PyTypeError;
@@ -32,14 +33,7 @@ use crate::verdict::Verdict;
 /// [True, True, False]
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct Limiter {
-    limiter: keytally::Limiter,
-}
-
-impl Limiter {
-    /// Returns the limiter of host.
-    pub(crate) fn host(&self) -> &keytally::Limiter {
-        &self.limiter
-    }
+    limiter: Arc<keytally::Limiter>,
 }
 
 #[pymethods]
@@ -209,8 +203,8 @@ impl Limiter {
     /// >>> Limiter.in_memory("5/minute").part("203.0.113.9")
     /// <Part of a limiter, cost 1>
     #[pyo3(signature = (subject, cost=Cost(1)), text_signature = "($self, subject, cost=1)")]
-    fn part(slf: &Bound<'_, Self>, subject: &Bound<'_, PyAny>, cost: Cost) -> PyResult<Part> {
-        let limiter = slf.clone().unbind();
+    fn part(&self, subject: &Bound<'_, PyAny>, cost: Cost) -> PyResult<Part> {
+        let limiter = Arc::clone(&self.limiter);
         with_bytes(subject, "subject", |subject| Part::subject(limiter, subject, cost.0))
     }
 
@@ -417,6 +411,8 @@ impl Limiter {
         py: Python<'_>,
         make: impl FnOnce() -> Result<keytally::Limiter, keytally::Error> + Send,
     ) -> PyResult<Self> {
-        py.detach(make).map(|limiter| Self { limiter }).map_err(exceptions::from_error)
+        py.detach(make)
+            .map(|limiter| Self { limiter: Arc::new(limiter) })
+            .map_err(exceptions::from_error)
     }
 }

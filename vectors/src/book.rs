@@ -23,5 +23,6 @@ pages! {
     keys "how-to/keys.md"
     plans "how-to/plans.md"
     processes "how-to/processes.md"
+    together "how-to/together.md"
     windows "explanation/windows.md"
 }

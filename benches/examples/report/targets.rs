@@ -46,7 +46,7 @@ pub(crate) fn missed(results: &Results, targets: &str) -> Result<String> {
     for target in targets.iter().filter(|target| !target.is_met()) {
         let (table, sums) = target.line.split_once(": ").context("a target has a table")?;
         let (least, most) = target.sums.as_ref().ok().copied().context("an unknown target")?;
-        writeln!(text, "| {table} | {sums} | {least:.2} | {most:.2} |")?;
+        writeln!(text, "| {table} | `{sums}` | {least:.2} | {most:.2} |")?;
     }
     Ok(text)
 }
@@ -122,7 +122,7 @@ mod tests {
             missed(&results, targets).unwrap(),
             "1 of 2 measured targets are met.\n\n\
              | table | not met | left side | right side |\n|---|---|---:|---:|\n\
-             | t/a | a @ 1 <= 4 | 5.00 | 4.00 |\n"
+             | t/a | `a @ 1 <= 4` | 5.00 | 4.00 |\n"
         );
     }
 }
