@@ -218,6 +218,9 @@
 /** The most peppers of a gate at a time. */
 #define KT_MAX_PEPPERS 4
 
+/** The most parts of a compound charge. */
+#define KT_MAX_PARTS 8
+
 /** Random bytes for one new key or secret. */
 #define KT_ENTROPY_SIZE 24
 
@@ -285,6 +288,10 @@ enum kt_status
     KT_UNKNOWN_MEMBER = 12,
     /** There is no quota of that index; they count from 0 to quota_count - 1. */
     KT_NO_SUCH_QUOTA = 13,
+    /** A compound charge has 1 to 8 parts. */
+    KT_PART_COUNT = 14,
+    /** A part has a gate or a limiter, not both and not none. */
+    KT_PART_TABLE = 15,
     /** A policy needs at least one quota, like "100/minute, 1000/hour". */
     KT_POLICY_EMPTY = 20,
     /** The policy is longer than 128 bytes. */
@@ -794,6 +801,22 @@ typedef struct kt_bytes {
 typedef struct kt_gate {
     uint64_t private_[128];
 } kt_gate;
+
+/** A key or a subject with a cost, for `kt_check_all`. This struct does not change. */
+typedef struct kt_part {
+    /** The gate of the key; NULL for a subject. */
+    kt_gate *gate;
+    /** The limiter of the subject; NULL for a key. */
+    kt_limiter *limiter;
+    /** The key or the subject. NULL for a key that the request does not have. */
+    const uint8_t *text;
+    /** The length of the text in bytes. */
+    size_t text_len;
+    /** The units to charge. 0 is admitted and charges nothing. */
+    uint32_t cost;
+    /** Zero. */
+    uint32_t reserved_;
+} kt_part;
 
 /** The properties of a new key. It may get more members; see "Structs" in the contract. */
 typedef struct kt_new_key {
@@ -1457,6 +1480,38 @@ kt_status kt_gate_reset(kt_gate *gate,
                         uint64_t key_id,
                         uint64_t now_ms,
                         kt_verdict *verdict_out);
+
+/**
+ * Checks several keys and subjects of one request, and charges all or none.
+ *
+ * If a key is invalid or a window lacks room, nothing is charged. If another request spends the
+ * room while this one is charged, charges made before are given back, and may deny other requests
+ * meanwhile. Do not reset the counts of these tallies while requests are checked. `count` is 1 to
+ * `KT_MAX_PARTS`. `now_ms` means what it means to the handle of the first part.
+ *
+ * `verdicts_out` has room for `count` verdicts, one for each part. If the request is refused, each
+ * part that refused it has another outcome than `KT_ADMITTED`, and no verdict has a charge.
+ * `decisive_out` gets the index of the verdict whose status and body the response has: that of a
+ * missing or invalid key, else of a full limiter, else of a part that the cost is above a limit of,
+ * else the denial that lasts longest. If the request is admitted, it is 0.
+ *
+ * Statuses: `KT_PART_COUNT`, `KT_PART_TABLE`, `KT_NO_CLOCK`.
+ *
+ * ```c
+ * const kt_part parts[] = {{gate, NULL, api_key, api_key_len, 1, 0},
+ *                          {NULL, addresses, address, address_len, 1, 0}};
+ * kt_verdict verdicts[2];
+ * size_t decisive;
+ * if (kt_check_all(parts, 2, KT_SYSTEM_CLOCK, verdicts, &decisive) == KT_OK
+ *     && verdicts[decisive].outcome != KT_ADMITTED)
+ *     return respond(verdicts[decisive].http_status, kt_verdict_body(&verdicts[decisive]));
+ * ```
+ */
+kt_status kt_check_all(const kt_part *parts,
+                       size_t count,
+                       uint64_t now_ms,
+                       kt_verdict *verdicts_out,
+                       size_t *decisive_out);
 
 /**
  * Declares that each `now_ms` given with this handle is a cached reading of the system clock. An

@@ -176,6 +176,11 @@ impl Compound {
     /// or invalid key, else of a full limiter, else of a part that the cost is above a limit of,
     /// else the denial that lasts longest. If the request is admitted, it is the first.
     pub fn decisive(&self) -> &Verdict {
+        &self.verdicts[self.decisive_index()]
+    }
+
+    /// Returns the index of the verdict that [`decisive`](Self::decisive) returns.
+    pub fn decisive_index(&self) -> usize {
         let rank = |verdict: &Verdict| match verdict.outcome() {
             Outcome::MissingKey | Outcome::InvalidKey => (4, None),
             Outcome::Full => (3, verdict.retry_at()),
@@ -183,10 +188,10 @@ impl Compound {
             Outcome::Denied => (1, verdict.retry_at()),
             Outcome::Admitted => (0, None),
         };
-        let mut decisive = &self.verdicts[0];
-        for verdict in &self.verdicts {
-            if rank(verdict) > rank(decisive) {
-                decisive = verdict;
+        let mut decisive = 0;
+        for (index, verdict) in self.verdicts.iter().enumerate() {
+            if rank(verdict) > rank(&self.verdicts[decisive]) {
+                decisive = index;
             }
         }
         decisive

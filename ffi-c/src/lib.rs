@@ -19,6 +19,7 @@
 //! | `policy.rs`, `key.rs` | policies and keys as text, without a table |
 //! | `request.rs`, `verdict.rs` | requests with options; the verdict and its HTTP response |
 //! | `limiter.rs`, `gate.rs` | the two tables: create, attach, check |
+//! | `compound.rs` | several keys and subjects of one request, charged all or none |
 //! | `clock.rs` | the clock of a handle |
 //! | `administer.rs`, `inspect.rs` | changes to a gate's keys and plans; queries |
 //! | `files.rs` | with the feature `host`: both tables in mapped files, the clock, entropy |
@@ -31,6 +32,7 @@
 
 mod administer;
 mod clock;
+mod compound;
 #[cfg(feature = "host")]
 mod files;
 mod gate;
@@ -51,8 +53,8 @@ mod version;
 #[cfg(feature = "host")]
 pub use files::*;
 pub use {
-    administer::*, clock::*, gate::*, inspect::*, key::*, limiter::*, message::*, pointers::*,
-    policy::*, request::*, status::*, time::*, verdict::*, version::*,
+    administer::*, clock::*, compound::*, gate::*, inspect::*, key::*, limiter::*, message::*,
+    pointers::*, policy::*, request::*, status::*, time::*, verdict::*, version::*,
 };
 
 /// Loops without end. A panic is a defect of the library, and SAFETY.md says why a check

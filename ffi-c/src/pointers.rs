@@ -56,6 +56,8 @@ unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 unsafe impl<T> Plain for In<'_, T> {}
 // SAFETY: It is a pointer to a handle, which is followed only as a `Handle`, after a check.
 unsafe impl<H> Plain for *mut H {}
+// SAFETY: It is a pointer, which safe code follows only through the checks of this module.
+unsafe impl<H> Plain for Handle<'_, H> {}
 // SAFETY: It is an integer.
 unsafe impl<E: Numbered> Plain for Number<E> where E::Number: Plain {}
 
@@ -340,6 +342,11 @@ impl<T> Targets<'_, T> {
         self.len
     }
 
+    /// Returns the element at `index`; `None` if there are fewer.
+    pub(crate) fn at(&mut self, index: usize) -> Option<Target<'_, T>> {
+        (index < self.len).then(|| Target(Out(self.begin.0.wrapping_add(index), PhantomData)))
+    }
+
     /// Writes the element at `index`. Does nothing if there are fewer.
     pub(crate) fn write(&mut self, index: usize, value: T) {
         if index < self.len {
@@ -542,6 +549,11 @@ impl<H> Handle<'_, H> {
 }
 
 impl<'c, H: Held> Handle<'c, H> {
+    /// Returns whether it is the null pointer.
+    pub(crate) fn is_null(self) -> bool {
+        self.0.is_null()
+    }
+
     /// Returns what the handle holds.
     #[inline]
     pub(crate) fn state(self) -> FfiResult<&'c H::State> {

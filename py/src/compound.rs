@@ -173,8 +173,7 @@ pub(crate) fn check_all(
         .zip(&parts)
         .map(|(verdict, part)| Py::new(py, part.get().verdict(*verdict)))
         .collect::<PyResult<Vec<_>>>()?;
-    let at = compound.verdicts().iter().position(|one| core::ptr::eq(one, compound.decisive()));
-    let decisive = verdicts[at.unwrap_or(0)].clone_ref(py);
+    let decisive = verdicts[compound.decisive_index()].clone_ref(py);
     Ok(Compound { verdicts, decisive, admitted: compound.is_admitted() })
 }
 

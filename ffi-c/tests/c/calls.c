@@ -82,6 +82,34 @@ static void texts_are_parsed_and_explained(void) {
     EXPECT(kt_key_id_parse(KT_TEXT("0000000001"), &key_id), KT_KEY_ID_FORM);
 }
 
+static void parts_are_charged_all_or_none(void) {
+    size_t size = kt_limiter_size(8);
+    void *memory[2] = {table_memory(size), table_memory(size)};
+    kt_limiter users, teams;
+    OK(kt_limiter_init(memory[0], size, KT_TEXT("5/minute"), 8, SEED, &users));
+    OK(kt_limiter_init(memory[1], size, KT_TEXT("4/hour"), 8, SEED, &teams));
+
+    kt_part parts[] = {{NULL, &users, bytes("ann"), 3, 3, 0}, {NULL, &teams, bytes("42"), 2, 3, 0}};
+    kt_verdict verdicts[2];
+    size_t decisive;
+    OK(kt_check_all(parts, 2, NOW_MS, verdicts, &decisive));
+    CHECK(decisive == 0 && verdicts[0].outcome == KT_ADMITTED && verdicts[1].charge.cost == 3);
+    OK(kt_check_all(parts, 2, NOW_MS, verdicts, &decisive));
+    CHECK(decisive == 1 && verdicts[0].outcome == KT_DENIED && verdicts[1].outcome == KT_DENIED);
+    parts[0].cost = 2;
+    OK(kt_check_all(parts, 2, NOW_MS, verdicts, &decisive));
+    CHECK(decisive == 1 && verdicts[0].outcome == KT_ADMITTED && verdicts[0].charge.cost == 0);
+    CHECK(quota(&verdicts[0], 0).remaining == 2 && verdicts[1].http_status == 429);
+    parts[1].cost = 1;
+    OK(kt_check_all(parts, 2, NOW_MS, verdicts, &decisive));
+    CHECK(decisive == 0 && quota(&verdicts[1], 0).remaining == 0);
+
+    kt_limiter_close(&users);
+    kt_limiter_close(&teams);
+    free(memory[0]);
+    free(memory[1]);
+}
+
 static void weeks_and_months_end_by_the_calendar(void) {
     size_t size = kt_limiter_size(8);
     void *memory = table_memory(size);
@@ -1173,6 +1201,7 @@ static void threads_admit_exactly_the_limit(void) {
 int main(int count, char **arguments) {
     CHECK(count == 2); /* A folder for files. */
     texts_are_parsed_and_explained();
+    parts_are_charged_all_or_none();
     weeks_and_months_end_by_the_calendar();
     limiter_in_memory_charges_and_refunds();
     requests_of_other_versions_are_read();

@@ -236,6 +236,42 @@ static void gate_calls_reject_invalid_pointers(void *none) {
 }
 
 /** A verdict that the caller changed is a status, and numbers at their ends fit the buffers. */
+static void parts_reject_what_is_no_part(void *none) {
+    size_t size = kt_limiter_size(8), decisive = 77;
+    void *memory = table_memory(size);
+    kt_limiter limiter;
+    OK(kt_limiter_init(memory, size, KT_TEXT("5/minute"), 8, SEED, &limiter));
+    const kt_part right = {NULL, &limiter, bytes("a"), 1, 1, 0};
+    kt_part parts[9] = {right, right, right, right, right, right, right, right, right};
+    kt_verdict verdicts[9];
+    memset(verdicts, 0xa5, sizeof verdicts);
+
+    EXPECT(kt_check_all(parts, 0, NOW_MS, verdicts, &decisive), KT_PART_COUNT);
+    EXPECT(kt_check_all(parts, 9, NOW_MS, verdicts, &decisive), KT_PART_COUNT);
+    NULL_AT(kt_check_all(NULL, 1, NOW_MS, verdicts, &decisive));
+    NULL_AT(kt_check_all(parts, 1, NOW_MS, NULL, &decisive));
+    NULL_AT(kt_check_all(parts, 1, NOW_MS, verdicts, NULL));
+    EXPECT(kt_check_all(parts, 1, NOW_MS, OFF(verdicts), &decisive), KT_MISALIGNED);
+    parts[1].limiter = NULL;
+    EXPECT(kt_check_all(parts, 2, NOW_MS, verdicts, &decisive), KT_PART_TABLE);
+    parts[1].limiter = none;
+    EXPECT(kt_check_all(parts, 2, NOW_MS, verdicts, &decisive), KT_NOT_A_HANDLE);
+    parts[1] = right;
+    parts[1].gate = (kt_gate *)none;
+    EXPECT(kt_check_all(parts, 2, NOW_MS, verdicts, &decisive), KT_PART_TABLE);
+    parts[1] = right;
+    parts[1].text = NULL;
+    NULL_AT(kt_check_all(parts, 2, NOW_MS, verdicts, &decisive));
+    CHECK(decisive == 77 && verdicts[0].now_ms == 0xa5a5a5a5a5a5a5a5);
+
+    /* Nothing was charged by any of these. */
+    kt_verdict verdict;
+    OK(kt_limiter_peek(&limiter, bytes("a"), 1, 1, NOW_MS, &verdict));
+    CHECK(quota(&verdict, 0).remaining == 5);
+    kt_limiter_close(&limiter);
+    free(memory);
+}
+
 static void verdict_that_the_caller_changed_is_a_status(void) {
     char buffer[KT_HEADERS_SIZE];
     size_t written = 77;
@@ -308,6 +344,8 @@ int main(void) {
     limiter_calls_reject_invalid_pointers(garbage);
     gate_calls_reject_invalid_pointers(zeros);
     gate_calls_reject_invalid_pointers(garbage);
+    parts_reject_what_is_no_part(zeros);
+    parts_reject_what_is_no_part(garbage);
     verdict_that_the_caller_changed_is_a_status();
     return 0;
 }

@@ -6,10 +6,10 @@ use core::marker::PhantomData;
 
 use keytally_core::{CACHE_LINE_LEN, CacheLine};
 use keytally_ffi::{
-    Handle, In, KT_HEADERS_SIZE, KT_KEY_SIZE, KT_MAX_FIELDS, KT_POLICY_SIZE, KT_SYSTEM_CLOCK,
-    Memory, Number, Out, kt_bytes, kt_charge, kt_field, kt_flaw, kt_gate, kt_gate_config, kt_key,
-    kt_key_info, kt_key_parts, kt_limiter, kt_new_key, kt_plan, kt_plan_info, kt_quota, kt_request,
-    kt_status, kt_verdict,
+    Handle, In, KT_HEADERS_SIZE, KT_KEY_SIZE, KT_MAX_FIELDS, KT_MAX_PARTS, KT_POLICY_SIZE,
+    KT_SYSTEM_CLOCK, Memory, Number, Out, kt_bytes, kt_charge, kt_field, kt_flaw, kt_gate,
+    kt_gate_config, kt_key, kt_key_info, kt_key_parts, kt_limiter, kt_new_key, kt_part, kt_plan,
+    kt_plan_info, kt_quota, kt_request, kt_status, kt_verdict,
 };
 
 use crate::bytes::{Bytes, POLICIES};
@@ -93,7 +93,7 @@ struct World<'m> {
 impl World<'_> {
     /// Makes one call, and checks its outputs.
     fn call(&self, bytes: &mut Bytes<'_>, keys: &mut Vec<(kt_key, u64)>) {
-        let call = bytes.below(32);
+        let call = bytes.below(33);
         let limiter = self.limiter(bytes);
         let gate = self.gate(bytes);
         let now_ms = bytes.pick(&[
@@ -180,6 +180,7 @@ impl World<'_> {
             8 => c::kt_limiter_refund(limiter, subject, subject_len, charge, now_ms, verdict),
             9 => c::kt_limiter_settle(limiter, subject, subject_len, charge, cost, now_ms, verdict),
             10 => c::kt_limiter_reset(limiter, subject, subject_len, now_ms, verdict),
+            32 => self.check_all(bytes, (api_key, api_key_len), (subject, subject_len), now_ms),
             11 | 12 => c::kt_gate_check(gate, api_key, api_key_len, cost, now_ms, verdict),
             13 => c::kt_gate_check_request(gate, api_key, api_key_len, request, verdict),
             14 => c::kt_gate_peek(gate, api_key, api_key_len, cost, now_ms, verdict),
@@ -301,6 +302,48 @@ impl World<'_> {
             11 => c::kt_limiter_correct_clock(limiter, now_ms, output(&mut word)),
             _ => c::kt_gate_list(gate, now_ms, None, core::ptr::null_mut()),
         }
+    }
+
+    /// Charges a key and subjects together. A call that fails writes no output.
+    fn check_all(
+        &self,
+        bytes: &mut Bytes<'_>,
+        key: (In<'_, u8>, usize),
+        subject: (In<'_, u8>, usize),
+        now_ms: u64,
+    ) -> kt_status {
+        let parts: [kt_part<'_>; KT_MAX_PARTS] = core::array::from_fn(|_| {
+            let none = (handle(core::ptr::null_mut()), handle(core::ptr::null_mut()));
+            let ((gate, limiter), (text, text_len)) = match bytes.byte() {
+                0..=99 => ((self.gate(bytes), none.1), key),
+                100..=239 => ((none.0, self.limiter(bytes)), subject),
+                240..=247 => ((self.gate(bytes), self.limiter(bytes)), subject),
+                _ => (none, key),
+            };
+            kt_part { gate, limiter, text, text_len, cost: bytes.cost(), reserved_: 0 }
+        });
+        let count = bytes.pick(&[1, 2, 2, 3, 8, 0, 9, usize::MAX]);
+        let mut verdicts = [untouched(); KT_MAX_PARTS];
+        let mut decisive = usize::MAX;
+        let status = keytally_ffi::kt_check_all(
+            maybe_wrong(bytes, &parts),
+            count,
+            now_ms,
+            new(verdicts.as_mut_ptr()),
+            output(&mut decisive),
+        );
+        if status == kt_status::KT_OK {
+            let (written, others) = verdicts.split_at(count);
+            assert!(decisive < count && written.iter().all(|verdict| verdict.outcome.0 != 0xa5));
+            let is_admitted = written.iter().all(|verdict| verdict.outcome.0 == 0);
+            assert_eq!(written[decisive].outcome.0 == 0, is_admitted);
+            assert!(is_admitted || written.iter().all(|verdict| verdict.charge.cost == 0));
+            assert!(others.iter().all(|verdict| verdict.outcome.0 == 0xa5));
+        } else {
+            assert_eq!(decisive, usize::MAX);
+            assert!(verdicts.iter().all(|verdict| verdict.outcome.0 == 0xa5));
+        }
+        status
     }
 
     /// Returns a handle of a limiter, or rarely an invalid one.
