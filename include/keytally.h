@@ -49,7 +49,7 @@
  *       reserved ones, so a library that does not know them writes zeros. These are kt_verdict,
  *       kt_charge, kt_quota, kt_key_info, kt_plan_info, kt_key_parts and kt_flaw. Do not use
  *       members whose name ends with an underscore.
- *     - kt_bytes, kt_plan, kt_field and kt_key do not change.
+ *     - kt_bytes, kt_part, kt_plan, kt_field and kt_key do not change.
  *     - kt_gate and kt_limiter are opaque handles, whose content only this library reads and
  *       writes. Their sizes, which kt_gate_handle_size and kt_limiter_handle_size return, change
  *       only with the SONAME.
