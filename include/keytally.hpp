@@ -36,6 +36,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <memory>
 #include <new>
 #include <optional>
@@ -712,6 +713,12 @@ public:
 #endif
 #endif
 
+    /** Returns the subject and a cost as a part of check_all. The part refers to this limiter and to
+     *  the text of the subject. */
+    kt_part part(Input subject, std::uint32_t cost = 1) const noexcept {
+        return {nullptr, get(), detail::bytes(subject.data()), subject.size(), cost, 0};
+    }
+
     /** Returns the handle, for the functions of keytally.h. */
     kt_limiter *get() const noexcept { return handle_.get(); }
 
@@ -1023,6 +1030,12 @@ public:
     /** Opens the file at the gate's path. */
     Result<void> try_reopen() const noexcept { return kt_gate_reopen(get()); }
 
+    /** Returns the key and a cost as a part of check_all, std::nullopt if the request has no key.
+     *  The part refers to this gate and to the text of the key. */
+    kt_part part(ApiKey api_key, std::uint32_t cost = 1) const noexcept {
+        return {get(), nullptr, detail::bytes(api_key.data()), api_key.size(), cost, 0};
+    }
+
     /** Returns the handle, for the functions of keytally.h. */
     kt_gate *get() const noexcept { return handle_.get(); }
 
@@ -1099,6 +1112,53 @@ private:
     TableMemory memory_;
     Owned handle_;
 };
+
+/** The result of check_all: the verdict of each part, in the order of the parts. */
+class Compound {
+public:
+    /** Returns whether the request is admitted. Every part is then charged, else none. */
+    bool admitted() const noexcept { return decisive().admitted(); }
+    /** Returns the verdict that decided, whose status and body the response has. */
+    const Verdict &decisive() const noexcept { return all_[decisive_]; }
+
+    /** Returns the number of parts. */
+    std::size_t size() const noexcept { return size_; }
+    /** Returns the verdict of the part at `index`, which must be below size(). */
+    const Verdict &operator[](std::size_t index) const noexcept { return all_[index]; }
+    const Verdict *begin() const noexcept { return all_; }
+    const Verdict *end() const noexcept { return all_ + size_; }
+
+private:
+    friend Result<Compound> try_check_all(std::initializer_list<kt_part>, Clock) noexcept;
+
+    Verdict all_[KT_MAX_PARTS] = {};
+    std::size_t size_ = 0;
+    std::size_t decisive_ = 0;
+};
+
+/** Checks several keys and subjects of one request, and charges all or none. The comment of
+ *  kt_check_all says what holds.
+ *
+ *     auto charged = keytally::check_all({gate.part(api_key), addresses.part(address)});
+ */
+inline Result<Compound> try_check_all(std::initializer_list<kt_part> parts,
+                                      Clock at = Clock::system()) noexcept {
+    // Verdict adds no member to kt_verdict.
+    static_assert(sizeof(Verdict) == sizeof(kt_verdict));
+    Compound compound;
+    kt_status status = kt_check_all(parts.begin(), parts.size(), at.now_ms(), compound.all_,
+                                    &compound.decisive_);
+    if (status != KT_OK) return status;
+    compound.size_ = parts.size();
+    return compound;
+}
+
+#if defined(__cpp_exceptions)
+/** Checks several keys and subjects of one request, and charges all or none. */
+inline Compound check_all(std::initializer_list<kt_part> parts, Clock at = Clock::system()) {
+    return try_check_all(parts, at).value();
+}
+#endif
 
 } // namespace keytally
 

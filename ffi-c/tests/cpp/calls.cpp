@@ -122,6 +122,22 @@ static bool is_now(std::uint64_t ms, keytally::Time before) {
 
 /** An explicit time far ahead locks a tally. The default, the system clock, corrects the tally and
  *  keeps its counts. */
+static void parts_are_charged_all_or_none() {
+    auto users = Limiter::in_memory("5/minute", 8);
+    auto teams = Limiter::in_memory("4/hour", 8);
+    auto admitted = *keytally::try_check_all({users.part("ann", 3), teams.part("42", 3)});
+    CHECK(admitted.admitted() && admitted.size() == 2 && admitted[1].charge.cost == 3);
+    auto denied = *keytally::try_check_all({users.part("ann", 2), teams.part("42", 2)});
+    CHECK(!denied.admitted() && &denied.decisive() == &denied[1]);
+    CHECK(denied[0].outcome == KT_ADMITTED && denied[0].charge.cost == 0);
+    std::size_t count = 0;
+    for (const Verdict &verdict : denied) count += verdict.quotas().size();
+    CHECK(count == 2);
+    CHECK(keytally::try_check_all({}).status() == KT_PART_COUNT);
+    Limiter moved = std::move(users);
+    CHECK(keytally::try_check_all({users.part("ann")}).status() == KT_PART_TABLE);
+}
+
 static void system_clock_corrects_what_an_explicit_time_locked() {
     auto limiter = Limiter::in_memory("5/hour", 100);
     // By the library's clock: that of std::time may be some milliseconds late.
@@ -377,6 +393,7 @@ static void threads_admit_exactly_the_limit() {
 int main(int count, char **arguments) {
     CHECK(count == 2); // A folder for files.
     limiters_charge_refund_and_close();
+    parts_are_charged_all_or_none();
     system_clock_corrects_what_an_explicit_time_locked();
     gates_check_and_administer_keys(arguments[1]);
     null_pointer_is_a_status(arguments[1]);
