@@ -26,8 +26,9 @@ pub(super) const ADMINISTRATOR_WORD: usize = 6;
 pub(super) const REDO_LINE: usize = 2;
 /// The line that names the record that the redo record is for. It holds a plan's redo record too.
 pub(super) const TARGET_LINE: usize = 3;
-/// The word of the target line that holds the number of the gate.
-pub(super) const ID_WORD: usize = 7;
+/// The word of the target line that holds the number of the gate. The last word of this line and of
+/// the pepper line belong to the crate `keytally`.
+pub(super) const ID_WORD: usize = 6;
 /// The first of the lines that hold the names of the environments, one per word.
 pub(super) const ENV_LINE: usize = 4;
 

@@ -27,18 +27,19 @@ fn limits_returns_the_quotas_and_charges_nothing() {
     for used in 0..=3 {
         for _ in 0..2 {
             let reply = server.get("/api/v1/limits", &key);
-            let remaining = (1000 - used).to_string();
+            let remaining = (3 - used).to_string();
             assert_eq!(
                 (reply.code(), reply.header("X-RateLimit-Remaining")),
                 (200, remaining.as_str())
             );
             let limits = reply.json();
+            // X-RateLimit-* describe the longest window of at most a day.
             let reset: u64 = reply.header("X-RateLimit-Reset").parse().unwrap();
             assert_eq!(
                 limits,
                 json!({"account": 42, "key_id": key_id, "env": "test", "plan": "default", "quotas": [
-                    {"window": "day", "window_s": 86_400, "limit": 3, "used": used, "remaining": 3 - used, "reset_unix_s": limits["quotas"][0]["reset_unix_s"]},
-                    {"window": "2592000s", "window_s": 2_592_000, "limit": 1000, "used": used, "remaining": 1000 - used, "reset_unix_s": reset},
+                    {"window": "day", "window_s": 86_400, "limit": 3, "used": used, "remaining": 3 - used, "reset_unix_s": reset},
+                    {"window": "2592000s", "window_s": 2_592_000, "limit": 1000, "used": used, "remaining": 1000 - used, "reset_unix_s": limits["quotas"][1]["reset_unix_s"]},
                 ]})
             );
         }
@@ -66,7 +67,7 @@ fn auth_charges_the_cost_and_reports_the_holder() {
         "PURGE /auth/a?b=c",
         "OPTIONS /auth",
     ];
-    for (request, remaining) in requests.iter().zip((990..=999).rev()) {
+    for (request, remaining) in requests.iter().zip((90..=99).rev()) {
         let reply = request_auth(request, &[]);
         assert_eq!((reply.code(), reply.body.as_str()), (200, ""), "{request}");
         assert_eq!(reply.header("X-RateLimit-Remaining"), remaining.to_string(), "{request}");
@@ -83,10 +84,10 @@ fn auth_charges_the_cost_and_reports_the_holder() {
         format!("POST /auth HTTP/1.1\r\nHost: a\r\n{header}\r\nContent-Length: 5\r\n\r\nhello")
             .as_bytes(),
     );
-    assert_eq!(wire.read(false).unwrap().header("X-RateLimit-Remaining"), "992");
+    assert_eq!(wire.read(false).unwrap().header("X-RateLimit-Remaining"), "92");
 
-    assert_eq!(request_auth("GET /auth", &["X-Cost: 12"]).header("X-RateLimit-Remaining"), "980");
-    assert_eq!(request_auth("GET /auth", &["x-cost: 80"]).header("X-RateLimit-Remaining"), "900");
+    assert_eq!(request_auth("GET /auth", &["X-Cost: 12"]).header("X-RateLimit-Remaining"), "80");
+    assert_eq!(request_auth("GET /auth", &["x-cost: 80"]).header("X-RateLimit-Remaining"), "0");
     let denied = request_auth("GET /auth", &["X-Cost: 1"]);
     assert_eq!((denied.code(), denied.body.as_str()), (429, EXCEEDED));
     assert!(denied.has("Retry-After") && denied.header("X-Account-Id").is_empty(), "{denied:?}");
@@ -113,13 +114,13 @@ fn auth_charges_the_cost_and_reports_the_holder() {
     let reply =
         server.request("GET /auth", &[format!("X-API-Key: {fresh}").as_bytes(), b"X-Cost: 1O"]);
     assert_eq!(reply.code(), 400);
-    assert_eq!(server.get("/api/v1/limits", &fresh).header("X-RateLimit-Remaining"), "1000");
+    assert_eq!(server.get("/api/v1/limits", &fresh).header("X-RateLimit-Remaining"), "100");
     // Other routes ignore the header.
     let reply = server.request(
         "GET /api/v1/contacts",
         &[format!("X-API-Key: {fresh}").as_bytes(), b"X-Cost: 50"],
     );
-    assert_eq!(reply.header("X-RateLimit-Remaining"), "999");
+    assert_eq!(reply.header("X-RateLimit-Remaining"), "99");
 }
 
 #[test]
@@ -413,7 +414,7 @@ fn shadow_mode_admits_all_and_reports_refusals() {
     let denied = server.contacts(&key);
     assert_eq!((denied.code(), denied.body.as_str()), (200, CONTACTS_OF_1));
     assert_eq!(denied.header("X-Keytally-Shadow"), "denied");
-    assert_eq!(denied.header("X-RateLimit-Remaining"), "999", "a refused request is not charged");
+    assert_eq!(denied.header("X-RateLimit-Remaining"), "0", "a refused request is not charged");
     assert!(!denied.has("Retry-After"), "{denied:?}");
     let key_id = key_id(&key);
     await_log(&sandbox, &[" shadow denied key=", key_id, " account=1 "]);
