@@ -11,7 +11,7 @@ use proptest::prelude::*;
 #[expect(dead_code, reason = "each test uses a part of this module")]
 mod support;
 
-use support::{at, config, entropy, gate, limiter, memory, new_key, plan};
+use support::{at, config, entropy, gate, limiter, limiter_of_seed, new_key, plan};
 
 type Limiters = Limiter<Vec<CacheLine>>;
 
@@ -128,14 +128,7 @@ impl Clock for Interrupted<'_> {
 
 #[test]
 fn lost_race_gives_the_earlier_charges_back() {
-    // The tables are charged in the order of their seeds.
-    let first = Limiter::init(
-        memory(Limiter::<Vec<CacheLine>>::lines(8)),
-        &"9/minute".parse().unwrap(),
-        8,
-        [1; 16],
-    )
-    .unwrap();
+    let first = limiter_of_seed(1, "9/minute", 8);
     let second = limiter("3/minute", 8);
     second.check(b"b", 1, at(0));
     // When the first part is inserted, another request takes the last room of the second.
@@ -157,13 +150,7 @@ fn lost_race_gives_the_earlier_charges_back() {
 
 #[test]
 fn full_limiter_gives_the_earlier_charges_back() {
-    let first = Limiter::init(
-        memory(Limiter::<Vec<CacheLine>>::lines(8)),
-        &"9/minute".parse().unwrap(),
-        8,
-        [1; 16],
-    )
-    .unwrap();
+    let first = limiter_of_seed(1, "9/minute", 8);
     let full = limiter("9/minute", 1);
     let admitted =
         (0..64u32).filter(|number| full.check(&number.to_le_bytes(), 1, at(0)).is_admitted());

@@ -6,15 +6,13 @@ use keytally_core::stop::Stop;
 use keytally_core::{CacheLine, Compound, Limiter, Outcome, check_all};
 
 use crate::model::{Work, at_stop, explore, killed_at, preemptions, together};
-use crate::support::{at, limiter, memory};
+use crate::support::{at, limiter_of_seed};
 
 type Tables = Arc<[Limiter<Vec<CacheLine>>; 2]>;
 
 /// Two limiters whose subject `a` has `room` units left in each.
 fn tables(room: [u32; 2]) -> Tables {
-    let first = memory(Limiter::<Vec<CacheLine>>::lines(1));
-    let first = Limiter::init(first, &"9/minute".parse().unwrap(), 1, [1; 16]).unwrap();
-    let tables = [first, limiter("9/minute", 1)];
+    let tables = [1, 2].map(|seed| limiter_of_seed(seed, "9/minute", 1));
     for (table, room) in tables.iter().zip(room) {
         assert!(table.check(b"a", 9 - room, at(0)).is_admitted());
     }

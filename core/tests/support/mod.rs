@@ -30,8 +30,13 @@ pub(crate) fn image(lines: &[CacheLine]) -> Vec<u64> {
 
 /// Returns an empty limiter.
 pub(crate) fn limiter(policy: &str, capacity: u32) -> Limiter<Vec<CacheLine>> {
+    limiter_of_seed(7, policy, capacity)
+}
+
+/// Returns an empty limiter. Compound charges charge limiters in the order of their seeds.
+pub(crate) fn limiter_of_seed(seed: u8, policy: &str, capacity: u32) -> Limiter<Vec<CacheLine>> {
     let memory = memory(Limiter::<Vec<CacheLine>>::lines(capacity));
-    Limiter::init(memory, &policy.parse().unwrap(), capacity, [7; 16]).unwrap()
+    Limiter::init(memory, &policy.parse().unwrap(), capacity, [seed; 16]).unwrap()
 }
 
 pub(crate) fn name(text: &str) -> Name {
