@@ -1492,8 +1492,8 @@ kt_status kt_gate_reset(kt_gate *gate,
  * `verdicts_out` has room for `count` verdicts, one for each part. If the request is refused, each
  * part that refused it has another outcome than `KT_ADMITTED`, and no verdict has a charge.
  * `decisive_out` gets the index of the verdict whose status and body the response has: that of a
- * missing or invalid key, else of a full limiter, else of a part that the cost is above a limit of,
- * else the denial that lasts longest. If the request is admitted, it is 0.
+ * missing or invalid key, else of a full limiter, else of a part that the cost is above a limit
+ * of, else the denial that lasts longest. If the request is admitted, it is 0.
  *
  * Statuses: `KT_PART_COUNT`, `KT_PART_TABLE`, `KT_NO_CLOCK`.
  *

@@ -71,8 +71,8 @@ enum Charged<'t> {
 /// `verdicts_out` has room for `count` verdicts, one for each part. If the request is refused, each
 /// part that refused it has another outcome than `KT_ADMITTED`, and no verdict has a charge.
 /// `decisive_out` gets the index of the verdict whose status and body the response has: that of a
-/// missing or invalid key, else of a full limiter, else of a part that the cost is above a limit of,
-/// else the denial that lasts longest. If the request is admitted, it is 0.
+/// missing or invalid key, else of a full limiter, else of a part that the cost is above a limit
+/// of, else the denial that lasts longest. If the request is admitted, it is 0.
 ///
 /// Statuses: `KT_PART_COUNT`, `KT_PART_TABLE`, `KT_NO_CLOCK`.
 ///
@@ -111,24 +111,23 @@ pub extern "C" fn kt_check_all(
                 |part| part.limiter.state()?.clock.time(now_ms),
             )?,
         };
-        let mut charged: Vec<Charged<'_>, MAX_PARTS> = tables
-            .iter()
-            .zip(parts)
-            .map(|(table, part)| match table {
+        let mut charged = Vec::<Charged<'_>, MAX_PARTS>::new();
+        for (table, part) in tables.iter().zip(parts) {
+            let _ = charged.push(match table {
                 Table::Gate(gate, api_key) => Charged::Key(gate.part(*api_key, part.cost)),
                 Table::Limiter(limiter, subject) => {
                     Charged::Subject(limiter.part(subject, part.cost))
                 }
-            })
-            .collect();
+            });
+        }
         let compound = with_clock!(time, |clock| {
-            let mut list: Vec<&mut dyn Part<_>, MAX_PARTS> = charged
-                .iter_mut()
-                .map(|part| match part {
-                    Charged::Key(part) => part as &mut dyn Part<_>,
-                    Charged::Subject(part) => part as &mut dyn Part<_>,
-                })
-                .collect();
+            let mut list = Vec::<&mut dyn Part<_>, MAX_PARTS>::new();
+            for part in &mut charged {
+                let _ = list.push(match part {
+                    Charged::Key(part) => part,
+                    Charged::Subject(part) => part,
+                });
+            }
             check_all(&mut list, clock)
         });
         let compound = compound.map_err(|_| kt_status::KT_PART_COUNT)?;

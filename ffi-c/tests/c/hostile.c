@@ -236,7 +236,7 @@ static void gate_calls_reject_invalid_pointers(void *none) {
 }
 
 /** A verdict that the caller changed is a status, and numbers at their ends fit the buffers. */
-static void parts_reject_what_is_no_part(void *none) {
+static void parts_that_are_not_valid_are_statuses(void *none) {
     size_t size = kt_limiter_size(8), decisive = 77;
     void *memory = table_memory(size);
     kt_limiter limiter;
@@ -344,8 +344,8 @@ int main(void) {
     limiter_calls_reject_invalid_pointers(garbage);
     gate_calls_reject_invalid_pointers(zeros);
     gate_calls_reject_invalid_pointers(garbage);
-    parts_reject_what_is_no_part(zeros);
-    parts_reject_what_is_no_part(garbage);
+    parts_that_are_not_valid_are_statuses(zeros);
+    parts_that_are_not_valid_are_statuses(garbage);
     verdict_that_the_caller_changed_is_a_status();
     return 0;
 }
