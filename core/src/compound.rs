@@ -31,6 +31,7 @@ use crate::gate::Gate;
 use crate::limiter::{Limiter, Subject};
 use crate::outcome::Outcome;
 use crate::record::RecordVersion;
+use crate::sort::sort_by_key;
 use crate::time::Clock;
 use crate::verdict::Verdict;
 
@@ -57,7 +58,7 @@ mod sealed {
         fn probe(&mut self, clock: C) -> Verdict;
         /// Charges the part, which [`probe`](Self::probe) admitted.
         fn charge(&mut self, clock: C) -> Verdict;
-        /// Refunds the charge of a verdict of this part; `None` if its key is no longer there.
+        /// Refunds the charge of a verdict of this part; `None` if its gate has lost the key.
         fn give_back(&mut self, charged: &Verdict, clock: C) -> Option<Verdict>;
     }
 }
@@ -73,7 +74,7 @@ mod sealed {
 /// units of other requests.
 ///
 /// # Errors
-/// [`PartsError`] if there is no part or more than [`MAX_PARTS`].
+/// [`PartsError`] without a part, or with more than [`MAX_PARTS`].
 ///
 /// ```
 /// use keytally_core::{CacheLine, Limiter, Outcome, Policy, Timestamp, check_all};
@@ -113,7 +114,7 @@ pub fn check_all<C: Clock>(
     }
     let mut compound = Compound { verdicts };
     if compound.is_admitted() {
-        sort_by_position(&mut order, |index| parts[index].position());
+        sort_by_key(&mut order, |&index| parts[index].position());
         charge_in_order(parts, &order, &mut compound.verdicts, clock);
     }
     Ok(compound)
@@ -137,17 +138,6 @@ fn charge_in_order<C: Clock>(
             verdicts[earlier] = returned.unwrap_or(charged).without_charge();
         }
         return;
-    }
-}
-
-/// Sorts at most eight indices. Equal positions stay in the order of the parts.
-fn sort_by_position(order: &mut [usize], position: impl Fn(usize) -> Position) {
-    for end in (1..order.len()).rev() {
-        for at in 0..end {
-            if position(order[at]) > position(order[at + 1]) {
-                order.swap(at, at + 1);
-            }
-        }
     }
 }
 

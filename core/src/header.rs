@@ -168,7 +168,7 @@ impl Header {
         for (window, &length) in windows.iter_mut().zip(&lengths[..count]) {
             *window =
                 Window::from_number(length).ok_or_else(|| geometry("window", u64::from(length)))?;
-            if !Feature::Calendar.is_included() && window.number() != window.seconds() {
+            if !Feature::Calendar.is_included() && !window.is_length() {
                 return Err(AttachError::LeftOut(Feature::Calendar));
             }
         }

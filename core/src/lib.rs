@@ -79,6 +79,7 @@ extern crate std;
 // stop      steps at which tests stop a thread; empty without the feature `__stop-points`
 // features  features that a device can leave out
 // text      short texts of a bounded length
+// sort      sorts a few items
 // time      timestamps and clocks
 // window    lengths of time, weeks and months
 // quota     limits and algorithms
@@ -126,6 +127,7 @@ mod quota;
 mod quotas;
 mod record;
 mod siphash;
+mod sort;
 mod tally;
 mod text;
 mod time;

@@ -7,6 +7,7 @@ use heapless::Vec;
 
 use crate::features::Feature;
 use crate::quota::{Algorithm, Limits, MAX_PART_LEN, MAX_QUOTAS, Quota};
+use crate::sort::sort_by_key;
 use crate::tally::Layout;
 use crate::text::Text;
 use crate::window::{MAX_WINDOW_S, UNITS, Window};
@@ -72,7 +73,7 @@ impl Policy {
         let mut sorted = Vec::from_slice(quotas)
             .map_err(|_| Fault::new(ParsePolicyErrorKind::TooManyQuotas, ""))?;
         for quota in &mut sorted {
-            if quota.window.number() == quota.window.seconds() {
+            if quota.window.is_length() {
                 continue;
             }
             if !Feature::Calendar.is_included() {
@@ -87,7 +88,7 @@ impl Policy {
                     .ok_or_else(|| Fault::about(ParsePolicyErrorKind::SlidingMonth, *quota))?;
             }
         }
-        sort(&mut sorted);
+        sort_by_key(&mut sorted, |quota| quota.window);
         if let Some(&quota) = sorted.iter().find(|quota| quota.limit == 0) {
             return Err(Fault::about(ParsePolicyErrorKind::Limit, quota));
         }
@@ -191,17 +192,6 @@ impl FromStr for Policy {
 
     fn from_str(text: &str) -> Result<Self, ParsePolicyError> {
         Ok(Self::parse(text)?)
-    }
-}
-
-/// Sorts at most four quotas by their windows. `sort_unstable` would take two kilobytes of code.
-fn sort(quotas: &mut [Quota]) {
-    for end in (1..quotas.len()).rev() {
-        for index in 0..end {
-            if quotas[index].window > quotas[index + 1].window {
-                quotas.swap(index, index + 1);
-            }
-        }
     }
 }
 

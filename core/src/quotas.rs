@@ -45,7 +45,7 @@ impl QuotaState {
 
     /// Returns the state of the window that the fields `X-RateLimit-*` describe, of all windows of
     /// a policy, shortest first: the longest of at most a day, or the shortest if all are longer.
-    /// `None` if there is no window.
+    /// `None` without a window.
     #[inline]
     pub fn described(all: &[Self]) -> Option<&Self> {
         match all {
@@ -219,7 +219,7 @@ impl Quotas {
     }
 
     /// Returns the state of the window that the fields `X-RateLimit-*` describe, as
-    /// [`QuotaState::described`] does; `None` if there is no window.
+    /// [`QuotaState::described`] does; `None` without a window.
     pub fn described(&self) -> Option<QuotaState> {
         self.get(self.counts.described())
     }

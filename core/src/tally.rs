@@ -62,8 +62,7 @@ impl Layout {
     /// # Errors
     /// The number of bits that are needed, if it is more than 64.
     pub(crate) fn new(algorithm: Algorithm, quotas: &[Quota]) -> Result<Self, u32> {
-        let unit_s = quotas.iter().fold(0, |unit, quota| divisor(unit, quota.window.grid_s()));
-        let unit_s = u64::from(unit_s);
+        let unit_s = u64::from(unit_s(quotas.iter().map(|quota| quota.window)));
         let stamp = u64::BITS - (STAMP_REACH_S.div_ceil(unit_s) - 1).leading_zeros();
         let counts_per_window = counts_per_window(algorithm);
         let mut needs = [0; MAX_QUOTAS];
@@ -142,7 +141,7 @@ impl Layout {
         }
         // Every time that is computed from the last stamp must fit in 64 bits of milliseconds: the
         // start of the stamp after it, plus the tolerance and three of the longest windows.
-        let unit_s = lengths.iter().fold(0, |unit, window| divisor(unit, window.grid_s()));
+        let unit_s = unit_s(lengths.iter().copied());
         let unit_ms = u64::from(unit_s) * 1000;
         let longest = lengths[lengths.len() - 1];
         // On small targets, the code that finds this out is longer than that which it saves.
@@ -424,9 +423,14 @@ impl Layout {
 /// exactly this many bits below the stamp.
 pub(crate) const TICKET_BITS: u32 = 24;
 
+/// Returns the unit of the stamp in seconds: the longest at whose multiples all windows begin.
+fn unit_s(windows: impl Iterator<Item = Window>) -> u32 {
+    windows.fold(0, |unit, window| common_divisor(unit, window.grid_s()))
+}
+
 /// Returns the greatest common divisor of two numbers, of which one may be 0.
-const fn divisor(a: u32, b: u32) -> u32 {
-    if b == 0 { a } else { divisor(b, a % b) }
+const fn common_divisor(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { common_divisor(b, a % b) }
 }
 
 /// Returns how many counts the word holds for each window.

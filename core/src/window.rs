@@ -108,10 +108,15 @@ impl Window {
         }
     }
 
+    /// Returns whether the window is a length, and not a week or a month.
+    pub(crate) const fn is_length(self) -> bool {
+        self.number() >> LENGTH_BITS == 0
+    }
+
     /// Returns whether the window is a week or a month. Always false in a build without them.
     #[inline]
     pub const fn is_calendar(self) -> bool {
-        Feature::Calendar.is_included() && self.number() >> LENGTH_BITS != 0
+        Feature::Calendar.is_included() && !self.is_length()
     }
 
     /// Returns the length in milliseconds, as [`seconds`](Self::seconds) does.

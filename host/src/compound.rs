@@ -31,7 +31,7 @@ use crate::clock::SystemClock;
 /// ```
 ///
 /// # Errors
-/// [`PartsError`] if there is no part or more than [`MAX_PARTS`](crate::MAX_PARTS).
+/// [`PartsError`] without a part, or with more than [`MAX_PARTS`](crate::MAX_PARTS).
 pub fn check_all(parts: &mut [&mut dyn Part<SystemClock>]) -> Result<Compound, PartsError> {
     keytally_core::check_all(parts, SystemClock::read())
 }

@@ -136,7 +136,7 @@ impl Compound {
 ///
 /// Raises:
 ///     TypeError: An argument is not a part.
-///     ValueError: There is no part, or more than 8.
+///     ValueError: No part was given, or more than 8.
 ///
 /// >>> import keytally
 /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())

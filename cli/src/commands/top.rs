@@ -390,7 +390,7 @@ impl Sample {
             }
         }
         let mut columns = columns(bar_width, &hidden);
-        // The longest window is kept to the last: the header fields of a response describe it.
+        // The longest window is kept to the last: a key that has spent it waits longest.
         while width_of(&columns) > max_width {
             let mut windows = columns.iter().enumerate().filter(|(_, column)| column.is_window);
             let shortest = windows.next()?.0;
