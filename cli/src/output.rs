@@ -60,7 +60,7 @@ pub fn print_note(text: &str) {
 /// Prints a warning for each quota of these plans that can never deny a request.
 pub fn warn_of_never_binding_quotas<'p>(plans: impl IntoIterator<Item = &'p Plan>) {
     for plan in plans {
-        let warnings = plans::warnings(&format!("plan {}", plan.name), &plan.policy);
+        let warnings = plans::warnings(plan);
         warnings.iter().for_each(|text| print_note(text));
     }
 }

@@ -1,8 +1,7 @@
 //! Plans as text: `NAME=POLICY`, such as `default=100/minute, 1000/hour`.
 
 use keytally::redact::{policy_error, redact_name};
-use keytally::{AdminError, Gate, Plan};
-use keytally::{Layout, Policy};
+use keytally::{AdminError, Gate, Plan, Quota, Section};
 
 use crate::failure::Failure;
 
@@ -11,17 +10,17 @@ use crate::failure::Failure;
 /// # Errors
 /// A sentence that names the wrong part, with secrets redacted.
 pub fn parse(text: &str) -> Result<Plan, String> {
-    let Some((name, policy)) = text.split_once('=') else {
+    let Some((name, sections)) = text.split_once('=') else {
         return Err(format!(
             "{:?} is not a plan; write NAME=POLICY, such as \"default=100/minute, 1000/hour\"",
             redact_name(text)
         ));
     };
     let name = name.trim();
-    let policy: Policy = policy
+    let sections = sections
         .parse()
         .map_err(|error| format!("plan {:?}: {}", redact_name(name), policy_error(&error)))?;
-    Plan::new(name, policy).ok_or_else(|| invalid_name(name))
+    Plan::new(name, sections).ok_or_else(|| invalid_name(name))
 }
 
 /// Parses the name of a plan.
@@ -29,8 +28,8 @@ pub fn parse(text: &str) -> Result<Plan, String> {
 /// # Errors
 /// A sentence that says which names are valid.
 pub(crate) fn parse_name(text: &str) -> Result<String, String> {
-    let policy = "1/second".parse().ok();
-    match policy.and_then(|policy| Plan::new(text, policy)) {
+    let sections = "1/second".parse().ok();
+    match sections.and_then(|sections| Plan::new(text, sections)) {
         Some(plan) => Ok(plan.name.as_str().to_owned()),
         None => Err(invalid_name(text)),
     }
@@ -56,36 +55,26 @@ pub fn check_distinct(plans: &[Plan]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Returns a warning for each quota of `policy` that can never deny a request.
-///
-/// `owner` names the policy, such as `plan default`.
-pub fn warnings(owner: &str, policy: &Policy) -> Vec<String> {
-    let warning = |(idle, other)| {
-        format!(
-            "keytally: warning: {idle} in {owner} can never deny a request, because {other} never allows more than that"
-        )
-    };
-    policy.never_binding().map(warning).collect()
+/// Returns a warning for each quota of a plan that can never deny a request.
+pub(crate) fn warnings(plan: &Plan) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for section in plan.sections.iter() {
+        let owner = match section.section() {
+            Section::Key => format!("plan {}", plan.name),
+            section => format!("{section} of plan {}", plan.name),
+        };
+        warnings.extend(section.never_binding().map(|quotas| never_binds(&owner, quotas)));
+    }
+    warnings
 }
 
-/// Checks that a gate of this layout can hold the plan. A caller that changes several plans checks
-/// all of them first.
+/// Returns the warning about a quota that can never deny a request, because of another one.
 ///
-/// # Errors
-/// The error that the gate would return.
-pub fn check_layout(plan: &Plan, layout: &Layout) -> Result<(), AdminError> {
-    let windows = plan.policy.quotas().iter().map(|quota| &quota.window);
-    if plan.policy.algorithm() != layout.algorithm() || !windows.eq(layout.windows()) {
-        return Err(AdminError::PlanWindows);
-    }
-    for (index, quota) in plan.policy.quotas().iter().enumerate() {
-        if let Some(max) = layout.max_limit(index)
-            && quota.limit > max
-        {
-            return Err(AdminError::PlanLimit { limit: quota.limit, max });
-        }
-    }
-    Ok(())
+/// `owner` names what has the quotas, such as `plan default`.
+pub fn never_binds(owner: &str, (idle, other): (Quota, Quota)) -> String {
+    format!(
+        "keytally: warning: {idle} in {owner} can never deny a request, because {other} never allows more than that"
+    )
 }
 
 /// Returns the failure of a change that names the plan `name`. If the gate does not have this plan,
@@ -109,7 +98,7 @@ pub(crate) fn not_a_plan(gate: &Gate, plan: &Plan, error: keytally::Error) -> Fa
         return error.into();
     }
     let plans = plans_of(gate);
-    let sentence = format!("{source}: {} was given, and the plans are: {plans}", plan.policy);
+    let sentence = format!("{source}: {} was given, and the plans are: {plans}", plan.sections);
     with_sentence(&error, source, &sentence)
 }
 
@@ -124,7 +113,7 @@ fn plans_of(gate: &Gate) -> String {
 
 /// Formats plans for people: `default = 100/minute, 1000/hour; pro = …`.
 pub fn describe(plans: impl IntoIterator<Item = Plan>) -> String {
-    let texts = plans.into_iter().map(|plan| format!("{} = {}", plan.name, plan.policy));
+    let texts = plans.into_iter().map(|plan| format!("{} = {}", plan.name, plan.sections));
     texts.collect::<Vec<_>>().join("; ")
 }
 
@@ -140,7 +129,7 @@ mod tests {
     fn plan_is_parsed_from_name_and_policy() {
         let plan = parse(" pro = 1000/minute,20000/hour").unwrap();
         assert_eq!(
-            (plan.name.as_str(), plan.policy.to_string()),
+            (plan.name.as_str(), plan.sections.to_string()),
             ("pro", "1000/minute, 20000/hour".to_owned())
         );
         assert!(error("100/minute").starts_with("\"100/minute\" is not a plan;"));
@@ -162,27 +151,6 @@ mod tests {
                 let error = error(text);
                 assert!(!error.contains("Xk2L") && !error.contains("old-key"), "{error}");
             }
-        }
-    }
-
-    #[test]
-    fn check_layout_returns_the_error_of_the_gate() {
-        let plan = parse("default=100/minute, 1000/hour").unwrap();
-        let layout = plan.policy.layout();
-        let max = layout.max_limit(0).unwrap();
-        let check = |text: &str| check_layout(&parse(text).unwrap(), layout);
-        assert_eq!(check(&format!("x={max}/minute, 5/hour")), Ok(()));
-        assert_eq!(
-            check(&format!("x={}/minute, 5/hour", max + 1)),
-            Err(AdminError::PlanLimit { limit: max + 1, max })
-        );
-        for other in [
-            "x=1/minute",
-            "x=1/minute, 2/day",
-            "x=sliding 1/minute, 2/hour",
-            "x=1/minute, 2/hour, 3/day",
-        ] {
-            assert_eq!(check(other), Err(AdminError::PlanWindows), "{other}");
         }
     }
 }

@@ -3,8 +3,8 @@
 //! Each tally is a word of its own, so no single exchange can charge them all. Instead:
 //!
 //! 1. *fetch*: load the memory of all parts, without waiting for it;
-//! 2. *probe*: verify every key and decide about every tally, and write nothing. If a part is
-//!    refused, so is the request, and the verdicts name each part that refused it;
+//! 2. *probe*: verify every key and decide about every tally, and write nothing. If a tally lacks
+//!    room, the request is refused, and the verdicts name each tally that refused it;
 //! 3. *charge* the tallies one after another, in the order of their positions, each as its table's
 //!    own check does;
 //! 4. *give back*: if a tally has lost its room since it was probed, refund those that were charged
@@ -26,42 +26,99 @@ use core::fmt;
 
 use heapless::Vec;
 
-use crate::cache_line::CacheLine;
-use crate::gate::Gate;
-use crate::limiter::{Limiter, Subject};
-use crate::outcome::Outcome;
-use crate::record::RecordVersion;
+use crate::charge::Charge;
+use crate::http::{
+    CompoundResponse, Headers, MAX_COMPOUND_HEADERS_LEN, MAX_COMPOUND_PROBLEM_LEN, NamedQuota,
+};
+use crate::outcome::{Outcome, Reason};
+use crate::quota::MAX_QUOTAS;
+use crate::section::Section;
+use crate::sections::{MAX_WARNINGS, Warnings};
 use crate::sort::sort_by_key;
-use crate::time::Clock;
-use crate::verdict::Verdict;
+use crate::text::Text;
+use crate::time::{Clock, Timestamp};
+use crate::verdict::{Holder, Verdict};
 
-/// The most parts of a compound charge.
+/// The most parts of a compound charge, and the most tallies that all its parts charge together.
 pub const MAX_PARTS: usize = 8;
 
-/// A part of a compound charge: a [`GatePart`] or a [`LimiterPart`].
-pub trait Part<C: Clock>: sealed::Steps<C> {}
+/// A part of a compound charge: a [`GatePart`](crate::GatePart) or a
+/// [`LimiterPart`](crate::LimiterPart).
+pub trait Part<C: Clock>: Steps<C> {}
 
-impl<C: Clock, P: sealed::Steps<C>> Part<C> for P {}
+impl<C: Clock, P: Steps<C>> Part<C> for P {}
 
-/// Where a tally is: the number of its table, and the number of its record or home slot. Compound
+/// Where a tally is: the number of its table, and the number of its word or home slot. Compound
 /// charges charge tallies in the order of their positions.
-type Position = (u64, u64);
+pub(crate) type Position = (u64, u64);
+
+pub(crate) use self::sealed::Steps;
 
 mod sealed {
-    use super::{Clock, Position, Verdict};
+    use super::{Clock, Position, TallyVerdict, Verdict};
 
-    /// The steps of a compound charge for one part.
+    /// The steps of a compound charge for one part. A part has one tally or more, with numbers.
     pub trait Steps<C: Clock> {
-        fn position(&self) -> Position;
         fn fetch(&self);
-        /// Returns the verdict that a charge would have now, and charges nothing.
-        fn probe(&mut self, clock: C) -> Verdict;
-        /// Charges the part, which [`probe`](Self::probe) admitted.
-        fn charge(&mut self, clock: C) -> Verdict;
-        /// Refunds the charge of a verdict of this part; `None` if its gate has lost the key.
-        fn give_back(&mut self, charged: &Verdict, clock: C) -> Option<Verdict>;
+
+        /// Passes the verdict that a charge of each tally would have now to `report`, and charges
+        /// nothing. A part without a tally, as of an invalid key, reports one verdict.
+        fn probe(&mut self, clock: C, report: &mut dyn FnMut(TallyVerdict));
+
+        fn position(&self, tally: u8) -> Position;
+
+        /// Charges a tally that [`probe`](Self::probe) admitted.
+        fn charge(&mut self, tally: u8, clock: C) -> Verdict;
+
+        /// Refunds a charge of this part; `None` if its gate has lost the key.
+        fn give_back(&mut self, tally: u8, charged: &Verdict, clock: C) -> Option<Verdict>;
     }
 }
+
+/// The verdict on one tally of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TallyVerdict {
+    pub(crate) part: u8,
+    pub(crate) tally: u8,
+    /// Which of the request's costs the tally is charged: 0 for the request's own.
+    pub(crate) unit: u8,
+    pub(crate) section: Option<Section>,
+    pub(crate) warnings: [Warnings; MAX_QUOTAS],
+    pub(crate) verdict: Verdict,
+}
+
+impl TallyVerdict {
+    /// A verdict that is not on a tally of a section, as of a limiter or an invalid key.
+    pub(crate) fn new(verdict: Verdict) -> Self {
+        let warnings = [[0; MAX_WARNINGS]; MAX_QUOTAS];
+        Self { part: 0, tally: 0, unit: 0, section: None, warnings, verdict }
+    }
+
+    /// Returns the index of the part, in the order in which they were given.
+    pub fn part(&self) -> usize {
+        self.part.into()
+    }
+
+    /// Returns the section of the gate's plans whose tally this is; `None` for a limiter, and for a
+    /// verdict that read no tally.
+    pub fn section(&self) -> Option<&Section> {
+        self.section.as_ref()
+    }
+
+    /// Returns the verdict.
+    pub fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+
+    /// Returns whether the part charges or reads this tally. A key that its plan does not limit has
+    /// a verdict without one.
+    fn is_counted(&self) -> bool {
+        !self.verdict.quotas().is_empty()
+    }
+}
+
+/// The verdicts on the tallies of a request.
+type Verdicts = Vec<TallyVerdict, MAX_PARTS>;
 
 /// Checks several parts of one request, and charges all or none.
 ///
@@ -74,7 +131,7 @@ mod sealed {
 /// units of other requests.
 ///
 /// # Errors
-/// [`PartsError`] without a part, or with more than [`MAX_PARTS`].
+/// [`PartsError`] without a part, or with more than [`MAX_PARTS`] parts or tallies.
 ///
 /// ```
 /// use keytally_core::{CacheLine, Limiter, Outcome, Policy, Timestamp, check_all};
@@ -90,109 +147,259 @@ mod sealed {
 /// };
 /// assert!(request(b"ann", 3)?.is_admitted());
 /// let denied = request(b"bob", 2)?;
-/// let outcomes = denied.verdicts().iter().map(|verdict| verdict.outcome());
+/// let outcomes = denied.verdicts().map(|verdict| verdict.outcome());
 /// assert!(outcomes.eq([Outcome::Admitted, Outcome::Denied]), "the team has one unit left");
-/// assert_eq!(denied.verdicts()[0].remaining(), Some(3), "bob was not charged");
+/// assert_eq!(denied.tallies()[0].verdict().remaining(), Some(3), "bob was not charged");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn check_all<C: Clock>(
     parts: &mut [&mut dyn Part<C>],
     clock: C,
 ) -> Result<Compound, PartsError> {
+    let mut compound = probe_all(parts, clock)?;
+    if compound.is_admitted() {
+        let mut order = Vec::<usize, MAX_PARTS>::new();
+        for index in (0..compound.tallies.len()).filter(|&at| compound.tallies[at].is_counted()) {
+            // There is room for as many as there are verdicts.
+            let _ = order.push(index);
+        }
+        sort_by_key(&mut order, |&index| {
+            let TallyVerdict { part, tally, .. } = compound.tallies[index];
+            parts[usize::from(part)].position(tally)
+        });
+        charge_in_order(parts, &order, &mut compound.tallies, clock);
+    }
+    Ok(compound)
+}
+
+/// Returns what [`check_all`] would return now, and charges nothing.
+///
+/// # Errors
+/// Those of [`check_all`].
+pub fn peek_all<C: Clock>(
+    parts: &mut [&mut dyn Part<C>],
+    clock: C,
+) -> Result<Compound, PartsError> {
+    probe_all(parts, clock)
+}
+
+/// Fetches and probes all parts.
+fn probe_all<C: Clock>(parts: &mut [&mut dyn Part<C>], clock: C) -> Result<Compound, PartsError> {
     if !(1..=MAX_PARTS).contains(&parts.len()) {
         return Err(PartsError { parts: parts.len() });
     }
     for part in parts.iter() {
         part.fetch();
     }
-    let mut verdicts = Vec::new();
-    let mut order = Vec::<usize, MAX_PARTS>::new();
+    let mut tallies = Verdicts::new();
+    let mut count = 0;
     for (index, part) in parts.iter_mut().enumerate() {
-        // There is room for as many as were counted.
-        let _ = verdicts.push(part.probe(clock).without_charge());
-        let _ = order.push(index);
+        part.probe(clock, &mut |mut tally| {
+            tally.part = u8::try_from(index).unwrap_or(u8::MAX);
+            tally.verdict = tally.verdict.without_charge();
+            // Those that do not fit are counted, and refused below.
+            let _ = tallies.push(tally);
+            count += 1;
+        });
     }
-    let mut compound = Compound { verdicts };
-    if compound.is_admitted() {
-        sort_by_key(&mut order, |&index| parts[index].position());
-        charge_in_order(parts, &order, &mut compound.verdicts, clock);
-    }
-    Ok(compound)
+    if count > tallies.len() { Err(PartsError { parts: count }) } else { Ok(Compound { tallies }) }
 }
 
-/// Charges the parts in this order. If one is refused, gives back those before it.
+/// Charges the tallies in this order. If one is refused, gives back those before it.
 fn charge_in_order<C: Clock>(
     parts: &mut [&mut dyn Part<C>],
     order: &[usize],
-    verdicts: &mut [Verdict],
+    tallies: &mut [TallyVerdict],
     clock: C,
 ) {
     for (done, &index) in order.iter().enumerate() {
-        verdicts[index] = parts[index].charge(clock);
-        if verdicts[index].is_admitted() {
+        let TallyVerdict { part, tally, .. } = tallies[index];
+        let verdict = parts[usize::from(part)].charge(tally, clock);
+        tallies[index].verdict = verdict;
+        if verdict.is_admitted() {
             continue;
         }
         for &earlier in order[..done].iter().rev() {
-            let charged = verdicts[earlier];
-            let returned = parts[earlier].give_back(&charged, clock);
-            verdicts[earlier] = returned.unwrap_or(charged).without_charge();
+            let TallyVerdict { part, tally, verdict: charged, .. } = tallies[earlier];
+            let returned = parts[usize::from(part)].give_back(tally, &charged, clock);
+            tallies[earlier].verdict = returned.unwrap_or(charged).without_charge();
         }
         return;
     }
 }
 
-/// The result of a compound charge: the verdict of each part.
+/// The result of a compound charge: the verdict on each tally.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compound {
-    verdicts: Vec<Verdict, MAX_PARTS>,
+    tallies: Verdicts,
 }
 
 impl Compound {
-    /// Returns whether the request is admitted. Every part is then charged.
+    /// Returns whether the request is admitted. Every tally is then charged.
     pub fn is_admitted(&self) -> bool {
-        self.verdicts.iter().all(Verdict::is_admitted)
+        self.verdicts().all(Verdict::is_admitted)
     }
 
-    /// Returns the verdict of each part, in the order in which they were given.
+    /// Returns the verdict on each tally, in the order of the parts. Those of a gate are in the
+    /// order of its sections, and the first of them is that of the key.
     ///
-    /// If the request is refused, each part that refused it has another outcome than
-    /// [`Outcome::Admitted`], and no verdict has a [`charge`](Verdict::charge). If it is admitted,
-    /// the charge of each part can be refunded and settled as that of a single check.
-    pub fn verdicts(&self) -> &[Verdict] {
-        &self.verdicts
+    /// If the request is refused, each part that refused it has a verdict with another outcome than
+    /// [`Outcome::Admitted`].
+    pub fn tallies(&self) -> &[TallyVerdict] {
+        &self.tallies
+    }
+
+    /// Returns the verdicts of [`tallies`](Self::tallies).
+    pub fn verdicts(&self) -> impl Iterator<Item = &Verdict> {
+        self.tallies.iter().map(|tally| &tally.verdict)
     }
 
     /// Returns the verdict that decided, whose status and body the response has: that of a missing
-    /// or invalid key, else of a full limiter, else of a part that the cost is above a limit of,
-    /// else the denial that lasts longest. If the request is admitted, it is the first.
+    /// or invalid key, else of a missing scope, else of a full limiter, else of a tally that the
+    /// cost is above a limit of, else the denial that lasts longest. If the request is admitted, it
+    /// is the first.
     pub fn decisive(&self) -> &Verdict {
-        &self.verdicts[self.decisive_index()]
+        &self.tallies[self.decisive_index()].verdict
     }
 
     /// Returns the index of the verdict that [`decisive`](Self::decisive) returns.
     pub fn decisive_index(&self) -> usize {
-        let rank = |verdict: &Verdict| match verdict.outcome() {
-            Outcome::MissingKey | Outcome::InvalidKey => (4, None),
-            Outcome::Full => (3, verdict.retry_at()),
+        let rank = |tally: &TallyVerdict| match tally.verdict.outcome() {
+            Outcome::MissingKey | Outcome::InvalidKey => (5, None),
+            Outcome::Forbidden => (4, None),
+            Outcome::Full => (3, tally.verdict.retry_at()),
             Outcome::TooCostly => (2, None),
-            Outcome::Denied => (1, verdict.retry_at()),
+            Outcome::Denied => (1, tally.verdict.retry_at()),
             Outcome::Admitted => (0, None),
         };
         let mut decisive = 0;
-        for (index, verdict) in self.verdicts.iter().enumerate() {
-            if rank(verdict) > rank(&self.verdicts[decisive]) {
+        for (index, tally) in self.tallies.iter().enumerate() {
+            if rank(tally) > rank(&self.tallies[decisive]) {
                 decisive = index;
             }
         }
         decisive
     }
+
+    /// Returns the outcome of the request: that of [`decisive`](Self::decisive).
+    pub fn outcome(&self) -> Outcome {
+        self.decisive().outcome()
+    }
+
+    /// Returns the charge of a part, which the caller keeps for a later `refund` or `settle`;
+    /// `None` unless the request is admitted.
+    pub fn charge(&self, part: usize) -> Option<Charge> {
+        let mut own = self.tallies.iter().filter(|tally| tally.part() == part);
+        own.find_map(|tally| tally.verdict.charge())
+    }
+
+    /// Returns each warning that this charge reached: the tally, the window's index and the
+    /// percentage of its limit. One request reports each: the one whose charge brought the count
+    /// from below the share to it or above.
+    pub fn crossed(&self) -> impl Iterator<Item = (&TallyVerdict, usize, u8)> {
+        let charged = self.tallies.iter().filter(|tally| tally.verdict.charge().is_some());
+        charged.flat_map(|tally| {
+            let windows = tally.verdict.quotas().iter().enumerate();
+            windows.flat_map(move |(window, state)| {
+                let (used, cost) = (u64::from(state.used()), u64::from(tally.verdict.cost()));
+                let reached = move |percent: &u8| {
+                    // Of a limit L, p % are reached with the first count c with 100·c ≥ p·L.
+                    let share = u64::from(*percent) * u64::from(state.limit);
+                    100 * used >= share && 100 * used.saturating_sub(cost) < share
+                };
+                let warnings = tally.warnings.get(window).copied().unwrap_or_default();
+                let warnings = warnings.into_iter().filter(|&percent| percent > 0);
+                warnings.filter(reached).map(move |percent| (tally, window, percent))
+            })
+        })
+    }
+
+    /// Returns the HTTP status: 200, 401, 403, 429 or 503.
+    pub fn http_status(&self) -> u16 {
+        self.outcome().http_status()
+    }
+
+    /// Returns the response body, which is JSON; empty if the request is admitted.
+    pub fn body(&self) -> &'static str {
+        self.outcome().body()
+    }
+
+    /// Returns the header fields of the response. `X-RateLimit-*` describe a window of the key, or
+    /// of the first part without one. `RateLimit` and `RateLimit-Policy` list the windows of all
+    /// tallies that the request charges.
+    ///
+    /// A response has each field once, so the caller must replace a field of the same name instead
+    /// of appending another.
+    pub fn headers(&self) -> Headers<MAX_COMPOUND_HEADERS_LEN> {
+        self.respond(|response| response.headers())
+    }
+
+    /// Returns the body as a problem document, `application/problem+json`, which names the quotas
+    /// that lack room. It is empty if the request is admitted. RFC 9457.
+    pub fn problem(&self) -> Text<MAX_COMPOUND_PROBLEM_LEN> {
+        self.respond(|response| response.problem())
+    }
+
+    /// Calls `respond` with the values that a response shows.
+    pub fn respond<R>(&self, respond: impl FnOnce(CompoundResponse<'_>) -> R) -> R {
+        let mut quotas = Vec::<NamedQuota<'_>, { MAX_PARTS * MAX_QUOTAS }>::new();
+        let own = self.key().or(self.tallies.first());
+        for tally in &self.tallies {
+            let section = match &tally.section {
+                None | Some(Section::Key) => "",
+                Some(section) => section.name(),
+            };
+            let is_own =
+                own.is_some_and(|own| (own.part, &own.section) == (tally.part, &tally.section));
+            for state in tally.verdict.quotas().iter() {
+                // There is room for four quotas of every tally.
+                let _ = quotas.push(NamedQuota::new(section, state, tally.verdict.cost(), is_own));
+            }
+        }
+        let waits_from = self.decisive().waits_from();
+        let retry_after_s = self.decisive().retry_after_s();
+        respond(CompoundResponse::new(self.outcome(), &quotas, waits_from, retry_after_s))
+    }
+
+    /// Returns the verdict on the key of the first part that is a gate.
+    fn key(&self) -> Option<&TallyVerdict> {
+        self.tallies.iter().find(|tally| tally.section == Some(Section::Key))
+    }
+
+    /// Returns the latest time at which a retry can succeed, of all tallies that deny; `None` unless
+    /// the outcome is [`Outcome::Denied`] or [`Outcome::Full`].
+    pub fn retry_at(&self) -> Option<Timestamp> {
+        self.decisive().retry_at()
+    }
+
+    /// Returns the seconds until [`retry_at`](Self::retry_at), rounded up and at least 1; `None` if
+    /// that is `None`.
+    pub fn retry_after_s(&self) -> Option<u32> {
+        self.decisive().retry_after_s()
+    }
+
+    /// Returns the holder of the first key whose secret is right.
+    pub fn holder(&self) -> Option<Holder> {
+        self.verdicts().find_map(Verdict::holder)
+    }
+
+    /// Returns why a key is invalid, for logs and metrics and never for the client; `None` unless
+    /// the outcome is [`Outcome::InvalidKey`].
+    pub fn reason(&self) -> Option<Reason> {
+        self.decisive().reason()
+    }
+
+    /// Returns the units left in the window that the fields `X-RateLimit-*` describe.
+    pub fn remaining(&self) -> Option<u32> {
+        self.respond(|response| response.described().map(|state| state.remaining))
+    }
 }
 
-/// The error of a compound charge without a part, or with more than [`MAX_PARTS`].
+/// The error of a compound charge without a part, or with more than [`MAX_PARTS`] parts or tallies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PartsError {
-    /// The number of parts.
+    /// The number of parts, or of tallies if that is too large.
     pub parts: usize,
 }
 
@@ -207,89 +414,3 @@ impl fmt::Display for PartsError {
 }
 
 impl core::error::Error for PartsError {}
-
-/// A key of a gate as a part of a compound charge. [`Gate::part`] returns it.
-#[derive(Debug)]
-pub struct GatePart<'g, M> {
-    gate: &'g Gate<M>,
-    api_key: Option<&'g [u8]>,
-    cost: u32,
-    /// The record whose secret [`probe`](sealed::Steps::probe) verified.
-    verified: Option<RecordVersion>,
-}
-
-impl<M: AsRef<[CacheLine]>> Gate<M> {
-    /// Returns the key and a cost as a part of [`check_all`]. `api_key` is the value of the
-    /// `X-API-Key` header, `None` when there was none.
-    pub fn part<'g>(&'g self, api_key: Option<&'g [u8]>, cost: u32) -> GatePart<'g, M> {
-        GatePart { gate: self, api_key, cost, verified: None }
-    }
-}
-
-impl<M: AsRef<[CacheLine]>, C: Clock> sealed::Steps<C> for GatePart<'_, M> {
-    fn position(&self) -> Position {
-        (self.gate.id(), self.verified.map_or(0, |version| version.number.into()))
-    }
-
-    fn fetch(&self) {
-        if let Some(text) = self.api_key {
-            self.gate.fetch(text);
-        }
-    }
-
-    fn probe(&mut self, clock: C) -> Verdict {
-        let (verdict, verified) = self.gate.probe(self.api_key, self.cost, clock);
-        self.verified = verified;
-        verdict
-    }
-
-    fn charge(&mut self, clock: C) -> Verdict {
-        match (self.api_key, self.verified) {
-            (Some(text), Some(verified)) => {
-                self.gate.check_verified(text, verified, self.cost, clock)
-            }
-            _ => self.gate.check(self.api_key, self.cost, clock),
-        }
-    }
-
-    fn give_back(&mut self, charged: &Verdict, clock: C) -> Option<Verdict> {
-        self.gate.refund(charged.holder()?.key_id, charged.charge()?, clock)
-    }
-}
-
-/// A subject of a limiter as a part of a compound charge. [`Limiter::part`] returns it.
-#[derive(Debug)]
-pub struct LimiterPart<'l, M> {
-    limiter: &'l Limiter<M>,
-    subject: Subject,
-    cost: u32,
-}
-
-impl<M: AsRef<[CacheLine]>> Limiter<M> {
-    /// Returns the subject and a cost as a part of [`check_all`].
-    pub fn part(&self, subject: &[u8], cost: u32) -> LimiterPart<'_, M> {
-        LimiterPart { limiter: self, subject: self.subject(subject), cost }
-    }
-}
-
-impl<M: AsRef<[CacheLine]>, C: Clock> sealed::Steps<C> for LimiterPart<'_, M> {
-    fn position(&self) -> Position {
-        (self.limiter.id(), self.limiter.home_of(self.subject))
-    }
-
-    fn fetch(&self) {
-        self.limiter.fetch(self.subject);
-    }
-
-    fn probe(&mut self, clock: C) -> Verdict {
-        self.limiter.peek_subject(self.subject, self.cost, clock)
-    }
-
-    fn charge(&mut self, clock: C) -> Verdict {
-        self.limiter.check_subject(self.subject, self.cost, clock)
-    }
-
-    fn give_back(&mut self, charged: &Verdict, clock: C) -> Option<Verdict> {
-        Some(self.limiter.refund_subject(self.subject, charged.charge()?, clock))
-    }
-}

@@ -26,6 +26,8 @@ pub enum Feature {
     PepperRotation,
     /// Weeks and months.
     Calendar,
+    /// Plans with several sections, teams, scopes and warnings.
+    Sections,
 }
 
 impl Feature {
@@ -36,6 +38,7 @@ impl Feature {
             Self::ImportedKeys => cfg!(feature = "imported-keys"),
             Self::PepperRotation => cfg!(feature = "pepper-rotation"),
             Self::Calendar => cfg!(feature = "calendar"),
+            Self::Sections => cfg!(feature = "sections"),
         }
     }
 
@@ -46,6 +49,7 @@ impl Feature {
             Self::ImportedKeys => "imported-keys",
             Self::PepperRotation => "pepper-rotation",
             Self::Calendar => "calendar",
+            Self::Sections => "sections",
         }
     }
 }
@@ -65,6 +69,9 @@ impl fmt::Display for Feature {
             }
             Self::Calendar => {
                 "this build has no weeks and months; build it with the feature `calendar`"
+            }
+            Self::Sections => {
+                "this build has no sections, teams and scopes; build it with the feature `sections`"
             }
         })
     }

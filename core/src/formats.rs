@@ -18,7 +18,10 @@ macro_rules! as_text {
     )+};
 }
 
-as_text!(AdminError Algorithm AttachError CreateError KeyId Name Outcome Policy Reason TableKind);
+as_text!(
+    AdminError Algorithm AttachError CreateError KeyId Name Outcome Policy Reason Section Sections
+    TableKind
+);
 
 #[cfg(feature = "defmt")]
 mod format {
@@ -35,7 +38,7 @@ mod format {
         )+};
     }
 
-    by_display!(KeyId Name Policy);
+    by_display!(KeyId Name Policy Sections);
 
     impl<const N: usize> Format for crate::Text<N> {
         fn format(&self, f: Formatter<'_>) {
@@ -65,8 +68,8 @@ mod serialize {
     use serde::{Serialize, Serializer};
 
     use crate::{
-        Charge, Flaw, FlawKind, Holder, KeyId, KeyInfo, KeyState, Name, Outcome, Plan, Policy,
-        Quota, QuotaState, Quotas, Reason, Text, Timestamp, Verdict, Window,
+        AccountInfo, Charge, Flaw, FlawKind, Holder, KeyId, KeyInfo, KeyState, Name, Outcome, Plan,
+        Quota, QuotaState, Quotas, Reason, Sections, Text, Timestamp, Verdict, Window,
     };
 
     /// Implements `Serialize` by a function that returns the serialized value.
@@ -82,12 +85,13 @@ mod serialize {
     }
 
     by_form! {
+        AccountInfo(info) AccountInfoForm::new(info),
         Flaw(flaw) FlawForm::new(flaw),
         FlawKind(kind) kind.as_str(),
         Holder(holder) HolderForm::new(*holder),
         KeyInfo(info) KeyInfoForm::new(info),
         KeyState(state) state.as_str(),
-        Plan(plan) PlanForm { name: &plan.name, policy: &plan.policy },
+        Plan(plan) PlanForm { name: &plan.name, sections: &plan.sections },
         Quota(quota) QuotaForm::new(quota),
         QuotaState(state) QuotaStateForm::new(state),
         Verdict(verdict) VerdictForm::new(verdict),
@@ -257,9 +261,30 @@ mod serialize {
     }
 
     #[derive(Serialize)]
+    struct AccountInfoForm<'a> {
+        account: u32,
+        suspended: bool,
+        plan_number: u8,
+        has_own_limits: bool,
+        quotas: &'a [Quotas],
+    }
+
+    impl<'a> AccountInfoForm<'a> {
+        fn new(info: &'a AccountInfo) -> Self {
+            Self {
+                account: info.account,
+                suspended: info.is_suspended,
+                plan_number: info.plan,
+                has_own_limits: info.has_own_limits,
+                quotas: &info.quotas,
+            }
+        }
+    }
+
+    #[derive(Serialize)]
     struct PlanForm<'a> {
         name: &'a Text<{ crate::MAX_PLAN_NAME_LEN }>,
-        policy: &'a Policy,
+        sections: &'a Sections,
     }
 
     #[derive(Serialize)]
@@ -290,7 +315,7 @@ mod deserialize {
 
     use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
-    use crate::{MAX_PLAN_NAME_LEN, Name, Plan, Policy, Text};
+    use crate::{MAX_PLAN_NAME_LEN, Name, Plan, Sections, Text};
 
     /// Deserializes a text by its `FromStr`. The text in it says what was expected.
     struct Parse<T>(&'static str, PhantomData<T>);
@@ -321,6 +346,7 @@ mod deserialize {
     from_text! {
         KeyId "a key id of 11 base62 characters",
         Policy "a policy such as 100/minute, 1000/hour",
+        Sections "sections such as 100/minute; team: 1000/minute",
     }
 
     /// Deserializes a text of at most `N` bytes.
@@ -358,11 +384,11 @@ mod deserialize {
             #[serde(deny_unknown_fields)]
             struct Form {
                 name: Text<MAX_PLAN_NAME_LEN>,
-                policy: Policy,
+                sections: Sections,
             }
 
             let form = Form::deserialize(deserializer)?;
-            Self::new(&form.name, form.policy).ok_or_else(|| {
+            Self::new(&form.name, form.sections).ok_or_else(|| {
                 Error::custom("a plan's name is 1 to 16 characters of a-z, 0-9, - and _")
             })
         }

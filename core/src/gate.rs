@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! header: shape | peppers, prefix | redo record | owner | environments (2 lines) | plans …
-//! records, one line per key | hints, 16 per line (where the gate keeps them)
+//! records, one line per key | hints and checksums, 8 per line (where the gate keeps them)
 //! ```
+//!
+//! A gate with sections, teams or scopes has more lines: see `extension.rs`.
 //!
 //! The first line is the header that every table has (`header.rs`). The owner line names the record
 //! that the redo record is for.
@@ -15,26 +17,36 @@
 // From the ground up. A module uses only those above it.
 //
 // plan           a named policy
-// config         the configuration of a gate to create, and its size
+// extension      what a gate with sections, teams or scopes has in addition, and the size of gates
+// config         the configuration of a gate to create
 // table          the struct `Gate`, and where in memory each part of it is
+// scopes         the sections and scopes
 // plans          the plans in the header
+// tallies        the words of tallies
+// entry          the scopes and the team of a key
+// team           the accounts of keys
 // open           creation and opening
 // secret_match   which of a record's secrets a key has
 // refusal        why a key is refused
 // imported       the records of keys that were issued elsewhere
 // verify_key     the verification of a key
+// part           a key and the tallies that a request charges, as a part of a compound charge
 // check          the check, and the other operations on tallies
 // inspect        the properties of the keys
+// accounts       the properties of the accounts
 // flaws          the flaws of the records
 // ids            the key ids of one record
 // new_key        what a new key is made of
 // admin_error    why a change is refused
 // administrator  the changes to keys and plans
 // import         the import of keys
+mod accounts;
 mod admin_error;
 mod administrator;
 mod check;
 mod config;
+mod entry;
+mod extension;
 mod flaws;
 mod ids;
 mod import;
@@ -42,19 +54,26 @@ mod imported;
 mod inspect;
 mod new_key;
 mod open;
+mod part;
 mod plan;
 mod plans;
 mod refusal;
+mod scopes;
 mod secret_match;
 mod table;
+mod tallies;
+mod team;
 mod verify_key;
 
+pub use self::accounts::AccountInfo;
 pub use self::admin_error::AdminError;
 pub use self::administrator::Administrator;
 pub use self::config::{GateConfig, MAX_KEYS, MAX_PLANS};
+pub use self::extension::{MAX_SCOPE_NAME_LEN, MAX_SCOPES};
 pub use self::flaws::{Flaw, FlawKind};
 pub use self::imported::{IMPORT_GROUP, IMPORTED_KEY_LEN};
 pub use self::inspect::KeyInfo;
 pub use self::new_key::{Entropy, NewKey};
+pub use self::part::{GatePart, RequestError};
 pub use self::plan::{MAX_PLAN_NAME_LEN, Plan};
 pub use self::table::{Gate, MAX_ENVS};

@@ -11,7 +11,7 @@
 //! | 3 | capacity, the number of subjects or keys (32) · lines before the first bucket or record (32) |
 //! | 4 | flags (32) · number of windows (16) · algorithm (16) |
 //! | 5, 6 | number of each window, its length in seconds unless it is a week or month (32 each) |
-//! | 7 | width of each window's count in bits (8 each) |
+//! | 7 | width of each window's count in bits (8 each) · number of plans that there is room for (32) |
 //!
 //! In parentheses is the width of each field in bits. The field in the lowest bits is first.
 
@@ -26,7 +26,7 @@ use crate::tally::Layout;
 use crate::window::Window;
 
 /// The version of the table format. A table of another version does not open.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"keytally");
 
@@ -76,6 +76,8 @@ pub(crate) struct Header {
     pub(crate) header_lines: u32,
     /// Flags, which each kind of table defines for itself.
     pub(crate) flags: u32,
+    /// The number of plans that a gate has room for; 0 in a limiter.
+    pub(crate) plan_slots: u32,
     pub(crate) layout: Layout,
 }
 
@@ -112,7 +114,7 @@ impl Header {
         );
         line.store(5, join(lengths[1], lengths[0]));
         line.store(6, join(lengths[3], lengths[2]));
-        line.store(7, u64::from(u32::from_le_bytes([b0, b1, b2, b3])));
+        line.store(7, join(self.plan_slots, u32::from_le_bytes([b0, b1, b2, b3])));
     }
 
     /// Writes the magic, so that the table opens. Everything else must be written before.
@@ -180,6 +182,7 @@ impl Header {
             capacity: low(line.load(3)),
             header_lines: high(line.load(3)),
             flags: low(line.load(4)),
+            plan_slots: high(line.load(7)),
             layout,
         })
     }
@@ -320,8 +323,20 @@ pub enum CreateError {
     },
     /// Two plans have the same name.
     PlanName,
-    /// The plans differ in their windows or algorithm, or together need more bits than a tally has.
+    /// The plans differ in their sections, windows or algorithms, or together need more bits than
+    /// their tallies have.
     PlanWindows,
+    /// There are more than 64 scopes, or two with the same name, or a name does not have 1 to 16
+    /// printable ASCII characters without spaces, commas and quotation marks.
+    Scopes,
+    /// The plans have a section for teams and there is room for none, or for more than there can be
+    /// keys.
+    Teams {
+        /// The number of teams requested.
+        teams: u32,
+    },
+    /// This build leaves out a feature that the gate needs.
+    LeftOut(Feature),
 }
 
 impl fmt::Display for CreateError {
@@ -338,8 +353,16 @@ impl fmt::Display for CreateError {
                 f.write_str("a plan's name is 1 to 16 characters of a-z, 0-9, - and _, and each appears once")
             }
             Self::PlanWindows => f.write_str(
-                "all plans of a gate must share their windows and algorithm, and fit one tally together",
+                "all plans of a gate must share their sections, windows and algorithms, and fit the same tallies together",
             ),
+            Self::Scopes => f.write_str(
+                "a gate has at most 64 scopes, each of 1 to 16 printable ASCII characters without spaces, commas and quotation marks, and each once",
+            ),
+            Self::Teams { teams } => write!(
+                f,
+                "room for {teams} teams is not possible; it is at most 67108864, and at least 1 if a plan has a section for teams"
+            ),
+            Self::LeftOut(feature) => feature.fmt(f),
         }
     }
 }

@@ -18,8 +18,12 @@ use crate::text::Text;
 use crate::time::Timestamp;
 use crate::verdict::Verdict;
 
+mod compound;
 mod fields;
 
+pub use self::compound::{
+    CompoundResponse, MAX_COMPOUND_HEADERS_LEN, MAX_COMPOUND_PROBLEM_LEN, NamedQuota,
+};
 pub use self::fields::MAX_HEADERS_LEN;
 
 /// The header that carries a key.
@@ -114,6 +118,7 @@ impl Outcome {
             Self::Admitted => 200,
             Self::MissingKey | Self::InvalidKey => 401,
             Self::Denied | Self::TooCostly => 429,
+            Self::Forbidden => 403,
             Self::Full => 503,
         }
     }
@@ -128,13 +133,14 @@ impl Outcome {
             Self::Denied | Self::TooCostly => {
                 r#"{"error": "Rate limit exceeded. Please try again later."}"#
             }
+            Self::Forbidden => r#"{"error": "Forbidden"}"#,
             Self::Full => r#"{"error": "Too many clients at once. Please try again later."}"#,
         }
     }
 }
 
 impl Verdict {
-    /// Returns the HTTP status: 200, 401, 429 or 503.
+    /// Returns the HTTP status: 200, 401, 403, 429 or 503.
     pub fn http_status(&self) -> u16 {
         self.outcome.http_status()
     }
@@ -237,10 +243,7 @@ impl Response<'_> {
     /// Returns the header fields, as [`Verdict::headers`] does.
     #[inline]
     pub fn headers(&self) -> Headers {
-        let mut headers = Headers { bytes: [0; MAX_HEADERS_LEN], len: 0 };
-        let rest = self.put_fields_inlined(Writer(&mut headers.bytes), &mut Lines).0.len();
-        headers.len = MAX_HEADERS_LEN - rest;
-        headers
+        Headers::written(|out| self.put_fields_inlined(out, &mut Lines))
     }
 
     /// Writes the header fields into `buffer`, as [`Verdict::write_headers`] does, and returns
@@ -270,7 +273,7 @@ impl Response<'_> {
         buffer: &mut [u8; MAX_HEADERS_LEN],
         report: impl FnMut(&'static CStr, Range<usize>),
     ) {
-        self.put_fields(Writer(buffer), &mut Values(report));
+        self.put_fields(Writer(buffer), &mut Values::<_, MAX_HEADERS_LEN>(report));
     }
 
     /// Writes all fields in a format, and returns the rest of the buffer. It is a call of
@@ -286,105 +289,164 @@ impl Response<'_> {
     /// [`headers`](Self::headers) inlines it, since a call of [`put_fields`](Self::put_fields) cost
     /// it 37 instructions.
     #[cfg_attr(target_pointer_width = "64", inline)]
-    fn put_fields_inlined<'b>(
-        &self,
-        mut out: Writer<'b>,
-        format: &mut impl FieldFormat,
-    ) -> Writer<'b> {
-        if let Some(described) = QuotaState::described(self.quotas) {
-            out = format.field(out, LIMIT, |out| out.number(described.limit.into()));
-            out = format.field(out, REMAINING, |out| out.number(described.remaining.into()));
-            out = format.field(out, RESET, |out| out.number(described.reset_unix_s));
-            out = format.field(out, POLICY, |out| {
-                self.each_quota(out, |out, quota| {
-                    out.text(b";q=").number(quota.limit.into()).window_length(quota.window)
-                })
-            });
-            out = format.field(out, QUOTAS, |out| {
-                self.each_quota(out, |out, quota| {
-                    // A reset is a whole second, so rounding the present down rounds the wait up.
-                    let wait_s = quota.reset_unix_s.saturating_sub(self.waits_from.unix_s());
-                    out.text(b";r=").number(quota.remaining.into()).text(b";t=").number(wait_s)
-                })
-            });
-        }
-        if matches!(self.outcome, Outcome::MissingKey | Outcome::InvalidKey) {
-            out = format.field(out, AUTHENTICATE, |out| {
-                out.text(b"ApiKey realm=\"api\", header=\"X-API-Key\"")
-            });
-        }
-        if let Some(seconds) = self.retry_after_s {
-            out = format.field(out, RETRY_AFTER, |out| out.number(seconds.into()));
-        }
-        out
-    }
-
-    /// Writes a list of all windows: the name of each, then what `parameters` writes.
-    #[cfg_attr(target_pointer_width = "64", inline)]
-    fn each_quota<'b>(
-        &self,
-        mut out: Writer<'b>,
-        parameters: impl Fn(Writer<'b>, &QuotaState) -> Writer<'b>,
-    ) -> Writer<'b> {
-        for (index, quota) in self.quotas.iter().enumerate() {
-            if index > 0 {
-                out = out.text(b", ");
-            }
-            out = parameters(out.window_name(quota.window), quota);
-        }
-        out
+    fn put_fields_inlined<'b>(&self, out: Writer<'b>, format: &mut impl FieldFormat) -> Writer<'b> {
+        put_fields_of(
+            out,
+            format,
+            self.outcome,
+            QuotaState::described(self.quotas),
+            self.quotas,
+            self.waits_from,
+            self.retry_after_s,
+        )
     }
 
     /// Returns the problem document, as [`Verdict::problem`] does.
     pub fn problem(&self) -> Text<MAX_PROBLEM_LEN> {
         let mut out = Text::new();
         // The longest document fits, as a test shows.
-        let _ = self.put_problem(&mut out);
+        let quotas = self.quotas.iter().map(|quota| (*quota, self.cost));
+        let _ = put_problem(&mut out, self.outcome, quotas);
         out
     }
+}
 
-    fn put_problem(&self, out: &mut Text<MAX_PROBLEM_LEN>) -> fmt::Result {
-        let title = match self.outcome {
-            Outcome::Admitted => return Ok(()),
-            Outcome::MissingKey => "Missing X-API-Key header",
-            Outcome::InvalidKey => "Invalid API key",
-            Outcome::Denied => "Rate limit exceeded",
-            Outcome::TooCostly => "Request costs more than the limit",
-            Outcome::Full => "Too many clients at once",
-        };
-        let kind = match self.outcome {
-            Outcome::Denied | Outcome::TooCostly => {
-                "https://iana.org/assignments/http-problem-types#quota-exceeded"
-            }
-            _ => "about:blank",
-        };
-        write!(
-            out,
-            r#"{{"type": "{kind}", "title": "{title}", "status": {}"#,
-            self.outcome.http_status()
-        )?;
-        let lacking = self.quotas.iter().filter(|quota| {
-            quota.lacking || (self.outcome == Outcome::TooCostly && self.cost > quota.limit)
-        });
-        let mut before_name = r#", "violated-policies": [""#;
-        let mut list_end = "";
-        for quota in lacking {
-            write!(out, r#"{before_name}{}""#, quota.window)?;
+/// Writes the problem document of a response, which names the quotas that lack room.
+fn put_problem<Q: Listed>(
+    out: &mut impl Write,
+    outcome: Outcome,
+    quotas: impl Iterator<Item = (Q, u32)>,
+) -> fmt::Result {
+    let title = match outcome {
+        Outcome::Admitted => return Ok(()),
+        Outcome::MissingKey => "Missing X-API-Key header",
+        Outcome::InvalidKey => "Invalid API key",
+        Outcome::Denied => "Rate limit exceeded",
+        Outcome::TooCostly => "Request costs more than the limit",
+        Outcome::Forbidden => "Forbidden",
+        Outcome::Full => "Too many clients at once",
+    };
+    let kind = match outcome {
+        Outcome::Denied | Outcome::TooCostly => {
+            "https://iana.org/assignments/http-problem-types#quota-exceeded"
+        }
+        _ => "about:blank",
+    };
+    let status = outcome.http_status();
+    write!(out, r#"{{"type": "{kind}", "title": "{title}", "status": {status}"#)?;
+    let mut before_name = r#", "violated-policies": [""#;
+    let mut list_end = "";
+    for (quota, cost) in quotas {
+        let state = quota.state();
+        if state.lacking || (outcome == Outcome::TooCostly && cost > state.limit) {
+            out.write_str(before_name)?;
+            quota.write_name(out)?;
+            out.write_char('"')?;
             before_name = ", \"";
             list_end = "]";
         }
-        write!(out, "{list_end}}}")
+    }
+    write!(out, "{list_end}}}")
+}
+
+/// A quota in the list of a response, with the name that it has there.
+trait Listed {
+    fn state(&self) -> &QuotaState;
+
+    fn put_name<'b>(&self, out: Writer<'b>) -> Writer<'b>;
+
+    fn write_name(&self, out: &mut impl Write) -> fmt::Result;
+}
+
+impl Listed for QuotaState {
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    fn state(&self) -> &QuotaState {
+        self
+    }
+
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    fn put_name<'b>(&self, out: Writer<'b>) -> Writer<'b> {
+        out.window_name(self.window)
+    }
+
+    fn write_name(&self, out: &mut impl Write) -> fmt::Result {
+        write!(out, "{}", self.window)
     }
 }
 
-/// The header fields of a verdict, stored in the value itself.
+/// Writes all fields of a response in a format, and returns the rest of the buffer.
+#[cfg_attr(target_pointer_width = "64", inline(always))]
+fn put_fields_of<'b>(
+    mut out: Writer<'b>,
+    format: &mut impl FieldFormat,
+    outcome: Outcome,
+    described: Option<&QuotaState>,
+    quotas: &[impl Listed],
+    waits_from: Timestamp,
+    retry_after_s: Option<u32>,
+) -> Writer<'b> {
+    if let Some(described) = described {
+        out = format.field(out, LIMIT, |out| out.number(described.limit.into()));
+        out = format.field(out, REMAINING, |out| out.number(described.remaining.into()));
+        out = format.field(out, RESET, |out| out.number(described.reset_unix_s));
+    }
+    if !quotas.is_empty() {
+        out = format.field(out, POLICY, |out| {
+            each_quota(out, quotas, |out, quota| {
+                out.text(b";q=").number(quota.limit.into()).window_length(quota.window)
+            })
+        });
+        out = format.field(out, QUOTAS, |out| {
+            each_quota(out, quotas, |out, quota| {
+                // A reset is a whole second, so rounding the present down rounds the wait up.
+                let wait_s = quota.reset_unix_s.saturating_sub(waits_from.unix_s());
+                out.text(b";r=").number(quota.remaining.into()).text(b";t=").number(wait_s)
+            })
+        });
+    }
+    if matches!(outcome, Outcome::MissingKey | Outcome::InvalidKey) {
+        out = format.field(out, AUTHENTICATE, |out| {
+            out.text(b"ApiKey realm=\"api\", header=\"X-API-Key\"")
+        });
+    }
+    if let Some(seconds) = retry_after_s {
+        out = format.field(out, RETRY_AFTER, |out| out.number(seconds.into()));
+    }
+    out
+}
+
+/// Writes a list of quotas: the name of each, then what `parameters` writes.
+#[cfg_attr(target_pointer_width = "64", inline)]
+fn each_quota<'b>(
+    mut out: Writer<'b>,
+    quotas: &[impl Listed],
+    parameters: impl Fn(Writer<'b>, &QuotaState) -> Writer<'b>,
+) -> Writer<'b> {
+    for (index, quota) in quotas.iter().enumerate() {
+        if index > 0 {
+            out = out.text(b", ");
+        }
+        out = parameters(quota.put_name(out), quota.state());
+    }
+    out
+}
+
+/// The header fields of a response, stored in the value itself.
 #[derive(Clone)]
-pub struct Headers {
-    bytes: [u8; MAX_HEADERS_LEN],
+pub struct Headers<const N: usize = MAX_HEADERS_LEN> {
+    bytes: [u8; N],
     len: usize,
 }
 
-impl Headers {
+impl<const N: usize> Headers<N> {
+    /// The fields that `put` writes into a buffer, of which it returns the rest.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    fn written(put: impl FnOnce(Writer<'_>) -> Writer<'_>) -> Self {
+        let mut headers = Self { bytes: [0; N], len: 0 };
+        headers.len = N - put(Writer(&mut headers.bytes)).0.len();
+        headers
+    }
+
     /// Returns all fields as they are sent, each `Name: value` and CRLF.
     pub fn as_str(&self) -> &str {
         core::str::from_utf8(self.as_bytes()).unwrap_or_default()
@@ -401,7 +463,7 @@ impl Headers {
     }
 }
 
-impl fmt::Debug for Headers {
+impl<const N: usize> fmt::Debug for Headers<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }

@@ -186,7 +186,7 @@ impl Key {
         }
         key.push_base62::<KEY_ID_LEN>(&key_id.number().to_be_bytes());
         key.push_base62::<SECRET_CHARS>(secret);
-        let checksum = crc32(key.text.as_bytes());
+        let checksum = crc32(key.text.bytes());
         key.push_base62::<CHECKSUM_CHARS>(&checksum.to_be_bytes());
         Some(key)
     }
@@ -352,7 +352,7 @@ pub(crate) fn validate(key: &[u8]) -> Result<KeyId, ParseKeyError> {
     if !is_number {
         return Err(ParseKeyError::Form);
     }
-    if expected[0] == crc32(&key[..key.len() - CHECKSUM_CHARS]) {
+    if expected[0] == crc32(key[..key.len() - CHECKSUM_CHARS].iter().copied()) {
         Ok(id)
     } else {
         Err(ParseKeyError::Checksum)
@@ -481,7 +481,7 @@ fn decode(text: &[u8], number: &mut [u32]) -> bool {
 }
 
 /// Returns the CRC-32 of IEEE 802.3 (reflected, 0xEDB88320), computed four bits at a time.
-fn crc32(bytes: &[u8]) -> u32 {
+pub(crate) fn crc32(bytes: impl IntoIterator<Item = u8>) -> u32 {
     const NIBBLES: [u32; 16] = {
         let mut table = [0; 16];
         let mut value = 0;
@@ -498,7 +498,7 @@ fn crc32(bytes: &[u8]) -> u32 {
         table
     };
     let mut crc = u32::MAX;
-    for &byte in bytes {
+    for byte in bytes {
         crc ^= u32::from(byte);
         for _ in 0..2 {
             crc = (crc >> 4) ^ NIBBLES[usize::from(crc.to_le_bytes()[0] & 0xf)];

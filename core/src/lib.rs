@@ -51,6 +51,7 @@
 //! | `imported-keys` (default) | keys of other forms, which were issued elsewhere |
 //! | `pepper-rotation` (default) | more than one pepper at a time |
 //! | `calendar` (default) | weeks and months |
+//! | `sections` (default) | plans with sections, teams, scopes and warnings |
 //! | `portable-atomic` | 64-bit atomics where the target has none, from the crate of that name |
 //! | `unshared` | plain cells where the target has no 64-bit atomics; tables are then not `Sync` |
 //! | `serde` | `Serialize` for values that programs log, `Deserialize` for those that they store |
@@ -82,6 +83,7 @@ extern crate std;
 // sort      sorts a few items
 // time      timestamps and clocks
 // window    lengths of time, weeks and months
+// section   sections of a plan: the key, its team, groups
 // quota     limits and algorithms
 // outcome   what a check decides, and why a key is invalid
 // tally     the word that counts, and its layout
@@ -89,6 +91,7 @@ extern crate std;
 // quotas    the state of each window of a tally
 // decide    the decision: a pure function of layout, limits, word, time and cost
 // policy    policy text, such as `100/minute, 1000/hour`
+// sections  the text of a plan, such as `100/minute; team: 500/minute`
 // compare_exchange  the compare-exchange loop around a decision
 // cache_line  the cache line that tables consist of
 // header    the header of every table
@@ -96,10 +99,10 @@ extern crate std;
 // mac       HMAC-SHA-256, peppers and tags
 // verdict   the result of a check
 // http      the HTTP response of a verdict
+// compound  charges of several tallies, all or none
 // record    a key's record: a seqlock with a redo record
 // gate      the table of issued keys
 // limiter   the table of tallies for any subject
-// compound  charges of several tallies, all or none
 // formats   the features `serde` and `defmt`
 //
 // Inlining: functions of the hot path are `#[inline]`. On 64-bit targets, one is `inline(always)`
@@ -126,6 +129,8 @@ mod policy;
 mod quota;
 mod quotas;
 mod record;
+mod section;
+mod sections;
 mod siphash;
 mod sort;
 mod tally;
@@ -146,30 +151,34 @@ pub mod sync;
 pub use {
     cache_line::{CACHE_LINE_LEN, CacheLine},
     charge::Charge,
-    compound::{Compound, GatePart, LimiterPart, MAX_PARTS, Part, PartsError, check_all},
+    compound::{Compound, MAX_PARTS, Part, PartsError, TallyVerdict, check_all, peek_all},
     features::Feature,
     gate::{
-        AdminError, Administrator, Entropy, Flaw, FlawKind, Gate, GateConfig, IMPORT_GROUP,
-        IMPORTED_KEY_LEN, KeyInfo, MAX_ENVS, MAX_KEYS, MAX_PLAN_NAME_LEN, MAX_PLANS, NewKey, Plan,
+        AccountInfo, AdminError, Administrator, Entropy, Flaw, FlawKind, Gate, GateConfig,
+        GatePart, IMPORT_GROUP, IMPORTED_KEY_LEN, KeyInfo, MAX_ENVS, MAX_KEYS, MAX_PLAN_NAME_LEN,
+        MAX_PLANS, MAX_SCOPE_NAME_LEN, MAX_SCOPES, NewKey, Plan, RequestError,
     },
     header::{
         AttachError, BEGINNING_LEN, CreateError, FORMAT_VERSION, TableKind, is_table_beginning,
     },
     http::{
-        API_KEY_HEADER, BufferTooSmall, FIELD_NAMES, Headers, MAX_FIELDS, MAX_HEADERS_LEN,
-        MAX_PROBLEM_LEN, PROBLEM_MEDIA_TYPE, Response, accepts_problem,
+        API_KEY_HEADER, BufferTooSmall, CompoundResponse, FIELD_NAMES, Headers,
+        MAX_COMPOUND_HEADERS_LEN, MAX_COMPOUND_PROBLEM_LEN, MAX_FIELDS, MAX_HEADERS_LEN,
+        MAX_PROBLEM_LEN, NamedQuota, PROBLEM_MEDIA_TYPE, Response, accepts_problem,
     },
     key::{
         Hint, KEY_ID_LEN, Key, KeyId, KeyParts, MAX_KEY_LEN, MAX_NAME_LEN, MAX_NAMES_LEN, Name,
         ParseKeyError, ParseKeyIdError, SECRET_LEN, parse as parse_key,
     },
-    limiter::{BUCKET_SLOTS, LOCK_SPINS, Limiter, MAX_SUBJECTS, Subject},
+    limiter::{BUCKET_SLOTS, LOCK_SPINS, Limiter, LimiterPart, MAX_SUBJECTS, Subject},
     mac::{MAX_PEPPERS, MIN_PEPPER_LEN, Mac, Pepper, PepperTooShort, Peppers, PeppersError, Tag},
     outcome::{Outcome, Reason},
     policy::{MAX_POLICY_LEN, ParsePolicyError, ParsePolicyErrorKind, Policy},
     quota::{Algorithm, Limits, MAX_QUOTAS, Quota},
     quotas::{QuotaState, Quotas},
     record::KeyState,
+    section::{MAX_GROUP_NAME_LEN, MAX_TALLIES, MAX_TEAM_TALLIES, Section},
+    sections::{MAX_SECTIONS_LEN, MAX_WARNINGS, SectionQuotas, Sections, Warnings},
     tally::Layout,
     text::Text,
     time::{Clock, Timestamp},

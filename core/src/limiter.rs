@@ -36,11 +36,14 @@
 // table   the struct `Limiter`, and where in memory each part of it is
 // insert  the protocol that gives a slot to a new subject
 // check   the check, and the other operations on tallies
+// part    a subject as a part of a compound charge
 mod check;
 mod insert;
+mod part;
 mod slot;
 mod table;
 
 pub use self::insert::LOCK_SPINS;
+pub use self::part::LimiterPart;
 pub use self::slot::Subject;
 pub use self::table::{BUCKET_SLOTS, Limiter, MAX_SUBJECTS};

@@ -20,6 +20,8 @@ pub enum Outcome {
     TooCostly = 4,
     /// A limiter has no slot for a new subject; nothing is charged.
     Full = 5,
+    /// The key does not have a scope that the request needs; nothing is charged.
+    Forbidden = 6,
 }
 
 /// Why a key is invalid. It is for logs and metrics, and must not be disclosed to the client.
@@ -50,6 +52,8 @@ pub enum Reason {
     PepperMissing = 8,
     /// The key's record is damaged.
     Damaged = 9,
+    /// The key's team is suspended.
+    Suspended = 10,
 }
 
 impl Reason {
@@ -64,6 +68,7 @@ impl Reason {
         Self::Duplicate,
         Self::PepperMissing,
         Self::Damaged,
+        Self::Suspended,
     ];
 
     /// Returns a short word for logs and metric labels.
@@ -78,6 +83,7 @@ impl Reason {
             Self::Duplicate => "duplicate",
             Self::PepperMissing => "pepper_missing",
             Self::Damaged => "damaged",
+            Self::Suspended => "suspended",
         }
     }
 }
@@ -97,6 +103,7 @@ impl Outcome {
         Self::InvalidKey,
         Self::TooCostly,
         Self::Full,
+        Self::Forbidden,
     ];
 
     /// Returns a short word for logs and metric labels.
@@ -108,6 +115,7 @@ impl Outcome {
             Self::InvalidKey => "invalid_key",
             Self::TooCostly => "too_costly",
             Self::Full => "full",
+            Self::Forbidden => "forbidden",
         }
     }
 }

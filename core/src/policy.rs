@@ -7,6 +7,7 @@ use heapless::Vec;
 
 use crate::features::Feature;
 use crate::quota::{Algorithm, Limits, MAX_PART_LEN, MAX_QUOTAS, Quota};
+use crate::section::{MAX_GROUP_NAME_LEN, MAX_TALLIES, MAX_TEAM_TALLIES};
 use crate::sort::sort_by_key;
 use crate::tally::Layout;
 use crate::text::Text;
@@ -63,42 +64,9 @@ impl Policy {
         algorithm: Algorithm,
         quotas: &[Quota],
     ) -> Result<Self, Fault<'static>> {
-        if algorithm != Algorithm::Fixed && !algorithm.slides() {
-            let kind = ParsePolicyErrorKind::LeftOut(Feature::Sliding);
-            return Err(Fault::new(kind, algorithm.as_str()));
-        }
-        if quotas.is_empty() {
-            return Err(Fault::new(ParsePolicyErrorKind::Empty, ""));
-        }
         let mut sorted = Vec::from_slice(quotas)
             .map_err(|_| Fault::new(ParsePolicyErrorKind::TooManyQuotas, ""))?;
-        for quota in &mut sorted {
-            if quota.window.is_length() {
-                continue;
-            }
-            if !Feature::Calendar.is_included() {
-                let kind = ParsePolicyErrorKind::LeftOut(Feature::Calendar);
-                return Err(Fault::about(kind, *quota));
-            }
-            if algorithm.slides() {
-                // A sliding window reaches back by its length from any moment, so it does not
-                // matter on which day a week begins.
-                quota.window = Window::from_seconds(quota.window.seconds())
-                    .filter(|_| quota.window == Window::WEEK)
-                    .ok_or_else(|| Fault::about(ParsePolicyErrorKind::SlidingMonth, *quota))?;
-            }
-        }
-        sort_by_key(&mut sorted, |quota| quota.window);
-        if let Some(&quota) = sorted.iter().find(|quota| quota.limit == 0) {
-            return Err(Fault::about(ParsePolicyErrorKind::Limit, quota));
-        }
-        for pair in sorted.windows(2) {
-            let [first, second] = [pair[0].window, pair[1].window];
-            let are_months = first.month_day().is_some() && second.month_day().is_some();
-            if first == second || are_months {
-                return Err(Fault::about(ParsePolicyErrorKind::Duplicate, pair[1]));
-            }
-        }
+        put_in_order(algorithm, &mut sorted)?;
         let layout = Layout::new(algorithm, &sorted)
             .map_err(|needed| Fault::new(ParsePolicyErrorKind::TooManyBits { needed }, ""))?;
         Ok(Self { quotas: sorted, layout })
@@ -106,27 +74,17 @@ impl Policy {
 
     fn parse(text: &str) -> Result<Self, Fault<'_>> {
         if text.len() > MAX_POLICY_LEN {
-            return Err(Fault::new(ParsePolicyErrorKind::TooLong, text));
+            return Err(Fault::new(ParsePolicyErrorKind::TooLong { max: MAX_POLICY_LEN }, text));
         }
         let (algorithm, list) = split_algorithm(trimmed(text));
-        if list.is_empty() {
-            return Err(Fault::new(ParsePolicyErrorKind::Empty, text));
-        }
         let mut quotas = Vec::<Quota, MAX_QUOTAS>::new();
-        let mut rest = Some(list);
-        while let Some(list) = rest {
-            let (part, after) =
-                split(list, b',').map_or((list, None), |(part, after)| (part, Some(after)));
-            let part = trimmed(part);
-            rest = after;
+        each_quota(text, list, |part| {
             if quotas.is_full() {
                 return Err(Fault::new(ParsePolicyErrorKind::TooManyQuotas, part));
             }
             let quota = parse_quota(part)?;
-            quotas
-                .push(quota)
-                .map_err(|_| Fault::new(ParsePolicyErrorKind::TooManyQuotas, part))?;
-        }
+            quotas.push(quota).map_err(|_| Fault::new(ParsePolicyErrorKind::TooManyQuotas, part))
+        })?;
         Self::from_quotas(algorithm, &quotas)
     }
 
@@ -166,10 +124,7 @@ impl Policy {
     /// # Ok::<(), keytally_core::ParsePolicyError>(())
     /// ```
     pub fn never_binding(&self) -> impl Iterator<Item = (Quota, Quota)> {
-        self.quotas.iter().filter_map(|quota| {
-            let other = self.quotas.iter().find(|other| other.implies(*quota, self.algorithm()))?;
-            Some((*quota, *other))
-        })
+        never_binding(self.algorithm(), &self.quotas)
     }
 
     /// Returns the layout of a tally of this policy.
@@ -195,8 +150,82 @@ impl FromStr for Policy {
     }
 }
 
+/// Sorts the quotas of one algorithm by their windows, and checks that they can be counted together,
+/// in one tally or in several. A sliding week becomes seven days.
+///
+/// # Errors
+/// Those of [`Policy::new`], apart from those of the tally.
+pub(crate) fn put_in_order(
+    algorithm: Algorithm,
+    quotas: &mut [Quota],
+) -> Result<(), Fault<'static>> {
+    if algorithm != Algorithm::Fixed && !algorithm.slides() {
+        let kind = ParsePolicyErrorKind::LeftOut(Feature::Sliding);
+        return Err(Fault::new(kind, algorithm.as_str()));
+    }
+    if quotas.is_empty() {
+        return Err(Fault::new(ParsePolicyErrorKind::Empty, ""));
+    }
+    for quota in quotas.iter_mut().filter(|quota| !quota.window.is_length()) {
+        if !Feature::Calendar.is_included() {
+            let kind = ParsePolicyErrorKind::LeftOut(Feature::Calendar);
+            return Err(Fault::about(kind, *quota));
+        }
+        if algorithm.slides() {
+            // A sliding window reaches back by its length from any moment, so it does not matter
+            // on which day a week begins.
+            quota.window = Window::from_seconds(quota.window.seconds())
+                .filter(|_| quota.window == Window::WEEK)
+                .ok_or_else(|| Fault::about(ParsePolicyErrorKind::SlidingMonth, *quota))?;
+        }
+    }
+    sort_by_key(quotas, |quota| quota.window);
+    if let Some(&quota) = quotas.iter().find(|quota| quota.limit == 0) {
+        return Err(Fault::about(ParsePolicyErrorKind::Limit, quota));
+    }
+    for pair in quotas.windows(2) {
+        let [first, second] = [pair[0].window, pair[1].window];
+        let are_months = first.month_day().is_some() && second.month_day().is_some();
+        if first == second || are_months {
+            return Err(Fault::about(ParsePolicyErrorKind::Duplicate, pair[1]));
+        }
+    }
+    Ok(())
+}
+
+/// Returns each quota that can never deny a request, together with one that denies first.
+pub(crate) fn never_binding(
+    algorithm: Algorithm,
+    quotas: &[Quota],
+) -> impl Iterator<Item = (Quota, Quota)> {
+    quotas.iter().filter_map(move |quota| {
+        let other = quotas.iter().find(|other| other.implies(*quota, algorithm))?;
+        Some((*quota, *other))
+    })
+}
+
+/// Calls `parse` with each quota of a list that commas separate. `text` is the text that an error
+/// about an empty list shows.
+pub(crate) fn each_quota<'t>(
+    text: &'t str,
+    list: &'t str,
+    mut parse: impl FnMut(&'t str) -> Result<(), Fault<'t>>,
+) -> Result<(), Fault<'t>> {
+    if list.is_empty() {
+        return Err(Fault::new(ParsePolicyErrorKind::Empty, text));
+    }
+    let mut rest = Some(list);
+    while let Some(list) = rest {
+        let (part, after) =
+            split(list, b',').map_or((list, None), |(part, after)| (part, Some(after)));
+        parse(trimmed(part))?;
+        rest = after;
+    }
+    Ok(())
+}
+
 /// Returns a text without the spaces and tabs around it.
-fn trimmed(text: &str) -> &str {
+pub(crate) fn trimmed(text: &str) -> &str {
     let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
     let bytes = text.as_bytes();
     let start = bytes.iter().take_while(|byte| blank(byte)).count();
@@ -205,14 +234,14 @@ fn trimmed(text: &str) -> &str {
 }
 
 /// Returns the texts before and after the first `separator`.
-fn split(text: &str, separator: u8) -> Option<(&str, &str)> {
+pub(crate) fn split(text: &str, separator: u8) -> Option<(&str, &str)> {
     let position = text.bytes().position(|byte| byte == separator)?;
     Some((text.get(..position)?, text.get(position + 1..)?))
 }
 
 /// Returns the algorithm that the word `fixed` or `sliding` at the front names, and the text after
 /// it.
-fn split_algorithm(text: &str) -> (Algorithm, &str) {
+pub(crate) fn split_algorithm(text: &str) -> (Algorithm, &str) {
     for (word, algorithm) in [("fixed", Algorithm::Fixed), ("sliding", Algorithm::Sliding)] {
         match text.strip_prefix(word) {
             Some(rest) if matches!(rest.as_bytes(), [] | [b' ' | b'\t', ..]) => {
@@ -226,7 +255,7 @@ fn split_algorithm(text: &str) -> (Algorithm, &str) {
 
 /// Returns the number at the front of a text, and how many digits it has. The number is `None` if
 /// there is no digit or the number is 2^32 or more.
-fn leading_number(text: &str) -> (Option<u32>, usize) {
+pub(crate) fn leading_number(text: &str) -> (Option<u32>, usize) {
     let digits = text.bytes().take_while(u8::is_ascii_digit);
     let append =
         |number: u32, digit: u8| number.checked_mul(10)?.checked_add(u32::from(digit - b'0'));
@@ -275,7 +304,7 @@ fn parse_window(
 }
 
 /// Parses `LIMIT/[N]UNIT` or `LIMIT per [N]UNIT`. A month may have a day: `LIMIT/month@DAY`.
-fn parse_quota(part: &str) -> Result<Quota, Fault<'_>> {
+pub(crate) fn parse_quota(part: &str) -> Result<Quota, Fault<'_>> {
     let syntax = || Fault::new(ParsePolicyErrorKind::Syntax, part);
     let (limit, window) = split(part, b'/').or_else(|| split_per(part)).ok_or_else(syntax)?;
     let (limit, window) = (trimmed(limit), trimmed(window));
@@ -323,8 +352,13 @@ impl fmt::Display for Policy {
 pub enum ParsePolicyErrorKind {
     /// There is no quota.
     Empty,
-    /// The text is longer than [`MAX_POLICY_LEN`].
-    TooLong,
+    /// The text is longer than it may be: [`MAX_POLICY_LEN`], or [`MAX_SECTIONS_LEN`] for a plan.
+    ///
+    /// [`MAX_SECTIONS_LEN`]: crate::MAX_SECTIONS_LEN
+    TooLong {
+        /// The most bytes.
+        max: usize,
+    },
     /// A quota does not have the form `LIMIT/[N]UNIT` or `LIMIT per [N]UNIT`.
     Syntax,
     /// A limit is 0 or above 4294967295.
@@ -345,13 +379,26 @@ pub enum ParsePolicyErrorKind {
         /// The number of bits that they need.
         needed: u32,
     },
+    /// A section of a plan does not have the form `team: …` or `group NAME: …`, or its name has
+    /// other characters than `a-z`, `0-9`, `-` and `_`, or is longer than 16, or is `key` or
+    /// `team`.
+    Section,
+    /// Two sections of a plan have the same name.
+    SectionTwice,
+    /// The sections of a plan need more than [`MAX_TALLIES`](crate::MAX_TALLIES) tallies.
+    TooManyTallies,
+    /// The section `team` needs more than [`MAX_TEAM_TALLIES`](crate::MAX_TEAM_TALLIES) tallies.
+    TooManyTeamTallies,
+    /// A warning is not one or two percentages from 1% to 100%, in ascending order, or is in a
+    /// policy that is not part of a plan.
+    Warning,
     /// This build leaves out a feature that the policy needs.
     LeftOut(Feature),
 }
 
 /// The error of an invalid policy, before its part is copied out of the text.
 pub(crate) struct Fault<'t> {
-    kind: ParsePolicyErrorKind,
+    pub(crate) kind: ParsePolicyErrorKind,
     part: Part<'t>,
 }
 
@@ -362,11 +409,11 @@ enum Part<'t> {
 }
 
 impl<'t> Fault<'t> {
-    fn new(kind: ParsePolicyErrorKind, part: &'t str) -> Self {
+    pub(crate) fn new(kind: ParsePolicyErrorKind, part: &'t str) -> Self {
         Self { kind, part: Part::Text(part) }
     }
 
-    fn about(kind: ParsePolicyErrorKind, quota: Quota) -> Self {
+    pub(crate) fn about(kind: ParsePolicyErrorKind, quota: Quota) -> Self {
         Self { kind, part: Part::Quota(quota) }
     }
 }
@@ -416,10 +463,16 @@ impl fmt::Display for ParsePolicyError {
             ParsePolicyErrorKind::Empty => {
                 f.write_str("a policy needs at least one quota, like \"100/minute, 1000/hour\"")
             }
-            ParsePolicyErrorKind::TooLong => {
+            ParsePolicyErrorKind::TooLong { max: MAX_POLICY_LEN } => {
                 write!(
                     f,
                     "\"{part}…\" is longer than the {MAX_POLICY_LEN} bytes that a policy may have"
+                )
+            }
+            ParsePolicyErrorKind::TooLong { max } => {
+                write!(
+                    f,
+                    "\"{part}…\" is longer than the {max} bytes that a plan's quotas may have"
                 )
             }
             ParsePolicyErrorKind::Syntax => {
@@ -465,6 +518,25 @@ impl fmt::Display for ParsePolicyError {
                     "the policy needs {needed} bits and a tally has 64; lower a limit or drop a window"
                 )
             }
+            ParsePolicyErrorKind::Section => write!(
+                f,
+                "\"{part}\" is not a section; after the key's quotas, a section is \"team: …\" or \"group NAME: …\", with a name of 1 to {MAX_GROUP_NAME_LEN} characters of a-z, 0-9, - and _ that is not key or team"
+            ),
+            ParsePolicyErrorKind::SectionTwice => {
+                write!(f, "\"{part}\" is the name of two sections; each appears once")
+            }
+            ParsePolicyErrorKind::TooManyTallies => write!(
+                f,
+                "the quotas need more than the {MAX_TALLIES} tallies that a plan may have; drop a group or a window, or lower a limit"
+            ),
+            ParsePolicyErrorKind::TooManyTeamTallies => write!(
+                f,
+                "the team's quotas need more than {MAX_TEAM_TALLIES} tallies; drop a window, or lower a limit"
+            ),
+            ParsePolicyErrorKind::Warning => write!(
+                f,
+                "\"{part}\" is not a warning of a plan's quota; a warning is one or two percentages, the lower one first, like \"1000/hour warn 80% 95%\""
+            ),
             ParsePolicyErrorKind::LeftOut(feature) => feature.fmt(f),
         }
     }
@@ -512,13 +584,13 @@ mod tests {
         let mut text = "1/s".to_string();
         text += &" ".repeat(MAX_POLICY_LEN - text.len());
         assert!(text.parse::<Policy>().is_ok());
-        assert_eq!(kind(&(text + " ")), ParsePolicyErrorKind::TooLong);
+        assert_eq!(kind(&(text + " ")), ParsePolicyErrorKind::TooLong { max: MAX_POLICY_LEN });
     }
 
     #[test]
     fn every_error_names_its_part() {
         use ParsePolicyErrorKind::{
-            Duplicate, Empty, Limit, SlidingMonth, Syntax, TooLong, TooManyQuotas, Unit, Window,
+            Duplicate, Empty, Limit, SlidingMonth, Syntax, TooManyQuotas, Unit, Window,
         };
         for (text, expected) in [
             ("", Empty),
@@ -556,7 +628,10 @@ mod tests {
         ] {
             assert_eq!(kind(text), expected, "{text}");
         }
-        assert_eq!(kind(&"1".repeat(MAX_POLICY_LEN + 1)), TooLong);
+        assert_eq!(
+            kind(&"1".repeat(MAX_POLICY_LEN + 1)),
+            ParsePolicyErrorKind::TooLong { max: MAX_POLICY_LEN }
+        );
         for (text, part) in [("5/10s, 3/0h", "0h"), ("5/10s, 0/h", "0"), ("1/60s, 2/m", "2/minute")]
         {
             assert_eq!(text.parse::<Policy>().unwrap_err().part(), part);

@@ -20,7 +20,8 @@
 //! 1. It writes the whole new record to the header, as a *redo record*, and publishes that.
 //! 2. It makes the record's sequence odd, writes the words, and makes the sequence even again, 2
 //!    higher than before.
-//! 3. It stores the key's hint, which the redo record holds too, and withdraws the redo record.
+//! 3. It stores the key's hint and checksum, and withdraws the redo record. The redo record holds
+//!    the hint in the word of the tally.
 //!
 //! | redo record | sequence | state | a reader takes | the next administrator |
 //! |---|---|---|---|---|
@@ -53,7 +54,7 @@ use crate::time::Timestamp;
 
 // The positions of words in a record's line.
 const KEY_ID: usize = 0;
-const TALLY: usize = 1;
+pub(crate) const TALLY: usize = 1;
 const SEQUENCE: usize = 7;
 
 /// The most attempts of a reader. It reads again if the record changed meanwhile, which happens
@@ -260,11 +261,18 @@ impl<'m> RecordRef<'m> {
     /// it is damaged.
     #[inline]
     pub(crate) fn read(self) -> Option<Record> {
+        self.read_words().map(|words| Record::from_words(&words))
+    }
+
+    /// Returns a copy of the words of the line, or of those that a writer is replacing them by;
+    /// `None` if they are damaged.
+    #[inline]
+    pub(crate) fn read_words(self) -> Option<[u64; CACHE_LINE_WORDS]> {
         for _ in 0..MAX_READS {
             let last_word = self.line.load(SEQUENCE);
             if is_odd(last_word) {
                 if let Some(words) = self.redo_words(last_word) {
-                    return Some(Record::from_words(&words));
+                    return Some(words);
                 }
                 crate::sync::pause();
                 continue;
@@ -274,7 +282,7 @@ impl<'m> RecordRef<'m> {
                 *copy = self.line.load(word);
             }
             if words[SEQUENCE] == last_word {
-                return Some(Record::from_words(&words));
+                return Some(words);
             }
         }
         None
@@ -320,39 +328,79 @@ impl<'m> RecordRef<'m> {
         self.redo.read(self.number).filter(|words| sequence(words[SEQUENCE]) == next_sequence(odd))
     }
 
-    /// Replaces the record except for its tally, and passes its number and `hint` to `keep_hint`.
-    /// `hint` is the last characters of the key as a number. Only the administrator may call it.
-    pub(crate) fn write(self, record: Record, hint: u32, keep_hint: impl Fn(u32, u32)) {
-        let words = record.to_words(next_sequence(self.line.load(SEQUENCE)));
-        self.redo.publish(self.number, &words, hint);
-        self.complete(&words, hint, keep_hint);
+    /// Returns whether the line holds the record that was read, and no writer is replacing it.
+    pub(crate) fn is_stable(self, record: &Record) -> bool {
+        self.line.load(SEQUENCE) == record.last_word
+    }
+
+    /// Returns the word of the tally of the redo record, if a writer is replacing the line by
+    /// `record`. See [`Keeper`].
+    pub(crate) fn redo_beside(self, record: &Record) -> Option<u64> {
+        let last_word = self.line.load(SEQUENCE);
+        let words = is_odd(last_word).then(|| self.redo_words(last_word)).flatten()?;
+        (words[SEQUENCE] == record.last_word).then_some(words[TALLY])
+    }
+
+    /// Replaces the record except for its tally. Only the administrator may call it. `beside` is
+    /// what `keeper` keeps of the record.
+    pub(crate) fn write(self, record: Record, beside: u64, keeper: &impl Keeper) {
+        self.write_words(|sequence| record.to_words(sequence), beside, keeper);
+    }
+
+    /// Replaces the words of the line except for its tallies by those that `words` returns for the
+    /// next sequence.
+    pub(crate) fn write_words(
+        self,
+        words: impl FnOnce(u64) -> [u64; CACHE_LINE_WORDS],
+        beside: u64,
+        keeper: &impl Keeper,
+    ) {
+        let words = words(next_sequence(self.line.load(SEQUENCE)));
+        self.redo.publish(self.number, &words, beside);
+        self.complete(&words, beside, keeper);
     }
 
     /// Writes the words of the redo record into the record, and withdraws the redo record.
-    fn complete(self, words: &[u64; CACHE_LINE_WORDS], hint: u32, keep_hint: impl Fn(u32, u32)) {
+    fn complete(self, words: &[u64; CACHE_LINE_WORDS], beside: u64, keeper: &impl Keeper) {
         let last_word = self.line.load(SEQUENCE);
         if last_word != words[SEQUENCE] {
             self.line.store(SEQUENCE, last_word | 1 << SEQUENCE_SHIFT);
             stop(Stop::RecordOdd);
-            for word in (0..SEQUENCE).filter(|&word| word != TALLY) {
+            let after_tallies = TALLY + keeper.tallies(self.number);
+            for word in (0..SEQUENCE).filter(|word| !(TALLY..after_tallies).contains(word)) {
                 self.line.store(word, words[word]);
                 stop(Stop::RecordWord);
             }
+            keeper.keep_entry(self.number, beside);
             self.line.store(SEQUENCE, words[SEQUENCE]);
             stop(Stop::RecordEven);
         }
-        keep_hint(self.number, hint);
+        keeper.keep_hint(self.number, beside, words);
         stop(Stop::HintKept);
         self.redo.withdraw();
         stop(Stop::RedoWithdrawn);
     }
 }
 
+/// What keeps the parts of a record that are not in its line.
+///
+/// The redo record holds them in the word of the tally, which a writer does not replace.
+pub(crate) trait Keeper {
+    /// Returns how many words of a line are tallies.
+    fn tallies(&self, number: u32) -> usize;
+
+    /// Stores what checks read, while the sequence is odd.
+    fn keep_entry(&self, number: u32, beside: u64);
+
+    /// Stores what only administrators read, after the line was written.
+    fn keep_hint(&self, number: u32, beside: u64, words: &[u64; CACHE_LINE_WORDS]);
+}
+
 /// The header's redo record: the words of the record that is being written, and the *target word*,
 /// which names that record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RedoRecord<'m> {
-    /// The words of the record, with the hint in the word of the tally.
+    /// The words of the record, with what a [`Keeper`] keeps in the word of the tally.
     pub(crate) words: &'m CacheLine,
     /// The line of the target word. Its lower half is the record's number + 1, or 0 if there is no
     /// redo record. Its upper half counts the redo records, so that two for one record differ.
@@ -380,9 +428,9 @@ impl RedoRecord<'_> {
     }
 
     /// Writes the redo record for record `number`. The target word is written last.
-    fn publish(self, number: u32, words: &[u64; CACHE_LINE_WORDS], hint: u32) {
+    fn publish(self, number: u32, words: &[u64; CACHE_LINE_WORDS], beside: u64) {
         for (word, &value) in words.iter().enumerate() {
-            self.words.store(word, if word == TALLY { u64::from(hint) } else { value });
+            self.words.store(word, if word == TALLY { beside } else { value });
             stop(Stop::RedoWord);
         }
         self.target.store(TARGET, join(high(self.target.load(TARGET)).wrapping_add(1), number + 1));
@@ -400,9 +448,9 @@ impl RedoRecord<'_> {
     }
 
     /// Completes the write that this redo record describes, if it is for `record`.
-    pub(crate) fn recover(self, record: RecordRef<'_>, keep_hint: impl Fn(u32, u32)) {
+    pub(crate) fn recover(self, record: RecordRef<'_>, keeper: &impl Keeper) {
         if let Some(words) = self.read(record.number) {
-            record.complete(&words, low(words[TALLY]), keep_hint);
+            record.complete(&words, words[TALLY], keeper);
         }
     }
 

@@ -131,6 +131,9 @@ stop_points! {
     PreviousKeyEnded,
     /// Administrator: the record has an unused tally, before its new key is written.
     TallyCleared,
+
+    /// Gate, administrator: the team of a new key is made.
+    TeamMade,
     /// Administrator: all is done, before it deregisters.
     AdministratorLeaving,
 

@@ -57,6 +57,9 @@ impl Window {
     /// One second.
     pub(crate) const SECOND: Self = Self::made_of(1, 0);
 
+    /// The longest length of time.
+    pub(crate) const LONGEST: Self = Self::made_of(MAX_WINDOW_S, 0);
+
     const fn made_of(seconds: u32, mark: u32) -> Self {
         match NonZeroU32::new(seconds | (mark << LENGTH_BITS)) {
             Some(number) => Self(number),
@@ -106,6 +109,11 @@ impl Window {
             day @ 1..=31 => Some(day),
             _ => None,
         }
+    }
+
+    /// Returns whether the window is a length of at most a day.
+    pub(crate) const fn is_at_most_a_day(self) -> bool {
+        self.number() <= DAY_S
     }
 
     /// Returns whether the window is a length, and not a week or a month.

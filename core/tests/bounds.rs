@@ -168,7 +168,10 @@ fn length_of_a_policy() {
     for len in [MAX_POLICY_LEN - 1, MAX_POLICY_LEN] {
         assert_eq!(policy(&text(len)), policy("5/minute"));
     }
-    assert_eq!(policy_error(&text(MAX_POLICY_LEN + 1)), ParsePolicyErrorKind::TooLong);
+    assert_eq!(
+        policy_error(&text(MAX_POLICY_LEN + 1)),
+        ParsePolicyErrorKind::TooLong { max: MAX_POLICY_LEN }
+    );
 }
 
 fn length_of_a_window() {
@@ -404,7 +407,7 @@ fn environments() {
 }
 
 fn length_of_a_plans_name() {
-    let named = |len: usize| Plan::new(&"p".repeat(len), policy("1/minute"));
+    let named = |len: usize| Plan::new(&"p".repeat(len), policy("1/minute").into());
     for len in [1, MAX_PLAN_NAME_LEN - 1, MAX_PLAN_NAME_LEN] {
         let gate = gate(4, "1/minute");
         gate.administer().unwrap().set_plan(&named(len).unwrap()).unwrap();

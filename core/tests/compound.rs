@@ -44,15 +44,15 @@ fn all_parts_are_charged_or_none() {
     };
     let admitted = request(1);
     assert!(admitted.is_admitted());
-    let charges = admitted.verdicts().iter().map(|verdict| verdict.charge().unwrap().cost);
+    let charges = admitted.verdicts().map(|verdict| verdict.charge().unwrap().cost);
     assert!(charges.eq([1, 1, 2]));
-    assert_eq!(admitted.decisive(), &admitted.verdicts()[0]);
+    assert_eq!(admitted.decisive(), admitted.tallies()[0].verdict());
 
     // The team has one unit left, the key two, the address three.
     let denied = request(2);
-    let outcomes = denied.verdicts().iter().map(|verdict| verdict.outcome());
+    let outcomes = denied.verdicts().map(|verdict| verdict.outcome());
     assert!(outcomes.eq([Outcome::Denied, Outcome::Admitted, Outcome::Admitted]));
-    assert!(denied.verdicts().iter().all(|verdict| verdict.charge().is_none()));
+    assert!(denied.verdicts().all(|verdict| verdict.charge().is_none()));
     assert_eq!(denied.decisive().retry_after_s(), Some(60));
     assert_eq!((left(&teams, b"42", at(0)), left(&addresses, b"203.0.113.9", at(0))), (1, 3));
     assert_eq!(gate.peek(Some(key.as_bytes()), 0, at(0)).remaining(), Some(2));
@@ -60,7 +60,7 @@ fn all_parts_are_charged_or_none() {
 
     // The address has one unit left, and the team none: both are named.
     let both = request(1);
-    let lacking = both.verdicts().iter().filter(|verdict| !verdict.is_admitted());
+    let lacking = both.verdicts().filter(|verdict| !verdict.is_admitted());
     assert_eq!(lacking.count(), 2);
     assert_eq!(request(3).decisive().outcome(), Outcome::TooCostly);
 }
@@ -95,7 +95,7 @@ fn revoked_and_imported_keys_are_parts_too() {
     if cfg!(feature = "imported-keys") {
         administrator.import(imported, &new_key(), at(0)).unwrap();
         let admitted = check_all(&mut [&mut gate.part(Some(imported), 3)], at(0)).unwrap();
-        assert_eq!(admitted.verdicts()[0].remaining(), Some(0));
+        assert_eq!(admitted.tallies()[0].verdict().remaining(), Some(0));
     }
     let check = || check_all(&mut [&mut gate.part(Some(key.as_bytes()), 1)], at(0)).unwrap();
     assert!(check().is_admitted());
@@ -140,10 +140,10 @@ fn lost_race_gives_the_earlier_charges_back() {
     )
     .unwrap();
     assert!(reads.get() >= 1);
-    let outcomes = denied.verdicts().iter().map(|verdict| verdict.outcome());
+    let outcomes = denied.verdicts().map(|verdict| verdict.outcome());
     assert!(outcomes.eq([Outcome::Denied, Outcome::Admitted]));
     assert_eq!(denied.decisive().retry_after_s(), Some(60));
-    assert!(denied.verdicts().iter().all(|verdict| verdict.charge().is_none()));
+    assert!(denied.verdicts().all(|verdict| verdict.charge().is_none()));
     assert_eq!(left(&first, b"a", at(0)), 9, "what was charged is given back");
     assert_eq!(left(&second, b"b", at(0)), 0);
 }

@@ -54,7 +54,8 @@ fn left_out(included: bool, feature: Feature) -> Option<AttachError> {
 /// Makes the windows of a table sliding, with counts of 16 bits.
 fn slide(memory: &[CacheLine]) {
     memory[0].store(SHAPE, memory[0].load(SHAPE) | 1 << 48);
-    memory[0].store(COUNT_BITS, 16);
+    let plan_slots = memory[0].load(COUNT_BITS) & !0xffff_ffff;
+    memory[0].store(COUNT_BITS, plan_slots | 16);
 }
 
 #[test]

@@ -521,7 +521,8 @@ fn last_use_is_shown_while_the_previous_window_counts() {
     assert_eq!(gate.key(key_id, at(60)).unwrap().last_used, None);
 }
 
-/// A word holds two hints, the first in its lower half. Programs of other versions depend on it.
+/// A word holds a hint in its lower half, and a checksum in the upper one. Programs of other
+/// versions depend on it.
 #[test]
 fn hints_are_stored_in_the_order_of_their_records() {
     let gate = gate(64);
@@ -529,10 +530,7 @@ fn hints_are_stored_in_the_order_of_their_records() {
         issue(&gate);
     }
     let hints = image(&gate.memory()[RECORDS_AT + 64..]);
-    let hints = hints.iter().flat_map(|word| {
-        let bytes = word.to_le_bytes();
-        [0, 4].map(|at| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()))
-    });
+    let hints = hints.iter().map(|word| *word as u32);
     let shown = gate.list(at(0)).map(|info| {
         let last: [u8; 4] = info.last_characters.unwrap().as_bytes().try_into().unwrap();
         u32::from_le_bytes(last)
@@ -603,19 +601,19 @@ fn damaged_record_is_reported_and_admits_no_other_key() {
     assert_eq!(check(&gate, &key, at(0)).reason(), Some(Reason::Damaged));
     // A plan that does not exist admits nothing.
     line.store(7, meta | 0xff << 8);
-    assert_eq!(flaws(), [FlawKind::NoPlan { plan: 255 }]);
+    assert_eq!(flaws(), [FlawKind::Checksum, FlawKind::NoPlan { plan: 255 }]);
     assert_eq!(check(&gate, &key, at(0)).outcome(), Outcome::TooCostly);
     line.store(7, meta | 0xf);
-    assert_eq!(flaws(), [FlawKind::NoEnv { env: 15 }]);
+    assert_eq!(flaws(), [FlawKind::Checksum, FlawKind::NoEnv { env: 15 }]);
     line.store(7, meta | 3 << 4);
-    assert_eq!(flaws(), [FlawKind::NoPepper { pepper: 3 }]);
+    assert_eq!(flaws(), [FlawKind::Checksum, FlawKind::NoPepper { pepper: 3 }]);
     assert_eq!(check(&gate, &key, at(0)).reason(), Some(Reason::PepperMissing));
     line.store(7, meta);
     line.store(1, u64::MAX);
     assert_eq!(flaws(), [FlawKind::NoTally]);
     line.store(1, 0);
     line.store(0, key_id.number() ^ 1 << 63);
-    assert_eq!(flaws(), [FlawKind::Misplaced]);
+    assert_eq!(flaws(), [FlawKind::Checksum, FlawKind::Misplaced]);
     assert_eq!(check(&gate, &key, at(0)).reason(), Some(Reason::Unknown));
     line.store(0, key_id.number());
     assert!(check(&gate, &key, at(0)).is_admitted());

@@ -139,7 +139,11 @@ fn every_word_of_a_header_is_checked() {
         }
         for lines in [0, 1, memory.len() as u64 + 1, LOW] {
             let found = error(3, &|word| word & LOW | lines << 32);
-            assert_eq!(found, geometry("capacity", CAPACITY.into()), "{lines} lines");
+            let expected = match kind {
+                TableKind::Limiter => geometry("capacity", CAPACITY.into()),
+                _ => geometry("number of header lines", lines),
+            };
+            assert_eq!(found, expected, "{lines} lines");
         }
         // Algorithm and number of windows.
         assert_eq!(error(4, &|word| word | 7 << 48), geometry("algorithm", 7));
@@ -221,11 +225,19 @@ fn gate_without_prefix_plan_or_pepper_is_rejected() {
     assert_eq!(wrong, Some(AttachError::WrongPepper { given: 2 }));
     // A header that has no line for plans, or one line too many.
     let header = |lines: u64| open_changed(&memory, open_gate, 3, |word| word & LOW | lines << 32);
-    assert_eq!(header(6), Some(AttachError::Geometry { what: "capacity", value: CAPACITY.into() }));
-    assert!(matches!(header(8), Some(AttachError::Truncated { .. })));
+    for lines in [6, 8] {
+        let what = "number of header lines";
+        assert_eq!(header(lines), Some(AttachError::Geometry { what, value: lines }));
+    }
+    // Room for no plan, and for more than their numbers can name.
+    let plans = |slots: u64| open_changed(&memory, open_gate, 7, |word| word & LOW | slots << 32);
+    for slots in [0, 257] {
+        let what = "number of plans";
+        assert_eq!(plans(slots), Some(AttachError::Geometry { what, value: slots }));
+    }
     // A flag that this version does not define.
-    let flags = open_changed(&memory, open_gate, 4, |word| word | 2);
-    assert_eq!(flags, Some(AttachError::Geometry { what: "capacity", value: CAPACITY.into() }));
+    let flags = open_changed(&memory, open_gate, 4, |word| word | 4);
+    assert_eq!(flags, Some(AttachError::Geometry { what: "set of flags", value: 5 }));
 }
 
 #[test]

@@ -48,7 +48,7 @@ fn create_error_names_the_value_and_its_bounds() {
         (&CreateError::Capacity { capacity: 0, max: 1000 }, &["capacity of 0", "1 to 1000"]),
         (&CreateError::Plans { plans: 9, max: 4 }, &["9 plans", "1 to 4"]),
         (&CreateError::PlanName, &["1 to 16 characters", "appears once"]),
-        (&CreateError::PlanWindows, &["share their windows"]),
+        (&CreateError::PlanWindows, &["share their sections"]),
     ]);
 }
 

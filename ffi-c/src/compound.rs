@@ -131,7 +131,7 @@ pub extern "C" fn kt_check_all(
             check_all(&mut list, clock)
         });
         let compound = compound.map_err(|_| kt_status::KT_PART_COUNT)?;
-        for (index, verdict) in compound.verdicts().iter().enumerate() {
+        for (index, verdict) in compound.verdicts().enumerate() {
             if let Some(target) = verdicts.at(index) {
                 target.put_verdict(verdict);
             }

@@ -9,7 +9,7 @@ use crate::guard::guard;
 use crate::key::{checked_key_id, name};
 use crate::limiter::{KT_HANDLE_ALIGN, KT_TABLE_ALIGN, table_lines};
 use crate::pointers::{Growing, Handle, Held, In, Lines, Memory, Out, plain};
-use crate::policy::policy;
+use crate::policy::sections;
 use crate::request::kt_request;
 use crate::status::{FfiResult, kt_status};
 use crate::text::utf8;
@@ -17,7 +17,7 @@ use crate::time::{HandleClock, with_clock};
 use crate::verdict::{kt_charge, kt_verdict};
 
 /// Bytes of a gate's handle.
-pub const KT_GATE_HANDLE_SIZE: usize = 1024;
+pub const KT_GATE_HANDLE_SIZE: usize = 3072;
 
 /// The most keys of a gate.
 pub const KT_MAX_KEYS: u32 = 67108864;
@@ -45,7 +45,7 @@ const _: () = {
 #[derive(Debug)]
 #[repr(C)]
 pub struct kt_gate {
-    private_: [u64; 128],
+    private_: [u64; 384],
 }
 
 /// The content of a gate's handle.
@@ -225,8 +225,8 @@ impl<'c> kt_gate_config<'c> {
 
 /// Parses a plan.
 pub(crate) fn plan(plan: &kt_plan<'_>) -> FfiResult<Plan> {
-    let policy = policy(plan.policy, plan.policy_len)?;
-    Plan::new(plan_name(plan.name, plan.name_len)?, policy).ok_or(kt_status::KT_PLAN_NAME_FORM)
+    let sections = sections(plan.policy, plan.policy_len)?;
+    Plan::new(plan_name(plan.name, plan.name_len)?, sections).ok_or(kt_status::KT_PLAN_NAME_FORM)
 }
 
 pub(crate) fn plan_name<'c>(text: In<'c, c_char>, len: usize) -> FfiResult<&'c str> {

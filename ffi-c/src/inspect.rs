@@ -279,7 +279,7 @@ pub extern "C" fn kt_gate_plan(
         let plan = gate.plan(plan).ok_or(kt_status::KT_NO_SUCH_PLAN)?;
         target.write(kt_plan_info {
             name: to_characters(plan.name.as_bytes()),
-            policy: Text::from_display(&plan.policy).to_characters(),
+            policy: Text::from_display(&plan.sections).to_characters(),
             reserved_: [0; 239],
         });
         Ok(())

@@ -3,7 +3,7 @@
 use core::ffi::c_char;
 
 use keytally_core::IMPORTED_KEY_LEN;
-use keytally_core::Policy;
+use keytally_core::{MAX_SECTIONS_LEN, Policy, Sections};
 
 use crate::guard::guard;
 use crate::pointers::{In, Out};
@@ -21,6 +21,15 @@ pub(crate) fn policy(text: In<'_, c_char>, len: usize) -> FfiResult<Policy> {
         return Err(kt_status::KT_POLICY_TOO_LONG);
     }
     Ok(Policy::from_text(utf8(text, kt_status::KT_POLICY_SYNTAX)?)?)
+}
+
+/// Parses the sections of a plan in these bytes.
+pub(crate) fn sections(text: In<'_, c_char>, len: usize) -> FfiResult<Sections> {
+    let text = text.text(len)?;
+    if text.len() > MAX_SECTIONS_LEN {
+        return Err(kt_status::KT_POLICY_TOO_LONG);
+    }
+    Ok(Sections::from_text(utf8(text, kt_status::KT_POLICY_SYNTAX)?)?)
 }
 
 /// Parses a policy, and writes it in its normal form: `1000/hour,100/m` becomes

@@ -216,7 +216,7 @@ impl From<ParsePolicyErrorKind> for kt_status {
     fn from(kind: ParsePolicyErrorKind) -> Self {
         match kind {
             ParsePolicyErrorKind::Empty => KT_POLICY_EMPTY,
-            ParsePolicyErrorKind::TooLong => KT_POLICY_TOO_LONG,
+            ParsePolicyErrorKind::TooLong { .. } => KT_POLICY_TOO_LONG,
             ParsePolicyErrorKind::Syntax => KT_POLICY_SYNTAX,
             ParsePolicyErrorKind::Limit => KT_POLICY_LIMIT,
             ParsePolicyErrorKind::Window => KT_POLICY_WINDOW,

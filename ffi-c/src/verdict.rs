@@ -106,6 +106,8 @@ mirrored! {
         KT_TOO_COSTLY = 4 => c"too_costly",
         /// A limiter has no slot for a new subject. Nothing is charged.
         KT_FULL = 5 => c"full",
+        /// The key does not have a scope that the request needs; nothing is charged.
+        KT_FORBIDDEN = 6 => c"forbidden",
     }
 }
 
@@ -137,6 +139,8 @@ mirrored! {
         KT_REASON_PEPPER_MISSING = 8 => c"pepper_missing",
         /// The key's record is damaged.
         KT_REASON_DAMAGED = 9 => c"damaged",
+        /// The key's team is suspended.
+        KT_REASON_SUSPENDED = 10 => c"suspended",
     }
 }
 

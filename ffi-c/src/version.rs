@@ -5,7 +5,7 @@ use core::ffi::{CStr, c_char};
 use crate::pointers::In;
 
 /// The version of the table format. For another version, functions return `KT_OTHER_FORMAT`.
-pub const KT_TABLE_FORMAT: u32 = 1;
+pub const KT_TABLE_FORMAT: u32 = 2;
 
 const _: () = assert!(KT_TABLE_FORMAT == keytally_core::FORMAT_VERSION);
 

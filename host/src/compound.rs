@@ -22,11 +22,11 @@ use crate::clock::SystemClock;
 /// };
 /// assert!(request(key.expose(), b"203.0.113.9")?.is_admitted());
 /// let denied = request(key.expose(), b"203.0.113.9")?;
-/// assert_eq!(denied.decisive().outcome(), Outcome::Denied);
-/// assert_eq!(denied.verdicts()[0].remaining(), Some(999), "the key was not charged");
+/// assert_eq!(denied.outcome(), Outcome::Denied);
+/// assert_eq!(denied.remaining(), Some(999), "the key was not charged");
 ///
 /// let refused = request("kt_live_wrong", b"203.0.113.10")?;
-/// assert_eq!(refused.decisive().http_status(), 401);
+/// assert_eq!(refused.http_status(), 401);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
@@ -34,4 +34,12 @@ use crate::clock::SystemClock;
 /// [`PartsError`] without a part, or with more than [`MAX_PARTS`](crate::MAX_PARTS).
 pub fn check_all(parts: &mut [&mut dyn Part<SystemClock>]) -> Result<Compound, PartsError> {
     keytally_core::check_all(parts, SystemClock::read())
+}
+
+/// Returns what [`check_all`] would return now, and charges nothing.
+///
+/// # Errors
+/// Those of [`check_all`].
+pub fn peek_all(parts: &mut [&mut dyn Part<SystemClock>]) -> Result<Compound, PartsError> {
+    keytally_core::peek_all(parts, SystemClock::read())
 }

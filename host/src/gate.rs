@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_core::{
-    AdminError, Administrator, AttachError, Charge, Clock, Flaw, GatePart, Key, KeyId, KeyInfo,
-    MAX_KEYS, MAX_PLANS, Name, NewKey, Peppers, Plan, Timestamp, Verdict,
+    AccountInfo, AdminError, Administrator, AttachError, Charge, Clock, Flaw, GatePart, Key, KeyId,
+    KeyInfo, MAX_KEYS, MAX_PLANS, Name, NewKey, Peppers, Plan, Quota, Timestamp, Verdict,
 };
 
 use crate::clock::{SystemClock, now};
@@ -33,14 +33,21 @@ use crate::publish::{create_in_memory, create_table};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct GateConfig {
-    /// The capacity in keys, 1 to 67,108,864. Each key takes 68 bytes of the file: 64 for its
-    /// record, and 4 for its hint (its last four characters, which lists show).
+    /// The capacity in keys, 1 to 67,108,864. Each key takes 72 bytes of the file: 64 for its
+    /// record, 4 for its hint (its last four characters, which lists show), and 4 for a checksum.
+    /// If the plans need more than one tally for a key, or if the gate has teams or scopes, it takes
+    /// 8 to 64 bytes more.
     pub keys: u32,
     /// The prefix of every key.
     pub prefix: Name,
     /// The plans, 1 to 116. The first is the plan of keys that name none. All plans must have the
-    /// same windows and the same algorithm.
+    /// same sections, windows and algorithms.
     pub plans: Vec<Plan>,
+    /// The capacity in teams, 0 to 67,108,864. Each takes 64 bytes. `None` stands for that of keys
+    /// if the plans have a section `team`, and else for 0.
+    pub teams: Option<u32>,
+    /// The names of the scopes that keys may have, at most 64, of 1 to 16 characters each.
+    pub scopes: Vec<String>,
 }
 
 // The documentation of `keys` states this number.
@@ -55,6 +62,8 @@ impl Default for GateConfig {
             keys: 100_000,
             prefix: Name::new("kt").expect("kt is a name"),
             plans: vec![plan().expect("the default plan is valid")],
+            teams: None,
+            scopes: Vec::new(),
         }
     }
 }
@@ -78,19 +87,36 @@ impl GateConfig {
         Self { plans, ..self }
     }
 
-    /// Returns the settings of the gate with this random number as the core takes them.
-    fn to_core(&self, id: u64) -> keytally_core::GateConfig<'_> {
-        keytally_core::GateConfig::new(self.keys, self.prefix, &self.plans)
+    /// Sets [`teams`](Self::teams), the capacity in teams.
+    #[must_use]
+    pub fn with_teams(self, teams: u32) -> Self {
+        Self { teams: Some(teams), ..self }
+    }
+
+    /// Replaces all [`scopes`](Self::scopes).
+    #[must_use]
+    pub fn with_scopes(self, scopes: Vec<String>) -> Self {
+        Self { scopes, ..self }
+    }
+
+    /// Calls `with` with the settings of the gate with this random number as the core takes them.
+    fn to_core<T>(&self, id: u64, with: impl FnOnce(&keytally_core::GateConfig<'_>) -> T) -> T {
+        let has_teams = self.plans.iter().any(|plan| plan.sections.named("team").is_some());
+        let teams = self.teams.unwrap_or(if has_teams { self.keys } else { 0 });
+        let scopes: Vec<&str> = self.scopes.iter().map(String::as_str).collect();
+        let config = keytally_core::GateConfig::new(self.keys, self.prefix, &self.plans)
             .with_plan_slots(MAX_PLANS)
             .with_hints(true)
-            .with_id(id)
+            .with_teams(teams)
+            .with_scopes(&scopes)
+            .with_id(id);
+        with(&config)
     }
 
     /// Returns the size of the gate in cache lines. Refuses impossible settings before any disk
     /// space is reserved.
     fn line_count(&self, path: Option<&Path>) -> Result<usize, Error> {
-        self.to_core(0)
-            .validate()
+        self.to_core(0, |config| config.validate())
             .map_err(|source| Error::Create { path: path.map(PathBuf::from), source })
     }
 }
@@ -160,7 +186,9 @@ impl Gate {
         let (file, table) = create_table(
             path,
             lines,
-            |memory| keytally_core::Gate::init(memory, &config.to_core(id), peppers),
+            |memory| {
+                config.to_core(id, |config| keytally_core::Gate::init(memory, config, peppers))
+            },
             |memory| keytally_core::Gate::attach(memory, again),
         )?;
         Ok(Self::new(table, file))
@@ -199,7 +227,7 @@ impl Gate {
         let lines = config.line_count(None)?;
         let id = u64::from_le_bytes(*random()?);
         let (file, table) = create_in_memory(lines, |memory| {
-            keytally_core::Gate::init(memory, &config.to_core(id), peppers)
+            config.to_core(id, |config| keytally_core::Gate::init(memory, config, peppers))
         })?;
         Ok(Self::new(table, file))
     }
@@ -246,6 +274,9 @@ impl Gate {
     /// Reads the clock for a request.
     #[inline]
     fn clock(&self) -> SystemClock {
+        if self.table.is_extended() {
+            return SystemClock::read();
+        }
         SystemClock::read_for(self.table.layout())
     }
 
@@ -419,6 +450,58 @@ impl Gate {
         self.administer(|administrator| administrator.assign(key_id, plan))
     }
 
+    /// Replaces the scopes of a key.
+    ///
+    /// # Errors
+    /// [`Error::Admin`] with the errors of [`Administrator::set_scopes`]; those of
+    /// [`administer`](Self::administer).
+    pub fn set_scopes(&self, key_id: KeyId, scopes: &[&str]) -> Result<(), Error> {
+        self.administer(|administrator| administrator.set_scopes(key_id, scopes))
+    }
+
+    /// Returns the properties of an account; `None` if the gate does not have it.
+    pub fn account(&self, account: u32) -> Option<AccountInfo> {
+        self.table.account(account, now())
+    }
+
+    /// Returns the properties of every account. Empty in a gate without teams.
+    pub fn accounts(&self) -> Vec<AccountInfo> {
+        self.table.accounts(now()).collect()
+    }
+
+    /// Refuses all keys of an account from the next check on, or accepts them again.
+    ///
+    /// # Errors
+    /// [`Error::Admin`] with the errors of [`Administrator::set_suspended`]; those of
+    /// [`administer`](Self::administer).
+    pub fn set_suspended(&self, account: u32, is_suspended: bool) -> Result<(), Error> {
+        self.administer(|administrator| administrator.set_suspended(account, is_suspended))
+    }
+
+    /// Lets the team limits of another plan hold for an account, and ends limits of its own.
+    ///
+    /// # Errors
+    /// [`Error::Admin`] with the errors of [`Administrator::assign_account`]; those of
+    /// [`administer`](Self::administer).
+    pub fn assign_account(&self, account: u32, plan: &str) -> Result<(), Error> {
+        self.administer(|administrator| administrator.assign_account(account, plan))
+    }
+
+    /// Gives an account limits of its own, with the windows of the section `team`.
+    ///
+    /// # Errors
+    /// [`Error::Admin`] with the errors of [`Administrator::limit_account`]; those of
+    /// [`administer`](Self::administer).
+    pub fn limit_account(&self, account: u32, quotas: &[Quota]) -> Result<(), Error> {
+        self.administer(|administrator| administrator.limit_account(account, quotas))
+    }
+
+    /// Sets the counts that all keys of an account share to 0. Returns false if the gate does not
+    /// have the account.
+    pub fn reset_account(&self, account: u32) -> bool {
+        self.table.reset_account(account, SystemClock::read())
+    }
+
     /// Adds a plan, or gives the plan of that name other limits. Counts are kept.
     ///
     /// # Errors
@@ -445,9 +528,8 @@ impl Gate {
     /// If there is a flaw, the gate is read again under the lock. Other administrators wait during
     /// this second reading, and while an unfinished change is completed.
     ///
-    /// Records have no checksum. Therefore a value that was changed into another valid one is not
-    /// detected: a key id that still belongs to its record, a MAC, an account, a time, a count, or
-    /// the number of another plan, environment or pepper.
+    /// Each record has a checksum, which does not cover its counts. Counts that were changed are not
+    /// detected.
     ///
     /// ```
     /// # use keytally::{GateConfig, Gate, pepper};

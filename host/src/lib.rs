@@ -11,7 +11,7 @@
 //! - An *administrator* is a thread that changes the keys or plans of a gate.
 //!
 //! ```
-//! use keytally::{GateConfig, Gate, Name, NewKey, pepper};
+//! use keytally::{GateConfig, Gate, Name, NamedQuota, NewKey, pepper};
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path().join("api.gate");
 //! // A server keeps its own pepper: see `pepper::read_file`.
@@ -148,7 +148,7 @@ pub mod stop;
 #[doc(inline)]
 pub use {
     clock::{SystemClock, TimestampExt, now},
-    compound::check_all,
+    compound::{check_all, peek_all},
     entropy::{entropy, entropy_bytes},
     error::{Error, PepperError},
     followed::{Current, FollowEvent, FollowStatus, Followed},
@@ -162,23 +162,27 @@ pub use {
 
 #[doc(inline)]
 pub use keytally_core::{
-    API_KEY_HEADER, AdminError, Administrator, Algorithm, AttachError, BEGINNING_LEN, BUCKET_SLOTS,
-    BufferTooSmall, CACHE_LINE_LEN, CacheLine, Charge, Clock, Compound, CreateError, Entropy,
-    FIELD_NAMES, FORMAT_VERSION, Flaw, FlawKind, GatePart, Headers, Hint, Holder, IMPORT_GROUP,
-    IMPORTED_KEY_LEN, KEY_ID_LEN, Key, KeyId, KeyInfo, KeyParts, KeyState, LOCK_SPINS, Layout,
-    LimiterPart, Limits, MAX_ENVS, MAX_FIELDS, MAX_HEADERS_LEN, MAX_KEY_LEN, MAX_KEYS,
-    MAX_NAME_LEN, MAX_NAMES_LEN, MAX_PARTS, MAX_PEPPERS, MAX_PLAN_NAME_LEN, MAX_PLANS,
-    MAX_POLICY_LEN, MAX_PROBLEM_LEN, MAX_QUOTAS, MAX_SUBJECTS, MAX_WINDOW_S, MIN_PEPPER_LEN, Mac,
-    Name, NewKey, Outcome, PROBLEM_MEDIA_TYPE, ParseKeyError, ParseKeyIdError, ParsePolicyError,
-    ParsePolicyErrorKind, Part, PartsError, Pepper, PepperTooShort, Peppers, PeppersError, Plan,
-    Policy, Quota, QuotaState, Quotas, Reason, Response, SECRET_LEN, Subject, TableKind, Tag, Text,
-    Timestamp, Verdict, Window, accepts_problem, decide, is_table_beginning, parse_key,
+    API_KEY_HEADER, AccountInfo, AdminError, Administrator, Algorithm, AttachError, BEGINNING_LEN,
+    BUCKET_SLOTS, BufferTooSmall, CACHE_LINE_LEN, CacheLine, Charge, Clock, Compound,
+    CompoundResponse, CreateError, Entropy, FIELD_NAMES, FORMAT_VERSION, Flaw, FlawKind, GatePart,
+    Headers, Hint, Holder, IMPORT_GROUP, IMPORTED_KEY_LEN, KEY_ID_LEN, Key, KeyId, KeyInfo,
+    KeyParts, KeyState, LOCK_SPINS, Layout, LimiterPart, Limits, MAX_COMPOUND_HEADERS_LEN,
+    MAX_COMPOUND_PROBLEM_LEN, MAX_ENVS, MAX_FIELDS, MAX_GROUP_NAME_LEN, MAX_HEADERS_LEN,
+    MAX_KEY_LEN, MAX_KEYS, MAX_NAME_LEN, MAX_NAMES_LEN, MAX_PARTS, MAX_PEPPERS, MAX_PLAN_NAME_LEN,
+    MAX_PLANS, MAX_POLICY_LEN, MAX_PROBLEM_LEN, MAX_QUOTAS, MAX_SCOPE_NAME_LEN, MAX_SCOPES,
+    MAX_SECTIONS_LEN, MAX_SUBJECTS, MAX_TALLIES, MAX_TEAM_TALLIES, MAX_WARNINGS, MAX_WINDOW_S,
+    MIN_PEPPER_LEN, Mac, Name, NamedQuota, NewKey, Outcome, PROBLEM_MEDIA_TYPE, ParseKeyError,
+    ParseKeyIdError, ParsePolicyError, ParsePolicyErrorKind, Part, PartsError, Pepper,
+    PepperTooShort, Peppers, PeppersError, Plan, Policy, Quota, QuotaState, Quotas, Reason,
+    RequestError, Response, SECRET_LEN, Section, SectionQuotas, Sections, Subject, TableKind, Tag,
+    TallyVerdict, Text, Timestamp, Verdict, Warnings, Window, accepts_problem, decide,
+    is_table_beginning, parse_key,
 };
 
 /// The tables of the core, over any memory, and its `check_all`, which takes an explicit time.
 /// [`Gate::table`] and [`Limiter::table`] return them.
 pub mod table {
-    pub use keytally_core::{Gate, GateConfig, Limiter, check_all};
+    pub use keytally_core::{Gate, GateConfig, Limiter, check_all, peek_all};
 }
 
 // The threads of a server share each of these.

@@ -144,7 +144,7 @@ fn stopped_processes_admit_no_more_than_the_limit() {
     let folder = folder();
     let (mut keys, mut ids) = (Vec::new(), Vec::new());
     for table in [0, 1] {
-        let plans = vec![Plan::new("default", policy(WINDOWS_S[table])).unwrap()];
+        let plans = vec![Plan::new("default", policy(WINDOWS_S[table]).into()).unwrap()];
         let config = GateConfig::default().with_keys(8).with_plans(plans);
         let gate =
             Gate::create(folder.path().join(format!("gate-{table}")), peppers(), &config).unwrap();

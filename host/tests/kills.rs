@@ -797,8 +797,16 @@ impl Expected {
     /// Asserts that both limits of the plan `pro` are those of one change.
     fn assert_plan(&self, gate: &Gate) {
         let pro = gate.table().plans().find(|(_, plan)| plan.name == "pro").unwrap().1;
-        let limits =
-            |plan: &Plan| plan.policy.quotas().iter().map(|quota| quota.limit).collect::<Vec<_>>();
+        let limits = |plan: &Plan| {
+            plan.sections
+                .iter()
+                .next()
+                .unwrap()
+                .quotas()
+                .iter()
+                .map(|quota| quota.limit)
+                .collect::<Vec<_>>()
+        };
         let extra = u64::from(limits(&pro)[0] - 100_000);
         assert_eq!(limits(&pro), limits(&plan("pro", extra)));
         assert!(!self.is_plan_changed || self.extras.contains(&extra), "{pro:?}");

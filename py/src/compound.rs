@@ -169,7 +169,6 @@ pub(crate) fn check_all(
     let compound = compound.map_err(|error| PyValueError::new_err(error.to_string()))?;
     let verdicts = compound
         .verdicts()
-        .iter()
         .zip(&parts)
         .map(|(verdict, part)| Py::new(py, part.get().verdict(*verdict)))
         .collect::<PyResult<Vec<_>>>()?;

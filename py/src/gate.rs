@@ -786,7 +786,11 @@ impl Gate {
     fn plans<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let plans = PyDict::new(py);
         for (_, plan) in self.current().table().plans() {
-            plans.set_item(plan.name.as_str(), Policy { policy: plan.policy })?;
+            let text = plan.sections.to_string();
+            match text.parse() {
+                Ok(policy) => plans.set_item(plan.name.as_str(), Policy { policy })?,
+                Err(_) => plans.set_item(plan.name.as_str(), text)?,
+            }
         }
         Ok(plans)
     }

@@ -177,7 +177,7 @@ impl<'py> FromPyObject<'_, 'py> for PolicyArgument {
 /// # Errors
 /// A `CreateError` if a plan cannot have the name.
 pub(crate) fn plan(name: &str, policy: keytally::Policy) -> PyResult<Plan> {
-    Plan::new(name, policy).ok_or_else(|| {
+    Plan::new(name, policy.into()).ok_or_else(|| {
         let name = redact_name(name);
         CreateError::new_err(format!(
             "{name:?} is not a valid plan name: it must be 1 to 16 characters of a-z, 0-9, - and _"

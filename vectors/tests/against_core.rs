@@ -39,7 +39,7 @@ fn policies_match_the_vectors() {
         let error = case.text.parse::<Policy>().expect_err(&case.text);
         let (kind, needed) = match error.kind() {
             ParsePolicyErrorKind::Empty => ("empty", None),
-            ParsePolicyErrorKind::TooLong => ("too_long", None),
+            ParsePolicyErrorKind::TooLong { .. } => ("too_long", None),
             ParsePolicyErrorKind::Syntax => ("syntax", None),
             ParsePolicyErrorKind::Limit => ("limit", None),
             ParsePolicyErrorKind::Window => ("window", None),
@@ -161,7 +161,7 @@ fn macs_match_the_vectors() {
 
 /// Creates a gate of a vector file with its keys.
 fn create_gate(setup: &GateSetup) -> Gate<Vec<CacheLine>> {
-    let plans = [Plan::new("default", policy(&setup.policy)).unwrap()];
+    let plans = [Plan::new("default", policy(&setup.policy).into()).unwrap()];
     let config =
         GateConfig::new(64, Name::new("kt").unwrap(), &plans).with_plan_slots(1).with_hints(true);
     let memory = (0..config.lines()).map(|_| CacheLine::new()).collect();

@@ -53,13 +53,13 @@ struct Created {
 #[derive(Serialize)]
 pub(crate) struct PlanText {
     pub(crate) name: String,
-    pub(crate) policy: String,
+    pub(crate) sections: String,
 }
 
 impl PlanText {
     /// Returns the texts of a plan.
     pub(crate) fn new(plan: &Plan) -> Self {
-        Self { name: plan.name.as_str().to_owned(), policy: plan.policy.to_string() }
+        Self { name: plan.name.as_str().to_owned(), sections: plan.sections.to_string() }
     }
 }
 

@@ -217,7 +217,7 @@ impl Summary {
 
     /// Returns the plans as text: `default = 100/minute, 1000/hour; pro = …`.
     pub(crate) fn plans(&self) -> String {
-        let texts = self.plans.iter().map(|plan| format!("{} = {}", plan.name, plan.policy));
+        let texts = self.plans.iter().map(|plan| format!("{} = {}", plan.name, plan.sections));
         texts.collect::<Vec<_>>().join("; ")
     }
 

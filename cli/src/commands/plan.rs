@@ -30,7 +30,7 @@ pub(crate) struct Plan {
 struct SetPlan {
     #[serde(flatten)]
     plan: PlanText,
-    /// The policy before the change; `None` if the plan is new.
+    /// The sections before the change; `None` if the plan is new.
     before: Option<String>,
 }
 
@@ -42,13 +42,13 @@ impl Plan {
         gate.set_plan(&plan).map_err(|error| plans::not_a_plan(&gate, &plan, error))?;
         let set = SetPlan {
             plan: PlanText::new(&plan),
-            before: before.map(|(_, plan)| plan.policy.to_string()),
+            before: before.map(|(_, plan)| plan.sections.to_string()),
         };
         self.format.print(&set, |out| {
-            let PlanText { name, policy } = &set.plan;
+            let PlanText { name, sections } = &set.plan;
             match &set.before {
-                Some(before) => writeln!(out, "plan {name} is {policy} (was {before})"),
-                None => writeln!(out, "plan {name} is {policy} (new)"),
+                Some(before) => writeln!(out, "plan {name} is {sections} (was {before})"),
+                None => writeln!(out, "plan {name} is {sections} (new)"),
             }
         })?;
         warn_of_never_binding_quotas([&plan]);

@@ -675,7 +675,7 @@ mod tests {
             "4294967295/31d",
         ] {
             let (gate, _) = gate(policy, &[(4_294_967_295, 0), (1, 1)]);
-            let quotas = gate.table().plan(0).unwrap().policy;
+            let quotas = gate.table().plan(0).unwrap().sections;
             let (view, sample) = (View::default(), sample(&gate, &View::default()));
             for width in 20..=150 {
                 let lines = drawn(&sample, &view, width, 30);
@@ -684,7 +684,8 @@ mod tests {
                     let digits = word.trim_start_matches(|c: char| !c.is_ascii_digit());
                     let Some((used, limit)) = digits.split_once('/') else { return true };
                     let used: u32 = used.parse().unwrap();
-                    let limits = quotas.quotas().iter().map(|quota| quota.limit.to_string());
+                    let own = quotas.iter().next().unwrap();
+                    let limits = own.quotas().iter().map(|quota| quota.limit.to_string());
                     used <= 1 && limits.clone().any(|whole| whole == limit)
                 };
                 let table =
@@ -693,7 +694,7 @@ mod tests {
                     assert!(whole(word), "{word:?} at {width} columns:\n{text}");
                 }
                 // All windows are shown, or the footer says how many are not.
-                let last = quotas.quotas().last().unwrap();
+                let last = quotas.iter().next().unwrap().quotas().last().unwrap();
                 let all = text.contains(&format!("0/{}", last.limit))
                     || text.contains("terminal too narrow");
                 assert!(all || text.contains(" hidden"), "{width} columns:\n{text}");

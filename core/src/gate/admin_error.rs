@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use super::extension::MAX_SCOPES;
 use super::imported::IMPORTED_KEY_LEN;
 use super::table::MAX_ENVS;
 use crate::features::Feature;
@@ -33,7 +34,8 @@ pub enum AdminError {
         /// The most there can be.
         max: usize,
     },
-    /// The plan's windows or algorithm differ from the gate's.
+    /// The plan's sections, windows or algorithms differ from the gate's, or the gate is plain and
+    /// the plan is not: it has an unlimited section or a warning.
     PlanWindows,
     /// A limit of the plan is above what the gate's tallies can count.
     PlanLimit {
@@ -44,6 +46,15 @@ pub enum AdminError {
     },
     /// There is no room for another environment.
     EnvsFull,
+    /// There is no room for another team.
+    TeamsFull {
+        /// The most there can be.
+        teams: u32,
+    },
+    /// The gate has no team of this account.
+    NoSuchAccount(u32),
+    /// The gate has no scope of this name.
+    NoSuchScope,
     /// Prefix and environment have more than 14 characters together.
     NamesTooLong,
     /// The key was revoked.
@@ -85,11 +96,26 @@ impl fmt::Display for AdminError {
             Self::NoSuchKey(key_id) => write!(f, "the gate has no key {key_id}; `list` shows all"),
             Self::NoSuchPlan => f.write_str("the gate has no plan of that name; `list` shows the plans"),
             Self::PlansFull { max } => write!(f, "the gate has room for {max} plans and has them all"),
-            Self::PlanWindows => f.write_str("the plan's windows and algorithm must be those of the gate's other plans"),
+            Self::PlanWindows => f.write_str(
+                "the plan's sections, windows and algorithms must be those of the gate's other plans; unlimited sections and warnings are possible only if the gate was created with one, with teams or with scopes",
+            ),
             Self::PlanLimit { limit, max } => {
                 write!(f, "a limit of {limit} is more than this gate's tallies can count in that window; the most is {max}")
             }
             Self::EnvsFull => write!(f, "the gate has room for {MAX_ENVS} environments and has them all"),
+            Self::TeamsFull { teams: 0 } => {
+                f.write_str("the gate was created without teams; create one with room for them")
+            }
+            Self::TeamsFull { teams } => {
+                write!(f, "the gate has room for {teams} teams and has them all; create one with more")
+            }
+            Self::NoSuchAccount(account) => {
+                write!(f, "the gate has no account {account}; an account is made with its first key")
+            }
+            Self::NoSuchScope => write!(
+                f,
+                "the gate has no scope of that name; its scopes are named when it is created, at most {MAX_SCOPES}"
+            ),
             Self::NamesTooLong => {
                 write!(f, "prefix and environment have more than {} characters together", key::MAX_NAMES_LEN)
             }

@@ -1,11 +1,15 @@
 //! The administrator, which alone may change a gate's keys and plans. Checks run concurrently.
 
 use super::admin_error::AdminError;
+use super::entry::Entry;
 use super::flaws::Flaw;
 use super::ids::RecordIds;
 use super::new_key::{Entropy, NewKey};
 use super::plan::Plan;
-use super::table::{ADMINISTRATOR_WORD, ENV_LINE, Gate, IMPORTS_WORD, MAX_ENVS, PEPPER_LINE};
+use super::table::{
+    ADMINISTRATOR_WORD, ENV_LINE, Gate, IMPORTED_FLAG, LIST_WORD, MAX_ENVS, PEPPER_LINE,
+};
+use super::team::Team;
 use crate::bits::scale;
 use crate::cache_line::{CACHE_LINE_WORDS, CacheLine};
 use crate::compare_exchange;
@@ -40,11 +44,9 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         stop(Stop::AdministratorEntered);
         let pending = self.redo().pending();
         if let Some(number) = pending {
-            if number < self.capacity {
-                let keep_hint = |number, hint| self.store_hint(number, hint);
-                self.redo().recover(self.record(u64::from(number)), keep_hint);
-            } else {
-                self.redo().discard();
+            match self.line_of(number) {
+                Some(at) => self.redo().recover(at, self),
+                None => self.redo().discard(),
             }
         }
         let recovered = self.complete_plan() | pending.is_some();
@@ -180,6 +182,19 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
         Ok(())
     }
 
+    /// Replaces the scopes of a key.
+    ///
+    /// # Errors
+    /// [`AdminError::NoSuchKey`], [`Revoked`](AdminError::Revoked),
+    /// [`NoSuchScope`](AdminError::NoSuchScope).
+    pub fn set_scopes(&mut self, key_id: KeyId, scopes: &[&str]) -> Result<(), AdminError> {
+        let (at, record) = self.active(key_id)?;
+        let scopes = self.scope_bits(scopes)?;
+        let entry = Entry { scopes, ..self.gate.entry_now(at.number) };
+        self.gate.write(at, record, self.gate.hint(at.number), entry);
+        Ok(())
+    }
+
     /// Moves a key to another plan and keeps its counts.
     ///
     /// # Errors
@@ -199,24 +214,20 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
     /// [`PlansFull`](AdminError::PlansFull).
     pub fn set_plan(&mut self, plan: &Plan) -> Result<(), AdminError> {
         let gate = self.gate;
-        let same = plan.policy.algorithm() == gate.layout.algorithm()
-            && plan.policy.quotas().iter().map(|quota| &quota.window).eq(gate.layout.windows());
-        if !same {
-            return Err(AdminError::PlanWindows);
-        }
-        for (index, quota) in plan.policy.quotas().iter().enumerate() {
-            if let Some(max) = gate.layout.max_limit(index)
-                && quota.limit > max
-            {
-                return Err(AdminError::PlanLimit { limit: quota.limit, max });
-            }
-        }
+        gate.check_plan(plan)?;
         let number = gate.plan_named(&plan.name).map_or_else(|next| next, usize::from);
         if number >= gate.plan_slots() {
             return Err(AdminError::PlansFull { max: gate.plan_slots() });
         }
         gate.change_plan(number, plan);
         Ok(())
+    }
+
+    /// Records the number of the last change of a list of keys that was applied to this gate, for a
+    /// program that keeps such a list. It is below 2^63.
+    pub fn set_applied_sequence(&mut self, number: u64) {
+        let line = &self.gate.memory.as_ref()[PEPPER_LINE];
+        line.store(LIST_WORD, number << 1 | (line.load(LIST_WORD) & IMPORTED_FLAG));
     }
 
     /// Reads the whole gate and reports each flaw. No other administrator changes the gate
@@ -235,7 +246,6 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
         now: &mut Timestamp,
         clock: impl Clock,
     ) -> Option<RecordRef<'m>> {
-        let layout = &self.gate.layout;
         let mut reusable = None;
         for at in records {
             // A damaged record is not reused.
@@ -247,15 +257,12 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
                 continue;
             }
             // As in a limiter, the windows must have passed by a clock that is 60 s late, too.
-            let tally = at.tally();
-            let word = compare_exchange::corrected(
-                tally,
-                tally.load(Ordering::Acquire),
-                layout,
-                now,
-                clock,
-            );
-            if layout.is_reusable(word, *now) {
+            let is_reusable = self.gate.own_tallies(at).all(|(tally, layout)| {
+                let word = tally.load(Ordering::Acquire);
+                let word = compare_exchange::corrected(tally, word, layout, now, clock);
+                layout.is_reusable(word, *now)
+            });
+            if is_reusable {
                 reusable = Some(at);
             }
         }
@@ -275,11 +282,14 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
         let plan = new.plan.map_or(Ok(0), |plan| self.plan_number(plan))?;
         let (number, pepper) = self.newest_pepper(now)?;
         let env = self.env_number(new.env)?;
+        let scopes = self.scope_bits(new.scopes)?;
+        let team = self.team_number(new.account)?;
         self.register_pepper(number, pepper);
         self.register_env(env, new.env);
         if Feature::ImportedKeys.is_included() && key::parse(text).is_err() {
             // Before the key is written: checks search for imported keys only if this is set.
-            self.gate.memory.as_ref()[PEPPER_LINE].store(IMPORTS_WORD, 1);
+            let line = &self.gate.memory.as_ref()[PEPPER_LINE];
+            line.store(LIST_WORD, line.load(LIST_WORD) | IMPORTED_FLAG);
             stop(Stop::ImportsRecorded);
         }
         let mut record =
@@ -292,15 +302,50 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
             self.write(at, ended, self.gate.hint(at.number));
             stop(Stop::PreviousKeyEnded);
         }
-        let layout = &self.gate.layout;
-        at.tally().store(layout.unused(layout.stamp_at(now)), Ordering::Release);
-        stop(Stop::TallyCleared);
-        self.write(at, record, Hint::new(text).last_to_word());
+        for (tally, layout) in self.gate.own_tallies(at) {
+            tally.store(layout.unused(layout.stamp_at(now)), Ordering::Release);
+            stop(Stop::TallyCleared);
+        }
+        if let Some((number, true)) = team {
+            self.make_team(number, new.account, plan, now);
+        }
+        let entry = Entry { scopes, team: team.map_or(0, |(number, _)| number + 1) };
+        self.gate.write(at, record, Hint::new(text).last_to_word(), entry);
         Ok(())
     }
 
+    /// Replaces a record and keeps its entry.
     fn write(&self, at: RecordRef<'_>, record: Record, hint: u32) {
-        at.write(record, hint, |number, hint| self.gate.store_hint(number, hint));
+        self.gate.write(at, record, hint, self.gate.entry_now(at.number));
+    }
+
+    /// Returns the bits of scopes.
+    fn scope_bits(&self, names: &[&str]) -> Result<u64, AdminError> {
+        let bits = names.iter().map(|name| self.gate.scope_bit(name));
+        bits.map(|bit| bit.ok_or(AdminError::NoSuchScope)).try_fold(0, |all, bit| Ok(all | bit?))
+    }
+
+    /// Returns the number of an account's team, and whether it must be made; `None` if the gate has
+    /// no teams.
+    fn team_number(&self, account: u32) -> Result<Option<(u32, bool)>, AdminError> {
+        match self.gate.team_capacity() {
+            0 => Ok(None),
+            teams => match self.gate.find_team(account) {
+                Ok(number) => Ok(Some((number, false))),
+                Err(Some(number)) => Ok(Some((number, true))),
+                Err(None) => Err(AdminError::TeamsFull { teams }),
+            },
+        }
+    }
+
+    /// Makes the team of an account, with the plan of its first key.
+    fn make_team(&self, number: u32, account: u32, plan: u8, now: Timestamp) {
+        for (tally, layout) in self.gate.team_tallies(number) {
+            tally.store(layout.unused(layout.stamp_at(now)), Ordering::Release);
+        }
+        let team = Team { account, is_suspended: false, plan, limits: None };
+        self.gate.write_team(number, team);
+        stop(Stop::TeamMade);
     }
 
     fn active(&self, key_id: KeyId) -> Result<(RecordRef<'_>, Record), AdminError> {
@@ -311,7 +356,7 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
         }
     }
 
-    fn plan_number(&self, name: &str) -> Result<u8, AdminError> {
+    pub(super) fn plan_number(&self, name: &str) -> Result<u8, AdminError> {
         self.gate.plan_named(name).map_err(|_| AdminError::NoSuchPlan)
     }
 

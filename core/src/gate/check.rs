@@ -6,7 +6,9 @@ use crate::bits::IS_64_BIT;
 use crate::cache_line::CacheLine;
 use crate::charge::Charge;
 use crate::compare_exchange;
+use crate::compound::{Compound, PartsError};
 use crate::decide::{self, Decision};
+use crate::features::Feature;
 use crate::key::{self, KeyId, ParseKeyError};
 use crate::mac::Message;
 use crate::outcome::{Outcome, Reason};
@@ -23,15 +25,33 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     ///
     /// `api_key` is the value of the `X-API-Key` header, `None` when there was none. For an invalid
     /// key, no tally is read or written.
+    ///
+    /// If the plans have several sections, it charges those of the key and of its team, all or
+    /// none. The verdict is then that on the key's first tally or, if another one lacks room, on
+    /// that one. It has no [`charge`](Verdict::charge). Use [`part`](Self::part) for all verdicts
+    /// and the charge.
     #[inline]
     pub fn check(&self, api_key: Option<&[u8]>, cost: u32, clock: impl Clock) -> Verdict {
+        if Feature::Sections.is_included() && self.extension.is_some() {
+            return self.check_extended(api_key, cost, clock);
+        }
         self.check_with(api_key, cost, clock, |limits, word, now| {
             decide::check(&self.layout, limits, word, now, cost)
         })
     }
 
+    /// The check in an extended gate.
+    #[cold]
+    #[inline(never)]
+    fn check_extended(&self, api_key: Option<&[u8]>, cost: u32, clock: impl Clock) -> Verdict {
+        verdict_of(self.part(api_key, cost).check(clock), clock)
+    }
+
     /// Returns the verdict that [`check`](Self::check) would give now, and charges nothing.
     pub fn peek(&self, api_key: Option<&[u8]>, cost: u32, clock: impl Clock) -> Verdict {
+        if Feature::Sections.is_included() && self.extension.is_some() {
+            return verdict_of(self.part(api_key, cost).peek(clock), clock);
+        }
         self.check_with(api_key, cost, clock, |limits, word, now| {
             decide::peek(&self.layout, limits, word, now, cost)
         })
@@ -41,8 +61,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns the units of `charge` to the windows that still count them. Refund each charge once.
     /// Returns `None` if the gate does not have the key.
     pub fn refund(&self, key_id: KeyId, charge: Charge, clock: impl Clock) -> Option<Verdict> {
-        self.adjust(key_id, clock, |limits, word, now| {
-            decide::refund(&self.layout, limits, word, now, charge)
+        self.adjust_tally(key_id, 0, clock, |layout, limits, word, now| {
+            decide::refund(layout, limits, word, now, charge)
         })
     }
 
@@ -58,16 +78,20 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         actual: u32,
         clock: impl Clock,
     ) -> Option<Verdict> {
-        self.adjust(key_id, clock, |limits, word, now| {
-            decide::settle(&self.layout, limits, word, now, estimate, actual)
+        self.adjust_tally(key_id, 0, clock, |layout, limits, word, now| {
+            decide::settle(layout, limits, word, now, estimate, actual)
         })
     }
 
-    /// Sets all counts of the key to 0. Returns `None` if the gate does not have the key.
+    /// Sets all counts of the key to 0, in the tallies of all its sections but the team's. Returns
+    /// `None` if the gate does not have the key.
     pub fn reset(&self, key_id: KeyId, clock: impl Clock) -> Option<Verdict> {
-        self.adjust(key_id, clock, |limits, word, now| {
-            decide::reset(&self.layout, limits, word, now)
-        })
+        let mut first = None;
+        for tally in (0..self.tally_count()).filter(|&tally| !self.is_shared(tally)) {
+            let verdict = self.adjust_tally(key_id, tally, clock, decide::reset)?;
+            first = first.or(Some(verdict));
+        }
+        first
     }
 
     /// Corrects every tally that is ahead of the clock by more than 60 s, and keeps its counts.
@@ -78,8 +102,9 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// each tally that is charged meanwhile may admit one more window. With an explicit time, call
     /// this while no other thread or process charges.
     pub fn correct_clock(&self, clock: impl Clock) -> u64 {
-        let corrected =
-            self.records().filter(|at| compare_exchange::correct(at.tally(), &self.layout, clock));
+        let corrected = self
+            .all_tallies()
+            .filter(|(tally, layout)| compare_exchange::correct(tally, layout, clock));
         corrected.count() as u64
     }
 
@@ -135,65 +160,6 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             }
         }
         self.check_slow(text, at.version(&record), cost, clock, decide)
-    }
-
-    /// Loads the memory of a key that is checked soon, and does not wait for it.
-    pub(crate) fn fetch(&self, text: &[u8]) {
-        if let Some((_, at)) = self.locate(text) {
-            // A load whose value is not used, which the compiler must not remove.
-            core::hint::black_box(at.tally().load(Ordering::Relaxed));
-        }
-    }
-
-    /// Returns the verdict that a check would have now, and which version of the key's record was
-    /// verified, if the key is valid. Charges nothing.
-    pub(crate) fn probe(
-        &self,
-        api_key: Option<&[u8]>,
-        cost: u32,
-        clock: impl Clock,
-    ) -> (Verdict, Option<RecordVersion>) {
-        let mut now = clock.reading();
-        let Some(text) = api_key else {
-            return (Verdict::refused(Outcome::MissingKey, None, now), None);
-        };
-        loop {
-            let verified = match self.verify_own(text, now) {
-                Ok((at, record, None)) => Ok((at, record)),
-                Ok((_, record, Some(reason))) => Err(Refusal { reason, holder: holder(&record) }),
-                Err(reason) => self.verify_other(text, reason, now),
-            };
-            let (at, record) = match verified {
-                Ok(verified) => verified,
-                Err(Refusal { reason, holder }) => {
-                    return (Verdict::invalid(reason, holder, now), None);
-                }
-            };
-            let limits = self.limits(record.plan);
-            let decision =
-                self.decide_verified(at, &record, &limits, &mut now, clock, |limits, word, now| {
-                    decide::peek(&self.layout, limits, word, now, cost)
-                });
-            if let Some(decision) = decision {
-                let verdict = self.decided(&record, &limits, decision, now, cost);
-                return (verdict.without_charge(), Some(at.version(&record)));
-            }
-            now = clock.at_least(now);
-        }
-    }
-
-    /// Charges a key whose record was verified by [`probe`](Self::probe). Verifies it again if the
-    /// record has changed since.
-    pub(crate) fn check_verified(
-        &self,
-        text: &[u8],
-        verified: RecordVersion,
-        cost: u32,
-        clock: impl Clock,
-    ) -> Verdict {
-        self.check_slow(text, verified, cost, clock, |limits, word, now| {
-            decide::check(&self.layout, limits, word, now, cost)
-        })
     }
 
     /// The check of a text that is not a key of Keytally's form, because of `error`.
@@ -311,29 +277,10 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     }
 
     /// Returns the record if it still has this version.
-    fn find_version(&self, version: RecordVersion) -> Option<(RecordRef<'_>, Record)> {
+    pub(super) fn find_version(&self, version: RecordVersion) -> Option<(RecordRef<'_>, Record)> {
         let at = self.record(u64::from(version.number));
         let record = at.read()?;
         (at.version(&record) == version).then_some((at, record))
-    }
-
-    /// Applies `decide` to the tally of a key id, for callers that do not have the secret.
-    fn adjust(
-        &self,
-        key_id: KeyId,
-        clock: impl Clock,
-        decide: impl Fn(&Limits, u64, Timestamp) -> Decision,
-    ) -> Option<Verdict> {
-        let mut now = clock.reading();
-        loop {
-            let (at, record) = self.find(key_id)?;
-            let limits = self.limits(record.plan);
-            let decision = self
-                .update(at, &record, &mut now, clock, |word, now| Some(decide(&limits, word, now)));
-            if let Some(decision) = decision {
-                return Some(self.decided(&record, &limits, decision, now, 0).without_charge());
-            }
-        }
     }
 
     /// Applies `decide` to the tally of a record that was read before. Returns `None` if `decide`
@@ -362,5 +309,14 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         cost: u32,
     ) -> Verdict {
         Verdict::decided(&self.layout, limits, decision, holder(record), now, cost)
+    }
+}
+
+/// Returns the verdict of a check in an extended gate, of which the compound charge is a part.
+fn verdict_of(compound: Result<Compound, PartsError>, clock: impl Clock) -> Verdict {
+    match compound {
+        Ok(compound) => compound.decisive().without_charge(),
+        // A gate has at most as many tallies as a request may charge.
+        Err(_) => Verdict::refused(Outcome::TooCostly, None, clock.reading()),
     }
 }

@@ -1,11 +1,12 @@
 //! The configuration of a gate to create, and how many lines a gate takes.
 
-use super::plan::{PLANS_PER_LINE, Plan, common_layout};
-use crate::bits::index;
-use crate::cache_line::{CACHE_LINE_LEN, CACHE_LINE_WORDS};
+use super::extension::{Extension, FIXED_LINES, MAX_SCOPE_NAME_LEN, MAX_SCOPES, Size};
+use super::plan::{PLANS_PER_LINE, Plan, Shapes};
+use crate::cache_line::CACHE_LINE_LEN;
+use crate::features::Feature;
 use crate::header::CreateError;
 use crate::key::Name;
-use crate::tally::Layout;
+use crate::section::Section;
 
 /// The most keys that a gate can be made for.
 pub const MAX_KEYS: u32 = 1 << 26;
@@ -16,12 +17,6 @@ pub const MAX_PLANS: usize = (PAGE_LEN / CACHE_LINE_LEN - FIXED_LINES) * PLANS_P
 const PAGE_LEN: usize = 4096;
 
 const _: () = assert!(MAX_PLANS == 116, "LIMITS.md and the header for C state this number");
-
-/// Lines of the header before the plans.
-pub(super) const FIXED_LINES: usize = 6;
-
-/// Hints in a line, two per word.
-pub(super) const HINTS_PER_LINE: usize = 2 * CACHE_LINE_WORDS;
 
 /// The size and the plans of a gate to create.
 ///
@@ -39,15 +34,20 @@ pub struct GateConfig<'a> {
     pub keys: u32,
     /// The prefix of every key.
     pub prefix: Name,
-    /// The plans, of which the first is for keys that name none. All share their windows and
-    /// algorithm.
+    /// The plans, of which the first is for keys that name none. All share their sections, windows
+    /// and algorithms.
     pub plans: &'a [Plan],
     /// How many plans the gate has room for: at least as many as `plans`, at most 256. An odd
     /// number gives room for one more, since two plans share a line.
     pub plan_slots: usize,
-    /// Whether to keep the last four characters of each key, so that `list` can show them. They
-    /// take 4 bytes.
+    /// Whether to keep the last four characters of each key, so that `list` can show them, and a
+    /// checksum of each record, which `verify` compares. They take 8 bytes.
     pub hints: bool,
+    /// The most teams, 0 to [`MAX_KEYS`]; at least 1 if the plans have a section for teams. A team
+    /// takes a line.
+    pub teams: u32,
+    /// The names of the scopes that keys may have, at most [`MAX_SCOPES`].
+    pub scopes: &'a [&'a str],
     /// A random number by which compound charges order the tables that they charge
     /// ([`check_all`](crate::check_all)). Gates with the same number work too, but concurrent
     /// requests that charge both may then refuse each other although there is room for one.
@@ -58,7 +58,16 @@ impl<'a> GateConfig<'a> {
     /// A gate for `keys` keys that begin with `prefix`, with as many plan slots as there are
     /// `plans`, and without hints.
     pub const fn new(keys: u32, prefix: Name, plans: &'a [Plan]) -> Self {
-        Self { keys, prefix, plans, plan_slots: plans.len(), hints: false, id: 0 }
+        Self {
+            keys,
+            prefix,
+            plans,
+            plan_slots: plans.len(),
+            hints: false,
+            teams: 0,
+            scopes: &[],
+            id: 0,
+        }
     }
 
     /// Sets how many plans there is room for.
@@ -73,16 +82,28 @@ impl<'a> GateConfig<'a> {
         Self { id, ..self }
     }
 
-    /// Sets whether the gate keeps the last four characters of each key.
+    /// Sets the most teams.
+    #[must_use]
+    pub const fn with_teams(self, teams: u32) -> Self {
+        Self { teams, ..self }
+    }
+
+    /// Sets the names of the scopes that keys may have.
+    #[must_use]
+    pub const fn with_scopes(self, scopes: &'a [&'a str]) -> Self {
+        Self { scopes, ..self }
+    }
+
+    /// Sets whether the gate keeps the last four characters and a checksum of each key.
     #[must_use]
     pub const fn with_hints(self, hints: bool) -> Self {
         Self { hints, ..self }
     }
 
-    /// Returns the lines that the gate takes, of [`CACHE_LINE_LEN`] bytes each. Only
-    /// [`validate`](Self::validate) checks the configuration.
-    pub const fn lines(&self) -> usize {
-        total_lines(header_lines(self.plan_slots), self.keys, self.hints)
+    /// Returns the lines that the gate takes, of [`CACHE_LINE_LEN`] bytes each; 0 if the
+    /// configuration is invalid, as [`validate`](Self::validate) reports.
+    pub fn lines(&self) -> usize {
+        self.validate().unwrap_or(0)
     }
 
     /// Checks the configuration and returns the lines that the gate takes.
@@ -90,11 +111,21 @@ impl<'a> GateConfig<'a> {
     /// # Errors
     /// Those of [`Gate::init`](crate::Gate::init), apart from [`CreateError::Size`].
     pub fn validate(&self) -> Result<usize, CreateError> {
-        self.common_layout().map(|_| self.lines())
+        let shapes = self.common_shapes()?;
+        Ok(self.extension(shapes).0.lines())
     }
 
-    /// Returns the layout that all plans share.
-    pub(super) fn common_layout(&self) -> Result<Layout, CreateError> {
+    /// Returns the size of the gate, and its extension if it is not plain.
+    pub(super) fn extension(&self, shapes: Shapes) -> (Size, Option<Extension>) {
+        let is_plain = self.plans.iter().all(|plan| plan.sections.is_plain())
+            && self.teams == 0
+            && self.scopes.is_empty();
+        let (slots, keys, hints) = (self.plan_slots, self.keys, self.hints);
+        Extension::create(shapes, slots, keys, hints, self.teams, is_plain)
+    }
+
+    /// Returns the shapes of the tallies that all plans share.
+    pub(super) fn common_shapes(&self) -> Result<Shapes, CreateError> {
         if !(1..=MAX_KEYS).contains(&self.keys) {
             return Err(CreateError::Capacity { capacity: self.keys, max: MAX_KEYS });
         }
@@ -107,17 +138,24 @@ impl<'a> GateConfig<'a> {
                 return Err(CreateError::PlanName);
             }
         }
-        common_layout(self.plans).ok_or(CreateError::PlanWindows)
+        let is_scope = |name: &str| {
+            (1..=MAX_SCOPE_NAME_LEN).contains(&name.len())
+                && name.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b','))
+        };
+        let is_repeated = |index: usize| self.scopes[..index].contains(&self.scopes[index]);
+        if self.scopes.len() > MAX_SCOPES
+            || !self.scopes.iter().all(|name| is_scope(name))
+            || (0..self.scopes.len()).any(is_repeated)
+        {
+            return Err(CreateError::Scopes);
+        }
+        let shapes = Shapes::common(self.plans).ok_or(CreateError::PlanWindows)?;
+        if self.teams > MAX_KEYS || (self.teams == 0 && shapes.sections.contains(&Section::Team)) {
+            return Err(CreateError::Teams { teams: self.teams });
+        }
+        if !Feature::Sections.is_included() && (self.teams > 0 || !self.scopes.is_empty()) {
+            return Err(CreateError::LeftOut(Feature::Sections));
+        }
+        Ok(shapes)
     }
-}
-
-/// Returns the lines of a header with room for `plan_slots` plans.
-pub(super) const fn header_lines(plan_slots: usize) -> usize {
-    FIXED_LINES + plan_slots.div_ceil(PLANS_PER_LINE)
-}
-
-/// Returns the lines of a gate: header, records and hints.
-pub(super) const fn total_lines(header_lines: usize, keys: u32, hints: bool) -> usize {
-    let keys = index(keys as u64);
-    header_lines + keys + if hints { keys.div_ceil(HINTS_PER_LINE) } else { 0 }
 }

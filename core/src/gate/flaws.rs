@@ -18,9 +18,9 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// While there is an administrator, the record that it writes may be reported too. To exclude
     /// that, use [`Administrator::verify`](super::administrator::Administrator::verify).
     ///
-    /// Records have no checksum. So a value that was changed into another valid value is not
-    /// detected: another key id of the same record, a MAC, an account, a time, a count, or the
-    /// number of another plan, environment or pepper.
+    /// Each record has a checksum, if the gate keeps hints. It does not cover the counts. In a gate
+    /// without hints, a value that was changed into another valid value is not detected: a MAC, an
+    /// account, a time, or the number of another plan, environment or pepper.
     pub fn verify(&self, now: Timestamp, mut report: impl FnMut(Flaw)) {
         for at in self.records() {
             let Some(record) = at.read() else {
@@ -32,6 +32,10 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
                 continue;
             };
             let mut flaw = |kind| report(Flaw { record: at.number, key_id: record.key_id, kind });
+            if self.stored_checksum(at.number).is_some_and(|stored| stored != self.checksum_of(at))
+            {
+                flaw(FlawKind::Checksum);
+            }
             let Some(key_id) = record.key_id else { continue };
             if scale(key_id.number(), u64::from(self.capacity)) != u64::from(at.number) {
                 flaw(FlawKind::Misplaced);
@@ -45,11 +49,20 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             if self.memory.as_ref()[PEPPER_LINE].load(usize::from(record.pepper)) == 0 {
                 flaw(FlawKind::NoPepper { pepper: record.pepper });
             }
-            let tally = at.tally().load(Ordering::Acquire);
-            if self.layout.is_reservation(tally) {
-                flaw(FlawKind::NoTally);
-            } else if decide::is_wrong(&self.layout, tally, now) {
-                flaw(FlawKind::FutureTally);
+            if self.team_capacity() > 0 {
+                let team = self.entry_now(at.number).team;
+                let its = team.checked_sub(1).and_then(|number| self.team(number));
+                if its.is_none_or(|its| its.account != record.account) {
+                    flaw(FlawKind::NoTeam { team });
+                }
+            }
+            for (tally, layout) in self.own_tallies(at) {
+                let word = tally.load(Ordering::Acquire);
+                if layout.is_reservation(word) {
+                    flaw(FlawKind::NoTally);
+                } else if decide::is_wrong(layout, word, now) {
+                    flaw(FlawKind::FutureTally);
+                }
             }
         }
     }
@@ -99,6 +112,13 @@ pub enum FlawKind {
         /// The number.
         pepper: u8,
     },
+    /// Its words do not have the checksum that was stored with them.
+    Checksum,
+    /// The gate does not have a team with that number less 1, or the team is of another account.
+    NoTeam {
+        /// The number.
+        team: u32,
+    },
     /// The word of its tally has the stamp of reservations, which only slots of a limiter can have.
     NoTally,
     /// Its tally is more than 60 s ahead of the time that [`Gate::verify`] was given. A clock or an
@@ -116,6 +136,8 @@ impl FlawKind {
             Self::NoPlan { .. } => "no_plan",
             Self::NoEnv { .. } => "no_env",
             Self::NoPepper { .. } => "no_pepper",
+            Self::Checksum => "checksum",
+            Self::NoTeam { .. } => "no_team",
             Self::NoTally => "no_tally",
             Self::FutureTally => "future_tally",
         }
@@ -134,6 +156,8 @@ impl fmt::Display for Flaw {
             FlawKind::NoPlan { plan } => write!(f, " has plan number {plan}, and there is none"),
             FlawKind::NoEnv { env } => write!(f, " has environment number {env}, and there is none"),
             FlawKind::NoPepper { pepper } => write!(f, " has pepper number {pepper}, and there is none"),
+            FlawKind::Checksum => f.write_str(" was changed by something else than Keytally: its checksum is wrong"),
+            FlawKind::NoTeam { team } => write!(f, " has team number {team}, which is not that of its account"),
             FlawKind::NoTally => f.write_str(" has a word that is not a tally"),
             FlawKind::FutureTally => f.write_str(
                 " has a tally that is more than 60 s ahead of this call's time; if a wrong clock stamped it, the key's next check by the system clock corrects it",

@@ -10,7 +10,7 @@ use subtle::{Choice, ConstantTimeEq};
 
 use super::refusal::{Refusal, admissible};
 use super::secret_match::Match;
-use super::table::{Gate, IMPORTS_WORD, PEPPER_LINE};
+use super::table::{Gate, IMPORTED_FLAG, LIST_WORD, PEPPER_LINE};
 use crate::bits::{low, scale};
 use crate::cache_line::CacheLine;
 use crate::features::Feature;
@@ -38,7 +38,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         now: Timestamp,
     ) -> Result<(RecordRef<'_>, Record), Refusal> {
         if !Feature::ImportedKeys.is_included()
-            || self.memory.as_ref()[PEPPER_LINE].load(IMPORTS_WORD) == 0
+            || self.memory.as_ref()[PEPPER_LINE].load(LIST_WORD) & IMPORTED_FLAG == 0
             || !IMPORTED_KEY_LEN.contains(&text.len())
         {
             return Err(Refusal::new(otherwise));

@@ -63,12 +63,15 @@ pub struct NewKey<'a> {
     /// A gate keeps whole Unix seconds, rounded up, until 2106-02-07T06:28:15Z. A later moment is
     /// kept as that one.
     pub expires: Option<Timestamp>,
+    /// The names of the scopes that the key has, of those that the gate has.
+    pub scopes: &'a [&'a str],
 }
 
 impl<'a> NewKey<'a> {
-    /// A key of this account and environment, under the gate's first plan, that never expires.
+    /// A key of this account and environment, under the gate's first plan, that never expires and
+    /// has no scopes.
     pub const fn new(account: u32, env: Name) -> Self {
-        Self { account, env, plan: None, expires: None }
+        Self { account, env, plan: None, expires: None, scopes: &[] }
     }
 
     /// Sets the name of the plan.
@@ -78,6 +81,15 @@ impl<'a> NewKey<'a> {
         'a: 'b,
     {
         NewKey { plan: Some(plan), ..self }
+    }
+
+    /// Sets the scopes that the key has.
+    #[must_use]
+    pub const fn with_scopes<'b>(self, scopes: &'b [&'b str]) -> NewKey<'b>
+    where
+        'a: 'b,
+    {
+        NewKey { scopes, ..self }
     }
 
     /// Sets when the key expires: a [`Timestamp`], or an `Option` of one.

@@ -1,8 +1,10 @@
 //! Creates gates, and opens those that were created before.
 
-use super::config::{FIXED_LINES, GateConfig, MAX_KEYS, header_lines, total_lines};
+use super::config::{GateConfig, MAX_KEYS};
+use super::extension::{Extension, Size};
 use super::table::{
-    Gate, HINTS_FLAG, ID_WORD, IMPORTS_WORD, PEPPER_LINE, PREFIX_WORD, TARGET_LINE,
+    EXTENDED_FLAG, Gate, HINTS_FLAG, ID_WORD, IMPORTED_FLAG, LIST_WORD, PEPPER_LINE, PREFIX_WORD,
+    TARGET_LINE,
 };
 use crate::bits::index;
 use crate::cache_line::CacheLine;
@@ -18,15 +20,19 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// [`CreateError`] if the configuration is invalid, or if the memory has another size.
     pub fn init(memory: M, config: &GateConfig<'_>, peppers: Peppers) -> Result<Self, CreateError> {
         let lines = memory.as_ref();
-        let layout = config.common_layout()?;
-        if lines.len() != config.lines() {
-            return Err(CreateError::Size { lines: lines.len(), needed: config.lines() });
+        let shapes = config.common_shapes()?;
+        let layout = shapes.tallies[0].layout;
+        let (size, extension) = config.extension(shapes);
+        if lines.len() != size.lines() {
+            return Err(CreateError::Size { lines: lines.len(), needed: size.lines() });
         }
+        let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
         let header = Header {
             kind: TableKind::Gate,
             capacity: config.keys,
-            header_lines: u32::try_from(header_lines(config.plan_slots)).unwrap_or(u32::MAX),
-            flags: if config.hints { HINTS_FLAG } else { 0 },
+            header_lines: u32::try_from(size.header).unwrap_or(u32::MAX),
+            flags: flag(config.hints, HINTS_FLAG) | flag(extension.is_some(), EXTENDED_FLAG),
+            plan_slots: u32::try_from(config.plan_slots).unwrap_or(u32::MAX),
             layout,
         };
         header.write(lines);
@@ -35,9 +41,14 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         for (number, pepper) in peppers.0.iter().enumerate() {
             lines[PEPPER_LINE].store(number, pepper.fingerprint());
         }
-        let gate = Self::from_header(memory, &header, config.prefix, peppers);
+        if let Some(extension) = &extension {
+            extension.write(lines, config.scopes);
+        }
+        let gate = Self::from_header(memory, &header, extension, config.prefix, peppers);
         for (number, plan) in config.plans.iter().enumerate() {
-            gate.store_plan(number, plan.words());
+            gate.prepare_limits(plan);
+            gate.complete_limits(number);
+            gate.store_plan(number, gate.plan_words(plan));
         }
         Header::publish(gate.memory.as_ref());
         Ok(gate)
@@ -56,17 +67,36 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     pub fn attach(memory: M, peppers: Peppers) -> Result<Self, AttachError> {
         let lines = memory.as_ref();
         let header = Header::read(lines, TableKind::Gate)?;
-        let header_lines = index(u64::from(header.header_lines));
-        let valid = (1..=MAX_KEYS).contains(&header.capacity)
-            && (FIXED_LINES + 1..=lines.len()).contains(&header_lines)
-            && header.flags & !HINTS_FLAG == 0;
-        let expected = valid
-            .then(|| total_lines(header_lines, header.capacity, header.flags & HINTS_FLAG != 0));
-        header.expect_lines(lines, expected)?;
+        let plan_slots = index(u64::from(header.plan_slots));
+        let has = |flag: u32| header.flags & flag != 0;
+        let geometry = |what, value: u32| AttachError::Geometry { what, value: value.into() };
+        if header.flags & !(HINTS_FLAG | EXTENDED_FLAG) != 0 {
+            return Err(geometry("set of flags", header.flags));
+        }
+        if !(1..=MAX_KEYS).contains(&header.capacity) {
+            return Err(geometry("capacity", header.capacity));
+        }
+        if !(1..=usize::from(u8::MAX) + 1).contains(&plan_slots) {
+            return Err(geometry("number of plans", header.plan_slots));
+        }
+        if has(EXTENDED_FLAG) && !Feature::Sections.is_included() {
+            return Err(AttachError::LeftOut(Feature::Sections));
+        }
+        let (hints, layout) = (has(HINTS_FLAG), &header.layout);
+        let (size, extension) = if has(EXTENDED_FLAG) {
+            let read = Extension::read(lines, layout, plan_slots, header.capacity, hints)?;
+            (read.0, Some(read.1))
+        } else {
+            (Size::plain(plan_slots, header.capacity, hints), None)
+        };
+        if size.header != index(u64::from(header.header_lines)) {
+            return Err(geometry("number of header lines", header.header_lines));
+        }
+        header.expect_lines(lines, Some(size.lines()))?;
         let prefix = lines[PEPPER_LINE].load(PREFIX_WORD);
         let prefix = Name::from_word(prefix)
             .ok_or(AttachError::Geometry { what: "prefix", value: prefix })?;
-        let gate = Self::from_header(memory, &header, prefix, peppers);
+        let gate = Self::from_header(memory, &header, extension, prefix, peppers);
         if !gate.has_first_plan() {
             return Err(AttachError::Geometry {
                 what: "first plan",
@@ -87,7 +117,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
 /// gate without them has no imported key, and its only pepper has the number 0.
 fn missing_feature(peppers: &CacheLine) -> Option<Feature> {
     let is_set = |word: usize| peppers.load(word) != 0;
-    if !Feature::ImportedKeys.is_included() && is_set(IMPORTS_WORD) {
+    if !Feature::ImportedKeys.is_included() && peppers.load(LIST_WORD) & IMPORTED_FLAG != 0 {
         Some(Feature::ImportedKeys)
     } else if !Feature::PepperRotation.is_included() && (1..MAX_PEPPERS).any(is_set) {
         Some(Feature::PepperRotation)

@@ -1,13 +1,15 @@
-//! Plans: named policies that keys are issued under.
+//! Plans: named quotas that keys are issued under.
 
 use heapless::Vec;
 
-use crate::bits::join;
 use crate::cache_line::CACHE_LINE_WORDS;
-use crate::policy::Policy;
-use crate::quota::{MAX_QUOTAS, Quota};
+use crate::policy::ParsePolicyErrorKind;
+use crate::quota::{Limits, MAX_QUOTAS, Quota};
+use crate::section::{MAX_TALLIES, Section};
+use crate::sections::{MAX_WARNINGS, Sections, Warnings, for_each_tally};
 use crate::tally::Layout;
 use crate::text::Text;
+use crate::window::Window;
 
 /// The longest name of a plan, in bytes.
 pub const MAX_PLAN_NAME_LEN: usize = 16;
@@ -18,33 +20,26 @@ pub(super) const PLANS_PER_LINE: usize = 2;
 /// Words of a plan in the header.
 pub(super) const PLAN_WORDS: usize = CACHE_LINE_WORDS / PLANS_PER_LINE;
 
-/// A named policy.
+/// The quota of a section that no plan limits. Its tally is never charged.
+const UNLIMITED: Quota = Quota { limit: u32::MAX, window: Window::LONGEST };
+
+/// Named quotas, in sections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub struct Plan {
     /// 1 to 16 characters of `a-z`, `0-9`, `-` and `_`.
     pub name: Text<MAX_PLAN_NAME_LEN>,
-    /// The policy of keys with this plan.
-    pub policy: Policy,
+    /// The quotas of keys with this plan, of their teams, and of groups of requests.
+    pub sections: Sections,
 }
 
 impl Plan {
     /// Returns a plan; `None` if the name is not 1 to 16 characters of `a-z`, `0-9`, `-` and `_`.
-    pub fn new(name: &str, policy: Policy) -> Option<Self> {
+    pub fn new(name: &str, sections: Sections) -> Option<Self> {
         let fits = !name.is_empty()
             && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'));
-        fits.then(|| Some(Self { name: Text::from_text(name)?, policy })).flatten()
-    }
-
-    /// Returns the plan as words of the header: the name in two, of which the first is never 0, and
-    /// the limits in two.
-    pub(super) fn words(&self) -> [u64; PLAN_WORDS] {
-        let mut bytes = [0; MAX_PLAN_NAME_LEN];
-        bytes[..self.name.len()].copy_from_slice(self.name.as_bytes());
-        let [first, second] = name_words(&bytes);
-        let limits = self.policy.limits().0;
-        [first, second, join(limits[1], limits[0]), join(limits[3], limits[2])]
+        fits.then(|| Some(Self { name: Text::from_text(name)?, sections })).flatten()
     }
 
     pub(super) fn name_from_words(words: [u64; 2]) -> Option<Text<MAX_PLAN_NAME_LEN>> {
@@ -56,31 +51,113 @@ impl Plan {
     }
 }
 
-/// Returns a plan's name, padded with zeros, as words of the header.
-pub(super) fn name_words(bytes: &[u8; MAX_PLAN_NAME_LEN]) -> [u64; 2] {
+/// Returns the first 16 bytes of a name, padded with zeros, as words of the header.
+pub(super) fn name_words(name: &str) -> [u64; 2] {
+    let mut bytes = [0; MAX_PLAN_NAME_LEN];
+    for (byte, &character) in bytes.iter_mut().zip(name.as_bytes()) {
+        *byte = character;
+    }
     let (words, _) = bytes.as_chunks();
     core::array::from_fn(|word| u64::from_le_bytes(words[word]))
 }
 
-/// Returns the layout that can count the largest limit of every window over all plans.
-///
-/// Returns `None` if there is no plan, if their algorithms or windows differ, or if the counts do
-/// not fit one tally.
-pub(super) fn common_layout(plans: &[Plan]) -> Option<Layout> {
-    let first = &plans.first()?.policy;
-    let mut quotas = Vec::<Quota, MAX_QUOTAS>::from_slice(first.quotas()).ok()?;
-    for plan in plans {
-        let same = plan.policy.algorithm() == first.algorithm()
-            && plan.policy.quotas().len() == quotas.len();
-        for (common, quota) in quotas.iter_mut().zip(plan.policy.quotas()) {
-            if !same || common.window != quota.window {
-                return None;
+/// What one tally of a gate counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// The number of the section.
+    pub(super) section: usize,
+    /// The position of the tally's first quota in its section.
+    pub(super) first: usize,
+    pub(super) layout: Layout,
+}
+
+/// The sections that all plans share, and the shape of each tally.
+#[derive(Debug)]
+pub(super) struct Shapes {
+    pub(super) sections: Vec<Section, MAX_TALLIES>,
+    pub(super) tallies: Vec<Shape, MAX_TALLIES>,
+}
+
+/// The limits of a tally under a plan, and the warnings of its quotas. All limits are 0 if the
+/// plan does not limit the section.
+pub(super) type TallyLimits = (Limits, [Warnings; MAX_QUOTAS]);
+
+impl Shapes {
+    /// The shapes that can count the largest limit of every window over all plans.
+    ///
+    /// Returns `None` if there is no plan, if their sections, algorithms or windows differ, or if
+    /// they need too many tallies.
+    pub(super) fn common(plans: &[Plan]) -> Option<Self> {
+        let first = &plans.first()?.sections;
+        let mut common = Sections::new();
+        for (number, section) in first.iter().enumerate() {
+            let its = |plan| section_of(plan, number);
+            for plan in plans {
+                (its(plan)?.section() == section.section()).then_some(())?;
             }
-            common.limit = common.limit.max(quota.limit);
+            // The windows and the algorithm are those of the first plan that limits the section.
+            let model = plans.iter().filter_map(its).find(|section| !section.is_unlimited());
+            let algorithm = model.map_or(section.algorithm(), |model| model.algorithm());
+            common.push(section.section().clone(), algorithm).then_some(())?;
+            let Some(model) = model else {
+                common.push_quota(UNLIMITED, [0; MAX_WARNINGS]).then_some(())?;
+                continue;
+            };
+            for (index, quota) in model.quotas().iter().enumerate() {
+                let mut limit = quota.limit;
+                for other in plans.iter().filter_map(its).filter(|other| !other.is_unlimited()) {
+                    let same = other.algorithm() == algorithm
+                        && other.quotas().len() == model.quotas().len();
+                    let quota_there = other.quotas().get(index).filter(|_| same)?;
+                    (quota_there.window == quota.window).then_some(())?;
+                    limit = limit.max(quota_there.limit);
+                }
+                let quota = Quota { limit, window: quota.window };
+                common.push_quota(quota, [0; MAX_WARNINGS]).then_some(())?;
+            }
         }
-        if !same {
+        let is_more = |plan: &Plan| plan.sections.iter().count() != first.iter().count();
+        if plans.iter().any(is_more) {
             return None;
         }
+        Self::of_sections(&common).ok()
     }
-    Some(*Policy::from_quotas(first.algorithm(), &quotas).ok()?.layout())
+
+    /// The shapes of sections of which each has quotas.
+    fn of_sections(sections: &Sections) -> Result<Self, ParsePolicyErrorKind> {
+        let mut shapes = Self { sections: Vec::new(), tallies: Vec::new() };
+        for section in sections.iter() {
+            // There is room for as many as a plan has.
+            let _ = shapes.sections.push(section.section().clone());
+        }
+        for_each_tally(sections, |section, range, layout| {
+            let _ = shapes.tallies.push(Shape { section, first: range.start, layout });
+        })?;
+        Ok(shapes)
+    }
+}
+
+impl Shape {
+    /// Returns the limits and warnings of a plan for this tally, which must be of a gate whose
+    /// sections and windows the plan has.
+    pub(super) fn limits_of(&self, sections: &Sections) -> TallyLimits {
+        let mut limits = (Limits([0; MAX_QUOTAS]), [[0; MAX_WARNINGS]; MAX_QUOTAS]);
+        let Some(section) = sections.iter().nth(self.section) else { return limits };
+        if section.is_unlimited() {
+            return limits;
+        }
+        limits.0 = Limits([u32::MAX; MAX_QUOTAS]);
+        let range = self.first..self.first + self.layout.len();
+        let quotas = section.quotas().get(range.clone()).unwrap_or_default();
+        let warnings = section.warnings().get(range).unwrap_or_default();
+        for (index, (quota, warnings)) in quotas.iter().zip(warnings).enumerate() {
+            limits.0.0[index] = quota.limit;
+            limits.1[index] = *warnings;
+        }
+        limits
+    }
+}
+
+fn section_of(plan: &Plan, number: usize) -> Option<crate::sections::SectionQuotas<'_>> {
+    plan.sections.iter().nth(number)
 }

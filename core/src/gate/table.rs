@@ -1,6 +1,6 @@
 //! The struct [`Gate`], and where in its memory the header, the records and the hints are.
 
-use super::config::HINTS_PER_LINE;
+use super::extension::{Extension, HINTS_PER_LINE};
 use crate::bits::{high, index, join, low, scale};
 use crate::cache_line::{CACHE_LINE_WORDS, CacheLine};
 use crate::header::Header;
@@ -17,9 +17,11 @@ pub const MAX_ENVS: usize = 16;
 pub(super) const PEPPER_LINE: usize = 1;
 /// The word of the pepper line that holds the prefix of every key.
 pub(super) const PREFIX_WORD: usize = 4;
-/// The word of the pepper line that is 1 once a key that does not have Keytally's form was
-/// imported, and 0 before.
-pub(super) const IMPORTS_WORD: usize = 5;
+/// The word of the pepper line that holds [`IMPORTED_FLAG`] in its lowest bit. The others are the
+/// number of the last change of a list of keys that was applied to this gate.
+pub(super) const LIST_WORD: usize = 5;
+/// Set once a key that does not have Keytally's form was imported.
+pub(super) const IMPORTED_FLAG: u64 = 1;
 /// The word of the pepper line that is 1 while an administrator is registered, else 0.
 pub(super) const ADMINISTRATOR_WORD: usize = 6;
 /// The line of the redo record's words.
@@ -32,8 +34,11 @@ pub(super) const ID_WORD: usize = 6;
 /// The first of the lines that hold the names of the environments, one per word.
 pub(super) const ENV_LINE: usize = 4;
 
-/// Set in the header's flags when the gate keeps hints: the last four characters of each key.
+/// Set in the header's flags when the gate keeps hints: the last four characters of each key, and
+/// a checksum of its record.
 pub(super) const HINTS_FLAG: u32 = 1;
+/// Set in the header's flags of an extended gate.
+pub(super) const EXTENDED_FLAG: u32 = 2;
 
 /// A gate in memory that the caller provides: anything that dereferences to a slice of lines.
 ///
@@ -66,6 +71,9 @@ pub struct Gate<M> {
     pub(super) layout: Layout,
     pub(super) prefix: Name,
     pub(super) capacity: u32,
+    pub(super) plan_slots: usize,
+    /// `None` in a plain gate.
+    pub(super) extension: Option<Extension>,
     /// The index of the first record's line.
     pub(super) records_at: usize,
     /// The index of the first line of hints, if the gate keeps them.
@@ -73,7 +81,13 @@ pub struct Gate<M> {
 }
 
 impl<M: AsRef<[CacheLine]>> Gate<M> {
-    pub(super) fn from_header(memory: M, header: &Header, prefix: Name, peppers: Peppers) -> Self {
+    pub(super) fn from_header(
+        memory: M,
+        header: &Header,
+        extension: Option<Extension>,
+        prefix: Name,
+        peppers: Peppers,
+    ) -> Self {
         let records_at = index(u64::from(header.header_lines));
         let hints_at = (header.flags & HINTS_FLAG != 0)
             .then(|| records_at + index(u64::from(header.capacity)));
@@ -83,6 +97,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             layout: header.layout,
             prefix,
             capacity: header.capacity,
+            plan_slots: index(u64::from(header.plan_slots)),
+            extension,
             records_at,
             hints_at,
         }
@@ -167,29 +183,27 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         (0..KEPT_PEPPERS).filter_map(|number| Some((number, self.pepper(number)?)))
     }
 
-    /// Returns the line of a record's hint, the index of its word, and whether the hint is the
-    /// upper half of that word.
-    fn hint_word(&self, number: u32) -> Option<(&CacheLine, usize, bool)> {
+    /// Returns the line of a record's hint and checksum, and the index of their word.
+    fn hint_word(&self, number: u32) -> Option<(&CacheLine, usize)> {
         let at = index(u64::from(number));
         let line = self.memory.as_ref().get(self.hints_at? + at / HINTS_PER_LINE)?;
-        Some((line, at % HINTS_PER_LINE / 2, at % 2 == 1))
+        Some((line, at % HINTS_PER_LINE))
     }
 
     /// Returns the hint of a record; 0 if the gate keeps none.
     pub(super) fn hint(&self, number: u32) -> u32 {
-        self.hint_word(number).map_or(0, |(line, word, upper)| {
-            if upper { high(line.load(word)) } else { low(line.load(word)) }
-        })
+        self.hint_word(number).map_or(0, |(line, word)| low(line.load(word)))
     }
 
-    /// Stores the hint of a record, if the gate keeps hints.
-    pub(super) fn store_hint(&self, number: u32, hint: u32) {
-        if let Some((line, word, upper)) = self.hint_word(number) {
-            let present = line.load(word);
-            line.store(
-                word,
-                if upper { join(hint, low(present)) } else { join(high(present), hint) },
-            );
+    /// Returns the checksum that is stored for a record, if the gate keeps them.
+    pub(super) fn stored_checksum(&self, number: u32) -> Option<u32> {
+        self.hint_word(number).map(|(line, word)| high(line.load(word)))
+    }
+
+    /// Stores the hint and the checksum of a record, if the gate keeps them.
+    pub(super) fn store_hint(&self, number: u32, hint: u32, checksum: u32) {
+        if let Some((line, word)) = self.hint_word(number) {
+            line.store(word, join(checksum, hint));
         }
     }
 }

@@ -35,20 +35,20 @@ impl FieldFormat for Lines {
     }
 }
 
-/// NUL-terminated values in a buffer of [`MAX_HEADERS_LEN`] bytes. The callback receives each
+/// NUL-terminated values in a buffer of `N` bytes. The callback receives each
 /// field's name and the range of its value in the buffer.
-pub(super) struct Values<F>(pub(super) F);
+pub(super) struct Values<F, const N: usize>(pub(super) F);
 
-impl<F: FnMut(&'static CStr, Range<usize>)> FieldFormat for Values<F> {
+impl<F: FnMut(&'static CStr, Range<usize>), const N: usize> FieldFormat for Values<F, N> {
     fn field<'b>(
         &mut self,
         out: Writer<'b>,
         name: &'static CStr,
         value: impl FnOnce(Writer<'b>) -> Writer<'b>,
     ) -> Writer<'b> {
-        let begin = MAX_HEADERS_LEN - out.0.len();
+        let begin = N - out.0.len();
         let out = value(out);
-        (self.0)(name, begin..MAX_HEADERS_LEN - out.0.len());
+        (self.0)(name, begin..N - out.0.len());
         out.text(b"\0")
     }
 }
@@ -84,6 +84,25 @@ impl Writer<'_> {
                 Self(rest)
             }
             None => Self(&mut []),
+        }
+    }
+
+    /// Writes a text of any length.
+    pub(super) fn bytes(self, text: &[u8]) -> Self {
+        match self.0.split_at_mut_checked(text.len()) {
+            Some((target, rest)) => {
+                target.copy_from_slice(text);
+                Self(rest)
+            }
+            None => Self(&mut []),
+        }
+    }
+
+    /// Writes a window's name, equal to its `Display`.
+    pub(super) fn window_word(self, window: Window) -> Self {
+        match window.name() {
+            Some(name) => self.bytes(name.as_bytes()),
+            None => self.number(window.seconds().into()).text(b"s"),
         }
     }
 

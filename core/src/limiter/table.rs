@@ -120,6 +120,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
             return Err(CreateError::Size { lines: lines.len(), needed });
         }
         let header = Header {
+            plan_slots: 0,
             kind: TableKind::Limiter,
             capacity,
             header_lines: u32::try_from(header_lines).unwrap_or(u32::MAX),

@@ -21,7 +21,22 @@ fn record_ref(lines: &[CacheLine; 3]) -> RecordRef<'_> {
 
 /// Writes the whole record, without a hint.
 fn write(lines: &[CacheLine; 3], record: Record) {
-    record_ref(lines).write(record, 0, |_, _| ());
+    record_ref(lines).write(record, 0, &Kept(Cell::new(None)));
+}
+
+/// Keeps the number of a record and its hint.
+struct Kept(Cell<Option<(u32, u64)>>);
+
+impl Keeper for Kept {
+    fn tallies(&self, _: u32) -> usize {
+        1
+    }
+
+    fn keep_entry(&self, _: u32, _: u64) {}
+
+    fn keep_hint(&self, number: u32, beside: u64, _: &[u64; CACHE_LINE_WORDS]) {
+        self.0.set(Some((number, beside)));
+    }
 }
 
 /// All fields of a record except for its sequence.
@@ -198,13 +213,14 @@ fn half_written_record_is_read_from_its_redo_record() {
         assert!(record.is_unchanged(&read));
         assert_eq!(record.redo.pending(), Some(7));
 
-        let hint = Cell::new(None);
-        record.redo.recover(record, |number, kept| hint.set(Some((number, kept))));
-        assert_eq!((record.redo.pending(), hint.get()), (None, Some((7, 0xabcd))));
+        let kept = Kept(Cell::new(None));
+        record.redo.recover(record, &kept);
+        assert_eq!((record.redo.pending(), kept.0.take()), (None, Some((7, 0xabcd))));
         assert!(record.is_unchanged(&read), "the record has become what was read");
         assert_eq!(record.read().as_ref().map(fields), Some(fields(&ones())));
         // A second recovery has nothing to do.
-        record.redo.recover(record, |_, _| panic!("there is nothing to recover"));
+        record.redo.recover(record, &kept);
+        assert_eq!(kept.0.get(), None);
     }
 }
 
@@ -215,9 +231,9 @@ fn redo_record_that_awaits_its_hint_changes_no_word() {
     let record = record_ref(&lines);
     record.line.store(SEQUENCE, words[SEQUENCE]);
     record.tally().store(5, Ordering::Relaxed);
-    let hint = Cell::new(None);
-    record.redo.recover(record, |number, kept| hint.set(Some((number, kept))));
-    assert_eq!((record.redo.pending(), hint.get()), (None, Some((7, 0xabcd))));
+    let kept = Kept(Cell::new(None));
+    record.redo.recover(record, &kept);
+    assert_eq!((record.redo.pending(), kept.0.get()), (None, Some((7, 0xabcd))));
     assert_eq!(record.read().as_ref().map(fields), Some(fields(&ones())));
     assert_eq!(record.line.load(SEQUENCE), words[SEQUENCE]);
 }

@@ -214,7 +214,9 @@ impl Serve {
             drop(data.first_key);
             warn_of_never_binding_quotas(&self.plans);
             if let Some(policy) = &self.failures.0 {
-                plans::warnings("--failures", policy).iter().for_each(|text| print_note(text));
+                policy
+                    .never_binding()
+                    .for_each(|quotas| print_note(&plans::never_binds("--failures", quotas)));
             }
             let settings = Settings {
                 shadow: self.shadow,

@@ -123,11 +123,11 @@ fn own_peppers(path: &Path, gate_path: &Path, gate_exists: bool) -> Result<Peppe
 fn set_plans(gate: &Gate, new_plans: &[Plan]) -> Result<(), Failure> {
     let table = gate.table();
     for plan in new_plans {
-        plans::check_layout(plan, table.layout()).map_err(|error| {
+        table.check_plan(plan).map_err(|error| {
             let existing = plans::describe(table.plans().map(|(_, plan)| plan));
             Failure::new(format!(
                 "--plan {}={}: {error} (the gate has {existing})",
-                plan.name, plan.policy
+                plan.name, plan.sections
             ))
         })?;
     }

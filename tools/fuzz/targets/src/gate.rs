@@ -95,7 +95,8 @@ pub fn gate_calls(bytes: &[u8]) {
     let mut bytes = Bytes::new(bytes);
     let texts = bytes.pick(PLANS);
     let policies = texts.map(|text| text.parse::<Policy>().unwrap());
-    let plans = [0, 1].map(|plan| Plan::new(PLAN_NAMES[plan], policies[plan].clone()).unwrap());
+    let plans =
+        [0, 1].map(|plan| Plan::new(PLAN_NAMES[plan], policies[plan].clone().into()).unwrap());
     let config =
         GateConfig::new(1 + u32::from(bytes.byte() % 12), Name::new("kt").unwrap(), &plans)
             .with_plan_slots(2)
@@ -130,7 +131,7 @@ pub fn gate_calls(bytes: &[u8]) {
             26 => world.assign(&mut bytes),
             27 => {
                 let (plan, text) = (bytes.below(2), bytes.below(3));
-                let named = Plan::new(PLAN_NAMES[plan], policies[text].clone()).unwrap();
+                let named = Plan::new(PLAN_NAMES[plan], policies[text].clone().into()).unwrap();
                 world.gate.administer().unwrap().set_plan(&named).unwrap();
                 world.plans[plan] = model_of(&layout, texts[text]);
             }

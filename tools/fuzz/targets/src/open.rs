@@ -55,7 +55,7 @@ fn gate(
     bytes: &mut Bytes<'_>,
     now: Timestamp,
 ) -> (Vec<CacheLine>, Vec<(Key, KeyId)>) {
-    let plans = [Plan::new("default", policy.clone()).unwrap()];
+    let plans = [Plan::new("default", policy.clone().into()).unwrap()];
     let config = GateConfig::new(KEYS, Name::new("kt").unwrap(), &plans)
         .with_plan_slots(3)
         .with_hints(bytes.byte() & 1 == 1);

@@ -25,7 +25,7 @@ pub fn policy(bytes: &[u8]) {
         (Err(error), Err(expected)) => {
             let kind = match error.kind() {
                 ParsePolicyErrorKind::Empty => "empty",
-                ParsePolicyErrorKind::TooLong => "too_long",
+                ParsePolicyErrorKind::TooLong { .. } => "too_long",
                 ParsePolicyErrorKind::Syntax => "syntax",
                 ParsePolicyErrorKind::Limit => "limit",
                 ParsePolicyErrorKind::Window => "window",

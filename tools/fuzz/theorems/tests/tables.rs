@@ -59,7 +59,7 @@ fn mint(key_id: KeyId, secret: &[u8; SECRET_LEN]) -> Vec<u8> {
 
 /// Returns an empty gate, whose keys have this policy.
 fn gate(policy: &Policy) -> Gate<Vec<CacheLine>> {
-    let plans = [Plan::new("default", policy.clone()).expect("it is a name")];
+    let plans = [Plan::new("default", policy.clone().into()).expect("it is a name")];
     let config = GateConfig::new(RECORDS, name("kt"), &plans).with_hints(true);
     Gate::init(memory(config.lines()), &config, peppers()).expect("the memory has its size")
 }
@@ -129,7 +129,7 @@ fn kill_at_any_access_of_a_gate_loses_no_count_and_no_key() {
     check!().with_iterations(INPUTS).with_type::<(u8, u8, AnyCost)>().for_each(
         |(kind, access, cost)| {
             let policy: Policy = "500/minute, 6000/hour".parse().expect("it is valid");
-            let plans = [Plan::new("default", policy).expect("it is a name")];
+            let plans = [Plan::new("default", policy.into()).expect("it is a name")];
             let config = GateConfig::new(RECORDS, name("kt"), &plans).with_hints(true);
             let gate = Gate::init(Watched::new(config.lines()), &config, peppers())
                 .expect("the memory has its size");

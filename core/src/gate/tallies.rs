@@ -1,0 +1,75 @@
+//! The words of a key's tallies, and what each counts.
+
+use super::extension::Place;
+use super::table::Gate;
+use crate::cache_line::CacheLine;
+use crate::record::{RecordRef, TALLY};
+use crate::section::Section;
+use crate::sync::AtomicU64;
+use crate::tally::Layout;
+
+impl<M: AsRef<[CacheLine]>> Gate<M> {
+    /// Returns the section of a tally.
+    pub(super) fn section_of(&self, tally: usize) -> &Section {
+        let number = self
+            .extension
+            .as_ref()
+            .and_then(|extension| extension.shapes.tallies.get(tally).map(|shape| shape.section));
+        self.sections().get(number.unwrap_or(0)).unwrap_or(&Section::Key)
+    }
+
+    /// Returns the word of a tally and its layout.
+    pub(super) fn tally_word<'m>(
+        &'m self,
+        at: RecordRef<'m>,
+        team: Option<u32>,
+        tally: usize,
+    ) -> Option<(&'m AtomicU64, &'m Layout)> {
+        let Some(extension) = &self.extension else { return Some((at.tally(), &self.layout)) };
+        let layout = &extension.shapes.tallies.get(tally)?.layout;
+        let atomic = match extension.place(tally) {
+            Place::Record => at.tally(),
+            Place::Entry(word) => {
+                let (line, first) = extension.entry(self.memory.as_ref(), at.number);
+                line.word(first + word)
+            }
+            Place::Team(word) => {
+                let number = team.filter(|&number| number < extension.teams)?;
+                extension.team(self.memory.as_ref(), number).word(TALLY + word)
+            }
+        };
+        Some((atomic, layout))
+    }
+
+    /// Returns the layouts of the tallies of the section with this number.
+    pub(super) fn layouts_of(&self, section: usize) -> impl Iterator<Item = &Layout> {
+        let is_its = move |&tally: &usize| match &self.extension {
+            Some(extension) => {
+                extension.shapes.tallies.get(tally).is_some_and(|shape| shape.section == section)
+            }
+            None => section == 0,
+        };
+        (0..self.tally_count()).filter(is_its).map(|tally| self.layout_of(tally))
+    }
+
+    /// Returns the layout of a tally.
+    fn layout_of(&self, tally: usize) -> &Layout {
+        let shape =
+            self.extension.as_ref().and_then(|extension| extension.shapes.tallies.get(tally));
+        shape.map_or(&self.layout, |shape| &shape.layout)
+    }
+
+    /// Returns whether all keys of a team share the tally.
+    pub(super) fn is_shared(&self, tally: usize) -> bool {
+        *self.section_of(tally) == Section::Team
+    }
+
+    /// Returns the words of the tallies that a key does not share, with their layouts.
+    pub(super) fn own_tallies<'m>(
+        &'m self,
+        at: RecordRef<'m>,
+    ) -> impl Iterator<Item = (&'m AtomicU64, &'m Layout)> {
+        let own = (0..self.tally_count()).filter(|&tally| !self.is_shared(tally));
+        own.filter_map(move |tally| self.tally_word(at, None, tally))
+    }
+}
