@@ -19,7 +19,7 @@
 //! explicit time is not evidence, since the caller may have been stopped after it read its clock.
 //!
 //! # What a wrong clock costs
-//! A window is an interval of the times of decisions ([`Charge::at`]). A wrong clock can make a
+//! A window is an interval of the times of decisions ([`TallyCharge::at`]). A wrong clock can make a
 //! window of a tally admit its limit a second time, which this list calls an extra window:
 //! - Late clocks, stale readings, and explicit times that disagree cost none. In a limiter, they
 //!   cost one each time that a caller who is more than 60 s late finds its subject's slot reused.
@@ -36,7 +36,7 @@
 //! In real time, an interval of length `s` can use all windows that an interval of length `s + d`
 //! meets, if the times of the callers differ by up to `d`.
 
-use crate::charge::Charge;
+use crate::charge::TallyCharge;
 use crate::outcome::Outcome;
 use crate::quota::{Algorithm, Limits};
 use crate::quotas::Quotas;
@@ -139,7 +139,7 @@ pub fn refund(
     limits: &Limits,
     word: u64,
     now: Timestamp,
-    charge: Charge,
+    charge: TallyCharge,
 ) -> Decision {
     let mut tally = TallyAt::new(layout, limits, word, now);
     let next = if tally.give_back(charge) { tally.word } else { word };
@@ -155,11 +155,11 @@ pub fn settle(
     limits: &Limits,
     word: u64,
     now: Timestamp,
-    estimate: Charge,
+    estimate: TallyCharge,
     actual: u32,
 ) -> Decision {
     if actual <= estimate.cost {
-        let rest = Charge { cost: estimate.cost - actual, at: estimate.at };
+        let rest = TallyCharge { cost: estimate.cost - actual, at: estimate.at };
         return refund(layout, limits, word, now, rest);
     }
     let tally = TallyAt::new(layout, limits, word, now);
@@ -327,7 +327,7 @@ impl<'l> TallyAt<'l> {
 
     /// Subtracts the units of `charge` from the counts that hold them, and returns whether any
     /// count changed.
-    fn give_back(&mut self, charge: Charge) -> bool {
+    fn give_back(&mut self, charge: TallyCharge) -> bool {
         let layout = self.layout;
         let (now, charged) = (layout.stamp(self.word), layout.stamp_at(charge.at));
         let before = self.word;

@@ -145,7 +145,7 @@ pub mod sync;
 
 pub use {
     cache_line::{CACHE_LINE_LEN, CacheLine},
-    charge::Charge,
+    charge::{Charge, TallyCharge},
     compound::{Compound, GatePart, LimiterPart, MAX_PARTS, Part, PartsError, check_all},
     features::Feature,
     gate::{

@@ -48,7 +48,8 @@ mod serde {
             "key_id": key_id.to_string(), "account": 42, "plan_number": 0, "env_number": 0,
             "quotas": [quota("minute", 60, 2, 120), quota("hour", 3600, 5, 3600)],
             "remaining": 3, "retry_after_s": null, "clock_ahead_s": 0,
-            "charge": {"cost": 2, "at_ms": 90_250}, "now_ms": 90_250,
+            "charge": {"tallies": [{"tally": 0, "unit": 0, "cost": 2, "at_ms": 90_250}]},
+            "now_ms": 90_250,
         });
         assert_eq!(to_value(verdict).unwrap(), expected);
         assert_eq!(to_value(verdict.quotas()).unwrap(), expected["quotas"]);
@@ -126,12 +127,10 @@ mod serde {
 
     #[test]
     fn stored_values_round_trip() {
-        let charge = Charge { cost: 3, at: Timestamp::from_unix_ms(1500) };
-        let text = to_value(charge).unwrap().to_string();
-        assert_eq!(
-            (text.as_str(), from_str::<Charge>(&text).unwrap()),
-            (r#"{"at_ms":1500,"cost":3}"#, charge)
-        );
+        let charge = Charge::new(3, Timestamp::from_unix_ms(1500));
+        let charge_json = json!({"tallies": [{"tally": 0, "unit": 0, "cost": 3, "at_ms": 1500}]});
+        assert_eq!(to_value(charge).unwrap(), charge_json);
+        assert_eq!(from_value::<Charge>(charge_json).unwrap(), charge);
         let key_id: KeyId = "0000000000z".parse().unwrap();
         assert_eq!(from_str::<KeyId>(r#""0000000000z""#).unwrap(), key_id);
         let policy: Policy = from_str(r#""sliding 5/10s""#).unwrap();
@@ -151,6 +150,17 @@ mod serde {
         assert!(plan("Pro").unwrap_err().to_string().contains("a-z, 0-9"));
         let too_long = "seventeen-letters";
         assert!(plan(too_long).unwrap_err().to_string().contains("at most 16 bytes"));
+        let entry = json!({"tally": 1, "unit": 2, "cost": 3, "at_ms": 4});
+        let charge = |tallies| from_value::<Charge>(json!({"tallies": vec![&entry; tallies]}));
+        for tallies in [0, 9] {
+            let error = charge(tallies).unwrap_err().to_string();
+            assert!(error.contains("expected 1 to 8 tallies"), "{error}");
+        }
+        let eight = charge(8).unwrap();
+        assert_eq!(to_value(eight).unwrap()["tallies"], json!(vec![&entry; 8]));
+        assert_eq!(Charge::from_bytes(&eight.to_bytes()), Some(eight));
+        let other = json!({"tallies": [{"tally": 0, "unit": 0, "cost": 3, "at_s": 1}]});
+        assert!(from_value::<Charge>(other).is_err());
         let name = |text: &str| from_value::<Name>(json!(text));
         assert!(name("Live").unwrap_err().to_string().contains("1 to 8 characters"));
         assert!(name("").is_err());

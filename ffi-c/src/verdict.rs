@@ -339,7 +339,7 @@ impl Target<'_, kt_verdict> {
         }
         out.quota_count = u8::try_from(verdict.quotas().len()).unwrap_or(0);
         out.charge.at_ms = verdict.quotas().time().unix_ms();
-        out.charge.cost = verdict.charge().map_or(0, |charge| charge.cost);
+        out.charge.cost = verdict.charge().map_or(0, |charge| charge.cost());
         out.now_ms = verdict.now().unix_ms();
         out.cost = verdict.cost();
         out.uncharged = verdict.uncharged();
@@ -379,7 +379,7 @@ impl kt_verdict {
 
 impl kt_charge {
     pub(crate) fn to_core(self) -> Charge {
-        Charge { cost: self.cost, at: Timestamp::from_unix_ms(self.at_ms) }
+        Charge::new(self.cost, Timestamp::from_unix_ms(self.at_ms))
     }
 }
 

@@ -171,8 +171,9 @@ pub use keytally_core::{
     MAX_POLICY_LEN, MAX_PROBLEM_LEN, MAX_QUOTAS, MAX_SUBJECTS, MAX_WINDOW_S, MIN_PEPPER_LEN, Mac,
     Name, NewKey, Outcome, PROBLEM_MEDIA_TYPE, ParseKeyError, ParseKeyIdError, ParsePolicyError,
     ParsePolicyErrorKind, Part, PartsError, Pepper, PepperTooShort, Peppers, PeppersError, Plan,
-    Policy, Quota, QuotaState, Quotas, Reason, Response, SECRET_LEN, Subject, TableKind, Tag, Text,
-    Timestamp, Verdict, Window, accepts_problem, decide, is_table_beginning, parse_key,
+    Policy, Quota, QuotaState, Quotas, Reason, Response, SECRET_LEN, Subject, TableKind, Tag,
+    TallyCharge, Text, Timestamp, Verdict, Window, accepts_problem, decide, is_table_beginning,
+    parse_key,
 };
 
 /// The tables of the core, over any memory, and its `check_all`, which takes an explicit time.

@@ -60,7 +60,7 @@ impl Charge {
 
 impl From<keytally::Charge> for Charge {
     fn from(charge: keytally::Charge) -> Self {
-        Self { cost: charge.cost, at_ms: charge.at.unix_ms() }
+        Self { cost: charge.cost(), at_ms: charge.at().unix_ms() }
     }
 }
 
@@ -77,6 +77,6 @@ impl<'py> FromPyObject<'_, 'py> for ChargeArgument {
             ));
         }
         let charge = value.cast::<Charge>()?.get();
-        Ok(Self(keytally::Charge { cost: charge.cost, at: Timestamp::from_unix_ms(charge.at_ms) }))
+        Ok(Self(keytally::Charge::new(charge.cost, Timestamp::from_unix_ms(charge.at_ms))))
     }
 }

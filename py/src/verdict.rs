@@ -114,7 +114,10 @@ impl Verdict {
     }
 
     fn charged_at(&self) -> Option<Timestamp> {
-        self.either(|verdict| verdict.charge().map(|charge| charge.at), |values| values.charged_at)
+        self.either(
+            |verdict| verdict.charge().map(|charge| charge.at()),
+            |values| values.charged_at,
+        )
     }
 
     /// Returns the values to pickle.
@@ -341,7 +344,7 @@ impl Verdict {
     #[getter]
     fn charge(&self) -> Option<Charge> {
         let cost = self.either(keytally::Verdict::cost, |values| values.cost);
-        self.charged_at().map(|at| Charge::from(keytally::Charge { cost, at }))
+        self.charged_at().map(|at| Charge::from(keytally::Charge::new(cost, at)))
     }
 
     /// The units that ``settle`` could not charge for lack of room; 0 in other verdicts.

@@ -2,8 +2,9 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use keytally_core::{
-    CacheLine, Charge, Gate, GateConfig, Hint, Key, KeyId, Name, Outcome, ParseKeyError,
-    ParsePolicyErrorKind, Pepper, Peppers, Plan, Policy, Timestamp, Verdict, decide, parse_key,
+    CacheLine, Gate, GateConfig, Hint, Key, KeyId, Name, Outcome, ParseKeyError,
+    ParsePolicyErrorKind, Pepper, Peppers, Plan, Policy, TallyCharge, Timestamp, Verdict, decide,
+    parse_key,
 };
 use keytally_vectors::files::{Answer, DecisionCase, GateSetup, Op, QuotaLine};
 use keytally_vectors::{load_decisions, load_keys, load_macs, load_policies, load_verdicts};
@@ -81,7 +82,7 @@ fn compare_decision(case: &DecisionCase) {
     let policy = policy(&case.policy);
     let (layout, limits, now) =
         (policy.layout(), policy.limits(), Timestamp::from_unix_ms(case.now_ms));
-    let charge = |cost, at_ms| Charge { cost, at: Timestamp::from_unix_ms(at_ms) };
+    let charge = |cost, at_ms| TallyCharge { cost, at: Timestamp::from_unix_ms(at_ms) };
     let decision = match case.op {
         Op::Check { cost } => decide::check(layout, &limits, case.word, now, cost),
         Op::Peek { cost } => decide::peek(layout, &limits, case.word, now, cost),

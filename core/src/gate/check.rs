@@ -41,6 +41,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns the units of `charge` to the windows that still count them. Refund each charge once.
     /// Returns `None` if the gate does not have the key.
     pub fn refund(&self, key_id: KeyId, charge: Charge, clock: impl Clock) -> Option<Verdict> {
+        let charge = charge.first();
         self.adjust(key_id, clock, |limits, word, now| {
             decide::refund(&self.layout, limits, word, now, charge)
         })
@@ -58,6 +59,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         actual: u32,
         clock: impl Clock,
     ) -> Option<Verdict> {
+        let estimate = estimate.first();
         self.adjust(key_id, clock, |limits, word, now| {
             decide::settle(&self.layout, limits, word, now, estimate, actual)
         })

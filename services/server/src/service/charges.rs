@@ -245,8 +245,8 @@ impl Token {
         let mut body = [VERSION; BODY_LEN];
         let parts = [
             &self.key_id.number().to_be_bytes()[..],
-            &self.charge.cost.to_be_bytes(),
-            &self.charge.at.unix_ms().to_be_bytes(),
+            &self.charge.cost().to_be_bytes(),
+            &self.charge.at().unix_ms().to_be_bytes(),
             &self.issued.unix_ms().to_be_bytes(),
             &self.number,
         ];
@@ -268,7 +268,7 @@ impl Token {
         let at = Timestamp::from_unix_ms(u64::from_be_bytes(*at));
         Some(Self {
             key_id: KeyId::from_number(u64::from_be_bytes(*key_id))?,
-            charge: Charge { cost: u32::from_be_bytes(*cost), at },
+            charge: Charge::new(u32::from_be_bytes(*cost), at),
             issued: Timestamp::from_unix_ms(u64::from_be_bytes(*issued)),
             number: rest.try_into().ok()?,
         })
