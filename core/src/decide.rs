@@ -19,8 +19,8 @@
 //! explicit time is not evidence, since the caller may have been stopped after it read its clock.
 //!
 //! # What a wrong clock costs
-//! A window is an interval of the times of decisions ([`TallyCharge::at`]). A wrong clock can make a
-//! window of a tally admit its limit a second time, which this list calls an extra window:
+//! A window is an interval of the times of decisions ([`TallyCharge::at`]). A wrong clock can make
+//! a window of a tally admit its limit a second time, which this list calls an extra window:
 //! - Late clocks, stale readings, and explicit times that disagree cost none. In a limiter, they
 //!   cost one each time that a caller who is more than 60 s late finds its subject's slot reused.
 //! - A system clock that ran more than 60 s ahead and is set right, or that is set back by more
