@@ -47,8 +47,10 @@
  *       the status is KT_STRUCT_SIZE. These are kt_request, kt_gate_config and kt_new_key.
  *     - A struct that this library writes has a fixed size with reserved zeros. New members replace
  *       reserved ones, so a library that does not know them writes zeros. These are kt_verdict,
- *       kt_charge, kt_quota, kt_key_info, kt_plan_info, kt_key_parts and kt_flaw. Do not use
- *       members whose name ends with an underscore.
+ *       kt_quota, kt_key_info, kt_plan_info, kt_key_parts and kt_flaw. Do not use members whose
+ *       name ends with an underscore.
+ *     - kt_charge is opaque, has a fixed size, and may be stored. A struct that is not a charge is
+ *       KT_NOT_A_CHARGE.
  *     - kt_bytes, kt_part, kt_plan, kt_field and kt_key do not change.
  *     - kt_gate and kt_limiter are opaque handles, whose content only this library reads and
  *       writes. Their sizes, which kt_gate_handle_size and kt_limiter_handle_size return, change
@@ -93,9 +95,9 @@
  *     If that time is wrong, the counts of its windows stay until it comes, and `clock_ahead_s`
  *     says how far ahead the tally is. A call by the system clock corrects a tally that is more
  *     than 60 s ahead and keeps its counts. kt_gate_correct_clock and kt_limiter_correct_clock
- *     correct a whole table. A charge counts in the window that contains its decision time,
- *     kt_charge.at_ms. Wrong clocks can let some windows of one tally admit their limit a second
- *     time. These are:
+ *     correct a whole table. A charge counts in the window that contains its decision time, which
+ *     kt_charge_at_ms writes. Wrong clocks can let some windows of one tally admit their limit a
+ *     second time. These are:
  *     - For late clocks, stale readings and explicit times that disagree: none. In a limiter, one
  *       each time that a caller that is more than 60 s late finds its subject's slot reused.
  *     - For a system clock that ran more than 60 s ahead and is set right, or that is set back by
@@ -292,6 +294,8 @@ enum kt_status
     KT_PART_COUNT = 14,
     /** A part has a gate or a limiter, not both and not none. */
     KT_PART_TABLE = 15,
+    /** The struct is not a charge: this library never wrote it, or it was changed since. */
+    KT_NOT_A_CHARGE = 16,
     /** A policy needs at least one quota, like "100/minute, 1000/hour". */
     KT_POLICY_EMPTY = 20,
     /** The policy is longer than 128 bytes. */
@@ -611,14 +615,16 @@ typedef struct kt_key {
     char text[KT_KEY_SIZE];
 } kt_key;
 
-/** The units that a check charged, and when. `refund` and `settle` take it. */
+/**
+ * What a request was charged: an opaque struct of a fixed size and without pointers, which may
+ * be copied, stored and sent. Refunds and settlements take it.
+ *
+ * `kt_verdict_charge` and `kt_charge_new` write it. Its 128 bytes are the same in every
+ * language and on every machine. Zeros are not a charge.
+ */
 typedef struct kt_charge {
-    /** The time that the decision holds for, in Unix milliseconds. */
-    uint64_t at_ms;
-    /** The units. 0 if nothing was charged: refunding it then does nothing. */
-    uint32_t cost;
-    /** Zero. */
-    uint32_t reserved_;
+    /** The bytes of the charge. Only this library reads their content. */
+    uint64_t words[16];
 } kt_charge;
 
 /**
@@ -651,8 +657,8 @@ typedef struct kt_verdict {
     uint8_t quota_count;
     /** Zero. */
     uint8_t reserved_8_;
-    /** What was charged. Its cost is 0 unless a check was admitted, so also after a peek. */
-    kt_charge charge;
+    /** The time that the decision holds for, in Unix milliseconds. */
+    uint64_t at_ms;
     /**
      * The caller's time in Unix milliseconds: the explicit time, or the last reading of the
      * system clock.
@@ -662,6 +668,11 @@ typedef struct kt_verdict {
     uint64_t retry_at_ms;
     /** The cost of the request. */
     uint32_t cost;
+    /**
+     * The units that were charged. 0 unless a check was admitted, so also after a peek.
+     * `kt_verdict_charge` writes them with their time.
+     */
+    uint32_t charged;
     /** The units that a `settle` found no room for. 0 in every other verdict. */
     uint32_t uncharged;
     /**
@@ -670,12 +681,10 @@ typedef struct kt_verdict {
      * clock corrects the tally.
      */
     uint32_t clock_ahead_s;
-    /** Zero. */
-    uint32_t reserved_32_;
     /** The quotas in a form of this library: see `kt_verdict_quota`. */
     uint32_t private_[32];
     /** Zeros. */
-    uint64_t reserved_[7];
+    uint64_t reserved_[8];
 } kt_verdict;
 
 /**
@@ -1059,6 +1068,32 @@ kt_status kt_key_id_text(uint64_t key_id, char *buffer, size_t buffer_len, size_
 kt_status kt_key_id_parse(const char *text, size_t text_len, uint64_t *key_id_out);
 
 /**
+ * Writes the charge of one tally: `cost` units, at a decision of the time `at_ms`. For callers
+ * that stored these two numbers.
+ *
+ * ```c
+ * kt_charge charge;
+ * if (kt_charge_new(cost, at_ms, &charge) == KT_OK)
+ *     kt_gate_refund(gate, key_id, &charge, KT_SYSTEM_CLOCK, &verdict);
+ * ```
+ */
+kt_status kt_charge_new(uint32_t cost, uint64_t at_ms, kt_charge *charge_out);
+
+/**
+ * Writes the units that the first tally was charged.
+ *
+ * Statuses: `KT_NOT_A_CHARGE`.
+ */
+kt_status kt_charge_cost(const kt_charge *charge, uint32_t *cost_out);
+
+/**
+ * Writes the time of the decision that charged the first tally, in Unix milliseconds.
+ *
+ * Statuses: `KT_NOT_A_CHARGE`.
+ */
+kt_status kt_charge_at_ms(const kt_charge *charge, uint64_t *at_ms_out);
+
+/**
  * Writes the quota at `index` of a verdict, from 0 for the shortest window to `quota_count - 1`.
  *
  * Statuses: `KT_NO_SUCH_QUOTA`, `KT_NOT_A_VERDICT`.
@@ -1072,6 +1107,20 @@ kt_status kt_key_id_parse(const char *text, size_t text_len, uint64_t *key_id_ou
 kt_status kt_verdict_quota(const kt_verdict *verdict,
                            size_t index,
                            kt_quota *quota_out);
+
+/**
+ * Writes what the check charged, for a later refund or settlement. Its cost is 0 unless the check
+ * was admitted: a refund of it then does nothing.
+ *
+ * Statuses: `KT_NOT_A_VERDICT`.
+ *
+ * ```c
+ * kt_charge charge;
+ * if (kt_verdict_charge(&verdict, &charge) == KT_OK)
+ *     kt_gate_refund(gate, verdict.key_id, &charge, KT_SYSTEM_CLOCK, &verdict);
+ * ```
+ */
+kt_status kt_verdict_charge(const kt_verdict *verdict, kt_charge *charge_out);
 
 /**
  * Writes the header fields of the response, each `Name: value` with CR LF, and a NUL. Writes their
@@ -1273,7 +1322,7 @@ kt_status kt_limiter_peek(kt_limiter *limiter,
  * Gives back what a check charged, in the windows that still count it. `charge` is that of the
  * check's verdict. Refund a charge only once.
  *
- * Statuses: `KT_NO_CLOCK`.
+ * Statuses: `KT_NOT_A_CHARGE`, `KT_NO_CLOCK`.
  */
 kt_status kt_limiter_refund(kt_limiter *limiter,
                             const uint8_t *subject,
@@ -1286,7 +1335,7 @@ kt_status kt_limiter_refund(kt_limiter *limiter,
  * Replaces an estimated cost by the actual cost: refunds the difference, or charges it as far as
  * there is room. The verdict's `uncharged` is what found no room. Settle a charge only once.
  *
- * Statuses: `KT_NO_CLOCK`.
+ * Statuses: `KT_NOT_A_CHARGE`, `KT_NO_CLOCK`.
  */
 kt_status kt_limiter_settle(kt_limiter *limiter,
                             const uint8_t *subject,
@@ -1450,7 +1499,7 @@ kt_status kt_gate_peek(kt_gate *gate,
  * Gives back what a check charged, in the windows that still count it. `key_id` and `charge` are
  * those of the check's verdict. Refund a charge only once.
  *
- * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_NO_CLOCK`.
+ * Statuses: `KT_NOT_A_CHARGE`, `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_NO_CLOCK`.
  */
 kt_status kt_gate_refund(kt_gate *gate,
                          uint64_t key_id,
@@ -1462,7 +1511,7 @@ kt_status kt_gate_refund(kt_gate *gate,
  * Replaces an estimated cost by the actual cost: refunds the difference, or charges it as far as
  * there is room. The verdict's `uncharged` is what found no room. Settle a charge only once.
  *
- * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_NO_CLOCK`.
+ * Statuses: `KT_NOT_A_CHARGE`, `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_NO_CLOCK`.
  */
 kt_status kt_gate_settle(kt_gate *gate,
                          uint64_t key_id,

@@ -8,9 +8,10 @@
  *
  * keytally::Gate and keytally::Limiter own their handle: they can be moved and not copied, and
  * their destructor closes it. A moved-from object may only be assigned to or destroyed; its methods
- * fail with KT_NULL_POINTER. keytally::Verdict is the plain struct kt_verdict with methods, and may
- * be copied. Any number of threads may call methods of one object at the same time. While an object
- * is made, moved or destroyed, no other thread may use it.
+ * fail with KT_NULL_POINTER. keytally::Verdict and keytally::Charge are the plain structs
+ * kt_verdict and kt_charge with methods, and may be copied. Any number of threads may call methods
+ * of one object at the same time. While an object is made, moved or destroyed, no other thread may
+ * use it.
  *
  * A function that can fail exists twice. `open(...)` throws keytally::Error. `try_open(...)` throws
  * nothing and returns a keytally::Result, which holds the value or the kt_status. With
@@ -32,6 +33,7 @@
 #ifndef KEYTALLY_HPP
 #define KEYTALLY_HPP
 
+#include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -328,6 +330,51 @@ struct Request {
     kt_request to_c() const noexcept { return {sizeof(kt_request), cost, at.now_ms()}; }
 };
 
+/** What a request was charged, for a later refund or settlement. */
+struct Charge : kt_charge {
+    /** The charge of one tally, the first of its table: `cost` units at the time `at`. */
+    Charge(std::uint32_t cost, Time at) noexcept : kt_charge{} {
+        kt_charge_new(cost, detail::unix_ms(at), this);
+    }
+
+    /** Returns the units that the first tally was charged. */
+    std::uint32_t cost() const noexcept {
+        std::uint32_t cost = 0;
+        kt_charge_cost(this, &cost);
+        return cost;
+    }
+
+    /** Returns the time of the decision that charged the first tally. */
+    Time at() const noexcept {
+        std::uint64_t at_ms = 0;
+        kt_charge_at_ms(this, &at_ms);
+        return detail::from_ms(at_ms);
+    }
+
+    /** The bytes of a charge, which are the same in every language and on every machine. */
+    using Bytes = std::array<std::uint8_t, sizeof(kt_charge)>;
+
+    /** Returns the bytes, to be stored. */
+    Bytes bytes() const noexcept {
+        Bytes bytes;
+        std::memcpy(bytes.data(), words, sizeof words);
+        return bytes;
+    }
+
+    /** Returns the charge with these bytes. KT_NOT_A_CHARGE if bytes() does not return them. */
+    static Result<Charge> try_from_bytes(const Bytes &bytes) noexcept {
+        Charge charge(0, Time());
+        std::memcpy(charge.words, bytes.data(), bytes.size());
+        std::uint32_t cost = 0;
+        if (kt_status status = kt_charge_cost(&charge, &cost); status != KT_OK) return status;
+        return charge;
+    }
+
+#if defined(__cpp_exceptions)
+    static Charge from_bytes(const Bytes &bytes) { return try_from_bytes(bytes).value(); }
+#endif
+};
+
 /** The answer to a check: all members of kt_verdict, and what an HTTP response needs. */
 struct Verdict : kt_verdict {
     /** Returns whether the request is admitted. */
@@ -347,6 +394,13 @@ struct Verdict : kt_verdict {
     /** Returns when to try a denied request again. Nothing unless denied or full. */
     std::optional<Time> retry_at() const noexcept {
         return retry_after_s == 0 ? std::nullopt : std::optional(detail::from_ms(retry_at_ms));
+    }
+
+    /** Returns what the check charged. Its cost is 0 unless the check was admitted. */
+    Charge charge() const noexcept {
+        Charge charge(0, Time());
+        kt_verdict_charge(this, &charge);
+        return charge;
     }
 
     /** Returns all windows after the decision, shortest first. */
@@ -393,6 +447,8 @@ struct Verdict : kt_verdict {
 
 static_assert(sizeof(Verdict) == sizeof(kt_verdict) && std::is_trivially_copyable_v<Verdict>,
               "a verdict is plain");
+static_assert(sizeof(Charge) == sizeof(kt_charge) && std::is_trivially_copyable_v<Charge>,
+              "a charge is plain");
 
 /** Returns a key id as its 11 characters. Empty for 0, which is not a key id. */
 inline Text<KT_KEY_ID_SIZE> key_id_text(std::uint64_t key_id) noexcept {

@@ -120,7 +120,8 @@ fn is_admitted_by_whole(verdict: &Verdict) -> bool {
     for quota in verdict.quotas().iter() {
         black_box(quota);
     }
-    black_box((verdict.holder(), verdict.retry_at(), verdict.charge()));
+    let charge = verdict.charge().map(|charge| (charge.cost(), charge.at()));
+    black_box((verdict.holder(), verdict.retry_at(), charge));
     is_admitted(verdict)
 }
 

@@ -289,8 +289,14 @@ impl Compound {
     /// Returns the charge of a part, which the caller keeps for a later `refund` or `settle`;
     /// `None` unless the request is admitted.
     pub fn charge(&self, part: usize) -> Option<Charge> {
-        let mut own = self.tallies.iter().filter(|tally| tally.part() == part);
-        own.find_map(|tally| tally.verdict.charge())
+        let mut charge = Charge::EMPTY;
+        for tally in self.tallies.iter().filter(|tally| tally.part() == part) {
+            if let Some(its) = tally.verdict.charge() {
+                // There is room for every tally of a gate.
+                let _ = charge.push(tally.tally, tally.unit, its.first());
+            }
+        }
+        (charge != Charge::EMPTY).then_some(charge)
     }
 
     /// Returns each warning that this charge reached: the tally, the window's index and the

@@ -19,8 +19,8 @@
 //! explicit time is not evidence, since the caller may have been stopped after it read its clock.
 //!
 //! # What a wrong clock costs
-//! A window is an interval of the times of decisions ([`Charge::at`]). A wrong clock can make a
-//! window of a tally admit its limit a second time, which this list calls an extra window:
+//! A window is an interval of the times of decisions ([`TallyCharge::at`]). A wrong clock can make
+//! a window of a tally admit its limit a second time, which this list calls an extra window:
 //! - Late clocks, stale readings, and explicit times that disagree cost none. In a limiter, they
 //!   cost one each time that a caller who is more than 60 s late finds its subject's slot reused.
 //! - A system clock that ran more than 60 s ahead and is set right, or that is set back by more
@@ -36,9 +36,9 @@
 //! In real time, an interval of length `s` can use all windows that an interval of length `s + d`
 //! meets, if the times of the callers differ by up to `d`.
 
-use crate::charge::Charge;
+use crate::charge::TallyCharge;
 use crate::outcome::Outcome;
-use crate::quota::{Algorithm, Limits};
+use crate::quota::{Algorithm, Limits, MAX_QUOTAS};
 use crate::quotas::Quotas;
 use crate::tally::{Layout, PackedLimits};
 #[doc(inline)]
@@ -139,7 +139,7 @@ pub fn refund(
     limits: &Limits,
     word: u64,
     now: Timestamp,
-    charge: Charge,
+    charge: TallyCharge,
 ) -> Decision {
     let mut tally = TallyAt::new(layout, limits, word, now);
     let next = if tally.give_back(charge) { tally.word } else { word };
@@ -155,11 +155,11 @@ pub fn settle(
     limits: &Limits,
     word: u64,
     now: Timestamp,
-    estimate: Charge,
+    estimate: TallyCharge,
     actual: u32,
 ) -> Decision {
     if actual <= estimate.cost {
-        let rest = Charge { cost: estimate.cost - actual, at: estimate.at };
+        let rest = TallyCharge { cost: estimate.cost - actual, at: estimate.at };
         return refund(layout, limits, word, now, rest);
     }
     let tally = TallyAt::new(layout, limits, word, now);
@@ -167,6 +167,33 @@ pub fn settle(
     let charged = extra.min(tally.room());
     let next = if charged == 0 { word } else { layout.charged(tally.word, charged) };
     Decision { next, uncharged: extra - charged, outcome: Outcome::Admitted }
+}
+
+/// Charges `extra` units although windows may lack room for them, as far as the counts can hold
+/// them. [`Decision::uncharged`] is the remainder.
+pub fn overdraw(layout: &Layout, word: u64, now: Timestamp, extra: u32) -> Decision {
+    // No limit is above the largest value of its count.
+    let limits = Limits([u32::MAX; MAX_QUOTAS]);
+    let tally = TallyAt::new(layout, &limits, word, now);
+    let counts = layout.counts();
+    let left =
+        |index| counts.limit(&limits, index).saturating_sub(counts.current(tally.word, index));
+    let charged = (0..layout.len()).map(left).fold(extra, u32::min);
+    let next = if charged == 0 { word } else { layout.charged(tally.word, charged) };
+    Decision { next, uncharged: extra - charged, outcome: Outcome::Admitted }
+}
+
+/// Returns how many of `cost` units some window lacks room for, as [`Decision::uncharged`]. Charges
+/// nothing.
+pub(crate) fn lacking(
+    layout: &Layout,
+    limits: &Limits,
+    word: u64,
+    now: Timestamp,
+    cost: u32,
+) -> Decision {
+    let room = TallyAt::new(layout, limits, word, now).room();
+    Decision { next: word, uncharged: cost.saturating_sub(room), outcome: Outcome::Admitted }
 }
 
 /// Sets all counts to 0. The stamp does not move back, so a late clock cannot restore them.
@@ -327,7 +354,7 @@ impl<'l> TallyAt<'l> {
 
     /// Subtracts the units of `charge` from the counts that hold them, and returns whether any
     /// count changed.
-    fn give_back(&mut self, charge: Charge) -> bool {
+    fn give_back(&mut self, charge: TallyCharge) -> bool {
         let layout = self.layout;
         let (now, charged) = (layout.stamp(self.word), layout.stamp_at(charge.at));
         let before = self.word;

@@ -46,18 +46,28 @@ mod format {
         }
     }
 
-    /// Logs the states as a list, as `Debug` does.
-    impl Format for crate::Quotas {
-        fn format(&self, f: Formatter<'_>) {
-            defmt::write!(f, "[");
-            for (index, state) in self.iter().enumerate() {
-                if index > 0 {
-                    defmt::write!(f, ", ");
+    /// Implements `Format` as a list, as `Debug` does.
+    macro_rules! as_list {
+        ($($name:ident($value:ident) $items:expr,)+) => {$(
+            impl Format for crate::$name {
+                fn format(&self, f: Formatter<'_>) {
+                    let $value = self;
+                    defmt::write!(f, "[");
+                    for (index, item) in $items.enumerate() {
+                        if index > 0 {
+                            defmt::write!(f, ", ");
+                        }
+                        defmt::write!(f, "{}", item);
+                    }
+                    defmt::write!(f, "]");
                 }
-                defmt::write!(f, "{}", state);
             }
-            defmt::write!(f, "]");
-        }
+        )+};
+    }
+
+    as_list! {
+        Charge(charge) charge.entries(),
+        Quotas(quotas) quotas.iter(),
     }
 }
 
@@ -67,6 +77,7 @@ mod serialize {
 
     use serde::{Serialize, Serializer};
 
+    use crate::charge::Entry;
     use crate::{
         AccountInfo, Charge, Flaw, FlawKind, Holder, KeyId, KeyInfo, KeyState, Name, Outcome, Plan,
         Quota, QuotaState, Quotas, Reason, Sections, Text, Timestamp, Verdict, Window,
@@ -86,6 +97,7 @@ mod serialize {
 
     by_form! {
         AccountInfo(info) AccountInfoForm::new(info),
+        Charge(charge) ChargeForm { tallies: charge.entries().as_slice() },
         Flaw(flaw) FlawForm::new(flaw),
         FlawKind(kind) kind.as_str(),
         Holder(holder) HolderForm::new(*holder),
@@ -107,6 +119,11 @@ mod serialize {
         fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
             serializer.serialize_str(self)
         }
+    }
+
+    #[derive(Serialize)]
+    struct ChargeForm<'a> {
+        tallies: &'a [Entry],
     }
 
     #[derive(Serialize)]
@@ -313,9 +330,10 @@ mod deserialize {
     use core::marker::PhantomData;
     use core::str::FromStr;
 
-    use serde::de::{Deserialize, Deserializer, Error, Visitor};
+    use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
-    use crate::{MAX_PLAN_NAME_LEN, Name, Plan, Sections, Text};
+    use crate::charge::{Entry, MAX};
+    use crate::{Charge, MAX_PLAN_NAME_LEN, Name, Plan, Sections, Text};
 
     /// Deserializes a text by its `FromStr`. The text in it says what was expected.
     struct Parse<T>(&'static str, PhantomData<T>);
@@ -375,6 +393,50 @@ mod deserialize {
             let text: Text<{ crate::MAX_NAME_LEN }> = Text::deserialize(deserializer)?;
             Self::new(&text)
                 .ok_or_else(|| Error::custom("a name is 1 to 8 characters of a-z and 0-9"))
+        }
+    }
+
+    impl<'de> Deserialize<'de> for Charge {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            #[derive(serde::Deserialize)]
+            #[serde(deny_unknown_fields)]
+            struct Form {
+                tallies: Tallies,
+            }
+
+            Form::deserialize(deserializer).map(|form| form.tallies.0)
+        }
+    }
+
+    /// Deserializes the tallies of a charge.
+    struct Tallies(Charge);
+
+    impl<'de> Deserialize<'de> for Tallies {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            struct List;
+
+            impl<'de> Visitor<'de> for List {
+                type Value = Charge;
+
+                fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    write!(f, "1 to {MAX} tallies")
+                }
+
+                fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Charge, A::Error> {
+                    let mut charge = Charge::EMPTY;
+                    while let Some(entry) = list.next_element::<Entry>()? {
+                        if !charge.push(entry.tally, entry.unit, entry.charge()) {
+                            return Err(Error::invalid_length(MAX + 1, &self));
+                        }
+                    }
+                    if charge == Charge::EMPTY {
+                        return Err(Error::invalid_length(0, &self));
+                    }
+                    Ok(charge)
+                }
+            }
+
+            deserializer.deserialize_seq(List).map(Tallies)
         }
     }
 

@@ -32,6 +32,7 @@
 // verify_key     the verification of a key
 // part           a key and the tallies that a request charges, as a part of a compound charge
 // check          the check, and the other operations on tallies
+// settle         refunds and settlements
 // inspect        the properties of the keys
 // accounts       the properties of the accounts
 // flaws          the flaws of the records
@@ -60,6 +61,7 @@ mod plans;
 mod refusal;
 mod scopes;
 mod secret_match;
+mod settle;
 mod table;
 mod tallies;
 mod team;
@@ -76,4 +78,5 @@ pub use self::inspect::KeyInfo;
 pub use self::new_key::{Entropy, NewKey};
 pub use self::part::{GatePart, RequestError};
 pub use self::plan::{MAX_PLAN_NAME_LEN, Plan};
+pub use self::settle::{Settled, Settlement};
 pub use self::table::{Gate, MAX_ENVS};

@@ -150,13 +150,13 @@ pub mod sync;
 
 pub use {
     cache_line::{CACHE_LINE_LEN, CacheLine},
-    charge::Charge,
+    charge::{Charge, TallyCharge},
     compound::{Compound, MAX_PARTS, Part, PartsError, TallyVerdict, check_all, peek_all},
     features::Feature,
     gate::{
         AccountInfo, AdminError, Administrator, Entropy, Flaw, FlawKind, Gate, GateConfig,
         GatePart, IMPORT_GROUP, IMPORTED_KEY_LEN, KeyInfo, MAX_ENVS, MAX_KEYS, MAX_PLAN_NAME_LEN,
-        MAX_PLANS, MAX_SCOPE_NAME_LEN, MAX_SCOPES, NewKey, Plan, RequestError,
+        MAX_PLANS, MAX_SCOPE_NAME_LEN, MAX_SCOPES, NewKey, Plan, RequestError, Settled, Settlement,
     },
     header::{
         AttachError, BEGINNING_LEN, CreateError, FORMAT_VERSION, TableKind, is_table_beginning,

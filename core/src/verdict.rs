@@ -132,9 +132,10 @@ impl Verdict {
 
     /// Returns the charge, which the caller keeps for a later `refund` or `settle`; `None` unless
     /// this is the verdict of an admitted check. A peek, refund, settle or reset has none.
+    #[inline]
     pub fn charge(&self) -> Option<Charge> {
         let charged = self.is_admitted() && self.note != Note::NoCharge;
-        charged.then_some(Charge { cost: self.cost, at: self.quotas.time() })
+        charged.then(|| Charge::new(self.cost, self.quotas.time()))
     }
 
     /// Returns the cost that was requested; 0 if no tally was read, and after a refund, settle or
@@ -278,7 +279,7 @@ mod tests {
             Verdict::decided(layout, &limits, decision, None, at, cost)
         };
         for cost in [0, 1, 3] {
-            assert_eq!(verdict(cost).charge(), Some(Charge { cost, at }));
+            assert_eq!(verdict(cost).charge(), Some(Charge::new(cost, at)));
             let without = verdict(cost).without_charge();
             assert_eq!((without.charge(), without.reason(), without.cost()), (None, None, cost));
             assert_eq!(without.quotas(), verdict(cost).quotas());

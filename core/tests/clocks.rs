@@ -110,8 +110,8 @@ impl Admitted {
         let Some(charge) = verdict.charge() else { return false };
         for quota in policy.quotas() {
             let length = quota.window.seconds();
-            let number = charge.at.unix_s() / u64::from(length);
-            *self.0.entry((length, number)).or_default() += u64::from(charge.cost);
+            let number = charge.at().unix_s() / u64::from(length);
+            *self.0.entry((length, number)).or_default() += u64::from(charge.cost());
         }
         true
     }
@@ -287,7 +287,7 @@ fn full_window_of_an_old_reading_denies_nothing() {
         for table in tables(&policy) {
             while table.check(1, ms(NOON_MS)).is_admitted() {}
             let verdict = table.check_by(1, TwoReadings { first: ms(NOON_MS), second: later });
-            assert_eq!(verdict.charge().map(|charge| charge.at), Some(later), "{policy}");
+            assert_eq!(verdict.charge().map(|charge| charge.at()), Some(later), "{policy}");
         }
     }
 }
@@ -452,7 +452,7 @@ fn refund_by_a_wrong_clock_admits_no_more() {
             for at in [0, 1, NOON_MS - TEN_YEARS, NOON_MS - 2 * HOUR, NOON_MS + TEN_YEARS, u64::MAX]
             {
                 // A refund of a charge that was never made.
-                table.refund(Charge { cost: u32::MAX, at: ms(at) }, ms(NOON_MS));
+                table.refund(Charge::new(u32::MAX, ms(at)), ms(NOON_MS));
                 let verdict = table.check(1, ms(NOON_MS));
                 let previous_window = policy.algorithm() == keytally_core::Algorithm::Sliding;
                 assert!(!verdict.is_admitted() || previous_window, "{policy}: a refund of {at}");

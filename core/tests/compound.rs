@@ -44,7 +44,7 @@ fn all_parts_are_charged_or_none() {
     };
     let admitted = request(1);
     assert!(admitted.is_admitted());
-    let charges = admitted.verdicts().map(|verdict| verdict.charge().unwrap().cost);
+    let charges = admitted.verdicts().map(|verdict| verdict.charge().unwrap().cost());
     assert!(charges.eq([1, 1, 2]));
     assert_eq!(admitted.decisive(), admitted.tallies()[0].verdict());
 

@@ -8,7 +8,7 @@ mod serde {
     use keytally_core::{
         AdminError, AttachError, CacheLine, Charge, CreateError, Entropy, Flaw, FlawKind, Gate,
         GateConfig, Key, KeyId, KeyState, Name, NewKey, Outcome, Peppers, Plan, Policy, Quota,
-        Reason, Timestamp, Verdict, Window,
+        Reason, Timestamp, Verdict,
     };
     use serde_json::{Value, from_str, from_value, json, to_value};
 
@@ -48,7 +48,8 @@ mod serde {
             "key_id": key_id.to_string(), "account": 42, "plan_number": 0, "env_number": 0,
             "quotas": [quota("minute", 60, 2, 120), quota("hour", 3600, 5, 3600)],
             "remaining": 3, "retry_after_s": null, "clock_ahead_s": 0,
-            "charge": {"cost": 2, "at_ms": 90_250}, "now_ms": 90_250,
+            "charge": {"tallies": [{"tally": 0, "unit": 0, "cost": 2, "at_ms": 90_250}]},
+            "now_ms": 90_250,
         });
         assert_eq!(to_value(verdict).unwrap(), expected);
         assert_eq!(to_value(verdict.quotas()).unwrap(), expected["quotas"]);
@@ -94,14 +95,13 @@ mod serde {
         let policy: Policy = "2/minute, 5/hour".parse().unwrap();
         let quota: Quota = policy.quotas()[1];
         let key_id: KeyId = "0000000000z".parse().unwrap();
-        let cases: [(Value, Value); 9] = [
+        let cases: [(Value, Value); 8] = [
             (to_value(Outcome::InvalidKey).unwrap(), json!("invalid_key")),
             (to_value(Reason::WrongSecret).unwrap(), json!("wrong_secret")),
             (to_value(KeyState::Revoked).unwrap(), json!("revoked")),
             (to_value(&policy).unwrap(), json!("2/minute, 5/hour")),
             (to_value(key_id).unwrap(), json!("0000000000z")),
-            (to_value(quota).unwrap(), json!({"limit": 5, "window_s": 3600})),
-            (to_value(Window::from_seconds(90)).unwrap(), json!(90)),
+            (to_value(quota).unwrap(), json!({"limit": 5, "window": "hour", "window_s": 3600})),
             (
                 to_value(AdminError::Revoked(key_id)).unwrap(),
                 json!(AdminError::Revoked(key_id).to_string()),
@@ -127,12 +127,10 @@ mod serde {
 
     #[test]
     fn stored_values_round_trip() {
-        let charge = Charge { cost: 3, at: Timestamp::from_unix_ms(1500) };
-        let text = to_value(charge).unwrap().to_string();
-        assert_eq!(
-            (text.as_str(), from_str::<Charge>(&text).unwrap()),
-            (r#"{"at_ms":1500,"cost":3}"#, charge)
-        );
+        let charge = Charge::new(3, Timestamp::from_unix_ms(1500));
+        let charge_json = json!({"tallies": [{"tally": 0, "unit": 0, "cost": 3, "at_ms": 1500}]});
+        assert_eq!(to_value(charge).unwrap(), charge_json);
+        assert_eq!(from_value::<Charge>(charge_json).unwrap(), charge);
         let key_id: KeyId = "0000000000z".parse().unwrap();
         assert_eq!(from_str::<KeyId>(r#""0000000000z""#).unwrap(), key_id);
         let policy: Policy = from_str(r#""sliding 5/10s""#).unwrap();
@@ -145,13 +143,24 @@ mod serde {
 
     #[test]
     fn stored_values_are_validated() {
-        let error = from_str::<Policy>(r#""5/week""#).unwrap_err().to_string();
-        assert!(error.contains("\"week\""), "{error}");
+        let error = from_str::<Policy>(r#""5/year""#).unwrap_err().to_string();
+        assert!(error.contains("\"year\""), "{error}");
         assert!(from_str::<KeyId>("7").unwrap_err().to_string().contains("11 base62 characters"));
         let plan = |name: &str| from_value::<Plan>(json!({"name": name, "policy": "1/second"}));
         assert!(plan("Pro").unwrap_err().to_string().contains("a-z, 0-9"));
         let too_long = "seventeen-letters";
         assert!(plan(too_long).unwrap_err().to_string().contains("at most 16 bytes"));
+        let entry = json!({"tally": 1, "unit": 2, "cost": 3, "at_ms": 4});
+        let charge = |tallies| from_value::<Charge>(json!({"tallies": vec![&entry; tallies]}));
+        for tallies in [0, 9] {
+            let error = charge(tallies).unwrap_err().to_string();
+            assert!(error.contains("expected 1 to 8 tallies"), "{error}");
+        }
+        let eight = charge(8).unwrap();
+        assert_eq!(to_value(eight).unwrap()["tallies"], json!(vec![&entry; 8]));
+        assert_eq!(Charge::from_bytes(&eight.to_bytes()), Some(eight));
+        let other = json!({"tallies": [{"tally": 0, "unit": 0, "cost": 3, "at_s": 1}]});
+        assert!(from_value::<Charge>(other).is_err());
         let name = |text: &str| from_value::<Name>(json!(text));
         assert!(name("Live").unwrap_err().to_string().contains("1 to 8 characters"));
         assert!(name("").is_err());

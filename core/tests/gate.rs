@@ -458,7 +458,7 @@ fn key_id_is_enough_to_refund_settle_and_reset() {
     assert_eq!(gate.settle(key_id, charge, 9, at(0)).unwrap().uncharged(), 6);
     assert_eq!(gate.reset(key_id, at(0)).unwrap().remaining(), Some(10));
     let unknown = KeyId::from_number(key_id.number() ^ 1).unwrap();
-    assert_eq!(gate.refund(unknown, Charge { cost: 1, at: at(0) }, at(0)), None);
+    assert_eq!(gate.refund(unknown, Charge::new(1, at(0)), at(0)), None);
 }
 
 #[test]

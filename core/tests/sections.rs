@@ -5,7 +5,7 @@
 use keytally_core::{
     AdminError, CacheLine, Compound, CreateError, Gate, GatePart, KeyId, MAX_COMPOUND_HEADERS_LEN,
     MAX_COMPOUND_PROBLEM_LEN, MAX_SECTIONS_LEN, Outcome, ParsePolicyErrorKind, Quota, Reason,
-    RequestError, Sections, Timestamp, Window,
+    RequestError, Sections, Settlement, Timestamp, Window,
 };
 
 #[expect(dead_code, reason = "each test uses a part of this module")]
@@ -433,4 +433,71 @@ fn impossible_settings_are_refused() {
     let changed = plan("other", "9/minute warn 50%; team: unlimited");
     extended.administer().unwrap().set_plan(&changed).unwrap();
     assert_eq!(extended.plan(1).unwrap(), changed);
+}
+
+/// A gate whose key has 9 units a minute, its team 12, the group `write` 9, and `tokens` 5000.
+const COSTS: &str = "9/minute; team: 12/minute; group write: 9/minute; group tokens: 5000/minute";
+
+/// Charges two units, to `write` too, and 1000 tokens.
+fn costly(gate: &TestGate, key: &str) -> Compound {
+    let request = part(gate, key, 2).with_group("write").unwrap();
+    check(request.with_group_cost("tokens", 1000).unwrap(), at(0))
+}
+
+/// Returns the units left in each tally.
+fn all_left(gate: &TestGate, key: &str) -> Vec<u32> {
+    let request = part(gate, key, 0).with_group("write").unwrap();
+    left(&request.with_group("tokens").unwrap().peek(at(0)).unwrap())
+}
+
+#[test]
+fn refund_returns_the_units_of_all_tallies() {
+    let gate = gate_of(COSTS);
+    let (key, key_id) = key_of(&gate, 42, 1);
+    let charge = costly(&gate, &key).charge(0).unwrap();
+    assert_eq!(all_left(&gate, &key), [7, 10, 7, 4000]);
+    let stored = keytally_core::Charge::from_bytes(&charge.to_bytes()).unwrap();
+    gate.refund(key_id, stored, at(1)).unwrap();
+    assert_eq!(all_left(&gate, &key), [9, 12, 9, 5000]);
+    // In the next minute, nothing of it counts any more.
+    gate.refund(key_id, charge, at(60)).unwrap();
+    assert_eq!(all_left(&gate, &key), [9, 12, 9, 5000]);
+}
+
+#[test]
+fn settlement_charges_the_extra_to_all_tallies_or_none() {
+    let gate = gate_of(COSTS);
+    let (key, key_id) = key_of(&gate, 42, 1);
+    let (other, _) = key_of(&gate, 42, 2);
+    let charge = costly(&gate, &key).charge(0).unwrap();
+    let settle = |settlement: Settlement<'_>| {
+        let settled = gate.settle_all(key_id, charge, &settlement, at(0)).unwrap();
+        (settled.verdict.uncharged(), settled.uncharged.to_vec())
+    };
+    assert_eq!(settle(Settlement::new().with_cost(3).with_group("tokens", 400)), (0, vec![0]));
+    assert_eq!(all_left(&gate, &key), [6, 9, 6, 4600]);
+    // The other key leaves two units of the team, the smallest room.
+    assert!(check(part(&gate, &other, 7), at(0)).is_admitted());
+    assert_eq!(settle(Settlement::new().with_cost(7)), (3, vec![]));
+    assert_eq!(all_left(&gate, &key), [4, 0, 4, 4600]);
+    assert_eq!(settle(Settlement::new().with_group("tokens", 6000)), (0, vec![400]));
+    assert_eq!(all_left(&gate, &key), [4, 0, 4, 0]);
+    // A group without a cost of its own is settled with the request.
+    assert_eq!(settle(Settlement::new().with_group("write", 9)), (0, vec![0]));
+    assert_eq!(gate.settle(key_id, charge, 1, at(0)).unwrap().uncharged(), 0);
+    assert_eq!(all_left(&gate, &key), [5, 1, 5, 0]);
+}
+
+#[test]
+fn overdraft_counts_beyond_the_limit() {
+    let gate = gate_of("9/minute, 20/hour");
+    let (key, key_id) = key_of(&gate, 42, 1);
+    let charge = check(part(&gate, &key, 2), at(0)).charge(0).unwrap();
+    let settlement = Settlement::new().with_cost(18).with_overdraw(true);
+    let settled = gate.settle_all(key_id, charge, &settlement, at(0)).unwrap();
+    assert_eq!(settled.verdict.uncharged(), 0);
+    // 18 units of 20 are used in this hour, also when the minute has passed.
+    assert_eq!(check(part(&gate, &key, 1), at(0)).retry_after_s(), Some(60));
+    assert_eq!(left(&check(part(&gate, &key, 1), at(60))), [8]);
+    assert_eq!(check(part(&gate, &key, 2), at(60)).retry_after_s(), Some(3540));
 }

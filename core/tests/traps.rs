@@ -118,11 +118,7 @@ fn no_time_panics() {
             let now = Timestamp::from_unix_ms(ms);
             let verdict = limiter.check(b"a", 1, now);
             verdict.headers();
-            limiter.refund(
-                b"a",
-                Charge { cost: 1, at: now },
-                Timestamp::from_unix_ms(u64::MAX - ms),
-            );
+            limiter.refund(b"a", Charge::new(1, now), Timestamp::from_unix_ms(u64::MAX - ms));
         }
     }
 }

@@ -5,6 +5,7 @@ use core::ffi::c_char;
 use keytally_core::MAX_KEYS;
 use keytally_core::{Gate, GateConfig, Name, Peppers, Plan};
 
+use crate::charge::kt_charge;
 use crate::guard::guard;
 use crate::key::{checked_key_id, name};
 use crate::limiter::{KT_HANDLE_ALIGN, KT_TABLE_ALIGN, table_lines};
@@ -14,7 +15,7 @@ use crate::request::kt_request;
 use crate::status::{FfiResult, kt_status};
 use crate::text::utf8;
 use crate::time::{HandleClock, with_clock};
-use crate::verdict::{kt_charge, kt_verdict};
+use crate::verdict::kt_verdict;
 
 /// Bytes of a gate's handle.
 pub const KT_GATE_HANDLE_SIZE: usize = 3072;
@@ -447,7 +448,7 @@ pub extern "C" fn kt_gate_peek(
 /// Gives back what a check charged, in the windows that still count it. `key_id` and `charge` are
 /// those of the check's verdict. Refund a charge only once.
 ///
-/// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_NO_CLOCK`.
+/// Statuses: `KT_NOT_A_CHARGE`, `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_refund(
     gate: Handle<kt_gate>,
@@ -458,7 +459,7 @@ pub extern "C" fn kt_gate_refund(
 ) -> kt_status {
     guard(|| {
         let (gate, target) = (gate.in_force()?, verdict_out.target()?);
-        let (key_id, charge) = (checked_key_id(key_id)?, charge.read()?.to_core());
+        let (key_id, charge) = (checked_key_id(key_id)?, charge.read()?.to_core()?);
         let verdict =
             with_clock!(gate.clock.time(now_ms)?, |clock| gate.refund(key_id, charge, clock));
         target.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);
@@ -469,7 +470,7 @@ pub extern "C" fn kt_gate_refund(
 /// Replaces an estimated cost by the actual cost: refunds the difference, or charges it as far as
 /// there is room. The verdict's `uncharged` is what found no room. Settle a charge only once.
 ///
-/// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_NO_CLOCK`.
+/// Statuses: `KT_NOT_A_CHARGE`, `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_settle(
     gate: Handle<kt_gate>,
@@ -481,7 +482,7 @@ pub extern "C" fn kt_gate_settle(
 ) -> kt_status {
     guard(|| {
         let (gate, target) = (gate.in_force()?, verdict_out.target()?);
-        let (key_id, estimate) = (checked_key_id(key_id)?, estimate.read()?.to_core());
+        let (key_id, estimate) = (checked_key_id(key_id)?, estimate.read()?.to_core()?);
         let verdict = with_clock!(gate.clock.time(now_ms)?, |clock| gate
             .settle(key_id, estimate, actual, clock));
         target.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);

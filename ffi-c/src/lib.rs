@@ -17,6 +17,7 @@
 //! | `text.rs` | texts in the caller's buffers |
 //! | `message.rs`, `version.rs` | messages of statuses; versions |
 //! | `policy.rs`, `key.rs` | policies and keys as text, without a table |
+//! | `charge.rs` | the charge of a verdict, for refunds |
 //! | `request.rs`, `verdict.rs` | requests with options; the verdict and its HTTP response |
 //! | `limiter.rs`, `gate.rs` | the two tables: create, attach, check |
 //! | `compound.rs` | several keys and subjects of one request, charged all or none |
@@ -31,6 +32,7 @@
 #![expect(non_camel_case_types, reason = "C sees these names")]
 
 mod administer;
+mod charge;
 mod clock;
 mod compound;
 #[cfg(feature = "host")]
@@ -53,8 +55,8 @@ mod version;
 #[cfg(feature = "host")]
 pub use files::*;
 pub use {
-    administer::*, clock::*, compound::*, gate::*, inspect::*, key::*, limiter::*, message::*,
-    pointers::*, policy::*, request::*, status::*, time::*, verdict::*, version::*,
+    administer::*, charge::*, clock::*, compound::*, gate::*, inspect::*, key::*, limiter::*,
+    message::*, pointers::*, policy::*, request::*, status::*, time::*, verdict::*, version::*,
 };
 
 /// Loops without end. A panic is a defect of the library, and SAFETY.md says why a check

@@ -4,6 +4,7 @@ use core::ffi::c_char;
 
 use keytally_core::{CacheLine, Limiter};
 
+use crate::charge::kt_charge;
 use crate::guard::guard;
 use crate::pointers::{Handle, Held, In, Lines, Memory, Out};
 use crate::policy::{KT_POLICY_SIZE, policy};
@@ -11,7 +12,7 @@ use crate::request::kt_request;
 use crate::status::kt_status;
 use crate::text::{Text, put};
 use crate::time::{HandleClock, with_clock};
-use crate::verdict::{kt_charge, kt_verdict};
+use crate::verdict::kt_verdict;
 
 /// Bytes of a limiter's handle.
 pub const KT_LIMITER_HANDLE_SIZE: usize = 384;
@@ -258,7 +259,7 @@ pub extern "C" fn kt_limiter_peek(
 /// Gives back what a check charged, in the windows that still count it. `charge` is that of the
 /// check's verdict. Refund a charge only once.
 ///
-/// Statuses: `KT_NO_CLOCK`.
+/// Statuses: `KT_NOT_A_CHARGE`, `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_refund(
     limiter: Handle<kt_limiter>,
@@ -270,7 +271,7 @@ pub extern "C" fn kt_limiter_refund(
 ) -> kt_status {
     guard(|| {
         let (limiter, target) = (limiter.state()?, verdict_out.target()?);
-        let (subject, charge) = (subject.slice(subject_len)?, charge.read()?.to_core());
+        let (subject, charge) = (subject.slice(subject_len)?, charge.read()?.to_core()?);
         let verdict = with_clock!(limiter.clock.time(now_ms)?, |clock| limiter
             .table
             .refund(subject, charge, clock));
@@ -282,7 +283,7 @@ pub extern "C" fn kt_limiter_refund(
 /// Replaces an estimated cost by the actual cost: refunds the difference, or charges it as far as
 /// there is room. The verdict's `uncharged` is what found no room. Settle a charge only once.
 ///
-/// Statuses: `KT_NO_CLOCK`.
+/// Statuses: `KT_NOT_A_CHARGE`, `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_settle(
     limiter: Handle<kt_limiter>,
@@ -295,7 +296,7 @@ pub extern "C" fn kt_limiter_settle(
 ) -> kt_status {
     guard(|| {
         let (limiter, target) = (limiter.state()?, verdict_out.target()?);
-        let (subject, estimate) = (subject.slice(subject_len)?, estimate.read()?.to_core());
+        let (subject, estimate) = (subject.slice(subject_len)?, estimate.read()?.to_core()?);
         let verdict = with_clock!(limiter.clock.time(now_ms)?, |clock| {
             limiter.table.settle(subject, estimate, actual, clock)
         });

@@ -88,6 +88,8 @@ statuses! {
         KT_NO_SUCH_QUOTA = 13 => "there is no quota of that index; they count from 0 to quota_count - 1",
         KT_PART_COUNT = 14 => "a compound charge has 1 to 8 parts",
         KT_PART_TABLE = 15 => "a part has a gate or a limiter, not both and not none",
+        KT_NOT_A_CHARGE = 16 =>
+            "the struct is not a charge: this library never wrote it, or it was changed since",
 
         // Texts.
         KT_POLICY_EMPTY = 20 => "a policy needs at least one quota, like \"100/minute, 1000/hour\"",

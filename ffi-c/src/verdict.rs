@@ -9,6 +9,7 @@ use keytally_core::{
     Charge, Outcome, QuotaState, Quotas, Reason, Response, Timestamp, Verdict, Window,
 };
 
+use crate::charge::kt_charge;
 use crate::guard::guard;
 use crate::pointers::{In, Number, Numbered, Out, Target, plain};
 use crate::status::{FfiResult, kt_status};
@@ -161,17 +162,6 @@ const _: () = {
 };
 
 plain! {
-    /// The units that a check charged, and when. `refund` and `settle` take it.
-    #[derive(Debug)]
-    pub struct kt_charge {
-        /// The time that the decision holds for, in Unix milliseconds.
-        pub at_ms: u64,
-        /// The units. 0 if nothing was charged: refunding it then does nothing.
-        pub cost: u32,
-        /// Zero.
-        pub reserved_: u32,
-    }
-
     /// One window of a verdict or of a key, after the decision. This library writes it; reserved
     /// members are zeros.
     #[derive(Debug)]
@@ -225,8 +215,8 @@ plain! {
         pub quota_count: u8,
         /// Zero.
         pub reserved_8_: u8,
-        /// What was charged. Its cost is 0 unless a check was admitted, so also after a peek.
-        pub charge: kt_charge,
+        /// The time that the decision holds for, in Unix milliseconds.
+        pub at_ms: u64,
         /// The caller's time in Unix milliseconds: the explicit time, or the last reading of the
         /// system clock.
         pub now_ms: u64,
@@ -234,18 +224,19 @@ plain! {
         pub retry_at_ms: u64,
         /// The cost of the request.
         pub cost: u32,
+        /// The units that were charged. 0 unless a check was admitted, so also after a peek.
+        /// `kt_verdict_charge` writes them with their time.
+        pub charged: u32,
         /// The units that a `settle` found no room for. 0 in every other verdict.
         pub uncharged: u32,
         /// By how many seconds the tally was ahead of the caller, rounded up; 0 if it was not. More
         /// than 60 means that a clock, or an explicit time, was wrong. The next check by the system
         /// clock corrects the tally.
         pub clock_ahead_s: u32,
-        /// Zero.
-        pub reserved_32_: u32,
         /// The quotas in a form of this library: see `kt_verdict_quota`.
         pub private_: [u32; 32],
         /// Zeros.
-        pub reserved_: [u64; 7],
+        pub reserved_: [u64; 8],
     }
 }
 
@@ -342,8 +333,8 @@ impl Target<'_, kt_verdict> {
             (out.account, out.plan, out.env) = (holder.account, holder.plan, holder.env);
         }
         out.quota_count = u8::try_from(verdict.quotas().len()).unwrap_or(0);
-        out.charge.at_ms = verdict.quotas().time().unix_ms();
-        out.charge.cost = verdict.charge().map_or(0, |charge| charge.cost);
+        out.at_ms = verdict.quotas().time().unix_ms();
+        out.charged = verdict.charge().map_or(0, |charge| charge.cost());
         out.now_ms = verdict.now().unix_ms();
         out.cost = verdict.cost();
         out.uncharged = verdict.uncharged();
@@ -355,8 +346,13 @@ impl Target<'_, kt_verdict> {
 }
 
 impl kt_verdict {
+    fn outcome(&self) -> FfiResult<Outcome> {
+        let outcome = Outcome::ALL.get(usize::from(self.outcome.0));
+        outcome.copied().ok_or(kt_status::KT_NOT_A_VERDICT)
+    }
+
     fn quota(&self, index: usize) -> FfiResult<QuotaState> {
-        quota_state(&self.private_, self.quota_count, index, self.charge.at_ms)
+        quota_state(&self.private_, self.quota_count, index, self.at_ms)
     }
 
     /// Returns the HTTP response, with the states of the quotas in `states`, which is empty.
@@ -365,12 +361,12 @@ impl kt_verdict {
         states: &'q mut heapless::Vec<QuotaState, KT_MAX_QUOTAS>,
     ) -> FfiResult<Response<'q>> {
         let damaged = kt_status::KT_NOT_A_VERDICT;
-        let outcome = *Outcome::ALL.get(usize::from(self.outcome.0)).ok_or(damaged)?;
+        let outcome = self.outcome()?;
         kt_reason::NAMES.get(usize::from(self.reason.0)).ok_or(damaged)?;
         for index in 0..usize::from(self.quota_count) {
             states.push(self.quota(index)?).map_err(|_| damaged)?;
         }
-        let [now, charged_at] = [self.now_ms, self.charge.at_ms].map(Timestamp::from_unix_ms);
+        let [now, charged_at] = [self.now_ms, self.at_ms].map(Timestamp::from_unix_ms);
         Ok(Response::new(
             outcome,
             states,
@@ -378,12 +374,6 @@ impl kt_verdict {
             waits_from(now, charged_at),
             Some(self.retry_after_s).filter(|&seconds| seconds != 0),
         ))
-    }
-}
-
-impl kt_charge {
-    pub(crate) fn to_core(self) -> Charge {
-        Charge { cost: self.cost, at: Timestamp::from_unix_ms(self.at_ms) }
     }
 }
 
@@ -405,6 +395,31 @@ pub extern "C" fn kt_verdict_quota(
     guard(|| {
         let target = quota_out.target()?;
         target.put_quota(&verdict.get()?.quota(index)?);
+        Ok(())
+    })
+}
+
+/// Writes what the check charged, for a later refund or settlement. Its cost is 0 unless the check
+/// was admitted: a refund of it then does nothing.
+///
+/// Statuses: `KT_NOT_A_VERDICT`.
+///
+/// ```c
+/// kt_charge charge;
+/// if (kt_verdict_charge(&verdict, &charge) == KT_OK)
+///     kt_gate_refund(gate, verdict.key_id, &charge, KT_SYSTEM_CLOCK, &verdict);
+/// ```
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_verdict_charge(
+    verdict: In<kt_verdict>,
+    charge_out: Out<kt_charge>,
+) -> kt_status {
+    guard(|| {
+        let target = charge_out.target()?;
+        let verdict = verdict.get()?;
+        verdict.outcome()?;
+        let charge = Charge::new(verdict.charged, Timestamp::from_unix_ms(verdict.at_ms));
+        target.put_charge(charge);
         Ok(())
     })
 }
@@ -540,9 +555,7 @@ pub extern "C" fn kt_verdict_fields<'c>(
 /// Never NULL. The text is static: do not free it.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_verdict_body(verdict: In<kt_verdict>) -> In<'static, c_char> {
-    let outcome =
-        verdict.get().ok().and_then(|verdict| Outcome::ALL.get(usize::from(verdict.outcome.0)));
-    In::from_static(outcome.map_or(c"", |outcome| body(*outcome)))
+    In::from_static(verdict.get().and_then(kt_verdict::outcome).map_or(c"", body))
 }
 
 /// Returns core's body with a NUL.

@@ -175,7 +175,7 @@ pub use keytally_core::{
     ParseKeyIdError, ParsePolicyError, ParsePolicyErrorKind, Part, PartsError, Pepper,
     PepperTooShort, Peppers, PeppersError, Plan, Policy, Quota, QuotaState, Quotas, Reason,
     RequestError, Response, SECRET_LEN, Section, SectionQuotas, Sections, Subject, TableKind, Tag,
-    TallyVerdict, Text, Timestamp, Verdict, Warnings, Window, accepts_problem, decide,
+    TallyCharge, TallyVerdict, Text, Timestamp, Verdict, Warnings, Window, accepts_problem, decide,
     is_table_beginning, parse_key,
 };
 

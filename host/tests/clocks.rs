@@ -52,7 +52,7 @@ fn worker() {
         ];
         for (verdict, admitted) in verdicts.iter().zip(&mut admitted) {
             if let Some(charge) = verdict.charge() {
-                *admitted.entry(charge.at.unix_s() / 60).or_insert(0_u32) += 1;
+                *admitted.entry(charge.at().unix_s() / 60).or_insert(0_u32) += 1;
             }
         }
     }

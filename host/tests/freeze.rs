@@ -66,8 +66,10 @@ struct Admitted(BTreeMap<(usize, u64, u64), u32>);
 impl Admitted {
     fn add(&mut self, table: usize, subject: u64, verdict: &Verdict) {
         if let Some(charge) = verdict.charge() {
-            *self.0.entry((table, subject, charge.at.unix_s() / WINDOWS_S[table])).or_default() +=
-                charge.cost;
+            *self
+                .0
+                .entry((table, subject, charge.at().unix_s() / WINDOWS_S[table]))
+                .or_default() += charge.cost();
         }
     }
 }
@@ -88,7 +90,7 @@ fn worker() {
         let pick = random.below(64);
         // A refund of 0 and a peek keep the counts, and must also keep the tally's stamp (its
         // time).
-        let nothing = Charge { cost: 0, at: Timestamp::from_unix_s(0) };
+        let nothing = Charge::new(0, Timestamp::from_unix_s(0));
         match pick {
             0..24 => {
                 let table = usize::from(pick >= 12);

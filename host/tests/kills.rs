@@ -229,16 +229,16 @@ fn spend(job: &Job) {
             assert_eq!(verdict.outcome(), Outcome::Admitted, "{:?}", verdict.reason());
             verdict.charge().unwrap()
         };
-        let burst = |times: u32| (0..times).map(|_| i64::from(check(1).cost)).sum();
+        let burst = |times: u32| (0..times).map(|_| i64::from(check(1).cost())).sum();
         let spent = step(0, 16, &|| burst(16));
-        let estimate = Charge { cost: u32::try_from(random.below(20)).unwrap() + 1, at: now };
-        step(0, estimate.cost.into(), &|| i64::from(check(estimate.cost).cost));
+        let estimate = Charge::new(u32::try_from(random.below(20)).unwrap() + 1, now);
+        step(0, estimate.cost().into(), &|| i64::from(check(estimate.cost()).cost()));
         let actual = u32::try_from(random.below(40)).unwrap();
-        let change = i64::from(actual) - i64::from(estimate.cost);
+        let change = i64::from(actual) - i64::from(estimate.cost());
         match random.below(2) {
-            0 => step(-i64::from(estimate.cost), 0, &|| {
+            0 => step(-i64::from(estimate.cost()), 0, &|| {
                 gate.table().refund(id, estimate, now).unwrap();
-                -i64::from(estimate.cost)
+                -i64::from(estimate.cost())
             }),
             _ => step(change.min(0), change.max(0), &|| {
                 assert_eq!(gate.table().settle(id, estimate, actual, now).unwrap().uncharged(), 0);

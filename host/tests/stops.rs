@@ -86,7 +86,7 @@ const OPERATIONS: &[Operation] = &[
         name: "refund",
         before: |at| limiter(at, 4, 3),
         act: |at| {
-            open_limiter(at).table().refund(b"1", Charge { cost: 1, at: NOW }, NOW);
+            open_limiter(at).table().refund(b"1", Charge::new(1, NOW), NOW);
             None
         },
         kind: Kind::Limiter,

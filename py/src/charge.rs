@@ -3,13 +3,14 @@
 use keytally::Timestamp;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyType;
+use pyo3::types::PyBytes;
 
-use crate::arguments::Cost;
+use crate::arguments::{Cost, wrong_type};
 
-/// The cost that an admitted request was charged, and the time of the charge.
+/// What an admitted request was charged, and when.
 ///
-/// ``refund`` and ``settle`` take it. Another process can rebuild it from its two numbers:
+/// ``refund`` and ``settle`` take it. Another process can restore it from its bytes, which are the
+/// same in every language. It can also make one of two numbers:
 /// ``Charge(charge.cost, charge.at_ms)``.
 ///
 /// Args:
@@ -22,45 +23,72 @@ use crate::arguments::Cost;
 /// Charge(cost=1, at_ms=1700000000000)
 /// >>> Charge(charge.cost, charge.at_ms) == charge
 /// True
+/// >>> Charge.from_bytes(charge.to_bytes()) == charge
+/// True
 #[pyclass(frozen, eq, hash, module = "keytally")]
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Charge {
-    cost: u32,
-    at_ms: u64,
-}
+#[derive(PartialEq, Eq, Hash)]
+pub(crate) struct Charge(pub(crate) keytally::Charge);
 
 #[pymethods]
 impl Charge {
     #[new]
     fn new(cost: Cost, at_ms: u64) -> Self {
-        Self { cost: cost.0, at_ms }
+        Self(keytally::Charge::new(cost.0, Timestamp::from_unix_ms(at_ms)))
+    }
+
+    /// Returns the charge with these bytes.
+    ///
+    /// Args:
+    ///     data: The 128 bytes of a charge, as ``to_bytes`` returned them.
+    ///
+    /// Raises:
+    ///     ValueError: The bytes are not those of a charge.
+    ///     TypeError: ``data`` is not ``bytes``.
+    ///
+    /// >>> from keytally import Charge
+    /// >>> Charge.from_bytes(Charge(3, 1_700_000_000_000).to_bytes())
+    /// Charge(cost=3, at_ms=1700000000000)
+    #[staticmethod]
+    fn from_bytes(data: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let bytes = data.cast::<PyBytes>().map_err(|_| wrong_type("data", "bytes", data))?;
+        let bytes = bytes.as_bytes().try_into().ok();
+        bytes.and_then(keytally::Charge::from_bytes).map(Self).ok_or_else(|| {
+            PyValueError::new_err(
+                "data is not the bytes of a charge: pass the 128 bytes that to_bytes returned",
+            )
+        })
+    }
+
+    /// Returns the charge as 128 bytes, to be stored.
+    ///
+    /// >>> from keytally import Charge
+    /// >>> len(Charge(3, 1_700_000_000_000).to_bytes())
+    /// 128
+    fn to_bytes<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.0.to_bytes())
     }
 
     /// The cost in units.
     #[getter]
     fn cost(&self) -> u32 {
-        self.cost
+        self.0.cost()
     }
 
     /// The time of the charge, in Unix milliseconds.
     #[getter]
     fn at_ms(&self) -> u64 {
-        self.at_ms
+        self.0.at().unix_ms()
     }
 
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> (Bound<'py, PyType>, (u32, u64)) {
-        let charge = slf.get();
-        (slf.get_type(), (charge.cost, charge.at_ms))
+    fn __reduce__<'py>(
+        slf: &Bound<'py, Self>,
+    ) -> PyResult<(Bound<'py, PyAny>, (Bound<'py, PyBytes>,))> {
+        let restore = slf.get_type().getattr("from_bytes")?;
+        Ok((restore, (slf.get().to_bytes(slf.py()),)))
     }
 
     fn __repr__(&self) -> String {
-        format!("Charge(cost={}, at_ms={})", self.cost, self.at_ms)
-    }
-}
-
-impl From<keytally::Charge> for Charge {
-    fn from(charge: keytally::Charge) -> Self {
-        Self { cost: charge.cost, at_ms: charge.at.unix_ms() }
+        format!("Charge(cost={}, at_ms={})", self.cost(), self.at_ms())
     }
 }
 
@@ -76,7 +104,6 @@ impl<'py> FromPyObject<'_, 'py> for ChargeArgument {
                 "the charge is None: only the verdict of an admitted check has one; check verdict.admitted first",
             ));
         }
-        let charge = value.cast::<Charge>()?.get();
-        Ok(Self(keytally::Charge { cost: charge.cost, at: Timestamp::from_unix_ms(charge.at_ms) }))
+        Ok(Self(value.cast::<Charge>()?.get().0))
     }
 }

@@ -3,7 +3,7 @@
 use keytally::MAX_QUOTAS;
 use keytally::QuotaState;
 use keytally::Response;
-use keytally::{Outcome, Reason, Timestamp};
+use keytally::{Charge, Outcome, Reason, Timestamp};
 
 use crate::quota_state::{self, from_pickled, to_pickled};
 
@@ -15,8 +15,8 @@ pub(crate) struct Snapshot {
     /// Shortest window first, at most [`MAX_QUOTAS`].
     pub(crate) quotas: Vec<QuotaState>,
     pub(crate) cost: u32,
-    /// When the cost was charged; `None` unless the request was admitted.
-    pub(crate) charged_at: Option<Timestamp>,
+    /// `None` unless the request was admitted.
+    pub(crate) charge: Option<Charge>,
     /// The time that `retry_after_s` is counted from.
     pub(crate) waits_from: Timestamp,
     pub(crate) retry_after_s: Option<u32>,
@@ -34,7 +34,7 @@ pub(crate) type Pickled = (
     Holder,
     Vec<quota_state::Pickled>,
     u32,
-    Option<u64>,
+    Option<[u8; Charge::LEN]>,
     u64,
     Option<u32>,
     u32,
@@ -58,7 +58,7 @@ impl Snapshot {
             self.holder.clone(),
             self.quotas.iter().map(to_pickled).collect(),
             self.cost,
-            self.charged_at.map(Timestamp::unix_ms),
+            self.charge.map(|charge| charge.to_bytes()),
             self.waits_from.unix_ms(),
             self.retry_after_s,
             self.uncharged,
@@ -74,7 +74,7 @@ impl Snapshot {
             holder,
             quotas,
             cost,
-            charged_at,
+            charge,
             waits_from,
             retry_after_s,
             uncharged,
@@ -92,7 +92,10 @@ impl Snapshot {
             holder,
             quotas,
             cost,
-            charged_at: charged_at.map(Timestamp::from_unix_ms),
+            charge: match charge {
+                None => None,
+                Some(bytes) => Some(Charge::from_bytes(&bytes)?),
+            },
             waits_from: Timestamp::from_unix_ms(waits_from),
             retry_after_s,
             uncharged,

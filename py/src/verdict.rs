@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 
 use keytally::Gate;
 use keytally::Headers;
-use keytally::{Outcome, Reason, Timestamp};
+use keytally::{Outcome, Reason};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
@@ -113,10 +113,6 @@ impl Verdict {
         (self.account(), self.key_id(), self.plan(), self.env())
     }
 
-    fn charged_at(&self) -> Option<Timestamp> {
-        self.either(|verdict| verdict.charge().map(|charge| charge.at), |values| values.charged_at)
-    }
-
     /// Returns the values to pickle.
     fn to_pickled(&self) -> Pickled {
         self.either(
@@ -127,7 +123,7 @@ impl Verdict {
                     holder: self.holder(),
                     quotas: verdict.quotas().iter().collect(),
                     cost: verdict.cost(),
-                    charged_at: self.charged_at(),
+                    charge: verdict.charge(),
                     waits_from: verdict.waits_from(),
                     retry_after_s: verdict.retry_after_s(),
                     uncharged: verdict.uncharged(),
@@ -340,8 +336,7 @@ impl Verdict {
     /// ``None`` unless this is the verdict of an admitted check. A peek charges nothing.
     #[getter]
     fn charge(&self) -> Option<Charge> {
-        let cost = self.either(keytally::Verdict::cost, |values| values.cost);
-        self.charged_at().map(|at| Charge::from(keytally::Charge { cost, at }))
+        self.either(keytally::Verdict::charge, |values| values.charge).map(Charge)
     }
 
     /// The units that ``settle`` could not charge for lack of room; 0 in other verdicts.

@@ -99,6 +99,11 @@ def test_charge_rebuilt_from_its_numbers_is_refunded(gate, now):
         True,
     )
     assert gate.refund(gate.list()[0].key_id, again, now=now).remaining == 1000
+    for bad in [b"", charge.to_bytes()[:-1], charge.to_bytes() + b"\0"]:
+        with pytest.raises(ValueError, match="is not the bytes of a charge"):
+            keytally.Charge.from_bytes(bad)
+    with pytest.raises(TypeError, match="data must be bytes, not str"):
+        keytally.Charge.from_bytes("1")
 
 
 def test_rotated_secrets_share_quota_until_grace_ends(gate, now):

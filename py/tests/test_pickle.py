@@ -145,6 +145,7 @@ def test_invalid_pickled_verdict_is_rejected(now):
         (0, "perhaps"),
         (1, "because"),
         (3, [quota] * 5),
+        (5, bytes(128)),
         (3, [(1, 1, 0, 0, False, False)]),
     ]:
         with pytest.raises(ValueError, match="not a verdict's"):

@@ -113,6 +113,7 @@ def calls(gate, path):
     yield limiter.correct_clock, {"now": 1.0}
     yield Policy, {"text": "5/minute"}
     yield Charge, {"cost": 1, "at_ms": 1}
+    yield Charge.from_bytes, {"data": charge.to_bytes()}
     yield Verdict.duplicate_header, {"now": 1.0}
     yield _exempt.exemption, {"paths": ["/health"]}
     yield _calls.checked_cost, {"cost": 1}

@@ -1,6 +1,7 @@
 """The vector files, which define the results for all languages."""
 
 import json
+import pickle
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -53,6 +54,25 @@ def test_invalid_policies_match_vectors(case):
     with pytest.raises(PolicyError) as caught:
         Policy(case["text"])
     assert SENTENCES[case["error"]].format(case.get("needed_bits")) in str(caught.value)
+
+
+@pytest.mark.parametrize("case", load("charge.json")["valid"], ids=lambda case: case["bytes"][:32])
+def test_charges_match_vectors(case):
+    data, first = bytes.fromhex(case["bytes"]), case["tallies"][0]
+    charge = Charge.from_bytes(data)
+    assert charge.to_bytes() == data
+    assert (charge.cost, charge.at_ms) == (first["cost"], int(first["at_ms"]))
+    made = Charge(charge.cost, charge.at_ms)
+    is_new = len(case["tallies"]) == 1 and (first["tally"], first["unit"]) == (0, 0)
+    assert ((made == charge), made.to_bytes() == data) == (is_new, is_new)
+    for protocol in range(6):
+        assert pickle.loads(pickle.dumps(charge, protocol)) == charge
+
+
+@pytest.mark.parametrize("case", load("charge.json")["invalid"], ids=lambda case: case["why"])
+def test_invalid_charges_match_vectors(case):
+    with pytest.raises(ValueError, match="pass the 128 bytes that to_bytes returned"):
+        Charge.from_bytes(bytes.fromhex(case["bytes"]))
 
 
 def sequences():

@@ -16,6 +16,12 @@ pub fn load_decisions() -> DecisionFile {
     load("decision.json", include_str!("../decision.json"))
 }
 
+/// Loads `charge.json`.
+#[must_use]
+pub fn load_charges() -> ChargeFile {
+    load("charge.json", include_str!("../charge.json"))
+}
+
 /// Loads `key.json`.
 #[must_use]
 pub fn load_keys() -> KeyFile {
@@ -239,6 +245,55 @@ pub struct ReusableCase {
     pub now_ms: u64,
     /// Whether the slot may be given to another subject.
     pub reusable: bool,
+}
+
+/// The content of `charge.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChargeFile {
+    /// Explains the file.
+    pub about: String,
+    /// Charges and their bytes.
+    pub valid: Vec<ChargeCase>,
+    /// Bytes that are not those of a charge.
+    pub invalid: Vec<InvalidCharge>,
+}
+
+/// A charge and its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChargeCase {
+    /// The tallies in the order in which they were charged.
+    pub tallies: Vec<ChargedEntry>,
+    /// The bytes, in hexadecimal.
+    #[serde(with = "hex_bytes")]
+    pub bytes: Vec<u8>,
+}
+
+/// What one tally was charged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChargedEntry {
+    /// The index of the tally in its gate.
+    pub tally: u8,
+    /// Which cost of the request this is.
+    pub unit: u8,
+    /// The units.
+    pub cost: u32,
+    /// The time of the decision in Unix milliseconds.
+    #[serde(with = "decimal_u64")]
+    pub at_ms: u64,
+}
+
+/// Bytes that are not those of a charge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InvalidCharge {
+    /// What is wrong with them.
+    pub why: String,
+    /// The bytes, in hexadecimal.
+    #[serde(with = "hex_bytes")]
+    pub bytes: Vec<u8>,
 }
 
 /// The content of `key.json`.

@@ -1,6 +1,7 @@
 //! Generates the vector files. They hold chosen cases, on and next to every boundary, and random
 //! cases from fixed seeds. The model computes all results.
 
+mod charge;
 mod decision;
 mod key;
 mod mac;
@@ -24,6 +25,7 @@ pub fn files() -> Vec<(&'static str, String)> {
     vec![
         ("policy.json", policy::file()),
         ("decision.json", decision::file()),
+        ("charge.json", charge::file()),
         ("key.json", key::file()),
         ("mac.json", mac::file()),
         ("verdict.json", verdict::file()),

@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | `policy.json` | policy texts, their meaning and the layout of their tallies; invalid texts | [`load_policies`] |
 //! | `decision.json` | operations on tallies, alone and in sequences; corrections; reuse of a limiter's slots | [`load_decisions`] |
+//! | `charge.json` | charges as bytes; bytes that are not a charge | [`load_charges`] |
 //! | `key.json` | keys, key ids and hints; texts that are not keys; CRC-32 checksums | [`load_keys`] |
 //! | `mac.json` | SHA-256, HMAC-SHA-256, the MAC that a gate stores of a key | [`load_macs`] |
 //! | `verdict.json` | requests to gates with their verdicts and responses; responses to given verdicts | [`load_verdicts`] |
@@ -42,6 +43,6 @@ pub mod generate;
 pub mod model;
 
 pub use files::{
-    DecisionFile, KeyFile, MacFile, PolicyFile, VerdictFile, load_decisions, load_keys, load_macs,
-    load_policies, load_verdicts,
+    ChargeFile, DecisionFile, KeyFile, MacFile, PolicyFile, VerdictFile, load_charges,
+    load_decisions, load_keys, load_macs, load_policies, load_verdicts,
 };

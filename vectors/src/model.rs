@@ -11,11 +11,13 @@
 //! | `policy` | policy text, its errors, canonical text |
 //! | `layout` | the width of each field of the word |
 //! | `tally` | the state of a tally at a given time; check, peek, refund, settle, reset, correction after a wrong clock, reuse of slots |
+//! | `charge` | the bytes of a charge |
 //! | `key` | the text form of a key, base62, CRC-32 |
 //! | `mac` | SHA-256, HMAC-SHA-256 |
 //! | `http` | outcome, status, header block, body |
 //! | `gate` | a list of keys: verify, then charge |
 
+mod charge;
 mod gate;
 mod http;
 mod key;
@@ -25,6 +27,7 @@ mod policy;
 mod tally;
 mod window;
 
+pub use charge::{ChargedTally, charge_bytes};
 pub use gate::{Gate, GateKey, Reason, Verdict};
 pub use http::{Outcome, QuotaState, body, header_block, rate_limit, rate_limit_policy, status};
 pub use key::{

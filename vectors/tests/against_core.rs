@@ -3,10 +3,13 @@
 
 use keytally_core::{
     CacheLine, Charge, Gate, GateConfig, Hint, Key, KeyId, Name, Outcome, ParseKeyError,
-    ParsePolicyErrorKind, Pepper, Peppers, Plan, Policy, Timestamp, Verdict, decide, parse_key,
+    ParsePolicyErrorKind, Pepper, Peppers, Plan, Policy, TallyCharge, Timestamp, Verdict, decide,
+    parse_key,
 };
 use keytally_vectors::files::{Answer, DecisionCase, GateSetup, Op, QuotaLine};
-use keytally_vectors::{load_decisions, load_keys, load_macs, load_policies, load_verdicts};
+use keytally_vectors::{
+    load_charges, load_decisions, load_keys, load_macs, load_policies, load_verdicts,
+};
 
 mod gates;
 
@@ -81,7 +84,7 @@ fn compare_decision(case: &DecisionCase) {
     let policy = policy(&case.policy);
     let (layout, limits, now) =
         (policy.layout(), policy.limits(), Timestamp::from_unix_ms(case.now_ms));
-    let charge = |cost, at_ms| Charge { cost, at: Timestamp::from_unix_ms(at_ms) };
+    let charge = |cost, at_ms| TallyCharge { cost, at: Timestamp::from_unix_ms(at_ms) };
     let decision = match case.op {
         Op::Check { cost } => decide::check(layout, &limits, case.word, now, cost),
         Op::Peek { cost } => decide::peek(layout, &limits, case.word, now, cost),
@@ -111,6 +114,37 @@ fn compare_decision(case: &DecisionCase) {
             retry_after_s: verdict.retry_after_s().map(u64::from),
         };
         assert_eq!(&answer, expected, "{case:?}");
+    }
+}
+
+#[test]
+fn charges_match_the_vectors() {
+    let file = load_charges();
+    for case in &file.valid {
+        let charge = Charge::from_bytes(case.bytes.as_slice().try_into().unwrap()).unwrap();
+        assert_eq!(charge.to_bytes(), *case.bytes);
+        let shown: Vec<String> = case
+            .tallies
+            .iter()
+            .map(|entry| {
+                format!(
+                    "Entry {{ tally: {}, unit: {}, cost: {}, at: {:?} }}",
+                    entry.tally,
+                    entry.unit,
+                    entry.cost,
+                    Timestamp::from_unix_ms(entry.at_ms)
+                )
+            })
+            .collect();
+        assert_eq!(format!("{charge:?}"), format!("[{}]", shown.join(", ")));
+        let first = &case.tallies[0];
+        assert_eq!((charge.cost(), charge.at().unix_ms()), (first.cost, first.at_ms));
+        let is_new = charge == Charge::new(charge.cost(), charge.at());
+        assert_eq!(is_new, case.tallies.len() == 1 && (first.tally, first.unit) == (0, 0));
+    }
+    for case in &file.invalid {
+        let bytes = case.bytes.as_slice().try_into().unwrap();
+        assert_eq!(Charge::from_bytes(bytes), None, "{}", case.why);
     }
 }
 

@@ -11,7 +11,7 @@
 
 use keytally_core::MAX_QUOTAS;
 use keytally_core::{
-    Algorithm, Charge, Layout, Limits, Outcome, Policy, Timestamp, Verdict, decide,
+    Algorithm, Layout, Limits, Outcome, Policy, TallyCharge, Timestamp, Verdict, decide,
 };
 use keytally_vectors::model::{self, Clock, Model};
 
@@ -158,7 +158,7 @@ impl CoreAndModel {
 
     /// Compares the refund of a charge of `cost` at `at_ms`.
     fn compare_refund(&self, word: u64, now_ms: u64, cost: u32, at_ms: u64) {
-        let charge = Charge { cost, at: Timestamp::from_unix_ms(at_ms) };
+        let charge = TallyCharge { cost, at: Timestamp::from_unix_ms(at_ms) };
         let now = Timestamp::from_unix_ms(now_ms);
         let real = decide::refund(&self.layout, &self.limits, word << self.shift, now, charge);
         let expected = self.model.refund(word, model::Charge { cost, at_ms }, now_ms);
@@ -169,7 +169,7 @@ impl CoreAndModel {
 
     /// Compares the settlement of a charge of `cost` at `at_ms` as `actual`.
     fn compare_settle(&self, word: u64, now_ms: u64, cost: u32, at_ms: u64, actual: u32) {
-        let charge = Charge { cost, at: Timestamp::from_unix_ms(at_ms) };
+        let charge = TallyCharge { cost, at: Timestamp::from_unix_ms(at_ms) };
         let now = Timestamp::from_unix_ms(now_ms);
         let real =
             decide::settle(&self.layout, &self.limits, word << self.shift, now, charge, actual);

@@ -2,7 +2,9 @@
 
 use keytally_vectors::files::Op;
 use keytally_vectors::model::{Model, parse_policy};
-use keytally_vectors::{load_decisions, load_keys, load_macs, load_policies, load_verdicts};
+use keytally_vectors::{
+    load_charges, load_decisions, load_keys, load_macs, load_policies, load_verdicts,
+};
 
 #[test]
 fn policy_file_loads_and_is_consistent() {
@@ -53,6 +55,19 @@ fn decision_file_loads_and_is_consistent() {
     }
     for reusable in [true, false] {
         assert!(file.reusable.iter().any(|case| case.reusable == reusable));
+    }
+}
+
+#[test]
+fn charge_file_loads_and_is_consistent() {
+    let file = load_charges();
+    let lengths = file.valid.iter().map(|case| (case.tallies.len(), case.bytes.len()));
+    assert!(lengths.clone().all(|(tallies, bytes)| tallies > 0 && bytes == 128));
+    assert_eq!(lengths.map(|(tallies, _)| tallies).max(), Some(8));
+    for case in &file.invalid {
+        assert!(
+            case.bytes.len() == 128 && file.valid.iter().all(|valid| valid.bytes != case.bytes)
+        );
     }
 }
 

@@ -1,7 +1,7 @@
 //! Compares the core with the model on random policies, costs and clocks, and tests guarantees of
 //! the core.
 
-use keytally_core::{Charge, Outcome, Policy, Timestamp, Verdict, decide};
+use keytally_core::{Outcome, Policy, TallyCharge, Timestamp, Verdict, decide};
 use keytally_vectors::model::{self, Model};
 use proptest::prelude::*;
 
@@ -114,7 +114,7 @@ proptest! {
                         prop_assert_eq!((quota.remaining, quota.reset_unix_s), (expected.remaining, expected.reset_s));
                     }
                     if real.outcome == Outcome::Admitted && matches!(op, Op::Check(_)) {
-                        charges.push(Charge { cost, at: verdict.quotas().time() });
+                        charges.push(TallyCharge { cost, at: verdict.quotas().time() });
                     }
                     word = real.next;
                 }

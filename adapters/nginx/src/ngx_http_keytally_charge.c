@@ -6,7 +6,7 @@
 /** Adds the charge of an admitting verdict to the request. The caller has set the other fields. */
 void ngx_http_keytally_charge_add(ngx_http_keytally_ctx_t *ctx, ngx_http_keytally_charge_t *charge,
                                   const kt_verdict *verdict) {
-    charge->charge = verdict->charge;
+    (void)kt_verdict_charge(verdict, &charge->charge);
     charge->next = ctx->charges;
     ctx->charges = charge;
 }

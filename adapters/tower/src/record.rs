@@ -97,7 +97,7 @@ impl Record {
             return (verdict, self.others.len());
         };
         made.listed |= listed;
-        let before = made.charge.map_or(0, |charge| charge.cost);
+        let before = made.charge.map_or(0, |charge| charge.cost());
         if made.verdict.is_admitted() && cost > before {
             made.refund();
             made.verdict = made.checked.check(cost);
@@ -126,7 +126,7 @@ impl Record {
     /// Returns the units of the charge of a decision; `None` if there is none, or it was settled or
     /// refunded.
     pub(crate) fn cost(&self, index: usize) -> Option<u32> {
-        self.decisions().nth(index)?.charge.map(|charge| charge.cost)
+        self.decisions().nth(index)?.charge.map(|charge| charge.cost())
     }
 
     /// Replaces the charge of a decision by the actual cost. Does nothing if the charge was settled

@@ -89,7 +89,7 @@ fn no_decision_moves_a_stamp_back() {
         let policy: Policy = text.parse().unwrap();
         let (layout, limits) = (policy.layout(), &policy.limits());
         let ahead = spend(&policy, 0, ms(3_660_000), 4).next;
-        let charge = Charge { cost: 1, at: ms(3_660_000) };
+        let charge = TallyCharge { cost: 1, at: ms(3_660_000) };
         for now in [0, NOON - 3_600_000, NOON, NOON + 3_599_999].map(Timestamp::from_unix_ms) {
             assert_eq!(
                 check(layout, limits, ahead, now, 1),
@@ -153,7 +153,7 @@ fn waits_count_from_the_later_time_within_the_tolerance() {
 fn refund_reaches_only_windows_that_count_the_charge() {
     let policy: Policy = "5/minute, 9/hour".parse().unwrap();
     let charged = check(policy.layout(), &policy.limits(), 0, ms(0), 5);
-    let charge = Charge { cost: 5, at: ms(0) };
+    let charge = TallyCharge { cost: 5, at: ms(0) };
     let refunded = refund(policy.layout(), &policy.limits(), charged.next, ms(59_000), charge);
     assert_eq!(left(&policy, refunded.next, ms(59_000)), [5, 9]);
     let minute_later = spend(&policy, charged.next, ms(60_000), 2).next;
@@ -170,7 +170,7 @@ fn refund_reaches_only_windows_that_count_the_charge() {
 fn settle_above_the_estimate_charges_up_to_the_limit() {
     let policy: Policy = "5/minute, 9/hour".parse().unwrap();
     let reserved = check(policy.layout(), &policy.limits(), 0, ms(0), 2);
-    let charge = Charge { cost: 2, at: ms(0) };
+    let charge = TallyCharge { cost: 2, at: ms(0) };
     let over = settle(policy.layout(), &policy.limits(), reserved.next, ms(0), charge, 8);
     assert_eq!(over.uncharged, 3);
     assert_eq!(left(&policy, over.next, ms(0)), [0, 4]);
@@ -193,7 +193,7 @@ fn extreme_values_of_every_range_do_not_overflow() {
         for word in [0, 1, u64::MAX, u64::MAX >> 1, 1 << 63] {
             for now in [0, 1, u64::MAX - 1, u64::MAX].map(Timestamp::from_unix_ms) {
                 for cost in [0, 1, policy.quotas()[0].limit, u32::MAX] {
-                    let charge = Charge { cost, at: now };
+                    let charge = TallyCharge { cost, at: now };
                     let (layout, limits) = (policy.layout(), &policy.limits());
                     let decision = check(layout, limits, word, now, cost);
                     let quotas = quotas(layout, limits, decision.next, now);

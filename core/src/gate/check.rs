@@ -4,7 +4,6 @@ use super::refusal::{Refusal, parse_reason};
 use super::table::{Gate, holder};
 use crate::bits::IS_64_BIT;
 use crate::cache_line::CacheLine;
-use crate::charge::Charge;
 use crate::compare_exchange;
 use crate::compound::{Compound, PartsError};
 use crate::decide::{self, Decision};
@@ -56,31 +55,6 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             decide::peek(&self.layout, limits, word, now, cost)
         })
         .without_charge()
-    }
-
-    /// Returns the units of `charge` to the windows that still count them. Refund each charge once.
-    /// Returns `None` if the gate does not have the key.
-    pub fn refund(&self, key_id: KeyId, charge: Charge, clock: impl Clock) -> Option<Verdict> {
-        self.adjust_tally(key_id, 0, clock, |layout, limits, word, now| {
-            decide::refund(layout, limits, word, now, charge)
-        })
-    }
-
-    /// Replaces an estimate by the actual cost: refunds the difference, or charges it as far as
-    /// there is room.
-    ///
-    /// The verdict's [`uncharged`](Verdict::uncharged) is the part that found no room. Settle each
-    /// charge once. Returns `None` if the gate does not have the key.
-    pub fn settle(
-        &self,
-        key_id: KeyId,
-        estimate: Charge,
-        actual: u32,
-        clock: impl Clock,
-    ) -> Option<Verdict> {
-        self.adjust_tally(key_id, 0, clock, |layout, limits, word, now| {
-            decide::settle(layout, limits, word, now, estimate, actual)
-        })
     }
 
     /// Sets all counts of the key to 0, in the tallies of all its sections but the team's. Returns

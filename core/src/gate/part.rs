@@ -334,7 +334,7 @@ impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for GatePart<'_, M> {
     }
 
     fn give_back(&mut self, tally: u8, charged: &Verdict, clock: C) -> Option<Verdict> {
-        let (key_id, charge) = (charged.holder()?.key_id, charged.charge()?);
+        let (key_id, charge) = (charged.holder()?.key_id, charged.charge()?.first());
         self.gate.adjust_tally(key_id, tally.into(), clock, |layout, limits, word, now| {
             decide::refund(layout, limits, word, now, charge)
         })
@@ -396,6 +396,13 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             Place::Entry(word) => extension.entry_position(record) + word,
             Place::Team(word) => extension.team_position(team.unwrap_or(0)) + TALLY + word,
         }
+    }
+
+    /// Returns the position of a key's tally among all words of the gate; 0 if the gate does not have
+    /// the key.
+    pub(super) fn position_of_key(&self, key_id: KeyId, tally: usize) -> usize {
+        let at = self.record_of(key_id);
+        self.position_of(at.number, self.entry_now(at.number).team.checked_sub(1), tally)
     }
 
     /// Applies `decide` to a tally of a key id, for callers that do not have the secret. Returns

@@ -136,6 +136,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         charge: Charge,
         clock: impl Clock,
     ) -> Verdict {
+        let charge = charge.first();
         self.decide_on(subject, self.find(subject), 0, clock, false, |word, now| {
             decide::refund(&self.layout, &self.limits, word, now, charge)
         })
@@ -154,7 +155,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         actual: u32,
         clock: impl Clock,
     ) -> Verdict {
-        let subject = self.subject(subject);
+        let (subject, estimate) = (self.subject(subject), estimate.first());
         self.decide_on(subject, self.find(subject), 0, clock, true, |word, now| {
             decide::settle(&self.layout, &self.limits, word, now, estimate, actual)
         })

@@ -236,7 +236,7 @@ fn stale_check_never_moves_a_tally_back() {
         .concat();
         let charges = verdicts.iter().filter_map(Verdict::charge);
         let present: u32 =
-            charges.filter(|charge| charge.at >= at(180)).map(|charge| charge.cost).sum();
+            charges.filter(|charge| charge.at() >= at(180)).map(|charge| charge.cost()).sum();
         let after = gate.check(Some(&text(&key)), 1, now);
         assert!(present <= 2 && !after.is_admitted(), "{verdicts:?} {after:?}");
         assert_eq!(after.quotas().time(), at(200));

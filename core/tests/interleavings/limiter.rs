@@ -134,8 +134,8 @@ fn system(seconds: u64) -> Stale {
 fn admitted_in(verdicts: &[Verdict], seconds: u64) -> u32 {
     let charges = verdicts.iter().filter_map(Verdict::charge);
     charges
-        .filter(|charge| charge.at.unix_s() / 60 == at(seconds).unix_s() / 60)
-        .map(|charge| charge.cost)
+        .filter(|charge| charge.at().unix_s() / 60 == at(seconds).unix_s() / 60)
+        .map(|charge| charge.cost())
         .sum()
 }
 

@@ -93,12 +93,12 @@ static void parts_are_charged_all_or_none(void) {
     kt_verdict verdicts[2];
     size_t decisive;
     OK(kt_check_all(parts, 2, NOW_MS, verdicts, &decisive));
-    CHECK(decisive == 0 && verdicts[0].outcome == KT_ADMITTED && verdicts[1].charge.cost == 3);
+    CHECK(decisive == 0 && verdicts[0].outcome == KT_ADMITTED && verdicts[1].charged == 3);
     OK(kt_check_all(parts, 2, NOW_MS, verdicts, &decisive));
     CHECK(decisive == 1 && verdicts[0].outcome == KT_DENIED && verdicts[1].outcome == KT_DENIED);
     parts[0].cost = 2;
     OK(kt_check_all(parts, 2, NOW_MS, verdicts, &decisive));
-    CHECK(decisive == 1 && verdicts[0].outcome == KT_ADMITTED && verdicts[0].charge.cost == 0);
+    CHECK(decisive == 1 && verdicts[0].outcome == KT_ADMITTED && verdicts[0].charged == 0);
     CHECK(quota(&verdicts[0], 0).remaining == 2 && verdicts[1].http_status == 429);
     parts[1].cost = 1;
     OK(kt_check_all(parts, 2, NOW_MS, verdicts, &decisive));
@@ -146,17 +146,17 @@ static void limiter_in_memory_charges_and_refunds(void) {
     const uint8_t *subject = bytes("203.0.113.9");
     OK(kt_limiter_check(&limiter, subject, 11, 2, NOW_MS + 1500, &verdict));
     CHECK(verdict.outcome == KT_ADMITTED && verdict.http_status == 200 && verdict.quota_count == 2);
-    CHECK(verdict.charge.cost == 2 && verdict.charge.at_ms == NOW_MS + 1500 &&
+    CHECK(verdict.charged == 2 && verdict.at_ms == NOW_MS + 1500 &&
           verdict.now_ms == NOW_MS + 1500);
     CHECK(quota(&verdict, 0).limit == 3 && quota(&verdict, 0).remaining == 1 &&
           quota(&verdict, 0).window_s == 60);
     CHECK(quota(&verdict, 0).reset_unix_s == NOW_MS / 1000 + 60 &&
           quota(&verdict, 1).remaining == 98);
     CHECK(quota(&verdict, 2).limit == 0 && quota(&verdict, 3).window_s == 0 && verdict.key_id == 0);
-    kt_charge charge = verdict.charge;
+    kt_charge charge = charge_of(&verdict);
 
     OK(kt_limiter_peek(&limiter, subject, 11, 2, NOW_MS + 2000, &verdict));
-    CHECK(verdict.outcome == KT_DENIED && verdict.http_status == 429 && verdict.charge.cost == 0);
+    CHECK(verdict.outcome == KT_DENIED && verdict.http_status == 429 && verdict.charged == 0);
     CHECK(verdict.retry_after_s == 58 && verdict.retry_at_ms == NOW_MS + 60000);
     CHECK(quota(&verdict, 0).lacking == 1 && quota(&verdict, 1).lacking == 0);
     OK(kt_limiter_check(&limiter, subject, 11, 4, NOW_MS + 2000, &verdict));
@@ -165,7 +165,7 @@ static void limiter_in_memory_charges_and_refunds(void) {
     OK(kt_limiter_refund(&limiter, subject, 11, &charge, NOW_MS + 2000, &verdict));
     CHECK(quota(&verdict, 0).remaining == 3 && quota(&verdict, 1).remaining == 100);
     OK(kt_limiter_check(&limiter, subject, 11, 1, NOW_MS + 2000, &verdict));
-    charge = verdict.charge;
+    charge = charge_of(&verdict);
     OK(kt_limiter_settle(&limiter, subject, 11, &charge, 5, NOW_MS + 2000, &verdict));
     CHECK(quota(&verdict, 0).remaining == 0 && verdict.uncharged == 2);
     OK(kt_limiter_reset(&limiter, subject, 11, NOW_MS + 2000, &verdict));
@@ -249,7 +249,7 @@ static void requests_of_other_versions_are_read(void) {
     request.size = UINT32_MAX;
     EXPECT(kt_limiter_check_request(&limiter, bytes("a"), 1, &request, &verdict), KT_STRUCT_SIZE);
     OK(kt_limiter_peek(&limiter, bytes("a"), 1, 2, NOW_MS, &verdict));
-    CHECK(verdict.outcome == KT_ADMITTED && verdict.cost == 2 && verdict.charge.cost == 0);
+    CHECK(verdict.outcome == KT_ADMITTED && verdict.cost == 2 && verdict.charged == 0);
 
     /* NULL: one unit, by the system clock. */
     uint64_t before_ms = coarse_now_ms();
@@ -325,8 +325,7 @@ static void reserved_members_are_zeros(void) {
     kt_verdict verdict;
     memset(&verdict, 0xa5, sizeof verdict);
     OK(kt_gate_check(&gate, bytes(key.text), strlen(key.text), 1, NOW_MS, &verdict));
-    CHECK(verdict.reserved_8_ == 0 && verdict.reserved_32_ == 0 && verdict.charge.reserved_ == 0);
-    CHECK(zeros(verdict.reserved_, sizeof verdict.reserved_));
+    CHECK(verdict.reserved_8_ == 0 && zeros(verdict.reserved_, sizeof verdict.reserved_));
     /* Two quotas take eight words. */
     CHECK(zeros(&verdict.private_[8], sizeof verdict.private_ - 8 * sizeof *verdict.private_));
     kt_quota quota;
@@ -400,14 +399,15 @@ static void use_gate(kt_gate *gate, bool hints) {
     OK(kt_gate_check(gate, bytes(key.text), key_len, 1, NOW_MS, &verdict));
     CHECK(verdict.outcome == KT_ADMITTED && verdict.key_id == key_id && verdict.account == 42);
     CHECK(quota(&verdict, 0).remaining == 99 && quota(&verdict, 1).remaining == 999);
-    kt_charge charge = verdict.charge;
+    kt_charge charge = charge_of(&verdict);
     OK(kt_gate_peek(gate, bytes(key.text), key_len, 1, NOW_MS, &verdict));
     CHECK(verdict.outcome == KT_ADMITTED && quota(&verdict, 1).remaining == 999);
-    CHECK(verdict.cost == 1 && verdict.charge.cost == 0);
+    CHECK(verdict.cost == 1 && verdict.charged == 0);
     OK(kt_gate_refund(gate, key_id, &charge, NOW_MS, &verdict));
     CHECK(quota(&verdict, 1).remaining == 1000);
     OK(kt_gate_check(gate, bytes(key.text), key_len, 10, NOW_MS, &verdict));
-    OK(kt_gate_settle(gate, key_id, &verdict.charge, 4, NOW_MS, &verdict));
+    charge = charge_of(&verdict);
+    OK(kt_gate_settle(gate, key_id, &charge, 4, NOW_MS, &verdict));
     CHECK(quota(&verdict, 1).remaining == 996 && verdict.uncharged == 0);
     OK(kt_gate_reset(gate, key_id, NOW_MS, &verdict));
     CHECK(quota(&verdict, 1).remaining == 1000);
@@ -761,7 +761,7 @@ static void explicit_time_is_never_corrected(void) {
               verdict.retry_at_ms > ahead_ms);
         CHECK(verdict.retry_after_s == seconds_until(verdict.retry_at_ms, now_ms));
         CHECK(verdict.clock_ahead_s > 2 * 3600 &&
-              verdict.clock_ahead_s == seconds_until(verdict.charge.at_ms, now_ms));
+              verdict.clock_ahead_s == seconds_until(verdict.at_ms, now_ms));
     }
     end_clocks(&made);
 }
@@ -777,7 +777,7 @@ static void system_clock_corrects_with_counts_kept(void) {
     CHECK(verdict.outcome == KT_DENIED && verdict.clock_ahead_s == 0 &&
           verdict.retry_after_s <= 3600);
     CHECK(verdict.now_ms >= before_ms && verdict.now_ms <= kt_now_ms() &&
-          verdict.charge.at_ms == verdict.now_ms);
+          verdict.at_ms == verdict.now_ms);
     /* The table itself is corrected: an explicit time of the present is right again. */
     OK(kt_limiter_peek(&made.explicit, bytes("a"), 1, 1, verdict.now_ms, &verdict));
     CHECK(verdict.outcome == KT_DENIED && verdict.clock_ahead_s == 0);
@@ -913,9 +913,11 @@ static void gate_takes_either_time(void) {
     OK(kt_gate_check(&cached, api_key, len, 1, start_ms, &verdict));
     CHECK(verdict.outcome == KT_ADMITTED && quota(&verdict, 0).remaining == 3);
     OK(kt_gate_check(&gate, api_key, len, 1, KT_SYSTEM_CLOCK, &verdict));
-    OK(kt_gate_refund(&gate, key_id, &verdict.charge, KT_SYSTEM_CLOCK, &verdict));
+    kt_charge charge = charge_of(&verdict);
+    OK(kt_gate_refund(&gate, key_id, &charge, KT_SYSTEM_CLOCK, &verdict));
     CHECK(quota(&verdict, 0).remaining == 3 && verdict.now_ms >= start_ms);
-    OK(kt_gate_settle(&gate, key_id, &verdict.charge, 2, KT_SYSTEM_CLOCK, &verdict));
+    charge = charge_of(&verdict);
+    OK(kt_gate_settle(&gate, key_id, &charge, 2, KT_SYSTEM_CLOCK, &verdict));
     CHECK(quota(&verdict, 0).remaining == 1 && verdict.now_ms >= start_ms);
 
     OK(kt_gate_reset(&gate, key_id, start_ms + 3 * HOUR_MS, &verdict));
@@ -939,10 +941,12 @@ static void limiter_takes_either_time(void) {
     OK(kt_limiter_check(&made.explicit, bytes("a"), 1, 2, KT_SYSTEM_CLOCK, &verdict));
     CHECK(verdict.outcome == KT_ADMITTED && verdict.now_ms >= start_ms &&
           verdict.now_ms <= kt_now_ms());
-    kt_charge charge = verdict.charge;
+    kt_charge charge = charge_of(&verdict);
     OK(kt_limiter_settle(&made.explicit, bytes("a"), 1, &charge, 3, KT_SYSTEM_CLOCK, &verdict));
     CHECK(quota(&verdict, 0).remaining == 2);
-    charge.cost = 3;
+    uint64_t at_ms;
+    OK(kt_charge_at_ms(&charge, &at_ms));
+    charge = charge_at(3, at_ms);
     OK(kt_limiter_refund(&made.explicit, bytes("a"), 1, &charge, KT_SYSTEM_CLOCK, &verdict));
     CHECK(quota(&verdict, 0).remaining == 5);
     OK(kt_limiter_peek(&made.explicit, bytes("a"), 1, 5, KT_SYSTEM_CLOCK, &verdict));

@@ -35,6 +35,20 @@ static inline void expect(kt_status found, kt_status wanted, const char *file, i
 /** The bytes of a text, as keys and subjects are passed. */
 static inline const uint8_t *bytes(const char *text) { return (const uint8_t *)text; }
 
+/** Returns what a check charged. */
+static inline kt_charge charge_of(const kt_verdict *verdict) {
+    kt_charge charge;
+    OK(kt_verdict_charge(verdict, &charge));
+    return charge;
+}
+
+/** Returns a charge of these two numbers. */
+static inline kt_charge charge_at(uint32_t cost, uint64_t at_ms) {
+    kt_charge charge;
+    OK(kt_charge_new(cost, at_ms, &charge));
+    return charge;
+}
+
 /** Returns the quota at `index` of a verdict; zeros if there is none. */
 static inline kt_quota quota(const kt_verdict *verdict, size_t index) {
     kt_quota quota = {0};

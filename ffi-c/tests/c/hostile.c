@@ -9,7 +9,9 @@ static const kt_bytes PEPPERS[] = {{PEPPER, sizeof PEPPER}};
 static const kt_plan PLAN = {KT_TEXT("default"), KT_TEXT("5/minute")};
 static const kt_gate_config CONFIG = {sizeof(kt_gate_config), 8, &PLAN, 1, KT_TEXT("kt")};
 static const kt_new_key NEW_KEY = {sizeof(kt_new_key), 42, KT_TEXT("live"), NULL, 0, 0, 0};
-static const kt_charge CHARGE = {NOW_MS, 1, 0};
+/** A charge, which `main` writes, and a struct that is not one. */
+static kt_charge CHARGE;
+static const kt_charge NO_CHARGE = {{1}};
 
 static int visit(void *context, const kt_key_info *info) {
     (void)context;
@@ -73,6 +75,8 @@ static void limiter_calls_reject_invalid_pointers(void *none) {
     NULL_AT(kt_limiter_correct_clock(real, NOW_MS, NULL));
     NULL_AT(kt_limiter_refund(real, subject, 1, NULL, NOW_MS, &verdict));
     EXPECT(kt_limiter_refund(real, subject, 1, OFF(&CHARGE), NOW_MS, &verdict), KT_MISALIGNED);
+    EXPECT(kt_limiter_refund(real, subject, 1, &NO_CHARGE, NOW_MS, &verdict), KT_NOT_A_CHARGE);
+    EXPECT(kt_limiter_settle(real, subject, 1, &NO_CHARGE, 1, NOW_MS, &verdict), KT_NOT_A_CHARGE);
     NULL_AT(kt_limiter_policy(real, NULL, 8, &written));
     NULL_AT(kt_limiter_policy(real, text, sizeof text, NULL));
     EXPECT(kt_limiter_policy(real, NULL, 0, &written), KT_BUFFER_TOO_SMALL);
@@ -176,6 +180,8 @@ static void gate_calls_reject_invalid_pointers(void *none) {
     EXPECT(kt_gate_check(real, api_key, SIZE_MAX, 1, NOW_MS, &verdict), KT_BAD_LENGTH);
     NULL_AT(kt_gate_refund(real, id, NULL, NOW_MS, &verdict));
     NULL_AT(kt_gate_settle(real, id, NULL, 1, NOW_MS, &verdict));
+    EXPECT(kt_gate_refund(real, id, &NO_CHARGE, NOW_MS, &verdict), KT_NOT_A_CHARGE);
+    EXPECT(kt_gate_settle(real, id, &NO_CHARGE, 1, NOW_MS, &verdict), KT_NOT_A_CHARGE);
     NULL_AT(kt_gate_reset(real, id, NOW_MS, NULL));
     NULL_AT(kt_gate_correct_clock(real, NOW_MS, NULL));
     NULL_AT(kt_gate_issue(real, NULL, ENTROPY, NOW_MS, &key, &id));
@@ -235,7 +241,6 @@ static void gate_calls_reject_invalid_pointers(void *none) {
     CHECK(opened == NULL);
 }
 
-/** A verdict that the caller changed is a status, and numbers at their ends fit the buffers. */
 static void parts_that_are_not_valid_are_statuses(void *none) {
     size_t size = kt_limiter_size(8), decisive = 77;
     void *memory = table_memory(size);
@@ -272,6 +277,35 @@ static void parts_that_are_not_valid_are_statuses(void *none) {
     free(memory);
 }
 
+static void charge_calls_reject_invalid_pointers_and_structs(void) {
+    kt_verdict verdict;
+    kt_charge charge = NO_CHARGE;
+    uint32_t cost = 77;
+    uint64_t at_ms = 78;
+    OK(kt_verdict_duplicate_header(NOW_MS, &verdict));
+    NULL_AT(kt_charge_new(1, NOW_MS, NULL));
+    NULL_AT(kt_charge_cost(NULL, &cost));
+    NULL_AT(kt_charge_cost(&CHARGE, NULL));
+    NULL_AT(kt_charge_at_ms(NULL, &at_ms));
+    NULL_AT(kt_charge_at_ms(&CHARGE, NULL));
+    NULL_AT(kt_verdict_charge(NULL, &charge));
+    NULL_AT(kt_verdict_charge(&verdict, NULL));
+    EXPECT(kt_charge_new(1, NOW_MS, OFF(&charge)), KT_MISALIGNED);
+    EXPECT(kt_charge_cost(OFF(&CHARGE), &cost), KT_MISALIGNED);
+    EXPECT(kt_charge_at_ms(&CHARGE, OFF(&at_ms)), KT_MISALIGNED);
+    EXPECT(kt_verdict_charge(OFF(&verdict), &charge), KT_MISALIGNED);
+    EXPECT(kt_charge_cost(&NO_CHARGE, &cost), KT_NOT_A_CHARGE);
+    EXPECT(kt_charge_at_ms(&NO_CHARGE, &at_ms), KT_NOT_A_CHARGE);
+    verdict.outcome = (kt_outcome)6;
+    EXPECT(kt_verdict_charge(&verdict, &charge), KT_NOT_A_VERDICT);
+    CHECK(cost == 77 && at_ms == 78 && memcmp(&charge, &NO_CHARGE, sizeof charge) == 0);
+    verdict.outcome = KT_INVALID_KEY;
+    OK(kt_verdict_charge(&verdict, &charge));
+    OK(kt_charge_cost(&charge, &cost));
+    CHECK(cost == 0);
+}
+
+/** A verdict that the caller changed is a status, and numbers at their ends fit the buffers. */
 static void verdict_that_the_caller_changed_is_a_status(void) {
     char buffer[KT_HEADERS_SIZE];
     size_t written = 77;
@@ -340,12 +374,14 @@ int main(void) {
     _Alignas(KT_HANDLE_ALIGN) static unsigned char zeros[KT_GATE_HANDLE_SIZE + 8],
         garbage[KT_GATE_HANDLE_SIZE + 8];
     memset(garbage, 0xa5, sizeof garbage);
+    CHARGE = charge_at(1, NOW_MS);
     limiter_calls_reject_invalid_pointers(zeros);
     limiter_calls_reject_invalid_pointers(garbage);
     gate_calls_reject_invalid_pointers(zeros);
     gate_calls_reject_invalid_pointers(garbage);
     parts_that_are_not_valid_are_statuses(zeros);
     parts_that_are_not_valid_are_statuses(garbage);
+    charge_calls_reject_invalid_pointers_and_structs();
     verdict_that_the_caller_changed_is_a_status();
     return 0;
 }

@@ -1,4 +1,4 @@
-/* Runs the vector files, which all languages share, in C: policies, keys, MACs, decisions,
+/* Runs the vector files, which all languages share, in C: policies, charges, keys, MACs, decisions,
  * verdicts. */
 #include "check.h"
 
@@ -125,6 +125,41 @@ static void policies(const char *folder) {
         cases++;
     }
     CHECK(cases > 50);
+    cJSON_Delete(file);
+}
+
+static void charges(const char *folder) {
+    cJSON *file = load(folder, "charge.json");
+    const cJSON *item;
+    kt_charge charge;
+    uint32_t cost;
+    uint64_t at_ms;
+    int cases = 0;
+    cJSON_ArrayForEach(item, field(file, "valid")) {
+        const cJSON *tallies = field(item, "tallies"), *first = cJSON_GetArrayItem(tallies, 0);
+        at = text(item, "bytes");
+        HOLDS(unhex(at, (uint8_t *)&charge) == sizeof charge);
+        OK(kt_charge_cost(&charge, &cost));
+        OK(kt_charge_at_ms(&charge, &at_ms));
+        HOLDS(cost == number(first, "cost") && at_ms == word(first, "at_ms"));
+        if (cJSON_GetArraySize(tallies) > 1 || number(first, "tally") != 0 ||
+            number(first, "unit") != 0)
+            continue;
+        kt_charge made = charge_at(cost, at_ms);
+        HOLDS(memcmp(&made, &charge, sizeof made) == 0);
+        cases++;
+    }
+    CHECK(cases > 20);
+    cost = 77;
+    at_ms = 78;
+    cJSON_ArrayForEach(item, field(file, "invalid")) {
+        at = text(item, "why");
+        HOLDS(unhex(text(item, "bytes"), (uint8_t *)&charge) == sizeof charge);
+        EXPECT(kt_charge_cost(&charge, &cost), KT_NOT_A_CHARGE);
+        EXPECT(kt_charge_at_ms(&charge, &at_ms), KT_NOT_A_CHARGE);
+        cases++;
+    }
+    CHECK(cases > 40 && cost == 77 && at_ms == 78);
     cJSON_Delete(file);
 }
 
@@ -262,9 +297,9 @@ static void decide(struct tally *tally, const cJSON *item) {
     const char *op = text(item, "op");
     uint64_t now_ms = explicit_time(item);
     kt_verdict verdict;
-    kt_charge charge = {0, 0, 0};
+    kt_charge charge = charge_at(0, 0);
     if (field(item, "charged"))
-        charge = (kt_charge){word(item, "charged_at_ms"), number(item, "charged"), 0};
+        charge = charge_at(number(item, "charged"), word(item, "charged_at_ms"));
     if (strcmp(op, "check") == 0)
         OK(kt_limiter_check(&tally->limiter, subject, 3, number(item, "cost"), now_ms, &verdict));
     else if (strcmp(op, "peek") == 0)
@@ -282,7 +317,7 @@ static void decide(struct tally *tally, const cJSON *item) {
     HOLDS(verdict.uncharged == (field(item, "uncharged") ? number(item, "uncharged") : 0));
     if (!field(item, "outcome")) return;
     HOLDS(verdict.outcome == outcome_of(text(item, "outcome")));
-    HOLDS(verdict.charge.at_ms == word(item, "at_ms") && verdict.now_ms == now_ms);
+    HOLDS(verdict.at_ms == word(item, "at_ms") && verdict.now_ms == now_ms);
     HOLDS(verdict.retry_at_ms == (field(item, "retry_at_ms") ? word(item, "retry_at_ms") : 0));
     HOLDS(verdict.retry_after_s ==
           (field(item, "retry_after_s") ? number(item, "retry_after_s") : 0));
@@ -488,6 +523,7 @@ int main(int count, char **arguments) {
     CHECK(count == 2); /* The folder of the vector files. */
     at = "";
     policies(arguments[1]);
+    charges(arguments[1]);
     keys(arguments[1]);
     macs(arguments[1]);
     decisions(arguments[1]);

@@ -45,7 +45,7 @@ static_assert(std::is_trivially_copyable_v<Verdict> && sizeof(Verdict) == sizeof
 static void limiters_charge_refund_and_close() {
     auto limiter = Limiter::in_memory("3/minute, 100/hour", 100);
     Verdict verdict = limiter.check("203.0.113.9", 2, NOW);
-    CHECK(verdict.admitted() && verdict.quotas()[0].remaining == 1 && verdict.charge.cost == 2);
+    CHECK(verdict.admitted() && verdict.quotas()[0].remaining == 1 && verdict.charge().cost() == 2);
     CHECK(verdict.retry_after() == 0s && !verdict.retry_at());
     Verdict denied = limiter.check("203.0.113.9", 2, NOW + 1s);
     CHECK(!denied.admitted() && denied.retry_after() == 59s && denied.retry_at() == NOW + 60s);
@@ -62,9 +62,18 @@ static void limiters_charge_refund_and_close() {
     });
     CHECK(fields == 6);
 
-    CHECK(limiter.refund("203.0.113.9", verdict.charge, NOW).quotas()[0].remaining == 3);
+    keytally::Charge charge = verdict.charge();
+    CHECK(charge.cost() == 2 && charge.at() == NOW && denied.charge().cost() == 0);
+    CHECK(keytally::Charge(2, NOW).bytes() == charge.bytes() && charge.bytes()[0] == 2);
+    keytally::Charge::Bytes bytes = charge.bytes();
+    CHECK(keytally::Charge::from_bytes(bytes).bytes() == bytes);
+    bytes.back() = 1;
+    CHECK(keytally::Charge::try_from_bytes(bytes).status() == KT_NOT_A_CHARGE);
+    CHECK(thrown([&] { keytally::Charge::from_bytes(bytes); }) == KT_NOT_A_CHARGE);
+
+    CHECK(limiter.refund("203.0.113.9", charge, NOW).quotas()[0].remaining == 3);
     verdict = limiter.check("203.0.113.9", 1, NOW);
-    CHECK(limiter.settle("203.0.113.9", verdict.charge, 3, NOW).quotas()[0].remaining == 0);
+    CHECK(limiter.settle("203.0.113.9", verdict.charge(), 3, NOW).quotas()[0].remaining == 0);
     CHECK(limiter.peek("203.0.113.9", 1, NOW).outcome == KT_DENIED);
     CHECK(limiter.reset("203.0.113.9", NOW).quotas()[0].remaining == 3);
     CHECK(limiter.check("203.0.113.9", 4, NOW).outcome == KT_TOO_COSTLY);
@@ -126,10 +135,10 @@ static void parts_are_charged_all_or_none() {
     auto users = Limiter::in_memory("5/minute", 8);
     auto teams = Limiter::in_memory("4/hour", 8);
     auto admitted = *keytally::try_check_all({users.part("ann", 3), teams.part("42", 3)});
-    CHECK(admitted.admitted() && admitted.size() == 2 && admitted[1].charge.cost == 3);
+    CHECK(admitted.admitted() && admitted.size() == 2 && admitted[1].charge().cost() == 3);
     auto denied = *keytally::try_check_all({users.part("ann", 2), teams.part("42", 2)});
     CHECK(!denied.admitted() && &denied.decisive() == &denied[1]);
-    CHECK(denied[0].outcome == KT_ADMITTED && denied[0].charge.cost == 0);
+    CHECK(denied[0].outcome == KT_ADMITTED && denied[0].charge().cost() == 0);
     std::size_t count = 0;
     for (const Verdict &verdict : denied) count += verdict.quotas().size();
     CHECK(count == 2);
@@ -203,9 +212,9 @@ static void use(Gate &gate) {
     CHECK(verdict.admitted() && verdict.account == 42 && verdict.key_id == key.key_id());
     CHECK(gate.env(verdict.env).view() == "live" &&
           std::string_view(gate.plan(verdict.plan).name) == "default");
-    CHECK(gate.refund(key.key_id(), verdict.charge, NOW).quotas()[1].remaining == 1000);
+    CHECK(gate.refund(key.key_id(), verdict.charge(), NOW).quotas()[1].remaining == 1000);
     verdict = gate.check(key.expose(), 5, NOW);
-    CHECK(gate.settle(key.key_id(), verdict.charge, 7, NOW).quotas()[1].remaining == 993);
+    CHECK(gate.settle(key.key_id(), verdict.charge(), 7, NOW).quotas()[1].remaining == 993);
     CHECK(gate.reset(key.key_id(), NOW).quotas()[1].remaining == 1000);
     CHECK(gate.peek(key.expose(), 1, NOW).admitted());
 

@@ -202,7 +202,7 @@ fn documented_proxy_returns_the_charge_of_a_failure() {
         await_remaining(&sandbox, &key, left);
         let lines = requests.recv().unwrap();
         let charge = value(&lines, "X-Keytally-Charge").unwrap().to_owned();
-        assert_eq!(charge.len(), 114);
+        assert_eq!(charge.len(), 116);
         charges.push((charge, cost));
     }
     // A client reaches neither location, and a refused request has no charge.

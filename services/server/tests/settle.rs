@@ -62,7 +62,7 @@ fn charge_is_replaced_by_the_actual_cost_once() {
     let key = server.first_key().unwrap();
     for (cost, actual, left) in [(10, 0, 1000), (10, 3, 997), (7, 7, 990)] {
         let token = charge(&server, &key, cost);
-        assert!(!token.contains(secret(&key)) && token.len() == 114, "{token}");
+        assert!(!token.contains(secret(&key)) && token.len() == 116, "{token}");
         let reply = settle(&server, &token, &actual.to_string());
         assert_eq!((reply.code(), reply.json()), (200, json!({"charged": cost, "cost": actual})));
         assert_eq!(reply.header("Content-Type"), "application/json");
@@ -151,12 +151,12 @@ fn wrong_requests_get_clear_errors_and_use_up_nothing() {
     }
 
     // Every other text is refused: garbage, and each changed character of a token.
-    let mut wrong: Vec<Vec<u8>> = ["", "x", "=", "AAAA", "\u{e9}", &"A".repeat(114), &key]
+    let mut wrong: Vec<Vec<u8>> = ["", "x", "=", "AAAA", "\u{e9}", &"A".repeat(116), &key]
         .map(|text| text.as_bytes().to_vec())
         .to_vec();
     wrong.push(b"\xff\xfe".to_vec());
     wrong.push(token.as_bytes()[1..].to_vec());
-    wrong.push(token.as_bytes()[..113].to_vec());
+    wrong.push(token.as_bytes()[..115].to_vec());
     wrong.push([token.as_bytes(), b"A"].concat());
     wrong.push(b"A".repeat(4000));
     for at in 0..token.len() {

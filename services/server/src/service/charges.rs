@@ -1,7 +1,7 @@
 //! Charge tokens: the charge of a request at `/auth`, as text for `/settle`.
 //!
-//! A token has the key id, the cost and the time of the charge, and a number that no other token
-//! has. It has no secret. Its HMAC-SHA-256 also covers the gate file, the file of settled charges
+//! A token has the key id, the bytes of the charge, and a number that no other token has. It has no
+//! secret. Its HMAC-SHA-256 also covers the gate file, the file of settled charges
 //! and the lifetime. So a token is accepted by every process of the service that has these in
 //! common, and by no other.
 //!
@@ -42,12 +42,13 @@ const CLOCK_TOLERANCE_S: u64 = 60;
 const LABEL: &[u8] = b"keytally charge tokens 1";
 
 /// The first byte of a token: the version of its form.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 const MAC_LEN: usize = 32;
 
-/// Version, key id, cost, time of the charge, time of the token, number.
-const BODY_LEN: usize = 1 + 8 + 4 + 8 + 8 + NUMBER_LEN;
+/// The longest token: version, key id, time of the token, number, charge, MAC. The charge has no
+/// zeros at its end.
+const MAX_LEN: usize = 1 + 8 + 8 + NUMBER_LEN + Charge::LEN + MAC_LEN;
 
 /// The number of a token: one of the process, and one of the token in the process.
 const NUMBER_LEN: usize = PROCESS_LEN + 8;
@@ -157,23 +158,20 @@ impl Charges {
         let (process, count) = number.split_at_mut(PROCESS_LEN);
         process.copy_from_slice(&self.process);
         count.copy_from_slice(&made);
-        let body = Token { key_id, charge, issued, number }.to_body();
-        let mac = self.mac(self.keys.last()?, &body, gate_id);
-        let mut bytes = Vec::with_capacity(BODY_LEN + MAC_LEN);
-        bytes.extend_from_slice(&body);
+        let mut bytes = Token { key_id, charge, issued, number }.to_body();
+        let mac = self.mac(self.keys.last()?, &bytes, gate_id);
         bytes.extend_from_slice(&mac);
         Some(Base64UrlUnpadded::encode_string(&bytes))
     }
 
     /// Returns the contents of a token that a process with the same files and lifetime made.
     pub(crate) fn read(&self, gate: &Arc<Gate>, text: &[u8]) -> Result<Token, Refusal> {
-        let mut bytes = [0; BODY_LEN + MAC_LEN];
+        let mut bytes = [0; MAX_LEN];
         let decoded = Base64UrlUnpadded::decode(text, &mut bytes).map_err(|_| Refusal::Unknown)?;
-        let (body, mac) = decoded.split_first_chunk().ok_or(Refusal::Unknown)?;
+        let (body, mac) = decoded.split_last_chunk::<MAC_LEN>().ok_or(Refusal::Unknown)?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let gate_id = state.gate_id(gate).ok_or(Refusal::Unknown)?;
         drop(state);
-        // A slice of another length is not equal.
         if !self.keys.iter().any(|key| self.mac(key, body, gate_id).ct_eq(mac).into()) {
             return Err(Refusal::Unknown);
         }
@@ -210,14 +208,11 @@ impl Charges {
     }
 
     /// Returns the MAC of a token, for a gate's file.
-    fn mac(&self, key: &Pepper, body: &[u8; BODY_LEN], gate_id: FileId) -> [u8; MAC_LEN] {
-        let mut message = [0; BODY_LEN + 7 * 8];
-        let (start, end) = message.split_at_mut(BODY_LEN);
-        start.copy_from_slice(body);
+    fn mac(&self, key: &Pepper, body: &[u8], gate_id: FileId) -> [u8; MAC_LEN] {
+        // The numbers after the body have a fixed length, so its end is known.
+        let mut message = body.to_vec();
         let bound = gate_id.into_iter().chain(self.settled_id).chain([self.lifetime.as_secs()]);
-        for (chunk, number) in end.chunks_exact_mut(8).zip(bound) {
-            chunk.copy_from_slice(&number.to_be_bytes());
-        }
+        message.extend(bound.flat_map(u64::to_be_bytes));
         key.mac(&message).to_bytes()
     }
 }
@@ -241,36 +236,33 @@ impl State {
 }
 
 impl Token {
-    fn to_body(self) -> [u8; BODY_LEN] {
-        let mut body = [VERSION; BODY_LEN];
-        let parts = [
-            &self.key_id.number().to_be_bytes()[..],
-            &self.charge.cost.to_be_bytes(),
-            &self.charge.at.unix_ms().to_be_bytes(),
-            &self.issued.unix_ms().to_be_bytes(),
-            &self.number,
-        ];
-        let mut rest = body.get_mut(1..).unwrap_or_default();
-        for part in parts {
-            let (start, end) = rest.split_at_mut(part.len());
-            start.copy_from_slice(part);
-            rest = end;
+    fn to_body(self) -> Vec<u8> {
+        let charge = self.charge.to_bytes();
+        let mut charge = charge.as_slice();
+        while let [rest @ .., 0] = charge {
+            charge = rest;
         }
+        let mut body = Vec::with_capacity(MAX_LEN);
+        body.push(VERSION);
+        body.extend(self.key_id.number().to_be_bytes());
+        body.extend(self.issued.unix_ms().to_be_bytes());
+        body.extend(self.number);
+        body.extend(charge);
         body
     }
 
-    fn from_body(body: &[u8; BODY_LEN]) -> Option<Self> {
+    fn from_body(body: &[u8]) -> Option<Self> {
         let (&[VERSION], rest) = body.split_first_chunk()? else { return None };
         let (key_id, rest) = rest.split_first_chunk()?;
-        let (cost, rest) = rest.split_first_chunk()?;
-        let (at, rest) = rest.split_first_chunk()?;
         let (issued, rest) = rest.split_first_chunk()?;
-        let at = Timestamp::from_unix_ms(u64::from_be_bytes(*at));
+        let (number, rest) = rest.split_first_chunk()?;
+        let mut charge = [0; Charge::LEN];
+        charge.get_mut(..rest.len())?.copy_from_slice(rest);
         Some(Self {
             key_id: KeyId::from_number(u64::from_be_bytes(*key_id))?,
-            charge: Charge { cost: u32::from_be_bytes(*cost), at },
+            charge: Charge::from_bytes(&charge)?,
             issued: Timestamp::from_unix_ms(u64::from_be_bytes(*issued)),
-            number: rest.try_into().ok()?,
+            number: *number,
         })
     }
 }
@@ -314,6 +306,24 @@ mod tests {
         assert_eq!(charges.settle(&gate, &token, 0), Err(Refusal::Settled));
         let quotas = gate.table().key(key_id, now()).unwrap().quotas;
         assert!(quotas.iter().all(|quota| quota.limit - quota.remaining == 10));
+    }
+
+    #[test]
+    fn token_has_all_tallies_of_a_charge() {
+        let folder = tempfile::tempdir().unwrap();
+        let peppers = Peppers::new(&[[7; 32]]).unwrap();
+        let (gate, key_id, _) = charged(folder.path(), &peppers);
+        let charges = Charges::open(folder.path(), &peppers, LIFETIME).unwrap();
+        for tallies in 1..=8 {
+            let mut bytes = [0; Charge::LEN];
+            for (chunk, tally) in bytes.as_chunks_mut::<16>().0.iter_mut().zip(1..=tallies) {
+                *chunk = [0xFF; 16];
+                chunk[4..8].copy_from_slice(&[tally, 0, 1, 0]);
+            }
+            let charge = Charge::from_bytes(&bytes).unwrap();
+            let text = charges.token(&gate, key_id, charge, now()).unwrap();
+            assert_eq!(charges.read(&gate, text.as_bytes()).unwrap().charge, charge);
+        }
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl Service {
             Ok(token) => token,
             Err(refusal) => return refused(charges, refusal),
         };
-        let charged = token.charge.cost;
+        let charged = token.charge.cost();
         let cost = only(headers, COST).and_then(|value| whole_number(value, charged));
         let Some(cost) = cost else {
             return bad_request(error(format_args!(

@@ -5,8 +5,8 @@ use core::fmt;
 use core::ops::Add;
 
 use keytally_core::{
-    CacheLine, Charge, Entropy, Feature, Gate, GateConfig, Hint, KeyId, Name, NewKey, Outcome,
-    ParseKeyError, ParsePolicyErrorKind, Pepper, Peppers, Plan, Policy, Reason, Timestamp, Verdict,
+    CacheLine, Entropy, Gate, GateConfig, Hint, KeyId, Name, NewKey, Outcome, ParseKeyError,
+    ParsePolicyErrorKind, Pepper, Peppers, Plan, Policy, Reason, TallyCharge, Timestamp, Verdict,
     decide, parse_key,
 };
 
@@ -182,7 +182,7 @@ fn decision(table: &mut Table<'_>) -> Option<()> {
     let word = table.number();
     let now = Timestamp::from_unix_ms(table.number());
     let (op, cost) = (table.short(), table.short());
-    let charge = Charge { cost, at: Timestamp::from_unix_ms(table.number()) };
+    let charge = TallyCharge { cost, at: Timestamp::from_unix_ms(table.number()) };
     let actual = table.short();
     let decision = match op {
         0 => decide::check(layout, &limits, word, now, cost),

@@ -115,7 +115,7 @@ impl World<'_> {
             .take_while(|&byte| byte != 0)
             .collect();
         let (api_key, api_key_len) = input(bytes, &api_key);
-        let charge = [kt_charge { at_ms: now_ms, cost: bytes.cost(), reserved_: 0 }];
+        let charge = [charge(bytes, now_ms)];
         let charge = maybe_wrong(bytes, &charge);
         let seed = [[bytes.byte(); 16]];
         let seed = maybe_wrong(bytes, &seed);
@@ -337,7 +337,7 @@ impl World<'_> {
             assert!(decisive < count && written.iter().all(|verdict| verdict.outcome.0 != 0xa5));
             let is_admitted = written.iter().all(|verdict| verdict.outcome.0 == 0);
             assert_eq!(written[decisive].outcome.0 == 0, is_admitted);
-            assert!(is_admitted || written.iter().all(|verdict| verdict.charge.cost == 0));
+            assert!(is_admitted || written.iter().all(|verdict| verdict.charged == 0));
             assert!(others.iter().all(|verdict| verdict.outcome.0 == 0xa5));
         } else {
             assert_eq!(decisive, usize::MAX);
@@ -485,7 +485,8 @@ fn respond(bytes: &mut Bytes<'_>) -> kt_status {
     verdict.reason = Number(bytes.byte() % 12);
     verdict.quota_count = bytes.byte() % 6;
     verdict.retry_after_s = bytes.cost();
-    (verdict.retry_at_ms, verdict.now_ms, verdict.charge.at_ms) =
+    verdict.charged = verdict.retry_after_s;
+    (verdict.retry_at_ms, verdict.now_ms, verdict.at_ms) =
         (bytes.word(), bytes.word(), bytes.word());
     for quota in verdict.private_.as_chunks_mut::<4>().0 {
         let window = bytes.pick(&[60, 3600, 1, 2_678_400, 0, u32::MAX]);
@@ -495,6 +496,7 @@ fn respond(bytes: &mut Bytes<'_>) -> kt_status {
     let mut buffer = [0x21; KT_HEADERS_SIZE];
     let len = bytes.pick(&[KT_HEADERS_SIZE, KT_HEADERS_SIZE, 100, 0]);
     let mut written = 0;
+    check_charge(&verdict);
     let verdict = core::slice::from_ref(&verdict);
     let block = new(buffer.as_mut_ptr());
     let status = match bytes.byte() % 5 {
@@ -531,6 +533,34 @@ fn respond(bytes: &mut Bytes<'_>) -> kt_status {
         "a call that failed with {status:?} wrote to the buffer"
     );
     status
+}
+
+/// Asserts that the charge of a verdict has its units and its time.
+fn check_charge(verdict: &kt_verdict) {
+    let mut charge = kt_charge { words: [UNTOUCHED; 16] };
+    let verdict_in = right(core::slice::from_ref(verdict));
+    let status = keytally_ffi::kt_verdict_charge(verdict_in, output(&mut charge));
+    if status != kt_status::KT_OK {
+        assert_eq!((status, charge.words), (kt_status::KT_NOT_A_VERDICT, [UNTOUCHED; 16]));
+        return;
+    }
+    let (mut cost, mut at_ms) = (0, 0);
+    let charge = core::slice::from_ref(&charge);
+    assert_eq!(keytally_ffi::kt_charge_cost(right(charge), output(&mut cost)), kt_status::KT_OK);
+    assert_eq!(keytally_ffi::kt_charge_at_ms(right(charge), output(&mut at_ms)), kt_status::KT_OK);
+    assert_eq!((cost, at_ms), (verdict.charged, verdict.at_ms));
+}
+
+/// Returns a charge, which is damaged for some costs.
+fn charge(bytes: &mut Bytes<'_>, at_ms: u64) -> kt_charge {
+    let cost = bytes.cost();
+    let mut charge = kt_charge { words: [0; 16] };
+    let status = keytally_ffi::kt_charge_new(cost, at_ms, output(&mut charge));
+    assert_eq!(status, kt_status::KT_OK);
+    if (600..750).contains(&cost) {
+        charge.words[cost as usize % 16] ^= 1 << (cost % 61);
+    }
+    charge
 }
 
 /// A callback for listed keys.

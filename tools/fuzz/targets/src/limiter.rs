@@ -114,7 +114,7 @@ pub fn limiter_calls(bytes: &[u8]) {
 
 /// Returns the charge in the type of the model.
 pub(crate) fn modeled(charge: Charge) -> model::Charge {
-    model::Charge { cost: charge.cost, at_ms: charge.at.unix_ms() }
+    model::Charge { cost: charge.cost(), at_ms: charge.at().unix_ms() }
 }
 
 /// Asserts that the verdict is the decision of the model.
@@ -123,7 +123,7 @@ pub(crate) fn assert_same(verdict: &Verdict, expected: &model::Decision) {
     assert_eq!(verdict.retry_at().map(|at| i128::from(at.unix_ms())), expected.retry_at_ms);
     assert_eq!(verdict.retry_after_s().map(u64::from), expected.retry_after_s);
     if let Some(charge) = verdict.charge() {
-        assert_eq!(i128::from(charge.at.unix_ms()), expected.time_ms);
+        assert_eq!(i128::from(charge.at().unix_ms()), expected.time_ms);
     }
     assert_same_quotas(verdict, expected);
 }

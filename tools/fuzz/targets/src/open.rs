@@ -132,7 +132,7 @@ fn call_limiter(limiter: &Limiter<&[CacheLine]>, bytes: &mut Bytes<'_>) {
         check_verdict(&limiter.peek(&subject, cost, now));
         let verdict = limiter.check(&subject, cost, now);
         check_verdict(&verdict);
-        let charge = verdict.charge().unwrap_or(Charge { cost, at: now });
+        let charge = verdict.charge().unwrap_or(Charge::new(cost, now));
         match bytes.below(4) {
             0 => check_verdict(&limiter.refund(&subject, charge, now)),
             1 => check_verdict(&limiter.settle(&subject, charge, bytes.cost(), now)),
@@ -169,7 +169,7 @@ fn call_gate(gate: &Gate<&[CacheLine]>, keys: &[(Key, KeyId)], bytes: &mut Bytes
             deny(forged(key_id.number()).as_bytes(), now);
             let verdict = gate.check(Some(key.expose().as_bytes()), bytes.cost(), now);
             check_verdict(&verdict);
-            let charge = verdict.charge().unwrap_or(Charge { cost: 1, at: now });
+            let charge = verdict.charge().unwrap_or(Charge::new(1, now));
             check_verdict(&gate.peek(Some(key.expose().as_bytes()), 1, now));
             gate.refund(*key_id, charge, now).iter().for_each(check_verdict);
             gate.settle(*key_id, charge, bytes.cost(), now).iter().for_each(check_verdict);

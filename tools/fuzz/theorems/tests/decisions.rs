@@ -2,7 +2,7 @@
 //! the model checker Kani, within small bounds.
 
 use bolero::{TypeGenerator, check};
-use keytally_core::{Charge, Outcome, Verdict, decide};
+use keytally_core::{Outcome, TallyCharge, Verdict, decide};
 use keytally_theorems::{
     AnyCost, AnyPolicy, AnyTime, AnyWord, START_MS, Tally, at, counts_of, length_ms, limit,
     unit_ms, used, with_stamp,
@@ -43,7 +43,7 @@ fn charge_in_any_history_stays_within_every_limit() {
                 let (layout, limits) = (policy.layout(), policy.limits());
                 let (mut word, mut now_ms) = (0, START_MS);
                 // What each call charged and has not been refunded, with its time.
-                let mut charges = [Charge { cost: 0, at: at(0) }; CALLS];
+                let mut charges = [TallyCharge { cost: 0, at: at(0) }; CALLS];
                 for (index, call) in calls.iter().enumerate() {
                     now_ms = call.step.after(now_ms);
                     let (now, cost) = (at(now_ms), call.cost.units());
@@ -53,7 +53,7 @@ fn charge_in_any_history_stays_within_every_limit() {
                         0..=4 => {
                             let decision = decide::check(layout, &limits, word, now, cost);
                             if decision.outcome == Outcome::Admitted {
-                                charges[index] = Charge { cost, at: at(time_ms) };
+                                charges[index] = TallyCharge { cost, at: at(time_ms) };
                             }
                             decision.next
                         }
@@ -67,11 +67,11 @@ fn charge_in_any_history_stays_within_every_limit() {
                             let settled = decide::settle(layout, &limits, word, now, charge, cost);
                             charges[earlier].cost = charge.cost.min(cost);
                             let more = cost.saturating_sub(charge.cost) - settled.uncharged;
-                            charges[index] = Charge { cost: more, at: at(time_ms) };
+                            charges[index] = TallyCharge { cost: more, at: at(time_ms) };
                             settled.next
                         }
                         _ => {
-                            charges = [Charge { cost: 0, at: at(0) }; CALLS];
+                            charges = [TallyCharge { cost: 0, at: at(0) }; CALLS];
                             decide::reset(layout, &limits, word, now).next
                         }
                     };
@@ -82,7 +82,7 @@ fn charge_in_any_history_stays_within_every_limit() {
                         let length_ms = length_ms(layout, quota);
                         let charged = |window: u64| -> u64 {
                             let in_window =
-                                |charge: &&Charge| charge.at.unix_ms() / length_ms == window;
+                                |charge: &&TallyCharge| charge.at.unix_ms() / length_ms == window;
                             charges
                                 .iter()
                                 .filter(in_window)
@@ -154,7 +154,7 @@ fn call_at_any_time_moves_no_stamp_back() {
                 let word = input.word.word(policy);
                 let (now_ms, cost) = (input.now.unix_ms(layout), input.cost.units());
                 let now = at(now_ms);
-                let charge = Charge { cost: cost / 2, at: at(charged_at.unix_ms(layout)) };
+                let charge = TallyCharge { cost: cost / 2, at: at(charged_at.unix_ms(layout)) };
                 let stamp = Tally::new(policy, word).stamp;
                 for next in [
                     decide::check(layout, limits, word, now, cost).next,
@@ -217,7 +217,7 @@ fn result_of_any_call_equals_that_of_the_model() {
                 }
                 let at_ms = charged_at.unix_ms(layout);
                 let (charge, modeled) =
-                    (Charge { cost, at: at(at_ms) }, model::Charge { cost, at_ms });
+                    (TallyCharge { cost, at: at(at_ms) }, model::Charge { cost, at_ms });
                 let refunded = decide::refund(layout, limits, word, now, charge);
                 assert_eq!(refunded.next, model.refund(word, modeled, now_ms));
                 for actual in [cost / 2, cost.saturating_mul(2)] {
