@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod account;
 mod assign;
 mod check;
 mod create;
@@ -31,6 +32,7 @@ pub(crate) enum Command {
     Rotate(rotate::Rotate),
     Revoke(revoke::Revoke),
     Assign(assign::Assign),
+    Account(Box<account::Account>),
     Plan(Box<plan::Plan>),
     Reset(reset::Reset),
     Check(check::Check),
@@ -48,6 +50,7 @@ impl Command {
             Self::Rotate(command) => command.run(pepper),
             Self::Revoke(command) => command.run(pepper),
             Self::Assign(command) => command.run(pepper),
+            Self::Account(command) => command.run(pepper),
             Self::Plan(command) => command.run(pepper),
             Self::Reset(command) => command.run(pepper),
             Self::Check(command) => command.run(pepper),

@@ -1,7 +1,7 @@
-//! Plans as text: `NAME=POLICY`, such as `default=100/minute, 1000/hour`.
+//! Plans as text: `NAME=SECTIONS`, such as `default=100/minute, 1000/hour`.
 
 use keytally::redact::{policy_error, redact_name};
-use keytally::{AdminError, Gate, Plan, Quota, Section};
+use keytally::{AdminError, Gate, Plan, Quota, Section, Sections};
 
 use crate::failure::Failure;
 
@@ -12,7 +12,7 @@ use crate::failure::Failure;
 pub fn parse(text: &str) -> Result<Plan, String> {
     let Some((name, sections)) = text.split_once('=') else {
         return Err(format!(
-            "{:?} is not a plan; write NAME=POLICY, such as \"default=100/minute, 1000/hour\"",
+            "{:?} is not a plan; write NAME=SECTIONS, such as \"default=100/minute, 1000/hour\"",
             redact_name(text)
         ));
     };
@@ -21,6 +21,14 @@ pub fn parse(text: &str) -> Result<Plan, String> {
         .parse()
         .map_err(|error| format!("plan {:?}: {}", redact_name(name), policy_error(&error)))?;
     Plan::new(name, sections).ok_or_else(|| invalid_name(name))
+}
+
+/// Parses the sections of a plan, or the limits of an account.
+///
+/// # Errors
+/// A sentence that names the wrong part, with secrets redacted.
+pub(crate) fn parse_sections(text: &str) -> Result<Sections, String> {
+    text.parse().map_err(|error| policy_error(&error))
 }
 
 /// Parses the name of a plan.

@@ -2,7 +2,7 @@
 
 use keytally::Gate;
 use keytally::KeyInfo;
-use keytally::{Key, KeyId, QuotaState, Quotas, Timestamp};
+use keytally::{Key, KeyId, Plan, QuotaState, Quotas, Section, Timestamp};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -32,6 +32,8 @@ pub(crate) struct KeyView {
 /// The use of one quota of a key.
 #[derive(Clone, Debug, Serialize)]
 pub struct QuotaUse {
+    /// The section of the plan that has the quota: `key`, `team` or the name of a group.
+    pub section: String,
     /// The window, such as `minute`.
     pub window: String,
     /// The length of the window in seconds.
@@ -54,6 +56,8 @@ pub(crate) struct ListedKey {
     /// `active`, `revoked` or `expired`.
     pub(crate) state: &'static str,
     pub(crate) quotas: Vec<QuotaUse>,
+    /// The scopes that the key has.
+    pub(crate) scopes: Vec<String>,
     pub(crate) last_used: Option<String>,
     #[serde(skip)]
     pub(crate) last_used_s: Option<u64>,
@@ -103,13 +107,41 @@ impl KeyView {
 }
 
 impl QuotaUse {
-    /// Returns the use of each quota, shortest window first.
+    /// Returns the use of each quota of a key, shortest window first.
     pub fn from_quotas(quotas: &Quotas) -> Vec<Self> {
-        quotas.iter().map(|quota| Self::from_state(&quota)).collect()
+        Self::of_section("key", quotas).collect()
     }
 
-    fn from_state(quota: &QuotaState) -> Self {
+    /// Returns the use of each quota of a section, shortest window first.
+    pub(crate) fn of_section(section: &str, quotas: &Quotas) -> impl Iterator<Item = Self> {
+        quotas.iter().map(move |quota| Self::from_state(section, &quota))
+    }
+
+    /// Returns the use of each quota that the requests of a key count for.
+    pub(crate) fn of_key(info: &KeyInfo, gate: &Gate, now: Timestamp) -> Vec<Self> {
+        let table = gate.table();
+        if !table.is_extended() {
+            return Self::from_quotas(&info.quotas);
+        }
+        let tallies = table.tallies(info.key_id, now).into_iter().flatten();
+        tallies
+            .flat_map(|tally| {
+                Self::of_section(tally.section.name(), &tally.quotas).collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    /// Returns the name of the quota: that of its window, after the section if that is not the key.
+    pub(crate) fn name(&self) -> String {
+        match self.section.as_str() {
+            "key" => self.window.clone(),
+            section => format!("{section}-{}", self.window),
+        }
+    }
+
+    fn from_state(section: &str, quota: &QuotaState) -> Self {
         Self {
+            section: section.to_owned(),
             window: quota.window.to_string(),
             window_s: quota.window.seconds(),
             limit: quota.limit,
@@ -127,12 +159,18 @@ impl QuotaUse {
 }
 
 impl ListedKey {
+    /// Returns the use of the quota with this name; `None` if the plan of the key does not limit it.
+    pub(crate) fn quota(&self, name: &str) -> Option<&QuotaUse> {
+        self.quotas.iter().find(|quota| quota.name() == name)
+    }
+
     /// Returns the view of a key at `now`.
     pub(crate) fn new(info: &KeyInfo, gate: &Gate, now: Timestamp) -> Self {
         Self {
             about: KeyView::new(info, gate),
             state: info.state_name(now),
-            quotas: QuotaUse::from_quotas(&info.quotas),
+            quotas: QuotaUse::of_key(info, gate, now),
+            scopes: scopes_of(info, gate),
             last_used_s: info.last_used.map(Timestamp::unix_s),
             last_used: info.last_used.map(|time| times::rfc3339(time.unix_s())),
             grace_until: info
@@ -143,4 +181,33 @@ impl ListedKey {
             clock_ahead_s: info.clock_ahead_s,
         }
     }
+}
+
+/// Returns the names of the quotas that the plans of a gate have.
+pub(crate) fn quota_names(gate: &Gate) -> Vec<String> {
+    let table = gate.table();
+    let mut names = Vec::new();
+    for section in table.sections() {
+        // The windows of a section are those of a plan that limits it.
+        let its = |(_, plan): (u8, Plan)| {
+            let section = plan.sections.named(section.name())?;
+            (!section.is_unlimited()).then(|| section.quotas().to_vec())
+        };
+        for quota in table.plans().find_map(its).unwrap_or_default() {
+            names.push(match section {
+                Section::Key => quota.window.to_string(),
+                section => format!("{}-{}", section.name(), quota.window),
+            });
+        }
+    }
+    names
+}
+
+/// Returns the names of the scopes that a key has.
+fn scopes_of(info: &KeyInfo, gate: &Gate) -> Vec<String> {
+    let scopes = gate.table().scopes().enumerate();
+    scopes
+        .filter(|(number, _)| info.scopes >> number & 1 == 1)
+        .map(|(_, scope)| scope.to_string())
+        .collect()
 }

@@ -119,10 +119,10 @@ fn policy_accepts_common_spellings() {
     let created = sandbox.run(&[&["create", GATE, "--json"], &plans[..]].concat()).json();
     assert_eq!(
         created["plans"],
-        json!([{"name": "a", "policy": "100/minute, 1000/hour"}, {"name": "b", "policy": "100/minute, 3000/hour"}])
+        json!([{"name": "a", "sections": "100/minute, 1000/hour"}, {"name": "b", "sections": "100/minute, 3000/hour"}])
     );
     let created = sandbox.run(&["create", "b.gate", "--plan", "c=10/sec", "--json"]).json();
-    assert_eq!(created["plans"], json!([{"name": "c", "policy": "10/second"}]));
+    assert_eq!(created["plans"], json!([{"name": "c", "sections": "10/second"}]));
 }
 
 #[test]
@@ -167,8 +167,8 @@ fn every_command_has_help() {
     let help = sandbox.run(&["--help"]).expect_status(0);
     assert!(help.contains("3 failure, or flaws that verify found.\n"), "{help}");
     let commands = [
-        "create", "issue", "import", "list", "rotate", "revoke", "assign", "plan", "reset",
-        "check", "top", "verify",
+        "create", "issue", "import", "list", "rotate", "revoke", "assign", "account", "plan",
+        "reset", "check", "top", "verify",
     ];
     for command in commands {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is not in {help}");
@@ -177,7 +177,8 @@ fn every_command_has_help() {
         assert!(help.contains(&usage) && help.contains("--pepper-file"), "{help}");
         assert!(help.contains("--json"), "{help}");
         let changes =
-            ["issue", "import", "rotate", "revoke", "assign", "plan", "verify"].contains(&command);
+            ["issue", "import", "rotate", "revoke", "assign", "account", "plan", "verify"]
+                .contains(&command);
         assert_eq!(help.contains("--wait"), changes, "{help}");
     }
     assert!(sandbox.run(&["--version"]).expect_status(0).starts_with("keytally 0."));

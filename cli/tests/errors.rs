@@ -30,7 +30,7 @@ fn impossible_request_fails_with_one_sentence() {
         .expect_usage_error(&["plan \"a\" is given twice"]);
     sandbox
         .run(&["create", "x.gate", "--plan", "a=1/s", "--plan", "b=2/h"])
-        .expect_usage_error(&["share their windows"]);
+        .expect_usage_error(&["share their sections"]);
     sandbox
         .run(&["create", "x.gate", "--keys", "0"])
         .expect_usage_error(&["'--keys <NUMBER>'", "1..=67108864"]);
@@ -89,7 +89,7 @@ fn damaged_gate_file_is_rejected_and_unchanged() {
     let mut other = bytes.clone();
     other[8] = 99;
     for (name, bytes, parts) in [
-        ("version.gate", other, &["version 99", "version 1"][..]),
+        ("version.gate", other, &["version 99", "version 2"][..]),
         ("short.gate", bytes[..bytes.len() - 64].to_vec(), &["bytes"]),
         ("long.gate", [&bytes[..], &[0; 64]].concat(), &["bytes"]),
         (

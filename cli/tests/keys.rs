@@ -20,7 +20,7 @@ fn create_makes_the_gate_that_the_options_describe() {
     let created = sandbox.run(&["create", GATE, "--json"]).json();
     assert_eq!(created["gate"], GATE);
     assert_eq!((&created["capacity"], &created["prefix"]), (&json!(100_000), &json!("kt")));
-    assert_eq!(created["plans"], json!([{"name": "default", "policy": "100/minute, 1000/hour"}]));
+    assert_eq!(created["plans"], json!([{"name": "default", "sections": "100/minute, 1000/hour"}]));
     let file = fs::metadata(sandbox.path(GATE)).unwrap();
     #[cfg(unix)]
     assert_eq!(std::os::unix::fs::MetadataExt::mode(&file) & 0o7777, 0o600);
@@ -110,7 +110,7 @@ fn new_key_has_the_first_plan_and_no_expiry_by_default() {
     assert_eq!(key["account"], u32::MAX);
     assert_eq!(
         key["quotas"],
-        json!([{"window": "2678400s", "window_s": 2_678_400, "limit": 100, "used": 0, "remaining": 100, "reset_unix_s": key["quotas"][0]["reset_unix_s"]}])
+        json!([{"section": "key", "window": "2678400s", "window_s": 2_678_400, "limit": 100, "used": 0, "remaining": 100, "reset_unix_s": key["quotas"][0]["reset_unix_s"]}])
     );
     assert_eq!(
         (&key["state"], &key["last_used"], &key["grace_until"]),
@@ -314,7 +314,7 @@ fn plan_changes_keep_the_counts() {
     assert_eq!(assigned, json!({"key_id": key_id, "plan": "pro"}));
     assert_eq!(sandbox.check(GATE, &key, &[]).1["quotas"][0]["remaining"], 899);
     let set = sandbox.run(&["plan", GATE, "pro=2000/31d", "--json"]).json();
-    assert_eq!(set, json!({"name": "pro", "policy": "2000/31d", "before": "1000/31d"}));
+    assert_eq!(set, json!({"name": "pro", "sections": "2000/31d", "before": "1000/31d"}));
     assert_eq!(sandbox.check(GATE, &key, &[]).1["quotas"][0]["remaining"], 1898);
     sandbox.run(&["plan", GATE, "pro=50/31d"]).expect_status(0);
     assert_eq!(sandbox.check(GATE, &key, &[]).1["quotas"][0]["remaining"], 0);
@@ -335,7 +335,7 @@ fn plan_changes_keep_the_counts() {
         .expect_usage_error(&["plan \"pro\"", "\"fortnight\" is not a unit"]);
     sandbox
         .run(&["plan", GATE, "2000/31d"])
-        .expect_usage_error(&["\"2000/31d\" is not a plan", "NAME=POLICY"]);
+        .expect_usage_error(&["\"2000/31d\" is not a plan", "NAME=SECTIONS"]);
     sandbox.run(&["plan", GATE, "=2000/31d"]).expect_usage_error(&["is not a plan name"]);
     sandbox
         .run(&["assign", GATE, &key_id, "--plan", "missing"])
@@ -346,7 +346,7 @@ fn plan_changes_keep_the_counts() {
     let plans = &list(&sandbox)["plans"];
     assert_eq!(
         plans,
-        &json!([{"name": "default", "policy": "100/31d"}, {"name": "pro", "policy": "50/31d"}, {"name": "free", "policy": "1/31d"}])
+        &json!([{"name": "default", "sections": "100/31d"}, {"name": "pro", "sections": "50/31d"}, {"name": "free", "sections": "1/31d"}])
     );
 }
 

@@ -74,7 +74,7 @@ pub use self::config::{GateConfig, MAX_KEYS, MAX_PLANS};
 pub use self::extension::{MAX_SCOPE_NAME_LEN, MAX_SCOPES};
 pub use self::flaws::{Flaw, FlawKind};
 pub use self::imported::{IMPORT_GROUP, IMPORTED_KEY_LEN};
-pub use self::inspect::KeyInfo;
+pub use self::inspect::{KeyInfo, TallyState};
 pub use self::new_key::{Entropy, NewKey};
 pub use self::part::{GatePart, RequestError};
 pub use self::plan::{MAX_PLAN_NAME_LEN, Plan};

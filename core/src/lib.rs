@@ -157,6 +157,7 @@ pub use {
         AccountInfo, AdminError, Administrator, Entropy, Flaw, FlawKind, Gate, GateConfig,
         GatePart, IMPORT_GROUP, IMPORTED_KEY_LEN, KeyInfo, MAX_ENVS, MAX_KEYS, MAX_PLAN_NAME_LEN,
         MAX_PLANS, MAX_SCOPE_NAME_LEN, MAX_SCOPES, NewKey, Plan, RequestError, Settled, Settlement,
+        TallyState,
     },
     header::{
         AttachError, BEGINNING_LEN, CreateError, FORMAT_VERSION, TableKind, is_table_beginning,

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_core::{
     AccountInfo, AdminError, Administrator, AttachError, Charge, Clock, Flaw, GatePart, Key, KeyId,
-    KeyInfo, MAX_KEYS, MAX_PLANS, Name, NewKey, Peppers, Plan, Quota, Timestamp, Verdict,
+    KeyInfo, MAX_KEYS, MAX_PLANS, Name, NewKey, Peppers, Plan, Quota, Settled, Settlement,
+    Timestamp, Verdict,
 };
 
 use crate::clock::{SystemClock, now};
@@ -333,6 +334,19 @@ impl Gate {
     /// Returns `None` if the gate has no such key.
     pub fn settle(&self, key_id: KeyId, estimate: Charge, actual: u32) -> Option<Verdict> {
         self.table.settle(key_id, estimate, actual, SystemClock::read())
+    }
+
+    /// Replaces the estimated costs of a request and its groups by the actual ones. Settle a charge
+    /// at most once.
+    ///
+    /// Returns `None` if the gate has no such key.
+    pub fn settle_all(
+        &self,
+        key_id: KeyId,
+        estimate: Charge,
+        settlement: &Settlement<'_>,
+    ) -> Option<Settled> {
+        self.table.settle_all(key_id, estimate, settlement, SystemClock::read())
     }
 
     /// Sets all counts of the key to 0. Returns `None` if the gate has no such key.

@@ -153,7 +153,7 @@ fn impossible_settings_are_refused_and_leave_no_file() {
     let twice = vec![plan("p", "1/minute"), plan("p", "2/minute")];
     assert!(gate(config().with_plans(twice)).contains("each appears once"));
     let differ = vec![plan("p", "1/minute"), plan("q", "2/hour")];
-    assert!(gate(config().with_plans(differ)).contains("must share their windows"));
+    assert!(gate(config().with_plans(differ)).contains("must share their sections"));
     assert!(limiter(0).contains("a capacity of 0 "));
     assert!(limiter(u32::MAX).contains("it is 1 to 1073741824"));
     assert_eq!(entries(folder.path()), 0);
@@ -279,7 +279,7 @@ fn wrong_magic_version_or_kind_is_named() {
     let version = |path: &Path| write_word(path, 1, read_word(path, 1) + 1);
     assert_eq!(
         Files::refusals(version),
-        ["this table has format version 2, and this library reads version 1"; 2]
+        ["this table has format version 3, and this library reads version 2"; 2]
     );
     // The upper half of word 1 is the kind: 1 is a limiter, 2 a gate.
     let kind = |path: &Path| write_word(path, 1, read_word(path, 1) ^ 3 << 32);
@@ -658,15 +658,32 @@ fn verify_reports_every_seeded_flaw() {
         )
     };
     let misplaced = seeded(0, |id| id ^ 1 << 63);
-    assert_eq!(misplaced, (Outcome::InvalidKey, vec![(FlawKind::Misplaced, false)]));
+    assert_eq!(
+        misplaced,
+        (Outcome::InvalidKey, vec![(FlawKind::Checksum, false), (FlawKind::Misplaced, false)])
+    );
     let (outcome, flaws) = seeded(META, |meta| meta | SEQUENCE_ONE);
     assert_eq!((outcome, flaws), (Outcome::InvalidKey, vec![(FlawKind::HalfWritten, true)]));
     let plan = seeded(META, |meta| meta | 9 << 8);
-    assert_eq!(plan, (Outcome::TooCostly, vec![(FlawKind::NoPlan { plan: 9 }, true)]));
+    assert_eq!(
+        plan,
+        (
+            Outcome::TooCostly,
+            vec![(FlawKind::Checksum, true), (FlawKind::NoPlan { plan: 9 }, true)]
+        )
+    );
     let env = seeded(META, |meta| meta | 5);
-    assert_eq!(env, (Outcome::Admitted, vec![(FlawKind::NoEnv { env: 5 }, true)]));
+    assert_eq!(
+        env,
+        (Outcome::Admitted, vec![(FlawKind::Checksum, true), (FlawKind::NoEnv { env: 5 }, true)])
+    );
     let (_, pepper) = seeded(META, |meta| meta | 3 << 4);
-    assert_eq!(pepper, [(FlawKind::NoPepper { pepper: 3 }, true)]);
+    assert_eq!(pepper, [(FlawKind::Checksum, true), (FlawKind::NoPepper { pepper: 3 }, true)]);
+    // An account and a time of expiry, of which every value is possible, and a tag.
+    for word in [2, 4, 6] {
+        let (_, flaws) = seeded(word, |word| word ^ 1 << 63);
+        assert_eq!(flaws, [(FlawKind::Checksum, true)], "word {word}");
+    }
 }
 
 #[test]

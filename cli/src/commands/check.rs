@@ -4,8 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 
 use clap::Args;
-use keytally::Gate;
-use keytally::{Reason, Verdict};
+use keytally::redact::redact;
+use keytally::{Compound, Gate, GatePart, Mapping, Reason};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
@@ -39,6 +39,13 @@ pub(crate) struct Check {
     /// Cost of the request, in units of the quotas
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, default_value_t = 1)]
     cost: u32,
+    /// A group of the plan that is charged too, as NAME, or as NAME=COST for a cost of its own.
+    /// Repeat the option for more
+    #[arg(long = "group", value_name = "GROUP")]
+    groups: Vec<String>,
+    /// A scope that the key must have. Repeat the option for more
+    #[arg(long = "need", value_name = "SCOPE")]
+    needs: Vec<String>,
     /// Do not charge the cost
     #[arg(long)]
     peek: bool,
@@ -76,12 +83,16 @@ impl Check {
         let gate = self.gate.open(pepper)?;
         let key =
             if from_stdin { read_line()? } else { Zeroizing::new(self.key.into_encoded_bytes()) };
-        let verdict = if self.peek {
-            gate.peek(Some(&key), self.cost)
-        } else {
-            gate.check(Some(&key), self.cost)
-        };
-        let report = Report::new(&verdict, &gate, self.cost, !self.peek);
+        let mut part = gate.part(Some(&key), self.cost);
+        for group in &self.groups {
+            part = with_group(part, group)?;
+        }
+        for scope in &self.needs {
+            part = part.with_scope(scope).map_err(|error| Failure::new(error.to_string()))?;
+        }
+        let all = if self.peek { keytally::peek_all } else { keytally::check_all };
+        let compound = all(&mut [&mut part]).map_err(|error| Failure::new(error.to_string()))?;
+        let report = Report::new(&compound, &gate, self.cost, !self.peek);
         self.format.print(&report, |out| {
             write!(out, "{}", report.outcome)?;
             if let Some(reason) = report.reason {
@@ -98,7 +109,9 @@ impl Check {
                 writeln!(
                     out,
                     "  {}: {} of {} left, reset {reset}",
-                    quota.window, quota.remaining, quota.limit
+                    quota.name(),
+                    quota.remaining,
+                    quota.limit
                 )?;
             }
             match report.retry_after_s {
@@ -106,33 +119,58 @@ impl Check {
                 None => Ok(()),
             }
         })?;
-        Ok(if verdict.is_admitted() { Status::Success } else { Status::Denied })
+        Ok(if compound.is_admitted() { Status::Success } else { Status::Denied })
     }
 }
 
 impl Report {
-    fn new(verdict: &Verdict, gate: &Gate, cost: u32, charging: bool) -> Self {
-        let holder = verdict.holder();
+    fn new(compound: &Compound, gate: &Gate, cost: u32, charging: bool) -> Self {
+        let holder = compound.holder();
         let table = gate.table();
-        let headers = verdict.headers();
+        let headers = compound.headers();
+        let quotas = compound.tallies().iter().flat_map(|tally| {
+            let section = tally.section().map_or("key", |section| section.name());
+            QuotaUse::of_section(section, tally.verdict().quotas()).collect::<Vec<_>>()
+        });
         Self {
-            outcome: verdict.outcome().as_str(),
-            reason: verdict.reason().map(Reason::as_str),
-            http_status: verdict.http_status(),
+            outcome: compound.outcome().as_str(),
+            reason: compound.reason().map(Reason::as_str),
+            http_status: compound.http_status(),
             cost,
-            charged: charging && verdict.is_admitted(),
+            charged: charging && compound.is_admitted(),
             account: holder.map(|holder| holder.account),
             key_id: holder.map(|holder| holder.key_id.to_string()),
             env: holder.and_then(|holder| table.env(holder.env)).map(|env| env.to_string()),
             plan: holder
                 .and_then(|holder| table.plan(holder.plan))
                 .map(|plan| plan.name.as_str().to_owned()),
-            quotas: QuotaUse::from_quotas(verdict.quotas()),
-            retry_after_s: verdict.retry_after_s(),
+            quotas: quotas.collect(),
+            retry_after_s: compound.retry_after_s(),
             headers: headers.iter().map(|(name, value)| (name.to_owned(), value.into())).collect(),
-            body: verdict.body(),
+            body: compound.body(),
         }
     }
+}
+
+/// Adds a group, NAME or NAME=COST, to a request.
+fn with_group<'g>(
+    part: GatePart<'g, Mapping>,
+    group: &str,
+) -> Result<GatePart<'g, Mapping>, Failure> {
+    let part = match group.split_once('=') {
+        None => part.with_group(group),
+        Some((name, cost)) => {
+            let cost = cost.parse().map_err(|_| {
+                Failure::usage(format!(
+                    "{:?} is not a group; write NAME or NAME=COST, with a cost of 0 to {}",
+                    redact(group),
+                    u32::MAX
+                ))
+            })?;
+            part.with_group_cost(name, cost)
+        }
+    };
+    part.map_err(|error| Failure::new(error.to_string()))
 }
 
 /// Reads the first line of standard input, without trailing white space.

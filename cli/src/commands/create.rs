@@ -17,8 +17,9 @@ use crate::status::Status;
 
 /// Create a gate file
 ///
-/// The file takes 68 bytes per key and 4096 bytes for its header, and never grows. Only its owner
-/// can read it (mode 0600), and it holds no secret.
+/// The file takes 72 bytes per key and 4096 bytes for its header, and never grows. Only its owner
+/// can read it (mode 0600), and it holds no secret. Plans with several sections, teams and scopes
+/// take more: 8 to 64 bytes per key, 64 per team, and up to 64 KiB for the header.
 #[derive(Args)]
 pub(crate) struct Create {
     #[command(flatten)]
@@ -26,10 +27,20 @@ pub(crate) struct Create {
     /// Capacity: the maximum number of keys
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, default_value_t = 100_000, value_parser = value_parser!(u32).range(1..=MAX_KEYS))]
     keys: u32,
-    /// A plan, as NAME=POLICY; the policy lists the limits. Repeat the option for more plans. The
-    /// first plan is the default of new keys. All plans of a gate have the same windows
+    /// A plan, as NAME=SECTIONS, which list the limits: those of the key, then, each after a
+    /// semicolon, "team: LIMITS" for all keys of an account, and "group NAME: LIMITS" for requests
+    /// that name the group. Repeat the option for more plans. The first plan is the default of new
+    /// keys. All plans of a gate have the same sections and windows
     #[arg(long = "plan", value_name = "PLAN", default_value = "default=100/minute, 1000/hour", value_parser = arguments::value_parser(plans::parse))]
     plans: Vec<Plan>,
+    /// Capacity: the maximum number of accounts [default: that of keys if the plans have a section
+    /// "team", else 0]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = value_parser!(u32).range(0..=MAX_KEYS))]
+    teams: Option<u32>,
+    /// A scope that keys may have, such as read: 1 to 16 characters. Repeat the option for more, at
+    /// most 64
+    #[arg(long = "scope", value_name = "NAME")]
+    scopes: Vec<String>,
     /// Prefix of every key: 1 to 8 characters of a-z and 0-9
     #[arg(long, value_name = "NAME", default_value = "kt", value_parser = parse_name)]
     prefix: Name,
@@ -47,6 +58,8 @@ struct Created {
     bytes: Option<u64>,
     prefix: String,
     plans: Vec<PlanText>,
+    teams: u32,
+    scopes: Vec<String>,
 }
 
 /// A plan in JSON.
@@ -69,18 +82,32 @@ impl Create {
         let config = GateConfig::default()
             .with_keys(self.keys)
             .with_prefix(self.prefix)
-            .with_plans(self.plans);
+            .with_plans(self.plans)
+            .with_scopes(self.scopes);
+        let config = match self.teams {
+            Some(teams) => config.with_teams(teams),
+            None => config,
+        };
         let path = self.gate.path();
-        Gate::create(path, pepper.require()?, &config)?;
+        let gate = Gate::create(path, pepper.require()?, &config)?;
         let created = Created {
             gate: path.display().to_string(),
             capacity: config.keys,
             bytes: std::fs::metadata(path).ok().map(|file| file.len()),
             prefix: config.prefix.to_string(),
             plans: config.plans.iter().map(PlanText::new).collect(),
+            teams: gate.table().team_capacity(),
+            scopes: config.scopes,
         };
         self.format.print(&created, |out| {
-            writeln!(out, "{}: created for {}", created.gate, pluralized(created.capacity, "key"))?;
+            write!(out, "{}: created for {}", created.gate, pluralized(created.capacity, "key"))?;
+            if created.teams > 0 {
+                write!(out, " and {}", pluralized(created.teams, "team"))?;
+            }
+            writeln!(out)?;
+            if !created.scopes.is_empty() {
+                writeln!(out, "scopes: {}", created.scopes.join(", "))?;
+            }
             writeln!(out, "plans: {}", plans::describe(config.plans.iter().cloned()))
         })?;
         warn_of_never_binding_quotas(&config.plans);

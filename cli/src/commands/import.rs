@@ -52,7 +52,8 @@ impl Import {
         pepper.check_stdin_is_free("the keys")?;
         let gate = self.gate.open(pepper)?;
         let mut report = Report::default();
-        let new = self.new.to_new_key()?;
+        let scopes = self.new.scopes();
+        let new = self.new.to_new_key(&scopes)?;
         if new.plan.is_some_and(|name| !gate.table().plans().any(|(_, plan)| plan.name == name)) {
             let error = keytally::Error::Admin { path: None, source: AdminError::NoSuchPlan };
             return Err(plans::no_such_plan(&gate, new.plan, error));

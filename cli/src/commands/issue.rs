@@ -49,17 +49,25 @@ pub(crate) struct NewKeyArgs {
     /// How long the key is valid, such as 90d [default: without end]
     #[arg(long, value_name = "TIME", value_parser = times::parse_lifetime)]
     expires: Option<Duration>,
+    /// A scope that the key has, of those of the gate. Repeat the option for more [default: none]
+    #[arg(long = "scope", value_name = "NAME")]
+    scopes: Vec<String>,
 }
 
 impl NewKeyArgs {
-    /// Returns the description of the new key, which begins to be valid now.
+    /// Returns the names of the key's scopes.
+    pub(crate) fn scopes(&self) -> Vec<&str> {
+        self.scopes.iter().map(String::as_str).collect()
+    }
+
+    /// Returns the description of the new key, which begins to be valid now and has these scopes.
     ///
     /// # Errors
     /// A usage error if the key would expire later than a gate can store.
-    pub(crate) fn to_new_key(&self) -> Result<NewKey<'_>, Failure> {
+    pub(crate) fn to_new_key<'a>(&'a self, scopes: &'a [&'a str]) -> Result<NewKey<'a>, Failure> {
         let expires = self.expires.map(|lifetime| times::expiry(now(), lifetime)).transpose()?;
         let mut new = NewKey::new(self.account, self.env).with_expires(expires);
-        new.plan = self.plan.as_deref();
+        (new.plan, new.scopes) = (self.plan.as_deref(), scopes);
         Ok(new)
     }
 }
@@ -67,7 +75,8 @@ impl NewKeyArgs {
 impl Issue {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         let gate = self.gate.open(pepper)?;
-        let new = self.new.to_new_key()?;
+        let scopes = self.new.scopes();
+        let new = self.new.to_new_key(&scopes)?;
         let (key, key_id) =
             gate.issue(&new).map_err(|error| plans::no_such_plan(&gate, new.plan, error))?;
         match print_once(self.format, &key, key_id, &gate) {

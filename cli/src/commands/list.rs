@@ -16,7 +16,7 @@ use crate::gate_file::GateFile;
 use crate::output::{OutputFormat, pluralized};
 use crate::pepper::PepperSource;
 use crate::status::Status;
-use crate::views::ListedKey;
+use crate::views::{ListedKey, quota_names};
 
 /// List the keys with their plans and their use
 ///
@@ -100,13 +100,7 @@ impl Listing {
         }
         let left = |text: &str| (text.to_owned(), Align::Left);
         let right = |text: &str| (text.to_owned(), Align::Right);
-        let windows: Vec<String> = gate
-            .table()
-            .layout()
-            .windows()
-            .iter()
-            .map(|window| window.to_string().to_uppercase())
-            .collect();
+        let names = quota_names(gate);
         let mut headings = vec![
             left("KEY"),
             left("KEY ID"),
@@ -115,11 +109,11 @@ impl Listing {
             left("PLAN"),
             left("STATE"),
         ];
-        headings.extend(windows.iter().map(|window| right(window)));
+        headings.extend(names.iter().map(|name| right(&name.to_uppercase())));
         headings.extend([left("LAST USE"), left("EXPIRES")]);
         let mut columns = Columns::new(headings);
         for key in &self.keys {
-            columns.push(row(key));
+            columns.push(row(key, &names));
         }
         writeln!(out)?;
         columns.write(&mut out)?;
@@ -136,7 +130,7 @@ impl Listing {
     }
 }
 
-fn row(key: &ListedKey) -> Vec<String> {
+fn row(key: &ListedKey, names: &[String]) -> Vec<String> {
     let about = &key.about;
     let mut row = vec![
         about.hint.clone(),
@@ -146,7 +140,10 @@ fn row(key: &ListedKey) -> Vec<String> {
         about.plan().to_owned(),
         key.state.to_owned(),
     ];
-    row.extend(key.quotas.iter().map(|quota| format!("{}/{}", quota.used, quota.limit)));
+    row.extend(names.iter().map(|name| match key.quota(name) {
+        Some(quota) => format!("{}/{}", quota.used, quota.limit),
+        None => "-".to_owned(),
+    }));
     row.push(key.last_used.clone().unwrap_or_else(|| "-".to_owned()));
     row.push(about.expires.clone().unwrap_or_else(|| "never".to_owned()));
     row

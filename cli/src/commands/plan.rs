@@ -14,12 +14,12 @@ use crate::status::Status;
 
 /// Add a plan, or change the limits of one and keep all counts
 ///
-/// All plans of a gate have the same windows and the same algorithm.
+/// All plans of a gate have the same sections, windows and algorithms.
 #[derive(Args)]
 pub(crate) struct Plan {
     #[command(flatten)]
     gate: GateFileToChange,
-    /// The plan, as NAME=POLICY, such as "pro=1000/minute, 20000/hour"
+    /// The plan, as NAME=SECTIONS, such as "pro=1000/minute, 20000/hour"
     #[arg(value_name = "PLAN", value_parser = arguments::value_parser(plans::parse))]
     plan: keytally::Plan,
     #[command(flatten)]

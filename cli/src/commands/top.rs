@@ -26,7 +26,7 @@ use crate::output::{OutputFormat, pluralized};
 use crate::pepper::PepperSource;
 use crate::status::Status;
 use crate::times;
-use crate::views::{ListedKey, QuotaUse};
+use crate::views::{ListedKey, QuotaUse, quota_names};
 
 /// Show the most used keys live, with bars for their quotas
 ///
@@ -247,14 +247,14 @@ impl Sample {
             }
             matching += 1;
             let share =
-                QuotaUse::from_quotas(&info.quotas).iter().map(QuotaUse::share).max().unwrap_or(0);
+                QuotaUse::of_key(&info, gate, now).iter().map(QuotaUse::share).max().unwrap_or(0);
             first.push((share, info));
             if first.len() >= buffer_len {
                 view.sort.keep_first(&mut first, rows);
             }
         }
         view.sort.keep_first(&mut first, rows);
-        let windows = gate.table().layout().windows().iter().map(ToString::to_string).collect();
+        let windows = quota_names(gate);
         let keys = first.iter().map(|(_, info)| ListedKey::new(info, gate, now)).collect();
         Self {
             summary,
@@ -435,8 +435,9 @@ impl Sample {
             column(PLAN, &|key| key.about.plan().to_owned()),
             column(STATE, &|key| key.state.to_owned()),
         ];
-        for (index, window) in self.windows.iter().enumerate() {
-            let cells = self.keys.iter().filter_map(|key| key.quotas.get(index)).map(|quota| {
+        for window in &self.windows {
+            let cells = self.keys.iter().map(|key| {
+                let Some(quota) = key.quota(window) else { return Line::from("-") };
                 let numbers = Span::from(format!("{}/{}", quota.used, quota.limit));
                 if bar_width == 0 {
                     return Line::from(numbers);

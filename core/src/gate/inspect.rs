@@ -2,12 +2,16 @@
 
 use core::fmt;
 
+use heapless::Vec;
+
+use super::extension::is_unlimited;
 use super::table::Gate;
 use crate::cache_line::CacheLine;
 use crate::decide;
 use crate::key::{Hint, KeyId, Name};
 use crate::quotas::Quotas;
 use crate::record::{KeyState, Record, RecordRef};
+use crate::section::{MAX_TALLIES, Section};
 use crate::sync::Ordering;
 use crate::text::Text;
 use crate::time::Timestamp;
@@ -42,10 +46,23 @@ pub struct KeyInfo {
     /// moves it back. `None` if the tally counts no unit, as before the first charge and after a
     /// reset.
     pub last_used: Option<Timestamp>,
-    /// The key's quotas now, or at the tally's own time if that is ahead.
+    /// The quotas of the key's first tally now, or at the tally's own time if that is ahead.
+    /// [`Gate::tallies`] returns those of all tallies.
     pub quotas: Quotas,
+    /// The scopes that the key has, one bit each, in the order of [`Gate::scopes`].
+    pub scopes: u64,
     /// By how many seconds the tally is ahead of the caller, rounded up; 0 if it is not.
     pub clock_ahead_s: u32,
+}
+
+/// The state of one tally that the requests of a key charge.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TallyState {
+    /// The section of the tally.
+    pub section: Section,
+    /// Its quotas now, or at the tally's own time if that is ahead.
+    pub quotas: Quotas,
 }
 
 impl KeyInfo {
@@ -104,12 +121,38 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         self.records().filter_map(move |at| self.info(at, &at.read()?, now))
     }
 
+    /// Returns the state of every tally that requests of a key charge: those of the key, of its
+    /// team and of groups, without those that its plan does not limit. `None` if the gate does not
+    /// have the key.
+    pub fn tallies(&self, key_id: KeyId, now: Timestamp) -> Option<Vec<TallyState, MAX_TALLIES>> {
+        let (at, record) = self.find(key_id)?;
+        let team = self.entry_now(at.number).team.checked_sub(1);
+        let mut states = Vec::new();
+        for tally in 0..self.tally_count() {
+            let (limits, _) = self.limits_of_tally(&record, team, tally);
+            let Some((atomic, layout)) = self.tally_word(at, team, tally) else { continue };
+            if !self.is_extended() || !is_unlimited(&limits) {
+                let word = atomic.load(Ordering::Acquire);
+                let quotas = decide::quotas(layout, &limits, word, now);
+                // There is room for every tally of a gate.
+                let _ = states.push(TallyState { section: self.section_of(tally).clone(), quotas });
+            }
+        }
+        Some(states)
+    }
+
     fn info(&self, at: RecordRef<'_>, record: &Record, now: Timestamp) -> Option<KeyInfo> {
+        let mut last_used = None;
+        for (tally, layout) in self.own_tallies(at) {
+            let (word, counts) = (tally.load(Ordering::Acquire), layout.counts());
+            let used = (0..layout.len()).any(|window| {
+                counts.current(word, window) > 0 || counts.previous(word, window) > 0
+            });
+            let stamp = Timestamp::from_unix_ms(layout.stamp_start_ms(layout.stamp(word)));
+            last_used = last_used.max(used.then_some(stamp));
+        }
         let tally = at.tally().load(Ordering::Acquire);
-        let (layout, counts) = (&self.layout, self.layout.counts());
-        let used = (0..layout.len())
-            .any(|window| counts.current(tally, window) > 0 || counts.previous(tally, window) > 0);
-        let quotas = decide::quotas(layout, &self.limits(record.plan), tally, now);
+        let quotas = decide::quotas(&self.layout, &self.limits(record.plan), tally, now);
         Some(KeyInfo {
             key_id: record.key_id?,
             account: record.account,
@@ -120,10 +163,10 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             grace_until: record.previous_until(now),
             pepper: record.pepper,
             last_characters: Hint::last_from_word(self.hint(at.number)),
-            last_used: used
-                .then(|| Timestamp::from_unix_ms(layout.stamp_start_ms(layout.stamp(tally)))),
+            last_used,
             clock_ahead_s: quotas.ahead_s(now),
             quotas,
+            scopes: self.entry_now(at.number).scopes,
         })
     }
 }

@@ -1,0 +1,122 @@
+//! Plans with sections, accounts and scopes on the command line.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "a module of several tests, each of which uses a part of it"
+)]
+mod support;
+
+use serde_json::{Value, json};
+use support::{GATE, Sandbox, listed};
+
+const PLAN: &str =
+    "default=3/31d warn 50%; team: 4/31d; group write: 2/31d; group tokens: 5000/31d";
+
+fn sandbox() -> Sandbox {
+    let sandbox = Sandbox::new();
+    let scopes = ["--scope", "read", "--scope", "write"];
+    let create = [&["create", GATE, "--keys", "8", "--teams", "2", "--plan", PLAN], &scopes[..]];
+    let text = sandbox.run(&create.concat()).expect_status(0);
+    assert!(text.starts_with("api.gate: created for 8 keys and 2 teams\nscopes: read, write\n"));
+    sandbox
+}
+
+/// Returns the units left in each quota of a report.
+fn left(report: &Value) -> Vec<(String, u64)> {
+    let quotas = report["quotas"].as_array().unwrap().iter();
+    quotas
+        .map(|quota| {
+            let section = quota["section"].as_str().unwrap().to_owned();
+            (section, quota["remaining"].as_u64().unwrap())
+        })
+        .collect()
+}
+
+fn named(left: &[(&str, u64)]) -> Vec<(String, u64)> {
+    left.iter().map(|(section, units)| ((*section).to_owned(), *units)).collect()
+}
+
+#[test]
+fn check_charges_team_and_groups_all_or_none() {
+    let sandbox = sandbox();
+    let (ann, ann_id) = sandbox.issue(GATE, &["--account", "42"]);
+    let (bob, _) = sandbox.issue(GATE, &["--account", "42"]);
+
+    let (status, report) =
+        sandbox.check(GATE, &ann, &["--group", "write", "--group", "tokens=4000"]);
+    assert_eq!(status, 0, "{report}");
+    let expected = named(&[("key", 2), ("team", 3), ("write", 1), ("tokens", 1000)]);
+    assert_eq!(left(&report), expected);
+    assert!(report["headers"]["RateLimit"].as_str().unwrap().contains("\"team-2678400s\";r=3"));
+    let (status, report) = sandbox.check(GATE, &ann, &["--group", "tokens=1001"]);
+    assert_eq!((status, &report["outcome"]), (1, &json!("denied")));
+    assert_eq!(left(&report), named(&[("key", 2), ("team", 3), ("tokens", 1000)]));
+    assert_eq!(sandbox.check(GATE, &bob, &["--cost", "3"]).0, 0);
+    let (status, report) = sandbox.check(GATE, &ann, &[]);
+    assert_eq!((status, left(&report)), (1, named(&[("key", 2), ("team", 0)])));
+
+    let key = listed(&sandbox, &ann_id);
+    assert_eq!(left(&key), named(&[("key", 2), ("team", 0), ("write", 1), ("tokens", 1000)]));
+    let list = sandbox.run(&["list", GATE]).expect_status(0);
+    assert!(list.contains("TEAM-2678400S") && list.contains(" 4000/5000 "), "{list}");
+    sandbox
+        .run_with_input(&["check", GATE, "--group", "writes"], ann.as_bytes())
+        .expect_failure(&["have no group \"writes\""]);
+    sandbox
+        .run_with_input(&["check", GATE, "--group", "tokens=x"], ann.as_bytes())
+        .expect_usage_error(&["\"tokens=x\" is not a group; write NAME or NAME=COST"]);
+}
+
+#[test]
+fn account_is_shown_limited_suspended_and_reset() {
+    let sandbox = sandbox();
+    let (key, _) = sandbox.issue(GATE, &["--account", "42"]);
+    assert_eq!(sandbox.check(GATE, &key, &["--cost", "3"]).0, 0);
+    let account = |options: &[&str]| {
+        sandbox.run(&[&["account", GATE, "42", "--json"], options].concat()).json()
+    };
+    let shown = account(&[]);
+    assert_eq!((&shown["plan"], &shown["suspended"]), (&json!("default"), &json!(false)));
+    assert_eq!((&shown["own_limits"], left(&shown)), (&json!(false), named(&[("team", 1)])));
+    let limited = account(&["--limits", "9/31d"]);
+    assert_eq!((&limited["own_limits"], left(&limited)), (&json!(true), named(&[("team", 6)])));
+    assert_eq!(left(&account(&["--reset"])), named(&[("team", 9)]));
+    assert_eq!(account(&["--suspend"])["suspended"], true);
+    let (status, report) = sandbox.check(GATE, &key, &["--peek"]);
+    assert_eq!((status, &report["reason"]), (1, &json!("suspended")));
+    let text = sandbox.run(&["account", GATE, "42"]).expect_status(0);
+    assert!(text.starts_with("account 42: suspended, its own limits\n  2678400s: 9 of 9 left"));
+    account(&["--resume"]);
+    account(&["--plan", "default"]);
+    let text = sandbox.run(&["account", GATE, "42"]).expect_status(0);
+    assert!(text.starts_with("account 42: the limits of plan default\n"), "{text}");
+
+    sandbox.run(&["account", GATE, "7"]).expect_failure(&["the gate has no account 7"]);
+    sandbox
+        .run(&["account", GATE, "42", "--limits", "9/hour"])
+        .expect_failure(&["sections, windows and algorithms must be those"]);
+    sandbox
+        .run(&["account", GATE, "42", "--suspend", "--resume"])
+        .expect_usage_error(&["cannot be used with"]);
+    sandbox.issue(GATE, &["--account", "43"]);
+    sandbox
+        .run(&["issue", GATE, "--account", "44"])
+        .expect_failure(&["the gate has room for 2 teams and has them all"]);
+}
+
+#[test]
+fn scope_is_needed_and_forbidden_without() {
+    let sandbox = sandbox();
+    let (key, key_id) = sandbox.issue(GATE, &["--account", "42", "--scope", "read"]);
+    assert_eq!(sandbox.check(GATE, &key, &["--need", "read"]).0, 0);
+    let (status, report) = sandbox.check(GATE, &key, &["--need", "read", "--need", "write"]);
+    assert_eq!((status, &report["outcome"]), (1, &json!("forbidden")));
+    assert_eq!((&report["http_status"], &report["charged"]), (&json!(403), &json!(false)));
+    assert_eq!(report["body"], "{\"error\": \"Forbidden\"}");
+    assert_eq!(listed(&sandbox, &key_id)["scopes"], json!(["read"]));
+    sandbox
+        .run(&["issue", GATE, "--account", "42", "--scope", "admin"])
+        .expect_failure(&["the gate has no scope of that name"]);
+}
