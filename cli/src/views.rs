@@ -123,7 +123,7 @@ impl QuotaUse {
         if !table.is_extended() {
             return Self::from_quotas(&info.quotas);
         }
-        let tallies = table.tallies(info.key_id, now).into_iter().flatten();
+        let tallies = table.tallies(info, now).into_iter();
         tallies
             .flat_map(|tally| {
                 Self::of_section(tally.section.name(), &tally.quotas).collect::<Vec<_>>()

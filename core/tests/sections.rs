@@ -501,3 +501,19 @@ fn overdraft_counts_beyond_the_limit() {
     assert_eq!(left(&check(part(&gate, &key, 1), at(60))), [8]);
     assert_eq!(check(part(&gate, &key, 2), at(60)).retry_after_s(), Some(3540));
 }
+
+#[test]
+fn record_of_a_plan_that_does_not_exist_admits_nothing() {
+    let gate = gate_of("3/minute; group write: 3/minute");
+    let (key, key_id) = key_of(&gate, 42, 1);
+    // The first line with the key id is that of the redo record.
+    let mut lines = gate.memory().iter().rev();
+    let line = lines.find(|line| line.load(0) == key_id.number()).unwrap();
+    let meta = line.load(7);
+    // There is room for four plans, and the gate has one.
+    for plan in [1, 3, 4, 255] {
+        line.store(7, (meta & !0xff00) | plan << 8);
+        let request = || part(&gate, &key, 1).with_group("write").unwrap();
+        assert_eq!(check(request(), at(0)).outcome(), Outcome::TooCostly, "plan {plan}");
+    }
+}

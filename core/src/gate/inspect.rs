@@ -51,6 +51,8 @@ pub struct KeyInfo {
     pub quotas: Quotas,
     /// The scopes that the key has, one bit each, in the order of [`Gate::scopes`].
     pub scopes: u64,
+    /// The number of the key's record.
+    record: u32,
     /// By how many seconds the tally is ahead of the caller, rounded up; 0 if it is not.
     pub clock_ahead_s: u32,
 }
@@ -122,10 +124,13 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     }
 
     /// Returns the state of every tally that requests of a key charge: those of the key, of its
-    /// team and of groups, without those that its plan does not limit. `None` if the gate does not
-    /// have the key.
-    pub fn tallies(&self, key_id: KeyId, now: Timestamp) -> Option<Vec<TallyState, MAX_TALLIES>> {
-        let (at, record) = self.find(key_id)?;
+    /// team and of groups, without those that its plan does not limit. Empty if the record of the
+    /// key is damaged or holds another key by now.
+    pub fn tallies(&self, info: &KeyInfo, now: Timestamp) -> Vec<TallyState, MAX_TALLIES> {
+        let at = self.record(info.record.into());
+        let Some(record) = at.read().filter(|record| record.key_id == Some(info.key_id)) else {
+            return Vec::new();
+        };
         let team = self.entry_now(at.number).team.checked_sub(1);
         let mut states = Vec::new();
         for tally in 0..self.tally_count() {
@@ -138,7 +143,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
                 let _ = states.push(TallyState { section: self.section_of(tally).clone(), quotas });
             }
         }
-        Some(states)
+        states
     }
 
     fn info(&self, at: RecordRef<'_>, record: &Record, now: Timestamp) -> Option<KeyInfo> {
@@ -167,6 +172,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             clock_ahead_s: quotas.ahead_s(now),
             quotas,
             scopes: self.entry_now(at.number).scopes,
+            record: at.number,
         })
     }
 }

@@ -128,8 +128,9 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         plan: u8,
         tally: usize,
     ) -> TallyLimits {
-        // A damaged record may name a plan that does not exist. `NOTHING` is admitted then.
-        if usize::from(plan) >= self.plan_slots() {
+        // A damaged record may name a plan that does not exist, whose limits are 0. They would be
+        // those of an unlimited section.
+        if !self.has_plan(plan) {
             return (Limits(NOTHING), Default::default());
         }
         let (line, word) = extension.limit_words(self.memory.as_ref(), plan.into(), tally);
@@ -269,6 +270,14 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
                 || windows.into_iter().all(|window| {
                     (1..=self.layout.max_limit(window).unwrap_or(0)).contains(&limits[window])
                 }))
+    }
+
+    /// Returns whether there is a plan with this number.
+    fn has_plan(&self, number: u8) -> bool {
+        usize::from(number) < self.plan_slots() && {
+            let (line, at) = self.plan_line(usize::from(number));
+            line.load(at) != 0
+        }
     }
 
     /// Returns all plans with their numbers.

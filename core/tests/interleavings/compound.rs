@@ -62,7 +62,7 @@ fn refused_request_has_charged_nothing() {
         assert_eq!(left(&tables), [3 - cost, 0]);
         let refused = all.iter().find(|compound| !compound.is_admitted()).unwrap();
         assert_eq!(refused.decisive().outcome(), Outcome::Denied);
-        assert!(refused.verdicts().iter().all(|verdict| verdict.charge().is_none()));
+        assert!(refused.verdicts().all(|verdict| verdict.charge().is_none()));
     });
 }
 

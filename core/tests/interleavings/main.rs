@@ -22,3 +22,4 @@ mod compound;
 mod crowds;
 mod gate;
 mod limiter;
+mod sections;

@@ -1,0 +1,130 @@
+//! Scenarios of an extended gate: keys of one team, and changes of scopes and teams.
+
+use alloc::sync::Arc;
+
+use keytally_core::stop::Stop;
+use keytally_core::{Compound, Key, KeyId, Outcome, Reason};
+
+use crate::gate::{Shared, entropy, with};
+use crate::model::{at_stop, explore, killed_at, preemptions, together};
+use crate::support::{self, at, config, new_key, plan};
+
+/// A gate with one team, whose keys have five units a minute each.
+fn gate(team: u32) -> Shared {
+    let plans = [plan("default", &format!("5/minute; team: {team}/minute"))];
+    let config = config(2, &plans).with_plan_slots(1);
+    Arc::new(support::gate(&config.with_teams(1).with_scopes(&["read", "write"])))
+}
+
+/// Issues a key with the scope `read`.
+fn issue(gate: &Shared, seed: u8) -> (Arc<Key>, KeyId) {
+    let new = new_key().with_scopes(&["read"]);
+    let (key, key_id) = support::issue(gate, &new, entropy(seed));
+    (Arc::new(key), key_id)
+}
+
+fn check(gate: &Shared, key: &Key, cost: u32) -> Compound {
+    gate.part(Some(key.expose().as_bytes()), cost).check(at(1)).unwrap()
+}
+
+/// Checks a key for one unit and a scope.
+fn check_with(gate: &Shared, key: &Key, scope: &str) -> Outcome {
+    let part = gate.part(Some(key.expose().as_bytes()), 1).with_scope(scope).unwrap();
+    part.check(at(1)).unwrap().outcome()
+}
+
+/// Returns the units left to the key and to its team.
+fn left(gate: &Shared, key: &Key) -> [u32; 2] {
+    let compound = gate.part(Some(key.expose().as_bytes()), 0).peek(at(1)).unwrap();
+    [0, 1].map(|tally| compound.tallies()[tally].verdict().remaining().unwrap())
+}
+
+#[test]
+fn keys_of_a_team_share_its_last_unit() {
+    explore(preemptions(2, 4), || {
+        let gate = gate(1);
+        let keys = [1, 2].map(|seed| issue(&gate, seed).0);
+        let requests = [0, 1].map(|index| {
+            let key = Arc::clone(&keys[index]);
+            with(&gate, move |gate| check(gate, &key, 1).is_admitted())
+        });
+        let admitted = together(requests);
+        assert_eq!(admitted.iter().filter(|is_admitted| **is_admitted).count(), 1);
+        // The charge of the key that was refused was given back.
+        for (key, is_admitted) in keys.iter().zip(admitted) {
+            assert_eq!(left(&gate, key), [5 - u32::from(is_admitted), 0]);
+        }
+    });
+}
+
+#[test]
+fn check_sees_the_old_scopes_or_the_new_ones() {
+    explore(preemptions(2, 3), || {
+        let gate = gate(9);
+        let (key, key_id) = issue(&gate, 1);
+        let checked = Arc::clone(&key);
+        let [[reads, writes], _] = together([
+            with(&gate, move |gate| {
+                let read = check_with(gate, &checked, "read");
+                [read, check_with(gate, &checked, "write")]
+            }),
+            with(&gate, move |gate| {
+                gate.administer().unwrap().set_scopes(key_id, &["write"]).unwrap();
+                [Outcome::Admitted; 2]
+            }),
+        ])
+        .try_into()
+        .unwrap();
+        assert!(
+            [reads, writes]
+                .iter()
+                .all(|&outcome| { matches!(outcome, Outcome::Admitted | Outcome::Forbidden) })
+        );
+        // Once the new scopes were seen, the old ones are not.
+        assert!(reads != Outcome::Forbidden || writes == Outcome::Admitted);
+        assert_eq!(check_with(&gate, &key, "read"), Outcome::Forbidden);
+    });
+}
+
+#[test]
+fn killed_change_of_scopes_is_completed_by_the_next_administrator() {
+    // Before the redo record is published, while the record is written, and after it.
+    for (step, is_new) in
+        [(Stop::RedoWord, false), (Stop::RecordOdd, true), (Stop::RecordEven, true)]
+    {
+        explore(preemptions(2, 3), move || {
+            let gate = gate(9);
+            let (key, key_id) = issue(&gate, 1);
+            let shared = Arc::clone(&gate);
+            let change =
+                with(&gate, move |gate| gate.administer().unwrap().set_scopes(key_id, &["write"]));
+            killed_at((step, 1), change, move || {
+                let outcome = check_with(&shared, &key, "write");
+                assert_eq!(outcome == Outcome::Admitted, is_new, "{outcome:?}");
+                shared.take_over();
+                assert_eq!(check_with(&shared, &key, "write") == Outcome::Admitted, is_new);
+                let mut flaws = 0;
+                shared.verify(at(1), |_| flaws += 1);
+                assert_eq!(flaws, 0);
+            });
+        });
+    }
+}
+
+#[test]
+fn check_that_was_stopped_does_not_charge_a_suspended_team() {
+    explore(preemptions(2, 3), || {
+        let gate = gate(9);
+        let (key, _) = issue(&gate, 1);
+        let (checked, shared) = (Arc::clone(&key), Arc::clone(&gate));
+        let (outcome, was_stopped) = at_stop(
+            (Stop::Decided, 1),
+            move || shared.administer().unwrap().set_suspended(42, true).unwrap(),
+            with(&gate, move |gate| check(gate, &checked, 1).outcome()),
+        );
+        // The check began before the suspension, and ends as it began.
+        assert!(was_stopped);
+        assert_eq!(outcome, Outcome::Admitted);
+        assert_eq!(check(&gate, &key, 1).reason(), Some(Reason::Suspended));
+    });
+}
