@@ -17,7 +17,7 @@
 //! | `service::auth`, `settle`, `contacts`, `limits` | the routes |
 //! | `service::refusals` | other statuses and bodies of refusals |
 //! | `service::charges` | the tokens of charges, each settled once |
-//! | `service::check`, `key_from`, `guesses`, `preflight` | the check before a route, where the key comes from, the limit of invalid keys, CORS preflights |
+//! | `service::check`, `guesses`, `preflight` | the check before a route, the limit of invalid keys, CORS preflights |
 //! | `service::address` | the client address of a request |
 //! | `service::bind`, `listen`, `slots` | sockets, connections, and the limits of connections |
 //! | `service::data` | the data folder: the gate and its pepper |

@@ -11,13 +11,13 @@ use clap::builder::RangedU64ValueParser;
 use keytally::now;
 use keytally::redact::{policy_error, redact};
 use keytally::{ParsePolicyError, Plan, Policy, parse_key};
+use keytally_tower::KeySources;
 use tokio::runtime::Runtime;
 
 use crate::service::address::TrustedProxy;
 use crate::service::bind::Listener;
 use crate::service::charges::{Charges, MAX_LIFETIME};
 use crate::service::data::{self, Data};
-use crate::service::key_from::KeyFrom;
 use crate::service::listen;
 use crate::service::preflight::MethodSource;
 use crate::service::refusals::Refusals;
@@ -158,7 +158,7 @@ fn parse_address(text: &str) -> Result<String, String> {
 
 /// Checks a value of `--key-from`.
 fn parse_key_source(text: &str) -> Result<String, String> {
-    let parsed = KeyFrom::parse(&[text.to_owned()]).map_err(|error| error.to_string());
+    let parsed = KeySources::parse([text]).map_err(|error| error.to_string());
     parsed.map(|_| text.to_owned())
 }
 
@@ -191,8 +191,11 @@ impl Serve {
     /// Runs the service until a signal stops it. `program` is the path for printed commands.
     pub(crate) fn run(self, pepper: &PepperSource, program: &Path) -> Result<Status, Failure> {
         plans::check_distinct(&self.plans)?;
-        let key_from = KeyFrom::parse(&self.key_from)
-            .map_err(|error| Failure::usage(format!("--key-from: {error}")))?;
+        let key_from = match self.key_from.as_slice() {
+            [] => KeySources::default(),
+            names => KeySources::parse(names)
+                .map_err(|error| Failure::usage(format!("--key-from: {error}")))?,
+        };
         let refusals = self.refusals.as_deref().map(Refusals::read).transpose()?;
         let runtime = Runtime::new()?;
         runtime.block_on(async {
