@@ -13,6 +13,7 @@
 //! | module | contents |
 //! |---|---|
 //! | `serve` | the command: its arguments, its startup message, signals |
+//! | `shell` | how printed commands are written for a shell |
 //! | `service` | what the routes share: the gate, the log, the metrics, the limit of invalid keys |
 //! | `service::auth`, `settle`, `contacts`, `limits` | the routes |
 //! | `service::refusals` | other statuses and bodies of refusals |
@@ -29,6 +30,7 @@ extern crate alloc;
 
 mod serve;
 mod service;
+mod shell;
 mod system;
 
 use std::ffi::OsString;
