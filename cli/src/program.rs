@@ -121,6 +121,13 @@ struct Cli<E: ExtraCommands> {
     command: AllCommands<E>,
 }
 
+/// The command that makes a pepper. On Windows, it is for PowerShell.
+const NEW_PEPPER: &str = if cfg!(windows) {
+    "$env:KEYTALLY_PEPPER = openssl rand -hex 32"
+} else {
+    "export KEYTALLY_PEPPER=$(openssl rand -hex 32)"
+};
+
 /// Returns the end of the help: exit statuses, first steps, and the note of the program.
 fn after_help(note: &str) -> String {
     format!(
@@ -128,7 +135,7 @@ fn after_help(note: &str) -> String {
 Exit status: 0 success, 1 denied or invalid, 2 wrong usage, 3 failure, or flaws that verify found.
 
 First steps:
-  export KEYTALLY_PEPPER=$(openssl rand -hex 32) # keep a copy
+  {NEW_PEPPER} # keep a copy
   keytally create api.gate --plan \"default=100/minute, 1000/hour\"
   keytally issue api.gate --account 42
   keytally list api.gate

@@ -40,12 +40,19 @@ ROOM = 1_000_000_000
 
 MANY = 10_000
 
+# The work of rows that do not do that of the table's description. Rows of the same work are
+# compared with the first of them, and rows that do a part of the table's work with none.
+PART = "a part"
+ONE_WINDOW = "one window"
+NO_STATE = "no remaining units"
+
 
 class Implementation:
     """A statement to measure, and a function between batches that keeps its results the same."""
 
-    def __init__(self, name, statement, names, between=lambda: None):
+    def __init__(self, name, statement, names, between=lambda: None, work=""):
         self.name = name
+        self.work = work
         self.between = between
         self.timer = timeit.Timer(statement, timer=time.thread_time, globals=names)
 
@@ -64,10 +71,11 @@ class Implementation:
 
 def table(name, unit, title, about, columns, rounds=ROUNDS):
     """Measure columns, each a list of implementations, and return the table of the figures."""
-    rows = {}
+    rows, works = {}, {}
     for implementations in columns.values():
         for implementation in implementations:
             rows.setdefault(implementation.name, {})
+            works[implementation.name] = implementation.work
     for column, implementations in columns.items():
         for _ in range(rounds):
             for implementation in implementations:
@@ -79,7 +87,11 @@ def table(name, unit, title, about, columns, rounds=ROUNDS):
         "about": about,
         "columns": list(columns),
         "rows": [
-            {"name": row, "cells": [cells.get(column, []) for column in columns]}
+            {
+                "name": row,
+                "work": works[row],
+                "cells": [cells.get(column, []) for column in columns],
+            }
             for row, cells in rows.items()
         ],
     }
@@ -151,9 +163,13 @@ def keys():
                 "hmac.digest, compare_digest, rust-py-rate-limit: one window",
                 by_hand.format(mac=digest, rest="one_window.check(id)"),
                 names,
+                work=ONE_WINDOW,
             ),
             Implementation(
-                "hmac.digest, compare_digest: no limit", by_hand.format(mac=digest, rest=""), names
+                "hmac.digest, compare_digest: no limit",
+                by_hand.format(mac=digest, rest=""),
+                names,
+                work="no limit",
             ),
         ]
 
@@ -213,15 +229,22 @@ def subjects():
         implementations = [
             Implementation("keytally", "limiter.check(next(addresses))", names, keep),
             Implementation(
-                "rust-py-rate-limit, one window: check", "one_window.check(next(addresses))", names
+                "rust-py-rate-limit, one window: check",
+                "one_window.check(next(addresses))",
+                names,
+                work=ONE_WINDOW,
             ),
             Implementation(
-                "rust-py-rate-limit, one window: allow", "one_window.allow(next(addresses))", names
+                "rust-py-rate-limit, one window: allow",
+                "one_window.allow(next(addresses))",
+                names,
+                work=f"{ONE_WINDOW}, {NO_STATE}",
             ),
             Implementation(
                 "limits, fixed windows: two hits",
                 "a = next(addresses)\nfixed.hit(per_minute, a) and fixed.hit(per_hour, a)",
                 names,
+                work=NO_STATE,
             ),
             Implementation(
                 "limits, fixed windows: two hits and their window stats",
@@ -239,7 +262,7 @@ def subjects():
             # A bucket of pyrate-limiter counts one subject.
             acquire = "pyrate.try_acquire(next(addresses), blocking=False)"
             implementations.append(
-                Implementation("pyrate-limiter, two token buckets", acquire, names)
+                Implementation("pyrate-limiter, two token buckets", acquire, names, work=NO_STATE)
             )
         return implementations
 
@@ -247,7 +270,7 @@ def subjects():
         "subjects",
         "µs",
         "An address charged in both its windows",
-        "From the text to the result. All but allow and hit return the remaining units too.",
+        "From the text to the result, with the remaining units.",
         {
             "1 address": columns(1, ROOMY, ROOM, True),
             f"{MANY:,} addresses": columns(MANY, ROOMY, ROOM, True),
@@ -271,7 +294,8 @@ def reading():
         "raw_headers",
     ]
     implementations = [
-        Implementation(f"verdict.{name}", f"verdict.{name}", names) for name in properties
+        Implementation(f"verdict.{name}", f"verdict.{name}", names, work=PART)
+        for name in properties
     ]
     title = "The properties of a verdict, which are computed when they are read"
     return table(
@@ -282,8 +306,9 @@ def reading():
 class Added:
     """The time that middleware adds: the same requests with it and without, in process."""
 
-    def __init__(self, name, app, bare, headers=(), between=lambda: None):
+    def __init__(self, name, app, bare, headers=(), between=lambda: None, work=""):
         self.name = name
+        self.work = work
         self.app = app
         self.bare = bare
         self.between = between
@@ -370,6 +395,7 @@ def middleware():
             bare,
             header,
             lambda: gate.reset(key.key_id),
+            work="with a key",
         ),
         Added(
             "keytally.asgi.LimiterMiddleware",
@@ -389,8 +415,9 @@ def middleware():
 class Fresh:
     """A figure that a new interpreter process prints."""
 
-    def __init__(self, name, code, *arguments):
+    def __init__(self, name, code, *arguments, work=""):
         self.name = name
+        self.work = work
         self.code = code
         self.arguments = arguments
 
@@ -435,7 +462,7 @@ print((resident() - before) / len(subjects))
             "limiter = Limiter.in_memory('100/minute, 1000/hour', len(subjects))",
             "limiter.check(subject)",
         ),
-        "rust-py-rate-limit, one window": (
+        f"rust-py-rate-limit, {ONE_WINDOW}": (
             "from rust_py_rate_limit import RateLimiter",
             "limiter = RateLimiter(limit=1000, window_seconds=3600)",
             "limiter.check(subject)",
@@ -457,7 +484,12 @@ print((resident() - before) / len(subjects))
     }
     count = 200_000
     implementations = [
-        Fresh(name, grown.substitute(imports=imports, make=make, call=call), count)
+        Fresh(
+            name,
+            grown.substitute(imports=imports, make=make, call=call),
+            count,
+            work=ONE_WINDOW if name.endswith(ONE_WINDOW) else "",
+        )
         for name, (imports, make, call) in ways.items()
     ]
     title = f"Memory of {count:,} addresses, each with two windows"

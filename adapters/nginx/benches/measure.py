@@ -50,19 +50,24 @@ FIELDS = "".join(
         "RateLimit": """'"minute";r=99;t=40, "hour";r=999;t=3580'""",
     }.items()
 )
-# The lines of each configuration in `http` and in its locations.
+# The work of each configuration besides the response, and its lines in `http` and in locations.
+# Rows of the same work are compared.
 CONFIGURATIONS = {
-    "nginx alone": ("", ""),
-    "nginx alone, and five fields": ("", FIELDS),
-    "limit_req": LIMIT_REQ,
-    "limit_req, and five fields": (LIMIT_REQ[0], LIMIT_REQ[1] + FIELDS),
-    "keytally_limit": LIMIT,
-    "keytally_limit, headers off": (LIMIT[0], LIMIT[1] + QUIET),
-    "keytally": KEY,
-    "keytally, headers off": (KEY[0], KEY[1] + QUIET),
+    "nginx alone": ("none", "", ""),
+    "nginx alone, and five fields": ("fields", "", FIELDS),
+    "limit_req": ("a limit", *LIMIT_REQ),
+    "limit_req, and five fields": ("a limit, fields", LIMIT_REQ[0], LIMIT_REQ[1] + FIELDS),
+    "keytally_limit": ("a limit, fields", *LIMIT),
+    "keytally_limit, headers off": ("a limit", LIMIT[0], LIMIT[1] + QUIET),
+    "keytally": ("a key, fields", *KEY),
+    "keytally, headers off": ("a key", KEY[0], KEY[1] + QUIET),
 }
 if not QUICK:
-    CONFIGURATIONS["keytally_limit and keytally"] = (LIMIT[0] + KEY[0], LIMIT[1] + KEY[1])
+    CONFIGURATIONS["keytally_limit and keytally"] = (
+        "a limit, a key, fields",
+        LIMIT[0] + KEY[0],
+        LIMIT[1] + KEY[1],
+    )
 PAGES = {"empty_gif": "/gif", "a proxied answer": "/proxied"}
 
 CONFIG = """%(module)s worker_processes 1; pid nginx.pid; error_log error.log; daemon off; %(user)s
@@ -119,7 +124,7 @@ class Nginx:
 
     def __init__(self, folder, app, configuration, processor):
         self.port = free_port()
-        declared, used = CONFIGURATIONS[configuration]
+        _, declared, used = CONFIGURATIONS[configuration]
         values = {
             "module": f"load_module {MODULE};" if "keytally" in configuration else "",
             "user": "user root;" if os.geteuid() == 0 else "",
@@ -221,7 +226,10 @@ def table(name, unit, title, about, rows):
         "title": title,
         "about": about,
         "columns": list(PAGES),
-        "rows": [{"name": row, "cells": [cells[page] for page in PAGES]} for row, cells in rows.items()],
+        "rows": [
+            {"name": row, "work": CONFIGURATIONS[row][0], "cells": [cells[page] for page in PAGES]}
+            for row, cells in rows.items()
+        ],
     }
 
 

@@ -43,7 +43,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let port = std::env::args().nth(1).map_or(Ok(8000), |port| port.parse())?;
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
-    println!("curl -i -H 'X-API-Key: {}' http://{}/contacts", key.expose(), listener.local_addr()?);
+    let address = listener.local_addr()?;
+    println!("curl -i -H \"X-API-Key: {}\" http://{address}/contacts", key.expose());
     let app = app(gate, addresses)?;
     axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await?;
     Ok(())

@@ -42,7 +42,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let port = std::env::args().nth(1).map_or(Ok(8000), |port| port.parse())?;
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     println!(
-        "grpcurl -plaintext -proto health.proto -H 'X-API-Key: {}' {address} \
+        "grpcurl -plaintext -proto health.proto -H \"X-API-Key: {}\" {address} \
          grpc.health.v1.Health/Check",
         key.expose()
     );

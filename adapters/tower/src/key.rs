@@ -1,11 +1,13 @@
 //! Where the key of a request comes from.
 
-use http::header::{AUTHORIZATION, COOKIE};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, COOKIE, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use keytally::redact::redact;
-use keytally::{API_KEY_HEADER, Verdict, now};
+use keytally::{API_KEY_HEADER, Outcome, Verdict, now};
 
 use crate::error::ConfigError;
+use crate::respond;
 
 /// The name of the source that reads `Authorization: Bearer`.
 const BEARER: &str = "Authorization: Bearer";
@@ -27,11 +29,17 @@ enum Source {
 /// ```
 /// use http::HeaderMap;
 /// use keytally::{Gate, GateConfig, Outcome, pepper};
-/// use keytally_tower::KeySources;
+/// use keytally_tower::{KeySources, refusal, set_fields};
 /// # let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &GateConfig::default())?;
 /// let sources = KeySources::parse(["X-Token", "Authorization: Bearer"])?;
-/// let verdict = sources.check(&HeaderMap::new(), |key| gate.check(key, 1));
+/// let headers = HeaderMap::new();
+/// let verdict = sources.check(&headers, |key| gate.check(key, 1));
 /// assert_eq!(verdict.outcome(), Outcome::MissingKey);
+///
+/// let mut response = refusal(&verdict, &headers);
+/// set_fields(response.headers_mut(), &verdict);
+/// sources.name_in(&verdict, &mut response);
+/// assert_eq!(response.body(), r#"{"error": "Missing API key"}"#);
 /// # Ok::<(), Box<dyn core::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -99,10 +107,23 @@ impl KeySources {
         }
     }
 
-    /// Returns the value of `WWW-Authenticate` that names these fields (RFC 9110, 11.6.1); `None`
-    /// if it is that of a verdict.
-    pub fn challenges(&self) -> Option<&HeaderValue> {
-        self.challenges.as_ref()
+    /// Makes the response of [`refusal`](crate::refusal) name these fields: in `WWW-Authenticate`
+    /// (RFC 9110, 11.6.1), and in the text of a missing key, which becomes `Missing API key`.
+    ///
+    /// Call it after [`set_fields`](crate::set_fields), which sets the `WWW-Authenticate` of the
+    /// verdict. If the fields are `X-API-Key` alone, the response stays as it is.
+    pub fn name_in(&self, verdict: &Verdict, response: &mut Response<Bytes>) {
+        let Some(challenges) = self.challenges(verdict) else { return };
+        response.headers_mut().insert(WWW_AUTHENTICATE, challenges.clone());
+        if verdict.outcome() == Outcome::MissingKey {
+            respond::remove_field_name(response);
+        }
+    }
+
+    /// Returns the value of `WWW-Authenticate` in a refusal. Returns `None` if it is that of the
+    /// verdict, or if the refusal is not for a key that is missing or invalid.
+    pub(crate) fn challenges(&self, verdict: &Verdict) -> Option<&HeaderValue> {
+        self.challenges.as_ref().filter(|_| verdict.http_status() == 401)
     }
 
     /// Returns the key of a request.

@@ -43,15 +43,14 @@ pub fn set_fields(headers: &mut HeaderMap, verdict: &Verdict) {
     fields::set(headers, verdict);
 }
 
-/// Makes the documented response to a request without a key name no field.
-pub(crate) fn without_field_name(mut response: Response<Bytes>) -> Response<Bytes> {
+/// Removes the name of the field from the text of a missing key.
+pub(crate) fn remove_field_name(response: &mut Response<Bytes>) {
     if let Ok(body) = core::str::from_utf8(response.body()) {
         *response.body_mut() = Bytes::from(body.replace(MISSING[0], MISSING[1]));
     }
     if let Some(message) = response.headers_mut().get_mut(GRPC_MESSAGE) {
         *message = HeaderValue::from_static(MISSING[1]);
     }
-    response
 }
 
 /// Returns the status of a verdict.

@@ -224,22 +224,22 @@ impl Rule {
     ) -> Response<Bytes> {
         let too_many = self.too_many_failures(verdict, request);
         let reason = too_many.as_ref().unwrap_or(verdict);
-        let challenges = match &self.kind {
-            Kind::Gate(rule) if reason.http_status() == 401 => rule.keys.challenges(),
-            _ => None,
+        let keys = match &self.kind {
+            Kind::Gate(rule) => Some(&rule.keys),
+            Kind::Limiter(_) => None,
         };
-        let documented = |response| match challenges {
-            Some(_) if reason.outcome() == Outcome::MissingKey => {
-                respond::without_field_name(response)
+        let documented = |mut response| {
+            if let Some(keys) = keys {
+                keys.name_in(reason, &mut response);
             }
-            _ => response,
+            response
         };
         let mut response = match (respond::grpc_refusal(reason, &request.headers), &self.refusal) {
             (Some(response), _) => documented(response),
             (None, Some(refusal)) => respond::with_content_type(refusal(reason, request)),
             (None, None) => documented(respond::refusal(reason, &request.headers)),
         };
-        if let Some(challenges) = challenges {
+        if let Some(challenges) = keys.and_then(|keys| keys.challenges(reason)) {
             response.headers_mut().entry(WWW_AUTHENTICATE).or_insert_with(|| challenges.clone());
         }
         fields::set_refusal(response.headers_mut(), reason);

@@ -47,8 +47,7 @@ struct Row {
     /// Whether each call reads a clock.
     #[serde(default)]
     clock: bool,
-    /// The work, if it is not that of the table's description.
-    #[serde(default)]
+    /// The work, or an empty text if it is that of the table's description.
     work: String,
     /// For each column, the figure of each round. Empty if it was not measured.
     cells: Vec<Vec<Figure>>,
@@ -266,11 +265,11 @@ mod tests {
     const GROUP: &str = r#"{"group": "t", "tables": [{
         "name": "t/a", "unit": "ns", "title": "A title", "about": "About.", "columns": ["1", "1,000"],
         "rows": [
-            {"name": "ours", "cells": [[[10.0, 11.0], [30.0, 31.0], [20.0, 40.0]], [1234567.8]]},
+            {"name": "ours", "work": "", "cells": [[[10.0, 11.0], [30.0, 31.0], [20.0, 40.0]], [1234567.8]]},
             {"name": "a step", "work": "a part", "cells": [[5.0]]},
-            {"name": "ours, clock", "clock": true, "cells": [[], [2.0]]},
-            {"name": "theirs", "cells": [[25.0, 90.0, 60.0]]},
-            {"name": "theirs, clock", "clock": true, "cells": [[3.0], [3.0]]}
+            {"name": "ours, clock", "work": "", "clock": true, "cells": [[], [2.0]]},
+            {"name": "theirs", "work": "", "cells": [[25.0, 90.0, 60.0]]},
+            {"name": "theirs, clock", "work": "", "clock": true, "cells": [[3.0], [3.0]]}
         ]}]}"#;
 
     fn text() -> String {
@@ -290,6 +289,13 @@ mod tests {
              | theirs, clock | yes | | 3.00 | 3.00 (1.50 ×) |\n\
              | a step | no | a part | 5.00 | |\n"
         );
+    }
+
+    #[test]
+    fn row_without_its_work_is_an_error() {
+        let without = GROUP.replace(r#""name": "ours", "work": "","#, r#""name": "ours","#);
+        let error = serde_json::from_str::<Group>(&without).unwrap_err().to_string();
+        assert!(error.starts_with("missing field `work`"), "{error}");
     }
 
     #[test]

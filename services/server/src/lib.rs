@@ -13,11 +13,12 @@
 //! | module | contents |
 //! |---|---|
 //! | `serve` | the command: its arguments, its startup message, signals |
+//! | `shell` | how printed commands are written for a shell |
 //! | `service` | what the routes share: the gate, the log, the metrics, the limit of invalid keys |
 //! | `service::auth`, `settle`, `contacts`, `limits` | the routes |
 //! | `service::refusals` | other statuses and bodies of refusals |
 //! | `service::charges` | the tokens of charges, each settled once |
-//! | `service::check`, `key_from`, `guesses`, `preflight` | the check before a route, where the key comes from, the limit of invalid keys, CORS preflights |
+//! | `service::check`, `guesses`, `preflight` | the check before a route, the limit of invalid keys, CORS preflights |
 //! | `service::address` | the client address of a request |
 //! | `service::bind`, `listen`, `slots` | sockets, connections, and the limits of connections |
 //! | `service::data` | the data folder: the gate and its pepper |
@@ -29,6 +30,7 @@ extern crate alloc;
 
 mod serve;
 mod service;
+mod shell;
 mod system;
 
 use std::ffi::OsString;

@@ -11,17 +11,18 @@ use clap::builder::RangedU64ValueParser;
 use keytally::now;
 use keytally::redact::{policy_error, redact};
 use keytally::{ParsePolicyError, Plan, Policy, parse_key};
+use keytally_tower::KeySources;
 use tokio::runtime::Runtime;
 
 use crate::service::address::TrustedProxy;
 use crate::service::bind::Listener;
 use crate::service::charges::{Charges, MAX_LIFETIME};
 use crate::service::data::{self, Data};
-use crate::service::key_from::KeyFrom;
 use crate::service::listen;
 use crate::service::preflight::MethodSource;
 use crate::service::refusals::Refusals;
 use crate::service::{Service, Settings};
+use crate::shell::{SHELL, Shell};
 use crate::system::{Hangup, StopSignals, hangup};
 use keytally_cli::internal::Failure;
 use keytally_cli::internal::{
@@ -158,7 +159,7 @@ fn parse_address(text: &str) -> Result<String, String> {
 
 /// Checks a value of `--key-from`.
 fn parse_key_source(text: &str) -> Result<String, String> {
-    let parsed = KeyFrom::parse(&[text.to_owned()]).map_err(|error| error.to_string());
+    let parsed = KeySources::parse([text]).map_err(|error| error.to_string());
     parsed.map(|_| text.to_owned())
 }
 
@@ -191,8 +192,11 @@ impl Serve {
     /// Runs the service until a signal stops it. `program` is the path for printed commands.
     pub(crate) fn run(self, pepper: &PepperSource, program: &Path) -> Result<Status, Failure> {
         plans::check_distinct(&self.plans)?;
-        let key_from = KeyFrom::parse(&self.key_from)
-            .map_err(|error| Failure::usage(format!("--key-from: {error}")))?;
+        let key_from = match self.key_from.as_slice() {
+            [] => KeySources::default(),
+            names => KeySources::parse(names)
+                .map_err(|error| Failure::usage(format!("--key-from: {error}")))?,
+        };
         let refusals = self.refusals.as_deref().map(Refusals::read).transpose()?;
         let runtime = Runtime::new()?;
         runtime.block_on(async {
@@ -273,11 +277,14 @@ impl Serve {
         let pepper = data
             .pepper_path
             .as_deref()
-            .map(|path| format!(" --pepper-file {}", quoted(path)))
+            .map(|path| format!(" --pepper-file {}", SHELL.word(path.display())))
             .unwrap_or_default();
-        let contacts = curl_target(listener, "/api/v1/contacts");
+        let program = SHELL.word(program.display());
+        let gate = SHELL.word(data.gate_path.display());
         let issue =
-            format!("{} issue {} --account 2{pepper}", quoted(program), quoted(&data.gate_path));
+            format!("{}:\n\n  {program} issue {gate} --account 2{pepper}", Shell::remark(&program));
+        let contacts = curl_target(listener, "/api/v1/contacts");
+        let Shell { curl, quote, .. } = SHELL;
         match &data.first_key {
             Some(key) => {
                 let key = key.expose();
@@ -285,8 +292,11 @@ impl Serve {
                     out,
                     "\nThe first key, for account 1. Store it: it is not shown again.\n\n  {key}"
                 )?;
-                writeln!(out, "\nSend a request:\n\n  curl -i -H 'X-API-Key: {key}' {contacts}")?;
-                writeln!(out, "\nIssue another key:\n\n  {issue}")?;
+                writeln!(
+                    out,
+                    "\nSend a request:\n\n  {curl} -i -H {quote}X-API-Key: {key}{quote} {contacts}"
+                )?;
+                writeln!(out, "\nIssue another key{issue}")?;
             }
             None => {
                 let head = match table.list(now()).next() {
@@ -295,8 +305,11 @@ impl Serve {
                     }
                     Some(_) => "Issue a key",
                 };
-                writeln!(out, "\n{head}:\n\n  {issue}")?;
-                writeln!(out, "\nSend a request:\n\n  curl -i -H 'X-API-Key: KEY' {contacts}")?;
+                writeln!(out, "\n{head}{issue}")?;
+                writeln!(
+                    out,
+                    "\nSend a request:\n\n  {curl} -i -H {quote}X-API-Key: KEY{quote} {contacts}"
+                )?;
             }
         }
         writeln!(out)?;
@@ -329,9 +342,11 @@ fn location(listener: &Listener) -> String {
 /// Returns the arguments with which curl requests `path` from a listener.
 fn curl_target(listener: &Listener, path: &str) -> String {
     match listener.unix_path() {
-        Some(socket) => format!("--unix-socket {} http://localhost{path}", quoted(socket)),
-        // Quoted because brackets are a pattern in a shell.
-        None => quoted(Path::new(&format!("{}{path}", location(listener)))),
+        Some(socket) => {
+            format!("--unix-socket {} http://localhost{path}", SHELL.word(socket.display()))
+        }
+        // Brackets are a pattern in a shell, so an IPv6 address is quoted.
+        None => SHELL.word(format!("{}{path}", location(listener))),
     }
 }
 
@@ -345,24 +360,15 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// Quotes a path for a shell.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+=@,:".contains(&byte);
-    if text.bytes().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn printed_command_has_a_usable_address_and_path() {
+    fn printed_command_has_a_usable_address() {
         let reach = |address: &str| reachable(address.parse().unwrap()).to_string();
         assert_eq!(reach("0.0.0.0:80"), "127.0.0.1:80");
         assert_eq!(reach("[::]:80"), "[::1]:80");
         assert_eq!(reach("10.0.0.1:80"), "10.0.0.1:80");
-        assert_eq!(quoted(Path::new("./keytally-data/pepper")), "./keytally-data/pepper");
-        assert_eq!(quoted(Path::new("peter's data")), r"'peter'\''s data'");
     }
 }

@@ -10,7 +10,6 @@ pub(crate) mod data;
 mod denied;
 mod guesses;
 mod header_case;
-pub(crate) mod key_from;
 mod limits;
 pub(crate) mod listen;
 mod log;
@@ -35,6 +34,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
 use keytally::{FollowEvent, Followed, Gate};
 use keytally::{Peppers, Policy};
+use keytally_tower::KeySources;
 use serde::Serialize;
 use tokio::sync::Mutex;
 
@@ -42,7 +42,6 @@ use self::address::TrustedProxies;
 use self::bind::Listener;
 use self::charges::Charges;
 use self::guesses::GuessLimiter;
-use self::key_from::KeyFrom;
 use self::listen::{Endpoint, MAX_METRICS_CONNECTIONS, permitted_connections};
 use self::log::Log;
 use self::metrics::{Metrics, TableUse};
@@ -72,7 +71,7 @@ pub(crate) struct Settings {
     /// Whether all requests are admitted, and refusals are only reported.
     pub(crate) shadow: bool,
     /// The fields that may carry the key of a request.
-    pub(crate) key_from: KeyFrom,
+    pub(crate) key_from: KeySources,
     /// Other statuses and bodies of refusals.
     pub(crate) refusals: Refusals,
     /// The most keys that the metrics name.

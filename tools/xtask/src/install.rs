@@ -28,6 +28,21 @@ const FOLDERS: [&str; 6] = [
     "share/man/man1",
 ];
 
+/// A copy of the sources.
+pub(crate) struct Sources<'a> {
+    pub(crate) folder: &'a Path,
+    /// cargo's folder for the libraries.
+    pub(crate) target: &'a Path,
+    /// Runs a command in the folder of the sources.
+    pub(crate) run: &'a dyn Fn(Command) -> Result<String>,
+}
+
+/// Calls `action` with the sources of this program.
+fn with_own_sources<T>(action: impl FnOnce(&Sources<'_>) -> Result<T>) -> Result<T> {
+    let (folder, target) = (std::env::current_dir()?, target_folder()?.join("install"));
+    action(&Sources { folder: &folder, target: &target, run: &|command| run(command) })
+}
+
 /// Builds the libraries and installs all files. Returns their paths, one per line.
 pub(crate) fn install(prefix: &Path, destdir: Option<&Path>, libdir: &Path) -> Result<String> {
     ensure!(prefix.is_absolute(), "--prefix {} is not an absolute path", prefix.display());
@@ -62,33 +77,45 @@ fn check_writable(folders: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-/// Packs the library in a folder, as an archive and as a package for Debian. The same sources and
-/// tools give the same bytes.
+/// Packs the library of these sources in a folder, as [`pack`] does.
 pub(crate) fn archive(folder: Option<&Path>) -> Result<String> {
     let folder = match folder {
         Some(folder) => folder.to_owned(),
         None => target_folder()?.join("dist"),
     };
     fs::create_dir_all(&folder)?;
+    with_own_sources(|sources| pack(sources, &folder))
+}
+
+/// Packs the library in a folder, as an archive and as a package for Debian. Returns their paths.
+/// The same sources and tools give the same bytes.
+pub(crate) fn pack(sources: &Sources<'_>, folder: &Path) -> Result<String> {
     let staged = tempfile::tempdir()?;
-    stage(staged.path(), Path::new("lib"))?;
+    stage_from(sources, staged.path(), Path::new("lib"))?;
     let mut pack = Command::new("sh");
     pack.arg("ffi-c/packaging/pack.sh").arg(staged.path()).arg(folder);
-    run(pack.arg(env!("CARGO_PKG_VERSION")))
+    pack.arg(env!("CARGO_PKG_VERSION"));
+    (sources.run)(pack)
 }
 
 /// Builds the libraries, and writes the files of the library to the folder `root`. All paths in
 /// them are relative, so the folder may be moved.
 pub(crate) fn stage(root: &Path, libdir: &Path) -> Result<()> {
-    let built = target_folder()?.join("install");
+    with_own_sources(|sources| stage_from(sources, root, libdir))
+}
+
+/// Does the work of [`stage`] for a copy of the sources.
+fn stage_from(sources: &Sources<'_>, root: &Path, libdir: &Path) -> Result<()> {
     let soname = soname(env!("CARGO_PKG_VERSION"));
-    build("cdylib", &built, &["-C", &format!("link-arg=-Wl,-soname,{soname}")])?;
-    let output = build("staticlib", &built, &["--print", "native-static-libs"])?;
+    build("cdylib", sources, &["-C", &format!("link-arg=-Wl,-soname,{soname}")])?;
+    let output = build("staticlib", sources, &["--print", "native-static-libs"])?;
     let libraries = output.lines().find_map(|line| line.split_once("native-static-libs: "));
     let libraries = libraries.context("rustc did not print native-static-libs")?.1;
     let [shared, all, own] = ["libkeytally_ffi.so", "libkeytally_ffi.a", "libkeytally.a"]
-        .map(|name| built.join("release").join(name));
-    run(Command::new("sh").arg("ffi-c/packaging/own_names.sh").args([&all, &own]))?;
+        .map(|name| sources.target.join("release").join(name));
+    let mut own_names = Command::new("sh");
+    own_names.arg("ffi-c/packaging/own_names.sh").args([&all, &own]);
+    (sources.run)(own_names)?;
 
     let lib = root.join(libdir);
     let whole = concat!("libkeytally.so.", env!("CARGO_PKG_VERSION"));
@@ -105,11 +132,11 @@ pub(crate) fn stage(root: &Path, libdir: &Path) -> Result<()> {
         ("ffi-c/cmake", "share/cmake/keytally", "keytallyConfig.cmake"),
         ("ffi-c/cmake", "share/cmake/keytally", "keytallyConfigVersion.cmake"),
     ] {
-        copy(&Path::new(from).join(file), &root.join(to).join(file), 0o644)?;
+        copy(&sources.folder.join(from).join(file), &root.join(to).join(file), 0o644)?;
     }
     symlink(whole, lib.join(soname))?;
     symlink(whole, lib.join("libkeytally.so"))?;
-    let template = fs::read_to_string("ffi-c/packaging/keytally.pc.in")?;
+    let template = fs::read_to_string(sources.folder.join("ffi-c/packaging/keytally.pc.in"))?;
     fs::create_dir(lib.join("pkgconfig"))?;
     let pc = template
         .replace("@UP@", &"/..".repeat(libdir.components().count() + 1))
@@ -120,18 +147,23 @@ pub(crate) fn stage(root: &Path, libdir: &Path) -> Result<()> {
     Ok(fs::write(lib.join("pkgconfig/keytally.pc"), pc)?)
 }
 
-/// Builds a kind of the library in the folder `built`, without the paths of this machine in it.
-fn build(kind: &str, built: &Path, arguments: &[&str]) -> Result<String> {
-    let cargo_home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-    let cargo_home = cargo_home.or_else(|| Some(std::env::home_dir()?.join(".cargo")));
-    let workspace = std::env::current_dir()?;
-    let remapped = [(workspace, "keytally"), (cargo_home.unwrap_or_default(), "cargo")]
-        .map(|(path, name)| format!("--remap-path-prefix={}={name}", path.display()));
+/// Builds a kind of the library, without the paths of this machine in it.
+fn build(kind: &str, sources: &Sources<'_>, arguments: &[&str]) -> Result<String> {
+    let flags = without_paths(sources.folder)?;
     let mut rustc = cargo();
     // In color, the list of libraries would contain escape codes.
-    rustc.args(["--color", "never", "--config", &format!("build.rustflags={remapped:?}")]);
+    rustc.args(["--color", "never", "--config", &format!("build.rustflags={flags:?}")]);
     rustc.args(["rustc", "--release", "--package", "keytally-ffi", "--lib", "--crate-type", kind]);
-    run(rustc.arg("--target-dir").arg(built).arg("--").args(arguments))
+    rustc.arg("--target-dir").arg(sources.target).arg("--").args(arguments);
+    (sources.run)(rustc)
+}
+
+/// Returns the flags of rustc that replace the folders of the sources and of cargo in its output.
+pub(crate) fn without_paths(sources: &Path) -> Result<[String; 2]> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(std::env::home_dir()?.join(".cargo"))).context("no home")?;
+    Ok([(sources, "/keytally"), (&home, "/cargo")]
+        .map(|(path, name)| format!("--remap-path-prefix={}={name}", path.display())))
 }
 
 /// Returns the soname, by which the loader finds the library. Before 1.0 each minor version has

@@ -9,6 +9,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{self, cargo};
+use crate::install::{self, Sources};
 use crate::targets::{SERVICES, WORKSPACES, count_tests, metadata, target_folder};
 use crate::{tools, wheel};
 
@@ -189,14 +190,11 @@ fn artifacts(folder: &Path, commit: &str) -> Result<PathBuf> {
     git(&["-C", path, "checkout", "--quiet", "--detach", commit])?;
     let time = git(&["log", "-1", "--format=%ct", commit])?;
     // Without these options, the libraries contain the paths of the sources.
-    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = home.or_else(|| Some(std::env::home_dir()?.join(".cargo"))).context("no home")?;
-    let flags = [(folder, "/keytally"), (&home, "/cargo")]
-        .map(|(path, name)| format!("--remap-path-prefix={}={name}", path.display()));
+    let flags = install::without_paths(folder)?.join("\x1f");
     let built = folder.join("target");
     let within = |mut command: Command| {
         command.current_dir(folder).env("CARGO_TARGET_DIR", &built);
-        command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f")).env("SOURCE_DATE_EPOCH", &time);
+        command.env("CARGO_ENCODED_RUSTFLAGS", &flags).env("SOURCE_DATE_EPOCH", &time);
         command::run(command)
     };
 
@@ -206,9 +204,8 @@ fn artifacts(folder: &Path, commit: &str) -> Result<PathBuf> {
     build.args(["build", "--release", "--locked", "--package", "keytally-cli"]);
     within(build)?;
     fs::copy(built.join("release/keytally"), files.join(format!("keytally-{ARCH}-linux")))?;
-    let mut archive = cargo();
-    archive.args(["run", "--quiet", "--package", "xtask", "--", "archive"]).arg(&files);
-    within(archive)?;
+    // The target folder is that of the program, so cargo builds most dependencies once.
+    install::pack(&Sources { folder, target: &built, run: &within }, &files)?;
     wheel::build(&files, false, &within)?;
     let mut components = Command::new(tools::cargo_cyclonedx()?);
     components.args(["cyclonedx", "--format", "json", "--spec-version", "1.5", "--all-features"]);
