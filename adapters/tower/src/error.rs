@@ -3,6 +3,7 @@
 use core::error::Error;
 use core::fmt;
 
+use keytally::RequestError;
 use keytally::redact::redact;
 
 /// The configuration of a layer is not valid. The text names the value and what would be valid.
@@ -14,6 +15,11 @@ impl ConfigError {
     /// not repeated.
     pub(crate) fn new(value: &str, problem: &str) -> Self {
         Self(format!("\"{}\" {problem}", redact(value)))
+    }
+
+    /// Returns the error that the gate lacks a group or a scope.
+    pub(crate) fn from_request(error: &RequestError) -> Self {
+        Self(error.to_string())
     }
 }
 

@@ -4,9 +4,8 @@ use core::ffi::CStr;
 
 use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use keytally::{MAX_FIELDS, MAX_HEADERS_LEN, MAX_QUOTAS, QuotaState, Response, Verdict};
-use smallvec::SmallVec;
 
+use crate::answer::Respond;
 use crate::record::Decision;
 
 /// The field that names, in shadow mode, the outcome of a request that would have been refused.
@@ -38,36 +37,24 @@ fn is_of_refusals(name: &HeaderName) -> bool {
     [RETRY_AFTER, WWW_AUTHENTICATE].contains(name)
 }
 
-/// Calls `put` with the name and the value of each field of a verdict.
-fn each(verdict: &Verdict, mut put: impl FnMut(HeaderName, HeaderValue)) {
-    let quotas: SmallVec<[QuotaState; MAX_QUOTAS]> = verdict.quotas().iter().collect();
-    let response = Response::new(
-        verdict.outcome(),
-        &quotas,
-        verdict.cost(),
-        verdict.waits_from(),
-        verdict.retry_after_s(),
-    );
-    let mut buffer = [0; MAX_HEADERS_LEN];
-    let mut fields = SmallVec::<[_; MAX_FIELDS]>::new();
-    response.write_fields(&mut buffer, |name, range| fields.push((name, range)));
-    for (text, range) in fields {
-        let value = HeaderValue::from_bytes(buffer.get(range).unwrap_or_default());
+/// Calls `put` with the name and the value of each field of a response.
+fn each(shown: &(impl Respond + ?Sized), mut put: impl FnMut(HeaderName, HeaderValue)) {
+    shown.each_field(&mut |text, value| {
         // Names and values of verdicts are valid.
-        if let (Some(name), Ok(value)) = (name(text), value) {
+        if let (Some(name), Ok(value)) = (name(text), HeaderValue::from_bytes(value)) {
             put(name, value);
         }
-    }
+    });
 }
 
-/// Sets all fields of a verdict, and replaces those of the same names.
-pub(crate) fn set(headers: &mut HeaderMap, verdict: &Verdict) {
-    each(verdict, |name, value| drop(headers.insert(name, value)));
+/// Sets all fields of a response, and replaces those of the same names.
+pub(crate) fn set(headers: &mut HeaderMap, shown: &(impl Respond + ?Sized)) {
+    each(shown, |name, value| drop(headers.insert(name, value)));
 }
 
 /// Sets the fields that only a refusal has, except those that the application set.
-pub(crate) fn set_refusal(headers: &mut HeaderMap, verdict: &Verdict) {
-    each(verdict, |name, value| {
+pub(crate) fn set_refusal(headers: &mut HeaderMap, shown: &(impl Respond + ?Sized)) {
+    each(shown, |name, value| {
         if is_of_refusals(&name) {
             headers.entry(name).or_insert(value);
         }
@@ -84,7 +71,7 @@ where
 {
     let gate = listed().rfind(|decision| decision.checked.is_by_gate());
     let Some(chosen) = gate.or_else(|| listed().next()) else { return };
-    each(&chosen.verdict, |name, value| {
+    each(chosen.shown(), |name, value| {
         if !is_of_refusals(&name) {
             headers.insert(name, value);
         }
@@ -93,11 +80,17 @@ where
         return;
     }
     let others = listed().filter(|decision| !core::ptr::eq(*decision, chosen));
-    let all: Vec<_> =
-        [chosen].into_iter().chain(others).map(|decision| decision.verdict.headers()).collect();
-    for (list, text) in [(POLICY, "RateLimit-Policy"), (QUOTAS, "RateLimit")] {
-        let values = all.iter().flat_map(|fields| fields.iter()).filter(|&(name, _)| name == text);
-        if let Ok(joined) = HeaderValue::try_from(join(values.map(|(_, value)| value)))
+    let mut lists = [(POLICY, Vec::new()), (QUOTAS, Vec::new())];
+    for decision in [chosen].into_iter().chain(others) {
+        each(decision.shown(), |name, value| {
+            if let Some((_, values)) = lists.iter_mut().find(|(list, _)| *list == name) {
+                values.push(value);
+            }
+        });
+    }
+    for (list, values) in lists {
+        let texts = values.iter().filter_map(|value| value.to_str().ok());
+        if let Ok(joined) = HeaderValue::try_from(join(texts))
             && !joined.is_empty()
         {
             headers.insert(list, joined);

@@ -15,12 +15,12 @@ use crate::exempt::ExemptPaths;
 use crate::key::KeySources;
 use crate::rule::{Client, Cost, GateRule, Kind, Rule, Settle};
 use crate::service::Guard;
-use crate::table::SharedGate;
+use crate::table::{Extras, SharedGate};
 
 /// A layer that requires a valid API key with quota left, and charges the key.
 ///
 /// A request that is admitted proceeds, and its extensions have the [`Caller`](crate::Caller) and
-/// the [`Verdict`]. A request that is refused gets 401, 429 or 503. Both responses have the header
+/// the [`Verdict`]. A request that is refused gets 401, 403, 429 or 503. Both responses have the header
 /// fields of the verdict.
 ///
 /// The key comes from `X-API-Key`, or from the fields that [`key_from`](Self::key_from) names. It
@@ -49,7 +49,13 @@ impl GateLayer {
     pub fn new(gate: impl Into<SharedGate>) -> Self {
         let (gate, keys) = (gate.into(), KeySources::default());
         Self {
-            rule: Rule::new(Kind::Gate(GateRule { gate, keys, failures: None, without_key: None })),
+            rule: Rule::new(Kind::Gate(GateRule {
+                gate,
+                keys,
+                failures: None,
+                without_key: None,
+                extras: Extras::default(),
+            })),
         }
     }
 
@@ -90,6 +96,53 @@ impl GateLayer {
     pub fn failures(self, limiter: impl Into<Arc<Limiter>>) -> Self {
         let limiter = limiter.into();
         self.with_gate(|gate| gate.failures = Some(limiter))
+    }
+
+    /// Charges each request to a group of the gate's plans, too, at the cost of the request.
+    ///
+    /// ```
+    /// # use keytally::{Gate, GateConfig, Plan, pepper};
+    /// # let text = "1000/hour; group write: 20/minute".parse()?;
+    /// # let config = GateConfig::default().with_plans(vec![Plan::new("default", text).unwrap()]);
+    /// # let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &config)?;
+    /// use keytally_tower::GateLayer;
+    /// let layer = GateLayer::new(gate).group("write")?;
+    /// assert!(layer.group("writes").is_err());
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If the plans of the gate have no group of this name.
+    pub fn group(self, name: &str) -> Result<Self, ConfigError> {
+        self.with_extras(|extras| extras.groups.push((name.to_owned(), None)))
+    }
+
+    /// Charges each request to a group of the gate's plans, at a cost of its own.
+    ///
+    /// # Errors
+    /// If the plans of the gate have no group of this name.
+    pub fn group_cost(self, name: &str, cost: u32) -> Result<Self, ConfigError> {
+        self.with_extras(|extras| extras.groups.push((name.to_owned(), Some(cost))))
+    }
+
+    /// Requires that the key has a scope. A request with another valid key gets 403.
+    ///
+    /// # Errors
+    /// If the gate has no scope of this name.
+    pub fn need(self, scope: &str) -> Result<Self, ConfigError> {
+        self.with_extras(|extras| extras.scopes.push(scope.to_owned()))
+    }
+
+    fn with_extras(self, change: impl FnOnce(&mut Extras)) -> Result<Self, ConfigError> {
+        let mut wrong = None;
+        let layer = self.with_gate(|rule| {
+            change(&mut rule.extras);
+            wrong = rule.extras.part(&rule.gate.load(), None, 0).err();
+        });
+        match wrong {
+            None => Ok(layer),
+            Some(error) => Err(ConfigError::from_request(&error)),
+        }
     }
 
     /// Admits requests without a key, and charges a limiter for them: the limit is by key, else by

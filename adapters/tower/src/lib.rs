@@ -59,6 +59,7 @@
 extern crate alloc;
 
 mod address;
+mod answer;
 mod body;
 mod caller;
 mod charge;
@@ -77,6 +78,7 @@ mod table;
 pub use self::caller::MissingGateLayer;
 pub use self::{
     address::{address_subject, embedded_ipv4},
+    answer::Respond,
     body::GuardBody,
     caller::Caller,
     charge::Sent,

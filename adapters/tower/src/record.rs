@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use http::{HeaderMap, HeaderValue};
 use keytally::{Charge, Outcome, Verdict};
 
+use crate::answer::{Answer, Respond};
 use crate::fields;
 use crate::table::Checked;
 
@@ -42,8 +43,8 @@ pub(crate) struct Record {
 #[derive(Debug)]
 pub(crate) struct Decision {
     pub(crate) checked: Checked,
-    /// The verdict of the check, of a refund or of a settlement, whichever was last.
-    pub(crate) verdict: Verdict,
+    /// The answer to the check, or the state after a refund or a settlement, whichever was last.
+    answer: Answer,
     /// The charge that was neither refunded nor settled.
     charge: Option<Charge>,
     /// Whether the response lists the quotas of the table.
@@ -52,8 +53,14 @@ pub(crate) struct Decision {
 
 impl Decision {
     /// Returns a decision with the verdict of a check.
-    pub(crate) fn new(checked: Checked, verdict: Verdict, listed: bool) -> Self {
-        Self { checked, verdict, charge: verdict.charge(), listed }
+    pub(crate) fn new(checked: Checked, answer: Answer, listed: bool) -> Self {
+        let charge = answer.charge();
+        Self { checked, answer, charge, listed }
+    }
+
+    /// Returns what the response shows of the decision.
+    pub(crate) fn shown(&self) -> &dyn Respond {
+        self.answer.shown()
     }
 
     /// Refunds the charge, if there is one.
@@ -64,9 +71,11 @@ impl Decision {
     /// Takes the charge, if it is more than nothing, and keeps the verdict of `change`.
     fn change(&mut self, change: impl FnOnce(&Checked, &Verdict, Charge) -> Option<Verdict>) {
         if let Some(charge) = self.charge.take()
-            && let Some(verdict) = change(&self.checked, &self.verdict, charge)
+            && let Some(verdict) = change(&self.checked, &self.answer.verdict, charge)
         {
-            self.verdict = verdict;
+            let is_compound = self.answer.compound.is_some();
+            let all = is_compound.then(|| self.checked.peek()).flatten();
+            self.answer = all.unwrap_or_else(|| verdict.into());
         }
     }
 }
@@ -84,31 +93,38 @@ impl Record {
         }
     }
 
-    /// Charges a table, unless this request was charged for the same already. Returns the verdict
-    /// and the index of the decision.
+    /// Charges a table, unless this request was charged for the same already. Returns the answer and
+    /// the index of the decision; `None` if the gate does not have a group or a scope.
     ///
-    /// If it was already, and the cost is higher now, the higher cost replaces the earlier one.
-    pub(crate) fn charge(&mut self, checked: Checked, cost: u32, listed: bool) -> (Verdict, usize) {
+    /// If it was already, and the cost is higher now or there are other groups, the new charge
+    /// replaces the earlier one.
+    pub(crate) fn charge(
+        &mut self,
+        checked: Checked,
+        cost: u32,
+        listed: bool,
+    ) -> Option<(Answer, usize)> {
         let made = self.decisions().position(|made| made.checked.is_same(&checked));
         let Some((index, made)) = made.and_then(|index| Some((index, self.decision(index)?)))
         else {
-            let verdict = checked.check(cost);
-            self.others.push(Decision::new(checked, verdict, listed));
-            return (verdict, self.others.len());
+            let answer = checked.check(cost)?;
+            self.others.push(Decision::new(checked, answer.clone(), listed));
+            return Some((answer, self.others.len()));
         };
         made.listed |= listed;
         let before = made.charge.map_or(0, |charge| charge.cost());
-        if made.verdict.is_admitted() && cost > before {
+        let has_more = made.checked.add(&checked);
+        if made.answer.verdict.is_admitted() && (cost > before || has_more) {
             made.refund();
-            made.verdict = made.checked.check(cost);
-            made.charge = if made.verdict.is_admitted() {
-                made.verdict.charge()
+            made.answer = made.checked.check(cost.max(before))?;
+            made.charge = if made.answer.verdict.is_admitted() {
+                made.answer.charge()
             } else {
                 // In shadow mode the request proceeds, so the earlier charge is due again.
-                made.checked.check(before).charge()
+                made.checked.check(before)?.charge()
             };
         }
-        (made.verdict, index)
+        Some((made.answer.clone(), index))
     }
 
     /// Records that a decision refuses the request: lists it, and refunds all charges if a limit
@@ -146,7 +162,7 @@ impl Record {
 
     /// Returns the verdict of the last [`GateLayer`](crate::GateLayer).
     pub(crate) fn verdict(&self) -> Option<Verdict> {
-        self.decisions().nth(self.gate?).map(|decision| decision.verdict)
+        self.decisions().nth(self.gate?).map(|decision| decision.answer.verdict)
     }
 
     /// Sets the fields of all decisions that are listed, and replaces those of the application.

@@ -5,6 +5,7 @@ use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use keytally::{Outcome, PROBLEM_MEDIA_TYPE, Verdict, accepts_problem};
 
+use crate::answer::Respond;
 use crate::fields;
 
 const JSON: &str = "application/json";
@@ -18,6 +19,9 @@ const MISSING: [&str; 2] = ["Missing X-API-Key header", "Missing API key"];
 /// The body of the response if a limiter counts peers and the request does not have the address.
 const UNKNOWN_PEER: &str = r#"{"error": "The server does not report the client's address"}"#;
 
+/// The body of the response if a layer names a group or a scope that its gate does not have.
+const UNKNOWN_GROUP: &str = r#"{"error": "The gate does not have a group or scope of this route"}"#;
+
 /// Returns the response to a request that a verdict refuses: status, `Content-Type` and body,
 /// without other fields.
 ///
@@ -26,21 +30,21 @@ const UNKNOWN_PEER: &str = r#"{"error": "The server does not report the client's
 ///
 /// The layers of this crate send it, with the fields of [`set_fields`]. It is public for routes
 /// that check a table themselves.
-pub fn refusal(verdict: &Verdict, request: &HeaderMap) -> Response<Bytes> {
+pub fn refusal(shown: &(impl Respond + ?Sized), request: &HeaderMap) -> Response<Bytes> {
+    let verdict = shown.decisive();
     let wants_problem =
         request.get_all(ACCEPT).iter().any(|value| accepts_problem(value.as_bytes()));
     let (body, content_type) = if wants_problem {
-        let problem = Bytes::copy_from_slice(verdict.problem().as_str().as_bytes());
-        (problem, PROBLEM_MEDIA_TYPE)
+        (Bytes::from(shown.problem_text()), PROBLEM_MEDIA_TYPE)
     } else {
         (Bytes::from_static(verdict.body().as_bytes()), JSON)
     };
     response(status(verdict), content_type, body)
 }
 
-/// Sets all header fields of a verdict, and replaces those of the same names.
-pub fn set_fields(headers: &mut HeaderMap, verdict: &Verdict) {
-    fields::set(headers, verdict);
+/// Sets all header fields of a verdict or a compound charge, and replaces those of the same names.
+pub fn set_fields(headers: &mut HeaderMap, shown: &(impl Respond + ?Sized)) {
+    fields::set(headers, shown);
 }
 
 /// Removes the name of the field from the text of a missing key.
@@ -67,11 +71,19 @@ fn response(status: StatusCode, content_type: &'static str, body: Bytes) -> Resp
 
 /// Returns the response to a request whose peer is unknown.
 pub(crate) fn unknown_peer(request: &HeaderMap) -> Response<Bytes> {
+    server_error(UNKNOWN_PEER, request)
+}
+
+/// Returns the response to a request that names a group or a scope that the gate does not have.
+pub(crate) fn unknown_group(request: &HeaderMap) -> Response<Bytes> {
+    server_error(UNKNOWN_GROUP, request)
+}
+
+fn server_error(body: &'static str, request: &HeaderMap) -> Response<Bytes> {
     if is_grpc(request) {
-        return grpc(13, UNKNOWN_PEER);
+        return grpc(13, body);
     }
-    let body = Bytes::from_static(UNKNOWN_PEER.as_bytes());
-    response(StatusCode::INTERNAL_SERVER_ERROR, JSON, body)
+    response(StatusCode::INTERNAL_SERVER_ERROR, JSON, Bytes::from_static(body.as_bytes()))
 }
 
 /// Returns the response that is sent to a gRPC client for a verdict, or `None` if the request is
@@ -81,6 +93,7 @@ pub(crate) fn unknown_peer(request: &HeaderMap) -> Response<Bytes> {
 pub(crate) fn grpc_refusal(verdict: &Verdict, request: &HeaderMap) -> Option<Response<Bytes>> {
     let code = match verdict.outcome() {
         Outcome::MissingKey | Outcome::InvalidKey => 16, // UNAUTHENTICATED
+        Outcome::Forbidden => 7,                         // PERMISSION_DENIED
         Outcome::Denied | Outcome::TooCostly | Outcome::Full => 8, // RESOURCE_EXHAUSTED
         _ => 2,                                          // UNKNOWN
     };

@@ -11,6 +11,7 @@ use http::{Method, Response, StatusCode, response};
 use keytally::{Gate, Limiter, Outcome, Verdict};
 
 use crate::address::{Subject, peer, subject};
+use crate::answer::Answer;
 use crate::caller::Caller;
 use crate::charge::{OpenCharge, Sent};
 use crate::error::ConfigError;
@@ -19,7 +20,7 @@ use crate::fields;
 use crate::key::{Key, KeySources};
 use crate::record::{Decision, SharedRecord};
 use crate::respond;
-use crate::table::{Checked, SharedGate};
+use crate::table::{Checked, Extras, SharedGate};
 
 /// The prefix length of the IPv6 networks that count as one client.
 const IPV6_PREFIX: u8 = 64;
@@ -63,6 +64,7 @@ pub(crate) struct GateRule {
     pub(crate) failures: Option<Arc<Limiter>>,
     /// Counts requests without a key by client.
     pub(crate) without_key: Option<Arc<Limiter>>,
+    pub(crate) extras: Extras,
 }
 
 /// The cost of a request.
@@ -158,18 +160,23 @@ impl Rule {
         };
         let earlier = request.extensions.get::<SharedRecord>().cloned();
         let is_first = earlier.is_none();
-        let (record, (verdict, index)) = match earlier {
+        let charged = match earlier {
             Some(record) => {
                 let charged = record.lock().charge(checked, cost, self.listed);
-                (record, charged)
+                charged.map(|charged| (record, charged))
             }
-            None => {
-                let verdict = checked.check(cost);
-                let record = SharedRecord::new(Decision::new(checked, verdict, self.listed));
+            None => checked.check(cost).map(|answer| {
+                let decision = Decision::new(checked, answer.clone(), self.listed);
+                let record = SharedRecord::new(decision);
                 request.extensions.insert(record.clone());
-                (record, (verdict, 0))
-            }
+                (record, (answer, 0))
+            }),
         };
+        let Some((record, (answer, index))) = charged else {
+            let response = respond::unknown_group(&request.headers);
+            return Decided::Refused(respond::sized(response, &request.method));
+        };
+        let verdict = answer.verdict;
         if let Some(gate) = gate {
             record.lock().gate = Some(index);
             request.extensions.insert(Caller::new(verdict, gate));
@@ -180,7 +187,7 @@ impl Rule {
         }
         if !verdict.is_admitted() {
             if !self.shadow {
-                return Decided::Refused(self.refuse(&verdict, index, request, &record, is_first));
+                return Decided::Refused(self.refuse(&answer, index, request, &record, is_first));
             }
             record.lock().shadow.get_or_insert(verdict.outcome().as_str());
         }
@@ -206,9 +213,9 @@ impl Rule {
         let checked = match (&key, &rule.without_key) {
             (Key::Missing, Some(limiter)) => match self.client.subject(request) {
                 Ok(Some(subject)) => Checked::Subject(Arc::clone(limiter), subject),
-                _ => Checked::Key(Arc::clone(&gate), key),
+                _ => Checked::Key(Arc::clone(&gate), key, rule.extras.clone()),
             },
-            _ => Checked::Key(Arc::clone(&gate), key),
+            _ => Checked::Key(Arc::clone(&gate), key, rule.extras.clone()),
         };
         Ok(Some((checked, Some(gate))))
     }
@@ -216,14 +223,16 @@ impl Rule {
     /// Returns the response to a refused request.
     fn refuse(
         &self,
-        verdict: &Verdict,
+        answer: &Answer,
         index: usize,
         request: &Parts,
         record: &SharedRecord,
         is_first: bool,
     ) -> Response<Bytes> {
+        let verdict = &answer.verdict;
         let too_many = self.too_many_failures(verdict, request);
         let reason = too_many.as_ref().unwrap_or(verdict);
+        let shown = too_many.as_ref().map_or_else(|| answer.shown(), |too_many| too_many);
         let keys = match &self.kind {
             Kind::Gate(rule) => Some(&rule.keys),
             Kind::Limiter(_) => None,
@@ -237,12 +246,12 @@ impl Rule {
         let mut response = match (respond::grpc_refusal(reason, &request.headers), &self.refusal) {
             (Some(response), _) => documented(response),
             (None, Some(refusal)) => respond::with_content_type(refusal(reason, request)),
-            (None, None) => documented(respond::refusal(reason, &request.headers)),
+            (None, None) => documented(respond::refusal(shown, &request.headers)),
         };
         if let Some(challenges) = keys.and_then(|keys| keys.challenges(reason)) {
             response.headers_mut().entry(WWW_AUTHENTICATE).or_insert_with(|| challenges.clone());
         }
-        fields::set_refusal(response.headers_mut(), reason);
+        fields::set_refusal(response.headers_mut(), shown);
         let mut record = record.lock();
         record.refuse(index, verdict.outcome());
         if is_first {

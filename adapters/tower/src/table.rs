@@ -3,9 +3,13 @@
 use alloc::sync::Arc;
 use std::path::Path;
 
-use keytally::{Charge, Followed, Gate, Limiter, Verdict, now};
+use keytally::{
+    Charge, Followed, Gate, GatePart, Limiter, Mapping, RequestError, Verdict, check_all, now,
+    peek_all,
+};
 
 use crate::address::Subject;
+use crate::answer::Answer;
 use crate::key::Key;
 
 /// A gate that the threads of a server share: one that stays with its file, or one that is reopened
@@ -55,10 +59,55 @@ impl From<Followed> for SharedGate {
     }
 }
 
+/// The groups that a request charges, and the scopes that its key needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Extras {
+    /// The names of groups, with the costs of those that have their own.
+    pub(crate) groups: Vec<(String, Option<u32>)>,
+    pub(crate) scopes: Vec<String>,
+}
+
+impl Extras {
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.groups.is_empty() && self.scopes.is_empty()
+    }
+
+    /// Adds what another layer requires. Of two costs of a group, the higher one counts.
+    fn add(&mut self, other: &Self) {
+        for (name, cost) in &other.groups {
+            match self.groups.iter_mut().find(|(own, _)| own == name) {
+                Some((_, own)) => *own = (*own).max(*cost),
+                None => self.groups.push((name.clone(), *cost)),
+            }
+        }
+        self.scopes.extend(other.scopes.iter().cloned());
+    }
+
+    /// Returns the part of a request that charges a key with these groups.
+    ///
+    /// # Errors
+    /// If the gate does not have a group or a scope.
+    pub(crate) fn part<'g>(
+        &self,
+        gate: &'g Gate,
+        api_key: Option<&'g [u8]>,
+        cost: u32,
+    ) -> Result<GatePart<'g, Mapping>, RequestError> {
+        let mut part = gate.part(api_key, cost);
+        for (name, cost) in &self.groups {
+            part = match cost {
+                Some(cost) => part.with_group_cost(name, *cost),
+                None => part.with_group(name),
+            }?;
+        }
+        self.scopes.iter().try_fold(part, |part, scope| part.with_scope(scope))
+    }
+}
+
 /// What a layer checks: a key with a gate, or a subject with a limiter.
 #[derive(Debug)]
 pub(crate) enum Checked {
-    Key(Arc<Gate>, Key),
+    Key(Arc<Gate>, Key, Extras),
     Subject(Arc<Limiter>, Subject),
 }
 
@@ -70,7 +119,7 @@ impl Checked {
     /// Returns whether both are the same key or subject with one table.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Key(gate, key), Self::Key(other, other_key)) => {
+            (Self::Key(gate, key, _), Self::Key(other, other_key, _)) => {
                 key == other_key && is_one(gate, other, |gate| gate.path())
             }
             (Self::Subject(limiter, subject), Self::Subject(other, other_subject)) => {
@@ -80,21 +129,56 @@ impl Checked {
         }
     }
 
-    /// Charges a cost.
-    pub(crate) fn check(&self, cost: u32) -> Verdict {
-        match self {
-            Self::Key(gate, Key::Missing) => gate.check(None, cost),
-            Self::Key(gate, Key::One(key)) => gate.check(Some(key.as_bytes()), cost),
-            Self::Key(_, Key::Several) => Verdict::duplicate_header(now()),
-            Self::Subject(limiter, subject) => limiter.check(subject, cost),
+    /// Adds what another layer requires of the same key. Returns whether that is more.
+    pub(crate) fn add(&mut self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Key(_, _, own), Self::Key(_, _, other)) => {
+                let before = own.clone();
+                own.add(other);
+                *own != before
+            }
+            _ => false,
         }
+    }
+
+    /// Charges a cost. Returns `None` if the gate does not have a group or a scope that the layer
+    /// names, as after it was replaced.
+    pub(crate) fn check(&self, cost: u32) -> Option<Answer> {
+        self.answer(cost, true)
+    }
+
+    /// Returns what a check of no units would return, without a charge.
+    pub(crate) fn peek(&self) -> Option<Answer> {
+        self.answer(0, false)
+    }
+
+    fn answer(&self, cost: u32, charges: bool) -> Option<Answer> {
+        let (gate, key, extras) = match self {
+            Self::Key(_, Key::Several, _) => return Some(Verdict::duplicate_header(now()).into()),
+            Self::Key(gate, key, extras) => (gate, key, extras),
+            Self::Subject(limiter, subject) if charges => {
+                return Some(limiter.check(subject, cost).into());
+            }
+            Self::Subject(limiter, subject) => return Some(limiter.peek(subject, cost).into()),
+        };
+        let api_key = match key {
+            Key::One(key) => Some(key.as_bytes()),
+            _ => None,
+        };
+        if !gate.table().is_extended() && extras.is_empty() {
+            let call = if charges { Gate::check } else { Gate::peek };
+            return Some(call(gate, api_key, cost).into());
+        }
+        let mut part = extras.part(gate, api_key, cost).ok()?;
+        let call = if charges { check_all } else { peek_all };
+        call(&mut [&mut part]).ok().map(Answer::from)
     }
 
     /// Replaces a charge by the actual cost. `verdict` is that of the check. Returns `None` if the
     /// gate no longer has the key.
     pub(crate) fn settle(&self, verdict: &Verdict, charge: Charge, actual: u32) -> Option<Verdict> {
         match self {
-            Self::Key(gate, _) => gate.settle(verdict.holder()?.key_id, charge, actual),
+            Self::Key(gate, ..) => gate.settle(verdict.holder()?.key_id, charge, actual),
             Self::Subject(limiter, subject) => Some(limiter.settle(subject, charge, actual)),
         }
     }
@@ -102,7 +186,7 @@ impl Checked {
     /// Returns a charge. Returns `None` if the gate no longer has the key.
     pub(crate) fn refund(&self, verdict: &Verdict, charge: Charge) -> Option<Verdict> {
         match self {
-            Self::Key(gate, _) => gate.refund(verdict.holder()?.key_id, charge),
+            Self::Key(gate, ..) => gate.refund(verdict.holder()?.key_id, charge),
             Self::Subject(limiter, subject) => Some(limiter.refund(subject, charge)),
         }
     }
