@@ -2,6 +2,7 @@
 //! publishes nothing. RELEASING.md has the steps that follow.
 
 use std::env::consts::ARCH;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -182,6 +183,17 @@ fn git(arguments: &[&str]) -> Result<String> {
     Ok(command::run(git)?.trim().to_owned())
 }
 
+/// Returns the variables with which cargo's output does not depend on the path of the sources.
+fn independent_of(folder: &Path) -> Result<[(&'static str, OsString); 3]> {
+    // cargo uses the path of its working directory, in which links are resolved.
+    let folder = fs::canonicalize(folder)?;
+    Ok([
+        ("CARGO_ENCODED_RUSTFLAGS", install::without_paths(&folder)?.join("\x1f").into()),
+        ("RUSTC_WRAPPER", concat!(env!("CARGO_MANIFEST_DIR"), "/rustc.sh").into()),
+        ("KEYTALLY_SOURCES", folder.into()),
+    ])
+}
+
 /// Builds the files of the release from a copy of `commit` in `folder`. Returns the folder of the
 /// files.
 fn artifacts(folder: &Path, commit: &str) -> Result<PathBuf> {
@@ -189,12 +201,11 @@ fn artifacts(folder: &Path, commit: &str) -> Result<PathBuf> {
     git(&["clone", "--quiet", "--shared", "--no-checkout", ".", path])?;
     git(&["-C", path, "checkout", "--quiet", "--detach", commit])?;
     let time = git(&["log", "-1", "--format=%ct", commit])?;
-    // Without these options, the libraries contain the paths of the sources.
-    let flags = install::without_paths(folder)?.join("\x1f");
+    let variables = independent_of(folder)?;
     let built = folder.join("target");
     let within = |mut command: Command| {
         command.current_dir(folder).env("CARGO_TARGET_DIR", &built);
-        command.env("CARGO_ENCODED_RUSTFLAGS", &flags).env("SOURCE_DATE_EPOCH", &time);
+        command.envs(variables.clone()).env("SOURCE_DATE_EPOCH", &time);
         command::run(command)
     };
 
@@ -251,6 +262,36 @@ mod tests {
                 assert!(parsed.is_ok(), "{file}: cargo xtask {command:?}: {parsed:?}");
             }
         }
+    }
+
+    #[test]
+    fn program_with_a_package_outside_its_workspace_is_reproducible() {
+        let temporary = tempfile::tempdir().unwrap();
+        let programs = ["one", "an other/folder"].map(|name| {
+            let folder = temporary.path().join(name);
+            for (path, text) in [
+                ("core/Cargo.toml", "package = { name = \"core-of-it\", edition = \"2024\" }"),
+                ("core/src/lib.rs", "pub fn one() -> usize { std::env::args().len() }"),
+                (
+                    "services/Cargo.toml",
+                    "package = { name = \"server\", edition = \"2024\" }\n\
+                     dependencies.core-of-it.path = \"../core\"\nworkspace = {}",
+                ),
+                ("services/src/main.rs", "fn main() { println!(\"{}\", core_of_it::one()) }"),
+            ] {
+                let path = folder.join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            let mut build = cargo();
+            build.args(["build", "--release", "--offline"]).envs(independent_of(&folder).unwrap());
+            build
+                .current_dir(folder.join("services"))
+                .env("CARGO_TARGET_DIR", folder.join("built"));
+            command::run(build).unwrap();
+            fs::read(folder.join("built/release/server")).unwrap()
+        });
+        assert!(programs[0] == programs[1]);
     }
 
     #[test]
