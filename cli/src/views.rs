@@ -2,7 +2,7 @@
 
 use keytally::Gate;
 use keytally::KeyInfo;
-use keytally::{Key, KeyId, Plan, QuotaState, Quotas, Section, Timestamp};
+use keytally::{Compound, Key, KeyId, Plan, QuotaState, Quotas, Section, Timestamp, Verdict};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -110,6 +110,18 @@ impl QuotaUse {
     /// Returns the use of each quota of a key, shortest window first.
     pub fn from_quotas(quotas: &Quotas) -> Vec<Self> {
         Self::of_section("key", quotas).collect()
+    }
+
+    /// Returns the use of each quota that a request was checked for: those of all tallies, or those
+    /// of its verdict if there are no others.
+    pub fn of_request(compound: Option<&Compound>, verdict: &Verdict) -> Vec<Self> {
+        let Some(compound) = compound else { return Self::from_quotas(verdict.quotas()) };
+        let mut all = Vec::new();
+        for tally in compound.tallies() {
+            let section = tally.section().map_or("key", |section| section.name());
+            all.extend(Self::of_section(section, tally.verdict().quotas()));
+        }
+        all
     }
 
     /// Returns the use of each quota of a section, shortest window first.

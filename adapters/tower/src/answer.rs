@@ -11,7 +11,7 @@ use keytally::{
 use smallvec::SmallVec;
 
 /// A value that an HTTP response can be made of: a [`Verdict`] or a [`Compound`].
-pub trait Respond: sealed::Fields {
+pub trait Respond: Fields {
     /// Returns the verdict that decided: its outcome, status and body are those of the response.
     fn decisive(&self) -> &Verdict;
 }
@@ -90,15 +90,20 @@ impl Respond for Compound {
 }
 
 /// The result of a check: the verdict that decided and, in an extended gate, those on all tallies.
+///
+/// It is public for routes that check a gate themselves: see [`Extras::check`](crate::Extras).
 #[derive(Clone, Debug)]
-pub(crate) struct Answer {
-    pub(crate) verdict: Verdict,
-    pub(crate) compound: Option<Box<Compound>>,
+#[non_exhaustive]
+pub struct Answer {
+    /// The verdict that decided.
+    pub verdict: Verdict,
+    /// The verdicts on all tallies, if the gate has several or the request names a group or a scope.
+    pub compound: Option<Box<Compound>>,
 }
 
 impl Answer {
     /// Returns the charge of a check.
-    pub(crate) fn charge(&self) -> Option<Charge> {
+    pub fn charge(&self) -> Option<Charge> {
         match &self.compound {
             Some(compound) => compound.charge(0),
             None => self.verdict.charge(),
@@ -106,7 +111,7 @@ impl Answer {
     }
 
     /// Returns what the response shows.
-    pub(crate) fn shown(&self) -> &dyn Respond {
+    pub fn shown(&self) -> &dyn Respond {
         match &self.compound {
             Some(compound) => compound.as_ref(),
             None => &self.verdict,

@@ -91,19 +91,20 @@ impl KeySources {
         Ok(Self { sources, challenges: challenges.filter(|_| !is_default) })
     }
 
-    /// Calls `check` with the key of a request, `None` if it has none, and returns the verdict.
+    /// Calls `check` with the key of a request, `None` if it has none, and returns the verdict or
+    /// what was made of it.
     ///
     /// If a field is there twice, or if two fields have keys that differ, returns the verdict of a
     /// duplicate header instead.
-    pub fn check(
+    pub fn check<T: From<Verdict>>(
         &self,
         headers: &HeaderMap,
-        check: impl FnOnce(Option<&[u8]>) -> Verdict,
-    ) -> Verdict {
+        check: impl FnOnce(Option<&[u8]>) -> T,
+    ) -> T {
         match self.read(headers) {
             Key::Missing => check(None),
             Key::One(key) => check(Some(key.as_bytes())),
-            Key::Several => Verdict::duplicate_header(now()),
+            Key::Several => Verdict::duplicate_header(now()).into(),
         }
     }
 

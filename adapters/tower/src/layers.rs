@@ -114,7 +114,7 @@ impl GateLayer {
     /// # Errors
     /// If the plans of the gate have no group of this name.
     pub fn group(self, name: &str) -> Result<Self, ConfigError> {
-        self.with_extras(|extras| extras.groups.push((name.to_owned(), None)))
+        self.with_extras(|extras| extras.with_group(name, None))
     }
 
     /// Charges each request to a group of the gate's plans, at a cost of its own.
@@ -122,7 +122,7 @@ impl GateLayer {
     /// # Errors
     /// If the plans of the gate have no group of this name.
     pub fn group_cost(self, name: &str, cost: u32) -> Result<Self, ConfigError> {
-        self.with_extras(|extras| extras.groups.push((name.to_owned(), Some(cost))))
+        self.with_extras(|extras| extras.with_group(name, Some(cost)))
     }
 
     /// Requires that the key has a scope. A request with another valid key gets 403.
@@ -130,13 +130,13 @@ impl GateLayer {
     /// # Errors
     /// If the gate has no scope of this name.
     pub fn need(self, scope: &str) -> Result<Self, ConfigError> {
-        self.with_extras(|extras| extras.scopes.push(scope.to_owned()))
+        self.with_extras(|extras| extras.with_scope(scope))
     }
 
-    fn with_extras(self, change: impl FnOnce(&mut Extras)) -> Result<Self, ConfigError> {
+    fn with_extras(self, change: impl FnOnce(Extras) -> Extras) -> Result<Self, ConfigError> {
         let mut wrong = None;
         let layer = self.with_gate(|rule| {
-            change(&mut rule.extras);
+            rule.extras = change(core::mem::take(&mut rule.extras));
             wrong = rule.extras.part(&rule.gate.load(), None, 0).err();
         });
         match wrong {

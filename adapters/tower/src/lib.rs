@@ -78,7 +78,7 @@ mod table;
 pub use self::caller::MissingGateLayer;
 pub use self::{
     address::{address_subject, embedded_ipv4},
-    answer::Respond,
+    answer::{Answer, Respond},
     body::GuardBody,
     caller::Caller,
     charge::Sent,
@@ -87,7 +87,7 @@ pub use self::{
     layers::{GateLayer, LimiterLayer},
     respond::{refusal, set_fields},
     service::{Guard, GuardFuture},
-    table::SharedGate,
+    table::{Extras, SharedGate},
 };
 
 /// The examples of the README, compiled with those of this crate.

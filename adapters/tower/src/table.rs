@@ -60,16 +60,84 @@ impl From<Followed> for SharedGate {
 }
 
 /// The groups that a request charges, and the scopes that its key needs.
+///
+/// It is public for routes that check a gate themselves.
+///
+/// ```
+/// # use keytally::{Gate, GateConfig, Name, NewKey, Plan, pepper};
+/// # let text = "1000/hour; group write: 20/minute".parse()?;
+/// # let config = GateConfig::default().with_plans(vec![Plan::new("default", text).unwrap()]);
+/// # let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &config)?;
+/// # let (key, _) = gate.issue(&NewKey::new(42, Name::new("live").unwrap()))?;
+/// use keytally_tower::Extras;
+/// let extras = Extras::default().with_group("write", None);
+/// let answer = extras.check(&gate, Some(key.expose().as_bytes()), 1)?;
+/// assert!(answer.verdict.is_admitted() && answer.charge().is_some());
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Extras {
+pub struct Extras {
     /// The names of groups, with the costs of those that have their own.
-    pub(crate) groups: Vec<(String, Option<u32>)>,
-    pub(crate) scopes: Vec<String>,
+    groups: Vec<(String, Option<u32>)>,
+    scopes: Vec<String>,
 }
 
 impl Extras {
-    pub(crate) const fn is_empty(&self) -> bool {
-        self.groups.is_empty() && self.scopes.is_empty()
+    /// Adds a group, with a cost of its own or, for `None`, the cost of the request.
+    #[must_use]
+    pub fn with_group(mut self, name: &str, cost: Option<u32>) -> Self {
+        self.groups.push((name.to_owned(), cost));
+        self
+    }
+
+    /// Adds a scope that the key needs.
+    #[must_use]
+    pub fn with_scope(mut self, name: &str) -> Self {
+        self.scopes.push(name.to_owned());
+        self
+    }
+
+    /// Checks a key and charges it, its team and the groups, all or none.
+    ///
+    /// # Errors
+    /// If the gate does not have a group or a scope. Nothing is charged then.
+    pub fn check(
+        &self,
+        gate: &Gate,
+        api_key: Option<&[u8]>,
+        cost: u32,
+    ) -> Result<Answer, RequestError> {
+        self.answer(gate, api_key, cost, true)
+    }
+
+    /// Returns what [`check`](Self::check) would return, and charges nothing.
+    ///
+    /// # Errors
+    /// Those of [`check`](Self::check).
+    pub fn peek(
+        &self,
+        gate: &Gate,
+        api_key: Option<&[u8]>,
+        cost: u32,
+    ) -> Result<Answer, RequestError> {
+        self.answer(gate, api_key, cost, false)
+    }
+
+    fn answer(
+        &self,
+        gate: &Gate,
+        api_key: Option<&[u8]>,
+        cost: u32,
+        charges: bool,
+    ) -> Result<Answer, RequestError> {
+        if !gate.table().is_extended() && self.groups.is_empty() && self.scopes.is_empty() {
+            let call = if charges { Gate::check } else { Gate::peek };
+            return Ok(call(gate, api_key, cost).into());
+        }
+        let mut part = self.part(gate, api_key, cost)?;
+        let call = if charges { check_all } else { peek_all };
+        // A gate has at most as many tallies as a request may charge.
+        Ok(call(&mut [&mut part]).map_or_else(|_| gate.check(api_key, cost).into(), Answer::from))
     }
 
     /// Adds what another layer requires. Of two costs of a group, the higher one counts.
@@ -165,13 +233,7 @@ impl Checked {
             Key::One(key) => Some(key.as_bytes()),
             _ => None,
         };
-        if !gate.table().is_extended() && extras.is_empty() {
-            let call = if charges { Gate::check } else { Gate::peek };
-            return Some(call(gate, api_key, cost).into());
-        }
-        let mut part = extras.part(gate, api_key, cost).ok()?;
-        let call = if charges { check_all } else { peek_all };
-        call(&mut [&mut part]).ok().map(Answer::from)
+        extras.answer(gate, api_key, cost, charges).ok()
     }
 
     /// Replaces a charge by the actual cost. `verdict` is that of the check. Returns `None` if the

@@ -128,10 +128,6 @@ impl Report {
         let holder = compound.holder();
         let table = gate.table();
         let headers = compound.headers();
-        let quotas = compound.tallies().iter().flat_map(|tally| {
-            let section = tally.section().map_or("key", |section| section.name());
-            QuotaUse::of_section(section, tally.verdict().quotas()).collect::<Vec<_>>()
-        });
         Self {
             outcome: compound.outcome().as_str(),
             reason: compound.reason().map(Reason::as_str),
@@ -144,7 +140,7 @@ impl Report {
             plan: holder
                 .and_then(|holder| table.plan(holder.plan))
                 .map(|plan| plan.name.as_str().to_owned()),
-            quotas: quotas.collect(),
+            quotas: QuotaUse::of_request(Some(compound), compound.decisive()),
             retry_after_s: compound.retry_after_s(),
             headers: headers.iter().map(|(name, value)| (name.to_owned(), value.into())).collect(),
             body: compound.body(),

@@ -38,13 +38,69 @@ fn limits_returns_the_quotas_and_charges_nothing() {
             assert_eq!(
                 limits,
                 json!({"account": 42, "key_id": key_id, "env": "test", "plan": "default", "quotas": [
-                    {"window": "day", "window_s": 86_400, "limit": 3, "used": used, "remaining": 3 - used, "reset_unix_s": reset},
-                    {"window": "2592000s", "window_s": 2_592_000, "limit": 1000, "used": used, "remaining": 1000 - used, "reset_unix_s": limits["quotas"][1]["reset_unix_s"]},
+                    {"section": "key", "window": "day", "window_s": 86_400, "limit": 3, "used": used, "remaining": 3 - used, "reset_unix_s": reset},
+                    {"section": "key", "window": "2592000s", "window_s": 2_592_000, "limit": 1000, "used": used, "remaining": 1000 - used, "reset_unix_s": limits["quotas"][1]["reset_unix_s"]},
                 ]})
             );
         }
         assert_eq!(server.contacts(&key).code(), if used < 3 { 200 } else { 429 });
     }
+}
+
+#[test]
+fn auth_charges_team_and_groups_all_or_none() {
+    let sandbox = Sandbox::new();
+    let plan = "default=5/day; team: 6/day; group write: 2/day; group tokens: 5000/day";
+    let server = Server::start(&sandbox, &["--plan", plan]);
+    let [(ann, _), (bob, _)] = [(); 2].map(|()| sandbox.new_key(&["--account", "42"]));
+    let auth = |key: &str, lines: &[&str]| {
+        let key = format!("X-API-Key: {key}");
+        let lines: Vec<_> =
+            [key.as_str()].iter().chain(lines).map(|line| line.as_bytes()).collect();
+        server.request("GET /auth", &lines)
+    };
+    let reply = auth(&ann, &["X-Group: write, tokens=4000"]);
+    assert_eq!((reply.code(), reply.header("X-RateLimit-Remaining")), (200, "4"));
+    let limits = reply.header("RateLimit").to_owned();
+    for part in ["\"day\";r=4", "\"team-day\";r=5", "\"write-day\";r=1", "\"tokens-day\";r=1000"] {
+        assert!(limits.contains(part), "{part} is not in {limits}");
+    }
+    let denied = auth(&ann, &["X-Group: write", "X-Group: tokens=1001"]);
+    assert_eq!((denied.code(), denied.body.as_str()), (429, EXCEEDED));
+    assert!(denied.header("RateLimit").contains("\"write-day\";r=1"), "nothing was charged");
+    assert_eq!(auth(&bob, &["X-Cost: 4"]).code(), 200);
+    // The team has one unit left.
+    assert_eq!(auth(&bob, &[]).code(), 200);
+    assert_eq!(auth(&ann, &[]).code(), 429);
+    let reply = server.get("/api/v1/limits", &ann);
+    let quotas = reply.json()["quotas"].clone();
+    let left: Vec<_> = quotas.as_array().unwrap().iter().map(|quota| &quota["remaining"]).collect();
+    assert_eq!(left, [&json!(4), &json!(0)], "{quotas}");
+    for wrong in ["X-Group: tokens=x", "X-Group: tokens=-1"] {
+        assert_eq!(auth(&ann, &[wrong]).code(), 400, "{wrong}");
+    }
+    let unknown = auth(&ann, &["X-Group: writes"]);
+    assert_eq!(unknown.code(), 400);
+    assert_eq!(unknown.json()["error"], "the plans of this gate have no group \"writes\"");
+    assert_eq!(auth(&ann, &["X-Need: admin"]).code(), 400);
+}
+
+#[test]
+fn auth_forbids_a_key_without_the_scope() {
+    let sandbox = Sandbox::new();
+    // The service makes a pepper, and uses the gate that is made with it.
+    drop(Server::start(&sandbox, &[]));
+    std::fs::remove_file(sandbox.path(GATE)).unwrap();
+    let scopes = ["--scope", "read", "--scope", "write"];
+    sandbox.run_admin(&[&["create", GATE], &scopes[..]].concat()).expect_status(0);
+    let server = Server::start(&sandbox, &[]);
+    let (key, _) = sandbox.new_key(&["--account", "42", "--scope", "read"]);
+    let key = format!("X-API-Key: {key}");
+    let auth = |need: &str| server.request("GET /auth", &[key.as_bytes(), need.as_bytes()]);
+    assert_eq!(auth("X-Need: read").code(), 200);
+    let reply = auth("X-Need: read, write");
+    assert_eq!((reply.code(), reply.body.as_str()), (403, r#"{"error": "Forbidden"}"#));
+    assert!(!reply.has("X-RateLimit-Limit"), "{reply:?}");
 }
 
 #[test]

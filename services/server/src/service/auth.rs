@@ -2,12 +2,15 @@
 //! forwards a request.
 //!
 //! It supports `auth_request` of nginx, `ForwardAuth` of Traefik, and `ext_authz` of Envoy over
-//! HTTP: any method and, for Envoy's path prefix, any path below `/auth`. The status is 200, 401 or
-//! 429, or 400 if `X-Cost` is invalid. nginx turns a 400 or a 429 of a subrequest into 500, which
+//! HTTP: any method and, for Envoy's path prefix, any path below `/auth`. The status is 200, 401, 403
+//! or 429, or 400 if `X-Cost`, `X-Group` or `X-Need` is invalid. nginx turns a 400 or a 429 of a subrequest into 500, which
 //! its configuration can map back with `error_page`.
 //!
 //! `X-Cost` is the cost of the request, at least 1. The proxy must set or remove it: a proxy that
 //! forwards the header of its client lets the client choose the cost.
+//!
+//! `X-Group` lists groups of the plans that are charged too, as NAME for the cost of the request or
+//! NAME=COST. `X-Need` lists scopes that the key needs. The proxy must set or remove them as well.
 //!
 //! If `--settle` is on, the response has the token of the charge, for [`settle`](super::settle).
 
@@ -16,6 +19,8 @@ use alloc::sync::Arc;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
+
+use keytally_tower::Extras;
 
 use super::check::{Caller, Check, Route, SHADOW, set};
 use super::settle::CHARGE;
@@ -28,6 +33,12 @@ pub(crate) const KEY_PLAN: &str = "X-Key-Plan";
 
 /// The header with the cost of the request. Without it, the cost is 1.
 pub(crate) const COST: &str = "X-Cost";
+
+/// The header with the groups of plans that the request is charged to.
+pub(crate) const GROUP: &str = "X-Group";
+
+/// The header with the scopes that the key needs.
+pub(crate) const NEED: &str = "X-Need";
 
 /// Charges the cost, and reports the holder of the key in headers.
 pub(crate) async fn auth(State(service): State<Arc<Service>>, request: Request) -> Response {
@@ -51,10 +62,10 @@ impl Service {
             self.metrics.count_preflight();
             return StatusCode::OK.into_response();
         }
-        match cost(headers) {
-            Ok(cost) => {
+        match cost(headers).and_then(|cost| Ok((cost, extras(headers)?))) {
+            Ok((cost, extras)) => {
                 let admit = |caller: &Caller<'_>| self.admit(caller);
-                self.check_and_respond(Route::Auth, request, Check::Charge(cost), admit)
+                self.check_and_respond(Route::Auth, request, Check::Charge(cost, extras), admit)
             }
             // Shadow mode refuses nothing, and an unknown cost is not charged.
             Err(_) if self.settings.shadow => {
@@ -80,9 +91,10 @@ impl Service {
         if let Some(plan) = table.plan(holder.plan) {
             set(&mut response, KEY_PLAN, &plan.name);
         }
-        if let (Some(charges), Some(charge)) = (&self.charges, caller.verdict.charge())
+        let verdict = &caller.answer.verdict;
+        if let (Some(charges), Some(charge)) = (&self.charges, caller.answer.charge())
             && let Some(token) =
-                charges.token(&caller.gate.to_arc(), holder.key_id, charge, caller.verdict.now())
+                charges.token(&caller.gate.to_arc(), holder.key_id, charge, verdict.now())
         {
             set(&mut response, CHARGE, &token);
         }
@@ -104,6 +116,37 @@ fn cost(headers: &HeaderMap) -> Result<u32, &'static str> {
     let cost = value.to_str().ok().filter(|_| digits).and_then(|text| text.parse::<u32>().ok());
     cost.filter(|&cost| cost > 0)
         .ok_or(r#"{"error": "X-Cost must be a whole number from 1 to 4294967295"}"#)
+}
+
+/// Parses `X-Group`, a list of groups NAME or NAME=COST, and `X-Need`, a list of scopes.
+///
+/// # Errors
+/// The body of the response to an invalid list.
+fn extras(headers: &HeaderMap) -> Result<Extras, &'static str> {
+    const WRONG: &str =
+        r#"{"error": "X-Group must be a list of NAME or NAME=COST, and X-Need a list of names"}"#;
+    let mut extras = Extras::default();
+    for group in items(headers, GROUP) {
+        let (name, cost) = match group.ok_or(WRONG)?.split_once('=') {
+            Some((name, cost)) => (name, Some(cost.parse().map_err(|_| WRONG)?)),
+            None => (group.ok_or(WRONG)?, None),
+        };
+        extras = extras.with_group(name, cost);
+    }
+    for scope in items(headers, NEED) {
+        extras = extras.with_scope(scope.ok_or(WRONG)?);
+    }
+    Ok(extras)
+}
+
+/// Returns the items of a list in the fields of a name; `None` for one that is not ASCII.
+fn items<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = Option<&'h str>> {
+    let values = headers.get_all(name).into_iter().map(|value| value.to_str().ok());
+    values.flat_map(|value| {
+        let items = value.unwrap_or_default().split(',').map(str::trim);
+        let items = items.filter(|item| !item.is_empty()).map(Some);
+        items.chain(value.is_none().then_some(None)).collect::<Vec<_>>()
+    })
 }
 
 #[cfg(test)]

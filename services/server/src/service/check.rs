@@ -5,14 +5,13 @@ use core::net::IpAddr;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
-use keytally::{Current, Gate};
-use keytally::{Holder, Outcome, Verdict};
-use keytally_tower::set_fields;
+use keytally::{Current, Gate, Holder, Outcome, RequestError, Verdict};
+use keytally_tower::{Answer, Extras, set_fields};
 
-use super::Service;
 use super::address::Peer;
+use super::{Service, json};
 
 /// The header that names, in shadow mode, the outcome of a request that would have been refused.
 pub(crate) const SHADOW: &str = "X-Keytally-Shadow";
@@ -40,10 +39,10 @@ impl Route {
 }
 
 /// The kind of check that a route needs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Check {
-    /// Check the key and charge this cost.
-    Charge(u32),
+    /// Check the key and charge this cost, to these groups too.
+    Charge(u32, Extras),
     /// Check the key and read its quotas, without a charge.
     Peek,
 }
@@ -54,7 +53,7 @@ pub(crate) struct Caller<'v> {
     /// The holder of the key. `None` only in shadow mode, if the key is missing or invalid. A
     /// revoked or expired key is invalid, although the verdict has its former holder.
     pub(crate) holder: Option<Holder>,
-    pub(crate) verdict: &'v Verdict,
+    pub(crate) answer: &'v Answer,
     /// The gate that returned the verdict.
     pub(crate) gate: &'v Current<Gate>,
 }
@@ -79,7 +78,11 @@ impl Service {
     ) -> Response {
         let headers = request.headers();
         let gate = self.gate.load();
-        let verdict = self.check(&gate, headers, check);
+        let answer = match self.check(&gate, headers, check) {
+            Ok(answer) => answer,
+            Err(error) => return json(StatusCode::BAD_REQUEST, unknown_name(&error)),
+        };
+        let verdict = answer.verdict;
         self.metrics.count(&verdict);
         if !verdict.is_admitted() {
             let shadow = self.settings.shadow;
@@ -91,15 +94,15 @@ impl Service {
             }
             if !shadow {
                 return match too_many {
-                    None => self.refuse(&verdict, headers),
+                    None => self.refuse(&answer, headers),
                     Some(too_many) => self.refuse_guess(&too_many, headers),
                 };
             }
             self.metrics.count_shadow(&verdict);
         }
         let holder = verdict.holder().filter(|_| verdict.outcome() != Outcome::InvalidKey);
-        let mut response = respond(&Caller { holder, verdict: &verdict, gate: &gate });
-        set_fields(response.headers_mut(), &verdict);
+        let mut response = respond(&Caller { holder, answer: &answer, gate: &gate });
+        set_fields(response.headers_mut(), answer.shown());
         if !verdict.is_admitted() {
             // These headers belong to the refusal, which is not sent.
             response.headers_mut().remove(RETRY_AFTER);
@@ -123,17 +126,36 @@ impl Service {
     }
 
     /// Calls the gate with the key in the headers.
-    fn check(&self, gate: &Gate, headers: &HeaderMap, check: Check) -> Verdict {
-        self.settings.key_from.check(headers, |api_key| match check {
-            Check::Charge(cost) => self.metrics.time(|| gate.check(api_key, cost)),
-            Check::Peek => gate.peek(api_key, 0),
-        })
+    ///
+    /// # Errors
+    /// If the gate does not have a group or a scope that the request names.
+    fn check(
+        &self,
+        gate: &Gate,
+        headers: &HeaderMap,
+        check: Check,
+    ) -> Result<Answer, RequestError> {
+        let mut wrong = None;
+        let answer = self.settings.key_from.check(headers, |api_key| {
+            let answer = match check {
+                Check::Charge(cost, extras) => {
+                    self.metrics.time(|| extras.check(gate, api_key, cost))
+                }
+                Check::Peek => Extras::default().peek(gate, api_key, 0),
+            };
+            answer.unwrap_or_else(|error| {
+                wrong = Some(error);
+                gate.peek(None, 0).into()
+            })
+        });
+        wrong.map_or(Ok(answer), Err)
     }
 
     /// Returns the response to a request that the gate refused.
-    fn refuse(&self, verdict: &Verdict, headers: &HeaderMap) -> Response {
-        let mut response = keytally_tower::refusal(verdict, headers);
-        set_fields(response.headers_mut(), verdict);
+    fn refuse(&self, answer: &Answer, headers: &HeaderMap) -> Response {
+        let verdict = &answer.verdict;
+        let mut response = keytally_tower::refusal(answer.shown(), headers);
+        set_fields(response.headers_mut(), answer.shown());
         self.settings.key_from.name_in(verdict, &mut response);
         self.settings.refusals.apply(verdict, &mut response);
         response.map(Body::from)
@@ -151,6 +173,12 @@ impl Service {
         }
         response
     }
+}
+
+/// Returns the body of the response to a request that names a group or a scope that the gate does not
+/// have.
+fn unknown_name(error: &RequestError) -> String {
+    serde_json::json!({ "error": error.to_string() }).to_string()
 }
 
 /// Sets a header. Does nothing if the name or the value is not valid.

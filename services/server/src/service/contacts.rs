@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use keytally_tower::Extras;
 use serde::Serialize;
 
 use super::check::{Check, Route};
@@ -11,9 +12,12 @@ use super::{Service, json_of};
 
 /// Charges 1 and returns the contacts of the account.
 pub(crate) async fn contacts(State(service): State<Arc<Service>>, request: Request) -> Response {
-    service.check_and_respond(Route::Contacts, &request, Check::Charge(1), |caller| {
-        json_of(&Contacts::new(caller.account()))
-    })
+    service.check_and_respond(
+        Route::Contacts,
+        &request,
+        Check::Charge(1, Extras::default()),
+        |caller| json_of(&Contacts::new(caller.account())),
+    )
 }
 
 #[derive(Debug, Serialize)]

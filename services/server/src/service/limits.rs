@@ -20,7 +20,7 @@ pub(crate) async fn limits(State(service): State<Arc<Service>>, request: Request
             key_id: caller.holder.map(|holder| holder.key_id.to_string()),
             env: caller.holder.and_then(|holder| table.env(holder.env)).map(|env| env.to_string()),
             plan: plan.as_ref().map(|plan| plan.name.as_str()),
-            quotas: QuotaUse::from_quotas(caller.verdict.quotas()),
+            quotas: QuotaUse::of_request(caller.answer.compound.as_deref(), &caller.answer.verdict),
         })
     })
 }

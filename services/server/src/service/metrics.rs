@@ -264,7 +264,7 @@ impl Metrics {
     }
 
     /// Calls `check`, and adds its duration to the histogram.
-    pub(crate) fn time(&self, check: impl FnOnce() -> Verdict) -> Verdict {
+    pub(crate) fn time<T>(&self, check: impl FnOnce() -> T) -> T {
         let timer = self.seconds.start_timer();
         let verdict = check();
         timer.observe_duration();
