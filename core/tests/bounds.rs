@@ -3,12 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keytally_core::{
-    AdminError, BUCKET_SLOTS, CacheLine, CreateError, Gate, GateConfig, IMPORT_GROUP,
-    IMPORTED_KEY_LEN, Key, KeyId, LOCK_SPINS, Limiter, MAX_ENVS, MAX_HEADERS_LEN, MAX_KEY_LEN,
-    MAX_KEYS, MAX_NAME_LEN, MAX_NAMES_LEN, MAX_PARTS, MAX_PEPPERS, MAX_PLAN_NAME_LEN,
-    MAX_POLICY_LEN, MAX_PROBLEM_LEN, MAX_QUOTAS, MAX_SUBJECTS, MAX_WINDOW_S, MIN_PEPPER_LEN, Name,
-    NewKey, Outcome, ParsePolicyErrorKind, Part, Pepper, Peppers, Plan, Policy, Reason, Timestamp,
-    Verdict, Window, check_all, parse_key,
+    AdminError, BUCKET_SLOTS, CacheLine, Compound, CreateError, Gate, GateConfig, IMPORT_GROUP,
+    IMPORTED_KEY_LEN, Key, KeyId, LOCK_SPINS, Limiter, MAX_COMPOUND_HEADERS_LEN,
+    MAX_COMPOUND_PROBLEM_LEN, MAX_ENVS, MAX_GROUP_NAME_LEN, MAX_HEADERS_LEN, MAX_KEY_LEN, MAX_KEYS,
+    MAX_NAME_LEN, MAX_NAMES_LEN, MAX_PARTS, MAX_PEPPERS, MAX_PLAN_NAME_LEN, MAX_POLICY_LEN,
+    MAX_PROBLEM_LEN, MAX_QUOTAS, MAX_SCOPE_NAME_LEN, MAX_SCOPES, MAX_SECTIONS_LEN, MAX_SUBJECTS,
+    MAX_TALLIES, MAX_TEAM_TALLIES, MAX_WARNINGS, MAX_WINDOW_S, MIN_PEPPER_LEN, Name, NewKey,
+    Outcome, ParsePolicyErrorKind, Part, Pepper, Peppers, Plan, Policy, Reason, Sections,
+    Timestamp, Verdict, Window, check_all, parse_key,
 };
 
 #[expect(dead_code, reason = "each test uses a part of this module")]
@@ -23,6 +25,11 @@ const NOW: Timestamp = at(0);
 const CASES: &[(&str, fn())] = &[
     ("`MAX_QUOTAS`", quotas_of_a_policy),
     ("`MAX_POLICY_LEN`", length_of_a_policy),
+    ("`MAX_SECTIONS_LEN`", length_of_sections),
+    ("`MAX_TALLIES`", tallies_of_a_plan),
+    ("`MAX_TEAM_TALLIES`", tallies_of_a_team),
+    ("`MAX_GROUP_NAME_LEN`", length_of_a_groups_name),
+    ("`MAX_WARNINGS`", warnings_of_a_quota),
     ("`MAX_WINDOW_S`", length_of_a_window),
     ("a limit", limits),
     ("`MAX_PARTS`", parts_of_a_compound_charge),
@@ -30,6 +37,9 @@ const CASES: &[(&str, fn())] = &[
     ("a time", times),
     ("`MAX_KEYS`", keys_of_a_gate),
     ("`MAX_ENVS`", environments),
+    ("`MAX_SCOPES`", scopes_of_a_gate),
+    ("`MAX_SCOPE_NAME_LEN`", length_of_a_scopes_name),
+    ("teams", teams_of_a_gate),
     ("`MAX_PLAN_NAME_LEN`", length_of_a_plans_name),
     ("plans", plans),
     ("`IMPORT_GROUP`", imported_keys),
@@ -45,6 +55,8 @@ const CASES: &[(&str, fn())] = &[
     ("`LOCK_SPINS`", spins_for_a_lock),
     ("`MAX_HEADERS_LEN`", length_of_the_headers),
     ("`MAX_PROBLEM_LEN`", length_of_a_problem),
+    ("`MAX_COMPOUND_HEADERS_LEN`", length_of_a_compounds_headers),
+    ("`MAX_COMPOUND_PROBLEM_LEN`", length_of_a_compounds_problem),
     ("a subject", length_of_a_subject),
     ("an account", accounts),
     ("expiry and grace", expiry_and_grace),
@@ -172,6 +184,145 @@ fn length_of_a_policy() {
         policy_error(&text(MAX_POLICY_LEN + 1)),
         ParsePolicyErrorKind::TooLong { max: MAX_POLICY_LEN }
     );
+}
+
+fn sections(text: &str) -> Result<Sections, ParsePolicyErrorKind> {
+    Sections::from_text(text)
+}
+
+fn length_of_sections() {
+    let text = |len: usize| format!("{:>len$}", "5/minute");
+    for len in [MAX_SECTIONS_LEN - 1, MAX_SECTIONS_LEN] {
+        assert_eq!(sections(&text(len)), sections("5/minute"));
+    }
+    let max = MAX_SECTIONS_LEN;
+    assert_eq!(sections(&text(max + 1)), Err(ParsePolicyErrorKind::TooLong { max }));
+}
+
+/// The text of a plan with this many groups, which takes one tally more.
+fn with_groups(groups: usize) -> String {
+    let groups: String = (0..groups).map(|number| format!("; group g{number}: 9/day")).collect();
+    format!("9/day{groups}")
+}
+
+fn tallies_of_a_plan() {
+    for tallies in [1, MAX_TALLIES - 1, MAX_TALLIES] {
+        assert_eq!(sections(&with_groups(tallies - 1)).unwrap().iter().count(), tallies);
+    }
+    let above = sections(&with_groups(MAX_TALLIES));
+    assert_eq!(above, Err(ParsePolicyErrorKind::TooManyTallies));
+}
+
+fn tallies_of_a_team() {
+    // The limit of a second and the largest of an hour take a tally each.
+    let team = |tallies: usize| {
+        let windows = ["4294967295/2d", "4294967295/3d", "4294967295/5d"];
+        sections(&format!("9/day; team: {}", windows[..tallies].join(", ")))
+    };
+    for tallies in 1..=MAX_TEAM_TALLIES {
+        assert_eq!(team(tallies).unwrap().iter().nth(1).unwrap().quotas().len(), tallies);
+    }
+    let above = team(MAX_TEAM_TALLIES + 1);
+    assert_eq!(above, Err(ParsePolicyErrorKind::TooManyTeamTallies));
+}
+
+fn length_of_a_groups_name() {
+    let named = |len: usize| sections(&format!("9/day; group {}: 9/day", "g".repeat(len)));
+    for len in [1, MAX_GROUP_NAME_LEN - 1, MAX_GROUP_NAME_LEN] {
+        assert!(named(len).is_ok(), "{len}");
+    }
+    for len in [0, MAX_GROUP_NAME_LEN + 1] {
+        assert_eq!(named(len), Err(ParsePolicyErrorKind::Section), "{len}");
+    }
+}
+
+fn warnings_of_a_quota() {
+    let warned = |count: usize| {
+        let percents = ["50%", "60%", "70%"];
+        sections(&format!("9/day warn {}", percents[..count].join(" ")))
+    };
+    for count in 1..=MAX_WARNINGS {
+        assert!(warned(count).is_ok(), "{count}");
+    }
+    for count in [0, MAX_WARNINGS + 1] {
+        assert_eq!(warned(count), Err(ParsePolicyErrorKind::Warning), "{count}");
+    }
+}
+
+/// The size of a gate with these scopes, if it is possible.
+fn scoped(scopes: &[String]) -> Result<usize, CreateError> {
+    let (plans, scopes) =
+        ([plan("default", "9/day")], scopes.iter().map(String::as_str).collect::<Vec<_>>());
+    config(4, &plans).with_scopes(&scopes).validate()
+}
+
+fn scopes_of_a_gate() {
+    let many: Vec<_> = (0..=MAX_SCOPES).map(|number| format!("scope{number}")).collect();
+    for count in [1, MAX_SCOPES - 1, MAX_SCOPES] {
+        assert!(scoped(&many[..count]).is_ok(), "{count}");
+    }
+    assert_eq!(scoped(&many), Err(CreateError::Scopes));
+    // The last one has the highest bit.
+    let names: Vec<_> = many[..MAX_SCOPES].iter().map(String::as_str).collect();
+    let plans = [plan("default", "9/day")];
+    let gate = support::gate(&config(4, &plans).with_scopes(&names));
+    assert_eq!(gate.scope_bit(names[MAX_SCOPES - 1]), Some(1 << 63));
+    assert_eq!(gate.scopes().count(), MAX_SCOPES);
+}
+
+fn length_of_a_scopes_name() {
+    for len in [1, MAX_SCOPE_NAME_LEN - 1, MAX_SCOPE_NAME_LEN] {
+        assert!(scoped(&["s".repeat(len)]).is_ok(), "{len}");
+    }
+    for len in [0, MAX_SCOPE_NAME_LEN + 1] {
+        assert_eq!(scoped(&["s".repeat(len)]), Err(CreateError::Scopes), "{len}");
+    }
+}
+
+fn teams_of_a_gate() {
+    let plans = [plan("default", "9/day; team: 9/day")];
+    let size = |teams| config(4, &plans).with_teams(teams).validate();
+    for teams in [1, MAX_KEYS - 1, MAX_KEYS] {
+        assert!(size(teams).is_ok(), "{teams}");
+    }
+    for teams in [0, MAX_KEYS + 1] {
+        assert_eq!(size(teams), Err(CreateError::Teams { teams }));
+    }
+    let gate = support::gate(&config(4, &plans).with_teams(2));
+    let issue = |account, number| {
+        let mut new = new_key();
+        new.account = account;
+        gate.administer().unwrap().issue(&new, entropy(number), NOW).map(|_| ())
+    };
+    assert_eq!((issue(1, 1), issue(2, 2)), (Ok(()), Ok(())));
+    assert_eq!(issue(3, 3), Err(AdminError::TeamsFull { teams: 2 }));
+    assert_eq!(issue(2, 4), Ok(()));
+}
+
+/// The refusal of a request with as many tallies and as long names as possible.
+fn longest_refusal() -> Compound {
+    let names: Vec<_> = (0..6).map(|number| format!("{number}bcdefghijklmnop")).collect();
+    let quotas = "99/2678397s, 99/2678398s, 99/2678399s, 99/month@31";
+    let groups: String = names.iter().map(|name| format!("; group {name}: 99/2678399s")).collect();
+    let text = format!("{quotas}; team: {quotas}{groups}");
+    let plans = [plan("default", &text)];
+    let gate = support::gate(&config(4, &plans).with_teams(1));
+    let (key, _) = gate.administer().unwrap().issue(&new_key(), entropy(1), NOW).unwrap();
+    let mut part = gate.part(Some(key.expose().as_bytes()), u32::MAX);
+    for name in &names {
+        part = part.with_group(name).unwrap();
+    }
+    part.check(NOW).unwrap()
+}
+
+fn length_of_a_compounds_headers() {
+    let headers = longest_refusal().headers();
+    assert!(headers.iter().count() > 4 && headers.as_bytes().len() < MAX_COMPOUND_HEADERS_LEN);
+}
+
+fn length_of_a_compounds_problem() {
+    let problem = longest_refusal().problem();
+    assert!(problem.ends_with("\"]}") && problem.len() < MAX_COMPOUND_PROBLEM_LEN);
 }
 
 fn length_of_a_window() {
@@ -422,8 +573,7 @@ fn plans() {
         for count in [1, slots] {
             let config = config(4, &many[..count]).with_plan_slots(slots);
             let gate = support::gate(&config);
-            // Two plans share a line, so an odd number of slots has one more.
-            let slots = gate.plan_slots();
+            assert_eq!(gate.plan_slots(), slots);
             for plan in &many[count..slots] {
                 gate.administer().unwrap().set_plan(plan).unwrap();
             }

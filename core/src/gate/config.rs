@@ -37,8 +37,7 @@ pub struct GateConfig<'a> {
     /// The plans, of which the first is for keys that name none. All share their sections, windows
     /// and algorithms.
     pub plans: &'a [Plan],
-    /// How many plans the gate has room for: at least as many as `plans`, at most 256. An odd
-    /// number gives room for one more, since two plans share a line.
+    /// How many plans the gate has room for: at least as many as `plans`, at most 256.
     pub plan_slots: usize,
     /// Whether to keep the last four characters of each key, so that `list` can show them, and a
     /// checksum of each record, which `verify` compares. They take 8 bytes.

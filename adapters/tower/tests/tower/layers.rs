@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use keytally::{Followed, Gate, GateConfig, Limiter, Verdict, pepper};
+use keytally::{Followed, Gate, GateConfig, Limiter, Name, NewKey, Plan, Verdict, pepper};
 use keytally_tower::{Caller, GateLayer, LimiterLayer, set_fields};
 use tower::{Layer as _, service_fn};
 
-use crate::support::{call, field, gate, hello, limiter, request, with_key};
+use crate::support::{call, field, gate, hello, issue, limiter, request, with_key};
 
 const MISSING: &str = r#"{"error": "Missing X-API-Key header"}"#;
 const INVALID: &str = r#"{"error": "Invalid API key"}"#;
@@ -472,4 +472,74 @@ fn functions_give_routes_the_response_of_a_verdict() {
         (StatusCode::TOO_MANY_REQUESTS, DENIED.as_bytes())
     );
     assert_eq!(field(&response, "X-RateLimit-Remaining"), "0");
+}
+
+/// A gate whose plan has a team and two groups, and whose scopes are `read` and `write`.
+fn extended_gate() -> Arc<Gate> {
+    let text = "9/day; team: 5/day; group write: 2/day; group tokens: 5000/day".parse().unwrap();
+    let config = GateConfig::default()
+        .with_keys(10)
+        .with_plans(vec![Plan::new("default", text).unwrap()])
+        .with_scopes(vec!["read".to_owned(), "write".to_owned()]);
+    let peppers = pepper::parse(&pepper::generate().unwrap()).unwrap();
+    Arc::new(Gate::in_memory(peppers, &config).unwrap())
+}
+
+#[tokio::test]
+async fn groups_and_team_are_charged_all_or_none() {
+    let gate = extended_gate();
+    let key = issue(&gate);
+    let write = GateLayer::new(Arc::clone(&gate)).group("write").unwrap();
+    let service = write.clone().layer(service_fn(hello));
+    let first = call(&service, with_key(&key)).await;
+    assert_eq!(first.headers()["x-ratelimit-remaining"], "8");
+    let listed = first.headers()["ratelimit"].to_str().unwrap().to_owned();
+    for part in ["\"day\";r=8", "\"team-day\";r=4", "\"write-day\";r=1"] {
+        assert!(listed.contains(part), "{part} is not in {listed}");
+    }
+    assert_eq!(call(&service, with_key(&key)).await.status(), 200);
+    let denied = call(&service, with_key(&key)).await;
+    assert_eq!((denied.status().as_u16(), denied.body().as_str()), (429, DENIED));
+    assert_eq!(denied.headers()["x-ratelimit-remaining"], "7", "nothing was charged");
+    // A second layer charges its group too, and the key and the team once.
+    let other = issue(&gate);
+    let both = GateLayer::new(Arc::clone(&gate)).group_cost("tokens", 4000).unwrap();
+    let both = both.layer(write.layer(service_fn(hello)));
+    let reply = call(&both, with_key(&other)).await;
+    let listed = reply.headers()["ratelimit"].to_str().unwrap();
+    for part in ["\"day\";r=8", "\"team-day\";r=2", "\"write-day\";r=1", "\"tokens-day\";r=1000"] {
+        assert!(listed.contains(part), "{part} is not in {listed}");
+    }
+    let unknown = GateLayer::new(gate).group("writes").unwrap_err();
+    assert_eq!(unknown.to_string(), "the plans of this gate have no group \"writes\"");
+}
+
+#[tokio::test]
+async fn refund_by_outcome_returns_all_tallies() {
+    let gate = extended_gate();
+    let key = issue(&gate);
+    let layer = GateLayer::new(Arc::clone(&gate)).group("write").unwrap();
+    let failing = |_: Request<()>| {
+        let mut response = Response::new(Full::<Bytes>::from("failed"));
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        core::future::ready(Ok::<_, Infallible>(response))
+    };
+    let service = layer.refund(500..=599).unwrap().layer(service_fn(failing));
+    let reply = call(&service, with_key(&key)).await;
+    let listed = reply.headers()["ratelimit"].to_str().unwrap();
+    for part in ["\"day\";r=9", "\"team-day\";r=5", "\"write-day\";r=2"] {
+        assert!(listed.contains(part), "{part} is not in {listed}");
+    }
+}
+
+#[tokio::test]
+async fn key_without_a_needed_scope_is_forbidden() {
+    let gate = extended_gate();
+    let new = NewKey::new(42, Name::new("live").unwrap()).with_scopes(&["read"]);
+    let (key, _) = gate.issue(&new).unwrap();
+    let layer = GateLayer::new(Arc::clone(&gate)).need("write").unwrap();
+    let reply = call(&layer.layer(service_fn(hello)), with_key(key.expose())).await;
+    assert_eq!(reply.status().as_u16(), 403);
+    assert_eq!(reply.body(), r#"{"error": "Forbidden"}"#);
+    assert!(GateLayer::new(gate).need("admin").is_err());
 }
