@@ -40,6 +40,12 @@ pub fn load_verdicts() -> VerdictFile {
     load("verdict.json", include_str!("../verdict.json"))
 }
 
+/// Loads `sections.json`.
+#[must_use]
+pub fn load_sections() -> SectionsFile {
+    load("sections.json", include_str!("../sections.json"))
+}
+
 /// Parses the text of a vector file.
 ///
 /// # Panics
@@ -245,6 +251,87 @@ pub struct ReusableCase {
     pub now_ms: u64,
     /// Whether the slot may be given to another subject.
     pub reusable: bool,
+}
+
+/// The content of `sections.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SectionsFile {
+    /// Explains the file.
+    pub about: String,
+    /// Gates with their requests.
+    pub cases: Vec<SectionsCase>,
+}
+
+/// A gate with one plan, and requests to it, one after another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SectionsCase {
+    /// The text of the plan.
+    pub plan: String,
+    /// The requests.
+    pub steps: Vec<SectionStep>,
+}
+
+/// A request, and its result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SectionStep {
+    /// The time in Unix milliseconds.
+    #[serde(with = "decimal_u64")]
+    pub now_ms: u64,
+    /// The number of the key.
+    pub key: u32,
+    /// The account of the key.
+    pub account: u32,
+    /// The cost of the request.
+    pub cost: u32,
+    /// The groups that it names.
+    pub groups: Vec<GroupCost>,
+    /// Whether all tallies were charged.
+    pub admitted: bool,
+    /// The result for each tally.
+    pub tallies: Vec<TallyLine>,
+    /// The seconds until a retry can succeed, if a tally denies and no limit is below the cost.
+    pub retry_after_s: Option<u64>,
+    /// The warnings that the charge reached.
+    pub crossed: Vec<WarningLine>,
+}
+
+/// A group that a request names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupCost {
+    /// The name.
+    pub name: String,
+    /// Its own cost; `None` for that of the request.
+    pub cost: Option<u32>,
+}
+
+/// The result for one tally.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TallyLine {
+    /// The section: `key`, `team` or the name of a group.
+    pub section: String,
+    /// The outcome for this tally alone.
+    pub outcome: String,
+    /// The units left in each window.
+    pub remaining: Vec<u32>,
+    /// The reset of each window in Unix seconds.
+    pub reset_s: Vec<u64>,
+}
+
+/// A warning that a charge reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WarningLine {
+    /// The section.
+    pub section: String,
+    /// The index of the window in its tally.
+    pub window: usize,
+    /// The percentage.
+    pub percent: u32,
 }
 
 /// The content of `charge.json`.

@@ -7,6 +7,7 @@ mod key;
 mod mac;
 mod policy;
 mod random;
+mod sections;
 mod verdict;
 
 use std::{fs, io, path};
@@ -29,6 +30,7 @@ pub fn files() -> Vec<(&'static str, String)> {
         ("key.json", key::file()),
         ("mac.json", mac::file()),
         ("verdict.json", verdict::file()),
+        ("sections.json", sections::file()),
     ]
 }
 

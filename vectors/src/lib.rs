@@ -13,6 +13,7 @@
 //! | `key.json` | keys, key ids and hints; texts that are not keys; CRC-32 checksums | [`load_keys`] |
 //! | `mac.json` | SHA-256, HMAC-SHA-256, the MAC that a gate stores of a key | [`load_macs`] |
 //! | `verdict.json` | requests to gates with their verdicts and responses; responses to given verdicts | [`load_verdicts`] |
+//! | `sections.json` | requests that are charged to the tallies of several sections | [`load_sections`] |
 //!
 //! | term | meaning |
 //! |---|---|
@@ -43,6 +44,7 @@ pub mod generate;
 pub mod model;
 
 pub use files::{
-    ChargeFile, DecisionFile, KeyFile, MacFile, PolicyFile, VerdictFile, load_charges,
-    load_decisions, load_keys, load_macs, load_policies, load_verdicts,
+    ChargeFile, DecisionFile, KeyFile, MacFile, PolicyFile, SectionsFile, VerdictFile,
+    load_charges, load_decisions, load_keys, load_macs, load_policies, load_sections,
+    load_verdicts,
 };

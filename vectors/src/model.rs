@@ -16,8 +16,10 @@
 //! | `mac` | SHA-256, HMAC-SHA-256 |
 //! | `http` | outcome, status, header block, body |
 //! | `gate` | a list of keys: verify, then charge |
+//! | `compound` | plans with sections: several tallies, all or none |
 
 mod charge;
+mod compound;
 mod gate;
 mod http;
 mod key;
@@ -28,6 +30,7 @@ mod tally;
 mod window;
 
 pub use charge::{ChargedTally, charge_bytes};
+pub use compound::{Answer, Charged, Request, Sections};
 pub use gate::{Gate, GateKey, Reason, Verdict};
 pub use http::{Outcome, QuotaState, body, header_block, rate_limit, rate_limit_policy, status};
 pub use key::{

@@ -2,13 +2,15 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use keytally_core::{
-    CacheLine, Charge, Gate, GateConfig, Hint, Key, KeyId, Name, Outcome, ParseKeyError,
-    ParsePolicyErrorKind, Pepper, Peppers, Plan, Policy, TallyCharge, Timestamp, Verdict, decide,
-    parse_key,
+    CacheLine, Charge, Entropy, Gate, GateConfig, Hint, Key, KeyId, Name, NewKey, Outcome,
+    ParseKeyError, ParsePolicyErrorKind, Pepper, Peppers, Plan, Policy, TallyCharge, Timestamp,
+    Verdict, decide, parse_key,
 };
-use keytally_vectors::files::{Answer, DecisionCase, GateSetup, Op, QuotaLine};
+use keytally_vectors::files::{
+    Answer, DecisionCase, GateSetup, GroupCost, Op, QuotaLine, TallyLine, WarningLine,
+};
 use keytally_vectors::{
-    load_charges, load_decisions, load_keys, load_macs, load_policies, load_verdicts,
+    load_charges, load_decisions, load_keys, load_macs, load_policies, load_sections, load_verdicts,
 };
 
 mod gates;
@@ -251,17 +253,64 @@ fn verdicts_match_the_vectors() {
         assert!(steps > 0, "{} has no steps", setup.gate);
     }
     for case in &file.responses {
-        let outcomes = [
-            Outcome::Admitted,
-            Outcome::Denied,
-            Outcome::MissingKey,
-            Outcome::InvalidKey,
-            Outcome::TooCostly,
-            Outcome::Full,
-        ];
-        let outcome =
-            outcomes.into_iter().find(|outcome| outcome.as_str() == case.outcome).unwrap();
+        let mut outcomes = Outcome::ALL.iter();
+        let outcome = *outcomes.find(|outcome| outcome.as_str() == case.outcome).unwrap();
         assert_eq!((outcome as u32, outcome.http_status()), (case.outcome_value, case.status));
         assert_eq!(outcome.body(), case.body);
+    }
+}
+
+#[test]
+fn sections_match_the_vectors() {
+    for case in &load_sections().cases {
+        let plans = [Plan::new("default", case.plan.parse().unwrap()).unwrap()];
+        let config = GateConfig::new(64, Name::new("kt").unwrap(), &plans).with_teams(4);
+        let memory = (0..config.lines()).map(|_| CacheLine::new()).collect::<Vec<_>>();
+        let gate = Gate::init(memory, &config, Peppers::new(&[[7; 32]]).unwrap()).unwrap();
+        let keys: Vec<_> = (0..3_u32)
+            .map(|key| {
+                let new = NewKey::new(42 + key / 2, Name::new("live").unwrap());
+                let entropy = Entropy::new([key.to_le_bytes()[0] + 1; 24]);
+                let at = Timestamp::from_unix_s(1);
+                gate.administer().unwrap().issue(&new, entropy, at).unwrap().0
+            })
+            .collect();
+        for (number, step) in case.steps.iter().enumerate() {
+            let why = format!("step {number} of {}", case.plan);
+            let key = keys[step.key as usize].expose().as_bytes();
+            let mut part = gate.part(Some(key), step.cost);
+            for GroupCost { name, cost } in &step.groups {
+                part = match cost {
+                    Some(cost) => part.with_group_cost(name, *cost).unwrap(),
+                    None => part.with_group(name).unwrap(),
+                };
+            }
+            let compound = part.check(Timestamp::from_unix_ms(step.now_ms)).unwrap();
+            assert_eq!(compound.is_admitted(), step.admitted, "{why}");
+            // A key that its plan does not limit has a verdict without windows.
+            let counted = compound.tallies().iter().filter(|it| !it.verdict().quotas().is_empty());
+            let lines: Vec<_> = counted
+                .map(|tally| {
+                    let quotas: Vec<_> = tally.verdict().quotas().iter().collect();
+                    TallyLine {
+                        section: tally.section().unwrap().name().to_owned(),
+                        outcome: tally.verdict().outcome().to_string(),
+                        remaining: quotas.iter().map(|quota| quota.remaining).collect(),
+                        reset_s: quotas.iter().map(|quota| quota.reset_unix_s).collect(),
+                    }
+                })
+                .collect();
+            assert_eq!(lines, step.tallies, "{why}");
+            assert_eq!(compound.retry_after_s().map(u64::from), step.retry_after_s, "{why}");
+            let crossed: Vec<_> = compound
+                .crossed()
+                .map(|(tally, window, percent)| WarningLine {
+                    section: tally.section().unwrap().name().to_owned(),
+                    window,
+                    percent: percent.into(),
+                })
+                .collect();
+            assert_eq!(crossed, step.crossed, "{why}");
+        }
     }
 }

@@ -299,7 +299,7 @@ fn responses() -> Vec<ResponseCase> {
     for outcome in Outcome::ALL {
         let quotas: &[QuotaState] = match outcome {
             Outcome::Admitted | Outcome::Denied | Outcome::TooCostly => &documented,
-            Outcome::MissingKey | Outcome::InvalidKey | Outcome::Full => &[],
+            Outcome::MissingKey | Outcome::InvalidKey | Outcome::Full | Outcome::Forbidden => &[],
         };
         let retry_after_s = match outcome {
             Outcome::Denied => Some(12),

@@ -17,17 +17,20 @@ pub enum Outcome {
     TooCostly,
     /// The limiter has no slot for a new subject.
     Full,
+    /// The key lacks a scope.
+    Forbidden,
 }
 
 impl Outcome {
     /// All outcomes, in the order of their numbers.
-    pub const ALL: [Outcome; 6] = [
+    pub const ALL: [Outcome; 7] = [
         Outcome::Admitted,
         Outcome::Denied,
         Outcome::MissingKey,
         Outcome::InvalidKey,
         Outcome::TooCostly,
         Outcome::Full,
+        Outcome::Forbidden,
     ];
 
     /// Returns the number of this outcome in every language.
@@ -40,6 +43,7 @@ impl Outcome {
             Outcome::InvalidKey => 3,
             Outcome::TooCostly => 4,
             Outcome::Full => 5,
+            Outcome::Forbidden => 6,
         }
     }
 
@@ -53,6 +57,7 @@ impl Outcome {
             Outcome::InvalidKey => "invalid_key",
             Outcome::TooCostly => "too_costly",
             Outcome::Full => "full",
+            Outcome::Forbidden => "forbidden",
         }
     }
 }
@@ -78,6 +83,7 @@ pub fn status(outcome: Outcome) -> u16 {
         Outcome::MissingKey | Outcome::InvalidKey => 401,
         Outcome::Denied | Outcome::TooCostly => 429,
         Outcome::Full => 503,
+        Outcome::Forbidden => 403,
     }
 }
 
@@ -92,6 +98,7 @@ pub fn body(outcome: Outcome) -> &'static str {
         }
         Outcome::MissingKey => r#"{"error": "Missing X-API-Key header"}"#,
         Outcome::InvalidKey => r#"{"error": "Invalid API key"}"#,
+        Outcome::Forbidden => r#"{"error": "Forbidden"}"#,
         Outcome::Full => r#"{"error": "Too many clients at once. Please try again later."}"#,
     }
 }
@@ -126,7 +133,7 @@ pub fn header_block(
         Outcome::MissingKey | Outcome::InvalidKey => {
             lines.push(r#"WWW-Authenticate: ApiKey realm="api", header="X-API-Key""#.to_owned());
         }
-        Outcome::Full => {}
+        Outcome::Full | Outcome::Forbidden => {}
     }
     if outcome == Outcome::Denied || outcome == Outcome::Full {
         lines.push(format!("Retry-After: {}", retry_after_s.expect("there is a time to retry")));
