@@ -99,6 +99,23 @@ impl<'py> FromPyObject<'_, 'py> for Capacity {
     }
 }
 
+/// Several names: of scopes or groups. A `str` is one name.
+#[derive(Default)]
+pub(crate) struct Names(pub(crate) Vec<String>);
+
+impl<'py> FromPyObject<'_, 'py> for Names {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        if let Ok(name) = value.extract::<String>() {
+            return Ok(Self(vec![name]));
+        }
+        let wrong = || wrong_type("names", "a str, or several of them", &value);
+        let names = value.try_iter().map_err(|_| wrong())?;
+        names.map(|name| name?.extract().map_err(|_| wrong())).collect::<PyResult<_>>().map(Self)
+    }
+}
+
 /// Extracts an integer of 0 to 4294967295.
 ///
 /// # Errors

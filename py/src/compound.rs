@@ -1,16 +1,18 @@
-//! The function `check_all` and its classes: several keys and subjects of one request, charged all
-//! or none.
+//! The functions `check_all` and `peek_all` and their classes: several keys and subjects of one
+//! request, charged all or none.
 
 use alloc::sync::Arc;
 
 use keytally::{Gate, GatePart, Limiter, LimiterPart, Mapping, table};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyBytes, PyList, PyTuple};
 use zeroize::Zeroizing;
 
 use crate::arguments::Moment;
+use crate::charge::Charge;
 use crate::clock::{Time, with_clock};
+use crate::request::Request;
 use crate::verdict::Verdict;
 
 /// A key or a subject with a cost, as a part of ``check_all``.
@@ -29,25 +31,34 @@ pub(crate) struct Part {
 
 /// What a part charges.
 enum Of {
-    Key { gate: Arc<Gate>, api_key: Option<Zeroizing<Vec<u8>>> },
+    Key { gate: Arc<Gate>, api_key: Option<Zeroizing<Vec<u8>>>, request: Request },
     Subject { limiter: Arc<Limiter>, subject: Vec<u8> },
 }
 
 impl Part {
-    pub(crate) fn key(gate: Arc<Gate>, api_key: Option<&[u8]>, cost: u32) -> Self {
+    /// Returns the part of a key and a request.
+    ///
+    /// # Errors
+    /// A `ValueError` if the gate does not have a group or a scope of the request.
+    pub(crate) fn key(
+        gate: Arc<Gate>,
+        api_key: Option<&[u8]>,
+        cost: u32,
+        request: Request,
+    ) -> PyResult<Self> {
+        request.part(&gate, api_key, cost)?;
         let api_key = api_key.map(|text| Zeroizing::new(text.to_vec()));
-        Self { of: Of::Key { gate, api_key }, cost }
+        Ok(Self { of: Of::Key { gate, api_key, request }, cost })
     }
 
     pub(crate) fn subject(limiter: Arc<Limiter>, subject: &[u8], cost: u32) -> Self {
         Self { of: Of::Subject { limiter, subject: subject.to_vec() }, cost }
     }
 
-    /// Returns the verdict of this part as an object.
-    fn verdict(&self, verdict: keytally::Verdict) -> Verdict {
+    fn gate(&self) -> Option<Arc<Gate>> {
         match &self.of {
-            Of::Key { gate, .. } => Verdict::from_gate(verdict, Arc::clone(gate)),
-            Of::Subject { .. } => Verdict::new(verdict),
+            Of::Key { gate, .. } => Some(Arc::clone(gate)),
+            Of::Subject { .. } => None,
         }
     }
 }
@@ -69,20 +80,41 @@ impl Part {
     }
 }
 
-/// The result of ``check_all``: the verdict of each part. It is true if the request was admitted.
+/// The result of ``check_all``: the verdict on all parts. It is true if the request was admitted.
 ///
 /// >>> from keytally import Limiter, check_all
 /// >>> users, teams = Limiter.in_memory("5/minute"), Limiter.in_memory("3/minute")
 /// >>> compound = check_all(users.part("ann", 4), teams.part("42", 4))
-/// >>> compound.admitted, compound.decisive.outcome
-/// (False, 'too_costly')
+/// >>> compound
+/// <Compound too_costly: 5 of 5 left>
+/// >>> compound.admitted, compound.outcome, compound.http_status
+/// (False, 'too_costly', 429)
 /// >>> [verdict.remaining for verdict in compound.verdicts]
 /// [5, 3]
+///
+/// The response lists the quotas of all parts:
+///
+/// >>> compound.headers[3]
+/// ('RateLimit-Policy', '"minute";q=5;w=60, "minute";q=3;w=60')
+///
+/// A key and its team are tallies of one part:
+///
+/// >>> import keytally
+/// >>> plans = {"default": "100/minute; team: 5000/hour"}
+/// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), plans=plans)
+/// >>> key = gate.issue(42)
+/// >>> compound = check_all(gate.part(key.expose()), users.part("bob"))
+/// >>> [(tally.part, tally.section) for tally in compound.tallies]
+/// [(0, 'key'), (0, 'team'), (1, None)]
+/// >>> compound.account, compound.key_id == key.key_id, compound.decisive.remaining
+/// (42, True, 99)
+/// >>> compound.body, compound.content_type, compound.problem, compound.raw_headers[1]
+/// (b'', 'application/json', b'', (b'x-ratelimit-remaining', b'99'))
+/// >>> compound.remaining, compound.retry_after_s, compound.reason
+/// (99, None, None)
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct Compound {
-    verdicts: Vec<Py<Verdict>>,
-    decisive: Py<Verdict>,
-    admitted: bool,
+    verdict: Verdict,
 }
 
 #[pymethods]
@@ -90,53 +122,165 @@ impl Compound {
     /// Whether the request was admitted. Every part is then charged, else none.
     #[getter]
     fn admitted(&self) -> bool {
-        self.admitted
+        self.verdict.admitted()
     }
 
-    /// The verdict of each part, in the order of the parts.
+    /// The verdict on each tally, a `TallyVerdict`, in the order of the parts.
     ///
-    /// If the request was refused, each part that refused it has another outcome than
-    /// ``"admitted"``, and no verdict has a charge. If it was admitted, each charge can be refunded
-    /// and settled as that of a single check.
+    /// Those of a gate are in the order of its sections, and the first of them is that of the key.
+    #[getter]
+    fn tallies<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        self.verdict.tallies_of_all(py)
+    }
+
+    /// The verdicts of ``tallies``. A part without further sections has one.
+    ///
+    /// If the request was refused, each part that refused it has a verdict with another outcome
+    /// than ``"admitted"``.
     #[getter]
     fn verdicts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        PyTuple::new(py, &self.verdicts)
+        PyTuple::new(py, self.verdict.verdicts())
     }
 
     /// The verdict that decided, whose status and body the response has.
     ///
-    /// It is that of a missing or invalid key, else of a full limiter, else of a part that the cost
-    /// is above a limit of, else the denial that lasts longest. If the request was admitted, it is
-    /// the first.
+    /// It is that of a missing or invalid key, else of a missing scope, else of a full limiter,
+    /// else of a tally that the cost is above a limit of, else the denial that lasts longest. If
+    /// the request was admitted, it is the first.
     #[getter]
-    fn decisive(&self, py: Python<'_>) -> Py<Verdict> {
-        self.decisive.clone_ref(py)
+    fn decisive(&self) -> Option<Verdict> {
+        self.verdict.decisive()
+    }
+
+    /// Returns the charge of a part, for a later ``refund`` or ``settle`` of its table.
+    ///
+    /// ``None`` unless the request was admitted.
+    ///
+    /// Args:
+    ///     part: The index of the part, in the order in which they were given.
+    ///
+    /// >>> from keytally import Limiter, check_all
+    /// >>> users, teams = Limiter.in_memory("5/minute"), Limiter.in_memory("9/minute")
+    /// >>> compound = check_all(users.part("ann"), teams.part("42", 4))
+    /// >>> teams.refund("42", compound.charge(1)).remaining
+    /// 9
+    fn charge(&self, part: usize) -> Option<Charge> {
+        self.verdict.charge_of(part)
+    }
+
+    /// Returns the warnings that this charge reached, see ``Verdict.crossed``.
+    ///
+    /// >>> import keytally
+    /// >>> plans = {"default": "10/minute warn 50%"}
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), plans=plans)
+    /// >>> compound = keytally.check_all(gate.part(gate.issue(42).expose(), 5))
+    /// >>> [percent for tally, quota, percent in compound.crossed()]
+    /// [50]
+    fn crossed<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.verdict.crossed_of(&self.tallies(py)?)
+    }
+
+    /// The decision: the outcome of ``decisive``.
+    #[getter]
+    fn outcome(&self) -> &'static str {
+        self.verdict.outcome()
+    }
+
+    /// Why a key is invalid, see ``Verdict.reason``; ``None`` if none is.
+    #[getter]
+    fn reason(&self) -> Option<&'static str> {
+        self.verdict.reason()
+    }
+
+    /// The HTTP status: 200, 401, 403, 429 or 503.
+    #[getter]
+    fn http_status(&self) -> u16 {
+        self.verdict.http_status()
+    }
+
+    /// The body of the response, as JSON; empty if the request was admitted.
+    #[getter]
+    fn body<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        self.verdict.body(py)
+    }
+
+    /// The media type of ``body``.
+    #[getter]
+    fn content_type(&self) -> &'static str {
+        self.verdict.content_type()
+    }
+
+    /// The body as a problem document, which names the quotas that lacked room. RFC 9457.
+    #[getter]
+    fn problem<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        self.verdict.problem(py)
+    }
+
+    /// The header fields of the response, a list of names and values.
+    ///
+    /// ``X-RateLimit-*`` describe a window of the first key, or of the first part without one.
+    /// ``RateLimit`` and ``RateLimit-Policy`` list the windows of all tallies.
+    #[getter]
+    fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.verdict.headers(py)
+    }
+
+    /// The header fields of the response as bytes, with lowercase names, as ASGI requires.
+    #[getter]
+    fn raw_headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.verdict.raw_headers(py)
+    }
+
+    /// The account of the first key whose secret was correct; ``None`` if there is none.
+    #[getter]
+    fn account(&self) -> Option<u32> {
+        self.verdict.account()
+    }
+
+    /// The id of the first key whose secret was correct; ``None`` if there is none.
+    #[getter]
+    fn key_id(&self) -> Option<String> {
+        self.verdict.key_id()
+    }
+
+    /// The units left in the window that ``X-RateLimit-*`` describe; ``None`` without quotas.
+    #[getter]
+    fn remaining(&self) -> Option<u32> {
+        self.verdict.remaining()
+    }
+
+    /// The seconds until a retry can succeed, rounded up, at least 1.
+    ///
+    /// ``None`` unless the outcome is ``"denied"`` or ``"full"``.
+    #[getter]
+    fn retry_after_s(&self) -> Option<u32> {
+        self.verdict.retry_after_s()
     }
 
     fn __bool__(&self) -> bool {
-        self.admitted
+        self.admitted()
     }
 
-    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let verdicts = self.verdicts(py)?.repr()?;
-        Ok(format!("<Compound {verdicts}>"))
+    fn __repr__(&self) -> String {
+        format!("<Compound {}>", self.verdict)
     }
 }
 
 /// Checks several keys and subjects of one request, and charges all or none.
 ///
-/// If a key is invalid or a window lacks room, nothing is charged. If another request spends the
-/// room while this one is charged, charges made before are given back, and may deny other requests
-/// meanwhile. Do not reset counts while requests are checked.
+/// If a key is invalid or lacks a scope, or if a window lacks room, nothing is charged. If another
+/// request spends the room while this one is charged, charges made before are given back, and may
+/// deny other requests meanwhile. Do not reset counts while requests are checked.
 ///
 /// Args:
-///     parts: 1 to 8 parts, see ``Gate.part`` and ``Limiter.part``, in any order.
+///     parts: 1 to 8 parts with at most 8 tallies, see ``Gate.part`` and ``Limiter.part``, in any
+///         order.
 ///     now: An explicit time, in Unix seconds or as a datetime with a time zone; the system clock
 ///         by default.
 ///
 /// Raises:
 ///     TypeError: An argument is not a part.
-///     ValueError: No part was given, or more than 8.
+///     ValueError: No part was given, or more than 8 parts or tallies.
 ///
 /// >>> import keytally
 /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
@@ -147,33 +291,50 @@ impl Compound {
 /// >>> denied = keytally.check_all(gate.part(key), addresses.part("203.0.113.9"))
 /// >>> denied.admitted, [verdict.outcome for verdict in denied.verdicts]
 /// (False, ['admitted', 'denied'])
-/// >>> denied.verdicts[0].remaining, denied.decisive.http_status
+/// >>> denied.remaining, denied.http_status
 /// (999, 429)
 #[pyfunction]
 #[pyo3(signature = (*parts, now=None))]
-pub(crate) fn check_all(
-    py: Python<'_>,
-    parts: &Bound<'_, PyTuple>,
-    now: Option<Moment>,
+pub(crate) fn check_all(parts: &Bound<'_, PyTuple>, now: Option<Moment>) -> PyResult<Compound> {
+    let (parts, now) = (parts_of(parts)?, Time::from(now));
+    decided(&parts, |list| with_clock!(now, |clock| table::check_all(&mut as_parts(list), clock)))
+}
+
+/// Returns what ``check_all`` would return now, and charges nothing.
+///
+/// Args:
+///     parts, now: As in ``check_all``.
+///
+/// Raises:
+///     TypeError, ValueError: As in ``check_all``.
+///
+/// >>> import keytally
+/// >>> addresses = keytally.Limiter.in_memory("2/day")
+/// >>> [keytally.peek_all(addresses.part("203.0.113.9")).remaining for _ in range(2)]
+/// [2, 2]
+#[pyfunction]
+#[pyo3(signature = (*parts, now=None))]
+pub(crate) fn peek_all(parts: &Bound<'_, PyTuple>, now: Option<Moment>) -> PyResult<Compound> {
+    let (parts, now) = (parts_of(parts)?, Time::from(now));
+    decided(&parts, |list| with_clock!(now, |clock| table::peek_all(&mut as_parts(list), clock)))
+}
+
+/// Returns the parts of a call.
+fn parts_of<'py>(parts: &Bound<'py, PyTuple>) -> PyResult<Vec<Bound<'py, Part>>> {
+    parts.iter().map(|part| part.cast_into::<Part>().map_err(PyErr::from)).collect()
+}
+
+/// Returns the result of `decide` for the parts.
+fn decided(
+    parts: &[Bound<'_, Part>],
+    decide: impl FnOnce(&mut [Charged<'_>]) -> Result<keytally::Compound, keytally::PartsError>,
 ) -> PyResult<Compound> {
-    let parts: Vec<Bound<'_, Part>> = parts
-        .iter()
-        .map(|part| part.cast_into::<Part>().map_err(PyErr::from))
-        .collect::<PyResult<_>>()?;
-    let mut charged: Vec<Charged<'_>> = parts.iter().map(|part| Charged::new(part.get())).collect();
-    let compound = with_clock!(Time::from(now), |clock| {
-        let mut list: Vec<&mut dyn keytally::Part<_>> =
-            charged.iter_mut().map(Charged::as_part).collect();
-        table::check_all(&mut list, clock)
-    });
-    let compound = compound.map_err(|error| PyValueError::new_err(error.to_string()))?;
-    let verdicts = compound
-        .verdicts()
-        .zip(&parts)
-        .map(|(verdict, part)| Py::new(py, part.get().verdict(*verdict)))
-        .collect::<PyResult<Vec<_>>>()?;
-    let decisive = verdicts[compound.decisive_index()].clone_ref(py);
-    Ok(Compound { verdicts, decisive, admitted: compound.is_admitted() })
+    let mut charged: Vec<_> =
+        parts.iter().map(|part| Charged::new(part.get())).collect::<PyResult<_>>()?;
+    let compound =
+        decide(&mut charged).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    let gates = parts.iter().map(|part| part.get().gate()).collect();
+    Ok(Compound { verdict: Verdict::from_compound(compound, gates) })
 }
 
 /// A part as host takes it.
@@ -183,19 +344,26 @@ enum Charged<'p> {
 }
 
 impl<'p> Charged<'p> {
-    fn new(part: &'p Part) -> Self {
-        match &part.of {
-            Of::Key { gate, api_key } => {
-                Self::Key(gate.part(api_key.as_deref().map(Vec::as_slice), part.cost))
+    fn new(part: &'p Part) -> PyResult<Self> {
+        Ok(match &part.of {
+            Of::Key { gate, api_key, request } => {
+                let api_key = api_key.as_deref().map(Vec::as_slice);
+                Self::Key(request.part(gate, api_key, part.cost)?)
             }
             Of::Subject { limiter, subject } => Self::Subject(limiter.part(subject, part.cost)),
-        }
+        })
     }
+}
 
-    fn as_part<C: keytally::Clock>(&mut self) -> &mut dyn keytally::Part<C> {
-        match self {
-            Self::Key(part) => part,
-            Self::Subject(part) => part,
+/// Returns parts as host takes them.
+fn as_parts<'p, C: keytally::Clock>(
+    parts: &'p mut [Charged<'_>],
+) -> Vec<&'p mut dyn keytally::Part<C>> {
+    let as_part = |part: &'p mut Charged<'_>| -> &'p mut dyn keytally::Part<C> {
+        match part {
+            Charged::Key(part) => part,
+            Charged::Subject(part) => part,
         }
-    }
+    };
+    parts.iter_mut().map(as_part).collect()
 }

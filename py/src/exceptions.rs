@@ -16,18 +16,22 @@ import_exception!(keytally.exceptions, AlreadyImportedError);
 import_exception!(keytally.exceptions, BusyError);
 import_exception!(keytally.exceptions, CreateError);
 import_exception!(keytally.exceptions, DeniedError);
+import_exception!(keytally.exceptions, ForbiddenError);
 import_exception!(keytally.exceptions, FullError);
 import_exception!(keytally.exceptions, GateFullError);
 import_exception!(keytally.exceptions, InvalidKeyError);
 import_exception!(keytally.exceptions, KeyIdError);
 import_exception!(keytally.exceptions, MissingKeyError);
+import_exception!(keytally.exceptions, NoSuchAccountError);
 import_exception!(keytally.exceptions, NoSuchKeyError);
 import_exception!(keytally.exceptions, NoSuchPlanError);
+import_exception!(keytally.exceptions, NoSuchScopeError);
 import_exception!(keytally.exceptions, PepperError);
 import_exception!(keytally.exceptions, PolicyError);
 import_exception!(keytally.exceptions, RefusedError);
 import_exception!(keytally.exceptions, RevokedError);
 import_exception!(keytally.exceptions, TableError);
+import_exception!(keytally.exceptions, TeamsFullError);
 import_exception!(keytally.exceptions, TooCostlyError);
 
 /// The number of the system's error "file exists".
@@ -68,6 +72,9 @@ pub(crate) fn from_admin_error(error: &Admin, sentence: String) -> PyErr {
         Admin::Full { .. } | Admin::NoRoomToImport => GateFullError::new_err(sentence),
         Admin::NoSuchKey(_) => NoSuchKeyError::new_err(sentence),
         Admin::NoSuchPlan => NoSuchPlanError::new_err(sentence),
+        Admin::NoSuchAccount(_) => NoSuchAccountError::new_err(sentence),
+        Admin::NoSuchScope => NoSuchScopeError::new_err(sentence),
+        Admin::TeamsFull { .. } => TeamsFullError::new_err(sentence),
         Admin::Revoked(_) => RevokedError::new_err(sentence),
         _ => AdminError::new_err(sentence),
     }
@@ -96,6 +103,7 @@ where
         Outcome::InvalidKey => InvalidKeyError::new_err(verdict),
         Outcome::TooCostly => TooCostlyError::new_err(verdict),
         Outcome::Full => FullError::new_err(verdict),
+        Outcome::Forbidden => ForbiddenError::new_err(verdict),
         _ => RefusedError::new_err(verdict),
     })
 }

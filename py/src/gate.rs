@@ -6,15 +6,16 @@ use core::time::Duration;
 use std::path::PathBuf;
 
 use keytally::{AdminError as Admin, NewKey};
-use keytally::{Administrator, Clock as _, Name, Peppers, Timestamp};
-use keytally::{Error, Followed, Gate as Host, GateConfig, Mapping, Wait};
-use pyo3::exceptions::PyTypeError;
+use keytally::{Administrator, Clock as _, Name, Peppers, Section, Timestamp};
+use keytally::{Error, Followed, Gate as Host, GateConfig, Mapping, Settlement, Wait};
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping, PyTuple};
 use zeroize::Zeroizing;
 
+use crate::account::AccountInfo;
 use crate::arguments::{
-    self, Account, Capacity, Cost, Expiry, Grace, KeyIdText, Moment, WaitTime, with_api_key,
+    self, Account, Capacity, Cost, Expiry, Grace, KeyIdText, Moment, Names, WaitTime, with_api_key,
     with_bytes,
 };
 use crate::charge::ChargeArgument;
@@ -22,8 +23,9 @@ use crate::clock::{Time, with_clock};
 use crate::compound::Part;
 use crate::exceptions::{self, NoSuchKeyError};
 use crate::key::{Key, KeyInfo};
-use crate::policy::{self, Policy, PolicyArgument};
 use crate::report::Report;
+use crate::request::{Costs, Request};
+use crate::sections::{self, Sections, SectionsArgument};
 use crate::verdict::Verdict;
 
 /// A table of API keys with their counts, in memory or in a file that any number of processes
@@ -108,11 +110,16 @@ impl Gate {
     /// Args:
     ///     path: The path of the new file, on a local file system. It must not exist yet.
     ///     pepper, pepper_file: The pepper, see the class.
-    ///     keys: The capacity in keys, 1 to 67108864. Each takes 68 bytes.
-    ///     plans: The policies by name, each a `Policy` or its text: 1 to 116, with the same
-    ///         windows and algorithm. The first is the plan of keys that are issued without one.
-    ///         The default is ``{"default": "100/minute, 1000/hour"}``.
+    ///     keys: The capacity in keys, 1 to 67108864. Each takes 72 bytes, and 8 to 64 more if the
+    ///         plans have further sections, or if the gate has teams or scopes.
+    ///     plans: The plans by name, each `Sections`, a `Policy`, or the text of either: 1 to 116,
+    ///         with the same sections, windows and algorithms. The first is the plan of keys that
+    ///         are issued without one. The default is ``{"default": "100/minute, 1000/hour"}``.
     ///     prefix: The first part of every key, 1 to 8 characters of ``a-z`` and ``0-9``.
+    ///     teams: The capacity in accounts, 0 to 67108864. Each takes 64 bytes. The default is
+    ///         ``keys`` if the plans have a section ``team``, and else 0.
+    ///     scopes: The names of the scopes that keys may have: at most 64, of 1 to 16 characters
+    ///         each.
     ///
     /// Raises:
     ///     FileExistsError: The path exists.
@@ -126,8 +133,18 @@ impl Gate {
     /// >>> gate = keytally.Gate.create(path, pepper=pepper, keys=1000, plans=plans)
     /// >>> gate.prefix, gate.capacity, str(gate.path) == path
     /// ('kt', 1000, True)
+    ///
+    /// All keys of an account share the quotas of the section ``team``:
+    ///
+    /// >>> plans = {"default": "100/minute; team: 5000/hour; group write: 20/minute"}
+    /// >>> path = os.path.join(tempfile.mkdtemp(), "api.gate")
+    /// >>> scopes = ["read", "write"]
+    /// >>> gate = keytally.Gate.create(path, pepper=pepper, keys=9, plans=plans, scopes=scopes)
+    /// >>> gate.sections, gate.team_capacity, gate.scopes
+    /// (('key', 'team', 'write'), 9, ('read', 'write'))
     #[staticmethod]
-    #[pyo3(signature = (path, *, pepper=None, pepper_file=None, keys=Capacity(100_000), plans=None, prefix="kt"), text_signature = "(path, *, pepper=None, pepper_file=None, keys=100000, plans=None, prefix=\"kt\")")]
+    #[pyo3(signature = (path, *, pepper=None, pepper_file=None, keys=Capacity(100_000), plans=None, prefix="kt", teams=None, scopes=None), text_signature = "(path, *, pepper=None, pepper_file=None, keys=100000, plans=None, prefix=\"kt\", teams=None, scopes=())")]
+    #[expect(clippy::too_many_arguments, reason = "callers in Python name them")]
     fn create(
         py: Python<'_>,
         path: PathBuf,
@@ -136,9 +153,11 @@ impl Gate {
         keys: Capacity,
         plans: Option<&Bound<'_, PyMapping>>,
         prefix: &str,
+        teams: Option<Capacity>,
+        scopes: Option<Names>,
     ) -> PyResult<Self> {
         let peppers = arguments::peppers(pepper, pepper_file)?;
-        let config = config(&keys, plans, prefix)?;
+        let config = config(&keys, plans, prefix, teams, scopes)?;
         Self::follow(py, peppers, |peppers| Host::create(path, peppers, &config))
     }
 
@@ -177,7 +196,7 @@ impl Gate {
     ///
     /// Args:
     ///     pepper, pepper_file: The pepper, see the class.
-    ///     keys, plans, prefix: As in `create`.
+    ///     keys, plans, prefix, teams, scopes: As in `create`.
     ///
     /// Raises:
     ///     PepperError, PolicyError, CreateError: An argument is not valid.
@@ -189,7 +208,8 @@ impl Gate {
     /// >>> gate
     /// <Gate in memory>
     #[staticmethod]
-    #[pyo3(signature = (*, pepper=None, pepper_file=None, keys=Capacity(100_000), plans=None, prefix="kt"), text_signature = "(*, pepper=None, pepper_file=None, keys=100000, plans=None, prefix=\"kt\")")]
+    #[pyo3(signature = (*, pepper=None, pepper_file=None, keys=Capacity(100_000), plans=None, prefix="kt", teams=None, scopes=None), text_signature = "(*, pepper=None, pepper_file=None, keys=100000, plans=None, prefix=\"kt\", teams=None, scopes=())")]
+    #[expect(clippy::too_many_arguments, reason = "callers in Python name them")]
     fn in_memory(
         py: Python<'_>,
         pepper: Option<String>,
@@ -197,9 +217,11 @@ impl Gate {
         keys: Capacity,
         plans: Option<&Bound<'_, PyMapping>>,
         prefix: &str,
+        teams: Option<Capacity>,
+        scopes: Option<Names>,
     ) -> PyResult<Self> {
         let peppers = arguments::peppers(pepper, pepper_file)?;
-        let config = config(&keys, plans, prefix)?;
+        let config = config(&keys, plans, prefix, teams, scopes)?;
         let gate =
             py.detach(|| Host::in_memory(peppers, &config)).map_err(exceptions::from_error)?;
         Ok(Self { held: Held::Memory(Arc::new(gate)) })
@@ -208,16 +230,22 @@ impl Gate {
     /// Verifies the key, then charges ``cost`` to every window of its plan, if all of them have
     /// room.
     ///
-    /// Otherwise nothing is charged. The duration of a check does not depend on how much of a
-    /// secret is correct.
+    /// If the plans have further sections, the section ``team`` and those of ``groups`` are charged
+    /// too: all or none. If a window lacks room, nothing is charged. The duration of a check does
+    /// not depend on how much of a secret is correct.
     ///
     /// Args:
     ///     api_key: The value of the ``X-API-Key`` header, or ``None`` if the request has none. If
     ///         a request has several, use ``Verdict.duplicate_header()`` instead of a check.
     ///     cost: The cost in units, 0 to 4294967295. A cost of 0 is always admitted.
+    ///     groups: The groups of the gate's plans that are charged ``cost``: a name, or several.
+    ///     costs: The groups that are charged a cost of their own, such as ``{"tokens": 2500}``.
+    ///     need: The scopes that the key must have: a name, or several. Without one of them, the
+    ///         outcome is ``"forbidden"``.
     ///     now: An explicit time, see the class; the system clock by default.
     ///
     /// Raises:
+    ///     ValueError: The gate does not have a group or a scope.
     ///     TypeError, ValueError: An argument has the wrong type or is out of range. No text that a
     ///         client sends raises an exception: the verdict reports that the key is invalid.
     ///
@@ -227,39 +255,70 @@ impl Gate {
     /// b'{"error": "Missing X-API-Key header"}'
     /// >>> gate.check("not a key").reason
     /// 'malformed'
-    #[pyo3(signature = (api_key, cost=Cost(1), *, now=None), text_signature = "($self, api_key, cost=1, *, now=None)")]
+    ///
+    /// A request that writes, and uses 2500 tokens of a language model:
+    ///
+    /// >>> plans = {"default": "100/minute; group write: 20/minute; group tokens: 9000/minute"}
+    /// >>> pepper = keytally.generate_pepper()
+    /// >>> gate = keytally.Gate.in_memory(pepper=pepper, plans=plans, scopes=["write"])
+    /// >>> key = gate.issue(42, scopes=["write"]).expose()
+    /// >>> verdict = gate.check(key, groups="write", costs={"tokens": 2500}, need="write")
+    /// >>> [(tally.section, tally.verdict.remaining) for tally in verdict.tallies]
+    /// [('key', 99), ('write', 19), ('tokens', 6500)]
+    /// >>> gate.check(key, groups="delete")
+    /// Traceback (most recent call last):
+    /// ValueError: the plans of this gate have no group "delete"
+    #[pyo3(signature = (api_key, cost=Cost(1), *, groups=None, costs=None, need=None, now=None), text_signature = "($self, api_key, cost=1, *, groups=(), costs=None, need=None, now=None)")]
     fn check(
         slf: &Bound<'_, Self>,
         api_key: &Bound<'_, PyAny>,
         cost: Cost,
+        groups: Option<Names>,
+        costs: Option<Costs>,
+        need: Option<Names>,
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
-        let now = Time::from(now);
+        let (now, request) = (Time::from(now), Request::new(groups, costs, need));
         with_api_key(api_key, |api_key| {
             let gate = slf.get().current();
-            with_clock!(now, gate.table().layout(), |clock| Verdict::from_gate(
-                gate.table().check(api_key, cost.0, clock),
-                gate
-            ))
-        })
+            if request.is_empty() && !gate.table().is_extended() {
+                return with_clock!(now, gate.table().layout(), |clock| Ok(Verdict::from_gate(
+                    gate.table().check(api_key, cost.0, clock),
+                    gate
+                )));
+            }
+            let part = request.part(&gate, api_key, cost.0)?;
+            let compound = with_clock!(now, |clock| part.check(clock));
+            Self::verdict_of_part(gate, compound)
+        })?
     }
 
-    /// Returns the key and a cost as a part of ``check_all``.
+    /// Returns a key and a request as a part of ``check_all``.
     ///
     /// Args:
     ///     api_key: The value of the ``X-API-Key`` header, or ``None`` if the request has none.
     ///     cost: The cost in units, 0 to 4294967295.
+    ///     groups, costs, need: As in `check`.
     ///
     /// Raises:
+    ///     ValueError: The gate does not have a group or a scope.
     ///     TypeError, ValueError: An argument has the wrong type or is out of range.
     ///
     /// >>> import keytally
     /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
     /// >>> gate.part("kt_live_wrong", cost=2)
     /// <Part of a gate, cost 2>
-    #[pyo3(signature = (api_key, cost=Cost(1)), text_signature = "($self, api_key, cost=1)")]
-    fn part(&self, api_key: &Bound<'_, PyAny>, cost: Cost) -> PyResult<Part> {
-        with_api_key(api_key, |api_key| Part::key(self.current(), api_key, cost.0))
+    #[pyo3(signature = (api_key, cost=Cost(1), *, groups=None, costs=None, need=None), text_signature = "($self, api_key, cost=1, *, groups=(), costs=None, need=None)")]
+    fn part(
+        &self,
+        api_key: &Bound<'_, PyAny>,
+        cost: Cost,
+        groups: Option<Names>,
+        costs: Option<Costs>,
+        need: Option<Names>,
+    ) -> PyResult<Part> {
+        let request = Request::new(groups, costs, need);
+        with_api_key(api_key, |api_key| Part::key(self.current(), api_key, cost.0, request))?
     }
 
     /// Returns the verdict that `check` would return, and charges nothing.
@@ -267,9 +326,11 @@ impl Gate {
     /// Args:
     ///     api_key: The value of the ``X-API-Key`` header, or ``None`` if the request has none.
     ///     cost: The cost in units, 0 to 4294967295.
+    ///     groups, costs, need: As in `check`.
     ///     now: An explicit time, see the class; the system clock by default.
     ///
     /// Raises:
+    ///     ValueError: The gate does not have a group or a scope.
     ///     TypeError, ValueError: An argument has the wrong type or is out of range.
     ///
     /// >>> import keytally
@@ -277,24 +338,35 @@ impl Gate {
     /// >>> key = gate.issue(42)
     /// >>> gate.peek(key.expose()).remaining, gate.peek(key.expose()).remaining
     /// (1000, 1000)
-    #[pyo3(signature = (api_key, cost=Cost(1), *, now=None), text_signature = "($self, api_key, cost=1, *, now=None)")]
+    #[pyo3(signature = (api_key, cost=Cost(1), *, groups=None, costs=None, need=None, now=None), text_signature = "($self, api_key, cost=1, *, groups=(), costs=None, need=None, now=None)")]
     fn peek(
         slf: &Bound<'_, Self>,
         api_key: &Bound<'_, PyAny>,
         cost: Cost,
+        groups: Option<Names>,
+        costs: Option<Costs>,
+        need: Option<Names>,
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
-        let now = Time::from(now);
+        let (now, request) = (Time::from(now), Request::new(groups, costs, need));
         with_api_key(api_key, |api_key| {
             let gate = slf.get().current();
-            with_clock!(now, gate.table().layout(), |clock| Verdict::from_gate(
-                gate.table().peek(api_key, cost.0, clock),
-                gate
-            ))
-        })
+            if request.is_empty() && !gate.table().is_extended() {
+                return with_clock!(now, gate.table().layout(), |clock| Ok(Verdict::from_gate(
+                    gate.table().peek(api_key, cost.0, clock),
+                    gate
+                )));
+            }
+            let part = request.part(&gate, api_key, cost.0)?;
+            let compound = with_clock!(now, |clock| part.peek(clock));
+            Self::verdict_of_part(gate, compound)
+        })?
     }
 
-    /// Takes a charge back, in the windows that still count it. Refund a charge at most once.
+    /// Takes a charge back, in the windows of all its tallies that still count it. Refund a charge
+    /// at most once.
+    ///
+    /// The result is the verdict on its first tally.
     ///
     /// Args:
     ///     key_id: The ``key_id`` of the verdict.
@@ -328,41 +400,73 @@ impl Gate {
     /// Replaces an estimated charge by the actual cost. Settle a charge at most once.
     ///
     /// A lower cost refunds the difference. A higher cost charges as much of the difference as
-    /// there is room for. The rest is ``uncharged`` of the verdict.
+    /// every tally of the cost has room for. The rest is ``uncharged`` of the verdict, and
+    /// ``uncharged_costs`` for groups. The result is the verdict on the first tally.
     ///
     /// Args:
     ///     key_id: The ``key_id`` of the verdict.
     ///     estimate: The ``charge`` of the verdict.
-    ///     actual: The actual cost in units, 0 to 4294967295.
+    ///     actual: The actual cost in units, 0 to 4294967295. By default, the estimate is kept.
+    ///     costs: The actual costs of groups that were charged a cost of their own. Other groups
+    ///         keep their estimates.
+    ///     overdraw: Whether units for which there is no room are counted too. The windows are
+    ///         then above their limits, and deny requests for longer.
     ///     now: An explicit time, see the class; the system clock by default.
     ///
     /// Raises:
     ///     NoSuchKeyError: The gate does not have the key.
     ///     KeyIdError: ``key_id`` is not a key id.
-    ///     TypeError, ValueError: An argument has the wrong type or is out of range, or
-    ///         ``estimate`` is ``None`` because the verdict was not admitted.
+    ///     TypeError, ValueError: An argument has the wrong type or is out of range, the gate does
+    ///         not have a group, or ``estimate`` is ``None`` because the verdict was not admitted.
     ///
     /// >>> import keytally
     /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
     /// >>> verdict = gate.check(gate.issue(42).expose(), 50)
     /// >>> gate.settle(verdict.key_id, verdict.charge, 20).remaining
     /// 980
-    #[pyo3(signature = (key_id, estimate, actual, *, now=None))]
+    ///
+    /// >>> plans = {"default": "100/minute; group tokens: 3000/minute"}
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), plans=plans)
+    /// >>> key = gate.issue(42).expose()
+    /// >>> verdict = gate.check(key, costs={"tokens": 2500})
+    /// >>> gate.settle(verdict.key_id, verdict.charge, costs={"tokens": 3100}).uncharged_costs
+    /// {'tokens': 100}
+    #[pyo3(signature = (key_id, estimate, actual=None, *, costs=None, overdraw=false, now=None), text_signature = "($self, key_id, estimate, actual=None, *, costs=None, overdraw=False, now=None)")]
     fn settle(
         slf: &Bound<'_, Self>,
         key_id: KeyIdText,
         estimate: ChargeArgument,
-        actual: Cost,
+        actual: Option<Cost>,
+        costs: Option<Costs>,
+        overdraw: bool,
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
         let gate = slf.get().current();
-        let verdict = with_clock!(Time::from(now), |clock| gate
-            .table()
-            .settle(key_id.0, estimate.0, actual.0, clock));
-        Self::verdict_of_key(gate, key_id, verdict)
+        // Raises an error if the gate does not have a group.
+        let request = Request::new(None, costs, None);
+        request.part(&gate, None, 0)?;
+        let mut settlement = Settlement::new().with_overdraw(overdraw);
+        settlement.cost = actual.map(|cost| cost.0);
+        for (name, cost) in request.costs() {
+            settlement = settlement.with_group(name, *cost);
+        }
+        let settled = with_clock!(Time::from(now), |clock| gate.table().settle_all(
+            key_id.0,
+            estimate.0,
+            &settlement,
+            clock
+        ));
+        let (verdict, uncharged) = match settled {
+            Some(settled) => (Some(settled.verdict), settled.uncharged),
+            None => Default::default(),
+        };
+        let names = request.costs().iter().map(|(name, _)| name.clone());
+        let uncharged = names.zip(uncharged).collect();
+        Ok(Self::verdict_of_key(gate, key_id, verdict)?.with_uncharged_costs(uncharged))
     }
 
-    /// Sets all counts of the key to 0.
+    /// Sets all counts of the key to 0. Those that it shares with its account are kept, see
+    /// `reset_account`.
     ///
     /// Args:
     ///     key_id: The id of the key.
@@ -392,12 +496,15 @@ impl Gate {
     ///     plan: The name of the plan; the gate's first plan by default.
     ///     expires: When the key expires: a datetime with a time zone, or a timedelta from now. By
     ///         default, it never does.
+    ///     scopes: The names of the scopes that the key has, of those of the gate.
     ///     now: An explicit time, see the class; the system clock by default.
     ///     wait: How long to wait for another administrator, as a timedelta or in seconds.
     ///
     /// Raises:
     ///     GateFullError: The gate is full.
+    ///     TeamsFullError: The account is new, and the gate has no room for another.
     ///     NoSuchPlanError: The gate does not have the plan.
+    ///     NoSuchScopeError: The gate does not have a scope.
     ///     AdminError: There is no room for another environment, or another pepper.
     ///     CreateError: ``env`` is not valid.
     ///     TypeError, ValueError: An argument has the wrong type or is out of range.
@@ -409,7 +516,7 @@ impl Gate {
     /// >>> key = gate.issue(42, env="test", expires=datetime.timedelta(days=90))
     /// >>> gate.check(key.expose()).env
     /// 'test'
-    #[pyo3(signature = (account, *, env="live", plan=None, expires=None, now=None, wait=WAIT), text_signature = "($self, account, *, env=\"live\", plan=None, expires=None, now=None, wait=10)")]
+    #[pyo3(signature = (account, *, env="live", plan=None, expires=None, scopes=None, now=None, wait=WAIT), text_signature = "($self, account, *, env=\"live\", plan=None, expires=None, scopes=(), now=None, wait=10)")]
     #[expect(clippy::too_many_arguments, reason = "callers in Python name them")]
     fn issue(
         &self,
@@ -418,6 +525,7 @@ impl Gate {
         env: &str,
         plan: Option<String>,
         expires: Option<Expiry>,
+        scopes: Option<Names>,
         now: Option<Moment>,
         wait: WaitTime,
     ) -> PyResult<Key> {
@@ -427,10 +535,11 @@ impl Gate {
             env: arguments::name(env, "env")?,
             plan,
             expires: Expiry::expires(expires, now.timestamp())?,
+            scopes: scopes.unwrap_or_default().0,
         };
         let entropy = keytally::entropy().map_err(exceptions::from_error)?;
         let (key, key_id) = self.administer(py, &wait, |administrator| {
-            with_clock!(now, |clock| administrator.issue(&new.key(), entropy, clock))
+            new.with_key(|key| with_clock!(now, |clock| administrator.issue(key, entropy, clock)))
         })?;
         Ok(Key { key, key_id })
     }
@@ -444,7 +553,7 @@ impl Gate {
     ///
     /// Args:
     ///     keys: The keys, each a str or bytes: 16 to 256 bytes of printable ASCII without spaces.
-    ///     account, env, plan, expires, now, wait: As in `issue`.
+    ///     account, env, plan, expires, scopes, now, wait: As in `issue`.
     ///
     /// Raises:
     ///     AdminError: A key cannot be imported. The message has its number, from 1, and the
@@ -460,7 +569,7 @@ impl Gate {
     /// >>> [key_id] = gate.import_keys(["customer-key-0001"], 42)
     /// >>> gate.check("customer-key-0001").key_id == key_id
     /// True
-    #[pyo3(signature = (keys, account, *, env="live", plan=None, expires=None, now=None, wait=WAIT), text_signature = "($self, keys, account, *, env=\"live\", plan=None, expires=None, now=None, wait=10)")]
+    #[pyo3(signature = (keys, account, *, env="live", plan=None, expires=None, scopes=None, now=None, wait=WAIT), text_signature = "($self, keys, account, *, env=\"live\", plan=None, expires=None, scopes=(), now=None, wait=10)")]
     #[expect(clippy::too_many_arguments, reason = "callers in Python name them")]
     fn import_keys(
         &self,
@@ -469,6 +578,7 @@ impl Gate {
         env: &str,
         plan: Option<String>,
         expires: Option<Expiry>,
+        scopes: Option<Names>,
         now: Option<Moment>,
         wait: WaitTime,
     ) -> PyResult<Vec<String>> {
@@ -479,6 +589,7 @@ impl Gate {
             env: arguments::name(env, "env")?,
             plan,
             expires: Expiry::expires(expires, now.timestamp())?,
+            scopes: scopes.unwrap_or_default().0,
         };
         let mut key_ids = Vec::new();
         let mut keys = keys.try_iter()?;
@@ -606,11 +717,229 @@ impl Gate {
         self.administer(py, &wait, |administrator| administrator.assign(key_id.0, plan))
     }
 
+    /// Replaces the scopes of a key. The next check in any process uses them.
+    ///
+    /// Args:
+    ///     key_id: The id of the key.
+    ///     scopes: The names of the scopes that the key has from now on.
+    ///     wait: How long to wait for another administrator, as a timedelta or in seconds.
+    ///
+    /// Raises:
+    ///     NoSuchKeyError: The gate does not have the key.
+    ///     NoSuchScopeError: The gate does not have a scope.
+    ///     RevokedError: The key was revoked.
+    ///     KeyIdError: ``key_id`` is not a key id.
+    ///     BusyError: Another administrator did not end within ``wait``.
+    ///     OSError: The operating system reports an error.
+    ///
+    /// >>> import keytally
+    /// >>> pepper = keytally.generate_pepper()
+    /// >>> gate = keytally.Gate.in_memory(pepper=pepper, scopes=["read", "write"])
+    /// >>> key = gate.issue(42, scopes=["read"])
+    /// >>> gate.check(key.expose(), need="write").outcome
+    /// 'forbidden'
+    /// >>> gate.set_scopes(key.key_id, ["read", "write"])
+    /// >>> gate.check(key.expose(), need="write").outcome
+    /// 'admitted'
+    #[pyo3(signature = (key_id, scopes, *, wait=WAIT), text_signature = "($self, key_id, scopes, *, wait=10)")]
+    fn set_scopes(
+        &self,
+        py: Python<'_>,
+        key_id: KeyIdText,
+        scopes: Names,
+        wait: WaitTime,
+    ) -> PyResult<()> {
+        self.administer(py, &wait, |administrator| {
+            let scopes: Vec<&str> = scopes.0.iter().map(String::as_str).collect();
+            administrator.set_scopes(key_id.0, &scopes)
+        })
+    }
+
+    /// Returns the properties of an account; ``None`` if the gate does not have it.
+    ///
+    /// An account is made with its first key, in a gate with room for teams.
+    ///
+    /// Args:
+    ///     account: The number of the account.
+    ///     now: An explicit time, see the class; the system clock by default.
+    ///
+    /// >>> import keytally
+    /// >>> plans = {"default": "100/minute; team: 5000/hour"}
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), plans=plans)
+    /// >>> verdict = gate.check(gate.issue(42).expose(), 3)
+    /// >>> gate.account(42).quotas[0].remaining, gate.account(43)
+    /// (4997, None)
+    #[pyo3(signature = (account, *, now=None))]
+    fn account(&self, account: Account, now: Option<Moment>) -> Option<AccountInfo> {
+        let gate = self.current();
+        let info = gate.table().account(account.0, Time::from(now).timestamp())?;
+        Some(AccountInfo::new(info, &gate))
+    }
+
+    /// Returns the properties of all accounts, in no particular order. Empty in a gate without
+    /// teams.
+    ///
+    /// Args:
+    ///     now: An explicit time, see the class; the system clock by default.
+    ///
+    /// >>> import keytally
+    /// >>> plans = {"default": "100/minute; team: 5000/hour"}
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), plans=plans)
+    /// >>> keys = gate.issue(1), gate.issue(2), gate.issue(1)
+    /// >>> sorted(info.account for info in gate.accounts())
+    /// [1, 2]
+    #[pyo3(signature = (*, now=None))]
+    fn accounts(&self, py: Python<'_>, now: Option<Moment>) -> Vec<AccountInfo> {
+        let now = Time::from(now).timestamp();
+        let gate = self.current();
+        py.detach(|| gate.table().accounts(now).map(|info| AccountInfo::new(info, &gate)).collect())
+    }
+
+    /// Refuses all keys of an account from the next check on, with the reason ``"suspended"``.
+    ///
+    /// Args:
+    ///     account: The number of the account.
+    ///     wait: How long to wait for another administrator, as a timedelta or in seconds.
+    ///
+    /// Raises:
+    ///     NoSuchAccountError: The gate does not have the account.
+    ///     BusyError: Another administrator did not end within ``wait``.
+    ///     OSError: The operating system reports an error.
+    ///
+    /// >>> import keytally
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), teams=10)
+    /// >>> key = gate.issue(42).expose()
+    /// >>> gate.suspend(42)
+    /// >>> gate.check(key).reason
+    /// 'suspended'
+    /// >>> gate.resume(42)
+    /// >>> gate.check(key).admitted
+    /// True
+    #[pyo3(signature = (account, *, wait=WAIT), text_signature = "($self, account, *, wait=10)")]
+    fn suspend(&self, py: Python<'_>, account: Account, wait: WaitTime) -> PyResult<()> {
+        self.administer(py, &wait, |administrator| administrator.set_suspended(account.0, true))
+    }
+
+    /// Accepts the keys of an account again that `suspend` refused.
+    ///
+    /// Args:
+    ///     account: The number of the account.
+    ///     wait: How long to wait for another administrator, as a timedelta or in seconds.
+    ///
+    /// Raises:
+    ///     NoSuchAccountError: The gate does not have the account.
+    ///     BusyError: Another administrator did not end within ``wait``.
+    ///     OSError: The operating system reports an error.
+    ///
+    /// >>> import keytally
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), teams=10)
+    /// >>> gate.resume(42)
+    /// Traceback (most recent call last):
+    /// keytally.exceptions.NoSuchAccountError: the gate has no account 42; ...
+    #[pyo3(signature = (account, *, wait=WAIT), text_signature = "($self, account, *, wait=10)")]
+    fn resume(&self, py: Python<'_>, account: Account, wait: WaitTime) -> PyResult<()> {
+        self.administer(py, &wait, |administrator| administrator.set_suspended(account.0, false))
+    }
+
+    /// Lets the team limits of another plan hold for an account, and ends limits of its own.
+    ///
+    /// Its keys keep their plans. An account has the plan of its first key until then.
+    ///
+    /// Args:
+    ///     account: The number of the account.
+    ///     plan: The name of the plan.
+    ///     wait: How long to wait for another administrator, as a timedelta or in seconds.
+    ///
+    /// Raises:
+    ///     NoSuchAccountError: The gate does not have the account.
+    ///     NoSuchPlanError: The gate does not have the plan.
+    ///     BusyError: Another administrator did not end within ``wait``.
+    ///     OSError: The operating system reports an error.
+    ///
+    /// >>> import keytally
+    /// >>> plans = {"default": "9/minute; team: 20/hour", "pro": "9/minute; team: 500/hour"}
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), plans=plans)
+    /// >>> key = gate.issue(42)
+    /// >>> gate.assign_account(42, "pro")
+    /// >>> gate.account(42).plan, gate.account(42).quotas[0].limit
+    /// ('pro', 500)
+    #[pyo3(signature = (account, plan, *, wait=WAIT), text_signature = "($self, account, plan, *, wait=10)")]
+    fn assign_account(
+        &self,
+        py: Python<'_>,
+        account: Account,
+        plan: &str,
+        wait: WaitTime,
+    ) -> PyResult<()> {
+        self.administer(py, &wait, |administrator| administrator.assign_account(account.0, plan))
+    }
+
+    /// Gives an account limits of its own instead of those of its plan.
+    ///
+    /// Args:
+    ///     account: The number of the account.
+    ///     limits: The quotas, as a text or a `Policy`, with the windows of the section ``team``.
+    ///         They count by the algorithm of that section.
+    ///     wait: How long to wait for another administrator, as a timedelta or in seconds.
+    ///
+    /// Raises:
+    ///     PolicyError: The text is not that of quotas, or it has further sections or warnings.
+    ///     NoSuchAccountError: The gate does not have the account.
+    ///     AdminError: The windows differ, or a limit is above what the gate can count.
+    ///     BusyError: Another administrator did not end within ``wait``.
+    ///     OSError: The operating system reports an error.
+    ///
+    /// >>> import keytally
+    /// >>> plans = {"default": "100/minute; team: 5000/hour, 30000/day"}
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), plans=plans)
+    /// >>> key = gate.issue(42)
+    /// >>> gate.limit_account(42, "6000/hour, 40000/day")
+    /// >>> [quota.limit for quota in gate.account(42).quotas]
+    /// [6000, 40000]
+    #[pyo3(signature = (account, limits, *, wait=WAIT), text_signature = "($self, account, limits, *, wait=10)")]
+    fn limit_account(
+        &self,
+        py: Python<'_>,
+        account: Account,
+        limits: SectionsArgument,
+        wait: WaitTime,
+    ) -> PyResult<()> {
+        let quotas = limits.quotas()?;
+        self.administer(py, &wait, |administrator| administrator.limit_account(account.0, &quotas))
+    }
+
+    /// Sets the counts that all keys of an account share to 0.
+    ///
+    /// Args:
+    ///     account: The number of the account.
+    ///     now: An explicit time, see the class; the system clock by default.
+    ///
+    /// Raises:
+    ///     NoSuchAccountError: The gate does not have the account.
+    ///
+    /// >>> import keytally
+    /// >>> plans = {"default": "100/minute; team: 5000/hour"}
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), plans=plans)
+    /// >>> verdict = gate.check(gate.issue(42).expose(), 3)
+    /// >>> gate.reset_account(42)
+    /// >>> gate.account(42).quotas[0].remaining
+    /// 5000
+    #[pyo3(signature = (account, *, now=None))]
+    fn reset_account(&self, account: Account, now: Option<Moment>) -> PyResult<()> {
+        let gate = self.current();
+        if with_clock!(Time::from(now), |clock| gate.table().reset_account(account.0, clock)) {
+            return Ok(());
+        }
+        let error = Admin::NoSuchAccount(account.0);
+        Err(exceptions::from_admin_error(&error, error.to_string()))
+    }
+
     /// Adds a plan, or changes the limits of a plan. Keys keep their counts.
     ///
     /// Args:
     ///     name: The name of the plan, 1 to 16 characters of ``a-z``, ``0-9``, ``-`` and ``_``.
-    ///     policy: A `Policy` or its text, with the windows and the algorithm of the other plans.
+    ///     policy: `Sections`, a `Policy`, or the text of either, with the sections, windows and
+    ///         algorithms of the other plans.
     ///     wait: How long to wait for another administrator, as a timedelta or in seconds.
     ///
     /// Raises:
@@ -623,16 +952,16 @@ impl Gate {
     /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
     /// >>> gate.set_plan("pro", "1000/minute, 20000/hour")
     /// >>> gate.plans
-    /// {'default': Policy('100/minute, 1000/hour'), 'pro': Policy('1000/minute, 20000/hour')}
+    /// {'default': Sections('100/minute, 1000/hour'), 'pro': Sections('1000/minute, 20000/hour')}
     #[pyo3(signature = (name, policy, *, wait=WAIT), text_signature = "($self, name, policy, *, wait=10)")]
     fn set_plan(
         &self,
         py: Python<'_>,
         name: &str,
-        policy: PolicyArgument,
+        policy: SectionsArgument,
         wait: WaitTime,
     ) -> PyResult<()> {
-        let plan = policy::plan(name, policy.0)?;
+        let plan = sections::plan(name, policy.0)?;
         self.administer(py, &wait, |administrator| administrator.set_plan(&plan))
     }
 
@@ -675,9 +1004,8 @@ impl Gate {
 
     /// Reads the whole gate and reports its flaws.
     ///
-    /// It first completes the change of an administrator that was killed. Records do not have a
-    /// checksum. A value that was changed to another valid value is therefore not reported: a key
-    /// id, a MAC, an account, a time, a count, or the number of a plan, environment or pepper.
+    /// It first completes the change of an administrator that was killed. Each record has a
+    /// checksum, which does not cover its counts. Counts that were changed are not detected.
     ///
     /// Args:
     ///     now: An explicit time, see the class; the system clock by default.
@@ -781,16 +1109,12 @@ impl Gate {
         self.current().path().map(PathBuf::from)
     }
 
-    /// The policies of the plans by name. Keys that are issued without a plan have the first.
+    /// The plans by name, each `Sections`. Keys that are issued without a plan have the first.
     #[getter]
     fn plans<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let plans = PyDict::new(py);
         for (_, plan) in self.current().table().plans() {
-            let text = plan.sections.to_string();
-            match text.parse() {
-                Ok(policy) => plans.set_item(plan.name.as_str(), Policy { policy })?,
-                Err(_) => plans.set_item(plan.name.as_str(), text)?,
-            }
+            plans.set_item(plan.name.as_str(), Sections { sections: plan.sections })?;
         }
         Ok(plans)
     }
@@ -805,6 +1129,26 @@ impl Gate {
     #[getter]
     fn capacity(&self) -> u32 {
         self.current().table().capacity()
+    }
+
+    /// The capacity in accounts; 0 if the gate has no teams.
+    #[getter]
+    fn team_capacity(&self) -> u32 {
+        self.current().table().team_capacity()
+    }
+
+    /// The names of the sections that all plans share: ``"key"``, ``"team"`` and those of groups.
+    #[getter]
+    fn sections<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, self.current().table().sections().iter().map(Section::name))
+    }
+
+    /// The names of the scopes that keys may have.
+    #[getter]
+    fn scopes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let scopes: Vec<String> =
+            self.current().table().scopes().map(|scope| scope.as_str().to_owned()).collect();
+        PyTuple::new(py, scopes)
     }
 
     fn __repr__(&self) -> String {
@@ -877,6 +1221,18 @@ impl Gate {
         self.waiting(py, wait, |gate, wait| gate.administer_within(wait, work))
     }
 
+    /// Returns the verdict of a part alone.
+    fn verdict_of_part(
+        gate: Arc<Host>,
+        compound: Result<keytally::Compound, keytally::PartsError>,
+    ) -> PyResult<Verdict> {
+        match compound {
+            Ok(compound) => Ok(Verdict::from_compound(compound, vec![Some(gate)])),
+            // A gate has at most as many tallies as a request may charge.
+            Err(error) => Err(PyValueError::new_err(error.to_string())),
+        }
+    }
+
     /// Returns the verdict; raises a `NoSuchKeyError` if the gate does not have the key.
     fn verdict_of_key(
         gate: Arc<Host>,
@@ -905,7 +1261,10 @@ impl Gate {
         self.waiting(py, wait, |gate, wait| {
             gate.administer_within(wait, |administrator| {
                 for key in batch {
-                    match with_clock!(now, |clock| administrator.import(key, &new.key(), clock)) {
+                    let imported = new.with_key(|new| {
+                        with_clock!(now, |clock| administrator.import(key, new, clock))
+                    });
+                    match imported {
                         Ok(key_id) => key_ids.push(key_id.to_string()),
                         Err(Admin::AlreadyImported(key_id))
                             if gate.key(key_id).is_some_and(|info| info.account == new.account) =>
@@ -932,19 +1291,23 @@ impl Gate {
     }
 }
 
-/// The details of a new key. Unlike [`NewKey`], it owns the name of the plan.
+/// The details of a new key. Unlike [`NewKey`], it owns the names of the plan and the scopes.
 struct New {
     account: u32,
     env: Name,
     plan: Option<String>,
     expires: Option<Timestamp>,
+    scopes: Vec<String>,
 }
 
 impl New {
-    fn key(&self) -> NewKey<'_> {
-        let mut key = NewKey::new(self.account, self.env).with_expires(self.expires);
+    /// Calls `work` with the properties as host takes them.
+    fn with_key<T>(&self, work: impl FnOnce(&NewKey<'_>) -> T) -> T {
+        let scopes: Vec<&str> = self.scopes.iter().map(String::as_str).collect();
+        let key = NewKey::new(self.account, self.env).with_expires(self.expires);
+        let mut key = key.with_scopes(&scopes);
         key.plan = self.plan.as_deref();
-        key
+        work(&key)
     }
 }
 
@@ -953,11 +1316,16 @@ fn config(
     keys: &Capacity,
     plans: Option<&Bound<'_, PyMapping>>,
     prefix: &str,
+    teams: Option<Capacity>,
+    scopes: Option<Names>,
 ) -> PyResult<GateConfig> {
-    let mut config =
-        GateConfig::default().with_keys(keys.0).with_prefix(arguments::name(prefix, "prefix")?);
+    let mut config = GateConfig::default()
+        .with_keys(keys.0)
+        .with_prefix(arguments::name(prefix, "prefix")?)
+        .with_scopes(scopes.unwrap_or_default().0);
+    config.teams = teams.map(|teams| teams.0);
     if let Some(plans) = plans {
-        config.plans = policy::plans(plans)?;
+        config.plans = sections::plans(plans)?;
     }
     Ok(config)
 }

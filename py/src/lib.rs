@@ -15,8 +15,10 @@
 //! | module | contents |
 //! |---|---|
 //! | `gate`, `limiter` | the tables: a class each |
-//! | `verdict`, `key`, `report` | the results of a table's methods: a class or two each |
-//! | `policy`, `charge`, `clock`, `snapshot` | policies and plans; charges; the time of a call; the values of a pickled verdict |
+//! | `compound` | compound charges |
+//! | `verdict`, `key`, `account`, `report` | the results of a table's methods: a class or two each |
+//! | `sections`, `request` | plans and their sections; the groups and scopes of a request |
+//! | `policy`, `charge`, `clock`, `snapshot` | policies; charges; the time of a call; the values of a pickled verdict |
 //! | `arguments`, `quota_state` | arguments: text, costs, times, durations, peppers; the state of one quota |
 //! | `exceptions`, `fields`, `interpreter` | errors as exceptions; header fields; the interpreter that may import the module |
 //!
@@ -30,6 +32,7 @@
 
 extern crate alloc;
 
+mod account;
 mod arguments;
 mod charge;
 mod clock;
@@ -43,6 +46,8 @@ mod limiter;
 mod policy;
 mod quota_state;
 mod report;
+mod request;
+mod sections;
 mod snapshot;
 mod verdict;
 
@@ -60,6 +65,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     interpreter::require_main(module.py())?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("FIELD_NAMES", PyTuple::new(module.py(), keytally::FIELD_NAMES)?)?;
+    module.add_class::<account::AccountInfo>()?;
     module.add_class::<charge::Charge>()?;
     module.add_class::<compound::Compound>()?;
     module.add_class::<compound::Part>()?;
@@ -72,12 +78,16 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<quota_state::QuotaState>()?;
     module.add_class::<report::Flaw>()?;
     module.add_class::<report::Report>()?;
+    module.add_class::<sections::SectionQuotas>()?;
+    module.add_class::<sections::Sections>()?;
+    module.add_class::<verdict::TallyVerdict>()?;
     module.add_class::<verdict::Verdict>()?;
     module.add("PROBLEM_MEDIA_TYPE", keytally::PROBLEM_MEDIA_TYPE)?;
     module.add_function(wrap_pyfunction!(accepts_problem, module)?)?;
     module.add_function(wrap_pyfunction!(clock::clock_ms, module)?)?;
     module.add_function(wrap_pyfunction!(clock::set_test_clock, module)?)?;
     module.add_function(wrap_pyfunction!(compound::check_all, module)?)?;
+    module.add_function(wrap_pyfunction!(compound::peek_all, module)?)?;
     module.add_function(wrap_pyfunction!(generate_pepper, module)?)?;
     module.add_function(wrap_pyfunction!(redact, module)?)?;
     module.add_function(wrap_pyfunction!(policy::restore_quota, module)?)?;

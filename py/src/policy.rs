@@ -1,13 +1,13 @@
-//! Policies, quotas and plans.
+//! Policies and quotas.
 
-use keytally::redact::{policy_error, redact_name};
-use keytally::{Plan, Window};
+use keytally::Window;
+use keytally::redact::policy_error;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyMapping, PyTuple, PyType};
+use pyo3::types::{PyTuple, PyType};
 
 use crate::arguments::wrong_type;
-use crate::exceptions::{CreateError, PolicyError};
+use crate::exceptions::PolicyError;
 
 /// A policy: one to four limits, each for windows of one length.
 ///
@@ -57,7 +57,7 @@ impl Policy {
     /// The quotas, shortest window first.
     #[getter]
     fn quotas<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        PyTuple::new(py, self.policy.quotas().iter().map(Quota::from).collect::<Vec<_>>())
+        quotas(py, self.policy.quotas())
     }
 
     /// Each quota that can never deny a request, with the quota that makes it redundant.
@@ -69,11 +69,7 @@ impl Policy {
     /// ()
     #[getter]
     fn never_binding<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        let pairs = self
-            .policy
-            .never_binding()
-            .map(|(redundant, binding)| (Quota::from(&redundant), Quota::from(&binding)));
-        PyTuple::new(py, pairs.collect::<Vec<_>>())
+        pairs(py, self.policy.never_binding())
     }
 
     fn __str__(&self) -> String {
@@ -109,6 +105,23 @@ impl From<&keytally::Quota> for Quota {
     fn from(quota: &keytally::Quota) -> Self {
         Self(*quota)
     }
+}
+
+/// Returns quotas as a tuple of `Quota`.
+pub(crate) fn quotas<'py>(
+    py: Python<'py>,
+    quotas: &[keytally::Quota],
+) -> PyResult<Bound<'py, PyTuple>> {
+    PyTuple::new(py, quotas.iter().map(Quota::from).collect::<Vec<_>>())
+}
+
+/// Returns pairs of quotas as a tuple of pairs of `Quota`.
+pub(crate) fn pairs<'py>(
+    py: Python<'py>,
+    pairs: impl Iterator<Item = (keytally::Quota, keytally::Quota)>,
+) -> PyResult<Bound<'py, PyTuple>> {
+    let pairs = pairs.map(|(one, other)| (Quota::from(&one), Quota::from(&other)));
+    PyTuple::new(py, pairs.collect::<Vec<_>>())
 }
 
 #[pymethods]
@@ -170,32 +183,4 @@ impl<'py> FromPyObject<'_, 'py> for PolicyArgument {
             .map(Self)
             .map_err(|error: keytally::ParsePolicyError| PolicyError::new_err(policy_error(&error)))
     }
-}
-
-/// Returns the plan of this name and policy.
-///
-/// # Errors
-/// A `CreateError` if a plan cannot have the name.
-pub(crate) fn plan(name: &str, policy: keytally::Policy) -> PyResult<Plan> {
-    Plan::new(name, policy.into()).ok_or_else(|| {
-        let name = redact_name(name);
-        CreateError::new_err(format!(
-            "{name:?} is not a valid plan name: it must be 1 to 16 characters of a-z, 0-9, - and _"
-        ))
-    })
-}
-
-/// Returns the plans of a mapping from names to policies.
-///
-/// # Errors
-/// A `CreateError`, a `PolicyError` or a `TypeError` if a name or a policy is not valid.
-pub(crate) fn plans(plans: &Bound<'_, PyMapping>) -> PyResult<Vec<Plan>> {
-    plans
-        .items()?
-        .iter()
-        .map(|item| {
-            let (name, policy): (String, PolicyArgument) = item.extract()?;
-            plan(&name, policy.0)
-        })
-        .collect()
 }

@@ -64,7 +64,7 @@ impl Flaw {
     }
 
     /// What is wrong, as a name: ``"half_written"``, ``"misplaced"``, ``"no_plan"``, ``"no_env"``,
-    /// ``"no_pepper"``, ``"no_tally"`` or ``"future_tally"``.
+    /// ``"no_pepper"``, ``"no_tally"``, ``"no_team"``, ``"checksum"`` or ``"future_tally"``.
     #[getter]
     fn kind(&self) -> &'static str {
         self.flaw.kind.as_str()

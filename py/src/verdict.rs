@@ -1,13 +1,14 @@
-//! The class `Verdict`. It holds a verdict of core, and computes each property when it is read.
+//! The class `Verdict`. It holds a verdict of core, or those of all tallies of a request, and
+//! computes each property when it is read.
 
 use alloc::sync::Arc;
+use core::fmt;
 
 use keytally::Gate;
-use keytally::Headers;
-use keytally::{Outcome, Reason};
+use keytally::{CompoundResponse, Outcome, Reason, Response, Section};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
 use crate::arguments::Moment;
 use crate::charge::Charge;
@@ -15,7 +16,7 @@ use crate::clock::Time;
 use crate::exceptions;
 use crate::fields;
 use crate::quota_state::quotas;
-use crate::snapshot::{Holder, Pickled, Snapshot};
+use crate::snapshot::{Crossed, Holder, Pickled, Snapshot};
 
 /// The result of a check: the values for an HTTP response, a log line or a later refund.
 ///
@@ -50,37 +51,171 @@ use crate::snapshot::{Holder, Pickled, Snapshot};
 /// >>> verdict = gate.check("kt_live_mistyped")
 /// >>> verdict.content_type, verdict.problem[:7]
 /// ('application/json', b'{"type"')
+///
+/// If the gate's plans have further sections, a request charges several tallies. The verdict is
+/// that of the whole request: ``outcome``, ``retry_after_s`` and the response are those of the
+/// tally that decided. ``quotas``, ``limit``, ``remaining`` and ``reset_unix_s`` describe the key.
+///
+/// >>> plans = {"default": "100/minute; team: 5000/hour; group write: 2/minute"}
+/// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), plans=plans)
+/// >>> verdict = gate.check(gate.issue(42).expose(), 2, groups=["write"])
+/// >>> [(tally.section, tally.verdict.remaining) for tally in verdict.tallies]
+/// [('key', 98), ('team', 4998), ('write', 0)]
+/// >>> gate.settle(verdict.key_id, verdict.charge, costs={"write": 3}).uncharged_costs
+/// {'write': 0}
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct Verdict {
     held: Held,
+    /// The units of each group that a settlement could not charge.
+    uncharged_costs: Vec<(String, u32)>,
 }
 
 /// The source of a verdict's values.
 enum Held {
     /// A verdict of core. If a gate returned it, `gate` has the names of plans and environments.
-    Core { verdict: keytally::Verdict, gate: Option<Arc<Gate>> },
+    /// `section` is that of the tally, if it is not the key's.
+    Core { verdict: keytally::Verdict, gate: Option<Arc<Gate>>, section: Option<Box<str>> },
+    /// The verdicts of core on all tallies of a request.
+    Compound(Box<Compound>),
     /// The values of a verdict that was pickled.
     Pickled(Box<Snapshot>),
 }
 
+/// The verdicts of core on all tallies of a request.
+struct Compound {
+    compound: keytally::Compound,
+    /// The gate of each part; `None` for a limiter.
+    gates: Vec<Option<Arc<Gate>>>,
+}
+
+impl Compound {
+    /// Returns the verdict on one tally.
+    ///
+    /// If its part may have several tallies, it has no charge. The charge of the part has them all.
+    fn verdict(&self, tally: &keytally::TallyVerdict) -> Verdict {
+        let gate = self.gates.get(tally.part()).and_then(Option::clone);
+        let verdict = match &gate {
+            Some(gate) if gate.table().is_extended() => tally.verdict().without_charge(),
+            _ => *tally.verdict(),
+        };
+        let section = tally.section().filter(|&section| *section != Section::Key);
+        let section = section.map(|section| Box::from(section.name()));
+        Verdict { held: Held::Core { verdict, gate, section }, uncharged_costs: Vec::new() }
+    }
+
+    /// Returns the gate and the holder of the first key whose secret is right.
+    fn holder(&self) -> Option<(&Gate, keytally::Holder)> {
+        self.compound.tallies().iter().find_map(|tally| {
+            Some((self.gates.get(tally.part())?.as_deref()?, tally.verdict().holder()?))
+        })
+    }
+
+    /// Returns the quotas of the tallies that the fields `X-RateLimit-*` describe: those of the
+    /// first key, or of the first part without one.
+    fn quotas(&self) -> Vec<keytally::QuotaState> {
+        let tallies = self.compound.tallies();
+        let is_key = |tally: &&keytally::TallyVerdict| tally.section() == Some(&Section::Key);
+        let own = tallies.iter().find(is_key).or(tallies.first());
+        let is_own = |tally: &&keytally::TallyVerdict| {
+            own.is_some_and(|own| (own.part(), own.section()) == (tally.part(), tally.section()))
+        };
+        tallies.iter().filter(is_own).flat_map(|tally| tally.verdict().quotas().iter()).collect()
+    }
+
+    /// Returns the warnings that the charge reached.
+    fn crossed(&self) -> Vec<Crossed> {
+        let index = |tally: &keytally::TallyVerdict| {
+            self.compound.tallies().iter().position(|other| core::ptr::eq(other, tally))
+        };
+        let crossed = self.compound.crossed();
+        crossed
+            .filter_map(|(tally, window, percent)| Some((index(tally)?, window, percent)))
+            .collect()
+    }
+
+    /// Returns how far the time of the counts was ahead, of the tally that was most.
+    fn clock_ahead_s(&self) -> u32 {
+        let ahead_s = self.compound.verdicts().map(keytally::Verdict::clock_ahead_s);
+        ahead_s.max().unwrap_or(0)
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let compound = &self.compound;
+        let decisive = compound.decisive();
+        let holder = self.holder();
+        Snapshot {
+            outcome: compound.outcome(),
+            reason: compound.reason(),
+            holder: holder.map_or((None, None, None, None), |(gate, holder)| names(gate, holder)),
+            quotas: self.quotas(),
+            cost: decisive.cost(),
+            charge: compound.charge(0),
+            waits_from: decisive.waits_from(),
+            retry_after_s: compound.retry_after_s(),
+            uncharged: 0,
+            clock_ahead_s: self.clock_ahead_s(),
+            uncharged_costs: Vec::new(),
+            section: None,
+            tallies: compound
+                .tallies()
+                .iter()
+                .map(|tally| (tally.part(), self.verdict(tally).snapshot()))
+                .collect(),
+            crossed: self.crossed(),
+        }
+    }
+}
+
+/// Returns the account, key id, plan and environment of a key.
+fn names(gate: &Gate, holder: keytally::Holder) -> Holder {
+    let table = gate.table();
+    (
+        Some(holder.account),
+        Some(holder.key_id.to_string()),
+        table.plan(holder.plan).map(|plan| plan.name.as_str().to_owned()),
+        table.env(holder.env).map(|env| env.to_string()),
+    )
+}
+
 impl Verdict {
+    fn of_core(verdict: keytally::Verdict, gate: Option<Arc<Gate>>) -> Self {
+        let held = Held::Core { verdict, gate, section: None };
+        Self { held, uncharged_costs: Vec::new() }
+    }
+
     /// Returns a limiter's verdict.
     #[inline]
     pub(crate) fn new(verdict: keytally::Verdict) -> Self {
-        Self { held: Held::Core { verdict, gate: None } }
+        Self::of_core(verdict, None)
     }
 
     /// Returns a gate's verdict.
     #[inline]
     pub(crate) fn from_gate(verdict: keytally::Verdict, gate: Arc<Gate>) -> Self {
-        Self { held: Held::Core { verdict, gate: Some(gate) } }
+        Self::of_core(verdict, Some(gate))
     }
 
-    fn from_snapshot(snapshot: Snapshot) -> Self {
-        Self { held: Held::Pickled(Box::new(snapshot)) }
+    /// Returns the verdict of a request with these parts, whose gates are `gates`.
+    pub(crate) fn from_compound(
+        compound: keytally::Compound,
+        gates: Vec<Option<Arc<Gate>>>,
+    ) -> Self {
+        let held = Held::Compound(Box::new(Compound { compound, gates }));
+        Self { held, uncharged_costs: Vec::new() }
     }
 
-    /// Calls `core` with the verdict of core, or `pickled` with the values of a pickled verdict.
+    /// Returns this verdict of a settlement with the units that it could not charge to groups.
+    pub(crate) fn with_uncharged_costs(self, uncharged_costs: Vec<(String, u32)>) -> Self {
+        Self { uncharged_costs, ..self }
+    }
+
+    fn from_snapshot(mut snapshot: Snapshot) -> Self {
+        let uncharged_costs = core::mem::take(&mut snapshot.uncharged_costs);
+        Self { held: Held::Pickled(Box::new(snapshot)), uncharged_costs }
+    }
+
+    /// Calls `core` with the verdict of core that decided, or `pickled` with the values of a
+    /// pickled verdict.
     fn either<T>(
         &self,
         core: impl FnOnce(&keytally::Verdict) -> T,
@@ -88,6 +223,7 @@ impl Verdict {
     ) -> T {
         match &self.held {
             Held::Core { verdict, .. } => core(verdict),
+            Held::Compound(all) => core(all.compound.decisive()),
             Held::Pickled(values) => pickled(values),
         }
     }
@@ -98,41 +234,156 @@ impl Verdict {
 
     /// Returns the state of the quota that the fields `X-RateLimit-*` describe.
     fn described(&self) -> Option<keytally::QuotaState> {
-        self.either(
-            |verdict| verdict.quotas().described(),
-            |values| keytally::QuotaState::described(&values.quotas).copied(),
-        )
+        match &self.held {
+            Held::Core { verdict, .. } => verdict.quotas().described(),
+            Held::Compound(all) => all.compound.respond(|response| response.described().copied()),
+            Held::Pickled(values) => values.described(),
+        }
     }
 
-    /// Returns the header fields as one block of lines, see [`fields::split`].
-    fn header_block(&self) -> Headers {
-        self.either(keytally::Verdict::headers, |values| values.response().headers())
+    /// Calls `work` with the header fields as one block of lines, see [`fields::split`].
+    fn with_header_block<T>(&self, work: impl Fn(&[u8]) -> T) -> T {
+        match &self.held {
+            Held::Core { verdict, .. } => work(verdict.headers().as_bytes()),
+            Held::Compound(all) => work(all.compound.headers().as_bytes()),
+            Held::Pickled(values) => values.respond(
+                |response: Response<'_>| work(response.headers().as_bytes()),
+                |response: CompoundResponse<'_>| work(response.headers().as_bytes()),
+            ),
+        }
     }
 
-    fn holder(&self) -> Holder {
-        (self.account(), self.key_id(), self.plan(), self.env())
+    /// Returns the gate and the holder of the key, of a verdict that was not pickled.
+    fn core_holder(&self) -> Option<(&Gate, keytally::Holder)> {
+        match &self.held {
+            Held::Core { verdict, gate, .. } => Some((gate.as_deref()?, verdict.holder()?)),
+            Held::Compound(all) => all.holder(),
+            Held::Pickled(_) => None,
+        }
     }
 
-    /// Returns the values to pickle.
-    fn to_pickled(&self) -> Pickled {
-        self.either(
-            |verdict| {
-                let snapshot = Snapshot {
-                    outcome: verdict.outcome(),
-                    reason: verdict.reason(),
-                    holder: self.holder(),
-                    quotas: verdict.quotas().iter().collect(),
-                    cost: verdict.cost(),
-                    charge: verdict.charge(),
-                    waits_from: verdict.waits_from(),
-                    retry_after_s: verdict.retry_after_s(),
-                    uncharged: verdict.uncharged(),
-                    clock_ahead_s: verdict.clock_ahead_s(),
-                };
-                snapshot.to_pickled()
+    /// Returns a value of the holder of the key, or that of a pickled verdict.
+    fn of_holder<T>(
+        &self,
+        core: impl FnOnce(&Gate, keytally::Holder) -> Option<T>,
+        pickled: impl FnOnce(&Holder) -> Option<T>,
+    ) -> Option<T> {
+        match &self.held {
+            Held::Pickled(values) => pickled(&values.holder),
+            _ => self.core_holder().and_then(|(gate, holder)| core(gate, holder)),
+        }
+    }
+
+    /// Returns the charge of a part; `None` if it was not charged.
+    pub(crate) fn charge_of(&self, part: usize) -> Option<Charge> {
+        let charge = match &self.held {
+            Held::Core { verdict, .. } => verdict.charge(),
+            Held::Compound(all) => all.compound.charge(part),
+            Held::Pickled(values) => values.charge,
+        };
+        charge.map(Charge)
+    }
+
+    /// Returns the verdict on each tally, of a request with parts.
+    pub(crate) fn verdicts(&self) -> Vec<Self> {
+        match &self.held {
+            Held::Compound(all) => {
+                all.compound.tallies().iter().map(|tally| all.verdict(tally)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Returns the verdict that decided, of a request with parts.
+    pub(crate) fn decisive(&self) -> Option<Self> {
+        match &self.held {
+            Held::Compound(all) => {
+                let index = all.compound.decisive_index();
+                all.compound.tallies().get(index).map(|tally| all.verdict(tally))
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns the name of the section whose tally this verdict is on; `None` if that is not one
+    /// tally of a gate.
+    fn section(&self) -> Option<String> {
+        match &self.held {
+            Held::Core { section: Some(section), .. } => Some(section.to_string()),
+            Held::Core { verdict, gate, .. } => {
+                (gate.is_some() && !verdict.quotas().is_empty()).then(|| "key".to_owned())
+            }
+            Held::Compound(_) => None,
+            Held::Pickled(values) => values.section.clone(),
+        }
+    }
+
+    /// Returns the verdict on each tally, of a request with several.
+    pub(crate) fn tallies_of_all<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let tally = |part, verdict: Self| {
+            let section = verdict.section();
+            Ok(TallyVerdict { part, section, verdict: Py::new(py, verdict)? })
+        };
+        let tallies: PyResult<Vec<_>> = match &self.held {
+            Held::Compound(all) => {
+                let tallies = all.compound.tallies().iter();
+                tallies.map(|found| tally(found.part(), all.verdict(found))).collect()
+            }
+            Held::Pickled(values) => {
+                let tallies = values.tallies.iter();
+                tallies
+                    .map(|(part, values)| tally(*part, Self::from_snapshot(values.clone())))
+                    .collect()
+            }
+            Held::Core { .. } => Ok(Vec::new()),
+        };
+        PyTuple::new(py, tallies?)
+    }
+
+    /// Returns the warnings that the charge reached, with their tallies of `tallies`.
+    pub(crate) fn crossed_of<'py>(
+        &self,
+        tallies: &Bound<'py, PyTuple>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let crossed = match &self.held {
+            Held::Core { .. } => Vec::new(),
+            Held::Compound(all) => all.crossed(),
+            Held::Pickled(values) => values.crossed.clone(),
+        };
+        let found = PyList::empty(tallies.py());
+        for (tally, window, percent) in crossed {
+            let tally = tallies.get_item(tally)?;
+            let quota = tally.getattr("verdict")?.getattr("quotas")?.get_item(window)?;
+            found.append((tally, quota, percent))?;
+        }
+        Ok(found)
+    }
+
+    /// Returns the values of the verdict.
+    fn snapshot(&self) -> Snapshot {
+        let snapshot = match &self.held {
+            Held::Core { verdict, .. } => Snapshot {
+                outcome: verdict.outcome(),
+                reason: verdict.reason(),
+                holder: self
+                    .core_holder()
+                    .map_or((None, None, None, None), |(gate, holder)| names(gate, holder)),
+                quotas: verdict.quotas().iter().collect(),
+                cost: verdict.cost(),
+                charge: verdict.charge(),
+                waits_from: verdict.waits_from(),
+                retry_after_s: verdict.retry_after_s(),
+                uncharged: verdict.uncharged(),
+                clock_ahead_s: verdict.clock_ahead_s(),
+                uncharged_costs: Vec::new(),
+                section: self.section(),
+                tallies: Vec::new(),
+                crossed: Vec::new(),
             },
-            Snapshot::to_pickled,
-        )
+            Held::Compound(all) => all.snapshot(),
+            Held::Pickled(values) => (**values).clone(),
+        };
+        Snapshot { uncharged_costs: self.uncharged_costs.clone(), ..snapshot }
     }
 }
 
@@ -161,16 +412,16 @@ impl Verdict {
 
     /// Whether the request was admitted.
     #[getter]
-    fn admitted(&self) -> bool {
+    pub(crate) fn admitted(&self) -> bool {
         self.core_outcome() == Outcome::Admitted
     }
 
     /// The decision.
     ///
-    /// It is ``"admitted"``, ``"denied"``, ``"missing_key"``, ``"invalid_key"``, ``"too_costly"``
-    /// or ``"full"``.
+    /// It is ``"admitted"``, ``"denied"``, ``"missing_key"``, ``"invalid_key"``, ``"too_costly"``,
+    /// ``"full"`` or ``"forbidden"``.
     #[getter]
-    fn outcome(&self) -> &'static str {
+    pub(crate) fn outcome(&self) -> &'static str {
         self.core_outcome().as_str()
     }
 
@@ -186,26 +437,27 @@ impl Verdict {
     /// - ``"duplicate"``: the request has more than one key header.
     /// - ``"pepper_missing"``: the key is stored under a pepper that this process does not have.
     /// - ``"damaged"``: the key's record is damaged.
+    /// - ``"suspended"``: the account of the key is suspended.
     #[getter]
-    fn reason(&self) -> Option<&'static str> {
+    pub(crate) fn reason(&self) -> Option<&'static str> {
         self.either(keytally::Verdict::reason, |values| values.reason).map(Reason::as_str)
     }
 
-    /// The HTTP status: 200, 401, 429 or 503. The application replaces 200 by its own status.
+    /// The HTTP status: 200, 401, 403, 429 or 503. The application replaces 200 by its own status.
     #[getter]
-    fn http_status(&self) -> u16 {
+    pub(crate) fn http_status(&self) -> u16 {
         self.core_outcome().http_status()
     }
 
     /// The body of the response, as JSON; empty if the request was admitted.
     #[getter]
-    fn body<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+    pub(crate) fn body<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, self.core_outcome().body().as_bytes())
     }
 
     /// The media type of ``body``.
     #[getter]
-    fn content_type(&self) -> &'static str {
+    pub(crate) fn content_type(&self) -> &'static str {
         "application/json"
     }
 
@@ -214,9 +466,16 @@ impl Verdict {
     ///
     /// Unlike ``body``, it names the quotas that lacked room. The source is RFC 9457.
     #[getter]
-    fn problem<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        let problem = self.either(keytally::Verdict::problem, |values| values.response().problem());
-        PyBytes::new(py, problem.as_bytes())
+    pub(crate) fn problem<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let bytes = |problem: &str| PyBytes::new(py, problem.as_bytes());
+        match &self.held {
+            Held::Core { verdict, .. } => bytes(&verdict.problem()),
+            Held::Compound(all) => bytes(&all.compound.problem()),
+            Held::Pickled(values) => values.respond(
+                |response| bytes(&response.problem()),
+                |response| bytes(&response.problem()),
+            ),
+        }
     }
 
     /// The header fields of the response, a list of names and values.
@@ -224,60 +483,50 @@ impl Verdict {
     /// Set them, do not append them: a response must have each field once. The source of
     /// ``RateLimit`` and ``RateLimit-Policy`` is draft-ietf-httpapi-ratelimit-headers-10.
     #[getter]
-    fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let headers = self.header_block();
-        let field = |(name, value)| (fields::name(py, name), fields::text(py, value));
-        PyList::new(py, fields::split(headers.as_bytes()).map(field).collect::<Vec<_>>())
+    pub(crate) fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.with_header_block(|block| {
+            let field = |(name, value)| (fields::name(py, name), fields::text(py, value));
+            PyList::new(py, fields::split(block).map(field).collect::<Vec<_>>())
+        })
     }
 
     /// The header fields of the response as bytes, with lowercase names, as ASGI requires.
     #[getter]
-    fn raw_headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let headers = self.header_block();
-        let field = |(name, value)| (fields::raw_name(py, name), PyBytes::new(py, value));
-        PyList::new(py, fields::split(headers.as_bytes()).map(field).collect::<Vec<_>>())
+    pub(crate) fn raw_headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.with_header_block(|block| {
+            let field = |(name, value)| (fields::raw_name(py, name), PyBytes::new(py, value));
+            PyList::new(py, fields::split(block).map(field).collect::<Vec<_>>())
+        })
     }
 
     /// The number of the account that the key belongs to; ``None`` unless the secret was correct.
     #[getter]
-    fn account(&self) -> Option<u32> {
-        self.either(
-            |verdict| verdict.holder().map(|holder| holder.account),
-            |values| values.holder.0,
-        )
+    pub(crate) fn account(&self) -> Option<u32> {
+        self.of_holder(|_, holder| Some(holder.account), |names| names.0)
     }
 
     /// The id of the key, 11 base62 characters; ``None`` unless the secret was correct.
     #[getter]
-    fn key_id(&self) -> Option<String> {
-        self.either(
-            |verdict| verdict.holder().map(|holder| holder.key_id.to_string()),
-            |values| values.holder.1.clone(),
-        )
+    pub(crate) fn key_id(&self) -> Option<String> {
+        self.of_holder(|_, holder| Some(holder.key_id.to_string()), |names| names.1.clone())
     }
 
     /// The name of the key's plan; ``None`` unless the secret was correct.
     #[getter]
     fn plan(&self) -> Option<String> {
-        match &self.held {
-            Held::Core { verdict, gate } => {
-                let plan = gate.as_ref()?.table().plan(verdict.holder()?.plan)?;
-                Some(plan.name.as_str().to_owned())
-            }
-            Held::Pickled(values) => values.holder.2.clone(),
-        }
+        self.of_holder(
+            |gate, holder| Some(gate.table().plan(holder.plan)?.name.as_str().to_owned()),
+            |names| names.2.clone(),
+        )
     }
 
     /// The environment of the key; ``None`` unless the secret was correct.
     #[getter]
     fn env(&self) -> Option<String> {
-        match &self.held {
-            Held::Core { verdict, gate } => {
-                let env = gate.as_ref()?.table().env(verdict.holder()?.env)?;
-                Some(env.to_string())
-            }
-            Held::Pickled(values) => values.holder.3.clone(),
-        }
+        self.of_holder(
+            |gate, holder| Some(gate.table().env(holder.env)?.to_string()),
+            |names| names.3.clone(),
+        )
     }
 
     /// The limit of the longest window of at most a day, as in ``X-RateLimit-Limit``.
@@ -291,7 +540,7 @@ impl Verdict {
 
     /// The units left in the window that ``limit`` is of; ``None`` without quotas.
     #[getter]
-    fn remaining(&self) -> Option<u32> {
+    pub(crate) fn remaining(&self) -> Option<u32> {
         self.described().map(|quota| quota.remaining)
     }
 
@@ -307,7 +556,7 @@ impl Verdict {
     ///
     /// ``None`` unless the outcome is ``"denied"`` or ``"full"``.
     #[getter]
-    fn retry_after_s(&self) -> Option<u32> {
+    pub(crate) fn retry_after_s(&self) -> Option<u32> {
         self.either(keytally::Verdict::retry_after_s, |values| values.retry_after_s)
     }
 
@@ -317,26 +566,32 @@ impl Verdict {
     /// was wrong. The next call that uses the system clock corrects the time of the counts.
     #[getter]
     fn clock_ahead_s(&self) -> u32 {
-        self.either(keytally::Verdict::clock_ahead_s, |values| values.clock_ahead_s)
+        match &self.held {
+            Held::Compound(all) => all.clock_ahead_s(),
+            _ => self.either(keytally::Verdict::clock_ahead_s, |values| values.clock_ahead_s),
+        }
     }
 
-    /// The quotas after the decision, each a `QuotaState`, shortest window first.
+    /// The quotas of the key or subject after the decision, each a `QuotaState`, shortest window
+    /// first.
     ///
-    /// Empty without quotas, as for an invalid key.
+    /// Empty without quotas, as for an invalid key. ``tallies`` has those of other sections.
     #[getter]
     fn quotas<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        self.either(
-            |verdict| quotas(py, verdict.quotas().iter()),
-            |values| quotas(py, values.quotas.iter().copied()),
-        )
+        match &self.held {
+            Held::Core { verdict, .. } => quotas(py, verdict.quotas().iter()),
+            Held::Compound(all) => quotas(py, all.quotas().into_iter()),
+            Held::Pickled(values) => quotas(py, values.quotas.iter().copied()),
+        }
     }
 
     /// The charge, for a later ``refund`` or ``settle``.
     ///
-    /// ``None`` unless this is the verdict of an admitted check. A peek charges nothing.
+    /// It has all tallies of the request. ``None`` unless this is the verdict of an admitted check.
+    /// A peek charges nothing.
     #[getter]
     fn charge(&self) -> Option<Charge> {
-        self.either(keytally::Verdict::charge, |values| values.charge).map(Charge)
+        self.charge_of(0)
     }
 
     /// The units that ``settle`` could not charge for lack of room; 0 in other verdicts.
@@ -345,11 +600,61 @@ impl Verdict {
         self.either(keytally::Verdict::uncharged, |values| values.uncharged)
     }
 
+    /// The units of each group of ``costs`` that ``settle`` could not charge for lack of room, by
+    /// the group's name; empty in other verdicts.
+    #[getter]
+    fn uncharged_costs<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let costs = PyDict::new(py);
+        for (name, cost) in &self.uncharged_costs {
+            costs.set_item(name, cost)?;
+        }
+        Ok(costs)
+    }
+
+    /// The verdict on each tally of the request, a `TallyVerdict`, in the order of the sections.
+    ///
+    /// The verdict of a limiter, and that of a gate without further sections, has one.
+    #[getter]
+    fn tallies<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
+        let (section, py) = (slf.get().section(), slf.py());
+        let is_single = match &slf.get().held {
+            Held::Core { .. } => true,
+            Held::Compound(_) => false,
+            Held::Pickled(values) => values.tallies.is_empty(),
+        };
+        if is_single {
+            return PyTuple::new(
+                py,
+                [TallyVerdict { part: 0, section, verdict: slf.clone().unbind() }],
+            );
+        }
+        slf.get().tallies_of_all(py)
+    }
+
+    /// Returns the warnings that this charge reached: each the `TallyVerdict`, the `QuotaState` and
+    /// the percentage of its limit.
+    ///
+    /// ``warn 80%`` after a quota of a plan sets a warning. One request reports each: the one whose
+    /// charge brought the count from below the share to it or above.
+    ///
+    /// >>> import keytally
+    /// >>> plans = {"default": "100/minute warn 80% 95%; team: 5000/hour"}
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), plans=plans)
+    /// >>> key = gate.issue(42).expose()
+    /// >>> gate.check(key, 79).crossed()
+    /// []
+    /// >>> for tally, quota, percent in gate.check(key).crossed():
+    /// ...     print(f"{percent} % of {quota.limit} per {quota.name}, section {tally.section}")
+    /// 80 % of 100 per minute, section key
+    fn crossed<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyList>> {
+        slf.get().crossed_of(&Self::tallies(slf)?)
+    }
+
     /// Raises an exception unless the request was admitted.
     ///
     /// Raises:
-    ///     MissingKeyError, InvalidKeyError, DeniedError, TooCostlyError, FullError: The request
-    ///         was refused. Each is a `RefusedError` with the verdict.
+    ///     MissingKeyError, InvalidKeyError, ForbiddenError, DeniedError, TooCostlyError, FullError:
+    ///         The request was refused. Each is a `RefusedError` with the verdict.
     ///
     /// >>> import keytally
     /// >>> limiter = keytally.Limiter.in_memory("1/minute")
@@ -368,17 +673,74 @@ impl Verdict {
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, (Pickled,))> {
         let restore = slf.py().import("keytally._native")?.getattr("restore_verdict")?;
-        Ok((restore, (slf.get().to_pickled(),)))
+        Ok((restore, (slf.get().snapshot().to_pickled(),)))
     }
 
     fn __repr__(&self) -> String {
+        format!("<Verdict {self}>")
+    }
+}
+
+/// Writes the outcome, and why or how many units are left.
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let outcome = self.core_outcome();
         match (self.reason(), self.described()) {
-            (Some(reason), _) => format!("<Verdict {outcome}: {reason}>"),
+            (Some(reason), _) => write!(f, "{outcome}: {reason}"),
             (None, Some(quota)) => {
-                format!("<Verdict {outcome}: {} of {} left>", quota.remaining, quota.limit)
+                write!(f, "{outcome}: {} of {} left", quota.remaining, quota.limit)
             }
-            (None, None) => format!("<Verdict {outcome}>"),
+            (None, None) => write!(f, "{outcome}"),
+        }
+    }
+}
+
+/// The verdict on one tally of a request, as ``Verdict.tallies`` and ``Compound.tallies`` have it.
+///
+/// >>> import keytally
+/// >>> plans = {"default": "100/minute; team: 5000/hour"}
+/// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), plans=plans)
+/// >>> key, team = gate.check(gate.issue(42).expose()).tallies
+/// >>> team
+/// <TallyVerdict team: admitted: 4999 of 5000 left>
+/// >>> team.part, team.section, team.verdict.remaining
+/// (0, 'team', 4999)
+#[pyclass(frozen, module = "keytally")]
+pub(crate) struct TallyVerdict {
+    part: usize,
+    section: Option<String>,
+    verdict: Py<Verdict>,
+}
+
+#[pymethods]
+impl TallyVerdict {
+    /// The index of the part of ``check_all`` whose tally this is; 0 in another verdict.
+    #[getter]
+    fn part(&self) -> usize {
+        self.part
+    }
+
+    /// The section of the gate's plans: ``"key"``, ``"team"`` or the name of a group.
+    ///
+    /// ``None`` for a limiter, and if no tally was read, as for an invalid key.
+    #[getter]
+    fn section(&self) -> Option<&str> {
+        self.section.as_deref()
+    }
+
+    /// The verdict on the tally.
+    ///
+    /// In a gate with further sections, it has no charge: that of the whole has all tallies.
+    #[getter]
+    fn verdict(&self, py: Python<'_>) -> Py<Verdict> {
+        self.verdict.clone_ref(py)
+    }
+
+    fn __repr__(&self) -> String {
+        let verdict = self.verdict.get().to_string();
+        match &self.section {
+            Some(section) => format!("<TallyVerdict {section}: {verdict}>"),
+            None => format!("<TallyVerdict {verdict}>"),
         }
     }
 }

@@ -86,12 +86,27 @@ def verdicts(pepper, now):
     )
     yield limiter.settle("a", limiter.check("a", 0, now=now).charge, 9, now=now)
     yield Verdict.duplicate_header(now=now)
+    plans = {"default": "9/minute warn 50%; team: 12/hour; group write: 5/minute"}
+    gate = Gate.in_memory(pepper=pepper, keys=8, plans=plans, scopes=["read"])
+    key = gate.issue(42, now=now).expose()
+    yield gate.check(key, 5, groups="write", now=now)
+    yield gate.check(key, 1, groups="write", now=now)
+    yield gate.check(key, need="read", now=now)
+    verdict = gate.check(key, 0, costs={"write": 0}, now=now)
+    costs = {"write": 9}
+    yield gate.settle(verdict.key_id, verdict.charge, 9, costs=costs, now=now)
 
 
 def read(verdict):
     """Return all values of a verdict."""
     values = {name: getattr(verdict, name) for name in ATTRIBUTES if name != "raise_for_status"}
     values["quotas"] = [window(quota) for quota in verdict.quotas]
+    values["tallies"] = [
+        (tally.part, tally.section, tally.verdict.headers) for tally in verdict.tallies
+    ]
+    values["crossed"] = [
+        (repr(tally), window(quota), percent) for tally, quota, percent in verdict.crossed()
+    ]
     try:
         verdict.raise_for_status()
     except Exception as error:
@@ -108,8 +123,12 @@ def test_copied_verdict_has_same_values(pepper, now):
         "invalid_key",
         "too_costly",
         "full",
+        "forbidden",
     }
     assert any(verdict.uncharged for verdict in found)
+    assert any(verdict.uncharged_costs for verdict in found)
+    assert any(verdict.crossed() for verdict in found)
+    assert any(len(verdict.tallies) > 2 for verdict in found)
     assert any(verdict.clock_ahead_s for verdict in found)
     for verdict in found:
         for copied in copies(verdict):
@@ -139,7 +158,7 @@ def test_copied_exception_has_same_values(now):
 
 
 def test_invalid_pickled_verdict_is_rejected(now):
-    restore, (state,) = Limiter.in_memory("1/minute").check("a", now=now).__reduce__()
+    restore, ((state, *others),) = Limiter.in_memory("1/minute").check("a", now=now).__reduce__()
     quota = state[3][0]
     for index, value in [
         (0, "perhaps"),
@@ -149,4 +168,13 @@ def test_invalid_pickled_verdict_is_rejected(now):
         (3, [(1, 1, 0, 0, False, False)]),
     ]:
         with pytest.raises(ValueError, match="not a verdict's"):
-            restore((*state[:index], value, *state[index + 1 :]))
+            restore(((*state[:index], value, *state[index + 1 :]), *others))
+    too_many = (*state[:3], [quota] * 5, *state[4:])
+    for tallies, crossed in [
+        ([(0, state)] * 9, []),
+        ([(0, too_many)], []),
+        ([(0, state)], [(1, 0, 80)]),
+        ([(0, state)], [(0, 1, 80)]),
+    ]:
+        with pytest.raises(ValueError, match="not a verdict's"):
+            restore((state, tallies, crossed, []))

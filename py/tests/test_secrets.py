@@ -14,6 +14,7 @@ from keytally import (
     Gate,
     Limiter,
     Policy,
+    Sections,
     Verdict,
     _addresses,
     _calls,
@@ -43,6 +44,10 @@ def wrapped(secret):
     yield {"default": f"1/{secret}"}
     yield f"1/{secret}"
     yield f"1/s, {secret}"
+    yield f"1/s; group {secret}: 1/s"
+    yield f"1/s; team: {secret}"
+    yield f"1/s warn {secret}"
+    yield {secret: 1}
 
 
 def shown(error):
@@ -74,17 +79,21 @@ def calls(gate, path):
     """Yield every function with valid arguments."""
     charge = Charge(1, 1)
     holder = {"account": 1, "env": "live", "plan": "default", "expires": None, "now": 1.0}
+    holder["scopes"] = []
     table = {"pepper": PEPPER, "pepper_file": None, "keys": 8, "plans": PLANS, "prefix": "kt"}
+    table = {**table, "teams": 1, "scopes": ["read"]}
     limit = {"policy": "5/minute", "capacity": 8}
     limiter = Limiter.in_memory("5/minute", 8)
     yield Gate.create, {"path": path / "new.gate", **table}
     yield Gate.open, {"path": path / "api.gate", "pepper": PEPPER, "pepper_file": None}
     yield Gate.in_memory, table
-    yield gate.check, {"api_key": "x", "cost": 1, "now": 1.0}
-    yield gate.peek, {"api_key": "x", "cost": 1, "now": 1.0}
-    yield gate.part, {"api_key": "x", "cost": 1}
+    request = {"api_key": "x", "cost": 1, "groups": (), "costs": {}, "need": ()}
+    yield gate.check, {**request, "now": 1.0}
+    yield gate.peek, {**request, "now": 1.0}
+    yield gate.part, request
     yield gate.refund, {"key_id": KEY_ID, "charge": charge, "now": 1.0}
-    yield gate.settle, {"key_id": KEY_ID, "estimate": charge, "actual": 1, "now": 1.0}
+    actual = {"actual": 1, "costs": {}, "overdraw": False, "now": 1.0}
+    yield gate.settle, {"key_id": KEY_ID, "estimate": charge, **actual}
     yield gate.reset, {"key_id": KEY_ID, "now": 1.0}
     yield gate.issue, holder
     yield gate.import_keys, {"keys": ["a-key-of-customer"], **holder}
@@ -92,6 +101,14 @@ def calls(gate, path):
     yield gate.revoke, {"key_id": KEY_ID, "wait": 1}
     yield gate.assign, {"key_id": KEY_ID, "plan": "default"}
     yield gate.set_plan, {"name": "pro", "policy": "5/minute"}
+    yield gate.set_scopes, {"key_id": KEY_ID, "scopes": ["read"], "wait": 1}
+    yield gate.account, {"account": 1, "now": 1.0}
+    yield gate.accounts, {"now": 1.0}
+    yield gate.suspend, {"account": 1, "wait": 1}
+    yield gate.resume, {"account": 1, "wait": 1}
+    yield gate.assign_account, {"account": 1, "plan": "default"}
+    yield gate.limit_account, {"account": 1, "limits": "5/minute"}
+    yield gate.reset_account, {"account": 1, "now": 1.0}
     yield gate.list, {"now": 1.0}
     yield gate.key, {"key_id": KEY_ID, "now": 1.0}
     yield gate.verify, {"now": 1.0}
@@ -112,6 +129,8 @@ def calls(gate, path):
     yield limiter.reset_all, {"now": 1.0}
     yield limiter.correct_clock, {"now": 1.0}
     yield Policy, {"text": "5/minute"}
+    yield Sections, {"text": "5/minute; team: 9/hour"}
+    yield Sections("5/minute").named, {"name": "team"}
     yield Charge, {"cost": 1, "at_ms": 1}
     yield Charge.from_bytes, {"data": charge.to_bytes()}
     yield Verdict.duplicate_header, {"now": 1.0}

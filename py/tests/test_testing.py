@@ -12,7 +12,7 @@ import time
 import pytest
 
 import keytally.testing
-from keytally import Gate, Limiter, Policy
+from keytally import Gate, Limiter, Sections
 from keytally.testing import MemoryGate, at
 
 UTC = dt.timezone.utc
@@ -190,7 +190,7 @@ def test_filled_window_denies_until_it_ends(policy, window):
         denied = gate.check()
         assert denied.outcome == "denied"
         assert {q.name: q.remaining for q in denied.quotas}[window] == 0
-        assert gate.table.plans == {"default": Policy(policy)}
+        assert gate.table.plans == {"default": Sections(policy)}
         clock.tick(denied.retry_after_s)
         assert gate.check().admitted
 
@@ -212,7 +212,23 @@ def test_window_that_cannot_be_filled_is_named():
     gate = MemoryGate({"default": "1/second, 1000000/day"})
     with pytest.raises(ValueError, match="cannot count 1000000 units in the other windows"):
         gate.fill("day")
-    assert gate.table.plans == {"default": Policy("1/second, 1000000/day")}
+    assert gate.table.plans == {"default": Sections("1/second, 1000000/day")}
+
+
+def test_filled_window_of_a_section_leaves_the_others():
+    plan = "5/second, 9/minute; team: 100000/hour; group read-only: 2/minute"
+    with at("2027-01-31T12:00:00Z"):
+        gate = MemoryGate({"default": plan}, scopes=["read"])
+        gate.fill("read-only-minute")
+        assert not gate.check(groups="read-only")
+        assert gate.check(need="read").remaining == 8
+        gate.fill("team-hour")
+        denied = gate.check()
+        outcomes = {tally.section: tally.verdict.outcome for tally in denied.tallies}
+        assert outcomes == {"key": "admitted", "team": "denied"}
+        assert denied.remaining == 8
+        with pytest.raises(ValueError, match="second, minute, team-hour, read-only-minute"):
+            gate.fill("team-day")
 
 
 def test_plugin_provides_the_gate(tmp_path):

@@ -1,9 +1,11 @@
 import builtins
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from os import PathLike
 from pathlib import Path
 from typing import Literal, final
+
+from typing_extensions import TypeAlias
 
 __version__: str
 FIELD_NAMES: tuple[str, ...]
@@ -11,6 +13,7 @@ PROBLEM_MEDIA_TYPE: str
 __all__ = [
     "FIELD_NAMES",
     "PROBLEM_MEDIA_TYPE",
+    "AccountInfo",
     "Charge",
     "Compound",
     "Flaw",
@@ -23,12 +26,16 @@ __all__ = [
     "Quota",
     "QuotaState",
     "Report",
+    "SectionQuotas",
+    "Sections",
+    "TallyVerdict",
     "Verdict",
     "__version__",
     "accepts_problem",
     "check_all",
     "clock_ms",
     "generate_pepper",
+    "peek_all",
     "redact",
     "restore_quota",
     "restore_quota_state",
@@ -37,11 +44,28 @@ __all__ = [
     "set_test_clock",
 ]
 
+_Outcome: TypeAlias = Literal[
+    "admitted", "denied", "missing_key", "invalid_key", "too_costly", "full", "forbidden"
+]
+_Reason: TypeAlias = Literal[
+    "malformed",
+    "checksum",
+    "unknown",
+    "wrong_secret",
+    "revoked",
+    "expired",
+    "duplicate",
+    "pepper_missing",
+    "damaged",
+    "suspended",
+]
+
 def run(args: list[str]) -> int: ...
 def accepts_problem(accept: bytes) -> bool: ...
 def check_all(*parts: Part, now: float | datetime | None = None) -> Compound: ...
 def clock_ms() -> int: ...
 def generate_pepper() -> str: ...
+def peek_all(*parts: Part, now: float | datetime | None = None) -> Compound: ...
 def redact(text: str) -> str: ...
 def restore_quota(limit: int, window: int) -> Quota: ...
 def restore_quota_state(state: tuple[object, ...]) -> QuotaState: ...
@@ -73,10 +97,63 @@ class Compound:
     @property
     def admitted(self) -> bool: ...
     @property
+    def tallies(self) -> tuple[TallyVerdict, ...]: ...
+    @property
     def verdicts(self) -> tuple[Verdict, ...]: ...
     @property
     def decisive(self) -> Verdict: ...
+    def charge(self, part: int) -> Charge | None: ...
+    def crossed(self) -> list[tuple[TallyVerdict, QuotaState, int]]: ...
+    @property
+    def outcome(self) -> _Outcome: ...
+    @property
+    def reason(self) -> _Reason | None: ...
+    @property
+    def http_status(self) -> Literal[200, 401, 403, 429, 503]: ...
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def content_type(self) -> str: ...
+    @property
+    def problem(self) -> bytes: ...
+    @property
+    def headers(self) -> list[tuple[str, str]]: ...
+    @property
+    def raw_headers(self) -> list[tuple[bytes, bytes]]: ...
+    @property
+    def account(self) -> int | None: ...
+    @property
+    def key_id(self) -> str | None: ...
+    @property
+    def remaining(self) -> int | None: ...
+    @property
+    def retry_after_s(self) -> int | None: ...
     def __bool__(self) -> bool: ...
+
+@final
+class Sections:
+    def __new__(cls, text: str | Policy | Sections) -> Sections: ...
+    def named(self, name: str) -> SectionQuotas | None: ...
+    def __iter__(self) -> Iterator[SectionQuotas]: ...
+    def __reduce__(self) -> tuple[type[Sections], tuple[str]]: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
+@final
+class SectionQuotas:
+    @property
+    def name(self) -> str: ...
+    @property
+    def algorithm(self) -> Literal["fixed", "sliding"]: ...
+    @property
+    def quotas(self) -> tuple[Quota, ...]: ...
+    @property
+    def warnings(self) -> tuple[tuple[int, ...], ...]: ...
+    @property
+    def is_unlimited(self) -> bool: ...
+    @property
+    def never_binding(self) -> tuple[tuple[Quota, Quota], ...]: ...
 
 @final
 class Policy:
@@ -126,28 +203,11 @@ class Verdict:
     @property
     def admitted(self) -> bool: ...
     @property
-    def outcome(
-        self,
-    ) -> Literal["admitted", "denied", "missing_key", "invalid_key", "too_costly", "full"]: ...
+    def outcome(self) -> _Outcome: ...
     @property
-    def reason(
-        self,
-    ) -> (
-        Literal[
-            "malformed",
-            "checksum",
-            "unknown",
-            "wrong_secret",
-            "revoked",
-            "expired",
-            "duplicate",
-            "pepper_missing",
-            "damaged",
-        ]
-        | None
-    ): ...
+    def reason(self) -> _Reason | None: ...
     @property
-    def http_status(self) -> Literal[200, 401, 429, 503]: ...
+    def http_status(self) -> Literal[200, 401, 403, 429, 503]: ...
     @property
     def body(self) -> bytes: ...
     @property
@@ -182,9 +242,23 @@ class Verdict:
     def charge(self) -> Charge | None: ...
     @property
     def uncharged(self) -> int: ...
+    @property
+    def uncharged_costs(self) -> dict[str, int]: ...
+    @property
+    def tallies(self) -> tuple[TallyVerdict, ...]: ...
+    def crossed(self) -> list[tuple[TallyVerdict, QuotaState, int]]: ...
     def raise_for_status(self) -> None: ...
     def __reduce__(self) -> tuple[object, tuple[tuple[object, ...]]]: ...
     def __bool__(self) -> bool: ...
+
+@final
+class TallyVerdict:
+    @property
+    def part(self) -> int: ...
+    @property
+    def section(self) -> str | None: ...
+    @property
+    def verdict(self) -> Verdict: ...
 
 @final
 class Limiter:
@@ -237,8 +311,10 @@ class Gate:
         pepper: str | None = None,
         pepper_file: str | PathLike[str] | None = None,
         keys: int = 100000,
-        plans: Mapping[str, str | Policy] | None = None,
+        plans: Mapping[str, str | Policy | Sections] | None = None,
         prefix: str = "kt",
+        teams: int | None = None,
+        scopes: str | Iterable[str] = (),
     ) -> Gate: ...
     @staticmethod
     def open(
@@ -253,15 +329,39 @@ class Gate:
         pepper: str | None = None,
         pepper_file: str | PathLike[str] | None = None,
         keys: int = 100000,
-        plans: Mapping[str, str | Policy] | None = None,
+        plans: Mapping[str, str | Policy | Sections] | None = None,
         prefix: str = "kt",
+        teams: int | None = None,
+        scopes: str | Iterable[str] = (),
     ) -> Gate: ...
     def check(
-        self, api_key: str | bytes | None, cost: int = 1, *, now: float | datetime | None = None
+        self,
+        api_key: str | bytes | None,
+        cost: int = 1,
+        *,
+        groups: str | Iterable[str] = (),
+        costs: Mapping[str, int] | None = None,
+        need: str | Iterable[str] | None = None,
+        now: float | datetime | None = None,
     ) -> Verdict: ...
-    def part(self, api_key: str | bytes | None, cost: int = 1) -> Part: ...
+    def part(
+        self,
+        api_key: str | bytes | None,
+        cost: int = 1,
+        *,
+        groups: str | Iterable[str] = (),
+        costs: Mapping[str, int] | None = None,
+        need: str | Iterable[str] | None = None,
+    ) -> Part: ...
     def peek(
-        self, api_key: str | bytes | None, cost: int = 1, *, now: float | datetime | None = None
+        self,
+        api_key: str | bytes | None,
+        cost: int = 1,
+        *,
+        groups: str | Iterable[str] = (),
+        costs: Mapping[str, int] | None = None,
+        need: str | Iterable[str] | None = None,
+        now: float | datetime | None = None,
     ) -> Verdict: ...
     def refund(
         self, key_id: str | None, charge: Charge | None, *, now: float | datetime | None = None
@@ -270,8 +370,10 @@ class Gate:
         self,
         key_id: str | None,
         estimate: Charge | None,
-        actual: int,
+        actual: int | None = None,
         *,
+        costs: Mapping[str, int] | None = None,
+        overdraw: bool = False,
         now: float | datetime | None = None,
     ) -> Verdict: ...
     def reset(self, key_id: str, *, now: float | datetime | None = None) -> Verdict: ...
@@ -282,6 +384,7 @@ class Gate:
         env: str = "live",
         plan: str | None = None,
         expires: datetime | timedelta | None = None,
+        scopes: str | Iterable[str] = (),
         now: float | datetime | None = None,
         wait: timedelta | float = 10,
     ) -> Key: ...
@@ -293,6 +396,7 @@ class Gate:
         env: str = "live",
         plan: str | None = None,
         expires: datetime | timedelta | None = None,
+        scopes: str | Iterable[str] = (),
         now: float | datetime | None = None,
         wait: timedelta | float = 10,
     ) -> builtins.list[str]: ...
@@ -307,8 +411,22 @@ class Gate:
     ) -> Key: ...
     def revoke(self, key_id: str, *, wait: timedelta | float = 10) -> None: ...
     def assign(self, key_id: str, plan: str, *, wait: timedelta | float = 10) -> None: ...
+    def set_scopes(
+        self, key_id: str, scopes: str | Iterable[str], *, wait: timedelta | float = 10
+    ) -> None: ...
+    def account(
+        self, account: int, *, now: float | datetime | None = None
+    ) -> AccountInfo | None: ...
+    def accounts(self, *, now: float | datetime | None = None) -> builtins.list[AccountInfo]: ...
+    def suspend(self, account: int, *, wait: timedelta | float = 10) -> None: ...
+    def resume(self, account: int, *, wait: timedelta | float = 10) -> None: ...
+    def assign_account(self, account: int, plan: str, *, wait: timedelta | float = 10) -> None: ...
+    def limit_account(
+        self, account: int, limits: str | Policy | Sections, *, wait: timedelta | float = 10
+    ) -> None: ...
+    def reset_account(self, account: int, *, now: float | datetime | None = None) -> None: ...
     def set_plan(
-        self, name: str, policy: str | Policy, *, wait: timedelta | float = 10
+        self, name: str, policy: str | Policy | Sections, *, wait: timedelta | float = 10
     ) -> None: ...
     def list(self, *, now: float | datetime | None = None) -> builtins.list[KeyInfo]: ...
     def key(self, key_id: str, *, now: float | datetime | None = None) -> KeyInfo | None: ...
@@ -324,11 +442,30 @@ class Gate:
     @property
     def path(self) -> Path | None: ...
     @property
-    def plans(self) -> dict[str, Policy]: ...
+    def plans(self) -> dict[str, Sections]: ...
     @property
     def prefix(self) -> str: ...
     @property
     def capacity(self) -> int: ...
+    @property
+    def team_capacity(self) -> int: ...
+    @property
+    def sections(self) -> tuple[str, ...]: ...
+    @property
+    def scopes(self) -> tuple[str, ...]: ...
+
+@final
+class AccountInfo:
+    @property
+    def account(self) -> int: ...
+    @property
+    def is_suspended(self) -> bool: ...
+    @property
+    def plan(self) -> str | None: ...
+    @property
+    def has_own_limits(self) -> bool: ...
+    @property
+    def quotas(self) -> tuple[QuotaState, ...]: ...
 
 @final
 class Key:
@@ -387,6 +524,8 @@ class Flaw:
         "no_plan",
         "no_env",
         "no_pepper",
+        "checksum",
+        "no_team",
         "no_tally",
         "future_tally",
     ]: ...

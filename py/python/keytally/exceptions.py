@@ -97,7 +97,7 @@ class AdminError(KeytallyError):
     >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), keys=1)
     >>> gate.set_plan("quick", "1/second")
     Traceback (most recent call last):
-    keytally.exceptions.AdminError: the plan's windows and algorithm must be ...
+    keytally.exceptions.AdminError: the plan's sections, windows and algorithms must be ...
 
     """
 
@@ -147,6 +147,43 @@ class NoSuchPlanError(AdminError):
     >>> gate.issue(42, plan="gold")
     Traceback (most recent call last):
     keytally.exceptions.NoSuchPlanError: the gate has no plan of that name; `list` shows the plans
+
+    """
+
+
+class NoSuchAccountError(AdminError):
+    """The gate does not have the account: it was created without teams, or no key has the account.
+
+    >>> import keytally
+    >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), keys=1, teams=1)
+    >>> gate.suspend(42)
+    Traceback (most recent call last):
+    keytally.exceptions.NoSuchAccountError: the gate has no account 42; ...
+
+    """
+
+
+class NoSuchScopeError(AdminError):
+    """The gate does not have a scope that a key should have.
+
+    >>> import keytally
+    >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), keys=1, scopes=["read"])
+    >>> gate.issue(42, scopes=["raed"])
+    Traceback (most recent call last):
+    keytally.exceptions.NoSuchScopeError: the gate has no scope of that name; ...
+
+    """
+
+
+class TeamsFullError(AdminError):
+    """The gate has no room for another account.
+
+    >>> import keytally
+    >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), keys=9, teams=1)
+    >>> keys = gate.issue(42), gate.issue(42)
+    >>> gate.issue(43)
+    Traceback (most recent call last):
+    keytally.exceptions.TeamsFullError: the gate has room for 1 teams and has them all; ...
 
     """
 
@@ -237,6 +274,18 @@ class InvalidKeyError(RefusedError):
     >>> gate.check("kt_live_mistyped").raise_for_status()
     Traceback (most recent call last):
     keytally.exceptions.InvalidKeyError: invalid_key (401)
+
+    """
+
+
+class ForbiddenError(RefusedError):
+    """The key lacks a scope that the request needs.
+
+    >>> import keytally
+    >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), keys=1, scopes=["write"])
+    >>> gate.check(gate.issue(42).expose(), need="write").raise_for_status()
+    Traceback (most recent call last):
+    keytally.exceptions.ForbiddenError: forbidden (403)
 
     """
 

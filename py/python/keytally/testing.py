@@ -30,15 +30,14 @@ import contextlib
 import datetime as dt
 import math
 import os
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Any, Union
 
-from keytally._native import Gate, clock_ms, generate_pepper, set_test_clock
-from keytally.exceptions import AdminError, PolicyError
+from keytally._native import Charge, Gate, clock_ms, generate_pepper, set_test_clock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from keytally._native import Policy, Verdict
+    from keytally._native import Policy, Sections, Verdict
 
 __all__ = ["Clock", "MemoryGate", "at"]
 
@@ -199,6 +198,7 @@ class MemoryGate:
 
     Args:
         plans: The plans by name; ``{"default": "100/minute, 1000/hour"}`` by default.
+        scopes: The names of the scopes of the gate. The key has all of them.
 
     Attributes:
         table: The `Gate`.
@@ -214,28 +214,35 @@ class MemoryGate:
 
     """
 
-    def __init__(self, plans: Mapping[str, str | Policy] | None = None) -> None:
-        self.table = Gate.in_memory(pepper=generate_pepper(), keys=100, plans=plans)
-        self.api_key = self.table.issue(1).expose()
+    def __init__(
+        self,
+        plans: Mapping[str, str | Policy | Sections] | None = None,
+        scopes: Sequence[str] = (),
+    ) -> None:
+        self.table = Gate.in_memory(pepper=generate_pepper(), keys=100, plans=plans, scopes=scopes)
+        self.api_key = self.table.issue(1, scopes=scopes).expose()
 
     @property
     def headers(self) -> dict[str, str]:
         """The header field with the key."""
         return {"X-API-Key": self.api_key}
 
-    def check(self, cost: int = 1) -> Verdict:
-        """Check the key, as a request with it does."""
-        return self.table.check(self.api_key, cost)
+    def check(self, cost: int = 1, **options: Any) -> Verdict:  # noqa: ANN401
+        """Check the key, as a request with it does. The options are those of `Gate.check`."""
+        return self.table.check(self.api_key, cost, **options)
 
     def fill(self, window: str, api_key: str | None = None) -> None:
         """Spend the rest of a window, so that the next check of the key is denied until its end.
 
         Shorter windows are charged too, beyond their limits: the check is denied by all windows
-        that are full. If an hour is full, a check is denied until the hour ends.
+        that are full. If an hour is full, a check is denied until the hour ends. A full window of a
+        group denies only the requests that name the group.
 
         Args:
             window: The name of the window as in ``RateLimit-Policy``: ``"minute"``, ``"hour"``,
-                ``"day"``, ``"week"``, ``"month"``, or its seconds, such as ``"10s"``.
+                ``"day"``, ``"week"``, ``"month"``, or its seconds, such as ``"10s"``. For another
+                section than that of the key, it begins with its name: ``"team-hour"``,
+                ``"write-minute"``.
             api_key: Another key of the gate.
 
         Raises:
@@ -255,24 +262,21 @@ class MemoryGate:
 
         """
         api_key = api_key or self.api_key
-        verdict = self.table.check(api_key, 0)
-        quotas = {quota.name: quota for quota in verdict.quotas}
-        if verdict.plan is None or window not in quotas:
-            names = ", ".join(quotas) or f"none, because the check is {verdict.outcome}"
+        groups = [name for name in self.table.sections if name not in ("key", "team")]
+        verdict = self.table.check(api_key, 0, groups=groups)
+        # By its name, each window's tally and remaining units.
+        windows = {}
+        for index, tally in enumerate(verdict.tallies):
+            prefix = "" if tally.section == "key" else f"{tally.section}-"
+            for quota in tally.verdict.quotas:
+                windows[prefix + quota.name] = index, quota.remaining
+        if verdict.charge is None or window not in windows:
+            names = ", ".join(windows) or f"none, because the check is {verdict.outcome}"
             raise ValueError(f"the key has no window {window}; its windows: {names}")
-        cost = quotas[window].remaining
-        if cost == 0 or self.table.check(api_key, cost).admitted:
-            return
-        policy = self.table.plans[verdict.plan]
-        wider = ", ".join(
-            f"{quota.limit + max(0, cost - quota.remaining)}/{str(of_plan).partition('/')[2]}"
-            for quota, of_plan in zip(verdict.quotas, policy.quotas)
-        )
-        try:
-            self.table.set_plan(verdict.plan, f"{policy.algorithm} {wider}")
-        except (AdminError, PolicyError) as error:
-            raise ValueError(f"cannot count {cost} units in the other windows: {error}") from error
-        try:
-            self.table.check(api_key, cost)
-        finally:
-            self.table.set_plan(verdict.plan, policy)
+        index, cost = windows[window]
+        # The charge of this tally alone: see the bytes of a charge.
+        entry = verdict.charge.to_bytes()[16 * index : 16 * (index + 1)]
+        charge = Charge.from_bytes(entry.ljust(128, b"\0"))
+        settled = self.table.settle(verdict.key_id, charge, cost, overdraw=True)
+        if settled.uncharged:
+            raise ValueError(f"cannot count {cost} units in the other windows of {window}")
