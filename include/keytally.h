@@ -7,7 +7,9 @@
  * it. A limiter is a table of counts for any subject, such as an address, a user or a route:
  * kt_limiter_check charges a subject. Both functions write a kt_verdict, a plain struct with all
  * that an HTTP response needs. The counts of one key or subject are its tally. A pepper is a secret
- * HMAC key of the server, under which a gate stores its keys.
+ * HMAC key of the server, under which a gate stores its keys. Plans may have sections with tallies
+ * of their own, for all keys of an account (team) and for groups of routes:
+ * kt_gate_check_request and kt_check_all charge several tallies, all or none.
  *
  *     kt_gate *gate;
  *     const char *peppers = getenv("KEYTALLY_PEPPER");
@@ -28,9 +30,9 @@
  *     change was made. A comment lists the statuses of its function, except those of the next two
  *     paragraphs and KT_INTERNAL, which is a defect of this library.
  * Features. A library for a device may be built without sliding windows, keys of other forms,
- *     more than one pepper per gate, or weeks and months. A policy, a table, an import or a list of
- *     peppers that needs them is then KT_NO_SLIDING, KT_NO_IMPORTED_KEYS, KT_NO_PEPPER_ROTATION or
- *     KT_NO_CALENDAR.
+ *     more than one pepper per gate, weeks and months, or sections, teams and scopes. A policy, a
+ *     table, an import, a configuration or a list of peppers that needs them is then KT_NO_SLIDING,
+ *     KT_NO_IMPORTED_KEYS, KT_NO_PEPPER_ROTATION, KT_NO_CALENDAR or KT_NO_SECTIONS.
  * Pointers. NULL, a misaligned pointer and an impossible length are statuses, never a crash:
  *     KT_NULL_POINTER, KT_MISALIGNED, KT_BAD_LENGTH. A struct that was never made a handle, or that
  *     was closed, moved or copied, is KT_NOT_A_HANDLE, as long as its memory exists. The caller
@@ -44,17 +46,18 @@
  *       that struct. For members that the caller's header lacks, the library takes zeros, which
  *       mean what the older version did. A member that is newer than the library must be zero, else
  *       the status is KT_UNKNOWN_MEMBER. If `size` leaves out a required member or is above 4096,
- *       the status is KT_STRUCT_SIZE. These are kt_request, kt_gate_config and kt_new_key.
+ *       the status is KT_STRUCT_SIZE. These are kt_request, kt_gate_config, kt_new_key and
+ *       kt_settlement.
  *     - A struct that this library writes has a fixed size with reserved zeros. New members replace
  *       reserved ones, so a library that does not know them writes zeros. These are kt_verdict,
- *       kt_quota, kt_key_info, kt_plan_info, kt_key_parts and kt_flaw. Do not use members whose
- *       name ends with an underscore.
+ *       kt_quota, kt_tally, kt_compound, kt_key_info, kt_plan_info, kt_account_info, kt_key_parts
+ *       and kt_flaw. Do not use members whose name ends with an underscore.
  *     - kt_charge is opaque, has a fixed size, and may be stored. A struct that is not a charge is
  *       KT_NOT_A_CHARGE.
- *     - kt_bytes, kt_part, kt_plan, kt_field and kt_key do not change.
+ *     - kt_bytes, kt_name, kt_group, kt_part, kt_plan, kt_field and kt_key do not change.
  *     - kt_gate and kt_limiter are opaque handles, whose content only this library reads and
  *       writes. Their sizes, which kt_gate_handle_size and kt_limiter_handle_size return, change
- *       only with the SONAME.
+ *       only with the SONAME. They differ by the width of pointers, and by KT_WITHOUT_SECTIONS.
  * Ownership. kt_gate_init, kt_gate_attach, kt_limiter_init and kt_limiter_attach make a handle in a
  *     struct of the caller, and allocate nothing. kt_gate_open, kt_limiter_open and the other
  *     functions of files return a pointer to a handle that belongs to the library until it is
@@ -148,15 +151,40 @@
 /** The value of `kt_gate_size` as a constant, for arrays. */
 #define KT_GATE_SIZE(keys) ((size_t)64 * (6 + KT_GATE_PLAN_SLOTS / 2 + (size_t)(keys)))
 
+/**
+ * 1 in a program for a library that was built without the feature `sections`, which defines it
+ * before it includes this header, else 0. The program's handles of gates are then smaller. It
+ * cannot be linked with a library that has `sections`, whose handles would not fit.
+ */
+#ifndef KT_WITHOUT_SECTIONS
+#define KT_WITHOUT_SECTIONS 0
+#endif
+#if KT_WITHOUT_SECTIONS
+#define kt_gate_init kt_gate_init_without_sections
+#define kt_gate_attach kt_gate_attach_without_sections
+#endif
+
+/** Bytes of a gate's handle. */
+#define KT_GATE_HANDLE_SIZE \
+    (UINTPTR_MAX > UINT32_MAX ? (KT_WITHOUT_SECTIONS ? 1024 : 3072) \
+                              : (KT_WITHOUT_SECTIONS ? 768 : 2048))
+#define KT_GATE_HANDLE_WORDS_ (KT_GATE_HANDLE_SIZE / 8)
+
 
 /** The version of the table format. For another version, functions return `KT_OTHER_FORMAT`. */
-#define KT_TABLE_FORMAT 1
+#define KT_TABLE_FORMAT 2
 
 /**
  * Bytes that are always enough for a policy as text and for a sentence about an invalid one, with
  * the NUL.
  */
 #define KT_POLICY_SIZE 256
+
+/**
+ * Bytes that are always enough for the sections of a plan as text, with the NUL. They are more
+ * than a plan may be written with, since `1/s` becomes `1/second`.
+ */
+#define KT_SECTIONS_SIZE 1536
 
 /** Bytes of a key as text, with the NUL. */
 #define KT_KEY_SIZE 56
@@ -193,6 +221,18 @@
 /** The value of `calendar` in a quota whose window is a week. */
 #define KT_WEEK 32
 
+/** The most parts of a compound charge, and the most tallies that its parts charge together. */
+#define KT_MAX_PARTS 8
+
+/** Bytes of the name of a section, with the NUL. */
+#define KT_SECTION_SIZE 17
+
+/** Bytes that are always enough for the header fields of a compound charge, with the NUL. */
+#define KT_COMPOUND_HEADERS_SIZE 4096
+
+/** Bytes that are always enough for the problem document of a compound charge, with the NUL. */
+#define KT_COMPOUND_PROBLEM_SIZE 1280
+
 /** Bytes of a limiter's handle. */
 #define KT_LIMITER_HANDLE_SIZE 384
 
@@ -204,9 +244,6 @@
 
 /** The most subjects of a limiter. */
 #define KT_MAX_SUBJECTS 1073741824
-
-/** Bytes of a gate's handle. */
-#define KT_GATE_HANDLE_SIZE 1024
 
 /** The most keys of a gate. */
 #define KT_MAX_KEYS 67108864
@@ -220,14 +257,20 @@
 /** The most peppers of a gate at a time. */
 #define KT_MAX_PEPPERS 4
 
-/** The most parts of a compound charge. */
-#define KT_MAX_PARTS 8
+/** The most tallies of a plan, and so the most groups of a request. */
+#define KT_MAX_TALLIES 8
+
+/** The most scopes of a gate. */
+#define KT_MAX_SCOPES 64
 
 /** Random bytes for one new key or secret. */
 #define KT_ENTROPY_SIZE 24
 
 /** Bytes of a plan's name, with the NUL. */
 #define KT_PLAN_NAME_SIZE 17
+
+/** Bytes of the name of a scope, with the NUL. */
+#define KT_SCOPE_SIZE 17
 
 /** Bytes of a key's last characters, with the NUL. */
 #define KT_LAST_CHARACTERS_SIZE 5
@@ -290,7 +333,7 @@ enum kt_status
     KT_UNKNOWN_MEMBER = 12,
     /** There is no quota of that index; they count from 0 to quota_count - 1. */
     KT_NO_SUCH_QUOTA = 13,
-    /** A compound charge has 1 to 8 parts. */
+    /** A compound charge has 1 to 8 parts, and at most 8 tallies. */
     KT_PART_COUNT = 14,
     /** A part has a gate or a limiter, not both and not none. */
     KT_PART_TABLE = 15,
@@ -298,7 +341,7 @@ enum kt_status
     KT_NOT_A_CHARGE = 16,
     /** A policy needs at least one quota, like "100/minute, 1000/hour". */
     KT_POLICY_EMPTY = 20,
-    /** The policy is longer than 128 bytes. */
+    /** The policy is longer than 128 bytes, or the sections of the plan are longer than 512. */
     KT_POLICY_TOO_LONG = 21,
     /**
      * A quota of the policy is not of the form LIMIT/UNIT or LIMIT/N UNIT, like 100/minute,
@@ -368,6 +411,27 @@ enum kt_status
      * without that mark.
      */
     KT_PEPPER_BYTE_ORDER_MARK = 46,
+    /** This build has no sections, teams and scopes; build it with the feature `sections`. */
+    KT_NO_SECTIONS = 50,
+    /**
+     * A section of the plan is not of the form team: QUOTAS or group NAME: QUOTAS, with a name
+     * of 1 to 16 characters of a-z, 0-9, - and _ that is not key or team.
+     */
+    KT_POLICY_SECTION = 51,
+    /** Two sections of the plan have the same name. */
+    KT_POLICY_SECTION_TWICE = 52,
+    /**
+     * The quotas of the plan need more tallies than it may have; drop a group or a window, or
+     * lower a limit.
+     */
+    KT_POLICY_TOO_MANY_TALLIES = 53,
+    /** The quotas of the team need more than 2 tallies; drop a window, or lower a limit. */
+    KT_POLICY_TOO_MANY_TEAM_TALLIES = 54,
+    /**
+     * A warning of the plan is not of the form QUOTA warn 80% or QUOTA warn 80% 95%, with
+     * ascending percentages from 1% to 100%.
+     */
+    KT_POLICY_WARNING = 55,
     /**
      * The memory is smaller than the table; kt_limiter_size and kt_gate_size return the size
      * that it needs.
@@ -382,7 +446,10 @@ enum kt_status
     KT_PLAN_COUNT = 62,
     /** Two plans have the same name. */
     KT_PLAN_TWICE = 63,
-    /** All plans of a gate must share their windows and algorithm, and fit one tally together. */
+    /**
+     * All plans of a gate must share their sections, windows and algorithms, and fit the same
+     * tallies together.
+     */
     KT_PLAN_WINDOWS = 64,
     /** This is not a keytally table: it does not begin as one does. */
     KT_NOT_A_TABLE = 65,
@@ -408,6 +475,13 @@ enum kt_status
      * another.
      */
     KT_OTHER_POLICY = 73,
+    /**
+     * A gate has at most 64 scopes, each of 1 to 16 printable ASCII characters without spaces,
+     * commas and quotation marks, and each once.
+     */
+    KT_SCOPES = 74,
+    /** The room for teams is at most 67108864, and at least 1 if a plan has a section for teams. */
+    KT_TEAM_COUNT = 75,
     /** Another administrator is changing this gate; try again, wait longer, or end that process. */
     KT_BUSY = 80,
     /** The gate is full: all its records hold keys; revoke some, or create a gate with more keys. */
@@ -445,6 +519,14 @@ enum kt_status
      * would end it at once; wait, or force the rotation.
      */
     KT_IN_GRACE = 93,
+    /** The gate has no room for another team; create one with room for more. */
+    KT_TEAMS_FULL = 94,
+    /** The gate has no such account; an account is made with its first key. */
+    KT_NO_SUCH_ACCOUNT = 95,
+    /** The gate has no such scope; its scopes are named when it is created, at most 64. */
+    KT_NO_SUCH_SCOPE = 96,
+    /** The plans of this gate have no such group or section. */
+    KT_NO_SUCH_GROUP = 97,
     /** There is no such file or folder. */
     KT_FILE_NOT_FOUND = 100,
     /** The system does not let this process do that with the file. */
@@ -506,6 +588,8 @@ enum kt_outcome
     KT_TOO_COSTLY = 4,
     /** A limiter has no slot for a new subject. Nothing is charged. */
     KT_FULL = 5,
+    /** The key does not have a scope that the request needs; nothing is charged. */
+    KT_FORBIDDEN = 6,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -550,6 +634,8 @@ enum kt_reason
     KT_REASON_PEPPER_MISSING = 8,
     /** The key's record is damaged. */
     KT_REASON_DAMAGED = 9,
+    /** The key's team is suspended. */
+    KT_REASON_SUSPENDED = 10,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -584,6 +670,10 @@ enum kt_flaw_kind
     KT_FLAW_FUTURE_TALLY = 6,
     /** A flaw that this version of the header has no name for; see the sentence. */
     KT_FLAW_OTHER = 7,
+    /** The words of the record do not have the checksum that was stored with them. */
+    KT_FLAW_CHECKSUM = 8,
+    /** The team of the record does not exist, or is of another account. */
+    KT_FLAW_NO_TEAM = 9,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -638,7 +728,10 @@ typedef struct kt_verdict {
     kt_outcome outcome;
     /** Why the key is invalid. Do not disclose it to the client. */
     kt_reason reason;
-    /** The HTTP status: 401, 429, 503, or 200 if admitted, which the application may replace. */
+    /**
+     * The HTTP status: 401, 403, 429, 503, or 200 if admitted, which the application may
+     * replace.
+     */
     uint16_t http_status;
     /** Seconds to wait, at least 1. 0 unless denied or full. */
     uint32_t retry_after_s;
@@ -731,6 +824,84 @@ typedef struct kt_field {
 } kt_field;
 
 /**
+ * The verdict on one tally of a compound charge. Its size is fixed. This library writes it;
+ * reserved members are zeros.
+ */
+typedef struct kt_tally {
+    /** The verdict. */
+    kt_verdict verdict;
+    /** The charge in a form of this library: see `kt_compound_charge`. */
+    uint64_t private_[2];
+    /**
+     * The section of the gate's plans: `key`, `team` or the name of a group, with a NUL. Empty
+     * for a limiter, and if the check reached no tally.
+     */
+    char section[KT_SECTION_SIZE];
+    /** The index of the part in the call. */
+    uint8_t part;
+    /**
+     * The warnings that this charge reached: for each quota of the verdict, up to two
+     * percentages of its limit, else 0. One request reports each warning.
+     */
+    uint8_t crossed[8][2];
+    /** Zeros. */
+    uint8_t reserved_[14];
+} kt_tally;
+
+/**
+ * The answer to a request that charges several tallies, all or none. It is a struct without
+ * pointers, which may be copied, stored and sent.
+ *
+ * Its size is fixed. This library writes it; reserved members are zeros.
+ */
+typedef struct kt_compound {
+    /** What was decided about the request. */
+    kt_outcome outcome;
+    /** Why a key is invalid. Do not disclose it to the client. */
+    kt_reason reason;
+    /**
+     * The HTTP status: 401, 403, 429, 503, or 200 if admitted, which the application may
+     * replace.
+     */
+    uint16_t http_status;
+    /** Seconds to wait, at least 1. 0 unless denied or full. */
+    uint32_t retry_after_s;
+    /** The key id of the first key whose secret is right. 0 if there is none. */
+    uint64_t key_id;
+    /** The account (team) of that key. Without meaning if `key_id` is 0. */
+    uint32_t account;
+    /** The number of that key's plan; `kt_gate_plan` returns its name. */
+    uint8_t plan;
+    /** The number of that key's environment; `kt_gate_env` returns its name. */
+    uint8_t env;
+    /** The number of verdicts in `tallies`, at least 1. */
+    uint8_t tally_count;
+    /**
+     * The index of the verdict that decided. It is that of a missing or invalid key, else of a
+     * missing scope, else of a full limiter, else of a tally that the cost is above a limit
+     * of, else the denial that lasts longest. If the request is admitted, it is 0.
+     */
+    uint8_t decisive;
+    /** When to try a denied request again, in Unix milliseconds. 0 unless denied or full. */
+    uint64_t retry_at_ms;
+    /**
+     * The units left in the window that the fields `X-RateLimit-*` describe; 0 if there is
+     * none.
+     */
+    uint32_t remaining;
+    /** Zero. */
+    uint32_t reserved_4_;
+    /** Zeros. */
+    uint64_t reserved_[3];
+    /**
+     * The verdicts, in the order of the parts. Those of a gate are in the order of its
+     * sections, and the first of them is that of the key. If the request is refused, each part
+     * that refused it has a verdict with another outcome than `KT_ADMITTED`.
+     */
+    kt_tally tallies[KT_MAX_PARTS];
+} kt_compound;
+
+/**
  * A handle of a limiter in one process.
  *
  * Declare one in addition to the table's memory and give it to `kt_limiter_init` or
@@ -741,12 +912,37 @@ typedef struct kt_limiter {
     uint64_t private_[48];
 } kt_limiter;
 
+/** A group of a gate's plans, and its cost. This struct does not change. */
+typedef struct kt_group {
+    /** The name of the group. */
+    const char *name;
+    /** The name's length. */
+    size_t name_len;
+    /**
+     * The units of the group, for example the number of tokens. Without meaning if
+     * `has_own_cost` is 0.
+     */
+    uint32_t cost;
+    /** 0 if the group is charged the cost of the request, else 1. */
+    uint32_t has_own_cost;
+} kt_group;
+
+/** A name, such as that of a scope. This struct does not change. */
+typedef struct kt_name {
+    /** The name. */
+    const char *text;
+    /** Its length. */
+    size_t text_len;
+} kt_name;
+
 /**
  * A request with options, for `kt_gate_check_request` and `kt_limiter_check_request`. It may
  * get more members; see "Structs" in the contract.
  *
  * ```c
- * kt_request request = {sizeof request, 5, KT_SYSTEM_CLOCK};
+ * const kt_group groups[] = {{KT_TEXT("write"), 0, 0}, {KT_TEXT("tokens"), 2500, 1}};
+ * const kt_name need[] = {{KT_TEXT("write")}};
+ * kt_request request = {sizeof request, 1, KT_SYSTEM_CLOCK, groups, 2, need, 1};
  * ```
  */
 typedef struct kt_request {
@@ -756,18 +952,30 @@ typedef struct kt_request {
     uint32_t cost;
     /** An explicit time in Unix milliseconds, or `KT_SYSTEM_CLOCK`. */
     uint64_t now_ms;
+    /** The groups of the gate's plans that the request charges, too. */
+    const kt_group *groups;
+    /** The number of groups. */
+    size_t groups_len;
+    /** The scopes that the key must have. */
+    const kt_name *need;
+    /** The number of scopes. */
+    size_t need_len;
 } kt_request;
 
-/** A plan: a named policy. This struct does not change. */
+/** A plan: quotas with a name. This struct does not change. */
 typedef struct kt_plan {
     /** The name: 1 to 16 characters of a-z, 0-9, - and _. */
     const char *name;
     /** The name's length. */
     size_t name_len;
-    /** The policy, such as `100/minute, 1000/hour`. */
-    const char *policy;
-    /** The policy's length. */
-    size_t policy_len;
+    /**
+     * The quotas in sections, such as
+     * `100/minute, 30000/month; team: 5000/hour; group write: 20/minute`. A policy is the
+     * section of the key alone.
+     */
+    const char *sections;
+    /** The length of the sections. */
+    size_t sections_len;
 } kt_plan;
 
 /** The configuration of a new gate. It may get more members; see "Structs" in the contract. */
@@ -777,8 +985,8 @@ typedef struct kt_gate_config {
     /** The most keys, 1 to `KT_MAX_KEYS`. */
     uint32_t keys;
     /**
-     * The plans. The first is for keys that name none. All have the same windows and
-     * algorithm.
+     * The plans. The first is for keys that name none. All have the same sections, windows
+     * and algorithms.
      */
     const kt_plan *plans;
     /**
@@ -790,6 +998,18 @@ typedef struct kt_gate_config {
     const char *prefix;
     /** The prefix's length. */
     size_t prefix_len;
+    /**
+     * The most teams (accounts), which take 64 bytes each. 0 stands for the number of keys if
+     * the plans have a section `team`, and else for none. If `size` ends before this member,
+     * it is 0.
+     */
+    uint32_t teams;
+    /** Zero. */
+    uint32_t reserved_;
+    /** The names of the scopes that keys may have, of 1 to 16 characters each. */
+    const kt_name *scopes;
+    /** The number of scopes, at most `KT_MAX_SCOPES`. */
+    size_t scopes_len;
 } kt_gate_config;
 
 /** Bytes, such as a pepper. This struct does not change. */
@@ -808,8 +1028,40 @@ typedef struct kt_bytes {
  * content is private.
  */
 typedef struct kt_gate {
-    uint64_t private_[128];
+    uint64_t private_[KT_GATE_HANDLE_WORDS_];
 } kt_gate;
+
+/**
+ * What a request really cost, for `kt_gate_settle_all`. It may get more members; see "Structs"
+ * in the contract.
+ *
+ * ```c
+ * const kt_group groups[] = {{KT_TEXT("tokens"), 2310, 1}};
+ * kt_settlement settlement = {.size = sizeof settlement, .groups = groups, .groups_len = 1};
+ * ```
+ */
+typedef struct kt_settlement {
+    /** `sizeof` this struct. */
+    uint32_t size;
+    /** The cost of the request itself. Without meaning if `has_cost` is 0. */
+    uint32_t cost;
+    /** 0 if the estimate of the request's own cost was right, else 1. */
+    uint8_t has_cost;
+    /**
+     * 1 if units for which there is no room are counted, too. The windows are then above their
+     * limits, and deny requests for longer. Else 0.
+     */
+    uint8_t overdraw;
+    /** Zeros. */
+    uint8_t reserved_[6];
+    /**
+     * The costs of groups that were charged a cost of their own. A group that is left out, or
+     * whose `has_own_cost` is 0, keeps its estimate.
+     */
+    const kt_group *groups;
+    /** The number of groups, at most `KT_MAX_TALLIES`. */
+    size_t groups_len;
+} kt_settlement;
 
 /** A key or a subject with a cost, for `kt_check_all`. This struct does not change. */
 typedef struct kt_part {
@@ -825,6 +1077,14 @@ typedef struct kt_part {
     uint32_t cost;
     /** Zero. */
     uint32_t reserved_;
+    /** The groups of the gate's plans that the request charges, too. None for a subject. */
+    const kt_group *groups;
+    /** The number of groups. */
+    size_t groups_len;
+    /** The scopes that the key must have. None for a subject. */
+    const kt_name *need;
+    /** The number of scopes. */
+    size_t need_len;
 } kt_part;
 
 /** The properties of a new key. It may get more members; see "Structs" in the contract. */
@@ -851,6 +1111,10 @@ typedef struct kt_new_key {
     uint32_t expires_s;
     /** Zero. */
     uint32_t reserved_;
+    /** The scopes of the key. */
+    const kt_name *scopes;
+    /** The number of scopes. */
+    size_t scopes_len;
 } kt_new_key;
 
 /**
@@ -919,8 +1183,8 @@ typedef int (*kt_key_visitor)(void *context, const kt_key_info *info);
 typedef struct kt_plan_info {
     /** The name, with a NUL. */
     char name[KT_PLAN_NAME_SIZE];
-    /** The policy, with a NUL. */
-    char policy[KT_POLICY_SIZE];
+    /** The quotas in sections, with a NUL. */
+    char sections[KT_SECTIONS_SIZE];
     /** Zeros. */
     uint8_t reserved_[239];
 } kt_plan_info;
@@ -947,6 +1211,44 @@ typedef struct kt_flaw {
  * during the callback only. Do not leave it by an exception or `longjmp`.
  */
 typedef void (*kt_flaw_visitor)(void *context, const kt_flaw *flaw);
+
+/**
+ * The properties of an account in a gate with teams.
+ *
+ * Its size is fixed. This library writes it; reserved members are zeros.
+ * `kt_account_info_quota` returns its quotas.
+ */
+typedef struct kt_account_info {
+    /** The number of the account. */
+    uint32_t account;
+    /** 1 if the keys of the account are refused, else 0. */
+    uint8_t suspended;
+    /**
+     * The number of the plan whose team limits hold for the account; `kt_gate_plan` returns
+     * its name.
+     */
+    uint8_t plan;
+    /** 1 if the account has limits of its own instead of the plan's, else 0. */
+    uint8_t has_own_limits;
+    /** The number of quotas. 0 if the plans have no section `team`, or do not limit it. */
+    uint8_t quota_count;
+    /**
+     * The quotas that all keys of the account share, in a form of this library: see
+     * `kt_account_info_quota`.
+     */
+    uint64_t private_at_ms_;
+    /** More of the quotas, in the same form. */
+    uint32_t private_[32];
+    /** Zeros. */
+    uint64_t reserved_[6];
+} kt_account_info;
+
+/**
+ * A callback for each account, with the `context` that was given to `kt_gate_accounts`. `info` is
+ * valid during the callback only. Return 0 to continue and any other number to end the list. Do
+ * not leave it by an exception or `longjmp`.
+ */
+typedef int (*kt_account_visitor)(void *context, const kt_account_info *info);
 
 #ifdef __cplusplus
 extern "C" {
@@ -996,6 +1298,21 @@ kt_status kt_policy_parse(const char *policy,
                           size_t *written_out);
 
 /**
+ * Parses the sections of a plan, and writes them in their normal form:
+ * `100/m;team:5000/hour` becomes `100/minute; team: 5000/hour`.
+ *
+ * Writes the sections and a NUL into `buffer`, and their length without the NUL to `written_out`.
+ *
+ * Statuses: those that begin with `KT_POLICY_`, `KT_NO_SECTIONS`. `KT_BUFFER_TOO_SMALL`;
+ * `KT_SECTIONS_SIZE` bytes are always enough.
+ */
+kt_status kt_sections_parse(const char *sections,
+                            size_t sections_len,
+                            char *buffer,
+                            size_t buffer_len,
+                            size_t *written_out);
+
+/**
  * Writes one sentence about what is wrong with a policy, for the person who wrote the policy.
  * Writes the empty text if the policy is valid.
  *
@@ -1011,6 +1328,20 @@ kt_status kt_policy_explain(const char *policy,
                             char *buffer,
                             size_t buffer_len,
                             size_t *written_out);
+
+/**
+ * Writes one sentence about what is wrong with the sections of a plan, for the person who wrote
+ * them. Writes the empty text if they are valid.
+ *
+ * The sentence is as in `kt_policy_explain`.
+ *
+ * Statuses: `KT_BUFFER_TOO_SMALL`; `KT_POLICY_SIZE` bytes are always enough.
+ */
+kt_status kt_sections_explain(const char *sections,
+                              size_t sections_len,
+                              char *buffer,
+                              size_t buffer_len,
+                              size_t *written_out);
 
 /**
  * Parses a key without a gate: checks its form and its checksum, and writes its public parts.
@@ -1212,6 +1543,78 @@ const char *kt_outcome_name(kt_outcome outcome);
 const char *kt_reason_name(kt_reason reason);
 
 /**
+ * Writes what a part was charged, for a later refund or settlement of all its tallies. Its cost is
+ * 0 unless the request was admitted: a refund of it then does nothing.
+ *
+ * `part` is the index of the part in the call; 0 for `kt_gate_check_request`.
+ *
+ * Statuses: `KT_NOT_A_VERDICT`, `KT_PART_COUNT` if there is no such part.
+ *
+ * ```c
+ * kt_charge charge;
+ * if (kt_compound_charge(&compound, 0, &charge) == KT_OK)
+ *     kt_gate_refund(gate, compound.key_id, &charge, KT_SYSTEM_CLOCK, &verdict);
+ * ```
+ */
+kt_status kt_compound_charge(const kt_compound *compound,
+                             size_t part,
+                             kt_charge *charge_out);
+
+/**
+ * Writes the header fields of the response, each `Name: value` with CR LF, and a NUL. Writes their
+ * length without the NUL to `written_out`.
+ *
+ * `X-RateLimit-*` describe a window of the first key, or of the first part if there is no key.
+ * `RateLimit` and `RateLimit-Policy` list the windows of all tallies. Set these fields instead of
+ * appending them: a response must have each only once.
+ *
+ * Statuses: `KT_NOT_A_VERDICT`. `KT_BUFFER_TOO_SMALL`, and nothing is written;
+ * `KT_COMPOUND_HEADERS_SIZE` bytes are always enough.
+ */
+kt_status kt_compound_headers(const kt_compound *compound,
+                              char *buffer,
+                              size_t buffer_len,
+                              size_t *written_out);
+
+/**
+ * Writes the header fields of the response one by one, for servers that set each field by a call.
+ * Writes their number to `count_out`.
+ *
+ * `buffer` receives the values, and `fields_out` receives one element for each field. Set these
+ * fields instead of appending them: a response must have each only once.
+ *
+ * Statuses: `KT_NOT_A_VERDICT`. `KT_BUFFER_TOO_SMALL`, and nothing is written;
+ * `KT_COMPOUND_HEADERS_SIZE` bytes and `KT_MAX_FIELDS` elements are always enough.
+ */
+kt_status kt_compound_fields(const kt_compound *compound,
+                             char *buffer,
+                             size_t buffer_len,
+                             kt_field *fields_out,
+                             size_t fields_len,
+                             size_t *count_out);
+
+/**
+ * Returns the response body, JSON with a NUL. It is empty if admitted, and for a struct that is
+ * not the result of a compound charge. It does not disclose why a key is invalid.
+ *
+ * Never NULL. The text is static: do not free it.
+ */
+const char *kt_compound_body(const kt_compound *compound);
+
+/**
+ * Writes the body as a problem document (`application/problem+json`, RFC 9457), with a NUL. It
+ * names the violated quotas of all tallies. Writes the length without the NUL to `written_out`.
+ * Empty if admitted.
+ *
+ * Statuses: `KT_NOT_A_VERDICT`. `KT_BUFFER_TOO_SMALL`, and nothing is written;
+ * `KT_COMPOUND_PROBLEM_SIZE` bytes are always enough.
+ */
+kt_status kt_compound_problem(const kt_compound *compound,
+                              char *buffer,
+                              size_t buffer_len,
+                              size_t *written_out);
+
+/**
  * Returns the bytes of memory that a limiter for `capacity` subjects needs. Returns 0 if
  * `capacity` is not 1 to `KT_MAX_SUBJECTS`. The macro `KT_LIMITER_SIZE` gives the same as a
  * constant.
@@ -1297,7 +1700,8 @@ kt_status kt_limiter_check(kt_limiter *limiter,
  * Checks like `kt_limiter_check`, with the options of a request. A NULL `request` has a cost of 1
  * and the time of the system clock.
  *
- * Statuses: `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
+ * Statuses: `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`. `KT_NO_SUCH_GROUP` and
+ * `KT_NO_SUCH_SCOPE` for a request with groups or scopes, which a limiter does not have.
  */
 kt_status kt_limiter_check_request(kt_limiter *limiter,
                                    const uint8_t *subject,
@@ -1379,34 +1783,48 @@ kt_status kt_limiter_policy(kt_limiter *limiter,
                             size_t *written_out);
 
 /**
- * Returns the bytes of memory that a gate for `keys` keys needs. Returns 0 if `keys` is not 1 to
- * `KT_MAX_KEYS`. The macro `KT_GATE_SIZE` gives the same as a constant.
+ * Returns the bytes of memory that a plain gate for `keys` keys needs. Returns 0 if `keys` is not
+ * 1 to `KT_MAX_KEYS`. The macro `KT_GATE_SIZE` gives the same as a constant.
+ *
+ * A gate is plain if each plan fits one tally and has no warnings, and the gate has no teams and
+ * no scopes. For any other gate, `kt_gate_config_size` writes the size.
  */
 size_t kt_gate_size(uint32_t keys);
 
 /**
+ * Writes the bytes of memory that a gate with this configuration needs for `kt_gate_init`.
+ *
+ * Statuses: those of `kt_gate_init` about `config`.
+ */
+kt_status kt_gate_config_size(const kt_gate_config *config, size_t *size_out);
+
+/**
  * Returns the bytes of a gate's handle in this library, which is `KT_GATE_HANDLE_SIZE` of its
  * header.
+ *
+ * A program that defines `KT_WITHOUT_SECTIONS` can be linked only with a library that was built
+ * without the feature `sections`. So its smaller handles are always large enough.
  */
 size_t kt_gate_handle_size(void);
 
 /**
  * Creates a gate in memory that is not in use.
  *
- * `memory` is at least `kt_gate_size(config->keys)` bytes at a multiple of 64. Until the handle is
- * closed the memory must not move and must not be used for anything else. `peppers` are the
- * server's secrets as bytes, at least 32 random bytes each, newest last: new keys use the newest.
- * Of all pointers, only `memory` is retained.
+ * `memory` is at least `kt_gate_size(config->keys)` bytes for a plain gate, else at least what
+ * `kt_gate_config_size` writes, at a multiple of 64. Until the handle is closed the memory must
+ * not move and must not be used for anything else. `peppers` are the server's secrets as bytes, at
+ * least 32 random bytes each, newest last: new keys use the newest. Of all pointers, only `memory`
+ * is retained.
  *
  * Statuses: `KT_CAPACITY`, `KT_MEMORY_TOO_SMALL`, `KT_OVERLAP`, `KT_NAME_FORM` for the prefix,
  * `KT_PLAN_COUNT`, `KT_PLAN_NAME_FORM`, `KT_PLAN_TWICE`, `KT_PLAN_WINDOWS`, those that begin with
- * `KT_POLICY_`, `KT_PEPPER_COUNT`, `KT_PEPPER_TOO_SHORT`, `KT_PEPPER_TWICE`, `KT_STRUCT_SIZE`,
- * `KT_UNKNOWN_MEMBER`.
+ * `KT_POLICY_`, `KT_SCOPES`, `KT_TEAM_COUNT`, `KT_PEPPER_COUNT`, `KT_PEPPER_TOO_SHORT`,
+ * `KT_PEPPER_TWICE`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`.
  *
  * ```c
  * static _Alignas(KT_TABLE_ALIGN) unsigned char memory[KT_GATE_SIZE(64)];
  * kt_plan plan = {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")};
- * kt_gate_config config = {sizeof config, 64, &plan, 1, KT_TEXT("kt")};
+ * kt_gate_config config = {sizeof config, 64, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0};
  * kt_bytes pepper = {secret, sizeof secret};
  * kt_gate gate;
  * kt_status status = kt_gate_init(memory, sizeof memory, &config, &pepper, 1, &gate);
@@ -1447,6 +1865,10 @@ void kt_gate_close(kt_gate *gate);
  * Checks a key, then charges `cost` to each window of its plan if all have room for it, else to
  * none. Only a valid key is charged.
  *
+ * If the gate is not plain (see `kt_gate_size`), the windows of the key's team are charged too. The
+ * verdict is then that of the tally that decided, and has no charge. To refund or settle such a
+ * request, or to charge groups, call `kt_gate_check_request`.
+ *
  * `api_key` is the value of the `X-API-Key` header: `api_key_len` bytes without a NUL, or NULL if
  * the request has no such header. If it has more than one, call `kt_verdict_duplicate_header`
  * instead. `now_ms` is an explicit time in Unix milliseconds, or `KT_SYSTEM_CLOCK`. Any thread may
@@ -1472,18 +1894,6 @@ kt_status kt_gate_check(kt_gate *gate,
                         kt_verdict *verdict_out);
 
 /**
- * Checks like `kt_gate_check`, with the options of a request. A NULL `request` has a cost of 1 and
- * the time of the system clock.
- *
- * Statuses: `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
- */
-kt_status kt_gate_check_request(kt_gate *gate,
-                                const uint8_t *api_key,
-                                size_t api_key_len,
-                                const kt_request *request,
-                                kt_verdict *verdict_out);
-
-/**
  * Writes the verdict that `kt_gate_check` would give now, without a charge.
  *
  * Statuses: `KT_NO_CLOCK`.
@@ -1497,7 +1907,8 @@ kt_status kt_gate_peek(kt_gate *gate,
 
 /**
  * Gives back what a check charged, in the windows that still count it. `key_id` and `charge` are
- * those of the check's verdict. Refund a charge only once.
+ * those of the check's verdict or compound. All tallies of the charge are refunded, and the
+ * verdict is that of the first. Refund a charge only once.
  *
  * Statuses: `KT_NOT_A_CHARGE`, `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_NO_CLOCK`.
  */
@@ -1521,7 +1932,27 @@ kt_status kt_gate_settle(kt_gate *gate,
                          kt_verdict *verdict_out);
 
 /**
- * Resets all counts of the key.
+ * Replaces the estimates of a charge by the actual costs. Each cost is settled for itself: the
+ * difference is refunded, or charged to all its tallies as far as the smallest room allows.
+ *
+ * The verdict is that of the first tally, and its `uncharged` is the part of the request's own
+ * cost that found no room. `uncharged_out` has room for `groups_len` numbers: the part of the cost
+ * of each group that found no room. It may be NULL if there is none. Settle a charge only once.
+ *
+ * Statuses: `KT_NOT_A_CHARGE`, `KT_NO_SUCH_GROUP`, also for more than `KT_MAX_TALLIES` groups,
+ * `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`,
+ * `KT_NO_CLOCK`.
+ */
+kt_status kt_gate_settle_all(kt_gate *gate,
+                             uint64_t key_id,
+                             const kt_charge *estimate,
+                             const kt_settlement *settlement,
+                             uint64_t now_ms,
+                             kt_verdict *verdict_out,
+                             uint32_t *uncharged_out);
+
+/**
+ * Resets all counts of the key. Those of its team are kept: see `kt_gate_reset_account`.
  *
  * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_NO_CLOCK`.
  */
@@ -1538,29 +1969,73 @@ kt_status kt_gate_reset(kt_gate *gate,
  * meanwhile. Do not reset the counts of these tallies while requests are checked. `count` is 1 to
  * `KT_MAX_PARTS`. `now_ms` means what it means to the handle of the first part.
  *
- * `verdicts_out` has room for `count` verdicts, one for each part. If the request is refused, each
- * part that refused it has another outcome than `KT_ADMITTED`, and no verdict has a charge.
- * `decisive_out` gets the index of the verdict whose status and body the response has: that of a
- * missing or invalid key, else of a full limiter, else of a part that the cost is above a limit
- * of, else the denial that lasts longest. If the request is admitted, it is 0.
+ * A key charges a tally for each section of its plan: the key's own, its team's, and those of the
+ * groups in the part. A plan with many windows takes several tallies for a section. All parts
+ * together have at most `KT_MAX_PARTS` tallies.
  *
- * Statuses: `KT_PART_COUNT`, `KT_PART_TABLE`, `KT_NO_CLOCK`.
+ * Statuses: `KT_PART_COUNT`, `KT_PART_TABLE`, `KT_NO_SUCH_GROUP`, `KT_NO_SUCH_SCOPE`,
+ * `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
  *
  * ```c
- * const kt_part parts[] = {{gate, NULL, api_key, api_key_len, 1, 0},
- *                          {NULL, addresses, address, address_len, 1, 0}};
- * kt_verdict verdicts[2];
- * size_t decisive;
- * if (kt_check_all(parts, 2, KT_SYSTEM_CLOCK, verdicts, &decisive) == KT_OK
- *     && verdicts[decisive].outcome != KT_ADMITTED)
- *     return respond(verdicts[decisive].http_status, kt_verdict_body(&verdicts[decisive]));
+ * const kt_part parts[] = {
+ *     {.gate = gate, .text = api_key, .text_len = api_key_len, .cost = 1},
+ *     {.limiter = addresses, .text = address, .text_len = address_len, .cost = 1}};
+ * kt_compound compound;
+ * if (kt_check_all(parts, 2, KT_SYSTEM_CLOCK, &compound) == KT_OK
+ *     && compound.outcome != KT_ADMITTED)
+ *     return respond(compound.http_status, kt_compound_body(&compound));
  * ```
  */
 kt_status kt_check_all(const kt_part *parts,
                        size_t count,
                        uint64_t now_ms,
-                       kt_verdict *verdicts_out,
-                       size_t *decisive_out);
+                       kt_compound *compound_out);
+
+/**
+ * Writes what `kt_check_all` would write now, without a charge.
+ *
+ * Statuses: those of `kt_check_all`.
+ */
+kt_status kt_peek_all(const kt_part *parts,
+                      size_t count,
+                      uint64_t now_ms,
+                      kt_compound *compound_out);
+
+/**
+ * Checks a key like `kt_gate_check`, with the options of a request: the groups that it charges and
+ * the scopes that it needs. A NULL `request` has a cost of 1 and the time of the system clock.
+ *
+ * Each section of the key's plan has a tally: the key's own, its team's, and those of the groups.
+ * All are charged, or none. If the key lacks a scope, the outcome is `KT_FORBIDDEN`.
+ *
+ * Statuses: `KT_NO_SUCH_GROUP`, `KT_NO_SUCH_SCOPE`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`,
+ * `KT_NO_CLOCK`.
+ *
+ * ```c
+ * const kt_group groups[] = {{KT_TEXT("write"), 0, 0}};
+ * kt_request request = {sizeof request, 1, KT_SYSTEM_CLOCK, groups, 1, NULL, 0};
+ * kt_compound compound;
+ * if (kt_gate_check_request(gate, api_key, api_key_len, &request, &compound) == KT_OK
+ *     && compound.outcome != KT_ADMITTED)
+ *     return respond(compound.http_status, kt_compound_body(&compound));
+ * ```
+ */
+kt_status kt_gate_check_request(kt_gate *gate,
+                                const uint8_t *api_key,
+                                size_t api_key_len,
+                                const kt_request *request,
+                                kt_compound *compound_out);
+
+/**
+ * Writes what `kt_gate_check_request` would write now, without a charge.
+ *
+ * Statuses: those of `kt_gate_check_request`.
+ */
+kt_status kt_gate_peek_request(kt_gate *gate,
+                               const uint8_t *api_key,
+                               size_t api_key_len,
+                               const kt_request *request,
+                               kt_compound *compound_out);
 
 /**
  * Declares that each `now_ms` given with this handle is a cached reading of the system clock. An
@@ -1627,14 +2102,18 @@ kt_status kt_limiter_correct_clock(kt_limiter *limiter,
  * The key takes a free record. Else it takes the record of a key that was revoked or has expired,
  * if all windows of its counts have ended.
  *
+ * The first key of an account makes the account's team, if the gate has teams. The team has the
+ * plan of that key.
+ *
  * Statuses: `KT_NAME_FORM` for the environment, `KT_NAMES_TOO_LONG`, `KT_NO_SUCH_PLAN`,
- * `KT_PLAN_NAME_FORM`, `KT_GATE_FULL`, `KT_ENVS_FULL`, `KT_PEPPERS_FULL`, `KT_STRUCT_SIZE`,
- * `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`, `KT_BUSY` (see `kt_gate_set_wait` and `kt_gate_take_over`).
+ * `KT_PLAN_NAME_FORM`, `KT_NO_SUCH_SCOPE`, `KT_GATE_FULL`, `KT_ENVS_FULL`, `KT_TEAMS_FULL`,
+ * `KT_PEPPERS_FULL`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`, `KT_BUSY` (see
+ * `kt_gate_set_wait` and `kt_gate_take_over`).
  * For a file also `KT_FILE_REPLACED`, `KT_DISK_FULL`, `KT_IO`, and those of `kt_gate_open` if the
  * file was replaced.
  *
  * ```c
- * kt_new_key new_key = {sizeof new_key, 42, KT_TEXT("live"), KT_TEXT("default"), 0, 0};
+ * kt_new_key new_key = {sizeof new_key, 42, KT_TEXT("live"), KT_TEXT("default"), 0, 0, NULL, 0};
  * kt_key key;
  * uint64_t key_id;
  * kt_status status = kt_gate_issue(gate, &new_key, entropy, KT_SYSTEM_CLOCK, &key, &key_id);
@@ -1696,6 +2175,17 @@ kt_status kt_gate_revoke(kt_gate *gate, uint64_t key_id);
  * `KT_PLAN_NAME_FORM`, `KT_BUSY`. For a file also those that `kt_gate_issue` lists for a file.
  */
 kt_status kt_gate_assign(kt_gate *gate, uint64_t key_id, const char *plan, size_t plan_len);
+
+/**
+ * Replaces the scopes of a key.
+ *
+ * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_REVOKED`, `KT_NO_SUCH_SCOPE`,
+ * `KT_BUSY`. For a file also those that `kt_gate_issue` lists for a file.
+ */
+kt_status kt_gate_set_scopes(kt_gate *gate,
+                             uint64_t key_id,
+                             const kt_name *scopes,
+                             size_t scopes_len);
 
 /**
  * Adds a plan, or gives the plan of that name other limits. Counts are kept.
@@ -1766,6 +2256,34 @@ kt_status kt_gate_env(kt_gate *gate,
                       size_t buffer_len,
                       size_t *written_out);
 
+/**
+ * Writes the name of a scope of the gate, and a NUL. Writes the length without the NUL to
+ * `written_out`. To list all scopes, count `index` from 0 until `KT_NO_SUCH_SCOPE`.
+ *
+ * Statuses: `KT_NO_SUCH_SCOPE`. `KT_BUFFER_TOO_SMALL`; `KT_SCOPE_SIZE` bytes are always enough.
+ */
+kt_status kt_gate_scope(kt_gate *gate,
+                        size_t index,
+                        char *buffer,
+                        size_t buffer_len,
+                        size_t *written_out);
+
+/**
+ * Writes the name of a section that all plans of the gate share, and a NUL: `key`, `team` or the
+ * name of a group. Writes the length without the NUL to `written_out`. To list all sections, count
+ * `index` from 0 until `KT_NO_SUCH_GROUP`.
+ *
+ * Statuses: `KT_NO_SUCH_GROUP`. `KT_BUFFER_TOO_SMALL`; `KT_SECTION_SIZE` bytes are always enough.
+ */
+kt_status kt_gate_section(kt_gate *gate,
+                          size_t index,
+                          char *buffer,
+                          size_t buffer_len,
+                          size_t *written_out);
+
+/** Writes the most teams that the gate can hold; 0 if it has none. */
+kt_status kt_gate_team_capacity(kt_gate *gate, uint32_t *teams_out);
+
 /** Writes the most keys that the gate can hold. */
 kt_status kt_gate_capacity(kt_gate *gate, uint32_t *keys_out);
 
@@ -1776,7 +2294,8 @@ kt_status kt_gate_capacity(kt_gate *gate, uint32_t *keys_out);
  * Other administrators wait only if there is a flaw. Then the gate is read again under the lock,
  * and `report` must not call a function that changes this gate.
  *
- * Records have no checksum. So a value that was changed into another valid value is not found:
+ * In a file, each record has a checksum, which does not cover its counts. In the caller's memory
+ * there are no checksums. A value that was changed into another valid value is not found there:
  * another key id of the same record, a MAC, an account, a time, a count, or the number of another
  * plan, environment or pepper.
  *
@@ -1786,6 +2305,80 @@ kt_status kt_gate_verify(kt_gate *gate,
                          uint64_t now_ms,
                          kt_flaw_visitor report,
                          void *context);
+
+/**
+ * Writes the properties of an account.
+ *
+ * Statuses: `KT_NO_SUCH_ACCOUNT`, `KT_NO_CLOCK`.
+ */
+kt_status kt_gate_account(kt_gate *gate,
+                          uint32_t account,
+                          uint64_t now_ms,
+                          kt_account_info *info_out);
+
+/**
+ * Writes the quota at `index` of an account, from 0 for the shortest window to `quota_count - 1`.
+ *
+ * Statuses: `KT_NO_SUCH_QUOTA`, `KT_NOT_A_VERDICT` if this library did not write `info`.
+ */
+kt_status kt_account_info_quota(const kt_account_info *info,
+                                size_t index,
+                                kt_quota *quota_out);
+
+/**
+ * Calls `visit` with the properties of each account, in no particular order. Reads all teams.
+ *
+ * `visit` may call any function of this library, also of this gate. A gate without teams has no
+ * accounts.
+ *
+ * Statuses: `KT_NO_CLOCK`.
+ */
+kt_status kt_gate_accounts(kt_gate *gate,
+                           uint64_t now_ms,
+                           kt_account_visitor visit,
+                           void *context);
+
+/**
+ * Refuses all keys of an account from the next check on if `suspended` is not 0, else accepts them
+ * again. The reason of such a refusal is `KT_REASON_SUSPENDED`.
+ *
+ * Statuses: `KT_NO_SUCH_ACCOUNT`, `KT_BUSY`. For a file also those that `kt_gate_issue` lists for
+ * a file.
+ */
+kt_status kt_gate_set_suspended(kt_gate *gate, uint32_t account, uint8_t suspended);
+
+/**
+ * Lets the team limits of another plan hold for an account, and ends limits of its own. Its keys
+ * keep their plans. Counts are kept.
+ *
+ * Statuses: `KT_NO_SUCH_ACCOUNT`, `KT_NO_SUCH_PLAN`, `KT_PLAN_NAME_FORM`, `KT_BUSY`. For a file
+ * also those that `kt_gate_issue` lists for a file.
+ */
+kt_status kt_gate_assign_account(kt_gate *gate,
+                                 uint32_t account,
+                                 const char *plan,
+                                 size_t plan_len);
+
+/**
+ * Gives an account limits of its own instead of those of its plan. `quotas` are written as in the
+ * section `team` of a plan, such as `5000/hour, 100000/day`, with the same windows. Counts are
+ * kept.
+ *
+ * Statuses: `KT_NO_SUCH_ACCOUNT`, those that begin with `KT_POLICY_`, `KT_PLAN_WINDOWS`,
+ * `KT_PLAN_LIMIT`, `KT_BUSY`. For a file also those that `kt_gate_issue` lists for a file.
+ */
+kt_status kt_gate_limit_account(kt_gate *gate,
+                                uint32_t account,
+                                const char *quotas,
+                                size_t quotas_len);
+
+/**
+ * Resets the counts that all keys of an account share. Those of each key are kept: see
+ * `kt_gate_reset`.
+ *
+ * Statuses: `KT_NO_SUCH_ACCOUNT`, `KT_NO_CLOCK`.
+ */
+kt_status kt_gate_reset_account(kt_gate *gate, uint32_t account, uint64_t now_ms);
 
 /**
  * Returns the system clock's time, in Unix milliseconds. Host builds only.
@@ -1822,11 +2415,12 @@ kt_status kt_pepper_generate(char *buffer, size_t buffer_len);
  *
  * Statuses: `KT_FILE_EXISTS`, `KT_FILE_NOT_FOUND` for the folder, `KT_FILE_DENIED`,
  * `KT_DISK_FULL`, `KT_NO_MEMORY`, `KT_IO`, `KT_CAPACITY`, `KT_NAME_FORM`, those that begin with
- * `KT_PLAN_`, `KT_POLICY_` and `KT_PEPPER_`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`.
+ * `KT_PLAN_`, `KT_POLICY_` and `KT_PEPPER_`, `KT_SCOPES`, `KT_TEAM_COUNT`, `KT_STRUCT_SIZE`,
+ * `KT_UNKNOWN_MEMBER`.
  *
  * ```c
  * kt_plan plan = {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")};
- * kt_gate_config config = {sizeof config, 100000, &plan, 1, KT_TEXT("kt")};
+ * kt_gate_config config = {sizeof config, 100000, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0};
  * kt_gate *gate;
  * kt_status status = kt_gate_create("api.gate", peppers, strlen(peppers), &config, &gate);
  * ```

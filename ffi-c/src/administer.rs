@@ -7,10 +7,11 @@ use core::ffi::c_char;
 
 use keytally_core::{Entropy, NewKey, Timestamp};
 
-use crate::gate::{kt_gate, kt_plan, plan, plan_name};
+use crate::gate::{kt_gate, kt_plan, plan, plan_name, scopes};
 use crate::guard::guard;
 use crate::key::{checked_key_id, kt_key, name};
 use crate::pointers::{Growing, Handle, In, Out, plain};
+use crate::request::kt_name;
 use crate::status::{FfiResult, kt_status};
 use crate::time::with_clock;
 
@@ -39,6 +40,10 @@ plain! {
         pub expires_s: u32,
         /// Zero.
         pub reserved_: u32,
+        /// The scopes of the key.
+        pub scopes: In<'c, kt_name<'c>>,
+        /// The number of scopes.
+        pub scopes_len: usize,
     }
 }
 
@@ -53,7 +58,9 @@ impl kt_new_key<'_> {
             return Err(kt_status::KT_UNKNOWN_MEMBER);
         }
         let env = name(self.env, self.env_len)?;
+        let scopes = scopes(self.scopes, self.scopes_len, kt_status::KT_NO_SUCH_SCOPE)?;
         let new = NewKey::new(self.account, env).with_expires(optional_time(self.expires_s));
+        let new = new.with_scopes(&scopes);
         match self.plan_len {
             0 => work(&new),
             len => work(&new.with_plan(plan_name(self.plan, len)?)),
@@ -93,14 +100,18 @@ pub(crate) use administer;
 /// The key takes a free record. Else it takes the record of a key that was revoked or has expired,
 /// if all windows of its counts have ended.
 ///
+/// The first key of an account makes the account's team, if the gate has teams. The team has the
+/// plan of that key.
+///
 /// Statuses: `KT_NAME_FORM` for the environment, `KT_NAMES_TOO_LONG`, `KT_NO_SUCH_PLAN`,
-/// `KT_PLAN_NAME_FORM`, `KT_GATE_FULL`, `KT_ENVS_FULL`, `KT_PEPPERS_FULL`, `KT_STRUCT_SIZE`,
-/// `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`, `KT_BUSY` (see `kt_gate_set_wait` and `kt_gate_take_over`).
+/// `KT_PLAN_NAME_FORM`, `KT_NO_SUCH_SCOPE`, `KT_GATE_FULL`, `KT_ENVS_FULL`, `KT_TEAMS_FULL`,
+/// `KT_PEPPERS_FULL`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`, `KT_BUSY` (see
+/// `kt_gate_set_wait` and `kt_gate_take_over`).
 /// For a file also `KT_FILE_REPLACED`, `KT_DISK_FULL`, `KT_IO`, and those of `kt_gate_open` if the
 /// file was replaced.
 ///
 /// ```c
-/// kt_new_key new_key = {sizeof new_key, 42, KT_TEXT("live"), KT_TEXT("default"), 0, 0};
+/// kt_new_key new_key = {sizeof new_key, 42, KT_TEXT("live"), KT_TEXT("default"), 0, 0, NULL, 0};
 /// kt_key key;
 /// uint64_t key_id;
 /// kt_status status = kt_gate_issue(gate, &new_key, entropy, KT_SYSTEM_CLOCK, &key, &key_id);
@@ -219,6 +230,25 @@ pub extern "C" fn kt_gate_assign(
         let gate = gate.in_place()?;
         let (key_id, plan) = (checked_key_id(key_id)?, plan_name(plan, plan_len)?);
         administer!(gate, |administrator| administrator.assign(key_id, plan))
+    })
+}
+
+/// Replaces the scopes of a key.
+///
+/// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_REVOKED`, `KT_NO_SUCH_SCOPE`,
+/// `KT_BUSY`. For a file also those that `kt_gate_issue` lists for a file.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_set_scopes(
+    gate: Handle<kt_gate>,
+    key_id: u64,
+    scopes: In<kt_name>,
+    scopes_len: usize,
+) -> kt_status {
+    guard(|| {
+        let gate = gate.in_place()?;
+        let key_id = checked_key_id(key_id)?;
+        let scopes = self::scopes(scopes, scopes_len, kt_status::KT_NO_SUCH_SCOPE)?;
+        administer!(gate, |administrator| administrator.set_scopes(key_id, &scopes))
     })
 }
 

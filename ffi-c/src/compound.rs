@@ -1,20 +1,18 @@
 //! Compound charges: several keys and subjects of one request, charged all or none.
 
 use heapless::Vec;
-use keytally_core::{GatePart, Limiter, LimiterPart, MAX_PARTS, Part, check_all};
+use keytally_core::{
+    Compound, GatePart, Limiter, LimiterPart, MAX_PARTS, Part, check_all, peek_all,
+};
 
 use crate::gate::{InForce, kt_gate};
 use crate::guard::guard;
 use crate::limiter::kt_limiter;
 use crate::pointers::{Handle, In, Lines, Out, plain};
+use crate::request::{gate_part, kt_group, kt_name, kt_request};
 use crate::status::{FfiResult, kt_status};
+use crate::tallies::{KT_MAX_PARTS, kt_compound};
 use crate::time::{Time, with_clock};
-use crate::verdict::kt_verdict;
-
-/// The most parts of a compound charge.
-pub const KT_MAX_PARTS: usize = 8;
-
-const _: () = assert!(KT_MAX_PARTS == MAX_PARTS);
 
 plain! {
     /// A key or a subject with a cost, for `kt_check_all`. This struct does not change.
@@ -32,6 +30,14 @@ plain! {
         pub cost: u32,
         /// Zero.
         pub reserved_: u32,
+        /// The groups of the gate's plans that the request charges, too. None for a subject.
+        pub groups: In<'c, kt_group<'c>>,
+        /// The number of groups.
+        pub groups_len: usize,
+        /// The scopes that the key must have. None for a subject.
+        pub need: In<'c, kt_name<'c>>,
+        /// The number of scopes.
+        pub need_len: usize,
     }
 }
 
@@ -47,9 +53,13 @@ impl<'c> Table<'c> {
             (false, true) => {
                 Ok(Self::Gate(part.gate.in_force()?, part.text.optional(part.text_len)?))
             }
-            (true, false) => {
-                Ok(Self::Limiter(&part.limiter.state()?.table, part.text.slice(part.text_len)?))
-            }
+            (true, false) => match (part.groups_len, part.need_len) {
+                (0, 0) => {
+                    Ok(Self::Limiter(&part.limiter.state()?.table, part.text.slice(part.text_len)?))
+                }
+                (0, _) => Err(kt_status::KT_NO_SUCH_SCOPE),
+                _ => Err(kt_status::KT_NO_SUCH_GROUP),
+            },
             _ => Err(kt_status::KT_PART_TABLE),
         }
     }
@@ -68,75 +78,154 @@ enum Charged<'t> {
 /// meanwhile. Do not reset the counts of these tallies while requests are checked. `count` is 1 to
 /// `KT_MAX_PARTS`. `now_ms` means what it means to the handle of the first part.
 ///
-/// `verdicts_out` has room for `count` verdicts, one for each part. If the request is refused, each
-/// part that refused it has another outcome than `KT_ADMITTED`, and no verdict has a charge.
-/// `decisive_out` gets the index of the verdict whose status and body the response has: that of a
-/// missing or invalid key, else of a full limiter, else of a part that the cost is above a limit
-/// of, else the denial that lasts longest. If the request is admitted, it is 0.
+/// A key charges a tally for each section of its plan: the key's own, its team's, and those of the
+/// groups in the part. A plan with many windows takes several tallies for a section. All parts
+/// together have at most `KT_MAX_PARTS` tallies.
 ///
-/// Statuses: `KT_PART_COUNT`, `KT_PART_TABLE`, `KT_NO_CLOCK`.
+/// Statuses: `KT_PART_COUNT`, `KT_PART_TABLE`, `KT_NO_SUCH_GROUP`, `KT_NO_SUCH_SCOPE`,
+/// `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
 ///
 /// ```c
-/// const kt_part parts[] = {{gate, NULL, api_key, api_key_len, 1, 0},
-///                          {NULL, addresses, address, address_len, 1, 0}};
-/// kt_verdict verdicts[2];
-/// size_t decisive;
-/// if (kt_check_all(parts, 2, KT_SYSTEM_CLOCK, verdicts, &decisive) == KT_OK
-///     && verdicts[decisive].outcome != KT_ADMITTED)
-///     return respond(verdicts[decisive].http_status, kt_verdict_body(&verdicts[decisive]));
+/// const kt_part parts[] = {
+///     {.gate = gate, .text = api_key, .text_len = api_key_len, .cost = 1},
+///     {.limiter = addresses, .text = address, .text_len = address_len, .cost = 1}};
+/// kt_compound compound;
+/// if (kt_check_all(parts, 2, KT_SYSTEM_CLOCK, &compound) == KT_OK
+///     && compound.outcome != KT_ADMITTED)
+///     return respond(compound.http_status, kt_compound_body(&compound));
 /// ```
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_check_all(
     parts: In<kt_part>,
     count: usize,
     now_ms: u64,
-    verdicts_out: Out<kt_verdict>,
-    decisive_out: Out<usize>,
+    compound_out: Out<kt_compound>,
 ) -> kt_status {
-    guard(|| {
-        if !(1..=KT_MAX_PARTS).contains(&count) {
-            return Err(kt_status::KT_PART_COUNT);
+    guard(|| charge_all(parts, count, now_ms, true, compound_out))
+}
+
+/// Writes what `kt_check_all` would write now, without a charge.
+///
+/// Statuses: those of `kt_check_all`.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_peek_all(
+    parts: In<kt_part>,
+    count: usize,
+    now_ms: u64,
+    compound_out: Out<kt_compound>,
+) -> kt_status {
+    guard(|| charge_all(parts, count, now_ms, false, compound_out))
+}
+
+/// Checks all parts, and charges them if `charge` is set.
+fn charge_all(
+    parts: In<'_, kt_part<'_>>,
+    count: usize,
+    now_ms: u64,
+    charge: bool,
+    compound_out: Out<'_, kt_compound>,
+) -> FfiResult {
+    if !(1..=KT_MAX_PARTS).contains(&count) {
+        return Err(kt_status::KT_PART_COUNT);
+    }
+    let (parts, target) = (parts.slice(count)?, compound_out.target()?);
+    let mut tables = Vec::<Table<'_>, MAX_PARTS>::new();
+    for part in parts {
+        if part.reserved_ != 0 {
+            return Err(kt_status::KT_UNKNOWN_MEMBER);
         }
-        let parts = parts.slice(count)?;
-        let (mut verdicts, decisive) = (verdicts_out.targets(count)?, decisive_out.target()?);
-        let mut tables = Vec::<Table<'_>, MAX_PARTS>::new();
-        for part in parts {
-            // There is room for all of them.
-            let _ = tables.push(Table::of(part)?);
-        }
-        let time = match tables.first() {
-            Some(Table::Gate(gate, _)) => gate.clock.time(now_ms)?,
-            _ => parts.first().map_or_else(
-                || Time::new(now_ms),
-                |part| part.limiter.state()?.clock.time(now_ms),
-            )?,
-        };
-        let mut charged = Vec::<Charged<'_>, MAX_PARTS>::new();
-        for (table, part) in tables.iter().zip(parts) {
-            let _ = charged.push(match table {
-                Table::Gate(gate, api_key) => Charged::Key(gate.part(*api_key, part.cost)),
-                Table::Limiter(limiter, subject) => {
-                    Charged::Subject(limiter.part(subject, part.cost))
-                }
+        // There is room for all of them.
+        let _ = tables.push(Table::of(part)?);
+    }
+    let time = match tables.first() {
+        Some(Table::Gate(gate, _)) => gate.clock.time(now_ms)?,
+        _ => parts
+            .first()
+            .map_or_else(|| Time::new(now_ms), |part| part.limiter.state()?.clock.time(now_ms))?,
+    };
+    let mut charged = Vec::<Charged<'_>, MAX_PARTS>::new();
+    for (table, part) in tables.iter().zip(parts) {
+        let _ = charged.push(match table {
+            Table::Gate(gate, api_key) => {
+                let groups = part.groups.slice(part.groups_len)?;
+                let need = part.need.slice(part.need_len)?;
+                Charged::Key(gate_part(gate, *api_key, part.cost, groups, need)?)
+            }
+            Table::Limiter(limiter, subject) => Charged::Subject(limiter.part(subject, part.cost)),
+        });
+    }
+    let compound = with_clock!(time, |clock| {
+        let mut list = Vec::<&mut dyn Part<_>, MAX_PARTS>::new();
+        for part in &mut charged {
+            let _ = list.push(match part {
+                Charged::Key(part) => part,
+                Charged::Subject(part) => part,
             });
         }
-        let compound = with_clock!(time, |clock| {
-            let mut list = Vec::<&mut dyn Part<_>, MAX_PARTS>::new();
-            for part in &mut charged {
-                let _ = list.push(match part {
-                    Charged::Key(part) => part,
-                    Charged::Subject(part) => part,
-                });
-            }
-            check_all(&mut list, clock)
-        });
-        let compound = compound.map_err(|_| kt_status::KT_PART_COUNT)?;
-        for (index, verdict) in compound.verdicts().enumerate() {
-            if let Some(target) = verdicts.at(index) {
-                target.put_verdict(verdict);
-            }
-        }
-        decisive.write(compound.decisive_index());
-        Ok(())
-    })
+        if charge { check_all(&mut list, clock) } else { peek_all(&mut list, clock) }
+    })?;
+    target.put_compound(&compound);
+    Ok(())
+}
+
+/// Checks a key like `kt_gate_check`, with the options of a request: the groups that it charges and
+/// the scopes that it needs. A NULL `request` has a cost of 1 and the time of the system clock.
+///
+/// Each section of the key's plan has a tally: the key's own, its team's, and those of the groups.
+/// All are charged, or none. If the key lacks a scope, the outcome is `KT_FORBIDDEN`.
+///
+/// Statuses: `KT_NO_SUCH_GROUP`, `KT_NO_SUCH_SCOPE`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`,
+/// `KT_NO_CLOCK`.
+///
+/// ```c
+/// const kt_group groups[] = {{KT_TEXT("write"), 0, 0}};
+/// kt_request request = {sizeof request, 1, KT_SYSTEM_CLOCK, groups, 1, NULL, 0};
+/// kt_compound compound;
+/// if (kt_gate_check_request(gate, api_key, api_key_len, &request, &compound) == KT_OK
+///     && compound.outcome != KT_ADMITTED)
+///     return respond(compound.http_status, kt_compound_body(&compound));
+/// ```
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_check_request(
+    gate: Handle<kt_gate>,
+    api_key: In<u8>,
+    api_key_len: usize,
+    request: In<kt_request>,
+    compound_out: Out<kt_compound>,
+) -> kt_status {
+    guard(|| check_request(gate, api_key.optional(api_key_len), request, true, compound_out))
+}
+
+/// Writes what `kt_gate_check_request` would write now, without a charge.
+///
+/// Statuses: those of `kt_gate_check_request`.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_peek_request(
+    gate: Handle<kt_gate>,
+    api_key: In<u8>,
+    api_key_len: usize,
+    request: In<kt_request>,
+    compound_out: Out<kt_compound>,
+) -> kt_status {
+    guard(|| check_request(gate, api_key.optional(api_key_len), request, false, compound_out))
+}
+
+/// Checks a key with the options of a request, and charges it if `charge` is set.
+fn check_request(
+    gate: Handle<'_, kt_gate>,
+    api_key: FfiResult<Option<&[u8]>>,
+    request: In<'_, kt_request<'_>>,
+    charge: bool,
+    compound_out: Out<'_, kt_compound>,
+) -> FfiResult {
+    let (gate, target) = (gate.in_force()?, compound_out.target()?);
+    let (api_key, request) = (api_key?, kt_request::or_default(request)?);
+    let time = gate.clock.time(request.now_ms)?;
+    let groups = request.groups.slice(request.groups_len)?;
+    let need = request.need.slice(request.need_len)?;
+    let part = gate_part(&gate, api_key, request.cost, groups, need)?;
+    let compound: Compound =
+        with_clock!(time, |clock| if charge { part.check(clock) } else { part.peek(clock) })?;
+    target.put_compound(&compound);
+    Ok(())
 }

@@ -112,11 +112,12 @@ pub extern "C" fn kt_pepper_generate(buffer: Out<c_char>, buffer_len: usize) -> 
 ///
 /// Statuses: `KT_FILE_EXISTS`, `KT_FILE_NOT_FOUND` for the folder, `KT_FILE_DENIED`,
 /// `KT_DISK_FULL`, `KT_NO_MEMORY`, `KT_IO`, `KT_CAPACITY`, `KT_NAME_FORM`, those that begin with
-/// `KT_PLAN_`, `KT_POLICY_` and `KT_PEPPER_`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`.
+/// `KT_PLAN_`, `KT_POLICY_` and `KT_PEPPER_`, `KT_SCOPES`, `KT_TEAM_COUNT`, `KT_STRUCT_SIZE`,
+/// `KT_UNKNOWN_MEMBER`.
 ///
 /// ```c
 /// kt_plan plan = {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")};
-/// kt_gate_config config = {sizeof config, 100000, &plan, 1, KT_TEXT("kt")};
+/// kt_gate_config config = {sizeof config, 100000, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0};
 /// kt_gate *gate;
 /// kt_status status = kt_gate_create("api.gate", peppers, strlen(peppers), &config, &gate);
 /// ```
@@ -135,12 +136,15 @@ pub extern "C" fn kt_gate_create(
         if config.plans_len > MAX_PLANS {
             return Err(kt_status::KT_PLAN_COUNT);
         }
-        let config = keytally::GateConfig::default()
+        let scopes = config.scopes()?.into_iter().map(str::to_owned);
+        let mut settings = keytally::GateConfig::default()
             .with_keys(config.keys)
             .with_prefix(config.prefix()?)
-            .with_plans(config.plans()?.collect::<FfiResult<_>>()?);
+            .with_plans(config.plans()?.collect::<FfiResult<_>>()?)
+            .with_scopes(scopes.collect());
+        settings.teams = Some(config.teams).filter(|&teams| teams != 0);
         let peppers = self::peppers(peppers, peppers_len)?;
-        let file = keytally::Gate::create(path, peppers.clone(), &config)?;
+        let file = keytally::Gate::create(path, peppers.clone(), &settings)?;
         target.write(on_heap(GateState::from_file(file, peppers)?));
         Ok(())
     })

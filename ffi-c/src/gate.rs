@@ -2,8 +2,8 @@
 
 use core::ffi::c_char;
 
-use keytally_core::MAX_KEYS;
-use keytally_core::{Gate, GateConfig, Name, Peppers, Plan};
+use keytally_core::{Feature, Gate, GateConfig, MAX_KEYS, MAX_TALLIES, Name, Peppers, Plan};
+use keytally_core::{Section, Settlement};
 
 use crate::charge::kt_charge;
 use crate::guard::guard;
@@ -11,14 +11,22 @@ use crate::key::{checked_key_id, name};
 use crate::limiter::{KT_HANDLE_ALIGN, KT_TABLE_ALIGN, table_lines};
 use crate::pointers::{Growing, Handle, Held, In, Lines, Memory, Out, plain};
 use crate::policy::sections;
-use crate::request::kt_request;
+use crate::request::{kt_group, kt_name};
 use crate::status::{FfiResult, kt_status};
 use crate::text::utf8;
 use crate::time::{HandleClock, with_clock};
 use crate::verdict::kt_verdict;
 
-/// Bytes of a gate's handle.
-pub const KT_GATE_HANDLE_SIZE: usize = 3072;
+/// Bytes of a gate's handle in this build. The header has the same formula.
+pub const KT_GATE_HANDLE_SIZE: usize = match (usize::BITS, Feature::Sections.is_included()) {
+    (64, true) => 3072,
+    (64, false) => 1024,
+    (_, true) => 2048,
+    (_, false) => 768,
+};
+
+/// The 64-bit words of a gate's handle.
+pub const KT_GATE_HANDLE_WORDS_: usize = KT_GATE_HANDLE_SIZE / 8;
 
 /// The most keys of a gate.
 pub const KT_MAX_KEYS: u32 = 67108864;
@@ -30,12 +38,24 @@ pub const KT_GATE_PLAN_SLOTS: usize = 4;
 /// The most peppers of a gate at a time.
 pub const KT_MAX_PEPPERS: usize = 4;
 
+/// The most tallies of a plan, and so the most groups of a request.
+pub const KT_MAX_TALLIES: usize = 8;
+
+/// The most scopes of a gate.
+pub const KT_MAX_SCOPES: usize = 64;
+
+/// Scopes that a call has room for.
+pub(crate) const SCOPE_SLOTS: usize =
+    if Feature::Sections.is_included() { KT_MAX_SCOPES } else { 1 };
+
 const _: () = {
     assert!(
         size_of::<kt_gate>() == KT_GATE_HANDLE_SIZE && align_of::<kt_gate>() == KT_HANDLE_ALIGN
     );
     assert!(KT_MAX_KEYS == MAX_KEYS);
     assert!(KT_MAX_PEPPERS == keytally_core::MAX_PEPPERS);
+    assert!(!Feature::Sections.is_included() || KT_MAX_TALLIES == MAX_TALLIES);
+    assert!(KT_MAX_SCOPES == keytally_core::MAX_SCOPES);
 };
 
 /// A handle of a gate in one process, with the server's peppers, which are never in the table.
@@ -46,7 +66,7 @@ const _: () = {
 #[derive(Debug)]
 #[repr(C)]
 pub struct kt_gate {
-    private_: [u64; 384],
+    private_: [u64; KT_GATE_HANDLE_WORDS_],
 }
 
 /// The content of a gate's handle.
@@ -176,17 +196,19 @@ plain! {
         pub len: usize,
     }
 
-    /// A plan: a named policy. This struct does not change.
+    /// A plan: quotas with a name. This struct does not change.
     #[derive(Debug)]
     pub struct kt_plan<'c> {
         /// The name: 1 to 16 characters of a-z, 0-9, - and _.
         pub name: In<'c, c_char>,
         /// The name's length.
         pub name_len: usize,
-        /// The policy, such as `100/minute, 1000/hour`.
-        pub policy: In<'c, c_char>,
-        /// The policy's length.
-        pub policy_len: usize,
+        /// The quotas in sections, such as
+        /// `100/minute, 30000/month; team: 5000/hour; group write: 20/minute`. A policy is the
+        /// section of the key alone.
+        pub sections: In<'c, c_char>,
+        /// The length of the sections.
+        pub sections_len: usize,
     }
 
     /// The configuration of a new gate. It may get more members; see "Structs" in the contract.
@@ -196,8 +218,8 @@ plain! {
         pub size: u32,
         /// The most keys, 1 to `KT_MAX_KEYS`.
         pub keys: u32,
-        /// The plans. The first is for keys that name none. All have the same windows and
-        /// algorithm.
+        /// The plans. The first is for keys that name none. All have the same sections, windows
+        /// and algorithms.
         pub plans: In<'c, kt_plan<'c>>,
         /// The number of plans, at least 1. At most `KT_GATE_PLAN_SLOTS` in the caller's memory,
         /// and 116 in a file.
@@ -206,11 +228,52 @@ plain! {
         pub prefix: In<'c, c_char>,
         /// The prefix's length.
         pub prefix_len: usize,
+        /// The most teams (accounts), which take 64 bytes each. 0 stands for the number of keys if
+        /// the plans have a section `team`, and else for none. If `size` ends before this member,
+        /// it is 0.
+        pub teams: u32,
+        /// Zero.
+        pub reserved_: u32,
+        /// The names of the scopes that keys may have, of 1 to 16 characters each.
+        pub scopes: In<'c, kt_name<'c>>,
+        /// The number of scopes, at most `KT_MAX_SCOPES`.
+        pub scopes_len: usize,
+    }
+
+    /// What a request really cost, for `kt_gate_settle_all`. It may get more members; see "Structs"
+    /// in the contract.
+    ///
+    /// ```c
+    /// const kt_group groups[] = {{KT_TEXT("tokens"), 2310, 1}};
+    /// kt_settlement settlement = {.size = sizeof settlement, .groups = groups, .groups_len = 1};
+    /// ```
+    #[derive(Debug)]
+    pub struct kt_settlement<'c> {
+        /// `sizeof` this struct.
+        pub size: u32,
+        /// The cost of the request itself. Without meaning if `has_cost` is 0.
+        pub cost: u32,
+        /// 0 if the estimate of the request's own cost was right, else 1.
+        pub has_cost: u8,
+        /// 1 if units for which there is no room are counted, too. The windows are then above their
+        /// limits, and deny requests for longer. Else 0.
+        pub overdraw: u8,
+        /// Zeros.
+        pub reserved_: [u8; 6],
+        /// The costs of groups that were charged a cost of their own. A group that is left out, or
+        /// whose `has_own_cost` is 0, keeps its estimate.
+        pub groups: In<'c, kt_group<'c>>,
+        /// The number of groups, at most `KT_MAX_TALLIES`.
+        pub groups_len: usize,
     }
 }
 
 impl Growing for kt_gate_config<'_> {
-    const MIN_SIZE: usize = size_of::<kt_gate_config<'_>>();
+    const MIN_SIZE: usize = core::mem::offset_of!(kt_gate_config<'_>, teams);
+}
+
+impl Growing for kt_settlement<'_> {
+    const MIN_SIZE: usize = 16;
 }
 
 impl<'c> kt_gate_config<'c> {
@@ -222,11 +285,58 @@ impl<'c> kt_gate_config<'c> {
     pub(crate) fn prefix(&self) -> FfiResult<Name> {
         name(self.prefix, self.prefix_len)
     }
+
+    /// Returns the names of the scopes.
+    pub(crate) fn scopes(&self) -> FfiResult<heapless::Vec<&'c str, SCOPE_SLOTS>> {
+        if self.reserved_ != 0 {
+            return Err(kt_status::KT_UNKNOWN_MEMBER);
+        }
+        scopes(self.scopes, self.scopes_len, kt_status::KT_SCOPES)
+    }
+
+    /// Calls `with` with the configuration of a gate in the caller's memory.
+    fn with_core_config<T>(
+        &self,
+        with: impl FnOnce(&GateConfig<'_>) -> FfiResult<T>,
+    ) -> FfiResult<T> {
+        let mut plans = heapless::Vec::<Plan, KT_GATE_PLAN_SLOTS>::new();
+        for plan in self.plans()? {
+            plans.push(plan?).map_err(|_| kt_status::KT_PLAN_COUNT)?;
+        }
+        let has_teams = plans.iter().any(|plan| plan.sections.named("team").is_some());
+        let teams = match self.teams {
+            0 if has_teams => self.keys,
+            teams => teams,
+        };
+        let scopes = self.scopes()?;
+        with(&shape(self.keys, self.prefix()?, &plans).with_teams(teams).with_scopes(&scopes))
+    }
+}
+
+/// Returns names of scopes. `otherwise` is the error for a name that is not UTF-8, and for more
+/// names than there can be scopes.
+pub(crate) fn scopes<'c>(
+    names: In<'c, kt_name<'c>>,
+    len: usize,
+    otherwise: kt_status,
+) -> FfiResult<heapless::Vec<&'c str, SCOPE_SLOTS>> {
+    if len > 0 && !Feature::Sections.is_included() {
+        return Err(kt_status::KT_NO_SECTIONS);
+    }
+    let mut scopes = heapless::Vec::new();
+    if len > KT_MAX_SCOPES {
+        return Err(otherwise);
+    }
+    for name in names.slice(len)? {
+        let text = utf8(name.text.text(name.text_len)?, otherwise)?;
+        scopes.push(text).map_err(|_| otherwise)?;
+    }
+    Ok(scopes)
 }
 
 /// Parses a plan.
 pub(crate) fn plan(plan: &kt_plan<'_>) -> FfiResult<Plan> {
-    let sections = sections(plan.policy, plan.policy_len)?;
+    let sections = sections(plan.sections, plan.sections_len)?;
     Plan::new(plan_name(plan.name, plan.name_len)?, sections).ok_or(kt_status::KT_PLAN_NAME_FORM)
 }
 
@@ -259,20 +369,43 @@ const fn shape(keys: u32, prefix: Name, plans: &[Plan]) -> GateConfig<'_> {
     GateConfig::new(keys, prefix, plans).with_plan_slots(KT_GATE_PLAN_SLOTS)
 }
 
-/// Returns the bytes of memory that a gate for `keys` keys needs. Returns 0 if `keys` is not 1 to
-/// `KT_MAX_KEYS`. The macro `KT_GATE_SIZE` gives the same as a constant.
+/// Returns the bytes of memory that a plain gate for `keys` keys needs. Returns 0 if `keys` is not
+/// 1 to `KT_MAX_KEYS`. The macro `KT_GATE_SIZE` gives the same as a constant.
+///
+/// A gate is plain if each plan fits one tally and has no warnings, and the gate has no teams and
+/// no scopes. For any other gate, `kt_gate_config_size` writes the size.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_size(keys: u32) -> usize {
-    match Name::new("kt") {
-        Some(prefix) if (1..=KT_MAX_KEYS).contains(&keys) => {
-            shape(keys, prefix, &[]).lines().checked_mul(KT_TABLE_ALIGN).unwrap_or(0)
-        }
-        _ => 0,
+    if !(1..=KT_MAX_KEYS).contains(&keys) {
+        return 0;
     }
+    // Six lines, one for each two plans, and one for each key.
+    let keys = usize::try_from(keys).unwrap_or(usize::MAX);
+    let lines = keys.checked_add(6 + KT_GATE_PLAN_SLOTS / 2);
+    lines.and_then(|lines| lines.checked_mul(KT_TABLE_ALIGN)).unwrap_or(0)
+}
+
+/// Writes the bytes of memory that a gate with this configuration needs for `kt_gate_init`.
+///
+/// Statuses: those of `kt_gate_init` about `config`.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_config_size(
+    config: In<kt_gate_config>,
+    size_out: Out<usize>,
+) -> kt_status {
+    guard(|| {
+        let target = size_out.target()?;
+        let lines = config.read_growing()?.with_core_config(|config| Ok(config.validate()?))?;
+        target.write(lines.checked_mul(KT_TABLE_ALIGN).ok_or(kt_status::KT_CAPACITY)?);
+        Ok(())
+    })
 }
 
 /// Returns the bytes of a gate's handle in this library, which is `KT_GATE_HANDLE_SIZE` of its
 /// header.
+///
+/// A program that defines `KT_WITHOUT_SECTIONS` can be linked only with a library that was built
+/// without the feature `sections`. So its smaller handles are always large enough.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_handle_size() -> usize {
     KT_GATE_HANDLE_SIZE
@@ -280,20 +413,21 @@ pub extern "C" fn kt_gate_handle_size() -> usize {
 
 /// Creates a gate in memory that is not in use.
 ///
-/// `memory` is at least `kt_gate_size(config->keys)` bytes at a multiple of 64. Until the handle is
-/// closed the memory must not move and must not be used for anything else. `peppers` are the
-/// server's secrets as bytes, at least 32 random bytes each, newest last: new keys use the newest.
-/// Of all pointers, only `memory` is retained.
+/// `memory` is at least `kt_gate_size(config->keys)` bytes for a plain gate, else at least what
+/// `kt_gate_config_size` writes, at a multiple of 64. Until the handle is closed the memory must
+/// not move and must not be used for anything else. `peppers` are the server's secrets as bytes, at
+/// least 32 random bytes each, newest last: new keys use the newest. Of all pointers, only `memory`
+/// is retained.
 ///
 /// Statuses: `KT_CAPACITY`, `KT_MEMORY_TOO_SMALL`, `KT_OVERLAP`, `KT_NAME_FORM` for the prefix,
 /// `KT_PLAN_COUNT`, `KT_PLAN_NAME_FORM`, `KT_PLAN_TWICE`, `KT_PLAN_WINDOWS`, those that begin with
-/// `KT_POLICY_`, `KT_PEPPER_COUNT`, `KT_PEPPER_TOO_SHORT`, `KT_PEPPER_TWICE`, `KT_STRUCT_SIZE`,
-/// `KT_UNKNOWN_MEMBER`.
+/// `KT_POLICY_`, `KT_SCOPES`, `KT_TEAM_COUNT`, `KT_PEPPER_COUNT`, `KT_PEPPER_TOO_SHORT`,
+/// `KT_PEPPER_TWICE`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`.
 ///
 /// ```c
 /// static _Alignas(KT_TABLE_ALIGN) unsigned char memory[KT_GATE_SIZE(64)];
 /// kt_plan plan = {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")};
-/// kt_gate_config config = {sizeof config, 64, &plan, 1, KT_TEXT("kt")};
+/// kt_gate_config config = {sizeof config, 64, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0};
 /// kt_bytes pepper = {secret, sizeof secret};
 /// kt_gate gate;
 /// kt_status status = kt_gate_init(memory, sizeof memory, &config, &pepper, 1, &gate);
@@ -311,18 +445,29 @@ pub extern "C" fn kt_gate_init(
         let memory = memory.lines(memory_len, &gate_out)?;
         let target = gate_out.target()?;
         let config = config.read_growing()?;
-        let mut plans = heapless::Vec::<Plan, KT_GATE_PLAN_SLOTS>::new();
-        for plan in config.plans()? {
-            plans.push(plan?).map_err(|_| kt_status::KT_PLAN_COUNT)?;
-        }
-        let shape = shape(config.keys, config.prefix()?, &plans);
         let peppers = self::peppers(peppers, peppers_len)?;
-        if kt_gate_size(config.keys) == 0 {
-            return Err(kt_status::KT_CAPACITY);
-        }
-        target.put(in_memory(Gate::init(memory.first(shape.lines()), &shape, peppers)?));
+        let gate = config.with_core_config(|config| {
+            let memory = memory.first(config.validate()?);
+            Ok(Gate::init(memory, config, peppers)?)
+        })?;
+        target.put(in_memory(gate));
         Ok(())
     })
+}
+
+/// `kt_gate_init` under the name that a program with smaller handles calls. Only a library without
+/// `sections` has it, so the linker refuses any other.
+#[cfg(not(feature = "sections"))]
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_init_without_sections(
+    memory: Memory,
+    memory_len: usize,
+    config: In<kt_gate_config>,
+    peppers: In<kt_bytes>,
+    peppers_len: usize,
+    gate_out: Out<kt_gate>,
+) -> kt_status {
+    kt_gate_init(memory, memory_len, config, peppers, peppers_len, gate_out)
 }
 
 /// Opens a gate that this process, or another that shares the memory, created there. The memory may
@@ -349,6 +494,19 @@ pub extern "C" fn kt_gate_attach(
     })
 }
 
+/// `kt_gate_attach` under the name that a program with smaller handles calls.
+#[cfg(not(feature = "sections"))]
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_attach_without_sections(
+    memory: Memory,
+    memory_len: usize,
+    peppers: In<kt_bytes>,
+    peppers_len: usize,
+    gate_out: Out<kt_gate>,
+) -> kt_status {
+    kt_gate_attach(memory, memory_len, peppers, peppers_len, gate_out)
+}
+
 /// Closes a handle in a struct of the caller, or one that belongs to this library: wipes it and its
 /// peppers, unmaps its file, and frees it if this library allocated it. The table itself remains.
 ///
@@ -364,6 +522,10 @@ pub extern "C" fn kt_gate_close(gate: Handle<kt_gate>) {
 
 /// Checks a key, then charges `cost` to each window of its plan if all have room for it, else to
 /// none. Only a valid key is charged.
+///
+/// If the gate is not plain (see `kt_gate_size`), the windows of the key's team are charged too. The
+/// verdict is then that of the tally that decided, and has no charge. To refund or settle such a
+/// request, or to charge groups, call `kt_gate_check_request`.
 ///
 /// `api_key` is the value of the `X-API-Key` header: `api_key_len` bytes without a NUL, or NULL if
 /// the request has no such header. If it has more than one, call `kt_verdict_duplicate_header`
@@ -393,31 +555,8 @@ pub extern "C" fn kt_gate_check(
     guard(|| {
         let (gate, target) = (gate.in_force()?, verdict_out.target()?);
         let api_key = api_key.optional(api_key_len)?;
-        with_clock!(gate.clock.time(now_ms)?, gate.layout(), |clock| {
+        with_clock!(gate.clock.time(now_ms)?, of gate, |clock| {
             target.put_verdict(&gate.check(api_key, cost, clock));
-        });
-        Ok(())
-    })
-}
-
-/// Checks like `kt_gate_check`, with the options of a request. A NULL `request` has a cost of 1 and
-/// the time of the system clock.
-///
-/// Statuses: `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
-#[unsafe(no_mangle)]
-pub extern "C" fn kt_gate_check_request(
-    gate: Handle<kt_gate>,
-    api_key: In<u8>,
-    api_key_len: usize,
-    request: In<kt_request>,
-    verdict_out: Out<kt_verdict>,
-) -> kt_status {
-    guard(|| {
-        let (gate, target) = (gate.in_force()?, verdict_out.target()?);
-        let api_key = api_key.optional(api_key_len)?;
-        let request = kt_request::or_default(request)?;
-        with_clock!(gate.clock.time(request.now_ms)?, gate.layout(), |clock| {
-            target.put_verdict(&gate.check(api_key, request.cost, clock));
         });
         Ok(())
     })
@@ -438,7 +577,7 @@ pub extern "C" fn kt_gate_peek(
     guard(|| {
         let (gate, target) = (gate.in_force()?, verdict_out.target()?);
         let api_key = api_key.optional(api_key_len)?;
-        with_clock!(gate.clock.time(now_ms)?, gate.layout(), |clock| {
+        with_clock!(gate.clock.time(now_ms)?, of gate, |clock| {
             target.put_verdict(&gate.peek(api_key, cost, clock));
         });
         Ok(())
@@ -446,7 +585,8 @@ pub extern "C" fn kt_gate_peek(
 }
 
 /// Gives back what a check charged, in the windows that still count it. `key_id` and `charge` are
-/// those of the check's verdict. Refund a charge only once.
+/// those of the check's verdict or compound. All tallies of the charge are refunded, and the
+/// verdict is that of the first. Refund a charge only once.
 ///
 /// Statuses: `KT_NOT_A_CHARGE`, `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
@@ -490,7 +630,66 @@ pub extern "C" fn kt_gate_settle(
     })
 }
 
-/// Resets all counts of the key.
+/// Replaces the estimates of a charge by the actual costs. Each cost is settled for itself: the
+/// difference is refunded, or charged to all its tallies as far as the smallest room allows.
+///
+/// The verdict is that of the first tally, and its `uncharged` is the part of the request's own
+/// cost that found no room. `uncharged_out` has room for `groups_len` numbers: the part of the cost
+/// of each group that found no room. It may be NULL if there is none. Settle a charge only once.
+///
+/// Statuses: `KT_NOT_A_CHARGE`, `KT_NO_SUCH_GROUP`, also for more than `KT_MAX_TALLIES` groups,
+/// `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`,
+/// `KT_NO_CLOCK`.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_settle_all(
+    gate: Handle<kt_gate>,
+    key_id: u64,
+    estimate: In<kt_charge>,
+    settlement: In<kt_settlement>,
+    now_ms: u64,
+    verdict_out: Out<kt_verdict>,
+    uncharged_out: Out<u32>,
+) -> kt_status {
+    guard(|| {
+        let (gate, target) = (gate.in_force()?, verdict_out.target()?);
+        let (key_id, estimate) = (checked_key_id(key_id)?, estimate.read()?.to_core()?);
+        let given = settlement.read_growing()?;
+        if given.reserved_ != [0; 6] {
+            return Err(kt_status::KT_UNKNOWN_MEMBER);
+        }
+        if given.groups_len > KT_MAX_TALLIES {
+            return Err(kt_status::KT_NO_SUCH_GROUP);
+        }
+        let groups = given.groups.slice(given.groups_len)?;
+        let mut uncharged = uncharged_out.targets(groups.len())?;
+        let mut settlement = Settlement::new().with_overdraw(given.overdraw != 0);
+        settlement.cost = (given.has_cost != 0).then_some(given.cost);
+        for group in groups {
+            let name = group.name()?;
+            let is_it =
+                |section: &Section| matches!(section, Section::Group(_)) && section.name() == name;
+            if !gate.sections().iter().any(is_it) {
+                return Err(kt_status::KT_NO_SUCH_GROUP);
+            }
+            if group.has_own_cost != 0 {
+                settlement = settlement.with_group(name, group.cost);
+            }
+        }
+        let settled = with_clock!(gate.clock.time(now_ms)?, |clock| {
+            gate.settle_all(key_id, estimate, &settlement, clock)
+        });
+        let settled = settled.ok_or(kt_status::KT_NO_SUCH_KEY)?;
+        let mut rest = settled.uncharged.iter();
+        for (index, group) in groups.iter().enumerate() {
+            let its = if group.has_own_cost != 0 { rest.next() } else { None };
+            uncharged.write(index, its.copied().unwrap_or(0));
+        }
+        target.put_verdict(&settled.verdict);
+        Ok(())
+    })
+}
+
+/// Resets all counts of the key. Those of its team are kept: see `kt_gate_reset_account`.
 ///
 /// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]

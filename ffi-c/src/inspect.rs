@@ -10,7 +10,7 @@ use crate::gate::kt_gate;
 use crate::guard::guard;
 use crate::key::{KT_NAME_SIZE, checked_key_id};
 use crate::pointers::{Handle, In, Number, Numbered, Out, plain};
-use crate::policy::KT_POLICY_SIZE;
+use crate::policy::KT_SECTIONS_SIZE;
 use crate::status::kt_status;
 use crate::text::{Text, put, to_characters};
 use crate::verdict::{kt_quota, put_quotas, quota_state};
@@ -18,12 +18,16 @@ use crate::verdict::{kt_quota, put_quotas, quota_state};
 /// Bytes of a plan's name, with the NUL.
 pub const KT_PLAN_NAME_SIZE: usize = 17;
 
+/// Bytes of the name of a scope, with the NUL.
+pub const KT_SCOPE_SIZE: usize = 17;
+
 /// Bytes of a key's last characters, with the NUL.
 pub const KT_LAST_CHARACTERS_SIZE: usize = 5;
 
 const _: () = {
     assert!(KT_PLAN_NAME_SIZE == keytally_core::MAX_PLAN_NAME_LEN + 1);
-    assert!(size_of::<kt_key_info>() == 256 && size_of::<kt_plan_info>() == 512);
+    assert!(KT_SCOPE_SIZE == keytally_core::MAX_SCOPE_NAME_LEN + 1);
+    assert!(size_of::<kt_key_info>() == 256 && size_of::<kt_plan_info>() == 1792);
 };
 
 plain! {
@@ -116,8 +120,8 @@ plain! {
     pub struct kt_plan_info {
         /// The name, with a NUL.
         pub name: [c_char; KT_PLAN_NAME_SIZE],
-        /// The policy, with a NUL.
-        pub policy: [c_char; KT_POLICY_SIZE],
+        /// The quotas in sections, with a NUL.
+        pub sections: [c_char; KT_SECTIONS_SIZE],
         /// Zeros.
         pub reserved_: [u8; 239],
     }
@@ -150,6 +154,10 @@ pub enum kt_flaw_kind {
     KT_FLAW_FUTURE_TALLY = 6,
     /// A flaw that this version of the header has no name for; see the sentence.
     KT_FLAW_OTHER = 7,
+    /// The words of the record do not have the checksum that was stored with them.
+    KT_FLAW_CHECKSUM = 8,
+    /// The team of the record does not exist, or is of another account.
+    KT_FLAW_NO_TEAM = 9,
 }
 
 impl Numbered for kt_flaw_kind {
@@ -187,6 +195,8 @@ impl From<&Flaw> for kt_flaw {
             FlawKind::NoPepper { .. } => kt_flaw_kind::KT_FLAW_NO_PEPPER,
             FlawKind::NoTally => kt_flaw_kind::KT_FLAW_NO_TALLY,
             FlawKind::FutureTally => kt_flaw_kind::KT_FLAW_FUTURE_TALLY,
+            FlawKind::Checksum => kt_flaw_kind::KT_FLAW_CHECKSUM,
+            FlawKind::NoTeam { .. } => kt_flaw_kind::KT_FLAW_NO_TEAM,
             _ => kt_flaw_kind::KT_FLAW_OTHER,
         };
         Self {
@@ -279,7 +289,7 @@ pub extern "C" fn kt_gate_plan(
         let plan = gate.plan(plan).ok_or(kt_status::KT_NO_SUCH_PLAN)?;
         target.write(kt_plan_info {
             name: to_characters(plan.name.as_bytes()),
-            policy: Text::from_display(&plan.sections).to_characters(),
+            sections: Text::from_display(&plan.sections).to_characters(),
             reserved_: [0; 239],
         });
         Ok(())
@@ -305,6 +315,57 @@ pub extern "C" fn kt_gate_env(
     })
 }
 
+/// Writes the name of a scope of the gate, and a NUL. Writes the length without the NUL to
+/// `written_out`. To list all scopes, count `index` from 0 until `KT_NO_SUCH_SCOPE`.
+///
+/// Statuses: `KT_NO_SUCH_SCOPE`. `KT_BUFFER_TOO_SMALL`; `KT_SCOPE_SIZE` bytes are always enough.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_scope(
+    gate: Handle<kt_gate>,
+    index: usize,
+    buffer: Out<c_char>,
+    buffer_len: usize,
+    written_out: Out<usize>,
+) -> kt_status {
+    guard(|| {
+        let gate = gate.in_force()?;
+        let (buffer, written) = (buffer.buffer(buffer_len)?, written_out.target()?);
+        let scope = gate.scopes().nth(index).ok_or(kt_status::KT_NO_SUCH_SCOPE)?;
+        put(buffer, written, scope.as_bytes())
+    })
+}
+
+/// Writes the name of a section that all plans of the gate share, and a NUL: `key`, `team` or the
+/// name of a group. Writes the length without the NUL to `written_out`. To list all sections, count
+/// `index` from 0 until `KT_NO_SUCH_GROUP`.
+///
+/// Statuses: `KT_NO_SUCH_GROUP`. `KT_BUFFER_TOO_SMALL`; `KT_SECTION_SIZE` bytes are always enough.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_section(
+    gate: Handle<kt_gate>,
+    index: usize,
+    buffer: Out<c_char>,
+    buffer_len: usize,
+    written_out: Out<usize>,
+) -> kt_status {
+    guard(|| {
+        let gate = gate.in_force()?;
+        let (buffer, written) = (buffer.buffer(buffer_len)?, written_out.target()?);
+        let section = gate.sections().get(index).ok_or(kt_status::KT_NO_SUCH_GROUP)?;
+        put(buffer, written, section.name().as_bytes())
+    })
+}
+
+/// Writes the most teams that the gate can hold; 0 if it has none.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_team_capacity(gate: Handle<kt_gate>, teams_out: Out<u32>) -> kt_status {
+    guard(|| {
+        let (gate, target) = (gate.in_force()?, teams_out.target()?);
+        target.write(gate.team_capacity());
+        Ok(())
+    })
+}
+
 /// Writes the most keys that the gate can hold.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_capacity(gate: Handle<kt_gate>, keys_out: Out<u32>) -> kt_status {
@@ -321,7 +382,8 @@ pub extern "C" fn kt_gate_capacity(gate: Handle<kt_gate>, keys_out: Out<u32>) ->
 /// Other administrators wait only if there is a flaw. Then the gate is read again under the lock,
 /// and `report` must not call a function that changes this gate.
 ///
-/// Records have no checksum. So a value that was changed into another valid value is not found:
+/// In a file, each record has a checksum, which does not cover its counts. In the caller's memory
+/// there are no checksums. A value that was changed into another valid value is not found there:
 /// another key id of the same record, a MAC, an account, a time, a count, or the number of another
 /// plan, environment or pepper.
 ///
@@ -367,6 +429,8 @@ mod tests {
             FlawKind::NoPepper { pepper: number },
             FlawKind::NoTally,
             FlawKind::FutureTally,
+            FlawKind::Checksum,
+            FlawKind::NoTeam { team: u32::MAX },
         ] {
             let flaw = Flaw::new(u32::MAX, keytally_core::KeyId::from_number(u64::MAX), kind);
             let sentence = std::format!("{flaw}");

@@ -19,10 +19,12 @@
 //! | `policy.rs`, `key.rs` | policies and keys as text, without a table |
 //! | `charge.rs` | the charge of a verdict, for refunds |
 //! | `request.rs`, `verdict.rs` | requests with options; the verdict and its HTTP response |
+//! | `tallies.rs` | the result of a request that charges several tallies |
 //! | `limiter.rs`, `gate.rs` | the two tables: create, attach, check |
 //! | `compound.rs` | several keys and subjects of one request, charged all or none |
 //! | `clock.rs` | the clock of a handle |
 //! | `administer.rs`, `inspect.rs` | changes to a gate's keys and plans; queries |
+//! | `accounts.rs` | the accounts of a gate with teams |
 //! | `files.rs` | with the feature `host`: both tables in mapped files, the clock, entropy |
 //!
 //! A C function does three things. It turns pointers into values or into a status. It calls the
@@ -31,6 +33,7 @@
 #![cfg_attr(not(feature = "host"), no_std)]
 #![expect(non_camel_case_types, reason = "C sees these names")]
 
+mod accounts;
 mod administer;
 mod charge;
 mod clock;
@@ -47,6 +50,7 @@ mod pointers;
 mod policy;
 mod request;
 mod status;
+mod tallies;
 mod text;
 mod time;
 mod verdict;
@@ -55,8 +59,9 @@ mod version;
 #[cfg(feature = "host")]
 pub use files::*;
 pub use {
-    administer::*, charge::*, clock::*, compound::*, gate::*, inspect::*, key::*, limiter::*,
-    message::*, pointers::*, policy::*, request::*, status::*, time::*, verdict::*, version::*,
+    accounts::*, administer::*, charge::*, clock::*, compound::*, gate::*, inspect::*, key::*,
+    limiter::*, message::*, pointers::*, policy::*, request::*, status::*, tallies::*, time::*,
+    verdict::*, version::*,
 };
 
 /// Loops without end. A panic is a defect of the library, and SAFETY.md says why a check

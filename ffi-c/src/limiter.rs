@@ -213,7 +213,8 @@ pub extern "C" fn kt_limiter_check(
 /// Checks like `kt_limiter_check`, with the options of a request. A NULL `request` has a cost of 1
 /// and the time of the system clock.
 ///
-/// Statuses: `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
+/// Statuses: `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`. `KT_NO_SUCH_GROUP` and
+/// `KT_NO_SUCH_SCOPE` for a request with groups or scopes, which a limiter does not have.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_check_request(
     limiter: Handle<kt_limiter>,
@@ -226,6 +227,7 @@ pub extern "C" fn kt_limiter_check_request(
         let (limiter, target) = (limiter.state()?, verdict_out.target()?);
         let subject = subject.slice(subject_len)?;
         let request = kt_request::or_default(request)?;
+        request.expect_plain()?;
         with_clock!(limiter.clock.time(request.now_ms)?, limiter.table.layout(), |clock| {
             target.put_verdict(&limiter.table.check(subject, request.cost, clock));
         });

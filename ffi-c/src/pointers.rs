@@ -342,11 +342,6 @@ impl<T> Targets<'_, T> {
         self.len
     }
 
-    /// Returns the element at `index`; `None` if there are fewer.
-    pub(crate) fn at(&mut self, index: usize) -> Option<Target<'_, T>> {
-        (index < self.len).then(|| Target(Out(self.begin.0.wrapping_add(index), PhantomData)))
-    }
-
     /// Writes the element at `index`. Does nothing if there are fewer.
     pub(crate) fn write(&mut self, index: usize, value: T) {
         if index < self.len {

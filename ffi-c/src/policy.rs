@@ -3,16 +3,20 @@
 use core::ffi::c_char;
 
 use keytally_core::IMPORTED_KEY_LEN;
-use keytally_core::{MAX_SECTIONS_LEN, Policy, Sections};
+use keytally_core::{MAX_SECTIONS_LEN, ParsePolicyError, Policy, Sections};
 
 use crate::guard::guard;
-use crate::pointers::{In, Out};
+use crate::pointers::{Buffer, In, Out, Target};
 use crate::status::{FfiResult, kt_status};
 use crate::text::{Text, put, utf8};
 
 /// Bytes that are always enough for a policy as text and for a sentence about an invalid one, with
 /// the NUL.
 pub const KT_POLICY_SIZE: usize = 256;
+
+/// Bytes that are always enough for the sections of a plan as text, with the NUL. They are more
+/// than a plan may be written with, since `1/s` becomes `1/second`.
+pub const KT_SECTIONS_SIZE: usize = 1536;
 
 /// Parses the policy in these bytes.
 pub(crate) fn policy(text: In<'_, c_char>, len: usize) -> FfiResult<Policy> {
@@ -55,6 +59,29 @@ pub extern "C" fn kt_policy_parse(
     })
 }
 
+/// Parses the sections of a plan, and writes them in their normal form:
+/// `100/m;team:5000/hour` becomes `100/minute; team: 5000/hour`.
+///
+/// Writes the sections and a NUL into `buffer`, and their length without the NUL to `written_out`.
+///
+/// Statuses: those that begin with `KT_POLICY_`, `KT_NO_SECTIONS`. `KT_BUFFER_TOO_SMALL`;
+/// `KT_SECTIONS_SIZE` bytes are always enough.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_sections_parse(
+    sections: In<c_char>,
+    sections_len: usize,
+    buffer: Out<c_char>,
+    buffer_len: usize,
+    written_out: Out<usize>,
+) -> kt_status {
+    guard(|| {
+        let buffer = buffer.buffer(buffer_len)?;
+        let written = written_out.target()?;
+        let sections = self::sections(sections, sections_len)?;
+        put(buffer, written, Text::<KT_SECTIONS_SIZE>::from_display(&sections).as_bytes())
+    })
+}
+
 /// Writes one sentence about what is wrong with a policy, for the person who wrote the policy.
 /// Writes the empty text if the policy is valid.
 ///
@@ -73,24 +100,66 @@ pub extern "C" fn kt_policy_explain(
     written_out: Out<usize>,
 ) -> kt_status {
     guard(|| {
-        let buffer = buffer.buffer(buffer_len)?;
-        let written = written_out.target()?;
-        let sentence = match core::str::from_utf8(policy.text(policy_len)?) {
-            Ok(text) => match text.parse::<Policy>() {
-                Ok(_) => return put(buffer, written, b""),
-                Err(error) if error.part().len() >= IMPORTED_KEY_LEN.start => {
-                    return put(
-                        buffer,
-                        written,
-                        kt_status::from(error.kind()).message().to_bytes(),
-                    );
-                }
-                Err(error) => Text::<KT_POLICY_SIZE>::from_display(&error),
-            },
-            Err(_) => Text::from_display(
-                &"a policy is ASCII text like \"100/minute, 1000/hour\", and this is not UTF-8",
-            ),
-        };
-        put(buffer, written, sentence.as_bytes())
+        let parse = |text: &str| text.parse::<Policy>().map(drop);
+        explain(policy.text(policy_len)?, parse, buffer.buffer(buffer_len)?, written_out.target()?)
     })
+}
+
+/// Writes one sentence about what is wrong with the sections of a plan, for the person who wrote
+/// them. Writes the empty text if they are valid.
+///
+/// The sentence is as in `kt_policy_explain`.
+///
+/// Statuses: `KT_BUFFER_TOO_SMALL`; `KT_POLICY_SIZE` bytes are always enough.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_sections_explain(
+    sections: In<c_char>,
+    sections_len: usize,
+    buffer: Out<c_char>,
+    buffer_len: usize,
+    written_out: Out<usize>,
+) -> kt_status {
+    guard(|| {
+        let parse = |text: &str| text.parse::<Sections>().map(drop);
+        let text = sections.text(sections_len)?;
+        explain(text, parse, buffer.buffer(buffer_len)?, written_out.target()?)
+    })
+}
+
+/// Writes the sentence about the error of parsing a text, or the empty text if there is none.
+fn explain(
+    text: &[u8],
+    parse: impl FnOnce(&str) -> Result<(), ParsePolicyError>,
+    buffer: Buffer<'_>,
+    written: Target<'_, usize>,
+) -> FfiResult {
+    let sentence = match core::str::from_utf8(text) {
+        Ok(text) => match parse(text) {
+            Ok(()) => return put(buffer, written, b""),
+            Err(error) if error.part().len() >= IMPORTED_KEY_LEN.start => {
+                let sentence = kt_status::from(error.kind()).message();
+                return put(buffer, written, sentence.to_bytes());
+            }
+            Err(error) => Text::<KT_POLICY_SIZE>::from_display(&error),
+        },
+        Err(_) => Text::from_display(
+            &"a policy is ASCII text like \"100/minute, 1000/hour\", and this is not UTF-8",
+        ),
+    };
+    put(buffer, written, sentence.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use keytally_core::{MAX_GROUP_NAME_LEN, MAX_QUOTAS, MAX_TALLIES};
+
+    use super::*;
+
+    #[test]
+    fn longest_sections_fit() {
+        let quota = "4294967295/2678399s warn 99% 100%, ".len();
+        let head = "; group : sliding ".len() + MAX_GROUP_NAME_LEN;
+        let longest = MAX_TALLIES * (head + MAX_QUOTAS * quota);
+        assert!(longest < KT_SECTIONS_SIZE, "{longest}");
+    }
 }

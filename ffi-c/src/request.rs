@@ -1,37 +1,128 @@
-//! A request with options.
+//! A request with options, and the names in it.
 
-use crate::pointers::{Growing, In, plain};
-use crate::status::FfiResult;
+use core::ffi::c_char;
+
+use keytally_core::{Gate, GatePart};
+
+use crate::pointers::{Growing, In, Lines, plain};
+use crate::status::{FfiResult, kt_status};
+use crate::text::utf8;
 use crate::time::KT_SYSTEM_CLOCK;
 
 plain! {
+    /// A name, such as that of a scope. This struct does not change.
+    #[derive(Debug)]
+    pub struct kt_name<'c> {
+        /// The name.
+        pub text: In<'c, c_char>,
+        /// Its length.
+        pub text_len: usize,
+    }
+
+    /// A group of a gate's plans, and its cost. This struct does not change.
+    #[derive(Debug)]
+    pub struct kt_group<'c> {
+        /// The name of the group.
+        pub name: In<'c, c_char>,
+        /// The name's length.
+        pub name_len: usize,
+        /// The units of the group, for example the number of tokens. Without meaning if
+        /// `has_own_cost` is 0.
+        pub cost: u32,
+        /// 0 if the group is charged the cost of the request, else 1.
+        pub has_own_cost: u32,
+    }
+
     /// A request with options, for `kt_gate_check_request` and `kt_limiter_check_request`. It may
     /// get more members; see "Structs" in the contract.
     ///
     /// ```c
-    /// kt_request request = {sizeof request, 5, KT_SYSTEM_CLOCK};
+    /// const kt_group groups[] = {{KT_TEXT("write"), 0, 0}, {KT_TEXT("tokens"), 2500, 1}};
+    /// const kt_name need[] = {{KT_TEXT("write")}};
+    /// kt_request request = {sizeof request, 1, KT_SYSTEM_CLOCK, groups, 2, need, 1};
     /// ```
     #[derive(Debug)]
-    pub struct kt_request {
+    pub struct kt_request<'c> {
         /// `sizeof` this struct.
         pub size: u32,
         /// The units to charge. 0 is admitted and charges nothing.
         pub cost: u32,
         /// An explicit time in Unix milliseconds, or `KT_SYSTEM_CLOCK`.
         pub now_ms: u64,
+        /// The groups of the gate's plans that the request charges, too.
+        pub groups: In<'c, kt_group<'c>>,
+        /// The number of groups.
+        pub groups_len: usize,
+        /// The scopes that the key must have.
+        pub need: In<'c, kt_name<'c>>,
+        /// The number of scopes.
+        pub need_len: usize,
     }
 }
 
-impl Growing for kt_request {
+impl Growing for kt_request<'_> {
     const MIN_SIZE: usize = 16;
 }
 
-impl kt_request {
+impl kt_request<'_> {
     /// Returns the request, or for NULL one of cost 1 by the system clock.
     pub(crate) fn or_default(request: In<'_, Self>) -> FfiResult<Self> {
         if request.is_null() {
-            return Ok(Self { size: 16, cost: 1, now_ms: KT_SYSTEM_CLOCK });
+            return Ok(Self {
+                size: 16,
+                cost: 1,
+                now_ms: KT_SYSTEM_CLOCK,
+                groups: In::NULL,
+                groups_len: 0,
+                need: In::NULL,
+                need_len: 0,
+            });
         }
         request.read_growing()
     }
+
+    /// Checks that the request has neither groups nor scopes, which only a gate has.
+    pub(crate) fn expect_plain(&self) -> FfiResult {
+        match (self.groups_len, self.need_len) {
+            (0, 0) => Ok(()),
+            (0, _) => Err(kt_status::KT_NO_SUCH_SCOPE),
+            _ => Err(kt_status::KT_NO_SUCH_GROUP),
+        }
+    }
+}
+
+impl<'c> kt_group<'c> {
+    /// Returns the name. A name that is not UTF-8 is not that of a group.
+    pub(crate) fn name(&self) -> FfiResult<&'c str> {
+        utf8(self.name.text(self.name_len)?, kt_status::KT_NO_SUCH_GROUP)
+    }
+}
+
+impl<'c> kt_name<'c> {
+    /// Returns the name of a scope. A name that is not UTF-8 is not that of a scope.
+    pub(crate) fn scope(&self) -> FfiResult<&'c str> {
+        utf8(self.text.text(self.text_len)?, kt_status::KT_NO_SUCH_SCOPE)
+    }
+}
+
+/// Returns a key of a gate with the groups and scopes of a request.
+pub(crate) fn gate_part<'g>(
+    gate: &'g Gate<Lines>,
+    api_key: Option<&'g [u8]>,
+    cost: u32,
+    groups: &[kt_group<'_>],
+    need: &[kt_name<'_>],
+) -> FfiResult<GatePart<'g, Lines>> {
+    let mut part = gate.part(api_key, cost);
+    for group in groups {
+        let name = group.name()?;
+        part = match group.has_own_cost {
+            0 => part.with_group(name)?,
+            _ => part.with_group_cost(name, group.cost)?,
+        };
+    }
+    for name in need {
+        part = part.with_scope(name.scope()?)?;
+    }
+    Ok(part)
 }

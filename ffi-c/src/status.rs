@@ -2,7 +2,7 @@
 
 use core::ffi::CStr;
 
-use keytally_core::{AdminError, Feature};
+use keytally_core::{AdminError, Feature, PartsError, RequestError};
 use keytally_core::{AttachError, CreateError, ParseKeyError, ParsePolicyErrorKind, PeppersError};
 
 /// The result of a function behind the C interface.
@@ -86,14 +86,14 @@ statuses! {
         KT_UNKNOWN_MEMBER = 12 =>
             "a struct sets a member that this library does not know; set it to zero, or use the library of that header or a newer one",
         KT_NO_SUCH_QUOTA = 13 => "there is no quota of that index; they count from 0 to quota_count - 1",
-        KT_PART_COUNT = 14 => "a compound charge has 1 to 8 parts",
+        KT_PART_COUNT = 14 => "a compound charge has 1 to 8 parts, and at most 8 tallies",
         KT_PART_TABLE = 15 => "a part has a gate or a limiter, not both and not none",
         KT_NOT_A_CHARGE = 16 =>
             "the struct is not a charge: this library never wrote it, or it was changed since",
 
         // Texts.
         KT_POLICY_EMPTY = 20 => "a policy needs at least one quota, like \"100/minute, 1000/hour\"",
-        KT_POLICY_TOO_LONG = 21 => "the policy is longer than 128 bytes",
+        KT_POLICY_TOO_LONG = 21 => "the policy is longer than 128 bytes, or the sections of the plan are longer than 512",
         KT_POLICY_SYNTAX = 22 =>
             "a quota of the policy is not of the form LIMIT/UNIT or LIMIT/N UNIT, like 100/minute, 5/10s or 100 per minute",
         KT_POLICY_LIMIT = 23 => "a limit of the policy is not 1 to 4294967295",
@@ -137,6 +137,19 @@ statuses! {
         KT_PEPPER_BYTE_ORDER_MARK = 46 =>
             "the text of the peppers begins with a byte-order mark; save it as ASCII or as UTF-8 without that mark",
 
+        // The sections of a plan, and the feature that a library for a device may leave out.
+        KT_NO_SECTIONS = 50 =>
+            "this build has no sections, teams and scopes; build it with the feature `sections`",
+        KT_POLICY_SECTION = 51 =>
+            "a section of the plan is not of the form team: QUOTAS or group NAME: QUOTAS, with a name of 1 to 16 characters of a-z, 0-9, - and _ that is not key or team",
+        KT_POLICY_SECTION_TWICE = 52 => "two sections of the plan have the same name",
+        KT_POLICY_TOO_MANY_TALLIES = 53 =>
+            "the quotas of the plan need more tallies than it may have; drop a group or a window, or lower a limit",
+        KT_POLICY_TOO_MANY_TEAM_TALLIES = 54 =>
+            "the quotas of the team need more than 2 tallies; drop a window, or lower a limit",
+        KT_POLICY_WARNING = 55 =>
+            "a warning of the plan is not of the form QUOTA warn 80% or QUOTA warn 80% 95%, with ascending percentages from 1% to 100%",
+
         // Tables.
         KT_MEMORY_TOO_SMALL = 60 =>
             "the memory is smaller than the table; kt_limiter_size and kt_gate_size return the size that it needs",
@@ -146,7 +159,7 @@ statuses! {
             "a gate needs at least one plan, and has room for 4 in the caller's memory and for 116 in a file",
         KT_PLAN_TWICE = 63 => "two plans have the same name",
         KT_PLAN_WINDOWS = 64 =>
-            "all plans of a gate must share their windows and algorithm, and fit one tally together",
+            "all plans of a gate must share their sections, windows and algorithms, and fit the same tallies together",
         KT_NOT_A_TABLE = 65 => "this is not a keytally table: it does not begin as one does",
         KT_UNFINISHED = 66 =>
             "this table was never finished: its creation was interrupted; create it again",
@@ -159,6 +172,11 @@ statuses! {
             "the limiter there has another capacity; open it with its own, or remove it and create another",
         KT_OTHER_POLICY = 73 =>
             "the limiter there has another policy; open it with its own, or remove it and create another",
+
+        KT_SCOPES = 74 =>
+            "a gate has at most 64 scopes, each of 1 to 16 printable ASCII characters without spaces, commas and quotation marks, and each once",
+        KT_TEAM_COUNT = 75 =>
+            "the room for teams is at most 67108864, and at least 1 if a plan has a section for teams",
 
         // Administration. Nothing was changed.
         KT_BUSY = 80 =>
@@ -182,6 +200,14 @@ statuses! {
             "keys under 4 peppers are in this gate; rotate those of the oldest pepper before you use another",
         KT_IN_GRACE = 93 =>
             "the secret that the key had before its last rotation is still valid, and another rotation would end it at once; wait, or force the rotation",
+
+        KT_TEAMS_FULL = 94 =>
+            "the gate has no room for another team; create one with room for more",
+        KT_NO_SUCH_ACCOUNT = 95 =>
+            "the gate has no such account; an account is made with its first key",
+        KT_NO_SUCH_SCOPE = 96 =>
+            "the gate has no such scope; its scopes are named when it is created, at most 64",
+        KT_NO_SUCH_GROUP = 97 => "the plans of this gate have no such group or section",
 
         // Files and the operating system.
         KT_FILE_NOT_FOUND = 100 => "there is no such file or folder",
@@ -209,6 +235,7 @@ impl From<Feature> for kt_status {
             Feature::ImportedKeys => KT_NO_IMPORTED_KEYS,
             Feature::PepperRotation => KT_NO_PEPPER_ROTATION,
             Feature::Calendar => KT_NO_CALENDAR,
+            Feature::Sections => KT_NO_SECTIONS,
             _ => KT_INTERNAL,
         }
     }
@@ -227,6 +254,11 @@ impl From<ParsePolicyErrorKind> for kt_status {
             ParsePolicyErrorKind::Duplicate => KT_POLICY_DUPLICATE,
             ParsePolicyErrorKind::SlidingMonth => KT_POLICY_SLIDING_MONTH,
             ParsePolicyErrorKind::TooManyBits { .. } => KT_POLICY_TOO_MANY_BITS,
+            ParsePolicyErrorKind::Section => KT_POLICY_SECTION,
+            ParsePolicyErrorKind::SectionTwice => KT_POLICY_SECTION_TWICE,
+            ParsePolicyErrorKind::TooManyTallies => KT_POLICY_TOO_MANY_TALLIES,
+            ParsePolicyErrorKind::TooManyTeamTallies => KT_POLICY_TOO_MANY_TEAM_TALLIES,
+            ParsePolicyErrorKind::Warning => KT_POLICY_WARNING,
             ParsePolicyErrorKind::LeftOut(feature) => feature.into(),
             _ => KT_INTERNAL,
         }
@@ -263,6 +295,9 @@ impl From<CreateError> for kt_status {
             CreateError::Plans { .. } => KT_PLAN_COUNT,
             CreateError::PlanName => KT_PLAN_TWICE,
             CreateError::PlanWindows => KT_PLAN_WINDOWS,
+            CreateError::Scopes => KT_SCOPES,
+            CreateError::Teams { .. } => KT_TEAM_COUNT,
+            CreateError::LeftOut(feature) => feature.into(),
             _ => KT_INTERNAL,
         }
     }
@@ -296,6 +331,9 @@ impl From<AdminError> for kt_status {
             AdminError::PlanWindows => KT_PLAN_WINDOWS,
             AdminError::PlanLimit { .. } => KT_PLAN_LIMIT,
             AdminError::EnvsFull => KT_ENVS_FULL,
+            AdminError::TeamsFull { .. } => KT_TEAMS_FULL,
+            AdminError::NoSuchAccount(_) => KT_NO_SUCH_ACCOUNT,
+            AdminError::NoSuchScope => KT_NO_SUCH_SCOPE,
             AdminError::NamesTooLong => KT_NAMES_TOO_LONG,
             AdminError::Revoked(_) => KT_REVOKED,
             AdminError::Damaged(_) => KT_RECORD_DAMAGED,
@@ -306,6 +344,22 @@ impl From<AdminError> for kt_status {
             AdminError::LeftOut(feature) => feature.into(),
             _ => KT_INTERNAL,
         }
+    }
+}
+
+impl From<RequestError> for kt_status {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::NoSuchGroup(_) => KT_NO_SUCH_GROUP,
+            RequestError::NoSuchScope(_) => KT_NO_SUCH_SCOPE,
+            _ => KT_INTERNAL,
+        }
+    }
+}
+
+impl From<PartsError> for kt_status {
+    fn from(_: PartsError) -> Self {
+        KT_PART_COUNT
     }
 }
 
@@ -376,9 +430,11 @@ mod tests {
             (Feature::ImportedKeys, KT_NO_IMPORTED_KEYS),
             (Feature::PepperRotation, KT_NO_PEPPER_ROTATION),
             (Feature::Calendar, KT_NO_CALENDAR),
+            (Feature::Sections, KT_NO_SECTIONS),
         ] {
             assert_eq!(kt_status::from(AttachError::LeftOut(feature)), status);
             assert_eq!(kt_status::from(AdminError::LeftOut(feature)), status);
+            assert_eq!(kt_status::from(CreateError::LeftOut(feature)), status);
             assert_eq!(kt_status::from(PeppersError::LeftOut(feature)), status);
             assert_eq!(kt_status::from(ParsePolicyErrorKind::LeftOut(feature)), status);
         }
@@ -403,10 +459,10 @@ mod tests {
     fn sentences_without_a_value_are_those_of_core() {
         assert_same_sentence(&[ParseKeyError::Form, ParseKeyError::Checksum]);
         assert_same_sentence(&[AttachError::NotATable, AttachError::Unfinished]);
-        assert_same_sentence(&[CreateError::PlanWindows]);
+        assert_same_sentence(&[CreateError::PlanWindows, CreateError::Scopes]);
         assert_same_sentence(&[PeppersError::Repeated]);
         assert_same_sentence(&[Feature::Sliding, Feature::ImportedKeys]);
-        assert_same_sentence(&[Feature::PepperRotation, Feature::Calendar]);
+        assert_same_sentence(&[Feature::PepperRotation, Feature::Calendar, Feature::Sections]);
         assert_same_sentence(&[
             AdminError::NoRoomToImport,
             AdminError::EnvsFull,
@@ -463,6 +519,20 @@ mod tests {
             AdminError::NotImportable { len: 7 },
             "a key to import has 16 to 256 bytes of printable ASCII without spaces",
         );
+        assert_shared(
+            CreateError::Teams { teams: 0 },
+            " at most 67108864, and at least 1 if a plan has a section for teams",
+        );
+        assert_shared(AdminError::TeamsFull { teams: 7 }, "; create one with ");
+        assert_shared(AdminError::TeamsFull { teams: 0 }, "; create one with room for ");
+        assert_shared(AdminError::NoSuchAccount(7), "; an account is made with its first key");
+        assert_shared(
+            AdminError::NoSuchScope,
+            "; its scopes are named when it is created, at most 64",
+        );
+        let name = || keytally_core::Text::default();
+        assert_shared(RequestError::NoSuchGroup(name()), "the plans of this gate have no ");
+        assert_shared(RequestError::NoSuchScope(name()), " has no ");
         assert_shared(AdminError::NoSuchKey(key_id), "the gate has no ");
         assert_shared(AdminError::AlreadyImported(key_id), "key is in the gate already");
     }

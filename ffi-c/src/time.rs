@@ -93,11 +93,20 @@ impl Time {
 /// a `SystemClock`. (The two are of different types, so this cannot be a function that takes a
 /// closure.)
 ///
-/// With the `$layout` of a table, the system clock is read by `SystemClock::read_for`, else by
-/// `SystemClock::read`.
+/// With the `$layout` of a table, or with `of` a gate that has one tally for each key, the system
+/// clock is read by `SystemClock::read_for`, else by `SystemClock::read`.
 macro_rules! with_clock {
     ($time:expr, $layout:expr, |$clock:ident| $work:expr) => {
         $crate::time::with_clock!(@ $time, |$clock| $work, || SystemClock::read_for($layout))
+    };
+    ($time:expr, of $gate:expr, |$clock:ident| $work:expr) => {
+        $crate::time::with_clock!(@ $time, |$clock| $work, || {
+            if $gate.is_extended() {
+                SystemClock::read()
+            } else {
+                SystemClock::read_for($gate.layout())
+            }
+        })
     };
     ($time:expr, |$clock:ident| $work:expr) => {
         $crate::time::with_clock!(@ $time, |$clock| $work, SystemClock::read)

@@ -11,7 +11,7 @@ use keytally_core::{
 
 use crate::charge::kt_charge;
 use crate::guard::guard;
-use crate::pointers::{In, Number, Numbered, Out, Target, plain};
+use crate::pointers::{Buffer, In, Number, Numbered, Out, Target, Targets, plain};
 use crate::status::{FfiResult, kt_status};
 use crate::text::put;
 use crate::time::Time;
@@ -198,7 +198,8 @@ plain! {
         pub outcome: Number<kt_outcome>,
         /// Why the key is invalid. Do not disclose it to the client.
         pub reason: Number<kt_reason>,
-        /// The HTTP status: 401, 429, 503, or 200 if admitted, which the application may replace.
+        /// The HTTP status: 401, 403, 429, 503, or 200 if admitted, which the application may
+        /// replace.
         pub http_status: u16,
         /// Seconds to wait, at least 1. 0 unless denied or full.
         pub retry_after_s: u32,
@@ -320,38 +321,50 @@ impl Target<'_, kt_verdict> {
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
     pub(crate) fn put_verdict(self, verdict: &Verdict) {
-        let out = self.zeroed();
-        out.outcome = Number(verdict.outcome() as u8);
-        out.reason = Number(verdict.reason().map_or(0, |reason| reason as u8));
-        out.http_status = verdict.http_status();
-        if let Some(retry_at) = verdict.retry_at() {
-            out.retry_at_ms = retry_at.unix_ms();
-            out.retry_after_s = verdict.retry_after_s().unwrap_or(0);
-        }
-        if let Some(holder) = verdict.holder() {
-            out.key_id = holder.key_id.number();
-            (out.account, out.plan, out.env) = (holder.account, holder.plan, holder.env);
-        }
-        out.quota_count = u8::try_from(verdict.quotas().len()).unwrap_or(0);
-        out.at_ms = verdict.quotas().time().unix_ms();
-        out.charged = verdict.charge().map_or(0, |charge| charge.cost());
-        out.now_ms = verdict.now().unix_ms();
-        out.cost = verdict.cost();
-        out.uncharged = verdict.uncharged();
-        if verdict.quotas().time() > verdict.now() {
-            out.clock_ahead_s = verdict.clock_ahead_s();
-        }
-        put_quotas(&mut out.private_, verdict.quotas());
+        self.zeroed().fill(verdict);
     }
 }
 
 impl kt_verdict {
-    fn outcome(&self) -> FfiResult<Outcome> {
+    /// Fills in the members of a verdict that is zeros.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
+    pub(crate) fn fill(&mut self, verdict: &Verdict) {
+        self.outcome = Number(verdict.outcome() as u8);
+        self.reason = Number(verdict.reason().map_or(0, |reason| reason as u8));
+        self.http_status = verdict.http_status();
+        if let Some(retry_at) = verdict.retry_at() {
+            self.retry_at_ms = retry_at.unix_ms();
+            self.retry_after_s = verdict.retry_after_s().unwrap_or(0);
+        }
+        if let Some(holder) = verdict.holder() {
+            self.key_id = holder.key_id.number();
+            (self.account, self.plan, self.env) = (holder.account, holder.plan, holder.env);
+        }
+        self.quota_count = u8::try_from(verdict.quotas().len()).unwrap_or(0);
+        self.at_ms = verdict.quotas().time().unix_ms();
+        self.charged = verdict.charge().map_or(0, |charge| charge.cost());
+        self.now_ms = verdict.now().unix_ms();
+        self.cost = verdict.cost();
+        self.uncharged = verdict.uncharged();
+        if verdict.quotas().time() > verdict.now() {
+            self.clock_ahead_s = verdict.clock_ahead_s();
+        }
+        put_quotas(&mut self.private_, verdict.quotas());
+    }
+
+    pub(crate) fn outcome(&self) -> FfiResult<Outcome> {
         let outcome = Outcome::ALL.get(usize::from(self.outcome.0));
         outcome.copied().ok_or(kt_status::KT_NOT_A_VERDICT)
     }
 
-    fn quota(&self, index: usize) -> FfiResult<QuotaState> {
+    /// Checks that the reason is one.
+    pub(crate) fn expect_reason(&self) -> FfiResult {
+        let name = kt_reason::NAMES.get(usize::from(self.reason.0));
+        name.map(drop).ok_or(kt_status::KT_NOT_A_VERDICT)
+    }
+
+    pub(crate) fn quota(&self, index: usize) -> FfiResult<QuotaState> {
         quota_state(&self.private_, self.quota_count, index, self.at_ms)
     }
 
@@ -362,18 +375,27 @@ impl kt_verdict {
     ) -> FfiResult<Response<'q>> {
         let damaged = kt_status::KT_NOT_A_VERDICT;
         let outcome = self.outcome()?;
-        kt_reason::NAMES.get(usize::from(self.reason.0)).ok_or(damaged)?;
+        self.expect_reason()?;
         for index in 0..usize::from(self.quota_count) {
             states.push(self.quota(index)?).map_err(|_| damaged)?;
         }
-        let [now, charged_at] = [self.now_ms, self.at_ms].map(Timestamp::from_unix_ms);
-        Ok(Response::new(
-            outcome,
-            states,
-            self.cost,
-            waits_from(now, charged_at),
-            Some(self.retry_after_s).filter(|&seconds| seconds != 0),
-        ))
+        Ok(Response::new(outcome, states, self.cost, self.waits_from(), self.retry_after()?))
+    }
+
+    /// Returns the time that waits are counted from.
+    pub(crate) fn waits_from(&self) -> Timestamp {
+        let [now, decided_at] = [self.now_ms, self.at_ms].map(Timestamp::from_unix_ms);
+        waits_from(now, decided_at)
+    }
+
+    /// Returns the seconds until a retry can succeed, `None` if they are 0. Only a denial and a full
+    /// limiter have them.
+    pub(crate) fn retry_after(&self) -> FfiResult<Option<u32>> {
+        match (self.retry_after_s, self.outcome()?) {
+            (0, _) => Ok(None),
+            (seconds, Outcome::Denied | Outcome::Full) => Ok(Some(seconds)),
+            _ => Err(kt_status::KT_NOT_A_VERDICT),
+        }
     }
 }
 
@@ -503,50 +525,59 @@ pub extern "C" fn kt_verdict_fields<'c>(
     count_out: Out<usize>,
 ) -> kt_status {
     guard(|| {
-        let mut buffer = buffer.buffer(buffer_len)?;
-        let (mut fields, count_target) = (fields_out.targets(fields_len)?, count_out.target()?);
+        let buffer = buffer.buffer(buffer_len)?;
+        let (fields, count) = (fields_out.targets(fields_len)?, count_out.target()?);
         let mut states = heapless::Vec::new();
         let response = verdict.get()?.response(&mut states)?;
-        let begin = buffer.begin();
-        let field = |name: &'static CStr, value: Range<usize>| kt_field {
-            name: In::from_static(name),
-            name_len: name.count_bytes(),
-            value: begin.after(value.start),
-            value_len: value.len(),
-        };
-        let mut count = 0;
-        if fields_len >= KT_MAX_FIELDS
-            && let Some(bytes) = buffer.unwritten()
-        {
-            let put = |name, value| {
-                fields.write(count, field(name, value));
-                count += 1;
-            };
-            response.write_fields(bytes, put);
-        } else {
-            // Room for a program that was compiled with smaller constants. What does not fit must
-            // not be written, so the fields are written here first.
-            let (mut values, mut end) = ([0; KT_HEADERS_SIZE], 0);
-            let mut found = [None; KT_MAX_FIELDS];
-            let put = |name, value: Range<usize>| {
-                end = value.end + 1;
-                if let Some(slot) = found.get_mut(count) {
-                    *slot = Some(field(name, value));
-                }
-                count += 1;
-            };
-            response.write_fields(&mut values, put);
-            let values = values.get(..end).filter(|_| count <= fields.len());
-            buffer.copy(values.ok_or(kt_status::KT_BUFFER_TOO_SMALL)?)?;
-            found
-                .into_iter()
-                .flatten()
-                .enumerate()
-                .for_each(|(index, field)| fields.write(index, field));
-        }
-        count_target.write(count);
-        Ok(())
+        put_fields(buffer, fields, count, |values: &mut [u8; KT_HEADERS_SIZE], report| {
+            response.write_fields(values, report);
+        })
     })
+}
+
+/// Writes header fields one by one, and their number. `write` puts the values into an array and
+/// reports the name of each field and the range of its value.
+pub(crate) fn put_fields<'c, const SIZE: usize>(
+    mut buffer: Buffer<'c>,
+    mut fields: Targets<'_, kt_field<'c>>,
+    count_target: Target<'_, usize>,
+    write: impl FnOnce(&mut [u8; SIZE], &mut dyn FnMut(&'static CStr, Range<usize>)),
+) -> FfiResult {
+    let begin = buffer.begin();
+    let field = |name: &'static CStr, value: Range<usize>| kt_field {
+        name: In::from_static(name),
+        name_len: name.count_bytes(),
+        value: begin.after(value.start),
+        value_len: value.len(),
+    };
+    let mut count = 0;
+    if fields.len() >= KT_MAX_FIELDS
+        && let Some(bytes) = buffer.unwritten()
+    {
+        write(bytes, &mut |name, value| {
+            fields.write(count, field(name, value));
+            count += 1;
+        });
+    } else {
+        // Room for a program that was compiled with smaller constants. What does not fit must not
+        // be written, so the fields are written here first.
+        let (mut values, mut end) = ([0; SIZE], 0);
+        let mut found = [None; KT_MAX_FIELDS];
+        write(&mut values, &mut |name, value: Range<usize>| {
+            end = value.end + 1;
+            if let Some(slot) = found.get_mut(count) {
+                *slot = Some(field(name, value));
+            }
+            count += 1;
+        });
+        let values = values.get(..end).filter(|_| count <= fields.len());
+        buffer.copy(values.ok_or(kt_status::KT_BUFFER_TOO_SMALL)?)?;
+        for (index, field) in found.into_iter().flatten().enumerate() {
+            fields.write(index, field);
+        }
+    }
+    count_target.write(count);
+    Ok(())
 }
 
 /// Returns the response body, JSON with a NUL. It is empty if admitted, and for a struct that is
@@ -559,7 +590,7 @@ pub extern "C" fn kt_verdict_body(verdict: In<kt_verdict>) -> In<'static, c_char
 }
 
 /// Returns core's body with a NUL.
-fn body(outcome: Outcome) -> &'static CStr {
+pub(crate) fn body(outcome: Outcome) -> &'static CStr {
     match outcome {
         Outcome::MissingKey => cr#"{"error": "Missing X-API-Key header"}"#,
         Outcome::InvalidKey => cr#"{"error": "Invalid API key"}"#,
@@ -567,6 +598,7 @@ fn body(outcome: Outcome) -> &'static CStr {
             cr#"{"error": "Rate limit exceeded. Please try again later."}"#
         }
         Outcome::Full => cr#"{"error": "Too many clients at once. Please try again later."}"#,
+        Outcome::Forbidden => cr#"{"error": "Forbidden"}"#,
         // Admitted.
         _ => c"",
     }

@@ -257,9 +257,9 @@ fn every_kind_of_change_is_recorded() {
             "-type enum kt_reason : uint8_t\n+type enum kt_reason : uint16_t\n",
         ),
         (
-            "    uint32_t retry_after_s;",
-            "    int32_t retry_after_s;",
-            "-member kt_verdict: uint32_t retry_after_s\n+member kt_verdict: int32_t retry_after_s\n",
+            "    uint32_t uncharged;",
+            "    int32_t uncharged;",
+            "-member kt_verdict: uint32_t uncharged\n+member kt_verdict: int32_t uncharged\n",
         ),
         (
             "    const char *env;",

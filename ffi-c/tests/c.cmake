@@ -16,6 +16,7 @@ pkg_check_modules(CJSON REQUIRED IMPORTED_TARGET libcjson)
 add_program(c/layout.c)
 add_program(c/hostile.c)
 add_program(c/calls.c IN_FOLDER)
+add_program(c/sections.c IN_FOLDER)
 add_program(c/vectors.c ARGUMENTS "${ROOT}/vectors" LIBRARIES PkgConfig::CJSON)
 
 # The library without its host part.
@@ -23,10 +24,21 @@ if(BARE)
     add_executable(bare c/bare.c)
     target_include_directories(bare PRIVATE "${INCLUDE}")
     target_link_libraries(bare PRIVATE "${BARE}")
+    # The library has no sections, so its handles are smaller.
+    target_compile_definitions(bare PRIVATE KT_WITHOUT_SECTIONS=1)
     add_test(NAME bare COMMAND bare)
     add_test(NAME bare_symbols COMMAND sh "${CMAKE_CURRENT_SOURCE_DIR}/bare_symbols.sh"
         "${CMAKE_C_COMPILER}" "${BARE}")
 endif()
+
+# A program with smaller handles cannot be linked with the library that has all features.
+add_executable(small_handles EXCLUDE_FROM_ALL c/bare.c)
+target_compile_definitions(small_handles PRIVATE KT_WITHOUT_SECTIONS=1)
+target_link_libraries(small_handles PRIVATE keytally::keytally)
+add_test(NAME small_handles
+    COMMAND "${CMAKE_COMMAND}" --build "${CMAKE_BINARY_DIR}" --target small_handles)
+set_tests_properties(small_handles PROPERTIES
+    PASS_REGULAR_EXPRESSION "undefined reference to [`']kt_gate_init_without_sections'")
 
 # Another static library in Rust, linked before and after ours. Both contain the standard library.
 # With fat LTO, that is in the object that is always linked.

@@ -7,6 +7,7 @@ const TESTS: &[&str] = &[
     include_str!("c/bare.c"),
     include_str!("c/calls.c"),
     include_str!("c/hostile.c"),
+    include_str!("c/sections.c"),
     include_str!("c/vectors.c"),
     include_str!("cpp/calls.cpp"),
 ];

@@ -7,8 +7,9 @@ int main(void) {
     const uint8_t seed[16] = {1}, pepper[32] = {7}, entropy[KT_ENTROPY_SIZE] = {9};
     const kt_bytes peppers[] = {{pepper, sizeof pepper}};
     const kt_plan plan = {KT_TEXT("default"), KT_TEXT("2/minute")};
-    const kt_gate_config config = {sizeof(kt_gate_config), 16, &plan, 1, KT_TEXT("kt")};
-    const kt_new_key new_key = {sizeof(kt_new_key), 42, KT_TEXT("dev"), NULL, 0, 0, 0};
+    const kt_gate_config config = {
+        sizeof(kt_gate_config), 16, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0};
+    const kt_new_key new_key = {sizeof(kt_new_key), 42, KT_TEXT("dev"), NULL, 0, 0, 0, NULL, 0};
     kt_limiter limiter;
     kt_gate gate;
     kt_verdict verdict;
@@ -55,6 +56,25 @@ int main(void) {
            KT_NO_IMPORTED_KEYS);
     const kt_bytes two[] = {peppers[0], {entropy, sizeof entropy}};
     EXPECT(kt_gate_attach(keys, sizeof keys, two, 2, &gate), KT_NO_PEPPER_ROTATION);
+
+    EXPECT(kt_sections_parse(KT_TEXT("1/second; team: 1/second"), text, sizeof text, &written),
+           KT_NO_SECTIONS);
+    kt_gate_config with_scope = config;
+    const kt_name scope = {KT_TEXT("read")};
+    size_t size;
+    with_scope.scopes = &scope;
+    with_scope.scopes_len = 1;
+    EXPECT(kt_gate_config_size(&with_scope, &size), KT_NO_SECTIONS);
+    EXPECT(kt_gate_set_scopes(&gate, key_id, &scope, 1), KT_NO_SECTIONS);
+    kt_gate_config with_teams = config;
+    with_teams.teams = 1;
+    EXPECT(kt_gate_config_size(&with_teams, &size), KT_NO_SECTIONS);
+    const kt_plan two_windows = {KT_TEXT("default"), KT_TEXT("1000000/s, 1000000/2s")};
+    with_teams = config;
+    with_teams.plans = &two_windows;
+    EXPECT(kt_gate_config_size(&with_teams, &size), KT_POLICY_TOO_MANY_TALLIES);
+    OK(kt_gate_config_size(&config, &size));
+    CHECK(size == sizeof keys && kt_gate_handle_size() <= sizeof gate);
 
     kt_gate_close(&gate);
     kt_limiter_close(&limiter);

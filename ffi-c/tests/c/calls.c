@@ -20,9 +20,10 @@ static const kt_plan PLANS[] = {
     {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")},
     {KT_TEXT("pro"), KT_TEXT("1000/minute, 20000/hour")},
 };
-static const kt_gate_config CONFIG = {sizeof(kt_gate_config), 64, PLANS, 2, KT_TEXT("kt")};
+static const kt_gate_config CONFIG = {
+    sizeof(kt_gate_config), 64, PLANS, 2, KT_TEXT("kt"), 0, 0, NULL, 0};
 static const kt_new_key NEW_KEY = {
-    sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("default"), 0, 0};
+    sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("default"), 0, 0, NULL, 0};
 
 /** Compares two texts. Prints them if they differ. */
 static bool equal(const char *found, const char *wanted) {
@@ -89,20 +90,33 @@ static void parts_are_charged_all_or_none(void) {
     OK(kt_limiter_init(memory[0], size, KT_TEXT("5/minute"), 8, SEED, &users));
     OK(kt_limiter_init(memory[1], size, KT_TEXT("4/hour"), 8, SEED, &teams));
 
-    kt_part parts[] = {{NULL, &users, bytes("ann"), 3, 3, 0}, {NULL, &teams, bytes("42"), 2, 3, 0}};
-    kt_verdict verdicts[2];
-    size_t decisive;
-    OK(kt_check_all(parts, 2, NOW_MS, verdicts, &decisive));
-    CHECK(decisive == 0 && verdicts[0].outcome == KT_ADMITTED && verdicts[1].charged == 3);
-    OK(kt_check_all(parts, 2, NOW_MS, verdicts, &decisive));
-    CHECK(decisive == 1 && verdicts[0].outcome == KT_DENIED && verdicts[1].outcome == KT_DENIED);
+    kt_part parts[] = {{.limiter = &users, .text = bytes("ann"), .text_len = 3, .cost = 3},
+                       {.limiter = &teams, .text = bytes("42"), .text_len = 2, .cost = 3}};
+    kt_compound compound;
+    const kt_tally *tallies = compound.tallies;
+    OK(kt_peek_all(parts, 2, NOW_MS, &compound));
+    CHECK(compound.outcome == KT_ADMITTED && tallies[0].verdict.charged == 0);
+    OK(kt_check_all(parts, 2, NOW_MS, &compound));
+    CHECK(compound.outcome == KT_ADMITTED && compound.decisive == 0 && compound.tally_count == 2);
+    CHECK(tallies[0].part == 0 && tallies[1].part == 1 && tallies[1].verdict.charged == 3);
+    CHECK(equal(tallies[0].section, "") && compound.key_id == 0 && compound.remaining == 2);
+    OK(kt_check_all(parts, 2, NOW_MS, &compound));
+    CHECK(compound.outcome == KT_DENIED && compound.decisive == 1 && compound.http_status == 429);
+    CHECK(tallies[0].verdict.outcome == KT_DENIED && tallies[1].verdict.outcome == KT_DENIED);
+    CHECK(compound.retry_after_s == 3600 && compound.retry_at_ms == NOW_MS + 3600000);
     parts[0].cost = 2;
-    OK(kt_check_all(parts, 2, NOW_MS, verdicts, &decisive));
-    CHECK(decisive == 1 && verdicts[0].outcome == KT_ADMITTED && verdicts[0].charged == 0);
-    CHECK(quota(&verdicts[0], 0).remaining == 2 && verdicts[1].http_status == 429);
+    OK(kt_check_all(parts, 2, NOW_MS, &compound));
+    CHECK(compound.decisive == 1 && tallies[0].verdict.outcome == KT_ADMITTED);
+    CHECK(quota(&tallies[0].verdict, 0).remaining == 2 && tallies[0].verdict.charged == 0);
     parts[1].cost = 1;
-    OK(kt_check_all(parts, 2, NOW_MS, verdicts, &decisive));
-    CHECK(decisive == 0 && quota(&verdicts[1], 0).remaining == 0);
+    OK(kt_check_all(parts, 2, NOW_MS, &compound));
+    CHECK(compound.decisive == 0 && quota(&tallies[1].verdict, 0).remaining == 0);
+    kt_charge charge;
+    kt_verdict verdict;
+    OK(kt_compound_charge(&compound, 1, &charge));
+    OK(kt_limiter_refund(&teams, bytes("42"), 2, &charge, NOW_MS, &verdict));
+    CHECK(quota(&verdict, 0).remaining == 1);
+    EXPECT(kt_compound_charge(&compound, 2, &charge), KT_PART_COUNT);
 
     kt_limiter_close(&users);
     kt_limiter_close(&teams);
@@ -220,6 +234,9 @@ static bool zeros(const void *memory, size_t len) {
     return true;
 }
 
+/** A pointer that the library must not follow. */
+#define OFF_END ((void *)(uintptr_t)-8)
+
 /** Requests with options, as programs of other versions of the header make them. */
 static void requests_of_other_versions_are_read(void) {
     size_t size = kt_limiter_size(8);
@@ -227,7 +244,7 @@ static void requests_of_other_versions_are_read(void) {
     kt_limiter limiter;
     OK(kt_limiter_init(memory, size, KT_TEXT("5/minute"), 8, SEED, &limiter));
     kt_verdict verdict;
-    kt_request request = {sizeof request, 2, NOW_MS};
+    kt_request request = {.size = sizeof request, .cost = 2, .now_ms = NOW_MS};
     OK(kt_limiter_check_request(&limiter, bytes("a"), 1, &request, &verdict));
     CHECK(verdict.cost == 2 && verdict.now_ms == NOW_MS && quota(&verdict, 0).remaining == 3);
 
@@ -235,17 +252,28 @@ static void requests_of_other_versions_are_read(void) {
     struct {
         kt_request request;
         uint64_t member;
-    } newer = {{sizeof newer, 1, NOW_MS}, 0};
+    } newer = {{.size = sizeof newer, .cost = 1, .now_ms = NOW_MS}, 0};
     OK(kt_limiter_check_request(&limiter, bytes("a"), 1, &newer.request, &verdict));
     CHECK(quota(&verdict, 0).remaining == 2);
     newer.member = 1;
     EXPECT(kt_limiter_check_request(&limiter, bytes("a"), 1, &newer.request, &verdict),
            KT_UNKNOWN_MEMBER);
-    for (uint32_t wrong = 0; wrong < sizeof request; wrong++) {
+    for (uint32_t wrong = 0; wrong < offsetof(kt_request, groups); wrong++) {
         request.size = wrong;
         EXPECT(kt_limiter_check_request(&limiter, bytes("a"), 1, &request, &verdict),
                KT_STRUCT_SIZE);
     }
+    /* An older program has neither groups nor scopes, and a limiter has none. */
+    request = (kt_request){offsetof(kt_request, groups), 0, NOW_MS, OFF_END, 1, OFF_END, 1};
+    OK(kt_limiter_check_request(&limiter, bytes("a"), 1, &request, &verdict));
+    const kt_group group = {KT_TEXT("write"), 0, 0};
+    const kt_name scope = {KT_TEXT("read")};
+    request = (kt_request){sizeof request, 0, NOW_MS, &group, 1, NULL, 0};
+    EXPECT(kt_limiter_check_request(&limiter, bytes("a"), 1, &request, &verdict),
+           KT_NO_SUCH_GROUP);
+    request = (kt_request){sizeof request, 0, NOW_MS, NULL, 0, &scope, 1};
+    EXPECT(kt_limiter_check_request(&limiter, bytes("a"), 1, &request, &verdict),
+           KT_NO_SUCH_SCOPE);
     request.size = UINT32_MAX;
     EXPECT(kt_limiter_check_request(&limiter, bytes("a"), 1, &request, &verdict), KT_STRUCT_SIZE);
     OK(kt_limiter_peek(&limiter, bytes("a"), 1, 2, NOW_MS, &verdict));
@@ -271,13 +299,14 @@ static void structs_of_other_versions_are_read(void) {
     newer.config.size = sizeof newer;
     EXPECT(kt_gate_init(memory, size, &newer.config, PEPPERS, 1, &gate), KT_UNKNOWN_MEMBER);
     newer.member = 0;
-    newer.config.size = sizeof(kt_gate_config) - 1;
+    newer.config.size = offsetof(kt_gate_config, teams) - 1;
     EXPECT(kt_gate_init(memory, size, &newer.config, PEPPERS, 1, &gate), KT_STRUCT_SIZE);
     newer.config.size = sizeof newer;
     OK(kt_gate_init(memory, size, &newer.config, PEPPERS, 1, &gate));
 
     /* An older program has no `expires_s`, so its keys never expire. */
-    kt_new_key older = {offsetof(kt_new_key, expires_s), 7, KT_TEXT("live"), NULL, 0, 1, 1};
+    kt_new_key older = {
+        offsetof(kt_new_key, expires_s), 7, KT_TEXT("live"), NULL, 0, 1, 1, OFF_END, 1};
     kt_key key;
     uint64_t key_id;
     kt_key_info info;
@@ -301,13 +330,14 @@ static void structs_of_other_versions_are_read(void) {
         kt_gate_import(&gate, bytes("legacy-key-0123456789-xyz"), 25, &reserved, NOW_MS, &key_id),
         KT_UNKNOWN_MEMBER);
 
-    kt_request request = {sizeof request, 3, NOW_MS};
-    kt_verdict verdict;
-    OK(kt_gate_check_request(&gate, bytes(key.text), strlen(key.text), &request, &verdict));
-    CHECK(verdict.outcome == KT_ADMITTED && verdict.cost == 3 &&
-          quota(&verdict, 1).remaining == 997);
+    /* As is one without groups and scopes. */
+    kt_request request = {offsetof(kt_request, groups), 3, NOW_MS, OFF_END, 1, OFF_END, 1};
+    kt_compound compound;
+    OK(kt_gate_check_request(&gate, bytes(key.text), strlen(key.text), &request, &compound));
+    CHECK(compound.outcome == KT_ADMITTED && compound.tally_count == 1);
+    CHECK(compound.tallies[0].verdict.cost == 3 && compound.remaining == 997);
     request.size = 8;
-    EXPECT(kt_gate_check_request(&gate, NULL, 0, &request, &verdict), KT_STRUCT_SIZE);
+    EXPECT(kt_gate_check_request(&gate, NULL, 0, &request, &compound), KT_STRUCT_SIZE);
     kt_gate_close(&gate);
     free(memory);
 }
@@ -429,7 +459,7 @@ static void use_gate(kt_gate *gate, bool hints) {
     size_t written;
     OK(kt_gate_check(gate, bytes(key.text), key_len, 1, NOW_MS, &verdict));
     OK(kt_gate_plan(gate, verdict.plan, &plan));
-    CHECK(equal(plan.name, "default") && equal(plan.policy, "100/minute, 1000/hour"));
+    CHECK(equal(plan.name, "default") && equal(plan.sections, "100/minute, 1000/hour"));
     OK(kt_gate_env(gate, verdict.env, env, sizeof env, &written));
     CHECK(equal(env, "live") && written == 4);
     EXPECT(kt_gate_plan(gate, 200, &plan), KT_NO_SUCH_PLAN);
@@ -487,12 +517,13 @@ static void use_gate(kt_gate *gate, bool hints) {
     OK(kt_gate_list(gate, NOW_MS, count_keys, &keys));
     CHECK(keys == 2);
 
-    kt_new_key no_such_plan = {sizeof(kt_new_key), 1, KT_TEXT("live"), KT_TEXT("nothing"), 0, 0};
+    kt_new_key no_such_plan = {
+        sizeof(kt_new_key), 1, KT_TEXT("live"), KT_TEXT("nothing"), 0, 0, NULL, 0};
     EXPECT(kt_gate_issue(gate, &no_such_plan, ENTROPY, NOW_MS, &key, &key_id), KT_NO_SUCH_PLAN);
-    kt_new_key wrong_env = {sizeof(kt_new_key), 1, KT_TEXT("LIVE"), NULL, 0, 0, 0};
+    kt_new_key wrong_env = {sizeof(kt_new_key), 1, KT_TEXT("LIVE"), NULL, 0, 0, 0, NULL, 0};
     EXPECT(kt_gate_issue(gate, &wrong_env, ENTROPY, NOW_MS, &key, &key_id), KT_NAME_FORM);
     kt_new_key first_plan = {sizeof(kt_new_key),       1, KT_TEXT("live"), NULL, 0,
-                             (uint32_t)(NOW_MS / 1000), 0};
+                             (uint32_t)(NOW_MS / 1000), 0, NULL, 0};
     OK(kt_gate_issue(gate, &first_plan, ENTROPY, NOW_MS, &key, &other_id));
     OK(kt_gate_check(gate, bytes(key.text), strlen(key.text), 1, NOW_MS, &verdict));
     CHECK(verdict.outcome == KT_INVALID_KEY && verdict.reason == KT_REASON_EXPIRED &&
@@ -869,8 +900,10 @@ static void gate_takes_either_time(void) {
 
     /* The records of keys that expired in 1970 can be reused now, but not at an explicit time of
      * 1970. */
-    kt_new_key ended = {sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("default"), 1000, 0};
-    kt_new_key new_key = {sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("default"), 0, 0};
+    kt_new_key ended = {
+        sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("default"), 1000, 0, NULL, 0};
+    kt_new_key new_key = {
+        sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("default"), 0, 0, NULL, 0};
     kt_key key;
     uint64_t key_id, corrected, start_ms = coarse_now_ms();
     kt_verdict verdict;
@@ -1079,7 +1112,7 @@ static kt_status issue(kt_gate *gate, const char *env, unsigned number, uint64_t
     uint8_t entropy[KT_ENTROPY_SIZE];
     entropy_of(number, entropy);
     kt_key key;
-    const kt_new_key new_key = {sizeof new_key, 1, env, strlen(env), NULL, 0, 0, 0};
+    const kt_new_key new_key = {sizeof new_key, 1, env, strlen(env), NULL, 0, 0, 0, NULL, 0};
     return kt_gate_issue(gate, &new_key, entropy, NOW_MS, &key, key_id);
 }
 

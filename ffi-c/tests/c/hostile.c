@@ -7,8 +7,9 @@
 static const uint8_t SEED[16] = {1}, PEPPER[32] = {7}, ENTROPY[KT_ENTROPY_SIZE] = {1};
 static const kt_bytes PEPPERS[] = {{PEPPER, sizeof PEPPER}};
 static const kt_plan PLAN = {KT_TEXT("default"), KT_TEXT("5/minute")};
-static const kt_gate_config CONFIG = {sizeof(kt_gate_config), 8, &PLAN, 1, KT_TEXT("kt")};
-static const kt_new_key NEW_KEY = {sizeof(kt_new_key), 42, KT_TEXT("live"), NULL, 0, 0, 0};
+static const kt_gate_config CONFIG = {
+    sizeof(kt_gate_config), 8, &PLAN, 1, KT_TEXT("kt"), 0, 0, NULL, 0};
+static const kt_new_key NEW_KEY = {sizeof(kt_new_key), 42, KT_TEXT("live"), NULL, 0, 0, 0, NULL, 0};
 /** A charge, which `main` writes, and a struct that is not one. */
 static kt_charge CHARGE;
 static const kt_charge NO_CHARGE = {{1}};
@@ -16,6 +17,12 @@ static const kt_charge NO_CHARGE = {{1}};
 static int visit(void *context, const kt_key_info *info) {
     (void)context;
     return info->key_id == 0;
+}
+
+static int visit_account(void *context, const kt_account_info *info) {
+    (void)context;
+    CHECK(info == NULL); /* A plain gate has no account. */
+    return 0;
 }
 
 static void report(void *context, const kt_flaw *flaw) {
@@ -157,6 +164,52 @@ static void gate_calls_reject_invalid_pointers(void *none) {
     NO_HANDLE(gate, kt_gate_plan(gate, 0, &plan));
     NO_HANDLE(gate, kt_gate_env(gate, 0, text, sizeof text, &written));
     NO_HANDLE(gate, kt_gate_capacity(gate, &capacity));
+    kt_compound compound;
+    kt_account_info account;
+    kt_settlement settlement = {.size = sizeof settlement};
+    NO_HANDLE(gate, kt_gate_check_request(gate, api_key, len, NULL, &compound));
+    NO_HANDLE(gate, kt_gate_peek_request(gate, api_key, len, NULL, &compound));
+    NO_HANDLE(gate, kt_gate_settle_all(gate, id, &CHARGE, &settlement, NOW_MS, &verdict, NULL));
+    NO_HANDLE(gate, kt_gate_set_scopes(gate, id, NULL, 0));
+    NO_HANDLE(gate, kt_gate_scope(gate, 0, text, sizeof text, &written));
+    NO_HANDLE(gate, kt_gate_section(gate, 0, text, sizeof text, &written));
+    NO_HANDLE(gate, kt_gate_team_capacity(gate, &capacity));
+    NO_HANDLE(gate, kt_gate_account(gate, 42, NOW_MS, &account));
+    NO_HANDLE(gate, kt_gate_accounts(gate, NOW_MS, visit_account, NULL));
+    NO_HANDLE(gate, kt_gate_set_suspended(gate, 42, 1));
+    NO_HANDLE(gate, kt_gate_assign_account(gate, 42, KT_TEXT("default")));
+    NO_HANDLE(gate, kt_gate_limit_account(gate, 42, KT_TEXT("5/minute")));
+    NO_HANDLE(gate, kt_gate_reset_account(gate, 42, NOW_MS));
+    NULL_AT(kt_gate_check_request(real, api_key, len, NULL, NULL));
+    EXPECT(kt_gate_check_request(real, api_key, len, OFF(&settlement), &compound), KT_MISALIGNED);
+    kt_request request = {.size = sizeof request, .now_ms = NOW_MS, .groups_len = 1};
+    NULL_AT(kt_gate_check_request(real, api_key, len, &request, &compound));
+    request = (kt_request){.size = sizeof request, .now_ms = NOW_MS, .need_len = SIZE_MAX / 8};
+    request.need = (kt_name *)(void *)&settlement;
+    EXPECT(kt_gate_check_request(real, api_key, len, &request, &compound), KT_BAD_LENGTH);
+    const kt_group no_name = {NULL, 1, 0, 0};
+    request = (kt_request){.size = sizeof request, .now_ms = NOW_MS, .groups = &no_name,
+                           .groups_len = 1};
+    NULL_AT(kt_gate_check_request(real, api_key, len, &request, &compound));
+    NULL_AT(kt_gate_settle_all(real, id, NULL, &settlement, NOW_MS, &verdict, NULL));
+    NULL_AT(kt_gate_settle_all(real, id, &CHARGE, NULL, NOW_MS, &verdict, NULL));
+    NULL_AT(kt_gate_settle_all(real, id, &CHARGE, &settlement, NOW_MS, NULL, NULL));
+    const kt_group write = {KT_TEXT("write"), 0, 0};
+    settlement.groups = &write;
+    settlement.groups_len = 1;
+    NULL_AT(kt_gate_settle_all(real, id, &CHARGE, &settlement, NOW_MS, &verdict, NULL));
+    NULL_AT(kt_gate_set_scopes(real, id, NULL, 1));
+    NULL_AT(kt_gate_accounts(real, NOW_MS, NULL, NULL));
+    NULL_AT(kt_gate_account(real, 42, NOW_MS, NULL));
+    NULL_AT(kt_gate_team_capacity(real, NULL));
+    NULL_AT(kt_gate_config_size(&CONFIG, NULL));
+    NULL_AT(kt_account_info_quota(NULL, 0, NULL));
+    /* A plain gate has neither teams, groups nor scopes. */
+    const kt_name read = {KT_TEXT("read")};
+    EXPECT(kt_gate_set_scopes(real, id, &read, 1), KT_NO_SUCH_SCOPE);
+    EXPECT(kt_gate_set_suspended(real, 42, 1), KT_NO_SUCH_ACCOUNT);
+    EXPECT(kt_gate_limit_account(real, 42, KT_TEXT("5/minute")), KT_PLAN_WINDOWS);
+    OK(kt_gate_accounts(real, NOW_MS, visit_account, NULL));
     NO_HANDLE(gate, kt_gate_verify(gate, NOW_MS, report, NULL));
     uint32_t number;
     uint64_t reopened;
@@ -242,32 +295,41 @@ static void gate_calls_reject_invalid_pointers(void *none) {
 }
 
 static void parts_that_are_not_valid_are_statuses(void *none) {
-    size_t size = kt_limiter_size(8), decisive = 77;
+    size_t size = kt_limiter_size(8);
     void *memory = table_memory(size);
     kt_limiter limiter;
     OK(kt_limiter_init(memory, size, KT_TEXT("5/minute"), 8, SEED, &limiter));
-    const kt_part right = {NULL, &limiter, bytes("a"), 1, 1, 0};
+    const kt_part right = {.limiter = &limiter, .text = bytes("a"), .text_len = 1, .cost = 1};
     kt_part parts[9] = {right, right, right, right, right, right, right, right, right};
-    kt_verdict verdicts[9];
-    memset(verdicts, 0xa5, sizeof verdicts);
+    kt_compound compound;
+    memset(&compound, 0xa5, sizeof compound);
 
-    EXPECT(kt_check_all(parts, 0, NOW_MS, verdicts, &decisive), KT_PART_COUNT);
-    EXPECT(kt_check_all(parts, 9, NOW_MS, verdicts, &decisive), KT_PART_COUNT);
-    NULL_AT(kt_check_all(NULL, 1, NOW_MS, verdicts, &decisive));
-    NULL_AT(kt_check_all(parts, 1, NOW_MS, NULL, &decisive));
-    NULL_AT(kt_check_all(parts, 1, NOW_MS, verdicts, NULL));
-    EXPECT(kt_check_all(parts, 1, NOW_MS, OFF(verdicts), &decisive), KT_MISALIGNED);
+    EXPECT(kt_check_all(parts, 0, NOW_MS, &compound), KT_PART_COUNT);
+    EXPECT(kt_check_all(parts, 9, NOW_MS, &compound), KT_PART_COUNT);
+    NULL_AT(kt_check_all(NULL, 1, NOW_MS, &compound));
+    NULL_AT(kt_check_all(parts, 1, NOW_MS, NULL));
+    EXPECT(kt_check_all(parts, 1, NOW_MS, OFF(&compound)), KT_MISALIGNED);
+    EXPECT(kt_peek_all(parts, 0, NOW_MS, &compound), KT_PART_COUNT);
     parts[1].limiter = NULL;
-    EXPECT(kt_check_all(parts, 2, NOW_MS, verdicts, &decisive), KT_PART_TABLE);
+    EXPECT(kt_check_all(parts, 2, NOW_MS, &compound), KT_PART_TABLE);
     parts[1].limiter = none;
-    EXPECT(kt_check_all(parts, 2, NOW_MS, verdicts, &decisive), KT_NOT_A_HANDLE);
+    EXPECT(kt_check_all(parts, 2, NOW_MS, &compound), KT_NOT_A_HANDLE);
     parts[1] = right;
     parts[1].gate = (kt_gate *)none;
-    EXPECT(kt_check_all(parts, 2, NOW_MS, verdicts, &decisive), KT_PART_TABLE);
+    EXPECT(kt_check_all(parts, 2, NOW_MS, &compound), KT_PART_TABLE);
     parts[1] = right;
     parts[1].text = NULL;
-    NULL_AT(kt_check_all(parts, 2, NOW_MS, verdicts, &decisive));
-    CHECK(decisive == 77 && verdicts[0].now_ms == 0xa5a5a5a5a5a5a5a5);
+    NULL_AT(kt_check_all(parts, 2, NOW_MS, &compound));
+    parts[1] = right;
+    parts[1].reserved_ = 1;
+    EXPECT(kt_check_all(parts, 2, NOW_MS, &compound), KT_UNKNOWN_MEMBER);
+    parts[1] = right;
+    parts[1].groups_len = 1;
+    EXPECT(kt_check_all(parts, 2, NOW_MS, &compound), KT_NO_SUCH_GROUP);
+    parts[1] = right;
+    parts[1].need_len = 1;
+    EXPECT(kt_check_all(parts, 2, NOW_MS, &compound), KT_NO_SUCH_SCOPE);
+    CHECK(compound.key_id == 0xa5a5a5a5a5a5a5a5);
 
     /* Nothing was charged by any of these. */
     kt_verdict verdict;
@@ -296,7 +358,7 @@ static void charge_calls_reject_invalid_pointers_and_structs(void) {
     EXPECT(kt_verdict_charge(OFF(&verdict), &charge), KT_MISALIGNED);
     EXPECT(kt_charge_cost(&NO_CHARGE, &cost), KT_NOT_A_CHARGE);
     EXPECT(kt_charge_at_ms(&NO_CHARGE, &at_ms), KT_NOT_A_CHARGE);
-    verdict.outcome = (kt_outcome)6;
+    verdict.outcome = (kt_outcome)7;
     EXPECT(kt_verdict_charge(&verdict, &charge), KT_NOT_A_VERDICT);
     CHECK(cost == 77 && at_ms == 78 && memcmp(&charge, &NO_CHARGE, sizeof charge) == 0);
     verdict.outcome = KT_INVALID_KEY;
@@ -331,15 +393,21 @@ static void verdict_that_the_caller_changed_is_a_status(void) {
     CHECK(strcmp(kt_verdict_body(NULL), "") == 0);
     EXPECT(kt_verdict_headers(&verdict, buffer, 4, &written), KT_BUFFER_TOO_SMALL);
     EXPECT(kt_verdict_headers(&verdict, NULL, 0, &written), KT_BUFFER_TOO_SMALL);
-    verdict.outcome = (kt_outcome)6;
+    verdict.outcome = (kt_outcome)7;
     EXPECT(kt_verdict_headers(&verdict, buffer, sizeof buffer, &written), KT_NOT_A_VERDICT);
     EXPECT(kt_verdict_fields(&verdict, buffer, sizeof buffer, fields, KT_MAX_FIELDS, &written),
            KT_NOT_A_VERDICT);
     CHECK(strcmp(kt_verdict_body(&verdict), "") == 0);
     verdict.outcome = KT_DENIED;
-    verdict.reason = (kt_reason)10;
+    verdict.reason = (kt_reason)11;
     EXPECT(kt_verdict_headers(&verdict, buffer, sizeof buffer, &written), KT_NOT_A_VERDICT);
     verdict.reason = KT_REASON_NONE;
+    /* No invalid key has a time to try again, so there are at most KT_MAX_FIELDS fields. */
+    verdict.outcome = KT_INVALID_KEY;
+    verdict.retry_after_s = 1;
+    EXPECT(kt_verdict_fields(&verdict, buffer, sizeof buffer, fields, KT_MAX_FIELDS, &written),
+           KT_NOT_A_VERDICT);
+    verdict.outcome = KT_DENIED;
     verdict.quota_count = KT_MAX_QUOTAS + 1;
     EXPECT(kt_verdict_problem(&verdict, buffer, sizeof buffer, &written), KT_NOT_A_VERDICT);
     EXPECT(kt_verdict_quota(&verdict, 200, &quota), KT_NO_SUCH_QUOTA);

@@ -12,6 +12,7 @@ IS(sizeof(kt_gate), KT_GATE_HANDLE_SIZE);
 IS(_Alignof(kt_gate), KT_HANDLE_ALIGN);
 IS(sizeof(kt_field), 2 * (sizeof(char *) + sizeof(size_t)));
 IS(sizeof(kt_charge), 128);
+IS(sizeof(kt_compound), 64 + KT_MAX_PARTS * sizeof(kt_tally));
 IS(KT_SYSTEM_CLOCK, UINT64_MAX);
 
 int main(void) {
@@ -28,6 +29,11 @@ int main(void) {
         CHECK(kt_gate_size(capacity) == KT_GATE_SIZE(capacity));
     }
     CHECK(kt_limiter_size(KT_MAX_SUBJECTS) == KT_LIMITER_SIZE(KT_MAX_SUBJECTS));
+    const kt_plan plan = {KT_TEXT("default"), KT_TEXT("5/minute")};
+    const kt_gate_config plain = {sizeof plain, 100, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0};
+    size_t size;
+    OK(kt_gate_config_size(&plain, &size));
+    CHECK(size == KT_GATE_SIZE(100));
     CHECK(kt_gate_size(KT_MAX_KEYS) == KT_GATE_SIZE(KT_MAX_KEYS));
     CHECK(kt_limiter_size(0) == 0 && kt_limiter_size(KT_MAX_SUBJECTS + 1) == 0);
     CHECK(kt_gate_size(0) == 0 && kt_gate_size(KT_MAX_KEYS + 1) == 0);

@@ -215,7 +215,7 @@ enum { KEYS = 64 };
 static void make_gate(struct gate *made, const char *policy, const uint8_t *pepper,
                       size_t pepper_len) {
     kt_plan plan = {KT_TEXT("default"), policy, strlen(policy)};
-    kt_gate_config config = {sizeof(kt_gate_config), KEYS, &plan, 1, KT_TEXT("kt")};
+    kt_gate_config config = {sizeof(kt_gate_config), KEYS, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0};
     kt_bytes peppers[] = {{pepper, pepper_len}};
     made->memory = table_memory(kt_gate_size(KEYS));
     OK(kt_gate_init(made->memory, kt_gate_size(KEYS), &config, peppers, 1, &made->gate));
@@ -239,7 +239,7 @@ static void macs(const char *folder) {
         CHECK(unhex(text(item, "mac"), mac) == sizeof mac);
         struct gate made;
         make_gate(&made, "5/minute", pepper, pepper_len);
-        kt_new_key new_key = {sizeof(kt_new_key), 1, KT_TEXT("live"), NULL, 0, 0, 0};
+        kt_new_key new_key = {sizeof(kt_new_key), 1, KT_TEXT("live"), NULL, 0, 0, 0, NULL, 0};
         uint64_t key_id;
         OK(kt_gate_import(&made.gate, bytes(at), strlen(at), &new_key, 0, &key_id));
         const uint64_t *words = made.memory;
@@ -399,7 +399,7 @@ static void issue_all(struct gate *made, const cJSON *list) {
         const char *first = field(item, "previous") ? text(item, "previous") : key;
         kt_new_key new_key = {
             sizeof(kt_new_key),         number(item, "account"), KT_TEXT("live"), NULL, 0,
-            number(item, "expires_s"), 0};
+            number(item, "expires_s"), 0, NULL, 0};
         uint64_t key_id;
         OK(kt_gate_import(&made->gate, bytes(first), strlen(first), &new_key, 0, &key_id));
         if (first != key) {

@@ -78,13 +78,15 @@ void print_costs(uint8_t *gate_memory, size_t gate_len, uint8_t *limiter_memory,
                  uint32_t subjects) {
     static const uint8_t pepper[32] = "a pepper for all to see, 32 byte";
     const kt_plan plan = {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")};
-    const kt_gate_config config = {sizeof(kt_gate_config), 64, &plan, 1, KT_TEXT("kt")};
+    const kt_gate_config config = {
+        sizeof(kt_gate_config), 64, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0};
     const kt_bytes peppers = {pepper, sizeof pepper};
-    const kt_new_key new_key = {sizeof(kt_new_key), 1, KT_TEXT("live"), KT_TEXT("default"), 0, 0};
+    const kt_new_key new_key = {
+        sizeof(kt_new_key), 1, KT_TEXT("live"), KT_TEXT("default"), 0, 0, NULL, 0};
     const uint8_t *entropy = (const uint8_t *)"24 bytes, random for you";
     uint64_t key_id;
     EXPECT(kt_gate_init(gate_memory, gate_len, &config, &peppers, 1, &gate) == KT_OK);
-    EXPECT(kt_limiter_init(limiter_memory, limiter_len, plan.policy, plan.policy_len, subjects,
+    EXPECT(kt_limiter_init(limiter_memory, limiter_len, plan.sections, plan.sections_len, subjects,
                            pepper, &limiter) == KT_OK);
     EXPECT(kt_gate_issue(&gate, &new_key, entropy, NOW_MS, &key, &key_id) == KT_OK);
     key_len = strlen(key.text);

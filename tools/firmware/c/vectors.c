@@ -231,7 +231,8 @@ static uint32_t verdicts(uint8_t *gate_memory, size_t gate_len) {
     for (uint32_t gates = (uint32_t)number(); gates > 0; gates--) {
         const struct text policy = text(), pepper = text();
         const kt_plan plan = {KT_TEXT("default"), CHARS(policy)};
-        const kt_gate_config config = {sizeof(kt_gate_config), 64, &plan, 1, KT_TEXT("kt")};
+        const kt_gate_config config = {
+            sizeof(kt_gate_config), 64, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0};
         const kt_bytes peppers = {pepper.data, pepper.len};
         const kt_status status =
             kt_gate_init(gate_memory, gate_len, &config, &peppers, 1, &gate);
@@ -245,7 +246,7 @@ static uint32_t verdicts(uint8_t *gate_memory, size_t gate_len) {
             kt_key_parts parts;
             EXPECT(kt_key_parse(whole.data, whole.len, &parts) == KT_OK);
             kt_new_key new_key = {sizeof(kt_new_key), 0, parts.env, strlen(parts.env),
-                                  KT_TEXT("default"), 0, 0};
+                                  KT_TEXT("default"), 0, 0, NULL, 0};
             new_key.account = (uint32_t)number();
             new_key.expires_s = (uint32_t)number();
             const uint32_t grace_until_s = (uint32_t)number();

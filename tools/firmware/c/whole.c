@@ -27,13 +27,15 @@ int main(void) {
     const uint64_t now_ms = 1767225600000;
 
     const kt_plan plan = {KT_TEXT("device"), KT_TEXT("100/minute, 1000/hour")};
-    const kt_gate_config config = {sizeof(kt_gate_config), 64, &plan, 1, KT_TEXT("kt")};
+    const kt_gate_config config = {
+        sizeof(kt_gate_config), 64, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0};
     const kt_bytes peppers = {pepper, sizeof pepper};
     TRY(kt_gate_init(gate_memory, sizeof gate_memory, &config, &peppers, 1, &gate));
     TRY(kt_limiter_init(limiter_memory, sizeof limiter_memory, KT_TEXT("5/minute"), 16, seed,
                         &limiter));
 
-    const kt_new_key new_key = {sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("device"), 0, 0};
+    const kt_new_key new_key = {
+        sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("device"), 0, 0, NULL, 0};
     kt_key key;
     uint64_t key_id;
     TRY(kt_gate_issue(&gate, &new_key, entropy[0], now_ms, &key, &key_id));

@@ -11,8 +11,8 @@ use expect_test::expect_file;
 use regex::{Captures, Regex};
 
 /// The files with declarations for C, in the order of the header.
-const SOURCES: &str = "version status message policy key time request charge verdict limiter gate \
-                       compound clock administer inspect files";
+const SOURCES: &str = "version status message policy key time request charge verdict tallies \
+                       limiter gate compound clock administer inspect accounts files";
 
 /// Edits of the sources: patterns and what replaces each match.
 const TO_PLAIN_RUST: &[(&str, &str)] = &[

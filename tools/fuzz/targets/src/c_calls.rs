@@ -6,31 +6,44 @@ use core::marker::PhantomData;
 
 use keytally_core::{CACHE_LINE_LEN, CacheLine};
 use keytally_ffi::{
-    Handle, In, KT_HEADERS_SIZE, KT_KEY_SIZE, KT_MAX_FIELDS, KT_MAX_PARTS, KT_POLICY_SIZE,
-    KT_SYSTEM_CLOCK, Memory, Number, Out, kt_bytes, kt_charge, kt_field, kt_flaw, kt_gate,
-    kt_gate_config, kt_key, kt_key_info, kt_key_parts, kt_limiter, kt_new_key, kt_part, kt_plan,
-    kt_plan_info, kt_quota, kt_request, kt_status, kt_verdict,
+    Handle, In, KT_COMPOUND_HEADERS_SIZE, KT_GATE_HANDLE_SIZE, KT_HEADERS_SIZE, KT_KEY_SIZE,
+    KT_MAX_FIELDS, KT_MAX_PARTS, KT_POLICY_SIZE, KT_SECTIONS_SIZE, KT_SYSTEM_CLOCK, Memory, Number,
+    Out, kt_account_info, kt_bytes, kt_charge, kt_compound, kt_field, kt_flaw, kt_gate,
+    kt_gate_config, kt_group, kt_key, kt_key_info, kt_key_parts, kt_limiter, kt_name, kt_new_key,
+    kt_part, kt_plan, kt_plan_info, kt_quota, kt_request, kt_settlement, kt_status, kt_verdict,
 };
 
 use crate::bytes::{Bytes, POLICIES};
 
 /// The size of each of the two memories for tables, in lines.
 const LINES: usize = 96;
+/// Plans, most of them with sections.
+const SECTIONS: [&str; 7] = [
+    "100/minute, 1000/hour",
+    "3/second",
+    "5/minute; team: 9/minute; group write: 2/minute",
+    "unlimited; group tokens: 1000/hour warn 50% 90%; group write: 5/s",
+    "5/minute warn 80%",
+    "3/day, 9/week, 20/month@30; team: sliding 5/minute; group write: unlimited",
+    "1/s; group write: 1/s; group tokens: 1/s; team: 1/x",
+];
 /// The number of handles of each kind. A call may use one before it is initialized.
 const HANDLES: usize = 3;
 const PEPPER: [u8; 32] = [9; 32];
 const NOW_MS: u64 = 1_767_225_600_000;
+/// The words of the largest handle.
+const HANDLE_WORDS: usize = KT_GATE_HANDLE_SIZE / 8;
 /// The content of outputs before a call.
 const UNTOUCHED: u64 = 0xa5a5_a5a5_a5a5_a5a5;
 
 /// The memory of a handle, which is a C struct. It is larger than any handle, and its address never
 /// changes.
-struct HandleMemory<T>(*mut [u64; 128], PhantomData<T>);
+struct HandleMemory<T>(*mut [u64; HANDLE_WORDS], PhantomData<T>);
 
 impl<T> HandleMemory<T> {
     /// Returns memory in which every word is `filling`.
     fn new(filling: u64) -> Self {
-        Self(Box::into_raw(Box::new([filling; 128])), PhantomData)
+        Self(Box::into_raw(Box::new([filling; HANDLE_WORDS])), PhantomData)
     }
 
     fn pointer(&self) -> *mut T {
@@ -93,7 +106,7 @@ struct World<'m> {
 impl World<'_> {
     /// Makes one call, and checks its outputs.
     fn call(&self, bytes: &mut Bytes<'_>, keys: &mut Vec<(kt_key, u64)>) {
-        let call = bytes.below(33);
+        let call = bytes.below(38);
         let limiter = self.limiter(bytes);
         let gate = self.gate(bytes);
         let now_ms = bytes.pick(&[
@@ -106,6 +119,12 @@ impl World<'_> {
         ]);
         let policy = bytes.pick(POLICIES).as_bytes();
         let (text, text_len) = text(bytes, policy);
+        let with_sections = bytes.pick(&SECTIONS).as_bytes();
+        let (sections, sections_len) = self::text(bytes, with_sections);
+        let groups = groups(bytes);
+        let (groups, groups_len) = (maybe_wrong(bytes, &groups), bytes.pick(&[0, 0, 1, 2, 9]));
+        let scopes = [c_name(b"read"), c_name(bytes.pick(&[&b"write"[..], b"read", b"no such"]))];
+        let (scopes, scopes_len) = (maybe_wrong(bytes, &scopes), bytes.pick(&[0, 0, 1, 2]));
         let (subject, subject_len) = input(bytes, b"203.0.113.9");
         let (key, key_id) = keys[bytes.below(keys.len().min(256))];
         let api_key: Vec<u8> = key
@@ -126,21 +145,26 @@ impl World<'_> {
             env_len: bytes.pick(&[4, 4, 3, 0, usize::MAX]),
             plan: if bytes.byte() < 200 { c_text(b"default") } else { In::NULL },
             plan_len: bytes.pick(&[7, 0, 7, 3]),
-            size: bytes.pick(&[48, 40, 39, 0, u32::MAX]),
-            account: 7,
+            size: bytes.pick(&[64, 48, 40, 39, 0, u32::MAX]),
+            account: bytes.pick(&[7, 8]),
             expires_s: bytes.pick(&[0, 1, u32::MAX]),
             reserved_: bytes.pick(&[0, 0, 0, 1]),
+            scopes,
+            scopes_len,
         }];
         let new_key = maybe_wrong(bytes, &new_key);
-        let plans =
-            [kt_plan { name: c_text(b"default"), name_len: 7, policy: text, policy_len: text_len }];
+        let plans = [kt_plan { name: c_text(b"default"), name_len: 7, sections, sections_len }];
         let config = [kt_gate_config {
             plans: maybe_wrong(bytes, &plans),
             plans_len: bytes.pick(&[1, 1, 1, 0, usize::MAX]),
             prefix: c_text(b"kt"),
             prefix_len: bytes.pick(&[2, 2, 2, 0, 1]),
-            size: bytes.pick(&[40, 40, 40, 39, u32::MAX]),
+            size: bytes.pick(&[64, 64, 40, 39, u32::MAX]),
             keys: bytes.pick(&[5, 40, 0, u32::MAX]),
+            teams: bytes.pick(&[0, 0, 1, 3, u32::MAX]),
+            reserved_: bytes.pick(&[0, 0, 0, 1]),
+            scopes,
+            scopes_len,
         }];
         let config = maybe_wrong(bytes, &config);
         let pepper =
@@ -149,7 +173,9 @@ impl World<'_> {
             (maybe_wrong(bytes, &pepper), bytes.pick(&[1, 1, 1, 0, 5, usize::MAX]));
         let (memory, memory_len) = self.memory(bytes);
         let cost = bytes.cost();
-        let request = [kt_request { size: bytes.pick(&[16, 16, 16, 8, u32::MAX]), cost, now_ms }];
+        let size = bytes.pick(&[48, 48, 16, 8, u32::MAX]);
+        let (need, need_len) = (scopes, scopes_len);
+        let request = [kt_request { size, cost, now_ms, groups, groups_len, need, need_len }];
         let request = maybe_wrong(bytes, &request);
         let mut outputs = Outputs::new();
         let verdict = outputs.verdict(bytes);
@@ -180,9 +206,47 @@ impl World<'_> {
             8 => c::kt_limiter_refund(limiter, subject, subject_len, charge, now_ms, verdict),
             9 => c::kt_limiter_settle(limiter, subject, subject_len, charge, cost, now_ms, verdict),
             10 => c::kt_limiter_reset(limiter, subject, subject_len, now_ms, verdict),
-            32 => self.check_all(bytes, (api_key, api_key_len), (subject, subject_len), now_ms),
+            32 => {
+                let named = (groups, groups_len, need, need_len);
+                self.check_all(bytes, (api_key, api_key_len), (subject, subject_len), named, now_ms)
+            }
             11 | 12 => c::kt_gate_check(gate, api_key, api_key_len, cost, now_ms, verdict),
-            13 => c::kt_gate_check_request(gate, api_key, api_key_len, request, verdict),
+            13 | 33 => compound(|out| match call {
+                13 => c::kt_gate_check_request(gate, api_key, api_key_len, request, out),
+                _ => c::kt_gate_peek_request(gate, api_key, api_key_len, request, out),
+            }),
+            34 => {
+                let settlement = [kt_settlement {
+                    size: bytes.pick(&[32, 32, 16, 8]),
+                    cost,
+                    has_cost: bytes.byte() % 2,
+                    overdraw: bytes.byte() % 2,
+                    reserved_: [0; 6],
+                    groups,
+                    groups_len,
+                }];
+                let settlement = maybe_wrong(bytes, &settlement);
+                let uncharged = &mut [u32::MAX; 9];
+                let status = c::kt_gate_settle_all(
+                    gate,
+                    key_id,
+                    charge,
+                    settlement,
+                    now_ms,
+                    verdict,
+                    new(uncharged.as_mut_ptr()),
+                );
+                assert!(status == kt_status::KT_OK || *uncharged == [u32::MAX; 9]);
+                status
+            }
+            35 => c::kt_gate_set_scopes(gate, key_id, scopes, scopes_len),
+            36 => self.accounts(gate, bytes, now_ms),
+            37 => {
+                let mut size = usize::MAX;
+                let status = c::kt_gate_config_size(config, output(&mut size));
+                assert_eq!(status == kt_status::KT_OK, size != usize::MAX);
+                status
+            }
             14 => c::kt_gate_peek(gate, api_key, api_key_len, cost, now_ms, verdict),
             15 => c::kt_gate_refund(gate, key_id, charge, now_ms, verdict),
             16 => c::kt_gate_settle(gate, key_id, charge, cost, now_ms, verdict),
@@ -274,9 +338,24 @@ impl World<'_> {
         let mut written = 0;
         let (mut half, mut word) = (0, 0);
         let mut plan =
-            kt_plan_info { name: [0; 17], policy: [0; KT_POLICY_SIZE], reserved_: [0; 239] };
+            kt_plan_info { name: [0; 17], sections: [0; KT_SECTIONS_SIZE], reserved_: [0; 239] };
         let mut info: Box<[kt_key_info; 1]> = Box::new([zeroed_info()]);
-        match bytes.below(13) {
+        match bytes.below(16) {
+            13 => c::kt_gate_team_capacity(gate, output(&mut half)),
+            14 => c::kt_gate_scope(
+                gate,
+                bytes.below(3),
+                new(buffer.as_mut_ptr()),
+                len.min(KT_POLICY_SIZE),
+                output(&mut written),
+            ),
+            15 => c::kt_gate_section(
+                gate,
+                bytes.below(9),
+                new(buffer.as_mut_ptr()),
+                len.min(KT_POLICY_SIZE),
+                output(&mut written),
+            ),
             0 => c::kt_limiter_policy(
                 limiter,
                 new(buffer.as_mut_ptr()),
@@ -304,46 +383,71 @@ impl World<'_> {
         }
     }
 
+    /// Calls a function about the accounts of a gate.
+    fn accounts(&self, gate: Handle<'_, kt_gate>, bytes: &mut Bytes<'_>, now_ms: u64) -> kt_status {
+        use keytally_ffi as c;
+        let account = bytes.pick(&[7, 7, 8, 0]);
+        let quotas =
+            bytes.pick(&[&b"5/minute"[..], b"9/hour", b"", b"unlimited", b"1/s; team: 1/s"]);
+        let (quotas, quotas_len) = text(bytes, quotas);
+        match bytes.below(7) {
+            0 => {
+                let mut info = account_info();
+                let status = c::kt_gate_account(gate, account, now_ms, output(&mut info));
+                if status == kt_status::KT_OK {
+                    check_account(&info);
+                }
+                status
+            }
+            1 => c::kt_gate_accounts(gate, now_ms, Some(visit_account), core::ptr::null_mut()),
+            2 => c::kt_gate_set_suspended(gate, account, bytes.byte() % 2),
+            3 => c::kt_gate_assign_account(gate, account, c_text(b"default"), bytes.pick(&[7, 3])),
+            4 => c::kt_gate_reset_account(gate, account, now_ms),
+            _ => c::kt_gate_limit_account(gate, account, quotas, quotas_len),
+        }
+    }
+
     /// Charges a key and subjects together. A call that fails writes no output.
-    fn check_all(
-        &self,
+    fn check_all<'c>(
+        &'c self,
         bytes: &mut Bytes<'_>,
-        key: (In<'_, u8>, usize),
-        subject: (In<'_, u8>, usize),
+        key: (In<'c, u8>, usize),
+        subject: (In<'c, u8>, usize),
+        named: (In<'c, kt_group<'c>>, usize, In<'c, kt_name<'c>>, usize),
         now_ms: u64,
     ) -> kt_status {
+        let (groups, groups_len, need, need_len) = named;
         let parts: [kt_part<'_>; KT_MAX_PARTS] = core::array::from_fn(|_| {
             let none = (handle(core::ptr::null_mut()), handle(core::ptr::null_mut()));
-            let ((gate, limiter), (text, text_len)) = match bytes.byte() {
-                0..=99 => ((self.gate(bytes), none.1), key),
-                100..=239 => ((none.0, self.limiter(bytes)), subject),
-                240..=247 => ((self.gate(bytes), self.limiter(bytes)), subject),
-                _ => (none, key),
+            let (is_named, (gate, limiter), (text, text_len)) = match bytes.byte() {
+                0..=99 => (true, (self.gate(bytes), none.1), key),
+                100..=231 => (false, (none.0, self.limiter(bytes)), subject),
+                232..=239 => (true, (none.0, self.limiter(bytes)), subject),
+                240..=247 => (false, (self.gate(bytes), self.limiter(bytes)), subject),
+                _ => (false, none, key),
             };
-            kt_part { gate, limiter, text, text_len, cost: bytes.cost(), reserved_: 0 }
+            let (groups_len, need_len) = if is_named { (groups_len, need_len) } else { (0, 0) };
+            let cost = bytes.cost();
+            kt_part {
+                gate,
+                limiter,
+                text,
+                text_len,
+                cost,
+                reserved_: 0,
+                groups,
+                groups_len,
+                need,
+                need_len,
+            }
         });
         let count = bytes.pick(&[1, 2, 2, 3, 8, 0, 9, usize::MAX]);
-        let mut verdicts = [untouched(); KT_MAX_PARTS];
-        let mut decisive = usize::MAX;
-        let status = keytally_ffi::kt_check_all(
-            maybe_wrong(bytes, &parts),
-            count,
-            now_ms,
-            new(verdicts.as_mut_ptr()),
-            output(&mut decisive),
-        );
-        if status == kt_status::KT_OK {
-            let (written, others) = verdicts.split_at(count);
-            assert!(decisive < count && written.iter().all(|verdict| verdict.outcome.0 != 0xa5));
-            let is_admitted = written.iter().all(|verdict| verdict.outcome.0 == 0);
-            assert_eq!(written[decisive].outcome.0 == 0, is_admitted);
-            assert!(is_admitted || written.iter().all(|verdict| verdict.charged == 0));
-            assert!(others.iter().all(|verdict| verdict.outcome.0 == 0xa5));
-        } else {
-            assert_eq!(decisive, usize::MAX);
-            assert!(verdicts.iter().all(|verdict| verdict.outcome.0 == 0xa5));
-        }
-        status
+        let parts = maybe_wrong(bytes, &parts);
+        let charges = bytes.byte() < 200;
+        compound(|out| match charges {
+            true => keytally_ffi::kt_check_all(parts, count, now_ms, out),
+            false => keytally_ffi::kt_peek_all(parts, count, now_ms, out),
+        })
     }
 
     /// Returns a handle of a limiter, or rarely an invalid one.
@@ -453,6 +557,36 @@ impl Outputs {
             assert_eq!((status, headers[written]), (kt_status::KT_OK, 0));
         }
     }
+}
+
+/// Makes a call that writes the result of a compound charge. If it fails, nothing is written. Else
+/// the header fields can be written, and a request that is not admitted has charged nothing.
+fn compound(call: impl FnOnce(Out<'_, kt_compound>) -> kt_status) -> kt_status {
+    let mut memory = Box::new([UNTOUCHED; size_of::<kt_compound>() / 8]);
+    let status = call(new(memory.as_mut_ptr().cast()));
+    if status != kt_status::KT_OK {
+        assert!(memory.iter().all(|&word| word == UNTOUCHED));
+        return status;
+    }
+    // SAFETY: The memory has the size and the alignment of the struct, whose members are numbers.
+    let compound = unsafe { &*memory.as_ptr().cast::<kt_compound>() };
+    let count = usize::from(compound.tally_count);
+    let (tallies, others) = compound.tallies.split_at(count);
+    let is_admitted = tallies.iter().all(|tally| tally.verdict.outcome.0 == 0);
+    assert_eq!(is_admitted, compound.outcome.0 == 0);
+    assert!(is_admitted || tallies.iter().all(|tally| tally.verdict.charged == 0));
+    assert!(others.iter().all(|tally| tally.verdict.now_ms == 0 && tally.private_ == [0; 2]));
+    let mut headers = vec![0; KT_COMPOUND_HEADERS_SIZE];
+    let (mut written, mut charge) = (0, kt_charge { words: [0; 16] });
+    let compound = right(core::slice::from_ref(compound));
+    let status = keytally_ffi::kt_compound_headers(
+        compound,
+        new(headers.as_mut_ptr()),
+        headers.len(),
+        output(&mut written),
+    );
+    assert_eq!((status, headers[written]), (kt_status::KT_OK, 0));
+    keytally_ffi::kt_compound_charge(compound, 0, output(&mut charge))
 }
 
 /// Returns a verdict with an outcome that no call writes.
@@ -569,6 +703,43 @@ extern "C" fn visit(_: *mut c_void, info: In<'_, kt_key_info>) -> c_int {
     0
 }
 
+/// A callback for accounts.
+extern "C" fn visit_account(_: *mut c_void, info: In<'_, kt_account_info>) -> c_int {
+    let mut quota = core::mem::MaybeUninit::<kt_quota>::uninit();
+    let status = keytally_ffi::kt_account_info_quota(info, 0, new(quota.as_mut_ptr()));
+    assert!(matches!(status, kt_status::KT_OK | kt_status::KT_NO_SUCH_QUOTA));
+    0
+}
+
+/// Returns the information about an account with 0 in every field.
+fn account_info() -> kt_account_info {
+    // SAFETY: Every field is a number.
+    unsafe { core::mem::zeroed() }
+}
+
+/// Asserts that each quota of an account can be read.
+fn check_account(info: &kt_account_info) {
+    let mut quota = core::mem::MaybeUninit::<kt_quota>::uninit();
+    for index in 0..usize::from(info.quota_count) {
+        let info = right(core::slice::from_ref(info));
+        let status = keytally_ffi::kt_account_info_quota(info, index, new(quota.as_mut_ptr()));
+        assert_eq!(status, kt_status::KT_OK);
+    }
+}
+
+/// Returns the groups of a request.
+fn groups(bytes: &mut Bytes<'_>) -> [kt_group<'static>; 9] {
+    core::array::from_fn(|_| {
+        let name = bytes.pick(&[&b"write"[..], b"tokens", b"write", b"no such", b"\xff"]);
+        kt_group {
+            name: c_text(name),
+            name_len: name.len(),
+            cost: bytes.cost(),
+            has_own_cost: u32::from(bytes.byte() % 2),
+        }
+    })
+}
+
 /// A callback for flaws.
 extern "C" fn flaw(_: *mut c_void, flaw: In<'_, kt_flaw>) {
     let _ = flaw;
@@ -599,6 +770,11 @@ fn right<T>(values: &[T]) -> In<'_, T> {
 fn c_text(text: &[u8]) -> In<'_, c_char> {
     // SAFETY: The text lives as long as the result, and a character is a byte.
     unsafe { In::from_raw(text.as_ptr().cast()) }
+}
+
+/// Returns a name for C.
+fn c_name(text: &[u8]) -> kt_name<'_> {
+    kt_name { text: c_text(text), text_len: text.len() }
 }
 
 /// Returns a pointer to bytes and a length, either of which is rarely invalid.
