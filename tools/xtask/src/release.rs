@@ -148,7 +148,9 @@ fn packages(version: &str, folder: &Path, target: &Path, quick: bool) -> Result<
         .to_owned();
     for (name, _) in CRATES {
         let mut tar = Command::new("tar");
-        tar.arg("--directory").arg(folder).args(["--extract", "--file"]);
+        // Packages have fixed times. By them, cargo would keep what an earlier run built of other
+        // sources, since the paths within the workspace are the same.
+        tar.arg("--directory").arg(folder).args(["--extract", "--touch", "--file"]);
         tar.arg(built.join(format!("package/{name}-{version}.crate")));
         command::run(tar)?;
         let headers = ["include/keytally.h", "include/keytally.hpp"];
