@@ -60,7 +60,7 @@ impl Worker {
     }
 }
 
-/// Starts two processes of each language.
+/// Starts the processes: three in C, three in C++ and two in Rust.
 fn workers(gate: &Path, turns: u64, keys: &[String], pepper: &str) -> Vec<Worker> {
     let built = PathBuf::from(
         std::env::var_os("KEYTALLY_TEST_WORKERS")
@@ -69,11 +69,14 @@ fn workers(gate: &Path, turns: u64, keys: &[String], pepper: &str) -> Vec<Worker
     let mut arguments = vec![gate.display().to_string(), NOW_MS.to_string(), turns.to_string()];
     arguments.extend_from_slice(keys);
     let mut workers = Vec::new();
-    for _ in 0..2 {
+    for round in 0..3 {
         for name in ["in_c", "in_cpp"] {
             let mut command = Command::new(built.join(name));
             command.args(&arguments);
             workers.push(Worker::start(command, pepper));
+        }
+        if round == 2 {
+            break;
         }
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "spend", "--nocapture"]).env(SPEND, arguments.join("\n"));
@@ -85,10 +88,15 @@ fn workers(gate: &Path, turns: u64, keys: &[String], pepper: &str) -> Vec<Worker
 /// Issues `keys` keys, lets each process check each of them `turns` times, and returns how often
 /// each was admitted.
 fn spend_together(keys: usize, turns: u64) -> Vec<u64> {
+    spend_under(&format!("{LIMIT}/hour"), keys, turns)
+}
+
+/// Does what [`spend_together`] does, with this plan. All keys are of one account.
+fn spend_under(plan: &str, keys: usize, turns: u64) -> Vec<u64> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("api.gate");
     let pepper = pepper::generate().unwrap();
-    let plans = vec![Plan::new("default", format!("{LIMIT}/hour").parse().unwrap()).unwrap()];
+    let plans = vec![Plan::new("default", plan.parse().unwrap()).unwrap()];
     let config = GateConfig::default().with_keys(1000).with_plans(plans);
     let gate = Gate::create(&path, pepper::parse(&pepper).unwrap(), &config).unwrap();
     let new = NewKey::new(1, Name::new("live").unwrap());
@@ -118,8 +126,25 @@ fn many_keys_each_admit_exactly_their_limit() {
 
 #[test]
 fn checks_below_the_limit_are_all_admitted() {
-    // The six processes together stay below the limit.
-    assert_eq!(spend_together(3, 100), [600; 3]);
+    // The eight processes together stay below the limit.
+    assert_eq!(spend_together(3, 100), [800; 3]);
+}
+
+/// The rounds of the next test.
+fn rounds() -> u64 {
+    std::env::var("KEYTALLY_TEST_ROUNDS").map_or(1, |rounds| rounds.parse().unwrap())
+}
+
+#[test]
+fn keys_of_one_team_admit_exactly_its_limit() {
+    for _ in 0..rounds() {
+        // Each key has room for more than its share, and all keys together for more than the team.
+        let admitted = spend_under("100/hour; team: 1000/hour", 20, 50);
+        assert!(admitted.iter().all(|&count| count <= 100), "{admitted:?}");
+        assert_eq!(admitted.iter().sum::<u64>(), 1000, "{admitted:?}");
+        // If the keys have less room than the team, each admits exactly its own limit.
+        assert_eq!(spend_under("40/hour; team: 1000/hour", 20, 50), [40; 20]);
+    }
 }
 
 /// The worker in Rust, which [`workers`] starts. Does nothing if [`SPEND`] is not set.
