@@ -7,14 +7,15 @@ use core::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use keytally::{
-    Gate, GateConfig, Key, Limiter, Name, NewKey, Policy, Timestamp, decide, parse_key, pepper,
+    Administrator, Gate, GateConfig, Key, Limiter, Mapping, Name, NewKey, Plan, Policy, Timestamp,
+    Wait, decide, entropy, parse_key, pepper,
 };
 
 /// Subjects, and keys.
 const COUNT: usize = 1000;
 
-/// A policy that no benchmark exhausts within an hour.
-const POLICY: &str = "4000000/minute, 200000000/hour";
+/// A policy that the benchmark does not exhaust.
+const POLICY: &str = "200000/minute, 500000/hour";
 
 const NOW: Timestamp = Timestamp::from_unix_s(1_700_000_000);
 
@@ -60,5 +61,52 @@ fn gate(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(paths, decision, limiter, gate);
+/// A gate of `count` keys in memory, whose plan has these sections, and its keys in a random order.
+/// Twenty keys each are of one team.
+fn sectioned(sections: &str, count: u32) -> (Gate, Vec<String>) {
+    let peppers = pepper::parse(&pepper::generate().expect("entropy")).expect("a pepper");
+    let plan = Plan::new("default", sections.parse().expect("sections")).expect("a plan");
+    // Issuing into a gate that is nearly full takes long.
+    let config = GateConfig::default().with_keys(count * 2).with_plans(vec![plan]);
+    let gate = Gate::in_memory(peppers, &config).expect("a gate");
+    let mut keys = Vec::new();
+    let issue = |administrator: &mut Administrator<'_, Mapping>, number: u32| {
+        let new = NewKey::new(number / 20, Name::new("live").expect("a name"));
+        let entropy = entropy().expect("entropy");
+        let (key, _) = administrator.issue(&new, entropy, NOW)?;
+        keys.push(key.expose().to_owned());
+        Ok(())
+    };
+    gate.administer_each(Wait::default(), 0..count, issue).expect("room");
+    // A fixed stride that shares no factor with the number visits all keys.
+    let len = keys.len();
+    let shuffled = (0..len).map(|at| keys[at * 7919 % len].clone()).collect();
+    (gate, shuffled)
+}
+
+/// The check of a gate with a team, a month and a group, beside that of a plain one.
+fn sections(criterion: &mut Criterion) {
+    const PLAIN: &str = "1000000/hour, 8000000/day";
+    const SECTIONS: &str = "1000000/hour, 8000000/month; \
+                            team: 2000000000/hour; group write: 2000000000/minute";
+    for count in [1000, 1_000_000] {
+        let mut group = criterion.benchmark_group(format!("{count} keys"));
+        let (gate, keys) = sectioned(PLAIN, count);
+        let mut next = keys.iter().cycle().map(|key| black_box(key.as_bytes()));
+        group.bench_function("plain", |bencher| {
+            bencher.iter(|| gate.table().check(next.next(), 1, NOW).is_admitted());
+        });
+        drop(gate);
+        let (gate, keys) = sectioned(SECTIONS, count);
+        let mut next = keys.iter().cycle().map(|key| black_box(key.as_bytes()));
+        group.bench_function("team, month and group", |bencher| {
+            bencher.iter(|| {
+                let part = gate.part(next.next(), 1).with_group("write").expect("a group");
+                part.check(NOW).expect("few tallies").is_admitted()
+            });
+        });
+    }
+}
+
+criterion_group!(paths, decision, limiter, gate, sections);
 criterion_main!(paths);
