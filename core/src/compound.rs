@@ -55,23 +55,30 @@ pub(crate) type Position = (u64, u64);
 pub(crate) use self::sealed::Steps;
 
 mod sealed {
-    use super::{Clock, Position, TallyVerdict, Verdict};
+    use super::{Clock, Position, TallyVerdict};
 
-    /// The steps of a compound charge for one part. A part has one tally or more, with numbers.
+    /// The steps of a compound charge for one part. A part has one tally or more, which it numbers
+    /// from 0, and keeps the results of its steps.
     pub trait Steps<C: Clock> {
         fn fetch(&self);
 
-        /// Passes the verdict that a charge of each tally would have now to `report`, and charges
-        /// nothing. A part without a tally, as of an invalid key, reports one verdict.
-        fn probe(&mut self, clock: C, report: &mut dyn FnMut(TallyVerdict));
+        /// Decides about every tally now, and charges nothing. Returns whether all have room.
+        fn probe(&mut self, clock: C) -> bool;
 
-        fn position(&self, tally: u8) -> Position;
+        /// Returns the number of tallies that can be charged.
+        fn tallies(&self) -> usize;
 
-        /// Charges a tally that [`probe`](Self::probe) admitted.
-        fn charge(&mut self, tally: u8, clock: C) -> Verdict;
+        fn position(&self, tally: usize) -> Position;
 
-        /// Refunds a charge of this part; `None` if its gate has lost the key.
-        fn give_back(&mut self, tally: u8, charged: &Verdict, clock: C) -> Option<Verdict>;
+        /// Charges a tally that the [`probe`](Self::probe) admitted. Returns whether it had room.
+        fn charge(&mut self, tally: usize, clock: C) -> bool;
+
+        /// Refunds the charge of a tally.
+        fn give_back(&mut self, tally: usize, clock: C);
+
+        /// Passes the verdict on each tally to `report`. A part without a tally, as of an invalid
+        /// key, has one verdict.
+        fn report(&self, report: &mut dyn FnMut(TallyVerdict));
     }
 }
 
@@ -108,12 +115,6 @@ impl TallyVerdict {
     /// Returns the verdict.
     pub fn verdict(&self) -> &Verdict {
         &self.verdict
-    }
-
-    /// Returns whether the part charges or reads this tally. A key that its plan does not limit has
-    /// a verdict without one.
-    fn is_counted(&self) -> bool {
-        !self.verdict.quotas().is_empty()
     }
 }
 
@@ -156,20 +157,10 @@ pub fn check_all<C: Clock>(
     parts: &mut [&mut dyn Part<C>],
     clock: C,
 ) -> Result<Compound, PartsError> {
-    let mut compound = probe_all(parts, clock)?;
-    if compound.is_admitted() {
-        let mut order = Vec::<usize, MAX_PARTS>::new();
-        for index in (0..compound.tallies.len()).filter(|&at| compound.tallies[at].is_counted()) {
-            // There is room for as many as there are verdicts.
-            let _ = order.push(index);
-        }
-        sort_by_key(&mut order, |&index| {
-            let TallyVerdict { part, tally, .. } = compound.tallies[index];
-            parts[usize::from(part)].position(tally)
-        });
-        charge_in_order(parts, &order, &mut compound.tallies, clock);
+    if probe_all(parts, clock)? {
+        charge_in_order(parts, clock);
     }
-    Ok(compound)
+    Ok(Compound::of_parts(parts.iter().map(|part| &**part)))
 }
 
 /// Returns what [`check_all`] would return now, and charges nothing.
@@ -180,51 +171,44 @@ pub fn peek_all<C: Clock>(
     parts: &mut [&mut dyn Part<C>],
     clock: C,
 ) -> Result<Compound, PartsError> {
-    probe_all(parts, clock)
+    probe_all(parts, clock)?;
+    Ok(Compound::of_parts(parts.iter().map(|part| &**part)))
 }
 
-/// Fetches and probes all parts.
-fn probe_all<C: Clock>(parts: &mut [&mut dyn Part<C>], clock: C) -> Result<Compound, PartsError> {
+/// Fetches and probes all parts. Returns whether all have room.
+fn probe_all<C: Clock>(parts: &mut [&mut dyn Part<C>], clock: C) -> Result<bool, PartsError> {
     if !(1..=MAX_PARTS).contains(&parts.len()) {
         return Err(PartsError { parts: parts.len() });
     }
     for part in parts.iter() {
         part.fetch();
     }
-    let mut tallies = Verdicts::new();
-    let mut count = 0;
-    for (index, part) in parts.iter_mut().enumerate() {
-        part.probe(clock, &mut |mut tally| {
-            tally.part = u8::try_from(index).unwrap_or(u8::MAX);
-            tally.verdict = tally.verdict.without_charge();
-            // Those that do not fit are counted, and refused below.
-            let _ = tallies.push(tally);
-            count += 1;
-        });
+    let (mut have_room, mut tallies) = (true, 0);
+    for part in parts.iter_mut() {
+        have_room &= part.probe(clock);
+        tallies += part.tallies().max(1);
     }
-    if count > tallies.len() { Err(PartsError { parts: count }) } else { Ok(Compound { tallies }) }
+    if tallies > MAX_PARTS { Err(PartsError { parts: tallies }) } else { Ok(have_room) }
 }
 
-/// Charges the tallies in this order. If one is refused, gives back those before it.
-fn charge_in_order<C: Clock>(
-    parts: &mut [&mut dyn Part<C>],
-    order: &[usize],
-    tallies: &mut [TallyVerdict],
-    clock: C,
-) {
-    for (done, &index) in order.iter().enumerate() {
-        let TallyVerdict { part, tally, .. } = tallies[index];
-        let verdict = parts[usize::from(part)].charge(tally, clock);
-        tallies[index].verdict = verdict;
-        if verdict.is_admitted() {
-            continue;
+/// Charges all tallies in the order of their positions. If one has lost its room, gives back those
+/// before it.
+fn charge_in_order<C: Clock>(parts: &mut [&mut dyn Part<C>], clock: C) {
+    let mut order = Vec::<(usize, usize), MAX_PARTS>::new();
+    for (part, steps) in parts.iter().enumerate() {
+        for tally in 0..steps.tallies() {
+            // There is room for as many tallies as were probed.
+            let _ = order.push((part, tally));
         }
-        for &earlier in order[..done].iter().rev() {
-            let TallyVerdict { part, tally, verdict: charged, .. } = tallies[earlier];
-            let returned = parts[usize::from(part)].give_back(tally, &charged, clock);
-            tallies[earlier].verdict = returned.unwrap_or(charged).without_charge();
+    }
+    sort_by_key(&mut order, |&(part, tally)| parts[part].position(tally));
+    for (done, &(part, tally)) in order.iter().enumerate() {
+        if !parts[part].charge(tally, clock) {
+            for &(part, tally) in order[..done].iter().rev() {
+                parts[part].give_back(tally, clock);
+            }
+            return;
         }
-        return;
     }
 }
 
@@ -235,6 +219,21 @@ pub struct Compound {
 }
 
 impl Compound {
+    /// The result of these parts after their steps.
+    pub(crate) fn of_parts<'p, C: Clock>(
+        parts: impl Iterator<Item = &'p (impl Steps<C> + ?Sized + 'p)>,
+    ) -> Self {
+        let mut tallies = Verdicts::new();
+        for (index, part) in parts.enumerate() {
+            part.report(&mut |mut tally| {
+                tally.part = u8::try_from(index).unwrap_or(u8::MAX);
+                // There is room for as many tallies as were probed.
+                let _ = tallies.push(tally);
+            });
+        }
+        Self { tallies }
+    }
+
     /// Returns whether the request is admitted. Every tally is then charged.
     pub fn is_admitted(&self) -> bool {
         self.verdicts().all(Verdict::is_admitted)

@@ -98,6 +98,11 @@ impl Quotas {
         Self { counts: *counts, limits: *limits, word, time, denied: 0 }
     }
 
+    /// Returns the tally.
+    pub(crate) fn word(&self) -> u64 {
+        self.word
+    }
+
     /// Returns how many windows there are, 0 to 4.
     #[inline]
     pub fn len(&self) -> usize {

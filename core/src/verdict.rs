@@ -150,6 +150,11 @@ impl Verdict {
         self.uncharged
     }
 
+    /// Returns the word of the tally after the decision.
+    pub(crate) fn word(&self) -> u64 {
+        self.quotas.word()
+    }
+
     /// Returns the caller's time: the explicit time, or the largest reading of the system clock
     /// during the call.
     pub fn now(&self) -> Timestamp {

@@ -285,7 +285,7 @@ fn sections_match_the_vectors() {
                     None => part.with_group(name).unwrap(),
                 };
             }
-            let compound = part.check(Timestamp::from_unix_ms(step.now_ms)).unwrap();
+            let compound = part.check(Timestamp::from_unix_ms(step.now_ms));
             assert_eq!(compound.is_admitted(), step.admitted, "{why}");
             // A key that its plan does not limit has a verdict without windows.
             let counted = compound.tallies().iter().filter(|it| !it.verdict().quotas().is_empty());

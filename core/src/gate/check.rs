@@ -5,7 +5,6 @@ use super::table::{Gate, holder};
 use crate::bits::IS_64_BIT;
 use crate::cache_line::CacheLine;
 use crate::compare_exchange;
-use crate::compound::{Compound, PartsError};
 use crate::decide::{self, Decision};
 use crate::features::Feature;
 use crate::key::{self, KeyId, ParseKeyError};
@@ -43,13 +42,13 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     #[cold]
     #[inline(never)]
     fn check_extended(&self, api_key: Option<&[u8]>, cost: u32, clock: impl Clock) -> Verdict {
-        verdict_of(self.part(api_key, cost).check(clock), clock)
+        self.part(api_key, cost).check(clock).decisive().without_charge()
     }
 
     /// Returns the verdict that [`check`](Self::check) would give now, and charges nothing.
     pub fn peek(&self, api_key: Option<&[u8]>, cost: u32, clock: impl Clock) -> Verdict {
         if Feature::Sections.is_included() && self.extension.is_some() {
-            return verdict_of(self.part(api_key, cost).peek(clock), clock);
+            return self.part(api_key, cost).peek(clock).decisive().without_charge();
         }
         self.check_with(api_key, cost, clock, |limits, word, now| {
             decide::peek(&self.layout, limits, word, now, cost)
@@ -283,14 +282,5 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         cost: u32,
     ) -> Verdict {
         Verdict::decided(&self.layout, limits, decision, holder(record), now, cost)
-    }
-}
-
-/// Returns the verdict of a check in an extended gate, of which the compound charge is a part.
-fn verdict_of(compound: Result<Compound, PartsError>, clock: impl Clock) -> Verdict {
-    match compound {
-        Ok(compound) => compound.decisive().without_charge(),
-        // A gate has at most as many tallies as a request may charge.
-        Err(_) => Verdict::refused(Outcome::TooCostly, None, clock.reading()),
     }
 }

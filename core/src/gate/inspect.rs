@@ -132,9 +132,10 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             return Vec::new();
         };
         let team = self.entry_now(at.number).team.checked_sub(1);
+        let its = team.and_then(|number| self.team(number));
         let mut states = Vec::new();
         for tally in 0..self.tally_count() {
-            let (limits, _) = self.limits_of_tally(&record, team, tally);
+            let (limits, _) = self.limits_of_tally(record.plan, its.as_ref(), tally);
             let Some((atomic, layout)) = self.tally_word(at, team, tally) else { continue };
             if !self.is_extended() || !is_unlimited(&limits) {
                 let word = atomic.load(Ordering::Acquire);

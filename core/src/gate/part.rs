@@ -5,19 +5,23 @@ use core::fmt;
 use heapless::Vec;
 
 use super::extension::{Place, is_unlimited};
+use super::plan::TallyLimits;
 use super::refusal::Refusal;
 use super::table::{Gate, holder};
+use super::team::Team;
 use crate::bits::index;
 use crate::cache_line::{CACHE_LINE_WORDS, CacheLine};
+use crate::charge::TallyCharge;
 use crate::compare_exchange;
-use crate::compound::{Compound, PartsError, Position, Steps, TallyVerdict, check_all, peek_all};
+use crate::compound::{Compound, Position, Steps, TallyVerdict};
 use crate::decide::{self, Decision};
 use crate::key::KeyId;
 use crate::outcome::{Outcome, Reason};
 use crate::quota::{Limits, MAX_QUOTAS};
-use crate::record::{Record, RecordRef, RecordVersion, TALLY};
+use crate::record::{Record, RecordRef, TALLY};
 use crate::section::{MAX_GROUP_NAME_LEN, MAX_TALLIES, Section};
 use crate::sections::{MAX_WARNINGS, Warnings};
+use crate::sort::sort_by_key;
 use crate::sync::{AtomicU64, Ordering};
 use crate::tally::Layout;
 use crate::text::Text;
@@ -31,7 +35,7 @@ use crate::verdict::Verdict;
 ///
 /// ```
 /// use keytally_core::{CacheLine, Entropy, Gate, GateConfig, Name, NewKey, Peppers, Plan, Sections};
-/// use keytally_core::{Timestamp, check_all};
+/// use keytally_core::Timestamp;
 ///
 /// let sections: Sections = "100/minute; team: 150/minute; group write: 10/minute".parse()?;
 /// let plans = [Plan::new("default", sections).unwrap()];
@@ -43,7 +47,7 @@ use crate::verdict::Verdict;
 /// let (key, _) = gate.administer()?.issue(&new, Entropy::new([7; 24]), now)?;
 ///
 /// let key = Some(key.expose().as_bytes());
-/// let verdicts = gate.part(key, 1).with_group("write")?.check(now)?;
+/// let verdicts = gate.part(key, 1).with_group("write")?.check(now);
 /// let left = verdicts.verdicts().map(|verdict| verdict.remaining().unwrap());
 /// assert!(left.eq([99, 149, 9]), "the key, its team, and the group");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -53,19 +57,40 @@ pub struct GatePart<'g, M> {
     gate: &'g Gate<M>,
     api_key: Option<&'g [u8]>,
     cost: u32,
-    /// The groups that the request names, and the costs of those that have their own.
-    groups: Vec<(&'g Section, Option<u32>), MAX_TALLIES>,
+    /// The numbers of the sections of groups that the request names, and the costs of those that
+    /// have their own.
+    groups: Vec<(usize, Option<u32>), MAX_TALLIES>,
     /// The scopes that the key must have, one bit each.
     scopes: u64,
     /// What the probe verified.
-    verified: Option<Verified>,
+    verified: Option<Verified<'g>>,
+    /// The verdict of a part without tallies.
+    refused: Option<Verdict>,
+    held: Vec<Held, MAX_TALLIES>,
 }
 
 /// The record whose secret was verified, and the number of its team.
 #[derive(Clone, Copy, Debug)]
-struct Verified {
-    version: RecordVersion,
+struct Verified<'g> {
+    at: RecordRef<'g>,
+    record: Record,
     team: Option<u32>,
+}
+
+/// What a part knows of a tally.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    tally: usize,
+    /// Which of the request's costs it is charged: 0 for the request's own.
+    unit: u8,
+    cost: u32,
+    limits: Limits,
+    warnings: [Warnings; MAX_QUOTAS],
+    /// The word that the decision was made for, and the time of the decision.
+    word: u64,
+    now: Timestamp,
+    decision: Decision,
+    is_charged: bool,
 }
 
 /// Why a group or a scope cannot be named in a request: the gate does not have it.
@@ -104,7 +129,16 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns the key and a cost as a part of [`check_all`](crate::check_all). `api_key` is the
     /// value of the `X-API-Key` header, `None` when there was none.
     pub fn part<'g>(&'g self, api_key: Option<&'g [u8]>, cost: u32) -> GatePart<'g, M> {
-        GatePart { gate: self, api_key, cost, groups: Vec::new(), scopes: 0, verified: None }
+        GatePart {
+            gate: self,
+            api_key,
+            cost,
+            groups: Vec::new(),
+            scopes: 0,
+            verified: None,
+            refused: None,
+            held: Vec::new(),
+        }
     }
 }
 
@@ -127,8 +161,8 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
 
     fn with(mut self, name: &str, cost: Option<u32>) -> Result<Self, RequestError> {
         let is_it =
-            |section: &&Section| matches!(section, Section::Group(_)) && section.name() == name;
-        let group = self.gate.sections().iter().find(is_it);
+            |section: &Section| matches!(section, Section::Group(_)) && section.name() == name;
+        let group = self.gate.sections().iter().position(is_it);
         let group = group.ok_or_else(|| RequestError::NoSuchGroup(beginning(name)))?;
         self.groups.retain(|(other, _)| *other != group);
         // There is room for as many groups as a gate has.
@@ -148,25 +182,46 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
 
     /// Checks the key and then charges all its tallies, or none: [`check_all`](crate::check_all) of
     /// this part alone.
-    ///
-    /// # Errors
-    /// Never: a gate has at most as many tallies as a request may charge.
-    pub fn check<C: Clock>(mut self, clock: C) -> Result<Compound, PartsError> {
-        check_all(&mut [&mut self], clock)
+    pub fn check<C: Clock>(mut self, clock: C) -> Compound {
+        if self.probe(clock) {
+            let mut order = Vec::<usize, MAX_TALLIES>::new();
+            for tally in 0..self.held.len() {
+                // There is room for as many tallies as are held.
+                let _ = order.push(tally);
+            }
+            sort_by_key(&mut order, |&tally| self.rank(tally));
+            for (done, &tally) in order.iter().enumerate() {
+                if !self.charge(tally, clock) {
+                    for &earlier in order[..done].iter().rev() {
+                        self.give_back(earlier, clock);
+                    }
+                    break;
+                }
+            }
+        }
+        Compound::of_parts::<C>(core::iter::once(&self))
     }
 
     /// Returns what [`check`](Self::check) would return now, and charges nothing.
-    ///
-    /// # Errors
-    /// Never: see [`check`](Self::check).
-    pub fn peek<C: Clock>(mut self, clock: C) -> Result<Compound, PartsError> {
-        peek_all(&mut [&mut self], clock)
+    pub fn peek<C: Clock>(mut self, clock: C) -> Compound {
+        self.probe(clock);
+        Compound::of_parts::<C>(core::iter::once(&self))
+    }
+
+    /// Returns the place of a tally that is held in the order of the positions of one key's tallies.
+    fn rank(&self, held: usize) -> usize {
+        let tally = self.held[held].tally;
+        match self.gate.extension.as_ref().map(|extension| extension.place(tally)) {
+            None | Some(Place::Record) => 0,
+            Some(Place::Entry(word)) => word,
+            Some(Place::Team(word)) => CACHE_LINE_WORDS + word,
+        }
     }
 
     /// Returns the cost of the request for a section, and which of its costs that is; `None` if the
     /// request does not charge the section.
-    fn cost_of(&self, section: &Section) -> Option<(u32, u8)> {
-        if !matches!(section, Section::Group(_)) {
+    fn cost_of(&self, section: usize) -> Option<(u32, u8)> {
+        if !matches!(self.gate.sections().get(section), Some(Section::Group(_))) {
             return Some((self.cost, 0));
         }
         let position = self.groups.iter().position(|(group, _)| *group == section)?;
@@ -178,22 +233,13 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
 
     /// Verifies the key at `now`, and compares its scopes and the state of its team. The error is
     /// the verdict of a request that is refused.
-    ///
-    /// If [`verified`](Self::verified) still has its version, the secret is not verified again.
     fn verify(
-        &mut self,
+        &self,
         now: &mut Timestamp,
         clock: impl Clock,
-    ) -> Result<(RecordRef<'g>, Record, Option<u32>), Verdict> {
+    ) -> Result<(Verified<'g>, Option<Team>), Verdict> {
         let gate = self.gate;
         let text = self.api_key.ok_or_else(|| Verdict::refused(Outcome::MissingKey, None, *now))?;
-        if let Some(Verified { version, team }) = self.verified.take()
-            && let Some((at, record)) = gate.find_version(version)
-            && !record.has_ended(*now)
-        {
-            self.verified = Some(Verified { version, team });
-            return Ok((at, record, team));
-        }
         loop {
             let (at, record) = gate
                 .verify_key(text, *now)
@@ -203,43 +249,137 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
                 continue;
             };
             let invalid = |reason| Verdict::invalid(reason, holder(&record), *now);
-            let team = entry.team.checked_sub(1);
-            if gate.team_capacity() > 0 {
-                let team = team.and_then(|number| gate.team(number));
-                if team.ok_or_else(|| invalid(Reason::Damaged))?.is_suspended {
-                    return Err(invalid(Reason::Suspended));
-                }
+            let number = entry.team.checked_sub(1);
+            let team = number.and_then(|number| gate.team(number));
+            match team {
+                None if gate.team_capacity() > 0 => return Err(invalid(Reason::Damaged)),
+                Some(team) if team.is_suspended => return Err(invalid(Reason::Suspended)),
+                _ => {}
             }
             if self.scopes & !entry.scopes != 0 {
                 let mut verdict = Verdict::refused(Outcome::Forbidden, None, *now);
                 verdict.holder = holder(&record);
                 return Err(verdict);
             }
-            self.verified = Some(Verified { version: at.version(&record), team });
-            return Ok((at, record, team));
+            return Ok((Verified { at, record, team: number }, team));
         }
     }
 
-    /// Applies `decide` to a tally of a key that was verified at `now`. Returns `None` if the key
-    /// ended since, or if the record was reassigned.
-    fn decide(
-        &self,
-        (at, record, team): (RecordRef<'g>, &Record, Option<u32>),
-        tally: usize,
+    /// Decides about every tally that the request charges. Returns `None` if the record was changed
+    /// since it was verified, or if the key ended.
+    fn decide_all(
+        &mut self,
+        verified: &Verified<'g>,
+        team: Option<&Team>,
         now: &mut Timestamp,
         clock: impl Clock,
-        cost: u32,
-        decide: impl Fn(&Layout, &Limits, u64, Timestamp) -> Decision,
-    ) -> Option<Verdict> {
-        let (atomic, layout) = self.gate.tally_word(at, team, tally)?;
-        let (limits, _) = self.gate.limits_of_tally(record, team, tally);
-        let in_grace = record.is_in_grace(*now);
-        let decision = compare_exchange::update(atomic, layout, now, clock, |word, now| {
-            let is_valid = !record.has_ended(now) && record.is_in_grace(now) == in_grace;
-            (is_valid && at.is_unchanged(record)).then(|| decide(layout, &limits, word, now))
-        })?;
-        Some(Verdict::decided(layout, &limits, decision, holder(record), *now, cost))
+    ) -> Option<bool> {
+        self.held.clear();
+        let mut have_room = true;
+        for tally in 0..self.gate.tally_count() {
+            let Some((cost, unit)) = self.cost_of(self.gate.section_number(tally)) else {
+                continue;
+            };
+            let plan = verified.record.plan;
+            let (limits, warnings) = self.gate.limits_of_tally(plan, team, tally);
+            if self.gate.is_extended() && is_unlimited(&limits) {
+                continue;
+            }
+            let (atomic, layout) = self.gate.tally_word(verified.at, verified.team, tally)?;
+            let (word, decision) = decide_now(verified, atomic, layout, &limits, cost, now, clock)?;
+            have_room &= decision.outcome == Outcome::Admitted;
+            // There is room for every tally of a gate.
+            let now = *now;
+            let is_charged = false;
+            let _ = self.held.push(Held {
+                tally,
+                unit,
+                cost,
+                limits,
+                warnings,
+                word,
+                now,
+                decision,
+                is_charged,
+            });
+        }
+        Some(have_room)
     }
+
+    /// Charges a tally whose word or record changed since it was probed.
+    #[cold]
+    fn charge_slow(&mut self, index: usize, clock: impl Clock) -> bool {
+        let mut held = self.held[index];
+        held.now = clock.reading();
+        loop {
+            let (verified, team) = match self.verify(&mut held.now, clock) {
+                Ok(verified) => verified,
+                Err(verdict) => {
+                    self.refused = Some(verdict);
+                    return false;
+                }
+            };
+            self.verified = Some(verified);
+            let plan = verified.record.plan;
+            (held.limits, held.warnings) =
+                self.gate.limits_of_tally(plan, team.as_ref(), held.tally);
+            if self.gate.is_extended() && is_unlimited(&held.limits) {
+                // The plan has lost this limit since the probe, so nothing is charged.
+                held.limits = Limits([u32::MAX; MAX_QUOTAS]);
+                held.cost = 0;
+            }
+            let Some((atomic, layout)) =
+                self.gate.tally_word(verified.at, verified.team, held.tally)
+            else {
+                return false;
+            };
+            let Verified { at, record, .. } = verified;
+            let in_grace = record.is_in_grace(held.now);
+            let decided =
+                compare_exchange::update(atomic, layout, &mut held.now, clock, |word, now| {
+                    let is_valid = !record.has_ended(now) && record.is_in_grace(now) == in_grace;
+                    (is_valid && at.is_unchanged(&record))
+                        .then(|| decide::check(layout, &held.limits, word, now, held.cost))
+                });
+            if let Some(decision) = decided {
+                held.is_charged = decision.outcome == Outcome::Admitted;
+                (held.word, held.decision) = (decision.next, decision);
+                self.held[index] = held;
+                return held.is_charged;
+            }
+            held.now = clock.at_least(held.now);
+        }
+    }
+}
+
+/// Returns the word of a tally and the decision of a check on it, which is not written. Returns
+/// `None` if the record was changed since it was verified, or if the key ended.
+#[inline]
+fn decide_now<C: Clock>(
+    verified: &Verified<'_>,
+    atomic: &AtomicU64,
+    layout: &Layout,
+    limits: &Limits,
+    cost: u32,
+    now: &mut Timestamp,
+    clock: C,
+) -> Option<(u64, Decision)> {
+    let Verified { at, record, .. } = verified;
+    let word = atomic.load(Ordering::Acquire);
+    if at.is_unchanged(record) && layout.is_decidable::<C>(word, *now) {
+        let decision = decide::check(layout, limits, word, *now, cost);
+        if decide::is_final(decision, clock) {
+            return Some((word, decision));
+        }
+    }
+    // The clock must be read again, or the tally corrected.
+    let in_grace = record.is_in_grace(*now);
+    let peeked = compare_exchange::update(atomic, layout, now, clock, |word, now| {
+        let is_valid = !record.has_ended(now) && record.is_in_grace(now) == in_grace;
+        (is_valid && at.is_unchanged(record)).then(|| decide::peek(layout, limits, word, now, cost))
+    })?;
+    // A peek leaves the word as it is.
+    Some((peeked.next, decide::check(layout, limits, peeked.next, *now, cost)))
 }
 
 impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for GatePart<'_, M> {
@@ -249,95 +389,110 @@ impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for GatePart<'_, M> {
         }
     }
 
-    fn probe(&mut self, clock: C, report: &mut dyn FnMut(TallyVerdict)) {
-        let mut now = clock.reading();
-        'again: loop {
-            let (at, record, team) = match self.verify(&mut now, clock) {
-                Ok(verified) => verified,
-                Err(verdict) => return report(TallyVerdict::new(verdict)),
-            };
-            let mut verdicts = Vec::<TallyVerdict, MAX_TALLIES>::new();
-            for tally in 0..self.gate.tally_count() {
-                let section = self.gate.section_of(tally);
-                let Some((cost, unit)) = self.cost_of(section) else { continue };
-                let (limits, warnings) = self.gate.limits_of_tally(&record, team, tally);
-                let verdict = if is_unlimited(&limits) {
-                    // The first verdict is that of the key, even if nothing of it is counted.
-                    if tally > 0 {
-                        continue;
-                    }
-                    let mut verdict = Verdict::refused(Outcome::Admitted, None, now);
-                    verdict.holder = holder(&record);
-                    verdict
-                } else {
-                    let verified = (at, &record, team);
-                    let decided = self.decide(
-                        verified,
-                        tally,
-                        &mut now,
-                        clock,
-                        cost,
-                        |layout, limits, word, now| decide::peek(layout, limits, word, now, cost),
-                    );
-                    let Some(verdict) = decided else {
-                        // The key may have expired, or an administrator changed the record.
-                        self.verified = None;
-                        now = clock.at_least(now);
-                        continue 'again;
-                    };
-                    verdict
-                };
-                // There is room for every tally of a gate.
-                let _ = verdicts.push(TallyVerdict {
-                    tally: u8::try_from(tally).unwrap_or(u8::MAX),
-                    unit,
-                    section: Some(section.clone()),
-                    warnings,
-                    ..TallyVerdict::new(verdict)
-                });
-            }
-            return verdicts.into_iter().for_each(report);
-        }
-    }
-
-    fn position(&self, tally: u8) -> Position {
-        let number = self.verified.map_or(0, |verified| {
-            self.gate.position_of(verified.version.number, verified.team, tally.into())
-        });
-        (self.gate.id(), number as u64)
-    }
-
-    fn charge(&mut self, tally: u8, clock: C) -> Verdict {
-        let tally = usize::from(tally);
-        let cost = self.cost_of(self.gate.section_of(tally)).map_or(0, |(cost, _)| cost);
+    fn probe(&mut self, clock: C) -> bool {
         let mut now = clock.reading();
         loop {
-            let (at, record, team) = match self.verify(&mut now, clock) {
+            let (verified, team) = match self.verify(&mut now, clock) {
                 Ok(verified) => verified,
-                Err(verdict) => return verdict,
+                Err(verdict) => {
+                    self.refused = Some(verdict);
+                    return false;
+                }
             };
-            let verified = (at, &record, team);
-            let decided =
-                self.decide(verified, tally, &mut now, clock, cost, |layout, limits, word, now| {
-                    if is_unlimited(limits) {
-                        // The plan has lost this limit since the probe.
-                        return decide::peek(layout, &Limits([u32::MAX; MAX_QUOTAS]), word, now, 0);
-                    }
-                    decide::check(layout, limits, word, now, cost)
-                });
-            if let Some(verdict) = decided {
-                return verdict;
+            if let Some(have_room) = self.decide_all(&verified, team.as_ref(), &mut now, clock) {
+                self.verified = Some(verified);
+                return have_room;
             }
-            self.verified = None;
+            // The key may have expired, or an administrator changed the record.
             now = clock.at_least(now);
         }
     }
 
-    fn give_back(&mut self, tally: u8, charged: &Verdict, clock: C) -> Option<Verdict> {
-        let (key_id, charge) = (charged.holder()?.key_id, charged.charge()?.first());
-        self.gate.adjust_tally(key_id, tally.into(), clock, |layout, limits, word, now| {
-            decide::refund(layout, limits, word, now, charge)
-        })
+    fn tallies(&self) -> usize {
+        self.held.len()
+    }
+
+    fn position(&self, tally: usize) -> Position {
+        let number = self.verified.map_or(0, |verified| {
+            self.gate.position_of(verified.at.number, verified.team, self.held[tally].tally)
+        });
+        (self.gate.id(), number as u64)
+    }
+
+    fn charge(&mut self, tally: usize, clock: C) -> bool {
+        let Held { tally: number, word, decision, .. } = self.held[tally];
+        // A single attempt on the word that was probed, if the record is still the same.
+        if let Some(verified) = &self.verified
+            && let Some((atomic, _)) = self.gate.tally_word(verified.at, verified.team, number)
+            && verified.at.is_unchanged(&verified.record)
+            && (decision.next == word
+                || compare_exchange::exchange_decided(atomic, word, decision.next).is_ok())
+        {
+            self.held[tally].is_charged = true;
+            return true;
+        }
+        self.charge_slow(tally, clock)
+    }
+
+    fn give_back(&mut self, tally: usize, clock: C) {
+        let held = &mut self.held[tally];
+        held.is_charged = false;
+        let Some(verified) = &self.verified else { return };
+        let (Some(key_id), Some((_, layout))) =
+            (verified.record.key_id, self.gate.tally_word(verified.at, verified.team, held.tally))
+        else {
+            return;
+        };
+        let at = decide::quotas(layout, &held.limits, held.decision.next, held.now).time();
+        let charge = TallyCharge { cost: held.cost, at };
+        let returned =
+            self.gate.adjust_tally(key_id, held.tally, clock, |layout, limits, word, now| {
+                decide::refund(layout, limits, word, now, charge)
+            });
+        // If the gate has lost the key, its counts are not shown to anyone.
+        if let Some(word) = returned.map(|verdict| verdict.word()) {
+            held.word = word;
+        }
+    }
+
+    fn report(&self, report: &mut dyn FnMut(TallyVerdict)) {
+        if let Some(refused) = self.refused {
+            return report(TallyVerdict::new(refused));
+        }
+        let Some(verified) = &self.verified else { return };
+        let holder = holder(&verified.record);
+        if self.held.first().is_none_or(|first| first.tally > 0) {
+            // The first verdict is that of the key, even if its plan does not limit it.
+            let mut verdict = Verdict::refused(Outcome::Admitted, None, Timestamp::from_unix_ms(0));
+            verdict.holder = holder;
+            report(TallyVerdict {
+                section: Some(Section::Key),
+                ..TallyVerdict::new(verdict.without_charge())
+            });
+        }
+        for held in &self.held {
+            let Some((_, layout)) = self.gate.tally_word(verified.at, verified.team, held.tally)
+            else {
+                continue;
+            };
+            let decision = match held.is_charged {
+                true => held.decision,
+                false => Decision { next: held.word, ..held.decision },
+            };
+            let mut verdict =
+                Verdict::decided(layout, &held.limits, decision, holder, held.now, held.cost);
+            if !held.is_charged {
+                verdict = verdict.without_charge();
+            }
+            report(TallyVerdict {
+                part: 0,
+                tally: u8::try_from(held.tally).unwrap_or(u8::MAX),
+                unit: held.unit,
+                section: Some(self.gate.section_of(held.tally).clone()),
+                warnings: held.warnings,
+                verdict,
+            });
+        }
     }
 }
 
@@ -365,19 +520,19 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns the limits of a tally under the plan of a key, or of its team, and the warnings.
     pub(super) fn limits_of_tally(
         &self,
-        record: &Record,
-        team: Option<u32>,
+        plan: u8,
+        team: Option<&Team>,
         tally: usize,
-    ) -> (Limits, [Warnings; MAX_QUOTAS]) {
+    ) -> TallyLimits {
         let none = [[0; MAX_WARNINGS]; MAX_QUOTAS];
-        let Some(extension) = &self.extension else { return (self.limits(record.plan), none) };
+        let Some(extension) = &self.extension else { return (self.limits(plan), none) };
         if let Place::Team(_) = extension.place(tally)
-            && let Some(team) = team.and_then(|number| self.team(number))
+            && let Some(team) = team
         {
             let (_, warnings) = self.tally_limits(extension, team.plan, tally);
-            return (self.team_limits(&team, tally), warnings);
+            return (self.team_limits(team, tally), warnings);
         }
-        self.tally_limits(extension, record.plan, tally)
+        self.tally_limits(extension, plan, tally)
     }
 
     /// Returns the word of every tally with its layout: those of all records, free ones too, and of
@@ -420,7 +575,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             let Some(entry) = self.entry(at, &record) else { continue };
             let team = entry.team.checked_sub(1);
             let (atomic, layout) = self.tally_word(at, team, tally)?;
-            let (limits, _) = self.limits_of_tally(&record, team, tally);
+            let its = team.and_then(|number| self.team(number));
+            let (limits, _) = self.limits_of_tally(record.plan, its.as_ref(), tally);
             let decision =
                 compare_exchange::update(atomic, layout, &mut now, clock, |word, now| {
                     at.is_unchanged(&record).then(|| decide(layout, &limits, word, now))

@@ -11,11 +11,14 @@ use crate::tally::Layout;
 impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns the section of a tally.
     pub(super) fn section_of(&self, tally: usize) -> &Section {
-        let number = self
-            .extension
-            .as_ref()
-            .and_then(|extension| extension.shapes.tallies.get(tally).map(|shape| shape.section));
-        self.sections().get(number.unwrap_or(0)).unwrap_or(&Section::Key)
+        self.sections().get(self.section_number(tally)).unwrap_or(&Section::Key)
+    }
+
+    /// Returns the number of the section of a tally.
+    pub(super) fn section_number(&self, tally: usize) -> usize {
+        let extension = self.extension.as_ref();
+        let shape = extension.and_then(|extension| extension.shapes.tallies.get(tally));
+        shape.map_or(0, |shape| shape.section)
     }
 
     /// Returns the word of a tally and its layout.

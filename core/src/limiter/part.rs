@@ -13,12 +13,14 @@ pub struct LimiterPart<'l, M> {
     limiter: &'l Limiter<M>,
     subject: Subject,
     cost: u32,
+    /// The result of the last step.
+    verdict: Option<Verdict>,
 }
 
 impl<M: AsRef<[CacheLine]>> Limiter<M> {
     /// Returns the subject and a cost as a part of [`check_all`](crate::check_all).
     pub fn part(&self, subject: &[u8], cost: u32) -> LimiterPart<'_, M> {
-        LimiterPart { limiter: self, subject: self.subject(subject), cost }
+        LimiterPart { limiter: self, subject: self.subject(subject), cost, verdict: None }
     }
 }
 
@@ -27,20 +29,35 @@ impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for LimiterPart<'_, M> {
         self.limiter.fetch(self.subject);
     }
 
-    fn probe(&mut self, clock: C, report: &mut dyn FnMut(TallyVerdict)) {
+    fn probe(&mut self, clock: C) -> bool {
         let verdict = self.limiter.peek_subject(self.subject, self.cost, clock);
-        report(TallyVerdict::new(verdict));
+        self.verdict = Some(verdict);
+        verdict.is_admitted()
     }
 
-    fn position(&self, _: u8) -> Position {
+    fn tallies(&self) -> usize {
+        1
+    }
+
+    fn position(&self, _: usize) -> Position {
         (self.limiter.id(), self.limiter.home_of(self.subject))
     }
 
-    fn charge(&mut self, _: u8, clock: C) -> Verdict {
-        self.limiter.check_subject(self.subject, self.cost, clock)
+    fn charge(&mut self, _: usize, clock: C) -> bool {
+        let verdict = self.limiter.check_subject(self.subject, self.cost, clock);
+        self.verdict = Some(verdict);
+        verdict.is_admitted()
     }
 
-    fn give_back(&mut self, _: u8, charged: &Verdict, clock: C) -> Option<Verdict> {
-        Some(self.limiter.refund_subject(self.subject, charged.charge()?, clock))
+    fn give_back(&mut self, _: usize, clock: C) {
+        if let Some(charge) = self.verdict.and_then(|verdict| verdict.charge()) {
+            self.verdict = Some(self.limiter.refund_subject(self.subject, charge, clock));
+        }
+    }
+
+    fn report(&self, report: &mut dyn FnMut(TallyVerdict)) {
+        if let Some(verdict) = self.verdict {
+            report(TallyVerdict::new(verdict));
+        }
     }
 }
