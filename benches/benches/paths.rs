@@ -84,7 +84,7 @@ fn sectioned(sections: &str, count: u32) -> (Gate, Vec<String>) {
     (gate, shuffled)
 }
 
-/// The check of a gate with a team, a month and a group, beside that of a plain one.
+/// The checks of a gate with a team, a month and a group, and of a plain one.
 fn sections(criterion: &mut Criterion) {
     const PLAIN: &str = "1000000/hour, 8000000/day";
     const SECTIONS: &str = "1000000/hour, 8000000/month; \

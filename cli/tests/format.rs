@@ -112,7 +112,7 @@ fn listed(sandbox: &Sandbox, file: &str) -> Value {
 
 /// Returns what the reader finds in each file.
 fn read(sandbox: &Sandbox, files: &[String]) -> Vec<Value> {
-    let reader = concat!(env!("CARGO_MANIFEST_DIR"), "/../tools/format/reader.py");
+    let reader = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/format/reader.py");
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
     let mut python = Command::new("python3");
     python.arg(reader).arg(now.to_string()).args(files.iter().map(|file| sandbox.path(file)));

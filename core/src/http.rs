@@ -7,10 +7,12 @@
 //! names and bodies.
 
 use core::ffi::CStr;
-use core::fmt::{self, Write};
 use core::ops::Range;
 
 use self::fields::{FieldFormat, Lines, Values, Writer};
+use self::parts::{
+    AUTHENTICATE, LIMIT, POLICY, QUOTAS, REMAINING, RESET, RETRY_AFTER, put_fields_of, put_problem,
+};
 use crate::outcome::Outcome;
 use crate::quota::MAX_QUOTAS;
 use crate::quotas::QuotaState;
@@ -20,25 +22,19 @@ use crate::verdict::Verdict;
 
 mod compound;
 mod fields;
+mod parts;
 
 pub use self::compound::{
     CompoundResponse, MAX_COMPOUND_HEADERS_LEN, MAX_COMPOUND_PROBLEM_LEN, NamedQuota,
 };
 pub use self::fields::MAX_HEADERS_LEN;
+pub use self::parts::{BufferTooSmall, Headers};
 
 /// The header that carries a key.
 pub const API_KEY_HEADER: &str = "X-API-Key";
 
 /// The most header fields of a verdict.
 pub const MAX_FIELDS: usize = 6;
-
-const LIMIT: &CStr = c"X-RateLimit-Limit";
-const REMAINING: &CStr = c"X-RateLimit-Remaining";
-const RESET: &CStr = c"X-RateLimit-Reset";
-const POLICY: &CStr = c"RateLimit-Policy";
-const QUOTAS: &CStr = c"RateLimit";
-const RETRY_AFTER: &CStr = c"Retry-After";
-const AUTHENTICATE: &CStr = c"WWW-Authenticate";
 
 /// The names of all header fields that a verdict can have. At most [`MAX_FIELDS`] of them are in
 /// one response.
@@ -93,22 +89,6 @@ fn is_zero_weight(parameter: &[u8]) -> bool {
 
 /// The most bytes of a problem document.
 pub const MAX_PROBLEM_LEN: usize = 384;
-
-/// The error of writing into a buffer that is too small.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct BufferTooSmall {
-    /// The bytes that are needed.
-    pub needed: usize,
-}
-
-impl fmt::Display for BufferTooSmall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the buffer is too small: {} bytes are needed", self.needed)
-    }
-}
-
-impl core::error::Error for BufferTooSmall {}
 
 impl Outcome {
     /// Returns the HTTP status. It is 200 if the request is admitted; the application then sends
@@ -256,10 +236,7 @@ impl Response<'_> {
         let len = buffer.len();
         if len < MAX_HEADERS_LEN {
             let headers = self.headers();
-            let target =
-                buffer.get_mut(..headers.len).ok_or(BufferTooSmall { needed: headers.len })?;
-            target.copy_from_slice(headers.as_bytes());
-            return Ok(headers.len);
+            return headers.write_to(buffer);
         }
         Ok(len - self.put_fields(Writer(buffer), &mut Lines).0.len())
     }
@@ -308,164 +285,6 @@ impl Response<'_> {
         let quotas = self.quotas.iter().map(|quota| (*quota, self.cost));
         let _ = put_problem(&mut out, self.outcome, quotas);
         out
-    }
-}
-
-/// Writes the problem document of a response, which names the quotas that lack room.
-fn put_problem<Q: Listed>(
-    out: &mut impl Write,
-    outcome: Outcome,
-    quotas: impl Iterator<Item = (Q, u32)>,
-) -> fmt::Result {
-    let title = match outcome {
-        Outcome::Admitted => return Ok(()),
-        Outcome::MissingKey => "Missing X-API-Key header",
-        Outcome::InvalidKey => "Invalid API key",
-        Outcome::Denied => "Rate limit exceeded",
-        Outcome::TooCostly => "Request costs more than the limit",
-        Outcome::Forbidden => "Forbidden",
-        Outcome::Full => "Too many clients at once",
-    };
-    let kind = match outcome {
-        Outcome::Denied | Outcome::TooCostly => {
-            "https://iana.org/assignments/http-problem-types#quota-exceeded"
-        }
-        _ => "about:blank",
-    };
-    let status = outcome.http_status();
-    write!(out, r#"{{"type": "{kind}", "title": "{title}", "status": {status}"#)?;
-    let mut before_name = r#", "violated-policies": [""#;
-    let mut list_end = "";
-    for (quota, cost) in quotas {
-        let state = quota.state();
-        if state.lacking || (outcome == Outcome::TooCostly && cost > state.limit) {
-            out.write_str(before_name)?;
-            quota.write_name(out)?;
-            out.write_char('"')?;
-            before_name = ", \"";
-            list_end = "]";
-        }
-    }
-    write!(out, "{list_end}}}")
-}
-
-/// A quota in the list of a response, with the name that it has there.
-trait Listed {
-    fn state(&self) -> &QuotaState;
-
-    fn put_name<'b>(&self, out: Writer<'b>) -> Writer<'b>;
-
-    fn write_name(&self, out: &mut impl Write) -> fmt::Result;
-}
-
-impl Listed for QuotaState {
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
-    fn state(&self) -> &QuotaState {
-        self
-    }
-
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
-    fn put_name<'b>(&self, out: Writer<'b>) -> Writer<'b> {
-        out.window_name(self.window)
-    }
-
-    fn write_name(&self, out: &mut impl Write) -> fmt::Result {
-        write!(out, "{}", self.window)
-    }
-}
-
-/// Writes all fields of a response in a format, and returns the rest of the buffer.
-#[cfg_attr(target_pointer_width = "64", inline(always))]
-fn put_fields_of<'b>(
-    mut out: Writer<'b>,
-    format: &mut impl FieldFormat,
-    outcome: Outcome,
-    described: Option<&QuotaState>,
-    quotas: &[impl Listed],
-    waits_from: Timestamp,
-    retry_after_s: Option<u32>,
-) -> Writer<'b> {
-    if let Some(described) = described {
-        out = format.field(out, LIMIT, |out| out.number(described.limit.into()));
-        out = format.field(out, REMAINING, |out| out.number(described.remaining.into()));
-        out = format.field(out, RESET, |out| out.number(described.reset_unix_s));
-    }
-    if !quotas.is_empty() {
-        out = format.field(out, POLICY, |out| {
-            each_quota(out, quotas, |out, quota| {
-                out.text(b";q=").number(quota.limit.into()).window_length(quota.window)
-            })
-        });
-        out = format.field(out, QUOTAS, |out| {
-            each_quota(out, quotas, |out, quota| {
-                // A reset is a whole second, so rounding the present down rounds the wait up.
-                let wait_s = quota.reset_unix_s.saturating_sub(waits_from.unix_s());
-                out.text(b";r=").number(quota.remaining.into()).text(b";t=").number(wait_s)
-            })
-        });
-    }
-    if matches!(outcome, Outcome::MissingKey | Outcome::InvalidKey) {
-        out = format.field(out, AUTHENTICATE, |out| {
-            out.text(b"ApiKey realm=\"api\", header=\"X-API-Key\"")
-        });
-    }
-    if let Some(seconds) = retry_after_s {
-        out = format.field(out, RETRY_AFTER, |out| out.number(seconds.into()));
-    }
-    out
-}
-
-/// Writes a list of quotas: the name of each, then what `parameters` writes.
-#[cfg_attr(target_pointer_width = "64", inline)]
-fn each_quota<'b>(
-    mut out: Writer<'b>,
-    quotas: &[impl Listed],
-    parameters: impl Fn(Writer<'b>, &QuotaState) -> Writer<'b>,
-) -> Writer<'b> {
-    for (index, quota) in quotas.iter().enumerate() {
-        if index > 0 {
-            out = out.text(b", ");
-        }
-        out = parameters(quota.put_name(out), quota.state());
-    }
-    out
-}
-
-/// The header fields of a response, stored in the value itself.
-#[derive(Clone)]
-pub struct Headers<const N: usize = MAX_HEADERS_LEN> {
-    bytes: [u8; N],
-    len: usize,
-}
-
-impl<const N: usize> Headers<N> {
-    /// The fields that `put` writes into a buffer, of which it returns the rest.
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
-    fn written(put: impl FnOnce(Writer<'_>) -> Writer<'_>) -> Self {
-        let mut headers = Self { bytes: [0; N], len: 0 };
-        headers.len = N - put(Writer(&mut headers.bytes)).0.len();
-        headers
-    }
-
-    /// Returns all fields as they are sent, each `Name: value` and CRLF.
-    pub fn as_str(&self) -> &str {
-        core::str::from_utf8(self.as_bytes()).unwrap_or_default()
-    }
-
-    /// Returns all fields as ASCII bytes, each `Name: value` and CRLF.
-    pub fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
-    }
-
-    /// Returns the name and value of each field.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.as_str().split_terminator("\r\n").filter_map(|line| line.split_once(": "))
-    }
-}
-
-impl<const N: usize> fmt::Debug for Headers<N> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 

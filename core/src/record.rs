@@ -335,16 +335,16 @@ impl<'m> RecordRef<'m> {
 
     /// Returns the word of the tally of the redo record, if a writer is replacing the line by
     /// `record`. See [`Keeper`].
-    pub(crate) fn redo_beside(self, record: &Record) -> Option<u64> {
+    pub(crate) fn redo_kept(self, record: &Record) -> Option<u64> {
         let last_word = self.line.load(SEQUENCE);
         let words = is_odd(last_word).then(|| self.redo_words(last_word)).flatten()?;
         (words[SEQUENCE] == record.last_word).then_some(words[TALLY])
     }
 
-    /// Replaces the record except for its tally. Only the administrator may call it. `beside` is
+    /// Replaces the record except for its tally. Only the administrator may call it. `kept` is
     /// what `keeper` keeps of the record.
-    pub(crate) fn write(self, record: Record, beside: u64, keeper: &impl Keeper) {
-        self.write_words(|sequence| record.to_words(sequence), beside, keeper);
+    pub(crate) fn write(self, record: Record, kept: u64, keeper: &impl Keeper) {
+        self.write_words(|sequence| record.to_words(sequence), kept, keeper);
     }
 
     /// Replaces the words of the line except for its tallies by those that `words` returns for the
@@ -352,16 +352,16 @@ impl<'m> RecordRef<'m> {
     pub(crate) fn write_words(
         self,
         words: impl FnOnce(u64) -> [u64; CACHE_LINE_WORDS],
-        beside: u64,
+        kept: u64,
         keeper: &impl Keeper,
     ) {
         let words = words(next_sequence(self.line.load(SEQUENCE)));
-        self.redo.publish(self.number, &words, beside);
-        self.complete(&words, beside, keeper);
+        self.redo.publish(self.number, &words, kept);
+        self.complete(&words, kept, keeper);
     }
 
     /// Writes the words of the redo record into the record, and withdraws the redo record.
-    fn complete(self, words: &[u64; CACHE_LINE_WORDS], beside: u64, keeper: &impl Keeper) {
+    fn complete(self, words: &[u64; CACHE_LINE_WORDS], kept: u64, keeper: &impl Keeper) {
         let last_word = self.line.load(SEQUENCE);
         if last_word != words[SEQUENCE] {
             self.line.store(SEQUENCE, last_word | 1 << SEQUENCE_SHIFT);
@@ -371,11 +371,11 @@ impl<'m> RecordRef<'m> {
                 self.line.store(word, words[word]);
                 stop(Stop::RecordWord);
             }
-            keeper.keep_entry(self.number, beside);
+            keeper.keep_entry(self.number, kept);
             self.line.store(SEQUENCE, words[SEQUENCE]);
             stop(Stop::RecordEven);
         }
-        keeper.keep_hint(self.number, beside, words);
+        keeper.keep_hint(self.number, kept, words);
         stop(Stop::HintKept);
         self.redo.withdraw();
         stop(Stop::RedoWithdrawn);
@@ -390,10 +390,10 @@ pub(crate) trait Keeper {
     fn tallies(&self, number: u32) -> usize;
 
     /// Stores what checks read, while the sequence is odd.
-    fn keep_entry(&self, number: u32, beside: u64);
+    fn keep_entry(&self, number: u32, kept: u64);
 
     /// Stores what only administrators read, after the line was written.
-    fn keep_hint(&self, number: u32, beside: u64, words: &[u64; CACHE_LINE_WORDS]);
+    fn keep_hint(&self, number: u32, kept: u64, words: &[u64; CACHE_LINE_WORDS]);
 }
 
 /// The header's redo record: the words of the record that is being written, and the *target word*,
@@ -428,9 +428,9 @@ impl RedoRecord<'_> {
     }
 
     /// Writes the redo record for record `number`. The target word is written last.
-    fn publish(self, number: u32, words: &[u64; CACHE_LINE_WORDS], beside: u64) {
+    fn publish(self, number: u32, words: &[u64; CACHE_LINE_WORDS], kept: u64) {
         for (word, &value) in words.iter().enumerate() {
-            self.words.store(word, if word == TALLY { beside } else { value });
+            self.words.store(word, if word == TALLY { kept } else { value });
             stop(Stop::RedoWord);
         }
         self.target.store(TARGET, join(high(self.target.load(TARGET)).wrapping_add(1), number + 1));

@@ -37,7 +37,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         }
         // The record was read from the redo record, for which the scopes had been stored before.
         let scopes = extension.numbers(self.memory.as_ref()).load(REDO_SCOPES_WORD);
-        let team = high(at.redo_beside(record)?);
+        let team = high(at.redo_kept(record)?);
         Some(Entry { scopes, team })
     }
 
@@ -83,7 +83,7 @@ impl<M: AsRef<[CacheLine]>> Keeper for Gate<M> {
         if number < self.capacity { 1 } else { 2 }
     }
 
-    fn keep_entry(&self, number: u32, beside: u64) {
+    fn keep_entry(&self, number: u32, kept: u64) {
         let Some(extension) = self.extension.as_ref().filter(|_| number < self.capacity) else {
             return;
         };
@@ -91,13 +91,13 @@ impl<M: AsRef<[CacheLine]>> Keeper for Gate<M> {
         let (line, word) = extension.entry(lines, number);
         line.store(word + SCOPES, extension.numbers(lines).load(REDO_SCOPES_WORD));
         if extension.teams > 0 {
-            line.store(word + TEAM, high(beside).into());
+            line.store(word + TEAM, high(kept).into());
         }
     }
 
-    fn keep_hint(&self, number: u32, beside: u64, words: &[u64; CACHE_LINE_WORDS]) {
+    fn keep_hint(&self, number: u32, kept: u64, words: &[u64; CACHE_LINE_WORDS]) {
         if number < self.capacity {
-            self.store_hint(number, low(beside), self.checksum(number, words));
+            self.store_hint(number, low(kept), self.checksum(number, words));
         }
     }
 }

@@ -73,7 +73,7 @@ const COUNTS_WORD: usize = 1;
 
 /// Where the word of a tally is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Location {
     /// In the key's record.
     Record,
     /// In the key's entry, at this word.
@@ -86,7 +86,7 @@ pub(super) enum Place {
 #[derive(Debug)]
 pub(super) struct Extension {
     pub(super) shapes: Shapes,
-    places: Vec<Place, MAX_TALLIES>,
+    locations: Vec<Location, MAX_TALLIES>,
     /// The index of the first line of the extended header.
     at: usize,
     entries_at: usize,
@@ -125,7 +125,7 @@ impl Size {
     fn extended(plan_slots: usize, keys: u32, hints: bool, shapes: &Shapes, teams: u32) -> Self {
         let plain = Self::plain(plan_slots, keys, hints);
         let limits = (plan_slots * shapes.tallies.len() * LIMIT_WORDS).div_ceil(CACHE_LINE_WORDS);
-        let (_, entry_words) = places(shapes, teams);
+        let (_, entry_words) = locations(shapes, teams);
         Self {
             header: (plain.header + LIMITS_AT + limits).next_multiple_of(PAGE_LINES),
             entries: (plain.records * entry_words).div_ceil(CACHE_LINE_WORDS),
@@ -136,25 +136,25 @@ impl Size {
 }
 
 /// Returns where each tally is, and how many words an entry has.
-fn places(shapes: &Shapes, teams: u32) -> (Vec<Place, MAX_TALLIES>, usize) {
-    let mut places = Vec::new();
+fn locations(shapes: &Shapes, teams: u32) -> (Vec<Location, MAX_TALLIES>, usize) {
+    let mut locations = Vec::new();
     let (mut entry_words, mut in_team) = (1 + usize::from(teams > 0), 0);
     for (number, shape) in shapes.tallies.iter().enumerate() {
-        let place = match shapes.sections.get(shape.section) {
+        let location = match shapes.sections.get(shape.section) {
             Some(Section::Team) => {
                 in_team += 1;
-                Place::Team(in_team - 1)
+                Location::Team(in_team - 1)
             }
-            _ if number == 0 => Place::Record,
+            _ if number == 0 => Location::Record,
             _ => {
                 entry_words += 1;
-                Place::Entry(entry_words - 1)
+                Location::Entry(entry_words - 1)
             }
         };
         // There is room for as many as there are shapes.
-        let _ = places.push(place);
+        let _ = locations.push(location);
     }
-    (places, entry_words.next_power_of_two())
+    (locations, entry_words.next_power_of_two())
 }
 
 impl Extension {
@@ -177,11 +177,11 @@ impl Extension {
     }
 
     fn new(shapes: Shapes, plan_slots: usize, teams: u32, size: &Size) -> Self {
-        let (places, entry_words) = places(&shapes, teams);
+        let (locations, entry_words) = locations(&shapes, teams);
         let entries_at = size.header + size.records + size.hints;
         Self {
             shapes,
-            places,
+            locations,
             at: FIXED_LINES + plan_slots.div_ceil(PLANS_PER_LINE),
             entries_at,
             entry_words,
@@ -263,8 +263,8 @@ impl Extension {
     }
 
     /// Returns where the tally with this number is.
-    pub(super) fn place(&self, tally: usize) -> Place {
-        self.places.get(tally).copied().unwrap_or(Place::Record)
+    pub(super) fn location(&self, tally: usize) -> Location {
+        self.locations.get(tally).copied().unwrap_or(Location::Record)
     }
 
     /// Returns the line of the numbers.

@@ -4,7 +4,7 @@ use core::fmt;
 
 use heapless::Vec;
 
-use super::extension::{Place, is_unlimited};
+use super::extension::{Location, is_unlimited};
 use super::plan::TallyLimits;
 use super::refusal::Refusal;
 use super::table::{Gate, holder};
@@ -208,13 +208,13 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
         Compound::of_parts::<C>(core::iter::once(&self))
     }
 
-    /// Returns the place of a tally that is held in the order of the positions of one key's tallies.
+    /// Returns the location of a tally that is held in the order of the positions of one key's tallies.
     fn rank(&self, held: usize) -> usize {
         let tally = self.held[held].tally;
-        match self.gate.extension.as_ref().map(|extension| extension.place(tally)) {
-            None | Some(Place::Record) => 0,
-            Some(Place::Entry(word)) => word,
-            Some(Place::Team(word)) => CACHE_LINE_WORDS + word,
+        match self.gate.extension.as_ref().map(|extension| extension.location(tally)) {
+            None | Some(Location::Record) => 0,
+            Some(Location::Entry(word)) => word,
+            Some(Location::Team(word)) => CACHE_LINE_WORDS + word,
         }
     }
 
@@ -449,7 +449,7 @@ impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for GatePart<'_, M> {
             self.gate.adjust_tally(key_id, held.tally, clock, |layout, limits, word, now| {
                 decide::refund(layout, limits, word, now, charge)
             });
-        // If the gate has lost the key, its counts are not shown to anyone.
+        // If the gate has lost the key, its counts are not shown.
         if let Some(word) = returned.map(|verdict| verdict.word()) {
             held.word = word;
         }
@@ -526,7 +526,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     ) -> TallyLimits {
         let none = [[0; MAX_WARNINGS]; MAX_QUOTAS];
         let Some(extension) = &self.extension else { return (self.limits(plan), none) };
-        if let Place::Team(_) = extension.place(tally)
+        if let Location::Team(_) = extension.location(tally)
             && let Some(team) = team
         {
             let (_, warnings) = self.tally_limits(extension, team.plan, tally);
@@ -546,10 +546,10 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     fn position_of(&self, record: u32, team: Option<u32>, tally: usize) -> usize {
         let in_record = (self.records_at + index(record.into())) * CACHE_LINE_WORDS + TALLY;
         let Some(extension) = &self.extension else { return in_record };
-        match extension.place(tally) {
-            Place::Record => in_record,
-            Place::Entry(word) => extension.entry_position(record) + word,
-            Place::Team(word) => extension.team_position(team.unwrap_or(0)) + TALLY + word,
+        match extension.location(tally) {
+            Location::Record => in_record,
+            Location::Entry(word) => extension.entry_position(record) + word,
+            Location::Team(word) => extension.team_position(team.unwrap_or(0)) + TALLY + word,
         }
     }
 

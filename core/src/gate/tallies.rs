@@ -1,6 +1,6 @@
 //! The words of a key's tallies, and what each counts.
 
-use super::extension::Place;
+use super::extension::Location;
 use super::table::Gate;
 use crate::cache_line::CacheLine;
 use crate::record::{RecordRef, TALLY};
@@ -30,13 +30,13 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     ) -> Option<(&'m AtomicU64, &'m Layout)> {
         let Some(extension) = &self.extension else { return Some((at.tally(), &self.layout)) };
         let layout = &extension.shapes.tallies.get(tally)?.layout;
-        let atomic = match extension.place(tally) {
-            Place::Record => at.tally(),
-            Place::Entry(word) => {
+        let atomic = match extension.location(tally) {
+            Location::Record => at.tally(),
+            Location::Entry(word) => {
                 let (line, first) = extension.entry(self.memory.as_ref(), at.number);
                 line.word(first + word)
             }
-            Place::Team(word) => {
+            Location::Team(word) => {
                 let number = team.filter(|&number| number < extension.teams)?;
                 extension.team(self.memory.as_ref(), number).word(TALLY + word)
             }

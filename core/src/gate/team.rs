@@ -9,7 +9,7 @@
 //!
 //! A team is made when its first key is issued, and is not removed. So a check never inserts one.
 
-use super::extension::{NOTHING, Place};
+use super::extension::{Location, NOTHING};
 use super::table::Gate;
 use crate::bits::{high, join, low, scale};
 use crate::cache_line::{CACHE_LINE_WORDS, CacheLine};
@@ -132,8 +132,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns the limits of a team for a tally of its section.
     pub(super) fn team_limits(&self, team: &Team, tally: usize) -> Limits {
         let Some(extension) = &self.extension else { return Limits(NOTHING) };
-        let own = match (extension.place(tally), team.limits) {
-            (Place::Team(position), Some(limits)) => limits.get(position).copied(),
+        let own = match (extension.location(tally), team.limits) {
+            (Location::Team(position), Some(limits)) => limits.get(position).copied(),
             _ => None,
         };
         own.unwrap_or_else(|| self.tally_limits(extension, team.plan, tally).0)

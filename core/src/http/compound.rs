@@ -5,7 +5,7 @@ use core::fmt::{self, Write};
 use core::ops::Range;
 
 use super::fields::{FieldFormat, Lines, Values, Writer};
-use super::{BufferTooSmall, Headers, Listed, put_fields_of, put_problem};
+use super::parts::{BufferTooSmall, Headers, Listed, put_fields_of, put_problem};
 use crate::outcome::Outcome;
 use crate::quotas::QuotaState;
 use crate::text::Text;
@@ -108,11 +108,7 @@ impl<'q> CompoundResponse<'q> {
     /// # Errors
     /// [`BufferTooSmall`] if they do not fit. Nothing is written then.
     pub fn write_headers(&self, buffer: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        let headers = self.headers();
-        let written = headers.as_bytes();
-        let target = buffer.get_mut(..written.len());
-        target.ok_or(BufferTooSmall { needed: written.len() })?.copy_from_slice(written);
-        Ok(written.len())
+        self.headers().write_to(buffer)
     }
 
     /// Writes the values of the header fields into `buffer`, each ended by a NUL. Calls `report`

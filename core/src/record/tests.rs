@@ -34,8 +34,8 @@ impl Keeper for Kept {
 
     fn keep_entry(&self, _: u32, _: u64) {}
 
-    fn keep_hint(&self, number: u32, beside: u64, _: &[u64; CACHE_LINE_WORDS]) {
-        self.0.set(Some((number, beside)));
+    fn keep_hint(&self, number: u32, kept: u64, _: &[u64; CACHE_LINE_WORDS]) {
+        self.0.set(Some((number, kept)));
     }
 }
 

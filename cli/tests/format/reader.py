@@ -3,7 +3,7 @@
 Prints one line of JSON for each file: its plans and keys as `keytally list --json` does, or null if
 the file is not a gate. The time is the first argument, in Unix milliseconds.
 
-    python3 tools/format/reader.py 1700000000000 api.gate
+    python3 cli/tests/format/reader.py 1700000000000 api.gate
 """
 
 import calendar
