@@ -32,9 +32,9 @@ use crate::policy::{Policy, pairs, quotas};
 /// Sections('100/minute, 1000/hour; team: 5000/hour; group write: unlimited')
 /// >>> [section.name for section in sections]
 /// ['key', 'team', 'write']
-/// >>> Sections("100/minute; tema: 5000/hour")
+/// >>> Sections("100/minute; teams: 5000/hour")
 /// Traceback (most recent call last):
-/// keytally.exceptions.PolicyError: "tema: 5000/hour" is ...
+/// keytally.exceptions.PolicyError: "teams: 5000/hour" is ...
 #[pyclass(frozen, eq, module = "keytally")]
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Sections {

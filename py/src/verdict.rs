@@ -653,8 +653,9 @@ impl Verdict {
     /// Raises an exception unless the request was admitted.
     ///
     /// Raises:
-    ///     MissingKeyError, InvalidKeyError, ForbiddenError, DeniedError, TooCostlyError, FullError:
-    ///         The request was refused. Each is a `RefusedError` with the verdict.
+    ///     MissingKeyError, InvalidKeyError, ForbiddenError: The key is not accepted.
+    ///     DeniedError, TooCostlyError, FullError: A limit refuses the request. All of these are
+    ///         `RefusedError`, with the verdict.
     ///
     /// >>> import keytally
     /// >>> limiter = keytally.Limiter.in_memory("1/minute")

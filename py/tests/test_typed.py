@@ -39,3 +39,25 @@ def test_runtime_types_are_those_of_the_stubs(tmp_path: Path) -> None:
     assert_type(verdict.key_id, "str | None")
     assert_type(verdict.headers, "list[tuple[str, str]]")
     assert_type(verdict.raw_headers, "list[tuple[bytes, bytes]]")
+
+
+def test_runtime_types_of_sections_are_those_of_the_stubs() -> None:
+    plans = {"default": keytally.Sections("5/minute warn 20%; team: 9/hour; group write: 5/minute")}
+    gate = keytally.Gate.in_memory(
+        pepper=keytally.generate_pepper(), keys=8, plans=plans, teams=2, scopes=["read"]
+    )
+    key = gate.issue(42, scopes=["read"]).expose()
+    verdict = gate.check(key, groups="write", costs={"write": 2}, need=["read"])
+    assert_type(verdict.tallies, "tuple[keytally.TallyVerdict, ...]")
+    assert_type(verdict.tallies[0].section, "str | None")
+    assert_type(verdict.crossed(), "list[tuple[keytally.TallyVerdict, keytally.QuotaState, int]]")
+    for section in gate.plans["default"]:
+        assert_type(section, "keytally.SectionQuotas")
+        assert_type(section.warnings, "tuple[tuple[int, ...], ...]")
+    settled = gate.settle(verdict.key_id, verdict.charge, costs={"write": 1}, overdraw=True)
+    assert_type(settled.uncharged_costs, "dict[str, int]")
+    assert_type(gate.account(42), "keytally.AccountInfo | None")
+    gate.limit_account(42, keytally.Policy("3/hour"))
+    compound = keytally.check_all(gate.part(key, groups=["write"]))
+    assert_type(compound.charge(0), "keytally.Charge | None")
+    assert_type(keytally.peek_all(gate.part(key)), "keytally.Compound")

@@ -1,4 +1,4 @@
-"""Calls of the application's functions ``key``, ``cost`` and ``on_verdict``, plain or async."""
+"""Calls of the application's functions such as ``key`` and ``on_verdict``, plain or async."""
 
 from __future__ import annotations
 

@@ -11,21 +11,24 @@ import os
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Union
 
 from keytally import _web
+from keytally._costs import NOTHING, Costs
 from keytally._native import Gate, Limiter, Verdict
 from keytally._refusal import WRONG_COST, Refusal
 from keytally.exceptions import KeytallyError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, MutableMapping
+    from collections.abc import Iterable, Mapping, MutableMapping
     from pathlib import Path
 
+    from keytally._native import Charge
     from keytally._settle import Settlement
 
 # The name of the record in a scope or an environ.
 NAME = "keytally.record"
 
-# The outcomes by which a limit refuses a request. Then the charges of other tables are refunded.
-LIMIT_OUTCOMES = frozenset(["denied", "too_costly", "full"])
+# The outcomes at which the charges of other tables are refunded: a limit refuses the request, or
+# the key is valid and lacks a scope.
+REFUNDING = frozenset(["denied", "too_costly", "full", "forbidden"])
 
 Table = Union[Gate, Limiter]
 
@@ -36,7 +39,7 @@ class Decision:
     __slots__ = (
         "charge_later",
         "charged",
-        "cost",
+        "costs",
         "is_gate",
         "is_refunded",
         "listed",
@@ -63,9 +66,9 @@ class Decision:
         # The functions that were called with a verdict, each with that verdict.
         self.notified: list[object] = []
 
-    def set(self, verdict: Verdict, cost: int) -> None:
-        """Set the verdict and the cost of the check that returned it."""
-        self.cost = cost
+    def set(self, verdict: Verdict, costs: Costs) -> None:
+        """Set the verdict and the costs of the check that returned it."""
+        self.costs = costs
         self.verdict = verdict
         # Whether the charge was refunded.
         self.is_refunded = False
@@ -78,28 +81,43 @@ class Decision:
         """Refund the charge, if there is one."""
         charge = self.charged.charge
         self.is_refunded = True
-        if charge is None or not self.cost:
+        if charge is None or self.costs.is_nothing:
             return
         try:
             if isinstance(self.table, Gate):
-                self.reported = self.table.refund(self.charged.key_id, charge)
+                self.reported = self._refunded(self.table, charge)
             elif self.table is not None:
                 self.reported = self.table.refund(self.subject, charge)
         except KeytallyError:
             # The gate no longer has the key, so there is no count to refund.
             pass
-        self.cost = 0
+        self.costs = NOTHING
 
-    def settle(self, actual: int) -> None:
-        """Replace the charge by the actual cost, if there is a charge."""
+    def _refunded(self, gate: Gate, charge: Charge) -> Verdict:
+        """Refund a charge of the gate, and return the verdict that the header fields report."""
+        refunded = gate.refund(self.charged.key_id, charge)
+        if len(self.charged.tallies) == 1:
+            return refunded
+        # That is the verdict on the first tally, and the header fields list all.
+        peeked = self.costs.peek(gate, self.subject[0])
+        return peeked if peeked.admitted else refunded
+
+    def settle(self, actual: int | None, costs: Mapping[str, int]) -> None:
+        """Replace the charge by the actual costs, if there is a charge.
+
+        Args:
+            actual: The cost of the request itself; ``None`` if the estimate was right.
+            costs: The costs of groups that were charged a cost of their own.
+
+        """
         charge = self.charged.charge
         if charge is None:
             return
         try:
             if isinstance(self.table, Gate):
-                self.reported = self.table.settle(self.charged.key_id, charge, actual)
-            elif self.table is not None:
-                self.reported = self.table.settle(self.subject, charge, actual)
+                self.table.settle(self.charged.key_id, charge, actual, costs=costs)
+            elif self.table is not None and actual is not None:
+                self.table.settle(self.subject, charge, actual)
         except KeytallyError:
             # The gate no longer has the key, so there is no count to settle.
             pass
@@ -147,34 +165,37 @@ class Record:
         self,
         table: Table,
         subject: Any,  # noqa: ANN401
-        cost: int,
-        check: Callable[[int], Verdict],
+        costs: Costs,
+        check: Callable[[Costs], Verdict],
     ) -> Decision:
         """Charge a table by ``check``, unless this request was charged for the subject already.
 
-        If it was already, and the cost is higher now, the higher cost replaces the earlier one.
+        If it was already, and a cost is higher now or a group or scope is new, the costs of both
+        replace the earlier ones.
         """
         decision = next(
             (d for d in self._decisions if d.subject == subject and _is_same(d.table, table)), None
         )
         if decision is None:
             decision = Decision(table, subject)
-            decision.set(check(cost), cost)
+            decision.set(check(costs), costs)
             self._decisions.append(decision)
-        elif cost > decision.cost and decision.verdict.admitted:
-            before = decision.cost
+            return decision
+        before = decision.costs
+        merged = before.merged(costs)
+        if merged != before and decision.verdict.admitted:
             decision.refund()
-            decision.set(check(cost), cost)
+            decision.set(check(merged), merged)
             if not decision.verdict.admitted:
                 # In shadow mode the request proceeds, so the earlier charge is due again.
                 decision.charged = check(before)
         return decision
 
     def refuse(self, decision: Decision, refusal: Refusal) -> None:
-        """Refuse the request. If a limit refuses it, refund all charges."""
+        """Refuse the request. If a limit or a missing scope refuses it, refund all charges."""
         self.refusal = decision.refusal = refusal
         decision.listed = True
-        if refusal.outcome == WRONG_COST or decision.verdict.outcome in LIMIT_OUTCOMES:
+        if refusal.outcome == WRONG_COST or decision.verdict.outcome in REFUNDING:
             for other in self._decisions:
                 other.refund()
 
@@ -189,7 +210,7 @@ class Record:
         """
         if isinstance(verdict, Verdict) and not self._decisions:
             decision = Decision(None, None)
-            decision.set(verdict, 0)
+            decision.set(verdict, NOTHING)
             decision.listed = True
             self._decisions.append(decision)
             if not verdict.admitted:

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from keytally import _web
-from keytally._native import Limiter, Verdict
+from keytally._native import Gate, Limiter, Verdict, generate_pepper
 from keytally._refusal import QUOTA_NAMES
 
 if TYPE_CHECKING:
@@ -53,10 +53,13 @@ def _response(description: str, verdict: Verdict, names: Iterable[str]) -> dict[
 def _refusals() -> dict[int | str, dict[str, Any]]:
     """Return the response objects of the refusals by status."""
     duplicate = Verdict.duplicate_header(now=0)
+    gate = Gate.in_memory(pepper=generate_pepper(), keys=1, scopes=["write"])
+    forbidden = gate.check(gate.issue(1, now=0).expose(), need="write", now=0)
     denied = Limiter.in_memory("1/minute", 1).check("", 2, now=0)
     full = {"description": "The limiter has no room for another client."}
     return {
         401: _response("The key is missing or invalid.", duplicate, ["WWW-Authenticate"]),
+        403: _response("The key lacks a scope.", forbidden, []),
         429: _response("A limit is reached.", denied, ["Retry-After", *QUOTA_NAMES]),
         503: {**full, "headers": {"Retry-After": {"schema": {"type": "string"}}}},
     }

@@ -6,6 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any, Callable, Generic, TypeVar, Union
 
 from keytally import _addresses, _calls, _charges, _refusal
+from keytally._costs import Costs
 from keytally._guesses import Guesses
 from keytally._keys import KeySources
 from keytally._native import Limiter, Verdict
@@ -36,7 +37,8 @@ class Rule(Generic[RequestT]):
     """A check that an integration applies to requests: the base of `GateRule` and `LimiterRule`.
 
     Args:
-        cost: The cost of a request in units, or a function that returns it.
+        costs: The options that say what a request is charged, see ``Costs.of``: each a value, or a
+            function that returns it.
         shadow: Whether to admit every request, and only record the outcome that would refuse it.
         on_verdict: A function that is called with each verdict and its request.
         headers: Whether the response lists the quotas of the table.
@@ -54,7 +56,7 @@ class Rule(Generic[RequestT]):
     def __init__(
         self,
         *,
-        cost: int | Callable[[RequestT], Any],
+        costs: dict[str, Any],
         shadow: bool,
         on_verdict: Callable[[Verdict, RequestT], object] | None,
         headers: bool = True,
@@ -65,12 +67,16 @@ class Rule(Generic[RequestT]):
         awaits: bool = False,
     ) -> None:
         self._refusal = _refusal.checked_function(refusal)
-        self._cost = _calls.checked_cost(cost)
+        _calls.checked_cost(costs["cost"])
+        self._options = costs
+        self._functions = {name: option for name, option in costs.items() if callable(option)}
+        # The costs of every request; None if a function returns some of them.
+        self._costs = None if self._functions else Costs.of(**costs)
         self._shadow = shadow
         self._on_verdict = on_verdict
         self._headers = headers
         if not awaits:
-            _calls.refuse_async(cost=cost, on_verdict=on_verdict, settle=settle, refusal=refusal)
+            _calls.refuse_async(on_verdict=on_verdict, settle=settle, refusal=refusal, **costs)
         # What happens after the response; None if nothing does.
         self.settlement = Settlement.of(settle, refund, charge_on)
 
@@ -93,9 +99,12 @@ class Rule(Generic[RequestT]):
             The decision; ``None`` if the request is not counted.
 
         """
-        cost = _calls.plain(self._cost(request)) if callable(self._cost) else self._cost
+        costs = self._costs
+        if costs is None:
+            found = {name: _calls.plain(call(request)) for name, call in self._functions.items()}
+            costs = Costs.of(**{**self._options, **found})
         subject = _calls.plain(self._subject(request, fields))
-        decision = self._decide(request, fields, subject, cost, store)
+        decision = self._decide(request, fields, subject, costs, store)
         if decision is not None and self._must_notify(decision):
             _calls.notify(self._on_verdict, decision.verdict, request)  # type: ignore[arg-type]
         if decision is not None and decision.refusal is not None and self._refusal is not None:
@@ -107,9 +116,13 @@ class Rule(Generic[RequestT]):
         self, request: RequestT, fields: MutableMapping[str, Any], store: Store
     ) -> _charges.Decision | None:
         """Check a request as ``check`` does, and await the application's async functions."""
-        cost = await _calls.awaited(self._cost(request)) if callable(self._cost) else self._cost
+        costs = self._costs
+        if costs is None:
+            functions = self._functions.items()
+            found = {name: await _calls.awaited(call(request)) for name, call in functions}
+            costs = Costs.of(**{**self._options, **found})
         subject = await _calls.awaited(self._subject(request, fields))
-        decision = self._decide(request, fields, subject, cost, store)
+        decision = self._decide(request, fields, subject, costs, store)
         if decision is not None and self._must_notify(decision):
             await _calls.notify_async(
                 self._on_verdict,  # type: ignore[arg-type]
@@ -126,13 +139,14 @@ class Rule(Generic[RequestT]):
         request: RequestT,
         fields: MutableMapping[str, Any],
         subject: Subject,
-        cost: int,
+        costs: Costs,
         store: Store,
     ) -> _charges.Decision | None:
         """Charge the table, store the verdict, and refuse the request unless it is admitted."""
         record = _charges.record_of(fields)
-        in_range = 0 <= cost <= _calls.MAX_COST
-        decision = self._charge(record, fields, subject, cost if in_range else 0)
+        in_range = costs.is_in_range
+        charged = costs if in_range else costs.without_units()
+        decision = self._charge(record, fields, subject, charged)
         if decision is None:
             return None
         decision.listed = decision.listed or self._headers
@@ -165,7 +179,7 @@ class Rule(Generic[RequestT]):
         record: _charges.Record,
         fields: MutableMapping[str, Any],
         subject: Subject,
-        cost: int,
+        costs: Costs,
     ) -> _charges.Decision | None:
         """Charge the table, and return its decision; ``None`` if the request is not counted."""
         raise NotImplementedError
@@ -203,6 +217,11 @@ class GateRule(Rule[RequestT]):
         **options: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(**options)
+        fixed: dict[str, Any] = {
+            name: None if callable(option) else option for name, option in self._options.items()
+        }
+        # Raises an error if the gate does not have a group or a scope.
+        Costs.of(**{**fixed, "cost": 0}).part(gate)
         if without_key is not None and not isinstance(without_key, Limiter):
             kind = type(without_key).__name__
             raise TypeError(
@@ -227,10 +246,15 @@ class GateRule(Rule[RequestT]):
         trusted_proxies: Iterable[str],
         ipv6_prefix: int,
         key_from: Iterable[str],
+        cost: int | Callable[[RequestT], Any],
+        group: Any,  # noqa: ANN401
+        costs: Any,  # noqa: ANN401
+        need: Any,  # noqa: ANN401
         **options: Any,  # noqa: ANN401
     ) -> GateRule[RequestT]:
         """Return the rule of a gate, with its limit of invalid keys by client address."""
         guesses = Guesses(failures, trusted_proxies, ipv6_prefix)
+        options["costs"] = {"cost": cost, "group": group, "costs": costs, "need": need}
         return cls(gate, read, guesses, KeySources(key_from), **options)
 
     def _charge(
@@ -238,17 +262,18 @@ class GateRule(Rule[RequestT]):
         record: _charges.Record,
         fields: MutableMapping[str, Any],
         subject: Subject,  # noqa: ARG002
-        cost: int,
+        costs: Costs,
     ) -> _charges.Decision:
         keys = self._keys.presented(self._read, fields)
-        if self._without_key is not None and not keys:
+        # Without a key, a request has no scope.
+        if self._without_key is not None and not keys and not costs.need:
             client = self._guesses.subject(
                 self._read.peer(fields), self._read.forwarded_for(fields)
             )
             # A client whose address is unknown needs a key.
             if client is not None:
-                return check_subject(record, self._without_key, client, cost)
-        return check_key(record, self._gate, keys, cost)
+                return check_subject(record, self._without_key, client, Costs(costs.own))
+        return check_key(record, self._gate, keys, costs)
 
     def _refusal_by(self, verdict: Verdict, fields: MutableMapping[str, Any]) -> Refusal:
         refusal = self._guesses.refusal(
@@ -285,13 +310,13 @@ class LimiterRule(Rule[RequestT]):
         client_address: Callable[..., str],
         *,
         ipv6_prefix: int,
+        cost: int | Callable[[RequestT], Any],
         **options: Any,  # noqa: ANN401
     ) -> LimiterRule[RequestT]:
         """Return the rule of a limiter that counts client addresses, unless there is a ``key``."""
         ipv6_prefix = _addresses.checked_prefix(ipv6_prefix)
-        return cls(
-            limiter, key or functools.partial(client_address, ipv6_prefix=ipv6_prefix), **options
-        )
+        key = key or functools.partial(client_address, ipv6_prefix=ipv6_prefix)
+        return cls(limiter, key, costs={"cost": cost}, **options)
 
     def _subject(
         self,
@@ -305,33 +330,33 @@ class LimiterRule(Rule[RequestT]):
         record: _charges.Record,
         fields: MutableMapping[str, Any],  # noqa: ARG002
         subject: Subject,
-        cost: int,
+        costs: Costs,
     ) -> _charges.Decision | None:
         if subject is None:
             return None
-        return check_subject(record, self._limiter, subject, cost, peeks=self._peeks)
+        return check_subject(record, self._limiter, subject, costs, peeks=self._peeks)
 
 
 def check_key(
-    record: _charges.Record, gate: Gate, keys: Sequence[str | bytes], cost: int
+    record: _charges.Record, gate: Gate, keys: Sequence[str | bytes], costs: Costs
 ) -> _charges.Decision:
     """Check the key of a request with the gate."""
 
-    def check(cost: int) -> Verdict:
+    def check(costs: Costs) -> Verdict:
         if len(keys) > 1:
             return Verdict.duplicate_header()
-        return gate.check(keys[0] if keys else None, cost)
+        return costs.check(gate, keys[0] if keys else None)
 
     # WSGI and Django pass bytes as text.
     presented = [key.encode("latin-1", "replace") if isinstance(key, str) else key for key in keys]
-    return record.charge(gate, presented, cost, check)
+    return record.charge(gate, presented, costs, check)
 
 
 def check_subject(
     record: _charges.Record,
     limiter: Limiter,
     subject: str | bytes,
-    cost: int,
+    costs: Costs,
     *,
     peeks: bool = False,
 ) -> _charges.Decision:
@@ -342,8 +367,12 @@ def check_subject(
     # A text and its bytes are one subject. The limiter raises its own error for other types.
     counted = subject.encode(errors="surrogatepass") if isinstance(subject, str) else subject
     if not peeks:
-        return record.charge(limiter, counted, cost, lambda cost: limiter.check(subject, cost))
+        return record.charge(
+            limiter, counted, costs, lambda costs: limiter.check(subject, costs.own)
+        )
     # Another integration that charges the subject before the response has its own decision.
-    decision = record.charge(limiter, (counted,), cost, lambda cost: limiter.peek(subject, cost))
-    decision.charge_later = lambda: limiter.check(subject, decision.cost)
+    decision = record.charge(
+        limiter, (counted,), costs, lambda costs: limiter.peek(subject, costs.own)
+    )
+    decision.charge_later = lambda: limiter.check(subject, decision.costs.own)
     return decision

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Callable, Protocol
 
 from keytally import _calls
@@ -25,11 +26,14 @@ class Sent:
         exception: The exception of the application that ended the response; ``None`` if there is
             none, or if the client closed the connection.
         cost: The units that the request was charged.
+        costs: The units that groups were charged as costs of their own, by name.
 
     >>> from keytally import Sent
     >>> sent = Sent(status=200, headers=[], bytes=5, is_complete=True, exception=None, cost=1)
     >>> sent.status, sent.headers, sent.bytes, sent.is_complete, sent.exception, sent.cost
     (200, [], 5, True, None, 1)
+    >>> sent.costs
+    {}
 
     """
 
@@ -37,6 +41,7 @@ class Sent:
         "_unsent_status",
         "bytes",
         "cost",
+        "costs",
         "exception",
         "headers",
         "is_complete",
@@ -52,6 +57,7 @@ class Sent:
         is_complete: bool,
         exception: BaseException | None,
         cost: int,
+        costs: Mapping[str, int] | None = None,
     ) -> None:
         self.status = status
         self.headers = headers
@@ -59,6 +65,7 @@ class Sent:
         self.is_complete = is_complete
         self.exception = exception
         self.cost = cost
+        self.costs = dict(costs or {})
         # The status of the response to a client that had left; None if there is none.
         self._unsent_status: int | None = None
 
@@ -72,8 +79,8 @@ class Decision(Protocol):
     def refund(self) -> None:
         """Refund the charge, if there is one."""
 
-    def settle(self, actual: int) -> None:
-        """Replace the charge by the actual cost, if there is a charge."""
+    def settle(self, actual: int | None, costs: Mapping[str, int]) -> None:
+        """Replace the charge by the actual costs, if there is a charge."""
 
 
 class Settlement:
@@ -129,7 +136,7 @@ class Settlement:
         """Settle the charge of a decision. An exception is only logged."""
         try:
             if not self._finish(decision, sent) and self._settle is not None:
-                decision.settle(_actual(_calls.plain(self._settle(request, sent))))
+                decision.settle(*_actual(_calls.plain(self._settle(request, sent))))
         except Exception:
             _calls.LOG.exception(FAILED)
 
@@ -137,7 +144,7 @@ class Settlement:
         """Settle the charge of a decision as ``finish`` does, and await an async ``settle``."""
         try:
             if not self._finish(decision, sent) and self._settle is not None:
-                decision.settle(_actual(await _calls.awaited(self._settle(request, sent))))
+                decision.settle(*_actual(await _calls.awaited(self._settle(request, sent))))
         except Exception:
             _calls.LOG.exception(FAILED)
 
@@ -158,11 +165,25 @@ class Settlement:
 FAILED = "settle raised an exception; the charge of the request stays"
 
 
-def _actual(cost: object) -> int:
-    """Return an actual cost after checking its type and range."""
-    if not isinstance(cost, int) or not 0 <= cost <= _calls.MAX_COST:
-        raise ValueError(f"settle must return a whole number from 0 to {_calls.MAX_COST}")
-    return cost
+def _actual(found: object) -> tuple[int | None, dict[str, int]]:
+    """Return the actual cost of the request, if it is known, and those of groups.
+
+    Raises:
+        ValueError: The result of the function has another type or is out of range.
+
+    """
+    costs: dict[str, Any] = dict(found) if isinstance(found, Mapping) else {OWN: found}
+    for cost in costs.values():
+        if not isinstance(cost, int) or not 0 <= cost <= _calls.MAX_COST:
+            raise ValueError(
+                f"settle must return a whole number from 0 to {_calls.MAX_COST}, or a dict from "
+                "the names of groups to such numbers"
+            )
+    return costs.pop(OWN, None), costs
+
+
+# The section whose cost is that of the request itself. No group can have this name.
+OWN = "key"
 
 
 def statuses(name: str, given: str | int | Iterable[str | int]) -> frozenset[int]:

@@ -83,7 +83,8 @@ class Watch:
             bytes=self.size,
             is_complete=self.is_complete and not self.is_unreadable,
             exception=exception,
-            cost=decision.cost,
+            cost=decision.costs.own,
+            costs=decision.costs.of_groups,
         )
         sent._unsent_status = self.unsent_status
         return sent

@@ -25,7 +25,7 @@ If several integrations check a request, it is charged once and has one verdict:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Union
 
 from keytally import _web
@@ -52,6 +52,10 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Subject = Union[str, bytes, None]
 Key = Callable[[Scope], Union[Subject, Awaitable[Subject]]]
 Cost = Union[int, Callable[[Scope], Union[int, Awaitable[int]]]]
+Given = Union[str, Iterable[str], None]
+Names = Union[Given, Callable[[Scope], Union[Given, Awaitable[Given]]]]
+CostsOf = Union[Mapping[str, int], None]
+GroupCosts = Union[CostsOf, Callable[[Scope], Union[CostsOf, Awaitable[CostsOf]]]]
 Settle = Callable[[Scope, Sent], Union[int, Awaitable[int]]]
 RefusalOf = Callable[[Refusal, Scope], Union[Refusal, Awaitable[Refusal]]]
 
@@ -148,6 +152,12 @@ class GateMiddleware(_Middleware):
         exempt_methods: Methods that need no key, such as ``"OPTIONS"``.
         cost: The cost of a request in units, 0 to 4294967295, or a function of its scope that
             returns it.
+        group: The groups of the gate's plans that are charged ``cost`` too: a name, several, or a
+            function of the scope that returns them.
+        costs: The groups that are charged a cost of their own, such as ``{"tokens": 2500}``, or a
+            function of the scope that returns them.
+        need: The scopes that the key must have: a name, several, or a function of the scope that
+            returns them. Without one of them, the response has status 403.
         shadow: Whether to admit every request, and only report in ``X-Keytally-Shadow`` the outcome
             that would refuse it.
         headers: Whether responses have the rate-limit fields. They replace those of the
@@ -157,6 +167,8 @@ class GateMiddleware(_Middleware):
             metrics. An exception that it raises is logged.
         settle: A function of the scope and of what was `Sent` that returns the actual cost
             after the response. The charge is an estimate until then.
+            For groups with costs of their own, it returns a dict of costs, see
+            ``docs/INTEGRATIONS.md``.
         refund: The statuses at which the charge is refunded after the response: a number, a class
             such as ``"5xx"``, or a list of them.
         refusal: A function of the `Refusal` and the scope that returns the response to a refused
@@ -175,11 +187,13 @@ class GateMiddleware(_Middleware):
         without_key: The limiter of requests without a key, which it counts by client address;
             ``None`` to refuse them.
 
-    ``cost``, ``on_verdict``, ``settle`` and ``refusal`` may be async.
+    ``cost``, ``group``, ``costs``, ``need``, ``on_verdict``, ``settle`` and ``refusal`` may be
+    async.
 
     Raises:
-        TypeError, ValueError: An argument has the wrong type or is out of range, a path of
-            ``exempt`` can never match, or a text of ``trusted_proxies`` is not a network.
+        TypeError, ValueError: An argument has the wrong type or is out of range, the gate does not
+            have a group or a scope, a path of ``exempt`` can never match, or a text of
+            ``trusted_proxies`` is not a network.
 
     """
 
@@ -191,6 +205,9 @@ class GateMiddleware(_Middleware):
         exempt: Iterable[str] = (),
         exempt_methods: Iterable[str] = (),
         cost: Cost = 1,
+        group: Names = (),
+        costs: GroupCosts = None,
+        need: Names = (),
         shadow: bool = False,
         headers: bool = True,
         state: str = "verdict",
@@ -213,6 +230,9 @@ class GateMiddleware(_Middleware):
             key_from=key_from,
             without_key=without_key,
             cost=cost,
+            group=group,
+            costs=costs,
+            need=need,
             shadow=shadow,
             headers=headers,
             on_verdict=on_verdict,

@@ -34,8 +34,9 @@ Settings in both ``"GATE"`` and ``"LIMITER"``:
 the client's address. ``"CHARGE_ON"`` lists the statuses at which a request is charged, after its
 response, if not every request counts. A setting may be a function or its import path, and the
 function may be async.
-Only the middleware reads ``"EXEMPT"``, ``"EXEMPT_METHODS"``, ``"COST"``, ``"ON_VERDICT"``,
-``"KEY"``, ``"SETTLE"``, ``"REFUND"``, ``"CHARGE_ON"`` and ``"REFUSAL"``. The classes of
+Only the middleware reads ``"EXEMPT"``, ``"EXEMPT_METHODS"``, ``"COST"``, ``"GROUP"``,
+``"COSTS"``, ``"NEED"``, ``"ON_VERDICT"``, ``"KEY"``, ``"SETTLE"``, ``"REFUND"``, ``"CHARGE_ON"``
+and ``"REFUSAL"``. The classes of
 `keytally.rest_framework` have attributes instead. A view that they must not check leaves them out
 of its classes.
 
@@ -44,6 +45,12 @@ of its classes.
 refused by it. ``{"PATH": …, "POLICY": …}`` counts for all workers together, and ``None`` sets no
 limit. Behind a proxy, ``"TRUSTED_PROXIES": ["10.0.0.0/8"]`` lists the proxies whose
 ``X-Forwarded-For`` names the client. ``"unix"`` means all peers of Unix sockets.
+
+``"GROUP"`` of ``"GATE"`` names the groups of the gate's plans that a request is charged for, and
+``"COSTS"`` those with a cost of their own, such as ``{"tokens": 2500}``. ``"NEED"`` names the
+scopes that the key must have. Without one of them, the response has status 403. Each may be a
+function of the request too. In ``"GROUP"`` and ``"NEED"``, a text with a dot is an import path, and
+a list has only names.
 
 ``"KEY_FROM"`` of ``"GATE"`` lists the headers that may carry the key, by default ``["X-API-Key"]``.
 ``"Authorization: Bearer"`` names the tokens of that scheme. ``"WITHOUT_KEY": {"PATH": …,
@@ -122,7 +129,17 @@ SHARED = {
 }
 KNOWN = {
     "GATE": SHARED
-    | {"FAILURES", "KEY_FROM", "PEPPER", "PEPPER_FILE", "TRUSTED_PROXIES", "WITHOUT_KEY"},
+    | {
+        "COSTS",
+        "FAILURES",
+        "GROUP",
+        "KEY_FROM",
+        "NEED",
+        "PEPPER",
+        "PEPPER_FILE",
+        "TRUSTED_PROXIES",
+        "WITHOUT_KEY",
+    },
     "LIMITER": SHARED | {"CAPACITY", "CHARGE_ON", "KEY", "POLICY", "WORKERS"},
 }
 
@@ -417,7 +434,7 @@ class _Middleware(VerdictMiddleware):
             self._exempt = exemption(found.get("EXEMPT", ()))
             self._exempt_methods = exempt_methods(found.get("EXEMPT_METHODS", ()))
             self._rule = self._rule_with(
-                cost=self._function(found.get("COST", 1)),
+                costs=self._costs(found),
                 shadow=in_shadow_mode(self.section),
                 on_verdict=self._function(found.get("ON_VERDICT")),
                 settle=self._function(found.get("SETTLE")),
@@ -430,6 +447,10 @@ class _Middleware(VerdictMiddleware):
 
     def _rule_with(self, **options: Any) -> Rule[HttpRequest]:  # noqa: ANN401
         raise NotImplementedError
+
+    def _costs(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options of ``Costs.of``."""
+        return {"cost": self._function(found.get("COST", 1))}
 
     def _function(self, named: Any) -> Any:  # noqa: ANN401
         """Return the function that a setting names, in a form that this middleware can call."""
@@ -478,6 +499,14 @@ class GateMiddleware(_Middleware):
     """
 
     section = "GATE"
+
+    def _costs(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        costs = {**super()._costs(found), "costs": self._function(found.get("COSTS"))}
+        for option in ("group", "need"):
+            named = found.get(option.upper())
+            is_name = isinstance(named, str) and "." not in named
+            costs[option] = named if is_name else self._function(named)
+        return costs
 
     def _rule_with(self, **options: Any) -> Rule[HttpRequest]:  # noqa: ANN401
         return GateRule[HttpRequest](gate(), wsgi.READ, guesses(), **keys(), **options)
@@ -564,6 +593,9 @@ MIDDLEWARE_ONLY = (
     "EXEMPT",
     "EXEMPT_METHODS",
     "COST",
+    "COSTS",
+    "GROUP",
+    "NEED",
     "ON_VERDICT",
     "KEY",
     "SETTLE",

@@ -168,7 +168,7 @@ class NoSuchScopeError(AdminError):
 
     >>> import keytally
     >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), keys=1, scopes=["read"])
-    >>> gate.issue(42, scopes=["raed"])
+    >>> gate.issue(42, scopes=["admin"])
     Traceback (most recent call last):
     keytally.exceptions.NoSuchScopeError: the gate has no scope of that name; ...
 

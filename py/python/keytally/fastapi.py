@@ -25,8 +25,8 @@ status 500, has the header fields only if ``VerdictMiddleware`` wraps the whole 
 in the last line of the module that the server imports: ``app = VerdictMiddleware(app)``.
 ``docs/INTEGRATIONS.md`` describes how to add the CORS fields too.
 
-`document_refusals` adds the responses 401, 429 and 503 to the OpenAPI document. `REFUSALS` has them
-for applications behind `keytally.asgi`: ``FastAPI(responses=REFUSALS)``.
+`document_refusals` adds the responses 401, 403, 429 and 503 to the OpenAPI document. `REFUSALS` has
+them for applications behind `keytally.asgi`: ``FastAPI(responses=REFUSALS)``.
 
 If all routes of an application need a key, `keytally.asgi.GateMiddleware` is faster.
 """
@@ -34,7 +34,7 @@ If all routes of an application need a key, `keytally.asgi.GateMiddleware` is fa
 # Do not import "annotations" from __future__. FastAPI evaluates the annotations of dependencies,
 # and some versions cannot evaluate text in the annotations of an object's __call__.
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, Optional, Union
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response, routing
@@ -66,6 +66,10 @@ Subject = Union[str, bytes, None]
 Key = Callable[[HTTPConnection], Union[Subject, Awaitable[Subject]]]
 Cost = Union[int, Callable[[HTTPConnection], Union[int, Awaitable[int]]]]
 OnVerdict = Optional[Callable[[Verdict, HTTPConnection], object]]
+Given = Union[str, Iterable[str], None]
+Names = Union[Given, Callable[[HTTPConnection], Union[Given, Awaitable[Given]]]]
+CostsOf = Union[Mapping[str, int], None]
+GroupCosts = Union[CostsOf, Callable[[HTTPConnection], Union[CostsOf, Awaitable[CostsOf]]]]
 Settle = Optional[Callable[[HTTPConnection, Sent], Union[int, Awaitable[int]]]]
 RefusalOf = Optional[Callable[[Refusal, HTTPConnection], Union[Refusal, Awaitable[Refusal]]]]
 
@@ -127,7 +131,7 @@ class _Dependency:
     """A dependency that applies a rule of a gate or a limiter to requests."""
 
     # The statuses of refusals.
-    statuses = (429, 503)
+    statuses: tuple[int, ...] = (429, 503)
 
     def __init__(self, rule: Rule[HTTPConnection]) -> None:
         self._rule = rule
@@ -194,10 +198,14 @@ class _RequireKey(_Dependency, _Scheme):
     A dependency has one scheme, so those of the other headers are dependencies of it.
     """
 
-    statuses = (401, 429)
+    statuses: tuple[int, ...] = (401, 429)
 
-    def __init__(self, rule: Rule[HTTPConnection], sources: list[Source]) -> None:
+    def __init__(
+        self, rule: Rule[HTTPConnection], sources: list[Source], *, needs_scopes: bool
+    ) -> None:
         _Dependency.__init__(self, rule)
+        if needs_scopes:
+            self.statuses = (401, 403, 429)
         _Scheme.__init__(self, sources[0])
         kind = inspect.Parameter.KEYWORD_ONLY
         parameters = [
@@ -224,6 +232,9 @@ def require_key(
     gate: Gate,
     *,
     cost: Cost = 1,
+    group: Names = (),
+    costs: GroupCosts = None,
+    need: Names = (),
     shadow: bool = False,
     on_verdict: OnVerdict = None,
     settle: Settle = None,
@@ -244,12 +255,20 @@ def require_key(
             quotas are exact.
         cost: The cost of a request in units, 0 to 4294967295, or a function of the request that
             returns it.
+        group: The groups of the gate's plans that are charged ``cost`` too: a name, several, or a
+            function of the request that returns them.
+        costs: The groups that are charged a cost of their own, such as ``{"tokens": 2500}``, or a
+            function of the request that returns them.
+        need: The scopes that the key must have: a name, several, or a function of the request that
+            returns them. Without one of them, the response has status 403.
         shadow: Whether to admit every request, and only report in ``X-Keytally-Shadow`` the outcome
             that would refuse it.
         on_verdict: A function that is called with each verdict and its request, for logs and
             metrics. An exception that it raises is logged.
         settle: A function of the request and of what was `Sent` that returns the actual cost
             after the response. The charge is an estimate until then.
+            For groups with costs of their own, it returns a dict of costs, see
+            ``docs/INTEGRATIONS.md``.
         refund: The statuses at which the charge is refunded after the response: a number, a class
             such as ``"5xx"``, or a list of them.
         refusal: A function of the `Refusal` and the request that returns the response to a refused
@@ -269,11 +288,23 @@ def require_key(
             ``None`` to refuse them.
 
     Raises:
-        TypeError, ValueError: An argument has the wrong type or is out of range.
+        TypeError, ValueError: An argument has the wrong type or is out of range, or the gate does
+            not have a group or a scope.
 
-    ``cost``, ``on_verdict``, ``settle`` and ``refusal`` may be async. `VerdictMiddleware` acts on
-    ``settle`` and ``refund`` after the response. If there is such an option and the application
-    lacks the middleware, each request raises a `RuntimeError`.
+    ``cost``, ``group``, ``costs``, ``need``, ``on_verdict``, ``settle`` and ``refusal`` may be
+    async. `VerdictMiddleware` acts on ``settle`` and ``refund`` after the response. If there is
+    such an option and the application lacks the middleware, each request raises a `RuntimeError`.
+
+    A route that writes, for keys with the scope ``write``:
+
+    >>> from fastapi import Depends, FastAPI
+    >>> from keytally import Gate, generate_pepper
+    >>> plans = {"default": "100/minute; group write: 20/minute"}
+    >>> gate = Gate.in_memory(pepper=generate_pepper(), keys=9, plans=plans, scopes=["write"])
+    >>> app = FastAPI()
+    >>> write = require_key(gate, group="write", need="write")
+    >>> @app.post("/contacts", dependencies=[Depends(write)])
+    ... async def add() -> None: ...
 
     """
     rule = GateRule[HTTPConnection].with_failures(
@@ -285,6 +316,9 @@ def require_key(
         key_from=key_from,
         without_key=without_key,
         cost=cost,
+        group=group,
+        costs=costs,
+        need=need,
         shadow=shadow,
         on_verdict=on_verdict,
         settle=settle,
@@ -292,7 +326,7 @@ def require_key(
         refusal=refusal,
         awaits=True,
     )
-    return _RequireKey(rule, KeySources(key_from).sources)
+    return _RequireKey(rule, KeySources(key_from).sources, needs_scopes=bool(need))
 
 
 def limit(

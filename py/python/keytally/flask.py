@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, Union
 
 from flask import (
@@ -53,6 +53,10 @@ if TYPE_CHECKING:
 __all__ = ["GateExtension", "LimiterExtension", "client_address", "limit", "require_key"]
 
 Cost = Union[int, Callable[[Request], int]]
+Given = Union[str, Iterable[str], None]
+Names = Union[Given, Callable[[Request], Given]]
+CostsOf = Union[Mapping[str, int], None]
+GroupCosts = Union[CostsOf, Callable[[Request], CostsOf]]
 Settle = Callable[[Request, Sent], int]
 RefusalOf = Callable[[Refusal, Request], Refusal]
 View = TypeVar("View", bound=Callable[..., Any])
@@ -300,12 +304,20 @@ class GateExtension(_Extension):
         exempt_methods: Methods that need no key, such as ``"OPTIONS"``.
         cost: The cost of a request in units, 0 to 4294967295, or a function of the request that
             returns it.
+        group: The groups of the gate's plans that are charged ``cost`` too: a name, several, or a
+            function of the request that returns them.
+        costs: The groups that are charged a cost of their own, such as ``{"tokens": 2500}``, or a
+            function of the request that returns them.
+        need: The scopes that the key must have: a name, several, or a function of the request that
+            returns them. Without one of them, the response has status 403.
         shadow: Whether to admit every request, and only report in ``X-Keytally-Shadow`` the outcome
             that would refuse it.
         on_verdict: A function that is called with each verdict and its request, for logs and
             metrics. An exception that it raises is logged.
         settle: A function of the request and of what was `Sent` that returns the actual cost
             after the response. The charge is an estimate until then.
+            For groups with costs of their own, it returns a dict of costs, see
+            ``docs/INTEGRATIONS.md``.
         refund: The statuses at which the charge is refunded after the response: a number, a class
             such as ``"5xx"``, or a list of them.
         refusal: A function of the `Refusal` and the request that returns the response to a refused
@@ -325,8 +337,8 @@ class GateExtension(_Extension):
             ``None`` to refuse them.
 
     Raises:
-        TypeError, ValueError: An argument has the wrong type or is out of range, a path of
-            ``exempt`` can never match, or a function is async.
+        TypeError, ValueError: An argument has the wrong type or is out of range, the gate does not
+            have a group or a scope, a path of ``exempt`` can never match, or a function is async.
 
     """
 
@@ -338,6 +350,9 @@ class GateExtension(_Extension):
         exempt: Iterable[str] = (),
         exempt_methods: Iterable[str] = (),
         cost: Cost = 1,
+        group: Names = (),
+        costs: GroupCosts = None,
+        need: Names = (),
         shadow: bool = False,
         on_verdict: Callable[[Verdict, Request], object] | None = None,
         settle: Settle | None = None,
@@ -358,6 +373,9 @@ class GateExtension(_Extension):
             key_from=key_from,
             without_key=without_key,
             cost=cost,
+            group=group,
+            costs=costs,
+            need=need,
             shadow=shadow,
             on_verdict=on_verdict,
             settle=settle,
@@ -449,6 +467,9 @@ def require_key(
     gate: Gate,
     *,
     cost: Cost = 1,
+    group: Names = (),
+    costs: GroupCosts = None,
+    need: Names = (),
     shadow: bool = False,
     on_verdict: Callable[[Verdict, Request], object] | None = None,
     settle: Settle | None = None,
@@ -474,6 +495,15 @@ def require_key(
     >>> app.test_client().get("/contacts").status_code
     401
 
+    A view that writes, for keys with the scope ``write``:
+
+    >>> plans = {"default": "100/minute; group write: 20/minute"}
+    >>> gate = Gate.in_memory(pepper=generate_pepper(), keys=9, plans=plans, scopes=["write"])
+    >>> app = Flask("contacts")
+    >>> @app.post("/contacts")
+    ... @require_key(gate, group="write", need="write")
+    ... def add(): ...
+
     """
     rule = GateRule[Request].with_failures(
         gate,
@@ -484,6 +514,9 @@ def require_key(
         key_from=key_from,
         without_key=without_key,
         cost=cost,
+        group=group,
+        costs=costs,
+        need=need,
         shadow=shadow,
         on_verdict=on_verdict,
         settle=settle,

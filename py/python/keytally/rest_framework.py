@@ -103,6 +103,12 @@ class KeyAuthentication(BaseAuthentication):
 
     Attributes:
         cost: The cost of a request in units, 0 to 4294967295.
+        group: The groups of the gate's plans that are charged ``cost`` too: a name, several, or a
+            method with the parameter ``request`` that returns them.
+        costs: The groups that are charged a cost of their own, such as ``{"tokens": 2500}``, or a
+            method with the parameter ``request`` that returns them.
+        need: The scopes that the key must have: a name, several, or a method with the parameter
+            ``request`` that returns them. Without one of them, the response has status 403.
         required: Whether a request without a key is refused. If it is not, other classes may
             authenticate it.
         settle: A method with the parameters ``request`` and ``sent``, what was `Sent`, that returns
@@ -114,10 +120,15 @@ class KeyAuthentication(BaseAuthentication):
 
     >>> class ReportAuthentication(KeyAuthentication):
     ...     cost = 10
+    >>> class WriteAuthentication(KeyAuthentication):
+    ...     group = need = "write"
 
     """
 
     cost = 1
+    group: Any = ()
+    costs: Any = None
+    need: Any = ()
     required = True
     settle: Callable[..., int] | None = None
     refund: Statuses = ()
@@ -128,7 +139,13 @@ class KeyAuthentication(BaseAuthentication):
         if isinstance(cls.cost, int):
             _calls.checked_cost(cls.cost)
         _calls.refuse_async(
-            gate=cls.gate, cost_of=cls.cost_of, settle=cls.settle, refusal=cls.refusal
+            gate=cls.gate,
+            cost_of=cls.cost_of,
+            group=cls.group,
+            costs=cls.costs,
+            need=cls.need,
+            settle=cls.settle,
+            refusal=cls.refusal,
         )
         checked_function(cls.refusal)
         Settlement.of(cls.settle, cls.refund, None)
@@ -152,7 +169,12 @@ class KeyAuthentication(BaseAuthentication):
             wsgi.READ,
             django.guesses(),
             **keys,
-            cost=self.cost_of,
+            costs={
+                "cost": self.cost_of,
+                "group": self.group,
+                "costs": self.costs,
+                "need": self.need,
+            },
             shadow=django.in_shadow_mode("GATE"),
             on_verdict=None,
             settle=self.settle,
@@ -226,7 +248,7 @@ class LimiterThrottle(BaseThrottle):
         rule: LimiterRule[Request] = LimiterRule(
             self.limiter(),
             lambda request: self.key(request, view),
-            cost=lambda _: self.cost,
+            costs={"cost": lambda _: self.cost},
             shadow=django.in_shadow_mode("LIMITER"),
             on_verdict=None,
             settle=self.settle,

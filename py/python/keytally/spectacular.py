@@ -6,7 +6,7 @@ In ``settings.py``, in addition to the settings of `keytally.rest_framework`::
     REST_FRAMEWORK = {..., "DEFAULT_SCHEMA_CLASS": "keytally.spectacular.AutoSchema"}
 
 The OpenAPI document then has a security scheme for each header of ``"KEY_FROM"``, and each
-operation has the responses 401, 429 and 503 of its authentication and its throttles.
+operation has the responses 401, 403, 429 and 503 of its authentication and its throttles.
 """
 
 from __future__ import annotations
@@ -96,7 +96,9 @@ def _statuses_of(used: KeyAuthentication | LimiterThrottle) -> list[int]:
     """Return the statuses of the refusals of a class."""
     if isinstance(used, LimiterThrottle):
         return [429, 503]
-    return [401, 429, 503] if django.limits_requests_without_key() else [401, 429]
+    forbidden = [403] if used.need else []
+    full = [503] if django.limits_requests_without_key() else []
+    return [401, *forbidden, 429, *full]
 
 
 def _needs_key(authentication: KeyAuthentication) -> bool:

@@ -19,7 +19,7 @@ If several integrations check a request, it is charged once and has one verdict:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Union
 
 from keytally import _web
@@ -45,6 +45,10 @@ Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 App = Callable[[Any, Any], Iterable[bytes]]
 Cost = Union[int, Callable[[Environ], int]]
+Given = Union[str, Iterable[str], None]
+Names = Union[Given, Callable[[Environ], Given]]
+CostsOf = Union[Mapping[str, int], None]
+GroupCosts = Union[CostsOf, Callable[[Environ], CostsOf]]
 Settle = Callable[[Environ, Sent], int]
 RefusalOf = Callable[[Refusal, Environ], Refusal]
 
@@ -135,6 +139,12 @@ class GateMiddleware(_Middleware):
         exempt_methods: Methods that need no key, such as ``"OPTIONS"``.
         cost: The cost of a request in units, 0 to 4294967295, or a function of its environ that
             returns it.
+        group: The groups of the gate's plans that are charged ``cost`` too: a name, several, or a
+            function of the environ that returns them.
+        costs: The groups that are charged a cost of their own, such as ``{"tokens": 2500}``, or a
+            function of the environ that returns them.
+        need: The scopes that the key must have: a name, several, or a function of the environ that
+            returns them. Without one of them, the response has status 403.
         shadow: Whether to admit every request, and only report in ``X-Keytally-Shadow`` the outcome
             that would refuse it.
         headers: Whether responses have the rate-limit fields. They replace those of the
@@ -144,6 +154,8 @@ class GateMiddleware(_Middleware):
             metrics. An exception that it raises is logged.
         settle: A function of the environ and of what was `Sent` that returns the actual cost
             after the response. The charge is an estimate until then.
+            For groups with costs of their own, it returns a dict of costs, see
+            ``docs/INTEGRATIONS.md``.
         refund: The statuses at which the charge is refunded after the response: a number, a class
             such as ``"5xx"``, or a list of them.
         refusal: A function of the `Refusal` and the environ that returns the response to a refused
@@ -163,9 +175,9 @@ class GateMiddleware(_Middleware):
             ``None`` to refuse them.
 
     Raises:
-        TypeError, ValueError: An argument has the wrong type or is out of range, a path of
-            ``exempt`` can never match, a text of ``trusted_proxies`` is not a network, or a
-            function is async.
+        TypeError, ValueError: An argument has the wrong type or is out of range, the gate does not
+            have a group or a scope, a path of ``exempt`` can never match, a text of
+            ``trusted_proxies`` is not a network, or a function is async.
 
     """
 
@@ -177,6 +189,9 @@ class GateMiddleware(_Middleware):
         exempt: Iterable[str] = (),
         exempt_methods: Iterable[str] = (),
         cost: Cost = 1,
+        group: Names = (),
+        costs: GroupCosts = None,
+        need: Names = (),
         shadow: bool = False,
         headers: bool = True,
         state: str = "keytally.verdict",
@@ -199,6 +214,9 @@ class GateMiddleware(_Middleware):
             key_from=key_from,
             without_key=without_key,
             cost=cost,
+            group=group,
+            costs=costs,
+            need=need,
             shadow=shadow,
             headers=headers,
             on_verdict=on_verdict,

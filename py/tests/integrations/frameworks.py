@@ -277,11 +277,15 @@ def in_django_async(table, **options):
     )
 
 
+# The options that are attributes of the classes for REST framework.
+OF_CLASS = {"settle", "refund", "charge_on", "cost", "refusal", "group", "costs", "need"}
+
+
 def in_rest_framework(table, **options):
     of_class = {
         name: staticmethod(value) if callable(value) else value
         for name, value in options.items()
-        if name in ("settle", "refund", "charge_on", "cost", "refusal")
+        if name in OF_CLASS
     }
     of_settings = {name: value for name, value in options.items() if name not in of_class}
     if is_gate(table):

@@ -45,7 +45,26 @@ def blocks():
 
 
 def test_options_of_the_integrations_page_work():
-    settled, logins, sources, refusing, without_key = blocks()
+    grouped, settled, tokens, logins, sources, refusing, without_key = blocks()
+    key = grouped["gate"].issue(42, scopes=["write"]).expose()
+    headers = {"X-API-Key": key}
+    assert frameworks.run_asgi(grouped["app"], "/contacts", headers, "POST").status == 200
+    frameworks.run_asgi(grouped["application"], "/", headers, "PUT")
+    frameworks.run_asgi(grouped["application"], "/", headers)
+    peeked = grouped["gate"].peek(key, 0, groups="write")
+    assert [tally.verdict.remaining for tally in peeked.tallies] == [97, 4997, 18]
+    other = {"X-API-Key": grouped["gate"].issue(42).expose()}
+    assert frameworks.run_asgi(grouped["app"], "/contacts", other, "POST").status == 403
+    key = tokens["gate"].issue(42).expose()
+
+    def respond(environ, start_response):
+        start_response("200 OK", [("X-Tokens", "2310")])
+        return [b""]
+
+    tokens["application"].app = respond
+    frameworks.run_wsgi(tokens["application"], "/", {"X-API-Key": key})
+    peeked = tokens["gate"].peek(key, 0, groups="tokens")
+    assert [tally.verdict.remaining for tally in peeked.tallies] == [99, 200_000 - 2310]
     key = {"X-API-Key": settled["gate"].issue(42).expose()}
     frameworks.run_asgi(settled["application"], "/", key)
     assert settled["gate"].peek(key["X-API-Key"], 0).remaining < 1000

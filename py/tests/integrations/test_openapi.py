@@ -21,6 +21,10 @@ class Optional(KeyAuthentication):
     required = False
 
 
+class Writing(KeyAuthentication):
+    need = "write"
+
+
 class Replaced(LimiterThrottle):
     def refusal(self, refused, request):
         return refused
@@ -51,6 +55,7 @@ def document(**section):
         path("limited", view_of([], [LimiterThrottle])),
         path("optional", view_of([Optional], [])),
         path("open", view_of([], [])),
+        path("write", view_of([Writing], [])),
         path("contacts", Contacts.as_view()),
     ]
     with override_settings(KEYTALLY={"GATE": {"PATH": "/nowhere/api.gate", **section}}):
@@ -74,6 +79,7 @@ def test_refusals_of_rest_framework_are_documented():
         "/limited": ["429", "503"],
         "/optional": ["401", "429"],
         "/open": [],
+        "/write": ["401", "403", "429"],
         "/contacts": ["401", "429", "503"],
     }
     assert paths["/key"]["get"]["responses"]["401"] == REFUSALS[401]
