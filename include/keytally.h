@@ -881,7 +881,7 @@ typedef struct kt_compound {
      * missing scope, else of a full limiter, else of a tally that the cost is above a limit
      * of, else the denial that lasts longest. If the request is admitted, it is 0.
      */
-    uint8_t decisive;
+    uint8_t decisive_index;
     /** When to try a denied request again, in Unix milliseconds. 0 unless denied or full. */
     uint64_t retry_at_ms;
     /**

@@ -21,7 +21,12 @@
  * Methods that depend on time take a keytally::Clock: the system clock, unless an explicit time is
  * given. An explicit time is used as given and never corrected. The section "Wrong clocks" of
  * keytally.h says what that costs. check, peek, refund, settle and reset allocate nothing, and take
- * as long as the C function.
+ * as long as the C function. Those with a Request or a Settlement allocate the lists of groups and
+ * scopes, if there are any.
+ *
+ *     auto charged = gate.check(api_key, {.groups = {"write"}, .costs = {{"tokens", 2500}},
+ *                                         .need = {"write"}});   // C++20
+ *     if (!charged.admitted()) return respond(charged.http_status, charged.body());
  *
  * A text is given as a std::string, a std::string_view, a literal or a `const char *`. A null
  * pointer, which std::getenv may return, does not crash: it is a missing key, a missing pepper, and
@@ -293,7 +298,7 @@ private:
     std::size_t length_ = 0;
 };
 
-/** The quotas of a verdict or of a key, shortest window first. */
+/** The quotas of a verdict, of a key or of an account, shortest window first. */
 class Quotas {
 public:
     /** Returns the number of quotas. 0 if the check reached no tally. */
@@ -306,6 +311,7 @@ public:
 
     explicit Quotas(const kt_verdict &verdict) noexcept { fill(kt_verdict_quota, verdict); }
     explicit Quotas(const kt_key_info &info) noexcept { fill(kt_key_info_quota, info); }
+    explicit Quotas(const kt_account_info &info) noexcept { fill(kt_account_info_quota, info); }
 
 private:
     template <class Function, class Source>
@@ -319,16 +325,60 @@ private:
     std::size_t size_ = 0;
 };
 
-/** A request with options. In C++20: `gate.check(api_key, keytally::Request{.cost = 5})`. */
+/** The cost of a group. */
+struct Cost {
+    Input group;
+    std::uint32_t cost = 1;
+};
+
+/** A request with options. In C++20: `gate.check(api_key, {.cost = 5, .groups = {"write"}})`. Its
+ *  texts must live as long as it. */
 struct Request {
     /** The units to charge. */
     std::uint32_t cost = 1;
     /** The time of the request. */
     Clock at = Clock::system();
-
-    /** Returns the struct of keytally.h. */
-    kt_request to_c() const noexcept { return {sizeof(kt_request), cost, at.now_ms()}; }
+    /** The groups of the gate's plans that are charged the cost of the request, too. */
+    std::vector<Input> groups = {};
+    /** The groups that are charged a cost of their own. */
+    std::vector<Cost> costs = {};
+    /** The scopes that the key must have. */
+    std::vector<Input> need = {};
 };
+
+/** What a request really cost. In C++20:
+ *  `gate.settle(key_id, charge, {.costs = {{"tokens", 2310}}})`. */
+struct Settlement {
+    /** The cost of the request itself. std::nullopt: the estimate was right. */
+    std::optional<std::uint32_t> cost = std::nullopt;
+    /** The costs of groups that were charged a cost of their own. Other groups keep theirs. */
+    std::vector<Cost> costs = {};
+    /** Whether units for which there is no room are counted, too. */
+    bool overdraw = false;
+};
+
+namespace detail {
+
+/** Returns names as C functions take them. */
+inline std::vector<kt_name> c_names(const std::vector<Input> &names) {
+    std::vector<kt_name> all;
+    all.reserve(names.size());
+    for (const Input &name : names) all.push_back({name.data(), name.size()});
+    return all;
+}
+
+/** Returns groups as C functions take them. */
+inline std::vector<kt_group> c_groups(const std::vector<Input> &groups,
+                                      const std::vector<Cost> &costs) {
+    std::vector<kt_group> all;
+    all.reserve(groups.size() + costs.size());
+    for (const Input &group : groups) all.push_back({group.data(), group.size(), 0, 0});
+    for (const Cost &cost : costs)
+        all.push_back({cost.group.data(), cost.group.size(), cost.cost, 1});
+    return all;
+}
+
+} // namespace detail
 
 /** What a request was charged, for a later refund or settlement. */
 struct Charge : kt_charge {
@@ -445,8 +495,107 @@ struct Verdict : kt_verdict {
     }
 };
 
+/** A warning that a charge reached. */
+struct Warning {
+    /** The index of the tally in its Compound. */
+    std::size_t tally;
+    /** The index of the quota in the verdict on that tally. */
+    std::size_t quota;
+    /** The percentage of its limit. */
+    std::uint8_t percent;
+};
+
+/** The answer to a request that charges several tallies, all or none: all members of kt_compound,
+ *  and what an HTTP response needs. */
+struct Compound : kt_compound {
+    /** Returns whether the request is admitted. Every tally is then charged, else none. */
+    bool admitted() const noexcept { return outcome == KT_ADMITTED; }
+
+    /** Returns how long to wait. Zero unless denied or full. */
+    std::chrono::seconds retry_after() const noexcept {
+        return std::chrono::seconds(retry_after_s);
+    }
+
+    /** Returns when to try a denied request again. Nothing unless denied or full. */
+    std::optional<Time> retry_at() const noexcept {
+        return retry_after_s == 0 ? std::nullopt : std::optional(detail::from_ms(retry_at_ms));
+    }
+
+    /** Returns the number of tallies, at least 1. They are in the order of the parts. */
+    std::size_t size() const noexcept { return tally_count; }
+    /** Returns the tally at `index`, which must be below size(). */
+    const kt_tally &operator[](std::size_t index) const noexcept { return tallies[index]; }
+    const kt_tally *begin() const noexcept { return tallies; }
+    const kt_tally *end() const noexcept { return tallies + tally_count; }
+
+    /** Returns the verdict on the tally at `index`, which must be below size(). */
+    Verdict verdict(std::size_t index) const noexcept { return Verdict{tallies[index].verdict}; }
+    /** Returns the verdict that decided, whose status and body the response has. */
+    Verdict decisive() const noexcept { return verdict(decisive_index); }
+
+    /** Returns what the part at `index` was charged. Its cost is 0 unless the request was admitted.
+     *  gate.check has one part. */
+    Charge charge(std::size_t index = 0) const noexcept {
+        Charge charge(0, Time());
+        kt_compound_charge(this, index, &charge);
+        return charge;
+    }
+
+    /** Returns each warning that this charge reached. One request reports each. */
+    std::vector<Warning> crossed() const {
+        std::vector<Warning> all;
+        for (std::size_t tally = 0; tally < size(); tally++)
+            for (std::size_t quota = 0; quota < tallies[tally].verdict.quota_count; quota++)
+                for (std::uint8_t percent : tallies[tally].crossed[quota])
+                    if (percent > 0) all.push_back({tally, quota, percent});
+        return all;
+    }
+
+    /** Returns the response body, JSON. Empty if admitted. */
+    std::string_view body() const noexcept { return kt_compound_body(this); }
+
+    /** Returns the header fields, each with CR LF. for_each_header passes them one by one. */
+    Text<KT_COMPOUND_HEADERS_SIZE> headers() const noexcept {
+        Text<KT_COMPOUND_HEADERS_SIZE> text;
+        text.fill([this](auto... to) { return kt_compound_headers(this, to...); });
+        return text;
+    }
+
+    /** Returns the body as application/problem+json (RFC 9457). Empty if admitted. */
+    Text<KT_COMPOUND_PROBLEM_SIZE> problem() const noexcept {
+        Text<KT_COMPOUND_PROBLEM_SIZE> text;
+        text.fill([this](auto... to) { return kt_compound_problem(this, to...); });
+        return text;
+    }
+
+    /** Calls set(name, value) with each header field. Set these fields instead of appending them: a
+     *  response must have each only once. */
+    template <class Set>
+    void for_each_header(Set &&set) const {
+        char buffer[KT_COMPOUND_HEADERS_SIZE];
+        kt_field fields[KT_MAX_FIELDS];
+        std::size_t count = 0;
+        if (kt_compound_fields(this, buffer, sizeof buffer, fields, KT_MAX_FIELDS, &count) != KT_OK)
+            return;
+        for (std::size_t i = 0; i < count; i++)
+            set(std::string_view(fields[i].name, fields[i].name_len),
+                std::string_view(fields[i].value, fields[i].value_len));
+    }
+};
+
+/** The result of a settlement. */
+struct Settled {
+    /** The verdict on the first tally. Its `uncharged` is the part of the request's own cost that
+     *  found no room. */
+    Verdict verdict;
+    /** The part of each cost of the Settlement that found no room. */
+    std::vector<std::uint32_t> uncharged;
+};
+
 static_assert(sizeof(Verdict) == sizeof(kt_verdict) && std::is_trivially_copyable_v<Verdict>,
               "a verdict is plain");
+static_assert(sizeof(Compound) == sizeof(kt_compound) && std::is_trivially_copyable_v<Compound>,
+              "a compound is plain");
 static_assert(sizeof(Charge) == sizeof(kt_charge) && std::is_trivially_copyable_v<Charge>,
               "a charge is plain");
 
@@ -471,6 +620,16 @@ inline Text<KT_POLICY_SIZE> policy_explain(Input policy) noexcept {
     Text<KT_POLICY_SIZE> text;
     text.fill(
         [policy](auto... to) { return kt_policy_explain(policy.data(), policy.size(), to...); });
+    return text;
+}
+
+/** Returns one sentence about what is wrong with the sections of a plan. Empty if they are
+ *  valid. */
+inline Text<KT_POLICY_SIZE> sections_explain(Input sections) noexcept {
+    Text<KT_POLICY_SIZE> text;
+    text.fill([sections](auto... to) {
+        return kt_sections_explain(sections.data(), sections.size(), to...);
+    });
     return text;
 }
 
@@ -505,20 +664,27 @@ private:
     std::uint64_t key_id_ = 0;
 };
 
-/** A named policy. */
+/** Quotas with a name. */
 struct Plan {
     Input name;
-    Input policy;
+    /** The quotas in sections, such as `100/minute; team: 5000/hour; group write: 20/minute`. */
+    Input sections;
 };
 
 /** The configuration of a new gate. */
 struct GateConfig {
-    /** The plans. The first is for keys that name none. All have the same windows and algorithm. */
+    /** The plans. The first is for keys that name none. All have the same sections, windows and
+     *  algorithms. */
     std::vector<Plan> plans = {{"default", "100/minute, 1000/hour"}};
     /** The most keys. */
     std::uint32_t keys = 100000;
     /** The text that each key begins with. */
     Input prefix = "kt";
+    /** The most teams (accounts). 0 stands for the number of keys if the plans have a section
+     *  `team`, and else for none. */
+    std::uint32_t teams = 0;
+    /** The names of the scopes that keys may have. */
+    std::vector<Input> scopes = {};
 };
 
 /** The properties of a new key. */
@@ -529,6 +695,8 @@ struct NewKey {
     Input plan = {};
     /** When it expires. std::nullopt: never. */
     std::optional<Time> expires = std::nullopt;
+    /** Its scopes. */
+    std::vector<Input> scopes = {};
 };
 
 /** Memory of a table, owned by an object. */
@@ -624,7 +792,64 @@ Verdict verdict_or_throw(Call &&call) {
 }
 #endif
 
+/** Calls a C function that writes the result of a compound charge. */
+template <class Call>
+Result<Compound> compound(Call &&call) noexcept {
+    Compound compound;
+    if (kt_status status = call(&compound); status != KT_OK) return status;
+    return compound;
+}
+
+/** Calls a C function that takes a request. */
+template <class Call>
+auto with_request(const Request &request, Call &&call) {
+    const auto groups = c_groups(request.groups, request.costs);
+    const auto need = c_names(request.need);
+    const kt_request fields{sizeof(kt_request), request.cost, request.at.now_ms(), groups.data(),
+                            groups.size(),      need.data(),  need.size()};
+    return call(&fields);
+}
+
+/** Calls a C function that writes a text, with 0, 1 and so on. Returns the texts until it fails. */
+template <std::size_t Size, class Write>
+std::vector<std::string> texts(Write &&write) {
+    std::vector<std::string> all;
+    for (Text<Size> text;;) {
+        kt_status status =
+            text.fill([&](auto... to) { return write(all.size(), to...); });
+        if (status != KT_OK) return all;
+        all.push_back(text.str());
+    }
+}
+
 } // namespace detail
+
+/** A key or a subject with a cost, for check_all. `part` of Gate and Limiter returns it. It refers
+ *  to the table and to the text. */
+class Part {
+public:
+    /** Returns the struct of keytally.h, which refers to this object. */
+    kt_part to_c() const noexcept {
+        kt_part part = part_;
+        part.groups = groups_.data();
+        part.groups_len = groups_.size();
+        part.need = need_.data();
+        part.need_len = need_.size();
+        return part;
+    }
+
+private:
+    friend class Gate;
+    friend class Limiter;
+
+    Part(kt_gate *gate, kt_limiter *limiter, const char *text, std::size_t size,
+         std::uint32_t cost) noexcept
+        : part_{gate, limiter, detail::bytes(text), size, cost, 0, nullptr, 0, nullptr, 0} {}
+
+    kt_part part_;
+    std::vector<kt_group> groups_;
+    std::vector<kt_name> need_;
+};
 
 /** A table of counts for any subject: an address, a user, a route. */
 class Limiter {
@@ -675,9 +900,10 @@ public:
                               Clock at = Clock::system()) const noexcept {
         return detail::verdict(call(kt_limiter_check, subject, cost, at.now_ms()));
     }
-    Result<Verdict> try_check(Input subject, const Request &request) const noexcept {
-        const kt_request fields = request.to_c();
-        return detail::verdict(call(kt_limiter_check_request, subject, &fields));
+    Result<Verdict> try_check(Input subject, const Request &request) const {
+        return detail::with_request(request, [&](const kt_request *fields) {
+            return detail::verdict(call(kt_limiter_check_request, subject, fields));
+        });
     }
     Result<Verdict> try_peek(Input subject, std::uint32_t cost = 1,
                              Clock at = Clock::system()) const noexcept {
@@ -769,10 +995,10 @@ public:
 #endif
 #endif
 
-    /** Returns the subject and a cost as a part of check_all. The part refers to this limiter and to
-     *  the text of the subject. */
-    kt_part part(Input subject, std::uint32_t cost = 1) const noexcept {
-        return {nullptr, get(), detail::bytes(subject.data()), subject.size(), cost, 0};
+    /** Returns the subject and a cost as a part of check_all. The part refers to this limiter and
+     *  to the text of the subject. */
+    Part part(Input subject, std::uint32_t cost = 1) const noexcept {
+        return Part(nullptr, get(), subject.data(), subject.size(), cost);
     }
 
     /** Returns the handle, for the functions of keytally.h. */
@@ -827,8 +1053,9 @@ public:
 
     /** Creates a gate in a new file. */
     static Result<Gate> try_create(const char *path, Input peppers, const GateConfig &config) {
-        auto plans = c_plans(config);
-        auto shape = c_config(config, plans);
+        const auto plans = c_plans(config);
+        const auto scopes = detail::c_names(config.scopes);
+        const auto shape = c_config(config, plans, scopes);
         return made(detail::open<kt_gate, kt_gate_close>([&](kt_gate **out) {
             return kt_gate_create(path, peppers.view().data(), peppers.view().size(), &shape, out);
         }));
@@ -836,11 +1063,14 @@ public:
 
     /** Creates a gate in memory of this process. The pepper is bytes. */
     static Result<Gate> try_in_memory(Input pepper, const GateConfig &config) {
-        auto plans = c_plans(config);
-        auto shape = c_config(config, plans);
+        const auto plans = c_plans(config);
+        const auto scopes = detail::c_names(config.scopes);
+        const auto shape = c_config(config, plans, scopes);
         kt_bytes bytes{detail::bytes(pepper.data()), pepper.size()};
-        TableMemory memory(kt_gate_size(config.keys));
-        if (memory.data() == nullptr) return memory.size() == 0 ? KT_CAPACITY : KT_NO_MEMORY;
+        std::size_t size = 0;
+        if (kt_status status = kt_gate_config_size(&shape, &size); status != KT_OK) return status;
+        TableMemory memory(size);
+        if (memory.data() == nullptr) return KT_NO_MEMORY;
         auto handle = detail::make<kt_gate, kt_gate_close>([&](kt_gate *out) {
             return kt_gate_init(memory.data(), memory.size(), &shape, &bytes, 1, out);
         });
@@ -858,16 +1088,15 @@ public:
                               Clock at = Clock::system()) const noexcept {
         return detail::verdict(call(kt_gate_check, api_key, cost, at));
     }
-    Result<Verdict> try_check(ApiKey api_key, const Request &request) const noexcept {
-        const kt_request fields = request.to_c();
-        return detail::verdict([&](kt_verdict *out) {
-            return kt_gate_check_request(get(), detail::bytes(api_key.data()), api_key.size(),
-                                         &fields, out);
-        });
+    Result<Compound> try_check(ApiKey api_key, const Request &request) const {
+        return call_request(kt_gate_check_request, api_key, request);
     }
     Result<Verdict> try_peek(ApiKey api_key, std::uint32_t cost = 1,
                              Clock at = Clock::system()) const noexcept {
         return detail::verdict(call(kt_gate_peek, api_key, cost, at));
+    }
+    Result<Compound> try_peek(ApiKey api_key, const Request &request) const {
+        return call_request(kt_gate_peek_request, api_key, request);
     }
     Result<Verdict> try_refund(std::uint64_t key_id, const kt_charge &charge,
                                Clock at = Clock::system()) const noexcept {
@@ -881,6 +1110,22 @@ public:
             return kt_gate_settle(get(), key_id, &estimate, actual, at.now_ms(), out);
         });
     }
+    Result<Settled> try_settle(std::uint64_t key_id, const kt_charge &estimate,
+                               const Settlement &settlement, Clock at = Clock::system()) const {
+        const auto groups = detail::c_groups({}, settlement.costs);
+        const kt_settlement fields{sizeof(kt_settlement),
+                                   settlement.cost.value_or(0),
+                                   settlement.cost.has_value(),
+                                   settlement.overdraw,
+                                   {},
+                                   groups.data(),
+                                   groups.size()};
+        Settled settled{{}, std::vector<std::uint32_t>(groups.size())};
+        kt_status status = kt_gate_settle_all(get(), key_id, &estimate, &fields, at.now_ms(),
+                                              &settled.verdict, settled.uncharged.data());
+        if (status != KT_OK) return status;
+        return Result<Settled>(std::move(settled));
+    }
     Result<Verdict> try_reset(std::uint64_t key_id, Clock at = Clock::system()) const noexcept {
         return detail::verdict(
             [&](kt_verdict *out) { return kt_gate_reset(get(), key_id, at.now_ms(), out); });
@@ -893,20 +1138,22 @@ public:
     }
     Result<void> try_use_system_clock() const noexcept { return kt_gate_use_system_clock(get()); }
 
-    Result<Key> try_issue(const NewKey &new_key, Clock at = Clock::system()) const noexcept {
+    Result<Key> try_issue(const NewKey &new_key, Clock at = Clock::system()) const {
         Key key;
         const detail::Entropy entropy;
         if (entropy.status() != KT_OK) return entropy.status();
-        kt_new_key fields = c_new_key(new_key);
+        const auto scopes = detail::c_names(new_key.scopes);
+        kt_new_key fields = c_new_key(new_key, scopes);
         kt_status status =
             kt_gate_issue(get(), &fields, entropy.bytes(), at.now_ms(), &key.key_, &key.key_id_);
         if (status != KT_OK) return status;
         return Result<Key>(std::move(key));
     }
     Result<std::uint64_t> try_import(Input api_key, const NewKey &new_key,
-                                     Clock at = Clock::system()) const noexcept {
+                                     Clock at = Clock::system()) const {
         std::uint64_t key_id = 0;
-        kt_new_key fields = c_new_key(new_key);
+        const auto scopes = detail::c_names(new_key.scopes);
+        kt_new_key fields = c_new_key(new_key, scopes);
         kt_status status = kt_gate_import(get(), detail::bytes(api_key.data()), api_key.size(),
                                           &fields, at.now_ms(), &key_id);
         if (status != KT_OK) return status;
@@ -930,9 +1177,39 @@ public:
     Result<void> try_assign(std::uint64_t key_id, Input plan) const noexcept {
         return kt_gate_assign(get(), key_id, plan.data(), plan.size());
     }
+    Result<void> try_set_scopes(std::uint64_t key_id, const std::vector<Input> &scopes) const {
+        const auto names = detail::c_names(scopes);
+        return kt_gate_set_scopes(get(), key_id, names.data(), names.size());
+    }
     Result<void> try_set_plan(const Plan &plan) const noexcept {
-        kt_plan fields{plan.name.data(), plan.name.size(), plan.policy.data(), plan.policy.size()};
+        kt_plan fields = c_plan(plan);
         return kt_gate_set_plan(get(), &fields);
+    }
+    Result<kt_account_info> try_account(std::uint32_t account,
+                                        Clock at = Clock::system()) const noexcept {
+        kt_account_info info;
+        kt_status status = kt_gate_account(get(), account, at.now_ms(), &info);
+        if (status != KT_OK) return status;
+        return info;
+    }
+    Result<void> try_set_suspended(std::uint32_t account, bool suspended) const noexcept {
+        return kt_gate_set_suspended(get(), account, suspended);
+    }
+    Result<void> try_assign_account(std::uint32_t account, Input plan) const noexcept {
+        return kt_gate_assign_account(get(), account, plan.data(), plan.size());
+    }
+    Result<void> try_limit_account(std::uint32_t account, Input quotas) const noexcept {
+        return kt_gate_limit_account(get(), account, quotas.data(), quotas.size());
+    }
+    Result<void> try_reset_account(std::uint32_t account,
+                                   Clock at = Clock::system()) const noexcept {
+        return kt_gate_reset_account(get(), account, at.now_ms());
+    }
+    Result<std::uint32_t> try_team_capacity() const noexcept {
+        std::uint32_t teams = 0;
+        kt_status status = kt_gate_team_capacity(get(), &teams);
+        if (status != KT_OK) return status;
+        return teams;
     }
     Result<kt_key_info> try_key(std::uint64_t key_id, Clock at = Clock::system()) const noexcept {
         kt_key_info info;
@@ -954,15 +1231,28 @@ public:
         return text;
     }
 
+    /** Returns the names of the gate's scopes. Empty for a moved-from gate. */
+    std::vector<std::string> scopes() const {
+        return detail::texts<KT_SCOPE_SIZE>(
+            [&](auto... to) { return kt_gate_scope(get(), to...); });
+    }
+    /** Returns the names of the sections that all plans share: `key`, `team` and those of groups.
+     *  Empty for a moved-from gate. */
+    std::vector<std::string> sections() const {
+        return detail::texts<KT_SECTION_SIZE>(
+            [&](auto... to) { return kt_gate_section(get(), to...); });
+    }
+
     /** Calls visit(const kt_key_info &) with each key. If visit returns false, the list ends. */
     template <class Visit>
     Result<void> try_list(Visit &&visit, Clock at = Clock::system()) const {
-        Visitor<std::remove_reference_t<Visit>> visitor{&visit};
-        kt_status status = kt_gate_list(get(), at.now_ms(), visitor.each, &visitor);
-#if defined(__cpp_exceptions)
-        if (visitor.thrown) std::rethrow_exception(visitor.thrown);
-#endif
-        return status;
+        return visited<kt_key_info>(kt_gate_list, visit, at);
+    }
+    /** Calls visit(const kt_account_info &) with each account. If visit returns false, the list
+     *  ends. */
+    template <class Visit>
+    Result<void> try_accounts(Visit &&visit, Clock at = Clock::system()) const {
+        return visited<kt_account_info>(kt_gate_accounts, visit, at);
     }
 
 #if defined(__cpp_exceptions)
@@ -988,13 +1278,18 @@ public:
     Verdict check(ApiKey api_key, std::uint32_t cost = 1, Clock at = Clock::system()) const {
         return detail::verdict_or_throw(call(kt_gate_check, api_key, cost, at));
     }
-    /** Checks a key, then charges the cost of `request`. */
-    Verdict check(ApiKey api_key, const Request &request) const {
+    /** Checks a key, then charges the costs of `request` to the key, to its team and to the groups
+     *  that it names, all or none. */
+    Compound check(ApiKey api_key, const Request &request) const {
         return try_check(api_key, request).value();
     }
     /** Returns the verdict that check would give now, without a charge. */
     Verdict peek(ApiKey api_key, std::uint32_t cost = 1, Clock at = Clock::system()) const {
         return detail::verdict_or_throw(call(kt_gate_peek, api_key, cost, at));
+    }
+    /** Returns the result that check would give now, without a charge. */
+    Compound peek(ApiKey api_key, const Request &request) const {
+        return try_peek(api_key, request).value();
     }
     /** Gives back what a check charged. Refund a charge only once. */
     Verdict refund(std::uint64_t key_id, const kt_charge &charge,
@@ -1006,7 +1301,13 @@ public:
                    Clock at = Clock::system()) const {
         return try_settle(key_id, estimate, actual, at).value();
     }
-    /** Resets all counts of the key. */
+    /** Replaces the estimates of a charge by the actual costs, each for itself. Settle a charge
+     *  only once. */
+    Settled settle(std::uint64_t key_id, const kt_charge &estimate, const Settlement &settlement,
+                   Clock at = Clock::system()) const {
+        return try_settle(key_id, estimate, settlement, at).value();
+    }
+    /** Resets all counts of the key. Those of its team are kept. */
     Verdict reset(std::uint64_t key_id, Clock at = Clock::system()) const {
         return try_reset(key_id, at).value();
     }
@@ -1036,8 +1337,40 @@ public:
     void revoke(std::uint64_t key_id) const { try_revoke(key_id).value(); }
     /** Moves a key to another plan. Counts are kept. */
     void assign(std::uint64_t key_id, Input plan) const { try_assign(key_id, plan).value(); }
+    /** Replaces the scopes of a key. */
+    void set_scopes(std::uint64_t key_id, const std::vector<Input> &scopes) const {
+        try_set_scopes(key_id, scopes).value();
+    }
     /** Adds a plan, or gives the plan of that name other limits. Counts are kept. */
     void set_plan(const Plan &plan) const { try_set_plan(plan).value(); }
+    /** Returns the properties of an account in a gate with teams. */
+    kt_account_info account(std::uint32_t account, Clock at = Clock::system()) const {
+        return try_account(account, at).value();
+    }
+    /** Calls visit(const kt_account_info &) with each account. If visit returns false, the list
+     *  ends. visit may throw. */
+    template <class Visit>
+    void accounts(Visit &&visit, Clock at = Clock::system()) const {
+        try_accounts(std::forward<Visit>(visit), at).value();
+    }
+    /** Refuses all keys of an account from the next check on, or accepts them again. */
+    void set_suspended(std::uint32_t account, bool suspended) const {
+        try_set_suspended(account, suspended).value();
+    }
+    /** Lets the team limits of another plan hold for an account, and ends limits of its own. */
+    void assign_account(std::uint32_t account, Input plan) const {
+        try_assign_account(account, plan).value();
+    }
+    /** Gives an account limits of its own, such as `5000/hour`. */
+    void limit_account(std::uint32_t account, Input quotas) const {
+        try_limit_account(account, quotas).value();
+    }
+    /** Resets the counts that all keys of an account share. */
+    void reset_account(std::uint32_t account, Clock at = Clock::system()) const {
+        try_reset_account(account, at).value();
+    }
+    /** Returns the most teams that the gate can hold; 0 if it has none. */
+    std::uint32_t team_capacity() const { return try_team_capacity().value(); }
     /** Sets how long changes to keys and plans wait for another administrator: see try_set_wait. */
     void set_wait(std::chrono::milliseconds wait) const { try_set_wait(wait).value(); }
     /** Returns the id of the process that is changing this gate: see try_administrator. */
@@ -1088,8 +1421,15 @@ public:
 
     /** Returns the key and a cost as a part of check_all, std::nullopt if the request has no key.
      *  The part refers to this gate and to the text of the key. */
-    kt_part part(ApiKey api_key, std::uint32_t cost = 1) const noexcept {
-        return {get(), nullptr, detail::bytes(api_key.data()), api_key.size(), cost, 0};
+    Part part(ApiKey api_key, std::uint32_t cost = 1) const noexcept {
+        return Part(get(), nullptr, api_key.data(), api_key.size(), cost);
+    }
+    /** Returns the key and a request as a part of check_all, which has a time of its own. */
+    Part part(ApiKey api_key, const Request &request) const {
+        Part part(get(), nullptr, api_key.data(), api_key.size(), request.cost);
+        part.groups_ = detail::c_groups(request.groups, request.costs);
+        part.need_ = detail::c_names(request.need);
+        return part;
     }
 
     /** Returns the handle, for the functions of keytally.h. */
@@ -1109,19 +1449,24 @@ private:
     static std::vector<kt_plan> c_plans(const GateConfig &config) {
         std::vector<kt_plan> plans;
         for (const Plan &plan : config.plans)
-            plans.push_back(
-                {plan.name.data(), plan.name.size(), plan.policy.data(), plan.policy.size()});
+            plans.push_back(c_plan(plan));
         return plans;
     }
 
-    static kt_gate_config c_config(const GateConfig &config,
-                                   const std::vector<kt_plan> &plans) noexcept {
-        const Input &prefix = config.prefix;
-        return {sizeof(kt_gate_config), config.keys,   plans.data(),
-                plans.size(),           prefix.data(), prefix.size()};
+    static kt_plan c_plan(const Plan &plan) noexcept {
+        return {plan.name.data(), plan.name.size(), plan.sections.data(), plan.sections.size()};
     }
 
-    static kt_new_key c_new_key(const NewKey &new_key) noexcept {
+    static kt_gate_config c_config(const GateConfig &config, const std::vector<kt_plan> &plans,
+                                   const std::vector<kt_name> &scopes) noexcept {
+        const Input &prefix = config.prefix;
+        return {sizeof(kt_gate_config), config.keys,  plans.data(), plans.size(),
+                prefix.data(),          prefix.size(), config.teams, 0,
+                scopes.data(),          scopes.size()};
+    }
+
+    static kt_new_key c_new_key(const NewKey &new_key,
+                                const std::vector<kt_name> &scopes) noexcept {
         return {sizeof(kt_new_key),
                 new_key.account,
                 new_key.env.data(),
@@ -1129,18 +1474,42 @@ private:
                 new_key.plan.data(),
                 new_key.plan.size(),
                 new_key.expires ? detail::unix_s(*new_key.expires) : 0,
-                0};
+                0,
+                scopes.data(),
+                scopes.size()};
+    }
+
+    /** Calls a C function that takes a request and writes the result of a compound charge. */
+    template <class Function>
+    Result<Compound> call_request(Function function, ApiKey api_key,
+                                  const Request &request) const {
+        return detail::with_request(request, [&](const kt_request *fields) {
+            return detail::compound([&](kt_compound *out) {
+                return function(get(), detail::bytes(api_key.data()), api_key.size(), fields, out);
+            });
+        });
+    }
+
+    /** Calls a C function that passes each of its elements to a callback. */
+    template <class Info, class Function, class Visit>
+    Result<void> visited(Function function, Visit &visit, Clock at) const {
+        Visitor<Info, Visit> visitor{&visit};
+        kt_status status = function(get(), at.now_ms(), visitor.each, &visitor);
+#if defined(__cpp_exceptions)
+        if (visitor.thrown) std::rethrow_exception(visitor.thrown);
+#endif
+        return status;
     }
 
     /** The context of a C callback. An exception must not pass through the library. */
-    template <class Visit>
+    template <class Info, class Visit>
     struct Visitor {
         Visit *visit;
 #if defined(__cpp_exceptions)
         std::exception_ptr thrown = nullptr;
 #endif
 
-        static int each(void *context, const kt_key_info *info) noexcept {
+        static int each(void *context, const Info *info) noexcept {
             auto *self = static_cast<Visitor *>(context);
 #if defined(__cpp_exceptions)
             try {
@@ -1154,7 +1523,7 @@ private:
 #endif
         }
 
-        int ends(const kt_key_info &info) {
+        int ends(const Info &info) {
             if constexpr (std::is_void_v<decltype((*visit)(info))>) {
                 (*visit)(info);
                 return 0;
@@ -1169,50 +1538,46 @@ private:
     Owned handle_;
 };
 
-/** The result of check_all: the verdict of each part, in the order of the parts. */
-class Compound {
-public:
-    /** Returns whether the request is admitted. Every part is then charged, else none. */
-    bool admitted() const noexcept { return decisive().admitted(); }
-    /** Returns the verdict that decided, whose status and body the response has. */
-    const Verdict &decisive() const noexcept { return all_[decisive_]; }
+namespace detail {
 
-    /** Returns the number of parts. */
-    std::size_t size() const noexcept { return size_; }
-    /** Returns the verdict of the part at `index`, which must be below size(). */
-    const Verdict &operator[](std::size_t index) const noexcept { return all_[index]; }
-    const Verdict *begin() const noexcept { return all_; }
-    const Verdict *end() const noexcept { return all_ + size_; }
+/** Calls a C function that takes parts. */
+template <class Function>
+Result<Compound> all(Function function, std::initializer_list<Part> parts, Clock at) noexcept {
+    kt_part fields[KT_MAX_PARTS] = {};
+    if (parts.size() > KT_MAX_PARTS) return KT_PART_COUNT;
+    std::size_t count = 0;
+    for (const Part &part : parts) fields[count++] = part.to_c();
+    return compound(
+        [&](kt_compound *out) { return function(fields, count, at.now_ms(), out); });
+}
 
-private:
-    friend Result<Compound> try_check_all(std::initializer_list<kt_part>, Clock) noexcept;
-
-    Verdict all_[KT_MAX_PARTS] = {};
-    std::size_t size_ = 0;
-    std::size_t decisive_ = 0;
-};
+} // namespace detail
 
 /** Checks several keys and subjects of one request, and charges all or none. The comment of
  *  kt_check_all says what holds.
  *
  *     auto charged = keytally::check_all({gate.part(api_key), addresses.part(address)});
  */
-inline Result<Compound> try_check_all(std::initializer_list<kt_part> parts,
+inline Result<Compound> try_check_all(std::initializer_list<Part> parts,
                                       Clock at = Clock::system()) noexcept {
-    // Verdict adds no member to kt_verdict.
-    static_assert(sizeof(Verdict) == sizeof(kt_verdict));
-    Compound compound;
-    kt_status status = kt_check_all(parts.begin(), parts.size(), at.now_ms(), compound.all_,
-                                    &compound.decisive_);
-    if (status != KT_OK) return status;
-    compound.size_ = parts.size();
-    return compound;
+    return detail::all(kt_check_all, parts, at);
+}
+
+/** Returns the result that try_check_all would give now, without a charge. */
+inline Result<Compound> try_peek_all(std::initializer_list<Part> parts,
+                                     Clock at = Clock::system()) noexcept {
+    return detail::all(kt_peek_all, parts, at);
 }
 
 #if defined(__cpp_exceptions)
 /** Checks several keys and subjects of one request, and charges all or none. */
-inline Compound check_all(std::initializer_list<kt_part> parts, Clock at = Clock::system()) {
+inline Compound check_all(std::initializer_list<Part> parts, Clock at = Clock::system()) {
     return try_check_all(parts, at).value();
+}
+
+/** Returns the result that check_all would give now, without a charge. */
+inline Compound peek_all(std::initializer_list<Part> parts, Clock at = Clock::system()) {
+    return try_peek_all(parts, at).value();
 }
 #endif
 

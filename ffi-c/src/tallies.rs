@@ -91,7 +91,7 @@ plain! {
         /// The index of the verdict that decided. It is that of a missing or invalid key, else of a
         /// missing scope, else of a full limiter, else of a tally that the cost is above a limit
         /// of, else the denial that lasts longest. If the request is admitted, it is 0.
-        pub decisive: u8,
+        pub decisive_index: u8,
         /// When to try a denied request again, in Unix milliseconds. 0 unless denied or full.
         pub retry_at_ms: u64,
         /// The units left in the window that the fields `X-RateLimit-*` describe; 0 if there is
@@ -123,7 +123,7 @@ impl Target<'_, kt_compound> {
             (out.account, out.plan, out.env) = (holder.account, holder.plan, holder.env);
         }
         out.tally_count = u8::try_from(compound.tallies().len()).unwrap_or(0);
-        out.decisive = u8::try_from(compound.decisive_index()).unwrap_or(0);
+        out.decisive_index = u8::try_from(compound.decisive_index()).unwrap_or(0);
         out.remaining = compound.remaining().unwrap_or(0);
         for (out, tally) in out.tallies.iter_mut().zip(compound.tallies()) {
             out.verdict.fill(tally.verdict());
@@ -179,7 +179,7 @@ impl kt_compound {
 
     /// Returns the verdict that decided.
     fn decisive(&self) -> FfiResult<&kt_verdict> {
-        let tally = self.tallies()?.get(usize::from(self.decisive));
+        let tally = self.tallies()?.get(usize::from(self.decisive_index));
         tally.map(|tally| &tally.verdict).ok_or(kt_status::KT_NOT_A_VERDICT)
     }
 

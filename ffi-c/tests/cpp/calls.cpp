@@ -134,15 +134,22 @@ static bool is_now(std::uint64_t ms, keytally::Time before) {
 static void parts_are_charged_all_or_none() {
     auto users = Limiter::in_memory("5/minute", 8);
     auto teams = Limiter::in_memory("4/hour", 8);
-    auto admitted = *keytally::try_check_all({users.part("ann", 3), teams.part("42", 3)});
-    CHECK(admitted.admitted() && admitted.size() == 2 && admitted[1].charge().cost() == 3);
-    auto denied = *keytally::try_check_all({users.part("ann", 2), teams.part("42", 2)});
-    CHECK(!denied.admitted() && &denied.decisive() == &denied[1]);
-    CHECK(denied[0].outcome == KT_ADMITTED && denied[0].charge().cost() == 0);
+    auto admitted = *keytally::try_check_all({users.part("ann", 3), teams.part("42", 3)}, NOW);
+    CHECK(admitted.admitted() && admitted.size() == 2 && admitted.charge(1).cost() == 3);
+    CHECK(admitted[1].part == 1 && admitted.retry_after() == 0s && admitted.body().empty());
+    auto denied = keytally::check_all({users.part("ann", 2), teams.part("42", 2)}, NOW);
+    CHECK(!denied.admitted() && denied.decisive_index == 1 && denied.retry_after() == 1h);
+    CHECK(denied.decisive().outcome == KT_DENIED && denied.retry_at() == NOW + 1h);
+    CHECK(denied.verdict(0).admitted() && denied.charge(0).cost() == 0);
     std::size_t count = 0;
-    for (const Verdict &verdict : denied) count += verdict.quotas().size();
+    for (const kt_tally &tally : denied) count += keytally::Quotas(tally.verdict).size();
     CHECK(count == 2);
+    auto peeked = keytally::peek_all({users.part("ann", 2), teams.part("42", 1)}, NOW);
+    CHECK(peeked.admitted() && peeked.charge().cost() == 0);
     CHECK(keytally::try_check_all({}).status() == KT_PART_COUNT);
+    auto one = users.part("ann");
+    CHECK(keytally::try_check_all({one, one, one, one, one, one, one, one, one}).status() ==
+          KT_PART_COUNT);
     Limiter moved = std::move(users);
     CHECK(keytally::try_check_all({users.part("ann")}).status() == KT_PART_TABLE);
 }
@@ -239,7 +246,8 @@ static void use(Gate &gate) {
     CHECK(!gate.check(key.expose(), 0, NOW).admitted() &&
           gate.check(fresh.expose(), 0, NOW).admitted());
 
-    CHECK(gate.check(fresh.expose(), keytally::Request{0, NOW}).admitted());
+    auto checked = gate.check(fresh.expose(), keytally::Request{0, NOW});
+    CHECK(checked.admitted() && checked.size() == 1 && checked.key_id == key.key_id());
     CHECK(keytally::Quotas(gate.key(key.key_id(), NOW)).size() == 2);
     auto imported = gate.import("legacy-key-0123456789", {7}, NOW);
     CHECK(gate.check("legacy-key-0123456789", 1, NOW).key_id == imported);
@@ -311,6 +319,115 @@ static void gates_check_and_administer_keys(const std::string &folder) {
     auto limiter = Limiter::open_or_create(folder + "/cpp.limiter", "5/minute", 100);
     auto again = Limiter::open(folder + "/cpp.limiter");
     CHECK(limiter.check("a", 5, NOW).admitted() && !again.check("a", 1, NOW).admitted());
+}
+
+/** A gate with teams, groups and scopes. */
+static void use_sections(Gate &gate) {
+    Key key = gate.issue({42, "live", {}, std::nullopt, {"read"}}, NOW);
+    keytally::Request request;
+    request.at = NOW;
+    request.cost = 4;
+    request.groups = {"write"};
+    request.costs = {{"tokens", 2500}};
+    request.need = {"read"};
+    auto peeked = gate.peek(key.expose(), request);
+    CHECK(peeked.admitted() && peeked.remaining == 100 && peeked.charge().cost() == 0);
+    auto charged = gate.check(key.expose(), request);
+    CHECK(charged.admitted() && charged.account == 42 && charged.size() == 4);
+    CHECK(charged.remaining == 96 && charged.verdict(1).quotas()[0].remaining == 146);
+    CHECK(std::string_view(charged[2].section) == "write" && charged[3].verdict.cost == 2500);
+    CHECK(charged.headers().view().find("\"team-minute\";q=150;w=60") != std::string_view::npos);
+    int fields = 0;
+    charged.for_each_header([&](std::string_view name, std::string_view value) {
+        if (name == "X-RateLimit-Remaining") CHECK(value == "96");
+        fields++;
+    });
+    CHECK(fields == 5 && charged.crossed().empty());
+
+    // The actual number of tokens is above the group's limit.
+    keytally::Settlement settlement;
+    settlement.cost = 2;
+    settlement.costs = {{"tokens", 6000}};
+    auto settled = gate.settle(key.key_id(), charged.charge(), settlement, NOW);
+    CHECK(settled.verdict.quotas()[0].remaining == 98 && settled.uncharged[0] == 1000);
+    auto denied = gate.check(key.expose(), request);
+    CHECK(denied.outcome == KT_DENIED && std::string_view(denied[denied.decisive_index].section) ==
+                                             "tokens");
+    CHECK(denied.problem().view().find("[\"tokens-hour\"]") != std::string_view::npos);
+
+    request.costs = {};
+    request.cost = 3;
+    auto warned = gate.check(key.expose(), request);
+    CHECK(warned.crossed().size() == 1 && warned.crossed()[0].percent == 50 &&
+          warned.crossed()[0].tally == 2 && warned.crossed()[0].quota == 0);
+    gate.refund(key.key_id(), warned.charge(), NOW);
+    CHECK(gate.peek(key.expose(), request).remaining == 98);
+
+    request.need = {"read", "write"};
+    CHECK(gate.check(key.expose(), request).http_status == 403);
+    gate.set_scopes(key.key_id(), {"read", "write"});
+    CHECK(gate.check(key.expose(), request).admitted());
+    request.need = {"admin"};
+    CHECK(thrown([&] { gate.check(key.expose(), request); }) == KT_NO_SUCH_SCOPE);
+    request.need = {};
+    request.groups = {"none"};
+    CHECK(gate.try_check(key.expose(), request).status() == KT_NO_SUCH_GROUP);
+    settlement.costs = {{"none", 1}};
+    CHECK(gate.try_settle(key.key_id(), charged.charge(), settlement).status() ==
+          KT_NO_SUCH_GROUP);
+#if __cplusplus >= 202002L
+    auto designated = gate.check(key.expose(), {.cost = 1,
+                                                .at = NOW,
+                                                .groups = {"write"},
+                                                .costs = {{"tokens", 0}},
+                                                .need = {"write"}});
+    CHECK(designated.admitted() && designated.size() == 4);
+#endif
+
+    auto addresses = Limiter::in_memory("5/minute", 8);
+    request.groups = {"write"};
+    request.cost = 1;
+    auto both = keytally::check_all({gate.part(key.expose(), request), addresses.part("a")}, NOW);
+    CHECK(both.admitted() && both.size() == 4 && both[3].part == 1 && both[2].part == 0);
+
+    CHECK((gate.sections() == std::vector<std::string>{"key", "team", "write", "tokens"}));
+    CHECK((gate.scopes() == std::vector<std::string>{"read", "write"}));
+    CHECK(gate.team_capacity() == 3);
+    gate.reset_account(42, NOW);
+    CHECK(keytally::Quotas(gate.account(42, NOW))[0].remaining == 150);
+    gate.limit_account(42, "7/minute");
+    CHECK(gate.account(42, NOW).has_own_limits == 1);
+    gate.assign_account(42, "default");
+    CHECK(gate.account(42, NOW).has_own_limits == 0);
+    gate.set_suspended(42, true);
+    CHECK(gate.check(key.expose(), 1, NOW).reason == KT_REASON_SUSPENDED);
+    gate.set_suspended(42, false);
+    CHECK(gate.check(key.expose(), 1, NOW).admitted());
+    int accounts = 0;
+    gate.accounts([&](const kt_account_info &info) { accounts += info.account == 42; }, NOW);
+    CHECK(accounts == 1);
+    CHECK(thrown([&] { gate.account(43); }) == KT_NO_SUCH_ACCOUNT);
+}
+
+static void requests_charge_key_team_and_groups(const std::string &folder) {
+    keytally::GateConfig config;
+    config.keys = 8;
+    config.teams = 3;
+    config.scopes = {"read", "write"};
+    config.plans = {{"default", "100/minute; team: 150/minute; group write: 10/minute warn 50%; "
+                                "group tokens: 5000/hour"}};
+    auto gate = Gate::in_memory(PEPPER, config);
+    use_sections(gate);
+    char pepper[KT_PEPPER_SIZE];
+    CHECK(kt_pepper_generate(pepper, sizeof pepper) == KT_OK);
+    auto file = Gate::create(folder + "/sections.gate", pepper, config);
+    use_sections(file);
+    Gate moved = std::move(file);
+    CHECK(file.scopes().empty() && moved.sections().size() == 4);
+    CHECK(keytally::sections_explain("1/s; team: 1/s").view().empty());
+    CHECK(!keytally::sections_explain("1/s; teams: 1/s").view().empty());
+    config.scopes = {"two words"};
+    CHECK(Gate::try_in_memory(PEPPER, config).status() == KT_SCOPES);
 }
 
 /** A null `const char *` is a status in place of a text, and a missing key in place of a key. */
@@ -405,6 +522,7 @@ int main(int count, char **arguments) {
     parts_are_charged_all_or_none();
     system_clock_corrects_what_an_explicit_time_locked();
     gates_check_and_administer_keys(arguments[1]);
+    requests_charge_key_team_and_groups(arguments[1]);
     null_pointer_is_a_status(arguments[1]);
     table_that_c_created_is_attached();
     threads_admit_exactly_the_limit();

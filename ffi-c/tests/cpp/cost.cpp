@@ -63,7 +63,8 @@ int main(int count, char **arguments) {
     kt_bytes pepper = {reinterpret_cast<const std::uint8_t *>(PEPPER.data()), PEPPER.size()};
     kt_gate gate;
     must(kt_gate_init(gate_memory, sizeof gate_memory, &config, &pepper, 1, &gate));
-    kt_new_key new_key = {sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("default"), 0, 0, nullptr, 0};
+    kt_new_key new_key = {
+        sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("default"), 0, 0, nullptr, 0};
     static const std::uint8_t entropy[KT_ENTROPY_SIZE] = {9};
     kt_key key;
     std::uint64_t key_id;
