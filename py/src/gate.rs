@@ -289,7 +289,7 @@ impl Gate {
             }
             let part = request.part(&gate, api_key, cost.0)?;
             let compound = with_clock!(now, |clock| part.check(clock));
-            Self::verdict_of_part(gate, compound)
+            Ok(Verdict::from_compound(compound, vec![Some(gate)]))
         })?
     }
 
@@ -359,7 +359,7 @@ impl Gate {
             }
             let part = request.part(&gate, api_key, cost.0)?;
             let compound = with_clock!(now, |clock| part.peek(clock));
-            Self::verdict_of_part(gate, compound)
+            Ok(Verdict::from_compound(compound, vec![Some(gate)]))
         })?
     }
 
@@ -1219,18 +1219,6 @@ impl Gate {
         work: impl FnOnce(&mut Administrator<'_, Mapping>) -> Result<T, Admin> + Send,
     ) -> PyResult<T> {
         self.waiting(py, wait, |gate, wait| gate.administer_within(wait, work))
-    }
-
-    /// Returns the verdict of a part alone.
-    fn verdict_of_part(
-        gate: Arc<Host>,
-        compound: Result<keytally::Compound, keytally::PartsError>,
-    ) -> PyResult<Verdict> {
-        match compound {
-            Ok(compound) => Ok(Verdict::from_compound(compound, vec![Some(gate)])),
-            // A gate has at most as many tallies as a request may charge.
-            Err(error) => Err(PyValueError::new_err(error.to_string())),
-        }
     }
 
     /// Returns the verdict; raises a `NoSuchKeyError` if the gate does not have the key.

@@ -44,6 +44,7 @@ const RULES: [Rule; 4] = [
         pattern: r"#!?\[.*\bunsafe\(|no_mangle|export_name",
         // The files with functions for C, and programs without an operating system.
         allowed: &[
+            "ffi-c/src/accounts.rs",
             "ffi-c/src/administer.rs",
             "ffi-c/src/charge.rs",
             "ffi-c/src/clock.rs",
