@@ -135,7 +135,7 @@ impl QuotaUse {
         if !table.is_extended() {
             return Self::from_quotas(&info.quotas);
         }
-        let tallies = table.tallies(info, now).into_iter();
+        let tallies = table.tallies(info, now);
         tallies
             .flat_map(|tally| {
                 Self::of_section(tally.section.name(), &tally.quotas).collect::<Vec<_>>()
@@ -171,7 +171,8 @@ impl QuotaUse {
 }
 
 impl ListedKey {
-    /// Returns the use of the quota with this name; `None` if the plan of the key does not limit it.
+    /// Returns the use of the quota with this name; `None` if the plan of the key does not limit
+    /// it.
     pub(crate) fn quota(&self, name: &str) -> Option<&QuotaUse> {
         self.quotas.iter().find(|quota| quota.name() == name)
     }

@@ -122,8 +122,8 @@ fn read(sandbox: &Sandbox, files: &[String]) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Returns the bits of a file that are changed, one for each damaged copy: one of every word that is
-/// neither a tally, nor the fingerprint of a pepper, which the program compares with its own.
+/// Returns the bits of a file that are changed, one for each damaged copy: one of every word that
+/// is neither a tally, nor the fingerprint of a pepper, which the program compares with its own.
 fn damaged_bits(bytes: &[u8], header_lines: usize, capacity: usize) -> Vec<usize> {
     let records = header_lines * 8..(header_lines + capacity) * 8;
     let hints = records.end..records.end + capacity.div_ceil(8) * 8;

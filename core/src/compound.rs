@@ -371,8 +371,8 @@ impl Compound {
         self.tallies.iter().find(|tally| tally.section == Some(Section::Key))
     }
 
-    /// Returns the latest time at which a retry can succeed, of all tallies that deny; `None` unless
-    /// the outcome is [`Outcome::Denied`] or [`Outcome::Full`].
+    /// Returns the latest time at which a retry can succeed, of all tallies that deny; `None`
+    /// unless the outcome is [`Outcome::Denied`] or [`Outcome::Full`].
     pub fn retry_at(&self) -> Option<Timestamp> {
         self.decisive().retry_at()
     }

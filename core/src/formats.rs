@@ -293,7 +293,7 @@ mod serialize {
                 suspended: info.is_suspended,
                 plan_number: info.plan,
                 has_own_limits: info.has_own_limits,
-                quotas: &info.quotas,
+                quotas: info.quotas(),
             }
         }
     }

@@ -150,8 +150,8 @@ impl FromStr for Policy {
     }
 }
 
-/// Sorts the quotas of one algorithm by their windows, and checks that they can be counted together,
-/// in one tally or in several. A sliding week becomes seven days.
+/// Sorts the quotas of one algorithm by their windows, and checks that they can be counted
+/// together, in one tally or in several. A sliding week becomes seven days.
 ///
 /// # Errors
 /// Those of [`Policy::new`], apart from those of the tally.

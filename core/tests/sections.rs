@@ -283,7 +283,7 @@ fn suspended_team_is_refused_at_the_next_check() {
 fn account_has_the_limits_of_its_plan_or_its_own() {
     let gate = gate_of(TEXT);
     let (key, _) = key_of(&gate, 42, 1);
-    let team = |now| gate.account(42, now).unwrap().quotas[0].iter().next().unwrap();
+    let team = |now| gate.account(42, now).unwrap().quotas()[0].iter().next().unwrap();
     assert_eq!(team(at(0)).limit, 4);
     let quota = |limit, window| Quota { limit, window };
     let (minute, month) = (Window::from_seconds(60).unwrap(), Window::month(1).unwrap());
@@ -472,7 +472,7 @@ fn settlement_charges_the_extra_to_all_tallies_or_none() {
     let charge = costly(&gate, &key).charge(0).unwrap();
     let settle = |settlement: Settlement<'_>| {
         let settled = gate.settle_all(key_id, charge, &settlement, at(0)).unwrap();
-        (settled.verdict.uncharged(), settled.uncharged.to_vec())
+        (settled.verdict.uncharged(), settled.uncharged().to_vec())
     };
     assert_eq!(settle(Settlement::new().with_cost(3).with_group("tokens", 400)), (0, vec![0]));
     assert_eq!(all_left(&gate, &key), [6, 9, 6, 4600]);

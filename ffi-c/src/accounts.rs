@@ -51,7 +51,7 @@ impl kt_account_info {
     fn new(info: &AccountInfo) -> Self {
         let mut private_ = [0; 32];
         let mut count = 0;
-        for quotas in &info.quotas {
+        for quotas in info.quotas() {
             let mut words = [0; 32];
             put_quotas(&mut words, quotas);
             let len = 4 * quotas.len();
@@ -62,7 +62,7 @@ impl kt_account_info {
             }
         }
         // No reset is before the time of any tally.
-        let at_ms = info.quotas.iter().map(|quotas| quotas.time().unix_ms()).min();
+        let at_ms = info.quotas().iter().map(|quotas| quotas.time().unix_ms()).min();
         Self {
             account: info.account,
             suspended: info.is_suspended.into(),

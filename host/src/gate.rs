@@ -36,8 +36,8 @@ use crate::publish::{create_in_memory, create_table};
 pub struct GateConfig {
     /// The capacity in keys, 1 to 67,108,864. Each key takes 72 bytes of the file: 64 for its
     /// record, 4 for its hint (its last four characters, which lists show), and 4 for a checksum.
-    /// If the plans need more than one tally for a key, or if the gate has teams or scopes, it takes
-    /// 8 to 64 bytes more.
+    /// If the plans need more than one tally for a key, or if the gate has teams or scopes, it
+    /// takes 8 to 64 bytes more.
     pub keys: u32,
     /// The prefix of every key.
     pub prefix: Name,
@@ -542,8 +542,8 @@ impl Gate {
     /// If there is a flaw, the gate is read again under the lock. Other administrators wait during
     /// this second reading, and while an unfinished change is completed.
     ///
-    /// Each record has a checksum, which does not cover its counts. Counts that were changed are not
-    /// detected.
+    /// Each record has a checksum, which does not cover its counts. Counts that were changed are
+    /// not detected.
     ///
     /// ```
     /// # use keytally::{GateConfig, Gate, pepper};

@@ -63,7 +63,7 @@ impl AccountInfo {
     /// Empty if the plans have no section ``team``, or do not limit it.
     #[getter]
     fn quotas<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        quota_state::quotas(py, self.info.quotas.iter().flat_map(|quotas| quotas.iter()))
+        quota_state::quotas(py, self.info.quotas().iter().flat_map(|quotas| quotas.iter()))
     }
 
     fn __repr__(&self) -> String {

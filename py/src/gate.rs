@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use keytally::{AdminError as Admin, NewKey};
 use keytally::{Administrator, Clock as _, Name, Peppers, Section, Timestamp};
 use keytally::{Error, Followed, Gate as Host, GateConfig, Mapping, Settlement, Wait};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping, PyTuple};
 use zeroize::Zeroizing;
@@ -457,8 +457,8 @@ impl Gate {
             clock
         ));
         let (verdict, uncharged) = match settled {
-            Some(settled) => (Some(settled.verdict), settled.uncharged),
-            None => Default::default(),
+            Some(settled) => (Some(settled.verdict), settled.uncharged().to_vec()),
+            None => (None, Vec::new()),
         };
         let names = request.costs().iter().map(|(name, _)| name.clone());
         let uncharged = names.zip(uncharged).collect();

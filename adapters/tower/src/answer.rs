@@ -97,7 +97,8 @@ impl Respond for Compound {
 pub struct Answer {
     /// The verdict that decided.
     pub verdict: Verdict,
-    /// The verdicts on all tallies, if the gate has several or the request names a group or a scope.
+    /// The verdicts on all tallies, if the gate has several or the request names a group or a
+    /// scope.
     pub compound: Option<Box<Compound>>,
 }
 

@@ -20,8 +20,8 @@ use crate::table::{Extras, SharedGate};
 /// A layer that requires a valid API key with quota left, and charges the key.
 ///
 /// A request that is admitted proceeds, and its extensions have the [`Caller`](crate::Caller) and
-/// the [`Verdict`]. A request that is refused gets 401, 403, 429 or 503. Both responses have the header
-/// fields of the verdict.
+/// the [`Verdict`]. A request that is refused gets 401, 403, 429 or 503. Both responses have the
+/// header fields of the verdict.
 ///
 /// The key comes from `X-API-Key`, or from the fields that [`key_from`](Self::key_from) names. It
 /// is never read from the query.

@@ -93,8 +93,8 @@ impl Record {
         }
     }
 
-    /// Charges a table, unless this request was charged for the same already. Returns the answer and
-    /// the index of the decision; `None` if the gate does not have a group or a scope.
+    /// Charges a table, unless this request was charged for the same already. Returns the answer
+    /// and the index of the decision; `None` if the gate does not have a group or a scope.
     ///
     /// If it was already, and the cost is higher now or there are other groups, the new charge
     /// replaces the earlier one.

@@ -116,7 +116,7 @@ impl AccountView {
     fn new(info: &AccountInfo, gate: &Gate) -> Self {
         let table = gate.table();
         let quotas = info
-            .quotas
+            .quotas()
             .iter()
             .flat_map(|quotas| QuotaUse::of_section("team", quotas).collect::<Vec<_>>());
         Self {

@@ -307,14 +307,14 @@ class Gate:
         if not 0 < team <= self.teams:
             return None, None
         line, _ = self.stable(self.teams_at + team - 1, self.capacity + team - 1)
-        place = [at for at, tally in enumerate(self.tallies) if tally.section == "team"].index(index)
+        number = [at for at, tally in enumerate(self.tallies) if tally.section == "team"].index(index)
         if line is not None and high(line[0]) == 1:
             limits = self.plan_limits(line[7] >> 8 & 0xFF, index)
             if line[7] & 1:
-                words = line[3 + 2 * place : 5 + 2 * place]
+                words = line[3 + 2 * number : 5 + 2 * number]
                 limits = [half(word) for word in words for half in (low, high)]
                 limits = limits if any(limits) else None
-        return self.line(self.teams_at + team - 1)[1 + place], limits
+        return self.line(self.teams_at + team - 1)[1 + number], limits
 
     def listing(self, now_ms):
         keys = (self.key(number, now_ms) for number in range(self.capacity))

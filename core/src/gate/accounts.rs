@@ -28,9 +28,16 @@ pub struct AccountInfo {
     pub plan: u8,
     /// Whether the account has limits of its own instead of the plan's.
     pub has_own_limits: bool,
-    /// The quotas that all keys of the account share, now or at the tally's own time if that is
-    /// ahead. One element per tally; empty if the plans have no section `team`, or do not limit it.
-    pub quotas: Vec<Quotas, MAX_TEAM_TALLIES>,
+    quotas: Vec<Quotas, MAX_TEAM_TALLIES>,
+}
+
+impl AccountInfo {
+    /// Returns the quotas that all keys of the account share, now or at the tally's own time if
+    /// that is ahead: one element per tally. It is empty if the plans have no section `team`, or do
+    /// not limit it.
+    pub fn quotas(&self) -> &[Quotas] {
+        &self.quotas
+    }
 }
 
 impl<M: AsRef<[CacheLine]>> Gate<M> {

@@ -1,7 +1,7 @@
 //! What a gate with sections, teams, scopes or warnings has in addition to a plain one.
 //!
-//! A gate is *plain* if every plan fits one tally and has no warnings, and the gate has no teams and
-//! no scopes. Else it is *extended*, and has these lines in addition:
+//! A gate is *plain* if every plan fits one tally and has no warnings, and the gate has no teams
+//! and no scopes. Else it is *extended*, and has these lines in addition:
 //!
 //! ```text
 //! after the plans: numbers | tallies (8 lines) | scopes (16 lines) | plan redo record (4 lines)

@@ -126,7 +126,11 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns the state of every tally that requests of a key charge: those of the key, of its
     /// team and of groups, without those that its plan does not limit. Empty if the record of the
     /// key is damaged or holds another key by now.
-    pub fn tallies(&self, info: &KeyInfo, now: Timestamp) -> Vec<TallyState, MAX_TALLIES> {
+    pub fn tallies(&self, info: &KeyInfo, now: Timestamp) -> impl Iterator<Item = TallyState> {
+        self.states(info, now).into_iter()
+    }
+
+    fn states(&self, info: &KeyInfo, now: Timestamp) -> Vec<TallyState, MAX_TALLIES> {
         let at = self.record(info.record.into());
         let Some(record) = at.read().filter(|record| record.key_id == Some(info.key_id)) else {
             return Vec::new();

@@ -34,8 +34,8 @@ use crate::verdict::Verdict;
 /// added.
 ///
 /// ```
-/// use keytally_core::{CacheLine, Entropy, Gate, GateConfig, Name, NewKey, Peppers, Plan, Sections};
-/// use keytally_core::Timestamp;
+/// use keytally_core::{CacheLine, Entropy, Gate, GateConfig, Name, NewKey, Peppers, Plan,
+/// Sections}; use keytally_core::Timestamp;
 ///
 /// let sections: Sections = "100/minute; team: 150/minute; group write: 10/minute".parse()?;
 /// let plans = [Plan::new("default", sections).unwrap()];
@@ -208,7 +208,8 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
         Compound::of_parts::<C>(core::iter::once(&self))
     }
 
-    /// Returns the location of a tally that is held in the order of the positions of one key's tallies.
+    /// Returns the location of a tally that is held in the order of the positions of one key's
+    /// tallies.
     fn rank(&self, held: usize) -> usize {
         let tally = self.held[held].tally;
         match self.gate.extension.as_ref().map(|extension| extension.location(tally)) {
@@ -553,8 +554,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         }
     }
 
-    /// Returns the position of a key's tally among all words of the gate; 0 if the gate does not have
-    /// the key.
+    /// Returns the position of a key's tally among all words of the gate; 0 if the gate does not
+    /// have the key.
     pub(super) fn position_of_key(&self, key_id: KeyId, tally: usize) -> usize {
         let at = self.record_of(key_id);
         self.position_of(at.number, self.entry_now(at.number).team.checked_sub(1), tally)

@@ -18,8 +18,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         self.extension.as_ref().map_or(PLAIN, |extension| &extension.shapes.sections)
     }
 
-    /// Returns whether a request may charge more than the key's first tally, or whether the gate has
-    /// teams or scopes. A check of such a gate takes longer.
+    /// Returns whether a request may charge more than the key's first tally, or whether the gate
+    /// has teams or scopes. A check of such a gate takes longer.
     pub fn is_extended(&self) -> bool {
         self.extension.is_some()
     }

@@ -25,9 +25,7 @@ use crate::verdict::Verdict;
 pub struct Settlement<'a> {
     /// The cost of the request itself; `None` if the estimate was right.
     pub cost: Option<u32>,
-    /// The costs of groups that were charged a cost of their own. Groups that are left out keep
-    /// their estimates.
-    pub groups: Vec<(&'a str, u32), MAX_TALLIES>,
+    groups: Vec<(&'a str, u32), MAX_TALLIES>,
     /// Whether units for which there is no room are counted, too. The windows are then above their
     /// limits, and deny requests for longer.
     pub overdraw: bool,
@@ -45,8 +43,9 @@ impl<'a> Settlement<'a> {
         Self { cost: Some(cost), ..self }
     }
 
-    /// Sets the cost of a group. If there are more groups than a request can charge, the last ones
-    /// are ignored.
+    /// Sets the cost of a group that was charged a cost of its own. Groups that are left out keep
+    /// their estimates. If there are more groups than a request can charge, the last ones are
+    /// ignored.
     #[must_use]
     pub fn with_group(mut self, name: &'a str, cost: u32) -> Self {
         let _ = self.groups.push((name, cost));
@@ -67,8 +66,15 @@ pub struct Settled {
     /// The verdict on the first tally. Its [`uncharged`](Verdict::uncharged) is the part of the
     /// request's own cost that found no room.
     pub verdict: Verdict,
-    /// The part of the cost of each group of the [`Settlement`] that found no room.
-    pub uncharged: Vec<u32, MAX_TALLIES>,
+    uncharged: Vec<u32, MAX_TALLIES>,
+}
+
+impl Settled {
+    /// Returns the part of the cost of each group of the [`Settlement`] that found no room, in
+    /// their order.
+    pub fn uncharged(&self) -> &[u32] {
+        &self.uncharged
+    }
 }
 
 /// A tally of a charge, and its position among all words.
@@ -76,8 +82,8 @@ type Charged = (usize, TallyCharge);
 
 impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns the units of `charge` to the windows that still count them, in all tallies. Refund
-    /// each charge once. Returns the verdict on the first tally, or `None` if the gate does not have
-    /// the key.
+    /// each charge once. Returns the verdict on the first tally, or `None` if the gate does not
+    /// have the key.
     pub fn refund(&self, key_id: KeyId, charge: Charge, clock: impl Clock) -> Option<Verdict> {
         let mut first = None;
         for entry in charge.entries() {
@@ -99,8 +105,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         })
     }
 
-    /// Replaces an estimate by the actual cost of the request: refunds the difference, or charges it
-    /// as far as there is room in every tally.
+    /// Replaces an estimate by the actual cost of the request: refunds the difference, or charges
+    /// it as far as there is room in every tally.
     ///
     /// The verdict's [`uncharged`](Verdict::uncharged) is the part that found no room. Settle each
     /// charge once. Returns `None` if the gate does not have the key. Groups that were charged a

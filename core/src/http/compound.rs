@@ -102,8 +102,8 @@ impl<'q> CompoundResponse<'q> {
         Headers::written(|out| self.put_fields(out, &mut Lines))
     }
 
-    /// Writes the header fields into `buffer`, each `Name: value` and CRLF, and returns their length
-    /// in bytes. [`MAX_COMPOUND_HEADERS_LEN`] bytes are always enough.
+    /// Writes the header fields into `buffer`, each `Name: value` and CRLF, and returns their
+    /// length in bytes. [`MAX_COMPOUND_HEADERS_LEN`] bytes are always enough.
     ///
     /// # Errors
     /// [`BufferTooSmall`] if they do not fit. Nothing is written then.

@@ -93,7 +93,7 @@ async fn problem_document_is_sent_if_accept_names_it() {
 #[tokio::test]
 async fn two_sources_with_different_keys_are_refused() {
     let (gate, key) = gate("9/31d");
-    let other = crate::support::issue(&gate);
+    let other = issue(&gate);
     let layer = GateLayer::new(gate).key_from(["X-API-Key", "Authorization: Bearer"]).unwrap();
     let service = layer.layer(service_fn(hello));
     let (same, differs) = (format!("Bearer {key}"), format!("Bearer {other}"));
@@ -359,11 +359,11 @@ async fn followed_gate_is_checked_after_its_file_was_replaced() {
         let config = GateConfig::default().with_keys(100);
         Gate::create(path, pepper::parse(&secret).unwrap(), &config).unwrap()
     };
-    let old_key = crate::support::issue(&create(&path));
+    let old_key = issue(&create(&path));
     let gate = Arc::new(Followed::open(&path, pepper::parse(&secret).unwrap()).unwrap());
     let service = GateLayer::new(Arc::clone(&gate)).layer(service_fn(hello));
     assert_eq!(call(&service, with_key(&old_key)).await.status(), 200);
-    let key = crate::support::issue(&create(&new_path));
+    let key = issue(&create(&new_path));
     std::fs::rename(new_path, path).unwrap();
     gate.reopen_if_replaced().unwrap();
     assert_eq!(call(&service, with_key(&old_key)).await.status(), 401);

@@ -175,8 +175,8 @@ impl Service {
     }
 }
 
-/// Returns the body of the response to a request that names a group or a scope that the gate does not
-/// have.
+/// Returns the body of the response to a request that names a group or a scope that the gate does
+/// not have.
 fn unknown_name(error: &RequestError) -> String {
     serde_json::json!({ "error": error.to_string() }).to_string()
 }

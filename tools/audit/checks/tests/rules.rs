@@ -56,6 +56,7 @@ const RULES: [Rule; 4] = [
             "ffi-c/src/limiter.rs",
             "ffi-c/src/message.rs",
             "ffi-c/src/policy.rs",
+            "ffi-c/src/tallies.rs",
             "ffi-c/src/verdict.rs",
             "ffi-c/src/version.rs",
             "ffi-c/tests/c/other.rs",
