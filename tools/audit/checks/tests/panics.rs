@@ -25,8 +25,50 @@ const ARITHMETIC: &str = "arithmetic overflow";
 const DIVISION: &str = "division by zero";
 const INDEX: &str = "index out of bounds";
 
+/// The panic of a division by zero.
+const ZERO: &str = "division by zero";
+
 /// The reasons why the panics of a kind in a file are not reached on valid memory.
 const REASONS: &[(&str, &str, &str)] = &[
+    (
+        "core/src/compound.rs",
+        INDEX,
+        "The index is that of the first verdict, or one that the iterator returned. A compound charge\n\
+         has at least one verdict.",
+    ),
+    (
+        "core/src/gate/extension.rs",
+        ARITHMETIC,
+        "The numbers of keys, teams and plans are at most 2^26, and a plan has at most 8 tallies.",
+    ),
+    (
+        "core/src/gate/extension.rs",
+        INDEX,
+        "Opening checked that the memory holds every line of the extension, the entries and the teams.\n\
+         A record's number is below the capacity, a team's below the number of teams, and a plan's\n\
+         below the number of plan slots.",
+    ),
+    (
+        "core/src/gate/part.rs",
+        ARITHMETIC,
+        "A team has at most two tallies, and an entry eight words.",
+    ),
+    ("core/src/gate/part.rs", INDEX, "The indexes are below the number of tallies that are held."),
+    (
+        "core/src/gate/tallies.rs",
+        ARITHMETIC,
+        "An entry lies within one line, and a team's tallies are its words 1 and 2.",
+    ),
+    ("core/src/gate/team.rs", ARITHMETIC, "The numbers of keys and teams are at most 2^26 each."),
+    (
+        "core/src/quotas.rs",
+        ARITHMETIC,
+        "A time has fewer than 2^64 ms. The end of its window is after it by at most 31 days, and the\n\
+         last stamps of a layout leave room for three windows.",
+    ),
+    ("core/src/quotas.rs", ZERO, "The length of a window is at least a second."),
+    ("core/src/sort.rs", INDEX, "The index is below the end, which is below the number of items."),
+    ("core/src/tally/counts.rs", ZERO, "The length of a window is at least a second."),
     (
         "core/src/decide.rs",
         ARITHMETIC,
@@ -72,11 +114,6 @@ const REASONS: &[(&str, &str, &str)] = &[
         "core/src/gate/plans.rs",
         INDEX,
         "A plan's number was compared with the number of plan slots.",
-    ),
-    (
-        "core/src/gate/plans.rs",
-        ARITHMETIC,
-        "Opening checked that the records begin after the fixed lines.",
     ),
     ("core/src/key.rs", ARITHMETIC, "The parser checked that the text is longer than a body."),
     (

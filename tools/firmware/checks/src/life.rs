@@ -30,7 +30,7 @@ const PEPPER: &[u8] = b"a pepper for all to see, 32 bytes";
 /// Panics if a call fails.
 pub fn run(gate: &[CacheLine], limiter: &[CacheLine], out: &mut dyn Write) -> fmt::Result {
     let policy = |text: &str| text.parse::<Policy>().expect(text);
-    let plans = [Plan::new("device", policy("3/minute, 5/hour")).expect("a short name")];
+    let plans = [Plan::new("device", policy("3/minute, 5/hour").into()).expect("a short name")];
     let prefix = Name::new("kt").expect("a short name");
     let config = GateConfig::new(KEYS, prefix, &plans).with_plan_slots(PLAN_SLOTS);
     let peppers = Peppers::new(&[PEPPER]).expect("a pepper of 32 bytes");

@@ -153,7 +153,7 @@ fn invalid_policy(table: &mut Table<'_>) -> Option<()> {
     }
     let (kind, needed) = match error.kind() {
         ParsePolicyErrorKind::Empty => (0, 0),
-        ParsePolicyErrorKind::TooLong => (1, 0),
+        ParsePolicyErrorKind::TooLong { .. } => (1, 0),
         ParsePolicyErrorKind::Syntax => (2, 0),
         ParsePolicyErrorKind::Limit => (3, 0),
         ParsePolicyErrorKind::Window => (4, 0),
@@ -283,7 +283,7 @@ fn gate(table: &mut Table<'_>, memory: &[CacheLine]) -> Count {
         pass_each(table, 7);
         return Count { agreed: 0, left_out: each(table, pass_step) };
     };
-    let plans = [Plan::new("default", policy).expect("a short name")];
+    let plans = [Plan::new("default", policy.into()).expect("a short name")];
     let config = GateConfig::new(KEYS, name("kt"), &plans).with_plan_slots(PLAN_SLOTS);
     let peppers = Peppers::new(&[table.bytes()]).expect("a pepper of at least 32 bytes");
     let gate = Gate::init(memory, &config, peppers).expect("memory of the size of a gate");
