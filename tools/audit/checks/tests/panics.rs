@@ -25,9 +25,6 @@ const ARITHMETIC: &str = "arithmetic overflow";
 const DIVISION: &str = "division by zero";
 const INDEX: &str = "index out of bounds";
 
-/// The panic of a division by zero.
-const ZERO: &str = "division by zero";
-
 /// The reasons why the panics of a kind in a file are not reached on valid memory.
 const REASONS: &[(&str, &str, &str)] = &[
     (

@@ -16,12 +16,12 @@ const ROUNDS: u32 = 64;
 /// Prints the cost of each call that a device makes.
 pub(crate) fn print_all(gate: &[CacheLine], limiter: &[CacheLine]) {
     let policy: Policy = "100/minute, 1000/hour".parse().expect("the documented policy");
-    let plans = [Plan::new("default", policy).expect("a short name")];
+    let plans = [Plan::new("default", policy.clone().into()).expect("a short name")];
     let prefix = Name::new("kt").expect("a short name");
     let config = GateConfig::new(KEYS, prefix, &plans).with_plan_slots(PLAN_SLOTS);
     let peppers = Peppers::new(&[[0x5a; 32]]).expect("a pepper of 32 bytes");
     let gate = Gate::init(gate, &config, peppers).expect("memory of the size of a gate");
-    let limiter = Limiter::init(limiter, &plans[0].policy, SUBJECTS, [7; 16])
+    let limiter = Limiter::init(limiter, &policy, SUBJECTS, [7; 16])
         .expect("memory of the size of a limiter");
     let now = Timestamp::from_unix_s(1_767_225_600);
 
