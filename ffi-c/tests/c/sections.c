@@ -327,6 +327,9 @@ static void accounts_are_administered(kt_gate *gate) {
     uint32_t teams;
     OK(kt_gate_team_capacity(gate, &teams));
     CHECK(teams == 2);
+    uint32_t extended = 77;
+    OK(kt_gate_is_extended(gate, &extended));
+    CHECK(extended == 1);
     int accounts = 0;
     OK(kt_gate_accounts(gate, NOW_MS, count_accounts, &accounts));
     CHECK(accounts == 2);
