@@ -523,9 +523,9 @@ pub extern "C" fn kt_gate_close(gate: Handle<kt_gate>) {
 /// Checks a key, then charges `cost` to each window of its plan if all have room for it, else to
 /// none. Only a valid key is charged.
 ///
-/// If the gate is not plain (see `kt_gate_size`), the windows of the key's team are charged too. The
-/// verdict is then that of the tally that decided, and has no charge. To refund or settle such a
-/// request, or to charge groups, call `kt_gate_check_request`.
+/// If the gate is not plain (see `kt_gate_size`), the windows of the key's team are charged too.
+/// The verdict is then that of the tally that decided, and has no charge. To refund or settle such
+/// a request, or to charge groups, call `kt_gate_check_request`.
 ///
 /// `api_key` is the value of the `X-API-Key` header: `api_key_len` bytes without a NUL, or NULL if
 /// the request has no such header. If it has more than one, call `kt_verdict_duplicate_header`

@@ -388,8 +388,8 @@ impl kt_verdict {
         waits_from(now, decided_at)
     }
 
-    /// Returns the seconds until a retry can succeed, `None` if they are 0. Only a denial and a full
-    /// limiter have them.
+    /// Returns the seconds until a retry can succeed, `None` if they are 0. Only a denial and a
+    /// full limiter have them.
     pub(crate) fn retry_after(&self) -> FfiResult<Option<u32>> {
         match (self.retry_after_s, self.outcome()?) {
             (0, _) => Ok(None),

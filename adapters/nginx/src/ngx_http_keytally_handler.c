@@ -277,7 +277,7 @@ static kt_status ngx_http_keytally_check_key(ngx_http_request_t *r, ngx_http_key
     }
     kt_status status = ngx_http_keytally_check_all(r, check, verdict);
     if (status != KT_PART_COUNT) return status;
-    /* The key has so many tallies that there is no room for those of all zones. */
+    /* Those of the key and of the zones are more tallies than there is room for. */
     check->count = 1;
     return ngx_http_keytally_check_all(r, check, verdict);
 }
