@@ -2284,6 +2284,12 @@ kt_status kt_gate_section(kt_gate *gate,
 /** Writes the most teams that the gate can hold; 0 if it has none. */
 kt_status kt_gate_team_capacity(kt_gate *gate, uint32_t *teams_out);
 
+/**
+ * Writes 0 if the gate is plain (see `kt_gate_size`), else 1. A check of a gate that is not plain
+ * may charge several tallies, and takes longer.
+ */
+kt_status kt_gate_is_extended(kt_gate *gate, uint32_t *extended_out);
+
 /** Writes the most keys that the gate can hold. */
 kt_status kt_gate_capacity(kt_gate *gate, uint32_t *keys_out);
 

@@ -2,6 +2,7 @@
  * Shared types and functions of the module. A file calls only files that stand above it here.
  *
  * ngx_http_keytally_cost.c            the cost of a request
+ * ngx_http_keytally_group.c           the groups and scopes of a request; calls cost.c
  * ngx_http_keytally_key_from.c        the fields that may carry the key of a request
  * ngx_http_keytally_gate.c            gates: mapped files that nginx reopens when they are replaced
  * ngx_http_keytally_zone.c            limiters in nginx's shared-memory zones
@@ -12,7 +13,7 @@
  * ngx_http_keytally_refusal.c         the response to a refused request; calls ctx.c, charge.c
  * ngx_http_keytally_header_filter.c   rate-limit fields on every response; calls ctx.c
  * ngx_http_keytally_handler.c         the phase handlers, which check a request; calls cost.c,
- *                                     key_from.c, ctx.c, charge.c, refund.c, refusal.c
+ *                                     group.c, key_from.c, ctx.c, charge.c, refund.c, refusal.c
  * ngx_http_keytally_variables.c       variables; calls ctx.c, client_address.c
  * ngx_http_keytally_module.c          directives and the module's tables; calls all but ctx.c,
  *                                     charge.c, client_address.c
@@ -61,6 +62,7 @@ typedef struct {
     ngx_str_t path;   /* absolute and NUL-terminated, like `pepper_path` */
     ngx_str_t pepper_path;
     kt_gate *handle;
+    unsigned is_extended:1;                 /* a check may charge several tallies */
     ngx_http_keytally_file_t file;          /* the file that the handle maps */
     ngx_http_keytally_file_t rejected_file; /* the last file that could not be opened */
     kt_status rejected_status;              /* why it could not be opened */
@@ -83,6 +85,13 @@ typedef struct {
     ngx_uint_t units;
     ngx_http_complex_value_t *value; /* NULL if it is a number */
 } ngx_http_keytally_cost_t;
+
+/** A group of a gate's plans that a location charges. */
+typedef struct {
+    ngx_str_t name;
+    ngx_http_keytally_cost_t cost;
+    unsigned has_own_cost:1; /* else it is charged the cost of the request */
+} ngx_http_keytally_group_t;
 
 /** One `keytally_limit` of a location. */
 typedef struct {
@@ -135,6 +144,8 @@ typedef struct {
     ngx_http_keytally_gate_t *gate; /* NULL if off */
     ngx_http_keytally_cost_t cost;
     ngx_flag_t shadow;
+    ngx_array_t *groups;                /* of ngx_http_keytally_group_t; NULL if none */
+    ngx_array_t *need;                  /* of kt_name: scopes of the key; NULL if none */
     ngx_array_t *limits;                /* of ngx_http_keytally_limit_t; NULL if off */
     ngx_http_keytally_zone_t *failures; /* counts invalid keys; NULL if off */
     ngx_http_keytally_statuses_t *refund; /* statuses that return a charge; NULL if unset */
@@ -164,6 +175,7 @@ typedef struct {
     kt_outcome outcome;         /* of the first refusal, also in shadow; else admitted */
     kt_reason reason;
     uint32_t failure_retry_s; /* Retry-After of too many invalid keys; else 0 */
+    kt_compound *compound;    /* for header fields: has `verdict`; NULL if it is alone */
     kt_verdict verdict;       /* for header fields and variables, if `has_verdict` */
 } ngx_http_keytally_ctx_t;
 
@@ -179,6 +191,10 @@ static ngx_inline uint64_t ngx_http_keytally_now_ms(void) {
 }
 
 char *ngx_http_keytally_cost_parse(ngx_conf_t *cf, ngx_str_t *text, ngx_http_keytally_cost_t *cost);
+char *ngx_http_keytally_group_parse(ngx_conf_t *cf, ngx_str_t *text, ngx_array_t **groups);
+char *ngx_http_keytally_need_parse(ngx_conf_t *cf, ngx_str_t *text, ngx_array_t **need);
+ngx_int_t ngx_http_keytally_groups_get(ngx_http_request_t *r, ngx_array_t *groups, kt_group *values,
+                                       size_t *count);
 ngx_int_t ngx_http_keytally_cost_get(ngx_http_request_t *r, ngx_http_keytally_cost_t *cost,
                                      uint32_t *units);
 
@@ -189,6 +205,8 @@ ngx_uint_t ngx_http_keytally_find_key(ngx_http_request_t *r,
 char *ngx_http_keytally_gate(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 ngx_http_keytally_gate_t *ngx_http_keytally_gate_find(ngx_http_keytally_main_conf_t *kmcf,
                                                       ngx_str_t *name);
+char *ngx_http_keytally_gate_expect(ngx_conf_t *cf, ngx_http_keytally_gate_t *gate,
+                                    ngx_array_t *groups, ngx_array_t *need);
 ngx_flag_t ngx_http_keytally_gate_is_same_file(ngx_http_keytally_file_t one,
                                                ngx_http_keytally_file_t other);
 void ngx_http_keytally_gate_watch(ngx_cycle_t *cycle, ngx_http_keytally_gate_t *gate);
@@ -202,10 +220,10 @@ ngx_int_t ngx_http_keytally_client_address(ngx_http_request_t *r, ngx_str_t *tex
 ngx_http_keytally_ctx_t *ngx_http_keytally_get_ctx(ngx_http_request_t *r);
 ngx_http_keytally_ctx_t *ngx_http_keytally_create_ctx(ngx_http_request_t *r);
 
-void ngx_http_keytally_charge_add(ngx_http_keytally_ctx_t *ctx, ngx_http_keytally_charge_t *charge,
-                                  const kt_verdict *verdict);
+void ngx_http_keytally_charge_add(ngx_http_keytally_ctx_t *ctx,
+                                  ngx_http_keytally_charge_t *charge);
 void ngx_http_keytally_refund_one(ngx_http_keytally_ctx_t *ctx, ngx_http_keytally_charge_t *charge);
-void ngx_http_keytally_refund(ngx_http_keytally_ctx_t *ctx, ngx_http_keytally_charge_t *until);
+void ngx_http_keytally_refund(ngx_http_keytally_ctx_t *ctx);
 void ngx_http_keytally_refund_if_denied(ngx_http_keytally_ctx_t *ctx, const kt_verdict *verdict);
 
 char *ngx_http_keytally_refund_statuses(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);

@@ -3,10 +3,9 @@
  */
 #include "ngx_http_keytally.h"
 
-/** Adds the charge of an admitting verdict to the request. The caller has set the other fields. */
-void ngx_http_keytally_charge_add(ngx_http_keytally_ctx_t *ctx, ngx_http_keytally_charge_t *charge,
-                                  const kt_verdict *verdict) {
-    (void)kt_verdict_charge(verdict, &charge->charge);
+/** Adds a charge to the request. The caller has set its other fields. */
+void ngx_http_keytally_charge_add(ngx_http_keytally_ctx_t *ctx,
+                                  ngx_http_keytally_charge_t *charge) {
     charge->next = ctx->charges;
     ctx->charges = charge;
 }
@@ -42,9 +41,9 @@ void ngx_http_keytally_refund_one(ngx_http_keytally_ctx_t *ctx,
     else ngx_http_keytally_refund_gate(ctx, charge);
 }
 
-/** Refunds the charges that were added after the charge `until`, or all if it is NULL. */
-void ngx_http_keytally_refund(ngx_http_keytally_ctx_t *ctx, ngx_http_keytally_charge_t *until) {
-    for (; ctx->charges != until; ctx->charges = ctx->charges->next)
+/** Refunds all charges of the request. */
+void ngx_http_keytally_refund(ngx_http_keytally_ctx_t *ctx) {
+    for (; ctx->charges != NULL; ctx->charges = ctx->charges->next)
         ngx_http_keytally_refund_one(ctx, ctx->charges);
 }
 
@@ -54,5 +53,5 @@ void ngx_http_keytally_refund(ngx_http_keytally_ctx_t *ctx, ngx_http_keytally_ch
  */
 void ngx_http_keytally_refund_if_denied(ngx_http_keytally_ctx_t *ctx, const kt_verdict *verdict) {
     if (verdict->outcome != KT_INVALID_KEY && verdict->outcome != KT_MISSING_KEY)
-        ngx_http_keytally_refund(ctx, NULL);
+        ngx_http_keytally_refund(ctx);
 }

@@ -9,7 +9,7 @@ static int64_t ngx_http_keytally_cost_units(ngx_str_t *text) {
     return units == NGX_ERROR || units > (off_t)UINT32_MAX ? -1 : (int64_t)units;
 }
 
-/** Parses the value of `cost=` in the configuration. */
+/** Parses the value of `cost=`, or the cost of a group, in the configuration. */
 char *ngx_http_keytally_cost_parse(ngx_conf_t *cf, ngx_str_t *text,
                                    ngx_http_keytally_cost_t *cost) {
     if (ngx_http_script_variables_count(text) > 0) {
@@ -23,9 +23,10 @@ char *ngx_http_keytally_cost_parse(ngx_conf_t *cf, ngx_str_t *text,
         return ngx_http_compile_complex_value(&compile) == NGX_OK ? NGX_CONF_OK : NGX_CONF_ERROR;
     }
     int64_t units = ngx_http_keytally_cost_units(text);
+    cost->value = NULL;
     if (units < 0) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "\"cost=\" is neither a number from 0 to 4294967295 nor a variable");
+                           "a cost is neither a number from 0 to 4294967295 nor a variable");
         return NGX_CONF_ERROR;
     }
     cost->units = (ngx_uint_t)units;

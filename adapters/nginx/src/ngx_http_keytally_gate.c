@@ -48,11 +48,57 @@ static kt_status ngx_http_keytally_gate_open(ngx_http_keytally_gate_t *gate) {
     kt_status status = kt_gate_open_with_pepper_file((const char *)gate->path.data,
                                                      (const char *)gate->pepper_path.data, &fresh);
     if (status != KT_OK) return status;
-    (void)kt_gate_use_system_clock(fresh); /* It fails only for an invalid handle. */
+    /* These fail only for an invalid handle. */
+    uint32_t is_extended = 0;
+    (void)kt_gate_use_system_clock(fresh);
+    (void)kt_gate_is_extended(fresh, &is_extended);
     kt_gate_close(gate->handle);
     gate->handle = fresh;
     gate->file = file;
+    gate->is_extended = is_extended != 0;
     return KT_OK;
+}
+
+/** A function of a gate that writes the name at an index. */
+typedef kt_status (*ngx_http_keytally_name_pt)(kt_gate *gate, size_t index, char *buffer,
+                                               size_t buffer_len, size_t *written_out);
+
+/** Whether the gate has a name from the index `first` on. */
+static ngx_flag_t ngx_http_keytally_gate_has(ngx_http_keytally_gate_t *gate,
+                                             ngx_http_keytally_name_pt name_at, size_t first,
+                                             const char *name, size_t name_len) {
+    char found[KT_SECTION_SIZE > KT_SCOPE_SIZE ? KT_SECTION_SIZE : KT_SCOPE_SIZE];
+    size_t len;
+    for (; name_at(gate->handle, first, found, sizeof found, &len) == KT_OK; first++)
+        if (len == name_len && ngx_memcmp(found, name, len) == 0) return 1;
+    return 0;
+}
+
+/** Reports groups and scopes that the gate does not have as an error of the configuration. */
+char *ngx_http_keytally_gate_expect(ngx_conf_t *cf, ngx_http_keytally_gate_t *gate,
+                                    ngx_array_t *groups, ngx_array_t *need) {
+    ngx_http_keytally_group_t *group = groups == NULL ? NULL : groups->elts;
+    static const ngx_str_t team = ngx_string("team");
+    for (ngx_uint_t i = 0; groups != NULL && i < groups->nelts; i++) {
+        /* The first section is that of the key. */
+        ngx_str_t *name = &group[i].name;
+        if ((name->len == team.len && ngx_memcmp(name->data, team.data, team.len) == 0) ||
+            !ngx_http_keytally_gate_has(gate, kt_gate_section, 1, (const char *)name->data,
+                                        name->len)) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "the plans of the gate have no group as \"group=\" number %ui names",
+                               i + 1);
+            return NGX_CONF_ERROR;
+        }
+    }
+    kt_name *scope = need == NULL ? NULL : need->elts;
+    for (ngx_uint_t i = 0; need != NULL && i < need->nelts; i++)
+        if (!ngx_http_keytally_gate_has(gate, kt_gate_scope, 0, scope[i].text, scope[i].text_len)) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "the gate has no scope as \"need=\" number %ui names", i + 1);
+            return NGX_CONF_ERROR;
+        }
+    return NGX_CONF_OK;
 }
 
 /** Closes the gate when nginx frees the configuration. */

@@ -52,12 +52,15 @@ static ngx_int_t ngx_http_keytally_header_filter(ngx_http_request_t *r) {
         return ngx_http_keytally_set_retry_after(r, ctx->failure_retry_s);
     if (!klcf->headers && ctx->verdict.outcome == KT_ADMITTED)
         return ngx_http_next_header_filter(r);
-    char values[KT_HEADERS_SIZE];
+    char values[KT_COMPOUND_HEADERS_SIZE];
     kt_field fields[KT_MAX_FIELDS];
     size_t count;
-    if (kt_verdict_fields(&ctx->verdict, values, sizeof values, fields, KT_MAX_FIELDS, &count) !=
-        KT_OK)
-        return NGX_ERROR;
+    kt_status status = ctx->compound == NULL
+                           ? kt_verdict_fields(&ctx->verdict, values, sizeof values, fields,
+                                               KT_MAX_FIELDS, &count)
+                           : kt_compound_fields(ctx->compound, values, sizeof values, fields,
+                                                KT_MAX_FIELDS, &count);
+    if (status != KT_OK) return NGX_ERROR;
     if (count == 0) return ngx_http_next_header_filter(r);
     size_t len = (size_t)(fields[count - 1].value - values) + fields[count - 1].value_len;
     u_char *copy = ngx_pnalloc(r->pool, len);

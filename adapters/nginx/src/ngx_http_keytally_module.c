@@ -33,6 +33,8 @@ static char *ngx_http_keytally_merge_loc_conf(ngx_conf_t *cf, void *parent, void
         inner->gate = outer->gate == NGX_CONF_UNSET_PTR ? NULL : outer->gate;
         inner->cost = outer->cost;
         inner->shadow = outer->shadow;
+        inner->groups = outer->groups;
+        inner->need = outer->need;
     }
     ngx_conf_merge_ptr_value(inner->limits, outer->limits, NULL);
     ngx_conf_merge_ptr_value(inner->failures, outer->failures, NULL);
@@ -43,9 +45,13 @@ static char *ngx_http_keytally_merge_loc_conf(ngx_conf_t *cf, void *parent, void
     return NGX_CONF_OK;
 }
 
-/** Parses `cost=…` and `shadow`, from the third word of a directive on. */
+/**
+ * Parses `cost=…` and `shadow`, from the third word of a directive on. With `klcf`, the location of
+ * a gate, parses `group=…` and `need=…`, too.
+ */
 static char *ngx_http_keytally_parse_options(ngx_conf_t *cf, ngx_http_keytally_cost_t *cost,
-                                             ngx_flag_t *shadow) {
+                                             ngx_flag_t *shadow,
+                                             ngx_http_keytally_loc_conf_t *klcf) {
     ngx_str_t *words = cf->args->elts;
     cost->units = 1;
     cost->value = NULL;
@@ -56,10 +62,21 @@ static char *ngx_http_keytally_parse_options(ngx_conf_t *cf, ngx_http_keytally_c
         } else if (ngx_strncmp(words[i].data, "cost=", 5) == 0) {
             ngx_str_t text = {words[i].len - 5, words[i].data + 5};
             if (ngx_http_keytally_cost_parse(cf, &text, cost) != NGX_CONF_OK) return NGX_CONF_ERROR;
+        } else if (klcf != NULL && ngx_strncmp(words[i].data, "group=", 6) == 0) {
+            ngx_str_t text = {words[i].len - 6, words[i].data + 6};
+            char *error = ngx_http_keytally_group_parse(cf, &text, &klcf->groups);
+            if (error != NGX_CONF_OK) return error;
+        } else if (klcf != NULL && ngx_strncmp(words[i].data, "need=", 5) == 0) {
+            ngx_str_t text = {words[i].len - 5, words[i].data + 5};
+            if (ngx_http_keytally_need_parse(cf, &text, &klcf->need) != NGX_CONF_OK)
+                return NGX_CONF_ERROR;
         } else {
             ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                               "parameter %ui of \"%V\" is neither \"cost=\" nor \"shadow\"", i,
-                               &words[0]);
+                               klcf != NULL ? "parameter %ui of \"%V\" is none of \"cost=\", "
+                                              "\"group=\", \"need=\" and \"shadow\""
+                                            : "parameter %ui of \"%V\" is neither \"cost=\" nor "
+                                              "\"shadow\"",
+                               i, &words[0]);
             return NGX_CONF_ERROR;
         }
     }
@@ -72,7 +89,8 @@ static ngx_int_t ngx_http_keytally_is_off(ngx_conf_t *cf) {
     return cf->args->nelts == 2 && ngx_strcmp(words[1].data, "off") == 0;
 }
 
-/** `keytally NAME [cost=N|$variable] [shadow];` and `keytally off;` */
+/** `keytally NAME [cost=N|$variable] [group=NAME[:COST]…] [need=SCOPE…] [shadow];` and
+ *  `keytally off;` */
 static char *ngx_http_keytally(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
     (void)cmd;
     ngx_http_keytally_loc_conf_t *klcf = conf;
@@ -89,7 +107,9 @@ static char *ngx_http_keytally(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
                            "no \"keytally_gate\" above declares the name in \"keytally\"");
         return NGX_CONF_ERROR;
     }
-    return ngx_http_keytally_parse_options(cf, &klcf->cost, &klcf->shadow);
+    char *error = ngx_http_keytally_parse_options(cf, &klcf->cost, &klcf->shadow, klcf);
+    if (error != NGX_CONF_OK) return error;
+    return ngx_http_keytally_gate_expect(cf, klcf->gate, klcf->groups, klcf->need);
 }
 
 /** Finds the zone that the second word of a directive names. Logs an error if there is none. */
@@ -126,7 +146,8 @@ static char *ngx_http_keytally_limit(ngx_conf_t *cf, ngx_command_t *cmd, void *c
     ngx_http_keytally_limit_t *limit = ngx_array_push(klcf->limits);
     if (limit == NULL) return NGX_CONF_ERROR;
     limit->zone = zone;
-    return ngx_http_keytally_parse_options(cf, &limit->cost, &limit->shadow);
+    if (klcf->limits->nelts > KT_MAX_PARTS) return "is one of more than 8 in this location";
+    return ngx_http_keytally_parse_options(cf, &limit->cost, &limit->shadow, NULL);
 }
 
 /** `keytally_failures NAME;` and `keytally_failures off;` */
@@ -225,7 +246,7 @@ static ngx_command_t ngx_http_keytally_commands[] = {
      NGX_HTTP_MAIN_CONF_OFFSET, 0, NULL},
     {ngx_string("keytally_limit_zone"), NGX_HTTP_MAIN_CONF | NGX_CONF_2MORE,
      ngx_http_keytally_limit_zone, NGX_HTTP_MAIN_CONF_OFFSET, 0, NULL},
-    {ngx_string("keytally"), NGX_HTTP_KEYTALLY_CONF | NGX_CONF_TAKE123, ngx_http_keytally,
+    {ngx_string("keytally"), NGX_HTTP_KEYTALLY_CONF | NGX_CONF_1MORE, ngx_http_keytally,
      NGX_HTTP_LOC_CONF_OFFSET, 0, NULL},
     {ngx_string("keytally_limit"), NGX_HTTP_KEYTALLY_CONF | NGX_CONF_TAKE123,
      ngx_http_keytally_limit, NGX_HTTP_LOC_CONF_OFFSET, 0, NULL},

@@ -212,6 +212,40 @@ def avoid_end_of_hour():
         time.sleep(left + 1)
 
 
+class Name(ctypes.Structure):
+    """The struct `kt_name`."""
+
+    _fields_ = [("text", ctypes.c_char_p), ("len", ctypes.c_size_t)]
+
+    @classmethod
+    def all(cls, names):
+        """Returns an array of these names."""
+        return (cls * len(names))(*(cls(name, len(name)) for name in names))
+
+
+class Plan(ctypes.Structure):
+    """The struct `kt_plan`."""
+
+    _fields_ = [("name", ctypes.c_char_p), ("name_len", ctypes.c_size_t), ("sections", ctypes.c_char_p), ("sections_len", ctypes.c_size_t)]
+
+
+class Config(ctypes.Structure):
+    """The struct `kt_gate_config`."""
+
+    _fields_ = [
+        ("size", ctypes.c_uint32),
+        ("keys", ctypes.c_uint32),
+        ("plans", ctypes.POINTER(Plan)),
+        ("plans_len", ctypes.c_size_t),
+        ("prefix", ctypes.c_char_p),
+        ("prefix_len", ctypes.c_size_t),
+        ("teams", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+        ("scopes", ctypes.POINTER(Name)),
+        ("scopes_len", ctypes.c_size_t),
+    ]
+
+
 class Nginx:
     """An nginx with four workers and its own folder.
 
@@ -302,6 +336,35 @@ http {{
         """Creates a gate with the plans of this nginx."""
         plans = [word for plan in self.plans for word in ("--plan", plan)]
         self.keytally("create", name, "--keys", "1000", *plans)
+
+    def create_with_scopes(self, *scopes):
+        """Replaces the gate by one with the first plan and these scopes."""
+        name, _, text = self.plans[0].partition("=")
+        plans = (Plan * 1)(Plan(name.encode(), len(name), text.encode(), len(text)))
+        config = Config(ctypes.sizeof(Config), 100, plans, 1, b"kt", 2, 0, 0, Name.all(scopes), len(scopes))
+        path, pepper, gate = self.path("api.gate"), b"5a" * 32, ctypes.c_void_p()
+        os.remove(path)
+        created = LIBRARY.kt_gate_create(path.encode(), pepper, ctypes.c_size_t(len(pepper)), ctypes.byref(config), ctypes.byref(gate))
+        assert created == 0, created
+        LIBRARY.kt_gate_close(gate)
+
+    def call(self, function, *arguments):
+        """Calls a function of the C library with the gate, as another program does."""
+        gate = ctypes.c_void_p()
+        paths = [self.path(name).encode() for name in ("api.gate", "pepper")]
+        opened = LIBRARY.kt_gate_open_with_pepper_file(*paths, ctypes.byref(gate))
+        assert opened == 0, opened
+        status = function(gate, *arguments)
+        LIBRARY.kt_gate_close(gate)
+        assert status == 0, status
+
+    def issue_with_scopes(self, *scopes):
+        """Issues a key of account 42 with these scopes. Returns it as a field of a request."""
+        key, key_id = self.issue()
+        number = ctypes.c_uint64()
+        assert LIBRARY.kt_key_id_parse(key_id.encode(), ctypes.c_size_t(len(key_id)), ctypes.byref(number)) == 0
+        self.call(LIBRARY.kt_gate_set_scopes, number, Name.all(scopes), ctypes.c_size_t(len(scopes)))
+        return "X-API-Key", key
 
     def issue(self, plan="default"):
         """Issues a key of account 42. Returns the key and its id."""
@@ -935,6 +998,135 @@ class Sanitized(Contract):
     }
 
 
+SECTIONS = """
+    keytally_gate api file=api.gate pepper_file=pepper;
+    keytally_limit_zone zone=by_name:1m key=$arg_name policy=3/hour;
+    keytally_limit_zone zone=narrow:1m key=$arg_narrow policy=2/hour;
+    server {
+        listen %(port)s;
+        root .;
+        location = /read { keytally api; empty_gif; }
+        location = /write { keytally api group=write cost=$arg_cost; empty_gif; }
+        location = /tokens { keytally api group=write group=tokens:$arg_tokens; empty_gif; }
+        location = /shadow { keytally api group=write need=admin shadow; empty_gif; }
+        location = /limited { keytally_limit by_name; keytally api group=write need=write; empty_gif; }
+        location = /limits { keytally_limit by_name; keytally_limit narrow; empty_gif; }
+        location = /limits_of_shadow { keytally_limit narrow shadow; keytally_limit by_name; empty_gif; }
+        location = /moved { keytally api; try_files /nothing @needs; }
+        location @needs { keytally api need=write; empty_gif; }
+        location = /authorized { keytally api; auth_request /keys; empty_gif; }
+        location = /keys { internal; keytally api need=write; empty_gif; }
+        location /inherited/ {
+            keytally api group=write need=write;
+            location = /inherited/inner { empty_gif; }
+            location = /inherited/off { keytally api; empty_gif; }
+        }
+        location = /refunded {
+            keytally api group=write;
+            keytally_limit by_name;
+            keytally_refund 500;
+            proxy_pass http://127.0.0.1:%(port)s/answer$is_args$args;
+        }
+        location = /answer { if ($arg_status = 500) { return 500; } return 200 fine; }
+    }
+"""
+
+
+class Sections(unittest.TestCase):
+    """Groups, scopes and teams, and limits that are charged together."""
+
+    PLANS = ("default=100/hour; team: 150/hour; group write: 5/hour; group tokens: 1000/hour",)
+    NGINX = {}
+
+    def setUp(self):
+        avoid_end_of_hour()
+        self.nginx = Nginx(http=SECTIONS, plans=self.PLANS, **self.NGINX)
+        self.nginx.create_with_scopes(b"read", b"write", b"admin")
+        self.nginx.__enter__()
+        self.addCleanup(self.nginx.__exit__)
+
+    def left(self, path, *headers, status=200):
+        """Sends a request. Returns the units left in each window that the field RateLimit lists."""
+        found, fields, _ = self.nginx.get_logged(path, *headers)
+        self.assertEqual(found, status, fields)
+        return re.findall(r'"([a-z-]+)";r=(\d+)', fields["RateLimit"])
+
+    def test_request_charges_key_team_and_groups_or_none(self):
+        ann, bob = self.nginx.issue_with_scopes(), self.nginx.issue_with_scopes()
+        self.assertEqual(self.left("/read", ann), [("hour", "99"), ("team-hour", "149")])
+        self.assertEqual(self.left("/write?cost=3", ann), [("hour", "96"), ("team-hour", "146"), ("write-hour", "2")])
+        denied = [("hour", "96"), ("team-hour", "146"), ("write-hour", "2")]
+        self.assertEqual(self.left("/write?cost=3", ann, status=429), denied)
+        self.assertEqual(self.left("/write?cost=3", bob), [("hour", "97"), ("team-hour", "143"), ("write-hour", "2")])
+        tokens = [("hour", "95"), ("team-hour", "142"), ("write-hour", "1"), ("tokens-hour", "300")]
+        self.assertEqual(self.left("/tokens?tokens=700", ann), tokens)
+        self.assertEqual(self.left("/tokens?tokens=301", ann, status=429), tokens)
+        self.assertEqual(self.nginx.get("/tokens?tokens=x", ann)[::2], (400, WRONG_COST))
+        self.assertEqual(self.nginx.get("/tokens?tokens=x")[0], 401)
+        self.assertEqual(self.left("/read", ann)[0], ("hour", "94"))
+        policy = self.nginx.get("/write", ann)[1]["RateLimit-Policy"]
+        self.assertEqual(policy, '"hour";q=100;w=3600, "team-hour";q=150;w=3600, "write-hour";q=5;w=3600')
+
+    def test_key_without_a_needed_scope_is_forbidden(self):
+        reader, writer = self.nginx.issue_with_scopes(b"read"), self.nginx.issue_with_scopes(b"read", b"write")
+        forbidden = (403, b'{"error": "Forbidden"}')
+        for path in ("/limited?name=a", "/inherited/inner", "/moved", "/authorized"):
+            status, _, body = self.nginx.get_logged(path, reader)
+            # nginx itself responds to a refusal by auth_request.
+            self.assertEqual(status if path == "/authorized" else (status, body), 403 if path == "/authorized" else forbidden, path)
+            self.assertEqual(self.nginx.get_logged(path, writer)[0], 200, path)
+        self.nginx.wait_for_log("access.log", r"403 /limited 42 \S+ live default forbidden -\n")
+        self.assertEqual(self.nginx.get("/inherited/off", reader)[0], 200)
+        self.assertEqual(self.nginx.get("/shadow", writer)[0], 200)
+        # The zone was charged once: the refused request was returned to it.
+        self.assertEqual(self.left("/limited?name=a", writer)[-1], ("hour", "1"))
+
+    def test_limit_and_gate_are_listed_and_returned_together(self):
+        key = self.nginx.issue_with_scopes(b"write")
+        first = [("hour", "99"), ("team-hour", "149"), ("write-hour", "4"), ("hour", "2")]
+        self.assertEqual(self.left("/limited?name=b", key), first)
+        fields = self.nginx.get("/limited?name=b", key)[1]
+        self.assertEqual(fields["X-RateLimit-Remaining"], "98")
+        # The gate has no room, so the zone has its unit again.
+        for _ in range(3):
+            self.left("/write", key)
+        self.assertEqual(self.nginx.get("/limited?name=b", key)[0], 429)
+        self.assertEqual(self.left("/limits?name=b&narrow=b"), [("hour", "0"), ("hour", "1")])
+        self.assertEqual(self.nginx.get("/limited?name=b", key)[0], 429)
+
+    def test_refund_returns_every_tally(self):
+        key = self.nginx.issue_with_scopes()
+        charged = [("hour", "99"), ("team-hour", "149"), ("write-hour", "4"), ("hour", "2")]
+        for _ in range(8):
+            self.assertEqual(self.left("/refunded?status=500&name=c", key, status=500), charged)
+        self.assertEqual(self.left("/refunded?status=200&name=c", key), charged)
+        self.assertEqual(self.left("/refunded?status=200&name=c", key)[2:], [("write-hour", "3"), ("hour", "1")])
+
+    def test_limits_of_a_location_are_charged_all_or_none(self):
+        self.assertEqual(self.left("/limits?name=d&narrow=d"), [("hour", "2"), ("hour", "1")])
+        self.assertEqual(self.left("/limits?name=d&narrow=d"), [("hour", "1"), ("hour", "0")])
+        for _ in range(3):
+            self.assertEqual(self.left("/limits?name=d&narrow=d", status=429), [("hour", "1"), ("hour", "0")])
+        # The refused requests have charged nothing. A shadow refuses nothing.
+        self.assertEqual(self.left("/limits?name=d"), [("hour", "0")])
+        self.assertEqual(self.nginx.get("/limits_of_shadow?name=e&narrow=d")[0], 200)
+        self.nginx.wait_for_log("access.log", r"200 /limits_of_shadow - - - - denied -\n")
+
+    def test_team_is_shared_and_can_be_suspended(self):
+        ann, bob = self.nginx.issue_with_scopes(), self.nginx.issue_with_scopes()
+        self.assertEqual(self.left("/write?cost=5", ann)[1], ("team-hour", "145"))
+        self.assertEqual(self.left("/read", bob)[1], ("team-hour", "144"))
+        self.nginx.call(LIBRARY.kt_gate_set_suspended, ctypes.c_uint32(42), ctypes.c_uint8(1))
+        self.assertEqual(self.nginx.get("/read", ann)[::2], (401, INVALID))
+        self.nginx.wait_for_log("access.log", r"401 /read 42 \S+ live default invalid_key suspended\n")
+
+
+class SectionsSanitized(Sections):
+    """The same with AddressSanitizer and UndefinedBehaviorSanitizer."""
+
+    NGINX = Sanitized.NGINX
+
+
 class Sharing(unittest.TestCase):
     def test_four_workers_admit_exactly_the_limit(self):
         avoid_end_of_hour()
@@ -1200,10 +1392,23 @@ class Readme(unittest.TestCase):
             statuses = [nginx.get("/api/", ("X-API-Key", key))[0] for _ in range(4)]
             self.assertEqual(statuses, [200, 200, 200, 429])
 
+    def test_example_of_groups_charges_them_and_needs_scopes(self):
+        http = self.SERVERS + "keytally_gate api file=api.gate pepper_file=pepper; server { listen 127.0.0.1:%(port)s;\n"
+        nginx = Nginx(http=http + self.examples()[1] + "}", plans=("default=9/hour; group write: 2/hour; group tokens: 5000/hour",))
+        nginx.create_with_scopes(b"read", b"write")
+        with nginx:
+            avoid_end_of_hour()
+            key, reader = nginx.issue_with_scopes(b"read", b"write"), nginx.issue_with_scopes(b"read")
+            self.assertEqual(nginx.get("/api/", reader)[0], 200)
+            self.assertEqual(nginx.get("/api/write/", reader)[0], 403)
+            self.assertEqual([nginx.get("/api/write/", key)[0] for _ in range(3)], [200, 200, 429])
+            tokens = [nginx.get("/api/chat/", key, ("X-Tokens", count))[0] for count in ("2500", "2501", "2500")]
+            self.assertEqual(tokens, [200, 429, 200])
+
     def test_further_examples_do_what_they_say(self):
         servers = self.SERVERS.replace("location / {", "location = /api/broken { return 503; } location / {")
         servers += "keytally_gate api file=api.gate pepper_file=pepper;"
-        fields, refunds, pages = self.examples()[2:]
+        fields, refunds, pages = self.examples()[3:]
         for example in (fields, refunds, pages):
             http = servers + "server { listen 127.0.0.1:%(port)s;\n" + example + "}"
             with self.subTest(example), Nginx(http=http, plans=("default=2/hour",)) as nginx:
@@ -1219,10 +1424,10 @@ class Readme(unittest.TestCase):
                 self.assertEqual(nginx.get("/api/", mine)[0], {fields: 429, refunds: 200, pages: 503}[example])
 
     def test_auth_request_example_requires_keys(self):
-        self.check_auth_request_example(self.examples()[1])
+        self.check_auth_request_example(self.examples()[2])
 
     def test_auth_request_example_works_in_a_server_block(self):
-        example, lines = self.examples()[1], ""
+        example, lines = self.examples()[2], ""
         for line in ("    auth_request /keys;\n", "    error_page 401 403 = @refused;\n"):
             self.assertIn(line, example)
             example = example.replace(line, "")
@@ -1291,9 +1496,17 @@ class Configuration(unittest.TestCase):
             f"{gate} {gate}": "declares a name that is taken",
             "keytally api;": 'no "keytally_gate" above declares the name',
             f"{gate} keytally api; keytally api;": "is duplicate",
-            f"{gate} keytally api cost=x;": '"cost=" is neither a number',
+            f"{gate} keytally api cost=x;": "a cost is neither a number",
+            f"{gate} keytally api group=write;": "the plans of the gate have no group",
+            f"{gate} keytally api group=team;": "the plans of the gate have no group",
+            f"{gate} keytally api group=key;": "the plans of the gate have no group",
+            f"{gate} keytally api group=write:x;": "a cost is neither a number",
+            f"{gate} keytally api {'group=a ' * 9};": "has more than 8 groups",
+            f"{gate} keytally api need=write;": "the gate has no scope",
+            f"{zone} keytally_limit z group=write;": 'parameter 2 of "keytally_limit" is neither "cost=" nor "shadow"',
+            " ".join(f"keytally_limit_zone zone=z{number}:1m policy=1/s; keytally_limit z{number};" for number in range(9)): "is one of more than 8",
             f"{gate} keytally api cost=4294967296;": "is neither a number",
-            f"{gate} keytally api shade;": 'parameter 2 of "keytally" is neither "cost=" nor "shadow"',
+            f"{gate} keytally api shade;": 'parameter 2 of "keytally" is none of "cost=", "group=", "need=" and "shadow"',
             "keytally_refund 600;": 'parameter 1 of "keytally_refund" is neither a status from 100 to 599',
             "keytally_refund 5xx 99;": 'parameter 2 of "keytally_refund"',
             "keytally_refund 6xx;": "nor a class of them, such as 5xx",

@@ -174,6 +174,10 @@ static void gate_calls_reject_invalid_pointers(void *none) {
     NO_HANDLE(gate, kt_gate_scope(gate, 0, text, sizeof text, &written));
     NO_HANDLE(gate, kt_gate_section(gate, 0, text, sizeof text, &written));
     NO_HANDLE(gate, kt_gate_team_capacity(gate, &capacity));
+    NO_HANDLE(gate, kt_gate_is_extended(gate, &capacity));
+    NULL_AT(kt_gate_is_extended(real, NULL));
+    OK(kt_gate_is_extended(real, &capacity));
+    CHECK(capacity == 0);
     NO_HANDLE(gate, kt_gate_account(gate, 42, NOW_MS, &account));
     NO_HANDLE(gate, kt_gate_accounts(gate, NOW_MS, visit_account, NULL));
     NO_HANDLE(gate, kt_gate_set_suspended(gate, 42, 1));

@@ -327,6 +327,9 @@ static void accounts_are_administered(kt_gate *gate) {
     uint32_t teams;
     OK(kt_gate_team_capacity(gate, &teams));
     CHECK(teams == 2);
+    uint32_t extended = 77;
+    OK(kt_gate_is_extended(gate, &extended));
+    CHECK(extended == 1);
     int accounts = 0;
     OK(kt_gate_accounts(gate, NOW_MS, count_accounts, &accounts));
     CHECK(accounts == 2);
@@ -467,6 +470,22 @@ static void compound_that_the_caller_changed_is_a_status(kt_gate *gate) {
     CHECK(equal(kt_compound_body(NULL), "") && written == 77);
 }
 
+/** The example of docs/how-to/c.md. */
+static void example_charges_groups_and_needs_a_scope(kt_gate *gate) {
+    kt_key key;
+    uint64_t key_id;
+    kt_status status;
+    OK(issue(gate, 43, 12, &key, &key_id));
+    OK(kt_gate_set_scopes(gate, key_id, SCOPES, 2));
+    const uint8_t *header = bytes(key.text);
+    const kt_group groups[] = {{KT_TEXT("write"), 0, 0}, {KT_TEXT("tokens"), 2500, 1}};
+    const kt_name need[] = {{KT_TEXT("write")}};
+    const kt_request request = {sizeof request, 1, KT_SYSTEM_CLOCK, groups, 2, need, 1};
+    kt_compound compound;
+    status = kt_gate_check_request(gate, header, strlen(key.text), &request, &compound);
+    CHECK(status == KT_OK && compound.outcome == KT_ADMITTED && left(&compound, 3) == 2500);
+}
+
 static void use_gate(kt_gate *gate) {
     request_charges_all_tallies_or_none(gate);
     charge_is_refunded_and_settled_with_all_tallies(gate);
@@ -475,6 +494,7 @@ static void use_gate(kt_gate *gate) {
     accounts_are_administered(gate);
     parts_with_groups_are_charged_with_a_limiter(gate);
     compound_that_the_caller_changed_is_a_status(gate);
+    example_charges_groups_and_needs_a_scope(gate);
 }
 
 /** Gates whose configuration is not possible, and one that only has the older members. */

@@ -5,8 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Files that are compiled or run by other tests.
-const TESTED: [&str; 4] =
-    ["examples/gate.c", "examples/CMakeLists.txt", "examples/nginx.conf", "docs/SERVICE.md"];
+const TESTED: [&str; 5] = [
+    "examples/gate.c",
+    "examples/CMakeLists.txt",
+    "examples/nginx.conf",
+    "docs/SERVICE.md",
+    "ffi-c/tests/c/sections.c",
+];
 
 /// Returns the folder of the repository.
 fn root() -> &'static Path {
