@@ -279,17 +279,19 @@ impl Gate {
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
         let (now, request) = (Time::from(now), Request::new(groups, costs, need));
-        with_api_key(api_key, |api_key| {
-            let gate = slf.get().current();
-            if request.is_empty() && !gate.table().is_extended() {
-                return with_clock!(now, gate.table().layout(), |clock| Ok(Verdict::from_gate(
+        let gate = slf.get().current();
+        if request.is_none() && !gate.table().is_extended() {
+            return with_api_key(api_key, |api_key| {
+                with_clock!(now, gate.table().layout(), |clock| Verdict::from_gate(
                     gate.table().check(api_key, cost.0, clock),
                     gate
-                )));
-            }
-            let part = request.part(&gate, api_key, cost.0)?;
+                ))
+            });
+        }
+        with_api_key(api_key, |api_key| {
+            let part = request.unwrap_or_default().part(&gate, api_key, cost.0)?;
             let compound = with_clock!(now, |clock| part.check(clock));
-            Ok(Verdict::from_compound(compound, vec![Some(gate)]))
+            Ok(Verdict::from_compound(compound, vec![Some(Arc::clone(&gate))]))
         })?
     }
 
@@ -317,7 +319,7 @@ impl Gate {
         costs: Option<Costs>,
         need: Option<Names>,
     ) -> PyResult<Part> {
-        let request = Request::new(groups, costs, need);
+        let request = Request::new(groups, costs, need).unwrap_or_default();
         with_api_key(api_key, |api_key| Part::key(self.current(), api_key, cost.0, request))?
     }
 
@@ -349,17 +351,19 @@ impl Gate {
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
         let (now, request) = (Time::from(now), Request::new(groups, costs, need));
-        with_api_key(api_key, |api_key| {
-            let gate = slf.get().current();
-            if request.is_empty() && !gate.table().is_extended() {
-                return with_clock!(now, gate.table().layout(), |clock| Ok(Verdict::from_gate(
+        let gate = slf.get().current();
+        if request.is_none() && !gate.table().is_extended() {
+            return with_api_key(api_key, |api_key| {
+                with_clock!(now, gate.table().layout(), |clock| Verdict::from_gate(
                     gate.table().peek(api_key, cost.0, clock),
                     gate
-                )));
-            }
-            let part = request.part(&gate, api_key, cost.0)?;
+                ))
+            });
+        }
+        with_api_key(api_key, |api_key| {
+            let part = request.unwrap_or_default().part(&gate, api_key, cost.0)?;
             let compound = with_clock!(now, |clock| part.peek(clock));
-            Ok(Verdict::from_compound(compound, vec![Some(gate)]))
+            Ok(Verdict::from_compound(compound, vec![Some(Arc::clone(&gate))]))
         })?
     }
 
@@ -443,7 +447,7 @@ impl Gate {
     ) -> PyResult<Verdict> {
         let gate = slf.get().current();
         // Raises an error if the gate does not have a group.
-        let request = Request::new(None, costs, None);
+        let request = Request::new(None, costs, None).unwrap_or_default();
         request.part(&gate, None, 0)?;
         let mut settlement = Settlement::new().with_overdraw(overdraw);
         settlement.cost = actual.map(|cost| cost.0);
@@ -456,13 +460,10 @@ impl Gate {
             &settlement,
             clock
         ));
-        let (verdict, uncharged) = match settled {
-            Some(settled) => (Some(settled.verdict), settled.uncharged().to_vec()),
-            None => (None, Vec::new()),
-        };
+        let Some(settled) = settled else { return Err(no_such_key(key_id)) };
         let names = request.costs().iter().map(|(name, _)| name.clone());
-        let uncharged = names.zip(uncharged).collect();
-        Ok(Self::verdict_of_key(gate, key_id, verdict)?.with_uncharged_costs(uncharged))
+        let uncharged_costs = names.zip(settled.uncharged().iter().copied()).collect();
+        Ok(Verdict::of_settlement(settled.verdict, gate, uncharged_costs))
     }
 
     /// Sets all counts of the key to 0. Those that it shares with its account are kept, see
@@ -1229,7 +1230,7 @@ impl Gate {
     ) -> PyResult<Verdict> {
         match verdict {
             Some(verdict) => Ok(Verdict::from_gate(verdict, gate)),
-            None => Err(NoSuchKeyError::new_err(Admin::NoSuchKey(key_id.0).to_string())),
+            None => Err(no_such_key(key_id)),
         }
     }
 
@@ -1277,6 +1278,11 @@ impl Gate {
             }
         }
     }
+}
+
+/// Returns the exception for a key that the gate does not have.
+fn no_such_key(key_id: KeyIdText) -> PyErr {
+    NoSuchKeyError::new_err(Admin::NoSuchKey(key_id.0).to_string())
 }
 
 /// The details of a new key. Unlike [`NewKey`], it owns the names of the plan and the scopes.

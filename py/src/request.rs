@@ -18,19 +18,21 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Returns the request with these arguments of a check.
-    pub(crate) fn new(groups: Option<Names>, costs: Option<Costs>, need: Option<Names>) -> Self {
-        Self {
+    /// Returns the request with these arguments of a check; `None` without any.
+    #[inline]
+    pub(crate) fn new(
+        groups: Option<Names>,
+        costs: Option<Costs>,
+        need: Option<Names>,
+    ) -> Option<Self> {
+        if groups.is_none() && costs.is_none() && need.is_none() {
+            return None;
+        }
+        Some(Self {
             groups: groups.unwrap_or_default().0,
             costs: costs.unwrap_or_default().0,
             scopes: need.unwrap_or_default().0,
-        }
-    }
-
-    /// Returns whether the request names no group and no scope.
-    #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.groups.is_empty() && self.costs.is_empty() && self.scopes.is_empty()
+        })
     }
 
     /// Returns the groups that have a cost of their own, and those costs.

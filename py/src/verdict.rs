@@ -66,19 +66,25 @@ use crate::snapshot::{Crossed, Holder, Pickled, Snapshot};
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct Verdict {
     held: Held,
-    /// The units of each group that a settlement could not charge.
-    uncharged_costs: Vec<(String, u32)>,
 }
 
 /// The source of a verdict's values.
 enum Held {
     /// A verdict of core. If a gate returned it, `gate` has the names of plans and environments.
-    /// `section` is that of the tally, if it is not the key's.
-    Core { verdict: keytally::Verdict, gate: Option<Arc<Gate>>, section: Option<Box<str>> },
+    Core { verdict: keytally::Verdict, gate: Option<Arc<Gate>>, details: Option<Box<Details>> },
     /// The verdicts of core on all tallies of a request.
     Compound(Box<Compound>),
     /// The values of a verdict that was pickled.
     Pickled(Box<Snapshot>),
+}
+
+/// What few verdicts have. In a box, it takes no time of a check.
+#[derive(Default)]
+struct Details {
+    /// The section of the tally, if it is not the key's.
+    section: Option<String>,
+    /// The units of each group that a settlement could not charge.
+    uncharged_costs: Vec<(String, u32)>,
 }
 
 /// The verdicts of core on all tallies of a request.
@@ -99,8 +105,11 @@ impl Compound {
             _ => *tally.verdict(),
         };
         let section = tally.section().filter(|&section| *section != Section::Key);
-        let section = section.map(|section| Box::from(section.name()));
-        Verdict { held: Held::Core { verdict, gate, section }, uncharged_costs: Vec::new() }
+        let details = section.map(|section| {
+            let section = Some(section.name().to_owned());
+            Box::new(Details { section, ..Details::default() })
+        });
+        Verdict { held: Held::Core { verdict, gate, details } }
     }
 
     /// Returns the gate and the holder of the first key whose secret is right.
@@ -178,9 +187,9 @@ fn names(gate: &Gate, holder: keytally::Holder) -> Holder {
 }
 
 impl Verdict {
+    #[inline]
     fn of_core(verdict: keytally::Verdict, gate: Option<Arc<Gate>>) -> Self {
-        let held = Held::Core { verdict, gate, section: None };
-        Self { held, uncharged_costs: Vec::new() }
+        Self { held: Held::Core { verdict, gate, details: None } }
     }
 
     /// Returns a limiter's verdict.
@@ -200,18 +209,21 @@ impl Verdict {
         compound: keytally::Compound,
         gates: Vec<Option<Arc<Gate>>>,
     ) -> Self {
-        let held = Held::Compound(Box::new(Compound { compound, gates }));
-        Self { held, uncharged_costs: Vec::new() }
+        Self { held: Held::Compound(Box::new(Compound { compound, gates })) }
     }
 
-    /// Returns this verdict of a settlement with the units that it could not charge to groups.
-    pub(crate) fn with_uncharged_costs(self, uncharged_costs: Vec<(String, u32)>) -> Self {
-        Self { uncharged_costs, ..self }
+    /// Returns a gate's verdict of a settlement, with the units that it could not charge to groups.
+    pub(crate) fn of_settlement(
+        verdict: keytally::Verdict,
+        gate: Arc<Gate>,
+        uncharged_costs: Vec<(String, u32)>,
+    ) -> Self {
+        let details = Some(Box::new(Details { section: None, uncharged_costs }));
+        Self { held: Held::Core { verdict, gate: Some(gate), details } }
     }
 
-    fn from_snapshot(mut snapshot: Snapshot) -> Self {
-        let uncharged_costs = core::mem::take(&mut snapshot.uncharged_costs);
-        Self { held: Held::Pickled(Box::new(snapshot)), uncharged_costs }
+    fn from_snapshot(snapshot: Snapshot) -> Self {
+        Self { held: Held::Pickled(Box::new(snapshot)) }
     }
 
     /// Calls `core` with the verdict of core that decided, or `pickled` with the values of a
@@ -309,9 +321,10 @@ impl Verdict {
     /// tally of a gate.
     fn section(&self) -> Option<String> {
         match &self.held {
-            Held::Core { section: Some(section), .. } => Some(section.to_string()),
-            Held::Core { verdict, gate, .. } => {
-                (gate.is_some() && !verdict.quotas().is_empty()).then(|| "key".to_owned())
+            Held::Core { verdict, gate, details } => {
+                let section = details.as_ref().and_then(|details| details.section.clone());
+                let is_key = gate.is_some() && !verdict.quotas().is_empty();
+                section.or_else(|| is_key.then(|| "key".to_owned()))
             }
             Held::Compound(_) => None,
             Held::Pickled(values) => values.section.clone(),
@@ -361,7 +374,7 @@ impl Verdict {
 
     /// Returns the values of the verdict.
     fn snapshot(&self) -> Snapshot {
-        let snapshot = match &self.held {
+        match &self.held {
             Held::Core { verdict, .. } => Snapshot {
                 outcome: verdict.outcome(),
                 reason: verdict.reason(),
@@ -375,15 +388,23 @@ impl Verdict {
                 retry_after_s: verdict.retry_after_s(),
                 uncharged: verdict.uncharged(),
                 clock_ahead_s: verdict.clock_ahead_s(),
-                uncharged_costs: Vec::new(),
+                uncharged_costs: self.uncharged_costs_of_groups().to_vec(),
                 section: self.section(),
                 tallies: Vec::new(),
                 crossed: Vec::new(),
             },
             Held::Compound(all) => all.snapshot(),
             Held::Pickled(values) => (**values).clone(),
-        };
-        Snapshot { uncharged_costs: self.uncharged_costs.clone(), ..snapshot }
+        }
+    }
+
+    /// Returns the units of each group that a settlement could not charge.
+    fn uncharged_costs_of_groups(&self) -> &[(String, u32)] {
+        match &self.held {
+            Held::Core { details: Some(details), .. } => &details.uncharged_costs,
+            Held::Core { .. } | Held::Compound(_) => &[],
+            Held::Pickled(values) => &values.uncharged_costs,
+        }
     }
 }
 
@@ -605,7 +626,7 @@ impl Verdict {
     #[getter]
     fn uncharged_costs<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let costs = PyDict::new(py);
-        for (name, cost) in &self.uncharged_costs {
+        for (name, cost) in self.uncharged_costs_of_groups() {
             costs.set_item(name, cost)?;
         }
         Ok(costs)

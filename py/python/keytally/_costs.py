@@ -43,7 +43,11 @@ class Costs(NamedTuple):
     @property
     def is_in_range(self) -> bool:
         """Whether a table accepts the costs."""
-        return all(0 <= cost <= _calls.MAX_COST for cost in (self.own, *self.of_groups.values()))
+        costs = (self.own, *self.of_groups.values()) if self.of_groups else (self.own,)
+        for cost in costs:
+            if not 0 <= cost <= _calls.MAX_COST:
+                return False
+        return True
 
     @property
     def is_nothing(self) -> bool:
@@ -69,7 +73,7 @@ class Costs(NamedTuple):
     def check(self, gate: Gate, key: str | bytes | None) -> Verdict:
         """Charge the key with these costs."""
         # Fast path: the arguments of groups take time.
-        if self[1:] == NO_GROUPS:
+        if not (self.groups or self.of_groups or self.need):
             return gate.check(key, self.own)
         return gate.check(key, self.own, groups=self.groups, costs=self.of_groups, need=self.need)
 
@@ -82,8 +86,6 @@ class Costs(NamedTuple):
         return gate.part(None, self.own, groups=self.groups, costs=self.of_groups, need=self.need)
 
 
-# The fields of costs without groups and scopes.
-NO_GROUPS = Costs(0)[1:]
 NOTHING = Costs(0)
 
 

@@ -373,15 +373,7 @@ fn step(table: &mut Table<'_>, gate: &Gate<&[CacheLine]>) {
 
 fn outcome(table: &mut Table<'_>) {
     let text = table.text();
-    let outcomes = [
-        Outcome::Admitted,
-        Outcome::Denied,
-        Outcome::MissingKey,
-        Outcome::InvalidKey,
-        Outcome::TooCostly,
-        Outcome::Full,
-    ];
-    let outcome = outcomes.into_iter().find(|outcome| outcome.as_str() == text).expect(text);
+    let outcome = *Outcome::ALL.iter().find(|outcome| outcome.as_str() == text).expect(text);
     assert_eq!((outcome as u32, u32::from(outcome.http_status())), (table.short(), table.short()));
     assert_eq!(outcome.body(), table.text());
 }
