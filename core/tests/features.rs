@@ -4,8 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keytally_core::{
-    AdminError, Algorithm, AttachError, CacheLine, Feature, Gate, Limiter, ParsePolicyErrorKind,
-    Peppers, PeppersError, Policy, Quota, Timestamp, Window,
+    AdminError, Algorithm, AttachError, CacheLine, CreateError, Feature, Gate, Limiter,
+    ParsePolicyErrorKind, Peppers, PeppersError, Policy, Quota, Sections, Timestamp, Window,
 };
 
 #[expect(dead_code, reason = "each test uses a part of this module")]
@@ -20,6 +20,7 @@ const SLIDING: bool = cfg!(feature = "sliding");
 const IMPORTED_KEYS: bool = cfg!(feature = "imported-keys");
 const PEPPER_ROTATION: bool = cfg!(feature = "pepper-rotation");
 const CALENDAR: bool = cfg!(feature = "calendar");
+const SECTIONS: bool = cfg!(feature = "sections");
 
 // Lines and words of the header: see `core/src/header.rs` and `core/src/gate/table.rs`.
 const SHAPE: usize = 4;
@@ -205,4 +206,25 @@ fn sentence_names_the_feature() {
         assert_eq!(AdminError::LeftOut(feature).to_string(), sentence);
         assert_eq!(PeppersError::LeftOut(feature).to_string(), sentence);
     }
+}
+
+#[test]
+fn sections_teams_and_scopes_need_the_feature() {
+    for text in ["3/minute; team: 5/minute", "3/minute; group write: 1/minute", "unlimited"] {
+        let error = text.parse::<Sections>().err().map(|error| error.kind());
+        let is_refused = matches!(
+            error,
+            Some(ParsePolicyErrorKind::LeftOut(Feature::Sections) | ParsePolicyErrorKind::Syntax)
+        );
+        assert_eq!(is_refused, !SECTIONS, "{text}: {error:?}");
+    }
+    let plans = [plan("default", "3/minute")];
+    let left_out = (!SECTIONS).then_some(CreateError::LeftOut(Feature::Sections));
+    assert_eq!(config(CAPACITY, &plans).with_teams(1).validate().err(), left_out);
+    assert_eq!(config(CAPACITY, &plans).with_scopes(&["read"]).validate().err(), left_out);
+    // A table of another build. Its flag is in the lower half of this word.
+    let gate = gate();
+    gate[0].store(SHAPE, gate[0].load(SHAPE) | 2);
+    let error = open(&gate);
+    assert_eq!(error == Some(AttachError::LeftOut(Feature::Sections)), !SECTIONS, "{error:?}");
 }

@@ -36,7 +36,8 @@ const EXPECTED: &str = "tools/firmware/expected.txt";
 /// What replaces the first line of [`EXPECTED`] in builds without [`FEATURES`].
 const EXPECTED_WITHOUT: &str = "tools/firmware/expected_without_features.txt";
 
-/// The features of core that a device can leave out.
+/// The features of core that a device can leave out, except for `sections`, which the builds here
+/// do not have.
 const FEATURES: [&str; 4] = ["sliding", "imported-keys", "pepper-rotation", "calendar"];
 
 /// A target of rustc, its processor, the QEMU program of a board and its options, and the feature
