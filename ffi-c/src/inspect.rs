@@ -369,10 +369,7 @@ pub extern "C" fn kt_gate_team_capacity(gate: Handle<kt_gate>, teams_out: Out<u3
 /// Writes 0 if the gate is plain (see `kt_gate_size`), else 1. A check of a gate that is not plain
 /// may charge several tallies, and takes longer.
 #[unsafe(no_mangle)]
-pub extern "C" fn kt_gate_is_extended(
-    gate: Handle<kt_gate>,
-    extended_out: Out<u32>,
-) -> kt_status {
+pub extern "C" fn kt_gate_is_extended(gate: Handle<kt_gate>, extended_out: Out<u32>) -> kt_status {
     guard(|| {
         let (gate, target) = (gate.in_force()?, extended_out.target()?);
         target.write(gate.is_extended().into());
