@@ -43,11 +43,10 @@ class Costs(NamedTuple):
     @property
     def is_in_range(self) -> bool:
         """Whether a table accepts the costs."""
-        costs = (self.own, *self.of_groups.values()) if self.of_groups else (self.own,)
-        for cost in costs:
-            if not 0 <= cost <= _calls.MAX_COST:
-                return False
-        return True
+        return 0 <= self.own <= _calls.MAX_COST and (
+            not self.of_groups
+            or all(0 <= cost <= _calls.MAX_COST for cost in self.of_groups.values())
+        )
 
     @property
     def is_nothing(self) -> bool:
