@@ -106,6 +106,8 @@ const OF_THE_ADAPTERS: &[&str] = &[
     "an IPv6 prefix that counts as one client in nginx",
     "a cost in nginx",
     "gates and zones in nginx",
+    "limits of a location in nginx",
+    "groups of a location in nginx",
 ];
 
 /// The bounds of the library for C, which its own tests cover.

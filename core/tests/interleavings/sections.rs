@@ -59,7 +59,7 @@ fn keys_of_a_team_share_its_last_unit() {
 
 #[test]
 fn check_sees_the_old_scopes_or_the_new_ones() {
-    explore(preemptions(2, 3), || {
+    explore(preemptions(1, 2), || {
         let gate = gate(9);
         let (key, key_id) = issue(&gate, 1);
         let checked = Arc::clone(&key);

@@ -63,9 +63,9 @@ const REASONS: &[(&str, &str, &str)] = &[
         "A time has fewer than 2^64 ms. The end of its window is after it by at most 31 days, and the\n\
          last stamps of a layout leave room for three windows.",
     ),
-    ("core/src/quotas.rs", ZERO, "The length of a window is at least a second."),
+    ("core/src/quotas.rs", DIVISION, "The length of a window is at least a second."),
     ("core/src/sort.rs", INDEX, "The index is below the end, which is below the number of items."),
-    ("core/src/tally/counts.rs", ZERO, "The length of a window is at least a second."),
+    ("core/src/tally/counts.rs", DIVISION, "The length of a window is at least a second."),
     (
         "core/src/decide.rs",
         ARITHMETIC,
