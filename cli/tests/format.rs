@@ -11,7 +11,6 @@ mod support;
 
 use std::fs;
 use std::process::Command;
-use std::time::SystemTime;
 
 use serde_json::{Map, Value, json};
 use support::{GATE, Sandbox};
@@ -113,9 +112,8 @@ fn listed(sandbox: &Sandbox, file: &str) -> Value {
 /// Returns what the reader finds in each file.
 fn read(sandbox: &Sandbox, files: &[String]) -> Vec<Value> {
     let reader = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/format/reader.py");
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
     let mut python = Command::new("python3");
-    python.arg(reader).arg(now.to_string()).args(files.iter().map(|file| sandbox.path(file)));
+    python.arg(reader).args(files.iter().map(|file| sandbox.path(file)));
     let output = python.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();

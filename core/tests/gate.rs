@@ -530,7 +530,7 @@ fn hints_are_stored_in_the_order_of_their_records() {
         issue(&gate);
     }
     let hints = image(&gate.memory()[RECORDS_AT + 64..]);
-    let hints = hints.iter().map(|word| *word as u32);
+    let hints = hints.iter().map(|word| u32::try_from(word & 0xFFFF_FFFF).unwrap());
     let shown = gate.list(at(0)).map(|info| {
         let last: [u8; 4] = info.last_characters.unwrap().as_bytes().try_into().unwrap();
         u32::from_le_bytes(last)

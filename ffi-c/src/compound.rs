@@ -66,6 +66,7 @@ impl<'c> Table<'c> {
 }
 
 /// A part as core takes it.
+#[expect(clippy::large_enum_variant, reason = "parts are on the stack, and core has no heap")]
 enum Charged<'t> {
     Key(GatePart<'t, Lines>),
     Subject(LimiterPart<'t, Lines>),

@@ -338,6 +338,7 @@ fn decided(
 }
 
 /// A part as host takes it.
+#[expect(clippy::large_enum_variant, reason = "most parts are keys, and allocations cost time")]
 enum Charged<'p> {
     Key(GatePart<'p, Mapping>),
     Subject(LimiterPart<'p, Mapping>),

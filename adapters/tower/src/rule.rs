@@ -11,7 +11,7 @@ use http::{Method, Response, StatusCode, response};
 use keytally::{Gate, Limiter, Outcome, Verdict};
 
 use crate::address::{Subject, peer, subject};
-use crate::answer::Answer;
+use crate::answer::{Answer, Respond};
 use crate::caller::Caller;
 use crate::charge::{OpenCharge, Sent};
 use crate::error::ConfigError;
@@ -232,7 +232,10 @@ impl Rule {
         let verdict = &answer.verdict;
         let too_many = self.too_many_failures(verdict, request);
         let reason = too_many.as_ref().unwrap_or(verdict);
-        let shown = too_many.as_ref().map_or_else(|| answer.shown(), |too_many| too_many);
+        let shown: &dyn Respond = match &too_many {
+            Some(too_many) => too_many,
+            None => answer.shown(),
+        };
         let keys = match &self.kind {
             Kind::Gate(rule) => Some(&rule.keys),
             Kind::Limiter(_) => None,

@@ -1,9 +1,9 @@
 """Reads gates without Keytally, by docs/FORMAT.md alone.
 
 Prints one line of JSON for each file: its plans and keys as `keytally list --json` does, or null if
-the file is not a gate. The time is the first argument, in Unix milliseconds.
+the file is not a gate. Counts are those of the current time.
 
-    python3 cli/tests/format/reader.py 1700000000000 api.gate
+    python3 cli/tests/format/reader.py api.gate
 """
 
 import calendar
@@ -357,5 +357,6 @@ def read(path, now_ms):
 
 
 if __name__ == "__main__":
-    for path in sys.argv[2:]:
-        print(json.dumps(read(path, int(sys.argv[1])), ensure_ascii=False))
+    now_ms = time.time_ns() // 1_000_000
+    for path in sys.argv[1:]:
+        print(json.dumps(read(path, now_ms), ensure_ascii=False))

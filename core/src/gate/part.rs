@@ -234,6 +234,7 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
 
     /// Verifies the key at `now`, and compares its scopes and the state of its team. The error is
     /// the verdict of a request that is refused.
+    #[expect(clippy::result_large_err, reason = "the verdict is stored, and core has no heap")]
     fn verify(
         &self,
         now: &mut Timestamp,

@@ -69,6 +69,7 @@ impl Sections {
     ///
     /// If a quota does not fit a tally.
     #[must_use]
+    #[expect(clippy::unwrap_used, reason = "the vectors have valid plans")]
     pub fn parse(text: &str) -> Sections {
         let mut tallies = Vec::new();
         for (number, part) in text.split(';').enumerate() {
