@@ -186,3 +186,41 @@ def test_invalid_keys_match_vectors(pepper):
         assert verdict.outcome == "invalid_key", case
         expected = {"form": {"malformed", "unknown"}, "checksum": {"checksum"}}[case["error"]]
         assert verdict.reason in expected, (case, verdict.reason)
+
+
+@pytest.mark.parametrize("case", load("sections.json")["cases"], ids=lambda case: case["plan"])
+def test_sections_match_vectors(case):
+    gate = Gate.in_memory(pepper="a" * 32, keys=64, plans={"default": case["plan"]}, teams=4)
+    keys = [gate.issue(42 + key // 2, now=1).expose() for key in range(3)]
+    for step in case["steps"]:
+        costs = {
+            group["name"]: group["cost"] for group in step["groups"] if group["cost"] is not None
+        }
+        verdict = gate.check(
+            keys[step["key"]],
+            step["cost"],
+            groups=[group["name"] for group in step["groups"] if group["cost"] is None],
+            costs=costs,
+            now=moment(step["now_ms"]),
+        )
+        assert bool(verdict) == step["admitted"]
+        # A key that its plan does not limit has a verdict without windows.
+        counted = [tally for tally in verdict.tallies if tally.verdict.quotas]
+        assert step["tallies"] == [
+            {
+                "section": tally.section,
+                "outcome": tally.verdict.outcome,
+                "remaining": [quota.remaining for quota in tally.verdict.quotas],
+                "reset_s": [quota.reset_unix_s for quota in tally.verdict.quotas],
+            }
+            for tally in counted
+        ]
+        assert verdict.retry_after_s == step["retry_after_s"]
+        assert step["crossed"] == [
+            {
+                "section": tally.section,
+                "window": [it.name for it in tally.verdict.quotas].index(quota.name),
+                "percent": percent,
+            }
+            for tally, quota, percent in verdict.crossed()
+        ]

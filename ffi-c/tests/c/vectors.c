@@ -1,5 +1,5 @@
 /* Runs the vector files, which all languages share, in C: policies, charges, keys, MACs, decisions,
- * verdicts. */
+ * verdicts, requests of plans with sections. */
 #include "check.h"
 
 #include <cjson/cJSON.h>
@@ -261,7 +261,7 @@ static uint8_t outcome_of(const char *name) {
     uint8_t outcome = 0;
     while (strcmp(kt_outcome_name(outcome), name) != 0) {
         outcome++;
-        HOLDS(outcome <= KT_FULL);
+        HOLDS(outcome <= KT_FORBIDDEN);
     }
     return outcome;
 }
@@ -519,6 +519,101 @@ static void verdicts(const char *folder) {
     cJSON_Delete(file);
 }
 
+/** Compares the verdict on a tally with the expected one. Counts its warnings. */
+static void tally_of_section(const kt_tally *tally, const cJSON *expected, int *warnings) {
+    HOLDS(strcmp(tally->section, text(expected, "section")) == 0);
+    HOLDS(tally->verdict.outcome == outcome_of(text(expected, "outcome")));
+    const cJSON *remaining = field(expected, "remaining"), *reset_s = field(expected, "reset_s");
+    HOLDS(tally->verdict.quota_count == cJSON_GetArraySize(remaining));
+    for (int index = 0; index < tally->verdict.quota_count; index++) {
+        const kt_quota found = quota(&tally->verdict, (size_t)index);
+        HOLDS(found.remaining == cJSON_GetArrayItem(remaining, index)->valuedouble);
+        HOLDS((double)found.reset_unix_s == cJSON_GetArrayItem(reset_s, index)->valuedouble);
+        for (int warning = 0; warning < 2; warning++)
+            *warnings += tally->crossed[index][warning] > 0;
+    }
+}
+
+static void request(kt_gate *gate, const kt_key *keys, const cJSON *item) {
+    kt_group groups[KT_MAX_TALLIES];
+    size_t groups_len = 0;
+    const cJSON *group;
+    cJSON_ArrayForEach(group, field(item, "groups")) {
+        const uint32_t has_cost = cJSON_IsNumber(field(group, "cost")) ? 1 : 0;
+        const char *name = text(group, "name");
+        CHECK(groups_len < KT_MAX_TALLIES);
+        groups[groups_len++] =
+            (kt_group){name, strlen(name), has_cost ? number(group, "cost") : 0, has_cost};
+    }
+    const kt_request request = {
+        sizeof request, number(item, "cost"), word(item, "now_ms"), groups, groups_len, NULL, 0};
+    const char *key = keys[number(item, "key")].text;
+    kt_compound compound;
+    OK(kt_gate_check_request(gate, bytes(key), strlen(key), &request, &compound));
+    HOLDS((compound.outcome == KT_ADMITTED) == cJSON_IsTrue(field(item, "admitted")));
+    const cJSON *retry = field(item, "retry_after_s");
+    HOLDS(compound.retry_after_s == (cJSON_IsNumber(retry) ? number(item, "retry_after_s") : 0));
+
+    const cJSON *expected = field(item, "tallies"), *warning;
+    int counted = 0, warnings = 0;
+    for (size_t index = 0; index < compound.tally_count; index++) {
+        /* A key that its plan does not limit has a verdict without windows. */
+        if (compound.tallies[index].verdict.quota_count == 0) continue;
+        HOLDS(counted < cJSON_GetArraySize(expected));
+        tally_of_section(&compound.tallies[index], cJSON_GetArrayItem(expected, counted++),
+                         &warnings);
+    }
+    HOLDS(counted == cJSON_GetArraySize(expected));
+    HOLDS(warnings == cJSON_GetArraySize(field(item, "crossed")));
+    cJSON_ArrayForEach(warning, field(item, "crossed")) {
+        int is_found = 0;
+        for (size_t index = 0; index < compound.tally_count; index++) {
+            const kt_tally *tally = &compound.tallies[index];
+            const uint8_t *crossed = tally->crossed[number(warning, "window")];
+            is_found |= strcmp(tally->section, text(warning, "section")) == 0 &&
+                        (crossed[0] == number(warning, "percent") ||
+                         crossed[1] == number(warning, "percent"));
+        }
+        HOLDS(is_found);
+    }
+}
+
+static void sections(const char *folder) {
+    cJSON *file = load(folder, "sections.json");
+    const cJSON *setup, *item;
+    int cases = 0;
+    cJSON_ArrayForEach(setup, field(file, "cases")) {
+        const char *text_of_plan = text(setup, "plan");
+        const kt_plan plan = {KT_TEXT("default"), text_of_plan, strlen(text_of_plan)};
+        const kt_gate_config config = {
+            sizeof(kt_gate_config), KEYS, &plan, 1, KT_TEXT("kt"), 4, 0, NULL, 0};
+        const uint8_t pepper[32] = {7};
+        const kt_bytes peppers[] = {{pepper, sizeof pepper}};
+        size_t size;
+        OK(kt_gate_config_size(&config, &size));
+        struct gate made = {.memory = table_memory(size)};
+        OK(kt_gate_init(made.memory, size, &config, peppers, 1, &made.gate));
+        kt_key keys_of_case[3];
+        for (uint8_t key = 0; key < 3; key++) {
+            const uint8_t entropy[KT_ENTROPY_SIZE] = {key, key, key, key, key, key, key, key};
+            const kt_new_key new_key = {
+                sizeof new_key, 42 + key / 2u, KT_TEXT("live"), NULL, 0, 0, 0, NULL, 0};
+            uint64_t key_id;
+            OK(kt_gate_issue(&made.gate, &new_key, entropy, 1000, &keys_of_case[key], &key_id));
+        }
+        cJSON_ArrayForEach(item, field(setup, "steps")) {
+            char *shown = cJSON_PrintUnformatted(item);
+            at = shown;
+            request(&made.gate, keys_of_case, item);
+            cJSON_free(shown);
+            cases++;
+        }
+        end_gate(&made);
+    }
+    CHECK(cases > 400);
+    cJSON_Delete(file);
+}
+
 int main(int count, char **arguments) {
     CHECK(count == 2); /* The folder of the vector files. */
     at = "";
@@ -528,5 +623,6 @@ int main(int count, char **arguments) {
     macs(arguments[1]);
     decisions(arguments[1]);
     verdicts(arguments[1]);
+    sections(arguments[1]);
     return 0;
 }
