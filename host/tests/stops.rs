@@ -18,8 +18,8 @@ use std::process::Command;
 use std::thread;
 
 use keytally::{
-    Charge, Entropy, Flaw, Gate, KeyId, Limiter, Name, NewKey, Outcome, Peppers, Reason, Timestamp,
-    stop::FileStop,
+    Charge, Entropy, Flaw, Gate, GateConfig, KeyId, Limiter, Name, NewKey, Outcome, Peppers,
+    Reason, Timestamp, stop::FileStop,
 };
 use keytally_core::stop::{Stop, arm, stopped, visits};
 
@@ -96,6 +96,21 @@ const OPERATIONS: &[Operation] = &[
         name: "issue",
         before: four_keys,
         act: |at| issue(at, "live", NOW),
+        kind: Kind::Gate,
+    },
+    Operation {
+        name: "issue the first key of a team",
+        before: keys_of_teams,
+        act: |at| issue(at, "live", NOW),
+        kind: Kind::Gate,
+    },
+    Operation {
+        name: "change the scopes of a key",
+        before: keys_of_teams,
+        act: |at| {
+            open_gate(at).set_scopes(ids(at)[1], &["write"]).unwrap();
+            None
+        },
         kind: Kind::Gate,
     },
     Operation {
@@ -213,11 +228,16 @@ fn entropy(number: u8) -> Entropy {
 /// Creates a gate with some keys under the older pepper, each charged. Their texts and ids are in a
 /// file next to it.
 fn keys(at: &Path, count: u8) {
-    let gate = Gate::create(at.join("gate"), support::peppers(), &config(8)).unwrap();
+    keys_of(at, count, &config(8), &new_key("live"));
+}
+
+/// Creates a gate of this configuration, as [`keys`] does.
+fn keys_of(at: &Path, count: u8, config: &GateConfig, new: &NewKey<'_>) {
+    let gate = Gate::create(at.join("gate"), support::peppers(), config).unwrap();
     let mut keys = vec![];
     for number in 0..count {
         let (key, id) = gate
-            .administer(|administrator| administrator.issue(&new_key("live"), entropy(number), NOW))
+            .administer(|administrator| administrator.issue(new, entropy(number), NOW))
             .unwrap();
         assert!(gate.table().check(Some(key.expose().as_bytes()), 3, NOW).is_admitted());
         keys.push((id, key.expose().to_owned()));
@@ -228,6 +248,15 @@ fn keys(at: &Path, count: u8) {
 /// Creates a gate with four keys and four free records.
 fn four_keys(at: &Path) {
     keys(at, 4);
+}
+
+/// Creates a gate with four keys of a team, and room for the team of the account of [`new_key`].
+fn keys_of_teams(at: &Path) {
+    let plans = ["default", "pro"].map(|name| plan(name, "100/minute; team: 1000/hour"));
+    let config = GateConfig::default().with_keys(8).with_plans(plans.to_vec()).with_teams(2);
+    let config = config.with_scopes(vec!["read".to_owned(), "write".to_owned()]);
+    let new = NewKey::new(41, Name::new("live").unwrap()).with_scopes(&["read"]);
+    keys_of(at, 4, &config, &new);
 }
 
 /// The index of the revoked key whose record is reused.
@@ -527,8 +556,11 @@ fn kill_at(
             assert_eq!(promptly(&what, || flaws(&gate)), (expected, vec![]), "{what}");
             assert_eq!(flaws(&gate), (false, vec![]), "{what}");
             let observed = observe(operation, at, texts, Omit::Nothing);
-            // The reuse of a record first ends its former key, which is a change by itself.
-            let begun = expected && operation.kind != Kind::Reuse;
+            // The reuse of a record first ends its former key, and the first key of a team first
+            // makes the team. Each is a change by itself.
+            let is_second =
+                operation.kind == Kind::Reuse || operation.name == "issue the first key of a team";
+            let begun = expected && !is_second;
             assert!(
                 observed == after(Omit::Nothing) || !begun && observed == before(Omit::Nothing),
                 "{what}, verified: {observed:#?}\nafter: {:#?}",

@@ -92,16 +92,24 @@ fn killed_change_of_scopes_is_completed_by_the_next_administrator() {
     for (step, is_new) in
         [(Stop::RedoWord, false), (Stop::RecordOdd, true), (Stop::RecordEven, true)]
     {
-        explore(preemptions(2, 3), move || {
+        explore(preemptions(1, 2), move || {
             let gate = gate(9);
             let (key, key_id) = issue(&gate, 1);
             let shared = Arc::clone(&gate);
             let change =
                 with(&gate, move |gate| gate.administer().unwrap().set_scopes(key_id, &["write"]));
             killed_at((step, 1), change, move || {
-                let outcome = check_with(&shared, &key, "write");
+                let checked = Arc::clone(&key);
+                let [outcome, _] = together([
+                    with(&shared, move |gate| check_with(gate, &checked, "write")),
+                    with(&shared, |gate| {
+                        gate.take_over();
+                        Outcome::Admitted
+                    }),
+                ])
+                .try_into()
+                .unwrap();
                 assert_eq!(outcome == Outcome::Admitted, is_new, "{outcome:?}");
-                shared.take_over();
                 assert_eq!(check_with(&shared, &key, "write") == Outcome::Admitted, is_new);
                 let mut flaws = 0;
                 shared.verify(at(1), |_| flaws += 1);
@@ -116,10 +124,11 @@ fn check_that_was_stopped_does_not_charge_a_suspended_team() {
     explore(preemptions(2, 3), || {
         let gate = gate(9);
         let (key, _) = issue(&gate, 1);
-        let (checked, shared) = (Arc::clone(&key), Arc::clone(&gate));
+        let checked = Arc::clone(&key);
+        let suspend = [with(&gate, |gate| gate.administer().unwrap().set_suspended(42, true))];
         let (outcome, was_stopped) = at_stop(
             (Stop::Decided, 1),
-            move || shared.administer().unwrap().set_suspended(42, true).unwrap(),
+            move || assert!(together(suspend).pop().unwrap().is_ok()),
             with(&gate, move |gate| check(gate, &checked, 1).outcome()),
         );
         // The check began before the suspension, and ends as it began.
