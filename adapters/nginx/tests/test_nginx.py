@@ -1027,7 +1027,7 @@ SECTIONS = """
             keytally_refund 500;
             proxy_pass http://127.0.0.1:%(port)s/answer$is_args$args;
         }
-        location = /answer { if ($arg_status = 500) { return 500; } return 200 fine; }
+        location = /answer { access_log off; if ($arg_status = 500) { return 500; } return 200 fine; }
     }
 """
 

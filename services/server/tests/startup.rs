@@ -48,7 +48,7 @@ fn first_start_creates_all_files_and_prints_commands() {
     );
 
     let list = sandbox.run_admin(&["list", GATE, "--json"]).json();
-    assert_eq!(list["plans"], json!([{"name": "default", "policy": "100/minute, 1000/hour"}]));
+    assert_eq!(list["plans"], json!([{"name": "default", "sections": "100/minute, 1000/hour"}]));
     let first = &list["keys"][0];
     assert_eq!(
         (&first["account"], &first["env"], &first["plan"]),
@@ -188,7 +188,7 @@ fn failed_start_changes_nothing() {
         &["--plan", "default=100/fortnight"],
         &["\"fortnight\"", "the units are second"],
     );
-    expect_usage_error(&["--plan", "a=1/s", "--plan", "b=1/h"], &["share their windows"]);
+    expect_usage_error(&["--plan", "a=1/s", "--plan", "b=1/h"], &["share their sections, windows"]);
     expect_usage_error(&["--plan", "a=1/s", "--plan", "a=2/s"], &["plan \"a\" is given twice"]);
     expect_usage_error(
         &["--failures", "20/fortnight"],
