@@ -190,7 +190,7 @@ def test_invalid_keys_match_vectors(pepper):
 
 @pytest.mark.parametrize("case", load("sections.json")["cases"], ids=lambda case: case["plan"])
 def test_sections_match_vectors(case):
-    gate = Gate.in_memory(pepper="a" * 32, keys=64, plans={"default": case["plan"]}, teams=4)
+    gate = Gate.in_memory(pepper="a" * 64, keys=64, plans={"default": case["plan"]}, teams=4)
     keys = [gate.issue(42 + key // 2, now=1).expose() for key in range(3)]
     for step in case["steps"]:
         costs = {
