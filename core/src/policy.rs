@@ -385,9 +385,9 @@ pub enum ParsePolicyErrorKind {
     Section,
     /// Two sections of a plan have the same name.
     SectionTwice,
-    /// The sections of a plan need more than [`MAX_TALLIES`](crate::MAX_TALLIES) tallies.
+    /// The sections of a plan need more than [`MAX_TALLIES`] tallies.
     TooManyTallies,
-    /// The section `team` needs more than [`MAX_TEAM_TALLIES`](crate::MAX_TEAM_TALLIES) tallies.
+    /// The section `team` needs more than [`MAX_TEAM_TALLIES`] tallies.
     TooManyTeamTallies,
     /// A warning is not one or two percentages from 1% to 100%, in ascending order, or is in a
     /// policy that is not part of a plan.

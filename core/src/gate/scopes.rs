@@ -7,7 +7,7 @@ use crate::section::Section;
 use crate::text::Text;
 
 impl<M: AsRef<[CacheLine]>> Gate<M> {
-    /// Returns the number of tallies of a key, 1 to [`MAX_TALLIES`].
+    /// Returns the number of tallies of a key, 1 to [`MAX_TALLIES`](crate::MAX_TALLIES).
     pub(super) fn tally_count(&self) -> usize {
         self.extension.as_ref().map_or(1, |extension| extension.shapes.tallies.len())
     }
