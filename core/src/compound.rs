@@ -193,7 +193,7 @@ fn probe_all<C: Clock>(parts: &mut [&mut dyn Part<C>], clock: C) -> Result<bool,
 
 /// Charges all tallies in the order of their positions. If one has lost its room, gives back those
 /// before it.
-fn charge_in_order<C: Clock>(parts: &mut [&mut dyn Part<C>], clock: C) {
+pub(crate) fn charge_in_order<C: Clock, S: Steps<C> + ?Sized>(parts: &mut [&mut S], clock: C) {
     let mut order = Vec::<(usize, usize), MAX_PARTS>::new();
     for (part, steps) in parts.iter().enumerate() {
         for tally in 0..steps.tallies() {

@@ -13,7 +13,7 @@ use crate::bits::index;
 use crate::cache_line::{CACHE_LINE_WORDS, CacheLine};
 use crate::charge::TallyCharge;
 use crate::compare_exchange;
-use crate::compound::{Compound, Position, Steps, TallyVerdict};
+use crate::compound::{Compound, Position, Steps, TallyVerdict, charge_in_order};
 use crate::decide::{self, Decision};
 use crate::key::KeyId;
 use crate::outcome::{Outcome, Reason};
@@ -21,7 +21,6 @@ use crate::quota::{Limits, MAX_QUOTAS};
 use crate::record::{Record, RecordRef, TALLY};
 use crate::section::{MAX_GROUP_NAME_LEN, MAX_TALLIES, Section};
 use crate::sections::{MAX_WARNINGS, Warnings};
-use crate::sort::sort_by_key;
 use crate::sync::{AtomicU64, Ordering};
 use crate::tally::Layout;
 use crate::text::Text;
@@ -34,8 +33,9 @@ use crate::verdict::Verdict;
 /// added.
 ///
 /// ```
-/// use keytally_core::{CacheLine, Entropy, Gate, GateConfig, Name, NewKey, Peppers, Plan,
-/// Sections}; use keytally_core::Timestamp;
+/// use keytally_core::{
+///     CacheLine, Entropy, Gate, GateConfig, Name, NewKey, Peppers, Plan, Sections, Timestamp,
+/// };
 ///
 /// let sections: Sections = "100/minute; team: 150/minute; group write: 10/minute".parse()?;
 /// let plans = [Plan::new("default", sections).unwrap()];
@@ -184,20 +184,7 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
     /// this part alone.
     pub fn check<C: Clock>(mut self, clock: C) -> Compound {
         if self.probe(clock) {
-            let mut order = Vec::<usize, MAX_TALLIES>::new();
-            for tally in 0..self.held.len() {
-                // There is room for as many tallies as are held.
-                let _ = order.push(tally);
-            }
-            sort_by_key(&mut order, |&tally| self.rank(tally));
-            for (done, &tally) in order.iter().enumerate() {
-                if !self.charge(tally, clock) {
-                    for &earlier in order[..done].iter().rev() {
-                        self.give_back(earlier, clock);
-                    }
-                    break;
-                }
-            }
+            charge_in_order(&mut [&mut self], clock);
         }
         Compound::of_parts::<C>(core::iter::once(&self))
     }
@@ -206,17 +193,6 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
     pub fn peek<C: Clock>(mut self, clock: C) -> Compound {
         self.probe(clock);
         Compound::of_parts::<C>(core::iter::once(&self))
-    }
-
-    /// Returns the location of a tally that is held in the order of the positions of one key's
-    /// tallies.
-    fn rank(&self, held: usize) -> usize {
-        let tally = self.held[held].tally;
-        match self.gate.extension.as_ref().map(|extension| extension.location(tally)) {
-            None | Some(Location::Record) => 0,
-            Some(Location::Entry(word)) => word,
-            Some(Location::Team(word)) => CACHE_LINE_WORDS + word,
-        }
     }
 
     /// Returns the cost of the request for a section, and which of its costs that is; `None` if the
@@ -447,10 +423,7 @@ impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for GatePart<'_, M> {
         };
         let at = decide::quotas(layout, &held.limits, held.decision.next, held.now).time();
         let charge = TallyCharge { cost: held.cost, at };
-        let returned =
-            self.gate.adjust_tally(key_id, held.tally, clock, |layout, limits, word, now| {
-                decide::refund(layout, limits, word, now, charge)
-            });
+        let returned = self.gate.refund_tally(key_id, held.tally, charge, clock);
         // If the gate has lost the key, its counts are not shown.
         if let Some(word) = returned.map(|verdict| verdict.word()) {
             held.word = word;

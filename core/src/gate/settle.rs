@@ -93,7 +93,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         first
     }
 
-    fn refund_tally(
+    /// Returns the units of a charge to one tally.
+    pub(super) fn refund_tally(
         &self,
         key_id: KeyId,
         tally: usize,

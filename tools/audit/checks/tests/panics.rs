@@ -31,7 +31,7 @@ const REASONS: &[(&str, &str, &str)] = &[
         "core/src/compound.rs",
         INDEX,
         "The index is that of the first verdict, or one that the iterator returned. A compound charge\n\
-         has at least one verdict.",
+         has at least one verdict. The parts and tallies of the order are those that were counted.",
     ),
     (
         "core/src/gate/extension.rs",
@@ -48,7 +48,8 @@ const REASONS: &[(&str, &str, &str)] = &[
     (
         "core/src/gate/part.rs",
         ARITHMETIC,
-        "A team has at most two tallies, and an entry eight words.",
+        "The numbers of keys and teams are at most 2^26 each. A team has at most two tallies, and an\n\
+         entry eight words.",
     ),
     ("core/src/gate/part.rs", INDEX, "The indexes are below the number of tallies that are held."),
     (
