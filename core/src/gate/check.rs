@@ -13,7 +13,8 @@ use crate::outcome::{Outcome, Reason};
 use crate::quota::Limits;
 use crate::record::{Record, RecordRef, RecordVersion};
 use crate::stop::{Stop, stop};
-use crate::sync::Ordering;
+use crate::sync::{AtomicU64, Ordering};
+use crate::tally::Layout;
 use crate::time::{Clock, Timestamp};
 use crate::verdict::Verdict;
 
@@ -241,11 +242,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         clock: impl Clock,
         decide: impl Fn(&Limits, u64, Timestamp) -> Decision,
     ) -> Option<Decision> {
-        // The update may read the clock again, and the key may end before that time.
-        let in_grace = record.is_in_grace(*now);
-        self.update(at, record, now, clock, |word, now| {
-            let is_valid = !record.has_ended(now) && record.is_in_grace(now) == in_grace;
-            is_valid.then(|| decide(limits, word, now))
+        update_verified(at, record, (at.tally(), &self.layout), now, clock, |word, now| {
+            decide(limits, word, now)
         })
     }
 
@@ -254,22 +252,6 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         let at = self.record(u64::from(version.number));
         let record = at.read()?;
         (at.version(&record) == version).then_some((at, record))
-    }
-
-    /// Applies `decide` to the tally of a record that was read before. Returns `None` if `decide`
-    /// does, or if the record was reassigned since.
-    #[inline]
-    fn update(
-        &self,
-        at: RecordRef<'_>,
-        record: &Record,
-        now: &mut Timestamp,
-        clock: impl Clock,
-        decide: impl Fn(u64, Timestamp) -> Option<Decision>,
-    ) -> Option<Decision> {
-        compare_exchange::update(at.tally(), &self.layout, now, clock, |word, now| {
-            if at.is_unchanged(record) { decide(word, now) } else { None }
-        })
     }
 
     /// Returns the verdict that follows from a decision about a record's tally.
@@ -283,4 +265,25 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     ) -> Verdict {
         Verdict::decided(&self.layout, limits, decision, holder(record), now, cost)
     }
+}
+
+/// Applies `decide` to a tally of a record whose secret was verified at `now`. Returns `None` if
+/// the key ended since, or if the record was reassigned.
+#[inline]
+pub(super) fn update_verified(
+    at: RecordRef<'_>,
+    record: &Record,
+    (tally, layout): (&AtomicU64, &Layout),
+    now: &mut Timestamp,
+    clock: impl Clock,
+    decide: impl Fn(u64, Timestamp) -> Decision,
+) -> Option<Decision> {
+    // The update may read the clock again, and the key may end before that time.
+    let in_grace = record.is_in_grace(*now);
+    compare_exchange::update(tally, layout, now, clock, |word, now| {
+        let is_valid = at.is_unchanged(record)
+            && !record.has_ended(now)
+            && record.is_in_grace(now) == in_grace;
+        is_valid.then(|| decide(word, now))
+    })
 }

@@ -4,6 +4,7 @@ use core::fmt;
 
 use heapless::Vec;
 
+use super::check::update_verified;
 use super::extension::{Location, is_unlimited};
 use super::plan::TallyLimits;
 use super::refusal::Refusal;
@@ -312,13 +313,10 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
                 return false;
             };
             let Verified { at, record, .. } = verified;
-            let in_grace = record.is_in_grace(held.now);
-            let decided =
-                compare_exchange::update(atomic, layout, &mut held.now, clock, |word, now| {
-                    let is_valid = !record.has_ended(now) && record.is_in_grace(now) == in_grace;
-                    (is_valid && at.is_unchanged(&record))
-                        .then(|| decide::check(layout, &held.limits, word, now, held.cost))
-                });
+            let tally = (atomic, layout);
+            let decided = update_verified(at, &record, tally, &mut held.now, clock, |word, now| {
+                decide::check(layout, &held.limits, word, now, held.cost)
+            });
             if let Some(decision) = decided {
                 held.is_charged = decision.outcome == Outcome::Admitted;
                 (held.word, held.decision) = (decision.next, decision);
@@ -351,10 +349,8 @@ fn decide_now<C: Clock>(
         }
     }
     // The clock must be read again, or the tally corrected.
-    let in_grace = record.is_in_grace(*now);
-    let peeked = compare_exchange::update(atomic, layout, now, clock, |word, now| {
-        let is_valid = !record.has_ended(now) && record.is_in_grace(now) == in_grace;
-        (is_valid && at.is_unchanged(record)).then(|| decide::peek(layout, limits, word, now, cost))
+    let peeked = update_verified(*at, record, (atomic, layout), now, clock, |word, now| {
+        decide::peek(layout, limits, word, now, cost)
     })?;
     // A peek leaves the word as it is.
     Some((peeked.next, decide::check(layout, limits, peeked.next, *now, cost)))

@@ -1,6 +1,7 @@
 //! The words of a key's tallies, and what each counts.
 
 use super::extension::Location;
+use super::plan::Shape;
 use super::table::Gate;
 use crate::cache_line::CacheLine;
 use crate::record::{RecordRef, TALLY};
@@ -16,9 +17,12 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
 
     /// Returns the number of the section of a tally.
     pub(super) fn section_number(&self, tally: usize) -> usize {
-        let extension = self.extension.as_ref();
-        let shape = extension.and_then(|extension| extension.shapes.tallies.get(tally));
-        shape.map_or(0, |shape| shape.section)
+        self.shape_of(tally).map_or(0, |shape| shape.section)
+    }
+
+    /// Returns the shape of a tally; `None` in a plain gate.
+    fn shape_of(&self, tally: usize) -> Option<&Shape> {
+        self.extension.as_ref()?.shapes.tallies.get(tally)
     }
 
     /// Returns the word of a tally and its layout.
@@ -46,20 +50,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
 
     /// Returns the layouts of the tallies of the section with this number.
     pub(super) fn layouts_of(&self, section: usize) -> impl Iterator<Item = &Layout> {
-        let is_its = move |&tally: &usize| match &self.extension {
-            Some(extension) => {
-                extension.shapes.tallies.get(tally).is_some_and(|shape| shape.section == section)
-            }
-            None => section == 0,
-        };
-        (0..self.tally_count()).filter(is_its).map(|tally| self.layout_of(tally))
-    }
-
-    /// Returns the layout of a tally.
-    fn layout_of(&self, tally: usize) -> &Layout {
-        let shape =
-            self.extension.as_ref().and_then(|extension| extension.shapes.tallies.get(tally));
-        shape.map_or(&self.layout, |shape| &shape.layout)
+        let its = (0..self.tally_count()).filter(move |&it| self.section_number(it) == section);
+        its.map(|tally| self.shape_of(tally).map_or(&self.layout, |shape| &shape.layout))
     }
 
     /// Returns whether all keys of a team share the tally.
