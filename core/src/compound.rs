@@ -32,6 +32,7 @@ use crate::http::{
 };
 use crate::outcome::{Outcome, Reason};
 use crate::quota::MAX_QUOTAS;
+use crate::quotas::QuotaState;
 use crate::section::Section;
 use crate::sections::{MAX_WARNINGS, Warnings};
 use crate::sort::sort_by_key;
@@ -348,14 +349,13 @@ impl Compound {
     /// Calls `respond` with the values that a response shows.
     pub fn respond<R>(&self, respond: impl FnOnce(CompoundResponse<'_>) -> R) -> R {
         let mut quotas = Vec::<NamedQuota<'_>, { MAX_PARTS * MAX_QUOTAS }>::new();
-        let own = self.key().or(self.tallies.first());
+        let is_own = self.is_own();
         for tally in &self.tallies {
             let section = match &tally.section {
                 None | Some(Section::Key) => "",
                 Some(section) => section.name(),
             };
-            let is_own =
-                own.is_some_and(|own| (own.part, &own.section) == (tally.part, &tally.section));
+            let is_own = is_own(tally);
             for state in tally.verdict.quotas().iter() {
                 // There is room for four quotas of every tally.
                 let _ = quotas.push(NamedQuota::new(section, state, tally.verdict.cost(), is_own));
@@ -366,9 +366,13 @@ impl Compound {
         respond(CompoundResponse::new(self.outcome(), &quotas, waits_from, retry_after_s))
     }
 
-    /// Returns the verdict on the key of the first part that is a gate.
-    fn key(&self) -> Option<&TallyVerdict> {
-        self.tallies.iter().find(|tally| tally.section == Some(Section::Key))
+    /// Returns which tallies the fields `X-RateLimit-*` may describe: those of the first key, or of
+    /// the first part without one.
+    fn is_own(&self) -> impl Fn(&TallyVerdict) -> bool {
+        let mut tallies = self.tallies.iter();
+        let key = tallies.clone().find(|tally| tally.section == Some(Section::Key));
+        let own = key.or_else(|| tallies.next());
+        move |tally| own.is_some_and(|own| (own.part, &own.section) == (tally.part, &tally.section))
     }
 
     /// Returns the latest time at which a retry can succeed, of all tallies that deny; `None`
@@ -394,9 +398,16 @@ impl Compound {
         self.decisive().reason()
     }
 
-    /// Returns the units left in the window that the fields `X-RateLimit-*` describe.
+    /// Returns the state of the window that the fields `X-RateLimit-*` describe.
+    pub fn described(&self) -> Option<QuotaState> {
+        let is_own = self.is_own();
+        let own = self.tallies.iter().filter(|tally| is_own(tally));
+        QuotaState::described_among(own.flat_map(|tally| tally.verdict.quotas().iter()))
+    }
+
+    /// Returns the units left in the window that [`described`](Self::described) returns.
     pub fn remaining(&self) -> Option<u32> {
-        self.respond(|response| response.described().map(|state| state.remaining))
+        self.described().map(|state| state.remaining)
     }
 }
 

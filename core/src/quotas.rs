@@ -1,11 +1,12 @@
 //! The state of each window of a tally at a moment.
 
+use core::borrow::Borrow;
 use core::fmt;
 
 use crate::quota::{Limits, MAX_QUOTAS};
 use crate::tally::{Counts, EMPTY};
 use crate::time::Timestamp;
-use crate::window::{DAY_S, Window};
+use crate::window::Window;
 
 /// The state of one window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,15 +51,22 @@ impl QuotaState {
     pub fn described(all: &[Self]) -> Option<&Self> {
         match all {
             // Nearly all policies.
-            [.., longest] if longest.window.number() <= DAY_S => Some(longest),
-            _ => Self::described_of_long(all),
+            [.., longest] if longest.window.is_at_most_a_day() => Some(longest),
+            _ => Self::described_among(all.iter()),
         }
     }
 
+    /// Returns the state that `X-RateLimit-*` describe of these, shortest window first.
     #[cold]
     #[inline(never)]
-    fn described_of_long(all: &[Self]) -> Option<&Self> {
-        all.iter().rfind(|state| state.window.number() <= DAY_S).or(all.first())
+    pub(crate) fn described_among<S: Borrow<Self>>(all: impl Iterator<Item = S>) -> Option<S> {
+        let mut described = None;
+        for state in all {
+            if described.is_none() || state.borrow().window.is_at_most_a_day() {
+                described = Some(state);
+            }
+        }
+        described
     }
 
     /// Returns the units that count now: the limit without the remaining ones.

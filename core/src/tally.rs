@@ -17,7 +17,7 @@ pub(crate) use self::packed_limits::PackedLimits;
 use crate::bits::{Divisor, IS_64_BIT, low};
 use crate::quota::{Algorithm, MAX_QUOTAS, Quota};
 use crate::time::{Clock, TOLERANCE_MS, Timestamp};
-use crate::window::{DAY_S, Window};
+use crate::window::Window;
 
 mod counts;
 mod packed_limits;
@@ -155,7 +155,7 @@ impl Layout {
         let mut shift = stamp_shift;
         let mut described = 0;
         for (index, &bits) in used.iter().enumerate() {
-            if windows[index].number() <= DAY_S {
+            if windows[index].is_at_most_a_day() {
                 described = u8::try_from(index).ok()?;
             }
             shift -= u32::from(bits);

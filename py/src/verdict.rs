@@ -248,7 +248,7 @@ impl Verdict {
     fn described(&self) -> Option<keytally::QuotaState> {
         match &self.held {
             Held::Core { verdict, .. } => verdict.quotas().described(),
-            Held::Compound(all) => all.compound.respond(|response| response.described().copied()),
+            Held::Compound(all) => all.compound.described(),
             Held::Pickled(values) => values.described(),
         }
     }

@@ -92,9 +92,8 @@ impl<'q> CompoundResponse<'q> {
     /// Returns the quota that the fields `X-RateLimit-*` describe: the longest window of at most a
     /// day, or the shortest if all are longer.
     pub fn described(&self) -> Option<&'q QuotaState> {
-        let mut own = self.quotas.iter().filter(|quota| quota.is_own);
-        let is_short = |quota: &&NamedQuota<'_>| quota.state.window.is_at_most_a_day();
-        own.clone().rfind(is_short).or_else(|| own.next()).map(|quota| &quota.state)
+        let own = self.quotas.iter().filter(|quota| quota.is_own);
+        QuotaState::described_among(own.map(|quota| &quota.state))
     }
 
     /// Returns the header fields of the response.
