@@ -24,6 +24,16 @@ pub(crate) const fn low(word: u64) -> u32 {
     word as u32
 }
 
+/// Joins four 32-bit halves to two words, the lower half of each first.
+pub(crate) const fn to_words([a, b, c, d]: [u32; 4]) -> [u64; 2] {
+    [join(b, a), join(d, c)]
+}
+
+/// Returns the halves of two words, the lower half of each first.
+pub(crate) const fn halves([first, second]: [u64; 2]) -> [u32; 4] {
+    [low(first), high(first), low(second), high(second)]
+}
+
 /// Returns `fraction / 2^64` of `range`, rounded down: the upper 64 bits of their product.
 #[inline]
 pub(crate) const fn scale(fraction: u64, range: u64) -> u64 {

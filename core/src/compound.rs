@@ -117,6 +117,24 @@ impl TallyVerdict {
     pub fn verdict(&self) -> &Verdict {
         &self.verdict
     }
+
+    /// Returns each warning of this tally that the charge reached: the window's index and the
+    /// percentage of its limit. See [`Compound::crossed`].
+    pub fn crossed(&self) -> impl Iterator<Item = (usize, u8)> {
+        let charged = self.verdict.charge().map(|_| self.verdict.quotas());
+        let windows = charged.into_iter().flat_map(|quotas| quotas.iter().enumerate());
+        windows.flat_map(|(window, state)| {
+            let (used, cost) = (u64::from(state.used()), u64::from(self.verdict.cost()));
+            let reached = move |percent: &u8| {
+                // Of a limit L, p % are reached with the first count c with 100·c ≥ p·L.
+                let share = u64::from(*percent) * u64::from(state.limit);
+                100 * used >= share && 100 * used.saturating_sub(cost) < share
+            };
+            let warnings = self.warnings.get(window).copied().unwrap_or_default();
+            let warnings = warnings.into_iter().filter(|&percent| percent > 0);
+            warnings.filter(reached).map(move |percent| (window, percent))
+        })
+    }
 }
 
 /// The verdicts on the tallies of a request.
@@ -303,20 +321,8 @@ impl Compound {
     /// percentage of its limit. One request reports each: the one whose charge brought the count
     /// from below the share to it or above.
     pub fn crossed(&self) -> impl Iterator<Item = (&TallyVerdict, usize, u8)> {
-        let charged = self.tallies.iter().filter(|tally| tally.verdict.charge().is_some());
-        charged.flat_map(|tally| {
-            let windows = tally.verdict.quotas().iter().enumerate();
-            windows.flat_map(move |(window, state)| {
-                let (used, cost) = (u64::from(state.used()), u64::from(tally.verdict.cost()));
-                let reached = move |percent: &u8| {
-                    // Of a limit L, p % are reached with the first count c with 100·c ≥ p·L.
-                    let share = u64::from(*percent) * u64::from(state.limit);
-                    100 * used >= share && 100 * used.saturating_sub(cost) < share
-                };
-                let warnings = tally.warnings.get(window).copied().unwrap_or_default();
-                let warnings = warnings.into_iter().filter(|&percent| percent > 0);
-                warnings.filter(reached).map(move |percent| (tally, window, percent))
-            })
+        self.tallies.iter().flat_map(|tally| {
+            tally.crossed().map(move |(window, percent)| (tally, window, percent))
         })
     }
 
@@ -351,10 +357,7 @@ impl Compound {
         let mut quotas = Vec::<NamedQuota<'_>, { MAX_PARTS * MAX_QUOTAS }>::new();
         let is_own = self.is_own();
         for tally in &self.tallies {
-            let section = match &tally.section {
-                None | Some(Section::Key) => "",
-                Some(section) => section.name(),
-            };
+            let section = tally.section.as_ref().map(Section::name);
             let is_own = is_own(tally);
             for state in tally.verdict.quotas().iter() {
                 // There is room for four quotas of every tally.

@@ -17,7 +17,7 @@
 
 use core::fmt;
 
-use crate::bits::{high, index, join, low};
+use crate::bits::{halves, high, index, join, low, to_words};
 use crate::cache_line::{CACHE_LINE_LEN, CacheLine};
 use crate::features::Feature;
 use crate::quota::{Algorithm, MAX_QUOTAS};
@@ -97,10 +97,7 @@ impl Header {
             Algorithm::Fixed => 0,
             Algorithm::Sliding => 1,
         };
-        let mut lengths = [0; MAX_QUOTAS];
-        for (length, window) in lengths.iter_mut().zip(self.layout.windows()) {
-            *length = window.number();
-        }
+        let [first, second] = to_words(self.layout.window_numbers());
         let [b0, b1, b2, b3] = self.layout.bits();
         line.store(1, join(self.kind as u32, FORMAT_VERSION));
         line.store(2, bytes(memory.len()));
@@ -112,8 +109,8 @@ impl Header {
                 self.flags,
             ),
         );
-        line.store(5, join(lengths[1], lengths[0]));
-        line.store(6, join(lengths[3], lengths[2]));
+        line.store(5, first);
+        line.store(6, second);
         line.store(7, join(self.plan_slots, u32::from_le_bytes([b0, b1, b2, b3])));
     }
 
@@ -160,8 +157,7 @@ impl Header {
             1 => return Err(AttachError::LeftOut(Feature::Sliding)),
             other => return Err(geometry("algorithm", u64::from(other))),
         };
-        let lengths =
-            [low(line.load(5)), high(line.load(5)), low(line.load(6)), high(line.load(6))];
+        let lengths = halves([line.load(5), line.load(6)]);
         let count = index(u64::from(shape & 0xffff));
         if !(1..=MAX_QUOTAS).contains(&count) {
             return Err(geometry("number of windows", u64::from(shape & 0xffff)));

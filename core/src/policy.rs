@@ -134,11 +134,7 @@ impl Policy {
 
     /// Returns the limits, in the order of the windows.
     pub fn limits(&self) -> Limits {
-        let mut limits = Limits([u32::MAX; MAX_QUOTAS]);
-        for (limit, quota) in limits.0.iter_mut().zip(&self.quotas) {
-            *limit = quota.limit;
-        }
-        limits
+        Limits::of(&self.quotas)
     }
 }
 

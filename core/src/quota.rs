@@ -61,6 +61,17 @@ pub struct Quota {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits(pub(crate) [u32; MAX_QUOTAS]);
 
+impl Limits {
+    /// The limits of these quotas, of which the first four count.
+    pub(crate) fn of(quotas: &[Quota]) -> Self {
+        let mut limits = [u32::MAX; MAX_QUOTAS];
+        for (limit, quota) in limits.iter_mut().zip(quotas) {
+            *limit = quota.limit;
+        }
+        Self(limits)
+    }
+}
+
 /// The most bytes of a quota as text, and of the part of a policy text that an error repeats.
 pub(crate) const MAX_PART_LEN: usize = 32;
 

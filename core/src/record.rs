@@ -62,7 +62,7 @@ const SEQUENCE: usize = 7;
 const MAX_READS: u32 = 1000;
 
 // The position and width of the sequence in word 7.
-const SEQUENCE_SHIFT: u32 = 18;
+pub(crate) const SEQUENCE_SHIFT: u32 = 18;
 const SEQUENCE_MASK: u64 = (1 << 14) - 1;
 
 /// The state of a key: active or revoked.

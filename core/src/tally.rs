@@ -222,6 +222,15 @@ impl Layout {
         &self.counts.bits[..self.len()]
     }
 
+    /// Returns the number of each window, 0 past the last window.
+    pub(crate) fn window_numbers(&self) -> [u32; MAX_QUOTAS] {
+        let mut numbers = [0; MAX_QUOTAS];
+        for (number, window) in numbers.iter_mut().zip(self.windows()) {
+            *number = window.number();
+        }
+        numbers
+    }
+
     /// Returns the number of bits of each count, 0 past the last window.
     pub(crate) fn bits(&self) -> [u8; MAX_QUOTAS] {
         self.counts.bits

@@ -9,7 +9,7 @@ use crate::gate::{InForce, kt_gate};
 use crate::guard::guard;
 use crate::limiter::kt_limiter;
 use crate::pointers::{Handle, In, Lines, Out, plain};
-use crate::request::{gate_part, kt_group, kt_name, kt_request};
+use crate::request::{expect_no_names, gate_part, kt_group, kt_name, kt_request};
 use crate::status::{FfiResult, kt_status};
 use crate::tallies::{KT_MAX_PARTS, kt_compound};
 use crate::time::{Time, with_clock};
@@ -53,13 +53,10 @@ impl<'c> Table<'c> {
             (false, true) => {
                 Ok(Self::Gate(part.gate.in_force()?, part.text.optional(part.text_len)?))
             }
-            (true, false) => match (part.groups_len, part.need_len) {
-                (0, 0) => {
-                    Ok(Self::Limiter(&part.limiter.state()?.table, part.text.slice(part.text_len)?))
-                }
-                (0, _) => Err(kt_status::KT_NO_SUCH_SCOPE),
-                _ => Err(kt_status::KT_NO_SUCH_GROUP),
-            },
+            (true, false) => {
+                expect_no_names(part.groups_len, part.need_len)?;
+                Ok(Self::Limiter(&part.limiter.state()?.table, part.text.slice(part.text_len)?))
+            }
             _ => Err(kt_status::KT_PART_TABLE),
         }
     }

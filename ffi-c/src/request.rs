@@ -83,11 +83,16 @@ impl kt_request<'_> {
 
     /// Checks that the request has neither groups nor scopes, which only a gate has.
     pub(crate) fn expect_plain(&self) -> FfiResult {
-        match (self.groups_len, self.need_len) {
-            (0, 0) => Ok(()),
-            (0, _) => Err(kt_status::KT_NO_SUCH_SCOPE),
-            _ => Err(kt_status::KT_NO_SUCH_GROUP),
-        }
+        expect_no_names(self.groups_len, self.need_len)
+    }
+}
+
+/// Checks that a request or a part of one has neither groups nor scopes, which only a gate has.
+pub(crate) fn expect_no_names(groups_len: usize, need_len: usize) -> FfiResult {
+    match (groups_len, need_len) {
+        (0, 0) => Ok(()),
+        (0, _) => Err(kt_status::KT_NO_SUCH_SCOPE),
+        _ => Err(kt_status::KT_NO_SUCH_GROUP),
     }
 }
 

@@ -130,6 +130,12 @@ impl Target<'_, kt_compound> {
             let section = tally.section().map_or("", Section::name);
             out.section = to_characters(section.as_bytes());
             out.part = u8::try_from(tally.part()).unwrap_or(0);
+            for (window, percent) in tally.crossed() {
+                let slots = out.crossed.get_mut(window);
+                if let Some(slot) = slots.and_then(|its| its.iter_mut().find(|slot| **slot == 0)) {
+                    *slot = percent;
+                }
+            }
         }
         for part in 0..KT_MAX_PARTS {
             let Some(charge) = compound.charge(part) else { continue };
@@ -144,13 +150,6 @@ impl Target<'_, kt_compound> {
                 for (word, bytes) in out.private_.iter_mut().zip(entry) {
                     *word = u64::from_ne_bytes(*bytes);
                 }
-            }
-        }
-        for (tally, window, percent) in compound.crossed() {
-            let at = compound.tallies().iter().position(|other| core::ptr::eq(other, tally));
-            let its = at.and_then(|at| out.tallies.get_mut(at)?.crossed.get_mut(window));
-            if let Some(slot) = its.and_then(|its| its.iter_mut().find(|percent| **percent == 0)) {
-                *slot = percent;
             }
         }
     }
@@ -199,10 +198,7 @@ impl kt_compound {
         let own = tallies.get(own).zip(sections.get(own)).map(|(own, section)| (own.part, section));
         let mut quotas = Vec::<NamedQuota<'_>, { KT_MAX_PARTS * MAX_QUOTAS }>::new();
         for (tally, section) in tallies.iter().zip(&sections) {
-            let name = match section {
-                None | Some(Section::Key) => "",
-                Some(section) => section.name(),
-            };
+            let name = section.as_ref().map(Section::name);
             let is_own = own == Some((tally.part, section));
             for index in 0..usize::from(tally.verdict.quota_count) {
                 let state = tally.verdict.quota(index)?;

@@ -79,8 +79,7 @@ impl Snapshot {
         let mut quotas = Vec::new();
         for (part, tally) in &self.tallies {
             let is_own = (part, &tally.section) == (own_part, &own.section);
-            let section = tally.section.as_deref().filter(|&name| name != "key");
-            let section = section.unwrap_or_default();
+            let section = tally.section.as_deref();
             let named = |&state| NamedQuota::new(section, state, tally.cost, is_own);
             quotas.extend(tally.quotas.iter().map(named));
         }

@@ -133,12 +133,11 @@ impl Compound {
 
     /// Returns the warnings that the charge reached.
     fn crossed(&self) -> Vec<Crossed> {
-        let index = |tally: &keytally::TallyVerdict| {
-            self.compound.tallies().iter().position(|other| core::ptr::eq(other, tally))
-        };
-        let crossed = self.compound.crossed();
-        crossed
-            .filter_map(|(tally, window, percent)| Some((index(tally)?, window, percent)))
+        let tallies = self.compound.tallies().iter().enumerate();
+        tallies
+            .flat_map(|(index, tally)| {
+                tally.crossed().map(move |(window, percent)| (index, window, percent))
+            })
             .collect()
     }
 

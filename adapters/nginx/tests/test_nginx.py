@@ -1122,7 +1122,7 @@ class Sections(unittest.TestCase):
 
 
 class SectionsSanitized(Sections):
-    """The same with AddressSanitizer and UndefinedBehaviorSanitizer."""
+    """Groups, scopes and teams with AddressSanitizer and UndefinedBehaviorSanitizer."""
 
     NGINX = Sanitized.NGINX
 

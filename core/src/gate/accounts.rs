@@ -119,11 +119,10 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
         let algorithm = gate.layouts_of(section).next().map(|layout| layout.algorithm());
         gate.fits_section(section, algorithm.ok_or(AdminError::PlanWindows)?, quotas)?;
         let mut limits = [Limits([u32::MAX; MAX_QUOTAS]); MAX_TEAM_TALLIES];
-        let mut rest = quotas.iter();
+        let mut rest = quotas;
         for (limits, layout) in limits.iter_mut().zip(gate.layouts_of(section)) {
-            for (limit, quota) in limits.0.iter_mut().zip(rest.by_ref().take(layout.len())) {
-                *limit = quota.limit;
-            }
+            let (own, after) = rest.split_at(layout.len().min(rest.len()));
+            (*limits, rest) = (Limits::of(own), after);
         }
         self.change_team(account, |team| team.limits = Some(limits))
     }

@@ -13,7 +13,7 @@
 //! |---|---|
 //! | 0 | scopes of the record that the redo record is for |
 //! | 1 | number of teams (32) · number of tallies (32) |
-//! //!
+//!
 //! | word of a tally's line | holds |
 //! |---|---|
 //! | 0 | section: 0 key, 1 team, 2 group (8) · position of the first quota in its section (8) · number of windows (8) · algorithm (8) |
@@ -30,7 +30,7 @@
 use heapless::Vec;
 
 use super::plan::{MAX_PLAN_NAME_LEN, PLANS_PER_LINE, Plan, Shape, Shapes, name_words};
-use crate::bits::{high, index, join, low};
+use crate::bits::{halves, high, index, join, low, to_words};
 use crate::cache_line::{CACHE_LINE_WORDS, CacheLine};
 use crate::features::Feature;
 use crate::header::AttachError;
@@ -210,12 +210,9 @@ impl Extension {
             let [first, second] = name_words(name);
             line.store(1, first);
             line.store(2, second);
-            let mut windows = [0; MAX_QUOTAS];
-            for (number, window) in windows.iter_mut().zip(shape.layout.windows()) {
-                *number = window.number();
-            }
-            line.store(3, join(windows[1], windows[0]));
-            line.store(4, join(windows[3], windows[2]));
+            let [first, second] = to_words(shape.layout.window_numbers());
+            line.store(3, first);
+            line.store(4, second);
             line.store(5, u32::from_le_bytes(shape.layout.bits()).into());
         }
         for (number, scope) in scopes.iter().take(MAX_SCOPES).enumerate() {
@@ -348,7 +345,7 @@ fn read_shape(line: &CacheLine, number: usize, first: &Layout, shapes: &mut Shap
     };
     let count = usize::from(windows);
     (1..=MAX_QUOTAS).contains(&count).then_some(())?;
-    let numbers = [low(line.load(3)), high(line.load(3)), low(line.load(4)), high(line.load(4))];
+    let numbers = halves([line.load(3), line.load(4)]);
     let mut windows = [Window::SECOND; MAX_QUOTAS];
     for (window, &number) in windows.iter_mut().zip(&numbers[..count]) {
         *window = Window::from_number(number)?;

@@ -141,20 +141,16 @@ impl Shape {
     /// Returns the limits and warnings of a plan for this tally, which must be of a gate whose
     /// sections and windows the plan has.
     pub(super) fn limits_of(&self, sections: &Sections) -> TallyLimits {
-        let mut limits = (Limits([0; MAX_QUOTAS]), [[0; MAX_WARNINGS]; MAX_QUOTAS]);
-        let Some(section) = sections.iter().nth(self.section) else { return limits };
-        if section.is_unlimited() {
-            return limits;
-        }
-        limits.0 = Limits([u32::MAX; MAX_QUOTAS]);
+        let mut warnings = [[0; MAX_WARNINGS]; MAX_QUOTAS];
+        let section = sections.iter().nth(self.section).filter(|section| !section.is_unlimited());
+        let Some(section) = section else { return (Limits([0; MAX_QUOTAS]), warnings) };
         let range = self.first..self.first + self.layout.len();
         let quotas = section.quotas().get(range.clone()).unwrap_or_default();
-        let warnings = section.warnings().get(range).unwrap_or_default();
-        for (index, (quota, warnings)) in quotas.iter().zip(warnings).enumerate() {
-            limits.0.0[index] = quota.limit;
-            limits.1[index] = *warnings;
+        let its = section.warnings().get(range).unwrap_or_default();
+        for (warning, own) in warnings.iter_mut().zip(its) {
+            *warning = *own;
         }
-        limits
+        (Limits::of(quotas), warnings)
     }
 }
 

@@ -5,7 +5,7 @@ use super::admin_error::AdminError;
 use super::extension::{Extension, FIXED_LINES, LIMIT_WORDS, NOTHING, is_unlimited};
 use super::plan::{PLAN_WORDS, PLANS_PER_LINE, Plan, Shape, TallyLimits, name_words};
 use super::table::{Gate, TARGET_LINE};
-use crate::bits::{high, index, join, low};
+use crate::bits::{halves, index, to_words};
 use crate::cache_line::CacheLine;
 use crate::features::Feature;
 use crate::quota::{Algorithm, Limits, MAX_QUOTAS, Quota};
@@ -40,8 +40,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             return Limits([0; MAX_QUOTAS]);
         }
         let (line, at) = self.plan_line(usize::from(plan));
-        let (first, second) = (line.load(at + 2), line.load(at + 3));
-        Limits([low(first), high(first), low(second), high(second)])
+        Limits(halves([line.load(at + 2), line.load(at + 3)]))
     }
 
     /// Writes the words of a plan, the first word of its name last, since that word makes the plan
@@ -134,10 +133,10 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             return (Limits(NOTHING), Default::default());
         }
         let (line, word) = extension.limit_words(self.memory.as_ref(), plan.into(), tally);
-        let (first, second, warnings) = (line.load(word), line.load(word + 1), line.load(word + 2));
-        let bytes = warnings.to_le_bytes();
+        let limits = Limits(halves([line.load(word), line.load(word + 1)]));
+        let bytes = line.load(word + 2).to_le_bytes();
         let warnings = core::array::from_fn(|quota| [bytes[2 * quota], bytes[2 * quota + 1]]);
-        (Limits([low(first), high(first), low(second), high(second)]), warnings)
+        (limits, warnings)
     }
 
     /// Writes the limits of a plan for all tallies into the redo record of plans, which
@@ -148,12 +147,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             let (Limits(limits), warnings) = shape.limits_of(&plan.sections);
             let mut bytes = [0; 2 * MAX_QUOTAS];
             bytes.copy_from_slice(warnings.as_flattened());
-            let words = [
-                join(limits[1], limits[0]),
-                join(limits[3], limits[2]),
-                u64::from_le_bytes(bytes),
-                0,
-            ];
+            let [first, second] = to_words(limits);
+            let words = [first, second, u64::from_le_bytes(bytes), 0];
             let (line, word) = extension.redo_words(self.memory.as_ref(), tally);
             for (offset, value) in words.into_iter().enumerate() {
                 line.store(word + offset, value);
@@ -223,20 +218,13 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns a plan of this gate as words of the header: the name in two, of which the first is
     /// never 0, and the limits of the first tally in two.
     pub(super) fn plan_words(&self, plan: &Plan) -> [u64; PLAN_WORDS] {
-        let [first, second] = name_words(&plan.name);
-        let limits = match &self.extension {
-            Some(extension) => {
-                extension.shapes.tallies.first().map(|shape| shape.limits_of(&plan.sections).0)
-            }
-            None => None,
+        let own = || plan.sections.iter().next().map_or(&[][..], |section| section.quotas());
+        let Limits(limits) = match self.shape_of(0) {
+            Some(shape) => shape.limits_of(&plan.sections).0,
+            None => Limits::of(own()),
         };
-        let mut own = [u32::MAX; MAX_QUOTAS];
-        let quotas = plan.sections.iter().next().map_or(&[][..], |section| section.quotas());
-        for (limit, quota) in own.iter_mut().zip(quotas) {
-            *limit = quota.limit;
-        }
-        let Limits(limits) = limits.unwrap_or(Limits(own));
-        [first, second, join(limits[1], limits[0]), join(limits[3], limits[2])]
+        let ([first, second], [third, fourth]) = (name_words(&plan.name), to_words(limits));
+        [first, second, third, fourth]
     }
 
     /// Returns the number of the plan with this name. If there is none, the error is the number

@@ -21,7 +21,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     }
 
     /// Returns the shape of a tally; `None` in a plain gate.
-    fn shape_of(&self, tally: usize) -> Option<&Shape> {
+    pub(super) fn shape_of(&self, tally: usize) -> Option<&Shape> {
         self.extension.as_ref()?.shapes.tallies.get(tally)
     }
 

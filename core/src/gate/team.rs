@@ -11,10 +11,10 @@
 
 use super::extension::{Location, NOTHING};
 use super::table::Gate;
-use crate::bits::{high, join, low, scale};
+use crate::bits::{halves, high, join, low, scale, to_words};
 use crate::cache_line::{CACHE_LINE_WORDS, CacheLine};
-use crate::quota::Limits;
-use crate::record::{KeyState, RecordRef};
+use crate::quota::{Limits, MAX_QUOTAS};
+use crate::record::{KeyState, RecordRef, SEQUENCE_SHIFT};
 use crate::section::MAX_TEAM_TALLIES;
 use crate::sync::AtomicU64;
 use crate::tally::Layout;
@@ -32,7 +32,6 @@ pub(super) struct Team {
 // The position of each value in the lower half of the last word: see `record.rs`.
 const STATE_SHIFT: u32 = 6;
 const PLAN_SHIFT: u32 = 8;
-const SEQUENCE_SHIFT: u32 = 18;
 /// The word of the first limits.
 const LIMITS: usize = 3;
 
@@ -40,10 +39,7 @@ impl Team {
     /// The team in these words; `None` if the line is not in use.
     fn from_words(words: &[u64; CACHE_LINE_WORDS]) -> Option<Self> {
         let [meta, plan, ..] = words[7].to_le_bytes();
-        let limits = |first: usize| {
-            let [one, two] = [words[first], words[first + 1]];
-            Limits([low(one), high(one), low(two), high(two)])
-        };
+        let limits = |first: usize| Limits(halves([words[first], words[first + 1]]));
         (high(words[0]) == 1).then(|| Self {
             account: low(words[0]),
             is_suspended: meta >> STATE_SHIFT != KeyState::Active as u8,
@@ -53,23 +49,14 @@ impl Team {
     }
 
     fn to_words(self, sequence: u64) -> [u64; CACHE_LINE_WORDS] {
-        let [one, two] =
-            self.limits.unwrap_or([Limits([0; 4]); MAX_TEAM_TALLIES]).map(|limits| limits.0);
+        let none = [Limits([0; MAX_QUOTAS]); MAX_TEAM_TALLIES];
+        let [one, two] = self.limits.unwrap_or(none).map(|limits| to_words(limits.0));
         let state = if self.is_suspended { KeyState::Revoked } else { KeyState::Active };
         let meta = u64::from(self.limits.is_some())
             | (state as u64) << STATE_SHIFT
             | u64::from(self.plan) << PLAN_SHIFT
             | sequence << SEQUENCE_SHIFT;
-        [
-            join(1, self.account),
-            0,
-            0,
-            join(one[1], one[0]),
-            join(one[3], one[2]),
-            join(two[1], two[0]),
-            join(two[3], two[2]),
-            meta,
-        ]
+        [join(1, self.account), 0, 0, one[0], one[1], two[0], two[1], meta]
     }
 }
 

@@ -8,6 +8,7 @@ use super::fields::{FieldFormat, Lines, Values, Writer};
 use super::parts::{BufferTooSmall, Headers, Listed, put_fields_of, put_problem};
 use crate::outcome::Outcome;
 use crate::quotas::QuotaState;
+use crate::section::Section;
 use crate::text::Text;
 use crate::time::Timestamp;
 
@@ -33,8 +34,9 @@ pub struct NamedQuota<'s> {
 }
 
 impl<'s> NamedQuota<'s> {
-    /// A quota of a section.
-    pub const fn new(section: &'s str, state: QuotaState, cost: u32, is_own: bool) -> Self {
+    /// A quota of the section with this name; `None` for that of a limiter.
+    pub fn new(section: Option<&'s str>, state: QuotaState, cost: u32, is_own: bool) -> Self {
+        let section = section.filter(|&name| name != Section::Key.name()).unwrap_or_default();
         Self { section, state, cost, is_own }
     }
 }

@@ -1,7 +1,7 @@
 //! The struct [`Limiter`]: its creation, its opening, and where in its memory the buckets are.
 
 use super::slot::{Slot, Subject};
-use crate::bits::{IS_64_BIT, high, index, join, low, scale};
+use crate::bits::{IS_64_BIT, halves, index, scale, to_words};
 use crate::cache_line::{CACHE_LINE_WORDS, CacheLine};
 use crate::header::{AttachError, CreateError, Header, TableKind};
 use crate::policy::Policy;
@@ -130,12 +130,10 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         header.write(lines);
         let [low, high] =
             [0, 8].map(|at| u64::from_le_bytes(core::array::from_fn(|byte| seed[at + byte])));
-        let limits = policy.limits();
-        lines[1].store(0, low);
-        lines[1].store(1, high);
-        lines[1].store(2, join(limits.0[1], limits.0[0]));
-        lines[1].store(3, join(limits.0[3], limits.0[2]));
-        lines[1].store(4, buckets);
+        let [first, second] = to_words(policy.limits().0);
+        for (word, value) in [low, high, first, second, buckets].into_iter().enumerate() {
+            lines[1].store(word, value);
+        }
         Header::publish(lines);
         Ok(Self::from_header(memory, &header))
     }
@@ -161,8 +159,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
 
     fn from_header(memory: M, header: &Header) -> Self {
         let line = &memory.as_ref()[1];
-        let (first, second) = (line.load(2), line.load(3));
-        let limits = Limits([low(first), high(first), low(second), high(second)]);
+        let limits = Limits(halves([line.load(2), line.load(3)]));
         let seed = [line.load(0), line.load(1)];
         let buckets_at = index(u64::from(header.header_lines));
         let buckets = buckets_in(memory.as_ref().len().saturating_sub(buckets_at));
