@@ -163,10 +163,7 @@ pub fn settle(
         return refund(layout, limits, word, now, rest);
     }
     let tally = TallyAt::new(layout, limits, word, now);
-    let extra = actual - estimate.cost;
-    let charged = extra.min(tally.room());
-    let next = if charged == 0 { word } else { layout.charged(tally.word, charged) };
-    Decision { next, uncharged: extra - charged, outcome: Outcome::Admitted }
+    tally.charge_within(tally.room(), actual - estimate.cost, word)
 }
 
 /// Charges `extra` units although windows may lack room for them, as far as the counts can hold
@@ -178,9 +175,8 @@ pub fn overdraw(layout: &Layout, word: u64, now: Timestamp, extra: u32) -> Decis
     let counts = layout.counts();
     let left =
         |index| counts.limit(&limits, index).saturating_sub(counts.current(tally.word, index));
-    let charged = (0..layout.len()).map(left).fold(extra, u32::min);
-    let next = if charged == 0 { word } else { layout.charged(tally.word, charged) };
-    Decision { next, uncharged: extra - charged, outcome: Outcome::Admitted }
+    let room = (0..layout.len()).map(left).fold(u32::MAX, u32::min);
+    tally.charge_within(room, extra, word)
 }
 
 /// Returns how many of `cost` units some window lacks room for, as [`Decision::uncharged`]. Charges
@@ -340,6 +336,13 @@ impl<'l> TallyAt<'l> {
             }
             Algorithm::Sliding => sliding_room(self.layout, self.limits, self.word, self.time_ms),
         }
+    }
+
+    /// Charges as much of `extra` as `room` allows. If that is nothing, `word` stays as it is.
+    fn charge_within(&self, room: u32, extra: u32, word: u64) -> Decision {
+        let charged = extra.min(room);
+        let next = if charged == 0 { word } else { self.layout.charged(self.word, charged) };
+        Decision { next, uncharged: extra - charged, outcome: Outcome::Admitted }
     }
 
     /// Returns the outcome of a request of this cost.
