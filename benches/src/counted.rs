@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use keytally_core::{
     CacheLine, Entropy, Gate, GateConfig, Key, Layout, Limiter, Limits, Name, NewKey, Peppers,
-    Plan, Policy, Timestamp, decide,
+    Plan, Policy, Sections, Timestamp, decide,
 };
 
 fn main() -> ExitCode {
@@ -81,6 +81,14 @@ const PATHS: &[Path] = &[
         let wrong = Key::mint(gate.prefix(), env(), id, &[9; 16]).expect("a key");
         repeat(times, |now| gate.check(Some(black_box(wrong.expose().as_bytes())), 1, now));
     }),
+    ("part", "GatePart::check, a valid key, its team and a group, admitted", |times| {
+        let (gate, key) = gate(SECTIONS);
+        repeat(times, |now| {
+            let part = gate.part(Some(black_box(key.expose().as_bytes())), 1);
+            let part = part.with_group(black_box("write")).expect("a group of the gate");
+            part.check(now).is_admitted()
+        });
+    }),
     ("headers", "Verdict::headers, 100/minute and 1000/hour", |times| {
         let limiter = limiter(CONTRACT);
         let verdict = limiter.check(SUBJECT, 1, START);
@@ -120,6 +128,9 @@ const STRIDE: u32 = 7919;
 
 /// A policy whose limits no run reaches.
 const ROOMY: &str = "100000/minute, 1000000/hour";
+/// A plan with a month, a team and a group, whose limits no run reaches.
+const SECTIONS: &str = "1000000/hour, 8000000/month; \
+                        team: 2000000000/hour; group write: 2000000000/minute";
 /// The policy of the integrations' examples.
 const CONTRACT: &str = "100/minute, 1000/hour";
 /// A policy whose minutely limit the first request reaches.
@@ -191,9 +202,11 @@ struct Text([u8; 47]);
 
 /// Returns a gate for a number of keys, without any.
 fn empty_gate(policy: &str, keys: u32) -> Gate<Vec<CacheLine>> {
-    let plans = [Plan::new("default", policy.parse().expect("a policy")).expect("a plan")];
+    let sections: Sections = policy.parse().expect("sections");
+    let teams = if sections.named("team").is_some() { keys } else { 0 };
+    let plans = [Plan::new("default", sections).expect("a plan")];
     let prefix = Name::new("kt").expect("a name");
-    let config = GateConfig::new(keys, prefix, &plans).with_plan_slots(1);
+    let config = GateConfig::new(keys, prefix, &plans).with_plan_slots(1).with_teams(teams);
     let memory: Vec<CacheLine> = (0..config.lines()).map(|_| CacheLine::new()).collect();
     Gate::init(memory, &config, Peppers::new(&[[5; 32]]).expect("a pepper")).expect("a gate")
 }

@@ -5,8 +5,8 @@
 //! 1. *fetch*: load the memory of all parts, without waiting for it;
 //! 2. *probe*: verify every key and decide about every tally, and write nothing. If a tally lacks
 //!    room, the request is refused, and the verdicts name each tally that refused it;
-//! 3. *charge* the tallies one after another, in the order of their positions, each as its table's
-//!    own check does;
+//! 3. *charge* the tallies one after another, in the order of their positions: exchange the word
+//!    that was decided on or, if it has changed, check the tally as its table's own check does;
 //! 4. *give back*: if a tally has lost its room since it was probed, refund those that were charged
 //!    before it, each at the time of its charge.
 //!
@@ -27,6 +27,7 @@ use core::fmt;
 use heapless::Vec;
 
 use crate::charge::Charge;
+use crate::compare_exchange;
 use crate::http::{
     CompoundResponse, Headers, MAX_COMPOUND_HEADERS_LEN, MAX_COMPOUND_PROBLEM_LEN, NamedQuota,
 };
@@ -36,6 +37,8 @@ use crate::quotas::QuotaState;
 use crate::section::Section;
 use crate::sections::{MAX_WARNINGS, Warnings};
 use crate::sort::sort_by_key;
+use crate::sync::AtomicU64;
+use crate::tally::Layout;
 use crate::text::Text;
 use crate::time::{Clock, Timestamp};
 use crate::verdict::{Holder, Verdict};
@@ -56,30 +59,89 @@ pub(crate) type Position = (u64, u64);
 pub(crate) use self::sealed::Steps;
 
 mod sealed {
-    use super::{Clock, Position, TallyVerdict};
+    use super::{Charging, Clock, TallyVerdict, Verdict};
 
-    /// The steps of a compound charge for one part. A part has one tally or more, which it numbers
-    /// from 0, and keeps the results of its steps.
+    /// The steps of a compound charge for one part. A part has one tally or more.
     pub trait Steps<C: Clock> {
         fn fetch(&self);
 
-        /// Decides about every tally now, and charges nothing. Returns whether all have room.
-        fn probe(&mut self, clock: C) -> bool;
+        /// Decides about every tally now, and charges nothing. Adds the verdict on each, as though
+        /// it were charged, or a single verdict that refuses the request.
+        fn probe<'p>(&'p self, charging: &mut Charging<'_, 'p>, clock: C);
 
-        /// Returns the number of tallies that can be charged.
-        fn tallies(&self) -> usize;
+        /// Checks a tally again, whose word changed since the probe, and replaces its verdict.
+        fn charge(&self, tally: &mut TallyVerdict, clock: C);
 
-        fn position(&self, tally: usize) -> Position;
+        /// Refunds the charge of a tally. `None` if the table no longer has it.
+        fn refund(&self, tally: &TallyVerdict, clock: C) -> Option<Verdict>;
+    }
+}
 
-        /// Charges a tally that the [`probe`](Self::probe) admitted. Returns whether it had room.
-        fn charge(&mut self, tally: usize, clock: C) -> bool;
+/// The exchange that charges a tally as it was probed.
+#[derive(Debug)]
+pub(crate) struct Exchange<'p> {
+    pub(crate) layout: &'p Layout,
+    pub(crate) atomic: &'p AtomicU64,
+    /// The word that was decided on, and the next one.
+    pub(crate) word: u64,
+    pub(crate) next: u64,
+}
 
-        /// Refunds the charge of a tally.
-        fn give_back(&mut self, tally: usize, clock: C);
+/// A tally that was probed.
+#[derive(Debug)]
+struct Probed<'p> {
+    position: Position,
+    /// The index of its verdict.
+    verdict: usize,
+    /// `None` if a limiter must search or insert the subject. The verdict is that of a peek then.
+    exchange: Option<Exchange<'p>>,
+}
 
-        /// Passes the verdict on each tally to `report`. A part without a tally, as of an invalid
-        /// key, has one verdict.
-        fn report(&self, report: &mut dyn FnMut(TallyVerdict));
+/// A compound charge while it is made.
+#[derive(Debug)]
+pub struct Charging<'c, 'p> {
+    /// Has the verdict on each tally, as though it were charged.
+    compound: &'c mut Compound,
+    tallies: &'c mut Vec<Probed<'p>, MAX_PARTS>,
+    part: u8,
+    /// How many verdicts there are, including those for which there was no room.
+    verdicts: usize,
+}
+
+/// The verdicts and tallies of a [`Charging`] at a moment, to which it can return.
+pub(crate) type Mark = (usize, usize);
+
+impl<'p> Charging<'_, 'p> {
+    /// Returns the present verdicts and tallies, for [`return_to`](Self::return_to).
+    pub(crate) fn mark(&self) -> Mark {
+        (self.verdicts, self.tallies.len())
+    }
+
+    /// Removes what was added since the mark.
+    pub(crate) fn return_to(&mut self, (verdicts, tallies): Mark) {
+        self.verdicts = verdicts;
+        self.compound.tallies.truncate(verdicts);
+        self.tallies.truncate(tallies);
+    }
+
+    /// Adds a verdict that is not on a tally that can be charged.
+    pub(crate) fn add(&mut self, mut tally: TallyVerdict) {
+        tally.part = self.part;
+        self.verdicts += 1;
+        // Too many are an error, which the end of the probe reports.
+        let _ = self.compound.tallies.push(tally);
+    }
+
+    /// Adds the verdict on a tally, and the exchange that charges it.
+    #[inline]
+    pub(crate) fn add_tally(
+        &mut self,
+        tally: TallyVerdict,
+        position: Position,
+        exchange: Option<Exchange<'p>>,
+    ) {
+        let _ = self.tallies.push(Probed { position, verdict: self.verdicts, exchange });
+        self.add(tally);
     }
 }
 
@@ -163,7 +225,7 @@ type Verdicts = Vec<TallyVerdict, MAX_PARTS>;
 ///
 /// let now = Timestamp::from_unix_s(1_700_000_000);
 /// let request = |user: &[u8], cost| {
-///     check_all(&mut [&mut users.part(user, cost), &mut teams.part(b"team 42", cost)], now)
+///     check_all(&[&users.part(user, cost), &teams.part(b"team 42", cost)], now)
 /// };
 /// assert!(request(b"ann", 3)?.is_admitted());
 /// let denied = request(b"bob", 2)?;
@@ -172,62 +234,115 @@ type Verdicts = Vec<TallyVerdict, MAX_PARTS>;
 /// assert_eq!(denied.tallies()[0].verdict().remaining(), Some(3), "bob was not charged");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn check_all<C: Clock>(
-    parts: &mut [&mut dyn Part<C>],
-    clock: C,
-) -> Result<Compound, PartsError> {
-    if probe_all(parts, clock)? {
-        charge_in_order(parts, clock);
-    }
-    Ok(Compound::of_parts(parts.iter().map(|part| &**part)))
+pub fn check_all<C: Clock>(parts: &[&dyn Part<C>], clock: C) -> Result<Compound, PartsError> {
+    let mut compound = Compound::new();
+    charge_all(&mut compound, parts, true, clock)?;
+    Ok(compound)
 }
 
 /// Returns what [`check_all`] would return now, and charges nothing.
 ///
 /// # Errors
 /// Those of [`check_all`].
-pub fn peek_all<C: Clock>(
-    parts: &mut [&mut dyn Part<C>],
-    clock: C,
-) -> Result<Compound, PartsError> {
-    probe_all(parts, clock)?;
-    Ok(Compound::of_parts(parts.iter().map(|part| &**part)))
+pub fn peek_all<C: Clock>(parts: &[&dyn Part<C>], clock: C) -> Result<Compound, PartsError> {
+    let mut compound = Compound::new();
+    charge_all(&mut compound, parts, false, clock)?;
+    Ok(compound)
 }
 
-/// Fetches and probes all parts. Returns whether all have room.
-fn probe_all<C: Clock>(parts: &mut [&mut dyn Part<C>], clock: C) -> Result<bool, PartsError> {
+/// Fetches and probes all parts, and then charges all tallies if all have room and `charges` is
+/// set. Writes the verdicts into `compound`, which is returned in this way since it is large.
+pub(crate) fn charge_all<C: Clock, P: Steps<C> + ?Sized>(
+    compound: &mut Compound,
+    parts: &[&P],
+    charges: bool,
+    clock: C,
+) -> Result<(), PartsError> {
     if !(1..=MAX_PARTS).contains(&parts.len()) {
         return Err(PartsError { parts: parts.len() });
     }
-    for part in parts.iter() {
-        part.fetch();
+    // A single part loads its memory itself, while it compares the secret.
+    if parts.len() > 1 {
+        for part in parts {
+            part.fetch();
+        }
     }
-    let (mut have_room, mut tallies) = (true, 0);
-    for part in parts.iter_mut() {
-        have_room &= part.probe(clock);
-        tallies += part.tallies().max(1);
+    let mut tallies = Vec::new();
+    let mut charging = Charging { compound, tallies: &mut tallies, part: 0, verdicts: 0 };
+    for part in parts {
+        part.probe(&mut charging, clock);
+        charging.part += 1;
     }
-    if tallies > MAX_PARTS { Err(PartsError { parts: tallies }) } else { Ok(have_room) }
+    if charging.verdicts > MAX_PARTS {
+        return Err(PartsError { parts: charging.verdicts });
+    }
+    if charges && charging.compound.is_admitted() {
+        charging.charge_in_order(parts, clock);
+    } else {
+        charging.withdraw(0);
+    }
+    Ok(())
 }
 
-/// Charges all tallies in the order of their positions. If one has lost its room, gives back those
-/// before it.
-pub(crate) fn charge_in_order<C: Clock, S: Steps<C> + ?Sized>(parts: &mut [&mut S], clock: C) {
-    let mut order = Vec::<(usize, usize), MAX_PARTS>::new();
-    for (part, steps) in parts.iter().enumerate() {
-        for tally in 0..steps.tallies() {
-            // There is room for as many tallies as were probed.
-            let _ = order.push((part, tally));
+impl Charging<'_, '_> {
+    /// Charges all tallies in the order of their positions. If one has lost its room, gives back
+    /// those before it.
+    fn charge_in_order<C: Clock, P: Steps<C> + ?Sized>(&mut self, parts: &[&P], clock: C) {
+        sort_by_key(self.tallies, |probed| probed.position);
+        for done in 0..self.tallies.len() {
+            let Probed { verdict, exchange, .. } = &self.tallies[done];
+            if exchange.as_ref().is_some_and(Exchange::make) {
+                continue;
+            }
+            let tally = &mut self.compound.tallies[*verdict];
+            charge_again(parts, tally, clock);
+            if !tally.verdict.is_admitted() {
+                self.withdraw(done + 1);
+                self.give_back(done, parts, clock);
+                return;
+            }
         }
     }
-    sort_by_key(&mut order, |&(part, tally)| parts[part].position(tally));
-    for (done, &(part, tally)) in order.iter().enumerate() {
-        if !parts[part].charge(tally, clock) {
-            for &(part, tally) in order[..done].iter().rev() {
-                parts[part].give_back(tally, clock);
+
+    /// Makes the verdicts on the tallies from `first` on those of tallies that were not charged.
+    fn withdraw(&mut self, first: usize) {
+        for Probed { verdict, exchange, .. } in &self.tallies[first..] {
+            if let Some(Exchange { layout, word, .. }) = exchange {
+                self.compound.tallies[*verdict].verdict.withdraw(layout, *word);
             }
-            return;
         }
+    }
+
+    /// Refunds the first tallies, since the one after them has lost its room or its key.
+    #[cold]
+    fn give_back<C: Clock, P: Steps<C> + ?Sized>(&mut self, done: usize, parts: &[&P], clock: C) {
+        for Probed { verdict, .. } in self.tallies[..done].iter().rev() {
+            let tally = &mut self.compound.tallies[*verdict];
+            let refunded = parts[tally.part()].refund(tally, clock);
+            tally.verdict.give_back(refunded);
+        }
+        let refused = &self.compound.tallies[self.tallies[done].verdict];
+        if refused.verdict.quotas().is_empty() {
+            // The key is no longer valid, so its other tallies are not shown.
+            let (part, only) = (refused.part, refused.clone());
+            self.compound.tallies.retain(|tally| tally.part != part);
+            let _ = self.compound.tallies.push(only);
+        }
+    }
+}
+
+/// Checks a tally again that changed since the probe.
+#[cold]
+fn charge_again<C: Clock, P: Steps<C> + ?Sized>(parts: &[&P], tally: &mut TallyVerdict, clock: C) {
+    parts[tally.part()].charge(tally, clock);
+}
+
+impl Exchange<'_> {
+    /// Makes a single attempt. Returns whether it succeeded.
+    #[inline]
+    fn make(&self) -> bool {
+        let Self { atomic, word, next, .. } = *self;
+        next == word || compare_exchange::exchange_decided(atomic, word, next).is_ok()
     }
 }
 
@@ -238,19 +353,10 @@ pub struct Compound {
 }
 
 impl Compound {
-    /// The result of these parts after their steps.
-    pub(crate) fn of_parts<'p, C: Clock>(
-        parts: impl Iterator<Item = &'p (impl Steps<C> + ?Sized + 'p)>,
-    ) -> Self {
-        let mut tallies = Verdicts::new();
-        for (index, part) in parts.enumerate() {
-            part.report(&mut |mut tally| {
-                tally.part = u8::try_from(index).unwrap_or(u8::MAX);
-                // There is room for as many tallies as were probed.
-                let _ = tallies.push(tally);
-            });
-        }
-        Self { tallies }
+    /// The result without a verdict, to which the parts add theirs.
+    #[inline]
+    pub(crate) fn new() -> Self {
+        Self { tallies: Verdicts::new() }
     }
 
     /// Returns whether the request is admitted. Every tally is then charged.

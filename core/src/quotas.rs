@@ -106,9 +106,9 @@ impl Quotas {
         Self { counts: *counts, limits: *limits, word, time, denied: 0 }
     }
 
-    /// Returns the tally.
-    pub(crate) fn word(&self) -> u64 {
-        self.word
+    /// Returns the limits of the windows.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Returns how many windows there are, 0 to 4.

@@ -16,7 +16,7 @@ use heapless::String;
 /// # Ok::<(), keytally_core::ParsePolicyError>(())
 /// ```
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Text<const N: usize>(String<N>);
+pub struct Text<const N: usize>(String<N, u16>);
 
 impl<const N: usize> Text<N> {
     /// An empty text.

@@ -150,11 +150,6 @@ impl Verdict {
         self.uncharged
     }
 
-    /// Returns the word of the tally after the decision.
-    pub(crate) fn word(&self) -> u64 {
-        self.quotas.word()
-    }
-
     /// Returns the caller's time: the explicit time, or the largest reading of the system clock
     /// during the call.
     pub fn now(&self) -> Timestamp {
@@ -232,6 +227,23 @@ impl Verdict {
             self.note = Note::NoCharge;
         }
         self
+    }
+
+    /// Makes this the verdict of a decision that was not carried out. `word` is the word that was
+    /// decided on.
+    pub(crate) fn withdraw(&mut self, layout: &Layout, word: u64) {
+        let denied = self.quotas.denied;
+        self.quotas = decide::quotas(layout, self.quotas.limits(), word, self.now);
+        self.quotas.denied = denied;
+        *self = self.without_charge();
+    }
+
+    /// Makes this the verdict of a charge that was given back, with the state after the refund.
+    pub(crate) fn give_back(&mut self, refunded: Option<Self>) {
+        if let Some(refunded) = refunded {
+            self.quotas = refunded.quotas;
+        }
+        *self = self.without_charge();
     }
 
     /// The verdict on a new subject in a limiter that has no slot for one before `until`.

@@ -424,11 +424,11 @@ fn spend_to_the_last_unit(text: &str, limit: u32) {
 fn parts_of_a_compound_charge() {
     let limiter = limiter("100/minute", 64);
     for count in [0, 1, MAX_PARTS - 1, MAX_PARTS, MAX_PARTS + 1] {
-        let mut parts: Vec<_> =
+        let parts: Vec<_> =
             (0..count).map(|number| limiter.part(&number.to_le_bytes(), 1)).collect();
-        let mut parts: Vec<&mut dyn Part<Timestamp>> =
-            parts.iter_mut().map(|part| part as &mut dyn Part<_>).collect();
-        let charged = check_all(&mut parts, NOW);
+        let parts: Vec<&dyn Part<Timestamp>> =
+            parts.iter().map(|part| part as &dyn Part<_>).collect();
+        let charged = check_all(&parts, NOW);
         assert_eq!(charged.is_ok(), (1..=MAX_PARTS).contains(&count), "{count}");
     }
     assert_eq!(limiter.live_subjects(NOW), MAX_PARTS as u64, "a ninth part charges nothing");

@@ -33,10 +33,10 @@ fn all_parts_are_charged_or_none() {
     let (addresses, teams) = (limiter("5/minute", 8), limiter("2/minute", 8));
     let request = |cost| {
         check_all(
-            &mut [
-                &mut teams.part(b"42", cost),
-                &mut gate.part(Some(key.as_bytes()), 1),
-                &mut addresses.part(b"203.0.113.9", 2),
+            &[
+                &teams.part(b"42", cost),
+                &gate.part(Some(key.as_bytes()), 1),
+                &addresses.part(b"203.0.113.9", 2),
             ],
             at(0),
         )
@@ -76,7 +76,7 @@ fn invalid_key_charges_nothing() {
         (Some(wrong.as_str()), Outcome::InvalidKey, Some(Reason::Checksum)),
     ] {
         let refused = check_all(
-            &mut [&mut addresses.part(b"a", 1), &mut gate.part(api_key.map(str::as_bytes), 1)],
+            &[&addresses.part(b"a", 1), &gate.part(api_key.map(str::as_bytes), 1)],
             at(0),
         )
         .unwrap();
@@ -94,10 +94,10 @@ fn revoked_and_imported_keys_are_parts_too() {
     let mut administrator = gate.administer().unwrap();
     if cfg!(feature = "imported-keys") {
         administrator.import(imported, &new_key(), at(0)).unwrap();
-        let admitted = check_all(&mut [&mut gate.part(Some(imported), 3)], at(0)).unwrap();
+        let admitted = check_all(&[&gate.part(Some(imported), 3)], at(0)).unwrap();
         assert_eq!(admitted.tallies()[0].verdict().remaining(), Some(0));
     }
-    let check = || check_all(&mut [&mut gate.part(Some(key.as_bytes()), 1)], at(0)).unwrap();
+    let check = || check_all(&[&gate.part(Some(key.as_bytes()), 1)], at(0)).unwrap();
     assert!(check().is_admitted());
     administrator.revoke(key_id).unwrap();
     let revoked = check();
@@ -134,11 +134,9 @@ fn lost_race_gives_the_earlier_charges_back() {
     // When the first part is inserted, another request takes the last room of the second.
     let spend = || assert!(second.check(b"b", 2, at(0)).is_admitted());
     let reads = Cell::new(0);
-    let denied = check_all(
-        &mut [&mut second.part(b"b", 1), &mut first.part(b"a", 4)],
-        Interrupted(&spend, &reads),
-    )
-    .unwrap();
+    let denied =
+        check_all(&[&second.part(b"b", 1), &first.part(b"a", 4)], Interrupted(&spend, &reads))
+            .unwrap();
     assert!(reads.get() >= 1);
     let outcomes = denied.verdicts().map(|verdict| verdict.outcome());
     assert!(outcomes.eq([Outcome::Denied, Outcome::Admitted]));
@@ -155,8 +153,7 @@ fn full_limiter_gives_the_earlier_charges_back() {
     let admitted =
         (0..64u32).filter(|number| full.check(&number.to_le_bytes(), 1, at(0)).is_admitted());
     assert!(admitted.count() < 64);
-    let refused =
-        check_all(&mut [&mut first.part(b"a", 4), &mut full.part(b"new", 1)], at(0)).unwrap();
+    let refused = check_all(&[&first.part(b"a", 4), &full.part(b"new", 1)], at(0)).unwrap();
     assert_eq!(refused.decisive().outcome(), Outcome::Full);
     assert!(refused.decisive().retry_after_s().is_some());
     assert_eq!(left(&first, b"a", at(0)), 9);
@@ -165,15 +162,14 @@ fn full_limiter_gives_the_earlier_charges_back() {
 #[test]
 fn longest_denial_decides() {
     let (minutes, hours) = (limiter("1/minute", 8), limiter("1/hour", 8));
-    let request =
-        || check_all(&mut [&mut minutes.part(b"a", 1), &mut hours.part(b"a", 1)], at(0)).unwrap();
+    let request = || check_all(&[&minutes.part(b"a", 1), &hours.part(b"a", 1)], at(0)).unwrap();
     assert!(request().is_admitted());
     assert_eq!(request().decisive().retry_after_s(), Some(3600));
 }
 
 #[test]
 fn wrong_number_of_parts_is_named() {
-    let error = check_all::<Timestamp>(&mut [], at(0)).unwrap_err();
+    let error = check_all::<Timestamp>(&[], at(0)).unwrap_err();
     assert_eq!(error.parts, 0);
     let text = format!("a compound charge of 0 parts is not possible; it has 1 to {MAX_PARTS}");
     assert_eq!(error.to_string(), text);
@@ -193,12 +189,12 @@ proptest! {
         let tables = [limiter("7/hour", 16), limiter("5/hour", 16)];
         let mut spent = [[0; 3]; 2];
         for request in requests {
-            let mut parts: Vec<_> = request
+            let parts: Vec<_> = request
                 .iter()
                 .map(|&(table, subject, cost)| tables[table].part(&[subject], cost))
                 .collect();
-            let mut parts: Vec<&mut dyn Part<Timestamp>> =
-                parts.iter_mut().map(|part| part as &mut dyn Part<_>).collect();
+            let parts: Vec<&dyn Part<Timestamp>> =
+                parts.iter().map(|part| part as &dyn Part<_>).collect();
             let mut after = spent;
             for &(table, subject, cost) in &request {
                 after[table][usize::from(subject)] += cost;
@@ -206,7 +202,7 @@ proptest! {
             let has_room = after.iter().zip(limits).all(|(counts, limit)| {
                 counts.iter().all(|&count| count <= limit)
             });
-            let compound = check_all(&mut parts, at(0)).unwrap();
+            let compound = check_all(&parts, at(0)).unwrap();
             prop_assert_eq!(compound.is_admitted(), has_room);
             if has_room {
                 spent = after;

@@ -63,7 +63,6 @@ impl<'c> Table<'c> {
 }
 
 /// A part as core takes it.
-#[expect(clippy::large_enum_variant, reason = "parts are on the stack, and core has no heap")]
 enum Charged<'t> {
     Key(GatePart<'t, Lines>),
     Subject(LimiterPart<'t, Lines>),
@@ -153,14 +152,14 @@ fn charge_all(
         });
     }
     let compound = with_clock!(time, |clock| {
-        let mut list = Vec::<&mut dyn Part<_>, MAX_PARTS>::new();
-        for part in &mut charged {
+        let mut list = Vec::<&dyn Part<_>, MAX_PARTS>::new();
+        for part in &charged {
             let _ = list.push(match part {
                 Charged::Key(part) => part,
                 Charged::Subject(part) => part,
             });
         }
-        if charge { check_all(&mut list, clock) } else { peek_all(&mut list, clock) }
+        if charge { check_all(&list, clock) } else { peek_all(&list, clock) }
     })?;
     target.put_compound(&compound);
     Ok(())

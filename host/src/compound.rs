@@ -17,8 +17,8 @@ use crate::clock::SystemClock;
 /// let (key, _) = gate.issue(&NewKey::new(42, Name::new("live").unwrap()))?;
 ///
 /// let request = |api_key: &str, address: &[u8]| {
-///     let mut key = gate.part(Some(api_key.as_bytes()), 1);
-///     check_all(&mut [&mut key, &mut addresses.part(address, 1)])
+///     let key = gate.part(Some(api_key.as_bytes()), 1);
+///     check_all(&[&key, &addresses.part(address, 1)])
 /// };
 /// assert!(request(key.expose(), b"203.0.113.9")?.is_admitted());
 /// let denied = request(key.expose(), b"203.0.113.9")?;
@@ -32,7 +32,7 @@ use crate::clock::SystemClock;
 ///
 /// # Errors
 /// [`PartsError`] without a part, or with more than [`MAX_PARTS`](crate::MAX_PARTS).
-pub fn check_all(parts: &mut [&mut dyn Part<SystemClock>]) -> Result<Compound, PartsError> {
+pub fn check_all(parts: &[&dyn Part<SystemClock>]) -> Result<Compound, PartsError> {
     keytally_core::check_all(parts, SystemClock::read())
 }
 
@@ -40,6 +40,6 @@ pub fn check_all(parts: &mut [&mut dyn Part<SystemClock>]) -> Result<Compound, P
 ///
 /// # Errors
 /// Those of [`check_all`].
-pub fn peek_all(parts: &mut [&mut dyn Part<SystemClock>]) -> Result<Compound, PartsError> {
+pub fn peek_all(parts: &[&dyn Part<SystemClock>]) -> Result<Compound, PartsError> {
     keytally_core::peek_all(parts, SystemClock::read())
 }

@@ -297,7 +297,7 @@ impl Compound {
 #[pyo3(signature = (*parts, now=None))]
 pub(crate) fn check_all(parts: &Bound<'_, PyTuple>, now: Option<Moment>) -> PyResult<Compound> {
     let (parts, now) = (parts_of(parts)?, Time::from(now));
-    decided(&parts, |list| with_clock!(now, |clock| table::check_all(&mut as_parts(list), clock)))
+    decided(&parts, |list| with_clock!(now, |clock| table::check_all(&as_parts(list), clock)))
 }
 
 /// Returns what ``check_all`` would return now, and charges nothing.
@@ -316,7 +316,7 @@ pub(crate) fn check_all(parts: &Bound<'_, PyTuple>, now: Option<Moment>) -> PyRe
 #[pyo3(signature = (*parts, now=None))]
 pub(crate) fn peek_all(parts: &Bound<'_, PyTuple>, now: Option<Moment>) -> PyResult<Compound> {
     let (parts, now) = (parts_of(parts)?, Time::from(now));
-    decided(&parts, |list| with_clock!(now, |clock| table::peek_all(&mut as_parts(list), clock)))
+    decided(&parts, |list| with_clock!(now, |clock| table::peek_all(&as_parts(list), clock)))
 }
 
 /// Returns the parts of a call.
@@ -327,18 +327,16 @@ fn parts_of<'py>(parts: &Bound<'py, PyTuple>) -> PyResult<Vec<Bound<'py, Part>>>
 /// Returns the result of `decide` for the parts.
 fn decided(
     parts: &[Bound<'_, Part>],
-    decide: impl FnOnce(&mut [Charged<'_>]) -> Result<keytally::Compound, keytally::PartsError>,
+    decide: impl FnOnce(&[Charged<'_>]) -> Result<keytally::Compound, keytally::PartsError>,
 ) -> PyResult<Compound> {
-    let mut charged: Vec<_> =
+    let charged: Vec<_> =
         parts.iter().map(|part| Charged::new(part.get())).collect::<PyResult<_>>()?;
-    let compound =
-        decide(&mut charged).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    let compound = decide(&charged).map_err(|error| PyValueError::new_err(error.to_string()))?;
     let gates = parts.iter().map(|part| part.get().gate()).collect();
     Ok(Compound { verdict: Verdict::from_compound(compound, gates) })
 }
 
 /// A part as host takes it.
-#[expect(clippy::large_enum_variant, reason = "most parts are keys, and allocations cost time")]
 enum Charged<'p> {
     Key(GatePart<'p, Mapping>),
     Subject(LimiterPart<'p, Mapping>),
@@ -357,14 +355,12 @@ impl<'p> Charged<'p> {
 }
 
 /// Returns parts as host takes them.
-fn as_parts<'p, C: keytally::Clock>(
-    parts: &'p mut [Charged<'_>],
-) -> Vec<&'p mut dyn keytally::Part<C>> {
-    let as_part = |part: &'p mut Charged<'_>| -> &'p mut dyn keytally::Part<C> {
+fn as_parts<'p, C: keytally::Clock>(parts: &'p [Charged<'_>]) -> Vec<&'p dyn keytally::Part<C>> {
+    let as_part = |part: &'p Charged<'_>| -> &'p dyn keytally::Part<C> {
         match part {
             Charged::Key(part) => part,
             Charged::Subject(part) => part,
         }
     };
-    parts.iter_mut().map(as_part).collect()
+    parts.iter().map(as_part).collect()
 }

@@ -134,10 +134,10 @@ impl Extras {
             let call = if charges { Gate::check } else { Gate::peek };
             return Ok(call(gate, api_key, cost).into());
         }
-        let mut part = self.part(gate, api_key, cost)?;
+        let part = self.part(gate, api_key, cost)?;
         let call = if charges { check_all } else { peek_all };
         // A gate has at most as many tallies as a request may charge.
-        Ok(call(&mut [&mut part]).map_or_else(|_| gate.check(api_key, cost).into(), Answer::from))
+        Ok(call(&[&part]).map_or_else(|_| gate.check(api_key, cost).into(), Answer::from))
     }
 
     /// Adds what another layer requires. Of two costs of a group, the higher one counts.

@@ -91,7 +91,7 @@ impl Check {
             part = part.with_scope(scope).map_err(|error| Failure::new(error.to_string()))?;
         }
         let all = if self.peek { keytally::peek_all } else { keytally::check_all };
-        let compound = all(&mut [&mut part]).map_err(|error| Failure::new(error.to_string()))?;
+        let compound = all(&[&part]).map_err(|error| Failure::new(error.to_string()))?;
         let report = Report::new(&compound, &gate, self.cost, !self.peek);
         self.format.print(&report, |out| {
             write!(out, "{}", report.outcome)?;

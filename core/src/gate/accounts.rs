@@ -56,7 +56,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         let mut quotas = Vec::new();
         let shared = (0..self.tally_count()).filter(|&tally| self.is_shared(tally));
         for (tally, (atomic, layout)) in shared.zip(self.team_tallies(number)) {
-            let limits = self.team_limits(&team, tally);
+            let (limits, _) = self.limits_of_tally(team.plan, Some(&team), tally);
             if !is_unlimited(&limits) {
                 let word = atomic.load(Ordering::Acquire);
                 // There is room for every tally of a team.

@@ -98,7 +98,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             return self.verify_and_decide(text, cost, now, clock, decide);
         }
         // Fast path: a single attempt. Everything else falls through to `check_slow`.
-        let (at, record, ended) = match self.verify_own(text, now) {
+        let (at, record, ended) = match self.verify_own(text, now, |_| ()) {
             Ok(verified) => verified,
             Err(reason) => {
                 return match key::validate(text) {

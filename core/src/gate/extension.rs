@@ -260,6 +260,7 @@ impl Extension {
     }
 
     /// Returns where the tally with this number is.
+    #[inline]
     pub(super) fn location(&self, tally: usize) -> Location {
         self.locations.get(tally).copied().unwrap_or(Location::Record)
     }
@@ -270,22 +271,14 @@ impl Extension {
     }
 
     /// Returns the line of a record's entry, and the entry's first word in it.
+    #[inline]
     pub(super) fn entry<'m>(&self, lines: &'m [CacheLine], record: u32) -> (&'m CacheLine, usize) {
         let word = index(record.into()) * self.entry_words;
         (&lines[self.entries_at + word / CACHE_LINE_WORDS], word % CACHE_LINE_WORDS)
     }
 
-    /// Returns the position of an entry's first word among all words of the gate.
-    pub(super) fn entry_position(&self, record: u32) -> usize {
-        self.entries_at * CACHE_LINE_WORDS + index(record.into()) * self.entry_words
-    }
-
-    /// Returns the position of a team's first word among all words of the gate.
-    pub(super) fn team_position(&self, number: u32) -> usize {
-        (self.teams_at + index(number.into())) * CACHE_LINE_WORDS
-    }
-
     /// Returns the line of a team.
+    #[inline]
     pub(super) fn team<'m>(&self, lines: &'m [CacheLine], number: u32) -> &'m CacheLine {
         &lines[self.teams_at + index(number.into())]
     }
@@ -312,6 +305,7 @@ impl Extension {
     }
 
     /// Returns the line of a plan's limits for a tally, and the first of their words.
+    #[inline]
     pub(super) fn limit_words<'m>(
         &self,
         lines: &'m [CacheLine],

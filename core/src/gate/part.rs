@@ -2,26 +2,22 @@
 
 use core::fmt;
 
-use heapless::Vec;
-
 use super::check::update_verified;
 use super::extension::{Location, is_unlimited};
 use super::plan::TallyLimits;
 use super::refusal::Refusal;
 use super::table::{Gate, holder};
 use super::team::Team;
-use crate::bits::index;
-use crate::cache_line::{CACHE_LINE_WORDS, CacheLine};
-use crate::charge::TallyCharge;
+use crate::cache_line::CacheLine;
 use crate::compare_exchange;
-use crate::compound::{Compound, Position, Steps, TallyVerdict, charge_in_order};
+use crate::compound::{Charging, Compound, Exchange, Steps, TallyVerdict, charge_all};
 use crate::decide::{self, Decision};
 use crate::key::KeyId;
 use crate::outcome::{Outcome, Reason};
 use crate::quota::{Limits, MAX_QUOTAS};
-use crate::record::{Record, RecordRef, TALLY};
+use crate::record::{Record, RecordRef};
 use crate::section::{MAX_GROUP_NAME_LEN, MAX_TALLIES, Section};
-use crate::sections::{MAX_WARNINGS, Warnings};
+use crate::sections::MAX_WARNINGS;
 use crate::sync::{AtomicU64, Ordering};
 use crate::tally::Layout;
 use crate::text::Text;
@@ -58,41 +54,43 @@ pub struct GatePart<'g, M> {
     gate: &'g Gate<M>,
     api_key: Option<&'g [u8]>,
     cost: u32,
-    /// The numbers of the sections of groups that the request names, and the costs of those that
-    /// have their own.
-    groups: Vec<(usize, Option<u32>), MAX_TALLIES>,
+    groups: Groups,
     /// The scopes that the key must have, one bit each.
     scopes: u64,
-    /// What the probe verified.
-    verified: Option<Verified<'g>>,
-    /// The verdict of a part without tallies.
-    refused: Option<Verdict>,
-    held: Vec<Held, MAX_TALLIES>,
 }
 
-/// The record whose secret was verified, and the number of its team.
-#[derive(Clone, Copy, Debug)]
+/// The groups that a request names, by the numbers of their sections.
+#[derive(Clone, Copy, Debug, Default)]
+struct Groups {
+    /// A bit for each group, and for each with a cost of its own.
+    named: u8,
+    costed: u8,
+    costs: [u32; MAX_TALLIES],
+}
+
+impl Groups {
+    fn name(&mut self, section: usize, cost: Option<u32>) {
+        let bit = 1 << section;
+        self.named |= bit;
+        match (cost, self.costs.get_mut(section)) {
+            (Some(cost), Some(own)) => (self.costed, *own) = (self.costed | bit, cost),
+            _ => self.costed &= !bit,
+        }
+    }
+}
+
+// A bit of a byte for each section.
+const _: () = assert!(MAX_TALLIES <= 8);
+
+/// The record whose secret was verified, and its team with its number.
 struct Verified<'g> {
     at: RecordRef<'g>,
     record: Record,
-    team: Option<u32>,
+    team: Option<(u32, Team)>,
 }
 
-/// What a part knows of a tally.
-#[derive(Clone, Copy, Debug)]
-struct Held {
-    tally: usize,
-    /// Which of the request's costs it is charged: 0 for the request's own.
-    unit: u8,
-    cost: u32,
-    limits: Limits,
-    warnings: [Warnings; MAX_QUOTAS],
-    /// The word that the decision was made for, and the time of the decision.
-    word: u64,
-    now: Timestamp,
-    decision: Decision,
-    is_charged: bool,
-}
+/// A tally of a key or of its team: the word, its layout, the limits and the warnings.
+type TallyRef<'g> = (&'g AtomicU64, &'g Layout, TallyLimits);
 
 /// Why a group or a scope cannot be named in a request: the gate does not have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,16 +128,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns the key and a cost as a part of [`check_all`](crate::check_all). `api_key` is the
     /// value of the `X-API-Key` header, `None` when there was none.
     pub fn part<'g>(&'g self, api_key: Option<&'g [u8]>, cost: u32) -> GatePart<'g, M> {
-        GatePart {
-            gate: self,
-            api_key,
-            cost,
-            groups: Vec::new(),
-            scopes: 0,
-            verified: None,
-            refused: None,
-            held: Vec::new(),
-        }
+        GatePart { gate: self, api_key, cost, groups: Groups::default(), scopes: 0 }
     }
 }
 
@@ -164,10 +153,7 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
         let is_it =
             |section: &Section| matches!(section, Section::Group(_)) && section.name() == name;
         let group = self.gate.sections().iter().position(is_it);
-        let group = group.ok_or_else(|| RequestError::NoSuchGroup(beginning(name)))?;
-        self.groups.retain(|(other, _)| *other != group);
-        // There is room for as many groups as a gate has.
-        let _ = self.groups.push((group, cost));
+        self.groups.name(group.ok_or_else(|| RequestError::NoSuchGroup(beginning(name)))?, cost);
         Ok(self)
     }
 
@@ -183,40 +169,38 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
 
     /// Checks the key and then charges all its tallies, or none: [`check_all`](crate::check_all) of
     /// this part alone.
-    pub fn check<C: Clock>(mut self, clock: C) -> Compound {
-        if self.probe(clock) {
-            charge_in_order(&mut [&mut self], clock);
-        }
-        Compound::of_parts::<C>(core::iter::once(&self))
+    #[inline(never)]
+    pub fn check<C: Clock>(self, clock: C) -> Compound {
+        let mut compound = Compound::new();
+        // One part has at most as many verdicts as there is room for.
+        let _ = charge_all(&mut compound, &[&self], true, clock);
+        compound
     }
 
     /// Returns what [`check`](Self::check) would return now, and charges nothing.
-    pub fn peek<C: Clock>(mut self, clock: C) -> Compound {
-        self.probe(clock);
-        Compound::of_parts::<C>(core::iter::once(&self))
+    pub fn peek<C: Clock>(self, clock: C) -> Compound {
+        let mut compound = Compound::new();
+        let _ = charge_all(&mut compound, &[&self], false, clock);
+        compound
     }
 
-    /// Returns the cost of the request for a section, and which of its costs that is; `None` if the
-    /// request does not charge the section.
-    fn cost_of(&self, section: usize) -> Option<(u32, u8)> {
-        if !matches!(self.gate.sections().get(section), Some(Section::Group(_))) {
-            return Some((self.cost, 0));
+    /// Returns the cost of the request for a section, and which of its costs that is: 0 for the
+    /// request's own, else the number of the section. `None` if the request does not charge it.
+    #[inline]
+    fn cost_of(&self, number: usize, section: &Section) -> Option<(u32, u8)> {
+        let Groups { named, costed, costs } = &self.groups;
+        if costed >> number & 1 == 1 {
+            return Some((*costs.get(number)?, u8::try_from(number).ok()?));
         }
-        let position = self.groups.iter().position(|(group, _)| *group == section)?;
-        match self.groups.get(position)?.1 {
-            None => Some((self.cost, 0)),
-            Some(cost) => Some((cost, u8::try_from(position + 1).ok()?)),
-        }
+        let is_charged = !matches!(section, Section::Group(_)) || named >> number & 1 == 1;
+        is_charged.then_some((self.cost, 0))
     }
 
     /// Verifies the key at `now`, and compares its scopes and the state of its team. The error is
     /// the verdict of a request that is refused.
     #[expect(clippy::result_large_err, reason = "the verdict is stored, and core has no heap")]
-    fn verify(
-        &self,
-        now: &mut Timestamp,
-        clock: impl Clock,
-    ) -> Result<(Verified<'g>, Option<Team>), Verdict> {
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    fn verify(&self, now: &mut Timestamp, clock: impl Clock) -> Result<Verified<'g>, Verdict> {
         let gate = self.gate;
         let text = self.api_key.ok_or_else(|| Verdict::refused(Outcome::MissingKey, None, *now))?;
         loop {
@@ -229,10 +213,10 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
             };
             let invalid = |reason| Verdict::invalid(reason, holder(&record), *now);
             let number = entry.team.checked_sub(1);
-            let team = number.and_then(|number| gate.team(number));
-            match team {
+            let team = number.and_then(|number| Some((number, gate.team(number)?)));
+            match &team {
                 None if gate.team_capacity() > 0 => return Err(invalid(Reason::Damaged)),
-                Some(team) if team.is_suspended => return Err(invalid(Reason::Suspended)),
+                Some((_, team)) if team.is_suspended => return Err(invalid(Reason::Suspended)),
                 _ => {}
             }
             if self.scopes & !entry.scopes != 0 {
@@ -240,91 +224,60 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
                 verdict.holder = holder(&record);
                 return Err(verdict);
             }
-            return Ok((Verified { at, record, team: number }, team));
+            return Ok(Verified { at, record, team });
         }
+    }
+
+    /// Returns a tally of a verified key; `None` if the key does not have it.
+    #[inline]
+    fn tally(&self, verified: &Verified<'g>, tally: usize) -> Option<TallyRef<'g>> {
+        let Verified { at, record, team } = verified;
+        let number = team.as_ref().map(|&(number, _)| number);
+        let (atomic, layout) = self.gate.tally_word(*at, number, tally)?;
+        let team = team.as_ref().map(|(_, team)| team);
+        Some((atomic, layout, self.gate.limits_of_tally(record.plan, team, tally)))
     }
 
     /// Decides about every tally that the request charges. Returns `None` if the record was changed
     /// since it was verified, or if the key ended.
-    fn decide_all(
-        &mut self,
+    #[inline]
+    fn decide_all<'p>(
+        &'p self,
         verified: &Verified<'g>,
-        team: Option<&Team>,
         now: &mut Timestamp,
+        charging: &mut Charging<'_, 'p>,
         clock: impl Clock,
-    ) -> Option<bool> {
-        self.held.clear();
-        let mut have_room = true;
-        for tally in 0..self.gate.tally_count() {
-            let Some((cost, unit)) = self.cost_of(self.gate.section_number(tally)) else {
-                continue;
-            };
-            let plan = verified.record.plan;
-            let (limits, warnings) = self.gate.limits_of_tally(plan, team, tally);
-            if self.gate.is_extended() && is_unlimited(&limits) {
-                continue;
-            }
-            let (atomic, layout) = self.gate.tally_word(verified.at, verified.team, tally)?;
-            let (word, decision) = decide_now(verified, atomic, layout, &limits, cost, now, clock)?;
-            have_room &= decision.outcome == Outcome::Admitted;
-            // There is room for every tally of a gate.
-            let now = *now;
-            let is_charged = false;
-            let _ = self.held.push(Held {
-                tally,
-                unit,
-                cost,
-                limits,
-                warnings,
-                word,
-                now,
-                decision,
-                is_charged,
-            });
-        }
-        Some(have_room)
-    }
-
-    /// Charges a tally whose word or record changed since it was probed.
-    #[cold]
-    fn charge_slow(&mut self, index: usize, clock: impl Clock) -> bool {
-        let mut held = self.held[index];
-        held.now = clock.reading();
-        loop {
-            let (verified, team) = match self.verify(&mut held.now, clock) {
-                Ok(verified) => verified,
-                Err(verdict) => {
-                    self.refused = Some(verdict);
-                    return false;
+    ) -> Option<()> {
+        let gate = self.gate;
+        let holder = holder(&verified.record);
+        let id = gate.id();
+        for tally in 0..gate.tally_count() {
+            let number = gate.section_number(tally);
+            let section = gate.sections().get(number).unwrap_or(&Section::Key);
+            let Some((cost, unit)) = self.cost_of(number, section) else { continue };
+            let (atomic, layout, (limits, warnings)) = self.tally(verified, tally)?;
+            let section = Some(section.clone());
+            if gate.is_extended() && is_unlimited(&limits) {
+                if tally == 0 {
+                    // The first verdict is that of the key, even if its plan does not limit it.
+                    let mut verdict = Verdict::refused(Outcome::Admitted, None, *now);
+                    verdict.holder = holder;
+                    let verdict = verdict.without_charge();
+                    charging.add(TallyVerdict { section, ..TallyVerdict::new(verdict) });
                 }
-            };
-            self.verified = Some(verified);
-            let plan = verified.record.plan;
-            (held.limits, held.warnings) =
-                self.gate.limits_of_tally(plan, team.as_ref(), held.tally);
-            if self.gate.is_extended() && is_unlimited(&held.limits) {
-                // The plan has lost this limit since the probe, so nothing is charged.
-                held.limits = Limits([u32::MAX; MAX_QUOTAS]);
-                held.cost = 0;
+                continue;
             }
-            let Some((atomic, layout)) =
-                self.gate.tally_word(verified.at, verified.team, held.tally)
-            else {
-                return false;
-            };
-            let Verified { at, record, .. } = verified;
-            let tally = (atomic, layout);
-            let decided = update_verified(at, &record, tally, &mut held.now, clock, |word, now| {
-                decide::check(layout, &held.limits, word, now, held.cost)
-            });
-            if let Some(decision) = decided {
-                held.is_charged = decision.outcome == Outcome::Admitted;
-                (held.word, held.decision) = (decision.next, decision);
-                self.held[index] = held;
-                return held.is_charged;
-            }
-            held.now = clock.at_least(held.now);
+            let (word, decision) = decide_now(verified, atomic, layout, &limits, cost, now, clock)?;
+            let verdict = Verdict::decided(layout, &limits, decision, holder, *now, cost);
+            let exchange = Exchange { layout, atomic, word, next: decision.next };
+            let tally = u8::try_from(tally).unwrap_or(u8::MAX);
+            charging.add_tally(
+                TallyVerdict { part: 0, tally, unit, section, warnings, verdict },
+                (id, gate.position_of(atomic)),
+                Some(exchange),
+            );
         }
+        Some(())
     }
 }
 
@@ -363,114 +316,71 @@ impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for GatePart<'_, M> {
         }
     }
 
-    fn probe(&mut self, clock: C) -> bool {
+    fn probe<'p>(&'p self, charging: &mut Charging<'_, 'p>, clock: C) {
         let mut now = clock.reading();
+        let before = charging.mark();
         loop {
-            let (verified, team) = match self.verify(&mut now, clock) {
+            let verified = match self.verify(&mut now, clock) {
                 Ok(verified) => verified,
-                Err(verdict) => {
-                    self.refused = Some(verdict);
-                    return false;
-                }
+                Err(verdict) => return charging.add(TallyVerdict::new(verdict)),
             };
-            if let Some(have_room) = self.decide_all(&verified, team.as_ref(), &mut now, clock) {
-                self.verified = Some(verified);
-                return have_room;
+            if self.decide_all(&verified, &mut now, charging, clock).is_some() {
+                return;
             }
             // The key may have expired, or an administrator changed the record.
+            charging.return_to(before);
             now = clock.at_least(now);
         }
     }
 
-    fn tallies(&self) -> usize {
-        self.held.len()
-    }
-
-    fn position(&self, tally: usize) -> Position {
-        let number = self.verified.map_or(0, |verified| {
-            self.gate.position_of(verified.at.number, verified.team, self.held[tally].tally)
-        });
-        (self.gate.id(), number as u64)
-    }
-
-    fn charge(&mut self, tally: usize, clock: C) -> bool {
-        let Held { tally: number, word, decision, .. } = self.held[tally];
-        // A single attempt on the word that was probed, if the record is still the same.
-        if let Some(verified) = &self.verified
-            && let Some((atomic, _)) = self.gate.tally_word(verified.at, verified.team, number)
-            && verified.at.is_unchanged(&verified.record)
-            && (decision.next == word
-                || compare_exchange::exchange_decided(atomic, word, decision.next).is_ok())
-        {
-            self.held[tally].is_charged = true;
-            return true;
-        }
-        self.charge_slow(tally, clock)
-    }
-
-    fn give_back(&mut self, tally: usize, clock: C) {
-        let held = &mut self.held[tally];
-        held.is_charged = false;
-        let Some(verified) = &self.verified else { return };
-        let (Some(key_id), Some((_, layout))) =
-            (verified.record.key_id, self.gate.tally_word(verified.at, verified.team, held.tally))
-        else {
-            return;
-        };
-        let at = decide::quotas(layout, &held.limits, held.decision.next, held.now).time();
-        let charge = TallyCharge { cost: held.cost, at };
-        let returned = self.gate.refund_tally(key_id, held.tally, charge, clock);
-        // If the gate has lost the key, its counts are not shown.
-        if let Some(word) = returned.map(|verdict| verdict.word()) {
-            held.word = word;
-        }
-    }
-
-    fn report(&self, report: &mut dyn FnMut(TallyVerdict)) {
-        if let Some(refused) = self.refused {
-            return report(TallyVerdict::new(refused));
-        }
-        let Some(verified) = &self.verified else { return };
-        let holder = holder(&verified.record);
-        if self.held.first().is_none_or(|first| first.tally > 0) {
-            // The first verdict is that of the key, even if its plan does not limit it.
-            let mut verdict = Verdict::refused(Outcome::Admitted, None, Timestamp::from_unix_ms(0));
-            verdict.holder = holder;
-            report(TallyVerdict {
-                section: Some(Section::Key),
-                ..TallyVerdict::new(verdict.without_charge())
-            });
-        }
-        for held in &self.held {
-            let Some((_, layout)) = self.gate.tally_word(verified.at, verified.team, held.tally)
+    fn charge(&self, charged: &mut TallyVerdict, clock: C) {
+        let cost = charged.verdict.cost();
+        let mut now = clock.reading();
+        loop {
+            let verified = match self.verify(&mut now, clock) {
+                Ok(verified) => verified,
+                Err(verdict) => {
+                    *charged = TallyVerdict { part: charged.part, ..TallyVerdict::new(verdict) };
+                    return;
+                }
+            };
+            let Some((atomic, layout, (mut limits, warnings))) =
+                self.tally(&verified, charged.tally.into())
             else {
-                continue;
+                return charged.verdict = Verdict::invalid(Reason::Damaged, None, now);
             };
-            let decision = match held.is_charged {
-                true => held.decision,
-                false => Decision { next: held.word, ..held.decision },
-            };
-            let mut verdict =
-                Verdict::decided(layout, &held.limits, decision, holder, held.now, held.cost);
-            if !held.is_charged {
-                verdict = verdict.without_charge();
+            let mut cost = cost;
+            if self.gate.is_extended() && is_unlimited(&limits) {
+                // The plan has lost this limit since the probe, so nothing is charged.
+                (limits, cost) = (Limits([u32::MAX; MAX_QUOTAS]), 0);
             }
-            report(TallyVerdict {
-                part: 0,
-                tally: u8::try_from(held.tally).unwrap_or(u8::MAX),
-                unit: held.unit,
-                section: Some(self.gate.section_of(held.tally).clone()),
-                warnings: held.warnings,
-                verdict,
+            let Verified { at, record, .. } = &verified;
+            let tally = (atomic, layout);
+            let decided = update_verified(*at, record, tally, &mut now, clock, |word, now| {
+                decide::check(layout, &limits, word, now, cost)
             });
+            if let Some(decision) = decided {
+                let holder = holder(record);
+                charged.warnings = warnings;
+                charged.verdict = Verdict::decided(layout, &limits, decision, holder, now, cost);
+                return;
+            }
+            now = clock.at_least(now);
         }
+    }
+
+    fn refund(&self, tally: &TallyVerdict, clock: C) -> Option<Verdict> {
+        let charge = tally.verdict.charge()?.first();
+        let key_id = tally.verdict.holder()?.key_id;
+        self.gate.refund_tally(key_id, tally.tally.into(), charge, clock)
     }
 }
 
 impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns the record of a key whose secret is right, or why the key is refused.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn verify_key(&self, text: &[u8], now: Timestamp) -> Result<(RecordRef<'_>, Record), Refusal> {
-        match self.verify_own(text, now) {
+        match self.verify_own(text, now, |at| self.fetch_entry(at)) {
             Ok((at, record, None)) => Ok((at, record)),
             Ok((_, record, Some(reason))) => Err(Refusal { reason, holder: holder(&record) }),
             Err(reason) => self.verify_other(text, reason, now),
@@ -482,28 +392,39 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         if let Some((_, at)) = self.locate(text) {
             // Loads whose values are not used, which the compiler must not remove.
             core::hint::black_box(at.tally().load(Ordering::Relaxed));
-            if self.extension.is_some() {
-                core::hint::black_box(self.entry_now(at.number));
-            }
+            self.fetch_entry(at);
+        }
+    }
+
+    /// Loads the entry of a record and the team that it names, as [`fetch`](Self::fetch) does.
+    #[inline]
+    fn fetch_entry(&self, at: RecordRef<'_>) {
+        if self.extension.is_some() {
+            let team = self.entry_now(at.number).team.checked_sub(1);
+            let team = team.and_then(|number| self.team_at(number));
+            core::hint::black_box(team.map(|at| at.tally().load(Ordering::Relaxed)));
         }
     }
 
     /// Returns the limits of a tally under the plan of a key, or of its team, and the warnings.
+    #[inline]
     pub(super) fn limits_of_tally(
         &self,
         plan: u8,
         team: Option<&Team>,
         tally: usize,
     ) -> TallyLimits {
-        let none = [[0; MAX_WARNINGS]; MAX_QUOTAS];
-        let Some(extension) = &self.extension else { return (self.limits(plan), none) };
-        if let Location::Team(_) = extension.location(tally)
-            && let Some(team) = team
-        {
-            let (_, warnings) = self.tally_limits(extension, team.plan, tally);
-            return (self.team_limits(team, tally), warnings);
-        }
-        self.tally_limits(extension, plan, tally)
+        let Some(extension) = &self.extension else {
+            return (self.limits(plan), [[0; MAX_WARNINGS]; MAX_QUOTAS]);
+        };
+        let (plan, own) = match (extension.location(tally), team) {
+            (Location::Team(position), Some(team)) => {
+                (team.plan, team.limits.as_ref().and_then(|all| all.get(position)))
+            }
+            _ => (plan, None),
+        };
+        let (limits, warnings) = self.tally_limits(extension, plan, tally);
+        (own.copied().unwrap_or(limits), warnings)
     }
 
     /// Returns the word of every tally with its layout: those of all records, free ones too, and of
@@ -514,21 +435,18 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     }
 
     /// Returns the position of a tally among all words of the gate.
-    fn position_of(&self, record: u32, team: Option<u32>, tally: usize) -> usize {
-        let in_record = (self.records_at + index(record.into())) * CACHE_LINE_WORDS + TALLY;
-        let Some(extension) = &self.extension else { return in_record };
-        match extension.location(tally) {
-            Location::Record => in_record,
-            Location::Entry(word) => extension.entry_position(record) + word,
-            Location::Team(word) => extension.team_position(team.unwrap_or(0)) + TALLY + word,
-        }
+    #[inline]
+    fn position_of(&self, tally: &AtomicU64) -> u64 {
+        let first = self.memory.as_ref().as_ptr().addr();
+        (core::ptr::from_ref(tally).addr() - first) as u64
     }
 
-    /// Returns the position of a key's tally among all words of the gate; 0 if the gate does not
-    /// have the key.
-    pub(super) fn position_of_key(&self, key_id: KeyId, tally: usize) -> usize {
+    /// Returns the position of a key's tally among all words of the gate; 0 if the key does not
+    /// have it.
+    pub(super) fn position_of_key(&self, key_id: KeyId, tally: usize) -> u64 {
         let at = self.record_of(key_id);
-        self.position_of(at.number, self.entry_now(at.number).team.checked_sub(1), tally)
+        let team = self.entry_now(at.number).team.checked_sub(1);
+        self.tally_word(at, team, tally).map_or(0, |(atomic, _)| self.position_of(atomic))
     }
 
     /// Applies `decide` to a tally of a key id, for callers that do not have the secret. Returns

@@ -121,6 +121,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     }
 
     /// Returns the limits and the warnings of a plan for a tally of an extended gate.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(super) fn tally_limits(
         &self,
         extension: &Extension,

@@ -26,6 +26,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     }
 
     /// Returns the word of a tally and its layout.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(super) fn tally_word<'m>(
         &'m self,
         at: RecordRef<'m>,

@@ -9,7 +9,6 @@
 //!
 //! A team is made when its first key is issued, and is not removed. So a check never inserts one.
 
-use super::extension::{Location, NOTHING};
 use super::table::Gate;
 use crate::bits::{halves, high, join, low, scale, to_words};
 use crate::cache_line::{CACHE_LINE_WORDS, CacheLine};
@@ -65,6 +64,7 @@ const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
 impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns the line of the team with this number.
+    #[inline]
     pub(super) fn team_at(&self, number: u32) -> Option<RecordRef<'_>> {
         let extension = self.extension.as_ref().filter(|extension| number < extension.teams)?;
         Some(RecordRef {
@@ -114,16 +114,6 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         if let Some(at) = self.team_at(number) {
             at.write_words(|sequence| team.to_words(sequence), 0, self);
         }
-    }
-
-    /// Returns the limits of a team for a tally of its section.
-    pub(super) fn team_limits(&self, team: &Team, tally: usize) -> Limits {
-        let Some(extension) = &self.extension else { return Limits(NOTHING) };
-        let own = match (extension.location(tally), team.limits) {
-            (Location::Team(position), Some(limits)) => limits.get(position).copied(),
-            _ => None,
-        };
-        own.unwrap_or_else(|| self.tally_limits(extension, team.plan, tally).0)
     }
 
     /// Returns the numbers of all teams.

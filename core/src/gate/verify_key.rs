@@ -32,6 +32,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// longer valid, if it is not.
     ///
     /// The error is the reason why the key is refused, unless [`key::validate`] finds another one.
+    /// `fetch` loads what the caller reads of the key next, so that memory responds while the
+    /// secret is compared.
     ///
     /// Always inlined: returned through memory, the record would be stored and loaded again.
     #[inline(always)]
@@ -39,8 +41,10 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         &self,
         text: &[u8],
         now: Timestamp,
+        fetch: impl FnOnce(RecordRef<'_>),
     ) -> Result<(RecordRef<'_>, Record, Option<Reason>), Reason> {
         let (key_id, at) = self.locate(text).ok_or(Reason::Malformed)?;
+        fetch(at);
         // Laid out before the record is read, so that the stores are done when the compression
         // loads the block.
         let message = Message::new(text);

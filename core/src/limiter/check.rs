@@ -9,6 +9,7 @@ use crate::bits::IS_64_BIT;
 use crate::cache_line::CacheLine;
 use crate::charge::Charge;
 use crate::compare_exchange;
+use crate::compound::Exchange;
 use crate::decide::{self, Decision};
 use crate::sync::Ordering;
 use crate::tally::EMPTY;
@@ -123,6 +124,23 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
             decide::peek(&self.layout, &self.limits, word, now, cost)
         })
         .without_charge()
+    }
+
+    /// Returns the verdict that a check would give now, and the exchange that would charge the
+    /// subject. `None` unless the subject has a slot whose shortest window has not passed.
+    pub(super) fn probe_subject(
+        &self,
+        subject: Subject,
+        cost: u32,
+        clock: impl Clock,
+    ) -> Option<(Verdict, Exchange<'_>)> {
+        let (layout, limits, now) = (&self.layout, &self.limits, clock.reading());
+        let Found { slot, word, .. } = self.find(subject)?;
+        let decision = decide::check_within(layout, limits, &self.packed_limits, word, now, cost)?;
+        decide::is_final(decision, clock).then(|| {
+            let verdict = Verdict::decided_at(layout, limits, decision, None, now, cost, true);
+            (verdict, Exchange { layout, atomic: slot.tally(), word, next: decision.next })
+        })
     }
 
     /// Returns the units of `charge` to the windows that still count them. Refund each charge once.

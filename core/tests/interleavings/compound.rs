@@ -24,11 +24,11 @@ fn request(tables: &Tables, costs: [u32; 2], is_reversed: bool) -> Work<Compound
     let tables = Arc::clone(tables);
     Box::new(move || {
         let [one, two] = &*tables;
-        let (mut one, mut two) = (one.part(b"a", costs[0]), two.part(b"a", costs[1]));
+        let (one, two) = (one.part(b"a", costs[0]), two.part(b"a", costs[1]));
         if is_reversed {
-            check_all(&mut [&mut two, &mut one], at(0)).unwrap()
+            check_all(&[&two, &one], at(0)).unwrap()
         } else {
-            check_all(&mut [&mut one, &mut two], at(0)).unwrap()
+            check_all(&[&one, &two], at(0)).unwrap()
         }
     })
 }
@@ -72,7 +72,7 @@ fn single_check_and_compound_charge_share_a_tally() {
         let tables = tables([2, 2]);
         let single: Work<Compound> = {
             let tables = Arc::clone(&tables);
-            Box::new(move || check_all(&mut [&mut tables[1].part(b"a", 2)], at(0)).unwrap())
+            Box::new(move || check_all(&[&tables[1].part(b"a", 2)], at(0)).unwrap())
         };
         let all = together([request(&tables, [1, 2], false), single]);
         assert_eq!(admitted(&all), 1);

@@ -31,7 +31,13 @@ const REASONS: &[(&str, &str, &str)] = &[
         "core/src/compound.rs",
         INDEX,
         "The index is that of the first verdict, or one that the iterator returned. A compound charge\n\
-         has at least one verdict. The parts and tallies of the order are those that were counted.",
+         has at least one verdict. A tally has the index of its verdict, and a verdict that of its\n\
+         part. A charge with more verdicts than there is room for was refused before.",
+    ),
+    (
+        "core/src/compound.rs",
+        ARITHMETIC,
+        "A compound charge has at most 8 parts, and a part at most 8 verdicts.",
     ),
     (
         "core/src/gate/extension.rs",
@@ -48,10 +54,26 @@ const REASONS: &[(&str, &str, &str)] = &[
     (
         "core/src/gate/part.rs",
         ARITHMETIC,
-        "The numbers of keys and teams are at most 2^26 each. A team has at most two tallies, and an\n\
-         entry eight words.",
+        "The words of a gate are after the first of its memory. A section's number is below 8.",
     ),
-    ("core/src/gate/part.rs", INDEX, "The indexes are below the number of tallies that are held."),
+    (
+        "core/src/gate/part.rs",
+        INDEX,
+        "The file has no index of its own. These lines are of functions that the compiler inlined, and\n\
+         their reasons are in the groups of their files.",
+    ),
+    (
+        "core/src/gate/settle.rs",
+        ARITHMETIC,
+        "The file's subtractions are of a part from its whole. The others are of functions that the\n\
+         compiler inlined, and their reasons are in the groups of their files.",
+    ),
+    (
+        "core/src/gate/tallies.rs",
+        INDEX,
+        "The file has no index of its own. These lines are of functions that the compiler inlined, and\n\
+         their reasons are in the groups of their files.",
+    ),
     (
         "core/src/gate/tallies.rs",
         ARITHMETIC,
