@@ -471,8 +471,8 @@ enum kt_status
      */
     KT_OTHER_CAPACITY = 72,
     /**
-     * The limiter there has another policy; open it with its own, or remove it and create
-     * another.
+     * The limiter there cannot count this policy; create another file for it, and check
+     * requests with both until the longest window of the old one has passed.
      */
     KT_OTHER_POLICY = 73,
     /**
@@ -2562,10 +2562,11 @@ kt_status kt_limiter_open(const char *path, kt_limiter **limiter_out);
 
 /**
  * Opens the limiter at `path`, or creates it if there is none. If several processes do so at once,
- * one creates the limiter and the others open it. Host builds only.
+ * one creates the limiter and the others open it. If only the limits of the policy differ, they
+ * are changed in the file, and all processes use them from their next check on. Host builds only.
  *
- * Statuses: `KT_OTHER_POLICY` and `KT_OTHER_CAPACITY` if the limiter there has another; those of
- * `kt_limiter_open` and `kt_limiter_create`.
+ * Statuses: `KT_OTHER_POLICY` if the limiter there has other windows or cannot count a limit;
+ * `KT_OTHER_CAPACITY` if it has another; those of `kt_limiter_open` and `kt_limiter_create`.
  */
 kt_status kt_limiter_open_or_create(const char *path,
                                     const char *policy,

@@ -104,7 +104,7 @@ pub fn check(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, cost: 
 #[cfg_attr(target_pointer_width = "64", inline(always))]
 pub(crate) fn check_within(
     layout: &Layout,
-    limits: &Limits,
+    limits: impl FnOnce() -> Limits,
     packed: &PackedLimits,
     word: u64,
     now: Timestamp,
@@ -116,10 +116,11 @@ pub(crate) fn check_within(
     let charge = layout.charge(cost);
     let has_room = match layout.algorithm() {
         Algorithm::Fixed => packed.have_room(word, charge),
-        Algorithm::Sliding => cost <= sliding_room(layout, limits, word, now.unix_ms()),
+        Algorithm::Sliding => cost <= sliding_room(layout, &limits(), word, now.unix_ms()),
     };
     Some(if has_room {
-        Decision::new(Outcome::Admitted, word + charge)
+        // It overflows only if the packed limits in a file are damaged.
+        Decision::new(Outcome::Admitted, word.checked_add(charge)?)
     } else {
         Decision::new(Outcome::Denied, word)
     })

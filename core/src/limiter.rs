@@ -46,4 +46,4 @@ mod table;
 pub use self::insert::LOCK_SPINS;
 pub use self::part::LimiterPart;
 pub use self::slot::Subject;
-pub use self::table::{BUCKET_SLOTS, Limiter, MAX_SUBJECTS};
+pub use self::table::{BUCKET_SLOTS, Limiter, MAX_SUBJECTS, SetPolicyError};

@@ -216,7 +216,7 @@ impl Verdict {
         cost: u32,
     ) -> Option<(Decision, Self)> {
         let packed = PackedLimits::new(layout.counts(), limits);
-        let decision = decide::check_within(layout, limits, &packed, word, now, cost)?;
+        let decision = decide::check_within(layout, || *limits, &packed, word, now, cost)?;
         Some((decision, Self::decided_at(layout, limits, decision, None, now, cost, true)))
     }
 

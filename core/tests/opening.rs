@@ -199,7 +199,7 @@ fn limiter_in_larger_memory_has_more_slots() {
         assert!(limiter.check(&subject.to_le_bytes(), 1, now).is_admitted(), "{subject}");
     }
     assert_eq!(limiter.live_subjects(now), u64::from(4 * CAPACITY));
-    let number_of_buckets = 8 + 4;
+    let number_of_buckets = 8 + 2;
     for change in [1, u64::MAX / 2] {
         let error = open_changed(&memory, open_limiter, number_of_buckets, |word| word + change);
         assert!(matches!(error, Some(AttachError::Truncated { .. })), "{error:?}");

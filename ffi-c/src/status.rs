@@ -171,7 +171,7 @@ statuses! {
         KT_OTHER_CAPACITY = 72 =>
             "the limiter there has another capacity; open it with its own, or remove it and create another",
         KT_OTHER_POLICY = 73 =>
-            "the limiter there has another policy; open it with its own, or remove it and create another",
+            "the limiter there cannot count this policy; create another file for it, and check requests with both until the longest window of the old one has passed",
 
         KT_SCOPES = 74 =>
             "a gate has at most 64 scopes, each of 1 to 16 printable ASCII characters without spaces, commas and quotation marks, and each once",
@@ -560,7 +560,12 @@ mod tests {
                 ", or remove it and create another",
             ),
             (
-                Error::Policy { path: "f".into(), found: policy("1/s"), requested: policy("2/s") },
+                Error::Policy {
+                    path: "f".into(),
+                    found: policy("1/s"),
+                    requested: policy("2/m"),
+                    source: keytally::SetPolicyError::Windows,
+                },
                 "; open it with its own, or remove it and create another",
             ),
             (

@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use keytally_core::{AdminError, AttachError, CreateError, Policy};
+use keytally_core::{AdminError, AttachError, CreateError, Policy, SetPolicyError};
 
 use crate::header::HEADER_LEN;
 use crate::holder::LockHolder;
@@ -136,7 +136,7 @@ pub enum Error {
         /// The reason.
         source: PepperError,
     },
-    /// The limiter has another policy.
+    /// The limiter cannot count the requested policy.
     Policy {
         /// The file.
         path: PathBuf,
@@ -144,6 +144,8 @@ pub enum Error {
         found: Box<Policy>,
         /// The requested policy.
         requested: Box<Policy>,
+        /// The reason.
+        source: SetPolicyError,
     },
     /// The file that is open was removed or replaced. Programs that open the path would not see a
     /// change to it.
@@ -242,9 +244,9 @@ impl fmt::Display for Error {
                 write_fix(*recognized, &format!("chown {user}"), path, f)
             }
             Self::Pepper { path, source } => with_path(path.as_deref(), source, f),
-            Self::Policy { path, found, requested } => write!(
+            Self::Policy { path, found, requested, source } => write!(
                 f,
-                "{}: this limiter's policy is \"{found}\", and \"{requested}\" was requested; open it with its own, or remove it and create another",
+                "{}: this limiter counts \"{found}\" and cannot change to \"{requested}\": {source}; create another file for the new policy, and check requests with both until the longest window of this one has passed",
                 shown(path)
             ),
             Self::Replaced { path } => write!(
@@ -514,7 +516,12 @@ mod tests {
             Error::NotAFile { path: path(), found: "a directory" },
             Error::Owner { path: path(), owner: 1, user: 2, recognized: true },
             Error::Pepper { path: Some(path()), source: PepperError::Count { given: 0 } },
-            Error::Policy { path: path(), found: policy(), requested: policy() },
+            Error::Policy {
+                path: path(),
+                found: policy(),
+                requested: policy(),
+                source: SetPolicyError::Windows,
+            },
             Error::Replaced { path: path() },
             Error::TooShort { path: path(), len: 1 },
             Error::Writable { path: path(), mode: 0o666, recognized: true },

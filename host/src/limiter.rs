@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use keytally_core::{AttachError, Charge, CreateError, LimiterPart, Policy, Verdict};
+use keytally_core::{
+    AttachError, Charge, CreateError, LimiterPart, Policy, SetPolicyError, Verdict,
+};
 
 use crate::clock::SystemClock;
 use crate::entropy;
@@ -78,6 +80,10 @@ impl Limiter {
     /// Opens the limiter at `path`, or creates it if there is none. If several processes do so at
     /// the same time, one creates it and the others open it.
     ///
+    /// If only the limits of the policy have changed, changes them in the file: see
+    /// [`set_policy`](Self::set_policy). Other windows need a new file, and the error says how to
+    /// change to it without losing counts.
+    ///
     /// ```
     /// use keytally::Limiter;
     /// # let folder = tempfile::tempdir()?;
@@ -87,14 +93,18 @@ impl Limiter {
     /// assert_eq!(limiter.check(b"203.0.113.9", 1).remaining(), Some(4));
     /// assert_eq!(same.check(b"203.0.113.9", 1).remaining(), Some(3));
     ///
-    /// let error = Limiter::open_or_create(&path, &"6/minute".parse()?, 1000).unwrap_err();
-    /// assert!(error.to_string().contains("\"5/minute\", and \"6/minute\" was requested"));
+    /// // Another limit is put in force in the file, and the counts stay.
+    /// Limiter::open_or_create(&path, &"6/minute".parse()?, 1000)?;
+    /// assert_eq!(limiter.check(b"203.0.113.9", 1).remaining(), Some(3));
+    ///
+    /// let error = Limiter::open_or_create(&path, &"6/hour".parse()?, 1000).unwrap_err();
+    /// assert!(error.to_string().contains("cannot change to \"6/hour\""));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
-    /// [`Error::Policy`] or [`Error::Capacity`] if the limiter at `path` has other settings; those
-    /// of [`open`](Self::open) and [`create`](Self::create).
+    /// [`Error::Policy`] if the limiter at `path` cannot count the policy. [`Error::Capacity`] if
+    /// it has another capacity. Those of [`open`](Self::open) and [`create`](Self::create).
     pub fn open_or_create(
         path: impl AsRef<Path>,
         policy: &Policy,
@@ -115,22 +125,24 @@ impl Limiter {
         }
     }
 
-    /// Returns the limiter if it has this policy and capacity, else an error.
+    /// Returns the limiter with this policy if it can count it and has this capacity.
     fn check_settings(self, path: &Path, policy: &Policy, capacity: u32) -> Result<Self, Error> {
         let Some(found) = self.policy() else {
             let source = AttachError::Geometry { what: "limit", value: 0 };
             return Err(Error::Attach { path: path.into(), source });
         };
-        if found != *policy {
-            let (found, requested) = (Box::new(found), Box::new(policy.clone()));
-            return Err(Error::Policy { path: path.into(), found, requested });
-        }
         if self.table.capacity() != capacity {
             return Err(Error::Capacity {
                 path: path.into(),
                 found: self.table.capacity(),
                 requested: capacity,
             });
+        }
+        if found != *policy {
+            self.table.set_policy(policy).map_err(|source| {
+                let (found, requested) = (Box::new(found), Box::new(policy.clone()));
+                Error::Policy { path: path.into(), found, requested, source }
+            })?;
         }
         Ok(self)
     }
@@ -153,6 +165,16 @@ impl Limiter {
     /// memory.
     pub fn path(&self) -> Option<&Path> {
         self.file.path()
+    }
+
+    /// Changes the limits to those of `policy` and keeps all counts, as
+    /// [`keytally_core::Limiter::set_policy`] does. All processes that have the file open use them
+    /// from their next check on.
+    ///
+    /// # Errors
+    /// [`SetPolicyError`] if the limiter has other windows or cannot count a limit.
+    pub fn set_policy(&self, policy: &Policy) -> Result<(), SetPolicyError> {
+        self.table.set_policy(policy)
     }
 
     /// Returns the limiter's policy. `None` if its header is damaged.

@@ -455,18 +455,46 @@ fn symbolic_link_is_followed_and_its_target_checked() {
 }
 
 #[test]
-fn different_policy_or_capacity_is_named_with_the_found_one() {
+fn changed_limit_is_put_in_force_for_all_that_have_the_file_open() {
+    let files = Files::new();
+    let subject = b"203.0.113.9";
+    let first = Limiter::open_or_create(&files.limiter, &policy(), 100).unwrap();
+    assert_eq!(first.check(subject, 4).remaining(), Some(1));
+    for (limit, left) in [(7, 3), (4, 0), (2, 0), (5, 1)] {
+        let changed = format!("{limit}/minute").parse().unwrap();
+        let second = Limiter::open_or_create(&files.limiter, &changed, 100).unwrap();
+        for limiter in [&first, &second] {
+            assert_eq!(limiter.policy(), Some(changed.clone()));
+            assert_eq!(limiter.peek(subject, 1).remaining(), Some(left), "{limit}");
+            assert_eq!(limiter.peek(subject, 1).is_admitted(), left > 0, "{limit}");
+            assert_eq!(limiter.peek(subject, 1).quotas().get(0).unwrap().limit, limit);
+        }
+    }
+    // One more than the count can hold.
+    let max = first.table().layout().max_limit(0).unwrap();
+    let policy = |limit: u64| format!("{limit}/minute").parse();
+    if let Ok(too_large) = policy(u64::from(max) + 1) {
+        let error = Limiter::open_or_create(&files.limiter, &too_large, 100).unwrap_err();
+        assert!(error.to_string().contains(&format!("the most is {max}")), "{error}");
+    }
+    first.set_policy(&policy(max.into()).unwrap()).unwrap();
+    assert_eq!(first.peek(subject, max - 4).outcome(), Outcome::Admitted);
+    assert_eq!(first.peek(subject, max - 3).outcome(), Outcome::Denied);
+}
+
+#[test]
+fn other_windows_or_capacity_are_named_with_the_found_ones() {
     let files = Files::new();
     let error = |policy: &str, capacity| {
         let policy = policy.parse().unwrap();
         Limiter::open_or_create(&files.limiter, &policy, capacity).unwrap_err().to_string()
     };
     let shown = files.limiter.display();
-    for requested in ["6/minute", "5/hour", "sliding 5/minute", "5/minute, 9/hour"] {
+    for requested in ["5/hour", "sliding 5/minute", "5/minute, 9/hour"] {
         assert_eq!(
             error(requested, 100),
             format!(
-                "{shown}: this limiter's policy is \"5/minute\", and \"{requested}\" was requested; open it with its own, or remove it and create another"
+                "{shown}: this limiter counts \"5/minute\" and cannot change to \"{requested}\": the windows and the algorithm must be those of the limiter; create another file for the new policy, and check requests with both until the longest window of this one has passed"
             )
         );
     }

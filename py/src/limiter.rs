@@ -126,6 +126,9 @@ impl Limiter {
     /// If several processes call it at once, one of them creates the file and all open the same.
     /// Each worker of a server can call it.
     ///
+    /// If only the limits of the policy differ, they are changed in the file, and all processes use
+    /// them from their next check on. The counts stay. Other windows need another file.
+    ///
     /// Args:
     ///     path: The path of the file, on a local file system.
     ///     policy: The limits of each subject, a `Policy` or its text.
@@ -133,7 +136,7 @@ impl Limiter {
     ///
     /// Raises:
     ///     TableError: The file is not a limiter, is damaged, belongs to another user, or all users
-    ///         have access to it. Or it has another policy or capacity.
+    ///         have access to it. Or it has other windows or another capacity.
     ///     PolicyError, CreateError: The policy or the capacity is not valid.
     ///     OSError: The operating system reports an error.
     ///

@@ -67,6 +67,15 @@ def test_full_limiter_returns_a_verdict(now):
         full.raise_for_status()
 
 
+def test_changed_limit_is_put_in_force_for_all_handles(tmp_path, now):
+    path = tmp_path / "addresses.limiter"
+    first = Limiter.open_or_create(path, "3/minute", 100)
+    assert first.check("a", 2, now=now).remaining == 1
+    second = Limiter.open_or_create(path, "5/minute", 100)
+    assert [limiter.peek("a", now=now).remaining for limiter in (first, second)] == [3, 3]
+    assert first.policy == Policy("5/minute")
+
+
 def test_limiter_file_is_shared_by_its_handles(tmp_path, now):
     path = tmp_path / "addresses.limiter"
     created = Limiter.create(path, "3/minute", 100)
@@ -81,8 +90,8 @@ def test_limiter_file_is_shared_by_its_handles(tmp_path, now):
     assert repr(opened) == f"<Limiter '3/minute' in {path}>"
     with pytest.raises(FileExistsError):
         Limiter.create(path, "3/minute", 100)
-    with pytest.raises(keytally.TableError, match='"3/minute", and "4/minute" was requested'):
-        Limiter.open_or_create(path, "4/minute", 100)
+    with pytest.raises(keytally.TableError, match='"3/minute" and cannot change to "4/hour"'):
+        Limiter.open_or_create(path, "4/hour", 100)
     with pytest.raises(keytally.TableError, match="is for 100 subjects, and 99 were requested"):
         Limiter.open_or_create(path, "3/minute", 99)
     with pytest.raises(FileNotFoundError):

@@ -29,13 +29,14 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         let now = clock.reading();
         // Fast path: a single attempt for a subject that has a slot and whose shortest window has
         // not passed.
+        let present = self.present();
         let mut found = self.find(subject);
         if IS_64_BIT
             && let Some(seen) = &mut found
             && let Some(decision) = decide::check_within(
                 &self.layout,
-                &self.limits,
-                &self.packed_limits,
+                || present.limits(),
+                &present.packed(self.carries),
                 seen.word,
                 now,
                 cost,
@@ -50,7 +51,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
                 Ok(()) => {
                     return Verdict::decided_at(
                         &self.layout,
-                        &self.limits,
+                        &present.limits(),
                         decision,
                         None,
                         now,
@@ -79,7 +80,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         clock: impl Clock,
     ) -> Verdict {
         self.decide_on(subject, found, cost, clock, true, |word, now| {
-            decide::check(&self.layout, &self.limits, word, now, cost)
+            decide::check(&self.layout, &self.present().limits(), word, now, cost)
         })
     }
 
@@ -121,7 +122,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
 
     pub(crate) fn peek_subject(&self, subject: Subject, cost: u32, clock: impl Clock) -> Verdict {
         self.decide_on(subject, self.find(subject), cost, clock, false, |word, now| {
-            decide::peek(&self.layout, &self.limits, word, now, cost)
+            decide::peek(&self.layout, &self.present().limits(), word, now, cost)
         })
         .without_charge()
     }
@@ -134,10 +135,13 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         cost: u32,
         clock: impl Clock,
     ) -> Option<(Verdict, Exchange<'_>)> {
-        let (layout, limits, now) = (&self.layout, &self.limits, clock.reading());
+        let (layout, present, now) = (&self.layout, self.present(), clock.reading());
         let Found { slot, word, .. } = self.find(subject)?;
-        let decision = decide::check_within(layout, limits, &self.packed_limits, word, now, cost)?;
+        let limits = || present.limits();
+        let decision =
+            decide::check_within(layout, limits, &present.packed(self.carries), word, now, cost)?;
         decide::is_final(decision, clock).then(|| {
+            let limits = &present.limits();
             let verdict = Verdict::decided_at(layout, limits, decision, None, now, cost, true);
             (verdict, Exchange { layout, atomic: slot.tally(), word, next: decision.next })
         })
@@ -156,7 +160,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     ) -> Verdict {
         let charge = charge.first();
         self.decide_on(subject, self.find(subject), 0, clock, false, |word, now| {
-            decide::refund(&self.layout, &self.limits, word, now, charge)
+            decide::refund(&self.layout, &self.present().limits(), word, now, charge)
         })
         .without_charge()
     }
@@ -175,7 +179,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     ) -> Verdict {
         let (subject, estimate) = (self.subject(subject), estimate.first());
         self.decide_on(subject, self.find(subject), 0, clock, true, |word, now| {
-            decide::settle(&self.layout, &self.limits, word, now, estimate, actual)
+            decide::settle(&self.layout, &self.present().limits(), word, now, estimate, actual)
         })
         .without_charge()
     }
@@ -184,7 +188,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     pub fn reset(&self, subject: &[u8], clock: impl Clock) -> Verdict {
         let subject = self.subject(subject);
         self.decide_on(subject, self.find(subject), 0, clock, false, |word, now| {
-            decide::reset(&self.layout, &self.limits, word, now)
+            decide::reset(&self.layout, &self.present().limits(), word, now)
         })
         .without_charge()
     }
@@ -300,7 +304,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
             let word = exchanged.err().unwrap_or(next);
             found = self.still_or_again(subject, found.map(|found| Found { word, ..found }));
         };
-        Verdict::decided(&self.layout, &self.limits, decision, None, now, cost)
+        Verdict::decided(&self.layout, &self.present().limits(), decision, None, now, cost)
     }
 
     /// Returns `found` if the slot still is the subject's, else searches again.

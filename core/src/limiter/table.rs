@@ -1,7 +1,9 @@
 //! The struct [`Limiter`]: its creation, its opening, and where in its memory the buckets are.
 
+use core::fmt;
+
 use super::slot::{Slot, Subject};
-use crate::bits::{IS_64_BIT, halves, index, scale, to_words};
+use crate::bits::{halves, index, scale, to_words};
 use crate::cache_line::{CACHE_LINE_WORDS, CacheLine};
 use crate::header::{AttachError, CreateError, Header, TableKind};
 use crate::policy::Policy;
@@ -19,6 +21,14 @@ pub const MAX_SUBJECTS: u32 = 1 << 30;
 
 /// Lines of the header.
 const HEADER_LINES: usize = 2;
+
+/// The line of the seed in two words, the number of buckets, and the words below.
+const LIMITS_LINE: usize = 1;
+const BUCKETS: usize = 2;
+/// The limits, in two words.
+const LIMITS: usize = 3;
+/// The packed limits, in two words.
+const PACKED: usize = 5;
 
 /// Lines of a bucket.
 pub(super) const BUCKET_LINES: usize = 2;
@@ -51,8 +61,8 @@ const SLOTS_PER_2_SUBJECTS: u64 = 3;
 pub struct Limiter<M> {
     memory: M,
     pub(super) layout: Layout,
-    pub(super) limits: Limits,
-    pub(super) packed_limits: PackedLimits,
+    /// The bit above each count, see [`PackedLimits`].
+    pub(super) carries: u64,
     seed: [u64; 2],
     /// The first line of the buckets, and of the lock words.
     buckets_at: usize,
@@ -130,10 +140,10 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         header.write(lines);
         let [low, high] =
             [0, 8].map(|at| u64::from_le_bytes(core::array::from_fn(|byte| seed[at + byte])));
-        let [first, second] = to_words(policy.limits().0);
-        for (word, value) in [low, high, first, second, buckets].into_iter().enumerate() {
+        for (word, value) in [low, high, buckets].into_iter().enumerate() {
             lines[1].store(word, value);
         }
+        store_limits(&lines[1], policy.layout(), &policy.limits());
         Header::publish(lines);
         Ok(Self::from_header(memory, &header))
     }
@@ -146,7 +156,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     pub fn attach(memory: M) -> Result<Self, AttachError> {
         let lines = memory.as_ref();
         let header = Header::read(lines, TableKind::Limiter)?;
-        let buckets = lines.get(1).map_or(0, |line| line.load(4));
+        let buckets = lines.get(1).map_or(0, |line| line.load(BUCKETS));
         let valid = (1..=MAX_SUBJECTS).contains(&header.capacity)
             && (HEADER_LINES..=lines.len()).contains(&index(u64::from(header.header_lines)));
         let needed = valid.then(|| {
@@ -158,19 +168,15 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     }
 
     fn from_header(memory: M, header: &Header) -> Self {
-        let line = &memory.as_ref()[1];
-        let limits = Limits(halves([line.load(2), line.load(3)]));
+        let line = &memory.as_ref()[LIMITS_LINE];
         let seed = [line.load(0), line.load(1)];
+        // They differ if a change of the limits was killed, or in a damaged file.
+        pack_limits(line, &header.layout, &Present(line).limits());
         let buckets_at = index(u64::from(header.header_lines));
         let buckets = buckets_in(memory.as_ref().len().saturating_sub(buckets_at));
         Self {
             layout: header.layout,
-            limits,
-            packed_limits: if IS_64_BIT {
-                PackedLimits::new(header.layout.counts(), &limits)
-            } else {
-                PackedLimits::NONE
-            },
+            carries: PackedLimits::carries(header.layout.counts()),
             seed,
             buckets_at,
             locks_at: buckets_at + index(buckets) * BUCKET_LINES,
@@ -190,9 +196,51 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         &self.layout
     }
 
-    /// Returns the policy that the table was created with; `None` if its header is damaged.
+    /// Returns the present policy; `None` if the header is damaged.
     pub fn policy(&self) -> Option<Policy> {
-        Policy::from_layout(&self.layout, self.limits)
+        Policy::from_layout(&self.layout, self.present().limits())
+    }
+
+    /// Changes the limits to those of `policy`, and keeps all counts. Every program that has the
+    /// table open uses them from its next check on. A check at the same time uses the old or the
+    /// new limit of each window.
+    ///
+    /// ```
+    /// use keytally_core::{CacheLine, Limiter, Policy, Timestamp};
+    /// # let lines = Limiter::<&[CacheLine]>::lines(8);
+    /// # let memory: Vec<_> = (0..lines).map(|_| CacheLine::new()).collect();
+    /// let (two, three): (Policy, Policy) = ("2/minute".parse()?, "3/minute".parse()?);
+    /// let limiter = Limiter::init(memory, &two, 8, [7; 16])?;
+    /// let now = Timestamp::from_unix_s(1_700_000_000);
+    /// assert!(limiter.check(b"203.0.113.9", 2, now).is_admitted());
+    /// limiter.set_policy(&three)?;
+    /// assert_eq!(limiter.peek(b"203.0.113.9", 1, now).remaining(), Some(1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`SetPolicyError`] if the tallies of this table cannot count the policy. Nothing was
+    /// changed.
+    pub fn set_policy(&self, policy: &Policy) -> Result<(), SetPolicyError> {
+        let (layout, new) = (&self.layout, policy.layout());
+        if new.windows() != layout.windows() || new.algorithm() != layout.algorithm() {
+            return Err(SetPolicyError::Windows);
+        }
+        for (index, quota) in policy.quotas().iter().enumerate() {
+            let max = layout.max_limit(index).unwrap_or(0);
+            if quota.limit > max {
+                return Err(SetPolicyError::Limit { limit: quota.limit, max });
+            }
+        }
+        store_limits(&self.memory.as_ref()[LIMITS_LINE], layout, &policy.limits());
+        Ok(())
+    }
+
+    /// Returns the line of the present limits, which [`set_policy`](Self::set_policy) may change at
+    /// any time.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    pub(super) fn present(&self) -> Present<'_> {
+        Present(&self.memory.as_ref()[LIMITS_LINE])
     }
 
     /// Returns how many subjects the table was created for.
@@ -285,6 +333,72 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         let bucket = index(bucket);
         self.memory.as_ref()[self.locks_at + bucket / CACHE_LINE_WORDS]
             .word(bucket % CACHE_LINE_WORDS)
+    }
+}
+
+/// Why a limiter cannot count a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SetPolicyError {
+    /// The policy has other windows, or another algorithm, than the limiter.
+    Windows,
+    /// A limit is above what the limiter's tallies can count.
+    Limit {
+        /// The limit.
+        limit: u32,
+        /// The most that the window's count can hold.
+        max: u32,
+    },
+}
+
+impl fmt::Display for SetPolicyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Windows => {
+                f.write_str("the windows and the algorithm must be those of the limiter")
+            }
+            Self::Limit { limit, max } => write!(
+                f,
+                "a limit of {limit} is more than this limiter's tallies can count in that window; the most is {max}"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for SetPolicyError {}
+
+/// The line of the present limits. Each call loads them.
+#[derive(Clone, Copy)]
+pub(super) struct Present<'m>(&'m CacheLine);
+
+impl Present<'_> {
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    pub(super) fn limits(self) -> Limits {
+        Limits(halves([self.0.load(LIMITS), self.0.load(LIMITS + 1)]))
+    }
+
+    /// Returns the limits in the form that the fast path compares. `carries` is that of the table.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    pub(super) fn packed(self, carries: u64) -> PackedLimits {
+        PackedLimits::from_words([self.0.load(PACKED), self.0.load(PACKED + 1)], carries)
+    }
+}
+
+/// Writes limits into a line of the header. A concurrent check takes the old or the new limit of
+/// each window. So does every check after a call that was killed, until the next call.
+fn store_limits(line: &CacheLine, layout: &Layout, limits: &Limits) {
+    pack_limits(line, layout, limits);
+    for (word, value) in to_words(limits.0).into_iter().enumerate() {
+        line.store(LIMITS + word, value);
+    }
+}
+
+/// Writes the packed form of limits into a line of the header.
+fn pack_limits(line: &CacheLine, layout: &Layout, limits: &Limits) {
+    for (word, value) in PackedLimits::words(layout.counts(), limits).into_iter().enumerate() {
+        if line.load(PACKED + word) != value {
+            line.store(PACKED + word, value);
+        }
     }
 }
 

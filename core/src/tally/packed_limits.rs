@@ -16,24 +16,37 @@ pub(crate) struct PackedLimits {
     /// The bit above each count.
     carries: u64,
     /// The smallest limit.
-    least: u32,
+    least: u64,
 }
 
 impl PackedLimits {
-    /// Limits that admit no cost, for targets without the fast path that compares them.
-    pub(crate) const NONE: Self = Self { distances: 0, carries: 0, least: 0 };
-
     /// Packs the limits of the current counts. In a sliding layout, the previous counts have no
     /// limit, and a carry shows nothing.
+    #[cfg(any(test, feature = "__models"))]
     pub(crate) fn new(counts: &Counts, limits: &Limits) -> Self {
-        let (mut distances, mut carries, mut least) = (0, 0, u32::MAX);
+        Self::from_words(Self::words(counts, limits), Self::carries(counts))
+    }
+
+    /// Returns the packed limits as two words, for [`from_words`](Self::from_words).
+    pub(crate) fn words(counts: &Counts, limits: &Limits) -> [u64; 2] {
+        let (mut distances, mut least) = (0, u32::MAX);
         for index in 0..counts.len() {
             let limit = counts.limit(limits, index);
-            let (shift, bits) = (counts.shifts[index], counts.bits[index]);
-            distances |= u64::from(counts.masks[index] - limit) << shift;
-            carries |= 1 << (shift + bits);
+            distances |= u64::from(counts.masks[index] - limit) << counts.shifts[index];
             least = least.min(limit);
         }
+        [distances, least.into()]
+    }
+
+    /// Returns the bit above each count.
+    pub(crate) fn carries(counts: &Counts) -> u64 {
+        let bit = |index: usize| 1_u64 << (counts.shifts[index] + counts.bits[index]);
+        (0..counts.len()).fold(0, |bits, index| bits | bit(index))
+    }
+
+    /// The limits in words that [`words`](Self::words) returned.
+    #[inline]
+    pub(crate) fn from_words([distances, least]: [u64; 2], carries: u64) -> Self {
         Self { distances, carries, least }
     }
 
@@ -41,7 +54,7 @@ impl PackedLimits {
     /// compared by [`have_room`](Self::have_room).
     #[inline]
     pub(crate) fn may_admit(&self, cost: u32) -> bool {
-        cost.wrapping_sub(1) < self.least
+        u64::from(cost).wrapping_sub(1) < self.least
     }
 
     /// Returns whether every count of `word` has room for `charge`, the word that adds a cost to
@@ -51,7 +64,7 @@ impl PackedLimits {
     /// field carries by more than one, and the bits above the stamp's lowest one are irrelevant.
     #[inline]
     pub(crate) fn have_room(&self, word: u64, charge: u64) -> bool {
-        let addend = charge + self.distances;
+        let addend = charge.wrapping_add(self.distances);
         let carried = word.wrapping_add(addend) ^ word ^ addend;
         carried & self.carries == 0
     }

@@ -729,7 +729,14 @@ static void tables_in_files_are_shared(const char *folder) {
     OK(kt_limiter_check(again, bytes("a"), 1, 1, NOW_MS, &verdict));
     CHECK(verdict.outcome == KT_DENIED);
     kt_limiter_close(again);
-    EXPECT(kt_limiter_open_or_create(other, KT_TEXT("6/minute"), 1000, &again), KT_OTHER_POLICY);
+    EXPECT(kt_limiter_open_or_create(other, KT_TEXT("6/hour"), 1000, &again), KT_OTHER_POLICY);
+    // Another limit is put in force, and the counts stay.
+    OK(kt_limiter_open_or_create(other, KT_TEXT("6/minute"), 1000, &again));
+    OK(kt_limiter_check(limiter, bytes("a"), 1, 1, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_ADMITTED);
+    OK(kt_limiter_check(again, bytes("a"), 1, 1, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_DENIED);
+    kt_limiter_close(again);
     EXPECT(kt_limiter_open_or_create(other, KT_TEXT("5/minute"), 1001, &again), KT_OTHER_CAPACITY);
     EXPECT(kt_limiter_create(other, KT_TEXT("5/minute"), 1000, &again), KT_FILE_EXISTS);
     EXPECT(kt_gate_open(other, pepper, 64, &gate), KT_OTHER_KIND);

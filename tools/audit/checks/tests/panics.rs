@@ -167,11 +167,6 @@ const REASONS: &[(&str, &str, &str)] = &[
          only grow. A count fits its field, since limits are capped at the field's maximum.",
     ),
     (
-        "core/src/tally/packed_limits.rs",
-        ARITHMETIC,
-        "The cost is at most every limit, so each sum is at most the largest value of its field.",
-    ),
-    (
         "core/src/tally/counts.rs",
         ARITHMETIC,
         "In the word, a sliding window's previous count lies directly below its current one, as the\n\
