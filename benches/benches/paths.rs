@@ -4,12 +4,14 @@
 //! `speed` compares with alternatives.
 
 use core::hint::black_box;
+use core::net::IpAddr;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use keytally::{
     Administrator, Gate, GateConfig, Key, Limiter, Mapping, Name, NewKey, Plan, Policy, Timestamp,
     Wait, decide, entropy, parse_key, pepper,
 };
+use keytally_core::{Address, AddressLimiter, AddressPolicy, CacheLine};
 
 /// Subjects, and keys.
 const COUNT: usize = 1000;
@@ -108,5 +110,36 @@ fn sections(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(paths, decision, limiter, gate, sections);
+/// The checks of addresses with one prefix and with three. Four clients each are in one /48.
+fn addresses(criterion: &mut Criterion) {
+    const ONE: &str = "addresses: /64 16000000/minute";
+    const THREE: &str = "addresses: /64 16000000/minute; /56 16000000/minute; /48 16000000/minute";
+    for count in [1000, 1_000_000_u32] {
+        let mut group = criterion.benchmark_group(format!("{count} clients"));
+        let limiters = [ONE, THREE].map(|text| {
+            let policy: AddressPolicy = text.parse().expect("a policy");
+            let memory = vec![0; AddressLimiter::<Vec<CacheLine>>::lines(count * 2)];
+            let memory: Vec<CacheLine> = memory.iter().map(|_: &u8| CacheLine::new()).collect();
+            AddressLimiter::init(memory, &policy, count * 2, [7; 16]).expect("a limiter")
+        });
+        let client = |number: u32| {
+            let [a, b, c, d] = (number / 4).to_be_bytes().map(u16::from);
+            let site = [0x2001, 0xdb8 ^ a << 8 ^ b, c << 8 | d, u16::from(number as u8 % 4) << 7];
+            Address::from(IpAddr::from([site[0], site[1], site[2], site[3], 0, 0, 0, 1]))
+        };
+        // A fixed stride that shares no factor with the number visits all clients.
+        let clients: Vec<_> = (0..count).map(|at| client(at.wrapping_mul(7919) % count)).collect();
+        for (name, limiter) in ["one prefix", "three prefixes"].into_iter().zip(&limiters) {
+            let mut next = clients.iter().cycle();
+            group.bench_function(name, |bencher| {
+                bencher.iter(|| {
+                    let client = *next.next().expect("a cycle");
+                    limiter.check(black_box(client), 1, NOW).is_admitted()
+                });
+            });
+        }
+    }
+}
+
+criterion_group!(paths, decision, limiter, gate, sections, addresses);
 criterion_main!(paths);

@@ -8,11 +8,12 @@
 //! or on an address.
 
 use core::hint::black_box;
+use core::net::IpAddr;
 use std::process::ExitCode;
 
 use keytally_core::{
-    CacheLine, Entropy, Gate, GateConfig, Key, Layout, Limiter, Limits, Name, NewKey, Peppers,
-    Plan, Policy, Sections, Timestamp, decide,
+    Address, AddressLimiter, CacheLine, Entropy, Gate, GateConfig, Key, Layout, Limiter, Limits,
+    Name, NewKey, Peppers, Plan, Policy, Sections, Timestamp, decide,
 };
 
 fn main() -> ExitCode {
@@ -88,6 +89,16 @@ const PATHS: &[Path] = &[
             let part = part.with_group(black_box("write")).expect("a group of the gate");
             part.check(now).is_admitted()
         });
+    }),
+    ("address", "AddressLimiter::check, one prefix, admitted", |times| {
+        let limiter = address_limiter("addresses: /64 16000000/minute");
+        repeat(times, |now| limiter.check(black_box(address()), 1, now).is_admitted());
+    }),
+    ("addresses", "AddressLimiter::check, three prefixes, admitted", |times| {
+        let limiter = address_limiter(
+            "addresses: /64 16000000/minute; /56 16000000/minute; /48 16000000/minute",
+        );
+        repeat(times, |now| limiter.check(black_box(address()), 1, now).is_admitted());
     }),
     ("headers", "Verdict::headers, 100/minute and 1000/hour", |times| {
         let limiter = limiter(CONTRACT);
@@ -173,6 +184,21 @@ fn limiter_for(policy: &str, capacity: u32) -> Limiter<Vec<CacheLine>> {
         (0..Limiter::<Vec<CacheLine>>::lines(capacity)).map(|_| CacheLine::new()).collect();
     let policy: Policy = policy.parse().expect("a policy");
     Limiter::init(memory, &policy, capacity, [7; 16]).expect("a limiter")
+}
+
+/// Returns a limiter of addresses that has charged [`address`] once.
+fn address_limiter(policy: &str) -> AddressLimiter<Vec<CacheLine>> {
+    let lines = AddressLimiter::<Vec<CacheLine>>::lines(20_000);
+    let memory = (0..lines).map(|_| CacheLine::new()).collect();
+    let policy = policy.parse().expect("a policy");
+    let limiter = AddressLimiter::init(memory, &policy, 20_000, [7; 16]).expect("a limiter");
+    assert!(limiter.check(address(), 1, START).is_admitted());
+    limiter
+}
+
+/// Returns an address of a client.
+fn address() -> Address {
+    Address::from(IpAddr::from([0x2001, 0xdb8, 1, 2, 3, 4, 5, 6]))
 }
 
 /// Returns a gate with one key, which has been charged once.

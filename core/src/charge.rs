@@ -133,6 +133,13 @@ impl Charge {
         true
     }
 
+    /// Lowers the units of every tally by `units`.
+    pub(crate) fn lower(&mut self, units: u32) {
+        for entry in &mut self.entries {
+            entry.cost = entry.cost.saturating_sub(units);
+        }
+    }
+
     /// Returns the tallies in the order in which they were charged.
     pub(crate) fn entries(&self) -> slice::Iter<'_, Entry> {
         self.entries.get(..usize::from(self.len)).unwrap_or_default().iter()

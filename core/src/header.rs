@@ -40,11 +40,15 @@ pub enum TableKind {
     Limiter = 1,
     /// A [`Gate`](crate::Gate).
     Gate = 2,
+    /// An [`AddressLimiter`](crate::AddressLimiter).
+    AddressLimiter = 3,
 }
 
 impl TableKind {
     fn from_number(number: u32) -> Option<Self> {
-        [Self::Limiter, Self::Gate].into_iter().find(|kind| *kind as u32 == number)
+        [Self::Limiter, Self::Gate, Self::AddressLimiter]
+            .into_iter()
+            .find(|kind| *kind as u32 == number)
     }
 }
 
@@ -53,6 +57,7 @@ impl fmt::Display for TableKind {
         f.write_str(match self {
             Self::Limiter => "limiter",
             Self::Gate => "gate",
+            Self::AddressLimiter => "limiter of addresses",
         })
     }
 }
@@ -229,7 +234,7 @@ pub enum AttachError {
         /// The version that this library reads.
         expected: u32,
     },
-    /// The table is a limiter where a gate was expected, or vice versa.
+    /// The table is of another kind, as a limiter where a gate was expected.
     Kind {
         /// The table's kind.
         found: TableKind,

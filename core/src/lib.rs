@@ -91,6 +91,8 @@ extern crate std;
 // quotas    the state of each window of a tally
 // decide    the decision: a pure function of layout, limits, word, time and cost
 // policy    policy text, such as `100/minute, 1000/hour`
+// address   client addresses, and the networks by which limiters count them
+// prefixes  the text of limits by address, such as `addresses: /64 20/minute`
 // sections  the text of a plan, such as `100/minute; team: 500/minute`
 // compare_exchange  the compare-exchange loop around a decision
 // cache_line  the cache line that tables consist of
@@ -110,6 +112,7 @@ extern crate std;
 // smaller targets, one has no attribute or `inline(never)` where it made code larger or the stack
 // deeper (`cargo xtask test firmware`). Where `bits::IS_64_BIT` is false, code is left out that
 // only saves instructions of a 64-bit target.
+mod address;
 mod bits;
 mod cache_line;
 mod charge;
@@ -126,6 +129,7 @@ mod limiter;
 mod mac;
 mod outcome;
 mod policy;
+mod prefixes;
 mod quota;
 mod quotas;
 mod record;
@@ -149,6 +153,7 @@ pub mod stop;
 pub mod sync;
 
 pub use {
+    address::{Address, embedded_ipv4},
     cache_line::{CACHE_LINE_LEN, CacheLine},
     charge::{Charge, TallyCharge},
     compound::{Compound, MAX_PARTS, Part, PartsError, TallyVerdict, check_all, peek_all},
@@ -172,11 +177,13 @@ pub use {
         ParseKeyError, ParseKeyIdError, SECRET_LEN, parse as parse_key,
     },
     limiter::{
-        BUCKET_SLOTS, LOCK_SPINS, Limiter, LimiterPart, MAX_SUBJECTS, SetPolicyError, Subject,
+        AddressLimiter, AddressPart, BUCKET_SLOTS, LOCK_SPINS, Limiter, LimiterPart, MAX_SUBJECTS,
+        SetPolicyError, Subject,
     },
     mac::{MAX_PEPPERS, MIN_PEPPER_LEN, Mac, Pepper, PepperTooShort, Peppers, PeppersError, Tag},
     outcome::{Outcome, Reason},
     policy::{MAX_POLICY_LEN, ParsePolicyError, ParsePolicyErrorKind, Policy},
+    prefixes::{AddressPolicy, MAX_PREFIXES},
     quota::{Algorithm, Limits, MAX_QUOTAS, Quota},
     quotas::{QuotaState, Quotas},
     record::KeyState,

@@ -37,12 +37,15 @@
 // insert  the protocol that gives a slot to a new subject
 // check   the check, and the other operations on tallies
 // part    a subject as a part of a compound charge
+// addresses  a limiter of client addresses, which counts each in several networks
+mod addresses;
 mod check;
 mod insert;
 mod part;
 mod slot;
 mod table;
 
+pub use self::addresses::{AddressLimiter, AddressPart};
 pub use self::insert::LOCK_SPINS;
 pub use self::part::LimiterPart;
 pub use self::slot::Subject;

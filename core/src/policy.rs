@@ -388,6 +388,9 @@ pub enum ParsePolicyErrorKind {
     /// A warning is not one or two percentages from 1% to 100%, in ascending order, or is in a
     /// policy that is not part of a plan.
     Warning,
+    /// A policy for addresses does not have the form `addresses: /PREFIX …; /PREFIX …`, or a prefix
+    /// is not 33 to 64, or there are two of one prefix or more than 4.
+    Prefix,
     /// This build leaves out a feature that the policy needs.
     LeftOut(Feature),
 }
@@ -532,6 +535,10 @@ impl fmt::Display for ParsePolicyError {
             ParsePolicyErrorKind::Warning => write!(
                 f,
                 "\"{part}\" is not a warning of a plan's quota; a warning is one or two percentages, the lower one first, like \"1000/hour warn 80% 95%\""
+            ),
+            ParsePolicyErrorKind::Prefix => write!(
+                f,
+                "\"{part}\" does not limit addresses; up to 4 prefixes from /33 to /64 have quotas, each once, like \"addresses: /64 20/minute; /48 1000/minute\""
             ),
             ParsePolicyErrorKind::LeftOut(feature) => feature.fmt(f),
         }

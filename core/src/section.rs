@@ -1,6 +1,6 @@
 //! Sections: the parts of a plan, each with tallies of its own.
 
-use core::fmt;
+use core::fmt::{self, Write as _};
 
 use crate::features::Feature;
 use crate::text::Text;
@@ -25,6 +25,9 @@ pub enum Section {
     Team,
     /// The requests of one key that name this group, such as a group of routes.
     Group(Text<MAX_GROUP_NAME_LEN>),
+    /// The requests from a network that a client's address is in, `prefix-` and its prefix. It is
+    /// a section of a limiter, and not of a plan.
+    Prefix(Text<MAX_GROUP_NAME_LEN>),
 }
 
 impl Section {
@@ -37,12 +40,20 @@ impl Section {
         is_name.then(|| Text::from_text(name).map(Self::Group)).flatten()
     }
 
-    /// Returns the name: `key`, `team` or that of the group.
+    /// The network with this prefix.
+    pub(crate) fn prefix(prefix: u8) -> Self {
+        let mut name = Text::new();
+        // It has at most ten bytes.
+        let _ = write!(name, "prefix-{prefix}");
+        Self::Prefix(name)
+    }
+
+    /// Returns the name: `key`, `team` or that of the group or prefix.
     pub fn name(&self) -> &str {
         match self {
             Self::Key => "key",
             Self::Team => "team",
-            Self::Group(name) => name,
+            Self::Group(name) | Self::Prefix(name) => name,
         }
     }
 }

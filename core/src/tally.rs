@@ -15,7 +15,7 @@
 pub(crate) use self::counts::Counts;
 pub(crate) use self::packed_limits::PackedLimits;
 use crate::bits::{Divisor, IS_64_BIT, low};
-use crate::quota::{Algorithm, MAX_QUOTAS, Quota};
+use crate::quota::{Algorithm, Limits, MAX_QUOTAS, Quota};
 use crate::time::{Clock, TOLERANCE_MS, Timestamp};
 use crate::window::Window;
 
@@ -190,6 +190,33 @@ impl Layout {
         })
     }
 
+    /// The layout of tallies of the same table that count some of the windows, those that `keep`
+    /// returns true for by their index. `None` if that is none.
+    ///
+    /// The stamp and each count are at the same positions, so the time at which a slot can be
+    /// reused follows from this layout too.
+    pub(crate) fn only(&self, keep: impl Fn(usize) -> bool) -> Option<Self> {
+        let mut only = *self;
+        let (from, to) = (&self.counts, &mut only.counts);
+        (to.len, to.described, to.has_calendar, only.one_each) = (0, 0, false, 0);
+        for index in (0..self.len()).filter(|&index| keep(index)) {
+            let at = usize::from(to.len);
+            let window = from.windows[index];
+            (to.windows[at], to.masks[at]) = (window, from.masks[index]);
+            (to.shifts[at], to.bits[at]) = (from.shifts[index], from.bits[index]);
+            (only.ratios[at], only.lengths[at]) = (self.ratios[index], self.lengths[index]);
+            to.has_calendar |= window.is_calendar();
+            if window.is_at_most_a_day() {
+                to.described = to.len;
+            }
+            only.one_each |= 1 << from.shifts[index];
+            to.len += 1;
+        }
+        // It is not known of these windows.
+        only.is_nested = false;
+        (to.len > 0).then_some(only)
+    }
+
     /// Returns the algorithm by which the windows count.
     pub fn algorithm(&self) -> Algorithm {
         if self.counts.slides() { Algorithm::Sliding } else { Algorithm::Fixed }
@@ -240,6 +267,11 @@ impl Layout {
     /// the layout has no such window.
     pub fn max_limit(&self, index: usize) -> Option<u32> {
         self.counts.masks[..self.len()].get(index).copied()
+    }
+
+    /// Returns the largest limit of every window.
+    pub(crate) fn largest_limits(&self) -> Limits {
+        Limits(self.counts.masks)
     }
 
     /// Returns the units that count against the limit of the window at `index`, as

@@ -4,10 +4,10 @@ use core::hint::select_unpredictable;
 
 use super::insert::Insertion;
 use super::slot::{Slot, Subject, TOMBSTONE};
-use super::table::{LINE_SLOTS, Limiter};
+use super::table::{LINE_SLOTS, Limiter, Rule};
 use crate::bits::IS_64_BIT;
 use crate::cache_line::CacheLine;
-use crate::charge::Charge;
+use crate::charge::{Charge, TallyCharge};
 use crate::compare_exchange;
 use crate::compound::Exchange;
 use crate::decide::{self, Decision};
@@ -26,17 +26,28 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     /// Charges as [`check`](Self::check) does, for a subject that was hashed before.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub fn check_subject(&self, subject: Subject, cost: u32, clock: impl Clock) -> Verdict {
+        self.check_by(self.rule(), subject, cost, clock)
+    }
+
+    /// Charges a subject that counts by this rule.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    pub(super) fn check_by(
+        &self,
+        rule: Rule<'_>,
+        subject: Subject,
+        cost: u32,
+        clock: impl Clock,
+    ) -> Verdict {
         let now = clock.reading();
         // Fast path: a single attempt for a subject that has a slot and whose shortest window has
         // not passed.
-        let present = self.present();
         let mut found = self.find(subject);
         if IS_64_BIT
             && let Some(seen) = &mut found
             && let Some(decision) = decide::check_within(
-                &self.layout,
-                || present.limits(),
-                &present.packed(self.carries),
+                rule.layout,
+                || rule.limits(),
+                &rule.packed(),
                 seen.word,
                 now,
                 cost,
@@ -50,8 +61,8 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
             match exchanged {
                 Ok(()) => {
                     return Verdict::decided_at(
-                        &self.layout,
-                        &present.limits(),
+                        rule.layout,
+                        &rule.limits(),
                         decision,
                         None,
                         now,
@@ -65,7 +76,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
                 }
             }
         }
-        self.check_slow(subject, found, cost, clock)
+        self.check_slow(rule, subject, found, cost, clock)
     }
 
     /// The slow path of a check: another thread exchanged the tally, the subject has no slot, the
@@ -74,13 +85,14 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     #[inline(never)]
     fn check_slow(
         &self,
+        rule: Rule<'_>,
         subject: Subject,
         found: Option<Found<'_>>,
         cost: u32,
         clock: impl Clock,
     ) -> Verdict {
-        self.decide_on(subject, found, cost, clock, true, |word, now| {
-            decide::check(&self.layout, &self.present().limits(), word, now, cost)
+        self.decide_on(rule, subject, found, cost, clock, true, |word, now| {
+            decide::check(rule.layout, &rule.limits(), word, now, cost)
         })
     }
 
@@ -117,31 +129,37 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     /// Returns the verdict that [`check`](Self::check) would give now, and charges nothing. Whether
     /// a new subject would find a free slot is not looked up.
     pub fn peek(&self, subject: &[u8], cost: u32, clock: impl Clock) -> Verdict {
-        self.peek_subject(self.subject(subject), cost, clock)
+        self.peek_by(self.rule(), self.subject(subject), cost, clock)
     }
 
-    pub(crate) fn peek_subject(&self, subject: Subject, cost: u32, clock: impl Clock) -> Verdict {
-        self.decide_on(subject, self.find(subject), cost, clock, false, |word, now| {
-            decide::peek(&self.layout, &self.present().limits(), word, now, cost)
+    pub(super) fn peek_by(
+        &self,
+        rule: Rule<'_>,
+        subject: Subject,
+        cost: u32,
+        clock: impl Clock,
+    ) -> Verdict {
+        self.decide_on(rule, subject, self.find(subject), cost, clock, false, |word, now| {
+            decide::peek(rule.layout, &rule.limits(), word, now, cost)
         })
         .without_charge()
     }
 
     /// Returns the verdict that a check would give now, and the exchange that would charge the
     /// subject. `None` unless the subject has a slot whose shortest window has not passed.
-    pub(super) fn probe_subject(
-        &self,
+    pub(super) fn probe_by<'m>(
+        &'m self,
+        rule: Rule<'m>,
         subject: Subject,
         cost: u32,
         clock: impl Clock,
-    ) -> Option<(Verdict, Exchange<'_>)> {
-        let (layout, present, now) = (&self.layout, self.present(), clock.reading());
+    ) -> Option<(Verdict, Exchange<'m>)> {
+        let (layout, now) = (rule.layout, clock.reading());
         let Found { slot, word, .. } = self.find(subject)?;
-        let limits = || present.limits();
-        let decision =
-            decide::check_within(layout, limits, &present.packed(self.carries), word, now, cost)?;
+        let limits = || rule.limits();
+        let decision = decide::check_within(layout, limits, &rule.packed(), word, now, cost)?;
         decide::is_final(decision, clock).then(|| {
-            let limits = &present.limits();
+            let limits = &rule.limits();
             let verdict = Verdict::decided_at(layout, limits, decision, None, now, cost, true);
             (verdict, Exchange { layout, atomic: slot.tally(), word, next: decision.next })
         })
@@ -149,18 +167,18 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
 
     /// Returns the units of `charge` to the windows that still count them. Refund each charge once.
     pub fn refund(&self, subject: &[u8], charge: Charge, clock: impl Clock) -> Verdict {
-        self.refund_subject(self.subject(subject), charge, clock)
+        self.refund_by(self.rule(), self.subject(subject), charge.first(), clock)
     }
 
-    pub(crate) fn refund_subject(
+    pub(super) fn refund_by(
         &self,
+        rule: Rule<'_>,
         subject: Subject,
-        charge: Charge,
+        charge: TallyCharge,
         clock: impl Clock,
     ) -> Verdict {
-        let charge = charge.first();
-        self.decide_on(subject, self.find(subject), 0, clock, false, |word, now| {
-            decide::refund(&self.layout, &self.present().limits(), word, now, charge)
+        self.decide_on(rule, subject, self.find(subject), 0, clock, false, |word, now| {
+            decide::refund(rule.layout, &rule.limits(), word, now, charge)
         })
         .without_charge()
     }
@@ -177,18 +195,21 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         actual: u32,
         clock: impl Clock,
     ) -> Verdict {
-        let (subject, estimate) = (self.subject(subject), estimate.first());
-        self.decide_on(subject, self.find(subject), 0, clock, true, |word, now| {
-            decide::settle(&self.layout, &self.present().limits(), word, now, estimate, actual)
+        let (rule, subject, estimate) = (self.rule(), self.subject(subject), estimate.first());
+        self.decide_on(rule, subject, self.find(subject), 0, clock, true, |word, now| {
+            decide::settle(rule.layout, &rule.limits(), word, now, estimate, actual)
         })
         .without_charge()
     }
 
     /// Sets all counts of the subject to 0.
     pub fn reset(&self, subject: &[u8], clock: impl Clock) -> Verdict {
-        let subject = self.subject(subject);
-        self.decide_on(subject, self.find(subject), 0, clock, false, |word, now| {
-            decide::reset(&self.layout, &self.present().limits(), word, now)
+        self.reset_by(self.rule(), self.subject(subject), clock)
+    }
+
+    pub(super) fn reset_by(&self, rule: Rule<'_>, subject: Subject, clock: impl Clock) -> Verdict {
+        self.decide_on(rule, subject, self.find(subject), 0, clock, false, |word, now| {
+            decide::reset(rule.layout, &rule.limits(), word, now)
         })
         .without_charge()
     }
@@ -255,8 +276,10 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     ///
     /// Lock-free, except for an insertion: an attempt fails only if another thread's exchange
     /// succeeded.
+    #[expect(clippy::too_many_arguments, reason = "each caller differs in all of them")]
     fn decide_on<'m>(
         &'m self,
+        rule: Rule<'_>,
         subject: Subject,
         mut found: Option<Found<'m>>,
         cost: u32,
@@ -304,7 +327,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
             let word = exchanged.err().unwrap_or(next);
             found = self.still_or_again(subject, found.map(|found| Found { word, ..found }));
         };
-        Verdict::decided(&self.layout, &self.present().limits(), decision, None, now, cost)
+        Verdict::decided(rule.layout, &rule.limits(), decision, None, now, cost)
     }
 
     /// Returns `found` if the slot still is the subject's, else searches again.

@@ -30,9 +30,9 @@ impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for LimiterPart<'_, M> {
     fn probe<'p>(&'p self, charging: &mut Charging<'_, 'p>, clock: C) {
         let Self { limiter, subject, cost } = *self;
         let position = (limiter.id(), limiter.home_of(subject));
-        let (verdict, exchange) = match limiter.probe_subject(subject, cost, clock) {
+        let (verdict, exchange) = match limiter.probe_by(limiter.rule(), subject, cost, clock) {
             Some((verdict, exchange)) => (verdict, Some(exchange)),
-            None => (limiter.peek_subject(subject, cost, clock), None),
+            None => (limiter.peek_by(limiter.rule(), subject, cost, clock), None),
         };
         charging.add_tally(TallyVerdict::new(verdict), position, exchange);
     }
@@ -42,7 +42,7 @@ impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for LimiterPart<'_, M> {
     }
 
     fn refund(&self, tally: &TallyVerdict, clock: C) -> Option<Verdict> {
-        let charge = tally.verdict.charge()?;
-        Some(self.limiter.refund_subject(self.subject, charge, clock))
+        let charge = tally.verdict.charge()?.first();
+        Some(self.limiter.refund_by(self.limiter.rule(), self.subject, charge, clock))
     }
 }

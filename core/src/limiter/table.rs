@@ -20,7 +20,7 @@ pub const BUCKET_SLOTS: usize = 8;
 pub const MAX_SUBJECTS: u32 = 1 << 30;
 
 /// Lines of the header.
-const HEADER_LINES: usize = 2;
+pub(super) const HEADER_LINES: usize = 2;
 
 /// The line of the seed in two words, the number of buckets, and the words below.
 const LIMITS_LINE: usize = 1;
@@ -122,6 +122,27 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         capacity: u32,
         seed: [u8; 16],
     ) -> Result<Self, CreateError> {
+        Self::create(
+            memory,
+            header_lines,
+            TableKind::Limiter,
+            (policy.layout(), policy.limits()),
+            capacity,
+            seed,
+            |_| (),
+        )
+    }
+
+    /// Creates a table of a kind, with a layout and limits. `write` writes the rest of the header.
+    pub(super) fn create(
+        memory: M,
+        header_lines: usize,
+        kind: TableKind,
+        (layout, limits): (&Layout, Limits),
+        capacity: u32,
+        seed: [u8; 16],
+        write: impl FnOnce(&[CacheLine]),
+    ) -> Result<Self, CreateError> {
         let needed = Self::validate(header_lines, capacity)?;
         let lines = memory.as_ref();
         let buckets = buckets_in(lines.len().saturating_sub(header_lines));
@@ -131,19 +152,20 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         }
         let header = Header {
             plan_slots: 0,
-            kind: TableKind::Limiter,
+            kind,
             capacity,
             header_lines: u32::try_from(header_lines).unwrap_or(u32::MAX),
             flags: 0,
-            layout: *policy.layout(),
+            layout: *layout,
         };
         header.write(lines);
         let [low, high] =
             [0, 8].map(|at| u64::from_le_bytes(core::array::from_fn(|byte| seed[at + byte])));
         for (word, value) in [low, high, buckets].into_iter().enumerate() {
-            lines[1].store(word, value);
+            lines[LIMITS_LINE].store(word, value);
         }
-        store_limits(&lines[1], policy.layout(), &policy.limits());
+        store_limits(&lines[LIMITS_LINE], layout, &limits);
+        write(lines);
         Header::publish(lines);
         Ok(Self::from_header(memory, &header))
     }
@@ -154,8 +176,13 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     /// [`AttachError`] if the memory does not hold a limiter of this format version and of the size
     /// that its header states.
     pub fn attach(memory: M) -> Result<Self, AttachError> {
+        Self::attach_kind(memory, TableKind::Limiter)
+    }
+
+    /// Opens a table of this kind.
+    pub(super) fn attach_kind(memory: M, kind: TableKind) -> Result<Self, AttachError> {
         let lines = memory.as_ref();
-        let header = Header::read(lines, TableKind::Limiter)?;
+        let header = Header::read(lines, kind)?;
         let buckets = lines.get(1).map_or(0, |line| line.load(BUCKETS));
         let valid = (1..=MAX_SUBJECTS).contains(&header.capacity)
             && (HEADER_LINES..=lines.len()).contains(&index(u64::from(header.header_lines)));
@@ -170,13 +197,13 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     fn from_header(memory: M, header: &Header) -> Self {
         let line = &memory.as_ref()[LIMITS_LINE];
         let seed = [line.load(0), line.load(1)];
-        // They differ if a change of the limits was killed, or in a damaged file.
-        pack_limits(line, &header.layout, &Present(line).limits());
+        let (layout, carries) = (&header.layout, PackedLimits::carries(header.layout.counts()));
+        Rule { layout, line, carries }.pack();
         let buckets_at = index(u64::from(header.header_lines));
         let buckets = buckets_in(memory.as_ref().len().saturating_sub(buckets_at));
         Self {
             layout: header.layout,
-            carries: PackedLimits::carries(header.layout.counts()),
+            carries,
             seed,
             buckets_at,
             locks_at: buckets_at + index(buckets) * BUCKET_LINES,
@@ -198,7 +225,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
 
     /// Returns the present policy; `None` if the header is damaged.
     pub fn policy(&self) -> Option<Policy> {
-        Policy::from_layout(&self.layout, self.present().limits())
+        Policy::from_layout(&self.layout, self.rule().limits())
     }
 
     /// Changes the limits to those of `policy`, and keeps all counts. Every program that has the
@@ -236,11 +263,11 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         Ok(())
     }
 
-    /// Returns the line of the present limits, which [`set_policy`](Self::set_policy) may change at
-    /// any time.
+    /// Returns the rule by which all subjects of the table count.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
-    pub(super) fn present(&self) -> Present<'_> {
-        Present(&self.memory.as_ref()[LIMITS_LINE])
+    pub(super) fn rule(&self) -> Rule<'_> {
+        let line = &self.memory.as_ref()[LIMITS_LINE];
+        Rule { layout: &self.layout, line, carries: self.carries }
     }
 
     /// Returns how many subjects the table was created for.
@@ -367,26 +394,38 @@ impl fmt::Display for SetPolicyError {
 
 impl core::error::Error for SetPolicyError {}
 
-/// The line of the present limits. Each call loads them.
+/// The windows and the present limits by which a subject counts. Each call loads the limits, which
+/// [`Limiter::set_policy`] may change at any time.
 #[derive(Clone, Copy)]
-pub(super) struct Present<'m>(&'m CacheLine);
+pub(super) struct Rule<'m> {
+    pub(super) layout: &'m Layout,
+    /// The line of the limits.
+    pub(super) line: &'m CacheLine,
+    pub(super) carries: u64,
+}
 
-impl Present<'_> {
+impl Rule<'_> {
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(super) fn limits(self) -> Limits {
-        Limits(halves([self.0.load(LIMITS), self.0.load(LIMITS + 1)]))
+        Limits(halves([self.line.load(LIMITS), self.line.load(LIMITS + 1)]))
     }
 
-    /// Returns the limits in the form that the fast path compares. `carries` is that of the table.
+    /// Returns the limits in the form that the fast path compares.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
-    pub(super) fn packed(self, carries: u64) -> PackedLimits {
-        PackedLimits::from_words([self.0.load(PACKED), self.0.load(PACKED + 1)], carries)
+    pub(super) fn packed(self) -> PackedLimits {
+        PackedLimits::from_words([self.line.load(PACKED), self.line.load(PACKED + 1)], self.carries)
+    }
+
+    /// Corrects the packed limits. They differ if a change of the limits was killed, or in a
+    /// damaged file.
+    pub(super) fn pack(self) {
+        pack_limits(self.line, self.layout, &self.limits());
     }
 }
 
 /// Writes limits into a line of the header. A concurrent check takes the old or the new limit of
 /// each window. So does every check after a call that was killed, until the next call.
-fn store_limits(line: &CacheLine, layout: &Layout, limits: &Limits) {
+pub(super) fn store_limits(line: &CacheLine, layout: &Layout, limits: &Limits) {
     pack_limits(line, layout, limits);
     for (word, value) in to_words(limits.0).into_iter().enumerate() {
         line.store(LIMITS + word, value);

@@ -1,0 +1,409 @@
+//! A limiter of client addresses, which counts each client in several networks.
+//!
+//! Each network of an address is a subject of one table, and a request charges all of them or none
+//! ([`check_all`](crate::check_all)). No tally is written before all were decided about. So the
+//! clients of a network whose limit is reached take no slots, and cannot fill the table.
+//!
+//! The table has one layout, that of the windows of all prefixes. Each prefix uses some of its
+//! windows, so every tally has its stamp at the same position.
+//!
+//! | word of a prefix's line | holds |
+//! |---|---|
+//! | 0 | the prefix (8) · a bit for each window of the table that it limits (8) |
+//! | 3 to 6 | the limits of these windows, as in the header of a limiter |
+
+use heapless::Vec;
+
+use super::slot::Subject;
+use super::table::{HEADER_LINES, Limiter, Rule, SetPolicyError, store_limits};
+use crate::address::{Address, MAX_PREFIX, MIN_PREFIX};
+use crate::cache_line::CacheLine;
+use crate::charge::{Charge, TallyCharge};
+use crate::compound::{Charging, Compound, Steps, TallyVerdict, charge_all};
+use crate::header::{AttachError, CreateError, TableKind};
+use crate::policy::Policy;
+use crate::prefixes::{AddressPolicy, MAX_PREFIXES};
+use crate::quota::{Limits, MAX_QUOTAS, Quota};
+use crate::section::Section;
+use crate::tally::{Layout, PackedLimits};
+use crate::time::{Clock, Timestamp};
+use crate::verdict::Verdict;
+
+/// Lines of the header: those of a limiter, and one for each prefix.
+const ADDRESS_HEADER_LINES: usize = HEADER_LINES + MAX_PREFIXES;
+
+/// A limiter of client addresses, in memory that the caller provides.
+///
+/// A request is charged to the client's network of every prefix of the policy, or to none. Any
+/// number of threads, and of processes that map the same memory, may call its methods at once.
+///
+/// ```
+/// use keytally_core::{Address, AddressLimiter, AddressPolicy, CacheLine, Outcome, Timestamp};
+/// let policy: AddressPolicy = "addresses: /64 2/minute; /48 3/minute".parse()?;
+/// let lines = AddressLimiter::<&[CacheLine]>::lines(64);
+/// let memory: Vec<_> = (0..lines).map(|_| CacheLine::new()).collect();
+/// let limiter = AddressLimiter::init(memory, &policy, 64, [7; 16])?;
+///
+/// let now = Timestamp::from_unix_s(1_700_000_000);
+/// let check = |text| limiter.check(Address::parse(text).unwrap(), 1, now);
+/// assert!(check("2001:db8:1:a::1").is_admitted());
+/// assert!(check("2001:db8:1:a::2").is_admitted());
+/// assert_eq!(check("2001:db8:1:a::3").outcome(), Outcome::Denied, "the /64 has spent its two");
+/// assert!(check("2001:db8:1:b::1").is_admitted());
+/// assert_eq!(check("2001:db8:1:c::1").outcome(), Outcome::Denied, "the /48 has spent its three");
+/// assert!(check("2001:db8:2::1").is_admitted());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct AddressLimiter<M> {
+    table: Limiter<M>,
+    /// Longest prefix first.
+    prefixes: Vec<Prefix, MAX_PREFIXES>,
+}
+
+/// A prefix, and the windows that it limits.
+#[derive(Debug)]
+struct Prefix {
+    number: u8,
+    /// The section of the verdicts on its networks; `None` for that of the client itself.
+    section: Option<Section>,
+    layout: Layout,
+    carries: u64,
+}
+
+impl Prefix {
+    /// The prefix at this index, which limits the windows of `layout` that have a bit in `mask`.
+    fn new(index: usize, number: u8, layout: &Layout, mask: u8) -> Option<Self> {
+        let is_valid = (MIN_PREFIX..=MAX_PREFIX).contains(&number);
+        let layout = layout.only(|index| mask >> index & 1 == 1).filter(|_| is_valid)?;
+        let section = (index > 0).then(|| Section::prefix(number));
+        Some(Self { number, section, carries: PackedLimits::carries(layout.counts()), layout })
+    }
+}
+
+impl<M: AsRef<[CacheLine]>> AddressLimiter<M> {
+    /// Returns the lines that a limiter for `capacity` networks takes, of 64 bytes each.
+    ///
+    /// A client takes a slot for each prefix, but all clients of a network share that network's.
+    pub const fn lines(capacity: u32) -> usize {
+        match Limiter::<M>::validate(ADDRESS_HEADER_LINES, capacity) {
+            Ok(lines) => lines,
+            Err(_) => usize::MAX,
+        }
+    }
+
+    /// Creates a table for `capacity` networks in memory that no other table uses. `seed` must be
+    /// random.
+    ///
+    /// # Errors
+    /// Those of [`Limiter::init`].
+    pub fn init(
+        memory: M,
+        policy: &AddressPolicy,
+        capacity: u32,
+        seed: [u8; 16],
+    ) -> Result<Self, CreateError> {
+        Self::init_after(memory, ADDRESS_HEADER_LINES, policy, capacity, seed)
+    }
+
+    /// Creates a table after a header of `header_lines` lines, at least 6.
+    ///
+    /// # Errors
+    /// Those of [`Limiter::init`].
+    pub fn init_after(
+        memory: M,
+        header_lines: usize,
+        policy: &AddressPolicy,
+        capacity: u32,
+        seed: [u8; 16],
+    ) -> Result<Self, CreateError> {
+        let lines = memory.as_ref().len();
+        if header_lines < ADDRESS_HEADER_LINES {
+            return Err(CreateError::Size { lines, needed: Self::lines(capacity) });
+        }
+        let mut prefixes = Vec::new();
+        let layout = policy.layout();
+        let table = Limiter::create(
+            memory,
+            header_lines,
+            TableKind::AddressLimiter,
+            (layout, layout.largest_limits()),
+            capacity,
+            seed,
+            |lines| {
+                for (line, (number, quotas)) in lines.iter().skip(HEADER_LINES).zip(policy.iter()) {
+                    let mask = mask_of(layout, quotas);
+                    line.store(0, u64::from(number) | u64::from(mask) << 8);
+                    // A policy that was parsed has valid prefixes.
+                    if let Some(prefix) = Prefix::new(prefixes.len(), number, layout, mask) {
+                        store_limits(line, &prefix.layout, &Limits::of(quotas));
+                        let _ = prefixes.push(prefix);
+                    }
+                }
+            },
+        )?;
+        Ok(Self { table, prefixes })
+    }
+
+    /// Opens a table that was created before.
+    ///
+    /// # Errors
+    /// [`AttachError`] if the memory does not hold a limiter of addresses of this format version
+    /// and of the size that its header states.
+    pub fn attach(memory: M) -> Result<Self, AttachError> {
+        let table = Limiter::attach_kind(memory, TableKind::AddressLimiter)?;
+        let mut prefixes = Vec::<Prefix, MAX_PREFIXES>::new();
+        let lines = table.memory().as_ref().iter().skip(HEADER_LINES).take(MAX_PREFIXES);
+        for line in lines.take_while(|line| line.load(0) != 0) {
+            let [number, mask, ..] = line.load(0).to_le_bytes();
+            let is_next = prefixes.last().is_none_or(|last| number < last.number);
+            let prefix =
+                Prefix::new(prefixes.len(), number, table.layout(), mask).filter(|_| is_next);
+            let what = "prefix of addresses";
+            let prefix = prefix.ok_or(AttachError::Geometry { what, value: number.into() })?;
+            Rule { layout: &prefix.layout, line, carries: prefix.carries }.pack();
+            // There is room for as many as there are lines.
+            let _ = prefixes.push(prefix);
+        }
+        if prefixes.is_empty() {
+            return Err(AttachError::Geometry { what: "number of prefixes", value: 0 });
+        }
+        Ok(Self { table, prefixes })
+    }
+
+    /// Returns the rule of the prefix at this index.
+    #[inline]
+    fn rule(&self, index: usize) -> Option<Rule<'_>> {
+        let Prefix { layout, carries, .. } = self.prefixes.get(index)?;
+        let line = self.table.memory().as_ref().get(HEADER_LINES + index)?;
+        Some(Rule { layout, line, carries: *carries })
+    }
+
+    /// Returns the network of an address as a subject of the table.
+    #[inline]
+    fn subject(&self, address: Address, prefix: &Prefix) -> Subject {
+        self.table.subject(&address.network(prefix.number))
+    }
+
+    /// Returns the memory that the limiter is in.
+    pub fn memory(&self) -> &M {
+        self.table.memory()
+    }
+
+    /// Returns the layout of the windows of all prefixes.
+    pub fn layout(&self) -> &Layout {
+        self.table.layout()
+    }
+
+    /// Returns how many networks the table was created for.
+    pub fn capacity(&self) -> u32 {
+        self.table.capacity()
+    }
+
+    /// Returns how many networks have a slot that cannot be reused at `now`. Reads the whole table.
+    pub fn live_subjects(&self, now: Timestamp) -> u64 {
+        self.table.live_subjects(now)
+    }
+
+    /// Returns the number of slots, in whole buckets: at least 1.5 times the capacity.
+    pub fn slots_total(&self) -> u64 {
+        self.table.slots_total()
+    }
+
+    /// Returns the present policy; `None` if the header is damaged.
+    pub fn policy(&self) -> Option<AddressPolicy> {
+        let mut prefixes = Vec::new();
+        for (index, Prefix { number, layout, .. }) in self.prefixes.iter().enumerate() {
+            let policy = Policy::from_layout(layout, self.rule(index)?.limits())?;
+            let mut quotas = Vec::<Quota, MAX_QUOTAS>::new();
+            quotas.extend_from_slice(policy.quotas()).ok()?;
+            prefixes.push((*number, quotas)).ok()?;
+        }
+        AddressPolicy::new(self.layout().algorithm(), prefixes).ok()
+    }
+
+    /// Changes the limits to those of `policy`, and keeps all counts: see [`Limiter::set_policy`].
+    ///
+    /// # Errors
+    /// [`SetPolicyError`] if the policy has other prefixes or windows, or if a count cannot hold a
+    /// limit. Nothing was changed.
+    pub fn set_policy(&self, policy: &AddressPolicy) -> Result<(), SetPolicyError> {
+        let prefixes = || policy.iter().zip(&self.prefixes).enumerate();
+        if policy.iter().count() != self.prefixes.len() {
+            return Err(SetPolicyError::Windows);
+        }
+        for (_, ((number, quotas), Prefix { number: own, layout, .. })) in prefixes() {
+            let windows = quotas.iter().map(|quota| &quota.window);
+            let is_same = number == *own && windows.eq(layout.windows());
+            if !is_same || policy.layout().algorithm() != layout.algorithm() {
+                return Err(SetPolicyError::Windows);
+            }
+            for (index, &Quota { limit, .. }) in quotas.iter().enumerate() {
+                let max = layout.max_limit(index).unwrap_or(0);
+                if limit > max {
+                    return Err(SetPolicyError::Limit { limit, max });
+                }
+            }
+        }
+        for (index, ((_, quotas), Prefix { layout, .. })) in prefixes() {
+            if let Some(Rule { line, .. }) = self.rule(index) {
+                store_limits(line, layout, &Limits::of(quotas));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the address and a cost as a part of [`check_all`](crate::check_all).
+    pub fn part(&self, address: Address, cost: u32) -> AddressPart<'_, M> {
+        let mut subjects = [Subject(0); MAX_PREFIXES];
+        for (subject, prefix) in subjects.iter_mut().zip(&self.prefixes) {
+            *subject = self.subject(address, prefix);
+            self.table.fetch(*subject);
+        }
+        AddressPart { limiter: self, subjects, cost }
+    }
+
+    /// Charges `cost` to the networks of the address if all of them have room for it, else to none.
+    #[inline]
+    pub fn check(&self, address: Address, cost: u32, clock: impl Clock) -> Compound {
+        let mut compound = Compound::new();
+        // One part has at most as many verdicts as there is room for.
+        let _ = charge_all(&mut compound, &[&self.part(address, cost)], true, clock);
+        compound
+    }
+
+    /// Returns what [`check`](Self::check) would return now, and charges nothing.
+    pub fn peek(&self, address: Address, cost: u32, clock: impl Clock) -> Compound {
+        let mut compound = Compound::new();
+        let _ = charge_all(&mut compound, &[&self.part(address, cost)], false, clock);
+        compound
+    }
+
+    /// Returns the units of `charge` to the windows that still count them, in all networks. Refund
+    /// each charge once. Returns the state after the refund.
+    pub fn refund(&self, address: Address, charge: Charge, clock: impl Clock) -> Compound {
+        for entry in charge.entries() {
+            self.refund_one(address, entry.tally.into(), entry.charge(), clock);
+        }
+        self.peek(address, 0, clock)
+    }
+
+    /// Returns the units of a charge to one network.
+    fn refund_one(
+        &self,
+        address: Address,
+        index: usize,
+        charge: TallyCharge,
+        clock: impl Clock,
+    ) -> Option<Verdict> {
+        let subject = self.subject(address, self.prefixes.get(index)?);
+        Some(self.table.refund_by(self.rule(index)?, subject, charge, clock))
+    }
+
+    /// Replaces an estimate by the actual cost: refunds the difference, or charges it as far as
+    /// there is room in all networks. Settle each charge once.
+    ///
+    /// Returns the state after the settlement, and the units that found no room.
+    pub fn settle(
+        &self,
+        address: Address,
+        estimate: Charge,
+        actual: u32,
+        clock: impl Clock,
+    ) -> (Compound, u32) {
+        let Some(extra) = actual.checked_sub(estimate.cost()) else {
+            let mut rest = estimate;
+            rest.lower(actual);
+            return (self.refund(address, rest, clock), 0);
+        };
+        let mut charged = extra;
+        while charged > 0 {
+            let compound = self.peek(address, 0, clock);
+            let rooms = compound.verdicts().flat_map(|verdict| verdict.quotas().iter());
+            charged = rooms.map(|state| state.remaining).fold(charged, u32::min);
+            if charged > 0 && self.check(address, charged, clock).is_admitted() {
+                break;
+            }
+        }
+        (self.peek(address, 0, clock), extra - charged)
+    }
+
+    /// Sets all counts of the client's network, that of the longest prefix, to 0. Larger networks
+    /// keep their counts. Returns the state after it.
+    pub fn reset(&self, address: Address, clock: impl Clock) -> Compound {
+        if let (Some(prefix), Some(rule)) = (self.prefixes.first(), self.rule(0)) {
+            self.table.reset_by(rule, self.subject(address, prefix), clock);
+        }
+        self.peek(address, 0, clock)
+    }
+
+    /// Sets all counts of every network to 0: see [`Limiter::reset_all`].
+    pub fn reset_all(&self, clock: impl Clock) -> u64 {
+        self.table.reset_all(clock)
+    }
+
+    /// Corrects every tally that is ahead of the clock: see [`Limiter::correct_clock`].
+    pub fn correct_clock(&self, clock: impl Clock) -> u64 {
+        self.table.correct_clock(clock)
+    }
+}
+
+/// Returns a bit for each window of a layout that one of the quotas has.
+fn mask_of(layout: &Layout, quotas: &[Quota]) -> u8 {
+    let has = |window| quotas.iter().any(|quota| quota.window == window);
+    let windows = layout.windows().iter().enumerate();
+    windows.filter(|(_, window)| has(**window)).fold(0, |mask, (index, _)| mask | 1 << index)
+}
+
+/// The address of a client as a part of a compound charge. [`AddressLimiter::part`] returns it.
+#[derive(Debug)]
+pub struct AddressPart<'l, M> {
+    limiter: &'l AddressLimiter<M>,
+    /// The network of each prefix.
+    subjects: [Subject; MAX_PREFIXES],
+    cost: u32,
+}
+
+impl<M: AsRef<[CacheLine]>> AddressPart<'_, M> {
+    fn networks(&self) -> impl Iterator<Item = (usize, Subject)> {
+        self.subjects.into_iter().take(self.limiter.prefixes.len()).enumerate()
+    }
+}
+
+impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for AddressPart<'_, M> {
+    /// The part has loaded its memory since it was made.
+    fn fetch(&self) {}
+
+    fn probe<'p>(&'p self, charging: &mut Charging<'_, 'p>, clock: C) {
+        let (limiter, table) = (self.limiter, &self.limiter.table);
+        for (index, subject) in self.networks() {
+            let Some(rule) = limiter.rule(index) else { continue };
+            let (verdict, exchange) = match table.probe_by(rule, subject, self.cost, clock) {
+                Some((verdict, exchange)) => (verdict, Some(exchange)),
+                None => (table.peek_by(rule, subject, self.cost, clock), None),
+            };
+            let mut tally = TallyVerdict::new(verdict);
+            // A policy has few prefixes.
+            tally.tally = u8::try_from(index).unwrap_or(u8::MAX);
+            tally.section = limiter.prefixes.get(index).and_then(|prefix| prefix.section.clone());
+            charging.add_tally(tally, (table.id(), table.home_of(subject)), exchange);
+        }
+    }
+
+    fn charge(&self, tally: &mut TallyVerdict, clock: C) {
+        let index = usize::from(tally.tally);
+        if let (Some(rule), Some(&subject)) = (self.limiter.rule(index), self.subjects.get(index)) {
+            tally.verdict = self.limiter.table.check_by(rule, subject, self.cost, clock);
+        }
+    }
+
+    fn refund(&self, tally: &TallyVerdict, clock: C) -> Option<Verdict> {
+        let charge = tally.verdict.charge()?.first();
+        let index = usize::from(tally.tally);
+        let subject = *self.subjects.get(index)?;
+        Some(self.limiter.table.refund_by(self.limiter.rule(index)?, subject, charge, clock))
+    }
+}
+
+// All prefixes of a policy fit a compound charge.
+const _: () = assert!(MAX_PREFIXES <= crate::compound::MAX_PARTS);
