@@ -1168,8 +1168,13 @@ typedef struct kt_key_info {
     uint64_t private_at_ms_;
     /** More of the quotas, in the same form. */
     uint32_t private_[32];
+    /**
+     * The scopes that the key has, one bit each: bit 0 for the scope that `kt_gate_scope`
+     * names at index 0.
+     */
+    uint64_t scopes;
     /** Zeros. */
-    uint64_t reserved_[8];
+    uint64_t reserved_[7];
 } kt_key_info;
 
 /**

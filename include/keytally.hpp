@@ -1236,6 +1236,14 @@ public:
         return detail::texts<KT_SCOPE_SIZE>(
             [&](auto... to) { return kt_gate_scope(get(), to...); });
     }
+    /** Returns the names of the scopes that a key of this gate has. Empty for a moved-from gate. */
+    std::vector<std::string> scopes(const kt_key_info &info) const {
+        const auto all = scopes();
+        std::vector<std::string> its;
+        for (std::size_t at = 0; at < all.size(); at++)
+            if (info.scopes >> at & 1) its.push_back(all[at]);
+        return its;
+    }
     /** Returns the names of the sections that all plans share: `key`, `team` and those of groups.
      *  Empty for a moved-from gate. */
     std::vector<std::string> sections() const {

@@ -73,8 +73,11 @@ plain! {
         pub private_at_ms_: u64,
         /// More of the quotas, in the same form.
         pub private_: [u32; 32],
+        /// The scopes that the key has, one bit each: bit 0 for the scope that `kt_gate_scope`
+        /// names at index 0.
+        pub scopes: u64,
         /// Zeros.
-        pub reserved_: [u64; 8],
+        pub reserved_: [u64; 7],
     }
 }
 
@@ -104,7 +107,8 @@ impl kt_key_info {
             reserved_8_: [0; 6],
             private_at_ms_: info.quotas.time().unix_ms(),
             private_,
-            reserved_: [0; 8],
+            scopes: info.scopes,
+            reserved_: [0; 7],
         }
     }
 }

@@ -169,7 +169,9 @@ def test_key_without_a_scope_is_forbidden(gate, now):
         with pytest.raises(keytally.ForbiddenError, match=r"forbidden \(403\)"):
             verdict.raise_for_status()
     assert gate.peek(key.expose(), now=now).remaining == 4
+    assert gate.key(key.key_id).scopes == ("read",)
     gate.set_scopes(key.key_id, ["write"])
+    assert [info.scopes for info in gate.list()] == [("write",)]
     assert gate.check(key.expose(), need="read", now=now).outcome == "forbidden"
     assert gate.check(key.expose(), need="write", now=now).admitted
     [imported] = gate.import_keys(["a-key-of-a-customer"], 43, scopes="write", now=now)

@@ -110,10 +110,12 @@ impl Listing {
             left("STATE"),
         ];
         headings.extend(names.iter().map(|name| right(&name.to_uppercase())));
+        let has_scopes = gate.table().scopes().next().is_some();
+        headings.extend(has_scopes.then(|| left("SCOPES")));
         headings.extend([left("LAST USE"), left("EXPIRES")]);
         let mut columns = Columns::new(headings);
         for key in &self.keys {
-            columns.push(row(key, &names));
+            columns.push(row(key, &names, has_scopes));
         }
         writeln!(out)?;
         columns.write(&mut out)?;
@@ -130,7 +132,7 @@ impl Listing {
     }
 }
 
-fn row(key: &ListedKey, names: &[String]) -> Vec<String> {
+fn row(key: &ListedKey, names: &[String], has_scopes: bool) -> Vec<String> {
     let about = &key.about;
     let mut row = vec![
         about.hint.clone(),
@@ -144,9 +146,15 @@ fn row(key: &ListedKey, names: &[String]) -> Vec<String> {
         Some(quota) => format!("{}/{}", quota.used, quota.limit),
         None => "-".to_owned(),
     }));
+    row.extend(has_scopes.then(|| or_dash(key.scopes.join(","))));
     row.push(key.last_used.clone().unwrap_or_else(|| "-".to_owned()));
     row.push(about.expires.clone().unwrap_or_else(|| "never".to_owned()));
     row
+}
+
+/// Returns the text, or a dash if it is empty.
+fn or_dash(text: String) -> String {
+    if text.is_empty() { "-".to_owned() } else { text }
 }
 
 impl Summary {

@@ -283,6 +283,13 @@ static void key_needs_its_scopes(kt_gate *gate) {
     CHECK(equal(kt_compound_body(&compound), "{\"error\": \"Forbidden\"}"));
     CHECK(equal(kt_outcome_name(compound.outcome), "forbidden"));
 
+    kt_key_info info;
+    OK(kt_gate_key(gate, key_id, NOW_MS, &info));
+    CHECK(info.scopes == 1);
+    OK(kt_gate_set_scopes(gate, key_id, SCOPES + 1, 1));
+    OK(kt_gate_key(gate, key_id, NOW_MS, &info));
+    CHECK(info.scopes == 2);
+
     OK(kt_gate_set_scopes(gate, key_id, SCOPES, 2));
     OK(kt_gate_check_request(gate, api_key, len, &request, &compound));
     CHECK(compound.outcome == KT_ADMITTED && left(&compound, 0) == 98);

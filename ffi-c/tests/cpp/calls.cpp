@@ -365,7 +365,10 @@ static void use_sections(Gate &gate) {
 
     request.need = {"read", "write"};
     CHECK(gate.check(key.expose(), request).http_status == 403);
+    gate.set_scopes(key.key_id(), {"write"});
+    CHECK((gate.scopes(gate.key(key.key_id())) == std::vector<std::string>{"write"}));
     gate.set_scopes(key.key_id(), {"read", "write"});
+    CHECK(gate.scopes(gate.key(key.key_id())) == gate.scopes());
     CHECK(gate.check(key.expose(), request).admitted());
     request.need = {"admin"};
     CHECK(thrown([&] { gate.check(key.expose(), request); }) == KT_NO_SUCH_SCOPE);
