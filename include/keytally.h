@@ -962,6 +962,38 @@ typedef struct kt_request {
     size_t need_len;
 } kt_request;
 
+/**
+ * What a request really cost, for `kt_gate_settle_all` and `kt_limiter_settle_all`. It may get more members; see "Structs"
+ * in the contract.
+ *
+ * ```c
+ * const kt_group groups[] = {{KT_TEXT("tokens"), 2310, 1}};
+ * kt_settlement settlement = {.size = sizeof settlement, .groups = groups, .groups_len = 1};
+ * ```
+ */
+typedef struct kt_settlement {
+    /** `sizeof` this struct. */
+    uint32_t size;
+    /** The cost of the request itself. Without meaning if `has_cost` is 0. */
+    uint32_t cost;
+    /** 0 if the estimate of the request's own cost was right, else 1. */
+    uint8_t has_cost;
+    /**
+     * 1 if units for which there is no room are counted, too. The windows are then above their
+     * limits, and deny requests for longer. Else 0.
+     */
+    uint8_t overdraw;
+    /** Zeros. */
+    uint8_t reserved_[6];
+    /**
+     * The costs of groups that were charged a cost of their own. A group that is left out, or
+     * whose `has_own_cost` is 0, keeps its estimate.
+     */
+    const kt_group *groups;
+    /** The number of groups, at most `KT_MAX_TALLIES`. */
+    size_t groups_len;
+} kt_settlement;
+
 /** A plan: quotas with a name. This struct does not change. */
 typedef struct kt_plan {
     /** The name: 1 to 16 characters of a-z, 0-9, - and _. */
@@ -1030,38 +1062,6 @@ typedef struct kt_bytes {
 typedef struct kt_gate {
     uint64_t private_[KT_GATE_HANDLE_WORDS_];
 } kt_gate;
-
-/**
- * What a request really cost, for `kt_gate_settle_all`. It may get more members; see "Structs"
- * in the contract.
- *
- * ```c
- * const kt_group groups[] = {{KT_TEXT("tokens"), 2310, 1}};
- * kt_settlement settlement = {.size = sizeof settlement, .groups = groups, .groups_len = 1};
- * ```
- */
-typedef struct kt_settlement {
-    /** `sizeof` this struct. */
-    uint32_t size;
-    /** The cost of the request itself. Without meaning if `has_cost` is 0. */
-    uint32_t cost;
-    /** 0 if the estimate of the request's own cost was right, else 1. */
-    uint8_t has_cost;
-    /**
-     * 1 if units for which there is no room are counted, too. The windows are then above their
-     * limits, and deny requests for longer. Else 0.
-     */
-    uint8_t overdraw;
-    /** Zeros. */
-    uint8_t reserved_[6];
-    /**
-     * The costs of groups that were charged a cost of their own. A group that is left out, or
-     * whose `has_own_cost` is 0, keeps its estimate.
-     */
-    const kt_group *groups;
-    /** The number of groups, at most `KT_MAX_TALLIES`. */
-    size_t groups_len;
-} kt_settlement;
 
 /** A key or a subject with a cost, for `kt_check_all`. This struct does not change. */
 typedef struct kt_part {
@@ -1753,6 +1753,22 @@ kt_status kt_limiter_settle(kt_limiter *limiter,
                             uint32_t actual,
                             uint64_t now_ms,
                             kt_verdict *verdict_out);
+
+/**
+ * Replaces an estimated cost by the actual cost, as `settlement` says. If it overdraws, units for
+ * which there is no room are charged too. The verdict's `uncharged` is what found no room. Settle
+ * a charge only once.
+ *
+ * Statuses: `KT_NOT_A_CHARGE`, `KT_NO_SUCH_GROUP` for a settlement with groups, which a limiter
+ * does not have, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
+ */
+kt_status kt_limiter_settle_all(kt_limiter *limiter,
+                                const uint8_t *subject,
+                                size_t subject_len,
+                                const kt_charge *estimate,
+                                const kt_settlement *settlement,
+                                uint64_t now_ms,
+                                kt_verdict *verdict_out);
 
 /**
  * Resets all counts of the subject.

@@ -378,6 +378,14 @@ inline std::vector<kt_group> c_groups(const std::vector<Input> &groups,
     return all;
 }
 
+/** Returns a settlement as C functions take it, with its groups. */
+inline kt_settlement c_settlement(const Settlement &settlement,
+                                  const std::vector<kt_group> &groups) noexcept {
+    return {sizeof(kt_settlement), settlement.cost.value_or(0), settlement.cost.has_value(),
+            settlement.overdraw,   {},                          groups.data(),
+            groups.size()};
+}
+
 } // namespace detail
 
 /** What a request was charged, for a later refund or settlement. */
@@ -917,6 +925,13 @@ public:
                                Clock at = Clock::system()) const noexcept {
         return detail::verdict(call(kt_limiter_settle, subject, &estimate, actual, at.now_ms()));
     }
+    Result<Verdict> try_settle(Input subject, const kt_charge &estimate,
+                               const Settlement &settlement, Clock at = Clock::system()) const {
+        const auto groups = detail::c_groups({}, settlement.costs);
+        const kt_settlement fields = detail::c_settlement(settlement, groups);
+        return detail::verdict(
+            call(kt_limiter_settle_all, subject, &estimate, &fields, at.now_ms()));
+    }
     Result<Verdict> try_reset(Input subject, Clock at = Clock::system()) const noexcept {
         return detail::verdict(call(kt_limiter_reset, subject, at.now_ms()));
     }
@@ -963,6 +978,12 @@ public:
     Verdict settle(Input subject, const kt_charge &estimate, std::uint32_t actual,
                    Clock at = Clock::system()) const {
         return try_settle(subject, estimate, actual, at).value();
+    }
+    /** Replaces an estimated cost by the actual cost. A limiter has no groups. Settle a charge only
+     *  once. */
+    Verdict settle(Input subject, const kt_charge &estimate, const Settlement &settlement,
+                   Clock at = Clock::system()) const {
+        return try_settle(subject, estimate, settlement, at).value();
     }
     /** Resets all counts of the subject. */
     Verdict reset(Input subject, Clock at = Clock::system()) const {
@@ -1113,13 +1134,7 @@ public:
     Result<Settled> try_settle(std::uint64_t key_id, const kt_charge &estimate,
                                const Settlement &settlement, Clock at = Clock::system()) const {
         const auto groups = detail::c_groups({}, settlement.costs);
-        const kt_settlement fields{sizeof(kt_settlement),
-                                   settlement.cost.value_or(0),
-                                   settlement.cost.has_value(),
-                                   settlement.overdraw,
-                                   {},
-                                   groups.data(),
-                                   groups.size()};
+        const kt_settlement fields = detail::c_settlement(settlement, groups);
         Settled settled{{}, std::vector<std::uint32_t>(groups.size())};
         kt_status status = kt_gate_settle_all(get(), key_id, &estimate, &fields, at.now_ms(),
                                               &settled.verdict, settled.uncharged.data());

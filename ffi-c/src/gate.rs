@@ -240,7 +240,7 @@ plain! {
         pub scopes_len: usize,
     }
 
-    /// What a request really cost, for `kt_gate_settle_all`. It may get more members; see "Structs"
+    /// What a request really cost, for `kt_gate_settle_all` and `kt_limiter_settle_all`. It may get more members; see "Structs"
     /// in the contract.
     ///
     /// ```c
@@ -274,6 +274,21 @@ impl Growing for kt_gate_config<'_> {
 
 impl Growing for kt_settlement<'_> {
     const MIN_SIZE: usize = 16;
+}
+
+impl<'c> kt_settlement<'c> {
+    /// Returns the settlement without its groups, and the groups.
+    pub(crate) fn parts(&self) -> FfiResult<(Settlement<'c>, &'c [kt_group<'c>])> {
+        if self.reserved_ != [0; 6] {
+            return Err(kt_status::KT_UNKNOWN_MEMBER);
+        }
+        if self.groups_len > KT_MAX_TALLIES {
+            return Err(kt_status::KT_NO_SUCH_GROUP);
+        }
+        let mut settlement = Settlement::new().with_overdraw(self.overdraw != 0);
+        settlement.cost = (self.has_cost != 0).then_some(self.cost);
+        Ok((settlement, self.groups.slice(self.groups_len)?))
+    }
 }
 
 impl<'c> kt_gate_config<'c> {
@@ -653,17 +668,8 @@ pub extern "C" fn kt_gate_settle_all(
     guard(|| {
         let (gate, target) = (gate.in_force()?, verdict_out.target()?);
         let (key_id, estimate) = (checked_key_id(key_id)?, estimate.read()?.to_core()?);
-        let given = settlement.read_growing()?;
-        if given.reserved_ != [0; 6] {
-            return Err(kt_status::KT_UNKNOWN_MEMBER);
-        }
-        if given.groups_len > KT_MAX_TALLIES {
-            return Err(kt_status::KT_NO_SUCH_GROUP);
-        }
-        let groups = given.groups.slice(given.groups_len)?;
+        let (mut settlement, groups) = settlement.read_growing()?.parts()?;
         let mut uncharged = uncharged_out.targets(groups.len())?;
-        let mut settlement = Settlement::new().with_overdraw(given.overdraw != 0);
-        settlement.cost = (given.has_cost != 0).then_some(given.cost);
         for group in groups {
             let name = group.name()?;
             let is_it =

@@ -124,7 +124,8 @@ def calls(gate, path):
     yield limiter.peek, {"subject": "x", "cost": 1, "now": 1.0}
     yield limiter.part, {"subject": "x", "cost": 1}
     yield limiter.refund, {"subject": "x", "charge": charge, "now": 1.0}
-    yield limiter.settle, {"subject": "x", "estimate": charge, "actual": 1, "now": 1.0}
+    settle = {"subject": "x", "estimate": charge, "actual": 1, "overdraw": False, "now": 1.0}
+    yield limiter.settle, settle
     yield limiter.reset, {"subject": "x", "now": 1.0}
     yield limiter.reset_all, {"now": 1.0}
     yield limiter.correct_clock, {"now": 1.0}

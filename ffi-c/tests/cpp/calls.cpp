@@ -74,6 +74,14 @@ static void limiters_charge_refund_and_close() {
     CHECK(limiter.refund("203.0.113.9", charge, NOW).quotas()[0].remaining == 3);
     verdict = limiter.check("203.0.113.9", 1, NOW);
     CHECK(limiter.settle("203.0.113.9", verdict.charge(), 3, NOW).quotas()[0].remaining == 0);
+    keytally::Settlement settlement;
+    settlement.cost = 9;
+    settlement.overdraw = true;
+    auto overdrawn = limiter.settle("203.0.113.9", verdict.charge(), settlement, NOW);
+    CHECK(overdrawn.quotas()[0].remaining == 0 && overdrawn.uncharged == 0);
+    settlement.costs = {{"write", 1}};
+    CHECK(limiter.try_settle("203.0.113.9", verdict.charge(), settlement, NOW).status() ==
+          KT_NO_SUCH_GROUP);
     CHECK(limiter.peek("203.0.113.9", 1, NOW).outcome == KT_DENIED);
     CHECK(limiter.reset("203.0.113.9", NOW).quotas()[0].remaining == 3);
     CHECK(limiter.check("203.0.113.9", 4, NOW).outcome == KT_TOO_COSTLY);

@@ -290,6 +290,7 @@ class Limiter:
         estimate: Charge | None,
         actual: int,
         *,
+        overdraw: bool = False,
         now: float | datetime | None = None,
     ) -> Verdict: ...
     def reset(self, subject: str | bytes, *, now: float | datetime | None = None) -> Verdict: ...
