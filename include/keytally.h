@@ -272,6 +272,9 @@
 /** Bytes of the name of a scope, with the NUL. */
 #define KT_SCOPE_SIZE 17
 
+/** Bytes of the name of a window, with the NUL. */
+#define KT_WINDOW_SIZE 9
+
 /** Bytes of a key's last characters, with the NUL. */
 #define KT_LAST_CHARACTERS_SIZE 5
 
@@ -482,6 +485,8 @@ enum kt_status
     KT_SCOPES = 74,
     /** The room for teams is at most 67108864, and at least 1 if a plan has a section for teams. */
     KT_TEAM_COUNT = 75,
+    /** The window to describe must be that of a quota of keys, such as month. */
+    KT_DESCRIBED = 76,
     /** Another administrator is changing this gate; try again, wait longer, or end that process. */
     KT_BUSY = 80,
     /** The gate is full: all its records hold keys; revoke some, or create a gate with more keys. */
@@ -963,8 +968,8 @@ typedef struct kt_request {
 } kt_request;
 
 /**
- * What a request really cost, for `kt_gate_settle_all` and `kt_limiter_settle_all`. It may get more members; see "Structs"
- * in the contract.
+ * What a request really cost, for `kt_gate_settle_all` and `kt_limiter_settle_all`. It may get
+ * more members; see "Structs" in the contract.
  *
  * ```c
  * const kt_group groups[] = {{KT_TEXT("tokens"), 2310, 1}};
@@ -1042,6 +1047,13 @@ typedef struct kt_gate_config {
     const kt_name *scopes;
     /** The number of scopes, at most `KT_MAX_SCOPES`. */
     size_t scopes_len;
+    /**
+     * The window that `X-RateLimit-*` describe, such as `month`: one of the quotas of keys. An
+     * empty text stands for the longest of at most a day, or the shortest if all are longer.
+     */
+    const char *described;
+    /** The length of the window's text. */
+    size_t described_len;
 } kt_gate_config;
 
 /** Bytes, such as a pepper. This struct does not change. */
@@ -1839,13 +1851,14 @@ size_t kt_gate_handle_size(void);
  *
  * Statuses: `KT_CAPACITY`, `KT_MEMORY_TOO_SMALL`, `KT_OVERLAP`, `KT_NAME_FORM` for the prefix,
  * `KT_PLAN_COUNT`, `KT_PLAN_NAME_FORM`, `KT_PLAN_TWICE`, `KT_PLAN_WINDOWS`, those that begin with
- * `KT_POLICY_`, `KT_SCOPES`, `KT_TEAM_COUNT`, `KT_PEPPER_COUNT`, `KT_PEPPER_TOO_SHORT`,
- * `KT_PEPPER_TWICE`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`.
+ * `KT_POLICY_`, `KT_SCOPES`, `KT_TEAM_COUNT`, `KT_DESCRIBED`, `KT_PEPPER_COUNT`,
+ * `KT_PEPPER_TOO_SHORT`, `KT_PEPPER_TWICE`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`.
  *
  * ```c
  * static _Alignas(KT_TABLE_ALIGN) unsigned char memory[KT_GATE_SIZE(64)];
  * kt_plan plan = {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")};
- * kt_gate_config config = {sizeof config, 64, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0};
+ * kt_gate_config config = {.size = sizeof config, .keys = 64, .plans = &plan, .plans_len = 1,
+ *                          .prefix = "kt", .prefix_len = 2};
  * kt_bytes pepper = {secret, sizeof secret};
  * kt_gate gate;
  * kt_status status = kt_gate_init(memory, sizeof memory, &config, &pepper, 1, &gate);
@@ -2302,6 +2315,17 @@ kt_status kt_gate_section(kt_gate *gate,
                           size_t buffer_len,
                           size_t *written_out);
 
+/**
+ * Writes the window that the gate names to be described by `X-RateLimit-*`, and a NUL. The text is
+ * empty if it names none. Writes the length without the NUL to `written_out`.
+ *
+ * Statuses: `KT_BUFFER_TOO_SMALL`; `KT_WINDOW_SIZE` bytes are always enough.
+ */
+kt_status kt_gate_described(kt_gate *gate,
+                            char *buffer,
+                            size_t buffer_len,
+                            size_t *written_out);
+
 /** Writes the most teams that the gate can hold; 0 if it has none. */
 kt_status kt_gate_team_capacity(kt_gate *gate, uint32_t *teams_out);
 
@@ -2442,12 +2466,13 @@ kt_status kt_pepper_generate(char *buffer, size_t buffer_len);
  *
  * Statuses: `KT_FILE_EXISTS`, `KT_FILE_NOT_FOUND` for the folder, `KT_FILE_DENIED`,
  * `KT_DISK_FULL`, `KT_NO_MEMORY`, `KT_IO`, `KT_CAPACITY`, `KT_NAME_FORM`, those that begin with
- * `KT_PLAN_`, `KT_POLICY_` and `KT_PEPPER_`, `KT_SCOPES`, `KT_TEAM_COUNT`, `KT_STRUCT_SIZE`,
- * `KT_UNKNOWN_MEMBER`.
+ * `KT_PLAN_`, `KT_POLICY_` and `KT_PEPPER_`, `KT_SCOPES`, `KT_TEAM_COUNT`, `KT_DESCRIBED`,
+ * `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`.
  *
  * ```c
  * kt_plan plan = {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")};
- * kt_gate_config config = {sizeof config, 100000, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0};
+ * kt_gate_config config = {.size = sizeof config, .keys = 100000, .plans = &plan, .plans_len = 1,
+ *                          .prefix = "kt", .prefix_len = 2};
  * kt_gate *gate;
  * kt_status status = kt_gate_create("api.gate", peppers, strlen(peppers), &config, &gate);
  * ```

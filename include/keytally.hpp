@@ -693,6 +693,9 @@ struct GateConfig {
     std::uint32_t teams = 0;
     /** The names of the scopes that keys may have. */
     std::vector<Input> scopes = {};
+    /** The window that `X-RateLimit-*` describe, such as `month`: one of the quotas of keys. Empty:
+     *  the longest of at most a day, or the shortest if all are longer. */
+    Input described = {};
 };
 
 /** The properties of a new key. */
@@ -1259,6 +1262,13 @@ public:
             if (info.scopes >> at & 1) its.push_back(all[at]);
         return its;
     }
+    /** Returns the window that the gate names to be described by `X-RateLimit-*`. Empty if it names
+     *  none. */
+    Text<KT_WINDOW_SIZE> described() const noexcept {
+        Text<KT_WINDOW_SIZE> text;
+        text.fill([&](auto... to) { return kt_gate_described(get(), to...); });
+        return text;
+    }
     /** Returns the names of the sections that all plans share: `key`, `team` and those of groups.
      *  Empty for a moved-from gate. */
     std::vector<std::string> sections() const {
@@ -1485,7 +1495,8 @@ private:
         const Input &prefix = config.prefix;
         return {sizeof(kt_gate_config), config.keys,  plans.data(), plans.size(),
                 prefix.data(),          prefix.size(), config.teams, 0,
-                scopes.data(),          scopes.size()};
+                scopes.data(),          scopes.size(), config.described.data(),
+                config.described.size()};
     }
 
     static kt_new_key c_new_key(const NewKey &new_key,

@@ -13,6 +13,7 @@
 //! that is being given to another subject (`limiter.rs`).
 
 pub(crate) use self::counts::Counts;
+use self::counts::{CALENDAR, NAMED};
 pub(crate) use self::packed_limits::PackedLimits;
 use crate::bits::{Divisor, IS_64_BIT, low};
 use crate::quota::{Algorithm, MAX_QUOTAS, Quota};
@@ -174,8 +175,8 @@ impl Layout {
                 lengths[index] = Divisor::new(low(window.ms()));
             }
         }
-        let counts =
-            Counts { windows, masks, shifts, bits, len, described, has_calendar, algorithm };
+        let marks = if has_calendar { CALENDAR } else { 0 };
+        let counts = Counts { windows, masks, shifts, bits, len, described, marks, algorithm };
         let first_reservation = last_stamp << stamp_shift;
         Some(Self {
             counts,
@@ -188,6 +189,14 @@ impl Layout {
             tolerance,
             is_nested,
         })
+    }
+
+    /// Names the window at `index` as the one that the fields `X-RateLimit-*` describe.
+    pub(crate) fn name_described(&mut self, index: usize) {
+        if index < self.len() {
+            self.counts.described = u8::try_from(index).unwrap_or(0);
+            self.counts.marks |= NAMED;
+        }
     }
 
     /// Returns the algorithm by which the windows count.

@@ -3,7 +3,7 @@
 use core::ffi::c_char;
 
 use keytally_core::{Feature, Gate, GateConfig, MAX_KEYS, MAX_TALLIES, Name, Peppers, Plan};
-use keytally_core::{Section, Settlement};
+use keytally_core::{Section, Settlement, Window};
 
 use crate::charge::kt_charge;
 use crate::guard::guard;
@@ -238,10 +238,15 @@ plain! {
         pub scopes: In<'c, kt_name<'c>>,
         /// The number of scopes, at most `KT_MAX_SCOPES`.
         pub scopes_len: usize,
+        /// The window that `X-RateLimit-*` describe, such as `month`: one of the quotas of keys. An
+        /// empty text stands for the longest of at most a day, or the shortest if all are longer.
+        pub described: In<'c, c_char>,
+        /// The length of the window's text.
+        pub described_len: usize,
     }
 
-    /// What a request really cost, for `kt_gate_settle_all` and `kt_limiter_settle_all`. It may get more members; see "Structs"
-    /// in the contract.
+    /// What a request really cost, for `kt_gate_settle_all` and `kt_limiter_settle_all`. It may get
+    /// more members; see "Structs" in the contract.
     ///
     /// ```c
     /// const kt_group groups[] = {{KT_TEXT("tokens"), 2310, 1}};
@@ -309,6 +314,18 @@ impl<'c> kt_gate_config<'c> {
         scopes(self.scopes, self.scopes_len, kt_status::KT_SCOPES)
     }
 
+    /// Returns the window to describe.
+    pub(crate) fn described(&self) -> FfiResult<Option<Window>> {
+        match self.described.text(self.described_len)? {
+            [] => Ok(None),
+            _ if !Feature::Sections.is_included() => Err(kt_status::KT_NO_SECTIONS),
+            text => utf8(text, kt_status::KT_DESCRIBED)?
+                .parse()
+                .map(Some)
+                .map_err(|_| kt_status::KT_DESCRIBED),
+        }
+    }
+
     /// Calls `with` with the configuration of a gate in the caller's memory.
     fn with_core_config<T>(
         &self,
@@ -324,7 +341,10 @@ impl<'c> kt_gate_config<'c> {
             teams => teams,
         };
         let scopes = self.scopes()?;
-        with(&shape(self.keys, self.prefix()?, &plans).with_teams(teams).with_scopes(&scopes))
+        let mut config =
+            shape(self.keys, self.prefix()?, &plans).with_teams(teams).with_scopes(&scopes);
+        config.described = self.described()?;
+        with(&config)
     }
 }
 
@@ -436,13 +456,14 @@ pub extern "C" fn kt_gate_handle_size() -> usize {
 ///
 /// Statuses: `KT_CAPACITY`, `KT_MEMORY_TOO_SMALL`, `KT_OVERLAP`, `KT_NAME_FORM` for the prefix,
 /// `KT_PLAN_COUNT`, `KT_PLAN_NAME_FORM`, `KT_PLAN_TWICE`, `KT_PLAN_WINDOWS`, those that begin with
-/// `KT_POLICY_`, `KT_SCOPES`, `KT_TEAM_COUNT`, `KT_PEPPER_COUNT`, `KT_PEPPER_TOO_SHORT`,
-/// `KT_PEPPER_TWICE`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`.
+/// `KT_POLICY_`, `KT_SCOPES`, `KT_TEAM_COUNT`, `KT_DESCRIBED`, `KT_PEPPER_COUNT`,
+/// `KT_PEPPER_TOO_SHORT`, `KT_PEPPER_TWICE`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`.
 ///
 /// ```c
 /// static _Alignas(KT_TABLE_ALIGN) unsigned char memory[KT_GATE_SIZE(64)];
 /// kt_plan plan = {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")};
-/// kt_gate_config config = {sizeof config, 64, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0};
+/// kt_gate_config config = {.size = sizeof config, .keys = 64, .plans = &plan, .plans_len = 1,
+///                          .prefix = "kt", .prefix_len = 2};
 /// kt_bytes pepper = {secret, sizeof secret};
 /// kt_gate gate;
 /// kt_status status = kt_gate_init(memory, sizeof memory, &config, &pepper, 1, &gate);

@@ -21,6 +21,9 @@ pub const KT_PLAN_NAME_SIZE: usize = 17;
 /// Bytes of the name of a scope, with the NUL.
 pub const KT_SCOPE_SIZE: usize = 17;
 
+/// Bytes of the name of a window, with the NUL.
+pub const KT_WINDOW_SIZE: usize = 9;
+
 /// Bytes of a key's last characters, with the NUL.
 pub const KT_LAST_CHARACTERS_SIZE: usize = 5;
 
@@ -357,6 +360,27 @@ pub extern "C" fn kt_gate_section(
         let (buffer, written) = (buffer.buffer(buffer_len)?, written_out.target()?);
         let section = gate.sections().get(index).ok_or(kt_status::KT_NO_SUCH_GROUP)?;
         put(buffer, written, section.name().as_bytes())
+    })
+}
+
+/// Writes the window that the gate names to be described by `X-RateLimit-*`, and a NUL. The text is
+/// empty if it names none. Writes the length without the NUL to `written_out`.
+///
+/// Statuses: `KT_BUFFER_TOO_SMALL`; `KT_WINDOW_SIZE` bytes are always enough.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_described(
+    gate: Handle<kt_gate>,
+    buffer: Out<c_char>,
+    buffer_len: usize,
+    written_out: Out<usize>,
+) -> kt_status {
+    guard(|| {
+        let gate = gate.in_force()?;
+        let (buffer, written) = (buffer.buffer(buffer_len)?, written_out.target()?);
+        let text = gate
+            .described()
+            .map_or_else(Default::default, |window| Text::<KT_WINDOW_SIZE>::from_display(&window));
+        put(buffer, written, text.as_bytes())
     })
 }
 

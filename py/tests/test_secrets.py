@@ -81,7 +81,7 @@ def calls(gate, path):
     holder = {"account": 1, "env": "live", "plan": "default", "expires": None, "now": 1.0}
     holder["scopes"] = []
     table = {"pepper": PEPPER, "pepper_file": None, "keys": 8, "plans": PLANS, "prefix": "kt"}
-    table = {**table, "teams": 1, "scopes": ["read"]}
+    table = {**table, "teams": 1, "scopes": ["read"], "described": "minute"}
     limit = {"policy": "5/minute", "capacity": 8}
     limiter = Limiter.in_memory("5/minute", 8)
     yield Gate.create, {"path": path / "new.gate", **table}

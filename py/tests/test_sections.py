@@ -353,3 +353,32 @@ def test_gate_in_a_file_keeps_sections(tmp_path):
         2,
     )
     assert gate.verify().flaws == ()
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        "100/minute, 1000/hour, 30000/month@17",
+        "100/minute, 1000/hour, 4294967295/day, 30000/month@17; team: 70000/month",
+    ],
+)
+def test_gate_names_the_described_window(pepper, plan, now):
+    for described, limit in (("month", 30000), ("minute", 100), (None, None)):
+        gate = Gate.in_memory(
+            pepper=pepper, keys=8, plans={"default": plan}, described=described
+        )
+        assert gate.described == described
+        key = gate.issue(42, now=now).expose()
+        verdict = gate.check(key, now=now)
+        if described is None:
+            assert verdict.limit not in (100, 30000)
+            continue
+        for same in (verdict, pickle.loads(pickle.dumps(verdict)), gate.peek(key, now=now)):
+            assert (same.limit, same.remaining) == (limit, limit - 1)
+            assert dict(same.headers)["X-RateLimit-Limit"] == str(limit)
+        both = check_all(gate.part(key), gate.part(key), now=now)
+        assert dict(both.headers)["X-RateLimit-Limit"] == str(limit)
+    with pytest.raises(keytally.CreateError, match="the plans have none for week"):
+        Gate.in_memory(pepper=pepper, plans={"default": plan}, described="week")
+    with pytest.raises(keytally.PolicyError, match="is not a window"):
+        Gate.in_memory(pepper=pepper, plans={"default": plan}, described="5/minute")

@@ -50,6 +50,8 @@ pub(crate) struct Summary {
     prefix: String,
     algorithm: &'static str,
     plans: Vec<PlanText>,
+    /// The window that `X-RateLimit-*` describe, if the gate names one.
+    described: Option<String>,
     peppers: Vec<PepperUse>,
     /// The number of keys whose tally is ahead of the system clock by more than [`TOLERANCE_MS`].
     keys_ahead: usize,
@@ -168,6 +170,7 @@ impl Summary {
             prefix: table.prefix().to_string(),
             algorithm: table.layout().algorithm().as_str(),
             plans: table.plans().map(|(_, plan)| PlanText::new(&plan)).collect(),
+            described: table.described().map(|window| window.to_string()),
             peppers: Vec::new(),
             keys_ahead: 0,
             clock_ahead_s: 0,
@@ -236,6 +239,9 @@ impl Summary {
             self.algorithm
         )?;
         writeln!(out, "plans: {}", self.plans())?;
+        if let Some(window) = &self.described {
+            writeln!(out, "X-RateLimit-* describe: {window}")?;
+        }
         if !self.peppers.is_empty() {
             let texts = self
                 .peppers

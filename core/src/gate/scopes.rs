@@ -5,7 +5,9 @@ use super::inspect::KeyInfo;
 use super::table::{Gate, LIST_WORD, PEPPER_LINE};
 use crate::cache_line::CacheLine;
 use crate::section::Section;
+use crate::tally::Layout;
 use crate::text::Text;
+use crate::window::Window;
 
 impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns the number of tallies of a key, 1 to [`MAX_TALLIES`](crate::MAX_TALLIES).
@@ -29,6 +31,16 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// [`Administrator::set_applied_sequence`](crate::Administrator::set_applied_sequence).
     pub fn applied_sequence(&self) -> u64 {
         self.memory.as_ref()[PEPPER_LINE].load(LIST_WORD) >> 1
+    }
+
+    /// Returns the window that the gate names to be described by the fields `X-RateLimit-*`; `None`
+    /// if it names none.
+    pub fn described(&self) -> Option<Window> {
+        let named = |layout: &Layout| layout.windows().get(layout.counts().named()?).copied();
+        match &self.extension {
+            Some(extension) => extension.shapes.of_keys().find_map(named),
+            None => named(&self.layout),
+        }
     }
 
     /// Returns the most teams that the gate can hold; 0 if it has none.

@@ -21,7 +21,7 @@ static const kt_plan PLANS[] = {
     {KT_TEXT("pro"), KT_TEXT("1000/minute, 20000/hour")},
 };
 static const kt_gate_config CONFIG = {
-    sizeof(kt_gate_config), 64, PLANS, 2, KT_TEXT("kt"), 0, 0, NULL, 0};
+    sizeof(kt_gate_config), 64, PLANS, 2, KT_TEXT("kt"), 0, 0, NULL, 0, NULL, 0};
 static const kt_new_key NEW_KEY = {
     sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("default"), 0, 0, NULL, 0};
 

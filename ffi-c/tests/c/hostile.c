@@ -8,7 +8,7 @@ static const uint8_t SEED[16] = {1}, PEPPER[32] = {7}, ENTROPY[KT_ENTROPY_SIZE] 
 static const kt_bytes PEPPERS[] = {{PEPPER, sizeof PEPPER}};
 static const kt_plan PLAN = {KT_TEXT("default"), KT_TEXT("5/minute")};
 static const kt_gate_config CONFIG = {
-    sizeof(kt_gate_config), 8, &PLAN, 1, KT_TEXT("kt"), 0, 0, NULL, 0};
+    sizeof(kt_gate_config), 8, &PLAN, 1, KT_TEXT("kt"), 0, 0, NULL, 0, NULL, 0};
 static const kt_new_key NEW_KEY = {sizeof(kt_new_key), 42, KT_TEXT("live"), NULL, 0, 0, 0, NULL, 0};
 /** A charge, which `main` writes, and a struct that is not one. */
 static kt_charge CHARGE;
@@ -180,6 +180,7 @@ static void gate_calls_reject_invalid_pointers(void *none) {
     NO_HANDLE(gate, kt_gate_settle_all(gate, id, &CHARGE, &settlement, NOW_MS, &verdict, NULL));
     NO_HANDLE(gate, kt_gate_set_scopes(gate, id, NULL, 0));
     NO_HANDLE(gate, kt_gate_scope(gate, 0, text, sizeof text, &written));
+    NO_HANDLE(gate, kt_gate_described(gate, text, sizeof text, &written));
     NO_HANDLE(gate, kt_gate_section(gate, 0, text, sizeof text, &written));
     NO_HANDLE(gate, kt_gate_team_capacity(gate, &capacity));
     NO_HANDLE(gate, kt_gate_is_extended(gate, &capacity));

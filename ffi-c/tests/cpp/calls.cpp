@@ -428,7 +428,11 @@ static void requests_charge_key_team_and_groups(const std::string &folder) {
     config.plans = {{"default", "100/minute; team: 150/minute; group write: 10/minute warn 50%; "
                                 "group tokens: 5000/hour"}};
     auto gate = Gate::in_memory(PEPPER, config);
+    CHECK(gate.described().view().empty());
     use_sections(gate);
+    config.described = "minute";
+    CHECK(Gate::in_memory(PEPPER, config).described().view() == "minute");
+    config.described = {};
     char pepper[KT_PEPPER_SIZE];
     CHECK(kt_pepper_generate(pepper, sizeof pepper) == KT_OK);
     auto file = Gate::create(folder + "/sections.gate", pepper, config);

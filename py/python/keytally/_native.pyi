@@ -316,6 +316,7 @@ class Gate:
         prefix: str = "kt",
         teams: int | None = None,
         scopes: str | Iterable[str] = (),
+        described: str | None = None,
     ) -> Gate: ...
     @staticmethod
     def open(
@@ -334,6 +335,7 @@ class Gate:
         prefix: str = "kt",
         teams: int | None = None,
         scopes: str | Iterable[str] = (),
+        described: str | None = None,
     ) -> Gate: ...
     def check(
         self,
@@ -450,6 +452,8 @@ class Gate:
     def capacity(self) -> int: ...
     @property
     def team_capacity(self) -> int: ...
+    @property
+    def described(self) -> str | None: ...
     @property
     def sections(self) -> tuple[str, ...]: ...
     @property

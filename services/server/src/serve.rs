@@ -10,7 +10,7 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use keytally::now;
 use keytally::redact::{policy_error, redact};
-use keytally::{ParsePolicyError, Plan, Policy, parse_key};
+use keytally::{ParsePolicyError, Plan, Policy, Window, parse_key};
 use keytally_tower::KeySources;
 use tokio::runtime::Runtime;
 
@@ -78,6 +78,10 @@ pub(crate) struct Serve {
     /// existing gate must have it
     #[arg(long = "scope", value_name = "NAME")]
     scopes: Vec<String>,
+    /// Window of a new gate that X-RateLimit-* describe, such as month: one of the quotas of keys.
+    /// An existing gate must have the same [default: the longest of at most a day]
+    #[arg(long, value_name = "WINDOW", value_parser = value_parser(plans::parse_window))]
+    describe: Option<Window>,
     /// Shadow mode: admit all requests, and report those that would be refused in
     /// X-Keytally-Shadow, the metrics and the log
     #[arg(long)]
@@ -217,8 +221,12 @@ impl Serve {
                 Some(address) => Some(Listener::bind("--metrics-listen", address, self.socket_mode).await?),
                 None => None,
             };
-            let options =
-                GateOptions { plans: &self.plans, teams: self.teams, scopes: &self.scopes };
+            let options = GateOptions {
+                plans: &self.plans,
+                teams: self.teams,
+                scopes: &self.scopes,
+                described: self.describe,
+            };
             let data = data::open(&self.data, pepper, options, io::stdout().is_terminal())?;
             // The handlers are installed only after the folder was opened. Opening may wait for a
             // pipe or for another process, and a signal must be able to end that wait.

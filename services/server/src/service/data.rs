@@ -13,7 +13,7 @@ use std::thread;
 
 use keytally::{AdminError, NewKey};
 use keytally::{Gate, GateConfig, now, pepper};
-use keytally::{Key, Name, Peppers, Plan};
+use keytally::{Key, Name, Peppers, Plan, Window};
 
 use keytally_cli::internal::Failure;
 use keytally_cli::internal::plans;
@@ -46,6 +46,8 @@ pub(crate) struct GateOptions<'a> {
     pub(crate) teams: Option<u32>,
     /// The names of scopes.
     pub(crate) scopes: &'a [String],
+    /// The window that `X-RateLimit-*` describe. `None` stands for the default of a new gate.
+    pub(crate) described: Option<Window>,
 }
 
 /// Opens the data folder, and creates the folder and its files if they do not exist. The first key
@@ -60,7 +62,7 @@ pub(crate) fn open(
     let gate_path = folder.join("api.gate");
     let pepper_file = folder.join("pepper");
     let mut config = GateConfig::default().with_scopes(options.scopes.to_vec());
-    config.teams = options.teams;
+    (config.teams, config.described) = (options.teams, options.described);
     if !options.plans.is_empty() {
         config.plans = options.plans.to_vec();
     }
@@ -134,7 +136,8 @@ fn own_peppers(path: &Path, gate_path: &Path, gate_exists: bool) -> Result<Peppe
     read_pepper_file(path)
 }
 
-/// Refuses scopes and a number of teams that the gate was not created with: they cannot change.
+/// Refuses scopes, a number of teams and a window to describe that the gate was not created with:
+/// they cannot change.
 fn expect_created_with(gate: &Gate, options: GateOptions<'_>) -> Result<(), Failure> {
     let table = gate.table();
     if let Some(scope) = options.scopes.iter().find(|scope| table.scope_bit(scope).is_none()) {
@@ -142,6 +145,15 @@ fn expect_created_with(gate: &Gate, options: GateOptions<'_>) -> Result<(), Fail
         let scopes = if scopes.is_empty() { "none".to_owned() } else { scopes.join(", ") };
         return Err(Failure::new(format!(
             "--scope {scope}: the gate was created with other scopes, which cannot be changed: {scopes}"
+        )));
+    }
+    // A month has the same name, whichever day it begins on.
+    let named = |window: Window| window.to_string();
+    if let Some(window) = options.described.map(named)
+        && table.described().map(named).as_ref() != Some(&window)
+    {
+        return Err(Failure::new(format!(
+            "--describe {window}: the gate was created without it, which cannot be changed"
         )));
     }
     let capacity = table.team_capacity();
