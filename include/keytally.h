@@ -206,6 +206,9 @@
  */
 #define KT_SYSTEM_CLOCK 18446744073709551615ull
 
+/** The most tallies of a plan, and so the most groups of a request. */
+#define KT_MAX_TALLIES 8
+
 /** The most quotas of a policy. */
 #define KT_MAX_QUOTAS 4
 
@@ -256,9 +259,6 @@
 
 /** The most peppers of a gate at a time. */
 #define KT_MAX_PEPPERS 4
-
-/** The most tallies of a plan, and so the most groups of a request. */
-#define KT_MAX_TALLIES 8
 
 /** The most scopes of a gate. */
 #define KT_MAX_SCOPES 64

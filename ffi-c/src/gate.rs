@@ -2,8 +2,8 @@
 
 use core::ffi::c_char;
 
-use keytally_core::{Feature, Gate, GateConfig, MAX_KEYS, MAX_TALLIES, Name, Peppers, Plan};
-use keytally_core::{Section, Settlement, Window};
+use keytally_core::{Feature, Gate, GateConfig, MAX_KEYS, Name, Peppers, Plan};
+use keytally_core::{Section, Window};
 
 use crate::charge::kt_charge;
 use crate::guard::guard;
@@ -11,7 +11,7 @@ use crate::key::{checked_key_id, name};
 use crate::limiter::{KT_HANDLE_ALIGN, KT_TABLE_ALIGN, table_lines};
 use crate::pointers::{Growing, Handle, Held, In, Lines, Memory, Out, plain};
 use crate::policy::sections;
-use crate::request::{kt_group, kt_name};
+use crate::request::{kt_name, kt_settlement};
 use crate::status::{FfiResult, kt_status};
 use crate::text::utf8;
 use crate::time::{HandleClock, with_clock};
@@ -38,9 +38,6 @@ pub const KT_GATE_PLAN_SLOTS: usize = 4;
 /// The most peppers of a gate at a time.
 pub const KT_MAX_PEPPERS: usize = 4;
 
-/// The most tallies of a plan, and so the most groups of a request.
-pub const KT_MAX_TALLIES: usize = 8;
-
 /// The most scopes of a gate.
 pub const KT_MAX_SCOPES: usize = 64;
 
@@ -54,7 +51,6 @@ const _: () = {
     );
     assert!(KT_MAX_KEYS == MAX_KEYS);
     assert!(KT_MAX_PEPPERS == keytally_core::MAX_PEPPERS);
-    assert!(!Feature::Sections.is_included() || KT_MAX_TALLIES == MAX_TALLIES);
     assert!(KT_MAX_SCOPES == keytally_core::MAX_SCOPES);
 };
 
@@ -244,56 +240,10 @@ plain! {
         /// The length of the window's text.
         pub described_len: usize,
     }
-
-    /// What a request really cost, for `kt_gate_settle_all` and `kt_limiter_settle_all`. It may get
-    /// more members; see "Structs" in the contract.
-    ///
-    /// ```c
-    /// const kt_group groups[] = {{KT_TEXT("tokens"), 2310, 1}};
-    /// kt_settlement settlement = {.size = sizeof settlement, .groups = groups, .groups_len = 1};
-    /// ```
-    #[derive(Debug)]
-    pub struct kt_settlement<'c> {
-        /// `sizeof` this struct.
-        pub size: u32,
-        /// The cost of the request itself. Without meaning if `has_cost` is 0.
-        pub cost: u32,
-        /// 0 if the estimate of the request's own cost was right, else 1.
-        pub has_cost: u8,
-        /// 1 if units for which there is no room are counted, too. The windows are then above their
-        /// limits, and deny requests for longer. Else 0.
-        pub overdraw: u8,
-        /// Zeros.
-        pub reserved_: [u8; 6],
-        /// The costs of groups that were charged a cost of their own. A group that is left out, or
-        /// whose `has_own_cost` is 0, keeps its estimate.
-        pub groups: In<'c, kt_group<'c>>,
-        /// The number of groups, at most `KT_MAX_TALLIES`.
-        pub groups_len: usize,
-    }
 }
 
 impl Growing for kt_gate_config<'_> {
     const MIN_SIZE: usize = core::mem::offset_of!(kt_gate_config<'_>, teams);
-}
-
-impl Growing for kt_settlement<'_> {
-    const MIN_SIZE: usize = 16;
-}
-
-impl<'c> kt_settlement<'c> {
-    /// Returns the settlement without its groups, and the groups.
-    pub(crate) fn parts(&self) -> FfiResult<(Settlement<'c>, &'c [kt_group<'c>])> {
-        if self.reserved_ != [0; 6] {
-            return Err(kt_status::KT_UNKNOWN_MEMBER);
-        }
-        if self.groups_len > KT_MAX_TALLIES {
-            return Err(kt_status::KT_NO_SUCH_GROUP);
-        }
-        let mut settlement = Settlement::new().with_overdraw(self.overdraw != 0);
-        settlement.cost = (self.has_cost != 0).then_some(self.cost);
-        Ok((settlement, self.groups.slice(self.groups_len)?))
-    }
 }
 
 impl<'c> kt_gate_config<'c> {

@@ -5,11 +5,10 @@ use core::ffi::c_char;
 use keytally_core::{CacheLine, Limiter};
 
 use crate::charge::kt_charge;
-use crate::gate::kt_settlement;
 use crate::guard::guard;
 use crate::pointers::{Handle, Held, In, Lines, Memory, Out};
 use crate::policy::{KT_POLICY_SIZE, policy};
-use crate::request::kt_request;
+use crate::request::{kt_request, kt_settlement};
 use crate::status::kt_status;
 use crate::text::{Text, put};
 use crate::time::{HandleClock, with_clock};
