@@ -364,9 +364,7 @@ def test_gate_in_a_file_keeps_sections(tmp_path):
 )
 def test_gate_names_the_described_window(pepper, plan, now):
     for described, limit in (("month", 30000), ("minute", 100), (None, None)):
-        gate = Gate.in_memory(
-            pepper=pepper, keys=8, plans={"default": plan}, described=described
-        )
+        gate = Gate.in_memory(pepper=pepper, keys=8, plans={"default": plan}, described=described)
         assert gate.described == described
         key = gate.issue(42, now=now).expose()
         verdict = gate.check(key, now=now)
