@@ -3,6 +3,7 @@
 use core::borrow::Borrow;
 use core::fmt;
 
+use crate::features::Feature;
 use crate::quota::{Limits, MAX_QUOTAS};
 use crate::tally::{Counts, EMPTY};
 use crate::time::Timestamp;
@@ -59,8 +60,23 @@ impl QuotaState {
     /// Returns the state of the window that the fields `X-RateLimit-*` describe, of all windows of
     /// a policy, shortest first: the one that the gate names, else the longest of at most a day, or
     /// the shortest if all are longer. `None` without a window.
+    #[inline]
     pub fn described(all: &[Self]) -> Option<&Self> {
-        Self::described_among(all.iter())
+        match all {
+            // Nearly all policies.
+            [.., longest]
+                if longest.window.is_at_most_a_day() && !all.iter().any(Self::is_named) =>
+            {
+                Some(longest)
+            }
+            _ => Self::described_among(all.iter()),
+        }
+    }
+
+    /// Returns whether the gate names this window. Always false in a build without sections.
+    #[inline]
+    fn is_named(&self) -> bool {
+        Feature::Sections.is_included() && self.named
     }
 
     /// Returns the state that `X-RateLimit-*` describe of these, shortest window first.
@@ -69,7 +85,7 @@ impl QuotaState {
     pub(crate) fn described_among<S: Borrow<Self>>(all: impl Iterator<Item = S>) -> Option<S> {
         let mut described = None;
         for state in all {
-            if state.borrow().named {
+            if state.borrow().is_named() {
                 return Some(state);
             }
             if described.is_none() || state.borrow().window.is_at_most_a_day() {

@@ -6,7 +6,7 @@ use core::ops::Range;
 use keytally_core::MAX_QUOTAS;
 use keytally_core::decide::waits_from;
 use keytally_core::{
-    Charge, Outcome, QuotaState, Quotas, Reason, Response, Timestamp, Verdict, Window,
+    Charge, Feature, Outcome, QuotaState, Quotas, Reason, Response, Timestamp, Verdict, Window,
 };
 
 use crate::charge::kt_charge;
@@ -253,7 +253,7 @@ pub(crate) fn put_quotas(words: &mut [u32; QUOTA_SLOTS * QUOTA_WORDS], quotas: &
         let Some(state) = quotas.get(index) else { break };
         let lacking = if state.lacking { LACKING } else { 0 };
         let lasting = if state.lasting { LASTING } else { 0 };
-        let named = if state.named { NAMED } else { 0 };
+        let named = if Feature::Sections.is_included() && state.named { NAMED } else { 0 };
         let window = state.window.number() | lacking | lasting | named;
         *slot = [state.limit, state.remaining, window, low_half(state.reset_unix_s)];
     }
