@@ -206,6 +206,9 @@
  */
 #define KT_SYSTEM_CLOCK 18446744073709551615ull
 
+/** The most tallies of a plan, and so the most groups of a request. */
+#define KT_MAX_TALLIES 8
+
 /** The most quotas of a policy. */
 #define KT_MAX_QUOTAS 4
 
@@ -257,9 +260,6 @@
 /** The most peppers of a gate at a time. */
 #define KT_MAX_PEPPERS 4
 
-/** The most tallies of a plan, and so the most groups of a request. */
-#define KT_MAX_TALLIES 8
-
 /** The most scopes of a gate. */
 #define KT_MAX_SCOPES 64
 
@@ -271,6 +271,9 @@
 
 /** Bytes of the name of a scope, with the NUL. */
 #define KT_SCOPE_SIZE 17
+
+/** Bytes of the name of a window, with the NUL. */
+#define KT_WINDOW_SIZE 9
 
 /** Bytes of a key's last characters, with the NUL. */
 #define KT_LAST_CHARACTERS_SIZE 5
@@ -482,6 +485,8 @@ enum kt_status
     KT_SCOPES = 74,
     /** The room for teams is at most 67108864, and at least 1 if a plan has a section for teams. */
     KT_TEAM_COUNT = 75,
+    /** The window to describe must be that of a quota of keys, such as month. */
+    KT_DESCRIBED = 76,
     /** Another administrator is changing this gate; try again, wait longer, or end that process. */
     KT_BUSY = 80,
     /** The gate is full: all its records hold keys; revoke some, or create a gate with more keys. */
@@ -962,6 +967,38 @@ typedef struct kt_request {
     size_t need_len;
 } kt_request;
 
+/**
+ * What a request really cost, for `kt_gate_settle_all` and `kt_limiter_settle_all`. It may get
+ * more members; see "Structs" in the contract.
+ *
+ * ```c
+ * const kt_group groups[] = {{KT_TEXT("tokens"), 2310, 1}};
+ * kt_settlement settlement = {.size = sizeof settlement, .groups = groups, .groups_len = 1};
+ * ```
+ */
+typedef struct kt_settlement {
+    /** `sizeof` this struct. */
+    uint32_t size;
+    /** The cost of the request itself. Without meaning if `has_cost` is 0. */
+    uint32_t cost;
+    /** 0 if the estimate of the request's own cost was right, else 1. */
+    uint8_t has_cost;
+    /**
+     * 1 if units for which there is no room are counted, too. The windows are then above their
+     * limits, and deny requests for longer. Else 0.
+     */
+    uint8_t overdraw;
+    /** Zeros. */
+    uint8_t reserved_[6];
+    /**
+     * The costs of groups that were charged a cost of their own. A group that is left out, or
+     * whose `has_own_cost` is 0, keeps its estimate.
+     */
+    const kt_group *groups;
+    /** The number of groups, at most `KT_MAX_TALLIES`. */
+    size_t groups_len;
+} kt_settlement;
+
 /** A plan: quotas with a name. This struct does not change. */
 typedef struct kt_plan {
     /** The name: 1 to 16 characters of a-z, 0-9, - and _. */
@@ -1010,6 +1047,13 @@ typedef struct kt_gate_config {
     const kt_name *scopes;
     /** The number of scopes, at most `KT_MAX_SCOPES`. */
     size_t scopes_len;
+    /**
+     * The window that `X-RateLimit-*` describe, such as `month`: one of the quotas of keys. An
+     * empty text stands for the longest of at most a day, or the shortest if all are longer.
+     */
+    const char *described;
+    /** The length of the window's text. */
+    size_t described_len;
 } kt_gate_config;
 
 /** Bytes, such as a pepper. This struct does not change. */
@@ -1030,38 +1074,6 @@ typedef struct kt_bytes {
 typedef struct kt_gate {
     uint64_t private_[KT_GATE_HANDLE_WORDS_];
 } kt_gate;
-
-/**
- * What a request really cost, for `kt_gate_settle_all`. It may get more members; see "Structs"
- * in the contract.
- *
- * ```c
- * const kt_group groups[] = {{KT_TEXT("tokens"), 2310, 1}};
- * kt_settlement settlement = {.size = sizeof settlement, .groups = groups, .groups_len = 1};
- * ```
- */
-typedef struct kt_settlement {
-    /** `sizeof` this struct. */
-    uint32_t size;
-    /** The cost of the request itself. Without meaning if `has_cost` is 0. */
-    uint32_t cost;
-    /** 0 if the estimate of the request's own cost was right, else 1. */
-    uint8_t has_cost;
-    /**
-     * 1 if units for which there is no room are counted, too. The windows are then above their
-     * limits, and deny requests for longer. Else 0.
-     */
-    uint8_t overdraw;
-    /** Zeros. */
-    uint8_t reserved_[6];
-    /**
-     * The costs of groups that were charged a cost of their own. A group that is left out, or
-     * whose `has_own_cost` is 0, keeps its estimate.
-     */
-    const kt_group *groups;
-    /** The number of groups, at most `KT_MAX_TALLIES`. */
-    size_t groups_len;
-} kt_settlement;
 
 /** A key or a subject with a cost, for `kt_check_all`. This struct does not change. */
 typedef struct kt_part {
@@ -1168,8 +1180,13 @@ typedef struct kt_key_info {
     uint64_t private_at_ms_;
     /** More of the quotas, in the same form. */
     uint32_t private_[32];
+    /**
+     * The scopes that the key has, one bit each: bit 0 for the scope that `kt_gate_scope`
+     * names at index 0.
+     */
+    uint64_t scopes;
     /** Zeros. */
-    uint64_t reserved_[8];
+    uint64_t reserved_[7];
 } kt_key_info;
 
 /**
@@ -1750,6 +1767,22 @@ kt_status kt_limiter_settle(kt_limiter *limiter,
                             kt_verdict *verdict_out);
 
 /**
+ * Replaces an estimated cost by the actual cost, as `settlement` says. If it overdraws, units for
+ * which there is no room are charged too. The verdict's `uncharged` is what found no room. Settle
+ * a charge only once.
+ *
+ * Statuses: `KT_NOT_A_CHARGE`, `KT_NO_SUCH_GROUP` for a settlement with groups, which a limiter
+ * does not have, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
+ */
+kt_status kt_limiter_settle_all(kt_limiter *limiter,
+                                const uint8_t *subject,
+                                size_t subject_len,
+                                const kt_charge *estimate,
+                                const kt_settlement *settlement,
+                                uint64_t now_ms,
+                                kt_verdict *verdict_out);
+
+/**
  * Resets all counts of the subject.
  *
  * Statuses: `KT_NO_CLOCK`.
@@ -1818,13 +1851,14 @@ size_t kt_gate_handle_size(void);
  *
  * Statuses: `KT_CAPACITY`, `KT_MEMORY_TOO_SMALL`, `KT_OVERLAP`, `KT_NAME_FORM` for the prefix,
  * `KT_PLAN_COUNT`, `KT_PLAN_NAME_FORM`, `KT_PLAN_TWICE`, `KT_PLAN_WINDOWS`, those that begin with
- * `KT_POLICY_`, `KT_SCOPES`, `KT_TEAM_COUNT`, `KT_PEPPER_COUNT`, `KT_PEPPER_TOO_SHORT`,
- * `KT_PEPPER_TWICE`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`.
+ * `KT_POLICY_`, `KT_SCOPES`, `KT_TEAM_COUNT`, `KT_DESCRIBED`, `KT_PEPPER_COUNT`,
+ * `KT_PEPPER_TOO_SHORT`, `KT_PEPPER_TWICE`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`.
  *
  * ```c
  * static _Alignas(KT_TABLE_ALIGN) unsigned char memory[KT_GATE_SIZE(64)];
  * kt_plan plan = {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")};
- * kt_gate_config config = {sizeof config, 64, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0};
+ * kt_gate_config config = {.size = sizeof config, .keys = 64, .plans = &plan, .plans_len = 1,
+ *                          .prefix = "kt", .prefix_len = 2};
  * kt_bytes pepper = {secret, sizeof secret};
  * kt_gate gate;
  * kt_status status = kt_gate_init(memory, sizeof memory, &config, &pepper, 1, &gate);
@@ -2281,6 +2315,17 @@ kt_status kt_gate_section(kt_gate *gate,
                           size_t buffer_len,
                           size_t *written_out);
 
+/**
+ * Writes the window that the gate names to be described by `X-RateLimit-*`, and a NUL. The text is
+ * empty if it names none. Writes the length without the NUL to `written_out`.
+ *
+ * Statuses: `KT_BUFFER_TOO_SMALL`; `KT_WINDOW_SIZE` bytes are always enough.
+ */
+kt_status kt_gate_described(kt_gate *gate,
+                            char *buffer,
+                            size_t buffer_len,
+                            size_t *written_out);
+
 /** Writes the most teams that the gate can hold; 0 if it has none. */
 kt_status kt_gate_team_capacity(kt_gate *gate, uint32_t *teams_out);
 
@@ -2421,12 +2466,13 @@ kt_status kt_pepper_generate(char *buffer, size_t buffer_len);
  *
  * Statuses: `KT_FILE_EXISTS`, `KT_FILE_NOT_FOUND` for the folder, `KT_FILE_DENIED`,
  * `KT_DISK_FULL`, `KT_NO_MEMORY`, `KT_IO`, `KT_CAPACITY`, `KT_NAME_FORM`, those that begin with
- * `KT_PLAN_`, `KT_POLICY_` and `KT_PEPPER_`, `KT_SCOPES`, `KT_TEAM_COUNT`, `KT_STRUCT_SIZE`,
- * `KT_UNKNOWN_MEMBER`.
+ * `KT_PLAN_`, `KT_POLICY_` and `KT_PEPPER_`, `KT_SCOPES`, `KT_TEAM_COUNT`, `KT_DESCRIBED`,
+ * `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`.
  *
  * ```c
  * kt_plan plan = {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")};
- * kt_gate_config config = {sizeof config, 100000, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0};
+ * kt_gate_config config = {.size = sizeof config, .keys = 100000, .plans = &plan, .plans_len = 1,
+ *                          .prefix = "kt", .prefix_len = 2};
  * kt_gate *gate;
  * kt_status status = kt_gate_create("api.gate", peppers, strlen(peppers), &config, &gate);
  * ```

@@ -378,6 +378,14 @@ inline std::vector<kt_group> c_groups(const std::vector<Input> &groups,
     return all;
 }
 
+/** Returns a settlement as C functions take it, with its groups. */
+inline kt_settlement c_settlement(const Settlement &settlement,
+                                  const std::vector<kt_group> &groups) noexcept {
+    return {sizeof(kt_settlement), settlement.cost.value_or(0), settlement.cost.has_value(),
+            settlement.overdraw,   {},                          groups.data(),
+            groups.size()};
+}
+
 } // namespace detail
 
 /** What a request was charged, for a later refund or settlement. */
@@ -685,6 +693,9 @@ struct GateConfig {
     std::uint32_t teams = 0;
     /** The names of the scopes that keys may have. */
     std::vector<Input> scopes = {};
+    /** The window that `X-RateLimit-*` describe, such as `month`: one of the quotas of keys. Empty:
+     *  the longest of at most a day, or the shortest if all are longer. */
+    Input described = {};
 };
 
 /** The properties of a new key. */
@@ -917,6 +928,13 @@ public:
                                Clock at = Clock::system()) const noexcept {
         return detail::verdict(call(kt_limiter_settle, subject, &estimate, actual, at.now_ms()));
     }
+    Result<Verdict> try_settle(Input subject, const kt_charge &estimate,
+                               const Settlement &settlement, Clock at = Clock::system()) const {
+        const auto groups = detail::c_groups({}, settlement.costs);
+        const kt_settlement fields = detail::c_settlement(settlement, groups);
+        return detail::verdict(
+            call(kt_limiter_settle_all, subject, &estimate, &fields, at.now_ms()));
+    }
     Result<Verdict> try_reset(Input subject, Clock at = Clock::system()) const noexcept {
         return detail::verdict(call(kt_limiter_reset, subject, at.now_ms()));
     }
@@ -963,6 +981,12 @@ public:
     Verdict settle(Input subject, const kt_charge &estimate, std::uint32_t actual,
                    Clock at = Clock::system()) const {
         return try_settle(subject, estimate, actual, at).value();
+    }
+    /** Replaces an estimated cost by the actual cost. A limiter has no groups. Settle a charge only
+     *  once. */
+    Verdict settle(Input subject, const kt_charge &estimate, const Settlement &settlement,
+                   Clock at = Clock::system()) const {
+        return try_settle(subject, estimate, settlement, at).value();
     }
     /** Resets all counts of the subject. */
     Verdict reset(Input subject, Clock at = Clock::system()) const {
@@ -1113,13 +1137,7 @@ public:
     Result<Settled> try_settle(std::uint64_t key_id, const kt_charge &estimate,
                                const Settlement &settlement, Clock at = Clock::system()) const {
         const auto groups = detail::c_groups({}, settlement.costs);
-        const kt_settlement fields{sizeof(kt_settlement),
-                                   settlement.cost.value_or(0),
-                                   settlement.cost.has_value(),
-                                   settlement.overdraw,
-                                   {},
-                                   groups.data(),
-                                   groups.size()};
+        const kt_settlement fields = detail::c_settlement(settlement, groups);
         Settled settled{{}, std::vector<std::uint32_t>(groups.size())};
         kt_status status = kt_gate_settle_all(get(), key_id, &estimate, &fields, at.now_ms(),
                                               &settled.verdict, settled.uncharged.data());
@@ -1235,6 +1253,21 @@ public:
     std::vector<std::string> scopes() const {
         return detail::texts<KT_SCOPE_SIZE>(
             [&](auto... to) { return kt_gate_scope(get(), to...); });
+    }
+    /** Returns the names of the scopes that a key of this gate has. Empty for a moved-from gate. */
+    std::vector<std::string> scopes(const kt_key_info &info) const {
+        const auto all = scopes();
+        std::vector<std::string> its;
+        for (std::size_t at = 0; at < all.size(); at++)
+            if (info.scopes >> at & 1) its.push_back(all[at]);
+        return its;
+    }
+    /** Returns the window that the gate names to be described by `X-RateLimit-*`. Empty if it names
+     *  none. */
+    Text<KT_WINDOW_SIZE> described() const noexcept {
+        Text<KT_WINDOW_SIZE> text;
+        text.fill([&](auto... to) { return kt_gate_described(get(), to...); });
+        return text;
     }
     /** Returns the names of the sections that all plans share: `key`, `team` and those of groups.
      *  Empty for a moved-from gate. */
@@ -1462,7 +1495,8 @@ private:
         const Input &prefix = config.prefix;
         return {sizeof(kt_gate_config), config.keys,  plans.data(), plans.size(),
                 prefix.data(),          prefix.size(), config.teams, 0,
-                scopes.data(),          scopes.size()};
+                scopes.data(),          scopes.size(), config.described.data(),
+                config.described.size()};
     }
 
     static kt_new_key c_new_key(const NewKey &new_key,

@@ -81,7 +81,8 @@ int main(void) {
   must(kt_limiter_init(limiter_memory, sizeof limiter_memory, POLICY, 1000, seed, &limiter));
 
   kt_plan plan = {KT_TEXT("default"), POLICY};
-  kt_gate_config config = {sizeof(kt_gate_config), 64, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0};
+  kt_gate_config config = {
+      sizeof(kt_gate_config), 64, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0, NULL, 0};
   static const uint8_t secret[32] = {5};
   kt_bytes pepper = {secret, sizeof secret};
   must(kt_gate_init(gate_memory, sizeof gate_memory, &config, &pepper, 1, &gate));

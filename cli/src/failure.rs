@@ -55,11 +55,13 @@ impl<E: Error + 'static> From<E> for Failure {
 
 /// Returns whether creating a gate failed because its configuration can never be valid.
 fn is_usage_error(error: &(dyn Error + 'static)) -> bool {
-    use CreateError::{Capacity, PlanName, PlanWindows, Plans};
+    use CreateError::{Capacity, Described, PlanName, PlanWindows, Plans, Scopes, Teams};
 
     match error.downcast_ref() {
         Some(keytally::Error::Create { source, .. }) => {
-            matches!(source, Capacity { .. } | Plans { .. } | PlanName | PlanWindows)
+            let is_of_plans = matches!(source, Plans { .. } | PlanName | PlanWindows);
+            let is_other = matches!(source, Capacity { .. } | Teams { .. } | Described { .. });
+            is_of_plans || is_other || *source == Scopes
         }
         _ => false,
     }

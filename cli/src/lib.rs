@@ -59,7 +59,7 @@ pub mod internal {
 
     /// Plans as text.
     pub mod plans {
-        pub use crate::plans::{check_distinct, describe, never_binds, parse};
+        pub use crate::plans::{check_distinct, describe, never_binds, parse, parse_window};
     }
 
     /// Times and durations as text.

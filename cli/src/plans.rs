@@ -1,7 +1,7 @@
 //! Plans as text: `NAME=SECTIONS`, such as `default=100/minute, 1000/hour`.
 
 use keytally::redact::{policy_error, redact_name};
-use keytally::{AdminError, Gate, Plan, Quota, Section, Sections};
+use keytally::{AdminError, Gate, Plan, Quota, Section, Sections, Window};
 
 use crate::failure::Failure;
 
@@ -28,6 +28,14 @@ pub fn parse(text: &str) -> Result<Plan, String> {
 /// # Errors
 /// A sentence that names the wrong part, with secrets redacted.
 pub(crate) fn parse_sections(text: &str) -> Result<Sections, String> {
+    text.parse().map_err(|error| policy_error(&error))
+}
+
+/// Parses the window of a quota.
+///
+/// # Errors
+/// A sentence that names the wrong part, with secrets redacted.
+pub fn parse_window(text: &str) -> Result<Window, String> {
     text.parse().map_err(|error| policy_error(&error))
 }
 

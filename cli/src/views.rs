@@ -183,7 +183,7 @@ impl ListedKey {
             about: KeyView::new(info, gate),
             state: info.state_name(now),
             quotas: QuotaUse::of_key(info, gate, now),
-            scopes: scopes_of(info, gate),
+            scopes: gate.table().scopes_of(info).map(|scope| scope.to_string()).collect(),
             last_used_s: info.last_used.map(Timestamp::unix_s),
             last_used: info.last_used.map(|time| times::rfc3339(time.unix_s())),
             grace_until: info
@@ -214,13 +214,4 @@ pub(crate) fn quota_names(gate: &Gate) -> Vec<String> {
         }
     }
     names
-}
-
-/// Returns the names of the scopes that a key has.
-fn scopes_of(info: &KeyInfo, gate: &Gate) -> Vec<String> {
-    let scopes = gate.table().scopes().enumerate();
-    scopes
-        .filter(|(number, _)| info.scopes >> number & 1 == 1)
-        .map(|(_, scope)| scope.to_string())
-        .collect()
 }

@@ -18,7 +18,7 @@ use support::{GATE, Sandbox};
 /// Plans whose windows do not end during a test: plain, sliding, and with every kind of section.
 const PLANS: [&[&str]; 3] = [
     &["--plan", "default=9/31d, 90/month@17", "--plan", "pro=99/31d, 900/month@17"],
-    &["--plan", "default=sliding 9/30d, 90/31d"],
+    &["--plan", "default=sliding 9/30d, 90/31d", "--describe", "31d"],
     &[
         "--plan",
         "default=9/31d, 90/month, 1073741823/29d, 1073741823/week; team: 70/31d, 71/month@3; \
@@ -31,6 +31,8 @@ const PLANS: [&[&str]; 3] = [
         "read",
         "--scope",
         "admin",
+        "--describe",
+        "month",
     ],
 ];
 
@@ -105,6 +107,7 @@ fn listed(sandbox: &Sandbox, file: &str) -> Value {
         "capacity": all["capacity"],
         "prefix": all["prefix"],
         "plans": plans.collect::<Vec<_>>(),
+        "described": all["described"],
         "keys": keys.collect::<Vec<_>>(),
     })
 }

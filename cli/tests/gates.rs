@@ -291,3 +291,43 @@ fn record_of(bytes: &[u8], key_id: &str) -> usize {
     let id = key_id.parse::<keytally::KeyId>().unwrap().number().to_le_bytes();
     bytes.chunks(64).rposition(|line| line[..8] == id).unwrap() * 64
 }
+
+#[test]
+fn described_window_is_that_of_the_gate() {
+    let sandbox = Sandbox::new();
+    let create = |describe: &[&str], plan: &str| {
+        let _ = fs::remove_file(sandbox.path(GATE));
+        let plan = format!("default={plan}");
+        sandbox.run(&[&["create", GATE, "--keys", "8", "--plan", &plan], describe].concat())
+    };
+    let check = || {
+        let (key, _) = sandbox.issue(GATE, &["--account", "42"]);
+        let report = sandbox.check(GATE, &key, &[]).1;
+        let of_headers = |name: &str| report["headers"][name].as_str().unwrap().to_owned();
+        [of_headers("X-RateLimit-Limit"), of_headers("X-RateLimit-Remaining")]
+    };
+    let plans = [
+        "100/minute, 1000/hour, 30000/month@17",
+        // The month is in the second tally of the key.
+        "100/minute, 1000/hour, 4294967295/day, 30000/month@17; team: 70000/month",
+    ];
+    for plan in plans {
+        create(&[], plan).expect_status(0);
+        assert_ne!(check()[0], "30000", "{plan}");
+        assert_eq!(list(&sandbox)["described"], json!(null));
+        for (window, limit, left) in [("month", "30000", "29999"), ("1m", "100", "99")] {
+            let text = create(&["--describe", window], plan).expect_status(0);
+            let name = if window == "month" { "month" } else { "minute" };
+            assert!(text.contains(&format!("\nX-RateLimit-* describe: {name}\n")), "{text}");
+            assert_eq!(check(), [limit, left], "{plan}");
+            assert_eq!(list(&sandbox)["described"], name);
+        }
+    }
+    for (window, part) in [
+        ("week", "the plans have none for week"),
+        ("fortnight", "\"fortnight\" is not a unit"),
+        ("", "is not a window"),
+    ] {
+        create(&["--describe", window], "5/minute; team: 9/week").expect_usage_error(&[part]);
+    }
+}

@@ -116,6 +116,15 @@ fn scope_is_needed_and_forbidden_without() {
     assert_eq!((&report["http_status"], &report["charged"]), (&json!(403), &json!(false)));
     assert_eq!(report["body"], "{\"error\": \"Forbidden\"}");
     assert_eq!(listed(&sandbox, &key_id)["scopes"], json!(["read"]));
+    let (_, other) =
+        sandbox.issue(GATE, &["--account", "42", "--scope", "write", "--scope", "read"]);
+    let (_, without) = sandbox.issue(GATE, &["--account", "42"]);
+    let list = sandbox.run(&["list", GATE]).expect_status(0);
+    let line = |part: &str| list.lines().find(|line| line.contains(part)).unwrap();
+    assert!(line("KEY ID").contains("  SCOPES  "), "{list}");
+    for (key_id, scopes) in [(key_id, " read "), (other, " read,write "), (without, "  -  ")] {
+        assert!(line(&key_id).contains(scopes), "{scopes}: {list}");
+    }
     sandbox
         .run(&["issue", GATE, "--account", "42", "--scope", "admin"])
         .expect_failure(&["the gate has no scope of that name"]);

@@ -336,6 +336,11 @@ pub enum CreateError {
         /// The number of teams requested.
         teams: u32,
     },
+    /// The plans have no quota of keys with the window to describe.
+    Described {
+        /// The window requested.
+        window: Window,
+    },
     /// This build leaves out a feature that the gate needs.
     LeftOut(Feature),
 }
@@ -362,6 +367,10 @@ impl fmt::Display for CreateError {
             Self::Teams { teams } => write!(
                 f,
                 "room for {teams} teams is not possible; it is at most 67108864, and at least 1 if a plan has a section for teams"
+            ),
+            Self::Described { window } => write!(
+                f,
+                "the window to describe must be that of a quota of keys, and the plans have none for {window}"
             ),
             Self::LeftOut(feature) => feature.fmt(f),
         }

@@ -175,10 +175,12 @@ impl Verdict {
         for (index, quota) in quotas.iter_mut().enumerate().take(len) {
             *quota = self.quotas.state(index);
         }
-        self.quotas.reset_weeks_and_months(&mut quotas);
+        self.quotas.mark(&mut quotas);
+        let quotas = quotas.get(..len).unwrap_or_default();
         respond(Response {
             outcome: self.outcome,
-            quotas: quotas.get(..len).unwrap_or_default(),
+            quotas,
+            described: quotas.get(self.quotas.described_index()),
             cost: self.cost,
             waits_from: self.waits_from(),
             retry_after_s: self.retry_after_s(),
@@ -196,6 +198,8 @@ pub struct Response<'q> {
     /// The state of every window, shortest first, at most four; empty if no tally was charged or
     /// read.
     pub quotas: &'q [QuotaState],
+    /// That of these states which the fields `X-RateLimit-*` describe.
+    described: Option<&'q QuotaState>,
     /// The cost that was requested.
     pub cost: u32,
     /// The time that waits are counted from: see [`Verdict::waits_from`].
@@ -208,14 +212,15 @@ pub struct Response<'q> {
 impl<'q> Response<'q> {
     /// The response of a verdict with these values.
     #[inline]
-    pub const fn new(
+    pub fn new(
         outcome: Outcome,
         quotas: &'q [QuotaState],
         cost: u32,
         waits_from: Timestamp,
         retry_after_s: Option<u32>,
     ) -> Self {
-        Self { outcome, quotas, cost, waits_from, retry_after_s }
+        let described = QuotaState::described(quotas);
+        Self { outcome, quotas, described, cost, waits_from, retry_after_s }
     }
 }
 
@@ -271,7 +276,7 @@ impl Response<'_> {
             out,
             format,
             self.outcome,
-            QuotaState::described(self.quotas),
+            self.described,
             self.quotas,
             self.waits_from,
             self.retry_after_s,

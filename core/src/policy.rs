@@ -312,8 +312,13 @@ pub(crate) fn parse_quota(part: &str) -> Result<Quota, Fault<'_>> {
         Some(value) if value > 0 => value,
         _ => return Err(Fault::new(ParsePolicyErrorKind::Limit, limit)),
     };
+    Ok(Quota { limit, window: window_of(window, syntax)? })
+}
+
+/// Parses `[N]UNIT` or `month@DAY`. `syntax` is the fault of a text that has neither form.
+fn window_of<'t>(text: &'t str, syntax: impl Fn() -> Fault<'t>) -> Result<Window, Fault<'t>> {
     let (span, day) =
-        split(window, b'@').map_or((window, None), |(span, day)| (span, Some(trimmed(day))));
+        split(text, b'@').map_or((text, None), |(span, day)| (span, Some(trimmed(day))));
     let (number, digits) = leading_number(span);
     let unit = trimmed(span.get(digits..).unwrap_or_default());
     let is_word = !unit.is_empty() && unit.bytes().all(|byte| byte.is_ascii_lowercase());
@@ -321,10 +326,18 @@ pub(crate) fn parse_quota(part: &str) -> Result<Quota, Fault<'_>> {
         return Err(syntax());
     }
     let number = (digits > 0).then_some(number);
-    let window = parse_window(number, unit, day).map_err(|kind| {
-        Fault::new(kind, if kind == ParsePolicyErrorKind::Unit { unit } else { window })
-    })?;
-    Ok(Quota { limit, window })
+    parse_window(number, unit, day).map_err(|kind| {
+        Fault::new(kind, if kind == ParsePolicyErrorKind::Unit { unit } else { text })
+    })
+}
+
+/// Parses the window of a quota, such as `hour`, `90s` or `month@17`.
+impl FromStr for Window {
+    type Err = ParsePolicyError;
+
+    fn from_str(text: &str) -> Result<Self, ParsePolicyError> {
+        Ok(window_of(text, || Fault::new(ParsePolicyErrorKind::Window, text))?)
+    }
 }
 
 impl fmt::Display for Policy {

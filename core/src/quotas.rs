@@ -3,6 +3,7 @@
 use core::borrow::Borrow;
 use core::fmt;
 
+use crate::features::Feature;
 use crate::quota::{Limits, MAX_QUOTAS};
 use crate::tally::{Counts, EMPTY};
 use crate::time::Timestamp;
@@ -25,6 +26,8 @@ pub struct QuotaState {
     pub lacking: bool,
     /// Whether units that count now also count in the next window. Only in sliding windows they do.
     pub lasting: bool,
+    /// Whether the gate names this window as the one that the fields `X-RateLimit-*` describe.
+    pub named: bool,
 }
 
 impl QuotaState {
@@ -36,24 +39,44 @@ impl QuotaState {
         reset_unix_s: 0,
         lacking: false,
         lasting: false,
+        named: false,
     };
 
-    /// A state in which [`lacking`](Self::lacking) and [`lasting`](Self::lasting) are false.
+    /// A state in which [`lacking`](Self::lacking), [`lasting`](Self::lasting) and
+    /// [`named`](Self::named) are false.
     #[inline]
     pub const fn new(limit: u32, remaining: u32, window: Window, reset_unix_s: u64) -> Self {
-        Self { limit, remaining, window, reset_unix_s, lacking: false, lasting: false }
+        Self {
+            limit,
+            remaining,
+            window,
+            reset_unix_s,
+            lacking: false,
+            lasting: false,
+            named: false,
+        }
     }
 
     /// Returns the state of the window that the fields `X-RateLimit-*` describe, of all windows of
-    /// a policy, shortest first: the longest of at most a day, or the shortest if all are longer.
-    /// `None` without a window.
+    /// a policy, shortest first: the one that the gate names, else the longest of at most a day, or
+    /// the shortest if all are longer. `None` without a window.
     #[inline]
     pub fn described(all: &[Self]) -> Option<&Self> {
         match all {
             // Nearly all policies.
-            [.., longest] if longest.window.is_at_most_a_day() => Some(longest),
+            [.., longest]
+                if longest.window.is_at_most_a_day() && !all.iter().any(Self::is_named) =>
+            {
+                Some(longest)
+            }
             _ => Self::described_among(all.iter()),
         }
+    }
+
+    /// Returns whether the gate names this window. Always false in a build without sections.
+    #[inline]
+    fn is_named(&self) -> bool {
+        Feature::Sections.is_included() && self.named
     }
 
     /// Returns the state that `X-RateLimit-*` describe of these, shortest window first.
@@ -62,6 +85,9 @@ impl QuotaState {
     pub(crate) fn described_among<S: Borrow<Self>>(all: impl Iterator<Item = S>) -> Option<S> {
         let mut described = None;
         for state in all {
+            if state.borrow().is_named() {
+                return Some(state);
+            }
             if described.is_none() || state.borrow().window.is_at_most_a_day() {
                 described = Some(state);
             }
@@ -130,23 +156,28 @@ impl Quotas {
             return None;
         }
         let mut state = self.state(index);
-        self.reset_weeks_and_months(core::slice::from_mut(&mut state));
+        self.mark(core::slice::from_mut(&mut state));
         Some(state)
     }
 
-    /// Sets the resets of weeks and months. The states may be of any windows.
+    /// Sets the resets of weeks and months, and marks the window that the gate names. The states
+    /// may be of any of these windows.
     #[inline]
-    pub(crate) fn reset_weeks_and_months(&self, states: &mut [QuotaState]) {
-        if self.counts.has_calendar() {
-            for state in states.iter_mut().filter(|state| state.window.is_calendar()) {
-                state.reset_unix_s = state.window.end_s(self.time.unix_s(), 0);
+    pub(crate) fn mark(&self, states: &mut [QuotaState]) {
+        if self.counts.has_marks() {
+            let named = self.counts.named().map(|index| self.counts.window(index));
+            for state in states.iter_mut() {
+                state.named = named == Some(state.window);
+                if state.window.is_calendar() {
+                    state.reset_unix_s = state.window.end_s(self.time.unix_s(), 0);
+                }
             }
         }
     }
 
     /// Returns the state of the window at `index`, which must exist. If it is a week or a month,
-    /// the reset has no meaning yet: see [`reset_weeks_and_months`](Self::reset_weeks_and_months).
-    /// A call here would cost instructions in every verdict.
+    /// the reset has no meaning yet: see [`mark`](Self::mark), which also sets `named`. A call here
+    /// would cost instructions in every verdict.
     ///
     /// Always inlined: returned through memory, it causes a store-forwarding stall, since the loads
     /// are wider than the stores.
@@ -163,6 +194,7 @@ impl Quotas {
             reset_unix_s: window.length_end_s(self.time.unix_s(), lasting.into()),
             lacking: remaining < self.denied,
             lasting,
+            named: false,
         }
     }
 
@@ -235,6 +267,12 @@ impl Quotas {
     /// [`QuotaState::described`] does; `None` without a window.
     pub fn described(&self) -> Option<QuotaState> {
         self.get(self.counts.described())
+    }
+
+    /// Returns the index of the window that [`described`](Self::described) returns.
+    #[inline]
+    pub(crate) fn described_index(&self) -> usize {
+        self.counts.described()
     }
 
     /// Returns the units left in the window that [`described`](Self::described) returns.

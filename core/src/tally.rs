@@ -13,6 +13,7 @@
 //! that is being given to another subject (`limiter.rs`).
 
 pub(crate) use self::counts::Counts;
+use self::counts::{CALENDAR, NAMED};
 pub(crate) use self::packed_limits::PackedLimits;
 use crate::bits::{Divisor, IS_64_BIT, low};
 use crate::quota::{Algorithm, Limits, MAX_QUOTAS, Quota};
@@ -174,8 +175,8 @@ impl Layout {
                 lengths[index] = Divisor::new(low(window.ms()));
             }
         }
-        let counts =
-            Counts { windows, masks, shifts, bits, len, described, has_calendar, algorithm };
+        let marks = if has_calendar { CALENDAR } else { 0 };
+        let counts = Counts { windows, masks, shifts, bits, len, described, marks, algorithm };
         let first_reservation = last_stamp << stamp_shift;
         Some(Self {
             counts,
@@ -198,14 +199,16 @@ impl Layout {
     pub(crate) fn only(&self, keep: impl Fn(usize) -> bool) -> Option<Self> {
         let mut only = *self;
         let (from, to) = (&self.counts, &mut only.counts);
-        (to.len, to.described, to.has_calendar, only.one_each) = (0, 0, false, 0);
+        (to.len, to.described, to.marks, only.one_each) = (0, 0, 0, 0);
         for index in (0..self.len()).filter(|&index| keep(index)) {
             let at = usize::from(to.len);
             let window = from.windows[index];
             (to.windows[at], to.masks[at]) = (window, from.masks[index]);
             (to.shifts[at], to.bits[at]) = (from.shifts[index], from.bits[index]);
             (only.ratios[at], only.lengths[at]) = (self.ratios[index], self.lengths[index]);
-            to.has_calendar |= window.is_calendar();
+            if window.is_calendar() {
+                to.marks |= CALENDAR;
+            }
             if window.is_at_most_a_day() {
                 to.described = to.len;
             }
@@ -215,6 +218,14 @@ impl Layout {
         // It is not known of these windows.
         only.is_nested = false;
         (to.len > 0).then_some(only)
+    }
+
+    /// Names the window at `index` as the one that the fields `X-RateLimit-*` describe.
+    pub(crate) fn name_described(&mut self, index: usize) {
+        if index < self.len() {
+            self.counts.described = u8::try_from(index).unwrap_or(0);
+            self.counts.marks |= NAMED;
+        }
     }
 
     /// Returns the algorithm by which the windows count.

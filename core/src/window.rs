@@ -127,6 +127,11 @@ impl Window {
         Feature::Calendar.is_included() && !self.is_length()
     }
 
+    /// Returns whether both have the same name in a policy, which has at most one month.
+    pub(crate) fn is_named_as(self, other: Self) -> bool {
+        self == other || (self.month_day().is_some() && other.month_day().is_some())
+    }
+
     /// Returns the length in milliseconds, as [`seconds`](Self::seconds) does.
     pub(crate) const fn ms(self) -> u64 {
         self.seconds() as u64 * 1000

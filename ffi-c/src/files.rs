@@ -112,12 +112,13 @@ pub extern "C" fn kt_pepper_generate(buffer: Out<c_char>, buffer_len: usize) -> 
 ///
 /// Statuses: `KT_FILE_EXISTS`, `KT_FILE_NOT_FOUND` for the folder, `KT_FILE_DENIED`,
 /// `KT_DISK_FULL`, `KT_NO_MEMORY`, `KT_IO`, `KT_CAPACITY`, `KT_NAME_FORM`, those that begin with
-/// `KT_PLAN_`, `KT_POLICY_` and `KT_PEPPER_`, `KT_SCOPES`, `KT_TEAM_COUNT`, `KT_STRUCT_SIZE`,
-/// `KT_UNKNOWN_MEMBER`.
+/// `KT_PLAN_`, `KT_POLICY_` and `KT_PEPPER_`, `KT_SCOPES`, `KT_TEAM_COUNT`, `KT_DESCRIBED`,
+/// `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`.
 ///
 /// ```c
 /// kt_plan plan = {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")};
-/// kt_gate_config config = {sizeof config, 100000, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0};
+/// kt_gate_config config = {.size = sizeof config, .keys = 100000, .plans = &plan, .plans_len = 1,
+///                          .prefix = "kt", .prefix_len = 2};
 /// kt_gate *gate;
 /// kt_status status = kt_gate_create("api.gate", peppers, strlen(peppers), &config, &gate);
 /// ```
@@ -143,6 +144,7 @@ pub extern "C" fn kt_gate_create(
             .with_plans(config.plans()?.collect::<FfiResult<_>>()?)
             .with_scopes(scopes.collect());
         settings.teams = Some(config.teams).filter(|&teams| teams != 0);
+        settings.described = config.described()?;
         let peppers = self::peppers(peppers, peppers_len)?;
         let file = keytally::Gate::create(path, peppers.clone(), &settings)?;
         target.write(on_heap(GateState::from_file(file, peppers)?));

@@ -2,8 +2,8 @@
 
 use core::ffi::c_char;
 
-use keytally_core::{Feature, Gate, GateConfig, MAX_KEYS, MAX_TALLIES, Name, Peppers, Plan};
-use keytally_core::{Section, Settlement};
+use keytally_core::{Feature, Gate, GateConfig, MAX_KEYS, Name, Peppers, Plan};
+use keytally_core::{Section, Window};
 
 use crate::charge::kt_charge;
 use crate::guard::guard;
@@ -11,7 +11,7 @@ use crate::key::{checked_key_id, name};
 use crate::limiter::{KT_HANDLE_ALIGN, KT_TABLE_ALIGN, table_lines};
 use crate::pointers::{Growing, Handle, Held, In, Lines, Memory, Out, plain};
 use crate::policy::sections;
-use crate::request::{kt_group, kt_name};
+use crate::request::{kt_name, kt_settlement};
 use crate::status::{FfiResult, kt_status};
 use crate::text::utf8;
 use crate::time::{HandleClock, with_clock};
@@ -38,9 +38,6 @@ pub const KT_GATE_PLAN_SLOTS: usize = 4;
 /// The most peppers of a gate at a time.
 pub const KT_MAX_PEPPERS: usize = 4;
 
-/// The most tallies of a plan, and so the most groups of a request.
-pub const KT_MAX_TALLIES: usize = 8;
-
 /// The most scopes of a gate.
 pub const KT_MAX_SCOPES: usize = 64;
 
@@ -54,7 +51,6 @@ const _: () = {
     );
     assert!(KT_MAX_KEYS == MAX_KEYS);
     assert!(KT_MAX_PEPPERS == keytally_core::MAX_PEPPERS);
-    assert!(!Feature::Sections.is_included() || KT_MAX_TALLIES == MAX_TALLIES);
     assert!(KT_MAX_SCOPES == keytally_core::MAX_SCOPES);
 };
 
@@ -238,42 +234,16 @@ plain! {
         pub scopes: In<'c, kt_name<'c>>,
         /// The number of scopes, at most `KT_MAX_SCOPES`.
         pub scopes_len: usize,
-    }
-
-    /// What a request really cost, for `kt_gate_settle_all`. It may get more members; see "Structs"
-    /// in the contract.
-    ///
-    /// ```c
-    /// const kt_group groups[] = {{KT_TEXT("tokens"), 2310, 1}};
-    /// kt_settlement settlement = {.size = sizeof settlement, .groups = groups, .groups_len = 1};
-    /// ```
-    #[derive(Debug)]
-    pub struct kt_settlement<'c> {
-        /// `sizeof` this struct.
-        pub size: u32,
-        /// The cost of the request itself. Without meaning if `has_cost` is 0.
-        pub cost: u32,
-        /// 0 if the estimate of the request's own cost was right, else 1.
-        pub has_cost: u8,
-        /// 1 if units for which there is no room are counted, too. The windows are then above their
-        /// limits, and deny requests for longer. Else 0.
-        pub overdraw: u8,
-        /// Zeros.
-        pub reserved_: [u8; 6],
-        /// The costs of groups that were charged a cost of their own. A group that is left out, or
-        /// whose `has_own_cost` is 0, keeps its estimate.
-        pub groups: In<'c, kt_group<'c>>,
-        /// The number of groups, at most `KT_MAX_TALLIES`.
-        pub groups_len: usize,
+        /// The window that `X-RateLimit-*` describe, such as `month`: one of the quotas of keys. An
+        /// empty text stands for the longest of at most a day, or the shortest if all are longer.
+        pub described: In<'c, c_char>,
+        /// The length of the window's text.
+        pub described_len: usize,
     }
 }
 
 impl Growing for kt_gate_config<'_> {
     const MIN_SIZE: usize = core::mem::offset_of!(kt_gate_config<'_>, teams);
-}
-
-impl Growing for kt_settlement<'_> {
-    const MIN_SIZE: usize = 16;
 }
 
 impl<'c> kt_gate_config<'c> {
@@ -294,6 +264,18 @@ impl<'c> kt_gate_config<'c> {
         scopes(self.scopes, self.scopes_len, kt_status::KT_SCOPES)
     }
 
+    /// Returns the window to describe.
+    pub(crate) fn described(&self) -> FfiResult<Option<Window>> {
+        match self.described.text(self.described_len)? {
+            [] => Ok(None),
+            _ if !Feature::Sections.is_included() => Err(kt_status::KT_NO_SECTIONS),
+            text => utf8(text, kt_status::KT_DESCRIBED)?
+                .parse()
+                .map(Some)
+                .map_err(|_| kt_status::KT_DESCRIBED),
+        }
+    }
+
     /// Calls `with` with the configuration of a gate in the caller's memory.
     fn with_core_config<T>(
         &self,
@@ -309,7 +291,10 @@ impl<'c> kt_gate_config<'c> {
             teams => teams,
         };
         let scopes = self.scopes()?;
-        with(&shape(self.keys, self.prefix()?, &plans).with_teams(teams).with_scopes(&scopes))
+        let mut config =
+            shape(self.keys, self.prefix()?, &plans).with_teams(teams).with_scopes(&scopes);
+        config.described = self.described()?;
+        with(&config)
     }
 }
 
@@ -421,13 +406,14 @@ pub extern "C" fn kt_gate_handle_size() -> usize {
 ///
 /// Statuses: `KT_CAPACITY`, `KT_MEMORY_TOO_SMALL`, `KT_OVERLAP`, `KT_NAME_FORM` for the prefix,
 /// `KT_PLAN_COUNT`, `KT_PLAN_NAME_FORM`, `KT_PLAN_TWICE`, `KT_PLAN_WINDOWS`, those that begin with
-/// `KT_POLICY_`, `KT_SCOPES`, `KT_TEAM_COUNT`, `KT_PEPPER_COUNT`, `KT_PEPPER_TOO_SHORT`,
-/// `KT_PEPPER_TWICE`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`.
+/// `KT_POLICY_`, `KT_SCOPES`, `KT_TEAM_COUNT`, `KT_DESCRIBED`, `KT_PEPPER_COUNT`,
+/// `KT_PEPPER_TOO_SHORT`, `KT_PEPPER_TWICE`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`.
 ///
 /// ```c
 /// static _Alignas(KT_TABLE_ALIGN) unsigned char memory[KT_GATE_SIZE(64)];
 /// kt_plan plan = {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")};
-/// kt_gate_config config = {sizeof config, 64, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0};
+/// kt_gate_config config = {.size = sizeof config, .keys = 64, .plans = &plan, .plans_len = 1,
+///                          .prefix = "kt", .prefix_len = 2};
 /// kt_bytes pepper = {secret, sizeof secret};
 /// kt_gate gate;
 /// kt_status status = kt_gate_init(memory, sizeof memory, &config, &pepper, 1, &gate);
@@ -653,17 +639,8 @@ pub extern "C" fn kt_gate_settle_all(
     guard(|| {
         let (gate, target) = (gate.in_force()?, verdict_out.target()?);
         let (key_id, estimate) = (checked_key_id(key_id)?, estimate.read()?.to_core()?);
-        let given = settlement.read_growing()?;
-        if given.reserved_ != [0; 6] {
-            return Err(kt_status::KT_UNKNOWN_MEMBER);
-        }
-        if given.groups_len > KT_MAX_TALLIES {
-            return Err(kt_status::KT_NO_SUCH_GROUP);
-        }
-        let groups = given.groups.slice(given.groups_len)?;
+        let (mut settlement, groups) = settlement.read_growing()?.parts()?;
         let mut uncharged = uncharged_out.targets(groups.len())?;
-        let mut settlement = Settlement::new().with_overdraw(given.overdraw != 0);
-        settlement.cost = (given.has_cost != 0).then_some(given.cost);
         for group in groups {
             let name = group.name()?;
             let is_it =

@@ -21,6 +21,9 @@ pub const KT_PLAN_NAME_SIZE: usize = 17;
 /// Bytes of the name of a scope, with the NUL.
 pub const KT_SCOPE_SIZE: usize = 17;
 
+/// Bytes of the name of a window, with the NUL.
+pub const KT_WINDOW_SIZE: usize = 9;
+
 /// Bytes of a key's last characters, with the NUL.
 pub const KT_LAST_CHARACTERS_SIZE: usize = 5;
 
@@ -73,8 +76,11 @@ plain! {
         pub private_at_ms_: u64,
         /// More of the quotas, in the same form.
         pub private_: [u32; 32],
+        /// The scopes that the key has, one bit each: bit 0 for the scope that `kt_gate_scope`
+        /// names at index 0.
+        pub scopes: u64,
         /// Zeros.
-        pub reserved_: [u64; 8],
+        pub reserved_: [u64; 7],
     }
 }
 
@@ -104,7 +110,8 @@ impl kt_key_info {
             reserved_8_: [0; 6],
             private_at_ms_: info.quotas.time().unix_ms(),
             private_,
-            reserved_: [0; 8],
+            scopes: info.scopes,
+            reserved_: [0; 7],
         }
     }
 }
@@ -353,6 +360,27 @@ pub extern "C" fn kt_gate_section(
         let (buffer, written) = (buffer.buffer(buffer_len)?, written_out.target()?);
         let section = gate.sections().get(index).ok_or(kt_status::KT_NO_SUCH_GROUP)?;
         put(buffer, written, section.name().as_bytes())
+    })
+}
+
+/// Writes the window that the gate names to be described by `X-RateLimit-*`, and a NUL. The text is
+/// empty if it names none. Writes the length without the NUL to `written_out`.
+///
+/// Statuses: `KT_BUFFER_TOO_SMALL`; `KT_WINDOW_SIZE` bytes are always enough.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_described(
+    gate: Handle<kt_gate>,
+    buffer: Out<c_char>,
+    buffer_len: usize,
+    written_out: Out<usize>,
+) -> kt_status {
+    guard(|| {
+        let gate = gate.in_force()?;
+        let (buffer, written) = (buffer.buffer(buffer_len)?, written_out.target()?);
+        let text = gate
+            .described()
+            .map_or_else(Default::default, |window| Text::<KT_WINDOW_SIZE>::from_display(&window));
+        put(buffer, written, text.as_bytes())
     })
 }
 

@@ -8,7 +8,7 @@ use crate::charge::kt_charge;
 use crate::guard::guard;
 use crate::pointers::{Handle, Held, In, Lines, Memory, Out};
 use crate::policy::{KT_POLICY_SIZE, policy};
-use crate::request::kt_request;
+use crate::request::{kt_request, kt_settlement};
 use crate::status::kt_status;
 use crate::text::{Text, put};
 use crate::time::{HandleClock, with_clock};
@@ -301,6 +301,37 @@ pub extern "C" fn kt_limiter_settle(
         let (subject, estimate) = (subject.slice(subject_len)?, estimate.read()?.to_core()?);
         let verdict = with_clock!(limiter.clock.time(now_ms)?, |clock| {
             limiter.table.settle(subject, estimate, actual, clock)
+        });
+        target.put_verdict(&verdict);
+        Ok(())
+    })
+}
+
+/// Replaces an estimated cost by the actual cost, as `settlement` says. If it overdraws, units for
+/// which there is no room are charged too. The verdict's `uncharged` is what found no room. Settle
+/// a charge only once.
+///
+/// Statuses: `KT_NOT_A_CHARGE`, `KT_NO_SUCH_GROUP` for a settlement with groups, which a limiter
+/// does not have, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_limiter_settle_all(
+    limiter: Handle<kt_limiter>,
+    subject: In<u8>,
+    subject_len: usize,
+    estimate: In<kt_charge>,
+    settlement: In<kt_settlement>,
+    now_ms: u64,
+    verdict_out: Out<kt_verdict>,
+) -> kt_status {
+    guard(|| {
+        let (limiter, target) = (limiter.state()?, verdict_out.target()?);
+        let (subject, estimate) = (subject.slice(subject_len)?, estimate.read()?.to_core()?);
+        let (settlement, groups) = settlement.read_growing()?.parts()?;
+        if !groups.is_empty() {
+            return Err(kt_status::KT_NO_SUCH_GROUP);
+        }
+        let verdict = with_clock!(limiter.clock.time(now_ms)?, |clock| {
+            limiter.table.settle_all(subject, estimate, &settlement, clock)
         });
         target.put_verdict(&verdict);
         Ok(())

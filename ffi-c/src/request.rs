@@ -2,12 +2,17 @@
 
 use core::ffi::c_char;
 
-use keytally_core::{Gate, GatePart};
+use keytally_core::{Feature, Gate, GatePart, MAX_TALLIES, Settlement};
 
 use crate::pointers::{Growing, In, Lines, plain};
 use crate::status::{FfiResult, kt_status};
 use crate::text::utf8;
 use crate::time::KT_SYSTEM_CLOCK;
+
+/// The most tallies of a plan, and so the most groups of a request.
+pub const KT_MAX_TALLIES: usize = 8;
+
+const _: () = assert!(!Feature::Sections.is_included() || KT_MAX_TALLIES == MAX_TALLIES);
 
 plain! {
     /// A name, such as that of a scope. This struct does not change.
@@ -57,6 +62,52 @@ plain! {
         pub need: In<'c, kt_name<'c>>,
         /// The number of scopes.
         pub need_len: usize,
+    }
+
+    /// What a request really cost, for `kt_gate_settle_all` and `kt_limiter_settle_all`. It may get
+    /// more members; see "Structs" in the contract.
+    ///
+    /// ```c
+    /// const kt_group groups[] = {{KT_TEXT("tokens"), 2310, 1}};
+    /// kt_settlement settlement = {.size = sizeof settlement, .groups = groups, .groups_len = 1};
+    /// ```
+    #[derive(Debug)]
+    pub struct kt_settlement<'c> {
+        /// `sizeof` this struct.
+        pub size: u32,
+        /// The cost of the request itself. Without meaning if `has_cost` is 0.
+        pub cost: u32,
+        /// 0 if the estimate of the request's own cost was right, else 1.
+        pub has_cost: u8,
+        /// 1 if units for which there is no room are counted, too. The windows are then above their
+        /// limits, and deny requests for longer. Else 0.
+        pub overdraw: u8,
+        /// Zeros.
+        pub reserved_: [u8; 6],
+        /// The costs of groups that were charged a cost of their own. A group that is left out, or
+        /// whose `has_own_cost` is 0, keeps its estimate.
+        pub groups: In<'c, kt_group<'c>>,
+        /// The number of groups, at most `KT_MAX_TALLIES`.
+        pub groups_len: usize,
+    }
+}
+
+impl Growing for kt_settlement<'_> {
+    const MIN_SIZE: usize = 16;
+}
+
+impl<'c> kt_settlement<'c> {
+    /// Returns the settlement without its groups, and the groups.
+    pub(crate) fn parts(&self) -> FfiResult<(Settlement<'c>, &'c [kt_group<'c>])> {
+        if self.reserved_ != [0; 6] {
+            return Err(kt_status::KT_UNKNOWN_MEMBER);
+        }
+        if self.groups_len > KT_MAX_TALLIES {
+            return Err(kt_status::KT_NO_SUCH_GROUP);
+        }
+        let mut settlement = Settlement::new().with_overdraw(self.overdraw != 0);
+        settlement.cost = (self.has_cost != 0).then_some(self.cost);
+        Ok((settlement, self.groups.slice(self.groups_len)?))
     }
 }
 

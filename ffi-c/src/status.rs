@@ -177,6 +177,8 @@ statuses! {
             "a gate has at most 64 scopes, each of 1 to 16 printable ASCII characters without spaces, commas and quotation marks, and each once",
         KT_TEAM_COUNT = 75 =>
             "the room for teams is at most 67108864, and at least 1 if a plan has a section for teams",
+        KT_DESCRIBED = 76 =>
+            "the window to describe must be that of a quota of keys, such as month",
 
         // Administration. Nothing was changed.
         KT_BUSY = 80 =>
@@ -297,6 +299,7 @@ impl From<CreateError> for kt_status {
             CreateError::PlanWindows => KT_PLAN_WINDOWS,
             CreateError::Scopes => KT_SCOPES,
             CreateError::Teams { .. } => KT_TEAM_COUNT,
+            CreateError::Described { .. } => KT_DESCRIBED,
             CreateError::LeftOut(feature) => feature.into(),
             _ => KT_INTERNAL,
         }

@@ -6,7 +6,7 @@ use core::ops::Range;
 use keytally_core::MAX_QUOTAS;
 use keytally_core::decide::waits_from;
 use keytally_core::{
-    Charge, Outcome, QuotaState, Quotas, Reason, Response, Timestamp, Verdict, Window,
+    Charge, Feature, Outcome, QuotaState, Quotas, Reason, Response, Timestamp, Verdict, Window,
 };
 
 use crate::charge::kt_charge;
@@ -41,17 +41,18 @@ const QUOTA_SLOTS: usize = 8;
 /// determine it.
 const QUOTA_WORDS: usize = 4;
 
-/// The flag of a window that lacks room, and of one whose counts last into the next window. A
-/// window's number has 28 bits.
+/// The flags of a window that lacks room, of one whose counts last into the next window, and of one
+/// that the gate names to be described. A window's number has 28 bits.
 const LACKING: u32 = 1 << 31;
 const LASTING: u32 = 1 << 30;
+const NAMED: u32 = 1 << 29;
 
 const _: () = {
     assert!(KT_MAX_QUOTAS == MAX_QUOTAS && MAX_QUOTAS <= QUOTA_SLOTS);
     assert!(KT_HEADERS_SIZE == keytally_core::MAX_HEADERS_LEN);
     assert!(KT_PROBLEM_SIZE == keytally_core::MAX_PROBLEM_LEN);
     assert!(KT_MAX_FIELDS == keytally_core::MAX_FIELDS);
-    assert!(Window::WEEK.number() < LASTING);
+    assert!(Window::WEEK.number() < NAMED);
     assert!(size_of::<kt_verdict>() == 256 && size_of::<kt_quota>() == 64);
 };
 
@@ -252,7 +253,8 @@ pub(crate) fn put_quotas(words: &mut [u32; QUOTA_SLOTS * QUOTA_WORDS], quotas: &
         let Some(state) = quotas.get(index) else { break };
         let lacking = if state.lacking { LACKING } else { 0 };
         let lasting = if state.lasting { LASTING } else { 0 };
-        let window = state.window.number() | lacking | lasting;
+        let named = if Feature::Sections.is_included() && state.named { NAMED } else { 0 };
+        let window = state.window.number() | lacking | lasting | named;
         *slot = [state.limit, state.remaining, window, low_half(state.reset_unix_s)];
     }
 }
@@ -291,13 +293,14 @@ pub(crate) fn quota_state(
     let (slots, _) = words.as_chunks::<QUOTA_WORDS>();
     let &[limit, remaining, window, reset_low] =
         slots.get(index).ok_or(kt_status::KT_NOT_A_VERDICT)?;
-    let length =
-        Window::from_number(window & !(LACKING | LASTING)).ok_or(kt_status::KT_NOT_A_VERDICT)?;
+    let length = Window::from_number(window & !(LACKING | LASTING | NAMED))
+        .ok_or(kt_status::KT_NOT_A_VERDICT)?;
     let at_s = at_ms / 1000;
     let reset_unix_s = at_s + u64::from(reset_low.wrapping_sub(low_half(at_s)));
     let mut state = QuotaState::new(limit, remaining.min(limit), length, reset_unix_s);
     state.lacking = window & LACKING != 0;
     state.lasting = window & LASTING != 0;
+    state.named = window & NAMED != 0;
     Ok(state)
 }
 

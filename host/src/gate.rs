@@ -7,7 +7,7 @@ use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_core::{
     AccountInfo, AdminError, Administrator, AttachError, Charge, Clock, Flaw, GatePart, Key, KeyId,
     KeyInfo, MAX_KEYS, MAX_PLANS, Name, NewKey, Peppers, Plan, Quota, Settled, Settlement,
-    Timestamp, Verdict,
+    Timestamp, Verdict, Window,
 };
 
 use crate::clock::{SystemClock, now};
@@ -49,6 +49,9 @@ pub struct GateConfig {
     pub teams: Option<u32>,
     /// The names of the scopes that keys may have, at most 64, of 1 to 16 characters each.
     pub scopes: Vec<String>,
+    /// The window of keys that the fields `X-RateLimit-*` describe. `None` stands for the longest
+    /// of at most a day, or the shortest if all are longer.
+    pub described: Option<Window>,
 }
 
 // The documentation of `keys` states this number.
@@ -65,6 +68,7 @@ impl Default for GateConfig {
             plans: vec![plan().expect("the default plan is valid")],
             teams: None,
             scopes: Vec::new(),
+            described: None,
         }
     }
 }
@@ -100,17 +104,24 @@ impl GateConfig {
         Self { scopes, ..self }
     }
 
+    /// Sets [`described`](Self::described), the window that the fields `X-RateLimit-*` describe.
+    #[must_use]
+    pub fn with_described(self, window: Window) -> Self {
+        Self { described: Some(window), ..self }
+    }
+
     /// Calls `with` with the settings of the gate with this random number as the core takes them.
     fn to_core<T>(&self, id: u64, with: impl FnOnce(&keytally_core::GateConfig<'_>) -> T) -> T {
         let has_teams = self.plans.iter().any(|plan| plan.sections.named("team").is_some());
         let teams = self.teams.unwrap_or(if has_teams { self.keys } else { 0 });
         let scopes: Vec<&str> = self.scopes.iter().map(String::as_str).collect();
-        let config = keytally_core::GateConfig::new(self.keys, self.prefix, &self.plans)
+        let mut config = keytally_core::GateConfig::new(self.keys, self.prefix, &self.plans)
             .with_plan_slots(MAX_PLANS)
             .with_hints(true)
             .with_teams(teams)
             .with_scopes(&scopes)
             .with_id(id);
+        config.described = self.described;
         with(&config)
     }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use keytally_core::{
-    AttachError, Charge, CreateError, LimiterPart, Policy, SetPolicyError, Verdict,
+    AttachError, Charge, CreateError, LimiterPart, Policy, SetPolicyError, Settlement, Verdict,
 };
 
 use crate::clock::SystemClock;
@@ -221,6 +221,18 @@ impl Limiter {
     /// charge at most once.
     pub fn settle(&self, subject: &[u8], estimate: Charge, actual: u32) -> Verdict {
         self.table.settle(subject, estimate, actual, SystemClock::read())
+    }
+
+    /// Replaces an estimated cost by the actual one. With [`overdraw`](Settlement::overdraw), units
+    /// for which there is no room are charged too. A limiter has no groups, so their costs have no
+    /// effect. Settle a charge at most once.
+    pub fn settle_all(
+        &self,
+        subject: &[u8],
+        estimate: Charge,
+        settlement: &Settlement<'_>,
+    ) -> Verdict {
+        self.table.settle_all(subject, estimate, settlement, SystemClock::read())
     }
 
     /// Corrects every tally that is more than 60 s ahead of the system clock, and keeps its counts.

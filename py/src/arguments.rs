@@ -4,14 +4,14 @@ use core::time::Duration;
 use std::path::PathBuf;
 
 use keytally::pepper;
-use keytally::redact::{redact, redact_name};
-use keytally::{KeyId, Name, Peppers, Timestamp};
+use keytally::redact::{policy_error, redact, redact_name};
+use keytally::{KeyId, Name, Peppers, Timestamp, Window};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyUnicodeEncodeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDateTime, PyDelta, PyString, PyTzInfoAccess as _};
 use zeroize::Zeroizing;
 
-use crate::exceptions::{self, CreateError, KeyIdError, PepperError};
+use crate::exceptions::{self, CreateError, KeyIdError, PepperError, PolicyError};
 
 /// Calls `work` with the bytes of a `str`, as UTF-8, or of a `bytes`.
 ///
@@ -337,6 +337,14 @@ pub(crate) fn name(text: &str, argument: &str) -> PyResult<Name> {
             "{argument} is {text:?}, and must be 1 to 8 characters of a-z and 0-9"
         ))
     })
+}
+
+/// Returns the window of a quota, such as `month`.
+///
+/// # Errors
+/// A `PolicyError` that names the wrong part.
+pub(crate) fn window(text: &str) -> PyResult<Window> {
+    text.parse().map_err(|error| PolicyError::new_err(policy_error(&error)))
 }
 
 /// Returns the peppers in a text, in a file, or in the environment variables.

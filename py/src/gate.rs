@@ -120,6 +120,9 @@ impl Gate {
     ///         ``keys`` if the plans have a section ``team``, and else 0.
     ///     scopes: The names of the scopes that keys may have: at most 64, of 1 to 16 characters
     ///         each.
+    ///     described: The window that ``X-RateLimit-*`` describe, such as ``"month"``: one of the
+    ///         quotas of keys. The default is the longest of at most a day, or the shortest if all
+    ///         are longer.
     ///
     /// Raises:
     ///     FileExistsError: The path exists.
@@ -142,8 +145,13 @@ impl Gate {
     /// >>> gate = keytally.Gate.create(path, pepper=pepper, keys=9, plans=plans, scopes=scopes)
     /// >>> gate.sections, gate.team_capacity, gate.scopes
     /// (('key', 'team', 'write'), 9, ('read', 'write'))
+    ///
+    /// >>> plans = {"default": "100/minute, 30000/month"}
+    /// >>> gate = keytally.Gate.in_memory(pepper=pepper, plans=plans, described="month")
+    /// >>> gate.described, gate.check(gate.issue(42).expose()).limit
+    /// ('month', 30000)
     #[staticmethod]
-    #[pyo3(signature = (path, *, pepper=None, pepper_file=None, keys=Capacity(100_000), plans=None, prefix="kt", teams=None, scopes=None), text_signature = "(path, *, pepper=None, pepper_file=None, keys=100000, plans=None, prefix=\"kt\", teams=None, scopes=())")]
+    #[pyo3(signature = (path, *, pepper=None, pepper_file=None, keys=Capacity(100_000), plans=None, prefix="kt", teams=None, scopes=None, described=None), text_signature = "(path, *, pepper=None, pepper_file=None, keys=100000, plans=None, prefix=\"kt\", teams=None, scopes=(), described=None)")]
     #[expect(clippy::too_many_arguments, reason = "callers in Python name them")]
     fn create(
         py: Python<'_>,
@@ -155,9 +163,10 @@ impl Gate {
         prefix: &str,
         teams: Option<Capacity>,
         scopes: Option<Names>,
+        described: Option<&str>,
     ) -> PyResult<Self> {
         let peppers = arguments::peppers(pepper, pepper_file)?;
-        let config = config(&keys, plans, prefix, teams, scopes)?;
+        let config = config(&keys, plans, prefix, teams, scopes, described)?;
         Self::follow(py, peppers, |peppers| Host::create(path, peppers, &config))
     }
 
@@ -196,7 +205,7 @@ impl Gate {
     ///
     /// Args:
     ///     pepper, pepper_file: The pepper, see the class.
-    ///     keys, plans, prefix, teams, scopes: As in `create`.
+    ///     keys, plans, prefix, teams, scopes, described: As in `create`.
     ///
     /// Raises:
     ///     PepperError, PolicyError, CreateError: An argument is not valid.
@@ -208,7 +217,7 @@ impl Gate {
     /// >>> gate
     /// <Gate in memory>
     #[staticmethod]
-    #[pyo3(signature = (*, pepper=None, pepper_file=None, keys=Capacity(100_000), plans=None, prefix="kt", teams=None, scopes=None), text_signature = "(*, pepper=None, pepper_file=None, keys=100000, plans=None, prefix=\"kt\", teams=None, scopes=())")]
+    #[pyo3(signature = (*, pepper=None, pepper_file=None, keys=Capacity(100_000), plans=None, prefix="kt", teams=None, scopes=None, described=None), text_signature = "(*, pepper=None, pepper_file=None, keys=100000, plans=None, prefix=\"kt\", teams=None, scopes=(), described=None)")]
     #[expect(clippy::too_many_arguments, reason = "callers in Python name them")]
     fn in_memory(
         py: Python<'_>,
@@ -219,9 +228,10 @@ impl Gate {
         prefix: &str,
         teams: Option<Capacity>,
         scopes: Option<Names>,
+        described: Option<&str>,
     ) -> PyResult<Self> {
         let peppers = arguments::peppers(pepper, pepper_file)?;
-        let config = config(&keys, plans, prefix, teams, scopes)?;
+        let config = config(&keys, plans, prefix, teams, scopes, described)?;
         let gate =
             py.detach(|| Host::in_memory(peppers, &config)).map_err(exceptions::from_error)?;
         Ok(Self { held: Held::Memory(Arc::new(gate)) })
@@ -1144,6 +1154,18 @@ impl Gate {
         PyTuple::new(py, self.current().table().sections().iter().map(Section::name))
     }
 
+    /// The window that the gate names for ``X-RateLimit-*``; ``None`` if it names none.
+    ///
+    /// >>> import keytally
+    /// >>> plans = {"default": "100/minute, 30000/month"}
+    /// >>> pepper = keytally.generate_pepper()
+    /// >>> keytally.Gate.in_memory(pepper=pepper, plans=plans, described="month").described
+    /// 'month'
+    #[getter]
+    fn described(&self) -> Option<String> {
+        self.current().table().described().map(|window| window.to_string())
+    }
+
     /// The names of the scopes that keys may have.
     #[getter]
     fn scopes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
@@ -1312,12 +1334,14 @@ fn config(
     prefix: &str,
     teams: Option<Capacity>,
     scopes: Option<Names>,
+    described: Option<&str>,
 ) -> PyResult<GateConfig> {
     let mut config = GateConfig::default()
         .with_keys(keys.0)
         .with_prefix(arguments::name(prefix, "prefix")?)
         .with_scopes(scopes.unwrap_or_default().0);
     config.teams = teams.map(|teams| teams.0);
+    config.described = described.map(arguments::window).transpose()?;
     if let Some(plans) = plans {
         config.plans = sections::plans(plans)?;
     }

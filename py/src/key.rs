@@ -65,13 +65,15 @@ impl Key {
 /// Times are Unix seconds.
 ///
 /// >>> import keytally
-/// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
-/// >>> key = gate.issue(42, env="test")
+/// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), scopes=["read", "write"])
+/// >>> key = gate.issue(42, env="test", scopes=["read"])
 /// >>> [info] = gate.list()
 /// >>> info.account, info.env, info.plan, info.state, info.expires
 /// (42, 'test', 'default', 'active', None)
 /// >>> info.key_id == key.key_id, info.hint == key.hint
 /// (True, True)
+/// >>> info.scopes
+/// ('read',)
 /// >>> info.last_used, info.grace_until, info.pepper, info.clock_ahead_s
 /// (None, None, 0, 0)
 /// >>> [quota.remaining for quota in info.quotas]
@@ -81,6 +83,7 @@ pub(crate) struct KeyInfo {
     info: Info,
     plan: Option<String>,
     hint: String,
+    scopes: Vec<String>,
     now: Timestamp,
 }
 
@@ -89,7 +92,8 @@ impl KeyInfo {
         let table = gate.table();
         let hint = info.hint(table.prefix()).to_string();
         let plan = table.plan(info.plan).map(|plan| plan.name.as_str().to_owned());
-        Self { info, plan, hint, now }
+        let scopes = table.scopes_of(&info).map(|scope| scope.to_string()).collect();
+        Self { info, plan, hint, scopes, now }
     }
 }
 
@@ -160,6 +164,12 @@ impl KeyInfo {
     #[getter]
     fn pepper(&self) -> u8 {
         self.info.pepper
+    }
+
+    /// The names of the scopes that the key has, in the order of ``Gate.scopes``.
+    #[getter]
+    fn scopes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, &self.scopes)
     }
 
     /// How far the time of the key's counts is ahead of the caller's, in seconds, rounded up.

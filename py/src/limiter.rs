@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 use std::path::PathBuf;
 
+use keytally::Settlement;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -281,6 +282,8 @@ impl Limiter {
     ///     subject: The subject that was charged.
     ///     estimate: The ``charge`` of the verdict.
     ///     actual: The actual cost in units, 0 to 4294967295.
+    ///     overdraw: Whether units for which there is no room are counted too. The windows are
+    ///         then above their limits, and deny requests for longer.
     ///     now: An explicit time, see `Gate`; the system clock by default.
     ///
     /// Raises:
@@ -293,19 +296,24 @@ impl Limiter {
     /// >>> verdict = limiter.settle("203.0.113.9", estimate, 7, now=1_700_000_001)
     /// >>> verdict.remaining, verdict.uncharged
     /// (0, 2)
-    #[pyo3(signature = (subject, estimate, actual, *, now=None))]
+    #[pyo3(signature = (subject, estimate, actual, *, overdraw=false, now=None), text_signature = "($self, subject, estimate, actual, *, overdraw=False, now=None)")]
     fn settle(
         &self,
         subject: &Bound<'_, PyAny>,
         estimate: ChargeArgument,
         actual: Cost,
+        overdraw: bool,
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
         let now = Time::from(now);
+        let settlement = Settlement::new().with_cost(actual.0).with_overdraw(overdraw);
         with_bytes(subject, "subject", |subject| {
-            with_clock!(now, |clock| Verdict::new(
-                self.limiter.table().settle(subject, estimate.0, actual.0, clock)
-            ))
+            with_clock!(now, |clock| Verdict::new(self.limiter.table().settle_all(
+                subject,
+                estimate.0,
+                &settlement,
+                clock
+            )))
         })
     }
 

@@ -90,21 +90,21 @@ pub(crate) fn quotas<'py>(
 }
 
 /// The pickled values of a quota's state: the fields of `keytally::QuotaState`, in their order.
-pub(crate) type Pickled = (u32, u32, u32, u64, bool, bool);
+pub(crate) type Pickled = (u32, u32, u32, u64, bool, bool, bool);
 
 /// Returns the values of a quota's state to pickle.
 pub(crate) fn to_pickled(quota: &keytally::QuotaState) -> Pickled {
-    let keytally::QuotaState { limit, remaining, window, reset_unix_s, lacking, lasting, .. } =
-        *quota;
-    (limit, remaining, window.number(), reset_unix_s, lacking, lasting)
+    let keytally::QuotaState { limit, remaining, window, reset_unix_s, .. } = *quota;
+    let keytally::QuotaState { lacking, lasting, named, .. } = *quota;
+    (limit, remaining, window.number(), reset_unix_s, lacking, lasting, named)
 }
 
 /// Returns the quota's state with the pickled values; `None` if the window is not valid.
 pub(crate) fn from_pickled(state: Pickled) -> Option<keytally::QuotaState> {
-    let (limit, remaining, window, reset_unix_s, lacking, lasting) = state;
+    let (limit, remaining, window, reset_unix_s, lacking, lasting, named) = state;
     let window = Window::from_number(window)?;
     let mut state = keytally::QuotaState::new(limit, remaining, window, reset_unix_s);
-    (state.lacking, state.lasting) = (lacking, lasting);
+    (state.lacking, state.lasting, state.named) = (lacking, lasting, named);
     Some(state)
 }
 

@@ -41,6 +41,12 @@ def test_refund_settle_reset_change_counts(now):
     limiter = Limiter.in_memory("10/minute")
     estimate = limiter.check("a", 5, now=now).charge
     assert limiter.settle("a", estimate, 12, now=now).uncharged == 2
+    # With overdraw, a refund of the estimate leaves the window full.
+    limiter.reset("a", now=now)
+    estimate = limiter.check("a", 4, now=now).charge
+    settled = limiter.settle("a", estimate, 15, overdraw=True, now=now)
+    assert (settled.remaining, settled.uncharged) == (0, 0)
+    assert limiter.refund("a", estimate, now=now).remaining == 0
     assert limiter.peek("a", now=now).outcome == "denied"
     assert limiter.reset("a", now=now).remaining == 10
     charge = limiter.check("a", 4, now=now).charge

@@ -165,7 +165,7 @@ def test_invalid_pickled_verdict_is_rejected(now):
         (1, "because"),
         (3, [quota] * 5),
         (5, bytes(128)),
-        (3, [(1, 1, 0, 0, False, False)]),
+        (3, [(1, 1, 0, 0, False, False, False)]),
     ]:
         with pytest.raises(ValueError, match="not a verdict's"):
             restore(((*state[:index], value, *state[index + 1 :]), *others))

@@ -81,7 +81,7 @@ def calls(gate, path):
     holder = {"account": 1, "env": "live", "plan": "default", "expires": None, "now": 1.0}
     holder["scopes"] = []
     table = {"pepper": PEPPER, "pepper_file": None, "keys": 8, "plans": PLANS, "prefix": "kt"}
-    table = {**table, "teams": 1, "scopes": ["read"]}
+    table = {**table, "teams": 1, "scopes": ["read"], "described": "minute"}
     limit = {"policy": "5/minute", "capacity": 8}
     limiter = Limiter.in_memory("5/minute", 8)
     yield Gate.create, {"path": path / "new.gate", **table}
@@ -124,7 +124,8 @@ def calls(gate, path):
     yield limiter.peek, {"subject": "x", "cost": 1, "now": 1.0}
     yield limiter.part, {"subject": "x", "cost": 1}
     yield limiter.refund, {"subject": "x", "charge": charge, "now": 1.0}
-    yield limiter.settle, {"subject": "x", "estimate": charge, "actual": 1, "now": 1.0}
+    settle = {"subject": "x", "estimate": charge, "actual": 1, "overdraw": False, "now": 1.0}
+    yield limiter.settle, settle
     yield limiter.reset, {"subject": "x", "now": 1.0}
     yield limiter.reset_all, {"now": 1.0}
     yield limiter.correct_clock, {"now": 1.0}

@@ -169,7 +169,9 @@ def test_key_without_a_scope_is_forbidden(gate, now):
         with pytest.raises(keytally.ForbiddenError, match=r"forbidden \(403\)"):
             verdict.raise_for_status()
     assert gate.peek(key.expose(), now=now).remaining == 4
+    assert gate.key(key.key_id).scopes == ("read",)
     gate.set_scopes(key.key_id, ["write"])
+    assert [info.scopes for info in gate.list()] == [("write",)]
     assert gate.check(key.expose(), need="read", now=now).outcome == "forbidden"
     assert gate.check(key.expose(), need="write", now=now).admitted
     [imported] = gate.import_keys(["a-key-of-a-customer"], 43, scopes="write", now=now)
@@ -351,3 +353,30 @@ def test_gate_in_a_file_keeps_sections(tmp_path):
         2,
     )
     assert gate.verify().flaws == ()
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        "100/minute, 1000/hour, 30000/month@17",
+        "100/minute, 1000/hour, 4294967295/day, 30000/month@17; team: 70000/month",
+    ],
+)
+def test_gate_names_the_described_window(pepper, plan, now):
+    for described, limit in (("month", 30000), ("minute", 100), (None, None)):
+        gate = Gate.in_memory(pepper=pepper, keys=8, plans={"default": plan}, described=described)
+        assert gate.described == described
+        key = gate.issue(42, now=now).expose()
+        verdict = gate.check(key, now=now)
+        if described is None:
+            assert verdict.limit not in (100, 30000)
+            continue
+        for same in (verdict, pickle.loads(pickle.dumps(verdict)), gate.peek(key, now=now)):
+            assert (same.limit, same.remaining) == (limit, limit - 1)
+            assert dict(same.headers)["X-RateLimit-Limit"] == str(limit)
+        both = check_all(gate.part(key), gate.part(key), now=now)
+        assert dict(both.headers)["X-RateLimit-Limit"] == str(limit)
+    with pytest.raises(keytally.CreateError, match="the plans have none for week"):
+        Gate.in_memory(pepper=pepper, plans={"default": plan}, described="week")
+    with pytest.raises(keytally.PolicyError, match="is not a window"):
+        Gate.in_memory(pepper=pepper, plans={"default": plan}, described="5/minute")

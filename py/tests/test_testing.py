@@ -231,6 +231,11 @@ def test_filled_window_of_a_section_leaves_the_others():
             gate.fill("team-day")
 
 
+def test_gate_in_memory_names_the_described_window():
+    gate = MemoryGate({"default": "5/minute, 100/month"}, described="month")
+    assert (gate.check().limit, gate.table.described) == (100, "month")
+
+
 def test_plugin_provides_the_gate(tmp_path):
     tmp_path.joinpath("conftest.py").write_text('pytest_plugins = ["keytally.pytest_plugin"]\n')
     tmp_path.joinpath("test_application.py").write_text(

@@ -1402,8 +1402,7 @@ class Readme(unittest.TestCase):
             self.assertEqual(nginx.get("/api/", reader)[0], 200)
             self.assertEqual(nginx.get("/api/write/", reader)[0], 403)
             self.assertEqual([nginx.get("/api/write/", key)[0] for _ in range(3)], [200, 200, 429])
-            tokens = [nginx.get("/api/chat/", key, ("X-Tokens", count))[0] for count in ("2500", "2501", "2500")]
-            self.assertEqual(tokens, [200, 429, 200])
+            self.assertEqual([nginx.get("/api/chat/", key)[0] for _ in range(3)], [200, 200, 429])
 
     def test_further_examples_do_what_they_say(self):
         servers = self.SERVERS.replace("location / {", "location = /api/broken { return 503; } location / {")

@@ -3,7 +3,7 @@
 use clap::{Args, value_parser};
 use keytally::Name;
 use keytally::Plan;
-use keytally::{Gate, GateConfig};
+use keytally::{Gate, GateConfig, Window};
 use serde::Serialize;
 
 use crate::arguments;
@@ -41,6 +41,10 @@ pub(crate) struct Create {
     /// most 64
     #[arg(long = "scope", value_name = "NAME")]
     scopes: Vec<String>,
+    /// Window that X-RateLimit-* describe, such as month: one of the quotas of keys [default: the
+    /// longest of at most a day]
+    #[arg(long, value_name = "WINDOW", value_parser = arguments::value_parser(plans::parse_window))]
+    describe: Option<Window>,
     /// Prefix of every key: 1 to 8 characters of a-z and 0-9
     #[arg(long, value_name = "NAME", default_value = "kt", value_parser = parse_name)]
     prefix: Name,
@@ -60,6 +64,7 @@ struct Created {
     plans: Vec<PlanText>,
     teams: u32,
     scopes: Vec<String>,
+    described: Option<String>,
 }
 
 /// A plan in JSON.
@@ -88,6 +93,10 @@ impl Create {
             Some(teams) => config.with_teams(teams),
             None => config,
         };
+        let config = match self.describe {
+            Some(window) => config.with_described(window),
+            None => config,
+        };
         let path = self.gate.path();
         let gate = Gate::create(path, pepper.require()?, &config)?;
         let created = Created {
@@ -98,6 +107,7 @@ impl Create {
             plans: config.plans.iter().map(PlanText::new).collect(),
             teams: gate.table().team_capacity(),
             scopes: config.scopes,
+            described: gate.table().described().map(|window| window.to_string()),
         };
         self.format.print(&created, |out| {
             write!(out, "{}: created for {}", created.gate, pluralized(created.capacity, "key"))?;
@@ -107,6 +117,9 @@ impl Create {
             writeln!(out)?;
             if !created.scopes.is_empty() {
                 writeln!(out, "scopes: {}", created.scopes.join(", "))?;
+            }
+            if let Some(window) = &created.described {
+                writeln!(out, "X-RateLimit-* describe: {window}")?;
             }
             writeln!(out, "plans: {}", plans::describe(config.plans.iter().cloned()))
         })?;

@@ -50,6 +50,8 @@ pub(crate) struct Summary {
     prefix: String,
     algorithm: &'static str,
     plans: Vec<PlanText>,
+    /// The window that `X-RateLimit-*` describe, if the gate names one.
+    described: Option<String>,
     peppers: Vec<PepperUse>,
     /// The number of keys whose tally is ahead of the system clock by more than [`TOLERANCE_MS`].
     keys_ahead: usize,
@@ -110,10 +112,12 @@ impl Listing {
             left("STATE"),
         ];
         headings.extend(names.iter().map(|name| right(&name.to_uppercase())));
+        let has_scopes = gate.table().scopes().next().is_some();
+        headings.extend(has_scopes.then(|| left("SCOPES")));
         headings.extend([left("LAST USE"), left("EXPIRES")]);
         let mut columns = Columns::new(headings);
         for key in &self.keys {
-            columns.push(row(key, &names));
+            columns.push(row(key, &names, has_scopes));
         }
         writeln!(out)?;
         columns.write(&mut out)?;
@@ -130,7 +134,7 @@ impl Listing {
     }
 }
 
-fn row(key: &ListedKey, names: &[String]) -> Vec<String> {
+fn row(key: &ListedKey, names: &[String], has_scopes: bool) -> Vec<String> {
     let about = &key.about;
     let mut row = vec![
         about.hint.clone(),
@@ -144,9 +148,15 @@ fn row(key: &ListedKey, names: &[String]) -> Vec<String> {
         Some(quota) => format!("{}/{}", quota.used, quota.limit),
         None => "-".to_owned(),
     }));
+    row.extend(has_scopes.then(|| or_dash(key.scopes.join(","))));
     row.push(key.last_used.clone().unwrap_or_else(|| "-".to_owned()));
     row.push(about.expires.clone().unwrap_or_else(|| "never".to_owned()));
     row
+}
+
+/// Returns the text, or a dash if it is empty.
+fn or_dash(text: String) -> String {
+    if text.is_empty() { "-".to_owned() } else { text }
 }
 
 impl Summary {
@@ -160,6 +170,7 @@ impl Summary {
             prefix: table.prefix().to_string(),
             algorithm: table.layout().algorithm().as_str(),
             plans: table.plans().map(|(_, plan)| PlanText::new(&plan)).collect(),
+            described: table.described().map(|window| window.to_string()),
             peppers: Vec::new(),
             keys_ahead: 0,
             clock_ahead_s: 0,
@@ -228,6 +239,9 @@ impl Summary {
             self.algorithm
         )?;
         writeln!(out, "plans: {}", self.plans())?;
+        if let Some(window) = &self.described {
+            writeln!(out, "X-RateLimit-* describe: {window}")?;
+        }
         if !self.peppers.is_empty() {
             let texts = self
                 .peppers

@@ -144,7 +144,9 @@ class Gate:
         require(head[2] == len(data))
         self.capacity, header_lines = low(head[3]), high(head[3])
         flags, shape = low(head[4]), high(head[4])
-        require(flags in (HINTS, HINTS | EXTENDED) and 0 < self.capacity <= 1 << 26)
+        described = flags >> 8 & 0xFF
+        require(flags ^ described << 8 in (HINTS, HINTS | EXTENDED))
+        require(0 < self.capacity <= 1 << 26)
         self.plan_slots = high(head[7])
         require(0 < self.plan_slots <= 256)
         first = self.layout("key", shape >> 16, shape & 0xFFFF, head[5:7], head[7])
@@ -164,6 +166,10 @@ class Gate:
         if self.extended:
             self.teams_at += (self.capacity * self.entry_words + 7) // 8
         require(len(self.words) == 8 * (self.teams_at + self.teams))
+        own = [tally for tally in self.tallies if tally.section == "key"]
+        windows = [None, *(window.name for tally in own for window in tally.windows)]
+        require(described < len(windows))
+        self.described = windows[described]
         self.envs = [name(NAME_8, word) for line in (4, 5) for word in self.line(line)]
         require(self.words[8 * 6] and self.prefix)
         if not self.extended:
@@ -328,6 +334,7 @@ class Gate:
             "capacity": self.capacity,
             "prefix": self.prefix,
             "plans": plans,
+            "described": self.described,
             "keys": [key for key in keys if key],
         }
 

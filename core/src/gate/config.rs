@@ -7,6 +7,7 @@ use crate::features::Feature;
 use crate::header::CreateError;
 use crate::key::Name;
 use crate::section::Section;
+use crate::window::Window;
 
 /// The most keys that a gate can be made for.
 pub const MAX_KEYS: u32 = 1 << 26;
@@ -47,6 +48,10 @@ pub struct GateConfig<'a> {
     pub teams: u32,
     /// The names of the scopes that keys may have, at most [`MAX_SCOPES`].
     pub scopes: &'a [&'a str],
+    /// The window of keys that the fields `X-RateLimit-*` describe; `None` for the longest of at
+    /// most a day, or the shortest if all are longer. A month may begin on another day than that of
+    /// the plans.
+    pub described: Option<Window>,
     /// A random number by which compound charges order the tables that they charge
     /// ([`check_all`](crate::check_all)). Gates with the same number work too, but concurrent
     /// requests that charge both may then refuse each other although there is room for one.
@@ -65,6 +70,7 @@ impl<'a> GateConfig<'a> {
             hints: false,
             teams: 0,
             scopes: &[],
+            described: None,
             id: 0,
         }
     }
@@ -91,6 +97,30 @@ impl<'a> GateConfig<'a> {
     #[must_use]
     pub const fn with_scopes(self, scopes: &'a [&'a str]) -> Self {
         Self { scopes, ..self }
+    }
+
+    /// Sets the window that the fields `X-RateLimit-*` describe.
+    ///
+    /// ```
+    /// # use keytally_core::{CacheLine, Entropy, Gate, GateConfig, Name, NewKey, Peppers, Plan};
+    /// # use keytally_core::Timestamp;
+    /// let plans = [Plan::new("default", "100/minute, 30000/month@17".parse()?).unwrap()];
+    /// let config = GateConfig::new(8, Name::new("kt").unwrap(), &plans);
+    /// let config = config.with_described("month".parse()?);
+    /// # let memory: Vec<_> = (0..config.lines()).map(|_| CacheLine::new()).collect();
+    /// let gate = Gate::init(memory, &config, Peppers::new(&[[7; 32]])?)?;
+    /// # let now = Timestamp::from_unix_s(1_700_000_000);
+    /// # let new = NewKey::new(42, Name::new("live").unwrap());
+    /// # let (key, _) = gate.administer()?.issue(&new, Entropy::new([7; 24]), now)?;
+    /// let verdict = gate.check(Some(key.expose().as_bytes()), 1, now);
+    /// assert_eq!(verdict.remaining(), Some(29_999));
+    /// let headers = verdict.headers();
+    /// assert_eq!(headers.iter().next(), Some(("X-RateLimit-Limit", "30000")));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub const fn with_described(self, window: Window) -> Self {
+        Self { described: Some(window), ..self }
     }
 
     /// Sets whether the gate keeps the last four characters and a checksum of each key.
@@ -123,6 +153,13 @@ impl<'a> GateConfig<'a> {
         Extension::create(shapes, slots, keys, hints, self.teams, is_plain)
     }
 
+    /// Returns the position, among all windows of keys, of the one that the configuration names.
+    pub(super) fn described_position(&self, shapes: &Shapes) -> Option<usize> {
+        let named = self.described?;
+        let windows = shapes.of_keys().flat_map(|layout| layout.windows());
+        windows.into_iter().position(|window| window.is_named_as(named))
+    }
+
     /// Returns the shapes of the tallies that all plans share.
     pub(super) fn common_shapes(&self) -> Result<Shapes, CreateError> {
         if !(1..=MAX_KEYS).contains(&self.keys) {
@@ -152,9 +189,16 @@ impl<'a> GateConfig<'a> {
         if self.teams > MAX_KEYS || (self.teams == 0 && shapes.sections.contains(&Section::Team)) {
             return Err(CreateError::Teams { teams: self.teams });
         }
-        if !Feature::Sections.is_included() && (self.teams > 0 || !self.scopes.is_empty()) {
+        if !Feature::Sections.is_included()
+            && (self.teams > 0 || !self.scopes.is_empty() || self.described.is_some())
+        {
             return Err(CreateError::LeftOut(Feature::Sections));
         }
-        Ok(shapes)
+        match self.described {
+            Some(window) if self.described_position(&shapes).is_none() => {
+                Err(CreateError::Described { window })
+            }
+            _ => Ok(shapes),
+        }
     }
 }

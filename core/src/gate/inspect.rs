@@ -50,6 +50,7 @@ pub struct KeyInfo {
     /// [`Gate::tallies`] returns those of all tallies.
     pub quotas: Quotas,
     /// The scopes that the key has, one bit each, in the order of [`Gate::scopes`].
+    /// [`Gate::scopes_of`] returns their names.
     pub scopes: u64,
     /// The number of the key's record.
     record: u32,

@@ -20,7 +20,12 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// [`CreateError`] if the configuration is invalid, or if the memory has another size.
     pub fn init(memory: M, config: &GateConfig<'_>, peppers: Peppers) -> Result<Self, CreateError> {
         let lines = memory.as_ref();
-        let shapes = config.common_shapes()?;
+        let mut shapes = config.common_shapes()?;
+        let described = config.described_position(&shapes);
+        let described = described.map_or(0, |position| {
+            shapes.name_described(position);
+            1 + u32::try_from(position).unwrap_or(0)
+        });
         let layout = shapes.tallies[0].layout;
         let (size, extension) = config.extension(shapes);
         if lines.len() != size.lines() {
@@ -31,7 +36,9 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             kind: TableKind::Gate,
             capacity: config.keys,
             header_lines: u32::try_from(size.header).unwrap_or(u32::MAX),
-            flags: flag(config.hints, HINTS_FLAG) | flag(extension.is_some(), EXTENDED_FLAG),
+            flags: flag(config.hints, HINTS_FLAG)
+                | flag(extension.is_some(), EXTENDED_FLAG)
+                | described << DESCRIBED_SHIFT,
             plan_slots: u32::try_from(config.plan_slots).unwrap_or(u32::MAX),
             layout,
         };
@@ -66,11 +73,12 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// of the peppers is the gate's.
     pub fn attach(memory: M, peppers: Peppers) -> Result<Self, AttachError> {
         let lines = memory.as_ref();
-        let header = Header::read(lines, TableKind::Gate)?;
+        let mut header = Header::read(lines, TableKind::Gate)?;
         let plan_slots = index(u64::from(header.plan_slots));
         let has = |flag: u32| header.flags & flag != 0;
         let geometry = |what, value: u32| AttachError::Geometry { what, value: value.into() };
-        if header.flags & !(HINTS_FLAG | EXTENDED_FLAG) != 0 {
+        let described = (header.flags & DESCRIBED_MASK) >> DESCRIBED_SHIFT;
+        if header.flags & !(HINTS_FLAG | EXTENDED_FLAG | DESCRIBED_MASK) != 0 {
             return Err(geometry("set of flags", header.flags));
         }
         if !(1..=MAX_KEYS).contains(&header.capacity) {
@@ -79,12 +87,12 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         if !(1..=usize::from(u8::MAX) + 1).contains(&plan_slots) {
             return Err(geometry("number of plans", header.plan_slots));
         }
-        if has(EXTENDED_FLAG) && !Feature::Sections.is_included() {
+        if (has(EXTENDED_FLAG) || described > 0) && !Feature::Sections.is_included() {
             return Err(AttachError::LeftOut(Feature::Sections));
         }
-        let (hints, layout) = (has(HINTS_FLAG), &header.layout);
-        let (size, extension) = if has(EXTENDED_FLAG) {
-            let read = Extension::read(lines, layout, plan_slots, header.capacity, hints)?;
+        let hints = has(HINTS_FLAG);
+        let (size, mut extension) = if has(EXTENDED_FLAG) {
+            let read = Extension::read(lines, &header.layout, plan_slots, header.capacity, hints)?;
             (read.0, Some(read.1))
         } else {
             (Size::plain(plan_slots, header.capacity, hints), None)
@@ -93,6 +101,17 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             return Err(geometry("number of header lines", header.header_lines));
         }
         header.expect_lines(lines, Some(size.lines()))?;
+        if let Some(position) = described.checked_sub(1) {
+            let position = index(position.into());
+            let is_there = match &mut extension {
+                Some(extension) => extension.shapes.name_described(position),
+                None => position < header.layout.len(),
+            };
+            if !is_there {
+                return Err(geometry("window to describe", described));
+            }
+            header.layout.name_described(position);
+        }
         let prefix = lines[PEPPER_LINE].load(PREFIX_WORD);
         let prefix = Name::from_word(prefix)
             .ok_or(AttachError::Geometry { what: "prefix", value: prefix })?;
@@ -112,6 +131,11 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         Ok(gate)
     }
 }
+
+/// The flags that hold the number of the window to describe: its position among all windows of
+/// keys, plus 1. 0 stands for the longest of at most a day.
+const DESCRIBED_SHIFT: u32 = 8;
+const DESCRIBED_MASK: u32 = 0xFF << DESCRIBED_SHIFT;
 
 /// Returns a feature that a gate with this line of peppers needs and that this build leaves out. A
 /// gate without them has no imported key, and its only pepper has the number 0.

@@ -123,6 +123,28 @@ impl Shapes {
         Self::of_sections(&common).ok()
     }
 
+    /// Returns the layouts of the tallies of keys, which are the first ones.
+    pub(super) fn of_keys(&self) -> impl Iterator<Item = &Layout> {
+        let is_of_key = |shape: &&Shape| self.sections.get(shape.section) == Some(&Section::Key);
+        self.tallies.iter().filter(is_of_key).map(|shape| &shape.layout)
+    }
+
+    /// Names the window that the fields `X-RateLimit-*` describe, by its position among all windows
+    /// of keys. Returns whether there is one.
+    pub(super) fn name_described(&mut self, mut position: usize) -> bool {
+        for shape in &mut self.tallies {
+            if self.sections.get(shape.section) != Some(&Section::Key) {
+                break;
+            }
+            if position < shape.layout.len() {
+                shape.layout.name_described(position);
+                return true;
+            }
+            position -= shape.layout.len();
+        }
+        false
+    }
+
     /// The shapes of sections of which each has quotas.
     fn of_sections(sections: &Sections) -> Result<Self, ParsePolicyErrorKind> {
         let mut shapes = Self { sections: Vec::new(), tallies: Vec::new() };

@@ -11,6 +11,7 @@ use crate::charge::{Charge, TallyCharge};
 use crate::compare_exchange;
 use crate::compound::Exchange;
 use crate::decide::{self, Decision};
+use crate::gate::Settlement;
 use crate::sync::Ordering;
 use crate::tally::EMPTY;
 use crate::time::{Clock, Timestamp};
@@ -195,9 +196,44 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         actual: u32,
         clock: impl Clock,
     ) -> Verdict {
+        let settlement = Settlement::new().with_cost(actual);
+        self.settle_all(subject, estimate, &settlement, clock)
+    }
+
+    /// Replaces an estimate by the actual cost. A limiter has no groups, so the settlement's costs
+    /// of groups have no effect.
+    ///
+    /// The verdict's [`uncharged`](Verdict::uncharged) is the part that found no room. With
+    /// [`overdraw`](Settlement::overdraw), the part without room is charged too. Settle each charge
+    /// once.
+    ///
+    /// ```
+    /// use keytally_core::{CacheLine, Limiter, Policy, Settlement, Timestamp};
+    /// # let lines = Limiter::<&[CacheLine]>::lines(8);
+    /// # let memory = (0..lines).map(|_| CacheLine::new()).collect::<Vec<_>>();
+    /// let policy: Policy = "10/minute".parse()?;
+    /// let limiter = Limiter::init(memory, &policy, 8, [7; 16])?;
+    /// # let now = Timestamp::from_unix_s(1_700_000_000);
+    /// let estimate = limiter.check(b"ann", 6, now).charge().unwrap();
+    /// let settlement = Settlement::new().with_cost(13).with_overdraw(true);
+    /// let settled = limiter.settle_all(b"ann", estimate, &settlement, now);
+    /// assert_eq!((settled.remaining(), settled.uncharged()), (Some(0), 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn settle_all(
+        &self,
+        subject: &[u8],
+        estimate: Charge,
+        settlement: &Settlement<'_>,
+        clock: impl Clock,
+    ) -> Verdict {
         let (rule, subject, estimate) = (self.rule(), self.subject(subject), estimate.first());
-        self.decide_on(rule, subject, self.find(subject), 0, clock, true, |word, now| {
-            decide::settle(rule.layout, &rule.limits(), word, now, estimate, actual)
+        let actual = settlement.cost.unwrap_or(estimate.cost);
+        let extra = actual.checked_sub(estimate.cost).filter(|_| settlement.overdraw);
+        let found = self.find(subject);
+        self.decide_on(rule, subject, found, 0, clock, true, |word, now| match extra {
+            Some(extra) => decide::overdraw(rule.layout, word, now, extra),
+            None => decide::settle(rule.layout, &rule.limits(), word, now, estimate, actual),
         })
         .without_charge()
     }

@@ -5,6 +5,10 @@ use crate::features::Feature;
 use crate::quota::{Algorithm, Limits, MAX_QUOTAS};
 use crate::window::Window;
 
+/// The marks of [`Counts::marks`].
+pub(super) const CALENDAR: u8 = 1;
+pub(super) const NAMED: u8 = 2;
+
 /// The part of a layout that reads counts. It is small, so that each verdict can hold a copy and
 /// compute the state of a window on request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +27,9 @@ pub(crate) struct Counts {
     pub(super) len: u8,
     /// The index of the window that the fields `X-RateLimit-*` describe.
     pub(super) described: u8,
-    /// Whether a window is a week or a month.
-    pub(super) has_calendar: bool,
+    /// [`CALENDAR`] if a window is a week or a month, and [`NAMED`] if the gate names the window
+    /// that is described.
+    pub(super) marks: u8,
     pub(super) algorithm: Algorithm,
 }
 
@@ -37,7 +42,7 @@ impl Counts {
         bits: [0; MAX_QUOTAS],
         len: 0,
         described: 0,
-        has_calendar: false,
+        marks: 0,
         algorithm: Algorithm::Fixed,
     };
 
@@ -60,10 +65,18 @@ impl Counts {
         usize::from(self.described) % MAX_QUOTAS
     }
 
-    /// Returns whether a window is a week or a month.
+    /// Returns whether a window is a week or a month, or the gate names the one that is described.
     #[inline]
-    pub(crate) fn has_calendar(&self) -> bool {
-        Feature::Calendar.is_included() && self.has_calendar
+    pub(crate) fn has_marks(&self) -> bool {
+        (Feature::Calendar.is_included() || Feature::Sections.is_included()) && self.marks != 0
+    }
+
+    /// Returns the index of the window that the gate names to be described; `None` if it names
+    /// none of these.
+    #[inline]
+    pub(crate) fn named(&self) -> Option<usize> {
+        let is_named = Feature::Sections.is_included() && self.marks & NAMED != 0;
+        is_named.then(|| self.described())
     }
 
     #[inline]

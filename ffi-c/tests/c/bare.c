@@ -8,7 +8,7 @@ int main(void) {
     const kt_bytes peppers[] = {{pepper, sizeof pepper}};
     const kt_plan plan = {KT_TEXT("default"), KT_TEXT("2/minute")};
     const kt_gate_config config = {
-        sizeof(kt_gate_config), 16, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0};
+        sizeof(kt_gate_config), 16, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0, NULL, 0};
     const kt_new_key new_key = {sizeof(kt_new_key), 42, KT_TEXT("dev"), NULL, 0, 0, 0, NULL, 0};
     kt_limiter limiter;
     kt_gate gate;
@@ -64,6 +64,10 @@ int main(void) {
     size_t size;
     with_scope.scopes = &scope;
     with_scope.scopes_len = 1;
+    EXPECT(kt_gate_config_size(&with_scope, &size), KT_NO_SECTIONS);
+    with_scope.scopes_len = 0;
+    with_scope.described = "minute";
+    with_scope.described_len = 6;
     EXPECT(kt_gate_config_size(&with_scope, &size), KT_NO_SECTIONS);
     EXPECT(kt_gate_set_scopes(&gate, key_id, &scope, 1), KT_NO_SECTIONS);
     kt_gate_config with_teams = config;

@@ -21,7 +21,7 @@ static const kt_plan PLANS[] = {
     {KT_TEXT("pro"), KT_TEXT("1000/minute, 20000/hour")},
 };
 static const kt_gate_config CONFIG = {
-    sizeof(kt_gate_config), 64, PLANS, 2, KT_TEXT("kt"), 0, 0, NULL, 0};
+    sizeof(kt_gate_config), 64, PLANS, 2, KT_TEXT("kt"), 0, 0, NULL, 0, NULL, 0};
 static const kt_new_key NEW_KEY = {
     sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("default"), 0, 0, NULL, 0};
 
@@ -184,6 +184,29 @@ static void limiter_in_memory_charges_and_refunds(void) {
     charge = charge_of(&verdict);
     OK(kt_limiter_settle(&limiter, subject, 11, &charge, 5, NOW_MS + 2000, &verdict));
     CHECK(quota(&verdict, 0).remaining == 0 && verdict.uncharged == 2);
+
+    /* Units for which there is no room are counted if the settlement overdraws. */
+    OK(kt_limiter_reset(&limiter, subject, 11, NOW_MS + 2000, &verdict));
+    OK(kt_limiter_check(&limiter, subject, 11, 1, NOW_MS + 2000, &verdict));
+    charge = charge_of(&verdict);
+    kt_settlement settlement = {.size = sizeof settlement, .cost = 5, .has_cost = 1};
+    OK(kt_limiter_settle_all(&limiter, subject, 11, &charge, &settlement, NOW_MS, &verdict));
+    CHECK(quota(&verdict, 0).remaining == 0 && verdict.uncharged == 2);
+    OK(kt_limiter_refund(&limiter, subject, 11, &charge, NOW_MS + 2000, &verdict));
+    CHECK(quota(&verdict, 0).remaining == 1);
+    settlement.overdraw = 1;
+    settlement.cost = 6;
+    OK(kt_limiter_settle_all(&limiter, subject, 11, &charge, &settlement, NOW_MS, &verdict));
+    CHECK(quota(&verdict, 0).remaining == 0 && verdict.uncharged == 0);
+    CHECK(quota(&verdict, 1).remaining == 93);
+    settlement.has_cost = 0;
+    OK(kt_limiter_settle_all(&limiter, subject, 11, &charge, &settlement, NOW_MS, &verdict));
+    CHECK(quota(&verdict, 1).remaining == 93 && verdict.uncharged == 0);
+    const kt_group no_group = {KT_TEXT("write"), 1, 1};
+    settlement.groups = &no_group;
+    settlement.groups_len = 1;
+    EXPECT(kt_limiter_settle_all(&limiter, subject, 11, &charge, &settlement, NOW_MS, &verdict),
+           KT_NO_SUCH_GROUP);
     OK(kt_limiter_reset(&limiter, subject, 11, NOW_MS + 2000, &verdict));
     CHECK(quota(&verdict, 0).remaining == 3);
 

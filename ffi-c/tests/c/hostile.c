@@ -8,7 +8,7 @@ static const uint8_t SEED[16] = {1}, PEPPER[32] = {7}, ENTROPY[KT_ENTROPY_SIZE] 
 static const kt_bytes PEPPERS[] = {{PEPPER, sizeof PEPPER}};
 static const kt_plan PLAN = {KT_TEXT("default"), KT_TEXT("5/minute")};
 static const kt_gate_config CONFIG = {
-    sizeof(kt_gate_config), 8, &PLAN, 1, KT_TEXT("kt"), 0, 0, NULL, 0};
+    sizeof(kt_gate_config), 8, &PLAN, 1, KT_TEXT("kt"), 0, 0, NULL, 0, NULL, 0};
 static const kt_new_key NEW_KEY = {sizeof(kt_new_key), 42, KT_TEXT("live"), NULL, 0, 0, 0, NULL, 0};
 /** A charge, which `main` writes, and a struct that is not one. */
 static kt_charge CHARGE;
@@ -58,12 +58,15 @@ static void limiter_calls_reject_invalid_pointers(void *none) {
     size_t written;
     uint32_t capacity;
     uint64_t live;
+    kt_settlement settlement = {.size = sizeof settlement};
     OK(kt_limiter_init(memory, sizeof memory, KT_TEXT("5/minute"), 8, SEED, real));
 
     NO_HANDLE(limiter, kt_limiter_check(limiter, subject, 1, 1, NOW_MS, &verdict));
     NO_HANDLE(limiter, kt_limiter_peek(limiter, subject, 1, 1, NOW_MS, &verdict));
     NO_HANDLE(limiter, kt_limiter_refund(limiter, subject, 1, &CHARGE, NOW_MS, &verdict));
     NO_HANDLE(limiter, kt_limiter_settle(limiter, subject, 1, &CHARGE, 1, NOW_MS, &verdict));
+    NO_HANDLE(limiter, kt_limiter_settle_all(limiter, subject, 1, &CHARGE, &settlement, NOW_MS,
+                                             &verdict));
     NO_HANDLE(limiter, kt_limiter_reset(limiter, subject, 1, NOW_MS, &verdict));
     NO_HANDLE(limiter, kt_limiter_use_system_clock(limiter));
     NO_HANDLE(limiter, kt_limiter_correct_clock(limiter, NOW_MS, &live));
@@ -84,6 +87,11 @@ static void limiter_calls_reject_invalid_pointers(void *none) {
     EXPECT(kt_limiter_refund(real, subject, 1, OFF(&CHARGE), NOW_MS, &verdict), KT_MISALIGNED);
     EXPECT(kt_limiter_refund(real, subject, 1, &NO_CHARGE, NOW_MS, &verdict), KT_NOT_A_CHARGE);
     EXPECT(kt_limiter_settle(real, subject, 1, &NO_CHARGE, 1, NOW_MS, &verdict), KT_NOT_A_CHARGE);
+    NULL_AT(kt_limiter_settle_all(real, subject, 1, &CHARGE, NULL, NOW_MS, &verdict));
+    NULL_AT(kt_limiter_settle_all(real, subject, 1, &CHARGE, &settlement, NOW_MS, NULL));
+    settlement.reserved_[0] = 1;
+    EXPECT(kt_limiter_settle_all(real, subject, 1, &CHARGE, &settlement, NOW_MS, &verdict),
+           KT_UNKNOWN_MEMBER);
     NULL_AT(kt_limiter_policy(real, NULL, 8, &written));
     NULL_AT(kt_limiter_policy(real, text, sizeof text, NULL));
     EXPECT(kt_limiter_policy(real, NULL, 0, &written), KT_BUFFER_TOO_SMALL);
@@ -172,6 +180,7 @@ static void gate_calls_reject_invalid_pointers(void *none) {
     NO_HANDLE(gate, kt_gate_settle_all(gate, id, &CHARGE, &settlement, NOW_MS, &verdict, NULL));
     NO_HANDLE(gate, kt_gate_set_scopes(gate, id, NULL, 0));
     NO_HANDLE(gate, kt_gate_scope(gate, 0, text, sizeof text, &written));
+    NO_HANDLE(gate, kt_gate_described(gate, text, sizeof text, &written));
     NO_HANDLE(gate, kt_gate_section(gate, 0, text, sizeof text, &written));
     NO_HANDLE(gate, kt_gate_team_capacity(gate, &capacity));
     NO_HANDLE(gate, kt_gate_is_extended(gate, &capacity));

@@ -30,7 +30,8 @@ int main(void) {
     }
     CHECK(kt_limiter_size(KT_MAX_SUBJECTS) == KT_LIMITER_SIZE(KT_MAX_SUBJECTS));
     const kt_plan plan = {KT_TEXT("default"), KT_TEXT("5/minute")};
-    const kt_gate_config plain = {sizeof plain, 100, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0};
+    const kt_gate_config plain = {
+        sizeof plain, 100, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0, NULL, 0};
     size_t size;
     OK(kt_gate_config_size(&plain, &size));
     CHECK(size == KT_GATE_SIZE(100));

@@ -7,7 +7,7 @@ int main(void) {
     CHECK(peppers != NULL);
     const kt_plan plan = {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")};
     const kt_gate_config config = {
-        sizeof(kt_gate_config), 100, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0};
+        sizeof(kt_gate_config), 100, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0, NULL, 0};
     const kt_new_key new_key = {sizeof(kt_new_key), 42, KT_TEXT("live"), NULL, 0, 0, 0, NULL, 0};
     uint8_t entropy[KT_ENTROPY_SIZE];
     kt_gate *gate;

@@ -14,7 +14,7 @@ static const kt_plan PLANS[] = {
 };
 static const kt_name SCOPES[] = {{KT_TEXT("read")}, {KT_TEXT("write")}};
 static const kt_gate_config CONFIG = {
-    sizeof(kt_gate_config), 32, PLANS, 2, KT_TEXT("kt"), 2, 0, SCOPES, 2};
+    sizeof(kt_gate_config), 32, PLANS, 2, KT_TEXT("kt"), 2, 0, SCOPES, 2, NULL, 0};
 static const kt_group WRITE = {KT_TEXT("write"), 0, 0}, TOKENS = {KT_TEXT("tokens"), 2500, 1};
 
 /** Compares two texts. Prints them if they differ. */
@@ -283,6 +283,13 @@ static void key_needs_its_scopes(kt_gate *gate) {
     CHECK(equal(kt_compound_body(&compound), "{\"error\": \"Forbidden\"}"));
     CHECK(equal(kt_outcome_name(compound.outcome), "forbidden"));
 
+    kt_key_info info;
+    OK(kt_gate_key(gate, key_id, NOW_MS, &info));
+    CHECK(info.scopes == 1);
+    OK(kt_gate_set_scopes(gate, key_id, SCOPES + 1, 1));
+    OK(kt_gate_key(gate, key_id, NOW_MS, &info));
+    CHECK(info.scopes == 2);
+
     OK(kt_gate_set_scopes(gate, key_id, SCOPES, 2));
     OK(kt_gate_check_request(gate, api_key, len, &request, &compound));
     CHECK(compound.outcome == KT_ADMITTED && left(&compound, 0) == 98);
@@ -497,6 +504,60 @@ static void use_gate(kt_gate *gate) {
     example_charges_groups_and_needs_a_scope(gate);
 }
 
+/** The gate names the window that the fields of a response describe. */
+static void gate_names_the_described_window(void) {
+    /* The month is in the second tally of the key. */
+    static const char *const SECTIONS[] = {
+        "100/minute, 30000/month@17",
+        "100/minute, 1000/hour, 4294967295/day, 30000/month@17; team: 70000/month"};
+    for (size_t at = 0; at < 2; at++) {
+        const kt_plan plan = {KT_TEXT("default"), SECTIONS[at], strlen(SECTIONS[at])};
+        kt_gate_config config = {.size = sizeof config, .keys = 8, .plans = &plan, .plans_len = 1};
+        config.prefix = "kt";
+        config.prefix_len = 2;
+        config.described = "month";
+        config.described_len = 5;
+        size_t size, written;
+        OK(kt_gate_config_size(&config, &size));
+        void *memory = table_memory(size);
+        kt_gate gate, attached;
+        OK(kt_gate_init(memory, size, &config, PEPPERS, 1, &gate));
+        kt_key key;
+        uint64_t key_id;
+        const uint8_t entropy[KT_ENTROPY_SIZE] = {1, 2, 3};
+        const kt_new_key new_key = {
+            sizeof new_key, 42, KT_TEXT("live"), NULL, 0, 0, 0, NULL, 0};
+        OK(kt_gate_issue(&gate, &new_key, entropy, NOW_MS, &key, &key_id));
+        kt_gate_close(&gate);
+        OK(kt_gate_attach(memory, size, PEPPERS, 1, &attached));
+        char window[KT_WINDOW_SIZE], headers[KT_COMPOUND_HEADERS_SIZE];
+        OK(kt_gate_described(&attached, window, sizeof window, &written));
+        CHECK(equal(window, "month") && written == 5);
+        kt_request request = {sizeof request, 1, NOW_MS, NULL, 0, NULL, 0};
+        kt_compound compound;
+        OK(kt_gate_check_request(&attached, bytes(key.text), strlen(key.text), &request,
+                                 &compound));
+        CHECK(compound.outcome == KT_ADMITTED && compound.remaining == 29999);
+        OK(kt_compound_headers(&compound, headers, sizeof headers, &written));
+        CHECK(strstr(headers, "X-RateLimit-Limit: 30000\r\n") != NULL);
+        if (at == 0) {
+            kt_verdict verdict;
+            OK(kt_gate_check(&attached, bytes(key.text), strlen(key.text), 1, NOW_MS, &verdict));
+            OK(kt_verdict_headers(&verdict, headers, sizeof headers, &written));
+            CHECK(strstr(headers, "X-RateLimit-Remaining: 29998\r\n") != NULL);
+        }
+        kt_gate_close(&attached);
+        free(memory);
+
+        static const char *const WRONG[] = {"week", "fortnight", "\xff"};
+        for (size_t wrong = 0; wrong < 3; wrong++) {
+            config.described = WRONG[wrong];
+            config.described_len = strlen(WRONG[wrong]);
+            EXPECT(kt_gate_config_size(&config, &size), KT_DESCRIBED);
+        }
+    }
+}
+
 /** Gates whose configuration is not possible, and one that only has the older members. */
 static void configuration_is_checked(void) {
     size_t size = 77;
@@ -543,6 +604,7 @@ static void configuration_is_checked(void) {
 int main(int count, char **arguments) {
     CHECK(count == 2); /* A folder for files. */
     texts_of_sections_are_parsed_and_explained();
+    gate_names_the_described_window();
     configuration_is_checked();
 
     size_t size;

@@ -215,7 +215,8 @@ enum { KEYS = 64 };
 static void make_gate(struct gate *made, const char *policy, const uint8_t *pepper,
                       size_t pepper_len) {
     kt_plan plan = {KT_TEXT("default"), policy, strlen(policy)};
-    kt_gate_config config = {sizeof(kt_gate_config), KEYS, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0};
+    kt_gate_config config = {
+        sizeof(kt_gate_config), KEYS, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0, NULL, 0};
     kt_bytes peppers[] = {{pepper, pepper_len}};
     made->memory = table_memory(kt_gate_size(KEYS));
     OK(kt_gate_init(made->memory, kt_gate_size(KEYS), &config, peppers, 1, &made->gate));
@@ -586,7 +587,7 @@ static void sections(const char *folder) {
         const char *text_of_plan = text(setup, "plan");
         const kt_plan plan = {KT_TEXT("default"), text_of_plan, strlen(text_of_plan)};
         const kt_gate_config config = {
-            sizeof(kt_gate_config), KEYS, &plan, 1, KT_TEXT("kt"), 4, 0, NULL, 0};
+            sizeof(kt_gate_config), KEYS, &plan, 1, KT_TEXT("kt"), 4, 0, NULL, 0, NULL, 0};
         const uint8_t pepper[32] = {7};
         const kt_bytes peppers[] = {{pepper, sizeof pepper}};
         size_t size;

@@ -74,6 +74,14 @@ static void limiters_charge_refund_and_close() {
     CHECK(limiter.refund("203.0.113.9", charge, NOW).quotas()[0].remaining == 3);
     verdict = limiter.check("203.0.113.9", 1, NOW);
     CHECK(limiter.settle("203.0.113.9", verdict.charge(), 3, NOW).quotas()[0].remaining == 0);
+    keytally::Settlement settlement;
+    settlement.cost = 9;
+    settlement.overdraw = true;
+    auto overdrawn = limiter.settle("203.0.113.9", verdict.charge(), settlement, NOW);
+    CHECK(overdrawn.quotas()[0].remaining == 0 && overdrawn.uncharged == 0);
+    settlement.costs = {{"write", 1}};
+    CHECK(limiter.try_settle("203.0.113.9", verdict.charge(), settlement, NOW).status() ==
+          KT_NO_SUCH_GROUP);
     CHECK(limiter.peek("203.0.113.9", 1, NOW).outcome == KT_DENIED);
     CHECK(limiter.reset("203.0.113.9", NOW).quotas()[0].remaining == 3);
     CHECK(limiter.check("203.0.113.9", 4, NOW).outcome == KT_TOO_COSTLY);
@@ -365,7 +373,10 @@ static void use_sections(Gate &gate) {
 
     request.need = {"read", "write"};
     CHECK(gate.check(key.expose(), request).http_status == 403);
+    gate.set_scopes(key.key_id(), {"write"});
+    CHECK((gate.scopes(gate.key(key.key_id())) == std::vector<std::string>{"write"}));
     gate.set_scopes(key.key_id(), {"read", "write"});
+    CHECK(gate.scopes(gate.key(key.key_id())) == gate.scopes());
     CHECK(gate.check(key.expose(), request).admitted());
     request.need = {"admin"};
     CHECK(thrown([&] { gate.check(key.expose(), request); }) == KT_NO_SUCH_SCOPE);
@@ -417,7 +428,11 @@ static void requests_charge_key_team_and_groups(const std::string &folder) {
     config.plans = {{"default", "100/minute; team: 150/minute; group write: 10/minute warn 50%; "
                                 "group tokens: 5000/hour"}};
     auto gate = Gate::in_memory(PEPPER, config);
+    CHECK(gate.described().view().empty());
     use_sections(gate);
+    config.described = "minute";
+    CHECK(Gate::in_memory(PEPPER, config).described().view() == "minute");
+    config.described = {};
     char pepper[KT_PEPPER_SIZE];
     CHECK(kt_pepper_generate(pepper, sizeof pepper) == KT_OK);
     auto file = Gate::create(folder + "/sections.gate", pepper, config);

@@ -59,7 +59,8 @@ int main(int count, char **arguments) {
     kt_limiter limiter;
     must(kt_limiter_init(limiter_memory, sizeof limiter_memory, POLICY, 100, seed, &limiter));
     kt_plan plan = {KT_TEXT("default"), POLICY};
-    kt_gate_config config = {sizeof(kt_gate_config), 64, &plan, 1, KT_TEXT("kt"), 0, 0, nullptr, 0};
+    kt_gate_config config = {
+        sizeof(kt_gate_config), 64, &plan, 1, KT_TEXT("kt"), 0, 0, nullptr, 0, nullptr, 0};
     kt_bytes pepper = {reinterpret_cast<const std::uint8_t *>(PEPPER.data()), PEPPER.size()};
     kt_gate gate;
     must(kt_gate_init(gate_memory, sizeof gate_memory, &config, &pepper, 1, &gate));

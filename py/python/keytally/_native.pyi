@@ -290,6 +290,7 @@ class Limiter:
         estimate: Charge | None,
         actual: int,
         *,
+        overdraw: bool = False,
         now: float | datetime | None = None,
     ) -> Verdict: ...
     def reset(self, subject: str | bytes, *, now: float | datetime | None = None) -> Verdict: ...
@@ -315,6 +316,7 @@ class Gate:
         prefix: str = "kt",
         teams: int | None = None,
         scopes: str | Iterable[str] = (),
+        described: str | None = None,
     ) -> Gate: ...
     @staticmethod
     def open(
@@ -333,6 +335,7 @@ class Gate:
         prefix: str = "kt",
         teams: int | None = None,
         scopes: str | Iterable[str] = (),
+        described: str | None = None,
     ) -> Gate: ...
     def check(
         self,
@@ -450,6 +453,8 @@ class Gate:
     @property
     def team_capacity(self) -> int: ...
     @property
+    def described(self) -> str | None: ...
+    @property
     def sections(self) -> tuple[str, ...]: ...
     @property
     def scopes(self) -> tuple[str, ...]: ...
@@ -497,6 +502,8 @@ class KeyInfo:
     def last_used(self) -> int | None: ...
     @property
     def pepper(self) -> int: ...
+    @property
+    def scopes(self) -> tuple[str, ...]: ...
     @property
     def clock_ahead_s(self) -> int: ...
     @property

@@ -199,6 +199,7 @@ class MemoryGate:
     Args:
         plans: The plans by name; ``{"default": "100/minute, 1000/hour"}`` by default.
         scopes: The names of the scopes of the gate. The key has all of them.
+        described: The window that ``X-RateLimit-*`` describe, as in `Gate.create`.
 
     Attributes:
         table: The `Gate`.
@@ -218,8 +219,11 @@ class MemoryGate:
         self,
         plans: Mapping[str, str | Policy | Sections] | None = None,
         scopes: Sequence[str] = (),
+        described: str | None = None,
     ) -> None:
-        self.table = Gate.in_memory(pepper=generate_pepper(), keys=100, plans=plans, scopes=scopes)
+        self.table = Gate.in_memory(
+            pepper=generate_pepper(), keys=100, plans=plans, scopes=scopes, described=described
+        )
         self.api_key = self.table.issue(1, scopes=scopes).expose()
 
     @property

@@ -10,14 +10,14 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use keytally::now;
 use keytally::redact::{policy_error, redact};
-use keytally::{ParsePolicyError, Plan, Policy, parse_key};
+use keytally::{ParsePolicyError, Plan, Policy, Window, parse_key};
 use keytally_tower::KeySources;
 use tokio::runtime::Runtime;
 
 use crate::service::address::TrustedProxy;
 use crate::service::bind::Listener;
 use crate::service::charges::{Charges, MAX_LIFETIME};
-use crate::service::data::{self, Data};
+use crate::service::data::{self, Data, GateOptions};
 use crate::service::listen;
 use crate::service::preflight::MethodSource;
 use crate::service::refusals::Refusals;
@@ -41,9 +41,10 @@ use keytally_cli::internal::{
 /// second. SIGHUP opens it immediately, unless standard input is a terminal.
 ///
 /// GET /api/v1/contacts needs a key and charges 1. GET /api/v1/limits returns the key's quotas and
-/// charges nothing. /auth returns 200, 401 or 429 to proxies, with X-Account-Id, X-Key-Id,
-/// X-Key-Env and X-Key-Plan, which are empty if no key was admitted. X-Cost sets the cost, and an
-/// invalid one gets 400; the proxy must set or remove it. GET /metrics is for Prometheus, GET
+/// charges nothing. /auth returns 200, 401, 403 or 429 to proxies, with X-Account-Id, X-Key-Id,
+/// X-Key-Env and X-Key-Plan, which are empty if no key was admitted. X-Cost sets the cost, X-Group
+/// names groups of the plans, and X-Need scopes. An invalid one gets 400, and the proxy must set or
+/// remove all three. GET /metrics is for Prometheus, GET
 /// /healthz for health checks. HTTP/1.1 and HTTP/2 without TLS (prior knowledge) are supported.
 #[derive(Args)]
 pub(crate) struct Serve {
@@ -65,10 +66,22 @@ pub(crate) struct Serve {
     /// Folder with the gate and its pepper
     #[arg(long, value_name = "FOLDER", default_value = "./keytally-data", value_parser = path_parser())]
     data: PathBuf,
-    /// A plan, NAME=POLICY, to add to the gate or to change in it; repeatable [default of a new
+    /// A plan, NAME=SECTIONS, to add to the gate or to change in it; repeatable [default of a new
     /// gate: default=100/minute, 1000/hour]
     #[arg(long = "plan", value_name = "PLAN", value_parser = value_parser(plans::parse))]
     plans: Vec<Plan>,
+    /// Capacity of a new gate: the maximum number of accounts. An existing gate must have the same
+    /// [default: that of keys if the plans have a section "team", else 0]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..=MAX_TEAMS))]
+    teams: Option<u32>,
+    /// A scope that keys of a new gate may have, such as read: 1 to 16 characters; repeatable. An
+    /// existing gate must have it
+    #[arg(long = "scope", value_name = "NAME")]
+    scopes: Vec<String>,
+    /// Window of a new gate that X-RateLimit-* describe, such as month: one of the quotas of keys.
+    /// An existing gate must have the same [default: the longest of at most a day]
+    #[arg(long, value_name = "WINDOW", value_parser = value_parser(plans::parse_window))]
+    describe: Option<Window>,
     /// Shadow mode: admit all requests, and report those that would be refused in
     /// X-Keytally-Shadow, the metrics and the log
     #[arg(long)]
@@ -118,6 +131,9 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_timeout)]
     client_timeout: Duration,
 }
+
+/// The maximum capacity in teams, in the type that clap needs.
+const MAX_TEAMS: i64 = keytally::MAX_KEYS as i64;
 
 /// How many keys the metrics name at a listener of their own.
 const NAMED_KEYS: usize = 10;
@@ -205,7 +221,13 @@ impl Serve {
                 Some(address) => Some(Listener::bind("--metrics-listen", address, self.socket_mode).await?),
                 None => None,
             };
-            let data = data::open(&self.data, pepper, &self.plans, io::stdout().is_terminal())?;
+            let options = GateOptions {
+                plans: &self.plans,
+                teams: self.teams,
+                scopes: &self.scopes,
+                described: self.describe,
+            };
+            let data = data::open(&self.data, pepper, options, io::stdout().is_terminal())?;
             // The handlers are installed only after the folder was opened. Opening may wait for a
             // pipe or for another process, and a signal must be able to end that wait.
             let stop = StopSignals::new()?;
@@ -271,6 +293,10 @@ impl Serve {
             )?;
         }
         writeln!(out, "Plans: {}.", plans::describe(table.plans().map(|(_, plan)| plan)))?;
+        let scopes: Vec<_> = table.scopes().map(|scope| scope.to_string()).collect();
+        if !scopes.is_empty() {
+            writeln!(out, "Scopes: {}.", scopes.join(", "))?;
+        }
         if self.shadow {
             writeln!(out, "Shadow mode: all requests are admitted.")?;
         }
@@ -288,9 +314,10 @@ impl Serve {
         match &data.first_key {
             Some(key) => {
                 let key = key.expose();
+                let with_scopes = if scopes.is_empty() { "" } else { " with all scopes" };
                 writeln!(
                     out,
-                    "\nThe first key, for account 1. Store it: it is not shown again.\n\n  {key}"
+                    "\nThe first key, for account 1{with_scopes}. Store it: it is not shown again.\n\n  {key}"
                 )?;
                 writeln!(
                     out,

@@ -176,13 +176,43 @@ fn documented_proxy_forwards_the_holder_of_a_key() {
 }
 
 #[test]
+fn documented_proxy_states_groups_and_scopes() {
+    let sandbox = Sandbox::new();
+    let plan = "default=1000/31d; team: 900/31d; group write: 50/31d; group tokens: 6000/31d";
+    let options = ["--plan", plan, "--scope", "read", "--scope", "write"];
+    let _server = Server::start_at(&sandbox, "unix:socket", &options, &[]);
+    let issue = |scope| sandbox.new_key(&["--account", "42", "--scope", scope]).0;
+    let [reader, writer] = ["read", "write"].map(|scope| format!("X-API-Key: {}", issue(scope)));
+    let _requests = upstream(&sandbox);
+    let config = format!("server {{ listen 127.0.0.1:PORT;\n{} }}", configurations()[1])
+        .replace("location /messages", "location /200/messages");
+    let nginx = Nginx::start(&sandbox, &config);
+    for claim in ["X-Need: write", "X-Group: none", "X-Cost: 5"] {
+        assert_eq!(nginx.get("/200", &[&reader, claim]).code(), 200, "{claim}");
+    }
+    assert_eq!(nginx.get("/200/messages", &[&reader]).code(), 403);
+    for claim in ["X-Need: read", "X-Group: tokens=0"] {
+        assert_eq!(nginx.get("/200/messages", &[&writer, claim]).code(), 200, "{claim}");
+    }
+    // There is no room for a third cost of 2,500 tokens. auth_request makes 500 of 429.
+    assert_eq!(nginx.get("/200/messages", &[&writer]).code(), 500);
+    assert_eq!(nginx.get("/200", &[&writer]).code(), 200);
+    let mut wire = Wire::to_socket(&sandbox.path("socket"));
+    let lines: [&[u8]; 2] = [writer.as_bytes(), b"X-Group: write"];
+    let limits = wire.request("GET /auth", &lines).header("RateLimit").to_owned();
+    for part in ["s\";r=996", "\"team-2678400s\";r=893", "\"write-2678400s\";r=47"] {
+        assert!(limits.contains(part), "{part} is not in {limits}");
+    }
+}
+
+#[test]
 fn documented_proxy_returns_the_charge_of_a_failure() {
     let sandbox = Sandbox::new();
     let server = start(&sandbox, &["--settle", "60s"]);
     let key = server.first_key().unwrap();
     let line = format!("X-API-Key: {key}");
     let requests = upstream(&sandbox);
-    let config = configurations()[1].replace("server {\n", "server { listen 127.0.0.1:PORT;\n");
+    let config = configurations()[2].replace("server {\n", "server { listen 127.0.0.1:PORT;\n");
     let nginx = Nginx::start(&sandbox, &config);
     let mut left = 1000;
     let mut charges = Vec::new();

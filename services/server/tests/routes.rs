@@ -88,12 +88,9 @@ fn auth_charges_team_and_groups_all_or_none() {
 #[test]
 fn auth_forbids_a_key_without_the_scope() {
     let sandbox = Sandbox::new();
-    // The service makes a pepper, and uses the gate that is made with it.
-    drop(Server::start(&sandbox, &[]));
-    std::fs::remove_file(sandbox.path(GATE)).unwrap();
-    let scopes = ["--scope", "read", "--scope", "write"];
-    sandbox.run_admin(&[&["create", GATE], &scopes[..]].concat()).expect_status(0);
-    let server = Server::start(&sandbox, &[]);
+    let server = Server::start(&sandbox, &["--scope", "read", "--scope", "write"]);
+    let forbidden = "keytally_verdicts_total{outcome=\"forbidden\",reason=\"none\"}";
+    assert_eq!(server.metric(forbidden), 0);
     let (key, _) = sandbox.new_key(&["--account", "42", "--scope", "read"]);
     let key = format!("X-API-Key: {key}");
     let auth = |need: &str| server.request("GET /auth", &[key.as_bytes(), need.as_bytes()]);
@@ -101,6 +98,14 @@ fn auth_forbids_a_key_without_the_scope() {
     let reply = auth("X-Need: read, write");
     assert_eq!((reply.code(), reply.body.as_str()), (403, r#"{"error": "Forbidden"}"#));
     assert!(!reply.has("X-RateLimit-Limit"), "{reply:?}");
+    assert_eq!(server.metric(forbidden), 1);
+    drop(server);
+
+    let template = r#"{"forbidden": {"status": 404, "body": "{outcome}"}}"#;
+    std::fs::write(sandbox.path("refusals.json"), template).unwrap();
+    let server = Server::start(&sandbox, &["--refusals", "refusals.json"]);
+    let reply = server.request("GET /auth", &[key.as_bytes(), b"X-Need: write"]);
+    assert_eq!((reply.code(), reply.body.as_str()), (404, "forbidden"));
 }
 
 #[test]

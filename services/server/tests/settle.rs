@@ -78,6 +78,54 @@ fn charge_is_replaced_by_the_actual_cost_once() {
 }
 
 #[test]
+fn costs_of_groups_are_settled() {
+    let sandbox = Sandbox::new();
+    let plan = "default=1000/31d; team: 900/31d; group write: 50/31d; group tokens: 5000/31d";
+    let server = Server::start(&sandbox, &["--plan", plan, "--settle", "10m"]);
+    let key = server.first_key().unwrap();
+    let charge = || {
+        let lines = [format!("X-API-Key: {key}"), "X-Group: write, tokens=2000".to_owned()];
+        let reply = server.request("GET /auth", &lines.each_ref().map(|line| line.as_bytes()));
+        assert_eq!(reply.code(), 200, "{reply:?}");
+        reply.header(CHARGE).to_owned()
+    };
+    let left = || {
+        let header = format!("X-API-Key: {key}");
+        let lines: [&[u8]; 2] = [header.as_bytes(), b"X-Group: write=0, tokens=0"];
+        let fields = server.request("GET /auth", &lines).header("RateLimit").to_owned();
+        let rest =
+            |field: &str| field.rsplit_once(";r=").unwrap().1.split(';').next().map(str::parse);
+        fields.split(", ").map(|field| rest(field).unwrap().unwrap()).collect::<Vec<u32>>()
+    };
+    let settle = |token: &str, lines: &[&str]| {
+        let token = format!("{CHARGE}: {token}");
+        let lines: Vec<_> =
+            [token.as_str()].iter().chain(lines).map(|line| line.as_bytes()).collect();
+        server.request("POST /settle", &lines)
+    };
+    let token = charge();
+    for wrong in ["tokens", "tokens=x", "tokens=+1", "tokens=-1", "key=1", "team=1", "none=1"] {
+        let reply = settle(&token, &[&format!("X-Group: {wrong}")]);
+        assert_eq!(reply.code(), 400, "{wrong}");
+        assert!(reply.body.contains("must be a list of NAME=COST"), "{wrong}: {reply:?}");
+    }
+    // Each call of `left` charges the key and its team one unit.
+    let reply = settle(&token, &["X-Group: tokens=1500"]);
+    let expected = json!({"charged": 1, "cost": 1, "uncharged": {"tokens": 0}});
+    assert_eq!((reply.code(), reply.json()), (200, expected));
+    assert_eq!(left(), [998, 898, 49, 3500]);
+    let reply = settle(&charge(), &["X-Cost: 0", "X-Group: tokens=9000"]);
+    let expected = json!({"charged": 1, "cost": 0, "uncharged": {"tokens": 5500}});
+    assert_eq!((reply.code(), reply.json()), (200, expected));
+    assert_eq!(left(), [997, 897, 49, 0]);
+    sandbox.run_admin(&["reset", GATE, key_id(&key)]).expect_status(0);
+    // A cost of 0 returns the whole charge.
+    let reply = settle(&charge(), &["X-Cost: 0"]);
+    assert_eq!((reply.code(), reply.json()), (200, json!({"charged": 1, "cost": 0})));
+    assert_eq!(left(), [999, 896, 50, 5000]);
+}
+
+#[test]
 fn charge_is_reported_only_for_an_admitted_request() {
     let sandbox = Sandbox::new();
     let server = start(&sandbox, &["--preflight-header", "X-Original-Method"]);

@@ -190,6 +190,10 @@ fn failed_start_changes_nothing() {
     );
     expect_usage_error(&["--plan", "a=1/s", "--plan", "b=1/h"], &["share their sections, windows"]);
     expect_usage_error(&["--plan", "a=1/s", "--plan", "a=2/s"], &["plan \"a\" is given twice"]);
+    expect_usage_error(&["--describe", "day"], &["the plans have none for day"]);
+    expect_usage_error(&["--scope", "a b"], &["at most 64 scopes"]);
+    expect_usage_error(&["--teams", "-1"], &["'--teams <NUMBER>'"]);
+    expect_usage_error(&["--teams", "0", "--plan", "a=1/s; team: 1/s"], &["team"]);
     expect_usage_error(
         &["--failures", "20/fortnight"],
         &[
@@ -286,5 +290,49 @@ fn plans_of_a_later_start_are_added_or_changed() {
     assert_eq!(
         (reply.header("X-RateLimit-Limit"), reply.header("X-RateLimit-Remaining")),
         ("600", "598")
+    );
+}
+
+#[test]
+fn gate_is_created_with_scopes_and_teams() {
+    let sandbox = Sandbox::new();
+    let plan = ["--plan", "default=90/hour, 5/31d; team: 6/31d", "--describe", "31d"];
+    let options = [&plan[..], &["--scope", "read", "--scope", "write", "--teams", "2"]].concat();
+    let server = Server::start(&sandbox, &options);
+    assert!(server.startup_message.contains("Scopes: read, write."), "{}", server.startup_message);
+    assert!(
+        server.startup_message.contains("for account 1 with all scopes."),
+        "{}",
+        server.startup_message
+    );
+    let key = format!("X-API-Key: {}", server.first_key().unwrap());
+    let reply = server.request("GET /auth", &[key.as_bytes(), b"X-Need: read, write"]);
+    assert_eq!((reply.code(), reply.header("X-RateLimit-Limit")), (200, "5"), "{reply:?}");
+    sandbox.new_key(&["--account", "2", "--scope", "write"]);
+    let third = ["issue", GATE, "--account", "3", "--pepper-file", "data/pepper"];
+    sandbox
+        .finish(&mut sandbox.command(&third), b"")
+        .expect_failure(&["the gate has room for 2 teams"]);
+    drop(server);
+
+    // A later start may have the same options or none, and no others.
+    let server = Server::start(&sandbox, &options);
+    assert!(server.startup_message.contains("Scopes: read, write."), "{}", server.startup_message);
+    drop(server);
+    drop(Server::start(&sandbox, &[]));
+    expect_start_failure(
+        &sandbox,
+        &["--scope", "admin"],
+        &["--scope admin: ", "created with other scopes, which cannot be changed: read, write"],
+    );
+    expect_start_failure(
+        &sandbox,
+        &["--describe", "hour"],
+        &["--describe hour: the gate was created without it, which cannot be changed"],
+    );
+    expect_start_failure(
+        &sandbox,
+        &["--teams", "3"],
+        &["--teams 3: the gate was created for 2 teams, which cannot be changed"],
     );
 }

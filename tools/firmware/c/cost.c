@@ -79,7 +79,7 @@ void print_costs(uint8_t *gate_memory, size_t gate_len, uint8_t *limiter_memory,
     static const uint8_t pepper[32] = "a pepper for all to see, 32 byte";
     const kt_plan plan = {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")};
     const kt_gate_config config = {
-        sizeof(kt_gate_config), 64, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0};
+        sizeof(kt_gate_config), 64, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0, NULL, 0};
     const kt_bytes peppers = {pepper, sizeof pepper};
     const kt_new_key new_key = {
         sizeof(kt_new_key), 1, KT_TEXT("live"), KT_TEXT("default"), 0, 0, NULL, 0};

@@ -123,7 +123,7 @@ void live(uint8_t *gate_memory, size_t gate_len, uint8_t *limiter_memory, size_t
     static const uint8_t pepper[] = "a pepper for all to see, 32 bytes";
     const kt_plan plan = {KT_TEXT("device"), KT_TEXT("3/minute, 5/hour")};
     const kt_gate_config config = {
-        sizeof(kt_gate_config), 64, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0};
+        sizeof(kt_gate_config), 64, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0, NULL, 0};
     const kt_bytes peppers = {pepper, sizeof pepper - 1};
     static const uint8_t seed[] = "from the entropy";
     EXPECT(kt_gate_init(gate_memory, gate_len, &config, &peppers, 1, &gate) == KT_OK);

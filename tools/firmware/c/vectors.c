@@ -232,7 +232,7 @@ static uint32_t verdicts(uint8_t *gate_memory, size_t gate_len) {
         const struct text policy = text(), pepper = text();
         const kt_plan plan = {KT_TEXT("default"), CHARS(policy)};
         const kt_gate_config config = {
-            sizeof(kt_gate_config), 64, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0};
+            sizeof(kt_gate_config), 64, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0, NULL, 0};
         const kt_bytes peppers = {pepper.data, pepper.len};
         const kt_status status =
             kt_gate_init(gate_memory, gate_len, &config, &peppers, 1, &gate);

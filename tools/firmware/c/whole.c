@@ -28,7 +28,7 @@ int main(void) {
 
     const kt_plan plan = {KT_TEXT("device"), KT_TEXT("100/minute, 1000/hour")};
     const kt_gate_config config = {
-        sizeof(kt_gate_config), 64, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0};
+        sizeof(kt_gate_config), 64, &plan, 1, KT_TEXT("kt"), 0, 0, NULL, 0, NULL, 0};
     const kt_bytes peppers = {pepper, sizeof pepper};
     TRY(kt_gate_init(gate_memory, sizeof gate_memory, &config, &peppers, 1, &gate));
     TRY(kt_limiter_init(limiter_memory, sizeof limiter_memory, KT_TEXT("5/minute"), 16, seed,

@@ -140,7 +140,10 @@ fn extras(headers: &HeaderMap) -> Result<Extras, &'static str> {
 }
 
 /// Returns the items of a list in the fields of a name; `None` for one that is not ASCII.
-fn items<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = Option<&'h str>> {
+pub(super) fn items<'h>(
+    headers: &'h HeaderMap,
+    name: &str,
+) -> impl Iterator<Item = Option<&'h str>> {
     let values = headers.get_all(name).into_iter().map(|value| value.to_str().ok());
     values.flat_map(|value| {
         let items = value.unwrap_or_default().split(',').map(str::trim);

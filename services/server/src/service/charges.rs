@@ -105,6 +105,20 @@ pub(crate) enum Refusal {
     Gone,
 }
 
+/// What a request really cost.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Actual<'n> {
+    /// The cost of the request itself; `None` if the estimate was right.
+    pub(crate) cost: Option<u32>,
+    /// The costs of groups that were charged a cost of their own. The others keep their charge.
+    pub(crate) groups: Vec<(&'n str, u32)>,
+}
+
+impl Actual<'_> {
+    /// A request that cost nothing.
+    const NOTHING: Self = Self { cost: Some(0), groups: Vec::new() };
+}
+
 impl Charges {
     /// Opens the file of settled charges in the data folder, or creates it.
     pub(crate) fn open(
@@ -178,10 +192,16 @@ impl Charges {
         Token::from_body(body).ok_or(Refusal::Unknown)
     }
 
-    /// Replaces the charge of a token by the actual cost, once.
+    /// Replaces the charge of a token by the actual cost, once. Returns the units of each group for
+    /// which there was no room.
     ///
     /// The token is used up first. If the process is killed after that, the charge stays.
-    pub(crate) fn settle(&self, gate: &Gate, token: &Token, actual: u32) -> Result<(), Refusal> {
+    pub(crate) fn settle(
+        &self,
+        gate: &Gate,
+        token: &Token,
+        actual: &Actual<'_>,
+    ) -> Result<Vec<u32>, Refusal> {
         let now_ms = now().unix_ms();
         let issued_ms = token.issued.unix_ms();
         let lifetime_ms = u64::try_from(self.lifetime.as_millis()).unwrap_or(u64::MAX);
@@ -199,7 +219,18 @@ impl Charges {
             }
             _ => return Err(Refusal::Settled),
         }
-        gate.settle(token.key_id, token.charge, actual).map(drop).ok_or(Refusal::Gone)
+        let (key_id, charge) = (token.key_id, token.charge);
+        if *actual == Actual::NOTHING {
+            // Groups that were charged a cost of their own are returned too.
+            return gate.refund(key_id, charge).map(|_| Vec::new()).ok_or(Refusal::Gone);
+        }
+        let mut settlement = keytally::Settlement::new();
+        settlement.cost = actual.cost;
+        for &(name, cost) in &actual.groups {
+            settlement = settlement.with_group(name, cost);
+        }
+        let settled = gate.settle_all(key_id, charge, &settlement);
+        settled.map(|settled| settled.uncharged().to_vec()).ok_or(Refusal::Gone)
     }
 
     /// Returns how many settled tokens are remembered, and how many can be.
@@ -302,8 +333,8 @@ mod tests {
         let gone = KeyId::from_number(key_id.number() ^ 1).unwrap();
         let text = charges.token(&gate, gone, charge, now()).unwrap();
         let token = charges.read(&gate, text.as_bytes()).unwrap();
-        assert_eq!(charges.settle(&gate, &token, 0), Err(Refusal::Gone));
-        assert_eq!(charges.settle(&gate, &token, 0), Err(Refusal::Settled));
+        assert_eq!(charges.settle(&gate, &token, &Actual::NOTHING), Err(Refusal::Gone));
+        assert_eq!(charges.settle(&gate, &token, &Actual::NOTHING), Err(Refusal::Settled));
         let quotas = gate.table().key(key_id, now()).unwrap().quotas;
         assert!(quotas.iter().all(|quota| quota.limit - quota.remaining == 10));
     }

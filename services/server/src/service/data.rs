@@ -13,11 +13,11 @@ use std::thread;
 
 use keytally::{AdminError, NewKey};
 use keytally::{Gate, GateConfig, now, pepper};
-use keytally::{Key, Name, Peppers, Plan};
+use keytally::{Key, Name, Peppers, Plan, Window};
 
 use keytally_cli::internal::Failure;
 use keytally_cli::internal::plans;
-use keytally_cli::internal::{PepperSource, read_pepper_file};
+use keytally_cli::internal::{PepperSource, pluralized, read_pepper_file};
 
 use crate::system::{create_folder, try_lock_folder};
 
@@ -36,24 +36,40 @@ pub(crate) struct Data {
     pub(crate) first_key: Option<Key>,
 }
 
+/// What the options of a start require of the gate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GateOptions<'a> {
+    /// Plans to add to the gate or to change in it. If there are none, a new gate has the default
+    /// plan.
+    pub(crate) plans: &'a [Plan],
+    /// The capacity in teams. `None` stands for the default of a new gate.
+    pub(crate) teams: Option<u32>,
+    /// The names of scopes.
+    pub(crate) scopes: &'a [String],
+    /// The window that `X-RateLimit-*` describe. `None` stands for the default of a new gate.
+    pub(crate) described: Option<Window>,
+}
+
 /// Opens the data folder, and creates the folder and its files if they do not exist. The first key
 /// is issued only if `can_print_key`.
 pub(crate) fn open(
     folder: &Path,
     source: &PepperSource,
-    new_plans: &[Plan],
+    options: GateOptions<'_>,
     can_print_key: bool,
 ) -> Result<Data, Failure> {
     let given_peppers = source.load()?;
     let gate_path = folder.join("api.gate");
     let pepper_file = folder.join("pepper");
-    let mut config = GateConfig::default();
-    if !new_plans.is_empty() {
-        config.plans = new_plans.to_vec();
+    let mut config = GateConfig::default().with_scopes(options.scopes.to_vec());
+    (config.teams, config.described) = (options.teams, options.described);
+    if !options.plans.is_empty() {
+        config.plans = options.plans.to_vec();
     }
     if !gate_path.exists() {
-        // Checks the plans with a gate of one key, before anything is created.
-        let trial = config.clone().with_keys(1);
+        // Checks the options with a gate of one key, before anything is created.
+        let mut trial = config.clone().with_keys(1);
+        trial.teams = trial.teams.map(|teams| teams.min(1));
         Gate::in_memory(pepper::parse(&pepper::generate()?)?, &trial)?;
     }
     let lock = lock_folder(folder)?;
@@ -64,7 +80,8 @@ pub(crate) fn open(
     };
     let gate = if exists {
         let gate = Gate::open(&gate_path, peppers.clone())?;
-        set_plans(&gate, new_plans)?;
+        expect_created_with(&gate, options)?;
+        set_plans(&gate, options.plans)?;
         gate
     } else {
         Gate::create(&gate_path, peppers.clone(), &config)?
@@ -119,6 +136,36 @@ fn own_peppers(path: &Path, gate_path: &Path, gate_exists: bool) -> Result<Peppe
     read_pepper_file(path)
 }
 
+/// Refuses scopes, a number of teams and a window to describe that the gate was not created with:
+/// they cannot change.
+fn expect_created_with(gate: &Gate, options: GateOptions<'_>) -> Result<(), Failure> {
+    let table = gate.table();
+    if let Some(scope) = options.scopes.iter().find(|scope| table.scope_bit(scope).is_none()) {
+        let scopes: Vec<_> = table.scopes().map(|scope| scope.to_string()).collect();
+        let scopes = if scopes.is_empty() { "none".to_owned() } else { scopes.join(", ") };
+        return Err(Failure::new(format!(
+            "--scope {scope}: the gate was created with other scopes, which cannot be changed: {scopes}"
+        )));
+    }
+    // A month has the same name, whichever day it begins on.
+    let named = |window: Window| window.to_string();
+    if let Some(window) = options.described.map(named)
+        && table.described().map(named).as_ref() != Some(&window)
+    {
+        return Err(Failure::new(format!(
+            "--describe {window}: the gate was created without it, which cannot be changed"
+        )));
+    }
+    let capacity = table.team_capacity();
+    match options.teams.filter(|&teams| teams != capacity) {
+        Some(teams) => Err(Failure::new(format!(
+            "--teams {teams}: the gate was created for {}, which cannot be changed",
+            pluralized(capacity, "team")
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// Adds plans, or changes those of the same name. If one does not fit the gate, changes none.
 fn set_plans(gate: &Gate, new_plans: &[Plan]) -> Result<(), Failure> {
     let table = gate.table();
@@ -142,14 +189,16 @@ fn set_plans(gate: &Gate, new_plans: &[Plan]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Issues a key for account 1 if the gate has none.
+/// Issues a key for account 1 with all scopes if the gate has none.
 fn first_key(gate: &Gate) -> Result<Option<Key>, Failure> {
     if gate.table().list(now()).next().is_some() {
         return Ok(None);
     }
     let env =
         Name::new("live").ok_or_else(|| Failure::new("the environment name live is not valid"))?;
-    let (key, _) = gate.issue(&NewKey::new(1, env))?;
+    let scopes: Vec<_> = gate.table().scopes().collect();
+    let scopes: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
+    let (key, _) = gate.issue(&NewKey::new(1, env).with_scopes(&scopes))?;
     Ok(Some(key))
 }
 

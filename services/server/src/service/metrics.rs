@@ -89,23 +89,15 @@ const LABELS: [&str; 2] = ["outcome", "reason"];
 /// How long a count of the keys is reused, in seconds. Counting reads the whole gate.
 const COUNTED_FOR_S: i64 = 5;
 
-/// All outcomes and reasons of a gate's verdicts. Their counters exist from the start, with value
-/// 0.
-const VERDICTS: &[(Outcome, Option<KeyReason>)] = &[
-    (Outcome::Admitted, None),
-    (Outcome::Denied, None),
-    (Outcome::TooCostly, None),
-    (Outcome::MissingKey, None),
-    (Outcome::InvalidKey, Some(KeyReason::Malformed)),
-    (Outcome::InvalidKey, Some(KeyReason::Checksum)),
-    (Outcome::InvalidKey, Some(KeyReason::Unknown)),
-    (Outcome::InvalidKey, Some(KeyReason::WrongSecret)),
-    (Outcome::InvalidKey, Some(KeyReason::Revoked)),
-    (Outcome::InvalidKey, Some(KeyReason::Expired)),
-    (Outcome::InvalidKey, Some(KeyReason::Duplicate)),
-    (Outcome::InvalidKey, Some(KeyReason::PepperMissing)),
-    (Outcome::InvalidKey, Some(KeyReason::Damaged)),
-];
+/// Returns all outcomes and reasons of a gate's verdicts. Their counters exist from the start, with
+/// value 0.
+fn known_verdicts() -> impl Iterator<Item = (Outcome, Option<KeyReason>)> {
+    // Only a limiter is full, and an invalid key has a reason.
+    let of_gate = |outcome: &Outcome| !matches!(outcome, Outcome::Full | Outcome::InvalidKey);
+    let outcomes = Outcome::ALL.iter().copied().filter(of_gate).map(|outcome| (outcome, None));
+    let reasons = KeyReason::ALL.iter().map(|&reason| (Outcome::InvalidKey, Some(reason)));
+    outcomes.chain(reasons)
+}
 
 impl Metrics {
     /// Returns metrics whose counters are 0. They name at most `named_keys` keys.
@@ -188,10 +180,10 @@ impl Metrics {
             )?,
             counted_at_s: IntGauge::new("counted_at", "Not exported.")?,
         };
-        for (outcome, reason) in VERDICTS {
-            metrics.verdicts.with_label_values(&labels(*outcome, *reason));
-            if *outcome != Outcome::Admitted {
-                metrics.shadow.with_label_values(&labels(*outcome, *reason));
+        for (outcome, reason) in known_verdicts() {
+            metrics.verdicts.with_label_values(&labels(outcome, reason));
+            if outcome != Outcome::Admitted {
+                metrics.shadow.with_label_values(&labels(outcome, reason));
             }
         }
         for shadow in [false, true] {

@@ -24,6 +24,7 @@ pub(crate) struct Refusals {
     invalid_key: Option<Template>,
     denied: Option<Template>,
     too_costly: Option<Template>,
+    forbidden: Option<Template>,
 }
 
 /// What replaces the status, the content type and the body of a refusal.
@@ -72,6 +73,7 @@ impl Refusals {
             ("invalid_key", &self.invalid_key),
             ("denied", &self.denied),
             ("too_costly", &self.too_costly),
+            ("forbidden", &self.forbidden),
         ]
         .into_iter()
         .filter_map(|(name, template)| Some((name, template.as_ref()?)))
@@ -85,6 +87,7 @@ impl Refusals {
             Outcome::InvalidKey => &self.invalid_key,
             Outcome::Denied => &self.denied,
             Outcome::TooCostly => &self.too_costly,
+            Outcome::Forbidden => &self.forbidden,
             _ => &None,
         };
         let Some(template) = template else { return };

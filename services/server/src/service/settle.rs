@@ -3,17 +3,22 @@
 //! The request has the token that `/auth` returned in `X-Keytally-Charge`, and the actual cost in
 //! `X-Cost`: 0 returns the whole charge. It is for the proxy and for the services behind it, which
 //! can reach the listener of `/auth`. Clients never get a token.
+//!
+//! `X-Group` lists groups that were charged a cost of their own, as NAME=COST with the actual cost.
+//! Then `X-Cost` may be absent, and groups that are left out keep their charge.
 
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
+use keytally::{Gate, Section};
 use serde::Serialize;
 
-use super::auth::COST;
-use super::charges::{Charges, Refusal};
+use super::auth::{COST, GROUP, items};
+use super::charges::{Actual, Charges, Refusal};
 use super::metrics::Settlement;
 use super::{Service, json, json_of};
 
@@ -27,6 +32,9 @@ struct Settled {
     charged: u32,
     /// The units that stay charged.
     cost: u32,
+    /// The units of each group of `X-Group` for which there was no room.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    uncharged: BTreeMap<String, u32>,
 }
 
 /// Settles the charge of a token.
@@ -51,15 +59,28 @@ impl Service {
             Ok(token) => token,
             Err(refusal) => return refused(charges, refusal),
         };
-        let charged = token.charge.cost();
-        let cost = only(headers, COST).and_then(|value| whole_number(value, charged));
-        let Some(cost) = cost else {
+        let Some(groups) = groups(headers, &gate) else {
             return bad_request(error(format_args!(
-                "{COST} must be sent once, and a whole number from 0 to the charge, which is {charged}"
+                "{GROUP} must be a list of NAME=COST with groups of the gate"
             )));
         };
-        match charges.settle(&gate, &token, cost) {
-            Ok(()) => (Settlement::Settled, json_of(&Settled { charged, cost })),
+        let charged = token.charge.cost();
+        let mut actual = Actual { cost: None, groups };
+        if actual.groups.is_empty() || headers.contains_key(COST) {
+            actual.cost = only(headers, COST).and_then(|value| whole_number(value, charged));
+            if actual.cost.is_none() {
+                return bad_request(error(format_args!(
+                    "{COST} must be sent once, and a whole number from 0 to the charge, which is {charged}"
+                )));
+            }
+        }
+        match charges.settle(&gate, &token, &actual) {
+            Ok(uncharged) => {
+                let names = actual.groups.iter().map(|(name, _)| (*name).to_owned());
+                let (cost, uncharged) =
+                    (actual.cost.unwrap_or(charged), names.zip(uncharged).collect());
+                (Settlement::Settled, json_of(&Settled { charged, cost, uncharged }))
+            }
             Err(refusal) => refused(charges, refusal),
         }
     }
@@ -108,8 +129,23 @@ fn only<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h HeaderValue> {
     values.next().filter(|_| values.next().is_none())
 }
 
+/// Parses `X-Group`, a list of groups of the gate as NAME=COST.
+fn groups<'h>(headers: &'h HeaderMap, gate: &Gate) -> Option<Vec<(&'h str, u32)>> {
+    let sections = gate.table().sections();
+    let cost = |item: Option<&'h str>| {
+        let (name, cost) = item?.split_once('=')?;
+        let group = Section::group(name)?;
+        sections.contains(&group).then_some((name, digits(cost)?))
+    };
+    items(headers, GROUP).map(cost).collect()
+}
+
+/// Parses a number of digits only.
+fn digits(text: &str) -> Option<u32> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
 /// Parses a number from 0 to `max`.
 fn whole_number(value: &HeaderValue, max: u32) -> Option<u32> {
-    let text = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
-    text.parse().ok().filter(|&number| number <= max)
+    digits(value.to_str().ok()?).filter(|&number| number <= max)
 }

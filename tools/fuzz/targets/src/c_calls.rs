@@ -159,12 +159,14 @@ impl World<'_> {
             plans_len: bytes.pick(&[1, 1, 1, 0, usize::MAX]),
             prefix: c_text(b"kt"),
             prefix_len: bytes.pick(&[2, 2, 2, 0, 1]),
-            size: bytes.pick(&[64, 64, 40, 39, u32::MAX]),
+            size: bytes.pick(&[80, 64, 40, 39, u32::MAX]),
             keys: bytes.pick(&[5, 40, 0, u32::MAX]),
             teams: bytes.pick(&[0, 0, 1, 3, u32::MAX]),
             reserved_: bytes.pick(&[0, 0, 0, 1]),
             scopes,
             scopes_len,
+            described: c_text(b"minute"),
+            described_len: if scopes_len == 1 { 6 } else { 0 },
         }];
         let config = maybe_wrong(bytes, &config);
         let pepper =
