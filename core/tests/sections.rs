@@ -57,11 +57,28 @@ fn text_has_one_canonical_form() {
         ("unlimited; team: unlimited", "unlimited; team: unlimited"),
         ("9/hour warn 95%, 1/minute  warn 80%  100%", "1/minute warn 80% 100%, 9/hour warn 95%"),
         ("sliding 9/week warn 5%", "sliding 9/7d warn 5%"),
+        ("sliding 9/4h warn 90%,1/h warn 5%", "sliding 1/hour warn 5%, 9/4h warn 90%"),
     ] {
         let sections: Sections = text.parse().unwrap();
         assert_eq!(sections.to_string(), canonical);
         assert_eq!(canonical.parse(), Ok(sections), "{canonical}");
     }
+}
+
+#[test]
+fn section_is_found_by_its_name() {
+    let sections: Sections = TEXT.parse().unwrap();
+    for (name, limit) in [("key", 3), ("team", 4), ("write", 2)] {
+        let section = sections.named(name).unwrap();
+        assert_eq!((section.section().name(), section.quotas()[0].limit), (name, limit));
+    }
+    assert!(sections.named("group write").is_none());
+}
+
+/// Returns `count` quotas of different windows.
+fn quotas(count: u32) -> String {
+    let quotas: Vec<_> = (1..=count).map(|length| format!("1/{length}s")).collect();
+    quotas.join(",")
 }
 
 #[test]
@@ -73,6 +90,7 @@ fn every_error_names_its_part() {
     };
     let long = format!("1/s{}", " ".repeat(MAX_SECTIONS_LEN - 2));
     assert!(many(7).parse::<Sections>().is_ok());
+    assert!(format!("{}; group a: {}", quotas(28), quotas(4)).parse::<Sections>().is_ok());
     assert!(long[1..].parse::<Sections>().is_err_and(|error| error.kind() == Kind::Syntax));
     for (text, kind, part) in [
         ("", Kind::Empty, ""),
@@ -92,6 +110,14 @@ fn every_error_names_its_part() {
         ("1/s; team: 1/m, 2/60s", Kind::Duplicate, "2/minute"),
         ("1/s; team: sliding 1/month", Kind::SlidingMonth, "1/month"),
         (&many(8), Kind::TooManyTallies, "1/s"),
+        // One of eight sections needs two tallies.
+        (&many(7).replacen("1/s", &quotas(5), 1), Kind::TooManyTallies, ""),
+        // There is room for 32 quotas: 28 of the key, and four of the group.
+        (
+            &format!("{}; group a: {}", quotas(28), quotas(5)),
+            Kind::TooManyTallies,
+            "1/1s,1/2s,1/3s,1/4s,1/5s",
+        ),
         (
             "1/s; team: 1/s, 2/2s, 3/3s, 4/4s, 5/5s, 6/6s, 7/7s, 8/8s, 9/9s",
             Kind::TooManyTeamTallies,
