@@ -301,7 +301,7 @@ impl Order {
 /// Returns the orders that the changes of an operation on several tallies may have. Tables are
 /// charged in the order of their random numbers, so there may be two.
 ///
-/// The tallies of a gate are charged in the order of their places: the records of all keys, then
+/// The tallies of a gate are charged in the order of their positions: the records of all keys, then
 /// the groups of keys, then the teams. A refund returns units in the order of the sections.
 fn orders(operation: &Operation) -> Vec<Order> {
     use Tally::{Key, OtherKey, Subject, Team, Tokens, Write};

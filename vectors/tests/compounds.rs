@@ -95,8 +95,8 @@ struct Expected {
 }
 
 impl<R: Request> Comparison<'_, R> {
-    /// Returns where the words are: in which line, and at which place in it. `peek` must read them.
-    fn places(&self) -> Vec<(usize, usize)> {
+    /// Returns where the words are: in which line, and at which position in it.
+    fn positions(&self) -> Vec<(usize, usize)> {
         let image = || -> Vec<u64> {
             let lines = self.request.lines();
             lines.iter().flat_map(|line| (0..8).map(|word| line.load(word))).collect()
@@ -216,9 +216,9 @@ impl<R: Request> Comparison<'_, R> {
 
     /// Compares requests on all combinations of words, at all times, with all costs.
     fn compare(&self) {
-        let places = self.places();
+        let positions = self.positions();
         let lines = self.request.lines();
-        let all: Vec<Vec<u64>> = (0..places.len()).map(|word| self.words(word)).collect();
+        let all: Vec<Vec<u64>> = (0..positions.len()).map(|word| self.words(word)).collect();
         let limits = self.tallies.iter().flat_map(|tally| &tally.model.policy().quotas);
         let largest = limits.map(|quota| quota.limit).max().unwrap();
         let each_cost: Vec<u32> = (0..=largest + 1).chain([u32::MAX]).collect();
@@ -230,6 +230,12 @@ impl<R: Request> Comparison<'_, R> {
             *counts.entry(what).or_default() += 1;
             outcomes.set(counts);
         };
+        let write = |words: &[u64]| {
+            for (at, word) in positions.iter().zip(words) {
+                lines[at.0].store(at.1, *word);
+            }
+        };
+        let read = || -> Vec<u64> { positions.iter().map(|at| lines[at.0].load(at.1)).collect() };
         let combinations = product(&all);
         // `cargo mutants` runs this test many times, so there it compares about 64 combinations.
         let quick = std::env::var_os("KEYTALLY_QUICK").is_some();
@@ -253,13 +259,8 @@ impl<R: Request> Comparison<'_, R> {
                             true => self.request.make(Steady(now), costs, is_peek),
                             false => self.request.make(now, costs, is_peek),
                         };
-                        for (place, word) in places.iter().zip(words) {
-                            lines[place.0].store(place.1, *word);
-                        }
+                        write(words);
                         let peeked = make(true);
-                        let read = || -> Vec<u64> {
-                            places.iter().map(|place| lines[place.0].load(place.1)).collect()
-                        };
                         let why =
                             || format!("{words:x?} at {now_ms}, system: {is_system}, {costs:?}");
                         assert_eq!(read(), first, "a peek charges nothing: {}", why());
@@ -270,9 +271,7 @@ impl<R: Request> Comparison<'_, R> {
                         if !expected.is_given_back {
                             assert_eq!(peeked.is_admitted(), expected.is_admitted, "{}", why());
                         }
-                        for (place, word) in places.iter().zip(words) {
-                            lines[place.0].store(place.1, *word);
-                        }
+                        write(words);
                         let checked = match is_system {
                             true => self.request.check(Steady(now), costs),
                             false => self.request.check(now, costs),
