@@ -142,17 +142,21 @@ fn request_whose_key_is_revoked_meanwhile_has_charged_nothing() {
         let (key, key_id) = issue(&gate, 1);
         let (other, _) = issue(&gate, 2);
         let checked = Arc::clone(&key);
-        let revoke = [with(&gate, move |gate| gate.administer().unwrap().revoke(key_id).is_ok())];
+        let checked_by_other = Arc::clone(&other);
+        let meanwhile = [
+            with(&gate, move |gate| gate.administer().unwrap().revoke(key_id).is_ok()),
+            with(&gate, move |gate| write(gate, &checked_by_other, 1).0 == Outcome::Admitted),
+        ];
         let ((_, reason), was_stopped) = at_stop(
             (Stop::Decided, 2),
-            move || assert_eq!(together(revoke), [true]),
+            move || assert_eq!(together(meanwhile), [true, true]),
             with(&gate, move |gate| write(gate, &checked, 3)),
         );
         assert!(was_stopped);
         assert_eq!(reason, Some(Reason::Revoked));
         let info = gate.key(key_id, at(1)).unwrap();
         assert!(info.quotas.iter().all(|state| state.used() == 0), "{info:?}");
-        assert_eq!(all_left(&gate, &other), [9, 9, 9]);
+        assert_eq!(all_left(&gate, &other), [8, 8, 8]);
     });
 }
 
