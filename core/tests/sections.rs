@@ -529,6 +529,43 @@ fn overdraft_counts_beyond_the_limit() {
 }
 
 #[test]
+fn overdraft_above_the_largest_count_is_uncharged() {
+    let gate = gate_of("9/minute, 20/hour; team: 20/minute");
+    let (key, key_id) = key_of(&gate, 42, 1);
+    let charge = check(part(&gate, &key, 2), at(0)).charge(0).unwrap();
+    let settlement = Settlement::new().with_cost(u32::MAX).with_overdraw(true);
+    // The key's tally has the narrowest counts. Two units are counted.
+    let bits = *gate.layout().count_bits().iter().min().unwrap();
+    let rest = u64::from(u32::MAX) - ((1 << bits) - 1);
+    assert!(rest > 0, "counts of {bits} bits hold the cost");
+    let settled = gate.settle_all(key_id, charge, &settlement, at(0)).unwrap();
+    assert_eq!(u64::from(settled.verdict.uncharged()), rest);
+}
+
+#[test]
+fn settlement_shows_the_first_tally_that_was_charged() {
+    let gate = gate_of("unlimited; team: 12/minute");
+    let (key, key_id) = key_of(&gate, 42, 1);
+    let charge = check(part(&gate, &key, 2), at(0)).charge(0).unwrap();
+    let settled = gate.settle(key_id, charge, 5, at(0)).unwrap();
+    assert_eq!(settled.remaining(), Some(7));
+    assert_eq!(gate.refund(key_id, charge, at(0)).unwrap().remaining(), Some(9));
+}
+
+#[test]
+fn settlement_ignores_a_limit_that_the_plan_has_lost() {
+    let limited = "9/minute; team: 12/minute";
+    let gate = gate_of(limited);
+    let (key, key_id) = key_of(&gate, 42, 1);
+    let charge = check(part(&gate, &key, 2), at(0)).charge(0).unwrap();
+    let set = |text| gate.administer().unwrap().set_plan(&plan("default", text)).unwrap();
+    set("9/minute; team: unlimited");
+    assert_eq!(gate.settle(key_id, charge, 6, at(0)).unwrap().uncharged(), 0);
+    set(limited);
+    assert_eq!(left(&part(&gate, &key, 0).peek(at(0))), [3, 10]);
+}
+
+#[test]
 fn record_of_a_plan_that_does_not_exist_admits_nothing() {
     let gate = gate_of("3/minute; group write: 3/minute");
     let (key, key_id) = key_of(&gate, 42, 1);

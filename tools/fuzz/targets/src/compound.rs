@@ -5,8 +5,8 @@ use alloc::collections::BTreeMap;
 
 use keytally_core::{
     AdminError, CacheLine, Charge, Compound, Entropy, Gate, GateConfig, GatePart, KeyId, Name,
-    NewKey, Outcome, Part, Peppers, Plan, Reason, Section, Settlement, Timestamp, check_all,
-    peek_all,
+    NewKey, Outcome, Part, Peppers, Plan, Reason, Section, Settlement, Timestamp, Verdict,
+    check_all, peek_all,
 };
 use keytally_vectors::model::{self, Model};
 
@@ -409,9 +409,18 @@ impl World<'_> {
         let Some(key) = self.pick(bytes) else { return };
         let Some((charge, charged)) = self.keys[key].charges.pop() else { return };
         let now = Timestamp::from_unix_ms(now_ms);
-        assert!(self.gate.refund(self.keys[key].key_id, charge, now).is_some());
-        for Charged { tally, cost, at_ms, .. } in charged {
+        let refunded = self.gate.refund(self.keys[key].key_id, charge, now).unwrap();
+        for &Charged { tally, cost, at_ms, .. } in &charged {
             self.refund_model(key, tally, modeled_at(cost, at_ms), now_ms);
+        }
+        self.compare_first(key, &charged, &refunded, now_ms);
+    }
+
+    /// Compares the verdict on the first tally that was charged, if the plan still limits it.
+    fn compare_first(&self, key: usize, charged: &[Charged], verdict: &Verdict, now_ms: u64) {
+        let first = charged[0].tally;
+        if let Some(model) = self.model(key, first) {
+            assert_same_quotas(verdict, &model.peek(self.word(key, first), now_ms, 0));
         }
     }
 
@@ -459,6 +468,7 @@ impl World<'_> {
             }));
         }
         assert_eq!(settled.uncharged(), uncharged);
+        self.compare_first(key, &charged, &settled.verdict, now_ms);
     }
 
     /// Settles one cost of a request in the model. Returns the units that found no room.
