@@ -57,11 +57,28 @@ fn text_has_one_canonical_form() {
         ("unlimited; team: unlimited", "unlimited; team: unlimited"),
         ("9/hour warn 95%, 1/minute  warn 80%  100%", "1/minute warn 80% 100%, 9/hour warn 95%"),
         ("sliding 9/week warn 5%", "sliding 9/7d warn 5%"),
+        ("sliding 9/4h warn 90%,1/h warn 5%", "sliding 1/hour warn 5%, 9/4h warn 90%"),
     ] {
         let sections: Sections = text.parse().unwrap();
         assert_eq!(sections.to_string(), canonical);
         assert_eq!(canonical.parse(), Ok(sections), "{canonical}");
     }
+}
+
+#[test]
+fn section_is_found_by_its_name() {
+    let sections: Sections = TEXT.parse().unwrap();
+    for (name, limit) in [("key", 3), ("team", 4), ("write", 2)] {
+        let section = sections.named(name).unwrap();
+        assert_eq!((section.section().name(), section.quotas()[0].limit), (name, limit));
+    }
+    assert!(sections.named("group write").is_none());
+}
+
+/// Returns `count` quotas of different windows.
+fn quotas(count: u32) -> String {
+    let quotas: Vec<_> = (1..=count).map(|length| format!("1/{length}s")).collect();
+    quotas.join(",")
 }
 
 #[test]
@@ -73,6 +90,7 @@ fn every_error_names_its_part() {
     };
     let long = format!("1/s{}", " ".repeat(MAX_SECTIONS_LEN - 2));
     assert!(many(7).parse::<Sections>().is_ok());
+    assert!(format!("{}; group a: {}", quotas(28), quotas(4)).parse::<Sections>().is_ok());
     assert!(long[1..].parse::<Sections>().is_err_and(|error| error.kind() == Kind::Syntax));
     for (text, kind, part) in [
         ("", Kind::Empty, ""),
@@ -92,6 +110,14 @@ fn every_error_names_its_part() {
         ("1/s; team: 1/m, 2/60s", Kind::Duplicate, "2/minute"),
         ("1/s; team: sliding 1/month", Kind::SlidingMonth, "1/month"),
         (&many(8), Kind::TooManyTallies, "1/s"),
+        // One of eight sections needs two tallies.
+        (&many(7).replacen("1/s", &quotas(5), 1), Kind::TooManyTallies, ""),
+        // There is room for 32 quotas: 28 of the key, and four of the group.
+        (
+            &format!("{}; group a: {}", quotas(28), quotas(5)),
+            Kind::TooManyTallies,
+            "1/1s,1/2s,1/3s,1/4s,1/5s",
+        ),
         (
             "1/s; team: 1/s, 2/2s, 3/3s, 4/4s, 5/5s, 6/6s, 7/7s, 8/8s, 9/9s",
             Kind::TooManyTeamTallies,
@@ -500,6 +526,43 @@ fn overdraft_counts_beyond_the_limit() {
     assert_eq!(check(part(&gate, &key, 1), at(0)).retry_after_s(), Some(60));
     assert_eq!(left(&check(part(&gate, &key, 1), at(60))), [8]);
     assert_eq!(check(part(&gate, &key, 2), at(60)).retry_after_s(), Some(3540));
+}
+
+#[test]
+fn overdraft_above_the_largest_count_is_uncharged() {
+    let gate = gate_of("9/minute, 20/hour; team: 20/minute");
+    let (key, key_id) = key_of(&gate, 42, 1);
+    let charge = check(part(&gate, &key, 2), at(0)).charge(0).unwrap();
+    let settlement = Settlement::new().with_cost(u32::MAX).with_overdraw(true);
+    // The key's tally has the narrowest counts. Two units are counted.
+    let bits = *gate.layout().count_bits().iter().min().unwrap();
+    let rest = u64::from(u32::MAX) - ((1 << bits) - 1);
+    assert!(rest > 0, "counts of {bits} bits hold the cost");
+    let settled = gate.settle_all(key_id, charge, &settlement, at(0)).unwrap();
+    assert_eq!(u64::from(settled.verdict.uncharged()), rest);
+}
+
+#[test]
+fn settlement_shows_the_first_tally_that_was_charged() {
+    let gate = gate_of("unlimited; team: 12/minute");
+    let (key, key_id) = key_of(&gate, 42, 1);
+    let charge = check(part(&gate, &key, 2), at(0)).charge(0).unwrap();
+    let settled = gate.settle(key_id, charge, 5, at(0)).unwrap();
+    assert_eq!(settled.remaining(), Some(7));
+    assert_eq!(gate.refund(key_id, charge, at(0)).unwrap().remaining(), Some(9));
+}
+
+#[test]
+fn settlement_ignores_a_limit_that_the_plan_has_lost() {
+    let limited = "9/minute; team: 12/minute";
+    let gate = gate_of(limited);
+    let (key, key_id) = key_of(&gate, 42, 1);
+    let charge = check(part(&gate, &key, 2), at(0)).charge(0).unwrap();
+    let set = |text| gate.administer().unwrap().set_plan(&plan("default", text)).unwrap();
+    set("9/minute; team: unlimited");
+    assert_eq!(gate.settle(key_id, charge, 6, at(0)).unwrap().uncharged(), 0);
+    set(limited);
+    assert_eq!(left(&part(&gate, &key, 0).peek(at(0))), [3, 10]);
 }
 
 #[test]

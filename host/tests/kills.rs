@@ -1,10 +1,12 @@
 //! Kills thousands of processes with SIGKILL at random instants, several at a time on the same
 //! files. Meanwhile they check, refund, settle, insert, reuse expired slots, issue, import, rotate,
-//! revoke, assign, change plans and create files.
+//! revoke, assign, change plans and create files. Some of their requests charge the tallies of a
+//! key, of its groups and of its team.
 //!
 //! Each worker writes to a journal (a file of its own) what it is about to do and what it has done.
 //! After a kill the parent therefore knows what was acknowledged and what was in flight, and
-//! asserts: acknowledged ≤ counted ≤ acknowledged + in flight.
+//! asserts: acknowledged ≤ counted ≤ acknowledged + in flight. Of a request in flight that charges
+//! several tallies, the first ones in their order are charged, and the others are not.
 //!
 //! Workers run in batches. Each batch uses a time some hours after the batch before, so that all
 //! slots and the records of revoked keys are reused.
@@ -27,7 +29,7 @@ use std::thread;
 
 use keytally::{
     AdminError, Administrator, Charge, Error, Gate, GateConfig, KeyId, KeyState, Limiter, Mapping,
-    Outcome, Plan, Reason, Timestamp, entropy, now,
+    Outcome, Plan, Reason, Settlement, Timestamp, entropy, now,
 };
 
 use crate::support::prompt::promptly;
@@ -49,8 +51,18 @@ fn kills() -> u64 {
 }
 
 /// The roles of one batch of workers, which run at the same time.
-const ROLES: [&str; 8] =
-    ["spend", "insert", "administer", "insert", "spend", "create", "insert", "administer"];
+const ROLES: [&str; 10] = [
+    "spend",
+    "insert",
+    "administer",
+    "insert",
+    "spend",
+    "create",
+    "insert",
+    "administer",
+    "request",
+    "request",
+];
 
 /// Each worker is killed within this time after all workers of its batch are ready.
 const LIFE_MS: u64 = 8;
@@ -89,6 +101,18 @@ fn plan(name: &str, extra: u64) -> Plan {
     Plan::new(name, policy.parse().unwrap()).unwrap()
 }
 
+/// Issues keys at the time of the first batch.
+fn issue_keys(gate: &Gate, count: usize) -> Vec<(KeyId, String)> {
+    let issue = |_| {
+        let issue = gate.administer(|administrator| {
+            administrator.issue(&new_key(), entropy().unwrap(), when(0))
+        });
+        let (key, id) = issue.unwrap();
+        (id, key.expose().to_owned())
+    };
+    (0..count).map(issue).collect()
+}
+
 fn open_gate(at: &Path) -> Gate {
     Gate::open(at.join("gate"), peppers()).unwrap()
 }
@@ -123,6 +147,7 @@ fn worker() {
     let job = Job { at: at.into(), batch: batch.parse().unwrap(), number: number.parse().unwrap() };
     match role.as_str() {
         "spend" => spend(&job),
+        "request" => make_requests(&job),
         "insert" => insert(&job),
         "administer" => administer(&job),
         "create" => create(&job),
@@ -247,6 +272,98 @@ fn spend(job: &Job) {
         };
         if spent > MAX_SPENT {
             wait_for_kill();
+        }
+    }
+}
+
+/// The number of keys of one team to which workers make requests.
+const REQUESTED: usize = 2;
+
+/// The number of tallies that these requests charge: three of each key, and that of the team.
+const TALLIES: usize = 3 * REQUESTED + 1;
+
+/// The most tallies of one request: those of its key and its groups, and that of the team.
+const STEPS: usize = 4;
+
+/// The journal of a worker that makes requests: the units charged to each tally. Then, for the
+/// request in flight, the tallies that it changes in their order, and by how many units.
+type Requests = Numbers<{ TALLIES + 2 * STEPS }>;
+
+/// Creates the gate with keys of one team, and the file `keys` of its folder.
+fn create_team(at: &Path) -> Gate {
+    const PLAN: &str = "1000000/hour; team: 4000000/hour; \
+         group write: 1000000/minute; group tokens: 100000000/hour";
+    fs::create_dir(at).unwrap();
+    let plans = vec![Plan::new("default", PLAN.parse().unwrap()).unwrap()];
+    let config = GateConfig::default().with_keys(8).with_plans(plans);
+    let gate = Gate::create(at.join("gate"), peppers(), &config).unwrap();
+    write_keys(at, &issue_keys(&gate, REQUESTED));
+    gate
+}
+
+/// Returns the folder of the gate with keys of one team.
+fn team_folder(at: &Path) -> PathBuf {
+    at.join("team")
+}
+
+/// Makes requests that charge a key, its groups and its team, and then refunds or settles them.
+fn make_requests(job: &Job) {
+    let at = team_folder(&job.at);
+    let (gate, now, keys) = (open_gate(&at), when(job.batch), read_keys(&at));
+    let mut random = Random(job.number);
+    let mut below = |bound: u64| u32::try_from(random.below(bound)).unwrap();
+    let journal = Requests::new(job);
+    let mut numbers = [0; TALLIES + 2 * STEPS];
+    journal.write(numbers);
+    report("ready");
+    loop {
+        let index = usize::try_from(below(REQUESTED as u64)).unwrap();
+        let (id, text) = &keys[index];
+        let [key, write, tokens, team] = [3 * index, 3 * index + 1, 3 * index + 2, TALLIES - 1];
+        let mut step = |changes: [(usize, i64); STEPS], work: &dyn Fn() -> Option<Charge>| {
+            for (at, (tally, units)) in changes.into_iter().enumerate() {
+                numbers[TALLIES + 2 * at] = i64::try_from(tally).unwrap();
+                numbers[TALLIES + 2 * at + 1] = units;
+            }
+            journal.write(numbers);
+            let charge = work();
+            for (tally, units) in changes {
+                numbers[tally] += units;
+            }
+            numbers[TALLIES..].fill(0);
+            journal.write(numbers);
+            assert!(numbers[team] < 2_000_000, "the team has room");
+            charge
+        };
+        let [cost, most_tokens, actual, actual_tokens] =
+            [20, 200, 40, 400].map(|most| below(most) + 1);
+        let [units, of_tokens] = [cost, most_tokens].map(i64::from);
+        let changes = [(key, units), (write, units), (tokens, of_tokens), (team, units)];
+        let charge = step(changes, &|| {
+            let part = gate.table().part(Some(text.as_bytes()), cost).with_group("write").unwrap();
+            let all = part.with_group_cost("tokens", most_tokens).unwrap().check(now);
+            assert!(all.is_admitted(), "{all:?}");
+            all.charge(0)
+        });
+        let charge = charge.unwrap();
+        if below(2) == 0 {
+            // A refund takes the tallies in the order of the sections.
+            let changes = [(key, -units), (team, -units), (write, -units), (tokens, -of_tokens)];
+            step(changes, &|| {
+                gate.table().refund(*id, charge, now).unwrap();
+                None
+            });
+        } else {
+            let [own, of_tokens] =
+                [i64::from(actual) - units, i64::from(actual_tokens) - of_tokens];
+            let changes = [(key, own), (write, own), (team, own), (tokens, of_tokens)];
+            let settlement =
+                Settlement::new().with_cost(actual).with_group("tokens", actual_tokens);
+            step(changes, &|| {
+                let settled = gate.table().settle_all(*id, charge, &settlement, now).unwrap();
+                assert_eq!((settled.verdict.uncharged(), settled.uncharged()), (0, &[0][..]));
+                None
+            });
         }
     }
 }
@@ -501,25 +618,21 @@ fn kill_at_a_random_instant_loses_nothing() {
     )
     .unwrap();
     let administrators = ROLES.iter().filter(|role| **role == "administer").count();
-    let keys = (0..SPENT + administrators * ROTATED).map(|_| {
-        let (key, id) = gate
-            .administer(|administrator| {
-                administrator.issue(&new_key(), entropy().unwrap(), when(0))
-            })
-            .unwrap();
-        (id, key.expose().to_owned())
-    });
-    write_keys(at, &keys.collect::<Vec<_>>());
+    write_keys(at, &issue_keys(&gate, SPENT + administrators * ROTATED));
+
+    let team = create_team(&team_folder(at));
 
     let mut random = Random(now().unix_ms());
     let mut totals = Totals::default();
     let mut batch = 0;
     while batch * (ROLES.len() as u64) < kills {
         batch += 1;
-        kill_one_batch(at, batch, &mut random, &gate, &limiter, &mut totals);
+        kill_one_batch(at, batch, &mut random, (&gate, &team, &limiter), &mut totals);
     }
     println!("{kills} kills; {totals:?}");
     assert!(totals.all_happened(), "{totals:?}");
+    // Few kills may hit no request between two of its charges.
+    assert!(totals.requests_in_part > 0 || is_quick(), "{totals:?}");
     // A change is so short that a thousand kills may miss all of them.
     let completed = totals.changes_completed_by_workers + totals.changes_completed_by_verify;
     assert!(completed > 0 || !is_full(), "{totals:?}");
@@ -529,6 +642,9 @@ fn kill_at_a_random_instant_loses_nothing() {
 #[derive(Debug, Default)]
 struct Totals {
     units_spent: i64,
+    requests_in_flight: usize,
+    /// Requests of which some tallies were changed, and others not.
+    requests_in_part: usize,
     subjects_counted: i64,
     changes: usize,
     changes_in_flight: usize,
@@ -541,6 +657,7 @@ struct Totals {
 impl Totals {
     fn all_happened(&self) -> bool {
         self.units_spent > 0
+            && self.requests_in_flight > 0
             && self.subjects_counted > 0
             && self.changes > 0
             && self.changes_in_flight > 0
@@ -553,8 +670,7 @@ fn kill_one_batch(
     at: &Path,
     batch: u64,
     random: &mut Random,
-    gate: &Gate,
-    limiter: &Limiter,
+    (gate, team, limiter): (&Gate, &Gate, &Limiter),
     totals: &mut Totals,
 ) {
     fs::create_dir(new_folder(at)).unwrap();
@@ -586,6 +702,7 @@ fn kill_one_batch(
         jobs.iter().filter(|(role, _)| *role == wanted).map(|(_, job)| job).collect()
     };
     assert_counts(at, gate, &jobs_of("spend"), totals);
+    assert_requests(at, team, &jobs_of("request"), totals);
     assert_subjects(limiter, &jobs_of("insert"), totals);
     assert_changes(at, gate, &jobs_of("administer"), totals);
     assert_files(at, &jobs_of("create"), totals);
@@ -623,6 +740,71 @@ fn assert_counts(at: &Path, gate: &Gate, jobs: &[&Job], totals: &mut Totals) {
             totals.units_spent += counted;
         }
     }
+}
+
+/// Asserts that each tally counts what the journals say. Of each request in flight, the first
+/// changes were made, in their order, and the others not.
+fn assert_requests(at: &Path, gate: &Gate, jobs: &[&Job], totals: &mut Totals) {
+    let now = when(jobs[0].batch);
+    let keys = read_keys(&team_folder(at));
+    let counted = || {
+        let mut counts = Vec::new();
+        let mut team = 0;
+        for (_, text) in &keys {
+            let part = gate.table().part(Some(text.as_bytes()), 0).with_group("write").unwrap();
+            let all = part.with_group("tokens").unwrap().peek(now);
+            assert!(all.is_admitted(), "{all:?}");
+            let [key, of_team, write, tokens] = [0, 1, 2, 3].map(|tally| {
+                let quotas = all.tallies()[tally].verdict().quotas();
+                i64::from(quotas.iter().next().unwrap().used())
+            });
+            counts.extend([key, write, tokens]);
+            team = of_team;
+        }
+        counts.push(team);
+        counts
+    };
+    let mut acknowledged = vec![0; TALLIES];
+    let mut in_flight = Vec::new();
+    for job in jobs {
+        let numbers = Requests::read(job);
+        acknowledged.iter_mut().zip(numbers).for_each(|(sum, units)| *sum += units);
+        let changes = numbers[TALLIES..].as_chunks().0.iter().copied();
+        let changes: Vec<[i64; 2]> = changes.filter(|[_, units]| *units != 0).collect();
+        totals.requests_in_flight += usize::from(!changes.is_empty());
+        in_flight.push(changes);
+    }
+    // The counts after each number of changes of each request, and whether one is made in part.
+    let mut possible = vec![(acknowledged, false)];
+    for changes in &in_flight {
+        let after = |(counts, in_part): &(Vec<i64>, bool), made: usize| {
+            let mut counts = counts.clone();
+            for [tally, units] in &changes[..made] {
+                counts[usize::try_from(*tally).unwrap()] += units;
+            }
+            (counts, *in_part || (1..changes.len()).contains(&made))
+        };
+        let before = possible;
+        let all = |made| before.iter().map(move |counts| after(counts, made));
+        possible = (0..=changes.len()).flat_map(all).collect();
+    }
+    let counts = counted();
+    let found: Vec<bool> =
+        possible.iter().filter(|(sum, _)| *sum == counts).map(|(_, in_part)| *in_part).collect();
+    assert!(!found.is_empty(), "{counts:?} are counted: {possible:?}, {in_flight:?}");
+    totals.requests_in_part += usize::from(!found.contains(&false));
+    // The next request is charged to all tallies.
+    for (_, text) in &keys {
+        let part = gate.table().part(Some(text.as_bytes()), 1).with_group("write").unwrap();
+        assert!(
+            promptly("requesting", || part.with_group("tokens").unwrap().check(now)).is_admitted()
+        );
+    }
+    let more = [1, 1, 1, 1, 1, 1, 2];
+    assert_eq!(
+        counted(),
+        counts.iter().zip(more).map(|(count, more)| count + more).collect::<Vec<_>>()
+    );
 }
 
 /// Asserts that each subject counts what the journals say. In every sixteenth batch, also asserts

@@ -18,9 +18,10 @@ use std::process::Command;
 use std::thread;
 
 use keytally::{
-    Charge, Entropy, Flaw, Gate, GateConfig, KeyId, Limiter, Name, NewKey, Outcome, Peppers,
-    Reason, Timestamp, stop::FileStop,
+    Charge, Entropy, Flaw, Gate, GateConfig, GatePart, KeyId, Limiter, Mapping, Name, NewKey,
+    Outcome, Peppers, Reason, Settlement, Timestamp, Verdict, stop::FileStop,
 };
+use keytally_core::check_all;
 use keytally_core::stop::{Stop, arm, stopped, visits};
 
 use crate::support::prompt::promptly;
@@ -52,6 +53,8 @@ enum Kind {
     Plan,
     /// The reuse of a record, which first ends the revoked key in it.
     Reuse,
+    /// A request that charges several tallies, one after another. It has a test of its own.
+    Compound,
     Create,
     /// Creation on a file system where a file needs a name from the beginning.
     CreateNamed,
@@ -171,7 +174,158 @@ const OPERATIONS: &[Operation] = &[
         act: create_gate,
         kind: Kind::CreateNamed,
     },
+    Operation {
+        name: "check a key of a team",
+        before: keys_of_a_team,
+        act: |at| {
+            let gate = open_gate(at);
+            assert!(gate.table().check(Some(texts(at)[1].as_bytes()), 2, NOW).is_admitted());
+            None
+        },
+        kind: Kind::Compound,
+    },
+    Operation {
+        name: "check a key, its team and groups",
+        before: keys_of_a_team,
+        act: |at| {
+            let (gate, texts) = (open_gate(at), texts(at));
+            assert!(request(&gate, &texts[1]).check(NOW).is_admitted());
+            None
+        },
+        kind: Kind::Compound,
+    },
+    Operation {
+        name: "check two keys and a new subject",
+        before: |at| {
+            keys_of_a_team(at);
+            limiter(at, 4, 3);
+        },
+        act: |at| {
+            let (gate, limiter, texts) = (open_gate(at), open_limiter(at), texts(at));
+            let [one, other] =
+                [1, 2].map(|index| gate.table().part(Some(texts[index].as_bytes()), 2));
+            let subject = limiter.table().part(b"7", 1);
+            let all = check_all(&[&one, &subject, &other], NOW);
+            assert!(all.unwrap().is_admitted());
+            None
+        },
+        kind: Kind::Compound,
+    },
+    Operation {
+        name: "give charges back",
+        before: keys_of_a_team,
+        act: |at| {
+            // The team has room for each of the two parts, and not for both.
+            let (gate, texts) = (open_gate(at), texts(at));
+            let [one, other] =
+                [1, 2].map(|index| gate.table().part(Some(texts[index].as_bytes()), 50));
+            let all = check_all(&[&one, &other], NOW).unwrap();
+            assert_eq!(all.outcome(), Outcome::Denied);
+            assert!(all.verdicts().all(|verdict| verdict.charge().is_none()));
+            None
+        },
+        kind: Kind::Compound,
+    },
+    Operation {
+        name: "refund a request",
+        before: charged_request,
+        act: |at| {
+            open_gate(at).table().refund(ids(at)[1], charge_of(at), NOW).unwrap();
+            None
+        },
+        kind: Kind::Compound,
+    },
+    Operation {
+        name: "settle a request for less",
+        before: charged_request,
+        act: |at| settle(at, 1, 2),
+        kind: Kind::Compound,
+    },
+    Operation {
+        name: "settle a request for more",
+        before: charged_request,
+        act: |at| settle(at, 4, 9),
+        kind: Kind::Compound,
+    },
 ];
+
+/// The tallies that requests of these tests charge.
+#[derive(Clone, Copy, Debug)]
+enum Tally {
+    /// The tally of the key that most requests charge, and those of its groups.
+    Key,
+    Write,
+    Tokens,
+    OtherKey,
+    /// The team of both keys.
+    Team,
+    /// The subject of a limiter.
+    Subject,
+}
+
+/// The units that each [`Tally`] counts.
+type Counts = [i64; 6];
+
+/// The changes that an operation on several tallies makes, in their order.
+struct Order {
+    changes: Vec<(Tally, i64)>,
+    /// How many changes the worker had made that was killed last.
+    made: usize,
+    /// Whether a worker was killed after each number of changes.
+    reached: Vec<bool>,
+}
+
+impl Order {
+    fn new(changes: &[(Tally, i64)]) -> Self {
+        Self { changes: changes.to_vec(), made: 0, reached: vec![false; changes.len() + 1] }
+    }
+
+    /// Returns whether a worker leaves these counts if it is killed after some changes. It had made
+    /// as many as the one before it, or more: it was killed at a later visit of the same point.
+    fn leads_to(&mut self, before: Counts, left: Counts) -> bool {
+        let mut counts = before;
+        let after = self.changes.iter().map(|&(tally, units)| {
+            counts[tally as usize] += units;
+            counts
+        });
+        let all: Vec<Counts> = core::iter::once(before).chain(after).collect();
+        let Some(more) = all[self.made..].iter().position(|counts| *counts == left) else {
+            return false;
+        };
+        self.made += more;
+        self.reached[self.made] = true;
+        true
+    }
+}
+
+/// Returns the orders that the changes of an operation on several tallies may have. Tables are
+/// charged in the order of their random numbers, so there may be two.
+///
+/// The tallies of a gate are charged in the order of their positions: the records of all keys, then
+/// the groups of keys, then the teams. A refund returns units in the order of the sections.
+fn orders(operation: &Operation) -> Vec<Order> {
+    use Tally::{Key, OtherKey, Subject, Team, Tokens, Write};
+    let changes = match operation.name {
+        "check a key of a team" => &[(Key, 2), (Team, 2)][..],
+        "check a key, its team and groups" => &[(Key, 2), (Write, 2), (Tokens, 5), (Team, 2)],
+        "check two keys and a new subject" => {
+            let keys = [(Key, 2), (OtherKey, 2), (Team, 2), (Team, 2)];
+            let subject = [(Subject, 1)];
+            return vec![
+                Order::new(&[&keys[..], &subject[..]].concat()),
+                Order::new(&[&subject[..], &keys[..]].concat()),
+            ];
+        }
+        "give charges back" => {
+            &[(Key, 50), (OtherKey, 50), (Team, 50), (Team, -50), (OtherKey, -50), (Key, -50)]
+        }
+        "refund a request" => &[(Key, -2), (Team, -2), (Write, -2), (Tokens, -5)],
+        "settle a request for less" => &[(Key, -1), (Write, -1), (Team, -1), (Tokens, -3)],
+        "settle a request for more" => &[(Key, 2), (Write, 2), (Team, 2), (Tokens, 4)],
+        other => panic!("{other} charges one tally"),
+    };
+    vec![Order::new(changes)]
+}
 
 fn peppers() -> Peppers {
     Peppers::new(&[PEPPER, OTHER_PEPPER]).unwrap()
@@ -257,6 +411,43 @@ fn keys_of_teams(at: &Path) {
     let config = config.with_scopes(vec!["read".to_owned(), "write".to_owned()]);
     let new = NewKey::new(41, Name::new("live").unwrap()).with_scopes(&["read"]);
     keys_of(at, 4, &config, &new);
+}
+
+/// Creates a gate with four keys of one team, which has 88 units left, and two groups.
+fn keys_of_a_team(at: &Path) {
+    const PLAN: &str =
+        "100/minute, 1000/hour; team: 100/hour; group write: 50/minute; group tokens: 9000/minute";
+    let config = GateConfig::default().with_keys(8).with_plans(vec![plan("default", PLAN)]);
+    keys_of(at, 4, &config.with_teams(2), &NewKey::new(41, Name::new("live").unwrap()));
+}
+
+/// Returns the request for two units of a key and of its group `write`, and five of `tokens`.
+fn request<'g>(gate: &'g Gate, key: &'g str) -> GatePart<'g, Mapping> {
+    let part = gate.table().part(Some(key.as_bytes()), 2).with_group("write").unwrap();
+    part.with_group_cost("tokens", 5).unwrap()
+}
+
+/// Creates what [`keys_of_a_team`] does, makes the [`request`], and stores its charge.
+fn charged_request(at: &Path) {
+    keys_of_a_team(at);
+    let (gate, texts) = (open_gate(at), texts(at));
+    let charge = request(&gate, &texts[1]).check(NOW).charge(0).unwrap();
+    fs::write(at.join("charge"), charge.to_bytes()).unwrap();
+}
+
+/// Reads the charge that [`charged_request`] stored.
+fn charge_of(at: &Path) -> Charge {
+    let bytes = fs::read(at.join("charge")).unwrap();
+    Charge::from_bytes(&bytes.try_into().unwrap()).unwrap()
+}
+
+/// Settles the request of [`charged_request`].
+fn settle(at: &Path, cost: u32, tokens: u32) -> Option<String> {
+    let settlement = Settlement::new().with_cost(cost).with_group("tokens", tokens);
+    let gate = open_gate(at);
+    let settled = gate.table().settle_all(ids(at)[1], charge_of(at), &settlement, NOW).unwrap();
+    assert_eq!((settled.verdict.uncharged(), settled.uncharged()), (0, &[0][..]));
+    None
 }
 
 /// The index of the revoked key whose record is reused.
@@ -486,9 +677,30 @@ fn observe(operation: &Operation, at: &Path, texts: &[String], omit: Omit) -> Ob
                 observed.listed.extend(gate.table().plans().map(|plan| format!("{plan:?}")));
             }
         }
-        Kind::Create | Kind::CreateNamed => {}
+        Kind::Compound | Kind::Create | Kind::CreateNamed => {}
     }
     observed
+}
+
+/// Returns the units that all windows of a tally count.
+fn units(verdict: &Verdict) -> i64 {
+    let used: Vec<u32> = verdict.quotas().iter().map(|state| state.used()).collect();
+    assert!(verdict.quotas().iter().all(|state| state.used() <= state.limit), "{verdict:?}");
+    assert!(used.iter().all(|units| *units == used[0]), "one exchange charges all: {verdict:?}");
+    used[0].into()
+}
+
+/// Returns the units that each tally counts.
+fn counts(at: &Path) -> Counts {
+    let (gate, texts) = (open_gate(at), texts(at));
+    let all = gate.table().part(Some(texts[1].as_bytes()), 0).with_group("write").unwrap();
+    let all = all.with_group("tokens").unwrap().peek(NOW);
+    let [key, team, write, tokens] = [0, 1, 2, 3].map(|index| all.tallies()[index].verdict());
+    let other = gate.table().part(Some(texts[2].as_bytes()), 0).peek(NOW);
+    let subject = at.join("limiter").exists().then(|| open_limiter(at).table().peek(b"7", 0, NOW));
+    let gate = [key, write, tokens, other.tallies()[0].verdict(), team].map(units);
+    let [key, write, tokens, other, team] = gate;
+    [key, write, tokens, other, team, subject.map_or(0, |verdict| units(&verdict))]
 }
 
 /// Returns whether a process that is killed at this point leaves an unfinished change. `before`
@@ -569,7 +781,49 @@ fn kill_at(
             assert_gate_works(&what, &gate, operation);
         }
         Kind::Create | Kind::CreateNamed => assert_creation_is_atomic(&what, at, point, operation),
+        Kind::Compound => unreachable!("{what}: it has a test of its own"),
     }
+}
+
+/// Kills one worker in a request that charges several tallies. Returns the counts that it leaves.
+fn kill_in_request(operation: &Operation, files: &Path, point: Stop, visit: u64) -> Counts {
+    let at = copy(files);
+    let at = at.path();
+    let what = format!("{}, killed at {point:?} {visit}", operation.name);
+    let mut worker = start(operation, at, point, visit);
+    assert_eq!(worker.next_report().as_deref(), Some("stopped"), "{what}");
+    let left = counts(at);
+    worker.kill();
+    assert_eq!(counts(at), left, "{what}: a stopped process has the same effect as a killed one");
+    let gate = open_gate(at);
+    assert_eq!(promptly(&what, || flaws(&gate)), (false, vec![]), "{what}");
+    assert_requests_work(&what, at, left);
+    assert_gate_works(&what, &gate, operation);
+    left
+}
+
+/// Asserts that the next request is charged to all tallies, and that later ones get exactly what
+/// is left.
+fn assert_requests_work(what: &str, at: &Path, left: Counts) {
+    let (gate, texts) = (open_gate(at), texts(at));
+    promptly(what, || {
+        let next = request(&gate, &texts[1]).check(NOW);
+        assert!(next.is_admitted(), "{what}: {next:?}");
+        let [key, write, tokens, other, team, subject] = left;
+        assert_eq!(
+            counts(at),
+            [key + 2, write + 2, tokens + 5, other, team + 2, subject],
+            "{what}: the next request"
+        );
+        let room = (100 - (key + 2)).min(50 - (write + 2)).min(100 - (team + 2));
+        let one = || gate.table().part(Some(texts[1].as_bytes()), 1).with_group("write").unwrap();
+        for index in 0..room {
+            assert!(one().check(NOW).is_admitted(), "{what}: {index} of {room}");
+        }
+        let full = counts(at);
+        assert_eq!(one().check(NOW).outcome(), Outcome::Denied, "{what}");
+        assert_eq!(counts(at), full, "{what}: a denied request charges nothing");
+    });
 }
 
 /// Asserts that every slot can be used, and that the subject of the operation gets exactly its
@@ -659,7 +913,7 @@ fn assert_creation_is_atomic(what: &str, at: &Path, point: Stop, operation: &Ope
 fn kill_at_any_step_loses_nothing_and_blocks_no_process() {
     let mut visited = vec![0; all_stops().len()];
     let mut kills = 0;
-    for operation in OPERATIONS {
+    for operation in OPERATIONS.iter().filter(|operation| operation.kind != Kind::Compound) {
         if operation.kind == Kind::CreateNamed && !can_be_without_proc() {
             // Its steps are those of the other way of creation. host/src/publish.rs tests the way
             // itself.
@@ -712,6 +966,32 @@ fn kill_at_any_step_loses_nothing_and_blocks_no_process() {
         all_stops().into_iter().zip(&visited).filter(|(_, visits)| **visits == 0).collect();
     assert!(never.is_empty(), "no operation visits {never:?}");
     println!("{kills} kills at {} points", all_stops().len());
+}
+
+#[test]
+fn kill_between_charges_leaves_part_of_one_request() {
+    for operation in OPERATIONS.iter().filter(|operation| operation.kind == Kind::Compound) {
+        let files = folder();
+        (operation.before)(files.path());
+        let before = counts(files.path());
+        let mut orders = orders(operation);
+        let mut kills = 0;
+        for (index, visits) in count_visits(operation, files.path()).into_iter().enumerate() {
+            orders.iter_mut().for_each(|order| order.made = 0);
+            for visit in 1..=visits {
+                let point = all_stops()[index];
+                let left = kill_in_request(operation, files.path(), point, visit);
+                orders.retain_mut(|order| order.leads_to(before, left));
+                assert!(!orders.is_empty(), "{}, {point:?} {visit}: {left:?}", operation.name);
+                kills += 1;
+            }
+        }
+        for Order { changes, reached, .. } in orders {
+            let all = &reached[..changes.len()];
+            assert!(all.iter().all(|is_reached| *is_reached), "{changes:?}: {reached:?}");
+        }
+        println!("{}: {kills} kills", operation.name);
+    }
 }
 
 /// Returns whether a worker can run without access to `/proc`. On systems other than Linux, every

@@ -57,6 +57,109 @@ fn keys_of_a_team_share_its_last_unit() {
     });
 }
 
+/// A gate with one team, whose keys have a group each.
+fn gate_with_group(team: u32) -> Shared {
+    let plans = [plan("default", &format!("9/minute; team: {team}/minute; group write: 9/minute"))];
+    let config = config(2, &plans).with_plan_slots(1).with_teams(1);
+    Arc::new(support::gate(&config.with_scopes(&["read"])))
+}
+
+/// Charges a key, its group and its team. A request that is refused has no charge.
+///
+/// It returns no verdicts, which would take much of the stack, which is small in loom.
+fn write(gate: &Shared, key: &Key, cost: u32) -> (Outcome, Option<Reason>) {
+    let part = gate.part(Some(key.expose().as_bytes()), cost).with_group("write").unwrap();
+    let compound = part.check(at(1));
+    let charged = compound.verdicts().filter(|verdict| verdict.charge().is_some()).count();
+    assert_eq!(charged, if compound.is_admitted() { 3 } else { 0 });
+    (compound.outcome(), compound.reason())
+}
+
+/// Returns the units left to the key, to its group and to its team.
+fn all_left(gate: &Shared, key: &Key) -> [u32; 3] {
+    let part = gate.part(Some(key.expose().as_bytes()), 0).with_group("write").unwrap();
+    let compound = part.peek(at(1));
+    [0, 2, 1].map(|tally| compound.tallies()[tally].verdict().remaining().unwrap())
+}
+
+#[test]
+fn killed_request_has_charged_the_first_of_its_tallies() {
+    // The exchanges are those of the key, of its group and of its team.
+    for visit in [1, 2, 3] {
+        explore(preemptions(2, 3), move || {
+            let gate = gate_with_group(9);
+            let (key, _) = issue(&gate, 1);
+            let (shared, checked) = (Arc::clone(&gate), Arc::clone(&key));
+            let request = with(&gate, move |gate| write(gate, &checked, 3));
+            killed_at((Stop::Decided, visit), request, move || {
+                let mut left = [9, 9, 9];
+                left[..visit as usize - 1].fill(6);
+                assert_eq!(all_left(&shared, &key), left);
+                let requests = [1, 2].map(|cost| {
+                    let key = Arc::clone(&key);
+                    with(&shared, move |gate| write(gate, &key, cost).0)
+                });
+                assert_eq!(together(requests), [Outcome::Admitted; 2]);
+                assert_eq!(all_left(&shared, &key), left.map(|left| left - 3));
+            });
+        });
+    }
+}
+
+#[test]
+fn request_stopped_before_its_team_gives_back_or_completes() {
+    // The team keeps room for the stopped request, or does not.
+    for (team, is_admitted) in [(5, true), (4, false)] {
+        explore(preemptions(2, 3), move || {
+            let gate = gate_with_group(team);
+            let keys = [1, 2].map(|seed| issue(&gate, seed).0);
+            let (shared, other) = (Arc::clone(&gate), Arc::clone(&keys[1]));
+            let checked = Arc::clone(&keys[0]);
+            let ((outcome, _), was_stopped) = at_stop(
+                (Stop::Decided, 3),
+                move || {
+                    let requests = [0, 1].map(|_| {
+                        let other = Arc::clone(&other);
+                        with(&shared, move |gate| write(gate, &other, 1).0)
+                    });
+                    assert_eq!(together(requests), [Outcome::Admitted; 2]);
+                },
+                with(&gate, move |gate| write(gate, &checked, 3)),
+            );
+            assert!(was_stopped);
+            assert_eq!(outcome == Outcome::Admitted, is_admitted);
+            let cost = if is_admitted { 3 } else { 0 };
+            assert_eq!(all_left(&gate, &keys[0]), [9 - cost, 9 - cost, team - 2 - cost]);
+            assert_eq!(all_left(&gate, &keys[1])[..2], [7, 7]);
+        });
+    }
+}
+
+#[test]
+fn request_whose_key_is_revoked_meanwhile_has_charged_nothing() {
+    explore(preemptions(2, 3), || {
+        let gate = gate_with_group(9);
+        let (key, key_id) = issue(&gate, 1);
+        let (other, _) = issue(&gate, 2);
+        let checked = Arc::clone(&key);
+        let checked_by_other = Arc::clone(&other);
+        let meanwhile = [
+            with(&gate, move |gate| gate.administer().unwrap().revoke(key_id).is_ok()),
+            with(&gate, move |gate| write(gate, &checked_by_other, 1).0 == Outcome::Admitted),
+        ];
+        let ((_, reason), was_stopped) = at_stop(
+            (Stop::Decided, 2),
+            move || assert_eq!(together(meanwhile), [true, true]),
+            with(&gate, move |gate| write(gate, &checked, 3)),
+        );
+        assert!(was_stopped);
+        assert_eq!(reason, Some(Reason::Revoked));
+        let info = gate.key(key_id, at(1)).unwrap();
+        assert!(info.quotas.iter().all(|state| state.used() == 0), "{info:?}");
+        assert_eq!(all_left(&gate, &other), [8, 8, 8]);
+    });
+}
+
 #[test]
 fn check_sees_the_old_scopes_or_the_new_ones() {
     explore(preemptions(1, 2), || {

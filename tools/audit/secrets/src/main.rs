@@ -1,6 +1,9 @@
 //! Checks keys whose secrets are marked as undefined memory. valgrind's memcheck reports each
 //! branch and each index that depends on undefined memory.
 //!
+//! The keys are those of a plain gate, and of one whose requests charge a key, its team and a group
+//! and need a scope. There, each key is checked by every function that checks one.
+//!
 //! `cargo xtask test secrets` runs the program three times. In two of the runs, it accepts the
 //! reports in one function of the core:
 //!
@@ -19,8 +22,8 @@ use core::hint::black_box;
 
 use crabgrind::memcheck::{MemState, is_defined, mark_mem};
 use keytally_core::{
-    CacheLine, Entropy, Gate, GateConfig, Key, KeyId, Name, NewKey, Outcome, Peppers, Plan, Reason,
-    Timestamp, parse_key,
+    CacheLine, Compound, Entropy, Gate, GateConfig, GatePart, Key, KeyId, Name, NewKey, Outcome,
+    Peppers, Plan, Reason, Timestamp, Verdict, check_all, parse_key, peek_all,
 };
 
 const PEPPER: [u8; 32] = [9; 32];
@@ -68,21 +71,42 @@ fn main() {
         return;
     }
     let ids = argument == "ids";
-    let plans =
-        [Plan::new("default", "100/minute, 1000/hour".parse().expect("a policy")).expect("a plan")];
+    check_keys("100/minute, 1000/hour", &[], ids);
+    check_keys(
+        "100/minute, 1000/hour; team: 1000/hour; group write: sliding 50/minute",
+        &["read", "write"],
+        ids,
+    );
+}
+
+/// The number of records of a gate.
+const RECORDS: usize = 64;
+
+/// Checks right and wrong keys of a gate with this plan and these scopes, of which the keys have
+/// the first. If `ids`, the key ids of the records are undefined, and else the secrets.
+fn check_keys(plan: &str, scopes: &[&str], ids: bool) {
+    let plans = [Plan::new("default", plan.parse().expect("a plan's text")).expect("a plan")];
     let prefix = Name::new("kt").expect("a name");
+    let teams = if scopes.is_empty() { 0 } else { 4 };
     let config = GateConfig::new(64, prefix, &plans).with_plan_slots(1);
+    let config = config.with_teams(teams).with_scopes(scopes);
     let memory: Vec<CacheLine> = (0..config.lines()).map(|_| CacheLine::new()).collect();
     let gate = Gate::init(&memory[..], &config, Peppers::new(&[PEPPER]).expect("one pepper"))
         .expect("a gate");
-    let new = NewKey::new(42, Name::new("live").expect("a name"));
+    let of_account = |account: u32| {
+        let new = NewKey::new(account, Name::new("live").expect("a name"));
+        if scopes.is_empty() { new } else { new.with_scopes(&["read"]) }
+    };
+    let new = of_account(42);
     let mut administrator = gate.administer().expect("alone");
-    let mut issue =
-        |seed: u8| administrator.issue(&new, Entropy::new([seed; 24]), now()).expect("room");
-    let (current, _) = issue(40);
-    let (previous, rotated) = issue(90);
-    let (expired, expired_id) = issue(140);
-    let (revoked, revoked_id) = issue(220);
+    let mut issue = |new: &NewKey<'_>, seed: u8| {
+        administrator.issue(new, Entropy::new([seed; 24]), now()).expect("room")
+    };
+    let (current, current_id) = issue(&new, 40);
+    let (previous, rotated) = issue(&new, 90);
+    let (expired, expired_id) = issue(&new, 140);
+    let (revoked, revoked_id) = issue(&new, 220);
+    let (suspended, suspended_id) = issue(&of_account(43), 180);
     let rotated_key = administrator
         .rotate(
             rotated,
@@ -96,11 +120,22 @@ fn main() {
         .rotate(expired_id, Some(now()), false, Entropy::new([4; 24]), now())
         .expect("rotated");
     administrator.revoke(revoked_id).expect("revoked");
+    if teams > 0 {
+        administrator.set_suspended(43, true).expect("suspended");
+    }
     drop(administrator);
     drop(gate);
 
-    // The last 64 lines are the records: word 0 is the key id, words 2 to 5 are the MACs.
-    for record in &memory[config.lines() - 64..] {
+    // Word 0 of a record is the key id, words 2 to 5 are the MACs. An id names its record.
+    let key_ids = [current_id, rotated, expired_id, revoked_id, suspended_id];
+    let firsts = key_ids.map(|id| {
+        let mut lines = memory.iter().enumerate();
+        // The redo record, which is in the header, also has the id of the last key.
+        let record = lines.rfind(|(_, line)| line.load(0) == id.number()).expect("a record").0;
+        record - usize::try_from(id.number() >> 58).expect("an index")
+    });
+    assert!(firsts.iter().all(|first| *first == firsts[0]), "{firsts:?}");
+    for record in &memory[firsts[0]..firsts[0] + RECORDS] {
         let words = core::ptr::from_ref(record).cast::<u64>();
         for word in if ids { 0..1 } else { 2..6 } {
             let _ = mark_mem(words.wrapping_add(word).cast_mut().cast(), 8, MemState::Undefined);
@@ -109,14 +144,21 @@ fn main() {
     let peppers = if ids { Peppers::new(&[PEPPER]).expect("one pepper") } else { peppers() };
     let gate = Gate::attach(&memory[..], peppers).expect("the gate");
     let check = |text: &str, outcome: Outcome, reason: Option<Reason>| {
-        let verdict = gate.check(Some(text.as_bytes()), 1, now());
+        let verdict: Verdict = gate.check(Some(text.as_bytes()), 1, now());
         mark(&verdict, MemState::Defined);
         assert_eq!((verdict.outcome(), verdict.reason()), (outcome, reason));
+        for compound in requests(&gate, text, !scopes.is_empty()) {
+            mark(&compound, MemState::Defined);
+            assert_eq!((compound.outcome(), compound.reason()), (outcome, reason));
+        }
     };
-    let right = |key: &Key, outcome: Outcome, reason: Option<Reason>| {
+    let undefined = |key: &Key| {
         let text = key.expose().to_owned();
         mark(&text.as_bytes()[text.len() - SECRET_LEN..], MemState::Undefined);
-        check(&text, outcome, reason);
+        text
+    };
+    let right = |key: &Key, outcome: Outcome, reason: Option<Reason>| {
+        check(&undefined(key), outcome, reason);
     };
     if !ids {
         right(&current, Outcome::Admitted, None);
@@ -124,6 +166,18 @@ fn main() {
         right(&previous, Outcome::Admitted, None);
         right(&expired, Outcome::InvalidKey, Some(Reason::Expired));
         right(&revoked, Outcome::InvalidKey, Some(Reason::Revoked));
+        if teams > 0 {
+            right(&suspended, Outcome::InvalidKey, Some(Reason::Suspended));
+            let text = undefined(&current);
+            let part = gate.part(Some(text.as_bytes()), 1).with_scope("write").expect("a scope");
+            let forbidden = part.check(now());
+            mark(&forbidden, MemState::Defined);
+            assert_eq!(forbidden.outcome(), Outcome::Forbidden);
+            let part = gate.part(Some(text.as_bytes()), 101).with_group("write").expect("a group");
+            let denied = part.check(now());
+            mark(&denied, MemState::Defined);
+            assert_eq!(denied.outcome(), Outcome::TooCostly);
+        }
     }
 
     let id = parse_key(current.expose().as_bytes()).expect("a key").key_id;
@@ -133,11 +187,31 @@ fn main() {
         (KeyId::from_number(id.number() ^ 1).expect("an id"), [40; 16], Some(Reason::Unknown)),
         (revoked_id, wrong(220, 7), Some(Reason::WrongSecret)),
         (rotated, wrong(90, 7), Some(Reason::WrongSecret)),
+        (suspended_id, wrong(180, 7), Some(Reason::WrongSecret)),
     ] {
         let key = Key::mint(prefix, new.env, id, &secret).expect("a key");
         check(key.expose(), Outcome::InvalidKey, reason);
     }
     black_box(memory[0].load(0));
+}
+
+/// Makes requests of a key by each function that makes one: to a group and with a scope, if the
+/// gate has them.
+fn requests(gate: &Gate<&[CacheLine]>, text: &str, is_extended: bool) -> [Compound; 4] {
+    let part = || -> GatePart<'_, &[CacheLine]> {
+        let part = gate.part(Some(text.as_bytes()), 1);
+        if !is_extended {
+            return part;
+        }
+        let part = part.with_group("write").expect("a group");
+        part.with_scope("read").expect("a scope")
+    };
+    [
+        part().check(now()),
+        part().peek(now()),
+        check_all(&[&part()], now()).expect("one part"),
+        peek_all(&[&part()], now()).expect("one part"),
+    ]
 }
 
 /// Returns a secret that has `right` in each byte, except for a wrong byte at `index`.

@@ -114,7 +114,12 @@ pub fn limiter_calls(bytes: &[u8]) {
 
 /// Returns the charge in the type of the model.
 pub(crate) fn modeled(charge: Charge) -> model::Charge {
-    model::Charge { cost: charge.cost(), at_ms: charge.at().unix_ms() }
+    modeled_at(charge.cost(), charge.at().unix_ms())
+}
+
+/// Returns the charge of one tally in the type of the model.
+pub(crate) fn modeled_at(cost: u32, at_ms: u64) -> model::Charge {
+    model::Charge { cost, at_ms }
 }
 
 /// Asserts that the verdict is the decision of the model.

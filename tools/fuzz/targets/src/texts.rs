@@ -1,7 +1,9 @@
-//! The targets `policy` and `key`: texts that both the core and the model parse.
+//! The targets `policy`, `sections` and `key`: texts that both the core and the model parse.
 
 use keytally_core::{
-    Hint, Key, KeyId, Name, ParseKeyError, ParsePolicyErrorKind, Policy, parse_key,
+    CacheLine, Entropy, Gate, GateConfig, Hint, Key, KeyId, MAX_SECTIONS_LEN, Name, NewKey,
+    ParseKeyError, ParsePolicyErrorKind, Peppers, Plan, Policy, Section, Sections, Timestamp,
+    parse_key,
 };
 use keytally_vectors::model;
 
@@ -46,6 +48,111 @@ pub fn policy(bytes: &[u8]) {
             panic!("the core parsed {text:?} as {real:?}, the model as {expected:?}")
         }
     }
+}
+
+/// Parses the text of a plan's sections, and creates a gate with that plan. A request to all
+/// sections charges the tallies that the model has.
+pub fn sections(bytes: &[u8]) {
+    let Ok(text) = core::str::from_utf8(bytes) else { return };
+    let sections = match text.parse::<Sections>() {
+        Ok(sections) => sections,
+        Err(error) => {
+            assert_eq!(Sections::from_text(text), Err(error.kind()));
+            assert!(error.part().len() <= 32 && !error.to_string().is_empty());
+            return;
+        }
+    };
+    assert!(text.len() <= MAX_SECTIONS_LEN);
+    let canonical = sections.to_string();
+    if canonical.len() > MAX_SECTIONS_LEN {
+        // The canonical text may be longer than the text, and then it is refused.
+        let kind = ParsePolicyErrorKind::TooLong { max: MAX_SECTIONS_LEN };
+        assert_eq!(Sections::from_text(&canonical), Err(kind));
+        return;
+    }
+    let parsed = canonical.parse().unwrap();
+    assert_same(&parsed, &sections);
+    assert_eq!(canonical.split("; ").count(), sections.iter().count());
+    for (section, part) in sections.iter().zip(canonical.split("; ")) {
+        let list = part.split_once(": ").map_or(part, |(name, list)| {
+            assert_eq!(name, section.section().to_string());
+            list
+        });
+        assert_eq!(list == "unlimited", section.is_unlimited());
+        let quotas = list.trim_start_matches("sliding ").split(", ");
+        for ((quota, warnings), text) in section.quotas().iter().zip(section.warnings()).zip(quotas)
+        {
+            let (text, percents) = text.split_once(" warn ").unwrap_or((text, ""));
+            let quotas = model::parse_policy(text).unwrap().quotas;
+            assert_eq!(quotas.len(), 1);
+            assert_eq!(
+                (quota.limit, model_window(quota.window)),
+                (quotas[0].limit, quotas[0].window)
+            );
+            let percents = percents.split_whitespace().map(|it| it.trim_end_matches('%').parse());
+            assert!(percents.eq(warnings.iter().filter(|it| **it > 0).map(|it| Ok(*it))));
+        }
+    }
+    request_all(&canonical, parsed);
+}
+
+/// Asserts that sections are the same, and are written the same. An unlimited section has no
+/// algorithm: that of `sliding unlimited` is not written.
+fn assert_same(real: &Sections, expected: &Sections) {
+    assert_eq!(real.to_string(), expected.to_string());
+    assert_eq!(real.iter().count(), expected.iter().count());
+    for (real, expected) in real.iter().zip(expected.iter()) {
+        assert_eq!(real.section(), expected.section());
+        assert_eq!((real.quotas(), real.warnings()), (expected.quotas(), expected.warnings()));
+        assert!(real.is_unlimited() || real.algorithm() == expected.algorithm());
+    }
+}
+
+/// Makes a request to all sections of a plan in a new gate, and compares it with the model.
+fn request_all(text: &str, sections: Sections) {
+    let mut groups = Vec::new();
+    for section in sections.iter() {
+        if let Section::Group(name) = section.section() {
+            groups.push(name.to_string());
+        }
+    }
+    let teams = u32::from(sections.named("team").is_some());
+    let plan = Plan::new("default", sections).unwrap();
+    let (plans, now) = ([plan], Timestamp::from_unix_s(1_767_225_600));
+    let config = GateConfig::new(1, Name::new("kt").unwrap(), &plans).with_plan_slots(1);
+    let config = config.with_teams(teams);
+    let memory: Vec<CacheLine> = (0..config.lines()).map(|_| CacheLine::new()).collect();
+    let peppers = || Peppers::new(&[[1; 32]]).unwrap();
+    drop(Gate::init(&memory[..], &config, peppers()).unwrap());
+    let gate = Gate::attach(&memory[..], peppers()).unwrap();
+    assert_same(&gate.plan(0).unwrap().sections, &plans[0].sections);
+    let new = NewKey::new(1, Name::new("live").unwrap());
+    let (key, _) = gate.administer().unwrap().issue(&new, Entropy::new([1; 24]), now).unwrap();
+
+    let mut part = gate.part(Some(key.expose().as_bytes()), 1);
+    for name in &groups {
+        part = part.with_group(name).unwrap();
+    }
+    let compound = part.check(now);
+    let groups = groups.iter().map(|name| (name.as_str(), None)).collect();
+    let request = model::Request { key: 1, account: 1, cost: 1, groups };
+    let expected = model::Sections::parse(text).check(now.unix_ms(), &request);
+    assert_eq!(compound.is_admitted(), expected.admitted);
+    let limited = compound.tallies().iter().filter(|tally| !tally.verdict().quotas().is_empty());
+    let real = limited.map(|tally| {
+        let quotas = tally.verdict().quotas();
+        let remaining: Vec<_> = quotas.iter().map(|it| (it.limit, it.remaining)).collect();
+        (tally.section().unwrap().name().to_owned(), remaining)
+    });
+    let expected_tallies = expected.tallies.iter().map(|tally| {
+        let remaining = tally.quotas.iter().map(|it| (it.limit, it.remaining)).collect();
+        (tally.section.clone(), remaining)
+    });
+    assert!(real.eq(expected_tallies), "{compound:?}, {expected:?}");
+    let crossed = compound.crossed().map(|(tally, window, percent)| {
+        (tally.section().unwrap().name().to_owned(), window, u32::from(percent))
+    });
+    assert!(crossed.eq(expected.crossed.iter().cloned()), "{compound:?}, {expected:?}");
 }
 
 /// Parses the bytes as a key. Then creates a key from the bytes, and parses it without and with a
