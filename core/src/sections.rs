@@ -1,7 +1,7 @@
 //! The sections of a plan: parses text such as `100/minute; team: 500/minute; group write:
 //! 10/minute`, and lays out the quotas over tallies.
 
-use core::fmt;
+use core::fmt::{self, Write as _};
 use core::ops::Range;
 use core::str::FromStr;
 
@@ -15,6 +15,7 @@ use crate::policy::{
 use crate::quota::{Algorithm, MAX_QUOTAS, Quota};
 use crate::section::{MAX_TALLIES, MAX_TEAM_TALLIES, Section};
 use crate::tally::Layout;
+use crate::text::Text;
 
 /// The longest text of a plan's quotas, in bytes.
 pub const MAX_SECTIONS_LEN: usize = 512;
@@ -184,18 +185,22 @@ impl Sections {
             }
             sections.parse_section(section, quotas)?;
         }
-        // Refuses what no gate could count.
+        // Refuses what no gate could count, and what would be too long in the form that is written.
         for_each_tally(&sections, |_, _, _| ()).map_err(|kind| Fault::new(kind, ""))?;
+        if write!(Text::<MAX_SECTIONS_LEN>::new(), "{sections}").is_err() {
+            return fault(ParsePolicyErrorKind::TooLong { max: MAX_SECTIONS_LEN }, text);
+        }
         Ok(sections)
     }
 
     /// Adds a section whose quotas are in a text.
     fn parse_section<'t>(&mut self, section: Section, text: &'t str) -> Result<(), Fault<'t>> {
         let (algorithm, list) = split_algorithm(text);
+        let is_unlimited = text == "unlimited" && Feature::Sections.is_included();
         if !self.push(section, algorithm) {
             return Err(Fault::new(ParsePolicyErrorKind::TooManyTallies, text));
         }
-        if list == "unlimited" && Feature::Sections.is_included() {
+        if is_unlimited {
             return Ok(());
         }
         let start = self.quotas.len();

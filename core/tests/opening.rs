@@ -2,8 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keytally_core::{
-    AttachError, CACHE_LINE_LEN, CacheLine, CreateError, FORMAT_VERSION, Gate, GateConfig, Limiter,
-    MAX_KEYS, MAX_SUBJECTS, MAX_WINDOW_S, TableKind, Timestamp,
+    AddressLimiter, AttachError, CACHE_LINE_LEN, CacheLine, CreateError, FORMAT_VERSION, Gate,
+    GateConfig, Limiter, MAX_KEYS, MAX_SUBJECTS, MAX_WINDOW_S, TableKind, Timestamp,
 };
 
 #[expect(dead_code, reason = "each test uses a part of this module")]
@@ -34,6 +34,19 @@ fn open_limiter(memory: &[CacheLine]) -> Option<AttachError> {
     Limiter::attach(memory).err()
 }
 
+/// The memory of a new limiter of addresses.
+fn address_limiter() -> Vec<CacheLine> {
+    let memory = memory(AddressLimiter::<&[CacheLine]>::lines(CAPACITY));
+    let policy = format!("addresses: {}", POLICY.replace("100", "/64 100")).parse().unwrap();
+    AddressLimiter::init(&memory[..], &policy, CAPACITY, [7; 16]).unwrap();
+    memory
+}
+
+/// Returns the error of opening a limiter of addresses; `None` if it opens.
+fn open_address_limiter(memory: &[CacheLine]) -> Option<AttachError> {
+    AddressLimiter::attach(memory).err()
+}
+
 /// Passes the configuration of the gate of these tests to `work`.
 fn with_config<T>(work: impl FnOnce(&GateConfig<'_>) -> T) -> T {
     let plans = [plan("default", POLICY)];
@@ -59,8 +72,11 @@ fn open_gate(memory: &[CacheLine]) -> Option<AttachError> {
 /// A kind of table, the function that creates one, and the function that opens it.
 type Kind = (TableKind, fn() -> Vec<CacheLine>, fn(&[CacheLine]) -> Option<AttachError>);
 
-const KINDS: [Kind; 2] =
-    [(TableKind::Limiter, limiter, open_limiter), (TableKind::Gate, gate, open_gate)];
+const KINDS: [Kind; 3] = [
+    (TableKind::Limiter, limiter, open_limiter),
+    (TableKind::Gate, gate, open_gate),
+    (TableKind::AddressLimiter, address_limiter, open_address_limiter),
+];
 
 /// Returns the error of opening a table whose word `index` is changed meanwhile.
 fn open_changed(
@@ -107,7 +123,7 @@ fn every_word_of_a_header_is_checked() {
         assert_eq!(error(1, &|word| word & LOW | (found as u64) << 32), Some(other));
         // Without a kind it is not a table, whatever its version.
         for version in [FORMAT_VERSION, 0x5041_5353] {
-            let text = u64::from(version) | 3 << 32;
+            let text = u64::from(version) | 4 << 32;
             assert_eq!(error(1, &|_| text), Some(AttachError::NotATable));
         }
         // Bytes.
@@ -116,8 +132,8 @@ fn every_word_of_a_header_is_checked() {
         }
         // Capacity and lines of the header.
         let max = match kind {
-            TableKind::Limiter => MAX_SUBJECTS,
-            _ => MAX_KEYS,
+            TableKind::Gate => MAX_KEYS,
+            _ => MAX_SUBJECTS,
         };
         for capacity in [0, max + 1, u32::MAX] {
             let found = error(3, &|word| word & HIGH | u64::from(capacity));
@@ -133,15 +149,15 @@ fn every_word_of_a_header_is_checked() {
                         "{needed} and {len}"
                     );
                 }
-                None if kind == TableKind::Limiter && capacity < CAPACITY => {}
+                None if kind != TableKind::Gate && capacity < CAPACITY => {}
                 other => panic!("{capacity}: {other:?}"),
             }
         }
         for lines in [0, 1, memory.len() as u64 + 1, LOW] {
             let found = error(3, &|word| word & LOW | lines << 32);
             let expected = match kind {
-                TableKind::Limiter => geometry("capacity", CAPACITY.into()),
-                _ => geometry("number of header lines", lines),
+                TableKind::Gate => geometry("number of header lines", lines),
+                _ => geometry("capacity", CAPACITY.into()),
             };
             assert_eq!(found, expected, "{lines} lines");
         }
@@ -184,6 +200,30 @@ fn table_with_lines_missing_or_added_is_rejected() {
             Some(AttachError::Truncated { len: needed + CACHE_LINE_LEN as u64, needed })
         );
     }
+}
+
+#[test]
+fn every_word_of_a_prefix_is_checked() {
+    let memory = memory(AddressLimiter::<&[CacheLine]>::lines(CAPACITY));
+    let policy = "addresses: /64 20/minute, 200/hour; /56 200/minute".parse().unwrap();
+    AddressLimiter::init(&memory[..], &policy, CAPACITY, [7; 16]).unwrap();
+    let open = |line: usize, change: &dyn Fn(u64) -> u64| {
+        open_changed(&memory, open_address_limiter, 8 * line, change)
+    };
+    assert_eq!(AddressLimiter::attach(&memory[..]).unwrap().policy(), Some(policy));
+    let geometry = |what, value| Some(AttachError::Geometry { what, value });
+    assert_eq!(open(2, &|_| 0), geometry("number of prefixes", 0));
+    for prefix in [1, 32, 65, 255] {
+        let found = open(2, &|word| word & !0xff | prefix);
+        assert_eq!(found, geometry("prefix of addresses", prefix));
+    }
+    assert_eq!(open(2, &|word| word & !0xff | 56), geometry("prefix of addresses", 56));
+    assert_eq!(open(3, &|word| word & !0xff | 64), geometry("prefix of addresses", 64));
+    // No window, and one that the table does not have.
+    assert_eq!(open(3, &|word| word & 0xff), geometry("prefix of addresses", 56));
+    assert_eq!(open(3, &|word| word & 0xff | 4 << 8), geometry("prefix of addresses", 56));
+    // A second prefix less is another policy.
+    assert_eq!(open(3, &|_| 0), None);
 }
 
 /// A limiter in the memory of a larger capacity uses all of its slots.

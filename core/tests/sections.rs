@@ -89,6 +89,11 @@ fn every_error_names_its_part() {
         format!("1/s{}", groups.concat())
     };
     let long = format!("1/s{}", " ".repeat(MAX_SECTIONS_LEN - 2));
+    // It is short enough, but would be written with `second`, `minute`, `hour` and `day`.
+    let four = "99/s warn 1% 2%,99/m warn 1%,99/h warn 1%,99/d warn 1%";
+    let sections: Vec<_> = (0..7).map(|number| format!(";group g{number}:{four}")).collect();
+    let written_longer = format!("{four}{}", sections.concat());
+    assert!(written_longer.len() <= MAX_SECTIONS_LEN, "{}", written_longer.len());
     assert!(many(7).parse::<Sections>().is_ok());
     assert!(format!("{}; group a: {}", quotas(28), quotas(4)).parse::<Sections>().is_ok());
     assert!(long[1..].parse::<Sections>().is_err_and(|error| error.kind() == Kind::Syntax));
@@ -109,6 +114,8 @@ fn every_error_names_its_part() {
         ("1/s; team: 1/x", Kind::Unit, "x"),
         ("1/s; team: 1/m, 2/60s", Kind::Duplicate, "2/minute"),
         ("1/s; team: sliding 1/month", Kind::SlidingMonth, "1/month"),
+        ("1/s; team: sliding unlimited", Kind::Syntax, "unlimited"),
+        (&written_longer, Kind::TooLong { max: MAX_SECTIONS_LEN }, &written_longer[..32]),
         (&many(8), Kind::TooManyTallies, "1/s"),
         // One of eight sections needs two tallies.
         (&many(7).replacen("1/s", &quotas(5), 1), Kind::TooManyTallies, ""),

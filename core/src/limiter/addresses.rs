@@ -151,7 +151,7 @@ impl<M: AsRef<[CacheLine]>> AddressLimiter<M> {
     /// [`AttachError`] if the memory does not hold a limiter of addresses of this format version
     /// and of the size that its header states.
     pub fn attach(memory: M) -> Result<Self, AttachError> {
-        let table = Limiter::attach_kind(memory, TableKind::AddressLimiter)?;
+        let table = Limiter::attach_kind(memory, TableKind::AddressLimiter, ADDRESS_HEADER_LINES)?;
         let mut prefixes = Vec::<Prefix, MAX_PREFIXES>::new();
         let lines = table.memory().as_ref().iter().skip(HEADER_LINES).take(MAX_PREFIXES);
         for line in lines.take_while(|line| line.load(0) != 0) {

@@ -176,16 +176,20 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     /// [`AttachError`] if the memory does not hold a limiter of this format version and of the size
     /// that its header states.
     pub fn attach(memory: M) -> Result<Self, AttachError> {
-        Self::attach_kind(memory, TableKind::Limiter)
+        Self::attach_kind(memory, TableKind::Limiter, HEADER_LINES)
     }
 
-    /// Opens a table of this kind.
-    pub(super) fn attach_kind(memory: M, kind: TableKind) -> Result<Self, AttachError> {
+    /// Opens a table of this kind, whose header has at least `header_lines` lines.
+    pub(super) fn attach_kind(
+        memory: M,
+        kind: TableKind,
+        header_lines: usize,
+    ) -> Result<Self, AttachError> {
         let lines = memory.as_ref();
         let header = Header::read(lines, kind)?;
         let buckets = lines.get(1).map_or(0, |line| line.load(BUCKETS));
         let valid = (1..=MAX_SUBJECTS).contains(&header.capacity)
-            && (HEADER_LINES..=lines.len()).contains(&index(u64::from(header.header_lines)));
+            && (header_lines..=lines.len()).contains(&index(u64::from(header.header_lines)));
         let needed = valid.then(|| {
             let least = buckets_for(header.capacity);
             lines_after(index(u64::from(header.header_lines)), buckets.max(least))
