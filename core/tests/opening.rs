@@ -37,7 +37,7 @@ fn open_limiter(memory: &[CacheLine]) -> Option<AttachError> {
 /// The memory of a new limiter of addresses.
 fn address_limiter() -> Vec<CacheLine> {
     let memory = memory(AddressLimiter::<&[CacheLine]>::lines(CAPACITY));
-    let policy = format!("addresses: {}", POLICY.replace("100", "/64 100")).parse().unwrap();
+    let policy = format!("addresses: {}", POLICY.replacen("100", "/64 100", 1)).parse().unwrap();
     AddressLimiter::init(&memory[..], &policy, CAPACITY, [7; 16]).unwrap();
     memory
 }
