@@ -474,8 +474,8 @@ enum kt_status
      */
     KT_OTHER_CAPACITY = 72,
     /**
-     * The limiter there cannot count this policy; create another file for it, and check
-     * requests with both until the longest window of the old one has passed.
+     * The limiter there has other windows or cannot count a limit; create another file for the
+     * new policy, and check requests with both until the longest window of this one has passed.
      */
     KT_OTHER_POLICY = 73,
     /**

@@ -171,7 +171,7 @@ statuses! {
         KT_OTHER_CAPACITY = 72 =>
             "the limiter there has another capacity; open it with its own, or remove it and create another",
         KT_OTHER_POLICY = 73 =>
-            "the limiter there cannot count this policy; create another file for it, and check requests with both until the longest window of the old one has passed",
+            "the limiter there has other windows or cannot count a limit; create another file for the new policy, and check requests with both until the longest window of this one has passed",
 
         KT_SCOPES = 74 =>
             "a gate has at most 64 scopes, each of 1 to 16 printable ASCII characters without spaces, commas and quotation marks, and each once",
@@ -569,7 +569,7 @@ mod tests {
                     requested: policy("2/m"),
                     source: keytally::SetPolicyError::Windows,
                 },
-                "; open it with its own, or remove it and create another",
+                "; create another file for the new policy, and check requests with both until the longest window of this one has passed",
             ),
             (
                 Error::Entropy(IoError::from(ErrorKind::Other)),
