@@ -187,7 +187,7 @@ pub use {
     quota::{Algorithm, Limits, MAX_QUOTAS, Quota},
     quotas::{QuotaState, Quotas},
     record::KeyState,
-    section::{MAX_GROUP_NAME_LEN, MAX_TALLIES, MAX_TEAM_TALLIES, Section},
+    section::{MAX_GROUP_NAME_LEN, MAX_TALLIES, MAX_TEAM_TALLIES, Section, SectionName},
     sections::{MAX_SECTIONS_LEN, MAX_WARNINGS, SectionQuotas, Sections, Warnings},
     tally::Layout,
     text::Text,

@@ -174,9 +174,10 @@ pub use keytally_core::{
     MIN_PEPPER_LEN, Mac, Name, NamedQuota, NewKey, Outcome, PROBLEM_MEDIA_TYPE, ParseKeyError,
     ParseKeyIdError, ParsePolicyError, ParsePolicyErrorKind, Part, PartsError, Pepper,
     PepperTooShort, Peppers, PeppersError, Plan, Policy, Quota, QuotaState, Quotas, Reason,
-    RequestError, Response, SECRET_LEN, Section, SectionQuotas, Sections, SetPolicyError, Settled,
-    Settlement, Subject, TableKind, Tag, TallyCharge, TallyState, TallyVerdict, Text, Timestamp,
-    Verdict, Warnings, Window, accepts_problem, decide, is_table_beginning, parse_key,
+    RequestError, Response, SECRET_LEN, Section, SectionName, SectionQuotas, Sections,
+    SetPolicyError, Settled, Settlement, Subject, TableKind, Tag, TallyCharge, TallyState,
+    TallyVerdict, Text, Timestamp, Verdict, Warnings, Window, accepts_problem, decide,
+    is_table_beginning, parse_key,
 };
 
 /// The tables of the core, over any memory, and its `check_all`, which takes an explicit time.

@@ -146,7 +146,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
                 let word = atomic.load(Ordering::Acquire);
                 let quotas = decide::quotas(layout, &limits, word, now);
                 // There is room for every tally of a gate.
-                let _ = states.push(TallyState { section: self.section_of(tally).clone(), quotas });
+                let _ = states.push(TallyState { section: *self.section_of(tally), quotas });
             }
         }
         states

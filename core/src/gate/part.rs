@@ -16,7 +16,7 @@ use crate::key::KeyId;
 use crate::outcome::{Outcome, Reason};
 use crate::quota::{Limits, MAX_QUOTAS};
 use crate::record::{Record, RecordRef};
-use crate::section::{MAX_GROUP_NAME_LEN, MAX_TALLIES, Section};
+use crate::section::{MAX_GROUP_NAME_LEN, MAX_TALLIES, Section, SectionName};
 use crate::sections::MAX_WARNINGS;
 use crate::sync::{AtomicU64, Ordering};
 use crate::tally::Layout;
@@ -150,8 +150,8 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
     }
 
     fn with(mut self, name: &str, cost: Option<u32>) -> Result<Self, RequestError> {
-        let is_it =
-            |section: &Section| matches!(section, Section::Group(_)) && section.name() == name;
+        let named = SectionName::new(name).map(Section::Group);
+        let is_it = |section: &Section| Some(*section) == named;
         let group = self.gate.sections().iter().position(is_it);
         self.groups.name(group.ok_or_else(|| RequestError::NoSuchGroup(beginning(name)))?, cost);
         Ok(self)
@@ -256,7 +256,7 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
             let section = gate.sections().get(number).unwrap_or(&Section::Key);
             let Some((cost, unit)) = self.cost_of(number, section) else { continue };
             let (atomic, layout, (limits, warnings)) = self.tally(verified, tally)?;
-            let section = Some(section.clone());
+            let section = Some(*section);
             if gate.is_extended() && is_unlimited(&limits) {
                 if tally == 0 {
                     // The first verdict is that of the key, even if its plan does not limit it.

@@ -385,7 +385,7 @@ impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for AddressPart<'_, M> {
             let mut tally = TallyVerdict::new(verdict);
             // A policy has few prefixes.
             tally.tally = u8::try_from(index).unwrap_or(u8::MAX);
-            tally.section = limiter.prefixes.get(index).and_then(|prefix| prefix.section.clone());
+            tally.section = limiter.prefixes.get(index).and_then(|prefix| prefix.section);
             charging.add_tally(tally, (table.id(), table.home_of(subject)), exchange);
         }
     }
