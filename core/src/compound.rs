@@ -26,6 +26,7 @@ use core::fmt;
 
 use heapless::Vec;
 
+use crate::bits::IS_64_BIT;
 use crate::charge::Charge;
 use crate::compare_exchange;
 use crate::http::{
@@ -248,6 +249,19 @@ pub fn peek_all<C: Clock>(parts: &[&dyn Part<C>], clock: C) -> Result<Compound, 
     let mut compound = Compound::new();
     charge_all(&mut compound, parts, false, clock)?;
     Ok(compound)
+}
+
+/// Charges one part, which has at most as many verdicts as there is room for, or only probes it.
+#[inline]
+pub(crate) fn charge_one<C: Clock, P: Steps<C>>(part: &P, charges: bool, clock: C) -> Compound {
+    let mut compound = Compound::new();
+    // On small targets, all parts share the code of `check_all`.
+    let _ = if IS_64_BIT {
+        charge_all(&mut compound, &[part], charges, clock)
+    } else {
+        charge_all(&mut compound, &[part as &dyn Steps<C>], charges, clock)
+    };
+    compound
 }
 
 /// Fetches and probes all parts, and then charges all tallies if all have room and `charges` is

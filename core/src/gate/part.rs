@@ -10,7 +10,7 @@ use super::table::{Gate, holder};
 use super::team::Team;
 use crate::cache_line::CacheLine;
 use crate::compare_exchange;
-use crate::compound::{Charging, Compound, Exchange, Steps, TallyVerdict, charge_all};
+use crate::compound::{Charging, Compound, Exchange, Steps, TallyVerdict, charge_one};
 use crate::decide::{self, Decision};
 use crate::key::KeyId;
 use crate::outcome::{Outcome, Reason};
@@ -171,17 +171,12 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
     /// this part alone.
     #[inline(never)]
     pub fn check<C: Clock>(self, clock: C) -> Compound {
-        let mut compound = Compound::new();
-        // One part has at most as many verdicts as there is room for.
-        let _ = charge_all(&mut compound, &[&self], true, clock);
-        compound
+        charge_one(&self, true, clock)
     }
 
     /// Returns what [`check`](Self::check) would return now, and charges nothing.
     pub fn peek<C: Clock>(self, clock: C) -> Compound {
-        let mut compound = Compound::new();
-        let _ = charge_all(&mut compound, &[&self], false, clock);
-        compound
+        charge_one(&self, false, clock)
     }
 
     /// Returns the cost of the request for a section, and which of its costs that is: 0 for the
