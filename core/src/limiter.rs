@@ -20,13 +20,13 @@
 //! | tombstone (0) | any | no subject has the slot: it was never used, or its reservation was canceled |
 //! | reservation (a stamp of all ones, and a lock ticket) | any | an inserter is taking the slot, or lost its lock |
 //! | live | a fingerprint | the subject with that fingerprint has the slot |
-//! | expired (all windows passed at least a minute ago) | a fingerprint | as live, but another subject may take the slot |
+//! | expired (all windows passed at least 1 s ago) | a fingerprint | as live, but another subject may take the slot |
 //!
 //! # Hit
 //! Load the owner words and the tallies of a cache line, select the subject's slot, load its owner
 //! word again, compare-exchange the tally. A slot is reassigned only by first exchanging its
-//! *expired* tally for a reservation, and the new tally's stamp is at least one longest window
-//! younger. So a compare-exchange that succeeds proves that the slot was still this subject's.
+//! *expired* tally for a reservation, and the new tally's stamp is later, in later windows. So a
+//! compare-exchange that succeeds proves that the slot was still this subject's.
 //!
 //! The module `insert` holds the protocol that gives a slot to a new subject.
 

@@ -130,7 +130,7 @@ fn full_limiter_reports_when_a_slot_will_be_free() {
         .find(|subject| limiter.check(&subject.to_le_bytes(), 1, at(6)).outcome() == Outcome::Full);
     let subject = subject.unwrap().to_le_bytes();
     let wait = u64::from(limiter.check(&subject, 1, at(6)).retry_after_s().unwrap());
-    assert_eq!(wait, 114, "the slots are kept until the end of the minute after theirs");
+    assert_eq!(wait, 55, "the slots are kept until 1 s after the end of their minute");
     assert_eq!(limiter.check(&subject, 1, at(6 + wait - 1)).outcome(), Outcome::Full);
     assert_eq!(limiter.check(&subject, 1, at(6 + wait)).outcome(), Outcome::Admitted);
 }
@@ -164,11 +164,10 @@ fn slots_that_a_wrong_clock_filled_are_freed_by_correction() {
     let full = limiter.check(b"newcomer", 1, at(120));
     assert_eq!(full.outcome(), Outcome::Full);
     assert!(u64::from(full.retry_after_s().unwrap()) >= ten_years - 120, "the true wait");
-    // After `correct_clock`, the slots are free when the minute of its time and one more have
-    // passed.
+    // After `correct_clock`, the slots are free 1 s after the end of the minute of its time.
     assert_eq!(limiter.correct_clock(at(0)), limiter.slots_total());
-    assert_eq!(limiter.check(b"newcomer", 1, at(119)).outcome(), Outcome::Full);
-    assert_eq!(limiter.check(b"newcomer", 1, at(120)).outcome(), Outcome::Admitted);
+    assert_eq!(limiter.check(b"newcomer", 1, at(60)).outcome(), Outcome::Full);
+    assert_eq!(limiter.check(b"newcomer", 1, at(61)).outcome(), Outcome::Admitted);
 }
 
 #[test]
@@ -177,9 +176,28 @@ fn late_clock_finds_its_subject_and_opens_no_new_window() {
     for _ in 0..3 {
         assert!(limiter.check(b"a", 1, at(59)).is_admitted());
     }
-    // A clock in the next minute inserts enough other subjects to request every slot.
-    fill(&limiter, 1000, at(61));
+    // A clock in the next minute inserts enough other subjects to request every slot. It is ahead
+    // by less than a second, so the slot of `a` is kept.
+    fill(&limiter, 1000, Timestamp::from_unix_ms(at(60).unix_ms() + 999));
     assert_eq!(limiter.check(b"a", 1, at(59)).outcome(), Outcome::Denied);
+}
+
+/// A step back of the clock by more than 1 s admits the limit once more, but only if the slot was
+/// reused before the step.
+#[test]
+fn clock_set_back_reopens_one_window_per_step_and_reuse() {
+    let mut reuses = 0;
+    for other in 0..32u32 {
+        let limiter = limiter("3/minute", 1);
+        let admitted = || (0..9).filter(|_| limiter.check(b"a", 1, at(59)).is_admitted()).count();
+        assert_eq!(admitted(), 3);
+        limiter.check(&other.to_le_bytes(), 1, at(61));
+        let is_reused = limiter.peek(b"a", 0, at(59)).remaining() == Some(3);
+        assert_eq!(admitted(), if is_reused { 3 } else { 0 });
+        assert_eq!(admitted(), 0, "one window for each reuse");
+        reuses += u32::from(is_reused);
+    }
+    assert!((1..32).contains(&reuses), "{reuses} of 32 take the slot");
 }
 
 #[test]

@@ -50,10 +50,10 @@ const LIMIT: u32 = 10;
 /// The windows of the tables, in seconds: two gates and a limiter.
 const WINDOWS_S: [u64; 3] = [1, 60, 1];
 
-/// Each second has a subject of its own, which is not checked later. A slot may be reused about a
-/// minute after its last check, so about as many slots are in use as there are (64). Each slot is
-/// therefore reused as soon as it may be.
-const CAPACITY: u32 = 42;
+/// Each half second has a subject of its own, which is not checked later. A slot may be reused one
+/// to two seconds after its last check, so about as many slots are in use as there are (8). Each
+/// slot is therefore reused soon after it may be.
+const CAPACITY: u32 = 5;
 
 fn policy(window_s: u64) -> Policy {
     format!("{LIMIT}/{window_s}s").parse().unwrap()
@@ -103,7 +103,7 @@ fn worker() {
             }
             24 => drop(limiter.refund(b"0", nothing)),
             _ => {
-                let subject = if pick < 32 { 0 } else { now().unix_s() };
+                let subject = if pick < 32 { 0 } else { now().unix_ms() / 500 };
                 admitted.add(2, subject, &limiter.check(subject.to_string().as_bytes(), 1));
             }
         }

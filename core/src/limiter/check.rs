@@ -272,10 +272,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
                     Insertion::Done { next } => break Decision { next, ..decision },
                     // The subject has a slot after all, or the lock was lost.
                     Insertion::Again => found = self.find(subject),
-                    Insertion::Full { until } => {
-                        let until = Timestamp::from_unix_ms(self.layout.stamp_start_ms(until));
-                        return Verdict::full(until, now);
-                    }
+                    Insertion::Full { until } => return Verdict::full(until, now),
                 }
                 continue;
             };

@@ -92,7 +92,7 @@ const REASONS: &[(&str, &str, &str)] = &[
     (
         "core/src/decide.rs",
         ARITHMETIC,
-        "A layout is rejected unless its last stamp, the tolerance and three of its longest windows\n\
+        "A layout is rejected unless its last stamp, the delay of reuse and three of its longest windows\n\
          fit in 64 bits of milliseconds. A charge is added only if every count has room for it.",
     ),
     (
