@@ -171,7 +171,10 @@ pub use {
         Hint, KEY_ID_LEN, Key, KeyId, KeyParts, MAX_KEY_LEN, MAX_NAME_LEN, MAX_NAMES_LEN, Name,
         ParseKeyError, ParseKeyIdError, SECRET_LEN, parse as parse_key,
     },
-    limiter::{BUCKET_SLOTS, LOCK_SPINS, Limiter, LimiterPart, MAX_SUBJECTS, Subject},
+    limiter::{
+        BUCKET_SLOTS, LOCK_SPINS, Limiter, LimiterPart, MAX_SUBJECTS, OnFull, ParseOnFullError,
+        Subject,
+    },
     mac::{MAX_PEPPERS, MIN_PEPPER_LEN, Mac, Pepper, PepperTooShort, Peppers, PeppersError, Tag},
     outcome::{Outcome, Reason},
     policy::{MAX_POLICY_LEN, ParsePolicyError, ParsePolicyErrorKind, Policy},

@@ -6,7 +6,7 @@ use keytally_core::{CacheLine, Limiter, Outcome, Timestamp};
 #[expect(dead_code, reason = "each test uses a part of this module")]
 mod support;
 
-use support::{at, image, limiter};
+use support::{at, image, limiter, refusing_limiter};
 
 #[test]
 fn each_subject_has_a_quota_of_its_own() {
@@ -95,7 +95,7 @@ fn fill(limiter: &Limiter<impl AsRef<[CacheLine]>>, subjects: u32, now: Timestam
 #[test]
 fn limiter_at_capacity_refuses_at_most_1_in_10_000() {
     for capacity in [1, 8, 100, 10_000, 200_000] {
-        let limiter = limiter("3/minute", capacity);
+        let limiter = refusing_limiter("3/minute", capacity);
         let refused = fill(&limiter, capacity, at(0));
         assert!(refused * 10_000 <= capacity as usize, "{refused} of {capacity}");
         assert_eq!(limiter.live_subjects(at(0)), u64::from(capacity) - refused as u64);
@@ -104,7 +104,7 @@ fn limiter_at_capacity_refuses_at_most_1_in_10_000() {
 
 #[test]
 fn full_limiter_refuses_new_subjects_and_keeps_known_ones() {
-    let limiter = limiter("3/minute", 64);
+    let limiter = refusing_limiter("3/minute", 64);
     let slots = limiter.slots_total();
     fill(&limiter, 4000, at(0));
     assert_eq!(limiter.live_subjects(at(0)), slots);
@@ -124,7 +124,7 @@ fn full_limiter_refuses_new_subjects_and_keeps_known_ones() {
 
 #[test]
 fn full_limiter_reports_when_a_slot_will_be_free() {
-    let limiter = limiter("3/minute", 64);
+    let limiter = refusing_limiter("3/minute", 64);
     fill(&limiter, 4000, at(5));
     let subject = (0..4000u32)
         .find(|subject| limiter.check(&subject.to_le_bytes(), 1, at(6)).outcome() == Outcome::Full);
@@ -157,7 +157,7 @@ fn slots_of_expired_subjects_are_reused() {
 
 #[test]
 fn slots_that_a_wrong_clock_filled_are_freed_by_correction() {
-    let limiter = limiter("3/minute", 64);
+    let limiter = refusing_limiter("3/minute", 64);
     let ten_years = 10 * 365 * 86_400;
     fill(&limiter, 4000, at(ten_years));
     // Explicit times correct nothing.
@@ -172,7 +172,7 @@ fn slots_that_a_wrong_clock_filled_are_freed_by_correction() {
 
 #[test]
 fn late_clock_finds_its_subject_and_opens_no_new_window() {
-    let limiter = limiter("3/minute", 1);
+    let limiter = refusing_limiter("3/minute", 1);
     for _ in 0..3 {
         assert!(limiter.check(b"a", 1, at(59)).is_admitted());
     }
@@ -188,7 +188,7 @@ fn late_clock_finds_its_subject_and_opens_no_new_window() {
 fn clock_set_back_reopens_one_window_per_step_and_reuse() {
     let mut reuses = 0;
     for other in 0..32u32 {
-        let limiter = limiter("3/minute", 1);
+        let limiter = refusing_limiter("3/minute", 1);
         let admitted = || (0..9).filter(|_| limiter.check(b"a", 1, at(59)).is_admitted()).count();
         assert_eq!(admitted(), 3);
         limiter.check(&other.to_le_bytes(), 1, at(61));
@@ -202,20 +202,20 @@ fn clock_set_back_reopens_one_window_per_step_and_reuse() {
 
 #[test]
 fn locks_of_killed_inserters_are_taken_over() {
-    let limiter = limiter("3/minute", 64);
+    let limiter = refusing_limiter("3/minute", 64);
     // Every bucket is locked by an inserter that was killed.
     let buckets = usize::try_from(limiter.slots_total()).unwrap() / 8;
     let memory = limiter.memory();
-    // A lock word of all ones is locked.
-    for line in &memory[memory.len() - buckets.div_ceil(8)..] {
-        (0..8).for_each(|word| line.store(word, u64::MAX));
+    // A lock word of all ones is locked. Each is followed by an overflow tally.
+    for line in &memory[memory.len() - buckets.div_ceil(4)..] {
+        (0..4).for_each(|bucket| line.store(2 * bucket, u64::MAX));
     }
     assert_eq!(fill(&limiter, 64, at(0)), 0);
     assert_eq!(limiter.live_subjects(at(0)), 64);
 }
 
-/// The line of the first slot, after a header of two lines.
-const SLOTS_AT: usize = 2;
+/// The line of the first slot, after a header of three lines.
+const SLOTS_AT: usize = 3;
 
 /// Returns the tally of each slot.
 fn tallies(limiter: &Limiter<Vec<CacheLine>>) -> Vec<u64> {
@@ -249,7 +249,7 @@ fn reservation_of_a_killed_inserter_counts_for_no_subject() {
 #[test]
 fn reservation_of_a_killed_inserter_is_reused_in_both_buckets() {
     let admitted = |newcomer: u32, reserved: usize| {
-        let limiter = limiter("3/minute", 10);
+        let limiter = refusing_limiter("3/minute", 10);
         fill(&limiter, 1000, at(0));
         assert_eq!((limiter.live_subjects(at(0)), limiter.slots_total()), (16, 16));
         reserve(&limiter, reserved);

@@ -254,10 +254,10 @@ fn table_in_used_memory_equals_one_in_fresh_memory() {
 }
 
 #[test]
-fn limiter_header_below_two_lines_is_rejected() {
+fn limiter_header_below_three_lines_is_rejected() {
     let lines = Limiter::<&[CacheLine]>::lines(CAPACITY);
-    for header_lines in [0, 1, 2, 3, 64] {
-        let memory = memory(lines - 2 + header_lines.max(2));
+    for header_lines in [0, 1, 2, 3, 4, 64] {
+        let memory = memory(lines - 3 + header_lines.max(3));
         let made = Limiter::init_after(
             &memory[..],
             header_lines,
@@ -266,7 +266,7 @@ fn limiter_header_below_two_lines_is_rejected() {
             [7; 16],
         )
         .map(drop);
-        if header_lines < 2 {
+        if header_lines < 3 {
             assert_eq!(made, Err(CreateError::Size { lines: memory.len(), needed: lines }));
         } else {
             assert_eq!((made, open_limiter(&memory)), (Ok(()), None));

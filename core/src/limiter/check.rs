@@ -11,7 +11,7 @@ use crate::charge::Charge;
 use crate::compare_exchange;
 use crate::compound::Exchange;
 use crate::decide::{self, Decision};
-use crate::sync::Ordering;
+use crate::sync::{AtomicU64, Ordering};
 use crate::tally::EMPTY;
 use crate::time::{Clock, Timestamp};
 use crate::verdict::Verdict;
@@ -113,17 +113,17 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         core::hint::black_box(slot.owner().load(Ordering::Relaxed));
     }
 
-    /// Returns the verdict that [`check`](Self::check) would give now, and charges nothing. Whether
-    /// a new subject would find a free slot is not looked up.
+    /// Returns the verdict that [`check`](Self::check) would give now, and charges nothing. With
+    /// [`OnFull::Refuse`](crate::OnFull::Refuse), whether a new subject would find a free slot is
+    /// not looked up.
     pub fn peek(&self, subject: &[u8], cost: u32, clock: impl Clock) -> Verdict {
         self.peek_subject(self.subject(subject), cost, clock)
     }
 
     pub(crate) fn peek_subject(&self, subject: Subject, cost: u32, clock: impl Clock) -> Verdict {
-        self.decide_on(subject, self.find(subject), cost, clock, false, |word, now| {
+        self.decide_on_present(subject, cost, clock, |word, now| {
             decide::peek(&self.layout, &self.limits, word, now, cost)
         })
-        .without_charge()
     }
 
     /// Returns the verdict that a check would give now, and the exchange that would charge the
@@ -154,11 +154,9 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         charge: Charge,
         clock: impl Clock,
     ) -> Verdict {
-        let charge = charge.first();
-        self.decide_on(subject, self.find(subject), 0, clock, false, |word, now| {
-            decide::refund(&self.layout, &self.limits, word, now, charge)
+        self.decide_on_charged(subject, &charge, clock, false, |word, now| {
+            decide::refund(&self.layout, &self.limits, word, now, charge.first())
         })
-        .without_charge()
     }
 
     /// Replaces an estimate by the actual cost: refunds the difference, or charges it as far as
@@ -173,20 +171,52 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         actual: u32,
         clock: impl Clock,
     ) -> Verdict {
-        let (subject, estimate) = (self.subject(subject), estimate.first());
-        self.decide_on(subject, self.find(subject), 0, clock, true, |word, now| {
-            decide::settle(&self.layout, &self.limits, word, now, estimate, actual)
+        self.decide_on_charged(self.subject(subject), &estimate, clock, true, |word, now| {
+            decide::settle(&self.layout, &self.limits, word, now, estimate.first(), actual)
         })
-        .without_charge()
     }
 
-    /// Sets all counts of the subject to 0.
+    /// Sets all counts of the subject to 0. If it has no slot and would be charged to an overflow
+    /// tally, sets the counts of that tally to 0.
     pub fn reset(&self, subject: &[u8], clock: impl Clock) -> Verdict {
-        let subject = self.subject(subject);
-        self.decide_on(subject, self.find(subject), 0, clock, false, |word, now| {
+        self.decide_on_present(self.subject(subject), 0, clock, |word, now| {
             decide::reset(&self.layout, &self.limits, word, now)
         })
-        .without_charge()
+    }
+
+    /// Applies `decide` to the tally that `charge` was made to. If `inserts` is set, a subject
+    /// without a slot gets one.
+    fn decide_on_charged(
+        &self,
+        subject: Subject,
+        charge: &Charge,
+        clock: impl Clock,
+        inserts: bool,
+        decide: impl Fn(u64, Timestamp) -> Decision,
+    ) -> Verdict {
+        let verdict = if charge.is_shared() {
+            self.decide_on_overflow(subject, 0, clock.reading(), clock, decide)
+        } else {
+            self.decide_on(subject, self.find(subject), 0, clock, inserts, decide)
+        };
+        verdict.without_charge()
+    }
+
+    /// Applies `decide` to the tally that a check would charge now, and inserts no subject.
+    fn decide_on_present(
+        &self,
+        subject: Subject,
+        cost: u32,
+        clock: impl Clock,
+        decide: impl Fn(u64, Timestamp) -> Decision,
+    ) -> Verdict {
+        let found = self.find(subject);
+        let verdict = if found.is_none() && self.overflows(subject, clock) {
+            self.decide_on_overflow(subject, cost, clock.reading(), clock, decide)
+        } else {
+            self.decide_on(subject, found, cost, clock, false, decide)
+        };
+        verdict.without_charge()
     }
 
     /// Corrects every tally that is ahead of the clock by more than 60 s, and keeps its counts.
@@ -197,10 +227,8 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     /// each tally that is charged meanwhile may admit one more window. With an explicit time, call
     /// this while no other thread or process charges.
     pub fn correct_clock(&self, clock: impl Clock) -> u64 {
-        let corrected = self
-            .all_slots()
-            .filter(|slot| compare_exchange::correct(slot.tally(), &self.layout, clock));
-        corrected.count() as u64
+        let tallies = self.all_slots().map(Slot::tally).chain(self.overflow_tallies());
+        tallies.filter(|tally| compare_exchange::correct(tally, &self.layout, clock)).count() as u64
     }
 
     /// Sets all counts of every subject to 0. Returns how many subjects had counts in a window that
@@ -224,21 +252,24 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     /// ```
     pub fn reset_all(&self, clock: impl Clock) -> u64 {
         let now = clock.reading();
-        self.all_slots().filter(|slot| self.reset_slot(*slot, now)).count() as u64
+        for tally in self.overflow_tallies() {
+            self.reset_tally(tally, now);
+        }
+        self.all_slots().filter(|slot| self.reset_tally(slot.tally(), now)).count() as u64
     }
 
-    /// Sets the counts of a slot's tally to 0. Returns whether it had any.
+    /// Sets the counts of a tally to 0. Returns whether it had any.
     ///
     /// A tally without counts is not written, so that an expired slot can still be reused.
-    fn reset_slot(&self, slot: Slot<'_>, now: Timestamp) -> bool {
-        let mut word = slot.tally().load(Ordering::Acquire);
+    fn reset_tally(&self, tally: &AtomicU64, now: Timestamp) -> bool {
+        let mut word = tally.load(Ordering::Acquire);
         while self.is_live(word) {
             let stamp = self.layout.stamp_at(now).max(self.layout.stamp(word));
             let next = self.layout.unused(stamp);
             if self.layout.rolled(word, stamp) == next {
                 return false;
             }
-            match compare_exchange::exchange_decided(slot.tally(), word, next) {
+            match compare_exchange::exchange_decided(tally, word, next) {
                 Ok(()) => return true,
                 Err(present) => word = present,
             }
@@ -272,7 +303,9 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
                     Insertion::Done { next } => break Decision { next, ..decision },
                     // The subject has a slot after all, or the lock was lost.
                     Insertion::Again => found = self.find(subject),
-                    Insertion::Full { until } => return Verdict::full(until, now),
+                    Insertion::Full { until } => {
+                        return self.check_full(subject, cost, until, now, clock, decide);
+                    }
                 }
                 continue;
             };
