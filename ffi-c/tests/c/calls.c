@@ -234,7 +234,6 @@ static void limiter_in_memory_charges_and_refunds(void) {
     CHECK(refusals == full);
 
     /* Else it is charged to a tally that it shares, and its charge is refunded there. */
-    kt_charge charge;
     OK(kt_limiter_set_on_full(&limiter, KT_ON_FULL_SHARE));
     OK(kt_limiter_check(&limiter, (const uint8_t *)&last, sizeof last, 2, NOW_MS, &verdict));
     CHECK(verdict.outcome == KT_ADMITTED && verdict.is_shared == 1);
