@@ -173,7 +173,7 @@ pub use {
     },
     limiter::{
         BUCKET_SLOTS, LOCK_SPINS, Limiter, LimiterPart, MAX_SUBJECTS, OnFull, ParseOnFullError,
-        Subject,
+        Subject, SubjectInfo,
     },
     mac::{MAX_PEPPERS, MIN_PEPPER_LEN, Mac, Pepper, PepperTooShort, Peppers, PeppersError, Tag},
     outcome::{Outcome, Reason},

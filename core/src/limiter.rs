@@ -40,7 +40,9 @@
 // overflow  the tallies of subjects that find no slot
 // check     the check, and the other operations on tallies
 // part      a subject as a part of a compound charge
+// info      the list of subjects
 mod check;
+mod info;
 mod insert;
 mod on_full;
 mod overflow;
@@ -48,6 +50,7 @@ mod part;
 mod slot;
 mod table;
 
+pub use self::info::SubjectInfo;
 pub use self::insert::LOCK_SPINS;
 pub use self::on_full::{OnFull, ParseOnFullError};
 pub use self::part::LimiterPart;

@@ -175,8 +175,8 @@ pub use keytally_core::{
     ParseKeyError, ParseKeyIdError, ParseOnFullError, ParsePolicyError, ParsePolicyErrorKind, Part,
     PartsError, Pepper, PepperTooShort, Peppers, PeppersError, Plan, Policy, Quota, QuotaState,
     Quotas, Reason, RequestError, Response, SECRET_LEN, Section, SectionQuotas, Sections, Settled,
-    Settlement, Subject, TableKind, Tag, TallyCharge, TallyState, TallyVerdict, Text, Timestamp,
-    Verdict, Warnings, Window, accepts_problem, decide, is_table_beginning, parse_key,
+    Settlement, Subject, SubjectInfo, TableKind, Tag, TallyCharge, TallyState, TallyVerdict, Text,
+    Timestamp, Verdict, Warnings, Window, accepts_problem, decide, is_table_beginning, parse_key,
 };
 
 /// The tables of the core, over any memory, and its `check_all`, which takes an explicit time.

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use keytally_core::{AttachError, Charge, CreateError, LimiterPart, OnFull, Policy, Verdict};
+use keytally_core::{
+    AttachError, Charge, CreateError, LimiterPart, OnFull, Policy, SubjectInfo, Verdict,
+};
 
 use crate::clock::{SystemClock, now};
 use crate::entropy;
@@ -189,6 +191,12 @@ impl Limiter {
     /// Returns how many subjects have a slot that cannot be reused now. Reads the whole table.
     pub fn live_subjects(&self) -> u64 {
         self.table.live_subjects(now())
+    }
+
+    /// Returns the subjects that have a slot that cannot be reused now, and the overflow tallies that
+    /// count something. Reads the whole table.
+    pub fn list(&self) -> impl Iterator<Item = SubjectInfo> {
+        self.table.list(now())
     }
 
     /// Reads the clock for a request.

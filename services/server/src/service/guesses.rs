@@ -99,7 +99,9 @@ mod tests {
             addresses.filter(|at| guesses.too_many(&failed(), Some(*at)).is_none()).count()
         };
         // A limiter with capacity 100 has the 2,400 slots of one for 1,600 subjects. Each slot and
-        // each of the 300 overflow tallies admits one.
-        assert_eq!([admitted(), admitted()], [2700, 0]);
+        // each of the 300 overflow tallies admits at most one.
+        let first = admitted();
+        assert!((1600..=2700).contains(&first), "{first}");
+        assert_eq!(admitted(), 0);
     }
 }
