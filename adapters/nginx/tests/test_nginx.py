@@ -1366,7 +1366,7 @@ class Clock(unittest.TestCase):
             for hours in (3, 6):
                 # After the response there are workers. The newest is the last.
                 nginx.get("/open/file.txt")
-                self.assertEqual(self.spend_ahead_in_zones(hours, nginx.workers()[-1], b"all"), 6)
+                self.assertEqual(self.spend_ahead_in_zones(hours, nginx.workers()[-1], b"all"), 7)
                 for request in (1, 2):
                     status, fields, _ = nginx.get("/limited_all")
                     self.assertEqual(status, 200)
