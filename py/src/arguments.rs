@@ -108,9 +108,10 @@ impl<'py> FromPyObject<'_, 'py> for OnFull {
     fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
         let text: String =
             value.extract().map_err(|_| wrong_type("on_full", "'share' or 'refuse'", &value))?;
-        text.parse().map(Self).map_err(|_| {
-            PyValueError::new_err(format!("on_full is {text:?}, and must be 'share' or 'refuse'"))
-        })
+        // The text may be a secret that was given as a wrong argument.
+        text.parse()
+            .map(Self)
+            .map_err(|_| PyValueError::new_err("on_full must be 'share' or 'refuse'"))
     }
 }
 

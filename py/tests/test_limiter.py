@@ -91,7 +91,7 @@ def test_on_full_is_stored_in_the_table(tmp_path):
     assert Limiter.open_or_create(path, "3/minute", 100).on_full == "refuse"
     limiter.set_on_full("share")
     assert Limiter.open(path).on_full == "share"
-    with pytest.raises(ValueError, match="on_full is \"evict\", and must be 'share' or 'refuse'"):
+    with pytest.raises(ValueError, match="on_full must be 'share' or 'refuse'"):
         limiter.set_on_full("evict")
     with pytest.raises(TypeError, match="on_full"):
         Limiter.in_memory("3/minute", on_full=True)
