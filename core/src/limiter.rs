@@ -1,7 +1,7 @@
 //! The limiter: a table of tallies for any subject, with a fixed number of slots.
 //!
 //! ```text
-//! header | bucket 0: 8 × { owner, tally } | bucket 1 | … | { lock word, overflow tally } per bucket
+//! header | bucket 0: 8 × { owner, tally } | … | bucket 0: { lock word, overflow tally } | …
 //! ```
 //!
 //! The table uses two-choice hashing with buckets: a keyed hash of the subject names two home

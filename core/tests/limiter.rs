@@ -182,8 +182,8 @@ fn late_clock_finds_its_subject_and_opens_no_new_window() {
     assert_eq!(limiter.check(b"a", 1, at(59)).outcome(), Outcome::Denied);
 }
 
-/// A step back of the clock by more than 1 s admits the limit once more, but only if the slot was
-/// reused before the step.
+/// A step back of the clock by more than 1 s admits the limit a second time, but only if the slot
+/// was reused before the step.
 #[test]
 fn clock_set_back_reopens_one_window_per_step_and_reuse() {
     let mut reuses = 0;

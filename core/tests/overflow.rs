@@ -182,8 +182,8 @@ fn threads_that_share_an_overflow_tally_stay_within_its_limit() {
     assert_eq!((admitted, limiter.refusals()), (100, 400));
 }
 
-/// A flood of 170,000 addresses fills a limiter for 65,536. It continues while 1,000 others begin to
-/// send five requests each.
+/// A flood of 170,000 addresses fills a limiter for 65,536. It continues while 1,000 others begin
+/// to send five requests each.
 #[test]
 fn newcomers_are_served_during_a_flood() {
     const FLOOD: usize = 170_000;

@@ -375,8 +375,8 @@ pub extern "C" fn kt_limiter_live_subjects(
     })
 }
 
-/// Writes the number of requests that found no slot for their subject since the limiter was created.
-/// What became of them is the choice of `kt_limiter_on_full` at that time.
+/// Writes the number of requests that found no slot for their subject since the limiter was
+/// created. What became of them is the choice of `kt_limiter_on_full` at that time.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_refusals(
     limiter: Handle<kt_limiter>,

@@ -162,14 +162,14 @@ impl Limiter {
         self.table.policy()
     }
 
-    /// Returns what happens to a new subject that finds no slot: [`OnFull::Share`] unless it was set
-    /// otherwise.
+    /// Returns what happens to a new subject that finds no slot: [`OnFull::Share`] unless it was
+    /// set otherwise.
     pub fn on_full(&self) -> OnFull {
         self.table.on_full()
     }
 
-    /// Sets what happens to a new subject that finds no slot. It is stored in the table, and applies
-    /// to all processes that have it open, from their next such request on.
+    /// Sets what happens to a new subject that finds no slot. It is stored in the table, and
+    /// applies to all processes that have it open, from their next such request on.
     ///
     /// ```
     /// use keytally::{Limiter, OnFull};
@@ -193,8 +193,8 @@ impl Limiter {
         self.table.live_subjects(now())
     }
 
-    /// Returns the subjects that have a slot that cannot be reused now, and the overflow tallies that
-    /// count something. Reads the whole table.
+    /// Returns the subjects that have a slot that cannot be reused now, and the overflow tallies
+    /// that count something. Reads the whole table.
     pub fn list(&self) -> impl Iterator<Item = SubjectInfo> {
         self.table.list(now())
     }

@@ -21,8 +21,8 @@ use crate::views::QuotaUse;
 
 /// Show the subjects of a limiter and their use, or reset them
 ///
-/// A limiter does not store the text of a subject, such as an address. So a subject is shown by its
-/// fingerprint, 12 hexadecimal digits of its hash. The commands need no pepper.
+/// A limiter does not store the text of a subject, such as an address. Instead, the commands show
+/// its fingerprint, 12 hexadecimal digits of its hash. The commands need no pepper.
 #[derive(Args)]
 pub(crate) struct Limiter {
     #[command(subcommand)]

@@ -22,8 +22,8 @@ pub struct SubjectInfo {
 }
 
 impl<M: AsRef<[CacheLine]>> Limiter<M> {
-    /// Returns the 48 bits of a subject's hash by which the table knows it. The text of a subject is
-    /// not stored.
+    /// Returns the 48 bits of a subject's hash by which the table knows it. The text of a subject
+    /// is not stored.
     ///
     /// ```
     /// # use keytally_core::{CacheLine, Limiter, Policy, Timestamp};
@@ -41,8 +41,8 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         Subject::fingerprint_in(self.subject(subject).owner_after(0))
     }
 
-    /// Returns the subjects that have a slot that cannot be reused at `now`, and the overflow tallies
-    /// that count something then. Reads the whole table.
+    /// Returns the subjects that have a slot that cannot be reused at `now`, and the overflow
+    /// tallies that count something then. Reads the whole table.
     pub fn list(&self, now: Timestamp) -> impl Iterator<Item = SubjectInfo> {
         let subjects = self.all_slots().filter_map(move |slot| self.subject_in(slot, now));
         let shared = self

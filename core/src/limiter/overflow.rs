@@ -1,8 +1,8 @@
 //! The overflow tallies: one for each bucket, for the subjects that find no slot.
 //!
-//! If a table has [`OnFull::Share`], a new subject that finds both of its buckets full is charged to
-//! the overflow tally of its first bucket. The decision is the usual one, under the same limits. An
-//! overflow tally is never given to another bucket, so no protocol guards it: each charge is one
+//! If a table has [`OnFull::Share`], a new subject that finds both of its buckets full is charged
+//! to the overflow tally of its first bucket. The decision is the usual one, under the same limits.
+//! An overflow tally is never given to another bucket, so no protocol guards it: each charge is one
 //! compare-exchange.
 //!
 //! - No overflow tally admits more than its limit in a window, whichever subjects charge it.
@@ -10,8 +10,8 @@
 //!   also if the subject has a slot by then.
 //! - A subject that gets a slot begins there with its whole limit. So it can be admitted up to its
 //!   limit again, in the window in which it was charged to the overflow tally.
-//! - A peek and a reset of a subject without a slot read the buckets. If both are full, they apply to
-//!   the overflow tally, which other subjects share.
+//! - A peek and a reset of a subject without a slot read the buckets. If both are full, they apply
+//!   to the overflow tally, which other subjects share.
 
 use super::on_full::OnFull;
 use super::slot::Subject;

@@ -383,7 +383,8 @@ const fn buckets_for(capacity: u32) -> u64 {
     (capacity as u64 * SLOTS_PER_2_SUBJECTS).div_ceil(2 * BUCKET_SLOTS as u64)
 }
 
-/// Returns the lines of a table: its header, its buckets, and their lock words and overflow tallies.
+/// Returns the lines of a table: its header, its buckets, and their lock words and overflow
+/// tallies.
 const fn lines_after(header_lines: usize, buckets: u64) -> usize {
     let lines = buckets
         .saturating_mul(BUCKET_LINES as u64)

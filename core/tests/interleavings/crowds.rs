@@ -108,7 +108,8 @@ fn subjects_of_four_threads_fill_the_table_exactly() {
     });
 }
 
-/// The same, but subjects without a slot share the bucket's overflow tally.
+/// A limiter of one bucket in which some slots have expired. Four threads check subjects, and those
+/// without a slot share the bucket's overflow tally.
 #[test]
 fn subjects_of_four_threads_without_a_slot_share_one_limit() {
     explore(schedules(10_000, 1_000_000), || {

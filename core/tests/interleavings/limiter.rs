@@ -246,8 +246,8 @@ fn insertion_into_the_last_slot_never_reports_full() {
     });
 }
 
-/// The clock of `a` is a second late. Its window has passed for it, and for the clock of `b` the slot
-/// can be reused.
+/// The clock of `a` is a second late. Its window has passed for it, and for the clock of `b` the
+/// slot can be reused.
 #[test]
 fn hit_and_reuse_of_a_slot_charge_their_own_subjects() {
     explore(preemptions(4, 5), || {
