@@ -1800,8 +1800,8 @@ kt_status kt_limiter_capacity(kt_limiter *limiter, uint32_t *capacity_out);
 kt_status kt_limiter_live_subjects(kt_limiter *limiter, uint64_t now_ms, uint64_t *live_out);
 
 /**
- * Writes the number of requests that found no slot for their subject since the limiter was created.
- * What became of them is the choice of `kt_limiter_on_full` at that time.
+ * Writes the number of requests that found no slot for their subject since the limiter was
+ * created. What became of them is the choice of `kt_limiter_on_full` at that time.
  */
 kt_status kt_limiter_refusals(kt_limiter *limiter, uint64_t *refusals_out);
 

@@ -24,7 +24,7 @@ use std::fs;
 use std::path::Path;
 use std::thread;
 
-use keytally::{Charge, Gate, GateConfig, Limiter, Plan, Policy, Timestamp, Verdict, now};
+use keytally::{Charge, Gate, GateConfig, Limiter, OnFull, Plan, Policy, Timestamp, Verdict, now};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::random::Random;
@@ -155,7 +155,9 @@ fn stopped_processes_admit_no_more_than_the_limit() {
         keys.push(key.expose().to_owned());
         ids.push(key_id.to_string());
     }
-    Limiter::create(folder.path().join("limiter"), &policy(WINDOWS_S[2]), CAPACITY).unwrap();
+    let limiter = Limiter::create(folder.path().join("limiter"), &policy(WINDOWS_S[2]), CAPACITY);
+    // Each subject is counted by itself here.
+    limiter.unwrap().set_on_full(OnFull::Refuse);
 
     let at = folder.path().to_str().unwrap();
     let mut workers: Vec<Worker> = (0..form.frozen + form.brief)

@@ -18,8 +18,8 @@ use std::process::Command;
 use std::thread;
 
 use keytally::{
-    Charge, Entropy, Flaw, Gate, GateConfig, KeyId, Limiter, Name, NewKey, Outcome, Peppers,
-    Reason, Timestamp, stop::FileStop,
+    Charge, Entropy, Flaw, Gate, GateConfig, KeyId, Limiter, Name, NewKey, OnFull, Outcome,
+    Peppers, Reason, Timestamp, stop::FileStop,
 };
 use keytally_core::stop::{Stop, arm, stopped, visits};
 
@@ -594,6 +594,7 @@ fn assert_limiter_works(what: &str, at: &Path, point: Stop, operation: &Operatio
             );
         }
         let mut full = 0;
+        limiter.set_on_full(OnFull::Refuse);
         for other in 1000..1200 {
             let verdict = limiter.table().check(other.to_string().as_bytes(), 1, when);
             full += u32::from(verdict.outcome() == Outcome::Full);
