@@ -182,6 +182,36 @@ fn threads_that_share_an_overflow_tally_stay_within_its_limit() {
     assert_eq!((admitted, limiter.refusals()), (100, 400));
 }
 
+/// The words that other programs write are decided on like tallies.
+#[test]
+fn damaged_overflow_tally_makes_no_call_panic() {
+    for policy in ["3/minute", "sliding 5/second, 9/hour", "1/31d, 4/month", "7/week"] {
+        let limiter = full(policy);
+        let damaged = [u64::MAX, u64::MAX << 24, u64::MAX >> 1, 1, 1 << 63];
+        for word in damaged {
+            let last = limiter.memory().last().unwrap();
+            last.store(1, word);
+            for now in [at(0), Timestamp::from_unix_ms(0), Timestamp::from_unix_ms(u64::MAX)] {
+                let charge = Charge::shared(1, now);
+                let verdicts = [
+                    limiter.check(b"new", 1, at(0)),
+                    limiter.peek(b"new", 1, at(0)),
+                    limiter.settle(b"new", charge, 2, now),
+                    limiter.refund(b"new", charge, now),
+                    limiter.reset(b"new", at(0)),
+                ];
+                assert!(
+                    verdicts.iter().all(|verdict| verdict.headers().as_str().ends_with("\r\n")
+                        || verdict.quotas().is_empty())
+                );
+                assert!(limiter.list(now).count() <= 9);
+                limiter.correct_clock(at(0));
+                limiter.reset_all(now);
+            }
+        }
+    }
+}
+
 /// A flood of 170,000 addresses fills a limiter for 65,536. It continues while 1,000 others begin
 /// to send five requests each.
 #[test]
