@@ -102,7 +102,8 @@
  *     kt_charge_at_ms writes. Wrong clocks can let some windows of one tally admit their limit a
  *     second time. These are:
  *     - For late clocks, stale readings and explicit times that disagree: none. In a limiter, one
- *       each time that a caller that is more than 60 s late finds its subject's slot reused.
+ *       each time that a caller that is more than 1 s late finds its subject's slot reused. So a
+ *       clock that is set back by more than 1 s costs one for each such slot.
  *     - For a system clock that ran more than 60 s ahead and is set right, or that is set back by
  *       more than 60 s: one, when the tally is corrected. Each check that read the clock before the
  *       step and charges after the correction costs one more. So does each thread that is stopped
@@ -145,7 +146,7 @@
 
 /** The value of `kt_limiter_size` as a constant, for arrays. */
 #define KT_LIMITER_SIZE(capacity) \
-    ((size_t)64 * (2 + 2 * KT_LIMITER_BUCKETS_(capacity) + (KT_LIMITER_BUCKETS_(capacity) + 7) / 8))
+    ((size_t)64 * (3 + 2 * KT_LIMITER_BUCKETS_(capacity) + (KT_LIMITER_BUCKETS_(capacity) + 3) / 4))
 #define KT_LIMITER_BUCKETS_(capacity) (((size_t)(capacity) * 3 + 15) / 16)
 
 /** The value of `kt_gate_size` as a constant, for arrays. */
@@ -330,8 +331,8 @@ enum kt_status
      */
     KT_STRUCT_SIZE = 11,
     /**
-     * A struct sets a member that this library does not know; set it to zero, or use the
-     * library of that header or a newer one.
+     * A struct sets a member, or a call passes a number, that this library does not know; pass
+     * zero, or use the library of that header or a newer one.
      */
     KT_UNKNOWN_MEMBER = 12,
     /** There is no quota of that index; they count from 0 to quota_count - 1. */
@@ -591,7 +592,7 @@ enum kt_outcome
     KT_INVALID_KEY = 3,
     /** The cost is above a limit and can never be admitted. */
     KT_TOO_COSTLY = 4,
-    /** A limiter has no slot for a new subject. Nothing is charged. */
+    /** A limiter with `KT_ON_FULL_REFUSE` has no slot for a new subject. Nothing is charged. */
     KT_FULL = 5,
     /** The key does not have a scope that the request needs; nothing is charged. */
     KT_FORBIDDEN = 6,
@@ -647,6 +648,29 @@ enum kt_reason
 typedef enum kt_reason kt_reason;
 #else
 typedef uint8_t kt_reason;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/** What happens to a request whose subject is new and finds no slot in a limiter. */
+enum kt_on_full
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint8_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * It is charged to an overflow tally, under the same limits. The subjects that find the same
+     * bucket full share one. A subject that gets a slot later begins there with its whole limit.
+     * This is the value of a new limiter.
+     */
+    KT_ON_FULL_SHARE = 0,
+    /** It is refused with the outcome `KT_FULL`. */
+    KT_ON_FULL_REFUSE = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum kt_on_full kt_on_full;
+#else
+typedef uint8_t kt_on_full;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -753,8 +777,11 @@ typedef struct kt_verdict {
     uint8_t env;
     /** The number of quotas. 0 if the check reached no tally. */
     uint8_t quota_count;
-    /** Zero. */
-    uint8_t reserved_8_;
+    /**
+     * 1 if a limiter had no slot for the subject and charged it to an overflow tally, which it
+     * shares with others, or denied it for lack of room there. Else 0. See `kt_on_full`.
+     */
+    uint8_t is_shared;
     /** The time that the decision holds for, in Unix milliseconds. */
     uint64_t at_ms;
     /**
@@ -1727,8 +1754,8 @@ kt_status kt_limiter_check_request(kt_limiter *limiter,
                                    kt_verdict *verdict_out);
 
 /**
- * Writes the verdict that `kt_limiter_check` would give now, without a charge. Does not look for a
- * free slot for a new subject.
+ * Writes the verdict that `kt_limiter_check` would give now, without a charge. With
+ * `KT_ON_FULL_REFUSE`, does not look for a free slot for a new subject.
  *
  * Statuses: `KT_NO_CLOCK`.
  */
@@ -1783,7 +1810,8 @@ kt_status kt_limiter_settle_all(kt_limiter *limiter,
                                 kt_verdict *verdict_out);
 
 /**
- * Resets all counts of the subject.
+ * Resets all counts of the subject. If it has no slot and would be charged to an overflow tally,
+ * resets that one.
  *
  * Statuses: `KT_NO_CLOCK`.
  */
@@ -1803,6 +1831,27 @@ kt_status kt_limiter_capacity(kt_limiter *limiter, uint32_t *capacity_out);
  * Statuses: `KT_NO_CLOCK`.
  */
 kt_status kt_limiter_live_subjects(kt_limiter *limiter, uint64_t now_ms, uint64_t *live_out);
+
+/**
+ * Writes the number of requests that found no slot for their subject since the limiter was
+ * created. What became of them is the choice of `kt_limiter_on_full` at that time.
+ */
+kt_status kt_limiter_refusals(kt_limiter *limiter, uint64_t *refusals_out);
+
+/** Writes what happens to a new subject that finds no slot, a `kt_on_full`. */
+kt_status kt_limiter_on_full(kt_limiter *limiter, uint8_t *on_full_out);
+
+/**
+ * Sets what happens to a new subject that finds no slot. The table stores it. It applies to all
+ * processes that have the table open, from their next such request on.
+ *
+ * Statuses: `KT_UNKNOWN_MEMBER` if this library does not know the value.
+ *
+ * ```c
+ * kt_status status = kt_limiter_set_on_full(&limiter, KT_ON_FULL_REFUSE);
+ * ```
+ */
+kt_status kt_limiter_set_on_full(kt_limiter *limiter, kt_on_full on_full);
 
 /**
  * Writes the policy that the limiter was created with, and a NUL. Writes the length without the
@@ -2586,7 +2635,7 @@ kt_status kt_gate_reopen_status(kt_gate *gate,
 
 /**
  * Creates a limiter for `capacity` subjects in a new file at `path`, with mode 0600 and its disk
- * blocks allocated: about 25 bytes for each subject, and up to 408 KiB for fewer than 16,384. The
+ * blocks allocated: about 27 bytes for each subject, and up to 432 KiB for fewer than 16,384. The
  * file appears atomically. Host builds only.
  *
  * Statuses: `KT_FILE_EXISTS`, `KT_FILE_NOT_FOUND` for the folder, `KT_FILE_DENIED`,

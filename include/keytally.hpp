@@ -947,6 +947,24 @@ public:
     Result<void> try_use_system_clock() const noexcept {
         return kt_limiter_use_system_clock(get());
     }
+    /** Returns the number of requests that found no slot for their subject. */
+    Result<std::uint64_t> try_refusals() const noexcept {
+        std::uint64_t refusals = 0;
+        kt_status status = kt_limiter_refusals(get(), &refusals);
+        if (status != KT_OK) return status;
+        return refusals;
+    }
+    /** Returns what happens to a new subject that finds no slot. */
+    Result<kt_on_full> try_on_full() const noexcept {
+        std::uint8_t on_full = KT_ON_FULL_SHARE;
+        kt_status status = kt_limiter_on_full(get(), &on_full);
+        if (status != KT_OK) return status;
+        return static_cast<kt_on_full>(on_full);
+    }
+    /** Sets what happens to a new subject that finds no slot. */
+    Result<void> try_set_on_full(kt_on_full on_full) const noexcept {
+        return kt_limiter_set_on_full(get(), on_full);
+    }
 
 #if defined(__cpp_exceptions)
     static Limiter in_memory(Input policy, std::uint32_t capacity) {
@@ -999,6 +1017,12 @@ public:
     }
     /** Declares that each time given to this object is a cached reading of the system clock. */
     void use_system_clock() const { try_use_system_clock().value(); }
+    /** Returns the number of requests that found no slot for their subject. */
+    std::uint64_t refusals() const { return try_refusals().value(); }
+    /** Returns what happens to a new subject that finds no slot. */
+    kt_on_full on_full() const { return try_on_full().value(); }
+    /** Sets what happens to a new subject that finds no slot. */
+    void set_on_full(kt_on_full on_full) const { try_set_on_full(on_full).value(); }
 #endif
 
 #if __cplusplus >= 202002L

@@ -6,6 +6,7 @@ mod check;
 mod create;
 mod import;
 mod issue;
+mod limiter;
 mod list;
 mod plan;
 mod reset;
@@ -38,6 +39,7 @@ pub(crate) enum Command {
     Check(check::Check),
     Top(top::Top),
     Verify(verify::Verify),
+    Limiter(limiter::Limiter),
 }
 
 impl Command {
@@ -56,6 +58,7 @@ impl Command {
             Self::Check(command) => command.run(pepper),
             Self::Top(command) => command.run(pepper),
             Self::Verify(command) => command.run(pepper),
+            Self::Limiter(command) => command.run(),
         }
     }
 }

@@ -431,7 +431,7 @@ impl Compound {
         for tally in self.tallies.iter().filter(|tally| tally.part() == part) {
             if let Some(its) = tally.verdict.charge() {
                 // There is room for every tally of a gate.
-                let _ = charge.push(tally.tally, tally.unit, its.first());
+                let _ = charge.push(tally.tally | its.tally(), tally.unit, its.first());
             }
         }
         (charge != Charge::EMPTY).then_some(charge)

@@ -178,7 +178,7 @@ pub use {
     },
     limiter::{
         AddressLimiter, AddressPart, BUCKET_SLOTS, LOCK_SPINS, Limiter, LimiterPart, MAX_SUBJECTS,
-        SetPolicyError, Subject,
+        OnFull, ParseOnFullError, SetPolicyError, Subject, SubjectInfo,
     },
     mac::{MAX_PEPPERS, MIN_PEPPER_LEN, Mac, Pepper, PepperTooShort, Peppers, PeppersError, Tag},
     outcome::{Outcome, Reason},

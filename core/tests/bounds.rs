@@ -16,7 +16,9 @@ use keytally_core::{
 #[expect(dead_code, reason = "each test uses a part of this module")]
 mod support;
 
-use support::{at, check, config, entropy, limiter, memory, name, new_key, peppers, plan};
+use support::{
+    at, check, config, entropy, limiter, memory, name, new_key, peppers, plan, refusing_limiter,
+};
 
 const NOW: Timestamp = at(0);
 
@@ -752,7 +754,7 @@ fn subjects_of_a_limiter() {
 /// and finds room then.
 fn slots_of_a_bucket() {
     for text in ["2/minute", "sliding 2/minute", "2/s, 2/m, 2/h, 2/d"] {
-        let limiter = limiter(text, 4);
+        let limiter = refusing_limiter(text, 4);
         assert_eq!(limiter.slots_total(), BUCKET_SLOTS as u64);
         for subject in 0..BUCKET_SLOTS {
             assert!(limiter.check(&[u8::try_from(subject).unwrap()], 1, NOW).is_admitted());

@@ -295,7 +295,7 @@ pub extern "C" fn kt_gate_reopen_status(
 }
 
 /// Creates a limiter for `capacity` subjects in a new file at `path`, with mode 0600 and its disk
-/// blocks allocated: about 25 bytes for each subject, and up to 408 KiB for fewer than 16,384. The
+/// blocks allocated: about 27 bytes for each subject, and up to 432 KiB for fewer than 16,384. The
 /// file appears atomically. Host builds only.
 ///
 /// Statuses: `KT_FILE_EXISTS`, `KT_FILE_NOT_FOUND` for the folder, `KT_FILE_DENIED`,

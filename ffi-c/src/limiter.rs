@@ -2,11 +2,11 @@
 
 use core::ffi::c_char;
 
-use keytally_core::{CacheLine, Limiter};
+use keytally_core::{CacheLine, Limiter, OnFull};
 
 use crate::charge::kt_charge;
 use crate::guard::guard;
-use crate::pointers::{Handle, Held, In, Lines, Memory, Out};
+use crate::pointers::{Handle, Held, In, Lines, Memory, Number, Numbered, Out};
 use crate::policy::{KT_POLICY_SIZE, policy};
 use crate::request::{kt_request, kt_settlement};
 use crate::status::kt_status;
@@ -34,6 +34,22 @@ const _: () = {
     assert!(align_of::<CacheLine>() == KT_TABLE_ALIGN);
     assert!(KT_MAX_SUBJECTS == keytally_core::MAX_SUBJECTS);
 };
+
+/// What happens to a request whose subject is new and finds no slot in a limiter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum kt_on_full {
+    /// It is charged to an overflow tally, under the same limits. The subjects that find the same
+    /// bucket full share one. A subject that gets a slot later begins there with its whole limit.
+    /// This is the value of a new limiter.
+    KT_ON_FULL_SHARE = 0,
+    /// It is refused with the outcome `KT_FULL`.
+    KT_ON_FULL_REFUSE = 1,
+}
+
+impl Numbered for kt_on_full {
+    type Number = u8;
+}
 
 /// A handle of a limiter in one process.
 ///
@@ -235,8 +251,8 @@ pub extern "C" fn kt_limiter_check_request(
     })
 }
 
-/// Writes the verdict that `kt_limiter_check` would give now, without a charge. Does not look for a
-/// free slot for a new subject.
+/// Writes the verdict that `kt_limiter_check` would give now, without a charge. With
+/// `KT_ON_FULL_REFUSE`, does not look for a free slot for a new subject.
 ///
 /// Statuses: `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
@@ -338,7 +354,8 @@ pub extern "C" fn kt_limiter_settle_all(
     })
 }
 
-/// Resets all counts of the subject.
+/// Resets all counts of the subject. If it has no slot and would be charged to an overflow tally,
+/// resets that one.
 ///
 /// Statuses: `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
@@ -385,6 +402,61 @@ pub extern "C" fn kt_limiter_live_subjects(
     guard(|| {
         let (limiter, target) = (limiter.state()?, live_out.target()?);
         target.write(limiter.table.live_subjects(limiter.clock.time(now_ms)?.moment()));
+        Ok(())
+    })
+}
+
+/// Writes the number of requests that found no slot for their subject since the limiter was
+/// created. What became of them is the choice of `kt_limiter_on_full` at that time.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_limiter_refusals(
+    limiter: Handle<kt_limiter>,
+    refusals_out: Out<u64>,
+) -> kt_status {
+    guard(|| {
+        let (limiter, target) = (limiter.state()?, refusals_out.target()?);
+        target.write(limiter.table.refusals());
+        Ok(())
+    })
+}
+
+/// Writes what happens to a new subject that finds no slot, a `kt_on_full`.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_limiter_on_full(
+    limiter: Handle<kt_limiter>,
+    on_full_out: Out<u8>,
+) -> kt_status {
+    guard(|| {
+        let (limiter, target) = (limiter.state()?, on_full_out.target()?);
+        let on_full = match limiter.table.on_full() {
+            OnFull::Share => kt_on_full::KT_ON_FULL_SHARE,
+            OnFull::Refuse => kt_on_full::KT_ON_FULL_REFUSE,
+        };
+        target.write(on_full as u8);
+        Ok(())
+    })
+}
+
+/// Sets what happens to a new subject that finds no slot. The table stores it. It applies to all
+/// processes that have the table open, from their next such request on.
+///
+/// Statuses: `KT_UNKNOWN_MEMBER` if this library does not know the value.
+///
+/// ```c
+/// kt_status status = kt_limiter_set_on_full(&limiter, KT_ON_FULL_REFUSE);
+/// ```
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_limiter_set_on_full(
+    limiter: Handle<kt_limiter>,
+    on_full: Number<kt_on_full>,
+) -> kt_status {
+    guard(|| {
+        let limiter = limiter.state()?;
+        limiter.table.set_on_full(match on_full.0 {
+            0 => OnFull::Share,
+            1 => OnFull::Refuse,
+            _ => return Err(kt_status::KT_UNKNOWN_MEMBER),
+        });
         Ok(())
     })
 }

@@ -84,7 +84,7 @@ statuses! {
         KT_STRUCT_SIZE = 11 =>
             "the size of a struct leaves out a required member or is above 4096; set its first member to sizeof that struct",
         KT_UNKNOWN_MEMBER = 12 =>
-            "a struct sets a member that this library does not know; set it to zero, or use the library of that header or a newer one",
+            "a struct sets a member, or a call passes a number, that this library does not know; pass zero, or use the library of that header or a newer one",
         KT_NO_SUCH_QUOTA = 13 => "there is no quota of that index; they count from 0 to quota_count - 1",
         KT_PART_COUNT = 14 => "a compound charge has 1 to 8 parts, and at most 8 tallies",
         KT_PART_TABLE = 15 => "a part has a gate or a limiter, not both and not none",

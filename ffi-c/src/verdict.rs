@@ -106,7 +106,7 @@ mirrored! {
         KT_INVALID_KEY = 3 => c"invalid_key",
         /// The cost is above a limit and can never be admitted.
         KT_TOO_COSTLY = 4 => c"too_costly",
-        /// A limiter has no slot for a new subject. Nothing is charged.
+        /// A limiter with `KT_ON_FULL_REFUSE` has no slot for a new subject. Nothing is charged.
         KT_FULL = 5 => c"full",
         /// The key does not have a scope that the request needs; nothing is charged.
         KT_FORBIDDEN = 6 => c"forbidden",
@@ -215,8 +215,9 @@ plain! {
         pub env: u8,
         /// The number of quotas. 0 if the check reached no tally.
         pub quota_count: u8,
-        /// Zero.
-        pub reserved_8_: u8,
+        /// 1 if a limiter had no slot for the subject and charged it to an overflow tally, which it
+        /// shares with others, or denied it for lack of room there. Else 0. See `kt_on_full`.
+        pub is_shared: u8,
         /// The time that the decision holds for, in Unix milliseconds.
         pub at_ms: u64,
         /// The caller's time in Unix milliseconds: the explicit time, or the last reading of the
@@ -346,6 +347,7 @@ impl kt_verdict {
         }
         self.quota_count = u8::try_from(verdict.quotas().len()).unwrap_or(0);
         self.at_ms = verdict.quotas().time().unix_ms();
+        self.is_shared = verdict.is_shared().into();
         self.charged = verdict.charge().map_or(0, |charge| charge.cost());
         self.now_ms = verdict.now().unix_ms();
         self.cost = verdict.cost();
@@ -443,8 +445,8 @@ pub extern "C" fn kt_verdict_charge(
         let target = charge_out.target()?;
         let verdict = verdict.get()?;
         verdict.outcome()?;
-        let charge = Charge::new(verdict.charged, Timestamp::from_unix_ms(verdict.at_ms));
-        target.put_charge(charge);
+        let make = if verdict.is_shared == 0 { Charge::new } else { Charge::shared };
+        target.put_charge(make(verdict.charged, Timestamp::from_unix_ms(verdict.at_ms)));
         Ok(())
     })
 }

@@ -171,13 +171,13 @@ pub use keytally_core::{
     MAX_KEY_LEN, MAX_KEYS, MAX_NAME_LEN, MAX_NAMES_LEN, MAX_PARTS, MAX_PEPPERS, MAX_PLAN_NAME_LEN,
     MAX_PLANS, MAX_POLICY_LEN, MAX_PROBLEM_LEN, MAX_QUOTAS, MAX_SCOPE_NAME_LEN, MAX_SCOPES,
     MAX_SECTIONS_LEN, MAX_SUBJECTS, MAX_TALLIES, MAX_TEAM_TALLIES, MAX_WARNINGS, MAX_WINDOW_S,
-    MIN_PEPPER_LEN, Mac, Name, NamedQuota, NewKey, Outcome, PROBLEM_MEDIA_TYPE, ParseKeyError,
-    ParseKeyIdError, ParsePolicyError, ParsePolicyErrorKind, Part, PartsError, Pepper,
-    PepperTooShort, Peppers, PeppersError, Plan, Policy, Quota, QuotaState, Quotas, Reason,
-    RequestError, Response, SECRET_LEN, Section, SectionName, SectionQuotas, Sections,
-    SetPolicyError, Settled, Settlement, Subject, TableKind, Tag, TallyCharge, TallyState,
-    TallyVerdict, Text, Timestamp, Verdict, Warnings, Window, accepts_problem, decide,
-    is_table_beginning, parse_key,
+    MIN_PEPPER_LEN, Mac, Name, NamedQuota, NewKey, OnFull, Outcome, PROBLEM_MEDIA_TYPE,
+    ParseKeyError, ParseKeyIdError, ParseOnFullError, ParsePolicyError, ParsePolicyErrorKind, Part,
+    PartsError, Pepper, PepperTooShort, Peppers, PeppersError, Plan, Policy, Quota, QuotaState,
+    Quotas, Reason, RequestError, Response, SECRET_LEN, Section, SectionName, SectionQuotas,
+    Sections, SetPolicyError, Settled, Settlement, Subject, SubjectInfo, TableKind, Tag,
+    TallyCharge, TallyState, TallyVerdict, Text, Timestamp, Verdict, Warnings, Window,
+    accepts_problem, decide, is_table_beginning, parse_key,
 };
 
 /// The tables of the core, over any memory, and its `check_all`, which takes an explicit time.

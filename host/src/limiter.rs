@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use keytally_core::{
-    AttachError, Charge, CreateError, LimiterPart, Policy, SetPolicyError, Settlement, Verdict,
+    AttachError, Charge, CreateError, LimiterPart, OnFull, Policy, SetPolicyError, Settlement,
+    SubjectInfo, Verdict,
 };
 
-use crate::clock::SystemClock;
+use crate::clock::{SystemClock, now};
 use crate::entropy;
 use crate::error::Error;
 use crate::file::{TableFile, open_table};
@@ -38,7 +39,7 @@ pub struct Limiter {
 
 impl Limiter {
     /// Creates a limiter for `capacity` subjects in a new file at `path`, mode 0600, and reserves
-    /// its disk space: about 25 bytes for each subject, and up to 408 KiB for fewer than 16,384.
+    /// its disk space: about 27 bytes for each subject, and up to 432 KiB for fewer than 16,384.
     ///
     /// The file appears atomically: a process that is killed during the call leaves either no file
     /// at `path` or a complete one.
@@ -180,6 +181,43 @@ impl Limiter {
     /// Returns the limiter's policy. `None` if its header is damaged.
     pub fn policy(&self) -> Option<Policy> {
         self.table.policy()
+    }
+
+    /// Returns what happens to a new subject that finds no slot: [`OnFull::Share`] unless it was
+    /// set otherwise.
+    pub fn on_full(&self) -> OnFull {
+        self.table.on_full()
+    }
+
+    /// Sets what happens to a new subject that finds no slot. It is stored in the table, and
+    /// applies to all processes that have it open, from their next such request on.
+    ///
+    /// ```
+    /// use keytally::{Limiter, OnFull};
+    /// let limiter = Limiter::in_memory(&"2/minute".parse()?, 1000)?;
+    /// limiter.set_on_full(OnFull::Refuse);
+    /// assert_eq!(limiter.on_full(), OnFull::Refuse);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn set_on_full(&self, on_full: OnFull) {
+        self.table.set_on_full(on_full);
+    }
+
+    /// Returns how many requests found no slot for their subject since the table was created. What
+    /// became of them is the choice of [`on_full`](Self::on_full) at that time.
+    pub fn refusals(&self) -> u64 {
+        self.table.refusals()
+    }
+
+    /// Returns how many subjects have a slot that cannot be reused now. Reads the whole table.
+    pub fn live_subjects(&self) -> u64 {
+        self.table.live_subjects(now())
+    }
+
+    /// Returns the subjects that have a slot that cannot be reused now, and the overflow tallies
+    /// that count something. Reads the whole table.
+    pub fn list(&self) -> impl Iterator<Item = SubjectInfo> {
+        self.table.list(now())
     }
 
     /// Reads the clock for a request.

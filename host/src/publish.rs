@@ -228,7 +228,8 @@ mod tests {
 
     use super::*;
 
-    /// The header, and a limiter of one bucket: two lines of slots and one of lock words.
+    /// The header, and a limiter of one bucket: two lines of slots, and one of the lock
+    /// word and the overflow tally.
     const LINES: usize = 64 + 3;
 
     fn make(memory: Mapping) -> Result<Limiter<Mapping>, CreateError> {

@@ -99,6 +99,22 @@ impl<'py> FromPyObject<'_, 'py> for Capacity {
     }
 }
 
+/// What happens to a subject that finds no slot in a limiter: `share` or `refuse`.
+pub(crate) struct OnFull(pub(crate) keytally::OnFull);
+
+impl<'py> FromPyObject<'_, 'py> for OnFull {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        let text: String =
+            value.extract().map_err(|_| wrong_type("on_full", "'share' or 'refuse'", &value))?;
+        // The text may be a secret that was given as a wrong argument.
+        text.parse()
+            .map(Self)
+            .map_err(|_| PyValueError::new_err("on_full must be 'share' or 'refuse'"))
+    }
+}
+
 /// Several names: of scopes or groups. A `str` is one name.
 #[derive(Default)]
 pub(crate) struct Names(pub(crate) Vec<String>);

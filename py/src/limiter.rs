@@ -8,7 +8,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use crate::arguments::{Capacity, Cost, Moment, with_bytes};
+use crate::arguments::{Capacity, Cost, Moment, OnFull, with_bytes};
 use crate::charge::ChargeArgument;
 use crate::clock::{Time, with_clock};
 use crate::compound::Part;
@@ -25,7 +25,7 @@ use crate::verdict::Verdict;
 ///
 /// A tally is the counts of one subject and their time, in one 64-bit word. Every method that
 /// depends on the time takes ``now``, an explicit time, which `Gate` describes. If a caller passes
-/// a time that is more than 60 s late, the memory of its subject's tally may already be reused for
+/// a time that is more than 1 s late, the memory of its subject's tally may already be reused for
 /// another subject. Each time, the caller's subject may be admitted for one more window.
 ///
 /// >>> from keytally import Limiter
@@ -52,13 +52,16 @@ impl Limiter {
     ///
     /// Args:
     ///     policy: The limits of each subject, a `Policy` or its text.
-    ///     capacity: The most subjects with counts at a time, 1 to 1073741824. Each takes about 25
+    ///     capacity: The most subjects with counts at a time, 1 to 1073741824. Each takes about 27
     ///         bytes.
+    ///     on_full: What happens to a new subject that finds no slot. ``"share"``, the default,
+    ///         charges it to a tally that it shares with other such subjects, under the same
+    ///         limits. ``"refuse"`` refuses it with the outcome ``"full"``.
     ///
     /// Raises:
     ///     PolicyError: The text is not a policy.
     ///     CreateError: The capacity is out of range.
-    ///     TypeError: An argument has the wrong type.
+    ///     TypeError, ValueError: An argument has the wrong type or is out of range.
     ///     OSError: The operating system reports an error.
     ///
     /// >>> from keytally import Limiter
@@ -66,9 +69,14 @@ impl Limiter {
     /// >>> limiter
     /// <Limiter '20/minute, 200/hour' in memory>
     #[staticmethod]
-    #[pyo3(signature = (policy, capacity=Capacity(100_000)), text_signature = "(policy, capacity=100000)")]
-    fn in_memory(py: Python<'_>, policy: PolicyArgument, capacity: Capacity) -> PyResult<Self> {
-        Self::from_host(py, || keytally::Limiter::in_memory(&policy.0, capacity.0))
+    #[pyo3(signature = (policy, capacity=Capacity(100_000), *, on_full=None), text_signature = "(policy, capacity=100000, *, on_full=None)")]
+    fn in_memory(
+        py: Python<'_>,
+        policy: PolicyArgument,
+        capacity: Capacity,
+        on_full: Option<OnFull>,
+    ) -> PyResult<Self> {
+        Self::from_host(py, on_full, || keytally::Limiter::in_memory(&policy.0, capacity.0))
     }
 
     /// Creates a limiter in a new file, with mode 0600. Its space on the disk is allocated at once.
@@ -77,6 +85,7 @@ impl Limiter {
     ///     path: The path of the new file, on a local file system. It must not exist yet.
     ///     policy: The limits of each subject, a `Policy` or its text.
     ///     capacity: The most subjects with counts at a time, 1 to 1073741824.
+    ///     on_full: What happens to a new subject that finds no slot, as of ``in_memory``.
     ///
     /// Raises:
     ///     FileExistsError: The path exists.
@@ -90,14 +99,15 @@ impl Limiter {
     /// >>> limiter.policy, limiter.capacity, str(limiter.path) == path
     /// (Policy('20/minute, 200/hour'), 10000, True)
     #[staticmethod]
-    #[pyo3(signature = (path, policy, capacity=Capacity(100_000)), text_signature = "(path, policy, capacity=100000)")]
+    #[pyo3(signature = (path, policy, capacity=Capacity(100_000), *, on_full=None), text_signature = "(path, policy, capacity=100000, *, on_full=None)")]
     fn create(
         py: Python<'_>,
         path: PathBuf,
         policy: PolicyArgument,
         capacity: Capacity,
+        on_full: Option<OnFull>,
     ) -> PyResult<Self> {
-        Self::from_host(py, || keytally::Limiter::create(path, &policy.0, capacity.0))
+        Self::from_host(py, on_full, || keytally::Limiter::create(path, &policy.0, capacity.0))
     }
 
     /// Opens the limiter in a file.
@@ -119,7 +129,7 @@ impl Limiter {
     /// Policy('5/minute')
     #[staticmethod]
     fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        Self::from_host(py, || keytally::Limiter::open(path))
+        Self::from_host(py, None, || keytally::Limiter::open(path))
     }
 
     /// Opens the limiter in a file, or creates it if the path does not exist.
@@ -134,6 +144,8 @@ impl Limiter {
     ///     path: The path of the file, on a local file system.
     ///     policy: The limits of each subject, a `Policy` or its text.
     ///     capacity: The most subjects with counts at a time, 1 to 1073741824.
+    ///     on_full: What happens to a new subject that finds no slot, as of ``in_memory``. ``None``
+    ///         keeps what the file has.
     ///
     /// Raises:
     ///     TableError: The file is not a limiter, is damaged, belongs to another user, or all users
@@ -151,14 +163,17 @@ impl Limiter {
     /// >>> same.check("203.0.113.9", now=1_700_000_000).remaining
     /// 3
     #[staticmethod]
-    #[pyo3(signature = (path, policy, capacity=Capacity(100_000)), text_signature = "(path, policy, capacity=100000)")]
+    #[pyo3(signature = (path, policy, capacity=Capacity(100_000), *, on_full=None), text_signature = "(path, policy, capacity=100000, *, on_full=None)")]
     fn open_or_create(
         py: Python<'_>,
         path: PathBuf,
         policy: PolicyArgument,
         capacity: Capacity,
+        on_full: Option<OnFull>,
     ) -> PyResult<Self> {
-        Self::from_host(py, || keytally::Limiter::open_or_create(path, &policy.0, capacity.0))
+        Self::from_host(py, on_full, || {
+            keytally::Limiter::open_or_create(path, &policy.0, capacity.0)
+        })
     }
 
     /// Charges ``cost`` to every window of the subject, if all of them have room for it.
@@ -389,6 +404,63 @@ impl Limiter {
         py.detach(|| with_clock!(now, |clock| self.limiter.table().correct_clock(clock)))
     }
 
+    /// Sets what happens to a new subject that finds no slot.
+    ///
+    /// The table stores it. It applies to all processes that have it open, from their next such
+    /// request on.
+    ///
+    /// Args:
+    ///     on_full: ``"share"`` or ``"refuse"``, as of ``in_memory``.
+    ///
+    /// Raises:
+    ///     TypeError, ValueError: ``on_full`` has the wrong type or is another text.
+    ///
+    /// >>> from keytally import Limiter
+    /// >>> limiter = Limiter.in_memory("5/minute", capacity=1)
+    /// >>> limiter.set_on_full("refuse")
+    /// >>> {limiter.check(str(number)).outcome for number in range(20)} == {"admitted", "full"}
+    /// True
+    /// >>> limiter.on_full, limiter.refusals > 0
+    /// ('refuse', True)
+    fn set_on_full(&self, on_full: OnFull) {
+        self.limiter.set_on_full(on_full.0);
+    }
+
+    /// Returns how many subjects have a slot that no other subject can get yet.
+    ///
+    /// It reads the whole table.
+    ///
+    /// Args:
+    ///     now: An explicit time, see `Gate`; the system clock by default.
+    ///
+    /// Raises:
+    ///     TypeError, ValueError: ``now`` has the wrong type or is out of range.
+    ///
+    /// >>> from keytally import Limiter
+    /// >>> limiter = Limiter.in_memory("5/minute")
+    /// >>> verdicts = limiter.check("203.0.113.9"), limiter.check("203.0.113.10")
+    /// >>> limiter.live_subjects()
+    /// 2
+    #[pyo3(signature = (*, now=None))]
+    fn live_subjects(&self, py: Python<'_>, now: Option<Moment>) -> u64 {
+        let now = Time::from(now).timestamp();
+        py.detach(|| self.limiter.table().live_subjects(now))
+    }
+
+    /// What happens to a new subject that finds no slot: ``"share"`` or ``"refuse"``.
+    #[getter]
+    fn on_full(&self) -> &'static str {
+        self.limiter.on_full().as_str()
+    }
+
+    /// How many requests found no slot for their subject since the table was created.
+    ///
+    /// What became of them is the choice of ``on_full`` at that time.
+    #[getter]
+    fn refusals(&self) -> u64 {
+        self.limiter.refusals()
+    }
+
     /// The path that the limiter was opened or created with; ``None`` if it is in memory.
     #[getter]
     fn path(&self) -> Option<PathBuf> {
@@ -420,10 +492,13 @@ impl Limiter {
     /// Creates or opens a limiter while other Python threads run: allocating a file takes long.
     fn from_host(
         py: Python<'_>,
+        on_full: Option<OnFull>,
         make: impl FnOnce() -> Result<keytally::Limiter, keytally::Error> + Send,
     ) -> PyResult<Self> {
-        py.detach(make)
-            .map(|limiter| Self { limiter: Arc::new(limiter) })
-            .map_err(exceptions::from_error)
+        let limiter = py.detach(make).map_err(exceptions::from_error)?;
+        if let Some(on_full) = on_full {
+            limiter.set_on_full(on_full.0);
+        }
+        Ok(Self { limiter: Arc::new(limiter) })
     }
 }

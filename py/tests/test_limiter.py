@@ -3,7 +3,7 @@
 import pytest
 
 import keytally
-from keytally import Limiter, Policy
+from keytally import Charge, Limiter, Policy
 
 
 def test_each_subject_has_its_own_limit(now):
@@ -64,7 +64,7 @@ def test_reset_of_all_returns_the_subjects_that_had_counts(now):
 
 
 def test_full_limiter_returns_a_verdict(now):
-    limiter = Limiter.in_memory("1/hour", 1)
+    limiter = Limiter.in_memory("1/hour", 1, on_full="refuse")
     verdicts = [limiter.check(str(n), now=now) for n in range(50)]
     full = next(verdict for verdict in verdicts if verdict.outcome == "full")
     assert full.http_status == 503
@@ -80,6 +80,36 @@ def test_changed_limit_is_put_in_force_for_all_handles(tmp_path, now):
     second = Limiter.open_or_create(path, "5/minute", 100)
     assert [limiter.peek("a", now=now).remaining for limiter in (first, second)] == [3, 3]
     assert first.policy == Policy("5/minute")
+
+
+def test_subjects_without_a_slot_share_one_limit(now):
+    limiter = Limiter.in_memory("3/hour", 1)
+    for slot in range(8):
+        limiter.check(f"slot {slot}", now=now)
+    verdicts = [limiter.check(str(n), now=now) for n in range(5)]
+    assert [verdict.remaining for verdict in verdicts] == [2, 1, 0, 0, 0]
+    assert [verdict.outcome for verdict in verdicts[3:]] == ["denied", "denied"]
+    assert (limiter.live_subjects(now=now), limiter.refusals) == (8, 5)
+    charge = Charge.from_bytes(verdicts[0].charge.to_bytes())
+    assert limiter.refund("0", charge, now=now).remaining == 1
+    # A charge of two numbers is one of the subject's own tally, which it does not have.
+    limiter.refund("0", Charge(charge.cost, charge.at_ms), now=now)
+    assert limiter.peek("0", now=now).remaining == 1
+
+
+def test_on_full_is_stored_in_the_table(tmp_path):
+    path = tmp_path / "addresses.limiter"
+    limiter = Limiter.create(path, "3/minute", 100)
+    assert limiter.on_full == "share"
+    assert Limiter.open_or_create(path, "3/minute", 100, on_full="refuse").on_full == "refuse"
+    assert limiter.on_full == "refuse"
+    assert Limiter.open_or_create(path, "3/minute", 100).on_full == "refuse"
+    limiter.set_on_full("share")
+    assert Limiter.open(path).on_full == "share"
+    with pytest.raises(ValueError, match="on_full must be 'share' or 'refuse'"):
+        limiter.set_on_full("evict")
+    with pytest.raises(TypeError, match="on_full"):
+        Limiter.in_memory("3/minute", on_full=True)
 
 
 def test_limiter_file_is_shared_by_its_handles(tmp_path, now):

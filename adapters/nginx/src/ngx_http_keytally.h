@@ -75,7 +75,8 @@ typedef struct {
     ngx_str_t policy;
     ngx_http_complex_value_t key;
     ngx_uint_t index; /* from 0; the zone's bit in a request's `zones` */
-    void *table;      /* in the zone, at the same address in every process */
+    kt_on_full on_full;
+    void *table; /* in the zone, at the same address in every process */
     size_t table_len;
     kt_limiter handle;
 } ngx_http_keytally_zone_t;

@@ -59,6 +59,7 @@ static ngx_int_t ngx_http_keytally_init_zone(ngx_shm_zone_t *shm, void *data) {
                                      zone->policy.len, capacity, entropy, &zone->handle);
     }
     if (status == KT_OK) status = kt_limiter_use_system_clock(&zone->handle);
+    if (status == KT_OK) status = kt_limiter_set_on_full(&zone->handle, zone->on_full);
     if (status == KT_OK) return NGX_OK;
     ngx_log_error(NGX_LOG_EMERG, shm->shm.log, 0, "keytally_limit_zone \"%V\": %s", &zone->name,
                   kt_status_message(status));
@@ -132,7 +133,7 @@ static char *ngx_http_keytally_check_policy(ngx_conf_t *cf, ngx_str_t *policy) {
     return NGX_CONF_ERROR;
 }
 
-/** `keytally_limit_zone zone=NAME:SIZE [key=$variable] policy="…";` */
+/** `keytally_limit_zone zone=NAME:SIZE [key=$variable] policy="…" [on_full=share|refuse];` */
 char *ngx_http_keytally_limit_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
     (void)cmd;
     ngx_http_keytally_main_conf_t *kmcf = conf;
@@ -149,6 +150,10 @@ char *ngx_http_keytally_limit_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *con
         } else if (ngx_strncmp(arg.data, "key=", 4) == 0) {
             key.data = arg.data + 4;
             key.len = arg.len - 4;
+        } else if (ngx_strcmp(arg.data, "on_full=share") == 0) {
+            zone->on_full = KT_ON_FULL_SHARE;
+        } else if (ngx_strcmp(arg.data, "on_full=refuse") == 0) {
+            zone->on_full = KT_ON_FULL_REFUSE;
         } else if (ngx_strncmp(arg.data, "policy=", 7) == 0) {
             char *error = ngx_http_keytally_read_policy(cf, &i, &zone->policy);
             if (error != NGX_CONF_OK) return error;
@@ -157,7 +162,7 @@ char *ngx_http_keytally_limit_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *con
         } else {
             ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                                "parameter %ui of \"keytally_limit_zone\" is none of \"zone=\", "
-                               "\"key=\" and \"policy=\"",
+                               "\"key=\", \"policy=\", \"on_full=share\" and \"on_full=refuse\"",
                                i);
             return NGX_CONF_ERROR;
         }

@@ -47,7 +47,8 @@ HTTP = """
     keytally_limit_zone zone=narrow:1m key=$arg_narrow policy=2/hour;
     keytally_limit_zone zone=narrow_header:1m key=$http_narrow policy=2/hour;
     keytally_limit_zone zone=guesses:1m policy=2/hour;
-    keytally_limit_zone zone=few_guesses:32k policy=1/hour;
+    keytally_limit_zone zone=few_guesses:32k policy=1/hour on_full=refuse;
+    keytally_limit_zone zone=few:32k key=$arg_name policy=1/hour on_full=share;
     limit_req_zone $arg_slow zone=slow:1m rate=20r/m;
     set_real_ip_from 127.0.0.9;
     real_ip_header X-Forwarded-For;
@@ -91,6 +92,7 @@ HTTP = """
             location = /guessed/shadow { keytally api shadow; empty_gif; }
         }
         location = /guessed_by_few { keytally api; keytally_failures few_guesses; empty_gif; }
+        location = /limited_few { keytally_limit few; empty_gif; }
         location = /limited_clients { keytally_limit guesses; empty_gif; }
         location = /returned { keytally api; return 204; }
         location = /limited_and_keyed { keytally_limit by_name; keytally api cost=$arg_cost; empty_gif; }
@@ -1155,6 +1157,23 @@ class Sharing(unittest.TestCase):
             connection.close()
             self.assertEqual(found, {429, 401})
 
+    def test_new_clients_of_a_full_zone_share_limits(self):
+        avoid_end_of_hour()
+        with Nginx() as nginx:
+            connection = http.client.HTTPConnection("127.0.0.1", nginx.port, timeout=30)
+            found = []
+            for client in range(4000):
+                connection.request("GET", f"/limited_few?name={client}")
+                response = connection.getresponse()
+                response.read()
+                found.append(response.status)
+            connection.close()
+            self.assertEqual(set(found), {200, 429})
+            # Each bucket of eight slots has a tally of one unit for clients without a slot.
+            last = found.index(429)
+            self.assertIn(200, found[last:])
+            self.assertLess(found.count(200), 2000)
+
     def check_reloads_and_kills(self, path, plan):
         """Sends requests during reloads and kills until one is denied.
 
@@ -1347,7 +1366,7 @@ class Clock(unittest.TestCase):
             for hours in (3, 6):
                 # After the response there are workers. The newest is the last.
                 nginx.get("/open/file.txt")
-                self.assertEqual(self.spend_ahead_in_zones(hours, nginx.workers()[-1], b"all"), 6)
+                self.assertEqual(self.spend_ahead_in_zones(hours, nginx.workers()[-1], b"all"), 7)
                 for request in (1, 2):
                     status, fields, _ = nginx.get("/limited_all")
                     self.assertEqual(status, 200)
@@ -1533,6 +1552,7 @@ class Configuration(unittest.TestCase):
             "keytally_limit_zone zone=z:1m key=$uri policy=5/fortnight;": "fortnight",
             'keytally_limit_zone zone=z:1m key=$uri policy="1/s, 5/m;': "without its closing quote",
             'keytally_limit_zone zone=z:1m key=$uri policy="1/s, 1/s";': "1/s",
+            "keytally_limit_zone zone=z:1m policy=1/s on_full=evict;": 'parameter 3 of "keytally_limit_zone" is none of "zone="',
             "keytally_limit_zone zone=z:1m key=$uri rate=1/s;": 'parameter 3 of "keytally_limit_zone" is none of "zone="',
             "keytally_limit_zone zone=z:1m key= policy=1/s;": 'has an empty "key="',
             "keytally_limit_zone zone=z:1m key=$uri;": 'needs "zone=" and "policy="',

@@ -18,7 +18,7 @@ use super::slot::Subject;
 use super::table::{HEADER_LINES, Limiter, Rule, SetPolicyError, store_limits};
 use crate::address::{Address, MAX_PREFIX, MIN_PREFIX};
 use crate::cache_line::CacheLine;
-use crate::charge::{Charge, TallyCharge};
+use crate::charge::Charge;
 use crate::compound::{Charging, Compound, Steps, TallyVerdict, charge_all};
 use crate::header::{AttachError, CreateError, TableKind};
 use crate::policy::Policy;
@@ -106,7 +106,7 @@ impl<M: AsRef<[CacheLine]>> AddressLimiter<M> {
         Self::init_after(memory, ADDRESS_HEADER_LINES, policy, capacity, seed)
     }
 
-    /// Creates a table after a header of `header_lines` lines, at least 6.
+    /// Creates a table after a header of `header_lines` lines, at least 7.
     ///
     /// # Errors
     /// Those of [`Limiter::init`].
@@ -283,19 +283,14 @@ impl<M: AsRef<[CacheLine]>> AddressLimiter<M> {
     /// each charge once. Returns the state after the refund.
     pub fn refund(&self, address: Address, charge: Charge, clock: impl Clock) -> Compound {
         for entry in charge.entries() {
-            self.refund_one(address, entry.tally.into(), entry.charge(), clock);
+            self.refund_one(address, Charge::of(*entry), clock);
         }
         self.peek(address, 0, clock)
     }
 
     /// Returns the units of a charge to one network.
-    fn refund_one(
-        &self,
-        address: Address,
-        index: usize,
-        charge: TallyCharge,
-        clock: impl Clock,
-    ) -> Option<Verdict> {
+    fn refund_one(&self, address: Address, charge: Charge, clock: impl Clock) -> Option<Verdict> {
+        let index = charge.index();
         let subject = self.subject(address, self.prefixes.get(index)?);
         Some(self.table.refund_by(self.rule(index)?, subject, charge, clock))
     }
@@ -398,7 +393,7 @@ impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for AddressPart<'_, M> {
     }
 
     fn refund(&self, tally: &TallyVerdict, clock: C) -> Option<Verdict> {
-        let charge = tally.verdict.charge()?.first();
+        let charge = tally.verdict.charge()?;
         let index = usize::from(tally.tally);
         let subject = *self.subjects.get(index)?;
         Some(self.limiter.table.refund_by(self.limiter.rule(index)?, subject, charge, clock))

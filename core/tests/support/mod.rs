@@ -1,7 +1,7 @@
 //! Fixtures of these tests: times, tables in memory, plans and keys.
 
 use keytally_core::{
-    CacheLine, Entropy, Gate, GateConfig, Key, KeyId, Limiter, Name, NewKey, Peppers, Plan,
+    CacheLine, Entropy, Gate, GateConfig, Key, KeyId, Limiter, Name, NewKey, OnFull, Peppers, Plan,
     Timestamp, Verdict,
 };
 
@@ -31,6 +31,13 @@ pub(crate) fn image(lines: &[CacheLine]) -> Vec<u64> {
 /// Returns an empty limiter.
 pub(crate) fn limiter(policy: &str, capacity: u32) -> Limiter<Vec<CacheLine>> {
     limiter_of_seed(7, policy, capacity)
+}
+
+/// Returns an empty limiter that refuses new subjects if it has no slot for them.
+pub(crate) fn refusing_limiter(policy: &str, capacity: u32) -> Limiter<Vec<CacheLine>> {
+    let limiter = limiter(policy, capacity);
+    limiter.set_on_full(OnFull::Refuse);
+    limiter
 }
 
 /// Returns an empty limiter. Compound charges charge limiters in the order of their seeds.

@@ -232,8 +232,16 @@ static void limiter_in_memory_charges_and_refunds(void) {
     CHECK(verdict.outcome == KT_DENIED);
     EXPECT(kt_limiter_attach(elsewhere, size - 64, &other), KT_TRUNCATED);
 
-    /* More subjects than there is room for: the outcome is full. */
-    unsigned full = 0;
+    /* More subjects than there is room for: the outcome is full, if the limiter refuses. */
+    uint8_t on_full;
+    uint64_t refusals;
+    OK(kt_limiter_on_full(&limiter, &on_full));
+    CHECK(on_full == KT_ON_FULL_SHARE);
+    EXPECT(kt_limiter_set_on_full(&limiter, 2), KT_UNKNOWN_MEMBER);
+    OK(kt_limiter_set_on_full(&limiter, KT_ON_FULL_REFUSE));
+    OK(kt_limiter_on_full(&limiter, &on_full));
+    CHECK(on_full == KT_ON_FULL_REFUSE);
+    uint32_t full = 0, last = 0;
     for (uint32_t number = 0; number < 1000; number++) {
         OK(kt_limiter_check(&limiter, (const uint8_t *)&number, sizeof number, 1, NOW_MS,
                             &verdict));
@@ -241,9 +249,21 @@ static void limiter_in_memory_charges_and_refunds(void) {
             CHECK(verdict.http_status == 503 && verdict.retry_after_s > 0 &&
                   verdict.quota_count == 0);
             full++;
+            last = number;
         }
     }
     CHECK(full > 0 && full <= 900);
+    OK(kt_limiter_refusals(&limiter, &refusals));
+    CHECK(refusals == full);
+
+    /* Else it is charged to a tally that it shares, and its charge is refunded there. */
+    OK(kt_limiter_set_on_full(&limiter, KT_ON_FULL_SHARE));
+    OK(kt_limiter_check(&limiter, (const uint8_t *)&last, sizeof last, 2, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_ADMITTED && verdict.is_shared == 1);
+    CHECK(quota(&verdict, 0).remaining == 1);
+    OK(kt_verdict_charge(&verdict, &charge));
+    OK(kt_limiter_refund(&limiter, (const uint8_t *)&last, sizeof last, &charge, NOW_MS, &verdict));
+    CHECK(quota(&verdict, 0).remaining == 3);
 
     kt_limiter_close(&other);
     kt_limiter_close(&limiter);
@@ -380,7 +400,7 @@ static void reserved_members_are_zeros(void) {
     kt_verdict verdict;
     memset(&verdict, 0xa5, sizeof verdict);
     OK(kt_gate_check(&gate, bytes(key.text), strlen(key.text), 1, NOW_MS, &verdict));
-    CHECK(verdict.reserved_8_ == 0 && zeros(verdict.reserved_, sizeof verdict.reserved_));
+    CHECK(verdict.is_shared == 0 && zeros(verdict.reserved_, sizeof verdict.reserved_));
     /* Two quotas take eight words. */
     CHECK(zeros(&verdict.private_[8], sizeof verdict.private_ - 8 * sizeof *verdict.private_));
     kt_quota quota;

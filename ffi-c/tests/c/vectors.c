@@ -267,7 +267,7 @@ static uint8_t outcome_of(const char *name) {
     return outcome;
 }
 
-/** A limiter for one subject, whose tally the test reads and writes. Slots of two words follow two
+/** A limiter for one subject, whose tally the test reads and writes. Slots of two words follow three
  * cache lines. */
 struct tally {
     void *memory;
@@ -277,7 +277,7 @@ struct tally {
 static uint64_t *tally_word(struct tally *tally) {
     uint64_t *words = tally->memory;
     for (size_t slot = 0; slot < 8; slot++)
-        if (words[16 + 2 * slot] != 0) return &words[16 + 2 * slot + 1];
+        if (words[24 + 2 * slot] != 0) return &words[24 + 2 * slot + 1];
     return NULL;
 }
 

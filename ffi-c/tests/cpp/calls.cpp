@@ -188,6 +188,8 @@ static void system_clock_corrects_what_an_explicit_time_locked() {
     for (const char *subject : {"a", "b"}) CHECK(tables.check(subject, 5, ahead).admitted());
     CHECK(tables.correct_clock(before) == 2 && tables.correct_clock() == 0);
     CHECK(tables.reset("a", ahead).admitted() && tables.correct_clock() == 1);
+    tables.set_on_full(KT_ON_FULL_REFUSE);
+    CHECK(tables.on_full() == KT_ON_FULL_REFUSE && tables.refusals() == 0);
 
     keytally::GateConfig config;
     config.plans = {{"default", "5/hour"}};

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 # The default limit, the same as that of ``keytally serve``.
 DEFAULT = "20/minute, 200/hour"
 
-# The most client networks that a policy counts at a time, in 1.6 MiB of memory. Wrong keys from
-# other networks get 401.
+# The most client networks that a policy counts at a time, in 1.7 MiB of memory. Other networks
+# share limits.
 MAX_NETWORKS = 65_536
 
 

@@ -263,16 +263,29 @@ class TallyVerdict:
 @final
 class Limiter:
     @staticmethod
-    def in_memory(policy: str | Policy, capacity: int = 100000) -> Limiter: ...
+    def in_memory(
+        policy: str | Policy,
+        capacity: int = 100000,
+        *,
+        on_full: Literal["share", "refuse"] | None = None,
+    ) -> Limiter: ...
     @staticmethod
     def create(
-        path: str | PathLike[str], policy: str | Policy, capacity: int = 100000
+        path: str | PathLike[str],
+        policy: str | Policy,
+        capacity: int = 100000,
+        *,
+        on_full: Literal["share", "refuse"] | None = None,
     ) -> Limiter: ...
     @staticmethod
     def open(path: str | PathLike[str]) -> Limiter: ...
     @staticmethod
     def open_or_create(
-        path: str | PathLike[str], policy: str | Policy, capacity: int = 100000
+        path: str | PathLike[str],
+        policy: str | Policy,
+        capacity: int = 100000,
+        *,
+        on_full: Literal["share", "refuse"] | None = None,
     ) -> Limiter: ...
     def check(
         self, subject: str | bytes, cost: int = 1, *, now: float | datetime | None = None
@@ -296,6 +309,12 @@ class Limiter:
     def reset(self, subject: str | bytes, *, now: float | datetime | None = None) -> Verdict: ...
     def reset_all(self, *, now: float | datetime | None = None) -> int: ...
     def correct_clock(self, *, now: float | datetime | None = None) -> int: ...
+    def set_on_full(self, on_full: Literal["share", "refuse"]) -> None: ...
+    def live_subjects(self, *, now: float | datetime | None = None) -> int: ...
+    @property
+    def on_full(self) -> Literal["share", "refuse"]: ...
+    @property
+    def refusals(self) -> int: ...
     @property
     def path(self) -> Path | None: ...
     @property

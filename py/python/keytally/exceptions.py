@@ -315,10 +315,10 @@ class TooCostlyError(RefusedError):
 
 
 class FullError(RefusedError):
-    """The limiter has no free slot for a new subject.
+    """The limiter has no free slot for a new subject, and refuses it: ``on_full="refuse"``.
 
     >>> import keytally
-    >>> limiter = keytally.Limiter.in_memory("1/day", capacity=1)
+    >>> limiter = keytally.Limiter.in_memory("1/day", capacity=1, on_full="refuse")
     >>> for number in range(100):
     ...     limiter.check(str(number)).raise_for_status()
     Traceback (most recent call last):

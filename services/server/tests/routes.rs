@@ -438,6 +438,8 @@ fn metrics_have_the_occupancy_of_each_table() {
         let value = |name: &str| Server::value(&text, &format!("{name}{{table=\"{table}\"}}"));
         let found = [value("keytally_table_entries"), value("keytally_table_capacity")];
         assert_eq!(found, [entries, capacity], "{table}");
+        let refusals = format!("keytally_limiter_refusals_total{{table=\"{table}\"}} 0");
+        assert_eq!(text.lines().any(|line| line == refusals), table != "gate", "{table}");
     }
     drop(server);
     let server = Server::start(&sandbox, &["--failures", "off"]);

@@ -57,18 +57,6 @@ const REASONS: &[(&str, &str, &str)] = &[
         "The words of a gate are after the first of its memory. A section's number is below 8.",
     ),
     (
-        "core/src/gate/part.rs",
-        INDEX,
-        "The file has no index of its own. These lines are of functions that the compiler inlined, and\n\
-         their reasons are in the groups of their files.",
-    ),
-    (
-        "core/src/gate/settle.rs",
-        ARITHMETIC,
-        "The file's subtractions are of a part from its whole. The others are of functions that the\n\
-         compiler inlined, and their reasons are in the groups of their files.",
-    ),
-    (
         "core/src/gate/tallies.rs",
         INDEX,
         "The file has no index of its own. These lines are of functions that the compiler inlined, and\n\
@@ -92,7 +80,7 @@ const REASONS: &[(&str, &str, &str)] = &[
     (
         "core/src/decide.rs",
         ARITHMETIC,
-        "A layout is rejected unless its last stamp, the tolerance and three of its longest windows\n\
+        "A layout is rejected unless its last stamp, the delay of reuse and three of its longest windows\n\
          fit in 64 bits of milliseconds. A charge is added only if every count has room for it.",
     ),
     (
