@@ -1824,6 +1824,9 @@ kt_status kt_limiter_reset(kt_limiter *limiter,
 /** Writes the number of subjects that the limiter was created for. */
 kt_status kt_limiter_capacity(kt_limiter *limiter, uint32_t *capacity_out);
 
+/** Writes the number of slots: at least 1.5 times the capacity. */
+kt_status kt_limiter_slots_total(kt_limiter *limiter, uint64_t *slots_out);
+
 /**
  * Writes the number of subjects whose slot cannot be given to another subject now. Reads the whole
  * table.

@@ -389,6 +389,19 @@ pub extern "C" fn kt_limiter_capacity(
     })
 }
 
+/// Writes the number of slots: at least 1.5 times the capacity.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_limiter_slots_total(
+    limiter: Handle<kt_limiter>,
+    slots_out: Out<u64>,
+) -> kt_status {
+    guard(|| {
+        let (limiter, target) = (limiter.state()?, slots_out.target()?);
+        target.write(limiter.table.slots_total());
+        Ok(())
+    })
+}
+
 /// Writes the number of subjects whose slot cannot be given to another subject now. Reads the whole
 /// table.
 ///

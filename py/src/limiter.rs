@@ -98,6 +98,8 @@ impl Limiter {
     /// >>> limiter = Limiter.create(path, "20/minute, 200/hour", capacity=10_000)
     /// >>> limiter.policy, limiter.capacity, str(limiter.path) == path
     /// (Policy('20/minute, 200/hour'), 10000, True)
+    /// >>> limiter.slots_total >= 1.5 * limiter.capacity
+    /// True
     #[staticmethod]
     #[pyo3(signature = (path, policy, capacity=Capacity(100_000), *, on_full=None), text_signature = "(path, policy, capacity=100000, *, on_full=None)")]
     fn create(
@@ -477,6 +479,12 @@ impl Limiter {
     #[getter]
     fn capacity(&self) -> u32 {
         self.limiter.table().capacity()
+    }
+
+    /// The number of slots, each for one subject: at least 1.5 times the capacity.
+    #[getter]
+    fn slots_total(&self) -> u64 {
+        self.limiter.table().slots_total()
     }
 
     fn __repr__(&self) -> String {

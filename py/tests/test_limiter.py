@@ -90,6 +90,7 @@ def test_subjects_without_a_slot_share_one_limit(now):
     assert [verdict.remaining for verdict in verdicts] == [2, 1, 0, 0, 0]
     assert [verdict.outcome for verdict in verdicts[3:]] == ["denied", "denied"]
     assert (limiter.live_subjects(now=now), limiter.refusals) == (8, 5)
+    assert limiter.slots_total == 8
     charge = Charge.from_bytes(verdicts[0].charge.to_bytes())
     assert limiter.refund("0", charge, now=now).remaining == 1
     # A charge of two numbers is one of the subject's own tally, which it does not have.

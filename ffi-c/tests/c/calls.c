@@ -218,6 +218,8 @@ static void limiter_in_memory_charges_and_refunds(void) {
     CHECK(equal(policy, "3/minute, 100/hour"));
     OK(kt_limiter_capacity(&limiter, &capacity));
     CHECK(capacity == 100);
+    OK(kt_limiter_slots_total(&limiter, &live));
+    CHECK(live == 152);
     /* The empty subject is a subject. */
     OK(kt_limiter_check(&limiter, NULL, 0, 1, NOW_MS, &verdict));
     OK(kt_limiter_live_subjects(&limiter, NOW_MS, &live));

@@ -73,6 +73,7 @@ static void limiter_calls_reject_invalid_pointers(void *none) {
     NO_HANDLE(limiter, kt_limiter_correct_clock(limiter, NOW_MS, &live));
     NO_HANDLE(limiter, kt_limiter_capacity(limiter, &capacity));
     NO_HANDLE(limiter, kt_limiter_live_subjects(limiter, NOW_MS, &live));
+    NO_HANDLE(limiter, kt_limiter_slots_total(limiter, &live));
     NO_HANDLE(limiter, kt_limiter_refusals(limiter, &live));
     NO_HANDLE(limiter, kt_limiter_on_full(limiter, &on_full));
     NO_HANDLE(limiter, kt_limiter_set_on_full(limiter, KT_ON_FULL_SHARE));

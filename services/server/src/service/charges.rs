@@ -326,6 +326,14 @@ mod tests {
     }
 
     #[test]
+    fn settled_charges_share_no_tally() {
+        let folder = tempfile::tempdir().unwrap();
+        let peppers = Peppers::new(&[[7; 32]]).unwrap();
+        let charges = Charges::open(folder.path(), &peppers, LIFETIME).unwrap();
+        assert_eq!(charges.settled.on_full(), OnFull::Refuse);
+    }
+
+    #[test]
     fn charge_of_a_key_that_is_gone_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let peppers = Peppers::new(&[[7; 32]]).unwrap();

@@ -128,7 +128,7 @@ const REASONS: &[(&str, &str, &str)] = &[
         "core/src/limiter/table.rs",
         INDEX,
         "A bucket's number is below the number of buckets, a slot's below the number of slots. Opening\n\
-         checked that the memory holds them and the lock words.",
+         checked that the memory holds them, the lock words and the header.",
     ),
     (
         "core/src/limiter/table.rs",
