@@ -106,10 +106,18 @@ impl Charge {
         self.tally() & SHARED != 0
     }
 
-    /// Returns the units that the first tally was charged.
+    /// Returns the units that the request itself was charged; 0 if only groups with costs of their
+    /// own were charged.
     #[inline]
     pub const fn cost(&self) -> u32 {
-        self.first().cost
+        let mut index = 0;
+        while index < self.len as usize {
+            if self.entries[index].unit == 0 {
+                return self.entries[index].cost;
+            }
+            index += 1;
+        }
+        0
     }
 
     /// Returns the time of the decision that charged the first tally: see

@@ -267,7 +267,7 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
             let exchange = Exchange { layout, atomic, word, next: decision.next };
             let tally = u8::try_from(tally).unwrap_or(u8::MAX);
             charging.add_tally(
-                TallyVerdict { part: 0, tally, unit, section, warnings, verdict },
+                TallyVerdict { part: 0, tally, unit, section, warnings, is_warned: false, verdict },
                 (id, gate.position_of(atomic)),
                 Some(exchange),
             );

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use keytally::{Followed, Gate, GateConfig, Limiter, Name, NewKey, Plan, Verdict, pepper};
+use keytally::{Followed, Gate, GateConfig, Limiter, Name, NewKey, OnFull, Plan, Verdict, pepper};
 use keytally_tower::{Caller, GateLayer, LimiterLayer, set_fields};
 use tower::{Layer as _, service_fn};
 
@@ -266,8 +266,9 @@ async fn limiter_counts_the_subject_of_the_application() {
 
 #[tokio::test]
 async fn full_limiter_refuses_with_503() {
-    let layer =
-        LimiterLayer::new(Arc::new(Limiter::in_memory(&"1/31d".parse().unwrap(), 1).unwrap()));
+    let limiter = Limiter::in_memory(&"1/31d".parse().unwrap(), 1).unwrap();
+    limiter.set_on_full(OnFull::Refuse);
+    let layer = LimiterLayer::new(Arc::new(limiter));
     let number = Arc::new(Mutex::new(0_u32));
     let layer = layer.subject(move |_| {
         let mut number = number.lock().unwrap();
