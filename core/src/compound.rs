@@ -373,6 +373,10 @@ impl Compound {
         &self.tallies
     }
 
+    pub(crate) fn tallies_mut(&mut self) -> &mut [TallyVerdict] {
+        &mut self.tallies
+    }
+
     /// Returns the verdicts of [`tallies`](Self::tallies).
     pub fn verdicts(&self) -> impl Iterator<Item = &Verdict> {
         self.tallies.iter().map(|tally| &tally.verdict)
