@@ -545,7 +545,6 @@ mod tests {
         use keytally::{Error, PepperError, pepper};
         use std::io::{Error as IoError, ErrorKind};
 
-        let policy = |text: &str| Box::new(text.parse::<keytally_core::Policy>().unwrap());
         let of_peppers = |source| Error::Pepper { path: None, source };
         let whole = [
             Error::Exists { path: "f".into() },
@@ -565,8 +564,8 @@ mod tests {
             (
                 Error::Policy {
                     path: "f".into(),
-                    found: policy("1/s"),
-                    requested: policy("2/m"),
+                    found: "1/s".into(),
+                    requested: "2/m".into(),
                     source: keytally::SetPolicyError::Windows,
                 },
                 "; open it with its own, or remove it and create another",
