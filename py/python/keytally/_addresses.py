@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Union
+from typing import TYPE_CHECKING, Union
+
+from keytally._native import AddressPolicy
+
+if TYPE_CHECKING:
+    from keytally._native import Limiter
 
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
@@ -41,12 +46,13 @@ def parse(text: str) -> Address | None:
     return (address.ipv4_mapped or address) if address.version == 6 else address
 
 
-def subject_of(address: Address, ipv6_prefix: int = IPV6_PREFIX) -> str:
+def subject_of(address: Address, ipv6_prefix: int | None = IPV6_PREFIX) -> str:
     """Return the subject of an address: an IPv4 address, or an IPv6 network.
 
-    An IPv6 address that contains an IPv4 address has the subject of the IPv4 address.
+    An IPv6 address that contains an IPv4 address has the subject of the IPv4 address. With a prefix
+    of ``None``, the subject is the address itself.
     """
-    if address.version == 4:
+    if address.version == 4 or ipv6_prefix is None:
         return str(address)
     number = int(address)
     # 0 and 1 are the unspecified and the loopback address, which contain no IPv4 address.
@@ -58,7 +64,7 @@ def subject_of(address: Address, ipv6_prefix: int = IPV6_PREFIX) -> str:
     return f"{ipaddress.IPv6Address(number >> host_bits << host_bits)}/{ipv6_prefix}"
 
 
-def subject(text: str | None, ipv6_prefix: int = IPV6_PREFIX) -> str:
+def subject(text: str | None, ipv6_prefix: int | None = IPV6_PREFIX) -> str:
     """Return the subject of a client from the text that the server reports as its address.
 
     A text that is not an address is the subject itself.
@@ -88,3 +94,24 @@ def checked_prefix(ipv6_prefix: int) -> int:
     if not 1 <= ipv6_prefix <= 128:
         raise ValueError(f"ipv6_prefix is {ipv6_prefix}, and must be 1 to 128")
     return ipv6_prefix
+
+
+def prefix_for(limiter: Limiter, ipv6_prefix: int) -> int | None:
+    """Return the prefix length of IPv6 networks after checking it.
+
+    ``None`` if the limiter counts addresses. Its policy has the prefixes.
+
+    Raises:
+        TypeError, ValueError: The prefix length is not an integer of 1 to 128, or it is given
+            although the policy has prefixes.
+
+    """
+    ipv6_prefix = checked_prefix(ipv6_prefix)
+    if not isinstance(limiter.policy, AddressPolicy):
+        return ipv6_prefix
+    if ipv6_prefix != IPV6_PREFIX:
+        raise ValueError(
+            f"ipv6_prefix is {ipv6_prefix}, and the policy of this limiter of addresses has the "
+            "prefixes: leave ipv6_prefix out"
+        )
+    return None

@@ -12,7 +12,7 @@ import ipaddress
 from typing import TYPE_CHECKING
 
 from keytally import _addresses
-from keytally._native import Limiter
+from keytally._native import AddressPolicy, Limiter
 from keytally._refusal import Refusal
 
 if TYPE_CHECKING:
@@ -64,17 +64,20 @@ class Guesses:
         """
         if self._limiter is None or verdict.outcome != "invalid_key":
             return Refusal.of(verdict)
-        subject = self.subject(peer, forwarded_for)
+        subject = self.subject(self._limiter, peer, forwarded_for)
         if subject is None:
             return Refusal.of(verdict)
         counted = self._limiter.check(subject)
         # A full limiter refuses no request: it would refuse clients that sent no wrong key.
         return Refusal.of(counted if counted.outcome == "denied" else verdict)
 
-    def subject(self, peer: str | None, forwarded_for: str) -> str | None:
-        """Return the subject of the client's address; ``None`` if the address is unknown."""
+    def subject(self, limiter: Limiter, peer: str | None, forwarded_for: str) -> str | None:
+        """Return what the limiter counts for the client; ``None`` if its address is unknown."""
         client = self._proxies.client(peer, forwarded_for)
-        return None if client is None else _addresses.subject_of(client, self._ipv6_prefix)
+        if client is None:
+            return None
+        counts_addresses = isinstance(limiter.policy, AddressPolicy)
+        return _addresses.subject_of(client, None if counts_addresses else self._ipv6_prefix)
 
 
 class TrustedProxies:

@@ -268,7 +268,7 @@ class GateRule(Rule[RequestT]):
         # Without a key, a request has no scope.
         if self._without_key is not None and not keys and not costs.need:
             client = self._guesses.subject(
-                self._read.peer(fields), self._read.forwarded_for(fields)
+                self._without_key, self._read.peer(fields), self._read.forwarded_for(fields)
             )
             # A client whose address is unknown needs a key.
             if client is not None:
@@ -314,8 +314,8 @@ class LimiterRule(Rule[RequestT]):
         **options: Any,  # noqa: ANN401
     ) -> LimiterRule[RequestT]:
         """Return the rule of a limiter that counts client addresses, unless there is a ``key``."""
-        ipv6_prefix = _addresses.checked_prefix(ipv6_prefix)
-        key = key or functools.partial(client_address, ipv6_prefix=ipv6_prefix)
+        prefix = _addresses.prefix_for(limiter, ipv6_prefix)
+        key = key or functools.partial(client_address, ipv6_prefix=prefix)
         return cls(limiter, key, costs={"cost": cost}, **options)
 
     def _subject(

@@ -60,7 +60,7 @@ Settle = Callable[[Scope, Sent], Union[int, Awaitable[int]]]
 RefusalOf = Callable[[Refusal, Scope], Union[Refusal, Awaitable[Refusal]]]
 
 
-def client_address(scope: Scope, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
+def client_address(scope: Scope, *, ipv6_prefix: int | None = IPV6_PREFIX) -> str:
     """Return the subject by which a limiter counts the client: see ``docs/ADDRESSES.md``.
 
     It is the IPv4 address, or the IPv6 network, of the peer that the server reports. Behind a
@@ -70,6 +70,7 @@ def client_address(scope: Scope, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
     Args:
         scope: The ASGI scope of the request.
         ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128.
+            With ``None``, the result is the address itself, for a limiter of addresses.
 
     Raises:
         RuntimeError: The peer has no address, as on a Unix socket.
@@ -286,7 +287,7 @@ class LimiterMiddleware(_Middleware):
         refusal: A function of the `Refusal` and the scope that returns the response to a refused
             request: another status, body or content type.
         ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128, if
-            there is no ``key``.
+            there is no ``key``. The policy of a limiter of addresses has prefixes of its own.
 
     ``key``, ``cost``, ``on_verdict``, ``settle`` and ``refusal`` may be async.
 

@@ -88,7 +88,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.module_loading import import_string
 
 from keytally import _calls, _charges, _web, wsgi
-from keytally._addresses import IPV6_PREFIX, checked_prefix, subject
+from keytally._addresses import IPV6_PREFIX, checked_prefix, prefix_for, subject
 from keytally._exempt import exempt_methods, exemption
 from keytally._guesses import DEFAULT, Guesses
 from keytally._keys import KeySources
@@ -152,7 +152,7 @@ class KeytallyConfig(AppConfig):
     verbose_name = "Keytally"
 
 
-def client_address(request: HttpRequest, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
+def client_address(request: HttpRequest, *, ipv6_prefix: int | None = IPV6_PREFIX) -> str:
     """Return the subject by which a limiter counts the client: see ``docs/ADDRESSES.md``.
 
     It is the IPv4 address, or the IPv6 network, of the peer that the server reports. Behind a
@@ -162,6 +162,7 @@ def client_address(request: HttpRequest, *, ipv6_prefix: int = IPV6_PREFIX) -> s
     Args:
         request: The request.
         ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128.
+            With ``None``, the result is the address itself, for a limiter of addresses.
 
     Raises:
         RuntimeError: The peer has no address, as on a Unix socket.
@@ -174,10 +175,11 @@ def client_address(request: HttpRequest, *, ipv6_prefix: int = IPV6_PREFIX) -> s
     return subject(wsgi.READ.peer(request.META), ipv6_prefix)
 
 
-def limited_address(request: HttpRequest) -> str:
-    """Return the subject of the client's address by the settings of the limiter."""
+def limited_address(request: HttpRequest, table: Limiter) -> str:
+    """Return the subject of the client's address for a limiter, by the settings."""
     section = getattr(settings, "KEYTALLY", {}).get("LIMITER", {})
-    return client_address(request, ipv6_prefix=section.get("IPV6_PREFIX", IPV6_PREFIX))
+    prefix = prefix_for(table, section.get("IPV6_PREFIX", IPV6_PREFIX))
+    return client_address(request, ipv6_prefix=prefix)
 
 
 def fields(request: HttpRequest) -> MutableMapping[str, Any]:
@@ -296,13 +298,21 @@ def limiter() -> Limiter:
     try:
         checked_prefix(found.get("IPV6_PREFIX", IPV6_PREFIX))
         if "PATH" in found:
-            return Limiter.open_or_create(found["PATH"], found["POLICY"], capacity)
+            return _with_prefix(
+                Limiter.open_or_create(found["PATH"], found["POLICY"], capacity), found
+            )
         count = _workers(found)
         if count is not None and count > 1:
             raise ImproperlyConfigured(PER_PROCESS.format(count=count))
-        return Limiter.in_memory(found["POLICY"], capacity)
+        return _with_prefix(Limiter.in_memory(found["POLICY"], capacity), found)
     except (KeytallyError, OSError, TypeError, ValueError) as error:
         raise ImproperlyConfigured(f'KEYTALLY["LIMITER"]: {error}') from error
+
+
+def _with_prefix(table: Limiter, found: Mapping[str, Any]) -> Limiter:
+    """Return the limiter after checking that the settings have no prefix if its policy has some."""
+    prefix_for(table, found.get("IPV6_PREFIX", IPV6_PREFIX))
+    return table
 
 
 class VerdictMiddleware:
@@ -531,8 +541,10 @@ class LimiterMiddleware(_Middleware):
 
     def _rule_with(self, **options: Any) -> Rule[HttpRequest]:  # noqa: ANN401
         found = _settings("LIMITER")
-        key = self._function(found.get("KEY", limited_address))
-        return LimiterRule[HttpRequest](limiter(), key, charge_on=found.get("CHARGE_ON"), **options)
+        table = limiter()
+        own = functools.partial(limited_address, table=table)
+        key = self._function(found.get("KEY", own))
+        return LimiterRule[HttpRequest](table, key, charge_on=found.get("CHARGE_ON"), **options)
 
 
 @checks.register("security")

@@ -62,7 +62,7 @@ RefusalOf = Callable[[Refusal, Request], Refusal]
 View = TypeVar("View", bound=Callable[..., Any])
 
 
-def client_address(request: Request, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
+def client_address(request: Request, *, ipv6_prefix: int | None = IPV6_PREFIX) -> str:
     """Return the subject by which a limiter counts the client: see ``docs/ADDRESSES.md``.
 
     It is the IPv4 address, or the IPv6 network, of the peer that the server reports. Behind a
@@ -72,6 +72,7 @@ def client_address(request: Request, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
     Args:
         request: The request.
         ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128.
+            With ``None``, the result is the address itself, for a limiter of addresses.
 
     Raises:
         RuntimeError: The peer has no address, as on a Unix socket.
@@ -415,7 +416,7 @@ class LimiterExtension(_Extension):
         refusal: A function of the `Refusal` and the request that returns the response to a refused
             request: another status, body or content type.
         ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128, if
-            there is no ``key``.
+            there is no ``key``. The policy of a limiter of addresses has prefixes of its own.
 
     Raises:
         TypeError, ValueError: An argument has the wrong type or is out of range, a path of
