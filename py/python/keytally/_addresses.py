@@ -46,13 +46,12 @@ def parse(text: str) -> Address | None:
     return (address.ipv4_mapped or address) if address.version == 6 else address
 
 
-def subject_of(address: Address, ipv6_prefix: int | None = IPV6_PREFIX) -> str:
+def subject_of(address: Address, ipv6_prefix: int = IPV6_PREFIX) -> str:
     """Return the subject of an address: an IPv4 address, or an IPv6 network.
 
-    An IPv6 address that contains an IPv4 address has the subject of the IPv4 address. With a prefix
-    of ``None``, the subject is the address itself.
+    An IPv6 address that contains an IPv4 address has the subject of the IPv4 address.
     """
-    if address.version == 4 or ipv6_prefix is None:
+    if address.version == 4:
         return str(address)
     number = int(address)
     # 0 and 1 are the unspecified and the loopback address, which contain no IPv4 address.
@@ -64,7 +63,7 @@ def subject_of(address: Address, ipv6_prefix: int | None = IPV6_PREFIX) -> str:
     return f"{ipaddress.IPv6Address(number >> host_bits << host_bits)}/{ipv6_prefix}"
 
 
-def subject(text: str | None, ipv6_prefix: int | None = IPV6_PREFIX) -> str:
+def subject(text: str | None, ipv6_prefix: int = IPV6_PREFIX) -> str:
     """Return the subject of a client from the text that the server reports as its address.
 
     A text that is not an address is the subject itself.
@@ -96,22 +95,22 @@ def checked_prefix(ipv6_prefix: int) -> int:
     return ipv6_prefix
 
 
-def prefix_for(limiter: Limiter, ipv6_prefix: int) -> int | None:
-    """Return the prefix length of IPv6 networks after checking it.
-
-    ``None`` if the limiter counts addresses. Its policy has the prefixes.
+def prefix_for(limiter: Limiter | None, ipv6_prefix: int) -> int:
+    """Return the prefix length of the IPv6 networks that a limiter counts, after checking it.
 
     Raises:
-        TypeError, ValueError: The prefix length is not an integer of 1 to 128, or it is given
-            although the policy has prefixes.
+        TypeError, ValueError: The prefix length is not an integer of 1 to 128. Or it is below 64
+            although the limiter counts addresses by the prefixes of its policy.
 
     """
     ipv6_prefix = checked_prefix(ipv6_prefix)
-    if not isinstance(limiter.policy, AddressPolicy):
-        return ipv6_prefix
-    if ipv6_prefix != IPV6_PREFIX:
+    if (
+        ipv6_prefix < IPV6_PREFIX
+        and limiter is not None
+        and isinstance(limiter.policy, AddressPolicy)
+    ):
         raise ValueError(
             f"ipv6_prefix is {ipv6_prefix}, and the policy of this limiter of addresses has the "
             "prefixes: leave ipv6_prefix out"
         )
-    return None
+    return ipv6_prefix

@@ -12,7 +12,7 @@ import ipaddress
 from typing import TYPE_CHECKING
 
 from keytally import _addresses
-from keytally._native import AddressPolicy, Limiter
+from keytally._native import Limiter
 from keytally._refusal import Refusal
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Guesses:
             raise TypeError(f"failures must be a policy such as {DEFAULT!r}, a Limiter, or None")
         self._limiter = failures
         self._proxies = TrustedProxies(trusted_proxies)
-        self._ipv6_prefix = _addresses.checked_prefix(ipv6_prefix)
+        self._ipv6_prefix = _addresses.prefix_for(failures, ipv6_prefix)
 
     def refusal(self, verdict: Verdict, peer: str | None, forwarded_for: str) -> Refusal:
         """Count an invalid key, and return the refusal: 429 after too many, or the verdict's.
@@ -64,20 +64,21 @@ class Guesses:
         """
         if self._limiter is None or verdict.outcome != "invalid_key":
             return Refusal.of(verdict)
-        subject = self.subject(self._limiter, peer, forwarded_for)
+        subject = self.subject(peer, forwarded_for)
         if subject is None:
             return Refusal.of(verdict)
         counted = self._limiter.check(subject)
         # A full limiter refuses no request: it would refuse clients that sent no wrong key.
         return Refusal.of(counted if counted.outcome == "denied" else verdict)
 
-    def subject(self, limiter: Limiter, peer: str | None, forwarded_for: str) -> str | None:
-        """Return what the limiter counts for the client; ``None`` if its address is unknown."""
+    def subject(self, peer: str | None, forwarded_for: str) -> str | None:
+        """Return the subject of the client's address; ``None`` if the address is unknown."""
         client = self._proxies.client(peer, forwarded_for)
-        if client is None:
-            return None
-        counts_addresses = isinstance(limiter.policy, AddressPolicy)
-        return _addresses.subject_of(client, None if counts_addresses else self._ipv6_prefix)
+        return None if client is None else _addresses.subject_of(client, self._ipv6_prefix)
+
+    def check_prefix_for(self, limiter: Limiter) -> None:
+        """Raise an error unless the limiter can count the subjects."""
+        _addresses.prefix_for(limiter, self._ipv6_prefix)
 
 
 class TrustedProxies:

@@ -231,6 +231,7 @@ class GateRule(Rule[RequestT]):
         self._keys = keys
         self._without_key = without_key
         if without_key is not None:
+            guesses.check_prefix_for(without_key)
             _charges.real_path(without_key.path)
         _charges.real_path(gate.path)
         self._read = read
@@ -268,7 +269,7 @@ class GateRule(Rule[RequestT]):
         # Without a key, a request has no scope.
         if self._without_key is not None and not keys and not costs.need:
             client = self._guesses.subject(
-                self._without_key, self._read.peer(fields), self._read.forwarded_for(fields)
+                self._read.peer(fields), self._read.forwarded_for(fields)
             )
             # A client whose address is unknown needs a key.
             if client is not None:

@@ -152,7 +152,7 @@ class KeytallyConfig(AppConfig):
     verbose_name = "Keytally"
 
 
-def client_address(request: HttpRequest, *, ipv6_prefix: int | None = IPV6_PREFIX) -> str:
+def client_address(request: HttpRequest, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
     """Return the subject by which a limiter counts the client: see ``docs/ADDRESSES.md``.
 
     It is the IPv4 address, or the IPv6 network, of the peer that the server reports. Behind a
@@ -162,7 +162,6 @@ def client_address(request: HttpRequest, *, ipv6_prefix: int | None = IPV6_PREFI
     Args:
         request: The request.
         ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128.
-            With ``None``, the result is the address itself, for a limiter of addresses.
 
     Raises:
         RuntimeError: The peer has no address, as on a Unix socket.
@@ -175,11 +174,10 @@ def client_address(request: HttpRequest, *, ipv6_prefix: int | None = IPV6_PREFI
     return subject(wsgi.READ.peer(request.META), ipv6_prefix)
 
 
-def limited_address(request: HttpRequest, table: Limiter) -> str:
-    """Return the subject of the client's address for a limiter, by the settings."""
+def limited_address(request: HttpRequest) -> str:
+    """Return the subject of the client's address by the settings of the limiter."""
     section = getattr(settings, "KEYTALLY", {}).get("LIMITER", {})
-    prefix = prefix_for(table, section.get("IPV6_PREFIX", IPV6_PREFIX))
-    return client_address(request, ipv6_prefix=prefix)
+    return client_address(request, ipv6_prefix=section.get("IPV6_PREFIX", IPV6_PREFIX))
 
 
 def fields(request: HttpRequest) -> MutableMapping[str, Any]:
@@ -541,10 +539,8 @@ class LimiterMiddleware(_Middleware):
 
     def _rule_with(self, **options: Any) -> Rule[HttpRequest]:  # noqa: ANN401
         found = _settings("LIMITER")
-        table = limiter()
-        own = functools.partial(limited_address, table=table)
-        key = self._function(found.get("KEY", own))
-        return LimiterRule[HttpRequest](table, key, charge_on=found.get("CHARGE_ON"), **options)
+        key = self._function(found.get("KEY", limited_address))
+        return LimiterRule[HttpRequest](limiter(), key, charge_on=found.get("CHARGE_ON"), **options)
 
 
 @checks.register("security")

@@ -105,7 +105,7 @@ class Refused(HTTPException):
         super().__init__(self.refusal.status, text_of(self.refusal), headers)
 
 
-def client_address(request: HTTPConnection, *, ipv6_prefix: Optional[int] = IPV6_PREFIX) -> str:
+def client_address(request: HTTPConnection, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
     """Return the subject by which a limiter counts the client: see ``docs/ADDRESSES.md``.
 
     It is the IPv4 address, or the IPv6 network, of the peer that the server reports. Behind a
@@ -115,7 +115,6 @@ def client_address(request: HTTPConnection, *, ipv6_prefix: Optional[int] = IPV6
     Args:
         request: The request.
         ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128.
-            With ``None``, the result is the address itself, for a limiter of addresses.
 
     Raises:
         RuntimeError: The peer has no address, as on a Unix socket.

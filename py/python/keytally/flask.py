@@ -62,7 +62,7 @@ RefusalOf = Callable[[Refusal, Request], Refusal]
 View = TypeVar("View", bound=Callable[..., Any])
 
 
-def client_address(request: Request, *, ipv6_prefix: int | None = IPV6_PREFIX) -> str:
+def client_address(request: Request, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
     """Return the subject by which a limiter counts the client: see ``docs/ADDRESSES.md``.
 
     It is the IPv4 address, or the IPv6 network, of the peer that the server reports. Behind a
@@ -72,7 +72,6 @@ def client_address(request: Request, *, ipv6_prefix: int | None = IPV6_PREFIX) -
     Args:
         request: The request.
         ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128.
-            With ``None``, the result is the address itself, for a limiter of addresses.
 
     Raises:
         RuntimeError: The peer has no address, as on a Unix socket.

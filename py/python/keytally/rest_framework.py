@@ -240,7 +240,7 @@ class LimiterThrottle(BaseThrottle):
 
         If an override returns ``None``, the request is not counted.
         """
-        return django.limited_address(request, self.limiter())
+        return django.limited_address(request)
 
     def allow_request(self, request: Request, view: object) -> bool:
         """Check the subject of a request with the limiter. A refusal raises `Refused`."""

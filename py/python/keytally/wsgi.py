@@ -53,7 +53,7 @@ Settle = Callable[[Environ, Sent], int]
 RefusalOf = Callable[[Refusal, Environ], Refusal]
 
 
-def client_address(environ: Environ, *, ipv6_prefix: int | None = IPV6_PREFIX) -> str:
+def client_address(environ: Environ, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
     """Return the subject by which a limiter counts the client: see ``docs/ADDRESSES.md``.
 
     It is the IPv4 address, or the IPv6 network, of the peer that the server reports. Behind a
@@ -63,7 +63,6 @@ def client_address(environ: Environ, *, ipv6_prefix: int | None = IPV6_PREFIX) -
     Args:
         environ: The WSGI environ of the request.
         ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128.
-            With ``None``, the result is the address itself, for a limiter of addresses.
 
     Raises:
         RuntimeError: The peer has no address, as on a Unix socket.

@@ -260,6 +260,12 @@ def test_ipv6_prefix_beside_a_policy_with_prefixes_is_rejected(gate, name):
         TAKING[name](gate, Limiter.in_memory(LATTICE), ipv6_prefix=56)
 
 
+@pytest.mark.parametrize("option", ["failures", "without_key"])
+def test_ipv6_prefix_of_a_gate_beside_a_policy_with_prefixes_is_rejected(gate, option):
+    with pytest.raises(ValueError, match="ipv6_prefix is 56, .* leave ipv6_prefix out"):
+        wsgi.GateMiddleware(hello, gate, ipv6_prefix=56, **{option: Limiter.in_memory(LATTICE)})
+
+
 def test_django_check_reports_ipv6_prefix_beside_prefixes():
     table = {"POLICY": LATTICE, "WORKERS": 1, "IPV6_PREFIX": 56}
     with override_settings(KEYTALLY={"LIMITER": table}):
@@ -269,9 +275,7 @@ def test_django_check_reports_ipv6_prefix_beside_prefixes():
 
 def test_key_of_a_limiter_of_addresses_returns_an_address():
     limiter = Limiter.in_memory(LATTICE)
-    address = lambda environ: wsgi.client_address(environ, ipv6_prefix=None)  # noqa: E731
-    assert address({"REMOTE_ADDR": "2001:db8::1"}) == "2001:db8::1"
-    app = wsgi.LimiterMiddleware(hello, limiter, key=address)
+    app = wsgi.LimiterMiddleware(hello, limiter, key=lambda environ: environ["REMOTE_ADDR"])
     headers = []
     app(
         {"REMOTE_ADDR": "2001:db8::1", "REQUEST_METHOD": "GET"},
