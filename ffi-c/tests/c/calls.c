@@ -1337,7 +1337,7 @@ static void address_is_charged_in_all_networks_or_in_none(void) {
     OK(kt_limiter_reset(&limiter, bytes(TWO), strlen(TWO), NOW_MS, &verdict));
     CHECK(rooms(&limiter, TWO) == 201);
 
-    static const char *const WRONG[] = {"", "ann", "2001:db8::/64", "203.0.113"};
+    static const char *const WRONG[] = {"", "ann", "2001:db8::/63", "203.0.113"};
     for (size_t at = 0; at < sizeof WRONG / sizeof *WRONG; at++) {
         const kt_part wrong = {.limiter = &limiter,
                                .text = bytes(WRONG[at]),
