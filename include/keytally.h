@@ -1738,8 +1738,9 @@ kt_status kt_limiter_check(kt_limiter *limiter,
  * Checks like `kt_limiter_check`, with the options of a request. A NULL `request` has a cost of 1
  * and the time of the system clock.
  *
- * Statuses: `KT_NOT_AN_ADDRESS`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`. `KT_NO_SUCH_GROUP` and
- * `KT_NO_SUCH_SCOPE` for a request with groups or scopes, which a limiter does not have.
+ * Statuses: `KT_NOT_AN_ADDRESS`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
+ * `KT_NO_SUCH_GROUP` and `KT_NO_SUCH_SCOPE` for a request with groups or scopes, which a limiter
+ * does not have.
  */
 kt_status kt_limiter_check_request(kt_limiter *limiter,
                                    const uint8_t *subject,
@@ -1792,8 +1793,8 @@ kt_status kt_limiter_settle(kt_limiter *limiter,
  * which there is no room are charged too. The verdict's `uncharged` is what found no room. Settle
  * a charge only once.
  *
- * Statuses: `KT_NOT_AN_ADDRESS`, `KT_NOT_A_CHARGE`, `KT_NO_SUCH_GROUP` for a settlement with groups, which a limiter
- * does not have, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
+ * Statuses: `KT_NOT_AN_ADDRESS`, `KT_NOT_A_CHARGE`, `KT_NO_SUCH_GROUP` for a settlement with
+ * groups, which a limiter does not have, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
  */
 kt_status kt_limiter_settle_all(kt_limiter *limiter,
                                 const uint8_t *subject,
@@ -2031,8 +2032,8 @@ kt_status kt_gate_reset(kt_gate *gate,
  * charges one for each prefix of its limiter's policy. All parts together have at most
  * `KT_MAX_PARTS` tallies.
  *
- * Statuses: `KT_PART_COUNT`, `KT_PART_TABLE`, `KT_NOT_AN_ADDRESS`, `KT_NO_SUCH_GROUP`, `KT_NO_SUCH_SCOPE`,
- * `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
+ * Statuses: `KT_PART_COUNT`, `KT_PART_TABLE`, `KT_NOT_AN_ADDRESS`, `KT_NO_SUCH_GROUP`,
+ * `KT_NO_SUCH_SCOPE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
  *
  * ```c
  * const kt_part parts[] = {
@@ -2635,9 +2636,9 @@ kt_status kt_limiter_open(const char *path, kt_limiter **limiter_out);
  * one creates the limiter and the others open it. If only the limits of the policy differ, they
  * are changed in the file, and all processes use them from their next check on. Host builds only.
  *
- * Statuses: `KT_OTHER_POLICY` if the limiter there has other windows or prefixes, or cannot count a
- * limit;
- * `KT_OTHER_CAPACITY` if it has another; those of `kt_limiter_open` and `kt_limiter_create`.
+ * Statuses: `KT_OTHER_POLICY` if the limiter there has other windows or prefixes, or cannot count
+ * a limit; `KT_OTHER_CAPACITY` if it has another; those of `kt_limiter_open` and
+ * `kt_limiter_create`.
  */
 kt_status kt_limiter_open_or_create(const char *path,
                                     const char *policy,

@@ -85,7 +85,7 @@ fn prefixes_of_ipv4_are_shorter_by_32() {
         // The /16 has spent its three.
         ("203.0.115.9", false),
         ("203.1.113.9", true),
-        // This is no IPv4 address, although its first bits are those of one.
+        // This is an IPv6 address, although its first bits are those of one.
         ("0:0:cb00:7109::1", true),
     ] {
         assert_eq!(is_admitted(&limiter, text, at(0)), admitted, "{text}");

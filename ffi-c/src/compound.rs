@@ -94,8 +94,8 @@ enum Charged<'t> {
 /// charges one for each prefix of its limiter's policy. All parts together have at most
 /// `KT_MAX_PARTS` tallies.
 ///
-/// Statuses: `KT_PART_COUNT`, `KT_PART_TABLE`, `KT_NOT_AN_ADDRESS`, `KT_NO_SUCH_GROUP`, `KT_NO_SUCH_SCOPE`,
-/// `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
+/// Statuses: `KT_PART_COUNT`, `KT_PART_TABLE`, `KT_NOT_AN_ADDRESS`, `KT_NO_SUCH_GROUP`,
+/// `KT_NO_SUCH_SCOPE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
 ///
 /// ```c
 /// const kt_part parts[] = {

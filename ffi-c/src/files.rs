@@ -377,9 +377,9 @@ pub extern "C" fn kt_limiter_open(
 /// one creates the limiter and the others open it. If only the limits of the policy differ, they
 /// are changed in the file, and all processes use them from their next check on. Host builds only.
 ///
-/// Statuses: `KT_OTHER_POLICY` if the limiter there has other windows or prefixes, or cannot count a
-/// limit;
-/// `KT_OTHER_CAPACITY` if it has another; those of `kt_limiter_open` and `kt_limiter_create`.
+/// Statuses: `KT_OTHER_POLICY` if the limiter there has other windows or prefixes, or cannot count
+/// a limit; `KT_OTHER_CAPACITY` if it has another; those of `kt_limiter_open` and
+/// `kt_limiter_create`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_open_or_create(
     path: In<c_char>,

@@ -228,8 +228,9 @@ pub extern "C" fn kt_limiter_check(
 /// Checks like `kt_limiter_check`, with the options of a request. A NULL `request` has a cost of 1
 /// and the time of the system clock.
 ///
-/// Statuses: `KT_NOT_AN_ADDRESS`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`. `KT_NO_SUCH_GROUP` and
-/// `KT_NO_SUCH_SCOPE` for a request with groups or scopes, which a limiter does not have.
+/// Statuses: `KT_NOT_AN_ADDRESS`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
+/// `KT_NO_SUCH_GROUP` and `KT_NO_SUCH_SCOPE` for a request with groups or scopes, which a limiter
+/// does not have.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_check_request(
     limiter: Handle<kt_limiter>,
@@ -332,8 +333,8 @@ pub extern "C" fn kt_limiter_settle(
 /// which there is no room are charged too. The verdict's `uncharged` is what found no room. Settle
 /// a charge only once.
 ///
-/// Statuses: `KT_NOT_AN_ADDRESS`, `KT_NOT_A_CHARGE`, `KT_NO_SUCH_GROUP` for a settlement with groups, which a limiter
-/// does not have, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
+/// Statuses: `KT_NOT_AN_ADDRESS`, `KT_NOT_A_CHARGE`, `KT_NO_SUCH_GROUP` for a settlement with
+/// groups, which a limiter does not have, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_settle_all(
     limiter: Handle<kt_limiter>,

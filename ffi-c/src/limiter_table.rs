@@ -4,9 +4,8 @@
 
 #[cfg(feature = "host")]
 use keytally_core::{Address, AddressLimiter, AttachError, TableKind};
-use keytally_core::{CacheLine, Compound, Limiter, Timestamp, Verdict};
+use keytally_core::{CACHE_LINE_LEN, CacheLine, Compound, Limiter, Timestamp, Verdict};
 
-use crate::limiter::KT_TABLE_ALIGN;
 use crate::pointers::{Lines, Target};
 use crate::policy::LimiterPolicy;
 use crate::status::FfiResult;
@@ -109,8 +108,8 @@ pub(crate) fn table_lines(memory: Lines) -> Lines {
     let bytes = memory.as_ref().first().map_or(0, |line: &CacheLine| line.load(2));
     // The core refuses a length that is not valid.
     match usize::try_from(bytes) {
-        Ok(bytes) if bytes > 0 && bytes.is_multiple_of(KT_TABLE_ALIGN) => {
-            memory.first(bytes / KT_TABLE_ALIGN)
+        Ok(bytes) if bytes > 0 && bytes.is_multiple_of(CACHE_LINE_LEN) => {
+            memory.first(bytes / CACHE_LINE_LEN)
         }
         _ => memory,
     }

@@ -251,8 +251,8 @@ impl Limiter {
     /// Otherwise nothing is charged.
     ///
     /// Args:
-    ///     subject: Any text or bytes. A text is the same subject as its UTF-8 bytes. In a limiter of
-    ///         addresses, an address, which may have a port, brackets and a zone.
+    ///     subject: Any text or bytes. A text is the same subject as its UTF-8 bytes. In a limiter
+    ///         of addresses, an address, which may have a port, brackets and a zone.
     ///     cost: The cost in units, 0 to 4294967295. A cost of 0 is always admitted.
     ///     now: An explicit time, in Unix seconds or as a datetime with a time zone; the system
     ///         clock by default.

@@ -766,8 +766,8 @@ impl TallyVerdict {
 
     /// The verdict on the tally.
     ///
-    /// In a gate with further sections, and in a limiter of addresses, it has no charge: that of the
-    /// whole has all tallies.
+    /// In a gate with further sections, and in a limiter of addresses, it has no charge: that of
+    /// the whole has all tallies.
     #[getter]
     fn verdict(&self, py: Python<'_>) -> Py<Verdict> {
         self.verdict.clone_ref(py)

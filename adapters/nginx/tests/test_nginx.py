@@ -1137,7 +1137,7 @@ class Sections(unittest.TestCase):
         self.assertEqual(address("1::2&status=500", path="/address_refunded", status=500), ["1", "1"])
         self.assertEqual(address("1::3&name=a", path="/address_and_name"), ["1", "1", "2"])
         key = self.nginx.issue_with_scopes()
-        self.assertEqual(self.left("/address_and_key?address=[2001:db8:0:1::]:443", key)[-2:], [("hour-2", "0"), ("prefix-56-hour", "0")])
+        self.assertEqual(self.left("/address_and_key?address=[2001:db8:0:1::]:443", key)[-2:], [("hour", "0"), ("prefix-56-hour", "0")])
         # The /64 has no room, nor has the /56 for another of its networks.
         self.assertEqual(address("1::4", status=429), ["0", "0"])
         self.assertEqual(address("2::1", status=429), ["3", "0"])
@@ -1523,7 +1523,7 @@ class Configuration(unittest.TestCase):
                 client = ("X-Forwarded-For", "2001:db8:1:2ff::1")
                 self.assertEqual(nginx.get("/who", client, source="127.0.0.9")[1]["X-Seen"], network)
 
-    def test_short_ipv6_prefix_beside_a_policy_with_prefixes_is_an_error(self):
+    def test_short_ipv6_prefix_with_a_policy_of_prefixes_is_an_error(self):
         for prefix, key, code in ((56, "", 1), (56, "key=$remote_addr", 0), (65, "", 0)):
             zone = f"keytally_limit_zone zone=z:1m {key} 'policy=addresses: 1/s';"
             with self.subTest(prefix=prefix, key=key):

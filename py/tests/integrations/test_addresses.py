@@ -255,18 +255,18 @@ def test_rest_framework_throttle_of_addresses_counts_networks():
 
 
 @pytest.mark.parametrize("name", [name for name in TAKING if "limit" in name])
-def test_ipv6_prefix_beside_a_policy_with_prefixes_is_rejected(gate, name):
+def test_ipv6_prefix_with_a_policy_of_prefixes_is_rejected(gate, name):
     with pytest.raises(ValueError, match="ipv6_prefix is 56, .* leave ipv6_prefix out"):
         TAKING[name](gate, Limiter.in_memory(LATTICE), ipv6_prefix=56)
 
 
 @pytest.mark.parametrize("option", ["failures", "without_key"])
-def test_ipv6_prefix_of_a_gate_beside_a_policy_with_prefixes_is_rejected(gate, option):
+def test_ipv6_prefix_of_a_gate_with_a_policy_of_prefixes_is_rejected(gate, option):
     with pytest.raises(ValueError, match="ipv6_prefix is 56, .* leave ipv6_prefix out"):
         wsgi.GateMiddleware(hello, gate, ipv6_prefix=56, **{option: Limiter.in_memory(LATTICE)})
 
 
-def test_django_check_reports_ipv6_prefix_beside_prefixes():
+def test_django_check_reports_ipv6_prefix_with_prefixes():
     table = {"POLICY": LATTICE, "WORKERS": 1, "IPV6_PREFIX": 56}
     with override_settings(KEYTALLY={"LIMITER": table}):
         [message] = django.check_settings()
