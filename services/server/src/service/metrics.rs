@@ -331,9 +331,9 @@ impl Metrics {
 /// The occupancy of a table.
 #[derive(Debug)]
 pub(crate) struct TableUse {
-    name: &'static str,
-    entries: u64,
-    capacity: u64,
+    pub(crate) name: &'static str,
+    pub(crate) entries: u64,
+    pub(crate) capacity: u64,
 }
 
 impl TableUse {
