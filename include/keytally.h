@@ -246,6 +246,9 @@
 /** The alignment of a table's memory, in bytes. */
 #define KT_TABLE_ALIGN 64
 
+/** Bytes of memory that a limiter of addresses needs in addition to `kt_limiter_size`. */
+#define KT_PREFIXES_SIZE 256
+
 /** The most subjects of a limiter. */
 #define KT_MAX_SUBJECTS 1073741824
 
@@ -343,6 +346,11 @@ enum kt_status
     KT_PART_TABLE = 15,
     /** The struct is not a charge: this library never wrote it, or it was changed since. */
     KT_NOT_A_CHARGE = 16,
+    /**
+     * The subject is not an address, such as 203.0.113.9 or 2001:db8::1; this limiter counts
+     * addresses.
+     */
+    KT_NOT_AN_ADDRESS = 17,
     /** A policy needs at least one quota, like "100/minute, 1000/hour". */
     KT_POLICY_EMPTY = 20,
     /** The policy is longer than 128 bytes, or the sections of the plan are longer than 512. */
@@ -436,6 +444,11 @@ enum kt_status
      * ascending percentages from 1% to 100%.
      */
     KT_POLICY_WARNING = 55,
+    /**
+     * A policy for addresses is not of the form addresses: /PREFIX QUOTAS; /PREFIX QUOTAS, with
+     * 1 to 4 different prefixes of 33 to 64.
+     */
+    KT_POLICY_PREFIX = 56,
     /**
      * The memory is smaller than the table; kt_limiter_size and kt_gate_size return the size
      * that it needs.
@@ -865,8 +878,9 @@ typedef struct kt_tally {
     /** The charge in a form of this library: see `kt_compound_charge`. */
     uint64_t private_[2];
     /**
-     * The section of the gate's plans: `key`, `team` or the name of a group, with a NUL. Empty
-     * for a limiter, and if the check reached no tally.
+     * The section of the gate's plans: `key`, `team` or the name of a group, with a NUL. In a
+     * limiter of addresses, a network larger than the client's own: `prefix-56`. Otherwise
+     * empty for a limiter, and if the check reached no tally.
      */
     char section[KT_SECTION_SIZE];
     /** The index of the part in the call. */
@@ -1328,12 +1342,12 @@ const char *kt_status_message(kt_status status);
 
 /**
  * Parses a policy, and writes it in its normal form: `1000/hour,100/m` becomes
- * `100/minute, 1000/hour`.
+ * `100/minute, 1000/hour`. In a host build, it may be one for addresses: see `kt_limiter_init`.
  *
  * Writes the policy and a NUL into `buffer`, and its length without the NUL to `written_out`.
  *
  * Statuses: those that begin with `KT_POLICY_`. `KT_BUFFER_TOO_SMALL`; `KT_POLICY_SIZE` bytes are
- * always enough.
+ * always enough, and for a policy for addresses `KT_SECTIONS_SIZE`.
  */
 kt_status kt_policy_parse(const char *policy,
                           size_t policy_len,
@@ -1678,6 +1692,13 @@ size_t kt_limiter_handle_size(void);
  * closed the memory must not move and must not be used for anything else. `seed` is 16 random
  * bytes, which keep clients from choosing subjects that collide in one bucket.
  *
+ * In a host build, a policy like `addresses: /64 20/minute; /48 1000/minute` makes a limiter of
+ * client addresses. It needs `KT_PREFIXES_SIZE` more bytes of memory, and memory of the heap for
+ * its handle until that is closed. Its subjects are addresses as text, which may have a port,
+ * brackets and a zone. A request is charged to the networks of all prefixes, or to none. Functions
+ * that write a `kt_verdict` write the one that decided, without a charge. `kt_check_all` with one
+ * part writes the verdicts on all networks, and its charge is for `kt_limiter_refund`.
+ *
  * Statuses: those that begin with `KT_POLICY_`, `KT_CAPACITY`, `KT_MEMORY_TOO_SMALL`,
  * `KT_OVERLAP`.
  *
@@ -1724,7 +1745,7 @@ void kt_limiter_close(kt_limiter *limiter);
  * `KT_OK` means that there is a verdict. Its `outcome` is `KT_ADMITTED`, `KT_DENIED`,
  * `KT_TOO_COSTLY` or `KT_FULL`.
  *
- * Statuses: `KT_NO_CLOCK`.
+ * Statuses: `KT_NOT_AN_ADDRESS` in a limiter of addresses, `KT_NO_CLOCK`.
  *
  * ```c
  * kt_verdict verdict;
@@ -1744,8 +1765,9 @@ kt_status kt_limiter_check(kt_limiter *limiter,
  * Checks like `kt_limiter_check`, with the options of a request. A NULL `request` has a cost of 1
  * and the time of the system clock.
  *
- * Statuses: `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`. `KT_NO_SUCH_GROUP` and
- * `KT_NO_SUCH_SCOPE` for a request with groups or scopes, which a limiter does not have.
+ * Statuses: `KT_NOT_AN_ADDRESS`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
+ * `KT_NO_SUCH_GROUP` and `KT_NO_SUCH_SCOPE` for a request with groups or scopes, which a limiter
+ * does not have.
  */
 kt_status kt_limiter_check_request(kt_limiter *limiter,
                                    const uint8_t *subject,
@@ -1757,7 +1779,7 @@ kt_status kt_limiter_check_request(kt_limiter *limiter,
  * Writes the verdict that `kt_limiter_check` would give now, without a charge. With
  * `KT_ON_FULL_REFUSE`, does not look for a free slot for a new subject.
  *
- * Statuses: `KT_NO_CLOCK`.
+ * Statuses: `KT_NOT_AN_ADDRESS`, `KT_NO_CLOCK`.
  */
 kt_status kt_limiter_peek(kt_limiter *limiter,
                           const uint8_t *subject,
@@ -1770,7 +1792,7 @@ kt_status kt_limiter_peek(kt_limiter *limiter,
  * Gives back what a check charged, in the windows that still count it. `charge` is that of the
  * check's verdict. Refund a charge only once.
  *
- * Statuses: `KT_NOT_A_CHARGE`, `KT_NO_CLOCK`.
+ * Statuses: `KT_NOT_AN_ADDRESS`, `KT_NOT_A_CHARGE`, `KT_NO_CLOCK`.
  */
 kt_status kt_limiter_refund(kt_limiter *limiter,
                             const uint8_t *subject,
@@ -1783,7 +1805,7 @@ kt_status kt_limiter_refund(kt_limiter *limiter,
  * Replaces an estimated cost by the actual cost: refunds the difference, or charges it as far as
  * there is room. The verdict's `uncharged` is what found no room. Settle a charge only once.
  *
- * Statuses: `KT_NOT_A_CHARGE`, `KT_NO_CLOCK`.
+ * Statuses: `KT_NOT_AN_ADDRESS`, `KT_NOT_A_CHARGE`, `KT_NO_CLOCK`.
  */
 kt_status kt_limiter_settle(kt_limiter *limiter,
                             const uint8_t *subject,
@@ -1798,8 +1820,8 @@ kt_status kt_limiter_settle(kt_limiter *limiter,
  * which there is no room are charged too. The verdict's `uncharged` is what found no room. Settle
  * a charge only once.
  *
- * Statuses: `KT_NOT_A_CHARGE`, `KT_NO_SUCH_GROUP` for a settlement with groups, which a limiter
- * does not have, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
+ * Statuses: `KT_NOT_AN_ADDRESS`, `KT_NOT_A_CHARGE`, `KT_NO_SUCH_GROUP` for a settlement with
+ * groups, which a limiter does not have, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
  */
 kt_status kt_limiter_settle_all(kt_limiter *limiter,
                                 const uint8_t *subject,
@@ -1811,9 +1833,10 @@ kt_status kt_limiter_settle_all(kt_limiter *limiter,
 
 /**
  * Resets all counts of the subject. If it has no slot and would be charged to an overflow tally,
- * resets that one.
+ * resets that one. In a limiter of addresses, larger networks than the client's own keep their
+ * counts.
  *
- * Statuses: `KT_NO_CLOCK`.
+ * Statuses: `KT_NOT_AN_ADDRESS`, `KT_NO_CLOCK`.
  */
 kt_status kt_limiter_reset(kt_limiter *limiter,
                            const uint8_t *subject,
@@ -1860,7 +1883,8 @@ kt_status kt_limiter_set_on_full(kt_limiter *limiter, kt_on_full on_full);
  * Writes the policy that the limiter was created with, and a NUL. Writes the length without the
  * NUL to `written_out`.
  *
- * Statuses: `KT_DAMAGED`. `KT_BUFFER_TOO_SMALL`; `KT_POLICY_SIZE` bytes are always enough.
+ * Statuses: `KT_DAMAGED`. `KT_BUFFER_TOO_SMALL`; `KT_POLICY_SIZE` bytes are always enough, and for
+ * a limiter of addresses `KT_SECTIONS_SIZE`.
  */
 kt_status kt_limiter_policy(kt_limiter *limiter,
                             char *buffer,
@@ -2056,11 +2080,12 @@ kt_status kt_gate_reset(kt_gate *gate,
  * `KT_MAX_PARTS`. `now_ms` means what it means to the handle of the first part.
  *
  * A key charges a tally for each section of its plan: the key's own, its team's, and those of the
- * groups in the part. A plan with many windows takes several tallies for a section. All parts
- * together have at most `KT_MAX_PARTS` tallies.
+ * groups in the part. A plan with many windows takes several tallies for a section. An address
+ * charges one for each prefix of its limiter's policy. All parts together have at most
+ * `KT_MAX_PARTS` tallies.
  *
- * Statuses: `KT_PART_COUNT`, `KT_PART_TABLE`, `KT_NO_SUCH_GROUP`, `KT_NO_SUCH_SCOPE`,
- * `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
+ * Statuses: `KT_PART_COUNT`, `KT_PART_TABLE`, `KT_NOT_AN_ADDRESS`, `KT_NO_SUCH_GROUP`,
+ * `KT_NO_SUCH_SCOPE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
  *
  * ```c
  * const kt_part parts[] = {
@@ -2663,8 +2688,9 @@ kt_status kt_limiter_open(const char *path, kt_limiter **limiter_out);
  * one creates the limiter and the others open it. If only the limits of the policy differ, they
  * are changed in the file, and all processes use them from their next check on. Host builds only.
  *
- * Statuses: `KT_OTHER_POLICY` if the limiter there has other windows or cannot count a limit;
- * `KT_OTHER_CAPACITY` if it has another; those of `kt_limiter_open` and `kt_limiter_create`.
+ * Statuses: `KT_OTHER_POLICY` if the limiter there has other windows or prefixes, or cannot count
+ * a limit; `KT_OTHER_CAPACITY` if it has another; those of `kt_limiter_open` and
+ * `kt_limiter_create`.
  */
 kt_status kt_limiter_open_or_create(const char *path,
                                     const char *policy,

@@ -862,7 +862,9 @@ private:
     std::vector<kt_name> need_;
 };
 
-/** A table of counts for any subject: an address, a user, a route. */
+/** A table of counts for any subject: an address, a user, a route. A policy that begins with
+ *  `addresses:` makes a limiter of client addresses: see kt_limiter_init. Its `check` returns the
+ *  verdict that decided, and `check_all` with one part those on all networks. */
 class Limiter {
     /** Binds all arguments of a C function but the last, the verdict. */
     template <class Function, class... Arguments>
@@ -878,7 +880,8 @@ public:
     static Result<Limiter> try_in_memory(Input policy, std::uint32_t capacity) noexcept {
         const detail::Entropy entropy;
         if (entropy.status() != KT_OK) return entropy.status();
-        TableMemory memory(kt_limiter_size(capacity));
+        const std::size_t size = kt_limiter_size(capacity);
+        TableMemory memory(size == 0 ? 0 : size + KT_PREFIXES_SIZE);
         if (memory.data() == nullptr) return memory.size() == 0 ? KT_CAPACITY : KT_NO_MEMORY;
         auto handle = detail::make<kt_limiter, kt_limiter_close>([&](kt_limiter *out) {
             return kt_limiter_init(memory.data(), memory.size(), policy.data(), policy.size(),

@@ -306,7 +306,7 @@ pub(crate) fn charge_one<C: Clock, P: Steps<C>>(part: &P, charges: bool, clock: 
 
 /// Fetches and probes all parts, and then charges all tallies if all have room and `charges` is
 /// set. Writes the verdicts into `compound`, which is returned in this way since it is large.
-pub(crate) fn charge_all<C: Clock, P: Steps<C> + ?Sized>(
+fn charge_all<C: Clock, P: Steps<C> + ?Sized>(
     compound: &mut Compound,
     parts: &[&P],
     charges: bool,
@@ -425,6 +425,10 @@ impl Compound {
     /// [`Outcome::Admitted`].
     pub fn tallies(&self) -> &[TallyVerdict] {
         &self.tallies
+    }
+
+    pub(crate) fn tallies_mut(&mut self) -> &mut [TallyVerdict] {
+        &mut self.tallies
     }
 
     /// Returns the verdicts of [`tallies`](Self::tallies).

@@ -6,6 +6,7 @@ use keytally_core::{
     Policy, Timestamp, Verdict,
 };
 
+#[expect(dead_code, reason = "each test uses a part of this module")]
 mod support;
 
 use support::{

@@ -91,6 +91,9 @@ statuses! {
         KT_NOT_A_CHARGE = 16 =>
             "the struct is not a charge: this library never wrote it, or it was changed since",
 
+        KT_NOT_AN_ADDRESS = 17 =>
+            "the subject is not an address, such as 203.0.113.9 or 2001:db8::1; this limiter counts addresses",
+
         // Texts.
         KT_POLICY_EMPTY = 20 => "a policy needs at least one quota, like \"100/minute, 1000/hour\"",
         KT_POLICY_TOO_LONG = 21 => "the policy is longer than 128 bytes, or the sections of the plan are longer than 512",
@@ -149,6 +152,9 @@ statuses! {
             "the quotas of the team need more than 2 tallies; drop a window, or lower a limit",
         KT_POLICY_WARNING = 55 =>
             "a warning of the plan is not of the form QUOTA warn 80% or QUOTA warn 80% 95%, with ascending percentages from 1% to 100%",
+
+        KT_POLICY_PREFIX = 56 =>
+            "a policy for addresses is not of the form addresses: /PREFIX QUOTAS; /PREFIX QUOTAS, with 1 to 4 different prefixes of 33 to 64",
 
         // Tables.
         KT_MEMORY_TOO_SMALL = 60 =>
@@ -261,6 +267,7 @@ impl From<ParsePolicyErrorKind> for kt_status {
             ParsePolicyErrorKind::TooManyTallies => KT_POLICY_TOO_MANY_TALLIES,
             ParsePolicyErrorKind::TooManyTeamTallies => KT_POLICY_TOO_MANY_TEAM_TALLIES,
             ParsePolicyErrorKind::Warning => KT_POLICY_WARNING,
+            ParsePolicyErrorKind::Prefix => KT_POLICY_PREFIX,
             ParsePolicyErrorKind::LeftOut(feature) => feature.into(),
             _ => KT_INTERNAL,
         }
@@ -545,7 +552,6 @@ mod tests {
         use keytally::{Error, PepperError, pepper};
         use std::io::{Error as IoError, ErrorKind};
 
-        let policy = |text: &str| Box::new(text.parse::<keytally_core::Policy>().unwrap());
         let of_peppers = |source| Error::Pepper { path: None, source };
         let whole = [
             Error::Exists { path: "f".into() },
@@ -565,8 +571,8 @@ mod tests {
             (
                 Error::Policy {
                     path: "f".into(),
-                    found: policy("1/s"),
-                    requested: policy("2/m"),
+                    found: "1/s".into(),
+                    requested: "2/m".into(),
                     source: keytally::SetPolicyError::Windows,
                 },
                 "; create another file for the new policy, and check requests with both until the longest window of this one has passed",

@@ -44,6 +44,12 @@ impl Table for keytally_core::Limiter<Mapping> {
     }
 }
 
+impl Table for keytally_core::AddressLimiter<Mapping> {
+    fn memory(&self) -> &Mapping {
+        self.memory()
+    }
+}
+
 /// Creates the file at `path` with `lines` lines, in which `make` creates the table. If the system
 /// cannot name an open file, `attach` opens the table again.
 pub(crate) fn create_table<T: Table>(

@@ -4,8 +4,8 @@ use alloc::sync::Arc;
 use std::path::Path;
 
 use keytally::{
-    Charge, Followed, Gate, GatePart, Limiter, Mapping, RequestError, Verdict, check_all, now,
-    peek_all,
+    Address, AddressLimiter, Charge, Followed, Gate, GatePart, Limiter, Mapping, RequestError,
+    Verdict, check_all, now, peek_all,
 };
 
 use crate::address::Subject;
@@ -56,6 +56,40 @@ impl From<Arc<Followed>> for SharedGate {
 impl From<Followed> for SharedGate {
     fn from(gate: Followed) -> Self {
         Self::Followed(Arc::new(gate))
+    }
+}
+
+/// A limiter that the threads of a server share.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum SharedLimiter {
+    /// A limiter of any subjects.
+    Subjects(Arc<Limiter>),
+    /// A limiter of addresses, which counts each client in the networks of several prefixes.
+    Addresses(Arc<AddressLimiter>),
+}
+
+impl From<Arc<Limiter>> for SharedLimiter {
+    fn from(limiter: Arc<Limiter>) -> Self {
+        Self::Subjects(limiter)
+    }
+}
+
+impl From<Limiter> for SharedLimiter {
+    fn from(limiter: Limiter) -> Self {
+        Self::Subjects(Arc::new(limiter))
+    }
+}
+
+impl From<Arc<AddressLimiter>> for SharedLimiter {
+    fn from(limiter: Arc<AddressLimiter>) -> Self {
+        Self::Addresses(limiter)
+    }
+}
+
+impl From<AddressLimiter> for SharedLimiter {
+    fn from(limiter: AddressLimiter) -> Self {
+        Self::Addresses(Arc::new(limiter))
     }
 }
 
@@ -172,11 +206,12 @@ impl Extras {
     }
 }
 
-/// What a layer checks: a key with a gate, or a subject with a limiter.
+/// What a layer checks: a key with a gate, or a subject or an address with a limiter.
 #[derive(Debug)]
 pub(crate) enum Checked {
     Key(Arc<Gate>, Key, Extras),
     Subject(Arc<Limiter>, Subject),
+    Address(Arc<AddressLimiter>, Address),
 }
 
 impl Checked {
@@ -193,7 +228,10 @@ impl Checked {
             (Self::Subject(limiter, subject), Self::Subject(other, other_subject)) => {
                 subject == other_subject && is_one(limiter, other, |limiter| limiter.path())
             }
-            (Self::Key(..), Self::Subject(..)) | (Self::Subject(..), Self::Key(..)) => false,
+            (Self::Address(limiter, address), Self::Address(other, other_address)) => {
+                address == other_address && is_one(limiter, other, |limiter| limiter.path())
+            }
+            _ => false,
         }
     }
 
@@ -228,6 +266,10 @@ impl Checked {
                 return Some(limiter.check(subject, cost).into());
             }
             Self::Subject(limiter, subject) => return Some(limiter.peek(subject, cost).into()),
+            Self::Address(limiter, address) => {
+                let call = if charges { AddressLimiter::check } else { AddressLimiter::peek };
+                return Some(call(limiter, *address, cost).into());
+            }
         };
         let api_key = match key {
             Key::One(key) => Some(key.as_bytes()),
@@ -242,6 +284,9 @@ impl Checked {
         match self {
             Self::Key(gate, ..) => gate.settle(verdict.holder()?.key_id, charge, actual),
             Self::Subject(limiter, subject) => Some(limiter.settle(subject, charge, actual)),
+            Self::Address(limiter, address) => {
+                Some(*limiter.settle(*address, charge, actual).decisive())
+            }
         }
     }
 
@@ -250,6 +295,7 @@ impl Checked {
         match self {
             Self::Key(gate, ..) => gate.refund(verdict.holder()?.key_id, charge),
             Self::Subject(limiter, subject) => Some(limiter.refund(subject, charge)),
+            Self::Address(limiter, address) => Some(*limiter.refund(*address, charge).decisive()),
         }
     }
 }

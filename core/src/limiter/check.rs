@@ -238,6 +238,19 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         })
     }
 
+    /// Charges a subject also units for which there is no room.
+    pub(super) fn overdraw_by(
+        &self,
+        rule: Rule<'_>,
+        subject: Subject,
+        units: u32,
+        clock: impl Clock,
+    ) -> Verdict {
+        self.decide_on(rule, subject, self.find(subject), 0, clock, true, |_, word, now| {
+            decide::overdraw(rule.layout, word, now, units)
+        })
+    }
+
     /// Sets all counts of the subject to 0. If it has no slot and would be charged to an overflow
     /// tally, sets the counts of that tally to 0.
     pub fn reset(&self, subject: &[u8], clock: impl Clock) -> Verdict {

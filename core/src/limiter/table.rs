@@ -463,6 +463,8 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
 pub enum SetPolicyError {
     /// The policy has other windows, or another algorithm, than the limiter.
     Windows,
+    /// The policy has other prefixes than the limiter of addresses.
+    Prefixes,
     /// A limit is above what the limiter's tallies can count.
     Limit {
         /// The limit.
@@ -478,6 +480,7 @@ impl fmt::Display for SetPolicyError {
             Self::Windows => {
                 f.write_str("the windows and the algorithm must be those of the limiter")
             }
+            Self::Prefixes => f.write_str("the prefixes must be those of the limiter"),
             Self::Limit { limit, max } => write!(
                 f,
                 "a limit of {limit} is more than this limiter's tallies can count in that window; the most is {max}"

@@ -533,8 +533,18 @@ static void threads_admit_exactly_the_limit() {
     CHECK(admitted[0] + admitted[1] + admitted[2] + admitted[3] == 1000);
 }
 
+static void address_is_charged_in_all_networks() {
+    auto limiter = Limiter::in_memory("addresses: /64 2/minute; /48 3/minute", 64);
+    CHECK(limiter.check("2001:db8::1", 2, NOW).admitted());
+    auto compound = keytally::check_all({limiter.part("2001:db8:0:1::1")}, NOW);
+    CHECK(compound.admitted() && !limiter.check("2001:db8:0:2::1", 1, NOW).admitted());
+    CHECK(limiter.try_check("ann").status() == KT_NOT_AN_ADDRESS);
+    CHECK(Limiter::try_in_memory("addresses: /65 2/minute", 64).status() == KT_POLICY_PREFIX);
+}
+
 int main(int count, char **arguments) {
     CHECK(count == 2); // A folder for files.
+    address_is_charged_in_all_networks();
     limiters_charge_refund_and_close();
     parts_are_charged_all_or_none();
     system_clock_corrects_what_an_explicit_time_locked();

@@ -14,6 +14,7 @@ __all__ = [
     "FIELD_NAMES",
     "PROBLEM_MEDIA_TYPE",
     "AccountInfo",
+    "AddressPolicy",
     "Charge",
     "Compound",
     "Flaw",
@@ -170,6 +171,18 @@ class Policy:
     def __hash__(self) -> int: ...
 
 @final
+class AddressPolicy:
+    def __new__(cls, text: str | AddressPolicy) -> AddressPolicy: ...
+    @property
+    def algorithm(self) -> Literal["fixed", "sliding"]: ...
+    @property
+    def prefixes(self) -> tuple[tuple[int, tuple[Quota, ...]], ...]: ...
+    def __reduce__(self) -> tuple[type[AddressPolicy], tuple[str]]: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
+@final
 class Quota:
     @property
     def limit(self) -> int: ...
@@ -264,7 +277,7 @@ class TallyVerdict:
 class Limiter:
     @staticmethod
     def in_memory(
-        policy: str | Policy,
+        policy: str | Policy | AddressPolicy,
         capacity: int = 100000,
         *,
         on_full: Literal["share", "refuse"] | None = None,
@@ -272,7 +285,7 @@ class Limiter:
     @staticmethod
     def create(
         path: str | PathLike[str],
-        policy: str | Policy,
+        policy: str | Policy | AddressPolicy,
         capacity: int = 100000,
         *,
         on_full: Literal["share", "refuse"] | None = None,
@@ -282,7 +295,7 @@ class Limiter:
     @staticmethod
     def open_or_create(
         path: str | PathLike[str],
-        policy: str | Policy,
+        policy: str | Policy | AddressPolicy,
         capacity: int = 100000,
         *,
         on_full: Literal["share", "refuse"] | None = None,
@@ -318,7 +331,7 @@ class Limiter:
     @property
     def path(self) -> Path | None: ...
     @property
-    def policy(self) -> Policy | None: ...
+    def policy(self) -> Policy | AddressPolicy | None: ...
     @property
     def capacity(self) -> int: ...
     @property

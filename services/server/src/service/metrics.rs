@@ -343,11 +343,11 @@ impl Metrics {
 /// The occupancy of a table.
 #[derive(Debug)]
 pub(crate) struct TableUse {
-    name: &'static str,
-    entries: u64,
-    capacity: u64,
+    pub(crate) name: &'static str,
+    pub(crate) entries: u64,
+    pub(crate) capacity: u64,
     /// The requests that found no slot; `None` if the table is not a limiter.
-    refusals: Option<u64>,
+    pub(crate) refusals: Option<u64>,
 }
 
 impl TableUse {
