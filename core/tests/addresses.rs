@@ -5,7 +5,8 @@ use core::cell::Cell;
 
 use keytally_core::{
     Address, AddressLimiter, AddressPolicy, CacheLine, Charge, Clock, Compound, MAX_PREFIXES,
-    Outcome, ParsePolicyErrorKind, Section, SetPolicyError, Settlement, Timestamp, check_all,
+    OnFull, Outcome, ParsePolicyErrorKind, Section, SetPolicyError, Settlement, Timestamp,
+    check_all,
 };
 use proptest::prelude::*;
 
@@ -154,6 +155,8 @@ impl Clock for Interrupted<'_> {
 fn larger_network_is_charged_before_a_client_gets_a_slot() {
     for client in 0..32 {
         let limiter = address_limiter("addresses: /64 20/minute; /48 2/minute", 64);
+        // The clock is then not read again before the insertion.
+        limiter.set_on_full(OnFull::Refuse);
         let (first, other) = (address("2001:db8:0:ffff::1"), address("2001:db8:0:fffe::1"));
         assert!(limiter.check(first, 1, at(0)).is_admitted());
         let reads = Cell::new(0);
@@ -205,6 +208,7 @@ fn settlement_is_charged_as_far_as_all_prefixes_have_room() {
 #[test]
 fn settlement_in_a_full_table_ends_without_a_charge() {
     let limiter = address_limiter("addresses: /64 9/minute", 1);
+    limiter.set_on_full(OnFull::Refuse);
     let client = address("2001:db8::1");
     let charge = limiter.check(client, 1, at(0)).charge(0).unwrap();
     // The client's slot is reused, and all slots are taken.

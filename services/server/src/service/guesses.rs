@@ -46,7 +46,7 @@ pub(crate) struct GuessLimiter(Option<Table>);
 
 #[derive(Debug)]
 enum Table {
-    Network(Limiter),
+    Network(Box<Limiter>),
     Prefixes(Box<AddressLimiter>),
 }
 
@@ -59,7 +59,7 @@ impl GuessLimiter {
     fn with_capacity(policy: Option<&FailurePolicy>, networks: u32) -> Result<Self, Error> {
         let in_memory = |policy: &FailurePolicy| match policy {
             FailurePolicy::Network(policy) => {
-                Limiter::in_memory(policy, networks).map(Table::Network)
+                Limiter::in_memory(policy, networks).map(Box::new).map(Table::Network)
             }
             FailurePolicy::Prefixes(policy) => {
                 AddressLimiter::in_memory(policy, networks).map(Box::new).map(Table::Prefixes)
