@@ -116,8 +116,8 @@ impl AddressLimiter {
         self.table.on_full()
     }
 
-    /// Sets what happens to a new network that finds no slot. It is stored in the table, and applies
-    /// to all processes that have it open.
+    /// Sets what happens to a new network that finds no slot. It is stored in the table, and
+    /// applies to all processes that have it open.
     pub fn set_on_full(&self, on_full: OnFull) {
         self.table.set_on_full(on_full);
     }

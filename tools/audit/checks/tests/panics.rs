@@ -57,6 +57,12 @@ const REASONS: &[(&str, &str, &str)] = &[
         "The words of a gate are after the first of its memory. A section's number is below 8.",
     ),
     (
+        "core/src/gate/part.rs",
+        INDEX,
+        "The file has no index of its own. These lines are of functions that the compiler inlined, and\n\
+         their reasons are in the groups of their files.",
+    ),
+    (
         "core/src/gate/tallies.rs",
         INDEX,
         "The file has no index of its own. These lines are of functions that the compiler inlined, and\n\
