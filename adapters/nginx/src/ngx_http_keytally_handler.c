@@ -100,7 +100,9 @@ static void ngx_http_keytally_refund_if_all(ngx_http_request_t *r, ngx_http_keyt
 
 /** Logs a failed check. Returns the status that the request ends with. */
 static ngx_int_t ngx_http_keytally_fail(ngx_http_request_t *r, kt_status status) {
-    ngx_log_error(NGX_LOG_ALERT, r->connection->log, 0, "keytally: %s", kt_status_message(status));
+    /* A client may send the text of an address, as in a header. */
+    ngx_uint_t level = status == KT_NOT_AN_ADDRESS ? NGX_LOG_ERR : NGX_LOG_ALERT;
+    ngx_log_error(level, r->connection->log, 0, "keytally: %s", kt_status_message(status));
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
 }
 
