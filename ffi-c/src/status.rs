@@ -89,7 +89,7 @@ statuses! {
         KT_PART_COUNT = 14 => "a compound charge has 1 to 8 parts, and at most 8 tallies",
         KT_PART_TABLE = 15 => "a part has a gate or a limiter, not both and not none",
         KT_NOT_A_CHARGE = 16 =>
-            "the struct is not a charge: this library never wrote it, or it was changed since",
+            "the struct is not a charge: this library never wrote it, or it was changed since; or the verdict has no charge",
 
         // Texts.
         KT_POLICY_EMPTY = 20 => "a policy needs at least one quota, like \"100/minute, 1000/hour\"",
@@ -149,6 +149,8 @@ statuses! {
             "the quotas of the team need more than 2 tallies; drop a window, or lower a limit",
         KT_POLICY_WARNING = 55 =>
             "a warning of the plan is not of the form QUOTA warn 80% or QUOTA warn 80% 95%, with ascending percentages from 1% to 100%",
+        KT_ACCOUNT_LIMITS = 56 =>
+            "the limits of an account have more than quotas: a section, an algorithm or a warning, which only plans have",
 
         // Tables.
         KT_MEMORY_TOO_SMALL = 60 =>
