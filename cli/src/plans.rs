@@ -129,8 +129,11 @@ pub(crate) fn no_such_name(gate: &Gate, new: &NewKey<'_>, error: keytally::Error
         Some(scope)
             if matches!(error, keytally::Error::Admin { source: AdminError::NoSuchScope, .. }) =>
         {
-            let (scope, known) = (redact_name(scope), known.join(", "));
-            let sentence = format!("the gate has no scope {scope:?}; its scopes are: {known}");
+            let scope = redact_name(scope);
+            let sentence = match known.join(", ").as_str() {
+                "" => format!("the gate has no scope {scope:?}; it was created without scopes"),
+                known => format!("the gate has no scope {scope:?}; its scopes are: {known}"),
+            };
             with_sentence(&error, AdminError::NoSuchScope, &sentence)
         }
         _ => no_such_plan(gate, new.plan, error),

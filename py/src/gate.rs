@@ -1335,8 +1335,11 @@ fn named_scope(py: Python<'_>, error: PyErr, scopes: &[String], gate: &Host) -> 
     match scopes.iter().find(|scope| !known.contains(scope)) {
         Some(scope) if error.is_instance_of::<NoSuchScopeError>(py) => {
             let before = error.value(py).to_string();
-            let (scope, known) = (redact_name(scope), known.join(", "));
-            let sentence = format!("the gate has no scope {scope:?}; its scopes are: {known}");
+            let scope = redact_name(scope);
+            let sentence = match known.join(", ").as_str() {
+                "" => format!("the gate has no scope {scope:?}; it was created without scopes"),
+                known => format!("the gate has no scope {scope:?}; its scopes are: {known}"),
+            };
             NoSuchScopeError::new_err(before.replace(&Admin::NoSuchScope.to_string(), &sentence))
         }
         _ => error,

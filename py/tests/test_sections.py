@@ -164,6 +164,8 @@ def test_errors_name_unknown_plans_and_scopes(gate, pepper):
     ):
         with pytest.raises(error, match=message):
             call()
+    with pytest.raises(keytally.exceptions.NoSuchScopeError, match="created without scopes"):
+        Gate.in_memory(pepper=pepper, keys=8).issue(42, scopes="nope")
     secret = generate_pepper()
     with pytest.raises(keytally.exceptions.NoSuchScopeError, match="no scope ") as raised:
         gate.set_scopes(key_id, [secret])
