@@ -344,7 +344,10 @@ enum kt_status
     KT_PART_COUNT = 14,
     /** A part has a gate or a limiter, not both and not none. */
     KT_PART_TABLE = 15,
-    /** The struct is not a charge: this library never wrote it, or it was changed since. */
+    /**
+     * The struct is not a charge: this library never wrote it, or it was changed since; or the
+     * verdict has no charge.
+     */
     KT_NOT_A_CHARGE = 16,
     /**
      * The subject is not an address, such as 203.0.113.9 or 2001:db8::1; this limiter counts
@@ -444,6 +447,11 @@ enum kt_status
      * ascending percentages from 1% to 100%.
      */
     KT_POLICY_WARNING = 55,
+    /**
+     * The limits of an account have more than quotas: a section, an algorithm or a warning,
+     * which only plans have.
+     */
+    KT_ACCOUNT_LIMITS = 57,
     /**
      * A policy for addresses is not of the form addresses: /PREFIX QUOTAS; /PREFIX QUOTAS, with
      * 1 to 4 different prefixes of 33 to 64.
@@ -807,8 +815,9 @@ typedef struct kt_verdict {
     /** The cost of the request. */
     uint32_t cost;
     /**
-     * The units that were charged. 0 unless a check was admitted, so also after a peek.
-     * `kt_verdict_charge` writes them with their time.
+     * The units that were charged, for `kt_verdict_charge`. 0 unless a check was admitted, so
+     * also after a peek. 0 also after a `kt_gate_check` of a gate that is not plain: the
+     * verdict has no charge then, see `kt_gate_check_request`.
      */
     uint32_t charged;
     /** The units that a `settle` found no room for. 0 in every other verdict. */
@@ -1498,10 +1507,14 @@ kt_status kt_verdict_quota(const kt_verdict *verdict,
                            kt_quota *quota_out);
 
 /**
- * Writes what the check charged, for a later refund or settlement. Its cost is 0 unless the check
- * was admitted: a refund of it then does nothing.
+ * Writes what the check charged, for a later refund or settlement. If the check was not admitted,
+ * the cost of the charge is 0, and a refund of it does nothing.
  *
- * Statuses: `KT_NOT_A_VERDICT`.
+ * An admitted verdict of `kt_gate_check` has no charge if the gate is not plain (see
+ * `kt_gate_size`): call `kt_gate_check_request` and `kt_compound_charge` for such a gate. That of
+ * a peek, a refund, a settlement or a reset has none either.
+ *
+ * Statuses: `KT_NOT_A_VERDICT`. `KT_NOT_A_CHARGE` if the verdict is admitted and has no charge.
  *
  * ```c
  * kt_charge charge;
@@ -1976,8 +1989,9 @@ void kt_gate_close(kt_gate *gate);
  * none. Only a valid key is charged.
  *
  * If the gate is not plain (see `kt_gate_size`), the windows of the key's team are charged too.
- * The verdict is then that of the tally that decided, and has no charge. To refund or settle such
- * a request, or to charge groups, call `kt_gate_check_request`.
+ * The verdict is then that of the tally that decided: it has the quotas of that tally only, and
+ * no charge, so that `kt_verdict_charge` returns `KT_NOT_A_CHARGE`. For such a gate, call
+ * `kt_gate_check_request`: its compound has the header fields of all quotas, and the charge.
  *
  * `api_key` is the value of the `X-API-Key` header: `api_key_len` bytes without a NUL, or NULL if
  * the request has no such header. If it has more than one, call `kt_verdict_duplicate_header`
@@ -2489,11 +2503,12 @@ kt_status kt_gate_assign_account(kt_gate *gate,
 
 /**
  * Gives an account limits of its own instead of those of its plan. `quotas` are written as in the
- * section `team` of a plan, such as `5000/hour, 100000/day`, with the same windows. Counts are
- * kept.
+ * section `team` of a plan, such as `5000/hour, 100000/day`, with the same windows. They count by
+ * the algorithm of that section, and its warnings hold. Counts are kept.
  *
- * Statuses: `KT_NO_SUCH_ACCOUNT`, those that begin with `KT_POLICY_`, `KT_PLAN_WINDOWS`,
- * `KT_PLAN_LIMIT`, `KT_BUSY`. For a file also those that `kt_gate_issue` lists for a file.
+ * Statuses: `KT_NO_SUCH_ACCOUNT`, those that begin with `KT_POLICY_`, `KT_ACCOUNT_LIMITS`,
+ * `KT_PLAN_WINDOWS`, `KT_PLAN_LIMIT`, `KT_BUSY`. For a file also those that `kt_gate_issue` lists
+ * for a file.
  */
 kt_status kt_gate_limit_account(kt_gate *gate,
                                 uint32_t account,

@@ -454,12 +454,17 @@ struct Verdict : kt_verdict {
         return retry_after_s == 0 ? std::nullopt : std::optional(detail::from_ms(retry_at_ms));
     }
 
-    /** Returns what the check charged. Its cost is 0 unless the check was admitted. */
-    Charge charge() const noexcept {
+    /** Returns what the check charged. Its cost is 0 if the check was not admitted. KT_NOT_A_CHARGE
+     *  if it was and has no charge: see kt_verdict_charge. */
+    Result<Charge> try_charge() const noexcept {
         Charge charge(0, Time());
-        kt_verdict_charge(this, &charge);
+        if (kt_status status = kt_verdict_charge(this, &charge); status != KT_OK) return status;
         return charge;
     }
+
+#if defined(__cpp_exceptions)
+    Charge charge() const { return try_charge().value(); }
+#endif
 
     /** Returns all windows after the decision, shortest first. */
     Quotas quotas() const noexcept { return Quotas(*this); }

@@ -89,7 +89,7 @@ statuses! {
         KT_PART_COUNT = 14 => "a compound charge has 1 to 8 parts, and at most 8 tallies",
         KT_PART_TABLE = 15 => "a part has a gate or a limiter, not both and not none",
         KT_NOT_A_CHARGE = 16 =>
-            "the struct is not a charge: this library never wrote it, or it was changed since",
+            "the struct is not a charge: this library never wrote it, or it was changed since; or the verdict has no charge",
 
         KT_NOT_AN_ADDRESS = 17 =>
             "the subject is not an address, such as 203.0.113.9 or 2001:db8::1; this limiter counts addresses",
@@ -152,6 +152,8 @@ statuses! {
             "the quotas of the team need more than 2 tallies; drop a window, or lower a limit",
         KT_POLICY_WARNING = 55 =>
             "a warning of the plan is not of the form QUOTA warn 80% or QUOTA warn 80% 95%, with ascending percentages from 1% to 100%",
+        KT_ACCOUNT_LIMITS = 57 =>
+            "the limits of an account have more than quotas: a section, an algorithm or a warning, which only plans have",
 
         KT_POLICY_PREFIX = 56 =>
             "a policy for addresses is not of the form addresses: /PREFIX QUOTAS; /PREFIX QUOTAS, with 1 to 4 different prefixes of 33 to 64",

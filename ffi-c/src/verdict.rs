@@ -41,18 +41,24 @@ const QUOTA_SLOTS: usize = 8;
 /// determine it.
 const QUOTA_WORDS: usize = 4;
 
+/// The index of the first window's number and flags.
+const FLAGS: usize = 2;
+
 /// The flags of a window that lacks room, of one whose counts last into the next window, and of one
 /// that the gate names to be described. A window's number has 28 bits.
 const LACKING: u32 = 1 << 31;
 const LASTING: u32 = 1 << 30;
 const NAMED: u32 = 1 << 29;
 
+/// The flag, beside those of the first window, of a verdict that is admitted and has no charge.
+const NO_CHARGE: u32 = 1 << 28;
+
 const _: () = {
     assert!(KT_MAX_QUOTAS == MAX_QUOTAS && MAX_QUOTAS <= QUOTA_SLOTS);
     assert!(KT_HEADERS_SIZE == keytally_core::MAX_HEADERS_LEN);
     assert!(KT_PROBLEM_SIZE == keytally_core::MAX_PROBLEM_LEN);
     assert!(KT_MAX_FIELDS == keytally_core::MAX_FIELDS);
-    assert!(Window::WEEK.number() < NAMED);
+    assert!(Window::WEEK.number() < NO_CHARGE);
     assert!(size_of::<kt_verdict>() == 256 && size_of::<kt_quota>() == 64);
 };
 
@@ -227,8 +233,9 @@ plain! {
         pub retry_at_ms: u64,
         /// The cost of the request.
         pub cost: u32,
-        /// The units that were charged. 0 unless a check was admitted, so also after a peek.
-        /// `kt_verdict_charge` writes them with their time.
+        /// The units that were charged, for `kt_verdict_charge`. 0 unless a check was admitted, so
+        /// also after a peek. 0 also after a `kt_gate_check` of a gate that is not plain: the
+        /// verdict has no charge then, see `kt_gate_check_request`.
         pub charged: u32,
         /// The units that a `settle` found no room for. 0 in every other verdict.
         pub uncharged: u32,
@@ -294,7 +301,7 @@ pub(crate) fn quota_state(
     let (slots, _) = words.as_chunks::<QUOTA_WORDS>();
     let &[limit, remaining, window, reset_low] =
         slots.get(index).ok_or(kt_status::KT_NOT_A_VERDICT)?;
-    let length = Window::from_number(window & !(LACKING | LASTING | NAMED))
+    let length = Window::from_number(window & !(LACKING | LASTING | NAMED | NO_CHARGE))
         .ok_or(kt_status::KT_NOT_A_VERDICT)?;
     let at_s = at_ms / 1000;
     let reset_unix_s = at_s + u64::from(reset_low.wrapping_sub(low_half(at_s)));
@@ -356,6 +363,9 @@ impl kt_verdict {
             self.clock_ahead_s = verdict.clock_ahead_s();
         }
         put_quotas(&mut self.private_, verdict.quotas());
+        if verdict.is_admitted() && verdict.charge().is_none() {
+            self.private_[FLAGS] |= NO_CHARGE;
+        }
     }
 
     pub(crate) fn outcome(&self) -> FfiResult<Outcome> {
@@ -426,10 +436,14 @@ pub extern "C" fn kt_verdict_quota(
     })
 }
 
-/// Writes what the check charged, for a later refund or settlement. Its cost is 0 unless the check
-/// was admitted: a refund of it then does nothing.
+/// Writes what the check charged, for a later refund or settlement. If the check was not admitted,
+/// the cost of the charge is 0, and a refund of it does nothing.
 ///
-/// Statuses: `KT_NOT_A_VERDICT`.
+/// An admitted verdict of `kt_gate_check` has no charge if the gate is not plain (see
+/// `kt_gate_size`): call `kt_gate_check_request` and `kt_compound_charge` for such a gate. That of
+/// a peek, a refund, a settlement or a reset has none either.
+///
+/// Statuses: `KT_NOT_A_VERDICT`. `KT_NOT_A_CHARGE` if the verdict is admitted and has no charge.
 ///
 /// ```c
 /// kt_charge charge;
@@ -444,7 +458,9 @@ pub extern "C" fn kt_verdict_charge(
     guard(|| {
         let target = charge_out.target()?;
         let verdict = verdict.get()?;
-        verdict.outcome()?;
+        if verdict.outcome()? == Outcome::Admitted && verdict.private_[FLAGS] & NO_CHARGE != 0 {
+            return Err(kt_status::KT_NOT_A_CHARGE);
+        }
         let make = if verdict.is_shared == 0 { Charge::new } else { Charge::shared };
         target.put_charge(make(verdict.charged, Timestamp::from_unix_ms(verdict.at_ms)));
         Ok(())

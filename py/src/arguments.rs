@@ -99,6 +99,17 @@ impl<'py> FromPyObject<'_, 'py> for Capacity {
     }
 }
 
+/// The capacity of a gate in accounts, 0 to 4294967295.
+pub(crate) struct Teams(pub(crate) u32);
+
+impl<'py> FromPyObject<'_, 'py> for Teams {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        whole_number(value, "teams", "a whole number").map(Self)
+    }
+}
+
 /// What happens to a subject that finds no slot in a limiter: `share` or `refuse`.
 pub(crate) struct OnFull(pub(crate) keytally::OnFull);
 
@@ -115,21 +126,40 @@ impl<'py> FromPyObject<'_, 'py> for OnFull {
     }
 }
 
-/// Several names: of scopes or groups. A `str` is one name.
-#[derive(Default)]
-pub(crate) struct Names(pub(crate) Vec<String>);
+/// Declares arguments of several names. A `str` is one name.
+macro_rules! names {
+    ($($(#[$meta:meta])* $names:ident = $argument:literal,)*) => {$(
+        $(#[$meta])*
+        #[derive(Default)]
+        pub(crate) struct $names(pub(crate) Vec<String>);
 
-impl<'py> FromPyObject<'_, 'py> for Names {
-    type Error = PyErr;
+        impl<'py> FromPyObject<'_, 'py> for $names {
+            type Error = PyErr;
 
-    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        if let Ok(name) = value.extract::<String>() {
-            return Ok(Self(vec![name]));
+            fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+                names(&value, $argument).map(Self)
+            }
         }
-        let wrong = || wrong_type("names", "a str, or several of them", &value);
-        let names = value.try_iter().map_err(|_| wrong())?;
-        names.map(|name| name?.extract().map_err(|_| wrong())).collect::<PyResult<_>>().map(Self)
+    )*};
+}
+
+names! {
+    /// The groups that a request charges.
+    Groups = "groups",
+    /// The scopes that a request needs.
+    Need = "need",
+    /// The scopes of a key or a gate.
+    Scopes = "scopes",
+}
+
+fn names(value: &Bound<'_, PyAny>, argument: &str) -> PyResult<Vec<String>> {
+    if let Ok(name) = value.extract::<String>() {
+        return Ok(vec![name]);
     }
+    let wrong = |value: &Bound<'_, PyAny>| wrong_type(argument, "a str, or several of them", value);
+    let names = value.try_iter().map_err(|_| wrong(value))?;
+    let name_of = |name: Bound<'_, PyAny>| name.extract().map_err(|_| wrong(&name));
+    names.map(|name| name_of(name?)).collect()
 }
 
 /// Extracts an integer of 0 to 4294967295.
@@ -137,7 +167,11 @@ impl<'py> FromPyObject<'_, 'py> for Names {
 /// # Errors
 /// A `TypeError` or a `ValueError` that names the argument `argument`.
 #[inline]
-fn whole_number(value: Borrowed<'_, '_, PyAny>, argument: &str, expected: &str) -> PyResult<u32> {
+pub(crate) fn whole_number(
+    value: Borrowed<'_, '_, PyAny>,
+    argument: &str,
+    expected: &str,
+) -> PyResult<u32> {
     value.extract::<u32>().map_err(|error| {
         if error.is_instance_of::<PyTypeError>(value.py()) {
             wrong_type(argument, expected, &value)

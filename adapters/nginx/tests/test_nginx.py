@@ -1084,6 +1084,11 @@ class Sections(unittest.TestCase):
         policy = self.nginx.get("/write", ann)[1]["RateLimit-Policy"]
         self.assertEqual(policy, '"hour";q=100;w=3600, "team-hour";q=150;w=3600, "write-hour";q=5;w=3600')
 
+    def test_empty_cost_of_a_group_is_1(self):
+        key = self.nginx.issue_with_scopes()
+        for path, left in (("/tokens", "999"), ("/tokens?tokens=", "998"), ("/tokens?tokens=0", "998")):
+            self.assertEqual(self.left(path, key)[3], ("tokens-hour", left), path)
+
     def test_key_without_a_needed_scope_is_forbidden(self):
         reader, writer = self.nginx.issue_with_scopes(b"read"), self.nginx.issue_with_scopes(b"read", b"write")
         forbidden = (403, b'{"error": "Forbidden"}')

@@ -174,11 +174,15 @@ impl Extras {
         Ok(call(&[&part]).map_or_else(|_| gate.check(api_key, cost).into(), Answer::from))
     }
 
-    /// Adds what another layer requires. Of two costs of a group, the higher one counts.
-    fn add(&mut self, other: &Self) {
+    /// Adds what another layer requires, whose cost is `other_cost`. Of two costs of a group, the
+    /// higher one counts.
+    fn add(&mut self, own_cost: u32, other: &Self, other_cost: u32) {
         for (name, cost) in &other.groups {
             match self.groups.iter_mut().find(|(own, _)| own == name) {
-                Some((_, own)) => *own = (*own).max(*cost),
+                Some((_, None)) if cost.is_none() => {}
+                Some((_, own)) => {
+                    *own = Some(own.unwrap_or(own_cost).max(cost.unwrap_or(other_cost)));
+                }
                 None => self.groups.push((name.clone(), *cost)),
             }
         }
@@ -236,11 +240,11 @@ impl Checked {
     }
 
     /// Adds what another layer requires of the same key. Returns whether that is more.
-    pub(crate) fn add(&mut self, other: &Self) -> bool {
+    pub(crate) fn add(&mut self, own_cost: u32, other: &Self, other_cost: u32) -> bool {
         match (self, other) {
             (Self::Key(_, _, own), Self::Key(_, _, other)) => {
                 let before = own.clone();
-                own.add(other);
+                own.add(own_cost, other, other_cost);
                 *own != before
             }
             _ => false,

@@ -1003,7 +1003,8 @@ static void gate_takes_either_time(void) {
     kt_charge charge = charge_of(&verdict);
     OK(kt_gate_refund(&gate, key_id, &charge, KT_SYSTEM_CLOCK, &verdict));
     CHECK(quota(&verdict, 0).remaining == 3 && verdict.now_ms >= start_ms);
-    charge = charge_of(&verdict);
+    EXPECT(kt_verdict_charge(&verdict, &charge), KT_NOT_A_CHARGE);
+    charge = charge_at(0, verdict.at_ms);
     OK(kt_gate_settle(&gate, key_id, &charge, 2, KT_SYSTEM_CLOCK, &verdict));
     CHECK(quota(&verdict, 0).remaining == 1 && verdict.now_ms >= start_ms);
 

@@ -354,6 +354,14 @@ static void use_sections(Gate &gate) {
     });
     CHECK(fields == 5 && charged.crossed().empty());
 
+    // A check of the key alone has no charge: a request has one.
+    auto alone = gate.check(key.expose(), 1, NOW);
+    CHECK(alone.admitted() && alone.try_charge().status() == KT_NOT_A_CHARGE);
+    CHECK(thrown([&] { alone.charge(); }) == KT_NOT_A_CHARGE);
+    gate.reset(key.key_id(), NOW);
+    gate.reset_account(42, NOW);
+    charged = gate.check(key.expose(), request);
+
     // The actual number of tokens is above the group's limit.
     keytally::Settlement settlement;
     settlement.cost = 2;

@@ -591,6 +591,17 @@ async fn groups_and_team_are_charged_all_or_none() {
     for part in ["\"day\";r=8", "\"team-day\";r=2", "\"write-day\";r=1", "\"tokens-day\";r=1000"] {
         assert!(listed.contains(part), "{part} is not in {listed}");
     }
+    // The cost of a group is the higher one, also if one layer charges it its own cost.
+    let (high, low) = (issue(&gate), issue(&gate));
+    assert!(gate.reset_account(42));
+    let layer = || GateLayer::new(Arc::clone(&gate));
+    let dear = layer().cost(2).group("tokens").unwrap();
+    let cheap = layer().group_cost("tokens", 1).unwrap();
+    let first = dear.clone().layer(cheap.clone().layer(service_fn(hello)));
+    let reply = call(&first, with_key(&high)).await;
+    assert!(reply.headers()["ratelimit"].to_str().unwrap().contains("\"tokens-day\";r=4998"));
+    let reply = call(&cheap.layer(dear.layer(service_fn(hello))), with_key(&low)).await;
+    assert!(reply.headers()["ratelimit"].to_str().unwrap().contains("\"tokens-day\";r=4998"));
     let unknown = GateLayer::new(gate).group("writes").unwrap_err();
     assert_eq!(unknown.to_string(), "the plans of this gate have no group \"writes\"");
 }
