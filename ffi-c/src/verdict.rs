@@ -50,7 +50,8 @@ const LACKING: u32 = 1 << 31;
 const LASTING: u32 = 1 << 30;
 const NAMED: u32 = 1 << 29;
 
-/// The flag, in addition to those of the first window, of a verdict that is admitted and has no charge.
+/// The flag of a verdict that is admitted and has no charge, in addition to those of the first
+/// window.
 const NO_CHARGE: u32 = 1 << 28;
 
 const _: () = {
