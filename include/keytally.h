@@ -448,15 +448,15 @@ enum kt_status
      */
     KT_POLICY_WARNING = 55,
     /**
-     * The limits of an account have more than quotas: a section, an algorithm or a warning,
-     * which only plans have.
-     */
-    KT_ACCOUNT_LIMITS = 57,
-    /**
      * A policy for addresses is not of the form addresses: /PREFIX QUOTAS; /PREFIX QUOTAS, with
      * 1 to 4 different prefixes of 33 to 64.
      */
     KT_POLICY_PREFIX = 56,
+    /**
+     * The limits of an account have more than quotas: a section, an algorithm or a warning,
+     * which only plans have.
+     */
+    KT_ACCOUNT_LIMITS = 57,
     /**
      * The memory is smaller than the table; kt_limiter_size and kt_gate_size return the size
      * that it needs.
@@ -1478,7 +1478,8 @@ kt_status kt_key_id_parse(const char *text, size_t text_len, uint64_t *key_id_ou
 kt_status kt_charge_new(uint32_t cost, uint64_t at_ms, kt_charge *charge_out);
 
 /**
- * Writes the units that the first tally was charged.
+ * Writes the units that the request itself was charged; 0 if only groups with costs of their own
+ * were charged.
  *
  * Statuses: `KT_NOT_A_CHARGE`.
  */

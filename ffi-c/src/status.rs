@@ -152,11 +152,10 @@ statuses! {
             "the quotas of the team need more than 2 tallies; drop a window, or lower a limit",
         KT_POLICY_WARNING = 55 =>
             "a warning of the plan is not of the form QUOTA warn 80% or QUOTA warn 80% 95%, with ascending percentages from 1% to 100%",
-        KT_ACCOUNT_LIMITS = 57 =>
-            "the limits of an account have more than quotas: a section, an algorithm or a warning, which only plans have",
-
         KT_POLICY_PREFIX = 56 =>
             "a policy for addresses is not of the form addresses: /PREFIX QUOTAS; /PREFIX QUOTAS, with 1 to 4 different prefixes of 33 to 64",
+        KT_ACCOUNT_LIMITS = 57 =>
+            "the limits of an account have more than quotas: a section, an algorithm or a warning, which only plans have",
 
         // Tables.
         KT_MEMORY_TOO_SMALL = 60 =>

@@ -356,7 +356,8 @@ impl kt_verdict {
         self.quota_count = u8::try_from(verdict.quotas().len()).unwrap_or(0);
         self.at_ms = verdict.quotas().time().unix_ms();
         self.is_shared = verdict.is_shared().into();
-        self.charged = verdict.charge().map_or(0, |charge| charge.cost());
+        let is_charged = verdict.charge().is_some();
+        self.charged = if is_charged { verdict.cost() } else { 0 };
         self.now_ms = verdict.now().unix_ms();
         self.cost = verdict.cost();
         self.uncharged = verdict.uncharged();
@@ -364,7 +365,7 @@ impl kt_verdict {
             self.clock_ahead_s = verdict.clock_ahead_s();
         }
         put_quotas(&mut self.private_, verdict.quotas());
-        if verdict.is_admitted() && verdict.charge().is_none() {
+        if verdict.is_admitted() && !is_charged {
             self.private_[FLAGS] |= NO_CHARGE;
         }
     }

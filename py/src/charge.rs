@@ -68,7 +68,7 @@ impl Charge {
         PyBytes::new(py, &self.0.to_bytes())
     }
 
-    /// The cost in units.
+    /// The units that the request itself was charged; 0 if only groups with costs of their own were.
     #[getter]
     fn cost(&self) -> u32 {
         self.0.cost()

@@ -141,7 +141,12 @@ static void charges(const char *folder) {
         HOLDS(unhex(at, (uint8_t *)&charge) == sizeof charge);
         OK(kt_charge_cost(&charge, &cost));
         OK(kt_charge_at_ms(&charge, &at_ms));
-        HOLDS(cost == number(first, "cost") && at_ms == word(first, "at_ms"));
+        const cJSON *own = NULL, *tally;
+        cJSON_ArrayForEach(tally, tallies) {
+            if (own == NULL && number(tally, "unit") == 0)
+                own = tally;
+        }
+        HOLDS(cost == (own ? number(own, "cost") : 0) && at_ms == word(first, "at_ms"));
         if (cJSON_GetArraySize(tallies) > 1 || number(first, "tally") != 0 ||
             number(first, "unit") != 0)
             continue;
