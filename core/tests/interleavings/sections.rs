@@ -174,10 +174,15 @@ fn refused_request_reports_a_warning_that_stays_reached() {
             let (refused, was_stopped) = at_stop(
                 (Stop::Decided, 2),
                 move || {
-                    // It sees the units of the request that is stopped, so it reports nothing.
-                    let second = check(&shared, &same, meanwhile);
-                    assert!(second.is_admitted() && second.crossed().count() == 0);
-                    assert!(check(&shared, &other, 10).is_admitted());
+                    let requests = [(same, meanwhile), (other, 10)].map(|(key, cost)| {
+                        with(&shared, move |gate| {
+                            let all = check(gate, &key, cost);
+                            (all.is_admitted(), all.crossed().count())
+                        })
+                    });
+                    // The first sees the units of the request that is stopped, so it reports
+                    // nothing. The other key has its own count.
+                    assert_eq!(together(requests), [(true, 0), (true, 1)]);
                 },
                 {
                     let (gate, key) = (Arc::clone(&gate), Arc::clone(&key));
