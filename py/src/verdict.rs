@@ -58,11 +58,11 @@ use crate::snapshot::{Crossed, Holder, Pickled, Snapshot};
 ///
 /// >>> plans = {"default": "100/minute; team: 5000/hour; group write: 2/minute"}
 /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), plans=plans)
-/// >>> verdict = gate.check(gate.issue(42).expose(), 2, groups=["write"])
+/// >>> verdict = gate.check(gate.issue(42).expose(), 2, costs={"write": 2})
 /// >>> [(tally.section, tally.verdict.remaining) for tally in verdict.tallies]
 /// [('key', 98), ('team', 4998), ('write', 0)]
 /// >>> gate.settle(verdict.key_id, verdict.charge, costs={"write": 3}).uncharged_costs
-/// {'write': 0}
+/// {'write': 1}
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct Verdict {
     held: Held,
