@@ -37,7 +37,7 @@ pub struct AddressLimiter {
 
 impl AddressLimiter {
     /// Creates a limiter for `capacity` networks in a new file at `path`, mode 0600, and reserves
-    /// its disk space: about 25 bytes for each network, and up to 408 KiB for fewer than 16,384.
+    /// its disk space: about 27 bytes for each network, and up to 432 KiB for fewer than 16,384.
     ///
     /// A client takes a slot for each prefix of the policy. Clients of one network share that
     /// network's slot.
