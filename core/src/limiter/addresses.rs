@@ -17,7 +17,7 @@ use heapless::Vec;
 
 use super::on_full::OnFull;
 use super::slot::Subject;
-use super::table::{HEADER_LINES, Limiter, Rule, SetPolicyError, store_limits};
+use super::table::{HEADER_LINES, Limiter, Rule, SetPolicyError, fits, store_limits};
 use crate::address::{Address, MAX_PREFIX, MIN_PREFIX};
 use crate::cache_line::CacheLine;
 use crate::charge::Charge;
@@ -267,17 +267,7 @@ impl<M: AsRef<[CacheLine]>> AddressLimiter<M> {
             if number != *own {
                 return Err(SetPolicyError::Prefixes);
             }
-            let windows = quotas.iter().map(|quota| &quota.window);
-            let is_same = windows.eq(layout.windows());
-            if !is_same || policy.layout().algorithm() != layout.algorithm() {
-                return Err(SetPolicyError::Windows);
-            }
-            for (index, &Quota { limit, .. }) in quotas.iter().enumerate() {
-                let max = layout.max_limit(index).unwrap_or(0);
-                if limit > max {
-                    return Err(SetPolicyError::Limit { limit, max });
-                }
-            }
+            fits(layout, policy.layout().algorithm(), quotas)?;
         }
         for (index, ((_, quotas), Prefix { layout, .. })) in prefixes() {
             if let Some(Rule { line, .. }) = self.rule(index) {

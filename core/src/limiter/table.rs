@@ -8,7 +8,7 @@ use crate::bits::{halves, index, scale, to_words};
 use crate::cache_line::{CACHE_LINE_WORDS, CacheLine};
 use crate::header::{AttachError, CreateError, Header, TableKind};
 use crate::policy::Policy;
-use crate::quota::Limits;
+use crate::quota::{Algorithm, Limits, Quota};
 use crate::siphash;
 use crate::sync::{AtomicU64, Ordering};
 use crate::tally::{Layout, PackedLimits};
@@ -269,16 +269,8 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     /// [`SetPolicyError`] if the tallies of this table cannot count the policy. Nothing was
     /// changed.
     pub fn set_policy(&self, policy: &Policy) -> Result<(), SetPolicyError> {
-        let (layout, new) = (&self.layout, policy.layout());
-        if new.windows() != layout.windows() || new.algorithm() != layout.algorithm() {
-            return Err(SetPolicyError::Windows);
-        }
-        for (index, quota) in policy.quotas().iter().enumerate() {
-            let max = layout.max_limit(index).unwrap_or(0);
-            if quota.limit > max {
-                return Err(SetPolicyError::Limit { limit: quota.limit, max });
-            }
-        }
+        let layout = &self.layout;
+        fits(layout, policy.algorithm(), policy.quotas())?;
         store_limits(&self.memory.as_ref()[LIMITS_LINE], layout, &policy.limits());
         Ok(())
     }
@@ -536,6 +528,25 @@ fn pack_limits(line: &CacheLine, layout: &Layout, limits: &Limits) {
             line.store(PACKED + word, value);
         }
     }
+}
+
+/// Checks that tallies of a layout can count these quotas.
+pub(super) fn fits(
+    layout: &Layout,
+    algorithm: Algorithm,
+    quotas: &[Quota],
+) -> Result<(), SetPolicyError> {
+    let windows = quotas.iter().map(|quota| &quota.window);
+    if !windows.eq(layout.windows()) || algorithm != layout.algorithm() {
+        return Err(SetPolicyError::Windows);
+    }
+    for (index, &Quota { limit, .. }) in quotas.iter().enumerate() {
+        let max = layout.max_limit(index).unwrap_or(0);
+        if limit > max {
+            return Err(SetPolicyError::Limit { limit, max });
+        }
+    }
+    Ok(())
 }
 
 /// Returns the smallest number of buckets for `capacity` subjects.
