@@ -323,13 +323,22 @@ pub enum CreateError {
         max: usize,
     },
     /// Two plans have the same name.
-    PlanName,
+    PlanName {
+        /// The index of the second of them among the plans.
+        index: usize,
+    },
     /// The plans differ in their sections, windows or algorithms, or together need more bits than
     /// their tallies have.
-    PlanWindows,
+    PlanWindows {
+        /// The index of the first plan that does not go together with those before it.
+        index: usize,
+    },
     /// There are more than 64 scopes, or two with the same name, or a name does not have 1 to 16
     /// printable ASCII characters without spaces, commas and quotation marks.
-    Scopes,
+    Scopes {
+        /// The index of the first scope that is one too many or has a name that is not possible.
+        index: usize,
+    },
     /// The plans have a section for teams and there is room for none, or for more than there can be
     /// keys.
     Teams {
@@ -354,15 +363,23 @@ impl fmt::Display for CreateError {
             Self::Capacity { capacity, max } => {
                 write!(f, "a capacity of {capacity} is not possible; it is 1 to {max}")
             }
-            Self::Plans { plans, max } => write!(f, "{plans} plans are not possible; a gate has 1 to {max}"),
-            Self::PlanName => {
-                f.write_str("a plan's name is 1 to 16 characters of a-z, 0-9, - and _, and each appears once")
+            Self::Plans { plans, max } => {
+                write!(f, "{plans} plans are not possible; a gate has 1 to {max}")
             }
-            Self::PlanWindows => f.write_str(
-                "all plans of a gate must share their sections, windows and algorithms, and fit the same tallies together",
+            Self::PlanName { index } => write!(
+                f,
+                "plan {} has the name of another; a plan's name is 1 to 16 characters of a-z, 0-9, - and _, and each appears once",
+                index + 1
             ),
-            Self::Scopes => f.write_str(
-                "a gate has at most 64 scopes, each of 1 to 16 printable ASCII characters without spaces, commas and quotation marks, and each once",
+            Self::PlanWindows { index } => write!(
+                f,
+                "plan {} differs from those before it; all plans of a gate must share their sections, windows and algorithms, and fit the same tallies together",
+                index + 1
+            ),
+            Self::Scopes { index } => write!(
+                f,
+                "scope {} is not possible; a gate has at most 64 scopes, each of 1 to 16 printable ASCII characters without spaces, commas and quotation marks, and each once",
+                index + 1
             ),
             Self::Teams { teams } => write!(
                 f,
@@ -370,7 +387,7 @@ impl fmt::Display for CreateError {
             ),
             Self::Described { window } => write!(
                 f,
-                "the window to describe must be that of a quota of keys, and the plans have none for {window}"
+                "the window to describe must be that of a quota of keys, and the plans have none for {window:?}"
             ),
             Self::LeftOut(feature) => feature.fmt(f),
         }

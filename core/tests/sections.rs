@@ -453,10 +453,11 @@ fn impossible_settings_are_refused() {
         &["1/s; group a: 1/m", "1/s; group b: 1/m"],
         &["1/s; team: 1/m", "1/s; team: sliding 1/m"],
     ] {
-        assert_eq!(create(texts, 1, &[]), Err(CreateError::PlanWindows), "{texts:?}");
+        assert_eq!(create(texts, 1, &[]), Err(CreateError::PlanWindows { index: 1 }), "{texts:?}");
     }
-    for scopes in [&["read", "read"][..], &[""], &["a b"], &["aaaaaaaaaaaaaaaaa"], &["a,b"]] {
-        assert_eq!(create(&["1/s"], 0, scopes), Err(CreateError::Scopes), "{scopes:?}");
+    for scopes in [&["read", "read"][..], &["a", ""], &["a", "a b"], &["a", "a,b", "c"]] {
+        let refused = Err(CreateError::Scopes { index: 1 });
+        assert_eq!(create(&["1/s"], 0, scopes), refused, "{scopes:?}");
     }
     let gate = gate(&config(8, &[plan("default", "1/minute")]));
     for text in ["1/minute; team: 1/m", "unlimited", "1/minute warn 80%"] {
