@@ -179,6 +179,7 @@ typedef struct {
     unsigned has_verdict:1;
     unsigned shadowed:1;        /* `verdict` is a shadow's refusal: the client does not see it */
     unsigned failure_counted:1; /* the zone of failures counted this request's invalid key */
+    unsigned limits_deferred:1; /* the gate of the location will charge its limits, too */
     kt_outcome outcome;         /* of the first refusal, also in shadow; else admitted */
     kt_reason reason;
     uint32_t failure_retry_s; /* Retry-After of too many invalid keys; else 0 */
