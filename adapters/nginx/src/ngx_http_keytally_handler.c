@@ -378,10 +378,14 @@ static kt_status ngx_http_keytally_check_key(ngx_http_request_t *r, ngx_http_key
         zone->text_len = charge->subject.len;
     }
     kt_status status = ngx_http_keytally_check_all(r, check, 1, verdict);
-    if (status != KT_PART_COUNT) return status;
-    /* There is no room for the tallies of the zones that charged the request before. */
-    check->count = 1 + count;
-    return ngx_http_keytally_check_all(r, check, 1, verdict);
+    if (status == KT_PART_COUNT) {
+        /* There is no room for the tallies of the zones that charged the request before. */
+        check->count = 1 + count;
+        status = ngx_http_keytally_check_all(r, check, 1, verdict);
+    }
+    if (status == KT_OK)
+        ngx_http_keytally_report_crossed(r, ctx, klcf->gate, check->compound);
+    return status;
 }
 
 /**

@@ -1031,6 +1031,12 @@ SECTIONS = """
         location = /tokens { keytally api group=write group=tokens:$arg_tokens; empty_gif; }
         location = /shadow { keytally api group=write need=admin shadow; empty_gif; }
         location = /limited { keytally_limit by_name; keytally api group=write need=write; empty_gif; }
+        location = /warned {
+            keytally_limit by_name;
+            keytally api group=write cost=$arg_cost;
+            add_header X-Seen "$keytally_crossed" always;
+            empty_gif;
+        }
         location = /limited_by_both { keytally_limit by_name; keytally_limit narrow; keytally api; empty_gif; }
         location = /limited_and_denied { keytally_limit by_name; keytally api; deny all; empty_gif; }
         location = /limited_any { satisfy any; allow all; keytally_limit by_name; keytally api; empty_gif; }
@@ -1072,7 +1078,7 @@ SECTIONS = """
 class Sections(unittest.TestCase):
     """Groups, scopes and teams, and limits that are charged together."""
 
-    PLANS = ("default=100/hour; team: 150/hour; group write: 5/hour; group tokens: 1000/hour",)
+    PLANS = ("default=100/hour warn 4%; team: 150/hour; group write: 5/hour warn 60% 80%; group tokens: 1000/hour",)
     NGINX = {}
 
     def setUp(self):
@@ -1143,6 +1149,15 @@ class Sections(unittest.TestCase):
         for _ in range(4):
             self.assertEqual(self.left("/limited?name=f", key, status=429), denied)
         self.assertEqual(self.left("/limits?name=f&narrow=f"), [("hour", "2"), ("hour", "1")])
+
+    def test_warning_of_a_plan_is_reported_once(self):
+        key, other = self.nginx.issue_with_scopes(), self.nginx.issue_with_scopes()
+        crossed = [self.nginx.get(f"/warned?cost={cost}{more}", key)[1].get("X-Seen") for cost, more in ((2, ""), (1, "&name=o"), (1, ""), (9, ""))]
+        self.assertEqual(crossed, [None, "write-hour=60", "hour=4,write-hour=80", None])
+        self.assertEqual(self.nginx.get("/warned?cost=5", other)[1]["X-Seen"], "hour=4,write-hour=60,write-hour=80")
+        self.nginx.wait_for_log("error.log", r'\[notice\] .*keytally "api": crossed quota=hour percent=4 key=[0-9A-Za-z]{11} account=42,')
+        self.assertEqual(self.nginx.read("error.log").count(" crossed quota="), 6)
+        self.assertNotIn(key[1][19:], self.nginx.read("error.log"))
 
     def test_full_limit_refuses_before_the_key_is_read(self):
         key = self.nginx.issue_with_scopes()
