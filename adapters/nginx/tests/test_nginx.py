@@ -37,7 +37,7 @@ PAGE = """
 <!--# include virtual="/two_limits/file.txt?name=q&narrow=q" --><!--# include virtual="/one_limit/file.txt?name=q" -->
 """
 
-# Each thread of wrk sends the same names. Counts the responses that a name gets with the status 200, and those that
+# Each thread of wrk sends the same names. Counts the responses with the status 200, and those that
 # show a quota of the key although the zone refused the request.
 SAME_NAMES = """
 local threads = {}
