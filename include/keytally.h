@@ -231,6 +231,9 @@
 /** Bytes of the name of a section, with the NUL. */
 #define KT_SECTION_SIZE 17
 
+/** Bytes of the name of a quota in header fields, such as `team-hour`, with the NUL. */
+#define KT_QUOTA_NAME_SIZE 26
+
 /** Bytes that are always enough for the header fields of a compound charge, with the NUL. */
 #define KT_COMPOUND_HEADERS_SIZE 4096
 
@@ -1633,6 +1636,28 @@ kt_status kt_compound_charge(const kt_compound *compound,
                              kt_charge *charge_out);
 
 /**
+ * Writes the name that header fields have for the quota at `index` of a tally, such as `hour` or
+ * `team-hour`, and a NUL. Writes the length without the NUL to `written_out`.
+ *
+ * Statuses: `KT_NO_SUCH_QUOTA`, `KT_NOT_A_VERDICT`. `KT_BUFFER_TOO_SMALL`; `KT_QUOTA_NAME_SIZE`
+ * bytes are always enough.
+ *
+ * ```c
+ * char name[KT_QUOTA_NAME_SIZE];
+ * size_t written;
+ * for (size_t i = 0; i < tally->verdict.quota_count; i++)
+ *     if (tally->crossed[i][0] > 0 &&
+ *         kt_tally_quota_name(tally, i, name, sizeof name, &written) == KT_OK)
+ *         printf("%s has reached %u %%\n", name, (unsigned)tally->crossed[i][0]);
+ * ```
+ */
+kt_status kt_tally_quota_name(const kt_tally *tally,
+                              size_t index,
+                              char *buffer,
+                              size_t buffer_len,
+                              size_t *written_out);
+
+/**
  * Writes the header fields of the response, each `Name: value` with CR LF, and a NUL. Writes their
  * length without the NUL to `written_out`.
  *
@@ -2062,7 +2087,9 @@ kt_status kt_gate_settle(kt_gate *gate,
  *
  * The verdict is that of the first tally, and its `uncharged` is the part of the request's own
  * cost that found no room. `uncharged_out` has room for `groups_len` numbers: the part of the cost
- * of each group that found no room. It may be NULL if there is none. Settle a charge only once.
+ * of each group that found no room. It may be NULL if there is none. `compound_out` gets the
+ * verdict on each tally of the charge, whose `crossed` are the warnings that this settlement
+ * reached by units that it charged. It may be NULL. Settle a charge only once.
  *
  * Statuses: `KT_NOT_A_CHARGE`, `KT_NO_SUCH_GROUP`, also for more than `KT_MAX_TALLIES` groups,
  * `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`,
@@ -2074,7 +2101,8 @@ kt_status kt_gate_settle_all(kt_gate *gate,
                              const kt_settlement *settlement,
                              uint64_t now_ms,
                              kt_verdict *verdict_out,
-                             uint32_t *uncharged_out);
+                             uint32_t *uncharged_out,
+                             kt_compound *compound_out);
 
 /**
  * Resets all counts of the key. Those of its team are kept: see `kt_gate_reset_account`.

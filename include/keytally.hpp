@@ -603,6 +603,11 @@ struct Settled {
     Verdict verdict;
     /** The part of each cost of the Settlement that found no room. */
     std::vector<std::uint32_t> uncharged;
+    /** The verdict on each tally of the charge. */
+    Compound compound;
+
+    /** Returns each warning that the settlement reached by units that it charged. */
+    std::vector<Warning> crossed() const { return compound.crossed(); }
 };
 
 static_assert(sizeof(Verdict) == sizeof(kt_verdict) && std::is_trivially_copyable_v<Verdict>,
@@ -616,6 +621,14 @@ static_assert(sizeof(Charge) == sizeof(kt_charge) && std::is_trivially_copyable_
 inline Text<KT_KEY_ID_SIZE> key_id_text(std::uint64_t key_id) noexcept {
     Text<KT_KEY_ID_SIZE> text;
     text.fill([key_id](auto... to) { return kt_key_id_text(key_id, to...); });
+    return text;
+}
+
+/** Returns the name that header fields have for a quota of a tally, such as team-hour. Empty if
+ *  there is no quota of that index. */
+inline Text<KT_QUOTA_NAME_SIZE> quota_name(const kt_tally &tally, std::size_t index) noexcept {
+    Text<KT_QUOTA_NAME_SIZE> text;
+    text.fill([&tally, index](auto... to) { return kt_tally_quota_name(&tally, index, to...); });
     return text;
 }
 
@@ -1170,9 +1183,10 @@ public:
                                const Settlement &settlement, Clock at = Clock::system()) const {
         const auto groups = detail::c_groups({}, settlement.costs);
         const kt_settlement fields = detail::c_settlement(settlement, groups);
-        Settled settled{{}, std::vector<std::uint32_t>(groups.size())};
+        Settled settled{{}, std::vector<std::uint32_t>(groups.size()), {}};
         kt_status status = kt_gate_settle_all(get(), key_id, &estimate, &fields, at.now_ms(),
-                                              &settled.verdict, settled.uncharged.data());
+                                              &settled.verdict, settled.uncharged.data(),
+                                              &settled.compound);
         if (status != KT_OK) return status;
         return Result<Settled>(std::move(settled));
     }

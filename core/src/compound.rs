@@ -34,7 +34,7 @@ use crate::http::{
 };
 use crate::outcome::{Outcome, Reason};
 use crate::quota::MAX_QUOTAS;
-use crate::quotas::QuotaState;
+use crate::quotas::{QuotaState, Quotas};
 use crate::section::Section;
 use crate::sections::{MAX_WARNINGS, Warnings};
 use crate::sort::sort_by_key;
@@ -146,6 +146,9 @@ impl<'p> Charging<'_, 'p> {
     }
 }
 
+/// The warnings of each window of a tally.
+pub(crate) type TallyWarnings = [Warnings; MAX_QUOTAS];
+
 /// The verdict on one tally of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TallyVerdict {
@@ -154,7 +157,7 @@ pub struct TallyVerdict {
     /// Which of the request's costs the tally is charged: 0 for the request's own.
     pub(crate) unit: u8,
     pub(crate) section: Option<Section>,
-    pub(crate) warnings: [Warnings; MAX_QUOTAS],
+    pub(crate) warnings: TallyWarnings,
     /// Whether all of the warnings are reported, although there is no charge.
     pub(crate) is_warned: bool,
     pub(crate) verdict: Verdict,
@@ -218,7 +221,7 @@ impl TallyVerdict {
     /// did not report it.
     #[cold]
     fn give_back(&mut self, refunded: Option<Verdict>) {
-        let mut warnings = [[0; MAX_WARNINGS]; MAX_QUOTAS];
+        let mut warnings = TallyWarnings::default();
         let crossed = self.crossed();
         self.verdict.give_back(refunded);
         for (window, percent) in crossed {
@@ -238,6 +241,26 @@ fn is_reached(state: &QuotaState, percent: u8, less: u32) -> bool {
     // Of a limit L, p % are reached with the first count c with 100·c ≥ p·L.
     let used = u64::from(state.used().saturating_sub(less));
     100 * used >= u64::from(percent) * u64::from(state.limit)
+}
+
+/// Returns those of the warnings whose shares are reached by `after` and not by `before`. A window
+/// that `before` does not have has used nothing.
+pub(crate) fn newly_reached(
+    warnings: &TallyWarnings,
+    before: &Quotas,
+    after: &Quotas,
+) -> TallyWarnings {
+    let mut reached = *warnings;
+    for (window, percents) in reached.iter_mut().enumerate() {
+        let (before, after) = (before.get(window), after.get(window));
+        for percent in percents {
+            let is_before = before.is_some_and(|state| is_reached(&state, *percent, 0));
+            if is_before || !after.is_some_and(|state| is_reached(&state, *percent, 0)) {
+                *percent = 0;
+            }
+        }
+    }
+    reached
 }
 
 /// The verdicts on the tallies of a request.
@@ -425,6 +448,11 @@ impl Compound {
     /// [`Outcome::Admitted`].
     pub fn tallies(&self) -> &[TallyVerdict] {
         &self.tallies
+    }
+
+    /// Adds the verdict on a tally, up to [`MAX_PARTS`].
+    pub(crate) fn push(&mut self, tally: TallyVerdict) {
+        let _ = self.tallies.push(tally);
     }
 
     pub(crate) fn tallies_mut(&mut self) -> &mut [TallyVerdict] {

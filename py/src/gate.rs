@@ -416,7 +416,8 @@ impl Gate {
     ///
     /// A lower cost refunds the difference. A higher cost charges as much of the difference as
     /// every tally of the cost has room for. The rest is ``uncharged`` of the verdict, and
-    /// ``uncharged_costs`` for groups. The result is the verdict on the first tally.
+    /// ``uncharged_costs`` for groups. The result is the verdict on the tallies of the charge. Its
+    /// ``crossed`` are the warnings of the plan that the difference reached.
     ///
     /// Args:
     ///     key_id: The ``key_id`` of the verdict.
@@ -474,7 +475,7 @@ impl Gate {
         let Some(settled) = settled else { return Err(no_such_key(key_id)) };
         let names = request.costs().iter().map(|(name, _)| name.clone());
         let uncharged_costs = names.zip(settled.uncharged().iter().copied()).collect();
-        Ok(Verdict::of_settlement(settled.verdict, gate, uncharged_costs))
+        Ok(Verdict::of_settlement(&settled, gate, uncharged_costs))
     }
 
     /// Sets all counts of the key to 0. Those that it shares with its account are kept, see

@@ -92,6 +92,8 @@ struct Compound {
     compound: keytally::Compound,
     /// The gate of each part; `None` for a limiter.
     gates: Vec<Option<Arc<Gate>>>,
+    /// The units of each group that a settlement could not charge.
+    uncharged_costs: Vec<(String, u32)>,
 }
 
 impl Compound {
@@ -166,7 +168,7 @@ impl Compound {
             retry_after_s: compound.retry_after_s(),
             uncharged: decisive.uncharged(),
             clock_ahead_s: self.clock_ahead_s(),
-            uncharged_costs: Vec::new(),
+            uncharged_costs: self.uncharged_costs.clone(),
             section: None,
             tallies: compound
                 .tallies()
@@ -221,15 +223,22 @@ impl Verdict {
         compound: keytally::Compound,
         gates: Vec<Option<Arc<Gate>>>,
     ) -> Self {
-        Self { held: Held::Compound(Box::new(Compound { compound, gates })) }
+        let uncharged_costs = Vec::new();
+        Self { held: Held::Compound(Box::new(Compound { compound, gates, uncharged_costs })) }
     }
 
     /// Returns a gate's verdict of a settlement, with the units that it could not charge to groups.
     pub(crate) fn of_settlement(
-        verdict: keytally::Verdict,
+        settled: &keytally::Settled,
         gate: Arc<Gate>,
         uncharged_costs: Vec<(String, u32)>,
     ) -> Self {
+        if gate.table().is_extended() {
+            let (compound, gates) = (settled.compound().clone(), vec![Some(gate)]);
+            let compound = Compound { compound, gates, uncharged_costs };
+            return Self { held: Held::Compound(Box::new(compound)) };
+        }
+        let verdict = settled.verdict;
         let details = Some(Box::new(Details { section: None, uncharged_costs }));
         Self { held: Held::Core { verdict, gate: Some(gate), details } }
     }
@@ -414,7 +423,8 @@ impl Verdict {
     fn uncharged_costs_of_groups(&self) -> &[(String, u32)] {
         match &self.held {
             Held::Core { details: Some(details), .. } => &details.uncharged_costs,
-            Held::Core { .. } | Held::Compound(_) => &[],
+            Held::Core { .. } => &[],
+            Held::Compound(all) => &all.uncharged_costs,
             Held::Pickled(values) => &values.uncharged_costs,
         }
     }
@@ -669,7 +679,8 @@ impl Verdict {
     /// the percentage of its limit.
     ///
     /// ``warn 80%`` after a quota of a plan sets a warning. One request reports each: the one whose
-    /// charge brought the count from below the share to it or above.
+    /// charge brought the count from below the share to it or above. The verdict of ``settle`` has
+    /// those that the units above the estimate reached.
     ///
     /// >>> import keytally
     /// >>> plans = {"default": "100/minute warn 80% 95%; team: 5000/hour"}

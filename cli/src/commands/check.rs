@@ -5,7 +5,7 @@ use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 
 use clap::Args;
 use keytally::redact::{redact, redact_name};
-use keytally::{Compound, Gate, GatePart, Mapping, Reason};
+use keytally::{Compound, Gate, GatePart, Mapping, NamedQuota, Reason, Section, TallyVerdict};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
@@ -70,9 +70,22 @@ struct Report {
     env: Option<String>,
     plan: Option<String>,
     quotas: Vec<QuotaUse>,
+    /// The warnings of the plan that this charge reached.
+    crossed: Vec<CrossedWarning>,
     retry_after_s: Option<u32>,
     headers: Map<String, Value>,
     body: &'static str,
+}
+
+/// A warning of a plan that a charge reached.
+#[derive(Serialize)]
+struct CrossedWarning {
+    section: String,
+    window: String,
+    /// The percentage of the limit.
+    percent: u8,
+    #[serde(skip)]
+    name: String,
 }
 
 impl Check {
@@ -120,6 +133,9 @@ impl Check {
                     quota.limit
                 )?;
             }
+            for crossed in &report.crossed {
+                writeln!(out, "  warning: {} has reached {} %", crossed.name, crossed.percent)?;
+            }
             match report.retry_after_s {
                 Some(seconds) => writeln!(out, "  retry after {seconds} s"),
                 None => Ok(()),
@@ -147,11 +163,27 @@ impl Report {
                 .and_then(|holder| table.plan(holder.plan))
                 .map(|plan| plan.name.as_str().to_owned()),
             quotas: QuotaUse::of_request(Some(compound), compound.decisive()),
+            crossed: crossed_by(compound),
             retry_after_s: compound.retry_after_s(),
             headers: headers.iter().map(|(name, value)| (name.to_owned(), value.into())).collect(),
             body: compound.body(),
         }
     }
+}
+
+/// Returns the warnings of the plan that a charge reached.
+fn crossed_by(compound: &Compound) -> Vec<CrossedWarning> {
+    let warning = |(tally, window, percent): (&TallyVerdict, usize, u8)| {
+        let section = tally.section().unwrap_or(&Section::Key).name();
+        let state = tally.verdict().quotas().get(window)?;
+        Some(CrossedWarning {
+            section: section.to_owned(),
+            window: state.window.to_string(),
+            percent,
+            name: NamedQuota::new(Some(section), state, 0, false).to_string(),
+        })
+    };
+    compound.crossed().filter_map(warning).collect()
 }
 
 /// Returns the name of a group that is written NAME or NAME=COST.

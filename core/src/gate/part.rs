@@ -10,7 +10,9 @@ use super::table::{Gate, holder};
 use super::team::Team;
 use crate::cache_line::CacheLine;
 use crate::compare_exchange;
-use crate::compound::{Charging, Compound, Exchange, Steps, TallyVerdict, charge_one};
+use crate::compound::{
+    Charging, Compound, Exchange, Steps, TallyVerdict, TallyWarnings, charge_one,
+};
 use crate::decide::{self, Decision};
 use crate::key::KeyId;
 use crate::outcome::{Outcome, Reason};
@@ -453,6 +455,17 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         clock: impl Clock,
         decide: impl Fn(&Layout, &Limits, u64, Timestamp) -> Decision,
     ) -> Option<Verdict> {
+        self.adjust_warned(key_id, tally, clock, decide).map(|(verdict, _)| verdict)
+    }
+
+    /// Does what [`adjust_tally`](Self::adjust_tally) does. Also returns the warnings of the tally.
+    pub(super) fn adjust_warned(
+        &self,
+        key_id: KeyId,
+        tally: usize,
+        clock: impl Clock,
+        decide: impl Fn(&Layout, &Limits, u64, Timestamp) -> Decision,
+    ) -> Option<(Verdict, TallyWarnings)> {
         let mut now = clock.reading();
         loop {
             let (at, record) = self.find(key_id)?;
@@ -460,7 +473,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             let team = entry.team.checked_sub(1);
             let (atomic, layout) = self.tally_word(at, team, tally)?;
             let its = team.and_then(|number| self.team(number));
-            let (limits, _) = self.limits_of_tally(record.plan, its.as_ref(), tally);
+            let (limits, warnings) = self.limits_of_tally(record.plan, its.as_ref(), tally);
             let decision =
                 compare_exchange::update(atomic, layout, &mut now, clock, |word, now| {
                     at.is_unchanged(&record).then(|| decide(layout, &limits, word, now))
@@ -468,7 +481,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             if let Some(decision) = decision {
                 let holder = holder(&record);
                 let verdict = Verdict::decided(layout, &limits, decision, holder, now, 0);
-                return Some(verdict.without_charge());
+                return Some((verdict.without_charge(), warnings));
             }
         }
     }

@@ -182,7 +182,11 @@ static void gate_calls_reject_invalid_pointers(void *none) {
     kt_settlement settlement = {.size = sizeof settlement};
     NO_HANDLE(gate, kt_gate_check_request(gate, api_key, len, NULL, &compound));
     NO_HANDLE(gate, kt_gate_peek_request(gate, api_key, len, NULL, &compound));
-    NO_HANDLE(gate, kt_gate_settle_all(gate, id, &CHARGE, &settlement, NOW_MS, &verdict, NULL));
+    NO_HANDLE(gate, kt_gate_settle_all(gate, id, &CHARGE, &settlement, NOW_MS, &verdict, NULL,
+                                       NULL));
+    EXPECT(kt_gate_settle_all(real, id, &CHARGE, &settlement, NOW_MS, &verdict, NULL,
+                              OFF(&compound)),
+           KT_MISALIGNED);
     NO_HANDLE(gate, kt_gate_set_scopes(gate, id, NULL, 0));
     NO_HANDLE(gate, kt_gate_scope(gate, 0, text, sizeof text, &written));
     NO_HANDLE(gate, kt_gate_described(gate, text, sizeof text, &written));
@@ -209,13 +213,13 @@ static void gate_calls_reject_invalid_pointers(void *none) {
     request = (kt_request){.size = sizeof request, .now_ms = NOW_MS, .groups = &no_name,
                            .groups_len = 1};
     NULL_AT(kt_gate_check_request(real, api_key, len, &request, &compound));
-    NULL_AT(kt_gate_settle_all(real, id, NULL, &settlement, NOW_MS, &verdict, NULL));
-    NULL_AT(kt_gate_settle_all(real, id, &CHARGE, NULL, NOW_MS, &verdict, NULL));
-    NULL_AT(kt_gate_settle_all(real, id, &CHARGE, &settlement, NOW_MS, NULL, NULL));
+    NULL_AT(kt_gate_settle_all(real, id, NULL, &settlement, NOW_MS, &verdict, NULL, NULL));
+    NULL_AT(kt_gate_settle_all(real, id, &CHARGE, NULL, NOW_MS, &verdict, NULL, NULL));
+    NULL_AT(kt_gate_settle_all(real, id, &CHARGE, &settlement, NOW_MS, NULL, NULL, NULL));
     const kt_group write = {KT_TEXT("write"), 0, 0};
     settlement.groups = &write;
     settlement.groups_len = 1;
-    NULL_AT(kt_gate_settle_all(real, id, &CHARGE, &settlement, NOW_MS, &verdict, NULL));
+    NULL_AT(kt_gate_settle_all(real, id, &CHARGE, &settlement, NOW_MS, &verdict, NULL, NULL));
     NULL_AT(kt_gate_set_scopes(real, id, NULL, 1));
     NULL_AT(kt_gate_accounts(real, NOW_MS, NULL, NULL));
     NULL_AT(kt_gate_account(real, 42, NOW_MS, NULL));

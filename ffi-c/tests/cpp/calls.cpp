@@ -378,8 +378,18 @@ static void use_sections(Gate &gate) {
     auto warned = gate.check(key.expose(), request);
     CHECK(warned.crossed().size() == 1 && warned.crossed()[0].percent == 50 &&
           warned.crossed()[0].tally == 2 && warned.crossed()[0].quota == 0);
+    CHECK(keytally::quota_name(warned[2], 0).view() == "write-minute");
+    CHECK(keytally::quota_name(warned[0], 0).view() == "minute");
+    CHECK(keytally::quota_name(warned[2], 1).view().empty());
     gate.refund(key.key_id(), warned.charge(), NOW);
     CHECK(gate.peek(key.expose(), request).remaining == 98);
+    settlement.cost = 7;
+    settlement.costs = {};
+    settled = gate.settle(key.key_id(), charged.charge(), settlement, NOW);
+    CHECK(settled.crossed().size() == 1 && settled.crossed()[0].percent == 50 &&
+          settled.compound[settled.crossed()[0].tally].section == std::string_view("write"));
+    settlement.cost = 1;
+    CHECK(gate.settle(key.key_id(), charged.charge(), settlement, NOW).crossed().empty());
 
     request.need = {"read", "write"};
     CHECK(gate.check(key.expose(), request).http_status == 403);

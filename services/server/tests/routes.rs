@@ -93,6 +93,36 @@ fn auth_charges_team_and_groups_all_or_none() {
 }
 
 #[test]
+fn warnings_of_a_plan_are_logged_and_counted_once() {
+    let sandbox = Sandbox::new();
+    let plan = "default=10/31d warn 50% 90%; team: 20/31d; group write: 4/31d warn 75%";
+    let server = Server::start(&sandbox, &["--plan", plan]);
+    let (key, key_id) = sandbox.new_key(&["--account", "42"]);
+    let header = format!("X-API-Key: {key}");
+    let auth = |line: &str| server.request("GET /auth", &[header.as_bytes(), line.as_bytes()]);
+    let counted = |section: &str, percent: u8| {
+        let labels = format!("percent=\"{percent}\",section=\"{section}\",window=\"2678400s\"");
+        server.metric(&format!("keytally_crossed_total{{{labels}}}"))
+    };
+    let counts = || [counted("key", 50), counted("key", 90), counted("write", 75)];
+    assert_eq!(counts(), [0, 0, 0], "the counters exist from the start");
+    assert_eq!(auth("X-Cost: 4").code(), 200);
+    assert_eq!(counts(), [0, 0, 0]);
+    assert_eq!(auth("X-Group: write=3").code(), 200);
+    assert_eq!(counts(), [1, 0, 1]);
+    for code in [200, 200, 200, 200, 200, 429] {
+        assert_eq!(server.contacts(&key).code(), code);
+    }
+    assert_eq!(counts(), [1, 1, 1]);
+    let holder = format!("key={key_id} account=42 ");
+    await_log(&sandbox, &[" crossed quota=2678400s percent=50 ", &holder, "route=auth"]);
+    await_log(&sandbox, &[" crossed quota=write-2678400s percent=75 ", &holder, "route=auth"]);
+    await_log(&sandbox, &[" crossed quota=2678400s percent=90 ", &holder, "route=contacts"]);
+    assert_eq!(log(&sandbox).matches(" crossed ").count(), 3);
+    assert!(!log(&sandbox).contains(secret(&key)), "{}", log(&sandbox));
+}
+
+#[test]
 fn auth_forbids_a_key_without_the_scope() {
     let sandbox = Sandbox::new();
     let server = Server::start(&sandbox, &["--scope", "read", "--scope", "write"]);

@@ -18,7 +18,9 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use base64ct::{Base64UrlUnpadded, Encoding as _};
-use keytally::{Charge, Gate, KeyId, Limiter, OnFull, Outcome, Pepper, Peppers, Timestamp};
+use keytally::{
+    Charge, Gate, KeyId, Limiter, OnFull, Outcome, Pepper, Peppers, Settled, Timestamp,
+};
 use keytally::{entropy_bytes, now};
 use keytally_cli::internal::Failure;
 use subtle::ConstantTimeEq as _;
@@ -194,8 +196,8 @@ impl Charges {
         Token::from_body(body).ok_or(Refusal::Unknown)
     }
 
-    /// Replaces the charge of a token by the actual cost, once. Returns the units of each group for
-    /// which there was no room.
+    /// Replaces the charge of a token by the actual cost, once. Returns the result; `None` if the
+    /// whole charge was returned.
     ///
     /// The token is used up first. If the process is killed after that, the charge stays.
     pub(crate) fn settle(
@@ -203,7 +205,7 @@ impl Charges {
         gate: &Gate,
         token: &Token,
         actual: &Actual<'_>,
-    ) -> Result<Vec<u32>, Refusal> {
+    ) -> Result<Option<Settled>, Refusal> {
         let now_ms = now().unix_ms();
         let issued_ms = token.issued.unix_ms();
         let lifetime_ms = u64::try_from(self.lifetime.as_millis()).unwrap_or(u64::MAX);
@@ -224,7 +226,7 @@ impl Charges {
         let (key_id, charge) = (token.key_id, token.charge);
         if *actual == Actual::NOTHING {
             // Groups that were charged a cost of their own are returned too.
-            return gate.refund(key_id, charge).map(|_| Vec::new()).ok_or(Refusal::Gone);
+            return gate.refund(key_id, charge).map(|_| None).ok_or(Refusal::Gone);
         }
         let mut settlement = keytally::Settlement::new();
         settlement.cost = actual.cost;
@@ -232,7 +234,7 @@ impl Charges {
             settlement = settlement.with_group(name, cost);
         }
         let settled = gate.settle_all(key_id, charge, &settlement);
-        settled.map(|settled| settled.uncharged().to_vec()).ok_or(Refusal::Gone)
+        settled.map(Some).ok_or(Refusal::Gone)
     }
 
     /// Returns how many settled tokens are remembered, and how many can be.

@@ -7,7 +7,9 @@ use axum::extract::Request;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
-use keytally::{Current, Gate, Holder, Outcome, RequestError, Verdict};
+use keytally::{
+    Compound, Current, Gate, Holder, NamedQuota, Outcome, RequestError, Section, Verdict,
+};
 use keytally_tower::{Answer, Extras, set_fields};
 
 use super::address::Peer;
@@ -84,6 +86,9 @@ impl Service {
         };
         let verdict = answer.verdict;
         self.metrics.count(&verdict);
+        if let Some(compound) = &answer.compound {
+            self.report_crossed(route.as_str(), compound);
+        }
         if !verdict.is_admitted() {
             let shadow = self.settings.shadow;
             let too_many = self.guesses.too_many(&verdict, self.client(route, request));
@@ -110,6 +115,17 @@ impl Service {
             set(&mut response, SHADOW, verdict.outcome().as_str());
         }
         response
+    }
+
+    /// Logs and counts the warnings of plans that a charge reached.
+    pub(crate) fn report_crossed(&self, route: &'static str, compound: &Compound) {
+        for (tally, window, percent) in compound.crossed() {
+            let (section, verdict) = (tally.section().unwrap_or(&Section::Key), tally.verdict());
+            let Some(state) = verdict.quotas().get(window) else { continue };
+            self.metrics.crossed(section, state.window, percent).inc();
+            let quota = NamedQuota::new(Some(section.name()), state, verdict.cost(), false);
+            self.log.crossed(route, verdict, &quota, percent);
+        }
     }
 
     /// Returns the client address by which invalid keys are counted.

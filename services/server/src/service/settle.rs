@@ -74,10 +74,16 @@ impl Service {
             }
         }
         match charges.settle(&gate, &token, &actual) {
-            Ok(uncharged) => {
+            Ok(settled) => {
+                let uncharged = settled.as_ref().map_or(&[][..], |settled| settled.uncharged());
+                if let Some(settled) = &settled {
+                    self.report_crossed("settle", settled.compound());
+                }
                 let names = actual.groups.iter().map(|(name, _)| (*name).to_owned());
-                let (cost, uncharged) =
-                    (actual.cost.unwrap_or(charged), names.zip(uncharged).collect());
+                let (cost, uncharged) = (
+                    actual.cost.unwrap_or(charged),
+                    names.zip(uncharged.iter().copied()).collect(),
+                );
                 (Settlement::Settled, json_of(&Settled { charged, cost, uncharged }))
             }
             Err(refusal) => refused(charges, refusal),

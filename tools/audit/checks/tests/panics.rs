@@ -64,12 +64,6 @@ const REASONS: &[(&str, &str, &str)] = &[
     ),
     (
         "core/src/gate/tallies.rs",
-        INDEX,
-        "The file has no index of its own. These lines are of functions that the compiler inlined, and\n\
-         their reasons are in the groups of their files.",
-    ),
-    (
-        "core/src/gate/tallies.rs",
         ARITHMETIC,
         "An entry lies within one line, and a team's tallies are its words 1 and 2.",
     ),
