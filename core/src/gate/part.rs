@@ -268,6 +268,13 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
                 continue;
             }
             let (word, decision) = decide_now(verified, atomic, layout, &limits, cost, now, clock)?;
+            if decision.outcome == Outcome::Unavailable {
+                charging.add(TallyVerdict {
+                    section,
+                    ..TallyVerdict::new(Verdict::unavailable(holder, *now))
+                });
+                continue;
+            }
             let verdict = Verdict::decided(layout, &limits, decision, holder, *now, cost);
             let exchange = Exchange { layout, atomic, word, next: decision.next };
             let tally = u8::try_from(tally).unwrap_or(u8::MAX);
@@ -305,6 +312,9 @@ fn decide_now<C: Clock>(
     let peeked = update_verified(*at, record, (atomic, layout), now, clock, |word, now| {
         decide::peek(layout, limits, word, now, cost)
     })?;
+    if peeked.outcome == Outcome::Unavailable {
+        return Some((peeked.next, peeked));
+    }
     // A peek leaves the word as it is.
     Some((peeked.next, decide::check(layout, limits, peeked.next, *now, cost)))
 }
@@ -361,6 +371,10 @@ impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for GatePart<'_, M> {
             });
             if let Some(decision) = decided {
                 let holder = holder(record);
+                if decision.outcome == Outcome::Unavailable {
+                    charged.verdict = Verdict::unavailable(holder, now);
+                    return;
+                }
                 charged.warnings = warnings;
                 charged.verdict = Verdict::decided(layout, &limits, decision, holder, now, cost);
                 return;
@@ -450,7 +464,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     }
 
     /// Applies `decide` to a tally of a key id, for callers that do not have the secret. Returns
-    /// `None` if the gate does not have the key, or if the key does not have the tally.
+    /// `None` if the gate does not have the key, or if the key does not have the tally. If the tally
+    /// is sealed, nothing changes, and the outcome is [`Outcome::Unavailable`].
     pub(super) fn adjust_tally(
         &self,
         key_id: KeyId,
@@ -472,6 +487,9 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
                 });
             if let Some(decision) = decision {
                 let holder = holder(&record);
+                if decision.outcome == Outcome::Unavailable {
+                    return Some(Verdict::unavailable(holder, now));
+                }
                 let verdict = Verdict::decided(layout, &limits, decision, holder, now, 0);
                 return Some(verdict.without_charge());
             }

@@ -8,6 +8,7 @@ use crate::cache_line::CacheLine;
 use crate::charge::{Charge, TallyCharge};
 use crate::decide;
 use crate::key::KeyId;
+use crate::outcome::Outcome;
 use crate::section::MAX_TALLIES;
 use crate::sort::sort_by_key;
 use crate::time::Clock;
@@ -84,11 +85,17 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns the units of `charge` to the windows that still count them, in all tallies. Refund
     /// each charge once. Returns the verdict on the first tally, or `None` if the gate does not
     /// have the key.
+    ///
+    /// If the outcome is [`Outcome::Unavailable`], nothing was returned. If only later tallies are
+    /// sealed, they keep their units.
     pub fn refund(&self, key_id: KeyId, charge: Charge, clock: impl Clock) -> Option<Verdict> {
         let mut first = None;
         for entry in charge.entries() {
             let returned = self.refund_tally(key_id, entry.tally.into(), entry.charge(), clock);
             first = first.or(returned);
+            if first.is_some_and(|first| first.outcome() == Outcome::Unavailable) {
+                break;
+            }
         }
         first
     }
@@ -101,6 +108,12 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         charge: TallyCharge,
         clock: impl Clock,
     ) -> Option<Verdict> {
+        if charge.at < self.refunds_from() {
+            // The tally with this number may be another one by now.
+            return self.adjust_tally(key_id, 0, clock, |layout, limits, word, now| {
+                decide::peek(layout, limits, word, now, 0)
+            });
+        }
         self.adjust_tally(key_id, tally, clock, |layout, limits, word, now| {
             decide::refund(layout, limits, word, now, charge)
         })
@@ -126,7 +139,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Replaces the estimates of a charge by the actual costs. Each cost is settled for itself: the
     /// difference is refunded, or charged to all its tallies as far as the smallest room allows.
     ///
-    /// Settle each charge once. Returns `None` if the gate does not have the key.
+    /// Settle each charge once. Returns `None` if the gate does not have the key. If the outcome is
+    /// [`Outcome::Unavailable`], nothing was settled.
     pub fn settle_all(
         &self,
         key_id: KeyId,
@@ -135,9 +149,9 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         clock: impl Clock,
     ) -> Option<Settled> {
         let overdraw = settlement.overdraw;
-        let mut own = 0;
+        let (mut own, mut is_begun) = (0, false);
         if let Some(actual) = settlement.cost {
-            own = self.settle_unit(key_id, &estimate, 0, actual, overdraw, clock)?;
+            own = self.settle_unit(key_id, &estimate, 0, actual, (overdraw, &mut is_begun), clock)?;
         }
         let mut uncharged = Vec::new();
         for &(name, actual) in &settlement.groups {
@@ -146,31 +160,40 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             };
             let rest = match estimate.entries().find(its) {
                 Some(entry) => {
-                    self.settle_unit(key_id, &estimate, entry.unit, actual, overdraw, clock)?
+                    let how = (overdraw, &mut is_begun);
+                    self.settle_unit(key_id, &estimate, entry.unit, actual, how, clock)?
                 }
                 None => 0,
             };
             // There is room for as many as the settlement has.
             let _ = uncharged.push(rest);
         }
-        let first = estimate.entries().next().map_or(0, |entry| entry.tally.into());
+        let first = estimate.entries().next().filter(|first| first.charge().at >= self.refunds_from());
+        let first = first.map_or(0, |entry| entry.tally.into());
         let mut verdict =
             self.adjust_tally(key_id, first, clock, |layout, limits, word, now| {
                 decide::peek(layout, limits, word, now, 0)
             })?;
+        if is_begun && verdict.outcome() == Outcome::Unavailable {
+            // The caller must not settle the charge again.
+            let Verdict { holder, now, .. } = verdict;
+            verdict = Verdict::refused(Outcome::Admitted, None, now).without_charge();
+            verdict.holder = holder;
+        }
         verdict.uncharged = own;
         Some(Settled { verdict, uncharged })
     }
 
     /// Settles one cost of a charge. Returns the units that found no room; `None` if the gate does
-    /// not have the key.
+    /// not have the key. `how` is whether to overdraw, and a variable that is set if any tally
+    /// changes.
     fn settle_unit(
         &self,
         key_id: KeyId,
         estimate: &Charge,
         unit: u8,
         actual: u32,
-        overdraw: bool,
+        (overdraw, is_begun): (bool, &mut bool),
         clock: impl Clock,
     ) -> Option<u32> {
         let mut tallies = Vec::<Charged, MAX_TALLIES>::new();
@@ -180,10 +203,15 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         }
         sort_by_key(&mut tallies, |&(tally, _)| self.position_of_key(key_id, tally));
         let estimated = tallies.first().map_or(0, |(_, charge)| charge.cost);
+        if tallies.iter().any(|(_, charge)| charge.at < self.refunds_from()) {
+            // The tallies with these numbers may be others by now.
+            return Some(actual.saturating_sub(estimated));
+        }
+        let is_changed = |verdict: Verdict| verdict.outcome() != Outcome::Unavailable;
         let Some(extra) = actual.checked_sub(estimated) else {
             for (tally, charge) in tallies {
                 let rest = TallyCharge { cost: estimated - actual, ..charge };
-                self.refund_tally(key_id, tally, rest, clock)?;
+                *is_begun |= is_changed(self.refund_tally(key_id, tally, rest, clock)?);
             }
             return Some(0);
         };
@@ -193,7 +221,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
                 let charged = self.adjust_tally(key_id, tally, clock, |layout, _, word, now| {
                     decide::overdraw(layout, word, now, extra)
                 })?;
-                rest = rest.max(charged.uncharged());
+                *is_begun |= is_changed(charged);
+                rest = rest.max(if is_changed(charged) { charged.uncharged() } else { extra });
             }
             return Some(rest);
         }
@@ -202,7 +231,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             for &(tally, _) in &tallies {
                 charged = charged.min(self.room_of(key_id, tally, extra, clock)?);
             }
-            if charged == 0 || self.charge_in_order(key_id, &tallies, charged, clock)? {
+            if charged == 0 || self.charge_in_order(key_id, &tallies, charged, is_begun, clock)? {
                 return Some(extra - charged);
             }
         }
@@ -216,6 +245,9 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             }
             decide::lacking(layout, limits, word, now, most)
         })?;
+        if verdict.outcome() == Outcome::Unavailable {
+            return Some(0);
+        }
         Some(most - verdict.uncharged())
     }
 
@@ -225,6 +257,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         key_id: KeyId,
         tallies: &[Charged],
         cost: u32,
+        is_begun: &mut bool,
         clock: impl Clock,
     ) -> Option<bool> {
         let mut done = Vec::<Charged, MAX_TALLIES>::new();
@@ -238,12 +271,14 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
                 })?;
             if !verdict.is_admitted() {
                 for (tally, charge) in done {
-                    self.refund_tally(key_id, tally, charge, clock)?;
+                    let refunded = self.refund_tally(key_id, tally, charge, clock)?;
+                    *is_begun |= refunded.outcome() == Outcome::Unavailable;
                 }
                 return Some(false);
             }
             let _ = done.push((tally, TallyCharge { cost, at: verdict.quotas().time() }));
         }
+        *is_begun = true;
         Some(true)
     }
 }
