@@ -22,4 +22,5 @@ mod compound;
 mod crowds;
 mod gate;
 mod limiter;
+mod migration;
 mod sections;
