@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, Guard};
-use keytally_core::Peppers;
+use keytally_core::{Charge, Compound, KeyId, Outcome, Peppers, Settled, Verdict};
 use keytally_core::sync::{AtomicU64, Ordering};
 
 use crate::clock::instant;
@@ -21,6 +21,12 @@ use crate::gate::Gate;
 
 /// The interval between two examinations of the path.
 const INTERVAL_MS: u64 = 1000;
+
+/// The longest time that a call waits for the file to which a key's counts move.
+const MOVE_WAIT: Duration = Duration::from_millis(50);
+
+/// The pause between two attempts during this wait.
+const MOVE_PAUSE: Duration = Duration::from_micros(500);
 
 /// A gate that follows its path, as `tail -F` does: when another file is renamed over it, the gate
 /// opens and uses that file.
@@ -54,6 +60,11 @@ const INTERVAL_MS: u64 = 1000;
 /// assert_eq!(gate.status().reopened, 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// # Migrations
+/// During [`Gate::migrate`], counts move to the file that replaces this one. Call a gate's methods
+/// by [`call`](Self::call), which opens the new file and calls again. A check that does not is
+/// [`Outcome::Unavailable`] for a key whose counts have moved.
 ///
 /// # Concurrency
 /// Threads share a `&Followed`. A gate that was loaded stays mapped until its [`Current`] is
@@ -111,6 +122,59 @@ impl<T> Deref for Current<T> {
 impl<T> fmt::Debug for Current<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Current").finish_non_exhaustive()
+    }
+}
+
+/// A result of a gate's method, for [`Followed::call`].
+pub trait Decided {
+    /// Returns the outcome. It is that of an invalid key if the gate does not have the key.
+    fn outcome(&self) -> Outcome;
+
+    /// Returns a charge that could not be given back, because its counts had moved: see
+    /// [`Compound::charge`].
+    fn left(&self) -> Option<(KeyId, Charge)> {
+        None
+    }
+}
+
+impl Decided for Verdict {
+    fn outcome(&self) -> Outcome {
+        Self::outcome(self)
+    }
+}
+
+/// The first part must be that of the gate.
+impl Decided for Compound {
+    fn outcome(&self) -> Outcome {
+        Self::outcome(self)
+    }
+
+    fn left(&self) -> Option<(KeyId, Charge)> {
+        let is_left = !self.is_admitted();
+        is_left.then(|| Some((self.holder()?.key_id, self.charge(0)?))).flatten()
+    }
+}
+
+impl Decided for Option<Verdict> {
+    fn outcome(&self) -> Outcome {
+        self.as_ref().map_or(Outcome::InvalidKey, Verdict::outcome)
+    }
+}
+
+impl Decided for Option<Settled> {
+    fn outcome(&self) -> Outcome {
+        self.as_ref().map_or(Outcome::InvalidKey, |settled| settled.verdict.outcome())
+    }
+}
+
+/// An error is final.
+impl<R: Decided, E> Decided for Result<R, E> {
+    fn outcome(&self) -> Outcome {
+        self.as_ref().map_or(Outcome::Admitted, R::outcome)
+    }
+
+    fn left(&self) -> Option<(KeyId, Charge)> {
+        self.as_ref().ok().and_then(R::left)
     }
 }
 
@@ -195,6 +259,78 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
         Current(self.shared.current.load())
     }
 
+    /// Calls `work` with the gate in force. If the key's counts are moving to another file, waits at
+    /// most 50 ms until that file is at the path, opens it, and calls `work` with it.
+    ///
+    /// If the wait was too short, returns the last result, which is
+    /// [`Outcome::Unavailable`]. If no migration is in progress, `work` is called once.
+    ///
+    /// ```
+    /// # use keytally::{Followed, Gate, GateConfig, MigrationConfig, Name, NewKey, pepper};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("api.gate");
+    /// # let secret = pepper::generate()?;
+    /// # let peppers = || pepper::parse(&secret);
+    /// # let gate = Gate::create(&path, peppers()?, &GateConfig::default())?;
+    /// # let (key, _) = gate.issue(&NewKey::new(42, Name::new("live").unwrap()))?;
+    /// let followed = Followed::open(&path, peppers()?)?;
+    /// let check = || followed.call(|gate| gate.check(Some(key.expose().as_bytes()), 1));
+    /// assert_eq!(check().remaining(), Some(999));
+    /// gate.migrate(folder.path().join("new.gate"), &MigrationConfig::default())?;
+    /// assert_eq!(check().remaining(), Some(998));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn call<R: Decided>(&self, mut work: impl FnMut(&Current<T>) -> R) -> R {
+        let gate = self.load();
+        let result = work(&gate);
+        if result.outcome() == Outcome::Admitted || !(*gate).as_ref().table().is_migrating() {
+            return result;
+        }
+        self.call_again(gate, result, work)
+    }
+
+    /// Calls `work` with the gate to which the counts move.
+    #[cold]
+    fn call_again<R: Decided>(
+        &self,
+        mut gate: Current<T>,
+        mut result: R,
+        mut work: impl FnMut(&Current<T>) -> R,
+    ) -> R {
+        let begun = instant();
+        loop {
+            let is_other = self.open_moved(&gate);
+            if is_other {
+                gate = self.load();
+                if let Some((key_id, charge)) = result.left() {
+                    (*gate).as_ref().refund(key_id, charge);
+                }
+            } else if result.outcome() != Outcome::Unavailable {
+                // The old file is at the path, so its keys are in force.
+                return result;
+            } else if instant().duration_since(begun) >= MOVE_WAIT {
+                return result;
+            } else {
+                thread::sleep(MOVE_PAUSE);
+            }
+            // An administrator may also have undone the migration.
+            result = work(&gate);
+            let is_migrating = (*gate).as_ref().table().is_migrating();
+            if result.outcome() == Outcome::Admitted || !is_migrating {
+                return result;
+            }
+        }
+    }
+
+    /// Opens the file at the path if it is another one. Returns whether another gate than this one
+    /// is in force.
+    fn open_moved(&self, gate: &Current<T>) -> bool {
+        // Another thread may have opened it. There is no lock, which a forked child could find held.
+        let is_other = || !Arc::ptr_eq(&gate.0, &self.shared.current.load());
+        is_other() || (self.shared.examine(false, &mut |_| ()).is_ok() && is_other())
+    }
+
     /// Starts the thread that examines the path once a second, and calls `report` with the events
     /// that it detects. Does nothing if this process already has the thread.
     ///
@@ -264,10 +400,16 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
     ///
     /// A change to a file that was replaced would be lost, so this examines the path and opens a
     /// new file first. If no file is at the path, returns the gate in force, which refuses changes.
+    /// If the gate is being migrated, waits until that has ended, or completes it.
     ///
     /// # Errors
     /// Those of [`reopen_if_replaced`](Self::reopen_if_replaced), unless no file is at the path.
+    /// Those of [`Gate::complete_migration`].
     pub fn load_for_change(&self) -> Result<Current<T>, Error> {
+        let gate = self.load();
+        if (*gate).as_ref().table().is_migrating() {
+            (*gate).as_ref().complete_migration()?;
+        }
         match self.reopen_if_replaced() {
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
             reopened => {

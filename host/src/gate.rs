@@ -111,7 +111,7 @@ impl GateConfig {
     }
 
     /// Calls `with` with the settings of the gate with this random number as the core takes them.
-    fn to_core<T>(&self, id: u64, with: impl FnOnce(&keytally_core::GateConfig<'_>) -> T) -> T {
+    pub(crate) fn to_core<T>(&self, id: u64, with: impl FnOnce(&keytally_core::GateConfig<'_>) -> T) -> T {
         let has_teams = self.plans.iter().any(|plan| plan.sections.named("team").is_some());
         let teams = self.teams.unwrap_or(if has_teams { self.keys } else { 0 });
         let scopes: Vec<&str> = self.scopes.iter().map(String::as_str).collect();
@@ -127,7 +127,7 @@ impl GateConfig {
 
     /// Returns the size of the gate in cache lines. Refuses impossible settings before any disk
     /// space is reserved.
-    fn line_count(&self, path: Option<&Path>) -> Result<usize, Error> {
+    pub(crate) fn line_count(&self, path: Option<&Path>) -> Result<usize, Error> {
         self.to_core(0, |config| config.validate())
             .map_err(|source| Error::Create { path: path.map(PathBuf::from), source })
     }
@@ -290,6 +290,11 @@ impl Gate {
             return SystemClock::read();
         }
         SystemClock::read_for(self.table.layout())
+    }
+
+    /// Returns the file.
+    pub(crate) fn file(&self) -> &TableFile {
+        &self.file
     }
 
     /// Returns the core's table, whose methods take the time as an argument.
@@ -602,12 +607,13 @@ impl Gate {
 
     /// Takes the lock, completes an unfinished change, and calls `work`. Returns whether a change
     /// was completed, and the result of `work`. Flushes only if a change was completed.
-    fn recover<T>(
+    pub(crate) fn recover<T>(
         &self,
         wait: Wait<'_>,
         work: impl FnOnce(&mut Administrator<'_, Mapping>) -> T,
     ) -> Result<(bool, T), Error> {
-        let _lock = Lock::acquire(&self.file, self.table.memory().as_ref(), wait)?;
+        let lock = Lock::acquire(&self.file, self.table.memory().as_ref(), wait)?;
+        self.end_migration(&lock)?;
         let mut administrator = self.table.take_over();
         let result = work(&mut administrator);
         let completed = administrator.has_recovered();
@@ -641,7 +647,8 @@ impl Gate {
     /// # Errors
     /// - [`Error::Admin`] with the error of `work`.
     /// - [`Error::Busy`] if another administrator did not finish in time.
-    /// - [`Error::Replaced`] if the gate's path now leads to another file.
+    /// - [`Error::Replaced`] if the gate's path now leads to another file, also after this call
+    ///   completed a migration whose process was killed.
     /// - [`Error::Io`] if the file cannot be opened again or locked. Also if it cannot be flushed:
     ///   then the changes were made.
     pub fn administer<T>(
@@ -660,7 +667,8 @@ impl Gate {
         wait: Wait<'_>,
         work: impl FnOnce(&mut Administrator<'_, Mapping>) -> Result<T, AdminError>,
     ) -> Result<T, Error> {
-        let _lock = Lock::acquire(&self.file, self.table.memory().as_ref(), wait)?;
+        let lock = Lock::acquire(&self.file, self.table.memory().as_ref(), wait)?;
+        self.end_migration(&lock)?;
         let mut administrator = self.table.take_over();
         let result = work(&mut administrator);
         // Also after an error, because the changes before it remain.

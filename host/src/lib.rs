@@ -33,6 +33,7 @@
 //! | module | contents |
 //! |---|---|
 //! | [`Followed`] | a gate that is reopened when its file is replaced |
+//! | [`MigrationConfig`] | a larger gate, or other sections or windows, while processes check keys |
 //! | [`Gate`], [`Limiter`] | the core's tables in a file, with the system's clock |
 //! | [`pepper`] | peppers as text, from the environment or a file |
 //! | `publish` | creates a file atomically |
@@ -134,6 +135,7 @@ mod holder;
 mod limiter;
 mod lock;
 mod map;
+mod migrate;
 pub mod pepper;
 mod publish;
 pub mod redact;
@@ -151,13 +153,14 @@ pub use {
     compound::{check_all, peek_all},
     entropy::{entropy, entropy_bytes},
     error::{Error, PepperError},
-    followed::{Current, FollowEvent, FollowStatus, Followed},
+    followed::{Current, Decided, FollowEvent, FollowStatus, Followed},
     gate::{CHANGES_PER_LOCK, Gate, GateConfig},
     header::HEADER_LEN,
     holder::LockHolder,
     limiter::Limiter,
     lock::Wait,
     map::Mapping,
+    migrate::{Migrated, MigrationConfig},
 };
 
 #[doc(inline)]
@@ -171,7 +174,7 @@ pub use keytally_core::{
     MAX_KEY_LEN, MAX_KEYS, MAX_NAME_LEN, MAX_NAMES_LEN, MAX_PARTS, MAX_PEPPERS, MAX_PLAN_NAME_LEN,
     MAX_PLANS, MAX_POLICY_LEN, MAX_PROBLEM_LEN, MAX_QUOTAS, MAX_SCOPE_NAME_LEN, MAX_SCOPES,
     MAX_SECTIONS_LEN, MAX_SUBJECTS, MAX_TALLIES, MAX_TEAM_TALLIES, MAX_WARNINGS, MAX_WINDOW_S,
-    MIN_PEPPER_LEN, Mac, Name, NamedQuota, NewKey, Outcome, PROBLEM_MEDIA_TYPE, ParseKeyError,
+    MIN_PEPPER_LEN, Mac, Name, NamedQuota, NewKey, NotCarried, Outcome, PROBLEM_MEDIA_TYPE, ParseKeyError,
     ParseKeyIdError, ParsePolicyError, ParsePolicyErrorKind, Part, PartsError, Pepper,
     PepperTooShort, Peppers, PeppersError, Plan, Policy, Quota, QuotaState, Quotas, Reason,
     RequestError, Response, SECRET_LEN, Section, SectionQuotas, Sections, SetPolicyError, Settled,

@@ -173,6 +173,11 @@ pub struct Successor {
 }
 
 impl Successor {
+    /// Returns whether this gate is the one that was named.
+    pub fn is<N: AsRef<[CacheLine]>>(&self, gate: &Gate<N>) -> bool {
+        self.id == gate.id()
+    }
+
     /// Returns the name of the successor, as [`Migration::announce`] was given it.
     pub fn name(&self) -> &[u8] {
         self.name.split(|&byte| byte == 0).next().unwrap_or_default()

@@ -117,32 +117,20 @@ fn compound_charge_during_the_seal_leaves_what_it_returns() {
 
 #[test]
 fn killed_seal_is_completed_with_every_charge() {
-    for (stop, visit) in [
-        (Stop::LineBegun, 1),
-        (Stop::TallyNoted, 1),
-        (Stop::TallySealed, 1),
-        (Stop::TallyMoved, 1),
-        (Stop::LineBegun, 2),
-        (Stop::TallyNoted, 2),
-        (Stop::TallySealed, 2),
-        (Stop::TallyMoved, 2),
-    ] {
-        explore(preemptions(1, 2), move || {
-            let ([old, new], key, _) = gates([OLD, "3/minute, 9/hour; team: 5/minute"]);
-            let first = old.part(Some(key.expose().as_bytes()), 1).check(at(1));
-            assert!(first.is_admitted());
+    for stop in [Stop::LineBegun, Stop::TallyNoted, Stop::TallySealed, Stop::TallyMoved] {
+        explore(preemptions(2, 4), move || {
+            let ([old, new], key, _) = gates(["3/minute", "3/minute, 9/hour"]);
+            assert!(support::check(&old, &key, at(1)).is_admitted());
             let (shared, successor) = (Arc::clone(&old), Arc::clone(&new));
-            let (killed, target) = (Arc::clone(&old), Arc::clone(&new));
             let work = move || {
-                let administrator = killed.take_over();
-                administrator.migration(&target).seal(at(1));
+                let administrator = old.take_over();
+                administrator.migration(&new).seal(at(1));
             };
-            killed_at((stop, visit), work, move || {
+            killed_at((stop, 1), work, move || {
                 let (checked, next) = (Arc::clone(&key), Arc::clone(&successor));
                 let units = together([
                     with(&shared, move |old| {
-                        let compound = old.part(Some(checked.expose().as_bytes()), 1).check(at(1));
-                        u32::from(compound.charge(0).is_some())
+                        u32::from(support::check(old, &checked, at(1)).is_admitted())
                     }),
                     with(&shared, move |old| {
                         seal(old, &next);
