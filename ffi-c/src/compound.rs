@@ -215,14 +215,15 @@ fn check_request(
     charge: bool,
     compound_out: Out<'_, kt_compound>,
 ) -> FfiResult {
-    let (gate, target) = (gate.in_force()?, compound_out.target()?);
+    let target = compound_out.target()?;
     let (api_key, request) = (api_key?, kt_request::or_default(request)?);
-    let time = gate.clock.time(request.now_ms)?;
     let groups = request.groups.slice(request.groups_len)?;
     let need = request.need.slice(request.need_len)?;
-    let part = gate_part(&gate, api_key, request.cost, groups, need)?;
-    let compound: Compound =
-        with_clock!(time, |clock| if charge { part.check(clock) } else { part.peek(clock) });
+    let compound: Compound = gate.call(|gate, own| {
+        let time = own.time(request.now_ms)?;
+        let part = gate_part(gate, api_key, request.cost, groups, need)?;
+        Ok(with_clock!(time, |clock| if charge { part.check(clock) } else { part.peek(clock) }))
+    })?;
     target.put_compound(&compound);
     Ok(())
 }

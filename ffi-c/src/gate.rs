@@ -134,6 +134,33 @@ impl<'c> Handle<'c, kt_gate> {
         Ok(InForce { clock: &state.clock, table })
     }
 
+    /// Calls `work` with the table that this handle uses now and the handle's clock. If the key's
+    /// counts are moving to another file, calls it again with that one.
+    #[inline]
+    #[cfg(feature = "host")]
+    pub(crate) fn call<R: keytally::Decided>(
+        self,
+        mut work: impl FnMut(&Gate<Lines>, &HandleClock) -> FfiResult<R>,
+    ) -> FfiResult<R> {
+        let state = self.state()?;
+        match &state.table {
+            GateTable::Memory(table) => work(table, &state.clock),
+            GateTable::File(file) => file.call(|gate| work(&gate.table, &state.clock)),
+        }
+    }
+
+    /// Calls `work` with the table that this handle uses now and the handle's clock.
+    #[inline]
+    #[cfg(not(feature = "host"))]
+    pub(crate) fn call<R>(
+        self,
+        mut work: impl FnMut(&Gate<Lines>, &HandleClock) -> FfiResult<R>,
+    ) -> FfiResult<R> {
+        let state = self.state()?;
+        let GateTable::Memory(table) = &state.table;
+        work(table, &state.clock)
+    }
+
     /// Returns the table for a change to its keys or plans. If another file replaced the gate's,
     /// this is the table of the new file.
     pub(crate) fn in_place(self) -> FfiResult<InForce<'c>> {
@@ -519,7 +546,7 @@ pub extern "C" fn kt_gate_close(gate: Handle<kt_gate>) {
 /// call it at any time; see the contract.
 ///
 /// `KT_OK` means that there is a verdict. Its `outcome` is `KT_ADMITTED`, `KT_DENIED`,
-/// `KT_TOO_COSTLY`, `KT_MISSING_KEY` or `KT_INVALID_KEY`.
+/// `KT_TOO_COSTLY`, `KT_MISSING_KEY`, `KT_INVALID_KEY` or, during a migration, `KT_UNAVAILABLE`.
 ///
 /// Statuses: `KT_NO_CLOCK`.
 ///
@@ -539,11 +566,12 @@ pub extern "C" fn kt_gate_check(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let (gate, target) = (gate.in_force()?, verdict_out.target()?);
+        let target = verdict_out.target()?;
         let api_key = api_key.optional(api_key_len)?;
-        with_clock!(gate.clock.time(now_ms)?, of gate, |clock| {
-            target.put_verdict(&gate.check(api_key, cost, clock));
-        });
+        let verdict = gate.call(|gate, own| {
+            Ok(with_clock!(own.time(now_ms)?, of gate, |clock| gate.check(api_key, cost, clock)))
+        })?;
+        target.put_verdict(&verdict);
         Ok(())
     })
 }
@@ -561,11 +589,12 @@ pub extern "C" fn kt_gate_peek(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let (gate, target) = (gate.in_force()?, verdict_out.target()?);
+        let target = verdict_out.target()?;
         let api_key = api_key.optional(api_key_len)?;
-        with_clock!(gate.clock.time(now_ms)?, of gate, |clock| {
-            target.put_verdict(&gate.peek(api_key, cost, clock));
-        });
+        let verdict = gate.call(|gate, own| {
+            Ok(with_clock!(own.time(now_ms)?, of gate, |clock| gate.peek(api_key, cost, clock)))
+        })?;
+        target.put_verdict(&verdict);
         Ok(())
     })
 }
@@ -584,10 +613,11 @@ pub extern "C" fn kt_gate_refund(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let (gate, target) = (gate.in_force()?, verdict_out.target()?);
+        let target = verdict_out.target()?;
         let (key_id, charge) = (checked_key_id(key_id)?, charge.read()?.to_core()?);
-        let verdict =
-            with_clock!(gate.clock.time(now_ms)?, |clock| gate.refund(key_id, charge, clock));
+        let verdict = gate.call(|gate, own| {
+            Ok(with_clock!(own.time(now_ms)?, |clock| gate.refund(key_id, charge, clock)))
+        })?;
         target.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);
         Ok(())
     })
@@ -607,10 +637,12 @@ pub extern "C" fn kt_gate_settle(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let (gate, target) = (gate.in_force()?, verdict_out.target()?);
+        let target = verdict_out.target()?;
         let (key_id, estimate) = (checked_key_id(key_id)?, estimate.read()?.to_core()?);
-        let verdict = with_clock!(gate.clock.time(now_ms)?, |clock| gate
-            .settle(key_id, estimate, actual, clock));
+        let verdict = gate.call(|gate, own| {
+            let time = own.time(now_ms)?;
+            Ok(with_clock!(time, |clock| gate.settle(key_id, estimate, actual, clock)))
+        })?;
         target.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);
         Ok(())
     })
@@ -637,7 +669,7 @@ pub extern "C" fn kt_gate_settle_all(
     uncharged_out: Out<u32>,
 ) -> kt_status {
     guard(|| {
-        let (gate, target) = (gate.in_force()?, verdict_out.target()?);
+        let target = verdict_out.target()?;
         let (key_id, estimate) = (checked_key_id(key_id)?, estimate.read()?.to_core()?);
         let (mut settlement, groups) = settlement.read_growing()?.parts()?;
         let mut uncharged = uncharged_out.targets(groups.len())?;
@@ -645,16 +677,17 @@ pub extern "C" fn kt_gate_settle_all(
             let name = group.name()?;
             let is_it =
                 |section: &Section| matches!(section, Section::Group(_)) && section.name() == name;
-            if !gate.sections().iter().any(is_it) {
+            if !gate.in_force()?.sections().iter().any(is_it) {
                 return Err(kt_status::KT_NO_SUCH_GROUP);
             }
             if group.has_own_cost != 0 {
                 settlement = settlement.with_group(name, group.cost);
             }
         }
-        let settled = with_clock!(gate.clock.time(now_ms)?, |clock| {
-            gate.settle_all(key_id, estimate, &settlement, clock)
-        });
+        let settled = gate.call(|gate, own| {
+            let time = own.time(now_ms)?;
+            Ok(with_clock!(time, |clock| gate.settle_all(key_id, estimate, &settlement, clock)))
+        })?;
         let settled = settled.ok_or(kt_status::KT_NO_SUCH_KEY)?;
         let mut rest = settled.uncharged().iter();
         for (index, group) in groups.iter().enumerate() {
@@ -677,9 +710,11 @@ pub extern "C" fn kt_gate_reset(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let (gate, target) = (gate.in_force()?, verdict_out.target()?);
+        let target = verdict_out.target()?;
         let key_id = checked_key_id(key_id)?;
-        let verdict = with_clock!(gate.clock.time(now_ms)?, |clock| gate.reset(key_id, clock));
+        let verdict = gate.call(|gate, own| {
+            Ok(with_clock!(own.time(now_ms)?, |clock| gate.reset(key_id, clock)))
+        })?;
         target.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);
         Ok(())
     })

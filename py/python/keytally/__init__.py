@@ -59,6 +59,7 @@ from keytally.exceptions import (
     RevokedError,
     TableError,
     TeamsFullError,
+    UnavailableError,
     TooCostlyError,
 )
 
@@ -103,6 +104,7 @@ __all__ = [
     "TableError",
     "TallyVerdict",
     "TeamsFullError",
+    "UnavailableError",
     "TooCostlyError",
     "Verdict",
     "__version__",

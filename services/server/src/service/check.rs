@@ -77,12 +77,11 @@ impl Service {
         respond: impl FnOnce(&Caller<'_>) -> Response,
     ) -> Response {
         let headers = request.headers();
-        let gate = self.gate.load();
-        let answer = match self.check(&gate, headers, check) {
+        let answer = match self.gate.call(|gate| self.check(gate, headers, &check)) {
             Ok(answer) => answer,
             Err(error) => return json(StatusCode::BAD_REQUEST, unknown_name(&error)),
         };
-        let verdict = answer.verdict;
+        let (verdict, gate) = (answer.verdict, self.gate.load());
         self.metrics.count(&verdict);
         if !verdict.is_admitted() {
             let shadow = self.settings.shadow;
@@ -133,13 +132,13 @@ impl Service {
         &self,
         gate: &Gate,
         headers: &HeaderMap,
-        check: Check,
+        check: &Check,
     ) -> Result<Answer, RequestError> {
         let mut wrong = None;
         let answer = self.settings.key_from.check(headers, |api_key| {
             let answer = match check {
                 Check::Charge(cost, extras) => {
-                    self.metrics.time(|| extras.check(gate, api_key, cost))
+                    self.metrics.time(|| extras.check(gate, api_key, *cost))
                 }
                 Check::Peek => Extras::default().peek(gate, api_key, 0),
             };
