@@ -7,6 +7,7 @@ mod create;
 mod import;
 mod issue;
 mod list;
+mod migrate;
 mod plan;
 mod reset;
 mod revoke;
@@ -38,6 +39,7 @@ pub(crate) enum Command {
     Check(check::Check),
     Top(top::Top),
     Verify(verify::Verify),
+    Migrate(Box<migrate::Migrate>),
 }
 
 impl Command {
@@ -56,6 +58,7 @@ impl Command {
             Self::Check(command) => command.run(pepper),
             Self::Top(command) => command.run(pepper),
             Self::Verify(command) => command.run(pepper),
+            Self::Migrate(command) => command.run(pepper),
         }
     }
 }

@@ -41,10 +41,16 @@ pub(crate) struct GateFileToChange {
 }
 
 impl GateFileToChange {
-    /// Opens the gate, and sets its wait to that of the option.
+    /// Opens the gate, and sets its wait to that of the option. If a process was killed while it
+    /// migrated the gate, completes that first.
     pub(crate) fn open(&self, pepper: &PepperSource) -> Result<Gate, Failure> {
-        let gate = self.gate.open(pepper)?;
+        let mut gate = self.gate.open(pepper)?;
         gate.set_wait(self.wait);
+        if gate.table().is_migrating() {
+            gate.complete_migration()?;
+            gate = self.gate.open(pepper)?;
+            gate.set_wait(self.wait);
+        }
         Ok(gate)
     }
 

@@ -129,7 +129,7 @@ impl<'c> Handle<'c, kt_gate> {
         let table = match &state.table {
             GateTable::Memory(table) => TableInForce::Memory(table),
             #[cfg(feature = "host")]
-            GateTable::File(file) => TableInForce::File(file.load()),
+            GateTable::File(file) => TableInForce::File(file.load_newest()),
         };
         Ok(InForce { clock: &state.clock, table })
     }

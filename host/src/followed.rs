@@ -259,6 +259,19 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
         Current(self.shared.current.load())
     }
 
+    /// Returns the gate in force, as [`load`](Self::load) does. If it was migrated, opens the file
+    /// at the path first.
+    #[inline]
+    pub fn load_newest(&self) -> Current<T> {
+        let gate = self.load();
+        if !(*gate).as_ref().table().is_migrating() {
+            return gate;
+        }
+        // If the file cannot be opened, the gate stays in force.
+        let _ = self.reopen_if_replaced();
+        self.load()
+    }
+
     /// Calls `work` with the gate in force. If the key's counts are moving to another file, waits at
     /// most 50 ms until that file is at the path, opens it, and calls `work` with it.
     ///

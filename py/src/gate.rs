@@ -5,7 +5,7 @@ use core::cell::RefCell;
 use core::time::Duration;
 use std::path::PathBuf;
 
-use keytally::{AdminError as Admin, NewKey};
+use keytally::{AdminError as Admin, Charge, Decided, KeyId, NewKey, Outcome};
 use keytally::{Administrator, Clock as _, Name, Peppers, Section, Timestamp};
 use keytally::{Error, Followed, Gate as Host, GateConfig, Mapping, Settlement, Wait};
 use pyo3::exceptions::PyTypeError;
@@ -90,6 +90,28 @@ enum Held {
     Memory(Arc<Host>),
     /// In a file, which is opened again when another file replaces it.
     File(Followed),
+}
+
+/// The result of a check: of the key's tally, or of all that the request charges.
+enum Answer {
+    Verdict(keytally::Verdict),
+    Compound(Box<keytally::Compound>),
+}
+
+impl Decided for Answer {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Verdict(verdict) => verdict.outcome(),
+            Self::Compound(compound) => compound.outcome(),
+        }
+    }
+
+    fn left(&self) -> Option<(KeyId, Charge)> {
+        match self {
+            Self::Verdict(_) => None,
+            Self::Compound(compound) => compound.left(),
+        }
+    }
 }
 
 /// How long a change waits for another administrator by default.
@@ -289,19 +311,18 @@ impl Gate {
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
         let (now, request) = (Time::from(now), Request::new(groups, costs, need));
-        let gate = slf.get().current();
-        if request.is_none() && !gate.table().is_extended() {
-            return with_api_key(api_key, |api_key| {
-                with_clock!(now, gate.table().layout(), |clock| Verdict::from_gate(
-                    gate.table().check(api_key, cost.0, clock),
-                    gate
-                ))
-            });
-        }
         with_api_key(api_key, |api_key| {
-            let part = request.unwrap_or_default().part(&gate, api_key, cost.0)?;
-            let compound = with_clock!(now, |clock| part.check(clock));
-            Ok(Verdict::from_compound(compound, vec![Some(Arc::clone(&gate))]))
+            slf.get().answer(|gate| {
+                if request.is_none() && !gate.table().is_extended() {
+                    let verdict = with_clock!(now, gate.table().layout(), |clock| {
+                        gate.table().check(api_key, cost.0, clock)
+                    });
+                    return Ok(Answer::Verdict(verdict));
+                }
+                let none = Request::default();
+                let part = request.as_ref().unwrap_or(&none).part(gate, api_key, cost.0)?;
+                Ok(Answer::Compound(with_clock!(now, |clock| part.check(clock)).into()))
+            })
         })?
     }
 
@@ -361,19 +382,18 @@ impl Gate {
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
         let (now, request) = (Time::from(now), Request::new(groups, costs, need));
-        let gate = slf.get().current();
-        if request.is_none() && !gate.table().is_extended() {
-            return with_api_key(api_key, |api_key| {
-                with_clock!(now, gate.table().layout(), |clock| Verdict::from_gate(
-                    gate.table().peek(api_key, cost.0, clock),
-                    gate
-                ))
-            });
-        }
         with_api_key(api_key, |api_key| {
-            let part = request.unwrap_or_default().part(&gate, api_key, cost.0)?;
-            let compound = with_clock!(now, |clock| part.peek(clock));
-            Ok(Verdict::from_compound(compound, vec![Some(Arc::clone(&gate))]))
+            slf.get().answer(|gate| {
+                if request.is_none() && !gate.table().is_extended() {
+                    let verdict = with_clock!(now, gate.table().layout(), |clock| {
+                        gate.table().peek(api_key, cost.0, clock)
+                    });
+                    return Ok(Answer::Verdict(verdict));
+                }
+                let none = Request::default();
+                let part = request.as_ref().unwrap_or(&none).part(gate, api_key, cost.0)?;
+                Ok(Answer::Compound(with_clock!(now, |clock| part.peek(clock)).into()))
+            })
         })?
     }
 
@@ -405,9 +425,9 @@ impl Gate {
         charge: ChargeArgument,
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
-        let gate = slf.get().current();
-        let verdict =
-            with_clock!(Time::from(now), |clock| gate.table().refund(key_id.0, charge.0, clock));
+        let (verdict, gate) = slf.get().call(|gate| {
+            with_clock!(Time::from(now), |clock| gate.table().refund(key_id.0, charge.0, clock))
+        });
         Self::verdict_of_key(gate, key_id, verdict)
     }
 
@@ -464,12 +484,14 @@ impl Gate {
         for (name, cost) in request.costs() {
             settlement = settlement.with_group(name, *cost);
         }
-        let settled = with_clock!(Time::from(now), |clock| gate.table().settle_all(
-            key_id.0,
-            estimate.0,
-            &settlement,
-            clock
-        ));
+        let (settled, gate) = slf.get().call(|gate| {
+            with_clock!(Time::from(now), |clock| gate.table().settle_all(
+                key_id.0,
+                estimate.0,
+                &settlement,
+                clock
+            ))
+        });
         let Some(settled) = settled else { return Err(no_such_key(key_id)) };
         let names = request.costs().iter().map(|(name, _)| name.clone());
         let uncharged_costs = names.zip(settled.uncharged().iter().copied()).collect();
@@ -494,8 +516,9 @@ impl Gate {
     /// 1000
     #[pyo3(signature = (key_id, *, now=None))]
     fn reset(slf: &Bound<'_, Self>, key_id: KeyIdText, now: Option<Moment>) -> PyResult<Verdict> {
-        let gate = slf.get().current();
-        let verdict = with_clock!(Time::from(now), |clock| gate.table().reset(key_id.0, clock));
+        let (verdict, gate) = slf.get().call(|gate| {
+            with_clock!(Time::from(now), |clock| gate.table().reset(key_id.0, clock))
+        });
         Self::verdict_of_key(gate, key_id, verdict)
     }
 
@@ -1201,8 +1224,38 @@ impl Gate {
             Held::Memory(gate) => Arc::clone(gate),
             Held::File(gate) => {
                 gate.reopen_if_due();
-                gate.load().to_arc()
+                gate.load_newest().to_arc()
             }
+        }
+    }
+
+    /// Calls `work` with the gate that is in use. If the key's counts are moving to another file,
+    /// calls it again with that one. Returns the result and its gate.
+    fn call<R: Decided>(&self, mut work: impl FnMut(&Arc<Host>) -> R) -> (R, Arc<Host>) {
+        match &self.held {
+            Held::Memory(gate) => (work(gate), Arc::clone(gate)),
+            Held::File(followed) => {
+                followed.reopen_if_due();
+                let mut used = None;
+                let result = followed.call(|gate| {
+                    let gate = gate.to_arc();
+                    let result = work(&gate);
+                    used = Some(gate);
+                    result
+                });
+                (result, used.unwrap_or_else(|| followed.load().to_arc()))
+            }
+        }
+    }
+
+    /// Returns the verdict of a check or a peek.
+    fn answer(&self, work: impl FnMut(&Arc<Host>) -> PyResult<Answer>) -> PyResult<Verdict> {
+        match self.call(work) {
+            (Ok(Answer::Verdict(verdict)), gate) => Ok(Verdict::from_gate(verdict, gate)),
+            (Ok(Answer::Compound(compound)), gate) => {
+                Ok(Verdict::from_compound(*compound, vec![Some(gate)]))
+            }
+            (Err(error), _) => Err(error),
         }
     }
 
