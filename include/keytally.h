@@ -595,6 +595,11 @@ enum kt_outcome
     KT_FULL = 5,
     /** The key does not have a scope that the request needs; nothing is charged. */
     KT_FORBIDDEN = 6,
+    /**
+     * The key's counts are being moved to another file, which is not in force yet. Nothing is
+     * charged.
+     */
+    KT_UNAVAILABLE = 7,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -1909,7 +1914,7 @@ void kt_gate_close(kt_gate *gate);
  * call it at any time; see the contract.
  *
  * `KT_OK` means that there is a verdict. Its `outcome` is `KT_ADMITTED`, `KT_DENIED`,
- * `KT_TOO_COSTLY`, `KT_MISSING_KEY` or `KT_INVALID_KEY`.
+ * `KT_TOO_COSTLY`, `KT_MISSING_KEY`, `KT_INVALID_KEY` or, during a migration, `KT_UNAVAILABLE`.
  *
  * Statuses: `KT_NO_CLOCK`.
  *

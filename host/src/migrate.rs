@@ -94,13 +94,16 @@ impl MigrationConfig {
         let teams = self.teams.or_else(|| {
             (old.team_capacity() > 0).then(|| old.team_capacity().saturating_mul(factor))
         });
+        let has_teams = plans.iter().any(|plan| plan.sections.named("team").is_some());
+        let keys = capacity.saturating_mul(factor);
+        let teams = teams.or_else(|| has_teams.then_some(keys));
         let has = |window: &Window| {
             let mut sections = plans.iter().flat_map(|plan| plan.sections.named("key"));
             sections.any(|key| key.quotas().iter().any(|quota| quota.window == *window))
         };
         let described = self.described.or_else(|| old.described().filter(has));
         GateConfig {
-            keys: capacity.saturating_mul(factor),
+            keys,
             prefix: old.prefix(),
             plans,
             teams,
