@@ -382,9 +382,9 @@ impl Compound {
     }
 
     /// Returns the verdict that decided, whose status and body the response has: that of a missing
-    /// or invalid key, else of a missing scope, else of a sealed tally, else of a full limiter, else of a tally that the
-    /// cost is above a limit of, else the denial that lasts longest. If the request is admitted, it
-    /// is the first.
+    /// or invalid key, else of a missing scope, else of a sealed tally, else of a full limiter,
+    /// else of a tally that the cost is above a limit of, else the denial that lasts longest. If
+    /// the request is admitted, it is the first.
     pub fn decisive(&self) -> &Verdict {
         &self.tallies[self.decisive_index()].verdict
     }

@@ -213,7 +213,8 @@ fn imported_keys_are_found_after_two_enlargements() {
     for (factor, count) in [(3, 40), (1, 0), (2, 60)] {
         let (new, problems) = migrate(&gate, &config(gate.capacity() * factor, &plans));
         assert_eq!(problems, []);
-        gate = Gate::attach(new.memory().iter().map(copy).collect(), support::peppers(&[1])).unwrap();
+        gate =
+            Gate::attach(new.memory().iter().map(copy).collect(), support::peppers(&[1])).unwrap();
         for key in import(&gate, count) {
             let verdict = gate.check(Some(key.as_bytes()), 1, at(20));
             assert!(verdict.is_admitted(), "{key} of {}", gate.capacity());
@@ -292,24 +293,17 @@ fn teams_scopes_and_groups_move_to_other_numbers() {
     let named = |left: &[(String, Vec<u32>)]| {
         left.iter().map(|(name, left)| format!("{name} {left:?}")).collect::<Vec<_>>().join(", ")
     };
-    assert_eq!(
-        named(&left(&new, &keys[0])),
-        "key [8, 99], read [7], team [18, 98], write [3, 8]"
-    );
-    assert_eq!(
-        named(&left(&new, &keys[2])),
-        "key [8, 99], read [7], team [28, 48], write [3, 8]"
-    );
+    assert_eq!(named(&left(&new, &keys[0])), "key [8, 99], read [7], team [18, 98], write [3, 8]");
+    assert_eq!(named(&left(&new, &keys[2])), "key [8, 99], read [7], team [28, 48], write [3, 8]");
     assert_eq!(check(&new, &keys[1], at(20)).reason(), Some(keytally_core::Reason::Suspended));
     let needs = |scope: &str| {
         let part = new.part(Some(keys[0].expose().as_bytes()), 0).with_scope(scope).unwrap();
         part.check(at(20)).outcome()
     };
-    assert_eq!(["write", "read", "admin"].map(needs), [
-        Outcome::Admitted,
-        Outcome::Forbidden,
-        Outcome::Forbidden
-    ]);
+    assert_eq!(
+        ["write", "read", "admin"].map(needs),
+        [Outcome::Admitted, Outcome::Forbidden, Outcome::Forbidden]
+    );
     assert_eq!(old.part(Some(keys[0].expose().as_bytes()), 1).check(at(20)).http_status(), 503);
 }
 

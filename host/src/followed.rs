@@ -12,8 +12,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, Guard};
-use keytally_core::{Charge, Compound, KeyId, Outcome, Peppers, Settled, Verdict};
 use keytally_core::sync::{AtomicU64, Ordering};
+use keytally_core::{Charge, Compound, KeyId, Outcome, Peppers, Settled, Verdict};
 
 use crate::clock::instant;
 use crate::error::Error;
@@ -272,8 +272,8 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
         self.load()
     }
 
-    /// Calls `work` with the gate in force. If the key's counts are moving to another file, waits at
-    /// most 50 ms until that file is at the path, opens it, and calls `work` with it.
+    /// Calls `work` with the gate in force. If the key's counts are moving to another file, waits
+    /// at most 50 ms until that file is at the path, opens it, and calls `work` with it.
     ///
     /// If the wait was too short, returns the last result, which is
     /// [`Outcome::Unavailable`]. If no migration is in progress, `work` is called once.
@@ -339,7 +339,8 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
     /// Opens the file at the path if it is another one. Returns whether another gate than this one
     /// is in force.
     fn open_moved(&self, gate: &Current<T>) -> bool {
-        // Another thread may have opened it. There is no lock, which a forked child could find held.
+        // Another thread may have opened it. There is no lock, which a forked child could find
+        // held.
         let is_other = || !Arc::ptr_eq(&gate.0, &self.shared.current.load());
         is_other() || (self.shared.examine(false, &mut |_| ()).is_ok() && is_other())
     }

@@ -111,7 +111,11 @@ impl GateConfig {
     }
 
     /// Calls `with` with the settings of the gate with this random number as the core takes them.
-    pub(crate) fn to_core<T>(&self, id: u64, with: impl FnOnce(&keytally_core::GateConfig<'_>) -> T) -> T {
+    pub(crate) fn to_core<T>(
+        &self,
+        id: u64,
+        with: impl FnOnce(&keytally_core::GateConfig<'_>) -> T,
+    ) -> T {
         let has_teams = self.plans.iter().any(|plan| plan.sections.named("team").is_some());
         let teams = self.teams.unwrap_or(if has_teams { self.keys } else { 0 });
         let scopes: Vec<&str> = self.scopes.iter().map(String::as_str).collect();

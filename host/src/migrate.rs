@@ -150,9 +150,9 @@ impl Gate {
     /// processes check keys meanwhile.
     ///
     /// `new_path` is a path in the folder of the gate, at which the new file is until it replaces
-    /// the gate. Checks by a [`Followed`](crate::Followed) gate wait at most 50 ms for the new file,
-    /// and are then [`Unavailable`](keytally_core::Outcome::Unavailable). This `Gate` stays with
-    /// the old file: open the path again.
+    /// the gate. Checks by a [`Followed`](crate::Followed) gate wait at most 50 ms for the new
+    /// file, and are then [`Unavailable`](keytally_core::Outcome::Unavailable). This `Gate` stays
+    /// with the old file: open the path again.
     ///
     /// If the process is killed, the next administrator completes or undoes the migration.
     ///
@@ -175,8 +175,8 @@ impl Gate {
     ///
     /// # Errors
     /// - [`Error::NotCarried`] if the new gate cannot have all keys and their state.
-    /// - [`Error::Successor`] if the new path is not possible, or on Windows, which cannot replace a
-    ///   file that is in use.
+    /// - [`Error::Successor`] if the new path is not possible, or on Windows, which cannot replace
+    ///   a file that is in use.
     /// - [`Error::Exists`] if the new path exists.
     /// - [`Error::Create`] and [`Error::Entropy`], as [`create`](Self::create).
     /// - Those of [`administer`](Self::administer).
@@ -290,9 +290,10 @@ impl Gate {
             return Err(refused("this system cannot replace a file that is in use"));
         }
         let old = self.real_path()?.ok_or_else(|| refused("the gate is in memory"))?;
-        let name = new_path.file_name().and_then(|name| name.to_str()).filter(|name| {
-            (1..=keytally_core::MAX_SUCCESSOR_NAME_LEN).contains(&name.len())
-        });
+        let name = new_path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .filter(|name| (1..=keytally_core::MAX_SUCCESSOR_NAME_LEN).contains(&name.len()));
         let name = name.ok_or_else(|| refused("its name must have 1 to 56 bytes of UTF-8"))?;
         let folder = fs::canonicalize(parent_folder(new_path))
             .map_err(|error| Error::io("examine the folder of", new_path, error))?;

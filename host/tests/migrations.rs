@@ -96,7 +96,13 @@ fn processes_check_keys_through_migrations_within_every_limit() {
     for worker in &mut workers {
         assert_eq!(worker.next_report().as_deref(), Some("ready"));
     }
-    let migrations = if is_full() { 100 } else if is_quick() { 3 } else { 10 };
+    let migrations = if is_full() {
+        100
+    } else if is_quick() {
+        3
+    } else {
+        10
+    };
     for number in 1..=migrations {
         let gate = open(at);
         // The processes check keys between two migrations, too.
@@ -129,7 +135,10 @@ fn processes_check_keys_through_migrations_within_every_limit() {
         assert!(used.contains(&40_000) || team == 90_000, "{rest:?} {used:?}");
     }
     let sum: u32 = admitted.iter().sum();
-    println!("{migrations} migrations: {sum} admitted, {} denied, {} unavailable", rest[0], rest[1]);
+    println!(
+        "{migrations} migrations: {sum} admitted, {} denied, {} unavailable",
+        rest[0], rest[1]
+    );
     let (_, key) = &keys[3];
     while check(&followed, key).is_admitted() {}
     assert_eq!(self::used(&followed.load(), keys[3].0, "key"), 40_000);

@@ -19,8 +19,8 @@ use std::thread;
 
 use keytally::{
     Charge, Entropy, Flaw, Followed, Gate, GateConfig, GatePart, KeyId, Limiter, Mapping,
-    MigrationConfig, Name, NewKey,
-    Outcome, Peppers, Reason, Settlement, Timestamp, Verdict, stop::FileStop,
+    MigrationConfig, Name, NewKey, Outcome, Peppers, Reason, Settlement, Timestamp, Verdict,
+    stop::FileStop,
 };
 use keytally_core::check_all;
 use keytally_core::stop::{Stop, arm, stopped, visits};
@@ -126,12 +126,7 @@ const OPERATIONS: &[Operation] = &[
         kind: Kind::Reuse,
     },
     #[cfg(unix)]
-    Operation {
-        name: "migrate",
-        before: keys_to_migrate,
-        act: migrate,
-        kind: Kind::Migration,
-    },
+    Operation { name: "migrate", before: keys_to_migrate, act: migrate, kind: Kind::Migration },
     Operation { name: "import", before: four_keys, act: import, kind: Kind::Gate },
     Operation { name: "rotate", before: four_keys, act: rotate, kind: Kind::Gate },
     Operation {
@@ -839,18 +834,17 @@ fn kill_in_migration(operation: &Operation, files: &Path, point: Stop, visit: u6
     let mut used = vec![3; texts.len()];
     let mut charge = |when: &str| {
         for (used, text) in used.iter_mut().zip(&texts) {
-            let compound = followed.call(|gate| {
-                gate.table().part(Some(text.as_bytes()), 2).check(NOW)
-            });
+            let compound =
+                followed.call(|gate| gate.table().part(Some(text.as_bytes()), 2).check(NOW));
             match compound.outcome() {
                 Outcome::Admitted => *used += 2,
                 Outcome::Unavailable => assert!(when != "ended", "{what}, {when}"),
                 other => panic!("{what}, {when}: {other} {:?}", compound.reason()),
             }
             // A charge before a seal that could not be given back counts.
-            *used += compound.charge(0).map_or(0, |left| {
-                if compound.is_admitted() { 0 } else { left.cost() }
-            });
+            *used += compound
+                .charge(0)
+                .map_or(0, |left| if compound.is_admitted() { 0 } else { left.cost() });
         }
     };
     let mut worker = start(operation, at, point, visit);

@@ -516,9 +516,9 @@ impl Gate {
     /// 1000
     #[pyo3(signature = (key_id, *, now=None))]
     fn reset(slf: &Bound<'_, Self>, key_id: KeyIdText, now: Option<Moment>) -> PyResult<Verdict> {
-        let (verdict, gate) = slf.get().call(|gate| {
-            with_clock!(Time::from(now), |clock| gate.table().reset(key_id.0, clock))
-        });
+        let (verdict, gate) = slf
+            .get()
+            .call(|gate| with_clock!(Time::from(now), |clock| gate.table().reset(key_id.0, clock)));
         Self::verdict_of_key(gate, key_id, verdict)
     }
 

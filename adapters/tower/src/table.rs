@@ -4,8 +4,8 @@ use alloc::sync::Arc;
 use std::path::Path;
 
 use keytally::{
-    Charge, Decided, Followed, Gate, GatePart, Limiter, Mapping, RequestError, Verdict, check_all, now,
-    peek_all,
+    Charge, Decided, Followed, Gate, GatePart, Limiter, Mapping, RequestError, Verdict, check_all,
+    now, peek_all,
 };
 
 use crate::address::Subject;

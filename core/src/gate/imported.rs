@@ -90,7 +90,9 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             import_groups(mac, records).into_iter().flat_map(move |group| {
                 group_numbers(group, records).map(move |record| match records {
                     _ if records == self.capacity => self.record(record),
-                    _ => self.record_of(RecordIds::new(low(record), records).id_ending_with(number)),
+                    _ => {
+                        self.record_of(RecordIds::new(low(record), records).id_ending_with(number))
+                    }
                 })
             })
         })

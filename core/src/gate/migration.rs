@@ -9,8 +9,8 @@
 //! 2. It *announces* the successor: it stores the successor's id and name in the old gate's redo
 //!    record, and marks the target word as `SEALING`.
 //! 3. It moves the tallies of one line after another, of a record or a team. For each line, it
-//!    stores the line's number in the successor's target word. Then it *seals* each tally: it stores
-//!    the word in the successor's redo record, and exchanges it for a word with the stamp of
+//!    stores the line's number in the successor's target word. Then it *seals* each tally: it
+//!    stores the word in the successor's redo record, and exchanges it for a word with the stamp of
 //!    reservations. If a check changed the tally meanwhile, the exchange fails and is repeated.
 //!    When all tallies of the line are sealed, it stores the tallies of the successor's line.
 //! 4. It marks the old gate's target word as `SEALED`.
@@ -49,9 +49,9 @@
 //! units for as long as though they had just been charged.
 //!
 //! # Refunds
-//! A charge names tallies by their numbers. If the successor has other sections or windows, a number
-//! may stand for another tally. Such a successor notes the time of step 5, 60 s later for clocks
-//! that run ahead, and does not refund or settle charges from before that time.
+//! A charge names tallies by their numbers. If the successor has other sections or windows, a
+//! number may stand for another tally. Such a successor notes the time of step 5, 60 s later for
+//! clocks that run ahead, and does not refund or settle charges from before that time.
 
 use core::fmt;
 
@@ -106,8 +106,8 @@ pub enum NotCarried {
         /// The account.
         account: u32,
     },
-    /// The gate has imported keys and was enlarged twice since the first of them, or it would become
-    /// more than 255 times as large.
+    /// The gate has imported keys and was enlarged twice since the first of them, or it would
+    /// become more than 255 times as large.
     ImportedKeys,
     /// The record with this number is damaged.
     Damaged {
@@ -278,10 +278,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
 impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
     /// Begins or continues the migration to `new`, which
     /// [`Gate::init_successor`] created.
-    pub fn migration<'m, N: AsRef<[CacheLine]>>(
-        &'m self,
-        new: &'m Gate<N>,
-    ) -> Migration<'m, M, N> {
+    pub fn migration<'m, N: AsRef<[CacheLine]>>(&'m self, new: &'m Gate<N>) -> Migration<'m, M, N> {
         Migration { old: self.gate, new }
     }
 

@@ -464,8 +464,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     }
 
     /// Applies `decide` to a tally of a key id, for callers that do not have the secret. Returns
-    /// `None` if the gate does not have the key, or if the key does not have the tally. If the tally
-    /// is sealed, nothing changes, and the outcome is [`Outcome::Unavailable`].
+    /// `None` if the gate does not have the key, or if the key does not have the tally. If the
+    /// tally is sealed, nothing changes, and the outcome is [`Outcome::Unavailable`].
     pub(super) fn adjust_tally(
         &self,
         key_id: KeyId,

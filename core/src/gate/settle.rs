@@ -151,7 +151,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         let overdraw = settlement.overdraw;
         let (mut own, mut is_begun) = (0, false);
         if let Some(actual) = settlement.cost {
-            own = self.settle_unit(key_id, &estimate, 0, actual, (overdraw, &mut is_begun), clock)?;
+            own =
+                self.settle_unit(key_id, &estimate, 0, actual, (overdraw, &mut is_begun), clock)?;
         }
         let mut uncharged = Vec::new();
         for &(name, actual) in &settlement.groups {
@@ -168,7 +169,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             // There is room for as many as the settlement has.
             let _ = uncharged.push(rest);
         }
-        let first = estimate.entries().next().filter(|first| first.charge().at >= self.refunds_from());
+        let first =
+            estimate.entries().next().filter(|first| first.charge().at >= self.refunds_from());
         let first = first.map_or(0, |entry| entry.tally.into());
         let mut verdict =
             self.adjust_tally(key_id, first, clock, |layout, limits, word, now| {

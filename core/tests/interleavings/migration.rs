@@ -58,7 +58,8 @@ fn charge_is_made_before_its_tally_is_sealed_or_not_at_all() {
             Outcome::Full
         });
         let outcomes = together(requests.into_iter().chain([sealing]));
-        let admitted = outcomes[..2].iter().filter(|outcome| **outcome == Outcome::Admitted).count();
+        let admitted =
+            outcomes[..2].iter().filter(|outcome| **outcome == Outcome::Admitted).count();
         for outcome in &outcomes[..2] {
             assert!(matches!(outcome, Outcome::Admitted | Outcome::Unavailable));
         }
