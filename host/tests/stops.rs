@@ -1074,8 +1074,24 @@ fn kill_at_any_step_loses_nothing_and_blocks_no_process() {
             }
         }
     }
-    let never: Vec<_> =
-        all_stops().into_iter().zip(&visited).filter(|(_, visits)| **visits == 0).collect();
+    // Windows has no migration.
+    let is_of_migration = |point: Stop| {
+        matches!(
+            point,
+            Stop::LineBegun
+                | Stop::TallyNoted
+                | Stop::TallySealed
+                | Stop::TallyMoved
+                | FileStop::SuccessorAnnounced
+                | FileStop::TalliesSealed
+                | FileStop::SuccessorPublished
+                | FileStop::SuccessorInForce
+        )
+    };
+    let points = all_stops().into_iter().zip(&visited);
+    let never =
+        points.filter(|(point, visits)| **visits == 0 && (cfg!(unix) || !is_of_migration(*point)));
+    let never: Vec<_> = never.collect();
     assert!(never.is_empty(), "no operation visits {never:?}");
     println!("{kills} kills at {} points", all_stops().len());
 }

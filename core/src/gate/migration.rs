@@ -30,8 +30,8 @@
 //! reservations, which the compare-exchange loop and the fast path exclude. A check that had loaded
 //! the tally before it was sealed fails to exchange it. So for each tally, either the charge or the
 //! seal comes first. If it is the charge, it is in the word that the seal's exchange compared with,
-//! and that word is what the successor gets. The successor opens only when every tally of a key or a
-//! team is sealed, so no key is decided on in both gates. Free records have no key to charge.
+//! and that word is what the successor gets. The successor opens only when every tally of a key or
+//! a team is sealed, so no key is decided on in both gates. Free records have no key to charge.
 //!
 //! # No key is refused wrongly
 //! While the old gate is at its path, its records are those of all keys, since its administrators'
