@@ -889,6 +889,11 @@ fn kill_in_migration(operation: &Operation, files: &Path, point: Stop, visit: u6
     for (used, text) in used.iter().zip(&texts) {
         let compound = gate.table().part(Some(text.as_bytes()), 0).peek(NOW);
         let month = compound.tallies()[0].verdict().quotas().iter().last().unwrap();
+        assert_eq!(
+            compound.tallies()[0].verdict().clock_ahead_s(),
+            0,
+            "{what}: the stamp moved, too"
+        );
         assert_eq!(month.used(), *used, "{what}");
     }
     let info = gate.table().account(41, NOW).unwrap();
