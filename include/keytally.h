@@ -102,7 +102,8 @@
  *     kt_charge_at_ms writes. Wrong clocks can let some windows of one tally admit their limit a
  *     second time. These are:
  *     - For late clocks, stale readings and explicit times that disagree: none. In a limiter, one
- *       each time that a caller that is more than 60 s late finds its subject's slot reused.
+ *       each time that a caller that is more than 1 s late finds its subject's slot reused. So a
+ *       clock that is set back by more than 1 s costs one for each such slot.
  *     - For a system clock that ran more than 60 s ahead and is set right, or that is set back by
  *       more than 60 s: one, when the tally is corrected. Each check that read the clock before the
  *       step and charges after the correction costs one more. So does each thread that is stopped
@@ -145,7 +146,7 @@
 
 /** The value of `kt_limiter_size` as a constant, for arrays. */
 #define KT_LIMITER_SIZE(capacity) \
-    ((size_t)64 * (2 + 2 * KT_LIMITER_BUCKETS_(capacity) + (KT_LIMITER_BUCKETS_(capacity) + 7) / 8))
+    ((size_t)64 * (3 + 2 * KT_LIMITER_BUCKETS_(capacity) + (KT_LIMITER_BUCKETS_(capacity) + 3) / 4))
 #define KT_LIMITER_BUCKETS_(capacity) (((size_t)(capacity) * 3 + 15) / 16)
 
 /** The value of `kt_gate_size` as a constant, for arrays. */
@@ -245,6 +246,9 @@
 /** The alignment of a table's memory, in bytes. */
 #define KT_TABLE_ALIGN 64
 
+/** Bytes of memory that a limiter of addresses needs in addition to `kt_limiter_size`. */
+#define KT_PREFIXES_SIZE 256
+
 /** The most subjects of a limiter. */
 #define KT_MAX_SUBJECTS 1073741824
 
@@ -330,8 +334,8 @@ enum kt_status
      */
     KT_STRUCT_SIZE = 11,
     /**
-     * A struct sets a member that this library does not know; set it to zero, or use the
-     * library of that header or a newer one.
+     * A struct sets a member, or a call passes a number, that this library does not know; pass
+     * zero, or use the library of that header or a newer one.
      */
     KT_UNKNOWN_MEMBER = 12,
     /** There is no quota of that index; they count from 0 to quota_count - 1. */
@@ -340,8 +344,16 @@ enum kt_status
     KT_PART_COUNT = 14,
     /** A part has a gate or a limiter, not both and not none. */
     KT_PART_TABLE = 15,
-    /** The struct is not a charge: this library never wrote it, or it was changed since. */
+    /**
+     * The struct is not a charge: this library never wrote it, or it was changed since; or the
+     * verdict has no charge.
+     */
     KT_NOT_A_CHARGE = 16,
+    /**
+     * The subject is not an address, such as 203.0.113.9 or 2001:db8::1; this limiter counts
+     * addresses.
+     */
+    KT_NOT_AN_ADDRESS = 17,
     /** A policy needs at least one quota, like "100/minute, 1000/hour". */
     KT_POLICY_EMPTY = 20,
     /** The policy is longer than 128 bytes, or the sections of the plan are longer than 512. */
@@ -436,6 +448,16 @@ enum kt_status
      */
     KT_POLICY_WARNING = 55,
     /**
+     * A policy for addresses is not of the form addresses: /PREFIX QUOTAS; /PREFIX QUOTAS, with
+     * 1 to 4 different prefixes of 33 to 64.
+     */
+    KT_POLICY_PREFIX = 56,
+    /**
+     * The limits of an account have more than quotas: a section, an algorithm or a warning,
+     * which only plans have.
+     */
+    KT_ACCOUNT_LIMITS = 57,
+    /**
      * The memory is smaller than the table; kt_limiter_size and kt_gate_size return the size
      * that it needs.
      */
@@ -474,8 +496,8 @@ enum kt_status
      */
     KT_OTHER_CAPACITY = 72,
     /**
-     * The limiter there cannot count this policy; create another file for it, and check
-     * requests with both until the longest window of the old one has passed.
+     * The limiter there has other windows or cannot count a limit; create another file for the
+     * new policy, and check requests with both until the longest window of this one has passed.
      */
     KT_OTHER_POLICY = 73,
     /**
@@ -591,7 +613,7 @@ enum kt_outcome
     KT_INVALID_KEY = 3,
     /** The cost is above a limit and can never be admitted. */
     KT_TOO_COSTLY = 4,
-    /** A limiter has no slot for a new subject. Nothing is charged. */
+    /** A limiter with `KT_ON_FULL_REFUSE` has no slot for a new subject. Nothing is charged. */
     KT_FULL = 5,
     /** The key does not have a scope that the request needs; nothing is charged. */
     KT_FORBIDDEN = 6,
@@ -652,6 +674,29 @@ enum kt_reason
 typedef enum kt_reason kt_reason;
 #else
 typedef uint8_t kt_reason;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/** What happens to a request whose subject is new and finds no slot in a limiter. */
+enum kt_on_full
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint8_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * It is charged to an overflow tally, under the same limits. The subjects that find the same
+     * bucket full share one. A subject that gets a slot later begins there with its whole limit.
+     * This is the value of a new limiter.
+     */
+    KT_ON_FULL_SHARE = 0,
+    /** It is refused with the outcome `KT_FULL`. */
+    KT_ON_FULL_REFUSE = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum kt_on_full kt_on_full;
+#else
+typedef uint8_t kt_on_full;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -758,8 +803,11 @@ typedef struct kt_verdict {
     uint8_t env;
     /** The number of quotas. 0 if the check reached no tally. */
     uint8_t quota_count;
-    /** Zero. */
-    uint8_t reserved_8_;
+    /**
+     * 1 if a limiter had no slot for the subject and charged it to an overflow tally, which it
+     * shares with others, or denied it for lack of room there. Else 0. See `kt_on_full`.
+     */
+    uint8_t is_shared;
     /** The time that the decision holds for, in Unix milliseconds. */
     uint64_t at_ms;
     /**
@@ -772,8 +820,9 @@ typedef struct kt_verdict {
     /** The cost of the request. */
     uint32_t cost;
     /**
-     * The units that were charged. 0 unless a check was admitted, so also after a peek.
-     * `kt_verdict_charge` writes them with their time.
+     * The units that were charged, for `kt_verdict_charge`. 0 unless a check was admitted, so
+     * also after a peek. 0 also after a `kt_gate_check` of a gate that is not plain: the
+     * verdict has no charge then, see `kt_gate_check_request`.
      */
     uint32_t charged;
     /** The units that a `settle` found no room for. 0 in every other verdict. */
@@ -843,8 +892,9 @@ typedef struct kt_tally {
     /** The charge in a form of this library: see `kt_compound_charge`. */
     uint64_t private_[2];
     /**
-     * The section of the gate's plans: `key`, `team` or the name of a group, with a NUL. Empty
-     * for a limiter, and if the check reached no tally.
+     * The section of the gate's plans: `key`, `team` or the name of a group, with a NUL. In a
+     * limiter of addresses, a network larger than the client's own: `prefix-56`. Otherwise
+     * empty for a limiter, and if the check reached no tally.
      */
     char section[KT_SECTION_SIZE];
     /** The index of the part in the call. */
@@ -1306,12 +1356,12 @@ const char *kt_status_message(kt_status status);
 
 /**
  * Parses a policy, and writes it in its normal form: `1000/hour,100/m` becomes
- * `100/minute, 1000/hour`.
+ * `100/minute, 1000/hour`. In a host build, it may be one for addresses: see `kt_limiter_init`.
  *
  * Writes the policy and a NUL into `buffer`, and its length without the NUL to `written_out`.
  *
  * Statuses: those that begin with `KT_POLICY_`. `KT_BUFFER_TOO_SMALL`; `KT_POLICY_SIZE` bytes are
- * always enough.
+ * always enough, and for a policy for addresses `KT_SECTIONS_SIZE`.
  */
 kt_status kt_policy_parse(const char *policy,
                           size_t policy_len,
@@ -1433,7 +1483,8 @@ kt_status kt_key_id_parse(const char *text, size_t text_len, uint64_t *key_id_ou
 kt_status kt_charge_new(uint32_t cost, uint64_t at_ms, kt_charge *charge_out);
 
 /**
- * Writes the units that the first tally was charged.
+ * Writes the units that the request itself was charged; 0 if only groups with costs of their own
+ * were charged.
  *
  * Statuses: `KT_NOT_A_CHARGE`.
  */
@@ -1462,10 +1513,14 @@ kt_status kt_verdict_quota(const kt_verdict *verdict,
                            kt_quota *quota_out);
 
 /**
- * Writes what the check charged, for a later refund or settlement. Its cost is 0 unless the check
- * was admitted: a refund of it then does nothing.
+ * Writes what the check charged, for a later refund or settlement. If the check was not admitted,
+ * the cost of the charge is 0, and a refund of it does nothing.
  *
- * Statuses: `KT_NOT_A_VERDICT`.
+ * An admitted verdict of `kt_gate_check` has no charge if the gate is not plain (see
+ * `kt_gate_size`): call `kt_gate_check_request` and `kt_compound_charge` for such a gate. That of
+ * a peek, a refund, a settlement or a reset has none either.
+ *
+ * Statuses: `KT_NOT_A_VERDICT`. `KT_NOT_A_CHARGE` if the verdict is admitted and has no charge.
  *
  * ```c
  * kt_charge charge;
@@ -1656,6 +1711,13 @@ size_t kt_limiter_handle_size(void);
  * closed the memory must not move and must not be used for anything else. `seed` is 16 random
  * bytes, which keep clients from choosing subjects that collide in one bucket.
  *
+ * In a host build, a policy like `addresses: /64 20/minute; /48 1000/minute` makes a limiter of
+ * client addresses. It needs `KT_PREFIXES_SIZE` more bytes of memory, and memory of the heap for
+ * its handle until that is closed. Its subjects are addresses as text, which may have a port,
+ * brackets and a zone. A request is charged to the networks of all prefixes, or to none. Functions
+ * that write a `kt_verdict` write the one that decided, without a charge. `kt_check_all` with one
+ * part writes the verdicts on all networks, and its charge is for `kt_limiter_refund`.
+ *
  * Statuses: those that begin with `KT_POLICY_`, `KT_CAPACITY`, `KT_MEMORY_TOO_SMALL`,
  * `KT_OVERLAP`.
  *
@@ -1702,7 +1764,7 @@ void kt_limiter_close(kt_limiter *limiter);
  * `KT_OK` means that there is a verdict. Its `outcome` is `KT_ADMITTED`, `KT_DENIED`,
  * `KT_TOO_COSTLY` or `KT_FULL`.
  *
- * Statuses: `KT_NO_CLOCK`.
+ * Statuses: `KT_NOT_AN_ADDRESS` in a limiter of addresses, `KT_NO_CLOCK`.
  *
  * ```c
  * kt_verdict verdict;
@@ -1722,8 +1784,9 @@ kt_status kt_limiter_check(kt_limiter *limiter,
  * Checks like `kt_limiter_check`, with the options of a request. A NULL `request` has a cost of 1
  * and the time of the system clock.
  *
- * Statuses: `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`. `KT_NO_SUCH_GROUP` and
- * `KT_NO_SUCH_SCOPE` for a request with groups or scopes, which a limiter does not have.
+ * Statuses: `KT_NOT_AN_ADDRESS`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
+ * `KT_NO_SUCH_GROUP` and `KT_NO_SUCH_SCOPE` for a request with groups or scopes, which a limiter
+ * does not have.
  */
 kt_status kt_limiter_check_request(kt_limiter *limiter,
                                    const uint8_t *subject,
@@ -1732,10 +1795,10 @@ kt_status kt_limiter_check_request(kt_limiter *limiter,
                                    kt_verdict *verdict_out);
 
 /**
- * Writes the verdict that `kt_limiter_check` would give now, without a charge. Does not look for a
- * free slot for a new subject.
+ * Writes the verdict that `kt_limiter_check` would give now, without a charge. With
+ * `KT_ON_FULL_REFUSE`, does not look for a free slot for a new subject.
  *
- * Statuses: `KT_NO_CLOCK`.
+ * Statuses: `KT_NOT_AN_ADDRESS`, `KT_NO_CLOCK`.
  */
 kt_status kt_limiter_peek(kt_limiter *limiter,
                           const uint8_t *subject,
@@ -1748,7 +1811,7 @@ kt_status kt_limiter_peek(kt_limiter *limiter,
  * Gives back what a check charged, in the windows that still count it. `charge` is that of the
  * check's verdict. Refund a charge only once.
  *
- * Statuses: `KT_NOT_A_CHARGE`, `KT_NO_CLOCK`.
+ * Statuses: `KT_NOT_AN_ADDRESS`, `KT_NOT_A_CHARGE`, `KT_NO_CLOCK`.
  */
 kt_status kt_limiter_refund(kt_limiter *limiter,
                             const uint8_t *subject,
@@ -1761,7 +1824,7 @@ kt_status kt_limiter_refund(kt_limiter *limiter,
  * Replaces an estimated cost by the actual cost: refunds the difference, or charges it as far as
  * there is room. The verdict's `uncharged` is what found no room. Settle a charge only once.
  *
- * Statuses: `KT_NOT_A_CHARGE`, `KT_NO_CLOCK`.
+ * Statuses: `KT_NOT_AN_ADDRESS`, `KT_NOT_A_CHARGE`, `KT_NO_CLOCK`.
  */
 kt_status kt_limiter_settle(kt_limiter *limiter,
                             const uint8_t *subject,
@@ -1776,8 +1839,8 @@ kt_status kt_limiter_settle(kt_limiter *limiter,
  * which there is no room are charged too. The verdict's `uncharged` is what found no room. Settle
  * a charge only once.
  *
- * Statuses: `KT_NOT_A_CHARGE`, `KT_NO_SUCH_GROUP` for a settlement with groups, which a limiter
- * does not have, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
+ * Statuses: `KT_NOT_AN_ADDRESS`, `KT_NOT_A_CHARGE`, `KT_NO_SUCH_GROUP` for a settlement with
+ * groups, which a limiter does not have, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
  */
 kt_status kt_limiter_settle_all(kt_limiter *limiter,
                                 const uint8_t *subject,
@@ -1788,9 +1851,11 @@ kt_status kt_limiter_settle_all(kt_limiter *limiter,
                                 kt_verdict *verdict_out);
 
 /**
- * Resets all counts of the subject.
+ * Resets all counts of the subject. If it has no slot and would be charged to an overflow tally,
+ * resets that one. In a limiter of addresses, larger networks than the client's own keep their
+ * counts.
  *
- * Statuses: `KT_NO_CLOCK`.
+ * Statuses: `KT_NOT_AN_ADDRESS`, `KT_NO_CLOCK`.
  */
 kt_status kt_limiter_reset(kt_limiter *limiter,
                            const uint8_t *subject,
@@ -1801,6 +1866,9 @@ kt_status kt_limiter_reset(kt_limiter *limiter,
 /** Writes the number of subjects that the limiter was created for. */
 kt_status kt_limiter_capacity(kt_limiter *limiter, uint32_t *capacity_out);
 
+/** Writes the number of slots: at least 1.5 times the capacity. */
+kt_status kt_limiter_slots_total(kt_limiter *limiter, uint64_t *slots_out);
+
 /**
  * Writes the number of subjects whose slot cannot be given to another subject now. Reads the whole
  * table.
@@ -1810,10 +1878,32 @@ kt_status kt_limiter_capacity(kt_limiter *limiter, uint32_t *capacity_out);
 kt_status kt_limiter_live_subjects(kt_limiter *limiter, uint64_t now_ms, uint64_t *live_out);
 
 /**
+ * Writes the number of requests that found no slot for their subject since the limiter was
+ * created. What became of them is the choice of `kt_limiter_on_full` at that time.
+ */
+kt_status kt_limiter_refusals(kt_limiter *limiter, uint64_t *refusals_out);
+
+/** Writes what happens to a new subject that finds no slot, a `kt_on_full`. */
+kt_status kt_limiter_on_full(kt_limiter *limiter, uint8_t *on_full_out);
+
+/**
+ * Sets what happens to a new subject that finds no slot. The table stores it. It applies to all
+ * processes that have the table open, from their next such request on.
+ *
+ * Statuses: `KT_UNKNOWN_MEMBER` if this library does not know the value.
+ *
+ * ```c
+ * kt_status status = kt_limiter_set_on_full(&limiter, KT_ON_FULL_REFUSE);
+ * ```
+ */
+kt_status kt_limiter_set_on_full(kt_limiter *limiter, kt_on_full on_full);
+
+/**
  * Writes the policy that the limiter was created with, and a NUL. Writes the length without the
  * NUL to `written_out`.
  *
- * Statuses: `KT_DAMAGED`. `KT_BUFFER_TOO_SMALL`; `KT_POLICY_SIZE` bytes are always enough.
+ * Statuses: `KT_DAMAGED`. `KT_BUFFER_TOO_SMALL`; `KT_POLICY_SIZE` bytes are always enough, and for
+ * a limiter of addresses `KT_SECTIONS_SIZE`.
  */
 kt_status kt_limiter_policy(kt_limiter *limiter,
                             char *buffer,
@@ -1905,8 +1995,9 @@ void kt_gate_close(kt_gate *gate);
  * none. Only a valid key is charged.
  *
  * If the gate is not plain (see `kt_gate_size`), the windows of the key's team are charged too.
- * The verdict is then that of the tally that decided, and has no charge. To refund or settle such
- * a request, or to charge groups, call `kt_gate_check_request`.
+ * The verdict is then that of the tally that decided: it has the quotas of that tally only, and
+ * no charge, so that `kt_verdict_charge` returns `KT_NOT_A_CHARGE`. For such a gate, call
+ * `kt_gate_check_request`: its compound has the header fields of all quotas, and the charge.
  *
  * `api_key` is the value of the `X-API-Key` header: `api_key_len` bytes without a NUL, or NULL if
  * the request has no such header. If it has more than one, call `kt_verdict_duplicate_header`
@@ -2009,11 +2100,12 @@ kt_status kt_gate_reset(kt_gate *gate,
  * `KT_MAX_PARTS`. `now_ms` means what it means to the handle of the first part.
  *
  * A key charges a tally for each section of its plan: the key's own, its team's, and those of the
- * groups in the part. A plan with many windows takes several tallies for a section. All parts
- * together have at most `KT_MAX_PARTS` tallies.
+ * groups in the part. A plan with many windows takes several tallies for a section. An address
+ * charges one for each prefix of its limiter's policy. All parts together have at most
+ * `KT_MAX_PARTS` tallies.
  *
- * Statuses: `KT_PART_COUNT`, `KT_PART_TABLE`, `KT_NO_SUCH_GROUP`, `KT_NO_SUCH_SCOPE`,
- * `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
+ * Statuses: `KT_PART_COUNT`, `KT_PART_TABLE`, `KT_NOT_AN_ADDRESS`, `KT_NO_SUCH_GROUP`,
+ * `KT_NO_SUCH_SCOPE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
  *
  * ```c
  * const kt_part parts[] = {
@@ -2417,11 +2509,12 @@ kt_status kt_gate_assign_account(kt_gate *gate,
 
 /**
  * Gives an account limits of its own instead of those of its plan. `quotas` are written as in the
- * section `team` of a plan, such as `5000/hour, 100000/day`, with the same windows. Counts are
- * kept.
+ * section `team` of a plan, such as `5000/hour, 100000/day`, with the same windows. They count by
+ * the algorithm of that section, and its warnings hold. Counts are kept.
  *
- * Statuses: `KT_NO_SUCH_ACCOUNT`, those that begin with `KT_POLICY_`, `KT_PLAN_WINDOWS`,
- * `KT_PLAN_LIMIT`, `KT_BUSY`. For a file also those that `kt_gate_issue` lists for a file.
+ * Statuses: `KT_NO_SUCH_ACCOUNT`, those that begin with `KT_POLICY_`, `KT_ACCOUNT_LIMITS`,
+ * `KT_PLAN_WINDOWS`, `KT_PLAN_LIMIT`, `KT_BUSY`. For a file also those that `kt_gate_issue` lists
+ * for a file.
  */
 kt_status kt_gate_limit_account(kt_gate *gate,
                                 uint32_t account,
@@ -2591,7 +2684,7 @@ kt_status kt_gate_reopen_status(kt_gate *gate,
 
 /**
  * Creates a limiter for `capacity` subjects in a new file at `path`, with mode 0600 and its disk
- * blocks allocated: about 25 bytes for each subject, and up to 408 KiB for fewer than 16,384. The
+ * blocks allocated: about 27 bytes for each subject, and up to 432 KiB for fewer than 16,384. The
  * file appears atomically. Host builds only.
  *
  * Statuses: `KT_FILE_EXISTS`, `KT_FILE_NOT_FOUND` for the folder, `KT_FILE_DENIED`,
@@ -2616,8 +2709,9 @@ kt_status kt_limiter_open(const char *path, kt_limiter **limiter_out);
  * one creates the limiter and the others open it. If only the limits of the policy differ, they
  * are changed in the file, and all processes use them from their next check on. Host builds only.
  *
- * Statuses: `KT_OTHER_POLICY` if the limiter there has other windows or cannot count a limit;
- * `KT_OTHER_CAPACITY` if it has another; those of `kt_limiter_open` and `kt_limiter_create`.
+ * Statuses: `KT_OTHER_POLICY` if the limiter there has other windows or prefixes, or cannot count
+ * a limit; `KT_OTHER_CAPACITY` if it has another; those of `kt_limiter_open` and
+ * `kt_limiter_create`.
  */
 kt_status kt_limiter_open_or_create(const char *path,
                                     const char *policy,

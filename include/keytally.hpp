@@ -454,12 +454,17 @@ struct Verdict : kt_verdict {
         return retry_after_s == 0 ? std::nullopt : std::optional(detail::from_ms(retry_at_ms));
     }
 
-    /** Returns what the check charged. Its cost is 0 unless the check was admitted. */
-    Charge charge() const noexcept {
+    /** Returns what the check charged. Its cost is 0 if the check was not admitted. KT_NOT_A_CHARGE
+     *  if it was and has no charge: see kt_verdict_charge. */
+    Result<Charge> try_charge() const noexcept {
         Charge charge(0, Time());
-        kt_verdict_charge(this, &charge);
+        if (kt_status status = kt_verdict_charge(this, &charge); status != KT_OK) return status;
         return charge;
     }
+
+#if defined(__cpp_exceptions)
+    Charge charge() const { return try_charge().value(); }
+#endif
 
     /** Returns all windows after the decision, shortest first. */
     Quotas quotas() const noexcept { return Quotas(*this); }
@@ -862,7 +867,9 @@ private:
     std::vector<kt_name> need_;
 };
 
-/** A table of counts for any subject: an address, a user, a route. */
+/** A table of counts for any subject: an address, a user, a route. A policy that begins with
+ *  `addresses:` makes a limiter of client addresses: see kt_limiter_init. Its `check` returns the
+ *  verdict that decided, and `check_all` with one part those on all networks. */
 class Limiter {
     /** Binds all arguments of a C function but the last, the verdict. */
     template <class Function, class... Arguments>
@@ -878,7 +885,8 @@ public:
     static Result<Limiter> try_in_memory(Input policy, std::uint32_t capacity) noexcept {
         const detail::Entropy entropy;
         if (entropy.status() != KT_OK) return entropy.status();
-        TableMemory memory(kt_limiter_size(capacity));
+        const std::size_t size = kt_limiter_size(capacity);
+        TableMemory memory(size == 0 ? 0 : size + KT_PREFIXES_SIZE);
         if (memory.data() == nullptr) return memory.size() == 0 ? KT_CAPACITY : KT_NO_MEMORY;
         auto handle = detail::make<kt_limiter, kt_limiter_close>([&](kt_limiter *out) {
             return kt_limiter_init(memory.data(), memory.size(), policy.data(), policy.size(),
@@ -947,6 +955,24 @@ public:
     Result<void> try_use_system_clock() const noexcept {
         return kt_limiter_use_system_clock(get());
     }
+    /** Returns the number of requests that found no slot for their subject. */
+    Result<std::uint64_t> try_refusals() const noexcept {
+        std::uint64_t refusals = 0;
+        kt_status status = kt_limiter_refusals(get(), &refusals);
+        if (status != KT_OK) return status;
+        return refusals;
+    }
+    /** Returns what happens to a new subject that finds no slot. */
+    Result<kt_on_full> try_on_full() const noexcept {
+        std::uint8_t on_full = KT_ON_FULL_SHARE;
+        kt_status status = kt_limiter_on_full(get(), &on_full);
+        if (status != KT_OK) return status;
+        return static_cast<kt_on_full>(on_full);
+    }
+    /** Sets what happens to a new subject that finds no slot. */
+    Result<void> try_set_on_full(kt_on_full on_full) const noexcept {
+        return kt_limiter_set_on_full(get(), on_full);
+    }
 
 #if defined(__cpp_exceptions)
     static Limiter in_memory(Input policy, std::uint32_t capacity) {
@@ -999,6 +1025,12 @@ public:
     }
     /** Declares that each time given to this object is a cached reading of the system clock. */
     void use_system_clock() const { try_use_system_clock().value(); }
+    /** Returns the number of requests that found no slot for their subject. */
+    std::uint64_t refusals() const { return try_refusals().value(); }
+    /** Returns what happens to a new subject that finds no slot. */
+    kt_on_full on_full() const { return try_on_full().value(); }
+    /** Sets what happens to a new subject that finds no slot. */
+    void set_on_full(kt_on_full on_full) const { try_set_on_full(on_full).value(); }
 #endif
 
 #if __cplusplus >= 202002L

@@ -41,28 +41,53 @@ static enum MHD_Result count_api_key(void *context, enum MHD_ValueKind kind, con
     return MHD_YES;
 }
 
-/** Sets the header fields of a verdict. */
-static int set_headers(struct MHD_Response *response, const kt_verdict *verdict) {
-    char buffer[KT_HEADERS_SIZE];
+/** What was decided about a request: the status and the body if it is refused, and the header fields
+ *  of every response. */
+struct decision {
+    int admitted;
+    unsigned status;
+    const char *body;
     kt_field fields[KT_MAX_FIELDS];
     size_t count;
-    if (kt_verdict_fields(verdict, buffer, sizeof buffer, fields, KT_MAX_FIELDS, &count) != KT_OK)
-        return 0;
-    for (size_t i = 0; i < count; i++)
-        if (MHD_add_response_header(response, fields[i].name, fields[i].value) != MHD_YES) return 0;
-    return 1;
+    char buffer[KT_COMPOUND_HEADERS_SIZE];
+};
+
+/** Checks the key of a request. A gate may have teams and groups: the compound then lists all quotas
+ *  in its header fields, and has the charge for a refund. */
+static kt_status decide(kt_gate *gate, const struct api_keys *keys, struct decision *out) {
+    if (keys->count > 1) {
+        kt_verdict verdict;
+        kt_status status = kt_verdict_duplicate_header(KT_SYSTEM_CLOCK, &verdict);
+        if (status != KT_OK) return status;
+        out->admitted = 0;
+        out->status = verdict.http_status;
+        out->body = kt_verdict_body(&verdict);
+        return kt_verdict_fields(&verdict, out->buffer, sizeof out->buffer, out->fields,
+                                 KT_MAX_FIELDS, &out->count);
+    }
+    kt_compound compound;
+    kt_status status =
+        kt_gate_check_request(gate, (const uint8_t *)keys->first, keys->len, NULL, &compound);
+    if (status != KT_OK) return status;
+    /* compound.account is the account whose contacts are requested. */
+    out->admitted = compound.outcome == KT_ADMITTED;
+    out->status = compound.http_status;
+    out->body = kt_compound_body(&compound);
+    return kt_compound_fields(&compound, out->buffer, sizeof out->buffer, out->fields,
+                              KT_MAX_FIELDS, &out->count);
 }
 
-/** Sends a static body, with the header fields of the verdict if there is one. */
+/** Sends a static body, with the header fields of the decision if there is one. */
 static enum MHD_Result respond(struct MHD_Connection *connection, unsigned status, const char *body,
-                               const kt_verdict *verdict) {
+                               const struct decision *decision) {
     struct MHD_Response *response =
         MHD_create_response_from_buffer(strlen(body), (void *)(size_t)body, MHD_RESPMEM_PERSISTENT);
     if (response == NULL) return MHD_NO;
-    enum MHD_Result result = MHD_NO;
-    if (MHD_add_response_header(response, "Content-Type", "application/json") == MHD_YES &&
-        (verdict == NULL || set_headers(response, verdict)))
-        result = MHD_queue_response(connection, status, response);
+    enum MHD_Result result = MHD_add_response_header(response, "Content-Type", "application/json");
+    for (size_t i = 0; decision != NULL && result == MHD_YES && i < decision->count; i++)
+        result = MHD_add_response_header(response, decision->fields[i].name,
+                                         decision->fields[i].value);
+    if (result == MHD_YES) result = MHD_queue_response(connection, status, response);
     MHD_destroy_response(response);
     return result;
 }
@@ -85,24 +110,20 @@ static enum MHD_Result answer(void *context, struct MHD_Connection *connection, 
 
     struct api_keys keys = {NULL, 0, 0};
     MHD_get_connection_values_n(connection, MHD_HEADER_KIND, count_api_key, &keys);
-    kt_verdict verdict;
-    kt_status status;
-    if (keys.count > 1)
-        status = kt_verdict_duplicate_header(KT_SYSTEM_CLOCK, &verdict);
-    else
-        status = kt_gate_check(context, (const uint8_t *)keys.first, keys.len, 1, KT_SYSTEM_CLOCK,
-                               &verdict);
+    struct decision decision;
+    kt_status status = decide(context, &keys, &decision);
     if (status != KT_OK) {
         fprintf(stderr, "check: %s\n", kt_status_message(status));
         return respond(connection, 500, BROKEN, NULL);
     }
-    if (verdict.outcome != KT_ADMITTED)
-        return respond(connection, verdict.http_status, kt_verdict_body(&verdict), &verdict);
+    if (!decision.admitted)
+        return respond(connection, decision.status, decision.body, &decision);
 
-    /* The application begins here. verdict.account is the account whose contacts are requested. */
-    if (strcmp(path, "/api/v1/contacts") != 0) return respond(connection, 404, NOT_FOUND, &verdict);
-    if (strcmp(method, "GET") != 0) return respond(connection, 405, NOT_FOUND, &verdict);
-    return respond(connection, 200, CONTACTS, &verdict);
+    /* The application begins here. */
+    if (strcmp(path, "/api/v1/contacts") != 0)
+        return respond(connection, 404, NOT_FOUND, &decision);
+    if (strcmp(method, "GET") != 0) return respond(connection, 405, NOT_FOUND, &decision);
+    return respond(connection, 200, CONTACTS, &decision);
 }
 
 int main(int count, char **arguments) {

@@ -21,13 +21,30 @@ namespace {
 
 constexpr auto JSON = "application/json";
 
-/** Returns the verdict on a request. More than one X-API-Key header is invalid, because another
- *  server of the chain might read another one. */
-keytally::Verdict verdict_on(const keytally::Gate &gate, const httplib::Request &request) {
+/** Sets the header fields of a verdict or a compound, and the response if the request is refused. */
+template <class Result>
+httplib::Server::HandlerResponse answer(httplib::Response &response, const Result &result) {
+    result.for_each_header([&](std::string_view name, std::string_view value) {
+        response.set_header(std::string(name).c_str(), std::string(value));
+    });
+    if (result.admitted()) return httplib::Server::HandlerResponse::Unhandled;
+    response.status = result.http_status;
+    response.set_content(std::string(result.body()), JSON);
+    return httplib::Server::HandlerResponse::Handled;
+}
+
+/** Checks the key of a request. A gate may have teams and groups: the compound then lists all quotas
+ *  in its header fields, and has the charge for a refund. More than one X-API-Key header is
+ *  invalid, because another server of the chain might read another one. */
+httplib::Server::HandlerResponse check(const keytally::Gate &gate, const httplib::Request &request,
+                                       httplib::Response &response) {
     switch (request.get_header_value_count("X-API-Key")) {
-    case 0: return gate.check(std::nullopt);
-    case 1: return gate.check(request.get_header_value("X-API-Key"));
-    default: return keytally::Verdict::duplicate_header();
+    case 0: return answer(response, gate.check(std::nullopt, keytally::Request{}));
+    case 1: {
+        std::string api_key = request.get_header_value("X-API-Key");
+        return answer(response, gate.check(api_key, keytally::Request{}));
+    }
+    default: return answer(response, keytally::Verdict::duplicate_header());
     }
 }
 
@@ -43,17 +60,10 @@ int main(int count, char **arguments) try {
     const auto gate = keytally::Gate::open(arguments[1], peppers);
 
     httplib::Server server;
-    server.set_pre_routing_handler([&](const httplib::Request &request,
-                                       httplib::Response &response) {
-        auto verdict = verdict_on(gate, request);
-        verdict.for_each_header([&](std::string_view name, std::string_view value) {
-            response.set_header(std::string(name).c_str(), std::string(value));
+    server.set_pre_routing_handler(
+        [&](const httplib::Request &request, httplib::Response &response) {
+            return check(gate, request, response);
         });
-        if (verdict.admitted()) return httplib::Server::HandlerResponse::Unhandled;
-        response.status = verdict.http_status;
-        response.set_content(std::string(verdict.body()), JSON);
-        return httplib::Server::HandlerResponse::Handled;
-    });
     server.Get("/api/v1/contacts", [](const httplib::Request &, httplib::Response &response) {
         response.set_content(R"({"contacts": [{"name": "Ada"}, {"name": "Grace"}]})", JSON);
     });

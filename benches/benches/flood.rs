@@ -8,7 +8,7 @@ use core::hint::black_box;
 use std::process::Command;
 
 use governor::clock::DefaultClock;
-use keytally_core::{CacheLine, GateConfig, Limiter, Name, Outcome};
+use keytally_core::{CacheLine, GateConfig, Limiter, Name, OnFull, Outcome};
 use serde_json::{Value, json};
 
 use crate::measure::{Bench, Kind, PART, is_admitted, now};
@@ -164,6 +164,7 @@ const FULLEST: &str = "keytally, 90 % of all slots taken";
 fn fullest() -> (f64, f64) {
     const CAPACITY: u32 = 100_000;
     let limiter = smallest_limiter(ROOMY, CAPACITY);
+    limiter.set_on_full(OnFull::Refuse);
     let wanted = limiter.slots_total() * 9 / 10;
     let (mut live, mut refused, mut number) = (0, 0, 0);
     while live < wanted {

@@ -2,7 +2,7 @@
 //! requests, their type, and the outcome.
 
 use governor::clock::{DefaultClock, FakeRelativeClock, QuantaUpkeepClock};
-use keytally_core::{CacheLine, Outcome, Timestamp};
+use keytally_core::{CacheLine, OnFull, Outcome, Timestamp};
 use rate_net::CoarseClock;
 use siphasher::sip::SipHasher13;
 
@@ -300,6 +300,7 @@ fn full_table(bench: &mut Bench, sizes: &[u32]) {
     let mut table = bench.table("limiter/full", "ns", title, about);
     for size in sizes {
         let limiter = smallest_limiter(ROOMY, *size);
+        limiter.set_on_full(OnFull::Refuse);
         let (mut refused, mut live) = (Vec::new(), Vec::<String>::new());
         let mut number = 0;
         while refused.len() < NEW_SUBJECTS {

@@ -124,8 +124,12 @@ fn addresses(criterion: &mut Criterion) {
         });
         let client = |number: u32| {
             let [a, b, c, d] = (number / 4).to_be_bytes().map(u16::from);
-            let site =
-                [0x2001, 0xdb8 ^ a << 8 ^ b, c << 8 | d, if number % 2 == 0 { 0 } else { 1 << 7 }];
+            let site = [
+                0x2001,
+                0xdb8 ^ a << 8 ^ b,
+                c << 8 | d,
+                if number.is_multiple_of(2) { 0 } else { 1 << 7 },
+            ];
             Address::from(IpAddr::from([site[0], site[1], site[2], site[3], 0, 0, 0, 1]))
         };
         // A fixed stride that shares no factor with the number visits all clients.

@@ -69,3 +69,15 @@ pub(crate) fn parse_name(text: &str) -> Result<Name, String> {
 pub(crate) fn parse_key_id(text: &str) -> Result<KeyId, String> {
     keytally::redact::parse_key_id(text)
 }
+
+/// Parses the number of an account.
+pub(crate) fn parse_account(text: &str) -> Result<u32, String> {
+    parse_digits(text).ok_or_else(|| {
+        format!("{:?} is not an account; use a whole number up to {}", redact(text), u32::MAX)
+    })
+}
+
+/// Parses a number of digits only.
+pub(crate) fn parse_digits(text: &str) -> Option<u32> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}

@@ -6,6 +6,7 @@ mod check;
 mod create;
 mod import;
 mod issue;
+mod limiter;
 mod list;
 mod migrate;
 mod plan;
@@ -39,6 +40,7 @@ pub(crate) enum Command {
     Check(check::Check),
     Top(top::Top),
     Verify(verify::Verify),
+    Limiter(limiter::Limiter),
     Migrate(Box<migrate::Migrate>),
 }
 
@@ -58,6 +60,7 @@ impl Command {
             Self::Check(command) => command.run(pepper),
             Self::Top(command) => command.run(pepper),
             Self::Verify(command) => command.run(pepper),
+            Self::Limiter(command) => command.run(),
             Self::Migrate(command) => command.run(pepper),
         }
     }

@@ -1,7 +1,7 @@
 //! Plans as text: `NAME=SECTIONS`, such as `default=100/minute, 1000/hour`.
 
 use keytally::redact::{policy_error, redact_name};
-use keytally::{AdminError, Gate, Plan, Quota, Section, Sections, Window};
+use keytally::{AdminError, Algorithm, Gate, NewKey, Plan, Quota, Section, Sections, Window};
 
 use crate::failure::Failure;
 
@@ -23,12 +23,27 @@ pub fn parse(text: &str) -> Result<Plan, String> {
     Plan::new(name, sections).ok_or_else(|| invalid_name(name))
 }
 
-/// Parses the sections of a plan, or the limits of an account.
+/// Parses the limits of an account: quotas, without what only a plan has.
 ///
 /// # Errors
 /// A sentence that names the wrong part, with secrets redacted.
-pub(crate) fn parse_sections(text: &str) -> Result<Sections, String> {
-    text.parse().map_err(|error| policy_error(&error))
+pub(crate) fn parse_limits(text: &str) -> Result<Sections, String> {
+    let sections: Sections = text.parse().map_err(|error| policy_error(&error))?;
+    let extra = sections.iter().find_map(|section| {
+        if *section.section() != Section::Key {
+            Some(format!("the section {:?}", redact_name(&section.section().to_string())))
+        } else if section.algorithm() != Algorithm::Fixed {
+            Some(format!("the algorithm {:?}", section.algorithm().as_str()))
+        } else {
+            let percent = section.warnings().iter().flatten().find(|&&percent| percent > 0)?;
+            Some(format!("the warning at {percent}%"))
+        }
+    });
+    extra.map_or(Ok(sections), |extra| {
+        Err(format!(
+            "{extra} is not possible here: the limits of an account are quotas, such as \"5000/hour, 100000/day\", and its plan has the rest"
+        ))
+    })
 }
 
 /// Parses the window of a quota.
@@ -104,6 +119,25 @@ pub(crate) fn no_such_plan(gate: &Gate, name: Option<&str>, error: keytally::Err
     let name = redact_name(name);
     let sentence = format!("the gate has no plan {name:?}; its plans are: {}", plans_of(gate));
     with_sentence(&error, AdminError::NoSuchPlan, &sentence)
+}
+
+/// Returns the failure to issue a key. If the gate does not have its plan or a scope, the failure
+/// repeats the name and lists those that the gate has.
+pub(crate) fn no_such_name(gate: &Gate, new: &NewKey<'_>, error: keytally::Error) -> Failure {
+    let known: Vec<_> = gate.table().scopes().map(|scope| scope.to_string()).collect();
+    match new.scopes.iter().find(|scope| known.iter().all(|known| known != *scope)) {
+        Some(scope)
+            if matches!(error, keytally::Error::Admin { source: AdminError::NoSuchScope, .. }) =>
+        {
+            let scope = redact_name(scope);
+            let sentence = match known.join(", ").as_str() {
+                "" => format!("the gate has no scope {scope:?}; it was created without scopes"),
+                known => format!("the gate has no scope {scope:?}; its scopes are: {known}"),
+            };
+            with_sentence(&error, AdminError::NoSuchScope, &sentence)
+        }
+        _ => no_such_plan(gate, new.plan, error),
+    }
 }
 
 /// Returns the failure of a change of `plan`. If its windows or algorithm are not the gate's, the

@@ -63,7 +63,7 @@ fn impossible_request_fails_with_one_sentence() {
         sandbox.run(args).expect_failure(&["the gate has no key 0000000000A", "`list`"]);
     }
     for (args, parts) in [
-        (&["issue", GATE, "--account", "-1"][..], ["--account", "-1 is not in 0..=4294967295"]),
+        (&["issue", GATE, "--account", "-1"][..], ["--account", "\"-1\" is not an account"]),
         (&["list", GATE, "--account", "-1"], ["--account", "-1 is not in 0..=4294967295"]),
         (&["check", GATE, "--cost", "-1"], ["--cost", "-1 is not in 0..=4294967295"]),
         (&["create", "x.gate", "--keys", "-1"], ["--keys", "1..=67108864"]),

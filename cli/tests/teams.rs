@@ -65,8 +65,19 @@ fn check_charges_team_and_groups_all_or_none() {
         .run_with_input(&["check", GATE, "--group", "writes"], ann.as_bytes())
         .expect_failure(&["have no group \"writes\""]);
     sandbox
-        .run_with_input(&["check", GATE, "--group", "tokens=x"], ann.as_bytes())
-        .expect_usage_error(&["\"tokens=x\" is not a group; write NAME or NAME=COST"]);
+        .run(&["account", GATE, "x"])
+        .expect_usage_error(&["'<ACCOUNT>': \"x\" is not an account; use a whole number"]);
+    for wrong in ["tokens=x", "tokens=+5", "tokens="] {
+        sandbox
+            .run_with_input(&["check", GATE, "--group", wrong], ann.as_bytes())
+            .expect_usage_error(&[&format!("\"{wrong}\" is not a group; write NAME or NAME=COST")]);
+    }
+    sandbox
+        .run_with_input(
+            &["check", GATE, "--group", "tokens=1", "--group", "tokens"],
+            ann.as_bytes(),
+        )
+        .expect_usage_error(&["group \"tokens\" is given twice"]);
 }
 
 #[test]
@@ -97,6 +108,16 @@ fn account_is_shown_limited_suspended_and_reset() {
     sandbox
         .run(&["account", GATE, "42", "--limits", "9/hour"])
         .expect_failure(&["sections, windows and algorithms must be those"]);
+    for (limits, extra) in [
+        ("9/31d; group tokens: 5/31d", "the section \"group tokens\""),
+        ("9/31d; team: 5/31d", "the section \"team\""),
+        ("9/31d warn 80%", "the warning at 80%"),
+        ("sliding 9/31d", "the algorithm \"sliding\""),
+    ] {
+        sandbox
+            .run(&["account", GATE, "42", "--limits", limits])
+            .expect_usage_error(&[extra, "is not possible here"]);
+    }
     sandbox
         .run(&["account", GATE, "42", "--suspend", "--resume"])
         .expect_usage_error(&["cannot be used with"]);
@@ -127,5 +148,5 @@ fn scope_is_needed_and_forbidden_without() {
     }
     sandbox
         .run(&["issue", GATE, "--account", "42", "--scope", "admin"])
-        .expect_failure(&["the gate has no scope of that name"]);
+        .expect_failure(&["the gate has no scope \"admin\"; its scopes are: read, write"]);
 }

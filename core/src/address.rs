@@ -31,7 +31,16 @@ pub struct Address {
 impl Address {
     /// The address in a text, which may have a port, brackets and a zone. `None` if the text is not
     /// an address.
+    ///
+    /// An IPv6 network with a prefix of at least 64 bits, such as `2001:db8::/64`, counts as any
+    /// address in it does, so it is accepted as well.
     pub fn parse(text: &str) -> Option<Self> {
+        if let Some((network, prefix)) = split(text, b'/') {
+            let is_number = prefix.bytes().all(|byte| byte.is_ascii_digit());
+            let prefix = prefix.parse::<u8>().ok().filter(|_| is_number)?;
+            let address = network.parse::<Ipv6Addr>().ok()?;
+            return (MAX_PREFIX..=128).contains(&prefix).then(|| IpAddr::V6(address).into());
+        }
         let inner = match text.strip_prefix('[') {
             Some(rest) => {
                 let (inner, port) = split(rest, b']')?;
@@ -136,8 +145,14 @@ mod tests {
         ] {
             assert_eq!(network(text, 64), network("203.0.113.9", 64), "{text}");
         }
-        for text in ["2001:db8::a:b:c:d", "[2001:db8::1]", "[2001:db8::1]:443", "2001:db8::1%eth0"]
-        {
+        for text in [
+            "2001:db8::a:b:c:d",
+            "[2001:db8::1]",
+            "[2001:db8::1]:443",
+            "2001:db8::1%eth0",
+            "2001:db8::/64",
+            "2001:db8::1/128",
+        ] {
             assert_eq!(network(text, 64), network("2001:db8::", 64), "{text}");
         }
     }
@@ -173,6 +188,12 @@ mod tests {
             "203.0.113.9 ",
             "localhost",
             "[]",
+            "2001:db8::/63",
+            "2001:db8::/129",
+            "2001:db8::/+64",
+            "2001:db8::/",
+            "[2001:db8::]/64",
+            "203.0.113.9/64",
         ] {
             assert_eq!(Address::parse(text), None, "{text}");
         }

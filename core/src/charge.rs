@@ -39,7 +39,8 @@ pub(crate) const MAX: usize = 8;
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub(crate) struct Entry {
-    /// The index of the tally in its gate. It is 0 for the first, and in a limiter.
+    /// The index of the tally in its gate, 0 for the first, or of the prefix in a limiter of
+    /// addresses. In a limiter, it has the bit [`SHARED`] for an overflow tally.
     pub(crate) tally: u8,
     /// Which cost of the request this is. It is 0 for the request's own cost.
     pub(crate) unit: u8,
@@ -49,6 +50,9 @@ pub(crate) struct Entry {
 }
 
 const UNUSED: Entry = Entry { tally: 0, unit: 0, cost: 0, at: Timestamp::from_unix_ms(0) };
+
+/// The bit of the tally of a limiter's charge that was made to an overflow tally.
+const SHARED: u8 = 0x80;
 
 /// Bytes of an entry.
 const ENTRY_LEN: usize = 16;
@@ -63,7 +67,8 @@ impl Charge {
     /// A charge without tallies, for [`push`](Self::push).
     pub(crate) const EMPTY: Self = Self { entries: [UNUSED; MAX], len: 0 };
 
-    /// The charge of one tally, the first of its table: `cost` units at the time `at`.
+    /// The charge of one tally, the first of a gate or the subject's own of a limiter: `cost` units
+    /// at the time `at`.
     #[inline]
     pub const fn new(cost: u32, at: Timestamp) -> Self {
         let mut entries = [UNUSED; MAX];
@@ -71,10 +76,48 @@ impl Charge {
         Self { entries, len: 1 }
     }
 
-    /// Returns the units that the first tally was charged.
+    /// The charge of an overflow tally of a limiter: `cost` units at the time `at`. See
+    /// [`Verdict::is_shared`](crate::Verdict::is_shared).
+    pub const fn shared(cost: u32, at: Timestamp) -> Self {
+        let mut charge = Self::new(cost, at);
+        charge.entries[0].tally = SHARED;
+        charge
+    }
+
+    /// The charge of one tally of another charge.
+    pub(crate) fn of(entry: Entry) -> Self {
+        let mut charge = Self::EMPTY;
+        charge.push(entry.tally, entry.unit, entry.charge());
+        charge
+    }
+
+    /// Returns the index of the first tally, without the bit of an overflow tally.
+    pub(crate) fn index(&self) -> usize {
+        (self.tally() & !SHARED).into()
+    }
+
+    /// Returns the number of the first tally.
+    pub(crate) const fn tally(&self) -> u8 {
+        self.entries[0].tally
+    }
+
+    /// Returns whether a limiter's charge was made to an overflow tally.
+    pub(crate) const fn is_shared(&self) -> bool {
+        self.tally() & SHARED != 0
+    }
+
+    /// Returns the units that the request itself was charged; 0 if only groups with costs of their
+    /// own were charged.
     #[inline]
     pub const fn cost(&self) -> u32 {
-        self.first().cost
+        let mut index = 0;
+        while index < self.len as usize {
+            if self.entries[index].unit == 0 {
+                return self.entries[index].cost;
+            }
+            index += 1;
+        }
+        0
     }
 
     /// Returns the time of the decision that charged the first tally: see
@@ -92,7 +135,7 @@ impl Charge {
     /// | bytes | content |
     /// |---|---|
     /// | 0 to 3 | the units |
-    /// | 4 | the index of the tally in its gate |
+    /// | 4 | the index of the tally in its gate; in a limiter, 128 for an overflow tally, else 0 |
     /// | 5 | which cost of the request this is |
     /// | 6, 7 | 1, 0 |
     /// | 8 to 15 | the time of the decision in Unix milliseconds |

@@ -26,6 +26,7 @@ use core::fmt;
 
 use heapless::Vec;
 
+use crate::bits::IS_64_BIT;
 use crate::charge::Charge;
 use crate::compare_exchange;
 use crate::http::{
@@ -154,6 +155,8 @@ pub struct TallyVerdict {
     pub(crate) unit: u8,
     pub(crate) section: Option<Section>,
     pub(crate) warnings: [Warnings; MAX_QUOTAS],
+    /// Whether all of the warnings are reported, although there is no charge.
+    pub(crate) is_warned: bool,
     pub(crate) verdict: Verdict,
 }
 
@@ -161,7 +164,7 @@ impl TallyVerdict {
     /// A verdict that is not on a tally of a section, as of a limiter or an invalid key.
     pub(crate) fn new(verdict: Verdict) -> Self {
         let warnings = [[0; MAX_WARNINGS]; MAX_QUOTAS];
-        Self { part: 0, tally: 0, unit: 0, section: None, warnings, verdict }
+        Self { part: 0, tally: 0, unit: 0, section: None, warnings, is_warned: false, verdict }
     }
 
     /// Returns the index of the part, in the order in which they were given.
@@ -182,21 +185,59 @@ impl TallyVerdict {
 
     /// Returns each warning of this tally that the charge reached: the window's index and the
     /// percentage of its limit. See [`Compound::crossed`].
-    pub fn crossed(&self) -> impl Iterator<Item = (usize, u8)> {
-        let charged = self.verdict.charge().map(|_| self.verdict.quotas());
-        let windows = charged.into_iter().flat_map(|quotas| quotas.iter().enumerate());
-        windows.flat_map(|(window, state)| {
-            let (used, cost) = (u64::from(state.used()), u64::from(self.verdict.cost()));
-            let reached = move |percent: &u8| {
-                // Of a limit L, p % are reached with the first count c with 100·c ≥ p·L.
-                let share = u64::from(*percent) * u64::from(state.limit);
-                100 * used >= share && 100 * used.saturating_sub(cost) < share
-            };
-            let warnings = self.warnings.get(window).copied().unwrap_or_default();
-            let warnings = warnings.into_iter().filter(|&percent| percent > 0);
-            warnings.filter(reached).map(move |percent| (window, percent))
-        })
+    pub fn crossed(&self) -> impl Iterator<Item = (usize, u8)> + use<> {
+        let cost = self.verdict.charge().map_or(0, |_| self.verdict.cost());
+        let is_warned = self.is_warned;
+        let reached = move |state: &QuotaState, percent: u8| {
+            is_warned || (is_reached(state, percent, 0) && !is_reached(state, percent, cost))
+        };
+        self.warned(reached).into_iter()
     }
+
+    /// Returns the window's index and the percentage of each warning that `reached` returns true
+    /// for.
+    fn warned(
+        &self,
+        reached: impl Fn(&QuotaState, u8) -> bool,
+    ) -> Vec<(usize, u8), { MAX_QUOTAS * MAX_WARNINGS }> {
+        let mut found = Vec::new();
+        for (window, state) in self.verdict.quotas().iter().enumerate() {
+            let warnings = self.warnings.get(window).copied().unwrap_or_default();
+            for percent in warnings.into_iter().filter(|&percent| percent > 0) {
+                if reached(&state, percent) {
+                    // There is room for every warning.
+                    let _ = found.push((window, percent));
+                }
+            }
+        }
+        found
+    }
+
+    /// Makes this the verdict of a charge that was given back. A warning that the charge reached is
+    /// still reported if the share stays reached without it: requests that were charged meanwhile
+    /// did not report it.
+    #[cold]
+    fn give_back(&mut self, refunded: Option<Verdict>) {
+        let mut warnings = [[0; MAX_WARNINGS]; MAX_QUOTAS];
+        let crossed = self.crossed();
+        self.verdict.give_back(refunded);
+        for (window, percent) in crossed {
+            let state = self.verdict.quotas().get(window);
+            if state.is_some_and(|state| is_reached(&state, percent, 0)) {
+                let free = warnings[window].iter_mut().find(|slot| **slot == 0);
+                free.into_iter().for_each(|slot| *slot = percent);
+            }
+        }
+        (self.warnings, self.is_warned) = (warnings, true);
+    }
+}
+
+/// Returns whether the units that a window has used, without `less` of them, are this share of its
+/// limit or more.
+fn is_reached(state: &QuotaState, percent: u8, less: u32) -> bool {
+    // Of a limit L, p % are reached with the first count c with 100·c ≥ p·L.
+    let used = u64::from(state.used().saturating_sub(less));
+    100 * used >= u64::from(percent) * u64::from(state.limit)
 }
 
 /// The verdicts on the tallies of a request.
@@ -250,9 +291,22 @@ pub fn peek_all<C: Clock>(parts: &[&dyn Part<C>], clock: C) -> Result<Compound, 
     Ok(compound)
 }
 
+/// Charges one part, which has at most as many verdicts as there is room for, or only probes it.
+#[inline]
+pub(crate) fn charge_one<C: Clock, P: Steps<C>>(part: &P, charges: bool, clock: C) -> Compound {
+    let mut compound = Compound::new();
+    // On small targets, all parts share the code of `check_all`.
+    let _ = if IS_64_BIT {
+        charge_all(&mut compound, &[part], charges, clock)
+    } else {
+        charge_all(&mut compound, &[part as &dyn Steps<C>], charges, clock)
+    };
+    compound
+}
+
 /// Fetches and probes all parts, and then charges all tallies if all have room and `charges` is
 /// set. Writes the verdicts into `compound`, which is returned in this way since it is large.
-pub(crate) fn charge_all<C: Clock, P: Steps<C> + ?Sized>(
+fn charge_all<C: Clock, P: Steps<C> + ?Sized>(
     compound: &mut Compound,
     parts: &[&P],
     charges: bool,
@@ -321,7 +375,7 @@ impl Charging<'_, '_> {
             let refunded = parts[tally.part()].refund(tally, clock);
             // A tally that is sealed meanwhile keeps its charge: see `Compound::charge`.
             if refunded.is_none_or(|refunded| refunded.outcome() != Outcome::Unavailable) {
-                tally.verdict.give_back(refunded);
+                tally.give_back(refunded);
             }
         }
         let refused = &self.compound.tallies[self.tallies[done].verdict];
@@ -376,6 +430,10 @@ impl Compound {
         &self.tallies
     }
 
+    pub(crate) fn tallies_mut(&mut self) -> &mut [TallyVerdict] {
+        &mut self.tallies
+    }
+
     /// Returns the verdicts of [`tallies`](Self::tallies).
     pub fn verdicts(&self) -> impl Iterator<Item = &Verdict> {
         self.tallies.iter().map(|tally| &tally.verdict)
@@ -424,7 +482,7 @@ impl Compound {
         for tally in self.tallies.iter().filter(|tally| tally.part() == part) {
             if let Some(its) = tally.verdict.charge() {
                 // There is room for every tally of a gate.
-                let _ = charge.push(tally.tally, tally.unit, its.first());
+                let _ = charge.push(tally.tally | its.tally(), tally.unit, its.first());
             }
         }
         (charge != Charge::EMPTY).then_some(charge)

@@ -22,7 +22,9 @@
 //! A window is an interval of the times of decisions ([`TallyCharge::at`]). A wrong clock can make
 //! a window of a tally admit its limit a second time, which this list calls an extra window:
 //! - Late clocks, stale readings, and explicit times that disagree cost none. In a limiter, they
-//!   cost one each time that a caller who is more than 60 s late finds its subject's slot reused.
+//!   cost one each time that a caller who is more than 1 s late finds its subject's slot reused.
+//! - So a system clock that is set back by more than 1 s costs one, for each such step and each
+//!   subject of a limiter whose slot was reused within the repeated time.
 //! - A system clock that ran more than 60 s ahead and is set right, or that is set back by more
 //!   than 60 s, costs one when the tally is corrected. Each check that read the clock before the
 //!   step and charges after the correction costs one more.

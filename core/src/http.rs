@@ -229,7 +229,7 @@ impl Response<'_> {
     /// Returns the header fields, as [`Verdict::headers`] does.
     #[inline]
     pub fn headers(&self) -> Headers {
-        Headers::written(|out| self.put_fields_inlined(out, &mut Lines))
+        Headers::written(|out| self.put_fields_inlined(out, &mut Lines::<true>))
     }
 
     /// Writes the header fields into `buffer`, as [`Verdict::write_headers`] does, and returns
@@ -244,7 +244,7 @@ impl Response<'_> {
             let headers = self.headers();
             return headers.write_to(buffer);
         }
-        Ok(len - self.put_fields(Writer(buffer), &mut Lines).0.len())
+        Ok(len - self.put_fields(Writer(buffer), &mut Lines::<false>).0.len())
     }
 
     /// Writes the values of the header fields into `buffer`, each ended by a NUL. Calls `report`

@@ -178,7 +178,7 @@ pub use {
     },
     limiter::{
         AddressLimiter, AddressPart, BUCKET_SLOTS, LOCK_SPINS, Limiter, LimiterPart, MAX_SUBJECTS,
-        SetPolicyError, Subject,
+        OnFull, ParseOnFullError, SetPolicyError, Subject, SubjectInfo,
     },
     mac::{MAX_PEPPERS, MIN_PEPPER_LEN, Mac, Pepper, PepperTooShort, Peppers, PeppersError, Tag},
     outcome::{Outcome, Reason},
@@ -187,7 +187,7 @@ pub use {
     quota::{Algorithm, Limits, MAX_QUOTAS, Quota},
     quotas::{QuotaState, Quotas},
     record::KeyState,
-    section::{MAX_GROUP_NAME_LEN, MAX_TALLIES, MAX_TEAM_TALLIES, Section},
+    section::{MAX_GROUP_NAME_LEN, MAX_TALLIES, MAX_TEAM_TALLIES, Section, SectionName},
     sections::{MAX_SECTIONS_LEN, MAX_WARNINGS, SectionQuotas, Sections, Warnings},
     tally::Layout,
     text::Text,

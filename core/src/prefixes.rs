@@ -61,6 +61,11 @@ impl AddressPolicy {
         rest.is_some_and(|rest| trimmed(rest).starts_with(':'))
     }
 
+    /// Returns the algorithm by which all windows count.
+    pub fn algorithm(&self) -> Algorithm {
+        self.layout.algorithm()
+    }
+
     /// Returns each prefix with its quotas, longest prefix first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (u8, &[Quota])> {
         self.prefixes.iter().map(|(prefix, quotas)| (*prefix, &quotas[..]))
@@ -167,7 +172,7 @@ impl FromStr for AddressPolicy {
 impl fmt::Display for AddressPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{WORD}: ")?;
-        if self.layout.algorithm() == Algorithm::Sliding {
+        if self.algorithm() == Algorithm::Sliding {
             f.write_str("sliding ")?;
         }
         for (index, (prefix, quotas)) in self.iter().enumerate() {

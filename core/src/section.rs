@@ -1,6 +1,7 @@
 //! Sections: the parts of a plan, each with tallies of its own.
 
 use core::fmt::{self, Write as _};
+use core::ops::Deref;
 
 use crate::features::Feature;
 use crate::text::Text;
@@ -15,7 +16,7 @@ pub const MAX_TEAM_TALLIES: usize = 2;
 pub const MAX_GROUP_NAME_LEN: usize = 16;
 
 /// A section of a plan: whose requests its quotas count.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum Section {
@@ -24,10 +25,59 @@ pub enum Section {
     /// The requests of all keys of an account.
     Team,
     /// The requests of one key that name this group, such as a group of routes.
-    Group(Text<MAX_GROUP_NAME_LEN>),
+    Group(SectionName),
     /// The requests from a network that a client's address is in, `prefix-` and its prefix. It is
     /// a section of a limiter, and not of a plan.
-    Prefix(Text<MAX_GROUP_NAME_LEN>),
+    Prefix(SectionName),
+}
+
+/// The name of a group. It dereferences to `str`.
+///
+/// Copying it takes a few instructions, unlike a [`Text`]: each verdict on a group has it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SectionName {
+    bytes: [u8; MAX_GROUP_NAME_LEN],
+    len: u8,
+}
+
+impl SectionName {
+    const EMPTY: Self = Self { bytes: [0; MAX_GROUP_NAME_LEN], len: 0 };
+
+    /// The name in a text; `None` if it is longer than 16 bytes.
+    pub(crate) fn new(text: &str) -> Option<Self> {
+        let mut name = Self::EMPTY;
+        name.bytes.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
+        name.len = u8::try_from(text.len()).ok()?;
+        Some(name)
+    }
+}
+
+impl Deref for SectionName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        let bytes = self.bytes.get(..self.len.into()).unwrap_or_default();
+        core::str::from_utf8(bytes).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for SectionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&**self, f)
+    }
+}
+
+impl fmt::Debug for SectionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+#[cfg(feature = "defmt")]
+impl defmt::Format for SectionName {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        defmt::Format::format(&**self, f);
+    }
 }
 
 impl Section {
@@ -37,15 +87,15 @@ impl Section {
         let is_name = !name.is_empty()
             && !["key", "team"].contains(&name)
             && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'));
-        is_name.then(|| Text::from_text(name).map(Self::Group)).flatten()
+        is_name.then(|| SectionName::new(name).map(Self::Group)).flatten()
     }
 
     /// The network with this prefix.
     pub(crate) fn prefix(prefix: u8) -> Self {
-        let mut name = Text::new();
+        let mut name = Text::<MAX_GROUP_NAME_LEN>::new();
         // It has at most ten bytes.
         let _ = write!(name, "prefix-{prefix}");
-        Self::Prefix(name)
+        Self::Prefix(SectionName::new(&name).unwrap_or(SectionName::EMPTY))
     }
 
     /// Returns the name: `key`, `team` or that of the group or prefix.

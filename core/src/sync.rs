@@ -70,6 +70,14 @@ impl Word {
         self.0.set(value);
     }
 
+    /// Adds to its value, and returns the value before. It wraps around.
+    #[inline]
+    pub fn fetch_add(&self, units: u64, _: Ordering) -> u64 {
+        let before = self.0.get();
+        self.0.set(before.wrapping_add(units));
+        before
+    }
+
     /// Sets its value to `new` if it is `expected`.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use self::counts::{CALENDAR, NAMED};
 pub(crate) use self::packed_limits::PackedLimits;
 use crate::bits::{Divisor, IS_64_BIT, low};
 use crate::quota::{Algorithm, Limits, MAX_QUOTAS, Quota};
-use crate::time::{Clock, TOLERANCE_MS, Timestamp};
+use crate::time::{Clock, REUSE_DELAY_MS, Timestamp};
 use crate::window::Window;
 
 mod counts;
@@ -50,8 +50,6 @@ pub struct Layout {
     ratios: [Divisor; MAX_QUOTAS],
     /// Each window's length in milliseconds, if the windows slide; otherwise without meaning.
     lengths: [Divisor; MAX_QUOTAS],
-    /// [`TOLERANCE_MS`] in units, rounded up.
-    tolerance: u64,
     /// Whether it is known that every window lies within one window of the longest kind, which
     /// therefore ends last.
     is_nested: bool,
@@ -142,15 +140,14 @@ impl Layout {
             return None;
         }
         // Every time that is computed from the last stamp must fit in 64 bits of milliseconds: the
-        // start of the stamp after it, plus the tolerance and three of the longest windows.
+        // start of the stamp after it, plus the delay of reuse and three of the longest windows.
         let unit_s = unit_s(lengths.iter().copied());
         let unit_ms = u64::from(unit_s) * 1000;
         let longest = lengths[lengths.len() - 1];
         // On small targets, the code that finds this out is longer than that which it saves.
         let is_nested = IS_64_BIT && lengths.iter().all(|window| window.nests_in(longest));
-        let tolerance = TOLERANCE_MS.div_ceil(unit_ms);
         let last_stamp = u64::MAX >> stamp_shift;
-        if last_stamp.saturating_add(tolerance) >= (u64::MAX - 3 * longest.ms()) / unit_ms {
+        if last_stamp >= (u64::MAX - REUSE_DELAY_MS - 3 * longest.ms()) / unit_ms {
             return None;
         }
         let (mut shifts, mut masks, mut one_each) = ([0; MAX_QUOTAS], [0; MAX_QUOTAS], 0);
@@ -187,7 +184,6 @@ impl Layout {
             unit,
             ratios,
             lengths,
-            tolerance,
             is_nested,
         })
     }
@@ -419,20 +415,32 @@ impl Layout {
     }
 
     /// Returns whether a limiter may reuse the slot of a word: all its windows have passed, also by
-    /// a clock that is late by [`TOLERANCE_MS`].
+    /// a clock that is late by less than 1 s.
     ///
     /// If a slot were reused as soon as its windows passed, a caller with a late clock would not
     /// find its subject and would start a new count in the old window.
     #[inline]
     pub fn is_reusable(&self, word: u64, now: Timestamp) -> bool {
         // Each window is at least one unit long. For most words, this comparison therefore decides.
-        let earliest = self.stamp_start_ms(self.stamp(word) + self.tolerance + 1);
-        word == EMPTY
-            || (now.unix_ms() >= earliest && self.stamp_at(now) >= self.reusable_from(word))
+        let earliest = self.stamp_start_ms(self.stamp(word) + 1) + REUSE_DELAY_MS;
+        word == EMPTY || (now.unix_ms() >= earliest && self.has_expired(word, now))
     }
 
-    /// Returns the first stamp at which the slot of `word` can be reused.
-    pub(crate) fn reusable_from(&self, word: u64) -> u64 {
+    /// Returns whether `now` is at least the time of [`reusable_from`](Self::reusable_from).
+    ///
+    /// The windows of the last stamp never pass, because all later moments have that stamp too.
+    fn has_expired(&self, word: u64, now: Timestamp) -> bool {
+        let end = self.expiry(word);
+        end <= self.last_stamp() && now.unix_ms() >= self.stamp_start_ms(end) + REUSE_DELAY_MS
+    }
+
+    /// Returns the first moment at which the slot of `word` can be reused.
+    pub(crate) fn reusable_from(&self, word: u64) -> Timestamp {
+        Timestamp::from_unix_ms(self.stamp_start_ms(self.expiry(word)) + REUSE_DELAY_MS)
+    }
+
+    /// Returns the first stamp at which no window counts a charge of `word`.
+    fn expiry(&self, word: u64) -> u64 {
         let windows = match self.algorithm() {
             Algorithm::Fixed => 1,
             Algorithm::Sliding => 2,
@@ -440,7 +448,7 @@ impl Layout {
         let longest = self.len() - 1;
         let first = if self.is_nested { longest } else { 0 };
         let ends = (first..=longest).map(|index| self.end(index, self.stamp(word), windows));
-        ends.fold(0, u64::max) + self.tolerance
+        ends.fold(0, u64::max)
     }
 
     /// Returns the stamp at which the window of `stamp` and those after it have passed, `windows`

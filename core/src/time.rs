@@ -5,6 +5,10 @@
 /// stamp that is further ahead of the system clock comes from a wrong clock.
 pub const TOLERANCE_MS: u64 = 60_000;
 
+/// How many milliseconds a limiter keeps a slot after all windows of its tally have passed. A
+/// caller that is late by less than this still finds its subject.
+pub(crate) const REUSE_DELAY_MS: u64 = 1000;
+
 /// A moment in milliseconds since the Unix epoch, in UTC.
 ///
 /// As a [`Clock`], it is an explicit time: the core uses it as given and never corrects it.

@@ -51,6 +51,8 @@ pub(crate) enum Note {
     None,
     /// Nothing was charged, although the outcome is [`Outcome::Admitted`].
     NoCharge,
+    /// The decision is about an overflow tally of a limiter.
+    Shared,
     /// Why the key is invalid.
     Invalid(Reason),
 }
@@ -73,7 +75,7 @@ impl Verdict {
     pub fn reason(&self) -> Option<Reason> {
         match self.note {
             Note::Invalid(reason) => Some(reason),
-            Note::None | Note::NoCharge => None,
+            Note::None | Note::NoCharge | Note::Shared => None,
         }
     }
 
@@ -136,7 +138,17 @@ impl Verdict {
     #[inline]
     pub fn charge(&self) -> Option<Charge> {
         let charged = self.is_admitted() && self.note != Note::NoCharge;
-        charged.then(|| Charge::new(self.cost, self.quotas.time()))
+        charged.then(|| {
+            let make = if self.is_shared() { Charge::shared } else { Charge::new };
+            make(self.cost, self.quotas.time())
+        })
+    }
+
+    /// Returns whether the subject found no slot in a limiter and was charged to a tally that it
+    /// shares with others, or was denied for lack of room there: see
+    /// [`OnFull::Share`](crate::OnFull::Share). False for a peek, refund, settle or reset.
+    pub fn is_shared(&self) -> bool {
+        self.note == Note::Shared
     }
 
     /// Returns the cost that was requested; 0 if no tally was read, and after a refund, settle or
@@ -227,6 +239,12 @@ impl Verdict {
         if self.is_admitted() {
             self.note = Note::NoCharge;
         }
+        self
+    }
+
+    /// This verdict as one about an overflow tally.
+    pub(crate) fn shared(mut self) -> Self {
+        self.note = Note::Shared;
         self
     }
 

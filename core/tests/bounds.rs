@@ -3,20 +3,22 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keytally_core::{
-    AdminError, BUCKET_SLOTS, CacheLine, Compound, CreateError, Gate, GateConfig, IMPORT_GROUP,
-    IMPORTED_KEY_LEN, Key, KeyId, LOCK_SPINS, Limiter, MAX_COMPOUND_HEADERS_LEN,
+    AddressPolicy, AdminError, BUCKET_SLOTS, CacheLine, Compound, CreateError, Gate, GateConfig,
+    IMPORT_GROUP, IMPORTED_KEY_LEN, Key, KeyId, LOCK_SPINS, Limiter, MAX_COMPOUND_HEADERS_LEN,
     MAX_COMPOUND_PROBLEM_LEN, MAX_ENVS, MAX_GROUP_NAME_LEN, MAX_HEADERS_LEN, MAX_KEY_LEN, MAX_KEYS,
     MAX_NAME_LEN, MAX_NAMES_LEN, MAX_PARTS, MAX_PEPPERS, MAX_PLAN_NAME_LEN, MAX_POLICY_LEN,
-    MAX_PROBLEM_LEN, MAX_QUOTAS, MAX_SCOPE_NAME_LEN, MAX_SCOPES, MAX_SECTIONS_LEN, MAX_SUBJECTS,
-    MAX_TALLIES, MAX_TEAM_TALLIES, MAX_WARNINGS, MAX_WINDOW_S, MIN_PEPPER_LEN, Name, NewKey,
-    Outcome, ParsePolicyErrorKind, Part, Pepper, Peppers, Plan, Policy, Reason, Sections,
+    MAX_PREFIXES, MAX_PROBLEM_LEN, MAX_QUOTAS, MAX_SCOPE_NAME_LEN, MAX_SCOPES, MAX_SECTIONS_LEN,
+    MAX_SUBJECTS, MAX_TALLIES, MAX_TEAM_TALLIES, MAX_WARNINGS, MAX_WINDOW_S, MIN_PEPPER_LEN, Name,
+    NewKey, Outcome, ParsePolicyErrorKind, Part, Pepper, Peppers, Plan, Policy, Reason, Sections,
     Timestamp, Verdict, Window, check_all, parse_key,
 };
 
 #[expect(dead_code, reason = "each test uses a part of this module")]
 mod support;
 
-use support::{at, check, config, entropy, limiter, memory, name, new_key, peppers, plan};
+use support::{
+    at, check, config, entropy, limiter, memory, name, new_key, peppers, plan, refusing_limiter,
+};
 
 const NOW: Timestamp = at(0);
 
@@ -30,6 +32,8 @@ const CASES: &[(&str, fn())] = &[
     ("`MAX_TEAM_TALLIES`", tallies_of_a_team),
     ("`MAX_GROUP_NAME_LEN`", length_of_a_groups_name),
     ("`MAX_WARNINGS`", warnings_of_a_quota),
+    ("`MAX_PREFIXES`", prefixes_of_a_policy),
+    ("a prefix of a policy for addresses", length_of_a_prefix),
     ("`MAX_WINDOW_S`", length_of_a_window),
     ("a limit", limits),
     ("`MAX_PARTS`", parts_of_a_compound_charge),
@@ -248,6 +252,30 @@ fn warnings_of_a_quota() {
     }
     for count in [0, MAX_WARNINGS + 1] {
         assert_eq!(warned(count), Err(ParsePolicyErrorKind::Warning), "{count}");
+    }
+}
+
+/// Parses a policy for addresses with these prefixes.
+fn prefixes(numbers: &[u8]) -> Result<usize, ParsePolicyErrorKind> {
+    let list: Vec<_> = numbers.iter().map(|number| format!("/{number} 9/day")).collect();
+    let policy = format!("addresses: {}", list.join("; ")).parse::<AddressPolicy>();
+    policy.map(|policy| policy.iter().count()).map_err(|error| error.kind())
+}
+
+fn prefixes_of_a_policy() {
+    let numbers = [64, 60, 56, 52, 48];
+    for count in [1, MAX_PREFIXES - 1, MAX_PREFIXES] {
+        assert_eq!(prefixes(&numbers[..count]), Ok(count));
+    }
+    assert_eq!(prefixes(&numbers[..=MAX_PREFIXES]), Err(ParsePolicyErrorKind::Prefix));
+}
+
+fn length_of_a_prefix() {
+    for number in [33, 34, 63, 64] {
+        assert_eq!(prefixes(&[number]), Ok(1), "{number}");
+    }
+    for number in [0, 32, 65, u8::MAX] {
+        assert_eq!(prefixes(&[number]), Err(ParsePolicyErrorKind::Prefix), "{number}");
     }
 }
 
@@ -752,7 +780,7 @@ fn subjects_of_a_limiter() {
 /// and finds room then.
 fn slots_of_a_bucket() {
     for text in ["2/minute", "sliding 2/minute", "2/s, 2/m, 2/h, 2/d"] {
-        let limiter = limiter(text, 4);
+        let limiter = refusing_limiter(text, 4);
         assert_eq!(limiter.slots_total(), BUCKET_SLOTS as u64);
         for subject in 0..BUCKET_SLOTS {
             assert!(limiter.check(&[u8::try_from(subject).unwrap()], 1, NOW).is_admitted());

@@ -15,7 +15,7 @@ use keytally_core::{CacheLine, Charge, Clock, Gate, Limiter, Outcome, Policy, Ti
 #[expect(dead_code, reason = "each test uses a part of this module")]
 mod support;
 
-use support::{NOON_S, config, entropy, gate, issue, limiter, new_key, plan};
+use support::{NOON_S, config, entropy, gate, issue, limiter, new_key, plan, refusing_limiter};
 
 const NOON_MS: u64 = NOON_S * 1000;
 const SECOND: u64 = 1000;
@@ -537,7 +537,7 @@ fn record_whose_tally_is_ahead_is_reused() {
 /// reading.
 #[test]
 fn limiter_that_emptied_during_a_stop_is_not_full() {
-    let limiter = limiter("2/minute", 5);
+    let limiter = refusing_limiter("2/minute", 5);
     let is_full = |subject: u32, clock: TwoReadings| {
         Limiter::check(&limiter, &subject.to_le_bytes(), 1, clock).outcome() == Outcome::Full
     };

@@ -11,7 +11,9 @@ use proptest::prelude::*;
 #[expect(dead_code, reason = "each test uses a part of this module")]
 mod support;
 
-use support::{at, config, entropy, gate, limiter, limiter_of_seed, new_key, plan};
+use support::{
+    at, config, entropy, gate, limiter, limiter_of_seed, new_key, plan, refusing_limiter,
+};
 
 type Limiters = Limiter<Vec<CacheLine>>;
 
@@ -149,7 +151,7 @@ fn lost_race_gives_the_earlier_charges_back() {
 #[test]
 fn full_limiter_gives_the_earlier_charges_back() {
     let first = limiter_of_seed(1, "9/minute", 8);
-    let full = limiter("9/minute", 1);
+    let full = refusing_limiter("9/minute", 1);
     let admitted =
         (0..64u32).filter(|number| full.check(&number.to_le_bytes(), 1, at(0)).is_admitted());
     assert!(admitted.count() < 64);

@@ -385,19 +385,19 @@ fn every_record_can_be_used_and_reused() {
     let full = gate.administer().unwrap().issue(&new_key("default"), entropy(), at(0)).err();
     assert_eq!(full, Some(AdminError::Full { keys: 100 }));
     gate.administer().unwrap().revoke(ids[33]).unwrap();
-    let full = gate.administer().unwrap().issue(&new_key("default"), entropy(), at(3659)).err();
+    let full = gate.administer().unwrap().issue(&new_key("default"), entropy(), at(3600)).err();
     assert_eq!(
         full,
         Some(AdminError::Full { keys: 100 }),
         "the revoked key's tally still counts for a late clock"
     );
     let (key, key_id) =
-        gate.administer().unwrap().issue(&new_key("default"), entropy(), at(3660)).unwrap();
-    assert!(check(&gate, &key, at(3660)).is_admitted());
+        gate.administer().unwrap().issue(&new_key("default"), entropy(), at(3601)).unwrap();
+    assert!(check(&gate, &key, at(3601)).is_admitted());
     assert_ne!(key_id, ids[33]);
-    assert_eq!(gate.key(ids[33], at(3660)).map(|info| info.account), None);
-    assert_eq!(gate.list(at(3660)).count(), 100);
-    verify_is_clean(&gate, at(3660));
+    assert_eq!(gate.key(ids[33], at(3601)).map(|info| info.account), None);
+    assert_eq!(gate.list(at(3601)).count(), 100);
+    verify_is_clean(&gate, at(3601));
 }
 
 /// Asserts that `verify` finds no flaw.

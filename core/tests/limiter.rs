@@ -6,7 +6,7 @@ use keytally_core::{CacheLine, Limiter, Outcome, Timestamp};
 #[expect(dead_code, reason = "each test uses a part of this module")]
 mod support;
 
-use support::{at, image, limiter};
+use support::{at, image, limiter, refusing_limiter};
 
 #[test]
 fn each_subject_has_a_quota_of_its_own() {
@@ -95,7 +95,7 @@ fn fill(limiter: &Limiter<impl AsRef<[CacheLine]>>, subjects: u32, now: Timestam
 #[test]
 fn limiter_at_capacity_refuses_at_most_1_in_10_000() {
     for capacity in [1, 8, 100, 10_000, 200_000] {
-        let limiter = limiter("3/minute", capacity);
+        let limiter = refusing_limiter("3/minute", capacity);
         let refused = fill(&limiter, capacity, at(0));
         assert!(refused * 10_000 <= capacity as usize, "{refused} of {capacity}");
         assert_eq!(limiter.live_subjects(at(0)), u64::from(capacity) - refused as u64);
@@ -104,7 +104,7 @@ fn limiter_at_capacity_refuses_at_most_1_in_10_000() {
 
 #[test]
 fn full_limiter_refuses_new_subjects_and_keeps_known_ones() {
-    let limiter = limiter("3/minute", 64);
+    let limiter = refusing_limiter("3/minute", 64);
     let slots = limiter.slots_total();
     fill(&limiter, 4000, at(0));
     assert_eq!(limiter.live_subjects(at(0)), slots);
@@ -124,13 +124,13 @@ fn full_limiter_refuses_new_subjects_and_keeps_known_ones() {
 
 #[test]
 fn full_limiter_reports_when_a_slot_will_be_free() {
-    let limiter = limiter("3/minute", 64);
+    let limiter = refusing_limiter("3/minute", 64);
     fill(&limiter, 4000, at(5));
     let subject = (0..4000u32)
         .find(|subject| limiter.check(&subject.to_le_bytes(), 1, at(6)).outcome() == Outcome::Full);
     let subject = subject.unwrap().to_le_bytes();
     let wait = u64::from(limiter.check(&subject, 1, at(6)).retry_after_s().unwrap());
-    assert_eq!(wait, 114, "the slots are kept until the end of the minute after theirs");
+    assert_eq!(wait, 55, "the slots are kept until 1 s after the end of their minute");
     assert_eq!(limiter.check(&subject, 1, at(6 + wait - 1)).outcome(), Outcome::Full);
     assert_eq!(limiter.check(&subject, 1, at(6 + wait)).outcome(), Outcome::Admitted);
 }
@@ -157,47 +157,65 @@ fn slots_of_expired_subjects_are_reused() {
 
 #[test]
 fn slots_that_a_wrong_clock_filled_are_freed_by_correction() {
-    let limiter = limiter("3/minute", 64);
+    let limiter = refusing_limiter("3/minute", 64);
     let ten_years = 10 * 365 * 86_400;
     fill(&limiter, 4000, at(ten_years));
     // Explicit times correct nothing.
     let full = limiter.check(b"newcomer", 1, at(120));
     assert_eq!(full.outcome(), Outcome::Full);
     assert!(u64::from(full.retry_after_s().unwrap()) >= ten_years - 120, "the true wait");
-    // After `correct_clock`, the slots are free when the minute of its time and one more have
-    // passed.
+    // After `correct_clock`, the slots are free 1 s after the end of the minute of its time.
     assert_eq!(limiter.correct_clock(at(0)), limiter.slots_total());
-    assert_eq!(limiter.check(b"newcomer", 1, at(119)).outcome(), Outcome::Full);
-    assert_eq!(limiter.check(b"newcomer", 1, at(120)).outcome(), Outcome::Admitted);
+    assert_eq!(limiter.check(b"newcomer", 1, at(60)).outcome(), Outcome::Full);
+    assert_eq!(limiter.check(b"newcomer", 1, at(61)).outcome(), Outcome::Admitted);
 }
 
 #[test]
 fn late_clock_finds_its_subject_and_opens_no_new_window() {
-    let limiter = limiter("3/minute", 1);
+    let limiter = refusing_limiter("3/minute", 1);
     for _ in 0..3 {
         assert!(limiter.check(b"a", 1, at(59)).is_admitted());
     }
-    // A clock in the next minute inserts enough other subjects to request every slot.
-    fill(&limiter, 1000, at(61));
+    // A clock in the next minute inserts enough other subjects to request every slot. It is ahead
+    // by less than a second, so the slot of `a` is kept.
+    fill(&limiter, 1000, Timestamp::from_unix_ms(at(60).unix_ms() + 999));
     assert_eq!(limiter.check(b"a", 1, at(59)).outcome(), Outcome::Denied);
+}
+
+/// A step back of the clock by more than 1 s admits the limit a second time, but only if the slot
+/// was reused before the step.
+#[test]
+fn clock_set_back_reopens_one_window_per_step_and_reuse() {
+    let mut reuses = 0;
+    for other in 0..32u32 {
+        let limiter = refusing_limiter("3/minute", 1);
+        let admitted = || (0..9).filter(|_| limiter.check(b"a", 1, at(59)).is_admitted()).count();
+        assert_eq!(admitted(), 3);
+        limiter.check(&other.to_le_bytes(), 1, at(61));
+        let is_reused = limiter.peek(b"a", 0, at(59)).remaining() == Some(3);
+        assert_eq!(admitted(), if is_reused { 3 } else { 0 });
+        assert_eq!(admitted(), 0, "one window for each reuse");
+        reuses += u32::from(is_reused);
+    }
+    assert!((1..32).contains(&reuses), "{reuses} of 32 take the slot");
 }
 
 #[test]
 fn locks_of_killed_inserters_are_taken_over() {
-    let limiter = limiter("3/minute", 64);
+    let limiter = refusing_limiter("3/minute", 64);
     // Every bucket is locked by an inserter that was killed.
     let buckets = usize::try_from(limiter.slots_total()).unwrap() / 8;
     let memory = limiter.memory();
-    // A lock word of all ones is locked.
-    for line in &memory[memory.len() - buckets.div_ceil(8)..] {
-        (0..8).for_each(|word| line.store(word, u64::MAX));
+    // A lock word of all ones is locked. Each is followed by an overflow tally.
+    for line in &memory[memory.len() - buckets.div_ceil(4)..] {
+        (0..4).for_each(|bucket| line.store(2 * bucket, u64::MAX));
     }
     assert_eq!(fill(&limiter, 64, at(0)), 0);
     assert_eq!(limiter.live_subjects(at(0)), 64);
 }
 
-/// The line of the first slot, after a header of two lines.
-const SLOTS_AT: usize = 2;
+/// The line of the first slot, after a header of three lines.
+const SLOTS_AT: usize = 3;
 
 /// Returns the tally of each slot.
 fn tallies(limiter: &Limiter<Vec<CacheLine>>) -> Vec<u64> {
@@ -231,7 +249,7 @@ fn reservation_of_a_killed_inserter_counts_for_no_subject() {
 #[test]
 fn reservation_of_a_killed_inserter_is_reused_in_both_buckets() {
     let admitted = |newcomer: u32, reserved: usize| {
-        let limiter = limiter("3/minute", 10);
+        let limiter = refusing_limiter("3/minute", 10);
         fill(&limiter, 1000, at(0));
         assert_eq!((limiter.live_subjects(at(0)), limiter.slots_total()), (16, 16));
         reserve(&limiter, reserved);

@@ -212,18 +212,18 @@ fn every_word_of_a_prefix_is_checked() {
     };
     assert_eq!(AddressLimiter::attach(&memory[..]).unwrap().policy(), Some(policy));
     let geometry = |what, value| Some(AttachError::Geometry { what, value });
-    assert_eq!(open(2, &|_| 0), geometry("number of prefixes", 0));
+    assert_eq!(open(3, &|_| 0), geometry("number of prefixes", 0));
     for prefix in [1, 32, 65, 255] {
-        let found = open(2, &|word| word & !0xff | prefix);
+        let found = open(3, &|word| word & !0xff | prefix);
         assert_eq!(found, geometry("prefix of addresses", prefix));
     }
-    assert_eq!(open(2, &|word| word & !0xff | 56), geometry("prefix of addresses", 56));
-    assert_eq!(open(3, &|word| word & !0xff | 64), geometry("prefix of addresses", 64));
+    assert_eq!(open(3, &|word| word & !0xff | 56), geometry("prefix of addresses", 56));
+    assert_eq!(open(4, &|word| word & !0xff | 64), geometry("prefix of addresses", 64));
     // No window, and one that the table does not have.
-    assert_eq!(open(3, &|word| word & 0xff), geometry("prefix of addresses", 56));
-    assert_eq!(open(3, &|word| word & 0xff | 4 << 8), geometry("prefix of addresses", 56));
+    assert_eq!(open(4, &|word| word & 0xff), geometry("prefix of addresses", 56));
+    assert_eq!(open(4, &|word| word & 0xff | 4 << 8), geometry("prefix of addresses", 56));
     // A second prefix less is another policy.
-    assert_eq!(open(3, &|_| 0), None);
+    assert_eq!(open(4, &|_| 0), None);
 }
 
 /// A limiter in the memory of a larger capacity uses all of its slots.
@@ -294,10 +294,10 @@ fn table_in_used_memory_equals_one_in_fresh_memory() {
 }
 
 #[test]
-fn limiter_header_below_two_lines_is_rejected() {
+fn limiter_header_below_three_lines_is_rejected() {
     let lines = Limiter::<&[CacheLine]>::lines(CAPACITY);
-    for header_lines in [0, 1, 2, 3, 64] {
-        let memory = memory(lines - 2 + header_lines.max(2));
+    for header_lines in [0, 1, 2, 3, 4, 64] {
+        let memory = memory(lines - 3 + header_lines.max(3));
         let made = Limiter::init_after(
             &memory[..],
             header_lines,
@@ -306,7 +306,7 @@ fn limiter_header_below_two_lines_is_rejected() {
             [7; 16],
         )
         .map(drop);
-        if header_lines < 2 {
+        if header_lines < 3 {
             assert_eq!(made, Err(CreateError::Size { lines: memory.len(), needed: lines }));
         } else {
             assert_eq!((made, open_limiter(&memory)), (Ok(()), None));

@@ -23,6 +23,11 @@ fn gate_of(text: &str) -> TestGate {
     gate(&config(8, &plans).with_teams(2).with_scopes(&["read", "write"]).with_hints(true))
 }
 
+/// A plain gate.
+fn gate_of_one(text: &str) -> TestGate {
+    gate(&config(8, &[plan("default", text)]))
+}
+
 /// Issues a key of an account.
 fn key_of(gate: &TestGate, account: u32, number: u64) -> (String, KeyId) {
     let mut new = new_key();
@@ -515,10 +520,63 @@ fn settlement_charges_the_extra_to_all_tallies_or_none() {
     assert_eq!(all_left(&gate, &key), [4, 0, 4, 4600]);
     assert_eq!(settle(Settlement::new().with_group("tokens", 6000)), (0, vec![400]));
     assert_eq!(all_left(&gate, &key), [4, 0, 4, 0]);
-    // A group without a cost of its own is settled with the request.
-    assert_eq!(settle(Settlement::new().with_group("write", 9)), (0, vec![0]));
+    // A group without a cost of its own is settled with the request, so this cost is not charged.
+    assert_eq!(settle(Settlement::new().with_group("write", 9)), (0, vec![9]));
     assert_eq!(gate.settle(key_id, charge, 1, at(0)).unwrap().uncharged(), 0);
     assert_eq!(all_left(&gate, &key), [5, 1, 5, 0]);
+}
+
+#[test]
+fn last_cost_of_a_group_is_settled_once() {
+    let gate = gate_of(COSTS);
+    let (key, key_id) = key_of(&gate, 42, 1);
+    let charge = costly(&gate, &key).charge(0).unwrap();
+    costly(&gate, &key);
+    let before = all_left(&gate, &key);
+    let settlement = Settlement::new().with_group("tokens", 7).with_group("tokens", 0);
+    gate.settle_all(key_id, charge, &settlement, at(0)).unwrap();
+    // The tokens of the other charge stay.
+    let tokens = 5000 - before[3];
+    assert_eq!(all_left(&gate, &key)[3], 5000 - tokens / 2);
+}
+
+#[test]
+fn tallies_of_another_gate_are_ignored_in_a_charge() {
+    let many = gate_of("9/minute; team: 9/minute; group write: 9/minute");
+    let (key, _) = key_of(&many, 42, 1);
+    let charged = part(&many, &key, 2).with_group("write").unwrap().check(at(0));
+    let charge = charged.charge(0).unwrap();
+    let gate = gate_of_one("9/minute");
+    let (key, key_id) = key_of(&gate, 42, 1);
+    assert!(gate.check(Some(key.as_bytes()), 7, at(0)).is_admitted());
+    assert_eq!(gate.refund(key_id, charge, at(0)).unwrap().remaining(), Some(4));
+    assert_eq!(gate.settle(key_id, charge, 3, at(0)).unwrap().remaining(), Some(3));
+}
+
+#[test]
+fn cost_of_a_charge_is_that_of_the_request_itself() {
+    let gate = gate_of("unlimited; group tokens: 9/minute; team: 9/minute");
+    let (key, key_id) = key_of(&gate, 42, 1);
+    let costly = part(&gate, &key, 3).with_group_cost("tokens", 5).unwrap().check(at(0));
+    assert_eq!(costly.charge(0).unwrap().cost(), 3);
+    let gate_without = gate_of("unlimited; group tokens: 9/minute");
+    let (key, _) = key_of(&gate_without, 42, 1);
+    let costly = part(&gate_without, &key, 3).with_group_cost("tokens", 5).unwrap().check(at(0));
+    assert_eq!(costly.charge(0).unwrap().cost(), 0);
+    assert!(gate.key(key_id, at(0)).unwrap().quotas.is_empty(), "the key is unlimited");
+}
+
+#[test]
+fn overdraft_of_an_unlimited_section_counts_nothing() {
+    let gate = gate_of("9/minute; group tokens: 9/minute");
+    let (key, key_id) = key_of(&gate, 42, 1);
+    let charge = check(part(&gate, &key, 2), at(0)).charge(0).unwrap();
+    let set = |text| gate.administer().unwrap().set_plan(&plan("default", text)).unwrap();
+    set("unlimited; group tokens: 9/minute");
+    let settlement = Settlement::new().with_cost(9).with_overdraw(true);
+    gate.settle_all(key_id, charge, &settlement, at(0)).unwrap();
+    set("9/minute; group tokens: 9/minute");
+    assert_eq!(left(&part(&gate, &key, 0).peek(at(0))), [7]);
 }
 
 #[test]

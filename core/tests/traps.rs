@@ -6,10 +6,12 @@ use keytally_core::{
     Policy, Timestamp, Verdict,
 };
 
+#[expect(dead_code, reason = "each test uses a part of this module")]
 mod support;
 
 use support::{
     NOON_S, at, check, config, end, entropy, gate, image, issue, limiter, memory, new_key, plan,
+    refusing_limiter,
 };
 
 /// Returns how many of `times` requests at `now` are admitted.
@@ -125,7 +127,7 @@ fn no_time_panics() {
 
 #[test]
 fn full_limiter_gives_no_subject_a_second_window() {
-    let limiter = limiter("2/hour", 64);
+    let limiter = refusing_limiter("2/hour", 64);
     let mut admitted = std::collections::HashMap::<u32, u32>::new();
     // In each round there are far more subjects than slots.
     for round in 0..20u64 {

@@ -2,7 +2,7 @@
 
 use core::ffi::{c_char, c_int, c_void};
 
-use keytally_core::{AccountInfo, MAX_QUOTAS, MAX_TEAM_TALLIES, Section};
+use keytally_core::{AccountInfo, Algorithm, MAX_QUOTAS, MAX_TEAM_TALLIES, Section, SectionQuotas};
 
 use crate::administer::administer;
 use crate::gate::{kt_gate, plan_name};
@@ -180,11 +180,12 @@ pub extern "C" fn kt_gate_assign_account(
 }
 
 /// Gives an account limits of its own instead of those of its plan. `quotas` are written as in the
-/// section `team` of a plan, such as `5000/hour, 100000/day`, with the same windows. Counts are
-/// kept.
+/// section `team` of a plan, such as `5000/hour, 100000/day`, with the same windows. They count by
+/// the algorithm of that section, and its warnings hold. Counts are kept.
 ///
-/// Statuses: `KT_NO_SUCH_ACCOUNT`, those that begin with `KT_POLICY_`, `KT_PLAN_WINDOWS`,
-/// `KT_PLAN_LIMIT`, `KT_BUSY`. For a file also those that `kt_gate_issue` lists for a file.
+/// Statuses: `KT_NO_SUCH_ACCOUNT`, those that begin with `KT_POLICY_`, `KT_ACCOUNT_LIMITS`,
+/// `KT_PLAN_WINDOWS`, `KT_PLAN_LIMIT`, `KT_BUSY`. For a file also those that `kt_gate_issue` lists
+/// for a file.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_limit_account(
     gate: Handle<kt_gate>,
@@ -195,8 +196,13 @@ pub extern "C" fn kt_gate_limit_account(
     guard(|| {
         let gate = gate.in_place()?;
         let sections = sections(quotas, quotas_len)?;
-        if sections.iter().any(|section| *section.section() != Section::Key) {
-            return Err(kt_status::KT_POLICY_SECTION);
+        let is_plain = |section: &SectionQuotas<'_>| {
+            *section.section() == Section::Key
+                && section.algorithm() == Algorithm::Fixed
+                && section.warnings().iter().flatten().all(|&percent| percent == 0)
+        };
+        if !sections.iter().all(|section| is_plain(&section)) {
+            return Err(kt_status::KT_ACCOUNT_LIMITS);
         }
         let quotas = sections.iter().next().map_or(&[][..], |section| section.quotas());
         administer!(gate, |administrator| administrator.limit_account(account, quotas))

@@ -61,7 +61,8 @@ pub extern "C" fn kt_charge_new(cost: u32, at_ms: u64, charge_out: Out<kt_charge
     })
 }
 
-/// Writes the units that the first tally was charged.
+/// Writes the units that the request itself was charged; 0 if only groups with costs of their own
+/// were charged.
 ///
 /// Statuses: `KT_NOT_A_CHARGE`.
 #[unsafe(no_mangle)]

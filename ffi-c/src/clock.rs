@@ -3,6 +3,7 @@
 use crate::gate::kt_gate;
 use crate::guard::guard;
 use crate::limiter::kt_limiter;
+use crate::limiter_table::{LimiterTable, with_table};
 use crate::pointers::{Handle, Out};
 use crate::status::kt_status;
 use crate::time::with_clock;
@@ -84,9 +85,9 @@ pub extern "C" fn kt_limiter_correct_clock(
 ) -> kt_status {
     guard(|| {
         let (limiter, corrected) = (limiter.state()?, corrected_out.target()?);
-        corrected.write(with_clock!(limiter.clock.time(now_ms)?, |clock| limiter
-            .table
-            .correct_clock(clock)));
+        corrected.write(with_table!(limiter.table, |table| {
+            with_clock!(limiter.clock.time(now_ms)?, |clock| table.correct_clock(clock))
+        }));
         Ok(())
     })
 }

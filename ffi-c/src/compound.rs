@@ -1,6 +1,8 @@
 //! Compound charges: several keys and subjects of one request, charged all or none.
 
 use heapless::Vec;
+#[cfg(feature = "host")]
+use keytally_core::{Address, AddressLimiter, AddressPart};
 use keytally_core::{
     Compound, GatePart, Limiter, LimiterPart, MAX_PARTS, Part, check_all, peek_all,
 };
@@ -8,6 +10,9 @@ use keytally_core::{
 use crate::gate::{InForce, kt_gate};
 use crate::guard::guard;
 use crate::limiter::kt_limiter;
+use crate::limiter_table::LimiterTable;
+#[cfg(feature = "host")]
+use crate::limiter_table::address;
 use crate::pointers::{Handle, In, Lines, Out, plain};
 use crate::request::{expect_no_names, gate_part, kt_group, kt_name, kt_request};
 use crate::status::{FfiResult, kt_status};
@@ -45,6 +50,8 @@ plain! {
 enum Table<'c> {
     Gate(InForce<'c>, Option<&'c [u8]>),
     Limiter(&'c Limiter<Lines>, &'c [u8]),
+    #[cfg(feature = "host")]
+    Addresses(&'c AddressLimiter<Lines>, Address),
 }
 
 impl<'c> Table<'c> {
@@ -55,7 +62,12 @@ impl<'c> Table<'c> {
             }
             (true, false) => {
                 expect_no_names(part.groups_len, part.need_len)?;
-                Ok(Self::Limiter(&part.limiter.state()?.table, part.text.slice(part.text_len)?))
+                let (limiter, text) = (part.limiter.state()?, part.text.slice(part.text_len)?);
+                match &limiter.table {
+                    LimiterTable::Subjects(table) => Ok(Self::Limiter(table, text)),
+                    #[cfg(feature = "host")]
+                    LimiterTable::Addresses(table) => Ok(Self::Addresses(table, address(text)?)),
+                }
             }
             _ => Err(kt_status::KT_PART_TABLE),
         }
@@ -66,6 +78,8 @@ impl<'c> Table<'c> {
 enum Charged<'t> {
     Key(GatePart<'t, Lines>),
     Subject(LimiterPart<'t, Lines>),
+    #[cfg(feature = "host")]
+    Address(AddressPart<'t, Lines>),
 }
 
 /// Checks several keys and subjects of one request, and charges all or none.
@@ -76,11 +90,12 @@ enum Charged<'t> {
 /// `KT_MAX_PARTS`. `now_ms` means what it means to the handle of the first part.
 ///
 /// A key charges a tally for each section of its plan: the key's own, its team's, and those of the
-/// groups in the part. A plan with many windows takes several tallies for a section. All parts
-/// together have at most `KT_MAX_PARTS` tallies.
+/// groups in the part. A plan with many windows takes several tallies for a section. An address
+/// charges one for each prefix of its limiter's policy. All parts together have at most
+/// `KT_MAX_PARTS` tallies.
 ///
-/// Statuses: `KT_PART_COUNT`, `KT_PART_TABLE`, `KT_NO_SUCH_GROUP`, `KT_NO_SUCH_SCOPE`,
-/// `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
+/// Statuses: `KT_PART_COUNT`, `KT_PART_TABLE`, `KT_NOT_AN_ADDRESS`, `KT_NO_SUCH_GROUP`,
+/// `KT_NO_SUCH_SCOPE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
 ///
 /// ```c
 /// const kt_part parts[] = {
@@ -149,6 +164,10 @@ fn charge_all(
                 Charged::Key(gate_part(gate, *api_key, part.cost, groups, need)?)
             }
             Table::Limiter(limiter, subject) => Charged::Subject(limiter.part(subject, part.cost)),
+            #[cfg(feature = "host")]
+            Table::Addresses(limiter, address) => {
+                Charged::Address(limiter.part(*address, part.cost))
+            }
         });
     }
     let compound = with_clock!(time, |clock| {
@@ -157,6 +176,8 @@ fn charge_all(
             let _ = list.push(match part {
                 Charged::Key(part) => part,
                 Charged::Subject(part) => part,
+                #[cfg(feature = "host")]
+                Charged::Address(part) => part,
             });
         }
         if charge { check_all(&list, clock) } else { peek_all(&list, clock) }

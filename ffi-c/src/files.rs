@@ -6,14 +6,15 @@ use core::time::Duration;
 use std::path::Path;
 
 use keytally::{Followed, pepper};
-use keytally_core::{Gate, Limiter, MAX_PLANS, Peppers};
+use keytally_core::{AttachError, Gate, MAX_PLANS, Peppers, TableKind};
 
 use crate::administer::KT_ENTROPY_SIZE;
 use crate::gate::{FileGate, GateState, GateTable, kt_gate, kt_gate_config};
 use crate::guard::guard;
-use crate::limiter::{LimiterState, kt_limiter};
+use crate::limiter::{LimiterFile, LimiterState, kt_limiter};
+use crate::limiter_table::LimiterTable;
 use crate::pointers::{Handle, In, Lines, Out, on_heap};
-use crate::policy::policy;
+use crate::policy::{LimiterPolicy, limiter_policy};
 use crate::status::{FfiResult, kt_status};
 use crate::text::utf8;
 use crate::time::HandleClock;
@@ -50,9 +51,40 @@ impl GateState {
 }
 
 impl LimiterState {
-    fn from_file(file: keytally::Limiter) -> FfiResult<Self> {
-        let table = Limiter::attach(Lines::from_mapping(file.table().memory()))?;
-        Ok(Self { table, clock: HandleClock::default(), file: Some(Box::new(file)) })
+    /// Returns the state of a handle of a limiter file.
+    fn from_file(file: LimiterFile) -> FfiResult<Self> {
+        let table = LimiterTable::attach(|| {
+            Lines::from_mapping(match &file {
+                LimiterFile::Subjects(file) => file.table().memory(),
+                LimiterFile::Addresses(file) => file.table().memory(),
+            })
+        })?;
+        Ok(Self { table, clock: HandleClock::default(), file: Some(file) })
+    }
+}
+
+impl LimiterFile {
+    /// Opens the limiter at `path`, of either kind.
+    fn open(path: &Path) -> FfiResult<Self> {
+        match keytally::Limiter::open(path) {
+            Err(keytally::Error::Attach {
+                source: AttachError::Kind { found: TableKind::AddressLimiter, .. },
+                ..
+            }) => Ok(keytally::AddressLimiter::open(path)?.into()),
+            opened => Ok(opened?.into()),
+        }
+    }
+}
+
+impl From<keytally::Limiter> for LimiterFile {
+    fn from(file: keytally::Limiter) -> Self {
+        Self::Subjects(Box::new(file))
+    }
+}
+
+impl From<keytally::AddressLimiter> for LimiterFile {
+    fn from(file: keytally::AddressLimiter) -> Self {
+        Self::Addresses(Box::new(file))
     }
 }
 
@@ -295,7 +327,7 @@ pub extern "C" fn kt_gate_reopen_status(
 }
 
 /// Creates a limiter for `capacity` subjects in a new file at `path`, with mode 0600 and its disk
-/// blocks allocated: about 25 bytes for each subject, and up to 408 KiB for fewer than 16,384. The
+/// blocks allocated: about 27 bytes for each subject, and up to 432 KiB for fewer than 16,384. The
 /// file appears atomically. Host builds only.
 ///
 /// Statuses: `KT_FILE_EXISTS`, `KT_FILE_NOT_FOUND` for the folder, `KT_FILE_DENIED`,
@@ -312,7 +344,14 @@ pub extern "C" fn kt_limiter_create(
     guard(|| {
         let target = limiter_out.target()?;
         let path = self::path(path)?;
-        let file = keytally::Limiter::create(path, &self::policy(policy, policy_len)?, capacity)?;
+        let file = match limiter_policy(policy, policy_len)? {
+            LimiterPolicy::Subjects(policy) => {
+                keytally::Limiter::create(path, &policy, capacity)?.into()
+            }
+            LimiterPolicy::Addresses(policy) => {
+                keytally::AddressLimiter::create(path, &policy, capacity)?.into()
+            }
+        };
         target.write(on_heap(LimiterState::from_file(file)?));
         Ok(())
     })
@@ -328,7 +367,7 @@ pub extern "C" fn kt_limiter_open(
 ) -> kt_status {
     guard(|| {
         let target = limiter_out.target()?;
-        let file = keytally::Limiter::open(self::path(path)?)?;
+        let file = LimiterFile::open(self::path(path)?)?;
         target.write(on_heap(LimiterState::from_file(file)?));
         Ok(())
     })
@@ -338,8 +377,9 @@ pub extern "C" fn kt_limiter_open(
 /// one creates the limiter and the others open it. If only the limits of the policy differ, they
 /// are changed in the file, and all processes use them from their next check on. Host builds only.
 ///
-/// Statuses: `KT_OTHER_POLICY` if the limiter there has other windows or cannot count a limit;
-/// `KT_OTHER_CAPACITY` if it has another; those of `kt_limiter_open` and `kt_limiter_create`.
+/// Statuses: `KT_OTHER_POLICY` if the limiter there has other windows or prefixes, or cannot count
+/// a limit; `KT_OTHER_CAPACITY` if it has another; those of `kt_limiter_open` and
+/// `kt_limiter_create`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_open_or_create(
     path: In<c_char>,
@@ -351,8 +391,14 @@ pub extern "C" fn kt_limiter_open_or_create(
     guard(|| {
         let target = limiter_out.target()?;
         let path = self::path(path)?;
-        let policy = self::policy(policy, policy_len)?;
-        let file = keytally::Limiter::open_or_create(path, &policy, capacity)?;
+        let file = match limiter_policy(policy, policy_len)? {
+            LimiterPolicy::Subjects(policy) => {
+                keytally::Limiter::open_or_create(path, &policy, capacity)?.into()
+            }
+            LimiterPolicy::Addresses(policy) => {
+                keytally::AddressLimiter::open_or_create(path, &policy, capacity)?.into()
+            }
+        };
         target.write(on_heap(LimiterState::from_file(file)?));
         Ok(())
     })

@@ -8,7 +8,8 @@ use keytally_core::{Section, Window};
 use crate::charge::kt_charge;
 use crate::guard::guard;
 use crate::key::{checked_key_id, name};
-use crate::limiter::{KT_HANDLE_ALIGN, KT_TABLE_ALIGN, table_lines};
+use crate::limiter::{KT_HANDLE_ALIGN, KT_TABLE_ALIGN};
+use crate::limiter_table::table_lines;
 use crate::pointers::{Growing, Handle, Held, In, Lines, Memory, Out, plain};
 use crate::policy::sections;
 use crate::request::{kt_name, kt_settlement};
@@ -537,8 +538,9 @@ pub extern "C" fn kt_gate_close(gate: Handle<kt_gate>) {
 /// none. Only a valid key is charged.
 ///
 /// If the gate is not plain (see `kt_gate_size`), the windows of the key's team are charged too.
-/// The verdict is then that of the tally that decided, and has no charge. To refund or settle such
-/// a request, or to charge groups, call `kt_gate_check_request`.
+/// The verdict is then that of the tally that decided: it has the quotas of that tally only, and
+/// no charge, so that `kt_verdict_charge` returns `KT_NOT_A_CHARGE`. For such a gate, call
+/// `kt_gate_check_request`: its compound has the header fields of all quotas, and the charge.
 ///
 /// `api_key` is the value of the `X-API-Key` header: `api_key_len` bytes without a NUL, or NULL if
 /// the request has no such header. If it has more than one, call `kt_verdict_duplicate_header`
@@ -680,7 +682,7 @@ pub extern "C" fn kt_gate_settle_all(
             if !gate.in_force()?.sections().iter().any(is_it) {
                 return Err(kt_status::KT_NO_SUCH_GROUP);
             }
-            if group.has_own_cost != 0 {
+            if group.own_cost()?.is_some() {
                 settlement = settlement.with_group(name, group.cost);
             }
         }
@@ -691,7 +693,7 @@ pub extern "C" fn kt_gate_settle_all(
         let settled = settled.ok_or(kt_status::KT_NO_SUCH_KEY)?;
         let mut rest = settled.uncharged().iter();
         for (index, group) in groups.iter().enumerate() {
-            let its = if group.has_own_cost != 0 { rest.next() } else { None };
+            let its = if group.has_own_cost == 1 { rest.next() } else { None };
             uncharged.write(index, its.copied().unwrap_or(0));
         }
         target.put_verdict(&settled.verdict);

@@ -21,6 +21,7 @@
 //! | `request.rs`, `verdict.rs` | requests with options; the verdict and its HTTP response |
 //! | `tallies.rs` | the result of a request that charges several tallies |
 //! | `limiter.rs`, `gate.rs` | the two tables: create, attach, check |
+//! | `limiter_table.rs` | the table of a limiter's handle: of subjects or of addresses |
 //! | `compound.rs` | several keys and subjects of one request, charged all or none |
 //! | `clock.rs` | the clock of a handle |
 //! | `administer.rs`, `inspect.rs` | changes to a gate's keys and plans; queries |
@@ -45,6 +46,7 @@ mod guard;
 mod inspect;
 mod key;
 mod limiter;
+mod limiter_table;
 mod message;
 mod pointers;
 mod policy;

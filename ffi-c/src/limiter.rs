@@ -2,12 +2,13 @@
 
 use core::ffi::c_char;
 
-use keytally_core::{CacheLine, Limiter};
+use keytally_core::{CacheLine, Limiter, OnFull};
 
 use crate::charge::kt_charge;
 use crate::guard::guard;
-use crate::pointers::{Handle, Held, In, Lines, Memory, Out};
-use crate::policy::{KT_POLICY_SIZE, policy};
+use crate::limiter_table::{Decided as _, LimiterTable, table_lines, with_subject, with_table};
+use crate::pointers::{Handle, Held, In, Lines, Memory, Number, Numbered, Out};
+use crate::policy::{POLICY_LEN, limiter_policy};
 use crate::request::{kt_request, kt_settlement};
 use crate::status::kt_status;
 use crate::text::{Text, put};
@@ -23,8 +24,18 @@ pub const KT_HANDLE_ALIGN: usize = 8;
 /// The alignment of a table's memory, in bytes.
 pub const KT_TABLE_ALIGN: usize = 64;
 
+/// Bytes of memory that a limiter of addresses needs in addition to `kt_limiter_size`.
+pub const KT_PREFIXES_SIZE: usize = 256;
+
 /// The most subjects of a limiter.
 pub const KT_MAX_SUBJECTS: u32 = 1073741824;
+
+#[cfg(feature = "host")]
+const _: () = {
+    let [subjects, addresses] =
+        [Limiter::<Lines>::lines(1), keytally_core::AddressLimiter::<Lines>::lines(1)];
+    assert!(KT_PREFIXES_SIZE == (addresses - subjects) * KT_TABLE_ALIGN);
+};
 
 const _: () = {
     assert!(
@@ -34,6 +45,22 @@ const _: () = {
     assert!(align_of::<CacheLine>() == KT_TABLE_ALIGN);
     assert!(KT_MAX_SUBJECTS == keytally_core::MAX_SUBJECTS);
 };
+
+/// What happens to a request whose subject is new and finds no slot in a limiter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum kt_on_full {
+    /// It is charged to an overflow tally, under the same limits. The subjects that find the same
+    /// bucket full share one. A subject that gets a slot later begins there with its whole limit.
+    /// This is the value of a new limiter.
+    KT_ON_FULL_SHARE = 0,
+    /// It is refused with the outcome `KT_FULL`.
+    KT_ON_FULL_REFUSE = 1,
+}
+
+impl Numbered for kt_on_full {
+    type Number = u8;
+}
 
 /// A handle of a limiter in one process.
 ///
@@ -49,12 +76,20 @@ pub struct kt_limiter {
 /// The content of a limiter's handle.
 #[derive(Debug)]
 pub struct LimiterState {
-    pub(crate) table: Limiter<Lines>,
+    pub(crate) table: LimiterTable,
     pub(crate) clock: HandleClock,
     /// The file that the lines are mapped from.
     #[cfg(feature = "host")]
     #[expect(dead_code, reason = "it owns the mapping")]
-    pub(crate) file: Option<Box<keytally::Limiter>>,
+    pub(crate) file: Option<LimiterFile>,
+}
+
+/// A file of a limiter.
+#[cfg(feature = "host")]
+#[derive(Debug)]
+pub(crate) enum LimiterFile {
+    Subjects(Box<keytally::Limiter>),
+    Addresses(Box<keytally::AddressLimiter>),
 }
 
 impl Held for kt_limiter {
@@ -63,7 +98,7 @@ impl Held for kt_limiter {
 }
 
 /// Returns the state of a handle of a table in the caller's memory.
-fn in_memory(table: Limiter<Lines>) -> LimiterState {
+fn in_memory(table: LimiterTable) -> LimiterState {
     LimiterState {
         table,
         clock: HandleClock::default(),
@@ -96,6 +131,13 @@ pub extern "C" fn kt_limiter_handle_size() -> usize {
 /// closed the memory must not move and must not be used for anything else. `seed` is 16 random
 /// bytes, which keep clients from choosing subjects that collide in one bucket.
 ///
+/// In a host build, a policy like `addresses: /64 20/minute; /48 1000/minute` makes a limiter of
+/// client addresses. It needs `KT_PREFIXES_SIZE` more bytes of memory, and memory of the heap for
+/// its handle until that is closed. Its subjects are addresses as text, which may have a port,
+/// brackets and a zone. A request is charged to the networks of all prefixes, or to none. Functions
+/// that write a `kt_verdict` write the one that decided, without a charge. `kt_check_all` with one
+/// part writes the verdicts on all networks, and its charge is for `kt_limiter_refund`.
+///
 /// Statuses: those that begin with `KT_POLICY_`, `KT_CAPACITY`, `KT_MEMORY_TOO_SMALL`,
 /// `KT_OVERLAP`.
 ///
@@ -118,13 +160,12 @@ pub extern "C" fn kt_limiter_init(
     guard(|| {
         let memory = memory.lines(memory_len, &limiter_out)?;
         let target = limiter_out.target()?;
-        let policy = self::policy(policy, policy_len)?;
+        let policy = limiter_policy(policy, policy_len)?;
         let seed = seed.read()?;
         if kt_limiter_size(capacity) == 0 {
             return Err(kt_status::KT_CAPACITY);
         }
-        let memory = memory.first(Limiter::<Lines>::lines(capacity));
-        target.put(in_memory(Limiter::init(memory, &policy, capacity, seed)?));
+        target.put(in_memory(LimiterTable::init(memory, &policy, capacity, seed)?));
         Ok(())
     })
 }
@@ -144,21 +185,9 @@ pub extern "C" fn kt_limiter_attach(
         let memory = memory.lines(memory_len, &limiter_out)?;
         let target = limiter_out.target()?;
         let memory = table_lines(memory);
-        target.put(in_memory(Limiter::attach(memory)?));
+        target.put(in_memory(LimiterTable::attach(|| memory.clone())?));
         Ok(())
     })
-}
-
-/// Returns the lines that belong to the table, by its own header. The memory may be larger.
-pub(crate) fn table_lines(memory: Lines) -> Lines {
-    let bytes = memory.as_ref().first().map_or(0, |line| line.load(2));
-    // The core refuses a length that is not valid.
-    match usize::try_from(bytes) {
-        Ok(bytes) if bytes > 0 && bytes.is_multiple_of(KT_TABLE_ALIGN) => {
-            memory.first(bytes / KT_TABLE_ALIGN)
-        }
-        _ => memory,
-    }
 }
 
 /// Closes a handle in a struct of the caller, or one that belongs to this library: wipes it, unmaps
@@ -183,7 +212,7 @@ pub extern "C" fn kt_limiter_close(limiter: Handle<kt_limiter>) {
 /// `KT_OK` means that there is a verdict. Its `outcome` is `KT_ADMITTED`, `KT_DENIED`,
 /// `KT_TOO_COSTLY` or `KT_FULL`.
 ///
-/// Statuses: `KT_NO_CLOCK`.
+/// Statuses: `KT_NOT_AN_ADDRESS` in a limiter of addresses, `KT_NO_CLOCK`.
 ///
 /// ```c
 /// kt_verdict verdict;
@@ -203,8 +232,10 @@ pub extern "C" fn kt_limiter_check(
     guard(|| {
         let (limiter, target) = (limiter.state()?, verdict_out.target()?);
         let subject = subject.slice(subject_len)?;
-        with_clock!(limiter.clock.time(now_ms)?, limiter.table.layout(), |clock| {
-            target.put_verdict(&limiter.table.check(subject, cost, clock));
+        with_subject!(limiter, subject, |table, named| {
+            with_clock!(limiter.clock.time(now_ms)?, table.layout(), |clock| {
+                table.check(named, cost, clock).put(target);
+            });
         });
         Ok(())
     })
@@ -213,8 +244,9 @@ pub extern "C" fn kt_limiter_check(
 /// Checks like `kt_limiter_check`, with the options of a request. A NULL `request` has a cost of 1
 /// and the time of the system clock.
 ///
-/// Statuses: `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`. `KT_NO_SUCH_GROUP` and
-/// `KT_NO_SUCH_SCOPE` for a request with groups or scopes, which a limiter does not have.
+/// Statuses: `KT_NOT_AN_ADDRESS`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
+/// `KT_NO_SUCH_GROUP` and `KT_NO_SUCH_SCOPE` for a request with groups or scopes, which a limiter
+/// does not have.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_check_request(
     limiter: Handle<kt_limiter>,
@@ -228,17 +260,19 @@ pub extern "C" fn kt_limiter_check_request(
         let subject = subject.slice(subject_len)?;
         let request = kt_request::or_default(request)?;
         request.expect_plain()?;
-        with_clock!(limiter.clock.time(request.now_ms)?, limiter.table.layout(), |clock| {
-            target.put_verdict(&limiter.table.check(subject, request.cost, clock));
+        with_subject!(limiter, subject, |table, named| {
+            with_clock!(limiter.clock.time(request.now_ms)?, table.layout(), |clock| {
+                table.check(named, request.cost, clock).put(target);
+            });
         });
         Ok(())
     })
 }
 
-/// Writes the verdict that `kt_limiter_check` would give now, without a charge. Does not look for a
-/// free slot for a new subject.
+/// Writes the verdict that `kt_limiter_check` would give now, without a charge. With
+/// `KT_ON_FULL_REFUSE`, does not look for a free slot for a new subject.
 ///
-/// Statuses: `KT_NO_CLOCK`.
+/// Statuses: `KT_NOT_AN_ADDRESS`, `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_peek(
     limiter: Handle<kt_limiter>,
@@ -251,8 +285,10 @@ pub extern "C" fn kt_limiter_peek(
     guard(|| {
         let (limiter, target) = (limiter.state()?, verdict_out.target()?);
         let subject = subject.slice(subject_len)?;
-        with_clock!(limiter.clock.time(now_ms)?, limiter.table.layout(), |clock| {
-            target.put_verdict(&limiter.table.peek(subject, cost, clock));
+        with_subject!(limiter, subject, |table, named| {
+            with_clock!(limiter.clock.time(now_ms)?, table.layout(), |clock| {
+                table.peek(named, cost, clock).put(target);
+            });
         });
         Ok(())
     })
@@ -261,7 +297,7 @@ pub extern "C" fn kt_limiter_peek(
 /// Gives back what a check charged, in the windows that still count it. `charge` is that of the
 /// check's verdict. Refund a charge only once.
 ///
-/// Statuses: `KT_NOT_A_CHARGE`, `KT_NO_CLOCK`.
+/// Statuses: `KT_NOT_AN_ADDRESS`, `KT_NOT_A_CHARGE`, `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_refund(
     limiter: Handle<kt_limiter>,
@@ -274,10 +310,11 @@ pub extern "C" fn kt_limiter_refund(
     guard(|| {
         let (limiter, target) = (limiter.state()?, verdict_out.target()?);
         let (subject, charge) = (subject.slice(subject_len)?, charge.read()?.to_core()?);
-        let verdict = with_clock!(limiter.clock.time(now_ms)?, |clock| limiter
-            .table
-            .refund(subject, charge, clock));
-        target.put_verdict(&verdict);
+        with_subject!(limiter, subject, |table, named| {
+            with_clock!(limiter.clock.time(now_ms)?, |clock| {
+                table.refund(named, charge, clock).put(target);
+            });
+        });
         Ok(())
     })
 }
@@ -285,7 +322,7 @@ pub extern "C" fn kt_limiter_refund(
 /// Replaces an estimated cost by the actual cost: refunds the difference, or charges it as far as
 /// there is room. The verdict's `uncharged` is what found no room. Settle a charge only once.
 ///
-/// Statuses: `KT_NOT_A_CHARGE`, `KT_NO_CLOCK`.
+/// Statuses: `KT_NOT_AN_ADDRESS`, `KT_NOT_A_CHARGE`, `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_settle(
     limiter: Handle<kt_limiter>,
@@ -299,10 +336,11 @@ pub extern "C" fn kt_limiter_settle(
     guard(|| {
         let (limiter, target) = (limiter.state()?, verdict_out.target()?);
         let (subject, estimate) = (subject.slice(subject_len)?, estimate.read()?.to_core()?);
-        let verdict = with_clock!(limiter.clock.time(now_ms)?, |clock| {
-            limiter.table.settle(subject, estimate, actual, clock)
+        with_subject!(limiter, subject, |table, named| {
+            with_clock!(limiter.clock.time(now_ms)?, |clock| {
+                table.settle(named, estimate, actual, clock).put(target);
+            });
         });
-        target.put_verdict(&verdict);
         Ok(())
     })
 }
@@ -311,8 +349,8 @@ pub extern "C" fn kt_limiter_settle(
 /// which there is no room are charged too. The verdict's `uncharged` is what found no room. Settle
 /// a charge only once.
 ///
-/// Statuses: `KT_NOT_A_CHARGE`, `KT_NO_SUCH_GROUP` for a settlement with groups, which a limiter
-/// does not have, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
+/// Statuses: `KT_NOT_AN_ADDRESS`, `KT_NOT_A_CHARGE`, `KT_NO_SUCH_GROUP` for a settlement with
+/// groups, which a limiter does not have, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_settle_all(
     limiter: Handle<kt_limiter>,
@@ -330,17 +368,20 @@ pub extern "C" fn kt_limiter_settle_all(
         if !groups.is_empty() {
             return Err(kt_status::KT_NO_SUCH_GROUP);
         }
-        let verdict = with_clock!(limiter.clock.time(now_ms)?, |clock| {
-            limiter.table.settle_all(subject, estimate, &settlement, clock)
+        with_subject!(limiter, subject, |table, named| {
+            with_clock!(limiter.clock.time(now_ms)?, |clock| {
+                table.settle_all(named, estimate, &settlement, clock).put(target);
+            });
         });
-        target.put_verdict(&verdict);
         Ok(())
     })
 }
 
-/// Resets all counts of the subject.
+/// Resets all counts of the subject. If it has no slot and would be charged to an overflow tally,
+/// resets that one. In a limiter of addresses, larger networks than the client's own keep their
+/// counts.
 ///
-/// Statuses: `KT_NO_CLOCK`.
+/// Statuses: `KT_NOT_AN_ADDRESS`, `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_reset(
     limiter: Handle<kt_limiter>,
@@ -352,9 +393,11 @@ pub extern "C" fn kt_limiter_reset(
     guard(|| {
         let (limiter, target) = (limiter.state()?, verdict_out.target()?);
         let subject = subject.slice(subject_len)?;
-        let verdict =
-            with_clock!(limiter.clock.time(now_ms)?, |clock| limiter.table.reset(subject, clock));
-        target.put_verdict(&verdict);
+        with_subject!(limiter, subject, |table, named| {
+            with_clock!(limiter.clock.time(now_ms)?, |clock| {
+                table.reset(named, clock).put(target);
+            });
+        });
         Ok(())
     })
 }
@@ -368,6 +411,19 @@ pub extern "C" fn kt_limiter_capacity(
     guard(|| {
         let (limiter, target) = (limiter.state()?, capacity_out.target()?);
         target.write(limiter.table.capacity());
+        Ok(())
+    })
+}
+
+/// Writes the number of slots: at least 1.5 times the capacity.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_limiter_slots_total(
+    limiter: Handle<kt_limiter>,
+    slots_out: Out<u64>,
+) -> kt_status {
+    guard(|| {
+        let (limiter, target) = (limiter.state()?, slots_out.target()?);
+        target.write(limiter.table.slots_total());
         Ok(())
     })
 }
@@ -389,10 +445,66 @@ pub extern "C" fn kt_limiter_live_subjects(
     })
 }
 
+/// Writes the number of requests that found no slot for their subject since the limiter was
+/// created. What became of them is the choice of `kt_limiter_on_full` at that time.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_limiter_refusals(
+    limiter: Handle<kt_limiter>,
+    refusals_out: Out<u64>,
+) -> kt_status {
+    guard(|| {
+        let (limiter, target) = (limiter.state()?, refusals_out.target()?);
+        target.write(limiter.table.refusals());
+        Ok(())
+    })
+}
+
+/// Writes what happens to a new subject that finds no slot, a `kt_on_full`.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_limiter_on_full(
+    limiter: Handle<kt_limiter>,
+    on_full_out: Out<u8>,
+) -> kt_status {
+    guard(|| {
+        let (limiter, target) = (limiter.state()?, on_full_out.target()?);
+        let on_full = match limiter.table.on_full() {
+            OnFull::Share => kt_on_full::KT_ON_FULL_SHARE,
+            OnFull::Refuse => kt_on_full::KT_ON_FULL_REFUSE,
+        };
+        target.write(on_full as u8);
+        Ok(())
+    })
+}
+
+/// Sets what happens to a new subject that finds no slot. The table stores it. It applies to all
+/// processes that have the table open, from their next such request on.
+///
+/// Statuses: `KT_UNKNOWN_MEMBER` if this library does not know the value.
+///
+/// ```c
+/// kt_status status = kt_limiter_set_on_full(&limiter, KT_ON_FULL_REFUSE);
+/// ```
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_limiter_set_on_full(
+    limiter: Handle<kt_limiter>,
+    on_full: Number<kt_on_full>,
+) -> kt_status {
+    guard(|| {
+        let limiter = limiter.state()?;
+        limiter.table.set_on_full(match on_full.0 {
+            0 => OnFull::Share,
+            1 => OnFull::Refuse,
+            _ => return Err(kt_status::KT_UNKNOWN_MEMBER),
+        });
+        Ok(())
+    })
+}
+
 /// Writes the policy that the limiter was created with, and a NUL. Writes the length without the
 /// NUL to `written_out`.
 ///
-/// Statuses: `KT_DAMAGED`. `KT_BUFFER_TOO_SMALL`; `KT_POLICY_SIZE` bytes are always enough.
+/// Statuses: `KT_DAMAGED`. `KT_BUFFER_TOO_SMALL`; `KT_POLICY_SIZE` bytes are always enough, and for
+/// a limiter of addresses `KT_SECTIONS_SIZE`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_policy(
     limiter: Handle<kt_limiter>,
@@ -403,7 +515,9 @@ pub extern "C" fn kt_limiter_policy(
     guard(|| {
         let limiter = limiter.state()?;
         let (buffer, written) = (buffer.buffer(buffer_len)?, written_out.target()?);
-        let policy = limiter.table.policy().ok_or(kt_status::KT_DAMAGED)?;
-        put(buffer, written, Text::<KT_POLICY_SIZE>::from_display(&policy).as_bytes())
+        with_table!(limiter.table, |table| {
+            let policy = table.policy().ok_or(kt_status::KT_DAMAGED)?;
+            put(buffer, written, Text::<POLICY_LEN>::from_display(&policy).as_bytes())
+        })
     })
 }

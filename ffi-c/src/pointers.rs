@@ -460,7 +460,7 @@ impl Memory<'_> {
 
 /// The cache lines of a table. C guarantees them for as long as the handle is used, or a mapping
 /// that the handle owns holds them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Lines {
     begin: NonNull<CacheLine>,
     lines: usize,

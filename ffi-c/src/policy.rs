@@ -2,6 +2,8 @@
 
 use core::ffi::c_char;
 
+#[cfg(feature = "host")]
+use keytally_core::AddressPolicy;
 use keytally_core::IMPORTED_KEY_LEN;
 use keytally_core::{MAX_SECTIONS_LEN, ParsePolicyError, Policy, Sections};
 
@@ -27,6 +29,29 @@ pub(crate) fn policy(text: In<'_, c_char>, len: usize) -> FfiResult<Policy> {
     Ok(Policy::from_text(utf8(text, kt_status::KT_POLICY_SYNTAX)?)?)
 }
 
+/// The policy of a limiter.
+pub(crate) enum LimiterPolicy {
+    Subjects(Policy),
+    #[cfg(feature = "host")]
+    Addresses(AddressPolicy),
+}
+
+/// Bytes that are always enough for the policy of a limiter as text, with the NUL.
+pub(crate) const POLICY_LEN: usize =
+    if cfg!(feature = "host") { KT_SECTIONS_SIZE } else { KT_POLICY_SIZE };
+
+/// Parses the policy of a limiter in these bytes. A host build has limits by address.
+pub(crate) fn limiter_policy(text: In<'_, c_char>, len: usize) -> FfiResult<LimiterPolicy> {
+    #[cfg(feature = "host")]
+    if let Ok(text) = core::str::from_utf8(text.text(len)?)
+        && AddressPolicy::is_beginning(text)
+    {
+        let policy = text.parse::<AddressPolicy>();
+        return Ok(LimiterPolicy::Addresses(policy.map_err(|error| error.kind())?));
+    }
+    policy(text, len).map(LimiterPolicy::Subjects)
+}
+
 /// Parses the sections of a plan in these bytes.
 pub(crate) fn sections(text: In<'_, c_char>, len: usize) -> FfiResult<Sections> {
     let text = text.text(len)?;
@@ -37,12 +62,12 @@ pub(crate) fn sections(text: In<'_, c_char>, len: usize) -> FfiResult<Sections> 
 }
 
 /// Parses a policy, and writes it in its normal form: `1000/hour,100/m` becomes
-/// `100/minute, 1000/hour`.
+/// `100/minute, 1000/hour`. In a host build, it may be one for addresses: see `kt_limiter_init`.
 ///
 /// Writes the policy and a NUL into `buffer`, and its length without the NUL to `written_out`.
 ///
 /// Statuses: those that begin with `KT_POLICY_`. `KT_BUFFER_TOO_SMALL`; `KT_POLICY_SIZE` bytes are
-/// always enough.
+/// always enough, and for a policy for addresses `KT_SECTIONS_SIZE`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_policy_parse(
     policy: In<c_char>,
@@ -54,8 +79,15 @@ pub extern "C" fn kt_policy_parse(
     guard(|| {
         let buffer = buffer.buffer(buffer_len)?;
         let written = written_out.target()?;
-        let policy = self::policy(policy, policy_len)?;
-        put(buffer, written, Text::<KT_POLICY_SIZE>::from_display(&policy).as_bytes())
+        match limiter_policy(policy, policy_len)? {
+            LimiterPolicy::Subjects(policy) => {
+                put(buffer, written, Text::<KT_POLICY_SIZE>::from_display(&policy).as_bytes())
+            }
+            #[cfg(feature = "host")]
+            LimiterPolicy::Addresses(policy) => {
+                put(buffer, written, Text::<KT_SECTIONS_SIZE>::from_display(&policy).as_bytes())
+            }
+        }
     })
 }
 
@@ -100,7 +132,11 @@ pub extern "C" fn kt_policy_explain(
     written_out: Out<usize>,
 ) -> kt_status {
     guard(|| {
-        let parse = |text: &str| text.parse::<Policy>().map(drop);
+        let parse = |text: &str| match () {
+            #[cfg(feature = "host")]
+            () if AddressPolicy::is_beginning(text) => text.parse::<AddressPolicy>().map(drop),
+            () => text.parse::<Policy>().map(drop),
+        };
         explain(policy.text(policy_len)?, parse, buffer.buffer(buffer_len)?, written_out.target()?)
     })
 }

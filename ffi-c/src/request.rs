@@ -99,7 +99,7 @@ impl Growing for kt_settlement<'_> {
 impl<'c> kt_settlement<'c> {
     /// Returns the settlement without its groups, and the groups.
     pub(crate) fn parts(&self) -> FfiResult<(Settlement<'c>, &'c [kt_group<'c>])> {
-        if self.reserved_ != [0; 6] {
+        if self.reserved_ != [0; 6] || self.has_cost > 1 || self.overdraw > 1 {
             return Err(kt_status::KT_UNKNOWN_MEMBER);
         }
         if self.groups_len > KT_MAX_TALLIES {
@@ -152,6 +152,15 @@ impl<'c> kt_group<'c> {
     pub(crate) fn name(&self) -> FfiResult<&'c str> {
         utf8(self.name.text(self.name_len)?, kt_status::KT_NO_SUCH_GROUP)
     }
+
+    /// Returns the cost if the group has one of its own.
+    pub(crate) fn own_cost(&self) -> FfiResult<Option<u32>> {
+        match self.has_own_cost {
+            0 => Ok(None),
+            1 => Ok(Some(self.cost)),
+            _ => Err(kt_status::KT_UNKNOWN_MEMBER),
+        }
+    }
 }
 
 impl<'c> kt_name<'c> {
@@ -172,9 +181,9 @@ pub(crate) fn gate_part<'g>(
     let mut part = gate.part(api_key, cost);
     for group in groups {
         let name = group.name()?;
-        part = match group.has_own_cost {
-            0 => part.with_group(name)?,
-            _ => part.with_group_cost(name, group.cost)?,
+        part = match group.own_cost()? {
+            None => part.with_group(name)?,
+            Some(cost) => part.with_group_cost(name, cost)?,
         };
     }
     for name in need {

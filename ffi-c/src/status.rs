@@ -84,12 +84,15 @@ statuses! {
         KT_STRUCT_SIZE = 11 =>
             "the size of a struct leaves out a required member or is above 4096; set its first member to sizeof that struct",
         KT_UNKNOWN_MEMBER = 12 =>
-            "a struct sets a member that this library does not know; set it to zero, or use the library of that header or a newer one",
+            "a struct sets a member, or a call passes a number, that this library does not know; pass zero, or use the library of that header or a newer one",
         KT_NO_SUCH_QUOTA = 13 => "there is no quota of that index; they count from 0 to quota_count - 1",
         KT_PART_COUNT = 14 => "a compound charge has 1 to 8 parts, and at most 8 tallies",
         KT_PART_TABLE = 15 => "a part has a gate or a limiter, not both and not none",
         KT_NOT_A_CHARGE = 16 =>
-            "the struct is not a charge: this library never wrote it, or it was changed since",
+            "the struct is not a charge: this library never wrote it, or it was changed since; or the verdict has no charge",
+
+        KT_NOT_AN_ADDRESS = 17 =>
+            "the subject is not an address, such as 203.0.113.9 or 2001:db8::1; this limiter counts addresses",
 
         // Texts.
         KT_POLICY_EMPTY = 20 => "a policy needs at least one quota, like \"100/minute, 1000/hour\"",
@@ -149,6 +152,10 @@ statuses! {
             "the quotas of the team need more than 2 tallies; drop a window, or lower a limit",
         KT_POLICY_WARNING = 55 =>
             "a warning of the plan is not of the form QUOTA warn 80% or QUOTA warn 80% 95%, with ascending percentages from 1% to 100%",
+        KT_POLICY_PREFIX = 56 =>
+            "a policy for addresses is not of the form addresses: /PREFIX QUOTAS; /PREFIX QUOTAS, with 1 to 4 different prefixes of 33 to 64",
+        KT_ACCOUNT_LIMITS = 57 =>
+            "the limits of an account have more than quotas: a section, an algorithm or a warning, which only plans have",
 
         // Tables.
         KT_MEMORY_TOO_SMALL = 60 =>
@@ -171,7 +178,7 @@ statuses! {
         KT_OTHER_CAPACITY = 72 =>
             "the limiter there has another capacity; open it with its own, or remove it and create another",
         KT_OTHER_POLICY = 73 =>
-            "the limiter there cannot count this policy; create another file for it, and check requests with both until the longest window of the old one has passed",
+            "the limiter there has other windows or cannot count a limit; create another file for the new policy, and check requests with both until the longest window of this one has passed",
 
         KT_SCOPES = 74 =>
             "a gate has at most 64 scopes, each of 1 to 16 printable ASCII characters without spaces, commas and quotation marks, and each once",
@@ -261,6 +268,7 @@ impl From<ParsePolicyErrorKind> for kt_status {
             ParsePolicyErrorKind::TooManyTallies => KT_POLICY_TOO_MANY_TALLIES,
             ParsePolicyErrorKind::TooManyTeamTallies => KT_POLICY_TOO_MANY_TEAM_TALLIES,
             ParsePolicyErrorKind::Warning => KT_POLICY_WARNING,
+            ParsePolicyErrorKind::Prefix => KT_POLICY_PREFIX,
             ParsePolicyErrorKind::LeftOut(feature) => feature.into(),
             _ => KT_INTERNAL,
         }
@@ -545,7 +553,6 @@ mod tests {
         use keytally::{Error, PepperError, pepper};
         use std::io::{Error as IoError, ErrorKind};
 
-        let policy = |text: &str| Box::new(text.parse::<keytally_core::Policy>().unwrap());
         let of_peppers = |source| Error::Pepper { path: None, source };
         let whole = [
             Error::Exists { path: "f".into() },
@@ -565,11 +572,11 @@ mod tests {
             (
                 Error::Policy {
                     path: "f".into(),
-                    found: policy("1/s"),
-                    requested: policy("2/m"),
+                    found: "1/s".into(),
+                    requested: "2/m".into(),
                     source: keytally::SetPolicyError::Windows,
                 },
-                "; open it with its own, or remove it and create another",
+                "; create another file for the new policy, and check requests with both until the longest window of this one has passed",
             ),
             (
                 Error::Entropy(IoError::from(ErrorKind::Other)),

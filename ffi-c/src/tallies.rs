@@ -51,8 +51,9 @@ plain! {
         pub verdict: kt_verdict,
         /// The charge in a form of this library: see `kt_compound_charge`.
         pub private_: [u64; 2],
-        /// The section of the gate's plans: `key`, `team` or the name of a group, with a NUL. Empty
-        /// for a limiter, and if the check reached no tally.
+        /// The section of the gate's plans: `key`, `team` or the name of a group, with a NUL. In a
+        /// limiter of addresses, a network larger than the client's own: `prefix-56`. Otherwise
+        /// empty for a limiter, and if the check reached no tally.
         pub section: [c_char; KT_SECTION_SIZE],
         /// The index of the part in the call.
         pub part: u8,
@@ -156,7 +157,7 @@ impl Target<'_, kt_compound> {
 }
 
 impl kt_tally {
-    /// Returns the section; `None` for a verdict that is not on a tally of a gate.
+    /// Returns the section, that of a prefix as a group; `None` if there is none.
     fn section(&self) -> FfiResult<Option<Section>> {
         let damaged = kt_status::KT_NOT_A_VERDICT;
         let bytes = self.section.map(|character| u8::from_ne_bytes(character.to_ne_bytes()));

@@ -41,18 +41,25 @@ const QUOTA_SLOTS: usize = 8;
 /// determine it.
 const QUOTA_WORDS: usize = 4;
 
+/// The index of the first window's number and flags.
+const FLAGS: usize = 2;
+
 /// The flags of a window that lacks room, of one whose counts last into the next window, and of one
 /// that the gate names to be described. A window's number has 28 bits.
 const LACKING: u32 = 1 << 31;
 const LASTING: u32 = 1 << 30;
 const NAMED: u32 = 1 << 29;
 
+/// The flag of a verdict that is admitted and has no charge, in addition to those of the first
+/// window.
+const NO_CHARGE: u32 = 1 << 28;
+
 const _: () = {
     assert!(KT_MAX_QUOTAS == MAX_QUOTAS && MAX_QUOTAS <= QUOTA_SLOTS);
     assert!(KT_HEADERS_SIZE == keytally_core::MAX_HEADERS_LEN);
     assert!(KT_PROBLEM_SIZE == keytally_core::MAX_PROBLEM_LEN);
     assert!(KT_MAX_FIELDS == keytally_core::MAX_FIELDS);
-    assert!(Window::WEEK.number() < NAMED);
+    assert!(Window::WEEK.number() < NO_CHARGE);
     assert!(size_of::<kt_verdict>() == 256 && size_of::<kt_quota>() == 64);
 };
 
@@ -106,7 +113,7 @@ mirrored! {
         KT_INVALID_KEY = 3 => c"invalid_key",
         /// The cost is above a limit and can never be admitted.
         KT_TOO_COSTLY = 4 => c"too_costly",
-        /// A limiter has no slot for a new subject. Nothing is charged.
+        /// A limiter with `KT_ON_FULL_REFUSE` has no slot for a new subject. Nothing is charged.
         KT_FULL = 5 => c"full",
         /// The key does not have a scope that the request needs; nothing is charged.
         KT_FORBIDDEN = 6 => c"forbidden",
@@ -218,8 +225,9 @@ plain! {
         pub env: u8,
         /// The number of quotas. 0 if the check reached no tally.
         pub quota_count: u8,
-        /// Zero.
-        pub reserved_8_: u8,
+        /// 1 if a limiter had no slot for the subject and charged it to an overflow tally, which it
+        /// shares with others, or denied it for lack of room there. Else 0. See `kt_on_full`.
+        pub is_shared: u8,
         /// The time that the decision holds for, in Unix milliseconds.
         pub at_ms: u64,
         /// The caller's time in Unix milliseconds: the explicit time, or the last reading of the
@@ -229,8 +237,9 @@ plain! {
         pub retry_at_ms: u64,
         /// The cost of the request.
         pub cost: u32,
-        /// The units that were charged. 0 unless a check was admitted, so also after a peek.
-        /// `kt_verdict_charge` writes them with their time.
+        /// The units that were charged, for `kt_verdict_charge`. 0 unless a check was admitted, so
+        /// also after a peek. 0 also after a `kt_gate_check` of a gate that is not plain: the
+        /// verdict has no charge then, see `kt_gate_check_request`.
         pub charged: u32,
         /// The units that a `settle` found no room for. 0 in every other verdict.
         pub uncharged: u32,
@@ -296,7 +305,7 @@ pub(crate) fn quota_state(
     let (slots, _) = words.as_chunks::<QUOTA_WORDS>();
     let &[limit, remaining, window, reset_low] =
         slots.get(index).ok_or(kt_status::KT_NOT_A_VERDICT)?;
-    let length = Window::from_number(window & !(LACKING | LASTING | NAMED))
+    let length = Window::from_number(window & !(LACKING | LASTING | NAMED | NO_CHARGE))
         .ok_or(kt_status::KT_NOT_A_VERDICT)?;
     let at_s = at_ms / 1000;
     let reset_unix_s = at_s + u64::from(reset_low.wrapping_sub(low_half(at_s)));
@@ -349,7 +358,9 @@ impl kt_verdict {
         }
         self.quota_count = u8::try_from(verdict.quotas().len()).unwrap_or(0);
         self.at_ms = verdict.quotas().time().unix_ms();
-        self.charged = verdict.charge().map_or(0, |charge| charge.cost());
+        self.is_shared = verdict.is_shared().into();
+        let is_charged = verdict.charge().is_some();
+        self.charged = if is_charged { verdict.cost() } else { 0 };
         self.now_ms = verdict.now().unix_ms();
         self.cost = verdict.cost();
         self.uncharged = verdict.uncharged();
@@ -357,6 +368,9 @@ impl kt_verdict {
             self.clock_ahead_s = verdict.clock_ahead_s();
         }
         put_quotas(&mut self.private_, verdict.quotas());
+        if verdict.is_admitted() && !is_charged {
+            self.private_[FLAGS] |= NO_CHARGE;
+        }
     }
 
     pub(crate) fn outcome(&self) -> FfiResult<Outcome> {
@@ -427,10 +441,14 @@ pub extern "C" fn kt_verdict_quota(
     })
 }
 
-/// Writes what the check charged, for a later refund or settlement. Its cost is 0 unless the check
-/// was admitted: a refund of it then does nothing.
+/// Writes what the check charged, for a later refund or settlement. If the check was not admitted,
+/// the cost of the charge is 0, and a refund of it does nothing.
 ///
-/// Statuses: `KT_NOT_A_VERDICT`.
+/// An admitted verdict of `kt_gate_check` has no charge if the gate is not plain (see
+/// `kt_gate_size`): call `kt_gate_check_request` and `kt_compound_charge` for such a gate. That of
+/// a peek, a refund, a settlement or a reset has none either.
+///
+/// Statuses: `KT_NOT_A_VERDICT`. `KT_NOT_A_CHARGE` if the verdict is admitted and has no charge.
 ///
 /// ```c
 /// kt_charge charge;
@@ -445,9 +463,11 @@ pub extern "C" fn kt_verdict_charge(
     guard(|| {
         let target = charge_out.target()?;
         let verdict = verdict.get()?;
-        verdict.outcome()?;
-        let charge = Charge::new(verdict.charged, Timestamp::from_unix_ms(verdict.at_ms));
-        target.put_charge(charge);
+        if verdict.outcome()? == Outcome::Admitted && verdict.private_[FLAGS] & NO_CHARGE != 0 {
+            return Err(kt_status::KT_NOT_A_CHARGE);
+        }
+        let make = if verdict.is_shared == 0 { Charge::new } else { Charge::shared };
+        target.put_charge(make(verdict.charged, Timestamp::from_unix_ms(verdict.at_ms)));
         Ok(())
     })
 }

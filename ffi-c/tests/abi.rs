@@ -277,8 +277,8 @@ fn every_kind_of_change_is_recorded() {
             "-macro KT_LIMITER_BUCKETS_(capacity)",
         ),
         (
-            "    ((size_t)64 * (2 + 2 * KT_LIMITER",
             "    ((size_t)64 * (3 + 2 * KT_LIMITER",
+            "    ((size_t)64 * (4 + 2 * KT_LIMITER",
             "-macro KT_LIMITER_SIZE(capacity)",
         ),
         ("(sizeof(literal) - 1)", "sizeof(literal)", "-macro KT_TEXT(literal)"),

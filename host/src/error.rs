@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use keytally_core::{AdminError, AttachError, CreateError, NotCarried, Policy, SetPolicyError};
+use keytally_core::{AdminError, AttachError, CreateError, NotCarried, SetPolicyError};
 
 use crate::header::HEADER_LEN;
 use crate::holder::LockHolder;
@@ -148,9 +148,9 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// The limiter's policy.
-        found: Box<Policy>,
+        found: String,
         /// The requested policy.
-        requested: Box<Policy>,
+        requested: String,
         /// The reason.
         source: SetPolicyError,
     },
@@ -521,7 +521,7 @@ mod tests {
         let secret = "kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM";
         let path = || PathBuf::from(secret);
         let io = || io::Error::from(io::ErrorKind::NotFound);
-        let policy = || Box::new("1/s".parse::<Policy>().unwrap());
+        let policy = || "1/s".to_owned();
         let [account, user] = [(); 2].map(|()| "BA".to_owned());
         for error in [
             Error::Account { path: path(), account, is_owner: true, user, recognized: true },

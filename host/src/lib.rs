@@ -6,7 +6,8 @@
 //!
 //! - A *gate* is a table of API keys. Each key has a *record*, a *plan* (its limits) and a *tally*
 //!   (its counts in one 64-bit word).
-//! - A *limiter* is a table of tallies for any subject, such as client addresses.
+//! - A *limiter* is a table of tallies for any subject, such as a user or a route. A limiter of
+//!   addresses counts each client in several networks.
 //! - A *pepper* is the server's secret, with which the gate computes the HMAC of each key.
 //! - An *administrator* is a thread that changes the keys or plans of a gate.
 //!
@@ -34,7 +35,8 @@
 //! |---|---|
 //! | [`Followed`] | a gate that is reopened when its file is replaced |
 //! | [`MigrationConfig`] | a larger gate, or other sections or windows, while processes check keys |
-//! | [`Gate`], [`Limiter`] | the core's tables in a file, with the system's clock |
+//! | [`Gate`], [`Limiter`], [`AddressLimiter`] | the core's tables in a file, with the system's clock |
+//! | `limiter_file` | creates and opens the files of limiters |
 //! | [`pepper`] | peppers as text, from the environment or a file |
 //! | `publish` | creates a file atomically |
 //! | `lock` | one administrator at a time |
@@ -123,6 +125,7 @@
 
 extern crate alloc;
 
+mod address_limiter;
 mod clock;
 mod compound;
 mod entropy;
@@ -133,6 +136,7 @@ mod gate;
 mod header;
 mod holder;
 mod limiter;
+mod limiter_file;
 mod lock;
 mod map;
 mod migrate;
@@ -149,6 +153,7 @@ pub mod stop;
 
 #[doc(inline)]
 pub use {
+    address_limiter::AddressLimiter,
     clock::{SystemClock, TimestampExt, now},
     compound::{check_all, peek_all},
     entropy::{entropy, entropy_bytes},
@@ -165,27 +170,29 @@ pub use {
 
 #[doc(inline)]
 pub use keytally_core::{
-    API_KEY_HEADER, AccountInfo, AdminError, Administrator, Algorithm, AttachError, BEGINNING_LEN,
-    BUCKET_SLOTS, BufferTooSmall, CACHE_LINE_LEN, CacheLine, Charge, Clock, Compound,
-    CompoundResponse, CreateError, Entropy, FIELD_NAMES, FORMAT_VERSION, Flaw, FlawKind, GatePart,
-    Headers, Hint, Holder, IMPORT_GROUP, IMPORTED_KEY_LEN, KEY_ID_LEN, Key, KeyId, KeyInfo,
-    KeyParts, KeyState, LOCK_SPINS, Layout, LimiterPart, Limits, MAX_COMPOUND_HEADERS_LEN,
-    MAX_COMPOUND_PROBLEM_LEN, MAX_ENVS, MAX_FIELDS, MAX_GROUP_NAME_LEN, MAX_HEADERS_LEN,
-    MAX_KEY_LEN, MAX_KEYS, MAX_NAME_LEN, MAX_NAMES_LEN, MAX_PARTS, MAX_PEPPERS, MAX_PLAN_NAME_LEN,
-    MAX_PLANS, MAX_POLICY_LEN, MAX_PROBLEM_LEN, MAX_QUOTAS, MAX_SCOPE_NAME_LEN, MAX_SCOPES,
-    MAX_SECTIONS_LEN, MAX_SUBJECTS, MAX_TALLIES, MAX_TEAM_TALLIES, MAX_WARNINGS, MAX_WINDOW_S,
-    MIN_PEPPER_LEN, Mac, Name, NamedQuota, NewKey, NotCarried, Outcome, PROBLEM_MEDIA_TYPE,
-    ParseKeyError, ParseKeyIdError, ParsePolicyError, ParsePolicyErrorKind, Part, PartsError,
-    Pepper, PepperTooShort, Peppers, PeppersError, Plan, Policy, Quota, QuotaState, Quotas, Reason,
-    RequestError, Response, SECRET_LEN, Section, SectionQuotas, Sections, SetPolicyError, Settled,
-    Settlement, Subject, TableKind, Tag, TallyCharge, TallyState, TallyVerdict, Text, Timestamp,
-    Verdict, Warnings, Window, accepts_problem, decide, is_table_beginning, parse_key,
+    API_KEY_HEADER, AccountInfo, Address, AddressPart, AddressPolicy, AdminError, Administrator,
+    Algorithm, AttachError, BEGINNING_LEN, BUCKET_SLOTS, BufferTooSmall, CACHE_LINE_LEN, CacheLine,
+    Charge, Clock, Compound, CompoundResponse, CreateError, Entropy, FIELD_NAMES, FORMAT_VERSION,
+    Flaw, FlawKind, GatePart, Headers, Hint, Holder, IMPORT_GROUP, IMPORTED_KEY_LEN, KEY_ID_LEN,
+    Key, KeyId, KeyInfo, KeyParts, KeyState, LOCK_SPINS, Layout, LimiterPart, Limits,
+    MAX_COMPOUND_HEADERS_LEN, MAX_COMPOUND_PROBLEM_LEN, MAX_ENVS, MAX_FIELDS, MAX_GROUP_NAME_LEN,
+    MAX_HEADERS_LEN, MAX_KEY_LEN, MAX_KEYS, MAX_NAME_LEN, MAX_NAMES_LEN, MAX_PARTS, MAX_PEPPERS,
+    MAX_PLAN_NAME_LEN, MAX_PLANS, MAX_POLICY_LEN, MAX_PREFIXES, MAX_PROBLEM_LEN, MAX_QUOTAS,
+    MAX_SCOPE_NAME_LEN, MAX_SCOPES, MAX_SECTIONS_LEN, MAX_SUBJECTS, MAX_TALLIES, MAX_TEAM_TALLIES,
+    MAX_WARNINGS, MAX_WINDOW_S, MIN_PEPPER_LEN, Mac, Name, NamedQuota, NewKey, NotCarried, OnFull,
+    Outcome, PROBLEM_MEDIA_TYPE, ParseKeyError, ParseKeyIdError, ParseOnFullError,
+    ParsePolicyError, ParsePolicyErrorKind, Part, PartsError, Pepper, PepperTooShort, Peppers,
+    PeppersError, Plan, Policy, Quota, QuotaState, Quotas, Reason, RequestError, Response,
+    SECRET_LEN, Section, SectionName, SectionQuotas, Sections, SetPolicyError, Settled, Settlement,
+    Subject, SubjectInfo, TableKind, Tag, TallyCharge, TallyState, TallyVerdict, Text, Timestamp,
+    Verdict, Warnings, Window, accepts_problem, decide, embedded_ipv4, is_table_beginning,
+    parse_key,
 };
 
 /// The tables of the core, over any memory, and its `check_all`, which takes an explicit time.
 /// [`Gate::table`] and [`Limiter::table`] return them.
 pub mod table {
-    pub use keytally_core::{Gate, GateConfig, Limiter, check_all, peek_all};
+    pub use keytally_core::{AddressLimiter, Gate, GateConfig, Limiter, check_all, peek_all};
 }
 
 // The threads of a server share each of these.
@@ -194,6 +201,7 @@ const _: () = {
     shared::<Gate>();
     shared::<Followed>();
     shared::<Limiter>();
+    shared::<AddressLimiter>();
     shared::<Error>();
 };
 

@@ -1,22 +1,16 @@
 //! A limiter in a file or in memory: the core's table with the system's clock and entropy.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use keytally_core::{
-    AttachError, Charge, CreateError, LimiterPart, Policy, SetPolicyError, Settlement, Verdict,
+    Charge, LimiterPart, OnFull, Policy, SetPolicyError, Settlement, SubjectInfo, Verdict,
 };
 
-use crate::clock::SystemClock;
-use crate::entropy;
+use crate::clock::{SystemClock, now};
 use crate::error::Error;
-use crate::file::{TableFile, open_table};
-use crate::header::HEADER_LINES;
+use crate::file::TableFile;
+use crate::limiter_file;
 use crate::map::Mapping;
-use crate::publish::{create_in_memory, create_table};
-
-/// The number of attempts that [`Limiter::open_or_create`] makes while other processes create and
-/// remove the file.
-const MAX_ATTEMPTS: u32 = 8;
 
 /// A limiter: a table of tallies for any subject (an address, a user, a route), which any number of
 /// processes share.
@@ -38,7 +32,7 @@ pub struct Limiter {
 
 impl Limiter {
     /// Creates a limiter for `capacity` subjects in a new file at `path`, mode 0600, and reserves
-    /// its disk space: about 25 bytes for each subject, and up to 408 KiB for fewer than 16,384.
+    /// its disk space: about 27 bytes for each subject, and up to 432 KiB for fewer than 16,384.
     ///
     /// The file appears atomically: a process that is killed during the call leaves either no file
     /// at `path` or a complete one.
@@ -51,15 +45,7 @@ impl Limiter {
     /// - [`Error::Io`] if the folder cannot be written or the disk is full. Also if the folder
     ///   cannot be flushed: then the file was created.
     pub fn create(path: impl AsRef<Path>, policy: &Policy, capacity: u32) -> Result<Self, Error> {
-        let path = path.as_ref();
-        let lines = line_count(Some(path), capacity)?;
-        let seed = entropy::random()?;
-        let (file, table) = create_table(
-            path,
-            lines,
-            |memory| create_in(memory, policy, capacity, &seed),
-            keytally_core::Limiter::attach,
-        )?;
+        let (file, table) = limiter_file::create(path.as_ref(), policy, capacity)?;
         Ok(Self { table, file })
     }
 
@@ -72,8 +58,7 @@ impl Limiter {
     ///   may be in such a file; on Windows also [`Error::Account`].
     /// - [`Error::Io`] if it cannot be opened.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
-        let attach = |memory| -> Result<_, AttachError> { keytally_core::Limiter::attach(memory) };
-        let (file, table) = open_table(path.as_ref(), attach)?;
+        let (file, table) = limiter_file::open(path.as_ref())?;
         Ok(Self { table, file })
     }
 
@@ -110,41 +95,8 @@ impl Limiter {
         policy: &Policy,
         capacity: u32,
     ) -> Result<Self, Error> {
-        let path = path.as_ref();
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            match Self::open(path) {
-                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
-                other => return other?.check_settings(path, policy, capacity),
-            }
-            match Self::create(path, policy, capacity) {
-                Err(Error::Exists { .. }) if attempts < MAX_ATTEMPTS => {}
-                other => return other,
-            }
-        }
-    }
-
-    /// Returns the limiter with this policy if it can count it and has this capacity.
-    fn check_settings(self, path: &Path, policy: &Policy, capacity: u32) -> Result<Self, Error> {
-        let Some(found) = self.policy() else {
-            let source = AttachError::Geometry { what: "limit", value: 0 };
-            return Err(Error::Attach { path: path.into(), source });
-        };
-        if self.table.capacity() != capacity {
-            return Err(Error::Capacity {
-                path: path.into(),
-                found: self.table.capacity(),
-                requested: capacity,
-            });
-        }
-        if found != *policy {
-            self.table.set_policy(policy).map_err(|source| {
-                let (found, requested) = (Box::new(found), Box::new(policy.clone()));
-                Error::Policy { path: path.into(), found, requested, source }
-            })?;
-        }
-        Ok(self)
+        let (file, table) = limiter_file::open_or_create(path.as_ref(), policy, capacity)?;
+        Ok(Self { table, file })
     }
 
     /// Creates a limiter in memory instead of a file, for one process with the children that it
@@ -154,10 +106,7 @@ impl Limiter {
     /// [`Error::Create`] if the capacity is 0 or too large. [`Error::Io`] if there is not enough
     /// memory. [`Error::Entropy`].
     pub fn in_memory(policy: &Policy, capacity: u32) -> Result<Self, Error> {
-        let lines = line_count(None, capacity)?;
-        let seed = entropy::random()?;
-        let (file, table) =
-            create_in_memory(lines, |memory| create_in(memory, policy, capacity, &seed))?;
+        let (file, table) = limiter_file::in_memory(policy, capacity)?;
         Ok(Self { table, file })
     }
 
@@ -180,6 +129,43 @@ impl Limiter {
     /// Returns the limiter's policy. `None` if its header is damaged.
     pub fn policy(&self) -> Option<Policy> {
         self.table.policy()
+    }
+
+    /// Returns what happens to a new subject that finds no slot: [`OnFull::Share`] unless it was
+    /// set otherwise.
+    pub fn on_full(&self) -> OnFull {
+        self.table.on_full()
+    }
+
+    /// Sets what happens to a new subject that finds no slot. It is stored in the table, and
+    /// applies to all processes that have it open, from their next such request on.
+    ///
+    /// ```
+    /// use keytally::{Limiter, OnFull};
+    /// let limiter = Limiter::in_memory(&"2/minute".parse()?, 1000)?;
+    /// limiter.set_on_full(OnFull::Refuse);
+    /// assert_eq!(limiter.on_full(), OnFull::Refuse);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn set_on_full(&self, on_full: OnFull) {
+        self.table.set_on_full(on_full);
+    }
+
+    /// Returns how many requests found no slot for their subject since the table was created. What
+    /// became of them is the choice of [`on_full`](Self::on_full) at that time.
+    pub fn refusals(&self) -> u64 {
+        self.table.refusals()
+    }
+
+    /// Returns how many subjects have a slot that cannot be reused now. Reads the whole table.
+    pub fn live_subjects(&self) -> u64 {
+        self.table.live_subjects(now())
+    }
+
+    /// Returns the subjects that have a slot that cannot be reused now, and the overflow tallies
+    /// that count something. Reads the whole table.
+    pub fn list(&self) -> impl Iterator<Item = SubjectInfo> {
+        self.table.list(now())
     }
 
     /// Reads the clock for a request.
@@ -256,35 +242,4 @@ impl Limiter {
     pub fn reset_all(&self) -> u64 {
         self.table.reset_all(SystemClock::read())
     }
-}
-
-/// Creates the core's limiter in `memory`, after the header page.
-fn create_in(
-    memory: Mapping,
-    policy: &Policy,
-    capacity: u32,
-    seed: &[u8; 16],
-) -> Result<keytally_core::Limiter<Mapping>, CreateError> {
-    keytally_core::Limiter::init_after(memory, HEADER_LINES, policy, capacity, *seed)
-}
-
-/// A limiter for fewer subjects than this, but at least [`MIN_SPREAD_SUBJECTS`], gets the slots of
-/// one for 16 times as many, at most for this many.
-///
-/// If many subjects share a cache line, threads that charge different subjects wait for each other.
-/// With this many slots, few lines of a small table have more than one subject.
-const SPREAD_SUBJECTS: u32 = 1 << 14;
-
-/// A limiter for fewer subjects is as small as it can be.
-const MIN_SPREAD_SUBJECTS: u32 = 64;
-
-/// Returns the size of the limiter in cache lines, with the header. Refuses an impossible capacity
-/// before any disk space is reserved.
-fn line_count(path: Option<&Path>, capacity: u32) -> Result<usize, Error> {
-    let spread = match capacity {
-        0..MIN_SPREAD_SUBJECTS => capacity,
-        _ => capacity.max(capacity.saturating_mul(16).min(SPREAD_SUBJECTS)),
-    };
-    keytally_core::Limiter::<Mapping>::validate(HEADER_LINES, spread)
-        .map_err(|source| Error::Create { path: path.map(PathBuf::from), source })
 }

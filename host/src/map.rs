@@ -105,7 +105,8 @@ mod tests {
         assert_eq!(mapping.as_ref().as_ptr().addr() % 64, 0);
         assert_eq!(format!("{mapping:?}"), "Mapping(4096 bytes)");
         // A table that is created in the mapping is in the file. After the header, a limiter of
-        // capacity 1 has three lines: two of one bucket, and one of lock words.
+        // capacity 1 has three lines: two of one bucket, and one of its lock word and its
+        // overflow tally.
         let policy = "1/second".parse().unwrap();
         keytally_core::Limiter::init_after(mapping, 64 - 3, &policy, 1, [0; 16]).unwrap();
         let mut magic = [0; 8];

@@ -44,6 +44,12 @@ impl Table for keytally_core::Limiter<Mapping> {
     }
 }
 
+impl Table for keytally_core::AddressLimiter<Mapping> {
+    fn memory(&self) -> &Mapping {
+        self.memory()
+    }
+}
+
 /// Creates the file at `path` with `lines` lines, in which `make` creates the table. If the system
 /// cannot name an open file, `attach` opens the table again.
 pub(crate) fn create_table<T: Table>(
@@ -253,7 +259,8 @@ mod tests {
 
     use super::*;
 
-    /// The header, and a limiter of one bucket: two lines of slots and one of lock words.
+    /// The header, and a limiter of one bucket: two lines of slots, and one of the lock
+    /// word and the overflow tally.
     const LINES: usize = 64 + 3;
 
     fn make(memory: Mapping) -> Result<Limiter<Mapping>, CreateError> {

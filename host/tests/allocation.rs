@@ -10,7 +10,7 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::cell::Cell;
 use std::alloc::System;
 
-use keytally::{Followed, Gate, GateConfig, Limiter, Outcome, Plan};
+use keytally::{Followed, Gate, GateConfig, Limiter, OnFull, Outcome, Plan, Verdict};
 
 use crate::support::{new_key, peppers};
 
@@ -142,9 +142,11 @@ fn limiter_check_of_any_outcome_allocates_nothing() {
         for subject in 0..1000u32 {
             assert_eq!(limiter.check(&subject.to_le_bytes(), 1).outcome(), Outcome::Denied);
         }
-        let full = (1000..40_000u32)
-            .filter(|subject| limiter.check(&subject.to_le_bytes(), 1).outcome() == Outcome::Full);
-        assert!(full.count() > 1000);
+        let others = (1000..40_000u32).map(|subject| limiter.check(&subject.to_le_bytes(), 1));
+        assert!(others.filter(Verdict::is_shared).count() > 1000);
+        limiter.set_on_full(OnFull::Refuse);
+        let others = (1000..40_000u32).map(|subject| limiter.check(&subject.to_le_bytes(), 1));
+        assert!(others.filter(|verdict| verdict.outcome() == Outcome::Full).count() > 1000);
     });
     assert_eq!(count, 0);
 }

@@ -29,8 +29,8 @@ use std::path::Path;
 use std::thread;
 
 use keytally::{
-    Charge, Gate, GateConfig, GatePart, Limiter, Mapping, Outcome, Plan, Policy, SystemClock,
-    Timestamp, Verdict, entropy, now,
+    Charge, Gate, GateConfig, GatePart, Limiter, Mapping, OnFull, Outcome, Plan, Policy,
+    SystemClock, Timestamp, Verdict, entropy, now,
 };
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
@@ -71,10 +71,10 @@ const LONG_KEY: usize = 6;
 /// The number of the short window of the team.
 const TEAM: usize = 4;
 
-/// Each second has a subject of its own, which is not checked later. A slot may be reused about a
-/// minute after its last check, so about as many slots are in use as there are (64). Each slot is
-/// therefore reused as soon as it may be.
-const CAPACITY: u32 = 42;
+/// Each half second has a subject of its own, which is not checked later. A slot may be reused one
+/// to two seconds after its last check, so about as many slots are in use as there are (8). Each
+/// slot is therefore reused soon after it may be.
+const CAPACITY: u32 = 5;
 
 fn policy(window_s: u64) -> Policy {
     format!("{LIMIT}/{window_s}s").parse().unwrap()
@@ -151,7 +151,7 @@ fn worker() {
                 }
             }
             _ => {
-                let subject = if pick < 34 { 0 } else { now().unix_s() };
+                let subject = if pick < 34 { 0 } else { now().unix_ms() / 500 };
                 admitted.add(2, subject, &limiter.check(subject.to_string().as_bytes(), 1));
             }
         }
@@ -206,7 +206,9 @@ fn stopped_processes_admit_no_more_than_the_limit() {
     let config = GateConfig::default().with_keys(8).with_plans(vec![team_plan()]);
     let team = Gate::create(folder.path().join("team"), peppers(), &config).unwrap();
     let of_team = [(); 2].map(|()| team.issue(&new_key()).unwrap().0.expose().to_owned());
-    Limiter::create(folder.path().join("limiter"), &policy(WINDOWS_S[2]), CAPACITY).unwrap();
+    let limiter = Limiter::create(folder.path().join("limiter"), &policy(WINDOWS_S[2]), CAPACITY);
+    // Each subject is counted by itself here.
+    limiter.unwrap().set_on_full(OnFull::Refuse);
 
     let at = folder.path().to_str().unwrap();
     let mut workers: Vec<Worker> = (0..form.frozen + form.brief)

@@ -23,15 +23,15 @@ fn gate_takes_64_bytes_per_key_and_8_per_hint() {
 }
 
 #[test]
-fn limiter_takes_16_bytes_per_slot_and_8_per_bucket() {
+fn limiter_takes_16_bytes_per_slot_and_per_bucket() {
     let folder = tempfile::tempdir().unwrap();
     let policy: Policy = "100/minute, 1000/hour".parse().unwrap();
     for capacity in [1, 7, 64, 1000, 16_383, 16_384, 100_000] {
         let path = folder.path().join(capacity.to_string());
         let limiter = Limiter::create(&path, &policy, capacity).unwrap();
         let slots = limiter.table().slots_total();
-        let lock_words = (slots / 8).div_ceil(8) * 64;
-        assert_eq!(len(&path), 4096 + slots * 16 + lock_words, "{capacity}");
+        let words_of_buckets = (slots / 8).div_ceil(4) * 64;
+        assert_eq!(len(&path), 4096 + slots * 16 + words_of_buckets, "{capacity}");
         // 1.5 slots for each subject, in whole buckets of eight. A small table has those of a
         // larger capacity, unless it is tiny.
         let spread = if capacity < 64 { 0 } else { (u64::from(capacity) * 16).min(16_384) };

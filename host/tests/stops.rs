@@ -19,8 +19,8 @@ use std::thread;
 
 use keytally::{
     Charge, Entropy, Flaw, Followed, Gate, GateConfig, GatePart, KeyId, Limiter, Mapping,
-    MigrationConfig, Name, NewKey, Outcome, Peppers, Reason, Settlement, Timestamp, Verdict,
-    stop::FileStop,
+    MigrationConfig, Name, NewKey, OnFull, Outcome, Peppers, Reason, Settlement, Timestamp,
+    Verdict, stop::FileStop,
 };
 use keytally_core::check_all;
 use keytally_core::stop::{Stop, arm, stopped, visits};
@@ -955,6 +955,7 @@ fn assert_limiter_works(what: &str, at: &Path, point: Stop, operation: &Operatio
             );
         }
         let mut full = 0;
+        limiter.set_on_full(OnFull::Refuse);
         for other in 1000..1200 {
             let verdict = limiter.table().check(other.to_string().as_bytes(), 1, when);
             full += u32::from(verdict.outcome() == Outcome::Full);

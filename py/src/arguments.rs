@@ -99,21 +99,67 @@ impl<'py> FromPyObject<'_, 'py> for Capacity {
     }
 }
 
-/// Several names: of scopes or groups. A `str` is one name.
-#[derive(Default)]
-pub(crate) struct Names(pub(crate) Vec<String>);
+/// The capacity of a gate in accounts, 0 to 4294967295.
+pub(crate) struct Teams(pub(crate) u32);
 
-impl<'py> FromPyObject<'_, 'py> for Names {
+impl<'py> FromPyObject<'_, 'py> for Teams {
     type Error = PyErr;
 
     fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        if let Ok(name) = value.extract::<String>() {
-            return Ok(Self(vec![name]));
-        }
-        let wrong = || wrong_type("names", "a str, or several of them", &value);
-        let names = value.try_iter().map_err(|_| wrong())?;
-        names.map(|name| name?.extract().map_err(|_| wrong())).collect::<PyResult<_>>().map(Self)
+        whole_number(value, "teams", "a whole number").map(Self)
     }
+}
+
+/// What happens to a subject that finds no slot in a limiter: `share` or `refuse`.
+pub(crate) struct OnFull(pub(crate) keytally::OnFull);
+
+impl<'py> FromPyObject<'_, 'py> for OnFull {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        let text: String =
+            value.extract().map_err(|_| wrong_type("on_full", "'share' or 'refuse'", &value))?;
+        // The text may be a secret that was given as a wrong argument.
+        text.parse()
+            .map(Self)
+            .map_err(|_| PyValueError::new_err("on_full must be 'share' or 'refuse'"))
+    }
+}
+
+/// Declares arguments of several names. A `str` is one name.
+macro_rules! names {
+    ($($(#[$meta:meta])* $names:ident = $argument:literal,)*) => {$(
+        $(#[$meta])*
+        #[derive(Default)]
+        pub(crate) struct $names(pub(crate) Vec<String>);
+
+        impl<'py> FromPyObject<'_, 'py> for $names {
+            type Error = PyErr;
+
+            fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+                names(&value, $argument).map(Self)
+            }
+        }
+    )*};
+}
+
+names! {
+    /// The groups that a request charges.
+    Groups = "groups",
+    /// The scopes that a request needs.
+    Need = "need",
+    /// The scopes of a key or a gate.
+    Scopes = "scopes",
+}
+
+fn names(value: &Bound<'_, PyAny>, argument: &str) -> PyResult<Vec<String>> {
+    if let Ok(name) = value.extract::<String>() {
+        return Ok(vec![name]);
+    }
+    let wrong = |value: &Bound<'_, PyAny>| wrong_type(argument, "a str, or several of them", value);
+    let names = value.try_iter().map_err(|_| wrong(value))?;
+    let name_of = |name: Bound<'_, PyAny>| name.extract().map_err(|_| wrong(&name));
+    names.map(|name| name_of(name?)).collect()
 }
 
 /// Extracts an integer of 0 to 4294967295.
@@ -121,7 +167,11 @@ impl<'py> FromPyObject<'_, 'py> for Names {
 /// # Errors
 /// A `TypeError` or a `ValueError` that names the argument `argument`.
 #[inline]
-fn whole_number(value: Borrowed<'_, '_, PyAny>, argument: &str, expected: &str) -> PyResult<u32> {
+pub(crate) fn whole_number(
+    value: Borrowed<'_, '_, PyAny>,
+    argument: &str,
+    expected: &str,
+) -> PyResult<u32> {
     value.extract::<u32>().map_err(|error| {
         if error.is_instance_of::<PyTypeError>(value.py()) {
             wrong_type(argument, expected, &value)

@@ -68,7 +68,9 @@ impl Charge {
         PyBytes::new(py, &self.0.to_bytes())
     }
 
-    /// The cost in units.
+    /// The units that the request itself was charged.
+    ///
+    /// It is 0 if only groups with costs of their own were charged.
     #[getter]
     fn cost(&self) -> u32 {
         self.0.cost()

@@ -3,7 +3,9 @@
 
 use alloc::sync::Arc;
 
-use keytally::{Gate, GatePart, Limiter, LimiterPart, Mapping, table};
+use keytally::{
+    Address, AddressLimiter, AddressPart, Gate, GatePart, Limiter, LimiterPart, Mapping, table,
+};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
@@ -33,6 +35,7 @@ pub(crate) struct Part {
 enum Of {
     Key { gate: Arc<Gate>, api_key: Option<Zeroizing<Vec<u8>>>, request: Request },
     Subject { limiter: Arc<Limiter>, subject: Vec<u8> },
+    Address { limiter: Arc<AddressLimiter>, address: Address },
 }
 
 impl Part {
@@ -55,10 +58,14 @@ impl Part {
         Self { of: Of::Subject { limiter, subject: subject.to_vec() }, cost }
     }
 
+    pub(crate) fn address(limiter: Arc<AddressLimiter>, address: Address, cost: u32) -> Self {
+        Self { of: Of::Address { limiter, address }, cost }
+    }
+
     fn gate(&self) -> Option<Arc<Gate>> {
         match &self.of {
             Of::Key { gate, .. } => Some(Arc::clone(gate)),
-            Of::Subject { .. } => None,
+            Of::Subject { .. } | Of::Address { .. } => None,
         }
     }
 }
@@ -74,7 +81,7 @@ impl Part {
     fn __repr__(&self) -> String {
         let table = match self.of {
             Of::Key { .. } => "gate",
-            Of::Subject { .. } => "limiter",
+            Of::Subject { .. } | Of::Address { .. } => "limiter",
         };
         format!("<Part of a {table}, cost {}>", self.cost)
     }
@@ -340,6 +347,7 @@ fn decided(
 enum Charged<'p> {
     Key(GatePart<'p, Mapping>),
     Subject(LimiterPart<'p, Mapping>),
+    Address(AddressPart<'p, Mapping>),
 }
 
 impl<'p> Charged<'p> {
@@ -350,6 +358,7 @@ impl<'p> Charged<'p> {
                 Self::Key(request.part(gate, api_key, part.cost)?)
             }
             Of::Subject { limiter, subject } => Self::Subject(limiter.part(subject, part.cost)),
+            Of::Address { limiter, address } => Self::Address(limiter.part(*address, part.cost)),
         })
     }
 }
@@ -360,6 +369,7 @@ fn as_parts<'p, C: keytally::Clock>(parts: &'p [Charged<'_>]) -> Vec<&'p dyn key
         match part {
             Charged::Key(part) => part,
             Charged::Subject(part) => part,
+            Charged::Address(part) => part,
         }
     };
     parts.iter().map(as_part).collect()

@@ -5,6 +5,7 @@ use core::cell::RefCell;
 use core::time::Duration;
 use std::path::PathBuf;
 
+use keytally::redact::redact_name;
 use keytally::{AdminError as Admin, Charge, Decided, KeyId, NewKey, Outcome};
 use keytally::{Administrator, Clock as _, Name, Peppers, Section, Timestamp};
 use keytally::{Error, Followed, Gate as Host, GateConfig, Mapping, Settlement, Wait};
@@ -15,13 +16,13 @@ use zeroize::Zeroizing;
 
 use crate::account::AccountInfo;
 use crate::arguments::{
-    self, Account, Capacity, Cost, Expiry, Grace, KeyIdText, Moment, Names, WaitTime, with_api_key,
-    with_bytes,
+    self, Account, Capacity, Cost, Expiry, Grace, Groups, KeyIdText, Moment, Need, Scopes, Teams,
+    WaitTime, with_api_key, with_bytes,
 };
 use crate::charge::ChargeArgument;
 use crate::clock::{Time, with_clock};
 use crate::compound::Part;
-use crate::exceptions::{self, NoSuchKeyError};
+use crate::exceptions::{self, NoSuchKeyError, NoSuchPlanError, NoSuchScopeError};
 use crate::key::{Key, KeyInfo};
 use crate::report::Report;
 use crate::request::{Costs, Request};
@@ -183,8 +184,8 @@ impl Gate {
         keys: Capacity,
         plans: Option<&Bound<'_, PyMapping>>,
         prefix: &str,
-        teams: Option<Capacity>,
-        scopes: Option<Names>,
+        teams: Option<Teams>,
+        scopes: Option<Scopes>,
         described: Option<&str>,
     ) -> PyResult<Self> {
         let peppers = arguments::peppers(pepper, pepper_file)?;
@@ -248,8 +249,8 @@ impl Gate {
         keys: Capacity,
         plans: Option<&Bound<'_, PyMapping>>,
         prefix: &str,
-        teams: Option<Capacity>,
-        scopes: Option<Names>,
+        teams: Option<Teams>,
+        scopes: Option<Scopes>,
         described: Option<&str>,
     ) -> PyResult<Self> {
         let peppers = arguments::peppers(pepper, pepper_file)?;
@@ -305,9 +306,9 @@ impl Gate {
         slf: &Bound<'_, Self>,
         api_key: &Bound<'_, PyAny>,
         cost: Cost,
-        groups: Option<Names>,
+        groups: Option<Groups>,
         costs: Option<Costs>,
-        need: Option<Names>,
+        need: Option<Need>,
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
         let (now, request) = (Time::from(now), Request::new(groups, costs, need));
@@ -346,9 +347,9 @@ impl Gate {
         &self,
         api_key: &Bound<'_, PyAny>,
         cost: Cost,
-        groups: Option<Names>,
+        groups: Option<Groups>,
         costs: Option<Costs>,
-        need: Option<Names>,
+        need: Option<Need>,
     ) -> PyResult<Part> {
         let request = Request::new(groups, costs, need).unwrap_or_default();
         with_api_key(api_key, |api_key| Part::key(self.current(), api_key, cost.0, request))?
@@ -376,9 +377,9 @@ impl Gate {
         slf: &Bound<'_, Self>,
         api_key: &Bound<'_, PyAny>,
         cost: Cost,
-        groups: Option<Names>,
+        groups: Option<Groups>,
         costs: Option<Costs>,
-        need: Option<Names>,
+        need: Option<Need>,
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
         let (now, request) = (Time::from(now), Request::new(groups, costs, need));
@@ -559,7 +560,7 @@ impl Gate {
         env: &str,
         plan: Option<String>,
         expires: Option<Expiry>,
-        scopes: Option<Names>,
+        scopes: Option<Scopes>,
         now: Option<Moment>,
         wait: WaitTime,
     ) -> PyResult<Key> {
@@ -572,9 +573,10 @@ impl Gate {
             scopes: scopes.unwrap_or_default().0,
         };
         let entropy = keytally::entropy().map_err(exceptions::from_error)?;
-        let (key, key_id) = self.administer(py, &wait, |administrator| {
+        let issued = self.administer(py, &wait, |administrator| {
             new.with_key(|key| with_clock!(now, |clock| administrator.issue(key, entropy, clock)))
-        })?;
+        });
+        let (key, key_id) = issued.map_err(|error| new.named_in(py, error, &self.current()))?;
         Ok(Key { key, key_id })
     }
 
@@ -612,7 +614,7 @@ impl Gate {
         env: &str,
         plan: Option<String>,
         expires: Option<Expiry>,
-        scopes: Option<Names>,
+        scopes: Option<Scopes>,
         now: Option<Moment>,
         wait: WaitTime,
     ) -> PyResult<Vec<String>> {
@@ -638,7 +640,8 @@ impl Gate {
             if batch.is_empty() {
                 return Ok(key_ids);
             }
-            self.import_batch(py, &batch, &new, now, &wait, &mut key_ids)?;
+            self.import_batch(py, &batch, &new, now, &wait, &mut key_ids)
+                .map_err(|error| new.named_in(py, error, &self.current()))?;
         }
     }
 
@@ -749,6 +752,7 @@ impl Gate {
         wait: WaitTime,
     ) -> PyResult<()> {
         self.administer(py, &wait, |administrator| administrator.assign(key_id.0, plan))
+            .map_err(|error| named_plan(py, error, plan, &self.current()))
     }
 
     /// Replaces the scopes of a key. The next check in any process uses them.
@@ -780,13 +784,15 @@ impl Gate {
         &self,
         py: Python<'_>,
         key_id: KeyIdText,
-        scopes: Names,
+        scopes: Scopes,
         wait: WaitTime,
     ) -> PyResult<()> {
+        let names = scopes.0;
         self.administer(py, &wait, |administrator| {
-            let scopes: Vec<&str> = scopes.0.iter().map(String::as_str).collect();
+            let scopes: Vec<&str> = names.iter().map(String::as_str).collect();
             administrator.set_scopes(key_id.0, &scopes)
         })
+        .map_err(|error| named_scope(py, error, &names, &self.current()))
     }
 
     /// Returns the properties of an account; ``None`` if the gate does not have it.
@@ -906,6 +912,7 @@ impl Gate {
         wait: WaitTime,
     ) -> PyResult<()> {
         self.administer(py, &wait, |administrator| administrator.assign_account(account.0, plan))
+            .map_err(|error| named_plan(py, error, plan, &self.current()))
     }
 
     /// Gives an account limits of its own instead of those of its plan.
@@ -1360,6 +1367,38 @@ fn no_such_key(key_id: KeyIdText) -> PyErr {
     NoSuchKeyError::new_err(Admin::NoSuchKey(key_id.0).to_string())
 }
 
+/// Names the plan in an error about a plan that the gate does not have.
+fn named_plan(py: Python<'_>, error: PyErr, plan: &str, gate: &Host) -> PyErr {
+    if !error.is_instance_of::<NoSuchPlanError>(py) {
+        return error;
+    }
+    let plans: Vec<_> = gate.table().plans().map(|(_, plan)| plan.name.to_string()).collect();
+    let sentence = format!(
+        "the gate has no plan {:?}; its plans are: {}",
+        redact_name(plan),
+        plans.join(", ")
+    );
+    let before = error.value(py).to_string();
+    NoSuchPlanError::new_err(before.replace(&Admin::NoSuchPlan.to_string(), &sentence))
+}
+
+/// Names the scope in an error about a scope that the gate does not have.
+fn named_scope(py: Python<'_>, error: PyErr, scopes: &[String], gate: &Host) -> PyErr {
+    let known: Vec<_> = gate.table().scopes().map(|scope| scope.to_string()).collect();
+    match scopes.iter().find(|scope| !known.contains(scope)) {
+        Some(scope) if error.is_instance_of::<NoSuchScopeError>(py) => {
+            let before = error.value(py).to_string();
+            let scope = redact_name(scope);
+            let sentence = match known.join(", ").as_str() {
+                "" => format!("the gate has no scope {scope:?}; it was created without scopes"),
+                known => format!("the gate has no scope {scope:?}; its scopes are: {known}"),
+            };
+            NoSuchScopeError::new_err(before.replace(&Admin::NoSuchScope.to_string(), &sentence))
+        }
+        _ => error,
+    }
+}
+
 /// The details of a new key. Unlike [`NewKey`], it owns the names of the plan and the scopes.
 struct New {
     account: u32,
@@ -1378,6 +1417,12 @@ impl New {
         key.plan = self.plan.as_deref();
         work(&key)
     }
+
+    /// Names the plan or the scope in an error about it.
+    fn named_in(&self, py: Python<'_>, error: PyErr, gate: &Host) -> PyErr {
+        let error = named_plan(py, error, self.plan.as_deref().unwrap_or_default(), gate);
+        named_scope(py, error, &self.scopes, gate)
+    }
 }
 
 /// Returns the configuration of a new gate.
@@ -1385,8 +1430,8 @@ fn config(
     keys: &Capacity,
     plans: Option<&Bound<'_, PyMapping>>,
     prefix: &str,
-    teams: Option<Capacity>,
-    scopes: Option<Names>,
+    teams: Option<Teams>,
+    scopes: Option<Scopes>,
     described: Option<&str>,
 ) -> PyResult<GateConfig> {
     let mut config = GateConfig::default()

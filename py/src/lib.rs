@@ -66,6 +66,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("FIELD_NAMES", PyTuple::new(module.py(), keytally::FIELD_NAMES)?)?;
     module.add_class::<account::AccountInfo>()?;
+    module.add_class::<policy::AddressPolicy>()?;
     module.add_class::<charge::Charge>()?;
     module.add_class::<compound::Compound>()?;
     module.add_class::<compound::Part>()?;

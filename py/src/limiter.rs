@@ -3,17 +3,17 @@
 use alloc::sync::Arc;
 use std::path::PathBuf;
 
-use keytally::Settlement;
-use pyo3::exceptions::PyTypeError;
+use keytally::{Address, AttachError, Settlement, TableKind};
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use crate::arguments::{Capacity, Cost, Moment, with_bytes};
+use crate::arguments::{Capacity, Cost, Moment, OnFull, with_bytes};
 use crate::charge::ChargeArgument;
 use crate::clock::{Time, with_clock};
 use crate::compound::Part;
 use crate::exceptions;
-use crate::policy::{Policy, PolicyArgument};
+use crate::policy::{AddressPolicy, LimiterPolicy, LimitsArgument, Policy};
 use crate::verdict::Verdict;
 
 /// A table that limits the use of any subject: an address, a user, a route.
@@ -25,16 +25,71 @@ use crate::verdict::Verdict;
 ///
 /// A tally is the counts of one subject and their time, in one 64-bit word. Every method that
 /// depends on the time takes ``now``, an explicit time, which `Gate` describes. If a caller passes
-/// a time that is more than 60 s late, the memory of its subject's tally may already be reused for
+/// a time that is more than 1 s late, the memory of its subject's tally may already be reused for
 /// another subject. Each time, the caller's subject may be admitted for one more window.
 ///
 /// >>> from keytally import Limiter
 /// >>> limiter = Limiter.in_memory("2/minute", capacity=1000)
 /// >>> [limiter.check("203.0.113.9", now=1_700_000_000).admitted for _ in range(3)]
 /// [True, True, False]
+///
+/// A policy that begins with ``addresses:`` makes a limiter of addresses, see `AddressPolicy`. Its
+/// subjects are client addresses, and each request is charged to all networks that contain the
+/// address, or to none. Then ``quotas`` and ``remaining`` of a verdict describe the client's own
+/// network, and ``tallies`` and the header fields list all. A text that is not an address raises a
+/// `ValueError`.
+///
+/// >>> limiter = Limiter.in_memory("addresses: /64 2/minute; /48 3/minute")
+/// >>> for address in ("2001:db8:0:1::1", "2001:db8:0:1::2", "2001:db8:0:2::1"):
+/// ...     assert limiter.check(address, now=1_700_000_000)
+/// >>> denied = limiter.check("2001:db8:0:3::1", now=1_700_000_000)
+/// >>> [(tally.section, tally.verdict.outcome) for tally in denied.tallies]
+/// [(None, 'admitted'), ('prefix-48', 'denied')]
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct Limiter {
-    limiter: Arc<keytally::Limiter>,
+    table: Table,
+}
+
+/// The table of a limiter.
+enum Table {
+    Subjects(Arc<keytally::Limiter>),
+    Addresses(Arc<keytally::AddressLimiter>),
+}
+
+/// Evaluates `$work` for the table of a limiter, whichever it is.
+macro_rules! with_table {
+    ($limiter:expr, |$table:ident| $work:expr) => {
+        match &$limiter.table {
+            Table::Subjects($table) => $work,
+            Table::Addresses($table) => $work,
+        }
+    };
+}
+
+/// Evaluates `$work` with the core's table and the subject or address of the argument `$subject`.
+macro_rules! with_subject {
+    ($limiter:expr, $subject:expr, |$table:ident, $named:ident| $work:expr) => {
+        with_bytes($subject, "subject", |bytes| match &$limiter.table {
+            Table::Subjects(limiter) => {
+                let ($table, $named) = (limiter.table(), bytes);
+                Ok($work)
+            }
+            Table::Addresses(limiter) => {
+                let ($table, $named) = (limiter.table(), address(bytes)?);
+                Ok($work)
+            }
+        })?
+    };
+}
+
+/// Parses the address of a client. The error does not repeat the text, which may be a key.
+fn address(text: &[u8]) -> PyResult<Address> {
+    core::str::from_utf8(text).ok().and_then(Address::parse).ok_or_else(|| {
+        PyValueError::new_err(
+            "the subject is not an address, such as 203.0.113.9 or 2001:db8::1: the policy of \
+             this limiter counts addresses",
+        )
+    })
 }
 
 #[pymethods]
@@ -51,14 +106,18 @@ impl Limiter {
     /// Creates a limiter in memory, for this process and the children that it forks.
     ///
     /// Args:
-    ///     policy: The limits of each subject, a `Policy` or its text.
-    ///     capacity: The most subjects with counts at a time, 1 to 1073741824. Each takes about 25
+    ///     policy: The limits of each subject, a `Policy` or its text, or an `AddressPolicy` or its
+    ///         text.
+    ///     capacity: The most subjects with counts at a time, 1 to 1073741824. Each takes about 27
     ///         bytes.
+    ///     on_full: What happens to a new subject that finds no slot. ``"share"``, the default,
+    ///         charges it to a tally that it shares with other such subjects, under the same
+    ///         limits. ``"refuse"`` refuses it with the outcome ``"full"``.
     ///
     /// Raises:
     ///     PolicyError: The text is not a policy.
     ///     CreateError: The capacity is out of range.
-    ///     TypeError: An argument has the wrong type.
+    ///     TypeError, ValueError: An argument has the wrong type or is out of range.
     ///     OSError: The operating system reports an error.
     ///
     /// >>> from keytally import Limiter
@@ -66,17 +125,31 @@ impl Limiter {
     /// >>> limiter
     /// <Limiter '20/minute, 200/hour' in memory>
     #[staticmethod]
-    #[pyo3(signature = (policy, capacity=Capacity(100_000)), text_signature = "(policy, capacity=100000)")]
-    fn in_memory(py: Python<'_>, policy: PolicyArgument, capacity: Capacity) -> PyResult<Self> {
-        Self::from_host(py, || keytally::Limiter::in_memory(&policy.0, capacity.0))
+    #[pyo3(signature = (policy, capacity=Capacity(100_000), *, on_full=None), text_signature = "(policy, capacity=100000, *, on_full=None)")]
+    fn in_memory(
+        py: Python<'_>,
+        policy: LimitsArgument,
+        capacity: Capacity,
+        on_full: Option<OnFull>,
+    ) -> PyResult<Self> {
+        Self::from_host(py, on_full, || match &policy {
+            LimitsArgument::Subjects(policy) => {
+                keytally::Limiter::in_memory(policy, capacity.0).map(Table::from)
+            }
+            LimitsArgument::Addresses(policy) => {
+                keytally::AddressLimiter::in_memory(policy, capacity.0).map(Table::from)
+            }
+        })
     }
 
     /// Creates a limiter in a new file, with mode 0600. Its space on the disk is allocated at once.
     ///
     /// Args:
     ///     path: The path of the new file, on a local file system. It must not exist yet.
-    ///     policy: The limits of each subject, a `Policy` or its text.
+    ///     policy: The limits of each subject, a `Policy` or its text, or an `AddressPolicy` or its
+    ///         text.
     ///     capacity: The most subjects with counts at a time, 1 to 1073741824.
+    ///     on_full: What happens to a new subject that finds no slot, as of ``in_memory``.
     ///
     /// Raises:
     ///     FileExistsError: The path exists.
@@ -89,15 +162,25 @@ impl Limiter {
     /// >>> limiter = Limiter.create(path, "20/minute, 200/hour", capacity=10_000)
     /// >>> limiter.policy, limiter.capacity, str(limiter.path) == path
     /// (Policy('20/minute, 200/hour'), 10000, True)
+    /// >>> limiter.slots_total >= 1.5 * limiter.capacity
+    /// True
     #[staticmethod]
-    #[pyo3(signature = (path, policy, capacity=Capacity(100_000)), text_signature = "(path, policy, capacity=100000)")]
+    #[pyo3(signature = (path, policy, capacity=Capacity(100_000), *, on_full=None), text_signature = "(path, policy, capacity=100000, *, on_full=None)")]
     fn create(
         py: Python<'_>,
         path: PathBuf,
-        policy: PolicyArgument,
+        policy: LimitsArgument,
         capacity: Capacity,
+        on_full: Option<OnFull>,
     ) -> PyResult<Self> {
-        Self::from_host(py, || keytally::Limiter::create(path, &policy.0, capacity.0))
+        Self::from_host(py, on_full, || match &policy {
+            LimitsArgument::Subjects(policy) => {
+                keytally::Limiter::create(path, policy, capacity.0).map(Table::from)
+            }
+            LimitsArgument::Addresses(policy) => {
+                keytally::AddressLimiter::create(path, policy, capacity.0).map(Table::from)
+            }
+        })
     }
 
     /// Opens the limiter in a file.
@@ -119,7 +202,13 @@ impl Limiter {
     /// Policy('5/minute')
     #[staticmethod]
     fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        Self::from_host(py, || keytally::Limiter::open(path))
+        Self::from_host(py, None, || match keytally::Limiter::open(&path) {
+            Err(keytally::Error::Attach {
+                source: AttachError::Kind { found: TableKind::AddressLimiter, .. },
+                ..
+            }) => keytally::AddressLimiter::open(path).map(Table::from),
+            opened => opened.map(Table::from),
+        })
     }
 
     /// Opens the limiter in a file, or creates it if the path does not exist.
@@ -132,8 +221,11 @@ impl Limiter {
     ///
     /// Args:
     ///     path: The path of the file, on a local file system.
-    ///     policy: The limits of each subject, a `Policy` or its text.
+    ///     policy: The limits of each subject, a `Policy` or its text, or an `AddressPolicy` or its
+    ///         text.
     ///     capacity: The most subjects with counts at a time, 1 to 1073741824.
+    ///     on_full: What happens to a new subject that finds no slot, as of ``in_memory``. ``None``
+    ///         keeps what the file has.
     ///
     /// Raises:
     ///     TableError: The file is not a limiter, is damaged, belongs to another user, or all users
@@ -151,14 +243,22 @@ impl Limiter {
     /// >>> same.check("203.0.113.9", now=1_700_000_000).remaining
     /// 3
     #[staticmethod]
-    #[pyo3(signature = (path, policy, capacity=Capacity(100_000)), text_signature = "(path, policy, capacity=100000)")]
+    #[pyo3(signature = (path, policy, capacity=Capacity(100_000), *, on_full=None), text_signature = "(path, policy, capacity=100000, *, on_full=None)")]
     fn open_or_create(
         py: Python<'_>,
         path: PathBuf,
-        policy: PolicyArgument,
+        policy: LimitsArgument,
         capacity: Capacity,
+        on_full: Option<OnFull>,
     ) -> PyResult<Self> {
-        Self::from_host(py, || keytally::Limiter::open_or_create(path, &policy.0, capacity.0))
+        Self::from_host(py, on_full, || match &policy {
+            LimitsArgument::Subjects(policy) => {
+                keytally::Limiter::open_or_create(path, policy, capacity.0).map(Table::from)
+            }
+            LimitsArgument::Addresses(policy) => {
+                keytally::AddressLimiter::open_or_create(path, policy, capacity.0).map(Table::from)
+            }
+        })
     }
 
     /// Charges ``cost`` to every window of the subject, if all of them have room for it.
@@ -166,7 +266,8 @@ impl Limiter {
     /// Otherwise nothing is charged.
     ///
     /// Args:
-    ///     subject: Any text or bytes. A text is the same subject as its UTF-8 bytes.
+    ///     subject: Any text or bytes. A text is the same subject as its UTF-8 bytes. In a limiter
+    ///         of addresses, an address, which may have a port, brackets and a zone.
     ///     cost: The cost in units, 0 to 4294967295. A cost of 0 is always admitted.
     ///     now: An explicit time, in Unix seconds or as a datetime with a time zone; the system
     ///         clock by default.
@@ -186,11 +287,8 @@ impl Limiter {
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
         let now = Time::from(now);
-        with_bytes(subject, "subject", |subject| {
-            let table = self.limiter.table();
-            with_clock!(now, table.layout(), |clock| Verdict::new(
-                table.check(subject, cost.0, clock)
-            ))
+        with_subject!(self, subject, |table, named| {
+            with_clock!(now, table.layout(), |clock| table.check(named, cost.0, clock).into())
         })
     }
 
@@ -208,8 +306,12 @@ impl Limiter {
     /// <Part of a limiter, cost 1>
     #[pyo3(signature = (subject, cost=Cost(1)), text_signature = "($self, subject, cost=1)")]
     fn part(&self, subject: &Bound<'_, PyAny>, cost: Cost) -> PyResult<Part> {
-        let limiter = Arc::clone(&self.limiter);
-        with_bytes(subject, "subject", |subject| Part::subject(limiter, subject, cost.0))
+        with_bytes(subject, "subject", |bytes| match &self.table {
+            Table::Subjects(limiter) => Ok(Part::subject(Arc::clone(limiter), bytes, cost.0)),
+            Table::Addresses(limiter) => {
+                Ok(Part::address(Arc::clone(limiter), address(bytes)?, cost.0))
+            }
+        })?
     }
 
     /// Returns the verdict that `check` would return, and charges nothing.
@@ -234,11 +336,8 @@ impl Limiter {
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
         let now = Time::from(now);
-        with_bytes(subject, "subject", |subject| {
-            let table = self.limiter.table();
-            with_clock!(now, table.layout(), |clock| Verdict::new(
-                table.peek(subject, cost.0, clock)
-            ))
+        with_subject!(self, subject, |table, named| {
+            with_clock!(now, table.layout(), |clock| table.peek(named, cost.0, clock).into())
         })
     }
 
@@ -266,10 +365,8 @@ impl Limiter {
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
         let now = Time::from(now);
-        with_bytes(subject, "subject", |subject| {
-            with_clock!(now, |clock| Verdict::new(
-                self.limiter.table().refund(subject, charge.0, clock)
-            ))
+        with_subject!(self, subject, |table, named| {
+            with_clock!(now, |clock| table.refund(named, charge.0, clock).into())
         })
     }
 
@@ -307,17 +404,14 @@ impl Limiter {
     ) -> PyResult<Verdict> {
         let now = Time::from(now);
         let settlement = Settlement::new().with_cost(actual.0).with_overdraw(overdraw);
-        with_bytes(subject, "subject", |subject| {
-            with_clock!(now, |clock| Verdict::new(self.limiter.table().settle_all(
-                subject,
-                estimate.0,
-                &settlement,
-                clock
-            )))
+        with_subject!(self, subject, |table, named| {
+            with_clock!(now, |clock| table.settle_all(named, estimate.0, &settlement, clock).into())
         })
     }
 
     /// Sets all counts of the subject to 0.
+    ///
+    /// In a limiter of addresses, larger networks than the client's own keep their counts.
     ///
     /// Args:
     ///     subject: Any text or bytes.
@@ -334,8 +428,8 @@ impl Limiter {
     #[pyo3(signature = (subject, *, now=None))]
     fn reset(&self, subject: &Bound<'_, PyAny>, now: Option<Moment>) -> PyResult<Verdict> {
         let now = Time::from(now);
-        with_bytes(subject, "subject", |subject| {
-            with_clock!(now, |clock| Verdict::new(self.limiter.table().reset(subject, clock)))
+        with_subject!(self, subject, |table, named| {
+            with_clock!(now, |clock| table.reset(named, clock).into())
         })
     }
 
@@ -358,7 +452,9 @@ impl Limiter {
     #[pyo3(signature = (*, now=None))]
     fn reset_all(&self, py: Python<'_>, now: Option<Moment>) -> u64 {
         let now = Time::from(now);
-        py.detach(|| with_clock!(now, |clock| self.limiter.table().reset_all(clock)))
+        py.detach(|| {
+            with_table!(self, |limiter| with_clock!(now, |clock| limiter.table().reset_all(clock)))
+        })
     }
 
     /// Corrects every tally that is more than 60 s ahead of the clock, and returns their number.
@@ -386,33 +482,109 @@ impl Limiter {
     #[pyo3(signature = (*, now=None))]
     fn correct_clock(&self, py: Python<'_>, now: Option<Moment>) -> u64 {
         let now = Time::from(now);
-        py.detach(|| with_clock!(now, |clock| self.limiter.table().correct_clock(clock)))
+        py.detach(|| {
+            with_table!(self, |limiter| with_clock!(now, |clock| limiter
+                .table()
+                .correct_clock(clock)))
+        })
+    }
+
+    /// Sets what happens to a new subject that finds no slot.
+    ///
+    /// The table stores it. It applies to all processes that have it open, from their next such
+    /// request on.
+    ///
+    /// Args:
+    ///     on_full: ``"share"`` or ``"refuse"``, as of ``in_memory``.
+    ///
+    /// Raises:
+    ///     TypeError, ValueError: ``on_full`` has the wrong type or is another text.
+    ///
+    /// >>> from keytally import Limiter
+    /// >>> limiter = Limiter.in_memory("5/minute", capacity=1)
+    /// >>> limiter.set_on_full("refuse")
+    /// >>> {limiter.check(str(number)).outcome for number in range(20)} == {"admitted", "full"}
+    /// True
+    /// >>> limiter.on_full, limiter.refusals > 0
+    /// ('refuse', True)
+    fn set_on_full(&self, on_full: OnFull) {
+        with_table!(self, |limiter| limiter.set_on_full(on_full.0));
+    }
+
+    /// Returns how many subjects have a slot that no other subject can get yet.
+    ///
+    /// It reads the whole table.
+    ///
+    /// Args:
+    ///     now: An explicit time, see `Gate`; the system clock by default.
+    ///
+    /// Raises:
+    ///     TypeError, ValueError: ``now`` has the wrong type or is out of range.
+    ///
+    /// >>> from keytally import Limiter
+    /// >>> limiter = Limiter.in_memory("5/minute")
+    /// >>> verdicts = limiter.check("203.0.113.9"), limiter.check("203.0.113.10")
+    /// >>> limiter.live_subjects()
+    /// 2
+    #[pyo3(signature = (*, now=None))]
+    fn live_subjects(&self, py: Python<'_>, now: Option<Moment>) -> u64 {
+        let now = Time::from(now).timestamp();
+        py.detach(|| with_table!(self, |limiter| limiter.table().live_subjects(now)))
+    }
+
+    /// What happens to a new subject that finds no slot: ``"share"`` or ``"refuse"``.
+    #[getter]
+    fn on_full(&self) -> &'static str {
+        with_table!(self, |limiter| limiter.on_full().as_str())
+    }
+
+    /// How many requests found no slot for their subject since the table was created.
+    ///
+    /// What became of them is the choice of ``on_full`` at that time.
+    #[getter]
+    fn refusals(&self) -> u64 {
+        with_table!(self, |limiter| limiter.refusals())
     }
 
     /// The path that the limiter was opened or created with; ``None`` if it is in memory.
     #[getter]
     fn path(&self) -> Option<PathBuf> {
-        self.limiter.path().map(PathBuf::from)
+        with_table!(self, |limiter| limiter.path().map(PathBuf::from))
     }
 
-    /// The limits of each subject; ``None`` if the header of the file is damaged.
+    /// The limits, a `Policy` or an `AddressPolicy`; ``None`` if the header of the file is damaged.
     #[getter]
-    fn policy(&self) -> Option<Policy> {
-        self.limiter.policy().map(|policy| Policy { policy })
+    fn policy(&self) -> Option<LimiterPolicy> {
+        match &self.table {
+            Table::Subjects(limiter) => {
+                limiter.policy().map(|policy| LimiterPolicy::Subjects(Policy { policy }))
+            }
+            Table::Addresses(limiter) => {
+                limiter.policy().map(|policy| LimiterPolicy::Addresses(AddressPolicy { policy }))
+            }
+        }
     }
 
     /// The most subjects with counts at a time.
     #[getter]
     fn capacity(&self) -> u32 {
-        self.limiter.table().capacity()
+        with_table!(self, |limiter| limiter.table().capacity())
+    }
+
+    /// The number of slots, each for one subject: at least 1.5 times the capacity.
+    #[getter]
+    fn slots_total(&self) -> u64 {
+        with_table!(self, |limiter| limiter.table().slots_total())
     }
 
     fn __repr__(&self) -> String {
-        let policy = self.limiter.policy().map(|policy| policy.to_string()).unwrap_or_default();
-        match self.limiter.path() {
-            Some(path) => format!("<Limiter '{policy}' in {}>", path.display()),
-            None => format!("<Limiter '{policy}' in memory>"),
-        }
+        with_table!(self, |limiter| {
+            let policy = limiter.policy().map(|policy| policy.to_string()).unwrap_or_default();
+            match limiter.path() {
+                Some(path) => format!("<Limiter '{policy}' in {}>", path.display()),
+                None => format!("<Limiter '{policy}' in memory>"),
+            }
+        })
     }
 }
 
@@ -420,10 +592,26 @@ impl Limiter {
     /// Creates or opens a limiter while other Python threads run: allocating a file takes long.
     fn from_host(
         py: Python<'_>,
-        make: impl FnOnce() -> Result<keytally::Limiter, keytally::Error> + Send,
+        on_full: Option<OnFull>,
+        make: impl FnOnce() -> Result<Table, keytally::Error> + Send,
     ) -> PyResult<Self> {
-        py.detach(make)
-            .map(|limiter| Self { limiter: Arc::new(limiter) })
-            .map_err(exceptions::from_error)
+        let table = py.detach(make).map_err(exceptions::from_error)?;
+        let limiter = Self { table };
+        if let Some(on_full) = on_full {
+            limiter.set_on_full(on_full);
+        }
+        Ok(limiter)
+    }
+}
+
+impl From<keytally::Limiter> for Table {
+    fn from(limiter: keytally::Limiter) -> Self {
+        Self::Subjects(Arc::new(limiter))
+    }
+}
+
+impl From<keytally::AddressLimiter> for Table {
+    fn from(limiter: keytally::AddressLimiter) -> Self {
+        Self::Addresses(Arc::new(limiter))
     }
 }

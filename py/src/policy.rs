@@ -89,6 +89,116 @@ impl Policy {
     }
 }
 
+/// The limits of the networks that a client's address is in, of a limiter of addresses.
+///
+/// A client counts in its network of each prefix, and a charge must fit all of them. A prefix is
+/// one of IPv6, and that of IPv4 is shorter by 32: ``/64``, ``/56`` and ``/48`` are ``/32``,
+/// ``/24`` and ``/16``.
+///
+/// Args:
+///     text: ``addresses: [sliding] /PREFIX LIMIT/[N]UNIT, …; /PREFIX …``, with 1 to 4 prefixes of
+///         33 to 64. Without prefixes, the limits are those of ``/64``. Those of ``/56`` are 8
+///         times, and those of ``/48`` are 64 times as large.
+///
+/// Raises:
+///     PolicyError: The text is not such a policy. The message names the part that is wrong.
+///
+/// >>> from keytally import AddressPolicy, Limiter
+/// >>> policy = AddressPolicy("addresses: 20/minute")
+/// >>> policy
+/// AddressPolicy('addresses: /64 20/minute; /56 160/minute; /48 1280/minute')
+/// >>> policy.algorithm, policy.prefixes[0]
+/// ('fixed', (64, (Quota(limit=20, window=60),)))
+/// >>> Limiter.in_memory(policy).policy == policy
+/// True
+#[pyclass(frozen, eq, module = "keytally")]
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct AddressPolicy {
+    pub(crate) policy: keytally::AddressPolicy,
+}
+
+#[pymethods]
+impl AddressPolicy {
+    #[new]
+    fn new(text: &Bound<'_, PyAny>) -> PyResult<Self> {
+        match text.extract()? {
+            LimitsArgument::Addresses(policy) => Ok(Self { policy }),
+            LimitsArgument::Subjects(_) => {
+                Err(PolicyError::new_err("a policy for addresses begins with \"addresses:\""))
+            }
+        }
+    }
+
+    /// How the windows count: ``"fixed"`` or ``"sliding"``, see `Policy`.
+    #[getter]
+    fn algorithm(&self) -> &'static str {
+        self.policy.algorithm().as_str()
+    }
+
+    /// Each prefix with its quotas, longest prefix first.
+    #[getter]
+    fn prefixes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let prefixes = self.policy.iter();
+        let prefixes = prefixes.map(|(prefix, its)| Ok((prefix, quotas(py, its)?)));
+        PyTuple::new(py, prefixes.collect::<PyResult<Vec<_>>>()?)
+    }
+
+    fn __str__(&self) -> String {
+        self.policy.to_string()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("AddressPolicy('{}')", self.policy)
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> (Bound<'py, PyType>, (String,)) {
+        (slf.get_type(), (slf.get().policy.to_string(),))
+    }
+
+    fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
+        self.policy.to_string().into_pyobject(py)?.hash()
+    }
+}
+
+/// The policy of a limiter.
+#[derive(IntoPyObject)]
+pub(crate) enum LimiterPolicy {
+    #[pyo3(transparent)]
+    Subjects(Policy),
+    #[pyo3(transparent)]
+    Addresses(AddressPolicy),
+}
+
+/// The policy of a limiter as an argument: a `Policy`, an `AddressPolicy`, or the text of either.
+pub(crate) enum LimitsArgument {
+    Subjects(keytally::Policy),
+    Addresses(keytally::AddressPolicy),
+}
+
+impl<'py> FromPyObject<'_, 'py> for LimitsArgument {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        if let Ok(policy) = value.cast::<Policy>() {
+            return Ok(Self::Subjects(policy.get().policy.clone()));
+        }
+        if let Ok(policy) = value.cast::<AddressPolicy>() {
+            return Ok(Self::Addresses(policy.get().policy.clone()));
+        }
+        let expected = "a str, a Policy or an AddressPolicy";
+        let text: String = value.extract().map_err(|_| wrong_type("policy", expected, &value))?;
+        if keytally::AddressPolicy::is_beginning(&text) {
+            return parse(&text).map(Self::Addresses);
+        }
+        parse(&text).map(Self::Subjects)
+    }
+}
+
+/// Parses the policy in a text.
+fn parse<P: core::str::FromStr<Err = keytally::ParsePolicyError>>(text: &str) -> PyResult<P> {
+    text.parse().map_err(|error| PolicyError::new_err(policy_error(&error)))
+}
+
 /// A limit of cost units per window of time.
 ///
 /// >>> from keytally import Policy
@@ -179,8 +289,6 @@ impl<'py> FromPyObject<'_, 'py> for PolicyArgument {
         }
         let text: String =
             value.extract().map_err(|_| wrong_type("policy", "a str or a Policy", &value))?;
-        text.parse()
-            .map(Self)
-            .map_err(|error: keytally::ParsePolicyError| PolicyError::new_err(policy_error(&error)))
+        parse(&text).map(Self)
     }
 }

@@ -6,7 +6,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyMapping;
 
-use crate::arguments::{Cost, Names, wrong_type};
+use crate::arguments::{Groups, Need, whole_number, wrong_type};
 
 /// The groups that a request names, with the costs of those that have their own, and the scopes
 /// that its key must have.
@@ -21,9 +21,9 @@ impl Request {
     /// Returns the request with these arguments of a check; `None` without any.
     #[inline]
     pub(crate) fn new(
-        groups: Option<Names>,
+        groups: Option<Groups>,
         costs: Option<Costs>,
-        need: Option<Names>,
+        need: Option<Need>,
     ) -> Option<Self> {
         if groups.is_none() && costs.is_none() && need.is_none() {
             return None;
@@ -91,7 +91,9 @@ impl<'py> FromPyObject<'_, 'py> for Costs {
         let cost_of = |item: Bound<'py, PyAny>| {
             let (name, cost): (Bound<'py, PyAny>, Bound<'py, PyAny>) = item.extract()?;
             let name: String = name.extract().map_err(|_| wrong())?;
-            Ok((name, cost.extract::<Cost>()?.0))
+            let argument = format!("the cost of the group {:?}", redact_name(&name));
+            let cost = whole_number(cost.as_borrowed(), &argument, "a whole number")?;
+            Ok((name, cost))
         };
         costs.items()?.iter().map(cost_of).collect::<PyResult<_>>().map(Self)
     }

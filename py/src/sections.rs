@@ -106,7 +106,7 @@ pub(crate) struct SectionQuotas {
 impl From<keytally::SectionQuotas<'_>> for SectionQuotas {
     fn from(section: keytally::SectionQuotas<'_>) -> Self {
         Self {
-            section: section.section().clone(),
+            section: *section.section(),
             algorithm: section.algorithm(),
             quotas: section.quotas().to_vec(),
             warnings: section.warnings().to_vec(),

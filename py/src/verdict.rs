@@ -58,11 +58,11 @@ use crate::snapshot::{Crossed, Holder, Pickled, Snapshot};
 ///
 /// >>> plans = {"default": "100/minute; team: 5000/hour; group write: 2/minute"}
 /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), plans=plans)
-/// >>> verdict = gate.check(gate.issue(42).expose(), 2, groups=["write"])
+/// >>> verdict = gate.check(gate.issue(42).expose(), 2, costs={"write": 2})
 /// >>> [(tally.section, tally.verdict.remaining) for tally in verdict.tallies]
 /// [('key', 98), ('team', 4998), ('write', 0)]
 /// >>> gate.settle(verdict.key_id, verdict.charge, costs={"write": 3}).uncharged_costs
-/// {'write': 0}
+/// {'write': 1}
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct Verdict {
     held: Held,
@@ -100,10 +100,14 @@ impl Compound {
     /// If its part may have several tallies, it has no charge. The charge of the part has them all.
     fn verdict(&self, tally: &keytally::TallyVerdict) -> Verdict {
         let gate = self.gates.get(tally.part()).and_then(Option::clone);
-        let verdict = match &gate {
-            Some(gate) if gate.table().is_extended() => tally.verdict().without_charge(),
-            _ => *tally.verdict(),
+        let has_several = match &gate {
+            Some(gate) => gate.table().is_extended(),
+            None => {
+                let is_its = |other: &&keytally::TallyVerdict| other.part() == tally.part();
+                self.compound.tallies().iter().filter(is_its).count() > 1
+            }
         };
+        let verdict = if has_several { tally.verdict().without_charge() } else { *tally.verdict() };
         let section = tally.section().filter(|&section| *section != Section::Key);
         let details = section.map(|section| {
             let section = Some(section.name().to_owned());
@@ -160,7 +164,7 @@ impl Compound {
             charge: compound.charge(0),
             waits_from: decisive.waits_from(),
             retry_after_s: compound.retry_after_s(),
-            uncharged: 0,
+            uncharged: decisive.uncharged(),
             clock_ahead_s: self.clock_ahead_s(),
             uncharged_costs: Vec::new(),
             section: None,
@@ -185,16 +189,25 @@ fn names(gate: &Gate, holder: keytally::Holder) -> Holder {
     )
 }
 
+/// The verdict of a limiter.
+impl From<keytally::Verdict> for Verdict {
+    #[inline]
+    fn from(verdict: keytally::Verdict) -> Self {
+        Self::of_core(verdict, None)
+    }
+}
+
+/// The verdict of a limiter of addresses.
+impl From<keytally::Compound> for Verdict {
+    fn from(compound: keytally::Compound) -> Self {
+        Self::from_compound(compound, Vec::new())
+    }
+}
+
 impl Verdict {
     #[inline]
     fn of_core(verdict: keytally::Verdict, gate: Option<Arc<Gate>>) -> Self {
         Self { held: Held::Core { verdict, gate, details: None } }
-    }
-
-    /// Returns a limiter's verdict.
-    #[inline]
-    pub(crate) fn new(verdict: keytally::Verdict) -> Self {
-        Self::of_core(verdict, None)
     }
 
     /// Returns a gate's verdict.
@@ -427,7 +440,7 @@ impl Verdict {
     #[staticmethod]
     #[pyo3(signature = (*, now=None))]
     fn duplicate_header(now: Option<Moment>) -> Self {
-        Self::new(keytally::Verdict::duplicate_header(Time::from(now).timestamp()))
+        keytally::Verdict::duplicate_header(Time::from(now).timestamp()).into()
     }
 
     /// Whether the request was admitted.
@@ -633,7 +646,8 @@ impl Verdict {
 
     /// The verdict on each tally of the request, a `TallyVerdict`, in the order of the sections.
     ///
-    /// The verdict of a limiter, and that of a gate without further sections, has one.
+    /// The verdict of a limiter, and that of a gate without further sections, has one. That of a
+    /// limiter of addresses has one for each prefix.
     #[getter]
     fn tallies<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
         let (section, py) = (slf.get().section(), slf.py());
@@ -741,9 +755,10 @@ impl TallyVerdict {
         self.part
     }
 
-    /// The section of the gate's plans: ``"key"``, ``"team"`` or the name of a group.
+    /// The section of the gate's plans: ``"key"``, ``"team"`` or the name of a group. In a limiter
+    /// of addresses, the network: ``"prefix-56"``.
     ///
-    /// ``None`` for a limiter, and if no tally was read, as for an invalid key.
+    /// ``None`` for another limiter, for the client's own network, and if no tally was read.
     #[getter]
     fn section(&self) -> Option<&str> {
         self.section.as_deref()
@@ -751,7 +766,8 @@ impl TallyVerdict {
 
     /// The verdict on the tally.
     ///
-    /// In a gate with further sections, it has no charge: that of the whole has all tallies.
+    /// In a gate with further sections, and in a limiter of addresses, it has no charge: that of
+    /// the whole has all tallies.
     #[getter]
     fn verdict(&self, py: Python<'_>) -> Py<Verdict> {
         self.verdict.clone_ref(py)

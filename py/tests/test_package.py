@@ -108,4 +108,4 @@ def test_size_per_entry_is_as_documented(tmp_path, pepper, count):
     # The first page of each file, 4,096 bytes, is its header.
     assert of_gate - 4096 / count < 72.1
     # A small limiter has the size of one for up to 16 times as many subjects.
-    assert of_limiter - 4096 / count < 26 * (16 if count <= 1024 else 1)
+    assert of_limiter - 4096 / count < 28 * (16 if count <= 1024 else 1)

@@ -68,7 +68,7 @@ def verdicts(pepper, now):
     """Yield verdicts with each outcome and each attribute."""
     gate = Gate.in_memory(pepper=pepper, keys=8, plans={"default": "2/minute, 5/hour"})
     key = gate.issue(42, env="test", now=now)
-    limiter = Limiter.in_memory("sliding 2/minute, 5/hour", capacity=1)
+    limiter = Limiter.in_memory("sliding 2/minute, 5/hour", capacity=1, on_full="refuse")
     for _ in range(3):
         yield gate.check(key.expose(), now=now)
     yield gate.check(key.expose(), 9, now=now)

@@ -82,7 +82,7 @@ def calls(gate, path):
     holder["scopes"] = []
     table = {"pepper": PEPPER, "pepper_file": None, "keys": 8, "plans": PLANS, "prefix": "kt"}
     table = {**table, "teams": 1, "scopes": ["read"], "described": "minute"}
-    limit = {"policy": "5/minute", "capacity": 8}
+    limit = {"policy": "5/minute", "capacity": 8, "on_full": "share"}
     limiter = Limiter.in_memory("5/minute", 8)
     yield Gate.create, {"path": path / "new.gate", **table}
     yield Gate.open, {"path": path / "api.gate", "pepper": PEPPER, "pepper_file": None}
@@ -129,6 +129,8 @@ def calls(gate, path):
     yield limiter.reset, {"subject": "x", "now": 1.0}
     yield limiter.reset_all, {"now": 1.0}
     yield limiter.correct_clock, {"now": 1.0}
+    yield limiter.live_subjects, {"now": 1.0}
+    yield limiter.set_on_full, {"on_full": "share"}
     yield Policy, {"text": "5/minute"}
     yield Sections, {"text": "5/minute; team: 9/hour"}
     yield Sections("5/minute").named, {"name": "team"}

@@ -138,6 +138,42 @@ def test_plain_gate_has_one_tally(pepper, now):
     assert gate.sections == ("key",)
 
 
+def test_errors_name_unknown_plans_and_scopes(gate, pepper):
+    key_id = gate.issue(42).key_id
+    plans = 'no plan "nope"; its plans are: default'
+    scopes = 'no scope "nope"; its scopes are: read, write'
+    for call, error, message in (
+        (lambda: gate.assign_account(42, "nope"), keytally.exceptions.NoSuchPlanError, plans),
+        (lambda: gate.assign(key_id, "nope"), keytally.exceptions.NoSuchPlanError, plans),
+        (lambda: gate.issue(42, plan="nope"), keytally.exceptions.NoSuchPlanError, plans),
+        (
+            lambda: gate.issue(42, scopes=["read", "nope"]),
+            keytally.exceptions.NoSuchScopeError,
+            scopes,
+        ),
+        (
+            lambda: gate.set_scopes(key_id, ["nope"]),
+            keytally.exceptions.NoSuchScopeError,
+            scopes,
+        ),
+        (
+            lambda: gate.import_keys(["customer-key-0001"], 42, scopes="nope"),
+            keytally.exceptions.NoSuchScopeError,
+            f"key 1: the gate has {scopes}; the keys",
+        ),
+    ):
+        with pytest.raises(error, match=message):
+            call()
+    with pytest.raises(keytally.exceptions.NoSuchScopeError, match="created without scopes"):
+        Gate.in_memory(pepper=pepper, keys=8).issue(42, scopes="nope")
+    secret = generate_pepper()
+    with pytest.raises(keytally.exceptions.NoSuchScopeError, match="no scope ") as raised:
+        gate.set_scopes(key_id, [secret])
+    assert secret not in str(raised.value)
+    with pytest.raises(ValueError, match="teams is -1, and must be 0 to"):
+        Gate.in_memory(pepper=pepper, teams=-1)
+
+
 def test_unknown_groups_and_scopes_raise(gate, pepper):
     plain = Gate.in_memory(pepper=pepper, keys=8)
     charge = keytally.Charge(1, 1)
@@ -148,11 +184,13 @@ def test_unknown_groups_and_scopes_raise(gate, pepper):
             call("x", costs={"team": 1})
         with pytest.raises(ValueError, match='has no scope "admin"'):
             call("x", need="admin")
-        with pytest.raises(TypeError, match="names must be a str, or several of them, not int"):
-            call("x", groups=5)
+        for argument in ("groups", "need"):
+            for wrong in (5, ["write", 5]):
+                with pytest.raises(TypeError, match=f"{argument} must be a str, or .*, not int"):
+                    call("x", **{argument: wrong})
         with pytest.raises(TypeError, match="costs must be a dict"):
             call("x", costs=["write"])
-        with pytest.raises(ValueError, match="cost is -1"):
+        with pytest.raises(ValueError, match='the cost of the group "write" is -1, and must be'):
             call("x", costs={"write": -1})
     with pytest.raises(ValueError, match='have no group "delete"'):
         gate.settle("00000000001", charge, costs={"delete": 1})

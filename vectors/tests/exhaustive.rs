@@ -195,12 +195,12 @@ impl CoreAndModel {
         let real = decide::reset(&self.layout, &self.limits, shifted, now);
         let why = || format!("{} {word:#x} {now_ms}", self.model.policy());
         assert_eq!(real.next, self.model.reset(word, now_ms) << self.shift, "{}", why());
-        assert_eq!(
-            self.layout.is_reusable(shifted, now),
-            self.model.is_reusable(word, now_ms),
-            "{}",
-            why()
-        );
+        // A slot is kept for 1 s after its windows.
+        for later_ms in [0, 999, 1000] {
+            let later_ms = now_ms.saturating_add(later_ms);
+            let real = self.layout.is_reusable(shifted, Timestamp::from_unix_ms(later_ms));
+            assert_eq!(real, self.model.is_reusable(word, later_ms), "{} {later_ms}", why());
+        }
         let corrected = decide::correct(&self.layout, shifted, now);
         assert_eq!(corrected, self.model.correct(word, now_ms) << self.shift, "{}", why());
         let late = self.model.read(word, now_ms).clock == Clock::Late;

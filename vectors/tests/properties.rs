@@ -139,7 +139,7 @@ proptest! {
                     word = real.next;
                 }
             }
-            for later_ms in [0, 1, 7_200_000, 100_000_000] {
+            for later_ms in [0, 1, 999, 1000, 7_200_000, 100_000_000] {
                 let time_ms = now_ms.saturating_add(later_ms);
                 let reusable = layout.is_reusable(word, Timestamp::from_unix_ms(time_ms));
                 prop_assert_eq!(reusable, model.is_reusable(word, time_ms));

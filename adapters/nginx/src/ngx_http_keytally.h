@@ -46,6 +46,9 @@
 #define NGX_HTTP_KEYTALLY_MAX_GATES 64
 #define NGX_HTTP_KEYTALLY_MAX_ZONES 64
 
+/** The key of a zone without `key=`. */
+#define NGX_HTTP_KEYTALLY_CLIENT_ADDRESS "$keytally_client_address"
+
 /** The length of an IPv6 network that counts as one client, without `keytally_ipv6_prefix`. */
 #define NGX_HTTP_KEYTALLY_IPV6_PREFIX 64
 
@@ -75,6 +78,10 @@ typedef struct {
     ngx_str_t policy;
     ngx_http_complex_value_t key;
     ngx_uint_t index; /* from 0; the zone's bit in a request's `zones` */
+    kt_on_full on_full;
+    /* Tallies of a request: one, or one for each prefix of a policy for addresses. */
+    ngx_uint_t tallies;
+    unsigned counts_addresses:1; /* the policy is one for addresses */
     void *table;      /* in the zone, at the same address in every process */
     size_t table_len;
     kt_limiter handle;

@@ -17,6 +17,7 @@ char *ngx_http_keytally_group_parse(ngx_conf_t *cf, ngx_str_t *text, ngx_array_t
     if (colon == NULL) return NGX_CONF_OK;
     group->name.len = (size_t)(colon - text->data);
     group->has_own_cost = 1;
+    group->cost.units = 1; /* That of an empty variable. */
     ngx_str_t cost = {text->len - group->name.len - 1, colon + 1};
     return ngx_http_keytally_cost_parse(cf, &cost, &group->cost);
 }

@@ -100,7 +100,9 @@ static void ngx_http_keytally_refund_if_all(ngx_http_request_t *r, ngx_http_keyt
 
 /** Logs a failed check. Returns the status that the request ends with. */
 static ngx_int_t ngx_http_keytally_fail(ngx_http_request_t *r, kt_status status) {
-    ngx_log_error(NGX_LOG_ALERT, r->connection->log, 0, "keytally: %s", kt_status_message(status));
+    /* A client may send the text of an address, as in a header. */
+    ngx_uint_t level = status == KT_NOT_AN_ADDRESS ? NGX_LOG_ERR : NGX_LOG_ALERT;
+    ngx_log_error(level, r->connection->log, 0, "keytally: %s", kt_status_message(status));
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
 }
 
@@ -163,7 +165,7 @@ static ngx_int_t ngx_http_keytally_limit_one(ngx_http_request_t *r, ngx_http_key
     return ngx_http_keytally_refuse(r, ctx, verdict);
 }
 
-/** Charges several limits, all or none. */
+/** Charges several tallies of limits, all or none. All limits are in shadow, or none is. */
 static ngx_int_t ngx_http_keytally_limit_all(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx,
                                              ngx_http_keytally_due_t *due, ngx_uint_t count) {
     ngx_http_keytally_check_t check;
@@ -179,17 +181,26 @@ static ngx_int_t ngx_http_keytally_limit_all(ngx_http_request_t *r, ngx_http_key
     kt_status status = ngx_http_keytally_check_all(r, &check, &verdict);
     if (status != KT_OK) return ngx_http_keytally_fail(r, status);
     ngx_uint_t decisive = check.compound->tallies[check.compound->decisive_index].part;
-    ngx_http_keytally_log_refusal(r, ctx, &verdict, 0, &due[decisive].limit->zone->name);
-    ngx_flag_t refused = verdict.outcome != KT_ADMITTED;
+    ngx_flag_t shadow = due[0].limit->shadow, admitted = verdict.outcome == KT_ADMITTED;
+    ngx_http_keytally_log_refusal(r, ctx, &verdict, shadow, &due[decisive].limit->zone->name);
+    ngx_flag_t refused = !admitted && !shadow;
     if (!ctx->has_verdict || (refused && ngx_http_keytally_keeps_verdict_of(r, ctx)))
-        ngx_http_keytally_keep_verdict(ctx, NULL, &verdict, check.compound, 0);
-    for (ngx_uint_t i = 0; i < count && !refused; i++) {
+        ngx_http_keytally_keep_verdict(ctx, NULL, &verdict, check.compound, shadow);
+    for (ngx_uint_t i = 0; i < count && admitted; i++) {
         (void)kt_compound_charge(check.compound, i, &due[i].charge->charge);
         ngx_http_keytally_limit_charged(r, ctx, &due[i]);
     }
     if (!refused) return NGX_DECLINED;
     ngx_http_keytally_refund_if_all(r, ctx);
     return ngx_http_keytally_refuse(r, ctx, &verdict);
+}
+
+/** Charges limits, all or none. */
+static ngx_int_t ngx_http_keytally_limit_some(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx,
+                                              ngx_http_keytally_due_t *due, ngx_uint_t count) {
+    return count == 1 && !due[0].limit->zone->counts_addresses
+               ? ngx_http_keytally_limit_one(r, ctx, due)
+               : ngx_http_keytally_limit_all(r, ctx, due, count);
 }
 
 /**
@@ -219,10 +230,9 @@ ngx_int_t ngx_http_keytally_limit_handler(ngx_http_request_t *r) {
     }
     if (rc != NGX_OK && rc != NGX_DECLINED) return rc;
     rc = NGX_DECLINED;
-    if (count == 1) rc = ngx_http_keytally_limit_one(r, ctx, &due[0]);
-    else if (count > 1) rc = ngx_http_keytally_limit_all(r, ctx, due, count);
+    if (count > 0) rc = ngx_http_keytally_limit_some(r, ctx, due, count);
     for (ngx_uint_t i = 0; i < shadow_count && rc == NGX_DECLINED; i++)
-        rc = ngx_http_keytally_limit_one(r, ctx, &shadows[i]);
+        rc = ngx_http_keytally_limit_some(r, ctx, &shadows[i], 1);
     return rc;
 }
 

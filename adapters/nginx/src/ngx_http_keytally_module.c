@@ -147,6 +147,12 @@ static char *ngx_http_keytally_limit(ngx_conf_t *cf, ngx_command_t *cmd, void *c
     if (limit == NULL) return NGX_CONF_ERROR;
     limit->zone = zone;
     if (klcf->limits->nelts > KT_MAX_PARTS) return "is one of more than 8 in this location";
+    ngx_uint_t tallies = 0;
+    limits = klcf->limits->elts;
+    for (ngx_uint_t i = 0; i < klcf->limits->nelts; i++) tallies += limits[i].zone->tallies;
+    if (tallies > KT_MAX_PARTS)
+        return "is one of limits in this location that have more than 8 prefixes together; a zone "
+               "without prefixes counts as one";
     return ngx_http_keytally_parse_options(cf, &limit->cost, &limit->shadow, NULL);
 }
 
@@ -214,7 +220,31 @@ static ngx_int_t ngx_http_keytally_add_handler(ngx_conf_t *cf, ngx_http_phases p
  * that allow, deny, auth_basic or auth_request refuse are charged by limits, but not by gates.
  * Refunds by outcome come before the access log, so a logged request has its refund.
  */
+/**
+ * Checks that each zone that counts `$keytally_client_address` by the prefixes of its policy
+ * receives a network that is not larger than the smallest of them may be.
+ */
+static ngx_int_t ngx_http_keytally_check_prefixes(ngx_conf_t *cf) {
+    ngx_http_keytally_main_conf_t *kmcf =
+        ngx_http_conf_get_module_main_conf(cf, ngx_http_keytally_module);
+    ngx_http_keytally_zone_t **zones = kmcf->zones.elts;
+    if (kmcf->ipv6_prefix == 0 || kmcf->ipv6_prefix >= NGX_HTTP_KEYTALLY_IPV6_PREFIX) return NGX_OK;
+    for (ngx_uint_t i = 0; i < kmcf->zones.nelts; i++) {
+        ngx_str_t *key = &zones[i]->key.value;
+        if (!zones[i]->counts_addresses || key->len != sizeof NGX_HTTP_KEYTALLY_CLIENT_ADDRESS - 1 ||
+            ngx_strncmp(key->data, NGX_HTTP_KEYTALLY_CLIENT_ADDRESS, key->len) != 0)
+            continue;
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"keytally_ipv6_prefix\" is below 64, but the policy of the zone \"%V\" has "
+                      "the prefixes; leave \"keytally_ipv6_prefix\" out",
+                      &zones[i]->name);
+        return NGX_ERROR;
+    }
+    return NGX_OK;
+}
+
 static ngx_int_t ngx_http_keytally_init(ngx_conf_t *cf) {
+    if (ngx_http_keytally_check_prefixes(cf) != NGX_OK) return NGX_ERROR;
     if (ngx_http_keytally_add_handler(cf, NGX_HTTP_LOG_PHASE, ngx_http_keytally_log_handler) !=
             NGX_OK ||
         ngx_http_keytally_add_handler(cf, NGX_HTTP_PREACCESS_PHASE,

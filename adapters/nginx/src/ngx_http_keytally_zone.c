@@ -44,8 +44,10 @@ static ngx_int_t ngx_http_keytally_init_zone(ngx_shm_zone_t *shm, void *data) {
         status = kt_limiter_attach(zone->table, zone->table_len, &zone->handle);
     } else {
         uint8_t entropy[KT_ENTROPY_SIZE];
-        uint32_t capacity = ngx_http_keytally_zone_capacity(slab->pfree * ngx_pagesize);
-        zone->table_len = kt_limiter_size(capacity);
+        size_t prefixes = zone->counts_addresses ? KT_PREFIXES_SIZE : 0;
+        /* A zone has at least some pages. */
+        uint32_t capacity = ngx_http_keytally_zone_capacity(slab->pfree * ngx_pagesize - prefixes);
+        zone->table_len = kt_limiter_size(capacity) + prefixes;
         zone->table = capacity == 0 ? NULL : ngx_slab_alloc(slab, zone->table_len);
         if (zone->table == NULL) {
             ngx_log_error(NGX_LOG_EMERG, shm->shm.log, 0, "keytally_limit_zone \"%V\" is too small",
@@ -59,6 +61,7 @@ static ngx_int_t ngx_http_keytally_init_zone(ngx_shm_zone_t *shm, void *data) {
                                      zone->policy.len, capacity, entropy, &zone->handle);
     }
     if (status == KT_OK) status = kt_limiter_use_system_clock(&zone->handle);
+    if (status == KT_OK) status = kt_limiter_set_on_full(&zone->handle, zone->on_full);
     if (status == KT_OK) return NGX_OK;
     ngx_log_error(NGX_LOG_EMERG, shm->shm.log, 0, "keytally_limit_zone \"%V\": %s", &zone->name,
                   kt_status_message(status));
@@ -105,7 +108,9 @@ static char *ngx_http_keytally_read_policy(ngx_conf_t *cf, ngx_uint_t *index, ng
     ngx_uint_t last = *index;
     /* A `policy="` alone has an opening quote at its end, not a closing one. */
     while (args[last].len < (last == *index ? 9 : 1) || args[last].data[args[last].len - 1] != '"')
-        if (++last == cf->args->nelts) return "has a \"policy=\" without its closing quote";
+        if (++last == cf->args->nelts)
+            return "has a \"policy=\" without its closing quote; if the policy has a semicolon, "
+                   "begin with the quote: \"policy=...\"";
     size_t len = 0;
     for (ngx_uint_t i = *index; i <= last; i++) len += args[i].len + 1;
     u_char *text = ngx_pnalloc(cf->pool, len), *end = text;
@@ -118,25 +123,31 @@ static char *ngx_http_keytally_read_policy(ngx_conf_t *cf, ngx_uint_t *index, ng
     return NGX_CONF_OK;
 }
 
-/** Reports an invalid policy as an error of the configuration. */
-static char *ngx_http_keytally_check_policy(ngx_conf_t *cf, ngx_str_t *policy) {
-    char buffer[KT_POLICY_SIZE]; /* for the normalized policy, or for the error message */
+/**
+ * Finds out whether the zone's policy is one for addresses, and its number of prefixes. Reports an
+ * invalid policy as an error of the configuration.
+ */
+static char *ngx_http_keytally_check_policy(ngx_conf_t *cf, ngx_http_keytally_zone_t *zone) {
+    static const char addresses[] = "addresses:";
+    char buffer[KT_SECTIONS_SIZE]; /* for the normalized policy, or for the error message */
+    const char *text = (const char *)zone->policy.data;
     size_t len;
-    if (kt_policy_parse((const char *)policy->data, policy->len, buffer, sizeof buffer, &len) ==
-        KT_OK)
+    zone->tallies = 1;
+    if (kt_policy_parse(text, zone->policy.len, buffer, sizeof buffer, &len) == KT_OK) {
+        zone->counts_addresses = ngx_strncmp(buffer, addresses, sizeof addresses - 1) == 0;
+        for (size_t i = 0; i < len; i++) zone->tallies += buffer[i] == ';';
         return NGX_CONF_OK;
-    if (kt_policy_explain((const char *)policy->data, policy->len, buffer, sizeof buffer, &len) !=
-        KT_OK)
-        len = 0;
+    }
+    if (kt_policy_explain(text, zone->policy.len, buffer, sizeof buffer, &len) != KT_OK) len = 0;
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"policy=\": %*s", len, buffer);
     return NGX_CONF_ERROR;
 }
 
-/** `keytally_limit_zone zone=NAME:SIZE [key=$variable] policy="…";` */
+/** `keytally_limit_zone zone=NAME:SIZE [key=$variable] policy="…" [on_full=share|refuse];` */
 char *ngx_http_keytally_limit_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
     (void)cmd;
     ngx_http_keytally_main_conf_t *kmcf = conf;
-    ngx_str_t *args = cf->args->elts, key = ngx_string("$keytally_client_address");
+    ngx_str_t *args = cf->args->elts, key = ngx_string(NGX_HTTP_KEYTALLY_CLIENT_ADDRESS);
     ssize_t size = 0;
     ngx_http_keytally_zone_t *zone = ngx_pcalloc(cf->pool, sizeof *zone), **entry;
     if (zone == NULL) return NGX_CONF_ERROR;
@@ -149,15 +160,19 @@ char *ngx_http_keytally_limit_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *con
         } else if (ngx_strncmp(arg.data, "key=", 4) == 0) {
             key.data = arg.data + 4;
             key.len = arg.len - 4;
+        } else if (ngx_strcmp(arg.data, "on_full=share") == 0) {
+            zone->on_full = KT_ON_FULL_SHARE;
+        } else if (ngx_strcmp(arg.data, "on_full=refuse") == 0) {
+            zone->on_full = KT_ON_FULL_REFUSE;
         } else if (ngx_strncmp(arg.data, "policy=", 7) == 0) {
             char *error = ngx_http_keytally_read_policy(cf, &i, &zone->policy);
             if (error != NGX_CONF_OK) return error;
-            if (ngx_http_keytally_check_policy(cf, &zone->policy) != NGX_CONF_OK)
+            if (ngx_http_keytally_check_policy(cf, zone) != NGX_CONF_OK)
                 return NGX_CONF_ERROR;
         } else {
             ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                                "parameter %ui of \"keytally_limit_zone\" is none of \"zone=\", "
-                               "\"key=\" and \"policy=\"",
+                               "\"key=\", \"policy=\", \"on_full=share\" and \"on_full=refuse\"",
                                i);
             return NGX_CONF_ERROR;
         }

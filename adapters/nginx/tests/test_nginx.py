@@ -47,7 +47,8 @@ HTTP = """
     keytally_limit_zone zone=narrow:1m key=$arg_narrow policy=2/hour;
     keytally_limit_zone zone=narrow_header:1m key=$http_narrow policy=2/hour;
     keytally_limit_zone zone=guesses:1m policy=2/hour;
-    keytally_limit_zone zone=few_guesses:32k policy=1/hour;
+    keytally_limit_zone zone=few_guesses:32k policy=1/hour on_full=refuse;
+    keytally_limit_zone zone=few:32k key=$arg_name policy=1/hour on_full=share;
     limit_req_zone $arg_slow zone=slow:1m rate=20r/m;
     set_real_ip_from 127.0.0.9;
     real_ip_header X-Forwarded-For;
@@ -91,6 +92,7 @@ HTTP = """
             location = /guessed/shadow { keytally api shadow; empty_gif; }
         }
         location = /guessed_by_few { keytally api; keytally_failures few_guesses; empty_gif; }
+        location = /limited_few { keytally_limit few; empty_gif; }
         location = /limited_clients { keytally_limit guesses; empty_gif; }
         location = /returned { keytally api; return 204; }
         location = /limited_and_keyed { keytally_limit by_name; keytally api cost=$arg_cost; empty_gif; }
@@ -1002,8 +1004,23 @@ SECTIONS = """
     keytally_gate api file=api.gate pepper_file=pepper;
     keytally_limit_zone zone=by_name:1m key=$arg_name policy=3/hour;
     keytally_limit_zone zone=narrow:1m key=$arg_narrow policy=2/hour;
+    keytally_limit_zone zone=addresses:32k key=$arg_address "policy=addresses: /64 3/hour; /56 4/hour";
+    keytally_limit_zone zone=clients:1m "policy=addresses: 1/hour";
+    set_real_ip_from 127.0.0.9;
+    real_ip_header X-Forwarded-For;
     server {
         listen %(port)s;
+        location = /address { keytally_limit addresses; empty_gif; }
+        location = /address_and_name { keytally_limit addresses; keytally_limit by_name; empty_gif; }
+        location = /address_shadow { keytally_limit addresses shadow; empty_gif; }
+        location = /address_and_key { keytally_limit addresses; keytally api; empty_gif; }
+        location = /address_refunded {
+            keytally_limit addresses;
+            keytally_refund 500;
+            proxy_pass http://127.0.0.1:%(port)s/answer$is_args$args;
+        }
+        location = /client { keytally_limit clients; empty_gif; }
+        location = /guessed { keytally api; keytally_failures clients; empty_gif; }
         root .;
         location = /read { keytally api; empty_gif; }
         location = /write { keytally api group=write cost=$arg_cost; empty_gif; }
@@ -1049,7 +1066,7 @@ class Sections(unittest.TestCase):
         """Sends a request. Returns the units left in each window that the field RateLimit lists."""
         found, fields, _ = self.nginx.get_logged(path, *headers)
         self.assertEqual(found, status, fields)
-        return re.findall(r'"([a-z-]+)";r=(\d+)', fields["RateLimit"])
+        return re.findall(r'"([a-z0-9-]+)";r=(\d+)', fields["RateLimit"])
 
     def test_request_charges_key_team_and_groups_or_none(self):
         ann, bob = self.nginx.issue_with_scopes(), self.nginx.issue_with_scopes()
@@ -1066,6 +1083,11 @@ class Sections(unittest.TestCase):
         self.assertEqual(self.left("/read", ann)[0], ("hour", "94"))
         policy = self.nginx.get("/write", ann)[1]["RateLimit-Policy"]
         self.assertEqual(policy, '"hour";q=100;w=3600, "team-hour";q=150;w=3600, "write-hour";q=5;w=3600')
+
+    def test_empty_cost_of_a_group_is_1(self):
+        key = self.nginx.issue_with_scopes()
+        for path, left in (("/tokens", "999"), ("/tokens?tokens=", "998"), ("/tokens?tokens=0", "998")):
+            self.assertEqual(self.left(path, key)[3], ("tokens-hour", left), path)
 
     def test_key_without_a_needed_scope_is_forbidden(self):
         reader, writer = self.nginx.issue_with_scopes(b"read"), self.nginx.issue_with_scopes(b"read", b"write")
@@ -1112,6 +1134,40 @@ class Sections(unittest.TestCase):
         self.assertEqual(self.nginx.get("/limits_of_shadow?name=e&narrow=d")[0], 200)
         self.nginx.wait_for_log("access.log", r"200 /limits_of_shadow - - - - denied -\n")
 
+    def test_address_is_charged_to_all_networks_or_to_none(self):
+        def address(host, **options):
+            path = options.pop("path", "/address")
+            return [left for _, left in self.left(f"{path}?address=2001:db8:0:{host}", **options)]
+
+        self.assertEqual(self.left("/address?address=2001:db8::1"), [("hour", "2"), ("prefix-56-hour", "3")])
+        self.assertEqual(address("1::1"), ["2", "2"])
+        self.assertEqual(address("1::2&status=500", path="/address_refunded", status=500), ["1", "1"])
+        self.assertEqual(address("1::3&name=a", path="/address_and_name"), ["1", "1", "2"])
+        key = self.nginx.issue_with_scopes()
+        self.assertEqual(self.left("/address_and_key?address=[2001:db8:0:1::]:443", key)[-2:], [("hour", "0"), ("prefix-56-hour", "0")])
+        # The /64 has no room, nor has the /56 for another of its networks.
+        self.assertEqual(address("1::4", status=429), ["0", "0"])
+        self.assertEqual(address("2::1", status=429), ["3", "0"])
+        self.assertEqual(address("2::1&name=a", path="/address_and_name", status=429), ["3", "0", "2"])
+        self.assertEqual(self.nginx.get("/address_shadow?address=2001:db8::")[0], 200)
+        self.nginx.wait_for_log("access.log", r"200 /address_shadow - - - - denied -\n")
+        self.assertEqual(address("100::1"), ["2", "3"])
+        # An empty key is not counted, and a text that is not an address is an error.
+        self.assertEqual(self.nginx.get("/address")[0], 200)
+        self.assertEqual(self.nginx.get("/address?address=ann")[0], 500)
+        self.nginx.wait_for_log("error.log", "the subject is not an address")
+
+    def test_client_address_counts_by_the_prefixes_of_a_policy(self):
+        statuses = {"2001:db8::1": 200, "2001:db8::2": 429, "2001:db8:0:1::1": 200, "203.0.113.9": 200, "203.0.113.8": 200}
+        for client, status in statuses.items():
+            forwarded = ("X-Forwarded-For", client)
+            self.assertEqual(self.nginx.get("/client", forwarded, source="127.0.0.9")[0], status, client)
+        guesses = [
+            self.nginx.get("/guessed", ("X-Forwarded-For", f"2001:db8:1::{host}"), ("X-API-Key", "x"), source="127.0.0.9")[0]
+            for host in range(3)
+        ]
+        self.assertEqual(guesses, [401, 429, 429])
+
     def test_team_is_shared_and_can_be_suspended(self):
         ann, bob = self.nginx.issue_with_scopes(), self.nginx.issue_with_scopes()
         self.assertEqual(self.left("/write?cost=5", ann)[1], ("team-hour", "145"))
@@ -1154,6 +1210,23 @@ class Sharing(unittest.TestCase):
                     break
             connection.close()
             self.assertEqual(found, {429, 401})
+
+    def test_new_clients_of_a_full_zone_share_limits(self):
+        avoid_end_of_hour()
+        with Nginx() as nginx:
+            connection = http.client.HTTPConnection("127.0.0.1", nginx.port, timeout=30)
+            found = []
+            for client in range(4000):
+                connection.request("GET", f"/limited_few?name={client}")
+                response = connection.getresponse()
+                response.read()
+                found.append(response.status)
+            connection.close()
+            self.assertEqual(set(found), {200, 429})
+            # Each bucket of eight slots has a tally of one unit for clients without a slot.
+            last = found.index(429)
+            self.assertIn(200, found[last:])
+            self.assertLess(found.count(200), 2000)
 
     def check_reloads_and_kills(self, path, plan):
         """Sends requests during reloads and kills until one is denied.
@@ -1347,7 +1420,7 @@ class Clock(unittest.TestCase):
             for hours in (3, 6):
                 # After the response there are workers. The newest is the last.
                 nginx.get("/open/file.txt")
-                self.assertEqual(self.spend_ahead_in_zones(hours, nginx.workers()[-1], b"all"), 6)
+                self.assertEqual(self.spend_ahead_in_zones(hours, nginx.workers()[-1], b"all"), 7)
                 for request in (1, 2):
                     status, fields, _ = nginx.get("/limited_all")
                     self.assertEqual(status, 200)
@@ -1474,6 +1547,16 @@ class Configuration(unittest.TestCase):
                 client = ("X-Forwarded-For", "2001:db8:1:2ff::1")
                 self.assertEqual(nginx.get("/who", client, source="127.0.0.9")[1]["X-Seen"], network)
 
+    def test_short_ipv6_prefix_with_a_policy_of_prefixes_is_an_error(self):
+        for prefix, key, code in ((56, "", 1), (56, "key=$remote_addr", 0), (65, "", 0)):
+            zone = f"keytally_limit_zone zone=z:1m {key} 'policy=addresses: 1/s';"
+            with self.subTest(prefix=prefix, key=key):
+                nginx = Nginx(http=f"{zone} keytally_ipv6_prefix {prefix};")
+                done = subprocess.run(nginx.command("-t"), capture_output=True, text=True)
+                shutil.rmtree(nginx.folder)
+                self.assertEqual(done.returncode, code, done.stderr)
+                self.assertEqual("keytally_ipv6_prefix\" is below 64" in done.stderr, code == 1, done.stderr)
+
     def test_mistake_is_an_error_that_names_file_and_line(self):
         gate = "keytally_gate api file=api.gate pepper_file=pepper;"
         zone = "keytally_limit_zone zone=z:1m key=$uri policy=1/s;"
@@ -1533,6 +1616,12 @@ class Configuration(unittest.TestCase):
             "keytally_limit_zone zone=z:1m key=$uri policy=5/fortnight;": "fortnight",
             'keytally_limit_zone zone=z:1m key=$uri policy="1/s, 5/m;': "without its closing quote",
             'keytally_limit_zone zone=z:1m key=$uri policy="1/s, 1/s";': "1/s",
+            "keytally_limit_zone zone=z:1m policy=1/s on_full=evict;": 'parameter 3 of "keytally_limit_zone" is none of "zone="',
+            'keytally_limit_zone zone=z:1m policy="addresses: /64 1/s; /48 9/s";': 'begin with the quote: "policy=..."',
+            "keytally_limit_zone zone=z:1m 'policy=addresses: /65 1/s';": '"/65 1/s"',
+            " ".join(
+                f"keytally_limit_zone zone=z{number}:1m 'policy=addresses: 1/s'; keytally_limit z{number};" for number in range(3)
+            ): "more than 8 prefixes together",
             "keytally_limit_zone zone=z:1m key=$uri rate=1/s;": 'parameter 3 of "keytally_limit_zone" is none of "zone="',
             "keytally_limit_zone zone=z:1m key= policy=1/s;": 'has an empty "key="',
             "keytally_limit_zone zone=z:1m key=$uri;": 'needs "zone=" and "policy="',

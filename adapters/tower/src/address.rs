@@ -4,6 +4,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::io::Write as _;
 
 use http::Extensions;
+use keytally::embedded_ipv4;
 use smallvec::SmallVec;
 
 /// Returns the subject that a limiter counts for a client: an IPv4 address, or an IPv6 network with
@@ -60,33 +61,6 @@ fn push_ipv4(text: &mut Subject, address: Ipv4Addr) {
             text.push(b'0' + octet / 10 % 10);
         }
         text.push(b'0' + octet % 10);
-    }
-}
-
-/// Returns the IPv4 address that an IPv6 address embeds; `None` if it embeds none.
-///
-/// These are IPv4-compatible, IPv4-mapped, IPv4-translated, NAT64 and 6to4 addresses. A client has
-/// one count under all of its forms if the count is that of the embedded address.
-///
-/// ```
-/// let address = keytally_tower::embedded_ipv4("::ffff:203.0.113.9".parse()?);
-/// assert_eq!(address, Some("203.0.113.9".parse()?));
-/// assert_eq!(keytally_tower::embedded_ipv4("2001:db8::1".parse()?), None);
-/// # Ok::<(), core::net::AddrParseError>(())
-/// ```
-pub fn embedded_ipv4(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let [.., a, b, c, d] = address.octets();
-    match address.segments() {
-        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
-        // IPv4-compatible, IPv4-mapped (RFC 4291), IPv4-translated (RFC 2765), NAT64 (RFC 6052).
-        [0, 0, 0, 0, 0, 0 | 0xffff, ..]
-        | [0, 0, 0, 0, 0xffff, 0, ..]
-        | [0x64, 0xff9b, 0, 0, 0, 0, ..] => Some(Ipv4Addr::new(a, b, c, d)),
-        // 6to4 (RFC 3056).
-        [0x2002, high, low, ..] => {
-            Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)))
-        }
-        _ => None,
     }
 }
 

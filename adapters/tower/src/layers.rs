@@ -6,7 +6,7 @@ use core::ops::RangeInclusive;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Response, response};
-use keytally::{Limiter, Verdict};
+use keytally::Verdict;
 use tower_layer::Layer;
 
 use crate::charge::Sent;
@@ -15,7 +15,7 @@ use crate::exempt::ExemptPaths;
 use crate::key::KeySources;
 use crate::rule::{Client, Cost, GateRule, Kind, Rule, Settle};
 use crate::service::Guard;
-use crate::table::{Extras, SharedGate};
+use crate::table::{Extras, SharedGate, SharedLimiter};
 
 /// A layer that requires a valid API key with quota left, and charges the key.
 ///
@@ -37,6 +37,10 @@ pub struct GateLayer {
 /// [`SocketAddr`](core::net::SocketAddr) or an [`IpAddr`](core::net::IpAddr). Without one of these,
 /// the response is 500. Behind a proxy, the peer is the proxy, so the application must compute the
 /// subject.
+///
+/// An [`AddressLimiter`](keytally::AddressLimiter) counts the address in the networks of its
+/// policy's prefixes. Then [`ipv6_prefix`](Self::ipv6_prefix) has no effect, and a subject that is
+/// not the text of an address gets 500.
 ///
 /// The verdict is not in the extensions: [`on_verdict`](Self::on_verdict) gets it.
 #[derive(Clone, Debug)]
@@ -93,7 +97,7 @@ impl GateLayer {
     /// never refuses a valid key, and a request without a key does not count. A client whose
     /// address is unknown is not counted. In shadow mode, nothing is counted.
     #[must_use]
-    pub fn failures(self, limiter: impl Into<Arc<Limiter>>) -> Self {
+    pub fn failures(self, limiter: impl Into<SharedLimiter>) -> Self {
         let limiter = limiter.into();
         self.with_gate(|gate| gate.failures = Some(limiter))
     }
@@ -151,7 +155,7 @@ impl GateLayer {
     /// The limiter counts the client's address, or what [`subject`](Self::subject) returns. If that
     /// is unknown or `None`, the request gets 401. A request with an invalid key gets 401, too.
     #[must_use]
-    pub fn without_key(self, limiter: impl Into<Arc<Limiter>>) -> Self {
+    pub fn without_key(self, limiter: impl Into<SharedLimiter>) -> Self {
         let limiter = limiter.into();
         self.with_gate(|gate| gate.without_key = Some(limiter))
     }
@@ -167,7 +171,16 @@ impl GateLayer {
 
 impl LimiterLayer {
     /// Returns a layer that charges each request 1.
-    pub fn new(limiter: impl Into<Arc<Limiter>>) -> Self {
+    ///
+    /// ```
+    /// use keytally::AddressLimiter;
+    /// use keytally_tower::LimiterLayer;
+    /// let policy = "addresses: /64 20/minute; /56 160/minute; /48 1000/minute".parse()?;
+    /// let layer = LimiterLayer::new(AddressLimiter::in_memory(&policy, 100_000)?);
+    /// # let _ = layer;
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
+    pub fn new(limiter: impl Into<SharedLimiter>) -> Self {
         Self { rule: Rule::new(Kind::Limiter(limiter.into())) }
     }
 }

@@ -77,7 +77,7 @@ mod table;
 #[cfg(feature = "axum")]
 pub use self::caller::MissingGateLayer;
 pub use self::{
-    address::{address_subject, embedded_ipv4},
+    address::address_subject,
     answer::{Answer, Respond},
     body::GuardBody,
     caller::Caller,
@@ -87,7 +87,7 @@ pub use self::{
     layers::{GateLayer, LimiterLayer},
     respond::{refusal, set_fields},
     service::{Guard, GuardFuture},
-    table::{Extras, SharedGate},
+    table::{Extras, SharedGate, SharedLimiter},
 };
 
 /// The examples of the README, compiled with those of this crate.

@@ -113,7 +113,7 @@ impl Record {
         };
         made.listed |= listed;
         let before = made.charge.map_or(0, |charge| charge.cost());
-        let has_more = made.checked.add(&checked);
+        let has_more = made.checked.add(before, &checked, cost);
         if made.answer.verdict.is_admitted() && (cost > before || has_more) {
             made.refund();
             made.answer = made.checked.check(cost.max(before))?;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::WWW_AUTHENTICATE;
 use http::request::Parts;
 use http::{Method, Response, StatusCode, response};
-use keytally::{Limiter, Outcome, Verdict};
+use keytally::{Address, Outcome, Verdict};
 
 use crate::address::{Subject, peer, subject};
 use crate::answer::{Answer, Respond};
@@ -20,7 +20,7 @@ use crate::fields;
 use crate::key::{Key, KeySources};
 use crate::record::{Decision, SharedRecord};
 use crate::respond;
-use crate::table::{Checked, Extras, SharedGate};
+use crate::table::{Checked, Extras, SharedGate, SharedLimiter};
 
 /// The prefix length of the IPv6 networks that count as one client.
 const IPV6_PREFIX: u8 = 64;
@@ -52,7 +52,7 @@ pub(crate) type SettleAtEnd = dyn Fn(&Parts, &Sent<'_>) -> u32 + Send + Sync;
 #[derive(Clone, Debug)]
 pub(crate) enum Kind {
     Gate(GateRule),
-    Limiter(Arc<Limiter>),
+    Limiter(SharedLimiter),
 }
 
 /// The settings that only a gate has.
@@ -61,9 +61,9 @@ pub(crate) struct GateRule {
     pub(crate) gate: SharedGate,
     pub(crate) keys: KeySources,
     /// Counts invalid keys by client.
-    pub(crate) failures: Option<Arc<Limiter>>,
+    pub(crate) failures: Option<SharedLimiter>,
     /// Counts requests without a key by client.
-    pub(crate) without_key: Option<Arc<Limiter>>,
+    pub(crate) without_key: Option<SharedLimiter>,
     pub(crate) extras: Extras,
 }
 
@@ -204,15 +204,15 @@ impl Rule {
     fn checked(&self, request: &Parts) -> Result<Option<CheckedBy>, UnknownPeer> {
         let rule = match &self.kind {
             Kind::Limiter(limiter) => {
-                let subject = self.client.subject(request)?;
-                return Ok(subject.map(|it| (Checked::Subject(Arc::clone(limiter), it), None)));
+                let checked = self.client.checked(limiter, request)?;
+                return Ok(checked.map(|checked| (checked, None)));
             }
             Kind::Gate(rule) => rule,
         };
         let (gate, key) = (&rule.gate, rule.keys.read(&request.headers));
         let checked = match (&key, &rule.without_key) {
-            (Key::Missing, Some(limiter)) => match self.client.subject(request) {
-                Ok(Some(subject)) => Checked::Subject(Arc::clone(limiter), subject),
+            (Key::Missing, Some(limiter)) => match self.client.checked(limiter, request) {
+                Ok(Some(checked)) => checked,
                 _ => Checked::Key(gate.clone(), key, rule.extras.clone()),
             },
             _ => Checked::Key(gate.clone(), key, rule.extras.clone()),
@@ -274,8 +274,7 @@ impl Rule {
         if verdict.outcome() != Outcome::InvalidKey {
             return None;
         }
-        let subject = self.client.subject(request).ok()??;
-        let counted = limiter.check(&subject, 1);
+        let counted = self.client.checked(limiter, request).ok()??.check(1)?.verdict;
         (counted.outcome() == Outcome::Denied).then_some(counted)
     }
 
@@ -290,10 +289,43 @@ impl Rule {
     }
 }
 
-/// The address of the peer counts, and the request does not have it.
+/// The address of the client counts, and the request does not have it.
 struct UnknownPeer;
 
 impl Client {
+    /// Returns what a limiter checks of a request; `None` if the request is not counted.
+    fn checked(
+        &self,
+        limiter: &SharedLimiter,
+        request: &Parts,
+    ) -> Result<Option<Checked>, UnknownPeer> {
+        Ok(match limiter {
+            SharedLimiter::Subjects(limiter) => {
+                let subject = self.subject(request)?;
+                subject.map(|subject| Checked::Subject(Arc::clone(limiter), subject))
+            }
+            SharedLimiter::Addresses(limiter) => {
+                let address = self.address(request)?;
+                address.map(|address| Checked::Address(Arc::clone(limiter), address))
+            }
+        })
+    }
+
+    /// Returns the address of a request's client; `None` if the request is not counted.
+    fn address(&self, request: &Parts) -> Result<Option<Address>, UnknownPeer> {
+        match self {
+            Self::Function(function) => {
+                let Some(text) = function(request) else { return Ok(None) };
+                let text = core::str::from_utf8(&text).ok();
+                text.and_then(Address::parse).map(Some).ok_or(UnknownPeer)
+            }
+            Self::Peer(_) => {
+                let address = peer(&request.extensions).ok_or(UnknownPeer)?;
+                Ok(Some(address.into()))
+            }
+        }
+    }
+
     /// Returns the subject of a request; `None` if the request is not counted.
     fn subject(&self, request: &Parts) -> Result<Option<Subject>, UnknownPeer> {
         match self {

@@ -4,8 +4,8 @@ use alloc::sync::Arc;
 use std::path::Path;
 
 use keytally::{
-    Charge, Decided, Followed, Gate, GatePart, Limiter, Mapping, RequestError, Verdict, check_all,
-    now, peek_all,
+    Address, AddressLimiter, Charge, Decided, Followed, Gate, GatePart, Limiter, Mapping,
+    RequestError, Verdict, check_all, now, peek_all,
 };
 
 use crate::address::Subject;
@@ -64,6 +64,40 @@ impl From<Arc<Followed>> for SharedGate {
 impl From<Followed> for SharedGate {
     fn from(gate: Followed) -> Self {
         Self::Followed(Arc::new(gate))
+    }
+}
+
+/// A limiter that the threads of a server share.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum SharedLimiter {
+    /// A limiter of any subjects.
+    Subjects(Arc<Limiter>),
+    /// A limiter of addresses, which counts each client in the networks of several prefixes.
+    Addresses(Arc<AddressLimiter>),
+}
+
+impl From<Arc<Limiter>> for SharedLimiter {
+    fn from(limiter: Arc<Limiter>) -> Self {
+        Self::Subjects(limiter)
+    }
+}
+
+impl From<Limiter> for SharedLimiter {
+    fn from(limiter: Limiter) -> Self {
+        Self::Subjects(Arc::new(limiter))
+    }
+}
+
+impl From<Arc<AddressLimiter>> for SharedLimiter {
+    fn from(limiter: Arc<AddressLimiter>) -> Self {
+        Self::Addresses(limiter)
+    }
+}
+
+impl From<AddressLimiter> for SharedLimiter {
+    fn from(limiter: AddressLimiter) -> Self {
+        Self::Addresses(Arc::new(limiter))
     }
 }
 
@@ -148,11 +182,15 @@ impl Extras {
         Ok(call(&[&part]).map_or_else(|_| gate.check(api_key, cost).into(), Answer::from))
     }
 
-    /// Adds what another layer requires. Of two costs of a group, the higher one counts.
-    fn add(&mut self, other: &Self) {
+    /// Adds what another layer requires, whose cost is `other_cost`. Of two costs of a group, the
+    /// higher one counts.
+    fn add(&mut self, own_cost: u32, other: &Self, other_cost: u32) {
         for (name, cost) in &other.groups {
             match self.groups.iter_mut().find(|(own, _)| own == name) {
-                Some((_, own)) => *own = (*own).max(*cost),
+                Some((_, None)) if cost.is_none() => {}
+                Some((_, own)) => {
+                    *own = Some(own.unwrap_or(own_cost).max(cost.unwrap_or(other_cost)));
+                }
                 None => self.groups.push((name.clone(), *cost)),
             }
         }
@@ -180,11 +218,12 @@ impl Extras {
     }
 }
 
-/// What a layer checks: a key with a gate, or a subject with a limiter.
+/// What a layer checks: a key with a gate, or a subject or an address with a limiter.
 #[derive(Debug)]
 pub(crate) enum Checked {
     Key(SharedGate, Key, Extras),
     Subject(Arc<Limiter>, Subject),
+    Address(Arc<AddressLimiter>, Address),
 }
 
 impl Checked {
@@ -201,16 +240,19 @@ impl Checked {
             (Self::Subject(limiter, subject), Self::Subject(other, other_subject)) => {
                 subject == other_subject && is_one(limiter, other, |limiter| limiter.path())
             }
-            (Self::Key(..), Self::Subject(..)) | (Self::Subject(..), Self::Key(..)) => false,
+            (Self::Address(limiter, address), Self::Address(other, other_address)) => {
+                address == other_address && is_one(limiter, other, |limiter| limiter.path())
+            }
+            _ => false,
         }
     }
 
     /// Adds what another layer requires of the same key. Returns whether that is more.
-    pub(crate) fn add(&mut self, other: &Self) -> bool {
+    pub(crate) fn add(&mut self, own_cost: u32, other: &Self, other_cost: u32) -> bool {
         match (self, other) {
             (Self::Key(_, _, own), Self::Key(_, _, other)) => {
                 let before = own.clone();
-                own.add(other);
+                own.add(own_cost, other, other_cost);
                 *own != before
             }
             _ => false,
@@ -236,6 +278,10 @@ impl Checked {
                 return Some(limiter.check(subject, cost).into());
             }
             Self::Subject(limiter, subject) => return Some(limiter.peek(subject, cost).into()),
+            Self::Address(limiter, address) => {
+                let call = if charges { AddressLimiter::check } else { AddressLimiter::peek };
+                return Some(call(limiter, *address, cost).into());
+            }
         };
         let api_key = match key {
             Key::One(key) => Some(key.as_bytes()),
@@ -253,6 +299,9 @@ impl Checked {
                 gate.call(|gate| gate.settle(key_id, charge, actual))
             }
             Self::Subject(limiter, subject) => Some(limiter.settle(subject, charge, actual)),
+            Self::Address(limiter, address) => {
+                Some(*limiter.settle(*address, charge, actual).decisive())
+            }
         }
     }
 
@@ -264,6 +313,7 @@ impl Checked {
                 gate.call(|gate| gate.refund(key_id, charge))
             }
             Self::Subject(limiter, subject) => Some(limiter.refund(subject, charge)),
+            Self::Address(limiter, address) => Some(*limiter.refund(*address, charge).decisive()),
         }
     }
 }

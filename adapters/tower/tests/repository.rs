@@ -9,7 +9,7 @@ use core::convert::Infallible;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, Full};
-use keytally::{Gate, GateConfig, Limiter, Name, NewKey, pepper};
+use keytally::{Gate, GateConfig, Limiter, Name, NewKey, OnFull, pepper};
 use keytally_tower::GateLayer;
 use serde_json::Value;
 use tower::{Layer as _, ServiceExt as _, service_fn};
@@ -122,6 +122,7 @@ fn bodies_of_all_outcomes_are_those_of_the_vectors() {
         response["body"].as_str().unwrap()
     };
     let limiter = Limiter::in_memory(&"1/31d".parse().unwrap(), 1).unwrap();
+    limiter.set_on_full(OnFull::Refuse);
     let too_costly = limiter.check(b"subject", 2);
     limiter.check(b"subject", 1);
     let denied = limiter.check(b"subject", 1);

@@ -1,7 +1,7 @@
 //! The command `account`.
 
 use clap::Args;
-use keytally::{AccountInfo, AdminError, Gate, Section, Sections};
+use keytally::{AccountInfo, AdminError, Gate, Sections};
 use serde::Serialize;
 
 use crate::arguments;
@@ -23,7 +23,7 @@ pub(crate) struct Account {
     #[command(flatten)]
     gate: GateFileToChange,
     /// Number of the account
-    #[arg(value_name = "ACCOUNT", allow_negative_numbers = true)]
+    #[arg(value_name = "ACCOUNT", value_parser = arguments::value_parser(arguments::parse_account), allow_negative_numbers = true)]
     account: u32,
     #[command(flatten)]
     change: Change,
@@ -40,7 +40,7 @@ struct Change {
     plan: Option<String>,
     /// Limits instead of those of the plan, with the windows of the section "team", such as
     /// "5000/hour, 100000/day"
-    #[arg(long, value_name = "LIMITS", value_parser = arguments::value_parser(plans::parse_sections))]
+    #[arg(long, value_name = "LIMITS", value_parser = arguments::value_parser(plans::parse_limits))]
     limits: Option<Sections>,
     /// Refuse all keys of the account from the next check on
     #[arg(long)]
@@ -99,8 +99,8 @@ impl Change {
                 .map_err(|error| plans::no_such_plan(gate, Some(plan), error))?;
         }
         if let Some(limits) = &self.limits {
-            let key = limits.iter().find(|section| *section.section() == Section::Key);
-            gate.limit_account(account, key.map_or(&[], |section| section.quotas()))?;
+            let quotas = limits.iter().next().map_or(&[][..], |section| section.quotas());
+            gate.limit_account(account, quotas)?;
         }
         if self.suspend || self.resume {
             gate.set_suspended(account, self.suspend)?;

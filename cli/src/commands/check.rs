@@ -4,12 +4,13 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 
 use clap::Args;
-use keytally::redact::redact;
+use keytally::redact::{redact, redact_name};
 use keytally::{Compound, Gate, GatePart, Mapping, Reason};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
+use crate::arguments::parse_digits;
 use crate::failure::Failure;
 use crate::gate_file::GateFile;
 use crate::output::{OutputFormat, print_note};
@@ -84,7 +85,12 @@ impl Check {
         let key =
             if from_stdin { read_line()? } else { Zeroizing::new(self.key.into_encoded_bytes()) };
         let mut part = gate.part(Some(&key), self.cost);
-        for group in &self.groups {
+        for (index, group) in self.groups.iter().enumerate() {
+            let name = name_of(group);
+            if self.groups[..index].iter().any(|before| name_of(before) == name) {
+                let name = redact_name(name);
+                return Err(Failure::usage(format!("the group {name:?} is given twice")));
+            }
             part = with_group(part, group)?;
         }
         for scope in &self.needs {
@@ -148,6 +154,11 @@ impl Report {
     }
 }
 
+/// Returns the name of a group that is written NAME or NAME=COST.
+fn name_of(group: &str) -> &str {
+    group.split_once('=').map_or(group, |(name, _)| name)
+}
+
 /// Adds a group, NAME or NAME=COST, to a request.
 fn with_group<'g>(
     part: GatePart<'g, Mapping>,
@@ -156,7 +167,7 @@ fn with_group<'g>(
     let part = match group.split_once('=') {
         None => part.with_group(group),
         Some((name, cost)) => {
-            let cost = cost.parse().map_err(|_| {
+            let cost = parse_digits(cost).ok_or_else(|| {
                 Failure::usage(format!(
                     "{:?} is not a group; write NAME or NAME=COST, with a cost of 0 to {}",
                     redact(group),

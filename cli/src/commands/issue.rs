@@ -38,7 +38,7 @@ pub(crate) struct Issue {
 #[derive(Args)]
 pub(crate) struct NewKeyArgs {
     /// Number of the account that the key belongs to
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    #[arg(long, value_name = "NUMBER", value_parser = arguments::value_parser(arguments::parse_account), allow_negative_numbers = true)]
     account: u32,
     /// Environment, such as live or test
     #[arg(long, value_name = "NAME", default_value = "live", value_parser = parse_name)]
@@ -78,7 +78,7 @@ impl Issue {
         let scopes = self.new.scopes();
         let new = self.new.to_new_key(&scopes)?;
         let (key, key_id) =
-            gate.issue(&new).map_err(|error| plans::no_such_plan(&gate, new.plan, error))?;
+            gate.issue(&new).map_err(|error| plans::no_such_name(&gate, &new, error))?;
         match print_once(self.format, &key, key_id, &gate) {
             Ok(()) => Ok(Status::Success),
             Err(failure) => Err(revoke_unprinted(&gate, key_id, &failure)),

@@ -261,7 +261,7 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
             if reusable.is_some() || !record.has_ended(*now) {
                 continue;
             }
-            // As in a limiter, the windows must have passed by a clock that is 60 s late, too.
+            // As in a limiter, the windows must have passed by a clock that is 1 s late, too.
             let is_reusable = self.gate.own_tallies(at).all(|(tally, layout)| {
                 let word = tally.load(Ordering::Acquire);
                 let word = compare_exchange::corrected(tally, word, layout, now, clock);

@@ -198,7 +198,7 @@ impl Extension {
             let line = &lines[self.at + TALLIES_AT + number];
             let section = self.shapes.sections.get(shape.section);
             let (kind, name) = match section {
-                Some(Section::Group(name)) => (2, name.as_str()),
+                Some(Section::Group(name)) => (2, &**name),
                 Some(Section::Team) => (1, ""),
                 _ => (0, ""),
             };

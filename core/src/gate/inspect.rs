@@ -146,7 +146,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
                 let word = atomic.load(Ordering::Acquire);
                 let quotas = decide::quotas(layout, &limits, word, now);
                 // There is room for every tally of a gate.
-                let _ = states.push(TallyState { section: self.section_of(tally).clone(), quotas });
+                let _ = states.push(TallyState { section: *self.section_of(tally), quotas });
             }
         }
         states
@@ -163,7 +163,12 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             last_used = last_used.max(used.then_some(stamp));
         }
         let tally = at.tally().load(Ordering::Acquire);
-        let quotas = decide::quotas(&self.layout, &self.limits(record.plan), tally, now);
+        let limits = self.limits(record.plan);
+        let quotas = if self.is_extended() && is_unlimited(&limits) {
+            Quotas::NONE
+        } else {
+            decide::quotas(&self.layout, &limits, tally, now)
+        };
         Some(KeyInfo {
             key_id: record.key_id?,
             account: record.account,

@@ -10,13 +10,13 @@ use super::table::{Gate, holder};
 use super::team::Team;
 use crate::cache_line::CacheLine;
 use crate::compare_exchange;
-use crate::compound::{Charging, Compound, Exchange, Steps, TallyVerdict, charge_all};
+use crate::compound::{Charging, Compound, Exchange, Steps, TallyVerdict, charge_one};
 use crate::decide::{self, Decision};
 use crate::key::KeyId;
 use crate::outcome::{Outcome, Reason};
 use crate::quota::{Limits, MAX_QUOTAS};
 use crate::record::{Record, RecordRef};
-use crate::section::{MAX_GROUP_NAME_LEN, MAX_TALLIES, Section};
+use crate::section::{MAX_GROUP_NAME_LEN, MAX_TALLIES, Section, SectionName};
 use crate::sections::MAX_WARNINGS;
 use crate::sync::{AtomicU64, Ordering};
 use crate::tally::Layout;
@@ -150,8 +150,8 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
     }
 
     fn with(mut self, name: &str, cost: Option<u32>) -> Result<Self, RequestError> {
-        let is_it =
-            |section: &Section| matches!(section, Section::Group(_)) && section.name() == name;
+        let named = SectionName::new(name).map(Section::Group);
+        let is_it = |section: &Section| Some(*section) == named;
         let group = self.gate.sections().iter().position(is_it);
         self.groups.name(group.ok_or_else(|| RequestError::NoSuchGroup(beginning(name)))?, cost);
         Ok(self)
@@ -171,17 +171,12 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
     /// this part alone.
     #[inline(never)]
     pub fn check<C: Clock>(self, clock: C) -> Compound {
-        let mut compound = Compound::new();
-        // One part has at most as many verdicts as there is room for.
-        let _ = charge_all(&mut compound, &[&self], true, clock);
-        compound
+        charge_one(&self, true, clock)
     }
 
     /// Returns what [`check`](Self::check) would return now, and charges nothing.
     pub fn peek<C: Clock>(self, clock: C) -> Compound {
-        let mut compound = Compound::new();
-        let _ = charge_all(&mut compound, &[&self], false, clock);
-        compound
+        charge_one(&self, false, clock)
     }
 
     /// Returns the cost of the request for a section, and which of its costs that is: 0 for the
@@ -256,7 +251,7 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
             let section = gate.sections().get(number).unwrap_or(&Section::Key);
             let Some((cost, unit)) = self.cost_of(number, section) else { continue };
             let (atomic, layout, (limits, warnings)) = self.tally(verified, tally)?;
-            let section = Some(section.clone());
+            let section = Some(*section);
             if gate.is_extended() && is_unlimited(&limits) {
                 if tally == 0 {
                     // The first verdict is that of the key, even if its plan does not limit it.
@@ -279,7 +274,7 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
             let exchange = Exchange { layout, atomic, word, next: decision.next };
             let tally = u8::try_from(tally).unwrap_or(u8::MAX);
             charging.add_tally(
-                TallyVerdict { part: 0, tally, unit, section, warnings, verdict },
+                TallyVerdict { part: 0, tally, unit, section, warnings, is_warned: false, verdict },
                 (id, gate.position_of(atomic)),
                 Some(exchange),
             );

@@ -98,7 +98,7 @@ impl Shapes {
             // The windows and the algorithm are those of the first plan that limits the section.
             let model = plans.iter().filter_map(its).find(|section| !section.is_unlimited());
             let algorithm = model.map_or(section.algorithm(), |model| model.algorithm());
-            common.push(section.section().clone(), algorithm).then_some(())?;
+            common.push(*section.section(), algorithm).then_some(())?;
             let Some(model) = model else {
                 common.push_quota(UNLIMITED, [0; MAX_WARNINGS]).then_some(())?;
                 continue;
@@ -150,7 +150,7 @@ impl Shapes {
         let mut shapes = Self { sections: Vec::new(), tallies: Vec::new() };
         for section in sections.iter() {
             // There is room for as many as a plan has.
-            let _ = shapes.sections.push(section.section().clone());
+            let _ = shapes.sections.push(*section.section());
         }
         for_each_tally(sections, |section, range, layout| {
             let _ = shapes.tallies.push(Shape { section, first: range.start, layout });

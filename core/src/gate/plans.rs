@@ -103,7 +103,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         let mut last = None;
         for (tally, Shape { section, layout, .. }) in extension.shapes.tallies.iter().enumerate() {
             if last != Some(section) {
-                let name = extension.shapes.sections.get(*section)?.clone();
+                let name = *extension.shapes.sections.get(*section)?;
                 sections.push(name, layout.algorithm()).then_some(())?;
                 last = Some(section);
             }

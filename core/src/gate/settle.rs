@@ -5,7 +5,7 @@ use heapless::Vec;
 use super::extension::is_unlimited;
 use super::table::Gate;
 use crate::cache_line::CacheLine;
-use crate::charge::{Charge, TallyCharge};
+use crate::charge::{Charge, Entry, TallyCharge};
 use crate::decide;
 use crate::key::KeyId;
 use crate::outcome::Outcome;
@@ -45,11 +45,14 @@ impl<'a> Settlement<'a> {
     }
 
     /// Sets the cost of a group that was charged a cost of its own. Groups that are left out keep
-    /// their estimates. If there are more groups than a request can charge, the last ones are
-    /// ignored.
+    /// their estimates. The last cost of a group counts. If there are more groups than a request
+    /// can charge, the last ones are ignored.
     #[must_use]
     pub fn with_group(mut self, name: &'a str, cost: u32) -> Self {
-        let _ = self.groups.push((name, cost));
+        match self.groups.iter_mut().find(|(other, _)| *other == name) {
+            Some((_, own)) => *own = cost,
+            None => drop(self.groups.push((name, cost))),
+        }
         self
     }
 
@@ -72,7 +75,7 @@ pub struct Settled {
 
 impl Settled {
     /// Returns the part of the cost of each group of the [`Settlement`] that found no room, in
-    /// their order.
+    /// their order. For a group that was not charged a cost of its own, it is the whole cost.
     pub fn uncharged(&self) -> &[u32] {
         &self.uncharged
     }
@@ -156,7 +159,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         }
         let mut uncharged = Vec::new();
         for &(name, actual) in &settlement.groups {
-            let its = |entry: &&crate::charge::Entry| {
+            let its = |entry: &&Entry| {
                 entry.unit > 0 && self.section_of(entry.tally.into()).name() == name
             };
             let rest = match estimate.entries().find(its) {
@@ -164,14 +167,18 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
                     let how = (overdraw, &mut is_begun);
                     self.settle_unit(key_id, &estimate, entry.unit, actual, how, clock)?
                 }
-                None => 0,
+                // There is no estimate to replace.
+                None => actual,
             };
             // There is room for as many as the settlement has.
             let _ = uncharged.push(rest);
         }
-        let first =
-            estimate.entries().next().filter(|first| first.charge().at >= self.refunds_from());
-        let first = first.map_or(0, |entry| entry.tally.into());
+        let from = self.refunds_from();
+        let mut tallies = estimate
+            .entries()
+            .filter(|entry| entry.charge().at >= from)
+            .map(|entry| usize::from(entry.tally));
+        let first = tallies.find(|&tally| self.has_tally(tally)).unwrap_or(0);
         let mut verdict =
             self.adjust_tally(key_id, first, clock, |layout, limits, word, now| {
                 decide::peek(layout, limits, word, now, 0)
@@ -199,7 +206,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         clock: impl Clock,
     ) -> Option<u32> {
         let mut tallies = Vec::<Charged, MAX_TALLIES>::new();
-        for entry in estimate.entries().filter(|entry| entry.unit == unit) {
+        let is_its = |entry: &&Entry| entry.unit == unit && self.has_tally(entry.tally.into());
+        for entry in estimate.entries().filter(is_its) {
             // There is room for every tally of a gate.
             let _ = tallies.push((entry.tally.into(), entry.charge()));
         }
@@ -220,9 +228,13 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         if overdraw {
             let mut rest = 0;
             for (tally, _) in tallies {
-                let charged = self.adjust_tally(key_id, tally, clock, |layout, _, word, now| {
-                    decide::overdraw(layout, word, now, extra)
-                })?;
+                let charged =
+                    self.adjust_tally(key_id, tally, clock, |layout, limits, word, now| {
+                        if is_unlimited(limits) {
+                            return decide::peek(layout, limits, word, now, 0);
+                        }
+                        decide::overdraw(layout, word, now, extra)
+                    })?;
                 *is_begun |= is_changed(charged);
                 rest = rest.max(if is_changed(charged) { charged.uncharged() } else { extra });
             }

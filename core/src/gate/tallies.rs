@@ -33,7 +33,9 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         team: Option<u32>,
         tally: usize,
     ) -> Option<(&'m AtomicU64, &'m Layout)> {
-        let Some(extension) = &self.extension else { return Some((at.tally(), &self.layout)) };
+        let Some(extension) = &self.extension else {
+            return (tally == 0).then(|| (at.tally(), &self.layout));
+        };
         let layout = &extension.shapes.tallies.get(tally)?.layout;
         let atomic = match extension.location(tally) {
             Location::Record => at.tally(),
@@ -47,6 +49,12 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             }
         };
         Some((atomic, layout))
+    }
+
+    /// Returns whether the gate has a tally with this number. A charge of another gate may have
+    /// others.
+    pub(super) fn has_tally(&self, tally: usize) -> bool {
+        tally < self.tally_count()
     }
 
     /// Returns the layouts of the tallies of the section with this number.

@@ -100,7 +100,7 @@ impl<'q> CompoundResponse<'q> {
 
     /// Returns the header fields of the response.
     pub fn headers(&self) -> Headers<MAX_COMPOUND_HEADERS_LEN> {
-        Headers::written(|out| self.put_fields(out, &mut Lines))
+        Headers::written(|out| self.put_fields(out, &mut Lines::<false>))
     }
 
     /// Writes the header fields into `buffer`, each `Name: value` and CRLF, and returns their

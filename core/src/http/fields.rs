@@ -21,9 +21,12 @@ pub(super) trait FieldFormat {
 }
 
 /// Fields as they are sent, each `Name: value` and a line end.
-pub(super) struct Lines;
+///
+/// A function that is inlined has an `INLINED` format. With one format for both, the compiler
+/// shares the code that writes lists between them, which cost either 60 instructions.
+pub(super) struct Lines<const INLINED: bool = false>;
 
-impl FieldFormat for Lines {
+impl<const INLINED: bool> FieldFormat for Lines<INLINED> {
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn field<'b>(
         &mut self,

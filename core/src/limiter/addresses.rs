@@ -1,8 +1,9 @@
 //! A limiter of client addresses, which counts each client in several networks.
 //!
 //! Each network of an address is a subject of one table, and a request charges all of them or none
-//! ([`check_all`](crate::check_all)). No tally is written before all were decided about. So the
-//! clients of a network whose limit is reached take no slots, and cannot fill the table.
+//! ([`check_all`](crate::check_all)). No tally is written before all were decided about, and the
+//! largest network is charged first. So the clients of a network whose limit is reached take no
+//! slots, also if they race, and cannot fill the table.
 //!
 //! The table has one layout, that of the windows of all prefixes. Each prefix uses some of its
 //! windows, so every tally has its stamp at the same position.
@@ -14,13 +15,16 @@
 
 use heapless::Vec;
 
+use super::on_full::OnFull;
 use super::slot::Subject;
-use super::table::{HEADER_LINES, Limiter, Rule, SetPolicyError, store_limits};
+use super::table::{HEADER_LINES, Limiter, Rule, SetPolicyError, fits, store_limits};
 use crate::address::{Address, MAX_PREFIX, MIN_PREFIX};
 use crate::cache_line::CacheLine;
-use crate::charge::{Charge, TallyCharge};
-use crate::compound::{Charging, Compound, Steps, TallyVerdict, charge_all};
+use crate::charge::Charge;
+use crate::compound::{Charging, Compound, Position, Steps, TallyVerdict, charge_one};
+use crate::gate::Settlement;
 use crate::header::{AttachError, CreateError, TableKind};
+use crate::outcome::Outcome;
 use crate::policy::Policy;
 use crate::prefixes::{AddressPolicy, MAX_PREFIXES};
 use crate::quota::{Limits, MAX_QUOTAS, Quota};
@@ -31,6 +35,9 @@ use crate::verdict::Verdict;
 
 /// Lines of the header: those of a limiter, and one for each prefix.
 const ADDRESS_HEADER_LINES: usize = HEADER_LINES + MAX_PREFIXES;
+
+/// Bits for the number of a slot in a position, below the prefix.
+const HOME_BITS: u32 = 56;
 
 /// A limiter of client addresses, in memory that the caller provides.
 ///
@@ -106,7 +113,7 @@ impl<M: AsRef<[CacheLine]>> AddressLimiter<M> {
         Self::init_after(memory, ADDRESS_HEADER_LINES, policy, capacity, seed)
     }
 
-    /// Creates a table after a header of `header_lines` lines, at least 6.
+    /// Creates a table after a header of `header_lines` lines, at least 7.
     ///
     /// # Errors
     /// Those of [`Limiter::init`].
@@ -179,6 +186,14 @@ impl<M: AsRef<[CacheLine]>> AddressLimiter<M> {
         Some(Rule { layout, line, carries: *carries })
     }
 
+    /// Returns the position of a network's tally: the shortest prefix is charged first, so a client
+    /// gets a slot only after its larger networks were charged.
+    #[inline]
+    fn position_of(&self, index: usize, network: Subject) -> Position {
+        let prefix = self.prefixes.get(index).map_or(0, |prefix| prefix.number);
+        (self.table.id(), u64::from(prefix) << HOME_BITS | self.table.home_of(network))
+    }
+
     /// Returns the network of an address as a subject of the table.
     #[inline]
     fn subject(&self, address: Address, prefix: &Prefix) -> Subject {
@@ -210,6 +225,22 @@ impl<M: AsRef<[CacheLine]>> AddressLimiter<M> {
         self.table.slots_total()
     }
 
+    /// Returns what happens to a network that finds no slot.
+    pub fn on_full(&self) -> OnFull {
+        self.table.on_full()
+    }
+
+    /// Sets what happens to a network that finds no slot: see [`Limiter::set_on_full`]. Networks of
+    /// all prefixes share an overflow tally.
+    pub fn set_on_full(&self, on_full: OnFull) {
+        self.table.set_on_full(on_full);
+    }
+
+    /// Returns how many networks found no slot: see [`Limiter::refusals`].
+    pub fn refusals(&self) -> u64 {
+        self.table.refusals()
+    }
+
     /// Returns the present policy; `None` if the header is damaged.
     pub fn policy(&self) -> Option<AddressPolicy> {
         let mut prefixes = Vec::new();
@@ -230,20 +261,13 @@ impl<M: AsRef<[CacheLine]>> AddressLimiter<M> {
     pub fn set_policy(&self, policy: &AddressPolicy) -> Result<(), SetPolicyError> {
         let prefixes = || policy.iter().zip(&self.prefixes).enumerate();
         if policy.iter().count() != self.prefixes.len() {
-            return Err(SetPolicyError::Windows);
+            return Err(SetPolicyError::Prefixes);
         }
         for (_, ((number, quotas), Prefix { number: own, layout, .. })) in prefixes() {
-            let windows = quotas.iter().map(|quota| &quota.window);
-            let is_same = number == *own && windows.eq(layout.windows());
-            if !is_same || policy.layout().algorithm() != layout.algorithm() {
-                return Err(SetPolicyError::Windows);
+            if number != *own {
+                return Err(SetPolicyError::Prefixes);
             }
-            for (index, &Quota { limit, .. }) in quotas.iter().enumerate() {
-                let max = layout.max_limit(index).unwrap_or(0);
-                if limit > max {
-                    return Err(SetPolicyError::Limit { limit, max });
-                }
-            }
+            fits(layout, policy.layout().algorithm(), quotas)?;
         }
         for (index, ((_, quotas), Prefix { layout, .. })) in prefixes() {
             if let Some(Rule { line, .. }) = self.rule(index) {
@@ -266,73 +290,105 @@ impl<M: AsRef<[CacheLine]>> AddressLimiter<M> {
     /// Charges `cost` to the networks of the address if all of them have room for it, else to none.
     #[inline]
     pub fn check(&self, address: Address, cost: u32, clock: impl Clock) -> Compound {
-        let mut compound = Compound::new();
-        // One part has at most as many verdicts as there is room for.
-        let _ = charge_all(&mut compound, &[&self.part(address, cost)], true, clock);
-        compound
+        charge_one(&self.part(address, cost), true, clock)
     }
 
     /// Returns what [`check`](Self::check) would return now, and charges nothing.
     pub fn peek(&self, address: Address, cost: u32, clock: impl Clock) -> Compound {
-        let mut compound = Compound::new();
-        let _ = charge_all(&mut compound, &[&self.part(address, cost)], false, clock);
-        compound
+        charge_one(&self.part(address, cost), false, clock)
     }
 
     /// Returns the units of `charge` to the windows that still count them, in all networks. Refund
     /// each charge once. Returns the state after the refund.
     pub fn refund(&self, address: Address, charge: Charge, clock: impl Clock) -> Compound {
         for entry in charge.entries() {
-            self.refund_one(address, entry.tally.into(), entry.charge(), clock);
+            let charge = Charge::of(*entry);
+            if let Some((rule, subject)) = self.tally(address, charge.index()) {
+                self.table.refund_by(rule, subject, charge, clock);
+            }
         }
         self.peek(address, 0, clock)
     }
 
-    /// Returns the units of a charge to one network.
-    fn refund_one(
-        &self,
-        address: Address,
-        index: usize,
-        charge: TallyCharge,
-        clock: impl Clock,
-    ) -> Option<Verdict> {
-        let subject = self.subject(address, self.prefixes.get(index)?);
-        Some(self.table.refund_by(self.rule(index)?, subject, charge, clock))
+    /// Returns the rule and the subject of the network of the prefix at this index.
+    fn tally(&self, address: Address, index: usize) -> Option<(Rule<'_>, Subject)> {
+        Some((self.rule(index)?, self.subject(address, self.prefixes.get(index)?)))
     }
 
     /// Replaces an estimate by the actual cost: refunds the difference, or charges it as far as
     /// there is room in all networks. Settle each charge once.
     ///
-    /// Returns the state after the settlement, and the units that found no room.
+    /// Returns the state after the settlement. The [`uncharged`](Verdict::uncharged) of each
+    /// verdict is the part that found no room.
     pub fn settle(
         &self,
         address: Address,
         estimate: Charge,
         actual: u32,
         clock: impl Clock,
-    ) -> (Compound, u32) {
+    ) -> Compound {
+        let settlement = Settlement::new().with_cost(actual);
+        self.settle_all(address, estimate, &settlement, clock)
+    }
+
+    /// Replaces an estimate by the actual cost. A limiter has no groups, so the settlement's costs
+    /// of groups have no effect. Settle each charge once.
+    ///
+    /// Returns the state after the settlement. The [`uncharged`](Verdict::uncharged) of each
+    /// verdict is the part that found no room. With [`overdraw`](Settlement::overdraw), that part
+    /// is charged too.
+    pub fn settle_all(
+        &self,
+        address: Address,
+        estimate: Charge,
+        settlement: &Settlement<'_>,
+        clock: impl Clock,
+    ) -> Compound {
+        let actual = settlement.cost.unwrap_or(estimate.cost());
         let Some(extra) = actual.checked_sub(estimate.cost()) else {
             let mut rest = estimate;
             rest.lower(actual);
-            return (self.refund(address, rest, clock), 0);
+            return self.refund(address, rest, clock);
         };
-        let mut charged = extra;
-        while charged > 0 {
+        let uncharged = if settlement.overdraw {
+            let tallies = (0..self.prefixes.len()).filter_map(|index| self.tally(address, index));
+            let charged = tallies.map(|(rule, network)| {
+                self.table.overdraw_by(rule, network, extra, clock).uncharged()
+            });
+            charged.max().unwrap_or(0)
+        } else {
+            extra - self.charge_up_to(address, extra, clock)
+        };
+        let mut after = self.peek(address, 0, clock);
+        for tally in after.tallies_mut() {
+            tally.verdict.uncharged = uncharged;
+        }
+        after
+    }
+
+    /// Charges as many of these units as all networks have room for, and returns their number.
+    fn charge_up_to(&self, address: Address, units: u32, clock: impl Clock) -> u32 {
+        let mut units = units;
+        while units > 0 {
             let compound = self.peek(address, 0, clock);
             let rooms = compound.verdicts().flat_map(|verdict| verdict.quotas().iter());
-            charged = rooms.map(|state| state.remaining).fold(charged, u32::min);
-            if charged > 0 && self.check(address, charged, clock).is_admitted() {
-                break;
+            units = rooms.map(|state| state.remaining).fold(units, u32::min);
+            match self.check(address, units, clock).outcome() {
+                Outcome::Admitted => break,
+                // Another request took the room after it was read.
+                Outcome::Denied | Outcome::TooCostly => {}
+                // A network whose windows have passed has lost its slot, and there is none left.
+                _ => units = 0,
             }
         }
-        (self.peek(address, 0, clock), extra - charged)
+        units
     }
 
     /// Sets all counts of the client's network, that of the longest prefix, to 0. Larger networks
     /// keep their counts. Returns the state after it.
     pub fn reset(&self, address: Address, clock: impl Clock) -> Compound {
-        if let (Some(prefix), Some(rule)) = (self.prefixes.first(), self.rule(0)) {
-            self.table.reset_by(rule, self.subject(address, prefix), clock);
+        if let Some((rule, subject)) = self.tally(address, 0) {
+            self.table.reset_by(rule, subject, clock);
         }
         self.peek(address, 0, clock)
     }
@@ -385,8 +441,8 @@ impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for AddressPart<'_, M> {
             let mut tally = TallyVerdict::new(verdict);
             // A policy has few prefixes.
             tally.tally = u8::try_from(index).unwrap_or(u8::MAX);
-            tally.section = limiter.prefixes.get(index).and_then(|prefix| prefix.section.clone());
-            charging.add_tally(tally, (table.id(), table.home_of(subject)), exchange);
+            tally.section = limiter.prefixes.get(index).and_then(|prefix| prefix.section);
+            charging.add_tally(tally, limiter.position_of(index, subject), exchange);
         }
     }
 
@@ -398,7 +454,7 @@ impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for AddressPart<'_, M> {
     }
 
     fn refund(&self, tally: &TallyVerdict, clock: C) -> Option<Verdict> {
-        let charge = tally.verdict.charge()?.first();
+        let charge = tally.verdict.charge()?;
         let index = usize::from(tally.tally);
         let subject = *self.subjects.get(index)?;
         Some(self.limiter.table.refund_by(self.limiter.rule(index)?, subject, charge, clock))

@@ -7,12 +7,13 @@ use super::slot::{Slot, Subject, TOMBSTONE};
 use super::table::{LINE_SLOTS, Limiter, Rule};
 use crate::bits::IS_64_BIT;
 use crate::cache_line::CacheLine;
-use crate::charge::{Charge, TallyCharge};
+use crate::charge::Charge;
 use crate::compare_exchange;
 use crate::compound::Exchange;
 use crate::decide::{self, Decision};
 use crate::gate::Settlement;
-use crate::sync::Ordering;
+use crate::quota::Limits;
+use crate::sync::{AtomicU64, Ordering};
 use crate::tally::EMPTY;
 use crate::time::{Clock, Timestamp};
 use crate::verdict::Verdict;
@@ -92,8 +93,8 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         cost: u32,
         clock: impl Clock,
     ) -> Verdict {
-        self.decide_on(rule, subject, found, cost, clock, true, |word, now| {
-            decide::check(rule.layout, &rule.limits(), word, now, cost)
+        self.decide_on(rule, subject, found, cost, clock, true, |limits, word, now| {
+            decide::check(rule.layout, limits, word, now, cost)
         })
     }
 
@@ -127,8 +128,9 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         core::hint::black_box(slot.owner().load(Ordering::Relaxed));
     }
 
-    /// Returns the verdict that [`check`](Self::check) would give now, and charges nothing. Whether
-    /// a new subject would find a free slot is not looked up.
+    /// Returns the verdict that [`check`](Self::check) would give now, and charges nothing. With
+    /// [`OnFull::Refuse`](crate::OnFull::Refuse), whether a new subject would find a free slot is
+    /// not looked up.
     pub fn peek(&self, subject: &[u8], cost: u32, clock: impl Clock) -> Verdict {
         self.peek_by(self.rule(), self.subject(subject), cost, clock)
     }
@@ -140,10 +142,9 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         cost: u32,
         clock: impl Clock,
     ) -> Verdict {
-        self.decide_on(rule, subject, self.find(subject), cost, clock, false, |word, now| {
-            decide::peek(rule.layout, &rule.limits(), word, now, cost)
+        self.decide_on_present(rule, subject, cost, clock, |limits, word, now| {
+            decide::peek(rule.layout, limits, word, now, cost)
         })
-        .without_charge()
     }
 
     /// Returns the verdict that a check would give now, and the exchange that would charge the
@@ -168,20 +169,19 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
 
     /// Returns the units of `charge` to the windows that still count them. Refund each charge once.
     pub fn refund(&self, subject: &[u8], charge: Charge, clock: impl Clock) -> Verdict {
-        self.refund_by(self.rule(), self.subject(subject), charge.first(), clock)
+        self.refund_by(self.rule(), self.subject(subject), charge, clock)
     }
 
     pub(super) fn refund_by(
         &self,
         rule: Rule<'_>,
         subject: Subject,
-        charge: TallyCharge,
+        charge: Charge,
         clock: impl Clock,
     ) -> Verdict {
-        self.decide_on(rule, subject, self.find(subject), 0, clock, false, |word, now| {
-            decide::refund(rule.layout, &rule.limits(), word, now, charge)
+        self.decide_on_charged(rule, subject, &charge, clock, false, |limits, word, now| {
+            decide::refund(rule.layout, limits, word, now, charge.first())
         })
-        .without_charge()
     }
 
     /// Replaces an estimate by the actual cost: refunds the difference, or charges it as far as
@@ -227,27 +227,77 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         settlement: &Settlement<'_>,
         clock: impl Clock,
     ) -> Verdict {
-        let (rule, subject, estimate) = (self.rule(), self.subject(subject), estimate.first());
-        let actual = settlement.cost.unwrap_or(estimate.cost);
-        let extra = actual.checked_sub(estimate.cost).filter(|_| settlement.overdraw);
-        let found = self.find(subject);
-        self.decide_on(rule, subject, found, 0, clock, true, |word, now| match extra {
-            Some(extra) => decide::overdraw(rule.layout, word, now, extra),
-            None => decide::settle(rule.layout, &rule.limits(), word, now, estimate, actual),
+        let (rule, subject, charged) = (self.rule(), self.subject(subject), estimate.first());
+        let actual = settlement.cost.unwrap_or(charged.cost);
+        let extra = actual.checked_sub(charged.cost).filter(|_| settlement.overdraw);
+        self.decide_on_charged(rule, subject, &estimate, clock, true, |limits, word, now| {
+            match extra {
+                Some(extra) => decide::overdraw(rule.layout, word, now, extra),
+                None => decide::settle(rule.layout, limits, word, now, charged, actual),
+            }
         })
-        .without_charge()
     }
 
-    /// Sets all counts of the subject to 0.
+    /// Charges a subject also units for which there is no room.
+    pub(super) fn overdraw_by(
+        &self,
+        rule: Rule<'_>,
+        subject: Subject,
+        units: u32,
+        clock: impl Clock,
+    ) -> Verdict {
+        self.decide_on(rule, subject, self.find(subject), 0, clock, true, |_, word, now| {
+            decide::overdraw(rule.layout, word, now, units)
+        })
+    }
+
+    /// Sets all counts of the subject to 0. If it has no slot and would be charged to an overflow
+    /// tally, sets the counts of that tally to 0.
     pub fn reset(&self, subject: &[u8], clock: impl Clock) -> Verdict {
         self.reset_by(self.rule(), self.subject(subject), clock)
     }
 
     pub(super) fn reset_by(&self, rule: Rule<'_>, subject: Subject, clock: impl Clock) -> Verdict {
-        self.decide_on(rule, subject, self.find(subject), 0, clock, false, |word, now| {
-            decide::reset(rule.layout, &rule.limits(), word, now)
+        self.decide_on_present(rule, subject, 0, clock, |limits, word, now| {
+            decide::reset(rule.layout, limits, word, now)
         })
-        .without_charge()
+    }
+
+    /// Applies `decide` to the tally that `charge` was made to. If `inserts` is set, a subject
+    /// without a slot gets one.
+    fn decide_on_charged(
+        &self,
+        rule: Rule<'_>,
+        subject: Subject,
+        charge: &Charge,
+        clock: impl Clock,
+        inserts: bool,
+        decide: impl Fn(&Limits, u64, Timestamp) -> Decision,
+    ) -> Verdict {
+        let verdict = if charge.is_shared() {
+            self.decide_on_overflow(rule, subject, 0, clock.reading(), clock, decide)
+        } else {
+            self.decide_on(rule, subject, self.find(subject), 0, clock, inserts, decide)
+        };
+        verdict.without_charge()
+    }
+
+    /// Applies `decide` to the tally that a check would charge now, and inserts no subject.
+    fn decide_on_present(
+        &self,
+        rule: Rule<'_>,
+        subject: Subject,
+        cost: u32,
+        clock: impl Clock,
+        decide: impl Fn(&Limits, u64, Timestamp) -> Decision,
+    ) -> Verdict {
+        let found = self.find(subject);
+        let verdict = if found.is_none() && self.overflows(subject, clock) {
+            self.decide_on_overflow(rule, subject, cost, clock.reading(), clock, decide)
+        } else {
+            self.decide_on(rule, subject, found, cost, clock, false, decide)
+        };
+        verdict.without_charge()
     }
 
     /// Corrects every tally that is ahead of the clock by more than 60 s, and keeps its counts.
@@ -258,10 +308,8 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     /// each tally that is charged meanwhile may admit one more window. With an explicit time, call
     /// this while no other thread or process charges.
     pub fn correct_clock(&self, clock: impl Clock) -> u64 {
-        let corrected = self
-            .all_slots()
-            .filter(|slot| compare_exchange::correct(slot.tally(), &self.layout, clock));
-        corrected.count() as u64
+        let tallies = self.all_slots().map(Slot::tally).chain(self.overflow_tallies());
+        tallies.filter(|tally| compare_exchange::correct(tally, &self.layout, clock)).count() as u64
     }
 
     /// Sets all counts of every subject to 0. Returns how many subjects had counts in a window that
@@ -285,21 +333,24 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     /// ```
     pub fn reset_all(&self, clock: impl Clock) -> u64 {
         let now = clock.reading();
-        self.all_slots().filter(|slot| self.reset_slot(*slot, now)).count() as u64
+        for tally in self.overflow_tallies() {
+            self.reset_tally(tally, now);
+        }
+        self.all_slots().filter(|slot| self.reset_tally(slot.tally(), now)).count() as u64
     }
 
-    /// Sets the counts of a slot's tally to 0. Returns whether it had any.
+    /// Sets the counts of a tally to 0. Returns whether it had any.
     ///
     /// A tally without counts is not written, so that an expired slot can still be reused.
-    fn reset_slot(&self, slot: Slot<'_>, now: Timestamp) -> bool {
-        let mut word = slot.tally().load(Ordering::Acquire);
+    fn reset_tally(&self, tally: &AtomicU64, now: Timestamp) -> bool {
+        let mut word = tally.load(Ordering::Acquire);
         while self.is_live(word) {
             let stamp = self.layout.stamp_at(now).max(self.layout.stamp(word));
             let next = self.layout.unused(stamp);
             if self.layout.rolled(word, stamp) == next {
                 return false;
             }
-            match compare_exchange::exchange_decided(slot.tally(), word, next) {
+            match compare_exchange::exchange_decided(tally, word, next) {
                 Ok(()) => return true,
                 Err(present) => word = present,
             }
@@ -321,13 +372,15 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         cost: u32,
         clock: impl Clock,
         inserts: bool,
-        decide: impl Fn(u64, Timestamp) -> Decision,
+        decide: impl Fn(&Limits, u64, Timestamp) -> Decision,
     ) -> Verdict {
+        // Read once, so that the decision and the verdict have the same limits.
+        let limits = &rule.limits();
         let mut now = clock.reading();
         let mut is_last_reading = false;
         let decision = loop {
             let Some(Found { slot, word, .. }) = found else {
-                let decision = decide(EMPTY, now);
+                let decision = decide(limits, EMPTY, now);
                 if decision.next == EMPTY || !inserts {
                     break decision;
                 }
@@ -336,14 +389,13 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
                     // The subject has a slot after all, or the lock was lost.
                     Insertion::Again => found = self.find(subject),
                     Insertion::Full { until } => {
-                        let until = Timestamp::from_unix_ms(self.layout.stamp_start_ms(until));
-                        return Verdict::full(until, now);
+                        return self.check_full(rule, subject, cost, until, now, clock, decide);
                     }
                 }
                 continue;
             };
             let correction = decide::correction(&self.layout, word, &mut now, clock);
-            let decision = decide(word, now);
+            let decision = decide(limits, word, now);
             if correction.is_none()
                 && !is_last_reading
                 && decide::is_outdated(decision, &mut now, clock)
@@ -363,7 +415,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
             let word = exchanged.err().unwrap_or(next);
             found = self.still_or_again(subject, found.map(|found| Found { word, ..found }));
         };
-        Verdict::decided(rule.layout, &rule.limits(), decision, None, now, cost)
+        Verdict::decided(rule.layout, limits, decision, None, now, cost)
     }
 
     /// Returns `found` if the slot still is the subject's, else searches again.

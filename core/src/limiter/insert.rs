@@ -126,7 +126,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
             (_, None) => {
                 let until = self.reusable_from([one, two]);
                 // A slot may have become reusable since the first reading.
-                let full = !C::IS_SYSTEM || until > self.layout.stamp_at(*now);
+                let full = !C::IS_SYSTEM || until > *now;
                 return Some(if full { Insertion::Full { until } } else { Insertion::Again });
             }
         };
@@ -207,10 +207,10 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         searched
     }
 
-    /// Returns the first stamp at which a slot of these buckets can be reused.
+    /// Returns the first moment at which a slot of these buckets can be reused.
     #[cold]
-    fn reusable_from(&self, buckets: [u64; 2]) -> u64 {
-        let mut earliest = u64::MAX;
+    fn reusable_from(&self, buckets: [u64; 2]) -> Timestamp {
+        let mut earliest = Timestamp::from_unix_ms(u64::MAX);
         for bucket in buckets {
             for slot in self.slots(bucket) {
                 let word = slot.tally().load(Ordering::Acquire);
@@ -270,8 +270,8 @@ pub(super) enum Insertion {
     Done { next: u64 },
     /// The subject has a slot after all, or the lock was lost: decide again.
     Again,
-    /// No slot can be reused before this stamp.
-    Full { until: u64 },
+    /// No slot can be reused before this time.
+    Full { until: Timestamp },
 }
 
 /// Set in the lock word of a locked bucket.

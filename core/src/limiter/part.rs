@@ -42,7 +42,7 @@ impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for LimiterPart<'_, M> {
     }
 
     fn refund(&self, tally: &TallyVerdict, clock: C) -> Option<Verdict> {
-        let charge = tally.verdict.charge()?.first();
+        let charge = tally.verdict.charge()?;
         Some(self.limiter.refund_by(self.limiter.rule(), self.subject, charge, clock))
     }
 }

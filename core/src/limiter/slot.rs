@@ -25,6 +25,11 @@ impl Subject {
         owner ^ self.fingerprint() <= GENERATION
     }
 
+    /// Returns the fingerprint in an owner word, as a number.
+    pub(super) const fn fingerprint_in(owner: u64) -> u64 {
+        owner >> GENERATION_BITS
+    }
+
     /// Returns the subject's owner word for a slot that has `owner`: the next generation.
     pub(super) fn owner_after(self, owner: u64) -> u64 {
         self.fingerprint() | (owner.wrapping_add(1) & GENERATION)

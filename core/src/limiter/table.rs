@@ -2,12 +2,13 @@
 
 use core::fmt;
 
+use super::on_full::OnFull;
 use super::slot::{Slot, Subject};
 use crate::bits::{halves, index, scale, to_words};
 use crate::cache_line::{CACHE_LINE_WORDS, CacheLine};
 use crate::header::{AttachError, CreateError, Header, TableKind};
 use crate::policy::Policy;
-use crate::quota::Limits;
+use crate::quota::{Algorithm, Limits, Quota};
 use crate::siphash;
 use crate::sync::{AtomicU64, Ordering};
 use crate::tally::{Layout, PackedLimits};
@@ -19,8 +20,9 @@ pub const BUCKET_SLOTS: usize = 8;
 /// The most subjects that a limiter can be made for.
 pub const MAX_SUBJECTS: u32 = 1 << 30;
 
-/// Lines of the header.
-pub(super) const HEADER_LINES: usize = 2;
+/// Lines of the header: that of every table, the limits, and the words that change while the table
+/// is in use.
+pub(super) const HEADER_LINES: usize = 3;
 
 /// The line of the seed in two words, the number of buckets, and the words below.
 const LIMITS_LINE: usize = 1;
@@ -29,6 +31,13 @@ const BUCKETS: usize = 2;
 const LIMITS: usize = 3;
 /// The packed limits, in two words.
 const PACKED: usize = 5;
+
+/// The line with the words that change: how many requests found no slot, and the number of the
+/// [`OnFull`]. Checks do not read it, so a flood does not delay them.
+const CHANGING_LINE: usize = 2;
+
+/// Buckets whose lock words and overflow tallies are in one line: a pair of words for each.
+const PAIRS_PER_LINE: usize = CACHE_LINE_WORDS / 2;
 
 /// Lines of a bucket.
 pub(super) const BUCKET_LINES: usize = 2;
@@ -64,9 +73,9 @@ pub struct Limiter<M> {
     /// The bit above each count, see [`PackedLimits`].
     pub(super) carries: u64,
     seed: [u64; 2],
-    /// The first line of the buckets, and of the lock words.
+    /// The first line of the buckets, and of their lock words and overflow tallies.
     buckets_at: usize,
-    locks_at: usize,
+    pairs_at: usize,
     /// The number of slots: that of the buckets times [`BUCKET_SLOTS`].
     slots: u64,
     capacity: u32,
@@ -79,7 +88,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     }
 
     /// Returns the lines that a limiter for `capacity` subjects takes, including a header of
-    /// `header_lines`. A header has at least 2 lines.
+    /// `header_lines`. A header has at least 3 lines.
     ///
     /// # Errors
     /// [`CreateError::Capacity`] if no limiter has this capacity.
@@ -93,7 +102,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
 
     /// Creates a table for `capacity` subjects, 1 to [`MAX_SUBJECTS`], in memory that no other
     /// table uses. `seed` must be random: a client that knew it could choose subjects that collide
-    /// in one bucket.
+    /// in one bucket. A new table has [`OnFull::Share`].
     ///
     /// With the memory of a larger capacity, fewer subjects share a cache line, so threads that
     /// charge different subjects wait less for each other.
@@ -110,7 +119,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         Self::init_after(memory, HEADER_LINES, policy, capacity, seed)
     }
 
-    /// Creates a table after a header of `header_lines` lines, at least 2. In files a header has
+    /// Creates a table after a header of `header_lines` lines, at least 3. In files a header has
     /// one page.
     ///
     /// # Errors
@@ -195,6 +204,13 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
             lines_after(index(u64::from(header.header_lines)), buckets.max(least))
         });
         header.expect_lines(lines, needed)?;
+        let number = lines.get(CHANGING_LINE).map_or(0, |line| line.load(1));
+        if OnFull::from_number(number).is_none() {
+            return Err(AttachError::Geometry {
+                what: "behavior of a full limiter",
+                value: number,
+            });
+        }
         Ok(Self::from_header(memory, &header))
     }
 
@@ -210,7 +226,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
             carries,
             seed,
             buckets_at,
-            locks_at: buckets_at + index(buckets) * BUCKET_LINES,
+            pairs_at: buckets_at + index(buckets) * BUCKET_LINES,
             slots: buckets * BUCKET_SLOTS as u64,
             capacity: header.capacity,
             memory,
@@ -253,16 +269,8 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     /// [`SetPolicyError`] if the tallies of this table cannot count the policy. Nothing was
     /// changed.
     pub fn set_policy(&self, policy: &Policy) -> Result<(), SetPolicyError> {
-        let (layout, new) = (&self.layout, policy.layout());
-        if new.windows() != layout.windows() || new.algorithm() != layout.algorithm() {
-            return Err(SetPolicyError::Windows);
-        }
-        for (index, quota) in policy.quotas().iter().enumerate() {
-            let max = layout.max_limit(index).unwrap_or(0);
-            if quota.limit > max {
-                return Err(SetPolicyError::Limit { limit: quota.limit, max });
-            }
-        }
+        let layout = &self.layout;
+        fits(layout, policy.algorithm(), policy.quotas())?;
         store_limits(&self.memory.as_ref()[LIMITS_LINE], layout, &policy.limits());
         Ok(())
     }
@@ -309,6 +317,63 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     /// Returns the number of slots, in whole buckets: at least 1.5 times the capacity.
     pub fn slots_total(&self) -> u64 {
         self.slots
+    }
+
+    /// Returns how many requests found no slot for their subject since the table was created. What
+    /// became of them is the choice of [`on_full`](Self::on_full) at that time.
+    ///
+    /// A request is counted once, also if its subject was refused before. Peeks are not counted.
+    ///
+    /// ```
+    /// # use keytally_core::{CacheLine, Limiter, OnFull, Policy, Timestamp};
+    /// # let policy: Policy = "2/minute".parse()?;
+    /// # let lines = Limiter::<&[CacheLine]>::lines(1);
+    /// # let memory: Vec<_> = (0..lines).map(|_| CacheLine::new()).collect();
+    /// # let limiter = Limiter::init(&memory[..], &policy, 1, [7; 16])?;
+    /// let now = Timestamp::from_unix_s(1_700_000_000);
+    /// // The table has eight slots.
+    /// for subject in 0..10_u8 {
+    ///     limiter.check(&[subject], 1, now);
+    /// }
+    /// assert_eq!((limiter.live_subjects(now), limiter.refusals()), (8, 2));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn refusals(&self) -> u64 {
+        self.changing_word(0).load(Ordering::Relaxed)
+    }
+
+    /// Counts a request that found no slot.
+    pub(super) fn count_refusal(&self) {
+        self.changing_word(0).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns what happens to a new subject that finds both of its buckets full.
+    pub fn on_full(&self) -> OnFull {
+        // A number that another program stored meanwhile refuses.
+        OnFull::from_number(self.changing_word(1).load(Ordering::Relaxed)).unwrap_or(OnFull::Refuse)
+    }
+
+    /// Sets what happens to a new subject that finds both of its buckets full. It applies to all
+    /// processes that have the table open, from their next such request on.
+    ///
+    /// ```
+    /// # use keytally_core::{CacheLine, Limiter, OnFull, Policy};
+    /// # let policy: Policy = "2/minute".parse()?;
+    /// # let lines = Limiter::<&[CacheLine]>::lines(8);
+    /// # let memory: Vec<_> = (0..lines).map(|_| CacheLine::new()).collect();
+    /// # let limiter = Limiter::init(&memory[..], &policy, 8, [7; 16])?;
+    /// assert_eq!(limiter.on_full(), OnFull::Share);
+    /// limiter.set_on_full(OnFull::Refuse);
+    /// assert_eq!(limiter.on_full(), OnFull::Refuse);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn set_on_full(&self, on_full: OnFull) {
+        self.changing_word(1).store(on_full.number(), Ordering::Relaxed);
+    }
+
+    /// Returns a word of the header that changes while the table is in use.
+    fn changing_word(&self, word: usize) -> &AtomicU64 {
+        self.memory.as_ref()[CHANGING_LINE].word(word)
     }
 
     /// Returns the numbers of a subject's two home slots, one in each of its buckets. The first
@@ -361,9 +426,26 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     /// Returns the lock word of a bucket. The module `insert` defines its states.
     #[inline]
     pub(super) fn lock_word(&self, bucket: u64) -> &AtomicU64 {
+        &self.pair(bucket)[0]
+    }
+
+    /// Returns the overflow tally of a bucket. The module `overflow` defines who is charged to it.
+    pub(super) fn overflow_tally(&self, bucket: u64) -> &AtomicU64 {
+        &self.pair(bucket)[1]
+    }
+
+    /// Returns the overflow tallies of all buckets.
+    pub(super) fn overflow_tallies(&self) -> impl Iterator<Item = &AtomicU64> {
+        (0..self.slots / BUCKET_SLOTS as u64).map(|bucket| self.overflow_tally(bucket))
+    }
+
+    /// Returns the lock word and the overflow tally of a bucket. They are in one line, because a
+    /// request that is charged to the overflow tally has just taken the lock.
+    #[inline]
+    fn pair(&self, bucket: u64) -> &[AtomicU64; 2] {
         let bucket = index(bucket);
-        self.memory.as_ref()[self.locks_at + bucket / CACHE_LINE_WORDS]
-            .word(bucket % CACHE_LINE_WORDS)
+        let line = &self.memory.as_ref()[self.pairs_at + bucket / PAIRS_PER_LINE];
+        &line.words().as_chunks().0[bucket % PAIRS_PER_LINE]
     }
 }
 
@@ -373,6 +455,8 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
 pub enum SetPolicyError {
     /// The policy has other windows, or another algorithm, than the limiter.
     Windows,
+    /// The policy has other prefixes than the limiter of addresses.
+    Prefixes,
     /// A limit is above what the limiter's tallies can count.
     Limit {
         /// The limit.
@@ -388,6 +472,7 @@ impl fmt::Display for SetPolicyError {
             Self::Windows => {
                 f.write_str("the windows and the algorithm must be those of the limiter")
             }
+            Self::Prefixes => f.write_str("the prefixes must be those of the limiter"),
             Self::Limit { limit, max } => write!(
                 f,
                 "a limit of {limit} is more than this limiter's tallies can count in that window; the most is {max}"
@@ -445,25 +530,46 @@ fn pack_limits(line: &CacheLine, layout: &Layout, limits: &Limits) {
     }
 }
 
+/// Checks that tallies of a layout can count these quotas.
+pub(super) fn fits(
+    layout: &Layout,
+    algorithm: Algorithm,
+    quotas: &[Quota],
+) -> Result<(), SetPolicyError> {
+    let windows = quotas.iter().map(|quota| &quota.window);
+    if !windows.eq(layout.windows()) || algorithm != layout.algorithm() {
+        return Err(SetPolicyError::Windows);
+    }
+    for (index, &Quota { limit, .. }) in quotas.iter().enumerate() {
+        let max = layout.max_limit(index).unwrap_or(0);
+        if limit > max {
+            return Err(SetPolicyError::Limit { limit, max });
+        }
+    }
+    Ok(())
+}
+
 /// Returns the smallest number of buckets for `capacity` subjects.
 const fn buckets_for(capacity: u32) -> u64 {
     (capacity as u64 * SLOTS_PER_2_SUBJECTS).div_ceil(2 * BUCKET_SLOTS as u64)
 }
 
-/// Returns the lines of a table: its header, its buckets and their lock words.
+/// Returns the lines of a table: its header, its buckets, and their lock words and overflow
+/// tallies.
 const fn lines_after(header_lines: usize, buckets: u64) -> usize {
     let lines = buckets
         .saturating_mul(BUCKET_LINES as u64)
-        .saturating_add(buckets.div_ceil(CACHE_LINE_WORDS as u64));
+        .saturating_add(buckets.div_ceil(PAIRS_PER_LINE as u64));
     let lines = if lines > usize::MAX as u64 { usize::MAX } else { index(lines) };
     header_lines.saturating_add(lines)
 }
 
-/// Returns the largest number of buckets that fit in `lines` together with their lock words.
+/// Returns the largest number of buckets that fit in `lines` together with their lock words and
+/// overflow tallies.
 const fn buckets_in(lines: usize) -> u64 {
-    // Eight buckets take 16 lines, and one line for their lock words.
-    const GROUP_LINES: u64 = (CACHE_LINE_WORDS * BUCKET_LINES + 1) as u64;
-    lines as u64 * CACHE_LINE_WORDS as u64 / GROUP_LINES
+    // Four buckets take eight lines, and one line for their lock words and overflow tallies.
+    const GROUP_LINES: u64 = (PAIRS_PER_LINE * BUCKET_LINES + 1) as u64;
+    lines as u64 * PAIRS_PER_LINE as u64 / GROUP_LINES
 }
 
 /// Returns the slots of a cache line.
@@ -478,7 +584,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buckets_and_their_lock_words_fill_the_memory() {
+    fn buckets_and_their_words_fill_the_memory() {
         for lines in 0..1000 {
             let buckets = buckets_in(lines);
             assert!(lines_after(0, buckets) <= lines && lines < lines_after(0, buckets + 1));

@@ -52,12 +52,36 @@ fn tightest_layout_has_room_for_a_ticket() {
 }
 
 #[test]
-fn slot_is_kept_a_minute_longer_than_its_tally() {
-    let layout = layout("100/minute, 1000/hour");
-    let hour = 3_600_000;
-    let word = layout.charged(layout.unused(59), 1);
-    assert!(!layout.is_reusable(word, Timestamp::from_unix_ms(hour + 59_999)));
-    assert!(layout.is_reusable(word, Timestamp::from_unix_ms(hour + 60_000)));
+fn slot_is_kept_a_second_longer_than_its_tally() {
+    const MINUTE: u64 = 60_000;
+    // The unit of the stamp is a second, a minute, 20 s, 31 days, and a day.
+    for (policy, end) in [
+        ("9/second, 9/minute", MINUTE),
+        ("100/minute, 1000/hour", 60 * MINUTE),
+        ("sliding 9/minute", 2 * MINUTE),
+        ("9/40s, 9/minute", 80_000),
+        ("9/31d", 31 * 24 * 60 * MINUTE),
+        ("9/month", 31 * 24 * 60 * MINUTE),
+    ] {
+        let layout = layout(policy);
+        let at = Timestamp::from_unix_ms(MINUTE - 1);
+        let word = layout.charged(layout.unused(layout.stamp_at(at)), 1);
+        assert!(!layout.is_reusable(word, Timestamp::from_unix_ms(end + 999)), "{policy}");
+        assert!(layout.is_reusable(word, Timestamp::from_unix_ms(end + 1000)), "{policy}");
+        assert_eq!(layout.reusable_from(word).unix_ms(), end + 1000, "{policy}");
+    }
+}
+
+/// All later moments have the last stamp, so its windows never pass. A reused slot could hold the
+/// same word again.
+#[test]
+fn slot_of_the_last_stamp_is_never_reused() {
+    for policy in ["1/minute", "9/31d", "sliding 2/second"] {
+        let layout = layout(policy);
+        let word = layout.charged(layout.unused(layout.last_stamp()), 1);
+        assert!(!layout.is_reusable(word, Timestamp::from_unix_ms(u64::MAX)), "{policy}");
+        assert!(!layout.is_reusable(u64::MAX, Timestamp::from_unix_ms(u64::MAX)), "{policy}");
+    }
 }
 
 #[test]

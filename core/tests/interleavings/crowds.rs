@@ -5,13 +5,13 @@ use core::array;
 
 use keytally_core::stop::Stop;
 use keytally_core::sync::{AtomicU64, Ordering};
-use keytally_core::{KeyState, NewKey, Outcome, Timestamp};
+use keytally_core::{Charge, KeyState, NewKey, Outcome, Timestamp};
 use shuttle::rand::{Rng, thread_rng};
 
 use crate::gate;
 use crate::limiter::INSERTION_STEPS;
 use crate::model::{Work, at_stop, explore, killed_at, schedules, thread, together};
-use crate::support::{at, check, end, limiter, name, new_key};
+use crate::support::{at, check, end, limiter, name, new_key, refusing_limiter};
 
 /// Returns a random element of `choices`.
 fn draw<T: Copy>(choices: &[T]) -> T {
@@ -76,7 +76,7 @@ fn subjects_of_four_threads_get_their_slots_and_limits() {
 #[test]
 fn subjects_of_four_threads_fill_the_table_exactly() {
     explore(schedules(20_000, 2_000_000), || {
-        let limiter = Arc::new(limiter("2/minute", 1));
+        let limiter = Arc::new(refusing_limiter("2/minute", 1));
         for filler in 0..6u8 {
             limiter.check(&[1, filler], 1, at(draw(&[0, 120])));
         }
@@ -105,6 +105,40 @@ fn subjects_of_four_threads_fill_the_table_exactly() {
         }
         assert_eq!(8 - limiter.live_subjects(at(179)), free - held);
         assert!(held == free || checks.iter().all(|(_, outcome)| *outcome != Outcome::Full));
+    });
+}
+
+/// A limiter of one bucket in which some slots have expired. Four threads check subjects, and those
+/// without a slot share the bucket's overflow tally.
+#[test]
+fn subjects_of_four_threads_without_a_slot_share_one_limit() {
+    explore(schedules(10_000, 1_000_000), || {
+        let limiter = Arc::new(limiter("2/minute", 1));
+        for filler in 0..8u8 {
+            limiter.check(&[1, filler], 1, at(draw(&[0, 120])));
+        }
+        let worker = |_| -> Work<[(u8, bool, bool); 3]> {
+            let limiter = Arc::clone(&limiter);
+            Box::new(move || {
+                array::from_fn(|_| {
+                    let subject = draw(&[0, 1, 2, 3]);
+                    let verdict = limiter.check(&[2, subject], 1, at(draw(&[120, 179])));
+                    (subject, verdict.is_shared(), verdict.is_admitted())
+                })
+            })
+        };
+        let checks = together((0..4).map(worker)).concat();
+        let shared = checks.iter().filter(|(_, is_shared, _)| *is_shared);
+        assert_eq!(limiter.refusals(), shared.clone().count() as u64);
+        let admitted = shared.filter(|(.., is_admitted)| *is_admitted).count();
+        let left = limiter.refund(b"any", Charge::shared(0, at(179)), at(179)).remaining();
+        assert_eq!(left.map(|left| 2 - left as usize), Some(admitted));
+        for subject in 0..4 {
+            let own = checks.iter().filter(|check| **check == (subject, false, true)).count();
+            // A subject without a slot shows what the others left.
+            let left = limiter.peek(&[2, subject], 0, at(179)).remaining().unwrap() as usize;
+            assert!(own <= 2 && (own == 0 || left == 2 - own), "subject {subject}");
+        }
     });
 }
 

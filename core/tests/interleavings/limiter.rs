@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use core::cell::Cell;
 
 use keytally_core::stop::Stop;
-use keytally_core::{AttachError, CacheLine, Clock, Limiter, Outcome, Timestamp, Verdict};
+use keytally_core::{AttachError, CacheLine, Charge, Clock, Limiter, Outcome, Timestamp, Verdict};
 
 use crate::model::{Stale, Work, explore, preemptions, together};
 use crate::support::{self, at, memory};
@@ -28,8 +28,9 @@ fn one_bucket(policy: &str) -> Shared {
     limiter(policy, 1)
 }
 
+/// A limiter that refuses subjects for which it has no slot.
 fn limiter(policy: &str, capacity: u32) -> Shared {
-    Arc::new(support::limiter(policy, capacity))
+    Arc::new(support::refusing_limiter(policy, capacity))
 }
 
 /// A check on a thread of its own.
@@ -144,16 +145,12 @@ fn stale_reading_reopens_no_window() {
     explore(preemptions(5, 9), || {
         let limiter = one_bucket("2/minute");
         limiter.check(b"a", 2, at(0));
-        let stale = Stale { first: at(0), again: at(200) };
+        let stale = Stale { first: at(0), again: at(61) };
         let verdicts =
-            together([check(&limiter, b"a", 2, stale), check(&limiter, b"a", 2, system(200))]);
-        let after = limiter.check(b"a", 1, system(200));
-        assert_eq!(
-            (admitted_in(&verdicts, 0), admitted_in(&verdicts, 200)),
-            (0, 2),
-            "{verdicts:?}"
-        );
-        assert_eq!((after.outcome(), after.quotas().time()), (Outcome::Denied, at(200)));
+            together([check(&limiter, b"a", 2, stale), check(&limiter, b"a", 2, system(61))]);
+        let after = limiter.check(b"a", 1, system(61));
+        assert_eq!((admitted_in(&verdicts, 0), admitted_in(&verdicts, 61)), (0, 2), "{verdicts:?}");
+        assert_eq!((after.outcome(), after.quotas().time()), (Outcome::Denied, at(61)));
     });
 }
 
@@ -164,12 +161,12 @@ fn stale_inserter_reopens_no_window() {
         limiter.check(b"a", 2, at(0));
         take_slots(&limiter, 7, at(0));
         // The first slot that may be reused is the one of `a`.
-        let stale = Stale { first: at(0), again: at(200) };
+        let stale = Stale { first: at(0), again: at(61) };
         let verdicts =
-            together([check(&limiter, b"a", 1, stale), check(&limiter, b"b", 1, system(200))]);
+            together([check(&limiter, b"a", 1, stale), check(&limiter, b"b", 1, system(61))]);
         assert!(verdicts[1].is_admitted());
         assert_eq!(admitted_in(&verdicts[..1], 0), 0, "{verdicts:?}");
-        assert_eq!(verdicts[0].is_admitted(), admitted_in(&verdicts[..1], 200) == 1);
+        assert_eq!(verdicts[0].is_admitted(), admitted_in(&verdicts[..1], 61) == 1);
     });
 }
 
@@ -249,16 +246,17 @@ fn insertion_into_the_last_slot_never_reports_full() {
     });
 }
 
-/// The clock of `a` is a minute late. The slot has expired for it, as it has for the clock of `b`.
+/// The clock of `a` is a second late. Its window has passed for it, and for the clock of `b` the
+/// slot can be reused.
 #[test]
 fn hit_and_reuse_of_a_slot_charge_their_own_subjects() {
     explore(preemptions(4, 5), || {
         let limiter = one_bucket("2/minute");
         limiter.check(b"a", 2, at(0));
         let verdicts =
-            together([check(&limiter, b"a", 1, at(60)), check(&limiter, b"b", 1, at(120))]);
+            together([check(&limiter, b"a", 1, at(60)), check(&limiter, b"b", 1, at(61))]);
         assert_eq!(count(&verdicts, Outcome::Admitted), 2);
-        assert_eq!(limiter.live_subjects(at(120)), 2);
+        assert_eq!(limiter.live_subjects(at(61)), 2);
         assert_eq!([b"a", b"b"].map(|subject| remaining(&limiter, subject, at(60))), [1, 1]);
     });
 }
@@ -299,6 +297,52 @@ fn two_subjects_reuse_one_expired_slot() {
         assert_eq!((count(&verdicts, Outcome::Admitted), count(&verdicts, Outcome::Full)), (1, 1));
         let left = [b"a", b"b"].map(|subject| remaining(&limiter, subject, at(120)));
         assert_eq!(left, [0, 1].map(|at: usize| 2 - u32::from(verdicts[at].is_admitted())));
+    });
+}
+
+/// A limiter of one bucket, whose slots are taken at second 0, with an overflow tally.
+fn full_bucket(policy: &str) -> Shared {
+    let limiter = Arc::new(support::limiter(policy, 1));
+    take_slots(&limiter, 8, at(0));
+    limiter
+}
+
+/// The units left in the overflow tally of the first bucket.
+fn shared_remaining(limiter: &Shared, now: Timestamp) -> u32 {
+    limiter.refund(b"any", Charge::shared(0, now), now).remaining().unwrap()
+}
+
+#[test]
+fn two_newcomers_without_a_slot_share_one_limit() {
+    explore(preemptions(4, 5), || {
+        let limiter = full_bucket("3/minute");
+        let verdicts = together([check(&limiter, b"a", 2, at(0)), check(&limiter, b"b", 2, at(0))]);
+        assert!(verdicts.iter().all(Verdict::is_shared));
+        assert_eq!(
+            (count(&verdicts, Outcome::Admitted), count(&verdicts, Outcome::Denied)),
+            (1, 1)
+        );
+        assert_eq!((shared_remaining(&limiter, at(0)), limiter.refusals()), (1, 2));
+    });
+}
+
+/// For the clock of the first check, the slots are kept. For that of the second, a second later,
+/// they can be reused.
+#[test]
+fn newcomer_charges_the_overflow_tally_or_a_free_slot() {
+    explore(preemptions(3, 5), || {
+        let limiter = full_bucket("3/minute");
+        let verdicts =
+            together([check(&limiter, b"a", 2, at(60)), check(&limiter, b"a", 2, at(61))]);
+        // The first check also takes a slot if the second reserved one and lost its lock.
+        let charged = |is_shared| -> u32 {
+            let of = verdicts.iter().filter(|verdict| verdict.is_shared() == is_shared);
+            of.filter_map(Verdict::charge).map(|charge| charge.cost()).sum()
+        };
+        assert!(!verdicts[1].is_shared());
+        assert_eq!((charged(false), remaining(&limiter, b"a", at(61))), (2, 1));
+        assert_eq!(shared_remaining(&limiter, at(61)), 3 - charged(true));
+        assert_eq!(limiter.live_subjects(at(61)), 1);
     });
 }
 

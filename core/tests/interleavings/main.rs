@@ -17,6 +17,7 @@ mod model;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod addresses;
 mod compound;
 #[cfg(shuttle)]
 mod crowds;

@@ -161,6 +161,42 @@ fn request_whose_key_is_revoked_meanwhile_has_charged_nothing() {
 }
 
 #[test]
+fn refused_request_reports_a_warning_that_stays_reached() {
+    explore(preemptions(1, 2), || {
+        // (units of another request meanwhile, whether the refused one reports 50 %)
+        for (meanwhile, is_reported) in [(2, true), (1, false)] {
+            let plans = [plan("default", "10/minute warn 50%; team: 15/minute")];
+            let config = config(2, &plans).with_plan_slots(1);
+            let gate = Arc::new(support::gate(&config.with_teams(1).with_scopes(&["read"])));
+            let ((key, _), (other, _)) = (issue(&gate, 1), issue(&gate, 2));
+            assert!(check(&gate, &key, 3).is_admitted());
+            let (shared, same) = (Arc::clone(&gate), Arc::clone(&key));
+            let (refused, was_stopped) = at_stop(
+                (Stop::Decided, 2),
+                move || {
+                    let requests = [(same, meanwhile), (other, 10)].map(|(key, cost)| {
+                        with(&shared, move |gate| {
+                            let all = check(gate, &key, cost);
+                            (all.is_admitted(), all.crossed().count())
+                        })
+                    });
+                    // The first sees the units of the request that is stopped, so it reports
+                    // nothing. The other key has its own count.
+                    assert_eq!(together(requests), [(true, 0), (true, 1)]);
+                },
+                {
+                    let (gate, key) = (Arc::clone(&gate), Arc::clone(&key));
+                    Box::new(move || check(&gate, &key, 2))
+                },
+            );
+            assert!(was_stopped && !refused.is_admitted());
+            let reported = refused.crossed().map(|(_, window, percent)| (window, percent));
+            assert!(reported.eq(is_reported.then_some((0, 50))));
+        }
+    });
+}
+
+#[test]
 fn check_sees_the_old_scopes_or_the_new_ones() {
     explore(preemptions(1, 2), || {
         let gate = gate(9);

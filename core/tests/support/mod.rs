@@ -1,8 +1,8 @@
 //! Fixtures of these tests: times, tables in memory, plans and keys.
 
 use keytally_core::{
-    CacheLine, Entropy, Gate, GateConfig, Key, KeyId, Limiter, Name, NewKey, Peppers, Plan,
-    Timestamp, Verdict,
+    Address, AddressLimiter, CacheLine, Entropy, Gate, GateConfig, Key, KeyId, Limiter, Name,
+    NewKey, OnFull, Peppers, Plan, Timestamp, Verdict,
 };
 
 /// Noon in Unix seconds, 2023-11-15T12:00:00Z. A minute, an hour and a half-day begin then.
@@ -33,10 +33,28 @@ pub(crate) fn limiter(policy: &str, capacity: u32) -> Limiter<Vec<CacheLine>> {
     limiter_of_seed(7, policy, capacity)
 }
 
+/// Returns an empty limiter that refuses new subjects if it has no slot for them.
+pub(crate) fn refusing_limiter(policy: &str, capacity: u32) -> Limiter<Vec<CacheLine>> {
+    let limiter = limiter(policy, capacity);
+    limiter.set_on_full(OnFull::Refuse);
+    limiter
+}
+
 /// Returns an empty limiter. Compound charges charge limiters in the order of their seeds.
 pub(crate) fn limiter_of_seed(seed: u8, policy: &str, capacity: u32) -> Limiter<Vec<CacheLine>> {
     let memory = memory(Limiter::<Vec<CacheLine>>::lines(capacity));
     Limiter::init(memory, &policy.parse().unwrap(), capacity, [seed; 16]).unwrap()
+}
+
+/// Returns an empty limiter of addresses.
+pub(crate) fn address_limiter(policy: &str, capacity: u32) -> AddressLimiter<Vec<CacheLine>> {
+    let memory = memory(AddressLimiter::<Vec<CacheLine>>::lines(capacity));
+    AddressLimiter::init(memory, &policy.parse().unwrap(), capacity, [7; 16]).unwrap()
+}
+
+/// Returns the address in a text.
+pub(crate) fn address(text: &str) -> Address {
+    Address::parse(text).unwrap()
 }
 
 pub(crate) fn name(text: &str) -> Name {

@@ -15,6 +15,8 @@ int main(void) {
     kt_verdict verdict;
     kt_key key;
     uint64_t key_id;
+    EXPECT(kt_limiter_init(limits, sizeof limits, KT_TEXT("addresses: 1/s"), 16, seed, &limiter),
+           KT_POLICY_SYNTAX);
     OK(kt_limiter_init(limits, sizeof limits, KT_TEXT("1/second"), 16, seed, &limiter));
     OK(kt_limiter_check(&limiter, bytes("a"), 1, 1, NOW_MS, &verdict));
     CHECK(verdict.outcome == KT_ADMITTED);

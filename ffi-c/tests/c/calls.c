@@ -218,6 +218,8 @@ static void limiter_in_memory_charges_and_refunds(void) {
     CHECK(equal(policy, "3/minute, 100/hour"));
     OK(kt_limiter_capacity(&limiter, &capacity));
     CHECK(capacity == 100);
+    OK(kt_limiter_slots_total(&limiter, &live));
+    CHECK(live == 152);
     /* The empty subject is a subject. */
     OK(kt_limiter_check(&limiter, NULL, 0, 1, NOW_MS, &verdict));
     OK(kt_limiter_live_subjects(&limiter, NOW_MS, &live));
@@ -232,8 +234,16 @@ static void limiter_in_memory_charges_and_refunds(void) {
     CHECK(verdict.outcome == KT_DENIED);
     EXPECT(kt_limiter_attach(elsewhere, size - 64, &other), KT_TRUNCATED);
 
-    /* More subjects than there is room for: the outcome is full. */
-    unsigned full = 0;
+    /* More subjects than there is room for: the outcome is full, if the limiter refuses. */
+    uint8_t on_full;
+    uint64_t refusals;
+    OK(kt_limiter_on_full(&limiter, &on_full));
+    CHECK(on_full == KT_ON_FULL_SHARE);
+    EXPECT(kt_limiter_set_on_full(&limiter, 2), KT_UNKNOWN_MEMBER);
+    OK(kt_limiter_set_on_full(&limiter, KT_ON_FULL_REFUSE));
+    OK(kt_limiter_on_full(&limiter, &on_full));
+    CHECK(on_full == KT_ON_FULL_REFUSE);
+    uint32_t full = 0, last = 0;
     for (uint32_t number = 0; number < 1000; number++) {
         OK(kt_limiter_check(&limiter, (const uint8_t *)&number, sizeof number, 1, NOW_MS,
                             &verdict));
@@ -241,9 +251,21 @@ static void limiter_in_memory_charges_and_refunds(void) {
             CHECK(verdict.http_status == 503 && verdict.retry_after_s > 0 &&
                   verdict.quota_count == 0);
             full++;
+            last = number;
         }
     }
     CHECK(full > 0 && full <= 900);
+    OK(kt_limiter_refusals(&limiter, &refusals));
+    CHECK(refusals == full);
+
+    /* Else it is charged to a tally that it shares, and its charge is refunded there. */
+    OK(kt_limiter_set_on_full(&limiter, KT_ON_FULL_SHARE));
+    OK(kt_limiter_check(&limiter, (const uint8_t *)&last, sizeof last, 2, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_ADMITTED && verdict.is_shared == 1);
+    CHECK(quota(&verdict, 0).remaining == 1);
+    OK(kt_verdict_charge(&verdict, &charge));
+    OK(kt_limiter_refund(&limiter, (const uint8_t *)&last, sizeof last, &charge, NOW_MS, &verdict));
+    CHECK(quota(&verdict, 0).remaining == 3);
 
     kt_limiter_close(&other);
     kt_limiter_close(&limiter);
@@ -380,7 +402,7 @@ static void reserved_members_are_zeros(void) {
     kt_verdict verdict;
     memset(&verdict, 0xa5, sizeof verdict);
     OK(kt_gate_check(&gate, bytes(key.text), strlen(key.text), 1, NOW_MS, &verdict));
-    CHECK(verdict.reserved_8_ == 0 && zeros(verdict.reserved_, sizeof verdict.reserved_));
+    CHECK(verdict.is_shared == 0 && zeros(verdict.reserved_, sizeof verdict.reserved_));
     /* Two quotas take eight words. */
     CHECK(zeros(&verdict.private_[8], sizeof verdict.private_ - 8 * sizeof *verdict.private_));
     kt_quota quota;
@@ -981,7 +1003,8 @@ static void gate_takes_either_time(void) {
     kt_charge charge = charge_of(&verdict);
     OK(kt_gate_refund(&gate, key_id, &charge, KT_SYSTEM_CLOCK, &verdict));
     CHECK(quota(&verdict, 0).remaining == 3 && verdict.now_ms >= start_ms);
-    charge = charge_of(&verdict);
+    EXPECT(kt_verdict_charge(&verdict, &charge), KT_NOT_A_CHARGE);
+    charge = charge_at(0, verdict.at_ms);
     OK(kt_gate_settle(&gate, key_id, &charge, 2, KT_SYSTEM_CLOCK, &verdict));
     CHECK(quota(&verdict, 0).remaining == 1 && verdict.now_ms >= start_ms);
 
@@ -1267,12 +1290,145 @@ static void threads_admit_exactly_the_limit(void) {
     free(memory);
 }
 
+/** Returns the units left in the first quota of each of the three networks, as decimal digits. */
+static uint32_t rooms(kt_limiter *limiter, const char *address) {
+    const kt_part part = {
+        .limiter = limiter, .text = bytes(address), .text_len = strlen(address), .cost = 0};
+    kt_compound compound;
+    OK(kt_peek_all(&part, 1, NOW_MS, &compound));
+    CHECK(compound.tally_count == 3);
+    uint32_t digits = 0;
+    for (int at = 0; at < 3; at++)
+        digits = 10 * digits + quota(&compound.tallies[at].verdict, 0).remaining;
+    return digits;
+}
+
+static void address_is_charged_in_all_networks_or_in_none(void) {
+    static const char POLICY[] = "addresses: /48 6/minute; /64 2/minute; /56 4/minute",
+                      NORMAL[] = "addresses: /64 2/minute; /56 4/minute; /48 6/minute",
+                      ONE[] = "2001:db8:0:1::1", TWO[] = "[2001:db8:0:2::1]:443",
+                      THREE[] = "2001:db8:0:3::1";
+    size_t size = kt_limiter_size(64) + KT_PREFIXES_SIZE;
+    void *memory = table_memory(size);
+    kt_limiter limiter, attached;
+    EXPECT(kt_limiter_init(memory, size - 64, KT_TEXT(POLICY), 64, SEED, &limiter),
+           KT_MEMORY_TOO_SMALL);
+    OK(kt_limiter_init(memory, size, KT_TEXT(POLICY), 64, SEED, &limiter));
+    kt_verdict verdict;
+    OK(kt_limiter_check(&limiter, bytes(ONE), strlen(ONE), 2, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_ADMITTED && quota(&verdict, 0).remaining == 0);
+    CHECK(verdict.charged == 0);
+    OK(kt_limiter_check_request(&limiter, bytes(ONE), strlen(ONE), NULL, &verdict));
+    CHECK(verdict.outcome == KT_ADMITTED); /* The system clock is later. */
+    OK(kt_limiter_reset(&limiter, bytes(ONE), strlen(ONE), NOW_MS, &verdict));
+    kt_limiter_close(&limiter);
+
+    memset(memory, 0, size);
+    OK(kt_limiter_init(memory, size, KT_TEXT(POLICY), 64, SEED, &limiter));
+    OK(kt_limiter_check(&limiter, bytes(ONE), strlen(ONE), 2, NOW_MS, &verdict));
+    OK(kt_limiter_attach(memory, size, &attached));
+    CHECK(rooms(&attached, ONE) == 24 && rooms(&attached, TWO) == 224);
+    const kt_part part = {
+        .limiter = &attached, .text = bytes(TWO), .text_len = strlen(TWO), .cost = 2};
+    kt_compound compound;
+    OK(kt_check_all(&part, 1, NOW_MS, &compound));
+    CHECK(compound.outcome == KT_ADMITTED && compound.tally_count == 3);
+    CHECK(equal(compound.tallies[0].section, "") &&
+          equal(compound.tallies[1].section, "prefix-56") &&
+          equal(compound.tallies[2].section, "prefix-48"));
+    char headers[KT_COMPOUND_HEADERS_SIZE];
+    size_t written;
+    OK(kt_compound_headers(&compound, headers, sizeof headers, &written));
+    CHECK(strstr(headers, "\"prefix-48-minute\";q=6;w=60") != NULL);
+
+    OK(kt_limiter_check(&limiter, bytes(THREE), strlen(THREE), 1, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_DENIED && quota(&verdict, 0).limit == 4);
+    OK(kt_limiter_peek(&limiter, bytes(THREE), strlen(THREE), 3, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_TOO_COSTLY);
+    kt_charge charge;
+    OK(kt_compound_charge(&compound, 0, &charge));
+    OK(kt_limiter_settle(&limiter, bytes(TWO), strlen(TWO), &charge, 1, NOW_MS, &verdict));
+    CHECK(rooms(&limiter, TWO) == 113);
+    OK(kt_limiter_settle(&limiter, bytes(TWO), strlen(TWO), &charge, 6, NOW_MS, &verdict));
+    CHECK(verdict.uncharged == 3 && rooms(&limiter, TWO) == 2);
+    OK(kt_limiter_refund(&limiter, bytes(TWO), strlen(TWO), &charge, NOW_MS, &verdict));
+    CHECK(rooms(&limiter, TWO) == 224);
+    kt_settlement overdraw = {.size = sizeof overdraw, .has_cost = 1, .cost = 5, .overdraw = 1};
+    OK(kt_limiter_settle_all(&limiter, bytes(TWO), strlen(TWO), &charge, &overdraw, NOW_MS,
+                             &verdict));
+    CHECK(rooms(&limiter, TWO) == 1);
+    OK(kt_limiter_reset(&limiter, bytes(TWO), strlen(TWO), NOW_MS, &verdict));
+    CHECK(rooms(&limiter, TWO) == 201);
+
+    static const char *const WRONG[] = {"", "ann", "2001:db8::/63", "203.0.113"};
+    for (size_t at = 0; at < sizeof WRONG / sizeof *WRONG; at++) {
+        const kt_part wrong = {.limiter = &limiter,
+                               .text = bytes(WRONG[at]),
+                               .text_len = strlen(WRONG[at]),
+                               .cost = 1};
+        EXPECT(kt_limiter_check(&limiter, wrong.text, wrong.text_len, 1, NOW_MS, &verdict),
+               KT_NOT_AN_ADDRESS);
+        EXPECT(kt_limiter_refund(&limiter, wrong.text, wrong.text_len, &charge, NOW_MS, &verdict),
+               KT_NOT_AN_ADDRESS);
+        EXPECT(kt_check_all(&wrong, 1, NOW_MS, &compound), KT_NOT_AN_ADDRESS);
+    }
+
+    uint64_t number;
+    uint32_t capacity;
+    OK(kt_limiter_live_subjects(&limiter, NOW_MS, &number));
+    CHECK(number == 4);
+    OK(kt_limiter_correct_clock(&limiter, NOW_MS - 3600000, &number));
+    CHECK(number == 4);
+    OK(kt_limiter_capacity(&attached, &capacity));
+    CHECK(capacity == 64);
+    char text[KT_SECTIONS_SIZE];
+    OK(kt_limiter_policy(&attached, text, sizeof text, &written));
+    CHECK(equal(text, NORMAL) && written == strlen(NORMAL));
+    OK(kt_policy_parse(KT_TEXT(POLICY), text, sizeof text, &written));
+    CHECK(equal(text, NORMAL));
+    EXPECT(kt_policy_parse(KT_TEXT("addresses: /65 1/s"), text, sizeof text, &written),
+           KT_POLICY_PREFIX);
+    OK(kt_policy_explain(KT_TEXT("addresses: /65 1/s"), text, sizeof text, &written));
+    CHECK(strstr(text, "\"/65 1/s\"") == text);
+    OK(kt_policy_explain(KT_TEXT(POLICY), text, sizeof text, &written));
+    CHECK(equal(text, ""));
+    EXPECT(kt_limiter_init(memory, size, KT_TEXT("addresses: 1/fortnight"), 64, SEED, &limiter),
+           KT_POLICY_UNIT);
+    kt_limiter_close(&attached);
+    kt_limiter_close(&limiter);
+    free(memory);
+}
+
+static void limiter_of_addresses_in_a_file_is_shared(const char *folder) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/addresses.limiter", folder);
+    kt_limiter *limiter, *again;
+    OK(kt_limiter_create(path, KT_TEXT("addresses: 2/minute"), 1000, &limiter));
+    OK(kt_limiter_open(path, &again));
+    kt_verdict verdict;
+    OK(kt_limiter_check(limiter, bytes("2001:db8::1"), 11, 2, NOW_MS, &verdict));
+    OK(kt_limiter_check(again, bytes("2001:db8::2"), 11, 1, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_DENIED);
+    kt_limiter_close(again);
+    OK(kt_limiter_open_or_create(path, KT_TEXT("addresses: 3/minute"), 1000, &again));
+    OK(kt_limiter_check(limiter, bytes("2001:db8::2"), 11, 1, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_ADMITTED);
+    kt_limiter_close(again);
+    EXPECT(kt_limiter_open_or_create(path, KT_TEXT("addresses: /64 3/minute"), 1000, &again),
+           KT_OTHER_POLICY);
+    EXPECT(kt_limiter_open_or_create(path, KT_TEXT("3/minute"), 1000, &again), KT_OTHER_KIND);
+    kt_limiter_close(limiter);
+    CHECK(unlink(path) == 0);
+}
+
 int main(int count, char **arguments) {
     CHECK(count == 2); /* A folder for files. */
     texts_are_parsed_and_explained();
     parts_are_charged_all_or_none();
     weeks_and_months_end_by_the_calendar();
     limiter_in_memory_charges_and_refunds();
+    address_is_charged_in_all_networks_or_in_none();
+    limiter_of_addresses_in_a_file_is_shared(arguments[1]);
     requests_of_other_versions_are_read();
     structs_of_other_versions_are_read();
     reserved_members_are_zeros();

@@ -59,6 +59,7 @@ static void limiter_calls_reject_invalid_pointers(void *none) {
     uint32_t capacity;
     uint64_t live;
     kt_settlement settlement = {.size = sizeof settlement};
+    uint8_t on_full;
     OK(kt_limiter_init(memory, sizeof memory, KT_TEXT("5/minute"), 8, SEED, real));
 
     NO_HANDLE(limiter, kt_limiter_check(limiter, subject, 1, 1, NOW_MS, &verdict));
@@ -72,6 +73,10 @@ static void limiter_calls_reject_invalid_pointers(void *none) {
     NO_HANDLE(limiter, kt_limiter_correct_clock(limiter, NOW_MS, &live));
     NO_HANDLE(limiter, kt_limiter_capacity(limiter, &capacity));
     NO_HANDLE(limiter, kt_limiter_live_subjects(limiter, NOW_MS, &live));
+    NO_HANDLE(limiter, kt_limiter_slots_total(limiter, &live));
+    NO_HANDLE(limiter, kt_limiter_refusals(limiter, &live));
+    NO_HANDLE(limiter, kt_limiter_on_full(limiter, &on_full));
+    NO_HANDLE(limiter, kt_limiter_set_on_full(limiter, KT_ON_FULL_SHARE));
     NO_HANDLE(limiter, kt_limiter_policy(limiter, text, sizeof text, &written));
     kt_limiter_close(NULL);
     kt_limiter_close(none);

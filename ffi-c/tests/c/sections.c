@@ -153,6 +153,12 @@ static void request_charges_all_tallies_or_none(kt_gate *gate) {
     OK(kt_gate_check(gate, bytes(ann.text), strlen(ann.text), 1, NOW_MS, &verdict));
     CHECK(verdict.outcome == KT_ADMITTED && quota(&verdict, 0).remaining == 94);
     CHECK(verdict.charged == 0);
+    kt_charge charge;
+    EXPECT(kt_verdict_charge(&verdict, &charge), KT_NOT_A_CHARGE);
+    OK(kt_gate_check(gate, bytes(ann.text), strlen(ann.text), 0, NOW_MS, &verdict));
+    EXPECT(kt_verdict_charge(&verdict, &charge), KT_NOT_A_CHARGE);
+    OK(kt_gate_check(gate, bytes(ann.text), strlen(ann.text), 101, NOW_MS, &verdict));
+    OK(kt_verdict_charge(&verdict, &charge));
 
     /* A group may appear once; a later one replaces it. A cost of 0 reads and charges nothing. */
     const kt_group twice[] = {{KT_TEXT("write"), 9, 1}, {KT_TEXT("write"), 0, 1}};
@@ -229,8 +235,16 @@ static void charge_is_refunded_and_settled_with_all_tallies(kt_gate *gate) {
     settlement.groups_len = KT_MAX_TALLIES + 1;
     EXPECT(kt_gate_settle_all(gate, key_id, &charge, &settlement, NOW_MS, &verdict, uncharged),
            KT_NO_SUCH_GROUP);
-    settlement = (kt_settlement){.size = sizeof settlement, .reserved_ = {1}};
-    EXPECT(kt_gate_settle_all(gate, key_id, &charge, &settlement, NOW_MS, &verdict, NULL),
+    const kt_group odd = {KT_TEXT("tokens"), 1, 2};
+    const kt_settlement unknown[] = {{.size = sizeof settlement, .reserved_ = {1}},
+                                     {.size = sizeof settlement, .has_cost = 2},
+                                     {.size = sizeof settlement, .overdraw = 7},
+                                     {.size = sizeof settlement, .groups = &odd, .groups_len = 1}};
+    for (size_t at = 0; at < sizeof unknown / sizeof *unknown; at++)
+        EXPECT(kt_gate_settle_all(gate, key_id, &charge, &unknown[at], NOW_MS, &verdict, uncharged),
+               KT_UNKNOWN_MEMBER);
+    const kt_request request = {sizeof request, 1, NOW_MS, &odd, 1, NULL, 0};
+    EXPECT(kt_gate_check_request(gate, bytes(key.text), strlen(key.text), &request, &compound),
            KT_UNKNOWN_MEMBER);
     settlement = (kt_settlement){.size = offsetof(kt_settlement, groups) - 1};
     EXPECT(kt_gate_settle_all(gate, key_id, &charge, &settlement, NOW_MS, &verdict, NULL),
@@ -368,7 +382,9 @@ static void accounts_are_administered(kt_gate *gate) {
     EXPECT(kt_gate_limit_account(gate, 42, KT_TEXT("7/hour")), KT_PLAN_WINDOWS);
     EXPECT(kt_gate_limit_account(gate, 42, KT_TEXT("unlimited")), KT_PLAN_WINDOWS);
     EXPECT(kt_gate_limit_account(gate, 42, KT_TEXT("7/minute; team: 7/minute")),
-           KT_POLICY_SECTION);
+           KT_ACCOUNT_LIMITS);
+    EXPECT(kt_gate_limit_account(gate, 42, KT_TEXT("sliding 7/minute")), KT_ACCOUNT_LIMITS);
+    EXPECT(kt_gate_limit_account(gate, 42, KT_TEXT("8/minute warn 80%")), KT_ACCOUNT_LIMITS);
     EXPECT(kt_gate_limit_account(gate, 44, KT_TEXT("7/minute")), KT_NO_SUCH_ACCOUNT);
     kt_compound compound = check(gate, &key, 3, NULL, 0);
     CHECK(compound.outcome == KT_DENIED && compound.decisive_index == 1);

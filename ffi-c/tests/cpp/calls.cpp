@@ -188,6 +188,8 @@ static void system_clock_corrects_what_an_explicit_time_locked() {
     for (const char *subject : {"a", "b"}) CHECK(tables.check(subject, 5, ahead).admitted());
     CHECK(tables.correct_clock(before) == 2 && tables.correct_clock() == 0);
     CHECK(tables.reset("a", ahead).admitted() && tables.correct_clock() == 1);
+    tables.set_on_full(KT_ON_FULL_REFUSE);
+    CHECK(tables.on_full() == KT_ON_FULL_REFUSE && tables.refusals() == 0);
 
     keytally::GateConfig config;
     config.plans = {{"default", "5/hour"}};
@@ -351,6 +353,14 @@ static void use_sections(Gate &gate) {
         fields++;
     });
     CHECK(fields == 5 && charged.crossed().empty());
+
+    // A check of the key alone has no charge: a request has one.
+    auto alone = gate.check(key.expose(), 1, NOW);
+    CHECK(alone.admitted() && alone.try_charge().status() == KT_NOT_A_CHARGE);
+    CHECK(thrown([&] { alone.charge(); }) == KT_NOT_A_CHARGE);
+    gate.reset(key.key_id(), NOW);
+    gate.reset_account(42, NOW);
+    charged = gate.check(key.expose(), request);
 
     // The actual number of tokens is above the group's limit.
     keytally::Settlement settlement;
@@ -531,8 +541,18 @@ static void threads_admit_exactly_the_limit() {
     CHECK(admitted[0] + admitted[1] + admitted[2] + admitted[3] == 1000);
 }
 
+static void address_is_charged_in_all_networks() {
+    auto limiter = Limiter::in_memory("addresses: /64 2/minute; /48 3/minute", 64);
+    CHECK(limiter.check("2001:db8::1", 2, NOW).admitted());
+    auto compound = keytally::check_all({limiter.part("2001:db8:0:1::1")}, NOW);
+    CHECK(compound.admitted() && !limiter.check("2001:db8:0:2::1", 1, NOW).admitted());
+    CHECK(limiter.try_check("ann").status() == KT_NOT_AN_ADDRESS);
+    CHECK(Limiter::try_in_memory("addresses: /65 2/minute", 64).status() == KT_POLICY_PREFIX);
+}
+
 int main(int count, char **arguments) {
     CHECK(count == 2); // A folder for files.
+    address_is_charged_in_all_networks();
     limiters_charge_refund_and_close();
     parts_are_charged_all_or_none();
     system_clock_corrects_what_an_explicit_time_locked();

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from keytally._native import (
     AccountInfo,
+    AddressPolicy,
     Charge,
     Compound,
     Flaw,
@@ -65,6 +66,7 @@ from keytally.exceptions import (
 
 __all__ = [
     "AccountInfo",
+    "AddressPolicy",
     "AdminError",
     "AlreadyImportedError",
     "BusyError",

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Union
+from typing import TYPE_CHECKING, Union
+
+from keytally._native import AddressPolicy
+
+if TYPE_CHECKING:
+    from keytally._native import Limiter
 
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
@@ -87,4 +92,25 @@ def checked_prefix(ipv6_prefix: int) -> int:
         raise TypeError("ipv6_prefix must be a whole number from 1 to 128")
     if not 1 <= ipv6_prefix <= 128:
         raise ValueError(f"ipv6_prefix is {ipv6_prefix}, and must be 1 to 128")
+    return ipv6_prefix
+
+
+def prefix_for(limiter: Limiter | None, ipv6_prefix: int) -> int:
+    """Return the prefix length of the IPv6 networks that a limiter counts, after checking it.
+
+    Raises:
+        TypeError, ValueError: The prefix length is not an integer of 1 to 128. Or it is below 64
+            although the limiter counts addresses by the prefixes of its policy.
+
+    """
+    ipv6_prefix = checked_prefix(ipv6_prefix)
+    if (
+        ipv6_prefix < IPV6_PREFIX
+        and limiter is not None
+        and isinstance(limiter.policy, AddressPolicy)
+    ):
+        raise ValueError(
+            f"ipv6_prefix is {ipv6_prefix}, and the policy of this limiter of addresses has the "
+            "prefixes: leave ipv6_prefix out"
+        )
     return ipv6_prefix

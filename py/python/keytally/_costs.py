@@ -58,16 +58,24 @@ class Costs(NamedTuple):
         return Costs(0, need=self.need)
 
     def merged(self, other: Costs) -> Costs:
-        """Return the costs of a request that two integrations check: the higher of each."""
-        of_groups = dict(self.of_groups)
-        for name, cost in other.of_groups.items():
-            of_groups[name] = max(cost, of_groups.get(name, 0))
+        """Return the costs of a request that two integrations check: the higher of each.
+
+        A group that only one of them charges its own cost is charged the other's cost if higher.
+        """
+        of_groups = {
+            name: max(self._of_group(name), other._of_group(name))
+            for name in (*self.of_groups, *other.of_groups)
+        }
         return Costs(
             max(self.own, other.own),
-            self.groups | other.groups,
+            (self.groups | other.groups) - of_groups.keys(),
             of_groups,
             self.need | other.need,
         )
+
+    def _of_group(self, name: str) -> int:
+        """Return the cost that a group is charged."""
+        return self.of_groups.get(name, self.own if name in self.groups else 0)
 
     def check(self, gate: Gate, key: str | bytes | None) -> Verdict:
         """Charge the key with these costs."""

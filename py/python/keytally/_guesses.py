@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 # The default limit, the same as that of ``keytally serve``.
 DEFAULT = "20/minute, 200/hour"
 
-# The most client networks that a policy counts at a time, in 1.6 MiB of memory. Wrong keys from
-# other networks get 401.
+# The most client networks that a policy counts at a time, in 1.7 MiB of memory. Other networks
+# share limits.
 MAX_NETWORKS = 65_536
 
 
@@ -54,7 +54,7 @@ class Guesses:
             raise TypeError(f"failures must be a policy such as {DEFAULT!r}, a Limiter, or None")
         self._limiter = failures
         self._proxies = TrustedProxies(trusted_proxies)
-        self._ipv6_prefix = _addresses.checked_prefix(ipv6_prefix)
+        self._ipv6_prefix = _addresses.prefix_for(failures, ipv6_prefix)
 
     def refusal(self, verdict: Verdict, peer: str | None, forwarded_for: str) -> Refusal:
         """Count an invalid key, and return the refusal: 429 after too many, or the verdict's.
@@ -75,6 +75,10 @@ class Guesses:
         """Return the subject of the client's address; ``None`` if the address is unknown."""
         client = self._proxies.client(peer, forwarded_for)
         return None if client is None else _addresses.subject_of(client, self._ipv6_prefix)
+
+    def check_prefix_for(self, limiter: Limiter) -> None:
+        """Raise an error unless the limiter can count the subjects."""
+        _addresses.prefix_for(limiter, self._ipv6_prefix)
 
 
 class TrustedProxies:

@@ -231,6 +231,7 @@ class GateRule(Rule[RequestT]):
         self._keys = keys
         self._without_key = without_key
         if without_key is not None:
+            guesses.check_prefix_for(without_key)
             _charges.real_path(without_key.path)
         _charges.real_path(gate.path)
         self._read = read
@@ -314,8 +315,8 @@ class LimiterRule(Rule[RequestT]):
         **options: Any,  # noqa: ANN401
     ) -> LimiterRule[RequestT]:
         """Return the rule of a limiter that counts client addresses, unless there is a ``key``."""
-        ipv6_prefix = _addresses.checked_prefix(ipv6_prefix)
-        key = key or functools.partial(client_address, ipv6_prefix=ipv6_prefix)
+        prefix = _addresses.prefix_for(limiter, ipv6_prefix)
+        key = key or functools.partial(client_address, ipv6_prefix=prefix)
         return cls(limiter, key, costs={"cost": cost}, **options)
 
     def _subject(

@@ -286,7 +286,7 @@ class LimiterMiddleware(_Middleware):
         refusal: A function of the `Refusal` and the scope that returns the response to a refused
             request: another status, body or content type.
         ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128, if
-            there is no ``key``.
+            there is no ``key``. The policy of a limiter of addresses has prefixes of its own.
 
     ``key``, ``cost``, ``on_verdict``, ``settle`` and ``refusal`` may be async.
 

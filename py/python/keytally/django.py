@@ -88,7 +88,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.module_loading import import_string
 
 from keytally import _calls, _charges, _web, wsgi
-from keytally._addresses import IPV6_PREFIX, checked_prefix, subject
+from keytally._addresses import IPV6_PREFIX, checked_prefix, prefix_for, subject
 from keytally._exempt import exempt_methods, exemption
 from keytally._guesses import DEFAULT, Guesses
 from keytally._keys import KeySources
@@ -296,13 +296,21 @@ def limiter() -> Limiter:
     try:
         checked_prefix(found.get("IPV6_PREFIX", IPV6_PREFIX))
         if "PATH" in found:
-            return Limiter.open_or_create(found["PATH"], found["POLICY"], capacity)
+            return _with_prefix(
+                Limiter.open_or_create(found["PATH"], found["POLICY"], capacity), found
+            )
         count = _workers(found)
         if count is not None and count > 1:
             raise ImproperlyConfigured(PER_PROCESS.format(count=count))
-        return Limiter.in_memory(found["POLICY"], capacity)
+        return _with_prefix(Limiter.in_memory(found["POLICY"], capacity), found)
     except (KeytallyError, OSError, TypeError, ValueError) as error:
         raise ImproperlyConfigured(f'KEYTALLY["LIMITER"]: {error}') from error
+
+
+def _with_prefix(table: Limiter, found: Mapping[str, Any]) -> Limiter:
+    """Return the limiter after checking that the settings have no prefix if its policy has some."""
+    prefix_for(table, found.get("IPV6_PREFIX", IPV6_PREFIX))
+    return table
 
 
 class VerdictMiddleware:

@@ -146,7 +146,7 @@ class NoSuchPlanError(AdminError):
     >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), keys=1)
     >>> gate.issue(42, plan="gold")
     Traceback (most recent call last):
-    keytally.exceptions.NoSuchPlanError: the gate has no plan of that name; `list` shows the plans
+    keytally.exceptions.NoSuchPlanError: the gate has no plan "gold"; its plans are: default
 
     """
 
@@ -170,7 +170,7 @@ class NoSuchScopeError(AdminError):
     >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), keys=1, scopes=["read"])
     >>> gate.issue(42, scopes=["admin"])
     Traceback (most recent call last):
-    keytally.exceptions.NoSuchScopeError: the gate has no scope of that name; ...
+    keytally.exceptions.NoSuchScopeError: the gate has no scope "admin"; its scopes are: read
 
     """
 
@@ -325,10 +325,10 @@ class UnavailableError(RefusedError):
 
 
 class FullError(RefusedError):
-    """The limiter has no free slot for a new subject.
+    """The limiter has no free slot for a new subject, and refuses it: ``on_full="refuse"``.
 
     >>> import keytally
-    >>> limiter = keytally.Limiter.in_memory("1/day", capacity=1)
+    >>> limiter = keytally.Limiter.in_memory("1/day", capacity=1, on_full="refuse")
     >>> for number in range(100):
     ...     limiter.check(str(number)).raise_for_status()
     Traceback (most recent call last):

@@ -415,7 +415,7 @@ class LimiterExtension(_Extension):
         refusal: A function of the `Refusal` and the request that returns the response to a refused
             request: another status, body or content type.
         ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128, if
-            there is no ``key``.
+            there is no ``key``. The policy of a limiter of addresses has prefixes of its own.
 
     Raises:
         TypeError, ValueError: An argument has the wrong type or is out of range, a path of

@@ -144,7 +144,8 @@ class Counts:
 
     def _open(self, kind: Kind) -> Limiter:
         path = self.folder / kind.file
-        limiter = Limiter.open_or_create(path, kind.policy, self.capacity)
+        # A shared tally would be the count of several clients.
+        limiter = Limiter.open_or_create(path, kind.policy, self.capacity, on_full="refuse")
         return self._limiters.setdefault(kind, limiter)
 
     def _open_all(self) -> None:

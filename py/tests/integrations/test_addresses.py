@@ -10,10 +10,14 @@ from django.test import Client, RequestFactory, override_settings
 from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
 from flask import Flask, Request
+from rest_framework.decorators import api_view, authentication_classes, throttle_classes
+from rest_framework.response import Response
+from rest_framework.test import APIRequestFactory
 from starlette.requests import HTTPConnection
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from keytally import Gate, Limiter, _addresses, asgi, django, fastapi, flask, wsgi
+from keytally.rest_framework import LimiterThrottle
 
 # Addresses as servers report them, and the subjects by which limiters count them.
 RULES = [
@@ -198,6 +202,112 @@ def test_django_address_forms_of_a_client_share_one_count():
         networks = ["2001:db8:1:200::1"] * 2 + ["2001:db8:1:2ff::1"] * 3
         assert [fetch(address) for address in networks] == [200] * 4 + [429]
     assert django_app.settings.configured
+
+
+# Two clients of one /56, a third one that it has no room for, and one of another /56.
+LATTICE = "addresses: /64 2/31d; /56 3/31d"
+CLIENTS = {
+    "2001:db8:1:200::1": 200,
+    "2001:db8:1:200::2": 200,
+    "2001:db8:1:200::3": 429,
+    "2001:db8:1:2ff::1": 200,
+    "2001:db8:1:2fe::1": 429,
+    "2001:db8:1:300::1": 200,
+    "203.0.113.9:1": 200,
+    "::ffff:203.0.113.9": 200,
+    "203.0.113.10": 200,
+    "203.0.113.11": 429,
+}
+
+
+@pytest.mark.parametrize("name", ["asgi", "wsgi", "flask", "fastapi"])
+def test_limiter_of_addresses_counts_the_networks_of_its_policy(name):
+    fetch = counting(Limiter.in_memory(LATTICE, capacity=100), 64)[name]
+    assert {address: fetch(address) for address in CLIENTS} == CLIENTS
+
+
+def test_django_limiter_of_addresses_counts_the_networks_of_its_policy():
+    table = {"POLICY": LATTICE, "CAPACITY": 100, "WORKERS": 1}
+    middleware = ["keytally.django.LimiterMiddleware"]
+    with override_settings(KEYTALLY={"LIMITER": table}, MIDDLEWARE=middleware):
+        found = {
+            address: Client(REMOTE_ADDR=address).get("/own").status_code for address in CLIENTS
+        }
+    assert found == CLIENTS
+
+
+def test_rest_framework_throttle_of_addresses_counts_networks():
+    limiter = Limiter.in_memory(LATTICE, capacity=100)
+    made = type("Throttle", (LimiterThrottle,), {"limiter": lambda self: limiter})
+
+    @api_view(["GET"])
+    @authentication_classes([])
+    @throttle_classes([made])
+    def view(request):
+        return Response("hello")
+
+    factory = APIRequestFactory()
+    with override_settings(KEYTALLY={}):
+        found = {
+            address: view(factory.get("/", REMOTE_ADDR=address)).status_code for address in CLIENTS
+        }
+    assert found == CLIENTS
+
+
+@pytest.mark.parametrize("name", [name for name in TAKING if "limit" in name])
+def test_ipv6_prefix_with_a_policy_of_prefixes_is_rejected(gate, name):
+    with pytest.raises(ValueError, match="ipv6_prefix is 56, .* leave ipv6_prefix out"):
+        TAKING[name](gate, Limiter.in_memory(LATTICE), ipv6_prefix=56)
+
+
+@pytest.mark.parametrize("option", ["failures", "without_key"])
+def test_ipv6_prefix_of_a_gate_with_a_policy_of_prefixes_is_rejected(gate, option):
+    with pytest.raises(ValueError, match="ipv6_prefix is 56, .* leave ipv6_prefix out"):
+        wsgi.GateMiddleware(hello, gate, ipv6_prefix=56, **{option: Limiter.in_memory(LATTICE)})
+
+
+def test_django_check_reports_ipv6_prefix_with_prefixes():
+    table = {"POLICY": LATTICE, "WORKERS": 1, "IPV6_PREFIX": 56}
+    with override_settings(KEYTALLY={"LIMITER": table}):
+        [message] = django.check_settings()
+    assert "leave ipv6_prefix out" in message.msg
+
+
+def test_key_of_a_limiter_of_addresses_returns_an_address():
+    limiter = Limiter.in_memory(LATTICE)
+    app = wsgi.LimiterMiddleware(hello, limiter, key=lambda environ: environ["REMOTE_ADDR"])
+    headers = []
+    app(
+        {"REMOTE_ADDR": "2001:db8::1", "REQUEST_METHOD": "GET"},
+        lambda _, fields: headers.extend(fields),
+    )
+    policy = dict(headers)["RateLimit-Policy"]
+    assert policy == '"2678400s";q=2;w=2678400, "prefix-56-2678400s";q=3;w=2678400'
+    user = wsgi.LimiterMiddleware(hello, limiter, key=lambda _: "ann")
+    with pytest.raises(ValueError, match="not an address"):
+        user({"REQUEST_METHOD": "GET"}, None)
+
+
+def test_charge_of_addresses_is_refunded_in_all_networks():
+    limiter = Limiter.in_memory(LATTICE, capacity=100)
+    app = wsgi.LimiterMiddleware(hello, limiter, refund="2xx")
+    for _ in range(5):
+        list(app({"REMOTE_ADDR": "2001:db8::1", "REQUEST_METHOD": "GET"}, lambda *_: None))
+    assert [tally.verdict.remaining for tally in limiter.peek("2001:db8::1").tallies] == [2, 3]
+
+
+@pytest.mark.parametrize("peer", ["2001:db8:1:2{:02x}::1", "203.0.113.{}"])
+def test_wrong_keys_count_by_the_prefixes_of_a_policy(gate, peer):
+    app = wsgi.GateMiddleware(hello, gate, failures=LATTICE)
+    statuses = []
+    for number in range(5):
+        environ = {
+            "REMOTE_ADDR": peer.format(number),
+            "REQUEST_METHOD": "GET",
+            "HTTP_X_API_KEY": "kt_live_wrong",
+        }
+        app(environ, lambda status, _: statuses.append(status[:3]))
+    assert statuses == ["401"] * 3 + ["429"] * 2
 
 
 def test_port_behind_proxyfix_evades_no_limit(limiter):

@@ -79,7 +79,7 @@ def test_each_outcome_has_its_response(gate, key):
 
 
 def test_full_limiter_responds_503():
-    limiter = Limiter.in_memory("2/31d", capacity=1)
+    limiter = Limiter.in_memory("2/31d", capacity=1, on_full="refuse")
     counter = iter(range(10_000))
     app = LimiterMiddleware(hello, limiter, key=lambda _: str(next(counter)))
     answers = (answer(fetch(app)) for _ in range(10_000))

@@ -106,8 +106,16 @@ def test_wrong_keys_are_limited_by_default(gate):
     assert {status(unlimited) for _ in range(50)} == {"401"}
 
 
-def test_full_limiter_refuses_no_other_network(gate):
-    guesses = Guesses(Limiter.in_memory("1/31d", capacity=100), ())
+def test_networks_without_a_slot_share_limits(gate):
+    limiter = Limiter.in_memory("1/31d", capacity=100)
+    peers = [ipaddress.IPv4Address(number) for number in range(4000)]
+    # Each of the 2,400 slots and of the 300 overflow tallies admits at most one wrong key.
+    assert 1600 <= statuses(Guesses(limiter, ()), gate, peers).count(401) <= 2700
+    assert statuses(Guesses(limiter, ()), gate, peers).count(401) == 0
+
+
+def test_full_limiter_that_refuses_limits_no_other_network(gate):
+    guesses = Guesses(Limiter.in_memory("1/31d", capacity=100, on_full="refuse"), ())
     peers = [ipaddress.IPv4Address(number) for number in range(4000)]
     assert set(statuses(guesses, gate, peers)) == {401}
     refused = statuses(guesses, gate, peers).count(429)

@@ -386,6 +386,18 @@ def test_higher_cost_in_shadow_keeps_lower_charge(gate, key):
     assert spent(gate, key) == 13
 
 
+def test_higher_cost_of_a_group_counts_in_either_order(pepper):
+    plans = {"default": "100/31d; group write: 50/31d"}
+    gate = Gate.in_memory(pepper=pepper, keys=8, plans=plans)
+    orders = [{"group": "write", "cost": 5}, {"costs": {"write": 1}}]
+    for outer, inner in (orders, orders[::-1]):
+        key = gate.issue(42)
+        app = asgi.GateMiddleware(asgi.GateMiddleware(hello_asgi, gate, **inner), gate, **outer)
+        assert status_of(app, key) == 200
+        tallies = gate.peek(key.expose(), 0, groups="write").tallies
+        assert [tally.verdict.remaining for tally in tallies] == [95, 45]
+
+
 def test_dispatched_copy_with_another_key_is_checked_again(gate, key):
     """An endpoint for batches dispatches copies of its own environ or scope."""
     other = gate.issue(7)

@@ -58,9 +58,8 @@ def test_each_outcome_has_its_response(gate, key):
 
 def test_full_limiter_responds_503():
     counter = iter(range(10_000))
-    app = LimiterMiddleware(
-        hello, Limiter.in_memory("2/31d", capacity=1), key=lambda _: str(next(counter))
-    )
+    limiter = Limiter.in_memory("2/31d", capacity=1, on_full="refuse")
+    app = LimiterMiddleware(hello, limiter, key=lambda _: str(next(counter)))
     contract.assert_full(
         *next(found for found in (fetch(app) for _ in range(10_000)) if found[0] != 200)
     )

@@ -10,7 +10,7 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use keytally::now;
 use keytally::redact::{policy_error, redact};
-use keytally::{ParsePolicyError, Plan, Policy, Window, parse_key};
+use keytally::{ParsePolicyError, Plan, Window, parse_key};
 use keytally_tower::KeySources;
 use tokio::runtime::Runtime;
 
@@ -18,6 +18,7 @@ use crate::service::address::TrustedProxy;
 use crate::service::bind::Listener;
 use crate::service::charges::{Charges, MAX_LIFETIME};
 use crate::service::data::{self, Data, GateOptions};
+use crate::service::guesses::FailurePolicy;
 use crate::service::listen;
 use crate::service::preflight::MethodSource;
 use crate::service::refusals::Refusals;
@@ -140,7 +141,7 @@ const NAMED_KEYS: usize = 10;
 
 /// The value of `--failures`: a limit of invalid keys, or `None` for `off`.
 #[derive(Clone)]
-struct Failures(Option<Policy>);
+struct Failures(Option<FailurePolicy>);
 
 /// Parses the value of `--failures`.
 fn parse_failures(text: &str) -> Result<Failures, String> {
@@ -239,7 +240,7 @@ impl Serve {
             }
             drop(data.first_key);
             warn_of_never_binding_quotas(&self.plans);
-            if let Some(policy) = &self.failures.0 {
+            if let Some(FailurePolicy::Network(policy)) = &self.failures.0 {
                 policy
                     .never_binding()
                     .for_each(|quotas| print_note(&plans::never_binds("--failures", quotas)));

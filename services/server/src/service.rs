@@ -8,7 +8,7 @@ mod check;
 mod contacts;
 pub(crate) mod data;
 mod denied;
-mod guesses;
+pub(crate) mod guesses;
 mod header_case;
 mod limits;
 pub(crate) mod listen;
@@ -32,8 +32,7 @@ use axum::http::{Extensions, StatusCode};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
-use keytally::{FollowEvent, Followed, Gate};
-use keytally::{Peppers, Policy};
+use keytally::{FollowEvent, Followed, Gate, Peppers};
 use keytally_tower::KeySources;
 use serde::Serialize;
 use tokio::sync::Mutex;
@@ -41,7 +40,7 @@ use tokio::sync::Mutex;
 use self::address::TrustedProxies;
 use self::bind::Listener;
 use self::charges::Charges;
-use self::guesses::GuessLimiter;
+use self::guesses::{FailurePolicy, GuessLimiter};
 use self::listen::{Endpoint, MAX_METRICS_CONNECTIONS, permitted_connections};
 use self::log::Log;
 use self::metrics::{Metrics, TableUse};
@@ -79,7 +78,7 @@ pub(crate) struct Settings {
     /// The proxies whose `X-Forwarded-For` is trusted.
     pub(crate) proxies: Arc<TrustedProxies>,
     /// The limit of invalid keys per client address, if any.
-    pub(crate) failures: Option<Policy>,
+    pub(crate) failures: Option<FailurePolicy>,
     /// Where proxies state the method of the client's request. If set, CORS preflights are admitted
     /// at `/auth`.
     pub(crate) preflights: Option<MethodSource>,

@@ -76,8 +76,15 @@ fn auth_charges_team_and_groups_all_or_none() {
     let quotas = reply.json()["quotas"].clone();
     let left: Vec<_> = quotas.as_array().unwrap().iter().map(|quota| &quota["remaining"]).collect();
     assert_eq!(left, [&json!(4), &json!(0)], "{quotas}");
-    for wrong in ["X-Group: tokens=x", "X-Group: tokens=-1"] {
-        assert_eq!(auth(&ann, &[wrong]).code(), 400, "{wrong}");
+    for wrong in ["tokens=x", "tokens=-1", "tokens=+5", "tokens="] {
+        let reply = auth(&ann, &[&format!("X-Group: {wrong}")]);
+        let error = format!("X-Group has {wrong:?}, and must be a list of NAME or NAME=COST");
+        assert_eq!((reply.code(), &reply.json()["error"]), (400, &json!(error)));
+    }
+    for wrong in [&["X-Group: tokens=1, tokens=2"][..], &["X-Group: tokens", "X-Group: tokens=0"]] {
+        let reply = auth(&ann, wrong);
+        let error = "X-Group has \"tokens\", and must name each group once";
+        assert_eq!((reply.code(), &reply.json()["error"]), (400, &json!(error)));
     }
     let unknown = auth(&ann, &["X-Group: writes"]);
     assert_eq!(unknown.code(), 400);
@@ -438,6 +445,8 @@ fn metrics_have_the_occupancy_of_each_table() {
         let value = |name: &str| Server::value(&text, &format!("{name}{{table=\"{table}\"}}"));
         let found = [value("keytally_table_entries"), value("keytally_table_capacity")];
         assert_eq!(found, [entries, capacity], "{table}");
+        let refusals = format!("keytally_limiter_refusals_total{{table=\"{table}\"}} 0");
+        assert_eq!(text.lines().any(|line| line == refusals), table != "gate", "{table}");
     }
     drop(server);
     let server = Server::start(&sandbox, &["--failures", "off"]);

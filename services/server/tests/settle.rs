@@ -107,8 +107,14 @@ fn costs_of_groups_are_settled() {
     for wrong in ["tokens", "tokens=x", "tokens=+1", "tokens=-1", "key=1", "team=1", "none=1"] {
         let reply = settle(&token, &[&format!("X-Group: {wrong}")]);
         assert_eq!(reply.code(), 400, "{wrong}");
-        assert!(reply.body.contains("must be a list of NAME=COST"), "{wrong}: {reply:?}");
+        let error = format!(
+            "X-Group has {wrong:?}, and must be a list of NAME=COST with groups of the gate"
+        );
+        assert_eq!(reply.json()["error"], error);
     }
+    let reply = settle(&token, &["X-Group: tokens=1, tokens=2"]);
+    let error = "X-Group has \"tokens\", and must name each group once";
+    assert_eq!((reply.code(), &reply.json()["error"]), (400, &json!(error)));
     // Each call of `left` charges the key and its team one unit.
     let reply = settle(&token, &["X-Group: tokens=1500"]);
     let expected = json!({"charged": 1, "cost": 1, "uncharged": {"tokens": 0}});

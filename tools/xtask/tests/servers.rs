@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use keytally::{Gate, GateConfig, pepper};
 use keytally_core::{FIELD_NAMES, Key, KeyId, Name, NewKey, Plan};
 
-/// A running example server, with a new gate that admits 3 requests per hour and key.
+/// A running example server, with a new gate.
 struct Server {
     child: Child,
     address: String,
@@ -19,15 +19,15 @@ struct Server {
 }
 
 impl Server {
-    /// Creates a gate and starts the program `name` on it.
-    fn start(name: &str) -> Self {
+    /// Creates a gate with a plan and starts the program `name` on it.
+    fn start(name: &str, plan: &str) -> Self {
         let built = std::env::var_os("KEYTALLY_TEST_WORKERS")
             .expect("the suite `interop` says where the servers are");
         let built = PathBuf::from(built);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("api.gate");
         let secret = pepper::generate().unwrap();
-        let plans = vec![Plan::new("default", "3/hour, 1000/day".parse().unwrap()).unwrap()];
+        let plans = vec![Plan::new("default", plan.parse().unwrap()).unwrap()];
         let config = GateConfig::default().with_keys(100).with_plans(plans);
         let gate = Gate::create(&path, pepper::parse(&secret).unwrap(), &config).unwrap();
         let mut child = Self::command(&built, name, &path)
@@ -92,7 +92,7 @@ impl Drop for Server {
 
 /// Checks the responses of the program `name` to each kind of request.
 fn check_contract(name: &str) {
-    let server = Server::start(name);
+    let server = Server::start(name, "3/hour, 1000/day");
     let contacts = |headers: &[String]| server.get("/api/v1/contacts", headers);
     let unauthorized = |error: &str| {
         let fields = vec![
@@ -131,6 +131,14 @@ fn check_contract(name: &str) {
     // A revocation by this process holds in the server.
     server.gate.revoke(key_id).unwrap();
     assert_eq!(contacts(&[header]), unauthorized("Invalid API key"));
+
+    // The header fields list the quotas of the team, too.
+    let server = Server::start(name, "3/day; team: 9/day");
+    let (key, _) = server.issue();
+    let (status, fields, _) =
+        server.get("/api/v1/contacts", &[format!("X-API-Key: {}", key.expose())]);
+    let policy = r#"RateLimit-Policy: "day";q=3;w=86400, "team-day";q=9;w=86400"#;
+    assert!(status == 200 && fields.iter().any(|field| field == policy), "{fields:?}");
 }
 
 #[test]

@@ -469,7 +469,7 @@ impl PolicyCases {
         for written_ms in [NEW_YEAR_MS, end_ms - 1] {
             let word = self.word(written_ms, |quota| quota.limit, |_| 0);
             // A fixed window counts until its end, a sliding one until the end of the next.
-            for edge_ms in [end_ms + 60_000, end_ms + longest_ms + 60_000] {
+            for edge_ms in [end_ms + 1000, end_ms + longest_ms + 1000] {
                 push(word, edge_ms - 1);
                 push(word, edge_ms);
             }

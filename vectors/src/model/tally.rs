@@ -97,6 +97,9 @@ pub struct Settled {
 /// The largest difference between two correct clocks, in milliseconds.
 const TOLERANCE_MS: i128 = 60_000;
 
+/// The time for which a slot is kept after its tally has expired, in milliseconds.
+const REUSE_DELAY_MS: i128 = 1000;
+
 /// A policy with the layout of its words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Model {
@@ -421,7 +424,8 @@ impl Model {
     }
 
     /// Returns whether a limiter may give the slot of this word to another subject. It may if no
-    /// window counts a charge of the word any longer, even for a caller that is a minute late.
+    /// window counts a charge of the word any longer, even for a caller that is late by less than a
+    /// second.
     #[must_use]
     pub fn is_reusable(&self, word: u64, now_ms: u64) -> bool {
         if word == 0 {
@@ -435,7 +439,9 @@ impl Model {
         let stamp = self.unpack(word).stamp;
         let has_expired = |quota: &Quota| {
             let end_ms = quota.window.start_ms(self.index(quota, stamp) + counted_windows);
-            self.stamp_of(now_ms) >= end_ms / self.unit_ms() + self.units_of_tolerance()
+            // The windows of the last stamp never pass.
+            self.stamp_of(now_ms) >= end_ms / self.unit_ms()
+                && i128::from(now_ms) >= end_ms + REUSE_DELAY_MS
         };
         self.policy.quotas.iter().all(has_expired)
     }
@@ -706,11 +712,10 @@ mod tests {
         for text in ["2/second, 9/4s", "sliding 2/second, 9/4s"] {
             let model = model(text);
             let word = model.check(0, 108_000, 2).next;
-            for second in 108..240u64 {
-                let now_ms = second * 1000;
-                // Whether a clock that is late by up to a minute counts any charge.
-                let counts = (second - 60..=second).any(|clock_s| {
-                    let reading = model.read(word, clock_s * 1000);
+            for now_ms in (108_000..120_000u64).step_by(100) {
+                // Whether a clock that is late by less than a second counts any charge.
+                let counts = (0..1000).step_by(111).any(|late_ms| {
+                    let reading = model.read(word, now_ms - late_ms);
                     let quotas = model.policy().quotas.iter().zip(&reading.tally.logs);
                     quotas.map(|(quota, log)| model.used(quota, log, reading.time_ms)).sum::<i128>()
                         > 0

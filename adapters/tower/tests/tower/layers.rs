@@ -8,7 +8,10 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use keytally::{Followed, Gate, GateConfig, Limiter, Name, NewKey, Plan, Verdict, pepper};
+use keytally::{
+    AddressLimiter, Followed, Gate, GateConfig, Limiter, Name, NewKey, OnFull, Plan, Verdict,
+    pepper,
+};
 use keytally_tower::{Caller, GateLayer, LimiterLayer, set_fields};
 use tower::{Layer as _, service_fn};
 
@@ -73,6 +76,83 @@ async fn refusals_have_the_bodies_of_the_contract() {
     let mut in_query = request(&[]);
     *in_query.uri_mut() = format!("/?api_key={key}&X-API-Key={key}").parse().unwrap();
     assert_eq!(call(&service, in_query).await.body(), MISSING);
+}
+
+fn address_limiter(policy: &str) -> AddressLimiter {
+    AddressLimiter::in_memory(&policy.parse().unwrap(), 100).unwrap()
+}
+
+#[tokio::test]
+async fn address_is_charged_to_the_networks_of_all_prefixes() {
+    let limiter = address_limiter("addresses: /64 2/31d; /56 3/31d");
+    let service = LimiterLayer::new(limiter).layer(service_fn(hello));
+    for (address, status) in [
+        ("2001:db8:0:1::1", 200),
+        ("2001:db8:0:1::2", 200),
+        ("2001:db8:0:1::3", 429),
+        ("2001:db8:0:2::1", 200),
+        ("2001:db8:0:3::1", 429),
+        ("2001:db8:0:100::1", 200),
+        ("203.0.113.9", 200),
+        ("::ffff:203.0.113.9", 200),
+        ("203.0.113.9", 429),
+        ("203.0.113.8", 200),
+        ("203.0.113.7", 429),
+    ] {
+        let response = call(&service, from(address)).await;
+        assert_eq!(response.status(), status, "{address}");
+        let policy = "\"2678400s\";q=2;w=2678400, \"prefix-56-2678400s\";q=3;w=2678400";
+        assert_eq!(field(&response, "RateLimit-Policy"), policy);
+    }
+    assert_eq!(call(&service, Request::new(())).await.status(), 500);
+}
+
+#[tokio::test]
+async fn charge_of_an_address_is_refunded_and_settled_in_all_networks() {
+    let limiter = Arc::new(address_limiter("addresses: /64 5/31d; /56 9/31d"));
+    let left = || {
+        let peeked = limiter.peek("2001:db8::1".parse::<IpAddr>().unwrap(), 0);
+        peeked.verdicts().map(|verdict| verdict.remaining().unwrap()).collect::<Vec<_>>()
+    };
+    let layer = || LimiterLayer::new(Arc::clone(&limiter)).cost(2);
+    let refunding = layer().refund(200..=299).unwrap().layer(service_fn(hello));
+    let response = call(&refunding, from("2001:db8::1")).await;
+    assert_eq!((field(&response, "X-RateLimit-Remaining"), left()), ("5", vec![5, 9]));
+    let settling = layer().settle_at_head(|_, _| 4).layer(service_fn(hello));
+    let response = call(&settling, from("2001:db8::1")).await;
+    assert_eq!((field(&response, "X-RateLimit-Remaining"), left()), ("1", vec![1, 5]));
+}
+
+#[tokio::test]
+async fn subject_of_a_limiter_of_addresses_is_the_text_of_an_address() {
+    let limiter = Arc::new(address_limiter("addresses: /64 1/31d"));
+    let service = |subject: Option<&'static str>| {
+        LimiterLayer::new(Arc::clone(&limiter)).subject(move |_| subject).layer(service_fn(hello))
+    };
+    for (subject, status) in [
+        (Some("[2001:db8::1]:443"), 200),
+        (Some("2001:db8::/64"), 429),
+        (Some("ann"), 500),
+        (None, 200),
+    ] {
+        let response = call(&service(subject), request(&[])).await;
+        assert_eq!(response.status(), status, "{subject:?}");
+    }
+}
+
+#[tokio::test]
+async fn limiters_of_a_gate_count_addresses_by_prefix() {
+    let (gate, _) = gate("9/31d");
+    let policy = "addresses: /64 9/31d; /56 2/31d";
+    let layer =
+        GateLayer::new(gate).failures(address_limiter(policy)).without_key(address_limiter(policy));
+    let service = layer.layer(service_fn(hello));
+    for (last, without_key, wrong_key) in [(1, 200, 401), (2, 200, 401), (3, 429, 429)] {
+        let mut request = from(&format!("2001:db8:0:{last}::1"));
+        assert_eq!(call(&service, request.clone()).await.status(), without_key);
+        request.headers_mut().insert("X-API-Key", "wrong".parse().unwrap());
+        assert_eq!(call(&service, request).await.status(), wrong_key);
+    }
 }
 
 #[tokio::test]
@@ -266,8 +346,9 @@ async fn limiter_counts_the_subject_of_the_application() {
 
 #[tokio::test]
 async fn full_limiter_refuses_with_503() {
-    let layer =
-        LimiterLayer::new(Arc::new(Limiter::in_memory(&"1/31d".parse().unwrap(), 1).unwrap()));
+    let limiter = Limiter::in_memory(&"1/31d".parse().unwrap(), 1).unwrap();
+    limiter.set_on_full(OnFull::Refuse);
+    let layer = LimiterLayer::new(Arc::new(limiter));
     let number = Arc::new(Mutex::new(0_u32));
     let layer = layer.subject(move |_| {
         let mut number = number.lock().unwrap();
@@ -510,6 +591,17 @@ async fn groups_and_team_are_charged_all_or_none() {
     for part in ["\"day\";r=8", "\"team-day\";r=2", "\"write-day\";r=1", "\"tokens-day\";r=1000"] {
         assert!(listed.contains(part), "{part} is not in {listed}");
     }
+    // The cost of a group is the higher one, also if one layer charges it its own cost.
+    let (high, low) = (issue(&gate), issue(&gate));
+    assert!(gate.reset_account(42));
+    let layer = || GateLayer::new(Arc::clone(&gate));
+    let dear = layer().cost(2).group("tokens").unwrap();
+    let cheap = layer().group_cost("tokens", 1).unwrap();
+    let first = dear.clone().layer(cheap.clone().layer(service_fn(hello)));
+    let reply = call(&first, with_key(&high)).await;
+    assert!(reply.headers()["ratelimit"].to_str().unwrap().contains("\"tokens-day\";r=4998"));
+    let reply = call(&cheap.layer(dear.layer(service_fn(hello))), with_key(&low)).await;
+    assert!(reply.headers()["ratelimit"].to_str().unwrap().contains("\"tokens-day\";r=4998"));
     let unknown = GateLayer::new(gate).group("writes").unwrap_err();
     assert_eq!(unknown.to_string(), "the plans of this gate have no group \"writes\"");
 }

@@ -5,7 +5,7 @@ use core::str::FromStr;
 
 use axum::http::HeaderMap;
 use ipnet::IpNet;
-use keytally_tower::embedded_ipv4;
+use keytally::embedded_ipv4;
 
 /// The header to which each proxy appends the address of its client.
 const FORWARDED_FOR: &str = "X-Forwarded-For";

@@ -20,10 +20,11 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 
+use keytally::redact::redact;
 use keytally_tower::Extras;
 
 use super::check::{Caller, Check, Route, SHADOW, set};
-use super::settle::CHARGE;
+use super::settle::{CHARGE, digits};
 use super::{Service, json};
 
 pub(crate) const ACCOUNT_ID: &str = "X-Account-Id";
@@ -62,7 +63,7 @@ impl Service {
             self.metrics.count_preflight();
             return StatusCode::OK.into_response();
         }
-        match cost(headers).and_then(|cost| Ok((cost, extras(headers)?))) {
+        match cost(headers).map_err(str::to_owned).and_then(|cost| Ok((cost, extras(headers)?))) {
             Ok((cost, extras)) => {
                 let admit = |caller: &Caller<'_>| self.admit(caller);
                 self.check_and_respond(Route::Auth, request, Check::Charge(cost, extras), admit)
@@ -122,21 +123,37 @@ fn cost(headers: &HeaderMap) -> Result<u32, &'static str> {
 ///
 /// # Errors
 /// The body of the response to an invalid list.
-fn extras(headers: &HeaderMap) -> Result<Extras, &'static str> {
-    const WRONG: &str =
-        r#"{"error": "X-Group must be a list of NAME or NAME=COST, and X-Need a list of names"}"#;
+fn extras(headers: &HeaderMap) -> Result<Extras, String> {
     let mut extras = Extras::default();
-    for group in items(headers, GROUP) {
-        let (name, cost) = match group.ok_or(WRONG)?.split_once('=') {
-            Some((name, cost)) => (name, Some(cost.parse().map_err(|_| WRONG)?)),
-            None => (group.ok_or(WRONG)?, None),
+    let mut names = Vec::new();
+    for item in items(headers, GROUP) {
+        let group = item.and_then(|item| match item.split_once('=') {
+            Some((name, cost)) => Some((name, Some(digits(cost)?))),
+            None => Some((item, None)),
+        });
+        let Some((name, cost)) = group else {
+            return Err(wrong_item(GROUP, item, "must be a list of NAME or NAME=COST"));
         };
+        if names.contains(&name) {
+            return Err(wrong_item(GROUP, Some(name), "must name each group once"));
+        }
+        names.push(name);
         extras = extras.with_group(name, cost);
     }
     for scope in items(headers, NEED) {
-        extras = extras.with_scope(scope.ok_or(WRONG)?);
+        let Some(scope) = scope else {
+            return Err(wrong_item(NEED, None, "must be a list of names"));
+        };
+        extras = extras.with_scope(scope);
     }
     Ok(extras)
+}
+
+/// Returns the body of the response to a list with a wrong item, which may be a secret that was
+/// sent by mistake.
+pub(super) fn wrong_item(header: &str, item: Option<&str>, rule: &str) -> String {
+    let found = item.map_or("is not ASCII".to_owned(), |item| format!("has {:?}", redact(item)));
+    serde_json::json!({ "error": format!("{header} {found}, and {rule}") }).to_string()
 }
 
 /// Returns the items of a list in the fields of a name; `None` for one that is not ASCII.

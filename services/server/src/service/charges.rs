@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use base64ct::{Base64UrlUnpadded, Encoding as _};
-use keytally::{Charge, Gate, KeyId, Limiter, Outcome, Pepper, Peppers, Timestamp};
+use keytally::{Charge, Gate, KeyId, Limiter, OnFull, Outcome, Pepper, Peppers, Timestamp};
 use keytally::{entropy_bytes, now};
 use keytally_cli::internal::Failure;
 use subtle::ConstantTimeEq as _;
@@ -134,6 +134,8 @@ impl Charges {
             Failure::with_context(format_args!("cannot count charges in {}", path.display()), error)
         })?;
         let settled = Limiter::open_or_create(&path, &policy, MAX_SETTLED)?;
+        // In a shared tally, a token would seem settled because another one was.
+        settled.set_on_full(OnFull::Refuse);
         let settled_id = file_id(&path).map_err(|error| {
             Failure::with_context(format_args!("cannot access {}", path.display()), error)
         })?;
@@ -321,6 +323,14 @@ mod tests {
         let (key, _) = gate.issue(&NewKey::new(1, Name::new("live").unwrap())).unwrap();
         let verdict = gate.check(Some(key.expose().as_bytes()), 10);
         (Arc::new(gate), verdict.holder().unwrap().key_id, verdict.charge().unwrap())
+    }
+
+    #[test]
+    fn settled_charges_share_no_tally() {
+        let folder = tempfile::tempdir().unwrap();
+        let peppers = Peppers::new(&[[7; 32]]).unwrap();
+        let charges = Charges::open(folder.path(), &peppers, LIFETIME).unwrap();
+        assert_eq!(charges.settled.on_full(), OnFull::Refuse);
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub(crate) struct Metrics {
     used_keys: IntGaugeVec,
     table_entries: IntGaugeVec,
     table_capacity: IntGaugeVec,
+    refusals: IntCounterVec,
     keys: IntGauge,
     capacity: IntGauge,
     reopened: IntCounter,
@@ -136,6 +137,10 @@ impl Metrics {
             Opts::new("keytally_table_entries", "Entries of a table that are in use.");
         let table_capacity =
             Opts::new("keytally_table_capacity", "The maximum number of entries of a table.");
+        let refusals = Opts::new(
+            "keytally_limiter_refusals_total",
+            "Requests that found no slot in a limiter, since it was created.",
+        );
         let metrics = Self {
             registry: Registry::new(),
             verdicts: IntCounterVec::new(verdicts, &LABELS)?,
@@ -162,6 +167,7 @@ impl Metrics {
             used_keys: IntGaugeVec::new(used_keys, &["plan", "share"])?,
             table_entries: IntGaugeVec::new(table_entries, &["table"])?,
             table_capacity: IntGaugeVec::new(table_capacity, &["table"])?,
+            refusals: IntCounterVec::new(refusals, &["table"])?,
             keys: IntGauge::new(
                 "keytally_gate_keys",
                 "Records of the gate that hold a key, revoked or not.",
@@ -209,6 +215,7 @@ impl Metrics {
         registry.register(Box::new(metrics.used_keys.clone()))?;
         registry.register(Box::new(metrics.table_entries.clone()))?;
         registry.register(Box::new(metrics.table_capacity.clone()))?;
+        registry.register(Box::new(metrics.refusals.clone()))?;
         registry.register(Box::new(metrics.keys.clone()))?;
         registry.register(Box::new(metrics.capacity.clone()))?;
         registry.register(Box::new(metrics.reopened.clone()))?;
@@ -312,8 +319,13 @@ impl Metrics {
             let keys = self.count_keys(gate, now);
             self.keys.set(to_gauge(keys));
             let capacity = gate.table().capacity().into();
-            let gate = TableUse { name: "gate", entries: keys, capacity };
-            for TableUse { name, entries, capacity } in tables().into_iter().chain([gate]) {
+            let gate = TableUse { name: "gate", entries: keys, capacity, refusals: None };
+            for TableUse { name, entries, capacity, refusals } in tables().into_iter().chain([gate])
+            {
+                if let Some(refusals) = refusals {
+                    let counter = self.refusals.with_label_values(&[name]);
+                    counter.inc_by(refusals.saturating_sub(counter.get()));
+                }
                 self.table_entries.with_label_values(&[name]).set(to_gauge(entries));
                 self.table_capacity.with_label_values(&[name]).set(to_gauge(capacity));
             }
@@ -331,9 +343,11 @@ impl Metrics {
 /// The occupancy of a table.
 #[derive(Debug)]
 pub(crate) struct TableUse {
-    name: &'static str,
-    entries: u64,
-    capacity: u64,
+    pub(crate) name: &'static str,
+    pub(crate) entries: u64,
+    pub(crate) capacity: u64,
+    /// The requests that found no slot; `None` if the table is not a limiter.
+    pub(crate) refusals: Option<u64>,
 }
 
 impl TableUse {
@@ -341,7 +355,7 @@ impl TableUse {
     pub(crate) fn of(name: &'static str, limiter: &Limiter) -> Self {
         let table = limiter.table();
         let (entries, capacity) = (table.live_subjects(now()), table.capacity().into());
-        Self { name, entries, capacity }
+        Self { name, entries, capacity, refusals: Some(table.refusals()) }
     }
 }
 

@@ -17,7 +17,7 @@ use axum::response::Response;
 use keytally::{Gate, Section};
 use serde::Serialize;
 
-use super::auth::{COST, GROUP, items};
+use super::auth::{COST, GROUP, items, wrong_item};
 use super::charges::{Actual, Charges, Refusal};
 use super::metrics::Settlement;
 use super::{Service, json, json_of};
@@ -59,10 +59,9 @@ impl Service {
             Ok(token) => token,
             Err(refusal) => return refused(charges, refusal),
         };
-        let Some(groups) = groups(headers, &gate) else {
-            return bad_request(error(format_args!(
-                "{GROUP} must be a list of NAME=COST with groups of the gate"
-            )));
+        let groups = match groups(headers, &gate) {
+            Ok(groups) => groups,
+            Err(body) => return bad_request(body),
         };
         let charged = token.charge.cost();
         let mut actual = Actual { cost: None, groups };
@@ -130,18 +129,34 @@ fn only<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h HeaderValue> {
 }
 
 /// Parses `X-Group`, a list of groups of the gate as NAME=COST.
-fn groups<'h>(headers: &'h HeaderMap, gate: &Gate) -> Option<Vec<(&'h str, u32)>> {
+///
+/// # Errors
+/// The body of the response to an invalid list.
+fn groups<'h>(headers: &'h HeaderMap, gate: &Gate) -> Result<Vec<(&'h str, u32)>, String> {
     let sections = gate.table().sections();
-    let cost = |item: Option<&'h str>| {
-        let (name, cost) = item?.split_once('=')?;
-        let group = Section::group(name)?;
-        sections.contains(&group).then_some((name, digits(cost)?))
-    };
-    items(headers, GROUP).map(cost).collect()
+    let mut groups = Vec::new();
+    for item in items(headers, GROUP) {
+        let group = item.and_then(|item| {
+            let (name, cost) = item.split_once('=')?;
+            sections.contains(&Section::group(name)?).then_some((name, digits(cost)?))
+        });
+        let Some((name, cost)) = group else {
+            return Err(wrong_item(
+                GROUP,
+                item,
+                "must be a list of NAME=COST with groups of the gate",
+            ));
+        };
+        if groups.iter().any(|(before, _)| *before == name) {
+            return Err(wrong_item(GROUP, Some(name), "must name each group once"));
+        }
+        groups.push((name, cost));
+    }
+    Ok(groups)
 }
 
 /// Parses a number of digits only.
-fn digits(text: &str) -> Option<u32> {
+pub(super) fn digits(text: &str) -> Option<u32> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 

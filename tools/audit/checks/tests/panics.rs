@@ -63,12 +63,6 @@ const REASONS: &[(&str, &str, &str)] = &[
          their reasons are in the groups of their files.",
     ),
     (
-        "core/src/gate/settle.rs",
-        ARITHMETIC,
-        "The file's subtractions are of a part from its whole. The others are of functions that the\n\
-         compiler inlined, and their reasons are in the groups of their files.",
-    ),
-    (
         "core/src/gate/tallies.rs",
         INDEX,
         "The file has no index of its own. These lines are of functions that the compiler inlined, and\n\
@@ -92,7 +86,7 @@ const REASONS: &[(&str, &str, &str)] = &[
     (
         "core/src/decide.rs",
         ARITHMETIC,
-        "A layout is rejected unless its last stamp, the tolerance and three of its longest windows\n\
+        "A layout is rejected unless its last stamp, the delay of reuse and three of its longest windows\n\
          fit in 64 bits of milliseconds. A charge is added only if every count has room for it.",
     ),
     (
@@ -140,7 +134,7 @@ const REASONS: &[(&str, &str, &str)] = &[
         "core/src/limiter/table.rs",
         INDEX,
         "A bucket's number is below the number of buckets, a slot's below the number of slots. Opening\n\
-         checked that the memory holds them and the lock words.",
+         checked that the memory holds them, the lock words and the header.",
     ),
     (
         "core/src/limiter/table.rs",

@@ -677,7 +677,8 @@ fn check_charge(verdict: &kt_verdict) {
     let verdict_in = right(core::slice::from_ref(verdict));
     let status = keytally_ffi::kt_verdict_charge(verdict_in, output(&mut charge));
     if status != kt_status::KT_OK {
-        assert_eq!((status, charge.words), (kt_status::KT_NOT_A_VERDICT, [UNTOUCHED; 16]));
+        let statuses = [kt_status::KT_NOT_A_VERDICT, kt_status::KT_NOT_A_CHARGE];
+        assert!(statuses.contains(&status) && charge.words == [UNTOUCHED; 16], "{status:?}");
         return;
     }
     let (mut cost, mut at_ms) = (0, 0);

@@ -450,7 +450,7 @@ impl World<'_> {
                 settlement = settlement.with_group(name, actual);
                 let is_it = |it: &&Charged| it.unit > 0 && self.tallies[it.tally].section == name;
                 let unit = charged.iter().find(is_it).map(|it| it.unit);
-                groups.push(unit.map(|unit| (unit, actual)));
+                groups.push(unit.map_or(Err(actual), |unit| Ok((unit, actual))));
             }
         }
         let now = Timestamp::from_unix_ms(now_ms);
@@ -463,9 +463,11 @@ impl World<'_> {
         assert_eq!(settled.verdict.uncharged(), rest);
         let mut uncharged = Vec::new();
         for group in groups {
-            uncharged.push(group.map_or(0, |(unit, actual)| {
-                self.settle_model(key, &charged, unit, actual, now_ms)
-            }));
+            uncharged.push(match group {
+                Ok((unit, actual)) => self.settle_model(key, &charged, unit, actual, now_ms),
+                // A group without a cost of its own is not settled.
+                Err(actual) => actual,
+            });
         }
         assert_eq!(settled.uncharged(), uncharged);
         self.compare_first(key, &charged, &settled.verdict, now_ms);

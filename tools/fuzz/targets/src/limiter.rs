@@ -2,7 +2,7 @@
 //! subject and no table.
 
 use keytally_core::BUCKET_SLOTS;
-use keytally_core::{CacheLine, Charge, Limiter, Outcome, Policy, Timestamp, Verdict};
+use keytally_core::{CacheLine, Charge, Limiter, OnFull, Outcome, Policy, Timestamp, Verdict};
 use keytally_vectors::model::{self, Model};
 
 use crate::bytes::{Bytes, Clock, POLICIES};
@@ -35,9 +35,11 @@ pub fn limiter_calls(bytes: &[u8]) {
         Limiter::init(&memory[..], &policy, capacity, seed).unwrap(),
         Limiter::attach(&memory[..]).unwrap(),
     ];
-    // A slot is reused 60 s after its windows have passed. A caller that is later than that may
+    // The model has no overflow tallies.
+    limiters[0].set_on_full(OnFull::Refuse);
+    // A slot is reused 1 s after its windows have passed. A caller that is later than that may
     // find its subject's slot reused and begin a new count, which the model does not have.
-    let mut clock = Clock::late_by_less_than(60);
+    let mut clock = Clock::late_by_less_than(1);
     let mut known: Vec<ModelSubject> = (0..SUBJECTS).map(|_| ModelSubject::default()).collect();
     for _ in 0..256 {
         if bytes.is_empty() {

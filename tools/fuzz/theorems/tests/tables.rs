@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use bolero::{TypeGenerator, check};
 use keytally_core::{
-    AdminError, CacheLine, Entropy, Gate, GateConfig, Key, KeyId, Limiter, Name, NewKey, Outcome,
-    Peppers, Plan, Policy, SECRET_LEN, Verdict, decide,
+    AdminError, CacheLine, Entropy, Gate, GateConfig, Key, KeyId, Limiter, Name, NewKey, OnFull,
+    Outcome, Peppers, Plan, Policy, SECRET_LEN, Verdict, decide,
 };
 use keytally_theorems::{AnyCost, AnyPolicy, AnyTime, START_MS, Tally, at};
 
@@ -271,6 +271,7 @@ fn limiter_with_any_subjects_evicts_no_live_tally() {
                 let lines = Limiter::<Vec<CacheLine>>::lines(1);
                 let limiter = Limiter::init(memory(lines), policy, 1, [7; 16])
                     .expect("the memory has its size");
+                limiter.set_on_full(OnFull::Refuse);
                 let (layout, limits) = (policy.layout(), policy.limits());
                 let mut tallies = HashMap::<u8, u64>::new();
                 let mut now_ms = START_MS;

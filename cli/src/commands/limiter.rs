@@ -1,0 +1,300 @@
+//! The command `limiter`: the subjects of a limiter file.
+
+use core::cmp::Reverse;
+use core::time::Duration;
+use std::io::{self, IsTerminal as _, Write};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use keytally::{Limiter as Table, SubjectInfo, now};
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use ratatui::widgets::Paragraph;
+use serde::Serialize;
+
+use crate::arguments;
+use crate::columns::{Align, Columns};
+use crate::failure::Failure;
+use crate::output::{OutputFormat, pluralized};
+use crate::status::Status;
+use crate::times;
+use crate::views::QuotaUse;
+
+/// Show the subjects of a limiter and their use, or reset them
+///
+/// A limiter does not store the text of a subject, such as an address. Instead, the commands show
+/// its fingerprint, 12 hexadecimal digits of its hash. The commands need no pepper.
+#[derive(Args)]
+pub(crate) struct Limiter {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    List(List),
+    Top(Top),
+    Reset(Reset),
+}
+
+/// The argument that names the limiter file.
+#[derive(Args)]
+struct LimiterFile {
+    /// Limiter file
+    #[arg(value_name = "FILE", value_parser = arguments::path_parser())]
+    path: PathBuf,
+}
+
+/// List the subjects with their use
+///
+/// Use is shown as used/limit for each window. A row "shared" is the tally of the subjects that
+/// found no slot in one bucket.
+#[derive(Args)]
+struct List {
+    #[command(flatten)]
+    file: LimiterFile,
+    #[command(flatten)]
+    format: OutputFormat,
+}
+
+/// Show the most used subjects live
+///
+/// The view is updated every second. Press q to quit.
+#[derive(Args)]
+struct Top {
+    #[command(flatten)]
+    file: LimiterFile,
+    /// Print the subjects once as text and exit
+    #[arg(long)]
+    once: bool,
+    /// With --once or --json: the maximum number of subjects to print
+    #[arg(long, value_name = "NUMBER", default_value_t = 40)]
+    rows: u16,
+    #[command(flatten)]
+    format: OutputFormat,
+}
+
+/// Set the counts of a subject, or of all, to zero
+#[derive(Args)]
+struct Reset {
+    #[command(flatten)]
+    file: LimiterFile,
+    #[command(flatten)]
+    subjects: Subjects,
+    #[command(flatten)]
+    format: OutputFormat,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Subjects {
+    /// Text of the subject, such as an address as the server counts it
+    #[arg(value_name = "SUBJECT")]
+    subject: Option<String>,
+    /// Set the counts of every subject to zero
+    #[arg(long)]
+    all: bool,
+}
+
+/// The interval between the frames of `top`.
+const REFRESH: Duration = Duration::from_secs(1);
+
+/// A limiter and some of its subjects.
+#[derive(Serialize)]
+struct Listing {
+    limiter: String,
+    time: String,
+    policy: Option<String>,
+    capacity: u32,
+    slots: u64,
+    live_subjects: u64,
+    refusals: u64,
+    on_full: &'static str,
+    subjects: Vec<ListedSubject>,
+}
+
+/// A subject, or an overflow tally.
+#[derive(Serialize)]
+struct ListedSubject {
+    /// 12 hexadecimal digits; `null` for an overflow tally.
+    fingerprint: Option<String>,
+    quotas: Vec<QuotaUse>,
+    /// By how many seconds the tally is ahead of the system clock; 0 if it is not.
+    clock_ahead_s: u32,
+}
+
+/// What `reset` did: the subject that it names, or how many had counts.
+#[derive(Serialize)]
+struct Done {
+    fingerprint: Option<String>,
+    reset_subjects: Option<u64>,
+}
+
+impl Limiter {
+    pub(crate) fn run(self) -> Result<Status, Failure> {
+        match self.command {
+            Command::List(list) => list.run(),
+            Command::Top(top) => top.run(),
+            Command::Reset(reset) => reset.run(),
+        }?;
+        Ok(Status::Success)
+    }
+}
+
+impl LimiterFile {
+    fn open(&self) -> Result<Table, Failure> {
+        Ok(Table::open(&self.path)?)
+    }
+
+    fn listing(&self, table: &Table) -> Listing {
+        Listing::new(table, self.path.display().to_string())
+    }
+}
+
+impl List {
+    fn run(self) -> Result<(), Failure> {
+        let mut listing = self.file.listing(&self.file.open()?);
+        listing.subjects.sort_by(|one, other| one.fingerprint.cmp(&other.fingerprint));
+        self.format.print(&listing, |out| listing.write(out))
+    }
+}
+
+impl Top {
+    fn run(self) -> Result<(), Failure> {
+        let table = self.file.open()?;
+        if self.once || self.format.json {
+            let mut listing = self.file.listing(&table);
+            listing.keep_most_used(self.rows.into());
+            return self.format.print(&listing, |out| listing.write(out));
+        }
+        if !io::stdout().is_terminal() {
+            return Err(Failure::new(
+                "`limiter top` needs a terminal; use --once to print the subjects once as text",
+            ));
+        }
+        let mut terminal = ratatui::try_init()?;
+        let result = watch(&mut terminal, &self.file, &table);
+        ratatui::restore();
+        result
+    }
+}
+
+/// Draws the most used subjects until the user quits.
+fn watch(
+    terminal: &mut ratatui::DefaultTerminal,
+    file: &LimiterFile,
+    table: &Table,
+) -> Result<(), Failure> {
+    loop {
+        let mut listing = file.listing(table);
+        listing.keep_most_used(terminal.size()?.height.into());
+        let mut text = Vec::new();
+        listing.write(&mut text)?;
+        let text = String::from_utf8_lossy(&text);
+        terminal.draw(|frame| frame.render_widget(Paragraph::new(text), frame.area()))?;
+        if event::poll(REFRESH)? && quits(&event::read()?) {
+            return Ok(());
+        }
+    }
+}
+
+/// Returns whether the user quits by this event.
+fn quits(event: &Event) -> bool {
+    match *event {
+        Event::Key(KeyEvent { code, modifiers, kind: KeyEventKind::Press, .. }) => match code {
+            KeyCode::Char('c') => modifiers.contains(KeyModifiers::CONTROL),
+            code => matches!(code, KeyCode::Char('q') | KeyCode::Esc),
+        },
+        _ => false,
+    }
+}
+
+impl Reset {
+    fn run(self) -> Result<(), Failure> {
+        let table = self.file.open()?;
+        let Some(subject) = self.subjects.subject else {
+            let reset_subjects = table.reset_all();
+            let done = Done { fingerprint: None, reset_subjects: Some(reset_subjects) };
+            return self.format.print(&done, |out| {
+                let subjects = pluralized(reset_subjects, "subject");
+                writeln!(out, "all counts are zero; {subjects} had any")
+            });
+        };
+        table.reset(subject.as_bytes());
+        let fingerprint = hex(table.table().fingerprint(subject.as_bytes()));
+        let done = Done { fingerprint: Some(fingerprint.clone()), reset_subjects: None };
+        self.format.print(&done, |out| {
+            writeln!(out, "the counts of the subject with fingerprint {fingerprint} are zero")
+        })
+    }
+}
+
+impl Listing {
+    fn new(table: &Table, limiter: String) -> Self {
+        let time = now();
+        let subjects: Vec<_> = table.table().list(time).map(ListedSubject::new).collect();
+        let live = subjects.iter().filter(|subject| subject.fingerprint.is_some()).count();
+        Self {
+            limiter,
+            time: times::rfc3339(time.unix_s()),
+            policy: table.policy().map(|policy| policy.to_string()),
+            capacity: table.table().capacity(),
+            slots: table.table().slots_total(),
+            live_subjects: u64::try_from(live).unwrap_or(u64::MAX),
+            refusals: table.refusals(),
+            on_full: table.on_full().as_str(),
+            subjects,
+        }
+    }
+
+    /// Sorts the subjects, the most used first, and keeps the first `rows`.
+    fn keep_most_used(&mut self, rows: usize) {
+        self.subjects.sort_by_key(|subject| {
+            let share = subject.quotas.iter().map(QuotaUse::share).max();
+            let units = subject.quotas.last().map(|quota| quota.used);
+            (Reverse((share, units)), subject.fingerprint.clone())
+        });
+        self.subjects.truncate(rows);
+    }
+
+    fn write(&self, mut out: &mut dyn Write) -> io::Result<()> {
+        writeln!(
+            out,
+            "{}: {} in {}, for {} by its capacity; {}; {}",
+            self.limiter,
+            pluralized(self.live_subjects, "live subject"),
+            pluralized(self.slots, "slot"),
+            self.capacity,
+            self.policy.as_deref().unwrap_or("?"),
+            self.time
+        )?;
+        let refused = pluralized(self.refusals, "request");
+        writeln!(out, "on full: {}; {refused} found no slot since the creation", self.on_full)?;
+        let Some(first) = self.subjects.first() else { return Ok(()) };
+        let windows = first.quotas.iter().map(|quota| (quota.window.to_uppercase(), Align::Right));
+        let heading = ("FINGERPRINT".to_owned(), Align::Left);
+        let mut columns = Columns::new([heading].into_iter().chain(windows));
+        for subject in &self.subjects {
+            let quotas = subject.quotas.iter();
+            let mut row = vec![subject.fingerprint.clone().unwrap_or_else(|| "shared".to_owned())];
+            row.extend(quotas.map(|quota| format!("{}/{}", quota.used, quota.limit)));
+            columns.push(row);
+        }
+        writeln!(out)?;
+        columns.write(&mut out)
+    }
+}
+
+impl ListedSubject {
+    fn new(info: SubjectInfo) -> Self {
+        Self {
+            fingerprint: info.fingerprint.map(hex),
+            quotas: QuotaUse::of_section("subject", &info.quotas).collect(),
+            clock_ahead_s: info.clock_ahead_s,
+        }
+    }
+}
+
+/// Returns a fingerprint as text.
+fn hex(fingerprint: u64) -> String {
+    format!("{fingerprint:012x}")
+}
