@@ -636,3 +636,73 @@ impl<T> fmt::Debug for Followed<T> {
         f.debug_struct("Followed").field("path", &self.shared.path).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use keytally_core::{CacheLine, Name, NewKey, Plan};
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::gate::GateConfig;
+
+    /// A result with this outcome and these charges that could not be given back.
+    struct Made(Outcome, Vec<Left>);
+
+    impl Decided for Made {
+        fn outcome(&self) -> Outcome {
+            self.0
+        }
+
+        fn left(&self) -> Vec<Left> {
+            self.1.clone()
+        }
+    }
+
+    #[test]
+    fn charge_that_is_left_is_refunded_once_its_counts_arrived() {
+        let folder = tempfile::tempdir().unwrap();
+        let peppers = || Peppers::new(&[[7; 32]]).unwrap();
+        let plans = vec![Plan::new("default", "100/31d".parse().unwrap()).unwrap()];
+        let config = GateConfig::default().with_keys(4).with_plans(plans);
+        let create = |name: &str| {
+            let gate = Gate::create(folder.path().join(name), peppers(), &config).unwrap();
+            Followed::from_gate(gate, peppers(), Ok).unwrap()
+        };
+        let [other, followed] = ["other.gate", "api.gate"].map(create);
+        let gate = followed.load();
+        let (key, key_id) = gate.issue(&NewKey::new(1, Name::new("live").unwrap())).unwrap();
+        let check = || followed.load().check(Some(key.expose().as_bytes()), 9);
+        let charge = check().charge().unwrap();
+
+        // A migration that has sealed the tallies, and whose successor is not at the path.
+        let clock = SystemClock::read();
+        let table = gate.table();
+        let plan = [table.plan(0).unwrap()];
+        let core = keytally_core::GateConfig::new(4, table.prefix(), &plan).with_hints(true);
+        let memory: Vec<CacheLine> = (0..core.lines()).map(|_| CacheLine::new()).collect();
+        let new = keytally_core::Gate::init_successor(memory, &core.with_id(9), table).unwrap();
+        let administrator = table.take_over();
+        let migration = administrator.migration(&new);
+        migration.copy(|problem| panic!("{problem}"));
+        migration.announce(b"new.gate");
+        migration.seal(clock);
+        drop(administrator);
+        assert_eq!(check().outcome(), Outcome::Unavailable);
+
+        let mut calls = 0;
+        let made = Followed::call_all(&[Some(&other), None, Some(&followed)], |gates| {
+            assert_eq!(gates.len(), 2);
+            calls += 1;
+            match calls {
+                1 => Made(Outcome::Unavailable, vec![Left { part: 2, key_id, charge }]),
+                2 => Made(Outcome::Unavailable, Vec::new()),
+                _ => {
+                    gates[1].table().take_over().undo_migration(clock);
+                    Made(Outcome::Denied, Vec::new())
+                }
+            }
+        });
+        assert_eq!((made.outcome(), calls), (Outcome::Denied, 3));
+        assert_eq!(check().remaining(), Some(91), "the 9 units were given back");
+    }
+}

@@ -11,8 +11,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use keytally::{
-    Compound, Decided as _, Error, Followed, Gate, GateConfig, KeyId, MigrationConfig, NotCarried,
-    Outcome, check_all,
+    Compound, Decided as _, Error, Followed, Gate, GateConfig, KeyId, Limiter, MigrationConfig,
+    NotCarried, Outcome, RequestError, check_all,
 };
 
 use crate::support::prompt::promptly;
@@ -180,6 +180,75 @@ fn followed_gate_uses_the_keys_of_the_new_file_at_once() {
     let verdict = old.check(Some(keys[0].1.as_bytes()), 1);
     assert_eq!(Some(verdict).outcome(), Outcome::Unavailable);
     assert!(matches!(old.issue(&new_key()), Err(Error::Replaced { .. })));
+}
+
+#[test]
+fn request_of_two_gates_follows_both_of_them() {
+    let folder = folder();
+    let at = folder.path();
+    let [one, other] = ["one", "other"].map(|name| {
+        fs::create_dir(at.join(name)).unwrap();
+        let keys = create(&at.join(name), "1000/31d; team: 2000/31d");
+        let followed = Followed::open(at.join(name).join("gate"), peppers()).unwrap();
+        (followed, keys[0].clone())
+    });
+    let addresses = Limiter::in_memory(&"1000/31d".parse().unwrap(), 10).unwrap();
+    let check = || {
+        let gates = [None, Some(&one.0), Some(&other.0)];
+        let compound = Followed::call_all(&gates, |gates| {
+            let part = |index: usize, (_, key): &(KeyId, String)| {
+                gates[index].part(Some(key.as_bytes()), 1)
+            };
+            check_all(&[&addresses.part(b"a", 1), &part(0, &one.1), &part(1, &other.1)])
+        });
+        compound.unwrap()
+    };
+    assert!(check().is_admitted());
+    for name in ["one", "other"] {
+        let plans = vec![plan("default", "1000/31d, 40/second; team: 2000/31d")];
+        let migration = MigrationConfig::default().with_keys(16).with_plans(plans);
+        open(&at.join(name)).migrate(at.join(name).join("new"), &migration).unwrap();
+        assert!(check().is_admitted(), "{name}");
+    }
+    for (followed, (id, _)) in [&one, &other] {
+        let used = ["key", "team"].map(|section| used(&followed.load(), *id, section));
+        assert_eq!((used, followed.status().reopened), ([3, 3], 1));
+    }
+    assert_eq!(addresses.peek(b"a", 0).remaining(), Some(997));
+}
+
+#[test]
+fn group_of_the_new_plans_is_known_at_once() {
+    let folder = folder();
+    let at = folder.path();
+    let keys = create(at, PLANS[0]);
+    let followed = Followed::open(at.join("gate"), peppers()).unwrap();
+    let check = || {
+        followed.call(|gate| {
+            let part = gate.part(Some(keys[0].1.as_bytes()), 1).with_group("write")?;
+            Ok::<_, RequestError>(check_all(&[&part]).unwrap())
+        })
+    };
+    assert!(check().is_err());
+    let migration = MigrationConfig::default().with_plans(vec![plan("default", PLANS[2])]);
+    open(at).migrate(at.join("new"), &migration).unwrap();
+    assert!(check().is_ok_and(|compound| compound.is_admitted()));
+}
+
+#[test]
+fn reset_of_an_account_follows_its_counts() {
+    let folder = folder();
+    let at = folder.path();
+    let keys = create(at, PLANS[0]);
+    let followed = Followed::open(at.join("gate"), peppers()).unwrap();
+    assert!(check(&followed, &keys[0].1).is_admitted());
+    let old = open(at);
+    old.migrate(at.join("new"), &MigrationConfig::default()).unwrap();
+    assert_eq!(old.reset_account(42), Some(Outcome::Unavailable));
+    assert_eq!(followed.call(|gate| gate.reset_account(42)), Some(Outcome::Admitted));
+    let used = ["key", "team"].map(|section| used(&followed.load(), keys[0].0, section));
+    assert_eq!(used, [1, 0]);
+    assert_eq!(followed.call(|gate| gate.reset_account(99)), None);
 }
 
 #[test]
