@@ -196,10 +196,9 @@ fn request_of_two_gates_follows_both_of_them() {
     let check = || {
         let gates = [None, Some(&one.0), Some(&other.0)];
         let compound = Followed::call_all(&gates, |gates| {
-            let part = |index: usize, (_, key): &(KeyId, String)| {
-                gates[index].part(Some(key.as_bytes()), 1)
-            };
-            check_all(&[&addresses.part(b"a", 1), &part(0, &one.1), &part(1, &other.1)])
+            let own = gates[0].part(Some(one.1.1.as_bytes()), 1);
+            let others = gates[1].part(Some(other.1.1.as_bytes()), 1);
+            check_all(&[&addresses.part(b"a", 1), &own, &others])
         });
         compound.unwrap()
     };
