@@ -22,6 +22,10 @@ use crate::support::{is_full, is_quick, new_key, peppers, plan, read_keys, write
 /// Processes that check keys during the migrations.
 const PROCESSES: usize = 4;
 
+/// The limits of a key and of a team in the plans.
+const KEY_LIMIT: u32 = 40_000;
+const TEAM_LIMIT: u32 = 90_000;
+
 /// The plans of a gate, in turns: each migration changes the sections or the windows.
 const PLANS: [&str; 3] = [
     "40000/31d; team: 90000/31d",
@@ -59,8 +63,8 @@ fn check(followed: &Followed, key: &str) -> Compound {
     })
 }
 
-/// Checks keys until the file `end` exists. Reports how many requests with each key were admitted,
-/// how many were denied, and how many found the gate unavailable.
+/// Checks keys until once after the file `end` exists. Reports how many requests with each key were admitted,
+/// how many were denied, how many found the gate unavailable, and how many migrations it followed.
 #[test]
 fn worker() {
     let Some(words) = role() else { return };
@@ -69,12 +73,18 @@ fn worker() {
     let followed = Followed::open(at.join("gate"), peppers()).unwrap();
     report("ready");
     let (mut admitted, mut denied, mut unavailable) = (vec![0; keys.len()], 0, 0);
-    while !at.join("end").exists() {
+    let mut is_last = false;
+    while !is_last {
+        is_last = at.join("end").exists();
         for (index, (_, key)) in keys.iter().enumerate() {
             let compound = check(&followed, key);
             match compound.outcome() {
                 Outcome::Admitted => admitted[index] += 1,
-                Outcome::Denied => denied += 1,
+                Outcome::Denied => {
+                    let spent = compound.decisive().quotas().iter().any(|it| it.remaining == 0);
+                    assert!(spent, "{compound:?}");
+                    denied += 1;
+                }
                 Outcome::Unavailable => unavailable += 1,
                 other => panic!("{other}: {:?}", compound.reason()),
             }
@@ -82,7 +92,8 @@ fn worker() {
         std::thread::yield_now();
     }
     let admitted: Vec<String> = admitted.iter().map(ToString::to_string).collect();
-    report(format!("{} {denied} {unavailable}", admitted.join(" ")));
+    let followed = followed.status().reopened;
+    report(format!("{} {denied} {unavailable} {followed}", admitted.join(" ")));
 }
 
 #[test]
@@ -96,7 +107,7 @@ fn processes_check_keys_through_migrations_within_every_limit() {
     for worker in &mut workers {
         assert_eq!(worker.next_report().as_deref(), Some("ready"));
     }
-    let migrations = if is_full() {
+    let migrations: u32 = if is_full() {
         100
     } else if is_quick() {
         3
@@ -105,17 +116,23 @@ fn processes_check_keys_through_migrations_within_every_limit() {
     };
     for number in 1..=migrations {
         let gate = open(at);
-        // The processes check keys between two migrations, too.
-        let enough = used(&gate, keys[0].0, "key") + 20;
-        promptly("checks", || while used(&gate, keys[0].0, "key") < enough.min(40_000) {});
+        // The processes check keys between two migrations, too. After half of the migrations, the
+        // limit of the team is spent.
+        let is_spent = || used(&gate, keys[0].0, "team") == TEAM_LIMIT;
+        let enough = used(&gate, keys[0].0, "key") + 2 * TEAM_LIMIT / 3 / migrations;
+        promptly("checks", || {
+            while used(&gate, keys[0].0, "key") < enough && !is_spent() {
+                std::thread::yield_now();
+            }
+        });
         // A gate with imported keys can be enlarged twice.
         let keys = gate.table().capacity() * if number == 2 || number == 5 { 2 } else { 1 };
-        let plans = vec![plan("default", PLANS[number % PLANS.len()])];
+        let plans = vec![plan("default", PLANS[number as usize % PLANS.len()])];
         let migration = MigrationConfig::default().with_keys(keys).with_plans(plans);
         gate.migrate(at.join("new"), &migration).unwrap();
     }
     fs::write(at.join("end"), "").unwrap();
-    let mut sums = vec![0; keys.len() + 2];
+    let mut sums = vec![0; keys.len() + 3];
     for worker in &mut workers {
         let counts = worker.next_report().unwrap();
         for (sum, count) in sums.iter_mut().zip(counts.split(' ')) {
@@ -129,19 +146,17 @@ fn processes_check_keys_through_migrations_within_every_limit() {
     assert_eq!(admitted, used, "admitted, and counted by the gate");
     let team = used[..3].iter().sum::<u32>();
     assert_eq!(self::used(&followed.load(), keys[0].0, "team"), team);
-    assert!(used.iter().all(|&used| used <= 40_000) && team <= 90_000, "{used:?}");
-    // A denial means that the key or its team has spent its limit.
-    if rest[0] > 0 {
-        assert!(used.contains(&40_000) || team == 90_000, "{rest:?} {used:?}");
-    }
+    assert!(used.iter().all(|&used| used <= KEY_LIMIT) && team == TEAM_LIMIT, "{used:?}");
+    let [denied, unavailable, reopened] = rest[..] else { panic!("{rest:?}") };
+    assert!(denied > 0 && reopened > 0, "{rest:?}");
     let sum: u32 = admitted.iter().sum();
     println!(
-        "{migrations} migrations: {sum} admitted, {} denied, {} unavailable",
-        rest[0], rest[1]
+        "{migrations} migrations, followed {reopened} times: {sum} admitted, {denied} denied, \
+         {unavailable} unavailable"
     );
     let (_, key) = &keys[3];
     while check(&followed, key).is_admitted() {}
-    assert_eq!(self::used(&followed.load(), keys[3].0, "key"), 40_000);
+    assert_eq!(self::used(&followed.load(), keys[3].0, "key"), KEY_LIMIT);
 }
 
 /// Returns the units that count in the window of 31 days of a section.
