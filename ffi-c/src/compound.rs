@@ -157,7 +157,7 @@ fn charge_all<'c>(
         Table::Gate(state, _) => Some(&state.table),
         _ => None,
     };
-    let gates = tables.iter().map(gate_of).collect();
+    let gates: Vec<_, MAX_PARTS> = tables.iter().map(gate_of).collect();
     let compound = call_all(&gates, |gates| charge_now(&tables, gates, parts, charge, time))?;
     target.put_compound(&compound);
     Ok(())
@@ -202,14 +202,11 @@ fn charge_now(
     Ok(compound)
 }
 
-/// The gate of each part of a request; `None` for a limiter.
-type GatesOfParts<'c> = Vec<Option<&'c GateTable>, MAX_PARTS>;
-
-/// Calls `work` with the tables in force. If the counts of a key are moving to another file, calls
-/// it again with that one.
+/// Calls `work` with the tables in force of these gates, of which each part has one or none. If the
+/// counts of a key are moving to another file, calls it again with that one.
 #[cfg(feature = "host")]
 fn call_all<R: keytally::Decided>(
-    gates: &GatesOfParts<'_>,
+    gates: &[Option<&GateTable>],
     mut work: impl FnMut(&[Option<&Gate<Lines>>]) -> FfiResult<R>,
 ) -> FfiResult<R> {
     let followed: Vec<_, MAX_PARTS> = gates
@@ -233,10 +230,10 @@ fn call_all<R: keytally::Decided>(
     })
 }
 
-/// Calls `work` with the tables in force.
+/// Calls `work` with the tables in force of these gates, of which each part has one or none.
 #[cfg(not(feature = "host"))]
 fn call_all<R>(
-    gates: &GatesOfParts<'_>,
+    gates: &[Option<&GateTable>],
     work: impl FnOnce(&[Option<&Gate<Lines>>]) -> FfiResult<R>,
 ) -> FfiResult<R> {
     let in_force: Vec<_, MAX_PARTS> =
