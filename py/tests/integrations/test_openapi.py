@@ -74,12 +74,12 @@ def test_refusals_of_rest_framework_are_documented():
     }
     # The default is 200.
     assert {path: found[1:] for path, found in statuses.items()} == {
-        "/key": ["401", "429"],
+        "/key": ["401", "429", "503"],
         "/both": ["401", "429", "503"],
         "/limited": ["429", "503"],
-        "/optional": ["401", "429"],
+        "/optional": ["401", "429", "503"],
         "/open": [],
-        "/write": ["401", "403", "429"],
+        "/write": ["401", "403", "429", "503"],
         "/contacts": ["401", "429", "503"],
     }
     assert paths["/key"]["get"]["responses"]["401"] == REFUSALS[401]
