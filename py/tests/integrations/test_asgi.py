@@ -3,9 +3,9 @@
 import asyncio
 
 import contract
-import migrations
 import pytest
 
+import migrations
 from keytally import Limiter
 from keytally.asgi import GateMiddleware, LimiterMiddleware, VerdictMiddleware, client_address
 
