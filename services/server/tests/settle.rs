@@ -183,7 +183,7 @@ fn charge_whose_counts_are_moving_is_not_settled() {
         assert_eq!(settlements(&server, "unavailable"), u64::try_from(number).unwrap() + 1);
     }
     assert_eq!((settlements(&server, "settled"), settlements(&server, "repeated")), (0, 0));
-    std::fs::rename(sandbox.path("other.gate"), sandbox.path(GATE)).unwrap();
+    fs::rename(sandbox.path("other.gate"), sandbox.path(GATE)).unwrap();
     assert_eq!(remaining(&server, &key), 960);
     // The token is of the old file.
     assert_eq!(settle(&server, &token, "0").code(), 403);
