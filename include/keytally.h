@@ -620,6 +620,11 @@ enum kt_outcome
     KT_FULL = 5,
     /** The key does not have a scope that the request needs; nothing is charged. */
     KT_FORBIDDEN = 6,
+    /**
+     * The key's counts are being moved to another file, which is not in force yet. Nothing is
+     * charged.
+     */
+    KT_UNAVAILABLE = 7,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -2025,7 +2030,7 @@ void kt_gate_close(kt_gate *gate);
  * call it at any time; see the contract.
  *
  * `KT_OK` means that there is a verdict. Its `outcome` is `KT_ADMITTED`, `KT_DENIED`,
- * `KT_TOO_COSTLY`, `KT_MISSING_KEY` or `KT_INVALID_KEY`.
+ * `KT_TOO_COSTLY`, `KT_MISSING_KEY`, `KT_INVALID_KEY` or, during a migration, `KT_UNAVAILABLE`.
  *
  * Statuses: `KT_NO_CLOCK`.
  *
@@ -2548,7 +2553,9 @@ kt_status kt_gate_limit_account(kt_gate *gate,
  * Resets the counts that all keys of an account share. Those of each key are kept: see
  * `kt_gate_reset`.
  *
- * Statuses: `KT_NO_SUCH_ACCOUNT`, `KT_NO_CLOCK`.
+ * The status is `KT_BUSY` if the counts are being moved to another file.
+ *
+ * Statuses: `KT_NO_SUCH_ACCOUNT`, `KT_BUSY`, `KT_NO_CLOCK`.
  */
 kt_status kt_gate_reset_account(kt_gate *gate, uint32_t account, uint64_t now_ms);
 

@@ -8,6 +8,7 @@ mod import;
 mod issue;
 mod limiter;
 mod list;
+mod migrate;
 mod plan;
 mod reset;
 mod revoke;
@@ -40,6 +41,7 @@ pub(crate) enum Command {
     Top(top::Top),
     Verify(verify::Verify),
     Limiter(limiter::Limiter),
+    Migrate(Box<migrate::Migrate>),
 }
 
 impl Command {
@@ -59,6 +61,7 @@ impl Command {
             Self::Top(command) => command.run(pepper),
             Self::Verify(command) => command.run(pepper),
             Self::Limiter(command) => command.run(),
+            Self::Migrate(command) => command.run(pepper),
         }
     }
 }

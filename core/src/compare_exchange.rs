@@ -11,7 +11,8 @@ use crate::time::{Clock, Timestamp};
 ///
 /// If a wrong clock made the word's stamp, the word is corrected first. If the word is ahead of
 /// `now`, or lacks room at `now`, a system clock is read again and `now` moves forward to that
-/// reading. Returns `None` if `decide` does, i.e. if the slot or record was reassigned.
+/// reading. Returns `None` if `decide` does, i.e. if the slot or record was reassigned. A sealed
+/// word is not decided on: the outcome is `Unavailable`.
 ///
 /// Lock-free: a failed exchange means that another thread's exchange succeeded.
 pub(crate) fn update(
@@ -24,6 +25,9 @@ pub(crate) fn update(
     let mut word = atomic.load(Ordering::Acquire);
     let mut is_last_reading = false;
     loop {
+        if layout.is_reservation(word) {
+            return Some(Decision::unavailable(word));
+        }
         if let Some(corrected) = decide::correction(layout, word, now, clock) {
             word = exchange_decided(atomic, word, corrected).err().unwrap_or(corrected);
             continue;

@@ -396,10 +396,13 @@ impl Charging<'_, '_> {
         for Probed { verdict, .. } in self.tallies[..done].iter().rev() {
             let tally = &mut self.compound.tallies[*verdict];
             let refunded = parts[tally.part()].refund(tally, clock);
-            tally.give_back(refunded);
+            // A tally that is sealed meanwhile keeps its charge: see `Compound::charge`.
+            if refunded.is_none_or(|refunded| refunded.outcome() != Outcome::Unavailable) {
+                tally.give_back(refunded);
+            }
         }
         let refused = &self.compound.tallies[self.tallies[done].verdict];
-        if refused.verdict.quotas().is_empty() {
+        if refused.verdict.outcome() == Outcome::InvalidKey {
             // The key is no longer valid, so its other tallies are not shown.
             let (part, only) = (refused.part, refused.clone());
             self.compound.tallies.retain(|tally| tally.part != part);
@@ -465,9 +468,9 @@ impl Compound {
     }
 
     /// Returns the verdict that decided, whose status and body the response has: that of a missing
-    /// or invalid key, else of a missing scope, else of a full limiter, else of a tally that the
-    /// cost is above a limit of, else the denial that lasts longest. If the request is admitted, it
-    /// is the first.
+    /// or invalid key, else of a missing scope, else of a sealed tally, else of a full limiter,
+    /// else of a tally that the cost is above a limit of, else the denial that lasts longest. If
+    /// the request is admitted, it is the first.
     pub fn decisive(&self) -> &Verdict {
         &self.tallies[self.decisive_index()].verdict
     }
@@ -475,8 +478,9 @@ impl Compound {
     /// Returns the index of the verdict that [`decisive`](Self::decisive) returns.
     pub fn decisive_index(&self) -> usize {
         let rank = |tally: &TallyVerdict| match tally.verdict.outcome() {
-            Outcome::MissingKey | Outcome::InvalidKey => (5, None),
-            Outcome::Forbidden => (4, None),
+            Outcome::MissingKey | Outcome::InvalidKey => (6, None),
+            Outcome::Forbidden => (5, None),
+            Outcome::Unavailable => (4, None),
             Outcome::Full => (3, tally.verdict.retry_at()),
             Outcome::TooCostly => (2, None),
             Outcome::Denied => (1, tally.verdict.retry_at()),
@@ -498,6 +502,9 @@ impl Compound {
 
     /// Returns the charge of a part, which the caller keeps for a later `refund` or `settle`;
     /// `None` unless the request is admitted.
+    ///
+    /// If the outcome is [`Outcome::Unavailable`], it is what could not be given back, because it
+    /// moves to the other gate. The caller refunds it there before it checks again.
     pub fn charge(&self, part: usize) -> Option<Charge> {
         let mut charge = Charge::EMPTY;
         for tally in self.tallies.iter().filter(|tally| tally.part() == part) {

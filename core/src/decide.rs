@@ -56,7 +56,8 @@ pub struct Decision {
     pub next: u64,
     /// The units that [`settle`] could not charge; 0 in every other decision.
     pub uncharged: u32,
-    /// [`Outcome::Admitted`], [`Outcome::Denied`] or [`Outcome::TooCostly`].
+    /// [`Outcome::Admitted`], [`Outcome::Denied`] or [`Outcome::TooCostly`]; of a gate's tally also
+    /// [`Outcome::Unavailable`].
     pub outcome: Outcome,
 }
 
@@ -64,6 +65,11 @@ impl Decision {
     #[inline]
     fn new(outcome: Outcome, next: u64) -> Self {
         Self { next, uncharged: 0, outcome }
+    }
+
+    /// The decision on a word that was sealed, which nothing changes.
+    pub(crate) fn unavailable(word: u64) -> Self {
+        Self::new(Outcome::Unavailable, word)
     }
 
     /// Returns whether some window lacked room, so that a decision for a later time may differ.
@@ -242,7 +248,8 @@ pub fn correct(layout: &Layout, word: u64, reading: Timestamp) -> u64 {
     }
 }
 
-/// Returns the corrected word; `None` if `word` needs no correction or the time is explicit.
+/// Returns the corrected word; `None` if `word` needs no correction, is a reservation, or the time
+/// is explicit.
 ///
 /// The caller must have loaded `word` before this call. If the tally is ahead of `now`, the clock
 /// is read again and `now` moves forward to that reading.
@@ -253,7 +260,7 @@ pub(crate) fn correction<C: Clock>(
     now: &mut Timestamp,
     clock: C,
 ) -> Option<u64> {
-    if !C::IS_SYSTEM || layout.ahead_ms(word, *now) == 0 {
+    if !C::IS_SYSTEM || layout.ahead_ms(word, *now) == 0 || layout.is_reservation(word) {
         return None;
     }
     *now = clock.at_least(*now);

@@ -41,6 +41,7 @@
 // admin_error    why a change is refused
 // administrator  the changes to keys and plans
 // import         the import of keys
+// migration      moves keys and counts to another gate
 mod accounts;
 mod admin_error;
 mod administrator;
@@ -53,6 +54,7 @@ mod ids;
 mod import;
 mod imported;
 mod inspect;
+mod migration;
 mod new_key;
 mod open;
 mod part;
@@ -75,6 +77,7 @@ pub use self::extension::{MAX_SCOPE_NAME_LEN, MAX_SCOPES};
 pub use self::flaws::{Flaw, FlawKind};
 pub use self::imported::{IMPORT_GROUP, IMPORTED_KEY_LEN};
 pub use self::inspect::{KeyInfo, TallyState};
+pub use self::migration::{MAX_SUCCESSOR_NAME_LEN, Migration, NotCarried, Successor};
 pub use self::new_key::{Entropy, NewKey};
 pub use self::part::{GatePart, RequestError};
 pub use self::plan::{MAX_PLAN_NAME_LEN, Plan};

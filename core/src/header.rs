@@ -42,11 +42,13 @@ pub enum TableKind {
     Gate = 2,
     /// An [`AddressLimiter`](crate::AddressLimiter).
     AddressLimiter = 3,
+    /// A [`Gate`](crate::Gate) to which another one is being migrated.
+    Successor = 4,
 }
 
 impl TableKind {
     fn from_number(number: u32) -> Option<Self> {
-        [Self::Limiter, Self::Gate, Self::AddressLimiter]
+        [Self::Limiter, Self::Gate, Self::AddressLimiter, Self::Successor]
             .into_iter()
             .find(|kind| *kind as u32 == number)
     }
@@ -58,6 +60,7 @@ impl fmt::Display for TableKind {
             Self::Limiter => "limiter",
             Self::Gate => "gate",
             Self::AddressLimiter => "limiter of addresses",
+            Self::Successor => "gate to which another is being migrated",
         })
     }
 }
@@ -124,6 +127,11 @@ impl Header {
         stop(Stop::TableWritten);
         memory[0].store(0, MAGIC);
         stop(Stop::TablePublished);
+    }
+
+    /// Makes a successor a gate, so that it opens as one. Everything else must be written before.
+    pub(crate) fn promote(memory: &[CacheLine]) {
+        memory[0].store(1, join(TableKind::Gate as u32, FORMAT_VERSION));
     }
 
     /// Reads the header of a table in `memory`.

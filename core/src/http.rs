@@ -99,7 +99,7 @@ impl Outcome {
             Self::MissingKey | Self::InvalidKey => 401,
             Self::Denied | Self::TooCostly => 429,
             Self::Forbidden => 403,
-            Self::Full => 503,
+            Self::Full | Self::Unavailable => 503,
         }
     }
 
@@ -115,6 +115,7 @@ impl Outcome {
             }
             Self::Forbidden => r#"{"error": "Forbidden"}"#,
             Self::Full => r#"{"error": "Too many clients at once. Please try again later."}"#,
+            Self::Unavailable => r#"{"error": "Service unavailable. Please try again later."}"#,
         }
     }
 }

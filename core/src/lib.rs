@@ -161,8 +161,8 @@ pub use {
     gate::{
         AccountInfo, AdminError, Administrator, Entropy, Flaw, FlawKind, Gate, GateConfig,
         GatePart, IMPORT_GROUP, IMPORTED_KEY_LEN, KeyInfo, MAX_ENVS, MAX_KEYS, MAX_PLAN_NAME_LEN,
-        MAX_PLANS, MAX_SCOPE_NAME_LEN, MAX_SCOPES, NewKey, Plan, RequestError, Settled, Settlement,
-        TallyState,
+        MAX_PLANS, MAX_SCOPE_NAME_LEN, MAX_SCOPES, MAX_SUCCESSOR_NAME_LEN, Migration, NewKey,
+        NotCarried, Plan, RequestError, Settled, Settlement, Successor, TallyState,
     },
     header::{
         AttachError, BEGINNING_LEN, CreateError, FORMAT_VERSION, TableKind, is_table_beginning,

@@ -22,6 +22,9 @@ pub enum Outcome {
     Full = 5,
     /// The key does not have a scope that the request needs; nothing is charged.
     Forbidden = 6,
+    /// The key's counts are being moved to another gate, which is not in force yet; nothing is
+    /// charged.
+    Unavailable = 7,
 }
 
 /// Why a key is invalid. It is for logs and metrics, and must not be disclosed to the client.
@@ -104,6 +107,7 @@ impl Outcome {
         Self::TooCostly,
         Self::Full,
         Self::Forbidden,
+        Self::Unavailable,
     ];
 
     /// Returns a short word for logs and metric labels.
@@ -116,6 +120,7 @@ impl Outcome {
             Self::TooCostly => "too_costly",
             Self::Full => "full",
             Self::Forbidden => "forbidden",
+            Self::Unavailable => "unavailable",
         }
     }
 }

@@ -341,6 +341,14 @@ impl<'m> RecordRef<'m> {
         (words[SEQUENCE] == record.last_word).then_some(words[TALLY])
     }
 
+    /// Stores a record in a gate that no other process can open yet.
+    pub(crate) fn store_unshared(self, record: Record) {
+        let words = record.to_words(next_sequence(0));
+        for (word, value) in words.into_iter().enumerate().filter(|(word, _)| *word != TALLY) {
+            self.line.store(word, value);
+        }
+    }
+
     /// Replaces the record except for its tally. Only the administrator may call it. `kept` is
     /// what `keeper` keeps of the record.
     pub(crate) fn write(self, record: Record, kept: u64, keeper: &impl Keeper) {
@@ -410,6 +418,11 @@ pub(crate) struct RedoRecord<'m> {
 /// The position of the target word in its line.
 const TARGET: usize = 0;
 
+// The lower half of the target word of a gate that is being migrated, or that was: see
+// `gate/migration.rs`. No line has these numbers.
+const SEALING: u32 = u32::MAX;
+const SEALED: u32 = u32::MAX - 1;
+
 impl RedoRecord<'_> {
     /// Returns the words that record `number` is about to have, if the redo record is for it.
     #[cold]
@@ -433,18 +446,54 @@ impl RedoRecord<'_> {
             self.words.store(word, if word == TALLY { kept } else { value });
             stop(Stop::RedoWord);
         }
-        self.target.store(TARGET, join(high(self.target.load(TARGET)).wrapping_add(1), number + 1));
+        self.name(number + 1);
         stop(Stop::RedoPublished);
     }
 
+    /// Stores the lower half of the target word, and counts one more redo record.
+    fn name(self, lower: u32) {
+        self.target.store(TARGET, join(high(self.target.load(TARGET)).wrapping_add(1), lower));
+    }
+
+    /// Names the line whose tallies are being moved, in the gate that they move to.
+    pub(crate) fn begin_line(self, number: u32) {
+        self.name(number + 1);
+    }
+
+    /// Publishes words that name another gate as the successor of this one.
+    pub(crate) fn announce(self, words: &[u64; CACHE_LINE_WORDS]) {
+        for (word, &value) in words.iter().enumerate() {
+            self.words.store(word, value);
+        }
+        self.name(SEALING);
+    }
+
+    /// Records that every tally has been moved to the successor.
+    pub(crate) fn set_sealed(self) {
+        self.name(SEALED);
+    }
+
+    /// Returns whether the gate has a successor.
+    #[inline]
+    pub(crate) fn has_successor(self) -> bool {
+        matches!(low(self.target.load(TARGET)), SEALING | SEALED)
+    }
+
+    /// Returns the words that name the successor, and whether every tally has been moved to it.
+    pub(crate) fn successor(self) -> Option<([u64; CACHE_LINE_WORDS], bool)> {
+        let is_sealed = low(self.target.load(TARGET)) == SEALED;
+        let words = core::array::from_fn(|word| self.words.load(word));
+        self.has_successor().then_some((words, is_sealed))
+    }
+
     /// Clears the number in the target word and keeps its count.
-    fn withdraw(self) {
+    pub(crate) fn withdraw(self) {
         self.target.store(TARGET, join(high(self.target.load(TARGET)), 0));
     }
 
     /// Returns the number of the record that a killed administrator was writing.
     pub(crate) fn pending(self) -> Option<u32> {
-        low(self.target.load(TARGET)).checked_sub(1)
+        low(self.target.load(TARGET)).checked_sub(1).filter(|_| !self.has_successor())
     }
 
     /// Completes the write that this redo record describes, if it is for `record`.

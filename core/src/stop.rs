@@ -137,6 +137,15 @@ stop_points! {
     /// Administrator: all is done, before it deregisters.
     AdministratorLeaving,
 
+    /// Migration: the successor names the line whose tallies are moved next.
+    LineBegun,
+    /// Migration: a tally is stored in the successor's redo record, and is not sealed yet.
+    TallyNoted,
+    /// Migration: a tally is sealed.
+    TallySealed,
+    /// Migration: a tally of the successor has its counts.
+    TallyMoved,
+
     /// Creation: the table is written and does not open yet.
     TableWritten,
     /// Creation: the table opens.

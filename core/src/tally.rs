@@ -10,7 +10,8 @@
 //! present window's, then the previous one's.
 //!
 //! A word whose stamp is all ones is not a tally but a *reservation*: the word of a limiter's slot
-//! that is being given to another subject (`limiter.rs`).
+//! that is being given to another subject (`limiter.rs`), or a gate's tally that was *sealed*
+//! because its counts move to another gate (`gate/migration.rs`).
 
 pub(crate) use self::counts::Counts;
 use self::counts::{CALENDAR, NAMED};
@@ -321,8 +322,10 @@ impl Layout {
     /// is ahead of a system clock's reading, the slow path must read the clock again.
     #[cfg_attr(target_pointer_width = "64", inline)]
     pub(crate) fn is_decidable<C: Clock>(&self, word: u64, now: Timestamp) -> bool {
-        // The decision calls `is_within` too, so the compiler evaluates it once.
-        !C::IS_SYSTEM || self.is_within(word, now) || self.ahead_ms(word, now) == 0
+        // The decision calls `is_within` too, so the compiler evaluates it once. A sealed word is
+        // ahead of every system clock.
+        self.is_within(word, now)
+            || if C::IS_SYSTEM { self.ahead_ms(word, now) == 0 } else { !self.is_reservation(word) }
     }
 
     /// Returns by how many milliseconds a word's stamp is ahead of a moment.
@@ -469,6 +472,49 @@ impl Layout {
     /// limiter exchanges a slot's expired tally for it.
     pub(crate) fn reservation(&self, ticket: u64) -> u64 {
         self.first_reservation | (ticket & ((1 << TICKET_BITS) - 1))
+    }
+
+    /// Returns the word that seals a tally: its stamp is that of reservations, and its counts
+    /// remain.
+    pub(crate) fn sealed(&self, word: u64) -> u64 {
+        self.first_reservation | word
+    }
+
+    /// Returns the tally that has the counts of these words in all windows that both layouts have.
+    /// Windows that none of them has begin with 0.
+    ///
+    /// Its stamp is that of the latest word. A count above the largest value of this layout becomes
+    /// that value, which is at least the limit.
+    pub(crate) fn carried<'l>(&self, words: impl Iterator<Item = (&'l Self, u64)> + Clone) -> u64 {
+        let is_shared = |from: &Self| from.windows().iter().any(|it| self.windows().contains(it));
+        let sources = words.filter(|(from, _)| is_shared(from));
+        if let Some((_, word)) = sources.clone().find(|(from, _)| from.has_counts_of(self)) {
+            return word;
+        }
+        let starts = sources.clone().map(|(from, word)| from.stamp_start_ms(from.stamp(word)));
+        let at = Timestamp::from_unix_ms(starts.fold(0, u64::max));
+        let mut carried = self.unused(self.stamp_at(at));
+        for (from, word) in sources {
+            let word = from.rolled(word, from.stamp_at(at));
+            for (index, window) in self.windows().iter().enumerate() {
+                let Some(its) = from.windows().iter().position(|other| other == window) else {
+                    continue;
+                };
+                let count = |count: u32| u64::from(count.min(self.counts.masks[index]));
+                carried |= count(from.counts.current(word, its)) << self.counts.shifts[index];
+                if self.counts.slides() {
+                    let previous = count(from.counts.previous(word, its));
+                    carried |= previous << self.counts.previous_shift(index);
+                }
+            }
+        }
+        carried
+    }
+
+    /// Returns whether a word has the same meaning in both layouts.
+    pub(crate) fn has_counts_of(&self, other: &Self) -> bool {
+        (self.windows(), self.algorithm(), self.bits())
+            == (other.windows(), other.algorithm(), other.bits())
     }
 
     /// Returns whether a word is a reservation and not a tally.

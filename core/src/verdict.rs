@@ -37,7 +37,8 @@ pub struct Verdict {
     pub(crate) cost: u32,
     pub(crate) uncharged: u32,
     pub(crate) now: Timestamp,
-    /// When a slot becomes free; only with [`Outcome::Full`].
+    /// When a slot becomes free, with [`Outcome::Full`], or when the caller may try again, with
+    /// [`Outcome::Unavailable`].
     pub(crate) free_at: Option<Timestamp>,
 }
 
@@ -96,7 +97,7 @@ impl Verdict {
     }
 
     /// Returns the time at which a retry can succeed; `None` unless the outcome is
-    /// [`Outcome::Denied`] or [`Outcome::Full`].
+    /// [`Outcome::Denied`], [`Outcome::Full`] or [`Outcome::Unavailable`].
     #[cfg_attr(target_pointer_width = "64", inline)]
     pub fn retry_at(&self) -> Option<Timestamp> {
         match self.outcome {
@@ -268,6 +269,15 @@ impl Verdict {
     pub(crate) fn full(until: Timestamp, now: Timestamp) -> Self {
         let mut verdict = Self::refused(Outcome::Full, None, now);
         verdict.free_at = Some(until);
+        verdict
+    }
+
+    /// The verdict on a key whose tally is sealed.
+    #[cold]
+    pub(crate) fn unavailable(holder: Option<Holder>, now: Timestamp) -> Self {
+        let mut verdict = Self::refused(Outcome::Unavailable, None, now);
+        verdict.holder = holder;
+        verdict.free_at = Some(Timestamp::from_unix_ms(now.unix_ms().saturating_add(1000)));
         verdict
     }
 

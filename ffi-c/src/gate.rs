@@ -131,9 +131,36 @@ impl<'c> Handle<'c, kt_gate> {
         let table = match &state.table {
             GateTable::Memory(table) => TableInForce::Memory(table),
             #[cfg(feature = "host")]
-            GateTable::File(file) => TableInForce::File(file.load()),
+            GateTable::File(file) => TableInForce::File(file.load_newest()),
         };
         Ok(InForce { clock: &state.clock, table })
+    }
+
+    /// Calls `work` with the table that this handle uses now and the handle's clock. If the key's
+    /// counts are moving to another file, calls it again with that one.
+    #[inline]
+    #[cfg(feature = "host")]
+    pub(crate) fn call<R: keytally::Decided>(
+        self,
+        mut work: impl FnMut(&Gate<Lines>, &HandleClock) -> FfiResult<R>,
+    ) -> FfiResult<R> {
+        let state = self.state()?;
+        match &state.table {
+            GateTable::Memory(table) => work(table, &state.clock),
+            GateTable::File(file) => file.call(|gate| work(&gate.table, &state.clock)),
+        }
+    }
+
+    /// Calls `work` with the table that this handle uses now and the handle's clock.
+    #[inline]
+    #[cfg(not(feature = "host"))]
+    pub(crate) fn call<R>(
+        self,
+        mut work: impl FnMut(&Gate<Lines>, &HandleClock) -> FfiResult<R>,
+    ) -> FfiResult<R> {
+        let state = self.state()?;
+        let GateTable::Memory(table) = &state.table;
+        work(table, &state.clock)
     }
 
     /// Returns the table for a change to its keys or plans. If another file replaced the gate's,
@@ -522,7 +549,7 @@ pub extern "C" fn kt_gate_close(gate: Handle<kt_gate>) {
 /// call it at any time; see the contract.
 ///
 /// `KT_OK` means that there is a verdict. Its `outcome` is `KT_ADMITTED`, `KT_DENIED`,
-/// `KT_TOO_COSTLY`, `KT_MISSING_KEY` or `KT_INVALID_KEY`.
+/// `KT_TOO_COSTLY`, `KT_MISSING_KEY`, `KT_INVALID_KEY` or, during a migration, `KT_UNAVAILABLE`.
 ///
 /// Statuses: `KT_NO_CLOCK`.
 ///
@@ -542,11 +569,12 @@ pub extern "C" fn kt_gate_check(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let (gate, target) = (gate.in_force()?, verdict_out.target()?);
+        let target = verdict_out.target()?;
         let api_key = api_key.optional(api_key_len)?;
-        with_clock!(gate.clock.time(now_ms)?, of gate, |clock| {
-            target.put_verdict(&gate.check(api_key, cost, clock));
-        });
+        let verdict = gate.call(|gate, own| {
+            Ok(with_clock!(own.time(now_ms)?, of gate, |clock| gate.check(api_key, cost, clock)))
+        })?;
+        target.put_verdict(&verdict);
         Ok(())
     })
 }
@@ -564,11 +592,12 @@ pub extern "C" fn kt_gate_peek(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let (gate, target) = (gate.in_force()?, verdict_out.target()?);
+        let target = verdict_out.target()?;
         let api_key = api_key.optional(api_key_len)?;
-        with_clock!(gate.clock.time(now_ms)?, of gate, |clock| {
-            target.put_verdict(&gate.peek(api_key, cost, clock));
-        });
+        let verdict = gate.call(|gate, own| {
+            Ok(with_clock!(own.time(now_ms)?, of gate, |clock| gate.peek(api_key, cost, clock)))
+        })?;
+        target.put_verdict(&verdict);
         Ok(())
     })
 }
@@ -587,10 +616,11 @@ pub extern "C" fn kt_gate_refund(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let (gate, target) = (gate.in_force()?, verdict_out.target()?);
+        let target = verdict_out.target()?;
         let (key_id, charge) = (checked_key_id(key_id)?, charge.read()?.to_core()?);
-        let verdict =
-            with_clock!(gate.clock.time(now_ms)?, |clock| gate.refund(key_id, charge, clock));
+        let verdict = gate.call(|gate, own| {
+            Ok(with_clock!(own.time(now_ms)?, |clock| gate.refund(key_id, charge, clock)))
+        })?;
         target.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);
         Ok(())
     })
@@ -610,10 +640,12 @@ pub extern "C" fn kt_gate_settle(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let (gate, target) = (gate.in_force()?, verdict_out.target()?);
+        let target = verdict_out.target()?;
         let (key_id, estimate) = (checked_key_id(key_id)?, estimate.read()?.to_core()?);
-        let verdict = with_clock!(gate.clock.time(now_ms)?, |clock| gate
-            .settle(key_id, estimate, actual, clock));
+        let verdict = gate.call(|gate, own| {
+            let time = own.time(now_ms)?;
+            Ok(with_clock!(time, |clock| gate.settle(key_id, estimate, actual, clock)))
+        })?;
         target.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);
         Ok(())
     })
@@ -643,7 +675,7 @@ pub extern "C" fn kt_gate_settle_all(
     compound_out: Out<kt_compound>,
 ) -> kt_status {
     guard(|| {
-        let (gate, target) = (gate.in_force()?, verdict_out.target()?);
+        let target = verdict_out.target()?;
         let compound = compound_out.optional_target()?;
         let (key_id, estimate) = (checked_key_id(key_id)?, estimate.read()?.to_core()?);
         let (mut settlement, groups) = settlement.read_growing()?.parts()?;
@@ -652,16 +684,17 @@ pub extern "C" fn kt_gate_settle_all(
             let name = group.name()?;
             let is_it =
                 |section: &Section| matches!(section, Section::Group(_)) && section.name() == name;
-            if !gate.sections().iter().any(is_it) {
+            if !gate.in_force()?.sections().iter().any(is_it) {
                 return Err(kt_status::KT_NO_SUCH_GROUP);
             }
             if group.own_cost()?.is_some() {
                 settlement = settlement.with_group(name, group.cost);
             }
         }
-        let settled = with_clock!(gate.clock.time(now_ms)?, |clock| {
-            gate.settle_all(key_id, estimate, &settlement, clock)
-        });
+        let settled = gate.call(|gate, own| {
+            let time = own.time(now_ms)?;
+            Ok(with_clock!(time, |clock| gate.settle_all(key_id, estimate, &settlement, clock)))
+        })?;
         let settled = settled.ok_or(kt_status::KT_NO_SUCH_KEY)?;
         let mut rest = settled.uncharged().iter();
         for (index, group) in groups.iter().enumerate() {
@@ -687,9 +720,11 @@ pub extern "C" fn kt_gate_reset(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let (gate, target) = (gate.in_force()?, verdict_out.target()?);
+        let target = verdict_out.target()?;
         let key_id = checked_key_id(key_id)?;
-        let verdict = with_clock!(gate.clock.time(now_ms)?, |clock| gate.reset(key_id, clock));
+        let verdict = gate.call(|gate, own| {
+            Ok(with_clock!(own.time(now_ms)?, |clock| gate.reset(key_id, clock)))
+        })?;
         target.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);
         Ok(())
     })

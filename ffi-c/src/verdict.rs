@@ -117,6 +117,9 @@ mirrored! {
         KT_FULL = 5 => c"full",
         /// The key does not have a scope that the request needs; nothing is charged.
         KT_FORBIDDEN = 6 => c"forbidden",
+        /// The key's counts are being moved to another file, which is not in force yet. Nothing is
+        /// charged.
+        KT_UNAVAILABLE = 7 => c"unavailable",
     }
 }
 
@@ -405,12 +408,12 @@ impl kt_verdict {
         waits_from(now, decided_at)
     }
 
-    /// Returns the seconds until a retry can succeed, `None` if they are 0. Only a denial and a
-    /// full limiter have them.
+    /// Returns the seconds until a retry can succeed, `None` if they are 0. Only a denial, a full
+    /// limiter and an unavailable gate have them.
     pub(crate) fn retry_after(&self) -> FfiResult<Option<u32>> {
         match (self.retry_after_s, self.outcome()?) {
             (0, _) => Ok(None),
-            (seconds, Outcome::Denied | Outcome::Full) => Ok(Some(seconds)),
+            (seconds, Outcome::Denied | Outcome::Full | Outcome::Unavailable) => Ok(Some(seconds)),
             _ => Err(kt_status::KT_NOT_A_VERDICT),
         }
     }
@@ -622,6 +625,7 @@ pub(crate) fn body(outcome: Outcome) -> &'static CStr {
         }
         Outcome::Full => cr#"{"error": "Too many clients at once. Please try again later."}"#,
         Outcome::Forbidden => cr#"{"error": "Forbidden"}"#,
+        Outcome::Unavailable => cr#"{"error": "Service unavailable. Please try again later."}"#,
         // Admitted.
         _ => c"",
     }

@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use keytally_core::{AdminError, AttachError, CreateError, SetPolicyError};
+use keytally_core::{AdminError, AttachError, CreateError, NotCarried, SetPolicyError};
 
 use crate::header::HEADER_LEN;
 use crate::holder::LockHolder;
@@ -101,6 +101,13 @@ pub enum Error {
         /// The system's error.
         source: io::Error,
     },
+    /// A new gate cannot have all that the gate has. Nothing was changed.
+    NotCarried {
+        /// The gate's file. `None` in memory.
+        path: Option<PathBuf>,
+        /// What it cannot have. [`Gate::plan_migration`](crate::Gate::plan_migration) lists all.
+        source: Box<NotCarried>,
+    },
     /// The file's mode gives every user access, or for a file of peppers, its group.
     Mode {
         /// The file.
@@ -152,6 +159,13 @@ pub enum Error {
     Replaced {
         /// The path.
         path: PathBuf,
+    },
+    /// A gate cannot be migrated to this path. Nothing was changed.
+    Successor {
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        why: &'static str,
     },
     /// The file is too short for any table.
     TooShort {
@@ -235,6 +249,7 @@ impl fmt::Display for Error {
             Self::NotAFile { path, found } => {
                 write!(f, "{}: this is {found}, not a regular file", shown(path))
             }
+            Self::NotCarried { path, source } => with_path(path.as_deref(), source, f),
             Self::Owner { path, owner, user, recognized } => {
                 write!(
                     f,
@@ -254,6 +269,9 @@ impl fmt::Display for Error {
                 "{}: the file was removed or replaced since it was opened; open it again",
                 shown(path)
             ),
+            Self::Successor { path, why } => {
+                write!(f, "{}: the gate cannot be migrated to this path: {why}", shown(path))
+            }
             Self::TooShort { path, len } => write!(
                 f,
                 "{}: this is not a keytally table: it has {len} byte{}, and the smallest has more than {}",
@@ -279,6 +297,7 @@ impl core::error::Error for Error {
             Self::Admin { source, .. } => Some(source),
             Self::Attach { source, .. } => Some(source),
             Self::Create { source, .. } => Some(source),
+            Self::NotCarried { source, .. } => Some(source),
             Self::Entropy(source) | Self::Io { source, .. } => Some(source),
             Self::Pepper { source, .. } => Some(source),
             _ => None,

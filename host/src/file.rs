@@ -52,6 +52,16 @@ impl TableFile {
         self.on_disk.as_ref().map(|_| self.path.as_path())
     }
 
+    /// Returns the absolute path. `None` in memory.
+    pub(crate) fn absolute(&self) -> Option<&Path> {
+        self.on_disk.as_ref().map(|on_disk| on_disk.absolute.as_path())
+    }
+
+    /// Gives another file the owner and the mode of this one.
+    pub(crate) fn copy_access(&self, to: &File) -> io::Result<()> {
+        self.on_disk.as_ref().map_or(Ok(()), |on_disk| system::copy_access(&on_disk.file, to))
+    }
+
     /// Waits until the contents of the file, which is mapped to `memory`, are on the disk.
     pub(crate) fn flush(&self, memory: &Mapping) -> Result<(), Error> {
         if let Some(OnDisk { file, .. }) = &self.on_disk {

@@ -12,8 +12,10 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, Guard};
-use keytally_core::Peppers;
 use keytally_core::sync::{AtomicU64, Ordering};
+use keytally_core::{
+    Charge, Compound, KeyId, MAX_PARTS, Outcome, Peppers, Settled, TallyVerdict, Verdict,
+};
 
 use crate::clock::instant;
 use crate::error::Error;
@@ -21,6 +23,12 @@ use crate::gate::Gate;
 
 /// The interval between two examinations of the path.
 const INTERVAL_MS: u64 = 1000;
+
+/// The longest time that a call waits for the file to which a key's counts move.
+const MOVE_WAIT: Duration = Duration::from_millis(50);
+
+/// The pause between two attempts during this wait.
+const MOVE_PAUSE: Duration = Duration::from_micros(500);
 
 /// A gate that follows its path, as `tail -F` does: when another file is renamed over it, the gate
 /// opens and uses that file.
@@ -54,6 +62,11 @@ const INTERVAL_MS: u64 = 1000;
 /// assert_eq!(gate.status().reopened, 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// # Migrations
+/// During [`Gate::migrate`], counts move to the file that replaces this one. Call a gate's methods
+/// by [`call`](Self::call), which opens the new file and calls again. A check that does not is
+/// [`Outcome::Unavailable`] for a key whose counts have moved.
 ///
 /// # Concurrency
 /// Threads share a `&Followed`. A gate that was loaded stays mapped until its [`Current`] is
@@ -99,6 +112,12 @@ impl<T> Current<T> {
     }
 }
 
+impl<T: AsRef<Gate>> Current<T> {
+    fn is_migrating(&self) -> bool {
+        (**self).as_ref().table().is_migrating()
+    }
+}
+
 impl<T> Deref for Current<T> {
     type Target = T;
 
@@ -111,6 +130,85 @@ impl<T> Deref for Current<T> {
 impl<T> fmt::Debug for Current<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Current").finish_non_exhaustive()
+    }
+}
+
+/// A charge that could not be given back, because its counts had moved: see [`Compound::charge`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Left {
+    /// The index of the part of the request.
+    pub part: usize,
+    /// The key's id.
+    pub key_id: KeyId,
+    /// The charge.
+    pub charge: Charge,
+}
+
+/// A result of a gate's method, for [`Followed::call`] and [`Followed::call_all`].
+pub trait Decided {
+    /// Returns the outcome. It is that of an invalid key if the gate does not have the key.
+    fn outcome(&self) -> Outcome;
+
+    /// Returns the charges that could not be given back.
+    fn left(&self) -> Vec<Left> {
+        Vec::new()
+    }
+}
+
+impl Decided for Verdict {
+    fn outcome(&self) -> Outcome {
+        Self::outcome(self)
+    }
+}
+
+impl Decided for Compound {
+    fn outcome(&self) -> Outcome {
+        Self::outcome(self)
+    }
+
+    fn left(&self) -> Vec<Left> {
+        if self.is_admitted() {
+            return Vec::new();
+        }
+        let parts = self.tallies().iter().map(TallyVerdict::part).max().map_or(0, |last| last + 1);
+        let of_part = |part: usize| {
+            let mut tallies = self.tallies().iter().filter(|tally| tally.part() == part);
+            let holder = tallies.find_map(|tally| tally.verdict().holder())?;
+            Some(Left { part, key_id: holder.key_id, charge: self.charge(part)? })
+        };
+        (0..parts).filter_map(of_part).collect()
+    }
+}
+
+impl Decided for Option<Verdict> {
+    fn outcome(&self) -> Outcome {
+        self.as_ref().map_or(Outcome::InvalidKey, Verdict::outcome)
+    }
+}
+
+impl Decided for Option<Settled> {
+    fn outcome(&self) -> Outcome {
+        self.as_ref().map_or(Outcome::InvalidKey, |settled| settled.verdict.outcome())
+    }
+}
+
+/// The result of [`Gate::reset_account`].
+impl Decided for Option<Outcome> {
+    fn outcome(&self) -> Outcome {
+        self.unwrap_or(Outcome::InvalidKey)
+    }
+}
+
+/// An error counts as an invalid key: a group that a gate does not have may be in the file to which
+/// it was migrated.
+impl<R: Decided, E> Decided for Result<R, E> {
+    fn outcome(&self) -> Outcome {
+        self.as_ref().map_or(Outcome::InvalidKey, R::outcome)
+    }
+
+    fn left(&self) -> Vec<Left> {
+        self.as_ref().map(R::left).unwrap_or_default()
     }
 }
 
@@ -195,6 +293,105 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
         Current(self.shared.current.load())
     }
 
+    /// Returns the gate in force, as [`load`](Self::load) does. If it was migrated, opens the file
+    /// at the path first.
+    #[inline]
+    pub fn load_newest(&self) -> Current<T> {
+        let gate = self.load();
+        if !gate.is_migrating() {
+            return gate;
+        }
+        // If the file cannot be opened, the gate stays in force.
+        let _ = self.reopen_if_replaced();
+        self.load()
+    }
+
+    /// Calls `work` with the gate in force. If the key's counts are moving to another file, waits
+    /// at most 50 ms until that file is at the path, opens it, and calls `work` with it.
+    ///
+    /// If the wait was too short, returns the last result, which is [`Outcome::Unavailable`]. Units
+    /// of this request that were charged to a tally just before it was sealed then stay charged. If
+    /// no migration is in progress, `work` is called once.
+    ///
+    /// ```
+    /// # use keytally::{Followed, Gate, GateConfig, MigrationConfig, Name, NewKey, pepper};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("api.gate");
+    /// # let secret = pepper::generate()?;
+    /// # let peppers = || pepper::parse(&secret);
+    /// # let gate = Gate::create(&path, peppers()?, &GateConfig::default())?;
+    /// # let (key, _) = gate.issue(&NewKey::new(42, Name::new("live").unwrap()))?;
+    /// let followed = Followed::open(&path, peppers()?)?;
+    /// let check = || followed.call(|gate| gate.check(Some(key.expose().as_bytes()), 1));
+    /// assert_eq!(check().remaining(), Some(999));
+    /// gate.migrate(folder.path().join("new.gate"), &MigrationConfig::default())?;
+    /// assert_eq!(check().remaining(), Some(998));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn call<R: Decided>(&self, mut work: impl FnMut(&Current<T>) -> R) -> R {
+        let gate = self.load();
+        let result = work(&gate);
+        if result.outcome() == Outcome::Admitted || !gate.is_migrating() {
+            return result;
+        }
+        call_again(&[self], |_| 0, &mut [gate], result, &mut |gates| work(&gates[0]))
+    }
+
+    /// Calls `work` with the gates in force, for a request that charges several gates. Waits as
+    /// [`call`](Self::call) does if the counts of a key are moving to another file.
+    ///
+    /// `gates` has the gate of each part, of which there are at most [`MAX_PARTS`]. It is `None`
+    /// for a part of a limiter, and of a gate that does not follow its path. `work` is given the
+    /// gates in force, without these.
+    ///
+    /// ```
+    /// # use keytally::{Followed, Gate, GateConfig, MigrationConfig, Name, NewKey, pepper};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let secret = pepper::generate()?;
+    /// # let peppers = || pepper::parse(&secret);
+    /// # let mut keys = Vec::new();
+    /// # for name in ["users.gate", "partners.gate"] {
+    /// #     let path = folder.path().join(name);
+    /// #     let gate = Gate::create(path, peppers()?, &GateConfig::default())?;
+    /// #     keys.push(gate.issue(&NewKey::new(42, Name::new("live").unwrap()))?.0);
+    /// # }
+    /// use keytally::check_all;
+    /// let users = Followed::open(folder.path().join("users.gate"), peppers()?)?;
+    /// let partners = Followed::open(folder.path().join("partners.gate"), peppers()?)?;
+    /// # let [user, partner] = &keys[..] else { unreachable!() };
+    /// let checked = Followed::call_all(&[Some(&users), Some(&partners)], |gates| {
+    ///     let user = gates[0].part(Some(user.expose().as_bytes()), 1);
+    ///     let partner = gates[1].part(Some(partner.expose().as_bytes()), 5);
+    ///     check_all(&[&user, &partner])
+    /// })?;
+    /// assert!(checked.is_admitted());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn call_all<R: Decided>(
+        gates: &[Option<&Self>],
+        mut work: impl FnMut(&[Current<T>]) -> R,
+    ) -> R {
+        let followed = || gates.iter().flatten().take(MAX_PARTS);
+        let mut current: heapless::Vec<_, MAX_PARTS> = followed().map(|gate| gate.load()).collect();
+        let result = work(&current);
+        if result.outcome() == Outcome::Admitted || !current.iter().any(Current::is_migrating) {
+            return result;
+        }
+        let index = |part| gates.iter().take(part).flatten().count();
+        let followed: Vec<&Self> = followed().copied().collect();
+        call_again(&followed, index, &mut current, result, &mut work)
+    }
+
+    /// Opens the file at the path if it is another one. Returns whether another gate than this one
+    /// is in force.
+    fn open_moved(&self, gate: &Current<T>) -> bool {
+        // Another thread may have opened it. There is no lock, which a forked child could find
+        // held.
+        let is_other = || !Arc::ptr_eq(&gate.0, &self.shared.current.load());
+        is_other() || (self.shared.examine(false, &mut |_| ()).is_ok() && is_other())
+    }
+
     /// Starts the thread that examines the path once a second, and calls `report` with the events
     /// that it detects. Does nothing if this process already has the thread.
     ///
@@ -264,10 +461,16 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
     ///
     /// A change to a file that was replaced would be lost, so this examines the path and opens a
     /// new file first. If no file is at the path, returns the gate in force, which refuses changes.
+    /// If the gate is being migrated, waits until that has ended, or completes it.
     ///
     /// # Errors
     /// Those of [`reopen_if_replaced`](Self::reopen_if_replaced), unless no file is at the path.
+    /// Those of [`Gate::complete_migration`].
     pub fn load_for_change(&self) -> Result<Current<T>, Error> {
+        let gate = self.load();
+        if gate.is_migrating() {
+            (*gate).as_ref().complete_migration()?;
+        }
         match self.reopen_if_replaced() {
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
             reopened => {
@@ -366,6 +569,59 @@ impl<T> Drop for Followed<T> {
     }
 }
 
+/// Calls `work` with the gates to which counts move. `index` returns that of the gate of a part.
+#[cold]
+fn call_again<T: AsRef<Gate> + Send + Sync + 'static, R: Decided>(
+    gates: &[&Followed<T>],
+    index: impl Fn(usize) -> usize,
+    current: &mut [Current<T>],
+    mut result: R,
+    work: &mut dyn FnMut(&[Current<T>]) -> R,
+) -> R {
+    let begun = instant();
+    let mut left = Vec::new();
+    loop {
+        left.extend(result.left());
+        let mut is_moved = false;
+        for (gate, current) in gates.iter().zip(&mut *current) {
+            if gate.open_moved(current) {
+                *current = gate.load();
+                is_moved = true;
+            }
+        }
+        // What was charged is refunded before the next attempt, which may need the room.
+        give_back(&mut left, &index, current);
+        if !is_moved {
+            // While an old file is at its path, its keys are in force.
+            let is_final = result.outcome() != Outcome::Unavailable && left.is_empty();
+            if is_final || instant().duration_since(begun) >= MOVE_WAIT {
+                return result;
+            }
+            thread::sleep(MOVE_PAUSE);
+        }
+        // An administrator may also have undone the migration.
+        result = work(current);
+        if result.outcome() == Outcome::Admitted || !current.iter().any(Current::is_migrating) {
+            give_back(&mut left, &index, current);
+            return result;
+        }
+    }
+}
+
+/// Refunds charges, and keeps those whose counts have not arrived yet. `index` returns the index of
+/// the gate of a part.
+fn give_back<T: AsRef<Gate>>(
+    left: &mut Vec<Left>,
+    index: impl Fn(usize) -> usize,
+    gates: &[Current<T>],
+) {
+    left.retain(|Left { part, key_id, charge }| {
+        let gate = gates.get(index(*part));
+        let refunded = gate.map(|gate| (**gate).as_ref().refund(*key_id, *charge));
+        refunded.is_some_and(|verdict| verdict.outcome() == Outcome::Unavailable)
+    });
+}
+
 /// Returns a number that no other running thread has: the address of its copy of a variable.
 ///
 /// `thread::current` would allocate memory in threads that Rust did not start, and valgrind would
@@ -378,5 +634,75 @@ fn this_thread() -> u64 {
 impl<T> fmt::Debug for Followed<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Followed").field("path", &self.shared.path).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keytally_core::{CacheLine, Name, NewKey, Plan};
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::gate::GateConfig;
+
+    /// A result with this outcome and these charges that could not be given back.
+    struct Made(Outcome, Vec<Left>);
+
+    impl Decided for Made {
+        fn outcome(&self) -> Outcome {
+            self.0
+        }
+
+        fn left(&self) -> Vec<Left> {
+            self.1.clone()
+        }
+    }
+
+    #[test]
+    fn charge_that_is_left_is_refunded_once_its_counts_arrived() {
+        let folder = tempfile::tempdir().unwrap();
+        let peppers = || Peppers::new(&[[7; 32]]).unwrap();
+        let plans = vec![Plan::new("default", "100/31d".parse().unwrap()).unwrap()];
+        let config = GateConfig::default().with_keys(4).with_plans(plans);
+        let create = |name: &str| {
+            let gate = Gate::create(folder.path().join(name), peppers(), &config).unwrap();
+            Followed::from_gate(gate, peppers(), Ok).unwrap()
+        };
+        let [other, followed] = ["other.gate", "api.gate"].map(create);
+        let gate = followed.load();
+        let (key, key_id) = gate.issue(&NewKey::new(1, Name::new("live").unwrap())).unwrap();
+        let check = || followed.load().check(Some(key.expose().as_bytes()), 9);
+        let charge = check().charge().unwrap();
+
+        // A migration that has sealed the tallies, and whose successor is not at the path.
+        let clock = SystemClock::read();
+        let table = gate.table();
+        let plan = [table.plan(0).unwrap()];
+        let core = keytally_core::GateConfig::new(4, table.prefix(), &plan).with_hints(true);
+        let memory: Vec<CacheLine> = (0..core.lines()).map(|_| CacheLine::new()).collect();
+        let new = keytally_core::Gate::init_successor(memory, &core.with_id(9), table).unwrap();
+        let administrator = table.take_over();
+        let migration = administrator.migration(&new);
+        migration.copy(|problem| panic!("{problem}"));
+        migration.announce(b"new.gate");
+        migration.seal(clock);
+        drop(administrator);
+        assert_eq!(check().outcome(), Outcome::Unavailable);
+
+        let mut calls = 0;
+        let made = Followed::call_all(&[Some(&other), None, Some(&followed)], |gates| {
+            assert_eq!(gates.len(), 2);
+            calls += 1;
+            match calls {
+                1 => Made(Outcome::Unavailable, vec![Left { part: 2, key_id, charge }]),
+                2 => Made(Outcome::Unavailable, Vec::new()),
+                _ => {
+                    gates[1].table().take_over().undo_migration(clock);
+                    Made(Outcome::Denied, Vec::new())
+                }
+            }
+        });
+        assert_eq!((made.outcome(), calls), (Outcome::Denied, 3));
+        assert_eq!(check().remaining(), Some(91), "the 9 units were given back");
     }
 }

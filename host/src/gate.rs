@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_core::{
     AccountInfo, AdminError, Administrator, AttachError, Charge, Clock, Flaw, GatePart, Key, KeyId,
-    KeyInfo, MAX_KEYS, MAX_PLANS, Name, NewKey, Peppers, Plan, Quota, Settled, Settlement,
+    KeyInfo, MAX_KEYS, MAX_PLANS, Name, NewKey, Outcome, Peppers, Plan, Quota, Settled, Settlement,
     Timestamp, Verdict, Window,
 };
 
@@ -111,7 +111,11 @@ impl GateConfig {
     }
 
     /// Calls `with` with the settings of the gate with this random number as the core takes them.
-    fn to_core<T>(&self, id: u64, with: impl FnOnce(&keytally_core::GateConfig<'_>) -> T) -> T {
+    pub(crate) fn to_core<T>(
+        &self,
+        id: u64,
+        with: impl FnOnce(&keytally_core::GateConfig<'_>) -> T,
+    ) -> T {
         let has_teams = self.plans.iter().any(|plan| plan.sections.named("team").is_some());
         let teams = self.teams.unwrap_or(if has_teams { self.keys } else { 0 });
         let scopes: Vec<&str> = self.scopes.iter().map(String::as_str).collect();
@@ -127,7 +131,7 @@ impl GateConfig {
 
     /// Returns the size of the gate in cache lines. Refuses impossible settings before any disk
     /// space is reserved.
-    fn line_count(&self, path: Option<&Path>) -> Result<usize, Error> {
+    pub(crate) fn line_count(&self, path: Option<&Path>) -> Result<usize, Error> {
         self.to_core(0, |config| config.validate())
             .map_err(|source| Error::Create { path: path.map(PathBuf::from), source })
     }
@@ -290,6 +294,11 @@ impl Gate {
             return SystemClock::read();
         }
         SystemClock::read_for(self.table.layout())
+    }
+
+    /// Returns the file.
+    pub(crate) fn file(&self) -> &TableFile {
+        &self.file
     }
 
     /// Returns the core's table, whose methods take the time as an argument.
@@ -521,9 +530,10 @@ impl Gate {
         self.administer(|administrator| administrator.limit_account(account, quotas))
     }
 
-    /// Sets the counts that all keys of an account share to 0. Returns false if the gate does not
-    /// have the account.
-    pub fn reset_account(&self, account: u32) -> bool {
+    /// Sets the counts that all keys of an account share to 0. Returns `None` if the gate does not
+    /// have the account. If the outcome is [`Outcome::Unavailable`], repeat it in the other gate,
+    /// as [`Followed::call`](crate::Followed::call) does.
+    pub fn reset_account(&self, account: u32) -> Option<Outcome> {
         self.table.reset_account(account, SystemClock::read())
     }
 
@@ -602,12 +612,13 @@ impl Gate {
 
     /// Takes the lock, completes an unfinished change, and calls `work`. Returns whether a change
     /// was completed, and the result of `work`. Flushes only if a change was completed.
-    fn recover<T>(
+    pub(crate) fn recover<T>(
         &self,
         wait: Wait<'_>,
         work: impl FnOnce(&mut Administrator<'_, Mapping>) -> T,
     ) -> Result<(bool, T), Error> {
-        let _lock = Lock::acquire(&self.file, self.table.memory().as_ref(), wait)?;
+        let lock = Lock::acquire(&self.file, self.table.memory().as_ref(), wait)?;
+        self.end_migration(&lock)?;
         let mut administrator = self.table.take_over();
         let result = work(&mut administrator);
         let completed = administrator.has_recovered();
@@ -641,7 +652,8 @@ impl Gate {
     /// # Errors
     /// - [`Error::Admin`] with the error of `work`.
     /// - [`Error::Busy`] if another administrator did not finish in time.
-    /// - [`Error::Replaced`] if the gate's path now leads to another file.
+    /// - [`Error::Replaced`] if the gate's path now leads to another file, also after this call
+    ///   completed a migration whose process was killed.
     /// - [`Error::Io`] if the file cannot be opened again or locked. Also if it cannot be flushed:
     ///   then the changes were made.
     pub fn administer<T>(
@@ -660,7 +672,8 @@ impl Gate {
         wait: Wait<'_>,
         work: impl FnOnce(&mut Administrator<'_, Mapping>) -> Result<T, AdminError>,
     ) -> Result<T, Error> {
-        let _lock = Lock::acquire(&self.file, self.table.memory().as_ref(), wait)?;
+        let lock = Lock::acquire(&self.file, self.table.memory().as_ref(), wait)?;
+        self.end_migration(&lock)?;
         let mut administrator = self.table.take_over();
         let result = work(&mut administrator);
         // Also after an error, because the changes before it remain.

@@ -34,6 +34,7 @@
 //! | module | contents |
 //! |---|---|
 //! | [`Followed`] | a gate that is reopened when its file is replaced |
+//! | [`MigrationConfig`] | a larger gate, or other sections or windows, while processes check keys |
 //! | [`Gate`], [`Limiter`], [`AddressLimiter`] | the core's tables in a file, with the system's clock |
 //! | `limiter_file` | creates and opens the files of limiters |
 //! | [`pepper`] | peppers as text, from the environment or a file |
@@ -138,6 +139,7 @@ mod limiter;
 mod limiter_file;
 mod lock;
 mod map;
+mod migrate;
 pub mod pepper;
 mod publish;
 pub mod redact;
@@ -156,13 +158,14 @@ pub use {
     compound::{check_all, peek_all},
     entropy::{entropy, entropy_bytes},
     error::{Error, PepperError},
-    followed::{Current, FollowEvent, FollowStatus, Followed},
+    followed::{Current, Decided, FollowEvent, FollowStatus, Followed, Left},
     gate::{CHANGES_PER_LOCK, Gate, GateConfig},
     header::HEADER_LEN,
     holder::LockHolder,
     limiter::Limiter,
     lock::Wait,
     map::Mapping,
+    migrate::{Migrated, MigrationConfig},
 };
 
 #[doc(inline)]
@@ -176,13 +179,14 @@ pub use keytally_core::{
     MAX_HEADERS_LEN, MAX_KEY_LEN, MAX_KEYS, MAX_NAME_LEN, MAX_NAMES_LEN, MAX_PARTS, MAX_PEPPERS,
     MAX_PLAN_NAME_LEN, MAX_PLANS, MAX_POLICY_LEN, MAX_PREFIXES, MAX_PROBLEM_LEN, MAX_QUOTAS,
     MAX_SCOPE_NAME_LEN, MAX_SCOPES, MAX_SECTIONS_LEN, MAX_SUBJECTS, MAX_TALLIES, MAX_TEAM_TALLIES,
-    MAX_WARNINGS, MAX_WINDOW_S, MIN_PEPPER_LEN, Mac, Name, NamedQuota, NewKey, OnFull, Outcome,
-    PROBLEM_MEDIA_TYPE, ParseKeyError, ParseKeyIdError, ParseOnFullError, ParsePolicyError,
-    ParsePolicyErrorKind, Part, PartsError, Pepper, PepperTooShort, Peppers, PeppersError, Plan,
-    Policy, Quota, QuotaState, Quotas, Reason, RequestError, Response, SECRET_LEN, Section,
-    SectionName, SectionQuotas, Sections, SetPolicyError, Settled, Settlement, Subject,
-    SubjectInfo, TableKind, Tag, TallyCharge, TallyState, TallyVerdict, Text, Timestamp, Verdict,
-    Warnings, Window, accepts_problem, decide, embedded_ipv4, is_table_beginning, parse_key,
+    MAX_WARNINGS, MAX_WINDOW_S, MIN_PEPPER_LEN, Mac, Name, NamedQuota, NewKey, NotCarried, OnFull,
+    Outcome, PROBLEM_MEDIA_TYPE, ParseKeyError, ParseKeyIdError, ParseOnFullError,
+    ParsePolicyError, ParsePolicyErrorKind, Part, PartsError, Pepper, PepperTooShort, Peppers,
+    PeppersError, Plan, Policy, Quota, QuotaState, Quotas, Reason, RequestError, Response,
+    SECRET_LEN, Section, SectionName, SectionQuotas, Sections, SetPolicyError, Settled, Settlement,
+    Subject, SubjectInfo, TableKind, Tag, TallyCharge, TallyState, TallyVerdict, Text, Timestamp,
+    Verdict, Warnings, Window, accepts_problem, decide, embedded_ipv4, is_table_beginning,
+    parse_key,
 };
 
 /// The tables of the core, over any memory, and its `check_all`, which takes an explicit time.

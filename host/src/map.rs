@@ -8,6 +8,7 @@ use std::io;
 use keytally_core::{CACHE_LINE_LEN, CacheLine};
 use memmap2::{MmapOptions, MmapRaw};
 
+use crate::header::HEADER_LEN;
 use crate::system;
 
 /// The memory of a table file as cache lines ([`CacheLine`]), mapped and shared with every process
@@ -37,6 +38,11 @@ impl Mapping {
     /// Writes the changed pages to the file, on systems on which flushing the file does not.
     pub(crate) fn flush(&self) -> io::Result<()> {
         system::flush_pages(&self.map)
+    }
+
+    /// Writes the header to the disk.
+    pub(crate) fn flush_header(&self) -> io::Result<()> {
+        self.map.flush_range(0, self.map.len().min(HEADER_LEN))
     }
 }
 

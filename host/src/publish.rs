@@ -74,6 +74,26 @@ pub(crate) fn create_table<T: Table>(
     }
 }
 
+/// Creates the file of a successor at `path`, with the owner and mode of the old file. `announce`
+/// is called when the file is complete, before it gets its name.
+pub(crate) fn create_successor<T: Table>(
+    path: &Path,
+    lines: usize,
+    old: &TableFile,
+    make: impl FnOnce(Mapping) -> Result<T, CreateError>,
+    announce: impl FnOnce(&T) -> Result<(), Error>,
+) -> Result<(TableFile, T), Error> {
+    let unpublished = match Unpublished::unnamed(path) {
+        Some(unpublished) => unpublished,
+        None => Unpublished::named(path)?,
+    };
+    let table = unpublished.write(path, lines, make)?;
+    old.copy_access(&unpublished.file)
+        .map_err(|error| Error::io("set the owner and mode of", path, error))?;
+    announce(&table)?;
+    Ok((unpublished.give_name(path)?, table))
+}
+
 /// Creates a file at `path` with these contents, to which only its owner has access.
 pub(crate) fn create_file(path: &Path, contents: &[u8]) -> Result<(), Error> {
     let unpublished = match Unpublished::unnamed(path) {
@@ -140,12 +160,17 @@ impl Unpublished {
         make: impl FnOnce(Mapping) -> Result<T, CreateError>,
     ) -> Result<(TableFile, T), Error> {
         let table = self.write(path, lines, make)?;
+        Ok((self.give_name(path)?, table))
+    }
+
+    /// Gives the file its name while it is open.
+    fn give_name(self, path: &Path) -> Result<TableFile, Error> {
         let Self { mut temporary_name, file } = self;
         let named = file.try_clone().and_then(|file| TableFile::new(path, file));
         let table_file = named.map_err(|error| Error::io("open", path, error))?;
         stop(FileStop::FileSynced);
         temporary_name.exchange(Some(&file), path)?;
-        Ok((table_file, table))
+        Ok(table_file)
     }
 
     /// Writes the table, and gives the file its name after closing it.
@@ -215,7 +240,7 @@ impl Drop for TemporaryName {
 }
 
 /// Returns the folder of `path`, for opening it.
-fn parent_folder(path: &Path) -> &Path {
+pub(crate) fn parent_folder(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),

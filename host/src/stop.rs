@@ -30,4 +30,12 @@ keytally_core::stop_points! {
     FileSynced,
     /// New file: it has its name, and the folder is not flushed yet.
     FileNamed,
+    /// Migration: the old file's header names the new file, which has no name yet.
+    SuccessorAnnounced,
+    /// Migration: every tally is sealed and moved.
+    TalliesSealed,
+    /// Migration: the new file is a gate, and is not at the path of the old one yet.
+    SuccessorPublished,
+    /// Migration: the new file is at the path.
+    SuccessorInForce,
 }

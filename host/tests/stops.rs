@@ -18,8 +18,9 @@ use std::process::Command;
 use std::thread;
 
 use keytally::{
-    Charge, Entropy, Flaw, Gate, GateConfig, GatePart, KeyId, Limiter, Mapping, Name, NewKey,
-    OnFull, Outcome, Peppers, Reason, Settlement, Timestamp, Verdict, stop::FileStop,
+    Charge, Entropy, Flaw, Followed, Gate, GateConfig, GatePart, KeyId, Limiter, Mapping,
+    MigrationConfig, Name, NewKey, OnFull, Outcome, Peppers, Reason, Settlement, Timestamp,
+    Verdict, stop::FileStop,
 };
 use keytally_core::check_all;
 use keytally_core::stop::{Stop, arm, stopped, visits};
@@ -56,6 +57,8 @@ enum Kind {
     /// A request that charges several tallies, one after another. It has a test of its own.
     Compound,
     Create,
+    /// A migration, which the next administrator completes or undoes. It has its own assertions.
+    Migration,
     /// Creation on a file system where a file needs a name from the beginning.
     CreateNamed,
 }
@@ -122,6 +125,8 @@ const OPERATIONS: &[Operation] = &[
         act: |at| issue(at, "dev", LATER),
         kind: Kind::Reuse,
     },
+    #[cfg(unix)]
+    Operation { name: "migrate", before: keys_to_migrate, act: migrate, kind: Kind::Migration },
     Operation { name: "import", before: four_keys, act: import, kind: Kind::Gate },
     Operation { name: "rotate", before: four_keys, act: rotate, kind: Kind::Gate },
     Operation {
@@ -421,6 +426,21 @@ fn keys_of_a_team(at: &Path) {
     keys_of(at, 4, &config.with_teams(2), &NewKey::new(41, Name::new("live").unwrap()));
 }
 
+/// Creates a gate with three keys of one team, and room for five more.
+fn keys_to_migrate(at: &Path) {
+    let plans = vec![plan("default", "100/minute, 1000/month; team: 5000/hour")];
+    let config = GateConfig::default().with_keys(8).with_plans(plans).with_teams(2);
+    keys_of(at, 3, &config, &NewKey::new(41, Name::new("live").unwrap()));
+}
+
+/// Migrates the gate to one with twice as many keys and another window.
+fn migrate(at: &Path) -> Option<String> {
+    let plans = vec![plan("default", "100/minute, 500/hour, 1000/month; team: 5000/hour")];
+    let migration = MigrationConfig::default().with_keys(9).with_plans(plans);
+    open_gate(at).migrate(at.join("new"), &migration).unwrap();
+    None
+}
+
 /// Returns the request for two units of a key and of its group `write`, and five of `tokens`.
 fn request<'g>(gate: &'g Gate, key: &'g str) -> GatePart<'g, Mapping> {
     let part = gate.table().part(Some(key.as_bytes()), 2).with_group("write").unwrap();
@@ -677,7 +697,7 @@ fn observe(operation: &Operation, at: &Path, texts: &[String], omit: Omit) -> Ob
                 observed.listed.extend(gate.table().plans().map(|plan| format!("{plan:?}")));
             }
         }
-        Kind::Compound | Kind::Create | Kind::CreateNamed => {}
+        Kind::Compound | Kind::Migration | Kind::Create | Kind::CreateNamed => {}
     }
     observed
 }
@@ -781,7 +801,7 @@ fn kill_at(
             assert_gate_works(&what, &gate, operation);
         }
         Kind::Create | Kind::CreateNamed => assert_creation_is_atomic(&what, at, point, operation),
-        Kind::Compound => unreachable!("{what}: it has a test of its own"),
+        Kind::Compound | Kind::Migration => unreachable!("{what}: it has its own assertions"),
     }
 }
 
@@ -800,6 +820,93 @@ fn kill_in_request(operation: &Operation, files: &Path, point: Stop, visit: u64)
     assert_requests_work(&what, at, left);
     assert_gate_works(&what, &gate, operation);
     left
+}
+
+/// Kills one worker in a migration. Meanwhile and afterwards, no key is refused, and every charge
+/// counts in the gate that is at the path in the end.
+fn kill_in_migration(operation: &Operation, files: &Path, point: Stop, visit: u64) {
+    let at = copy(files);
+    let at = at.path();
+    let what = format!("{}, killed at {point:?} {visit}", operation.name);
+    let texts = texts(at);
+    let followed = Followed::open(at.join("gate"), peppers()).unwrap();
+    // Each key and its team have 3 and 9 units from before.
+    let mut used = vec![3; texts.len()];
+    let mut charge = |when: &str| {
+        for (used, text) in used.iter_mut().zip(&texts) {
+            let compound =
+                followed.call(|gate| gate.table().part(Some(text.as_bytes()), 2).check(NOW));
+            match compound.outcome() {
+                Outcome::Admitted => *used += 2,
+                Outcome::Unavailable => assert!(when != "ended", "{what}, {when}"),
+                other => panic!("{what}, {when}: {other} {:?}", compound.reason()),
+            }
+            // A charge before a seal that could not be given back counts.
+            *used += compound
+                .charge(0)
+                .map_or(0, |left| if compound.is_admitted() { 0 } else { left.cost() });
+        }
+    };
+    let mut worker = start(operation, at, point, visit);
+    assert_eq!(worker.next_report().as_deref(), Some("stopped"), "{what}");
+    charge("stopped");
+    worker.kill();
+    charge("killed");
+    // The next administrator completes or undoes the migration.
+    let gate = promptly(&what, || followed.load_for_change()).unwrap();
+    assert!(!gate.table().is_migrating(), "{what}");
+    let is_complete = gate.table().capacity() == 16;
+    let is_named = at.join("new").exists();
+    drop(gate);
+    charge("ended");
+    assert!(!is_named, "{what}: the new file is at the path, or does not exist");
+    let named = !matches!(
+        point,
+        FileStop::FileMade
+            | FileStop::FileRoomTaken
+            | FileStop::FileWritten
+            | FileStop::FileSynced
+            | FileStop::SuccessorAnnounced
+            | Stop::TableWritten
+            | Stop::TablePublished
+    );
+    if matches!(
+        point,
+        FileStop::FileNamed
+            | Stop::LineBegun
+            | Stop::TallyNoted
+            | Stop::TallySealed
+            | Stop::TallyMoved
+            | FileStop::TalliesSealed
+            | FileStop::SuccessorPublished
+            | FileStop::SuccessorInForce
+    ) || !named
+    {
+        assert_eq!(is_complete, named, "{what}");
+    }
+    let gate = open_gate(at);
+    assert_eq!(flaws(&gate), (false, vec![]), "{what}");
+    for (used, text) in used.iter().zip(&texts) {
+        let compound = gate.table().part(Some(text.as_bytes()), 0).peek(NOW);
+        let month = compound.tallies()[0].verdict().quotas().iter().last().unwrap();
+        assert_eq!(
+            compound.tallies()[0].verdict().clock_ahead_s(),
+            0,
+            "{what}: the stamp moved, too"
+        );
+        assert_eq!(month.used(), *used, "{what}");
+    }
+    let info = gate.table().account(41, NOW).unwrap();
+    let team = info.quotas()[0].iter().next().unwrap().used();
+    assert_eq!(team, used.iter().sum::<u32>(), "{what}");
+    if !is_complete {
+        (operation.act)(at);
+        assert_eq!(open_gate(at).table().capacity(), 16, "{what}");
+    }
+    let gate = open_gate(at);
+    let issued = gate.administer(|it| it.issue(&new_key("next"), entropy(50), NOW));
+    let (key, _) = issued.unwrap();
+    assert!(gate.table().check(Some(key.expose().as_bytes()), 1, NOW).is_admitted(), "{what}");
 }
 
 /// Asserts that the next request is charged to all tallies, and that later ones get exactly what
@@ -923,6 +1030,16 @@ fn kill_at_any_step_loses_nothing_and_blocks_no_process() {
         }
         let files = folder();
         (operation.before)(files.path());
+        if operation.kind == Kind::Migration {
+            for (index, visits) in count_visits(operation, files.path()).into_iter().enumerate() {
+                visited[index] += visits;
+                for visit in 1..=visits {
+                    kill_in_migration(operation, files.path(), all_stops()[index], visit);
+                    kills += 1;
+                }
+            }
+            continue;
+        }
         let done = copy(files.path());
         let mut texts = if done.path().join("keys").exists() { texts(done.path()) } else { vec![] };
         let made = (operation.act)(done.path());
@@ -963,8 +1080,24 @@ fn kill_at_any_step_loses_nothing_and_blocks_no_process() {
             }
         }
     }
-    let never: Vec<_> =
-        all_stops().into_iter().zip(&visited).filter(|(_, visits)| **visits == 0).collect();
+    // Windows has no migration.
+    let is_of_migration = |point: Stop| {
+        matches!(
+            point,
+            Stop::LineBegun
+                | Stop::TallyNoted
+                | Stop::TallySealed
+                | Stop::TallyMoved
+                | FileStop::SuccessorAnnounced
+                | FileStop::TalliesSealed
+                | FileStop::SuccessorPublished
+                | FileStop::SuccessorInForce
+        )
+    };
+    let points = all_stops().into_iter().zip(&visited);
+    let never =
+        points.filter(|(point, visits)| **visits == 0 && (cfg!(unix) || !is_of_migration(*point)));
+    let never: Vec<_> = never.collect();
     assert!(never.is_empty(), "no operation visits {never:?}");
     println!("{kills} kills at {} points", all_stops().len());
 }

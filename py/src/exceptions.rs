@@ -32,6 +32,7 @@ import_exception!(keytally.exceptions, RefusedError);
 import_exception!(keytally.exceptions, RevokedError);
 import_exception!(keytally.exceptions, TableError);
 import_exception!(keytally.exceptions, TeamsFullError);
+import_exception!(keytally.exceptions, UnavailableError);
 import_exception!(keytally.exceptions, TooCostlyError);
 
 /// The number of the system's error "file exists".
@@ -104,6 +105,7 @@ where
         Outcome::TooCostly => TooCostlyError::new_err(verdict),
         Outcome::Full => FullError::new_err(verdict),
         Outcome::Forbidden => ForbiddenError::new_err(verdict),
+        Outcome::Unavailable => UnavailableError::new_err(verdict),
         _ => RefusedError::new_err(verdict),
     })
 }

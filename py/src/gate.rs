@@ -6,7 +6,7 @@ use core::time::Duration;
 use std::path::PathBuf;
 
 use keytally::redact::redact_name;
-use keytally::{AdminError as Admin, NewKey};
+use keytally::{AdminError as Admin, Decided, Left, NewKey, Outcome};
 use keytally::{Administrator, Clock as _, Name, Peppers, Section, Timestamp};
 use keytally::{Error, Followed, Gate as Host, GateConfig, Mapping, Settlement, Wait};
 use pyo3::exceptions::PyTypeError;
@@ -21,7 +21,7 @@ use crate::arguments::{
 };
 use crate::charge::ChargeArgument;
 use crate::clock::{Time, with_clock};
-use crate::compound::Part;
+use crate::compound::{Part, SharedGate};
 use crate::exceptions::{self, NoSuchKeyError, NoSuchPlanError, NoSuchScopeError};
 use crate::key::{Key, KeyInfo};
 use crate::report::Report;
@@ -83,14 +83,29 @@ use crate::verdict::Verdict;
 /// 401
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct Gate {
-    held: Held,
+    held: SharedGate,
 }
 
-/// Where the gate is.
-enum Held {
-    Memory(Arc<Host>),
-    /// In a file, which is opened again when another file replaces it.
-    File(Followed),
+/// The result of a check: of the key's tally, or of all that the request charges.
+enum Answer {
+    Verdict(keytally::Verdict),
+    Compound(Box<keytally::Compound>),
+}
+
+impl Decided for Answer {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Verdict(verdict) => verdict.outcome(),
+            Self::Compound(compound) => compound.outcome(),
+        }
+    }
+
+    fn left(&self) -> Vec<Left> {
+        match self {
+            Self::Verdict(_) => Vec::new(),
+            Self::Compound(compound) => compound.left(),
+        }
+    }
 }
 
 /// How long a change waits for another administrator by default.
@@ -235,7 +250,7 @@ impl Gate {
         let config = config(&keys, plans, prefix, teams, scopes, described)?;
         let gate =
             py.detach(|| Host::in_memory(peppers, &config)).map_err(exceptions::from_error)?;
-        Ok(Self { held: Held::Memory(Arc::new(gate)) })
+        Ok(Self { held: SharedGate::Memory(Arc::new(gate)) })
     }
 
     /// Verifies the key, then charges ``cost`` to every window of its plan, if all of them have
@@ -290,19 +305,18 @@ impl Gate {
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
         let (now, request) = (Time::from(now), Request::new(groups, costs, need));
-        let gate = slf.get().current();
-        if request.is_none() && !gate.table().is_extended() {
-            return with_api_key(api_key, |api_key| {
-                with_clock!(now, gate.table().layout(), |clock| Verdict::from_gate(
-                    gate.table().check(api_key, cost.0, clock),
-                    gate
-                ))
-            });
-        }
         with_api_key(api_key, |api_key| {
-            let part = request.unwrap_or_default().part(&gate, api_key, cost.0)?;
-            let compound = with_clock!(now, |clock| part.check(clock));
-            Ok(Verdict::from_compound(compound, vec![Some(Arc::clone(&gate))]))
+            slf.get().answer(|gate| {
+                if request.is_none() && !gate.table().is_extended() {
+                    let verdict = with_clock!(now, gate.table().layout(), |clock| {
+                        gate.table().check(api_key, cost.0, clock)
+                    });
+                    return Ok(Answer::Verdict(verdict));
+                }
+                let none = Request::default();
+                let part = request.as_ref().unwrap_or(&none).part(gate, api_key, cost.0)?;
+                Ok(Answer::Compound(with_clock!(now, |clock| part.check(clock)).into()))
+            })
         })?
     }
 
@@ -331,7 +345,7 @@ impl Gate {
         need: Option<Need>,
     ) -> PyResult<Part> {
         let request = Request::new(groups, costs, need).unwrap_or_default();
-        with_api_key(api_key, |api_key| Part::key(self.current(), api_key, cost.0, request))?
+        with_api_key(api_key, |api_key| Part::key(self.held.clone(), api_key, cost.0, request))?
     }
 
     /// Returns the verdict that `check` would return, and charges nothing.
@@ -362,19 +376,18 @@ impl Gate {
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
         let (now, request) = (Time::from(now), Request::new(groups, costs, need));
-        let gate = slf.get().current();
-        if request.is_none() && !gate.table().is_extended() {
-            return with_api_key(api_key, |api_key| {
-                with_clock!(now, gate.table().layout(), |clock| Verdict::from_gate(
-                    gate.table().peek(api_key, cost.0, clock),
-                    gate
-                ))
-            });
-        }
         with_api_key(api_key, |api_key| {
-            let part = request.unwrap_or_default().part(&gate, api_key, cost.0)?;
-            let compound = with_clock!(now, |clock| part.peek(clock));
-            Ok(Verdict::from_compound(compound, vec![Some(Arc::clone(&gate))]))
+            slf.get().answer(|gate| {
+                if request.is_none() && !gate.table().is_extended() {
+                    let verdict = with_clock!(now, gate.table().layout(), |clock| {
+                        gate.table().peek(api_key, cost.0, clock)
+                    });
+                    return Ok(Answer::Verdict(verdict));
+                }
+                let none = Request::default();
+                let part = request.as_ref().unwrap_or(&none).part(gate, api_key, cost.0)?;
+                Ok(Answer::Compound(with_clock!(now, |clock| part.peek(clock)).into()))
+            })
         })?
     }
 
@@ -406,9 +419,9 @@ impl Gate {
         charge: ChargeArgument,
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
-        let gate = slf.get().current();
-        let verdict =
-            with_clock!(Time::from(now), |clock| gate.table().refund(key_id.0, charge.0, clock));
+        let (verdict, gate) = slf.get().call(|gate| {
+            with_clock!(Time::from(now), |clock| gate.table().refund(key_id.0, charge.0, clock))
+        });
         Self::verdict_of_key(gate, key_id, verdict)
     }
 
@@ -466,12 +479,14 @@ impl Gate {
         for (name, cost) in request.costs() {
             settlement = settlement.with_group(name, *cost);
         }
-        let settled = with_clock!(Time::from(now), |clock| gate.table().settle_all(
-            key_id.0,
-            estimate.0,
-            &settlement,
-            clock
-        ));
+        let (settled, gate) = slf.get().call(|gate| {
+            with_clock!(Time::from(now), |clock| gate.table().settle_all(
+                key_id.0,
+                estimate.0,
+                &settlement,
+                clock
+            ))
+        });
         let Some(settled) = settled else { return Err(no_such_key(key_id)) };
         let names = request.costs().iter().map(|(name, _)| name.clone());
         let uncharged_costs = names.zip(settled.uncharged().iter().copied()).collect();
@@ -496,8 +511,9 @@ impl Gate {
     /// 1000
     #[pyo3(signature = (key_id, *, now=None))]
     fn reset(slf: &Bound<'_, Self>, key_id: KeyIdText, now: Option<Moment>) -> PyResult<Verdict> {
-        let gate = slf.get().current();
-        let verdict = with_clock!(Time::from(now), |clock| gate.table().reset(key_id.0, clock));
+        let (verdict, gate) = slf
+            .get()
+            .call(|gate| with_clock!(Time::from(now), |clock| gate.table().reset(key_id.0, clock)));
         Self::verdict_of_key(gate, key_id, verdict)
     }
 
@@ -935,6 +951,7 @@ impl Gate {
     ///
     /// Raises:
     ///     NoSuchAccountError: The gate does not have the account.
+    ///     BusyError: The counts are being moved to another file, which was not in force in time.
     ///
     /// >>> import keytally
     /// >>> plans = {"default": "100/minute; team: 5000/hour"}
@@ -945,12 +962,20 @@ impl Gate {
     /// 5000
     #[pyo3(signature = (account, *, now=None))]
     fn reset_account(&self, account: Account, now: Option<Moment>) -> PyResult<()> {
-        let gate = self.current();
-        if with_clock!(Time::from(now), |clock| gate.table().reset_account(account.0, clock)) {
-            return Ok(());
+        let now = Time::from(now);
+        let (outcome, _) = self
+            .call(|gate| with_clock!(now, |clock| gate.table().reset_account(account.0, clock)));
+        match outcome {
+            Some(Outcome::Unavailable) => {
+                let sentence = "the counts of this account are being moved; try again";
+                Err(exceptions::BusyError::new_err((sentence, None::<u32>)))
+            }
+            Some(_) => Ok(()),
+            None => {
+                let error = Admin::NoSuchAccount(account.0);
+                Err(exceptions::from_admin_error(&error, error.to_string()))
+            }
         }
-        let error = Admin::NoSuchAccount(account.0);
-        Err(exceptions::from_admin_error(&error, error.to_string()))
     }
 
     /// Adds a plan, or changes the limits of a plan. Keys keep their counts.
@@ -1072,8 +1097,8 @@ impl Gate {
     /// (42, 1, None)
     fn reopen(&self, py: Python<'_>) -> PyResult<()> {
         match &self.held {
-            Held::Memory(_) => Ok(()),
-            Held::File(gate) => py.detach(|| gate.reopen()).map_err(exceptions::from_error),
+            SharedGate::Memory(_) => Ok(()),
+            SharedGate::File(gate) => py.detach(|| gate.reopen()).map_err(exceptions::from_error),
         }
     }
 
@@ -1081,8 +1106,8 @@ impl Gate {
     #[getter]
     fn reopened(&self) -> u64 {
         match &self.held {
-            Held::Memory(_) => 0,
-            Held::File(gate) => gate.status().reopened,
+            SharedGate::Memory(_) => 0,
+            SharedGate::File(gate) => gate.status().reopened,
         }
     }
 
@@ -1090,8 +1115,8 @@ impl Gate {
     #[getter]
     fn reopen_problem(&self) -> Option<String> {
         match &self.held {
-            Held::Memory(_) => None,
-            Held::File(gate) => gate.status().problem,
+            SharedGate::Memory(_) => None,
+            SharedGate::File(gate) => gate.status().problem,
         }
     }
 
@@ -1198,19 +1223,45 @@ impl Gate {
         make: impl FnOnce(Peppers) -> Result<Host, Error> + Send,
     ) -> PyResult<Self> {
         let followed = py.detach(|| Followed::from_gate(make(peppers.clone())?, peppers, Ok));
-        followed.map(|gate| Self { held: Held::File(gate) }).map_err(exceptions::from_error)
+        followed
+            .map(|gate| Self { held: SharedGate::File(gate.into()) })
+            .map_err(exceptions::from_error)
     }
 
     /// Returns the gate that is in use, after a check for a replaced file at most once a second.
     ///
     /// A background thread is not an alternative: with one, Python warns at every fork.
     fn current(&self) -> Arc<Host> {
+        self.held.current()
+    }
+
+    /// Calls `work` with the gate that is in use. If the key's counts are moving to another file,
+    /// calls it again with that one. Returns the result and its gate.
+    fn call<R: Decided>(&self, mut work: impl FnMut(&Arc<Host>) -> R) -> (R, Arc<Host>) {
         match &self.held {
-            Held::Memory(gate) => Arc::clone(gate),
-            Held::File(gate) => {
-                gate.reopen_if_due();
-                gate.load().to_arc()
+            SharedGate::Memory(gate) => (work(gate), Arc::clone(gate)),
+            SharedGate::File(followed) => {
+                followed.reopen_if_due();
+                let mut used = None;
+                let result = followed.call(|gate| {
+                    let gate = gate.to_arc();
+                    let result = work(&gate);
+                    used = Some(gate);
+                    result
+                });
+                (result, used.unwrap_or_else(|| followed.load().to_arc()))
             }
+        }
+    }
+
+    /// Returns the verdict of a check or a peek.
+    fn answer(&self, work: impl FnMut(&Arc<Host>) -> PyResult<Answer>) -> PyResult<Verdict> {
+        match self.call(work) {
+            (Ok(Answer::Verdict(verdict)), gate) => Ok(Verdict::from_gate(verdict, gate)),
+            (Ok(Answer::Compound(compound)), gate) => {
+                Ok(Verdict::from_compound(*compound, vec![Some(gate)]))
+            }
+            (Err(error), _) => Err(error),
         }
     }
 
@@ -1231,8 +1282,8 @@ impl Gate {
             };
             let wait = Wait::at_most(wait.0).unless(&interrupted);
             let result = match &self.held {
-                Held::Memory(gate) => work(gate, wait),
-                Held::File(gate) => gate.load_for_change().and_then(|gate| work(&gate, wait)),
+                SharedGate::Memory(gate) => work(gate, wait),
+                SharedGate::File(gate) => gate.load_for_change().and_then(|gate| work(&gate, wait)),
             };
             (result, raised.into_inner())
         });

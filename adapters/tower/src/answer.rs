@@ -5,8 +5,8 @@ use core::ffi::CStr;
 use core::ops::Range;
 
 use keytally::{
-    Charge, Compound, MAX_COMPOUND_HEADERS_LEN, MAX_HEADERS_LEN, MAX_QUOTAS, QuotaState, Response,
-    Verdict,
+    Charge, Compound, Decided, Left, MAX_COMPOUND_HEADERS_LEN, MAX_HEADERS_LEN, MAX_QUOTAS,
+    Outcome, QuotaState, Response, Verdict,
 };
 use smallvec::SmallVec;
 
@@ -100,6 +100,16 @@ pub struct Answer {
     /// The verdicts on all tallies, if the gate has several or the request names a group or a
     /// scope.
     pub compound: Option<Box<Compound>>,
+}
+
+impl Decided for Answer {
+    fn outcome(&self) -> Outcome {
+        self.verdict.outcome()
+    }
+
+    fn left(&self) -> Vec<Left> {
+        self.compound.as_ref().map(|compound| compound.left()).unwrap_or_default()
+    }
 }
 
 impl Answer {

@@ -95,6 +95,7 @@ pub(crate) fn grpc_refusal(verdict: &Verdict, request: &HeaderMap) -> Option<Res
         Outcome::MissingKey | Outcome::InvalidKey => 16, // UNAUTHENTICATED
         Outcome::Forbidden => 7,                         // PERMISSION_DENIED
         Outcome::Denied | Outcome::TooCostly | Outcome::Full => 8, // RESOURCE_EXHAUSTED
+        Outcome::Unavailable => 14,                      // UNAVAILABLE
         _ => 2,                                          // UNKNOWN
     };
     is_grpc(request).then(|| grpc(code, verdict.body()))

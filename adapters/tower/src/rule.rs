@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::WWW_AUTHENTICATE;
 use http::request::Parts;
 use http::{Method, Response, StatusCode, response};
-use keytally::{Address, Gate, Outcome, Verdict};
+use keytally::{Address, Outcome, Verdict};
 
 use crate::address::{Subject, peer, subject};
 use crate::answer::{Answer, Respond};
@@ -99,7 +99,7 @@ pub(crate) enum Decided {
 }
 
 /// What is checked, and the gate of a [`GateLayer`](crate::GateLayer).
-type CheckedBy = (Checked, Option<Arc<Gate>>);
+type CheckedBy = (Checked, Option<SharedGate>);
 
 /// What remains to be done when the response is known.
 #[derive(Default)]
@@ -179,7 +179,7 @@ impl Rule {
         let verdict = answer.verdict;
         if let Some(gate) = gate {
             record.lock().gate = Some(index);
-            request.extensions.insert(Caller::new(verdict, gate));
+            request.extensions.insert(Caller::new(verdict, gate.load()));
             request.extensions.insert(verdict);
         }
         if let Some(on_verdict) = &self.on_verdict {
@@ -209,15 +209,15 @@ impl Rule {
             }
             Kind::Gate(rule) => rule,
         };
-        let (gate, key) = (rule.gate.load(), rule.keys.read(&request.headers));
+        let (gate, key) = (&rule.gate, rule.keys.read(&request.headers));
         let checked = match (&key, &rule.without_key) {
             (Key::Missing, Some(limiter)) => match self.client.checked(limiter, request) {
                 Ok(Some(checked)) => checked,
-                _ => Checked::Key(Arc::clone(&gate), key, rule.extras.clone()),
+                _ => Checked::Key(gate.clone(), key, rule.extras.clone()),
             },
-            _ => Checked::Key(Arc::clone(&gate), key, rule.extras.clone()),
+            _ => Checked::Key(gate.clone(), key, rule.extras.clone()),
         };
-        Ok(Some((checked, Some(gate))))
+        Ok(Some((checked, Some(gate.clone()))))
     }
 
     /// Returns the response to a refused request.

@@ -4,8 +4,8 @@ use alloc::sync::Arc;
 use std::path::Path;
 
 use keytally::{
-    Address, AddressLimiter, Charge, Followed, Gate, GatePart, Limiter, Mapping, RequestError,
-    Verdict, check_all, now, peek_all,
+    Address, AddressLimiter, Charge, Decided, Followed, Gate, GatePart, Limiter, Mapping,
+    RequestError, Verdict, check_all, now, peek_all,
 };
 
 use crate::address::Subject;
@@ -31,6 +31,14 @@ impl SharedGate {
         match self {
             Self::Gate(gate) => Arc::clone(gate),
             Self::Followed(gate) => gate.load().to_arc(),
+        }
+    }
+
+    /// Calls `work` with the gate in force: see [`Followed::call`].
+    pub(crate) fn call<R: Decided>(&self, mut work: impl FnMut(&Gate) -> R) -> R {
+        match self {
+            Self::Gate(gate) => work(gate),
+            Self::Followed(gate) => gate.call(|gate| work(gate)),
         }
     }
 }
@@ -213,7 +221,7 @@ impl Extras {
 /// What a layer checks: a key with a gate, or a subject or an address with a limiter.
 #[derive(Debug)]
 pub(crate) enum Checked {
-    Key(Arc<Gate>, Key, Extras),
+    Key(SharedGate, Key, Extras),
     Subject(Arc<Limiter>, Subject),
     Address(Arc<AddressLimiter>, Address),
 }
@@ -227,7 +235,7 @@ impl Checked {
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Key(gate, key, _), Self::Key(other, other_key, _)) => {
-                key == other_key && is_one(gate, other, |gate| gate.path())
+                key == other_key && is_one(&gate.load(), &other.load(), |gate| gate.path())
             }
             (Self::Subject(limiter, subject), Self::Subject(other, other_subject)) => {
                 subject == other_subject && is_one(limiter, other, |limiter| limiter.path())
@@ -279,14 +287,17 @@ impl Checked {
             Key::One(key) => Some(key.as_bytes()),
             _ => None,
         };
-        extras.answer(gate, api_key, cost, charges).ok()
+        gate.call(|gate| extras.answer(gate, api_key, cost, charges)).ok()
     }
 
     /// Replaces a charge by the actual cost. `verdict` is that of the check. Returns `None` if the
     /// gate no longer has the key.
     pub(crate) fn settle(&self, verdict: &Verdict, charge: Charge, actual: u32) -> Option<Verdict> {
         match self {
-            Self::Key(gate, ..) => gate.settle(verdict.holder()?.key_id, charge, actual),
+            Self::Key(gate, ..) => {
+                let key_id = verdict.holder()?.key_id;
+                gate.call(|gate| gate.settle(key_id, charge, actual))
+            }
             Self::Subject(limiter, subject) => Some(limiter.settle(subject, charge, actual)),
             Self::Address(limiter, address) => {
                 Some(*limiter.settle(*address, charge, actual).decisive())
@@ -297,7 +308,10 @@ impl Checked {
     /// Returns a charge. Returns `None` if the gate no longer has the key.
     pub(crate) fn refund(&self, verdict: &Verdict, charge: Charge) -> Option<Verdict> {
         match self {
-            Self::Key(gate, ..) => gate.refund(verdict.holder()?.key_id, charge),
+            Self::Key(gate, ..) => {
+                let key_id = verdict.holder()?.key_id;
+                gate.call(|gate| gate.refund(key_id, charge))
+            }
             Self::Subject(limiter, subject) => Some(limiter.refund(subject, charge)),
             Self::Address(limiter, address) => Some(*limiter.refund(*address, charge).decisive()),
         }

@@ -148,8 +148,11 @@ class Gate:
         self.capacity, header_lines = low(head[3]), high(head[3])
         flags, shape = low(head[4]), high(head[4])
         described = flags >> 8 & 0xFF
-        require(flags ^ described << 8 in (HINTS, HINTS | EXTENDED))
+        require(flags & 0xFF in (HINTS, HINTS | EXTENDED))
         require(0 < self.capacity <= 1 << 26)
+        last, before = flags >> 16 & 0xFF, flags >> 24
+        require(last > 0 or before == 0)
+        require(all(self.capacity % factor == 0 for factor in (last, last * before) if factor))
         self.plan_slots = high(head[7])
         require(0 < self.plan_slots <= 256)
         first = self.layout("key", shape >> 16, shape & 0xFFFF, head[5:7], head[7])

@@ -7,7 +7,7 @@ use super::ids::RecordIds;
 use super::new_key::{Entropy, NewKey};
 use super::plan::Plan;
 use super::table::{
-    ADMINISTRATOR_WORD, ENV_LINE, Gate, IMPORTED_FLAG, LIST_WORD, MAX_ENVS, PEPPER_LINE,
+    ADMINISTRATOR_WORD, ENV_LINE, Gate, IMPORTED_FLAG, LIST_WORD, MAX_ENVS, PEPPER_LINE, REGISTERED,
 };
 use super::team::Team;
 use crate::bits::scale;
@@ -29,9 +29,11 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// and a lock of the caller's proves that no administrator runs, use
     /// [`take_over`](Self::take_over).
     pub fn administer(&self) -> Result<Administrator<'_, M>, AdminError> {
-        let word = self.memory.as_ref()[PEPPER_LINE].word(ADMINISTRATOR_WORD);
-        match word.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => Ok(self.take_over()),
+        let line = &self.memory.as_ref()[PEPPER_LINE];
+        // Only an administrator changes the other bits.
+        let free = line.load(ADMINISTRATOR_WORD) & !REGISTERED;
+        match line.compare_exchange(ADMINISTRATOR_WORD, free, free | REGISTERED) {
+            Ok(()) => Ok(self.take_over()),
             Err(_) => Err(AdminError::Busy),
         }
     }
@@ -40,8 +42,10 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// that it left half-done. The caller must hold a lock that admits one administrator at a time,
     /// such as that of a file.
     pub fn take_over(&self) -> Administrator<'_, M> {
-        self.memory.as_ref()[PEPPER_LINE].store(ADMINISTRATOR_WORD, 1);
+        let line = &self.memory.as_ref()[PEPPER_LINE];
+        line.store(ADMINISTRATOR_WORD, line.load(ADMINISTRATOR_WORD) | REGISTERED);
         stop(Stop::AdministratorEntered);
+        // A gate that is being migrated has none: see `migration.rs`.
         let pending = self.redo().pending();
         if let Some(number) = pending {
             match self.line_of(number) {
@@ -68,7 +72,8 @@ pub struct Administrator<'g, M: AsRef<[CacheLine]>> {
 impl<M: AsRef<[CacheLine]>> Drop for Administrator<'_, M> {
     fn drop(&mut self) {
         stop(Stop::AdministratorLeaving);
-        self.gate.memory.as_ref()[PEPPER_LINE].store(ADMINISTRATOR_WORD, 0);
+        let line = &self.gate.memory.as_ref()[PEPPER_LINE];
+        line.store(ADMINISTRATOR_WORD, line.load(ADMINISTRATOR_WORD) & !REGISTERED);
     }
 }
 

@@ -58,11 +58,15 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     }
 
     /// Sets all counts of the key to 0, in the tallies of all its sections but the team's. Returns
-    /// `None` if the gate does not have the key.
+    /// `None` if the gate does not have the key. If the outcome is [`Outcome::Unavailable`], repeat
+    /// it in the other gate.
     pub fn reset(&self, key_id: KeyId, clock: impl Clock) -> Option<Verdict> {
         let mut first = None;
         for tally in (0..self.tally_count()).filter(|&tally| !self.is_shared(tally)) {
             let verdict = self.adjust_tally(key_id, tally, clock, decide::reset)?;
+            if verdict.outcome() == Outcome::Unavailable {
+                return Some(verdict);
+            }
             first = first.or(Some(verdict));
         }
         first
@@ -263,12 +267,16 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         now: Timestamp,
         cost: u32,
     ) -> Verdict {
+        if decision.outcome == Outcome::Unavailable {
+            return Verdict::unavailable(holder(record), now);
+        }
         Verdict::decided(&self.layout, limits, decision, holder(record), now, cost)
     }
 }
 
 /// Applies `decide` to a tally of a record whose secret was verified at `now`. Returns `None` if
-/// the key ended since, or if the record was reassigned.
+/// the key ended since, or if the record was reassigned. If the tally is sealed, the outcome is
+/// [`Outcome::Unavailable`].
 #[inline]
 pub(super) fn update_verified(
     at: RecordRef<'_>,

@@ -68,6 +68,15 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         crc32(all.flat_map(u64::to_le_bytes))
     }
 
+    /// Stores the entry and the hint of a record in a gate that no other process can open yet.
+    pub(super) fn store_entry(&self, at: RecordRef<'_>, entry: Entry, hint: u32) {
+        if let Some(extension) = &self.extension {
+            extension.numbers(self.memory.as_ref()).store(REDO_SCOPES_WORD, entry.scopes);
+        }
+        self.keep_entry(at.number, join(entry.team, hint));
+        self.store_hint(at.number, hint, self.checksum_of(at));
+    }
+
     /// Replaces a record and its entry. Only the administrator may call it.
     pub(super) fn write(&self, at: RecordRef<'_>, record: Record, hint: u32, entry: Entry) {
         if let Some(extension) = &self.extension {

@@ -53,11 +53,14 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
         let mac = gate.peppers.newest().mac(text);
         // The emptier of the two groups, so that both stay usable for longer.
         let [one, two] = gate.import_groups(&mac);
-        let taken = |group| gate.group_records(group).filter(|at| at.key_id().is_some()).count();
-        let group = if taken(two) < taken(one) { two } else { one };
-        let at = self
-            .vacant(gate.group_records(group).chain(gate.import_records(&mac)), &mut now, clock)
-            .ok_or(AdminError::NoRoomToImport)?;
+        let taken =
+            gate.import_groups(&mac).map(|group| group.filter(|at| at.key_id().is_some()).count());
+        let at = if taken[1] < taken[0] {
+            self.vacant(two.chain(one), &mut now, clock)
+        } else {
+            self.vacant(one.chain(two), &mut now, clock)
+        };
+        let at = at.ok_or(AdminError::NoRoomToImport)?;
         let key_id = RecordIds::new(at.number, gate.capacity).id_ending_with(import_number(&mac));
         self.add(at, key_id, text, new, now)?;
         Ok(key_id)

@@ -3,11 +3,16 @@
 //! An imported key has no id in its text. Its HMAC names two groups of [`IMPORT_GROUP`] records. It
 //! may be in any of these. Its id is minted for the record that it gets, and ends with 32 bits of
 //! the HMAC.
+//!
+//! A key that was imported before its gate was migrated to a larger one keeps its id, which names
+//! another record now. The id is the first of the smaller gate's record that ends with the bits of
+//! the HMAC. So for each record of the groups in the smaller gate, the HMAC names one record.
 
 use core::ops::Range;
 
 use subtle::{Choice, ConstantTimeEq};
 
+use super::ids::RecordIds;
 use super::refusal::{Refusal, admissible};
 use super::secret_match::Match;
 use super::table::{Gate, IMPORTED_FLAG, LIST_WORD, PEPPER_LINE};
@@ -79,24 +84,47 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     }
 
     /// Returns the records that an imported key may be in.
-    pub(super) fn import_records(&self, mac: &Mac) -> impl Iterator<Item = RecordRef<'_>> {
-        let [first, second] = self.import_groups(mac);
-        // If both words name one group, it is searched once.
-        let groups = core::iter::once(first).chain((second != first).then_some(second));
-        groups.flat_map(|group| self.group_records(group))
+    fn import_records(&self, mac: &Mac) -> impl Iterator<Item = RecordRef<'_>> {
+        let number = import_number(mac);
+        self.import_capacities().flat_map(move |records| {
+            import_groups(mac, records).into_iter().flat_map(move |group| {
+                group_numbers(group, records).map(move |record| match records {
+                    _ if records == self.capacity => self.record(record),
+                    _ => {
+                        self.record_of(RecordIds::new(low(record), records).id_ending_with(number))
+                    }
+                })
+            })
+        })
     }
 
-    pub(super) fn import_groups(&self, mac: &Mac) -> [u64; 2] {
-        let [_, _, first, second] = mac.words();
-        let groups = u64::from(self.capacity.div_ceil(IMPORT_GROUP));
-        [first, second].map(|word| scale(word, groups))
+    /// Returns the capacities that the gate had when keys may have been imported: its own, and
+    /// those before migrations.
+    fn import_capacities(&self) -> impl Iterator<Item = u32> {
+        let [last, before] = self.import_factors.map(u32::from);
+        let smaller = [last, last * before].into_iter().filter(|&factor| factor > 0);
+        let capacity = self.capacity;
+        core::iter::once(capacity).chain(smaller.map(move |factor| capacity / factor))
     }
 
-    pub(super) fn group_records(&self, group: u64) -> impl Iterator<Item = RecordRef<'_>> {
-        let from = group * u64::from(IMPORT_GROUP);
-        let to = (from + u64::from(IMPORT_GROUP)).min(u64::from(self.capacity));
-        (from..to).map(|number| self.record(number))
+    /// Returns the records of each group that a new key may be imported into.
+    pub(super) fn import_groups(&self, mac: &Mac) -> [impl Iterator<Item = RecordRef<'_>>; 2] {
+        let groups = import_groups(mac, self.capacity);
+        groups.map(|group| group_numbers(group, self.capacity).map(|number| self.record(number)))
     }
+}
+
+/// Returns the two groups of a key in a gate of this many records.
+fn import_groups(mac: &Mac, records: u32) -> [u64; 2] {
+    let [_, _, first, second] = mac.words();
+    let groups = u64::from(records.div_ceil(IMPORT_GROUP));
+    [first, second].map(|word| scale(word, groups))
+}
+
+/// Returns the numbers of the records of a group.
+fn group_numbers(group: u64, records: u32) -> Range<u64> {
+    let from = group * u64::from(IMPORT_GROUP);
+    from..(from + u64::from(IMPORT_GROUP)).min(records.into())
 }
 
 /// Returns the 32 bits of an imported key's MAC that its key id ends with.

@@ -3,8 +3,8 @@
 use super::config::{GateConfig, MAX_KEYS};
 use super::extension::{Extension, Size};
 use super::table::{
-    EXTENDED_FLAG, Gate, HINTS_FLAG, ID_WORD, IMPORTED_FLAG, LIST_WORD, PEPPER_LINE, PREFIX_WORD,
-    TARGET_LINE,
+    EXTENDED_FLAG, FACTORS_SHIFT, Gate, HINTS_FLAG, ID_WORD, IMPORTED_FLAG, LIST_WORD, PEPPER_LINE,
+    PREFIX_WORD, TARGET_LINE,
 };
 use crate::bits::index;
 use crate::cache_line::CacheLine;
@@ -19,6 +19,16 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// # Errors
     /// [`CreateError`] if the configuration is invalid, or if the memory has another size.
     pub fn init(memory: M, config: &GateConfig<'_>, peppers: Peppers) -> Result<Self, CreateError> {
+        Self::init_kind(memory, config, peppers, (TableKind::Gate, [0; 2]))
+    }
+
+    /// Creates a gate of this kind, with these [factors](FACTORS_SHIFT).
+    pub(super) fn init_kind(
+        memory: M,
+        config: &GateConfig<'_>,
+        peppers: Peppers,
+        (kind, [last, before]): (TableKind, [u8; 2]),
+    ) -> Result<Self, CreateError> {
         let lines = memory.as_ref();
         let mut shapes = config.common_shapes()?;
         let described = config.described_position(&shapes);
@@ -33,12 +43,13 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         }
         let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
         let header = Header {
-            kind: TableKind::Gate,
+            kind,
             capacity: config.keys,
             header_lines: u32::try_from(size.header).unwrap_or(u32::MAX),
             flags: flag(config.hints, HINTS_FLAG)
                 | flag(extension.is_some(), EXTENDED_FLAG)
-                | described << DESCRIBED_SHIFT,
+                | described << DESCRIBED_SHIFT
+                | (u32::from(last) | u32::from(before) << 8) << FACTORS_SHIFT,
             plan_slots: u32::try_from(config.plan_slots).unwrap_or(u32::MAX),
             layout,
         };
@@ -72,13 +83,22 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// that its header states, if this build leaves out a feature that the gate needs, or if none
     /// of the peppers is the gate's.
     pub fn attach(memory: M, peppers: Peppers) -> Result<Self, AttachError> {
+        Self::attach_kind(memory, peppers, TableKind::Gate)
+    }
+
+    /// Opens a gate of this kind.
+    pub(super) fn attach_kind(
+        memory: M,
+        peppers: Peppers,
+        kind: TableKind,
+    ) -> Result<Self, AttachError> {
         let lines = memory.as_ref();
-        let mut header = Header::read(lines, TableKind::Gate)?;
+        let mut header = Header::read(lines, kind)?;
         let plan_slots = index(u64::from(header.plan_slots));
         let has = |flag: u32| header.flags & flag != 0;
         let geometry = |what, value: u32| AttachError::Geometry { what, value: value.into() };
         let described = (header.flags & DESCRIBED_MASK) >> DESCRIBED_SHIFT;
-        if header.flags & !(HINTS_FLAG | EXTENDED_FLAG | DESCRIBED_MASK) != 0 {
+        if header.flags & !(HINTS_FLAG | EXTENDED_FLAG | DESCRIBED_MASK | FACTORS_MASK) != 0 {
             return Err(geometry("set of flags", header.flags));
         }
         if !(1..=MAX_KEYS).contains(&header.capacity) {
@@ -89,6 +109,11 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         }
         if (has(EXTENDED_FLAG) || described > 0) && !Feature::Sections.is_included() {
             return Err(AttachError::LeftOut(Feature::Sections));
+        }
+        let [_, _, last, before] = header.flags.to_le_bytes().map(u32::from);
+        let is_whole = |factor: u32| factor == 0 || header.capacity.is_multiple_of(factor);
+        if !is_whole(last) || !is_whole(last * before) || (last == 0 && before > 0) {
+            return Err(geometry("growth", header.flags >> FACTORS_SHIFT));
         }
         let hints = has(HINTS_FLAG);
         let (size, mut extension) = if has(EXTENDED_FLAG) {
@@ -136,6 +161,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
 /// keys, plus 1. 0 stands for the longest of at most a day.
 const DESCRIBED_SHIFT: u32 = 8;
 const DESCRIBED_MASK: u32 = 0xFF << DESCRIBED_SHIFT;
+
+const FACTORS_MASK: u32 = 0xFFFF << FACTORS_SHIFT;
 
 /// Returns a feature that a gate with this line of peppers needs and that this build leaves out. A
 /// gate without them has no imported key, and its only pepper has the number 0.

@@ -24,7 +24,7 @@ use crate::sync::{AtomicU64, Ordering};
 use crate::tally::Layout;
 use crate::text::Text;
 use crate::time::{Clock, Timestamp};
-use crate::verdict::Verdict;
+use crate::verdict::{Holder, Verdict};
 
 /// A key of a gate as a part of a compound charge. [`Gate::part`] returns it.
 ///
@@ -264,7 +264,11 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
                 }
                 continue;
             }
-            let (word, decision) = decide_now(verified, atomic, layout, &limits, cost, now, clock)?;
+            let decided = decide_now(verified, atomic, layout, &limits, cost, now, clock)?;
+            let Some((word, decision)) = decided else {
+                add_unavailable(charging, section, holder, *now);
+                continue;
+            };
             let verdict = Verdict::decided(layout, &limits, decision, holder, *now, cost);
             let exchange = Exchange { layout, atomic, word, next: decision.next };
             let tally = u8::try_from(tally).unwrap_or(u8::MAX);
@@ -278,8 +282,24 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
     }
 }
 
-/// Returns the word of a tally and the decision of a check on it, which is not written. Returns
-/// `None` if the record was changed since it was verified, or if the key ended.
+/// Adds the verdict on a sealed tally.
+#[cold]
+#[inline(never)]
+fn add_unavailable(
+    charging: &mut Charging<'_, '_>,
+    section: Option<Section>,
+    holder: Option<Holder>,
+    now: Timestamp,
+) {
+    let verdict = Verdict::unavailable(holder, now);
+    charging.add(TallyVerdict { section, ..TallyVerdict::new(verdict) });
+}
+
+/// The word of a tally, and the decision of a check on it.
+type Decided = (u64, Decision);
+
+/// Returns the decision of a check on a tally, which is not written; `Some(None)` if the tally is
+/// sealed. Returns `None` if the record was changed since it was verified, or if the key ended.
 #[inline]
 fn decide_now<C: Clock>(
     verified: &Verified<'_>,
@@ -289,21 +309,36 @@ fn decide_now<C: Clock>(
     cost: u32,
     now: &mut Timestamp,
     clock: C,
-) -> Option<(u64, Decision)> {
+) -> Option<Option<Decided>> {
     let Verified { at, record, .. } = verified;
     let word = atomic.load(Ordering::Acquire);
     if at.is_unchanged(record) && layout.is_decidable::<C>(word, *now) {
         let decision = decide::check(layout, limits, word, *now, cost);
         if decide::is_final(decision, clock) {
-            return Some((word, decision));
+            return Some(Some((word, decision)));
         }
     }
-    // The clock must be read again, or the tally corrected.
+    decide_slow(verified, (atomic, layout), limits, cost, now, clock)
+}
+
+/// Decides as [`decide_now`] does if the clock must be read again, or the tally corrected.
+#[cold]
+fn decide_slow<C: Clock>(
+    Verified { at, record, .. }: &Verified<'_>,
+    (atomic, layout): (&AtomicU64, &Layout),
+    limits: &Limits,
+    cost: u32,
+    now: &mut Timestamp,
+    clock: C,
+) -> Option<Option<Decided>> {
     let peeked = update_verified(*at, record, (atomic, layout), now, clock, |word, now| {
         decide::peek(layout, limits, word, now, cost)
     })?;
+    if peeked.outcome == Outcome::Unavailable {
+        return Some(None);
+    }
     // A peek leaves the word as it is.
-    Some((peeked.next, decide::check(layout, limits, peeked.next, *now, cost)))
+    Some(Some((peeked.next, decide::check(layout, limits, peeked.next, *now, cost))))
 }
 
 impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for GatePart<'_, M> {
@@ -358,6 +393,10 @@ impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for GatePart<'_, M> {
             });
             if let Some(decision) = decided {
                 let holder = holder(record);
+                if decision.outcome == Outcome::Unavailable {
+                    charged.verdict = Verdict::unavailable(holder, now);
+                    return;
+                }
                 charged.warnings = warnings;
                 charged.verdict = Verdict::decided(layout, &limits, decision, holder, now, cost);
                 return;
@@ -447,7 +486,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     }
 
     /// Applies `decide` to a tally of a key id, for callers that do not have the secret. Returns
-    /// `None` if the gate does not have the key, or if the key does not have the tally.
+    /// `None` if the gate does not have the key, or if the key does not have the tally. If the
+    /// tally is sealed, nothing changes, and the outcome is [`Outcome::Unavailable`].
     pub(super) fn adjust_tally(
         &self,
         key_id: KeyId,
@@ -480,6 +520,9 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
                 });
             if let Some(decision) = decision {
                 let holder = holder(&record);
+                if decision.outcome == Outcome::Unavailable {
+                    return Some((Verdict::unavailable(holder, now), warnings));
+                }
                 let verdict = Verdict::decided(layout, &limits, decision, holder, now, 0);
                 return Some((verdict.without_charge(), warnings));
             }

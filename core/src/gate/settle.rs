@@ -11,6 +11,7 @@ use crate::charge::{Charge, Entry, TallyCharge};
 use crate::compound::{Compound, TallyVerdict, TallyWarnings, newly_reached};
 use crate::decide::{self, Decision};
 use crate::key::KeyId;
+use crate::outcome::Outcome;
 use crate::quota::Limits;
 use crate::quotas::Quotas;
 use crate::section::MAX_TALLIES;
@@ -101,11 +102,17 @@ impl Settled {
 /// A tally of a charge, and what it was charged.
 type Charged = (usize, TallyCharge);
 
-/// The warnings that a settlement reached, by tally.
+/// A settlement while it is made.
 #[derive(Default)]
-struct Reached(Vec<(usize, TallyWarnings), MAX_TALLIES>);
+struct Settling {
+    overdraw: bool,
+    /// The warnings that were reached, by tally.
+    reached: Vec<(usize, TallyWarnings), MAX_TALLIES>,
+    /// Whether any tally was changed.
+    is_begun: bool,
+}
 
-impl Reached {
+impl Settling {
     /// Adds the warnings that a charge of a tally reached.
     fn add(&mut self, tally: usize, warnings: &TallyWarnings) {
         let mut all = self.of(tally);
@@ -117,16 +124,16 @@ impl Reached {
                 }
             }
         }
-        match self.0.iter_mut().find(|(its, _)| *its == tally) {
+        match self.reached.iter_mut().find(|(its, _)| *its == tally) {
             Some((_, its)) => *its = all,
             // There is room for every tally of a gate.
-            None => drop(self.0.push((tally, all))),
+            None => drop(self.reached.push((tally, all))),
         }
     }
 
     /// Returns those of a tally.
     fn of(&self, tally: usize) -> TallyWarnings {
-        let its = self.0.iter().find(|(its, _)| *its == tally);
+        let its = self.reached.iter().find(|(its, _)| *its == tally);
         its.map(|(_, warnings)| *warnings).unwrap_or_default()
     }
 }
@@ -135,11 +142,17 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns the units of `charge` to the windows that still count them, in all tallies. Refund
     /// each charge once. Returns the verdict on the first tally, or `None` if the gate does not
     /// have the key.
+    ///
+    /// If the outcome is [`Outcome::Unavailable`], nothing was returned. If only later tallies are
+    /// sealed, they keep their units.
     pub fn refund(&self, key_id: KeyId, charge: Charge, clock: impl Clock) -> Option<Verdict> {
         let mut first = None;
         for entry in charge.entries() {
             let returned = self.refund_tally(key_id, entry.tally.into(), entry.charge(), clock);
             first = first.or(returned);
+            if first.is_some_and(|first| first.outcome() == Outcome::Unavailable) {
+                break;
+            }
         }
         first
     }
@@ -152,6 +165,12 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         charge: TallyCharge,
         clock: impl Clock,
     ) -> Option<Verdict> {
+        if charge.at < self.refunds_from() {
+            // The tally with this number may be another one by now.
+            return self.adjust_tally(key_id, 0, clock, |layout, limits, word, now| {
+                decide::peek(layout, limits, word, now, 0)
+            });
+        }
         self.adjust_tally(key_id, tally, clock, |layout, limits, word, now| {
             decide::refund(layout, limits, word, now, charge)
         })
@@ -177,7 +196,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Replaces the estimates of a charge by the actual costs. Each cost is settled for itself: the
     /// difference is refunded, or charged to all its tallies as far as the smallest room allows.
     ///
-    /// Settle each charge once. Returns `None` if the gate does not have the key.
+    /// Settle each charge once. Returns `None` if the gate does not have the key. If the outcome is
+    /// [`Outcome::Unavailable`], nothing was settled.
     pub fn settle_all(
         &self,
         key_id: KeyId,
@@ -185,11 +205,10 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         settlement: &Settlement<'_>,
         clock: impl Clock,
     ) -> Option<Settled> {
-        let overdraw = settlement.overdraw;
-        let mut reached = Reached::default();
+        let mut settling = Settling { overdraw: settlement.overdraw, ..Settling::default() };
         let mut own = 0;
         if let Some(actual) = settlement.cost {
-            own = self.settle_unit(key_id, &estimate, 0, actual, overdraw, &mut reached, clock)?;
+            own = self.settle_unit(key_id, &estimate, 0, actual, &mut settling, clock)?;
         }
         let mut uncharged = Vec::new();
         for &(name, actual) in &settlement.groups {
@@ -197,15 +216,9 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
                 entry.unit > 0 && self.section_of(entry.tally.into()).name() == name
             };
             let rest = match estimate.entries().find(its) {
-                Some(Entry { unit, .. }) => self.settle_unit(
-                    key_id,
-                    &estimate,
-                    *unit,
-                    actual,
-                    overdraw,
-                    &mut reached,
-                    clock,
-                )?,
+                Some(entry) => {
+                    self.settle_unit(key_id, &estimate, entry.unit, actual, &mut settling, clock)?
+                }
                 // There is no estimate to replace.
                 None => actual,
             };
@@ -213,12 +226,16 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             let _ = uncharged.push(rest);
         }
         let mut compound = Compound::new();
-        let tallies = estimate.entries().map(|entry| (usize::from(entry.tally), entry.unit));
-        for (tally, unit) in tallies.filter(|&(tally, _)| self.has_tally(tally)) {
-            compound.push(self.settled_tally(key_id, tally, unit, &reached, clock)?);
+        // Tallies that were charged before may be others by now.
+        let from = self.refunds_from();
+        for entry in estimate.entries().filter(|entry| entry.charge().at >= from) {
+            let tally = usize::from(entry.tally);
+            if self.has_tally(tally) {
+                compound.push(self.settled_tally(key_id, tally, entry.unit, &settling, clock)?);
+            }
         }
         if compound.tallies().is_empty() {
-            compound.push(self.settled_tally(key_id, 0, 0, &reached, clock)?);
+            compound.push(self.settled_tally(key_id, 0, 0, &settling, clock)?);
         }
         let first = compound.tallies_mut().first_mut()?;
         first.verdict.uncharged = own;
@@ -231,17 +248,24 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         key_id: KeyId,
         tally: usize,
         unit: u8,
-        reached: &Reached,
+        settling: &Settling,
         clock: impl Clock,
     ) -> Option<TallyVerdict> {
-        let verdict = self.adjust_tally(key_id, tally, clock, |layout, limits, word, now| {
-            decide::peek(layout, limits, word, now, 0)
-        })?;
+        let mut verdict =
+            self.adjust_tally(key_id, tally, clock, |layout, limits, word, now| {
+                decide::peek(layout, limits, word, now, 0)
+            })?;
+        if settling.is_begun && verdict.outcome() == Outcome::Unavailable {
+            // The caller must not settle the charge again.
+            let Verdict { holder, now, .. } = verdict;
+            verdict = Verdict::refused(Outcome::Admitted, None, now).without_charge();
+            verdict.holder = holder;
+        }
         Some(TallyVerdict {
             tally: u8::try_from(tally).ok()?,
             unit,
             section: Some(*self.section_of(tally)),
-            warnings: reached.of(tally),
+            warnings: settling.of(tally),
             is_warned: true,
             ..TallyVerdict::new(verdict)
         })
@@ -249,15 +273,13 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
 
     /// Settles one cost of a charge. Returns the units that found no room; `None` if the gate does
     /// not have the key.
-    #[expect(clippy::too_many_arguments, reason = "a part of `settle_all`, which has them all")]
     fn settle_unit(
         &self,
         key_id: KeyId,
         estimate: &Charge,
         unit: u8,
         actual: u32,
-        overdraw: bool,
-        reached: &mut Reached,
+        settling: &mut Settling,
         clock: impl Clock,
     ) -> Option<u32> {
         let mut tallies = Vec::<Charged, MAX_TALLIES>::new();
@@ -268,22 +290,28 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         }
         sort_by_key(&mut tallies, |&(tally, _)| self.position_of_key(key_id, tally));
         let estimated = tallies.first().map_or(0, |(_, charge)| charge.cost);
+        if tallies.iter().any(|(_, charge)| charge.at < self.refunds_from()) {
+            // The tallies with these numbers may be others by now.
+            return Some(actual.saturating_sub(estimated));
+        }
+        let is_changed = |verdict: Verdict| verdict.outcome() != Outcome::Unavailable;
         let Some(extra) = actual.checked_sub(estimated) else {
             for (tally, charge) in tallies {
                 let rest = TallyCharge { cost: estimated - actual, ..charge };
-                self.refund_tally(key_id, tally, rest, clock)?;
+                settling.is_begun |= is_changed(self.refund_tally(key_id, tally, rest, clock)?);
             }
             return Some(0);
         };
-        if overdraw {
+        if settling.overdraw {
             let mut rest = 0;
             for (tally, _) in tallies {
                 let (charged, warnings) =
                     self.adjust_limited(key_id, tally, clock, |layout, _, word, now| {
                         decide::overdraw(layout, word, now, extra)
                     })?;
-                reached.add(tally, &warnings);
-                rest = rest.max(charged.uncharged());
+                settling.add(tally, &warnings);
+                settling.is_begun |= is_changed(charged);
+                rest = rest.max(if is_changed(charged) { charged.uncharged() } else { extra });
             }
             return Some(rest);
         }
@@ -292,7 +320,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             for &(tally, _) in &tallies {
                 charged = charged.min(self.room_of(key_id, tally, extra, clock)?);
             }
-            if charged == 0 || self.charge_in_order(key_id, &tallies, charged, reached, clock)? {
+            if charged == 0 || self.charge_in_order(key_id, &tallies, charged, settling, clock)? {
                 return Some(extra - charged);
             }
         }
@@ -304,6 +332,9 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             self.adjust_limited(key_id, tally, clock, |layout, limits, word, now| {
                 decide::lacking(layout, limits, word, now, most)
             })?;
+        if verdict.outcome() == Outcome::Unavailable {
+            return Some(0);
+        }
         Some(most - verdict.uncharged())
     }
 
@@ -316,7 +347,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         key_id: KeyId,
         tallies: &[Charged],
         cost: u32,
-        reached: &mut Reached,
+        settling: &mut Settling,
         clock: impl Clock,
     ) -> Option<bool> {
         let mut done = Vec::<(Charged, TallyWarnings), MAX_TALLIES>::new();
@@ -329,7 +360,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
                 for ((tally, charge), warnings) in done {
                     let refunded = self.refund_tally(key_id, tally, charge, clock)?;
                     let still = newly_reached(&warnings, &Quotas::NONE, refunded.quotas());
-                    reached.add(tally, &still);
+                    settling.add(tally, &still);
+                    settling.is_begun |= refunded.outcome() == Outcome::Unavailable;
                 }
                 return Some(false);
             }
@@ -337,8 +369,9 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             let _ = done.push(((tally, charge), warnings));
         }
         for ((tally, _), warnings) in &done {
-            reached.add(*tally, warnings);
+            settling.add(*tally, warnings);
         }
+        settling.is_begun = true;
         Some(true)
     }
 

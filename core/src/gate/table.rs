@@ -8,6 +8,7 @@ use crate::key::{KeyId, Name};
 use crate::mac::{KEPT_PEPPERS, Pepper, Peppers};
 use crate::record::{Record, RecordRef, RedoRecord};
 use crate::tally::Layout;
+use crate::time::Timestamp;
 use crate::verdict::Holder;
 
 /// The most environments of a gate.
@@ -22,8 +23,11 @@ pub(super) const PREFIX_WORD: usize = 4;
 pub(super) const LIST_WORD: usize = 5;
 /// Set once a key that does not have Keytally's form was imported.
 pub(super) const IMPORTED_FLAG: u64 = 1;
-/// The word of the pepper line that is 1 while an administrator is registered, else 0.
+/// The word of the pepper line that holds [`REGISTERED`] in its lowest bit. The others are the
+/// time, in Unix milliseconds, from which on charges can be refunded.
 pub(super) const ADMINISTRATOR_WORD: usize = 6;
+/// Set while an administrator is registered.
+pub(super) const REGISTERED: u64 = 1;
 /// The line of the redo record's words.
 pub(super) const REDO_LINE: usize = 2;
 /// The line that names the record that the redo record is for. It holds a plan's redo record too.
@@ -39,6 +43,9 @@ pub(super) const ENV_LINE: usize = 4;
 pub(super) const HINTS_FLAG: u32 = 1;
 /// Set in the header's flags of an extended gate.
 pub(super) const EXTENDED_FLAG: u32 = 2;
+/// The position in the header's flags of the factors by which the last two migrations enlarged a
+/// gate with imported keys, 8 bits each, the last one first.
+pub(super) const FACTORS_SHIFT: u32 = 16;
 
 /// A gate in memory that the caller provides: anything that dereferences to a slice of lines.
 ///
@@ -74,6 +81,8 @@ pub struct Gate<M> {
     pub(super) plan_slots: usize,
     /// `None` in a plain gate.
     pub(super) extension: Option<Extension>,
+    /// The factors of the header's flags: see [`FACTORS_SHIFT`].
+    pub(super) import_factors: [u8; 2],
     /// The index of the first record's line.
     pub(super) records_at: usize,
     /// The index of the first line of hints, if the gate keeps them.
@@ -88,6 +97,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         prefix: Name,
         peppers: Peppers,
     ) -> Self {
+        // See `FACTORS_SHIFT`.
+        let [_, _, last, before] = header.flags.to_le_bytes();
         let records_at = index(u64::from(header.header_lines));
         let hints_at = (header.flags & HINTS_FLAG != 0)
             .then(|| records_at + index(u64::from(header.capacity)));
@@ -99,6 +110,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             capacity: header.capacity,
             plan_slots: index(u64::from(header.plan_slots)),
             extension,
+            import_factors: [last, before],
             records_at,
             hints_at,
         }
@@ -112,6 +124,13 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns the random number of this gate, by which compound charges order tables.
     pub(crate) fn id(&self) -> u64 {
         self.memory.as_ref()[TARGET_LINE].load(ID_WORD)
+    }
+
+    /// Returns the time before which a charge cannot be refunded or settled: that of the migration
+    /// from a gate with other sections or windows.
+    pub(super) fn refunds_from(&self) -> Timestamp {
+        let word = self.memory.as_ref()[PEPPER_LINE].load(ADMINISTRATOR_WORD);
+        Timestamp::from_unix_ms(word >> 1)
     }
 
     /// Returns the prefix of every key of this gate.

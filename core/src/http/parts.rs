@@ -47,6 +47,7 @@ pub(super) fn put_problem<Q: Listed>(
         Outcome::TooCostly => "Request costs more than the limit",
         Outcome::Forbidden => "Forbidden",
         Outcome::Full => "Too many clients at once",
+        Outcome::Unavailable => "Service unavailable",
     };
     let kind = match outcome {
         Outcome::Denied | Outcome::TooCostly => {

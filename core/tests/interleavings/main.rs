@@ -23,4 +23,5 @@ mod compound;
 mod crowds;
 mod gate;
 mod limiter;
+mod migration;
 mod sections;

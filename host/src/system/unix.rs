@@ -56,6 +56,15 @@ pub(crate) fn restrict(file: &File) -> io::Result<()> {
     Ok(fchmod(file, OWNER_ONLY)?)
 }
 
+/// Gives a file the owner and the mode of another one.
+pub(crate) fn copy_access(from: &File, to: &File) -> io::Result<()> {
+    let (from, own) = (from.metadata()?, to.metadata()?);
+    if (from.uid(), from.gid()) != (own.uid(), own.gid()) {
+        std::os::unix::fs::fchown(to, Some(from.uid()), Some(from.gid()))?;
+    }
+    to.set_permissions(from.permissions())
+}
+
 /// Whether an open and mapped file can be given another name.
 pub(crate) const NAMES_OPEN_FILES: bool = true;
 

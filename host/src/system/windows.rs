@@ -113,6 +113,11 @@ pub(crate) fn restrict(file: &File) -> io::Result<()> {
     refuse_network_drive(file)
 }
 
+/// Does nothing: no file replaces one that is in use.
+pub(crate) const fn copy_access(_: &File, _: &File) -> io::Result<()> {
+    Ok(())
+}
+
 /// Returns `None`: Windows has no file without a name.
 pub(crate) const fn create_unnamed(_: &Path) -> Option<File> {
     None

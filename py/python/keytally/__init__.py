@@ -61,6 +61,7 @@ from keytally.exceptions import (
     TableError,
     TeamsFullError,
     TooCostlyError,
+    UnavailableError,
 )
 
 __all__ = [
@@ -106,6 +107,7 @@ __all__ = [
     "TallyVerdict",
     "TeamsFullError",
     "TooCostlyError",
+    "UnavailableError",
     "Verdict",
     "__version__",
     "check_all",

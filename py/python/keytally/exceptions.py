@@ -314,6 +314,16 @@ class TooCostlyError(RefusedError):
     """
 
 
+class UnavailableError(RefusedError):
+    """The counts of the key are being moved to another file, which is not in force yet.
+
+    >>> import keytally
+    >>> issubclass(keytally.UnavailableError, keytally.RefusedError)
+    True
+
+    """
+
+
 class FullError(RefusedError):
     """The limiter has no free slot for a new subject, and refuses it: ``on_full="refuse"``.
 

@@ -299,11 +299,15 @@ fn responses() -> Vec<ResponseCase> {
     for outcome in Outcome::ALL {
         let quotas: &[QuotaState] = match outcome {
             Outcome::Admitted | Outcome::Denied | Outcome::TooCostly => &documented,
-            Outcome::MissingKey | Outcome::InvalidKey | Outcome::Full | Outcome::Forbidden => &[],
+            Outcome::MissingKey
+            | Outcome::InvalidKey
+            | Outcome::Full
+            | Outcome::Forbidden
+            | Outcome::Unavailable => &[],
         };
         let retry_after_s = match outcome {
             Outcome::Denied => Some(12),
-            Outcome::Full => Some(1),
+            Outcome::Full | Outcome::Unavailable => Some(1),
             _ => None,
         };
         push("every outcome", outcome, quotas, retry_after_s, NEW_YEAR_MS + 48_000);

@@ -19,11 +19,13 @@ pub enum Outcome {
     Full,
     /// The key lacks a scope.
     Forbidden,
+    /// The counts of the key are being moved to another gate.
+    Unavailable,
 }
 
 impl Outcome {
     /// All outcomes, in the order of their numbers.
-    pub const ALL: [Outcome; 7] = [
+    pub const ALL: [Outcome; 8] = [
         Outcome::Admitted,
         Outcome::Denied,
         Outcome::MissingKey,
@@ -31,6 +33,7 @@ impl Outcome {
         Outcome::TooCostly,
         Outcome::Full,
         Outcome::Forbidden,
+        Outcome::Unavailable,
     ];
 
     /// Returns the number of this outcome in every language.
@@ -44,6 +47,7 @@ impl Outcome {
             Outcome::TooCostly => 4,
             Outcome::Full => 5,
             Outcome::Forbidden => 6,
+            Outcome::Unavailable => 7,
         }
     }
 
@@ -58,6 +62,7 @@ impl Outcome {
             Outcome::TooCostly => "too_costly",
             Outcome::Full => "full",
             Outcome::Forbidden => "forbidden",
+            Outcome::Unavailable => "unavailable",
         }
     }
 }
@@ -82,7 +87,7 @@ pub fn status(outcome: Outcome) -> u16 {
         Outcome::Admitted => 200,
         Outcome::MissingKey | Outcome::InvalidKey => 401,
         Outcome::Denied | Outcome::TooCostly => 429,
-        Outcome::Full => 503,
+        Outcome::Full | Outcome::Unavailable => 503,
         Outcome::Forbidden => 403,
     }
 }
@@ -100,6 +105,7 @@ pub fn body(outcome: Outcome) -> &'static str {
         Outcome::InvalidKey => r#"{"error": "Invalid API key"}"#,
         Outcome::Forbidden => r#"{"error": "Forbidden"}"#,
         Outcome::Full => r#"{"error": "Too many clients at once. Please try again later."}"#,
+        Outcome::Unavailable => r#"{"error": "Service unavailable. Please try again later."}"#,
     }
 }
 
@@ -133,9 +139,9 @@ pub fn header_block(
         Outcome::MissingKey | Outcome::InvalidKey => {
             lines.push(r#"WWW-Authenticate: ApiKey realm="api", header="X-API-Key""#.to_owned());
         }
-        Outcome::Full | Outcome::Forbidden => {}
+        Outcome::Full | Outcome::Forbidden | Outcome::Unavailable => {}
     }
-    if outcome == Outcome::Denied || outcome == Outcome::Full {
+    if matches!(outcome, Outcome::Denied | Outcome::Full | Outcome::Unavailable) {
         lines.push(format!("Retry-After: {}", retry_after_s.expect("there is a time to retry")));
     }
     lines.into_iter().map(|line| line + "\r\n").collect()

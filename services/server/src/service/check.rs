@@ -1,5 +1,6 @@
 //! The check before a route: the call of the gate, and the response for its verdict.
 
+use alloc::sync::Arc;
 use core::net::IpAddr;
 
 use axum::body::Body;
@@ -7,9 +8,7 @@ use axum::extract::Request;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
-use keytally::{
-    Compound, Current, Gate, Holder, NamedQuota, Outcome, RequestError, Section, Verdict,
-};
+use keytally::{Compound, Gate, Holder, NamedQuota, Outcome, RequestError, Section, Verdict};
 use keytally_tower::{Answer, Extras, set_fields};
 
 use super::address::Peer;
@@ -57,7 +56,7 @@ pub(crate) struct Caller<'v> {
     pub(crate) holder: Option<Holder>,
     pub(crate) answer: &'v Answer,
     /// The gate that returned the verdict.
-    pub(crate) gate: &'v Current<Gate>,
+    pub(crate) gate: &'v Arc<Gate>,
 }
 
 impl Caller<'_> {
@@ -79,11 +78,16 @@ impl Service {
         respond: impl FnOnce(&Caller<'_>) -> Response,
     ) -> Response {
         let headers = request.headers();
-        let gate = self.gate.load();
-        let answer = match self.check(&gate, headers, check) {
+        let mut used = None;
+        let answer = self.gate.call(|gate| {
+            used = Some(gate.to_arc());
+            self.check(gate, headers, &check)
+        });
+        let answer = match answer {
             Ok(answer) => answer,
             Err(error) => return json(StatusCode::BAD_REQUEST, unknown_name(&error)),
         };
+        let gate = used.unwrap_or_else(|| self.gate.load().to_arc());
         let verdict = answer.verdict;
         self.metrics.count(&verdict);
         if let Some(compound) = &answer.compound {
@@ -149,13 +153,13 @@ impl Service {
         &self,
         gate: &Gate,
         headers: &HeaderMap,
-        check: Check,
+        check: &Check,
     ) -> Result<Answer, RequestError> {
         let mut wrong = None;
         let answer = self.settings.key_from.check(headers, |api_key| {
             let answer = match check {
                 Check::Charge(cost, extras) => {
-                    self.metrics.time(|| extras.check(gate, api_key, cost))
+                    self.metrics.time(|| extras.check(gate, api_key, *cost))
                 }
                 Check::Peek => Extras::default().peek(gate, api_key, 0),
             };

@@ -55,10 +55,11 @@ pub(crate) enum Settlement {
     Repeated,
     Full,
     Gone,
+    Unavailable,
 }
 
 impl Settlement {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Settled,
         Self::BadRequest,
         Self::Unknown,
@@ -66,6 +67,7 @@ impl Settlement {
         Self::Repeated,
         Self::Full,
         Self::Gone,
+        Self::Unavailable,
     ];
 
     /// Returns the value of the label `result`.
@@ -78,6 +80,7 @@ impl Settlement {
             Self::Repeated => "repeated",
             Self::Full => "full",
             Self::Gone => "gone",
+            Self::Unavailable => "unavailable",
         }
     }
 }

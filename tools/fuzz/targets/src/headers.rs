@@ -72,7 +72,7 @@ pub(crate) fn check_http(verdict: &Verdict) {
         assert!(quota.remaining <= quota.limit, "{quota:?}");
     }
     let retry_after_s = verdict.retry_after_s().map(u64::from);
-    let waits = matches!(verdict.outcome(), Outcome::Denied | Outcome::Full);
+    let waits = matches!(verdict.outcome(), Outcome::Denied | Outcome::Full | Outcome::Unavailable);
     assert_eq!(retry_after_s.is_some_and(|seconds| seconds >= 1), waits);
     let headers = verdict.headers();
     let text = headers.as_str();
