@@ -160,9 +160,10 @@ pub use {
     features::Feature,
     gate::{
         AccountInfo, AdminError, Administrator, Entropy, Flaw, FlawKind, Gate, GateConfig,
-        GatePart, IMPORT_GROUP, IMPORTED_KEY_LEN, KeyInfo, MAX_ENVS, MAX_KEYS, MAX_PLAN_NAME_LEN,
-        MAX_PLANS, MAX_SCOPE_NAME_LEN, MAX_SCOPES, MAX_SUCCESSOR_NAME_LEN, Migration, NewKey,
-        NotCarried, Plan, RequestError, Settled, Settlement, Successor, TallyState,
+        GatePart, IMPORT_GROUP, IMPORTED_KEY_LEN, KeyInfo, KeyRecord, MAX_ENVS, MAX_KEYS,
+        MAX_PLAN_NAME_LEN, MAX_PLANS, MAX_SCOPE_NAME_LEN, MAX_SCOPES, MAX_SUCCESSOR_NAME_LEN,
+        Migration, NewKey, NotCarried, Plan, RequestError, Settled, Settlement, StoredSecret,
+        Successor, TallyState,
     },
     header::{
         AttachError, BEGINNING_LEN, CreateError, FORMAT_VERSION, TableKind, is_table_beginning,

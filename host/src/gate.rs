@@ -455,14 +455,15 @@ impl Gate {
     ) -> Result<Result<(), E>, Error> {
         let entropy = entropy()?;
         self.administer(|administrator| {
-            let key = administrator.next_key(key_id, force, &entropy, now())?;
+            let (key, mut record) =
+                administrator.prepare_rotation(key_id, None, force, &entropy, now())?;
             if let Err(error) = hand_over(&key) {
                 return Ok(Err(error));
             }
             // The clock is read again, because the hand-over may have taken long.
             let clock = SystemClock::read();
-            let until = grace_until(clock.reading(), grace);
-            administrator.rotate(key_id, until, force, entropy, clock).map(|_| Ok(()))
+            record.grace_until = grace_until(clock.reading(), grace);
+            administrator.put(&record, clock).map(|_| Ok(()))
         })
     }
 
@@ -473,6 +474,25 @@ impl Gate {
     /// [`administer`](Self::administer).
     pub fn revoke(&self, key_id: KeyId) -> Result<(), Error> {
         self.administer(|administrator| administrator.revoke(key_id))
+    }
+
+    /// Sets the moment from which a key is no longer valid; `None` for never. See
+    /// [`Administrator::expire`].
+    ///
+    /// # Errors
+    /// [`Error::Admin`] with the errors of [`Administrator::expire`]; those of
+    /// [`administer`](Self::administer).
+    pub fn expire(&self, key_id: KeyId, not_after: Option<Timestamp>) -> Result<(), Error> {
+        self.administer(|administrator| administrator.expire(key_id, not_after))
+    }
+
+    /// Ends the previous secret of a key at once, without waiting for the end of its grace.
+    ///
+    /// # Errors
+    /// [`Error::Admin`] with the errors of [`Administrator::end_grace`]; those of
+    /// [`administer`](Self::administer).
+    pub fn end_grace(&self, key_id: KeyId) -> Result<(), Error> {
+        self.administer(|administrator| administrator.end_grace(key_id))
     }
 
     /// Moves a key to another plan, and keeps its counts.
