@@ -2300,6 +2300,25 @@ kt_status kt_gate_rotate(kt_gate *gate,
 kt_status kt_gate_revoke(kt_gate *gate, uint64_t key_id);
 
 /**
+ * Sets the moment from which a key is no longer valid, in Unix seconds; 0 for never. A moment that
+ * has passed ends the key at once. An expired key is valid again if the moment is in the future
+ * and no other key has got its record.
+ *
+ * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_REVOKED`, `KT_BUSY`. For a
+ * file also those that `kt_gate_issue` lists for a file.
+ */
+kt_status kt_gate_expire(kt_gate *gate, uint64_t key_id, uint32_t expires_s);
+
+/**
+ * Ends the previous secret of a key at once, without waiting for the end of its grace. Does
+ * nothing if the key has none.
+ *
+ * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_REVOKED`, `KT_BUSY`. For a
+ * file also those that `kt_gate_issue` lists for a file.
+ */
+kt_status kt_gate_end_grace(kt_gate *gate, uint64_t key_id);
+
+/**
  * Moves a key to another plan. Counts are kept.
  *
  * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_REVOKED`, `KT_NO_SUCH_PLAN`,

@@ -1224,6 +1224,12 @@ public:
     Result<void> try_revoke(std::uint64_t key_id) const noexcept {
         return kt_gate_revoke(get(), key_id);
     }
+    Result<void> try_expire(std::uint64_t key_id, std::optional<Time> not_after) const noexcept {
+        return kt_gate_expire(get(), key_id, not_after ? detail::unix_s(*not_after) : 0);
+    }
+    Result<void> try_end_grace(std::uint64_t key_id) const noexcept {
+        return kt_gate_end_grace(get(), key_id);
+    }
     Result<void> try_assign(std::uint64_t key_id, Input plan) const noexcept {
         return kt_gate_assign(get(), key_id, plan.data(), plan.size());
     }
@@ -1400,6 +1406,12 @@ public:
     }
     /** Revokes a key at once, in all processes. */
     void revoke(std::uint64_t key_id) const { try_revoke(key_id).value(); }
+    /** Sets when a key expires. std::nullopt: never. A time that has passed ends the key at once. */
+    void expire(std::uint64_t key_id, std::optional<Time> not_after) const {
+        try_expire(key_id, not_after).value();
+    }
+    /** Ends the previous secret of a key at once, without waiting for the end of its grace. */
+    void end_grace(std::uint64_t key_id) const { try_end_grace(key_id).value(); }
     /** Moves a key to another plan. Counts are kept. */
     void assign(std::uint64_t key_id, Input plan) const { try_assign(key_id, plan).value(); }
     /** Replaces the scopes of a key. */

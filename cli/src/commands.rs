@@ -4,6 +4,8 @@ mod account;
 mod assign;
 mod check;
 mod create;
+mod end_grace;
+mod expire;
 mod import;
 mod issue;
 mod limiter;
@@ -32,6 +34,8 @@ pub(crate) enum Command {
     Import(import::Import),
     List(list::List),
     Rotate(rotate::Rotate),
+    EndGrace(end_grace::EndGrace),
+    Expire(expire::Expire),
     Revoke(revoke::Revoke),
     Assign(assign::Assign),
     Account(Box<account::Account>),
@@ -52,6 +56,8 @@ impl Command {
             Self::Import(command) => command.run(pepper),
             Self::List(command) => command.run(pepper),
             Self::Rotate(command) => command.run(pepper),
+            Self::EndGrace(command) => command.run(pepper),
+            Self::Expire(command) => command.run(pepper),
             Self::Revoke(command) => command.run(pepper),
             Self::Assign(command) => command.run(pepper),
             Self::Account(command) => command.run(pepper),

@@ -721,6 +721,70 @@ impl Gate {
         self.administer(py, &wait, |administrator| administrator.revoke(key_id.0))
     }
 
+    /// Sets when a key expires. An expired key is valid again, if no other key has got its record.
+    ///
+    /// Args:
+    ///     key_id: The id of the key.
+    ///     expires: When the key expires: a datetime with a time zone, or a timedelta from now;
+    ///         ``None`` for never. To end a key at once, revoke it.
+    ///     now: An explicit time, see the class; the system clock by default.
+    ///     wait: How long to wait for another administrator, as a timedelta or in seconds.
+    ///
+    /// Raises:
+    ///     NoSuchKeyError: The gate does not have the key.
+    ///     RevokedError: The key was revoked.
+    ///     KeyIdError: ``key_id`` is not a key id.
+    ///     TypeError, ValueError: An argument has the wrong type or is out of range.
+    ///     BusyError: Another administrator did not end within ``wait``.
+    ///     OSError: The operating system reports an error.
+    ///
+    /// >>> import datetime, keytally
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+    /// >>> key = gate.issue(42)
+    /// >>> gate.expire(key.key_id, datetime.datetime(2090, 1, 1, tzinfo=datetime.timezone.utc))
+    /// >>> gate.key(key.key_id).expires
+    /// 3786912000
+    /// >>> gate.expire(key.key_id, None)
+    /// >>> gate.key(key.key_id).expires is None
+    /// True
+    #[pyo3(signature = (key_id, expires, *, now=None, wait=WAIT), text_signature = "($self, key_id, expires, *, now=None, wait=10)")]
+    fn expire(
+        &self,
+        py: Python<'_>,
+        key_id: KeyIdText,
+        expires: Option<Expiry>,
+        now: Option<Moment>,
+        wait: WaitTime,
+    ) -> PyResult<()> {
+        let not_after = Expiry::expires(expires, Time::from(now).timestamp())?;
+        self.administer(py, &wait, |administrator| administrator.expire(key_id.0, not_after))
+    }
+
+    /// Ends the previous secret of a key at once, without waiting for the end of its grace.
+    ///
+    /// Args:
+    ///     key_id: The id of the key.
+    ///     wait: How long to wait for another administrator, as a timedelta or in seconds.
+    ///
+    /// Raises:
+    ///     NoSuchKeyError: The gate does not have the key.
+    ///     RevokedError: The key was revoked.
+    ///     KeyIdError: ``key_id`` is not a key id.
+    ///     BusyError: Another administrator did not end within ``wait``.
+    ///     OSError: The operating system reports an error.
+    ///
+    /// >>> import keytally
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+    /// >>> old = gate.issue(42)
+    /// >>> new = gate.rotate(old.key_id, grace=3600)
+    /// >>> gate.end_grace(old.key_id)
+    /// >>> gate.check(old.expose()).reason, gate.check(new.expose()).admitted
+    /// ('expired', True)
+    #[pyo3(signature = (key_id, *, wait=WAIT), text_signature = "($self, key_id, *, wait=10)")]
+    fn end_grace(&self, py: Python<'_>, key_id: KeyIdText, wait: WaitTime) -> PyResult<()> {
+        self.administer(py, &wait, |administrator| administrator.end_grace(key_id.0))
+    }
+
     /// Assigns a key to another plan. The key keeps its counts.
     ///
     /// Args:

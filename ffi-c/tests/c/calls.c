@@ -545,7 +545,22 @@ static void use_gate(kt_gate *gate, bool hints) {
     CHECK(verdict.outcome == KT_ADMITTED);
     OK(kt_gate_check(gate, bytes(other.text), strlen(other.text), 0, NOW_MS, &verdict));
     CHECK(verdict.outcome == KT_ADMITTED);
+    /* The grace can end before its time. */
+    OK(kt_gate_end_grace(gate, key_id));
+    OK(kt_gate_check(gate, bytes(fresh.text), strlen(fresh.text), 0, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_INVALID_KEY && verdict.reason == KT_REASON_EXPIRED);
+    EXPECT(kt_gate_end_grace(gate, key_id + 1), KT_NO_SUCH_KEY);
+    EXPECT(kt_gate_end_grace(gate, 0), KT_KEY_ID_FORM);
     fresh = other;
+
+    OK(kt_gate_expire(gate, key_id, (uint32_t)(NOW_MS / 1000 + 60)));
+    OK(kt_gate_check(gate, bytes(fresh.text), strlen(fresh.text), 0, NOW_MS + 60000, &verdict));
+    CHECK(verdict.outcome == KT_INVALID_KEY && verdict.reason == KT_REASON_EXPIRED);
+    OK(kt_gate_expire(gate, key_id, 0));
+    OK(kt_gate_check(gate, bytes(fresh.text), strlen(fresh.text), 0, NOW_MS + 60000, &verdict));
+    CHECK(verdict.outcome == KT_ADMITTED);
+    EXPECT(kt_gate_expire(gate, key_id + 1, 0), KT_NO_SUCH_KEY);
+    EXPECT(kt_gate_expire(gate, 0, 0), KT_KEY_ID_FORM);
 
     OK(kt_gate_import(gate, bytes("legacy-key-0123456789-xyz"), 25, &NEW_KEY, NOW_MS, &other_id));
     OK(kt_gate_check(gate, bytes("legacy-key-0123456789-xyz"), 25, 1, NOW_MS, &verdict));

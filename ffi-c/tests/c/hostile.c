@@ -169,6 +169,8 @@ static void gate_calls_reject_invalid_pointers(void *none) {
     NO_HANDLE(gate, kt_gate_import(gate, api_key, len, &NEW_KEY, NOW_MS, &id));
     NO_HANDLE(gate, kt_gate_rotate(gate, id, 0, 0, ENTROPY, NOW_MS, &key));
     NO_HANDLE(gate, kt_gate_revoke(gate, id));
+    NO_HANDLE(gate, kt_gate_expire(gate, id, 0));
+    NO_HANDLE(gate, kt_gate_end_grace(gate, id));
     NO_HANDLE(gate, kt_gate_assign(gate, id, KT_TEXT("default")));
     NO_HANDLE(gate, kt_gate_set_plan(gate, &PLAN));
     NO_HANDLE(gate, kt_gate_take_over(gate));

@@ -388,6 +388,15 @@ static void use_sections(Gate &gate) {
     gate.set_scopes(key.key_id(), {"read", "write"});
     CHECK(gate.scopes(gate.key(key.key_id())) == gate.scopes());
     CHECK(gate.check(key.expose(), request).admitted());
+    gate.expire(key.key_id(), NOW + 60s);
+    CHECK(gate.key(key.key_id(), NOW).expires_s == NOW_MS / 1000 + 60);
+    gate.expire(key.key_id(), std::nullopt);
+    CHECK(gate.key(key.key_id(), NOW).expires_s == 0);
+    keytally::Key next = gate.rotate(key.key_id(), 60s, false, NOW);
+    gate.end_grace(key.key_id());
+    CHECK(gate.check(key.expose(), 0, NOW).reason == KT_REASON_EXPIRED);
+    CHECK(gate.check(next.expose(), 0, NOW).outcome == KT_ADMITTED);
+    key = std::move(next);
     request.need = {"admin"};
     CHECK(thrown([&] { gate.check(key.expose(), request); }) == KT_NO_SUCH_SCOPE);
     request.need = {};
