@@ -102,6 +102,7 @@ extern crate std;
 // verdict   the result of a check
 // http      the HTTP response of a verdict
 // compound  charges of several tallies, all or none
+// usage     counts of how each key is used
 // record    a key's record: a seqlock with a redo record
 // gate      the table of issued keys
 // limiter   the table of tallies for any subject
@@ -140,6 +141,7 @@ mod sort;
 mod tally;
 mod text;
 mod time;
+mod usage;
 mod verdict;
 mod window;
 
@@ -193,6 +195,7 @@ pub use {
     tally::Layout,
     text::Text,
     time::{Clock, Timestamp},
+    usage::{KeyUsage, Usage},
     verdict::{Holder, Verdict},
     window::{MAX_WINDOW_S, Window},
 };

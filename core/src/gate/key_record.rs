@@ -260,6 +260,9 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
         if let Some((number, true)) = numbers.team {
             self.make_team(number, key.account, numbers.plan, now);
         }
+        if let Some(usage) = self.usage.filter(|_| its.is_none()) {
+            usage.assign(at.number, key.key_id);
+        }
         let hint = key.last_characters.as_ref().map_or(0, |last| Hint::last_as_word(last));
         let team = numbers.team.map_or(0, |(number, _)| number + 1);
         self.gate.write(at, record, hint, Entry { scopes: key.scopes, team });

@@ -1,0 +1,289 @@
+//! Counts of how each key of a gate is used, in memory of their own.
+//!
+//! The tally of a key decides; these counts are for people. A check counts only after the key's
+//! secret was right, so that the time of a refusal does not tell whether a key id exists.
+//!
+//! The first line is a header. Each record of the gate has a line after it:
+//!
+//! | word | holds |
+//! |---|---|
+//! | 0 | key id whose uses are counted; 0 for none |
+//! | 1 | admitted requests (32) · those with the previous secret of a rotation (32) |
+//! | 2 | units that admitted requests cost beyond one each (64) |
+//! | 3 | denials by the key's quotas (32) · by the team's (32) |
+//! | 4 | denials by the quotas of groups (32) · requests that needed another scope (32) |
+//! | 5 | requests with the revoked key (32) · with the expired key or secret (32) |
+//! | 6 | Unix second of the last request that was admitted |
+//! | 7 | requests while the account was suspended (32) · 0 (32) |
+//!
+//! A word with two counts is their sum, the second multiplied by 2^32, modulo 2^64. So one addition
+//! counts both, and the difference of two readings has the difference of each count, as long as
+//! fewer than 2^32 requests were counted between them.
+//!
+//! Only an administrator changes word 0. A request that counts a key while its record passes to
+//! another key may be counted for that one.
+
+use core::num::NonZeroU16;
+
+use crate::bits::{high, index, low};
+use crate::cache_line::{CACHE_LINE_WORDS, CacheLine};
+use crate::key::KeyId;
+use crate::sync::Ordering;
+use crate::time::Timestamp;
+
+/// The first word of the header: `kt-usage` as bytes.
+const MAGIC: u64 = u64::from_le_bytes(*b"kt-usage");
+
+/// The version of these lines.
+const VERSION: u64 = 1;
+
+// The words of a key's line.
+const KEY_ID: usize = 0;
+const ADMITTED: usize = 1;
+const UNITS: usize = 2;
+const DENIED: usize = 3;
+const REFUSED: usize = 4;
+const ENDED: usize = 5;
+const LAST_USED: usize = 6;
+const SUSPENDED: usize = 7;
+
+/// One in the second count of a word.
+const SECOND: u64 = 1 << 32;
+
+/// What a request with a right secret came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    Admitted { units: u32, has_previous_secret: bool },
+    DeniedByKey,
+    DeniedByTeam,
+    DeniedByGroup,
+    Forbidden,
+    Revoked,
+    Expired,
+    Suspended,
+}
+
+/// The counts of uses of a gate's keys, in memory that the caller provides.
+///
+/// ```
+/// use core::num::NonZeroU16;
+/// use keytally_core::{CacheLine, Entropy, Gate, GateConfig, Name, NewKey, Peppers, Plan, Usage};
+/// # use keytally_core::Timestamp;
+/// # let plans = [Plan::new("default", "2/minute".parse()?).unwrap()];
+/// # let config = GateConfig::new(8, Name::new("kt").unwrap(), &plans);
+/// # let memory: Vec<_> = (0..config.lines()).map(|_| CacheLine::new()).collect();
+/// # let gate = Gate::init(memory, &config, Peppers::new(&[[7; 32]])?)?;
+/// # let now = Timestamp::from_unix_s(1_700_000_000);
+/// # let new = NewKey::new(42, Name::new("live").unwrap());
+/// let (key, key_id) = gate.administer()?.issue(&new, Entropy::new([7; 24]), now)?;
+/// let memory: Vec<_> = (0..Usage::lines(gate.capacity())).map(|_| CacheLine::new()).collect();
+/// let usage = gate.administer()?.begin_usage(&memory, NonZeroU16::MIN).expect("the right size");
+///
+/// for _ in 0..3 {
+///     gate.check_and_count(Some(usage), Some(key.expose().as_bytes()), 1, now);
+/// }
+/// let counts = gate.usage_of(usage, key_id).expect("the gate has the key");
+/// assert_eq!((counts.admitted(), counts.denied_by_key()), (2, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Usage<'m> {
+    lines: &'m [CacheLine],
+}
+
+/// How a key was used, since the gate counts its uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyUsage {
+    /// Word 0 is not used. See the module.
+    words: [u64; CACHE_LINE_WORDS],
+}
+
+impl KeyUsage {
+    /// Returns the uses since an earlier reading of the same key. Each count is exact if it grew by
+    /// less than 2^32.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let mut words = self.words;
+        for word in (ADMITTED..=SUSPENDED).filter(|&word| word != LAST_USED) {
+            words[word] = words[word].wrapping_sub(before.words[word]);
+        }
+        Self { words }
+    }
+
+    /// Returns the requests that were admitted.
+    pub const fn admitted(&self) -> u32 {
+        low(self.words[ADMITTED])
+    }
+
+    /// Returns the requests that were admitted with the previous secret, during the grace of a
+    /// rotation.
+    pub const fn with_previous_secret(&self) -> u32 {
+        high(self.words[ADMITTED])
+    }
+
+    /// Returns the units that the admitted requests cost, without those that were given back.
+    pub const fn units(&self) -> u64 {
+        self.words[UNITS].wrapping_add(self.admitted() as u64)
+    }
+
+    /// Returns the requests that the quotas of the key denied.
+    pub const fn denied_by_key(&self) -> u32 {
+        low(self.words[DENIED])
+    }
+
+    /// Returns the requests that the quotas of the key's team denied.
+    pub const fn denied_by_team(&self) -> u32 {
+        high(self.words[DENIED])
+    }
+
+    /// Returns the requests that the quotas of a group denied.
+    pub const fn denied_by_group(&self) -> u32 {
+        low(self.words[REFUSED])
+    }
+
+    /// Returns the requests that needed a scope that the key did not have.
+    pub const fn forbidden(&self) -> u32 {
+        high(self.words[REFUSED])
+    }
+
+    /// Returns the requests after the key was revoked.
+    pub const fn revoked(&self) -> u32 {
+        low(self.words[ENDED])
+    }
+
+    /// Returns the requests after the key, or its previous secret, expired.
+    pub const fn expired(&self) -> u32 {
+        high(self.words[ENDED])
+    }
+
+    /// Returns the requests while the account of the key was suspended.
+    pub const fn suspended(&self) -> u32 {
+        low(self.words[SUSPENDED])
+    }
+
+    /// Returns the second of the last request that was admitted; `None` if there was none.
+    pub fn last_used(&self) -> Option<Timestamp> {
+        let second = self.words[LAST_USED];
+        (second > 0).then(|| Timestamp::from_unix_s(second))
+    }
+}
+
+impl<'m> Usage<'m> {
+    /// Returns the lines that the counts of a gate with this capacity take, of
+    /// [`CACHE_LINE_LEN`](crate::CACHE_LINE_LEN) bytes each.
+    pub const fn lines(capacity: u32) -> usize {
+        1 + capacity as usize
+    }
+
+    /// Returns the counts in `lines`; `None` unless they are those of a gate with this id and
+    /// capacity, and have this generation.
+    pub(crate) fn attach(
+        lines: &'m [CacheLine],
+        id: u64,
+        capacity: u32,
+        generation: NonZeroU16,
+    ) -> Option<Self> {
+        let header = header(id, capacity, generation);
+        let is_its = lines
+            .first()?
+            .words()
+            .iter()
+            .zip(header)
+            .all(|(word, expected)| word.load(Ordering::Acquire) == expected);
+        (is_its && lines.len() == Self::lines(capacity)).then_some(Self { lines })
+    }
+
+    /// Writes the header, of which the magic is last.
+    pub(crate) fn begin(lines: &[CacheLine], id: u64, capacity: u32, generation: NonZeroU16) {
+        let header = header(id, capacity, generation);
+        for (word, value) in header.into_iter().enumerate().rev() {
+            lines[0].store(word, value);
+        }
+    }
+
+    /// Returns how a key was used; `None` if other uses are counted in the line of its record.
+    pub(crate) fn of(self, record: u32, key_id: KeyId) -> Option<KeyUsage> {
+        let line = self.line(record)?;
+        let words = core::array::from_fn(|word| line.load(word));
+        (words[KEY_ID] == key_id.number() && line.load(KEY_ID) == words[KEY_ID])
+            .then_some(KeyUsage { words })
+    }
+
+    /// Begins to count the uses of a key from 0, unless they are counted already.
+    pub(crate) fn assign(self, record: u32, key_id: KeyId) {
+        if let Some(line) = self.line(record)
+            && line.load(KEY_ID) != key_id.number()
+        {
+            line.store(KEY_ID, 0);
+            for word in ADMITTED..=SUSPENDED {
+                line.store(word, 0);
+            }
+            line.store(KEY_ID, key_id.number());
+        }
+    }
+
+    /// Takes over counts of a key from the counts of another gate.
+    pub(crate) fn take_over(self, record: u32, key_id: KeyId, counts: &KeyUsage) {
+        self.assign(record, key_id);
+        if let Some(line) = self.line(record) {
+            for word in ADMITTED..=SUSPENDED {
+                line.store(word, counts.words[word]);
+            }
+        }
+    }
+
+    /// Counts a use of a key at a time.
+    #[inline]
+    pub(crate) fn count(self, record: u32, key_id: KeyId, how: Use, now: Timestamp) {
+        let Some(line) = self.line(record) else { return };
+        if line.load(KEY_ID) != key_id.number() {
+            return;
+        }
+        let (word, count) = match how {
+            Use::Admitted { units, has_previous_secret } => {
+                let beyond = u64::from(units).wrapping_sub(1);
+                if beyond != 0 {
+                    add(line, UNITS, beyond);
+                }
+                if line.load(LAST_USED) != now.unix_s() {
+                    line.store(LAST_USED, now.unix_s());
+                }
+                (ADMITTED, if has_previous_secret { 1 | SECOND } else { 1 })
+            }
+            Use::DeniedByKey => (DENIED, 1),
+            Use::DeniedByTeam => (DENIED, SECOND),
+            Use::DeniedByGroup => (REFUSED, 1),
+            Use::Forbidden => (REFUSED, SECOND),
+            Use::Revoked => (ENDED, 1),
+            Use::Expired => (ENDED, SECOND),
+            Use::Suspended => (SUSPENDED, 1),
+        };
+        add(line, word, count);
+    }
+
+    /// Corrects the units of a key's admitted requests by a settlement or a refund.
+    pub(crate) fn adjust(self, record: u32, key_id: KeyId, units: i64) {
+        if let Some(line) = self.line(record)
+            && line.load(KEY_ID) == key_id.number()
+        {
+            add(line, UNITS, units.cast_unsigned());
+        }
+    }
+
+    /// Returns the line of a record.
+    #[inline]
+    fn line(self, record: u32) -> Option<&'m CacheLine> {
+        self.lines.get(1 + index(u64::from(record)))
+    }
+}
+
+/// Adds to a word, modulo 2^64.
+#[inline]
+fn add(line: &CacheLine, word: usize, count: u64) {
+    line.word(word).fetch_add(count, Ordering::Relaxed);
+}
+
+/// Returns the words of the header.
+fn header(id: u64, capacity: u32, generation: NonZeroU16) -> [u64; CACHE_LINE_WORDS] {
+    [MAGIC, VERSION, capacity.into(), id, u64::from(generation.get()), 0, 0, 0]
+}
