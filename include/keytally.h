@@ -2544,7 +2544,9 @@ kt_status kt_gate_limit_account(kt_gate *gate,
  * Resets the counts that all keys of an account share. Those of each key are kept: see
  * `kt_gate_reset`.
  *
- * Statuses: `KT_NO_SUCH_ACCOUNT`, `KT_NO_CLOCK`.
+ * The status is `KT_BUSY` if the counts are being moved to another file.
+ *
+ * Statuses: `KT_NO_SUCH_ACCOUNT`, `KT_BUSY`, `KT_NO_CLOCK`.
  */
 kt_status kt_gate_reset_account(kt_gate *gate, uint32_t account, uint64_t now_ms);
 

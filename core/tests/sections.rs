@@ -329,7 +329,8 @@ fn account_has_the_limits_of_its_plan_or_its_own() {
     gate.administer().unwrap().limit_account(42, &own).unwrap();
     assert_eq!(check(part(&gate, &key, 2), at(0)).outcome(), Outcome::TooCostly);
     assert_eq!(left(&check(part(&gate, &key, 1), at(0))), [2, 0]);
-    assert!(gate.reset_account(42, at(0)) && !gate.reset_account(7, at(0)));
+    assert_eq!(gate.reset_account(42, at(0)), Some(Outcome::Admitted));
+    assert_eq!(gate.reset_account(7, at(0)), None);
     assert_eq!(left(&check(part(&gate, &key, 1), at(0))), [1, 0]);
     let mut admin = gate.administer().unwrap();
     assert_eq!(admin.limit_account(42, &own[..1]), Err(AdminError::PlanWindows));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_core::{
     AccountInfo, AdminError, Administrator, AttachError, Charge, Clock, Flaw, GatePart, Key, KeyId,
-    KeyInfo, MAX_KEYS, MAX_PLANS, Name, NewKey, Peppers, Plan, Quota, Settled, Settlement,
+    KeyInfo, MAX_KEYS, MAX_PLANS, Name, NewKey, Outcome, Peppers, Plan, Quota, Settled, Settlement,
     Timestamp, Verdict, Window,
 };
 
@@ -550,9 +550,10 @@ impl Gate {
         self.administer(|administrator| administrator.limit_account(account, quotas))
     }
 
-    /// Sets the counts that all keys of an account share to 0. Returns false if the gate does not
-    /// have the account.
-    pub fn reset_account(&self, account: u32) -> bool {
+    /// Sets the counts that all keys of an account share to 0. Returns `None` if the gate does not
+    /// have the account. If the outcome is [`Outcome::Unavailable`], repeat it in the other gate,
+    /// as [`Followed::call`](crate::Followed::call) does.
+    pub fn reset_account(&self, account: u32) -> Option<Outcome> {
         self.table.reset_account(account, SystemClock::read())
     }
 

@@ -158,7 +158,7 @@ pub use {
     compound::{check_all, peek_all},
     entropy::{entropy, entropy_bytes},
     error::{Error, PepperError},
-    followed::{Current, Decided, FollowEvent, FollowStatus, Followed},
+    followed::{Current, Decided, FollowEvent, FollowStatus, Followed, Left},
     gate::{CHANGES_PER_LOCK, Gate, GateConfig},
     header::HEADER_LEN,
     holder::LockHolder,

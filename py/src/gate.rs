@@ -6,7 +6,7 @@ use core::time::Duration;
 use std::path::PathBuf;
 
 use keytally::redact::redact_name;
-use keytally::{AdminError as Admin, Charge, Decided, KeyId, NewKey, Outcome};
+use keytally::{AdminError as Admin, Decided, Left, NewKey, Outcome};
 use keytally::{Administrator, Clock as _, Name, Peppers, Section, Timestamp};
 use keytally::{Error, Followed, Gate as Host, GateConfig, Mapping, Settlement, Wait};
 use pyo3::exceptions::PyTypeError;
@@ -21,7 +21,7 @@ use crate::arguments::{
 };
 use crate::charge::ChargeArgument;
 use crate::clock::{Time, with_clock};
-use crate::compound::Part;
+use crate::compound::{Part, SharedGate};
 use crate::exceptions::{self, NoSuchKeyError, NoSuchPlanError, NoSuchScopeError};
 use crate::key::{Key, KeyInfo};
 use crate::report::Report;
@@ -83,14 +83,7 @@ use crate::verdict::Verdict;
 /// 401
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct Gate {
-    held: Held,
-}
-
-/// Where the gate is.
-enum Held {
-    Memory(Arc<Host>),
-    /// In a file, which is opened again when another file replaces it.
-    File(Followed),
+    held: SharedGate,
 }
 
 /// The result of a check: of the key's tally, or of all that the request charges.
@@ -107,9 +100,9 @@ impl Decided for Answer {
         }
     }
 
-    fn left(&self) -> Option<(KeyId, Charge)> {
+    fn left(&self) -> Vec<Left> {
         match self {
-            Self::Verdict(_) => None,
+            Self::Verdict(_) => Vec::new(),
             Self::Compound(compound) => compound.left(),
         }
     }
@@ -257,7 +250,7 @@ impl Gate {
         let config = config(&keys, plans, prefix, teams, scopes, described)?;
         let gate =
             py.detach(|| Host::in_memory(peppers, &config)).map_err(exceptions::from_error)?;
-        Ok(Self { held: Held::Memory(Arc::new(gate)) })
+        Ok(Self { held: SharedGate::Memory(Arc::new(gate)) })
     }
 
     /// Verifies the key, then charges ``cost`` to every window of its plan, if all of them have
@@ -352,7 +345,7 @@ impl Gate {
         need: Option<Need>,
     ) -> PyResult<Part> {
         let request = Request::new(groups, costs, need).unwrap_or_default();
-        with_api_key(api_key, |api_key| Part::key(self.current(), api_key, cost.0, request))?
+        with_api_key(api_key, |api_key| Part::key(self.held.clone(), api_key, cost.0, request))?
     }
 
     /// Returns the verdict that `check` would return, and charges nothing.
@@ -1021,6 +1014,7 @@ impl Gate {
     ///
     /// Raises:
     ///     NoSuchAccountError: The gate does not have the account.
+    ///     BusyError: The counts are being moved to another file, which was not in force in time.
     ///
     /// >>> import keytally
     /// >>> plans = {"default": "100/minute; team: 5000/hour"}
@@ -1031,12 +1025,20 @@ impl Gate {
     /// 5000
     #[pyo3(signature = (account, *, now=None))]
     fn reset_account(&self, account: Account, now: Option<Moment>) -> PyResult<()> {
-        let gate = self.current();
-        if with_clock!(Time::from(now), |clock| gate.table().reset_account(account.0, clock)) {
-            return Ok(());
+        let now = Time::from(now);
+        let (outcome, _) = self
+            .call(|gate| with_clock!(now, |clock| gate.table().reset_account(account.0, clock)));
+        match outcome {
+            Some(Outcome::Unavailable) => {
+                let sentence = "the counts of this account are being moved; try again";
+                Err(exceptions::BusyError::new_err((sentence, None::<u32>)))
+            }
+            Some(_) => Ok(()),
+            None => {
+                let error = Admin::NoSuchAccount(account.0);
+                Err(exceptions::from_admin_error(&error, error.to_string()))
+            }
         }
-        let error = Admin::NoSuchAccount(account.0);
-        Err(exceptions::from_admin_error(&error, error.to_string()))
     }
 
     /// Adds a plan, or changes the limits of a plan. Keys keep their counts.
@@ -1158,8 +1160,8 @@ impl Gate {
     /// (42, 1, None)
     fn reopen(&self, py: Python<'_>) -> PyResult<()> {
         match &self.held {
-            Held::Memory(_) => Ok(()),
-            Held::File(gate) => py.detach(|| gate.reopen()).map_err(exceptions::from_error),
+            SharedGate::Memory(_) => Ok(()),
+            SharedGate::File(gate) => py.detach(|| gate.reopen()).map_err(exceptions::from_error),
         }
     }
 
@@ -1167,8 +1169,8 @@ impl Gate {
     #[getter]
     fn reopened(&self) -> u64 {
         match &self.held {
-            Held::Memory(_) => 0,
-            Held::File(gate) => gate.status().reopened,
+            SharedGate::Memory(_) => 0,
+            SharedGate::File(gate) => gate.status().reopened,
         }
     }
 
@@ -1176,8 +1178,8 @@ impl Gate {
     #[getter]
     fn reopen_problem(&self) -> Option<String> {
         match &self.held {
-            Held::Memory(_) => None,
-            Held::File(gate) => gate.status().problem,
+            SharedGate::Memory(_) => None,
+            SharedGate::File(gate) => gate.status().problem,
         }
     }
 
@@ -1284,28 +1286,24 @@ impl Gate {
         make: impl FnOnce(Peppers) -> Result<Host, Error> + Send,
     ) -> PyResult<Self> {
         let followed = py.detach(|| Followed::from_gate(make(peppers.clone())?, peppers, Ok));
-        followed.map(|gate| Self { held: Held::File(gate) }).map_err(exceptions::from_error)
+        followed
+            .map(|gate| Self { held: SharedGate::File(gate.into()) })
+            .map_err(exceptions::from_error)
     }
 
     /// Returns the gate that is in use, after a check for a replaced file at most once a second.
     ///
     /// A background thread is not an alternative: with one, Python warns at every fork.
     fn current(&self) -> Arc<Host> {
-        match &self.held {
-            Held::Memory(gate) => Arc::clone(gate),
-            Held::File(gate) => {
-                gate.reopen_if_due();
-                gate.load_newest().to_arc()
-            }
-        }
+        self.held.current()
     }
 
     /// Calls `work` with the gate that is in use. If the key's counts are moving to another file,
     /// calls it again with that one. Returns the result and its gate.
     fn call<R: Decided>(&self, mut work: impl FnMut(&Arc<Host>) -> R) -> (R, Arc<Host>) {
         match &self.held {
-            Held::Memory(gate) => (work(gate), Arc::clone(gate)),
-            Held::File(followed) => {
+            SharedGate::Memory(gate) => (work(gate), Arc::clone(gate)),
+            SharedGate::File(followed) => {
                 followed.reopen_if_due();
                 let mut used = None;
                 let result = followed.call(|gate| {
@@ -1347,8 +1345,8 @@ impl Gate {
             };
             let wait = Wait::at_most(wait.0).unless(&interrupted);
             let result = match &self.held {
-                Held::Memory(gate) => work(gate, wait),
-                Held::File(gate) => gate.load_for_change().and_then(|gate| work(&gate, wait)),
+                SharedGate::Memory(gate) => work(gate, wait),
+                SharedGate::File(gate) => gate.load_for_change().and_then(|gate| work(&gate, wait)),
             };
             (result, raised.into_inner())
         });

@@ -1,5 +1,6 @@
 //! The command `check`.
 
+use core::mem;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 
@@ -76,29 +77,19 @@ struct Report {
 }
 
 impl Check {
-    pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
+    pub(crate) fn run(mut self, pepper: &PepperSource) -> Result<Status, Failure> {
         let from_stdin = self.key == OsStr::new("-");
         if from_stdin {
             pepper.check_stdin_is_free("the key")?;
         }
-        let gate = self.gate.open(pepper)?;
-        let key =
-            if from_stdin { read_line()? } else { Zeroizing::new(self.key.into_encoded_bytes()) };
-        let mut part = gate.part(Some(&key), self.cost);
-        for (index, group) in self.groups.iter().enumerate() {
-            let name = name_of(group);
-            if self.groups[..index].iter().any(|before| name_of(before) == name) {
-                let name = redact_name(name);
-                return Err(Failure::usage(format!("the group {name:?} is given twice")));
-            }
-            part = with_group(part, group)?;
-        }
-        for scope in &self.needs {
-            part = part.with_scope(scope).map_err(|error| Failure::new(error.to_string()))?;
-        }
-        let all = if self.peek { keytally::peek_all } else { keytally::check_all };
-        let compound = all(&[&part]).map_err(|error| Failure::new(error.to_string()))?;
-        let report = Report::new(&compound, &gate, self.cost, !self.peek);
+        let followed = self.gate.follow(pepper)?;
+        let key = if from_stdin {
+            read_line()?
+        } else {
+            Zeroizing::new(mem::take(&mut self.key).into_encoded_bytes())
+        };
+        let compound = followed.call(|gate| self.check(gate, &key))?;
+        let report = Report::new(&compound, &followed.load(), self.cost, !self.peek);
         self.format.print(&report, |out| {
             write!(out, "{}", report.outcome)?;
             if let Some(reason) = report.reason {
@@ -126,6 +117,24 @@ impl Check {
             }
         })?;
         Ok(if compound.is_admitted() { Status::Success } else { Status::Denied })
+    }
+
+    /// Checks the key with its groups and scopes.
+    fn check(&self, gate: &Gate, key: &[u8]) -> Result<Compound, Failure> {
+        let mut part = gate.part(Some(key), self.cost);
+        for (index, group) in self.groups.iter().enumerate() {
+            let name = name_of(group);
+            if self.groups[..index].iter().any(|before| name_of(before) == name) {
+                let name = redact_name(name);
+                return Err(Failure::usage(format!("the group {name:?} is given twice")));
+            }
+            part = with_group(part, group)?;
+        }
+        for scope in &self.needs {
+            part = part.with_scope(scope).map_err(|error| Failure::new(error.to_string()))?;
+        }
+        let all = if self.peek { keytally::peek_all } else { keytally::check_all };
+        all(&[&part]).map_err(|error| Failure::new(error.to_string()))
     }
 }
 

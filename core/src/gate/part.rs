@@ -23,7 +23,7 @@ use crate::tally::Layout;
 use crate::text::Text;
 use crate::time::{Clock, Timestamp};
 use crate::usage::Usage;
-use crate::verdict::Verdict;
+use crate::verdict::{Holder, Verdict};
 
 /// A key of a gate as a part of a compound charge. [`Gate::part`] returns it.
 ///
@@ -271,14 +271,11 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
                 }
                 continue;
             }
-            let (word, decision) = decide_now(verified, atomic, layout, &limits, cost, now, clock)?;
-            if decision.outcome == Outcome::Unavailable {
-                charging.add(TallyVerdict {
-                    section,
-                    ..TallyVerdict::new(Verdict::unavailable(holder, *now))
-                });
+            let decided = decide_now(verified, atomic, layout, &limits, cost, now, clock)?;
+            let Some((word, decision)) = decided else {
+                add_unavailable(charging, section, holder, *now);
                 continue;
-            }
+            };
             let verdict = Verdict::decided(layout, &limits, decision, holder, *now, cost);
             let exchange = Exchange { layout, atomic, word, next: decision.next };
             let tally = u8::try_from(tally).unwrap_or(u8::MAX);
@@ -292,8 +289,25 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
     }
 }
 
-/// Returns the word of a tally and the decision of a check on it, which is not written. Returns
-/// `None` if the record was changed since it was verified, or if the key ended.
+/// Adds the verdict on a sealed tally.
+#[cold]
+#[inline(never)]
+fn add_unavailable(
+    charging: &mut Charging<'_, '_>,
+    section: Option<Section>,
+    holder: Option<Holder>,
+    now: Timestamp,
+) {
+    let verdict = Verdict::unavailable(holder, now);
+    charging.add(TallyVerdict { section, ..TallyVerdict::new(verdict) });
+}
+
+/// The word of a tally, and the decision of a check on it.
+type Decided = (u64, Decision);
+
+/// Returns the decision of a check on a tally, which is not written; `None` in its place if the
+/// tally is sealed. Returns `None` if the record was changed since it was verified, or if the key
+/// ended.
 #[inline]
 fn decide_now<C: Clock>(
     verified: &Verified<'_>,
@@ -303,24 +317,36 @@ fn decide_now<C: Clock>(
     cost: u32,
     now: &mut Timestamp,
     clock: C,
-) -> Option<(u64, Decision)> {
+) -> Option<Option<Decided>> {
     let Verified { at, record, .. } = verified;
     let word = atomic.load(Ordering::Acquire);
     if at.is_unchanged(record) && layout.is_decidable::<C>(word, *now) {
         let decision = decide::check(layout, limits, word, *now, cost);
         if decide::is_final(decision, clock) {
-            return Some((word, decision));
+            return Some(Some((word, decision)));
         }
     }
-    // The clock must be read again, or the tally corrected.
+    decide_slow(verified, (atomic, layout), limits, cost, now, clock)
+}
+
+/// Decides as [`decide_now`] does if the clock must be read again, or the tally corrected.
+#[cold]
+fn decide_slow<C: Clock>(
+    Verified { at, record, .. }: &Verified<'_>,
+    (atomic, layout): (&AtomicU64, &Layout),
+    limits: &Limits,
+    cost: u32,
+    now: &mut Timestamp,
+    clock: C,
+) -> Option<Option<Decided>> {
     let peeked = update_verified(*at, record, (atomic, layout), now, clock, |word, now| {
         decide::peek(layout, limits, word, now, cost)
     })?;
     if peeked.outcome == Outcome::Unavailable {
-        return Some((peeked.next, peeked));
+        return Some(None);
     }
     // A peek leaves the word as it is.
-    Some((peeked.next, decide::check(layout, limits, peeked.next, *now, cost)))
+    Some(Some((peeked.next, decide::check(layout, limits, peeked.next, *now, cost))))
 }
 
 impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for GatePart<'_, M> {

@@ -1,5 +1,6 @@
 //! The check before a route: the call of the gate, and the response for its verdict.
 
+use alloc::sync::Arc;
 use core::net::IpAddr;
 
 use axum::body::Body;
@@ -7,7 +8,7 @@ use axum::extract::Request;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
-use keytally::{Current, Gate, Holder, Outcome, RequestError, Verdict};
+use keytally::{Gate, Holder, Outcome, RequestError, Verdict};
 use keytally_tower::{Answer, Extras, set_fields};
 
 use super::address::Peer;
@@ -55,7 +56,7 @@ pub(crate) struct Caller<'v> {
     pub(crate) holder: Option<Holder>,
     pub(crate) answer: &'v Answer,
     /// The gate that returned the verdict.
-    pub(crate) gate: &'v Current<Gate>,
+    pub(crate) gate: &'v Arc<Gate>,
 }
 
 impl Caller<'_> {
@@ -77,11 +78,17 @@ impl Service {
         respond: impl FnOnce(&Caller<'_>) -> Response,
     ) -> Response {
         let headers = request.headers();
-        let answer = match self.gate.call(|gate| self.check(gate, headers, &check)) {
+        let mut used = None;
+        let answer = self.gate.call(|gate| {
+            used = Some(gate.to_arc());
+            self.check(gate, headers, &check)
+        });
+        let answer = match answer {
             Ok(answer) => answer,
             Err(error) => return json(StatusCode::BAD_REQUEST, unknown_name(&error)),
         };
-        let (verdict, gate) = (answer.verdict, self.gate.load());
+        let gate = used.unwrap_or_else(|| self.gate.load().to_arc());
+        let verdict = answer.verdict;
         self.metrics.count(&verdict);
         if !verdict.is_admitted() {
             let shadow = self.settings.shadow;

@@ -54,10 +54,11 @@ pub(crate) enum Settlement {
     Repeated,
     Full,
     Gone,
+    Unavailable,
 }
 
 impl Settlement {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Settled,
         Self::BadRequest,
         Self::Unknown,
@@ -65,6 +66,7 @@ impl Settlement {
         Self::Repeated,
         Self::Full,
         Self::Gone,
+        Self::Unavailable,
     ];
 
     /// Returns the value of the label `result`.
@@ -77,6 +79,7 @@ impl Settlement {
             Self::Repeated => "repeated",
             Self::Full => "full",
             Self::Gone => "gone",
+            Self::Unavailable => "unavailable",
         }
     }
 }

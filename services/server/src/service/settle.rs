@@ -73,7 +73,8 @@ impl Service {
                 )));
             }
         }
-        match charges.settle(&gate, &token, &actual) {
+        let settled = charges.settle(&token, &actual, |work| self.gate.call(|gate| work(gate)));
+        match settled {
             Ok(uncharged) => {
                 let names = actual.groups.iter().map(|(name, _)| (*name).to_owned());
                 let (cost, uncharged) =
@@ -109,9 +110,19 @@ fn refused(charges: &Charges, refusal: Refusal) -> (Settlement, Response) {
         Refusal::Gone => {
             (Settlement::Gone, StatusCode::GONE, "The key of the charge does not exist".to_owned())
         }
+        Refusal::Moving => (
+            Settlement::Unavailable,
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The counts of the key are being moved to another file".to_owned(),
+        ),
     };
     let mut response = json(status, error(format_args!("{text}")));
-    if let Refusal::Full { retry_after_s } = refusal {
+    let retry_after_s = match refusal {
+        Refusal::Full { retry_after_s } => Some(retry_after_s),
+        Refusal::Moving => Some(1),
+        _ => None,
+    };
+    if let Some(retry_after_s) = retry_after_s {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry_after_s));
     }
     (settlement, response)
