@@ -94,7 +94,7 @@ pub struct Usage<'m> {
 /// How a key was used, since the gate counts its uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeyUsage {
-    /// Word 0 is not used. See the module.
+    /// Word 0 is 0. See the module.
     words: [u64; CACHE_LINE_WORDS],
 }
 
@@ -204,9 +204,9 @@ impl<'m> Usage<'m> {
     /// Returns how a key was used; `None` if other uses are counted in the line of its record.
     pub(crate) fn of(self, record: u32, key_id: KeyId) -> Option<KeyUsage> {
         let line = self.line(record)?;
-        let words = core::array::from_fn(|word| line.load(word));
-        (words[KEY_ID] == key_id.number() && line.load(KEY_ID) == words[KEY_ID])
-            .then_some(KeyUsage { words })
+        let is_its = || line.load(KEY_ID) == key_id.number();
+        let load = |word| if word == KEY_ID { 0 } else { line.load(word) };
+        (is_its().then(|| KeyUsage { words: core::array::from_fn(load) })).filter(|_| is_its())
     }
 
     /// Begins to count the uses of a key from 0, unless they are counted already.

@@ -1,0 +1,203 @@
+//! Tests of the counts of uses.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use core::num::NonZeroU16;
+
+use keytally_core::{CacheLine, Gate, Key, KeyId, KeyUsage, Timestamp, Usage, check_all};
+
+#[expect(dead_code, reason = "each test uses a part of this module")]
+mod support;
+
+use support::{at, config, end, entropy, image, issue, limiter, memory, new_key, plan};
+
+type TestGate = Gate<Vec<CacheLine>>;
+
+const GENERATION: NonZeroU16 = NonZeroU16::new(7).unwrap();
+
+fn gate(sections: &str) -> TestGate {
+    let plans = [plan("default", sections)];
+    let teams = if sections.contains("team") { 4 } else { 0 };
+    support::gate(&config(16, &plans).with_teams(teams))
+}
+
+fn lines(gate: &TestGate) -> Vec<CacheLine> {
+    memory(Usage::lines(gate.capacity()))
+}
+
+/// Begins to count in these lines.
+fn begin<'m>(gate: &TestGate, lines: &'m [CacheLine]) -> Usage<'m> {
+    gate.administer().unwrap().begin_usage(lines, GENERATION).unwrap()
+}
+
+fn bytes(key: &Key) -> Option<&[u8]> {
+    Some(key.expose().as_bytes())
+}
+
+#[test]
+fn each_outcome_of_a_plain_gate_is_counted() {
+    let gate = gate("5/minute");
+    let (key, key_id) = issue(&gate, &new_key(), entropy(1));
+    let lines = lines(&gate);
+    let usage = begin(&gate, &lines);
+    let check = |key: &Key, cost, now| {
+        gate.check_and_count(Some(usage), bytes(key), cost, now);
+        gate.usage_of(usage, key_id).unwrap()
+    };
+    assert_eq!(gate.usage_of(usage, key_id), Some(KeyUsage::default()));
+
+    let counts = check(&key, 3, at(1));
+    assert_eq!((counts.admitted(), counts.units(), counts.last_used()), (1, 3, end(1)));
+    let counts = check(&key, 0, at(2));
+    assert_eq!((counts.admitted(), counts.units(), counts.last_used()), (2, 3, end(2)));
+    let counts = check(&key, 3, at(3));
+    assert_eq!((counts.admitted(), counts.denied_by_key(), counts.last_used()), (2, 1, end(2)));
+    assert_eq!(check(&key, 6, at(3)).denied_by_key(), 2, "more than the limit");
+
+    let before = check(&key, 1, at(4));
+    let wrong = Key::mint(gate.prefix(), new_key().env, key_id, &[9; 16]).unwrap();
+    assert_eq!(check(&wrong, 1, at(4)), before, "a wrong secret counts nothing");
+    gate.check_and_count(Some(usage), None, 1, at(4));
+    assert_eq!(gate.usage_of(usage, key_id), Some(before));
+
+    let end_of_grace = end(90);
+    let rotate = |number| {
+        let mut administrator = gate.administer().unwrap();
+        administrator.rotate(key_id, end_of_grace, true, entropy(number), at(60)).unwrap()
+    };
+    let new = rotate(2);
+    assert_eq!(check(&key, 1, at(61)).since(&before).with_previous_secret(), 1);
+    let counts = check(&new, 1, at(61)).since(&before);
+    assert_eq!((counts.admitted(), counts.with_previous_secret()), (2, 1));
+    assert_eq!(check(&key, 1, at(90)).expired(), 1, "the old secret");
+    assert_eq!(check(&new, 1, at(121)).with_previous_secret(), 1, "no grace");
+
+    gate.administer().unwrap().revoke(key_id).unwrap();
+    let counts = check(&new, 1, at(122));
+    assert_eq!((counts.revoked(), counts.expired(), counts.last_used()), (1, 1, end(121)));
+}
+
+#[test]
+fn denials_of_a_gate_with_sections_are_counted_by_section() {
+    let gate = gate("5/minute; team: 6/minute; group write: 2/minute");
+    let gate = {
+        let plans = [gate.plan(0).unwrap()];
+        support::gate(&config(16, &plans).with_teams(4).with_scopes(&["read"]))
+    };
+    let (key, key_id) = issue(&gate, &new_key(), entropy(1));
+    let (other, _) = issue(&gate, &new_key(), entropy(2));
+    let lines = lines(&gate);
+    let usage = begin(&gate, &lines);
+    let part = |key, cost| gate.part(bytes(key), cost).with_usage(Some(usage));
+    let counts = || gate.usage_of(usage, key_id).unwrap();
+
+    part(&key, 2).with_group("write").unwrap().check(at(1));
+    assert_eq!((counts().admitted(), counts().units()), (1, 2));
+    part(&key, 1).with_group("write").unwrap().check(at(1));
+    assert_eq!((counts().denied_by_group(), counts().admitted()), (1, 1));
+    part(&other, 3).check(at(1));
+    part(&key, 2).check(at(1));
+    assert_eq!((counts().denied_by_team(), counts().denied_by_key()), (1, 0));
+    part(&key, 4).check(at(1));
+    assert_eq!(counts().denied_by_key() + counts().denied_by_team(), 2, "each request once");
+    part(&key, 1).with_scope("read").unwrap().check(at(1));
+    assert_eq!(counts().forbidden(), 1);
+    gate.administer().unwrap().set_suspended(42, true).unwrap();
+    part(&key, 1).check(at(1));
+    assert_eq!(counts().suspended(), 1);
+    gate.administer().unwrap().set_suspended(42, false).unwrap();
+
+    // The check without parts counts as well.
+    let before = counts();
+    gate.check_and_count(Some(usage), bytes(&key), 1, at(61));
+    assert_eq!(counts().since(&before).admitted(), 1);
+    // A peek does not.
+    part(&key, 1).peek(at(61));
+    assert_eq!(counts().since(&before).admitted(), 1);
+    gate.adjust_usage(usage, key_id, -1);
+    assert_eq!(counts().since(&before).units(), 0);
+}
+
+#[test]
+fn request_that_another_part_refuses_is_not_counted() {
+    let gate = gate("5/minute");
+    let (key, key_id) = issue(&gate, &new_key(), entropy(1));
+    let lines = lines(&gate);
+    let usage = begin(&gate, &lines);
+    let addresses = limiter("1/minute", 8);
+    let check = |now: Timestamp| {
+        let key = gate.part(bytes(&key), 1).with_usage(Some(usage));
+        check_all(&[&addresses.part(b"192.0.2.1", 1), &key], now).unwrap()
+    };
+    assert!(check(at(1)).is_admitted() && !check(at(1)).is_admitted());
+    let counts = gate.usage_of(usage, key_id).unwrap();
+    assert_eq!((counts.admitted(), counts.denied_by_key()), (1, 0));
+}
+
+#[test]
+fn record_that_passes_to_another_key_begins_at_0() {
+    let plans = [plan("default", "5/minute")];
+    let gate = support::gate(&config(1, &plans));
+    let (old, old_id) = issue(&gate, &new_key(), entropy(1));
+    let lines = lines(&gate);
+    let usage = begin(&gate, &lines);
+    gate.check_and_count(Some(usage), bytes(&old), 1, at(1));
+    let mut administrator = gate.administer().unwrap();
+    administrator.revoke(old_id).unwrap();
+    administrator.set_usage(Some(usage));
+    let (key, key_id) = administrator.issue(&new_key(), entropy(2), at(200)).unwrap();
+    gate.check_and_count(Some(usage), bytes(&old), 1, at(200));
+    assert_eq!(gate.usage_of(usage, key_id), Some(KeyUsage::default()));
+    gate.check_and_count(Some(usage), bytes(&key), 1, at(200));
+    assert_eq!(gate.usage_of(usage, key_id).unwrap().admitted(), 1);
+    assert_eq!(gate.usage_of(usage, old_id), None);
+}
+
+#[test]
+fn counts_are_those_of_one_gate_and_generation() {
+    let gate = gate("5/minute");
+    let (key, key_id) = issue(&gate, &new_key(), entropy(1));
+    let (lines, others) = (lines(&gate), lines(&gate));
+    assert_eq!(gate.usage_generation(), 0);
+    assert!(gate.attach_usage(&lines).is_none());
+    let usage = begin(&gate, &lines);
+    assert_eq!(gate.usage_generation(), GENERATION.get());
+    gate.check_and_count(Some(usage), bytes(&key), 1, at(1));
+    let counted = |lines| gate.usage_of(gate.attach_usage(lines)?, key_id);
+    assert_eq!(counted(&lines).unwrap().admitted(), 1);
+    assert!(counted(&others).is_none() && gate.attach_usage(&lines[1..]).is_none());
+
+    // The number of the last change of a list of keys is in the same word.
+    gate.administer().unwrap().set_applied_sequence((1 << 48) - 1);
+    assert_eq!((gate.usage_generation(), gate.applied_sequence()), (7, (1 << 48) - 1));
+    let mut administrator = gate.administer().unwrap();
+    administrator.end_usage();
+    assert_eq!((gate.usage_generation(), gate.applied_sequence()), (0, (1 << 48) - 1));
+    // What was counted remains.
+    administrator.begin_usage(&lines, GENERATION).unwrap();
+    assert_eq!(counted(&lines).unwrap().admitted(), 1);
+
+    let before = image(&others);
+    let beyond = NonZeroU16::new(0x8000).unwrap();
+    assert!(administrator.begin_usage(&others, beyond).is_none());
+    assert!(administrator.begin_usage(&others[1..], GENERATION).is_none());
+    assert_eq!(image(&others), before);
+    assert_eq!(gate.usage_generation(), GENERATION.get());
+}
+
+#[test]
+fn counts_of_one_word_do_not_disturb_each_other() {
+    let gate = gate("5/minute");
+    let (key, key_id) = issue(&gate, &new_key(), entropy(1));
+    let lines = lines(&gate);
+    let usage = begin(&gate, &lines);
+    let line = lines.iter().skip(1).find(|line| line.load(0) == key_id.number()).unwrap();
+    // One request before the first count of the word is full.
+    line.store(1, u32::MAX.into());
+    let before = gate.usage_of(usage, key_id).unwrap();
+    for _ in 0..3 {
+        gate.check_and_count(Some(usage), bytes(&key), 1, at(1));
+    }
+    let counts = gate.usage_of(usage, key_id).unwrap().since(&before);
+    assert_eq!((counts.admitted(), counts.with_previous_secret()), (3, 0));
+    assert_eq!(KeyId::from_number(line.load(0)), Some(key_id));
+}
