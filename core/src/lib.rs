@@ -195,7 +195,7 @@ pub use {
     tally::Layout,
     text::Text,
     time::{Clock, Timestamp},
-    usage::{KeyUsage, Usage},
+    usage::{KeyUsage, Usage, UsageCounts},
     verdict::{Holder, Verdict},
     window::{MAX_WINDOW_S, Window},
 };

@@ -3,7 +3,8 @@
 //! The tally of a key decides; these counts are for people. A check counts only after the key's
 //! secret was right, so that the time of a refusal does not tell whether a key id exists.
 //!
-//! The first line is a header. Each record of the gate has a line after it:
+//! The first line is a header: words 0 to 2 are those of every table, 3 is the capacity, 4 the
+//! random number of the gate, and 5 the generation. Each record of the gate has a line after it:
 //!
 //! | word | holds |
 //! |---|---|
@@ -27,15 +28,15 @@ use core::num::NonZeroU16;
 
 use crate::bits::{high, index, low};
 use crate::cache_line::{CACHE_LINE_WORDS, CacheLine};
+use crate::header::{AttachError, CreateError, Header, TableKind};
 use crate::key::KeyId;
 use crate::sync::Ordering;
 use crate::time::Timestamp;
 
-/// The first word of the header: `kt-usage` as bytes.
-const MAGIC: u64 = u64::from_le_bytes(*b"kt-usage");
-
-/// The version of these lines.
-const VERSION: u64 = 1;
+// The words of the header after its magic, kind and size.
+const CAPACITY: usize = 3;
+const GATE: usize = 4;
+const GENERATION: usize = 5;
 
 // The words of a key's line.
 const KEY_ID: usize = 0;
@@ -63,12 +64,13 @@ pub(crate) enum Use {
     Suspended,
 }
 
-/// The counts of uses of a gate's keys, in memory that the caller provides.
+/// The counts of uses of a gate's keys, in memory that the caller provides: anything that
+/// dereferences to a slice of lines.
 ///
 /// ```
 /// use core::num::NonZeroU16;
-/// use keytally_core::{CacheLine, Entropy, Gate, GateConfig, Name, NewKey, Peppers, Plan, Usage};
-/// # use keytally_core::Timestamp;
+/// use keytally_core::{CacheLine, Entropy, Gate, GateConfig, Name, NewKey, Peppers, Plan};
+/// # use keytally_core::{Timestamp, UsageCounts};
 /// # let plans = [Plan::new("default", "2/minute".parse()?).unwrap()];
 /// # let config = GateConfig::new(8, Name::new("kt").unwrap(), &plans);
 /// # let memory: Vec<_> = (0..config.lines()).map(|_| CacheLine::new()).collect();
@@ -76,19 +78,92 @@ pub(crate) enum Use {
 /// # let now = Timestamp::from_unix_s(1_700_000_000);
 /// # let new = NewKey::new(42, Name::new("live").unwrap());
 /// let (key, key_id) = gate.administer()?.issue(&new, Entropy::new([7; 24]), now)?;
-/// let memory: Vec<_> = (0..Usage::lines(gate.capacity())).map(|_| CacheLine::new()).collect();
-/// let usage = gate.administer()?.begin_usage(&memory, NonZeroU16::MIN).expect("the right size");
+/// let lines = UsageCounts::<Vec<CacheLine>>::lines(gate.capacity());
+/// let memory: Vec<_> = (0..lines).map(|_| CacheLine::new()).collect();
+/// let counts = gate.init_usage(memory, NonZeroU16::MIN)?;
+/// gate.administer()?.begin_usage(&counts);
 ///
 /// for _ in 0..3 {
-///     gate.check_and_count(Some(usage), Some(key.expose().as_bytes()), 1, now);
+///     gate.check_and_count(Some(counts.view()), Some(key.expose().as_bytes()), 1, now);
 /// }
-/// let counts = gate.usage_of(usage, key_id).expect("the gate has the key");
-/// assert_eq!((counts.admitted(), counts.denied_by_key()), (2, 1));
+/// let usage = gate.usage_of(counts.view(), key_id).expect("the gate has the key");
+/// assert_eq!((usage.admitted(), usage.denied_by_key()), (2, 1));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[derive(Debug)]
+pub struct UsageCounts<M> {
+    memory: M,
+    generation: NonZeroU16,
+}
+
+/// A view of [`UsageCounts`], in which requests are counted.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage<'m> {
     lines: &'m [CacheLine],
+}
+
+impl<M: AsRef<[CacheLine]>> UsageCounts<M> {
+    /// Returns the lines that the counts of a gate with this capacity take, of
+    /// [`CACHE_LINE_LEN`](crate::CACHE_LINE_LEN) bytes each.
+    pub const fn lines(capacity: u32) -> usize {
+        1 + capacity as usize
+    }
+
+    /// Creates the counts of a gate with this random number and capacity, all 0.
+    pub(crate) fn init(
+        memory: M,
+        id: u64,
+        capacity: u32,
+        generation: NonZeroU16,
+    ) -> Result<Self, CreateError> {
+        let (lines, needed) = (memory.as_ref(), Self::lines(capacity));
+        if lines.len() != needed {
+            return Err(CreateError::Size { lines: lines.len(), needed });
+        }
+        for line in lines {
+            line.words().iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        }
+        Header::begin(lines, TableKind::Usage);
+        lines[0].store(CAPACITY, capacity.into());
+        lines[0].store(GATE, id);
+        lines[0].store(GENERATION, u64::from(generation.get()));
+        Header::publish(lines);
+        Ok(Self { memory, generation })
+    }
+
+    /// Opens the counts of a gate with this random number and capacity.
+    pub(crate) fn attach(memory: M, id: u64, capacity: u32) -> Result<Self, AttachError> {
+        let line = Header::read_beginning(memory.as_ref(), TableKind::Usage)?;
+        let geometry = |what, value| AttachError::Geometry { what, value };
+        let generation = line.load(GENERATION);
+        let valid = u16::try_from(generation).ok().and_then(NonZeroU16::new);
+        let generation = valid.ok_or_else(|| geometry("generation", generation))?;
+        if line.load(GATE) != id {
+            return Err(geometry("number of this gate", line.load(GATE)));
+        }
+        if line.load(CAPACITY) != u64::from(capacity)
+            || memory.as_ref().len() != Self::lines(capacity)
+        {
+            return Err(geometry("capacity of this gate", line.load(CAPACITY)));
+        }
+        Ok(Self { memory, generation })
+    }
+
+    /// Returns the memory that the counts are in.
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    /// Returns the number by which the gate's header names these counts.
+    pub fn generation(&self) -> NonZeroU16 {
+        self.generation
+    }
+
+    /// Returns a view, in which requests are counted.
+    #[inline]
+    pub fn view(&self) -> Usage<'_> {
+        Usage { lines: self.memory.as_ref() }
+    }
 }
 
 /// How a key was used, since the gate counts its uses.
@@ -169,38 +244,6 @@ impl KeyUsage {
 }
 
 impl<'m> Usage<'m> {
-    /// Returns the lines that the counts of a gate with this capacity take, of
-    /// [`CACHE_LINE_LEN`](crate::CACHE_LINE_LEN) bytes each.
-    pub const fn lines(capacity: u32) -> usize {
-        1 + capacity as usize
-    }
-
-    /// Returns the counts in `lines`; `None` unless they are those of a gate with this id and
-    /// capacity, and have this generation.
-    pub(crate) fn attach(
-        lines: &'m [CacheLine],
-        id: u64,
-        capacity: u32,
-        generation: NonZeroU16,
-    ) -> Option<Self> {
-        let header = header(id, capacity, generation);
-        let is_its = lines
-            .first()?
-            .words()
-            .iter()
-            .zip(header)
-            .all(|(word, expected)| word.load(Ordering::Acquire) == expected);
-        (is_its && lines.len() == Self::lines(capacity)).then_some(Self { lines })
-    }
-
-    /// Writes the header, of which the magic is last.
-    pub(crate) fn begin(lines: &[CacheLine], id: u64, capacity: u32, generation: NonZeroU16) {
-        let header = header(id, capacity, generation);
-        for (word, value) in header.into_iter().enumerate().rev() {
-            lines[0].store(word, value);
-        }
-    }
-
     /// Returns how a key was used; `None` if other uses are counted in the line of its record.
     pub(crate) fn of(self, record: u32, key_id: KeyId) -> Option<KeyUsage> {
         let line = self.line(record)?;
@@ -281,9 +324,4 @@ impl<'m> Usage<'m> {
 #[inline]
 fn add(line: &CacheLine, word: usize, count: u64) {
     line.word(word).fetch_add(count, Ordering::Relaxed);
-}
-
-/// Returns the words of the header.
-fn header(id: u64, capacity: u32, generation: NonZeroU16) -> [u64; CACHE_LINE_WORDS] {
-    [MAGIC, VERSION, capacity.into(), id, u64::from(generation.get()), 0, 0, 0]
 }

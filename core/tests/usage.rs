@@ -3,12 +3,15 @@
 
 use core::num::NonZeroU16;
 
-use keytally_core::{CacheLine, Gate, Key, KeyId, KeyUsage, Timestamp, Usage, check_all};
+use keytally_core::{
+    AttachError, CacheLine, CreateError, Gate, Key, KeyId, KeyUsage, TableKind, Timestamp,
+    UsageCounts, check_all,
+};
 
 #[expect(dead_code, reason = "each test uses a part of this module")]
 mod support;
 
-use support::{at, config, end, entropy, image, issue, limiter, memory, new_key, plan};
+use support::{at, config, end, entropy, issue, limiter, memory, new_key, plan};
 
 type TestGate = Gate<Vec<CacheLine>>;
 
@@ -21,12 +24,14 @@ fn gate(sections: &str) -> TestGate {
 }
 
 fn lines(gate: &TestGate) -> Vec<CacheLine> {
-    memory(Usage::lines(gate.capacity()))
+    memory(UsageCounts::<Vec<CacheLine>>::lines(gate.capacity()))
 }
 
-/// Begins to count in these lines.
-fn begin<'m>(gate: &TestGate, lines: &'m [CacheLine]) -> Usage<'m> {
-    gate.administer().unwrap().begin_usage(lines, GENERATION).unwrap()
+/// Begins to count.
+fn begin(gate: &TestGate) -> UsageCounts<Vec<CacheLine>> {
+    let counts = gate.init_usage(lines(gate), GENERATION).unwrap();
+    gate.administer().unwrap().begin_usage(&counts);
+    counts
 }
 
 fn bytes(key: &Key) -> Option<&[u8]> {
@@ -37,8 +42,8 @@ fn bytes(key: &Key) -> Option<&[u8]> {
 fn each_outcome_of_a_plain_gate_is_counted() {
     let gate = gate("5/minute");
     let (key, key_id) = issue(&gate, &new_key(), entropy(1));
-    let lines = lines(&gate);
-    let usage = begin(&gate, &lines);
+    let counted = begin(&gate);
+    let usage = counted.view();
     let check = |key: &Key, cost, now| {
         gate.check_and_count(Some(usage), bytes(key), cost, now);
         gate.usage_of(usage, key_id).unwrap()
@@ -85,8 +90,8 @@ fn denials_of_a_gate_with_sections_are_counted_by_section() {
     };
     let (key, key_id) = issue(&gate, &new_key(), entropy(1));
     let (other, _) = issue(&gate, &new_key(), entropy(2));
-    let lines = lines(&gate);
-    let usage = begin(&gate, &lines);
+    let counted = begin(&gate);
+    let usage = counted.view();
     let part = |key, cost| gate.part(bytes(key), cost).with_usage(Some(usage));
     let counts = || gate.usage_of(usage, key_id).unwrap();
 
@@ -121,8 +126,8 @@ fn denials_of_a_gate_with_sections_are_counted_by_section() {
 fn request_that_another_part_refuses_is_not_counted() {
     let gate = gate("5/minute");
     let (key, key_id) = issue(&gate, &new_key(), entropy(1));
-    let lines = lines(&gate);
-    let usage = begin(&gate, &lines);
+    let counted = begin(&gate);
+    let usage = counted.view();
     let addresses = limiter("1/minute", 8);
     let check = |now: Timestamp| {
         let key = gate.part(bytes(&key), 1).with_usage(Some(usage));
@@ -138,8 +143,8 @@ fn record_that_passes_to_another_key_begins_at_0() {
     let plans = [plan("default", "5/minute")];
     let gate = support::gate(&config(1, &plans));
     let (old, old_id) = issue(&gate, &new_key(), entropy(1));
-    let lines = lines(&gate);
-    let usage = begin(&gate, &lines);
+    let counted = begin(&gate);
+    let usage = counted.view();
     gate.check_and_count(Some(usage), bytes(&old), 1, at(1));
     let mut administrator = gate.administer().unwrap();
     administrator.revoke(old_id).unwrap();
@@ -156,15 +161,37 @@ fn record_that_passes_to_another_key_begins_at_0() {
 fn counts_are_those_of_one_gate_and_generation() {
     let gate = gate("5/minute");
     let (key, key_id) = issue(&gate, &new_key(), entropy(1));
-    let (lines, others) = (lines(&gate), lines(&gate));
     assert_eq!(gate.usage_generation(), 0);
-    assert!(gate.attach_usage(&lines).is_none());
-    let usage = begin(&gate, &lines);
+    let counted = begin(&gate);
     assert_eq!(gate.usage_generation(), GENERATION.get());
-    gate.check_and_count(Some(usage), bytes(&key), 1, at(1));
-    let counted = |lines| gate.usage_of(gate.attach_usage(lines)?, key_id);
-    assert_eq!(counted(&lines).unwrap().admitted(), 1);
-    assert!(counted(&others).is_none() && gate.attach_usage(&lines[1..]).is_none());
+    gate.check_and_count(Some(counted.view()), bytes(&key), 1, at(1));
+    let memory = counted.memory();
+    let read = |memory| {
+        let counts: UsageCounts<&[CacheLine]> = gate.attach_usage(memory)?;
+        Ok((counts.generation(), gate.usage_of(counts.view(), key_id).unwrap().admitted()))
+    };
+    assert_eq!(read(&memory[..]), Ok((GENERATION, 1)));
+    assert!(matches!(read(&memory[1..]), Err(AttachError::NotATable | AttachError::Unfinished)));
+    let len = 64 * memory.len() as u64;
+    assert_eq!(read(&memory[..8]), Err(AttachError::Truncated { len: 8 * 64, needed: len }));
+    assert_eq!(
+        gate.init_usage(&memory[1..], GENERATION).err(),
+        Some(CreateError::Size { lines: memory.len() - 1, needed: memory.len() })
+    );
+    for (word, wrong, what) in [
+        (3, 15, "capacity of this gate"),
+        (4, 1, "number of this gate"),
+        (5, 0, "generation"),
+        (5, 1 << 16, "generation"),
+    ] {
+        let right = memory[0].load(word);
+        memory[0].store(word, wrong);
+        assert_eq!(read(&memory[..]), Err(AttachError::Geometry { what, value: wrong }));
+        memory[0].store(word, right);
+    }
+    let is_gate = Gate::attach(&memory[..], support::peppers(&[1])).err();
+    let (found, expected) = (TableKind::Usage, TableKind::Gate);
+    assert_eq!(is_gate, Some(AttachError::Kind { found, expected }));
 
     // The number of the last change of a list of keys is in the same word.
     gate.administer().unwrap().set_applied_sequence((1 << 48) - 1);
@@ -173,24 +200,18 @@ fn counts_are_those_of_one_gate_and_generation() {
     administrator.end_usage();
     assert_eq!((gate.usage_generation(), gate.applied_sequence()), (0, (1 << 48) - 1));
     // What was counted remains.
-    administrator.begin_usage(&lines, GENERATION).unwrap();
-    assert_eq!(counted(&lines).unwrap().admitted(), 1);
-
-    let before = image(&others);
-    let beyond = NonZeroU16::new(0x8000).unwrap();
-    assert!(administrator.begin_usage(&others, beyond).is_none());
-    assert!(administrator.begin_usage(&others[1..], GENERATION).is_none());
-    assert_eq!(image(&others), before);
-    assert_eq!(gate.usage_generation(), GENERATION.get());
+    administrator.begin_usage(&counted);
+    assert_eq!(read(&memory[..]), Ok((GENERATION, 1)));
 }
 
 #[test]
 fn counts_of_one_word_do_not_disturb_each_other() {
     let gate = gate("5/minute");
     let (key, key_id) = issue(&gate, &new_key(), entropy(1));
-    let lines = lines(&gate);
-    let usage = begin(&gate, &lines);
-    let line = lines.iter().skip(1).find(|line| line.load(0) == key_id.number()).unwrap();
+    let counted = begin(&gate);
+    let usage = counted.view();
+    let line =
+        counted.memory().iter().skip(1).find(|line| line.load(0) == key_id.number()).unwrap();
     // One request before the first count of the word is full.
     line.store(1, u32::MAX.into());
     let before = gate.usage_of(usage, key_id).unwrap();

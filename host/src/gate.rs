@@ -18,6 +18,7 @@ use crate::holder::LockHolder;
 use crate::lock::{self, DEFAULT_WAIT, Lock, Wait};
 use crate::map::Mapping;
 use crate::publish::{create_in_memory, create_table};
+use crate::usage::UsageFiles;
 
 /// The settings of a new gate.
 ///
@@ -171,6 +172,7 @@ pub struct Gate {
     file: TableFile,
     /// The longest time that administering calls wait for the lock, in milliseconds.
     wait_ms: AtomicU64,
+    usage: UsageFiles,
 }
 
 /// The number of changes that [`Gate::administer_each`] makes under one lock. Between two locks,
@@ -248,8 +250,8 @@ impl Gate {
         Ok(Self::new(table, file))
     }
 
-    fn new(table: keytally_core::Gate<Mapping>, file: TableFile) -> Self {
-        let gate = Self { table, file, wait_ms: AtomicU64::new(0) };
+    pub(crate) fn new(table: keytally_core::Gate<Mapping>, file: TableFile) -> Self {
+        let gate = Self { table, file, wait_ms: AtomicU64::new(0), usage: UsageFiles::default() };
         gate.set_wait(DEFAULT_WAIT);
         gate
     }
@@ -296,6 +298,11 @@ impl Gate {
         SystemClock::read_for(self.table.layout())
     }
 
+    /// Returns the files of counts that are mapped.
+    pub(crate) fn usage_files(&self) -> &UsageFiles {
+        &self.usage
+    }
+
     /// Returns the file.
     pub(crate) fn file(&self) -> &TableFile {
         &self.file
@@ -313,12 +320,12 @@ impl Gate {
     /// is that of [`SystemClock::read_for`].
     #[inline]
     pub fn check(&self, api_key: Option<&[u8]>, cost: u32) -> Verdict {
-        self.table.check(api_key, cost, self.clock())
+        self.table.check_and_count(self.usage(), api_key, cost, self.clock())
     }
 
     /// Returns the key and a cost as a part of [`check_all`](crate::check_all).
     pub fn part<'g>(&'g self, api_key: Option<&'g [u8]>, cost: u32) -> GatePart<'g, Mapping> {
-        self.table.part(api_key, cost)
+        self.table.part(api_key, cost).with_usage(self.usage())
     }
 
     /// Returns the verdict that [`check`](Self::check) would return now, without charging.
@@ -344,7 +351,9 @@ impl Gate {
     /// # Ok::<(), keytally::Error>(())
     /// ```
     pub fn refund(&self, key_id: KeyId, charge: Charge) -> Option<Verdict> {
-        self.table.refund(key_id, charge, SystemClock::read())
+        let refunded = self.table.refund(key_id, charge, SystemClock::read());
+        self.adjust_usage(key_id, charge, 0, refunded.as_ref());
+        refunded
     }
 
     /// Replaces an estimated cost by the actual one: refunds the difference, or charges it as far
@@ -353,7 +362,9 @@ impl Gate {
     ///
     /// Returns `None` if the gate has no such key.
     pub fn settle(&self, key_id: KeyId, estimate: Charge, actual: u32) -> Option<Verdict> {
-        self.table.settle(key_id, estimate, actual, SystemClock::read())
+        let settled = self.table.settle(key_id, estimate, actual, SystemClock::read());
+        self.adjust_usage(key_id, estimate, actual, settled.as_ref());
+        settled
     }
 
     /// Replaces the estimated costs of a request and its groups by the actual ones. Settle a charge
@@ -366,7 +377,12 @@ impl Gate {
         estimate: Charge,
         settlement: &Settlement<'_>,
     ) -> Option<Settled> {
-        self.table.settle_all(key_id, estimate, settlement, SystemClock::read())
+        let settled = self.table.settle_all(key_id, estimate, settlement, SystemClock::read());
+        if let Some(actual) = settlement.cost {
+            let verdict = settled.as_ref().map(|settled| &settled.verdict);
+            self.adjust_usage(key_id, estimate, actual, verdict);
+        }
+        settled
     }
 
     /// Sets all counts of the key to 0. Returns `None` if the gate has no such key.
@@ -695,6 +711,7 @@ impl Gate {
         let lock = Lock::acquire(&self.file, self.table.memory().as_ref(), wait)?;
         self.end_migration(&lock)?;
         let mut administrator = self.table.take_over();
+        administrator.set_usage(self.usage());
         let result = work(&mut administrator);
         // Also after an error, because the changes before it remain.
         self.file.flush(self.table.memory())?;

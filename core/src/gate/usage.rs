@@ -9,12 +9,13 @@ use super::table::{Gate, LIST_WORD, PEPPER_LINE, USAGE_MASK, USAGE_SHIFT};
 use crate::bits::{high, low};
 use crate::cache_line::CacheLine;
 use crate::compound::{Compound, TallyVerdict};
+use crate::header::{AttachError, CreateError};
 use crate::key::KeyId;
 use crate::outcome::{Outcome, Reason};
 use crate::record::Record;
 use crate::section::Section;
 use crate::time::{Clock, Timestamp};
-use crate::usage::{KeyUsage, Usage, Use};
+use crate::usage::{KeyUsage, Usage, UsageCounts, Use};
 use crate::verdict::Verdict;
 
 impl<M: AsRef<[CacheLine]>> Gate<M> {
@@ -27,11 +28,31 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         (low(word) >> USAGE_SHIFT & USAGE_MASK) as u16
     }
 
-    /// Returns the counts of uses in `lines`; `None` unless they are those of this gate that
-    /// [`usage_generation`](Self::usage_generation) names.
-    pub fn attach_usage<'m>(&self, lines: &'m [CacheLine]) -> Option<Usage<'m>> {
-        let generation = NonZeroU16::new(self.usage_generation())?;
-        Usage::attach(lines, self.id(), self.capacity, generation)
+    /// Creates the counts of uses of this gate, all 0. Nothing is counted before
+    /// [`begin_usage`](Administrator::begin_usage). `generation` is 1 to 32767. Give another one
+    /// than before, so that processes that have other counts open open these.
+    ///
+    /// # Errors
+    /// [`CreateError::Size`] if the memory does not have as many lines as
+    /// [`UsageCounts::lines`] returns.
+    pub fn init_usage<N: AsRef<[CacheLine]>>(
+        &self,
+        memory: N,
+        generation: NonZeroU16,
+    ) -> Result<UsageCounts<N>, CreateError> {
+        UsageCounts::init(memory, self.id(), self.capacity, generation)
+    }
+
+    /// Opens the counts of uses of this gate. Requests are counted in them only if their generation
+    /// is that of [`usage_generation`](Self::usage_generation).
+    ///
+    /// # Errors
+    /// [`AttachError`] if the memory does not hold the counts of this gate.
+    pub fn attach_usage<N: AsRef<[CacheLine]>>(
+        &self,
+        memory: N,
+    ) -> Result<UsageCounts<N>, AttachError> {
+        UsageCounts::attach(memory, self.id(), self.capacity)
     }
 
     /// Returns how a key was used; `None` if the gate does not have it.
@@ -149,32 +170,15 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
 const GRACE_WORD: usize = 7;
 
 impl<'g, M: AsRef<[CacheLine]>> Administrator<'g, M> {
-    /// Begins to count the uses of all keys, in every process that uses the gate. `lines` are what
-    /// these processes share, and as many as [`Usage::lines`] returns. `generation` is 1 to 32767,
-    /// and another one than before if the processes must map other memory.
-    ///
-    /// Counts that are in `lines` already remain. Returns `None`, and changes nothing, if the
-    /// number of lines or the generation is wrong.
-    pub fn begin_usage<'m>(
-        &mut self,
-        lines: &'m [CacheLine],
-        generation: NonZeroU16,
-    ) -> Option<Usage<'m>> {
-        let gate = self.gate;
-        if lines.len() != Usage::lines(gate.capacity) || u32::from(generation.get()) > USAGE_MASK {
-            return None;
-        }
-        let usage = Usage::attach(lines, gate.id(), gate.capacity, generation).or_else(|| {
-            Usage::begin(lines, gate.id(), gate.capacity, generation);
-            Usage::attach(lines, gate.id(), gate.capacity, generation)
-        })?;
-        for at in gate.records() {
+    /// Begins to count the uses of all keys, in every process that uses the gate. Counts of keys
+    /// that are in `counts` already remain.
+    pub fn begin_usage<N: AsRef<[CacheLine]>>(&mut self, counts: &UsageCounts<N>) {
+        for at in self.gate.records() {
             if let Some(key_id) = at.key_id() {
-                usage.assign(at.number, key_id);
+                counts.view().assign(at.number, key_id);
             }
         }
-        gate.set_usage_generation(generation.get());
-        Some(usage)
+        self.gate.set_usage_generation(counts.generation().get());
     }
 
     /// Ends counting the uses, in every process that uses the gate.
@@ -210,6 +214,9 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     pub(super) fn set_usage_generation(&self, generation: u16) {
         let line = &self.memory.as_ref()[PEPPER_LINE];
         let others = line.load(LIST_WORD) & !(u64::from(USAGE_MASK) << USAGE_SHIFT);
-        line.store(LIST_WORD, others | u64::from(generation) << USAGE_SHIFT);
+        line.store(
+            LIST_WORD,
+            others | u64::from(u32::from(generation) & USAGE_MASK) << USAGE_SHIFT,
+        );
     }
 }
