@@ -161,7 +161,7 @@ pub use {
     compound::{Compound, MAX_PARTS, Part, PartsError, TallyVerdict, check_all, peek_all},
     features::Feature,
     gate::{
-        AccountInfo, AdminError, Administrator, Entropy, Flaw, FlawKind, Gate, GateConfig,
+        AccountInfo, AdminError, Administrator, Counted, Entropy, Flaw, FlawKind, Gate, GateConfig,
         GatePart, IMPORT_GROUP, IMPORTED_KEY_LEN, KeyInfo, KeyRecord, MAX_ENVS, MAX_KEYS,
         MAX_PLAN_NAME_LEN, MAX_PLANS, MAX_SCOPE_NAME_LEN, MAX_SCOPES, MAX_SUCCESSOR_NAME_LEN,
         Migration, NewKey, NotCarried, Plan, RequestError, Settled, Settlement, StoredSecret,

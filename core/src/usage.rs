@@ -84,7 +84,7 @@ pub(crate) enum Use {
 /// gate.administer()?.begin_usage(&counts);
 ///
 /// for _ in 0..3 {
-///     gate.check_and_count(Some(counts.view()), Some(key.expose().as_bytes()), 1, now);
+///     gate.counted(Some(counts.view())).check(Some(key.expose().as_bytes()), 1, now);
 /// }
 /// let usage = gate.usage_of(counts.view(), key_id).expect("the gate has the key");
 /// assert_eq!((usage.admitted(), usage.denied_by_key()), (2, 1));

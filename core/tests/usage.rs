@@ -45,7 +45,7 @@ fn each_outcome_of_a_plain_gate_is_counted() {
     let counted = begin(&gate);
     let usage = counted.view();
     let check = |key: &Key, cost, now| {
-        gate.check_and_count(Some(usage), bytes(key), cost, now);
+        gate.counted(Some(usage)).check(bytes(key), cost, now);
         gate.usage_of(usage, key_id).unwrap()
     };
     assert_eq!(gate.usage_of(usage, key_id), Some(KeyUsage::default()));
@@ -61,7 +61,7 @@ fn each_outcome_of_a_plain_gate_is_counted() {
     let before = check(&key, 1, at(4));
     let wrong = Key::mint(gate.prefix(), new_key().env, key_id, &[9; 16]).unwrap();
     assert_eq!(check(&wrong, 1, at(4)), before, "a wrong secret counts nothing");
-    gate.check_and_count(Some(usage), None, 1, at(4));
+    gate.counted(Some(usage)).check(None, 1, at(4));
     assert_eq!(gate.usage_of(usage, key_id), Some(before));
 
     let end_of_grace = end(90);
@@ -113,13 +113,16 @@ fn denials_of_a_gate_with_sections_are_counted_by_section() {
 
     // The check without parts counts as well.
     let before = counts();
-    gate.check_and_count(Some(usage), bytes(&key), 1, at(61));
+    gate.counted(Some(usage)).check(bytes(&key), 1, at(61));
     assert_eq!(counts().since(&before).admitted(), 1);
     // A peek does not.
     part(&key, 1).peek(at(61));
     assert_eq!(counts().since(&before).admitted(), 1);
-    gate.adjust_usage(usage, key_id, -1);
-    assert_eq!(counts().since(&before).units(), 0);
+    let gate = gate.counted(Some(usage));
+    let charge = gate.part(bytes(&key), 1).check(at(61)).charge(0).unwrap();
+    assert_eq!(counts().since(&before).units(), 2);
+    gate.refund(key_id, charge, at(61)).unwrap();
+    assert_eq!(counts().since(&before).units(), 1);
 }
 
 #[test]
@@ -145,14 +148,14 @@ fn record_that_passes_to_another_key_begins_at_0() {
     let (old, old_id) = issue(&gate, &new_key(), entropy(1));
     let counted = begin(&gate);
     let usage = counted.view();
-    gate.check_and_count(Some(usage), bytes(&old), 1, at(1));
+    gate.counted(Some(usage)).check(bytes(&old), 1, at(1));
     let mut administrator = gate.administer().unwrap();
     administrator.revoke(old_id).unwrap();
     administrator.set_usage(Some(usage));
     let (key, key_id) = administrator.issue(&new_key(), entropy(2), at(200)).unwrap();
-    gate.check_and_count(Some(usage), bytes(&old), 1, at(200));
+    gate.counted(Some(usage)).check(bytes(&old), 1, at(200));
     assert_eq!(gate.usage_of(usage, key_id), Some(KeyUsage::default()));
-    gate.check_and_count(Some(usage), bytes(&key), 1, at(200));
+    gate.counted(Some(usage)).check(bytes(&key), 1, at(200));
     assert_eq!(gate.usage_of(usage, key_id).unwrap().admitted(), 1);
     assert_eq!(gate.usage_of(usage, old_id), None);
 }
@@ -164,7 +167,7 @@ fn counts_are_those_of_one_gate_and_generation() {
     assert_eq!(gate.usage_generation(), 0);
     let counted = begin(&gate);
     assert_eq!(gate.usage_generation(), GENERATION.get());
-    gate.check_and_count(Some(counted.view()), bytes(&key), 1, at(1));
+    gate.counted(Some(counted.view())).check(bytes(&key), 1, at(1));
     let memory = counted.memory();
     let read = |memory| {
         let counts: UsageCounts<&[CacheLine]> = gate.attach_usage(memory)?;
@@ -216,7 +219,7 @@ fn counts_of_one_word_do_not_disturb_each_other() {
     line.store(1, u32::MAX.into());
     let before = gate.usage_of(usage, key_id).unwrap();
     for _ in 0..3 {
-        gate.check_and_count(Some(usage), bytes(&key), 1, at(1));
+        gate.counted(Some(usage)).check(bytes(&key), 1, at(1));
     }
     let counts = gate.usage_of(usage, key_id).unwrap().since(&before);
     assert_eq!((counts.admitted(), counts.with_previous_secret()), (3, 0));

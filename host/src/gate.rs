@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_core::{
-    AccountInfo, AdminError, Administrator, AttachError, Charge, Clock, Flaw, GatePart, Key, KeyId,
-    KeyInfo, MAX_KEYS, MAX_PLANS, Name, NewKey, Outcome, Peppers, Plan, Quota, Settled, Settlement,
-    Timestamp, Verdict, Window,
+    AccountInfo, AdminError, Administrator, AttachError, Charge, Clock, Counted, Flaw, GatePart,
+    Key, KeyId, KeyInfo, MAX_KEYS, MAX_PLANS, Name, NewKey, Outcome, Peppers, Plan, Quota, Settled,
+    Settlement, Timestamp, Verdict, Window,
 };
 
 use crate::clock::{SystemClock, now};
@@ -308,7 +308,14 @@ impl Gate {
         &self.file
     }
 
-    /// Returns the core's table, whose methods take the time as an argument.
+    /// Returns the core's table as one that counts uses, if they are counted. Its methods take the
+    /// time as an argument.
+    #[inline]
+    pub fn counted(&self) -> Counted<'_, Mapping> {
+        self.table.counted(self.usage())
+    }
+
+    /// Returns the core's table, whose methods take the time as an argument and count no uses.
     pub fn table(&self) -> &keytally_core::Gate<Mapping> {
         &self.table
     }
@@ -320,12 +327,12 @@ impl Gate {
     /// is that of [`SystemClock::read_for`].
     #[inline]
     pub fn check(&self, api_key: Option<&[u8]>, cost: u32) -> Verdict {
-        self.table.check_and_count(self.usage(), api_key, cost, self.clock())
+        self.counted().check(api_key, cost, self.clock())
     }
 
     /// Returns the key and a cost as a part of [`check_all`](crate::check_all).
     pub fn part<'g>(&'g self, api_key: Option<&'g [u8]>, cost: u32) -> GatePart<'g, Mapping> {
-        self.table.part(api_key, cost).with_usage(self.usage())
+        self.counted().part(api_key, cost)
     }
 
     /// Returns the verdict that [`check`](Self::check) would return now, without charging.
@@ -351,9 +358,7 @@ impl Gate {
     /// # Ok::<(), keytally::Error>(())
     /// ```
     pub fn refund(&self, key_id: KeyId, charge: Charge) -> Option<Verdict> {
-        let refunded = self.table.refund(key_id, charge, SystemClock::read());
-        self.adjust_usage(key_id, charge, 0, refunded.as_ref());
-        refunded
+        self.counted().refund(key_id, charge, SystemClock::read())
     }
 
     /// Replaces an estimated cost by the actual one: refunds the difference, or charges it as far
@@ -362,9 +367,7 @@ impl Gate {
     ///
     /// Returns `None` if the gate has no such key.
     pub fn settle(&self, key_id: KeyId, estimate: Charge, actual: u32) -> Option<Verdict> {
-        let settled = self.table.settle(key_id, estimate, actual, SystemClock::read());
-        self.adjust_usage(key_id, estimate, actual, settled.as_ref());
-        settled
+        self.counted().settle(key_id, estimate, actual, SystemClock::read())
     }
 
     /// Replaces the estimated costs of a request and its groups by the actual ones. Settle a charge
@@ -377,12 +380,7 @@ impl Gate {
         estimate: Charge,
         settlement: &Settlement<'_>,
     ) -> Option<Settled> {
-        let settled = self.table.settle_all(key_id, estimate, settlement, SystemClock::read());
-        if let Some(actual) = settlement.cost {
-            let verdict = settled.as_ref().map(|settled| &settled.verdict);
-            self.adjust_usage(key_id, estimate, actual, verdict);
-        }
-        settled
+        self.counted().settle_all(key_id, estimate, settlement, SystemClock::read())
     }
 
     /// Sets all counts of the key to 0. Returns `None` if the gate has no such key.

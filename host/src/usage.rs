@@ -10,7 +10,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use keytally_core::{AttachError, Charge, KeyId, KeyUsage, Outcome, Usage, UsageCounts, Verdict};
+use keytally_core::{AttachError, KeyId, KeyUsage, Usage, UsageCounts};
 
 use crate::entropy::random;
 use crate::error::Error;
@@ -107,22 +107,6 @@ impl Gate {
             })?;
         }
         Ok(())
-    }
-
-    /// Corrects the units of a key's uses after a charge was settled or given back.
-    pub(crate) fn adjust_usage(
-        &self,
-        key_id: KeyId,
-        charge: Charge,
-        actual: u32,
-        verdict: Option<&Verdict>,
-    ) {
-        if let Some(usage) = self.usage()
-            && let Some(verdict) = verdict.filter(|it| it.outcome() != Outcome::Unavailable)
-        {
-            let charged = i64::from(actual) - i64::from(verdict.uncharged());
-            self.table().adjust_usage(usage, key_id, charged - i64::from(charge.cost()));
-        }
     }
 
     #[inline]

@@ -309,7 +309,7 @@ impl Gate {
             slf.get().answer(|gate| {
                 if request.is_none() && !gate.table().is_extended() {
                     let verdict = with_clock!(now, gate.table().layout(), |clock| {
-                        gate.table().check(api_key, cost.0, clock)
+                        gate.counted().check(api_key, cost.0, clock)
                     });
                     return Ok(Answer::Verdict(verdict));
                 }
@@ -420,7 +420,7 @@ impl Gate {
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
         let (verdict, gate) = slf.get().call(|gate| {
-            with_clock!(Time::from(now), |clock| gate.table().refund(key_id.0, charge.0, clock))
+            with_clock!(Time::from(now), |clock| gate.counted().refund(key_id.0, charge.0, clock))
         });
         Self::verdict_of_key(gate, key_id, verdict)
     }
@@ -479,7 +479,7 @@ impl Gate {
             settlement = settlement.with_group(name, *cost);
         }
         let (settled, gate) = slf.get().call(|gate| {
-            with_clock!(Time::from(now), |clock| gate.table().settle_all(
+            with_clock!(Time::from(now), |clock| gate.counted().settle_all(
                 key_id.0,
                 estimate.0,
                 &settlement,

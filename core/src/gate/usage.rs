@@ -1,13 +1,17 @@
 //! The counts of uses: how the requests of a gate come to the lines of `usage.rs`.
 
 use core::num::NonZeroU16;
+use core::ops::Deref;
 
 use subtle::ConstantTimeEq as _;
 
 use super::administrator::Administrator;
+use super::part::GatePart;
+use super::settle::{Settled, Settlement};
 use super::table::{Gate, LIST_WORD, PEPPER_LINE, USAGE_MASK, USAGE_SHIFT};
 use crate::bits::{high, low};
 use crate::cache_line::CacheLine;
+use crate::charge::Charge;
 use crate::compound::{Compound, TallyVerdict};
 use crate::header::{AttachError, CreateError};
 use crate::key::KeyId;
@@ -61,30 +65,10 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         usage.of(at.number, key_id)
     }
 
-    /// Checks a key and charges it, as [`check`](Self::check) does, and counts that.
+    /// Returns this gate as one whose requests are counted in `usage`.
     #[inline]
-    pub fn check_and_count(
-        &self,
-        usage: Option<Usage<'_>>,
-        api_key: Option<&[u8]>,
-        cost: u32,
-        clock: impl Clock,
-    ) -> Verdict {
-        let Some(usage) = usage else { return self.check(api_key, cost, clock) };
-        if self.is_extended() {
-            let compound = self.part(api_key, cost).with_usage(Some(usage)).check(clock);
-            return compound.decisive().without_charge();
-        }
-        let verdict = self.check(api_key, cost, clock);
-        let how = self.use_of(api_key, cost, &verdict, Some(&Section::Key));
-        self.count(usage, &verdict, how);
-        verdict
-    }
-
-    /// Corrects the units of the requests of a key that were admitted: by those that a settlement
-    /// charged in addition, or gave back if `units` is negative.
-    pub fn adjust_usage(&self, usage: Usage<'_>, key_id: KeyId, units: i64) {
-        usage.adjust(self.record_of(key_id).number, key_id, units);
+    pub fn counted<'g>(&'g self, usage: Option<Usage<'g>>) -> Counted<'g, M> {
+        Counted { gate: self, usage }
     }
 
     /// Counts what a compound charge came to for a part of this gate.
@@ -163,6 +147,104 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     fn is_previous(&self, text: &[u8], record: &Record) -> bool {
         let pepper = self.pepper(usize::from(record.previous_pepper));
         pepper.is_some_and(|pepper| pepper.mac(text).tag().ct_eq(&record.previous).into())
+    }
+}
+
+/// A gate whose requests are counted. [`Gate::counted`] returns it.
+///
+/// Its methods are those of the gate, and count what they decide.
+#[derive(Debug)]
+pub struct Counted<'g, M> {
+    gate: &'g Gate<M>,
+    usage: Option<Usage<'g>>,
+}
+
+impl<M> Clone for Counted<'_, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M> Copy for Counted<'_, M> {}
+
+impl<M> Deref for Counted<'_, M> {
+    type Target = Gate<M>;
+
+    #[inline]
+    fn deref(&self) -> &Gate<M> {
+        self.gate
+    }
+}
+
+impl<'g, M: AsRef<[CacheLine]>> Counted<'g, M> {
+    /// Checks a key and charges it: see [`Gate::check`].
+    #[inline]
+    pub fn check(self, api_key: Option<&[u8]>, cost: u32, clock: impl Clock) -> Verdict {
+        let Self { gate, usage: Some(usage) } = self else {
+            return self.gate.check(api_key, cost, clock);
+        };
+        if gate.is_extended() {
+            let compound = self.part(api_key, cost).check(clock);
+            return compound.decisive().without_charge();
+        }
+        let verdict = gate.check(api_key, cost, clock);
+        let how = gate.use_of(api_key, cost, &verdict, Some(&Section::Key));
+        gate.count(usage, &verdict, how);
+        verdict
+    }
+
+    /// Returns the key and a cost as a part of a compound charge: see [`Gate::part`].
+    pub fn part<'p>(self, api_key: Option<&'p [u8]>, cost: u32) -> GatePart<'p, M>
+    where
+        'g: 'p,
+    {
+        self.gate.part(api_key, cost).with_usage(self.usage)
+    }
+
+    /// Gives a charge back: see [`Gate::refund`].
+    pub fn refund(self, key_id: KeyId, charge: Charge, clock: impl Clock) -> Option<Verdict> {
+        let refunded = self.gate.refund(key_id, charge, clock)?;
+        self.correct(key_id, charge, 0, &refunded);
+        Some(refunded)
+    }
+
+    /// Replaces an estimate by the actual cost: see [`Gate::settle`].
+    pub fn settle(
+        self,
+        key_id: KeyId,
+        estimate: Charge,
+        actual: u32,
+        clock: impl Clock,
+    ) -> Option<Verdict> {
+        let settled = self.gate.settle(key_id, estimate, actual, clock)?;
+        self.correct(key_id, estimate, actual, &settled);
+        Some(settled)
+    }
+
+    /// Replaces the estimates of a charge by the actual costs: see [`Gate::settle_all`].
+    pub fn settle_all(
+        self,
+        key_id: KeyId,
+        estimate: Charge,
+        settlement: &Settlement<'_>,
+        clock: impl Clock,
+    ) -> Option<Settled> {
+        let settled = self.gate.settle_all(key_id, estimate, settlement, clock)?;
+        if let Some(actual) = settlement.cost {
+            self.correct(key_id, estimate, actual, &settled.verdict);
+        }
+        Some(settled)
+    }
+
+    /// Corrects the units of the key's uses after a settlement.
+    fn correct(self, key_id: KeyId, estimate: Charge, actual: u32, verdict: &Verdict) {
+        if let Some(usage) = self.usage
+            && verdict.outcome() != Outcome::Unavailable
+        {
+            let charged = i64::from(actual) - i64::from(verdict.uncharged());
+            let units = charged - i64::from(estimate.cost());
+            usage.adjust(self.gate.record_of(key_id).number, key_id, units);
+        }
     }
 }
 
