@@ -253,6 +253,8 @@ impl Gate {
     pub(crate) fn new(table: keytally_core::Gate<Mapping>, file: TableFile) -> Self {
         let gate = Self { table, file, wait_ms: AtomicU64::new(0), usage: UsageFiles::default() };
         gate.set_wait(DEFAULT_WAIT);
+        // Maps the counts of uses, so that the first check does not have to.
+        let _ = gate.usage();
         gate
     }
 

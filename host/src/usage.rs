@@ -8,15 +8,15 @@ use core::num::NonZeroU16;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use keytally_core::{AttachError, KeyId, KeyUsage, Usage, UsageCounts};
+use once_cell::race::OnceBox;
 
 use crate::entropy::random;
 use crate::error::Error;
 use crate::file::{TableFile, open_table};
 use crate::gate::Gate;
-use crate::lock::Lock;
+use crate::lock::{Lock, Wait};
 use crate::map::Mapping;
 use crate::publish::{Table, create_successor};
 
@@ -24,8 +24,12 @@ use crate::publish::{Table, create_successor};
 const FILES: usize = 4;
 
 /// The files of counts that a gate has mapped.
+///
+/// No thread waits for another one that maps a file: it might be stopped, or be missing in a forked
+/// child, or have been interrupted by a signal handler that checks a key. So several threads may
+/// map the same file at once, and the first of them is used.
 #[derive(Debug, Default)]
-pub(crate) struct UsageFiles([OnceLock<UsageFile>; FILES]);
+pub(crate) struct UsageFiles([OnceBox<UsageFile>; FILES]);
 
 /// The counts of a file.
 type Counts = UsageCounts<Mapping>;
@@ -82,8 +86,17 @@ impl Gate {
     /// [`Error::Io`] for a gate in memory. Those of [`create`](Self::create), for the
     /// file of the counts, and of [`administer`](Self::administer).
     pub fn set_usage(&self, is_counted: bool) -> Result<(), Error> {
+        self.set_usage_within(self.wait(), is_counted)
+    }
+
+    /// Begins to count the uses of all keys, or ends it, as [`set_usage`](Self::set_usage) does,
+    /// with the given wait.
+    ///
+    /// # Errors
+    /// Those of [`set_usage`](Self::set_usage), and [`Error::Interrupted`].
+    pub fn set_usage_within(&self, wait: Wait<'_>, is_counted: bool) -> Result<(), Error> {
         let path = self.usage_path()?;
-        let lock = Lock::acquire(self.file(), self.table().memory().as_ref(), self.wait())?;
+        let lock = Lock::acquire(self.file(), self.table().memory().as_ref(), wait)?;
         self.end_migration(&lock)?;
         let mut administrator = self.table().take_over();
         if is_counted {
@@ -121,7 +134,7 @@ impl Gate {
     #[cold]
     fn map_usage(&self, generation: u16) -> Option<Usage<'_>> {
         let file = self.usage_files().0.iter().find_map(|slot| {
-            let map = || UsageFile { generation, counts: self.open_usage(generation) };
+            let map = || Box::new(UsageFile { generation, counts: self.open_usage(generation) });
             let file = slot.get_or_init(map);
             (file.generation == generation).then_some(file)
         })?;

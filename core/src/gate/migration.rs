@@ -324,7 +324,7 @@ impl<M: AsRef<[CacheLine]>, N: AsRef<[CacheLine]>> Migration<'_, M, N> {
             let section = old.section_of(tally);
             let layout = old.shape_of(tally).map_or(&old.layout, |shape| &shape.layout);
             for &window in layout.windows().iter().filter(|it| !new.counts_in(section, **it)) {
-                report(NotCarried::Window { section: section.clone(), window });
+                report(NotCarried::Window { section: *section, window });
             }
         }
         let (from, to) = (old.memory.as_ref(), new.memory.as_ref());

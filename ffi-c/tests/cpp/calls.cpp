@@ -320,6 +320,13 @@ static void gates_check_and_administer_keys(const std::string &folder) {
           gate.try_set_wait(1s).status() == KT_NOT_A_FILE);
     Key key = file.issue({1}, NOW);
     CHECK(same.check(key.expose(), 1, NOW).admitted());
+    CHECK(same.try_key_usage(key.key_id()).status() == KT_NOT_COUNTED);
+    CHECK(gate.try_set_usage(true).status() == KT_NOT_A_FILE);
+    file.set_usage(true);
+    CHECK(same.check(key.expose(), 0, NOW).admitted());
+    CHECK(file.key_usage(key.key_id()).admitted == 1);
+    file.set_usage(false);
+    CHECK(thrown([&] { same.key_usage(key.key_id()); }) == KT_NOT_COUNTED);
     CHECK(thrown([&] { Gate::create(path, pepper, config); }) == KT_FILE_EXISTS);
     CHECK(thrown([&] { Gate::open(path, "letmein"); }) == KT_PEPPER_FORM);
     CHECK(thrown([&] { Gate::open_with_pepper_file(path, folder); }) == KT_NOT_A_FILE);
