@@ -341,9 +341,9 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
     /// Calls `work` with the gates in force, for a request that charges several gates. Waits as
     /// [`call`](Self::call) does if the counts of a key are moving to another file.
     ///
-    /// `gates` has the gate of each part, of which there are at most [`MAX_PARTS`]. It is `None` for
-    /// a part of a limiter, and of a gate that does not follow its path. `work` is given the gates
-    /// in force, without these.
+    /// `gates` has the gate of each part, of which there are at most [`MAX_PARTS`]. It is `None`
+    /// for a part of a limiter, and of a gate that does not follow its path. `work` is given the
+    /// gates in force, without these.
     ///
     /// ```
     /// # use keytally::{Followed, Gate, GateConfig, MigrationConfig, Name, NewKey, pepper};

@@ -63,8 +63,9 @@ fn check(followed: &Followed, key: &str) -> Compound {
     })
 }
 
-/// Checks keys until once after the file `end` exists. Reports how many requests with each key were admitted,
-/// how many were denied, how many found the gate unavailable, and how many migrations it followed.
+/// Checks keys until once after the file `end` exists. Reports how many requests with each key were
+/// admitted, how many were denied, how many found the gate unavailable, and how often the counts
+/// were followed.
 #[test]
 fn worker() {
     let Some(words) = role() else { return };

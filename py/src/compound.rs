@@ -176,9 +176,9 @@ impl Compound {
 
     /// The verdict that decided, whose status and body the response has.
     ///
-    /// It is that of a missing or invalid key, else of a missing scope, else of a full limiter,
-    /// else of a tally that the cost is above a limit of, else the denial that lasts longest. If
-    /// the request was admitted, it is the first.
+    /// It is that of a missing or invalid key, else of a missing scope, else of a key whose counts
+    /// are moving to another file, else of a full limiter, else of a tally that the cost is above a
+    /// limit of, else the denial that lasts longest. If the request was admitted, it is the first.
     #[getter]
     fn decisive(&self) -> Option<Verdict> {
         self.verdict.decisive()
@@ -283,7 +283,7 @@ impl Compound {
 
     /// The seconds until a retry can succeed, rounded up, at least 1.
     ///
-    /// ``None`` unless the outcome is ``"denied"`` or ``"full"``.
+    /// ``None`` unless the outcome is ``"denied"``, ``"full"`` or ``"unavailable"``.
     #[getter]
     fn retry_after_s(&self) -> Option<u32> {
         self.verdict.retry_after_s()

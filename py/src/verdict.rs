@@ -452,7 +452,7 @@ impl Verdict {
     /// The decision.
     ///
     /// It is ``"admitted"``, ``"denied"``, ``"missing_key"``, ``"invalid_key"``, ``"too_costly"``,
-    /// ``"full"`` or ``"forbidden"``.
+    /// ``"full"``, ``"forbidden"`` or ``"unavailable"``.
     #[getter]
     pub(crate) fn outcome(&self) -> &'static str {
         self.core_outcome().as_str()
@@ -587,7 +587,7 @@ impl Verdict {
 
     /// The seconds until a retry can succeed, rounded up, at least 1.
     ///
-    /// ``None`` unless the outcome is ``"denied"`` or ``"full"``.
+    /// ``None`` unless the outcome is ``"denied"``, ``"full"`` or ``"unavailable"``.
     #[getter]
     pub(crate) fn retry_after_s(&self) -> Option<u32> {
         self.either(keytally::Verdict::retry_after_s, |values| values.retry_after_s)

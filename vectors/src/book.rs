@@ -19,6 +19,7 @@ pages! {
     fixed_time "how-to/fixed-time.md"
     full_table "how-to/full-table.md"
     governor "migrate/governor.md"
+    growing "how-to/growing.md"
     import "how-to/import.md"
     keys "how-to/keys.md"
     plans "how-to/plans.md"

@@ -1103,6 +1103,22 @@ class Sections(unittest.TestCase):
         # The zone was charged once: the refused request was returned to it.
         self.assertEqual(self.left("/limited?name=a", writer)[-1], ("hour", "1"))
 
+    def test_key_whose_counts_are_moving_gets_503(self):
+        key = self.nginx.issue_with_scopes(b"read", b"write")
+        left = self.left("/limited?name=moving", key)
+        # The module stays with the old file, whose counts moved to one at another path.
+        os.link(self.nginx.path("api.gate"), self.nginx.path("other.gate"))
+        self.nginx.keytally("migrate", "other.gate", "new.gate")
+        status, fields, body = self.nginx.get_logged("/limited?name=moving", key)
+        self.assertEqual((status, body), (503, b'{"error": "Service unavailable. Please try again later."}'))
+        self.assertEqual(fields["Retry-After"], "1")
+        self.assertNotIn("X-RateLimit-Limit", fields)
+        self.nginx.wait_for_log("access.log", r"503 /limited 42 \S+ live default unavailable -\n")
+        os.rename(self.nginx.path("other.gate"), self.nginx.path("api.gate"))
+        # The new file is opened at once, and the zone got back what it was charged.
+        after = self.left("/limited?name=moving", key)
+        self.assertEqual([int(units) for _, units in after], [int(units) - 1 for _, units in left])
+
     def test_limit_and_gate_are_listed_and_returned_together(self):
         key = self.nginx.issue_with_scopes(b"write")
         first = [("hour", "99"), ("team-hour", "149"), ("write-hour", "4"), ("hour", "2")]

@@ -37,8 +37,8 @@
 //! While the old gate is at its path, its records are those of all keys, since its administrators'
 //! lock is held, or they complete the migration first. Once the successor is at the path, it may
 //! have other keys. A process that still has the old gate open then finds every tally sealed. A
-//! refusal that read no tally may be outdated, so callers ask [`Gate::is_migrating`] and open the
-//! path again.
+//! refusal that read no tally may be outdated, so callers call [`Gate::is_migrating`] and open
+//! the path again.
 //!
 //! # Kills
 //! The successor's target word names a line before the first tally of the line is sealed, and each

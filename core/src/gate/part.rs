@@ -305,9 +305,8 @@ fn add_unavailable(
 /// The word of a tally, and the decision of a check on it.
 type Decided = (u64, Decision);
 
-/// Returns the decision of a check on a tally, which is not written; `None` in its place if the
-/// tally is sealed. Returns `None` if the record was changed since it was verified, or if the key
-/// ended.
+/// Returns the decision of a check on a tally, which is not written; `Some(None)` if the tally is
+/// sealed. Returns `None` if the record was changed since it was verified, or if the key ended.
 #[inline]
 fn decide_now<C: Clock>(
     verified: &Verified<'_>,

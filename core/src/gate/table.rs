@@ -104,6 +104,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         prefix: Name,
         peppers: Peppers,
     ) -> Self {
+        // See `FACTORS_SHIFT`.
+        let [_, _, last, before] = header.flags.to_le_bytes();
         let records_at = index(u64::from(header.header_lines));
         let hints_at = (header.flags & HINTS_FLAG != 0)
             .then(|| records_at + index(u64::from(header.capacity)));
@@ -115,8 +117,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             capacity: header.capacity,
             plan_slots: index(u64::from(header.plan_slots)),
             extension,
-            import_factors: [FACTORS_SHIFT, FACTORS_SHIFT + 8]
-                .map(|shift| header.flags.to_le_bytes()[index(u64::from(shift / 8))]),
+            import_factors: [last, before],
             records_at,
             hints_at,
         }

@@ -386,7 +386,7 @@ static void charge_calls_reject_invalid_pointers_and_structs(void) {
     EXPECT(kt_verdict_charge(OFF(&verdict), &charge), KT_MISALIGNED);
     EXPECT(kt_charge_cost(&NO_CHARGE, &cost), KT_NOT_A_CHARGE);
     EXPECT(kt_charge_at_ms(&NO_CHARGE, &at_ms), KT_NOT_A_CHARGE);
-    verdict.outcome = (kt_outcome)7;
+    verdict.outcome = (kt_outcome)8;
     EXPECT(kt_verdict_charge(&verdict, &charge), KT_NOT_A_VERDICT);
     CHECK(cost == 77 && at_ms == 78 && memcmp(&charge, &NO_CHARGE, sizeof charge) == 0);
     verdict.outcome = KT_INVALID_KEY;
@@ -421,7 +421,7 @@ static void verdict_that_the_caller_changed_is_a_status(void) {
     CHECK(strcmp(kt_verdict_body(NULL), "") == 0);
     EXPECT(kt_verdict_headers(&verdict, buffer, 4, &written), KT_BUFFER_TOO_SMALL);
     EXPECT(kt_verdict_headers(&verdict, NULL, 0, &written), KT_BUFFER_TOO_SMALL);
-    verdict.outcome = (kt_outcome)7;
+    verdict.outcome = (kt_outcome)8;
     EXPECT(kt_verdict_headers(&verdict, buffer, sizeof buffer, &written), KT_NOT_A_VERDICT);
     EXPECT(kt_verdict_fields(&verdict, buffer, sizeof buffer, fields, KT_MAX_FIELDS, &written),
            KT_NOT_A_VERDICT);

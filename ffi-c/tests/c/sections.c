@@ -470,7 +470,7 @@ static void compound_that_the_caller_changed_is_a_status(kt_gate *gate) {
             case 0: wrong.tally_count = 0; break;
             case 1: wrong.tally_count = KT_MAX_PARTS + 1; break;
             case 2: wrong.decisive_index = wrong.tally_count; break;
-            case 3: wrong.tallies[0].verdict.outcome = (kt_outcome)7; break;
+            case 3: wrong.tallies[0].verdict.outcome = (kt_outcome)8; break;
             case 4: wrong.tallies[1].verdict.reason = (kt_reason)11; break;
             case 5: wrong.tallies[2].verdict.quota_count = 5; break;
             case 6: memset(wrong.tallies[2].section, 'a', KT_SECTION_SIZE); break;

@@ -267,7 +267,7 @@ static uint8_t outcome_of(const char *name) {
     uint8_t outcome = 0;
     while (strcmp(kt_outcome_name(outcome), name) != 0) {
         outcome++;
-        HOLDS(outcome <= KT_FORBIDDEN);
+        HOLDS(outcome <= KT_UNAVAILABLE);
     }
     return outcome;
 }

@@ -60,8 +60,8 @@ from keytally.exceptions import (
     RevokedError,
     TableError,
     TeamsFullError,
-    UnavailableError,
     TooCostlyError,
+    UnavailableError,
 )
 
 __all__ = [
@@ -106,8 +106,8 @@ __all__ = [
     "TableError",
     "TallyVerdict",
     "TeamsFullError",
-    "UnavailableError",
     "TooCostlyError",
+    "UnavailableError",
     "Verdict",
     "__version__",
     "check_all",

@@ -46,7 +46,14 @@ __all__ = [
 ]
 
 _Outcome: TypeAlias = Literal[
-    "admitted", "denied", "missing_key", "invalid_key", "too_costly", "full", "forbidden"
+    "admitted",
+    "denied",
+    "missing_key",
+    "invalid_key",
+    "too_costly",
+    "full",
+    "forbidden",
+    "unavailable",
 ]
 _Reason: TypeAlias = Literal[
     "malformed",

@@ -115,6 +115,34 @@ fn auth_forbids_a_key_without_the_scope() {
     assert_eq!((reply.code(), reply.body.as_str()), (404, "forbidden"));
 }
 
+// Windows cannot replace a gate that is in use, so nothing migrates it there.
+#[cfg(unix)]
+#[test]
+fn key_whose_counts_are_moving_gets_503() {
+    let sandbox = Sandbox::new();
+    let template = r#"{"unavailable": {"status": 500, "body": "{outcome} {retry_after}"}}"#;
+    std::fs::write(sandbox.path("refusals.json"), template).unwrap();
+    let server = Server::start(&sandbox, &[]);
+    let own = Server::start(&sandbox, &["--refusals", "refusals.json"]);
+    let unavailable = "keytally_verdicts_total{outcome=\"unavailable\",reason=\"none\"}";
+    assert_eq!(server.metric(unavailable), 0);
+    let (key, _) = sandbox.new_key(&["--account", "42"]);
+    assert_eq!(server.contacts(&key).header("X-RateLimit-Remaining"), "999");
+    sandbox.migrate_elsewhere();
+    let reply = server.contacts(&key);
+    let body = r#"{"error": "Service unavailable. Please try again later."}"#;
+    assert_eq!((reply.code(), reply.body.as_str()), (503, body));
+    assert_eq!(reply.header("Retry-After"), "1");
+    assert!(!reply.has("X-RateLimit-Limit"), "{reply:?}");
+    assert_eq!(server.metric(unavailable), 1);
+    let reply = own.contacts(&key);
+    assert_eq!((reply.code(), reply.body.as_str()), (500, "unavailable 1"));
+    // The new file is opened at once.
+    std::fs::rename(sandbox.path("other.gate"), sandbox.path(GATE)).unwrap();
+    let reply = server.contacts(&key);
+    assert_eq!((reply.code(), reply.header("X-RateLimit-Remaining")), (200, "998"));
+}
+
 #[test]
 fn auth_charges_the_cost_and_reports_the_holder() {
     let sandbox = Sandbox::new();

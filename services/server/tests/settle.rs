@@ -166,6 +166,29 @@ fn charge_is_reported_only_for_an_admitted_request() {
     assert_eq!(settle(&server, &token, "0").code(), 200);
 }
 
+// Windows cannot replace a gate that is in use, so nothing migrates it there.
+#[cfg(unix)]
+#[test]
+fn charge_whose_counts_are_moving_is_not_settled() {
+    let sandbox = Sandbox::new();
+    let server = start(&sandbox, &[]);
+    let (key, _) = sandbox.new_key(&["--account", "42"]);
+    let token = charge(&server, &key, 40);
+    sandbox.migrate_elsewhere();
+    for (number, actual) in ["0", "30"].into_iter().enumerate() {
+        let reply = settle(&server, &token, actual);
+        let error = json!({"error": "The counts of the key are being moved to another file"});
+        assert_eq!((reply.code(), reply.json()), (503, error));
+        assert_eq!(reply.header("Retry-After"), "1");
+        assert_eq!(settlements(&server, "unavailable"), u64::try_from(number).unwrap() + 1);
+    }
+    assert_eq!((settlements(&server, "settled"), settlements(&server, "repeated")), (0, 0));
+    fs::rename(sandbox.path("other.gate"), sandbox.path(GATE)).unwrap();
+    assert_eq!(remaining(&server, &key), 960);
+    // The token is of the old file.
+    assert_eq!(settle(&server, &token, "0").code(), 403);
+}
+
 #[test]
 fn settle_is_off_by_default() {
     let sandbox = Sandbox::new();

@@ -232,8 +232,8 @@ impl Charges {
     /// Replaces the charge of a token by the actual cost, once. Returns the units of each group for
     /// which there was no room.
     ///
-    /// `call` calls what it is given with the gate, see [`Followed::call`](keytally::Followed::call).
-    /// The token is used up first. If the process is killed after that, the charge stays.
+    /// `call` calls what it is given with the gate, as [`Followed::call`](keytally::Followed::call)
+    /// does. The token is used up first. If the process is killed after that, the charge stays.
     pub(crate) fn settle(
         &self,
         token: &Token,
