@@ -222,7 +222,7 @@ impl Gate {
         }
         drop(lock);
         if self.usage().is_some() {
-            let (file, table) = open_table(&place.old, |memory| self.table().attach_other(memory))?;
+            let (file, table) = open_table(&paths.old, |memory| self.table().attach_other(memory))?;
             Self::new(table, file).take_over_usage(self)?;
         }
         Ok(Migrated { config, not_carried: not_carried.into_inner() })

@@ -27,6 +27,7 @@ use crate::key::{Key, KeyInfo};
 use crate::report::Report;
 use crate::request::{Costs, Request};
 use crate::sections::{self, Sections, SectionsArgument};
+use crate::usage::KeyUsage;
 use crate::verdict::Verdict;
 
 /// A table of API keys with their counts, in memory or in a file that any number of processes
@@ -1107,6 +1108,55 @@ impl Gate {
         let now = Time::from(now).timestamp();
         let gate = self.current();
         Some(KeyInfo::new(gate.table().key(key_id.0, now)?, &gate, now))
+    }
+
+    /// Begins to count how each key is used, in every process that has the gate open, or ends it.
+    ///
+    /// The counts are in a file beside the gate, whose name is that of the gate and ``.usage``. It
+    /// takes 64 bytes for each key that the gate has room for, and remains when counting ends.
+    ///
+    /// Args:
+    ///     is_counted: Whether uses are counted.
+    ///     wait: How long to wait for another administrator, as a timedelta or in seconds.
+    ///
+    /// Raises:
+    ///     TableError: The file of the counts is not one.
+    ///     BusyError: Another administrator did not end within ``wait``.
+    ///     OSError: The gate is in memory, or the operating system reports an error.
+    ///
+    /// >>> import os, tempfile, keytally
+    /// >>> path = os.path.join(tempfile.mkdtemp(), "api.gate")
+    /// >>> gate = keytally.Gate.create(path, pepper=keytally.generate_pepper())
+    /// >>> key_id = gate.issue(42).key_id
+    /// >>> gate.key_usage(key_id) is None
+    /// True
+    /// >>> gate.set_usage(True)
+    /// >>> gate.key_usage(key_id).admitted
+    /// 0
+    #[pyo3(signature = (is_counted, *, wait=WAIT), text_signature = "($self, is_counted, *, wait=10)")]
+    fn set_usage(&self, py: Python<'_>, is_counted: bool, wait: WaitTime) -> PyResult<()> {
+        self.waiting(py, &wait, |gate, wait| gate.set_usage_within(wait, is_counted))
+    }
+
+    /// Returns how a key was used; ``None`` if uses are not counted or the gate does not have the
+    /// key.
+    ///
+    /// Args:
+    ///     key_id: The id of the key.
+    ///
+    /// Raises:
+    ///     KeyIdError: ``key_id`` is not a key id.
+    ///
+    /// >>> import os, tempfile, keytally
+    /// >>> path = os.path.join(tempfile.mkdtemp(), "api.gate")
+    /// >>> gate = keytally.Gate.create(path, pepper=keytally.generate_pepper())
+    /// >>> gate.set_usage(True)
+    /// >>> key = gate.issue(42)
+    /// >>> verdict = gate.check(key.expose(), 3)
+    /// >>> gate.key_usage(key.key_id).units
+    /// 3
+    fn key_usage(&self, key_id: KeyIdText) -> Option<KeyUsage> {
+        self.current().key_usage(key_id.0).map(KeyUsage)
     }
 
     /// Reads the whole gate and reports its flaws.
