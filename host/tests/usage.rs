@@ -136,6 +136,68 @@ fn counts_of_another_gate_are_replaced() {
 }
 
 #[test]
+fn hostile_file_of_counts_is_refused_and_stays_unused() {
+    let (folder, path) = sandbox();
+    let gate = create(&path);
+    gate.set_usage(true).unwrap();
+    let (key, key_id) = issue(&gate);
+    let file = folder.path().join("api.gate.usage");
+    let right = fs::read(&file).unwrap();
+    let word = |at: usize, value: u64| {
+        let mut bytes = right.clone();
+        bytes[8 * at..8 * (at + 1)].copy_from_slice(&value.to_le_bytes());
+        bytes
+    };
+    let kind = |number: u64| word(1, number << 32 | 2);
+    let longer = [&right[..], &[0; 64]].concat();
+    let cases = [
+        ("empty", Vec::new(), false),
+        ("too short for a header", right[..63].to_vec(), false),
+        ("truncated", right[..64 * 16].to_vec(), false),
+        ("too long", longer, false),
+        ("zeros", vec![0; right.len()], false),
+        ("ones", vec![0xff; right.len()], false),
+        ("a gate", kind(2), false),
+        ("a limiter", kind(1), false),
+        ("another version", word(1, 5 << 32 | 3), false),
+        // A file of counts, but not of this gate: it is replaced.
+        ("another gate", word(4, 1), true),
+        ("another capacity", word(3, 17), true),
+        ("no generation", word(5, 0), true),
+        ("a large generation", word(5, u64::MAX), true),
+    ];
+    for (name, bytes, is_replaced) in cases {
+        fs::remove_file(&file).unwrap();
+        fs::write(&file, &bytes).unwrap();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        let other = open(&path);
+        assert!(check(&other, &key, 1).is_admitted(), "{name}");
+        assert_eq!(other.key_usage(key_id), None, "{name}");
+        assert_eq!(other.set_usage(true).is_ok(), is_replaced, "{name}");
+        if !is_replaced {
+            assert_eq!(fs::read(&file).unwrap(), bytes, "{name}");
+        }
+    }
+    // Lines with any content are counts.
+    fs::remove_file(&file).unwrap();
+    let gate = open(&path);
+    gate.set_usage(true).unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    let line = bytes.chunks_mut(64).skip(1).find(|line| line[..8] != [0; 8]).unwrap();
+    line[8..].fill(0xff);
+    fs::write(&file, &bytes).unwrap();
+    assert!(check(&gate, &key, 1).is_admitted());
+    // The first count of a word carries into the second.
+    let usage = gate.key_usage(key_id).unwrap();
+    assert_eq!((usage.admitted(), usage.with_previous_secret()), (0, 0));
+    assert_eq!(usage.units(), u64::MAX);
+}
+
+#[test]
 fn without_the_file_checks_go_on() {
     let (folder, path) = sandbox();
     let gate = create(&path);
