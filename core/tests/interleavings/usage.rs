@@ -64,7 +64,7 @@ fn uses_of_two_threads_are_all_counted() {
 
 #[test]
 fn line_that_passes_to_another_key_never_mixes_their_counts() {
-    explore(preemptions(2, 3), || {
+    explore(preemptions(1, 2), || {
         let gate = gate(1);
         let (old, old_id) = issue(&gate, &new_key(), 7);
         let counts = begin(&gate);
