@@ -1238,6 +1238,12 @@ public:
     Result<void> try_revoke(std::uint64_t key_id) const noexcept {
         return kt_gate_revoke(get(), key_id);
     }
+    Result<void> try_expire(std::uint64_t key_id, std::optional<Time> not_after) const noexcept {
+        return kt_gate_expire(get(), key_id, not_after ? detail::unix_s(*not_after) : 0);
+    }
+    Result<void> try_end_grace(std::uint64_t key_id) const noexcept {
+        return kt_gate_end_grace(get(), key_id);
+    }
     Result<void> try_assign(std::uint64_t key_id, Input plan) const noexcept {
         return kt_gate_assign(get(), key_id, plan.data(), plan.size());
     }
@@ -1414,6 +1420,12 @@ public:
     }
     /** Revokes a key at once, in all processes. */
     void revoke(std::uint64_t key_id) const { try_revoke(key_id).value(); }
+    /** Sets when a key expires. std::nullopt: never. A time that has passed ends the key at once. */
+    void expire(std::uint64_t key_id, std::optional<Time> not_after) const {
+        try_expire(key_id, not_after).value();
+    }
+    /** Ends the previous secret of a key at once, without waiting for the end of its grace. */
+    void end_grace(std::uint64_t key_id) const { try_end_grace(key_id).value(); }
     /** Moves a key to another plan. Counts are kept. */
     void assign(std::uint64_t key_id, Input plan) const { try_assign(key_id, plan).value(); }
     /** Replaces the scopes of a key. */
@@ -1452,6 +1464,10 @@ public:
     std::uint32_t team_capacity() const { return try_team_capacity().value(); }
     /** Sets how long changes to keys and plans wait for another administrator: see try_set_wait. */
     void set_wait(std::chrono::milliseconds wait) const { try_set_wait(wait).value(); }
+    /** Begins or ends to count how each key is used: see try_set_usage. */
+    void set_usage(bool is_counted) const { try_set_usage(is_counted).value(); }
+    /** Returns how a key was used, since uses are counted. */
+    kt_key_usage key_usage(std::uint64_t key_id) const { return try_key_usage(key_id).value(); }
     /** Returns the id of the process that is changing this gate: see try_administrator. */
     std::optional<std::uint32_t> administrator() const { return try_administrator().value(); }
     /** Starts a thread that opens a file renamed over the gate's: see try_watch. */
@@ -1479,6 +1495,18 @@ public:
     Result<void> try_set_wait(std::chrono::milliseconds wait) const noexcept {
         return kt_gate_set_wait(get(),
                                 wait.count() > 0 ? static_cast<std::uint64_t>(wait.count()) : 0);
+    }
+    /** Begins to count how each key is used, in every process that has the gate open, or ends it.
+     *  The counts are in a file beside the gate's. A gate in memory has none: KT_NOT_A_FILE. */
+    Result<void> try_set_usage(bool is_counted) const noexcept {
+        return kt_gate_set_usage(get(), is_counted);
+    }
+    /** Returns how a key was used. KT_NOT_COUNTED if uses are not counted. */
+    Result<kt_key_usage> try_key_usage(std::uint64_t key_id) const noexcept {
+        kt_key_usage usage;
+        kt_status status = kt_gate_key_usage(get(), key_id, &usage);
+        if (status != KT_OK) return status;
+        return usage;
     }
     /** Returns the id of the process that is changing this gate. std::nullopt if there is none, or
      *  if it runs in another container. */

@@ -2,12 +2,13 @@
 //! presented text.
 
 use core::hint::black_box;
+use core::num::NonZeroU16;
 
 use dashmap::DashMap;
 use governor::clock::Clock;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use keytally::SystemClock;
-use keytally_core::{CacheLine, Gate, Key, KeyId, Outcome};
+use keytally_core::{CacheLine, Gate, Key, KeyId, Outcome, UsageCounts};
 use sha2::Sha256;
 
 use crate::crypto::{PEPPER, two_compressions};
@@ -48,6 +49,14 @@ pub(crate) fn measure(bench: &mut Bench) {
     let mut table = bench.table("gate/sections", "ns", title, about);
     for size in [1000, 1_000_000] {
         table.column_of(size, sections(size));
+    }
+    drop(table);
+    let title = "Valid keys whose uses are counted, all equally often, by their number";
+    let about = "The check of the first table, in a gate that counts the uses of its keys and in one that does not. A counted check also adds to the line of its key, in memory of its own.";
+    let sizes = bench.sizes(&[1000, 1_000_000], &[1000]);
+    let mut table = bench.table("gate/usage", "ns", title, about);
+    for size in sizes {
+        table.column_of(*size, vec![counted_keys(*size, false), counted_keys(*size, true)]);
     }
     drop(table);
     invalid_keys(bench);
@@ -94,6 +103,24 @@ fn walked_gate(
     let (gate, issued) = gate(sections, size);
     let texts = walk.numbers.iter().map(|&number| issued[index(number)].0.clone());
     (gate, texts.collect::<Vec<_>>().leak())
+}
+
+/// Returns an implementation that checks one of `size` valid keys, and counts its use on request.
+fn counted_keys(size: u32, is_counted: bool) -> Implementation<'static> {
+    let walk = Walk::new(size, Order::Uniform);
+    let (gate, texts) = walked_gate(ROOMY, &walk, size);
+    let lines = UsageCounts::<Vec<CacheLine>>::lines(size);
+    let memory: Vec<CacheLine> = (0..lines).map(|_| CacheLine::new()).collect();
+    let counts = gate.init_usage(memory, NonZeroU16::MIN).expect("the lines of this gate");
+    if is_counted {
+        gate.administer().expect("no other administrator").begin_usage(&counts);
+    }
+    let (mut next, mut clock) = (Cycle::new(texts), walk.clock());
+    let name = if is_counted { "keytally, uses counted" } else { "keytally" };
+    checks(name, Admitted::All, move || {
+        let usage = (gate.usage_generation() != 0).then(|| counts.view());
+        is_admitted(&gate.counted(usage).check(Some(next.next().as_bytes()), 1, clock.next()))
+    })
 }
 
 /// Returns implementations that check one of `size` valid keys. Those that read the clock are

@@ -4,6 +4,8 @@ mod account;
 mod assign;
 mod check;
 mod create;
+mod end_grace;
+mod expire;
 mod import;
 mod issue;
 mod limiter;
@@ -14,6 +16,7 @@ mod reset;
 mod revoke;
 mod rotate;
 mod top;
+mod usage;
 mod verify;
 
 pub use self::issue::revoke_unprinted;
@@ -32,10 +35,13 @@ pub(crate) enum Command {
     Import(import::Import),
     List(list::List),
     Rotate(rotate::Rotate),
+    EndGrace(end_grace::EndGrace),
+    Expire(expire::Expire),
     Revoke(revoke::Revoke),
     Assign(assign::Assign),
     Account(Box<account::Account>),
     Plan(Box<plan::Plan>),
+    Usage(usage::Usage),
     Reset(reset::Reset),
     Check(check::Check),
     Top(top::Top),
@@ -52,10 +58,13 @@ impl Command {
             Self::Import(command) => command.run(pepper),
             Self::List(command) => command.run(pepper),
             Self::Rotate(command) => command.run(pepper),
+            Self::EndGrace(command) => command.run(pepper),
+            Self::Expire(command) => command.run(pepper),
             Self::Revoke(command) => command.run(pepper),
             Self::Assign(command) => command.run(pepper),
             Self::Account(command) => command.run(pepper),
             Self::Plan(command) => command.run(pepper),
+            Self::Usage(command) => command.run(pepper),
             Self::Reset(command) => command.run(pepper),
             Self::Check(command) => command.run(pepper),
             Self::Top(command) => command.run(pepper),

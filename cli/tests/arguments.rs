@@ -167,8 +167,21 @@ fn every_command_has_help() {
     let help = sandbox.run(&["--help"]).expect_status(0);
     assert!(help.contains("3 failure, or flaws that verify found.\n"), "{help}");
     let commands = [
-        "create", "issue", "import", "list", "rotate", "revoke", "assign", "account", "plan",
-        "reset", "check", "top", "verify",
+        "create",
+        "issue",
+        "import",
+        "list",
+        "rotate",
+        "end-grace",
+        "expire",
+        "revoke",
+        "assign",
+        "account",
+        "plan",
+        "reset",
+        "check",
+        "top",
+        "verify",
     ];
     for command in commands {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is not in {help}");
@@ -176,9 +189,19 @@ fn every_command_has_help() {
         let usage = format!("Usage: keytally{} ", std::env::consts::EXE_SUFFIX);
         assert!(help.contains(&usage) && help.contains("--pepper-file"), "{help}");
         assert!(help.contains("--json"), "{help}");
-        let changes =
-            ["issue", "import", "rotate", "revoke", "assign", "account", "plan", "verify"]
-                .contains(&command);
+        let changes = [
+            "issue",
+            "import",
+            "rotate",
+            "end-grace",
+            "expire",
+            "revoke",
+            "assign",
+            "account",
+            "plan",
+            "verify",
+        ]
+        .contains(&command);
         assert_eq!(help.contains("--wait"), changes, "{help}");
     }
     assert!(sandbox.run(&["--version"]).expect_status(0).starts_with("keytally 0."));

@@ -285,6 +285,42 @@ fn grace_period_ends_with_its_key() {
 }
 
 #[test]
+fn grace_period_ends_on_request() {
+    let sandbox = sandbox_with_gate();
+    let (old, key_id) = sandbox.issue(GATE, &["--account", "42"]);
+    let new = sandbox.rotate(GATE, &key_id, "1h");
+    let ended = sandbox.run(&["end-grace", GATE, &key_id]).expect_status(0);
+    assert_eq!(ended, format!("key {key_id} has one secret, its newest\n"));
+    assert_eq!(outcome(&sandbox.check(GATE, &old, &[])), (1, "invalid_key", Some("expired")));
+    assert_eq!(sandbox.check(GATE, &new, &[]).0, 0);
+    assert_eq!(
+        sandbox.run(&["end-grace", GATE, &key_id, "--json"]).json(),
+        json!({"key_id": key_id})
+    );
+}
+
+#[test]
+fn expiry_can_be_changed() {
+    let sandbox = sandbox_with_gate();
+    let (key, key_id) = sandbox.issue(GATE, &["--account", "42", "--expires", "1s"]);
+    std::thread::sleep(core::time::Duration::from_millis(2100));
+    assert_eq!(outcome(&sandbox.check(GATE, &key, &[])), (1, "invalid_key", Some("expired")));
+    let changed = sandbox.run(&["expire", GATE, &key_id, "--expires", "90d", "--json"]).json();
+    assert_eq!(changed["expires"], listed(&sandbox, &key_id)["expires"]);
+    assert_eq!(sandbox.check(GATE, &key, &[]).0, 0);
+    let never = sandbox.run(&["expire", GATE, &key_id, "--never"]).expect_status(0);
+    assert_eq!(never, format!("key {key_id} never expires\n"));
+    assert_eq!(listed(&sandbox, &key_id)["expires"], Value::Null);
+    for options in [&[][..], &["--never", "--expires", "1d"], &["--expires", "0s"]] {
+        let args = [&["expire", GATE, &key_id], options].concat();
+        sandbox.run(&args).expect_usage_error(&[]);
+    }
+    sandbox.run(&["revoke", GATE, &key_id]).expect_status(0);
+    let refused = sandbox.run(&["expire", GATE, &key_id, "--never"]);
+    refused.expect_failure(&[&key_id, "was revoked"]);
+}
+
+#[test]
 fn revoked_key_is_invalid() {
     let sandbox = sandbox_with_gate();
     let (key, key_id) = sandbox.issue(GATE, &["--account", "42"]);

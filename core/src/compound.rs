@@ -60,7 +60,7 @@ pub(crate) type Position = (u64, u64);
 pub(crate) use self::sealed::Steps;
 
 mod sealed {
-    use super::{Charging, Clock, TallyVerdict, Verdict};
+    use super::{Charging, Clock, Compound, TallyVerdict, Verdict};
 
     /// The steps of a compound charge for one part. A part has one tally or more.
     pub trait Steps<C: Clock> {
@@ -72,6 +72,9 @@ mod sealed {
 
         /// Checks a tally again, whose word changed since the probe, and replaces its verdict.
         fn charge(&self, tally: &mut TallyVerdict, clock: C);
+
+        /// Counts what the whole charge came to, in the counts of uses.
+        fn count(&self, _part: usize, _compound: &Compound) {}
 
         /// Refunds the charge of a tally. `None` if the table no longer has it.
         fn refund(&self, tally: &TallyVerdict, clock: C) -> Option<Verdict>;
@@ -357,6 +360,11 @@ fn charge_all<C: Clock, P: Steps<C> + ?Sized>(
         charging.charge_in_order(parts, clock);
     } else {
         charging.withdraw(0);
+    }
+    if charges {
+        for (number, part) in parts.iter().enumerate() {
+            part.count(number, compound);
+        }
     }
     Ok(())
 }

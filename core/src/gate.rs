@@ -40,7 +40,8 @@
 // new_key        what a new key is made of
 // admin_error    why a change is refused
 // administrator  the changes to keys and plans
-// import         the import of keys
+// usage          the counts of uses
+// key_record     what a change would write, and a record as a value
 // migration      moves keys and counts to another gate
 mod accounts;
 mod admin_error;
@@ -51,9 +52,9 @@ mod entry;
 mod extension;
 mod flaws;
 mod ids;
-mod import;
 mod imported;
 mod inspect;
+mod key_record;
 mod migration;
 mod new_key;
 mod open;
@@ -67,6 +68,7 @@ mod settle;
 mod table;
 mod tallies;
 mod team;
+mod usage;
 mod verify_key;
 
 pub use self::accounts::AccountInfo;
@@ -77,9 +79,11 @@ pub use self::extension::{MAX_SCOPE_NAME_LEN, MAX_SCOPES};
 pub use self::flaws::{Flaw, FlawKind};
 pub use self::imported::{IMPORT_GROUP, IMPORTED_KEY_LEN};
 pub use self::inspect::{KeyInfo, TallyState};
+pub use self::key_record::{KeyRecord, StoredSecret};
 pub use self::migration::{MAX_SUCCESSOR_NAME_LEN, Migration, NotCarried, Successor};
 pub use self::new_key::{Entropy, NewKey};
 pub use self::part::{GatePart, RequestError};
 pub use self::plan::{MAX_PLAN_NAME_LEN, Plan};
 pub use self::settle::{Settled, Settlement};
 pub use self::table::{Gate, MAX_ENVS};
+pub use self::usage::Counted;

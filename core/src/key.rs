@@ -261,6 +261,11 @@ impl<'a> Hint<'a> {
         u32::from_le_bytes(self.last)
     }
 
+    /// Returns the number that a gate keeps for these last characters; 0 if there are not four.
+    pub(crate) fn last_as_word(last: &str) -> u32 {
+        last.as_bytes().try_into().map_or(0, u32::from_le_bytes)
+    }
+
     /// Returns the last characters from the number that [`last_to_word`](Self::last_to_word)
     /// returned; `None` if none may be shown.
     pub(crate) fn last_from_word(word: u32) -> Option<Text<HINT_CHARS>> {

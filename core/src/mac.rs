@@ -374,6 +374,20 @@ impl fmt::Debug for Mac {
 #[derive(Clone, Copy)]
 pub struct Tag(pub(crate) [u64; 2]);
 
+impl Tag {
+    /// The tag of these bytes: the first of an HMAC-SHA-256.
+    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
+        let (words, _) = bytes.as_chunks();
+        Self(core::array::from_fn(|word| u64::from_be_bytes(words[word])))
+    }
+
+    /// Returns the first 16 bytes of the HMAC-SHA-256.
+    pub(crate) fn to_bytes(self) -> [u8; 16] {
+        let [first, second] = self.0.map(u64::to_be_bytes);
+        core::array::from_fn(|byte| if byte < 8 { first[byte] } else { second[byte - 8] })
+    }
+}
+
 impl ConstantTimeEq for Tag {
     /// Gathers the differences of all bits in one word, and compares that word with 0.
     #[inline]

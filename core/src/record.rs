@@ -160,6 +160,11 @@ impl Record {
         }
     }
 
+    /// Returns the end of the previous secret's grace; `None` if it has none.
+    pub(crate) fn grace_end(&self) -> Option<Timestamp> {
+        moment(self.grace_until)
+    }
+
     /// Returns the time at which the key expires; `None` for never.
     pub(crate) fn expiry(&self) -> Option<Timestamp> {
         moment(self.expires)
@@ -220,7 +225,7 @@ pub(crate) fn stored_s(moment: Option<Timestamp>) -> u32 {
 }
 
 /// Converts a moment from the form in which a record keeps it; `None` for 0.
-fn moment(stored_s: u32) -> Option<Timestamp> {
+pub(crate) fn moment(stored_s: u32) -> Option<Timestamp> {
     (stored_s != 0).then(|| Timestamp::from_unix_s(stored_s.into()))
 }
 

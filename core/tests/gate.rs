@@ -153,9 +153,12 @@ fn rotation_within_a_grace_is_refused_unless_forced() {
     assert!(
         check(&gate, &first, at(1)).is_admitted() && check(&gate, &second, at(1)).is_admitted()
     );
-    // `next_key` returns the error or the key that `rotate` would return, and changes nothing.
+    // The error or the key is that of `rotate`, and nothing is changed.
     let same = || Entropy::new([5; 24]);
-    let next = |force, now| gate.administer().unwrap().next_key(key_id, force, &same(), now);
+    let next = |force, now| {
+        let administrator = gate.administer().unwrap();
+        administrator.prepare_rotation(key_id, end(90), force, &same(), now).map(|(key, _)| key)
+    };
     assert_eq!(next(false, at(89)).unwrap_err(), refused);
     let third = next(true, at(1)).unwrap();
     assert!(!check(&gate, &third, at(1)).is_admitted(), "nothing was changed");

@@ -215,6 +215,35 @@ pub extern "C" fn kt_gate_revoke(gate: Handle<kt_gate>, key_id: u64) -> kt_statu
     })
 }
 
+/// Sets the moment from which a key is no longer valid, in Unix seconds; 0 for never. A moment that
+/// has passed ends the key at once. An expired key is valid again if the moment is in the future
+/// and no other key has got its record.
+///
+/// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_REVOKED`, `KT_BUSY`. For a
+/// file also those that `kt_gate_issue` lists for a file.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_expire(gate: Handle<kt_gate>, key_id: u64, expires_s: u32) -> kt_status {
+    guard(|| {
+        let gate = gate.in_place()?;
+        let key_id = checked_key_id(key_id)?;
+        administer!(gate, |administrator| administrator.expire(key_id, optional_time(expires_s)))
+    })
+}
+
+/// Ends the previous secret of a key at once, without waiting for the end of its grace. Does
+/// nothing if the key has none.
+///
+/// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_REVOKED`, `KT_BUSY`. For a
+/// file also those that `kt_gate_issue` lists for a file.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_end_grace(gate: Handle<kt_gate>, key_id: u64) -> kt_status {
+    guard(|| {
+        let gate = gate.in_place()?;
+        let key_id = checked_key_id(key_id)?;
+        administer!(gate, |administrator| administrator.end_grace(key_id))
+    })
+}
+
 /// Moves a key to another plan. Counts are kept.
 ///
 /// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_REVOKED`, `KT_NO_SUCH_PLAN`,

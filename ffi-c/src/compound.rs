@@ -4,7 +4,7 @@ use heapless::Vec;
 #[cfg(feature = "host")]
 use keytally_core::{Address, AddressLimiter, AddressPart};
 use keytally_core::{
-    Compound, Gate, GatePart, Limiter, LimiterPart, MAX_PARTS, Part, check_all, peek_all,
+    Compound, Counted, GatePart, Limiter, LimiterPart, MAX_PARTS, Part, check_all, peek_all,
 };
 
 use crate::gate::{GateState, GateTable, kt_gate};
@@ -166,7 +166,7 @@ fn charge_all<'c>(
 /// Checks all parts with the tables of their gates that are in force.
 fn charge_now(
     tables: &[Table<'_>],
-    gates: &[Option<&Gate<Lines>>],
+    gates: &[Option<Counted<'_, Lines>>],
     parts: &[kt_part<'_>],
     charge: bool,
     time: Time,
@@ -207,7 +207,7 @@ fn charge_now(
 #[cfg(feature = "host")]
 fn call_all<R: keytally::Decided>(
     gates: &[Option<&GateTable>],
-    mut work: impl FnMut(&[Option<&Gate<Lines>>]) -> FfiResult<R>,
+    mut work: impl FnMut(&[Option<Counted<'_, Lines>>]) -> FfiResult<R>,
 ) -> FfiResult<R> {
     let followed: Vec<_, MAX_PARTS> = gates
         .iter()
@@ -221,8 +221,8 @@ fn call_all<R: keytally::Decided>(
         let in_force: Vec<_, MAX_PARTS> = gates
             .iter()
             .map(|gate| match gate {
-                Some(GateTable::Memory(table)) => Some(table),
-                Some(GateTable::File(_)) => current.next().map(|file| &file.table),
+                Some(GateTable::Memory(table)) => Some(table.counted(None)),
+                Some(GateTable::File(_)) => current.next().map(|file| file.counted()),
                 None => None,
             })
             .collect();
@@ -234,10 +234,10 @@ fn call_all<R: keytally::Decided>(
 #[cfg(not(feature = "host"))]
 fn call_all<R>(
     gates: &[Option<&GateTable>],
-    work: impl FnOnce(&[Option<&Gate<Lines>>]) -> FfiResult<R>,
+    work: impl FnOnce(&[Option<Counted<'_, Lines>>]) -> FfiResult<R>,
 ) -> FfiResult<R> {
     let in_force: Vec<_, MAX_PARTS> =
-        gates.iter().map(|gate| gate.map(|GateTable::Memory(table)| table)).collect();
+        gates.iter().map(|gate| gate.map(|GateTable::Memory(table)| table.counted(None))).collect();
     work(&in_force)
 }
 

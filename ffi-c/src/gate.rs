@@ -2,7 +2,7 @@
 
 use core::ffi::c_char;
 
-use keytally_core::{Feature, Gate, GateConfig, MAX_KEYS, Name, Peppers, Plan};
+use keytally_core::{Counted, Feature, Gate, GateConfig, MAX_KEYS, Name, Peppers, Plan};
 use keytally_core::{Section, Window};
 
 use crate::charge::kt_charge;
@@ -106,6 +106,15 @@ impl AsRef<keytally::Gate> for FileGate {
     }
 }
 
+#[cfg(feature = "host")]
+impl FileGate {
+    /// Returns the table as one that counts uses, if they are counted.
+    #[inline]
+    pub(crate) fn counted(&self) -> Counted<'_, Lines> {
+        self.table.counted(self.file.usage())
+    }
+}
+
 impl Held for kt_gate {
     type State = GateState;
     const MAGIC: u64 = u64::from_le_bytes(*b"ktgates\x03");
@@ -142,12 +151,12 @@ impl<'c> Handle<'c, kt_gate> {
     #[cfg(feature = "host")]
     pub(crate) fn call<R: keytally::Decided>(
         self,
-        mut work: impl FnMut(&Gate<Lines>, &HandleClock) -> FfiResult<R>,
+        mut work: impl FnMut(Counted<'_, Lines>, &HandleClock) -> FfiResult<R>,
     ) -> FfiResult<R> {
         let state = self.state()?;
         match &state.table {
-            GateTable::Memory(table) => work(table, &state.clock),
-            GateTable::File(file) => file.call(|gate| work(&gate.table, &state.clock)),
+            GateTable::Memory(table) => work(table.counted(None), &state.clock),
+            GateTable::File(file) => file.call(|gate| work(gate.counted(), &state.clock)),
         }
     }
 
@@ -156,11 +165,11 @@ impl<'c> Handle<'c, kt_gate> {
     #[cfg(not(feature = "host"))]
     pub(crate) fn call<R>(
         self,
-        mut work: impl FnMut(&Gate<Lines>, &HandleClock) -> FfiResult<R>,
+        mut work: impl FnMut(Counted<'_, Lines>, &HandleClock) -> FfiResult<R>,
     ) -> FfiResult<R> {
         let state = self.state()?;
         let GateTable::Memory(table) = &state.table;
-        work(table, &state.clock)
+        work(table.counted(None), &state.clock)
     }
 
     /// Returns the table for a change to its keys or plans. If another file replaced the gate's,

@@ -217,6 +217,8 @@ statuses! {
         KT_NO_SUCH_SCOPE = 96 =>
             "the gate has no such scope; its scopes are named when it is created, at most 64",
         KT_NO_SUCH_GROUP = 97 => "the plans of this gate have no such group or section",
+        KT_NOT_COUNTED = 98 =>
+            "the uses of the gate's keys are not counted, or the file of the counts cannot be opened; kt_gate_set_usage begins to count them",
 
         // Files and the operating system.
         KT_FILE_NOT_FOUND = 100 => "there is no such file or folder",

@@ -220,6 +220,11 @@ impl Gate {
                 return Err(error);
             }
         }
+        drop(lock);
+        if self.usage().is_some() {
+            let (file, table) = open_table(&paths.old, |memory| self.table().attach_other(memory))?;
+            Self::new(table, file).take_over_usage(self)?;
+        }
         Ok(Migrated { config, not_carried: not_carried.into_inner() })
     }
 
@@ -319,7 +324,7 @@ impl Gate {
     }
 
     /// Returns the path of the gate's file without symbolic links; `None` in memory.
-    fn real_path(&self) -> Result<Option<PathBuf>, Error> {
+    pub(crate) fn real_path(&self) -> Result<Option<PathBuf>, Error> {
         let Some(path) = self.file().absolute() else { return Ok(None) };
         let real = fs::canonicalize(path).map_err(|error| Error::io("examine", path, error))?;
         Ok(Some(real))

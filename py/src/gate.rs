@@ -27,6 +27,7 @@ use crate::key::{Key, KeyInfo};
 use crate::report::Report;
 use crate::request::{Costs, Request};
 use crate::sections::{self, Sections, SectionsArgument};
+use crate::usage::KeyUsage;
 use crate::verdict::Verdict;
 
 /// A table of API keys with their counts, in memory or in a file that any number of processes
@@ -309,7 +310,7 @@ impl Gate {
             slf.get().answer(|gate| {
                 if request.is_none() && !gate.table().is_extended() {
                     let verdict = with_clock!(now, gate.table().layout(), |clock| {
-                        gate.table().check(api_key, cost.0, clock)
+                        gate.counted().check(api_key, cost.0, clock)
                     });
                     return Ok(Answer::Verdict(verdict));
                 }
@@ -420,7 +421,7 @@ impl Gate {
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
         let (verdict, gate) = slf.get().call(|gate| {
-            with_clock!(Time::from(now), |clock| gate.table().refund(key_id.0, charge.0, clock))
+            with_clock!(Time::from(now), |clock| gate.counted().refund(key_id.0, charge.0, clock))
         });
         Self::verdict_of_key(gate, key_id, verdict)
     }
@@ -480,7 +481,7 @@ impl Gate {
             settlement = settlement.with_group(name, *cost);
         }
         let (settled, gate) = slf.get().call(|gate| {
-            with_clock!(Time::from(now), |clock| gate.table().settle_all(
+            with_clock!(Time::from(now), |clock| gate.counted().settle_all(
                 key_id.0,
                 estimate.0,
                 &settlement,
@@ -713,6 +714,70 @@ impl Gate {
     #[pyo3(signature = (key_id, *, wait=WAIT), text_signature = "($self, key_id, *, wait=10)")]
     fn revoke(&self, py: Python<'_>, key_id: KeyIdText, wait: WaitTime) -> PyResult<()> {
         self.administer(py, &wait, |administrator| administrator.revoke(key_id.0))
+    }
+
+    /// Sets when a key expires. An expired key is valid again, if no other key has got its record.
+    ///
+    /// Args:
+    ///     key_id: The id of the key.
+    ///     expires: When the key expires: a datetime with a time zone, or a timedelta from now;
+    ///         ``None`` for never. To end a key at once, revoke it.
+    ///     now: An explicit time, see the class; the system clock by default.
+    ///     wait: How long to wait for another administrator, as a timedelta or in seconds.
+    ///
+    /// Raises:
+    ///     NoSuchKeyError: The gate does not have the key.
+    ///     RevokedError: The key was revoked.
+    ///     KeyIdError: ``key_id`` is not a key id.
+    ///     TypeError, ValueError: An argument has the wrong type or is out of range.
+    ///     BusyError: Another administrator did not end within ``wait``.
+    ///     OSError: The operating system reports an error.
+    ///
+    /// >>> import datetime, keytally
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+    /// >>> key = gate.issue(42)
+    /// >>> gate.expire(key.key_id, datetime.datetime(2090, 1, 1, tzinfo=datetime.timezone.utc))
+    /// >>> gate.key(key.key_id).expires
+    /// 3786912000
+    /// >>> gate.expire(key.key_id, None)
+    /// >>> gate.key(key.key_id).expires is None
+    /// True
+    #[pyo3(signature = (key_id, expires, *, now=None, wait=WAIT), text_signature = "($self, key_id, expires, *, now=None, wait=10)")]
+    fn expire(
+        &self,
+        py: Python<'_>,
+        key_id: KeyIdText,
+        expires: Option<Expiry>,
+        now: Option<Moment>,
+        wait: WaitTime,
+    ) -> PyResult<()> {
+        let not_after = Expiry::expires(expires, Time::from(now).timestamp())?;
+        self.administer(py, &wait, |administrator| administrator.expire(key_id.0, not_after))
+    }
+
+    /// Ends the previous secret of a key at once, without waiting for the end of its grace.
+    ///
+    /// Args:
+    ///     key_id: The id of the key.
+    ///     wait: How long to wait for another administrator, as a timedelta or in seconds.
+    ///
+    /// Raises:
+    ///     NoSuchKeyError: The gate does not have the key.
+    ///     RevokedError: The key was revoked.
+    ///     KeyIdError: ``key_id`` is not a key id.
+    ///     BusyError: Another administrator did not end within ``wait``.
+    ///     OSError: The operating system reports an error.
+    ///
+    /// >>> import keytally
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+    /// >>> old = gate.issue(42)
+    /// >>> new = gate.rotate(old.key_id, grace=3600)
+    /// >>> gate.end_grace(old.key_id)
+    /// >>> gate.check(old.expose()).reason, gate.check(new.expose()).admitted
+    /// ('expired', True)
+    #[pyo3(signature = (key_id, *, wait=WAIT), text_signature = "($self, key_id, *, wait=10)")]
+    fn end_grace(&self, py: Python<'_>, key_id: KeyIdText, wait: WaitTime) -> PyResult<()> {
+        self.administer(py, &wait, |administrator| administrator.end_grace(key_id.0))
     }
 
     /// Assigns a key to another plan. The key keeps its counts.
@@ -1044,6 +1109,55 @@ impl Gate {
         let now = Time::from(now).timestamp();
         let gate = self.current();
         Some(KeyInfo::new(gate.table().key(key_id.0, now)?, &gate, now))
+    }
+
+    /// Begins to count how each key is used, in every process that has the gate open, or ends it.
+    ///
+    /// The counts are in a file beside the gate, whose name is that of the gate and ``.usage``. It
+    /// takes 64 bytes for each key that the gate has room for, and remains when counting ends.
+    ///
+    /// Args:
+    ///     is_counted: Whether uses are counted.
+    ///     wait: How long to wait for another administrator, as a timedelta or in seconds.
+    ///
+    /// Raises:
+    ///     TableError: The file of the counts is not one.
+    ///     BusyError: Another administrator did not end within ``wait``.
+    ///     OSError: The gate is in memory, or the operating system reports an error.
+    ///
+    /// >>> import os, tempfile, keytally
+    /// >>> path = os.path.join(tempfile.mkdtemp(), "api.gate")
+    /// >>> gate = keytally.Gate.create(path, pepper=keytally.generate_pepper())
+    /// >>> key_id = gate.issue(42).key_id
+    /// >>> gate.key_usage(key_id) is None
+    /// True
+    /// >>> gate.set_usage(True)
+    /// >>> gate.key_usage(key_id).admitted
+    /// 0
+    #[pyo3(signature = (is_counted, *, wait=WAIT), text_signature = "($self, is_counted, *, wait=10)")]
+    fn set_usage(&self, py: Python<'_>, is_counted: bool, wait: WaitTime) -> PyResult<()> {
+        self.waiting(py, &wait, |gate, wait| gate.set_usage_within(wait, is_counted))
+    }
+
+    /// Returns how a key was used; ``None`` if uses are not counted or the gate does not have the
+    /// key.
+    ///
+    /// Args:
+    ///     key_id: The id of the key.
+    ///
+    /// Raises:
+    ///     KeyIdError: ``key_id`` is not a key id.
+    ///
+    /// >>> import os, tempfile, keytally
+    /// >>> path = os.path.join(tempfile.mkdtemp(), "api.gate")
+    /// >>> gate = keytally.Gate.create(path, pepper=keytally.generate_pepper())
+    /// >>> gate.set_usage(True)
+    /// >>> key = gate.issue(42)
+    /// >>> verdict = gate.check(key.expose(), 3)
+    /// >>> gate.key_usage(key.key_id).units
+    /// 3
+    fn key_usage(&self, key_id: KeyIdText) -> Option<KeyUsage> {
+        self.current().key_usage(key_id.0).map(KeyUsage)
     }
 
     /// Reads the whole gate and reports its flaws.

@@ -25,5 +25,6 @@ pages! {
     plans "how-to/plans.md"
     processes "how-to/processes.md"
     together "how-to/together.md"
+    usage "how-to/usage.md"
     windows "explanation/windows.md"
 }

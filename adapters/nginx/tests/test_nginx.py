@@ -1417,6 +1417,41 @@ class Sharing(unittest.TestCase):
                 nginx.keytally("revoke", "api.gate", key_id)
                 self.assertEqual(nginx.get("/gif", ("X-API-Key", key))[::2], (401, INVALID))
 
+    def counts(self, nginx, key_id):
+        """Returns how the key was used: the counts that `keytally usage show` prints."""
+        keys = json.loads(nginx.keytally("usage", "show", "api.gate", "--json"))["keys"]
+        return next(key for key in keys if key["key_id"] == key_id)
+
+    def test_uses_are_counted_as_soon_as_that_is_switched_on(self):
+        with Nginx() as nginx:
+            key, key_id = nginx.issue()
+            request = "/gif", ("X-API-Key", key)
+            # Each worker has the gate open, and some have used it.
+            self.assertEqual([nginx.get(*request)[0] for _ in range(8)], [200] * 8)
+            nginx.keytally("usage", "on", "api.gate")
+            self.assertEqual([nginx.get(*request)[0] for _ in range(8)], [200] * 8)
+            nginx.keytally("revoke", "api.gate", key_id)
+            self.assertEqual(nginx.get(*request)[0], 401)
+            counts = self.counts(nginx, key_id)
+            self.assertEqual([counts[name] for name in ("admitted", "units", "revoked")], [8, 8, 1])
+            nginx.keytally("usage", "off", "api.gate")
+            nginx.get(*request)
+            nginx.keytally("usage", "on", "api.gate")
+            self.assertEqual(self.counts(nginx, key_id)["revoked"], 1)
+
+    def test_uses_of_a_killed_worker_are_counted(self):
+        with Nginx() as nginx:
+            key, key_id = nginx.issue("wide")
+            nginx.keytally("usage", "on", "api.gate")
+            load = nginx.load("/gif", key, 2)
+            for _ in range(3):
+                time.sleep(0.4)
+                os.kill(nginx.workers()[0], signal.SIGKILL)
+            load.communicate()
+            left = nginx.remaining("/gif", key)
+            # At most one request of each killed worker was charged and not counted yet.
+            self.assertIn(100000 - left - self.counts(nginx, key_id)["admitted"], range(4))
+
     def test_replaced_gate_is_opened_by_worker_or_reload(self):
         for user in ("root", "www-data") if os.geteuid() == 0 else (None,):
             with self.subTest(user=user), Nginx(user=user) as nginx:

@@ -55,6 +55,8 @@ pub enum AdminError {
     NoSuchAccount(u32),
     /// The gate has no scope of this name.
     NoSuchScope,
+    /// The gate holds no key under this pepper, and this process does not have the pepper.
+    NoSuchPepper,
     /// Prefix and environment have more than 14 characters together.
     NamesTooLong,
     /// The key was revoked.
@@ -115,6 +117,9 @@ impl fmt::Display for AdminError {
             Self::NoSuchScope => write!(
                 f,
                 "the gate has no scope of that name; its scopes are named when it is created, at most {MAX_SCOPES}"
+            ),
+            Self::NoSuchPepper => f.write_str(
+                "the secret is under a pepper that neither this gate nor this process has; give the pepper",
             ),
             Self::NamesTooLong => {
                 write!(f, "prefix and environment have more than {} characters together", key::MAX_NAMES_LEN)

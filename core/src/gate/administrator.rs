@@ -3,23 +3,17 @@
 use super::admin_error::AdminError;
 use super::entry::Entry;
 use super::flaws::Flaw;
-use super::ids::RecordIds;
 use super::new_key::{Entropy, NewKey};
 use super::plan::Plan;
-use super::table::{
-    ADMINISTRATOR_WORD, ENV_LINE, Gate, IMPORTED_FLAG, LIST_WORD, MAX_ENVS, PEPPER_LINE, REGISTERED,
-};
-use super::team::Team;
-use crate::bits::scale;
-use crate::cache_line::{CACHE_LINE_WORDS, CacheLine};
+use super::table::{ADMINISTRATOR_WORD, Gate, LIST_WORD, PEPPER_LINE, REGISTERED, SEQUENCE_SHIFT};
+use crate::cache_line::CacheLine;
 use crate::compare_exchange;
-use crate::features::Feature;
-use crate::key::{self, Hint, Key, KeyId, Name};
-use crate::mac::{KEPT_PEPPERS, MAX_PEPPERS, Pepper};
+use crate::key::{Key, KeyId};
 use crate::record::{KeyState, Record, RecordRef, stored_s};
 use crate::stop::{Stop, stop};
 use crate::sync::Ordering;
 use crate::time::{Clock, Timestamp};
+use crate::usage::Usage;
 
 impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Begins administration, and completes a change that a killed administrator left half-done.
@@ -55,7 +49,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         }
         let recovered = self.complete_plan() | pending.is_some();
         stop(Stop::AdministratorRecovered);
-        Administrator { gate: self, recovered }
+        Administrator { gate: self, recovered, usage: None }
     }
 }
 
@@ -67,6 +61,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
 pub struct Administrator<'g, M: AsRef<[CacheLine]>> {
     pub(super) gate: &'g Gate<M>,
     recovered: bool,
+    /// Where each new key gets a line for the counts of its uses.
+    pub(super) usage: Option<Usage<'g>>,
 }
 
 impl<M: AsRef<[CacheLine]>> Drop for Administrator<'_, M> {
@@ -98,21 +94,28 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
         entropy: Entropy,
         clock: impl Clock,
     ) -> Result<(Key, KeyId), AdminError> {
-        let gate = self.gate;
-        let mut now = clock.reading();
-        let records = u64::from(gate.capacity);
-        let start = scale(entropy.id(), records);
-        let candidates = (start..records).chain(0..start).map(|number| gate.record(number));
-        let at = self
-            .vacant(candidates, &mut now, clock)
-            .ok_or(AdminError::Full { keys: gate.capacity })?;
-        // The id is drawn again, from the ids of the record that was found.
-        let key_id = RecordIds::new(at.number, gate.capacity)
-            .id_at(entropy.id().wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let key = Key::mint(gate.prefix, new.env, key_id, entropy.secret())
-            .ok_or(AdminError::NamesTooLong)?;
-        self.add(at, key_id, key.expose().as_bytes(), new, now)?;
-        Ok((key, key_id))
+        let (key, record) = self.prepare_issue(new, &entropy, clock)?;
+        self.put(&record, clock)?;
+        Ok((key, record.key_id))
+    }
+
+    /// Imports a key of any form that was issued elsewhere, so that its holder keeps it. A key of
+    /// Keytally's form keeps its key id and its environment.
+    ///
+    /// # Errors
+    /// [`AdminError::NotImportable`], [`AlreadyImported`](AdminError::AlreadyImported),
+    /// [`NoRoomToImport`](AdminError::NoRoomToImport), and those of [`issue`](Self::issue) but
+    /// [`Full`](AdminError::Full). [`LeftOut`](AdminError::LeftOut) for a key of another form, if
+    /// this build has none.
+    pub fn import(
+        &mut self,
+        text: &[u8],
+        new: &NewKey<'_>,
+        clock: impl Clock,
+    ) -> Result<KeyId, AdminError> {
+        let record = self.prepare_import(text, new, clock)?;
+        self.put(&record, clock)?;
+        Ok(record.key_id)
     }
 
     /// Gives a key a new secret, and returns it. The old secret stays valid until `grace_until`,
@@ -136,41 +139,31 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
         clock: impl Clock,
     ) -> Result<Key, AdminError> {
         let now = clock.reading();
-        let key = self.next_key(key_id, force, &entropy, now)?;
-        let (at, mut record) = self.active(key_id)?;
-        let (number, pepper) = self.newest_pepper(now)?;
-        self.register_pepper(number, pepper);
-        record.previous = record.tag;
-        record.previous_pepper = record.pepper;
-        record.grace_until = stored_s(grace_until);
-        record.tag = pepper.mac(key.expose().as_bytes()).tag();
-        record.pepper = number;
-        self.write(at, record, key.hint().last_to_word());
+        let (key, record) = self.prepare_rotation(key_id, grace_until, force, &entropy, now)?;
+        self.put(&record, clock)?;
         Ok(key)
     }
 
-    /// Returns the key that [`rotate`](Self::rotate) would make of the same entropy, and changes
-    /// nothing. It is for callers that must deliver the key first, since a rotation cannot be
-    /// undone.
+    /// Ends the previous secret of a key at once, without waiting for the end of its grace.
     ///
     /// # Errors
-    /// Those of [`rotate`](Self::rotate).
-    pub fn next_key(
-        &self,
+    /// [`AdminError::NoSuchKey`], [`Revoked`](AdminError::Revoked).
+    pub fn end_grace(&mut self, key_id: KeyId) -> Result<(), AdminError> {
+        self.change(key_id, |record| record.grace_until = 0)
+    }
+
+    /// Sets the moment from which a key is no longer valid, kept as whole seconds, rounded up;
+    /// `None` for never. A moment that has passed ends the key at once. An expired key is valid
+    /// again if the moment is in the future and no other key has got its record.
+    ///
+    /// # Errors
+    /// [`AdminError::NoSuchKey`], [`Revoked`](AdminError::Revoked).
+    pub fn expire(
+        &mut self,
         key_id: KeyId,
-        force: bool,
-        entropy: &Entropy,
-        now: Timestamp,
-    ) -> Result<Key, AdminError> {
-        let (_, record) = self.active(key_id)?;
-        if let Some(until) = record.previous_until(now)
-            && !force
-        {
-            return Err(AdminError::InGrace { key_id, until });
-        }
-        self.newest_pepper(now)?;
-        let env = self.gate.env(record.env).ok_or(AdminError::Damaged(key_id))?;
-        Key::mint(self.gate.prefix, env, key_id, entropy.secret()).ok_or(AdminError::NamesTooLong)
+        not_after: Option<Timestamp>,
+    ) -> Result<(), AdminError> {
+        self.change(key_id, |record| record.expires = stored_s(not_after))
     }
 
     /// Ends a key and its previous secret at once: the next check in any process sees it.
@@ -206,10 +199,8 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
     /// [`AdminError::NoSuchKey`], [`Revoked`](AdminError::Revoked),
     /// [`NoSuchPlan`](AdminError::NoSuchPlan).
     pub fn assign(&mut self, key_id: KeyId, plan: &str) -> Result<(), AdminError> {
-        let (at, mut record) = self.active(key_id)?;
-        record.plan = self.plan_number(plan)?;
-        self.write(at, record, self.gate.hint(at.number));
-        Ok(())
+        let plan = self.plan_number(plan)?;
+        self.change(key_id, |record| record.plan = plan)
     }
 
     /// Adds a plan, or changes the limits of the plan with that name. Keys keep their counts.
@@ -229,10 +220,11 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
     }
 
     /// Records the number of the last change of a list of keys that was applied to this gate, for a
-    /// program that keeps such a list. It is below 2^63.
+    /// program that keeps such a list. It is below 2^48.
     pub fn set_applied_sequence(&mut self, number: u64) {
         let line = &self.gate.memory.as_ref()[PEPPER_LINE];
-        line.store(LIST_WORD, number << 1 | (line.load(LIST_WORD) & IMPORTED_FLAG));
+        let others = line.load(LIST_WORD) & ((1 << SEQUENCE_SHIFT) - 1);
+        line.store(LIST_WORD, number << SEQUENCE_SHIFT | others);
     }
 
     /// Reads the whole gate and reports each flaw. No other administrator changes the gate
@@ -274,32 +266,8 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
         reusable
     }
 
-    /// Writes a new key into the record.
-    pub(super) fn add(
-        &self,
-        at: RecordRef<'_>,
-        key_id: KeyId,
-        text: &[u8],
-        new: &NewKey<'_>,
-        now: Timestamp,
-    ) -> Result<(), AdminError> {
-        // Every error is returned before anything is written.
-        let plan = new.plan.map_or(Ok(0), |plan| self.plan_number(plan))?;
-        let (number, pepper) = self.newest_pepper(now)?;
-        let env = self.env_number(new.env)?;
-        let scopes = self.scope_bits(new.scopes)?;
-        let team = self.team_number(new.account)?;
-        self.register_pepper(number, pepper);
-        self.register_env(env, new.env);
-        if Feature::ImportedKeys.is_included() && key::parse(text).is_err() {
-            // Before the key is written: checks search for imported keys only if this is set.
-            let line = &self.gate.memory.as_ref()[PEPPER_LINE];
-            line.store(LIST_WORD, line.load(LIST_WORD) | IMPORTED_FLAG);
-            stop(Stop::ImportsRecorded);
-        }
-        let mut record =
-            Record::new(key_id, pepper.mac(text).tag(), number, new.account, plan, env);
-        record.expires = stored_s(new.expires);
+    /// Makes the record of an ended key ready for another key.
+    pub(super) fn vacate(&self, at: RecordRef<'_>, now: Timestamp) {
         // The previous key of the record is revoked first. A check that is about to charge that key
         // then detects the change, and the tally that is cleared belongs to no valid key.
         if let Some(mut ended) = at.read().filter(|ended| ended.key_id.is_some()) {
@@ -311,11 +279,17 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
             tally.store(layout.unused(layout.stamp_at(now)), Ordering::Release);
             stop(Stop::TallyCleared);
         }
-        if let Some((number, true)) = team {
-            self.make_team(number, new.account, plan, now);
-        }
-        let entry = Entry { scopes, team: team.map_or(0, |(number, _)| number + 1) };
-        self.gate.write(at, record, Hint::new(text).last_to_word(), entry);
+    }
+
+    /// Changes the record of an active key.
+    fn change(
+        &mut self,
+        key_id: KeyId,
+        change: impl FnOnce(&mut Record),
+    ) -> Result<(), AdminError> {
+        let (at, mut record) = self.active(key_id)?;
+        change(&mut record);
+        self.write(at, record, self.gate.hint(at.number));
         Ok(())
     }
 
@@ -325,35 +299,12 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
     }
 
     /// Returns the bits of scopes.
-    fn scope_bits(&self, names: &[&str]) -> Result<u64, AdminError> {
+    pub(super) fn scope_bits(&self, names: &[&str]) -> Result<u64, AdminError> {
         let bits = names.iter().map(|name| self.gate.scope_bit(name));
         bits.map(|bit| bit.ok_or(AdminError::NoSuchScope)).try_fold(0, |all, bit| Ok(all | bit?))
     }
 
-    /// Returns the number of an account's team, and whether it must be made; `None` if the gate has
-    /// no teams.
-    fn team_number(&self, account: u32) -> Result<Option<(u32, bool)>, AdminError> {
-        match self.gate.team_capacity() {
-            0 => Ok(None),
-            teams => match self.gate.find_team(account) {
-                Ok(number) => Ok(Some((number, false))),
-                Err(Some(number)) => Ok(Some((number, true))),
-                Err(None) => Err(AdminError::TeamsFull { teams }),
-            },
-        }
-    }
-
-    /// Makes the team of an account, with the plan of its first key.
-    fn make_team(&self, number: u32, account: u32, plan: u8, now: Timestamp) {
-        for (tally, layout) in self.gate.team_tallies(number) {
-            tally.store(layout.unused(layout.stamp_at(now)), Ordering::Release);
-        }
-        let team = Team { account, is_suspended: false, plan, limits: None };
-        self.gate.write_team(number, team);
-        stop(Stop::TeamMade);
-    }
-
-    fn active(&self, key_id: KeyId) -> Result<(RecordRef<'_>, Record), AdminError> {
+    pub(super) fn active(&self, key_id: KeyId) -> Result<(RecordRef<'_>, Record), AdminError> {
         let (at, record) = self.gate.find(key_id).ok_or(AdminError::NoSuchKey(key_id))?;
         match record.state {
             KeyState::Active => Ok((at, record)),
@@ -363,54 +314,5 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
 
     pub(super) fn plan_number(&self, name: &str) -> Result<u8, AdminError> {
         self.gate.plan_named(name).map_err(|_| AdminError::NoSuchPlan)
-    }
-
-    /// Returns the number of an environment, or the number that it will get.
-    fn env_number(&self, env: Name) -> Result<u8, AdminError> {
-        let numbers = 0..u8::try_from(MAX_ENVS).unwrap_or(u8::MAX);
-        let free_or_its = |&number: &u8| self.gate.env(number).is_none_or(|other| other == env);
-        numbers.into_iter().find(free_or_its).ok_or(AdminError::EnvsFull)
-    }
-
-    fn register_env(&self, number: u8, env: Name) {
-        let number = usize::from(number);
-        let line = &self.gate.memory.as_ref()[ENV_LINE + number / CACHE_LINE_WORDS];
-        line.store(number % CACHE_LINE_WORDS, env.to_word());
-        stop(Stop::EnvRegistered);
-    }
-
-    /// Returns the newest pepper and its number. If it has none yet, the number is the one that it
-    /// will get: a free one, or that of a pepper that no key needs any longer.
-    fn newest_pepper(&self, now: Timestamp) -> Result<(u8, &Pepper), AdminError> {
-        let gate = self.gate;
-        let pepper = gate.peppers.newest();
-        let line = &gate.memory.as_ref()[PEPPER_LINE];
-        let number = (0..KEPT_PEPPERS)
-            .find(|&number| line.load(number) == pepper.fingerprint())
-            .or_else(|| (0..KEPT_PEPPERS).find(|&number| line.load(number) == 0))
-            .or_else(|| self.unneeded_pepper(now));
-        let number =
-            number.and_then(|number| u8::try_from(number).ok()).ok_or(AdminError::PeppersFull)?;
-        Ok((number, pepper))
-    }
-
-    /// Returns the number of a pepper that no key needs any longer.
-    fn unneeded_pepper(&self, now: Timestamp) -> Option<usize> {
-        if !Feature::PepperRotation.is_included() {
-            return None;
-        }
-        let mut needed = [false; MAX_PEPPERS];
-        for record in
-            self.gate.records().filter_map(RecordRef::read).filter(|record| !record.has_ended(now))
-        {
-            needed[usize::from(record.pepper)] = true;
-            needed[usize::from(record.previous_pepper)] |= record.is_in_grace(now);
-        }
-        needed.iter().position(|&needed| !needed)
-    }
-
-    fn register_pepper(&self, number: u8, pepper: &Pepper) {
-        self.gate.memory.as_ref()[PEPPER_LINE].store(usize::from(number), pepper.fingerprint());
-        stop(Stop::PepperRegistered);
     }
 }

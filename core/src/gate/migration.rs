@@ -331,6 +331,8 @@ impl<M: AsRef<[CacheLine]>, N: AsRef<[CacheLine]>> Migration<'_, M, N> {
         for word in (0..KEPT_PEPPERS).chain([LIST_WORD]) {
             to[PEPPER_LINE].store(word, from[PEPPER_LINE].load(word));
         }
+        // The counts of uses are in memory that has a line for each record of the old gate.
+        new.set_usage_generation(0);
         for env in 0..MAX_ENVS {
             let (line, word) = (ENV_LINE + env / CACHE_LINE_WORDS, env % CACHE_LINE_WORDS);
             to[line].store(word, from[line].load(word));

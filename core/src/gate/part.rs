@@ -24,6 +24,7 @@ use crate::sync::{AtomicU64, Ordering};
 use crate::tally::Layout;
 use crate::text::Text;
 use crate::time::{Clock, Timestamp};
+use crate::usage::Usage;
 use crate::verdict::{Holder, Verdict};
 
 /// A key of a gate as a part of a compound charge. [`Gate::part`] returns it.
@@ -59,6 +60,8 @@ pub struct GatePart<'g, M> {
     groups: Groups,
     /// The scopes that the key must have, one bit each.
     scopes: u64,
+    /// Where the uses of the key are counted.
+    usage: Option<Usage<'g>>,
 }
 
 /// The groups that a request names, by the numbers of their sections.
@@ -130,7 +133,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns the key and a cost as a part of [`check_all`](crate::check_all). `api_key` is the
     /// value of the `X-API-Key` header, `None` when there was none.
     pub fn part<'g>(&'g self, api_key: Option<&'g [u8]>, cost: u32) -> GatePart<'g, M> {
-        GatePart { gate: self, api_key, cost, groups: Groups::default(), scopes: 0 }
+        GatePart { gate: self, api_key, cost, groups: Groups::default(), scopes: 0, usage: None }
     }
 }
 
@@ -167,6 +170,12 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
         let bit = self.gate.scope_bit(name);
         self.scopes |= bit.ok_or_else(|| RequestError::NoSuchScope(beginning(name)))?;
         Ok(self)
+    }
+
+    /// Counts in `usage` what the charge came to, as all processes do that use the gate.
+    #[must_use]
+    pub fn with_usage(self, usage: Option<Usage<'g>>) -> Self {
+        Self { usage, ..self }
     }
 
     /// Checks the key and then charges all its tallies, or none: [`check_all`](crate::check_all) of
@@ -402,6 +411,13 @@ impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for GatePart<'_, M> {
                 return;
             }
             now = clock.at_least(now);
+        }
+    }
+
+    #[inline]
+    fn count(&self, part: usize, compound: &Compound) {
+        if let Some(usage) = self.usage {
+            self.gate.count_part(usage, self.api_key, self.cost, part, compound);
         }
     }
 

@@ -3,7 +3,9 @@
 
 use super::admin_error::AdminError;
 use super::extension::{Extension, FIXED_LINES, LIMIT_WORDS, NOTHING, is_unlimited};
-use super::plan::{PLAN_WORDS, PLANS_PER_LINE, Plan, Shape, TallyLimits, name_words};
+use super::plan::{
+    MAX_PLAN_NAME_LEN, PLAN_WORDS, PLANS_PER_LINE, Plan, Shape, TallyLimits, name_words,
+};
 use super::table::{Gate, TARGET_LINE};
 use crate::bits::{halves, index, to_words};
 use crate::cache_line::CacheLine;
@@ -12,6 +14,7 @@ use crate::quota::{Algorithm, Limits, MAX_QUOTAS, Quota};
 use crate::section::Section;
 use crate::sections::{MAX_WARNINGS, Sections};
 use crate::stop::{Stop, stop};
+use crate::text::Text;
 
 /// The word of the target line that holds the number + 1 of the plan that is being changed. The
 /// words after it hold the new plan.
@@ -84,13 +87,18 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         true
     }
 
-    /// Returns the plan with this number.
-    pub fn plan(&self, number: u8) -> Option<Plan> {
+    /// Returns the name of the plan with this number.
+    pub(super) fn plan_name(&self, number: u8) -> Option<Text<MAX_PLAN_NAME_LEN>> {
         if usize::from(number) >= self.plan_slots() {
             return None;
         }
         let (line, at) = self.plan_line(usize::from(number));
-        let name = Plan::name_from_words([line.load(at), line.load(at + 1)])?;
+        Plan::name_from_words([line.load(at), line.load(at + 1)])
+    }
+
+    /// Returns the plan with this number.
+    pub fn plan(&self, number: u8) -> Option<Plan> {
+        let name = self.plan_name(number)?;
         let mut sections = Sections::new();
         let Some(extension) = &self.extension else {
             sections.push(Section::Key, self.layout.algorithm()).then_some(())?;
@@ -233,7 +241,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// take more code and time.
     pub(super) fn plan_named(&self, name: &str) -> Result<u8, usize> {
         // No plan has a longer name, or a NUL in it.
-        let is_name = name.len() <= super::plan::MAX_PLAN_NAME_LEN && !name.as_bytes().contains(&0);
+        let is_name = name.len() <= MAX_PLAN_NAME_LEN && !name.as_bytes().contains(&0);
         for number in 0..self.plan_slots() {
             let (line, at) = self.plan_line(number);
             let words = [line.load(at), line.load(at + 1)];

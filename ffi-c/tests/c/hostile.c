@@ -169,6 +169,8 @@ static void gate_calls_reject_invalid_pointers(void *none) {
     NO_HANDLE(gate, kt_gate_import(gate, api_key, len, &NEW_KEY, NOW_MS, &id));
     NO_HANDLE(gate, kt_gate_rotate(gate, id, 0, 0, ENTROPY, NOW_MS, &key));
     NO_HANDLE(gate, kt_gate_revoke(gate, id));
+    NO_HANDLE(gate, kt_gate_expire(gate, id, 0));
+    NO_HANDLE(gate, kt_gate_end_grace(gate, id));
     NO_HANDLE(gate, kt_gate_assign(gate, id, KT_TEXT("default")));
     NO_HANDLE(gate, kt_gate_set_plan(gate, &PLAN));
     NO_HANDLE(gate, kt_gate_take_over(gate));
@@ -235,6 +237,14 @@ static void gate_calls_reject_invalid_pointers(void *none) {
     NO_HANDLE(gate, kt_gate_verify(gate, NOW_MS, report, NULL));
     uint32_t number;
     uint64_t reopened;
+    kt_key_usage usage;
+    NO_HANDLE(gate, kt_gate_set_usage(gate, 1));
+    NO_HANDLE(gate, kt_gate_key_usage(gate, id, &usage));
+    NULL_AT(kt_gate_key_usage(real, id, NULL));
+    EXPECT(kt_gate_key_usage(real, id, OFF(&usage)), KT_MISALIGNED);
+    EXPECT(kt_gate_key_usage(real, 0, &usage), KT_KEY_ID_FORM);
+    EXPECT(kt_gate_set_usage(real, 1), KT_NOT_A_FILE);
+    EXPECT(kt_gate_key_usage(real, id, &usage), KT_NOT_A_FILE);
     NO_HANDLE(gate, kt_gate_set_wait(gate, 1));
     NO_HANDLE(gate, kt_gate_administrator(gate, &number));
     NO_HANDLE(gate, kt_gate_watch(gate));

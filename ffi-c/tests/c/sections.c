@@ -653,6 +653,24 @@ static void configuration_is_checked(void) {
     free(memory);
 }
 
+/** Denials are counted by the section that denied. */
+static void uses_are_counted_by_section(kt_gate *gate) {
+    kt_key key;
+    uint64_t key_id;
+    kt_key_usage usage;
+    OK(kt_gate_set_usage(gate, 1));
+    OK(issue(gate, 43, 11, &key, &key_id));
+    check(gate, &key, 4, &WRITE, 1);
+    check(gate, &key, 7, &WRITE, 1);
+    check(gate, &key, 1000, NULL, 0);
+    OK(kt_gate_set_suspended(gate, 43, 1));
+    check(gate, &key, 1, NULL, 0);
+    OK(kt_gate_set_suspended(gate, 43, 0));
+    OK(kt_gate_key_usage(gate, key_id, &usage));
+    CHECK(usage.admitted == 1 && usage.units == 4 && usage.denied_by_group == 1);
+    CHECK(usage.denied_by_key == 1 && usage.denied_by_team == 0 && usage.suspended == 1);
+}
+
 int main(int count, char **arguments) {
     CHECK(count == 2); /* A folder for files. */
     texts_of_sections_are_parsed_and_explained();
@@ -680,6 +698,7 @@ int main(int count, char **arguments) {
     kt_plan_info plan;
     OK(kt_gate_plan(file, 1, &plan));
     CHECK(equal(plan.sections, PLANS[1].sections));
+    uses_are_counted_by_section(file);
     kt_gate_close(file);
     return 0;
 }
