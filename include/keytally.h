@@ -2783,7 +2783,7 @@ kt_status kt_gate_reopen_status(kt_gate *gate,
  * Begins to count how each key of a gate is used if `is_counted` is not 0, else ends it, in every
  * process that has the gate open. Host builds only.
  *
- * The counts are in a file beside the gate's, whose name is that of the gate and `.usage`. It
+ * The counts are in a file next to the gate's, whose name is that of the gate and `.usage`. It
  * takes 64 bytes for each key that the gate has room for, and remains when counting ends. The
  * counts are for pictures and reviews: those of the last seconds are lost if the machine loses
  * power.

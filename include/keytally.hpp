@@ -1497,7 +1497,7 @@ public:
                                 wait.count() > 0 ? static_cast<std::uint64_t>(wait.count()) : 0);
     }
     /** Begins to count how each key is used, in every process that has the gate open, or ends it.
-     *  The counts are in a file beside the gate's. A gate in memory has none: KT_NOT_A_FILE. */
+     *  The counts are in a file next to the gate's. A gate in memory has none: KT_NOT_A_FILE. */
     Result<void> try_set_usage(bool is_counted) const noexcept {
         return kt_gate_set_usage(get(), is_counted);
     }

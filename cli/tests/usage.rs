@@ -21,7 +21,7 @@ fn counts(sandbox: &Sandbox, key_id: &str) -> Value {
 }
 
 #[test]
-fn uses_are_counted_while_the_command_says_so() {
+fn uses_are_counted_between_on_and_off() {
     let sandbox = sandbox_with_gate();
     let (key, key_id) = sandbox.issue(GATE, &["--account", "42"]);
     let (_, other_id) = sandbox.issue(GATE, &["--account", "43"]);

@@ -1,7 +1,7 @@
 //! Counts of how each key of a gate is used, in memory of their own.
 //!
 //! The tally of a key decides; these counts are for people. A check counts only after the key's
-//! secret was right, so that the time of a refusal does not tell whether a key id exists.
+//! secret was right, so that the time of a refusal does not reveal whether a key id exists.
 //!
 //! The first line is a header: words 0 to 2 are those of every table, 3 is the capacity, 4 the
 //! random number of the gate, and 5 the generation. Each record of the gate has a line after it:

@@ -18,7 +18,7 @@ use crate::holder::LockHolder;
 use crate::lock::{self, DEFAULT_WAIT, Lock, Wait};
 use crate::map::Mapping;
 use crate::publish::{create_in_memory, create_table};
-use crate::usage::UsageFiles;
+use crate::usage_files::UsageFiles;
 
 /// The settings of a new gate.
 ///

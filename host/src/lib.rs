@@ -147,6 +147,7 @@ mod system;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod usage;
+mod usage_files;
 
 // Not part of the API: for the tests of this project.
 #[doc(hidden)]

@@ -1,4 +1,4 @@
-//! The counts of uses of a gate's keys, in a file beside the gate: `api.gate.usage`.
+//! The counts of uses of a gate's keys, in a file next to that of the gate: `api.gate.usage`.
 //!
 //! The gate's header says whether uses are counted, and by a number which file has the counts. Each
 //! process maps that file when it first counts a use. If it cannot, it counts nothing: a request is
@@ -9,43 +9,15 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use keytally_core::{AttachError, KeyId, KeyUsage, Usage, UsageCounts};
-use once_cell::race::OnceBox;
+use keytally_core::{AttachError, KeyId, KeyUsage, Usage};
 
 use crate::entropy::random;
 use crate::error::Error;
 use crate::file::{TableFile, open_table};
 use crate::gate::Gate;
 use crate::lock::{Lock, Wait};
-use crate::map::Mapping;
-use crate::publish::{Table, create_successor};
-
-/// How many files of counts a gate that stays open can use in turn.
-const FILES: usize = 4;
-
-/// The files of counts that a gate has mapped.
-///
-/// No thread waits for another one that maps a file: it might be stopped, or be missing in a forked
-/// child, or have been interrupted by a signal handler that checks a key. So several threads may
-/// map the same file at once, and the first of them is used.
-#[derive(Debug, Default)]
-pub(crate) struct UsageFiles([OnceBox<UsageFile>; FILES]);
-
-/// The counts of a file.
-type Counts = UsageCounts<Mapping>;
-
-/// A file of counts. It has no counts if it could not be mapped.
-#[derive(Debug)]
-struct UsageFile {
-    generation: u16,
-    counts: Option<Counts>,
-}
-
-impl Table for Counts {
-    fn memory(&self) -> &Mapping {
-        self.memory()
-    }
-}
+use crate::publish::create_successor;
+use crate::usage_files::Counts;
 
 impl Gate {
     /// Returns the counts of uses; `None` if none are counted. Every process that has the gate open
@@ -54,7 +26,7 @@ impl Gate {
     pub fn usage(&self) -> Option<Usage<'_>> {
         match self.table().usage_generation() {
             0 => None,
-            generation => self.usage_of_generation(generation),
+            generation => self.usage_files().counts(generation, || self.open_usage(generation)),
         }
     }
 
@@ -79,7 +51,7 @@ impl Gate {
     }
 
     /// Begins to count the uses of all keys, in every process that has the gate open, or ends it.
-    /// The counts are in a file beside the gate, of 64 bytes for each key that the gate has room
+    /// The counts are in a file next to that of the gate, of 64 bytes for each key that the gate has room
     /// for. It has the owner and mode of the gate's file, and remains when counting ends.
     ///
     /// # Errors
@@ -120,25 +92,6 @@ impl Gate {
             })?;
         }
         Ok(())
-    }
-
-    #[inline]
-    fn usage_of_generation(&self, generation: u16) -> Option<Usage<'_>> {
-        match self.usage_files().0[0].get() {
-            Some(file) if file.generation == generation => file.counts.as_ref().map(Counts::view),
-            _ => self.map_usage(generation),
-        }
-    }
-
-    /// Returns the counts of a generation that is not the first one, or not mapped yet.
-    #[cold]
-    fn map_usage(&self, generation: u16) -> Option<Usage<'_>> {
-        let file = self.usage_files().0.iter().find_map(|slot| {
-            let map = || Box::new(UsageFile { generation, counts: self.open_usage(generation) });
-            let file = slot.get_or_init(map);
-            (file.generation == generation).then_some(file)
-        })?;
-        file.counts.as_ref().map(Counts::view)
     }
 
     /// Maps the file of this generation; `None` if that is not possible.

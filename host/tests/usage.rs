@@ -1,4 +1,4 @@
-//! The counts of uses in a file beside the gate, which every open gate fills.
+//! The counts of uses in a file next to that of the gate, which every open gate fills.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -198,7 +198,7 @@ fn hostile_file_of_counts_is_refused_and_stays_unused() {
 }
 
 #[test]
-fn without_the_file_checks_go_on() {
+fn without_the_file_checks_continue() {
     let (folder, path) = sandbox();
     let gate = create(&path);
     gate.set_usage(true).unwrap();

@@ -1113,8 +1113,8 @@ impl Gate {
 
     /// Begins to count how each key is used, in every process that has the gate open, or ends it.
     ///
-    /// The counts are in a file beside the gate, whose name is that of the gate and ``.usage``. It
-    /// takes 64 bytes for each key that the gate has room for, and remains when counting ends.
+    /// The counts are in a file next to that of the gate, with its name and ``.usage``. It takes
+    /// 64 bytes for each key that the gate has room for, and remains when counting ends.
     ///
     /// Args:
     ///     is_counted: Whether uses are counted.

@@ -17,7 +17,7 @@ use crate::views::KeyView;
 
 /// Count how each key is used, and show the counts
 ///
-/// The counts are in a file beside the gate, GATE.usage, which every process that has the gate open
+/// The counts are in a file next to that of the gate, GATE.usage, which every process that has the gate open
 /// fills. They are for pictures and reviews, not for billing.
 #[derive(Args)]
 pub(crate) struct Usage {

@@ -1,7 +1,7 @@
 //! What a gate keeps of a key, as a value, for programs that keep a list of keys of their own.
 //!
-//! Such a program asks the administrator what a change would write (`prepare_…`), commits that to
-//! its list, and then [puts](Administrator::put) it into the gate.
+//! Such a program gets from the administrator what a change would write (`prepare_…`), commits that
+//! to its list, and then [puts](Administrator::put) it into the gate.
 
 use core::fmt;
 

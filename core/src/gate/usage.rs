@@ -134,7 +134,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
 
     /// Returns whether a key that was admitted has the secret before the last rotation.
     ///
-    /// A verdict does not say so, since that would cost every check. The HMAC is computed again
+    /// A verdict does not have this, since that would cost every check. The HMAC is computed again
     /// during the grace of a rotation only.
     #[inline]
     fn has_previous_secret(&self, text: &[u8], key_id: KeyId, now: Timestamp) -> bool {
