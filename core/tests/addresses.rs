@@ -219,6 +219,39 @@ fn settlement_in_a_full_table_ends_without_a_charge() {
     assert_eq!((rooms(&settled), settled.decisive().uncharged()), (vec![vec![9]], 3));
 }
 
+/// The client was charged to the overflow tally, and then gets a slot in the same hour.
+#[test]
+fn settlement_of_a_shared_charge_changes_the_charged_tally() {
+    let client = address("2001:db8::1");
+    let in_hour = |limiter: &Limiter, estimate, settlement: &Settlement<'_>| {
+        rooms(&limiter.settle_all(client, estimate, settlement, at(3601)))
+    };
+    for (settlement, shared_rooms) in [
+        (Settlement::new().with_cost(3), [7]),
+        (Settlement::new().with_cost(3).with_overdraw(true), [7]),
+        (Settlement::new().with_cost(12).with_overdraw(true), [0]),
+        (Settlement::new().with_cost(12), [0]),
+        (Settlement::new().with_cost(1), [9]),
+    ] {
+        let limiter = address_limiter("addresses: /64 10/hour", 1);
+        // The slots are taken in two hours, so that seven of them become free in the second.
+        for slot in 0..8_u32 {
+            let seconds = 3600 * u64::from(slot == 7);
+            assert!(is_admitted(&limiter, &format!("2001:db8:1:{slot:x}::1"), at(seconds)));
+        }
+        let shared = limiter.check(client, 2, at(3600)).charge(0).unwrap();
+        let own = limiter.check(client, 4, at(3601)).charge(0).unwrap();
+        assert!(shared.to_bytes()[4] == 128 && own.to_bytes()[4] == 0);
+        assert_eq!(in_hour(&limiter, shared, &settlement), [shared_rooms], "{settlement:?}");
+        assert_eq!(left(&limiter, "2001:db8::1", at(3601)), [[6]], "its own is unchanged");
+        // A newcomer shares the overflow tally once the slots are taken again.
+        for slot in 16..22_u32 {
+            assert!(is_admitted(&limiter, &format!("2001:db8:1:{slot:x}::1"), at(3601)));
+        }
+        assert_eq!(left(&limiter, "2001:db8:2::1", at(3601)), [shared_rooms], "{settlement:?}");
+    }
+}
+
 #[test]
 fn reset_of_a_client_keeps_the_counts_of_its_larger_networks() {
     let limiter = address_limiter(POLICY, 64);

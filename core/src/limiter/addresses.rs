@@ -282,15 +282,25 @@ impl<M: AsRef<[CacheLine]>> AddressLimiter<M> {
         let mut subjects = [Subject(0); MAX_PREFIXES];
         for (subject, prefix) in subjects.iter_mut().zip(&self.prefixes) {
             *subject = self.subject(address, prefix);
-            self.table.fetch(*subject);
         }
-        AddressPart { limiter: self, subjects, cost }
+        AddressPart { limiter: self, subjects, cost, shared: 0 }
+    }
+
+    /// Returns a part that is charged to the tallies that `charge` was made to.
+    fn part_of(&self, address: Address, charge: &Charge, cost: u32) -> AddressPart<'_, M> {
+        let charges = charge.entries().map(|entry| Charge::of(*entry));
+        let shared = charges.filter(Charge::is_shared).fold(0, |bits, charge| {
+            bits | 1_u8.checked_shl(u32::try_from(charge.index()).unwrap_or(u32::MAX)).unwrap_or(0)
+        });
+        AddressPart { shared, ..self.part(address, cost) }
     }
 
     /// Charges `cost` to the networks of the address if all of them have room for it, else to none.
     #[inline]
     pub fn check(&self, address: Address, cost: u32, clock: impl Clock) -> Compound {
-        charge_one(&self.part(address, cost), true, clock)
+        let part = self.part(address, cost);
+        part.load();
+        charge_one(&part, true, clock)
     }
 
     /// Returns what [`check`](Self::check) would return now, and charges nothing.
@@ -307,7 +317,12 @@ impl<M: AsRef<[CacheLine]>> AddressLimiter<M> {
                 self.table.refund_by(rule, subject, charge, clock);
             }
         }
-        self.peek(address, 0, clock)
+        self.state_of(address, &charge, clock)
+    }
+
+    /// Returns the state of the tallies that `charge` was made to.
+    fn state_of(&self, address: Address, charge: &Charge, clock: impl Clock) -> Compound {
+        charge_one(&self.part_of(address, charge, 0), false, clock)
     }
 
     /// Returns the rule and the subject of the network of the prefix at this index.
@@ -351,29 +366,36 @@ impl<M: AsRef<[CacheLine]>> AddressLimiter<M> {
             return self.refund(address, rest, clock);
         };
         let uncharged = if settlement.overdraw {
-            let tallies = (0..self.prefixes.len()).filter_map(|index| self.tally(address, index));
-            let charged = tallies.map(|(rule, network)| {
-                self.table.overdraw_by(rule, network, extra, clock).uncharged()
-            });
-            charged.max().unwrap_or(0)
+            let part = self.part_of(address, &estimate, extra);
+            part.networks().map(|(index, _)| part.overdraw(index, clock)).max().unwrap_or(0)
         } else {
-            extra - self.charge_up_to(address, extra, clock)
+            extra - self.charge_up_to(address, &estimate, extra, clock)
         };
-        let mut after = self.peek(address, 0, clock);
+        let mut after = self.state_of(address, &estimate, clock);
         for tally in after.tallies_mut() {
             tally.verdict.uncharged = uncharged;
         }
         after
     }
 
-    /// Charges as many of these units as all networks have room for, and returns their number.
-    fn charge_up_to(&self, address: Address, units: u32, clock: impl Clock) -> u32 {
+    /// Charges as many of these units as all tallies of a charge have room for, and returns their
+    /// number.
+    fn charge_up_to(
+        &self,
+        address: Address,
+        charge: &Charge,
+        units: u32,
+        clock: impl Clock,
+    ) -> u32 {
+        let mut part = self.part_of(address, charge, 0);
         let mut units = units;
         while units > 0 {
-            let compound = self.peek(address, 0, clock);
+            part.cost = 0;
+            let compound = charge_one(&part, false, clock);
             let rooms = compound.verdicts().flat_map(|verdict| verdict.quotas().iter());
             units = rooms.map(|state| state.remaining).fold(units, u32::min);
-            match self.check(address, units, clock).outcome() {
+            part.cost = units;
+            match charge_one(&part, true, clock).outcome() {
                 Outcome::Admitted => break,
                 // Another request took the room after it was read.
                 Outcome::Denied | Outcome::TooCostly => {}
@@ -418,25 +440,53 @@ pub struct AddressPart<'l, M> {
     /// The network of each prefix.
     subjects: [Subject; MAX_PREFIXES],
     cost: u32,
+    /// A bit for each prefix whose overflow tally is charged, as by an earlier charge. Otherwise
+    /// the network's slot is charged, if it gets one.
+    shared: u8,
 }
 
 impl<M: AsRef<[CacheLine]>> AddressPart<'_, M> {
     fn networks(&self) -> impl Iterator<Item = (usize, Subject)> {
         self.subjects.into_iter().take(self.limiter.prefixes.len()).enumerate()
     }
+
+    /// Loads the memory of all networks, and does not wait for it.
+    fn load(&self) {
+        self.networks().for_each(|(_, subject)| self.limiter.table.fetch(subject));
+    }
+
+    fn is_shared(&self, index: usize) -> bool {
+        self.shared >> index & 1 == 1
+    }
+
+    /// Charges the network of a prefix also units for which there is no room. Returns the units
+    /// that its count cannot hold.
+    fn overdraw(&self, index: usize, clock: impl Clock) -> u32 {
+        let (Some(rule), Some(&subject)) = (self.limiter.rule(index), self.subjects.get(index))
+        else {
+            return 0;
+        };
+        let is_shared = self.is_shared(index);
+        self.limiter.table.overdraw_by(rule, subject, is_shared, self.cost, clock).uncharged()
+    }
 }
 
 impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for AddressPart<'_, M> {
-    /// The part has loaded its memory since it was made.
-    fn fetch(&self) {}
+    fn fetch(&self) {
+        self.load();
+    }
 
     fn probe<'p>(&'p self, charging: &mut Charging<'_, 'p>, clock: C) {
         let (limiter, table) = (self.limiter, &self.limiter.table);
         for (index, subject) in self.networks() {
             let Some(rule) = limiter.rule(index) else { continue };
-            let (verdict, exchange) = match table.probe_by(rule, subject, self.cost, clock) {
-                Some((verdict, exchange)) => (verdict, Some(exchange)),
-                None => (table.peek_by(rule, subject, self.cost, clock), None),
+            let (verdict, exchange) = if self.is_shared(index) {
+                (table.peek_shared(rule, subject, self.cost, clock), None)
+            } else {
+                match table.probe_by(rule, subject, self.cost, clock) {
+                    Some((verdict, exchange)) => (verdict, Some(exchange)),
+                    None => (table.peek_by(rule, subject, self.cost, clock), None),
+                }
             };
             let mut tally = TallyVerdict::new(verdict);
             // A policy has few prefixes.
@@ -449,7 +499,12 @@ impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for AddressPart<'_, M> {
     fn charge(&self, tally: &mut TallyVerdict, clock: C) {
         let index = usize::from(tally.tally);
         if let (Some(rule), Some(&subject)) = (self.limiter.rule(index), self.subjects.get(index)) {
-            tally.verdict = self.limiter.table.check_by(rule, subject, self.cost, clock);
+            let table = &self.limiter.table;
+            tally.verdict = if self.is_shared(index) {
+                table.check_shared(rule, subject, self.cost, clock)
+            } else {
+                table.check_by(rule, subject, self.cost, clock)
+            };
         }
     }
 

@@ -179,9 +179,14 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         charge: Charge,
         clock: impl Clock,
     ) -> Verdict {
-        self.decide_on_charged(rule, subject, &charge, clock, false, |limits, word, now| {
-            decide::refund(rule.layout, limits, word, now, charge.first())
-        })
+        self.decide_on_charged(
+            rule,
+            subject,
+            charge.is_shared(),
+            clock,
+            false,
+            |limits, word, now| decide::refund(rule.layout, limits, word, now, charge.first()),
+        )
     }
 
     /// Replaces an estimate by the actual cost: refunds the difference, or charges it as far as
@@ -230,23 +235,29 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         let (rule, subject, charged) = (self.rule(), self.subject(subject), estimate.first());
         let actual = settlement.cost.unwrap_or(charged.cost);
         let extra = actual.checked_sub(charged.cost).filter(|_| settlement.overdraw);
-        self.decide_on_charged(rule, subject, &estimate, clock, true, |limits, word, now| {
-            match extra {
+        self.decide_on_charged(
+            rule,
+            subject,
+            estimate.is_shared(),
+            clock,
+            true,
+            |limits, word, now| match extra {
                 Some(extra) => decide::overdraw(rule.layout, word, now, extra),
                 None => decide::settle(rule.layout, limits, word, now, charged, actual),
-            }
-        })
+            },
+        )
     }
 
-    /// Charges a subject also units for which there is no room.
+    /// Charges a subject, or its overflow tally, also units for which there is no room.
     pub(super) fn overdraw_by(
         &self,
         rule: Rule<'_>,
         subject: Subject,
+        is_shared: bool,
         units: u32,
         clock: impl Clock,
     ) -> Verdict {
-        self.decide_on(rule, subject, self.find(subject), 0, clock, true, |_, word, now| {
+        self.decide_on_charged(rule, subject, is_shared, clock, true, |_, word, now| {
             decide::overdraw(rule.layout, word, now, units)
         })
     }
@@ -263,18 +274,18 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         })
     }
 
-    /// Applies `decide` to the tally that `charge` was made to. If `inserts` is set, a subject
-    /// without a slot gets one.
+    /// Applies `decide` to the tally that a charge was made to: an overflow tally if it is shared,
+    /// else the subject's own. If `inserts` is set, a subject without a slot gets one.
     fn decide_on_charged(
         &self,
         rule: Rule<'_>,
         subject: Subject,
-        charge: &Charge,
+        is_shared: bool,
         clock: impl Clock,
         inserts: bool,
         decide: impl Fn(&Limits, u64, Timestamp) -> Decision,
     ) -> Verdict {
-        let verdict = if charge.is_shared() {
+        let verdict = if is_shared {
             self.decide_on_overflow(rule, subject, 0, clock.reading(), clock, decide)
         } else {
             self.decide_on(rule, subject, self.find(subject), 0, clock, inserts, decide)
