@@ -66,6 +66,12 @@ impl Decision {
         Self { next, uncharged: 0, outcome }
     }
 
+    /// The decision to admit a request and to write this word.
+    #[inline]
+    pub(crate) fn admitted(next: u64) -> Self {
+        Self::new(Outcome::Admitted, next)
+    }
+
     /// Returns whether some window lacked room, so that a decision for a later time may differ.
     #[inline]
     pub(crate) fn lacks_room(self) -> bool {

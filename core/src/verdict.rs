@@ -280,10 +280,14 @@ impl Verdict {
     }
 
     /// A verdict that read no tally.
-    pub(crate) fn refused(outcome: Outcome, reason: Option<Reason>, now: Timestamp) -> Self {
+    pub(crate) const fn refused(outcome: Outcome, reason: Option<Reason>, now: Timestamp) -> Self {
+        let note = match reason {
+            Some(reason) => Note::Invalid(reason),
+            None => Note::None,
+        };
         Self {
             outcome,
-            note: reason.map_or(Note::None, Note::Invalid),
+            note,
             holder: None,
             quotas: Quotas::NONE,
             cost: 0,

@@ -19,9 +19,13 @@ use super::on_full::OnFull;
 use super::slot::Subject;
 use super::table::{HEADER_LINES, Limiter, Rule, SetPolicyError, fits, store_limits};
 use crate::address::{Address, MAX_PREFIX, MIN_PREFIX};
+use crate::bits::IS_64_BIT;
 use crate::cache_line::CacheLine;
 use crate::charge::Charge;
-use crate::compound::{Charging, Compound, Position, Steps, TallyVerdict, charge_one};
+use crate::compound::{
+    Charging, Compound, Exchange, Position, Steps, TallyVerdict, charge_one, charge_rest,
+};
+use crate::decide::Decision;
 use crate::gate::Settlement;
 use crate::header::{AttachError, CreateError, TableKind};
 use crate::outcome::Outcome;
@@ -85,6 +89,38 @@ impl Prefix {
         let layout = layout.only(|index| mask >> index & 1 == 1).filter(|_| is_valid)?;
         let section = (index > 0).then(|| Section::prefix(number));
         Some(Self { number, section, carries: PackedLimits::carries(layout.counts()), layout })
+    }
+
+    /// Returns the rule of the prefix, whose line this is.
+    #[inline]
+    fn rule<'m>(&'m self, line: &'m CacheLine) -> Rule<'m> {
+        Rule { layout: &self.layout, line, carries: self.carries }
+    }
+
+    /// Returns the verdict on a network that was charged by writing this word. The prefix has this
+    /// index.
+    #[inline]
+    fn verdict(
+        &self,
+        index: usize,
+        rule: Rule<'_>,
+        next: u64,
+        now: Timestamp,
+        cost: u32,
+    ) -> TallyVerdict {
+        let (layout, limits) = (rule.layout, &rule.limits());
+        let decision = Decision::admitted(next);
+        let verdict = Verdict::decided_at(layout, limits, decision, None, now, cost, true);
+        self.tally_verdict(index, verdict)
+    }
+
+    #[inline]
+    fn tally_verdict(&self, index: usize, verdict: Verdict) -> TallyVerdict {
+        let mut tally = TallyVerdict::new(verdict);
+        // A policy has few prefixes.
+        tally.tally = u8::try_from(index).unwrap_or(u8::MAX);
+        tally.section = self.section;
+        tally
     }
 }
 
@@ -168,7 +204,7 @@ impl<M: AsRef<[CacheLine]>> AddressLimiter<M> {
                 Prefix::new(prefixes.len(), number, table.layout(), mask).filter(|_| is_next);
             let what = "prefix of addresses";
             let prefix = prefix.ok_or(AttachError::Geometry { what, value: number.into() })?;
-            Rule { layout: &prefix.layout, line, carries: prefix.carries }.pack();
+            prefix.rule(line).pack();
             // There is room for as many as there are lines.
             let _ = prefixes.push(prefix);
         }
@@ -181,9 +217,8 @@ impl<M: AsRef<[CacheLine]>> AddressLimiter<M> {
     /// Returns the rule of the prefix at this index.
     #[inline]
     fn rule(&self, index: usize) -> Option<Rule<'_>> {
-        let Prefix { layout, carries, .. } = self.prefixes.get(index)?;
         let line = self.table.memory().as_ref().get(HEADER_LINES + index)?;
-        Some(Rule { layout, line, carries: *carries })
+        Some(self.prefixes.get(index)?.rule(line))
     }
 
     /// Returns the position of a network's tally: the shortest prefix is charged first, so a client
@@ -197,7 +232,7 @@ impl<M: AsRef<[CacheLine]>> AddressLimiter<M> {
     /// Returns the network of an address as a subject of the table.
     #[inline]
     fn subject(&self, address: Address, prefix: &Prefix) -> Subject {
-        self.table.subject(&address.network(prefix.number))
+        self.table.subject_of(address.network(prefix.number))
     }
 
     /// Returns the memory that the limiter is in.
@@ -298,9 +333,91 @@ impl<M: AsRef<[CacheLine]>> AddressLimiter<M> {
     /// Charges `cost` to the networks of the address if all of them have room for it, else to none.
     #[inline]
     pub fn check(&self, address: Address, cost: u32, clock: impl Clock) -> Compound {
+        match self.prefixes.len() {
+            1 if IS_64_BIT => self.check_networks::<1>(address, cost, clock),
+            2 if IS_64_BIT => self.check_networks::<2>(address, cost, clock),
+            3 if IS_64_BIT => self.check_networks::<3>(address, cost, clock),
+            4 if IS_64_BIT => self.check_networks::<4>(address, cost, clock),
+            _ => self.check_slow(address, cost, clock),
+        }
+    }
+
+    /// Charges the networks of the `N` prefixes. If each has a slot and room for the cost, as is
+    /// nearly always so, it charges each by one exchange, the largest network first. Otherwise it
+    /// does what every compound charge does.
+    ///
+    /// The number is a constant, so that the result is built where the caller needs it, and not
+    /// copied there.
+    fn check_networks<const N: usize>(
+        &self,
+        address: Address,
+        cost: u32,
+        clock: impl Clock,
+    ) -> Compound {
+        let lines = self.memory().as_ref().get(HEADER_LINES..).and_then(<[_]>::first_chunk::<N>);
+        let (Some(lines), Some(prefixes)) = (lines, self.prefixes.first_chunk::<N>()) else {
+            return self.check_slow(address, cost, clock);
+        };
+        let now = clock.reading();
+        let mut subjects = [Subject(0); N];
+        for (subject, prefix) in subjects.iter_mut().zip(prefixes) {
+            *subject = self.subject(address, prefix);
+            if N > 1 {
+                self.table.fetch(*subject);
+            }
+        }
+        let unused = Exchange { layout: self.layout(), atomic: lines[0].word(0), word: 0, next: 0 };
+        let mut exchanges = [unused; N];
+        for index in (0..N).rev() {
+            let rule = prefixes[index].rule(&lines[index]);
+            let admission = self.table.admission_by(rule, subjects[index], cost, now);
+            let Some(exchange) = admission else {
+                return self.check_slow(address, cost, clock);
+            };
+            exchanges[index] = exchange;
+        }
+        for (done, exchange) in exchanges.iter().rev().enumerate() {
+            if !exchange.make() {
+                return self.charge_rest(address, cost, &exchanges, done, clock);
+            }
+        }
+        let mut tallies = [const { TallyVerdict::NONE }; N];
+        for index in 0..N {
+            let rule = prefixes[index].rule(&lines[index]);
+            tallies[index] = prefixes[index].verdict(index, rule, exchanges[index].next, now, cost);
+        }
+        Compound::from_tallies(tallies)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn check_slow(&self, address: Address, cost: u32, clock: impl Clock) -> Compound {
         let part = self.part(address, cost);
-        part.load();
+        Steps::<Timestamp>::fetch(&part);
         charge_one(&part, true, clock)
+    }
+
+    /// Goes on with a charge of which the first tallies, in the order of their positions, are
+    /// charged.
+    #[cold]
+    #[inline(never)]
+    fn charge_rest(
+        &self,
+        address: Address,
+        cost: u32,
+        exchanges: &[Exchange<'_>],
+        done: usize,
+        clock: impl Clock,
+    ) -> Compound {
+        let part = self.part(address, cost);
+        charge_rest(&part, done, clock, |charging| {
+            let probed = part.networks().zip(&self.prefixes).zip(exchanges);
+            for (((index, subject), prefix), exchange) in probed {
+                let Some(rule) = self.rule(index) else { continue };
+                let tally = prefix.verdict(index, rule, exchange.next, clock.reading(), cost);
+                charging.add_tally(tally, self.position_of(index, subject), Some(*exchange));
+            }
+        })
     }
 
     /// Returns what [`check`](Self::check) would return now, and charges nothing.
@@ -450,11 +567,6 @@ impl<M: AsRef<[CacheLine]>> AddressPart<'_, M> {
         self.subjects.into_iter().take(self.limiter.prefixes.len()).enumerate()
     }
 
-    /// Loads the memory of all networks, and does not wait for it.
-    fn load(&self) {
-        self.networks().for_each(|(_, subject)| self.limiter.table.fetch(subject));
-    }
-
     fn is_shared(&self, index: usize) -> bool {
         self.shared >> index & 1 == 1
     }
@@ -473,7 +585,7 @@ impl<M: AsRef<[CacheLine]>> AddressPart<'_, M> {
 
 impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for AddressPart<'_, M> {
     fn fetch(&self) {
-        self.load();
+        self.networks().for_each(|(_, subject)| self.limiter.table.fetch(subject));
     }
 
     fn probe<'p>(&'p self, charging: &mut Charging<'_, 'p>, clock: C) {
@@ -488,10 +600,8 @@ impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for AddressPart<'_, M> {
                     None => (table.peek_by(rule, subject, self.cost, clock), None),
                 }
             };
-            let mut tally = TallyVerdict::new(verdict);
-            // A policy has few prefixes.
-            tally.tally = u8::try_from(index).unwrap_or(u8::MAX);
-            tally.section = limiter.prefixes.get(index).and_then(|prefix| prefix.section);
+            let Some(prefix) = limiter.prefixes.get(index) else { continue };
+            let tally = prefix.tally_verdict(index, verdict);
             charging.add_tally(tally, limiter.position_of(index, subject), exchange);
         }
     }

@@ -12,6 +12,7 @@ use crate::compare_exchange;
 use crate::compound::Exchange;
 use crate::decide::{self, Decision};
 use crate::gate::Settlement;
+use crate::outcome::Outcome;
 use crate::quota::Limits;
 use crate::sync::{AtomicU64, Ordering};
 use crate::tally::EMPTY;
@@ -165,6 +166,23 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
             let verdict = Verdict::decided_at(layout, limits, decision, None, now, cost, true);
             (verdict, Exchange { layout, atomic: slot.tally(), word, next: decision.next })
         })
+    }
+
+    /// Returns the exchange that charges the subject. `None` unless the subject has a slot whose
+    /// shortest window has not passed, and all windows have room.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    pub(super) fn admission_by<'m>(
+        &'m self,
+        rule: Rule<'m>,
+        subject: Subject,
+        cost: u32,
+        now: Timestamp,
+    ) -> Option<Exchange<'m>> {
+        let (layout, Found { slot, word, .. }) = (rule.layout, self.find(subject)?);
+        let limits = || rule.limits();
+        let decision = decide::check_within(layout, limits, &rule.packed(), word, now, cost)?;
+        let exchange = Exchange { layout, atomic: slot.tally(), word, next: decision.next };
+        (decision.outcome == Outcome::Admitted).then_some(exchange)
     }
 
     /// Returns the units of `charge` to the windows that still count them. Refund each charge once.
