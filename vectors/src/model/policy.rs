@@ -138,7 +138,7 @@ pub fn parse_policy(text: &str) -> Result<Policy, PolicyError> {
 }
 
 /// Splits the algorithm from the quotas. A name of an algorithm must be followed by a space or tab.
-fn split_algorithm(text: &str) -> (Algorithm, &str) {
+pub(super) fn split_algorithm(text: &str) -> (Algorithm, &str) {
     for (name, algorithm) in [("fixed", Algorithm::Fixed), ("sliding", Algorithm::Sliding)] {
         if let Some(rest) = text.strip_prefix(name)
             && rest.starts_with([' ', '\t'])
