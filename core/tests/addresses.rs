@@ -252,6 +252,24 @@ fn settlement_of_a_shared_charge_changes_the_charged_tally() {
     }
 }
 
+/// A full bucket has one overflow tally, which all networks of a client are charged to.
+#[test]
+fn settlement_in_a_tally_of_several_networks_takes_its_share() {
+    for (actual, shared_room, uncharged) in [(2, 3, 0), (3, 0, 0), (4, 0, 1), (9, 0, 6)] {
+        let limiter = address_limiter("addresses: /64 9/minute; /56 9/minute; /48 9/minute", 1);
+        // Six clients of one /56 take the slots.
+        for slot in 0..6_u32 {
+            assert!(is_admitted(&limiter, &format!("2001:db8:0:{slot:x}::1"), at(0)));
+        }
+        assert_eq!(limiter.live_subjects(at(0)), 8);
+        let client = address("2001:db8:ffff::1");
+        let charge = limiter.check(client, 1, at(0)).charge(0).unwrap();
+        let settled = limiter.settle(client, charge, actual, at(0));
+        assert_eq!(rooms(&settled), [[shared_room]; 3], "{actual}");
+        assert_eq!(settled.decisive().uncharged(), uncharged, "{actual}");
+    }
+}
+
 #[test]
 fn reset_of_a_client_keeps_the_counts_of_its_larger_networks() {
     let limiter = address_limiter(POLICY, 64);

@@ -505,12 +505,19 @@ impl<M: AsRef<[CacheLine]>> AddressLimiter<M> {
         clock: impl Clock,
     ) -> u32 {
         let mut part = self.part_of(address, charge, 0);
-        let mut units = units;
+        let (mut units, mut last_room, mut shares) = (units, None, 1);
         while units > 0 {
             part.cost = 0;
             let compound = charge_one(&part, false, clock);
             let rooms = compound.verdicts().flat_map(|verdict| verdict.quotas().iter());
-            units = rooms.map(|state| state.remaining).fold(units, u32::min);
+            let room = rooms.map(|state| state.remaining).fold(u32::MAX, u32::min);
+            // If there is as much room as before, networks without a slot share an overflow tally,
+            // which is charged once for each of them.
+            if last_room.is_some_and(|last| room >= last) {
+                shares += 1;
+            }
+            last_room = Some(room);
+            units = units.min(room / shares);
             part.cost = units;
             match charge_one(&part, true, clock).outcome() {
                 Outcome::Admitted => break,
