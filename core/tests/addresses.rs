@@ -338,6 +338,23 @@ fn limits_change_in_place_and_counts_stay() {
 }
 
 #[test]
+fn list_has_each_network_with_the_largest_limits() {
+    let limiter = address_limiter("addresses: /64 2/minute, 5/hour; /56 4/minute", 64);
+    let (one, other) = (address("2001:db8::1"), address("2001:db8:0:1::1"));
+    assert!(limiter.check(one, 2, at(0)).is_admitted());
+    assert!(limiter.check(other, 1, at(0)).is_admitted());
+    let mut found: Vec<_> = limiter.list(at(0)).collect();
+    found.sort_by_key(|info| info.quotas.iter().map(|state| state.used()).collect::<Vec<_>>());
+    let used = found.iter().map(|info| {
+        info.quotas.iter().map(|state| (state.used(), state.limit)).collect::<Vec<_>>()
+    });
+    assert!(used.eq([[(1, 4), (1, 5)], [(2, 4), (2, 5)], [(3, 4), (0, 5)]]), "{found:?}");
+    assert_eq!(found[0].fingerprint, Some(limiter.fingerprint(other)));
+    assert_eq!(found[1].fingerprint, Some(limiter.fingerprint(one)));
+    assert!(found.iter().all(|info| info.clock_ahead_s == 0));
+}
+
+#[test]
 fn address_is_a_part_of_a_compound_charge() {
     let (addresses, users) = (address_limiter(POLICY, 64), limiter("1/minute", 8));
     let request = |text: &str| {

@@ -15,6 +15,7 @@
 
 use heapless::Vec;
 
+use super::info::SubjectInfo;
 use super::on_full::OnFull;
 use super::slot::Subject;
 use super::table::{HEADER_LINES, Limiter, Rule, SetPolicyError, fits, store_limits};
@@ -253,6 +254,37 @@ impl<M: AsRef<[CacheLine]>> AddressLimiter<M> {
     /// Returns how many networks have a slot that cannot be reused at `now`. Reads the whole table.
     pub fn live_subjects(&self, now: Timestamp) -> u64 {
         self.table.live_subjects(now)
+    }
+
+    /// Returns the 48 bits of a hash by which the table knows the client's network of the longest
+    /// prefix.
+    pub fn fingerprint(&self, address: Address) -> u64 {
+        self.prefixes.first().map_or(0, |prefix| self.subject(address, prefix).fingerprint_number())
+    }
+
+    /// Returns the networks that have a slot that cannot be reused at `now`, and the overflow
+    /// tallies that count something then. Reads the whole table.
+    ///
+    /// The prefix of a network is not stored. So each has the windows of all prefixes, with the
+    /// largest limit of each.
+    pub fn list(&self, now: Timestamp) -> impl Iterator<Item = SubjectInfo> {
+        let limits = self.largest_limits();
+        self.table.list_by(limits, now)
+    }
+
+    /// Returns the largest present limit of each window of the table.
+    fn largest_limits(&self) -> Limits {
+        let mut largest = Limits([0; MAX_QUOTAS]);
+        let windows = self.layout().windows();
+        for (index, prefix) in self.prefixes.iter().enumerate() {
+            let limits = self.rule(index).map_or(largest, Rule::limits);
+            for (window, limit) in prefix.layout.windows().iter().zip(limits.0) {
+                let position = windows.iter().position(|other| other == window);
+                let largest = position.and_then(|position| largest.0.get_mut(position));
+                largest.into_iter().for_each(|largest| *largest = limit.max(*largest));
+            }
+        }
+        largest
     }
 
     /// Returns the number of slots, in whole buckets: at least 1.5 times the capacity.
