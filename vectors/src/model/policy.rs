@@ -247,17 +247,18 @@ impl fmt::Display for Policy {
         if self.algorithm == Algorithm::Sliding {
             f.write_str("sliding ")?;
         }
-        for (i, quota) in self.quotas.iter().enumerate() {
-            if i > 0 {
-                f.write_str(", ")?;
-            }
-            write!(f, "{}/{}", quota.limit, window_text(quota.window))?;
-        }
-        Ok(())
+        f.write_str(&self.quotas_text())
     }
 }
 
 impl Policy {
+    /// Returns the canonical text of the quotas, without the algorithm.
+    #[must_use]
+    pub fn quotas_text(&self) -> String {
+        let text = |quota: &Quota| format!("{}/{}", quota.limit, window_text(quota.window));
+        self.quotas.iter().map(text).collect::<Vec<_>>().join(", ")
+    }
+
     /// Returns the unit of the stamp in seconds: the longest at whose multiples all windows begin.
     #[must_use]
     pub fn unit_s(&self) -> u32 {

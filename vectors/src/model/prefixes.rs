@@ -2,12 +2,12 @@
 //!
 //! Requests are made one after another, so no charge loses a race.
 
+use core::net::{IpAddr, Ipv6Addr};
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
 
 use super::compound::{Answer, Charged};
 use super::http::Outcome;
-use super::policy::{Algorithm, parse_policy, split_algorithm};
+use super::policy::{Algorithm, Policy, PolicyError, parse_policy, split_algorithm};
 use super::tally::{Charge, Decision, Model};
 
 const LONGEST_TEXT: usize = 512;
@@ -40,8 +40,17 @@ impl Prefixes {
             (Algorithm::Fixed, list) => ("", list),
             (Algorithm::Sliding, list) => ("sliding ", list),
         };
+        // A prefix has no algorithm of its own, so each quota is parsed alone.
         let quotas = |list: &str| {
-            parse_policy(&format!("{algorithm}{list}")).map_err(super::PolicyError::kind)
+            let mut texts = Vec::new();
+            for quota in list.split(',') {
+                let quota = trim(quota);
+                if split_algorithm(quota).1 != quota {
+                    return Err("syntax");
+                }
+                texts.push(parse(&format!("{algorithm}{quota}"))?.quotas_text());
+            }
+            parse(&format!("{algorithm}{}", texts.join(", ")))
         };
         let mut prefixes = Vec::new();
         let parts: Vec<&str> = list.split(';').map(trim).collect();
@@ -61,7 +70,8 @@ impl Prefixes {
             };
             let end = named.find([' ', '\t']).ok_or("prefix")?;
             let (number, list) = named.split_at(end);
-            let prefix: u8 = number.parse().map_err(|_| "prefix")?;
+            let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
+            let prefix: u8 = number.parse().ok().filter(|_| is_number).ok_or("prefix")?;
             let is_named = prefixes.iter().any(|(other, _)| *other == prefix);
             if !(33..=64).contains(&prefix) || is_named || prefixes.len() == MOST_PREFIXES {
                 return Err("prefix");
@@ -76,7 +86,7 @@ impl Prefixes {
                 None => all.quotas.push(*quota),
             }
         }
-        parse_policy(&all.to_string()).map_err(super::PolicyError::kind)?;
+        parse(&all.to_string())?;
         prefixes.sort_by_key(|(prefix, _)| u8::MAX - prefix);
         let prefixes =
             prefixes.into_iter().map(|(prefix, policy)| (prefix, Model::new(policy))).collect();
@@ -89,12 +99,10 @@ impl Prefixes {
         let mut algorithm = "";
         let mut parts = Vec::new();
         for (prefix, model) in &self.prefixes {
-            let policy = model.policy().to_string();
-            let quotas = policy.strip_prefix("sliding ").unwrap_or(&policy);
-            if quotas != policy {
+            if model.policy().algorithm == Algorithm::Sliding {
                 algorithm = "sliding ";
             }
-            parts.push(format!("/{prefix} {quotas}"));
+            parts.push(format!("/{prefix} {}", model.policy().quotas_text()));
         }
         format!("addresses: {algorithm}{}", parts.join("; "))
     }
@@ -171,6 +179,11 @@ impl Prefixes {
         }
         networks
     }
+}
+
+/// Parses a policy for one prefix. The error is its name in the vector files.
+fn parse(text: &str) -> Result<Policy, &'static str> {
+    parse_policy(text).map_err(PolicyError::kind)
 }
 
 /// Returns the family and the binary digits of an address, which may have a port, brackets and a
