@@ -109,7 +109,7 @@ impl Files {
 
 /// Returns the address of a client. Four clients each are in one /56, and 8 in one /48.
 fn address(number: u32) -> Address {
-    Address::parse(&format!("2001:db8:{:x}:{:x}::1", number / 8, number % 8 << 6)).unwrap()
+    Address::parse(&format!("2001:db8:{:x}:{:x}::1", number / 8, (number % 8) << 6)).unwrap()
 }
 
 /// Returns keys that were never in the gate: with an id that exists or does not exist, with a right
