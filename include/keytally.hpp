@@ -968,6 +968,28 @@ public:
     Result<void> try_use_system_clock() const noexcept {
         return kt_limiter_use_system_clock(get());
     }
+    /** Returns the number of subjects that the limiter was created for. */
+    Result<std::uint32_t> try_capacity() const noexcept {
+        std::uint32_t capacity = 0;
+        kt_status status = kt_limiter_capacity(get(), &capacity);
+        if (status != KT_OK) return status;
+        return capacity;
+    }
+    /** Returns the number of slots, each for one subject. */
+    Result<std::uint64_t> try_slots_total() const noexcept {
+        std::uint64_t slots = 0;
+        kt_status status = kt_limiter_slots_total(get(), &slots);
+        if (status != KT_OK) return status;
+        return slots;
+    }
+    /** Returns the number of subjects whose slot cannot be given to another subject now. Reads the
+     *  whole table. */
+    Result<std::uint64_t> try_live_subjects(Clock at = Clock::system()) const noexcept {
+        std::uint64_t live = 0;
+        kt_status status = kt_limiter_live_subjects(get(), at.now_ms(), &live);
+        if (status != KT_OK) return status;
+        return live;
+    }
     /** Returns the number of requests that found no slot for their subject. */
     Result<std::uint64_t> try_refusals() const noexcept {
         std::uint64_t refusals = 0;
@@ -1038,6 +1060,15 @@ public:
     }
     /** Declares that each time given to this object is a cached reading of the system clock. */
     void use_system_clock() const { try_use_system_clock().value(); }
+    /** Returns the number of subjects that the limiter was created for. */
+    std::uint32_t capacity() const { return try_capacity().value(); }
+    /** Returns the number of slots, each for one subject. */
+    std::uint64_t slots_total() const { return try_slots_total().value(); }
+    /** Returns the number of subjects whose slot cannot be given to another subject now. Reads the
+     *  whole table. */
+    std::uint64_t live_subjects(Clock at = Clock::system()) const {
+        return try_live_subjects(at).value();
+    }
     /** Returns the number of requests that found no slot for their subject. */
     std::uint64_t refusals() const { return try_refusals().value(); }
     /** Returns what happens to a new subject that finds no slot. */

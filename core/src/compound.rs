@@ -82,7 +82,7 @@ mod sealed {
 }
 
 /// The exchange that charges a tally as it was probed.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Exchange<'p> {
     pub(crate) layout: &'p Layout,
     pub(crate) atomic: &'p AtomicU64,
@@ -167,8 +167,14 @@ pub struct TallyVerdict {
 }
 
 impl TallyVerdict {
+    /// A verdict that read no tally.
+    #[inline]
+    pub(crate) fn none() -> Self {
+        Self::new(Verdict::refused(Outcome::MissingKey, None, Timestamp::from_unix_ms(0)))
+    }
+
     /// A verdict that is not on a tally of a section, as of a limiter or an invalid key.
-    pub(crate) fn new(verdict: Verdict) -> Self {
+    pub(crate) const fn new(verdict: Verdict) -> Self {
         let warnings = [[0; MAX_WARNINGS]; MAX_QUOTAS];
         Self { part: 0, tally: 0, unit: 0, section: None, warnings, is_warned: false, verdict }
     }
@@ -330,6 +336,22 @@ pub(crate) fn charge_one<C: Clock, P: Steps<C>>(part: &P, charges: bool, clock: 
     compound
 }
 
+/// Goes on with the charge of one part. `probe` adds its tallies, all of which have room. The first
+/// `done` of them, in the order of their positions, are charged already.
+pub(crate) fn charge_rest<'p, C: Clock, P: Steps<C>>(
+    part: &P,
+    done: usize,
+    clock: C,
+    probe: impl FnOnce(&mut Charging<'_, 'p>),
+) -> Compound {
+    let (mut compound, mut tallies) = (Compound::new(), Vec::new());
+    let mut charging =
+        Charging { compound: &mut compound, tallies: &mut tallies, part: 0, verdicts: 0 };
+    probe(&mut charging);
+    charging.charge_in_order(done, &[part], clock);
+    compound
+}
+
 /// Fetches and probes all parts, and then charges all tallies if all have room and `charges` is
 /// set. Writes the verdicts into `compound`, which is returned in this way since it is large.
 fn charge_all<C: Clock, P: Steps<C> + ?Sized>(
@@ -357,7 +379,7 @@ fn charge_all<C: Clock, P: Steps<C> + ?Sized>(
         return Err(PartsError { parts: charging.verdicts });
     }
     if charges && charging.compound.is_admitted() {
-        charging.charge_in_order(parts, clock);
+        charging.charge_in_order(0, parts, clock);
     } else {
         charging.withdraw(0);
     }
@@ -370,11 +392,16 @@ fn charge_all<C: Clock, P: Steps<C> + ?Sized>(
 }
 
 impl Charging<'_, '_> {
-    /// Charges all tallies in the order of their positions. If one has lost its room, gives back
-    /// those before it.
-    fn charge_in_order<C: Clock, P: Steps<C> + ?Sized>(&mut self, parts: &[&P], clock: C) {
+    /// Charges all tallies in the order of their positions, except the first ones, which are charged
+    /// already. If one has lost its room, gives back those before it.
+    fn charge_in_order<C: Clock, P: Steps<C> + ?Sized>(
+        &mut self,
+        first: usize,
+        parts: &[&P],
+        clock: C,
+    ) {
         sort_by_key(self.tallies, |probed| probed.position);
-        for done in 0..self.tallies.len() {
+        for done in first..self.tallies.len() {
             let Probed { verdict, exchange, .. } = &self.tallies[done];
             if exchange.as_ref().is_some_and(Exchange::make) {
                 continue;
@@ -428,7 +455,7 @@ fn charge_again<C: Clock, P: Steps<C> + ?Sized>(parts: &[&P], tally: &mut TallyV
 impl Exchange<'_> {
     /// Makes a single attempt. Returns whether it succeeded.
     #[inline]
-    fn make(&self) -> bool {
+    pub(crate) fn make(&self) -> bool {
         let Self { atomic, word, next, .. } = *self;
         next == word || compare_exchange::exchange_decided(atomic, word, next).is_ok()
     }
@@ -445,6 +472,12 @@ impl Compound {
     #[inline]
     pub(crate) fn new() -> Self {
         Self { tallies: Verdicts::new() }
+    }
+
+    /// The result with these verdicts.
+    #[inline]
+    pub(crate) fn from_tallies<const N: usize>(tallies: [TallyVerdict; N]) -> Self {
+        Self { tallies: Verdicts::from_array(tallies) }
     }
 
     /// Returns whether the request is admitted. Every tally is then charged.

@@ -168,6 +168,7 @@ impl Compound {
             retry_after_s: compound.retry_after_s(),
             uncharged: decisive.uncharged(),
             clock_ahead_s: self.clock_ahead_s(),
+            is_shared: decisive.is_shared(),
             uncharged_costs: self.uncharged_costs.clone(),
             section: None,
             tallies: compound
@@ -409,6 +410,7 @@ impl Verdict {
                 retry_after_s: verdict.retry_after_s(),
                 uncharged: verdict.uncharged(),
                 clock_ahead_s: verdict.clock_ahead_s(),
+                is_shared: verdict.is_shared(),
                 uncharged_costs: self.uncharged_costs_of_groups().to_vec(),
                 section: self.section(),
                 tallies: Vec::new(),
@@ -635,6 +637,16 @@ impl Verdict {
     #[getter]
     fn charge(&self) -> Option<Charge> {
         self.charge_of(0)
+    }
+
+    /// Whether a limiter had no slot for the subject and charged it to an overflow tally.
+    ///
+    /// The subject shares that tally with others: see ``Limiter.on_full``. True also if the tally
+    /// denied the request. False for a peek, refund, settle or reset. In a limiter of addresses it
+    /// is about the network that decided, and each of ``tallies`` has its own.
+    #[getter]
+    fn is_shared(&self) -> bool {
+        self.either(keytally::Verdict::is_shared, |values| values.is_shared)
     }
 
     /// The units that ``settle`` could not charge for lack of room; 0 in other verdicts.

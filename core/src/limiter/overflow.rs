@@ -18,7 +18,7 @@ use super::slot::Subject;
 use super::table::{Limiter, Rule};
 use crate::cache_line::CacheLine;
 use crate::compare_exchange;
-use crate::decide::Decision;
+use crate::decide::{self, Decision};
 use crate::quota::Limits;
 use crate::sync::Ordering;
 use crate::tally::EMPTY;
@@ -65,6 +65,39 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         let decision = compare_exchange::update(tally, layout, &mut now, clock, decided)
             .unwrap_or_else(|| decide(limits, EMPTY, now));
         Verdict::decided(layout, limits, decision, None, now, cost).shared()
+    }
+
+    /// Charges `cost` to the overflow tally of the subject's first bucket, if it has room.
+    pub(super) fn check_shared(
+        &self,
+        rule: Rule<'_>,
+        subject: Subject,
+        cost: u32,
+        clock: impl Clock,
+    ) -> Verdict {
+        self.decide_on_overflow(rule, subject, cost, clock.reading(), clock, |limits, word, now| {
+            decide::check(rule.layout, limits, word, now, cost)
+        })
+    }
+
+    /// Returns the verdict that [`check_shared`](Self::check_shared) would give now, and charges
+    /// nothing.
+    pub(super) fn peek_shared(
+        &self,
+        rule: Rule<'_>,
+        subject: Subject,
+        cost: u32,
+        clock: impl Clock,
+    ) -> Verdict {
+        let peeked = self.decide_on_overflow(
+            rule,
+            subject,
+            cost,
+            clock.reading(),
+            clock,
+            |limits, word, now| decide::peek(rule.layout, limits, word, now, cost),
+        );
+        peeked.without_charge()
     }
 
     /// Returns whether a subject without a slot is charged to an overflow tally now.

@@ -305,6 +305,12 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         Subject(siphash::hash(self.seed, bytes))
     }
 
+    /// Hashes the numbers of a network.
+    #[inline]
+    pub(super) fn subject_of(&self, network: (u64, u16)) -> Subject {
+        Subject(siphash::hash_ten_bytes(self.seed, network))
+    }
+
     /// Returns how many subjects have a slot that cannot be reused at `now`. Reads the whole table.
     pub fn live_subjects(&self, now: Timestamp) -> u64 {
         let live = self.all_slots().filter(|slot| {

@@ -573,6 +573,8 @@ static void address_is_charged_in_all_networks() {
     auto compound = keytally::check_all({limiter.part("2001:db8:0:1::1")}, NOW);
     CHECK(compound.admitted() && !limiter.check("2001:db8:0:2::1", 1, NOW).admitted());
     CHECK(limiter.try_check("ann").status() == KT_NOT_AN_ADDRESS);
+    CHECK(limiter.live_subjects(NOW) == 3); // Two clients of one /48.
+    CHECK(limiter.capacity() == 64 && limiter.slots_total() == 96);
     CHECK(Limiter::try_in_memory("addresses: /65 2/minute", 64).status() == KT_POLICY_PREFIX);
 }
 
