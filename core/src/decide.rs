@@ -107,6 +107,25 @@ pub fn check(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, cost: 
     }
 }
 
+/// Decides as [`check`] does. Requests of several tallies decide by this function. It has one
+/// caller, so it is compiled without a call.
+#[inline]
+pub(crate) fn check_inlined(
+    layout: &Layout,
+    limits: &Limits,
+    word: u64,
+    now: Timestamp,
+    cost: u32,
+) -> Decision {
+    let tally = TallyAt::new(layout, limits, word, now);
+    match tally.admits(cost) {
+        Outcome::Admitted if cost > 0 => {
+            Decision::new(Outcome::Admitted, layout.charged(tally.word, cost))
+        }
+        outcome => Decision::new(outcome, word),
+    }
+}
+
 /// Returns the decision of [`check`] if `now` is within the unit that the tally's stamp names and
 /// every window may admit `cost`. That is nearly always so. `packed` must hold the same limits.
 #[cfg_attr(target_pointer_width = "64", inline(always))]

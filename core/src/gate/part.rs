@@ -291,7 +291,7 @@ fn decide_now<C: Clock>(
     let Verified { at, record, .. } = verified;
     let word = atomic.load(Ordering::Acquire);
     if at.is_unchanged(record) && layout.is_decidable::<C>(word, *now) {
-        let decision = decide::check(layout, limits, word, *now, cost);
+        let decision = decide::check_inlined(layout, limits, word, *now, cost);
         if decide::is_final(decision, clock) {
             return Some((word, decision));
         }
