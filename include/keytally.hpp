@@ -977,10 +977,10 @@ public:
     }
     /** Returns the number of slots, each for one subject. */
     Result<std::uint64_t> try_slots_total() const noexcept {
-        std::uint64_t slots = 0;
-        kt_status status = kt_limiter_slots_total(get(), &slots);
+        std::uint64_t total = 0;
+        kt_status status = kt_limiter_slots_total(get(), &total);
         if (status != KT_OK) return status;
-        return slots;
+        return total;
     }
     /** Returns the number of subjects whose slot cannot be given to another subject now. Reads the
      *  whole table. */

@@ -336,7 +336,7 @@ pub(crate) fn charge_one<C: Clock, P: Steps<C>>(part: &P, charges: bool, clock: 
     compound
 }
 
-/// Goes on with the charge of one part. `probe` adds its tallies, all of which have room. The first
+/// Continues the charge of one part. `probe` adds its tallies, all of which have room. The first
 /// `done` of them, in the order of their positions, are charged already.
 pub(crate) fn charge_rest<'p, C: Clock, P: Steps<C>>(
     part: &P,
@@ -392,8 +392,8 @@ fn charge_all<C: Clock, P: Steps<C> + ?Sized>(
 }
 
 impl Charging<'_, '_> {
-    /// Charges all tallies in the order of their positions, except the first ones, which are charged
-    /// already. If one has lost its room, gives back those before it.
+    /// Charges all tallies in the order of their positions, except the first ones, which are
+    /// charged already. If one has lost its room, gives back those before it.
     fn charge_in_order<C: Clock, P: Steps<C> + ?Sized>(
         &mut self,
         first: usize,

@@ -242,8 +242,8 @@ fn use_limiter(path: &Path) -> bool {
     true
 }
 
-/// Opens a limiter of addresses, uses it, and asserts that it keeps the limits of its own policy for
-/// the shortest window of each prefix. Returns whether the limiter opened.
+/// Opens a limiter of addresses, uses it, and asserts that it keeps the limits of its own policy
+/// for the shortest window of each prefix. Returns whether the limiter opened.
 fn use_addresses(path: &Path) -> bool {
     let limiter = match AddressLimiter::open(path) {
         Ok(limiter) => limiter,

@@ -85,6 +85,8 @@ struct Details {
     section: Option<String>,
     /// The units of each group that a settlement could not charge.
     uncharged_costs: Vec<(String, u32)>,
+    /// Whether the tally of a request with several is an overflow tally.
+    is_shared: bool,
 }
 
 /// The verdicts of core on all tallies of a request.
@@ -111,10 +113,10 @@ impl Compound {
         };
         let verdict = if has_several { tally.verdict().without_charge() } else { *tally.verdict() };
         let section = tally.section().filter(|&section| *section != Section::Key);
-        let details = section.map(|section| {
-            let section = Some(section.name().to_owned());
-            Box::new(Details { section, ..Details::default() })
-        });
+        let section = section.map(|section| section.name().to_owned());
+        let is_shared = tally.verdict().is_shared();
+        let details = (section.is_some() || is_shared)
+            .then(|| Box::new(Details { section, is_shared, ..Details::default() }));
         Verdict { held: Held::Core { verdict, gate, details } }
     }
 
@@ -240,7 +242,7 @@ impl Verdict {
             return Self { held: Held::Compound(Box::new(compound)) };
         }
         let verdict = settled.verdict;
-        let details = Some(Box::new(Details { section: None, uncharged_costs }));
+        let details = Some(Box::new(Details { uncharged_costs, ..Details::default() }));
         Self { held: Held::Core { verdict, gate: Some(gate), details } }
     }
 
@@ -410,7 +412,7 @@ impl Verdict {
                 retry_after_s: verdict.retry_after_s(),
                 uncharged: verdict.uncharged(),
                 clock_ahead_s: verdict.clock_ahead_s(),
-                is_shared: verdict.is_shared(),
+                is_shared: self.is_shared(),
                 uncharged_costs: self.uncharged_costs_of_groups().to_vec(),
                 section: self.section(),
                 tallies: Vec::new(),
@@ -644,9 +646,20 @@ impl Verdict {
     /// The subject shares that tally with others: see ``Limiter.on_full``. True also if the tally
     /// denied the request. False for a peek, refund, settle or reset. In a limiter of addresses it
     /// is about the network that decided, and each of ``tallies`` has its own.
+    ///
+    /// >>> from keytally import Limiter
+    /// >>> limiter = Limiter.in_memory("5/minute", capacity=1)  # It has eight slots.
+    /// >>> [limiter.check(str(number)).is_shared for number in range(9)].index(True)
+    /// 8
     #[getter]
     fn is_shared(&self) -> bool {
-        self.either(keytally::Verdict::is_shared, |values| values.is_shared)
+        match &self.held {
+            Held::Core { verdict, details, .. } => {
+                verdict.is_shared() || details.as_ref().is_some_and(|details| details.is_shared)
+            }
+            Held::Compound(all) => all.compound.decisive().is_shared(),
+            Held::Pickled(values) => values.is_shared,
+        }
     }
 
     /// The units that ``settle`` could not charge for lack of room; 0 in other verdicts.

@@ -107,7 +107,7 @@ const REFRESH: Duration = Duration::from_secs(1);
 
 /// A limiter of any subjects, or of addresses.
 enum Table {
-    Subjects(SubjectLimiter),
+    Subjects(Box<SubjectLimiter>),
     Addresses(Box<AddressLimiter>),
 }
 
@@ -196,7 +196,7 @@ impl LimiterFile {
                 source: AttachError::Kind { found: TableKind::AddressLimiter, .. },
                 ..
             }) => Ok(Table::Addresses(Box::new(AddressLimiter::open(&self.path)?))),
-            opened => Ok(Table::Subjects(opened?)),
+            opened => Ok(Table::Subjects(Box::new(opened?))),
         }
     }
 

@@ -49,8 +49,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         if Feature::Sections.is_included() && self.extension.is_some() {
             return self.part(api_key, cost).peek(clock).decisive().without_charge();
         }
-        self.check_with::<_, false>(api_key, cost, clock)
-        .without_charge()
+        self.check_with::<_, false>(api_key, cost, clock).without_charge()
     }
 
     /// Sets all counts of the key to 0, in the tallies of all its sections but the team's. Returns

@@ -429,7 +429,7 @@ impl<M: AsRef<[CacheLine]>> AddressLimiter<M> {
         charge_one(&part, true, clock)
     }
 
-    /// Goes on with a charge of which the first tallies, in the order of their positions, are
+    /// Continues a charge of which the first tallies, in the order of their positions, are
     /// charged.
     #[cold]
     #[inline(never)]

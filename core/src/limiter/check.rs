@@ -94,9 +94,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         cost: u32,
         clock: impl Clock,
     ) -> Verdict {
-        self.decide_on(rule, subject, found, cost, clock, true, |limits, word, now| {
-            decide::check(rule.layout, limits, word, now, cost)
-        })
+        self.decide_on(rule, subject, found, cost, clock, true, rule.check(cost))
     }
 
     /// Loads the memory of a subject that is checked soon, and does not wait for it.
@@ -143,9 +141,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         cost: u32,
         clock: impl Clock,
     ) -> Verdict {
-        self.decide_on_present(rule, subject, cost, clock, |limits, word, now| {
-            decide::peek(rule.layout, limits, word, now, cost)
-        })
+        self.decide_on_present(rule, subject, cost, clock, rule.peek(cost))
     }
 
     /// Returns the verdict that a check would give now, and the exchange that would charge the

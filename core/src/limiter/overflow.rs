@@ -18,7 +18,7 @@ use super::slot::Subject;
 use super::table::{Limiter, Rule};
 use crate::cache_line::CacheLine;
 use crate::compare_exchange;
-use crate::decide::{self, Decision};
+use crate::decide::Decision;
 use crate::quota::Limits;
 use crate::sync::Ordering;
 use crate::tally::EMPTY;
@@ -75,9 +75,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         cost: u32,
         clock: impl Clock,
     ) -> Verdict {
-        self.decide_on_overflow(rule, subject, cost, clock.reading(), clock, |limits, word, now| {
-            decide::check(rule.layout, limits, word, now, cost)
-        })
+        self.decide_on_overflow(rule, subject, cost, clock.reading(), clock, rule.check(cost))
     }
 
     /// Returns the verdict that [`check_shared`](Self::check_shared) would give now, and charges
@@ -89,15 +87,8 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         cost: u32,
         clock: impl Clock,
     ) -> Verdict {
-        let peeked = self.decide_on_overflow(
-            rule,
-            subject,
-            cost,
-            clock.reading(),
-            clock,
-            |limits, word, now| decide::peek(rule.layout, limits, word, now, cost),
-        );
-        peeked.without_charge()
+        let now = clock.reading();
+        self.decide_on_overflow(rule, subject, cost, now, clock, rule.peek(cost)).without_charge()
     }
 
     /// Returns whether a subject without a slot is charged to an overflow tally now.

@@ -116,6 +116,8 @@ static int invalid_policies(const cJSON *file) {
             which++;
             HOLDS(which < sizeof ERRORS / sizeof *ERRORS);
         }
+        /* Another text is the policy of a limiter of any subjects, which is another parser. */
+        if (ERRORS[which].status == KT_POLICY_PREFIX && strncmp(at, "addresses:", 10) != 0) continue;
         EXPECT(kt_policy_parse(at, len, buffer, sizeof buffer, &written), ERRORS[which].status);
         OK(kt_policy_explain(at, len, buffer, sizeof buffer, &written));
         HOLDS(written > 0 && written < KT_POLICY_SIZE - 1);

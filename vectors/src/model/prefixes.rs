@@ -107,8 +107,8 @@ impl Prefixes {
         format!("addresses: {algorithm}{}", parts.join("; "))
     }
 
-    /// Charges a client to its network of every prefix, if all have room, else to none. Returns what
-    /// each network was charged, the longest prefix first.
+    /// Charges a client to its network of every prefix, if all have room, else to none. Returns
+    /// what each network was charged, the longest prefix first.
     pub fn check(&mut self, now_ms: u64, client: &str, cost: u32) -> (Answer, Vec<Charge>) {
         let networks = self.networks(client);
         let mut decisions: Vec<Decision> = Vec::new();
