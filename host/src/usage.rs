@@ -51,8 +51,8 @@ impl Gate {
     }
 
     /// Begins to count the uses of all keys, in every process that has the gate open, or ends it.
-    /// The counts are in a file next to that of the gate, of 64 bytes for each key that the gate has room
-    /// for. It has the owner and mode of the gate's file, and remains when counting ends.
+    /// The counts are in a file next to that of the gate, of 64 bytes for each key that the gate
+    /// has room for. It has the owner and mode of the gate's file, and remains when counting ends.
     ///
     /// # Errors
     /// [`Error::Io`] for a gate in memory. Those of [`create`](Self::create), for the

@@ -17,8 +17,8 @@ use crate::views::KeyView;
 
 /// Count how each key is used, and show the counts
 ///
-/// The counts are in a file next to that of the gate, GATE.usage, which every process that has the gate open
-/// fills. They are for pictures and reviews, not for billing.
+/// The counts are in a file next to that of the gate, GATE.usage, which every process that has the
+/// gate open fills. They are for pictures and reviews, not for billing.
 #[derive(Args)]
 pub(crate) struct Usage {
     #[command(subcommand)]
