@@ -176,7 +176,7 @@ statuses! {
         KT_DAMAGED = 70 => "this table's header is damaged: it holds a number that no table has",
         KT_NO_SUCH_ENV = 71 => "the gate has no environment of that number",
         KT_OTHER_CAPACITY = 72 =>
-            "the limiter there has another capacity; open it with its own, or remove it and create another",
+            "the limiter there has another capacity; open it with its own, or create another file, and check requests with both until the longest window of this one has passed",
         KT_OTHER_POLICY = 73 =>
             "the limiter there has other windows or cannot count a limit; create another file for the new policy, and check requests with both until the longest window of this one has passed",
 
@@ -576,7 +576,7 @@ mod tests {
         for (error, part) in [
             (
                 Error::Capacity { path: "f".into(), found: 1, requested: 2 },
-                ", or remove it and create another",
+                ", or create another file, and check requests with both until the longest window of this one has passed",
             ),
             (
                 Error::Policy {
