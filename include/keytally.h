@@ -498,8 +498,8 @@ enum kt_status
     /** The gate has no environment of that number. */
     KT_NO_SUCH_ENV = 71,
     /**
-     * The limiter there has another capacity; open it with its own, or remove it and create
-     * another.
+     * The limiter there has another capacity; open it with its own, or create another file, and
+     * check requests with both until the longest window of this one has passed.
      */
     KT_OTHER_CAPACITY = 72,
     /**
