@@ -377,6 +377,22 @@ fn undone_migration_keeps_every_count() {
 }
 
 #[test]
+fn successor_in_force_is_reported_by_the_old_gate() {
+    let plans = [plan("default", "5/minute, 100/hour")];
+    let old = gate(&config(4, &plans));
+    let (key, _) = issue(&old, 1);
+    let (new, _) = migrate(&old, &config(8, &plans));
+    let is_in_force = || old.successor().map(|named| (named.is_sealed, named.is_in_force));
+    assert_eq!(is_in_force(), Some((true, false)));
+    let administrator = old.administer().unwrap();
+    administrator.migration(&new).finish();
+    drop(administrator);
+    assert_eq!(is_in_force(), Some((true, true)));
+    assert!(old.is_migrating());
+    assert_eq!(check(&old, &key, at(20)).outcome(), Outcome::Unavailable);
+}
+
+#[test]
 fn name_of_a_successor_has_1_to_56_bytes() {
     let plans = [plan("default", "5/minute")];
     let old = gate(&config(4, &plans));
