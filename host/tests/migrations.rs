@@ -9,7 +9,6 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use keytally::{
@@ -327,12 +326,11 @@ fn changes_continue_in_the_new_file_through_migrations() {
     let config = GateConfig::default().with_keys(500);
     drop(Gate::create(at.join("gate"), peppers(), &config).unwrap());
     let migrations = if is_full() { 400 } else { 40 };
-    let is_ended = AtomicBool::new(false);
     let changes: usize = thread::scope(|scope| {
         let change = || {
             let followed = Followed::open(at.join("gate"), peppers()).unwrap();
             let mut changes = 0;
-            while !is_ended.load(Ordering::Relaxed) {
+            while !at.join("end").exists() {
                 let issue = |gate: &Current, _: Wait<'_>| gate.issue(&new_key());
                 let (key, id) = followed.change_within(Wait::default(), issue).unwrap();
                 let revoke = |gate: &Current, _: Wait<'_>| gate.revoke(id);
@@ -351,7 +349,7 @@ fn changes_continue_in_the_new_file_through_migrations() {
             };
             followed.change_within(Wait::default(), migrate).unwrap();
         }
-        is_ended.store(true, Ordering::Relaxed);
+        fs::write(at.join("end"), "").unwrap();
         threads.map(|thread| thread.join().unwrap()).iter().sum()
     });
     let keys = open(at).list();
