@@ -149,7 +149,7 @@ impl fmt::Display for NotCarried {
                 "account {account} is suspended or has limits of its own, which the new gate cannot keep"
             ),
             Self::ImportedKeys => f.write_str(
-                "imported keys can be found after at most two enlargements, each by a factor of at most 255",
+                "imported keys can be found after at most two enlargements, each by a factor of at most 255; create a gate with more keys, and import and issue the keys again",
             ),
             Self::Damaged { record } => write!(f, "record {record} is damaged"),
             Self::Window { section, window } => write!(
