@@ -368,6 +368,9 @@ fn undone_migration_keeps_every_count() {
     administrator.migration(&new).seal(AT);
     let named = old.successor().unwrap();
     assert_eq!((named.id, named.name(), named.is_sealed), (77, b"x.gate".as_slice(), true));
+    let info = old.list(at(20)).next().unwrap();
+    assert_eq!((info.clock_ahead_s, info.last_used), (0, None), "a seal has no time");
+    assert_eq!(info.quotas.iter().map(|quota| quota.used()).collect::<Vec<_>>(), [3, 3]);
     assert_eq!(check(&old, &key, at(20)).outcome(), Outcome::Unavailable);
     administrator.undo_migration(at(30));
     drop(administrator);
