@@ -265,7 +265,7 @@ fn verify_completes_an_interrupted_change() {
 }
 
 #[test]
-fn list_during_an_unfinished_migration_shows_counts_and_says_so() {
+fn list_shows_counts_and_the_unfinished_migration() {
     let sandbox = sandbox_with_gate();
     let (key, key_id) = sandbox.issue(GATE, &["--account", "1"]);
     sandbox.check(GATE, &key, &["--cost", "7"]);

@@ -1379,8 +1379,8 @@ impl Gate {
         }
     }
 
-    /// Calls `work` with the gate at the path, and a wait of at most `wait`. If a migration replaced
-    /// the gate before `work` changed anything, calls it again with the new one.
+    /// Calls `work` with the gate at the path, and a wait of at most `wait`. If a migration
+    /// replaces the gate before `work` changes anything, calls it again with the new one.
     ///
     /// The wait also ends if a signal handler raises an exception, as that of Ctrl-C does.
     fn waiting<T: Send>(
