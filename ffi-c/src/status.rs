@@ -191,9 +191,9 @@ statuses! {
         KT_BUSY = 80 =>
             "another administrator is changing this gate; try again, wait longer, or end that process",
         KT_GATE_FULL = 81 =>
-            "the gate is full: all its records hold keys; revoke some, or create a gate with more keys",
+            "the gate is full: all its records hold keys; revoke some, or migrate it to a gate with more keys",
         KT_NO_ROOM_TO_IMPORT = 82 =>
-            "the records that this key could be imported into are taken; create the gate with a third more keys than you import",
+            "the records that this key could be imported into are taken; migrate the gate to one with a third more keys than you import",
         KT_NO_SUCH_KEY = 83 => "the gate has no such key",
         KT_NO_SUCH_PLAN = 84 => "the gate has no such plan",
         KT_PLANS_FULL = 85 => "the gate has no room for another plan",
@@ -513,7 +513,7 @@ mod tests {
         );
         assert_shared(
             AdminError::Full { keys: 8 },
-            "records hold keys; revoke some, or create a gate with more keys",
+            "records hold keys; revoke some, or migrate it to a gate with more keys",
         );
         assert_shared(
             AdminError::PlanLimit { limit: 9, max: 8 },
