@@ -66,7 +66,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     }
 
     /// Returns this gate as one whose requests are counted in `usage`.
-    #[inline]
+    #[inline(always)]
     pub fn counted<'g>(&'g self, usage: Option<Usage<'g>>) -> Counted<'g, M> {
         Counted { gate: self, usage }
     }
@@ -178,11 +178,25 @@ impl<M> Deref for Counted<'_, M> {
 
 impl<'g, M: AsRef<[CacheLine]>> Counted<'g, M> {
     /// Checks a key and charges it: see [`Gate::check`].
-    #[inline]
+    #[inline(always)]
     pub fn check(self, api_key: Option<&[u8]>, cost: u32, clock: impl Clock) -> Verdict {
-        let Self { gate, usage: Some(usage) } = self else {
-            return self.gate.check(api_key, cost, clock);
-        };
+        match self.usage {
+            None => self.gate.check(api_key, cost, clock),
+            Some(usage) => self.check_and_count(usage, api_key, cost, clock),
+        }
+    }
+
+    /// The check of a gate that counts uses. It is not a part of its caller, so that checks that
+    /// count nothing need no stack for it.
+    #[inline(never)]
+    fn check_and_count(
+        self,
+        usage: Usage<'_>,
+        api_key: Option<&[u8]>,
+        cost: u32,
+        clock: impl Clock,
+    ) -> Verdict {
+        let gate = self.gate;
         if gate.is_extended() {
             let compound = self.part(api_key, cost).check(clock);
             return compound.decisive().without_charge();
