@@ -186,8 +186,8 @@ impl<'g, M: AsRef<[CacheLine]>> Counted<'g, M> {
         }
     }
 
-    /// The check of a gate that counts uses. It is not a part of its caller, so that checks that
-    /// count nothing need no stack for it.
+    /// The check of a gate that counts uses. It is out of line, because it is larger than the check
+    /// that counts nothing.
     #[inline(never)]
     fn check_and_count(
         self,
