@@ -161,7 +161,7 @@ impl<'c> Handle<'c, kt_gate> {
     }
 
     /// Calls `work` with the table that this handle uses now and the handle's clock.
-    #[inline(always)]
+    #[inline]
     #[cfg(not(feature = "host"))]
     pub(crate) fn call<R>(
         self,

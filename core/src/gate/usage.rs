@@ -66,7 +66,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     }
 
     /// Returns this gate as one whose requests are counted in `usage`.
-    #[inline(always)]
+    #[inline]
     pub fn counted<'g>(&'g self, usage: Option<Usage<'g>>) -> Counted<'g, M> {
         Counted { gate: self, usage }
     }
@@ -178,7 +178,7 @@ impl<M> Deref for Counted<'_, M> {
 
 impl<'g, M: AsRef<[CacheLine]>> Counted<'g, M> {
     /// Checks a key and charges it: see [`Gate::check`].
-    #[inline(always)]
+    #[inline]
     pub fn check(self, api_key: Option<&[u8]>, cost: u32, clock: impl Clock) -> Verdict {
         match self.usage {
             None => self.gate.check(api_key, cost, clock),
