@@ -36,7 +36,7 @@ impl kt_charge {
 
 impl Target<'_, kt_charge> {
     /// Writes a charge.
-    pub(crate) fn put_charge(self, charge: Charge) {
+    pub(crate) fn put_charge(mut self, charge: Charge) {
         let bytes = charge.to_bytes();
         let (chunks, _) = bytes.as_chunks();
         for (word, chunk) in self.zeroed().words.iter_mut().zip(chunks) {

@@ -578,13 +578,15 @@ pub extern "C" fn kt_gate_check(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let target = verdict_out.target()?;
+        let mut target = verdict_out.target()?;
         let api_key = api_key.optional(api_key_len)?;
-        let verdict = gate.call(|gate, own| {
-            Ok(with_clock!(own.time(now_ms)?, of gate, |clock| gate.check(api_key, cost, clock)))
-        })?;
-        target.put_verdict(&verdict);
-        Ok(())
+        // Written within the call: a verdict that left it would be moved on the stack, twice.
+        gate.call(|gate, own| {
+            Ok(with_clock!(own.time(now_ms)?, of gate, |clock| {
+                target.put_verdict(&gate.check(api_key, cost, clock))
+            }))
+        })
+        .map(drop)
     })
 }
 
@@ -601,13 +603,15 @@ pub extern "C" fn kt_gate_peek(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let target = verdict_out.target()?;
+        let mut target = verdict_out.target()?;
         let api_key = api_key.optional(api_key_len)?;
-        let verdict = gate.call(|gate, own| {
-            Ok(with_clock!(own.time(now_ms)?, of gate, |clock| gate.peek(api_key, cost, clock)))
-        })?;
-        target.put_verdict(&verdict);
-        Ok(())
+        // Written within the call: a verdict that left it would be moved on the stack, twice.
+        gate.call(|gate, own| {
+            Ok(with_clock!(own.time(now_ms)?, of gate, |clock| {
+                target.put_verdict(&gate.peek(api_key, cost, clock))
+            }))
+        })
+        .map(drop)
     })
 }
 
@@ -625,7 +629,7 @@ pub extern "C" fn kt_gate_refund(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let target = verdict_out.target()?;
+        let mut target = verdict_out.target()?;
         let (key_id, charge) = (checked_key_id(key_id)?, charge.read()?.to_core()?);
         let verdict = gate.call(|gate, own| {
             Ok(with_clock!(own.time(now_ms)?, |clock| gate.refund(key_id, charge, clock)))
@@ -649,7 +653,7 @@ pub extern "C" fn kt_gate_settle(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let target = verdict_out.target()?;
+        let mut target = verdict_out.target()?;
         let (key_id, estimate) = (checked_key_id(key_id)?, estimate.read()?.to_core()?);
         let verdict = gate.call(|gate, own| {
             let time = own.time(now_ms)?;
@@ -684,7 +688,7 @@ pub extern "C" fn kt_gate_settle_all(
     compound_out: Out<kt_compound>,
 ) -> kt_status {
     guard(|| {
-        let target = verdict_out.target()?;
+        let mut target = verdict_out.target()?;
         let compound = compound_out.optional_target()?;
         let (key_id, estimate) = (checked_key_id(key_id)?, estimate.read()?.to_core()?);
         let (mut settlement, groups) = settlement.read_growing()?.parts()?;
@@ -729,7 +733,7 @@ pub extern "C" fn kt_gate_reset(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let target = verdict_out.target()?;
+        let mut target = verdict_out.target()?;
         let key_id = checked_key_id(key_id)?;
         let verdict = gate.call(|gate, own| {
             Ok(with_clock!(own.time(now_ms)?, |clock| gate.reset(key_id, clock)))

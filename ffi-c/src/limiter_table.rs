@@ -139,14 +139,14 @@ pub(crate) trait Decided {
 
 impl Decided for Verdict {
     #[inline(always)]
-    fn put(&self, target: Target<'_, kt_verdict>) {
+    fn put(&self, mut target: Target<'_, kt_verdict>) {
         target.put_verdict(self);
     }
 }
 
 /// The verdict that decided has the charge of one network only, so it is written without it.
 impl Decided for Compound {
-    fn put(&self, target: Target<'_, kt_verdict>) {
+    fn put(&self, mut target: Target<'_, kt_verdict>) {
         target.put_verdict(&self.decisive().without_charge());
     }
 }

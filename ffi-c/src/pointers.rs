@@ -313,14 +313,14 @@ impl<T> Target<'_, T> {
     }
 }
 
-impl<'c, T: Plain> Target<'c, T> {
+impl<T: Plain> Target<'_, T> {
     /// Fills the struct with zeros, and returns it to be filled in member by member.
     #[inline(always)]
-    pub(crate) fn zeroed(self) -> &'c mut T {
+    pub(crate) fn zeroed(&mut self) -> &mut T {
         // SAFETY: As in `write`.
         unsafe { self.0.0.write_bytes(0, 1) };
         // SAFETY: As in `write`; the maker of the `Out` also guarantees that nothing else uses the
-        // struct for `'c`. It is zeros, which are a value of each plain type.
+        // struct. It is zeros, which are a value of each plain type.
         unsafe { &mut *self.0.0 }
     }
 

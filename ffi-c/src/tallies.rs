@@ -115,7 +115,7 @@ plain! {
 
 impl Target<'_, kt_compound> {
     /// Writes the result of a compound charge.
-    pub(crate) fn put_compound(self, compound: &Compound) {
+    pub(crate) fn put_compound(mut self, compound: &Compound) {
         let out = self.zeroed();
         let decisive = compound.decisive();
         out.outcome = Number(decisive.outcome() as u8);

@@ -318,7 +318,7 @@ pub(crate) fn quota_state(
 
 impl Target<'_, kt_quota> {
     /// Writes the state of a quota.
-    pub(crate) fn put_quota(self, state: &QuotaState) {
+    pub(crate) fn put_quota(mut self, state: &QuotaState) {
         let out = self.zeroed();
         out.limit = state.limit;
         out.remaining = state.remaining;
@@ -332,11 +332,12 @@ impl Target<'_, kt_quota> {
 
 impl Target<'_, kt_verdict> {
     /// Writes a verdict member by member. A copy of the whole struct would wait for all the stores
-    /// that made it, which is most of the time that a call from C takes.
+    /// that made it, which is most of the time that a call from C takes. Returns its outcome.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
-    pub(crate) fn put_verdict(self, verdict: &Verdict) {
+    pub(crate) fn put_verdict(&mut self, verdict: &Verdict) -> Outcome {
         self.zeroed().fill(verdict);
+        verdict.outcome()
     }
 }
 
@@ -664,7 +665,7 @@ pub extern "C" fn kt_verdict_duplicate_header(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let target = verdict_out.target()?;
+        let mut target = verdict_out.target()?;
         target.put_verdict(&Verdict::duplicate_header(Time::new(now_ms)?.moment()));
         Ok(())
     })

@@ -157,6 +157,12 @@ pub trait Decided {
     }
 }
 
+impl Decided for Outcome {
+    fn outcome(&self) -> Outcome {
+        *self
+    }
+}
+
 impl Decided for Verdict {
     fn outcome(&self) -> Outcome {
         Self::outcome(self)
