@@ -157,7 +157,7 @@ pub extern "C" fn kt_gate_set_suspended(
     suspended: u8,
 ) -> kt_status {
     guard(|| {
-        let gate = gate.in_place()?;
+        let gate = gate.state()?;
         administer!(gate, |administrator| administrator.set_suspended(account, suspended != 0))
     })
 }
@@ -175,7 +175,7 @@ pub extern "C" fn kt_gate_assign_account(
     plan_len: usize,
 ) -> kt_status {
     guard(|| {
-        let gate = gate.in_place()?;
+        let gate = gate.state()?;
         let plan = plan_name(plan, plan_len)?;
         administer!(gate, |administrator| administrator.assign_account(account, plan))
     })
@@ -196,7 +196,7 @@ pub extern "C" fn kt_gate_limit_account(
     quotas_len: usize,
 ) -> kt_status {
     guard(|| {
-        let gate = gate.in_place()?;
+        let gate = gate.state()?;
         let sections = sections(quotas, quotas_len)?;
         let is_plain = |section: &SectionQuotas<'_>| {
             *section.section() == Section::Key

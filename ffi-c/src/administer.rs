@@ -6,8 +6,11 @@
 use core::ffi::c_char;
 
 use keytally_core::{Entropy, NewKey, Timestamp};
+use zeroize::Zeroizing;
 
-use crate::gate::{kt_gate, kt_plan, plan, plan_name, scopes};
+#[cfg(feature = "host")]
+use crate::gate::change;
+use crate::gate::{GateTable, kt_gate, kt_plan, plan, plan_name, scopes};
 use crate::guard::guard;
 use crate::key::{checked_key_id, kt_key, name};
 use crate::pointers::{Growing, Handle, In, Out, plain};
@@ -73,18 +76,23 @@ fn optional_time(unix_s: u32) -> Option<Timestamp> {
     (unix_s != 0).then(|| Timestamp::from_unix_s(unix_s.into()))
 }
 
-/// Does `$work` as the gate's administrator. For a file it holds the lock, and waits for another
-/// administrator. In memory it fails if there is another. (The administrators are of two types, so
-/// this cannot be a function that takes a closure.)
+/// Does `$work` as the administrator of a handle's gate. For a file it holds the lock, and waits for
+/// another administrator. If a migration replaces the file during the wait, `$work` changes the new
+/// one. In memory it fails if there is another administrator. (The administrators are of two types,
+/// so this cannot be a function that takes a closure.)
 macro_rules! administer {
     ($gate:ident, |$administrator:ident| $work:expr) => {
-        match $gate.file() {
-            #[cfg(feature = "host")]
-            Some(file) => file.administer(|$administrator| $work).map_err(kt_status::from),
-            _ => {
-                let mut administrator = $gate.administer()?;
+        match &$gate.table {
+            $crate::gate::GateTable::Memory(table) => {
+                let mut administrator = table.administer()?;
                 let $administrator = &mut administrator;
                 $work.map_err(kt_status::from)
+            }
+            #[cfg(feature = "host")]
+            $crate::gate::GateTable::File(followed) => {
+                $crate::gate::change(followed, |file, wait| {
+                    file.administer_within(wait, |$administrator| $work)
+                })
             }
         }
     };
@@ -126,13 +134,13 @@ pub extern "C" fn kt_gate_issue(
     key_id_out: Out<u64>,
 ) -> kt_status {
     guard(|| {
-        let gate = gate.in_place()?;
+        let gate = gate.state()?;
         let (key_target, key_id_target) = (key_out.target()?, key_id_out.target()?);
-        let entropy = Entropy::new(entropy.read()?);
+        let entropy = Zeroizing::new(entropy.read()?);
         let time = gate.clock.time(now_ms)?;
         let (key, key_id) = new_key.read_growing()?.with_core_key(|new| {
             administer!(gate, |administrator| with_clock!(time.refreshed(), |clock| {
-                administrator.issue(new, entropy, clock)
+                administrator.issue(new, Entropy::new(*entropy), clock)
             }))
         })?;
         key_target.write(kt_key::new(&key));
@@ -156,7 +164,7 @@ pub extern "C" fn kt_gate_import(
     key_id_out: Out<u64>,
 ) -> kt_status {
     guard(|| {
-        let (gate, target) = (gate.in_place()?, key_id_out.target()?);
+        let (gate, target) = (gate.state()?, key_id_out.target()?);
         let text = api_key.slice(api_key_len)?;
         let time = gate.clock.time(now_ms)?;
         let key_id = new_key.read_growing()?.with_core_key(|new| {
@@ -189,11 +197,12 @@ pub extern "C" fn kt_gate_rotate(
     key_out: Out<kt_key>,
 ) -> kt_status {
     guard(|| {
-        let (gate, target) = (gate.in_place()?, key_out.target()?);
+        let (gate, target) = (gate.state()?, key_out.target()?);
         let key_id = checked_key_id(key_id)?;
-        let entropy = Entropy::new(entropy.read()?);
+        let entropy = Zeroizing::new(entropy.read()?);
         let time = gate.clock.time(now_ms)?;
         let key = administer!(gate, |administrator| with_clock!(time.refreshed(), |clock| {
+            let entropy = Entropy::new(*entropy);
             administrator.rotate(key_id, optional_time(grace_until_s), force != 0, entropy, clock)
         }))?;
         target.write(kt_key::new(&key));
@@ -209,7 +218,7 @@ pub extern "C" fn kt_gate_rotate(
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_revoke(gate: Handle<kt_gate>, key_id: u64) -> kt_status {
     guard(|| {
-        let gate = gate.in_place()?;
+        let gate = gate.state()?;
         let key_id = checked_key_id(key_id)?;
         administer!(gate, |administrator| administrator.revoke(key_id))
     })
@@ -224,7 +233,7 @@ pub extern "C" fn kt_gate_revoke(gate: Handle<kt_gate>, key_id: u64) -> kt_statu
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_expire(gate: Handle<kt_gate>, key_id: u64, expires_s: u32) -> kt_status {
     guard(|| {
-        let gate = gate.in_place()?;
+        let gate = gate.state()?;
         let key_id = checked_key_id(key_id)?;
         administer!(gate, |administrator| administrator.expire(key_id, optional_time(expires_s)))
     })
@@ -238,7 +247,7 @@ pub extern "C" fn kt_gate_expire(gate: Handle<kt_gate>, key_id: u64, expires_s: 
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_end_grace(gate: Handle<kt_gate>, key_id: u64) -> kt_status {
     guard(|| {
-        let gate = gate.in_place()?;
+        let gate = gate.state()?;
         let key_id = checked_key_id(key_id)?;
         administer!(gate, |administrator| administrator.end_grace(key_id))
     })
@@ -256,7 +265,7 @@ pub extern "C" fn kt_gate_assign(
     plan_len: usize,
 ) -> kt_status {
     guard(|| {
-        let gate = gate.in_place()?;
+        let gate = gate.state()?;
         let (key_id, plan) = (checked_key_id(key_id)?, plan_name(plan, plan_len)?);
         administer!(gate, |administrator| administrator.assign(key_id, plan))
     })
@@ -274,7 +283,7 @@ pub extern "C" fn kt_gate_set_scopes(
     scopes_len: usize,
 ) -> kt_status {
     guard(|| {
-        let gate = gate.in_place()?;
+        let gate = gate.state()?;
         let key_id = checked_key_id(key_id)?;
         let scopes = self::scopes(scopes, scopes_len, kt_status::KT_NO_SUCH_SCOPE)?;
         administer!(gate, |administrator| administrator.set_scopes(key_id, &scopes))
@@ -289,7 +298,7 @@ pub extern "C" fn kt_gate_set_scopes(
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_set_plan(gate: Handle<kt_gate>, plan: In<kt_plan>) -> kt_status {
     guard(|| {
-        let gate = gate.in_place()?;
+        let gate = gate.state()?;
         let plan = self::plan(&plan.read()?)?;
         administer!(gate, |administrator| administrator.set_plan(&plan))
     })
@@ -306,14 +315,55 @@ pub extern "C" fn kt_gate_set_plan(gate: Handle<kt_gate>, plan: In<kt_plan>) -> 
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_take_over(gate: Handle<kt_gate>) -> kt_status {
     guard(|| {
-        let gate = gate.in_place()?;
-        match gate.file() {
-            #[cfg(feature = "host")]
-            Some(file) => Ok(file.take_over()?),
-            _ => {
-                drop(gate.take_over());
+        let gate = gate.state()?;
+        match &gate.table {
+            GateTable::Memory(table) => {
+                drop(table.take_over());
                 Ok(())
             }
+            #[cfg(feature = "host")]
+            GateTable::File(followed) => change(followed, |file, _| file.take_over()),
         }
     })
+}
+
+#[cfg(all(test, feature = "host"))]
+mod tests {
+    use std::thread;
+
+    use keytally::{Gate, GateConfig, MigrationConfig, Name, pepper};
+
+    use super::*;
+    use crate::gate::GateState;
+
+    #[test]
+    fn changes_continue_in_the_new_file_through_migrations() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name| folder.path().join(name);
+        let peppers = pepper::parse(&pepper::generate().unwrap()).unwrap();
+        let open = || Gate::open(at("gate"), peppers.clone()).unwrap();
+        let config = GateConfig::default().with_keys(500);
+        let gate = Gate::create(at("gate"), peppers.clone(), &config).unwrap();
+        let (_, key_id) = gate.issue(&NewKey::new(42, Name::new("live").unwrap())).unwrap();
+
+        let state = GateState::from_file(gate, peppers.clone()).unwrap();
+        thread::scope(|scope| {
+            let change = || {
+                while !at("end").exists() {
+                    let expires = Some(Timestamp::from_unix_s(4_000_000_000));
+                    administer!(state, |administrator| administrator.expire(key_id, expires))?;
+                }
+                Ok::<(), kt_status>(())
+            };
+            let changes = [(); 2].map(|()| scope.spawn(change));
+            for _ in 0..40 {
+                open().migrate(at("new"), &MigrationConfig::default()).unwrap();
+            }
+            std::fs::write(at("end"), "").unwrap();
+            for thread in changes {
+                assert_eq!(thread.join().unwrap(), Ok(()));
+            }
+        });
+        assert_eq!(open().list()[0].expires, Some(Timestamp::from_unix_s(4_000_000_000)));
+    }
 }

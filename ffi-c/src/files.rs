@@ -9,7 +9,7 @@ use keytally::{Followed, pepper};
 use keytally_core::{AttachError, Gate, KeyUsage, MAX_PLANS, Peppers, TableKind, Timestamp};
 
 use crate::administer::KT_ENTROPY_SIZE;
-use crate::gate::{FileGate, GateState, GateTable, kt_gate, kt_gate_config};
+use crate::gate::{FileGate, GateState, GateTable, change, kt_gate, kt_gate_config};
 use crate::guard::guard;
 use crate::key::checked_key_id;
 use crate::limiter::{LimiterFile, LimiterState, kt_limiter};
@@ -26,7 +26,7 @@ pub const KT_PEPPER_SIZE: usize = 65;
 impl GateState {
     /// Returns the state of a handle of a gate file. Its table follows each file that replaces
     /// this one.
-    fn from_file(file: keytally::Gate, peppers: Peppers) -> FfiResult<Self> {
+    pub(crate) fn from_file(file: keytally::Gate, peppers: Peppers) -> FfiResult<Self> {
         let peppers_of_tables = peppers.clone();
         let to_table = move |file: keytally::Gate| match Gate::attach(
             Lines::from_mapping(file.table().memory()),
@@ -400,9 +400,11 @@ impl From<KeyUsage> for kt_key_usage {
 /// for a file.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_set_usage(gate: Handle<kt_gate>, is_counted: u8) -> kt_status {
-    guard(|| {
-        let gate = gate.in_place()?;
-        Ok(gate.file().ok_or(kt_status::KT_NOT_A_FILE)?.set_usage(is_counted != 0)?)
+    guard(|| match &gate.state()?.table {
+        GateTable::Memory(_) => Err(kt_status::KT_NOT_A_FILE),
+        GateTable::File(followed) => {
+            change(followed, |file, wait| file.set_usage_within(wait, is_counted != 0))
+        }
     })
 }
 

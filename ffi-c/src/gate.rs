@@ -171,18 +171,17 @@ impl<'c> Handle<'c, kt_gate> {
         let GateTable::Memory(table) = &state.table;
         work(table.counted(None), &state.clock)
     }
+}
 
-    /// Returns the table for a change to its keys or plans. If another file replaced the gate's,
-    /// this is the table of the new file.
-    pub(crate) fn in_place(self) -> FfiResult<InForce<'c>> {
-        let state = self.state()?;
-        let table = match &state.table {
-            GateTable::Memory(table) => TableInForce::Memory(table),
-            #[cfg(feature = "host")]
-            GateTable::File(file) => TableInForce::File(file.load_for_change()?),
-        };
-        Ok(InForce { clock: &state.clock, table })
-    }
+/// Calls `work` with the gate in a file, for a change to its keys or plans, and with the longest
+/// time to wait for the lock. If another file replaced the gate's, `work` gets that one.
+#[cfg(feature = "host")]
+pub(crate) fn change<R>(
+    followed: &keytally::Followed<FileGate>,
+    mut work: impl FnMut(&keytally::Gate, keytally::Wait<'_>) -> Result<R, keytally::Error>,
+) -> FfiResult<R> {
+    let wait = followed.load().file.wait();
+    Ok(followed.change_within(wait, |gate, wait| work(&gate.file, wait))?)
 }
 
 impl core::ops::Deref for InForce<'_> {

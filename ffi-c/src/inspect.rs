@@ -435,18 +435,18 @@ pub extern "C" fn kt_gate_verify(
     context: *mut c_void,
 ) -> kt_status {
     guard(|| {
-        let gate = gate.in_place()?;
+        let state = gate.state()?;
         let report = report.ok_or(kt_status::KT_NULL_POINTER)?;
-        let time = gate.clock.time(now_ms)?;
+        let time = state.clock.time(now_ms)?;
         let report = |flaw: Flaw| report(context, In::from_ref(&kt_flaw::from(&flaw)));
-        administer!(gate, |_administrator| Ok::<(), keytally_core::AdminError>(()))?;
+        administer!(state, |_administrator| Ok::<(), keytally_core::AdminError>(()))?;
         // A concurrent change may look like a flaw, so the gate is read again under the lock.
         let mut flawed = false;
-        gate.verify(time.moment(), |_| flawed = true);
+        gate.in_force()?.verify(time.moment(), |_| flawed = true);
         if !flawed {
             return Ok(());
         }
-        administer!(gate, |administrator| {
+        administer!(state, |administrator| {
             administrator.verify(time.moment(), report);
             Ok::<(), keytally_core::AdminError>(())
         })
