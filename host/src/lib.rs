@@ -174,7 +174,7 @@ pub use keytally_core::{
     Algorithm, AttachError, BEGINNING_LEN, BUCKET_SLOTS, BufferTooSmall, CACHE_LINE_LEN, CacheLine,
     Charge, Clock, Compound, CompoundResponse, CreateError, Entropy, FIELD_NAMES, FORMAT_VERSION,
     Flaw, FlawKind, GatePart, Headers, Hint, Holder, IMPORT_GROUP, IMPORTED_KEY_LEN, KEY_ID_LEN,
-    Key, KeyId, KeyInfo, KeyParts, KeyState, LOCK_SPINS, Layout, LimiterPart, Limits,
+    Key, KeyId, KeyInfo, KeyParts, KeyRecord, KeyState, LOCK_SPINS, Layout, LimiterPart, Limits,
     MAX_COMPOUND_HEADERS_LEN, MAX_COMPOUND_PROBLEM_LEN, MAX_ENVS, MAX_FIELDS, MAX_GROUP_NAME_LEN,
     MAX_HEADERS_LEN, MAX_KEY_LEN, MAX_KEYS, MAX_NAME_LEN, MAX_NAMES_LEN, MAX_PARTS, MAX_PEPPERS,
     MAX_PLAN_NAME_LEN, MAX_PLANS, MAX_POLICY_LEN, MAX_PREFIXES, MAX_PROBLEM_LEN, MAX_QUOTAS,
@@ -184,9 +184,9 @@ pub use keytally_core::{
     ParsePolicyError, ParsePolicyErrorKind, Part, PartsError, Pepper, PepperTooShort, Peppers,
     PeppersError, Plan, Policy, Quota, QuotaState, Quotas, Reason, RequestError, Response,
     SECRET_LEN, Section, SectionName, SectionQuotas, Sections, SetPolicyError, Settled, Settlement,
-    Subject, SubjectInfo, TableKind, Tag, TallyCharge, TallyState, TallyVerdict, Text, Timestamp,
-    Verdict, Warnings, Window, accepts_problem, decide, embedded_ipv4, is_table_beginning,
-    parse_key,
+    StoredSecret, Subject, SubjectInfo, TableKind, Tag, TallyCharge, TallyState, TallyVerdict,
+    Text, Timestamp, Verdict, Warnings, Window, accepts_problem, decide, embedded_ipv4,
+    is_table_beginning, parse_key,
 };
 
 /// The tables of the core, over any memory, and its `check_all`, which takes an explicit time.

@@ -1,0 +1,23 @@
+//! The list of keys.
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod change;
+pub mod codes;
+pub mod database;
+pub mod error;
+pub mod follow;
+mod ids;
+pub mod keys;
+pub mod list;
+pub mod log;
+pub mod organize;
+pub mod reconcile;
+pub mod roles;
+pub mod status;
+pub mod steps;
+pub mod teams;
+pub mod text;
+pub mod time;
+pub mod tokens;
