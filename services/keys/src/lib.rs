@@ -3,6 +3,7 @@
 
 extern crate alloc;
 
+pub mod api;
 pub mod change;
 pub mod codes;
 pub mod database;
@@ -21,3 +22,4 @@ pub mod teams;
 pub mod text;
 pub mod time;
 pub mod tokens;
+pub mod usage;

@@ -23,6 +23,13 @@ pub struct Link {
     pub ends: Timestamp,
 }
 
+impl Link {
+    /// Returns the link. Its code is in the fragment, which browsers do not send to servers.
+    pub fn url(&self, public_url: &str) -> String {
+        format!("{}/keys/in#{}", public_url.trim_end_matches('/'), self.code.expose())
+    }
+}
+
 impl List {
     /// Makes a team, with the next free number unless one is given.
     ///

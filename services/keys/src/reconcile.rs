@@ -400,10 +400,8 @@ async fn differing(
         return Ok(None);
     }
     let what = format!("{} differed, and the stricter side holds", differed.join(", "));
-    if merged != row {
-        merged.seq = entry(transaction, &merged, what.clone(), now).await?;
-        keys::update(transaction, &merged).await?;
-    }
+    merged.seq = entry(transaction, &merged, what.clone(), now).await?;
+    keys::update(transaction, &merged).await?;
     let put = (merged != KeyRow { seq: merged.seq, ..its }).then_some(merged);
     Ok(Some(Settled { key_id: row.key_id, what, put, is_revoked: false, is_open: false }))
 }
