@@ -10,10 +10,12 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use keytally::now;
 use keytally::redact::{policy_error, redact};
-use keytally::{ParsePolicyError, Plan, Window, parse_key};
+use keytally::{Followed, ParsePolicyError, Plan, Window, parse_key};
 use keytally_tower::KeySources;
 use tokio::runtime::Runtime;
 
+#[cfg(feature = "keys")]
+use crate::keys::ServedList;
 use crate::service::address::TrustedProxy;
 use crate::service::bind::Listener;
 use crate::service::charges::{Charges, MAX_LIFETIME};
@@ -131,6 +133,9 @@ pub(crate) struct Serve {
     /// an idle connection stays open
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_timeout)]
     client_timeout: Duration,
+    #[cfg(feature = "keys")]
+    #[command(flatten)]
+    keys: crate::keys::KeysOptions,
 }
 
 /// The maximum capacity in teams, in the type that clap needs.
@@ -222,6 +227,8 @@ impl Serve {
                 Some(address) => Some(Listener::bind("--metrics-listen", address, self.socket_mode).await?),
                 None => None,
             };
+            #[cfg(feature = "keys")]
+            let public_url = self.keys.public_url(&listener, location(&listener))?;
             let options = GateOptions {
                 plans: &self.plans,
                 teams: self.teams,
@@ -263,10 +270,36 @@ impl Serve {
                 Some(lifetime) => Some(Charges::open(&self.data, &data.peppers, lifetime)?),
                 None => None,
             };
-            let service = Service::new(data.gate, data.peppers, charges, settings)?;
+            let gate = Arc::new(Followed::from_gate(data.gate, data.peppers.clone(), Ok)?);
+            #[cfg(feature = "keys")]
+            let list = match public_url {
+                Some(public_url) => {
+                    let (database, gate) = (self.keys.database.as_deref(), Arc::clone(&gate));
+                    let list = keytally_keys::open::open(&self.data, database, gate, &data.peppers);
+                    Some(ServedList { list: list.await?, public_url })
+                }
+                None => None,
+            };
+            let service = Service::new(
+                gate,
+                charges,
+                settings,
+                #[cfg(feature = "keys")]
+                list,
+            )?;
             tokio::spawn(reopen_on(hangup, Arc::clone(&service)));
-            let endpoints = service.endpoints(listener, metrics).await?;
-            if !listen::serve(endpoints, stop).await? {
+            #[cfg(feature = "keys")]
+            let following = service.follow_list();
+            let endpoints = Arc::clone(&service).endpoints(listener, metrics).await?;
+            let has_ended = listen::serve(endpoints, stop).await;
+            #[cfg(feature = "keys")]
+            if let (Some(following), Some(served)) = (following, service.list()) {
+                following.abort();
+                // It ends with an error, that of the abortion.
+                let _ = following.await;
+                served.list.database().close().await;
+            }
+            if !has_ended? {
                 print_note("keytally: stopped before all responses were sent: clients read them too slowly");
             }
             Ok(Status::Success)
