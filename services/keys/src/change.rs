@@ -329,7 +329,7 @@ impl List {
             };
             for (&key_id, &is_there) in key_ids.iter().zip(&in_gate) {
                 if is_there {
-                    path.administrator.revoke(key_id)?;
+                    path.revoke(key_id)?;
                 }
             }
             if let Some(seq) = seq {

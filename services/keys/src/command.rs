@@ -28,8 +28,9 @@ pub const DATABASE_VARIABLE: &str = "KEYTALLY_DATABASE";
 pub struct Keys {
     #[command(flatten)]
     place: Place,
-    #[command(flatten)]
-    format: OutputFormat,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -71,7 +72,8 @@ impl Keys {
     /// # Errors
     /// A sentence on what failed.
     pub fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
-        let Self { place, format, command } = self;
+        let Self { place, json, command } = self;
+        let format = OutputFormat { json };
         let runtime = Runtime::new()?;
         runtime.block_on(async {
             let list = place.open(pepper).await?;

@@ -28,13 +28,9 @@ impl List {
     /// gate cannot be changed.
     pub async fn follow(&self, now: Timestamp) -> Result<()> {
         let result = self.follow_now(now).await;
-        let applied = self.gate().load().table().applied_sequence();
-        self.set_status(|status| {
-            status.applied = applied;
-            match &result {
-                Ok(()) => (status.followed, status.problem) = (Some(now), None),
-                Err(error) => status.problem = Some(error.to_string()),
-            }
+        self.set_status(|status| match &result {
+            Ok(()) => (status.followed, status.problem) = (Some(now), None),
+            Err(error) => status.problem = Some(error.to_string()),
         });
         result
     }
@@ -87,7 +83,7 @@ impl List {
             if sentence != problem {
                 match &sentence {
                     Some(sentence) => {
-                        report(&format!("the gate does not follow the list of keys: {sentence}"))
+                        report(&format!("the gate does not follow the list of keys: {sentence}"));
                     }
                     None => report("the gate follows the list of keys again"),
                 }

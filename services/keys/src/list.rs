@@ -10,7 +10,9 @@ use core::time::Duration;
 use std::sync::{Mutex, PoisonError};
 
 use keytally::stop::stop;
-use keytally::{AdminError, Administrator, Followed, Gate, KeyRecord, Mapping, Timestamp, Wait};
+use keytally::{
+    AdminError, Administrator, Followed, Gate, KeyId, KeyRecord, Mapping, Timestamp, Wait,
+};
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection};
 use tokio::runtime::Handle;
@@ -245,6 +247,13 @@ impl Path<'_, '_> {
         Ok(())
     }
 
+    /// Revokes a key in the gate.
+    pub(crate) fn revoke(&mut self, key_id: KeyId) -> Result<()> {
+        self.administrator.revoke(key_id)?;
+        stop(KeysStop::RecordPut);
+        Ok(())
+    }
+
     /// Records that the gate has all changes up to this one.
     pub(crate) fn set_applied(&mut self, seq: i64) {
         let seq = u64::try_from(seq).unwrap_or(0).max(self.applied());
@@ -288,7 +297,7 @@ impl Path<'_, '_> {
         }
         if row.is_revoked {
             // Also if the gate has no such plan or scope.
-            return Ok(self.administrator.revoke(row.key_id)?);
+            return self.revoke(row.key_id);
         }
         let scopes = scope_bits(self.gate, row.scopes.split_ascii_whitespace())?;
         self.put(&row.record(scopes)?, now)

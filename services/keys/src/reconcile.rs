@@ -203,10 +203,8 @@ impl List {
                 .filter(|(_, side)| *side == Side::Gate(false))
                 .map(|(key_id, _)| *key_id)
                 .collect();
-            self.administer(move |path| {
-                unknown.iter().try_for_each(|&key_id| Ok(path.administrator.revoke(key_id)?))
-            })
-            .await?;
+            self.administer(move |path| unknown.iter().try_for_each(|&key_id| path.revoke(key_id)))
+                .await?;
         }
         self.administer(move |path| {
             path.compare(async |transaction| {
@@ -372,7 +370,7 @@ fn settle(
     for Settled { key_id, what, put, is_revoked, is_open } in settled {
         let put = match put {
             Some(row) => path.put_row(&row, now),
-            None if is_revoked => path.administrator.revoke(key_id).map_err(Error::from),
+            None if is_revoked => path.revoke(key_id),
             None => Ok(()),
         };
         match put {

@@ -10,8 +10,6 @@ pub struct Status {
     pub followed: Option<Timestamp>,
     /// Why the gate does not follow the list now; `None` if it does.
     pub problem: Option<String>,
-    /// The number of the last change that the gate has.
-    pub applied: u64,
     /// When all keys were last compared.
     pub compared: Option<Timestamp>,
     /// The differences that comparisons have settled since the start.

@@ -1,10 +1,12 @@
 //! The JSON API: every role on every route, every invalid value, and where secrets appear.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+extern crate alloc;
+
 #[expect(dead_code, unreachable_pub, reason = "each test uses a part of this module")]
 mod support;
 
-use std::collections::BTreeSet;
+use alloc::collections::BTreeSet;
 use std::fs;
 
 use axum::Router;

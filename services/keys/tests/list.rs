@@ -1,6 +1,8 @@
 //! The list and its gate change together, follow each other, and agree after every interruption.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+extern crate alloc;
+
 #[expect(unreachable_pub, reason = "a module of several tests")]
 mod support;
 

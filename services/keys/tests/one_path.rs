@@ -2,11 +2,12 @@
 //! before the change or after it, the list and the gate agree, and no other process is blocked.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+extern crate alloc;
+
 #[expect(dead_code, unreachable_pub, reason = "each test uses a part of this module")]
 mod support;
 
 #[path = "support/worker.rs"]
-#[expect(dead_code, reason = "a module of several tests")]
 mod processes;
 
 use core::time::Duration;
@@ -130,10 +131,6 @@ fn killed_change_leaves_the_list_and_the_gate_in_agreement() {
             _ => Left { is_revoked: true, ..unchanged() },
         };
         for (number, step) in KeysStop::ALL.iter().enumerate() {
-            // A revocation writes its record by another method than put.
-            if name == "revoke" && *step == KeysStop::RecordPut {
-                continue;
-            }
             for round in 0..rounds() {
                 let at = folder.path().join("at");
                 copy(&before, &at);

@@ -79,8 +79,9 @@ impl KeysOptions {
             Some(false) => return Ok(None),
             None if !(is_https || is_loopback) => return Ok(None),
             Some(true) if !is_safe => {
+                let address = address.map(|address| address.to_string()).unwrap_or_default();
                 return Err(Failure::usage(format!(
-                    "--keys on: other machines can reach {location}, and a token that is sent \
+                    "--keys on: other machines can reach {address}, and a token that is sent \
                      without TLS can be read on its way; put a proxy with TLS before it and name \
                      its URL by --public-url https://…, or listen on 127.0.0.1"
                 )));

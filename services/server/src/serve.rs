@@ -240,7 +240,18 @@ impl Serve {
             // pipe or for another process, and a signal must be able to end that wait.
             let stop = StopSignals::new()?;
             let hangup = hangup()?;
-            if let Err(error) = self.print_startup_message(&data, &listener, metrics.as_ref(), program)
+            #[cfg(feature = "keys")]
+            let serves_list = public_url.is_some();
+            #[cfg(not(feature = "keys"))]
+            let serves_list = false;
+            let printed = self.print_startup_message(
+                &data,
+                &listener,
+                metrics.as_ref(),
+                program,
+                serves_list,
+            );
+            if let Err(error) = printed
                 && let Some(parts) = data.first_key.as_ref().map(|key| parse_key(key.expose().as_bytes()))
             {
                 return Err(revoke_unprinted(&data.gate, parts?.key_id, &Failure::new(error.to_string())));
@@ -313,6 +324,7 @@ impl Serve {
         listener: &Listener,
         metrics: Option<&Listener>,
         program: &Path,
+        serves_list: bool,
     ) -> io::Result<()> {
         let mut out = io::stdout().lock();
         let table = data.gate.table();
@@ -374,6 +386,13 @@ impl Serve {
             }
         }
         writeln!(out)?;
+        if serves_list {
+            let data = SHELL.word(self.data.display());
+            writeln!(
+                out,
+                "The list of keys has an API below /keys/api/v1. Make a token for it:\n\n  {program} keys token create NAME --data {data}\n"
+            )?;
+        }
         if let Some(metrics) = metrics {
             writeln!(out, "Metrics on {}", location(metrics))?;
         }

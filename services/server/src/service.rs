@@ -144,7 +144,7 @@ impl Service {
             let status = served.list.status();
             return ListState {
                 lag_s: status.lag_s(keytally::now()),
-                applied: status.applied,
+                applied: self.gate.load().table().applied_sequence(),
                 settled: status.settled,
                 open: status.open,
             };

@@ -26,7 +26,7 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_id: Option<String>,
     #[serde(skip)]
-    headers: HeaderMap,
+    headers: Box<HeaderMap>,
 }
 
 impl Problem {
@@ -38,7 +38,7 @@ impl Problem {
             detail: detail.into(),
             field: None,
             key_id: None,
-            headers: HeaderMap::new(),
+            headers: Box::default(),
         }
     }
 
@@ -60,7 +60,7 @@ impl Problem {
             }
             _ => "the token cannot be checked now; try again",
         };
-        Self { headers: fields(verdict), ..Self::new(status, detail) }
+        Self { headers: Box::new(fields(verdict)), ..Self::new(status, detail) }
     }
 }
 
@@ -79,7 +79,7 @@ impl IntoResponse for Problem {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_string(&self).unwrap_or_default();
         let fields = [(CONTENT_TYPE, PROBLEM_MEDIA_TYPE), (CACHE_CONTROL, "no-store")];
-        (status, fields, self.headers, body).into_response()
+        (status, fields, *self.headers, body).into_response()
     }
 }
 
@@ -88,6 +88,7 @@ impl From<Error> for Problem {
         let sentence = error.to_string();
         let retried = |seconds: &'static str| {
             let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(seconds))]);
+            let headers = Box::new(headers);
             Self { headers, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, sentence.clone()) }
         };
         match error {

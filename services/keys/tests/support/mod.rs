@@ -1,7 +1,7 @@
 //! Support for the tests of the list: a folder with a gate, a database and the gate of tokens.
 
+use alloc::sync::Arc;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use keytally::{
     Followed, Gate, GateConfig, Key, KeyId, Name, NewKey, Outcome, Plan, Timestamp, now, pepper,
