@@ -100,8 +100,8 @@ impl Place {
         let peppers = self.peppers(pepper)?;
         let gate = Gate::open(self.data.join("api.gate"), peppers.clone())?;
         let gate = Arc::new(Followed::from_gate(gate, peppers.clone(), Ok)?);
-        let list = crate::open::open(&self.data, self.database.as_deref(), gate, &peppers);
-        Ok(list.await?)
+        let opened = crate::open::open(&self.data, self.database.as_deref(), &peppers).await?;
+        Ok(opened.list(gate))
     }
 
     /// Reads the peppers that are given, or those of the folder.

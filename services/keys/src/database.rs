@@ -10,11 +10,13 @@ use std::io;
 use std::path::Path;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::pool::PoolConnection;
 use sqlx::{
-    Any, AnyConnection, AnyPool, ConnectOptions as _, Executor as _, Row as _, SqlSafeStr as _,
+    Any, AnyConnection, AnyPool, ConnectOptions as _, Connection as _, Executor as _, Row as _,
+    SqlSafeStr as _,
 };
+use tokio::time::{sleep, timeout};
 
 /// The longest time that a transaction may take.
 pub(crate) const LIMIT: Duration = Duration::from_secs(5);
@@ -66,38 +68,23 @@ impl Database {
             }
             _ => return Err(DatabaseError::Url),
         };
-        let named = |error: sqlx::Error| DatabaseError::Open {
-            database: shown.clone(),
-            source: Box::new(error.into()),
-        };
         let options = AnyConnectOptions::from_str(&full)
             .map_err(|_| DatabaseError::Url)?
             .disable_statement_logging();
-        let pool = AnyPoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .acquire_timeout(LIMIT)
-            .after_connect(move |connection, _| {
-                Box::pin(async move { prepare(connection, kind).await })
-            })
-            .connect_with(options)
-            .await
-            .map_err(named)?;
-        let migrations = match kind {
-            Kind::Sqlite => include_str!("../migrations/sqlite/1_keys.sql"),
-            Kind::Postgres => include_str!("../migrations/postgres/1_keys.sql"),
-        };
-        let first = Migration::new(
-            1,
-            "keys".into(),
-            MigrationType::Simple,
-            migrations.into_sql_str(),
-            false,
-        );
-        Migrator::with_migrations(vec![first])
-            .run(&pool)
-            .await
-            .map_err(|error| named(sqlx::Error::Migrate(Box::new(error))))?;
-        Ok(Self { pool, kind, shown })
+        let mut attempts = 0;
+        loop {
+            match connect(options.clone(), kind).await {
+                Ok(pool) => return Ok(Self { pool, kind, shown }),
+                // Another process creates the tables, or changes to the write-ahead log.
+                Err(error) if kind == Kind::Sqlite && error.is_of_race() && attempts < ATTEMPTS => {
+                    attempts += 1;
+                    sleep(DELAY).await;
+                }
+                Err(source) => {
+                    return Err(DatabaseError::Open { database: shown, source: Box::new(source) });
+                }
+            }
+        }
     }
 
     /// Returns a connection for reading.
@@ -186,6 +173,50 @@ fn sequence(seq: i64) -> u64 {
     u64::try_from(seq).unwrap_or(0)
 }
 
+/// How often opening a database is repeated while another process opens it too.
+const ATTEMPTS: u32 = 100;
+
+/// The delay between two attempts to open a database.
+const DELAY: Duration = Duration::from_millis(50);
+
+/// Connects, and creates the tables that the database does not have.
+async fn connect(options: AnyConnectOptions, kind: Kind) -> Result<AnyPool, DatabaseError> {
+    // A pool repeats a failed connection until its timeout, and does not say why it failed.
+    let mut connection =
+        timeout(LIMIT, options.connect()).await.map_err(|_| DatabaseError::Late)??;
+    prepare(&mut connection, kind).await?;
+    connection.close().await?;
+    let pool = AnyPoolOptions::new()
+        .max_connections(CONNECTIONS)
+        .acquire_timeout(LIMIT)
+        .after_connect(move |connection, _| {
+            Box::pin(async move { prepare(connection, kind).await })
+        })
+        .connect_with(options)
+        .await?;
+    let tables = match kind {
+        Kind::Sqlite => include_str!("../migrations/sqlite/1_keys.sql"),
+        Kind::Postgres => include_str!("../migrations/postgres/1_keys.sql"),
+    };
+    let first =
+        Migration::new(1, "keys".into(), MigrationType::Simple, tables.into_sql_str(), false);
+    let migrated = Migrator::with_migrations(vec![first]).run(&pool).await;
+    if let Err(error) = migrated {
+        pool.close().await;
+        return Err(match error {
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
+                match error.into() {
+                    DatabaseError::Other(sentence) => DatabaseError::Tables(sentence),
+                    DatabaseError::Taken => DatabaseError::Tables("a row is there".to_owned()),
+                    error => error,
+                }
+            }
+            error => DatabaseError::Other(one_line(&error.to_string())),
+        });
+    }
+    Ok(pool)
+}
+
 /// Sets what a connection to SQLite needs.
 async fn prepare(connection: &mut AnyConnection, kind: Kind) -> Result<(), sqlx::Error> {
     if kind == Kind::Sqlite {
@@ -261,6 +292,8 @@ pub enum DatabaseError {
     Full,
     /// The database did not answer in time. Whether the change was committed is not known.
     Late,
+    /// The tables could not be created.
+    Tables(String),
     /// A row with the same value is there already.
     Taken,
     /// Another error of the database or of the connection to it.
@@ -284,9 +317,17 @@ impl fmt::Display for DatabaseError {
                 f.write_str("the disk of the database is full; free some space and try again")
             }
             Self::Late => f.write_str("the database does not answer; try again when it does"),
+            Self::Tables(sentence) => write!(f, "cannot create its tables: {sentence}"),
             Self::Taken => f.write_str("the database has a row with this value already"),
             Self::Other(sentence) => write!(f, "the database reports: {sentence}"),
         }
+    }
+}
+
+impl DatabaseError {
+    /// Returns whether another process that opens the database may be the reason.
+    fn is_of_race(&self) -> bool {
+        matches!(self, Self::Locked | Self::Tables(_))
     }
 }
 

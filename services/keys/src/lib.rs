@@ -1,4 +1,32 @@
-//! The list of keys.
+//! The list of keys of a gate: who has which key, who made it, and what was done with it.
+//!
+//! A gate knows records. People need names, teams and history. These are in a database, SQLite or
+//! PostgreSQL. The database is the list of keys, and the gate decides. Each change goes one path: it
+//! takes the gate's file lock, prepares what it writes, commits that to the database, puts it into
+//! the gate, and then returns. A follower puts into the gate what other services changed, and a
+//! comparison of all keys settles what commands changed in the gate alone.
+//!
+//! # Modules
+//! A module imports only modules below it in this table.
+//!
+//! | module | contents |
+//! |---|---|
+//! | [`command`] | the command `keytally keys` |
+//! | [`api`] | the JSON API |
+//! | [`open`] | opens the list of a data folder |
+//! | [`transfer`] | copies a list to another database |
+//! | [`usage`] | what each key was used for |
+//! | [`tokens`] | admin tokens, which are keys of a gate of their own |
+//! | [`organize`] | the changes of teams, members and links |
+//! | [`follow`] | keeps the gate up to date with the list |
+//! | [`reconcile`] | compares all keys, and settles what differs |
+//! | [`change`] | the changes of keys |
+//! | [`list`] | the list and its gate, and the one path on which both change |
+//! | [`status`], [`steps`] | how list and gate agree; the steps at which tests kill a process |
+//! | [`codes`], [`keys`], [`teams`], [`log`] | the rows of the tables |
+//! | [`roles`] | roles and actors |
+//! | [`error`], [`database`] | errors; connections and transactions |
+//! | [`text`], [`time`], `ids`, `system` | texts from people, times, key ids, the name of the machine |
 #![forbid(unsafe_code)]
 
 extern crate alloc;

@@ -10,7 +10,7 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use keytally::now;
 use keytally::redact::{policy_error, redact};
-use keytally::{Followed, ParsePolicyError, Plan, Window, parse_key};
+use keytally::{Followed, ParsePolicyError, Plan, Window};
 use keytally_tower::KeySources;
 use tokio::runtime::Runtime;
 
@@ -29,8 +29,8 @@ use crate::shell::{SHELL, Shell};
 use crate::system::{Hangup, StopSignals, hangup};
 use keytally_cli::internal::Failure;
 use keytally_cli::internal::{
-    PepperSource, Status, path_parser, plans, pluralized, print_note, revoke_unprinted, times,
-    value_parser, warn_of_never_binding_quotas,
+    PepperSource, Status, path_parser, plans, pluralized, print_note, times, value_parser,
+    warn_of_never_binding_quotas,
 };
 
 /// Run the reference service: an example API behind a gate, and /auth for services behind a proxy
@@ -241,7 +241,18 @@ impl Serve {
             let stop = StopSignals::new()?;
             let hangup = hangup()?;
             #[cfg(feature = "keys")]
-            let serves_list = public_url.is_some();
+            let opened = match public_url {
+                None => None,
+                Some(_) => {
+                    let database = self.keys.database.as_deref();
+                    match keytally_keys::open::open(&self.data, database, &data.peppers).await {
+                        Ok(opened) => Some(opened),
+                        Err(error) => return Err(data.revoke_first_key(error.into())),
+                    }
+                }
+            };
+            #[cfg(feature = "keys")]
+            let serves_list = opened.is_some();
             #[cfg(not(feature = "keys"))]
             let serves_list = false;
             let printed = self.print_startup_message(
@@ -252,9 +263,9 @@ impl Serve {
                 serves_list,
             );
             if let Err(error) = printed
-                && let Some(parts) = data.first_key.as_ref().map(|key| parse_key(key.expose().as_bytes()))
+                && data.first_key.is_some()
             {
-                return Err(revoke_unprinted(&data.gate, parts?.key_id, &Failure::new(error.to_string())));
+                return Err(data.revoke_first_key(Failure::new(error.to_string())));
             }
             drop(data.first_key);
             warn_of_never_binding_quotas(&self.plans);
@@ -283,14 +294,10 @@ impl Serve {
             };
             let gate = Arc::new(Followed::from_gate(data.gate, data.peppers.clone(), Ok)?);
             #[cfg(feature = "keys")]
-            let list = match public_url {
-                Some(public_url) => {
-                    let (database, gate) = (self.keys.database.as_deref(), Arc::clone(&gate));
-                    let list = keytally_keys::open::open(&self.data, database, gate, &data.peppers);
-                    Some(ServedList { list: list.await?, public_url })
-                }
-                None => None,
-            };
+            let list = opened.zip(public_url).map(|(opened, public_url)| {
+                let list = opened.list(Arc::clone(&gate));
+                ServedList { list, public_url }
+            });
             let service = Service::new(
                 gate,
                 charges,
@@ -390,7 +397,7 @@ impl Serve {
             let data = SHELL.word(self.data.display());
             writeln!(
                 out,
-                "The list of keys has an API below /keys/api/v1. Make a token for it:\n\n  {program} keys token create NAME --data {data}\n"
+                "The list of keys has an API below /keys/api/v1. Make a token for it:\n\n  {program} keys token create NAME --data {data}{pepper}\n"
             )?;
         }
         if let Some(metrics) = metrics {
