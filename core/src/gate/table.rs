@@ -120,8 +120,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         &self.memory
     }
 
-    /// Returns the random number of this gate, which no other gate has. Compound charges order tables
-    /// by it.
+    /// Returns the random number of this gate, which no other gate has. Compound charges order
+    /// tables by it.
     pub fn id(&self) -> u64 {
         self.memory.as_ref()[TARGET_LINE].load(ID_WORD)
     }

@@ -85,7 +85,7 @@ pub fn router<S: Clone + Send + Sync + 'static>(api: Api) -> Router<S> {
         })
         .layer(DefaultBodyLimit::max(input::MAX_BODY_LEN))
         .layer(from_fn_with_state(api.clone(), input::authenticate))
-        // Without a token: the description is no secret.
+        // Without a token: the description is not secret.
         .route("/openapi.json", get(async move || Json(description)))
         .layer(map_response(async |mut response: Response| {
             let headers = response.headers_mut();

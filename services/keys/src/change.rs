@@ -25,7 +25,7 @@ const REMEMBERED_S: i64 = 86_400;
 /// The most characters of an `Idempotency-Key`.
 pub const MAX_IDEMPOTENCY_KEY_LEN: usize = 64;
 
-/// Who asks for a change, and when.
+/// The caller of a change, and the time.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// Who, for the log.
@@ -162,7 +162,7 @@ impl List {
         caller.require_for(new.env)?;
         self.administer(move |path| {
             let now = caller.now;
-            path.catch_up(LIMIT, now)?;
+            path.begin(LIMIT, now)?;
             check_plan(path.gate, new.plan.as_deref())?;
             let scopes: Vec<&str> = new.scopes.iter().map(String::as_str).collect();
             check_scopes(path.gate, &scopes)?;
@@ -193,7 +193,7 @@ impl List {
         caller.require_for(new.env)?;
         self.administer(move |path| {
             let now = caller.now;
-            path.catch_up(LIMIT, now)?;
+            path.begin(LIMIT, now)?;
             check_plan(path.gate, new.plan.as_deref())?;
             let scopes: Vec<&str> = new.scopes.iter().map(String::as_str).collect();
             check_scopes(path.gate, &scopes)?;
@@ -307,15 +307,14 @@ impl List {
         caller.role.require(Role::Admin)?;
         let why = text::note("why", &why)?;
         self.administer(move |path| {
-            // An error is one of the database. The revocation does not wait for it.
-            let _ = path.catch_up(REVOKE_LIMIT, caller.now);
+            let begun = path.begin(REVOKE_LIMIT, caller.now);
             let is_of_team = |account| caller.team_id.is_none_or(|team_id| team_id == account);
             let mut in_gate = Vec::with_capacity(key_ids.len());
             for &key_id in &key_ids {
                 let record = path.administrator.read(key_id);
                 in_gate.push(record.filter(|record| is_of_team(record.account)).is_some());
             }
-            let listed = list_revocations(path, &key_ids, &why, &caller);
+            let listed = begun.and_then(|_| list_revocations(path, &key_ids, &why, &caller));
             let has_all = in_gate.iter().all(|&is_there| is_there);
             let seq = match listed {
                 Ok(seq) => Some(seq),
@@ -366,13 +365,13 @@ impl List {
         key_id: KeyId,
         caller: Caller,
         action: &'static str,
-        prepare: impl Fn(&mut Path<'_, '_>, &mut KeyRow, &Caller) -> Result<(KeyRecord, String, T)>
+        prepare: impl FnOnce(&mut Path<'_, '_>, &mut KeyRow, &Caller) -> Result<(KeyRecord, String, T)>
         + Send
         + 'static,
     ) -> Result<(T, KeyRow)> {
         self.administer(move |path| {
-            path.catch_up(LIMIT, caller.now)?;
-            let mut row = path.read(LIMIT, async |connection| {
+            path.begin(LIMIT, caller.now)?;
+            let mut row = path.query(LIMIT, async |connection| {
                 keys::find_of(connection, caller.team_id, key_id).await
             })?;
             if row.is_revoked {

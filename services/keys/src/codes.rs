@@ -102,7 +102,7 @@ pub(crate) async fn use_up(
     .fetch_optional(transaction.connection())
     .await?;
     let row = row.ok_or_else(|| {
-        Error::invalid("code", "it is not valid: used, too old or unknown; ask for a new link")
+        Error::invalid("code", "it is not valid: used, too old or unknown; get a new link")
     })?;
     let team_id: Option<i64> = row.try_get("team_id")?;
     let role: String = row.try_get("role")?;

@@ -1,4 +1,4 @@
-//! The command `keytally keys`: the list of keys from the shell. Whoever runs it is an operator.
+//! The command `keytally keys`: the list of keys from the shell. Its user is an operator.
 
 mod list_commands;
 mod output;
@@ -27,7 +27,7 @@ pub const DATABASE_VARIABLE: &str = "KEYTALLY_DATABASE";
 #[derive(Args, Debug)]
 pub struct Keys {
     #[command(flatten)]
-    place: Place,
+    files: Files,
     /// Print JSON
     #[arg(long, global = true)]
     json: bool,
@@ -37,7 +37,7 @@ pub struct Keys {
 
 /// Where the gate and the database are.
 #[derive(Args, Debug)]
-struct Place {
+struct Files {
     /// Folder with the gate and its pepper
     #[arg(long, global = true, value_name = "FOLDER", default_value = "./keytally-data", value_parser = path_parser())]
     data: PathBuf,
@@ -72,11 +72,11 @@ impl Keys {
     /// # Errors
     /// A sentence on what failed.
     pub fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
-        let Self { place, json, command } = self;
+        let Self { files, json, command } = self;
         let format = OutputFormat { json };
         let runtime = Runtime::new()?;
         runtime.block_on(async {
-            let list = place.open(pepper).await?;
+            let list = files.open(pepper).await?;
             let result = match command {
                 Command::Team(command) => command.run(&list, format).await,
                 Command::Member(command) => command.run(&list, format).await,
@@ -94,7 +94,7 @@ impl Keys {
     }
 }
 
-impl Place {
+impl Files {
     /// Opens the list.
     async fn open(&self, pepper: &PepperSource) -> Result<List, Failure> {
         let peppers = self.peppers(pepper)?;

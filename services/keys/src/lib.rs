@@ -1,9 +1,9 @@
 //! The list of keys of a gate: who has which key, who made it, and what was done with it.
 //!
 //! A gate knows records. People need names, teams and history. These are in a database, SQLite or
-//! PostgreSQL. The database is the list of keys, and the gate decides. Each change goes one path: it
-//! takes the gate's file lock, prepares what it writes, commits that to the database, puts it into
-//! the gate, and then returns. A follower puts into the gate what other services changed, and a
+//! PostgreSQL. The database is the list of keys, and the gate decides. Each change goes one path:
+//! it takes the gate's file lock, prepares what it writes, commits that to the database, puts it
+//! into the gate, and then returns. A follower puts into the gate what other services changed. A
 //! comparison of all keys settles what commands changed in the gate alone.
 //!
 //! # Modules
@@ -26,7 +26,7 @@
 //! | [`codes`], [`keys`], [`teams`], [`log`] | the rows of the tables |
 //! | [`roles`] | roles and actors |
 //! | [`error`], [`database`] | errors; connections and transactions |
-//! | [`text`], [`time`], `ids`, `system` | texts from people, times, key ids, the name of the machine |
+//! | [`text`], [`time`], `ids`, `system` | texts from people, times, key ids, the machine's name |
 #![forbid(unsafe_code)]
 
 extern crate alloc;

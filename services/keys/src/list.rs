@@ -31,9 +31,6 @@ const LOCK_WAIT: Duration = Duration::from_secs(5);
 /// The most keys that are put into the gate under one lock.
 const PUTS_PER_LOCK: i64 = 1000;
 
-/// How often a change starts again because another service changed the list meanwhile.
-const ATTEMPTS: usize = 5;
-
 /// The list of keys of a gate. Clones share it.
 #[derive(Clone)]
 pub struct List {
@@ -127,51 +124,31 @@ impl List {
     ) -> Result<T> {
         let run = async {
             let mut transaction = self.database().write().await?;
-            stop(KeysStop::HeadLocked);
             if transaction.seq() < applied {
                 return Err(Error::Behind { head: transaction.seq(), applied });
             }
             let result = work(&mut transaction).await?;
-            stop(KeysStop::RowsWritten);
             transaction.commit().await?;
-            stop(KeysStop::Committed);
             Ok(result)
         };
         timeout(limit, run).await.unwrap_or(Err(Error::Database(DatabaseError::Late)))
     }
 
-    /// Calls `work` with the administrator of the gate, on a thread that may block. First puts into
-    /// the gate what the list has and the gate has not, unless the database cannot be read. If
-    /// another service changes the list before the work does, the work is called again.
+    /// Calls `work` with the administrator of the gate, on a thread that may block.
     pub(crate) async fn administer<T: Send + 'static>(
         &self,
-        work: impl Fn(&mut Path<'_, '_>) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&mut Path<'_, '_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (list, runtime) = (self.clone(), Handle::current());
         blocking(move || {
-            let mut result = Err(busy());
-            for _ in 0..ATTEMPTS {
-                let gate = list.gate().load_for_change()?;
-                result = gate.administer_within(Wait::at_most(LOCK_WAIT), |administrator| {
-                    let (list, runtime) = (&list, &runtime);
-                    let mut path = Path { list, gate: &gate, administrator, runtime };
-                    Ok(work(&mut path))
-                })?;
-                if !matches!(result, Err(Error::Conflict(ref sentence)) if sentence == STALE) {
-                    break;
-                }
-            }
-            result
+            let gate = list.gate().load_for_change()?;
+            gate.administer_within(Wait::at_most(LOCK_WAIT), |administrator| {
+                let (list, runtime) = (&list, &runtime);
+                Ok(work(&mut Path { list, gate: &gate, administrator, runtime, transaction: None }))
+            })?
         })
         .await
     }
-}
-
-/// The sentence of a conflict after which a change starts again.
-const STALE: &str = "another service changes the list; try again";
-
-fn busy() -> Error {
-    Error::Conflict(STALE.to_owned())
 }
 
 /// Runs work on a thread that may block.
@@ -189,28 +166,73 @@ pub(crate) struct Path<'p, 'g> {
     pub(crate) gate: &'p Gate,
     pub(crate) administrator: &'p mut Administrator<'g, Mapping>,
     runtime: &'p Handle,
+    /// The transaction of the change, which has the lock of `head`.
+    transaction: Option<Transaction>,
 }
 
 impl Path<'_, '_> {
-    /// Runs a transaction that changes keys, for at most `limit`.
+    /// Begins the transaction of a change, and locks `head`, for at most `limit`. Puts into the gate
+    /// what the list has and the gate has not. From then on, no other service changes the list
+    /// before this change. Returns the keys that the gate refused, each with the reason.
     ///
     /// # Errors
-    /// A conflict after which [`List::administer`] starts again, if the list has changes that the
-    /// gate has not.
+    /// If the database cannot be used in time, or is older than the gate.
+    pub(crate) fn begin(&mut self, limit: Duration, now: Timestamp) -> Result<Vec<Refused>> {
+        let list = self.list;
+        let begin = self.within(limit, async { Ok(list.database().write().await?) });
+        let mut transaction = begin?;
+        stop(KeysStop::HeadLocked);
+        let mut refused = Vec::new();
+        loop {
+            let (head, applied) = (transaction.seq(), self.applied());
+            if head < applied {
+                return Err(Error::Behind { head, applied });
+            }
+            let rows = self.within(limit, async {
+                let connection = transaction.connection();
+                Ok(keys::changed_after(connection, applied, PUTS_PER_LOCK).await?)
+            })?;
+            let Some(last) = rows.last().map(|row| row.seq) else { break };
+            self.put_rows(&rows, now, &mut refused);
+            self.set_applied(last);
+        }
+        self.transaction = Some(transaction);
+        Ok(refused)
+    }
+
+    /// Reads in the transaction that was begun, for at most `limit`.
+    pub(crate) fn query<T>(
+        &mut self,
+        limit: Duration,
+        work: impl AsyncFnOnce(&mut AnyConnection) -> Result<T>,
+    ) -> Result<T> {
+        let mut transaction = self.transaction.take().ok_or_else(not_begun)?;
+        let result = self.within(limit, work(transaction.connection()));
+        self.transaction = Some(transaction);
+        result
+    }
+
+    /// Changes rows in the transaction that was begun, and commits it, for at most `limit`.
     pub(crate) fn transact<T>(
         &mut self,
         limit: Duration,
         work: impl AsyncFnOnce(&mut Transaction) -> Result<T>,
     ) -> Result<T> {
         stop(KeysStop::Prepared);
-        let applied = self.applied();
-        let checked = async |transaction: &mut Transaction| {
-            if keys::last_seq(transaction.connection()).await? > applied {
-                return Err(busy());
-            }
-            work(transaction).await
-        };
-        self.runtime.block_on(self.list.transact_within(limit, applied, checked))
+        let mut transaction = self.transaction.take().ok_or_else(not_begun)?;
+        self.within(limit, async move {
+            let result = work(&mut transaction).await?;
+            stop(KeysStop::RowsWritten);
+            transaction.commit().await?;
+            stop(KeysStop::Committed);
+            Ok(result)
+        })
+    }
+
+    /// Runs work on the database, for at most `limit`.
+    fn within<T>(&self, limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let late = Err(Error::Database(DatabaseError::Late));
+        self.runtime.block_on(async { timeout(limit, work).await.unwrap_or(late) })
     }
 
     /// Runs a transaction that compares the list with the gate, whichever is ahead.
@@ -219,20 +241,6 @@ impl Path<'_, '_> {
         work: impl AsyncFnOnce(&mut Transaction) -> Result<T>,
     ) -> Result<T> {
         self.runtime.block_on(self.list.transact_within(LIMIT, 0, work))
-    }
-
-    /// Reads the database, for at most `limit`.
-    pub(crate) fn read<T>(
-        &mut self,
-        limit: Duration,
-        work: impl AsyncFnOnce(&mut AnyConnection) -> Result<T>,
-    ) -> Result<T> {
-        let run = async {
-            let mut connection = self.list.read().await?;
-            work(&mut connection).await
-        };
-        let run = timeout(limit, run);
-        self.runtime.block_on(run).unwrap_or(Err(Error::Database(DatabaseError::Late)))
     }
 
     /// Returns the number of the last change that the gate has.
@@ -261,30 +269,12 @@ impl Path<'_, '_> {
         stop(KeysStop::Applied);
     }
 
-    /// Puts into the gate what the list has and the gate has not. Returns the keys that the gate
-    /// refused, each with the reason.
-    ///
-    /// # Errors
-    /// If the database cannot be read in time, or is older than the gate.
-    pub(crate) fn catch_up(&mut self, limit: Duration, now: Timestamp) -> Result<Vec<Refused>> {
-        let mut refused = Vec::new();
-        loop {
-            let applied = self.applied();
-            let head = self.list.database();
-            let (head, rows) = self.read(limit, async |connection| {
-                let head = head.head().await?;
-                Ok((head, keys::changed_after(connection, applied, PUTS_PER_LOCK).await?))
-            })?;
-            if head < applied {
-                return Err(Error::Behind { head, applied });
+    /// Puts rows into the gate, and adds those that it refuses.
+    fn put_rows(&mut self, rows: &[KeyRow], now: Timestamp, refused: &mut Vec<Refused>) {
+        for row in rows {
+            if let Err(error) = self.put_row(row, now) {
+                refused.push(Refused { row: row.clone(), error });
             }
-            let Some(last) = rows.last().map(|row| row.seq) else { return Ok(refused) };
-            for row in &rows {
-                if let Err(error) = self.put_row(row, now) {
-                    refused.push(Refused { row: row.clone(), error });
-                }
-            }
-            self.set_applied(last);
         }
     }
 
@@ -302,6 +292,11 @@ impl Path<'_, '_> {
         let scopes = scope_bits(self.gate, row.scopes.split_ascii_whitespace())?;
         self.put(&row.record(scopes)?, now)
     }
+}
+
+/// The error of a change whose transaction was not begun.
+fn not_begun() -> Error {
+    Error::Database(DatabaseError::Late)
 }
 
 /// A key of the list that the gate refused.

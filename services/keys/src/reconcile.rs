@@ -325,7 +325,7 @@ fn settle(
     now: Timestamp,
 ) -> Result<Compared> {
     let mut compared = Compared::default();
-    for refused in path.catch_up(LIMIT, now)? {
+    for refused in path.begin(LIMIT, now)? {
         // A key that the gate has revoked differs, and is settled below.
         let error = refused.error.to_string();
         if path.administrator.read(refused.row.key_id).is_none() {

@@ -9,10 +9,10 @@ pub enum KeysStop {}
 stop_points! {
     KeysStop from Stop::ALL.len() + FileStop::ALL.len();
 
+    /// The transaction has the lock of `head`, and nothing is prepared.
+    HeadLocked,
     /// The change is prepared, and nothing is written.
     Prepared,
-    /// The transaction has the lock of `head`.
-    HeadLocked,
     /// The rows are written, and the transaction is not committed.
     RowsWritten,
     /// The transaction is committed, and the gate is not changed.

@@ -112,8 +112,8 @@ impl List {
     /// copy of its secret.
     ///
     /// # Errors
-    /// If the caller is not an owner of the team, if the name is not possible, or if the gate or the
-    /// database cannot be used.
+    /// If the caller is not an owner of the team, if the name is not possible, or if the gate or
+    /// the database cannot be used.
     pub async fn create_token(
         &self,
         team_id: Option<u32>,

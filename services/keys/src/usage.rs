@@ -151,7 +151,7 @@ impl Grouping {
     }
 }
 
-/// The sums of all counts. A sum is no bigint in PostgreSQL unless it is cast.
+/// The sums of all counts. In PostgreSQL, a sum is a bigint only if it is cast.
 macro_rules! sums {
     () => {
         "cast(sum(requests) as bigint) as requests, cast(sum(units) as bigint) as units, \

@@ -296,7 +296,7 @@ async fn lost_record_is_put_again() {
     fs::copy(other.path("api.gate"), site.path("api.gate.new")).unwrap();
     fs::rename(site.path("api.gate.new"), site.path("api.gate")).unwrap();
     let site = Site { list: site.reopen().await, folder: site.folder };
-    // The list has not seen this gate: it asks.
+    // The list has not seen this gate, so it reports the key.
     assert_eq!(compare(&site).await, (1, 1));
     assert_eq!(site.list.status().open, 1);
     assert_eq!(site.outcome(&key), Outcome::InvalidKey);

@@ -130,7 +130,7 @@ fn killed_change_leaves_the_list_and_the_gate_in_agreement() {
             "edit" => Left { plan: "pro".to_owned(), ..unchanged() },
             _ => Left { is_revoked: true, ..unchanged() },
         };
-        for (number, step) in KeysStop::ALL.iter().enumerate() {
+        for number in 0..KeysStop::ALL.len() {
             for round in 0..rounds() {
                 let at = folder.path().join("at");
                 copy(&before, &at);

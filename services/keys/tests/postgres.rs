@@ -1,8 +1,8 @@
-//! The list in PostgreSQL: the same flow as in SQLite, two services on one list, a move from SQLite,
-//! and a database that is stopped in the middle.
+//! The list in PostgreSQL: the flow of SQLite, two services on one list, a move from SQLite, and a
+//! database that is stopped in the middle.
 //!
 //! The test makes a cluster of its own in a temporary folder, with the programs that Debian's
-//! package `postgresql` installs. `initdb` refuses to run as root, so root runs it as `nobody`.
+//! package `postgresql` installs. `initdb` refuses to run as root, so root runs it as another user.
 // Debian's paths, and a Unix socket.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -30,6 +30,9 @@ use keytally_keys::usage::{Counts, Grouping, Sample, Width};
 use support::{Site, creation, in_s, issue_outside, operator};
 use tempfile::TempDir;
 
+/// The user that runs the programs if root runs the test.
+const USER: &str = "daemon";
+
 /// A running cluster, which is stopped when dropped.
 struct Cluster {
     folder: TempDir,
@@ -52,7 +55,7 @@ impl Cluster {
         let data = folder.join("data");
         fs::create_dir(&data).unwrap();
         if is_root() {
-            let output = Command::new("chown").args(["nobody"]).arg(folder).arg(&data).output();
+            let output = Command::new("chown").args([USER]).arg(folder).arg(&data).output();
             assert!(output.unwrap().status.success());
         }
         cluster.run("initdb", &["--username=keytally", "--auth=trust", "--no-sync"]);
@@ -65,7 +68,7 @@ impl Cluster {
         let path = self.programs.join(program);
         let mut command = if is_root() {
             let mut command = Command::new("setpriv");
-            command.args(["--reuid=nobody", "--clear-groups"]).arg(path);
+            command.args([&format!("--reuid={USER}"), "--clear-groups"]).arg(path);
             command
         } else {
             Command::new(path)

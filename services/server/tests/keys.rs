@@ -1,4 +1,4 @@
-//! The list of keys in the program: the service with its API, the commands beside it, and the
+//! The list of keys in the program: the service with its API, the commands, and the
 //! options that refuse what is not safe.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

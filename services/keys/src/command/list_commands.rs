@@ -26,8 +26,8 @@ const PAGE: i64 = 1000;
 ///
 /// The stricter side wins: a key that one side has revoked is revoked in both, and the earlier
 /// expiry and the shorter grace hold. A running service does this each minute. It does not follow a
-/// database that is older than the gate, because an old copy was restored: run this then, first with
-/// --dry-run. The exit status is 1 if something still differs.
+/// database that is older than the gate, because an old copy was restored: run this then, with
+/// --dry-run first. The exit status is 1 if something still differs.
 #[derive(Args, Debug)]
 pub(super) struct Reconcile {
     /// Report what differs, and change nothing

@@ -37,7 +37,7 @@ pub(crate) struct Data {
 }
 
 impl Data {
-    /// Revokes the first key, which nobody has seen. Returns the failure of the start.
+    /// Revokes the first key, which was not printed. Returns the failure of the start.
     pub(crate) fn revoke_first_key(&self, failure: Failure) -> Failure {
         let parts = self.first_key.as_ref().map(|key| parse_key(key.expose().as_bytes()));
         match parts {
