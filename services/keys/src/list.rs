@@ -171,9 +171,9 @@ pub(crate) struct Path<'p, 'g> {
 }
 
 impl Path<'_, '_> {
-    /// Begins the transaction of a change, and locks `head`, for at most `limit`. Puts into the gate
-    /// what the list has and the gate has not. From then on, no other service changes the list
-    /// before this change. Returns the keys that the gate refused, each with the reason.
+    /// Begins the transaction of a change, and locks `head`, for at most `limit`. Puts into the
+    /// gate what the list has and the gate has not. From then on, no other service changes the
+    /// list before this change. Returns the keys that the gate refused, each with the reason.
     ///
     /// # Errors
     /// If the database cannot be used in time, or is older than the gate.
