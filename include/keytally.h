@@ -50,8 +50,9 @@
  *       kt_settlement.
  *     - A struct that this library writes has a fixed size with reserved zeros. New members replace
  *       reserved ones, so a library that does not know them writes zeros. These are kt_verdict,
- *       kt_quota, kt_tally, kt_compound, kt_key_info, kt_plan_info, kt_account_info, kt_key_parts
- *       and kt_flaw. Do not use members whose name ends with an underscore.
+ *       kt_quota, kt_tally, kt_compound, kt_key_info, kt_key_usage, kt_plan_info,
+ *       kt_account_info, kt_key_parts and kt_flaw. Do not use members whose name ends with an
+ *       underscore.
  *     - kt_charge is opaque, has a fixed size, and may be stored. A struct that is not a charge is
  *       KT_NOT_A_CHARGE.
  *     - kt_bytes, kt_name, kt_group, kt_part, kt_plan, kt_field and kt_key do not change.
@@ -64,8 +65,9 @@
  *     closed. Close each handle once, with kt_gate_close or kt_limiter_close. Only these functions
  *     allocate: those that open or create files, those that change keys or plans in files,
  *     kt_gate_verify, kt_gate_take_over, kt_gate_administrator, kt_gate_watch, kt_gate_reopen,
- *     kt_gate_reopen_if_replaced, kt_gate_reopen_status, kt_pepper_generate, and the first use of a
- *     gate file in each thread, which prepares for a replaced file.
+ *     kt_gate_reopen_if_replaced, kt_gate_reopen_status, kt_gate_set_usage, kt_pepper_generate, the
+ *     first use of a gate file in each thread, which prepares for a replaced file, and the first
+ *     use after another process began to count uses, which opens the file of the counts.
  * Memory that must not move. While a handle of a table is in use, the table's memory must not be
  *     moved, freed or used for anything else, and the handle must not be moved or copied. The table
  *     itself holds no addresses. Processes may share a table at different addresses, each with a
@@ -75,8 +77,9 @@
  *     key.
  * Threads. Any number of threads may use one handle, and any number of processes one table, at the
  *     same time. Only these functions block:
- *     - Those that change keys or plans in a file, kt_gate_verify and kt_gate_take_over wait for
- *       each other. They and the functions that create files also wait until the disk has the data.
+ *     - Those that change keys or plans in a file, kt_gate_verify, kt_gate_take_over and
+ *       kt_gate_set_usage wait for each other. They and the functions that create files also wait
+ *       until the disk has the data.
  *     - kt_gate_open_with_pepper_file waits for the data of a pipe.
  *     - kt_gate_close waits for the end of the thread that kt_gate_watch started.
  *     The first charge of a subject in a limiter waits for a bounded number of steps. While a
@@ -84,7 +87,8 @@
  *     parent's handles.
  * Signals and interrupts. A handler that interrupted a call may itself call kt_gate_check and
  *     kt_limiter_check. For a gate file, the thread must have called kt_gate_check before, outside
- *     of a handler.
+ *     of a handler, and if uses are counted, the process must have opened the file after
+ *     kt_gate_set_usage.
  * Panics. A panic (a defect of this library) never leaves a function. In host builds it becomes
  *     KT_INTERNAL. Without the host part it would loop endlessly. SAFETY.md says why no check
  *     panics.
@@ -230,6 +234,9 @@
 
 /** Bytes of the name of a section, with the NUL. */
 #define KT_SECTION_SIZE 17
+
+/** Bytes of the name of a quota in header fields, such as `team-hour`, with the NUL. */
+#define KT_QUOTA_NAME_SIZE 26
 
 /** Bytes that are always enough for the header fields of a compound charge, with the NUL. */
 #define KT_COMPOUND_HEADERS_SIZE 4096
@@ -554,6 +561,11 @@ enum kt_status
     KT_NO_SUCH_SCOPE = 96,
     /** The plans of this gate have no such group or section. */
     KT_NO_SUCH_GROUP = 97,
+    /**
+     * The uses of the gate's keys are not counted, or the file of the counts cannot be opened;
+     * kt_gate_set_usage begins to count them.
+     */
+    KT_NOT_COUNTED = 98,
     /** There is no such file or folder. */
     KT_FILE_NOT_FOUND = 100,
     /** The system does not let this process do that with the file. */
@@ -1322,6 +1334,45 @@ typedef struct kt_account_info {
  */
 typedef int (*kt_account_visitor)(void *context, const kt_account_info *info);
 
+/**
+ * How a key was used, since the gate counts uses. A request counts only if its secret was
+ * right. Host builds only.
+ *
+ * Its size is fixed. This library writes it; reserved members are zeros. A count of 32 bits
+ * continues from 0 after 4294967295.
+ */
+typedef struct kt_key_usage {
+    /** The units that the admitted requests cost, without those that were given back. */
+    uint64_t units;
+    /** When a request was last admitted, in Unix seconds; 0 if none was. */
+    uint64_t last_used_s;
+    /** The requests that were admitted. */
+    uint32_t admitted;
+    /**
+     * The requests that were admitted with the previous secret, during the grace of a
+     * rotation. `admitted` includes them.
+     */
+    uint32_t with_previous_secret;
+    /** The requests that the quotas of the key denied. */
+    uint32_t denied_by_key;
+    /** The requests that the quotas of the key's team denied. */
+    uint32_t denied_by_team;
+    /** The requests that the quotas of a group denied. */
+    uint32_t denied_by_group;
+    /** The requests that needed a scope that the key did not have. */
+    uint32_t forbidden;
+    /** The requests after the key was revoked. */
+    uint32_t revoked;
+    /** The requests after the key, or its previous secret, expired. */
+    uint32_t expired;
+    /** The requests while the account of the key was suspended. */
+    uint32_t suspended;
+    /** Zero. */
+    uint32_t reserved_4_;
+    /** Zeros. */
+    uint64_t reserved_[9];
+} kt_key_usage;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -1636,6 +1687,28 @@ const char *kt_reason_name(kt_reason reason);
 kt_status kt_compound_charge(const kt_compound *compound,
                              size_t part,
                              kt_charge *charge_out);
+
+/**
+ * Writes the name that header fields have for the quota at `index` of a tally, such as `hour` or
+ * `team-hour`, and a NUL. Writes the length without the NUL to `written_out`.
+ *
+ * Statuses: `KT_NO_SUCH_QUOTA`, `KT_NOT_A_VERDICT`. `KT_BUFFER_TOO_SMALL`; `KT_QUOTA_NAME_SIZE`
+ * bytes are always enough.
+ *
+ * ```c
+ * char name[KT_QUOTA_NAME_SIZE];
+ * size_t written;
+ * for (size_t i = 0; i < tally->verdict.quota_count; i++)
+ *     if (tally->crossed[i][0] > 0 &&
+ *         kt_tally_quota_name(tally, i, name, sizeof name, &written) == KT_OK)
+ *         printf("%s has reached %u %%\n", name, (unsigned)tally->crossed[i][0]);
+ * ```
+ */
+kt_status kt_tally_quota_name(const kt_tally *tally,
+                              size_t index,
+                              char *buffer,
+                              size_t buffer_len,
+                              size_t *written_out);
 
 /**
  * Writes the header fields of the response, each `Name: value` with CR LF, and a NUL. Writes their
@@ -2067,7 +2140,9 @@ kt_status kt_gate_settle(kt_gate *gate,
  *
  * The verdict is that of the first tally, and its `uncharged` is the part of the request's own
  * cost that found no room. `uncharged_out` has room for `groups_len` numbers: the part of the cost
- * of each group that found no room. It may be NULL if there is none. Settle a charge only once.
+ * of each group that found no room. It may be NULL if there is none. `compound_out` gets the
+ * verdict on each tally of the charge, whose `crossed` are the warnings that this settlement
+ * reached by units that it charged. It may be NULL. Settle a charge only once.
  *
  * Statuses: `KT_NOT_A_CHARGE`, `KT_NO_SUCH_GROUP`, also for more than `KT_MAX_TALLIES` groups,
  * `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`,
@@ -2079,7 +2154,8 @@ kt_status kt_gate_settle_all(kt_gate *gate,
                              const kt_settlement *settlement,
                              uint64_t now_ms,
                              kt_verdict *verdict_out,
-                             uint32_t *uncharged_out);
+                             uint32_t *uncharged_out,
+                             kt_compound *compound_out);
 
 /**
  * Resets all counts of the key. Those of its team are kept: see `kt_gate_reset_account`.
@@ -2544,7 +2620,9 @@ kt_status kt_gate_limit_account(kt_gate *gate,
  * Resets the counts that all keys of an account share. Those of each key are kept: see
  * `kt_gate_reset`.
  *
- * Statuses: `KT_NO_SUCH_ACCOUNT`, `KT_NO_CLOCK`.
+ * The status is `KT_BUSY` if the counts are being moved to another file.
+ *
+ * Statuses: `KT_NO_SUCH_ACCOUNT`, `KT_BUSY`, `KT_NO_CLOCK`.
  */
 kt_status kt_gate_reset_account(kt_gate *gate, uint32_t account, uint64_t now_ms);
 
@@ -2700,6 +2778,29 @@ kt_status kt_gate_reopen(kt_gate *gate);
 kt_status kt_gate_reopen_status(kt_gate *gate,
                                 uint64_t *reopened_out,
                                 uint32_t *failing_out);
+
+/**
+ * Begins to count how each key of a gate is used if `is_counted` is not 0, else ends it, in every
+ * process that has the gate open. Host builds only.
+ *
+ * The counts are in a file next to the gate's, whose name is that of the gate and `.usage`. It
+ * takes 64 bytes for each key that the gate has room for, and remains when counting ends. The
+ * counts are for pictures and reviews: those of the last seconds are lost if the machine loses
+ * power.
+ *
+ * Statuses: `KT_NOT_A_FILE` for a gate in memory, `KT_BUSY`, those of `kt_gate_create` about the
+ * file, those of `kt_gate_open` for the file of the counts, and those that `kt_gate_issue` lists
+ * for a file.
+ */
+kt_status kt_gate_set_usage(kt_gate *gate, uint8_t is_counted);
+
+/**
+ * Writes how a key was used. Host builds only.
+ *
+ * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NOT_A_FILE` for a gate in memory,
+ * `KT_NOT_COUNTED`, `KT_NO_SUCH_KEY`.
+ */
+kt_status kt_gate_key_usage(kt_gate *gate, uint64_t key_id, kt_key_usage *usage_out);
 
 /**
  * Creates a limiter for `capacity` subjects in a new file at `path`, with mode 0600 and its disk

@@ -603,6 +603,11 @@ struct Settled {
     Verdict verdict;
     /** The part of each cost of the Settlement that found no room. */
     std::vector<std::uint32_t> uncharged;
+    /** The verdict on each tally of the charge. */
+    Compound compound;
+
+    /** Returns each warning that the settlement reached by units that it charged. */
+    std::vector<Warning> crossed() const { return compound.crossed(); }
 };
 
 static_assert(sizeof(Verdict) == sizeof(kt_verdict) && std::is_trivially_copyable_v<Verdict>,
@@ -616,6 +621,14 @@ static_assert(sizeof(Charge) == sizeof(kt_charge) && std::is_trivially_copyable_
 inline Text<KT_KEY_ID_SIZE> key_id_text(std::uint64_t key_id) noexcept {
     Text<KT_KEY_ID_SIZE> text;
     text.fill([key_id](auto... to) { return kt_key_id_text(key_id, to...); });
+    return text;
+}
+
+/** Returns the name that header fields have for a quota of a tally, such as team-hour. Empty if
+ *  there is no quota of that index. */
+inline Text<KT_QUOTA_NAME_SIZE> quota_name(const kt_tally &tally, std::size_t index) noexcept {
+    Text<KT_QUOTA_NAME_SIZE> text;
+    text.fill([&tally, index](auto... to) { return kt_tally_quota_name(&tally, index, to...); });
     return text;
 }
 
@@ -955,6 +968,28 @@ public:
     Result<void> try_use_system_clock() const noexcept {
         return kt_limiter_use_system_clock(get());
     }
+    /** Returns the number of subjects that the limiter was created for. */
+    Result<std::uint32_t> try_capacity() const noexcept {
+        std::uint32_t capacity = 0;
+        kt_status status = kt_limiter_capacity(get(), &capacity);
+        if (status != KT_OK) return status;
+        return capacity;
+    }
+    /** Returns the number of slots, each for one subject. */
+    Result<std::uint64_t> try_slots_total() const noexcept {
+        std::uint64_t total = 0;
+        kt_status status = kt_limiter_slots_total(get(), &total);
+        if (status != KT_OK) return status;
+        return total;
+    }
+    /** Returns the number of subjects whose slot cannot be given to another subject now. Reads the
+     *  whole table. */
+    Result<std::uint64_t> try_live_subjects(Clock at = Clock::system()) const noexcept {
+        std::uint64_t live = 0;
+        kt_status status = kt_limiter_live_subjects(get(), at.now_ms(), &live);
+        if (status != KT_OK) return status;
+        return live;
+    }
     /** Returns the number of requests that found no slot for their subject. */
     Result<std::uint64_t> try_refusals() const noexcept {
         std::uint64_t refusals = 0;
@@ -1025,6 +1060,15 @@ public:
     }
     /** Declares that each time given to this object is a cached reading of the system clock. */
     void use_system_clock() const { try_use_system_clock().value(); }
+    /** Returns the number of subjects that the limiter was created for. */
+    std::uint32_t capacity() const { return try_capacity().value(); }
+    /** Returns the number of slots, each for one subject. */
+    std::uint64_t slots_total() const { return try_slots_total().value(); }
+    /** Returns the number of subjects whose slot cannot be given to another subject now. Reads the
+     *  whole table. */
+    std::uint64_t live_subjects(Clock at = Clock::system()) const {
+        return try_live_subjects(at).value();
+    }
     /** Returns the number of requests that found no slot for their subject. */
     std::uint64_t refusals() const { return try_refusals().value(); }
     /** Returns what happens to a new subject that finds no slot. */
@@ -1170,9 +1214,10 @@ public:
                                const Settlement &settlement, Clock at = Clock::system()) const {
         const auto groups = detail::c_groups({}, settlement.costs);
         const kt_settlement fields = detail::c_settlement(settlement, groups);
-        Settled settled{{}, std::vector<std::uint32_t>(groups.size())};
+        Settled settled{{}, std::vector<std::uint32_t>(groups.size()), {}};
         kt_status status = kt_gate_settle_all(get(), key_id, &estimate, &fields, at.now_ms(),
-                                              &settled.verdict, settled.uncharged.data());
+                                              &settled.verdict, settled.uncharged.data(),
+                                              &settled.compound);
         if (status != KT_OK) return status;
         return Result<Settled>(std::move(settled));
     }
@@ -1450,6 +1495,10 @@ public:
     std::uint32_t team_capacity() const { return try_team_capacity().value(); }
     /** Sets how long changes to keys and plans wait for another administrator: see try_set_wait. */
     void set_wait(std::chrono::milliseconds wait) const { try_set_wait(wait).value(); }
+    /** Begins or ends to count how each key is used: see try_set_usage. */
+    void set_usage(bool is_counted) const { try_set_usage(is_counted).value(); }
+    /** Returns how a key was used, since uses are counted. */
+    kt_key_usage key_usage(std::uint64_t key_id) const { return try_key_usage(key_id).value(); }
     /** Returns the id of the process that is changing this gate: see try_administrator. */
     std::optional<std::uint32_t> administrator() const { return try_administrator().value(); }
     /** Starts a thread that opens a file renamed over the gate's: see try_watch. */
@@ -1477,6 +1526,18 @@ public:
     Result<void> try_set_wait(std::chrono::milliseconds wait) const noexcept {
         return kt_gate_set_wait(get(),
                                 wait.count() > 0 ? static_cast<std::uint64_t>(wait.count()) : 0);
+    }
+    /** Begins to count how each key is used, in every process that has the gate open, or ends it.
+     *  The counts are in a file next to the gate's. A gate in memory has none: KT_NOT_A_FILE. */
+    Result<void> try_set_usage(bool is_counted) const noexcept {
+        return kt_gate_set_usage(get(), is_counted);
+    }
+    /** Returns how a key was used. KT_NOT_COUNTED if uses are not counted. */
+    Result<kt_key_usage> try_key_usage(std::uint64_t key_id) const noexcept {
+        kt_key_usage usage;
+        kt_status status = kt_gate_key_usage(get(), key_id, &usage);
+        if (status != KT_OK) return status;
+        return usage;
     }
     /** Returns the id of the process that is changing this gate. std::nullopt if there is none, or
      *  if it runs in another container. */

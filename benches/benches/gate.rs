@@ -2,16 +2,17 @@
 //! presented text.
 
 use core::hint::black_box;
+use core::num::NonZeroU16;
 
 use dashmap::DashMap;
 use governor::clock::Clock;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use keytally::SystemClock;
-use keytally_core::{Key, KeyId, Outcome};
+use keytally_core::{CacheLine, Gate, Key, KeyId, Outcome, UsageCounts};
 use sha2::Sha256;
 
 use crate::crypto::{PEPPER, two_compressions};
-use crate::floors::PointerChase;
+use crate::floors::{PointerChase, count_up};
 use crate::measure::{Admitted, Bench, Implementation, PART, calls, checks, is_admitted};
 use crate::peers::{Governors, roomy_quotas};
 use crate::tables::{env, gate};
@@ -43,7 +44,83 @@ pub(crate) fn measure(bench: &mut Bench) {
         table.column_of(*size, implementations);
     }
     drop(table);
+    let title = "Valid keys of a gate with sections, all equally often, by their number";
+    let about = "The plan with sections limits each key by the hour and the month, each account of 20 keys by the hour, and a group by the minute. All tallies are charged or none. The last row charges a tally that is in pages of its own, so that the pages of the records could be mapped read-only.";
+    let mut table = bench.table("gate/sections", "ns", title, about);
+    for size in [1000, 1_000_000] {
+        table.column_of(size, sections(size));
+    }
+    drop(table);
+    let title = "Valid keys whose uses are counted, all equally often, by their number";
+    let about = "The check of the first table, in a gate that counts the uses of its keys and in one that does not. A counted check also adds to the line of its key, in memory of its own.";
+    let sizes = bench.sizes(&[1000, 1_000_000], &[1000]);
+    let mut table = bench.table("gate/usage", "ns", title, about);
+    for size in sizes {
+        table.column_of(*size, vec![counted_keys(*size, false), counted_keys(*size, true)]);
+    }
+    drop(table);
     invalid_keys(bench);
+}
+
+/// Returns implementations that check one of `size` valid keys of gates without sections and with
+/// them.
+fn sections(size: u32) -> Vec<Implementation<'static>> {
+    const SECTIONS: &str = "1000000/hour, 8000000/month; \
+                            team: 2000000000/hour; group write: 2000000000/minute";
+    let walk = Walk::new(size, Order::Uniform);
+    let (plain, plain_texts) = walked_gate(ROOMY, &walk, size);
+    let (apart, apart_texts) = walked_gate(ROOMY, &walk, size);
+    let (sectioned, texts) = walked_gate(SECTIONS, &walk, size);
+    let (mut next, mut clock) = (Cycle::new(plain_texts), walk.clock());
+    let without = checks("one section", Admitted::All, move || {
+        is_admitted(&plain.check(Some(next.next().as_bytes()), 1, clock.next()))
+    });
+    let (mut next, mut clock) = (Cycle::new(texts), walk.clock());
+    let with = checks("month, team and group", Admitted::All, move || {
+        let part = sectioned.part(Some(next.next().as_bytes()), 1);
+        part.with_group("write").expect("a group").check(clock.next()).is_admitted()
+    });
+    // A line holds the tallies of eight keys, as the array of further tallies in a gate does.
+    let tallies: Vec<CacheLine> = (0..size.div_ceil(8)).map(|_| CacheLine::new()).collect();
+    let (mut next, mut clock) = (Cycle::new(apart_texts), walk.clock());
+    let mut number = Cycle::new(walk.numbers.leak());
+    let apart = checks("one section, tally apart", Admitted::All, move || {
+        let tally = index(*number.next());
+        // The peek reads the record and decides. The exchange is the charge.
+        is_admitted(&apart.peek(Some(next.next().as_bytes()), 1, clock.next()))
+            && count_up(&tallies[tally / 8], tally % 8)
+    });
+    vec![without, with.with_work("several tallies"), apart.with_work(PART)]
+}
+
+/// Returns a gate of `size` keys with these sections, and the texts of the walk's requests, in
+/// memory in their order.
+fn walked_gate(
+    sections: &str,
+    walk: &Walk,
+    size: u32,
+) -> (Gate<Vec<CacheLine>>, &'static [String]) {
+    let (gate, issued) = gate(sections, size);
+    let texts = walk.numbers.iter().map(|&number| issued[index(number)].0.clone());
+    (gate, texts.collect::<Vec<_>>().leak())
+}
+
+/// Returns an implementation that checks one of `size` valid keys, and counts its use on request.
+fn counted_keys(size: u32, is_counted: bool) -> Implementation<'static> {
+    let walk = Walk::new(size, Order::Uniform);
+    let (gate, texts) = walked_gate(ROOMY, &walk, size);
+    let lines = UsageCounts::<Vec<CacheLine>>::lines(size);
+    let memory: Vec<CacheLine> = (0..lines).map(|_| CacheLine::new()).collect();
+    let counts = gate.init_usage(memory, NonZeroU16::MIN).expect("the lines of this gate");
+    if is_counted {
+        gate.administer().expect("no other administrator").begin_usage(&counts);
+    }
+    let (mut next, mut clock) = (Cycle::new(texts), walk.clock());
+    let name = if is_counted { "keytally, uses counted" } else { "keytally" };
+    checks(name, Admitted::All, move || {
+        let usage = (gate.usage_generation() != 0).then(|| counts.view());
+        is_admitted(&gate.counted(usage).check(Some(next.next().as_bytes()), 1, clock.next()))
+    })
 }
 
 /// Returns implementations that check one of `size` valid keys. Those that read the clock are

@@ -8,10 +8,9 @@ use core::net::IpAddr;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use keytally::{
-    Administrator, Gate, GateConfig, Key, Limiter, Mapping, Name, NewKey, Plan, Policy, Timestamp,
-    Wait, decide, entropy, parse_key, pepper,
+    Address, AddressLimiter, AddressPolicy, Administrator, Gate, GateConfig, Key, Limiter, Mapping,
+    Name, NewKey, Plan, Policy, Timestamp, Wait, decide, entropy, parse_key, pepper,
 };
-use keytally_core::{Address, AddressLimiter, AddressPolicy, CacheLine};
 
 /// Subjects, and keys.
 const COUNT: usize = 1000;
@@ -116,11 +115,10 @@ fn addresses(criterion: &mut Criterion) {
     const THREE: &str = "addresses: /64 16000000/minute; /56 16000000/minute; /48 16000000/minute";
     for count in [1000, 1_000_000_u32] {
         let mut group = criterion.benchmark_group(format!("{count} clients"));
-        let limiters = [ONE, THREE].map(|text| {
+        // Each has room for twice its networks: with three prefixes, 1.75 for each client.
+        let limiters = [(ONE, count * 2), (THREE, count / 2 * 7)].map(|(text, capacity)| {
             let policy: AddressPolicy = text.parse().expect("a policy");
-            let memory = vec![0; AddressLimiter::<Vec<CacheLine>>::lines(count * 2)];
-            let memory: Vec<CacheLine> = memory.iter().map(|_: &u8| CacheLine::new()).collect();
-            AddressLimiter::init(memory, &policy, count * 2, [7; 16]).expect("a limiter")
+            AddressLimiter::in_memory(&policy, capacity).expect("a limiter")
         });
         let client = |number: u32| {
             let [a, b, c, d] = (number / 4).to_be_bytes().map(u16::from);
@@ -139,7 +137,21 @@ fn addresses(criterion: &mut Criterion) {
             group.bench_function(name, |bencher| {
                 bencher.iter(|| {
                     let client = *next.next().expect("a cycle");
-                    limiter.check(black_box(client), 1, NOW).is_admitted()
+                    limiter.table().check(black_box(client), 1, NOW).is_admitted()
+                });
+            });
+        }
+        // A limiter whose tallies are ahead of the clock would correct each.
+        for (name, text) in
+            [("one prefix, system clock", ONE), ("three prefixes, system clock", THREE)]
+        {
+            let policy: AddressPolicy = text.parse().expect("a policy");
+            let limiter = AddressLimiter::in_memory(&policy, count / 2 * 7).expect("a limiter");
+            let mut next = clients.iter().cycle();
+            group.bench_function(name, |bencher| {
+                bencher.iter(|| {
+                    let client = *next.next().expect("a cycle");
+                    limiter.check(black_box(client), 1).is_admitted()
                 });
             });
         }

@@ -28,15 +28,19 @@ pub(crate) fn env() -> Name {
     Name::new("live").expect("a name")
 }
 
+/// The keys of each account, which share its team's limits.
+const KEYS_OF_AN_ACCOUNT: u32 = 20;
+
 /// Returns a full gate, and the texts and ids of its keys in the order of their records.
-pub(crate) fn gate(policy: &str, keys: u32) -> (Gate<Vec<CacheLine>>, Vec<(String, KeyId)>) {
-    let plans = [Plan::new("default", policy.parse().expect("a policy")).expect("a plan")];
+pub(crate) fn gate(sections: &str, keys: u32) -> (Gate<Vec<CacheLine>>, Vec<(String, KeyId)>) {
+    let plans = [Plan::new("default", sections.parse().expect("sections")).expect("a plan")];
     let prefix = Name::new("kt").expect("a name");
-    let config = GateConfig::new(keys, prefix, &plans).with_plan_slots(1);
+    let has_teams = plans[0].sections.named("team").is_some();
+    let teams = if has_teams { keys.div_ceil(KEYS_OF_AN_ACCOUNT) } else { 0 };
+    let config = GateConfig::new(keys, prefix, &plans).with_plan_slots(1).with_teams(teams);
     let memory: Vec<CacheLine> = (0..config.lines()).map(|_| CacheLine::new()).collect();
     let gate =
         Gate::init(memory, &config, Peppers::new(&[PEPPER]).expect("a pepper")).expect("a gate");
-    let new = NewKey::new(42, env());
     let mut random = Random(3);
     let mut administrator = gate.administer().expect("no other administrator");
     let issue = |number: u32| {
@@ -50,6 +54,8 @@ pub(crate) fn gate(policy: &str, keys: u32) -> (Gate<Vec<CacheLine>>, Vec<(Strin
         ]) {
             bytes.copy_from_slice(&word.to_le_bytes());
         }
+        // The accounts of successive records differ.
+        let new = NewKey::new(number % keys.div_ceil(KEYS_OF_AN_ACCOUNT), env());
         let (key, id) = administrator.issue(&new, Entropy::new(entropy), START).expect("room");
         (key.expose().to_owned(), id)
     };

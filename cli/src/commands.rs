@@ -16,6 +16,7 @@ mod reset;
 mod revoke;
 mod rotate;
 mod top;
+mod usage;
 mod verify;
 
 pub use self::issue::revoke_unprinted;
@@ -40,6 +41,7 @@ pub(crate) enum Command {
     Assign(assign::Assign),
     Account(Box<account::Account>),
     Plan(Box<plan::Plan>),
+    Usage(usage::Usage),
     Reset(reset::Reset),
     Check(check::Check),
     Top(top::Top),
@@ -62,6 +64,7 @@ impl Command {
             Self::Assign(command) => command.run(pepper),
             Self::Account(command) => command.run(pepper),
             Self::Plan(command) => command.run(pepper),
+            Self::Usage(command) => command.run(pepper),
             Self::Reset(command) => command.run(pepper),
             Self::Check(command) => command.run(pepper),
             Self::Top(command) => command.run(pepper),

@@ -59,9 +59,8 @@ fn is_usage_error(error: &(dyn Error + 'static)) -> bool {
 
     match error.downcast_ref() {
         Some(keytally::Error::Create { source, .. }) => {
-            let is_of_plans = matches!(source, Plans { .. } | PlanName | PlanWindows);
-            let is_other = matches!(source, Capacity { .. } | Teams { .. } | Described { .. });
-            is_of_plans || is_other || *source == Scopes
+            matches!(source, Plans { .. } | PlanName { .. } | PlanWindows { .. } | Scopes { .. })
+                || matches!(source, Capacity { .. } | Teams { .. } | Described { .. })
         }
         _ => false,
     }

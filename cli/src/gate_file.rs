@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use keytally::Gate;
+use keytally::{Followed, Gate};
 
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
@@ -24,9 +24,21 @@ impl GateFile {
         Ok(Gate::open(&self.path, pepper.require()?)?)
     }
 
+    /// Opens the gate, for a call that follows its counts if they move to another file.
+    pub(crate) fn follow(&self, pepper: &PepperSource) -> Result<Followed, Failure> {
+        Ok(Followed::open(&self.path, pepper.require()?)?)
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Returns the failure of a reset of counts that did not arrive in time in the file to which they
+/// move.
+pub(crate) fn counts_are_moving(path: &Path) -> Failure {
+    let path = path.display();
+    Failure::new(format!("{path}: the counts are being moved to another file; try again"))
 }
 
 /// The arguments of a command that changes its gate, under the gate's lock.

@@ -155,11 +155,23 @@ fn reader_of_the_page_agrees_with_list() {
 
         let bytes = fs::read(sandbox.path(GATE)).unwrap();
         let header_lines = u32::from_le_bytes(bytes[28..32].try_into().unwrap());
+        let mut copies: Vec<_> = damaged_bits(&bytes, usize::try_from(header_lines).unwrap(), 10)
+            .into_iter()
+            .map(|bit| {
+                let mut damaged = bytes.clone();
+                damaged[bit / 8] ^= 1 << (bit % 8);
+                (format!("{bit}.gate"), damaged)
+            })
+            .collect();
+        let mut descending = bytes.clone();
+        descending[40..48].rotate_left(4);
+        copies.push(("descending.gate".to_owned(), descending));
+        let mut too_wide = bytes.clone();
+        // Word 7: the width of a fourth window, which no plan here has.
+        too_wide[56 + 3] ^= u8::from(too_wide[56 + 3] == 0);
+        copies.push(("wide.gate".to_owned(), too_wide));
         let mut files = Vec::new();
-        for bit in damaged_bits(&bytes, usize::try_from(header_lines).unwrap(), 10) {
-            let mut damaged = bytes.clone();
-            damaged[bit / 8] ^= 1 << (bit % 8);
-            let file = format!("{bit}.gate");
+        for (file, damaged) in copies {
             fs::write(sandbox.path(&file), damaged).unwrap();
             #[cfg(unix)]
             sandbox.set_mode(&file, 0o600);

@@ -325,9 +325,11 @@ fn described_window_is_that_of_the_gate() {
     }
     for (window, part) in [
         ("week", "the plans have none for week"),
+        ("month@18", "the plans have none for month@18"),
         ("fortnight", "\"fortnight\" is not a unit"),
         ("", "is not a window"),
     ] {
-        create(&["--describe", window], "5/minute; team: 9/week").expect_usage_error(&[part]);
+        create(&["--describe", window], "5/minute, 30000/month@17; team: 9/week")
+            .expect_usage_error(&[part]);
     }
 }

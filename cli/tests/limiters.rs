@@ -8,7 +8,7 @@
 )]
 mod support;
 
-use keytally::{Limiter, OnFull};
+use keytally::{Address, AddressLimiter, Limiter, OnFull};
 use serde_json::{Value, json};
 use support::Sandbox;
 
@@ -114,6 +114,33 @@ fn limiter_reset_sets_one_or_all_counts_to_zero() {
     let done = sandbox.run(&[&all[..], &["--json"]].concat()).json();
     assert_eq!(done, json!({"fingerprint": null, "reset_subjects": 0}));
     assert_eq!(limiter.peek(b"203.0.113.10", 1).remaining(), Some(5));
+}
+
+#[test]
+fn limiter_of_addresses_is_listed_and_reset() {
+    let sandbox = Sandbox::new();
+    let policy = "addresses: /64 5/31d; /56 9/31d".parse().unwrap();
+    let limiter = AddressLimiter::create(sandbox.path(FILE), &policy, 5).unwrap();
+    let client = |text| Address::parse(text).unwrap();
+    assert!(limiter.check(client("2001:db8::1"), 4).is_admitted());
+    assert!(limiter.check(client("2001:db8:0:1::1"), 1).is_admitted());
+    let listing = sandbox.run(&["limiter", "list", FILE, "--json"]).json();
+    assert_eq!((&listing["policy"], &listing["slots"]), (&json!(policy.to_string()), &json!(8)));
+    let mut units = used(&listing);
+    units.sort_unstable();
+    assert_eq!((units, &listing["live_subjects"]), (vec![1, 4, 5], &json!(3)));
+    let limits = listing["subjects"].as_array().unwrap().iter();
+    assert!(limits.map(|subject| &subject["quotas"][0]["limit"]).all(|limit| *limit == json!(9)));
+
+    let fingerprint = format!("{:012x}", limiter.table().fingerprint(client("2001:db8::1")));
+    let text = sandbox.run(&["limiter", "reset", FILE, "[2001:db8::2]:443"]).expect_status(0);
+    assert!(text.contains(&fingerprint), "{text}");
+    let left = limiter.peek(client("2001:db8::1"), 0);
+    assert!(left.verdicts().map(|verdict| verdict.remaining()).eq([Some(5), Some(4)]));
+    let failure = sandbox.run(&["limiter", "reset", FILE, "ann"]);
+    failure.expect_failure(&["\"ann\" is not an address", "203.0.113.9"]);
+    let text = sandbox.run(&["limiter", "reset", FILE, "--all"]).expect_status(0);
+    assert_eq!(text, "all counts are zero; 2 subjects had any\n");
 }
 
 #[test]

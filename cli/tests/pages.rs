@@ -28,7 +28,8 @@ fn completions_and_pages_name_every_command() {
             let mut words = completed.split(|c: char| !(c.is_alphanumeric() || c == '-'));
             assert!(words.any(|word| word == name), "{shell} does not complete {name}");
         }
-        assert!(manual.contains(&format!("keytally\\-{name}(1)")), "{name}:\n{manual}");
+        let escaped = name.replace('-', "\\-");
+        assert!(manual.contains(&format!("keytally\\-{escaped}(1)")), "{name}:\n{manual}");
         assert!(read(&format!("{MANUAL}/keytally-{name}.1")).contains(".SH SYNOPSIS"), "{name}");
     }
 }

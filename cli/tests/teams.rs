@@ -81,6 +81,23 @@ fn check_charges_team_and_groups_all_or_none() {
 }
 
 #[test]
+fn check_names_each_warning_once() {
+    let sandbox = sandbox();
+    let (key, _) = sandbox.issue(GATE, &["--account", "42"]);
+    let crossed = |arguments: &[&str]| sandbox.check(GATE, &key, arguments).1["crossed"].clone();
+    let warning = json!([{"section": "key", "window": "2678400s", "percent": 50}]);
+    assert_eq!(crossed(&[]), json!([]));
+    // A peek charges nothing, so it reaches no warning.
+    assert_eq!(crossed(&["--peek"]), json!([]));
+    let text = sandbox.run_with_input(&["check", GATE], key.as_bytes()).expect_status(0);
+    assert!(text.contains("\n  warning: 2678400s has reached 50 %\n"), "{text}");
+    assert_eq!(crossed(&[]), json!([]));
+
+    let (other, _) = sandbox.issue(GATE, &["--account", "43"]);
+    assert_eq!(sandbox.check(GATE, &other, &["--cost", "2"]).1["crossed"], warning);
+}
+
+#[test]
 fn account_is_shown_limited_suspended_and_reset() {
     let sandbox = sandbox();
     let (key, _) = sandbox.issue(GATE, &["--account", "42"]);

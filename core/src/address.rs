@@ -60,14 +60,13 @@ impl Address {
         address.parse::<IpAddr>().ok().map(Self::from)
     }
 
-    /// Returns the bytes that name the network with this prefix, for the hash of a limiter. An IPv4
-    /// network has a prefix that is shorter by 32.
+    /// Returns the numbers that name the network with this prefix, for the hash of a limiter: its
+    /// bits, and the prefix below the family. An IPv4 network has a prefix that is shorter by 32.
     #[inline]
-    pub(crate) fn network(self, prefix: u8) -> [u8; 10] {
+    pub(crate) fn network(self, prefix: u8) -> (u64, u16) {
         let host_bits = u32::from(MAX_PREFIX.saturating_sub(prefix));
         let masked = self.bits & u64::MAX.checked_shl(host_bits).unwrap_or(0);
-        let [a, b, c, d, e, f, g, h] = masked.to_le_bytes();
-        [a, b, c, d, e, f, g, h, prefix, self.is_ipv4.into()]
+        (masked, u16::from(prefix) | u16::from(self.is_ipv4) << 8)
     }
 }
 
@@ -126,7 +125,7 @@ pub fn embedded_ipv4(address: Ipv6Addr) -> Option<Ipv4Addr> {
 mod tests {
     use super::*;
 
-    fn network(text: &str, prefix: u8) -> [u8; 10] {
+    fn network(text: &str, prefix: u8) -> (u64, u16) {
         Address::parse(text).unwrap_or_else(|| panic!("{text}")).network(prefix)
     }
 

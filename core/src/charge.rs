@@ -135,7 +135,7 @@ impl Charge {
     /// | bytes | content |
     /// |---|---|
     /// | 0 to 3 | the units |
-    /// | 4 | the index of the tally in its gate; in a limiter, 128 for an overflow tally, else 0 |
+    /// | 4 | the index of the tally in its gate, or of the prefix in a limiter; 128 more for an overflow tally |
     /// | 5 | which cost of the request this is |
     /// | 6, 7 | 1, 0 |
     /// | 8 to 15 | the time of the decision in Unix milliseconds |

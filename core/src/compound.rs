@@ -34,7 +34,7 @@ use crate::http::{
 };
 use crate::outcome::{Outcome, Reason};
 use crate::quota::MAX_QUOTAS;
-use crate::quotas::QuotaState;
+use crate::quotas::{QuotaState, Quotas};
 use crate::section::Section;
 use crate::sections::{MAX_WARNINGS, Warnings};
 use crate::sort::sort_by_key;
@@ -60,7 +60,7 @@ pub(crate) type Position = (u64, u64);
 pub(crate) use self::sealed::Steps;
 
 mod sealed {
-    use super::{Charging, Clock, TallyVerdict, Verdict};
+    use super::{Charging, Clock, Compound, TallyVerdict, Verdict};
 
     /// The steps of a compound charge for one part. A part has one tally or more.
     pub trait Steps<C: Clock> {
@@ -73,13 +73,16 @@ mod sealed {
         /// Checks a tally again, whose word changed since the probe, and replaces its verdict.
         fn charge(&self, tally: &mut TallyVerdict, clock: C);
 
+        /// Counts what the whole charge came to, in the counts of uses.
+        fn count(&self, _part: usize, _compound: &Compound) {}
+
         /// Refunds the charge of a tally. `None` if the table no longer has it.
         fn refund(&self, tally: &TallyVerdict, clock: C) -> Option<Verdict>;
     }
 }
 
 /// The exchange that charges a tally as it was probed.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Exchange<'p> {
     pub(crate) layout: &'p Layout,
     pub(crate) atomic: &'p AtomicU64,
@@ -146,6 +149,9 @@ impl<'p> Charging<'_, 'p> {
     }
 }
 
+/// The warnings of each window of a tally.
+pub(crate) type TallyWarnings = [Warnings; MAX_QUOTAS];
+
 /// The verdict on one tally of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TallyVerdict {
@@ -154,15 +160,21 @@ pub struct TallyVerdict {
     /// Which of the request's costs the tally is charged: 0 for the request's own.
     pub(crate) unit: u8,
     pub(crate) section: Option<Section>,
-    pub(crate) warnings: [Warnings; MAX_QUOTAS],
+    pub(crate) warnings: TallyWarnings,
     /// Whether all of the warnings are reported, although there is no charge.
     pub(crate) is_warned: bool,
     pub(crate) verdict: Verdict,
 }
 
 impl TallyVerdict {
+    /// A verdict that read no tally.
+    #[inline]
+    pub(crate) fn none() -> Self {
+        Self::new(Verdict::refused(Outcome::MissingKey, None, Timestamp::from_unix_ms(0)))
+    }
+
     /// A verdict that is not on a tally of a section, as of a limiter or an invalid key.
-    pub(crate) fn new(verdict: Verdict) -> Self {
+    pub(crate) const fn new(verdict: Verdict) -> Self {
         let warnings = [[0; MAX_WARNINGS]; MAX_QUOTAS];
         Self { part: 0, tally: 0, unit: 0, section: None, warnings, is_warned: false, verdict }
     }
@@ -218,7 +230,7 @@ impl TallyVerdict {
     /// did not report it.
     #[cold]
     fn give_back(&mut self, refunded: Option<Verdict>) {
-        let mut warnings = [[0; MAX_WARNINGS]; MAX_QUOTAS];
+        let mut warnings = TallyWarnings::default();
         let crossed = self.crossed();
         self.verdict.give_back(refunded);
         for (window, percent) in crossed {
@@ -238,6 +250,26 @@ fn is_reached(state: &QuotaState, percent: u8, less: u32) -> bool {
     // Of a limit L, p % are reached with the first count c with 100·c ≥ p·L.
     let used = u64::from(state.used().saturating_sub(less));
     100 * used >= u64::from(percent) * u64::from(state.limit)
+}
+
+/// Returns those of the warnings whose shares are reached by `after` and not by `before`. A window
+/// that `before` does not have has used nothing.
+pub(crate) fn newly_reached(
+    warnings: &TallyWarnings,
+    before: &Quotas,
+    after: &Quotas,
+) -> TallyWarnings {
+    let mut reached = *warnings;
+    for (window, percents) in reached.iter_mut().enumerate() {
+        let (before, after) = (before.get(window), after.get(window));
+        for percent in percents {
+            let is_before = before.is_some_and(|state| is_reached(&state, *percent, 0));
+            if is_before || !after.is_some_and(|state| is_reached(&state, *percent, 0)) {
+                *percent = 0;
+            }
+        }
+    }
+    reached
 }
 
 /// The verdicts on the tallies of a request.
@@ -304,6 +336,22 @@ pub(crate) fn charge_one<C: Clock, P: Steps<C>>(part: &P, charges: bool, clock: 
     compound
 }
 
+/// Continues the charge of one part. `probe` adds its tallies, all of which have room. The first
+/// `done` of them, in the order of their positions, are charged already.
+pub(crate) fn charge_rest<'p, C: Clock, P: Steps<C>>(
+    part: &P,
+    done: usize,
+    clock: C,
+    probe: impl FnOnce(&mut Charging<'_, 'p>),
+) -> Compound {
+    let (mut compound, mut tallies) = (Compound::new(), Vec::new());
+    let mut charging =
+        Charging { compound: &mut compound, tallies: &mut tallies, part: 0, verdicts: 0 };
+    probe(&mut charging);
+    charging.charge_in_order(done, &[part], clock);
+    compound
+}
+
 /// Fetches and probes all parts, and then charges all tallies if all have room and `charges` is
 /// set. Writes the verdicts into `compound`, which is returned in this way since it is large.
 fn charge_all<C: Clock, P: Steps<C> + ?Sized>(
@@ -331,19 +379,29 @@ fn charge_all<C: Clock, P: Steps<C> + ?Sized>(
         return Err(PartsError { parts: charging.verdicts });
     }
     if charges && charging.compound.is_admitted() {
-        charging.charge_in_order(parts, clock);
+        charging.charge_in_order(0, parts, clock);
     } else {
         charging.withdraw(0);
+    }
+    if charges {
+        for (number, part) in parts.iter().enumerate() {
+            part.count(number, compound);
+        }
     }
     Ok(())
 }
 
 impl Charging<'_, '_> {
-    /// Charges all tallies in the order of their positions. If one has lost its room, gives back
-    /// those before it.
-    fn charge_in_order<C: Clock, P: Steps<C> + ?Sized>(&mut self, parts: &[&P], clock: C) {
+    /// Charges all tallies in the order of their positions, except the first ones, which are
+    /// charged already. If one has lost its room, gives back those before it.
+    fn charge_in_order<C: Clock, P: Steps<C> + ?Sized>(
+        &mut self,
+        first: usize,
+        parts: &[&P],
+        clock: C,
+    ) {
         sort_by_key(self.tallies, |probed| probed.position);
-        for done in 0..self.tallies.len() {
+        for done in first..self.tallies.len() {
             let Probed { verdict, exchange, .. } = &self.tallies[done];
             if exchange.as_ref().is_some_and(Exchange::make) {
                 continue;
@@ -397,7 +455,7 @@ fn charge_again<C: Clock, P: Steps<C> + ?Sized>(parts: &[&P], tally: &mut TallyV
 impl Exchange<'_> {
     /// Makes a single attempt. Returns whether it succeeded.
     #[inline]
-    fn make(&self) -> bool {
+    pub(crate) fn make(&self) -> bool {
         let Self { atomic, word, next, .. } = *self;
         next == word || compare_exchange::exchange_decided(atomic, word, next).is_ok()
     }
@@ -416,6 +474,12 @@ impl Compound {
         Self { tallies: Verdicts::new() }
     }
 
+    /// The result with these verdicts.
+    #[inline]
+    pub(crate) fn from_tallies<const N: usize>(tallies: [TallyVerdict; N]) -> Self {
+        Self { tallies: Verdicts::from_array(tallies) }
+    }
+
     /// Returns whether the request is admitted. Every tally is then charged.
     pub fn is_admitted(&self) -> bool {
         self.verdicts().all(Verdict::is_admitted)
@@ -428,6 +492,11 @@ impl Compound {
     /// [`Outcome::Admitted`].
     pub fn tallies(&self) -> &[TallyVerdict] {
         &self.tallies
+    }
+
+    /// Adds the verdict on a tally, up to [`MAX_PARTS`].
+    pub(crate) fn push(&mut self, tally: TallyVerdict) {
+        let _ = self.tallies.push(tally);
     }
 
     pub(crate) fn tallies_mut(&mut self) -> &mut [TallyVerdict] {

@@ -72,6 +72,12 @@ impl Decision {
         Self::new(Outcome::Unavailable, word)
     }
 
+    /// The decision to admit a request and to write this word.
+    #[inline]
+    pub(crate) fn admitted(next: u64) -> Self {
+        Self::new(Outcome::Admitted, next)
+    }
+
     /// Returns whether some window lacked room, so that a decision for a later time may differ.
     #[inline]
     pub(crate) fn lacks_room(self) -> bool {
@@ -96,7 +102,8 @@ impl Decision {
 /// assert_eq!(second.next, first.next);
 /// # Ok::<(), keytally_core::ParsePolicyError>(())
 /// ```
-#[inline]
+#[cfg_attr(target_pointer_width = "64", inline(always))]
+#[cfg_attr(not(target_pointer_width = "64"), inline)]
 pub fn check(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, cost: u32) -> Decision {
     let tally = TallyAt::new(layout, limits, word, now);
     let outcome = tally.admits(cost);

@@ -40,6 +40,7 @@
 // new_key        what a new key is made of
 // admin_error    why a change is refused
 // administrator  the changes to keys and plans
+// usage          the counts of uses
 // key_record     what a change would write, and a record as a value
 // migration      moves keys and counts to another gate
 mod accounts;
@@ -67,6 +68,7 @@ mod settle;
 mod table;
 mod tallies;
 mod team;
+mod usage;
 mod verify_key;
 
 pub use self::accounts::AccountInfo;
@@ -84,3 +86,4 @@ pub use self::part::{GatePart, RequestError};
 pub use self::plan::{MAX_PLAN_NAME_LEN, Plan};
 pub use self::settle::{Settled, Settlement};
 pub use self::table::{Gate, MAX_ENVS};
+pub use self::usage::Counted;

@@ -44,11 +44,13 @@ pub enum TableKind {
     AddressLimiter = 3,
     /// A [`Gate`](crate::Gate) to which another one is being migrated.
     Successor = 4,
+    /// The counts of uses of a gate's keys: [`UsageCounts`](crate::UsageCounts).
+    Usage = 5,
 }
 
 impl TableKind {
     fn from_number(number: u32) -> Option<Self> {
-        [Self::Limiter, Self::Gate, Self::AddressLimiter, Self::Successor]
+        [Self::Limiter, Self::Gate, Self::AddressLimiter, Self::Successor, Self::Usage]
             .into_iter()
             .find(|kind| *kind as u32 == number)
     }
@@ -61,6 +63,7 @@ impl fmt::Display for TableKind {
             Self::Gate => "gate",
             Self::AddressLimiter => "limiter of addresses",
             Self::Successor => "gate to which another is being migrated",
+            Self::Usage => "file of counts of uses",
         })
     }
 }
@@ -107,8 +110,7 @@ impl Header {
         };
         let [first, second] = to_words(self.layout.window_numbers());
         let [b0, b1, b2, b3] = self.layout.bits();
-        line.store(1, join(self.kind as u32, FORMAT_VERSION));
-        line.store(2, bytes(memory.len()));
+        Self::begin(memory, self.kind);
         line.store(3, join(self.header_lines, self.capacity));
         line.store(
             4,
@@ -120,6 +122,12 @@ impl Header {
         line.store(5, first);
         line.store(6, second);
         line.store(7, join(self.plan_slots, u32::from_le_bytes([b0, b1, b2, b3])));
+    }
+
+    /// Writes the kind, the version and the size.
+    pub(crate) fn begin(memory: &[CacheLine], kind: TableKind) {
+        memory[0].store(1, join(kind as u32, FORMAT_VERSION));
+        memory[0].store(2, bytes(memory.len()));
     }
 
     /// Writes the magic, so that the table opens. Everything else must be written before.
@@ -140,28 +148,7 @@ impl Header {
     /// [`AttachError`] if the table is not published, is of another kind, does not fill `memory`,
     /// or has an invalid header.
     pub(crate) fn read(memory: &[CacheLine], expected: TableKind) -> Result<Self, AttachError> {
-        let line = memory
-            .first()
-            .ok_or(AttachError::Truncated { len: 0, needed: CACHE_LINE_LEN as u64 })?;
-        match line.load(0) {
-            MAGIC => {}
-            0 => return Err(AttachError::Unfinished),
-            _ => return Err(AttachError::NotATable),
-        }
-        // A text may begin with the eight letters of the magic. The error shows the version only if
-        // a valid kind follows it, which is never so in a text.
-        let (version, kind) = (low(line.load(1)), TableKind::from_number(high(line.load(1))));
-        match kind {
-            None => return Err(AttachError::NotATable),
-            Some(_) if version != FORMAT_VERSION => {
-                return Err(AttachError::Version { found: version, expected: FORMAT_VERSION });
-            }
-            Some(kind) if kind == expected => {}
-            Some(found) => return Err(AttachError::Kind { found, expected }),
-        }
-        if line.load(2) != bytes(memory.len()) {
-            return Err(AttachError::Truncated { len: bytes(memory.len()), needed: line.load(2) });
-        }
+        let line = Self::read_beginning(memory, expected)?;
         let shape = high(line.load(4));
         let geometry = |what, value: u64| AttachError::Geometry { what, value };
         let algorithm = match shape >> 16 {
@@ -194,6 +181,40 @@ impl Header {
             plan_slots: high(line.load(7)),
             layout,
         })
+    }
+
+    /// Returns the first line of a table in `memory`, of which magic, version, kind and size were
+    /// checked.
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read), if one of these is wrong.
+    pub(crate) fn read_beginning(
+        memory: &[CacheLine],
+        expected: TableKind,
+    ) -> Result<&CacheLine, AttachError> {
+        let line = memory
+            .first()
+            .ok_or(AttachError::Truncated { len: 0, needed: CACHE_LINE_LEN as u64 })?;
+        match line.load(0) {
+            MAGIC => {}
+            0 => return Err(AttachError::Unfinished),
+            _ => return Err(AttachError::NotATable),
+        }
+        // A text may begin with the eight letters of the magic. The error shows the version only if
+        // a valid kind follows it, which is never so in a text.
+        let (version, kind) = (low(line.load(1)), TableKind::from_number(high(line.load(1))));
+        match kind {
+            None => return Err(AttachError::NotATable),
+            Some(_) if version != FORMAT_VERSION => {
+                return Err(AttachError::Version { found: version, expected: FORMAT_VERSION });
+            }
+            Some(kind) if kind == expected => {}
+            Some(found) => return Err(AttachError::Kind { found, expected }),
+        }
+        if line.load(2) != bytes(memory.len()) {
+            return Err(AttachError::Truncated { len: bytes(memory.len()), needed: line.load(2) });
+        }
+        Ok(line)
     }
 
     /// Checks that the memory has `lines` lines, the number that the table's capacity requires.
@@ -331,13 +352,22 @@ pub enum CreateError {
         max: usize,
     },
     /// Two plans have the same name.
-    PlanName,
+    PlanName {
+        /// The index of the second of them among the plans.
+        index: usize,
+    },
     /// The plans differ in their sections, windows or algorithms, or together need more bits than
     /// their tallies have.
-    PlanWindows,
+    PlanWindows {
+        /// The index of the first plan that does not go together with those before it.
+        index: usize,
+    },
     /// There are more than 64 scopes, or two with the same name, or a name does not have 1 to 16
     /// printable ASCII characters without spaces, commas and quotation marks.
-    Scopes,
+    Scopes {
+        /// The index of the first scope that is one too many or has a name that is not possible.
+        index: usize,
+    },
     /// The plans have a section for teams and there is room for none, or for more than there can be
     /// keys.
     Teams {
@@ -362,15 +392,23 @@ impl fmt::Display for CreateError {
             Self::Capacity { capacity, max } => {
                 write!(f, "a capacity of {capacity} is not possible; it is 1 to {max}")
             }
-            Self::Plans { plans, max } => write!(f, "{plans} plans are not possible; a gate has 1 to {max}"),
-            Self::PlanName => {
-                f.write_str("a plan's name is 1 to 16 characters of a-z, 0-9, - and _, and each appears once")
+            Self::Plans { plans, max } => {
+                write!(f, "{plans} plans are not possible; a gate has 1 to {max}")
             }
-            Self::PlanWindows => f.write_str(
-                "all plans of a gate must share their sections, windows and algorithms, and fit the same tallies together",
+            Self::PlanName { index } => write!(
+                f,
+                "plan {} has the name of another; a plan's name is 1 to 16 characters of a-z, 0-9, - and _, and each appears once",
+                index + 1
             ),
-            Self::Scopes => f.write_str(
-                "a gate has at most 64 scopes, each of 1 to 16 printable ASCII characters without spaces, commas and quotation marks, and each once",
+            Self::PlanWindows { index } => write!(
+                f,
+                "plan {} differs from those before it; all plans of a gate must share their sections, windows and algorithms, and fit the same tallies together",
+                index + 1
+            ),
+            Self::Scopes { index } => write!(
+                f,
+                "scope {} is not possible; a gate has at most 64 scopes, each of 1 to 16 printable ASCII characters without spaces, commas and quotation marks, and each once",
+                index + 1
             ),
             Self::Teams { teams } => write!(
                 f,
@@ -378,7 +416,7 @@ impl fmt::Display for CreateError {
             ),
             Self::Described { window } => write!(
                 f,
-                "the window to describe must be that of a quota of keys, and the plans have none for {window}"
+                "the window to describe must be that of a quota of keys, and the plans have none for {window:?}"
             ),
             Self::LeftOut(feature) => feature.fmt(f),
         }

@@ -102,6 +102,7 @@ extern crate std;
 // verdict   the result of a check
 // http      the HTTP response of a verdict
 // compound  charges of several tallies, all or none
+// usage     counts of how each key is used
 // record    a key's record: a seqlock with a redo record
 // gate      the table of issued keys
 // limiter   the table of tallies for any subject
@@ -140,6 +141,7 @@ mod sort;
 mod tally;
 mod text;
 mod time;
+mod usage;
 mod verdict;
 mod window;
 
@@ -159,7 +161,7 @@ pub use {
     compound::{Compound, MAX_PARTS, Part, PartsError, TallyVerdict, check_all, peek_all},
     features::Feature,
     gate::{
-        AccountInfo, AdminError, Administrator, Entropy, Flaw, FlawKind, Gate, GateConfig,
+        AccountInfo, AdminError, Administrator, Counted, Entropy, Flaw, FlawKind, Gate, GateConfig,
         GatePart, IMPORT_GROUP, IMPORTED_KEY_LEN, KeyInfo, KeyRecord, MAX_ENVS, MAX_KEYS,
         MAX_PLAN_NAME_LEN, MAX_PLANS, MAX_SCOPE_NAME_LEN, MAX_SCOPES, MAX_SUCCESSOR_NAME_LEN,
         Migration, NewKey, NotCarried, Plan, RequestError, Settled, Settlement, StoredSecret,
@@ -193,6 +195,7 @@ pub use {
     tally::Layout,
     text::Text,
     time::{Clock, Timestamp},
+    usage::{KeyUsage, Usage, UsageCounts},
     verdict::{Holder, Verdict},
     window::{MAX_WINDOW_S, Window},
 };

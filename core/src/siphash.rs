@@ -66,6 +66,16 @@ pub(crate) fn hash(key: [u64; 2], bytes: &[u8]) -> u64 {
     state.finish()
 }
 
+/// Returns the hash of the ten bytes of these numbers, the lowest byte first. A caller that has
+/// numbers need not store their bytes.
+#[inline]
+pub(crate) fn hash_ten_bytes(key: [u64; 2], (word, rest): (u64, u16)) -> u64 {
+    let mut state = State::new(key);
+    state.compress(word);
+    state.compress(u64::from(rest) | 10 << 56);
+    state.finish()
+}
+
 /// Returns the last word: the bytes of `rest`, at most seven, and the length's lowest byte above
 /// them.
 #[inline]
@@ -81,6 +91,15 @@ fn last_word(bytes: &[u8], rest: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use siphasher::sip::SipHasher13;
+
+    #[test]
+    fn hash_of_two_numbers_is_that_of_their_bytes() {
+        let (word, rest) = (0x0706_0504_0302_0100, 0x0908);
+        let bytes: [u8; 10] = core::array::from_fn(|index| index.to_le_bytes()[0]);
+        for key in [[0, 0], [7, u64::MAX]] {
+            assert_eq!(super::hash_ten_bytes(key, (word, rest)), super::hash(key, &bytes));
+        }
+    }
 
     #[test]
     fn hashes_of_every_length_are_those_of_siphasher() {

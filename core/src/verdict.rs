@@ -238,6 +238,8 @@ impl Verdict {
     pub fn without_charge(mut self) -> Self {
         if self.is_admitted() {
             self.note = Note::NoCharge;
+        } else if self.is_shared() {
+            self.note = Note::None;
         }
         self
     }

@@ -127,9 +127,10 @@ impl Window {
         Feature::Calendar.is_included() && !self.is_length()
     }
 
-    /// Returns whether both have the same name in a policy, which has at most one month.
-    pub(crate) fn is_named_as(self, other: Self) -> bool {
-        self == other || (self.month_day().is_some() && other.month_day().is_some())
+    /// Returns whether this window, as a user writes it, means `other`. A `month` without a day
+    /// means that of any day, as a policy has at most one month.
+    pub(crate) fn means(self, other: Self) -> bool {
+        self == other || (self.month_day() == Some(1) && other.month_day().is_some())
     }
 
     /// Returns the length in milliseconds, as [`seconds`](Self::seconds) does.

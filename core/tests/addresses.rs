@@ -219,6 +219,57 @@ fn settlement_in_a_full_table_ends_without_a_charge() {
     assert_eq!((rooms(&settled), settled.decisive().uncharged()), (vec![vec![9]], 3));
 }
 
+/// The client was charged to the overflow tally, and then gets a slot in the same hour.
+#[test]
+fn settlement_of_a_shared_charge_changes_the_charged_tally() {
+    let client = address("2001:db8::1");
+    let in_hour = |limiter: &Limiter, estimate, settlement: &Settlement<'_>| {
+        rooms(&limiter.settle_all(client, estimate, settlement, at(3601)))
+    };
+    for (settlement, shared_rooms) in [
+        (Settlement::new().with_cost(3), [7]),
+        (Settlement::new().with_cost(3).with_overdraw(true), [7]),
+        (Settlement::new().with_cost(12).with_overdraw(true), [0]),
+        (Settlement::new().with_cost(12), [0]),
+        (Settlement::new().with_cost(1), [9]),
+    ] {
+        let limiter = address_limiter("addresses: /64 10/hour", 1);
+        // The slots are taken in two hours, so that seven of them become free in the second.
+        for slot in 0..8_u32 {
+            let seconds = 3600 * u64::from(slot == 7);
+            assert!(is_admitted(&limiter, &format!("2001:db8:1:{slot:x}::1"), at(seconds)));
+        }
+        let shared = limiter.check(client, 2, at(3600)).charge(0).unwrap();
+        let own = limiter.check(client, 4, at(3601)).charge(0).unwrap();
+        assert!(shared.to_bytes()[4] == 128 && own.to_bytes()[4] == 0);
+        assert_eq!(in_hour(&limiter, shared, &settlement), [shared_rooms], "{settlement:?}");
+        assert_eq!(left(&limiter, "2001:db8::1", at(3601)), [[6]], "its own is unchanged");
+        // A newcomer shares the overflow tally once the slots are taken again.
+        for slot in 16..22_u32 {
+            assert!(is_admitted(&limiter, &format!("2001:db8:1:{slot:x}::1"), at(3601)));
+        }
+        assert_eq!(left(&limiter, "2001:db8:2::1", at(3601)), [shared_rooms], "{settlement:?}");
+    }
+}
+
+/// A full bucket has one overflow tally, which all networks of a client are charged to.
+#[test]
+fn settlement_in_a_tally_of_several_networks_takes_its_share() {
+    for (actual, shared_room, uncharged) in [(2, 3, 0), (3, 0, 0), (4, 0, 1), (9, 0, 6)] {
+        let limiter = address_limiter("addresses: /64 9/minute; /56 9/minute; /48 9/minute", 1);
+        // Six clients of one /56 take the slots.
+        for slot in 0..6_u32 {
+            assert!(is_admitted(&limiter, &format!("2001:db8:0:{slot:x}::1"), at(0)));
+        }
+        assert_eq!(limiter.live_subjects(at(0)), 8);
+        let client = address("2001:db8:ffff::1");
+        let charge = limiter.check(client, 1, at(0)).charge(0).unwrap();
+        let settled = limiter.settle(client, charge, actual, at(0));
+        assert_eq!(rooms(&settled), [[shared_room]; 3], "{actual}");
+        assert_eq!(settled.decisive().uncharged(), uncharged, "{actual}");
+    }
+}
+
 #[test]
 fn reset_of_a_client_keeps_the_counts_of_its_larger_networks() {
     let limiter = address_limiter(POLICY, 64);
@@ -284,6 +335,23 @@ fn limits_change_in_place_and_counts_stay() {
     assert!(matches!(error, SetPolicyError::Limit { limit: 4_000_000_000, .. }), "{error}");
     assert_eq!(limiter.policy(), attached.policy());
     assert_eq!(SetPolicyError::Prefixes.to_string(), "the prefixes must be those of the limiter");
+}
+
+#[test]
+fn list_has_each_network_with_the_largest_limits() {
+    let limiter = address_limiter("addresses: /64 2/minute, 5/hour; /56 4/minute", 64);
+    let (one, other) = (address("2001:db8::1"), address("2001:db8:0:1::1"));
+    assert!(limiter.check(one, 2, at(0)).is_admitted());
+    assert!(limiter.check(other, 1, at(0)).is_admitted());
+    let mut found: Vec<_> = limiter.list(at(0)).collect();
+    found.sort_by_key(|info| info.quotas.iter().map(|state| state.used()).collect::<Vec<_>>());
+    let used = found.iter().map(|info| {
+        info.quotas.iter().map(|state| (state.used(), state.limit)).collect::<Vec<_>>()
+    });
+    assert!(used.eq([[(1, 4), (1, 5)], [(2, 4), (2, 5)], [(3, 4), (0, 5)]]), "{found:?}");
+    assert_eq!(found[0].fingerprint, Some(limiter.fingerprint(other)));
+    assert_eq!(found[1].fingerprint, Some(limiter.fingerprint(one)));
+    assert!(found.iter().all(|info| info.clock_ahead_s == 0));
 }
 
 #[test]

@@ -291,7 +291,7 @@ fn scopes_of_a_gate() {
     for count in [1, MAX_SCOPES - 1, MAX_SCOPES] {
         assert!(scoped(&many[..count]).is_ok(), "{count}");
     }
-    assert_eq!(scoped(&many), Err(CreateError::Scopes));
+    assert_eq!(scoped(&many), Err(CreateError::Scopes { index: MAX_SCOPES }));
     // The last one has the highest bit.
     let names: Vec<_> = many[..MAX_SCOPES].iter().map(String::as_str).collect();
     let plans = [plan("default", "9/day")];
@@ -305,7 +305,7 @@ fn length_of_a_scopes_name() {
         assert!(scoped(&["s".repeat(len)]).is_ok(), "{len}");
     }
     for len in [0, MAX_SCOPE_NAME_LEN + 1] {
-        assert_eq!(scoped(&["s".repeat(len)]), Err(CreateError::Scopes), "{len}");
+        assert_eq!(scoped(&["s".repeat(len)]), Err(CreateError::Scopes { index: 0 }), "{len}");
     }
 }
 

@@ -107,8 +107,11 @@ mod serde {
                 json!(AdminError::Revoked(key_id).to_string()),
             ),
             (
-                to_value((AttachError::NotATable, CreateError::PlanName)).unwrap(),
-                json!([AttachError::NotATable.to_string(), CreateError::PlanName.to_string()]),
+                to_value((AttachError::NotATable, CreateError::PlanName { index: 1 })).unwrap(),
+                json!([
+                    AttachError::NotATable.to_string(),
+                    CreateError::PlanName { index: 1 }.to_string()
+                ]),
             ),
         ];
         for (found, expected) in cases {

@@ -553,7 +553,7 @@ fn plans_of_other_windows_or_algorithm_are_rejected() {
             let plans = [plan("a", policies[0]), plan("b", policies[1])];
             let config = config(8, &plans);
             let made = Gate::init(memory(config.lines()), &config, peppers(&[OLD]));
-            assert_eq!(made.err(), Some(CreateError::PlanWindows), "{policies:?}");
+            assert_eq!(made.err(), Some(CreateError::PlanWindows { index: 1 }), "{policies:?}");
         }
     }
 }

@@ -123,7 +123,7 @@ fn every_word_of_a_header_is_checked() {
         assert_eq!(error(1, &|word| word & LOW | (found as u64) << 32), Some(other));
         // Without a kind it is not a table, whatever its version.
         for version in [FORMAT_VERSION, 0x5041_5353] {
-            let text = u64::from(version) | 4 << 32;
+            let text = u64::from(version) | 6 << 32;
             assert_eq!(error(1, &|_| text), Some(AttachError::NotATable));
         }
         // Bytes.

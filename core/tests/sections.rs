@@ -2,10 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(feature = "sections")]
 
+use core::cell::Cell;
+
 use keytally_core::{
-    AdminError, CacheLine, Compound, CreateError, Gate, GatePart, KeyId, MAX_COMPOUND_HEADERS_LEN,
-    MAX_COMPOUND_PROBLEM_LEN, MAX_SECTIONS_LEN, Outcome, ParsePolicyErrorKind, Quota, Reason,
-    RequestError, Sections, Settlement, Timestamp, Window,
+    AdminError, CacheLine, Clock, Compound, CreateError, Gate, GatePart, KeyId,
+    MAX_COMPOUND_HEADERS_LEN, MAX_COMPOUND_PROBLEM_LEN, MAX_SECTIONS_LEN, Outcome,
+    ParsePolicyErrorKind, Quota, Reason, RequestError, Sections, Settled, Settlement, TallyVerdict,
+    Timestamp, Window,
 };
 
 #[expect(dead_code, reason = "each test uses a part of this module")]
@@ -329,7 +332,8 @@ fn account_has_the_limits_of_its_plan_or_its_own() {
     gate.administer().unwrap().limit_account(42, &own).unwrap();
     assert_eq!(check(part(&gate, &key, 2), at(0)).outcome(), Outcome::TooCostly);
     assert_eq!(left(&check(part(&gate, &key, 1), at(0))), [2, 0]);
-    assert!(gate.reset_account(42, at(0)) && !gate.reset_account(7, at(0)));
+    assert_eq!(gate.reset_account(42, at(0)), Some(Outcome::Admitted));
+    assert_eq!(gate.reset_account(7, at(0)), None);
     assert_eq!(left(&check(part(&gate, &key, 1), at(0))), [1, 0]);
     let mut admin = gate.administer().unwrap();
     assert_eq!(admin.limit_account(42, &own[..1]), Err(AdminError::PlanWindows));
@@ -390,7 +394,7 @@ fn warning_is_reported_by_the_charge_that_reaches_it() {
     let (key, _) = key_of(&gate, 42, 1);
     let crossed = |cost| {
         let compound = check(part(&gate, &key, cost), at(0));
-        let named = |(tally, window, percent): (&keytally_core::TallyVerdict, usize, u8)| {
+        let named = |(tally, window, percent): (&TallyVerdict, usize, u8)| {
             (tally.section().unwrap().name().to_owned(), window, percent)
         };
         compound.crossed().map(named).collect::<Vec<_>>()
@@ -453,10 +457,11 @@ fn impossible_settings_are_refused() {
         &["1/s; group a: 1/m", "1/s; group b: 1/m"],
         &["1/s; team: 1/m", "1/s; team: sliding 1/m"],
     ] {
-        assert_eq!(create(texts, 1, &[]), Err(CreateError::PlanWindows), "{texts:?}");
+        assert_eq!(create(texts, 1, &[]), Err(CreateError::PlanWindows { index: 1 }), "{texts:?}");
     }
-    for scopes in [&["read", "read"][..], &[""], &["a b"], &["aaaaaaaaaaaaaaaaa"], &["a,b"]] {
-        assert_eq!(create(&["1/s"], 0, scopes), Err(CreateError::Scopes), "{scopes:?}");
+    for scopes in [&["read", "read"][..], &["a", ""], &["a", "a b"], &["a", "a,b", "c"]] {
+        let refused = Err(CreateError::Scopes { index: 1 });
+        assert_eq!(create(&["1/s"], 0, scopes), refused, "{scopes:?}");
     }
     let gate = gate(&config(8, &[plan("default", "1/minute")]));
     for text in ["1/minute; team: 1/m", "unlimited", "1/minute warn 80%"] {
@@ -605,6 +610,119 @@ fn overdraft_above_the_largest_count_is_uncharged() {
     assert!(rest > 0, "counts of {bits} bits hold the cost");
     let settled = gate.settle_all(key_id, charge, &settlement, at(0)).unwrap();
     assert_eq!(u64::from(settled.verdict.uncharged()), rest);
+}
+
+/// Returns the section, the window and the percentage of each warning that a settlement reached.
+fn crossed(settled: &Settled) -> Vec<(String, String, u8)> {
+    let of = |(tally, window, percent): (&TallyVerdict, usize, u8)| {
+        let state = tally.verdict().quotas().get(window).unwrap();
+        (tally.section().unwrap().name().to_owned(), state.window.to_string(), percent)
+    };
+    settled.crossed().map(of).collect()
+}
+
+/// A warning of a section's window.
+fn warning(section: &str, window: &str, percent: u8) -> (String, String, u8) {
+    (section.to_owned(), window.to_owned(), percent)
+}
+
+#[test]
+fn settlement_reports_the_warnings_that_its_extra_reached() {
+    let gate = gate_of(
+        "100/minute warn 50% 90%, 1000/hour warn 8%; team: 100/minute warn 60%; \
+         group tokens: 1000/minute warn 80% 95%",
+    );
+    let (key, key_id) = key_of(&gate, 42, 1);
+    let request = part(&gate, &key, 40).with_group_cost("tokens", 700).unwrap();
+    let charge = check(request, at(0)).charge(0).unwrap();
+    let settle =
+        |settlement: Settlement<'_>| gate.settle_all(key_id, charge, &settlement, at(0)).unwrap();
+    // A refund reaches nothing, and neither does a settlement of a right estimate.
+    let less = Settlement::new().with_cost(39).with_group("tokens", 700);
+    assert_eq!(crossed(&settle(less)), []);
+    // From 39 to 59 units, and from 700 to 960 tokens.
+    let more = Settlement::new().with_cost(60).with_group("tokens", 960);
+    let both = [warning("key", "minute", 50), warning("tokens", "minute", 80)];
+    assert_eq!(crossed(&settle(more)), [&both[..], &[warning("tokens", "minute", 95)]].concat());
+    // Each is reported once. Only the rest is charged: from 59 units to 79, and then to 100.
+    let expected = [warning("team", "minute", 60)];
+    assert_eq!(crossed(&settle(Settlement::new().with_cost(60))), expected);
+    let full = settle(Settlement::new().with_cost(80));
+    assert_eq!(full.verdict.uncharged(), 19);
+    assert_eq!(crossed(&full), [warning("key", "minute", 90), warning("key", "hour", 8)]);
+    let sections = full.compound().tallies().iter().map(|tally| tally.section().unwrap().name());
+    assert!(sections.eq(["key", "team", "tokens"]));
+}
+
+#[test]
+fn overdraft_reports_a_warning_once() {
+    let gate = gate_of("100/minute warn 80% 100%");
+    let (key, key_id) = key_of(&gate, 42, 1);
+    let charge = check(part(&gate, &key, 79), at(0)).charge(0).unwrap();
+    let settle = |cost| {
+        let settlement = Settlement::new().with_cost(cost).with_overdraw(true);
+        crossed(&gate.settle_all(key_id, charge, &settlement, at(0)).unwrap())
+    };
+    assert_eq!(settle(150), [warning("key", "minute", 80), warning("key", "minute", 100)]);
+    // The count is above the limit already.
+    assert_eq!(settle(99), []);
+}
+
+/// A clock that calls a function before its reading with this number.
+#[derive(Clone, Copy)]
+struct Interrupted<'f>(&'f dyn Fn(), &'f Cell<u32>);
+
+impl Clock for Interrupted<'_> {
+    const IS_SYSTEM: bool = false;
+
+    fn reading(self) -> Timestamp {
+        let left = self.1.get();
+        self.1.set(left.saturating_sub(1));
+        if left == 1 {
+            (self.0)();
+        }
+        at(0)
+    }
+
+    fn reread(self) -> Option<Timestamp> {
+        None
+    }
+}
+
+#[test]
+fn settlement_that_loses_its_room_gives_the_charges_back() {
+    // (units of another request of the key meanwhile, whether the settlement reports 50 %)
+    for (meanwhile, is_reported) in [(2, true), (1, false)] {
+        let gate = gate_of(&format!("10/minute warn 50%; team: {}/minute", 13 + meanwhile));
+        let ((key, key_id), (other, _)) = (key_of(&gate, 42, 1), key_of(&gate, 42, 2));
+        let charge = check(part(&gate, &key, 3), at(0)).charge(0).unwrap();
+        let spend = || {
+            // The units of the settlement count, so this request reports nothing.
+            let all = check(part(&gate, &key, meanwhile), at(0));
+            assert_eq!((all.is_admitted(), all.crossed().count()), (true, 0));
+            assert!(check(part(&gate, &other, 10), at(0)).is_admitted());
+        };
+        // The room of the key and of its team is read, the key is charged, then its team is not.
+        let readings = Cell::new(4);
+        let clock = Interrupted(&spend, &readings);
+        let settlement = Settlement::new().with_cost(6);
+        let settled = gate.settle_all(key_id, charge, &settlement, clock).unwrap();
+        assert_eq!((settled.verdict.uncharged(), readings.get()), (3, 0));
+        assert_eq!(left(&part(&gate, &key, 0).peek(at(0))), [7 - meanwhile, 0]);
+        let expected: &[_] = if is_reported { &[warning("key", "minute", 50)] } else { &[] };
+        assert_eq!(crossed(&settled), expected);
+    }
+}
+
+#[test]
+fn settlement_without_a_tally_of_the_gate_reports_no_warning() {
+    let gate = gate_of("100/minute warn 1%");
+    let (key, key_id) = key_of(&gate, 42, 1);
+    check(part(&gate, &key, 2), at(0));
+    let settlement = Settlement::new().with_group("none", 9);
+    let none = keytally_core::Charge::new(0, at(0));
+    let settled = gate.settle_all(key_id, none, &settlement, at(0)).unwrap();
+    assert_eq!((settled.compound().tallies().len(), crossed(&settled)), (1, vec![]));
 }
 
 #[test]

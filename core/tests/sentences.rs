@@ -47,8 +47,12 @@ fn create_error_names_the_value_and_its_bounds() {
         (&CreateError::Size { lines: 10, needed: 20 }, &["10 lines", "takes 20"]),
         (&CreateError::Capacity { capacity: 0, max: 1000 }, &["capacity of 0", "1 to 1000"]),
         (&CreateError::Plans { plans: 9, max: 4 }, &["9 plans", "1 to 4"]),
-        (&CreateError::PlanName, &["1 to 16 characters", "appears once"]),
-        (&CreateError::PlanWindows, &["share their sections"]),
+        (
+            &CreateError::PlanName { index: 2 },
+            &["plan 3 has", "1 to 16 characters", "appears once"],
+        ),
+        (&CreateError::PlanWindows { index: 1 }, &["plan 2 differs", "share their sections"]),
+        (&CreateError::Scopes { index: 64 }, &["scope 65 is", "at most 64 scopes"]),
     ]);
 }
 

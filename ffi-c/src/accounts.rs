@@ -2,7 +2,9 @@
 
 use core::ffi::{c_char, c_int, c_void};
 
-use keytally_core::{AccountInfo, Algorithm, MAX_QUOTAS, MAX_TEAM_TALLIES, Section, SectionQuotas};
+use keytally_core::{
+    AccountInfo, Algorithm, MAX_QUOTAS, MAX_TEAM_TALLIES, Outcome, Section, SectionQuotas,
+};
 
 use crate::administer::administer;
 use crate::gate::{kt_gate, plan_name};
@@ -212,7 +214,9 @@ pub extern "C" fn kt_gate_limit_account(
 /// Resets the counts that all keys of an account share. Those of each key are kept: see
 /// `kt_gate_reset`.
 ///
-/// Statuses: `KT_NO_SUCH_ACCOUNT`, `KT_NO_CLOCK`.
+/// The status is `KT_BUSY` if the counts are being moved to another file.
+///
+/// Statuses: `KT_NO_SUCH_ACCOUNT`, `KT_BUSY`, `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_reset_account(
     gate: Handle<kt_gate>,
@@ -220,9 +224,12 @@ pub extern "C" fn kt_gate_reset_account(
     now_ms: u64,
 ) -> kt_status {
     guard(|| {
-        let gate = gate.in_force()?;
-        let is_reset =
-            with_clock!(gate.clock.time(now_ms)?, |clock| gate.reset_account(account, clock));
-        if is_reset { Ok(()) } else { Err(kt_status::KT_NO_SUCH_ACCOUNT) }
+        let outcome = gate.call(|gate, own| {
+            Ok(with_clock!(own.time(now_ms)?, |clock| gate.reset_account(account, clock)))
+        })?;
+        match outcome.ok_or(kt_status::KT_NO_SUCH_ACCOUNT)? {
+            Outcome::Unavailable => Err(kt_status::KT_BUSY),
+            _ => Ok(()),
+        }
     })
 }

@@ -4,10 +4,10 @@ use heapless::Vec;
 #[cfg(feature = "host")]
 use keytally_core::{Address, AddressLimiter, AddressPart};
 use keytally_core::{
-    Compound, GatePart, Limiter, LimiterPart, MAX_PARTS, Part, check_all, peek_all,
+    Compound, Counted, GatePart, Limiter, LimiterPart, MAX_PARTS, Part, check_all, peek_all,
 };
 
-use crate::gate::{InForce, kt_gate};
+use crate::gate::{GateState, GateTable, kt_gate};
 use crate::guard::guard;
 use crate::limiter::kt_limiter;
 use crate::limiter_table::LimiterTable;
@@ -48,7 +48,7 @@ plain! {
 
 /// The table of a part, and what is charged in it.
 enum Table<'c> {
-    Gate(InForce<'c>, Option<&'c [u8]>),
+    Gate(&'c GateState, Option<&'c [u8]>),
     Limiter(&'c Limiter<Lines>, &'c [u8]),
     #[cfg(feature = "host")]
     Addresses(&'c AddressLimiter<Lines>, Address),
@@ -57,9 +57,7 @@ enum Table<'c> {
 impl<'c> Table<'c> {
     fn of(part: &kt_part<'c>) -> FfiResult<Self> {
         match (part.gate.is_null(), part.limiter.is_null()) {
-            (false, true) => {
-                Ok(Self::Gate(part.gate.in_force()?, part.text.optional(part.text_len)?))
-            }
+            (false, true) => Ok(Self::Gate(part.gate.state()?, part.text.optional(part.text_len)?)),
             (true, false) => {
                 expect_no_names(part.groups_len, part.need_len)?;
                 let (limiter, text) = (part.limiter.state()?, part.text.slice(part.text_len)?);
@@ -130,8 +128,8 @@ pub extern "C" fn kt_peek_all(
 }
 
 /// Checks all parts, and charges them if `charge` is set.
-fn charge_all(
-    parts: In<'_, kt_part<'_>>,
+fn charge_all<'c>(
+    parts: In<'c, kt_part<'c>>,
     count: usize,
     now_ms: u64,
     charge: bool,
@@ -155,12 +153,31 @@ fn charge_all(
             .first()
             .map_or_else(|| Time::new(now_ms), |part| part.limiter.state()?.clock.time(now_ms))?,
     };
+    let gate_of = |table: &Table<'c>| match table {
+        Table::Gate(state, _) => Some(&state.table),
+        _ => None,
+    };
+    let gates: Vec<_, MAX_PARTS> = tables.iter().map(gate_of).collect();
+    let compound = call_all(&gates, |gates| charge_now(&tables, gates, parts, charge, time))?;
+    target.put_compound(&compound);
+    Ok(())
+}
+
+/// Checks all parts with the tables of their gates that are in force.
+fn charge_now(
+    tables: &[Table<'_>],
+    gates: &[Option<Counted<'_, Lines>>],
+    parts: &[kt_part<'_>],
+    charge: bool,
+    time: Time,
+) -> FfiResult<Compound> {
     let mut charged = Vec::<Charged<'_>, MAX_PARTS>::new();
-    for (table, part) in tables.iter().zip(parts) {
+    for ((table, gate), part) in tables.iter().zip(gates).zip(parts) {
         let _ = charged.push(match table {
-            Table::Gate(gate, api_key) => {
+            Table::Gate(_, api_key) => {
                 let groups = part.groups.slice(part.groups_len)?;
                 let need = part.need.slice(part.need_len)?;
+                let gate = gate.ok_or(kt_status::KT_INTERNAL)?;
                 Charged::Key(gate_part(gate, *api_key, part.cost, groups, need)?)
             }
             Table::Limiter(limiter, subject) => Charged::Subject(limiter.part(subject, part.cost)),
@@ -182,8 +199,46 @@ fn charge_all(
         }
         if charge { check_all(&list, clock) } else { peek_all(&list, clock) }
     })?;
-    target.put_compound(&compound);
-    Ok(())
+    Ok(compound)
+}
+
+/// Calls `work` with the tables in force of these gates, of which each part has one or none. If the
+/// counts of a key are moving to another file, calls it again with that one.
+#[cfg(feature = "host")]
+fn call_all<R: keytally::Decided>(
+    gates: &[Option<&GateTable>],
+    mut work: impl FnMut(&[Option<Counted<'_, Lines>>]) -> FfiResult<R>,
+) -> FfiResult<R> {
+    let followed: Vec<_, MAX_PARTS> = gates
+        .iter()
+        .map(|gate| match gate {
+            Some(GateTable::File(file)) => Some(file),
+            _ => None,
+        })
+        .collect();
+    keytally::Followed::call_all(&followed, |current| {
+        let mut current = current.iter();
+        let in_force: Vec<_, MAX_PARTS> = gates
+            .iter()
+            .map(|gate| match gate {
+                Some(GateTable::Memory(table)) => Some(table.counted(None)),
+                Some(GateTable::File(_)) => current.next().map(|file| file.counted()),
+                None => None,
+            })
+            .collect();
+        work(&in_force)
+    })
+}
+
+/// Calls `work` with the tables in force of these gates, of which each part has one or none.
+#[cfg(not(feature = "host"))]
+fn call_all<R>(
+    gates: &[Option<&GateTable>],
+    work: impl FnOnce(&[Option<Counted<'_, Lines>>]) -> FfiResult<R>,
+) -> FfiResult<R> {
+    let in_force: Vec<_, MAX_PARTS> =
+        gates.iter().map(|gate| gate.map(|GateTable::Memory(table)| table.counted(None))).collect();
+    work(&in_force)
 }
 
 /// Checks a key like `kt_gate_check`, with the options of a request: the groups that it charges and

@@ -6,14 +6,15 @@ use core::time::Duration;
 use std::path::Path;
 
 use keytally::{Followed, pepper};
-use keytally_core::{AttachError, Gate, MAX_PLANS, Peppers, TableKind};
+use keytally_core::{AttachError, Gate, KeyUsage, MAX_PLANS, Peppers, TableKind, Timestamp};
 
 use crate::administer::KT_ENTROPY_SIZE;
 use crate::gate::{FileGate, GateState, GateTable, kt_gate, kt_gate_config};
 use crate::guard::guard;
+use crate::key::checked_key_id;
 use crate::limiter::{LimiterFile, LimiterState, kt_limiter};
 use crate::limiter_table::LimiterTable;
-use crate::pointers::{Handle, In, Lines, Out, on_heap};
+use crate::pointers::{Handle, In, Lines, Out, on_heap, plain};
 use crate::policy::{LimiterPolicy, limiter_policy};
 use crate::status::{FfiResult, kt_status};
 use crate::text::utf8;
@@ -322,6 +323,106 @@ pub extern "C" fn kt_gate_reopen_status(
         let status = gate.state()?.followed()?.status();
         reopened.write(status.reopened);
         failing.write(status.problem.is_some().into());
+        Ok(())
+    })
+}
+
+const _: () = assert!(size_of::<kt_key_usage>() == 128);
+
+plain! {
+    /// How a key was used, since the gate counts uses. A request counts only if its secret was
+    /// right. Host builds only.
+    ///
+    /// Its size is fixed. This library writes it; reserved members are zeros. A count of 32 bits
+    /// continues from 0 after 4294967295.
+    #[derive(Debug)]
+    pub struct kt_key_usage {
+        /// The units that the admitted requests cost, without those that were given back.
+        pub units: u64,
+        /// When a request was last admitted, in Unix seconds; 0 if none was.
+        pub last_used_s: u64,
+        /// The requests that were admitted.
+        pub admitted: u32,
+        /// The requests that were admitted with the previous secret, during the grace of a
+        /// rotation. `admitted` includes them.
+        pub with_previous_secret: u32,
+        /// The requests that the quotas of the key denied.
+        pub denied_by_key: u32,
+        /// The requests that the quotas of the key's team denied.
+        pub denied_by_team: u32,
+        /// The requests that the quotas of a group denied.
+        pub denied_by_group: u32,
+        /// The requests that needed a scope that the key did not have.
+        pub forbidden: u32,
+        /// The requests after the key was revoked.
+        pub revoked: u32,
+        /// The requests after the key, or its previous secret, expired.
+        pub expired: u32,
+        /// The requests while the account of the key was suspended.
+        pub suspended: u32,
+        /// Zero.
+        pub reserved_4_: u32,
+        /// Zeros.
+        pub reserved_: [u64; 9],
+    }
+}
+
+impl From<KeyUsage> for kt_key_usage {
+    fn from(usage: KeyUsage) -> Self {
+        Self {
+            units: usage.units(),
+            last_used_s: usage.last_used().map_or(0, Timestamp::unix_s),
+            admitted: usage.admitted(),
+            with_previous_secret: usage.with_previous_secret(),
+            denied_by_key: usage.denied_by_key(),
+            denied_by_team: usage.denied_by_team(),
+            denied_by_group: usage.denied_by_group(),
+            forbidden: usage.forbidden(),
+            revoked: usage.revoked(),
+            expired: usage.expired(),
+            suspended: usage.suspended(),
+            reserved_4_: 0,
+            reserved_: [0; 9],
+        }
+    }
+}
+
+/// Begins to count how each key of a gate is used if `is_counted` is not 0, else ends it, in every
+/// process that has the gate open. Host builds only.
+///
+/// The counts are in a file next to the gate's, whose name is that of the gate and `.usage`. It
+/// takes 64 bytes for each key that the gate has room for, and remains when counting ends. The
+/// counts are for pictures and reviews: those of the last seconds are lost if the machine loses
+/// power.
+///
+/// Statuses: `KT_NOT_A_FILE` for a gate in memory, `KT_BUSY`, those of `kt_gate_create` about the
+/// file, those of `kt_gate_open` for the file of the counts, and those that `kt_gate_issue` lists
+/// for a file.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_set_usage(gate: Handle<kt_gate>, is_counted: u8) -> kt_status {
+    guard(|| {
+        let gate = gate.in_place()?;
+        Ok(gate.file().ok_or(kt_status::KT_NOT_A_FILE)?.set_usage(is_counted != 0)?)
+    })
+}
+
+/// Writes how a key was used. Host builds only.
+///
+/// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NOT_A_FILE` for a gate in memory,
+/// `KT_NOT_COUNTED`, `KT_NO_SUCH_KEY`.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_key_usage(
+    gate: Handle<kt_gate>,
+    key_id: u64,
+    usage_out: Out<kt_key_usage>,
+) -> kt_status {
+    guard(|| {
+        let (gate, target) = (gate.in_force()?, usage_out.target()?);
+        let key_id = checked_key_id(key_id)?;
+        let file = gate.file().ok_or(kt_status::KT_NOT_A_FILE)?;
+        let counts = file.usage().ok_or(kt_status::KT_NOT_COUNTED)?;
+        let usage = file.table().usage_of(counts, key_id).ok_or(kt_status::KT_NO_SUCH_KEY)?;
+        target.write(usage.into());
         Ok(())
     })
 }

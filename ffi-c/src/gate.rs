@@ -2,7 +2,7 @@
 
 use core::ffi::c_char;
 
-use keytally_core::{Feature, Gate, GateConfig, MAX_KEYS, Name, Peppers, Plan};
+use keytally_core::{Counted, Feature, Gate, GateConfig, MAX_KEYS, Name, Peppers, Plan};
 use keytally_core::{Section, Window};
 
 use crate::charge::kt_charge;
@@ -14,6 +14,7 @@ use crate::pointers::{Growing, Handle, Held, In, Lines, Memory, Out, plain};
 use crate::policy::sections;
 use crate::request::{kt_name, kt_settlement};
 use crate::status::{FfiResult, kt_status};
+use crate::tallies::kt_compound;
 use crate::text::utf8;
 use crate::time::{HandleClock, with_clock};
 use crate::verdict::kt_verdict;
@@ -105,6 +106,15 @@ impl AsRef<keytally::Gate> for FileGate {
     }
 }
 
+#[cfg(feature = "host")]
+impl FileGate {
+    /// Returns the table as one that counts uses, if they are counted.
+    #[inline]
+    pub(crate) fn counted(&self) -> Counted<'_, Lines> {
+        self.table.counted(self.file.usage())
+    }
+}
+
 impl Held for kt_gate {
     type State = GateState;
     const MAGIC: u64 = u64::from_le_bytes(*b"ktgates\x03");
@@ -141,12 +151,12 @@ impl<'c> Handle<'c, kt_gate> {
     #[cfg(feature = "host")]
     pub(crate) fn call<R: keytally::Decided>(
         self,
-        mut work: impl FnMut(&Gate<Lines>, &HandleClock) -> FfiResult<R>,
+        mut work: impl FnMut(Counted<'_, Lines>, &HandleClock) -> FfiResult<R>,
     ) -> FfiResult<R> {
         let state = self.state()?;
         match &state.table {
-            GateTable::Memory(table) => work(table, &state.clock),
-            GateTable::File(file) => file.call(|gate| work(&gate.table, &state.clock)),
+            GateTable::Memory(table) => work(table.counted(None), &state.clock),
+            GateTable::File(file) => file.call(|gate| work(gate.counted(), &state.clock)),
         }
     }
 
@@ -155,11 +165,11 @@ impl<'c> Handle<'c, kt_gate> {
     #[cfg(not(feature = "host"))]
     pub(crate) fn call<R>(
         self,
-        mut work: impl FnMut(&Gate<Lines>, &HandleClock) -> FfiResult<R>,
+        mut work: impl FnMut(Counted<'_, Lines>, &HandleClock) -> FfiResult<R>,
     ) -> FfiResult<R> {
         let state = self.state()?;
         let GateTable::Memory(table) = &state.table;
-        work(table, &state.clock)
+        work(table.counted(None), &state.clock)
     }
 
     /// Returns the table for a change to its keys or plans. If another file replaced the gate's,
@@ -655,7 +665,9 @@ pub extern "C" fn kt_gate_settle(
 ///
 /// The verdict is that of the first tally, and its `uncharged` is the part of the request's own
 /// cost that found no room. `uncharged_out` has room for `groups_len` numbers: the part of the cost
-/// of each group that found no room. It may be NULL if there is none. Settle a charge only once.
+/// of each group that found no room. It may be NULL if there is none. `compound_out` gets the
+/// verdict on each tally of the charge, whose `crossed` are the warnings that this settlement
+/// reached by units that it charged. It may be NULL. Settle a charge only once.
 ///
 /// Statuses: `KT_NOT_A_CHARGE`, `KT_NO_SUCH_GROUP`, also for more than `KT_MAX_TALLIES` groups,
 /// `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`,
@@ -669,9 +681,11 @@ pub extern "C" fn kt_gate_settle_all(
     now_ms: u64,
     verdict_out: Out<kt_verdict>,
     uncharged_out: Out<u32>,
+    compound_out: Out<kt_compound>,
 ) -> kt_status {
     guard(|| {
         let target = verdict_out.target()?;
+        let compound = compound_out.optional_target()?;
         let (key_id, estimate) = (checked_key_id(key_id)?, estimate.read()?.to_core()?);
         let (mut settlement, groups) = settlement.read_growing()?.parts()?;
         let mut uncharged = uncharged_out.targets(groups.len())?;
@@ -697,6 +711,9 @@ pub extern "C" fn kt_gate_settle_all(
             uncharged.write(index, its.copied().unwrap_or(0));
         }
         target.put_verdict(&settled.verdict);
+        if let Some(compound) = compound {
+            compound.put_compound(settled.compound());
+        }
         Ok(())
     })
 }

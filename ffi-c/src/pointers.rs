@@ -275,6 +275,11 @@ impl<'c, T> Out<'c, T> {
         Ok(Target(self))
     }
 
+    /// Checks a pointer that may be NULL.
+    pub(crate) fn optional_target(self) -> FfiResult<Option<Target<'c, T>>> {
+        if self.0.is_null() { Ok(None) } else { self.target().map(Some) }
+    }
+
     /// Checks a pointer to `len` values.
     pub(crate) fn targets(self, len: usize) -> FfiResult<Targets<'c, T>> {
         if len > 0 {

@@ -2,7 +2,7 @@
 
 use core::ffi::c_char;
 
-use keytally_core::{Feature, Gate, GatePart, MAX_TALLIES, Settlement};
+use keytally_core::{Counted, Feature, GatePart, MAX_TALLIES, Settlement};
 
 use crate::pointers::{Growing, In, Lines, plain};
 use crate::status::{FfiResult, kt_status};
@@ -172,7 +172,7 @@ impl<'c> kt_name<'c> {
 
 /// Returns a key of a gate with the groups and scopes of a request.
 pub(crate) fn gate_part<'g>(
-    gate: &'g Gate<Lines>,
+    gate: Counted<'g, Lines>,
     api_key: Option<&'g [u8]>,
     cost: u32,
     groups: &[kt_group<'_>],

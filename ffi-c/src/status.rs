@@ -217,6 +217,8 @@ statuses! {
         KT_NO_SUCH_SCOPE = 96 =>
             "the gate has no such scope; its scopes are named when it is created, at most 64",
         KT_NO_SUCH_GROUP = 97 => "the plans of this gate have no such group or section",
+        KT_NOT_COUNTED = 98 =>
+            "the uses of the gate's keys are not counted, or the file of the counts cannot be opened; kt_gate_set_usage begins to count them",
 
         // Files and the operating system.
         KT_FILE_NOT_FOUND = 100 => "there is no such file or folder",
@@ -303,9 +305,9 @@ impl From<CreateError> for kt_status {
             CreateError::Size { .. } => KT_MEMORY_TOO_SMALL,
             CreateError::Capacity { .. } => KT_CAPACITY,
             CreateError::Plans { .. } => KT_PLAN_COUNT,
-            CreateError::PlanName => KT_PLAN_TWICE,
-            CreateError::PlanWindows => KT_PLAN_WINDOWS,
-            CreateError::Scopes => KT_SCOPES,
+            CreateError::PlanName { .. } => KT_PLAN_TWICE,
+            CreateError::PlanWindows { .. } => KT_PLAN_WINDOWS,
+            CreateError::Scopes { .. } => KT_SCOPES,
             CreateError::Teams { .. } => KT_TEAM_COUNT,
             CreateError::Described { .. } => KT_DESCRIBED,
             CreateError::LeftOut(feature) => feature.into(),
@@ -470,7 +472,6 @@ mod tests {
     fn sentences_without_a_value_are_those_of_core() {
         assert_same_sentence(&[ParseKeyError::Form, ParseKeyError::Checksum]);
         assert_same_sentence(&[AttachError::NotATable, AttachError::Unfinished]);
-        assert_same_sentence(&[CreateError::PlanWindows, CreateError::Scopes]);
         assert_same_sentence(&[PeppersError::Repeated]);
         assert_same_sentence(&[Feature::Sliding, Feature::ImportedKeys]);
         assert_same_sentence(&[Feature::PepperRotation, Feature::Calendar, Feature::Sections]);
@@ -533,6 +534,14 @@ mod tests {
         assert_shared(
             CreateError::Teams { teams: 0 },
             " at most 67108864, and at least 1 if a plan has a section for teams",
+        );
+        assert_shared(
+            CreateError::PlanWindows { index: 1 },
+            "all plans of a gate must share their sections, windows and algorithms, and fit the same tallies together",
+        );
+        assert_shared(
+            CreateError::Scopes { index: 1 },
+            "a gate has at most 64 scopes, each of 1 to 16 printable ASCII characters without spaces, commas and quotation marks, and each once",
         );
         assert_shared(AdminError::TeamsFull { teams: 7 }, "; create one with ");
         assert_shared(AdminError::TeamsFull { teams: 0 }, "; create one with room for ");

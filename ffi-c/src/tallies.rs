@@ -2,6 +2,7 @@
 //! it.
 
 use core::ffi::{CStr, c_char};
+use core::fmt::Write as _;
 
 use heapless::Vec;
 use keytally_core::{
@@ -22,6 +23,9 @@ pub const KT_MAX_PARTS: usize = 8;
 
 /// Bytes of the name of a section, with the NUL.
 pub const KT_SECTION_SIZE: usize = 17;
+
+/// Bytes of the name of a quota in header fields, such as `team-hour`, with the NUL.
+pub const KT_QUOTA_NAME_SIZE: usize = 26; // section, hyphen, window
 
 /// Bytes that are always enough for the header fields of a compound charge, with the NUL.
 pub const KT_COMPOUND_HEADERS_SIZE: usize = 4096;
@@ -250,6 +254,41 @@ pub extern "C" fn kt_compound_charge(
             _ => charge.to_core().map_err(|_| kt_status::KT_NOT_A_VERDICT)?,
         });
         Ok(())
+    })
+}
+
+/// Writes the name that header fields have for the quota at `index` of a tally, such as `hour` or
+/// `team-hour`, and a NUL. Writes the length without the NUL to `written_out`.
+///
+/// Statuses: `KT_NO_SUCH_QUOTA`, `KT_NOT_A_VERDICT`. `KT_BUFFER_TOO_SMALL`; `KT_QUOTA_NAME_SIZE`
+/// bytes are always enough.
+///
+/// ```c
+/// char name[KT_QUOTA_NAME_SIZE];
+/// size_t written;
+/// for (size_t i = 0; i < tally->verdict.quota_count; i++)
+///     if (tally->crossed[i][0] > 0 &&
+///         kt_tally_quota_name(tally, i, name, sizeof name, &written) == KT_OK)
+///         printf("%s has reached %u %%\n", name, (unsigned)tally->crossed[i][0]);
+/// ```
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_tally_quota_name(
+    tally: In<kt_tally>,
+    index: usize,
+    buffer: Out<c_char>,
+    buffer_len: usize,
+    written_out: Out<usize>,
+) -> kt_status {
+    guard(|| {
+        let (buffer, written) = (buffer.buffer(buffer_len)?, written_out.target()?);
+        let tally = tally.get()?;
+        let section = tally.section()?;
+        let state = tally.verdict.quota(index)?;
+        let quota = NamedQuota::new(section.as_ref().map(Section::name), state, 0, false);
+        let mut name = Text::<KT_QUOTA_NAME_SIZE>::new();
+        // The longest name fits.
+        let _ = write!(name, "{quota}");
+        put(buffer, written, name.as_bytes())
     })
 }
 

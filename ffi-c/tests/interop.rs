@@ -9,7 +9,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use keytally::{Gate, GateConfig, pepper};
+use keytally::{Followed, Gate, GateConfig, MigrationConfig, pepper};
 use keytally_core::{Name, NewKey, Plan, Timestamp};
 
 const NOW_MS: u64 = 1_767_225_600_000;
@@ -93,6 +93,11 @@ fn spend_together(keys: usize, turns: u64) -> Vec<u64> {
 
 /// Does what [`spend_together`] does, with this plan. All keys are of one account.
 fn spend_under(plan: &str, keys: usize, turns: u64) -> Vec<u64> {
+    spend_through(0, plan, keys, turns)
+}
+
+/// Does what [`spend_under`] does, and migrates the gate this often meanwhile.
+fn spend_through(migrations: usize, plan: &str, keys: usize, turns: u64) -> Vec<u64> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("api.gate");
     let pepper = pepper::generate().unwrap();
@@ -105,6 +110,11 @@ fn spend_under(plan: &str, keys: usize, turns: u64) -> Vec<u64> {
 
     let mut workers = workers(&path, turns, &keys, &pepper);
     workers.iter_mut().for_each(Worker::begin);
+    for _ in 0..migrations {
+        let gate = Gate::open(&path, pepper::parse(&pepper).unwrap()).unwrap();
+        let migration = MigrationConfig::default();
+        gate.migrate(folder.path().join("new.gate"), &migration).unwrap();
+    }
     let mut sums = vec![0; keys.len()];
     for worker in workers {
         for (sum, admitted) in sums.iter_mut().zip(worker.end(keys.len())) {
@@ -147,6 +157,14 @@ fn keys_of_one_team_admit_exactly_its_limit() {
     }
 }
 
+#[test]
+fn keys_admit_exactly_their_limit_through_migrations() {
+    assert_eq!(spend_through(20, "100000/hour", 3, 5000), [40_000; 3]);
+    assert_eq!(spend_through(20, "10000/hour", 3, 5000), [10_000; 3]);
+    let admitted = spend_through(20, "100000/hour; team: 10000/hour", 3, 5000);
+    assert_eq!(admitted.iter().sum::<u64>(), 10_000, "{admitted:?}");
+}
+
 /// The worker in Rust, which [`workers`] starts. Does nothing if [`SPEND`] is not set.
 #[test]
 fn spend() {
@@ -156,14 +174,15 @@ fn spend() {
     let now = Timestamp::from_unix_ms(arguments.next().unwrap().parse().unwrap());
     let turns: u64 = arguments.next().unwrap().parse().unwrap();
     let keys: Vec<&str> = arguments.collect();
-    let gate = Gate::open(gate, pepper::parse(&std::env::var("KEYTALLY_PEPPER").unwrap()).unwrap())
-        .unwrap();
+    let peppers = pepper::parse(&std::env::var("KEYTALLY_PEPPER").unwrap()).unwrap();
+    let gate = Followed::open(gate, peppers).unwrap();
     let mut admitted = vec![0u64; keys.len()];
     println!("ready");
     std::io::stdin().read_line(&mut String::new()).unwrap();
     for _ in 0..turns {
         for (count, key) in admitted.iter_mut().zip(&keys) {
-            *count += u64::from(gate.table().check(Some(key.as_bytes()), 1, now).is_admitted());
+            let verdict = gate.call(|gate| gate.table().check(Some(key.as_bytes()), 1, now));
+            *count += u64::from(verdict.is_admitted());
         }
     }
     admitted.iter().for_each(|count| println!("{count}"));

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use keytally_core::{
     Address, AddressPart, AddressPolicy, Charge, Compound, OnFull, SetPolicyError, Settlement,
+    SubjectInfo,
 };
 
-use crate::clock::SystemClock;
+use crate::clock::{SystemClock, now};
 use crate::error::Error;
 use crate::file::TableFile;
 use crate::limiter_file;
@@ -125,6 +126,20 @@ impl AddressLimiter {
     /// Returns how many networks found no slot since the table was created.
     pub fn refusals(&self) -> u64 {
         self.table.refusals()
+    }
+
+    /// Returns how many networks have a slot that cannot be reused now. Reads the whole table.
+    pub fn live_subjects(&self) -> u64 {
+        self.table.live_subjects(now())
+    }
+
+    /// Returns the networks that have a slot that cannot be reused now, and the overflow tallies
+    /// that count something. Reads the whole table.
+    ///
+    /// The prefix of a network is not stored. So each has the windows of all prefixes, with the
+    /// largest limit of each.
+    pub fn list(&self) -> impl Iterator<Item = SubjectInfo> {
+        self.table.list(now())
     }
 
     /// Returns the core's table, whose methods take the time as an argument.

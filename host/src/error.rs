@@ -528,7 +528,7 @@ mod tests {
             Error::Admin { path: Some(path()), source: AdminError::NoSuchPlan },
             Error::Attach { path: path(), source: AttachError::Unfinished },
             Error::Capacity { path: path(), found: 1, requested: 2 },
-            Error::Create { path: Some(path()), source: CreateError::PlanName },
+            Error::Create { path: Some(path()), source: CreateError::PlanName { index: 1 } },
             Error::Exists { path: path() },
             Error::Io { doing: "open", path: path(), source: io() },
             Error::Mode { path: path(), mode: 0o644, recognized: true },

@@ -13,7 +13,9 @@ use std::time::Instant;
 
 use arc_swap::{ArcSwap, Guard};
 use keytally_core::sync::{AtomicU64, Ordering};
-use keytally_core::{Charge, Compound, KeyId, Outcome, Peppers, Settled, Verdict};
+use keytally_core::{
+    Charge, Compound, KeyId, MAX_PARTS, Outcome, Peppers, Settled, TallyVerdict, Verdict,
+};
 
 use crate::clock::instant;
 use crate::error::Error;
@@ -110,6 +112,12 @@ impl<T> Current<T> {
     }
 }
 
+impl<T: AsRef<Gate>> Current<T> {
+    fn is_migrating(&self) -> bool {
+        (**self).as_ref().table().is_migrating()
+    }
+}
+
 impl<T> Deref for Current<T> {
     type Target = T;
 
@@ -125,15 +133,26 @@ impl<T> fmt::Debug for Current<T> {
     }
 }
 
-/// A result of a gate's method, for [`Followed::call`].
+/// A charge that could not be given back, because its counts had moved: see [`Compound::charge`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Left {
+    /// The index of the part of the request.
+    pub part: usize,
+    /// The key's id.
+    pub key_id: KeyId,
+    /// The charge.
+    pub charge: Charge,
+}
+
+/// A result of a gate's method, for [`Followed::call`] and [`Followed::call_all`].
 pub trait Decided {
     /// Returns the outcome. It is that of an invalid key if the gate does not have the key.
     fn outcome(&self) -> Outcome;
 
-    /// Returns a charge that could not be given back, because its counts had moved: see
-    /// [`Compound::charge`].
-    fn left(&self) -> Option<(KeyId, Charge)> {
-        None
+    /// Returns the charges that could not be given back.
+    fn left(&self) -> Vec<Left> {
+        Vec::new()
     }
 }
 
@@ -143,15 +162,22 @@ impl Decided for Verdict {
     }
 }
 
-/// The first part must be that of the gate.
 impl Decided for Compound {
     fn outcome(&self) -> Outcome {
         Self::outcome(self)
     }
 
-    fn left(&self) -> Option<(KeyId, Charge)> {
-        let is_left = !self.is_admitted();
-        is_left.then(|| Some((self.holder()?.key_id, self.charge(0)?))).flatten()
+    fn left(&self) -> Vec<Left> {
+        if self.is_admitted() {
+            return Vec::new();
+        }
+        let parts = self.tallies().iter().map(TallyVerdict::part).max().map_or(0, |last| last + 1);
+        let of_part = |part: usize| {
+            let mut tallies = self.tallies().iter().filter(|tally| tally.part() == part);
+            let holder = tallies.find_map(|tally| tally.verdict().holder())?;
+            Some(Left { part, key_id: holder.key_id, charge: self.charge(part)? })
+        };
+        (0..parts).filter_map(of_part).collect()
     }
 }
 
@@ -167,14 +193,22 @@ impl Decided for Option<Settled> {
     }
 }
 
-/// An error is final.
+/// The result of [`Gate::reset_account`].
+impl Decided for Option<Outcome> {
+    fn outcome(&self) -> Outcome {
+        self.unwrap_or(Outcome::InvalidKey)
+    }
+}
+
+/// An error counts as an invalid key: a group that a gate does not have may be in the file to which
+/// it was migrated.
 impl<R: Decided, E> Decided for Result<R, E> {
     fn outcome(&self) -> Outcome {
-        self.as_ref().map_or(Outcome::Admitted, R::outcome)
+        self.as_ref().map_or(Outcome::InvalidKey, R::outcome)
     }
 
-    fn left(&self) -> Option<(KeyId, Charge)> {
-        self.as_ref().ok().and_then(R::left)
+    fn left(&self) -> Vec<Left> {
+        self.as_ref().map(R::left).unwrap_or_default()
     }
 }
 
@@ -264,7 +298,7 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
     #[inline]
     pub fn load_newest(&self) -> Current<T> {
         let gate = self.load();
-        if !(*gate).as_ref().table().is_migrating() {
+        if !gate.is_migrating() {
             return gate;
         }
         // If the file cannot be opened, the gate stays in force.
@@ -275,8 +309,9 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
     /// Calls `work` with the gate in force. If the key's counts are moving to another file, waits
     /// at most 50 ms until that file is at the path, opens it, and calls `work` with it.
     ///
-    /// If the wait was too short, returns the last result, which is
-    /// [`Outcome::Unavailable`]. If no migration is in progress, `work` is called once.
+    /// If the wait was too short, returns the last result, which is [`Outcome::Unavailable`]. Units
+    /// of this request that were charged to a tally just before it was sealed then stay charged. If
+    /// no migration is in progress, `work` is called once.
     ///
     /// ```
     /// # use keytally::{Followed, Gate, GateConfig, MigrationConfig, Name, NewKey, pepper};
@@ -297,43 +332,55 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
     pub fn call<R: Decided>(&self, mut work: impl FnMut(&Current<T>) -> R) -> R {
         let gate = self.load();
         let result = work(&gate);
-        if result.outcome() == Outcome::Admitted || !(*gate).as_ref().table().is_migrating() {
+        if result.outcome() == Outcome::Admitted || !gate.is_migrating() {
             return result;
         }
-        self.call_again(gate, result, work)
+        call_again(&[self], |_| 0, &mut [gate], result, &mut |gates| work(&gates[0]))
     }
 
-    /// Calls `work` with the gate to which the counts move.
-    #[cold]
-    fn call_again<R: Decided>(
-        &self,
-        mut gate: Current<T>,
-        mut result: R,
-        mut work: impl FnMut(&Current<T>) -> R,
+    /// Calls `work` with the gates in force, for a request that charges several gates. Waits as
+    /// [`call`](Self::call) does if the counts of a key are moving to another file.
+    ///
+    /// `gates` has the gate of each part, of which there are at most [`MAX_PARTS`]. It is `None`
+    /// for a part of a limiter, and of a gate that does not follow its path. `work` is given the
+    /// gates in force, without these.
+    ///
+    /// ```
+    /// # use keytally::{Followed, Gate, GateConfig, MigrationConfig, Name, NewKey, pepper};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let secret = pepper::generate()?;
+    /// # let peppers = || pepper::parse(&secret);
+    /// # let mut keys = Vec::new();
+    /// # for name in ["users.gate", "partners.gate"] {
+    /// #     let path = folder.path().join(name);
+    /// #     let gate = Gate::create(path, peppers()?, &GateConfig::default())?;
+    /// #     keys.push(gate.issue(&NewKey::new(42, Name::new("live").unwrap()))?.0);
+    /// # }
+    /// use keytally::check_all;
+    /// let users = Followed::open(folder.path().join("users.gate"), peppers()?)?;
+    /// let partners = Followed::open(folder.path().join("partners.gate"), peppers()?)?;
+    /// # let [user, partner] = &keys[..] else { unreachable!() };
+    /// let checked = Followed::call_all(&[Some(&users), Some(&partners)], |gates| {
+    ///     let user = gates[0].part(Some(user.expose().as_bytes()), 1);
+    ///     let partner = gates[1].part(Some(partner.expose().as_bytes()), 5);
+    ///     check_all(&[&user, &partner])
+    /// })?;
+    /// assert!(checked.is_admitted());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn call_all<R: Decided>(
+        gates: &[Option<&Self>],
+        mut work: impl FnMut(&[Current<T>]) -> R,
     ) -> R {
-        let begun = instant();
-        loop {
-            let is_other = self.open_moved(&gate);
-            if is_other {
-                gate = self.load();
-                if let Some((key_id, charge)) = result.left() {
-                    (*gate).as_ref().refund(key_id, charge);
-                }
-            } else if result.outcome() != Outcome::Unavailable {
-                // The old file is at the path, so its keys are in force.
-                return result;
-            } else if instant().duration_since(begun) >= MOVE_WAIT {
-                return result;
-            } else {
-                thread::sleep(MOVE_PAUSE);
-            }
-            // An administrator may also have undone the migration.
-            result = work(&gate);
-            let is_migrating = (*gate).as_ref().table().is_migrating();
-            if result.outcome() == Outcome::Admitted || !is_migrating {
-                return result;
-            }
+        let followed = || gates.iter().flatten().take(MAX_PARTS);
+        let mut current: heapless::Vec<_, MAX_PARTS> = followed().map(|gate| gate.load()).collect();
+        let result = work(&current);
+        if result.outcome() == Outcome::Admitted || !current.iter().any(Current::is_migrating) {
+            return result;
         }
+        let index = |part| gates.iter().take(part).flatten().count();
+        let followed: Vec<&Self> = followed().copied().collect();
+        call_again(&followed, index, &mut current, result, &mut work)
     }
 
     /// Opens the file at the path if it is another one. Returns whether another gate than this one
@@ -421,7 +468,7 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
     /// Those of [`Gate::complete_migration`].
     pub fn load_for_change(&self) -> Result<Current<T>, Error> {
         let gate = self.load();
-        if (*gate).as_ref().table().is_migrating() {
+        if gate.is_migrating() {
             (*gate).as_ref().complete_migration()?;
         }
         match self.reopen_if_replaced() {
@@ -522,6 +569,59 @@ impl<T> Drop for Followed<T> {
     }
 }
 
+/// Calls `work` with the gates to which counts move. `index` returns that of the gate of a part.
+#[cold]
+fn call_again<T: AsRef<Gate> + Send + Sync + 'static, R: Decided>(
+    gates: &[&Followed<T>],
+    index: impl Fn(usize) -> usize,
+    current: &mut [Current<T>],
+    mut result: R,
+    work: &mut dyn FnMut(&[Current<T>]) -> R,
+) -> R {
+    let begun = instant();
+    let mut left = Vec::new();
+    loop {
+        left.extend(result.left());
+        let mut is_moved = false;
+        for (gate, current) in gates.iter().zip(&mut *current) {
+            if gate.open_moved(current) {
+                *current = gate.load();
+                is_moved = true;
+            }
+        }
+        // What was charged is refunded before the next attempt, which may need the room.
+        give_back(&mut left, &index, current);
+        if !is_moved {
+            // While an old file is at its path, its keys are in force.
+            let is_final = result.outcome() != Outcome::Unavailable && left.is_empty();
+            if is_final || instant().duration_since(begun) >= MOVE_WAIT {
+                return result;
+            }
+            thread::sleep(MOVE_PAUSE);
+        }
+        // An administrator may also have undone the migration.
+        result = work(current);
+        if result.outcome() == Outcome::Admitted || !current.iter().any(Current::is_migrating) {
+            give_back(&mut left, &index, current);
+            return result;
+        }
+    }
+}
+
+/// Refunds charges, and keeps those whose counts have not arrived yet. `index` returns the index of
+/// the gate of a part.
+fn give_back<T: AsRef<Gate>>(
+    left: &mut Vec<Left>,
+    index: impl Fn(usize) -> usize,
+    gates: &[Current<T>],
+) {
+    left.retain(|Left { part, key_id, charge }| {
+        let gate = gates.get(index(*part));
+        let refunded = gate.map(|gate| (**gate).as_ref().refund(*key_id, *charge));
+        refunded.is_some_and(|verdict| verdict.outcome() == Outcome::Unavailable)
+    });
+}
+
 /// Returns a number that no other running thread has: the address of its copy of a variable.
 ///
 /// `thread::current` would allocate memory in threads that Rust did not start, and valgrind would
@@ -534,5 +634,75 @@ fn this_thread() -> u64 {
 impl<T> fmt::Debug for Followed<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Followed").field("path", &self.shared.path).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keytally_core::{CacheLine, Name, NewKey, Plan};
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::gate::GateConfig;
+
+    /// A result with this outcome and these charges that could not be given back.
+    struct Made(Outcome, Vec<Left>);
+
+    impl Decided for Made {
+        fn outcome(&self) -> Outcome {
+            self.0
+        }
+
+        fn left(&self) -> Vec<Left> {
+            self.1.clone()
+        }
+    }
+
+    #[test]
+    fn charge_that_is_left_is_refunded_once_its_counts_arrived() {
+        let folder = tempfile::tempdir().unwrap();
+        let peppers = || Peppers::new(&[[7; 32]]).unwrap();
+        let plans = vec![Plan::new("default", "100/31d".parse().unwrap()).unwrap()];
+        let config = GateConfig::default().with_keys(4).with_plans(plans);
+        let create = |name: &str| {
+            let gate = Gate::create(folder.path().join(name), peppers(), &config).unwrap();
+            Followed::from_gate(gate, peppers(), Ok).unwrap()
+        };
+        let [other, followed] = ["other.gate", "api.gate"].map(create);
+        let gate = followed.load();
+        let (key, key_id) = gate.issue(&NewKey::new(1, Name::new("live").unwrap())).unwrap();
+        let check = || followed.load().check(Some(key.expose().as_bytes()), 9);
+        let charge = check().charge().unwrap();
+
+        // A migration that has sealed the tallies, and whose successor is not at the path.
+        let clock = SystemClock::read();
+        let table = gate.table();
+        let plan = [table.plan(0).unwrap()];
+        let core = keytally_core::GateConfig::new(4, table.prefix(), &plan).with_hints(true);
+        let memory: Vec<CacheLine> = (0..core.lines()).map(|_| CacheLine::new()).collect();
+        let new = keytally_core::Gate::init_successor(memory, &core.with_id(9), table).unwrap();
+        let administrator = table.take_over();
+        let migration = administrator.migration(&new);
+        migration.copy(|problem| panic!("{problem}"));
+        migration.announce(b"new.gate");
+        migration.seal(clock);
+        drop(administrator);
+        assert_eq!(check().outcome(), Outcome::Unavailable);
+
+        let mut calls = 0;
+        let made = Followed::call_all(&[Some(&other), None, Some(&followed)], |gates| {
+            assert_eq!(gates.len(), 2);
+            calls += 1;
+            match calls {
+                1 => Made(Outcome::Unavailable, vec![Left { part: 2, key_id, charge }]),
+                2 => Made(Outcome::Unavailable, Vec::new()),
+                _ => {
+                    gates[1].table().take_over().undo_migration(clock);
+                    Made(Outcome::Denied, Vec::new())
+                }
+            }
+        });
+        assert_eq!((made.outcome(), calls), (Outcome::Denied, 3));
+        assert_eq!(check().remaining(), Some(91), "the 9 units were given back");
     }
 }

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_core::{
-    AccountInfo, AdminError, Administrator, AttachError, Charge, Clock, Flaw, GatePart, Key, KeyId,
-    KeyInfo, MAX_KEYS, MAX_PLANS, Name, NewKey, Peppers, Plan, Quota, Settled, Settlement,
-    Timestamp, Verdict, Window,
+    AccountInfo, AdminError, Administrator, AttachError, Charge, Clock, Counted, Flaw, GatePart,
+    Key, KeyId, KeyInfo, MAX_KEYS, MAX_PLANS, Name, NewKey, Outcome, Peppers, Plan, Quota, Settled,
+    Settlement, Timestamp, Verdict, Window,
 };
 
 use crate::clock::{SystemClock, now};
@@ -18,6 +18,7 @@ use crate::holder::LockHolder;
 use crate::lock::{self, DEFAULT_WAIT, Lock, Wait};
 use crate::map::Mapping;
 use crate::publish::{create_in_memory, create_table};
+use crate::usage_files::UsageFiles;
 
 /// The settings of a new gate.
 ///
@@ -171,6 +172,7 @@ pub struct Gate {
     file: TableFile,
     /// The longest time that administering calls wait for the lock, in milliseconds.
     wait_ms: AtomicU64,
+    usage: UsageFiles,
 }
 
 /// The number of changes that [`Gate::administer_each`] makes under one lock. Between two locks,
@@ -248,9 +250,11 @@ impl Gate {
         Ok(Self::new(table, file))
     }
 
-    fn new(table: keytally_core::Gate<Mapping>, file: TableFile) -> Self {
-        let gate = Self { table, file, wait_ms: AtomicU64::new(0) };
+    pub(crate) fn new(table: keytally_core::Gate<Mapping>, file: TableFile) -> Self {
+        let gate = Self { table, file, wait_ms: AtomicU64::new(0), usage: UsageFiles::default() };
         gate.set_wait(DEFAULT_WAIT);
+        // Maps the counts of uses, so that the first check does not have to.
+        let _ = gate.usage();
         gate
     }
 
@@ -296,12 +300,24 @@ impl Gate {
         SystemClock::read_for(self.table.layout())
     }
 
+    /// Returns the files of counts that are mapped.
+    pub(crate) fn usage_files(&self) -> &UsageFiles {
+        &self.usage
+    }
+
     /// Returns the file.
     pub(crate) fn file(&self) -> &TableFile {
         &self.file
     }
 
-    /// Returns the core's table, whose methods take the time as an argument.
+    /// Returns the core's table as one that counts uses, if they are counted. Its methods take the
+    /// time as an argument.
+    #[inline]
+    pub fn counted(&self) -> Counted<'_, Mapping> {
+        self.table.counted(self.usage())
+    }
+
+    /// Returns the core's table, whose methods take the time as an argument and count no uses.
     pub fn table(&self) -> &keytally_core::Gate<Mapping> {
         &self.table
     }
@@ -313,12 +329,12 @@ impl Gate {
     /// is that of [`SystemClock::read_for`].
     #[inline]
     pub fn check(&self, api_key: Option<&[u8]>, cost: u32) -> Verdict {
-        self.table.check(api_key, cost, self.clock())
+        self.counted().check(api_key, cost, self.clock())
     }
 
     /// Returns the key and a cost as a part of [`check_all`](crate::check_all).
     pub fn part<'g>(&'g self, api_key: Option<&'g [u8]>, cost: u32) -> GatePart<'g, Mapping> {
-        self.table.part(api_key, cost)
+        self.counted().part(api_key, cost)
     }
 
     /// Returns the verdict that [`check`](Self::check) would return now, without charging.
@@ -344,7 +360,7 @@ impl Gate {
     /// # Ok::<(), keytally::Error>(())
     /// ```
     pub fn refund(&self, key_id: KeyId, charge: Charge) -> Option<Verdict> {
-        self.table.refund(key_id, charge, SystemClock::read())
+        self.counted().refund(key_id, charge, SystemClock::read())
     }
 
     /// Replaces an estimated cost by the actual one: refunds the difference, or charges it as far
@@ -353,7 +369,7 @@ impl Gate {
     ///
     /// Returns `None` if the gate has no such key.
     pub fn settle(&self, key_id: KeyId, estimate: Charge, actual: u32) -> Option<Verdict> {
-        self.table.settle(key_id, estimate, actual, SystemClock::read())
+        self.counted().settle(key_id, estimate, actual, SystemClock::read())
     }
 
     /// Replaces the estimated costs of a request and its groups by the actual ones. Settle a charge
@@ -366,7 +382,7 @@ impl Gate {
         estimate: Charge,
         settlement: &Settlement<'_>,
     ) -> Option<Settled> {
-        self.table.settle_all(key_id, estimate, settlement, SystemClock::read())
+        self.counted().settle_all(key_id, estimate, settlement, SystemClock::read())
     }
 
     /// Sets all counts of the key to 0. Returns `None` if the gate has no such key.
@@ -550,9 +566,10 @@ impl Gate {
         self.administer(|administrator| administrator.limit_account(account, quotas))
     }
 
-    /// Sets the counts that all keys of an account share to 0. Returns false if the gate does not
-    /// have the account.
-    pub fn reset_account(&self, account: u32) -> bool {
+    /// Sets the counts that all keys of an account share to 0. Returns `None` if the gate does not
+    /// have the account. If the outcome is [`Outcome::Unavailable`], repeat it in the other gate,
+    /// as [`Followed::call`](crate::Followed::call) does.
+    pub fn reset_account(&self, account: u32) -> Option<Outcome> {
         self.table.reset_account(account, SystemClock::read())
     }
 
@@ -694,6 +711,7 @@ impl Gate {
         let lock = Lock::acquire(&self.file, self.table.memory().as_ref(), wait)?;
         self.end_migration(&lock)?;
         let mut administrator = self.table.take_over();
+        administrator.set_usage(self.usage());
         let result = work(&mut administrator);
         // Also after an error, because the changes before it remain.
         self.file.flush(self.table.memory())?;

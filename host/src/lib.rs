@@ -146,6 +146,8 @@ pub mod redact;
 mod system;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod usage;
+mod usage_files;
 
 // Not part of the API: for the tests of this project.
 #[doc(hidden)]
@@ -158,7 +160,7 @@ pub use {
     compound::{check_all, peek_all},
     entropy::{entropy, entropy_bytes},
     error::{Error, PepperError},
-    followed::{Current, Decided, FollowEvent, FollowStatus, Followed},
+    followed::{Current, Decided, FollowEvent, FollowStatus, Followed, Left},
     gate::{CHANGES_PER_LOCK, Gate, GateConfig},
     header::HEADER_LEN,
     holder::LockHolder,
@@ -172,21 +174,21 @@ pub use {
 pub use keytally_core::{
     API_KEY_HEADER, AccountInfo, Address, AddressPart, AddressPolicy, AdminError, Administrator,
     Algorithm, AttachError, BEGINNING_LEN, BUCKET_SLOTS, BufferTooSmall, CACHE_LINE_LEN, CacheLine,
-    Charge, Clock, Compound, CompoundResponse, CreateError, Entropy, FIELD_NAMES, FORMAT_VERSION,
-    Flaw, FlawKind, GatePart, Headers, Hint, Holder, IMPORT_GROUP, IMPORTED_KEY_LEN, KEY_ID_LEN,
-    Key, KeyId, KeyInfo, KeyParts, KeyRecord, KeyState, LOCK_SPINS, Layout, LimiterPart, Limits,
-    MAX_COMPOUND_HEADERS_LEN, MAX_COMPOUND_PROBLEM_LEN, MAX_ENVS, MAX_FIELDS, MAX_GROUP_NAME_LEN,
-    MAX_HEADERS_LEN, MAX_KEY_LEN, MAX_KEYS, MAX_NAME_LEN, MAX_NAMES_LEN, MAX_PARTS, MAX_PEPPERS,
-    MAX_PLAN_NAME_LEN, MAX_PLANS, MAX_POLICY_LEN, MAX_PREFIXES, MAX_PROBLEM_LEN, MAX_QUOTAS,
-    MAX_SCOPE_NAME_LEN, MAX_SCOPES, MAX_SECTIONS_LEN, MAX_SUBJECTS, MAX_TALLIES, MAX_TEAM_TALLIES,
-    MAX_WARNINGS, MAX_WINDOW_S, MIN_PEPPER_LEN, Mac, Name, NamedQuota, NewKey, NotCarried, OnFull,
-    Outcome, PROBLEM_MEDIA_TYPE, ParseKeyError, ParseKeyIdError, ParseOnFullError,
-    ParsePolicyError, ParsePolicyErrorKind, Part, PartsError, Pepper, PepperTooShort, Peppers,
-    PeppersError, Plan, Policy, Quota, QuotaState, Quotas, Reason, RequestError, Response,
-    SECRET_LEN, Section, SectionName, SectionQuotas, Sections, SetPolicyError, Settled, Settlement,
-    StoredSecret, Subject, SubjectInfo, TableKind, Tag, TallyCharge, TallyState, TallyVerdict,
-    Text, Timestamp, Verdict, Warnings, Window, accepts_problem, decide, embedded_ipv4,
-    is_table_beginning, parse_key,
+    Charge, Clock, Compound, CompoundResponse, Counted, CreateError, Entropy, FIELD_NAMES,
+    FORMAT_VERSION, Flaw, FlawKind, GatePart, Headers, Hint, Holder, IMPORT_GROUP,
+    IMPORTED_KEY_LEN, KEY_ID_LEN, Key, KeyId, KeyInfo, KeyParts, KeyRecord, KeyState, KeyUsage,
+    LOCK_SPINS, Layout, LimiterPart, Limits, MAX_COMPOUND_HEADERS_LEN, MAX_COMPOUND_PROBLEM_LEN,
+    MAX_ENVS, MAX_FIELDS, MAX_GROUP_NAME_LEN, MAX_HEADERS_LEN, MAX_KEY_LEN, MAX_KEYS, MAX_NAME_LEN,
+    MAX_NAMES_LEN, MAX_PARTS, MAX_PEPPERS, MAX_PLAN_NAME_LEN, MAX_PLANS, MAX_POLICY_LEN,
+    MAX_PREFIXES, MAX_PROBLEM_LEN, MAX_QUOTAS, MAX_SCOPE_NAME_LEN, MAX_SCOPES, MAX_SECTIONS_LEN,
+    MAX_SUBJECTS, MAX_TALLIES, MAX_TEAM_TALLIES, MAX_WARNINGS, MAX_WINDOW_S, MIN_PEPPER_LEN, Mac,
+    Name, NamedQuota, NewKey, NotCarried, OnFull, Outcome, PROBLEM_MEDIA_TYPE, ParseKeyError,
+    ParseKeyIdError, ParseOnFullError, ParsePolicyError, ParsePolicyErrorKind, Part, PartsError,
+    Pepper, PepperTooShort, Peppers, PeppersError, Plan, Policy, Quota, QuotaState, Quotas, Reason,
+    RequestError, Response, SECRET_LEN, Section, SectionName, SectionQuotas, Sections,
+    SetPolicyError, Settled, Settlement, StoredSecret, Subject, SubjectInfo, TableKind, Tag,
+    TallyCharge, TallyState, TallyVerdict, Text, Timestamp, Usage, UsageCounts, Verdict, Warnings,
+    Window, accepts_problem, decide, embedded_ipv4, is_table_beginning, parse_key,
 };
 
 /// The tables of the core, over any memory, and its `check_all`, which takes an explicit time.

@@ -186,7 +186,7 @@ impl Gate {
         migration: &MigrationConfig,
     ) -> Result<Migrated, Error> {
         let new_path = new_path.as_ref();
-        let place = self.place(new_path)?;
+        let paths = self.paths(new_path)?;
         let lock = Lock::acquire(self.file(), self.table().memory().as_ref(), self.wait())?;
         self.end_migration(&lock)?;
         let config = migration.config(self.table());
@@ -201,24 +201,29 @@ impl Gate {
             administrator.migration(&new).copy(|it| add(&mut not_carried.borrow_mut(), it));
             Ok(new)
         };
-        let created = create_successor(&place.new, lines, self.file(), make, |new| {
+        let created = create_successor(&paths.new, lines, self.file(), make, |new| {
             if let Some(problem) = not_carried.borrow().iter().find(|it| it.prevents()) {
                 let path = self.path().map(PathBuf::from);
                 return Err(Error::NotCarried { path, source: Box::new(problem.clone()) });
             }
-            administrator.migration(new).announce(place.name.as_bytes());
+            administrator.migration(new).announce(paths.name.as_bytes());
             self.file().flush(self.table().memory())?;
             stop(FileStop::SuccessorAnnounced);
             Ok(())
         });
         drop(administrator);
         match created {
-            Ok((file, new)) => self.replace_by(&file, &new, &place)?,
+            Ok((file, new)) => self.replace_by(&file, &new, &paths)?,
             Err(error) => {
                 // The announcement, if there is one, names no file of this migration.
                 self.end_migration(&lock)?;
                 return Err(error);
             }
+        }
+        drop(lock);
+        if self.usage().is_some() {
+            let (file, table) = open_table(&paths.old, |memory| self.table().attach_other(memory))?;
+            Self::new(table, file).take_over_usage(self)?;
         }
         Ok(Migrated { config, not_carried: not_carried.into_inner() })
     }
@@ -233,11 +238,11 @@ impl Gate {
             self.table().take_over().undo_migration(SystemClock::read());
             self.file().flush(self.table().memory())
         };
-        let Some(place) = self.place_of(&successor)? else { return lost() };
+        let Some(paths) = self.paths_of(&successor)? else { return lost() };
         let attach = |memory| keytally_core::Gate::attach_successor(memory, self.table());
-        match open_table(&place.new, attach) {
+        match open_table(&paths.new, attach) {
             Ok((file, new)) if successor.is(&new) => {
-                self.replace_by(&file, &new, &place)?;
+                self.replace_by(&file, &new, &paths)?;
                 Err(Error::Replaced { path: self.file().shown_path().into() })
             }
             Err(error @ (Error::Mode { .. } | Error::Owner { .. } | Error::Account { .. })) => {
@@ -263,7 +268,7 @@ impl Gate {
     }
 
     /// Moves the tallies to a successor that has its name, and renames its file over this one.
-    fn replace_by(&self, file: &TableFile, new: &Table, place: &Place) -> Result<(), Error> {
+    fn replace_by(&self, file: &TableFile, new: &Table, paths: &Paths) -> Result<(), Error> {
         let clock = SystemClock::read();
         let administrator = self.table().take_over();
         let migration = administrator.migration(new);
@@ -272,19 +277,19 @@ impl Gate {
         }
         stop(FileStop::TalliesSealed);
         migration.publish(clock);
-        let io_error = |doing| move |error| Error::io(doing, &place.new, error);
+        let io_error = |doing| move |error| Error::io(doing, &paths.new, error);
         // Checks wait, so only the header is flushed before the file is in force.
         new.memory().flush_header().map_err(io_error("flush"))?;
         stop(FileStop::SuccessorPublished);
-        fs::rename(&place.new, &place.old).map_err(io_error("rename"))?;
+        fs::rename(&paths.new, &paths.old).map_err(io_error("rename"))?;
         stop(FileStop::SuccessorInForce);
         drop(administrator);
         file.flush(new.memory())?;
-        system::sync_folder(parent_folder(&place.old)).map_err(io_error("flush the folder of"))
+        system::sync_folder(parent_folder(&paths.old)).map_err(io_error("flush the folder of"))
     }
 
     /// Returns the paths of a migration to a new path.
-    fn place(&self, new_path: &Path) -> Result<Place, Error> {
+    fn paths(&self, new_path: &Path) -> Result<Paths, Error> {
         let refused = |why| Error::Successor { path: new_path.into(), why };
         if !system::NAMES_OPEN_FILES {
             return Err(refused("this system cannot replace a file that is in use"));
@@ -303,15 +308,15 @@ impl Gate {
         if new_path.symlink_metadata().is_ok() {
             return Err(Error::Exists { path: new_path.into() });
         }
-        Ok(Place { new: folder.join(name), name: name.into(), old })
+        Ok(Paths { new: folder.join(name), name: name.into(), old })
     }
 
     /// Returns the paths of a migration that the header names; `None` if it names no file.
-    fn place_of(&self, successor: &Successor) -> Result<Option<Place>, Error> {
+    fn paths_of(&self, successor: &Successor) -> Result<Option<Paths>, Error> {
         let Some(old) = self.real_path()? else { return Ok(None) };
         let name = str::from_utf8(successor.name()).ok();
         let name = name.filter(|name| Path::new(name).file_name() == Some(name.as_ref()));
-        Ok(name.map(|name| Place {
+        Ok(name.map(|name| Paths {
             new: parent_folder(&old).join(name),
             name: name.into(),
             old: old.clone(),
@@ -319,7 +324,7 @@ impl Gate {
     }
 
     /// Returns the path of the gate's file without symbolic links; `None` in memory.
-    fn real_path(&self) -> Result<Option<PathBuf>, Error> {
+    pub(crate) fn real_path(&self) -> Result<Option<PathBuf>, Error> {
         let Some(path) = self.file().absolute() else { return Ok(None) };
         let real = fs::canonicalize(path).map_err(|error| Error::io("examine", path, error))?;
         Ok(Some(real))
@@ -327,7 +332,7 @@ impl Gate {
 }
 
 /// The paths of the two files of a migration, and the name of the new one.
-struct Place {
+struct Paths {
     old: PathBuf,
     new: PathBuf,
     name: String,

@@ -328,7 +328,7 @@ mod tests {
     fn creation_of_an_impossible_table_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
-        let make_fails = |_| Err(CreateError::PlanName);
+        let make_fails = |_| Err(CreateError::PlanName { index: 1 });
         create_in_each_way(
             &path,
             || (),

@@ -4,8 +4,8 @@
 use core::net::IpAddr;
 
 use keytally::{
-    AddressLimiter, AddressPolicy, AttachError, Error, Limiter, Policy, SetPolicyError, Settlement,
-    TableKind, check_all,
+    AddressLimiter, AddressPolicy, AttachError, Error, Limiter, OnFull, Policy, SetPolicyError,
+    Settlement, TableKind, check_all,
 };
 
 const POLICY: &str = "addresses: /64 5/day; /48 8/day";
@@ -43,6 +43,76 @@ fn processes_that_open_a_file_share_its_counts() {
     assert!(!limiter.check(client(3), 1).is_admitted());
     assert_eq!((opened.reset_all(), limiter.correct_clock()), (3, 0));
     assert_eq!(left(&limiter, 1), [5, 8]);
+}
+
+/// A client with three /48s sends one request from each of 170,000 networks of 64 bits to a limiter
+/// of the default size. Meanwhile 1,000 clients from elsewhere send five requests each. Both limits
+/// allow the others all of them.
+#[test]
+fn newcomers_are_served_during_a_flood_from_three_networks() {
+    const FLOOD: u32 = 170_000;
+    const NEWCOMERS: u32 = 1000;
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let attacker = |number: u32| {
+        let [a, b, _, _] = number.to_le_bytes();
+        IpAddr::from([
+            0x2001,
+            0xdb8,
+            (number >> 16).try_into().unwrap(),
+            u16::from_le_bytes([a, b]),
+            0,
+            0,
+            0,
+            1,
+        ])
+    };
+    let newcomer =
+        |number: u32| IpAddr::from([0x2a00, number.try_into().unwrap(), 0, 0, 0, 0, 0, 1]);
+    // Returns how many newcomers were served in full, and how many not at all.
+    let served = |check: &dyn Fn(IpAddr) -> bool| {
+        let mut flood = (0..196_608).cycle();
+        let mut attack = |requests: u32| {
+            (0..requests).for_each(|_| {
+                check(attacker(flood.next().unwrap()));
+            });
+        };
+        attack(FLOOD);
+        let admitted = (0..NEWCOMERS).map(|number| {
+            attack(10);
+            (0..5).filter(|_| check(newcomer(number))).count()
+        });
+        let admitted: Vec<usize> = admitted.collect();
+        let with = |count| admitted.iter().filter(|admitted| **admitted == count).count();
+        (with(5), with(0))
+    };
+
+    // A limit for each /64 alone: the key is the network, as text.
+    let limit: Policy = "20/day, 200/month".parse().unwrap();
+    let site = |address: IpAddr| match address {
+        IpAddr::V6(ipv6) => format!("{:x?}", &ipv6.segments()[..4]),
+        IpAddr::V4(ipv4) => ipv4.to_string(),
+    };
+    for on_full in [OnFull::Refuse, OnFull::Share] {
+        let alone = Limiter::create(path(on_full.as_str()), &limit, 100_000).unwrap();
+        alone.set_on_full(on_full);
+        let (whole, none) = served(&|client| alone.check(site(client).as_bytes(), 1).is_admitted());
+        println!("/64 alone, {on_full}: {whole} served in full, {none} not at all");
+        match on_full {
+            OnFull::Refuse => assert!(whole < 150 && none > 850, "{whole}, {none}"),
+            OnFull::Share => assert!(whole > 950 && none < 10, "{whole}, {none}"),
+        }
+        assert!(alone.live_subjects() > 145_000);
+    }
+
+    let prefixes = policy("addresses: /64 20/day, 200/month; /56 200/day; /48 1000/day");
+    let limiter = AddressLimiter::create(path("prefixes"), &prefixes, 100_000).unwrap();
+    let (whole, none) = served(&|client| limiter.check(client, 1).is_admitted());
+    let live = limiter.live_subjects();
+    println!("prefixes: {whole} served in full, {none} not at all, {live} networks have a slot");
+    assert_eq!((whole, none, limiter.refusals()), (1000, 0, 0));
+    // Three /48s with 1,000 clients each and their /56s, and three networks of each newcomer.
+    assert!(live < 3 * (1 + 1000 + 256) + 3 * 1000, "{live}");
 }
 
 #[test]

@@ -19,7 +19,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use keytally::{
-    Error, Gate, HEADER_LEN, Key, KeyId, Limiter, Name, NewKey, Outcome, Plan, Timestamp, entropy,
+    Address, AddressLimiter, Error, Gate, HEADER_LEN, Key, KeyId, Limiter, Name, NewKey, Outcome,
+    Plan, Settlement, Timestamp, entropy,
 };
 
 use crate::support::random::Random;
@@ -39,14 +40,15 @@ const ROUNDS: [u64; 2] = [4000, 200_000];
 const KEYS: u32 = 10;
 const SUBJECTS: u32 = 20;
 
-/// A folder with a gate and a limiter that have been used.
+/// A folder with a gate, a limiter and a limiter of addresses that have been used.
 struct Files {
     gate: PathBuf,
     limiter: PathBuf,
+    addresses: PathBuf,
 }
 
 impl Files {
-    /// Creates both tables in a folder, and the file `keys` with the ids and texts of the keys.
+    /// Creates the tables in a folder, and the file `keys` with the ids and texts of the keys.
     fn create_in(at: &Path) -> Self {
         let files = Self::in_folder(at);
         let gate = Gate::create(&files.gate, peppers(), &config(KEYS)).unwrap();
@@ -64,6 +66,12 @@ impl Files {
                 .unwrap();
         for subject in 0..SUBJECTS {
             assert!(limiter.table().check(&subject.to_le_bytes(), 1, NOW).is_admitted());
+        }
+        let policy = "addresses: /64 5/minute, 9/hour; /56 12/minute; /48 30/hour";
+        let addresses =
+            AddressLimiter::create(&files.addresses, &policy.parse().unwrap(), SUBJECTS).unwrap();
+        for number in 0..SUBJECTS {
+            assert!(addresses.table().check(address(number), 1, NOW).is_admitted());
         }
         files
     }
@@ -94,8 +102,14 @@ impl Files {
 
     /// Returns the paths of the tables in a folder.
     fn in_folder(at: &Path) -> Self {
-        Self { gate: at.join("gate"), limiter: at.join("limiter") }
+        let path = |name| at.join(name);
+        Self { gate: path("gate"), limiter: path("limiter"), addresses: path("addresses") }
     }
+}
+
+/// Returns the address of a client. Four clients each are in one /56, and 8 in one /48.
+fn address(number: u32) -> Address {
+    Address::parse(&format!("2001:db8:{:x}:{:x}::1", number / 8, (number % 8) << 6)).unwrap()
 }
 
 /// Returns keys that were never in the gate: with an id that exists or does not exist, with a right
@@ -228,6 +242,43 @@ fn use_limiter(path: &Path) -> bool {
     true
 }
 
+/// Opens a limiter of addresses, uses it, and asserts that it keeps the limits of its own policy
+/// for the shortest window of each prefix. Returns whether the limiter opened.
+fn use_addresses(path: &Path) -> bool {
+    let limiter = match AddressLimiter::open(path) {
+        Ok(limiter) => limiter,
+        Err(error) => {
+            assert_clear(path, &error);
+            return false;
+        }
+    };
+    let policy = limiter.policy();
+    let limits = policy.iter().flat_map(|policy| policy.iter());
+    let limits: Vec<u32> = limits.map(|(_, quotas)| quotas[0].limit).collect();
+    for number in (0..SUBJECTS).step_by(3).chain(1000..1003) {
+        let check = |_: &u32| limiter.table().check(address(number), 1, NOW).is_admitted();
+        let admitted = (0..40).filter(check).count();
+        // All limits together bound what one client may use.
+        assert!(limits.iter().all(|limit| admitted <= *limit as usize), "{admitted}: {limits:?}");
+    }
+    for now in [0, 1, NOW.unix_ms() + 90_000_000, u64::MAX].map(Timestamp::from_unix_ms) {
+        for number in [0, 1, 2, 2000, 2001] {
+            let compound = limiter.table().check(address(number), 1, now);
+            let _ = (compound.retry_after_s(), compound.headers(), compound.tallies().len());
+            if let Some(charge) = compound.charge(0) {
+                let overdraw = Settlement::new().with_cost(7).with_overdraw(true);
+                limiter.table().settle(address(number), charge, 3, now);
+                limiter.table().settle_all(address(number), charge, &overdraw, now);
+                limiter.table().refund(address(number), charge, now);
+            }
+            limiter.table().peek(address(number), u32::MAX, now);
+            limiter.table().reset(address(number), now);
+        }
+        assert!(limiter.table().live_subjects(now) <= limiter.table().slots_total());
+    }
+    true
+}
+
 /// Asserts that an error names the file and has a sentence about it.
 fn assert_clear(path: &Path, error: &Error) {
     let text = error.to_string();
@@ -253,6 +304,7 @@ fn worker() {
             };
             report(errors(Gate::open(&files.gate, peppers()).map(drop)));
             report(errors(Limiter::open(&files.limiter).map(drop)));
+            report(errors(AddressLimiter::open(&files.addresses).map(drop)));
         }
         _ => panic!("no such role: {words:?}"),
     }
@@ -307,6 +359,7 @@ fn use_damaged(at: &Path, kind: &str, damage: Damage<'_>) {
         let case = format!("{kind}, round {round}");
         let used = std::panic::catch_unwind(|| match path.file_name().unwrap().to_str() {
             Some("gate") => use_gate(&path, &keys, &unknown_keys),
+            Some("addresses") => use_addresses(&path),
             _ => use_limiter(&path),
         });
         match used {
@@ -338,6 +391,7 @@ fn use_wrong_lengths(at: &Path, kind: &str) {
             fs::write(&path, &bytes).unwrap();
             let error = match kind {
                 "gate" => Gate::open(&path, peppers()).unwrap_err(),
+                "addresses" => AddressLimiter::open(&path).unwrap_err(),
                 _ => Limiter::open(&path).unwrap_err(),
             };
             assert_clear(&path, &error);
@@ -376,7 +430,7 @@ fn assert_damage_is_harmless(at: &Path, damage: &str, kind: &str) {
         failed.len(),
         &failed[..failed.len().min(5)]
     );
-    println!("{damage} of a {kind}: {}", reports.last().unwrap());
+    println!("{damage}, {kind}: {}", reports.last().unwrap());
 }
 
 #[test]
@@ -385,6 +439,7 @@ fn header_with_any_bit_flipped_admits_no_unknown_key() {
     Files::create_in(folder.path());
     assert_damage_is_harmless(folder.path(), "header", "gate");
     assert_damage_is_harmless(folder.path(), "header", "limiter");
+    assert_damage_is_harmless(folder.path(), "header", "addresses");
 }
 
 #[test]
@@ -393,6 +448,7 @@ fn body_with_random_damage_admits_no_unknown_key() {
     Files::create_in(folder.path());
     assert_damage_is_harmless(folder.path(), "body", "gate");
     assert_damage_is_harmless(folder.path(), "body", "limiter");
+    assert_damage_is_harmless(folder.path(), "body", "addresses");
 }
 
 /// While a change is unfinished, checks read it from the header.
@@ -415,6 +471,7 @@ fn file_of_any_wrong_length_is_refused() {
     Files::create_in(folder.path());
     assert_damage_is_harmless(folder.path(), "length", "gate");
     assert_damage_is_harmless(folder.path(), "length", "limiter");
+    assert_damage_is_harmless(folder.path(), "length", "addresses");
 }
 
 // Files of other users, replaced files, and paths that lead to other things.
@@ -442,7 +499,7 @@ fn file_of_another_user_is_refused() {
         Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&program).status().unwrap();
     assert!(copied.success());
     let open_as_user = |owner: u32, group: u32, mode: u32| -> Vec<String> {
-        for path in [&files.gate, &files.limiter] {
+        for path in [&files.gate, &files.limiter, &files.addresses] {
             chown(path, Some(owner), Some(group)).unwrap();
             set_mode(path, mode);
         }
@@ -450,24 +507,25 @@ fn file_of_another_user_is_refused() {
         let mut as_user = copy_of_this_program(&program);
         as_user.args(Worker::OPTIONS).uid(USER).gid(USER);
         as_user.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        let paths = [&files.gate, &files.limiter].map(|path| path.display().to_string());
+        let paths =
+            [&files.gate, &files.limiter, &files.addresses].map(|path| path.display().to_string());
         reports_of(as_user)
             .iter()
             .zip(paths)
             .map(|(errors, path)| errors.replace(&path, "FILE"))
             .collect()
     };
-    assert_eq!(open_as_user(USER, USER, 0o600), ["open"; 2]);
+    assert_eq!(open_as_user(USER, USER, 0o600), ["open"; 3]);
     // Root may give the group of a service access to its files.
-    assert_eq!(open_as_user(0, USER, 0o660), ["open"; 2]);
+    assert_eq!(open_as_user(0, USER, 0o660), ["open"; 3]);
     let denied = "cannot open FILE: Permission denied (os error 13)";
-    assert_eq!(open_as_user(0, 0, 0o600), [denied; 2]);
-    assert_eq!(open_as_user(OTHER_USER, OTHER_USER, 0o600), [denied; 2]);
+    assert_eq!(open_as_user(0, 0, 0o600), [denied; 3]);
+    assert_eq!(open_as_user(OTHER_USER, OTHER_USER, 0o600), [denied; 3]);
     let refused = format!(
         "FILE: it belongs to user {OTHER_USER}, and this process is user {USER}; fix it with: chown {USER} FILE"
     );
     for mode in [0o660, 0o666] {
-        assert_eq!(open_as_user(OTHER_USER, USER, mode), [&*refused; 2]);
+        assert_eq!(open_as_user(OTHER_USER, USER, mode), [&*refused; 3]);
     }
 }
 

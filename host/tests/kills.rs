@@ -1,7 +1,7 @@
 //! Kills thousands of processes with SIGKILL at random instants, several at a time on the same
 //! files. Meanwhile they check, refund, settle, insert, reuse expired slots, issue, import, rotate,
 //! revoke, assign, change plans and create files. Some of their requests charge the tallies of a
-//! key, of its groups and of its team.
+//! key, of its groups and of its team, or of an address and its larger networks.
 //!
 //! Each worker writes to a journal (a file of its own) what it is about to do and what it has done.
 //! After a kill the parent therefore knows what was acknowledged and what was in flight, and
@@ -28,8 +28,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use keytally::{
-    AdminError, Administrator, Charge, Error, Gate, GateConfig, KeyId, KeyState, Limiter, Mapping,
-    Outcome, Plan, Reason, Settlement, Timestamp, entropy, now,
+    Address, AddressLimiter, AdminError, Administrator, Charge, Error, Gate, GateConfig, KeyId,
+    KeyState, Limiter, Mapping, Outcome, Plan, Reason, Settlement, Timestamp, entropy, now,
 };
 
 use crate::support::prompt::promptly;
@@ -51,7 +51,7 @@ fn kills() -> u64 {
 }
 
 /// The roles of one batch of workers, which run at the same time.
-const ROLES: [&str; 10] = [
+const ROLES: [&str; 12] = [
     "spend",
     "insert",
     "administer",
@@ -62,6 +62,8 @@ const ROLES: [&str; 10] = [
     "administer",
     "request",
     "request",
+    "address",
+    "address",
 ];
 
 /// Each worker is killed within this time after all workers of its batch are ready.
@@ -148,6 +150,7 @@ fn worker() {
     match role.as_str() {
         "spend" => spend(&job),
         "request" => make_requests(&job),
+        "address" => charge_addresses(&job),
         "insert" => insert(&job),
         "administer" => administer(&job),
         "create" => create(&job),
@@ -362,6 +365,71 @@ fn make_requests(job: &Job) {
             step(changes, &|| {
                 let settled = gate.table().settle_all(*id, charge, &settlement, now).unwrap();
                 assert_eq!((settled.verdict.uncharged(), settled.uncharged()), (0, &[0][..]));
+                None
+            });
+        }
+    }
+}
+
+/// The clients of a limiter of addresses. Each has the indexes of the tallies of its networks, the
+/// largest network first.
+const CLIENTS: [(&str, [usize; 3]); 3] = [
+    ("2001:db8:1:100::1", [0, 1, 2]),
+    ("2001:db8:1:101::1", [0, 1, 3]),
+    ("2001:db8:1:200::1", [0, 4, 5]),
+];
+
+/// The number of networks of all clients.
+const NETWORKS: usize = 6;
+
+/// The journal of a worker that charges addresses: the units charged to each network. Then, for the
+/// request in flight, the networks that it changes in their order, and by how many units.
+type Networks = Numbers<{ NETWORKS + 2 * 3 }>;
+
+fn addresses_path(at: &Path) -> PathBuf {
+    at.join("addresses")
+}
+
+fn client(text: &str) -> Address {
+    Address::parse(text).unwrap()
+}
+
+/// Charges addresses, and refunds some of the charges.
+fn charge_addresses(job: &Job) {
+    let limiter = AddressLimiter::open(addresses_path(&job.at)).unwrap();
+    let (now, mut random) = (when(job.batch), Random(job.number));
+    let journal = Networks::new(job);
+    let mut numbers = [0; NETWORKS + 2 * 3];
+    journal.write(numbers);
+    report("ready");
+    loop {
+        let (text, networks) = CLIENTS[usize::try_from(random.below(3)).unwrap()];
+        let mut step = |changes: [(usize, i64); 3], work: &dyn Fn() -> Option<Charge>| {
+            for (at, (network, units)) in changes.into_iter().enumerate() {
+                numbers[NETWORKS + 2 * at] = i64::try_from(network).unwrap();
+                numbers[NETWORKS + 2 * at + 1] = units;
+            }
+            journal.write(numbers);
+            let charge = work();
+            for (network, units) in changes {
+                numbers[network] += units;
+            }
+            numbers[NETWORKS..].fill(0);
+            journal.write(numbers);
+            charge
+        };
+        let cost = u32::try_from(random.below(20)).unwrap() + 1;
+        let units = i64::from(cost);
+        let charge = step(networks.map(|network| (network, units)), &|| {
+            let all = limiter.table().check(client(text), cost, now);
+            assert!(all.is_admitted(), "{all:?}");
+            all.charge(0)
+        });
+        if random.below(2) == 0 {
+            // A refund begins with the client's own network.
+            let [largest, larger, own] = networks.map(|network| (network, -units));
+            step([own, larger, largest], &|| {
+                limiter.table().refund(client(text), charge.unwrap(), now);
                 None
             });
         }
@@ -621,13 +689,16 @@ fn kill_at_a_random_instant_loses_nothing() {
     write_keys(at, &issue_keys(&gate, SPENT + administrators * ROTATED));
 
     let team = create_team(&team_folder(at));
+    let policy = "addresses: /64 100000000/hour; /56 200000000/hour; /48 400000000/hour";
+    let addresses =
+        AddressLimiter::create(addresses_path(at), &policy.parse().unwrap(), 8).unwrap();
 
     let mut random = Random(now().unix_ms());
     let mut totals = Totals::default();
     let mut batch = 0;
     while batch * (ROLES.len() as u64) < kills {
         batch += 1;
-        kill_one_batch(at, batch, &mut random, (&gate, &team, &limiter), &mut totals);
+        kill_one_batch(at, batch, &mut random, (&gate, &team, &limiter, &addresses), &mut totals);
     }
     println!("{kills} kills; {totals:?}");
     assert!(totals.all_happened(), "{totals:?}");
@@ -645,6 +716,8 @@ struct Totals {
     requests_in_flight: usize,
     /// Requests of which some tallies were changed, and others not.
     requests_in_part: usize,
+    addresses_in_flight: usize,
+    addresses_in_part: usize,
     subjects_counted: i64,
     changes: usize,
     changes_in_flight: usize,
@@ -658,6 +731,7 @@ impl Totals {
     fn all_happened(&self) -> bool {
         self.units_spent > 0
             && self.requests_in_flight > 0
+            && self.addresses_in_flight > 0
             && self.subjects_counted > 0
             && self.changes > 0
             && self.changes_in_flight > 0
@@ -670,7 +744,7 @@ fn kill_one_batch(
     at: &Path,
     batch: u64,
     random: &mut Random,
-    (gate, team, limiter): (&Gate, &Gate, &Limiter),
+    (gate, team, limiter, addresses): (&Gate, &Gate, &Limiter, &AddressLimiter),
     totals: &mut Totals,
 ) {
     fs::create_dir(new_folder(at)).unwrap();
@@ -703,6 +777,7 @@ fn kill_one_batch(
     };
     assert_counts(at, gate, &jobs_of("spend"), totals);
     assert_requests(at, team, &jobs_of("request"), totals);
+    assert_networks(addresses, &jobs_of("address"), totals);
     assert_subjects(limiter, &jobs_of("insert"), totals);
     assert_changes(at, gate, &jobs_of("administer"), totals);
     assert_files(at, &jobs_of("create"), totals);
@@ -764,14 +839,67 @@ fn assert_requests(at: &Path, gate: &Gate, jobs: &[&Job], totals: &mut Totals) {
         counts.push(team);
         counts
     };
-    let mut acknowledged = vec![0; TALLIES];
+    let journals: Vec<_> = jobs.iter().map(|job| Requests::read(job)).collect();
+    let counts = counted();
+    let in_part = assert_in_order(&counts, &journals, &mut totals.requests_in_flight);
+    totals.requests_in_part += usize::from(in_part);
+    // The next request is charged to all tallies.
+    for (_, text) in &keys {
+        let part = gate.table().part(Some(text.as_bytes()), 1).with_group("write").unwrap();
+        assert!(
+            promptly("requesting", || part.with_group("tokens").unwrap().check(now)).is_admitted()
+        );
+    }
+    let more = [1, 1, 1, 1, 1, 1, 2];
+    assert_eq!(
+        counted(),
+        counts.iter().zip(more).map(|(count, more)| count + more).collect::<Vec<_>>()
+    );
+}
+
+/// Asserts that each network counts what the journals say, as [`assert_requests`] does.
+fn assert_networks(addresses: &AddressLimiter, jobs: &[&Job], totals: &mut Totals) {
+    let now = when(jobs[0].batch);
+    let counted = || {
+        let mut counts = [0; NETWORKS];
+        for (text, networks) in CLIENTS {
+            let all = addresses.table().peek(client(text), 0, now);
+            // The verdicts begin with the client's own network.
+            for (network, verdict) in networks.into_iter().rev().zip(all.verdicts()) {
+                counts[network] = i64::from(verdict.quotas().iter().next().unwrap().used());
+            }
+        }
+        counts
+    };
+    let (mut counts, journals) =
+        (counted(), jobs.iter().map(|job| Networks::read(job)).collect::<Vec<_>>());
+    let in_part = assert_in_order(&counts, &journals, &mut totals.addresses_in_flight);
+    totals.addresses_in_part += usize::from(in_part);
+    // The next request of each client is charged to all of its networks.
+    for (text, networks) in CLIENTS {
+        let next = promptly("charging", || addresses.table().check(client(text), 1, now));
+        assert!(next.is_admitted(), "{next:?}");
+        networks.into_iter().for_each(|network| counts[network] += 1);
+    }
+    assert_eq!(counted(), counts);
+    assert_eq!(addresses.table().live_subjects(now), NETWORKS as u64);
+}
+
+/// Asserts that tallies count what the journals say. Of each request in flight, the first changes
+/// were made, in their order, and the others not. Returns whether one was surely made in part.
+fn assert_in_order<const LEN: usize>(
+    counts: &[i64],
+    journals: &[[i64; LEN]],
+    requests_in_flight: &mut usize,
+) -> bool {
+    let tallies = counts.len();
+    let mut acknowledged = vec![0; tallies];
     let mut in_flight = Vec::new();
-    for job in jobs {
-        let numbers = Requests::read(job);
+    for numbers in journals {
         acknowledged.iter_mut().zip(numbers).for_each(|(sum, units)| *sum += units);
-        let changes = numbers[TALLIES..].as_chunks().0.iter().copied();
+        let changes = numbers[tallies..].as_chunks().0.iter().copied();
         let changes: Vec<[i64; 2]> = changes.filter(|[_, units]| *units != 0).collect();
-        totals.requests_in_flight += usize::from(!changes.is_empty());
+        *requests_in_flight += usize::from(!changes.is_empty());
         in_flight.push(changes);
     }
     // The counts after each number of changes of each request, and whether one is made in part.
@@ -788,23 +916,10 @@ fn assert_requests(at: &Path, gate: &Gate, jobs: &[&Job], totals: &mut Totals) {
         let all = |made| before.iter().map(move |counts| after(counts, made));
         possible = (0..=changes.len()).flat_map(all).collect();
     }
-    let counts = counted();
     let found: Vec<bool> =
-        possible.iter().filter(|(sum, _)| *sum == counts).map(|(_, in_part)| *in_part).collect();
+        possible.iter().filter(|(sum, _)| sum == counts).map(|(_, in_part)| *in_part).collect();
     assert!(!found.is_empty(), "{counts:?} are counted: {possible:?}, {in_flight:?}");
-    totals.requests_in_part += usize::from(!found.contains(&false));
-    // The next request is charged to all tallies.
-    for (_, text) in &keys {
-        let part = gate.table().part(Some(text.as_bytes()), 1).with_group("write").unwrap();
-        assert!(
-            promptly("requesting", || part.with_group("tokens").unwrap().check(now)).is_admitted()
-        );
-    }
-    let more = [1, 1, 1, 1, 1, 1, 2];
-    assert_eq!(
-        counted(),
-        counts.iter().zip(more).map(|(count, more)| count + more).collect::<Vec<_>>()
-    );
+    !found.contains(&false)
 }
 
 /// Asserts that each subject counts what the journals say. In every sixteenth batch, also asserts

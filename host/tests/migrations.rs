@@ -11,8 +11,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use keytally::{
-    Compound, Decided as _, Error, Followed, Gate, GateConfig, KeyId, MigrationConfig, NotCarried,
-    Outcome, check_all,
+    Compound, Decided as _, Error, Followed, Gate, GateConfig, KeyId, Limiter, MigrationConfig,
+    NotCarried, Outcome, RequestError, check_all,
 };
 
 use crate::support::prompt::promptly;
@@ -21,6 +21,10 @@ use crate::support::{is_full, is_quick, new_key, peppers, plan, read_keys, write
 
 /// Processes that check keys during the migrations.
 const PROCESSES: usize = 4;
+
+/// The limits of a key and of a team in the plans.
+const KEY_LIMIT: u32 = 40_000;
+const TEAM_LIMIT: u32 = 90_000;
 
 /// The plans of a gate, in turns: each migration changes the sections or the windows.
 const PLANS: [&str; 3] = [
@@ -59,8 +63,9 @@ fn check(followed: &Followed, key: &str) -> Compound {
     })
 }
 
-/// Checks keys until the file `end` exists. Reports how many requests with each key were admitted,
-/// how many were denied, and how many found the gate unavailable.
+/// Checks keys until once after the file `end` exists. Reports how many requests with each key were
+/// admitted, how many were denied, how many found the gate unavailable, and how often the counts
+/// were followed.
 #[test]
 fn worker() {
     let Some(words) = role() else { return };
@@ -69,12 +74,18 @@ fn worker() {
     let followed = Followed::open(at.join("gate"), peppers()).unwrap();
     report("ready");
     let (mut admitted, mut denied, mut unavailable) = (vec![0; keys.len()], 0, 0);
-    while !at.join("end").exists() {
+    let mut is_last = false;
+    while !is_last {
+        is_last = at.join("end").exists();
         for (index, (_, key)) in keys.iter().enumerate() {
             let compound = check(&followed, key);
             match compound.outcome() {
                 Outcome::Admitted => admitted[index] += 1,
-                Outcome::Denied => denied += 1,
+                Outcome::Denied => {
+                    let spent = compound.decisive().quotas().iter().any(|it| it.remaining == 0);
+                    assert!(spent, "{compound:?}");
+                    denied += 1;
+                }
                 Outcome::Unavailable => unavailable += 1,
                 other => panic!("{other}: {:?}", compound.reason()),
             }
@@ -82,7 +93,8 @@ fn worker() {
         std::thread::yield_now();
     }
     let admitted: Vec<String> = admitted.iter().map(ToString::to_string).collect();
-    report(format!("{} {denied} {unavailable}", admitted.join(" ")));
+    let followed = followed.status().reopened;
+    report(format!("{} {denied} {unavailable} {followed}", admitted.join(" ")));
 }
 
 #[test]
@@ -96,7 +108,7 @@ fn processes_check_keys_through_migrations_within_every_limit() {
     for worker in &mut workers {
         assert_eq!(worker.next_report().as_deref(), Some("ready"));
     }
-    let migrations = if is_full() {
+    let migrations: u32 = if is_full() {
         100
     } else if is_quick() {
         3
@@ -105,17 +117,23 @@ fn processes_check_keys_through_migrations_within_every_limit() {
     };
     for number in 1..=migrations {
         let gate = open(at);
-        // The processes check keys between two migrations, too.
-        let enough = used(&gate, keys[0].0, "key") + 20;
-        promptly("checks", || while used(&gate, keys[0].0, "key") < enough.min(40_000) {});
+        // The processes check keys between two migrations, too. After half of the migrations, the
+        // limit of the team is spent.
+        let is_spent = || used(&gate, keys[0].0, "team") == TEAM_LIMIT;
+        let enough = used(&gate, keys[0].0, "key") + 2 * TEAM_LIMIT / 3 / migrations;
+        promptly("checks", || {
+            while used(&gate, keys[0].0, "key") < enough && !is_spent() {
+                std::thread::yield_now();
+            }
+        });
         // A gate with imported keys can be enlarged twice.
         let keys = gate.table().capacity() * if number == 2 || number == 5 { 2 } else { 1 };
-        let plans = vec![plan("default", PLANS[number % PLANS.len()])];
+        let plans = vec![plan("default", PLANS[number as usize % PLANS.len()])];
         let migration = MigrationConfig::default().with_keys(keys).with_plans(plans);
         gate.migrate(at.join("new"), &migration).unwrap();
     }
     fs::write(at.join("end"), "").unwrap();
-    let mut sums = vec![0; keys.len() + 2];
+    let mut sums = vec![0; keys.len() + 3];
     for worker in &mut workers {
         let counts = worker.next_report().unwrap();
         for (sum, count) in sums.iter_mut().zip(counts.split(' ')) {
@@ -129,19 +147,17 @@ fn processes_check_keys_through_migrations_within_every_limit() {
     assert_eq!(admitted, used, "admitted, and counted by the gate");
     let team = used[..3].iter().sum::<u32>();
     assert_eq!(self::used(&followed.load(), keys[0].0, "team"), team);
-    assert!(used.iter().all(|&used| used <= 40_000) && team <= 90_000, "{used:?}");
-    // A denial means that the key or its team has spent its limit.
-    if rest[0] > 0 {
-        assert!(used.contains(&40_000) || team == 90_000, "{rest:?} {used:?}");
-    }
+    assert!(used.iter().all(|&used| used <= KEY_LIMIT) && team == TEAM_LIMIT, "{used:?}");
+    let [denied, unavailable, reopened] = rest[..] else { panic!("{rest:?}") };
+    assert!(denied > 0 && reopened > 0, "{rest:?}");
     let sum: u32 = admitted.iter().sum();
     println!(
-        "{migrations} migrations: {sum} admitted, {} denied, {} unavailable",
-        rest[0], rest[1]
+        "{migrations} migrations, followed {reopened} times: {sum} admitted, {denied} denied, \
+         {unavailable} unavailable"
     );
     let (_, key) = &keys[3];
     while check(&followed, key).is_admitted() {}
-    assert_eq!(self::used(&followed.load(), keys[3].0, "key"), 40_000);
+    assert_eq!(self::used(&followed.load(), keys[3].0, "key"), KEY_LIMIT);
 }
 
 /// Returns the units that count in the window of 31 days of a section.
@@ -180,6 +196,74 @@ fn followed_gate_uses_the_keys_of_the_new_file_at_once() {
     let verdict = old.check(Some(keys[0].1.as_bytes()), 1);
     assert_eq!(Some(verdict).outcome(), Outcome::Unavailable);
     assert!(matches!(old.issue(&new_key()), Err(Error::Replaced { .. })));
+}
+
+#[test]
+fn request_of_two_gates_follows_both_of_them() {
+    let folder = folder();
+    let at = folder.path();
+    let [one, other] = ["one", "other"].map(|name| {
+        fs::create_dir(at.join(name)).unwrap();
+        let keys = create(&at.join(name), "1000/31d; team: 2000/31d");
+        let followed = Followed::open(at.join(name).join("gate"), peppers()).unwrap();
+        (followed, keys[0].clone())
+    });
+    let addresses = Limiter::in_memory(&"1000/31d".parse().unwrap(), 10).unwrap();
+    let check = || {
+        let gates = [None, Some(&one.0), Some(&other.0)];
+        let compound = Followed::call_all(&gates, |gates| {
+            let own = gates[0].part(Some(one.1.1.as_bytes()), 1);
+            let others = gates[1].part(Some(other.1.1.as_bytes()), 1);
+            check_all(&[&addresses.part(b"a", 1), &own, &others])
+        });
+        compound.unwrap()
+    };
+    assert!(check().is_admitted());
+    for name in ["one", "other"] {
+        let plans = vec![plan("default", "1000/31d, 40/second; team: 2000/31d")];
+        let migration = MigrationConfig::default().with_keys(16).with_plans(plans);
+        open(&at.join(name)).migrate(at.join(name).join("new"), &migration).unwrap();
+        assert!(check().is_admitted(), "{name}");
+    }
+    for (followed, (id, _)) in [&one, &other] {
+        let used = ["key", "team"].map(|section| used(&followed.load(), *id, section));
+        assert_eq!((used, followed.status().reopened), ([3, 3], 1));
+    }
+    assert_eq!(addresses.peek(b"a", 0).remaining(), Some(997));
+}
+
+#[test]
+fn group_of_the_new_plans_is_known_at_once() {
+    let folder = folder();
+    let at = folder.path();
+    let keys = create(at, PLANS[0]);
+    let followed = Followed::open(at.join("gate"), peppers()).unwrap();
+    let check = || {
+        followed.call(|gate| {
+            let part = gate.part(Some(keys[0].1.as_bytes()), 1).with_group("write")?;
+            Ok::<_, RequestError>(check_all(&[&part]).unwrap())
+        })
+    };
+    assert!(check().is_err());
+    let migration = MigrationConfig::default().with_plans(vec![plan("default", PLANS[2])]);
+    open(at).migrate(at.join("new"), &migration).unwrap();
+    assert!(check().is_ok_and(|compound| compound.is_admitted()));
+}
+
+#[test]
+fn reset_of_an_account_follows_its_counts() {
+    let folder = folder();
+    let at = folder.path();
+    let keys = create(at, PLANS[0]);
+    let followed = Followed::open(at.join("gate"), peppers()).unwrap();
+    assert!(check(&followed, &keys[0].1).is_admitted());
+    let old = open(at);
+    old.migrate(at.join("new"), &MigrationConfig::default()).unwrap();
+    assert_eq!(old.reset_account(42), Some(Outcome::Unavailable));
+    assert_eq!(followed.call(|gate| gate.reset_account(42)), Some(Outcome::Admitted));
+    let used = ["key", "team"].map(|section| used(&followed.load(), keys[0].0, section));
+    assert_eq!(used, [1, 0]);
+    assert_eq!(followed.call(|gate| gate.reset_account(99)), None);
 }
 
 #[test]

@@ -4,7 +4,8 @@
 use alloc::sync::Arc;
 
 use keytally::{
-    Address, AddressLimiter, AddressPart, Gate, GatePart, Limiter, LimiterPart, Mapping, table,
+    Address, AddressLimiter, AddressPart, Current, Followed, Gate, GatePart, Limiter, LimiterPart,
+    Mapping, table,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -19,8 +20,7 @@ use crate::verdict::Verdict;
 
 /// A key or a subject with a cost, as a part of ``check_all``.
 ///
-/// ``Gate.part`` and ``Limiter.part`` return it. Make one for each request: a part of a gate uses
-/// the file that was at the gate's path when it was made.
+/// ``Gate.part`` and ``Limiter.part`` return it. Make one for each request.
 ///
 /// >>> from keytally import Limiter
 /// >>> Limiter.in_memory("5/minute").part("203.0.113.9", 2).cost
@@ -33,9 +33,41 @@ pub(crate) struct Part {
 
 /// What a part charges.
 enum Of {
-    Key { gate: Arc<Gate>, api_key: Option<Zeroizing<Vec<u8>>>, request: Request },
+    Key { gate: SharedGate, api_key: Option<Zeroizing<Vec<u8>>>, request: Request },
     Subject { limiter: Arc<Limiter>, subject: Vec<u8> },
     Address { limiter: Arc<AddressLimiter>, address: Address },
+}
+
+impl Of {
+    /// Returns the gate of a key, if it follows its path.
+    fn followed(&self) -> Option<&Followed> {
+        match self {
+            Self::Key { gate: SharedGate::File(gate), .. } => Some(gate),
+            _ => None,
+        }
+    }
+}
+
+/// A gate that Python objects share.
+#[derive(Clone)]
+pub(crate) enum SharedGate {
+    /// A gate in memory.
+    Memory(Arc<Gate>),
+    /// A gate that follows its path.
+    File(Arc<Followed>),
+}
+
+impl SharedGate {
+    /// Returns the gate that is in use.
+    pub(crate) fn current(&self) -> Arc<Gate> {
+        match self {
+            Self::Memory(gate) => Arc::clone(gate),
+            Self::File(gate) => {
+                gate.reopen_if_due();
+                gate.load_newest().to_arc()
+            }
+        }
+    }
 }
 
 impl Part {
@@ -44,12 +76,12 @@ impl Part {
     /// # Errors
     /// A `ValueError` if the gate does not have a group or a scope of the request.
     pub(crate) fn key(
-        gate: Arc<Gate>,
+        gate: SharedGate,
         api_key: Option<&[u8]>,
         cost: u32,
         request: Request,
     ) -> PyResult<Self> {
-        request.part(&gate, api_key, cost)?;
+        request.part(&gate.current(), api_key, cost)?;
         let api_key = api_key.map(|text| Zeroizing::new(text.to_vec()));
         Ok(Self { of: Of::Key { gate, api_key, request }, cost })
     }
@@ -60,13 +92,6 @@ impl Part {
 
     pub(crate) fn address(limiter: Arc<AddressLimiter>, address: Address, cost: u32) -> Self {
         Self { of: Of::Address { limiter, address }, cost }
-    }
-
-    fn gate(&self) -> Option<Arc<Gate>> {
-        match &self.of {
-            Of::Key { gate, .. } => Some(Arc::clone(gate)),
-            Of::Subject { .. } | Of::Address { .. } => None,
-        }
     }
 }
 
@@ -151,9 +176,9 @@ impl Compound {
 
     /// The verdict that decided, whose status and body the response has.
     ///
-    /// It is that of a missing or invalid key, else of a missing scope, else of a full limiter,
-    /// else of a tally that the cost is above a limit of, else the denial that lasts longest. If
-    /// the request was admitted, it is the first.
+    /// It is that of a missing or invalid key, else of a missing scope, else of a key whose counts
+    /// are moving to another file, else of a full limiter, else of a tally that the cost is above a
+    /// limit of, else the denial that lasts longest. If the request was admitted, it is the first.
     #[getter]
     fn decisive(&self) -> Option<Verdict> {
         self.verdict.decisive()
@@ -258,7 +283,7 @@ impl Compound {
 
     /// The seconds until a retry can succeed, rounded up, at least 1.
     ///
-    /// ``None`` unless the outcome is ``"denied"`` or ``"full"``.
+    /// ``None`` unless the outcome is ``"denied"``, ``"full"`` or ``"unavailable"``.
     #[getter]
     fn retry_after_s(&self) -> Option<u32> {
         self.verdict.retry_after_s()
@@ -331,16 +356,35 @@ fn parts_of<'py>(parts: &Bound<'py, PyTuple>) -> PyResult<Vec<Bound<'py, Part>>>
     parts.iter().map(|part| part.cast_into::<Part>().map_err(PyErr::from)).collect()
 }
 
-/// Returns the result of `decide` for the parts.
+/// Returns the result of `decide` for the parts. If the counts of a key are moving to another file,
+/// decides again with that one.
 fn decided(
     parts: &[Bound<'_, Part>],
-    decide: impl FnOnce(&[Charged<'_>]) -> Result<keytally::Compound, keytally::PartsError>,
+    decide: impl Fn(&[Charged<'_>]) -> Result<keytally::Compound, keytally::PartsError>,
 ) -> PyResult<Compound> {
-    let charged: Vec<_> =
-        parts.iter().map(|part| Charged::new(part.get())).collect::<PyResult<_>>()?;
-    let compound = decide(&charged).map_err(|error| PyValueError::new_err(error.to_string()))?;
-    let gates = parts.iter().map(|part| part.get().gate()).collect();
-    Ok(Compound { verdict: Verdict::from_compound(compound, gates) })
+    let followed: Vec<Option<&Followed>> =
+        parts.iter().map(|part| part.get().of.followed()).collect();
+    followed.iter().flatten().for_each(|gate| gate.reopen_if_due());
+    let mut used = Vec::new();
+    let compound = Followed::call_all(&followed, |current| {
+        let mut current = current.iter();
+        let gate_of = |part: &Bound<'_, Part>| match &part.get().of {
+            Of::Key { gate: SharedGate::Memory(gate), .. } => Some(Arc::clone(gate)),
+            // More parts than a request can have are an error, which `decide` returns.
+            Of::Key { gate, .. } => {
+                Some(current.next().map_or_else(|| gate.current(), Current::to_arc))
+            }
+            Of::Subject { .. } | Of::Address { .. } => None,
+        };
+        used = parts.iter().map(gate_of).collect();
+        let charged: Vec<_> = parts
+            .iter()
+            .zip(&used)
+            .filter_map(|(part, gate)| Charged::new(part.get(), gate.as_deref()).transpose())
+            .collect::<PyResult<_>>()?;
+        decide(&charged).map_err(|error| PyValueError::new_err(error.to_string()))
+    })?;
+    Ok(Compound { verdict: Verdict::from_compound(compound, used) })
 }
 
 /// A part as host takes it.
@@ -351,14 +395,19 @@ enum Charged<'p> {
 }
 
 impl<'p> Charged<'p> {
-    fn new(part: &'p Part) -> PyResult<Self> {
+    /// Returns a part, of this gate if it is a key. Returns `None` for a key without a gate.
+    fn new(part: &'p Part, gate: Option<&'p Gate>) -> PyResult<Option<Self>> {
         Ok(match &part.of {
-            Of::Key { gate, api_key, request } => {
+            Of::Key { api_key, request, .. } => {
                 let api_key = api_key.as_deref().map(Vec::as_slice);
-                Self::Key(request.part(gate, api_key, part.cost)?)
+                gate.map(|gate| request.part(gate, api_key, part.cost)).transpose()?.map(Self::Key)
             }
-            Of::Subject { limiter, subject } => Self::Subject(limiter.part(subject, part.cost)),
-            Of::Address { limiter, address } => Self::Address(limiter.part(*address, part.cost)),
+            Of::Subject { limiter, subject } => {
+                Some(Self::Subject(limiter.part(subject, part.cost)))
+            }
+            Of::Address { limiter, address } => {
+                Some(Self::Address(limiter.part(*address, part.cost)))
+            }
         })
     }
 }

@@ -6,7 +6,7 @@ use core::time::Duration;
 use std::path::PathBuf;
 
 use keytally::redact::redact_name;
-use keytally::{AdminError as Admin, Charge, Decided, KeyId, NewKey, Outcome};
+use keytally::{AdminError as Admin, Decided, Left, NewKey, Outcome};
 use keytally::{Administrator, Clock as _, Name, Peppers, Section, Timestamp};
 use keytally::{Error, Followed, Gate as Host, GateConfig, Mapping, Settlement, Wait};
 use pyo3::exceptions::PyTypeError;
@@ -21,12 +21,13 @@ use crate::arguments::{
 };
 use crate::charge::ChargeArgument;
 use crate::clock::{Time, with_clock};
-use crate::compound::Part;
+use crate::compound::{Part, SharedGate};
 use crate::exceptions::{self, NoSuchKeyError, NoSuchPlanError, NoSuchScopeError};
 use crate::key::{Key, KeyInfo};
 use crate::report::Report;
 use crate::request::{Costs, Request};
 use crate::sections::{self, Sections, SectionsArgument};
+use crate::usage::KeyUsage;
 use crate::verdict::Verdict;
 
 /// A table of API keys with their counts, in memory or in a file that any number of processes
@@ -83,14 +84,7 @@ use crate::verdict::Verdict;
 /// 401
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct Gate {
-    held: Held,
-}
-
-/// Where the gate is.
-enum Held {
-    Memory(Arc<Host>),
-    /// In a file, which is opened again when another file replaces it.
-    File(Followed),
+    held: SharedGate,
 }
 
 /// The result of a check: of the key's tally, or of all that the request charges.
@@ -107,9 +101,9 @@ impl Decided for Answer {
         }
     }
 
-    fn left(&self) -> Option<(KeyId, Charge)> {
+    fn left(&self) -> Vec<Left> {
         match self {
-            Self::Verdict(_) => None,
+            Self::Verdict(_) => Vec::new(),
             Self::Compound(compound) => compound.left(),
         }
     }
@@ -257,7 +251,7 @@ impl Gate {
         let config = config(&keys, plans, prefix, teams, scopes, described)?;
         let gate =
             py.detach(|| Host::in_memory(peppers, &config)).map_err(exceptions::from_error)?;
-        Ok(Self { held: Held::Memory(Arc::new(gate)) })
+        Ok(Self { held: SharedGate::Memory(Arc::new(gate)) })
     }
 
     /// Verifies the key, then charges ``cost`` to every window of its plan, if all of them have
@@ -316,7 +310,7 @@ impl Gate {
             slf.get().answer(|gate| {
                 if request.is_none() && !gate.table().is_extended() {
                     let verdict = with_clock!(now, gate.table().layout(), |clock| {
-                        gate.table().check(api_key, cost.0, clock)
+                        gate.counted().check(api_key, cost.0, clock)
                     });
                     return Ok(Answer::Verdict(verdict));
                 }
@@ -352,7 +346,7 @@ impl Gate {
         need: Option<Need>,
     ) -> PyResult<Part> {
         let request = Request::new(groups, costs, need).unwrap_or_default();
-        with_api_key(api_key, |api_key| Part::key(self.current(), api_key, cost.0, request))?
+        with_api_key(api_key, |api_key| Part::key(self.held.clone(), api_key, cost.0, request))?
     }
 
     /// Returns the verdict that `check` would return, and charges nothing.
@@ -427,7 +421,7 @@ impl Gate {
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
         let (verdict, gate) = slf.get().call(|gate| {
-            with_clock!(Time::from(now), |clock| gate.table().refund(key_id.0, charge.0, clock))
+            with_clock!(Time::from(now), |clock| gate.counted().refund(key_id.0, charge.0, clock))
         });
         Self::verdict_of_key(gate, key_id, verdict)
     }
@@ -436,7 +430,8 @@ impl Gate {
     ///
     /// A lower cost refunds the difference. A higher cost charges as much of the difference as
     /// every tally of the cost has room for. The rest is ``uncharged`` of the verdict, and
-    /// ``uncharged_costs`` for groups. The result is the verdict on the first tally.
+    /// ``uncharged_costs`` for groups. The result is the verdict on the tallies of the charge. Its
+    /// ``crossed`` are the warnings of the plan that the difference reached.
     ///
     /// Args:
     ///     key_id: The ``key_id`` of the verdict.
@@ -486,7 +481,7 @@ impl Gate {
             settlement = settlement.with_group(name, *cost);
         }
         let (settled, gate) = slf.get().call(|gate| {
-            with_clock!(Time::from(now), |clock| gate.table().settle_all(
+            with_clock!(Time::from(now), |clock| gate.counted().settle_all(
                 key_id.0,
                 estimate.0,
                 &settlement,
@@ -496,7 +491,7 @@ impl Gate {
         let Some(settled) = settled else { return Err(no_such_key(key_id)) };
         let names = request.costs().iter().map(|(name, _)| name.clone());
         let uncharged_costs = names.zip(settled.uncharged().iter().copied()).collect();
-        Ok(Verdict::of_settlement(settled.verdict, gate, uncharged_costs))
+        Ok(Verdict::of_settlement(&settled, gate, uncharged_costs))
     }
 
     /// Sets all counts of the key to 0. Those that it shares with its account are kept, see
@@ -1021,6 +1016,7 @@ impl Gate {
     ///
     /// Raises:
     ///     NoSuchAccountError: The gate does not have the account.
+    ///     BusyError: The counts are being moved to another file, which was not in force in time.
     ///
     /// >>> import keytally
     /// >>> plans = {"default": "100/minute; team: 5000/hour"}
@@ -1031,12 +1027,20 @@ impl Gate {
     /// 5000
     #[pyo3(signature = (account, *, now=None))]
     fn reset_account(&self, account: Account, now: Option<Moment>) -> PyResult<()> {
-        let gate = self.current();
-        if with_clock!(Time::from(now), |clock| gate.table().reset_account(account.0, clock)) {
-            return Ok(());
+        let now = Time::from(now);
+        let (outcome, _) = self
+            .call(|gate| with_clock!(now, |clock| gate.table().reset_account(account.0, clock)));
+        match outcome {
+            Some(Outcome::Unavailable) => {
+                let sentence = "the counts of this account are being moved; try again";
+                Err(exceptions::BusyError::new_err((sentence, None::<u32>)))
+            }
+            Some(_) => Ok(()),
+            None => {
+                let error = Admin::NoSuchAccount(account.0);
+                Err(exceptions::from_admin_error(&error, error.to_string()))
+            }
         }
-        let error = Admin::NoSuchAccount(account.0);
-        Err(exceptions::from_admin_error(&error, error.to_string()))
     }
 
     /// Adds a plan, or changes the limits of a plan. Keys keep their counts.
@@ -1107,6 +1111,55 @@ impl Gate {
         Some(KeyInfo::new(gate.table().key(key_id.0, now)?, &gate, now))
     }
 
+    /// Begins to count how each key is used, in every process that has the gate open, or ends it.
+    ///
+    /// The counts are in a file next to that of the gate, with its name and ``.usage``. It takes
+    /// 64 bytes for each key that the gate has room for, and remains when counting ends.
+    ///
+    /// Args:
+    ///     is_counted: Whether uses are counted.
+    ///     wait: How long to wait for another administrator, as a timedelta or in seconds.
+    ///
+    /// Raises:
+    ///     TableError: The file of the counts is not one.
+    ///     BusyError: Another administrator did not end within ``wait``.
+    ///     OSError: The gate is in memory, or the operating system reports an error.
+    ///
+    /// >>> import os, tempfile, keytally
+    /// >>> path = os.path.join(tempfile.mkdtemp(), "api.gate")
+    /// >>> gate = keytally.Gate.create(path, pepper=keytally.generate_pepper())
+    /// >>> key_id = gate.issue(42).key_id
+    /// >>> gate.key_usage(key_id) is None
+    /// True
+    /// >>> gate.set_usage(True)
+    /// >>> gate.key_usage(key_id).admitted
+    /// 0
+    #[pyo3(signature = (is_counted, *, wait=WAIT), text_signature = "($self, is_counted, *, wait=10)")]
+    fn set_usage(&self, py: Python<'_>, is_counted: bool, wait: WaitTime) -> PyResult<()> {
+        self.waiting(py, &wait, |gate, wait| gate.set_usage_within(wait, is_counted))
+    }
+
+    /// Returns how a key was used; ``None`` if uses are not counted or the gate does not have the
+    /// key.
+    ///
+    /// Args:
+    ///     key_id: The id of the key.
+    ///
+    /// Raises:
+    ///     KeyIdError: ``key_id`` is not a key id.
+    ///
+    /// >>> import os, tempfile, keytally
+    /// >>> path = os.path.join(tempfile.mkdtemp(), "api.gate")
+    /// >>> gate = keytally.Gate.create(path, pepper=keytally.generate_pepper())
+    /// >>> gate.set_usage(True)
+    /// >>> key = gate.issue(42)
+    /// >>> verdict = gate.check(key.expose(), 3)
+    /// >>> gate.key_usage(key.key_id).units
+    /// 3
+    fn key_usage(&self, key_id: KeyIdText) -> Option<KeyUsage> {
+        self.current().key_usage(key_id.0).map(KeyUsage)
+    }
+
     /// Reads the whole gate and reports its flaws.
     ///
     /// It first completes the change of an administrator that was killed. Each record has a
@@ -1158,8 +1211,8 @@ impl Gate {
     /// (42, 1, None)
     fn reopen(&self, py: Python<'_>) -> PyResult<()> {
         match &self.held {
-            Held::Memory(_) => Ok(()),
-            Held::File(gate) => py.detach(|| gate.reopen()).map_err(exceptions::from_error),
+            SharedGate::Memory(_) => Ok(()),
+            SharedGate::File(gate) => py.detach(|| gate.reopen()).map_err(exceptions::from_error),
         }
     }
 
@@ -1167,8 +1220,8 @@ impl Gate {
     #[getter]
     fn reopened(&self) -> u64 {
         match &self.held {
-            Held::Memory(_) => 0,
-            Held::File(gate) => gate.status().reopened,
+            SharedGate::Memory(_) => 0,
+            SharedGate::File(gate) => gate.status().reopened,
         }
     }
 
@@ -1176,8 +1229,8 @@ impl Gate {
     #[getter]
     fn reopen_problem(&self) -> Option<String> {
         match &self.held {
-            Held::Memory(_) => None,
-            Held::File(gate) => gate.status().problem,
+            SharedGate::Memory(_) => None,
+            SharedGate::File(gate) => gate.status().problem,
         }
     }
 
@@ -1284,28 +1337,24 @@ impl Gate {
         make: impl FnOnce(Peppers) -> Result<Host, Error> + Send,
     ) -> PyResult<Self> {
         let followed = py.detach(|| Followed::from_gate(make(peppers.clone())?, peppers, Ok));
-        followed.map(|gate| Self { held: Held::File(gate) }).map_err(exceptions::from_error)
+        followed
+            .map(|gate| Self { held: SharedGate::File(gate.into()) })
+            .map_err(exceptions::from_error)
     }
 
     /// Returns the gate that is in use, after a check for a replaced file at most once a second.
     ///
     /// A background thread is not an alternative: with one, Python warns at every fork.
     fn current(&self) -> Arc<Host> {
-        match &self.held {
-            Held::Memory(gate) => Arc::clone(gate),
-            Held::File(gate) => {
-                gate.reopen_if_due();
-                gate.load_newest().to_arc()
-            }
-        }
+        self.held.current()
     }
 
     /// Calls `work` with the gate that is in use. If the key's counts are moving to another file,
     /// calls it again with that one. Returns the result and its gate.
     fn call<R: Decided>(&self, mut work: impl FnMut(&Arc<Host>) -> R) -> (R, Arc<Host>) {
         match &self.held {
-            Held::Memory(gate) => (work(gate), Arc::clone(gate)),
-            Held::File(followed) => {
+            SharedGate::Memory(gate) => (work(gate), Arc::clone(gate)),
+            SharedGate::File(followed) => {
                 followed.reopen_if_due();
                 let mut used = None;
                 let result = followed.call(|gate| {
@@ -1347,8 +1396,8 @@ impl Gate {
             };
             let wait = Wait::at_most(wait.0).unless(&interrupted);
             let result = match &self.held {
-                Held::Memory(gate) => work(gate, wait),
-                Held::File(gate) => gate.load_for_change().and_then(|gate| work(&gate, wait)),
+                SharedGate::Memory(gate) => work(gate, wait),
+                SharedGate::File(gate) => gate.load_for_change().and_then(|gate| work(&gate, wait)),
             };
             (result, raised.into_inner())
         });

@@ -49,6 +49,7 @@ mod report;
 mod request;
 mod sections;
 mod snapshot;
+mod usage;
 mod verdict;
 
 use std::ffi::OsString;
@@ -81,6 +82,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<report::Report>()?;
     module.add_class::<sections::SectionQuotas>()?;
     module.add_class::<sections::Sections>()?;
+    module.add_class::<usage::KeyUsage>()?;
     module.add_class::<verdict::TallyVerdict>()?;
     module.add_class::<verdict::Verdict>()?;
     module.add("PROBLEM_MEDIA_TYPE", keytally::PROBLEM_MEDIA_TYPE)?;

@@ -21,6 +21,7 @@ pub(crate) struct Snapshot {
     pub(crate) retry_after_s: Option<u32>,
     pub(crate) uncharged: u32,
     pub(crate) clock_ahead_s: u32,
+    pub(crate) is_shared: bool,
     /// The units of each group that a settlement could not charge.
     pub(crate) uncharged_costs: Vec<(String, u32)>,
     /// The section whose tally the verdict is on; `None` if that is not one tally of a gate.
@@ -56,6 +57,7 @@ type PickledValues = (
     Option<u32>,
     u32,
     u32,
+    bool,
     Option<String>,
 );
 
@@ -117,6 +119,7 @@ impl Snapshot {
             self.retry_after_s,
             self.uncharged,
             self.clock_ahead_s,
+            self.is_shared,
             self.section.clone(),
         )
     }
@@ -153,6 +156,7 @@ impl Snapshot {
             retry_after_s,
             uncharged,
             clock_ahead_s,
+            is_shared,
             section,
         ) = state;
         Some(Self {
@@ -172,6 +176,7 @@ impl Snapshot {
             retry_after_s,
             uncharged,
             clock_ahead_s,
+            is_shared,
             uncharged_costs: Vec::new(),
             section,
             tallies: Vec::new(),

@@ -85,6 +85,8 @@ struct Details {
     section: Option<String>,
     /// The units of each group that a settlement could not charge.
     uncharged_costs: Vec<(String, u32)>,
+    /// Whether the tally of a request with several is an overflow tally.
+    is_shared: bool,
 }
 
 /// The verdicts of core on all tallies of a request.
@@ -92,6 +94,8 @@ struct Compound {
     compound: keytally::Compound,
     /// The gate of each part; `None` for a limiter.
     gates: Vec<Option<Arc<Gate>>>,
+    /// The units of each group that a settlement could not charge.
+    uncharged_costs: Vec<(String, u32)>,
 }
 
 impl Compound {
@@ -109,10 +113,10 @@ impl Compound {
         };
         let verdict = if has_several { tally.verdict().without_charge() } else { *tally.verdict() };
         let section = tally.section().filter(|&section| *section != Section::Key);
-        let details = section.map(|section| {
-            let section = Some(section.name().to_owned());
-            Box::new(Details { section, ..Details::default() })
-        });
+        let section = section.map(|section| section.name().to_owned());
+        let is_shared = tally.verdict().is_shared();
+        let details = (section.is_some() || is_shared)
+            .then(|| Box::new(Details { section, is_shared, ..Details::default() }));
         Verdict { held: Held::Core { verdict, gate, details } }
     }
 
@@ -166,7 +170,8 @@ impl Compound {
             retry_after_s: compound.retry_after_s(),
             uncharged: decisive.uncharged(),
             clock_ahead_s: self.clock_ahead_s(),
-            uncharged_costs: Vec::new(),
+            is_shared: decisive.is_shared(),
+            uncharged_costs: self.uncharged_costs.clone(),
             section: None,
             tallies: compound
                 .tallies()
@@ -221,16 +226,23 @@ impl Verdict {
         compound: keytally::Compound,
         gates: Vec<Option<Arc<Gate>>>,
     ) -> Self {
-        Self { held: Held::Compound(Box::new(Compound { compound, gates })) }
+        let uncharged_costs = Vec::new();
+        Self { held: Held::Compound(Box::new(Compound { compound, gates, uncharged_costs })) }
     }
 
     /// Returns a gate's verdict of a settlement, with the units that it could not charge to groups.
     pub(crate) fn of_settlement(
-        verdict: keytally::Verdict,
+        settled: &keytally::Settled,
         gate: Arc<Gate>,
         uncharged_costs: Vec<(String, u32)>,
     ) -> Self {
-        let details = Some(Box::new(Details { section: None, uncharged_costs }));
+        if gate.table().is_extended() {
+            let (compound, gates) = (settled.compound().clone(), vec![Some(gate)]);
+            let compound = Compound { compound, gates, uncharged_costs };
+            return Self { held: Held::Compound(Box::new(compound)) };
+        }
+        let verdict = settled.verdict;
+        let details = Some(Box::new(Details { uncharged_costs, ..Details::default() }));
         Self { held: Held::Core { verdict, gate: Some(gate), details } }
     }
 
@@ -400,6 +412,7 @@ impl Verdict {
                 retry_after_s: verdict.retry_after_s(),
                 uncharged: verdict.uncharged(),
                 clock_ahead_s: verdict.clock_ahead_s(),
+                is_shared: self.is_shared(),
                 uncharged_costs: self.uncharged_costs_of_groups().to_vec(),
                 section: self.section(),
                 tallies: Vec::new(),
@@ -414,7 +427,8 @@ impl Verdict {
     fn uncharged_costs_of_groups(&self) -> &[(String, u32)] {
         match &self.held {
             Held::Core { details: Some(details), .. } => &details.uncharged_costs,
-            Held::Core { .. } | Held::Compound(_) => &[],
+            Held::Core { .. } => &[],
+            Held::Compound(all) => &all.uncharged_costs,
             Held::Pickled(values) => &values.uncharged_costs,
         }
     }
@@ -452,7 +466,7 @@ impl Verdict {
     /// The decision.
     ///
     /// It is ``"admitted"``, ``"denied"``, ``"missing_key"``, ``"invalid_key"``, ``"too_costly"``,
-    /// ``"full"`` or ``"forbidden"``.
+    /// ``"full"``, ``"forbidden"`` or ``"unavailable"``.
     #[getter]
     pub(crate) fn outcome(&self) -> &'static str {
         self.core_outcome().as_str()
@@ -587,7 +601,7 @@ impl Verdict {
 
     /// The seconds until a retry can succeed, rounded up, at least 1.
     ///
-    /// ``None`` unless the outcome is ``"denied"`` or ``"full"``.
+    /// ``None`` unless the outcome is ``"denied"``, ``"full"`` or ``"unavailable"``.
     #[getter]
     pub(crate) fn retry_after_s(&self) -> Option<u32> {
         self.either(keytally::Verdict::retry_after_s, |values| values.retry_after_s)
@@ -625,6 +639,27 @@ impl Verdict {
     #[getter]
     fn charge(&self) -> Option<Charge> {
         self.charge_of(0)
+    }
+
+    /// Whether a limiter had no slot for the subject and charged it to an overflow tally.
+    ///
+    /// The subject shares that tally with others: see ``Limiter.on_full``. True also if the tally
+    /// denied the request. False for a peek, refund, settle or reset. In a limiter of addresses it
+    /// is about the network that decided, and each of ``tallies`` has its own.
+    ///
+    /// >>> from keytally import Limiter
+    /// >>> limiter = Limiter.in_memory("5/minute", capacity=1)  # It has eight slots.
+    /// >>> [limiter.check(str(number)).is_shared for number in range(9)].index(True)
+    /// 8
+    #[getter]
+    fn is_shared(&self) -> bool {
+        match &self.held {
+            Held::Core { verdict, details, .. } => {
+                verdict.is_shared() || details.as_ref().is_some_and(|details| details.is_shared)
+            }
+            Held::Compound(all) => all.compound.decisive().is_shared(),
+            Held::Pickled(values) => values.is_shared,
+        }
     }
 
     /// The units that ``settle`` could not charge for lack of room; 0 in other verdicts.
@@ -669,7 +704,8 @@ impl Verdict {
     /// the percentage of its limit.
     ///
     /// ``warn 80%`` after a quota of a plan sets a warning. One request reports each: the one whose
-    /// charge brought the count from below the share to it or above.
+    /// charge brought the count from below the share to it or above. The verdict of ``settle`` has
+    /// those that the units above the estimate reached.
     ///
     /// >>> import keytally
     /// >>> plans = {"default": "100/minute warn 80% 95%; team: 5000/hour"}

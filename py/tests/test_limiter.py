@@ -56,6 +56,22 @@ def test_refund_settle_reset_change_counts(now):
     assert limiter.refund("a", charge, now=now).remaining == 10
 
 
+def test_verdict_shows_that_its_tally_is_shared(now):
+    # Both tables have eight slots.
+    limiter = Limiter.in_memory("2/minute", 1)
+    verdicts = [limiter.check(str(number), now=now) for number in range(11)]
+    shared = [verdict.is_shared for verdict in verdicts]
+    assert shared == [False] * 8 + [True] * 3
+    assert verdicts[10].outcome == "denied"
+    assert pickle.loads(pickle.dumps(verdicts[9])).is_shared
+    assert not limiter.peek("10", now=now).is_shared
+
+    addresses = Limiter.in_memory("addresses: /64 2/minute; /56 9/minute", 1)
+    verdicts = [addresses.check(f"2001:db8:0:{number}::1", now=now) for number in range(8)]
+    assert [verdict.is_shared for verdict in verdicts] == [False] * 7 + [True]
+    assert [tally.verdict.is_shared for tally in verdicts[7].tallies] == [True, False]
+
+
 def test_reset_of_all_returns_the_subjects_that_had_counts(now):
     limiter = Limiter.in_memory("2/minute", 100)
     for subject in ("a", "b", "b"):

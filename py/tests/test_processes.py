@@ -13,7 +13,8 @@ import time
 
 import pytest
 
-from keytally import BusyError, Gate, Limiter, TableError
+import migrations
+from keytally import BusyError, Gate, Limiter, TableError, UnavailableError, check_all
 
 LIMIT = 4000
 WORKERS = 4
@@ -359,6 +360,74 @@ def test_replaced_file_is_opened_within_a_second_of_checks(tmp_path, pepper):
     # A verdict has the names of the gate that returned it.
     assert verdict.plan == "default"
     assert (gate.reopened, gate.reopen_problem) == (1, None)
+
+
+def test_migrated_gate_is_followed_at_once(tmp_path, pepper):
+    plans = {"default": "100/31d; team: 500/31d"}
+    gate = Gate.create(tmp_path / "api.gate", pepper=pepper, keys=64, plans=plans)
+    key = gate.issue(42)
+    part = gate.part(key.expose(), 2)
+    addresses = Limiter.in_memory("9/31d")
+    assert check_all(addresses.part("a"), part).admitted
+    charge = gate.check(key.expose(), 5).charge
+    plan = "default=100/31d, 90/second; team: 500/31d; group write: 5/second"
+    migrations.migrate(gate.path, pepper, "--keys", 100, "--plan", plan)
+    # The part was made with the old file.
+    assert check_all(addresses.part("a"), part).admitted
+    assert (gate.capacity, gate.reopened) == (128, 1)
+    assert gate.check(key.expose(), groups=["write"]).admitted
+    # The charge is from before other windows, so it is not refunded.
+    gate.refund(key.key_id, charge)
+    left = {quota.window: quota.remaining for quota in gate.key(key.key_id).quotas}
+    assert left[31 * 86400] == 100 - 2 - 5 - 2 - 1
+    gate.reset_account(42)
+    assert gate.account(42).quotas[0].remaining == 500
+    assert addresses.peek("a").remaining == 7
+
+
+def test_checks_of_threads_follow_migrations(gate, pepper):
+    key = gate.issue(1).expose()
+
+    def check():
+        verdict = gate.check(key)
+        while verdict.outcome == "unavailable":
+            verdict = gate.check(key)
+        return verdict.admitted
+
+    with threads(WORKERS, lambda: spend(check)) as admitted:
+        for _ in range(3):
+            migrations.migrate(gate.path, pepper)
+    assert sum(admitted) == LIMIT
+
+
+def test_key_whose_counts_have_moved_is_unavailable(gate, pepper):
+    key = gate.issue(1)
+    charge = gate.check(key.expose(), 3).charge
+    left = migrations.left_behind(gate, pepper)
+    begun = time.monotonic()
+    verdict = left.check(key.expose())
+    assert time.monotonic() - begun >= 0.05
+    assert (verdict.outcome, verdict.http_status, verdict.retry_after_s) == ("unavailable", 503, 1)
+    assert verdict.body == b'{"error": "Service unavailable. Please try again later."}'
+    assert (verdict.account, verdict.key_id, verdict.charge) == (1, key.key_id, None)
+    with pytest.raises(UnavailableError, match=r"unavailable \(503\); try again in 1 s"):
+        verdict.raise_for_status()
+    compound = check_all(left.part(key.expose()), Limiter.in_memory("5/minute").part("a"))
+    assert (compound.outcome, compound.retry_after_s) == ("unavailable", 1)
+    assert left.peek(key.expose()).outcome == "unavailable"
+    assert left.reset(key.key_id).outcome == "unavailable"
+    assert left.refund(key.key_id, charge).outcome == "unavailable"
+    assert gate.peek(key.expose()).remaining == LIMIT - 3
+
+
+def test_account_whose_counts_have_moved_is_not_reset(tmp_path, pepper):
+    plans = {"default": "100/31d; team: 500/31d"}
+    gate = Gate.create(tmp_path / "api.gate", pepper=pepper, keys=64, plans=plans)
+    gate.check(gate.issue(42).expose(), 3)
+    left = migrations.left_behind(gate, pepper)
+    with pytest.raises(BusyError, match="are being moved; try again"):
+        left.reset_account(42)
+    assert gate.account(42).quotas[0].remaining == 497
 
 
 def test_invalid_replacement_keeps_the_old_gate(tmp_path, pepper):

@@ -99,6 +99,10 @@ def calls(gate, path):
     yield gate.import_keys, {"keys": ["a-key-of-customer"], **holder}
     yield gate.rotate, {"key_id": KEY_ID, "grace": 1, "force": False, "now": 1.0}
     yield gate.revoke, {"key_id": KEY_ID, "wait": 1}
+    yield gate.expire, {"key_id": KEY_ID, "expires": None, "now": 1.0, "wait": 1}
+    yield gate.end_grace, {"key_id": KEY_ID, "wait": 1}
+    yield gate.set_usage, {"is_counted": True, "wait": 1}
+    yield gate.key_usage, {"key_id": KEY_ID}
     yield gate.assign, {"key_id": KEY_ID, "plan": "default"}
     yield gate.set_plan, {"name": "pro", "policy": "5/minute"}
     yield gate.set_scopes, {"key_id": KEY_ID, "scopes": ["read"], "wait": 1}

@@ -272,6 +272,23 @@ def test_one_request_reports_each_warning(gate, now):
     assert crossed(1) == []
 
 
+def test_settlement_reports_the_warnings_that_it_reached(gate, now):
+    key = gate.issue(42, now=now).expose()
+    verdict = gate.check(key, 2, now=now)
+
+    def settled(cost):
+        result = gate.settle(verdict.key_id, verdict.charge, cost, now=now)
+        return [
+            (tally.section, quota.name, quota.remaining, percent)
+            for tally, quota, percent in result.crossed()
+        ]
+
+    assert settled(1) == []
+    assert gate.check(key, 1, now=now).crossed() == []
+    assert settled(3) == [("key", "minute", 2, 60)]
+    assert settled(3) == []
+
+
 def test_suspended_account_is_refused(gate, now):
     ann, bob = gate.issue(42).expose(), gate.issue(43).expose()
     gate.suspend(42)

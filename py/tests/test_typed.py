@@ -57,6 +57,7 @@ def test_runtime_types_of_sections_are_those_of_the_stubs() -> None:
     settled = gate.settle(verdict.key_id, verdict.charge, costs={"write": 1}, overdraw=True)
     assert_type(settled.uncharged_costs, "dict[str, int]")
     assert_type(gate.account(42), "keytally.AccountInfo | None")
+    assert_type(gate.key_usage(settled.key_id or ""), "keytally.KeyUsage | None")
     gate.limit_account(42, keytally.Policy("3/hour"))
     compound = keytally.check_all(gate.part(key, groups=["write"]))
     assert_type(compound.charge(0), "keytally.Charge | None")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from keytally import Charge, Gate, Limiter, Policy, PolicyError, Verdict
+from keytally import AddressPolicy, Charge, Gate, Limiter, Policy, PolicyError, Verdict
 from tools import program
 
 VECTORS = Path(__file__).parents[2] / "vectors"
@@ -46,6 +46,7 @@ SENTENCES = {
     "duplicate": "the window of another quota",
     "sliding_month": "months differ in length",
     "too_many_bits": "the policy needs {} bits",
+    "prefix": "does not limit addresses; up to 4 prefixes",
 }
 
 
@@ -187,6 +188,40 @@ def test_invalid_keys_match_vectors(pepper):
         assert verdict.outcome == "invalid_key", case
         expected = {"form": {"malformed", "unknown"}, "checksum": {"checksum"}}[case["error"]]
         assert verdict.reason in expected, (case, verdict.reason)
+
+
+@pytest.mark.parametrize("case", load("prefixes.json")["cases"], ids=lambda case: case["policy"])
+def test_prefixes_match_vectors(case):
+    limiter = Limiter.in_memory(case["policy"], capacity=64)
+    assert str(limiter.policy) == case["canonical"]
+    charges = []
+    for step in case["steps"]:
+        now = moment(step["now_ms"])
+        if step["refunds"] is None:
+            verdict = limiter.check(step["client"], step["cost"], now=now)
+        else:
+            verdict = limiter.refund(step["client"], charges[step["refunds"]], now=now)
+        charges.append(verdict.charge)
+        assert bool(verdict) == step["admitted"]
+        assert step["tallies"] == [
+            {
+                "section": tally.section or "",
+                "outcome": tally.verdict.outcome,
+                "remaining": [quota.remaining for quota in tally.verdict.quotas],
+                "reset_s": [quota.reset_unix_s for quota in tally.verdict.quotas],
+            }
+            for tally in verdict.tallies
+        ]
+        assert verdict.retry_after_s == step["retry_after_s"]
+
+
+@pytest.mark.parametrize("case", load("prefixes.json")["invalid"], ids=lambda case: case["text"])
+def test_invalid_policies_for_addresses_match_vectors(case):
+    with pytest.raises(PolicyError) as caught:
+        AddressPolicy(case["text"])
+    # Another text is an error of this type's own.
+    if case["text"].startswith("addresses:"):
+        assert SENTENCES[case["error"]].split("{}")[0] in str(caught.value)
 
 
 @pytest.mark.parametrize("case", load("sections.json")["cases"], ids=lambda case: case["plan"])

@@ -19,10 +19,12 @@ pages! {
     fixed_time "how-to/fixed-time.md"
     full_table "how-to/full-table.md"
     governor "migrate/governor.md"
+    growing "how-to/growing.md"
     import "how-to/import.md"
     keys "how-to/keys.md"
     plans "how-to/plans.md"
     processes "how-to/processes.md"
     together "how-to/together.md"
+    usage "how-to/usage.md"
     windows "explanation/windows.md"
 }

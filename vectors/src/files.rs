@@ -46,6 +46,12 @@ pub fn load_sections() -> SectionsFile {
     load("sections.json", include_str!("../sections.json"))
 }
 
+/// Loads `prefixes.json`.
+#[must_use]
+pub fn load_prefixes() -> PrefixesFile {
+    load("prefixes.json", include_str!("../prefixes.json"))
+}
+
 /// Parses the text of a vector file.
 ///
 /// # Panics
@@ -100,7 +106,7 @@ pub struct InvalidPolicy {
     pub text: String,
     /// The name of the error.
     pub error: String,
-    /// The number of bits that the policy needs, if the error is `too_many_bits`.
+    /// The number of bits that the policy needs, if the error is `too_many_bits` in `policy.json`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub needed_bits: Option<u32>,
 }
@@ -312,7 +318,8 @@ pub struct GroupCost {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TallyLine {
-    /// The section: `key`, `team` or the name of a group.
+    /// The section: `key`, `team`, the name of a group, or that of a network. It is empty for the
+    /// client's own network.
     pub section: String,
     /// The outcome for this tally alone.
     pub outcome: String,
@@ -332,6 +339,51 @@ pub struct WarningLine {
     pub window: usize,
     /// The percentage.
     pub percent: u32,
+}
+
+/// The content of `prefixes.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrefixesFile {
+    /// Explains the file.
+    pub about: String,
+    /// Limiters with their requests.
+    pub cases: Vec<PrefixesCase>,
+    /// Invalid policy texts.
+    pub invalid: Vec<InvalidPolicy>,
+}
+
+/// A limiter of addresses, and requests to it, one after another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrefixesCase {
+    /// The text of the policy.
+    pub policy: String,
+    /// The canonical text, which formatting the parsed policy returns.
+    pub canonical: String,
+    /// The requests.
+    pub steps: Vec<PrefixStep>,
+}
+
+/// A request of a client, or the refund of its charge, and the result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrefixStep {
+    /// The time in Unix milliseconds.
+    #[serde(with = "decimal_u64")]
+    pub now_ms: u64,
+    /// The address of the client.
+    pub client: String,
+    /// The cost of the request.
+    pub cost: u32,
+    /// The index of the step whose charge is given back; `None` for a request.
+    pub refunds: Option<usize>,
+    /// Whether all networks were charged; true for a refund.
+    pub admitted: bool,
+    /// The result for each network, the longest prefix first.
+    pub tallies: Vec<TallyLine>,
+    /// The seconds until a retry can succeed, if a network denies and no limit is below the cost.
+    pub retry_after_s: Option<u64>,
 }
 
 /// The content of `charge.json`.

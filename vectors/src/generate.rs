@@ -6,6 +6,7 @@ mod decision;
 mod key;
 mod mac;
 mod policy;
+mod prefixes;
 mod random;
 mod sections;
 mod verdict;
@@ -31,6 +32,7 @@ pub fn files() -> Vec<(&'static str, String)> {
         ("mac.json", mac::file()),
         ("verdict.json", verdict::file()),
         ("sections.json", sections::file()),
+        ("prefixes.json", prefixes::file()),
     ]
 }
 

@@ -14,6 +14,7 @@
 //! | `mac.json` | SHA-256, HMAC-SHA-256, the MAC that a gate stores of a key | [`load_macs`] |
 //! | `verdict.json` | requests to gates with their verdicts and responses; responses to given verdicts | [`load_verdicts`] |
 //! | `sections.json` | requests that are charged to the tallies of several sections | [`load_sections`] |
+//! | `prefixes.json` | requests of clients that count in several networks; policies for addresses | [`load_prefixes`] |
 //!
 //! | term | meaning |
 //! |---|---|
@@ -44,7 +45,7 @@ pub mod generate;
 pub mod model;
 
 pub use files::{
-    ChargeFile, DecisionFile, KeyFile, MacFile, PolicyFile, SectionsFile, VerdictFile,
-    load_charges, load_decisions, load_keys, load_macs, load_policies, load_sections,
-    load_verdicts,
+    ChargeFile, DecisionFile, KeyFile, MacFile, PolicyFile, PrefixesFile, SectionsFile,
+    VerdictFile, load_charges, load_decisions, load_keys, load_macs, load_policies, load_prefixes,
+    load_sections, load_verdicts,
 };

@@ -17,6 +17,7 @@
 //! | `http` | outcome, status, header block, body |
 //! | `gate` | a list of keys: verify, then charge |
 //! | `compound` | plans with sections: several tallies, all or none |
+//! | `prefixes` | limits by address: a client counts in several networks |
 
 mod charge;
 mod compound;
@@ -26,6 +27,7 @@ mod key;
 mod layout;
 mod mac;
 mod policy;
+mod prefixes;
 mod tally;
 mod window;
 
@@ -39,5 +41,6 @@ pub use key::{
 pub use layout::{Layout, bit_length, bits_wanted, stamp_bits_wanted};
 pub use mac::{hmac_sha256, record_mac, sha256};
 pub use policy::{Algorithm, Policy, PolicyError, Quota, parse_policy};
+pub use prefixes::Prefixes;
 pub use tally::{Charge, Clock, Decision, Entry, Model, Reading, Settled, Tally};
 pub use window::Window;

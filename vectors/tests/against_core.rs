@@ -2,15 +2,16 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use keytally_core::{
-    CacheLine, Charge, Entropy, Gate, GateConfig, Hint, Key, KeyId, Name, NewKey, Outcome,
-    ParseKeyError, ParsePolicyErrorKind, Pepper, Peppers, Plan, Policy, TallyCharge, Timestamp,
-    Verdict, decide, parse_key,
+    Address, AddressLimiter, AddressPolicy, CacheLine, Charge, Entropy, Gate, GateConfig, Hint,
+    Key, KeyId, Name, NewKey, Outcome, ParseKeyError, ParsePolicyError, ParsePolicyErrorKind,
+    Pepper, Peppers, Plan, Policy, Section, TallyCharge, Timestamp, Verdict, decide, parse_key,
 };
 use keytally_vectors::files::{
     Answer, DecisionCase, GateSetup, GroupCost, Op, QuotaLine, TallyLine, WarningLine,
 };
 use keytally_vectors::{
-    load_charges, load_decisions, load_keys, load_macs, load_policies, load_sections, load_verdicts,
+    load_charges, load_decisions, load_keys, load_macs, load_policies, load_prefixes,
+    load_sections, load_verdicts,
 };
 
 mod gates;
@@ -42,20 +43,25 @@ fn policies_match_the_vectors() {
     }
     for case in &file.invalid {
         let error = case.text.parse::<Policy>().expect_err(&case.text);
-        let (kind, needed) = match error.kind() {
-            ParsePolicyErrorKind::Empty => ("empty", None),
-            ParsePolicyErrorKind::TooLong { .. } => ("too_long", None),
-            ParsePolicyErrorKind::Syntax => ("syntax", None),
-            ParsePolicyErrorKind::Limit => ("limit", None),
-            ParsePolicyErrorKind::Window => ("window", None),
-            ParsePolicyErrorKind::Unit => ("unit", None),
-            ParsePolicyErrorKind::TooManyQuotas => ("too_many", None),
-            ParsePolicyErrorKind::Duplicate => ("duplicate", None),
-            ParsePolicyErrorKind::SlidingMonth => ("sliding_month", None),
-            ParsePolicyErrorKind::TooManyBits { needed } => ("too_many_bits", Some(needed)),
-            other => panic!("no vector has {other:?}"),
-        };
-        assert_eq!((kind, needed), (case.error.as_str(), case.needed_bits), "{}", case.text);
+        assert_eq!(error_of(&error), (case.error.as_str(), case.needed_bits), "{}", case.text);
+    }
+}
+
+/// Returns the name of an error in the vector files, and the bits that the policy needs.
+fn error_of(error: &ParsePolicyError) -> (&'static str, Option<u32>) {
+    match error.kind() {
+        ParsePolicyErrorKind::Empty => ("empty", None),
+        ParsePolicyErrorKind::TooLong { .. } => ("too_long", None),
+        ParsePolicyErrorKind::Syntax => ("syntax", None),
+        ParsePolicyErrorKind::Limit => ("limit", None),
+        ParsePolicyErrorKind::Window => ("window", None),
+        ParsePolicyErrorKind::Unit => ("unit", None),
+        ParsePolicyErrorKind::TooManyQuotas => ("too_many", None),
+        ParsePolicyErrorKind::Duplicate => ("duplicate", None),
+        ParsePolicyErrorKind::SlidingMonth => ("sliding_month", None),
+        ParsePolicyErrorKind::TooManyBits { needed } => ("too_many_bits", Some(needed)),
+        ParsePolicyErrorKind::Prefix => ("prefix", None),
+        other => panic!("no vector has {other:?}"),
     }
 }
 
@@ -314,5 +320,44 @@ fn sections_match_the_vectors() {
                 .collect();
             assert_eq!(crossed, step.crossed, "{why}");
         }
+    }
+}
+
+#[test]
+fn prefixes_match_the_vectors() {
+    let file = load_prefixes();
+    for case in &file.cases {
+        let policy: AddressPolicy = case.policy.parse().unwrap();
+        assert_eq!(policy.to_string(), case.canonical);
+        let lines = AddressLimiter::<Vec<CacheLine>>::lines(64);
+        let memory = (0..lines).map(|_| CacheLine::new()).collect::<Vec<_>>();
+        let limiter = AddressLimiter::init(memory, &policy, 64, [7; 16]).unwrap();
+        let mut charges = Vec::new();
+        for (number, step) in case.steps.iter().enumerate() {
+            let why = format!("step {number} of {}", case.policy);
+            let (now, client) =
+                (Timestamp::from_unix_ms(step.now_ms), Address::parse(&step.client).unwrap());
+            let compound = match step.refunds {
+                None => limiter.check(client, step.cost, now),
+                Some(refunds) => limiter.refund(client, charges[refunds], now),
+            };
+            charges.push(compound.charge(0).unwrap_or(Charge::new(0, now)));
+            assert_eq!(compound.is_admitted(), step.admitted, "{why}");
+            let lines = compound.tallies().iter().map(|tally| {
+                let quotas: Vec<_> = tally.verdict().quotas().iter().collect();
+                TallyLine {
+                    section: tally.section().map_or("", Section::name).to_owned(),
+                    outcome: tally.verdict().outcome().to_string(),
+                    remaining: quotas.iter().map(|quota| quota.remaining).collect(),
+                    reset_s: quotas.iter().map(|quota| quota.reset_unix_s).collect(),
+                }
+            });
+            assert_eq!(lines.collect::<Vec<_>>(), step.tallies, "{why}");
+            assert_eq!(compound.retry_after_s().map(u64::from), step.retry_after_s, "{why}");
+        }
+    }
+    for case in &file.invalid {
+        let error = case.text.parse::<AddressPolicy>().unwrap_err();
+        assert_eq!(error_of(&error).0, case.error, "{:?}", case.text);
     }
 }

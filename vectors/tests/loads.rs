@@ -1,9 +1,9 @@
 //! Tests that each vector file loads, has a case of each kind, and is as its text `about` says.
 
-use keytally_vectors::files::Op;
+use keytally_vectors::files::{Op, PrefixStep};
 use keytally_vectors::model::{Model, parse_policy};
 use keytally_vectors::{
-    load_charges, load_decisions, load_keys, load_macs, load_policies, load_verdicts,
+    load_charges, load_decisions, load_keys, load_macs, load_policies, load_prefixes, load_verdicts,
 };
 
 #[test]
@@ -102,4 +102,16 @@ fn verdict_file_loads_and_is_consistent() {
     for outcome in ["admitted", "denied", "missing_key", "invalid_key", "too_costly"] {
         assert!(file.steps.iter().any(|case| case.outcome == outcome), "{outcome}");
     }
+}
+
+#[test]
+fn prefix_file_has_every_outcome_and_refunds() {
+    let file = load_prefixes();
+    let steps = || file.cases.iter().flat_map(|case| &case.steps);
+    for outcome in ["admitted", "denied", "too_costly"] {
+        let is_its = |step: &PrefixStep| step.tallies.iter().any(|line| line.outcome == outcome);
+        assert!(steps().filter(|step| is_its(step)).count() > 10, "{outcome}");
+    }
+    assert!(steps().filter(|step| step.refunds.is_some()).count() > 50);
+    assert!(file.invalid.iter().any(|case| case.error == "prefix"));
 }

@@ -8,15 +8,17 @@
  * ngx_http_keytally_zone.c            limiters in nginx's shared-memory zones
  * ngx_http_keytally_client_address.c  the network that counts as one client
  * ngx_http_keytally_ctx.c             what the module remembers of a request
+ * ngx_http_keytally_crossed.c         warnings of plans that a request reached
  * ngx_http_keytally_charge.c          charges of a request, and their refunds; calls gate.c
  * ngx_http_keytally_refund.c          refunds by the status of the response; calls ctx.c, charge.c
  * ngx_http_keytally_refusal.c         the response to a refused request; calls ctx.c, charge.c
  * ngx_http_keytally_header_filter.c   rate-limit fields on every response; calls ctx.c
  * ngx_http_keytally_handler.c         the phase handlers, which check a request; calls cost.c,
- *                                     group.c, key_from.c, ctx.c, charge.c, refund.c, refusal.c
+ *                                     group.c, key_from.c, ctx.c, crossed.c, charge.c, refund.c,
+ *                                     refusal.c
  * ngx_http_keytally_variables.c       variables; calls ctx.c, client_address.c
  * ngx_http_keytally_module.c          directives and the module's tables; calls all but ctx.c,
- *                                     charge.c, client_address.c
+ *                                     crossed.c, charge.c, client_address.c
  *
  * `ngx_http_keytally_module` is the exception: as in every nginx module, all files name it to find
  * the module's configurations and contexts.
@@ -179,8 +181,10 @@ typedef struct {
     unsigned has_verdict:1;
     unsigned shadowed:1;        /* `verdict` is a shadow's refusal: the client does not see it */
     unsigned failure_counted:1; /* the zone of failures counted this request's invalid key */
+    unsigned limits_deferred:1; /* the gate of the location will charge its limits, too */
     kt_outcome outcome;         /* of the first refusal, also in shadow; else admitted */
     kt_reason reason;
+    ngx_str_t crossed;        /* for $keytally_crossed: warnings that the request reached */
     uint32_t failure_retry_s; /* Retry-After of too many invalid keys; else 0 */
     kt_compound *compound;    /* for header fields: has `verdict`; NULL if it is alone */
     kt_verdict verdict;       /* for header fields and variables, if `has_verdict` */
@@ -226,6 +230,9 @@ ngx_int_t ngx_http_keytally_client_address(ngx_http_request_t *r, ngx_str_t *tex
 
 ngx_http_keytally_ctx_t *ngx_http_keytally_get_ctx(ngx_http_request_t *r);
 ngx_http_keytally_ctx_t *ngx_http_keytally_create_ctx(ngx_http_request_t *r);
+
+void ngx_http_keytally_report_crossed(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx,
+                                      ngx_http_keytally_gate_t *gate, const kt_compound *compound);
 
 void ngx_http_keytally_charge_add(ngx_http_keytally_ctx_t *ctx,
                                   ngx_http_keytally_charge_t *charge);

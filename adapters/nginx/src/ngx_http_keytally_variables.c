@@ -1,8 +1,8 @@
 /*
  * The module's variables.
  *
- * For logs and upstreams: $keytally_account, _key_id, _env, _plan, _outcome and _reason. They are
- * empty until a check of the client's request or of one of its subrequests. For zones:
+ * For logs and upstreams: $keytally_account, _key_id, _env, _plan, _outcome, _reason and _crossed.
+ * They are empty until a check of the client's request or of one of its subrequests. For zones:
  * $keytally_client_address.
  */
 #include "ngx_http_keytally.h"
@@ -84,6 +84,15 @@ static ngx_int_t ngx_http_keytally_verdict_variable(ngx_http_request_t *r,
                            : ngx_http_keytally_no_value(value);
 }
 
+static ngx_int_t ngx_http_keytally_crossed_variable(ngx_http_request_t *r,
+                                                    ngx_http_variable_value_t *value,
+                                                    uintptr_t data) {
+    (void)data;
+    ngx_http_keytally_ctx_t *ctx = ngx_http_keytally_get_ctx(r);
+    if (ctx == NULL || ctx->crossed.len == 0) return ngx_http_keytally_no_value(value);
+    return ngx_http_keytally_set_value(value, &ctx->crossed);
+}
+
 static ngx_int_t ngx_http_keytally_client_address_variable(ngx_http_request_t *r,
                                                            ngx_http_variable_value_t *value,
                                                            uintptr_t data) {
@@ -109,6 +118,7 @@ ngx_int_t ngx_http_keytally_add_variables(ngx_conf_t *cf) {
          NGX_HTTP_KEYTALLY_OUTCOME},
         {ngx_string("keytally_reason"), ngx_http_keytally_verdict_variable,
          NGX_HTTP_KEYTALLY_REASON},
+        {ngx_string("keytally_crossed"), ngx_http_keytally_crossed_variable, 0},
         {ngx_string("keytally_client_address"), ngx_http_keytally_client_address_variable, 0},
     };
     for (ngx_uint_t i = 0; i < sizeof variables / sizeof variables[0]; i++) {

@@ -1006,6 +1006,10 @@ SECTIONS = """
     keytally_limit_zone zone=narrow:1m key=$arg_narrow policy=2/hour;
     keytally_limit_zone zone=addresses:32k key=$arg_address "policy=addresses: /64 3/hour; /56 4/hour";
     keytally_limit_zone zone=clients:1m "policy=addresses: 1/hour";
+    keytally_limit_zone zone=address:1m policy=1000/hour;
+    keytally_limit_zone zone=by_field:1m key=$http_name policy=3/hour;
+    keytally_limit_zone zone=more:1m key=all policy=1000/hour;
+    keytally_limit_zone zone=most:1m key=all policy=1000/hour;
     set_real_ip_from 127.0.0.9;
     real_ip_header X-Forwarded-For;
     server {
@@ -1027,6 +1031,28 @@ SECTIONS = """
         location = /tokens { keytally api group=write group=tokens:$arg_tokens; empty_gif; }
         location = /shadow { keytally api group=write need=admin shadow; empty_gif; }
         location = /limited { keytally_limit by_name; keytally api group=write need=write; empty_gif; }
+        location = /warned {
+            keytally_limit by_name;
+            keytally api group=write cost=$arg_cost;
+            add_header X-Seen "$keytally_crossed" always;
+            empty_gif;
+        }
+        location = /limited_by_both { keytally_limit by_name; keytally_limit narrow; keytally api; empty_gif; }
+        location = /limited_and_denied { keytally_limit by_name; keytally api; deny all; empty_gif; }
+        location = /limited_any { satisfy any; allow all; keytally_limit by_name; keytally api; empty_gif; }
+        location = /limited_cost { keytally_limit by_name; keytally api cost=$arg_cost; empty_gif; }
+        location = /limited_shadow { keytally_limit by_name shadow; keytally_limit narrow; keytally api cost=$arg_cost; empty_gif; }
+        location = /limited_by_shadow { keytally_limit by_name; keytally api cost=$arg_cost shadow; empty_gif; }
+        location = /many {
+            keytally_limit by_name; keytally_limit narrow; keytally_limit address; keytally_limit more; keytally_limit most;
+            keytally api group=write group=tokens:$arg_tokens;
+            empty_gif;
+        }
+        location = /authorized_limits { auth_request /limited_keys; empty_gif; }
+        location = /by_field { keytally_limit by_field; empty_gif; }
+        location = /limited_keys { internal; keytally_limit by_field; keytally api group=write; empty_gif; }
+        location = /authorized_groups { keytally_limit by_name; keytally api; auth_request /group_keys; empty_gif; }
+        location = /group_keys { internal; keytally api group=write; empty_gif; }
         location = /limits { keytally_limit by_name; keytally_limit narrow; empty_gif; }
         location = /limits_of_shadow { keytally_limit narrow shadow; keytally_limit by_name; empty_gif; }
         location = /moved { keytally api; try_files /nothing @needs; }
@@ -1052,7 +1078,7 @@ SECTIONS = """
 class Sections(unittest.TestCase):
     """Groups, scopes and teams, and limits that are charged together."""
 
-    PLANS = ("default=100/hour; team: 150/hour; group write: 5/hour; group tokens: 1000/hour",)
+    PLANS = ("default=100/hour warn 4%; team: 150/hour; group write: 5/hour warn 60% 80%; group tokens: 1000/hour",)
     NGINX = {}
 
     def setUp(self):
@@ -1103,6 +1129,22 @@ class Sections(unittest.TestCase):
         # The zone was charged once: the refused request was returned to it.
         self.assertEqual(self.left("/limited?name=a", writer)[-1], ("hour", "1"))
 
+    def test_key_whose_counts_are_moving_gets_503(self):
+        key = self.nginx.issue_with_scopes(b"read", b"write")
+        left = self.left("/limited?name=moving", key)
+        # The module stays with the old file, whose counts moved to one at another path.
+        os.link(self.nginx.path("api.gate"), self.nginx.path("other.gate"))
+        self.nginx.keytally("migrate", "other.gate", "new.gate")
+        status, fields, body = self.nginx.get_logged("/limited?name=moving", key)
+        self.assertEqual((status, body), (503, b'{"error": "Service unavailable. Please try again later."}'))
+        self.assertEqual(fields["Retry-After"], "1")
+        self.assertNotIn("X-RateLimit-Limit", fields)
+        self.nginx.wait_for_log("access.log", r"503 /limited 42 \S+ live default unavailable -\n")
+        os.rename(self.nginx.path("other.gate"), self.nginx.path("api.gate"))
+        # The new file is opened at once, and the zone got back what it was charged.
+        after = self.left("/limited?name=moving", key)
+        self.assertEqual([int(units) for _, units in after], [int(units) - 1 for _, units in left])
+
     def test_limit_and_gate_are_listed_and_returned_together(self):
         key = self.nginx.issue_with_scopes(b"write")
         first = [("hour", "99"), ("team-hour", "149"), ("write-hour", "4"), ("hour", "2")]
@@ -1115,6 +1157,95 @@ class Sections(unittest.TestCase):
         self.assertEqual(self.nginx.get("/limited?name=b", key)[0], 429)
         self.assertEqual(self.left("/limits?name=b&narrow=b"), [("hour", "0"), ("hour", "1")])
         self.assertEqual(self.nginx.get("/limited?name=b", key)[0], 429)
+
+    def test_limit_is_not_charged_if_the_gate_denies(self):
+        key = self.nginx.issue_with_scopes(b"write")
+        self.left("/write?cost=5", key)
+        denied = [("hour", "95"), ("team-hour", "145"), ("write-hour", "0"), ("hour", "3")]
+        for _ in range(4):
+            self.assertEqual(self.left("/limited?name=f", key, status=429), denied)
+        self.assertEqual(self.left("/limits?name=f&narrow=f"), [("hour", "2"), ("hour", "1")])
+
+    def test_warning_of_a_plan_is_reported_once(self):
+        key, other = self.nginx.issue_with_scopes(), self.nginx.issue_with_scopes()
+        crossed = [self.nginx.get(f"/warned?cost={cost}{more}", key)[1].get("X-Seen") for cost, more in ((2, ""), (1, "&name=o"), (1, ""), (9, ""))]
+        self.assertEqual(crossed, [None, "write-hour=60", "hour=4,write-hour=80", None])
+        self.assertEqual(self.nginx.get("/warned?cost=5", other)[1]["X-Seen"], "hour=4,write-hour=60,write-hour=80")
+        self.nginx.wait_for_log("error.log", r'\[notice\] .*keytally "api": crossed quota=hour percent=4 key=[0-9A-Za-z]{11} account=42,')
+        self.assertEqual(self.nginx.read("error.log").count(" crossed quota="), 6)
+        self.assertNotIn(key[1][19:], self.nginx.read("error.log"))
+
+    def test_full_limit_refuses_before_the_key_is_read(self):
+        key = self.nginx.issue_with_scopes()
+        both = "/limited_by_both?name=g&narrow=g"
+        self.assertEqual([self.left(both, key)[-2:] for _ in range(2)], [[("hour", "2"), ("hour", "1")], [("hour", "1"), ("hour", "0")]])
+        # A client beyond its limit gets the same response, whatever key it presents.
+        answers = [self.nginx.get(both, *headers) for headers in ((key,), (("X-API-Key", "x"),), ())]
+        for status, fields, body in answers:
+            self.assertEqual((status, body, fields["X-RateLimit-Limit"]), (429, EXCEEDED, "3"))
+            self.assertEqual(re.findall(r'";r=(\d+)', fields["RateLimit"]), ["1", "0"])
+        self.nginx.wait_for_log("access.log", r"429 /limited_by_both - - - - denied -\n")
+        self.assertEqual(self.left("/read", key)[0], ("hour", "97"))
+
+    def test_request_without_a_valid_key_is_charged_to_limits(self):
+        key = self.nginx.issue_with_scopes()
+        both = "/limited_by_both?name=h&narrow=h"
+        for headers, left in (((), ["2", "1"]), ((("X-API-Key", "x"),), ["1", "0"])):
+            self.assertEqual([units for _, units in self.left(both, *headers, status=401)], left)
+        self.assertEqual(self.nginx.get(both, ("X-API-Key", "x"))[::2], (429, EXCEEDED))
+        # So is one whose key is there twice, and one whose cost is out of range.
+        self.assertEqual(self.nginx.get("/limited_by_both?name=i", key, key)[0], 401)
+        self.assertEqual(self.nginx.get("/limited_cost?name=i&cost=x")[0], 401)
+        self.assertEqual(self.nginx.get("/limited_cost?name=i&cost=x", key)[::2], (400, WRONG_COST))
+        self.assertEqual(self.left("/limits?name=i"), [("hour", "0")])
+        self.assertEqual(self.left("/read", key)[0], ("hour", "99"))
+
+    def test_limit_follows_the_gate_into_the_access_phase(self):
+        key = self.nginx.issue_with_scopes()
+        # A request that another module refuses is charged by neither. With `satisfy any`, the gate
+        # may not be checked, so the limit charges for itself.
+        for _ in range(4):
+            self.assertEqual(self.nginx.get("/limited_and_denied?name=j", key)[0], 403)
+        self.assertEqual([self.nginx.get("/limited_any?name=j")[0] for _ in range(4)], [200, 200, 200, 429])
+        self.assertEqual(self.left("/read", key)[0], ("hour", "99"))
+
+    def test_shadow_is_charged_for_itself(self):
+        key = self.nginx.issue_with_scopes()
+        # A gate in shadow refuses nothing, so the limit is charged, too.
+        self.assertEqual(self.left("/limited_by_shadow?name=k&cost=100", key)[-1], ("hour", "2"))
+        for _ in range(2):
+            self.assertEqual(self.nginx.get("/limited_by_shadow?name=k&cost=100", key)[0], 200)
+        self.assertEqual(self.left("/limited_by_shadow?name=k&cost=100", key, status=429), [("hour", "0")])
+        # A limit in shadow is charged only if the request is admitted, and refuses nothing.
+        self.assertEqual(self.nginx.get("/limited_shadow?name=l&narrow=l&cost=1", key)[0], 429)
+        other = self.nginx.issue_with_scopes()
+        self.assertEqual(self.left("/limited_shadow?name=l&narrow=l&cost=1", other)[2:], [("hour", "1"), ("hour", "2")])
+        self.assertEqual(self.nginx.get("/limited_shadow?name=k&narrow=l&cost=1", other)[0], 200)
+        self.assertEqual(self.nginx.get("/limited_shadow?name=l&narrow=l&cost=1", other)[0], 429)
+        self.assertEqual(self.left("/limits?name=l"), [("hour", "1")])
+
+    def test_tallies_beyond_eight_are_charged_one_after_another(self):
+        key = self.nginx.issue_with_scopes()
+        self.assertEqual(len(self.left("/many?name=m&narrow=m&tokens=600", key)), 4)
+        # The group has no room, so the limits have their units again.
+        self.assertEqual(self.left("/many?name=m&narrow=m&tokens=600", key, status=429)[3], ("tokens-hour", "400"))
+        self.assertEqual(self.left("/limits?name=m&narrow=m"), [("hour", "1"), ("hour", "0")])
+        self.assertEqual(self.left("/many?name=m&narrow=m", key, status=429)[1], ("hour", "0"))
+
+    def test_subrequest_charges_limit_and_key_together(self):
+        key, name = self.nginx.issue_with_scopes(), ("Name", "n")
+        charged = [("hour", "99"), ("team-hour", "149"), ("write-hour", "4"), ("hour", "2")]
+        self.assertEqual(self.left("/authorized_limits", key, name), charged)
+        self.left("/write?cost=4", key)
+        self.assertEqual(self.nginx.get("/authorized_limits", key, name)[0], 403)
+        self.assertEqual(self.left("/by_field", name), [("hour", "1")])
+
+    def test_gate_that_a_subrequest_charged_leaves_the_limit(self):
+        key = self.nginx.issue_with_scopes()
+        for left in ("4", "3", "2"):
+            self.assertEqual(self.left("/authorized_groups?name=n", key)[2], ("write-hour", left))
+        self.assertEqual(self.nginx.get("/authorized_groups?name=n", key)[0], 429)
+        self.assertEqual(self.left("/write?cost=1", key)[2], ("write-hour", "1"))
 
     def test_refund_returns_every_tally(self):
         key = self.nginx.issue_with_scopes()
@@ -1194,6 +1325,24 @@ class Sharing(unittest.TestCase):
             self.assertEqual(nginx.logged(200, "/gif"), 1000)
             self.assertGreaterEqual(nginx.logged(429, "/gif"), 19_000)
 
+    def test_limit_and_key_admit_exactly_the_same_requests(self):
+        http = """
+            keytally_gate api file=api.gate pepper_file=pepper;
+            keytally_limit_zone zone=all:1m key=all policy=1000/hour;
+            server {
+                listen 127.0.0.1:%(port)s;
+                location = /both { keytally_limit all; keytally api; empty_gif; }
+                location = /key { keytally api; empty_gif; }
+            }"""
+        avoid_end_of_hour()
+        with Nginx(http=http, plans=("default=100000/hour",)) as nginx:
+            key, _ = nginx.issue()
+            sent = 0
+            while sent < 5_000:
+                sent += requests_of(nginx.load("/both", key, 1))
+            self.assertEqual(nginx.logged(200, "/both"), 1000)
+            self.assertEqual(nginx.remaining("/key", key), 100_000 - 1000 - 1)
+
     def test_full_zone_does_not_refuse_further_clients(self):
         avoid_end_of_hour()
         with Nginx() as nginx:
@@ -1267,6 +1416,41 @@ class Sharing(unittest.TestCase):
                 self.assertEqual(nginx.get("/gif", ("X-API-Key", key))[0], 200)
                 nginx.keytally("revoke", "api.gate", key_id)
                 self.assertEqual(nginx.get("/gif", ("X-API-Key", key))[::2], (401, INVALID))
+
+    def counts(self, nginx, key_id):
+        """Returns how the key was used: the counts that `keytally usage show` prints."""
+        keys = json.loads(nginx.keytally("usage", "show", "api.gate", "--json"))["keys"]
+        return next(key for key in keys if key["key_id"] == key_id)
+
+    def test_uses_are_counted_as_soon_as_that_is_switched_on(self):
+        with Nginx() as nginx:
+            key, key_id = nginx.issue()
+            request = "/gif", ("X-API-Key", key)
+            # Each worker has the gate open, and some have used it.
+            self.assertEqual([nginx.get(*request)[0] for _ in range(8)], [200] * 8)
+            nginx.keytally("usage", "on", "api.gate")
+            self.assertEqual([nginx.get(*request)[0] for _ in range(8)], [200] * 8)
+            nginx.keytally("revoke", "api.gate", key_id)
+            self.assertEqual(nginx.get(*request)[0], 401)
+            counts = self.counts(nginx, key_id)
+            self.assertEqual([counts[name] for name in ("admitted", "units", "revoked")], [8, 8, 1])
+            nginx.keytally("usage", "off", "api.gate")
+            nginx.get(*request)
+            nginx.keytally("usage", "on", "api.gate")
+            self.assertEqual(self.counts(nginx, key_id)["revoked"], 1)
+
+    def test_uses_of_a_killed_worker_are_counted(self):
+        with Nginx() as nginx:
+            key, key_id = nginx.issue("wide")
+            nginx.keytally("usage", "on", "api.gate")
+            load = nginx.load("/gif", key, 2)
+            for _ in range(3):
+                time.sleep(0.4)
+                os.kill(nginx.workers()[0], signal.SIGKILL)
+            load.communicate()
+            left = nginx.remaining("/gif", key)
+            # At most one request of each killed worker was charged and not counted yet.
+            self.assertIn(100000 - left - self.counts(nginx, key_id)["admitted"], range(4))
 
     def test_replaced_gate_is_opened_by_worker_or_reload(self):
         for user in ("root", "www-data") if os.geteuid() == 0 else (None,):

@@ -5,7 +5,7 @@ use core::ffi::CStr;
 use core::ops::Range;
 
 use keytally::{
-    Charge, Compound, Decided, KeyId, MAX_COMPOUND_HEADERS_LEN, MAX_HEADERS_LEN, MAX_QUOTAS,
+    Charge, Compound, Decided, Left, MAX_COMPOUND_HEADERS_LEN, MAX_HEADERS_LEN, MAX_QUOTAS,
     Outcome, QuotaState, Response, Verdict,
 };
 use smallvec::SmallVec;
@@ -107,8 +107,8 @@ impl Decided for Answer {
         self.verdict.outcome()
     }
 
-    fn left(&self) -> Option<(KeyId, Charge)> {
-        self.compound.as_ref().and_then(|compound| compound.left())
+    fn left(&self) -> Vec<Left> {
+        self.compound.as_ref().map(|compound| compound.left()).unwrap_or_default()
     }
 }
 

@@ -1,12 +1,14 @@
 //! The command `account`.
 
+use std::path::Path;
+
 use clap::Args;
-use keytally::{AccountInfo, AdminError, Gate, Sections};
+use keytally::{AccountInfo, AdminError, Gate, Outcome, Sections};
 use serde::Serialize;
 
 use crate::arguments;
 use crate::failure::Failure;
-use crate::gate_file::GateFileToChange;
+use crate::gate_file::{GateFileToChange, counts_are_moving};
 use crate::output::OutputFormat;
 use crate::pepper::PepperSource;
 use crate::plans;
@@ -105,10 +107,16 @@ impl Change {
         if self.suspend || self.resume {
             gate.set_suspended(account, self.suspend)?;
         }
-        if self.reset && !gate.reset_account(account) {
-            return Err(AdminError::NoSuchAccount(account).into());
+        if !self.reset {
+            return Ok(());
         }
-        Ok(())
+        match gate.reset_account(account) {
+            None => Err(AdminError::NoSuchAccount(account).into()),
+            Some(Outcome::Unavailable) => {
+                Err(counts_are_moving(gate.path().unwrap_or(Path::new(""))))
+            }
+            Some(_) => Ok(()),
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! The command `check`.
 
+use core::mem;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 
 use clap::Args;
 use keytally::redact::{redact, redact_name};
-use keytally::{Compound, Gate, GatePart, Mapping, Reason};
+use keytally::{Compound, Gate, GatePart, Mapping, NamedQuota, Reason, Section, TallyVerdict};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
@@ -70,35 +71,38 @@ struct Report {
     env: Option<String>,
     plan: Option<String>,
     quotas: Vec<QuotaUse>,
+    /// The warnings of the plan that this charge reached.
+    crossed: Vec<CrossedWarning>,
     retry_after_s: Option<u32>,
     headers: Map<String, Value>,
     body: &'static str,
 }
 
+/// A warning of a plan that a charge reached.
+#[derive(Serialize)]
+struct CrossedWarning {
+    section: String,
+    window: String,
+    /// The percentage of the limit.
+    percent: u8,
+    #[serde(skip)]
+    name: String,
+}
+
 impl Check {
-    pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
+    pub(crate) fn run(mut self, pepper: &PepperSource) -> Result<Status, Failure> {
         let from_stdin = self.key == OsStr::new("-");
         if from_stdin {
             pepper.check_stdin_is_free("the key")?;
         }
-        let gate = self.gate.open(pepper)?;
-        let key =
-            if from_stdin { read_line()? } else { Zeroizing::new(self.key.into_encoded_bytes()) };
-        let mut part = gate.part(Some(&key), self.cost);
-        for (index, group) in self.groups.iter().enumerate() {
-            let name = name_of(group);
-            if self.groups[..index].iter().any(|before| name_of(before) == name) {
-                let name = redact_name(name);
-                return Err(Failure::usage(format!("the group {name:?} is given twice")));
-            }
-            part = with_group(part, group)?;
-        }
-        for scope in &self.needs {
-            part = part.with_scope(scope).map_err(|error| Failure::new(error.to_string()))?;
-        }
-        let all = if self.peek { keytally::peek_all } else { keytally::check_all };
-        let compound = all(&[&part]).map_err(|error| Failure::new(error.to_string()))?;
-        let report = Report::new(&compound, &gate, self.cost, !self.peek);
+        let followed = self.gate.follow(pepper)?;
+        let key = if from_stdin {
+            read_line()?
+        } else {
+            Zeroizing::new(mem::take(&mut self.key).into_encoded_bytes())
+        };
+        let compound = followed.call(|gate| self.check(gate, &key))?;
+        let report = Report::new(&compound, &followed.load(), self.cost, !self.peek);
         self.format.print(&report, |out| {
             write!(out, "{}", report.outcome)?;
             if let Some(reason) = report.reason {
@@ -120,12 +124,33 @@ impl Check {
                     quota.limit
                 )?;
             }
+            for crossed in &report.crossed {
+                writeln!(out, "  warning: {} has reached {} %", crossed.name, crossed.percent)?;
+            }
             match report.retry_after_s {
                 Some(seconds) => writeln!(out, "  retry after {seconds} s"),
                 None => Ok(()),
             }
         })?;
         Ok(if compound.is_admitted() { Status::Success } else { Status::Denied })
+    }
+
+    /// Checks the key with its groups and scopes.
+    fn check(&self, gate: &Gate, key: &[u8]) -> Result<Compound, Failure> {
+        let mut part = gate.part(Some(key), self.cost);
+        for (index, group) in self.groups.iter().enumerate() {
+            let name = name_of(group);
+            if self.groups[..index].iter().any(|before| name_of(before) == name) {
+                let name = redact_name(name);
+                return Err(Failure::usage(format!("the group {name:?} is given twice")));
+            }
+            part = with_group(part, group)?;
+        }
+        for scope in &self.needs {
+            part = part.with_scope(scope).map_err(|error| Failure::new(error.to_string()))?;
+        }
+        let all = if self.peek { keytally::peek_all } else { keytally::check_all };
+        all(&[&part]).map_err(|error| Failure::new(error.to_string()))
     }
 }
 
@@ -147,11 +172,27 @@ impl Report {
                 .and_then(|holder| table.plan(holder.plan))
                 .map(|plan| plan.name.as_str().to_owned()),
             quotas: QuotaUse::of_request(Some(compound), compound.decisive()),
+            crossed: crossed_by(compound),
             retry_after_s: compound.retry_after_s(),
             headers: headers.iter().map(|(name, value)| (name.to_owned(), value.into())).collect(),
             body: compound.body(),
         }
     }
+}
+
+/// Returns the warnings of the plan that a charge reached.
+fn crossed_by(compound: &Compound) -> Vec<CrossedWarning> {
+    let warning = |(tally, window, percent): (&TallyVerdict, usize, u8)| {
+        let section = tally.section().unwrap_or(&Section::Key).name();
+        let state = tally.verdict().quotas().get(window)?;
+        Some(CrossedWarning {
+            section: section.to_owned(),
+            window: state.window.to_string(),
+            percent,
+            name: NamedQuota::new(Some(section), state, 0, false).to_string(),
+        })
+    };
+    compound.crossed().filter_map(warning).collect()
 }
 
 /// Returns the name of a group that is written NAME or NAME=COST.

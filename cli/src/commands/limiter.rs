@@ -6,7 +6,10 @@ use std::io::{self, IsTerminal as _, Write};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use keytally::{Limiter as Table, SubjectInfo, now};
+use keytally::{
+    Address, AddressLimiter, AttachError, Error, Limiter as SubjectLimiter, SubjectInfo, TableKind,
+    Timestamp, now,
+};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::widgets::Paragraph;
 use serde::Serialize;
@@ -23,6 +26,9 @@ use crate::views::QuotaUse;
 ///
 /// A limiter does not store the text of a subject, such as an address. Instead, the commands show
 /// its fingerprint, 12 hexadecimal digits of its hash. The commands need no pepper.
+///
+/// In a limiter of addresses, a subject is a network. Each is shown with the windows of all
+/// prefixes, and with the largest limit of each.
 #[derive(Args)]
 pub(crate) struct Limiter {
     #[command(subcommand)]
@@ -87,7 +93,8 @@ struct Reset {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct Subjects {
-    /// Text of the subject, such as an address as the server counts it
+    /// Text of the subject, such as an address as the server counts it. In a limiter of addresses,
+    /// an address, whose network of the longest prefix is reset
     #[arg(value_name = "SUBJECT")]
     subject: Option<String>,
     /// Set the counts of every subject to zero
@@ -97,6 +104,48 @@ struct Subjects {
 
 /// The interval between the frames of `top`.
 const REFRESH: Duration = Duration::from_secs(1);
+
+/// A limiter of any subjects, or of addresses.
+enum Table {
+    Subjects(Box<SubjectLimiter>),
+    Addresses(Box<AddressLimiter>),
+}
+
+/// Evaluates `$work` with the limiter of either kind.
+macro_rules! with_limiter {
+    ($table:expr, |$limiter:ident| $work:expr) => {
+        match $table {
+            Table::Subjects($limiter) => $work,
+            Table::Addresses($limiter) => $work,
+        }
+    };
+}
+
+impl Table {
+    fn list(&self, time: Timestamp) -> Vec<ListedSubject> {
+        with_limiter!(self, |limiter| limiter.table().list(time).map(ListedSubject::new).collect())
+    }
+
+    /// Sets the counts of a subject to zero. Returns its fingerprint.
+    fn reset(&self, subject: &str) -> Result<u64, Failure> {
+        match self {
+            Self::Subjects(limiter) => {
+                limiter.reset(subject.as_bytes());
+                Ok(limiter.table().fingerprint(subject.as_bytes()))
+            }
+            Self::Addresses(limiter) => {
+                let address = Address::parse(subject).ok_or_else(|| {
+                    Failure::new(format!(
+                        "\"{subject}\" is not an address, such as 203.0.113.9 or 2001:db8::1; \
+                         this limiter counts addresses"
+                    ))
+                })?;
+                limiter.reset(address);
+                Ok(limiter.table().fingerprint(address))
+            }
+        }
+    }
+}
 
 /// A limiter and some of its subjects.
 #[derive(Serialize)]
@@ -142,7 +191,13 @@ impl Limiter {
 
 impl LimiterFile {
     fn open(&self) -> Result<Table, Failure> {
-        Ok(Table::open(&self.path)?)
+        match SubjectLimiter::open(&self.path) {
+            Err(Error::Attach {
+                source: AttachError::Kind { found: TableKind::AddressLimiter, .. },
+                ..
+            }) => Ok(Table::Addresses(Box::new(AddressLimiter::open(&self.path)?))),
+            opened => Ok(Table::Subjects(Box::new(opened?))),
+        }
     }
 
     fn listing(&self, table: &Table) -> Listing {
@@ -212,15 +267,14 @@ impl Reset {
     fn run(self) -> Result<(), Failure> {
         let table = self.file.open()?;
         let Some(subject) = self.subjects.subject else {
-            let reset_subjects = table.reset_all();
+            let reset_subjects = with_limiter!(&table, |limiter| limiter.reset_all());
             let done = Done { fingerprint: None, reset_subjects: Some(reset_subjects) };
             return self.format.print(&done, |out| {
                 let subjects = pluralized(reset_subjects, "subject");
                 writeln!(out, "all counts are zero; {subjects} had any")
             });
         };
-        table.reset(subject.as_bytes());
-        let fingerprint = hex(table.table().fingerprint(subject.as_bytes()));
+        let fingerprint = hex(table.reset(&subject)?);
         let done = Done { fingerprint: Some(fingerprint.clone()), reset_subjects: None };
         self.format.print(&done, |out| {
             writeln!(out, "the counts of the subject with fingerprint {fingerprint} are zero")
@@ -231,9 +285,9 @@ impl Reset {
 impl Listing {
     fn new(table: &Table, limiter: String) -> Self {
         let time = now();
-        let subjects: Vec<_> = table.table().list(time).map(ListedSubject::new).collect();
+        let subjects = table.list(time);
         let live = subjects.iter().filter(|subject| subject.fingerprint.is_some()).count();
-        Self {
+        with_limiter!(table, |table| Self {
             limiter,
             time: times::rfc3339(time.unix_s()),
             policy: table.policy().map(|policy| policy.to_string()),
@@ -243,7 +297,7 @@ impl Listing {
             refusals: table.refusals(),
             on_full: table.on_full().as_str(),
             subjects,
-        }
+        })
     }
 
     /// Sorts the subjects, the most used first, and keeps the first `rows`.

@@ -2,12 +2,12 @@
 
 use clap::Args;
 use keytally::AdminError;
-use keytally::KeyId;
+use keytally::{KeyId, Outcome};
 use serde::Serialize;
 
 use crate::arguments::parse_key_id;
 use crate::failure::Failure;
-use crate::gate_file::GateFile;
+use crate::gate_file::{GateFile, counts_are_moving};
 use crate::output::OutputFormat;
 use crate::pepper::PepperSource;
 use crate::status::Status;
@@ -33,8 +33,11 @@ struct ResetKey {
 
 impl Reset {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
-        let verdict =
-            self.gate.open(pepper)?.reset(self.key_id).ok_or(AdminError::NoSuchKey(self.key_id))?;
+        let verdict = self.gate.follow(pepper)?.call(|gate| gate.reset(self.key_id));
+        let verdict = verdict.ok_or(AdminError::NoSuchKey(self.key_id))?;
+        if verdict.outcome() == Outcome::Unavailable {
+            return Err(counts_are_moving(self.gate.path()));
+        }
         let reset = ResetKey {
             key_id: self.key_id.to_string(),
             quotas: QuotaUse::from_quotas(verdict.quotas()),

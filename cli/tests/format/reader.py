@@ -100,6 +100,9 @@ class Tally:
         self.section, self.sliding = section, algorithm == 1
         self.windows, self.widths = windows, widths
         counts = 2 if self.sliding else 1
+        order = [(window.seconds, window.mark) for window in windows]
+        require(order == sorted(set(order)) and all(1 <= width <= 32 for width in widths))
+        require(not self.sliding or not any(window.mark for window in windows))
         self.stamp_bits = 64 - sum(widths) * counts
         require(12 <= self.stamp_bits <= 40)
         self.unit_ms = 1000 * gcd(*(window.grid_s for window in windows))
@@ -185,7 +188,7 @@ class Gate:
 
     @staticmethod
     def layout(section, algorithm, count, windows, widths):
-        require(algorithm in (0, 1) and 1 <= count <= 4)
+        require(algorithm in (0, 1) and 1 <= count <= 4 and not low(widths) >> 8 * count)
         numbers = [half(word) for word in windows for half in (low, high)][:count]
         return Tally(
             section,

@@ -10,6 +10,7 @@ use super::team::Team;
 use crate::cache_line::CacheLine;
 use crate::compare_exchange;
 use crate::decide;
+use crate::outcome::Outcome;
 use crate::quota::{Limits, MAX_QUOTAS, Quota};
 use crate::quotas::Quotas;
 use crate::section::{MAX_TEAM_TALLIES, Section};
@@ -72,18 +73,21 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         })
     }
 
-    /// Sets the counts that all keys of an account share to 0. Returns false if the gate does not
-    /// have the account.
-    pub fn reset_account(&self, account: u32, clock: impl Clock) -> bool {
-        let Ok(number) = self.find_team(account) else { return false };
+    /// Sets the counts that all keys of an account share to 0. Returns `None` if the gate does not
+    /// have the account. If the outcome is [`Outcome::Unavailable`], repeat it in the other gate.
+    pub fn reset_account(&self, account: u32, clock: impl Clock) -> Option<Outcome> {
+        let number = self.find_team(account).ok()?;
         for (tally, layout) in self.team_tallies(number) {
             let mut now = clock.reading();
             // The limits do not matter for a reset, so the decision is always made.
-            let _ = compare_exchange::update(tally, layout, &mut now, clock, |word, now| {
+            let decided = compare_exchange::update(tally, layout, &mut now, clock, |word, now| {
                 Some(decide::reset(layout, &Limits([u32::MAX; MAX_QUOTAS]), word, now))
             });
+            if decided.is_some_and(|decision| decision.outcome == Outcome::Unavailable) {
+                return Some(Outcome::Unavailable);
+            }
         }
-        true
+        Some(Outcome::Admitted)
     }
 }
 

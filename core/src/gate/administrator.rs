@@ -5,7 +5,7 @@ use super::entry::Entry;
 use super::flaws::Flaw;
 use super::new_key::{Entropy, NewKey};
 use super::plan::Plan;
-use super::table::{ADMINISTRATOR_WORD, Gate, IMPORTED_FLAG, LIST_WORD, PEPPER_LINE, REGISTERED};
+use super::table::{ADMINISTRATOR_WORD, Gate, LIST_WORD, PEPPER_LINE, REGISTERED, SEQUENCE_SHIFT};
 use crate::cache_line::CacheLine;
 use crate::compare_exchange;
 use crate::key::{Key, KeyId};
@@ -13,6 +13,7 @@ use crate::record::{KeyState, Record, RecordRef, stored_s};
 use crate::stop::{Stop, stop};
 use crate::sync::Ordering;
 use crate::time::{Clock, Timestamp};
+use crate::usage::Usage;
 
 impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Begins administration, and completes a change that a killed administrator left half-done.
@@ -48,7 +49,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         }
         let recovered = self.complete_plan() | pending.is_some();
         stop(Stop::AdministratorRecovered);
-        Administrator { gate: self, recovered }
+        Administrator { gate: self, recovered, usage: None }
     }
 }
 
@@ -60,6 +61,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
 pub struct Administrator<'g, M: AsRef<[CacheLine]>> {
     pub(super) gate: &'g Gate<M>,
     recovered: bool,
+    /// Where each new key gets a line for the counts of its uses.
+    pub(super) usage: Option<Usage<'g>>,
 }
 
 impl<M: AsRef<[CacheLine]>> Drop for Administrator<'_, M> {
@@ -217,10 +220,11 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
     }
 
     /// Records the number of the last change of a list of keys that was applied to this gate, for a
-    /// program that keeps such a list. It is below 2^63.
+    /// program that keeps such a list. It is below 2^48.
     pub fn set_applied_sequence(&mut self, number: u64) {
         let line = &self.gate.memory.as_ref()[PEPPER_LINE];
-        line.store(LIST_WORD, number << 1 | (line.load(LIST_WORD) & IMPORTED_FLAG));
+        let others = line.load(LIST_WORD) & ((1 << SEQUENCE_SHIFT) - 1);
+        line.store(LIST_WORD, number << SEQUENCE_SHIFT | others);
     }
 
     /// Reads the whole gate and reports each flaw. No other administrator changes the gate

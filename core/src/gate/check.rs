@@ -34,9 +34,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         if Feature::Sections.is_included() && self.extension.is_some() {
             return self.check_extended(api_key, cost, clock);
         }
-        self.check_with(api_key, cost, clock, |limits, word, now| {
-            decide::check(&self.layout, limits, word, now, cost)
-        })
+        self.check_with::<_, true>(api_key, cost, clock)
     }
 
     /// The check in an extended gate.
@@ -51,10 +49,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         if Feature::Sections.is_included() && self.extension.is_some() {
             return self.part(api_key, cost).peek(clock).decisive().without_charge();
         }
-        self.check_with(api_key, cost, clock, |limits, word, now| {
-            decide::peek(&self.layout, limits, word, now, cost)
-        })
-        .without_charge()
+        self.check_with::<_, false>(api_key, cost, clock).without_charge()
     }
 
     /// Sets all counts of the key to 0, in the tallies of all its sections but the team's. Returns
@@ -86,14 +81,18 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         corrected.count() as u64
     }
 
+    /// Checks the key, and charges it if `CHARGES` is set.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
-    fn check_with<C: Clock>(
+    fn check_with<C: Clock, const CHARGES: bool>(
         &self,
         api_key: Option<&[u8]>,
         cost: u32,
         clock: C,
-        decide: impl Fn(&Limits, u64, Timestamp) -> Decision,
     ) -> Verdict {
+        let decide = |limits: &Limits, word, now| match CHARGES {
+            true => decide::check(&self.layout, limits, word, now, cost),
+            false => decide::peek(&self.layout, limits, word, now, cost),
+        };
         let now = clock.reading();
         let Some(text) = api_key else {
             return Verdict::refused(Outcome::MissingKey, None, now);
@@ -118,7 +117,11 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         let (limits, tally) = (self.limits(record.plan), at.tally());
         let word = tally.load(Ordering::Acquire);
         if at.is_unchanged(&record) && self.layout.is_decidable::<C>(word, now) {
-            let decision = decide(&limits, word, now);
+            // Not by the closure, which would then be called.
+            let decision = match CHARGES {
+                true => decide::check(&self.layout, &limits, word, now, cost),
+                false => decide::peek(&self.layout, &limits, word, now, cost),
+            };
             // Keep the first comparison out of `exchange_decided`: with it there, code generation
             // leaked through timing whether an unknown key's record is free (`cargo timing`).
             if decide::is_final(decision, clock)

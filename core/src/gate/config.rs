@@ -99,7 +99,8 @@ impl<'a> GateConfig<'a> {
         Self { scopes, ..self }
     }
 
-    /// Sets the window that the fields `X-RateLimit-*` describe.
+    /// Sets the window that the fields `X-RateLimit-*` describe. A `month` without a day means the
+    /// month of the plans, on whichever day it begins.
     ///
     /// ```
     /// # use keytally_core::{CacheLine, Entropy, Gate, GateConfig, Name, NewKey, Peppers, Plan};
@@ -157,7 +158,7 @@ impl<'a> GateConfig<'a> {
     pub(super) fn described_position(&self, shapes: &Shapes) -> Option<usize> {
         let named = self.described?;
         let windows = shapes.of_keys().flat_map(|layout| layout.windows());
-        windows.into_iter().position(|window| window.is_named_as(named))
+        windows.into_iter().position(|&window| named.means(window))
     }
 
     /// Returns the shapes of the tallies that all plans share.
@@ -171,21 +172,24 @@ impl<'a> GateConfig<'a> {
         }
         for (index, plan) in self.plans.iter().enumerate() {
             if self.plans[..index].iter().any(|other| other.name == plan.name) {
-                return Err(CreateError::PlanName);
+                return Err(CreateError::PlanName { index });
             }
         }
         let is_scope = |name: &str| {
             (1..=MAX_SCOPE_NAME_LEN).contains(&name.len())
                 && name.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b','))
         };
-        let is_repeated = |index: usize| self.scopes[..index].contains(&self.scopes[index]);
-        if self.scopes.len() > MAX_SCOPES
-            || !self.scopes.iter().all(|name| is_scope(name))
-            || (0..self.scopes.len()).any(is_repeated)
-        {
-            return Err(CreateError::Scopes);
+        for (index, name) in self.scopes.iter().enumerate() {
+            if index >= MAX_SCOPES || !is_scope(name) || self.scopes[..index].contains(name) {
+                return Err(CreateError::Scopes { index });
+            }
         }
-        let shapes = Shapes::common(self.plans).ok_or(CreateError::PlanWindows)?;
+        let shapes = Shapes::common(self.plans).ok_or_else(|| {
+            // The first plan that does not go with those before it.
+            let differs = |index: &usize| Shapes::common(&self.plans[..=*index]).is_none();
+            let index = (0..self.plans.len()).find(differs).unwrap_or_default();
+            CreateError::PlanWindows { index }
+        })?;
         if self.teams > MAX_KEYS || (self.teams == 0 && shapes.sections.contains(&Section::Team)) {
             return Err(CreateError::Teams { teams: self.teams });
         }

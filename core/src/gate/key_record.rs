@@ -1,7 +1,7 @@
 //! What a gate keeps of a key, as a value, for programs that keep a list of keys of their own.
 //!
-//! Such a program asks the administrator what a change would write (`prepare_…`), commits that to
-//! its list, and then [puts](Administrator::put) it into the gate.
+//! Such a program gets from the administrator what a change would write (`prepare_…`), commits that
+//! to its list, and then [puts](Administrator::put) it into the gate.
 
 use core::fmt;
 
@@ -259,6 +259,9 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
         }
         if let Some((number, true)) = numbers.team {
             self.make_team(number, key.account, numbers.plan, now);
+        }
+        if let Some(usage) = self.usage.filter(|_| its.is_none()) {
+            usage.assign(at.number, key.key_id);
         }
         let hint = key.last_characters.as_ref().map_or(0, |last| Hint::last_as_word(last));
         let team = numbers.team.map_or(0, |(number, _)| number + 1);

@@ -37,8 +37,8 @@
 //! While the old gate is at its path, its records are those of all keys, since its administrators'
 //! lock is held, or they complete the migration first. Once the successor is at the path, it may
 //! have other keys. A process that still has the old gate open then finds every tally sealed. A
-//! refusal that read no tally may be outdated, so callers ask [`Gate::is_migrating`] and open the
-//! path again.
+//! refusal that read no tally may be outdated, so callers call [`Gate::is_migrating`] and open
+//! the path again.
 //!
 //! # Kills
 //! The successor's target word names a line before the first tally of the line is sealed, and each
@@ -324,13 +324,15 @@ impl<M: AsRef<[CacheLine]>, N: AsRef<[CacheLine]>> Migration<'_, M, N> {
             let section = old.section_of(tally);
             let layout = old.shape_of(tally).map_or(&old.layout, |shape| &shape.layout);
             for &window in layout.windows().iter().filter(|it| !new.counts_in(section, **it)) {
-                report(NotCarried::Window { section: section.clone(), window });
+                report(NotCarried::Window { section: *section, window });
             }
         }
         let (from, to) = (old.memory.as_ref(), new.memory.as_ref());
         for word in (0..KEPT_PEPPERS).chain([LIST_WORD]) {
             to[PEPPER_LINE].store(word, from[PEPPER_LINE].load(word));
         }
+        // The counts of uses are in memory that has a line for each record of the old gate.
+        new.set_usage_generation(0);
         for env in 0..MAX_ENVS {
             let (line, word) = (ENV_LINE + env / CACHE_LINE_WORDS, env % CACHE_LINE_WORDS);
             to[line].store(word, from[line].load(word));

@@ -86,6 +86,14 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         Self::attach_kind(memory, peppers, TableKind::Gate)
     }
 
+    /// Opens another gate with the peppers of this one.
+    ///
+    /// # Errors
+    /// Those of [`attach`](Self::attach).
+    pub fn attach_other<N: AsRef<[CacheLine]>>(&self, memory: N) -> Result<Gate<N>, AttachError> {
+        Gate::attach(memory, self.peppers.clone())
+    }
+
     /// Opens a gate of this kind.
     pub(super) fn attach_kind(
         memory: M,

@@ -10,7 +10,9 @@ use super::table::{Gate, holder};
 use super::team::Team;
 use crate::cache_line::CacheLine;
 use crate::compare_exchange;
-use crate::compound::{Charging, Compound, Exchange, Steps, TallyVerdict, charge_one};
+use crate::compound::{
+    Charging, Compound, Exchange, Steps, TallyVerdict, TallyWarnings, charge_one,
+};
 use crate::decide::{self, Decision};
 use crate::key::KeyId;
 use crate::outcome::{Outcome, Reason};
@@ -22,7 +24,8 @@ use crate::sync::{AtomicU64, Ordering};
 use crate::tally::Layout;
 use crate::text::Text;
 use crate::time::{Clock, Timestamp};
-use crate::verdict::Verdict;
+use crate::usage::Usage;
+use crate::verdict::{Holder, Verdict};
 
 /// A key of a gate as a part of a compound charge. [`Gate::part`] returns it.
 ///
@@ -57,6 +60,8 @@ pub struct GatePart<'g, M> {
     groups: Groups,
     /// The scopes that the key must have, one bit each.
     scopes: u64,
+    /// Where the uses of the key are counted.
+    usage: Option<Usage<'g>>,
 }
 
 /// The groups that a request names, by the numbers of their sections.
@@ -128,7 +133,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns the key and a cost as a part of [`check_all`](crate::check_all). `api_key` is the
     /// value of the `X-API-Key` header, `None` when there was none.
     pub fn part<'g>(&'g self, api_key: Option<&'g [u8]>, cost: u32) -> GatePart<'g, M> {
-        GatePart { gate: self, api_key, cost, groups: Groups::default(), scopes: 0 }
+        GatePart { gate: self, api_key, cost, groups: Groups::default(), scopes: 0, usage: None }
     }
 }
 
@@ -165,6 +170,12 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
         let bit = self.gate.scope_bit(name);
         self.scopes |= bit.ok_or_else(|| RequestError::NoSuchScope(beginning(name)))?;
         Ok(self)
+    }
+
+    /// Counts in `usage` what the charge came to, as all processes do that use the gate.
+    #[must_use]
+    pub fn with_usage(self, usage: Option<Usage<'g>>) -> Self {
+        Self { usage, ..self }
     }
 
     /// Checks the key and then charges all its tallies, or none: [`check_all`](crate::check_all) of
@@ -262,14 +273,11 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
                 }
                 continue;
             }
-            let (word, decision) = decide_now(verified, atomic, layout, &limits, cost, now, clock)?;
-            if decision.outcome == Outcome::Unavailable {
-                charging.add(TallyVerdict {
-                    section,
-                    ..TallyVerdict::new(Verdict::unavailable(holder, *now))
-                });
+            let decided = decide_now(verified, atomic, layout, &limits, cost, now, clock)?;
+            let Some((word, decision)) = decided else {
+                add_unavailable(charging, section, holder, *now);
                 continue;
-            }
+            };
             let verdict = Verdict::decided(layout, &limits, decision, holder, *now, cost);
             let exchange = Exchange { layout, atomic, word, next: decision.next };
             let tally = u8::try_from(tally).unwrap_or(u8::MAX);
@@ -283,8 +291,24 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
     }
 }
 
-/// Returns the word of a tally and the decision of a check on it, which is not written. Returns
-/// `None` if the record was changed since it was verified, or if the key ended.
+/// Adds the verdict on a sealed tally.
+#[cold]
+#[inline(never)]
+fn add_unavailable(
+    charging: &mut Charging<'_, '_>,
+    section: Option<Section>,
+    holder: Option<Holder>,
+    now: Timestamp,
+) {
+    let verdict = Verdict::unavailable(holder, now);
+    charging.add(TallyVerdict { section, ..TallyVerdict::new(verdict) });
+}
+
+/// The word of a tally, and the decision of a check on it.
+type Decided = (u64, Decision);
+
+/// Returns the decision of a check on a tally, which is not written; `Some(None)` if the tally is
+/// sealed. Returns `None` if the record was changed since it was verified, or if the key ended.
 #[inline]
 fn decide_now<C: Clock>(
     verified: &Verified<'_>,
@@ -294,24 +318,36 @@ fn decide_now<C: Clock>(
     cost: u32,
     now: &mut Timestamp,
     clock: C,
-) -> Option<(u64, Decision)> {
+) -> Option<Option<Decided>> {
     let Verified { at, record, .. } = verified;
     let word = atomic.load(Ordering::Acquire);
     if at.is_unchanged(record) && layout.is_decidable::<C>(word, *now) {
         let decision = decide::check(layout, limits, word, *now, cost);
         if decide::is_final(decision, clock) {
-            return Some((word, decision));
+            return Some(Some((word, decision)));
         }
     }
-    // The clock must be read again, or the tally corrected.
+    decide_slow(verified, (atomic, layout), limits, cost, now, clock)
+}
+
+/// Decides as [`decide_now`] does if the clock must be read again, or the tally corrected.
+#[cold]
+fn decide_slow<C: Clock>(
+    Verified { at, record, .. }: &Verified<'_>,
+    (atomic, layout): (&AtomicU64, &Layout),
+    limits: &Limits,
+    cost: u32,
+    now: &mut Timestamp,
+    clock: C,
+) -> Option<Option<Decided>> {
     let peeked = update_verified(*at, record, (atomic, layout), now, clock, |word, now| {
         decide::peek(layout, limits, word, now, cost)
     })?;
     if peeked.outcome == Outcome::Unavailable {
-        return Some((peeked.next, peeked));
+        return Some(None);
     }
     // A peek leaves the word as it is.
-    Some((peeked.next, decide::check(layout, limits, peeked.next, *now, cost)))
+    Some(Some((peeked.next, decide::check(layout, limits, peeked.next, *now, cost))))
 }
 
 impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for GatePart<'_, M> {
@@ -375,6 +411,13 @@ impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for GatePart<'_, M> {
                 return;
             }
             now = clock.at_least(now);
+        }
+    }
+
+    #[inline]
+    fn count(&self, part: usize, compound: &Compound) {
+        if let Some(usage) = self.usage {
+            self.gate.count_part(usage, self.api_key, self.cost, part, compound);
         }
     }
 
@@ -468,6 +511,17 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         clock: impl Clock,
         decide: impl Fn(&Layout, &Limits, u64, Timestamp) -> Decision,
     ) -> Option<Verdict> {
+        self.adjust_warned(key_id, tally, clock, decide).map(|(verdict, _)| verdict)
+    }
+
+    /// Does what [`adjust_tally`](Self::adjust_tally) does. Also returns the warnings of the tally.
+    pub(super) fn adjust_warned(
+        &self,
+        key_id: KeyId,
+        tally: usize,
+        clock: impl Clock,
+        decide: impl Fn(&Layout, &Limits, u64, Timestamp) -> Decision,
+    ) -> Option<(Verdict, TallyWarnings)> {
         let mut now = clock.reading();
         loop {
             let (at, record) = self.find(key_id)?;
@@ -475,7 +529,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             let team = entry.team.checked_sub(1);
             let (atomic, layout) = self.tally_word(at, team, tally)?;
             let its = team.and_then(|number| self.team(number));
-            let (limits, _) = self.limits_of_tally(record.plan, its.as_ref(), tally);
+            let (limits, warnings) = self.limits_of_tally(record.plan, its.as_ref(), tally);
             let decision =
                 compare_exchange::update(atomic, layout, &mut now, clock, |word, now| {
                     at.is_unchanged(&record).then(|| decide(layout, &limits, word, now))
@@ -483,10 +537,10 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             if let Some(decision) = decision {
                 let holder = holder(&record);
                 if decision.outcome == Outcome::Unavailable {
-                    return Some(Verdict::unavailable(holder, now));
+                    return Some((Verdict::unavailable(holder, now), warnings));
                 }
                 let verdict = Verdict::decided(layout, &limits, decision, holder, now, 0);
-                return Some(verdict.without_charge());
+                return Some((verdict.without_charge(), warnings));
             }
         }
     }

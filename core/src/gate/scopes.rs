@@ -2,7 +2,7 @@
 
 use super::extension::{MAX_SCOPE_NAME_LEN, MAX_SCOPES, text_of};
 use super::inspect::KeyInfo;
-use super::table::{Gate, LIST_WORD, PEPPER_LINE};
+use super::table::{Gate, LIST_WORD, PEPPER_LINE, SEQUENCE_SHIFT};
 use crate::cache_line::CacheLine;
 use crate::section::Section;
 use crate::tally::Layout;
@@ -30,7 +30,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns the number of the last change of a list of keys that was applied to this gate: see
     /// [`Administrator::set_applied_sequence`](crate::Administrator::set_applied_sequence).
     pub fn applied_sequence(&self) -> u64 {
-        self.memory.as_ref()[PEPPER_LINE].load(LIST_WORD) >> 1
+        self.memory.as_ref()[PEPPER_LINE].load(LIST_WORD) >> SEQUENCE_SHIFT
     }
 
     /// Returns the window that the gate names to be described by the fields `X-RateLimit-*`; `None`

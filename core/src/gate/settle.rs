@@ -1,17 +1,23 @@
 //! Refunds and settlements of the charge of a request, which may have several tallies.
 
+use core::cell::Cell;
+
 use heapless::Vec;
 
 use super::extension::is_unlimited;
 use super::table::Gate;
 use crate::cache_line::CacheLine;
 use crate::charge::{Charge, Entry, TallyCharge};
-use crate::decide;
+use crate::compound::{Compound, TallyVerdict, TallyWarnings, newly_reached};
+use crate::decide::{self, Decision};
 use crate::key::KeyId;
 use crate::outcome::Outcome;
+use crate::quota::Limits;
+use crate::quotas::Quotas;
 use crate::section::MAX_TALLIES;
 use crate::sort::sort_by_key;
-use crate::time::Clock;
+use crate::tally::Layout;
+use crate::time::{Clock, Timestamp};
 use crate::verdict::Verdict;
 
 /// What a request really cost, for [`Gate::settle_all`].
@@ -71,6 +77,7 @@ pub struct Settled {
     /// request's own cost that found no room.
     pub verdict: Verdict,
     uncharged: Vec<u32, MAX_TALLIES>,
+    compound: Compound,
 }
 
 impl Settled {
@@ -79,10 +86,57 @@ impl Settled {
     pub fn uncharged(&self) -> &[u32] {
         &self.uncharged
     }
+
+    /// Returns the verdict on each tally of the charge, after the settlement.
+    pub fn compound(&self) -> &Compound {
+        &self.compound
+    }
+
+    /// Returns each warning that the settlement reached by units that it charged: the tally, the
+    /// window's index and the percentage of its limit. See [`Compound::crossed`].
+    pub fn crossed(&self) -> impl Iterator<Item = (&TallyVerdict, usize, u8)> {
+        self.compound.crossed()
+    }
 }
 
-/// A tally of a charge, and its position among all words.
+/// A tally of a charge, and what it was charged.
 type Charged = (usize, TallyCharge);
+
+/// A settlement while it is made.
+#[derive(Default)]
+struct Settling {
+    overdraw: bool,
+    /// The warnings that were reached, by tally.
+    reached: Vec<(usize, TallyWarnings), MAX_TALLIES>,
+    /// Whether any tally was changed.
+    is_begun: bool,
+}
+
+impl Settling {
+    /// Adds the warnings that a charge of a tally reached.
+    fn add(&mut self, tally: usize, warnings: &TallyWarnings) {
+        let mut all = self.of(tally);
+        for (all, warnings) in all.iter_mut().zip(warnings) {
+            for percent in *warnings {
+                if !all.contains(&percent) {
+                    let free = all.iter_mut().find(|slot| **slot == 0);
+                    free.into_iter().for_each(|slot| *slot = percent);
+                }
+            }
+        }
+        match self.reached.iter_mut().find(|(its, _)| *its == tally) {
+            Some((_, its)) => *its = all,
+            // There is room for every tally of a gate.
+            None => drop(self.reached.push((tally, all))),
+        }
+    }
+
+    /// Returns those of a tally.
+    fn of(&self, tally: usize) -> TallyWarnings {
+        let its = self.reached.iter().find(|(its, _)| *its == tally);
+        its.map(|(_, warnings)| *warnings).unwrap_or_default()
+    }
+}
 
 impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns the units of `charge` to the windows that still count them, in all tallies. Refund
@@ -151,11 +205,10 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         settlement: &Settlement<'_>,
         clock: impl Clock,
     ) -> Option<Settled> {
-        let overdraw = settlement.overdraw;
-        let (mut own, mut is_begun) = (0, false);
+        let mut settling = Settling { overdraw: settlement.overdraw, ..Settling::default() };
+        let mut own = 0;
         if let Some(actual) = settlement.cost {
-            own =
-                self.settle_unit(key_id, &estimate, 0, actual, (overdraw, &mut is_begun), clock)?;
+            own = self.settle_unit(key_id, &estimate, 0, actual, &mut settling, clock)?;
         }
         let mut uncharged = Vec::new();
         for &(name, actual) in &settlement.groups {
@@ -164,8 +217,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             };
             let rest = match estimate.entries().find(its) {
                 Some(entry) => {
-                    let how = (overdraw, &mut is_begun);
-                    self.settle_unit(key_id, &estimate, entry.unit, actual, how, clock)?
+                    self.settle_unit(key_id, &estimate, entry.unit, actual, &mut settling, clock)?
                 }
                 // There is no estimate to replace.
                 None => actual,
@@ -173,36 +225,61 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             // There is room for as many as the settlement has.
             let _ = uncharged.push(rest);
         }
+        let mut compound = Compound::new();
+        // Tallies that were charged before may be others by now.
         let from = self.refunds_from();
-        let mut tallies = estimate
-            .entries()
-            .filter(|entry| entry.charge().at >= from)
-            .map(|entry| usize::from(entry.tally));
-        let first = tallies.find(|&tally| self.has_tally(tally)).unwrap_or(0);
+        for entry in estimate.entries().filter(|entry| entry.charge().at >= from) {
+            let tally = usize::from(entry.tally);
+            if self.has_tally(tally) {
+                compound.push(self.settled_tally(key_id, tally, entry.unit, &settling, clock)?);
+            }
+        }
+        if compound.tallies().is_empty() {
+            compound.push(self.settled_tally(key_id, 0, 0, &settling, clock)?);
+        }
+        let first = compound.tallies_mut().first_mut()?;
+        first.verdict.uncharged = own;
+        Some(Settled { verdict: first.verdict, uncharged, compound })
+    }
+
+    /// Returns the verdict on a tally after a settlement, with the warnings that were reached.
+    fn settled_tally(
+        &self,
+        key_id: KeyId,
+        tally: usize,
+        unit: u8,
+        settling: &Settling,
+        clock: impl Clock,
+    ) -> Option<TallyVerdict> {
         let mut verdict =
-            self.adjust_tally(key_id, first, clock, |layout, limits, word, now| {
+            self.adjust_tally(key_id, tally, clock, |layout, limits, word, now| {
                 decide::peek(layout, limits, word, now, 0)
             })?;
-        if is_begun && verdict.outcome() == Outcome::Unavailable {
+        if settling.is_begun && verdict.outcome() == Outcome::Unavailable {
             // The caller must not settle the charge again.
             let Verdict { holder, now, .. } = verdict;
             verdict = Verdict::refused(Outcome::Admitted, None, now).without_charge();
             verdict.holder = holder;
         }
-        verdict.uncharged = own;
-        Some(Settled { verdict, uncharged })
+        Some(TallyVerdict {
+            tally: u8::try_from(tally).ok()?,
+            unit,
+            section: Some(*self.section_of(tally)),
+            warnings: settling.of(tally),
+            is_warned: true,
+            ..TallyVerdict::new(verdict)
+        })
     }
 
     /// Settles one cost of a charge. Returns the units that found no room; `None` if the gate does
-    /// not have the key. `how` is whether to overdraw, and a variable that is set if any tally
-    /// changes.
+    /// not have the key.
     fn settle_unit(
         &self,
         key_id: KeyId,
         estimate: &Charge,
         unit: u8,
         actual: u32,
-        (overdraw, is_begun): (bool, &mut bool),
+        settling: &mut Settling,
         clock: impl Clock,
     ) -> Option<u32> {
         let mut tallies = Vec::<Charged, MAX_TALLIES>::new();
@@ -221,21 +298,19 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         let Some(extra) = actual.checked_sub(estimated) else {
             for (tally, charge) in tallies {
                 let rest = TallyCharge { cost: estimated - actual, ..charge };
-                *is_begun |= is_changed(self.refund_tally(key_id, tally, rest, clock)?);
+                settling.is_begun |= is_changed(self.refund_tally(key_id, tally, rest, clock)?);
             }
             return Some(0);
         };
-        if overdraw {
+        if settling.overdraw {
             let mut rest = 0;
             for (tally, _) in tallies {
-                let charged =
-                    self.adjust_tally(key_id, tally, clock, |layout, limits, word, now| {
-                        if is_unlimited(limits) {
-                            return decide::peek(layout, limits, word, now, 0);
-                        }
+                let (charged, warnings) =
+                    self.adjust_limited(key_id, tally, clock, |layout, _, word, now| {
                         decide::overdraw(layout, word, now, extra)
                     })?;
-                *is_begun |= is_changed(charged);
+                settling.add(tally, &warnings);
+                settling.is_begun |= is_changed(charged);
                 rest = rest.max(if is_changed(charged) { charged.uncharged() } else { extra });
             }
             return Some(rest);
@@ -245,7 +320,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             for &(tally, _) in &tallies {
                 charged = charged.min(self.room_of(key_id, tally, extra, clock)?);
             }
-            if charged == 0 || self.charge_in_order(key_id, &tallies, charged, is_begun, clock)? {
+            if charged == 0 || self.charge_in_order(key_id, &tallies, charged, settling, clock)? {
                 return Some(extra - charged);
             }
         }
@@ -253,12 +328,10 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
 
     /// Returns how many of `most` units a tally has room for.
     fn room_of(&self, key_id: KeyId, tally: usize, most: u32, clock: impl Clock) -> Option<u32> {
-        let verdict = self.adjust_tally(key_id, tally, clock, |layout, limits, word, now| {
-            if is_unlimited(limits) {
-                return decide::peek(layout, limits, word, now, 0);
-            }
-            decide::lacking(layout, limits, word, now, most)
-        })?;
+        let (verdict, _) =
+            self.adjust_limited(key_id, tally, clock, |layout, limits, word, now| {
+                decide::lacking(layout, limits, word, now, most)
+            })?;
         if verdict.outcome() == Outcome::Unavailable {
             return Some(0);
         }
@@ -266,33 +339,60 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     }
 
     /// Charges all tallies, in the order of their positions, or none. Returns whether all had room.
+    ///
+    /// A warning that a charge reached is reported even if the charge is given back, unless the
+    /// share is no longer reached without it.
     fn charge_in_order(
         &self,
         key_id: KeyId,
         tallies: &[Charged],
         cost: u32,
-        is_begun: &mut bool,
+        settling: &mut Settling,
         clock: impl Clock,
     ) -> Option<bool> {
-        let mut done = Vec::<Charged, MAX_TALLIES>::new();
+        let mut done = Vec::<(Charged, TallyWarnings), MAX_TALLIES>::new();
         for &(tally, _) in tallies {
-            let verdict =
-                self.adjust_tally(key_id, tally, clock, |layout, limits, word, now| {
-                    if is_unlimited(limits) {
-                        return decide::peek(layout, limits, word, now, 0);
-                    }
+            let (verdict, warnings) =
+                self.adjust_limited(key_id, tally, clock, |layout, limits, word, now| {
                     decide::check(layout, limits, word, now, cost)
                 })?;
             if !verdict.is_admitted() {
-                for (tally, charge) in done {
+                for ((tally, charge), warnings) in done {
                     let refunded = self.refund_tally(key_id, tally, charge, clock)?;
-                    *is_begun |= refunded.outcome() == Outcome::Unavailable;
+                    let still = newly_reached(&warnings, &Quotas::NONE, refunded.quotas());
+                    settling.add(tally, &still);
+                    settling.is_begun |= refunded.outcome() == Outcome::Unavailable;
                 }
                 return Some(false);
             }
-            let _ = done.push((tally, TallyCharge { cost, at: verdict.quotas().time() }));
+            let charge = TallyCharge { cost, at: verdict.quotas().time() };
+            let _ = done.push(((tally, charge), warnings));
         }
-        *is_begun = true;
+        for ((tally, _), warnings) in &done {
+            settling.add(*tally, warnings);
+        }
+        settling.is_begun = true;
         Some(true)
+    }
+
+    /// Applies `decide` to a tally, but leaves a tally that is not limited as it is. Also returns
+    /// the warnings that the decision reached.
+    fn adjust_limited(
+        &self,
+        key_id: KeyId,
+        tally: usize,
+        clock: impl Clock,
+        decide: impl Fn(&Layout, &Limits, u64, Timestamp) -> Decision,
+    ) -> Option<(Verdict, TallyWarnings)> {
+        let before = Cell::new(Quotas::NONE);
+        let (verdict, warnings) =
+            self.adjust_warned(key_id, tally, clock, |layout, limits, word, now| {
+                if is_unlimited(limits) {
+                    return decide::peek(layout, limits, word, now, 0);
+                }
+                before.set(decide::quotas(layout, limits, word, now));
+                decide(layout, limits, word, now)
+            })?;
+        Some((verdict, newly_reached(&warnings, &before.get(), verdict.quotas())))
     }
 }

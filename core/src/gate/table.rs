@@ -18,11 +18,18 @@ pub const MAX_ENVS: usize = 16;
 pub(super) const PEPPER_LINE: usize = 1;
 /// The word of the pepper line that holds the prefix of every key.
 pub(super) const PREFIX_WORD: usize = 4;
-/// The word of the pepper line that holds [`IMPORTED_FLAG`] in its lowest bit. The others are the
-/// number of the last change of a list of keys that was applied to this gate.
+/// The word of the pepper line that holds [`IMPORTED_FLAG`] in its lowest bit, then the generation
+/// of the counts of uses, and in the upper 48 bits the number of the last change of a list of keys
+/// that was applied to this gate.
 pub(super) const LIST_WORD: usize = 5;
 /// Set once a key that does not have Keytally's form was imported.
 pub(super) const IMPORTED_FLAG: u64 = 1;
+/// The position of the generation of the counts of uses; 0 if no uses are counted.
+pub(super) const USAGE_SHIFT: u32 = 1;
+/// The bits of the generation of the counts of uses.
+pub(super) const USAGE_MASK: u32 = 0x7FFF;
+/// The position of the number of the last change of a list of keys.
+pub(super) const SEQUENCE_SHIFT: u32 = 16;
 /// The word of the pepper line that holds [`REGISTERED`] in its lowest bit. The others are the
 /// time, in Unix milliseconds, from which on charges can be refunded.
 pub(super) const ADMINISTRATOR_WORD: usize = 6;
@@ -97,6 +104,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         prefix: Name,
         peppers: Peppers,
     ) -> Self {
+        // See `FACTORS_SHIFT`.
+        let [_, _, last, before] = header.flags.to_le_bytes();
         let records_at = index(u64::from(header.header_lines));
         let hints_at = (header.flags & HINTS_FLAG != 0)
             .then(|| records_at + index(u64::from(header.capacity)));
@@ -108,8 +117,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             capacity: header.capacity,
             plan_slots: index(u64::from(header.plan_slots)),
             extension,
-            import_factors: [FACTORS_SHIFT, FACTORS_SHIFT + 8]
-                .map(|shift| header.flags.to_le_bytes()[index(u64::from(shift / 8))]),
+            import_factors: [last, before],
             records_at,
             hints_at,
         }

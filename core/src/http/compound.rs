@@ -41,6 +41,13 @@ impl<'s> NamedQuota<'s> {
     }
 }
 
+/// The name of the quota in a response, such as `team-hour`.
+impl fmt::Display for NamedQuota<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_name(f)
+    }
+}
+
 impl Listed for NamedQuota<'_> {
     fn state(&self) -> &QuotaState {
         &self.state

@@ -15,13 +15,18 @@
 
 use heapless::Vec;
 
+use super::info::SubjectInfo;
 use super::on_full::OnFull;
 use super::slot::Subject;
 use super::table::{HEADER_LINES, Limiter, Rule, SetPolicyError, fits, store_limits};
 use crate::address::{Address, MAX_PREFIX, MIN_PREFIX};
+use crate::bits::IS_64_BIT;
 use crate::cache_line::CacheLine;
 use crate::charge::Charge;
-use crate::compound::{Charging, Compound, Position, Steps, TallyVerdict, charge_one};
+use crate::compound::{
+    Charging, Compound, Exchange, Position, Steps, TallyVerdict, charge_one, charge_rest,
+};
+use crate::decide::Decision;
 use crate::gate::Settlement;
 use crate::header::{AttachError, CreateError, TableKind};
 use crate::outcome::Outcome;
@@ -85,6 +90,38 @@ impl Prefix {
         let layout = layout.only(|index| mask >> index & 1 == 1).filter(|_| is_valid)?;
         let section = (index > 0).then(|| Section::prefix(number));
         Some(Self { number, section, carries: PackedLimits::carries(layout.counts()), layout })
+    }
+
+    /// Returns the rule of the prefix, whose line this is.
+    #[inline]
+    fn rule<'m>(&'m self, line: &'m CacheLine) -> Rule<'m> {
+        Rule { layout: &self.layout, line, carries: self.carries }
+    }
+
+    /// Returns the verdict on a network that was charged by writing this word. The prefix has this
+    /// index.
+    #[inline]
+    fn verdict(
+        &self,
+        index: usize,
+        rule: Rule<'_>,
+        next: u64,
+        now: Timestamp,
+        cost: u32,
+    ) -> TallyVerdict {
+        let (layout, limits) = (rule.layout, &rule.limits());
+        let decision = Decision::admitted(next);
+        let verdict = Verdict::decided_at(layout, limits, decision, None, now, cost, true);
+        self.tally_verdict(index, verdict)
+    }
+
+    #[inline]
+    fn tally_verdict(&self, index: usize, verdict: Verdict) -> TallyVerdict {
+        let mut tally = TallyVerdict::new(verdict);
+        // A policy has few prefixes.
+        tally.tally = u8::try_from(index).unwrap_or(u8::MAX);
+        tally.section = self.section;
+        tally
     }
 }
 
@@ -168,7 +205,7 @@ impl<M: AsRef<[CacheLine]>> AddressLimiter<M> {
                 Prefix::new(prefixes.len(), number, table.layout(), mask).filter(|_| is_next);
             let what = "prefix of addresses";
             let prefix = prefix.ok_or(AttachError::Geometry { what, value: number.into() })?;
-            Rule { layout: &prefix.layout, line, carries: prefix.carries }.pack();
+            prefix.rule(line).pack();
             // There is room for as many as there are lines.
             let _ = prefixes.push(prefix);
         }
@@ -181,9 +218,8 @@ impl<M: AsRef<[CacheLine]>> AddressLimiter<M> {
     /// Returns the rule of the prefix at this index.
     #[inline]
     fn rule(&self, index: usize) -> Option<Rule<'_>> {
-        let Prefix { layout, carries, .. } = self.prefixes.get(index)?;
         let line = self.table.memory().as_ref().get(HEADER_LINES + index)?;
-        Some(Rule { layout, line, carries: *carries })
+        Some(self.prefixes.get(index)?.rule(line))
     }
 
     /// Returns the position of a network's tally: the shortest prefix is charged first, so a client
@@ -197,7 +233,7 @@ impl<M: AsRef<[CacheLine]>> AddressLimiter<M> {
     /// Returns the network of an address as a subject of the table.
     #[inline]
     fn subject(&self, address: Address, prefix: &Prefix) -> Subject {
-        self.table.subject(&address.network(prefix.number))
+        self.table.subject_of(address.network(prefix.number))
     }
 
     /// Returns the memory that the limiter is in.
@@ -218,6 +254,37 @@ impl<M: AsRef<[CacheLine]>> AddressLimiter<M> {
     /// Returns how many networks have a slot that cannot be reused at `now`. Reads the whole table.
     pub fn live_subjects(&self, now: Timestamp) -> u64 {
         self.table.live_subjects(now)
+    }
+
+    /// Returns the 48 bits of a hash by which the table knows the client's network of the longest
+    /// prefix.
+    pub fn fingerprint(&self, address: Address) -> u64 {
+        self.prefixes.first().map_or(0, |prefix| self.subject(address, prefix).fingerprint_number())
+    }
+
+    /// Returns the networks that have a slot that cannot be reused at `now`, and the overflow
+    /// tallies that count something then. Reads the whole table.
+    ///
+    /// The prefix of a network is not stored. So each has the windows of all prefixes, with the
+    /// largest limit of each.
+    pub fn list(&self, now: Timestamp) -> impl Iterator<Item = SubjectInfo> {
+        let limits = self.largest_limits();
+        self.table.list_by(limits, now)
+    }
+
+    /// Returns the largest present limit of each window of the table.
+    fn largest_limits(&self) -> Limits {
+        let mut largest = Limits([0; MAX_QUOTAS]);
+        let windows = self.layout().windows();
+        for (index, prefix) in self.prefixes.iter().enumerate() {
+            let limits = self.rule(index).map_or(largest, Rule::limits);
+            for (window, limit) in prefix.layout.windows().iter().zip(limits.0) {
+                let position = windows.iter().position(|other| other == window);
+                let largest = position.and_then(|position| largest.0.get_mut(position));
+                largest.into_iter().for_each(|largest| *largest = limit.max(*largest));
+            }
+        }
+        largest
     }
 
     /// Returns the number of slots, in whole buckets: at least 1.5 times the capacity.
@@ -282,15 +349,107 @@ impl<M: AsRef<[CacheLine]>> AddressLimiter<M> {
         let mut subjects = [Subject(0); MAX_PREFIXES];
         for (subject, prefix) in subjects.iter_mut().zip(&self.prefixes) {
             *subject = self.subject(address, prefix);
-            self.table.fetch(*subject);
         }
-        AddressPart { limiter: self, subjects, cost }
+        AddressPart { limiter: self, subjects, cost, shared: 0 }
+    }
+
+    /// Returns a part that is charged to the tallies that `charge` was made to.
+    fn part_of(&self, address: Address, charge: &Charge, cost: u32) -> AddressPart<'_, M> {
+        let charges = charge.entries().map(|entry| Charge::of(*entry));
+        let shared = charges.filter(Charge::is_shared).fold(0, |bits, charge| {
+            bits | 1_u8.checked_shl(u32::try_from(charge.index()).unwrap_or(u32::MAX)).unwrap_or(0)
+        });
+        AddressPart { shared, ..self.part(address, cost) }
     }
 
     /// Charges `cost` to the networks of the address if all of them have room for it, else to none.
     #[inline]
     pub fn check(&self, address: Address, cost: u32, clock: impl Clock) -> Compound {
-        charge_one(&self.part(address, cost), true, clock)
+        match self.prefixes.len() {
+            1 if IS_64_BIT => self.check_networks::<1>(address, cost, clock),
+            2 if IS_64_BIT => self.check_networks::<2>(address, cost, clock),
+            3 if IS_64_BIT => self.check_networks::<3>(address, cost, clock),
+            4 if IS_64_BIT => self.check_networks::<4>(address, cost, clock),
+            _ => self.check_slow(address, cost, clock),
+        }
+    }
+
+    /// Charges the networks of the `N` prefixes. If each has a slot and room for the cost, as is
+    /// nearly always so, it charges each by one exchange, the largest network first. Otherwise it
+    /// does what every compound charge does.
+    ///
+    /// The number is a constant, so that the result is built where the caller needs it, and not
+    /// copied there.
+    fn check_networks<const N: usize>(
+        &self,
+        address: Address,
+        cost: u32,
+        clock: impl Clock,
+    ) -> Compound {
+        let lines = self.memory().as_ref().get(HEADER_LINES..).and_then(<[_]>::first_chunk::<N>);
+        let (Some(lines), Some(prefixes)) = (lines, self.prefixes.first_chunk::<N>()) else {
+            return self.check_slow(address, cost, clock);
+        };
+        let now = clock.reading();
+        let mut subjects = [Subject(0); N];
+        for (subject, prefix) in subjects.iter_mut().zip(prefixes) {
+            *subject = self.subject(address, prefix);
+            if N > 1 {
+                self.table.fetch(*subject);
+            }
+        }
+        let unused = Exchange { layout: self.layout(), atomic: lines[0].word(0), word: 0, next: 0 };
+        let mut exchanges = [unused; N];
+        for index in (0..N).rev() {
+            let rule = prefixes[index].rule(&lines[index]);
+            let admission = self.table.admission_by(rule, subjects[index], cost, now);
+            let Some(exchange) = admission else {
+                return self.check_slow(address, cost, clock);
+            };
+            exchanges[index] = exchange;
+        }
+        for (done, exchange) in exchanges.iter().rev().enumerate() {
+            if !exchange.make() {
+                return self.charge_rest(address, cost, &exchanges, done, clock);
+            }
+        }
+        let mut tallies: [TallyVerdict; N] = core::array::from_fn(|_| TallyVerdict::none());
+        for index in 0..N {
+            let rule = prefixes[index].rule(&lines[index]);
+            tallies[index] = prefixes[index].verdict(index, rule, exchanges[index].next, now, cost);
+        }
+        Compound::from_tallies(tallies)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn check_slow(&self, address: Address, cost: u32, clock: impl Clock) -> Compound {
+        let part = self.part(address, cost);
+        Steps::<Timestamp>::fetch(&part);
+        charge_one(&part, true, clock)
+    }
+
+    /// Continues a charge of which the first tallies, in the order of their positions, are
+    /// charged.
+    #[cold]
+    #[inline(never)]
+    fn charge_rest(
+        &self,
+        address: Address,
+        cost: u32,
+        exchanges: &[Exchange<'_>],
+        done: usize,
+        clock: impl Clock,
+    ) -> Compound {
+        let part = self.part(address, cost);
+        charge_rest(&part, done, clock, |charging| {
+            let probed = part.networks().zip(&self.prefixes).zip(exchanges);
+            for (((index, subject), prefix), exchange) in probed {
+                let Some(rule) = self.rule(index) else { continue };
+                let tally = prefix.verdict(index, rule, exchange.next, clock.reading(), cost);
+                charging.add_tally(tally, self.position_of(index, subject), Some(*exchange));
+            }
+        })
     }
 
     /// Returns what [`check`](Self::check) would return now, and charges nothing.
@@ -307,7 +466,12 @@ impl<M: AsRef<[CacheLine]>> AddressLimiter<M> {
                 self.table.refund_by(rule, subject, charge, clock);
             }
         }
-        self.peek(address, 0, clock)
+        self.state_of(address, &charge, clock)
+    }
+
+    /// Returns the state of the tallies that `charge` was made to.
+    fn state_of(&self, address: Address, charge: &Charge, clock: impl Clock) -> Compound {
+        charge_one(&self.part_of(address, charge, 0), false, clock)
     }
 
     /// Returns the rule and the subject of the network of the prefix at this index.
@@ -351,29 +515,43 @@ impl<M: AsRef<[CacheLine]>> AddressLimiter<M> {
             return self.refund(address, rest, clock);
         };
         let uncharged = if settlement.overdraw {
-            let tallies = (0..self.prefixes.len()).filter_map(|index| self.tally(address, index));
-            let charged = tallies.map(|(rule, network)| {
-                self.table.overdraw_by(rule, network, extra, clock).uncharged()
-            });
-            charged.max().unwrap_or(0)
+            let part = self.part_of(address, &estimate, extra);
+            part.networks().map(|(index, _)| part.overdraw(index, clock)).max().unwrap_or(0)
         } else {
-            extra - self.charge_up_to(address, extra, clock)
+            extra - self.charge_up_to(address, &estimate, extra, clock)
         };
-        let mut after = self.peek(address, 0, clock);
+        let mut after = self.state_of(address, &estimate, clock);
         for tally in after.tallies_mut() {
             tally.verdict.uncharged = uncharged;
         }
         after
     }
 
-    /// Charges as many of these units as all networks have room for, and returns their number.
-    fn charge_up_to(&self, address: Address, units: u32, clock: impl Clock) -> u32 {
-        let mut units = units;
+    /// Charges as many of these units as all tallies of a charge have room for, and returns their
+    /// number.
+    fn charge_up_to(
+        &self,
+        address: Address,
+        charge: &Charge,
+        units: u32,
+        clock: impl Clock,
+    ) -> u32 {
+        let mut part = self.part_of(address, charge, 0);
+        let (mut units, mut last_room, mut shares) = (units, None, 1);
         while units > 0 {
-            let compound = self.peek(address, 0, clock);
+            part.cost = 0;
+            let compound = charge_one(&part, false, clock);
             let rooms = compound.verdicts().flat_map(|verdict| verdict.quotas().iter());
-            units = rooms.map(|state| state.remaining).fold(units, u32::min);
-            match self.check(address, units, clock).outcome() {
+            let room = rooms.map(|state| state.remaining).fold(u32::MAX, u32::min);
+            // If there is as much room as before, networks without a slot share an overflow tally,
+            // which is charged once for each of them.
+            if last_room.is_some_and(|last| room >= last) {
+                shares += 1;
+            }
+            last_room = Some(room);
+            units = units.min(room / shares);
+            part.cost = units;
+            match charge_one(&part, true, clock).outcome() {
                 Outcome::Admitted => break,
                 // Another request took the room after it was read.
                 Outcome::Denied | Outcome::TooCostly => {}
@@ -418,30 +596,51 @@ pub struct AddressPart<'l, M> {
     /// The network of each prefix.
     subjects: [Subject; MAX_PREFIXES],
     cost: u32,
+    /// A bit for each prefix whose overflow tally is charged, as by an earlier charge. Otherwise
+    /// the network's slot is charged, if it gets one.
+    shared: u8,
 }
 
 impl<M: AsRef<[CacheLine]>> AddressPart<'_, M> {
     fn networks(&self) -> impl Iterator<Item = (usize, Subject)> {
         self.subjects.into_iter().take(self.limiter.prefixes.len()).enumerate()
     }
+
+    fn is_shared(&self, index: usize) -> bool {
+        self.shared >> index & 1 == 1
+    }
+
+    /// Charges the network of a prefix also units for which there is no room. Returns the units
+    /// that its count cannot hold.
+    fn overdraw(&self, index: usize, clock: impl Clock) -> u32 {
+        let (Some(rule), Some(&subject)) = (self.limiter.rule(index), self.subjects.get(index))
+        else {
+            return 0;
+        };
+        let is_shared = self.is_shared(index);
+        self.limiter.table.overdraw_by(rule, subject, is_shared, self.cost, clock).uncharged()
+    }
 }
 
 impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for AddressPart<'_, M> {
-    /// The part has loaded its memory since it was made.
-    fn fetch(&self) {}
+    fn fetch(&self) {
+        self.networks().for_each(|(_, subject)| self.limiter.table.fetch(subject));
+    }
 
     fn probe<'p>(&'p self, charging: &mut Charging<'_, 'p>, clock: C) {
         let (limiter, table) = (self.limiter, &self.limiter.table);
         for (index, subject) in self.networks() {
             let Some(rule) = limiter.rule(index) else { continue };
-            let (verdict, exchange) = match table.probe_by(rule, subject, self.cost, clock) {
-                Some((verdict, exchange)) => (verdict, Some(exchange)),
-                None => (table.peek_by(rule, subject, self.cost, clock), None),
+            let (verdict, exchange) = if self.is_shared(index) {
+                (table.peek_shared(rule, subject, self.cost, clock), None)
+            } else {
+                match table.probe_by(rule, subject, self.cost, clock) {
+                    Some((verdict, exchange)) => (verdict, Some(exchange)),
+                    None => (table.peek_by(rule, subject, self.cost, clock), None),
+                }
             };
-            let mut tally = TallyVerdict::new(verdict);
-            // A policy has few prefixes.
-            tally.tally = u8::try_from(index).unwrap_or(u8::MAX);
-            tally.section = limiter.prefixes.get(index).and_then(|prefix| prefix.section);
+            let Some(prefix) = limiter.prefixes.get(index) else { continue };
+            let tally = prefix.tally_verdict(index, verdict);
             charging.add_tally(tally, limiter.position_of(index, subject), exchange);
         }
     }
@@ -449,7 +648,12 @@ impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for AddressPart<'_, M> {
     fn charge(&self, tally: &mut TallyVerdict, clock: C) {
         let index = usize::from(tally.tally);
         if let (Some(rule), Some(&subject)) = (self.limiter.rule(index), self.subjects.get(index)) {
-            tally.verdict = self.limiter.table.check_by(rule, subject, self.cost, clock);
+            let table = &self.limiter.table;
+            tally.verdict = if self.is_shared(index) {
+                table.check_shared(rule, subject, self.cost, clock)
+            } else {
+                table.check_by(rule, subject, self.cost, clock)
+            };
         }
     }
 

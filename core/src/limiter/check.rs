@@ -12,6 +12,7 @@ use crate::compare_exchange;
 use crate::compound::Exchange;
 use crate::decide::{self, Decision};
 use crate::gate::Settlement;
+use crate::outcome::Outcome;
 use crate::quota::Limits;
 use crate::sync::{AtomicU64, Ordering};
 use crate::tally::EMPTY;
@@ -93,9 +94,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         cost: u32,
         clock: impl Clock,
     ) -> Verdict {
-        self.decide_on(rule, subject, found, cost, clock, true, |limits, word, now| {
-            decide::check(rule.layout, limits, word, now, cost)
-        })
+        self.decide_on(rule, subject, found, cost, clock, true, rule.check(cost))
     }
 
     /// Loads the memory of a subject that is checked soon, and does not wait for it.
@@ -142,9 +141,7 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         cost: u32,
         clock: impl Clock,
     ) -> Verdict {
-        self.decide_on_present(rule, subject, cost, clock, |limits, word, now| {
-            decide::peek(rule.layout, limits, word, now, cost)
-        })
+        self.decide_on_present(rule, subject, cost, clock, rule.peek(cost))
     }
 
     /// Returns the verdict that a check would give now, and the exchange that would charge the
@@ -167,6 +164,23 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         })
     }
 
+    /// Returns the exchange that charges the subject. `None` unless the subject has a slot whose
+    /// shortest window has not passed, and all windows have room.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    pub(super) fn admission_by<'m>(
+        &'m self,
+        rule: Rule<'m>,
+        subject: Subject,
+        cost: u32,
+        now: Timestamp,
+    ) -> Option<Exchange<'m>> {
+        let (layout, Found { slot, word, .. }) = (rule.layout, self.find(subject)?);
+        let limits = || rule.limits();
+        let decision = decide::check_within(layout, limits, &rule.packed(), word, now, cost)?;
+        let exchange = Exchange { layout, atomic: slot.tally(), word, next: decision.next };
+        (decision.outcome == Outcome::Admitted).then_some(exchange)
+    }
+
     /// Returns the units of `charge` to the windows that still count them. Refund each charge once.
     pub fn refund(&self, subject: &[u8], charge: Charge, clock: impl Clock) -> Verdict {
         self.refund_by(self.rule(), self.subject(subject), charge, clock)
@@ -179,9 +193,14 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         charge: Charge,
         clock: impl Clock,
     ) -> Verdict {
-        self.decide_on_charged(rule, subject, &charge, clock, false, |limits, word, now| {
-            decide::refund(rule.layout, limits, word, now, charge.first())
-        })
+        self.decide_on_charged(
+            rule,
+            subject,
+            charge.is_shared(),
+            clock,
+            false,
+            |limits, word, now| decide::refund(rule.layout, limits, word, now, charge.first()),
+        )
     }
 
     /// Replaces an estimate by the actual cost: refunds the difference, or charges it as far as
@@ -230,23 +249,29 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         let (rule, subject, charged) = (self.rule(), self.subject(subject), estimate.first());
         let actual = settlement.cost.unwrap_or(charged.cost);
         let extra = actual.checked_sub(charged.cost).filter(|_| settlement.overdraw);
-        self.decide_on_charged(rule, subject, &estimate, clock, true, |limits, word, now| {
-            match extra {
+        self.decide_on_charged(
+            rule,
+            subject,
+            estimate.is_shared(),
+            clock,
+            true,
+            |limits, word, now| match extra {
                 Some(extra) => decide::overdraw(rule.layout, word, now, extra),
                 None => decide::settle(rule.layout, limits, word, now, charged, actual),
-            }
-        })
+            },
+        )
     }
 
-    /// Charges a subject also units for which there is no room.
+    /// Charges a subject, or its overflow tally, also units for which there is no room.
     pub(super) fn overdraw_by(
         &self,
         rule: Rule<'_>,
         subject: Subject,
+        is_shared: bool,
         units: u32,
         clock: impl Clock,
     ) -> Verdict {
-        self.decide_on(rule, subject, self.find(subject), 0, clock, true, |_, word, now| {
+        self.decide_on_charged(rule, subject, is_shared, clock, true, |_, word, now| {
             decide::overdraw(rule.layout, word, now, units)
         })
     }
@@ -263,18 +288,18 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         })
     }
 
-    /// Applies `decide` to the tally that `charge` was made to. If `inserts` is set, a subject
-    /// without a slot gets one.
+    /// Applies `decide` to the tally that a charge was made to: an overflow tally if it is shared,
+    /// else the subject's own. If `inserts` is set, a subject without a slot gets one.
     fn decide_on_charged(
         &self,
         rule: Rule<'_>,
         subject: Subject,
-        charge: &Charge,
+        is_shared: bool,
         clock: impl Clock,
         inserts: bool,
         decide: impl Fn(&Limits, u64, Timestamp) -> Decision,
     ) -> Verdict {
-        let verdict = if charge.is_shared() {
+        let verdict = if is_shared {
             self.decide_on_overflow(rule, subject, 0, clock.reading(), clock, decide)
         } else {
             self.decide_on(rule, subject, self.find(subject), 0, clock, inserts, decide)

@@ -4,6 +4,7 @@ use super::slot::{Slot, Subject};
 use super::table::Limiter;
 use crate::cache_line::CacheLine;
 use crate::decide;
+use crate::quota::Limits;
 use crate::quotas::Quotas;
 use crate::sync::Ordering;
 use crate::time::Timestamp;
@@ -38,33 +39,49 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn fingerprint(&self, subject: &[u8]) -> u64 {
-        Subject::fingerprint_in(self.subject(subject).owner_after(0))
+        self.subject(subject).fingerprint_number()
     }
 
     /// Returns the subjects that have a slot that cannot be reused at `now`, and the overflow
     /// tallies that count something then. Reads the whole table.
     pub fn list(&self, now: Timestamp) -> impl Iterator<Item = SubjectInfo> {
-        let subjects = self.all_slots().filter_map(move |slot| self.subject_in(slot, now));
+        self.list_by(self.rule().limits(), now)
+    }
+
+    /// Returns the subjects as [`list`](Self::list) does, with these limits.
+    pub(super) fn list_by(
+        &self,
+        limits: Limits,
+        now: Timestamp,
+    ) -> impl Iterator<Item = SubjectInfo> {
+        let subjects = self.all_slots().filter_map(move |slot| self.subject_in(&limits, slot, now));
         let shared = self
             .overflow_tallies()
-            .filter_map(move |tally| self.info(None, tally.load(Ordering::Relaxed), now));
+            .filter_map(move |tally| self.info(&limits, None, tally.load(Ordering::Relaxed), now));
         subjects.chain(shared)
     }
 
     /// Returns the subject of a slot; `None` if it has none, or if it was reassigned meanwhile.
-    fn subject_in(&self, slot: Slot<'_>, now: Timestamp) -> Option<SubjectInfo> {
+    fn subject_in(&self, limits: &Limits, slot: Slot<'_>, now: Timestamp) -> Option<SubjectInfo> {
         let owner = slot.owner().load(Ordering::Acquire);
         let word = slot.tally().load(Ordering::Acquire);
         let is_its = slot.owner().load(Ordering::Acquire) == owner;
-        self.info(Some(Subject::fingerprint_in(owner)), word, now).filter(|_| is_its)
+        let fingerprint = Some(Subject::fingerprint_in(owner));
+        self.info(limits, fingerprint, word, now).filter(|_| is_its)
     }
 
     /// Returns the use of a tally; `None` if all its windows have passed.
-    fn info(&self, fingerprint: Option<u64>, word: u64, now: Timestamp) -> Option<SubjectInfo> {
+    fn info(
+        &self,
+        limits: &Limits,
+        fingerprint: Option<u64>,
+        word: u64,
+        now: Timestamp,
+    ) -> Option<SubjectInfo> {
         if self.layout.is_reservation(word) || self.layout.is_reusable(word, now) {
             return None;
         }
-        let quotas = decide::quotas(&self.layout, &self.rule().limits(), word, now);
+        let quotas = decide::quotas(&self.layout, limits, word, now);
         Some(SubjectInfo { fingerprint, quotas, clock_ahead_s: quotas.ahead_s(now) })
     }
 }

@@ -67,6 +67,30 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         Verdict::decided(layout, limits, decision, None, now, cost).shared()
     }
 
+    /// Charges `cost` to the overflow tally of the subject's first bucket, if it has room.
+    pub(super) fn check_shared(
+        &self,
+        rule: Rule<'_>,
+        subject: Subject,
+        cost: u32,
+        clock: impl Clock,
+    ) -> Verdict {
+        self.decide_on_overflow(rule, subject, cost, clock.reading(), clock, rule.check(cost))
+    }
+
+    /// Returns the verdict that [`check_shared`](Self::check_shared) would give now, and charges
+    /// nothing.
+    pub(super) fn peek_shared(
+        &self,
+        rule: Rule<'_>,
+        subject: Subject,
+        cost: u32,
+        clock: impl Clock,
+    ) -> Verdict {
+        let now = clock.reading();
+        self.decide_on_overflow(rule, subject, cost, now, clock, rule.peek(cost)).without_charge()
+    }
+
     /// Returns whether a subject without a slot is charged to an overflow tally now.
     pub(super) fn overflows(&self, subject: Subject, clock: impl Clock) -> bool {
         if self.on_full() == OnFull::Refuse {

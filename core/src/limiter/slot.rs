@@ -30,6 +30,11 @@ impl Subject {
         owner >> GENERATION_BITS
     }
 
+    /// Returns the fingerprint as a number.
+    pub(super) fn fingerprint_number(self) -> u64 {
+        Self::fingerprint_in(self.fingerprint())
+    }
+
     /// Returns the subject's owner word for a slot that has `owner`: the next generation.
     pub(super) fn owner_after(self, owner: u64) -> u64 {
         self.fingerprint() | (owner.wrapping_add(1) & GENERATION)

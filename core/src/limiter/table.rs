@@ -6,6 +6,7 @@ use super::on_full::OnFull;
 use super::slot::{Slot, Subject};
 use crate::bits::{halves, index, scale, to_words};
 use crate::cache_line::{CACHE_LINE_WORDS, CacheLine};
+use crate::decide::{self, Decision};
 use crate::header::{AttachError, CreateError, Header, TableKind};
 use crate::policy::Policy;
 use crate::quota::{Algorithm, Limits, Quota};
@@ -305,6 +306,12 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         Subject(siphash::hash(self.seed, bytes))
     }
 
+    /// Hashes the numbers of a network.
+    #[inline]
+    pub(super) fn subject_of(&self, network: (u64, u16)) -> Subject {
+        Subject(siphash::hash_ten_bytes(self.seed, network))
+    }
+
     /// Returns how many subjects have a slot that cannot be reused at `now`. Reads the whole table.
     pub fn live_subjects(&self, now: Timestamp) -> u64 {
         let live = self.all_slots().filter(|slot| {
@@ -493,7 +500,19 @@ pub(super) struct Rule<'m> {
     pub(super) carries: u64,
 }
 
-impl Rule<'_> {
+impl<'m> Rule<'m> {
+    /// Returns the decision of a check. All checks share its code.
+    #[inline]
+    pub(super) fn check(self, cost: u32) -> impl Fn(&Limits, u64, Timestamp) -> Decision + use<'m> {
+        move |limits, word, now| decide::check(self.layout, limits, word, now, cost)
+    }
+
+    /// Returns the decision of a peek.
+    #[inline]
+    pub(super) fn peek(self, cost: u32) -> impl Fn(&Limits, u64, Timestamp) -> Decision + use<'m> {
+        move |limits, word, now| decide::peek(self.layout, limits, word, now, cost)
+    }
+
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(super) fn limits(self) -> Limits {
         Limits(halves([self.line.load(LIMITS), self.line.load(LIMITS + 1)]))

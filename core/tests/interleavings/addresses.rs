@@ -55,3 +55,22 @@ fn newcomer_that_loses_the_last_unit_takes_no_slot() {
         assert_eq!((admitted, limiter.live_subjects(at(0))), (1, 3));
     });
 }
+
+/// One request charges both networks between the charges of the other.
+#[test]
+fn two_requests_of_one_client_charge_each_network_once() {
+    for (policy, rooms) in [
+        ("addresses: /64 9/minute; /56 9/minute", [6, 6]),
+        // One unit is left, so the charge of the larger network is given back.
+        ("addresses: /64 2/minute; /56 9/minute", [0, 7]),
+    ] {
+        explore(preemptions(9, 9), move || {
+            let limiter = Arc::new(address_limiter(policy, 1));
+            assert!(limiter.check(address("2001:db8::1"), 1, at(0)).is_admitted());
+            let all = together([check(&limiter, "2001:db8::1"), check(&limiter, "2001:db8::1")]);
+            let admitted = all.iter().filter(|compound| compound.is_admitted()).count();
+            assert_eq!(left(&limiter, "2001:db8::1"), rooms);
+            assert_eq!(admitted, 8 - usize::try_from(rooms[1]).unwrap());
+        });
+    }
+}

@@ -25,3 +25,4 @@ mod gate;
 mod limiter;
 mod migration;
 mod sections;
+mod usage;

@@ -761,6 +761,28 @@ static void tables_in_files_are_shared(const char *folder) {
     OK(kt_gate_revoke(same, key_id));
     OK(kt_gate_check(gate, bytes(key.text), strlen(key.text), 1, NOW_MS, &verdict));
     CHECK(verdict.outcome == KT_INVALID_KEY);
+
+    /* Both handles count the uses of all keys. */
+    kt_key_usage usage;
+    OK(kt_entropy(entropy));
+    OK(kt_gate_issue(gate, &NEW_KEY, entropy, NOW_MS, &key, &key_id));
+    EXPECT(kt_gate_key_usage(gate, key_id, &usage), KT_NOT_COUNTED);
+    OK(kt_gate_set_usage(gate, 1));
+    OK(kt_gate_check(gate, bytes(key.text), strlen(key.text), 3, NOW_MS, &verdict));
+    OK(kt_gate_check(same, bytes(key.text), strlen(key.text), 0, NOW_MS, &verdict));
+    OK(kt_gate_check(same, bytes(key.text), strlen(key.text), 1000000, NOW_MS, &verdict));
+    OK(kt_gate_revoke(same, key_id));
+    OK(kt_gate_check(gate, bytes(key.text), strlen(key.text), 1, NOW_MS, &verdict));
+    memset(&usage, 0xa5, sizeof usage);
+    OK(kt_gate_key_usage(same, key_id, &usage));
+    CHECK(usage.admitted == 2 && usage.units == 3 && usage.last_used_s == NOW_MS / 1000);
+    CHECK(usage.denied_by_key == 1 && usage.revoked == 1 && usage.with_previous_secret == 0);
+    CHECK(usage.denied_by_team == 0 && usage.denied_by_group == 0 && usage.forbidden == 0);
+    CHECK(usage.expired == 0 && usage.suspended == 0);
+    CHECK(usage.reserved_4_ == 0 && usage.reserved_[0] == 0 && usage.reserved_[8] == 0);
+    EXPECT(kt_gate_key_usage(same, key_id + 1, &usage), KT_NO_SUCH_KEY);
+    OK(kt_gate_set_usage(same, 0));
+    EXPECT(kt_gate_key_usage(gate, key_id, &usage), KT_NOT_COUNTED);
     kt_gate_close(same);
 
     FILE *file = fopen(pepper_path, "w");

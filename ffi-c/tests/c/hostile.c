@@ -184,7 +184,11 @@ static void gate_calls_reject_invalid_pointers(void *none) {
     kt_settlement settlement = {.size = sizeof settlement};
     NO_HANDLE(gate, kt_gate_check_request(gate, api_key, len, NULL, &compound));
     NO_HANDLE(gate, kt_gate_peek_request(gate, api_key, len, NULL, &compound));
-    NO_HANDLE(gate, kt_gate_settle_all(gate, id, &CHARGE, &settlement, NOW_MS, &verdict, NULL));
+    NO_HANDLE(gate, kt_gate_settle_all(gate, id, &CHARGE, &settlement, NOW_MS, &verdict, NULL,
+                                       NULL));
+    EXPECT(kt_gate_settle_all(real, id, &CHARGE, &settlement, NOW_MS, &verdict, NULL,
+                              OFF(&compound)),
+           KT_MISALIGNED);
     NO_HANDLE(gate, kt_gate_set_scopes(gate, id, NULL, 0));
     NO_HANDLE(gate, kt_gate_scope(gate, 0, text, sizeof text, &written));
     NO_HANDLE(gate, kt_gate_described(gate, text, sizeof text, &written));
@@ -211,13 +215,13 @@ static void gate_calls_reject_invalid_pointers(void *none) {
     request = (kt_request){.size = sizeof request, .now_ms = NOW_MS, .groups = &no_name,
                            .groups_len = 1};
     NULL_AT(kt_gate_check_request(real, api_key, len, &request, &compound));
-    NULL_AT(kt_gate_settle_all(real, id, NULL, &settlement, NOW_MS, &verdict, NULL));
-    NULL_AT(kt_gate_settle_all(real, id, &CHARGE, NULL, NOW_MS, &verdict, NULL));
-    NULL_AT(kt_gate_settle_all(real, id, &CHARGE, &settlement, NOW_MS, NULL, NULL));
+    NULL_AT(kt_gate_settle_all(real, id, NULL, &settlement, NOW_MS, &verdict, NULL, NULL));
+    NULL_AT(kt_gate_settle_all(real, id, &CHARGE, NULL, NOW_MS, &verdict, NULL, NULL));
+    NULL_AT(kt_gate_settle_all(real, id, &CHARGE, &settlement, NOW_MS, NULL, NULL, NULL));
     const kt_group write = {KT_TEXT("write"), 0, 0};
     settlement.groups = &write;
     settlement.groups_len = 1;
-    NULL_AT(kt_gate_settle_all(real, id, &CHARGE, &settlement, NOW_MS, &verdict, NULL));
+    NULL_AT(kt_gate_settle_all(real, id, &CHARGE, &settlement, NOW_MS, &verdict, NULL, NULL));
     NULL_AT(kt_gate_set_scopes(real, id, NULL, 1));
     NULL_AT(kt_gate_accounts(real, NOW_MS, NULL, NULL));
     NULL_AT(kt_gate_account(real, 42, NOW_MS, NULL));
@@ -233,6 +237,14 @@ static void gate_calls_reject_invalid_pointers(void *none) {
     NO_HANDLE(gate, kt_gate_verify(gate, NOW_MS, report, NULL));
     uint32_t number;
     uint64_t reopened;
+    kt_key_usage usage;
+    NO_HANDLE(gate, kt_gate_set_usage(gate, 1));
+    NO_HANDLE(gate, kt_gate_key_usage(gate, id, &usage));
+    NULL_AT(kt_gate_key_usage(real, id, NULL));
+    EXPECT(kt_gate_key_usage(real, id, OFF(&usage)), KT_MISALIGNED);
+    EXPECT(kt_gate_key_usage(real, 0, &usage), KT_KEY_ID_FORM);
+    EXPECT(kt_gate_set_usage(real, 1), KT_NOT_A_FILE);
+    EXPECT(kt_gate_key_usage(real, id, &usage), KT_NOT_A_FILE);
     NO_HANDLE(gate, kt_gate_set_wait(gate, 1));
     NO_HANDLE(gate, kt_gate_administrator(gate, &number));
     NO_HANDLE(gate, kt_gate_watch(gate));
@@ -378,7 +390,7 @@ static void charge_calls_reject_invalid_pointers_and_structs(void) {
     EXPECT(kt_verdict_charge(OFF(&verdict), &charge), KT_MISALIGNED);
     EXPECT(kt_charge_cost(&NO_CHARGE, &cost), KT_NOT_A_CHARGE);
     EXPECT(kt_charge_at_ms(&NO_CHARGE, &at_ms), KT_NOT_A_CHARGE);
-    verdict.outcome = (kt_outcome)7;
+    verdict.outcome = (kt_outcome)8;
     EXPECT(kt_verdict_charge(&verdict, &charge), KT_NOT_A_VERDICT);
     CHECK(cost == 77 && at_ms == 78 && memcmp(&charge, &NO_CHARGE, sizeof charge) == 0);
     verdict.outcome = KT_INVALID_KEY;
@@ -413,7 +425,7 @@ static void verdict_that_the_caller_changed_is_a_status(void) {
     CHECK(strcmp(kt_verdict_body(NULL), "") == 0);
     EXPECT(kt_verdict_headers(&verdict, buffer, 4, &written), KT_BUFFER_TOO_SMALL);
     EXPECT(kt_verdict_headers(&verdict, NULL, 0, &written), KT_BUFFER_TOO_SMALL);
-    verdict.outcome = (kt_outcome)7;
+    verdict.outcome = (kt_outcome)8;
     EXPECT(kt_verdict_headers(&verdict, buffer, sizeof buffer, &written), KT_NOT_A_VERDICT);
     EXPECT(kt_verdict_fields(&verdict, buffer, sizeof buffer, fields, KT_MAX_FIELDS, &written),
            KT_NOT_A_VERDICT);

@@ -205,7 +205,7 @@ static void charge_is_refunded_and_settled_with_all_tallies(kt_gate *gate) {
     kt_settlement settlement = {
         .size = sizeof settlement, .cost = 20, .has_cost = 1, .groups = actual, .groups_len = 2};
     uint32_t uncharged[2] = {77, 77};
-    OK(kt_gate_settle_all(gate, key_id, &charge, &settlement, NOW_MS, &verdict, uncharged));
+    OK(kt_gate_settle_all(gate, key_id, &charge, &settlement, NOW_MS, &verdict, uncharged, NULL));
     CHECK(verdict.uncharged == 10 && uncharged[0] == 1000 && uncharged[1] == 0);
     CHECK(quota(&verdict, 0).remaining == 90);
     OK(kt_gate_reset(gate, key_id, NOW_MS, &verdict));
@@ -215,7 +215,7 @@ static void charge_is_refunded_and_settled_with_all_tallies(kt_gate *gate) {
     OK(kt_compound_charge(&compound, 0, &charge));
     settlement.has_cost = 0;
     settlement.overdraw = 1;
-    OK(kt_gate_settle_all(gate, key_id, &charge, &settlement, NOW_MS, &verdict, uncharged));
+    OK(kt_gate_settle_all(gate, key_id, &charge, &settlement, NOW_MS, &verdict, uncharged, NULL));
     CHECK(verdict.uncharged == 0 && uncharged[0] == 0 && quota(&verdict, 0).remaining == 99);
     compound = check(gate, &key, 1, (kt_group[]){{KT_TEXT("tokens"), 1, 1}}, 1);
     CHECK(compound.outcome == KT_DENIED && compound.retry_after_s >= 3600);
@@ -230,10 +230,12 @@ static void charge_is_refunded_and_settled_with_all_tallies(kt_gate *gate) {
     const kt_group other = {KT_TEXT("other"), 1, 1};
     settlement.groups = &other;
     settlement.groups_len = 1;
-    EXPECT(kt_gate_settle_all(gate, key_id, &charge, &settlement, NOW_MS, &verdict, uncharged),
+    EXPECT(kt_gate_settle_all(gate, key_id, &charge, &settlement, NOW_MS, &verdict, uncharged,
+                              NULL),
            KT_NO_SUCH_GROUP);
     settlement.groups_len = KT_MAX_TALLIES + 1;
-    EXPECT(kt_gate_settle_all(gate, key_id, &charge, &settlement, NOW_MS, &verdict, uncharged),
+    EXPECT(kt_gate_settle_all(gate, key_id, &charge, &settlement, NOW_MS, &verdict, uncharged,
+                              NULL),
            KT_NO_SUCH_GROUP);
     const kt_group odd = {KT_TEXT("tokens"), 1, 2};
     const kt_settlement unknown[] = {{.size = sizeof settlement, .reserved_ = {1}},
@@ -241,17 +243,18 @@ static void charge_is_refunded_and_settled_with_all_tallies(kt_gate *gate) {
                                      {.size = sizeof settlement, .overdraw = 7},
                                      {.size = sizeof settlement, .groups = &odd, .groups_len = 1}};
     for (size_t at = 0; at < sizeof unknown / sizeof *unknown; at++)
-        EXPECT(kt_gate_settle_all(gate, key_id, &charge, &unknown[at], NOW_MS, &verdict, uncharged),
+        EXPECT(kt_gate_settle_all(gate, key_id, &charge, &unknown[at], NOW_MS, &verdict, uncharged,
+                                  NULL),
                KT_UNKNOWN_MEMBER);
     const kt_request request = {sizeof request, 1, NOW_MS, &odd, 1, NULL, 0};
     EXPECT(kt_gate_check_request(gate, bytes(key.text), strlen(key.text), &request, &compound),
            KT_UNKNOWN_MEMBER);
     settlement = (kt_settlement){.size = offsetof(kt_settlement, groups) - 1};
-    EXPECT(kt_gate_settle_all(gate, key_id, &charge, &settlement, NOW_MS, &verdict, NULL),
+    EXPECT(kt_gate_settle_all(gate, key_id, &charge, &settlement, NOW_MS, &verdict, NULL, NULL),
            KT_STRUCT_SIZE);
     settlement.size++;
-    OK(kt_gate_settle_all(gate, key_id, &charge, &settlement, NOW_MS, &verdict, NULL));
-    EXPECT(kt_gate_settle_all(gate, 1, &charge, &settlement, NOW_MS, &verdict, NULL),
+    OK(kt_gate_settle_all(gate, key_id, &charge, &settlement, NOW_MS, &verdict, NULL, NULL));
+    EXPECT(kt_gate_settle_all(gate, 1, &charge, &settlement, NOW_MS, &verdict, NULL, NULL),
            KT_NO_SUCH_KEY);
     OK(kt_gate_revoke(gate, key_id));
     OK(kt_gate_reset_account(gate, 42, NOW_MS));
@@ -276,6 +279,34 @@ static void warning_is_reported_once(kt_gate *gate) {
     OK(issue(gate, 42, 5, &key, &key_id));
     kt_compound compound = check(gate, &key, 9, &WRITE, 1);
     CHECK(memcmp(compound.tallies[2].crossed[0], (uint8_t[]){50, 80}, 2) == 0);
+    char name[KT_QUOTA_NAME_SIZE];
+    size_t written;
+    OK(kt_tally_quota_name(&compound.tallies[2], 0, name, sizeof name, &written));
+    CHECK(equal(name, "write-minute") && written == 12);
+    OK(kt_tally_quota_name(&compound.tallies[0], 0, name, sizeof name, &written));
+    CHECK(equal(name, "minute"));
+    EXPECT(kt_tally_quota_name(&compound.tallies[0], 2, name, sizeof name, &written),
+           KT_NO_SUCH_QUOTA);
+    EXPECT(kt_tally_quota_name(&compound.tallies[2], 0, name, 12, &written), KT_BUFFER_TOO_SMALL);
+    OK(kt_gate_revoke(gate, key_id));
+    OK(kt_gate_reset_account(gate, 42, NOW_MS));
+
+    /* A settlement reports what its extra units reached, once. */
+    OK(issue(gate, 42, 99, &key, &key_id));
+    compound = check(gate, &key, 4, &WRITE, 1);
+    kt_charge charge;
+    OK(kt_compound_charge(&compound, 0, &charge));
+    static const uint8_t SETTLED[][3] = {{5, 50, 0}, {9, 80, 0}, {4, 0, 0}};
+    for (size_t at = 0; at < sizeof SETTLED / sizeof *SETTLED; at++) {
+        kt_settlement settlement = {
+            .size = sizeof settlement, .cost = SETTLED[at][0], .has_cost = 1};
+        kt_verdict verdict;
+        OK(kt_gate_settle_all(gate, key_id, &charge, &settlement, NOW_MS, &verdict, NULL,
+                              &compound));
+        CHECK(compound.tally_count == 3 && compound.tallies[0].crossed[0][0] == 0);
+        CHECK(memcmp(compound.tallies[2].crossed[0], &SETTLED[at][1], 2) == 0);
+        CHECK(memcmp(&verdict, &compound.tallies[0].verdict, sizeof verdict) == 0);
+    }
     OK(kt_gate_revoke(gate, key_id));
     OK(kt_gate_reset_account(gate, 42, NOW_MS));
 }
@@ -470,7 +501,7 @@ static void compound_that_the_caller_changed_is_a_status(kt_gate *gate) {
             case 0: wrong.tally_count = 0; break;
             case 1: wrong.tally_count = KT_MAX_PARTS + 1; break;
             case 2: wrong.decisive_index = wrong.tally_count; break;
-            case 3: wrong.tallies[0].verdict.outcome = (kt_outcome)7; break;
+            case 3: wrong.tallies[0].verdict.outcome = (kt_outcome)8; break;
             case 4: wrong.tallies[1].verdict.reason = (kt_reason)11; break;
             case 5: wrong.tallies[2].verdict.quota_count = 5; break;
             case 6: memset(wrong.tallies[2].section, 'a', KT_SECTION_SIZE); break;
@@ -482,6 +513,9 @@ static void compound_that_the_caller_changed_is_a_status(kt_gate *gate) {
                KT_NOT_A_VERDICT);
         if (what < 2) EXPECT(kt_compound_charge(&wrong, 0, &charge), KT_NOT_A_VERDICT);
         if (what < 4) CHECK(equal(kt_compound_body(&wrong), ""));
+        if (what > 5)
+            EXPECT(kt_tally_quota_name(&wrong.tallies[2], 0, text, sizeof text, &written),
+                   KT_NOT_A_VERDICT);
     }
     kt_compound damaged = right;
     damaged.tallies[0].private_[0] ^= 1; /* The units. */
@@ -490,6 +524,8 @@ static void compound_that_the_caller_changed_is_a_status(kt_gate *gate) {
     EXPECT(kt_compound_charge(&damaged, 0, &charge), KT_NOT_A_VERDICT);
     EXPECT(kt_compound_headers(NULL, text, sizeof text, &written), KT_NULL_POINTER);
     EXPECT(kt_compound_charge(&right, 0, NULL), KT_NULL_POINTER);
+    EXPECT(kt_tally_quota_name(NULL, 0, text, sizeof text, &written), KT_NULL_POINTER);
+    EXPECT(kt_tally_quota_name(&right.tallies[0], 0, text, sizeof text, NULL), KT_NULL_POINTER);
     CHECK(equal(kt_compound_body(NULL), "") && written == 77);
 }
 
@@ -617,6 +653,24 @@ static void configuration_is_checked(void) {
     free(memory);
 }
 
+/** Denials are counted by the section that denied. */
+static void uses_are_counted_by_section(kt_gate *gate) {
+    kt_key key;
+    uint64_t key_id;
+    kt_key_usage usage;
+    OK(kt_gate_set_usage(gate, 1));
+    OK(issue(gate, 43, 11, &key, &key_id));
+    check(gate, &key, 4, &WRITE, 1);
+    check(gate, &key, 7, &WRITE, 1);
+    check(gate, &key, 1000, NULL, 0);
+    OK(kt_gate_set_suspended(gate, 43, 1));
+    check(gate, &key, 1, NULL, 0);
+    OK(kt_gate_set_suspended(gate, 43, 0));
+    OK(kt_gate_key_usage(gate, key_id, &usage));
+    CHECK(usage.admitted == 1 && usage.units == 4 && usage.denied_by_group == 1);
+    CHECK(usage.denied_by_key == 1 && usage.denied_by_team == 0 && usage.suspended == 1);
+}
+
 int main(int count, char **arguments) {
     CHECK(count == 2); /* A folder for files. */
     texts_of_sections_are_parsed_and_explained();
@@ -644,6 +698,7 @@ int main(int count, char **arguments) {
     kt_plan_info plan;
     OK(kt_gate_plan(file, 1, &plan));
     CHECK(equal(plan.sections, PLANS[1].sections));
+    uses_are_counted_by_section(file);
     kt_gate_close(file);
     return 0;
 }

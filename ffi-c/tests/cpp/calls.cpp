@@ -320,6 +320,13 @@ static void gates_check_and_administer_keys(const std::string &folder) {
           gate.try_set_wait(1s).status() == KT_NOT_A_FILE);
     Key key = file.issue({1}, NOW);
     CHECK(same.check(key.expose(), 1, NOW).admitted());
+    CHECK(same.try_key_usage(key.key_id()).status() == KT_NOT_COUNTED);
+    CHECK(gate.try_set_usage(true).status() == KT_NOT_A_FILE);
+    file.set_usage(true);
+    CHECK(same.check(key.expose(), 0, NOW).admitted());
+    CHECK(file.key_usage(key.key_id()).admitted == 1);
+    file.set_usage(false);
+    CHECK(thrown([&] { same.key_usage(key.key_id()); }) == KT_NOT_COUNTED);
     CHECK(thrown([&] { Gate::create(path, pepper, config); }) == KT_FILE_EXISTS);
     CHECK(thrown([&] { Gate::open(path, "letmein"); }) == KT_PEPPER_FORM);
     CHECK(thrown([&] { Gate::open_with_pepper_file(path, folder); }) == KT_NOT_A_FILE);
@@ -378,8 +385,18 @@ static void use_sections(Gate &gate) {
     auto warned = gate.check(key.expose(), request);
     CHECK(warned.crossed().size() == 1 && warned.crossed()[0].percent == 50 &&
           warned.crossed()[0].tally == 2 && warned.crossed()[0].quota == 0);
+    CHECK(keytally::quota_name(warned[2], 0).view() == "write-minute");
+    CHECK(keytally::quota_name(warned[0], 0).view() == "minute");
+    CHECK(keytally::quota_name(warned[2], 1).view().empty());
     gate.refund(key.key_id(), warned.charge(), NOW);
     CHECK(gate.peek(key.expose(), request).remaining == 98);
+    settlement.cost = 7;
+    settlement.costs = {};
+    settled = gate.settle(key.key_id(), charged.charge(), settlement, NOW);
+    CHECK(settled.crossed().size() == 1 && settled.crossed()[0].percent == 50 &&
+          settled.compound[settled.crossed()[0].tally].section == std::string_view("write"));
+    settlement.cost = 1;
+    CHECK(gate.settle(key.key_id(), charged.charge(), settlement, NOW).crossed().empty());
 
     request.need = {"read", "write"};
     CHECK(gate.check(key.expose(), request).http_status == 403);
@@ -556,6 +573,8 @@ static void address_is_charged_in_all_networks() {
     auto compound = keytally::check_all({limiter.part("2001:db8:0:1::1")}, NOW);
     CHECK(compound.admitted() && !limiter.check("2001:db8:0:2::1", 1, NOW).admitted());
     CHECK(limiter.try_check("ann").status() == KT_NOT_AN_ADDRESS);
+    CHECK(limiter.live_subjects(NOW) == 3); // Two clients of one /48.
+    CHECK(limiter.capacity() == 64 && limiter.slots_total() == 96);
     CHECK(Limiter::try_in_memory("addresses: /65 2/minute", 64).status() == KT_POLICY_PREFIX);
 }
 

@@ -22,6 +22,7 @@ from keytally._native import (
     Gate,
     Key,
     KeyInfo,
+    KeyUsage,
     Limiter,
     Part,
     Policy,
@@ -60,8 +61,8 @@ from keytally.exceptions import (
     RevokedError,
     TableError,
     TeamsFullError,
-    UnavailableError,
     TooCostlyError,
+    UnavailableError,
 )
 
 __all__ = [
@@ -83,6 +84,7 @@ __all__ = [
     "Key",
     "KeyIdError",
     "KeyInfo",
+    "KeyUsage",
     "KeytallyError",
     "Limiter",
     "MissingKeyError",
@@ -106,8 +108,8 @@ __all__ = [
     "TableError",
     "TallyVerdict",
     "TeamsFullError",
-    "UnavailableError",
     "TooCostlyError",
+    "UnavailableError",
     "Verdict",
     "__version__",
     "check_all",

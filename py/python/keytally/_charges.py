@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 # The name of the record in a scope or an environ.
 NAME = "keytally.record"
 
-# The outcomes at which the charges of other tables are refunded: a limit refuses the request, or
-# the key is valid and lacks a scope.
-REFUNDING = frozenset(["denied", "too_costly", "full", "forbidden"])
+# The outcomes at which the charges of other tables are refunded: a limit refuses the request, the
+# key is valid and lacks a scope, or its counts are moving to another file.
+REFUNDING = frozenset(["denied", "too_costly", "full", "forbidden", "unavailable"])
 
 Table = Union[Gate, Limiter]
 

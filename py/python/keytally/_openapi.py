@@ -56,12 +56,15 @@ def _refusals() -> dict[int | str, dict[str, Any]]:
     gate = Gate.in_memory(pepper=generate_pepper(), keys=1, scopes=["write"])
     forbidden = gate.check(gate.issue(1, now=0).expose(), need="write", now=0)
     denied = Limiter.in_memory("1/minute", 1).check("", 2, now=0)
-    full = {"description": "The limiter has no room for another client."}
+    unavailable = {
+        "description": "The limiter has no room for another client, or the counts of the key are "
+        "being moved to another file."
+    }
     return {
         401: _response("The key is missing or invalid.", duplicate, ["WWW-Authenticate"]),
         403: _response("The key lacks a scope.", forbidden, []),
         429: _response("A limit is reached.", denied, ["Retry-After", *QUOTA_NAMES]),
-        503: {**full, "headers": {"Retry-After": {"schema": {"type": "string"}}}},
+        503: {**unavailable, "headers": {"Retry-After": {"schema": {"type": "string"}}}},
     }
 
 

@@ -198,14 +198,14 @@ class _RequireKey(_Dependency, _Scheme):
     A dependency has one scheme, so those of the other headers are dependencies of it.
     """
 
-    statuses: tuple[int, ...] = (401, 429)
+    statuses: tuple[int, ...] = (401, 429, 503)
 
     def __init__(
         self, rule: Rule[HTTPConnection], sources: list[Source], *, needs_scopes: bool
     ) -> None:
         _Dependency.__init__(self, rule)
         if needs_scopes:
-            self.statuses = (401, 403, 429)
+            self.statuses = (401, 403, 429, 503)
         _Scheme.__init__(self, sources[0])
         kind = inspect.Parameter.KEYWORD_ONLY
         parameters = [

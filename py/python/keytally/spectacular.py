@@ -97,8 +97,7 @@ def _statuses_of(used: KeyAuthentication | LimiterThrottle) -> list[int]:
     if isinstance(used, LimiterThrottle):
         return [429, 503]
     forbidden = [403] if used.need else []
-    full = [503] if django.limits_requests_without_key() else []
-    return [401, *forbidden, 429, *full]
+    return [401, *forbidden, 429, 503]
 
 
 def _needs_key(authentication: KeyAuthentication) -> bool:

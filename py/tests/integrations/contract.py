@@ -3,6 +3,7 @@
 MISSING = b'{"error": "Missing X-API-Key header"}'
 INVALID = b'{"error": "Invalid API key"}'
 EXCEEDED = b'{"error": "Rate limit exceeded. Please try again later."}'
+UNAVAILABLE = b'{"error": "Service unavailable. Please try again later."}'
 FULL = b'{"error": "Too many clients at once. Please try again later."}'
 
 QUOTA = [
@@ -139,6 +140,14 @@ def assert_trusted_proxies_are_read(fetch):
         for host in (3, 4, 5)
     ]
     assert found == [401, 401, 429]
+
+
+def assert_unavailable(status, headers, body):
+    found = fields(headers)
+    assert (status, body) == (503, UNAVAILABLE)
+    assert found["retry-after"] == "1"
+    assert "x-ratelimit-limit" not in found
+    assert_json(found, UNAVAILABLE)
 
 
 def assert_full(status, headers, body):

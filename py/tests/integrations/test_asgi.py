@@ -5,6 +5,7 @@ import asyncio
 import contract
 import pytest
 
+import migrations
 from keytally import Limiter
 from keytally.asgi import GateMiddleware, LimiterMiddleware, VerdictMiddleware, client_address
 
@@ -78,12 +79,27 @@ def test_each_outcome_has_its_response(gate, key):
     contract.assert_invalid(*answer(fetch(GateMiddleware(never, gate), headers=key_of(key))))
 
 
+def test_requests_are_counted_for_their_key(gate, key):
+    gate.set_usage(True)
+    for _ in range(3):
+        fetch(GateMiddleware(hello, gate), headers=[("X-API-Key", key.expose())])
+    usage = gate.key_usage(key.key_id)
+    assert (usage.admitted, usage.denied_by_key) == (2, 1)
+
+
 def test_full_limiter_responds_503():
     limiter = Limiter.in_memory("2/31d", capacity=1, on_full="refuse")
     counter = iter(range(10_000))
     app = LimiterMiddleware(hello, limiter, key=lambda _: str(next(counter)))
     answers = (answer(fetch(app)) for _ in range(10_000))
     contract.assert_full(*next(found for found in answers if found[0] != 200))
+
+
+def test_moving_counts_respond_503_and_refund_the_others(gate, key, pepper, limiter):
+    left = migrations.left_behind(gate, pepper)
+    app = LimiterMiddleware(GateMiddleware(never, left), limiter)
+    contract.assert_unavailable(*answer(fetch(app, headers=key_of(key))))
+    assert limiter.peek("203.0.113.9").remaining == 2
 
 
 def test_limiter_counts_client_addresses(limiter):

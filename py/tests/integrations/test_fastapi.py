@@ -183,7 +183,7 @@ def test_refusals_are_in_the_openapi_document(gate, limiter):
     paths = documented(gate, limiter)["paths"]
     statuses = {path: sorted(found["get"]["responses"]) for path, found in paths.items()}
     assert statuses == {
-        "/of/key": ["200", "401", "429"],
+        "/of/key": ["200", "401", "429", "503"],
         "/limited": ["200", "429", "503"],
         "/open": ["200"],
     }

@@ -296,9 +296,9 @@ def test_forbidden_is_documented_where_a_scope_is_needed(gate):
 
     document_refusals(app)
     paths = app.openapi()["paths"]
-    assert sorted(paths["/read"]["get"]["responses"]) == ["200", "401", "429"]
+    assert sorted(paths["/read"]["get"]["responses"]) == ["200", "401", "429", "503"]
     responses = paths["/write"]["get"]["responses"]
-    assert sorted(responses) == ["200", "401", "403", "429"]
+    assert sorted(responses) == ["200", "401", "403", "429", "503"]
     assert responses["403"] == REFUSALS[403]
     example = responses["403"]["content"]["application/json"]["example"]
     assert example == {"error": "Forbidden"}

@@ -74,12 +74,12 @@ def test_refusals_of_rest_framework_are_documented():
     }
     # The default is 200.
     assert {path: found[1:] for path, found in statuses.items()} == {
-        "/key": ["401", "429"],
+        "/key": ["401", "429", "503"],
         "/both": ["401", "429", "503"],
         "/limited": ["429", "503"],
-        "/optional": ["401", "429"],
+        "/optional": ["401", "429", "503"],
         "/open": [],
-        "/write": ["401", "403", "429"],
+        "/write": ["401", "403", "429", "503"],
         "/contacts": ["401", "429", "503"],
     }
     assert paths["/key"]["get"]["responses"]["401"] == REFUSALS[401]
@@ -141,7 +141,7 @@ def test_refusals_of_nested_and_mounted_routers_are_documented(gate, limiter, ea
     nested = paths["/v1/outer/inner/{number}"]["get"]
     assert sorted(nested["responses"]) == ["200", "401", "422", "429", "503"]
     assert sorted(map(list, nested["security"])) == [["APIKey"], ["Bearer"], ["X-Token"]]
-    assert sorted(paths["/v1/outer/only"]["post"]["responses"]) == ["200", "401", "429"]
+    assert sorted(paths["/v1/outer/only"]["post"]["responses"]) == ["200", "401", "429", "503"]
     of_mounted = mounted.openapi()["paths"]["/x"]["get"]
-    assert sorted(of_mounted["responses"]) == ["200", "401", "429"]
+    assert sorted(of_mounted["responses"]) == ["200", "401", "429", "503"]
     assert of_mounted["security"] == [{"APIKey": []}]

@@ -56,6 +56,14 @@ def test_each_outcome_has_its_response(gate, key):
     contract.assert_exceeded(*fetch(GateMiddleware(never, gate), key=key.expose()))
 
 
+def test_requests_are_counted_for_their_key(gate, key):
+    gate.set_usage(True)
+    for _ in range(3):
+        fetch(GateMiddleware(hello, gate), key=key.expose())
+    usage = gate.key_usage(key.key_id)
+    assert (usage.admitted, usage.denied_by_key) == (2, 1)
+
+
 def test_full_limiter_responds_503():
     counter = iter(range(10_000))
     limiter = Limiter.in_memory("2/31d", capacity=1, on_full="refuse")

@@ -93,6 +93,36 @@ fn auth_charges_team_and_groups_all_or_none() {
 }
 
 #[test]
+fn warnings_of_a_plan_are_logged_and_counted_once() {
+    let sandbox = Sandbox::new();
+    let plan = "default=10/31d warn 50% 90%; team: 20/31d; group write: 4/31d warn 75%";
+    let server = Server::start(&sandbox, &["--plan", plan]);
+    let (key, key_id) = sandbox.new_key(&["--account", "42"]);
+    let header = format!("X-API-Key: {key}");
+    let auth = |line: &str| server.request("GET /auth", &[header.as_bytes(), line.as_bytes()]);
+    let counted = |section: &str, percent: u8| {
+        let labels = format!("percent=\"{percent}\",section=\"{section}\",window=\"2678400s\"");
+        server.metric(&format!("keytally_crossed_total{{{labels}}}"))
+    };
+    let counts = || [counted("key", 50), counted("key", 90), counted("write", 75)];
+    assert_eq!(counts(), [0, 0, 0], "the counters exist from the start");
+    assert_eq!(auth("X-Cost: 4").code(), 200);
+    assert_eq!(counts(), [0, 0, 0]);
+    assert_eq!(auth("X-Group: write=3").code(), 200);
+    assert_eq!(counts(), [1, 0, 1]);
+    for code in [200, 200, 200, 200, 200, 429] {
+        assert_eq!(server.contacts(&key).code(), code);
+    }
+    assert_eq!(counts(), [1, 1, 1]);
+    let holder = format!("key={key_id} account=42 ");
+    await_log(&sandbox, &[" crossed quota=2678400s percent=50 ", &holder, "route=auth"]);
+    await_log(&sandbox, &[" crossed quota=write-2678400s percent=75 ", &holder, "route=auth"]);
+    await_log(&sandbox, &[" crossed quota=2678400s percent=90 ", &holder, "route=contacts"]);
+    assert_eq!(log(&sandbox).matches(" crossed ").count(), 3);
+    assert!(!log(&sandbox).contains(secret(&key)), "{}", log(&sandbox));
+}
+
+#[test]
 fn auth_forbids_a_key_without_the_scope() {
     let sandbox = Sandbox::new();
     let server = Server::start(&sandbox, &["--scope", "read", "--scope", "write"]);
@@ -113,6 +143,34 @@ fn auth_forbids_a_key_without_the_scope() {
     let server = Server::start(&sandbox, &["--refusals", "refusals.json"]);
     let reply = server.request("GET /auth", &[key.as_bytes(), b"X-Need: write"]);
     assert_eq!((reply.code(), reply.body.as_str()), (404, "forbidden"));
+}
+
+// Windows cannot replace a gate that is in use, so nothing migrates it there.
+#[cfg(unix)]
+#[test]
+fn key_whose_counts_are_moving_gets_503() {
+    let sandbox = Sandbox::new();
+    let template = r#"{"unavailable": {"status": 500, "body": "{outcome} {retry_after}"}}"#;
+    std::fs::write(sandbox.path("refusals.json"), template).unwrap();
+    let server = Server::start(&sandbox, &[]);
+    let own = Server::start(&sandbox, &["--refusals", "refusals.json"]);
+    let unavailable = "keytally_verdicts_total{outcome=\"unavailable\",reason=\"none\"}";
+    assert_eq!(server.metric(unavailable), 0);
+    let (key, _) = sandbox.new_key(&["--account", "42"]);
+    assert_eq!(server.contacts(&key).header("X-RateLimit-Remaining"), "999");
+    sandbox.migrate_elsewhere();
+    let reply = server.contacts(&key);
+    let body = r#"{"error": "Service unavailable. Please try again later."}"#;
+    assert_eq!((reply.code(), reply.body.as_str()), (503, body));
+    assert_eq!(reply.header("Retry-After"), "1");
+    assert!(!reply.has("X-RateLimit-Limit"), "{reply:?}");
+    assert_eq!(server.metric(unavailable), 1);
+    let reply = own.contacts(&key);
+    assert_eq!((reply.code(), reply.body.as_str()), (500, "unavailable 1"));
+    // The new file is opened at once.
+    std::fs::rename(sandbox.path("other.gate"), sandbox.path(GATE)).unwrap();
+    let reply = server.contacts(&key);
+    assert_eq!((reply.code(), reply.header("X-RateLimit-Remaining")), (200, "998"));
 }
 
 #[test]

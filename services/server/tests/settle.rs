@@ -14,7 +14,7 @@ use std::thread::{self, sleep};
 
 use serde_json::json;
 use support::program::Sandbox;
-use support::server::{GATE, Server, names_without_list};
+use support::server::{GATE, Server, await_log, names_without_list};
 use support::wire::{Reply, Wire};
 use support::{key_id, secret};
 
@@ -75,6 +75,25 @@ fn charge_is_replaced_by_the_actual_cost_once() {
         assert_eq!(remaining(&server, &key), left);
     }
     assert_eq!((settlements(&server, "settled"), settlements(&server, "repeated")), (3, 6));
+}
+
+#[test]
+fn settlement_logs_and_counts_the_warnings_that_it_reached() {
+    let sandbox = Sandbox::new();
+    let plan = "default=1000/31d; group tokens: 5000/31d warn 80%";
+    let server = Server::start(&sandbox, &["--plan", plan, "--settle", "10m"]);
+    let key = server.first_key().unwrap();
+    let lines = [format!("X-API-Key: {key}"), "X-Group: tokens=2000".to_owned()];
+    let reply = server.request("GET /auth", &lines.each_ref().map(|line| line.as_bytes()));
+    let labels = "percent=\"80\",section=\"tokens\",window=\"2678400s\"";
+    let counted = || server.metric(&format!("keytally_crossed_total{{{labels}}}"));
+    assert_eq!(counted(), 0);
+    let token = format!("{CHARGE}: {}", reply.header(CHARGE));
+    let lines = [token.as_bytes(), b"X-Group: tokens=4500"];
+    assert_eq!(server.request("POST /settle", &lines).code(), 200);
+    assert_eq!(counted(), 1);
+    let line = [" crossed quota=tokens-2678400s percent=80 key=", key_id(&key), " route=settle"];
+    await_log(&sandbox, &line);
 }
 
 #[test]
@@ -164,6 +183,29 @@ fn charge_is_reported_only_for_an_admitted_request() {
     assert_eq!(authorize(&server, &key, 1).header(CHARGE), "");
     assert_eq!(server.request("GET /auth", &[]).header(CHARGE), "");
     assert_eq!(settle(&server, &token, "0").code(), 200);
+}
+
+// Windows cannot replace a gate that is in use, so nothing migrates it there.
+#[cfg(unix)]
+#[test]
+fn charge_whose_counts_are_moving_is_not_settled() {
+    let sandbox = Sandbox::new();
+    let server = start(&sandbox, &[]);
+    let (key, _) = sandbox.new_key(&["--account", "42"]);
+    let token = charge(&server, &key, 40);
+    sandbox.migrate_elsewhere();
+    for (number, actual) in ["0", "30"].into_iter().enumerate() {
+        let reply = settle(&server, &token, actual);
+        let error = json!({"error": "The counts of the key are being moved to another file"});
+        assert_eq!((reply.code(), reply.json()), (503, error));
+        assert_eq!(reply.header("Retry-After"), "1");
+        assert_eq!(settlements(&server, "unavailable"), u64::try_from(number).unwrap() + 1);
+    }
+    assert_eq!((settlements(&server, "settled"), settlements(&server, "repeated")), (0, 0));
+    fs::rename(sandbox.path("other.gate"), sandbox.path(GATE)).unwrap();
+    assert_eq!(remaining(&server, &key), 960);
+    // The token is of the old file.
+    assert_eq!(settle(&server, &token, "0").code(), 403);
 }
 
 #[test]

@@ -55,7 +55,7 @@ pub(crate) const SUITES: &[Step] = &[
         .about("the guarantees hold in every interleaving of a few threads"),
     Step::new("shuttle", Work::Long(models::shuttle))
         .about("the guarantees hold in random schedules of more threads"),
-    Step::tests("processes", &[("keytally", "processes")])
+    Step::tests("processes", &[("keytally", "processes migrations")])
         .about("threads and processes on one file together admit exactly the limit"),
     Step::tests("kills", &[("keytally", "kills")])
         .full_when_named()

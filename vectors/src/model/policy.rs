@@ -138,7 +138,7 @@ pub fn parse_policy(text: &str) -> Result<Policy, PolicyError> {
 }
 
 /// Splits the algorithm from the quotas. A name of an algorithm must be followed by a space or tab.
-fn split_algorithm(text: &str) -> (Algorithm, &str) {
+pub(super) fn split_algorithm(text: &str) -> (Algorithm, &str) {
     for (name, algorithm) in [("fixed", Algorithm::Fixed), ("sliding", Algorithm::Sliding)] {
         if let Some(rest) = text.strip_prefix(name)
             && rest.starts_with([' ', '\t'])
@@ -247,17 +247,18 @@ impl fmt::Display for Policy {
         if self.algorithm == Algorithm::Sliding {
             f.write_str("sliding ")?;
         }
-        for (i, quota) in self.quotas.iter().enumerate() {
-            if i > 0 {
-                f.write_str(", ")?;
-            }
-            write!(f, "{}/{}", quota.limit, window_text(quota.window))?;
-        }
-        Ok(())
+        f.write_str(&self.quotas_text())
     }
 }
 
 impl Policy {
+    /// Returns the canonical text of the quotas, without the algorithm.
+    #[must_use]
+    pub fn quotas_text(&self) -> String {
+        let text = |quota: &Quota| format!("{}/{}", quota.limit, window_text(quota.window));
+        self.quotas.iter().map(text).collect::<Vec<_>>().join(", ")
+    }
+
     /// Returns the unit of the stamp in seconds: the longest at whose multiples all windows begin.
     #[must_use]
     pub fn unit_s(&self) -> u32 {

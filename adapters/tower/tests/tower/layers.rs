@@ -9,8 +9,8 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use keytally::{
-    AddressLimiter, Followed, Gate, GateConfig, Limiter, Name, NewKey, OnFull, Plan, Verdict,
-    pepper,
+    AddressLimiter, Followed, Gate, GateConfig, Limiter, Name, NewKey, OnFull, Outcome, Plan,
+    Verdict, pepper,
 };
 use keytally_tower::{Caller, GateLayer, LimiterLayer, set_fields};
 use tower::{Layer as _, service_fn};
@@ -593,7 +593,7 @@ async fn groups_and_team_are_charged_all_or_none() {
     }
     // The cost of a group is the higher one, also if one layer charges it its own cost.
     let (high, low) = (issue(&gate), issue(&gate));
-    assert!(gate.reset_account(42));
+    assert_eq!(gate.reset_account(42), Some(Outcome::Admitted));
     let layer = || GateLayer::new(Arc::clone(&gate));
     let dear = layer().cost(2).group("tokens").unwrap();
     let cheap = layer().group_cost("tokens", 1).unwrap();

@@ -94,8 +94,7 @@ impl Service {
         }
         let verdict = &caller.answer.verdict;
         if let (Some(charges), Some(charge)) = (&self.charges, caller.answer.charge())
-            && let Some(token) =
-                charges.token(&caller.gate.to_arc(), holder.key_id, charge, verdict.now())
+            && let Some(token) = charges.token(caller.gate, holder.key_id, charge, verdict.now())
         {
             set(&mut response, CHARGE, &token);
         }

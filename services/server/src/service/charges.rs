@@ -18,7 +18,9 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use base64ct::{Base64UrlUnpadded, Encoding as _};
-use keytally::{Charge, Gate, KeyId, Limiter, OnFull, Outcome, Pepper, Peppers, Timestamp};
+use keytally::{
+    Charge, Decided, Gate, KeyId, Limiter, OnFull, Outcome, Pepper, Peppers, Settled, Timestamp,
+};
 use keytally::{entropy_bytes, now};
 use keytally_cli::internal::Failure;
 use subtle::ConstantTimeEq as _;
@@ -103,6 +105,21 @@ pub(crate) enum Refusal {
     },
     /// The gate no longer has the key.
     Gone,
+    /// The counts of the key are being moved to another file.
+    Moving,
+}
+
+/// What a gate made of a charge.
+pub(crate) struct Done {
+    outcome: Outcome,
+    /// `None` if the whole charge was returned.
+    settled: Option<Settled>,
+}
+
+impl Decided for Done {
+    fn outcome(&self) -> Outcome {
+        self.outcome
+    }
 }
 
 /// What a request really cost.
@@ -117,6 +134,23 @@ pub(crate) struct Actual<'n> {
 impl Actual<'_> {
     /// A request that cost nothing.
     const NOTHING: Self = Self { cost: Some(0), groups: Vec::new() };
+
+    /// Replaces the charge of a token.
+    fn settle(&self, gate: &Gate, token: &Token) -> Result<Done, Refusal> {
+        let (key_id, charge) = (token.key_id, token.charge);
+        if *self == Actual::NOTHING {
+            // Groups that were charged a cost of their own are returned too.
+            let refunded = gate.refund(key_id, charge).ok_or(Refusal::Gone)?;
+            return Ok(Done { outcome: refunded.outcome(), settled: None });
+        }
+        let mut settlement = keytally::Settlement::new();
+        settlement.cost = self.cost;
+        for &(name, cost) in &self.groups {
+            settlement = settlement.with_group(name, cost);
+        }
+        let settled = gate.settle_all(key_id, charge, &settlement).ok_or(Refusal::Gone)?;
+        Ok(Done { outcome: settled.verdict.outcome(), settled: Some(settled) })
+    }
 }
 
 impl Charges {
@@ -194,16 +228,17 @@ impl Charges {
         Token::from_body(body).ok_or(Refusal::Unknown)
     }
 
-    /// Replaces the charge of a token by the actual cost, once. Returns the units of each group for
-    /// which there was no room.
+    /// Replaces the charge of a token by the actual cost, once. Returns the result; `None` if the
+    /// whole charge was returned.
     ///
-    /// The token is used up first. If the process is killed after that, the charge stays.
+    /// `call` calls what it is given with the gate, as [`Followed::call`](keytally::Followed::call)
+    /// does. The token is used up first. If the process is killed after that, the charge stays.
     pub(crate) fn settle(
         &self,
-        gate: &Gate,
         token: &Token,
         actual: &Actual<'_>,
-    ) -> Result<Vec<u32>, Refusal> {
+        call: impl FnOnce(&dyn Fn(&Gate) -> Result<Done, Refusal>) -> Result<Done, Refusal>,
+    ) -> Result<Option<Settled>, Refusal> {
         let now_ms = now().unix_ms();
         let issued_ms = token.issued.unix_ms();
         let lifetime_ms = u64::try_from(self.lifetime.as_millis()).unwrap_or(u64::MAX);
@@ -221,18 +256,15 @@ impl Charges {
             }
             _ => return Err(Refusal::Settled),
         }
-        let (key_id, charge) = (token.key_id, token.charge);
-        if *actual == Actual::NOTHING {
-            // Groups that were charged a cost of their own are returned too.
-            return gate.refund(key_id, charge).map(|_| Vec::new()).ok_or(Refusal::Gone);
+        let done = call(&|gate| actual.settle(gate, token))?;
+        if done.outcome == Outcome::Unavailable {
+            // Nothing was settled, so the token stays valid.
+            if let Some(used) = counted.charge() {
+                self.settled.refund(&token.number, used);
+            }
+            return Err(Refusal::Moving);
         }
-        let mut settlement = keytally::Settlement::new();
-        settlement.cost = actual.cost;
-        for &(name, cost) in &actual.groups {
-            settlement = settlement.with_group(name, cost);
-        }
-        let settled = gate.settle_all(key_id, charge, &settlement);
-        settled.map(|settled| settled.uncharged().to_vec()).ok_or(Refusal::Gone)
+        Ok(done.settled)
     }
 
     /// Returns how many settled tokens are remembered, and how many can be.
@@ -343,8 +375,8 @@ mod tests {
         let gone = KeyId::from_number(key_id.number() ^ 1).unwrap();
         let text = charges.token(&gate, gone, charge, now()).unwrap();
         let token = charges.read(&gate, text.as_bytes()).unwrap();
-        assert_eq!(charges.settle(&gate, &token, &Actual::NOTHING), Err(Refusal::Gone));
-        assert_eq!(charges.settle(&gate, &token, &Actual::NOTHING), Err(Refusal::Settled));
+        let settle = || charges.settle(&token, &Actual::NOTHING, |work| work(&gate));
+        assert_eq!((settle(), settle()), (Err(Refusal::Gone), Err(Refusal::Settled)));
         let quotas = gate.table().key(key_id, now()).unwrap().quotas;
         assert!(quotas.iter().all(|quota| quota.limit - quota.remaining == 10));
     }

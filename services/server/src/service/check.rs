@@ -1,5 +1,6 @@
 //! The check before a route: the call of the gate, and the response for its verdict.
 
+use alloc::sync::Arc;
 use core::net::IpAddr;
 
 use axum::body::Body;
@@ -7,7 +8,7 @@ use axum::extract::Request;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
-use keytally::{Current, Gate, Holder, Outcome, RequestError, Verdict};
+use keytally::{Compound, Gate, Holder, NamedQuota, Outcome, RequestError, Section, Verdict};
 use keytally_tower::{Answer, Extras, set_fields};
 
 use super::address::Peer;
@@ -55,7 +56,7 @@ pub(crate) struct Caller<'v> {
     pub(crate) holder: Option<Holder>,
     pub(crate) answer: &'v Answer,
     /// The gate that returned the verdict.
-    pub(crate) gate: &'v Current<Gate>,
+    pub(crate) gate: &'v Arc<Gate>,
 }
 
 impl Caller<'_> {
@@ -77,12 +78,21 @@ impl Service {
         respond: impl FnOnce(&Caller<'_>) -> Response,
     ) -> Response {
         let headers = request.headers();
-        let answer = match self.gate.call(|gate| self.check(gate, headers, &check)) {
+        let mut used = None;
+        let answer = self.gate.call(|gate| {
+            used = Some(gate.to_arc());
+            self.check(gate, headers, &check)
+        });
+        let answer = match answer {
             Ok(answer) => answer,
             Err(error) => return json(StatusCode::BAD_REQUEST, unknown_name(&error)),
         };
-        let (verdict, gate) = (answer.verdict, self.gate.load());
+        let gate = used.unwrap_or_else(|| self.gate.load().to_arc());
+        let verdict = answer.verdict;
         self.metrics.count(&verdict);
+        if let Some(compound) = &answer.compound {
+            self.report_crossed(route.as_str(), compound);
+        }
         if !verdict.is_admitted() {
             let shadow = self.settings.shadow;
             let too_many = self.guesses.too_many(&verdict, self.client(route, request));
@@ -109,6 +119,17 @@ impl Service {
             set(&mut response, SHADOW, verdict.outcome().as_str());
         }
         response
+    }
+
+    /// Logs and counts the warnings of plans that a charge reached.
+    pub(crate) fn report_crossed(&self, route: &'static str, compound: &Compound) {
+        for (tally, window, percent) in compound.crossed() {
+            let (section, verdict) = (tally.section().unwrap_or(&Section::Key), tally.verdict());
+            let Some(state) = verdict.quotas().get(window) else { continue };
+            self.metrics.crossed(section, state.window, percent).inc();
+            let quota = NamedQuota::new(Some(section.name()), state, verdict.cost(), false);
+            self.log.crossed(route, verdict, &quota, percent);
+        }
     }
 
     /// Returns the client address by which invalid keys are counted.

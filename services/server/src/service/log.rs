@@ -1,5 +1,6 @@
-//! The log: a line on standard error for each refused request, and for each event of the gate file.
-//! A request is refused if the outcome of its check is not `Admitted`.
+//! The log: a line on standard error for each refused request, for each warning of a plan that a
+//! charge reached, and for each event of the gate file. A request is refused if the outcome of its
+//! check is not `Admitted`.
 //!
 //! A separate thread writes the lines, at most [`LINES_PER_SECOND`]. Requests never wait for it:
 //! lines beyond this rate, and lines for which its queue has no room, are counted and dropped.
@@ -11,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use keytally::{FollowEvent, now};
-use keytally::{KeyId, Outcome, Reason, Timestamp, Verdict};
+use keytally::{KeyId, NamedQuota, Outcome, Reason, Timestamp, Verdict};
 use prometheus::IntCounter;
 
 use keytally_cli::internal::times;
@@ -43,6 +44,8 @@ pub(crate) struct Log {
 enum Entry {
     /// A refused request.
     Refusal(Refusal),
+    /// A warning of a plan that a charge reached.
+    Crossed(Crossed),
     /// An event of the gate file.
     Gate(String),
     /// A sentence on the list of keys.
@@ -93,6 +96,18 @@ struct Refusal {
     shadow: bool,
 }
 
+/// A warning of a plan that a charge reached.
+#[derive(Debug)]
+struct Crossed {
+    time: Timestamp,
+    route: &'static str,
+    /// The name of the quota in header fields, and the percentage of its limit.
+    quota: String,
+    percent: u8,
+    /// The key id and the account.
+    holder: Option<(KeyId, u32)>,
+}
+
 impl Log {
     /// Starts the writing thread. `dropped` counts the lines that are not written.
     pub(crate) fn start(dropped: IntCounter) -> io::Result<Self> {
@@ -126,6 +141,24 @@ impl Log {
         enqueue(self.queue.as_ref(), Entry::Refusal(line), &self.dropped);
     }
 
+    /// Logs that the charge of a request reached a warning of its plan.
+    pub(crate) fn crossed(
+        &self,
+        route: &'static str,
+        verdict: &Verdict,
+        quota: &NamedQuota<'_>,
+        percent: u8,
+    ) {
+        let line = Crossed {
+            time: verdict.now(),
+            route,
+            quota: quota.to_string(),
+            percent,
+            holder: verdict.holder().map(|holder| (holder.key_id, holder.account)),
+        };
+        enqueue(self.queue.as_ref(), Entry::Crossed(line), &self.dropped);
+    }
+
     /// Returns a handle that logs events of the gate file.
     pub(crate) fn gate_event_log(&self) -> GateEventLog {
         GateEventLog { queue: self.queue.clone(), dropped: self.dropped.clone() }
@@ -146,6 +179,7 @@ impl Entry {
     fn text(&self) -> String {
         match self {
             Self::Refusal(refusal) => refusal.text(),
+            Self::Crossed(crossed) => crossed.text(),
             Self::Gate(sentence) => format!("{} gate {sentence}", times::rfc3339(now().unix_s())),
             #[cfg(feature = "keys")]
             Self::List(sentence) => format!("{} keys {sentence}", times::rfc3339(now().unix_s())),
@@ -166,6 +200,17 @@ impl Refusal {
         }
         if let Some(seconds) = self.retry_after_s {
             text += &format!(" retry_after={seconds}");
+        }
+        text + &format!(" route={}", self.route)
+    }
+}
+
+impl Crossed {
+    fn text(&self) -> String {
+        let mut text = times::rfc3339(self.time.unix_s());
+        text += &format!(" crossed quota={} percent={}", self.quota, self.percent);
+        if let Some((key_id, account)) = self.holder {
+            text += &format!(" key={key_id} account={account}");
         }
         text + &format!(" route={}", self.route)
     }

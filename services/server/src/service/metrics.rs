@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use keytally::{FollowStatus, Gate, KeyInfo, Limiter, now};
-use keytally::{Outcome, Reason as KeyReason, Timestamp, Verdict};
+use keytally::{Outcome, Reason as KeyReason, Section, Timestamp, Verdict, Window};
 use prometheus::{
     Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
@@ -24,6 +24,7 @@ pub(crate) struct Metrics {
     guesses: IntCounterVec,
     preflights: IntCounter,
     settlements: IntCounterVec,
+    crossed: IntCounterVec,
     closed_connections: IntCounterVec,
     seconds: Histogram,
     ahead: IntCounter,
@@ -71,10 +72,11 @@ pub(crate) enum Settlement {
     Repeated,
     Full,
     Gone,
+    Unavailable,
 }
 
 impl Settlement {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Settled,
         Self::BadRequest,
         Self::Unknown,
@@ -82,6 +84,7 @@ impl Settlement {
         Self::Repeated,
         Self::Full,
         Self::Gone,
+        Self::Unavailable,
     ];
 
     /// Returns the value of the label `result`.
@@ -94,6 +97,7 @@ impl Settlement {
             Self::Repeated => "repeated",
             Self::Full => "full",
             Self::Gone => "gone",
+            Self::Unavailable => "unavailable",
         }
     }
 }
@@ -138,6 +142,10 @@ impl Metrics {
             "keytally_settlements_total",
             "Requests to /settle, by what became of the charge.",
         );
+        let crossed = Opts::new(
+            "keytally_crossed_total",
+            "Charges that reached a warning of a plan, by section, window and percentage.",
+        );
         let seconds = HistogramOpts::new(
             "keytally_check_duration_seconds",
             "Duration of the checks of the gate.",
@@ -168,6 +176,7 @@ impl Metrics {
                 "CORS preflights that were admitted at /auth without a key.",
             )?,
             settlements: IntCounterVec::new(settlements, &["result"])?,
+            crossed: IntCounterVec::new(crossed, &["section", "window", "percent"])?,
             closed_connections: IntCounterVec::new(closed, &["reason"])?,
             seconds: Histogram::with_opts(seconds.buckets(SECONDS.to_vec()))?,
             ahead: IntCounter::new(
@@ -240,6 +249,7 @@ impl Metrics {
         registry.register(Box::new(metrics.guesses.clone()))?;
         registry.register(Box::new(metrics.preflights.clone()))?;
         registry.register(Box::new(metrics.settlements.clone()))?;
+        registry.register(Box::new(metrics.crossed.clone()))?;
         registry.register(Box::new(metrics.closed_connections.clone()))?;
         registry.register(Box::new(metrics.seconds.clone()))?;
         registry.register(Box::new(metrics.ahead.clone()))?;
@@ -292,6 +302,25 @@ impl Metrics {
     /// Counts a request to `/settle`.
     pub(crate) fn count_settlement(&self, settlement: Settlement) {
         self.settlements.with_label_values(&[settlement.as_str()]).inc();
+    }
+
+    /// Returns the counter of charges that reached a warning of a plan.
+    pub(crate) fn crossed(&self, section: &Section, window: Window, percent: u8) -> IntCounter {
+        let (window, percent) = (window.to_string(), percent.to_string());
+        self.crossed.with_label_values(&[section.name(), &window, &percent])
+    }
+
+    /// Creates the counters of all warnings of the plans, with value 0.
+    fn create_crossed(&self, gate: &Gate) {
+        for (_, plan) in gate.table().plans() {
+            for section in plan.sections.iter() {
+                for (quota, warnings) in section.quotas().iter().zip(section.warnings()) {
+                    for &percent in warnings.iter().filter(|&&percent| percent > 0) {
+                        self.crossed(section.section(), quota.window, percent);
+                    }
+                }
+            }
+        }
     }
 
     /// Returns the counter of connections that the service closed.
@@ -358,6 +387,7 @@ impl Metrics {
             >= COUNTED_FOR_S.unsigned_abs()
         {
             self.counted_at_s.set(now_s);
+            self.create_crossed(gate);
             let keys = self.count_keys(gate, now);
             self.keys.set(to_gauge(keys));
             let capacity = gate.table().capacity().into();

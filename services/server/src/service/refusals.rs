@@ -25,6 +25,7 @@ pub(crate) struct Refusals {
     denied: Option<Template>,
     too_costly: Option<Template>,
     forbidden: Option<Template>,
+    unavailable: Option<Template>,
 }
 
 /// What replaces the status, the content type and the body of a refusal.
@@ -74,6 +75,7 @@ impl Refusals {
             ("denied", &self.denied),
             ("too_costly", &self.too_costly),
             ("forbidden", &self.forbidden),
+            ("unavailable", &self.unavailable),
         ]
         .into_iter()
         .filter_map(|(name, template)| Some((name, template.as_ref()?)))
@@ -88,6 +90,7 @@ impl Refusals {
             Outcome::Denied => &self.denied,
             Outcome::TooCostly => &self.too_costly,
             Outcome::Forbidden => &self.forbidden,
+            Outcome::Unavailable => &self.unavailable,
             _ => &None,
         };
         let Some(template) = template else { return };

@@ -73,11 +73,18 @@ impl Service {
                 )));
             }
         }
-        match charges.settle(&gate, &token, &actual) {
-            Ok(uncharged) => {
+        let settled = charges.settle(&token, &actual, |work| self.gate.call(|gate| work(gate)));
+        match settled {
+            Ok(settled) => {
+                let uncharged = settled.as_ref().map_or(&[][..], |settled| settled.uncharged());
+                if let Some(settled) = &settled {
+                    self.report_crossed("settle", settled.compound());
+                }
                 let names = actual.groups.iter().map(|(name, _)| (*name).to_owned());
-                let (cost, uncharged) =
-                    (actual.cost.unwrap_or(charged), names.zip(uncharged).collect());
+                let (cost, uncharged) = (
+                    actual.cost.unwrap_or(charged),
+                    names.zip(uncharged.iter().copied()).collect(),
+                );
                 (Settlement::Settled, json_of(&Settled { charged, cost, uncharged }))
             }
             Err(refusal) => refused(charges, refusal),
@@ -109,9 +116,19 @@ fn refused(charges: &Charges, refusal: Refusal) -> (Settlement, Response) {
         Refusal::Gone => {
             (Settlement::Gone, StatusCode::GONE, "The key of the charge does not exist".to_owned())
         }
+        Refusal::Moving => (
+            Settlement::Unavailable,
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The counts of the key are being moved to another file".to_owned(),
+        ),
     };
     let mut response = json(status, error(format_args!("{text}")));
-    if let Refusal::Full { retry_after_s } = refusal {
+    let retry_after_s = match refusal {
+        Refusal::Full { retry_after_s } => Some(retry_after_s),
+        Refusal::Moving => Some(1),
+        _ => None,
+    };
+    if let Some(retry_after_s) = retry_after_s {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry_after_s));
     }
     (settlement, response)

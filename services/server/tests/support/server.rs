@@ -203,6 +203,13 @@ impl Sandbox {
         (self.watch_secret(&key), key_id)
     }
 
+    /// Migrates the gate of the service at a second path, `other.gate`. The service stays with the
+    /// old file, whose counts have moved.
+    pub fn migrate_elsewhere(&self) {
+        std::fs::hard_link(self.path(GATE), self.path("other.gate")).unwrap();
+        self.run_admin(&["migrate", "other.gate", "new.gate"]).expect_status(0);
+    }
+
     /// Rotates a key in the gate of the service. Returns the key with its new secret.
     pub fn new_secret(&self, key_id: &str, grace: &str) -> String {
         let key =

@@ -57,13 +57,29 @@ const REASONS: &[(&str, &str, &str)] = &[
         "The words of a gate are after the first of its memory. A section's number is below 8.",
     ),
     (
-        "core/src/gate/part.rs",
-        INDEX,
-        "The file has no index of its own. These lines are of functions that the compiler inlined, and\n\
-         their reasons are in the groups of their files.",
+        "core/src/gate/ids.rs",
+        ARITHMETIC,
+        "A record's number is below the number of records, which is at most 2^26, so a product with the\n\
+         rest of a division by it is at most 2^52. A record has at least 2^38 ids.",
     ),
     (
-        "core/src/gate/tallies.rs",
+        "core/src/gate/ids.rs",
+        DIVISION,
+        "Opening checked that the capacity is a multiple of the factors of migrations, and not 0.",
+    ),
+    (
+        "core/src/gate/imported.rs",
+        ARITHMETIC,
+        "A group's number is below the number of groups, which is at most 2^26.",
+    ),
+    (
+        "core/src/gate/settle.rs",
+        ARITHMETIC,
+        "The file has no arithmetic of its own here. These lines are of functions that the compiler\n\
+         inlined, and their reasons are in the groups of their files.",
+    ),
+    (
+        "core/src/gate/settle.rs",
         INDEX,
         "The file has no index of its own. These lines are of functions that the compiler inlined, and\n\
          their reasons are in the groups of their files.",

@@ -7,10 +7,11 @@ use core::marker::PhantomData;
 use keytally_core::{CACHE_LINE_LEN, CacheLine};
 use keytally_ffi::{
     Handle, In, KT_COMPOUND_HEADERS_SIZE, KT_GATE_HANDLE_SIZE, KT_HEADERS_SIZE, KT_KEY_SIZE,
-    KT_MAX_FIELDS, KT_MAX_PARTS, KT_POLICY_SIZE, KT_SECTIONS_SIZE, KT_SYSTEM_CLOCK, Memory, Number,
-    Out, kt_account_info, kt_bytes, kt_charge, kt_compound, kt_field, kt_flaw, kt_gate,
-    kt_gate_config, kt_group, kt_key, kt_key_info, kt_key_parts, kt_limiter, kt_name, kt_new_key,
-    kt_part, kt_plan, kt_plan_info, kt_quota, kt_request, kt_settlement, kt_status, kt_verdict,
+    KT_MAX_FIELDS, KT_MAX_PARTS, KT_POLICY_SIZE, KT_QUOTA_NAME_SIZE, KT_SECTIONS_SIZE,
+    KT_SYSTEM_CLOCK, Memory, Number, Out, kt_account_info, kt_bytes, kt_charge, kt_compound,
+    kt_field, kt_flaw, kt_gate, kt_gate_config, kt_group, kt_key, kt_key_info, kt_key_parts,
+    kt_limiter, kt_name, kt_new_key, kt_part, kt_plan, kt_plan_info, kt_quota, kt_request,
+    kt_settlement, kt_status, kt_verdict,
 };
 
 use crate::bytes::{Bytes, POLICIES};
@@ -229,15 +230,12 @@ impl World<'_> {
                 }];
                 let settlement = maybe_wrong(bytes, &settlement);
                 let uncharged = &mut [u32::MAX; 9];
-                let status = c::kt_gate_settle_all(
-                    gate,
-                    key_id,
-                    charge,
-                    settlement,
-                    now_ms,
-                    verdict,
-                    new(uncharged.as_mut_ptr()),
-                );
+                let status = compound(|out| {
+                    let uncharged = new(uncharged.as_mut_ptr());
+                    c::kt_gate_settle_all(
+                        gate, key_id, charge, settlement, now_ms, verdict, uncharged, out,
+                    )
+                });
                 assert!(status == kt_status::KT_OK || *uncharged == [u32::MAX; 9]);
                 status
             }
@@ -578,6 +576,21 @@ fn compound(call: impl FnOnce(Out<'_, kt_compound>) -> kt_status) -> kt_status {
     assert_eq!(is_admitted, compound.outcome.0 == 0);
     assert!(is_admitted || tallies.iter().all(|tally| tally.verdict.charged == 0));
     assert!(others.iter().all(|tally| tally.verdict.now_ms == 0 && tally.private_ == [0; 2]));
+    for tally in tallies.chunks(1) {
+        let (name, mut len) = (&mut [0; KT_QUOTA_NAME_SIZE], 0);
+        let count = usize::from(tally[0].verdict.quota_count);
+        for index in 0..=count {
+            let (buffer, size) = (new(name.as_mut_ptr()), KT_QUOTA_NAME_SIZE);
+            let status = keytally_ffi::kt_tally_quota_name(
+                right(tally),
+                index,
+                buffer,
+                size,
+                output(&mut len),
+            );
+            assert_eq!(status == kt_status::KT_OK, index < count);
+        }
+    }
     let mut headers = vec![0; KT_COMPOUND_HEADERS_SIZE];
     let (mut written, mut charge) = (0, kt_charge { words: [0; 16] });
     let compound = right(core::slice::from_ref(compound));

@@ -607,7 +607,8 @@ impl World<'_> {
         let Some(key) = self.pick(bytes) else { return };
         let is_account = bytes.byte() & 1 == 1;
         if is_account {
-            assert!(self.gate.reset_account(self.keys[key].account, now));
+            let account = self.keys[key].account;
+            assert_eq!(self.gate.reset_account(account, now), Some(Outcome::Admitted));
         } else {
             assert!(self.gate.reset(self.keys[key].key_id, now).is_some());
         }

@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | [`policy()`] | a policy text | the model's parser |
 //! | [`sections()`] | the text of a plan with sections | the model's parser, and a gate with that plan |
+//! | [`prefixes()`] | the text of a policy for addresses, and requests of clients | the model's parser, and a model of each network |
 //! | [`key()`] | a key, or the parts of one and a mistake in it | the model's parser |
 //! | [`mac()`] | a pepper, and a key or another text | the crate `hmac` |
 //! | [`headers()`] | a policy and a few calls | the model's header block, and each field parsed |
@@ -30,6 +31,7 @@ mod headers;
 mod limiter;
 mod mac;
 mod open;
+mod prefixes;
 mod texts;
 
 pub use c_calls::c_calls;
@@ -39,6 +41,7 @@ pub use headers::headers;
 pub use limiter::limiter_calls;
 pub use mac::mac;
 pub use open::open_bytes;
+pub use prefixes::prefixes;
 pub use texts::{key, policy, sections};
 
 /// A target.
@@ -48,6 +51,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("policy", policy),
     ("sections", sections),
+    ("prefixes", prefixes),
     ("key", key),
     ("mac", mac),
     ("headers", headers),

@@ -1,9 +1,11 @@
 //! The target `open_bytes`: calls on tables with arbitrary content. A table is a valid one that is
 //! then damaged, or the input itself.
 
+use core::net::IpAddr;
+
 use keytally_core::{
-    CacheLine, Charge, Entropy, Gate, GateConfig, Key, KeyId, Limiter, Name, NewKey, Peppers, Plan,
-    Policy, Timestamp, Verdict,
+    Address, AddressLimiter, CacheLine, Charge, Compound, Entropy, Gate, GateConfig, Key, KeyId,
+    Limiter, Name, NewKey, Peppers, Plan, Policy, Settlement, Timestamp, Verdict,
 };
 use keytally_vectors::model;
 
@@ -21,6 +23,7 @@ pub fn open_bytes(bytes: &[u8]) {
     let now = Timestamp::from_unix_ms(1_767_225_600_000);
     let policy: Policy = bytes.pick(POLICIES).parse().unwrap();
     let (memory, keys) = match kind % 4 {
+        0 if kind >= 128 => (address_limiter(now), Vec::new()),
         0 => (limiter(&policy, now), Vec::new()),
         1 | 2 => gate(&policy, &mut bytes, now),
         _ => (table_from(&mut bytes), Vec::new()),
@@ -28,6 +31,9 @@ pub fn open_bytes(bytes: &[u8]) {
     damage(&memory, &mut bytes);
     if let Ok(limiter) = Limiter::attach(&memory[..]) {
         call_limiter(&limiter, &mut bytes);
+    }
+    if let Ok(limiter) = AddressLimiter::attach(&memory[..]) {
+        call_addresses(&limiter, &mut bytes);
     }
     if let Ok(gate) = Gate::attach(&memory[..], Peppers::new(&[PEPPER]).unwrap()) {
         call_gate(&gate, &keys, &mut bytes);
@@ -47,6 +53,23 @@ fn limiter(policy: &Policy, now: Timestamp) -> Vec<CacheLine> {
         limiter.check(&[subject], 1, now);
     }
     memory
+}
+
+/// Creates a limiter of addresses with some networks.
+fn address_limiter(now: Timestamp) -> Vec<CacheLine> {
+    let memory = lines(AddressLimiter::<&[CacheLine]>::lines(SUBJECTS));
+    let policy = "addresses: /64 5/minute, 9/hour; /56 12/minute; /48 30/hour".parse().unwrap();
+    let limiter = AddressLimiter::init(&memory[..], &policy, SUBJECTS, [5; 16]).unwrap();
+    for client in 0..8 {
+        limiter.check(address(client), 1, now);
+    }
+    memory
+}
+
+/// Returns the address of a client. Four clients each are in one /56.
+fn address(client: u8) -> Address {
+    let network = u16::from(client % 16) << 6;
+    Address::from(IpAddr::from([0x2001, 0xdb8, u16::from(client / 16), network, 0, 0, 0, 1]))
 }
 
 /// Creates a gate with keys: a rotated one, a revoked one, an unchanged one and an imported one.
@@ -139,6 +162,37 @@ fn call_limiter(limiter: &Limiter<&[CacheLine]>, bytes: &mut Bytes<'_>) {
             2 => check_verdict(&limiter.reset(&subject, now)),
             _ => assert!(limiter.live_subjects(now) <= limiter.slots_total()),
         }
+        if bytes.is_empty() {
+            break;
+        }
+    }
+}
+
+/// Makes every call on a limiter of addresses.
+fn call_addresses(limiter: &AddressLimiter<&[CacheLine]>, bytes: &mut Bytes<'_>) {
+    let check_compound = |compound: &Compound| {
+        compound.verdicts().for_each(check_verdict);
+        let _ = (compound.headers(), compound.problem(), compound.retry_after_s());
+    };
+    for _ in 0..64 {
+        let (now, client, cost) =
+            (Timestamp::from_unix_ms(time(bytes)), address(bytes.byte()), bytes.cost());
+        check_compound(&limiter.peek(client, cost, now));
+        let compound = limiter.check(client, cost, now);
+        check_compound(&compound);
+        let charge = compound.charge(0).unwrap_or(Charge::new(cost, now));
+        let settlement = Settlement::new().with_cost(bytes.cost());
+        match bytes.below(5) {
+            0 => check_compound(&limiter.refund(client, charge, now)),
+            1 => check_compound(&limiter.settle_all(client, charge, &settlement, now)),
+            2 => {
+                let overdraw = settlement.with_overdraw(true);
+                check_compound(&limiter.settle_all(client, charge, &overdraw, now));
+            }
+            3 => check_compound(&limiter.reset(client, now)),
+            _ => assert!(limiter.live_subjects(now) <= limiter.slots_total()),
+        }
+        let _ = (limiter.policy(), limiter.list(now).count());
         if bytes.is_empty() {
             break;
         }

@@ -1,0 +1,304 @@
+//! The counts of uses: how the requests of a gate come to the lines of `usage.rs`.
+
+use core::num::NonZeroU16;
+use core::ops::Deref;
+
+use subtle::ConstantTimeEq as _;
+
+use super::administrator::Administrator;
+use super::part::GatePart;
+use super::settle::{Settled, Settlement};
+use super::table::{Gate, LIST_WORD, PEPPER_LINE, USAGE_MASK, USAGE_SHIFT};
+use crate::bits::{high, low};
+use crate::cache_line::CacheLine;
+use crate::charge::Charge;
+use crate::compound::{Compound, TallyVerdict};
+use crate::header::{AttachError, CreateError};
+use crate::key::KeyId;
+use crate::outcome::{Outcome, Reason};
+use crate::record::Record;
+use crate::section::Section;
+use crate::time::{Clock, Timestamp};
+use crate::usage::{KeyUsage, Usage, UsageCounts, Use};
+use crate::verdict::Verdict;
+
+impl<M: AsRef<[CacheLine]>> Gate<M> {
+    /// Returns the generation of the counts of uses, which all processes that use the gate fill;
+    /// 0 if they count none.
+    #[inline]
+    pub fn usage_generation(&self) -> u16 {
+        let word = self.memory.as_ref()[PEPPER_LINE].load(LIST_WORD);
+        // The mask has 15 bits.
+        (low(word) >> USAGE_SHIFT & USAGE_MASK) as u16
+    }
+
+    /// Creates the counts of uses of this gate, all 0. Nothing is counted before
+    /// [`begin_usage`](Administrator::begin_usage). `generation` is 1 to 32767. Give another one
+    /// than before, so that processes that have other counts open open these.
+    ///
+    /// # Errors
+    /// [`CreateError::Size`] if the memory does not have as many lines as
+    /// [`UsageCounts::lines`] returns.
+    pub fn init_usage<N: AsRef<[CacheLine]>>(
+        &self,
+        memory: N,
+        generation: NonZeroU16,
+    ) -> Result<UsageCounts<N>, CreateError> {
+        UsageCounts::init(memory, self.id(), self.capacity, generation)
+    }
+
+    /// Opens the counts of uses of this gate. Requests are counted in them only if their generation
+    /// is that of [`usage_generation`](Self::usage_generation).
+    ///
+    /// # Errors
+    /// [`AttachError`] if the memory does not hold the counts of this gate.
+    pub fn attach_usage<N: AsRef<[CacheLine]>>(
+        &self,
+        memory: N,
+    ) -> Result<UsageCounts<N>, AttachError> {
+        UsageCounts::attach(memory, self.id(), self.capacity)
+    }
+
+    /// Returns how a key was used; `None` if the gate does not have it.
+    pub fn usage_of(&self, usage: Usage<'_>, key_id: KeyId) -> Option<KeyUsage> {
+        let (at, _) = self.find(key_id)?;
+        usage.of(at.number, key_id)
+    }
+
+    /// Returns this gate as one whose requests are counted in `usage`.
+    #[inline]
+    pub fn counted<'g>(&'g self, usage: Option<Usage<'g>>) -> Counted<'g, M> {
+        Counted { gate: self, usage }
+    }
+
+    /// Counts what a compound charge came to for a part of this gate.
+    pub(super) fn count_part(
+        &self,
+        usage: Usage<'_>,
+        api_key: Option<&[u8]>,
+        cost: u32,
+        part: usize,
+        compound: &Compound,
+    ) {
+        let mut its = compound.tallies().iter().filter(|tally| tally.part() == part);
+        let decisive = match compound.is_admitted() {
+            true => its.next(),
+            // Another part may have refused the request.
+            false => {
+                compound.tallies().get(compound.decisive_index()).filter(|it| it.part() == part)
+            }
+        };
+        if let Some(TallyVerdict { verdict, section, .. }) = decisive {
+            let how = self.use_of(api_key, cost, verdict, section.as_ref());
+            self.count(usage, verdict, how);
+        }
+    }
+
+    #[inline]
+    fn count(&self, usage: Usage<'_>, verdict: &Verdict, how: Option<Use>) {
+        if let (Some(how), Some(holder)) = (how, verdict.holder()) {
+            usage.count(self.record_of(holder.key_id).number, holder.key_id, how, verdict.now);
+        }
+    }
+
+    /// Returns what a request came to; `None` if its secret was wrong or it was not decided.
+    #[inline]
+    fn use_of(
+        &self,
+        api_key: Option<&[u8]>,
+        cost: u32,
+        verdict: &Verdict,
+        section: Option<&Section>,
+    ) -> Option<Use> {
+        let key_id = verdict.holder()?.key_id;
+        match (verdict.outcome(), section) {
+            (Outcome::Admitted, _) => {
+                let has_previous_secret = self.has_previous_secret(api_key?, key_id, verdict.now);
+                Some(Use::Admitted { units: cost, has_previous_secret })
+            }
+            (Outcome::Denied | Outcome::TooCostly, Some(Section::Team)) => Some(Use::DeniedByTeam),
+            (Outcome::Denied | Outcome::TooCostly, Some(Section::Group(_))) => {
+                Some(Use::DeniedByGroup)
+            }
+            (Outcome::Denied | Outcome::TooCostly, _) => Some(Use::DeniedByKey),
+            (Outcome::Forbidden, _) => Some(Use::Forbidden),
+            (Outcome::InvalidKey, _) => match verdict.reason()? {
+                Reason::Revoked => Some(Use::Revoked),
+                Reason::Expired => Some(Use::Expired),
+                Reason::Suspended => Some(Use::Suspended),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Returns whether a key that was admitted has the secret before the last rotation.
+    ///
+    /// A verdict does not have this, since that would cost every check. The HMAC is computed again
+    /// during the grace of a rotation only.
+    #[inline]
+    fn has_previous_secret(&self, text: &[u8], key_id: KeyId, now: Timestamp) -> bool {
+        let at = self.record_of(key_id);
+        now.unix_s() < u64::from(high(at.line.load(GRACE_WORD)))
+            && at.read().is_some_and(|record| self.is_previous(text, &record))
+    }
+
+    #[cold]
+    fn is_previous(&self, text: &[u8], record: &Record) -> bool {
+        let pepper = self.pepper(usize::from(record.previous_pepper));
+        pepper.is_some_and(|pepper| pepper.mac(text).tag().ct_eq(&record.previous).into())
+    }
+}
+
+/// A gate whose requests are counted. [`Gate::counted`] returns it.
+///
+/// Its methods are those of the gate, and count what they decide.
+#[derive(Debug)]
+pub struct Counted<'g, M> {
+    gate: &'g Gate<M>,
+    usage: Option<Usage<'g>>,
+}
+
+impl<M> Clone for Counted<'_, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M> Copy for Counted<'_, M> {}
+
+impl<M> Deref for Counted<'_, M> {
+    type Target = Gate<M>;
+
+    #[inline]
+    fn deref(&self) -> &Gate<M> {
+        self.gate
+    }
+}
+
+impl<'g, M: AsRef<[CacheLine]>> Counted<'g, M> {
+    /// Checks a key and charges it: see [`Gate::check`].
+    #[inline]
+    pub fn check(self, api_key: Option<&[u8]>, cost: u32, clock: impl Clock) -> Verdict {
+        let Self { gate, usage: Some(usage) } = self else {
+            return self.gate.check(api_key, cost, clock);
+        };
+        if gate.is_extended() {
+            let compound = self.part(api_key, cost).check(clock);
+            return compound.decisive().without_charge();
+        }
+        let verdict = gate.check(api_key, cost, clock);
+        let how = gate.use_of(api_key, cost, &verdict, Some(&Section::Key));
+        gate.count(usage, &verdict, how);
+        verdict
+    }
+
+    /// Returns the key and a cost as a part of a compound charge: see [`Gate::part`].
+    pub fn part<'p>(self, api_key: Option<&'p [u8]>, cost: u32) -> GatePart<'p, M>
+    where
+        'g: 'p,
+    {
+        self.gate.part(api_key, cost).with_usage(self.usage)
+    }
+
+    /// Gives a charge back: see [`Gate::refund`].
+    pub fn refund(self, key_id: KeyId, charge: Charge, clock: impl Clock) -> Option<Verdict> {
+        let refunded = self.gate.refund(key_id, charge, clock)?;
+        self.correct(key_id, charge, 0, &refunded);
+        Some(refunded)
+    }
+
+    /// Replaces an estimate by the actual cost: see [`Gate::settle`].
+    pub fn settle(
+        self,
+        key_id: KeyId,
+        estimate: Charge,
+        actual: u32,
+        clock: impl Clock,
+    ) -> Option<Verdict> {
+        let settled = self.gate.settle(key_id, estimate, actual, clock)?;
+        self.correct(key_id, estimate, actual, &settled);
+        Some(settled)
+    }
+
+    /// Replaces the estimates of a charge by the actual costs: see [`Gate::settle_all`].
+    pub fn settle_all(
+        self,
+        key_id: KeyId,
+        estimate: Charge,
+        settlement: &Settlement<'_>,
+        clock: impl Clock,
+    ) -> Option<Settled> {
+        let settled = self.gate.settle_all(key_id, estimate, settlement, clock)?;
+        if let Some(actual) = settlement.cost {
+            self.correct(key_id, estimate, actual, &settled.verdict);
+        }
+        Some(settled)
+    }
+
+    /// Corrects the units of the key's uses after a settlement.
+    fn correct(self, key_id: KeyId, estimate: Charge, actual: u32, verdict: &Verdict) {
+        if let Some(usage) = self.usage
+            && verdict.outcome() != Outcome::Unavailable
+        {
+            let charged = i64::from(actual) - i64::from(verdict.uncharged());
+            let units = charged - i64::from(estimate.cost());
+            usage.adjust(self.gate.record_of(key_id).number, key_id, units);
+        }
+    }
+}
+
+/// The word of a record whose upper half is the end of the grace.
+const GRACE_WORD: usize = 7;
+
+impl<'g, M: AsRef<[CacheLine]>> Administrator<'g, M> {
+    /// Begins to count the uses of all keys, in every process that uses the gate. Counts of keys
+    /// that are in `counts` already remain.
+    pub fn begin_usage<N: AsRef<[CacheLine]>>(&mut self, counts: &UsageCounts<N>) {
+        for at in self.gate.records() {
+            if let Some(key_id) = at.key_id() {
+                counts.view().assign(at.number, key_id);
+            }
+        }
+        self.gate.set_usage_generation(counts.generation().get());
+    }
+
+    /// Ends counting the uses, in every process that uses the gate.
+    pub fn end_usage(&mut self) {
+        self.gate.set_usage_generation(0);
+    }
+
+    /// Sets the counts of uses in which this administrator assigns a line to each new key.
+    pub fn set_usage(&mut self, usage: Option<Usage<'g>>) {
+        self.usage = usage;
+    }
+
+    /// Takes over the counts of the keys of another gate, such as one that was migrated to this
+    /// one.
+    pub fn take_over_usage<N: AsRef<[CacheLine]>>(
+        &mut self,
+        usage: Usage<'_>,
+        from: &Gate<N>,
+        counts: Usage<'_>,
+    ) {
+        for at in self.gate.records() {
+            if let Some(key_id) = at.key_id()
+                && let Some(before) = from.usage_of(counts, key_id)
+            {
+                usage.take_over(at.number, key_id, &before);
+            }
+        }
+    }
+}
+
+impl<M: AsRef<[CacheLine]>> Gate<M> {
+    /// Sets the generation of the counts of uses. Only the administrator may call it.
+    pub(super) fn set_usage_generation(&self, generation: u16) {
+        let line = &self.memory.as_ref()[PEPPER_LINE];
+        let others = line.load(LIST_WORD) & !(u64::from(USAGE_MASK) << USAGE_SHIFT);
+        line.store(
+            LIST_WORD,
+            others | u64::from(u32::from(generation) & USAGE_MASK) << USAGE_SHIFT,
+        );
+    }
+}
