@@ -498,8 +498,8 @@ enum kt_status
     /** The gate has no environment of that number. */
     KT_NO_SUCH_ENV = 71,
     /**
-     * The limiter there has another capacity; open it with its own, or remove it and create
-     * another.
+     * The limiter there has another capacity; open it with its own, or create another file, and
+     * check requests with both until the longest window of this one has passed.
      */
     KT_OTHER_CAPACITY = 72,
     /**
@@ -518,11 +518,14 @@ enum kt_status
     KT_DESCRIBED = 76,
     /** Another administrator is changing this gate; try again, wait longer, or end that process. */
     KT_BUSY = 80,
-    /** The gate is full: all its records hold keys; revoke some, or create a gate with more keys. */
+    /**
+     * The gate is full: all its records hold keys; revoke some, or migrate it to a gate with
+     * more keys.
+     */
     KT_GATE_FULL = 81,
     /**
-     * The records that this key could be imported into are taken; create the gate with a third
-     * more keys than you import.
+     * The records that this key could be imported into are taken; migrate the gate to one with
+     * a third more keys than you import.
      */
     KT_NO_ROOM_TO_IMPORT = 82,
     /** The gate has no such key. */

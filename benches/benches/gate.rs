@@ -90,7 +90,14 @@ fn sections(size: u32) -> Vec<Implementation<'static>> {
         is_admitted(&apart.peek(Some(next.next().as_bytes()), 1, clock.next()))
             && count_up(&tallies[tally / 8], tally % 8)
     });
-    vec![without, with.with_work("several tallies"), apart.with_work(PART)]
+    let mut chase = PointerChase::new(size);
+    let load = calls("a dependent load from as many cache lines", move || chase.next());
+    vec![
+        without,
+        with.with_work("several tallies"),
+        apart.with_work(PART),
+        load.with_work(PART),
+    ]
 }
 
 /// Returns a gate of `size` keys with these sections, and the texts of the walk's requests, in

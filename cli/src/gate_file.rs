@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use keytally::{Followed, Gate};
+use keytally::{Current, Decided, Error, Followed, Gate, Wait};
 
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
@@ -55,18 +55,41 @@ pub(crate) struct GateFileToChange {
 impl GateFileToChange {
     /// Opens the gate, and sets its wait to that of the option. If a process was killed while it
     /// migrated the gate, completes that first.
-    pub(crate) fn open(&self, pepper: &PepperSource) -> Result<Gate, Failure> {
-        let mut gate = self.gate.open(pepper)?;
-        gate.set_wait(self.wait);
-        if gate.table().is_migrating() {
-            gate.complete_migration()?;
-            gate = self.gate.open(pepper)?;
-            gate.set_wait(self.wait);
-        }
-        Ok(gate)
+    pub(crate) fn open(&self, pepper: &PepperSource) -> Result<GateToChange, Failure> {
+        let followed = self.gate.follow(pepper)?;
+        followed.load().set_wait(self.wait);
+        followed.load_for_change()?;
+        Ok(GateToChange { followed, wait: self.wait })
     }
 
     pub(crate) fn path(&self) -> &Path {
         self.gate.path()
+    }
+}
+
+/// A gate that a command changes.
+pub(crate) struct GateToChange {
+    followed: Followed,
+    wait: Duration,
+}
+
+impl GateToChange {
+    /// Calls `work` with the gate. If a migration replaced it before anything was changed, calls
+    /// `work` again with the new one, within the wait.
+    pub(crate) fn change<T>(
+        &self,
+        mut work: impl FnMut(&Gate) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.followed.change_within(Wait::at_most(self.wait), |gate, _| work(gate))
+    }
+
+    /// Calls `work` with the gate, and follows the counts if they move to another file.
+    pub(crate) fn call<R: Decided>(&self, mut work: impl FnMut(&Gate) -> R) -> R {
+        self.followed.call(|gate| work(gate))
+    }
+
+    /// Returns the gate that the last change was made to.
+    pub(crate) fn current(&self) -> Current {
+        self.followed.load()
     }
 }

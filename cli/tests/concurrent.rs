@@ -194,3 +194,30 @@ fn verify_takes_over_a_lock_only_with_its_option() {
     sandbox.run(&["verify", GATE, "--take-over"]).expect_status(0);
     sandbox.run(&["verify", GATE, "--wait", "0s"]).expect_status(0);
 }
+
+#[test]
+fn changes_continue_in_the_new_file_through_migrations() {
+    let sandbox = sandbox_with_gate();
+    std::thread::scope(|scope| {
+        let migrate = || {
+            while !sandbox.path("end").exists() {
+                sandbox.run(&["migrate", GATE, "new.gate"]).expect_status(0);
+            }
+        };
+        let migrating = scope.spawn(migrate);
+        for _ in 0..20 {
+            let (_, id) = sandbox.issue(GATE, &["--account", "1"]);
+            sandbox.run(&["assign", GATE, &id, "--plan", "pro"]).expect_status(0);
+            sandbox.rotate(GATE, &id, "1h");
+            sandbox.run(&["plan", GATE, "pro=7/31d"]).expect_status(0);
+            sandbox.run(&["verify", GATE]).expect_status(0);
+            sandbox.run(&["revoke", GATE, &id]).expect_status(0);
+        }
+        fs::write(sandbox.path("end"), "").unwrap();
+        migrating.join().unwrap();
+    });
+    let all = list(&sandbox);
+    let keys = all["keys"].as_array().unwrap();
+    assert_eq!(keys.len(), 20);
+    assert!(keys.iter().all(|key| key["state"] == "revoked" && key["plan"] == "pro"), "{all}");
+}

@@ -264,6 +264,46 @@ fn verify_completes_an_interrupted_change() {
     assert_eq!(text, format!("{completed}api.gate: no flaws in 1000 records\n{UNSEEN}"));
 }
 
+#[test]
+fn list_shows_counts_and_the_unfinished_migration() {
+    let sandbox = sandbox_with_gate();
+    let (key, key_id) = sandbox.issue(GATE, &["--account", "1"]);
+    sandbox.check(GATE, &key, &["--cost", "7"]);
+    let mut bytes = fs::read(sandbox.path(GATE)).unwrap();
+    // Makes the file as it is after SIGKILL during a migration whose new file was lost: line 2 of
+    // the header names it, line 3 marks the migration, and the tally of the key is sealed.
+    bytes[128..192].fill(0);
+    bytes[136..140].copy_from_slice(b"lost");
+    bytes[192..196].fill(0xFF);
+    let tally = record_of(&bytes, &key_id) + 8;
+    bytes[tally + 4..tally + 8].fill(0xFF);
+    fs::write(sandbox.path(GATE), &bytes).unwrap();
+
+    let all = list(&sandbox);
+    assert_eq!((&all["migrating"], &all["keys_ahead"]), (&json!(true), &json!(0)), "{all}");
+    let key = &all["keys"][0];
+    assert_eq!((&key["quotas"][0]["used"], &key["last_used"]), (&json!(7), &json!(null)), "{key}");
+    let sentence = "completes it, or: keytally verify api.gate";
+    for args in [&["list", GATE][..], &["top", GATE, "--once"]] {
+        let text = sandbox.run(args).expect_status(0);
+        assert!(text.contains(sentence) && !text.contains("clock:"), "{text}");
+    }
+    sandbox.run(&["verify", GATE]).expect_status(0);
+    let all = list(&sandbox);
+    assert_eq!(
+        (&all["migrating"], &all["keys"][0]["quotas"][0]["used"]),
+        (&json!(false), &json!(7))
+    );
+}
+
+#[test]
+fn gate_does_not_become_smaller() {
+    let sandbox = sandbox_with_gate();
+    let run = sandbox.run(&["migrate", GATE, "new.gate", "--keys", "5"]);
+    assert!(run.err.contains("does not become smaller: it keeps room for 1000 keys"), "{run:?}");
+    run.expect_status(0);
+}
+
 /// The last line of `verify`.
 const UNSEEN: &str = "Counts have no checksum: a count that was changed is not found.\n";
 

@@ -105,6 +105,12 @@ fn limiter_reset_sets_one_or_all_counts_to_zero() {
     );
     assert_eq!(limiter.peek(b"203.0.113.9", 1).remaining(), Some(5));
     assert_eq!(limiter.peek(b"203.0.113.10", 1).remaining(), Some(4));
+    // The subject is known but has no counts any more, and another was never counted.
+    for subject in ["203.0.113.9", "ann"] {
+        let fingerprint = format!("{:012x}", limiter.table().fingerprint(subject.as_bytes()));
+        let text = sandbox.run(&["limiter", "reset", FILE, subject]).expect_status(0);
+        assert_eq!(text, format!("the subject with fingerprint {fingerprint} had no counts\n"));
+    }
     sandbox.run(&["limiter", "reset", FILE]).expect_usage_error(&["--all", "SUBJECT"]);
     let all = ["limiter", "reset", FILE, "--all"];
     let both = [&all[..], &["203.0.113.10"]].concat();

@@ -427,6 +427,7 @@ const TARGET: usize = 0;
 // `gate/migration.rs`. No line has these numbers.
 const SEALING: u32 = u32::MAX;
 const SEALED: u32 = u32::MAX - 1;
+const REPLACED: u32 = u32::MAX - 2;
 
 impl RedoRecord<'_> {
     /// Returns the words that record `number` is about to have, if the redo record is for it.
@@ -478,17 +479,24 @@ impl RedoRecord<'_> {
         self.name(SEALED);
     }
 
+    /// Records that the successor replaced the gate at its path.
+    pub(crate) fn set_replaced(self) {
+        self.name(REPLACED);
+    }
+
     /// Returns whether the gate has a successor.
     #[inline]
     pub(crate) fn has_successor(self) -> bool {
-        matches!(low(self.target.load(TARGET)), SEALING | SEALED)
+        low(self.target.load(TARGET)) >= REPLACED
     }
 
-    /// Returns the words that name the successor, and whether every tally has been moved to it.
-    pub(crate) fn successor(self) -> Option<([u64; CACHE_LINE_WORDS], bool)> {
-        let is_sealed = low(self.target.load(TARGET)) == SEALED;
+    /// Returns the words that name the successor, whether every tally has been moved to it, and
+    /// whether it replaced the gate at its path.
+    pub(crate) fn successor(self) -> Option<([u64; CACHE_LINE_WORDS], bool, bool)> {
+        let state = low(self.target.load(TARGET));
         let words = core::array::from_fn(|word| self.words.load(word));
-        self.has_successor().then_some((words, is_sealed))
+        let is_sealed = matches!(state, SEALED | REPLACED);
+        (state >= REPLACED).then_some((words, is_sealed, state == REPLACED))
     }
 
     /// Clears the number in the target word and keeps its count.

@@ -307,7 +307,7 @@ fn interrupted_record_change_is_completed() {
     }
     // A redo record that names no record is discarded.
     let before = image(gate.memory());
-    for number in [64, 1000, u32::MAX - 3] {
+    for number in [64, 1000, u32::MAX - 4] {
         target.store(0, target.load(0) | u64::from(number + 1));
         assert!(gate.administer().unwrap().has_recovered());
         assert!(image(gate.memory()) == before, "{number}");

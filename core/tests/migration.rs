@@ -368,12 +368,31 @@ fn undone_migration_keeps_every_count() {
     administrator.migration(&new).seal(AT);
     let named = old.successor().unwrap();
     assert_eq!((named.id, named.name(), named.is_sealed), (77, b"x.gate".as_slice(), true));
+    let info = old.list(at(20)).next().unwrap();
+    assert_eq!((info.clock_ahead_s, info.last_used), (0, None), "a seal has no time");
+    assert_eq!(info.quotas.iter().map(|quota| quota.used()).collect::<Vec<_>>(), [3, 3]);
     assert_eq!(check(&old, &key, at(20)).outcome(), Outcome::Unavailable);
     administrator.undo_migration(at(30));
     drop(administrator);
     assert!(!old.is_migrating() && old.successor().is_none());
     assert_eq!(peek(&old, &key), [(60, 2), (3600, 97)]);
     assert!(issue(&old, 2).1 != issue(&old, 3).1);
+}
+
+#[test]
+fn successor_in_force_is_reported_by_the_old_gate() {
+    let plans = [plan("default", "5/minute, 100/hour")];
+    let old = gate(&config(4, &plans));
+    let (key, _) = issue(&old, 1);
+    let (new, _) = migrate(&old, &config(8, &plans));
+    let is_in_force = || old.successor().map(|named| (named.is_sealed, named.is_in_force));
+    assert_eq!(is_in_force(), Some((true, false)));
+    let administrator = old.administer().unwrap();
+    administrator.migration(&new).finish();
+    drop(administrator);
+    assert_eq!(is_in_force(), Some((true, true)));
+    assert!(old.is_migrating());
+    assert_eq!(check(&old, &key, at(20)).outcome(), Outcome::Unavailable);
 }
 
 #[test]

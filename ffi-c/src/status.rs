@@ -176,7 +176,7 @@ statuses! {
         KT_DAMAGED = 70 => "this table's header is damaged: it holds a number that no table has",
         KT_NO_SUCH_ENV = 71 => "the gate has no environment of that number",
         KT_OTHER_CAPACITY = 72 =>
-            "the limiter there has another capacity; open it with its own, or remove it and create another",
+            "the limiter there has another capacity; open it with its own, or create another file, and check requests with both until the longest window of this one has passed",
         KT_OTHER_POLICY = 73 =>
             "the limiter there has other windows or cannot count a limit; create another file for the new policy, and check requests with both until the longest window of this one has passed",
 
@@ -191,9 +191,9 @@ statuses! {
         KT_BUSY = 80 =>
             "another administrator is changing this gate; try again, wait longer, or end that process",
         KT_GATE_FULL = 81 =>
-            "the gate is full: all its records hold keys; revoke some, or create a gate with more keys",
+            "the gate is full: all its records hold keys; revoke some, or migrate it to a gate with more keys",
         KT_NO_ROOM_TO_IMPORT = 82 =>
-            "the records that this key could be imported into are taken; create the gate with a third more keys than you import",
+            "the records that this key could be imported into are taken; migrate the gate to one with a third more keys than you import",
         KT_NO_SUCH_KEY = 83 => "the gate has no such key",
         KT_NO_SUCH_PLAN = 84 => "the gate has no such plan",
         KT_PLANS_FULL = 85 => "the gate has no room for another plan",
@@ -513,7 +513,7 @@ mod tests {
         );
         assert_shared(
             AdminError::Full { keys: 8 },
-            "records hold keys; revoke some, or create a gate with more keys",
+            "records hold keys; revoke some, or migrate it to a gate with more keys",
         );
         assert_shared(
             AdminError::PlanLimit { limit: 9, max: 8 },
@@ -576,7 +576,7 @@ mod tests {
         for (error, part) in [
             (
                 Error::Capacity { path: "f".into(), found: 1, requested: 2 },
-                ", or remove it and create another",
+                ", or create another file, and check requests with both until the longest window of this one has passed",
             ),
             (
                 Error::Policy {

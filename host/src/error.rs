@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use keytally_core::{AdminError, AttachError, CreateError, NotCarried, SetPolicyError};
+use keytally_core::{AdminError, AttachError, CreateError, NotCarried, SetPolicyError, TableKind};
 
 use crate::header::HEADER_LEN;
 use crate::holder::LockHolder;
@@ -214,13 +214,22 @@ impl fmt::Display for Error {
                 }
             }
             Self::Admin { path, source } => with_path(path.as_deref(), source, f),
-            Self::Attach { path, source } => with_path(Some(path), source, f),
+            Self::Attach { path, source } => {
+                with_path(Some(path), source, f)?;
+                match source {
+                    AttachError::Kind {
+                        found: TableKind::Limiter | TableKind::AddressLimiter,
+                        expected: TableKind::Limiter | TableKind::AddressLimiter,
+                    } => write!(f, "; create another file for the new policy, {ROLL_OVER}"),
+                    _ => Ok(()),
+                }
+            }
             Self::Busy { path, waited, holder } => {
                 with_path(path.as_deref(), &Waited { waited, holder }, f)
             }
             Self::Capacity { path, found, requested } => write!(
                 f,
-                "{}: this limiter is for {found} subjects, and {requested} were requested; open it with {found}, or remove it and create another",
+                "{}: this limiter is for {found} subjects, and {requested} were requested; open it with {found}, or create another file, {ROLL_OVER}",
                 shown(path)
             ),
             Self::Create { path, source } => with_path(path.as_deref(), source, f),
@@ -261,7 +270,7 @@ impl fmt::Display for Error {
             Self::Pepper { path, source } => with_path(path.as_deref(), source, f),
             Self::Policy { path, found, requested, source } => write!(
                 f,
-                "{}: this limiter counts \"{found}\" and cannot change to \"{requested}\": {source}; create another file for the new policy, and check requests with both until the longest window of this one has passed",
+                "{}: this limiter counts \"{found}\" and cannot change to \"{requested}\": {source}; create another file for the new policy, {ROLL_OVER}",
                 shown(path)
             ),
             Self::Replaced { path } => write!(
@@ -304,6 +313,10 @@ impl core::error::Error for Error {
         }
     }
 }
+
+/// How a limiter is replaced by another one without admitting more.
+const ROLL_OVER: &str =
+    "and check requests with both until the longest window of this one has passed";
 
 /// Writes the sentence of an inner error after the path of its file.
 fn with_path(

@@ -20,6 +20,7 @@ use keytally_core::{
 use crate::clock::instant;
 use crate::error::Error;
 use crate::gate::Gate;
+use crate::lock::Wait;
 
 /// The interval between two examinations of the path.
 const INTERVAL_MS: u64 = 1000;
@@ -467,9 +468,62 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
     /// Those of [`reopen_if_replaced`](Self::reopen_if_replaced), unless no file is at the path.
     /// Those of [`Gate::complete_migration`].
     pub fn load_for_change(&self) -> Result<Current<T>, Error> {
+        let wait = (*self.load()).as_ref().wait();
+        self.load_for_change_within(wait)
+    }
+
+    /// Calls `work` with the gate whose file is at the path, for a change to its keys or plans. If
+    /// a migration replaced that file before `work` changed anything, calls it again with the gate
+    /// of the new file.
+    ///
+    /// `work` is given what is left of the wait. It is called again at least once, and then until
+    /// the wait is over. It must return the error of the gate's method unchanged.
+    ///
+    /// ```
+    /// # use keytally::{Followed, Gate, GateConfig, MigrationConfig, Name, NewKey, Wait, pepper};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("api.gate");
+    /// # let secret = pepper::generate()?;
+    /// # let peppers = || pepper::parse(&secret);
+    /// # let gate = Gate::create(&path, peppers()?, &GateConfig::default())?;
+    /// # let (key, key_id) = gate.issue(&NewKey::new(42, Name::new("live").unwrap()))?;
+    /// let followed = Followed::open(&path, peppers()?)?;
+    /// gate.migrate(folder.path().join("new.gate"), &MigrationConfig::default())?;
+    /// followed.change_within(Wait::default(), |gate, wait| {
+    ///     gate.administer_within(wait, |administrator| administrator.revoke(key_id))
+    /// })?;
+    /// assert!(!followed.load().check(Some(key.expose().as_bytes()), 1).is_admitted());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`load_for_change`](Self::load_for_change), and of `work`.
+    pub fn change_within<R>(
+        &self,
+        wait: Wait<'_>,
+        mut work: impl FnMut(&Current<T>, Wait<'_>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let begun = instant();
+        let left = || wait.after(instant().duration_since(begun));
+        let mut is_first = true;
+        loop {
+            let gate = self.load_for_change_within(left())?;
+            match work(&gate, left()) {
+                // A gate returns this error before it changes anything.
+                Err(Error::Replaced { .. })
+                    if (is_first || !left().is_over()) && self.open_moved(&gate) =>
+                {
+                    is_first = false;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn load_for_change_within(&self, wait: Wait<'_>) -> Result<Current<T>, Error> {
         let gate = self.load();
         if gate.is_migrating() {
-            (*gate).as_ref().complete_migration()?;
+            (*gate).as_ref().complete_migration_within(wait)?;
         }
         match self.reopen_if_replaced() {
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}

@@ -91,6 +91,16 @@ impl<'a> Wait<'a> {
     pub const fn unless(self, interrupted: &'a dyn Fn() -> bool) -> Self {
         Self { interrupted: Some(interrupted), ..self }
     }
+
+    /// Returns what is left of the wait after this time.
+    pub(crate) const fn after(self, passed: Duration) -> Self {
+        Self { at_most: self.at_most.saturating_sub(passed), ..self }
+    }
+
+    /// Returns whether no time is left.
+    pub(crate) const fn is_over(self) -> bool {
+        self.at_most.is_zero()
+    }
 }
 
 impl Default for Wait<'_> {

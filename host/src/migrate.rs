@@ -9,14 +9,16 @@
 //! 3. Every tally is sealed and moved. From its seal on, checks of a key wait.
 //! 4. The new file becomes a gate, and is renamed over the old one. Processes that have the old one
 //!    open find every tally sealed, and open the path again ([`Followed`](crate::Followed)).
+//! 5. The old file's header says that it was replaced. If it has other names, it changes no more.
 //!
 //! A process that is killed before step 2 leaves nothing. After that, the next administrator of the
 //! old file finds the name in its header, and completes steps 3 and 4. If no such file exists, it
-//! unseals the tallies and withdraws the name.
+//! unseals the tallies and withdraws the name. If the new file cannot be renamed, the same is done
+//! at once, and the new file is removed.
 
 use core::cell::RefCell;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use keytally_core::{NotCarried, Plan, Successor, Window};
@@ -26,7 +28,7 @@ use crate::entropy::random;
 use crate::error::Error;
 use crate::file::{TableFile, open_table};
 use crate::gate::{Gate, GateConfig};
-use crate::lock::Lock;
+use crate::lock::{Lock, Wait};
 use crate::map::Mapping;
 use crate::publish::{create_in_memory, create_successor, parent_folder};
 use crate::stop::{FileStop, stop};
@@ -178,6 +180,8 @@ impl Gate {
     /// - [`Error::Successor`] if the new path is not possible, or on Windows, which cannot replace
     ///   a file that is in use.
     /// - [`Error::Exists`] if the new path exists.
+    /// - [`Error::Io`] if the new file cannot replace the gate, for example because the gate's file
+    ///   is a mount point. The migration was then undone.
     /// - [`Error::Create`] and [`Error::Entropy`], as [`create`](Self::create).
     /// - Those of [`administer`](Self::administer).
     pub fn migrate(
@@ -231,19 +235,27 @@ impl Gate {
     /// Completes or undoes a migration whose process was killed. The caller holds the lock.
     ///
     /// # Errors
-    /// [`Error::Replaced`] if the migration is complete: the file at the path is the new one.
+    /// [`Error::Replaced`] if the migration is complete: the file at the path is the new one. Also
+    /// if this is the old file under another name.
     pub(crate) fn end_migration(&self, _: &Lock<'_>) -> Result<(), Error> {
         let Some(successor) = self.table().successor() else { return Ok(()) };
+        let replaced = || Error::Replaced { path: self.file().shown_path().into() };
+        if successor.is_in_force {
+            return Err(replaced());
+        }
         let lost = || {
-            self.table().take_over().undo_migration(SystemClock::read());
-            self.file().flush(self.table().memory())
+            // A process may have been killed after it renamed the new file.
+            if !self.is_at_path().unwrap_or(false) {
+                return Err(replaced());
+            }
+            self.undo_migration()
         };
         let Some(paths) = self.paths_of(&successor)? else { return lost() };
         let attach = |memory| keytally_core::Gate::attach_successor(memory, self.table());
         match open_table(&paths.new, attach) {
             Ok((file, new)) if successor.is(&new) => {
                 self.replace_by(&file, &new, &paths)?;
-                Err(Error::Replaced { path: self.file().shown_path().into() })
+                Err(replaced())
             }
             Err(error @ (Error::Mode { .. } | Error::Owner { .. } | Error::Account { .. })) => {
                 Err(error)
@@ -261,7 +273,13 @@ impl Gate {
     /// # Errors
     /// Those of [`administer`](Self::administer), but [`Error::Replaced`].
     pub fn complete_migration(&self) -> Result<(), Error> {
-        match self.recover(self.wait(), |_| ()) {
+        self.complete_migration_within(self.wait())
+    }
+
+    /// Completes a migration as [`complete_migration`](Self::complete_migration) does, with the
+    /// given wait.
+    pub(crate) fn complete_migration_within(&self, wait: Wait<'_>) -> Result<(), Error> {
+        match self.recover(wait, |_| ()) {
             Ok(_) | Err(Error::Replaced { .. }) => Ok(()),
             Err(error) => Err(error),
         }
@@ -281,11 +299,39 @@ impl Gate {
         // Checks wait, so only the header is flushed before the file is in force.
         new.memory().flush_header().map_err(io_error("flush"))?;
         stop(FileStop::SuccessorPublished);
-        fs::rename(&paths.new, &paths.old).map_err(io_error("rename"))?;
+        if let Err(error) = fs::rename(&paths.new, &paths.old) {
+            drop(administrator);
+            return Err(self.undo_after(error, paths));
+        }
         stop(FileStop::SuccessorInForce);
+        migration.finish();
         drop(administrator);
         file.flush(new.memory())?;
+        self.table().memory().flush_header().map_err(io_error("flush"))?;
         system::sync_folder(parent_folder(&paths.old)).map_err(io_error("flush the folder of"))
+    }
+
+    /// Undoes a migration whose new file cannot be renamed, so that checks do not wait for it.
+    /// Returns the error.
+    fn undo_after(&self, error: io::Error, paths: &Paths) -> Error {
+        // A process that is killed after this leaves a migration whose new file was lost.
+        let removed = fs::remove_file(&paths.new);
+        if let Err(error) = self.undo_migration() {
+            return error;
+        }
+        let rest = match removed {
+            Ok(()) => "",
+            Err(_) => "; remove this file",
+        };
+        let sentence =
+            format!("{error}; the migration was undone, and the gate stays as it was{rest}");
+        Error::io("rename", &paths.new, io::Error::new(error.kind(), sentence))
+    }
+
+    /// Unseals the tallies, and withdraws the name of the new file.
+    fn undo_migration(&self) -> Result<(), Error> {
+        self.table().take_over().undo_migration(SystemClock::read());
+        self.file().flush(self.table().memory())
     }
 
     /// Returns the paths of a migration to a new path.

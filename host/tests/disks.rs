@@ -16,7 +16,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use keytally::{Error, Gate, GateConfig, HEADER_LEN, Key, KeyId, Limiter};
+use keytally::{Error, Gate, GateConfig, HEADER_LEN, Key, KeyId, Limiter, MigrationConfig};
 
 use crate::support::worker::{Worker, folder, report, role, wait_for_kill};
 use crate::support::{entries, new_key, peppers};
@@ -64,6 +64,7 @@ fn worker() {
     match what.as_str() {
         "full" => on_a_full_disk(Path::new(folder)),
         "read-only" => on_a_read_only_disk(Path::new(folder)),
+        "mounted" => on_a_mounted_file(Path::new(folder)),
         _ => panic!("no such role: {what}"),
     }
     report("done");
@@ -170,6 +171,29 @@ fn on_a_read_only_disk(folder: &Path) {
     assert!(!gate.verify(|flaw| panic!("{flaw}")).unwrap());
 }
 
+/// No file can be renamed over a mount point, such as a file that a container mounts.
+fn on_a_mounted_file(folder: &Path) {
+    let (path, new) = (folder.join("gate"), folder.join("new"));
+    let gate = Gate::create(&path, peppers(), &config().with_keys(20)).unwrap();
+    let (key, id) = issue(&gate).unwrap();
+    assert_admitted(&gate, &key);
+    let shown = path.to_str().unwrap();
+    mount(&["--bind", shown, shown]);
+    let gate = Gate::open(&path, peppers()).unwrap();
+    for _ in 0..2 {
+        let error = gate.migrate(&new, &MigrationConfig::default()).unwrap_err();
+        let expected = format!(
+            "cannot rename {}: Device or resource busy (os error 16); the migration was undone, \
+             and the gate stays as it was",
+            new.display()
+        );
+        assert_eq!(error.to_string(), expected);
+        assert!(!new.exists() && !gate.table().is_migrating());
+    }
+    assert_eq!(gate.check(Some(key.expose().as_bytes()), 1).remaining(), Some(998));
+    gate.revoke(id).unwrap();
+}
+
 /// Runs a worker in this role that has its own mounts.
 fn with_own_mounts(what: &str) {
     let folder = folder();
@@ -199,4 +223,9 @@ fn full_disk_is_a_clear_error_and_damages_no_file() {
 #[test]
 fn read_only_disk_is_a_clear_error_and_damages_no_file() {
     with_own_mounts("read-only");
+}
+
+#[test]
+fn migration_of_a_mounted_file_is_undone() {
+    with_own_mounts("mounted");
 }

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use keytally::{
-    AdminError, AttachError, CreateError, Error, Flaw, FlawKind, Gate, GateConfig, Key, KeyId,
-    KeyState, Limiter, Outcome, Peppers, Plan, Policy, Reason,
+    AddressLimiter, AdminError, AttachError, CreateError, Error, Flaw, FlawKind, Gate, GateConfig,
+    Key, KeyId, KeyState, Limiter, Outcome, Peppers, Plan, Policy, Reason,
 };
 use tempfile::TempDir;
 
@@ -501,7 +501,15 @@ fn other_windows_or_capacity_are_named_with_the_found_ones() {
     assert_eq!(
         error("5/minute", 101),
         format!(
-            "{shown}: this limiter is for 100 subjects, and 101 were requested; open it with 100, or remove it and create another"
+            "{shown}: this limiter is for 100 subjects, and 101 were requested; open it with 100, or create another file, and check requests with both until the longest window of this one has passed"
+        )
+    );
+    let policy_of_addresses = "addresses: /64 5/minute".parse().unwrap();
+    let error = AddressLimiter::open_or_create(&files.limiter, &policy_of_addresses, 100);
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        format!(
+            "{shown}: this is a limiter, not a limiter of addresses; create another file for the new policy, and check requests with both until the longest window of this one has passed"
         )
     );
     let limiter = Limiter::open_or_create(&files.limiter, &policy(), 100).unwrap();

@@ -9,10 +9,11 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::thread;
 
 use keytally::{
-    Compound, Decided as _, Error, Followed, Gate, GateConfig, KeyId, Limiter, MigrationConfig,
-    NotCarried, Outcome, RequestError, check_all,
+    Compound, Current, Decided as _, Error, Followed, Gate, GateConfig, KeyId, KeyState, Limiter,
+    MigrationConfig, NotCarried, Outcome, RequestError, Wait, check_all,
 };
 
 use crate::support::prompt::promptly;
@@ -90,7 +91,7 @@ fn worker() {
                 other => panic!("{other}: {:?}", compound.reason()),
             }
         }
-        std::thread::yield_now();
+        thread::yield_now();
     }
     let admitted: Vec<String> = admitted.iter().map(ToString::to_string).collect();
     let followed = followed.status().reopened;
@@ -123,7 +124,7 @@ fn processes_check_keys_through_migrations_within_every_limit() {
         let enough = used(&gate, keys[0].0, "key") + 2 * TEAM_LIMIT / 3 / migrations;
         promptly("checks", || {
             while used(&gate, keys[0].0, "key") < enough && !is_spent() {
-                std::thread::yield_now();
+                thread::yield_now();
             }
         });
         // A gate with imported keys can be enlarged twice.
@@ -316,4 +317,57 @@ fn impossible_migration_changes_nothing() {
 /// Returns the name of the plan of a gate.
 fn other_name(gate: &Gate) -> keytally::Text<16> {
     gate.table().plan(0).unwrap().name
+}
+
+#[test]
+fn changes_continue_in_the_new_file_through_migrations() {
+    let folder = folder();
+    let at = folder.path();
+    let config = GateConfig::default().with_keys(500);
+    drop(Gate::create(at.join("gate"), peppers(), &config).unwrap());
+    let migrations = if is_full() { 400 } else { 40 };
+    let changes: usize = thread::scope(|scope| {
+        let change = || {
+            let followed = Followed::open(at.join("gate"), peppers()).unwrap();
+            let mut changes = 0;
+            while !at.join("end").exists() {
+                let issue = |gate: &Current, _: Wait<'_>| gate.issue(&new_key());
+                let (key, id) = followed.change_within(Wait::default(), issue).unwrap();
+                let revoke = |gate: &Current, _: Wait<'_>| gate.revoke(id);
+                followed.change_within(Wait::default(), revoke).unwrap();
+                let verdict = followed.call(|gate| gate.check(Some(key.expose().as_bytes()), 1));
+                assert_eq!(Some(verdict).outcome(), Outcome::InvalidKey);
+                changes += 2;
+            }
+            changes
+        };
+        let threads = [(); 2].map(|()| scope.spawn(change));
+        let followed = Followed::open(at.join("gate"), peppers()).unwrap();
+        for _ in 0..migrations {
+            let migrate = |gate: &Current, _: Wait<'_>| {
+                gate.migrate(at.join("new"), &MigrationConfig::default())
+            };
+            followed.change_within(Wait::default(), migrate).unwrap();
+        }
+        fs::write(at.join("end"), "").unwrap();
+        threads.map(|thread| thread.join().unwrap()).iter().sum()
+    });
+    let keys = open(at).list();
+    assert!(keys.iter().all(|key| key.state == KeyState::Revoked));
+    println!("{migrations} migrations, {changes} changes");
+}
+
+#[test]
+fn old_file_under_another_name_is_not_revived() {
+    let folder = folder();
+    let at = folder.path();
+    let keys = create(at, PLANS[0]);
+    fs::hard_link(at.join("gate"), at.join("link")).unwrap();
+    open(at).migrate(at.join("new"), &MigrationConfig::default()).unwrap();
+    let old = Gate::open(at.join("link"), peppers()).unwrap();
+    assert!(matches!(old.verify(|_| ()), Err(Error::Replaced { .. })));
+    assert!(matches!(old.revoke(keys[0].0), Err(Error::Replaced { .. })));
+    old.complete_migration().unwrap();
+    let verdict = old.check(Some(keys[0].1.as_bytes()), 1);
+    assert_eq!(Some(verdict).outcome(), Outcome::Unavailable);
 }

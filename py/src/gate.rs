@@ -1379,14 +1379,15 @@ impl Gate {
         }
     }
 
-    /// Calls `work` with the gate at the path, and a wait of at most `wait`.
+    /// Calls `work` with the gate at the path, and a wait of at most `wait`. If a migration
+    /// replaces the gate before `work` changes anything, calls it again with the new one.
     ///
     /// The wait also ends if a signal handler raises an exception, as that of Ctrl-C does.
     fn waiting<T: Send>(
         &self,
         py: Python<'_>,
         wait: &WaitTime,
-        work: impl FnOnce(&Host, Wait<'_>) -> Result<T, Error> + Send,
+        mut work: impl FnMut(&Host, Wait<'_>) -> Result<T, Error> + Send,
     ) -> PyResult<T> {
         let (result, raised) = py.detach(|| {
             let raised = RefCell::new(None);
@@ -1397,7 +1398,7 @@ impl Gate {
             let wait = Wait::at_most(wait.0).unless(&interrupted);
             let result = match &self.held {
                 SharedGate::Memory(gate) => work(gate, wait),
-                SharedGate::File(gate) => gate.load_for_change().and_then(|gate| work(&gate, wait)),
+                SharedGate::File(gate) => gate.change_within(wait, |gate, wait| work(gate, wait)),
             };
             (result, raised.into_inner())
         });
@@ -1414,7 +1415,14 @@ impl Gate {
         wait: &WaitTime,
         work: impl FnOnce(&mut Administrator<'_, Mapping>) -> Result<T, Admin> + Send,
     ) -> PyResult<T> {
-        self.waiting(py, wait, |gate, wait| gate.administer_within(wait, work))
+        let mut work = Some(work);
+        self.waiting(py, wait, |gate, wait| {
+            gate.administer_within(wait, |administrator| match work.take() {
+                Some(work) => work(administrator),
+                // Not reached: only a call that did not begin is repeated.
+                None => Err(Admin::Busy),
+            })
+        })
     }
 
     /// Returns the verdict; raises a `NoSuchKeyError` if the gate does not have the key.

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::arguments;
 use crate::failure::Failure;
-use crate::gate_file::{GateFileToChange, counts_are_moving};
+use crate::gate_file::{GateFileToChange, GateToChange, counts_are_moving};
 use crate::output::OutputFormat;
 use crate::pepper::PepperSource;
 use crate::plans;
@@ -69,6 +69,7 @@ impl Account {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         let gate = self.gate.open(pepper)?;
         self.change.make(&gate, self.account)?;
+        let gate = gate.current();
         let info = gate.account(self.account).ok_or(AdminError::NoSuchAccount(self.account))?;
         let view = AccountView::new(&info, &gate);
         self.format.print(&view, |out| {
@@ -95,25 +96,25 @@ impl Account {
 }
 
 impl Change {
-    fn make(self, gate: &Gate, account: u32) -> Result<(), Failure> {
+    fn make(self, gate: &GateToChange, account: u32) -> Result<(), Failure> {
         if let Some(plan) = &self.plan {
-            gate.assign_account(account, plan)
-                .map_err(|error| plans::no_such_plan(gate, Some(plan), error))?;
+            gate.change(|gate| gate.assign_account(account, plan))
+                .map_err(|error| plans::no_such_plan(&gate.current(), Some(plan), error))?;
         }
         if let Some(limits) = &self.limits {
             let quotas = limits.iter().next().map_or(&[][..], |section| section.quotas());
-            gate.limit_account(account, quotas)?;
+            gate.change(|gate| gate.limit_account(account, quotas))?;
         }
         if self.suspend || self.resume {
-            gate.set_suspended(account, self.suspend)?;
+            gate.change(|gate| gate.set_suspended(account, self.suspend))?;
         }
         if !self.reset {
             return Ok(());
         }
-        match gate.reset_account(account) {
+        match gate.call(|gate| gate.reset_account(account)) {
             None => Err(AdminError::NoSuchAccount(account).into()),
             Some(Outcome::Unavailable) => {
-                Err(counts_are_moving(gate.path().unwrap_or(Path::new(""))))
+                Err(counts_are_moving(gate.current().path().unwrap_or(Path::new(""))))
             }
             Some(_) => Ok(()),
         }

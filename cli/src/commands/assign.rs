@@ -37,8 +37,8 @@ struct Assigned {
 impl Assign {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         let gate = self.gate.open(pepper)?;
-        gate.assign(self.key_id, &self.plan)
-            .map_err(|error| plans::no_such_plan(&gate, Some(&self.plan), error))?;
+        gate.change(|gate| gate.assign(self.key_id, &self.plan))
+            .map_err(|error| plans::no_such_plan(&gate.current(), Some(&self.plan), error))?;
         let assigned = Assigned { key_id: self.key_id.to_string(), plan: self.plan };
         self.format.print(&assigned, |out| {
             writeln!(out, "key {} has plan {}", assigned.key_id, assigned.plan)

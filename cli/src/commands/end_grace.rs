@@ -30,7 +30,7 @@ struct Ended {
 
 impl EndGrace {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
-        self.gate.open(pepper)?.end_grace(self.key_id)?;
+        self.gate.open(pepper)?.change(|gate| gate.end_grace(self.key_id))?;
         let ended = Ended { key_id: self.key_id.to_string() };
         self.format.print(&ended, |out| {
             writeln!(out, "key {} has one secret, its newest", ended.key_id)

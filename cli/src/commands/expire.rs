@@ -45,7 +45,7 @@ struct Expires {
 impl Expire {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         let not_after = self.expires.map(|lifetime| times::expiry(now(), lifetime)).transpose()?;
-        self.gate.open(pepper)?.expire(self.key_id, not_after)?;
+        self.gate.open(pepper)?.change(|gate| gate.expire(self.key_id, not_after))?;
         let shown = Expires {
             key_id: self.key_id.to_string(),
             expires: not_after.map(|end| times::rfc3339(end.unix_s())),

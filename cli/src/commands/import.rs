@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::issue::NewKeyArgs;
 use crate::failure::Failure;
-use crate::gate_file::GateFileToChange;
+use crate::gate_file::{GateFileToChange, GateToChange};
 use crate::output::{OutputFormat, print_note};
 use crate::pepper::PepperSource;
 use crate::plans;
@@ -54,9 +54,12 @@ impl Import {
         let mut report = Report::default();
         let scopes = self.new.scopes();
         let new = self.new.to_new_key(&scopes)?;
-        if new.plan.is_some_and(|name| !gate.table().plans().any(|(_, plan)| plan.name == name)) {
+        if new
+            .plan
+            .is_some_and(|name| !gate.current().table().plans().any(|(_, plan)| plan.name == name))
+        {
             let error = keytally::Error::Admin { path: None, source: AdminError::NoSuchPlan };
-            return Err(plans::no_such_plan(&gate, new.plan, error));
+            return Err(plans::no_such_plan(&gate.current(), new.plan, error));
         }
         import_all(&gate, &new, &mut report, self.format).map_err(|failure| match failure {
             Failure::Failed(message) => {
@@ -82,7 +85,7 @@ impl Import {
 
 /// Imports the keys on standard input in batches, and adds the results to `report`.
 fn import_all(
-    gate: &Gate,
+    gate: &GateToChange,
     new: &NewKey<'_>,
     report: &mut Report,
     format: OutputFormat,
@@ -98,25 +101,28 @@ fn import_all(
             return Ok(());
         }
         let mut failed = Vec::new();
-        gate.administer(|administrator| {
-            for (line, key) in &batch {
-                match administrator.import(key, new, now()) {
-                    Ok(_) => report.imported += 1,
-                    Err(AdminError::AlreadyImported(key_id)) => match gate.key(key_id) {
-                        Some(info) if info.account != new.account => {
-                            let why = format!(
-                                "this key is already in the gate, as {key_id} of account {}",
-                                info.account
-                            );
-                            failed.push(Failed { line: *line, why });
-                        }
-                        _ => report.already += 1,
-                    },
-                    Err(error) => failed.push(Failed { line: *line, why: error.to_string() }),
+        let mut import = |gate: &Gate| {
+            gate.administer(|administrator| {
+                for (line, key) in &batch {
+                    match administrator.import(key, new, now()) {
+                        Ok(_) => report.imported += 1,
+                        Err(AdminError::AlreadyImported(key_id)) => match gate.key(key_id) {
+                            Some(info) if info.account != new.account => {
+                                let why = format!(
+                                    "this key is already in the gate, as {key_id} of account {}",
+                                    info.account
+                                );
+                                failed.push(Failed { line: *line, why });
+                            }
+                            _ => report.already += 1,
+                        },
+                        Err(error) => failed.push(Failed { line: *line, why: error.to_string() }),
+                    }
                 }
-            }
-            Ok(())
-        })?;
+                Ok(())
+            })
+        };
+        gate.change(&mut import)?;
         if !format.json {
             let print =
                 |failed: &Failed| print_note(&format!("line {}: {}", failed.line, failed.why));

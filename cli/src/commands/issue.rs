@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use clap::Args;
 use keytally::NewKey;
-use keytally::{Gate, now};
+use keytally::{Error, Gate, now};
 use keytally::{Key, KeyId, Name};
 
 use crate::arguments;
@@ -77,11 +77,14 @@ impl Issue {
         let gate = self.gate.open(pepper)?;
         let scopes = self.new.scopes();
         let new = self.new.to_new_key(&scopes)?;
-        let (key, key_id) =
-            gate.issue(&new).map_err(|error| plans::no_such_name(&gate, &new, error))?;
-        match print_once(self.format, &key, key_id, &gate) {
+        let (key, key_id) = gate
+            .change(|gate| gate.issue(&new))
+            .map_err(|error| plans::no_such_name(&gate.current(), &new, error))?;
+        match print_once(self.format, &key, key_id, &gate.current()) {
             Ok(()) => Ok(Status::Success),
-            Err(failure) => Err(revoke_unprinted(&gate, key_id, &failure)),
+            Err(failure) => {
+                Err(unprinted(key_id, &failure, gate.change(|gate| gate.revoke(key_id))))
+            }
         }
     }
 }
@@ -90,8 +93,12 @@ impl Issue {
 ///
 /// A part of the output may have reached a reader, so the key must not stay valid.
 pub fn revoke_unprinted(gate: &Gate, key_id: KeyId, failure: &Failure) -> Failure {
+    unprinted(key_id, failure, gate.revoke(key_id))
+}
+
+fn unprinted(key_id: KeyId, failure: &Failure, revoked: Result<(), Error>) -> Failure {
     let why = failure.message();
-    Failure::new(match gate.revoke(key_id) {
+    Failure::new(match revoked {
         Ok(()) => format!("the key could not be printed, so key {key_id} was revoked: {why}"),
         Err(error) => {
             format!("key {key_id} could not be printed ({why}), and could not be revoked: {error}")

@@ -171,11 +171,11 @@ struct ListedSubject {
     clock_ahead_s: u32,
 }
 
-/// What `reset` did: the subject that it names, or how many had counts.
+/// What `reset` did: the subject that it names, and how many subjects had counts.
 #[derive(Serialize)]
 struct Done {
     fingerprint: Option<String>,
-    reset_subjects: Option<u64>,
+    reset_subjects: u64,
 }
 
 impl Limiter {
@@ -268,16 +268,25 @@ impl Reset {
         let table = self.file.open()?;
         let Some(subject) = self.subjects.subject else {
             let reset_subjects = with_limiter!(&table, |limiter| limiter.reset_all());
-            let done = Done { fingerprint: None, reset_subjects: Some(reset_subjects) };
+            let done = Done { fingerprint: None, reset_subjects };
             return self.format.print(&done, |out| {
                 let subjects = pluralized(reset_subjects, "subject");
                 writeln!(out, "all counts are zero; {subjects} had any")
             });
         };
+        let before = table.list(now());
         let fingerprint = hex(table.reset(&subject)?);
-        let done = Done { fingerprint: Some(fingerprint.clone()), reset_subjects: None };
-        self.format.print(&done, |out| {
-            writeln!(out, "the counts of the subject with fingerprint {fingerprint} are zero")
+        let had_any = before.iter().any(|listed| {
+            listed.fingerprint.as_ref() == Some(&fingerprint)
+                && listed.quotas.iter().any(|quota| quota.used > 0)
+        });
+        let reset_subjects = u64::from(had_any);
+        let done = Done { fingerprint: Some(fingerprint.clone()), reset_subjects };
+        self.format.print(&done, |out| match had_any {
+            true => {
+                writeln!(out, "the counts of the subject with fingerprint {fingerprint} are zero")
+            }
+            false => writeln!(out, "the subject with fingerprint {fingerprint} had no counts"),
         })
     }
 }

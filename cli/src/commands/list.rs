@@ -57,6 +57,8 @@ pub(crate) struct Summary {
     keys_ahead: usize,
     /// By how much the most advanced of these tallies is ahead, in seconds; 0 if there are none.
     clock_ahead_s: u32,
+    /// Whether the counts are being moved to another gate.
+    migrating: bool,
 }
 
 /// A pepper, and how many keys depend on it.
@@ -174,6 +176,7 @@ impl Summary {
             peppers: Vec::new(),
             keys_ahead: 0,
             clock_ahead_s: 0,
+            migrating: table.is_migrating(),
         }
     }
 
@@ -202,6 +205,17 @@ impl Summary {
                  the next check of a key corrects it",
                 pluralized(self.keys_ahead, "key"),
                 self.clock_ahead_s
+            )
+        })
+    }
+
+    /// Returns a warning if a migration of the gate is not finished.
+    pub(crate) fn migration_warning(&self) -> Option<String> {
+        self.migrating.then(|| {
+            format!(
+                "migration: not finished, so checks of some keys wait; the next change of the gate \
+                 completes it, or: keytally verify {}",
+                self.gate
             )
         })
     }
@@ -249,7 +263,7 @@ impl Summary {
                 .map(|pepper| format!("{} with pepper {}", pepper.keys, pepper.number));
             writeln!(out, "keys per pepper: {}", texts.collect::<Vec<_>>().join(", "))?;
         }
-        if let Some(warning) = self.clock_warning() {
+        for warning in [self.migration_warning(), self.clock_warning()].into_iter().flatten() {
             writeln!(out, "{warning}")?;
         }
         Ok(())

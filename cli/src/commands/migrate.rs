@@ -82,16 +82,23 @@ impl Migrate {
         migration.described = self.describe;
         migration.plans = (!self.plans.is_empty()).then(|| self.plans.clone());
         let gate = self.gate.open(pepper)?;
-        let planned = gate.plan_migration(&migration)?;
+        let mut planned = gate.change(|gate| gate.plan_migration(&migration))?;
         if !self.format.json {
             planned.not_carried.iter().for_each(|it| print_note(&it.to_string()));
         }
+        let capacity = gate.current().table().capacity();
         let is_possible = !planned.not_carried.iter().any(|it| it.prevents());
         let migrated = is_possible && !self.dry_run;
         if migrated {
-            gate.migrate(&self.new, &migration)?;
+            planned = gate.change(|gate| gate.migrate(&self.new, &migration))?;
         }
         let config = &planned.config;
+        if self.keys.is_some_and(|keys| keys < capacity) {
+            print_note(&format!(
+                "a gate does not become smaller: it keeps room for {}",
+                pluralized(config.keys, "key")
+            ));
+        }
         let not_carried = planned.not_carried.iter();
         let report = Report {
             gate: self.gate.path().display().to_string(),

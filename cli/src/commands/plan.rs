@@ -1,6 +1,7 @@
 //! The command `plan`.
 
 use clap::Args;
+use keytally::Gate;
 use serde::Serialize;
 
 use super::create::PlanText;
@@ -38,8 +39,12 @@ impl Plan {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         let plan = self.plan;
         let gate = self.gate.open(pepper)?;
-        let before = gate.table().plans().find(|(_, other)| other.name == plan.name);
-        gate.set_plan(&plan).map_err(|error| plans::not_a_plan(&gate, &plan, error))?;
+        let set = |gate: &Gate| {
+            let before = gate.table().plans().find(|(_, other)| other.name == plan.name);
+            gate.set_plan(&plan).map(|()| before)
+        };
+        let before =
+            gate.change(set).map_err(|error| plans::not_a_plan(&gate.current(), &plan, error))?;
         let set = SetPlan {
             plan: PlanText::new(&plan),
             before: before.map(|(_, plan)| plan.sections.to_string()),

@@ -31,7 +31,7 @@ struct Revoked {
 
 impl Revoke {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
-        self.gate.open(pepper)?.revoke(self.key_id)?;
+        self.gate.open(pepper)?.change(|gate| gate.revoke(self.key_id))?;
         let revoked = Revoked { key_id: self.key_id.to_string(), state: "revoked" };
         self.format.print(&revoked, |out| writeln!(out, "key {} is revoked", revoked.key_id))?;
         Ok(Status::Success)

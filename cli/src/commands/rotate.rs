@@ -45,10 +45,12 @@ impl Rotate {
         let mut printed = false;
         // The secret is printed before the gate stores it. In the other order, an interruption
         // could replace the secret in use by one that was never printed, which no command can undo.
-        let rotated = gate.rotate_after(self.key_id, self.grace, self.force, |key| {
-            print_once(self.format, key, self.key_id, &gate)?;
-            printed = true;
-            Ok::<(), Failure>(())
+        let rotated = gate.change(|gate| {
+            gate.rotate_after(self.key_id, self.grace, self.force, |key| {
+                print_once(self.format, key, self.key_id, gate)?;
+                printed = true;
+                Ok::<(), Failure>(())
+            })
         });
         match rotated {
             Ok(Ok(())) => Ok(Status::Success),

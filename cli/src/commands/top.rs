@@ -328,7 +328,8 @@ impl Sample {
             Span::from(self.summary.fill()),
             Span::from(self.time.clone()),
         ];
-        let (text, style) = match self.summary.clock_warning() {
+        let warning = self.summary.migration_warning().or_else(|| self.summary.clock_warning());
+        let (text, style) = match warning {
             Some(warning) => (warning, Style::new().fg(Color::Red)),
             None => (format!("plans: {}", self.summary.plans()), Style::new().dim()),
         };

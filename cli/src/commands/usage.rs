@@ -109,7 +109,7 @@ fn switch(
     format: OutputFormat,
     pepper: &PepperSource,
 ) -> Result<Status, Failure> {
-    gate.open(pepper)?.set_usage(counted)?;
+    gate.open(pepper)?.change(|gate| gate.set_usage(counted))?;
     let switched = Switched { gate: gate.path().display().to_string(), counted };
     format.print(&switched, |out| {
         let state = if counted { "counted" } else { "no longer counted" };

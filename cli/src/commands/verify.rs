@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use keytally::{Flaw, Gate};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -54,15 +55,15 @@ impl Verify {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         let gate = self.gate.open(pepper)?;
         if self.take_over {
-            gate.take_over()?;
+            gate.change(Gate::take_over)?;
         }
-        let capacity = gate.table().capacity();
+        let capacity = gate.current().table().capacity();
         let bar = ProgressBar::new_spinner()
             .with_message(format!("reading {}", pluralized(capacity, "record")));
         bar.set_style(ProgressStyle::default_spinner());
         bar.enable_steady_tick(Duration::from_millis(100));
         let mut flaws = Vec::new();
-        let completed = gate.verify(|flaw| {
+        let mut report = |flaw: Flaw| {
             bar.set_message(format!(
                 "reading {}, {}",
                 pluralized(capacity, "record"),
@@ -74,8 +75,10 @@ impl Verify {
                 kind: flaw.kind.as_str(),
                 sentence: flaw.to_string(),
             });
-        });
+        };
+        let completed = gate.change(|gate| gate.verify(&mut report));
         bar.finish_and_clear();
+        let capacity = gate.current().table().capacity();
         let report = Report {
             gate: self.gate.path().display().to_string(),
             capacity,

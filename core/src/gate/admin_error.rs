@@ -90,16 +90,16 @@ impl fmt::Display for AdminError {
             Self::Busy => f.write_str("another administrator is changing this gate right now; try again"),
             Self::Full { keys } => write!(
                 f,
-                "the gate is full: all {keys} records hold keys; revoke some, or create a gate with more keys"
+                "the gate is full: all {keys} records hold keys; revoke some, or migrate it to a gate with more keys"
             ),
             Self::NoRoomToImport => f.write_str(
-                "the records that this key could be imported into are taken; create the gate with a third more keys than you import",
+                "the records that this key could be imported into are taken; migrate the gate to one with a third more keys than you import",
             ),
             Self::NoSuchKey(key_id) => write!(f, "the gate has no key {key_id}; `list` shows all"),
             Self::NoSuchPlan => f.write_str("the gate has no plan of that name; `list` shows the plans"),
             Self::PlansFull { max } => write!(f, "the gate has room for {max} plans and has them all"),
             Self::PlanWindows => f.write_str(
-                "the plan's sections, windows and algorithms must be those of the gate's other plans; unlimited sections and warnings are possible only if the gate was created with one, with teams or with scopes",
+                "the plan's sections, windows and algorithms must be those of the gate's other plans; unlimited sections and warnings are possible only if the gate was created with one, with teams or with scopes; for others, migrate the gate",
             ),
             Self::PlanLimit { limit, max } => {
                 write!(f, "a limit of {limit} is more than this gate's tallies can count in that window; the most is {max}")

@@ -12,7 +12,8 @@ use crate::key::{Hint, KeyId, Name};
 use crate::quotas::Quotas;
 use crate::record::{KeyState, Record, RecordRef};
 use crate::section::{MAX_TALLIES, Section};
-use crate::sync::Ordering;
+use crate::sync::{AtomicU64, Ordering};
+use crate::tally::Layout;
 use crate::text::Text;
 use crate::time::Timestamp;
 
@@ -143,7 +144,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             let (limits, _) = self.limits_of_tally(record.plan, its.as_ref(), tally);
             let Some((atomic, layout)) = self.tally_word(at, team, tally) else { continue };
             if !self.is_extended() || !is_unlimited(&limits) {
-                let word = atomic.load(Ordering::Acquire);
+                let word = shown(layout, atomic, now);
                 let quotas = decide::quotas(layout, &limits, word, now);
                 // There is room for every tally of a gate.
                 let _ = states.push(TallyState { section: *self.section_of(tally), quotas });
@@ -156,13 +157,15 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         let mut last_used = None;
         for (tally, layout) in self.own_tallies(at) {
             let (word, counts) = (tally.load(Ordering::Acquire), layout.counts());
-            let used = (0..layout.len()).any(|window| {
-                counts.current(word, window) > 0 || counts.previous(word, window) > 0
-            });
+            // A sealed tally does not have the time of its last charge.
+            let used = !layout.is_reservation(word)
+                && (0..layout.len()).any(|window| {
+                    counts.current(word, window) > 0 || counts.previous(word, window) > 0
+                });
             let stamp = Timestamp::from_unix_ms(layout.stamp_start_ms(layout.stamp(word)));
             last_used = last_used.max(used.then_some(stamp));
         }
-        let tally = at.tally().load(Ordering::Acquire);
+        let tally = shown(&self.layout, at.tally(), now);
         let limits = self.limits(record.plan);
         let quotas = if self.is_extended() && is_unlimited(&limits) {
             Quotas::NONE
@@ -186,4 +189,11 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             record: at.number,
         })
     }
+}
+
+/// Returns the word of a tally as it is shown. A sealed one has its counts and the present time:
+/// the windows of its last charge are not known.
+fn shown(layout: &Layout, tally: &AtomicU64, now: Timestamp) -> u64 {
+    let word = tally.load(Ordering::Acquire);
+    if layout.is_reservation(word) { layout.with_stamp(word, layout.stamp_at(now)) } else { word }
 }

@@ -16,6 +16,7 @@
 //! 4. It marks the old gate's target word as `SEALED`.
 //! 5. It withdraws the successor's redo record, and makes the successor a gate. The host then gives
 //!    it the path of the old gate.
+//! 6. It marks the old gate's target word as `REPLACED`.
 //!
 //! | target word of the old gate | successor | a check of the old gate | the next administrator |
 //! |---|---|---|---|
@@ -23,7 +24,8 @@
 //! | `SEALING` | none at its name | a tally that is not sealed: is decided there; a sealed one: `Unavailable` | undoes: unseals the tallies, and withdraws the words of step 2 |
 //! | `SEALING` | at its name | as above | completes, from the line in the successor's target word |
 //! | `SEALED` | at its name | `Unavailable` | completes from step 5 |
-//! | `SEALED` | at the path of the gate | `Unavailable`; the caller opens the path again | (is not the administrator of the file at the path) |
+//! | `SEALED` | at the path of the gate | `Unavailable`; the caller opens the path again | changes nothing |
+//! | `REPLACED` | any, also none | as above | changes nothing |
 //!
 //! # No window admits more than its limit
 //! A sealed word is never decided on, charged, refunded, reset or corrected: its stamp is that of
@@ -147,7 +149,7 @@ impl fmt::Display for NotCarried {
                 "account {account} is suspended or has limits of its own, which the new gate cannot keep"
             ),
             Self::ImportedKeys => f.write_str(
-                "imported keys can be found after at most two enlargements, each by a factor of at most 255",
+                "imported keys can be found after at most two enlargements, each by a factor of at most 255; create a gate with more keys, and import and issue the keys again",
             ),
             Self::Damaged { record } => write!(f, "record {record} is damaged"),
             Self::Window { section, window } => write!(
@@ -169,6 +171,8 @@ pub struct Successor {
     pub id: u64,
     /// Whether every tally has been moved.
     pub is_sealed: bool,
+    /// Whether the successor replaced the gate at its path. The migration cannot be undone.
+    pub is_in_force: bool,
     name: [u8; MAX_SUCCESSOR_NAME_LEN],
 }
 
@@ -221,12 +225,12 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
 
     /// Returns what the gate names as its successor; `None` if it is not being migrated.
     pub fn successor(&self) -> Option<Successor> {
-        let ([id, words @ ..], is_sealed) = self.redo().successor()?;
+        let ([id, words @ ..], is_sealed, is_in_force) = self.redo().successor()?;
         let mut name = [0; MAX_SUCCESSOR_NAME_LEN];
         for (bytes, word) in name.chunks_exact_mut(size_of::<u64>()).zip(words) {
             bytes.copy_from_slice(&word.to_le_bytes());
         }
-        Some(Successor { id, is_sealed, name })
+        Some(Successor { id, is_sealed, is_in_force, name })
     }
 
     /// Returns the factors by which migrations enlarged a gate with imported keys, for a successor
@@ -536,6 +540,12 @@ impl<M: AsRef<[CacheLine]>, N: AsRef<[CacheLine]>> Migration<'_, M, N> {
         line.store(ADMINISTRATOR_WORD, from.unix_ms() << 1);
         new.redo().withdraw();
         Header::promote(new.memory.as_ref());
+    }
+
+    /// Records in the old gate that the successor replaced it at its path. A process that opens the
+    /// old gate by another name then finds that it is not in force.
+    pub fn finish(&self) {
+        self.old.redo().set_replaced();
     }
 }
 

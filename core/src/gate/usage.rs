@@ -180,9 +180,23 @@ impl<'g, M: AsRef<[CacheLine]>> Counted<'g, M> {
     /// Checks a key and charges it: see [`Gate::check`].
     #[inline]
     pub fn check(self, api_key: Option<&[u8]>, cost: u32, clock: impl Clock) -> Verdict {
-        let Self { gate, usage: Some(usage) } = self else {
-            return self.gate.check(api_key, cost, clock);
-        };
+        match self.usage {
+            None => self.gate.check(api_key, cost, clock),
+            Some(usage) => self.check_and_count(usage, api_key, cost, clock),
+        }
+    }
+
+    /// The check of a gate that counts uses. It is out of line, because it is larger than the check
+    /// that counts nothing.
+    #[inline(never)]
+    fn check_and_count(
+        self,
+        usage: Usage<'_>,
+        api_key: Option<&[u8]>,
+        cost: u32,
+        clock: impl Clock,
+    ) -> Verdict {
+        let gate = self.gate;
         if gate.is_extended() {
             let compound = self.part(api_key, cost).check(clock);
             return compound.decisive().without_charge();

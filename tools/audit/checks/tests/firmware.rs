@@ -73,7 +73,7 @@ const MACHINES: &[Machine] = &[
 const SHORT: [&str; 2] = [C_TARGET, "riscv32imac-unknown-none-elf"];
 
 /// The maximum stack of a key check, in bytes.
-const MAX_STACK: u64 = 1228;
+const MAX_STACK: u64 = 1344;
 
 /// The maximum size of a gate for 64 keys, in bytes.
 const MAX_GATE: u64 = 4 * 1024 + 512;
