@@ -92,12 +92,7 @@ fn sections(size: u32) -> Vec<Implementation<'static>> {
     });
     let mut chase = PointerChase::new(size);
     let load = calls("a dependent load from as many cache lines", move || chase.next());
-    vec![
-        without,
-        with.with_work("several tallies"),
-        apart.with_work(PART),
-        load.with_work(PART),
-    ]
+    vec![without, with.with_work("several tallies"), apart.with_work(PART), load.with_work(PART)]
 }
 
 /// Returns a gate of `size` keys with these sections, and the texts of the walk's requests, in
