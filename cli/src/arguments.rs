@@ -66,7 +66,10 @@ pub(crate) fn parse_name(text: &str) -> Result<Name, String> {
 }
 
 /// Parses a key id.
-pub(crate) fn parse_key_id(text: &str) -> Result<KeyId, String> {
+///
+/// # Errors
+/// A sentence that does not repeat the text.
+pub fn parse_key_id(text: &str) -> Result<KeyId, String> {
     keytally::redact::parse_key_id(text)
 }
 

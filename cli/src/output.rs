@@ -11,11 +11,11 @@ use crate::failure::Failure;
 use crate::plans;
 
 /// The output format of a command.
-#[derive(Args, Clone, Copy)]
-pub(crate) struct OutputFormat {
+#[derive(Args, Clone, Copy, Debug)]
+pub struct OutputFormat {
     /// Print JSON
     #[arg(long)]
-    pub(crate) json: bool,
+    pub json: bool,
 }
 
 impl OutputFormat {
@@ -24,7 +24,7 @@ impl OutputFormat {
     ///
     /// # Errors
     /// [`Failure::OutputClosed`] if the reader closed standard output, or another write error.
-    pub(crate) fn print(
+    pub fn print(
         self,
         data: &impl Serialize,
         text: impl FnOnce(&mut dyn Write) -> io::Result<()>,

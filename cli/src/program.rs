@@ -43,19 +43,28 @@ pub(crate) enum MissingCommands {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
         _args: Vec<OsString>,
     },
+    /// Not in this program
+    #[command(hide = true, disable_help_flag = true)]
+    Keys {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        _args: Vec<OsString>,
+    },
 }
 
 impl ExtraCommands for MissingCommands {
     const HELP_NOTE: &str = "\
-The command serve is in the program of other packages: cargo install keytally-server, or
+The commands serve and keys are in the program of other packages: cargo install keytally-server, or
 pip install keytally-cli";
 
     fn run(self, _pepper: &PepperSource, _program: &Path) -> Result<Status, Failure> {
-        let Self::Serve { .. } = self;
-        Err(Failure::usage(
-            "this program does not have the command serve; install it with: \
-             cargo install keytally-server, or pip install keytally-cli",
-        ))
+        let command = match self {
+            Self::Serve { .. } => "serve",
+            Self::Keys { .. } => "keys",
+        };
+        Err(Failure::usage(format!(
+            "this program does not have the command {command}; install it with: \
+             cargo install keytally-server, or pip install keytally-cli"
+        )))
     }
 }
 

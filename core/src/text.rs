@@ -24,8 +24,8 @@ impl<const N: usize> Text<N> {
         Self(String::new())
     }
 
-    /// The text in `text`; `None` if it has more than `N` bytes.
-    pub(crate) fn from_text(text: &str) -> Option<Self> {
+    /// Returns a copy of `text`; `None` if it has more than `N` bytes.
+    pub fn from_text(text: &str) -> Option<Self> {
         let mut copy = Self::new();
         copy.push_str(text).then_some(copy)
     }

@@ -1,6 +1,9 @@
 //! The steps of this crate at which a test can stop a thread. See `keytally_core::stop`.
 
 pub use keytally_core::stop::{Stop, stop};
+#[cfg(all(feature = "__stop-points", not(any(loom, shuttle))))]
+pub use keytally_core::stop::{arm, stopped, visits};
+pub use keytally_core::stop_points;
 
 /// The steps of files and their locks.
 #[derive(Debug)]

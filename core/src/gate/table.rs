@@ -128,8 +128,9 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         &self.memory
     }
 
-    /// Returns the random number of this gate, by which compound charges order tables.
-    pub(crate) fn id(&self) -> u64 {
+    /// Returns the random number of this gate, which no other gate has. Compound charges order
+    /// tables by it.
+    pub fn id(&self) -> u64 {
         self.memory.as_ref()[TARGET_LINE].load(ID_WORD)
     }
 

@@ -13,6 +13,7 @@
 //! | module | contents |
 //! |---|---|
 //! | `serve` | the command: its arguments, its startup message, signals |
+//! | `keys` | with the feature `keys`: the options and the start of the list of keys |
 //! | `shell` | how printed commands are written for a shell |
 //! | `service` | what the routes share: the gate, the log, the metrics, the limit of invalid keys |
 //! | `service::auth`, `settle`, `contacts`, `limits` | the routes |
@@ -28,6 +29,8 @@
 
 extern crate alloc;
 
+#[cfg(feature = "keys")]
+mod keys;
 mod serve;
 mod service;
 mod shell;
@@ -43,6 +46,8 @@ use keytally_cli::internal::{ExtraCommands, Failure, PepperSource, Status};
 #[derive(Subcommand)]
 enum ServiceCommands {
     Serve(Box<serve::Serve>),
+    #[cfg(feature = "keys")]
+    Keys(Box<keytally_keys::command::Keys>),
 }
 
 impl ExtraCommands for ServiceCommands {
@@ -51,8 +56,11 @@ Without a gate of your own:
   keytally serve # creates a gate, and prints a key and a curl command";
 
     fn run(self, pepper: &PepperSource, program: &Path) -> Result<Status, Failure> {
-        let Self::Serve(serve) = self;
-        serve.run(pepper, program)
+        match self {
+            Self::Serve(serve) => serve.run(pepper, program),
+            #[cfg(feature = "keys")]
+            Self::Keys(keys) => keys.run(pepper),
+        }
     }
 }
 

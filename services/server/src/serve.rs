@@ -10,10 +10,12 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use keytally::now;
 use keytally::redact::{policy_error, redact};
-use keytally::{ParsePolicyError, Plan, Window, parse_key};
+use keytally::{Followed, ParsePolicyError, Plan, Window};
 use keytally_tower::KeySources;
 use tokio::runtime::Runtime;
 
+#[cfg(feature = "keys")]
+use crate::keys::ServedList;
 use crate::service::address::TrustedProxy;
 use crate::service::bind::Listener;
 use crate::service::charges::{Charges, MAX_LIFETIME};
@@ -27,8 +29,8 @@ use crate::shell::{SHELL, Shell};
 use crate::system::{Hangup, StopSignals, hangup};
 use keytally_cli::internal::Failure;
 use keytally_cli::internal::{
-    PepperSource, Status, path_parser, plans, pluralized, print_note, revoke_unprinted, times,
-    value_parser, warn_of_never_binding_quotas,
+    PepperSource, Status, path_parser, plans, pluralized, print_note, times, value_parser,
+    warn_of_never_binding_quotas,
 };
 
 /// Run the reference service: an example API behind a gate, and /auth for services behind a proxy
@@ -131,6 +133,9 @@ pub(crate) struct Serve {
     /// an idle connection stays open
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_timeout)]
     client_timeout: Duration,
+    #[cfg(feature = "keys")]
+    #[command(flatten)]
+    keys: crate::keys::KeysOptions,
 }
 
 /// The maximum capacity in teams, in the type that clap needs.
@@ -222,6 +227,8 @@ impl Serve {
                 Some(address) => Some(Listener::bind("--metrics-listen", address, self.socket_mode).await?),
                 None => None,
             };
+            #[cfg(feature = "keys")]
+            let public_url = self.keys.public_url(&listener, location(&listener))?;
             let options = GateOptions {
                 plans: &self.plans,
                 teams: self.teams,
@@ -233,10 +240,32 @@ impl Serve {
             // pipe or for another process, and a signal must be able to end that wait.
             let stop = StopSignals::new()?;
             let hangup = hangup()?;
-            if let Err(error) = self.print_startup_message(&data, &listener, metrics.as_ref(), program)
-                && let Some(parts) = data.first_key.as_ref().map(|key| parse_key(key.expose().as_bytes()))
+            #[cfg(feature = "keys")]
+            let opened = match public_url {
+                None => None,
+                Some(_) => {
+                    let database = self.keys.database.as_deref();
+                    match keytally_keys::open::open(&self.data, database, &data.peppers).await {
+                        Ok(opened) => Some(opened),
+                        Err(error) => return Err(data.revoke_first_key(error.into())),
+                    }
+                }
+            };
+            #[cfg(feature = "keys")]
+            let serves_list = opened.is_some();
+            #[cfg(not(feature = "keys"))]
+            let serves_list = false;
+            let printed = self.print_startup_message(
+                &data,
+                &listener,
+                metrics.as_ref(),
+                program,
+                serves_list,
+            );
+            if let Err(error) = printed
+                && data.first_key.is_some()
             {
-                return Err(revoke_unprinted(&data.gate, parts?.key_id, &Failure::new(error.to_string())));
+                return Err(data.revoke_first_key(Failure::new(error.to_string())));
             }
             drop(data.first_key);
             warn_of_never_binding_quotas(&self.plans);
@@ -263,10 +292,32 @@ impl Serve {
                 Some(lifetime) => Some(Charges::open(&self.data, &data.peppers, lifetime)?),
                 None => None,
             };
-            let service = Service::new(data.gate, data.peppers, charges, settings)?;
+            let gate = Arc::new(Followed::from_gate(data.gate, data.peppers.clone(), Ok)?);
+            #[cfg(feature = "keys")]
+            let list = opened.zip(public_url).map(|(opened, public_url)| {
+                let list = opened.list(Arc::clone(&gate));
+                ServedList { list, public_url }
+            });
+            let service = Service::new(
+                gate,
+                charges,
+                settings,
+                #[cfg(feature = "keys")]
+                list,
+            )?;
             tokio::spawn(reopen_on(hangup, Arc::clone(&service)));
-            let endpoints = service.endpoints(listener, metrics).await?;
-            if !listen::serve(endpoints, stop).await? {
+            #[cfg(feature = "keys")]
+            let following = service.follow_list();
+            let endpoints = Arc::clone(&service).endpoints(listener, metrics).await?;
+            let has_ended = listen::serve(endpoints, stop).await;
+            #[cfg(feature = "keys")]
+            if let (Some(following), Some(served)) = (following, service.list()) {
+                following.abort();
+                // It ends with an error, that of the abortion.
+                let _ = following.await;
+                served.list.database().close().await;
+            }
+            if !has_ended? {
                 print_note("keytally: stopped before all responses were sent: clients read them too slowly");
             }
             Ok(Status::Success)
@@ -280,6 +331,7 @@ impl Serve {
         listener: &Listener,
         metrics: Option<&Listener>,
         program: &Path,
+        serves_list: bool,
     ) -> io::Result<()> {
         let mut out = io::stdout().lock();
         let table = data.gate.table();
@@ -341,6 +393,13 @@ impl Serve {
             }
         }
         writeln!(out)?;
+        if serves_list {
+            let data = SHELL.word(self.data.display());
+            writeln!(
+                out,
+                "The list of keys has an API below /keys/api/v1. Make a token for it:\n\n  {program} keys token create NAME --data {data}{pepper}\n"
+            )?;
+        }
         if let Some(metrics) = metrics {
             writeln!(out, "Metrics on {}", location(metrics))?;
         }

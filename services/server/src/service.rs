@@ -32,7 +32,7 @@ use axum::http::{Extensions, StatusCode};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
-use keytally::{FollowEvent, Followed, Gate, Peppers};
+use keytally::{FollowEvent, Followed};
 use keytally_tower::KeySources;
 use serde::Serialize;
 use tokio::sync::Mutex;
@@ -43,16 +43,21 @@ use self::charges::Charges;
 use self::guesses::{FailurePolicy, GuessLimiter};
 use self::listen::{Endpoint, MAX_METRICS_CONNECTIONS, permitted_connections};
 use self::log::Log;
-use self::metrics::{Metrics, TableUse};
+use self::metrics::{ListState, Metrics, TableUse};
 use self::preflight::MethodSource;
 use self::refusals::Refusals;
 use self::slots::Slots;
+#[cfg(feature = "keys")]
+use crate::keys::ServedList;
 use keytally_cli::internal::Failure;
 
 /// The state that the routes share.
 #[derive(Debug)]
 pub(crate) struct Service {
-    gate: Followed,
+    gate: Arc<Followed>,
+    /// The list of keys, if it is served.
+    #[cfg(feature = "keys")]
+    list: Option<ServedList>,
     metrics: Metrics,
     log: Log,
     /// Held while the metrics are collected, so that concurrent requests for them occupy only one
@@ -93,19 +98,58 @@ pub(crate) struct Settings {
 impl Service {
     /// Returns a service for this gate, which is reopened when its file is replaced.
     pub(crate) fn new(
-        gate: Gate,
-        peppers: Peppers,
+        gate: Arc<Followed>,
         charges: Option<Charges>,
         settings: Settings,
+        #[cfg(feature = "keys")] list: Option<ServedList>,
     ) -> Result<Arc<Self>, Failure> {
         let metrics = Metrics::new(settings.metrics_keys)?;
         let log = Log::start(metrics.dropped_lines())?;
-        let gate = Followed::from_gate(gate, peppers, Ok)?;
         let events = log.gate_event_log();
         gate.watch(move |event| events.log(&event))?;
         let guesses = GuessLimiter::new(settings.failures.as_ref())?;
         let metrics_lock = Arc::default();
-        Ok(Arc::new(Self { gate, metrics, log, metrics_lock, guesses, charges, settings }))
+        Ok(Arc::new(Self {
+            gate,
+            #[cfg(feature = "keys")]
+            list,
+            metrics,
+            log,
+            metrics_lock,
+            guesses,
+            charges,
+            settings,
+        }))
+    }
+
+    /// Returns the list of keys, if it is served.
+    #[cfg(feature = "keys")]
+    pub(crate) fn list(&self) -> Option<&ServedList> {
+        self.list.as_ref()
+    }
+
+    /// Starts the task that keeps the gate up to date with the list of keys, if it is served.
+    #[cfg(feature = "keys")]
+    pub(crate) fn follow_list(&self) -> Option<tokio::task::JoinHandle<()>> {
+        let list = self.list.as_ref()?.list.clone();
+        let log = self.log.gate_event_log();
+        let report = move |sentence: &str| log.list(sentence);
+        Some(tokio::spawn(list.follow_always(keytally::now, report)))
+    }
+
+    /// Returns how the list of keys and the gate agree; zeros if it is not served.
+    fn list_state(&self) -> ListState {
+        #[cfg(feature = "keys")]
+        if let Some(served) = &self.list {
+            let status = served.list.status();
+            return ListState {
+                lag_s: status.lag_s(keytally::now()),
+                applied: self.gate.load().table().applied_sequence(),
+                settled: status.settled,
+                open: status.open,
+            };
+        }
+        ListState::default()
     }
 
     /// Returns one endpoint for all routes, or two if the metrics have a listener of their own.
@@ -132,6 +176,10 @@ impl Service {
         if self.charges.is_some() {
             routes = routes.route("/settle", post(settle::settle));
         }
+        #[cfg(feature = "keys")]
+        if let Some(served) = &self.list {
+            routes = routes.merge(self.list_routes(served));
+        }
         let connections = permitted_connections(self.settings.connections);
         Ok(match metrics_listener {
             None => vec![endpoint(listener, routes.merge(metrics_route), connections)],
@@ -140,6 +188,24 @@ impl Service {
                 endpoint(metrics_listener, metrics_route, MAX_METRICS_CONNECTIONS),
             ],
         })
+    }
+
+    /// Returns the routes of the list of keys.
+    #[cfg(feature = "keys")]
+    fn list_routes(&self, served: &ServedList) -> Router<Arc<Self>> {
+        use keytally_keys::api::{Api, ClientAddress, router};
+
+        let proxies = Arc::clone(&self.settings.proxies);
+        let add_address = move |mut request: axum::extract::Request| {
+            let peer = request.extensions().get::<address::Peer>().copied();
+            let client = peer.and_then(|peer| proxies.client(peer, request.headers()));
+            if let Some(client) = client {
+                request.extensions_mut().insert(ClientAddress(client.to_string()));
+            }
+            core::future::ready(request)
+        };
+        router(Api::new(served.list.clone(), &served.public_url, keytally::now))
+            .layer(axum::middleware::map_request(add_address))
     }
 
     /// Returns the occupancy of each table besides the gate. Reads the whole tables.
@@ -183,8 +249,9 @@ async fn metrics(State(service): State<Arc<Service>>) -> Response {
     let lock = Arc::clone(&service.metrics_lock).lock_owned().await;
     // Counting the keys reads the whole table.
     let read = move || {
-        let text =
-            service.metrics.text(&service.gate.load(), &service.gate.status(), || service.tables());
+        let (gate, status, list) =
+            (service.gate.load(), service.gate.status(), service.list_state());
+        let text = service.metrics.text(&gate, &status, &list, || service.tables());
         drop(lock);
         text
     };

@@ -13,8 +13,8 @@ use std::fs;
 use std::thread::{self, sleep};
 
 use serde_json::json;
-use support::program::{Sandbox, names};
-use support::server::{GATE, Server, await_log};
+use support::program::Sandbox;
+use support::server::{GATE, Server, await_log, names_without_list};
 use support::wire::{Reply, Wire};
 use support::{key_id, secret};
 
@@ -215,7 +215,7 @@ fn settle_is_off_by_default() {
     let key = server.first_key().unwrap();
     assert!(!authorize(&server, &key, 1).has(CHARGE));
     assert_eq!(settle(&server, "x", "0").code(), 404);
-    assert_eq!(names(&sandbox.path("data")), ["api.gate", "pepper"]);
+    assert_eq!(names_without_list(&sandbox), ["api.gate", "pepper"]);
 }
 
 #[test]
@@ -314,7 +314,7 @@ fn processes_of_one_folder_settle_a_charge_once() {
     assert_eq!(settle(&third, &token, "4").code(), 409);
     assert_eq!(remaining(&third, &key), 996);
     assert_eq!(
-        names(&sandbox.path("data")),
+        names_without_list(&sandbox),
         ["api.gate", "pepper", "settled-540s.limiter", "settled-600s.limiter"]
     );
 }

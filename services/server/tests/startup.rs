@@ -16,7 +16,7 @@ use std::thread;
 
 use serde_json::json;
 use support::program::{Sandbox, finish, names};
-use support::server::{GATE, Server, await_log};
+use support::server::{GATE, Server, await_log, names_without_list};
 use support::{CONTACTS_OF_1, secret};
 
 #[test]
@@ -26,7 +26,12 @@ fn first_start_creates_all_files_and_prints_commands() {
     let key = server.first_key().unwrap();
     let mode = |name: &str| fs::metadata(sandbox.path(name)).unwrap().permissions().mode() & 0o7777;
     assert_eq!((mode("data"), mode("data/api.gate"), mode("data/pepper")), (0o700, 0o600, 0o600));
-    assert_eq!(names(&sandbox.path("data")), ["api.gate", "pepper"]);
+    let list = ["keys.db", "keys.db-shm", "keys.db-wal"];
+    let expected = [&["admin.gate", "api.gate"][..], &list, &["pepper"]].concat();
+    assert_eq!(names(&sandbox.path("data")), expected);
+    for name in list.iter().chain(&["admin.gate"]) {
+        assert_eq!(mode(&format!("data/{name}")), 0o600, "{name}");
+    }
     assert_eq!(
         server.startup_message.matches(&key).count(),
         2,
@@ -73,7 +78,7 @@ fn start_continues_an_interrupted_start() {
     let sandbox = Sandbox::new();
     fs::create_dir(sandbox.path("data")).unwrap();
     let server = Server::start(&sandbox, &[]);
-    assert_eq!(names(&sandbox.path("data")), ["api.gate", "pepper"]);
+    assert_eq!(names_without_list(&sandbox), ["api.gate", "pepper"]);
     let pepper = fs::read_to_string(sandbox.path("data/pepper")).unwrap();
     drop(server);
     // Interrupted before the gate was created.
@@ -96,7 +101,7 @@ fn start_continues_an_interrupted_start() {
         &[],
         &["data/api.gate has no pepper file next to it", "--pepper-file"],
     );
-    assert_eq!(names(&sandbox.path("data")), ["api.gate"]);
+    assert_eq!(names_without_list(&sandbox), ["api.gate"]);
 }
 
 #[test]
@@ -119,7 +124,7 @@ fn given_pepper_is_used_instead_of_a_new_one() {
     fs::write(sandbox.path("my pepper"), "c3".repeat(32)).unwrap();
     fs::set_permissions(sandbox.path("my pepper"), fs::Permissions::from_mode(0o600)).unwrap();
     let server = Server::start(&sandbox, &["--pepper-file", "my pepper"]);
-    assert_eq!(names(&sandbox.path("data")), ["api.gate"]);
+    assert_eq!(names_without_list(&sandbox), ["api.gate"]);
     assert!(
         server.startup_message.contains("--pepper-file 'my pepper'"),
         "{}",

@@ -84,6 +84,10 @@ pub(crate) const SUITES: &[Step] = &[
         .needs(&[tools::CURL, tools::PYTHON, tools::NGINX])
         .variables(clients)
         .about("the service over HTTP with curl, Node.js, Python and nginx; its listeners; attacks on it"),
+    Step::tests("keys", KEYS)
+        .full_when_named()
+        .needs(&[tools::POSTGRES])
+        .about("the list of keys: kills at every step, roles and routes, SQLite and PostgreSQL"),
     Step::new("python", Work::Long(python::test))
         .needs(&[tools::PYTHON, tools::CURL, tools::CC])
         .about("the installed Python module: lints, types, vectors, threads, forks, workers"),
@@ -101,6 +105,9 @@ const SERVICE: &[TestFiles] = &[(
     "keytally-server",
     "contract routes settle proxy startup lifecycle listeners guesses attacks book",
 )];
+
+/// The test files of the list of keys.
+const KEYS: &[TestFiles] = &[("keytally-keys", "*"), ("keytally-server", "keys")];
 
 /// The test file of the suite `firmware`.
 const FIRMWARE: TestFiles = ("keytally-audit", "firmware");

@@ -216,9 +216,12 @@ mod tests {
         let own = ["__stop-points", "testing"].map(|feature| {
             format!("--manifest-path Cargo.toml --package keytally --features {feature}")
         });
-        let workspaces = WORKSPACES.map(|path| format!("--manifest-path {path} --workspace"));
+        let of_keys =
+            format!("--manifest-path {SERVICES} --package keytally-keys --features __stop-points");
+        let [product, services] =
+            WORKSPACES.map(|path| format!("--manifest-path {path} --workspace"));
         let builds: Vec<_> = every_build().unwrap().into_keys().collect();
-        assert_eq!(builds, [own, workspaces].concat());
+        assert_eq!(builds, [&own[..], &[product, of_keys, services]].concat());
     }
 
     #[test]

@@ -74,6 +74,12 @@ pub(crate) const NGINX: &[Tool] = &[
     tool("wrk", "command -v wrk", "wrk"),
 ];
 
+/// PostgreSQL, of which a test starts a cluster of its own.
+pub(crate) const POSTGRES: &[Tool] = &[
+    tool("PostgreSQL", "ls /usr/lib/postgresql/*/bin/initdb", "postgresql"),
+    tool("setpriv", "command -v setpriv", "util-linux"),
+];
+
 pub(crate) const CURL: &[Tool] = &[tool(
     "curl with HTTP/2",
     "for curl in curl /usr/bin/curl; do

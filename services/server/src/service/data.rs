@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use keytally::{AdminError, NewKey};
-use keytally::{Gate, GateConfig, now, pepper};
+use keytally::{Gate, GateConfig, now, parse_key, pepper};
 use keytally::{Key, Name, Peppers, Plan, Window};
 
 use keytally_cli::internal::Failure;
 use keytally_cli::internal::plans;
-use keytally_cli::internal::{PepperSource, pluralized, read_pepper_file};
+use keytally_cli::internal::{PepperSource, pluralized, read_pepper_file, revoke_unprinted};
 
 use crate::system::{create_folder, try_lock_folder};
 
@@ -34,6 +34,17 @@ pub(crate) struct Data {
     pub(crate) created: bool,
     /// The first key, if this start issued it. This is the only copy.
     pub(crate) first_key: Option<Key>,
+}
+
+impl Data {
+    /// Revokes the first key, which was not printed. Returns the failure of the start.
+    pub(crate) fn revoke_first_key(&self, failure: Failure) -> Failure {
+        let parts = self.first_key.as_ref().map(|key| parse_key(key.expose().as_bytes()));
+        match parts {
+            Some(Ok(parts)) => revoke_unprinted(&self.gate, parts.key_id, &failure),
+            _ => failure,
+        }
+    }
 }
 
 /// What the options of a start require of the gate.

@@ -48,6 +48,9 @@ enum Entry {
     Crossed(Crossed),
     /// An event of the gate file.
     Gate(String),
+    /// A sentence on the list of keys.
+    #[cfg(feature = "keys")]
+    List(String),
 }
 
 /// A handle that logs events of the gate file, for threads that do not have the [`Log`].
@@ -61,6 +64,14 @@ impl GateEventLog {
     /// Logs that the gate file was opened again, or why it could not be opened.
     pub(crate) fn log(&self, event: &FollowEvent<'_>) {
         enqueue(self.queue.as_ref(), Entry::Gate(event.to_string()), &self.dropped);
+    }
+}
+
+impl GateEventLog {
+    /// Logs whether the gate follows the list of keys.
+    #[cfg(feature = "keys")]
+    pub(crate) fn list(&self, sentence: &str) {
+        enqueue(self.queue.as_ref(), Entry::List(sentence.to_owned()), &self.dropped);
     }
 }
 
@@ -170,6 +181,8 @@ impl Entry {
             Self::Refusal(refusal) => refusal.text(),
             Self::Crossed(crossed) => crossed.text(),
             Self::Gate(sentence) => format!("{} gate {sentence}", times::rfc3339(now().unix_s())),
+            #[cfg(feature = "keys")]
+            Self::List(sentence) => format!("{} keys {sentence}", times::rfc3339(now().unix_s())),
         }
     }
 }

@@ -43,6 +43,23 @@ pub(crate) struct Metrics {
     reopen_failing: IntGauge,
     /// The Unix time at which the keys were last counted. It is not registered, so not exported.
     counted_at_s: IntGauge,
+    follower_lag: IntGauge,
+    list_applied: IntGauge,
+    list_settled: IntCounter,
+    list_open: IntGauge,
+}
+
+/// How the list of keys and the gate agree.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ListState {
+    /// For how many seconds the gate has not followed the list.
+    pub(crate) lag_s: u64,
+    /// The number of the last change of the list that the gate has.
+    pub(crate) applied: u64,
+    /// The differences that comparisons have settled.
+    pub(crate) settled: u64,
+    /// The differences that are not settled.
+    pub(crate) open: u64,
 }
 
 /// What became of a request to `/settle`.
@@ -194,6 +211,22 @@ impl Metrics {
                 "1 while the file at the path of the gate cannot be opened and the previous one stays in use.",
             )?,
             counted_at_s: IntGauge::new("counted_at", "Not exported.")?,
+            follower_lag: IntGauge::new(
+                "keytally_follower_lag_seconds",
+                "For how long the gate has not followed the list of keys.",
+            )?,
+            list_applied: IntGauge::new(
+                "keytally_list_applied",
+                "The number of the last change of the list of keys that the gate has.",
+            )?,
+            list_settled: IntCounter::new(
+                "keytally_list_settled_total",
+                "Differences between the list of keys and the gate that comparisons settled.",
+            )?,
+            list_open: IntGauge::new(
+                "keytally_list_open",
+                "Differences between the list of keys and the gate that are not settled.",
+            )?,
         };
         for (outcome, reason) in known_verdicts() {
             metrics.verdicts.with_label_values(&labels(outcome, reason));
@@ -230,6 +263,10 @@ impl Metrics {
         registry.register(Box::new(metrics.capacity.clone()))?;
         registry.register(Box::new(metrics.reopened.clone()))?;
         registry.register(Box::new(metrics.reopen_failing.clone()))?;
+        registry.register(Box::new(metrics.follower_lag.clone()))?;
+        registry.register(Box::new(metrics.list_applied.clone()))?;
+        registry.register(Box::new(metrics.list_settled.clone()))?;
+        registry.register(Box::new(metrics.list_open.clone()))?;
         Ok(metrics)
     }
 
@@ -334,11 +371,16 @@ impl Metrics {
         &self,
         gate: &Gate,
         status: &FollowStatus,
+        list: &ListState,
         tables: impl FnOnce() -> Vec<TableUse>,
     ) -> prometheus::Result<Vec<u8>> {
         self.capacity.set(gate.table().capacity().into());
         self.reopened.inc_by(status.reopened.saturating_sub(self.reopened.get()));
         self.reopen_failing.set(status.problem.is_some().into());
+        self.follower_lag.set(to_gauge(list.lag_s));
+        self.list_applied.set(to_gauge(list.applied));
+        self.list_settled.inc_by(list.settled.saturating_sub(self.list_settled.get()));
+        self.list_open.set(to_gauge(list.open));
         let now = now();
         let now_s = i64::try_from(now.unix_s()).unwrap_or(i64::MAX);
         if now_s.saturating_sub(self.counted_at_s.get()).unsigned_abs()

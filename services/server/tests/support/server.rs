@@ -35,6 +35,13 @@ const PEPPER: &str = "data/pepper";
 /// The file to which its standard error goes.
 const LOG: &str = "log.txt";
 
+/// Returns the names of the files in the data folder, without those of the list of keys.
+pub fn names_without_list(sandbox: &Sandbox) -> Vec<String> {
+    let mut names = super::program::names(&sandbox.path("data"));
+    names.retain(|name| name != "admin.gate" && !name.starts_with("keys.db"));
+    names
+}
+
 impl Server {
     /// Starts the service with the data folder of the sandbox.
     pub fn start(sandbox: &Sandbox, more: &[&str]) -> Self {

@@ -1,4 +1,5 @@
-//! Core depends on named crates only, and none of them has its feature `std` or `alloc`.
+//! Core depends on named crates only, and none of them has its feature `std` or `alloc`. The Python
+//! module depends on no crate that only services need.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[expect(dead_code, reason = "each test uses a part of this module")]
@@ -36,6 +37,32 @@ fn core_depends_on_named_crates_without_std_and_alloc() {
     tree.args(["tree", "--quiet", "--package", "keytally-core", "--edges", "normal"]);
     tree.args(["--prefix", "none", "--format", "{p}|{f}"]);
     assert_eq!(crate_faults(&support::run(&mut tree)), [""; 0]);
+}
+
+#[test]
+fn python_module_depends_on_no_service() {
+    let mut tree = Command::new(env!("CARGO"));
+    tree.args(["tree", "--quiet", "--package", "keytally-python", "--edges", "normal"]);
+    tree.args(["--prefix", "none", "--format", "{p}"]);
+    let tree = support::run(&mut tree);
+    assert_eq!(service_crates(&tree), [""; 0]);
+    assert!(tree.lines().count() > 10, "{tree}");
+}
+
+/// Returns the crates in the lines `NAME VERSION` of `cargo tree` that only services need.
+fn service_crates(tree: &str) -> Vec<&str> {
+    let names = tree.lines().filter_map(|line| line.split(' ').next());
+    let is_of_services = |name: &&str| {
+        ["keytally-server", "keytally-keys", "axum", "hyper", "tokio"].contains(name)
+            || ["sqlx", "libsqlite3"].iter().any(|begin| name.starts_with(begin))
+    };
+    names.filter(is_of_services).collect()
+}
+
+#[test]
+fn crate_of_a_service_is_found() {
+    let tree = "keytally v0.1.0\nsqlx-core v0.9.0\nlibsqlite3-sys v0.37.0\ntokio v1.0.0 (*)\n";
+    assert_eq!(service_crates(tree), ["sqlx-core", "libsqlite3-sys", "tokio"]);
 }
 
 /// Returns the faults of the crates in the lines `NAME VERSION …|FEATURES` of `cargo tree`.

@@ -1,0 +1,149 @@
+-- Times are Unix seconds. Ids of keys are the bits of an unsigned number in a signed one.
+
+-- One row: the number of the last change. A transaction that writes locks it first.
+create table head (
+  one bigint not null primary key check (one = 1),
+  seq bigint not null
+);
+insert into head (one, seq) values (1, 0);
+
+create table team (
+  team_id bigint not null primary key,
+  name text not null,
+  settings text not null,
+  created_s bigint not null,
+  archived_s bigint
+);
+
+create table "user" (
+  user_id bigint not null primary key,
+  name text not null,
+  disabled_s bigint
+);
+create unique index user_name on "user" (name);
+
+create table member (
+  team_id bigint not null references team (team_id),
+  user_id bigint not null references "user" (user_id),
+  role text not null,
+  added_s bigint not null,
+  primary key (team_id, user_id)
+);
+
+-- One-time codes. Only their hashes are here.
+create table code (
+  hash blob not null primary key,
+  team_id bigint references team (team_id),
+  user_id bigint references "user" (user_id),
+  role text not null,
+  ends_s bigint not null,
+  used_s bigint
+);
+
+create table session (
+  hash blob not null primary key,
+  team_id bigint references team (team_id),
+  user_id bigint references "user" (user_id),
+  role text not null,
+  created_s bigint not null,
+  seen_s bigint not null,
+  ends_s bigint not null
+);
+
+-- Rows are never deleted: a revoked key is its own tombstone.
+create table "key" (
+  key_id bigint not null primary key,
+  team_id bigint not null references team (team_id),
+  env text not null,
+  name text not null,
+  note text not null,
+  plan text not null,
+  scopes text not null,
+  state text not null,
+  not_after_s bigint,
+  grace_until_s bigint,
+  last_characters text,
+  imported bigint not null,
+  tag blob not null,
+  pepper bigint not null,
+  previous_tag blob,
+  previous_pepper bigint,
+  created_s bigint not null,
+  created_by text not null,
+  rotated_s bigint,
+  revoked_s bigint,
+  revoked_by text,
+  revoked_why text,
+  shown_s bigint,
+  last_used_s bigint,
+  seq bigint not null
+);
+create index key_of_team on "key" (team_id, created_s desc, key_id desc);
+create index key_of_state on "key" (team_id, state, created_s desc, key_id desc);
+create unique index key_seq on "key" (seq);
+
+create table log (
+  seq bigint not null primary key,
+  at_s bigint not null,
+  team_id bigint,
+  actor_kind text not null,
+  actor text not null,
+  address text,
+  action text not null,
+  key_id bigint,
+  detail text not null
+);
+create index log_of_team on log (team_id, seq desc);
+create index log_of_key on log (key_id, seq desc);
+
+-- The admin tokens, which are keys of the gate admin.gate.
+create table token (
+  key_id bigint not null primary key,
+  team_id bigint references team (team_id),
+  role text not null,
+  name text not null,
+  created_s bigint not null,
+  created_by text not null,
+  revoked_s bigint
+);
+
+-- Requests that must not be repeated, for a day.
+create table request (
+  actor text not null,
+  idempotency_key text not null,
+  key_id bigint not null,
+  at_s bigint not null,
+  primary key (actor, idempotency_key)
+);
+create index request_at on request (at_s);
+
+create table gate (
+  gate_id bigint not null primary key,
+  machine text not null,
+  applied_seq bigint not null,
+  seen_s bigint not null
+);
+
+create table usage (
+  width text not null,
+  key_id bigint not null,
+  start_s bigint not null,
+  machine text not null,
+  requests bigint not null,
+  units bigint not null,
+  denied_key bigint not null,
+  denied_team bigint not null,
+  denied_groups bigint not null,
+  forbidden bigint not null,
+  old_secret bigint not null,
+  revoked bigint not null,
+  expired bigint not null,
+  primary key (width, key_id, start_s, machine)
+);
+create index usage_start on usage (width, start_s);
+
+create table sampler (
+  machine text not null primary key,
+  seen bigint not null,
+  boot_id text not null
+);

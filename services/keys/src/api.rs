@@ -1,0 +1,109 @@
+//! The JSON API, `/keys/api/v1`. `GET openapi.json` describes it.
+//!
+//! A request carries an admin token in `X-API-Key`. Each error is a problem (RFC 9457) that names
+//! the value. What another team has is as unknown as what is not there.
+
+mod input;
+mod key_routes;
+mod problem;
+mod sent;
+mod state;
+mod team_routes;
+mod usage_routes;
+pub mod views;
+
+use axum::extract::DefaultBodyLimit;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::{from_fn_with_state, map_response};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use utoipa::OpenApi;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub use self::input::ClientAddress;
+pub use self::problem::Problem;
+pub use self::state::Api;
+
+/// Where the API is.
+pub const PREFIX: &str = "/keys/api/v1";
+
+/// The head of the description.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Keytally keys",
+        description = "Manages the API keys of teams. Requests carry an admin token in X-API-Key. \
+                       The token of an operator names the team of a request by the parameter team."
+    ),
+    servers((url = "/keys/api/v1")),
+    security(("token" = []))
+)]
+struct Description;
+
+/// Returns the routes with their description.
+fn described() -> (Router<Api>, utoipa::openapi::OpenApi) {
+    let (router, mut description) = OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(key_routes::list, key_routes::create))
+        .routes(routes!(key_routes::show, key_routes::edit))
+        .routes(routes!(key_routes::rotate))
+        .routes(routes!(key_routes::end_grace))
+        .routes(routes!(key_routes::revoke))
+        .routes(routes!(key_routes::revoke_all))
+        .routes(routes!(usage_routes::of_key))
+        .routes(routes!(usage_routes::of_team))
+        .routes(routes!(team_routes::plans))
+        .routes(routes!(team_routes::teams, team_routes::create_team))
+        .routes(routes!(team_routes::team, team_routes::edit_team))
+        .routes(routes!(team_routes::members, team_routes::set_member))
+        .routes(routes!(team_routes::remove_member))
+        .routes(routes!(team_routes::tokens, team_routes::create_token))
+        .routes(routes!(team_routes::revoke_token))
+        .routes(routes!(team_routes::create_session))
+        .routes(routes!(team_routes::log))
+        .split_for_parts();
+    let scheme = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-API-Key")));
+    description.components.get_or_insert_default().add_security_scheme("token", scheme);
+    (router, description)
+}
+
+/// Returns the description of the API in the form of OpenAPI.
+pub fn description() -> utoipa::openapi::OpenApi {
+    described().1
+}
+
+/// Returns the routes of the API, below [`PREFIX`].
+pub fn router<S: Clone + Send + Sync + 'static>(api: Api) -> Router<S> {
+    let (router, description) = described();
+    let routes = router
+        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is no such route"))
+        .method_not_allowed_fallback(async || {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "the route has no such method")
+        })
+        .layer(DefaultBodyLimit::max(input::MAX_BODY_LEN))
+        .layer(from_fn_with_state(api.clone(), input::authenticate))
+        // Without a token: the description is not secret.
+        .route("/openapi.json", get(async move || Json(description)))
+        .layer(map_response(async |mut response: Response| {
+            let headers = response.headers_mut();
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+            response
+        }))
+        .with_state(api);
+    Router::new().nest(PREFIX, routes)
+}
+
+/// Returns an answer with a secret, and the URL of what was made.
+fn created(location: &str, body: axum::body::Body) -> Response {
+    let location = HeaderValue::try_from(format!("{PREFIX}/{location}"));
+    let mut response =
+        (StatusCode::CREATED, [(CONTENT_TYPE, "application/json")], body).into_response();
+    if let Ok(location) = location {
+        response.headers_mut().insert(axum::http::header::LOCATION, location);
+    }
+    response
+}

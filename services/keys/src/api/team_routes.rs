@@ -1,0 +1,282 @@
+//! The routes of teams, members, tokens, sessions, plans and the log.
+
+use axum::Json as Answer;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+
+use super::created;
+use super::input::{Auth, Json, Params, PathKey, PathNumber};
+use super::problem::Problem;
+use super::state::Api;
+use super::views::{
+    CreateSession, CreateTeam, CreateToken, EditTeam, LogPage, Members, NewToken, PlanView, Plans,
+    SessionLink, SetMember, TeamPage, Tokens,
+};
+use crate::log::Filter;
+use crate::roles::Role;
+use crate::teams::{Member, Team};
+use crate::time;
+
+/// Lists all teams. Only for operators.
+#[utoipa::path(
+    get,
+    path = "/teams",
+    params(
+        ("after" = Option<i64>, Query, description = "The value of next in the answer before"),
+        ("limit" = Option<i64>, Query, description = "The most teams, 1 to 200; 50 by default"),
+    ),
+    responses((status = 200, body = TeamPage), (status = "4XX", body = Problem))
+)]
+pub(super) async fn teams(
+    auth: Auth,
+    params: Params,
+    State(api): State<Api>,
+) -> Result<Answer<TeamPage>, Problem> {
+    auth.require(Role::Operator)?;
+    let params = params.only(&["after", "limit"])?;
+    let limit = params.limit()?;
+    let teams = api.list.teams(params.number("after")?.unwrap_or(0), limit).await?;
+    let is_full = i64::try_from(teams.len()).is_ok_and(|len| len == limit);
+    let next = teams.last().filter(|_| is_full).map(|team| team.team.into());
+    Ok(Answer(TeamPage { teams, next }))
+}
+
+/// Makes a team. Only for operators.
+#[utoipa::path(
+    post,
+    path = "/teams",
+    request_body = CreateTeam,
+    responses((status = 201, body = Team), (status = "4XX", body = Problem))
+)]
+pub(super) async fn create_team(
+    auth: Auth,
+    params: Params,
+    State(api): State<Api>,
+    Json(body): Json<CreateTeam>,
+) -> Result<Response, Problem> {
+    auth.require(Role::Operator)?;
+    params.only(&[])?;
+    let team = api.list.create_team(body.team, &body.name, auth.caller).await?;
+    Ok((StatusCode::CREATED, Answer(team)).into_response())
+}
+
+/// Shows the team.
+#[utoipa::path(
+    get,
+    path = "/team",
+    responses((status = 200, body = Team), (status = "4XX", body = Problem))
+)]
+pub(super) async fn team(
+    auth: Auth,
+    params: Params,
+    State(api): State<Api>,
+) -> Result<Answer<Team>, Problem> {
+    params.only(&[])?;
+    Ok(Answer(api.list.team(auth.team()?).await?))
+}
+
+/// Renames the team.
+#[utoipa::path(
+    patch,
+    path = "/team",
+    request_body = EditTeam,
+    responses((status = 200, body = Team), (status = "4XX", body = Problem))
+)]
+pub(super) async fn edit_team(
+    auth: Auth,
+    params: Params,
+    State(api): State<Api>,
+    Json(body): Json<EditTeam>,
+) -> Result<Answer<Team>, Problem> {
+    auth.require(Role::Owner)?;
+    params.only(&[])?;
+    Ok(Answer(api.list.rename_team(auth.team()?, &body.name, auth.caller).await?))
+}
+
+/// Lists the members of the team.
+#[utoipa::path(
+    get,
+    path = "/members",
+    responses((status = 200, body = Members), (status = "4XX", body = Problem))
+)]
+pub(super) async fn members(
+    auth: Auth,
+    params: Params,
+    State(api): State<Api>,
+) -> Result<Answer<Members>, Problem> {
+    params.only(&[])?;
+    Ok(Answer(Members { members: api.list.members(auth.team()?).await? }))
+}
+
+/// Adds a member to the team, or changes a member's role.
+#[utoipa::path(
+    post,
+    path = "/members",
+    request_body = SetMember,
+    responses((status = 200, body = Member), (status = "4XX", body = Problem))
+)]
+pub(super) async fn set_member(
+    auth: Auth,
+    params: Params,
+    State(api): State<Api>,
+    Json(body): Json<SetMember>,
+) -> Result<Answer<Member>, Problem> {
+    auth.require(Role::Owner)?;
+    params.only(&[])?;
+    let role = Role::of_team("role", &body.role)?;
+    Ok(Answer(api.list.set_member(auth.team()?, &body.name, role, auth.caller).await?))
+}
+
+/// Removes a member from the team, and ends the member's sessions. Keys that the member made stay.
+#[utoipa::path(
+    delete,
+    path = "/members/{user}",
+    params(("user" = i64, Path, description = "The number of the user")),
+    responses((status = 204), (status = "4XX", body = Problem))
+)]
+pub(super) async fn remove_member(
+    auth: Auth,
+    params: Params,
+    State(api): State<Api>,
+    PathNumber(user): PathNumber,
+) -> Result<StatusCode, Problem> {
+    auth.require(Role::Owner)?;
+    params.only(&[])?;
+    api.list.remove_member(auth.team()?, user, auth.caller).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Lists the admin tokens of the team.
+#[utoipa::path(
+    get,
+    path = "/tokens",
+    responses((status = 200, body = Tokens), (status = "4XX", body = Problem))
+)]
+pub(super) async fn tokens(
+    auth: Auth,
+    params: Params,
+    State(api): State<Api>,
+) -> Result<Answer<Tokens>, Problem> {
+    auth.require(Role::Owner)?;
+    params.only(&[])?;
+    Ok(Answer(Tokens { tokens: api.list.tokens(Some(auth.team()?)).await? }))
+}
+
+/// Makes an admin token of the team. The answer is the only one with its secret.
+#[utoipa::path(
+    post,
+    path = "/tokens",
+    params(("Idempotency-Key" = Option<String>, Header, description = "A repeated one gets 409")),
+    request_body = CreateToken,
+    responses((status = 201, body = NewToken), (status = "4XX", body = Problem))
+)]
+pub(super) async fn create_token(
+    auth: Auth,
+    params: Params,
+    State(api): State<Api>,
+    Json(body): Json<CreateToken>,
+) -> Result<Response, Problem> {
+    auth.require(Role::Owner)?;
+    params.only(&[])?;
+    let role = Role::of_team("role", &body.role)?;
+    let team_id = Some(auth.team()?);
+    let (key, token) = api.list.create_token(team_id, role, &body.name, auth.caller).await?;
+    let location = format!("tokens/{}", token.token);
+    let token = NewToken { key: key.expose().to_owned(), token };
+    Ok(created(&location, serde_json::to_vec(&token).unwrap_or_default().into()))
+}
+
+/// Revokes an admin token of the team.
+#[utoipa::path(
+    delete,
+    path = "/tokens/{id}",
+    params(("id" = String, Path, description = "The public name of the token")),
+    responses((status = 204), (status = "4XX", body = Problem))
+)]
+pub(super) async fn revoke_token(
+    auth: Auth,
+    params: Params,
+    State(api): State<Api>,
+    PathKey(key_id): PathKey,
+) -> Result<StatusCode, Problem> {
+    auth.require(Role::Owner)?;
+    params.only(&[])?;
+    api.list.revoke_token(auth.caller.team_id, key_id, auth.caller).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Makes a one-time link that signs a user of yours in to the team's page of keys. The user becomes
+/// a member with this role.
+#[utoipa::path(
+    post,
+    path = "/sessions",
+    request_body = CreateSession,
+    responses((status = 201, body = SessionLink), (status = "4XX", body = Problem))
+)]
+pub(super) async fn create_session(
+    auth: Auth,
+    params: Params,
+    State(api): State<Api>,
+    Json(body): Json<CreateSession>,
+) -> Result<Response, Problem> {
+    auth.require(Role::Owner)?;
+    params.only(&[])?;
+    let role = Role::of_team("role", &body.role)?;
+    let team_id = Some(auth.team()?);
+    let link = api.list.create_link(team_id, Some(&body.user), role, auth.caller).await?;
+    let url = link.url(&api.public_url);
+    let ends = time::shown(time::stored(link.ends));
+    Ok((StatusCode::CREATED, Answer(SessionLink { url, ends })).into_response())
+}
+
+/// Lists the plans of the gate.
+#[utoipa::path(
+    get,
+    path = "/plans",
+    responses((status = 200, body = Plans), (status = "4XX", body = Problem))
+)]
+pub(super) async fn plans(
+    _: Auth,
+    params: Params,
+    State(api): State<Api>,
+) -> Result<Answer<Plans>, Problem> {
+    params.only(&[])?;
+    let gate = api.list.gate().load();
+    let view = |(_, plan): (u8, keytally::Plan)| PlanView {
+        name: plan.name.to_string(),
+        limits: plan.sections.to_string(),
+    };
+    Ok(Answer(Plans { plans: gate.table().plans().map(view).collect() }))
+}
+
+/// Shows the log of the team, the newest entries first. The token of an operator without a team
+/// gets the log of all.
+#[utoipa::path(
+    get,
+    path = "/log",
+    params(
+        ("key" = Option<String>, Query, description = "A key id"),
+        ("before" = Option<i64>, Query, description = "The value of next in the answer before"),
+        ("limit" = Option<i64>, Query, description = "The most entries, 1 to 200; 50 by default"),
+    ),
+    responses((status = 200, body = LogPage), (status = "4XX", body = Problem))
+)]
+pub(super) async fn log(
+    auth: Auth,
+    params: Params,
+    State(api): State<Api>,
+) -> Result<Answer<LogPage>, Problem> {
+    let params = params.only(&["key", "before", "limit"])?;
+    let limit = params.limit()?;
+    let filter = Filter {
+        team_id: auth.caller.team_id,
+        key_id: params.key_id("key")?,
+        before: params.number("before")?,
+        limit,
+    };
+    let entries = api.list.log(&filter).await?;
+    let is_full = i64::try_from(entries.len()).is_ok_and(|len| len == limit);
+    let next = entries.last().filter(|_| is_full).map(|entry| entry.seq);
+    Ok(Answer(LogPage { entries, next }))
+}

@@ -1,0 +1,513 @@
+//! The changes of keys: create, import, rotate, end the grace, edit, revoke.
+
+use keytally::{
+    AdminError, Entropy, Gate, Key, KeyId, KeyRecord, KeyState, Name, NewKey, Timestamp,
+};
+use sqlx::Row as _;
+
+use crate::database::{LIMIT, REVOKE_LIMIT, Transaction};
+use crate::error::{Error, Result};
+use crate::keys::{self, KeyRow};
+use crate::list::{List, Path, scope_bits, scope_names};
+use crate::log::{self, NewEntry};
+use crate::roles::{Actor, Role};
+use crate::{ids, teams, text, time};
+
+/// The environment whose keys need the role admin.
+pub const LIVE: &str = "live";
+
+/// The most keys of one request to revoke.
+pub const MAX_REVOKED: usize = 100;
+
+/// How long an `Idempotency-Key` is remembered, in seconds.
+const REMEMBERED_S: i64 = 86_400;
+
+/// The most characters of an `Idempotency-Key`.
+pub const MAX_IDEMPOTENCY_KEY_LEN: usize = 64;
+
+/// The caller of a change, and the time.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Who, for the log.
+    pub actor: Actor,
+    /// What the caller may do.
+    pub role: Role,
+    /// The team whose keys the caller may change; `None` for all teams.
+    pub team_id: Option<u32>,
+    /// The `Idempotency-Key` of the request, if it has one.
+    pub idempotency_key: Option<String>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+impl Caller {
+    /// Returns the caller of a command: an operator.
+    pub fn operator(now: Timestamp) -> Self {
+        let (actor, role) = (Actor::operator(), Role::Operator);
+        Self { actor, role, team_id: None, idempotency_key: None, now }
+    }
+
+    /// Refuses a caller who may not make or rotate keys of an environment.
+    fn require_for(&self, env: Name) -> Result<()> {
+        self.role.require(if env.as_str() == LIVE { Role::Admin } else { Role::Member })
+    }
+
+    /// Remembers the `Idempotency-Key` of a request that made or changed a key.
+    ///
+    /// # Errors
+    /// [`Error::Repeated`] if a request had it before.
+    pub(crate) async fn remember(
+        &self,
+        transaction: &mut Transaction,
+        key_id: KeyId,
+    ) -> Result<()> {
+        let Some(idempotency_key) = &self.idempotency_key else { return Ok(()) };
+        let (actor, now_s) = (self.actor.to_string(), time::stored(self.now));
+        sqlx::query("delete from request where at_s < $1")
+            .bind(now_s.saturating_sub(REMEMBERED_S))
+            .execute(transaction.connection())
+            .await?;
+        let inserted = sqlx::query(
+            "insert into request (actor, idempotency_key, key_id, at_s) values ($1, $2, $3, $4) \
+             on conflict (actor, idempotency_key) do nothing",
+        )
+        .bind(actor.clone())
+        .bind(idempotency_key.clone())
+        .bind(ids::stored(key_id))
+        .bind(now_s)
+        .execute(transaction.connection())
+        .await?;
+        if inserted.rows_affected() == 1 {
+            return Ok(());
+        }
+        let row =
+            sqlx::query("select key_id from request where actor = $1 and idempotency_key = $2")
+                .bind(actor)
+                .bind(idempotency_key.clone())
+                .fetch_one(transaction.connection())
+                .await?;
+        let first = ids::loaded(row.try_get(0)?).unwrap_or(key_id);
+        Err(Error::Repeated { key_id: first })
+    }
+
+    /// Appends an entry on a key to the log, and returns the number of the change.
+    async fn log(
+        &self,
+        transaction: &mut Transaction,
+        row: &KeyRow,
+        action: &'static str,
+        detail: String,
+    ) -> Result<i64> {
+        let entry = NewEntry {
+            team_id: Some(row.team_id),
+            actor: &self.actor,
+            action,
+            key_id: Some(row.key_id),
+            detail,
+        };
+        Ok(log::append(transaction, entry, time::stored(self.now)).await?)
+    }
+}
+
+/// The properties of a key to create.
+#[derive(Clone, Debug)]
+pub struct Creation {
+    /// The team.
+    pub team_id: u32,
+    /// The environment.
+    pub env: Name,
+    /// The name.
+    pub name: String,
+    /// The note.
+    pub note: String,
+    /// The plan; `None` for the gate's first.
+    pub plan: Option<String>,
+    /// The scopes.
+    pub scopes: Vec<String>,
+    /// The moment from which the key is no longer valid; `None` for never.
+    pub expires: Option<Timestamp>,
+}
+
+/// What to change of a key. What is `None` stays.
+#[derive(Clone, Debug, Default)]
+pub struct Edit {
+    /// The name.
+    pub name: Option<String>,
+    /// The note.
+    pub note: Option<String>,
+    /// The plan.
+    pub plan: Option<String>,
+    /// The scopes.
+    pub scopes: Option<Vec<String>>,
+    /// The moment from which the key is no longer valid; `Some(None)` for never.
+    pub expires: Option<Option<Timestamp>>,
+}
+
+/// The result of a revocation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revoked {
+    /// The key.
+    pub key_id: KeyId,
+    /// Whether the list has the revocation. Otherwise it is in this gate alone, and a comparison
+    /// enters it later.
+    pub is_listed: bool,
+}
+
+impl List {
+    /// Creates a key. The returned key is the only copy of its secret.
+    ///
+    /// # Errors
+    /// Nothing was changed, except where [`Error::Database`] says that it is not known.
+    pub async fn create_key(&self, new: Creation, caller: Caller) -> Result<(Key, KeyRow)> {
+        caller.require_for(new.env)?;
+        self.administer(move |path| {
+            let now = caller.now;
+            path.begin(LIMIT, now)?;
+            check_plan(path.gate, new.plan.as_deref())?;
+            let scopes: Vec<&str> = new.scopes.iter().map(String::as_str).collect();
+            check_scopes(path.gate, &scopes)?;
+            let mut key =
+                NewKey::new(new.team_id, new.env).with_expires(new.expires).with_scopes(&scopes);
+            key.plan = new.plan.as_deref();
+            let entropy = keytally::entropy()?;
+            let (secret, record) = path.administrator.prepare_issue(&key, &entropy, now)?;
+            let row = created(path.gate, &new, &record, &caller)?;
+            let row = insert(path, &caller, row, "key.create")?;
+            path.put(&record, now)?;
+            path.set_applied(row.seq);
+            Ok((secret, row))
+        })
+        .await
+    }
+
+    /// Imports a key of any form that was issued elsewhere.
+    ///
+    /// # Errors
+    /// As [`create_key`](Self::create_key).
+    pub async fn import_key(
+        &self,
+        text: zeroize::Zeroizing<String>,
+        new: Creation,
+        caller: Caller,
+    ) -> Result<KeyRow> {
+        caller.require_for(new.env)?;
+        self.administer(move |path| {
+            let now = caller.now;
+            path.begin(LIMIT, now)?;
+            check_plan(path.gate, new.plan.as_deref())?;
+            let scopes: Vec<&str> = new.scopes.iter().map(String::as_str).collect();
+            check_scopes(path.gate, &scopes)?;
+            let mut key =
+                NewKey::new(new.team_id, new.env).with_expires(new.expires).with_scopes(&scopes);
+            key.plan = new.plan.as_deref();
+            let record = path.administrator.prepare_import(text.as_bytes(), &key, now)?;
+            // The environment may be that of the text.
+            caller.require_for(record.env)?;
+            let row = created(path.gate, &new, &record, &caller)?;
+            let row = insert(path, &caller, row, "key.import")?;
+            path.put(&record, now)?;
+            path.set_applied(row.seq);
+            Ok(row)
+        })
+        .await
+    }
+
+    /// Gives a key a new secret. The old one stays valid for `grace_s` seconds. `force` ends the
+    /// secret before it, if that is still valid.
+    ///
+    /// # Errors
+    /// As [`create_key`](Self::create_key).
+    pub async fn rotate_key(
+        &self,
+        key_id: KeyId,
+        grace_s: u64,
+        force: bool,
+        caller: Caller,
+    ) -> Result<(Key, KeyRow)> {
+        let grace_until = match grace_s {
+            0 => None,
+            _ => Some(time::from_now("grace_s", caller.now, grace_s)?),
+        };
+        let entropy = keytally::entropy()?;
+        self.change_key(key_id, caller, "key.rotate", move |path, row, caller| {
+            caller.require_for(row.env)?;
+            let prepared =
+                prepare_rotation(path, key_id, grace_until, force, &entropy, caller.now)?;
+            let (secret, record) = prepared;
+            row.rotated_s = Some(time::stored(caller.now));
+            row.shown_s = None;
+            Ok((record, format!("the old secret is valid for {grace_s} s"), secret))
+        })
+        .await
+    }
+
+    /// Ends the previous secret of a key at once.
+    ///
+    /// # Errors
+    /// As [`create_key`](Self::create_key).
+    pub async fn end_grace(&self, key_id: KeyId, caller: Caller) -> Result<KeyRow> {
+        let change = self.change_key(key_id, caller, "key.end_grace", move |path, row, caller| {
+            caller.require_for(row.env)?;
+            let record = KeyRecord { grace_until: None, ..active(path, key_id)? };
+            Ok((record, String::new(), ()))
+        });
+        Ok(change.await?.1)
+    }
+
+    /// Changes what people may change of a key.
+    ///
+    /// # Errors
+    /// As [`create_key`](Self::create_key).
+    pub async fn edit_key(&self, key_id: KeyId, edit: Edit, caller: Caller) -> Result<KeyRow> {
+        caller.role.require(Role::Admin)?;
+        let change = self.change_key(key_id, caller, "key.edit", move |path, row, _| {
+            let mut record = active(path, key_id)?;
+            let mut changed = Vec::new();
+            if let Some(name) = &edit.name {
+                row.name = text::name("name", name)?;
+                changed.push("name");
+            }
+            if let Some(note) = &edit.note {
+                row.note = text::note("note", note)?;
+                changed.push("note");
+            }
+            if let Some(plan) = &edit.plan {
+                check_plan(path.gate, Some(plan))?;
+                record.plan = keytally::Text::from_text(plan).ok_or(AdminError::NoSuchPlan)?;
+                changed.push("plan");
+            }
+            if let Some(scopes) = &edit.scopes {
+                let names: Vec<&str> = scopes.iter().map(String::as_str).collect();
+                check_scopes(path.gate, &names)?;
+                record.scopes = scope_bits(path.gate, names)?;
+                changed.push("scopes");
+            }
+            if let Some(expires) = edit.expires {
+                record.expires = expires;
+                changed.push("expires");
+            }
+            if changed.is_empty() {
+                return Err(Error::invalid("body", "it names nothing to change"));
+            }
+            Ok((record, changed.join(", "), ()))
+        });
+        Ok(change.await?.1)
+    }
+
+    /// Revokes keys: in the gate at once, also if the database cannot be used.
+    ///
+    /// # Errors
+    /// If the caller's team does not have one of the keys, nothing is changed.
+    pub async fn revoke_keys(
+        &self,
+        key_ids: Vec<KeyId>,
+        why: String,
+        caller: Caller,
+    ) -> Result<Vec<Revoked>> {
+        caller.role.require(Role::Admin)?;
+        let why = text::note("why", &why)?;
+        self.administer(move |path| {
+            let begun = path.begin(REVOKE_LIMIT, caller.now);
+            let is_of_team = |account| caller.team_id.is_none_or(|team_id| team_id == account);
+            let mut in_gate = Vec::with_capacity(key_ids.len());
+            for &key_id in &key_ids {
+                let record = path.administrator.read(key_id);
+                in_gate.push(record.filter(|record| is_of_team(record.account)).is_some());
+            }
+            let listed = begun.and_then(|_| list_revocations(path, &key_ids, &why, &caller));
+            let has_all = in_gate.iter().all(|&is_there| is_there);
+            let seq = match listed {
+                Ok(seq) => Some(seq),
+                // A key that the list does not know may be in the gate.
+                Err(Error::Database(_) | Error::Behind { .. } | Error::NotFound { .. })
+                    if has_all =>
+                {
+                    None
+                }
+                Err(error) => return Err(error),
+            };
+            for (&key_id, &is_there) in key_ids.iter().zip(&in_gate) {
+                if is_there {
+                    path.revoke(key_id)?;
+                }
+            }
+            if let Some(seq) = seq {
+                path.set_applied(seq);
+            }
+            let is_listed = seq.is_some();
+            Ok(key_ids.iter().map(|&key_id| Revoked { key_id, is_listed }).collect())
+        })
+        .await
+    }
+
+    /// Records that a response with the present secret of a key was sent.
+    ///
+    /// # Errors
+    /// If the database cannot be used.
+    pub async fn mark_shown(&self, row: &KeyRow, now: Timestamp) -> Result<()> {
+        let (key_id, tag) = (row.key_id, row.secret.tag);
+        self.transact(async move |transaction| {
+            sqlx::query("update \"key\" set shown_s = $3 where key_id = $1 and tag = $2")
+                .bind(ids::stored(key_id))
+                .bind(tag.to_vec())
+                .bind(time::stored(now))
+                .execute(transaction.connection())
+                .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Changes a key on the one path. `prepare` returns the record, the detail of the log's entry,
+    /// and what else to return.
+    async fn change_key<T: Send + 'static>(
+        &self,
+        key_id: KeyId,
+        caller: Caller,
+        action: &'static str,
+        prepare: impl FnOnce(&mut Path<'_, '_>, &mut KeyRow, &Caller) -> Result<(KeyRecord, String, T)>
+        + Send
+        + 'static,
+    ) -> Result<(T, KeyRow)> {
+        self.administer(move |path| {
+            path.begin(LIMIT, caller.now)?;
+            let mut row = path.query(LIMIT, async |connection| {
+                keys::find_of(connection, caller.team_id, key_id).await
+            })?;
+            if row.is_revoked {
+                return Err(AdminError::Revoked(key_id).into());
+            }
+            let (record, detail, value) = prepare(path, &mut row, &caller)?;
+            let scopes = scope_names(path.gate, record.scopes);
+            row.take(&record, scopes);
+            row.seq = path.transact(LIMIT, async |transaction| {
+                caller.remember(transaction, key_id).await?;
+                let seq = caller.log(transaction, &row, action, detail).await?;
+                keys::update(transaction, &KeyRow { seq, ..row.clone() }).await?;
+                Ok(seq)
+            })?;
+            path.put(&record, caller.now)?;
+            path.set_applied(row.seq);
+            Ok((value, row))
+        })
+        .await
+    }
+}
+
+/// Prepares a rotation. If the gate has another administrator's change half-done, it was completed.
+fn prepare_rotation(
+    path: &mut Path<'_, '_>,
+    key_id: KeyId,
+    grace_until: Option<Timestamp>,
+    force: bool,
+    entropy: &Entropy,
+    now: Timestamp,
+) -> Result<(Key, KeyRecord)> {
+    Ok(path.administrator.prepare_rotation(key_id, grace_until, force, entropy, now)?)
+}
+
+/// Returns the record of an active key.
+fn active(path: &mut Path<'_, '_>, key_id: KeyId) -> Result<KeyRecord> {
+    match path.administrator.read(key_id) {
+        Some(record) if record.state == KeyState::Revoked => {
+            Err(AdminError::Revoked(key_id).into())
+        }
+        Some(record) => Ok(record),
+        None => Err(AdminError::NoSuchKey(key_id).into()),
+    }
+}
+
+/// Returns the row of a key that is created.
+fn created(gate: &Gate, new: &Creation, record: &KeyRecord, caller: &Caller) -> Result<KeyRow> {
+    let (name, by) = (text::name("name", &new.name)?, caller.actor.to_string());
+    let mut row = KeyRow::new(record, scope_names(gate, record.scopes), name, by, caller.now);
+    row.note = text::note("note", &new.note)?;
+    Ok(row)
+}
+
+/// Commits a new row, and returns it with the number of the change.
+fn insert(
+    path: &mut Path<'_, '_>,
+    caller: &Caller,
+    mut row: KeyRow,
+    action: &'static str,
+) -> Result<KeyRow> {
+    row.seq = path.transact(LIMIT, async |transaction| {
+        teams::find(transaction.connection(), row.team_id).await?;
+        caller.remember(transaction, row.key_id).await?;
+        let detail = format!("{} in {}", row.plan, row.env.as_str());
+        let seq = caller.log(transaction, &row, action, detail).await?;
+        keys::insert(transaction, &KeyRow { seq, ..row.clone() }).await?;
+        Ok(seq)
+    })?;
+    Ok(row)
+}
+
+/// Commits revocations, and returns the number of the last change.
+fn list_revocations(
+    path: &mut Path<'_, '_>,
+    key_ids: &[KeyId],
+    why: &str,
+    caller: &Caller,
+) -> Result<i64> {
+    path.transact(REVOKE_LIMIT, async |transaction| {
+        let mut last = i64::try_from(transaction.seq()).unwrap_or(i64::MAX);
+        for &key_id in key_ids {
+            let row = keys::find_of(transaction.connection(), caller.team_id, key_id).await?;
+            if row.is_revoked {
+                continue;
+            }
+            let seq = caller.log(transaction, &row, "key.revoke", why.to_owned()).await?;
+            let revoked = KeyRow {
+                is_revoked: true,
+                revoked_s: Some(time::stored(caller.now)),
+                revoked_by: Some(caller.actor.to_string()),
+                revoked_why: Some(why.to_owned()),
+                seq,
+                ..row
+            };
+            keys::update(transaction, &revoked).await?;
+            last = seq;
+        }
+        Ok(last)
+    })
+}
+
+/// Refuses a plan that the gate does not have.
+fn check_plan(gate: &Gate, plan: Option<&str>) -> Result<()> {
+    let mut plans = gate.table().plans();
+    if plan.is_none_or(|name| plans.any(|(_, plan)| &*plan.name == name)) {
+        return Ok(());
+    }
+    let names: Vec<_> = gate.table().plans().map(|(_, plan)| plan.name.to_string()).collect();
+    let reason = format!("the gate has no plan of that name; it has {}", names.join(", "));
+    Err(Error::invalid("plan", reason))
+}
+
+/// Refuses scopes that the gate does not have.
+fn check_scopes(gate: &Gate, scopes: &[&str]) -> Result<()> {
+    if scopes.iter().all(|name| gate.table().scope_bit(name).is_some()) {
+        return Ok(());
+    }
+    let names: Vec<_> = gate.table().scopes().map(|name| name.to_string()).collect();
+    let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    Err(Error::invalid("scopes", format!("the gate has no scope of that name; it has {names}")))
+}
+
+impl List {
+    /// Returns the keys of a filter, the newest first.
+    ///
+    /// # Errors
+    /// If the database cannot be used.
+    pub async fn keys(&self, filter: &keys::KeyFilter, now: Timestamp) -> Result<Vec<KeyRow>> {
+        Ok(keys::list(&mut *self.read().await?, filter, now).await?)
+    }
+
+    /// Returns a key of a team; of any team if there is none.
+    ///
+    /// # Errors
+    /// If there is no such key, or if the database cannot be used.
+    pub async fn key(&self, team_id: Option<u32>, key_id: KeyId) -> Result<KeyRow> {
+        keys::find_of(&mut *self.read().await?, team_id, key_id).await
+    }
+}

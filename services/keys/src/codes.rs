@@ -1,0 +1,129 @@
+//! One-time codes, which sign a user in, and the sessions that they begin. The database has only
+//! the SHA-256 of a code and of a session's token.
+
+use core::fmt;
+
+use keytally::Timestamp;
+use sha2::{Digest as _, Sha256};
+use sqlx::Row as _;
+use zeroize::Zeroizing;
+
+use crate::database::Transaction;
+use crate::error::{Error, Result};
+use crate::roles::Role;
+use crate::time;
+
+/// How long a code is valid, in seconds.
+pub const CODE_LIFETIME_S: u64 = 600;
+
+/// How long a session lasts at most, in seconds.
+pub const SESSION_LIFETIME_S: u64 = 7 * 86_400;
+
+/// A random secret of 256 bits as 64 hex digits: a code, or the token of a session. `Debug` does
+/// not show it.
+pub struct Code(Zeroizing<String>);
+
+impl Code {
+    /// Makes a code from the system's entropy.
+    ///
+    /// # Errors
+    /// If the system provides none.
+    pub fn generate() -> Result<Self> {
+        Ok(Self(keytally::pepper::generate()?))
+    }
+
+    /// Takes a text that a person entered.
+    pub fn from_text(text: &str) -> Self {
+        Self(Zeroizing::new(text.to_owned()))
+    }
+
+    /// Returns the code.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    fn hash(&self) -> Vec<u8> {
+        Sha256::digest(self.0.as_bytes()).to_vec()
+    }
+}
+
+impl fmt::Debug for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Code(…)")
+    }
+}
+
+/// Whom a code or a session signs in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignIn {
+    /// The team; `None` for an operator.
+    pub team_id: Option<u32>,
+    /// The user; `None` for an operator.
+    pub user_id: Option<i64>,
+    /// What the session may do.
+    pub role: Role,
+}
+
+/// Keeps a new code.
+pub(crate) async fn keep(
+    transaction: &mut Transaction,
+    code: &Code,
+    sign_in: &SignIn,
+    ends: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "insert into code (hash, team_id, user_id, role, ends_s) values ($1, $2, $3, $4, $5)",
+    )
+    .bind(code.hash())
+    .bind(sign_in.team_id.map(i64::from))
+    .bind(sign_in.user_id)
+    .bind(sign_in.role.as_str())
+    .bind(time::stored(ends))
+    .execute(transaction.connection())
+    .await?;
+    Ok(())
+}
+
+/// Uses a code up, and begins a session. Returns the token of the session.
+///
+/// There is one error for all codes that are not valid: unknown, used and too old.
+pub(crate) async fn use_up(
+    transaction: &mut Transaction,
+    code: &Code,
+    now: Timestamp,
+) -> Result<(Code, SignIn)> {
+    let now_s = time::stored(now);
+    let row = sqlx::query(
+        "update code set used_s = $2 where hash = $1 and used_s is null and ends_s > $2 \
+         returning team_id, user_id, role",
+    )
+    .bind(code.hash())
+    .bind(now_s)
+    .fetch_optional(transaction.connection())
+    .await?;
+    let row = row.ok_or_else(|| {
+        Error::invalid("code", "it is not valid: used, too old or unknown; get a new link")
+    })?;
+    let team_id: Option<i64> = row.try_get("team_id")?;
+    let role: String = row.try_get("role")?;
+    let sign_in = SignIn {
+        team_id: team_id.and_then(|number| u32::try_from(number).ok()),
+        user_id: row.try_get("user_id")?,
+        role: Role::named(&role).unwrap_or(Role::Viewer),
+    };
+    let token = Code::generate()?;
+    let lifetime_s = i64::try_from(SESSION_LIFETIME_S).unwrap_or(i64::MAX);
+    sqlx::query(
+        "insert into session (hash, team_id, user_id, role, created_s, seen_s, ends_s) \
+         values ($1, $2, $3, $4, $5, $5, $6)",
+    )
+    .bind(token.hash())
+    .bind(team_id)
+    .bind(sign_in.user_id)
+    .bind(role)
+    .bind(now_s)
+    .bind(now_s.saturating_add(lifetime_s))
+    .execute(transaction.connection())
+    .await?;
+    Ok((token, sign_in))
+}

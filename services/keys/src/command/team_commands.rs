@@ -1,0 +1,210 @@
+//! The commands on teams, members, links and tokens.
+
+use clap::{Args, Subcommand};
+use keytally::{KeyId, now};
+use keytally_cli::internal::{Failure, OutputFormat, Status, parse_key_id, value_parser};
+use serde_json::json;
+
+use super::output::print;
+use crate::change::Caller;
+use crate::list::List;
+use crate::roles::Role;
+use crate::time;
+
+/// The most entries that a list prints.
+const MOST: i64 = 10_000;
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Team {
+    /// Make a team
+    Create {
+        /// Name of the team
+        name: String,
+        /// Number of the team, which is the account of its keys [default: the next free one]
+        #[arg(long, value_name = "NUMBER", value_parser = value_parser(parse_team))]
+        team: Option<u32>,
+    },
+    /// List the teams
+    List,
+}
+
+impl Team {
+    pub(super) async fn run(self, list: &List, format: OutputFormat) -> Result<Status, Failure> {
+        match self {
+            Self::Create { name, team } => {
+                let team = list.create_team(team, &name, Caller::operator(now())).await?;
+                print(format, &team, [format!("Made team {}: {}", team.team, team.name)])?;
+            }
+            Self::List => {
+                let teams = list.teams(0, MOST).await?;
+                let lines = teams.iter().map(|team| format!("{}  {}", team.team, team.name));
+                print(format, &json!({ "teams": teams }), lines)?;
+            }
+        }
+        Ok(Status::Success)
+    }
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Member {
+    /// Add a member, or change a member's role
+    Set {
+        /// Number of the team
+        #[arg(value_parser = value_parser(parse_team))]
+        team: u32,
+        /// Name of the user, such as a mail address
+        name: String,
+        /// viewer, member, admin or owner
+        #[arg(long, default_value = "member", value_parser = value_parser(parse_role))]
+        role: Role,
+    },
+    /// List the members of a team
+    List {
+        /// Number of the team
+        #[arg(value_parser = value_parser(parse_team))]
+        team: u32,
+    },
+    /// Remove a member, and end the member's sessions. Keys that the member made stay
+    Remove {
+        /// Number of the team
+        #[arg(value_parser = value_parser(parse_team))]
+        team: u32,
+        /// Number of the user, which list shows
+        user: i64,
+    },
+}
+
+impl Member {
+    pub(super) async fn run(self, list: &List, format: OutputFormat) -> Result<Status, Failure> {
+        match self {
+            Self::Set { team, name, role } => {
+                let member = list.set_member(team, &name, role, Caller::operator(now())).await?;
+                let line = format!(
+                    "User {}, {}, is {} of team {team}",
+                    member.user, member.name, member.role
+                );
+                print(format, &member, [line])?;
+            }
+            Self::List { team } => {
+                list.team(team).await?;
+                let members = list.members(team).await?;
+                let line = |member: &crate::teams::Member| {
+                    format!("{}  {}  {}", member.user, member.role, member.name)
+                };
+                let lines: Vec<_> = members.iter().map(line).collect();
+                print(format, &json!({ "members": members }), lines)?;
+            }
+            Self::Remove { team, user } => {
+                list.remove_member(team, user, Caller::operator(now())).await?;
+                let line = format!("Removed user {user} from team {team}");
+                print(format, &json!({ "team": team, "user": user }), [line])?;
+            }
+        }
+        Ok(Status::Success)
+    }
+}
+
+/// Make a one-time link that signs a user in to the page of keys
+///
+/// The link is valid for 10 minutes, and once. With --team and --user, the user becomes a member
+/// with the role. Without them, the link is for an operator.
+#[derive(Args, Debug)]
+pub(super) struct Link {
+    /// Number of the team
+    #[arg(long, value_name = "NUMBER", requires = "user", value_parser = value_parser(parse_team))]
+    team: Option<u32>,
+    /// Name of the user
+    #[arg(long, value_name = "NAME", requires = "team")]
+    user: Option<String>,
+    /// viewer, member, admin or owner
+    #[arg(long, default_value = "owner", value_parser = value_parser(parse_role))]
+    role: Role,
+    /// URL of the service as people see it
+    #[arg(long, value_name = "URL", default_value = "http://localhost:8080")]
+    public_url: String,
+}
+
+impl Link {
+    pub(super) async fn run(self, list: &List, format: OutputFormat) -> Result<Status, Failure> {
+        let role = if self.team.is_some() { self.role } else { Role::Operator };
+        let (user, caller) = (self.user.as_deref(), Caller::operator(now()));
+        let link = list.create_link(self.team, user, role, caller).await?;
+        let (url, ends) = (link.url(&self.public_url), time::shown(time::stored(link.ends)));
+        let value = json!({ "url": url, "ends": ends });
+        print(format, &value, [url.clone(), format!("It is valid once, until {ends}")])?;
+        Ok(Status::Success)
+    }
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Token {
+    /// Make a token, and print it once
+    ///
+    /// Requests to the JSON API send it in the header X-API-Key. Without --team, it is the token of
+    /// an operator.
+    Create {
+        /// Name of the token, such as that of the program that uses it
+        name: String,
+        /// Number of the team
+        #[arg(long, value_name = "NUMBER", value_parser = value_parser(parse_team))]
+        team: Option<u32>,
+        /// viewer, member, admin or owner
+        #[arg(long, default_value = "admin", value_parser = value_parser(parse_role))]
+        role: Role,
+    },
+    /// List the tokens
+    List {
+        /// Only those of this team
+        #[arg(long, value_name = "NUMBER", value_parser = value_parser(parse_team))]
+        team: Option<u32>,
+    },
+    /// Revoke a token. The next request with it is refused
+    Revoke {
+        /// Public name of the token, which list shows
+        #[arg(value_name = "TOKEN_ID", value_parser = value_parser(parse_key_id))]
+        token: KeyId,
+    },
+}
+
+impl Token {
+    pub(super) async fn run(self, list: &List, format: OutputFormat) -> Result<Status, Failure> {
+        match self {
+            Self::Create { name, team, role } => {
+                let role = if team.is_some() { role } else { Role::Operator };
+                let caller = Caller::operator(now());
+                let (key, token) = list.create_token(team, role, &name, caller).await?;
+                let mut value = json!(token);
+                value["key"] = key.expose().into();
+                print(format, &value, [key.expose().to_owned()])?;
+            }
+            Self::List { team } => {
+                let tokens = list.tokens(team).await?;
+                let line = |token: &crate::tokens::Token| {
+                    let team = token.team.map_or_else(|| "-".to_owned(), |team| team.to_string());
+                    let state = if token.revoked.is_some() { "revoked" } else { "active" };
+                    format!("{}  {state}  team {team}  {}  {}", token.token, token.role, token.name)
+                };
+                let lines: Vec<_> = tokens.iter().map(line).collect();
+                print(format, &json!({ "tokens": tokens }), lines)?;
+            }
+            Self::Revoke { token } => {
+                list.revoke_token(None, token, Caller::operator(now())).await?;
+                let value = json!({ "token": token.to_string() });
+                print(format, &value, [format!("Revoked token {token}")])?;
+            }
+        }
+        Ok(Status::Success)
+    }
+}
+
+/// Parses the number of a team.
+pub(super) fn parse_team(text: &str) -> Result<u32, String> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.parse().ok().filter(|&number: &u32| is_plain && number > 0);
+    number.ok_or_else(|| format!("it must be a whole number from 1 to {}", u32::MAX))
+}
+
+/// Parses a role of a team.
+fn parse_role(text: &str) -> Result<Role, String> {
+    Role::of_team("role", text).map_err(|_| "it must be viewer, member, admin or owner".to_owned())
+}

@@ -1,0 +1,57 @@
+//! The list of keys of a gate: who has which key, who made it, and what was done with it.
+//!
+//! A gate knows records. People need names, teams and history. These are in a database, SQLite or
+//! PostgreSQL. The database is the list of keys, and the gate decides. Each change goes one path:
+//! it takes the gate's file lock, prepares what it writes, commits that to the database, puts it
+//! into the gate, and then returns. A follower puts into the gate what other services changed. A
+//! comparison of all keys settles what commands changed in the gate alone.
+//!
+//! # Modules
+//! A module imports only modules below it in this table.
+//!
+//! | module | contents |
+//! |---|---|
+//! | [`command`] | the command `keytally keys` |
+//! | [`api`] | the JSON API |
+//! | [`open`] | opens the list of a data folder |
+//! | [`transfer`] | copies a list to another database |
+//! | [`usage`] | what each key was used for |
+//! | [`tokens`] | admin tokens, which are keys of a gate of their own |
+//! | [`organize`] | the changes of teams, members and links |
+//! | [`follow`] | keeps the gate up to date with the list |
+//! | [`reconcile`] | compares all keys, and settles what differs |
+//! | [`change`] | the changes of keys |
+//! | [`list`] | the list and its gate, and the one path on which both change |
+//! | [`status`], [`steps`] | how list and gate agree; the steps at which tests kill a process |
+//! | [`codes`], [`keys`], [`teams`], [`log`] | the rows of the tables |
+//! | [`roles`] | roles and actors |
+//! | [`error`], [`database`] | errors; connections and transactions |
+//! | [`text`], [`time`], `ids`, `system` | texts from people, times, key ids, the machine's name |
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod api;
+pub mod change;
+pub mod codes;
+pub mod command;
+pub mod database;
+pub mod error;
+pub mod follow;
+mod ids;
+pub mod keys;
+pub mod list;
+pub mod log;
+pub mod open;
+pub mod organize;
+pub mod reconcile;
+pub mod roles;
+pub mod status;
+pub mod steps;
+mod system;
+pub mod teams;
+pub mod text;
+pub mod time;
+pub mod tokens;
+pub mod transfer;
+pub mod usage;

@@ -1,0 +1,42 @@
+//! Opens the list of a data folder.
+
+use alloc::sync::Arc;
+use std::path::Path;
+
+use keytally::{Followed, Gate, Peppers};
+
+use crate::database::Database;
+use crate::error::Result;
+use crate::list::List;
+use crate::{system, tokens};
+
+/// The name of the database's file in the data folder.
+pub const FILE: &str = "keys.db";
+
+/// The files of a list, which are open.
+#[derive(Debug)]
+pub struct Opened {
+    database: Database,
+    admin: Arc<Gate>,
+}
+
+/// Opens the database and the gate of the tokens of the gate in a data folder, and creates them if
+/// there are none. `database` is the URL of the database; `None` for a file in the folder.
+///
+/// # Errors
+/// If the database or the gate of the tokens cannot be opened.
+pub async fn open(folder: &Path, database: Option<&str>, peppers: &Peppers) -> Result<Opened> {
+    let url = match database {
+        Some(url) => url.to_owned(),
+        None => Database::url_of_file(&folder.join(FILE)),
+    };
+    let database = Database::open(&url).await?;
+    Ok(Opened { database, admin: Arc::new(tokens::open_gate(folder, peppers)?) })
+}
+
+impl Opened {
+    /// Returns the list of a gate.
+    pub fn list(self, gate: Arc<Followed>) -> List {
+        List::new(self.database, gate, self.admin, system::machine())
+    }
+}

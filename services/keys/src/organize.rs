@@ -1,0 +1,210 @@
+//! The changes of teams, members and links.
+
+use keytally::Timestamp;
+
+use crate::change::Caller;
+use crate::codes::{self, CODE_LIFETIME_S, Code, SignIn};
+use crate::database::Transaction;
+use crate::error::{Error, Result};
+use crate::list::List;
+use crate::log::{self, Entry, Filter, NewEntry};
+use crate::roles::Role;
+use crate::teams::{self, Member, Team};
+use crate::{text, time};
+
+/// A one-time link's code, and when it ends.
+#[derive(Debug)]
+pub struct Link {
+    /// The code, for the fragment of the link.
+    pub code: Code,
+    /// Whom it signs in.
+    pub sign_in: SignIn,
+    /// When it is no longer valid.
+    pub ends: Timestamp,
+}
+
+impl Link {
+    /// Returns the link. Its code is in the fragment, which browsers do not send to servers.
+    pub fn url(&self, public_url: &str) -> String {
+        format!("{}/keys/in#{}", public_url.trim_end_matches('/'), self.code.expose())
+    }
+}
+
+impl List {
+    /// Makes a team, with the next free number unless one is given.
+    ///
+    /// # Errors
+    /// If the caller is not an operator, if the name or the number is not possible, or if the
+    /// database cannot be used.
+    pub async fn create_team(
+        &self,
+        team_id: Option<u32>,
+        name: &str,
+        caller: Caller,
+    ) -> Result<Team> {
+        caller.role.require(Role::Operator)?;
+        let name = text::name("name", name)?;
+        if team_id == Some(0) {
+            return Err(Error::invalid("team", "0 is not a team; use a number from 1 on"));
+        }
+        self.transact(async move |transaction| {
+            let team = teams::insert(transaction, team_id, &name, caller.now).await?;
+            append(transaction, &caller, team.team, "team.create", name.clone()).await?;
+            Ok(team)
+        })
+        .await
+    }
+
+    /// Renames a team.
+    ///
+    /// # Errors
+    /// As [`create_team`](Self::create_team), for an owner.
+    pub async fn rename_team(&self, team_id: u32, name: &str, caller: Caller) -> Result<Team> {
+        caller.role.require(Role::Owner)?;
+        let name = text::name("name", name)?;
+        self.transact(async move |transaction| {
+            let team = teams::rename(transaction, team_id, &name).await?;
+            append(transaction, &caller, team_id, "team.rename", name).await?;
+            Ok(team)
+        })
+        .await
+    }
+
+    /// Returns teams, in the order of their numbers.
+    ///
+    /// # Errors
+    /// If the database cannot be used.
+    pub async fn teams(&self, after: i64, limit: i64) -> Result<Vec<Team>> {
+        Ok(teams::list(&mut *self.read().await?, after, limit).await?)
+    }
+
+    /// Returns a team.
+    ///
+    /// # Errors
+    /// If there is none, or if the database cannot be used.
+    pub async fn team(&self, team_id: u32) -> Result<Team> {
+        teams::find(&mut *self.read().await?, team_id).await
+    }
+
+    /// Returns the members of a team.
+    ///
+    /// # Errors
+    /// If the database cannot be used.
+    pub async fn members(&self, team_id: u32) -> Result<Vec<Member>> {
+        Ok(teams::members(&mut *self.read().await?, team_id).await?)
+    }
+
+    /// Adds the user of this name to a team, or changes the user's role there.
+    ///
+    /// # Errors
+    /// As [`create_team`](Self::create_team), for an owner.
+    pub async fn set_member(
+        &self,
+        team_id: u32,
+        name: &str,
+        role: Role,
+        caller: Caller,
+    ) -> Result<Member> {
+        caller.role.require(Role::Owner)?;
+        let name = text::name("name", name)?;
+        self.transact(async move |transaction| {
+            teams::find(transaction.connection(), team_id).await?;
+            let user_id = teams::user_named(transaction, &name).await?;
+            teams::set_member(transaction, team_id, user_id, role, caller.now).await?;
+            let detail = format!("user {user_id} is {}", role.as_str());
+            append(transaction, &caller, team_id, "member.set", detail).await?;
+            let members = teams::members(transaction.connection(), team_id).await?;
+            let member = members.into_iter().find(|member| member.user == user_id);
+            member.ok_or_else(|| Error::not_found("member", user_id))
+        })
+        .await
+    }
+
+    /// Removes a member, and ends the member's sessions. Keys that the member made stay.
+    ///
+    /// # Errors
+    /// As [`create_team`](Self::create_team), for an owner.
+    pub async fn remove_member(&self, team_id: u32, user_id: i64, caller: Caller) -> Result<()> {
+        caller.role.require(Role::Owner)?;
+        self.transact(async move |transaction| {
+            teams::remove_member(transaction, team_id, user_id).await?;
+            append(transaction, &caller, team_id, "member.remove", format!("user {user_id}")).await
+        })
+        .await
+    }
+
+    /// Makes a one-time link for a user of a team, who becomes a member with this role, or for an
+    /// operator if there is no team.
+    ///
+    /// # Errors
+    /// As [`create_team`](Self::create_team), for an owner.
+    pub async fn create_link(
+        &self,
+        team_id: Option<u32>,
+        user: Option<&str>,
+        role: Role,
+        caller: Caller,
+    ) -> Result<Link> {
+        caller.role.require(Role::Owner.max(role))?;
+        let user = user.map(|user| text::name("user", user)).transpose()?;
+        if team_id.is_none() != (role == Role::Operator) {
+            return Err(Error::invalid("role", "a link for a team has a role of a team"));
+        }
+        let ends = time::from_now("ends", caller.now, CODE_LIFETIME_S)?;
+        let code = Code::generate()?;
+        self.transact(async move |transaction| {
+            let user_id = match (team_id, &user) {
+                (Some(team_id), Some(user)) => {
+                    teams::find(transaction.connection(), team_id).await?;
+                    let user_id = teams::user_named(transaction, user).await?;
+                    teams::set_member(transaction, team_id, user_id, role, caller.now).await?;
+                    Some(user_id)
+                }
+                _ => None,
+            };
+            let sign_in = SignIn { team_id, user_id, role };
+            codes::keep(transaction, &code, &sign_in, ends).await?;
+            let whom = user_id.map_or_else(|| "an operator".to_owned(), |id| format!("user {id}"));
+            let entry = NewEntry {
+                team_id,
+                actor: &caller.actor,
+                action: "link.create",
+                key_id: None,
+                detail: format!("{whom} as {}", role.as_str()),
+            };
+            log::append(transaction, entry, time::stored(caller.now)).await?;
+            Ok(Link { code, sign_in, ends })
+        })
+        .await
+    }
+
+    /// Uses the code of a link up, and begins a session. Returns its token.
+    ///
+    /// # Errors
+    /// One for all codes that are not valid; those of the database.
+    pub async fn use_link(&self, code: Code, now: Timestamp) -> Result<(Code, SignIn)> {
+        self.transact(async move |transaction| codes::use_up(transaction, &code, now).await).await
+    }
+
+    /// Returns entries of the log, the newest first.
+    ///
+    /// # Errors
+    /// If the database cannot be used.
+    pub async fn log(&self, filter: &Filter) -> Result<Vec<Entry>> {
+        Ok(log::entries(&mut *self.read().await?, filter).await?)
+    }
+}
+
+/// Appends an entry on a team to the log.
+async fn append(
+    transaction: &mut Transaction,
+    caller: &Caller,
+    team_id: u32,
+    action: &'static str,
+    detail: String,
+) -> Result<()> {
+    let team_id = Some(team_id);
+    let entry = NewEntry { team_id, actor: &caller.actor, action, key_id: None, detail };
+    log::append(transaction, entry, time::stored(caller.now)).await?;
+    Ok(())
+}

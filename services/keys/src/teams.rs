@@ -1,0 +1,209 @@
+//! Teams and their members.
+
+use keytally::Timestamp;
+use serde::Serialize;
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row as _};
+use utoipa::ToSchema;
+
+use crate::database::{DatabaseError, Transaction};
+use crate::error::{Error, Result};
+use crate::roles::Role;
+use crate::time;
+
+/// A team.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Team {
+    /// The number of the team, which is the account of its keys in the gate.
+    pub team: u32,
+    /// The name.
+    pub name: String,
+    /// When it was made.
+    pub created: String,
+}
+
+/// A member of a team.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Member {
+    /// The number of the user.
+    pub user: i64,
+    /// The name of the user.
+    pub name: String,
+    /// What the user may do in this team.
+    pub role: String,
+    /// When the user was added.
+    pub added: String,
+}
+
+/// Returns the teams after a number, in the order of their numbers.
+pub(crate) async fn list(
+    connection: &mut AnyConnection,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<Team>, DatabaseError> {
+    let rows = sqlx::query(
+        "select team_id, name, created_s from team where team_id > $1 order by team_id limit $2",
+    )
+    .bind(after)
+    .bind(limit)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.iter().map(load).collect::<Result<_, _>>()?)
+}
+
+/// Returns a team.
+pub(crate) async fn find(connection: &mut AnyConnection, team_id: u32) -> Result<Team> {
+    let row = sqlx::query("select team_id, name, created_s from team where team_id = $1")
+        .bind(i64::from(team_id))
+        .fetch_optional(connection)
+        .await?;
+    match row {
+        Some(row) => Ok(load(&row)?),
+        None => Err(Error::not_found("team", team_id)),
+    }
+}
+
+fn load(row: &AnyRow) -> Result<Team, sqlx::Error> {
+    let team_id: i64 = row.try_get("team_id")?;
+    Ok(Team {
+        team: u32::try_from(team_id).unwrap_or(0),
+        name: row.try_get("name")?,
+        created: time::shown(row.try_get("created_s")?),
+    })
+}
+
+/// Adds a team, with the next free number unless one is given.
+pub(crate) async fn insert(
+    transaction: &mut Transaction,
+    team_id: Option<u32>,
+    name: &str,
+    now: Timestamp,
+) -> Result<Team> {
+    let number = match team_id {
+        Some(number) => number,
+        None => {
+            let row = sqlx::query("select coalesce(max(team_id), 0) + 1 from team")
+                .fetch_one(transaction.connection())
+                .await?;
+            u32::try_from(row.try_get::<i64, _>(0)?)
+                .map_err(|_| Error::Conflict("all numbers of teams are taken".to_owned()))?
+        }
+    };
+    let inserted = sqlx::query(
+        "insert into team (team_id, name, settings, created_s) values ($1, $2, '', $3) \
+         on conflict (team_id) do nothing",
+    )
+    .bind(i64::from(number))
+    .bind(name.to_owned())
+    .bind(time::stored(now))
+    .execute(transaction.connection())
+    .await?;
+    if inserted.rows_affected() == 0 {
+        return Err(Error::Conflict(format!("there is a team {number} already")));
+    }
+    find(transaction.connection(), number).await
+}
+
+/// Renames a team.
+pub(crate) async fn rename(
+    transaction: &mut Transaction,
+    team_id: u32,
+    name: &str,
+) -> Result<Team> {
+    sqlx::query("update team set name = $2 where team_id = $1")
+        .bind(i64::from(team_id))
+        .bind(name.to_owned())
+        .execute(transaction.connection())
+        .await?;
+    find(transaction.connection(), team_id).await
+}
+
+/// Returns the members of a team, in the order of their numbers.
+pub(crate) async fn members(
+    connection: &mut AnyConnection,
+    team_id: u32,
+) -> Result<Vec<Member>, DatabaseError> {
+    let rows = sqlx::query(
+        "select member.user_id, \"user\".name, role, added_s from member \
+         join \"user\" on \"user\".user_id = member.user_id where team_id = $1 order by member.user_id",
+    )
+    .bind(i64::from(team_id))
+    .fetch_all(connection)
+    .await?;
+    let load = |row: &AnyRow| {
+        Ok(Member {
+            user: row.try_get("user_id")?,
+            name: row.try_get("name")?,
+            role: row.try_get("role")?,
+            added: time::shown(row.try_get("added_s")?),
+        })
+    };
+    Ok(rows.iter().map(load).collect::<Result<_, sqlx::Error>>()?)
+}
+
+/// Returns the number of the user of this name, who is added if there is none.
+pub(crate) async fn user_named(transaction: &mut Transaction, name: &str) -> Result<i64> {
+    let found = sqlx::query("select user_id from \"user\" where name = $1")
+        .bind(name.to_owned())
+        .fetch_optional(transaction.connection())
+        .await?;
+    if let Some(row) = found {
+        return Ok(row.try_get(0)?);
+    }
+    let row = sqlx::query(
+        "insert into \"user\" (user_id, name) \
+         select coalesce(max(user_id), 0) + 1, $1 from \"user\" returning user_id",
+    )
+    .bind(name.to_owned())
+    .fetch_one(transaction.connection())
+    .await?;
+    Ok(row.try_get(0)?)
+}
+
+/// Adds a member, or changes the member's role.
+pub(crate) async fn set_member(
+    transaction: &mut Transaction,
+    team_id: u32,
+    user_id: i64,
+    role: Role,
+    now: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "insert into member (team_id, user_id, role, added_s) values ($1, $2, $3, $4) \
+         on conflict (team_id, user_id) do update set role = excluded.role",
+    )
+    .bind(i64::from(team_id))
+    .bind(user_id)
+    .bind(role.as_str())
+    .bind(time::stored(now))
+    .execute(transaction.connection())
+    .await?;
+    Ok(())
+}
+
+/// Removes a member and ends the member's sessions in the team. Keys that the member made stay.
+pub(crate) async fn remove_member(
+    transaction: &mut Transaction,
+    team_id: u32,
+    user_id: i64,
+) -> Result<()> {
+    let removed = sqlx::query("delete from member where team_id = $1 and user_id = $2")
+        .bind(i64::from(team_id))
+        .bind(user_id)
+        .execute(transaction.connection())
+        .await?;
+    if removed.rows_affected() == 0 {
+        return Err(Error::not_found("member", user_id));
+    }
+    for query in [
+        "delete from session where team_id = $1 and user_id = $2",
+        "delete from code where team_id = $1 and user_id = $2",
+    ] {
+        sqlx::query(query)
+            .bind(i64::from(team_id))
+            .bind(user_id)
+            .execute(transaction.connection())
+            .await?;
+    }
+    Ok(())
+}

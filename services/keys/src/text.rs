@@ -1,0 +1,94 @@
+//! Texts from people: names, notes and searches.
+
+use crate::error::{Error, Result};
+
+/// The most characters of a name.
+pub const MAX_NAME_LEN: usize = 64;
+
+/// The most characters of a note.
+pub const MAX_NOTE_LEN: usize = 500;
+
+/// Checks a name: 1 to 64 characters, none of which is a control character.
+///
+/// # Errors
+/// A sentence that names the field.
+pub fn name(field: &'static str, text: &str) -> Result<String> {
+    let trimmed = text.trim();
+    let len = trimmed.chars().count();
+    if len == 0 {
+        return Err(Error::invalid(field, "it is empty; write 1 to 64 characters"));
+    }
+    limited(field, trimmed, len, MAX_NAME_LEN)
+}
+
+/// Checks a note: up to 500 characters, none of which is a control character but a new line.
+///
+/// # Errors
+/// A sentence that names the field.
+pub fn note(field: &'static str, text: &str) -> Result<String> {
+    limited(field, text, text.chars().count(), MAX_NOTE_LEN)
+}
+
+fn limited(field: &'static str, text: &str, len: usize, most: usize) -> Result<String> {
+    if len > most {
+        let reason = format!("it has {len} characters; the most is {most}");
+        return Err(Error::invalid(field, reason));
+    }
+    let is_control = |character: char| character.is_control() && character != '\n';
+    if let Some(character) = text.chars().find(|&character| is_control(character)) {
+        let reason =
+            format!("it has the control character {}; leave it out", character.escape_unicode());
+        return Err(Error::invalid(field, reason));
+    }
+    if most == MAX_NAME_LEN && text.contains('\n') {
+        return Err(Error::invalid(field, "it has more than one line; write one line"));
+    }
+    Ok(text.to_owned())
+}
+
+/// Returns the pattern of `like … escape '\'` that finds a text, or an empty one for no text.
+pub(crate) fn pattern(text: &str) -> String {
+    if text.is_empty() {
+        return String::new();
+    }
+    let mut pattern = String::from("%");
+    for character in text.to_lowercase().chars() {
+        if matches!(character, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern.push('%');
+    pattern
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_at_its_limits_is_accepted() {
+        for (text, valid) in [
+            ("a", true),
+            (" a ", true),
+            ("", false),
+            ("  ", false),
+            ("a\nb", false),
+            ("a\u{7}", false),
+            ("שלום 👋", true),
+            ("<script>", true),
+        ] {
+            assert_eq!(name("name", text).is_ok(), valid, "{text:?}");
+        }
+        assert!(name("name", &"é".repeat(64)).is_ok());
+        assert!(name("name", &"é".repeat(65)).unwrap_err().to_string().contains("65 characters"));
+        assert!(note("note", &"n".repeat(500)).is_ok() && note("note", "a\nb").is_ok());
+        assert!(note("note", &"n".repeat(501)).is_err() && note("note", "\0").is_err());
+    }
+
+    #[test]
+    fn pattern_escapes_what_like_gives_a_meaning() {
+        assert_eq!(pattern("100%_\\A"), "%100\\%\\_\\\\a%");
+        assert_eq!(pattern(""), "");
+    }
+}

@@ -1,0 +1,117 @@
+//! The list of keys in the service: its options, and when it is served.
+
+use core::fmt;
+
+use clap::Args;
+use keytally_cli::internal::{Failure, value_parser};
+use keytally_keys::command::DATABASE_VARIABLE;
+use keytally_keys::list::List;
+
+use crate::service::bind::Listener;
+
+/// The options of the list of keys.
+#[derive(Args)]
+pub(crate) struct KeysOptions {
+    /// Serve the list of keys with its JSON API below /keys: on or off. With on, an address that
+    /// other machines can reach needs a --public-url with https [default: on with a loopback
+    /// address or such a URL, else off]
+    #[arg(long = "keys", value_name = "SWITCH", value_parser = value_parser(parse_switch))]
+    switch: Option<bool>,
+    /// URL of the service as people see it, for links, such as `https://api.example.com` [default:
+    /// that of --listen]
+    #[arg(long, value_name = "URL", value_parser = value_parser(parse_url))]
+    public_url: Option<String>,
+    /// Database of the list of keys: sqlite: and the path of a file, or
+    /// `postgres://USER@HOST/NAME`. Keep a password out of the arguments: set this by
+    /// KEYTALLY_DATABASE, or the password by PGPASSWORD [default: keys.db in the folder of --data]
+    #[arg(long, value_name = "URL", env = DATABASE_VARIABLE, hide_env_values = true)]
+    pub(crate) database: Option<String>,
+}
+
+/// Parses the value of `--keys`.
+fn parse_switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("it must be on or off".to_owned()),
+    }
+}
+
+/// Parses the value of `--public-url`.
+fn parse_url(text: &str) -> Result<String, String> {
+    let uri = text.parse::<axum::http::Uri>().ok();
+    let is_plain = uri.is_some_and(|uri| {
+        let has_scheme = matches!(uri.scheme_str(), Some("http" | "https"));
+        let has_user = uri.authority().is_none_or(|authority| authority.as_str().contains('@'));
+        has_scheme && !has_user && uri.path() == "/" && uri.query().is_none()
+    });
+    if is_plain && !text.contains('#') {
+        return Ok(text.trim_end_matches('/').to_owned());
+    }
+    Err("it must be a URL without a path, such as https://api.example.com".to_owned())
+}
+
+/// The list that a service serves.
+#[derive(Debug)]
+pub(crate) struct ServedList {
+    pub(crate) list: List,
+    /// The URL of the service as people see it.
+    pub(crate) public_url: String,
+}
+
+impl KeysOptions {
+    /// Returns the URL of the service as people see it, or `None` if the list is not served.
+    /// `location` is that of the listener.
+    ///
+    /// # Errors
+    /// A usage error if the list would be served to other machines without TLS.
+    pub(crate) fn public_url(
+        &self,
+        listener: &Listener,
+        location: impl fmt::Display,
+    ) -> Result<Option<String>, Failure> {
+        let is_https = self.public_url.as_ref().is_some_and(|url| url.starts_with("https://"));
+        let address = listener.tcp_address();
+        let is_loopback = address.is_some_and(|address| address.ip().is_loopback());
+        // Only processes on this machine reach a Unix socket, but one may be a public proxy.
+        let is_safe = is_https || is_loopback || address.is_none();
+        match self.switch {
+            Some(false) => return Ok(None),
+            None if !(is_https || is_loopback) => return Ok(None),
+            Some(true) if !is_safe => {
+                let address = address.map(|address| address.to_string()).unwrap_or_default();
+                return Err(Failure::usage(format!(
+                    "--keys on: other machines can reach {address}, and a token that is sent \
+                     without TLS can be read on its way; put a proxy with TLS before it and name \
+                     its URL by --public-url https://…, or listen on 127.0.0.1"
+                )));
+            }
+            _ => {}
+        }
+        Ok(Some(self.public_url.clone().unwrap_or_else(|| location.to_string())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn public_url_has_a_scheme_and_a_host_only() {
+        for url in ["https://api.example.com", "https://api.example.com/", "http://localhost:8080"]
+        {
+            assert_eq!(parse_url(url).unwrap(), url.trim_end_matches('/'));
+        }
+        for url in [
+            "",
+            "api.example.com",
+            "ftp://a",
+            "https://a/b",
+            "https://u@a",
+            "https://a?b",
+            "https://a#b",
+        ] {
+            assert!(parse_url(url).is_err(), "{url}");
+        }
+    }
+}

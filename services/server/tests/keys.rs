@@ -1,0 +1,159 @@
+//! The list of keys in the program: the service with its API, the commands, and the
+//! options that refuse what is not safe.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "a module of several tests, each of which uses what it needs"
+)]
+mod support;
+
+use std::fs;
+
+use serde_json::Value;
+use support::program::{Run, Sandbox};
+use support::server::Server;
+use support::wire::Wire;
+
+/// The arguments that name the folder of the service.
+const DATA: [&str; 2] = ["--data", "data"];
+
+/// Runs the program with the pepper of the folder.
+fn run(sandbox: &Sandbox, args: &[&str]) -> Run {
+    sandbox.finish(&mut sandbox.command(args), b"")
+}
+
+/// Runs `keytally keys` on the folder of the service.
+fn keys(sandbox: &Sandbox, args: &[&str]) -> Value {
+    run(sandbox, &[&["keys"], args, &DATA, &["--json"]].concat()).json()
+}
+
+/// Makes a token. Returns it.
+fn token(sandbox: &Sandbox, args: &[&str]) -> String {
+    let token = keys(sandbox, &[&["token", "create", "test"], args].concat());
+    sandbox.watch_secret(token["key"].as_str().unwrap())
+}
+
+/// Sends a request with a body to the API. Returns the status and the answer.
+fn post(server: &Server, token: &str, path: &str, body: &str) -> (u16, Value) {
+    let request = format!(
+        "POST /keys/api/v1/{path} HTTP/1.1\r\nHost: test\r\nX-API-Key: {token}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut wire = Wire::to(server.address);
+    wire.send(request.as_bytes());
+    let reply = wire.read(false).unwrap();
+    (reply.code(), serde_json::from_str(&reply.body).unwrap())
+}
+
+#[test]
+fn service_and_commands_share_one_list() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[]);
+    assert!(
+        server.startup_message.contains("keys token create NAME"),
+        "{}",
+        server.startup_message
+    );
+    let operator = token(&sandbox, &[]);
+    let (status, team) = post(&server, &operator, "teams", r#"{"name": "Acme", "team": 7}"#);
+    assert_eq!((status, &team["team"]), (201, &7.into()));
+    let owner = token(&sandbox, &["--team", "7", "--role", "owner"]);
+    let (status, key) = post(&server, &owner, "keys", r#"{"name": "a", "env": "live"}"#);
+    assert_eq!(status, 201);
+    let text = sandbox.watch_secret(key["key"].as_str().unwrap());
+    assert_eq!(server.contacts(&text).code(), 200);
+
+    let entries = keys(&sandbox, &["log"]);
+    let entry = &entries["entries"][0];
+    assert_eq!((&entry["action"], &entry["address"]), (&"key.create".into(), &"127.0.0.1".into()));
+    keys(&sandbox, &["member", "set", "7", "ann", "--role", "viewer"]);
+    assert_eq!(keys(&sandbox, &["member", "list", "7"])["members"][0]["role"], "viewer");
+    keys(&sandbox, &["member", "remove", "7", "1"]);
+    let link = keys(&sandbox, &["link", "--team", "7", "--user", "bob", "--role", "admin"]);
+    assert!(link["url"].as_str().unwrap().starts_with("http://localhost:8080/keys/in#"));
+    let tokens = keys(&sandbox, &["token", "list", "--team", "7"]);
+    let id = tokens["tokens"][0]["token"].as_str().unwrap().to_owned();
+    keys(&sandbox, &["token", "revoke", &id]);
+    assert_eq!(post(&server, &owner, "keys", "{}").0, 401);
+    let compared = keys(&sandbox, &["reconcile", "--accept"]);
+    assert!(compared["differences"].as_array().unwrap().iter().all(|one| one["settled"] == true));
+    assert!(server.metric("keytally_list_applied") >= 4);
+    assert_eq!(server.metric("keytally_list_open"), 0);
+
+    // An export has every row and no secret, which the sandbox checks.
+    let export = run(&sandbox, &["keys", "export", "--data", "data"]).expect_status(0);
+    let lines: Vec<Value> =
+        export.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for name in ["team", "key", "entry"] {
+        assert!(lines.iter().any(|line| line.get(name).is_some()), "{name}: {export}");
+    }
+    drop(server);
+    let path = format!("sqlite:{}", sandbox.path("other.db").display());
+    let moved = keys(&sandbox, &["migrate-to", &path]);
+    assert!(moved["rows"].as_u64().unwrap() > 8);
+    let again = run(&sandbox, &["keys", "migrate-to", &path, "--data", "data"]);
+    again.expect_failure(&["has a list of keys already"]);
+    let server = Server::start(&sandbox, &["--database", &path]);
+    assert_eq!(server.contacts(&text).code(), 200);
+    assert_eq!(post(&server, &operator, "teams", r#"{"name": "New"}"#).1["team"], 8);
+}
+
+#[test]
+fn list_is_not_served_where_tokens_could_be_read() {
+    let sandbox = Sandbox::new();
+    let serve = |args: &[&str]| run(&sandbox, &[&["serve", "--data", "data"], args].concat());
+    let public = serve(&["--listen", "0.0.0.0:0", "--keys", "on"]);
+    public.expect_usage_error(&["other machines can reach 0.0.0.0", "--public-url https://"]);
+    let plain = ["--listen", "0.0.0.0:0", "--keys", "on", "--public-url", "http://a.example"];
+    serve(&plain).expect_usage_error(&["without TLS"]);
+    serve(&["--public-url", "a.example/x"]).expect_usage_error(&["must be a URL without a path"]);
+    serve(&["--keys", "maybe"]).expect_usage_error(&["it must be on or off"]);
+    assert!(sandbox.names().is_empty());
+    // Without --keys, it is left out there.
+    for (listen, args) in [("0.0.0.0:0", &[][..]), ("127.0.0.1:0", &["--keys", "off"])] {
+        let server = Server::start_at(&sandbox, listen, args, &[]);
+        assert_eq!(server.request("GET /keys/api/v1/openapi.json", &[]).code(), 404);
+        assert!(!server.startup_message.contains("keys token"));
+    }
+    assert!(!sandbox.path("data/keys.db").exists());
+    let https = ["--public-url", "https://a.example"];
+    let server = Server::start_at(&sandbox, "0.0.0.0:0", &https, &[]);
+    let reply = server.request("GET /keys/api/v1/openapi.json", &[]);
+    assert_eq!(reply.code(), 200);
+    assert!(reply.body.contains("\"openapi\":\"3.1.0\""));
+}
+
+#[test]
+fn database_that_cannot_be_used_is_one_sentence() {
+    let sandbox = Sandbox::new();
+    drop(Server::start(&sandbox, &[]));
+    let password = "hunter2hunter2";
+    let postgres = format!("postgres://u:{password}@127.0.0.1:1/x");
+    for (url, parts) in [
+        ("mysql://x", &["the URL of the database is not valid"][..]),
+        ("sqlite::memory:", &["the URL of the database is not valid"]),
+        ("sqlite:no/folder/keys.db", &["cannot create the database no/folder/keys.db"]),
+        (&*postgres, &["cannot open the database postgres://u:…@127.0.0.1:1/x"]),
+    ] {
+        for command in [&["serve"][..], &["keys", "team", "list"]] {
+            let run = run(&sandbox, &[command, &DATA, &["--database", url]].concat());
+            assert!(!run.err.contains(password), "{run:?}");
+            let error = run.err.lines().last().unwrap_or_default().to_owned();
+            assert_eq!(run.status, 3, "{run:?}");
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        }
+    }
+    let missing = run(&sandbox, &["keys", "team", "list", "--data", "none"]);
+    assert_eq!(missing.status, 3);
+    let unknown = run(&sandbox, &[&["keys", "member", "list", "9"], &DATA[..]].concat());
+    unknown.expect_failure(&["there is no team 9"]);
+    fs::write(sandbox.path("data/keys.db"), "not a database").unwrap();
+    for name in ["data/keys.db-wal", "data/keys.db-shm"] {
+        let _ = fs::remove_file(sandbox.path(name));
+    }
+    let damaged = run(&sandbox, &[&["keys", "team", "list"], &DATA[..]].concat());
+    damaged.expect_failure(&["cannot open the database", "not a database"]);
+}
