@@ -76,10 +76,10 @@ fn optional_time(unix_s: u32) -> Option<Timestamp> {
     (unix_s != 0).then(|| Timestamp::from_unix_s(unix_s.into()))
 }
 
-/// Does `$work` as the administrator of a handle's gate. For a file it holds the lock, and waits for
-/// another administrator. If a migration replaces the file during the wait, `$work` changes the new
-/// one. In memory it fails if there is another administrator. (The administrators are of two types,
-/// so this cannot be a function that takes a closure.)
+/// Does `$work` as the administrator of a handle's gate. For a file it holds the lock, and waits
+/// for another administrator. If a migration replaces the file during the wait, `$work` changes the
+/// new one. In memory it fails if there is another administrator. (The administrators are of two
+/// types, so this cannot be a function that takes a closure.)
 macro_rules! administer {
     ($gate:ident, |$administrator:ident| $work:expr) => {
         match &$gate.table {
