@@ -358,6 +358,18 @@ mod tests {
     }
 
     #[test]
+    fn number_of_no_window_is_refused() {
+        for window in [length(1), Window::LONGEST, Window::WEEK, Window::month(17).unwrap()] {
+            assert_eq!(Window::from_number(window.number()), Some(window));
+        }
+        // Without a length, weeks and months of another length, and a day after the 31st.
+        let (week, month) = (Window::WEEK.number(), Window::month(17).unwrap().number());
+        for number in [0, MAX_WINDOW_S + 1, week + 1, week - 1, month - 1, 33 << LENGTH_BITS] {
+            assert_eq!(Window::from_number(number), None, "{number}");
+        }
+    }
+
+    #[test]
     fn week_ends_on_monday() {
         assert_eq!(Window::WEEK.end_s(0, 0), unix_s(1970, 1, 5));
         assert_eq!(Window::WEEK.start_s(Window::WEEK.index_at(0)), 0, "it began before the epoch");
