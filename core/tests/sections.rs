@@ -763,3 +763,31 @@ fn record_of_a_plan_that_does_not_exist_admits_nothing() {
         assert_eq!(check(request(), at(0)).outcome(), Outcome::TooCostly, "plan {plan}");
     }
 }
+
+#[test]
+fn named_window_is_described_by_the_fields() {
+    let plans = [plan("default", "5/minute, 7/day, 11/month@17")];
+    let limit = |window: Option<&str>| {
+        let config = config(8, &plans);
+        let config = match window {
+            Some(window) => config.with_described(window.parse().unwrap()),
+            None => config,
+        };
+        config.validate()?;
+        let gate = gate(&config);
+        let verdict = gate.check(Some(key_of(&gate, 42, 1).0.as_bytes()), 1, at(0));
+        let headers = verdict.headers();
+        Ok(headers.iter().next().unwrap().1.to_owned())
+    };
+    // The longest window of at most a day, or the one that is named.
+    assert_eq!(limit(None), Ok("7".to_owned()));
+    for (window, expected) in
+        [("minute", "5"), ("60s", "5"), ("day", "7"), ("month", "11"), ("month@17", "11")]
+    {
+        assert_eq!(limit(Some(window)), Ok(expected.to_owned()), "{window}");
+    }
+    for window in ["hour", "week", "month@18", "31d"] {
+        let window_named = window.parse().unwrap();
+        assert_eq!(limit(Some(window)), Err(CreateError::Described { window: window_named }));
+    }
+}
