@@ -24,13 +24,12 @@ impl Redactor {
             }
             texts.push(text);
         }
-        // An option name of 16 or more characters would look like a secret. So would a mistyped one.
+        // An option name of 16 or more characters would look like a secret, even if mistyped.
         let options = options(command);
-        let is_word =
-            |text: &str| text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
-        texts.retain(|text| {
-            !options.contains(text) && !text.strip_prefix("--").is_some_and(is_word)
-        });
+        let is_letter = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
+        let is_like_one =
+            |text: &str| text.strip_prefix("--").is_some_and(|name| name.bytes().all(is_letter));
+        texts.retain(|text| !options.contains(text) && !is_like_one(text));
         // Longest first: a shorter text may be a part of a longer one.
         texts.sort_unstable_by_key(|text| core::cmp::Reverse(text.len()));
         Self(texts)

@@ -587,8 +587,8 @@ fn begins_with_algorithm(part: &str) -> bool {
     })
 }
 
-/// Returns the end of a sentence about a part that would be right in another place, which says
-/// where; the empty text for other parts.
+/// Returns the end of a sentence about a part that is possible elsewhere, which says where; the
+/// empty text for other parts.
 fn misplaced(part: &str) -> &'static str {
     if begins_with_algorithm(part) {
         "; \"sliding\" and \"fixed\" stand once, before all quotas, as in \"team: sliding 5/hour\" or \"addresses: sliding /64 5/hour\""

@@ -143,9 +143,9 @@ fn parse_error_names_the_value_and_the_valid_form() {
     for (text, words) in addresses {
         assert_texts_contain(&[(&text.parse::<AddressPolicy>().unwrap_err(), words)]);
     }
-    let on_full = format!("sahre\n{}", "!".repeat(40)).parse::<OnFull>().unwrap_err();
-    assert_eq!(on_full.text(), format!("sahre{}", "!".repeat(27)));
-    assert_texts_contain(&[(&on_full, &["\"sahre!", "it is share or refuse"])]);
+    let on_full = format!("evict\n{}", "!".repeat(40)).parse::<OnFull>().unwrap_err();
+    assert_eq!(on_full.text(), format!("evict{}", "!".repeat(27)));
+    assert_texts_contain(&[(&on_full, &["\"evict!", "it is share or refuse"])]);
     assert!(Peppers::new(&[[1; 31]]).unwrap_err().to_string().contains("31 bytes"));
 }
 

@@ -75,8 +75,8 @@ impl FromStr for OnFull {
 /// The error of a text that is neither `share` nor `refuse`.
 ///
 /// ```
-/// let error = "sahre".parse::<keytally_core::OnFull>().unwrap_err();
-/// assert_eq!(error.to_string(), "\"sahre\" is not a value of on_full; it is share or refuse");
+/// let error = "evict".parse::<keytally_core::OnFull>().unwrap_err();
+/// assert_eq!(error.to_string(), "\"evict\" is not a value of on_full; it is share or refuse");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseOnFullError {
