@@ -5,8 +5,11 @@ use core::time::Duration;
 use std::path::PathBuf;
 
 use keytally::pepper;
-use keytally::redact::{policy_error, redact, redact_in, redact_name};
-use keytally::{KeyId, MAX_KEYS, MAX_SUBJECTS, Name, ParseOnFullError, Peppers, Timestamp, Window};
+use keytally::redact::{policy_error, redact, redact_name};
+use keytally::{
+    IMPORTED_KEY_LEN, KeyId, MAX_KEYS, MAX_SUBJECTS, Name, ParseOnFullError, Peppers, Timestamp,
+    Window,
+};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyUnicodeEncodeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDateTime, PyDelta, PyString, PyTzInfoAccess as _};
@@ -130,9 +133,14 @@ impl<'py> FromPyObject<'_, 'py> for OnFull {
     fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
         let text: String =
             value.extract().map_err(|_| wrong_type("on_full", "'share' or 'refuse'", &value))?;
-        // The text may be a secret that was given as a wrong argument.
-        text.parse().map(Self).map_err(|error: ParseOnFullError| {
-            PyValueError::new_err(redact_in(error.to_string(), error.text()))
+        text.parse().map(Self).map_err(|_: ParseOnFullError| {
+            // A text as long as a key may be a secret that was given as a wrong argument.
+            let len = text.chars().count();
+            let text = match len < IMPORTED_KEY_LEN.start {
+                true => format!("{text:?}"),
+                false => format!("a text of {len} characters"),
+            };
+            PyValueError::new_err(format!("on_full is {text}, and must be 'share' or 'refuse'"))
         })
     }
 }
