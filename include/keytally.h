@@ -558,7 +558,10 @@ enum kt_status
     KT_IN_GRACE = 93,
     /** The gate has no room for another team; create one with room for more. */
     KT_TEAMS_FULL = 94,
-    /** The gate has no such account; an account is made with its first key. */
+    /**
+     * The gate has no such account; an account is made with its first key, in a gate with room
+     * for teams.
+     */
     KT_NO_SUCH_ACCOUNT = 95,
     /** The gate has no such scope; its scopes are named when it is created, at most 64. */
     KT_NO_SUCH_SCOPE = 96,
@@ -1443,9 +1446,9 @@ kt_status kt_sections_parse(const char *sections,
  * Writes the empty text if the policy is valid.
  *
  * Writes the sentence and a NUL into `buffer`, and its length without the NUL to `written_out`.
- * Unlike `kt_status_message`, it names the part of the policy that is wrong. A part of 16 bytes or
- * more may be a key that was given by mistake, and is not named. The sentence is then that of
- * `kt_status_message`.
+ * Unlike `kt_status_message`, it names the part of the policy that is wrong. A part with 16 bytes
+ * or more between spaces, commas, semicolons and colons may be a key that was given by mistake,
+ * and is not named. The sentence is then that of `kt_status_message`.
  *
  * Statuses: `KT_BUFFER_TOO_SMALL`; `KT_POLICY_SIZE` bytes are always enough.
  */
@@ -1966,7 +1969,8 @@ kt_status kt_limiter_on_full(kt_limiter *limiter, uint8_t *on_full_out);
  * Sets what happens to a new subject that finds no slot. The table stores it. It applies to all
  * processes that have the table open, from their next such request on.
  *
- * Statuses: `KT_UNKNOWN_MEMBER` if this library does not know the value.
+ * Statuses: `KT_UNKNOWN_MEMBER` if the value is neither `KT_ON_FULL_SHARE` nor
+ * `KT_ON_FULL_REFUSE`.
  *
  * ```c
  * kt_status status = kt_limiter_set_on_full(&limiter, KT_ON_FULL_REFUSE);

@@ -1,5 +1,8 @@
 //! Value parsers.
 
+use core::fmt::Display;
+use core::ops::RangeInclusive;
+use core::str::FromStr;
 use std::ffi::OsStr;
 use std::path::{MAIN_SEPARATOR, PathBuf};
 
@@ -36,6 +39,53 @@ pub fn value_parser<T: Clone + Send + Sync + 'static>(
     RedactedParser(parse)
 }
 
+/// Returns a parser of whole numbers of a range.
+///
+/// The errors of clap's own parsers do not say which numbers are right.
+pub fn number_parser<T>(range: RangeInclusive<T>) -> impl TypedValueParser<Value = T>
+where
+    T: FromStr + PartialOrd + Display + Clone + Send + Sync + 'static,
+{
+    NumberParser(range)
+}
+
+#[derive(Clone)]
+struct NumberParser<T>(RangeInclusive<T>);
+
+impl<T> TypedValueParser for NumberParser<T>
+where
+    T: FromStr + PartialOrd + Display + Clone + Send + Sync + 'static,
+{
+    type Value = T;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<T, clap::Error> {
+        let is_digits = |text: &&str| text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = value.to_str().filter(is_digits).and_then(|text| text.parse().ok());
+        number.filter(|number| self.0.contains(number)).ok_or_else(|| {
+            let (text, range) = (value.to_string_lossy(), &self.0);
+            let error = format!(
+                "{:?} is not a whole number from {} to {}",
+                redact(&text),
+                range.start(),
+                range.end()
+            );
+            invalid_value(command, arg, &error)
+        })
+    }
+}
+
+/// Returns the usage error about the value of an argument.
+fn invalid_value(command: &Command, arg: Option<&Arg>, error: &str) -> clap::Error {
+    let name = arg.map(ToString::to_string).unwrap_or_default();
+    let message = format!("invalid value for '{name}': {error}\n\n{HELP_HINT}\n");
+    clap::Error::raw(ErrorKind::ValueValidation, message).with_cmd(command)
+}
+
 /// The last line of every usage error, as clap writes it.
 pub(crate) const HELP_HINT: &str = "For more information, try '--help'.";
 
@@ -52,11 +102,7 @@ impl<T: Clone + Send + Sync + 'static> TypedValueParser for RedactedParser<T> {
         value: &OsStr,
     ) -> Result<T, clap::Error> {
         let text = value.to_str().ok_or_else(|| "it is not UTF-8".to_owned());
-        text.and_then(self.0).map_err(|error| {
-            let name = arg.map(ToString::to_string).unwrap_or_default();
-            let message = format!("invalid value for '{name}': {error}\n\n{HELP_HINT}\n");
-            clap::Error::raw(ErrorKind::ValueValidation, message).with_cmd(command)
-        })
+        text.and_then(self.0).map_err(|error| invalid_value(command, arg, &error))
     }
 }
 

@@ -48,7 +48,7 @@ use self::program::{MissingCommands, run_with};
 
 /// Items that the other programs of this project share. They may change in any release.
 pub mod internal {
-    pub use crate::arguments::{parse_key_id, path_parser, value_parser};
+    pub use crate::arguments::{number_parser, parse_key_id, path_parser, value_parser};
     pub use crate::commands::revoke_unprinted;
     pub use crate::failure::Failure;
     pub use crate::output::{OutputFormat, pluralized, print_note, warn_of_never_binding_quotas};

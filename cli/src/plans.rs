@@ -152,6 +152,20 @@ pub(crate) fn not_a_plan(gate: &Gate, plan: &Plan, error: keytally::Error) -> Fa
     with_sentence(&error, source, &sentence)
 }
 
+/// Returns the failure to give an account limits of its own. If their windows are not those of the
+/// gate's section `team`, the failure has the limits and the gate's plans.
+pub(crate) fn not_limits(gate: &Gate, limits: &Sections, error: keytally::Error) -> Failure {
+    let source = AdminError::PlanWindows;
+    if !matches!(&error, keytally::Error::Admin { source: found, .. } if *found == source) {
+        return error.into();
+    }
+    let plans = plans_of(gate);
+    let sentence = format!(
+        "the limits of an account have the windows of the section team: {limits} was given, and the plans are: {plans}"
+    );
+    with_sentence(&error, source, &sentence)
+}
+
 /// Returns the failure of `error`, which keeps its path, with another sentence for its source.
 fn with_sentence(error: &keytally::Error, source: AdminError, sentence: &str) -> Failure {
     Failure::new(error.to_string().replace(&source.to_string(), sentence))

@@ -13,7 +13,8 @@ pub(crate) struct Redactor(Vec<String>);
 
 impl Redactor {
     /// Collects the arguments, the two parts of each `--option=value`, and the value of
-    /// `KEYTALLY_PEPPER_FILE`. The option names of `command` and its subcommands are left out.
+    /// `KEYTALLY_PEPPER_FILE`. The option names of `command` and its subcommands are left out, and
+    /// so is what is spelled like one: no secret has two dashes and then only lowercase letters.
     pub(crate) fn new(args: &[OsString], command: &Command) -> Self {
         let mut texts = Vec::new();
         for arg in args.iter().skip(1).cloned().chain(env::var_os(FILE_VARIABLE)) {
@@ -23,9 +24,12 @@ impl Redactor {
             }
             texts.push(text);
         }
-        // An option name of 16 or more characters would look like a secret.
+        // An option name of 16 or more characters would look like a secret, even if mistyped.
         let options = options(command);
-        texts.retain(|text| !options.contains(text));
+        let is_letter = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
+        let is_like_one =
+            |text: &str| text.strip_prefix("--").is_some_and(|name| name.bytes().all(is_letter));
+        texts.retain(|text| !options.contains(text) && !is_like_one(text));
         // Longest first: a shorter text may be a part of a longer one.
         texts.sort_unstable_by_key(|text| core::cmp::Reverse(text.len()));
         Self(texts)
@@ -63,9 +67,12 @@ mod tests {
     #[test]
     fn option_with_a_long_name_is_not_redacted() {
         let command = Command::new("keytally").arg(Arg::new("metrics").long("metrics-listen"));
-        let args = ["keytally", "--metrics-listen", "--no-such-option-here"].map(OsString::from);
-        let redactor = Redactor::new(&args, &command);
-        let message = "--metrics-listen and --no-such-option-here".to_owned();
-        assert_eq!(redactor.redact(message), "--metrics-listen and a text of 21 characters");
+        let args = ["keytally", "--metrics-listen", "--no-such-option-here", "--no-such-option-42"];
+        let redactor = Redactor::new(&args.map(OsString::from), &command);
+        let message = args[1..].join(", ");
+        assert_eq!(
+            redactor.redact(message),
+            "--metrics-listen, --no-such-option-here, a text of 19 characters"
+        );
     }
 }

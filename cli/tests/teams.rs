@@ -124,7 +124,7 @@ fn account_is_shown_limited_suspended_and_reset() {
     sandbox.run(&["account", GATE, "7"]).expect_failure(&["the gate has no account 7"]);
     sandbox
         .run(&["account", GATE, "42", "--limits", "9/hour"])
-        .expect_failure(&["sections, windows and algorithms must be those"]);
+        .expect_failure(&["windows of the section team: 9/hour was given", "team: 4/31d"]);
     for (limits, extra) in [
         ("9/31d; group tokens: 5/31d", "the section \"group tokens\""),
         ("9/31d; team: 5/31d", "the section \"team\""),

@@ -78,7 +78,7 @@ impl Policy {
         }
         let (algorithm, list) = split_algorithm(trimmed(text));
         let mut quotas = Vec::<Quota, MAX_QUOTAS>::new();
-        each_quota(text, list, |part| {
+        each_quota(trimmed(text), list, |part| {
             if quotas.is_full() {
                 return Err(Fault::new(ParsePolicyErrorKind::TooManyQuotas, part));
             }
@@ -398,8 +398,8 @@ pub enum ParsePolicyErrorKind {
     TooManyTallies,
     /// The section `team` needs more than [`MAX_TEAM_TALLIES`] tallies.
     TooManyTeamTallies,
-    /// A warning is not one or two percentages from 1% to 100%, in ascending order, or is in a
-    /// policy that is not part of a plan.
+    /// A warning of a quota in a plan is not one or two percentages from 1% to 100%, in ascending
+    /// order.
     Warning,
     /// A policy for addresses does not have the form `addresses: /PREFIX …; /PREFIX …`, or a prefix
     /// is not 33 to 64, or there are two of one prefix or more than 4.
@@ -433,17 +433,10 @@ impl<'t> Fault<'t> {
 impl From<Fault<'_>> for ParsePolicyError {
     /// Copies the part without its control characters, cut to `MAX_PART_LEN` bytes.
     fn from(fault: Fault<'_>) -> Self {
-        let mut part = Text::new();
-        match fault.part {
-            Part::Quota(quota) => part = quota.text(),
-            Part::Text(text) => {
-                for character in text.chars().filter(|character| !character.is_control()) {
-                    if !part.push(character) {
-                        break;
-                    }
-                }
-            }
-        }
+        let part = match fault.part {
+            Part::Quota(quota) => quota.text(),
+            Part::Text(text) => Text::cut(text),
+        };
         Self { kind: fault.kind, part }
     }
 }
@@ -473,7 +466,11 @@ impl fmt::Display for ParsePolicyError {
         let part = &self.part;
         match self.kind {
             ParsePolicyErrorKind::Empty => {
-                f.write_str("a policy needs at least one quota, like \"100/minute, 1000/hour\"")
+                match part.as_str() {
+                    "" => f.write_str("a policy")?,
+                    part => write!(f, "\"{part}\"")?,
+                }
+                f.write_str(" needs at least one quota, like \"100/minute, 1000/hour\"")
             }
             ParsePolicyErrorKind::TooLong { max: MAX_POLICY_LEN } => {
                 write!(
@@ -488,10 +485,14 @@ impl fmt::Display for ParsePolicyError {
                 )
             }
             ParsePolicyErrorKind::Syntax => {
-                write!(
-                    f,
-                    "\"{part}\" is not a quota; a quota is LIMIT/UNIT or LIMIT/N UNIT, like \"100/minute\" or \"5/10s\""
-                )
+                match part.as_str() {
+                    "" => f.write_str("nothing is before or after a comma")?,
+                    part => write!(f, "\"{part}\" is not a quota")?,
+                }
+                f.write_str(
+                    "; a quota is LIMIT/UNIT or LIMIT/N UNIT, like \"100/minute\" or \"5/10s\"",
+                )?;
+                f.write_str(misplaced(part))
             }
             ParsePolicyErrorKind::Limit => {
                 write!(f, "\"{part}\" is not a limit; a limit is 1 to {}", u32::MAX)
@@ -524,12 +525,25 @@ impl fmt::Display for ParsePolicyError {
                     "\"{part}\" cannot slide, since months differ in length; write it in a fixed policy, or use 30d"
                 )
             }
+            ParsePolicyErrorKind::TooManyBits { needed } if !part.is_empty() => {
+                write!(
+                    f,
+                    "\"{part}\" needs {needed} bits and a tally has 64; lower the limit"
+                )
+            }
             ParsePolicyErrorKind::TooManyBits { needed } => {
                 write!(
                     f,
                     "the policy needs {needed} bits and a tally has 64; lower a limit or drop a window"
                 )
             }
+            ParsePolicyErrorKind::Section if part.is_empty() => f.write_str(
+                "nothing is after a semicolon; leave the semicolon out, or write a section there, like \"team: 5000/hour\" or \"group write: 20/minute\"",
+            ),
+            ParsePolicyErrorKind::Section if begins_with_algorithm(part) => write!(
+                f,
+                "\"{part}\" is not a section; \"sliding\" and \"fixed\" stand after the colon, as in \"team: sliding 5000/hour\""
+            ),
             ParsePolicyErrorKind::Section => write!(
                 f,
                 "\"{part}\" is not a section; after the key's quotas, a section is \"team: …\" or \"group NAME: …\", with a name of 1 to {MAX_GROUP_NAME_LEN} characters of a-z, 0-9, - and _ that is not key or team"
@@ -549,6 +563,13 @@ impl fmt::Display for ParsePolicyError {
                 f,
                 "\"{part}\" is not a warning of a plan's quota; a warning is one or two percentages, the lower one first, like \"1000/hour warn 80% 95%\""
             ),
+            ParsePolicyErrorKind::Prefix if part.is_empty() => f.write_str(
+                "nothing is before or after a semicolon; leave the semicolon out, or limit a prefix there, like \"/48 1000/minute\"",
+            ),
+            ParsePolicyErrorKind::Prefix if begins_with_algorithm(part) => write!(
+                f,
+                "\"{part}\" does not limit addresses; \"sliding\" and \"fixed\" stand once, before all prefixes, as in \"addresses: sliding /64 20/minute; /48 1000/minute\""
+            ),
             ParsePolicyErrorKind::Prefix => write!(
                 f,
                 "\"{part}\" does not limit addresses; up to 4 prefixes from /33 to /64 have quotas, each once, like \"addresses: /64 20/minute; /48 1000/minute\""
@@ -559,6 +580,30 @@ impl fmt::Display for ParsePolicyError {
 }
 
 impl core::error::Error for ParsePolicyError {}
+
+fn begins_with_algorithm(part: &str) -> bool {
+    ["sliding", "fixed"].into_iter().any(|word| {
+        part.strip_prefix(word).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t']))
+    })
+}
+
+/// Returns the end of a sentence about a part that is possible elsewhere, which says where; the
+/// empty text for other parts.
+fn misplaced(part: &str) -> &'static str {
+    if begins_with_algorithm(part) {
+        "; \"sliding\" and \"fixed\" stand once, before all quotas, as in \"team: sliding 5/hour\" or \"addresses: sliding /64 5/hour\""
+    } else if part == "unlimited" {
+        "; in a plan, \"unlimited\" stands in place of all quotas of a section"
+    } else if part.contains("warn") {
+        "; only a quota of a plan has warnings"
+    } else if part.starts_with('/') {
+        "; prefixes follow \"addresses:\", with semicolons between them"
+    } else if part.contains([':', ';']) {
+        "; sections follow the quotas of the key in a plan, each after a semicolon"
+    } else {
+        ""
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -104,8 +104,8 @@ impl AddressPolicy {
             let kind = ParsePolicyErrorKind::TooLong { max: MAX_SECTIONS_LEN };
             return Err(Fault::new(kind, text));
         }
-        let list =
-            trimmed(text).strip_prefix(WORD).and_then(|rest| trimmed(rest).strip_prefix(':'));
+        let text = trimmed(text);
+        let list = text.strip_prefix(WORD).and_then(|rest| trimmed(rest).strip_prefix(':'));
         let list = list.ok_or(Fault::new(ParsePolicyErrorKind::Prefix, text))?;
         let (algorithm, list) = split_algorithm(trimmed(list));
         let mut prefixes = Vec::new();
@@ -121,7 +121,7 @@ impl AddressPolicy {
                 if !is_only {
                     return Err(Fault::new(ParsePolicyErrorKind::Prefix, part));
                 }
-                let quotas = parse_quotas(part, part)?;
+                let quotas = parse_quotas(if part.is_empty() { text } else { part }, part)?;
                 for (prefix, factor) in DEFAULTS {
                     let larger = |quota: &Quota| Quota {
                         limit: quota.limit.saturating_mul(factor),

@@ -183,18 +183,23 @@ impl Sections {
             if sections.heads.iter().any(|head| head.section == section) {
                 return fault(ParsePolicyErrorKind::SectionTwice, name_in(part));
             }
-            sections.parse_section(section, quotas)?;
+            sections.parse_section(section, part, quotas)?;
         }
         // Refuses what no gate could count, and what would be too long in the form that is written.
-        for_each_tally(&sections, |_, _, _| ()).map_err(|kind| Fault::new(kind, ""))?;
+        for_each_tally(&sections, |_, _, _| ())?;
         if write!(Text::<MAX_SECTIONS_LEN>::new(), "{sections}").is_err() {
             return fault(ParsePolicyErrorKind::TooLong { max: MAX_SECTIONS_LEN }, text);
         }
         Ok(sections)
     }
 
-    /// Adds a section whose quotas are in a text.
-    fn parse_section<'t>(&mut self, section: Section, text: &'t str) -> Result<(), Fault<'t>> {
+    /// Adds a section whose quotas are in a text. `whole` has its name in front of them.
+    fn parse_section<'t>(
+        &mut self,
+        section: Section,
+        whole: &'t str,
+        text: &'t str,
+    ) -> Result<(), Fault<'t>> {
         let (algorithm, list) = split_algorithm(text);
         let is_unlimited = text == "unlimited" && Feature::Sections.is_included();
         if !self.push(section, algorithm) {
@@ -206,7 +211,7 @@ impl Sections {
         let start = self.quotas.len();
         // In ascending order of windows after the loop; the warnings are sorted with them.
         let mut warned = Vec::<(Quota, Warnings), MAX_SECTION_QUOTAS>::new();
-        each_quota(text, list, |part| {
+        each_quota(whole, list, |part| {
             let (part, warnings) = split_warnings(part)?;
             let added = warned.push((parse_quota(part)?, warnings));
             added.map_err(|_| Fault::new(ParsePolicyErrorKind::TooManyTallies, part))
@@ -235,11 +240,12 @@ impl Sections {
 /// If the quotas of a section do not fit one tally, the longest windows are in further ones.
 ///
 /// # Errors
-/// The kind of error if a quota does not fit a tally, or if there are too many tallies.
+/// The fault if a quota does not fit a tally, or if there are too many tallies.
 pub(crate) fn for_each_tally(
     sections: &Sections,
     mut report: impl FnMut(usize, Range<usize>, Layout),
-) -> Result<(), ParsePolicyErrorKind> {
+) -> Result<(), Fault<'static>> {
+    let fault = |kind| Err(Fault::new(kind, ""));
     let mut tallies = 0;
     for (number, section) in sections.iter().enumerate() {
         let (mut start, mut own) = (0, 0);
@@ -249,12 +255,12 @@ pub(crate) fn for_each_tally(
             (start, own) = (end, own + 1);
         }
         if *section.section() == Section::Team && own > MAX_TEAM_TALLIES {
-            return Err(ParsePolicyErrorKind::TooManyTeamTallies);
+            return fault(ParsePolicyErrorKind::TooManyTeamTallies);
         }
         // A section that this plan does not limit has a tally for the plans that do.
         tallies += own.max(1);
     }
-    if tallies > MAX_TALLIES { Err(ParsePolicyErrorKind::TooManyTallies) } else { Ok(()) }
+    if tallies > MAX_TALLIES { fault(ParsePolicyErrorKind::TooManyTallies) } else { Ok(()) }
 }
 
 /// Returns the end of the most quotas from `start` on that fit one tally, and their layout.
@@ -262,7 +268,7 @@ fn longest_tally(
     algorithm: Algorithm,
     quotas: &[Quota],
     start: usize,
-) -> Result<(usize, Layout), ParsePolicyErrorKind> {
+) -> Result<(usize, Layout), Fault<'static>> {
     let rest = quotas.get(start..).unwrap_or_default();
     let mut needed = 0;
     for len in (1..=rest.len().min(MAX_QUOTAS)).rev() {
@@ -271,7 +277,8 @@ fn longest_tally(
             Err(bits) => needed = bits,
         }
     }
-    Err(ParsePolicyErrorKind::TooManyBits { needed })
+    let kind = ParsePolicyErrorKind::TooManyBits { needed };
+    Err(rest.first().map_or(Fault::new(kind, ""), |&quota| Fault::about(kind, quota)))
 }
 
 /// Splits `team: …` or `group NAME: …` into the section and its quotas.

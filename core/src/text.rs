@@ -30,6 +30,17 @@ impl<const N: usize> Text<N> {
         copy.push_str(text).then_some(copy)
     }
 
+    /// The beginning of `text` without control characters, as an error repeats it.
+    pub(crate) fn cut(text: &str) -> Self {
+        let mut cut = Self::new();
+        for character in text.chars().filter(|character| !character.is_control()) {
+            if !cut.push(character) {
+                break;
+            }
+        }
+        cut
+    }
+
     /// Returns the text as a slice.
     pub fn as_str(&self) -> &str {
         &self.0

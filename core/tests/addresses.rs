@@ -430,7 +430,7 @@ fn error_of_a_policy_names_its_part() {
         ("addresses: 5/minute; /64 5/hour", Kind::Prefix, "5/minute"),
         (five, Kind::Prefix, "/48 1/m"),
         ("addresses: /64 5/minute;", Kind::Prefix, ""),
-        ("addresses:", Kind::Empty, ""),
+        ("addresses:", Kind::Empty, "addresses:"),
         ("addresses: /64 0/minute", Kind::Limit, "0"),
         ("addresses: /64 5/fortnight", Kind::Unit, "fortnight"),
         ("addresses: /64 5/minute, 6/minute", Kind::Duplicate, "6/minute"),

@@ -4,8 +4,9 @@
 use core::fmt::Display;
 
 use keytally_core::{
-    AdminError, AttachError, CreateError, Entropy, Flaw, FlawKind, KeyId, Name, Outcome,
-    ParseKeyError, Pepper, Peppers, PeppersError, Policy, Reason, TableKind, Timestamp, Verdict,
+    AddressPolicy, AdminError, AttachError, CreateError, Entropy, Flaw, FlawKind, KeyId, Name,
+    OnFull, Outcome, ParseKeyError, Pepper, Peppers, PeppersError, Policy, Reason, Sections,
+    TableKind, Timestamp, Verdict,
 };
 
 /// Asserts that each text contains its phrases, and no braces or double spaces of a format string.
@@ -96,7 +97,7 @@ fn parse_error_names_the_value_and_the_valid_form() {
             &["58 bytes"],
         ),
     ]);
-    let policies: [(&str, &[&str]); 11] = [
+    let policies: [(&str, &[&str]); 17] = [
         ("", &["at least one quota", "100/minute"]),
         (&"1".repeat(200), &["\"11111111111111111111111111111111…\"", "128 bytes"]),
         ("5 a minute", &["\"5 a minute\" is ", "a quota is LIMIT/UNIT"]),
@@ -106,12 +107,45 @@ fn parse_error_names_the_value_and_the_valid_form() {
         ("1/year", &["\"year\" is ", "the units are second, minute"]),
         ("1/s, 1/m, 1/h, 1/d, 1/2d", &["\"1/2d\" is one quota too many", "at most 4"]),
         ("1/minute, 2/60s", &["2/minute", "each window may appear once"]),
+        (" sliding ", &["\"sliding\" needs at least one quota"]),
+        ("1/minute,", &["nothing is before or after a comma", "a quota is LIMIT/UNIT"]),
+        ("1/s, sliding 2/h", &["\"sliding 2/h\" is ", "stand once, before all quotas"]),
+        ("1/s; 2/h", &["\"1/s; 2/h\" is ", "in a plan, each after a semicolon"]),
+        ("1/s warn 80%", &["\"1/s warn 80%\" is ", "only a quota of a plan"]),
+        ("unlimited", &["\"unlimited\" is ", "in place of all quotas of a section"]),
         ("sliding 1/month", &["\"1/month\" cannot slide", "or use 30d"]),
         ("4294967295/second, 4294967295/minute", &["97 bits", "has 64"]),
     ];
     for (text, words) in policies {
         assert_texts_contain(&[(&text.parse::<Policy>().unwrap_err(), words)]);
     }
+    let plans: [(&str, &[&str]); 7] = [
+        ("1/s;", &["nothing is after a semicolon", "like \"team: 5000/hour\""]),
+        ("1/s; ; team: 2/h", &["nothing is after a semicolon"]),
+        ("1/s; team:", &["\"team:\" needs at least one quota", "100/minute"]),
+        ("1/s; group a: sliding", &["\"group a: sliding\" needs at least one quota"]),
+        ("1/s; sliding team: 2/h", &["\"sliding team: 2/h\" is ", "\"team: sliding 5000/hour\""]),
+        ("1/s, team: 2/h", &["\"team: 2/h\" is ", "each after a semicolon"]),
+        ("1/m; team: 4294967295/s", &["\"4294967295/second\" needs 65 bits", "lower the limit"]),
+    ];
+    for (text, words) in plans {
+        assert_texts_contain(&[(&text.parse::<Sections>().unwrap_err(), words)]);
+    }
+    let addresses: [(&str, &[&str]); 7] = [
+        ("addresses:", &["\"addresses:\" needs at least one quota"]),
+        ("addresses: /64", &["\"/64\" does not limit", "up to 4 prefixes from /33 to /64"]),
+        ("addresses: /64 1/s;", &["nothing is before or after a semicolon", "/48 1000/minute"]),
+        ("addresses: /64 1/s; ; /48 2/s", &["nothing is before or after a semicolon"]),
+        ("addresses: /64 sliding 1/s", &["\"sliding 1/s\" is ", "\"addresses: sliding /64 "]),
+        ("addresses: /64 1/s; sliding /48 2/s", &["\"sliding /48 2/s\"", "before all prefixes"]),
+        ("addresses: 1/s, /48 2/s", &["\"/48 2/s\" is ", "semicolons between them"]),
+    ];
+    for (text, words) in addresses {
+        assert_texts_contain(&[(&text.parse::<AddressPolicy>().unwrap_err(), words)]);
+    }
+    let on_full = format!("evict\n{}", "!".repeat(40)).parse::<OnFull>().unwrap_err();
+    assert_eq!(on_full.text(), format!("evict{}", "!".repeat(27)));
+    assert_texts_contain(&[(&on_full, &["\"evict!", "it is share or refuse"])]);
     assert!(Peppers::new(&[[1; 31]]).unwrap_err().to_string().contains("31 bytes"));
 }
 

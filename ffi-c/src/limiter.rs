@@ -479,7 +479,8 @@ pub extern "C" fn kt_limiter_on_full(
 /// Sets what happens to a new subject that finds no slot. The table stores it. It applies to all
 /// processes that have the table open, from their next such request on.
 ///
-/// Statuses: `KT_UNKNOWN_MEMBER` if this library does not know the value.
+/// Statuses: `KT_UNKNOWN_MEMBER` if the value is neither `KT_ON_FULL_SHARE` nor
+/// `KT_ON_FULL_REFUSE`.
 ///
 /// ```c
 /// kt_status status = kt_limiter_set_on_full(&limiter, KT_ON_FULL_REFUSE);

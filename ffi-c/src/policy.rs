@@ -118,9 +118,9 @@ pub extern "C" fn kt_sections_parse(
 /// Writes the empty text if the policy is valid.
 ///
 /// Writes the sentence and a NUL into `buffer`, and its length without the NUL to `written_out`.
-/// Unlike `kt_status_message`, it names the part of the policy that is wrong. A part of 16 bytes or
-/// more may be a key that was given by mistake, and is not named. The sentence is then that of
-/// `kt_status_message`.
+/// Unlike `kt_status_message`, it names the part of the policy that is wrong. A part with 16 bytes
+/// or more between spaces, commas, semicolons and colons may be a key that was given by mistake,
+/// and is not named. The sentence is then that of `kt_status_message`.
 ///
 /// Statuses: `KT_BUFFER_TOO_SMALL`; `KT_POLICY_SIZE` bytes are always enough.
 #[unsafe(no_mangle)]
@@ -172,7 +172,7 @@ fn explain(
     let sentence = match core::str::from_utf8(text) {
         Ok(text) => match parse(text) {
             Ok(()) => return put(buffer, written, b""),
-            Err(error) if error.part().len() >= IMPORTED_KEY_LEN.start => {
+            Err(error) if may_be_secret(error.part()) => {
                 let sentence = kt_status::from(error.kind()).message();
                 return put(buffer, written, sentence.to_bytes());
             }
@@ -183,6 +183,13 @@ fn explain(
         ),
     };
     put(buffer, written, sentence.as_bytes())
+}
+
+/// Returns whether a part of a policy may be a key or a pepper, which an error must not repeat: it
+/// has as many characters as a key, and no separator between them.
+fn may_be_secret(part: &str) -> bool {
+    let mut words = part.split([' ', '\t', ',', ';', ':']);
+    words.any(|word| word.len() >= IMPORTED_KEY_LEN.start)
 }
 
 #[cfg(test)]
@@ -197,5 +204,35 @@ mod tests {
         let head = "; group : sliding ".len() + MAX_GROUP_NAME_LEN;
         let longest = MAX_TALLIES * (head + MAX_QUOTAS * quota);
         assert!(longest < KT_SECTIONS_SIZE, "{longest}");
+    }
+
+    #[test]
+    fn longest_sentence_of_an_error_fits() {
+        let filled = |start: &str| format!("{start}{}", " 99".repeat(20));
+        let beginnings = ["", "sliding ", "unlimited", "x warn", "/", "x: ", "0/", "1/32d, 1/"];
+        for begin in beginnings {
+            for text in ["", "addresses: /64 1/s; ", "addresses: /64 ", "1/s; ", "1/s, "] {
+                let text = filled(&format!("{text}{begin}"));
+                let sentences = [
+                    text.parse::<Policy>().map(drop),
+                    text.parse::<Sections>().map(drop),
+                    text.parse::<AddressPolicy>().map(drop),
+                ];
+                for error in sentences.into_iter().filter_map(Result::err) {
+                    let sentence = error.to_string();
+                    assert!(sentence.len() < KT_POLICY_SIZE, "{} {sentence}", sentence.len());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn part_like_a_key_is_secret_and_a_list_is_not() {
+        for part in ["sliding 20/minute", "team: 5000/hour, 9/day", "123456789012345"] {
+            assert!(!may_be_secret(part), "{part}");
+        }
+        for part in ["1234567890123456", "kt_live_063UfDVRKBz007pSo2b9TNg1", "1 1234567890123/56"] {
+            assert!(may_be_secret(part), "{part}");
+        }
     }
 }

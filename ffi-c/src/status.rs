@@ -213,7 +213,7 @@ statuses! {
         KT_TEAMS_FULL = 94 =>
             "the gate has no room for another team; create one with room for more",
         KT_NO_SUCH_ACCOUNT = 95 =>
-            "the gate has no such account; an account is made with its first key",
+            "the gate has no such account; an account is made with its first key, in a gate with room for teams",
         KT_NO_SUCH_SCOPE = 96 =>
             "the gate has no such scope; its scopes are named when it is created, at most 64",
         KT_NO_SUCH_GROUP = 97 => "the plans of this gate have no such group or section",
@@ -545,7 +545,10 @@ mod tests {
         );
         assert_shared(AdminError::TeamsFull { teams: 7 }, "; create one with ");
         assert_shared(AdminError::TeamsFull { teams: 0 }, "; create one with room for ");
-        assert_shared(AdminError::NoSuchAccount(7), "; an account is made with its first key");
+        assert_shared(
+            AdminError::NoSuchAccount(7),
+            "; an account is made with its first key, in a gate with room",
+        );
         assert_shared(
             AdminError::NoSuchScope,
             "; its scopes are named when it is created, at most 64",

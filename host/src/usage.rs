@@ -54,6 +54,9 @@ impl Gate {
     /// The counts are in a file next to that of the gate, of 64 bytes for each key that the gate
     /// has room for. It has the owner and mode of the gate's file, and remains when counting ends.
     ///
+    /// If the file was removed, this creates another one, and every open gate counts in that one
+    /// from its next request on. It keeps the removed one mapped until it is closed.
+    ///
     /// # Errors
     /// [`Error::Io`] for a gate in memory. Those of [`create`](Self::create), for the
     /// file of the counts, and of [`administer`](Self::administer).

@@ -210,6 +210,23 @@ fn without_the_file_checks_continue() {
 }
 
 #[test]
+#[cfg(unix)]
+fn open_gate_counts_in_every_file_that_replaces_another() {
+    let (folder, path) = sandbox();
+    let gate = create(&path);
+    let (key, key_id) = issue(&gate);
+    let file = folder.path().join("api.gate.usage");
+    for round in 0..8 {
+        open(&path).set_usage(true).unwrap();
+        assert_eq!(admitted(&gate, key_id), Some(0), "{round}");
+        assert!(check(&gate, &key, 1).is_admitted());
+        assert_eq!(admitted(&gate, key_id), Some(1), "{round}");
+        assert_eq!(admitted(&open(&path), key_id), Some(1), "{round}");
+        fs::remove_file(&file).unwrap();
+    }
+}
+
+#[test]
 fn gate_in_memory_has_no_file() {
     let gate = Gate::in_memory(peppers(), &GateConfig::default()).unwrap();
     let error = gate.set_usage(true).unwrap_err().to_string();

@@ -1,11 +1,15 @@
 //! Conversion of Python arguments, with the errors for wrong types and values out of range.
 
+use core::ops::RangeInclusive;
 use core::time::Duration;
 use std::path::PathBuf;
 
 use keytally::pepper;
 use keytally::redact::{policy_error, redact, redact_name};
-use keytally::{KeyId, Name, Peppers, Timestamp, Window};
+use keytally::{
+    IMPORTED_KEY_LEN, KeyId, MAX_KEYS, MAX_SUBJECTS, Name, ParseOnFullError, Peppers, Timestamp,
+    Window,
+};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyUnicodeEncodeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDateTime, PyDelta, PyString, PyTzInfoAccess as _};
@@ -87,26 +91,36 @@ impl<'py> FromPyObject<'_, 'py> for Account {
     }
 }
 
-/// The capacity of a table in keys or subjects, 0 to 4294967295. Creating the table checks it
-/// against the table's own bounds.
+/// The capacity of a limiter in subjects.
 pub(crate) struct Capacity(pub(crate) u32);
 
 impl<'py> FromPyObject<'_, 'py> for Capacity {
     type Error = PyErr;
 
     fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        whole_number(value, "capacity", "a whole number").map(Self)
+        room(value, "capacity", 1..=MAX_SUBJECTS).map(Self)
     }
 }
 
-/// The capacity of a gate in accounts, 0 to 4294967295.
+/// The capacity of a gate in keys.
+pub(crate) struct Keys(pub(crate) u32);
+
+impl<'py> FromPyObject<'_, 'py> for Keys {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        room(value, "keys", 1..=MAX_KEYS).map(Self)
+    }
+}
+
+/// The capacity of a gate in accounts.
 pub(crate) struct Teams(pub(crate) u32);
 
 impl<'py> FromPyObject<'_, 'py> for Teams {
     type Error = PyErr;
 
     fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        whole_number(value, "teams", "a whole number").map(Self)
+        room(value, "teams", 0..=MAX_KEYS).map(Self)
     }
 }
 
@@ -119,10 +133,15 @@ impl<'py> FromPyObject<'_, 'py> for OnFull {
     fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
         let text: String =
             value.extract().map_err(|_| wrong_type("on_full", "'share' or 'refuse'", &value))?;
-        // The text may be a secret that was given as a wrong argument.
-        text.parse()
-            .map(Self)
-            .map_err(|_| PyValueError::new_err("on_full must be 'share' or 'refuse'"))
+        text.parse().map(Self).map_err(|_: ParseOnFullError| {
+            // A text as long as a key may be a secret that was given as a wrong argument.
+            let len = text.chars().count();
+            let text = match len < IMPORTED_KEY_LEN.start {
+                true => format!("{text:?}"),
+                false => format!("a text of {len} characters"),
+            };
+            PyValueError::new_err(format!("on_full is {text}, and must be 'share' or 'refuse'"))
+        })
     }
 }
 
@@ -176,13 +195,32 @@ pub(crate) fn whole_number(
         if error.is_instance_of::<PyTypeError>(value.py()) {
             wrong_type(argument, expected, &value)
         } else {
-            PyValueError::new_err(format!(
-                "{argument} is {}, and must be 0 to {}",
-                shown(&value),
-                u32::MAX
-            ))
+            PyValueError::new_err(out_of_range(&value, argument, &(0..=u32::MAX)))
         }
     })
+}
+
+/// Extracts how much a new table has room for.
+///
+/// # Errors
+/// A `TypeError` or a `CreateError` that names the argument `argument`.
+fn room(
+    value: Borrowed<'_, '_, PyAny>,
+    argument: &str,
+    range: RangeInclusive<u32>,
+) -> PyResult<u32> {
+    match value.extract::<u32>() {
+        Ok(number) if range.contains(&number) => Ok(number),
+        Err(error) if error.is_instance_of::<PyTypeError>(value.py()) => {
+            Err(wrong_type(argument, "a whole number", &value))
+        }
+        _ => Err(CreateError::new_err(out_of_range(&value, argument, &range))),
+    }
+}
+
+/// Returns the sentence about an integer that is not in a range.
+fn out_of_range(value: &Bound<'_, PyAny>, argument: &str, range: &RangeInclusive<u32>) -> String {
+    format!("{argument} is {}, and must be {} to {}", shown(value), range.start(), range.end())
 }
 
 /// Returns the `repr` of a value for an error: redacted, and cut after 40 characters. For a

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::account::AccountInfo;
 use crate::arguments::{
-    self, Account, Capacity, Cost, Expiry, Grace, Groups, KeyIdText, Moment, Need, Scopes, Teams,
+    self, Account, Cost, Expiry, Grace, Groups, KeyIdText, Keys, Moment, Need, Scopes, Teams,
     WaitTime, with_api_key, with_bytes,
 };
 use crate::charge::ChargeArgument;
@@ -168,14 +168,14 @@ impl Gate {
     /// >>> gate.described, gate.check(gate.issue(42).expose()).limit
     /// ('month', 30000)
     #[staticmethod]
-    #[pyo3(signature = (path, *, pepper=None, pepper_file=None, keys=Capacity(100_000), plans=None, prefix="kt", teams=None, scopes=None, described=None), text_signature = "(path, *, pepper=None, pepper_file=None, keys=100000, plans=None, prefix=\"kt\", teams=None, scopes=(), described=None)")]
+    #[pyo3(signature = (path, *, pepper=None, pepper_file=None, keys=Keys(100_000), plans=None, prefix="kt", teams=None, scopes=None, described=None), text_signature = "(path, *, pepper=None, pepper_file=None, keys=100000, plans=None, prefix=\"kt\", teams=None, scopes=(), described=None)")]
     #[expect(clippy::too_many_arguments, reason = "callers in Python name them")]
     fn create(
         py: Python<'_>,
         path: PathBuf,
         pepper: Option<String>,
         pepper_file: Option<PathBuf>,
-        keys: Capacity,
+        keys: Keys,
         plans: Option<&Bound<'_, PyMapping>>,
         prefix: &str,
         teams: Option<Teams>,
@@ -234,13 +234,13 @@ impl Gate {
     /// >>> gate
     /// <Gate in memory>
     #[staticmethod]
-    #[pyo3(signature = (*, pepper=None, pepper_file=None, keys=Capacity(100_000), plans=None, prefix="kt", teams=None, scopes=None, described=None), text_signature = "(*, pepper=None, pepper_file=None, keys=100000, plans=None, prefix=\"kt\", teams=None, scopes=(), described=None)")]
+    #[pyo3(signature = (*, pepper=None, pepper_file=None, keys=Keys(100_000), plans=None, prefix="kt", teams=None, scopes=None, described=None), text_signature = "(*, pepper=None, pepper_file=None, keys=100000, plans=None, prefix=\"kt\", teams=None, scopes=(), described=None)")]
     #[expect(clippy::too_many_arguments, reason = "callers in Python name them")]
     fn in_memory(
         py: Python<'_>,
         pepper: Option<String>,
         pepper_file: Option<PathBuf>,
-        keys: Capacity,
+        keys: Keys,
         plans: Option<&Bound<'_, PyMapping>>,
         prefix: &str,
         teams: Option<Teams>,
@@ -1548,7 +1548,7 @@ impl New {
 
 /// Returns the configuration of a new gate.
 fn config(
-    keys: &Capacity,
+    keys: &Keys,
     plans: Option<&Bound<'_, PyMapping>>,
     prefix: &str,
     teams: Option<Teams>,

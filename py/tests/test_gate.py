@@ -288,20 +288,25 @@ def test_gate_with_invalid_arguments_is_not_created(tmp_path, pepper):
         return Gate.create(path, pepper=pepper, **arguments)
 
     for arguments, message in [
-        ({"keys": 0}, "a capacity of 0 .*; it is 1 to 67108864"),
-        ({"keys": 67_108_865}, "1 to 67108864"),
+        ({"keys": 0}, "keys is 0, and must be 1 to 67108864"),
+        ({"keys": 67_108_865}, "keys is 67108865, and must be 1 to 67108864"),
         ({"plans": {}}, "0 plans .*; a gate has 1 to"),
         ({"plans": {"a": "1/minute", "b": "1/hour"}}, "share their sections"),
         ({"plans": {"A": "1/minute"}}, "is not a valid plan name"),
         ({"prefix": "KT"}, 'prefix is "KT", and must be'),
         ({"plans": {"default": "1/fortnight"}}, '"fortnight" is .*; the units are'),
-        ({"keys": -1}, "capacity is -1, and must be 0 to 4294967295"),
-        ({"keys": 1 << 40}, "capacity is 1099511627776, and must be"),
+        ({"plans": {"default": "1/minute;"}}, "nothing is after a semicolon"),
+        ({"plans": {"default": "1/s; sliding team: 1/s"}}, '"team: sliding 5000/hour"'),
+        ({"keys": -1}, "keys is -1, and must be 1 to 67108864"),
+        ({"keys": 1 << 40}, "keys is 1099511627776, and must be 1 to 67108864"),
+        ({"teams": -1}, "teams is -1, and must be 0 to 67108864"),
     ]:
         with pytest.raises(ValueError, match=message):
             create(**arguments)
     with pytest.raises(TypeError, match="policy must be a str, Sections or a Policy, not int"):
         create(plans={"default": 5})
+    with pytest.raises(TypeError, match="keys must be a whole number, not str"):
+        create(keys="8")
     assert not path.exists()
     create(keys=8)
     with pytest.raises(FileExistsError):

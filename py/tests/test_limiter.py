@@ -125,7 +125,7 @@ def test_on_full_is_stored_in_the_table(tmp_path):
     assert Limiter.open_or_create(path, "3/minute", 100).on_full == "refuse"
     limiter.set_on_full("share")
     assert Limiter.open(path).on_full == "share"
-    with pytest.raises(ValueError, match="on_full must be 'share' or 'refuse'"):
+    with pytest.raises(ValueError, match="on_full is \"evict\", and must be 'share' or 'refuse'"):
         limiter.set_on_full("evict")
     with pytest.raises(TypeError, match="on_full"):
         Limiter.in_memory("3/minute", on_full=True)
@@ -156,8 +156,14 @@ def test_limiter_file_is_shared_by_its_handles(tmp_path, now):
 def test_limiter_with_invalid_arguments_is_not_created():
     with pytest.raises(keytally.PolicyError, match='"100" is .*; a quota is LIMIT/UNIT'):
         Limiter.in_memory("100")
-    with pytest.raises(keytally.CreateError, match="a capacity of 0 .*; it is 1 to"):
-        Limiter.in_memory("1/minute", 0)
+    for capacity in (0, -1, 1_073_741_825, 1 << 40):
+        message = f"^capacity is {capacity}, and must be 1 to 1073741824"
+        with pytest.raises(keytally.CreateError, match=message):
+            Limiter.in_memory("1/minute", capacity)
+    with pytest.raises(keytally.PolicyError, match="nothing is before or after a semicolon"):
+        Limiter.in_memory("addresses: /64 1/minute;")
+    with pytest.raises(keytally.PolicyError, match='"addresses: sliding /64 5/hour"'):
+        Limiter.in_memory("addresses: /64 sliding 1/minute")
     with pytest.raises(
         TypeError, match="must be a str, a Policy or an AddressPolicy, not NoneType"
     ):

@@ -164,6 +164,14 @@ char *ngx_http_keytally_limit_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *con
             zone->on_full = KT_ON_FULL_SHARE;
         } else if (ngx_strcmp(arg.data, "on_full=refuse") == 0) {
             zone->on_full = KT_ON_FULL_REFUSE;
+        } else if (ngx_strncmp(arg.data, "on_full=", 8) == 0) {
+            /* A longer text may be a key or a pepper that was given by mistake. */
+            size_t len = arg.len - 8 < 16 ? arg.len - 8 : 0;
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "\"on_full=%*s%s\" is neither \"on_full=share\" nor "
+                               "\"on_full=refuse\"",
+                               len, arg.data + 8, len == arg.len - 8 ? "" : "...");
+            return NGX_CONF_ERROR;
         } else if (ngx_strncmp(arg.data, "policy=", 7) == 0) {
             char *error = ngx_http_keytally_read_policy(cf, &i, &zone->policy);
             if (error != NGX_CONF_OK) return error;

@@ -1800,7 +1800,10 @@ class Configuration(unittest.TestCase):
             "keytally_limit_zone zone=z:1m key=$uri policy=5/fortnight;": "fortnight",
             'keytally_limit_zone zone=z:1m key=$uri policy="1/s, 5/m;': "without its closing quote",
             'keytally_limit_zone zone=z:1m key=$uri policy="1/s, 1/s";': "1/s",
-            "keytally_limit_zone zone=z:1m policy=1/s on_full=evict;": 'parameter 3 of "keytally_limit_zone" is none of "zone="',
+            "keytally_limit_zone zone=z:1m policy=1/s on_full=evict;": '"on_full=evict" is neither "on_full=share" nor "on_full=refuse"',
+            "keytally_limit_zone zone=z:1m policy=1/s on_full=0123456789abcdef;": '"on_full=..." is neither "on_full=share" nor "on_full=refuse"',
+            'keytally_limit_zone zone=z:1m "policy=addresses: /64 1/s;";': '"policy=": nothing is before or after a semicolon; leave the semicolon out',
+            'keytally_limit_zone zone=z:1m "policy=addresses: /64 sliding 20/s";': '"policy=": "sliding 20/s" is not a quota; ',
             'keytally_limit_zone zone=z:1m policy="addresses: /64 1/s; /48 9/s";': 'begin with the quote: "policy=..."',
             "keytally_limit_zone zone=z:1m 'policy=addresses: /65 1/s';": '"/65 1/s"',
             " ".join(

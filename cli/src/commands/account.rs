@@ -103,7 +103,8 @@ impl Change {
         }
         if let Some(limits) = &self.limits {
             let quotas = limits.iter().next().map_or(&[][..], |section| section.quotas());
-            gate.change(|gate| gate.limit_account(account, quotas))?;
+            gate.change(|gate| gate.limit_account(account, quotas))
+                .map_err(|error| plans::not_limits(&gate.current(), limits, error))?;
         }
         if self.suspend || self.resume {
             gate.change(|gate| gate.set_suspended(account, self.suspend))?;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use crate::arguments::parse_digits;
+use crate::arguments::{self, parse_digits};
 use crate::failure::Failure;
 use crate::gate_file::GateFile;
 use crate::output::{OutputFormat, print_note};
@@ -39,7 +39,7 @@ pub(crate) struct Check {
     )]
     key: OsString,
     /// Cost of the request, in units of the quotas
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, default_value_t = 1)]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, default_value_t = 1, value_parser = arguments::number_parser(0..=u32::MAX))]
     cost: u32,
     /// A group of the plan that is charged too, as NAME, or as NAME=COST for a cost of its own.
     /// Repeat the option for more

@@ -1,9 +1,9 @@
 //! The command `create`.
 
-use clap::{Args, value_parser};
+use clap::Args;
 use keytally::Name;
 use keytally::Plan;
-use keytally::{Gate, GateConfig, Window};
+use keytally::{Gate, GateConfig, MAX_KEYS, Window};
 use serde::Serialize;
 
 use crate::arguments;
@@ -25,7 +25,7 @@ pub(crate) struct Create {
     #[command(flatten)]
     gate: GateFile,
     /// Capacity: the maximum number of keys
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, default_value_t = 100_000, value_parser = value_parser!(u32).range(1..=MAX_KEYS))]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, default_value_t = 100_000, value_parser = arguments::number_parser(1..=MAX_KEYS))]
     keys: u32,
     /// A plan, as NAME=SECTIONS, which list the limits: those of the key, then, each after a
     /// semicolon, "team: LIMITS" for all keys of an account, and "group NAME: LIMITS" for requests
@@ -35,7 +35,7 @@ pub(crate) struct Create {
     plans: Vec<Plan>,
     /// Capacity: the maximum number of accounts [default: that of keys if the plans have a section
     /// "team", else 0]
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = value_parser!(u32).range(0..=MAX_KEYS))]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = arguments::number_parser(0..=MAX_KEYS))]
     teams: Option<u32>,
     /// A scope that keys may have, such as read: 1 to 16 characters. Repeat the option for more, at
     /// most 64
@@ -51,9 +51,6 @@ pub(crate) struct Create {
     #[command(flatten)]
     format: OutputFormat,
 }
-
-/// The maximum capacity of a gate, in the type that clap needs.
-const MAX_KEYS: i64 = keytally::MAX_KEYS as i64;
 
 #[derive(Serialize)]
 struct Created {

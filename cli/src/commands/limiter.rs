@@ -73,7 +73,7 @@ struct Top {
     #[arg(long)]
     once: bool,
     /// With --once or --json: the maximum number of subjects to print
-    #[arg(long, value_name = "NUMBER", default_value_t = 40)]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, default_value_t = 40, value_parser = arguments::number_parser(0..=u16::MAX))]
     rows: u16,
     #[command(flatten)]
     format: OutputFormat,

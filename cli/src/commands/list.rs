@@ -10,6 +10,7 @@ use keytally::{Gate, now};
 use serde::Serialize;
 
 use super::create::PlanText;
+use crate::arguments;
 use crate::columns::{Align, Columns};
 use crate::failure::Failure;
 use crate::gate_file::GateFile;
@@ -27,7 +28,7 @@ pub(crate) struct List {
     #[command(flatten)]
     gate: GateFile,
     /// Only the keys of this account
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = arguments::number_parser(0..=u32::MAX))]
     account: Option<u32>,
     #[command(flatten)]
     format: OutputFormat,

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, value_parser};
-use keytally::{MigrationConfig, Plan, Window};
+use clap::Args;
+use keytally::{MAX_KEYS, MigrationConfig, Plan, Window};
 use serde::Serialize;
 
 use super::create::PlanText;
@@ -32,7 +32,7 @@ pub(crate) struct Migrate {
     new: PathBuf,
     /// Capacity: the maximum number of keys, rounded up to a multiple of the present one [default:
     /// the present one]
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = value_parser!(u32).range(1..=MAX_KEYS))]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = arguments::number_parser(1..=MAX_KEYS))]
     keys: Option<u32>,
     /// A plan, as NAME=SECTIONS, as in create. Repeat the option for all plans of the new gate
     /// [default: the present plans]
@@ -40,7 +40,7 @@ pub(crate) struct Migrate {
     plans: Vec<Plan>,
     /// Capacity: the maximum number of accounts [default: the present one, as many times as that of
     /// keys]
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = value_parser!(u32).range(0..=MAX_KEYS))]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = arguments::number_parser(0..=MAX_KEYS))]
     teams: Option<u32>,
     /// Window that X-RateLimit-* describe, such as month: one of the quotas of keys [default: the
     /// present one]
@@ -52,9 +52,6 @@ pub(crate) struct Migrate {
     #[command(flatten)]
     format: OutputFormat,
 }
-
-/// The maximum capacity of a gate, in the type that clap needs.
-const MAX_KEYS: i64 = keytally::MAX_KEYS as i64;
 
 #[derive(Serialize)]
 struct Report {

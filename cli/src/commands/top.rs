@@ -20,6 +20,7 @@ use ratatui::widgets::{Paragraph, Row, Table, Widget};
 use serde::Serialize;
 
 use super::list::Summary;
+use crate::arguments;
 use crate::failure::Failure;
 use crate::gate_file::GateFile;
 use crate::output::{OutputFormat, pluralized};
@@ -40,7 +41,7 @@ pub(crate) struct Top {
     #[arg(long)]
     once: bool,
     /// With --once or --json: the maximum number of keys to print
-    #[arg(long, value_name = "NUMBER", default_value_t = 40)]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, default_value_t = 40, value_parser = arguments::number_parser(0..=u16::MAX))]
     rows: u16,
     #[command(flatten)]
     format: OutputFormat,

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use keytally::{Gate, KeyInfo, KeyUsage, now};
 use serde::Serialize;
 
+use crate::arguments;
 use crate::columns::{Align, Columns};
 use crate::failure::Failure;
 use crate::gate_file::{GateFile, GateFileToChange};
@@ -56,7 +57,7 @@ struct Show {
     #[command(flatten)]
     gate: GateFile,
     /// Only the keys of this account
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = arguments::number_parser(0..=u32::MAX))]
     account: Option<u32>,
     #[command(flatten)]
     format: OutputFormat,

@@ -112,7 +112,10 @@ impl fmt::Display for AdminError {
                 write!(f, "the gate has room for {teams} teams and has them all; create one with more")
             }
             Self::NoSuchAccount(account) => {
-                write!(f, "the gate has no account {account}; an account is made with its first key")
+                write!(
+                    f,
+                    "the gate has no account {account}; an account is made with its first key, in a gate with room for teams"
+                )
             }
             Self::NoSuchScope => write!(
                 f,

@@ -154,7 +154,8 @@ impl Shapes {
         }
         for_each_tally(sections, |section, range, layout| {
             let _ = shapes.tallies.push(Shape { section, first: range.start, layout });
-        })?;
+        })
+        .map_err(|fault| fault.kind)?;
         Ok(shapes)
     }
 }

@@ -3,6 +3,9 @@
 use core::fmt;
 use core::str::FromStr;
 
+use crate::quota::MAX_PART_LEN;
+use crate::text::Text;
+
 /// What happens to a request whose subject is new and finds both of its buckets full.
 ///
 /// ```
@@ -62,17 +65,34 @@ impl FromStr for OnFull {
     type Err = ParseOnFullError;
 
     fn from_str(text: &str) -> Result<Self, ParseOnFullError> {
-        Self::ALL.into_iter().find(|value| value.as_str() == text).ok_or(ParseOnFullError(()))
+        Self::ALL
+            .into_iter()
+            .find(|value| value.as_str() == text)
+            .ok_or_else(|| ParseOnFullError { text: Text::cut(text) })
     }
 }
 
 /// The error of a text that is neither `share` nor `refuse`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ParseOnFullError(());
+///
+/// ```
+/// let error = "evict".parse::<keytally_core::OnFull>().unwrap_err();
+/// assert_eq!(error.to_string(), "\"evict\" is not a value of on_full; it is share or refuse");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseOnFullError {
+    text: Text<MAX_PART_LEN>,
+}
+
+impl ParseOnFullError {
+    /// Returns the text, cut to 32 bytes.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
 
 impl fmt::Display for ParseOnFullError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("on_full is share or refuse")
+        write!(f, "\"{}\" is not a value of on_full; it is share or refuse", self.text)
     }
 }
 

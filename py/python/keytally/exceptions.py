@@ -56,7 +56,7 @@ class CreateError(KeytallyError, ValueError):
     >>> import keytally
     >>> keytally.Limiter.in_memory("5/minute", capacity=0)
     Traceback (most recent call last):
-    keytally.exceptions.CreateError: a capacity of 0 ...
+    keytally.exceptions.CreateError: capacity is 0, and must be 1 to 1073741824
 
     """
 

@@ -7,7 +7,6 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use clap::builder::RangedU64ValueParser;
 use keytally::now;
 use keytally::redact::{policy_error, redact};
 use keytally::{Followed, ParsePolicyError, Plan, Window};
@@ -29,8 +28,8 @@ use crate::shell::{SHELL, Shell};
 use crate::system::{Hangup, StopSignals, hangup};
 use keytally_cli::internal::Failure;
 use keytally_cli::internal::{
-    PepperSource, Status, path_parser, plans, pluralized, print_note, times, value_parser,
-    warn_of_never_binding_quotas,
+    PepperSource, Status, number_parser, path_parser, plans, pluralized, print_note, times,
+    value_parser, warn_of_never_binding_quotas,
 };
 
 /// Run the reference service: an example API behind a gate, and /auth for services behind a proxy
@@ -61,7 +60,7 @@ pub(crate) struct Serve {
     metrics_listen: Option<String>,
     /// Maximum number of keys that /metrics names, those with the most denied requests, 0 to 100
     /// [default: 10 with --metrics-listen, else 0, because clients may reach --listen]
-    #[arg(long, value_name = "COUNT", allow_negative_numbers = true, value_parser = RangedU64ValueParser::<usize>::new().range(0..=100))]
+    #[arg(long, value_name = "COUNT", allow_negative_numbers = true, value_parser = number_parser(0..=100_usize))]
     metrics_keys: Option<usize>,
     /// Permissions of Unix socket files, in octal
     #[arg(long, value_name = "MODE", default_value = "660", value_parser = parse_mode)]
@@ -75,7 +74,7 @@ pub(crate) struct Serve {
     plans: Vec<Plan>,
     /// Capacity of a new gate: the maximum number of accounts. An existing gate must have the same
     /// [default: that of keys if the plans have a section "team", else 0]
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..=MAX_TEAMS))]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = number_parser(0..=keytally::MAX_KEYS))]
     teams: Option<u32>,
     /// A scope that keys of a new gate may have, such as read: 1 to 16 characters; repeatable. An
     /// existing gate must have it
@@ -123,11 +122,11 @@ pub(crate) struct Serve {
     /// Maximum number of open connections. The system's limit of open files may lower it. A
     /// connection takes up to 30 KiB of memory. If all are in use, a new connection closes the one
     /// that has been idle longest
-    #[arg(long, value_name = "COUNT", allow_negative_numbers = true, default_value_t = 2048, value_parser = RangedU64ValueParser::<usize>::new().range(1..=65_536))]
+    #[arg(long, value_name = "COUNT", allow_negative_numbers = true, default_value_t = 2048, value_parser = number_parser(1..=65_536_usize))]
     connections: usize,
     /// Maximum number of open connections of one client address. An IPv6 address counts with its
     /// /64. There is no limit for loopback addresses, Unix sockets and trusted proxies
-    #[arg(long, value_name = "COUNT", allow_negative_numbers = true, default_value_t = 256, value_parser = RangedU64ValueParser::<usize>::new().range(1..=65_536))]
+    #[arg(long, value_name = "COUNT", allow_negative_numbers = true, default_value_t = 256, value_parser = number_parser(1..=65_536_usize))]
     connections_per_address: usize,
     /// How long a client may take to send the head of a request or to read a response, and how long
     /// an idle connection stays open
@@ -137,9 +136,6 @@ pub(crate) struct Serve {
     #[command(flatten)]
     keys: crate::keys::KeysOptions,
 }
-
-/// The maximum capacity in teams, in the type that clap needs.
-const MAX_TEAMS: i64 = keytally::MAX_KEYS as i64;
 
 /// How many keys the metrics name at a listener of their own.
 const NAMED_KEYS: usize = 10;

@@ -245,8 +245,10 @@ fn invalid_option_error_states_what_is_valid() {
         (["--preflight-header", "no header"], "X-Forwarded-Method"),
         (["--client-timeout", "0s"], "1s to 1h"),
         (["--client-timeout", "soon"], "--client-timeout"),
-        (["--connections", "0"], "1..=65536"),
-        (["--connections-per-address", "none"], "--connections-per-address"),
+        (["--connections", "0"], "\"0\" is not a whole number from 1 to 65536"),
+        (["--connections-per-address", "none"], "\"none\" is not a whole number from 1 to 65536"),
+        (["--metrics-keys", "101"], "\"101\" is not a whole number from 0 to 100"),
+        (["--teams", "abc"], "\"abc\" is not a whole number from 0 to 67108864"),
     ] {
         let run = sandbox.finish(&mut sandbox.command(&[&["serve"], &args[..]].concat()), b"");
         assert_eq!(run.status, 2, "{args:?} {run:?}");
