@@ -162,6 +162,30 @@ fn usage_by_hour_is_what_the_requests_came_to() {
 }
 
 #[test]
+fn api_is_what_openapi_json_describes() {
+    let schemathesis = std::env::var_os("KEYTALLY_TEST_SCHEMATHESIS");
+    let schemathesis = schemathesis.expect("`cargo xtask test keys` sets this");
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[]);
+    keys(&sandbox, &["team", "create", "Acme"]);
+    // Each token has limits.
+    let tokens: Vec<_> = (0..16).map(|_| token(&sandbox, &[])).collect();
+    let is_full = std::env::var_os("KEYTALLY_FULL").is_some();
+    let url = format!("http://{}/keys/api/v1/openapi.json", server.address);
+    let mut command = Command::new(schemathesis);
+    command.args(["run", &url, "--checks=all", "--workers=1", "--no-color", "--seed=1"]);
+    command.arg(format!("--max-examples={}", if is_full { 100 } else { 5 }));
+    command.env("KEYTALLY_TOKENS", tokens.join(" ")).env("SCHEMATHESIS_HOOKS", "keys_hooks");
+    command.env("PYTHONPATH", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/languages"));
+    command.env("PYTHONDONTWRITEBYTECODE", "1").current_dir(sandbox.path("."));
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    let operations = text.lines().find_map(|line| line.trim().strip_prefix("Tested: "));
+    assert_eq!(operations, Some("23"), "{text}");
+}
+
+#[test]
 fn list_is_not_served_where_tokens_could_be_read() {
     let sandbox = Sandbox::new();
     let serve = |args: &[&str]| run(&sandbox, &[&["serve", "--data", "data"], args].concat());
