@@ -158,7 +158,7 @@ stop_points! {
 pub const fn stop(_: Stop) {}
 
 #[cfg(all(feature = "__stop-points", not(any(loom, shuttle))))]
-pub use armed::{arm, stop, stopped, visits};
+pub use armed::{arm, resume, stop, stopped, visits};
 
 #[cfg(any(loom, shuttle))]
 pub use modeled::{stop, with_stops};
@@ -174,13 +174,13 @@ mod armed {
     static STOPPED: AtomicU64 = AtomicU64::new(0);
     static VISITS: [AtomicU64; Stop::MAX] = [const { AtomicU64::new(0) }; Stop::MAX];
 
-    /// Stops here permanently if this visit of this step was armed.
+    /// Stops here until [`resume`] if this visit of this step was armed.
     pub fn stop(step: Stop) {
         let visit = VISITS[step.number()].fetch_add(1, Ordering::AcqRel) + 1;
         let armed = ARMED.load(Ordering::Acquire);
         if index(high(armed).into()) == step.number() && u64::from(low(armed)) == visit {
             STOPPED.store(1, Ordering::Release);
-            loop {
+            while stopped() {
                 pause();
             }
         }
@@ -195,6 +195,12 @@ mod armed {
     /// Returns whether a thread has stopped.
     pub fn stopped() -> bool {
         STOPPED.load(Ordering::Acquire) == 1
+    }
+
+    /// Lets the thread that has stopped continue. No step is armed then.
+    pub fn resume() {
+        ARMED.store(0, Ordering::Release);
+        STOPPED.store(0, Ordering::Release);
     }
 
     /// Returns how often this process has visited the step.

@@ -2,7 +2,7 @@
 
 pub use keytally_core::stop::{Stop, stop};
 #[cfg(all(feature = "__stop-points", not(any(loom, shuttle))))]
-pub use keytally_core::stop::{arm, stopped, visits};
+pub use keytally_core::stop::{arm, resume, stopped, visits};
 pub use keytally_core::stop_points;
 
 /// The steps of files and their locks.

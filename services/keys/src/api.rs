@@ -19,8 +19,12 @@ use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use keytally::PROBLEM_MEDIA_TYPE;
 use utoipa::OpenApi;
+use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
+use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -40,6 +44,7 @@ pub const PREFIX: &str = "/keys/api/v1";
                        The token of an operator names the team of a request by the parameter team."
     ),
     servers((url = "/keys/api/v1")),
+    components(schemas(Problem)),
     security(("token" = []))
 )]
 struct Description;
@@ -67,7 +72,41 @@ fn described() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .split_for_parts();
     let scheme = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-API-Key")));
     description.components.get_or_insert_default().add_security_scheme("token", scheme);
+    for item in description.paths.paths.values_mut() {
+        let methods = [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete];
+        methods.into_iter().flatten().for_each(complete);
+    }
     (router, description)
+}
+
+/// Describes what all operations have: the parameter `team`, and problems.
+fn complete(operation: &mut Operation) {
+    let number =
+        ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(u32::MAX));
+    let team = ParameterBuilder::new()
+        .name("team")
+        .parameter_in(ParameterIn::Query)
+        .description(Some("The team; for the token of an operator, which is of no team"))
+        .schema(Some(number))
+        .build();
+    let parameters = operation.parameters.get_or_insert_default();
+    for parameter in &mut *parameters {
+        // A parameter is absent, not null.
+        if let RefOr::T(parameter) = parameter
+            && let Some(RefOr::T(Schema::Object(object))) = &mut parameter.schema
+            && let SchemaType::Array(types) = &object.schema_type
+            && let Some(kind) = types.iter().find(|kind| **kind != Type::Null)
+        {
+            object.schema_type = SchemaType::Type(kind.clone());
+        }
+    }
+    parameters.push(team.into());
+    for (status, description) in [("4XX", "What is wrong"), ("5XX", "What cannot be done now")] {
+        let content = Content::new(Some(Ref::from_schema_name("Problem")));
+        let response =
+            ResponseBuilder::new().description(description).content(PROBLEM_MEDIA_TYPE, content);
+        operation.responses.responses.insert(status.to_owned(), response.build().into());
+    }
 }
 
 /// Returns the description of the API in the form of OpenAPI.

@@ -31,6 +31,8 @@ pub struct Database {
     kind: Kind,
     /// The URL without a password.
     shown: String,
+    /// Whether an index finds names that contain a text.
+    has_search: bool,
 }
 
 /// A kind of database.
@@ -38,6 +40,17 @@ pub struct Database {
 enum Kind {
     Sqlite,
     Postgres,
+}
+
+/// How a database finds the names that contain a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Search {
+    /// By a table of trigrams.
+    Sqlite,
+    /// By an index of trigrams.
+    Postgres,
+    /// By reading all names of the team.
+    None,
 }
 
 /// The number of connections of a process.
@@ -74,7 +87,10 @@ impl Database {
         let mut attempts = 0;
         loop {
             match connect(options.clone(), kind).await {
-                Ok(pool) => return Ok(Self { pool, kind, shown }),
+                Ok(pool) => {
+                    let has_search = kind == Kind::Sqlite || has_index(&pool).await?;
+                    return Ok(Self { pool, kind, shown, has_search });
+                }
                 // Another process creates the tables, or changes to the write-ahead log.
                 Err(error) if kind == Kind::Sqlite && error.is_of_race() && attempts < ATTEMPTS => {
                     attempts += 1;
@@ -84,6 +100,15 @@ impl Database {
                     return Err(DatabaseError::Open { database: shown, source: Box::new(source) });
                 }
             }
+        }
+    }
+
+    /// Returns how the database finds names that contain a text.
+    pub(crate) fn search(&self) -> Search {
+        match self.kind {
+            _ if !self.has_search => Search::None,
+            Kind::Sqlite => Search::Sqlite,
+            Kind::Postgres => Search::Postgres,
         }
     }
 
@@ -115,6 +140,29 @@ impl Database {
         let mut connection = self.read().await?;
         let head = sqlx::query("select seq from head where one = 1").fetch_one(&mut *connection);
         Ok(sequence(head.await?.try_get(0)?))
+    }
+
+    /// Lets a SQLite database take no more pages, as if its disk were full, or again all that it
+    /// needs. For tests.
+    ///
+    /// # Errors
+    /// If the database cannot be used.
+    #[cfg(feature = "__stop-points")]
+    #[doc(hidden)]
+    pub async fn set_full(&self, is_full: bool) -> Result<(), DatabaseError> {
+        let mut connections = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let mut connection = self.pool.acquire().await?;
+            connection
+                .execute(match is_full {
+                    // SQLite raises this to the present number of pages.
+                    true => "pragma max_page_count = 1",
+                    false => "pragma max_page_count = 4294967294",
+                })
+                .await?;
+            connections.push(connection);
+        }
+        Ok(())
     }
 
     /// Closes all connections.
@@ -217,11 +265,19 @@ async fn connect(options: AnyConnectOptions, kind: Kind) -> Result<AnyPool, Data
     Ok(pool)
 }
 
+/// Returns whether a database of PostgreSQL has the index of names. The migration could not create
+/// it without the extension `pg_trgm`.
+async fn has_index(pool: &AnyPool) -> Result<bool, DatabaseError> {
+    let found = sqlx::query("select cast(to_regclass('key_search') as text)").fetch_one(pool);
+    Ok(found.await?.try_get::<Option<String>, _>(0)?.is_some())
+}
+
 /// Sets what a connection to SQLite needs.
 async fn prepare(connection: &mut AnyConnection, kind: Kind) -> Result<(), sqlx::Error> {
     if kind == Kind::Sqlite {
         for pragma in [
-            "pragma busy_timeout = 5000",
+            // Less than `LIMIT`, so that the error says who delays a change.
+            "pragma busy_timeout = 4000",
             "pragma journal_mode = wal",
             "pragma synchronous = full",
             "pragma foreign_keys = on",

@@ -37,6 +37,13 @@ pub enum Error {
     Gate(keytally::Error),
     /// The database could not be used.
     Database(DatabaseError),
+    /// A token is revoked, and the database could not be used to say so.
+    Unlisted {
+        /// The public name of the token.
+        token: KeyId,
+        /// Why the database could not be used.
+        source: DatabaseError,
+    },
     /// The database is older than the gate: an old copy of it was restored.
     Behind {
         /// The number of the last change in the database.
@@ -73,6 +80,10 @@ impl fmt::Display for Error {
             ),
             Self::Gate(error) => error.fmt(f),
             Self::Database(error) => error.fmt(f),
+            Self::Unlisted { token, source } => write!(
+                f,
+                "the token {token} is revoked, but the list does not say so yet: {source}"
+            ),
             Self::Behind { head, applied } => write!(
                 f,
                 "the database is at change {head}, and the gate has applied change {applied}: an old copy of the database was restored; run keytally keys reconcile"
@@ -85,7 +96,7 @@ impl core::error::Error for Error {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
             Self::Gate(error) => Some(error),
-            Self::Database(error) => Some(error),
+            Self::Database(error) | Self::Unlisted { source: error, .. } => Some(error),
             _ => None,
         }
     }

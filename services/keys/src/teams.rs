@@ -15,6 +15,7 @@ use crate::time;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Team {
     /// The number of the team, which is the account of its keys in the gate.
+    #[schema(value_type = i64)]
     pub team: u32,
     /// The name.
     pub name: String,

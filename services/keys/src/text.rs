@@ -46,13 +46,18 @@ fn limited(field: &'static str, text: &str, len: usize, most: usize) -> Result<S
     Ok(text.to_owned())
 }
 
-/// Returns the pattern of `like … escape '\'` that finds a text, or an empty one for no text.
-pub(crate) fn pattern(text: &str) -> String {
-    if text.is_empty() {
+/// Returns the form of a name or a search in which both are compared: in lowercase.
+pub(crate) fn folded(text: &str) -> String {
+    text.to_lowercase()
+}
+
+/// Returns the pattern of `like … escape '\'` that finds a folded text, or an empty one for no text.
+pub(crate) fn pattern(folded: &str) -> String {
+    if folded.is_empty() {
         return String::new();
     }
     let mut pattern = String::from("%");
-    for character in text.to_lowercase().chars() {
+    for character in folded.chars() {
         if matches!(character, '%' | '_' | '\\') {
             pattern.push('\\');
         }
@@ -60,6 +65,11 @@ pub(crate) fn pattern(text: &str) -> String {
     }
     pattern.push('%');
     pattern
+}
+
+/// Returns the phrase of SQLite's `match` that finds a folded text.
+pub(crate) fn phrase(folded: &str) -> String {
+    format!("\"{}\"", folded.replace('"', "\"\""))
 }
 
 #[cfg(test)]
@@ -88,7 +98,8 @@ mod tests {
 
     #[test]
     fn pattern_escapes_what_like_gives_a_meaning() {
-        assert_eq!(pattern("100%_\\A"), "%100\\%\\_\\\\a%");
+        assert_eq!(pattern(&folded("100%_\\ÄA")), "%100\\%\\_\\\\äa%");
         assert_eq!(pattern(""), "");
+        assert_eq!(phrase("a\"b"), "\"a\"\"b\"");
     }
 }

@@ -188,7 +188,8 @@ impl List {
     /// Revokes a token: in the gate of the tokens at once, also if the database cannot be used.
     ///
     /// # Errors
-    /// If the caller is not an owner, or if the team has no such token.
+    /// If the caller is not an owner, or if the team has no such token. [`Error::Unlisted`] if the
+    /// token is revoked, and the database cannot be used: repeat it to enter it into the list.
     pub async fn revoke_token(
         &self,
         team_id: Option<u32>,
@@ -202,22 +203,27 @@ impl List {
             list.admin().administer_within(Wait::at_most(LOCK_WAIT), |administrator| {
                 let record = administrator.read(key_id);
                 let is_its = |account| team_id.is_none_or(|team_id| team_id == account);
-                let is_there = record.is_some_and(|record| {
-                    is_its(record.account) && record.state == KeyState::Active
-                });
-                if !is_there {
+                let Some(record) = record.filter(|record| is_its(record.account)) else {
                     return Ok(Err(Error::not_found("token", key_id)));
+                };
+                let is_active = record.state == KeyState::Active;
+                if is_active {
+                    administrator.revoke(key_id)?;
                 }
-                administrator.revoke(key_id)?;
                 let listed = runtime.block_on(list.transact_within(
                     REVOKE_LIMIT,
                     applied,
                     async |transaction| {
-                        sqlx::query("update token set revoked_s = $2 where key_id = $1")
-                            .bind(ids::stored(key_id))
-                            .bind(time::stored(caller.now))
-                            .execute(transaction.connection())
-                            .await?;
+                        let revoked = sqlx::query(
+                            "update token set revoked_s = $2 where key_id = $1 and revoked_s is null",
+                        )
+                        .bind(ids::stored(key_id))
+                        .bind(time::stored(caller.now))
+                        .execute(transaction.connection())
+                        .await?;
+                        if !is_active && revoked.rows_affected() == 0 {
+                            return Err(Error::not_found("token", key_id));
+                        }
                         let entry = NewEntry {
                             team_id,
                             actor: &caller.actor,
@@ -229,7 +235,12 @@ impl List {
                         Ok(())
                     },
                 ));
-                Ok(listed)
+                Ok(match listed {
+                    Err(Error::Database(source)) => {
+                        Err(Error::Unlisted { token: key_id, source })
+                    }
+                    listed => listed,
+                })
             })?
         })
         .await

@@ -162,6 +162,11 @@ async fn every_role_has_exactly_its_routes() {
         .map(|(method, path, ..)| ((*method).to_owned(), (*path).to_owned()))
         .collect();
     assert_eq!(described, listed);
+    // The description has every route of the router: `routes!` adds both, and only the description
+    // itself is added otherwise.
+    let source = include_str!("../src/api.rs");
+    assert_eq!(source.matches(".route(").count(), 1);
+    assert!(source.contains(".route(\"/openapi.json\""));
 
     let portal = Portal::new().await;
     let admin_of_other = portal.token(2, Role::Admin).await;
@@ -236,21 +241,46 @@ async fn unknown_and_foreign_ids_have_one_answer() {
     let portal = Portal::new().await;
     let (mine, other) = (portal.token(1, Role::Owner).await, portal.token(2, Role::Owner).await);
     let (_, foreign) = portal.create(&other, "test").await;
-    for (method, path, body) in [
-        ("GET", "keys/ID", None),
-        ("PATCH", "keys/ID", Some(json!({ "name": "x" }))),
-        ("POST", "keys/ID/rotate", Some(json!({ "grace_s": 1 }))),
-        ("POST", "keys/ID/end-grace", None),
-        ("POST", "keys/ID/revoke", Some(json!({}))),
-        ("GET", "keys/ID/usage", None),
-        ("DELETE", "tokens/ID", None),
-    ] {
-        let [foreign, unknown] = [&*foreign, "0000000000A"].map(|id| {
-            let path = path.replace("ID", id);
-            let (portal, mine, body) = (&portal, &mine, body.clone());
-            async move { portal.call(mine, method, &path, body).await.text.replace(id, "ID") }
-        });
-        assert_eq!(foreign.await, unknown.await, "{method} {path}");
+    let role = json!({ "name": "t", "role": "viewer" });
+    let token = portal.post(&other, "tokens", role.clone()).await.expect(201);
+    let token = token["token"].as_str().unwrap().to_owned();
+    let user = portal.post(&other, "members", role).await.expect(200)["user"].to_string();
+    let mut routes = 0;
+    for &(method, path, _, body) in ROUTES {
+        let (placeholder, foreign, unknown) = match path {
+            _ if path.contains("{user}") => ("{user}", &user, "999"),
+            _ if path.starts_with("/tokens/") => ("{id}", &token, "0000000000A"),
+            _ if path.contains("{id}") || body.is_some_and(|body| body.contains("{id}")) => {
+                ("{id}", &foreign, "0000000000A")
+            }
+            _ => continue,
+        };
+        routes += 1;
+        let mut answers = Vec::new();
+        for id in [foreign, unknown] {
+            let path = path.trim_start_matches('/').replace(placeholder, id);
+            let body = body.map(|body| serde_json::from_str(&body.replace(placeholder, id)));
+            let body = body.map(|body| body.unwrap());
+            let answer = portal.call(&mine, &method.to_uppercase(), &path, body).await;
+            assert_eq!(answer.status, 404, "{method} {path}: {answer:?}");
+            // The others count the caller's requests.
+            let fields: Vec<_> = ["content-type", "cache-control", "x-content-type-options"]
+                .map(|name| answer.headers.get(name).cloned())
+                .into();
+            answers.push((answer.text.replace(id, "ID"), fields));
+        }
+        assert_eq!(answers[0], answers[1], "{method} {path}");
+    }
+    assert_eq!(routes, 9);
+    // Nothing of the other team has changed.
+    let key = portal.get(&other, &format!("keys/{foreign}")).await.expect(200);
+    assert_eq!((&key["state"], &key["note"]), (&json!("active"), &json!("")));
+    let tokens = portal.get(&other, "tokens").await.expect(200);
+    assert!(tokens["tokens"].as_array().unwrap().iter().all(|token| token["revoked"].is_null()));
+    for id in [2, 999] {
+        let answer = portal.get(&mine, &format!("keys?team={id}")).await;
+        let problem = answer.expect_problem(404, "there is no team");
+        assert_eq!(problem["detail"], format!("there is no team {id}"));
     }
     let log = portal.get(&mine, &format!("log?key={foreign}")).await.expect(200);
     assert_eq!(log["entries"], json!([]));

@@ -9,8 +9,10 @@
 )]
 mod support;
 
-use std::fs;
+use core::time::Duration;
+use std::{fs, thread};
 
+use rustix::process::Signal;
 use serde_json::Value;
 use support::program::{Run, Sandbox};
 use support::server::Server;
@@ -99,6 +101,88 @@ fn service_and_commands_share_one_list() {
     let server = Server::start(&sandbox, &["--database", &path]);
     assert_eq!(server.contacts(&text).code(), 200);
     assert_eq!(post(&server, &operator, "teams", r#"{"name": "New"}"#).1["team"], 8);
+}
+
+/// Returns the sums of the members `requests`, `denied_key` and `units` of a key's hours.
+fn hours(server: &Server, token: &str, id: &str) -> [i64; 3] {
+    let path = format!("GET /keys/api/v1/keys/{id}/usage?width=hour");
+    let reply = server.request(&path, &[format!("X-API-Key: {token}").as_bytes()]);
+    assert_eq!(reply.code(), 200);
+    let answer: Value = serde_json::from_str(&reply.body).unwrap();
+    let buckets = answer["buckets"].as_array().unwrap();
+    ["requests", "denied_key", "units"]
+        .map(|name| buckets.iter().map(|bucket| bucket[name].as_i64().unwrap()).sum())
+}
+
+#[test]
+fn usage_by_hour_is_what_the_requests_came_to() {
+    let sandbox = Sandbox::new();
+    // No window ends during the test.
+    let plan = ["--plan", "default=100/month"];
+    let server = Server::start(&sandbox, &plan);
+    let operator = token(&sandbox, &[]);
+    post(&server, &operator, "teams", r#"{"name": "Acme"}"#);
+    let (_, key) = post(&server, &operator, "keys?team=1", r#"{"name": "a", "env": "live"}"#);
+    let text = sandbox.watch_secret(key["key"].as_str().unwrap());
+    let id = key["key_id"].as_str().unwrap().to_owned();
+    let codes: Vec<u16> = (0..150).map(|_| server.contacts(&text).code()).collect();
+    assert_eq!(codes.iter().filter(|code| **code == 429).count(), 50);
+    let is_sampled = || {
+        thread::sleep(Duration::from_millis(100));
+        hours(&server, &operator, &id) != [0; 3]
+    };
+    assert!((0..600).any(|_| is_sampled()), "no sample was taken");
+    assert_eq!(hours(&server, &operator, &id), [100, 50, 100]);
+    assert_eq!(server.metric("keytally_sampler_lag_seconds"), 0);
+    assert_eq!(server.metric("keytally_sampler_errors_total"), 0);
+
+    // A service that stops adds the rest, and the next one adds nothing twice.
+    assert_eq!(server.contacts(&text).code(), 429);
+    server.signal(Signal::TERM);
+    server.wait();
+    let server = Server::start(&sandbox, &plan);
+    assert_eq!(hours(&server, &operator, &id), [100, 51, 100]);
+    drop(server);
+
+    // What a command ended stays ended, unless the service is told.
+    let pepper = ["--pepper-file", "data/pepper"];
+    run(&sandbox, &[&["usage", "off", "data/api.gate"], &pepper[..]].concat()).expect_status(0);
+    let shown = || run(&sandbox, &[&["usage", "show", "data/api.gate"], &pepper[..]].concat());
+    // A request is answered after counting has begun or ended.
+    let restart = |args: &[&str]| {
+        let code = Server::start(&sandbox, &[&plan[..], args].concat()).contacts(&text).code();
+        assert_eq!(code, 429);
+    };
+    restart(&[]);
+    assert!(!shown().out.contains(&id), "{:?}", shown());
+    restart(&["--usage", "on"]);
+    assert!(shown().out.contains(&id), "{:?}", shown());
+    restart(&["--usage", "off"]);
+    assert!(!shown().out.contains(&id), "{:?}", shown());
+}
+
+#[test]
+fn api_is_what_openapi_json_describes() {
+    let schemathesis = std::env::var_os("KEYTALLY_TEST_SCHEMATHESIS");
+    let schemathesis = schemathesis.expect("`cargo xtask test keys` sets this");
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[]);
+    keys(&sandbox, &["team", "create", "Acme"]);
+    // Each token has limits.
+    let tokens: Vec<_> = (0..16).map(|_| token(&sandbox, &[])).collect();
+    let is_full = std::env::var_os("KEYTALLY_FULL").is_some();
+    let url = format!("http://{}/keys/api/v1/openapi.json", server.address);
+    let mut command = Command::new(schemathesis);
+    command.args(["run", &url, "--checks=all", "--workers=1", "--no-color", "--seed=1"]);
+    command.arg(format!("--max-examples={}", if is_full { 100 } else { 5 }));
+    command.env("KEYTALLY_TOKENS", tokens.join(" ")).env("SCHEMATHESIS_HOOKS", "keys_hooks");
+    command.env("PYTHONPATH", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/languages"));
+    command.env("PYTHONDONTWRITEBYTECODE", "1").current_dir(sandbox.path("."));
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    let operations = text.lines().find_map(|line| line.trim().strip_prefix("Tested: "));
+    assert_eq!(operations, Some("23"), "{text}");
 }
 
 #[test]

@@ -86,7 +86,8 @@ pub(crate) const SUITES: &[Step] = &[
         .about("the service over HTTP with curl, Node.js, Python and nginx; its listeners; attacks on it"),
     Step::tests("keys", KEYS)
         .full_when_named()
-        .needs(&[tools::POSTGRES])
+        .needs(&[tools::POSTGRES, tools::PYTHON])
+        .variables(|| Ok(vec![("KEYTALLY_TEST_SCHEMATHESIS", tools::schemathesis()?)]))
         .about("the list of keys: kills at every step, roles and routes, SQLite and PostgreSQL"),
     Step::new("python", Work::Long(python::test))
         .needs(&[tools::PYTHON, tools::CURL, tools::CC])

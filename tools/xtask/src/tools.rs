@@ -277,6 +277,13 @@ pub(crate) fn typos() -> Result<PathBuf> {
     linter("typos")
 }
 
+/// Returns the path of schemathesis, which sends requests that a description of an API permits, and
+/// others. The version is fixed, since a newer one may check more.
+pub(crate) fn schemathesis() -> Result<PathBuf> {
+    let folder = target_folder()?.join("schemathesis");
+    Ok(virtual_environment_of(&folder, &["schemathesis==4.32.5"])?.with_file_name("schemathesis"))
+}
+
 /// Returns the path of a linter from PyPI. Versions are fixed, since a newer one may report more.
 fn linter(program: &str) -> Result<PathBuf> {
     let packages = ["import-linter==2.17", "typos==1.52.0"];

@@ -56,6 +56,8 @@ create table "key" (
   team_id bigint not null references team (team_id),
   env text not null,
   name text not null,
+  -- The name in lowercase, for searches.
+  folded text not null,
   note text not null,
   plan text not null,
   scopes text not null,
@@ -81,6 +83,16 @@ create table "key" (
 create index key_of_team on "key" (team_id, created_s desc, key_id desc);
 create index key_of_state on "key" (team_id, state, created_s desc, key_id desc);
 create unique index key_seq on "key" (seq);
+
+-- Finds the keys whose names contain a text of at least three characters. Where the extension is not
+-- installed, or this user may not add it, searches read all names of a team.
+do $$ begin
+  create extension if not exists pg_trgm;
+  create index key_search on "key" using gin (folded gin_trgm_ops);
+exception
+  when insufficient_privilege or feature_not_supported or undefined_file or undefined_object then
+    raise notice 'searches use no index: %', sqlerrm;
+end $$;
 
 create table log (
   seq bigint not null primary key,
@@ -138,12 +150,38 @@ create table usage (
   old_secret bigint not null,
   revoked bigint not null,
   expired bigint not null,
+  suspended bigint not null,
   primary key (width, key_id, start_s, machine)
 );
 create index usage_start on usage (width, start_s);
 
+-- Files of counts, and the service that adds the counts of each to the usage.
 create table sampler (
-  machine text not null primary key,
+  gate_id bigint not null,
+  generation bigint not null,
+  place text not null,
   seen bigint not null,
-  boot_id text not null
+  holder bigint not null,
+  until_s bigint not null,
+  sampled_s bigint not null,
+  primary key (gate_id, generation)
+);
+create index sampler_place on sampler (place);
+
+-- The counts of each key that the usage has. Each counts modulo 2^32, and beyond modulo 2^64.
+create table sampled (
+  gate_id bigint not null,
+  generation bigint not null,
+  key_id bigint not null,
+  beyond bigint not null,
+  requests bigint not null,
+  denied_key bigint not null,
+  denied_team bigint not null,
+  denied_groups bigint not null,
+  forbidden bigint not null,
+  old_secret bigint not null,
+  revoked bigint not null,
+  expired bigint not null,
+  suspended bigint not null,
+  primary key (gate_id, generation, key_id)
 );

@@ -52,10 +52,13 @@ create table session (
 
 -- Rows are never deleted: a revoked key is its own tombstone.
 create table "key" (
-  key_id bigint not null primary key,
+  -- An integer, so that it is the rowid, by which key_search refers to it.
+  key_id integer not null primary key,
   team_id bigint not null references team (team_id),
   env text not null,
   name text not null,
+  -- The name in lowercase, for searches.
+  folded text not null,
   note text not null,
   plan text not null,
   scopes text not null,
@@ -81,6 +84,17 @@ create table "key" (
 create index key_of_team on "key" (team_id, created_s desc, key_id desc);
 create index key_of_state on "key" (team_id, state, created_s desc, key_id desc);
 create unique index key_seq on "key" (seq);
+
+-- Finds the keys whose names contain a text of at least three characters.
+create virtual table key_search using fts5 (
+  folded, content = '', contentless_delete = 1, tokenize = 'trigram case_sensitive 1'
+);
+create trigger key_added after insert on "key" begin
+  insert into key_search (rowid, folded) values (new.key_id, new.folded);
+end;
+create trigger key_renamed after update of folded on "key" when old.folded <> new.folded begin
+  update key_search set folded = new.folded where rowid = new.key_id;
+end;
 
 create table log (
   seq bigint not null primary key,
@@ -138,12 +152,38 @@ create table usage (
   old_secret bigint not null,
   revoked bigint not null,
   expired bigint not null,
+  suspended bigint not null,
   primary key (width, key_id, start_s, machine)
-);
+) without rowid;
 create index usage_start on usage (width, start_s);
 
+-- Files of counts, and the service that adds the counts of each to the usage.
 create table sampler (
-  machine text not null primary key,
+  gate_id bigint not null,
+  generation bigint not null,
+  place text not null,
   seen bigint not null,
-  boot_id text not null
+  holder bigint not null,
+  until_s bigint not null,
+  sampled_s bigint not null,
+  primary key (gate_id, generation)
 );
+create index sampler_place on sampler (place);
+
+-- The counts of each key that the usage has. Each counts modulo 2^32, and beyond modulo 2^64.
+create table sampled (
+  gate_id bigint not null,
+  generation bigint not null,
+  key_id bigint not null,
+  beyond bigint not null,
+  requests bigint not null,
+  denied_key bigint not null,
+  denied_team bigint not null,
+  denied_groups bigint not null,
+  forbidden bigint not null,
+  old_secret bigint not null,
+  revoked bigint not null,
+  expired bigint not null,
+  suspended bigint not null,
+  primary key (gate_id, generation, key_id)
+) without rowid;

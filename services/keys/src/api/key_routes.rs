@@ -25,15 +25,14 @@ use crate::time;
     get,
     path = "/keys",
     params(
-        ("team" = Option<u32>, Query, description = "The team, for the token of an operator"),
-        ("state" = Option<String>, Query, description = "active, expired or revoked"),
-        ("env" = Option<String>, Query, description = "An environment"),
-        ("plan" = Option<String>, Query, description = "A plan"),
-        ("search" = Option<String>, Query, description = "A part of the name"),
-        ("after" = Option<String>, Query, description = "The value of next in the answer before"),
-        ("limit" = Option<i64>, Query, description = "The most keys, 1 to 200; 50 by default"),
+        ("state" = Option<String>, Query, pattern = "^(active|expired|revoked)$", description = "active, expired or revoked"),
+        ("env" = Option<String>, Query, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$", description = "An environment"),
+        ("plan" = Option<String>, Query, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$", description = "A plan"),
+        ("search" = Option<String>, Query, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$", description = "A part of the name"),
+        ("after" = Option<String>, Query, pattern = r"^[0-9]{1,18}\.[0-9A-L][0-9A-Za-z]{10}$", description = "The value of next in the answer before"),
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "The most keys, 1 to 200; 50 by default"),
     ),
-    responses((status = 200, body = KeyPage), (status = "4XX", body = Problem))
+    responses((status = 200, body = KeyPage))
 )]
 pub(super) async fn list(
     auth: Auth,
@@ -69,11 +68,10 @@ pub(super) async fn list(
     post,
     path = "/keys",
     params(
-        ("team" = Option<u32>, Query, description = "The team, for the token of an operator"),
-        ("Idempotency-Key" = Option<String>, Header, description = "A repeated one gets 409 with the key id"),
+        ("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,64}$", description = "A repeated one gets 409 with the key id"),
     ),
     request_body = CreateKey,
-    responses((status = 201, body = NewKeyView), (status = "4XX", body = Problem))
+    responses((status = 201, body = NewKeyView))
 )]
 pub(super) async fn create(
     auth: Auth,
@@ -100,8 +98,8 @@ pub(super) async fn create(
 #[utoipa::path(
     get,
     path = "/keys/{id}",
-    params(("id" = String, Path, description = "The key id")),
-    responses((status = 200, body = KeyView), (status = "4XX", body = Problem))
+    params(("id" = String, Path, pattern = "^[0-9A-L][0-9A-Za-z]{10}$", description = "The key id")),
+    responses((status = 200, body = KeyView))
 )]
 pub(super) async fn show(
     auth: Auth,
@@ -118,9 +116,9 @@ pub(super) async fn show(
 #[utoipa::path(
     patch,
     path = "/keys/{id}",
-    params(("id" = String, Path, description = "The key id")),
+    params(("id" = String, Path, pattern = "^[0-9A-L][0-9A-Za-z]{10}$", description = "The key id")),
     request_body = EditKey,
-    responses((status = 200, body = KeyView), (status = "4XX", body = Problem))
+    responses((status = 200, body = KeyView))
 )]
 pub(super) async fn edit(
     auth: Auth,
@@ -147,11 +145,11 @@ pub(super) async fn edit(
     post,
     path = "/keys/{id}/rotate",
     params(
-        ("id" = String, Path, description = "The key id"),
-        ("Idempotency-Key" = Option<String>, Header, description = "A repeated one gets 409"),
+        ("id" = String, Path, pattern = "^[0-9A-L][0-9A-Za-z]{10}$", description = "The key id"),
+        ("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,64}$", description = "A repeated one gets 409"),
     ),
     request_body = RotateKey,
-    responses((status = 200, body = NewKeyView), (status = "4XX", body = Problem))
+    responses((status = 200, body = NewKeyView))
 )]
 pub(super) async fn rotate(
     auth: Auth,
@@ -172,8 +170,8 @@ pub(super) async fn rotate(
 #[utoipa::path(
     post,
     path = "/keys/{id}/end-grace",
-    params(("id" = String, Path, description = "The key id")),
-    responses((status = 200, body = KeyView), (status = "4XX", body = Problem))
+    params(("id" = String, Path, pattern = "^[0-9A-L][0-9A-Za-z]{10}$", description = "The key id")),
+    responses((status = 200, body = KeyView))
 )]
 pub(super) async fn end_grace(
     auth: Auth,
@@ -191,9 +189,9 @@ pub(super) async fn end_grace(
 #[utoipa::path(
     post,
     path = "/keys/{id}/revoke",
-    params(("id" = String, Path, description = "The key id")),
+    params(("id" = String, Path, pattern = "^[0-9A-L][0-9A-Za-z]{10}$", description = "The key id")),
     request_body = RevokeKey,
-    responses((status = 200, body = RevokedView), (status = "4XX", body = Problem))
+    responses((status = 200, body = RevokedView))
 )]
 pub(super) async fn revoke(
     auth: Auth,
@@ -214,7 +212,7 @@ pub(super) async fn revoke(
     post,
     path = "/keys/revoke",
     request_body = RevokeKeys,
-    responses((status = 200, body = RevokedKeys), (status = "4XX", body = Problem))
+    responses((status = 200, body = RevokedKeys))
 )]
 pub(super) async fn revoke_all(
     auth: Auth,

@@ -112,7 +112,9 @@ impl From<Error> for Problem {
             }
             Error::Gate(GateError::Admin { .. }) => Self::new(StatusCode::CONFLICT, sentence),
             Error::Gate(GateError::Busy { .. }) => retried("5"),
-            Error::Gate(_) | Error::Database(_) | Error::Behind { .. } => retried("1"),
+            Error::Gate(_) | Error::Database(_) | Error::Unlisted { .. } | Error::Behind { .. } => {
+                retried("1")
+            }
         }
     }
 }

@@ -23,10 +23,10 @@ use crate::time;
     get,
     path = "/teams",
     params(
-        ("after" = Option<i64>, Query, description = "The value of next in the answer before"),
-        ("limit" = Option<i64>, Query, description = "The most teams, 1 to 200; 50 by default"),
+        ("after" = Option<i64>, Query, minimum = 0, description = "The value of next in the answer before"),
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "The most teams, 1 to 200; 50 by default"),
     ),
-    responses((status = 200, body = TeamPage), (status = "4XX", body = Problem))
+    responses((status = 200, body = TeamPage))
 )]
 pub(super) async fn teams(
     auth: Auth,
@@ -47,7 +47,7 @@ pub(super) async fn teams(
     post,
     path = "/teams",
     request_body = CreateTeam,
-    responses((status = 201, body = Team), (status = "4XX", body = Problem))
+    responses((status = 201, body = Team))
 )]
 pub(super) async fn create_team(
     auth: Auth,
@@ -65,7 +65,7 @@ pub(super) async fn create_team(
 #[utoipa::path(
     get,
     path = "/team",
-    responses((status = 200, body = Team), (status = "4XX", body = Problem))
+    responses((status = 200, body = Team))
 )]
 pub(super) async fn team(
     auth: Auth,
@@ -81,7 +81,7 @@ pub(super) async fn team(
     patch,
     path = "/team",
     request_body = EditTeam,
-    responses((status = 200, body = Team), (status = "4XX", body = Problem))
+    responses((status = 200, body = Team))
 )]
 pub(super) async fn edit_team(
     auth: Auth,
@@ -98,7 +98,7 @@ pub(super) async fn edit_team(
 #[utoipa::path(
     get,
     path = "/members",
-    responses((status = 200, body = Members), (status = "4XX", body = Problem))
+    responses((status = 200, body = Members))
 )]
 pub(super) async fn members(
     auth: Auth,
@@ -114,7 +114,7 @@ pub(super) async fn members(
     post,
     path = "/members",
     request_body = SetMember,
-    responses((status = 200, body = Member), (status = "4XX", body = Problem))
+    responses((status = 200, body = Member))
 )]
 pub(super) async fn set_member(
     auth: Auth,
@@ -132,8 +132,8 @@ pub(super) async fn set_member(
 #[utoipa::path(
     delete,
     path = "/members/{user}",
-    params(("user" = i64, Path, description = "The number of the user")),
-    responses((status = 204), (status = "4XX", body = Problem))
+    params(("user" = i64, Path, minimum = 1, description = "The number of the user")),
+    responses((status = 204))
 )]
 pub(super) async fn remove_member(
     auth: Auth,
@@ -151,7 +151,7 @@ pub(super) async fn remove_member(
 #[utoipa::path(
     get,
     path = "/tokens",
-    responses((status = 200, body = Tokens), (status = "4XX", body = Problem))
+    responses((status = 200, body = Tokens))
 )]
 pub(super) async fn tokens(
     auth: Auth,
@@ -167,9 +167,9 @@ pub(super) async fn tokens(
 #[utoipa::path(
     post,
     path = "/tokens",
-    params(("Idempotency-Key" = Option<String>, Header, description = "A repeated one gets 409")),
+    params(("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,64}$", description = "A repeated one gets 409")),
     request_body = CreateToken,
-    responses((status = 201, body = NewToken), (status = "4XX", body = Problem))
+    responses((status = 201, body = NewToken))
 )]
 pub(super) async fn create_token(
     auth: Auth,
@@ -191,8 +191,8 @@ pub(super) async fn create_token(
 #[utoipa::path(
     delete,
     path = "/tokens/{id}",
-    params(("id" = String, Path, description = "The public name of the token")),
-    responses((status = 204), (status = "4XX", body = Problem))
+    params(("id" = String, Path, pattern = "^[0-9A-L][0-9A-Za-z]{10}$", description = "The public name of the token")),
+    responses((status = 204))
 )]
 pub(super) async fn revoke_token(
     auth: Auth,
@@ -212,7 +212,7 @@ pub(super) async fn revoke_token(
     post,
     path = "/sessions",
     request_body = CreateSession,
-    responses((status = 201, body = SessionLink), (status = "4XX", body = Problem))
+    responses((status = 201, body = SessionLink))
 )]
 pub(super) async fn create_session(
     auth: Auth,
@@ -234,7 +234,7 @@ pub(super) async fn create_session(
 #[utoipa::path(
     get,
     path = "/plans",
-    responses((status = 200, body = Plans), (status = "4XX", body = Problem))
+    responses((status = 200, body = Plans))
 )]
 pub(super) async fn plans(
     _: Auth,
@@ -256,11 +256,11 @@ pub(super) async fn plans(
     get,
     path = "/log",
     params(
-        ("key" = Option<String>, Query, description = "A key id"),
-        ("before" = Option<i64>, Query, description = "The value of next in the answer before"),
-        ("limit" = Option<i64>, Query, description = "The most entries, 1 to 200; 50 by default"),
+        ("key" = Option<String>, Query, pattern = "^[0-9A-L][0-9A-Za-z]{10}$", description = "A key id"),
+        ("before" = Option<i64>, Query, minimum = 0, description = "The value of next in the answer before"),
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "The most entries, 1 to 200; 50 by default"),
     ),
-    responses((status = 200, body = LogPage), (status = "4XX", body = Problem))
+    responses((status = 200, body = LogPage))
 )]
 pub(super) async fn log(
     auth: Auth,

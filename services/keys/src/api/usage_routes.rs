@@ -18,12 +18,12 @@ const BUCKETS: u64 = 24;
     get,
     path = "/keys/{id}/usage",
     params(
-        ("id" = String, Path, description = "The key id"),
-        ("width" = Option<String>, Query, description = "minute, hour or day; hour by default"),
-        ("from" = Option<String>, Query, description = "The beginning; 24 buckets before the end by default"),
-        ("to" = Option<String>, Query, description = "The end; now by default"),
+        ("id" = String, Path, pattern = "^[0-9A-L][0-9A-Za-z]{10}$", description = "The key id"),
+        ("width" = Option<String>, Query, pattern = "^(minute|hour|day)$", description = "minute, hour or day; hour by default"),
+        ("from" = Option<String>, Query, format = DateTime, description = "The beginning; 24 buckets before the end by default"),
+        ("to" = Option<String>, Query, format = DateTime, description = "The end; now by default"),
     ),
-    responses((status = 200, body = KeyUsage), (status = "4XX", body = Problem))
+    responses((status = 200, body = KeyUsage))
 )]
 pub(super) async fn of_key(
     auth: Auth,
@@ -43,12 +43,12 @@ pub(super) async fn of_key(
     get,
     path = "/usage",
     params(
-        ("group" = Option<String>, Query, description = "key, env or plan; key by default"),
-        ("width" = Option<String>, Query, description = "minute, hour or day; hour by default"),
-        ("from" = Option<String>, Query, description = "The beginning; 24 buckets before the end by default"),
-        ("to" = Option<String>, Query, description = "The end; now by default"),
+        ("group" = Option<String>, Query, pattern = "^(key|env|plan)$", description = "key, env or plan; key by default"),
+        ("width" = Option<String>, Query, pattern = "^(minute|hour|day)$", description = "minute, hour or day; hour by default"),
+        ("from" = Option<String>, Query, format = DateTime, description = "The beginning; 24 buckets before the end by default"),
+        ("to" = Option<String>, Query, format = DateTime, description = "The end; now by default"),
     ),
-    responses((status = 200, body = TeamUsage), (status = "4XX", body = Problem))
+    responses((status = 200, body = TeamUsage))
 )]
 pub(super) async fn of_team(
     auth: Auth,

@@ -13,6 +13,7 @@ pub struct KeyView {
     /// The public name, 11 characters, which survives rotations.
     pub key_id: String,
     /// The number of the team.
+    #[schema(value_type = i64)]
     pub team: u32,
     /// What may be shown of the key, such as `kt_live_…9aZk`.
     pub hint: String,
@@ -103,11 +104,14 @@ pub struct KeyPage {
 #[serde(deny_unknown_fields)]
 pub struct CreateKey {
     /// The name, 1 to 64 characters.
+    #[schema(min_length = 1, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     pub name: String,
     /// The environment, 1 to 8 characters of a-z and 0-9.
+    #[schema(pattern = "^[a-z0-9]{1,8}$")]
     pub env: String,
     /// The note, up to 500 characters.
     #[serde(default)]
+    #[schema(max_length = 500, pattern = r"^[^\u0000-\u0009\u000b-\u001f\u007f-\u009f]*$")]
     pub note: String,
     /// The name of a plan; that of the gate's first plan if there is none.
     pub plan: Option<String>,
@@ -115,6 +119,7 @@ pub struct CreateKey {
     #[serde(default)]
     pub scopes: Vec<String>,
     /// From when on the key is not valid, such as `2027-01-31T12:00:00Z`; never if there is none.
+    #[schema(format = DateTime)]
     pub expires: Option<String>,
 }
 
@@ -123,8 +128,10 @@ pub struct CreateKey {
 #[serde(deny_unknown_fields)]
 pub struct EditKey {
     /// The name.
+    #[schema(min_length = 1, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     pub name: Option<String>,
     /// The note.
+    #[schema(max_length = 500, pattern = r"^[^\u0000-\u0009\u000b-\u001f\u007f-\u009f]*$")]
     pub note: Option<String>,
     /// The name of a plan.
     pub plan: Option<String>,
@@ -132,7 +139,7 @@ pub struct EditKey {
     pub scopes: Option<Vec<String>>,
     /// From when on the key is not valid; null for never.
     #[serde(default, deserialize_with = "present")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub expires: Option<Option<String>>,
 }
 
@@ -158,6 +165,7 @@ pub struct RotateKey {
 pub struct RevokeKey {
     /// The reason, up to 500 characters.
     #[serde(default)]
+    #[schema(max_length = 500, pattern = r"^[^\u0000-\u0009\u000b-\u001f\u007f-\u009f]*$")]
     pub why: String,
 }
 
@@ -166,9 +174,11 @@ pub struct RevokeKey {
 #[serde(deny_unknown_fields)]
 pub struct RevokeKeys {
     /// The key ids, 1 to 100.
+    #[schema(min_items = 1, max_items = 100)]
     pub key_ids: Vec<String>,
     /// The reason, up to 500 characters.
     #[serde(default)]
+    #[schema(max_length = 500, pattern = r"^[^\u0000-\u0009\u000b-\u001f\u007f-\u009f]*$")]
     pub why: String,
 }
 
@@ -194,8 +204,10 @@ pub struct RevokedKeys {
 #[serde(deny_unknown_fields)]
 pub struct CreateTeam {
     /// The name, 1 to 64 characters.
+    #[schema(min_length = 1, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     pub name: String,
     /// The number, which is the account of its keys; the next free one if there is none.
+    #[schema(minimum = 1, maximum = 4294967295_u32, value_type = Option<i64>)]
     pub team: Option<u32>,
 }
 
@@ -204,6 +216,7 @@ pub struct CreateTeam {
 #[serde(deny_unknown_fields)]
 pub struct EditTeam {
     /// The name.
+    #[schema(min_length = 1, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     pub name: String,
 }
 
@@ -212,8 +225,10 @@ pub struct EditTeam {
 #[serde(deny_unknown_fields)]
 pub struct SetMember {
     /// The name of the user, such as a mail address or the id of your own user.
+    #[schema(min_length = 1, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     pub name: String,
     /// viewer, member, admin or owner.
+    #[schema(pattern = "^(viewer|member|admin|owner)$")]
     pub role: String,
 }
 
@@ -222,8 +237,10 @@ pub struct SetMember {
 #[serde(deny_unknown_fields)]
 pub struct CreateToken {
     /// The name, 1 to 64 characters.
+    #[schema(min_length = 1, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     pub name: String,
     /// viewer, member, admin or owner.
+    #[schema(pattern = "^(viewer|member|admin|owner)$")]
     pub role: String,
 }
 
@@ -242,8 +259,10 @@ pub struct NewToken {
 #[serde(deny_unknown_fields)]
 pub struct CreateSession {
     /// The name of the user, such as the id of your own user.
+    #[schema(min_length = 1, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     pub user: String,
     /// viewer, member, admin or owner: what the user may do in the team.
+    #[schema(pattern = "^(viewer|member|admin|owner)$")]
     pub role: String,
 }
 

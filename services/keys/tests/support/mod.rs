@@ -79,7 +79,7 @@ pub async fn open(folder: &Path, url: &str) -> List {
 }
 
 /// The settings of the gates.
-fn config() -> GateConfig {
+pub fn config() -> GateConfig {
     let plans = [("default", "100/minute, 1000/hour"), ("pro", "1000/minute, 20000/hour")];
     let plans = plans.map(|(name, policy)| Plan::new(name, policy.parse().unwrap()).unwrap());
     let scopes = ["read", "write"].map(str::to_owned);
