@@ -192,6 +192,11 @@ async fn connect(options: AnyConnectOptions, kind: Kind) -> Result<AnyPool, Data
         .after_connect(move |connection, _| {
             Box::pin(async move { prepare(connection, kind).await })
         })
+        // SQLite ends a transaction by itself if the disk is full. The rollback then fails, and the
+        // connection can begin no other transaction.
+        .before_acquire(|connection, _| {
+            Box::pin(async move { Ok(!connection.is_in_transaction()) })
+        })
         .connect_with(options)
         .await?;
     let tables = match kind {
@@ -221,7 +226,8 @@ async fn connect(options: AnyConnectOptions, kind: Kind) -> Result<AnyPool, Data
 async fn prepare(connection: &mut AnyConnection, kind: Kind) -> Result<(), sqlx::Error> {
     if kind == Kind::Sqlite {
         for pragma in [
-            "pragma busy_timeout = 5000",
+            // Less than the limit of a transaction, so that an error names the lock.
+            "pragma busy_timeout = 4000",
             "pragma journal_mode = wal",
             "pragma synchronous = full",
             "pragma foreign_keys = on",
