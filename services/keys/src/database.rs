@@ -87,6 +87,12 @@ impl Database {
         }
     }
 
+    /// Returns whether searches use the table of the parts of names. In PostgreSQL, they use an
+    /// index if there is one.
+    pub(crate) fn has_parts_of_names(&self) -> bool {
+        self.kind == Kind::Sqlite
+    }
+
     /// Returns a connection for reading.
     pub(crate) async fn read(&self) -> Result<PoolConnection<Any>, DatabaseError> {
         Ok(self.pool.acquire().await?)
@@ -222,7 +228,7 @@ async fn connect(options: AnyConnectOptions, kind: Kind) -> Result<AnyPool, Data
     Ok(pool)
 }
 
-/// Sets what a connection to SQLite needs.
+/// Sets what a connection needs.
 async fn prepare(connection: &mut AnyConnection, kind: Kind) -> Result<(), sqlx::Error> {
     if kind == Kind::Sqlite {
         for pragma in [
@@ -234,6 +240,9 @@ async fn prepare(connection: &mut AnyConnection, kind: Kind) -> Result<(), sqlx:
         ] {
             connection.execute(pragma).await?;
         }
+    } else {
+        // A plan for all searches would use no index of names.
+        connection.execute("set plan_cache_mode = force_custom_plan").await?;
     }
     Ok(())
 }

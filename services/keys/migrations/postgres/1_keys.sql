@@ -80,7 +80,19 @@ create table "key" (
 );
 create index key_of_team on "key" (team_id, created_s desc, key_id desc);
 create index key_of_state on "key" (team_id, state, created_s desc, key_id desc);
+create index key_created on "key" (created_s desc, key_id desc);
 create unique index key_seq on "key" (seq);
+
+-- The parts of names, for searches. Without this extension, or the right to add it, a search reads
+-- all names.
+do $$
+begin
+  create extension if not exists pg_trgm;
+  create index key_name on "key" using gin (lower(name) gin_trgm_ops);
+exception when others then
+  raise notice 'no index of names: %', sqlerrm;
+end
+$$;
 
 create table log (
   seq bigint not null primary key,

@@ -78,9 +78,23 @@ create table "key" (
   last_used_s bigint,
   seq bigint not null
 );
-create index key_of_team on "key" (team_id, created_s desc, key_id desc);
+-- With the name, so that a search reads no rows.
+create index key_of_team on "key" (team_id, created_s desc, key_id desc, name);
 create index key_of_state on "key" (team_id, state, created_s desc, key_id desc);
+create index key_created on "key" (created_s desc, key_id desc, name);
 create unique index key_seq on "key" (seq);
+
+-- The parts of names, for searches.
+create virtual table key_name using fts5 (
+  name, content = 'key', content_rowid = 'key_id', tokenize = 'trigram'
+);
+create trigger key_name_insert after insert on "key" begin
+  insert into key_name (rowid, name) values (new.key_id, new.name);
+end;
+create trigger key_name_update after update of name on "key" when old.name <> new.name begin
+  insert into key_name (key_name, rowid, name) values ('delete', old.key_id, old.name);
+  insert into key_name (rowid, name) values (new.key_id, new.name);
+end;
 
 create table log (
   seq bigint not null primary key,
