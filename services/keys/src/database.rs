@@ -240,6 +240,11 @@ async fn connect(options: AnyConnectOptions, kind: Kind) -> Result<AnyPool, Data
         .after_connect(move |connection, _| {
             Box::pin(async move { prepare(connection, kind).await })
         })
+        // SQLite ends a transaction by itself if the disk is full. The rollback then fails, and the
+        // connection can begin no other transaction.
+        .before_acquire(|connection, _| {
+            Box::pin(async move { Ok(!connection.is_in_transaction()) })
+        })
         .connect_with(options)
         .await?;
     let tables = match kind {

@@ -10,6 +10,7 @@
 mod support;
 
 use core::time::Duration;
+use std::process::Command;
 use std::{fs, thread};
 
 use rustix::process::Signal;
