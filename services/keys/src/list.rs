@@ -140,12 +140,18 @@ impl List {
         work: impl FnOnce(&mut Path<'_, '_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (list, runtime) = (self.clone(), Handle::current());
+        let mut work = Some(work);
         blocking(move || {
-            let gate = list.gate().load_for_change()?;
-            gate.administer_within(Wait::at_most(LOCK_WAIT), |administrator| {
-                let (list, runtime) = (&list, &runtime);
-                Ok(work(&mut Path { list, gate: &gate, administrator, runtime, transaction: None }))
-            })?
+            // If a migration replaces the file during the wait, the gate calls nothing, and the new
+            // file is administered.
+            let result = list.gate().change_within(Wait::at_most(LOCK_WAIT), |gate, wait| {
+                gate.administer_within(wait, |administrator| {
+                    let (list, runtime) = (&list, &runtime);
+                    let mut path = Path { list, gate, administrator, runtime, transaction: None };
+                    Ok(work.take().map(|work| work(&mut path)))
+                })
+            })?;
+            result.unwrap_or_else(|| Err(not_begun()))
         })
         .await
     }

@@ -9,7 +9,7 @@ mod support;
 use core::time::Duration;
 use std::fs;
 
-use keytally::{Outcome, now};
+use keytally::{Gate, MigrationConfig, Outcome, now, pepper};
 use keytally_keys::change::{Caller, Edit};
 use keytally_keys::codes::Code;
 use keytally_keys::database::Database;
@@ -18,7 +18,7 @@ use keytally_keys::keys::KeyFilter;
 use keytally_keys::log::Filter;
 use keytally_keys::reconcile::{ADOPTED_NAME, Comparison, Unknown};
 use keytally_keys::roles::{Actor, Role};
-use support::{Site, creation, in_s, issue_outside, operator};
+use support::{PEPPER, Site, creation, in_s, issue_outside, operator};
 
 /// All actions of the log, the newest first.
 async fn actions(site: &Site) -> Vec<String> {
@@ -275,6 +275,29 @@ async fn restored_gate_brings_no_key_back() {
         [&key, &later].map(|key| site.outcome(key)),
         [Outcome::InvalidKey, Outcome::Admitted]
     );
+    assert_agreement(&site).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_continue_through_migrations() {
+    let site = Site::new().await;
+    let (_, key, key_id) = site.team_with_key().await;
+    let (path, list) = (site.path(""), site.list.clone());
+    let migrations = tokio::task::spawn_blocking(move || {
+        for _ in 0..20 {
+            let gate = Gate::open(path.join("api.gate"), pepper::parse(PEPPER).unwrap()).unwrap();
+            gate.migrate(path.join("new.gate"), &MigrationConfig::default()).unwrap();
+        }
+    });
+    let mut name = 0;
+    while !migrations.is_finished() {
+        name += 1;
+        let edit = Edit { name: Some(name.to_string()), ..Edit::default() };
+        list.edit_key(key_id, edit, operator()).await.unwrap();
+    }
+    migrations.await.unwrap();
+    assert_eq!(list.key(None, key_id).await.unwrap().name, name.to_string());
+    assert_eq!(site.outcome(&key), Outcome::Admitted);
     assert_agreement(&site).await;
 }
 
