@@ -1,5 +1,5 @@
-//! Searches of names: all that contain a text are found, in any script and case, and soon also among
-//! a million names.
+//! Searches of names: all that contain a text are found, in any script and case, and soon, also
+//! among a million names.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 extern crate alloc;
