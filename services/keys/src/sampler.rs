@@ -45,10 +45,10 @@ const INTERVAL_MS: u64 = 10_000;
 /// Sampling takes at most this share of the time.
 const SAMPLED_SHARE: u64 = 10;
 
-/// For how long a service leads after it last said so.
+/// For how long a service leads after its last transaction.
 const LEAD_S: i64 = 30;
 
-/// A service says so again if it leads for less than this.
+/// A service that has nothing to add renews its lead if less than this is left.
 const RENEWED_BELOW_S: i64 = 15;
 
 /// The most keys whose counts one transaction adds. Changes of the list wait for it.
@@ -140,7 +140,7 @@ impl Reading {
     }
 
     /// Returns what was counted since another reading; `None` if a count decreased. A count that
-    /// grew by 2^31 or more cannot be told from one that decreased.
+    /// grew by 2^31 or more cannot be distinguished from one that decreased.
     fn since(&self, before: &Self) -> Option<Counts> {
         let mut counts = [0; COUNTS];
         for (index, count) in counts.iter_mut().enumerate() {
@@ -341,7 +341,7 @@ impl Sampler {
         Ok(())
     }
 
-    /// Makes this sampler the one of a source, or says that it still is. Returns whether it is.
+    /// Makes this sampler the one of a source, unless it is. Returns whether it is now.
     async fn take_lead(
         &mut self,
         source: Source,
@@ -351,9 +351,9 @@ impl Sampler {
         if self.lead.as_ref().is_some_and(|lead| lead.source == source) {
             return Ok(true);
         }
-        let (place, holder) = (self.place(gate), self.holder);
+        let (gate_path, holder) = (self.machine_and_path(gate), self.holder);
         let taken = self.list.transact(async move |transaction| {
-            let taken = take(transaction.connection(), source, &place, holder, now).await?;
+            let taken = take(transaction.connection(), source, &gate_path, holder, now).await?;
             stop(SampleStop::LeadWritten);
             Ok(taken)
         });
@@ -477,8 +477,8 @@ impl Sampler {
         path.canonicalize().unwrap_or_else(|_| path.to_owned())
     }
 
-    /// Returns the machine and the path of the gate. A gate that replaces another one has its place.
-    fn place(&self, gate: &Gate) -> String {
+    /// Returns the machine and the path of the gate. A gate that replaces another one has the same.
+    fn machine_and_path(&self, gate: &Gate) -> String {
         format!("{}:{}", self.list.machine(), self.path(gate).display())
     }
 }
@@ -536,7 +536,7 @@ fn at(lead: &Lead, last_used: Option<Timestamp>, now: Timestamp) -> Timestamp {
 async fn take(
     connection: &mut AnyConnection,
     source: Source,
-    place: &str,
+    gate_path: &str,
     holder: i64,
     now: Timestamp,
 ) -> Result<Option<(i64, i64)>> {
@@ -562,12 +562,12 @@ async fn take(
         }
         let seen = row.try_get::<i64, _>("seen")?.saturating_add(1);
         sqlx::query(
-            "update sampler set place = $3, seen = $4, holder = $5, until_s = $6 \
+            "update sampler set gate_path = $3, seen = $4, holder = $5, until_s = $6 \
              where gate_id = $1 and generation = $2",
         )
         .bind(source.gate_id)
         .bind(source.generation)
-        .bind(place.to_owned())
+        .bind(gate_path.to_owned())
         .bind(seen)
         .bind(holder)
         .bind(until_s)
@@ -576,9 +576,9 @@ async fn take(
         return Ok(Some((seen, row.try_get("sampled_s")?)));
     }
     let replaced = sqlx::query(
-        "select gate_id, generation, sampled_s, holder, until_s from sampler where place = $1",
+        "select gate_id, generation, sampled_s, holder, until_s from sampler where gate_path = $1",
     )
-    .bind(place.to_owned())
+    .bind(gate_path.to_owned())
     .fetch_all(&mut *connection)
     .await?;
     let mut sampled_s = 0;
@@ -593,12 +593,12 @@ async fn take(
         replace(connection, Source { gate_id, generation }, source).await?;
     }
     sqlx::query(
-        "insert into sampler (gate_id, generation, place, seen, holder, until_s, sampled_s) \
+        "insert into sampler (gate_id, generation, gate_path, seen, holder, until_s, sampled_s) \
          values ($1, $2, $3, 1, $4, $5, $6)",
     )
     .bind(source.gate_id)
     .bind(source.generation)
-    .bind(place.to_owned())
+    .bind(gate_path.to_owned())
     .bind(holder)
     .bind(until_s)
     .bind(sampled_s)

@@ -63,7 +63,7 @@ const TABLES: &[Table] = &[
         "requests" Number 5, "units" Number 6, "denied_key" Number 7, "denied_team" Number 8,
         "denied_groups" Number 9, "forbidden" Number 10, "old_secret" Number 11, "revoked" Number 12,
         "expired" Number 13, "suspended" Number 14),
-    table!("sampler": "gate_id" Number, "generation" Number 2, "place" Text 3, "seen" Number 4,
+    table!("sampler": "gate_id" Number, "generation" Number 2, "gate_path" Text 3, "seen" Number 4,
         "holder" Number 5, "until_s" Number 6, "sampled_s" Number 7),
     table!("sampled": "gate_id" Number, "generation" Number 2, "key_id" Number 3, "beyond" Number 4,
         "requests" Number 5, "denied_key" Number 6, "denied_team" Number 7,

@@ -145,7 +145,7 @@ fn usage_by_hour_is_what_the_requests_came_to() {
     assert_eq!(hours(&server, &operator, &id), [100, 51, 100]);
     drop(server);
 
-    // What a command ended stays ended, unless the service is told.
+    // What a command ended stays ended, unless --usage says otherwise.
     let pepper = ["--pepper-file", "data/pepper"];
     run(&sandbox, &[&["usage", "off", "data/api.gate"], &pepper[..]].concat()).expect_status(0);
     let shown = || run(&sandbox, &[&["usage", "show", "data/api.gate"], &pepper[..]].concat());

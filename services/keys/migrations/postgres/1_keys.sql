@@ -159,14 +159,14 @@ create index usage_start on usage (width, start_s);
 create table sampler (
   gate_id bigint not null,
   generation bigint not null,
-  place text not null,
+  gate_path text not null,
   seen bigint not null,
   holder bigint not null,
   until_s bigint not null,
   sampled_s bigint not null,
   primary key (gate_id, generation)
 );
-create index sampler_place on sampler (place);
+create index sampler_gate_path on sampler (gate_path);
 
 -- The counts of each key that the usage has. Each counts modulo 2^32, and beyond modulo 2^64.
 create table sampled (
