@@ -138,11 +138,10 @@ async fn fill(url: &str, team: u32) {
     let mut transaction = pool.begin().await.unwrap();
     sqlx::query(
         "with recursive n (i) as (select 1 union all select i + 1 from n where i < $1) \
-         insert into \"key\" (key_id, team_id, env, name, folded, note, plan, scopes, state, \
+         insert into \"key\" (key_id, team_id, env, name, note, plan, scopes, state, \
          imported, tag, pepper, created_s, created_by, seq) \
          select (i * 2654435761) % 4611686018427387904, $2, 'test', \
          'Service ' || substr(cast(1000000 + i as text), 2) || ' of ' || (i % 100), \
-         'service ' || substr(cast(1000000 + i as text), 2) || ' of ' || (i % 100), \
          '', 'default', '', 'active', 0, $3, 0, 1700000000 + i, 'operator shell', \
          -i from n",
     )
@@ -191,10 +190,10 @@ impl Times {
     }
 }
 
-/// Returns the memory of this process that is in use, in megabytes.
+/// Returns the memory of this process that is in use, without that of files, in megabytes.
 fn resident_mb() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
     let kb: f64 = line.and_then(|line| line.trim().split(' ').next()?.parse().ok()).unwrap_or(0.0);
     kb / 1000.0
 }

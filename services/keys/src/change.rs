@@ -500,8 +500,8 @@ impl List {
     /// # Errors
     /// If the database cannot be used.
     pub async fn keys(&self, filter: &keys::KeyFilter, now: Timestamp) -> Result<Vec<KeyRow>> {
-        let search = self.database().search();
-        Ok(keys::list(&mut *self.read().await?, search, filter, now).await?)
+        let has_parts = self.database().has_parts_of_names();
+        Ok(keys::list(&mut *self.read().await?, filter, has_parts, now).await?)
     }
 
     /// Returns a key of a team; of any team if there is none.

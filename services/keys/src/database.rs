@@ -31,8 +31,6 @@ pub struct Database {
     kind: Kind,
     /// The URL without a password.
     shown: String,
-    /// Whether an index finds names that contain a text.
-    has_search: bool,
 }
 
 /// A kind of database.
@@ -40,17 +38,6 @@ pub struct Database {
 enum Kind {
     Sqlite,
     Postgres,
-}
-
-/// How a database finds the names that contain a text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Search {
-    /// By a table of trigrams.
-    Sqlite,
-    /// By an index of trigrams.
-    Postgres,
-    /// By reading all names of the team.
-    None,
 }
 
 /// The number of connections of a process.
@@ -87,10 +74,7 @@ impl Database {
         let mut attempts = 0;
         loop {
             match connect(options.clone(), kind).await {
-                Ok(pool) => {
-                    let has_search = kind == Kind::Sqlite || has_index(&pool).await?;
-                    return Ok(Self { pool, kind, shown, has_search });
-                }
+                Ok(pool) => return Ok(Self { pool, kind, shown }),
                 // Another process creates the tables, or changes to the write-ahead log.
                 Err(error) if kind == Kind::Sqlite && error.is_of_race() && attempts < ATTEMPTS => {
                     attempts += 1;
@@ -103,13 +87,10 @@ impl Database {
         }
     }
 
-    /// Returns how the database finds names that contain a text.
-    pub(crate) fn search(&self) -> Search {
-        match self.kind {
-            _ if !self.has_search => Search::None,
-            Kind::Sqlite => Search::Sqlite,
-            Kind::Postgres => Search::Postgres,
-        }
+    /// Returns whether searches use the table of the parts of names. In PostgreSQL, they use an
+    /// index if there is one.
+    pub(crate) fn has_parts_of_names(&self) -> bool {
+        self.kind == Kind::Sqlite
     }
 
     /// Returns a connection for reading.
@@ -270,18 +251,11 @@ async fn connect(options: AnyConnectOptions, kind: Kind) -> Result<AnyPool, Data
     Ok(pool)
 }
 
-/// Returns whether a database of PostgreSQL has the index of names. The migration could not create
-/// it without the extension `pg_trgm`.
-async fn has_index(pool: &AnyPool) -> Result<bool, DatabaseError> {
-    let found = sqlx::query("select cast(to_regclass('key_search') as text)").fetch_one(pool);
-    Ok(found.await?.try_get::<Option<String>, _>(0)?.is_some())
-}
-
-/// Sets what a connection to SQLite needs.
+/// Sets what a connection needs.
 async fn prepare(connection: &mut AnyConnection, kind: Kind) -> Result<(), sqlx::Error> {
     if kind == Kind::Sqlite {
         for pragma in [
-            // Less than `LIMIT`, so that the error says who delays a change.
+            // Less than the limit of a transaction, so that an error names the lock.
             "pragma busy_timeout = 4000",
             "pragma journal_mode = wal",
             "pragma synchronous = full",
@@ -289,6 +263,9 @@ async fn prepare(connection: &mut AnyConnection, kind: Kind) -> Result<(), sqlx:
         ] {
             connection.execute(pragma).await?;
         }
+    } else {
+        // A plan for all searches would use no index of names.
+        connection.execute("set plan_cache_mode = force_custom_plan").await?;
     }
     Ok(())
 }

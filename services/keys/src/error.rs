@@ -37,7 +37,7 @@ pub enum Error {
     Gate(keytally::Error),
     /// The database could not be used.
     Database(DatabaseError),
-    /// A token is revoked, and the database could not be used to say so.
+    /// A token is revoked, and the database could not be used to record that.
     Unlisted {
         /// The public name of the token.
         token: KeyId,
@@ -82,7 +82,7 @@ impl fmt::Display for Error {
             Self::Database(error) => error.fmt(f),
             Self::Unlisted { token, source } => write!(
                 f,
-                "the token {token} is revoked, but the list does not say so yet: {source}"
+                "the token {token} is revoked, but the list does not have that yet: {source}"
             ),
             Self::Behind { head, applied } => write!(
                 f,

@@ -4,7 +4,7 @@ use keytally::{KeyId, KeyRecord, KeyState, Name, StoredSecret, Text, Timestamp};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
-use crate::database::{DatabaseError, Search, Transaction};
+use crate::database::{DatabaseError, Transaction};
 use crate::error::{Error, Result};
 use crate::{ids, text, time};
 
@@ -175,8 +175,8 @@ pub(crate) async fn insert(
     let query = sqlx::query(concat!(
         "insert into \"key\" (",
         columns!(),
-        ", folded) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, \
-         $17, $18, $19, $20, $21, $22, $23, $24, $25, $26)"
+        ") values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, \
+         $18, $19, $20, $21, $22, $23, $24, $25)"
     ));
     bind(query, row).execute(transaction.connection()).await?;
     Ok(())
@@ -192,7 +192,7 @@ pub(crate) async fn update(
          state = $8, not_after_s = $9, grace_until_s = $10, last_characters = $11, imported = $12, \
          tag = $13, pepper = $14, previous_tag = $15, previous_pepper = $16, created_s = $17, \
          created_by = $18, rotated_s = $19, revoked_s = $20, revoked_by = $21, revoked_why = $22, \
-         shown_s = $23, last_used_s = $24, seq = $25, folded = $26 where key_id = $1",
+         shown_s = $23, last_used_s = $24, seq = $25 where key_id = $1",
     );
     bind(query, row).execute(transaction.connection()).await?;
     Ok(())
@@ -227,7 +227,6 @@ fn bind<'q>(query: Query<'q>, row: &KeyRow) -> Query<'q> {
         .bind(row.shown_s)
         .bind(row.last_used_s)
         .bind(row.seq)
-        .bind(text::folded(&row.name))
 }
 
 /// Returns a key, of any team.
@@ -283,62 +282,16 @@ pub(crate) async fn last_seq(connection: &mut AnyConnection) -> Result<u64, Data
 
 /// The conditions and the order of a list.
 macro_rules! conditions {
+    ($search:literal) => {
+        concat!(" and ", $search, conditions!())
+    };
     () => {
-        "($2 = '' or ($2 = 'revoked' and state = 'revoked') \
+        " and ($2 = '' or ($2 = 'revoked' and state = 'revoked') \
          or ($2 = 'active' and state = 'active' and coalesce(not_after_s, $3 + 1) > $3) \
          or ($2 = 'expired' and state = 'active' and coalesce(not_after_s, $3 + 1) <= $3)) \
          and ($4 = '' or env = $4) and ($5 = '' or plan = $5) \
-         and ($6 = '' or folded like $6 escape '\\') \
          and (created_s, key_id) < ($7, $8) \
          order by created_s desc, key_id desc limit $9"
-    };
-}
-
-/// The most names that a search takes from the index. A text that more names contain is found in
-/// the order of the list: its first page is among few keys.
-const MAX_FOUND: i64 = 5000;
-
-/// The fewest characters that the index finds.
-const MIN_INDEXED: usize = 3;
-
-/// The ids of the keys whose names contain a text, from the index of a database, at most one more
-/// than [`MAX_FOUND`].
-macro_rules! found {
-    (Sqlite, $text:literal) => {
-        concat!(
-            "select rowid as found_id from key_search where key_search match ",
-            $text,
-            " limit 5001"
-        )
-    };
-    (Postgres, $text:literal) => {
-        concat!(
-            "select key_id as found_id from \"key\" where folded like ",
-            $text,
-            " escape '\\' limit 5001"
-        )
-    };
-}
-
-/// The number of those ids.
-macro_rules! count_found {
-    ($search:ident) => {
-        concat!("select count(*) from (", found!($search, "$1"), ") as found")
-    };
-}
-
-/// The list of those keys. The database reads them one by one, not the list in its order.
-macro_rules! list_found {
-    ($search:ident) => {
-        concat!(
-            "with found as materialized (",
-            found!($search, "$10"),
-            ") select ",
-            columns!(),
-            " from found cross join \"key\" where key_id = found_id and ($1 < 0 or team_id = $1) \
-             and ",
-            conditions!()
-        )
     };
 }
 
@@ -361,64 +314,103 @@ pub struct KeyFilter {
     pub limit: i64,
 }
 
-/// Returns the keys of a filter, the newest first.
+/// A statement that lists keys. One text for each kind of filter, so that its index is used.
+macro_rules! listed {
+    ($of:literal, $search:literal) => {
+        concat!("select ", columns!(), " from \"key\" where ", $of, conditions!($search))
+    };
+}
+
+/// The condition of a search that reads names.
+macro_rules! like {
+    ($of:literal) => {
+        listed!($of, "lower(name) like $6 escape '\\'")
+    };
+}
+
+/// The condition of a search whose keys are known. The index of the team is not used.
+macro_rules! known {
+    ($of:literal) => {
+        listed!($of, "key_id in (select value from json_each($6))")
+    };
+}
+
+/// The most keys that a search finds by the parts of their names. A text that is in more names is
+/// found soon by reading the names, the newest first.
+const MOST_MATCHES: i64 = 2000;
+
+/// The names of a team with at most this many keys are read.
+const SMALL_TEAM: i64 = 20_000;
+
+/// Returns the keys of a search as a list in JSON; `None` if it reads names. `has_parts` is whether
+/// the database has the table of the parts of names.
+async fn matches(
+    connection: &mut AnyConnection,
+    filter: &KeyFilter,
+    has_parts: bool,
+) -> Result<Option<String>, DatabaseError> {
+    let Some(phrase) = text::phrase(&filter.search).filter(|_| has_parts) else {
+        return Ok(None);
+    };
+    // Names are compared without case in ASCII only.
+    if let Some(team_id) = filter.team_id.filter(|_| filter.search.is_ascii()) {
+        let keys =
+            sqlx::query("select count(*) from (select 1 from \"key\" where team_id = $1 limit $2)")
+                .bind(i64::from(team_id))
+                .bind(SMALL_TEAM.saturating_add(1))
+                .fetch_one(&mut *connection)
+                .await?;
+        if keys.try_get::<i64, _>(0)? <= SMALL_TEAM {
+            return Ok(None);
+        }
+    }
+    let row = sqlx::query(
+        "select count(*), '[' || coalesce(group_concat(number), '') || ']' from \
+         (select rowid as number from key_name where key_name match $1 limit $2)",
+    )
+    .bind(phrase)
+    .bind(MOST_MATCHES.saturating_add(1))
+    .fetch_one(connection)
+    .await?;
+    let is_rare = row.try_get::<i64, _>(0)? <= MOST_MATCHES;
+    is_rare.then(|| Ok(row.try_get(1)?)).transpose()
+}
+
+/// Returns the keys of a filter, the newest first. `has_parts` is whether the database has the
+/// table of the parts of names.
 pub(crate) async fn list(
     connection: &mut AnyConnection,
-    search: Search,
     filter: &KeyFilter,
+    has_parts: bool,
     now: Timestamp,
 ) -> Result<Vec<KeyRow>, DatabaseError> {
-    let folded = text::folded(&filter.search);
-    let indexed = indexed(connection, search, &folded).await?;
-    let query = match &indexed {
-        Some((query, _)) => query,
-        // A text of its own for each, so that the index of the team is used.
-        None if filter.team_id.is_some() => {
-            concat!("select ", columns!(), " from \"key\" where team_id = $1 and ", conditions!())
-        }
-        None => concat!("select ", columns!(), " from \"key\" where $1 < 0 and ", conditions!()),
+    let matches = matches(connection, filter, has_parts).await?;
+    let has_team = filter.team_id.is_some();
+    let statement = match (&matches, has_team) {
+        (Some(_), true) => known!("+team_id = $1"),
+        (Some(_), false) => known!("$1 < 0"),
+        (None, true) if filter.search.is_empty() => listed!("team_id = $1", "$6 = ''"),
+        (None, false) if filter.search.is_empty() => listed!("$1 < 0", "$6 = ''"),
+        (None, true) => like!("team_id = $1"),
+        (None, false) => like!("$1 < 0"),
     };
     let (after_s, after) = match filter.after {
         Some((created_s, key_id)) => (created_s, ids::stored(key_id)),
         None => (i64::MAX, i64::MAX),
     };
-    // PostgreSQL plans a search by its text.
-    let mut query = sqlx::query(query)
-        .persistent(folded.is_empty())
+    let rows = sqlx::query(statement)
         .bind(filter.team_id.map_or(-1, i64::from))
         .bind(filter.state.clone())
         .bind(time::stored(now))
         .bind(filter.env.clone())
         .bind(filter.plan.clone())
-        .bind(text::pattern(&folded))
+        .bind(matches.unwrap_or_else(|| text::pattern(&filter.search)))
         .bind(after_s)
         .bind(after)
-        .bind(filter.limit);
-    if let Some((_, text)) = indexed {
-        query = query.bind(text);
-    }
-    let rows = query.fetch_all(connection).await?;
+        .bind(filter.limit)
+        .fetch_all(connection)
+        .await?;
     Ok(rows.iter().map(load).collect::<Result<_, _>>()?)
-}
-
-/// Returns the query that finds keys by the index of names, and the text for its last parameter;
-/// `None` if there is no such index, or if it would find too many keys.
-async fn indexed(
-    connection: &mut AnyConnection,
-    search: Search,
-    folded: &str,
-) -> Result<Option<(&'static str, String)>, DatabaseError> {
-    let (count, list, text) = match search {
-        Search::Sqlite => (count_found!(Sqlite), list_found!(Sqlite), text::phrase(folded)),
-        Search::Postgres => (count_found!(Postgres), list_found!(Postgres), text::pattern(folded)),
-        Search::None => return Ok(None),
-    };
-    if folded.chars().count() < MIN_INDEXED {
-        return Ok(None);
-    }
-    let counted = sqlx::query(count).persistent(false).bind(text.clone()).fetch_one(connection);
-    let found: i64 = counted.await?.try_get(0)?;
-    Ok((found <= MAX_FOUND).then_some((list, text)))
 }
 
 /// Returns all keys after an id, for comparisons with a gate.

@@ -46,18 +46,13 @@ fn limited(field: &'static str, text: &str, len: usize, most: usize) -> Result<S
     Ok(text.to_owned())
 }
 
-/// Returns the form of a name or a search in which both are compared: in lowercase.
-pub(crate) fn folded(text: &str) -> String {
-    text.to_lowercase()
-}
-
-/// Returns the pattern of `like … escape '\'` that finds a folded text, or an empty one for no text.
-pub(crate) fn pattern(folded: &str) -> String {
-    if folded.is_empty() {
+/// Returns the pattern of `like … escape '\'` that finds a text, or an empty one for no text.
+pub(crate) fn pattern(text: &str) -> String {
+    if text.is_empty() {
         return String::new();
     }
     let mut pattern = String::from("%");
-    for character in folded.chars() {
+    for character in text.to_lowercase().chars() {
         if matches!(character, '%' | '_' | '\\') {
             pattern.push('\\');
         }
@@ -67,9 +62,11 @@ pub(crate) fn pattern(folded: &str) -> String {
     pattern
 }
 
-/// Returns the phrase of SQLite's `match` that finds a folded text.
-pub(crate) fn phrase(folded: &str) -> String {
-    format!("\"{}\"", folded.replace('"', "\"\""))
+/// Returns the query of a full-text search that finds a text, in an index of groups of three
+/// characters. Returns `None` for a text that is shorter.
+pub(crate) fn phrase(text: &str) -> Option<String> {
+    let is_indexed = text.chars().nth(2).is_some() && !text.contains('\0');
+    is_indexed.then(|| format!("\"{}\"", text.replace('"', "\"\"")))
 }
 
 #[cfg(test)]
@@ -98,8 +95,16 @@ mod tests {
 
     #[test]
     fn pattern_escapes_what_like_gives_a_meaning() {
-        assert_eq!(pattern(&folded("100%_\\ÄA")), "%100\\%\\_\\\\äa%");
+        assert_eq!(pattern("100%_\\A"), "%100\\%\\_\\\\a%");
         assert_eq!(pattern(""), "");
-        assert_eq!(phrase("a\"b"), "\"a\"\"b\"");
+    }
+
+    #[test]
+    fn phrase_is_of_at_least_three_characters() {
+        assert_eq!(phrase("a\"b*").as_deref(), Some("\"a\"\"b*\""));
+        assert_eq!(phrase("שלו").as_deref(), Some("\"שלו\""));
+        for text in ["", "ab", "a\0c"] {
+            assert_eq!(phrase(text), None, "{text:?}");
+        }
     }
 }

@@ -52,7 +52,7 @@ const TABLES: &[Table] = &[
         "pepper" Number 14, "previous_tag" Bytes 15, "previous_pepper" Number 16,
         "created_s" Number 17, "created_by" Text 18, "rotated_s" Number 19, "revoked_s" Number 20,
         "revoked_by" Text 21, "revoked_why" Text 22, "shown_s" Number 23, "last_used_s" Number 24,
-        "seq" Number 25, "folded" Text 26),
+        "seq" Number 25),
     table!("log": "seq" Number, "at_s" Number 2, "team_id" Number 3, "actor_kind" Text 4, "actor" Text 5,
         "address" Text 6, "action" Text 7, "key_id" Number 8, "detail" Text 9),
     table!("token": "key_id" Number, "team_id" Number 2, "role" Text 3, "name" Text 4,

@@ -10,6 +10,8 @@
 mod support;
 
 use core::time::Duration;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::Command;
 use std::{fs, thread};
 
@@ -130,9 +132,11 @@ fn usage_by_hour_is_what_the_requests_came_to() {
     assert_eq!(codes.iter().filter(|code| **code == 429).count(), 50);
     let is_sampled = || {
         thread::sleep(Duration::from_millis(100));
-        hours(&server, &operator, &id) != [0; 3]
+        let [requests, denied, _] = hours(&server, &operator, &id);
+        // A sample may be taken between two requests.
+        requests + denied >= 150
     };
-    assert!((0..600).any(|_| is_sampled()), "no sample was taken");
+    assert!((0..600).any(|_| is_sampled()), "no sample has all requests");
     assert_eq!(hours(&server, &operator, &id), [100, 50, 100]);
     assert_eq!(server.metric("keytally_sampler_lag_seconds"), 0);
     assert_eq!(server.metric("keytally_sampler_errors_total"), 0);
@@ -184,6 +188,157 @@ fn api_is_what_openapi_json_describes() {
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
     let operations = text.lines().find_map(|line| line.trim().strip_prefix("Tested: "));
     assert_eq!(operations, Some("23"), "{text}");
+}
+
+/// A header field of a request that may be sent again.
+const ONCE: &str = "Idempotency-Key: once\r\n";
+
+/// Sends a request with more header fields, and keeps its answer. Returns the answer.
+fn call(
+    server: &Server,
+    answers: &mut Vec<String>,
+    token: &str,
+    (request, fields): (&str, &str),
+    body: &str,
+) -> (u16, Value) {
+    let mut wire = Wire::to(server.address);
+    let (method, path) = request.split_once(' ').unwrap();
+    let request = format!(
+        "{method} /keys/api/v1/{path} HTTP/1.1\r\nHost: test\r\nX-API-Key: {token}\r\n\
+         Content-Type: application/json\r\n{fields}\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    wire.send(request.as_bytes());
+    let reply = wire.read(false).unwrap();
+    answers.push(format!("{reply:?}"));
+    (reply.code(), serde_json::from_str(&reply.body).unwrap_or_default())
+}
+
+/// Asserts that no file below a folder contains one of these texts. Returns the number of files.
+fn assert_in_no_file(folder: &Path, texts: &[String]) -> usize {
+    let mut files = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files += assert_in_no_file(&path, texts);
+            continue;
+        }
+        let bytes = fs::read(&path).unwrap();
+        for text in texts {
+            let is_there = bytes.windows(text.len()).any(|at| at == text.as_bytes());
+            assert!(!is_there, "{} has a secret", path.display());
+        }
+        files += 1;
+    }
+    files
+}
+
+#[test]
+fn secret_is_in_one_answer_and_in_no_file() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[]);
+    let operator = token(&sandbox, &[]);
+    let mut answers = Vec::new();
+    let mut secrets = Vec::new();
+    let mut make = |token: &str, request: &str, body: &str, status: u16| {
+        let (code, answer) = call(&server, &mut answers, token, (request, ONCE), body);
+        assert_eq!(code, status, "{request}: {answer}");
+        for name in ["key", "url"] {
+            if let Some(text) = answer[name].as_str() {
+                // The last characters of a key are secret, and the code of a link.
+                secrets.push(text[text.len() - 28..].to_owned());
+                sandbox.watch_secret(text);
+            }
+        }
+        answer
+    };
+    let text = |answer: &Value, name: &str| answer[name].as_str().unwrap().to_owned();
+    make(&operator, "POST teams", r#"{"name": "Acme"}"#, 201);
+    let owner = make(&operator, "POST tokens?team=1", r#"{"name": "t", "role": "owner"}"#, 201);
+    let owner = text(&owner, "key");
+    let new = r#"{"name": "billing", "env": "live"}"#;
+    let made = make(&owner, "POST keys", new, 201);
+    let (key, id) = (text(&made, "key"), text(&made, "key_id"));
+    // Sent again with the same Idempotency-Key.
+    assert_eq!(text(&make(&owner, "POST keys", new, 409), "key_id"), id);
+    let token = make(&owner, "POST tokens", r#"{"name": "t", "role": "viewer"}"#, 409);
+    assert!(token["key"].is_null());
+    let link = r#"{"user": "ann", "role": "admin"}"#;
+    make(&owner, "POST sessions", link, 201);
+    let second = make(&operator, "POST tokens?team=1", r#"{"name": "u", "role": "owner"}"#, 409);
+    assert!(second["key"].is_null());
+    let rotate = format!("POST keys/{id}/rotate");
+    make(&owner, &rotate, r#"{"grace_s": 3600}"#, 409);
+    let backend = keys(&sandbox, &["token", "create", "b", "--team", "1", "--role", "owner"]);
+    let backend = sandbox.watch_secret(backend["key"].as_str().unwrap());
+    let rotated = text(&make(&backend, &rotate, r#"{"grace_s": 3600}"#, 200), "key");
+    make(&backend, &rotate, r#"{"grace_s": 3600}"#, 409);
+    // Both secrets are used, and sent in the wrong places.
+    for key in [&key, &rotated] {
+        assert_eq!(server.contacts(key).code(), 200);
+        let secret = &key[key.len() - 28..];
+        for request in [
+            format!("GET keys/{key}"),
+            format!("GET keys?search={secret}&{secret}=1"),
+            format!("GET keys?state={key}&env={key}"),
+            format!("GET log?key={key}"),
+            format!("GET keys?team={secret}"),
+            format!("DELETE tokens/{key}"),
+            format!("GET {key}"),
+        ] {
+            let (code, _) = call(&server, &mut answers, &backend, (&request, ""), "");
+            assert!((400..500).contains(&code), "{request}: {code}");
+        }
+        for body in [
+            format!(r#"{{"name": 1, "{key}": 1}}"#),
+            format!(r#"{{"name": "a", "env": "{key}"}}"#),
+            format!(r#"{{"name": "a", "env": "test", "plan": "{key}"}}"#),
+            format!(r#"{{"name": "a", "env": "test", "scopes": ["{key}"]}}"#),
+            format!(r#"{{"name": "a", "env": "test", "expires": "{key}"}}"#),
+            format!(r#"{{"name": ["{key}"], "env": "test"}}"#),
+            format!("{{{key}"),
+        ] {
+            let (code, _) = call(&server, &mut answers, &backend, ("POST keys", ""), &body);
+            assert_eq!(code, 400, "{body}");
+        }
+        let (code, _) = call(&server, &mut answers, key, ("GET keys", ""), "");
+        assert_eq!(code, 401);
+    }
+    for request in [
+        format!("POST keys/{id}/end-grace"),
+        format!("PATCH keys/{id}"),
+        format!("POST keys/{id}/revoke"),
+    ] {
+        let body = if request.starts_with("PATCH") { r#"{"note": "n"}"# } else { "{}" };
+        assert_eq!(call(&server, &mut answers, &backend, (&request, ""), body).0, 200, "{request}");
+    }
+    for request in ["GET keys", "GET tokens", "GET members", "GET log", "GET usage", "GET team"] {
+        assert_eq!(call(&server, &mut answers, &backend, (request, ""), "").0, 200);
+    }
+    assert_eq!(call(&server, &mut answers, &backend, (&format!("GET keys/{id}"), ""), "").0, 200);
+    answers.push(server.request("GET /metrics", &[]).body);
+    for args in [&["log"][..], &["token", "list"], &["export"], &["team", "list"]] {
+        run(&sandbox, &[&["keys"], args, &DATA].concat()).expect_status(0);
+    }
+
+    // A key, its second secret, a token and a link.
+    assert_eq!(secrets.len(), 4);
+    for secret in &secrets {
+        assert_eq!(answers.iter().filter(|answer| answer.contains(secret)).count(), 1);
+    }
+    // The crashed service leaves no core file, and the rest on the disk.
+    let limit = ["--core=unlimited", "--pid", &server.id().to_string()];
+    assert!(Command::new("prlimit").args(limit).status().unwrap().success());
+    server.signal(Signal::ABORT);
+    let ended = server.wait();
+    assert_eq!((ended.signal(), ended.core_dumped()), (Some(6), false));
+    let texts: Vec<_> = secrets.into_iter().chain([operator, backend]).collect();
+    let files = assert_in_no_file(&sandbox.path("."), &texts);
+    // The log, the pepper, two gates, the database, its write-ahead log and its index.
+    assert!(files >= 7, "{:?}", sandbox.names());
+    let wal = fs::read(sandbox.path("data/keys.db-wal")).unwrap();
+    assert!(wal.windows(7).any(|at| at == b"billing"));
 }
 
 #[test]

@@ -56,8 +56,6 @@ create table "key" (
   team_id bigint not null references team (team_id),
   env text not null,
   name text not null,
-  -- The name in lowercase, for searches.
-  folded text not null,
   note text not null,
   plan text not null,
   scopes text not null,
@@ -82,17 +80,19 @@ create table "key" (
 );
 create index key_of_team on "key" (team_id, created_s desc, key_id desc);
 create index key_of_state on "key" (team_id, state, created_s desc, key_id desc);
+create index key_created on "key" (created_s desc, key_id desc);
 create unique index key_seq on "key" (seq);
 
--- Finds the keys whose names contain a text of at least three characters. Where the extension is not
--- installed, or this user may not add it, searches read all names of a team.
-do $$ begin
+-- The parts of names, for searches. Without this extension, or the right to add it, a search reads
+-- all names.
+do $$
+begin
   create extension if not exists pg_trgm;
-  create index key_search on "key" using gin (folded gin_trgm_ops);
-exception
-  when insufficient_privilege or feature_not_supported or undefined_file or undefined_object then
-    raise notice 'searches use no index: %', sqlerrm;
-end $$;
+  create index key_name on "key" using gin (lower(name) gin_trgm_ops);
+exception when others then
+  raise notice 'no index of names: %', sqlerrm;
+end
+$$;
 
 create table log (
   seq bigint not null primary key,

@@ -52,13 +52,10 @@ create table session (
 
 -- Rows are never deleted: a revoked key is its own tombstone.
 create table "key" (
-  -- An integer, so that it is the rowid, by which key_search refers to it.
-  key_id integer not null primary key,
+  key_id bigint not null primary key,
   team_id bigint not null references team (team_id),
   env text not null,
   name text not null,
-  -- The name in lowercase, for searches.
-  folded text not null,
   note text not null,
   plan text not null,
   scopes text not null,
@@ -81,19 +78,22 @@ create table "key" (
   last_used_s bigint,
   seq bigint not null
 );
-create index key_of_team on "key" (team_id, created_s desc, key_id desc);
+-- With the name, so that a search reads no rows.
+create index key_of_team on "key" (team_id, created_s desc, key_id desc, name);
 create index key_of_state on "key" (team_id, state, created_s desc, key_id desc);
+create index key_created on "key" (created_s desc, key_id desc, name);
 create unique index key_seq on "key" (seq);
 
--- Finds the keys whose names contain a text of at least three characters.
-create virtual table key_search using fts5 (
-  folded, content = '', contentless_delete = 1, tokenize = 'trigram case_sensitive 1'
+-- The parts of names, for searches.
+create virtual table key_name using fts5 (
+  name, content = 'key', content_rowid = 'key_id', tokenize = 'trigram'
 );
-create trigger key_added after insert on "key" begin
-  insert into key_search (rowid, folded) values (new.key_id, new.folded);
+create trigger key_name_insert after insert on "key" begin
+  insert into key_name (rowid, name) values (new.key_id, new.name);
 end;
-create trigger key_renamed after update of folded on "key" when old.folded <> new.folded begin
-  update key_search set folded = new.folded where rowid = new.key_id;
+create trigger key_name_update after update of name on "key" when old.name <> new.name begin
+  insert into key_name (key_name, rowid, name) values ('delete', old.key_id, old.name);
+  insert into key_name (rowid, name) values (new.key_id, new.name);
 end;
 
 create table log (

@@ -152,6 +152,11 @@ impl Server {
         line.unwrap_or_else(|| panic!("{name} is not in {text}")).parse().unwrap()
     }
 
+    /// Returns the number of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
