@@ -269,7 +269,7 @@ async fn two_services_on_one_gate_change_it_in_turn() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn gate_that_cannot_have_a_key_says_so() {
+async fn gate_that_cannot_have_a_key_refuses_it() {
     let first = Site::new().await;
     let (team, _, key_id) = first.team_with_key().await;
     let mut new = creation(team);

@@ -274,7 +274,7 @@ fn secret_is_in_one_answer_and_in_no_file() {
     let backend = sandbox.watch_secret(backend["key"].as_str().unwrap());
     let rotated = text(&make(&backend, &rotate, r#"{"grace_s": 3600}"#, 200), "key");
     make(&backend, &rotate, r#"{"grace_s": 3600}"#, 409);
-    // Both secrets are used, and sent in the wrong places.
+    // Both secrets are used, and sent where they are not expected.
     for key in [&key, &rotated] {
         assert_eq!(server.contacts(key).code(), 200);
         let secret = &key[key.len() - 28..];

@@ -52,7 +52,7 @@ def possible(values: dict[str, object]) -> None:
         if name in VALUES:
             values[name] = VALUES[name]
         elif name in {"name", "user", "search", "env"} and isinstance(value, str):
-            # A text of blanks alone is no name.
+            # A text of blanks alone is not a name.
             values[name] = value.strip() or "a"
 
 
@@ -77,7 +77,7 @@ def before_call(context: HookContext, case: Case, kwargs: dict[str, object]) -> 
         for name in ("id", "key", "after"):
             text = values.get(name)
             if isinstance(text, str) and "." not in text and len(text) != len(KEY_ID):
-                # Another answer supplied a text that is no key id.
+                # Another answer supplied a text that is not a key id.
                 values[name] = KEY_ID
             elif isinstance(text, str):
                 text = text.replace("L", "K")
