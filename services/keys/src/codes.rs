@@ -1,5 +1,4 @@
-//! One-time codes, which sign a user in, and the sessions that they begin. The database has only
-//! the SHA-256 of a code and of a session's token.
+//! One-time codes, which sign a user in. The database has only the SHA-256 of a code.
 
 use core::fmt;
 
@@ -16,8 +15,8 @@ use crate::time;
 /// How long a code is valid, in seconds.
 pub const CODE_LIFETIME_S: u64 = 600;
 
-/// How long a session lasts at most, in seconds.
-pub const SESSION_LIFETIME_S: u64 = 7 * 86_400;
+/// How long the code of an invitation is valid, in seconds.
+pub const INVITATION_LIFETIME_S: u64 = 72 * 3600;
 
 /// A random secret of 256 bits as 64 hex digits: a code, or the token of a session. `Debug` does
 /// not show it.
@@ -42,7 +41,7 @@ impl Code {
         &self.0
     }
 
-    fn hash(&self) -> Vec<u8> {
+    pub(crate) fn hash(&self) -> Vec<u8> {
         Sha256::digest(self.0.as_bytes()).to_vec()
     }
 }
@@ -84,21 +83,20 @@ pub(crate) async fn keep(
     Ok(())
 }
 
-/// Uses a code up, and begins a session. Returns the token of the session.
+/// Uses a code up. Returns whom it signs in.
 ///
 /// There is one error for all codes that are not valid: unknown, used and too old.
 pub(crate) async fn use_up(
     transaction: &mut Transaction,
     code: &Code,
     now: Timestamp,
-) -> Result<(Code, SignIn)> {
-    let now_s = time::stored(now);
+) -> Result<SignIn> {
     let row = sqlx::query(
         "update code set used_s = $2 where hash = $1 and used_s is null and ends_s > $2 \
          returning team_id, user_id, role",
     )
     .bind(code.hash())
-    .bind(now_s)
+    .bind(time::stored(now))
     .fetch_optional(transaction.connection())
     .await?;
     let row = row.ok_or_else(|| {
@@ -106,24 +104,9 @@ pub(crate) async fn use_up(
     })?;
     let team_id: Option<i64> = row.try_get("team_id")?;
     let role: String = row.try_get("role")?;
-    let sign_in = SignIn {
+    Ok(SignIn {
         team_id: team_id.and_then(|number| u32::try_from(number).ok()),
         user_id: row.try_get("user_id")?,
         role: Role::named(&role).unwrap_or(Role::Viewer),
-    };
-    let token = Code::generate()?;
-    let lifetime_s = i64::try_from(SESSION_LIFETIME_S).unwrap_or(i64::MAX);
-    sqlx::query(
-        "insert into session (hash, team_id, user_id, role, created_s, seen_s, ends_s) \
-         values ($1, $2, $3, $4, $5, $5, $6)",
-    )
-    .bind(token.hash())
-    .bind(team_id)
-    .bind(sign_in.user_id)
-    .bind(role)
-    .bind(now_s)
-    .bind(now_s.saturating_add(lifetime_s))
-    .execute(transaction.connection())
-    .await?;
-    Ok((token, sign_in))
+    })
 }

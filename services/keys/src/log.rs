@@ -29,9 +29,9 @@ pub struct Entry {
     pub at: String,
     /// The team; none for a change that concerns no team.
     pub team: Option<i64>,
-    /// The kind of actor: `operator`, `reconcile` or `token`.
+    /// The kind of actor: `operator`, `reconcile`, `token` or `user`.
     pub actor_kind: String,
-    /// The name of the actor; that of a token is its key id.
+    /// The name of the actor; that of a token is its key id, and that of a user the user's number.
     pub actor: String,
     /// The address that the request came from.
     pub address: Option<String>,

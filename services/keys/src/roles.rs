@@ -98,12 +98,20 @@ impl Actor {
         Self { kind: "token", name: key_id.to_string(), address }
     }
 
-    /// Returns the kind: `operator`, `reconcile` or `token`.
+    /// Returns the actor of a session of the page: a user, or an operator with a link.
+    pub fn person(user_id: Option<i64>, address: Option<String>) -> Self {
+        match user_id {
+            Some(user_id) => Self { kind: "user", name: user_id.to_string(), address },
+            None => Self { kind: "operator", name: "page".to_owned(), address },
+        }
+    }
+
+    /// Returns the kind: `operator`, `reconcile`, `token` or `user`.
     pub fn kind(&self) -> &'static str {
         self.kind
     }
 
-    /// Returns the name: that of a token is its key id.
+    /// Returns the name: that of a token is its key id, and that of a user is the user's number.
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -252,15 +252,17 @@ impl Serve {
                 }
             };
             #[cfg(feature = "keys")]
-            let serves_list = opened.is_some();
+            let served = self.lines_of_list(opened.as_ref(), public_url.as_deref()).await;
+            #[cfg(feature = "keys")]
+            let served = served.map_err(|error| data.revoke_first_key(error))?;
             #[cfg(not(feature = "keys"))]
-            let serves_list = false;
+            let served = None;
             let printed = self.print_startup_message(
                 &data,
                 &listener,
                 metrics.as_ref(),
                 program,
-                serves_list,
+                served.as_deref(),
             );
             if let Err(error) = printed
                 && data.first_key.is_some()
@@ -296,7 +298,7 @@ impl Serve {
             #[cfg(feature = "keys")]
             let list = opened.zip(public_url).map(|(opened, public_url)| {
                 let list = opened.list(Arc::clone(&gate));
-                ServedList { list, public_url }
+                ServedList { list, public_url, base_path: self.keys.base_path.clone() }
             });
             let service = Service::new(
                 gate,
@@ -324,6 +326,22 @@ impl Serve {
         })
     }
 
+    /// Returns the one-time link to the page of keys on a terminal, and an empty text elsewhere,
+    /// because the output may be a log. `None` if the list is not served.
+    #[cfg(feature = "keys")]
+    async fn lines_of_list(
+        &self,
+        opened: Option<&keytally_keys::open::Opened>,
+        public_url: Option<&str>,
+    ) -> Result<Option<String>, Failure> {
+        let (Some(opened), Some(public_url)) = (opened, public_url) else { return Ok(None) };
+        if !io::stdout().is_terminal() {
+            return Ok(Some(String::new()));
+        }
+        let link = opened.link(now()).await?;
+        Ok(Some(link.url(&format!("{public_url}{}", self.keys.base_path))))
+    }
+
     /// Prints what was created or opened, and commands that use the service.
     fn print_startup_message(
         &self,
@@ -331,7 +349,7 @@ impl Serve {
         listener: &Listener,
         metrics: Option<&Listener>,
         program: &Path,
-        serves_list: bool,
+        page: Option<&str>,
     ) -> io::Result<()> {
         let mut out = io::stdout().lock();
         let table = data.gate.table();
@@ -393,8 +411,15 @@ impl Serve {
             }
         }
         writeln!(out)?;
-        if serves_list {
+        if let Some(page) = page {
             let data = SHELL.word(self.data.display());
+            match page {
+                "" => writeln!(
+                    out,
+                    "Get a link to the page of keys:\n\n  {program} keys link --data {data}{pepper}\n"
+                )?,
+                link => writeln!(out, "Keys page: {link} (once, for 10 minutes)\n")?,
+            }
             writeln!(
                 out,
                 "The list of keys has an API below /keys/api/v1. Make a token for it:\n\n  {program} keys token create NAME --data {data}{pepper}\n"
