@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::list::List;
 use crate::log::{self, Entry, Filter, NewEntry};
 use crate::roles::Role;
-use crate::teams::{self, Member, Team};
+use crate::teams::{self, Member, Team, TeamSettings};
 use crate::{text, time};
 
 /// A one-time link's code, and when it ends.
@@ -65,6 +65,31 @@ impl List {
         self.transact(async move |transaction| {
             let team = teams::rename(transaction, team_id, &name).await?;
             append(transaction, &caller, team_id, "team.rename", name).await?;
+            Ok(team)
+        })
+        .await
+    }
+
+    /// Changes what the members of a team may do.
+    ///
+    /// # Errors
+    /// As [`create_team`](Self::create_team), for an owner.
+    pub async fn set_team(
+        &self,
+        team_id: u32,
+        settings: TeamSettings,
+        caller: Caller,
+    ) -> Result<Team> {
+        caller.role.require(Role::Owner)?;
+        settings.check()?;
+        self.transact(async move |transaction| {
+            let team = teams::set_settings(transaction, team_id, &settings).await?;
+            let longest = settings.longest_days.map_or_else(
+                || "keys may never expire".to_owned(),
+                |days| format!("keys expire within {days} days"),
+            );
+            let detail = format!("{longest}; live keys need {}", settings.live_role.as_str());
+            append(transaction, &caller, team_id, "team.set", detail).await?;
             Ok(team)
         })
         .await

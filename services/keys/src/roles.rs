@@ -3,18 +3,18 @@
 use core::fmt;
 
 use keytally::redact::redact;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::error::{Error, Result};
 
 /// What a member, a session or a token may do. Each role may do what those before it may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Reads.
     Viewer,
-    /// Makes and rotates keys of other environments than `live`.
+    /// Makes and rotates keys of other environments than `live`, unless the team says otherwise.
     Member,
     /// Makes, changes and revokes all keys.
     Admin,

@@ -504,6 +504,7 @@ async fn old_session_makes_a_change_only_after_a_proof() {
         ("/bulk".to_owned(), &[("id", &*id), ("typed", "1")]),
         ("/team/invite".to_owned(), &[("user", "eve"), ("role", "owner")]),
         ("/team/rename".to_owned(), &[("name", "Stolen")]),
+        ("/team/set".to_owned(), &[("live_role", "member")]),
         ("/team/role".to_owned(), &[("user", "1"), ("role", "owner")]),
     ] {
         browser.post(&path, fields).await.expect(403).shows("Confirm that it is you");
@@ -585,7 +586,7 @@ async fn html_in_every_text_is_shown_as_text() {
 type Route = (&'static str, &'static str, Role, &'static [(&'static str, &'static str)]);
 
 /// All routes with a session. `ID` is a key of the team.
-const ROUTES: [Route; 23] = [
+const ROUTES: [Route; 24] = [
     ("GET", "", Role::Viewer, &[]),
     ("GET", "/k/ID", Role::Viewer, &[]),
     ("GET", "/team", Role::Viewer, &[]),
@@ -605,6 +606,7 @@ const ROUTES: [Route; 23] = [
     ("GET", "/bulk?id=ID", Role::Admin, &[]),
     ("POST", "/bulk", Role::Admin, &[("id", "ID"), ("typed", "x")]),
     ("POST", "/team/rename", Role::Owner, &[]),
+    ("POST", "/team/set", Role::Owner, &[("live_role", "x")]),
     ("POST", "/team/invite", Role::Owner, &[]),
     ("POST", "/team/role", Role::Owner, &[]),
     ("GET", "/team/remove?user=99", Role::Owner, &[]),
@@ -843,4 +845,33 @@ async fn full_gate_is_a_sentence_with_what_to_do() {
     let new = keytally::NewKey::new(portal.team, keytally::Name::new("test").unwrap());
     while gate.issue(&new).is_ok() {}
     browser.make("one more").await.expect(409).shows("larger gate");
+}
+
+#[tokio::test]
+async fn rules_of_a_team_hold_for_all_its_keys() {
+    let portal = Portal::new().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    for days in ["0", "3651", "x", "-1"] {
+        let fields = [("longest", days), ("live_role", "member")];
+        owner.post("/team/set", &fields).await.expect(400).shows("from 1 to 3650");
+    }
+    owner.post("/team/set", &[("longest", "60"), ("live_role", "member")]).await.expect(303);
+    owner.get("/team?done=set").await.expect(200).shows("The settings hold");
+    // A member makes a live key, and no key is valid for more than 60 days.
+    let mut member = portal.signed_in(Role::Member).await;
+    let form = member.get("/new").await.expect(200).hides("value=\"never\"").hides("1 year");
+    let form_id = form.field("form_id");
+    let fields = [("form_id", &*form_id), ("name", "a"), ("env", "live")];
+    let days = |days| [&fields[..], &[("lifetime", days)]].concat();
+    for late in ["61", "never"] {
+        member.post("/new", &days(late)).await.expect(400).shows("within 60 days");
+    }
+    member.post("/new", &days("60")).await.expect(200);
+    let id = portal.site.gate().list()[0].key_id;
+    member.get(&format!("/k/{id}/rotate")).await.expect(200);
+    let edit = [("name", "a"), ("lifetime", "never")];
+    owner.post(&format!("/k/{id}/edit"), &edit).await.expect(400).shows("within 60 days");
+    owner.post("/team/set", &[("longest", ""), ("live_role", "owner")]).await.expect(303);
+    member.get(&format!("/k/{id}/rotate")).await.expect(403);
+    owner.post(&format!("/k/{id}/edit"), &edit).await.expect(303);
 }

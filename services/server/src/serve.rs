@@ -144,6 +144,17 @@ const MAX_TEAMS: i64 = keytally::MAX_KEYS as i64;
 /// How many keys the metrics name at a listener of their own.
 const NAMED_KEYS: usize = 10;
 
+/// The URL that `keytally keys link` uses by default.
+const DEFAULT_BASE: &str = "http://localhost:8080";
+
+/// What the startup message has of the page of keys.
+struct PageLine {
+    /// The URL of the service as people see it, with its path.
+    base: String,
+    /// A one-time link, if one is printed.
+    link: Option<String>,
+}
+
 /// The value of `--failures`: a limit of invalid keys, or `None` for `off`.
 #[derive(Clone)]
 struct Failures(Option<FailurePolicy>);
@@ -252,7 +263,7 @@ impl Serve {
                 }
             };
             #[cfg(feature = "keys")]
-            let served = self.lines_of_list(opened.as_ref(), public_url.as_deref()).await;
+            let served = self.page_line(opened.as_ref(), public_url.as_deref()).await;
             #[cfg(feature = "keys")]
             let served = served.map_err(|error| data.revoke_first_key(error))?;
             #[cfg(not(feature = "keys"))]
@@ -262,7 +273,7 @@ impl Serve {
                 &listener,
                 metrics.as_ref(),
                 program,
-                served.as_deref(),
+                served.as_ref(),
             );
             if let Err(error) = printed
                 && data.first_key.is_some()
@@ -326,20 +337,21 @@ impl Serve {
         })
     }
 
-    /// Returns the one-time link to the page of keys on a terminal, and an empty text elsewhere,
-    /// because the output may be a log. `None` if the list is not served.
+    /// Returns what is printed of the page of keys. Only a terminal gets a one-time link, because
+    /// other output may be a log. `None` if the list is not served.
     #[cfg(feature = "keys")]
-    async fn lines_of_list(
+    async fn page_line(
         &self,
         opened: Option<&keytally_keys::open::Opened>,
         public_url: Option<&str>,
-    ) -> Result<Option<String>, Failure> {
+    ) -> Result<Option<PageLine>, Failure> {
         let (Some(opened), Some(public_url)) = (opened, public_url) else { return Ok(None) };
-        if !io::stdout().is_terminal() {
-            return Ok(Some(String::new()));
-        }
-        let link = opened.link(now()).await?;
-        Ok(Some(link.url(&format!("{public_url}{}", self.keys.base_path))))
+        let base = format!("{public_url}{}", self.keys.base_path);
+        let link = match io::stdout().is_terminal() {
+            true => Some(opened.link(now()).await?.url(&base)),
+            false => None,
+        };
+        Ok(Some(PageLine { base, link }))
     }
 
     /// Prints what was created or opened, and commands that use the service.
@@ -349,7 +361,7 @@ impl Serve {
         listener: &Listener,
         metrics: Option<&Listener>,
         program: &Path,
-        page: Option<&str>,
+        page: Option<&PageLine>,
     ) -> io::Result<()> {
         let mut out = io::stdout().lock();
         let table = data.gate.table();
@@ -413,12 +425,16 @@ impl Serve {
         writeln!(out)?;
         if let Some(page) = page {
             let data = SHELL.word(self.data.display());
-            match page {
-                "" => writeln!(
+            let url = match &*page.base {
+                DEFAULT_BASE => String::new(),
+                base => format!(" --public-url {}", SHELL.word(base)),
+            };
+            match page.link.as_deref() {
+                None => writeln!(
                     out,
-                    "Get a link to the page of keys:\n\n  {program} keys link --data {data}{pepper}\n"
+                    "Get a one-time link to the page of keys:\n\n  {program} keys link --data {data}{pepper}{url}\n"
                 )?,
-                link => writeln!(out, "Keys page: {link} (once, for 10 minutes)\n")?,
+                Some(link) => writeln!(out, "Keys page: {link} (once, for 10 minutes)\n")?,
             }
             writeln!(
                 out,

@@ -192,7 +192,7 @@ impl Screen {
 
 /// Shows the keys.
 pub(super) async fn show(team: TeamVisit, parameters: Parameters) -> Result<Response, Stop> {
-    let TeamVisit { visit, team_id } = &team;
+    let TeamVisit { visit, team_id, .. } = &team;
     let list = visit.page.list();
     let text = |name: &str| -> String { parameters.get(name).chars().take(64).collect() };
     let after = parameters.get("after").split_once('.').and_then(|(at_s, key_id)| {

@@ -4,13 +4,12 @@ use askama::Template;
 use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
-use keytally::Name;
 
 use super::fields::{Fields, Parameters};
 use super::frame::{Frame, respond, show as respond_ok};
 use super::key_list::{Line, names};
 use super::log_page::{LogLine, log_lines};
-use super::new_key::{LIFETIMES, PlanChoice, expiry, plan_choices, scopes};
+use super::new_key::{PlanChoice, expiry, lifetimes, plan_choices, scopes};
 use super::picture::Picture;
 use super::quotas::{QuotaLine, of_key};
 use super::refusal::{Stop, sentence};
@@ -119,7 +118,7 @@ pub(super) async fn show(
     parameters: Parameters,
 ) -> Result<Response, Stop> {
     let row = team.key(&id).await?;
-    let TeamVisit { visit, team_id } = &team;
+    let TeamVisit { visit, team_id, .. } = &team;
     let (list, now) = (visit.page.list(), visit.now);
     let usage = usage(&team, &row, parameters.get("range")).await?;
     if visit.is_partial {
@@ -154,7 +153,7 @@ pub(super) async fn show(
         limits: plan.map(|plan| plan.limits).unwrap_or_default(),
         usage,
         log,
-        may_rotate: is_live && may_rotate(&row, visit.session.role),
+        may_rotate: is_live && team.may_make(row.env.as_str()),
         may_change: is_live && visit.session.role >= Role::Admin,
     })?)
 }
@@ -192,12 +191,6 @@ async fn usage(team: &TeamVisit, row: &KeyRow, range: &str) -> Result<Usage, Sto
     })
 }
 
-/// Returns whether a role may rotate a key.
-pub(super) fn may_rotate(row: &KeyRow, role: Role) -> bool {
-    let live = Name::new(crate::change::LIVE);
-    role >= if Some(row.env) == live { Role::Admin } else { Role::Member }
-}
-
 /// Returns the sentence on what was just done.
 fn done(word: &str) -> &'static str {
     match word {
@@ -226,7 +219,7 @@ struct EditForm {
     chosen: Vec<String>,
     expires: Option<Moment>,
     lifetime: String,
-    lifetimes: [(&'static str, &'static str); 4],
+    lifetimes: Vec<(&'static str, &'static str)>,
     date: String,
     problem: Option<(&'static str, String)>,
 }
@@ -252,7 +245,7 @@ impl EditForm {
             chosen: row.scopes.split_ascii_whitespace().map(str::to_owned).collect(),
             expires: row.not_after_s.map(Moment),
             lifetime: "keep".to_owned(),
-            lifetimes: LIFETIMES,
+            lifetimes: lifetimes(&team.settings),
             date: String::new(),
             problem: None,
         }

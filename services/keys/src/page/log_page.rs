@@ -44,6 +44,7 @@ fn words(action: &str) -> String {
         "key.edit" => "changed the key",
         "key.revoke" => "revoked the key",
         "team.create" => "made the team",
+        "team.set" => "changed the rules of the team",
         "team.rename" => "renamed the team",
         "member.set" => "set a member's role",
         "member.remove" => "removed a member",

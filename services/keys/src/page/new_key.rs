@@ -19,11 +19,21 @@ use crate::codes::Code;
 use crate::error::Error;
 use crate::keys::KeyRow;
 use crate::roles::Role;
+use crate::teams::TeamSettings;
 use crate::time;
 
 /// The choices of how long a key is valid: the value, and the text.
-pub(super) const LIFETIMES: [(&str, &str); 4] =
+const LIFETIMES: [(&str, &str); 4] =
     [("30", "30 days"), ("90", "90 days"), ("365", "1 year"), ("never", "Never")];
+
+/// Returns the choices that a team permits.
+pub(super) fn lifetimes(settings: &TeamSettings) -> Vec<(&'static str, &'static str)> {
+    let is_permitted = |days: &str| match settings.longest_days {
+        None => true,
+        Some(longest) => days.parse::<u32>().is_ok_and(|days| days <= longest),
+    };
+    LIFETIMES.into_iter().filter(|(days, _)| is_permitted(days)).collect()
+}
 
 /// A plan of the gate in words.
 pub(super) struct PlanChoice {
@@ -45,9 +55,10 @@ struct Form {
     chosen: Vec<String>,
     envs: Vec<String>,
     lifetime: String,
-    lifetimes: [(&'static str, &'static str); 4],
+    lifetimes: Vec<(&'static str, &'static str)>,
+    /// The least role that makes keys of the environment `live`, if the person has less.
+    live_role: &'static str,
     problem: Option<(&'static str, String)>,
-    may_live: bool,
 }
 
 impl Form {
@@ -80,7 +91,7 @@ async fn form_page(
     fields: Fields,
     problem: Option<(&'static str, String)>,
 ) -> Result<Form, Stop> {
-    let TeamVisit { visit, team_id } = team;
+    let TeamVisit { visit, team_id, .. } = team;
     let list = visit.page.list();
     let mut envs = envs(list, *team_id).await?;
     for env in ["test", LIVE] {
@@ -93,6 +104,7 @@ async fn form_page(
         false => fields.all("scope"),
     };
     let lifetime = match fields.get("lifetime") {
+        "" if team.settings.longest_days.is_some_and(|days| days < 90) => "30",
         "" => "90",
         chosen => chosen,
     };
@@ -113,9 +125,9 @@ async fn form_page(
         chosen,
         envs,
         lifetime: lifetime.to_owned(),
-        lifetimes: LIFETIMES,
+        lifetimes: lifetimes(&team.settings),
+        live_role: if team.may_make(LIVE) { "" } else { team.settings.live_role.as_str() },
         problem,
-        may_live: visit.session.role >= Role::Admin,
         fields,
     })
 }

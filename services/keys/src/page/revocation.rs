@@ -41,7 +41,7 @@ impl Candidate {
 
 /// Returns what to know of keys before they are revoked.
 async fn candidates(team: &TeamVisit, rows: &[KeyRow]) -> Result<Vec<Candidate>, Stop> {
-    let TeamVisit { visit, team_id } = team;
+    let TeamVisit { visit, team_id, .. } = team;
     let key_ids: Vec<_> = rows.iter().map(|row| row.key_id).collect();
     let days = day_of_keys(visit.page.list(), *team_id, &key_ids, visit.now).await?;
     let requests: BTreeMap<KeyId, i64> = days

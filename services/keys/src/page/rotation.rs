@@ -7,7 +7,6 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 
 use super::fields::Fields;
 use super::frame::{Frame, respond, show};
-use super::key_page::may_rotate;
 use super::new_key::{form_id, secret_page, shown_before};
 use super::refusal::{Refusal, Stop, sentence};
 use super::visit::TeamVisit;
@@ -15,7 +14,6 @@ use super::words::{Moment, ago, plural};
 use crate::codes::Code;
 use crate::error::Error;
 use crate::keys::KeyRow;
-use crate::roles::Role;
 use crate::time;
 
 /// The choices of how long the old secret stays valid: the value in seconds, and the text.
@@ -60,8 +58,7 @@ fn form_page(team: &TeamVisit, row: &KeyRow) -> Result<Form, Stop> {
 /// Returns the key, if the person may rotate it.
 async fn rotatable(team: &TeamVisit, id: &str) -> Result<KeyRow, Stop> {
     let row = team.key(id).await?;
-    let least = if may_rotate(&row, Role::Member) { Role::Member } else { Role::Admin };
-    team.visit.require(least)?;
+    team.visit.require(team.settings.role_for(row.env.as_str()))?;
     if row.state(team.visit.now) != "active" {
         let sentence =
             format!("The key is {}, so it cannot be rotated.", row.state(team.visit.now));

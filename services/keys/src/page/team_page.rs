@@ -15,7 +15,7 @@ use super::visit::TeamVisit;
 use super::words::{Moment, grouped};
 use crate::error::Error;
 use crate::roles::Role;
-use crate::teams::Member;
+use crate::teams::{Member, TeamSettings};
 use crate::time;
 use crate::usage::{Group, Grouping, Width};
 
@@ -57,6 +57,8 @@ struct Screen {
     members: Vec<MemberLine>,
     roles: [&'static str; 4],
     may_change: bool,
+    longest: String,
+    live_role: &'static str,
     invited: String,
     problem: Option<(&'static str, String)>,
 }
@@ -75,7 +77,7 @@ async fn screen(
     fields: &Fields,
     problem: Option<(&'static str, String)>,
 ) -> Result<Screen, Stop> {
-    let TeamVisit { visit, team_id } = team;
+    let TeamVisit { visit, team_id, .. } = team;
     let list = visit.page.list();
     let own = visit.session.user_id;
     let line = |member: Member| MemberLine {
@@ -97,6 +99,11 @@ async fn screen(
         members,
         roles: ROLES,
         may_change: visit.session.role >= Role::Owner,
+        longest: match fields.get("longest") {
+            "" => team.settings.longest_days.map(|days| days.to_string()).unwrap_or_default(),
+            longest => longest.to_owned(),
+        },
+        live_role: team.settings.live_role.as_str(),
         invited: fields.get("user").to_owned(),
         problem,
     })
@@ -115,6 +122,9 @@ pub(super) async fn show(team: TeamVisit, parameters: Parameters) -> Result<Resp
     let done = match parameters.get("done") {
         "renamed" => "The team has its new name.",
         "role" => "The role is changed, also in sessions that are open.",
+        "set" => {
+            "The settings hold from the next change of a key on. Present keys stay as they are."
+        }
         "removed" => "The member is removed, and all sessions of the member ended. Keys stay.",
         _ => "",
     };
@@ -148,6 +158,31 @@ pub(super) async fn rename(mut team: TeamVisit, fields: Fields) -> Result<Respon
         Ok(_) => Ok(Redirect::to(&visit.at("/team?done=renamed")).into_response()),
         Err(error) => again(&team, &fields, "name", error).await,
     }
+}
+
+/// Changes what the members may do.
+pub(super) async fn set(mut team: TeamVisit, fields: Fields) -> Result<Response, Stop> {
+    team.visit.require(Role::Owner)?;
+    team.visit.prove(&fields).await?;
+    let settings = match settings(&fields) {
+        Ok(settings) => settings,
+        Err(error) => return again(&team, &fields, "longest", error).await,
+    };
+    let visit = &team.visit;
+    match visit.page.list().set_team(team.team_id, settings, visit.caller()).await {
+        Ok(_) => Ok(Redirect::to(&visit.at("/team?done=set")).into_response()),
+        Err(error) => again(&team, &fields, "longest", error).await,
+    }
+}
+
+/// Reads the settings of a form.
+fn settings(fields: &Fields) -> crate::error::Result<TeamSettings> {
+    let longest_days = match fields.get("longest") {
+        "" => None,
+        days => Some(days.parse().unwrap_or(0)),
+    };
+    let live_role = Role::of_team("live_role", fields.get("live_role"))?;
+    Ok(TeamSettings { longest_days, live_role })
 }
 
 /// The page that shows an invitation once.

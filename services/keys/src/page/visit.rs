@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::keys::KeyRow;
 use crate::roles::Role;
 use crate::sessions::{LIFETIME_S, Origin, Session};
+use crate::teams::TeamSettings;
 
 /// Returns the name of the cookie. Browsers accept the prefix only by https.
 fn cookie_name(page: &Page) -> &'static str {
@@ -107,6 +108,8 @@ fn entrance(page: &Page, is_partial: bool) -> Response {
 pub(super) struct TeamVisit {
     pub(super) visit: Visit,
     pub(super) team_id: u32,
+    /// What the members of the team may do.
+    pub(super) settings: TeamSettings,
 }
 
 impl FromRequestParts<Page> for TeamVisit {
@@ -115,7 +118,10 @@ impl FromRequestParts<Page> for TeamVisit {
     async fn from_request_parts(parts: &mut Parts, page: &Page) -> Result<Self, Stop> {
         let visit = Visit::from_request_parts(parts, page).await?;
         match visit.session.team_id {
-            Some(team_id) => Ok(Self { visit, team_id }),
+            Some(team_id) => {
+                let settings = page.list().team(team_id).await?.settings;
+                Ok(Self { visit, team_id, settings })
+            }
             None => {
                 let to = format!("{}/teams", page.root());
                 Err(Redirect::to(&to).into_response().into())
@@ -211,6 +217,11 @@ impl Visit {
 }
 
 impl TeamVisit {
+    /// Returns whether the person may make and rotate keys of an environment.
+    pub(super) fn may_make(&self, env: &str) -> bool {
+        self.visit.session.role >= self.settings.role_for(env)
+    }
+
     /// Returns the key of this id, if the team has it.
     pub(super) async fn key(&self, id: &str) -> Result<KeyRow, Refusal> {
         let missing = || Refusal::missing("Your team has no key of this id.");
