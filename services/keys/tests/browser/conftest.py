@@ -1,10 +1,12 @@
 """A service with a list of keys, and Chromium."""
 
+import json
 import os
 import re
 import sqlite3
 import subprocess
 import time
+import urllib.request
 from contextlib import closing
 from pathlib import Path
 
@@ -24,7 +26,17 @@ class Service:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        arguments = ["serve", "--listen", "127.0.0.1:0", "--data", "data", "--scope", "read"]
+        arguments = [
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--data",
+            "data",
+            "--scope",
+            "read",
+            "--failures",
+            "off",
+        ]
         for plan in PLANS:
             arguments += ["--plan", plan]
         self.process = subprocess.Popen(
@@ -44,6 +56,19 @@ class Service:
 
     def link(self, *arguments: str) -> str:
         return self.run("keys", "link", "--public-url", self.url, *arguments).split()[0]
+
+    def make_keys(self, count: int) -> list[str]:
+        """Makes keys of the first team by the API. Returns their secrets."""
+        token = self.run("keys", "token", "create", "test", "--team", "1").split()[0]
+        headers = {"X-API-Key": token, "Content-Type": "application/json"}
+        secrets = []
+        for number in range(count):
+            body = json.dumps({"name": f"key {number}", "env": "test"}).encode()
+            url = f"http://127.0.0.1:{self.port}/keys/api/v1/keys"
+            request = urllib.request.Request(url, body, headers)
+            with urllib.request.urlopen(request) as response:
+                secrets.append(json.load(response)["key"])
+        return secrets
 
     def change(self, query: str, *values: object) -> None:
         """Changes the database, for what a test cannot wait for."""

@@ -8,6 +8,7 @@ import urllib.request
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Error, expect
 
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 
@@ -105,7 +106,10 @@ def test_secret_is_shown_once(service, open_page, has_script):
     assert secret not in page.content()
     assert "was sent before" in page.content()
     page.goto(service.url + "/keys")
-    page.go_back()
+    # Chromium has no copy of the page, and does not send the form by itself.
+    with pytest.raises(Error, match="ERR_CACHE_MISS"):
+        page.go_back()
+    page.wait_for_timeout(300)
     assert secret not in page.content()
     page.goto(service.url + "/keys")
     assert page.locator("tbody tr").count() == 1
@@ -117,7 +121,7 @@ def test_copy_reports_what_happened(service, open_page):
     secret = make_key(page, service, "billing")
     assert page.inner_text("#copied") == "Select the text to copy it."
     page.click("[data-copy=secret]")
-    page.wait_for_function("document.getElementById('copied').textContent === 'Copied.'")
+    expect(page.locator("#copied")).to_have_text("Copied.")
     assert page.evaluate("navigator.clipboard.readText()") == secret
 
 
@@ -128,7 +132,7 @@ def test_copy_without_clipboard_selects_the_text(service, open_page):
     sign_in(page, service)
     secret = make_key(page, service, "billing")
     page.click("[data-copy=secret]")
-    page.wait_for_function("document.getElementById('copied').textContent.includes('Ctrl+C')")
+    expect(page.locator("#copied")).to_contain_text("Ctrl+C")
     assert page.evaluate("getSelection().toString()") == secret
 
 
@@ -160,7 +164,8 @@ def test_double_click_makes_one_key(service, open_page, has_script):
     page.goto(service.url + "/keys/new")
     page.fill("#name", "billing")
     page.dblclick("text=Make key")
-    page.wait_for_load_state()
+    expect(page.locator("h1")).not_to_have_text("New key")
+    page.wait_for_load_state("networkidle")
     page.goto(service.url + "/keys")
     assert page.locator("tbody tr").count() == 1
 
@@ -202,14 +207,13 @@ def test_key_in_use_is_revoked_with_its_name(service, open_page, has_script):
 def test_fifty_keys_are_revoked_at_once(service, open_page, has_script):
     page = open_page(java_script_enabled=has_script)
     sign_in(page, service)
-    page.on("dialog", lambda dialog: dialog.accept())
-    secrets = [make_key(page, service, f"key {number}") for number in range(50)]
+    secrets = service.make_keys(50)
     page.goto(service.url + "/keys")
     for box in page.locator("input[name=id]").all():
         box.check()
     page.click("text=Revoke the chosen keys")
     page.fill("#typed", "50")
-    page.click("text=Revoke them")
+    page.click("main button")
     assert "Revoked 50 keys" in page.inner_text("[role=status]")
     assert {status(service, secret) for secret in secrets} == {401}
 
@@ -263,7 +267,7 @@ def test_keys_are_found_and_opened_by_keyboard_alone(service, open_page):
         page.keyboard.press("Tab")
     assert focused() == "search"
     page.keyboard.type("%_s")
-    page.wait_for_function("document.querySelectorAll('tbody tr').length === 1")
+    expect(page.locator("tbody tr")).to_have_count(1)
     assert page.url.endswith("search=%25_s&env=&state=&plan=")
     for _ in range(12):
         if focused() == "100%_sure":
@@ -358,7 +362,7 @@ def test_first_load_is_small_and_strict(service, open_page):
     session.send("Network.enable")
     sizes, responses = [], []
     session.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
-    fresh.on("response", responses.append)
+    fresh.on("response", lambda response: responses.append(response))
     fresh.goto(service.url + "/keys", wait_until="networkidle")
     assert len(responses) >= 4
     assert sum(sizes) <= 32 * 1024, sizes
@@ -382,8 +386,7 @@ def test_other_sites_cannot_send_forms_or_show_the_page_in_a_frame(service, open
         ),
     )
     other.goto("http://evil.example/")
-    frame = other.frames[1]
-    assert "Keys" not in frame.content()
+    assert 'id="search"' not in other.frames[1].content()
     other.click("button")
     page.goto(service.url + "/keys/team")
     assert page.locator("h1").inner_text() == "Team Acme"
