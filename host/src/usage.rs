@@ -9,13 +9,14 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use keytally_core::{AttachError, KeyId, KeyUsage, Usage};
+use keytally_core::{Administrator, AttachError, KeyId, KeyUsage, Usage};
 
 use crate::entropy::random;
 use crate::error::Error;
 use crate::file::{TableFile, open_table};
 use crate::gate::Gate;
 use crate::lock::{Lock, Wait};
+use crate::map::Mapping;
 use crate::publish::create_successor;
 use crate::usage_files::Counts;
 
@@ -68,30 +69,41 @@ impl Gate {
     /// Those of [`set_usage`](Self::set_usage), and [`Error::Interrupted`].
     pub fn set_usage_within(&self, wait: Wait<'_>, is_counted: bool) -> Result<(), Error> {
         let path = self.usage_path()?;
-        let lock = Lock::acquire(self.file(), self.table().memory().as_ref(), wait)?;
-        self.end_migration(&lock)?;
-        let mut administrator = self.table().take_over();
-        if is_counted {
-            administrator.begin_usage(&self.own_counts(&path)?);
-        } else {
-            administrator.end_usage();
-        }
-        drop(administrator);
-        self.file().flush(self.table().memory())
+        self.change_usage(wait, |administrator| {
+            if is_counted {
+                administrator.begin_usage(&self.own_counts(&path)?);
+            } else {
+                administrator.end_usage();
+            }
+            Ok(())
+        })
     }
 
     /// Counts the uses of the keys of a gate that was migrated in the gate that replaces it, from
-    /// the counts so far on.
+    /// the counts so far on. Counting begins when they are there, so no count ever decreases.
     pub(crate) fn take_over_usage(&self, old: &Self) -> Result<(), Error> {
-        let Some(counts) = old.usage() else { return Ok(()) };
-        self.set_usage(true)?;
-        if let Some(usage) = self.usage() {
-            self.administer(|administrator| {
-                administrator.take_over_usage(usage, old.table(), counts);
-                Ok(())
-            })?;
-        }
-        Ok(())
+        let Some(before) = old.usage() else { return Ok(()) };
+        let path = self.usage_path()?;
+        self.change_usage(self.wait(), |administrator| {
+            let counts = self.own_counts(&path)?;
+            administrator.take_over_usage(counts.view(), old.table(), before);
+            administrator.begin_usage(&counts);
+            Ok(())
+        })
+    }
+
+    /// Calls `change` with the administrator, and flushes the gate.
+    fn change_usage(
+        &self,
+        wait: Wait<'_>,
+        change: impl FnOnce(&mut Administrator<'_, Mapping>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let lock = Lock::acquire(self.file(), self.table().memory().as_ref(), wait)?;
+        self.end_migration(&lock)?;
+        let mut administrator = self.table().take_over();
+        change(&mut administrator)?;
+        drop(administrator);
+        self.file().flush(self.table().memory())
     }
 
     /// Maps the file of this generation; `None` if that is not possible.

@@ -216,6 +216,39 @@ fn gate_in_memory_has_no_file() {
     assert!(error.starts_with("cannot count uses in memory"), "{error}");
 }
 
+/// Opening a file that is replaced meanwhile may fail on Windows.
+#[cfg(unix)]
+#[test]
+fn counts_never_decrease_during_a_migration() {
+    use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    use std::thread;
+
+    let (folder, path) = sandbox();
+    let gate = create(&path);
+    gate.set_usage(true).unwrap();
+    let (key, key_id) = issue(&gate);
+    check(&gate, &key, 7);
+    drop(gate);
+    let has_ended = AtomicBool::new(false);
+    let least = thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut least = 1;
+            while !has_ended.load(Relaxed) {
+                let count = admitted(&open(&path), key_id);
+                least = least.min(count.unwrap_or(least));
+            }
+            least
+        });
+        for keys in [32, 64, 128, 256, 512, 1024, 2048, 4096] {
+            let config = MigrationConfig::default().with_keys(keys);
+            open(&path).migrate(folder.path().join("new.gate"), &config).unwrap();
+        }
+        has_ended.store(true, Relaxed);
+        reader.join().unwrap()
+    });
+    assert_eq!(least, 1);
+}
+
 #[test]
 #[cfg(unix)]
 fn migrated_gate_keeps_the_counts() {

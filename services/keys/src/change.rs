@@ -511,7 +511,8 @@ impl List {
     /// # Errors
     /// If the database cannot be used.
     pub async fn keys(&self, filter: &keys::KeyFilter, now: Timestamp) -> Result<Vec<KeyRow>> {
-        Ok(keys::list(&mut *self.read().await?, filter, now).await?)
+        let has_parts = self.database().has_parts_of_names();
+        Ok(keys::list(&mut *self.read().await?, filter, has_parts, now).await?)
     }
 
     /// Returns a key of a team; of any team if there is none.

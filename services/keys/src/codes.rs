@@ -4,10 +4,11 @@ use core::fmt;
 
 use keytally::Timestamp;
 use sha2::{Digest as _, Sha256};
-use sqlx::Row as _;
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row as _};
 use zeroize::Zeroizing;
 
-use crate::database::Transaction;
+use crate::database::{DatabaseError, Transaction};
 use crate::error::{Error, Result};
 use crate::roles::Role;
 use crate::time;
@@ -109,4 +110,60 @@ pub(crate) async fn use_up(
         user_id: row.try_get("user_id")?,
         role: Role::named(&role).unwrap_or(Role::Viewer),
     })
+}
+
+/// A link of a team that is not used yet.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenLink {
+    hash: Vec<u8>,
+    /// The name of the user.
+    pub(crate) user: String,
+    pub(crate) role: String,
+    pub(crate) ends_s: i64,
+}
+
+impl OpenLink {
+    /// Returns the public name of the link, which is a part of its code's hash.
+    pub(crate) fn id(&self) -> String {
+        self.hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// The most links that [`open`] returns.
+const MOST_OPEN: i64 = 200;
+
+/// Returns the links of a team that are not used yet, those that end first.
+pub(crate) async fn open(
+    connection: &mut AnyConnection,
+    team_id: u32,
+    now: Timestamp,
+) -> Result<Vec<OpenLink>, DatabaseError> {
+    let rows = sqlx::query(
+        "select hash, \"user\".name, role, ends_s from code \
+         join \"user\" on \"user\".user_id = code.user_id \
+         where team_id = $1 and used_s is null and ends_s > $2 order by ends_s, hash limit $3",
+    )
+    .bind(i64::from(team_id))
+    .bind(time::stored(now))
+    .bind(MOST_OPEN)
+    .fetch_all(connection)
+    .await?;
+    let load = |row: &AnyRow| {
+        Ok(OpenLink {
+            hash: row.try_get("hash")?,
+            user: row.try_get("name")?,
+            role: row.try_get("role")?,
+            ends_s: row.try_get("ends_s")?,
+        })
+    };
+    Ok(rows.iter().map(load).collect::<Result<_, sqlx::Error>>()?)
+}
+
+/// Removes the code of a link.
+pub(crate) async fn withdraw(transaction: &mut Transaction, link: &OpenLink) -> Result<()> {
+    sqlx::query("delete from code where hash = $1")
+        .bind(link.hash.clone())
+        .execute(transaction.connection())
+        .await?;
+    Ok(())
 }

@@ -87,6 +87,12 @@ impl Database {
         }
     }
 
+    /// Returns whether searches use the table of the parts of names. In PostgreSQL, they use an
+    /// index if there is one.
+    pub(crate) fn has_parts_of_names(&self) -> bool {
+        self.kind == Kind::Sqlite
+    }
+
     /// Returns a connection for reading.
     pub(crate) async fn read(&self) -> Result<PoolConnection<Any>, DatabaseError> {
         Ok(self.pool.acquire().await?)
@@ -192,6 +198,11 @@ async fn connect(options: AnyConnectOptions, kind: Kind) -> Result<AnyPool, Data
         .after_connect(move |connection, _| {
             Box::pin(async move { prepare(connection, kind).await })
         })
+        // SQLite ends a transaction by itself if the disk is full. The rollback then fails, and the
+        // connection can begin no other transaction.
+        .before_acquire(|connection, _| {
+            Box::pin(async move { Ok(!connection.is_in_transaction()) })
+        })
         .connect_with(options)
         .await?;
     let tables = match kind {
@@ -217,17 +228,21 @@ async fn connect(options: AnyConnectOptions, kind: Kind) -> Result<AnyPool, Data
     Ok(pool)
 }
 
-/// Sets what a connection to SQLite needs.
+/// Sets what a connection needs.
 async fn prepare(connection: &mut AnyConnection, kind: Kind) -> Result<(), sqlx::Error> {
     if kind == Kind::Sqlite {
         for pragma in [
-            "pragma busy_timeout = 5000",
+            // Less than the limit of a transaction, so that an error names the lock.
+            "pragma busy_timeout = 4000",
             "pragma journal_mode = wal",
             "pragma synchronous = full",
             "pragma foreign_keys = on",
         ] {
             connection.execute(pragma).await?;
         }
+    } else {
+        // A plan for all searches would use no index of names.
+        connection.execute("set plan_cache_mode = force_custom_plan").await?;
     }
     Ok(())
 }

@@ -282,12 +282,14 @@ pub(crate) async fn last_seq(connection: &mut AnyConnection) -> Result<u64, Data
 
 /// The conditions and the order of a list.
 macro_rules! conditions {
+    ($search:literal) => {
+        concat!(" and ", $search, conditions!())
+    };
     () => {
-        "and ($2 = '' or ($2 = 'revoked' and state = 'revoked') \
+        " and ($2 = '' or ($2 = 'revoked' and state = 'revoked') \
          or ($2 = 'active' and state = 'active' and coalesce(not_after_s, $3 + 1) > $3) \
          or ($2 = 'expired' and state = 'active' and coalesce(not_after_s, $3 + 1) <= $3)) \
          and ($4 = '' or env = $4) and ($5 = '' or plan = $5) \
-         and ($6 = '' or lower(name) like $6 escape '\\') \
          and (created_s, key_id) < ($7, $8) \
          order by created_s desc, key_id desc limit $9"
     };
@@ -312,27 +314,97 @@ pub struct KeyFilter {
     pub limit: i64,
 }
 
-/// Returns the keys of a filter, the newest first.
+/// A statement that lists keys. One text for each kind of filter, so that its index is used.
+macro_rules! listed {
+    ($of:literal, $search:literal) => {
+        concat!("select ", columns!(), " from \"key\" where ", $of, conditions!($search))
+    };
+}
+
+/// The condition of a search that reads names.
+macro_rules! like {
+    ($of:literal) => {
+        listed!($of, "lower(name) like $6 escape '\\'")
+    };
+}
+
+/// The condition of a search whose keys are known. The index of the team is not used.
+macro_rules! known {
+    ($of:literal) => {
+        listed!($of, "key_id in (select value from json_each($6))")
+    };
+}
+
+/// The most keys that a search finds by the parts of their names. A text that is in more names is
+/// found soon by reading the names, the newest first.
+const MOST_MATCHES: i64 = 2000;
+
+/// The names of a team with at most this many keys are read.
+const SMALL_TEAM: i64 = 20_000;
+
+/// Returns the keys of a search as a list in JSON; `None` if it reads names. `has_parts` is whether
+/// the database has the table of the parts of names.
+async fn matches(
+    connection: &mut AnyConnection,
+    filter: &KeyFilter,
+    has_parts: bool,
+) -> Result<Option<String>, DatabaseError> {
+    let Some(phrase) = text::phrase(&filter.search).filter(|_| has_parts) else {
+        return Ok(None);
+    };
+    // Names are compared without case in ASCII only.
+    if let Some(team_id) = filter.team_id.filter(|_| filter.search.is_ascii()) {
+        let keys =
+            sqlx::query("select count(*) from (select 1 from \"key\" where team_id = $1 limit $2)")
+                .bind(i64::from(team_id))
+                .bind(SMALL_TEAM.saturating_add(1))
+                .fetch_one(&mut *connection)
+                .await?;
+        if keys.try_get::<i64, _>(0)? <= SMALL_TEAM {
+            return Ok(None);
+        }
+    }
+    let row = sqlx::query(
+        "select count(*), '[' || coalesce(group_concat(number), '') || ']' from \
+         (select rowid as number from key_name where key_name match $1 limit $2)",
+    )
+    .bind(phrase)
+    .bind(MOST_MATCHES.saturating_add(1))
+    .fetch_one(connection)
+    .await?;
+    let is_rare = row.try_get::<i64, _>(0)? <= MOST_MATCHES;
+    is_rare.then(|| Ok(row.try_get(1)?)).transpose()
+}
+
+/// Returns the keys of a filter, the newest first. `has_parts` is whether the database has the
+/// table of the parts of names.
 pub(crate) async fn list(
     connection: &mut AnyConnection,
     filter: &KeyFilter,
+    has_parts: bool,
     now: Timestamp,
 ) -> Result<Vec<KeyRow>, DatabaseError> {
-    // One text for each kind of filter, so that the index of the team is used.
-    let of_team =
-        concat!("select ", columns!(), " from \"key\" where team_id = $1 ", conditions!());
-    let of_all = concat!("select ", columns!(), " from \"key\" where $1 < 0 ", conditions!());
+    let matches = matches(connection, filter, has_parts).await?;
+    let has_team = filter.team_id.is_some();
+    let statement = match (&matches, has_team) {
+        (Some(_), true) => known!("+team_id = $1"),
+        (Some(_), false) => known!("$1 < 0"),
+        (None, true) if filter.search.is_empty() => listed!("team_id = $1", "$6 = ''"),
+        (None, false) if filter.search.is_empty() => listed!("$1 < 0", "$6 = ''"),
+        (None, true) => like!("team_id = $1"),
+        (None, false) => like!("$1 < 0"),
+    };
     let (after_s, after) = match filter.after {
         Some((created_s, key_id)) => (created_s, ids::stored(key_id)),
         None => (i64::MAX, i64::MAX),
     };
-    let rows = sqlx::query(if filter.team_id.is_some() { of_team } else { of_all })
+    let rows = sqlx::query(statement)
         .bind(filter.team_id.map_or(-1, i64::from))
         .bind(filter.state.clone())
         .bind(time::stored(now))
         .bind(filter.env.clone())
         .bind(filter.plan.clone())
-        .bind(text::pattern(&filter.search))
+        .bind(matches.unwrap_or_else(|| text::pattern(&filter.search)))
         .bind(after_s)
         .bind(after)
         .bind(filter.limit)

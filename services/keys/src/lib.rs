@@ -16,6 +16,7 @@
 //! | [`api`] | the JSON API |
 //! | [`open`] | opens the list of a data folder |
 //! | [`transfer`] | copies a list to another database |
+//! | [`sampler`] | adds what the gate counts of uses to the list |
 //! | [`usage`] | what each key was used for |
 //! | [`tokens`] | admin tokens, which are keys of a gate of their own |
 //! | [`organize`] | the changes of teams, members and links |
@@ -49,6 +50,7 @@ pub mod organize;
 pub mod page;
 pub mod reconcile;
 pub mod roles;
+pub mod sampler;
 pub mod sessions;
 pub mod status;
 pub mod steps;

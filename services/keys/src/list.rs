@@ -26,7 +26,7 @@ use crate::status::Status;
 use crate::steps::KeysStop;
 
 /// The longest time that a change waits for another administrator of the gate.
-const LOCK_WAIT: Duration = Duration::from_secs(5);
+pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(5);
 
 /// The most keys that are put into the gate under one lock.
 const PUTS_PER_LOCK: i64 = 1000;

@@ -3,7 +3,7 @@
 use keytally::Timestamp;
 
 use crate::change::Caller;
-use crate::codes::{self, CODE_LIFETIME_S, Code, INVITATION_LIFETIME_S, SignIn};
+use crate::codes::{self, CODE_LIFETIME_S, Code, INVITATION_LIFETIME_S, OpenLink, SignIn};
 use crate::database::{Database, Transaction};
 use crate::error::{Error, Result};
 use crate::list::List;
@@ -235,6 +235,46 @@ impl List {
     /// If the database cannot be used.
     pub async fn log(&self, filter: &Filter) -> Result<Vec<Entry>> {
         Ok(log::entries(&mut *self.read().await?, filter).await?)
+    }
+}
+
+impl List {
+    /// Returns entries of the log whose action begins with a text, the newest first.
+    ///
+    /// # Errors
+    /// If the database cannot be used.
+    pub(crate) async fn log_of(&self, filter: &Filter, action: &str) -> Result<Vec<Entry>> {
+        Ok(log::entries_of(&mut *self.read().await?, filter, action).await?)
+    }
+
+    /// Returns the links of a team that are not used yet, those that end first.
+    ///
+    /// # Errors
+    /// If the database cannot be used.
+    pub(crate) async fn open_links(&self, team_id: u32, now: Timestamp) -> Result<Vec<OpenLink>> {
+        Ok(codes::open(&mut *self.read().await?, team_id, now).await?)
+    }
+
+    /// Withdraws a link of a team that is not used yet.
+    ///
+    /// # Errors
+    /// As [`create_team`](Self::create_team), for an owner.
+    pub(crate) async fn withdraw_link(
+        &self,
+        team_id: u32,
+        id: String,
+        caller: Caller,
+    ) -> Result<()> {
+        caller.role.require(Role::Owner)?;
+        self.transact(async move |transaction| {
+            let links = codes::open(transaction.connection(), team_id, caller.now).await?;
+            let link = links.into_iter().find(|link| link.id() == id);
+            let link = link.ok_or_else(|| Error::not_found("link", &id))?;
+            codes::withdraw(transaction, &link).await?;
+            let detail = format!("that of {}", link.user);
+            append(transaction, &caller, team_id, "link.withdraw", detail).await
+        })
+        .await
     }
 }
 

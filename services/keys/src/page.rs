@@ -72,6 +72,7 @@ pub fn router<S: Clone + Send + Sync + 'static>(page: Page) -> crate::error::Res
         .route(&at("/team/rename"), post(team_page::rename))
         .route(&at("/team/set"), post(team_page::set))
         .route(&at("/team/invite"), post(team_page::invite))
+        .route(&at("/team/withdraw"), post(team_page::withdraw))
         .route(&at("/team/role"), post(team_page::set_role))
         .route(&at("/team/remove"), get(team_page::removal).post(team_page::remove))
         .route(&at("/log"), get(log_page::show))

@@ -17,6 +17,12 @@ pub struct Status {
     /// The differences of the last comparison that are not settled: keys that the gate refused, or
     /// that the list does not have.
     pub open: u64,
+    /// When the list last had all uses of keys that the gate had counted; at first, the start.
+    pub sampled: Option<Timestamp>,
+    /// Whether the last sample of the uses failed.
+    pub sample_failed: bool,
+    /// The samples that failed since the start.
+    pub sample_errors: u64,
 }
 
 impl Status {
@@ -26,5 +32,11 @@ impl Status {
             (Some(_), Some(followed)) => now.unix_s().saturating_sub(followed.unix_s()),
             _ => 0,
         }
+    }
+
+    /// Returns for how many seconds no use of a key could be added to the list.
+    pub fn sampler_lag_s(&self, now: Timestamp) -> u64 {
+        let sampled = self.sampled.filter(|_| self.sample_failed);
+        sampled.map_or(0, |sampled| now.unix_s().saturating_sub(sampled.unix_s()))
     }
 }

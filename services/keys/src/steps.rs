@@ -1,4 +1,4 @@
-//! The steps of a change at which a test can stop a thread. See `keytally::stop`.
+//! The steps of changes and samples at which a test can stop a thread. See `keytally::stop`.
 
 use keytally::stop::{FileStop, Stop, stop_points};
 
@@ -21,4 +21,25 @@ stop_points! {
     RecordPut,
     /// The gate has the number of the change, and nothing is answered.
     Applied,
+}
+
+/// The steps of a sampler of uses, in their order.
+#[derive(Debug)]
+pub enum SampleStop {}
+
+stop_points! {
+    SampleStop from Stop::ALL.len() + FileStop::ALL.len() + KeysStop::ALL.len();
+
+    /// Counting has begun, and the list does not know the file of counts.
+    CountingBegun,
+    /// The rows of the file of counts are written, and not committed.
+    LeadWritten,
+    /// The list knows the file of counts, and none of its counts is read.
+    LeadTaken,
+    /// The counts are read, and nothing of them is written.
+    CountsRead,
+    /// The uses and the readings are written, and not committed.
+    UsesWritten,
+    /// The uses and the readings are committed.
+    UsesAdded,
 }

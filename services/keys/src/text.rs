@@ -62,6 +62,13 @@ pub(crate) fn pattern(text: &str) -> String {
     pattern
 }
 
+/// Returns the query of a full-text search that finds a text, in an index of groups of three
+/// characters. Returns `None` for a text that is shorter.
+pub(crate) fn phrase(text: &str) -> Option<String> {
+    let is_indexed = text.chars().nth(2).is_some() && !text.contains('\0');
+    is_indexed.then(|| format!("\"{}\"", text.replace('"', "\"\"")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,5 +97,14 @@ mod tests {
     fn pattern_escapes_what_like_gives_a_meaning() {
         assert_eq!(pattern("100%_\\A"), "%100\\%\\_\\\\a%");
         assert_eq!(pattern(""), "");
+    }
+
+    #[test]
+    fn phrase_is_of_at_least_three_characters() {
+        assert_eq!(phrase("a\"b*").as_deref(), Some("\"a\"\"b*\""));
+        assert_eq!(phrase("שלו").as_deref(), Some("\"שלו\""));
+        for text in ["", "ab", "a\0c"] {
+            assert_eq!(phrase(text), None, "{text:?}");
+        }
     }
 }

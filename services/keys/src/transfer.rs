@@ -62,8 +62,13 @@ const TABLES: &[Table] = &[
     table!("usage": "width" Text, "key_id" Number 2, "start_s" Number 3, "machine" Text 4,
         "requests" Number 5, "units" Number 6, "denied_key" Number 7, "denied_team" Number 8,
         "denied_groups" Number 9, "forbidden" Number 10, "old_secret" Number 11, "revoked" Number 12,
-        "expired" Number 13),
-    table!("sampler": "machine" Text, "seen" Number 2, "boot_id" Text 3),
+        "expired" Number 13, "suspended" Number 14),
+    table!("sampler": "gate_id" Number, "generation" Number 2, "place" Text 3, "seen" Number 4,
+        "holder" Number 5, "until_s" Number 6, "sampled_s" Number 7),
+    table!("sampled": "gate_id" Number, "generation" Number 2, "key_id" Number 3, "beyond" Number 4,
+        "requests" Number 5, "denied_key" Number 6, "denied_team" Number 7,
+        "denied_groups" Number 8, "forbidden" Number 9, "old_secret" Number 10,
+        "revoked" Number 11, "expired" Number 12, "suspended" Number 13),
 ];
 
 /// Copies all of a list to a database that has none. Returns the number of rows. While it runs, the

@@ -1,8 +1,5 @@
 //! Usage: what each key was used for, in buckets of a minute, an hour and a day. Days are those of
 //! UTC.
-//!
-//! A sampler reads counters of the machine and adds their differences with [`List::add_usage`]. The
-//! transaction also stores the sampler's number, so that no sample is added twice.
 
 use keytally::{KeyId, Timestamp};
 use serde::Serialize;
@@ -10,6 +7,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 use utoipa::ToSchema;
 
+use crate::database::DatabaseError;
 use crate::error::{Error, Result};
 use crate::list::List;
 use crate::{ids, time};
@@ -88,21 +86,22 @@ pub struct Counts {
     pub old_secret: i64,
     /// Requests after the key was revoked.
     pub revoked: i64,
-    /// Requests after the key had expired.
+    /// Requests after the key, or its previous secret, had expired.
     pub expired: i64,
+    /// Requests while the account of the key was suspended.
+    pub suspended: i64,
 }
 
 /// What one key was used for since the sample before.
 #[derive(Clone, Copy, Debug)]
-pub struct Sample {
-    /// The key.
-    pub key_id: KeyId,
-    /// When the sample was taken.
-    pub at: Timestamp,
-    /// When the key was last used; `None` if it was not used since the sample before.
-    pub last_used: Option<Timestamp>,
+pub(crate) struct Sample {
+    pub(crate) key_id: KeyId,
+    /// The time by which the buckets are chosen.
+    pub(crate) at: Timestamp,
+    /// When the key was last admitted; `None` if it was not since the sample before.
+    pub(crate) last_used: Option<Timestamp>,
     /// The differences to the sample before.
-    pub counts: Counts,
+    pub(crate) counts: Counts,
 }
 
 /// A bucket.
@@ -161,7 +160,8 @@ macro_rules! sums {
          cast(sum(forbidden) as bigint) as forbidden, \
          cast(sum(old_secret) as bigint) as old_secret, \
          cast(sum(usage.revoked) as bigint) as revoked, \
-         cast(sum(usage.expired) as bigint) as expired"
+         cast(sum(usage.expired) as bigint) as expired, \
+         cast(sum(suspended) as bigint) as suspended"
     };
 }
 
@@ -174,48 +174,6 @@ macro_rules! of_team {
 }
 
 impl List {
-    /// Adds samples of this machine, and stores the sampler's number `seen`, in one transaction.
-    ///
-    /// # Errors
-    /// If the database cannot be used. Then nothing was added.
-    pub async fn add_usage(
-        &self,
-        machine: &str,
-        seen: i64,
-        boot_id: &str,
-        samples: Vec<Sample>,
-    ) -> Result<()> {
-        let (machine, boot_id) = (machine.to_owned(), boot_id.to_owned());
-        self.transact(async move |transaction| {
-            for sample in &samples {
-                add(transaction.connection(), &machine, sample).await?;
-            }
-            sqlx::query(
-                "insert into sampler (machine, seen, boot_id) values ($1, $2, $3) \
-                 on conflict (machine) do update set seen = excluded.seen, boot_id = excluded.boot_id",
-            )
-            .bind(machine)
-            .bind(seen)
-            .bind(boot_id)
-            .execute(transaction.connection())
-            .await?;
-            Ok(())
-        })
-        .await
-    }
-
-    /// Returns the number and the boot id that the sampler of a machine stored last.
-    ///
-    /// # Errors
-    /// If the database cannot be used.
-    pub async fn seen(&self, machine: &str) -> Result<Option<(i64, String)>> {
-        let row = sqlx::query("select seen, boot_id from sampler where machine = $1")
-            .bind(machine.to_owned())
-            .fetch_optional(&mut *self.read().await?)
-            .await?;
-        Ok(row.map(|row| Ok::<_, sqlx::Error>((row.try_get(0)?, row.try_get(1)?))).transpose()?)
-    }
-
     /// Returns the buckets of a key that have counts, the oldest first.
     ///
     /// # Errors
@@ -319,47 +277,75 @@ impl List {
     }
 }
 
-/// Adds a sample to the buckets of all widths.
-async fn add(connection: &mut AnyConnection, machine: &str, sample: &Sample) -> Result<()> {
-    let (at_s, counts) = (time::stored(sample.at), &sample.counts);
-    for width in Width::ALL {
-        let start_s = at_s.saturating_sub(at_s.rem_euclid(width.len_s()));
-        sqlx::query(
-            "insert into usage (width, key_id, start_s, machine, requests, units, denied_key, \
-             denied_team, denied_groups, forbidden, old_secret, revoked, expired) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
-             on conflict (width, key_id, start_s, machine) do update set \
+/// The values of a bucket. `$beginning` is its width and the parameter of its beginning.
+macro_rules! bucket {
+    ($beginning:expr) => {
+        concat!("(", $beginning, ", $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)")
+    };
+}
+
+/// A statement that inserts buckets, or adds to those that are there. `$13` is
+/// the beginning of the first one, and so on.
+macro_rules! add_to_buckets {
+    ($first:expr $(, $further:expr)*) => {
+        concat!(
+            "insert into usage (width, start_s, key_id, machine, requests, units, denied_key, \
+             denied_team, denied_groups, forbidden, old_secret, revoked, expired, suspended) \
+             values ",
+            bucket!($first),
+            $(", ", bucket!($further),)*
+            " on conflict (width, key_id, start_s, machine) do update set \
              requests = usage.requests + excluded.requests, units = usage.units + excluded.units, \
              denied_key = usage.denied_key + excluded.denied_key, \
              denied_team = usage.denied_team + excluded.denied_team, \
              denied_groups = usage.denied_groups + excluded.denied_groups, \
              forbidden = usage.forbidden + excluded.forbidden, \
              old_secret = usage.old_secret + excluded.old_secret, \
-             revoked = usage.revoked + excluded.revoked, expired = usage.expired + excluded.expired",
+             revoked = usage.revoked + excluded.revoked, \
+             expired = usage.expired + excluded.expired, \
+             suspended = usage.suspended + excluded.suspended"
         )
-        .bind(width.as_str())
-        .bind(ids::stored(sample.key_id))
-        .bind(start_s)
-        .bind(machine.to_owned())
-        .bind(counts.requests)
-        .bind(counts.units)
-        .bind(counts.denied_key)
-        .bind(counts.denied_team)
-        .bind(counts.denied_groups)
-        .bind(counts.forbidden)
-        .bind(counts.old_secret)
-        .bind(counts.revoked)
-        .bind(counts.expired)
-        .execute(&mut *connection)
-        .await?;
+    };
+}
+
+/// Adds a sample to the buckets of a day, of an hour and, if `has_minutes`, of a minute.
+pub(crate) async fn add(
+    connection: &mut AnyConnection,
+    machine: &str,
+    sample: &Sample,
+    has_minutes: bool,
+) -> Result<(), DatabaseError> {
+    let (at_s, counts) = (time::stored(sample.at), &sample.counts);
+    let start_s = |width: Width| at_s.saturating_sub(at_s.rem_euclid(width.len_s()));
+    let mut query = sqlx::query(match has_minutes {
+        true => add_to_buckets!("'day', $13", "'hour', $14", "'minute', $15"),
+        false => add_to_buckets!("'day', $13", "'hour', $14"),
+    })
+    .bind(ids::stored(sample.key_id))
+    .bind(machine.to_owned())
+    .bind(counts.requests)
+    .bind(counts.units)
+    .bind(counts.denied_key)
+    .bind(counts.denied_team)
+    .bind(counts.denied_groups)
+    .bind(counts.forbidden)
+    .bind(counts.old_secret)
+    .bind(counts.revoked)
+    .bind(counts.expired)
+    .bind(counts.suspended)
+    .bind(start_s(Width::Day))
+    .bind(start_s(Width::Hour));
+    if has_minutes {
+        query = query.bind(start_s(Width::Minute));
     }
+    query.execute(&mut *connection).await?;
     if let Some(last_used) = sample.last_used {
         sqlx::query(
             "update \"key\" set last_used_s = $2 where key_id = $1 and coalesce(last_used_s, 0) < $2",
         )
         .bind(ids::stored(sample.key_id))
         .bind(time::stored(last_used))
-        .execute(&mut *connection)
+        .execute(connection)
         .await?;
     }
     Ok(())
@@ -390,5 +376,6 @@ fn counts(row: &AnyRow) -> Result<Counts, sqlx::Error> {
         old_secret: row.try_get("old_secret")?,
         revoked: row.try_get("revoked")?,
         expired: row.try_get("expired")?,
+        suspended: row.try_get("suspended")?,
     })
 }

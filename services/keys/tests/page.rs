@@ -8,7 +8,7 @@ extern crate alloc;
 mod support;
 
 use alloc::collections::BTreeSet;
-use core::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
 
 use axum::Router;
 use axum::body::Body;
@@ -25,11 +25,16 @@ use support::{Site, creation, operator};
 use tower::ServiceExt as _;
 
 /// By how many seconds the clock of the page is ahead.
-static AHEAD_S: AtomicU64 = AtomicU64::new(0);
+static AHEAD_S: Mutex<u64> = Mutex::new(0);
 
-/// The clock of the page. Tests that move it run in one process each; see `with_clock`.
+/// Moves the clock of the page ahead of that of the system.
+fn set_ahead(seconds: u64) {
+    *AHEAD_S.lock().unwrap() = seconds;
+}
+
+/// The clock of the page.
 fn clock() -> Timestamp {
-    Timestamp::from_unix_s(now().unix_s() + AHEAD_S.load(Ordering::Relaxed))
+    Timestamp::from_unix_s(now().unix_s() + *AHEAD_S.lock().unwrap())
 }
 
 /// Tests that move the clock, and those that read it, take turns.
@@ -113,7 +118,7 @@ impl Portal {
 
     async fn with(public_url: &str, base_path: &str) -> Self {
         let turn = TURN.lock().await;
-        AHEAD_S.store(0, Ordering::Relaxed);
+        set_ahead(0);
         let site = Site::new().await;
         let settings = Settings {
             public_url: public_url.to_owned(),
@@ -224,7 +229,7 @@ async fn link_signs_in_once_and_only_by_post() {
     // One answer to used, expired and foreign codes.
     let mut texts = BTreeSet::new();
     let late = portal.code(Some("ann"), Role::Viewer).await;
-    AHEAD_S.store(601, Ordering::Relaxed);
+    set_ahead(601);
     for code in [code.expose(), late.expose(), "0".repeat(64).as_str(), "x", ""] {
         let answer = portal.browser().post("/in", &[("code", code)]).await.expect(403);
         assert!(answer.headers.get("set-cookie").is_none());
@@ -260,20 +265,20 @@ async fn failed_sign_ins_of_an_address_are_limited() {
 async fn session_ends_when_idle_when_old_and_by_its_user() {
     let portal = Portal::new().await;
     let mut browser = portal.signed_in(Role::Viewer).await;
-    AHEAD_S.store(8 * 3600 - 1, Ordering::Relaxed);
+    set_ahead(8 * 3600 - 1);
     browser.get("").await.expect(200);
     // That request was a use, so the session lasts longer.
-    AHEAD_S.store(16 * 3600 - 2, Ordering::Relaxed);
+    set_ahead(16 * 3600 - 2);
     browser.get("").await.expect(200);
-    AHEAD_S.store(24 * 3600, Ordering::Relaxed);
+    set_ahead(24 * 3600);
     browser.get("").await.expect(303);
 
     let mut browser = portal.signed_in(Role::Viewer).await;
     for hours in (24..24 + 167).step_by(7) {
-        AHEAD_S.store(hours * 3600, Ordering::Relaxed);
+        set_ahead(hours * 3600);
         browser.get("").await.expect(200);
     }
-    AHEAD_S.store((24 + 168) * 3600, Ordering::Relaxed);
+    set_ahead((24 + 168) * 3600);
     browser.get("").await.expect(303);
 
     let mut browser = portal.signed_in(Role::Viewer).await;
@@ -487,7 +492,7 @@ async fn old_session_makes_a_change_only_after_a_proof() {
     let mut browser = portal.signed_in(Role::Owner).await;
     let id = portal.key().await;
     let form_id = browser.get("/new").await.expect(200).field("form_id");
-    AHEAD_S.store(601, Ordering::Relaxed);
+    set_ahead(601);
     let fields = [("form_id", &*form_id), ("name", "kept \"name\""), ("env", "test")];
     let fields = [&fields[..], &[("lifetime", "90")]].concat();
     let ask = browser.post("/new", &fields).await.expect(403);
@@ -586,7 +591,7 @@ async fn html_in_every_text_is_shown_as_text() {
 type Route = (&'static str, &'static str, Role, &'static [(&'static str, &'static str)]);
 
 /// All routes with a session. `ID` is a key of the team.
-const ROUTES: [Route; 24] = [
+const ROUTES: [Route; 25] = [
     ("GET", "", Role::Viewer, &[]),
     ("GET", "/k/ID", Role::Viewer, &[]),
     ("GET", "/team", Role::Viewer, &[]),
@@ -608,6 +613,7 @@ const ROUTES: [Route; 24] = [
     ("POST", "/team/rename", Role::Owner, &[]),
     ("POST", "/team/set", Role::Owner, &[("live_role", "x")]),
     ("POST", "/team/invite", Role::Owner, &[]),
+    ("POST", "/team/withdraw", Role::Owner, &[]),
     ("POST", "/team/role", Role::Owner, &[]),
     ("GET", "/team/remove?user=99", Role::Owner, &[]),
     ("GET", "/teams", Role::Operator, &[]),
@@ -688,7 +694,7 @@ async fn invitation_is_shown_once_and_signs_in() {
     let link = page.secret();
     assert!(link.starts_with("http://localhost:8080/keys/in#"), "{link}");
     owner.get("/team").await.shows("bob@example.com").hides(link.split_once('#').unwrap().1);
-    AHEAD_S.store(72 * 3600 - 1, Ordering::Relaxed);
+    set_ahead(72 * 3600 - 1);
     let mut bob = portal.browser();
     bob.post("/in", &[("code", &link)]).await.expect(303);
     bob.get("").await.expect(200).shows("bob@example.com, member");
@@ -874,4 +880,37 @@ async fn rules_of_a_team_hold_for_all_its_keys() {
     owner.post("/team/set", &[("longest", ""), ("live_role", "owner")]).await.expect(303);
     member.get(&format!("/k/{id}/rotate")).await.expect(403);
     owner.post(&format!("/k/{id}/edit"), &edit).await.expect(303);
+}
+
+#[tokio::test]
+async fn invitation_is_listed_until_it_is_withdrawn() {
+    let portal = Portal::new().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    let fields = [("user", "bob"), ("role", "member")];
+    let link = owner.post("/team/invite", &fields).await.expect(200).secret();
+    let page = owner.get("/team").await.expect(200).shows("Links that are not used yet");
+    let id = page.field("link");
+    portal.signed_in(Role::Admin).await.get("/team").await.hides("not used yet");
+    owner.post("/team/withdraw", &[("link", &id)]).await.expect(303);
+    owner.get("/team?done=withdrawn").await.expect(200).hides("not used yet");
+    owner.post("/team/withdraw", &[("link", &id)]).await.expect(404);
+    portal.browser().post("/in", &[("code", &link)]).await.expect(403);
+}
+
+#[tokio::test]
+async fn log_is_filtered_by_key_and_by_kind() {
+    let portal = Portal::new().await;
+    let id = portal.key().await;
+    let mut viewer = portal.signed_in(Role::Viewer).await;
+    viewer.get("/log").await.expect(200).shows("signed in").shows("created the key");
+    viewer.get("/log?what=key.").await.expect(200).hides("signed in").shows("created the key");
+    viewer.get("/log?what=session.").await.expect(200).shows("signed in").hides("created the key");
+    let other = "00000000001";
+    viewer.get(&format!("/log?key={other}")).await.expect(200).shows("No entry matches");
+    viewer.get("/log?key=x").await.expect(200).shows("not a key id");
+    let file = viewer.get(&format!("/log.csv?key={id}")).await.expect(200);
+    assert_eq!(file.header("content-type"), "text/csv; charset=utf-8");
+    let lines: Vec<_> = file.text.lines().collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[1].contains(&format!("\"created the key\",\"{id}\"")), "{lines:?}");
 }

@@ -1,8 +1,5 @@
 //! The list in PostgreSQL: the flow of SQLite, two services on one list, a move from SQLite, and a
 //! database that is stopped in the middle.
-//!
-//! The test makes a cluster of its own in a temporary folder, with the programs that Debian's
-//! package `postgresql` installs. `initdb` refuses to run as root, so root runs it as another user.
 // Debian's paths, and a Unix socket.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -12,12 +9,11 @@ extern crate alloc;
 #[expect(dead_code, unreachable_pub, reason = "each test uses a part of this module")]
 mod support;
 
-use std::fs;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+#[path = "support/cluster.rs"]
+mod cluster;
 
-use keytally::{KeyId, Outcome, now};
+use cluster::Cluster;
+use keytally::{Key, KeyId, Outcome, now};
 use keytally_keys::change::Edit;
 use keytally_keys::database::Database;
 use keytally_keys::error::Error;
@@ -25,96 +21,11 @@ use keytally_keys::keys::KeyFilter;
 use keytally_keys::log::Filter;
 use keytally_keys::reconcile::Comparison;
 use keytally_keys::roles::Role;
+use keytally_keys::sampler::{Sampled, Sampler};
 use keytally_keys::sessions::Origin;
 use keytally_keys::transfer;
-use keytally_keys::usage::{Counts, Grouping, Sample, Width};
+use keytally_keys::usage::{Grouping, Width};
 use support::{Site, creation, in_s, issue_outside, operator};
-use tempfile::TempDir;
-
-/// The user that runs the programs if root runs the test.
-const USER: &str = "daemon";
-
-/// A running cluster, which is stopped when dropped.
-struct Cluster {
-    folder: TempDir,
-    programs: PathBuf,
-}
-
-/// Returns the folder of the programs of the newest version.
-fn programs() -> PathBuf {
-    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let folders = versions.map(|version| version.path().join("bin"));
-    let newest = folders.filter(|folder| folder.join("initdb").exists()).max();
-    newest.expect("there is no initdb; `cargo xtask test keys --install` installs PostgreSQL")
-}
-
-impl Cluster {
-    fn start() -> Self {
-        let cluster = Self { folder: tempfile::tempdir().unwrap(), programs: programs() };
-        let folder = cluster.folder.path();
-        fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
-        let data = folder.join("data");
-        fs::create_dir(&data).unwrap();
-        if is_root() {
-            let output = Command::new("chown").args([USER]).arg(folder).arg(&data).output();
-            assert!(output.unwrap().status.success());
-        }
-        cluster.run("initdb", &["--username=keytally", "--auth=trust", "--no-sync"]);
-        cluster.control("start");
-        cluster
-    }
-
-    /// Runs a program of PostgreSQL on the cluster.
-    fn run(&self, program: &str, arguments: &[&str]) -> Output {
-        let path = self.programs.join(program);
-        let mut command = if is_root() {
-            let mut command = Command::new("setpriv");
-            command.args([&format!("--reuid={USER}"), "--clear-groups"]).arg(path);
-            command
-        } else {
-            Command::new(path)
-        };
-        command.arg("--pgdata").arg(self.folder.path().join("data")).args(arguments);
-        let output = command.current_dir(self.folder.path()).output().unwrap();
-        assert!(output.status.success(), "{command:?}: {output:?}");
-        output
-    }
-
-    fn control(&self, action: &str) {
-        let folder = self.folder.path().display();
-        let options =
-            format!("-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off");
-        let log = self.folder.path().join("log.txt");
-        let (log, options) = (format!("--log={}", log.display()), format!("--options={options}"));
-        self.run("pg_ctl", &[action, "--wait", "--mode=immediate", &log, &options]);
-    }
-
-    fn url(&self, database: &str) -> String {
-        format!("postgres://keytally@localhost/{database}?host={}", self.folder.path().display())
-    }
-
-    /// Makes a database. Returns its URL.
-    async fn database(&self, name: &'static str) -> String {
-        sqlx::any::install_default_drivers();
-        let pool = sqlx::AnyPool::connect(&self.url("postgres")).await.unwrap();
-        let create = format!("create database {name}");
-        sqlx::raw_sql(sqlx::AssertSqlSafe(create)).execute(&pool).await.unwrap();
-        pool.close().await;
-        self.url(name)
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        if self.folder.path().join("data/postmaster.pid").exists() {
-            self.control("stop");
-        }
-    }
-}
-
-fn is_root() -> bool {
-    Path::new("/proc/self").metadata().unwrap().uid() == 0
-}
 
 async fn assert_agreement(site: &Site) {
     let dry = Comparison { is_dry: true, ..Comparison::automatic() };
@@ -169,7 +80,7 @@ async fn list_is_kept_in_postgresql() {
         first.list.create_link(Some(team), Some("ann"), Role::Owner, operator()).await.unwrap();
     let token = first.list.sign_in(link.code, Origin::default(), now()).await.unwrap();
     assert!(first.list.session(&token, now()).await.unwrap().is_some());
-    add_usage(&first, key_id).await;
+    add_usage(&first, &old, key_id).await;
 
     // The database is stopped in the middle: a revocation works in the gate.
     cluster.control("stop");
@@ -200,12 +111,12 @@ async fn list_moves_from_sqlite_to_postgresql() {
     site.list.rotate_key(key_id, 60, false, operator()).await.unwrap();
     site.list.set_member(team, "ann", Role::Admin, operator()).await.unwrap();
     site.list.create_token(Some(team), Role::Owner, "t", operator()).await.unwrap();
-    add_usage(&site, key_id).await;
+    add_usage(&site, &key, key_id).await;
     let before = site.list.key(None, key_id).await.unwrap();
     let url = cluster.database("moved").await;
     let other = Database::open(&url).await.unwrap();
-    // 1 team, 1 user, 1 member, 1 key, 5 entries, 1 token, 3 buckets, 1 sampler.
-    assert_eq!(transfer::copy(site.list.database(), &other).await.unwrap(), 14);
+    // 1 team, 1 user, 1 member, 1 key, 5 entries, 1 token, 3 buckets, 1 file of counts, 1 reading.
+    assert_eq!(transfer::copy(site.list.database(), &other).await.unwrap(), 15);
     let again = transfer::copy(site.list.database(), &other).await.unwrap_err();
     assert!(again.to_string().contains("has a list of keys already"), "{again}");
     other.close().await;
@@ -215,24 +126,36 @@ async fn list_moves_from_sqlite_to_postgresql() {
     site.list.follow(now()).await.unwrap();
     assert_eq!(site.list.key(None, key_id).await.unwrap(), before);
     assert_agreement(&site).await;
+    // The uses that were added before the move are not added again.
+    let gate = site.list.gate().load().to_arc();
+    gate.check(Some(key.expose().as_bytes()), 1);
+    let mut sampler = Sampler::new(site.list.clone(), None, now()).unwrap();
+    assert_eq!(sampler.sample(in_s(60)).await.unwrap(), Sampled::Added(1));
+    let from = keytally::Timestamp::from_unix_s(now().unix_s() - 86_400);
+    let days = site.list.usage_of_key(key_id, Width::Day, from, in_s(60)).await.unwrap();
+    assert_eq!(days.iter().map(|day| day.counts.requests).sum::<i64>(), 3);
     site.list.revoke_keys(vec![key_id], String::new(), operator()).await.unwrap();
     assert_eq!(site.outcome(&key), Outcome::InvalidKey);
     site.list.database().close().await;
 }
 
-/// Adds usage of a key, and reads it.
-async fn add_usage(site: &Site, key_id: KeyId) {
-    let counts = Counts { requests: 3, units: 5, denied_key: 2, ..Counts::default() };
-    let sample = Sample { key_id, at: now(), last_used: Some(now()), counts };
-    site.list.add_usage("m", 1, "boot", vec![sample, sample]).await.unwrap();
-    assert_eq!(site.list.seen("m").await.unwrap(), Some((1, "boot".to_owned())));
+/// Uses a key, and reads its usage.
+async fn add_usage(site: &Site, key: &Key, key_id: KeyId) {
+    let mut sampler = Sampler::new(site.list.clone(), None, now()).unwrap();
+    sampler.sample(now()).await.unwrap();
+    let gate = site.list.gate().load().to_arc();
+    for cost in [3, 2, 101, 101] {
+        gate.check(Some(key.expose().as_bytes()), cost);
+    }
+    assert_eq!(sampler.sample(now()).await.unwrap(), Sampled::Added(1));
+    assert_eq!(sampler.sample(now()).await.unwrap(), Sampled::Added(0));
     let (from, to) = (keytally::Timestamp::from_unix_s(now().unix_s() - 7200), in_s(60));
     let buckets = site.list.usage_of_key(key_id, Width::Hour, from, to).await.unwrap();
-    assert_eq!((buckets[0].counts.requests, buckets[0].counts.units), (6, 10));
+    assert_eq!((buckets[0].counts.requests, buckets[0].counts.units), (2, 5));
     for grouping in [Grouping::Key, Grouping::Env, Grouping::Plan] {
         let groups =
             site.list.usage_of_team(Some(1), grouping, Width::Hour, from, to).await.unwrap();
-        assert_eq!(groups[0].counts.denied_key, 4);
+        assert_eq!(groups[0].counts.denied_key, 2);
         let other =
             site.list.usage_of_team(Some(2), grouping, Width::Hour, from, to).await.unwrap();
         assert_eq!(other, []);

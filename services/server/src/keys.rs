@@ -1,11 +1,15 @@
 //! The list of keys in the service: its options, and when it is served.
 
 use core::fmt;
+use core::time::Duration;
 
 use clap::Args;
 use keytally_cli::internal::{Failure, value_parser};
 use keytally_keys::command::DATABASE_VARIABLE;
 use keytally_keys::list::List;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::service::bind::Listener;
 
@@ -30,9 +34,14 @@ pub(crate) struct KeysOptions {
     /// KEYTALLY_DATABASE, or the password by PGPASSWORD [default: keys.db in the folder of --data]
     #[arg(long, value_name = "URL", env = DATABASE_VARIABLE, hide_env_values = true)]
     pub(crate) database: Option<String>,
+    /// Count how each key is used, for the list of keys: on or off. Every process that has the gate
+    /// open then begins to count, or ends it, as with keytally usage [default: on, unless keytally
+    /// usage off ended it]
+    #[arg(long, value_name = "SWITCH", value_parser = value_parser(parse_switch))]
+    pub(crate) usage: Option<bool>,
 }
 
-/// Parses the value of `--keys`.
+/// Parses the value of `--keys` or `--usage`.
 fn parse_switch(text: &str) -> Result<bool, String> {
     match text {
         "on" => Ok(true),
@@ -77,6 +86,35 @@ pub(crate) struct ServedList {
     pub(crate) public_url: String,
     /// The path before `/keys` for the page.
     pub(crate) base_path: String,
+}
+
+/// The tasks of a list that is served.
+#[derive(Debug)]
+pub(crate) struct ListTasks {
+    /// Keeps the gate up to date with the list.
+    pub(crate) following: JoinHandle<()>,
+    /// Adds the uses of keys to the list.
+    pub(crate) sampling: JoinHandle<()>,
+    /// Ends `sampling` when it is dropped.
+    pub(crate) stop: oneshot::Sender<()>,
+}
+
+/// How long a stop waits until the last uses are in the list. What is not waits in the file of
+/// counts.
+const LAST_SAMPLE: Duration = Duration::from_secs(2);
+
+impl ListTasks {
+    /// Ends the tasks.
+    pub(crate) async fn stop(self) {
+        self.following.abort();
+        // It ends with an error, that of the abortion.
+        let _ = self.following.await;
+        drop(self.stop);
+        let mut sampling = self.sampling;
+        if timeout(LAST_SAMPLE, &mut sampling).await.is_err() {
+            sampling.abort();
+        }
+    }
 }
 
 impl KeysOptions {

@@ -320,14 +320,12 @@ impl Serve {
             )?;
             tokio::spawn(reopen_on(hangup, Arc::clone(&service)));
             #[cfg(feature = "keys")]
-            let following = service.follow_list();
+            let tasks = service.start_list(self.keys.usage).await?;
             let endpoints = Arc::clone(&service).endpoints(listener, metrics).await?;
             let has_ended = listen::serve(endpoints, stop).await;
             #[cfg(feature = "keys")]
-            if let (Some(following), Some(served)) = (following, service.list()) {
-                following.abort();
-                // It ends with an error, that of the abortion.
-                let _ = following.await;
+            if let (Some(tasks), Some(served)) = (tasks, service.list()) {
+                tasks.stop().await;
                 served.list.database().close().await;
             }
             if !has_ended? {

@@ -33,9 +33,13 @@ use axum::middleware::map_response;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
 use keytally::{FollowEvent, Followed};
+#[cfg(feature = "keys")]
+use keytally_keys::sampler::Sampler;
 use keytally_tower::KeySources;
 use serde::Serialize;
 use tokio::sync::Mutex;
+#[cfg(feature = "keys")]
+use tokio::sync::oneshot;
 
 use self::address::TrustedProxies;
 use self::bind::Listener;
@@ -48,7 +52,7 @@ use self::preflight::MethodSource;
 use self::refusals::Refusals;
 use self::slots::Slots;
 #[cfg(feature = "keys")]
-use crate::keys::ServedList;
+use crate::keys::{ListTasks, ServedList};
 use keytally_cli::internal::Failure;
 
 /// The state that the routes share.
@@ -128,13 +132,31 @@ impl Service {
         self.list.as_ref()
     }
 
-    /// Starts the task that keeps the gate up to date with the list of keys, if it is served.
+    /// Starts the tasks of the list of keys, if it is served: one keeps the gate up to date with
+    /// the list, and one adds the uses of keys to the list. Uses are counted from then on; `usage`
+    /// is whether they are, if the operator chose.
+    ///
+    /// # Errors
+    /// If the system has no random numbers.
     #[cfg(feature = "keys")]
-    pub(crate) fn follow_list(&self) -> Option<tokio::task::JoinHandle<()>> {
-        let list = self.list.as_ref()?.list.clone();
-        let log = self.log.gate_event_log();
-        let report = move |sentence: &str| log.list(sentence);
-        Some(tokio::spawn(list.follow_always(keytally::now, report)))
+    pub(crate) async fn start_list(
+        &self,
+        usage: Option<bool>,
+    ) -> Result<Option<ListTasks>, Failure> {
+        let Some(served) = &self.list else { return Ok(None) };
+        let report = || {
+            let log = self.log.gate_event_log();
+            move |sentence: &str| log.list(sentence)
+        };
+        let list = served.list.clone();
+        let following = tokio::spawn(list.follow_always(keytally::now, report()));
+        let mut sampler = Sampler::new(served.list.clone(), usage, keytally::now())?;
+        // An error is reported by the task.
+        let _ = sampler.sample(keytally::now()).await;
+        let (stop, stopped) = oneshot::channel();
+        let stopped = async { drop(stopped.await) };
+        let sampling = tokio::spawn(sampler.sample_always(keytally::now, report(), stopped));
+        Ok(Some(ListTasks { following, sampling, stop }))
     }
 
     /// Returns how the list of keys and the gate agree; zeros if it is not served.
@@ -147,6 +169,8 @@ impl Service {
                 applied: self.gate.load().table().applied_sequence(),
                 settled: status.settled,
                 open: status.open,
+                sampler_lag_s: status.sampler_lag_s(keytally::now()),
+                sampler_errors: status.sample_errors,
             };
         }
         ListState::default()

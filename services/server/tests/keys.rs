@@ -9,8 +9,10 @@
 )]
 mod support;
 
-use std::fs;
+use core::time::Duration;
+use std::{fs, thread};
 
+use rustix::process::Signal;
 use serde_json::Value;
 use support::program::{Run, Sandbox};
 use support::server::Server;
@@ -137,6 +139,64 @@ fn printed_link_signs_in_to_the_page_once() {
         let run = run(&sandbox, &["serve", "--data", "data", "--base-path", path]);
         run.expect_usage_error(&["it must be a path"]);
     }
+}
+
+/// Returns the sums of the members `requests`, `denied_key` and `units` of a key's hours.
+fn hours(server: &Server, token: &str, id: &str) -> [i64; 3] {
+    let path = format!("GET /keys/api/v1/keys/{id}/usage?width=hour");
+    let reply = server.request(&path, &[format!("X-API-Key: {token}").as_bytes()]);
+    assert_eq!(reply.code(), 200);
+    let answer: Value = serde_json::from_str(&reply.body).unwrap();
+    let buckets = answer["buckets"].as_array().unwrap();
+    ["requests", "denied_key", "units"]
+        .map(|name| buckets.iter().map(|bucket| bucket[name].as_i64().unwrap()).sum())
+}
+
+#[test]
+fn usage_by_hour_is_what_the_requests_came_to() {
+    let sandbox = Sandbox::new();
+    // No window ends during the test.
+    let plan = ["--plan", "default=100/month"];
+    let server = Server::start(&sandbox, &plan);
+    let operator = token(&sandbox, &[]);
+    post(&server, &operator, "teams", r#"{"name": "Acme"}"#);
+    let (_, key) = post(&server, &operator, "keys?team=1", r#"{"name": "a", "env": "live"}"#);
+    let text = sandbox.watch_secret(key["key"].as_str().unwrap());
+    let id = key["key_id"].as_str().unwrap().to_owned();
+    let codes: Vec<u16> = (0..150).map(|_| server.contacts(&text).code()).collect();
+    assert_eq!(codes.iter().filter(|code| **code == 429).count(), 50);
+    let is_sampled = || {
+        thread::sleep(Duration::from_millis(100));
+        hours(&server, &operator, &id) != [0; 3]
+    };
+    assert!((0..600).any(|_| is_sampled()), "no sample was taken");
+    assert_eq!(hours(&server, &operator, &id), [100, 50, 100]);
+    assert_eq!(server.metric("keytally_sampler_lag_seconds"), 0);
+    assert_eq!(server.metric("keytally_sampler_errors_total"), 0);
+
+    // A service that stops adds the rest, and the next one adds nothing twice.
+    assert_eq!(server.contacts(&text).code(), 429);
+    server.signal(Signal::TERM);
+    server.wait();
+    let server = Server::start(&sandbox, &plan);
+    assert_eq!(hours(&server, &operator, &id), [100, 51, 100]);
+    drop(server);
+
+    // What a command ended stays ended, unless the service is told.
+    let pepper = ["--pepper-file", "data/pepper"];
+    run(&sandbox, &[&["usage", "off", "data/api.gate"], &pepper[..]].concat()).expect_status(0);
+    let shown = || run(&sandbox, &[&["usage", "show", "data/api.gate"], &pepper[..]].concat());
+    // A request is answered after counting has begun or ended.
+    let restart = |args: &[&str]| {
+        let code = Server::start(&sandbox, &[&plan[..], args].concat()).contacts(&text).code();
+        assert_eq!(code, 429);
+    };
+    restart(&[]);
+    assert!(!shown().out.contains(&id), "{:?}", shown());
+    restart(&["--usage", "on"]);
+    assert!(shown().out.contains(&id), "{:?}", shown());
+    restart(&["--usage", "off"]);
+    assert!(!shown().out.contains(&id), "{:?}", shown());
 }
 
 #[test]

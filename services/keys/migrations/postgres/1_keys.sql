@@ -85,7 +85,19 @@ create table "key" (
 );
 create index key_of_team on "key" (team_id, created_s desc, key_id desc);
 create index key_of_state on "key" (team_id, state, created_s desc, key_id desc);
+create index key_created on "key" (created_s desc, key_id desc);
 create unique index key_seq on "key" (seq);
+
+-- The parts of names, for searches. Without this extension, or the right to add it, a search reads
+-- all names.
+do $$
+begin
+  create extension if not exists pg_trgm;
+  create index key_name on "key" using gin (lower(name) gin_trgm_ops);
+exception when others then
+  raise notice 'no index of names: %', sqlerrm;
+end
+$$;
 
 create table log (
   seq bigint not null primary key,
@@ -143,12 +155,38 @@ create table usage (
   old_secret bigint not null,
   revoked bigint not null,
   expired bigint not null,
+  suspended bigint not null,
   primary key (width, key_id, start_s, machine)
 );
 create index usage_start on usage (width, start_s);
 
+-- Files of counts, and the service that adds the counts of each to the usage.
 create table sampler (
-  machine text not null primary key,
+  gate_id bigint not null,
+  generation bigint not null,
+  place text not null,
   seen bigint not null,
-  boot_id text not null
+  holder bigint not null,
+  until_s bigint not null,
+  sampled_s bigint not null,
+  primary key (gate_id, generation)
+);
+create index sampler_place on sampler (place);
+
+-- The counts of each key that the usage has. Each counts modulo 2^32, and beyond modulo 2^64.
+create table sampled (
+  gate_id bigint not null,
+  generation bigint not null,
+  key_id bigint not null,
+  beyond bigint not null,
+  requests bigint not null,
+  denied_key bigint not null,
+  denied_team bigint not null,
+  denied_groups bigint not null,
+  forbidden bigint not null,
+  old_secret bigint not null,
+  revoked bigint not null,
+  expired bigint not null,
+  suspended bigint not null,
+  primary key (gate_id, generation, key_id)
 );

@@ -83,9 +83,23 @@ create table "key" (
   last_used_s bigint,
   seq bigint not null
 );
-create index key_of_team on "key" (team_id, created_s desc, key_id desc);
+-- With the name, so that a search reads no rows.
+create index key_of_team on "key" (team_id, created_s desc, key_id desc, name);
 create index key_of_state on "key" (team_id, state, created_s desc, key_id desc);
+create index key_created on "key" (created_s desc, key_id desc, name);
 create unique index key_seq on "key" (seq);
+
+-- The parts of names, for searches.
+create virtual table key_name using fts5 (
+  name, content = 'key', content_rowid = 'key_id', tokenize = 'trigram'
+);
+create trigger key_name_insert after insert on "key" begin
+  insert into key_name (rowid, name) values (new.key_id, new.name);
+end;
+create trigger key_name_update after update of name on "key" when old.name <> new.name begin
+  insert into key_name (key_name, rowid, name) values ('delete', old.key_id, old.name);
+  insert into key_name (rowid, name) values (new.key_id, new.name);
+end;
 
 create table log (
   seq bigint not null primary key,
@@ -143,12 +157,38 @@ create table usage (
   old_secret bigint not null,
   revoked bigint not null,
   expired bigint not null,
+  suspended bigint not null,
   primary key (width, key_id, start_s, machine)
-);
+) without rowid;
 create index usage_start on usage (width, start_s);
 
+-- Files of counts, and the service that adds the counts of each to the usage.
 create table sampler (
-  machine text not null primary key,
+  gate_id bigint not null,
+  generation bigint not null,
+  place text not null,
   seen bigint not null,
-  boot_id text not null
+  holder bigint not null,
+  until_s bigint not null,
+  sampled_s bigint not null,
+  primary key (gate_id, generation)
 );
+create index sampler_place on sampler (place);
+
+-- The counts of each key that the usage has. Each counts modulo 2^32, and beyond modulo 2^64.
+create table sampled (
+  gate_id bigint not null,
+  generation bigint not null,
+  key_id bigint not null,
+  beyond bigint not null,
+  requests bigint not null,
+  denied_key bigint not null,
+  denied_team bigint not null,
+  denied_groups bigint not null,
+  forbidden bigint not null,
+  old_secret bigint not null,
+  revoked bigint not null,
+  expired bigint not null,
+  suspended bigint not null,
+  primary key (gate_id, generation, key_id)
+) without rowid;

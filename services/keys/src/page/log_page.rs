@@ -49,6 +49,7 @@ fn words(action: &str) -> String {
         "member.set" => "set a member's role",
         "member.remove" => "removed a member",
         "link.create" => "made a link",
+        "link.withdraw" => "withdrew a link",
         "session.begin" => "signed in",
         "session.prove" => "confirmed a sign-in",
         "session.end" => "signed out",
@@ -79,11 +80,23 @@ pub(super) async fn log_lines(list: &List, entries: Vec<Entry>) -> Result<Vec<Lo
     Ok(entries.into_iter().zip(actors).map(line).collect())
 }
 
+/// The kinds of actions: the beginning of their names, and the text.
+const KINDS: [(&str, &str); 6] = [
+    ("key.", "Keys"),
+    ("team.", "Team"),
+    ("member.", "Members"),
+    ("link.", "Links"),
+    ("session.", "Sign-ins"),
+    ("token.", "Tokens"),
+];
+
 /// The screen.
 #[derive(Template)]
 #[template(path = "log.html")]
 struct Screen {
     frame: Frame,
+    kind: &'static str,
+    kinds: [(&'static str, &'static str); 6],
     key: String,
     /// The key in the address of the file.
     key_query: String,
@@ -91,6 +104,12 @@ struct Screen {
     lines: Vec<LogLine>,
     next: Option<String>,
     is_first: bool,
+}
+
+/// Returns the kind of actions that the parameters name; empty for all.
+fn kind(parameters: &Parameters) -> &'static str {
+    let chosen = KINDS.iter().find(|(kind, _)| *kind == parameters.get("what"));
+    chosen.map_or("", |(kind, _)| kind)
 }
 
 fn filter(team: &TeamVisit, parameters: &Parameters, limit: i64) -> (Filter, &'static str) {
@@ -109,17 +128,23 @@ fn filter(team: &TeamVisit, parameters: &Parameters, limit: i64) -> (Filter, &'s
 pub(super) async fn show(team: TeamVisit, parameters: Parameters) -> Result<Response, Stop> {
     let visit = &team.visit;
     let (filter, problem) = filter(&team, &parameters, PAGE_LEN + 1);
-    let mut entries = visit.page.list().log(&filter).await?;
+    let kind = kind(&parameters);
+    let mut entries = visit.page.list().log_of(&filter, kind).await?;
     let has_more = entries.len() > usize::try_from(PAGE_LEN).unwrap_or(0);
     entries.truncate(usize::try_from(PAGE_LEN).unwrap_or(0));
     let key = parameters.get("key").chars().take(64).collect::<String>();
     let next = entries.last().filter(|_| has_more).map(|entry| {
         let before = entry.seq.to_string();
-        visit.at(&format!("/log?{}", query_text(&[("key", &key), ("before", &before)])))
+        visit.at(&format!(
+            "/log?{}",
+            query_text(&[("key", &key), ("what", kind), ("before", &before)])
+        ))
     });
     Ok(respond(&Screen {
         frame: Frame::new(visit, "log", "Log"),
-        key_query: query_text(&[("key", &key)]),
+        key_query: query_text(&[("key", &key), ("what", kind)]),
+        kind,
+        kinds: KINDS,
         key,
         problem,
         lines: log_lines(visit.page.list(), entries).await?,
@@ -132,7 +157,7 @@ pub(super) async fn show(team: TeamVisit, parameters: Parameters) -> Result<Resp
 pub(super) async fn csv(team: TeamVisit, parameters: Parameters) -> Result<Response, Stop> {
     let (filter, _) = filter(&team, &parameters, MOST_LINES);
     let list = team.visit.page.list();
-    let lines = log_lines(list, list.log(&filter).await?).await?;
+    let lines = log_lines(list, list.log_of(&filter, kind(&parameters)).await?).await?;
     let mut text = String::from("number,time,actor,address,action,key,detail\r\n");
     for line in lines {
         let cells = [

@@ -13,6 +13,7 @@ use super::refusal::{Refusal, Stop, sentence};
 use super::usage_of::start_of;
 use super::visit::TeamVisit;
 use super::words::{Moment, grouped};
+use crate::codes::OpenLink;
 use crate::error::Error;
 use crate::roles::Role;
 use crate::teams::{Member, TeamSettings};
@@ -46,6 +47,14 @@ struct MemberLine {
     is_self: bool,
 }
 
+/// A link that is not used yet, as a line.
+struct LinkLine {
+    id: String,
+    user: String,
+    role: String,
+    ends: Moment,
+}
+
 /// The screen.
 #[derive(Template)]
 #[template(path = "team.html")]
@@ -55,6 +64,7 @@ struct Screen {
     quotas: Vec<QuotaLine>,
     groups: Vec<GroupLine>,
     members: Vec<MemberLine>,
+    links: Vec<LinkLine>,
     roles: [&'static str; 4],
     may_change: bool,
     longest: String,
@@ -88,6 +98,16 @@ async fn screen(
         added: member.added.chars().take(10).collect(),
     };
     let members = list.members(*team_id).await?.into_iter().map(line).collect();
+    let link = |link: OpenLink| LinkLine {
+        id: link.id(),
+        user: link.user,
+        role: link.role,
+        ends: Moment(link.ends_s),
+    };
+    let links = match visit.session.role >= Role::Owner {
+        true => list.open_links(*team_id, visit.now).await?.into_iter().map(link).collect(),
+        false => Vec::new(),
+    };
     let last_s = start_of(Width::Hour, time::stored(visit.now)) + 3600;
     let day = [last_s - 86_400, last_s].map(time::loaded);
     let groups = usage(team, day).await?;
@@ -97,6 +117,7 @@ async fn screen(
         quotas: of_team(list, *team_id),
         groups,
         members,
+        links,
         roles: ROLES,
         may_change: visit.session.role >= Role::Owner,
         longest: match fields.get("longest") {
@@ -122,6 +143,7 @@ pub(super) async fn show(team: TeamVisit, parameters: Parameters) -> Result<Resp
     let done = match parameters.get("done") {
         "renamed" => "The team has its new name.",
         "role" => "The role is changed, also in sessions that are open.",
+        "withdrawn" => "The link is withdrawn and signs in no longer.",
         "set" => {
             "The settings hold from the next change of a key on. Present keys stay as they are."
         }
@@ -220,6 +242,20 @@ pub(super) async fn invite(mut team: TeamVisit, fields: Fields) -> Result<Respon
             Ok(response)
         }
         Err(error) => again(&team, &fields, "user", error).await,
+    }
+}
+
+/// Withdraws a link that is not used yet.
+pub(super) async fn withdraw(team: TeamVisit, fields: Fields) -> Result<Response, Stop> {
+    let visit = &team.visit;
+    visit.require(Role::Owner)?;
+    let id = fields.get("link").to_owned();
+    match visit.page.list().withdraw_link(team.team_id, id, visit.caller()).await {
+        Ok(()) => Ok(Redirect::to(&visit.at("/team?done=withdrawn")).into_response()),
+        Err(Error::NotFound { .. }) => {
+            Err(Refusal::missing("The link was used or has ended already.").into())
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) struct Point {
     pub(super) denied: i64,
     pub(super) forbidden: i64,
     pub(super) old_secret: i64,
-    /// Requests after the end of the key.
+    /// Requests after the end of the key, or while its team was suspended.
     pub(super) ended: i64,
 }
 
@@ -33,7 +33,7 @@ impl Point {
             denied,
             forbidden: counts.forbidden,
             old_secret: counts.old_secret,
-            ended: counts.revoked + counts.expired,
+            ended: counts.revoked + counts.expired + counts.suspended,
         }
     }
 }
@@ -81,7 +81,7 @@ pub(super) async fn day_of_keys(
          cast(sum(denied_key + denied_team + denied_groups) as bigint) as denied, \
          cast(sum(forbidden) as bigint) as forbidden, \
          cast(sum(old_secret) as bigint) as old_secret, \
-         cast(sum(usage.revoked + usage.expired) as bigint) as ended \
+         cast(sum(usage.revoked + usage.expired + usage.suspended) as bigint) as ended \
          from usage join \"key\" on \"key\".key_id = usage.key_id \
          where width = 'hour' and \"key\".team_id = $1 and start_s >= $2 and start_s <= $3 \
          and usage.key_id in ($4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \

@@ -47,6 +47,8 @@ pub(crate) struct Metrics {
     list_applied: IntGauge,
     list_settled: IntCounter,
     list_open: IntGauge,
+    sampler_lag: IntGauge,
+    sampler_errors: IntCounter,
 }
 
 /// How the list of keys and the gate agree.
@@ -60,6 +62,10 @@ pub(crate) struct ListState {
     pub(crate) settled: u64,
     /// The differences that are not settled.
     pub(crate) open: u64,
+    /// For how many seconds no use of a key could be added to the list.
+    pub(crate) sampler_lag_s: u64,
+    /// How often uses could not be added.
+    pub(crate) sampler_errors: u64,
 }
 
 /// What became of a request to `/settle`.
@@ -227,6 +233,14 @@ impl Metrics {
                 "keytally_list_open",
                 "Differences between the list of keys and the gate that are not settled.",
             )?,
+            sampler_lag: IntGauge::new(
+                "keytally_sampler_lag_seconds",
+                "For how long uses of keys could not be added to the list of keys.",
+            )?,
+            sampler_errors: IntCounter::new(
+                "keytally_sampler_errors_total",
+                "How often uses of keys could not be added to the list of keys.",
+            )?,
         };
         for (outcome, reason) in known_verdicts() {
             metrics.verdicts.with_label_values(&labels(outcome, reason));
@@ -267,6 +281,8 @@ impl Metrics {
         registry.register(Box::new(metrics.list_applied.clone()))?;
         registry.register(Box::new(metrics.list_settled.clone()))?;
         registry.register(Box::new(metrics.list_open.clone()))?;
+        registry.register(Box::new(metrics.sampler_lag.clone()))?;
+        registry.register(Box::new(metrics.sampler_errors.clone()))?;
         Ok(metrics)
     }
 
@@ -381,6 +397,8 @@ impl Metrics {
         self.list_applied.set(to_gauge(list.applied));
         self.list_settled.inc_by(list.settled.saturating_sub(self.list_settled.get()));
         self.list_open.set(to_gauge(list.open));
+        self.sampler_lag.set(to_gauge(list.sampler_lag_s));
+        self.sampler_errors.inc_by(list.sampler_errors.saturating_sub(self.sampler_errors.get()));
         let now = now();
         let now_s = i64::try_from(now.unix_s()).unwrap_or(i64::MAX);
         if now_s.saturating_sub(self.counted_at_s.get()).unsigned_abs()

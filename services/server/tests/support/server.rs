@@ -38,7 +38,9 @@ const LOG: &str = "log.txt";
 /// Returns the names of the files in the data folder, without those of the list of keys.
 pub fn names_without_list(sandbox: &Sandbox) -> Vec<String> {
     let mut names = super::program::names(&sandbox.path("data"));
-    names.retain(|name| name != "admin.gate" && !name.starts_with("keys.db"));
+    names.retain(|name| {
+        !["admin.gate", "api.gate.usage"].contains(&&**name) && !name.starts_with("keys.db")
+    });
     names
 }
 
