@@ -254,7 +254,7 @@ def test_unfinished_bucket_is_drawn_open(service, open_page):
     service.use("billing", {0: (60, 30), 1500: (40, 20)})
     page.goto(f"{at}?range=30d")
     assert page.locator("svg.large .open").count() == 1
-    assert page.locator("#numbers tbody tr").first.locator("small").inner_text() == "not complete"
+    assert page.locator("#numbers tbody tr").first.locator("small").text_content() == "not complete"
 
 
 def test_use_is_in_the_picture_within_15_seconds(service, open_page):
