@@ -30,6 +30,7 @@ use utoipa_axum::routes;
 
 pub use self::input::ClientAddress;
 pub use self::problem::Problem;
+pub(crate) use self::sent::body as secret_body;
 pub use self::state::Api;
 
 /// Where the API is.

@@ -11,10 +11,10 @@ use crate::keys::{self, KeyRow};
 use crate::list::{List, Path, scope_bits, scope_names};
 use crate::log::{self, NewEntry};
 use crate::roles::{Actor, Role};
+use crate::teams::TeamSettings;
 use crate::{ids, teams, text, time};
 
-/// The environment whose keys need the role admin.
-pub const LIVE: &str = "live";
+pub use crate::teams::LIVE;
 
 /// The most keys of one request to revoke.
 pub const MAX_REVOKED: usize = 100;
@@ -45,11 +45,6 @@ impl Caller {
     pub fn operator(now: Timestamp) -> Self {
         let (actor, role) = (Actor::operator(), Role::Operator);
         Self { actor, role, team_id: None, idempotency_key: None, now }
-    }
-
-    /// Refuses a caller who may not make or rotate keys of an environment.
-    fn require_for(&self, env: Name) -> Result<()> {
-        self.role.require(if env.as_str() == LIVE { Role::Admin } else { Role::Member })
     }
 
     /// Remembers the `Idempotency-Key` of a request that made or changed a key.
@@ -159,10 +154,13 @@ impl List {
     /// # Errors
     /// Nothing was changed, except where [`Error::Database`] says that it is not known.
     pub async fn create_key(&self, new: Creation, caller: Caller) -> Result<(Key, KeyRow)> {
-        caller.require_for(new.env)?;
+        caller.role.require(Role::Member)?;
         self.administer(move |path| {
             let now = caller.now;
             path.begin(LIMIT, now)?;
+            let settings = settings(path, new.team_id)?;
+            caller.role.require(settings.role_for(new.env.as_str()))?;
+            settings.check_expiry(new.expires, now)?;
             check_plan(path.gate, new.plan.as_deref())?;
             let scopes: Vec<&str> = new.scopes.iter().map(String::as_str).collect();
             check_scopes(path.gate, &scopes)?;
@@ -190,10 +188,13 @@ impl List {
         new: Creation,
         caller: Caller,
     ) -> Result<KeyRow> {
-        caller.require_for(new.env)?;
+        caller.role.require(Role::Member)?;
         self.administer(move |path| {
             let now = caller.now;
             path.begin(LIMIT, now)?;
+            let settings = settings(path, new.team_id)?;
+            caller.role.require(settings.role_for(new.env.as_str()))?;
+            settings.check_expiry(new.expires, now)?;
             check_plan(path.gate, new.plan.as_deref())?;
             let scopes: Vec<&str> = new.scopes.iter().map(String::as_str).collect();
             check_scopes(path.gate, &scopes)?;
@@ -202,7 +203,7 @@ impl List {
             key.plan = new.plan.as_deref();
             let record = path.administrator.prepare_import(text.as_bytes(), &key, now)?;
             // The environment may be that of the text.
-            caller.require_for(record.env)?;
+            caller.role.require(settings.role_for(record.env.as_str()))?;
             let row = created(path.gate, &new, &record, &caller)?;
             let row = insert(path, &caller, row, "key.import")?;
             path.put(&record, now)?;
@@ -230,7 +231,8 @@ impl List {
         };
         let entropy = keytally::entropy()?;
         self.change_key(key_id, caller, "key.rotate", move |path, row, caller| {
-            caller.require_for(row.env)?;
+            let settings = settings(path, row.team_id)?;
+            caller.role.require(settings.role_for(row.env.as_str()))?;
             let prepared =
                 prepare_rotation(path, key_id, grace_until, force, &entropy, caller.now)?;
             let (secret, record) = prepared;
@@ -247,7 +249,8 @@ impl List {
     /// As [`create_key`](Self::create_key).
     pub async fn end_grace(&self, key_id: KeyId, caller: Caller) -> Result<KeyRow> {
         let change = self.change_key(key_id, caller, "key.end_grace", move |path, row, caller| {
-            caller.require_for(row.env)?;
+            let settings = settings(path, row.team_id)?;
+            caller.role.require(settings.role_for(row.env.as_str()))?;
             let record = KeyRecord { grace_until: None, ..active(path, key_id)? };
             Ok((record, String::new(), ()))
         });
@@ -260,6 +263,7 @@ impl List {
     /// As [`create_key`](Self::create_key).
     pub async fn edit_key(&self, key_id: KeyId, edit: Edit, caller: Caller) -> Result<KeyRow> {
         caller.role.require(Role::Admin)?;
+        let now = caller.now;
         let change = self.change_key(key_id, caller, "key.edit", move |path, row, _| {
             let mut record = active(path, key_id)?;
             let mut changed = Vec::new();
@@ -283,6 +287,7 @@ impl List {
                 changed.push("scopes");
             }
             if let Some(expires) = edit.expires {
+                settings(path, row.team_id)?.check_expiry(expires, now)?;
                 record.expires = expires;
                 changed.push("expires");
             }
@@ -392,6 +397,12 @@ impl List {
         })
         .await
     }
+}
+
+/// Returns the settings of a team.
+fn settings(path: &mut Path<'_, '_>, team_id: u32) -> Result<TeamSettings> {
+    let team = path.query(LIMIT, async |connection| teams::find(connection, team_id).await)?;
+    Ok(team.settings)
 }
 
 /// Prepares a rotation. If the gate has another administrator's change half-done, it was completed.

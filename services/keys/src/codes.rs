@@ -1,14 +1,14 @@
-//! One-time codes, which sign a user in, and the sessions that they begin. The database has only
-//! the SHA-256 of a code and of a session's token.
+//! One-time codes, which sign a user in. The database has only the SHA-256 of a code.
 
 use core::fmt;
 
 use keytally::Timestamp;
 use sha2::{Digest as _, Sha256};
-use sqlx::Row as _;
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row as _};
 use zeroize::Zeroizing;
 
-use crate::database::Transaction;
+use crate::database::{DatabaseError, Transaction};
 use crate::error::{Error, Result};
 use crate::roles::Role;
 use crate::time;
@@ -16,8 +16,8 @@ use crate::time;
 /// How long a code is valid, in seconds.
 pub const CODE_LIFETIME_S: u64 = 600;
 
-/// How long a session lasts at most, in seconds.
-pub const SESSION_LIFETIME_S: u64 = 7 * 86_400;
+/// How long the code of an invitation is valid, in seconds.
+pub const INVITATION_LIFETIME_S: u64 = 72 * 3600;
 
 /// A random secret of 256 bits as 64 hex digits: a code, or the token of a session. `Debug` does
 /// not show it.
@@ -42,7 +42,7 @@ impl Code {
         &self.0
     }
 
-    fn hash(&self) -> Vec<u8> {
+    pub(crate) fn hash(&self) -> Vec<u8> {
         Sha256::digest(self.0.as_bytes()).to_vec()
     }
 }
@@ -84,21 +84,20 @@ pub(crate) async fn keep(
     Ok(())
 }
 
-/// Uses a code up, and begins a session. Returns the token of the session.
+/// Uses a code up. Returns whom it signs in.
 ///
 /// There is one error for all codes that are not valid: unknown, used and too old.
 pub(crate) async fn use_up(
     transaction: &mut Transaction,
     code: &Code,
     now: Timestamp,
-) -> Result<(Code, SignIn)> {
-    let now_s = time::stored(now);
+) -> Result<SignIn> {
     let row = sqlx::query(
         "update code set used_s = $2 where hash = $1 and used_s is null and ends_s > $2 \
          returning team_id, user_id, role",
     )
     .bind(code.hash())
-    .bind(now_s)
+    .bind(time::stored(now))
     .fetch_optional(transaction.connection())
     .await?;
     let row = row.ok_or_else(|| {
@@ -106,24 +105,65 @@ pub(crate) async fn use_up(
     })?;
     let team_id: Option<i64> = row.try_get("team_id")?;
     let role: String = row.try_get("role")?;
-    let sign_in = SignIn {
+    Ok(SignIn {
         team_id: team_id.and_then(|number| u32::try_from(number).ok()),
         user_id: row.try_get("user_id")?,
         role: Role::named(&role).unwrap_or(Role::Viewer),
-    };
-    let token = Code::generate()?;
-    let lifetime_s = i64::try_from(SESSION_LIFETIME_S).unwrap_or(i64::MAX);
-    sqlx::query(
-        "insert into session (hash, team_id, user_id, role, created_s, seen_s, ends_s) \
-         values ($1, $2, $3, $4, $5, $5, $6)",
+    })
+}
+
+/// A link of a team that is not used yet.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenLink {
+    hash: Vec<u8>,
+    /// The name of the user.
+    pub(crate) user: String,
+    pub(crate) role: String,
+    pub(crate) ends_s: i64,
+}
+
+impl OpenLink {
+    /// Returns the public name of the link, which is a part of its code's hash.
+    pub(crate) fn id(&self) -> String {
+        self.hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// The most links that [`open`] returns.
+const MOST_OPEN: i64 = 200;
+
+/// Returns the links of a team that are not used yet, those that end first.
+pub(crate) async fn open(
+    connection: &mut AnyConnection,
+    team_id: u32,
+    now: Timestamp,
+) -> Result<Vec<OpenLink>, DatabaseError> {
+    let rows = sqlx::query(
+        "select hash, \"user\".name, role, ends_s from code \
+         join \"user\" on \"user\".user_id = code.user_id \
+         where team_id = $1 and used_s is null and ends_s > $2 order by ends_s, hash limit $3",
     )
-    .bind(token.hash())
-    .bind(team_id)
-    .bind(sign_in.user_id)
-    .bind(role)
-    .bind(now_s)
-    .bind(now_s.saturating_add(lifetime_s))
-    .execute(transaction.connection())
+    .bind(i64::from(team_id))
+    .bind(time::stored(now))
+    .bind(MOST_OPEN)
+    .fetch_all(connection)
     .await?;
-    Ok((token, sign_in))
+    let load = |row: &AnyRow| {
+        Ok(OpenLink {
+            hash: row.try_get("hash")?,
+            user: row.try_get("name")?,
+            role: row.try_get("role")?,
+            ends_s: row.try_get("ends_s")?,
+        })
+    };
+    Ok(rows.iter().map(load).collect::<Result<_, sqlx::Error>>()?)
+}
+
+/// Removes the code of a link.
+pub(crate) async fn withdraw(transaction: &mut Transaction, link: &OpenLink) -> Result<()> {
+    sqlx::query("delete from code where hash = $1")
+        .bind(link.hash.clone())
+        .execute(transaction.connection())
+        .await?;
+    Ok(())
 }

@@ -12,6 +12,7 @@
 //! | module | contents |
 //! |---|---|
 //! | [`command`] | the command `keytally keys` |
+//! | [`page`] | the API Keys page |
 //! | [`api`] | the JSON API |
 //! | [`open`] | opens the list of a data folder |
 //! | [`transfer`] | copies a list to another database |
@@ -24,6 +25,7 @@
 //! | [`change`] | the changes of keys |
 //! | [`list`] | the list and its gate, and the one path on which both change |
 //! | [`status`], [`steps`] | how list and gate agree; the steps at which tests kill a process |
+//! | [`sessions`] | the sessions of people who are signed in to the page |
 //! | [`codes`], [`keys`], [`teams`], [`log`] | the rows of the tables |
 //! | [`roles`] | roles and actors |
 //! | [`error`], [`database`] | errors; connections and transactions |
@@ -45,9 +47,11 @@ pub mod list;
 pub mod log;
 pub mod open;
 pub mod organize;
+pub mod page;
 pub mod reconcile;
 pub mod roles;
 pub mod sampler;
+pub mod sessions;
 pub mod status;
 pub mod steps;
 mod system;

@@ -29,9 +29,9 @@ pub struct Entry {
     pub at: String,
     /// The team; none for a change that concerns no team.
     pub team: Option<i64>,
-    /// The kind of actor: `operator`, `reconcile` or `token`.
+    /// The kind of actor: `operator`, `reconcile`, `token` or `user`.
     pub actor_kind: String,
-    /// The name of the actor; that of a token is its key id.
+    /// The name of the actor; that of a token is its key id, and that of a user the user's number.
     pub actor: String,
     /// The address that the request came from.
     pub address: Option<String>,
@@ -86,15 +86,25 @@ pub(crate) async fn entries(
     connection: &mut AnyConnection,
     filter: &Filter,
 ) -> Result<Vec<Entry>, DatabaseError> {
+    entries_of(connection, filter, "").await
+}
+
+/// Returns the newest entries first, of actions that begin with a text.
+pub(crate) async fn entries_of(
+    connection: &mut AnyConnection,
+    filter: &Filter,
+    action: &str,
+) -> Result<Vec<Entry>, DatabaseError> {
     let rows = sqlx::query(
         "select seq, at_s, team_id, actor_kind, actor, address, action, key_id, detail from log \
          where ($1 < 0 or team_id = $1) and ($2 = 0 or key_id = $2) and seq < $3 \
-         order by seq desc limit $4",
+         and ($5 = '' or substr(action, 1, length($5)) = $5) order by seq desc limit $4",
     )
     .bind(filter.team_id.map_or(-1, i64::from))
     .bind(filter.key_id.map_or(0, ids::stored))
     .bind(filter.before.unwrap_or(i64::MAX))
     .bind(filter.limit)
+    .bind(action.to_owned())
     .fetch_all(connection)
     .await?;
     rows.iter().map(|row| entry(row).map_err(DatabaseError::from)).collect()

@@ -3,11 +3,12 @@
 use alloc::sync::Arc;
 use std::path::Path;
 
-use keytally::{Followed, Gate, Peppers};
+use keytally::{Followed, Gate, Peppers, Timestamp};
 
 use crate::database::Database;
 use crate::error::Result;
 use crate::list::List;
+use crate::organize::{self, Link};
 use crate::{system, tokens};
 
 /// The name of the database's file in the data folder.
@@ -35,6 +36,14 @@ pub async fn open(folder: &Path, database: Option<&str>, peppers: &Peppers) -> R
 }
 
 impl Opened {
+    /// Makes a one-time link for an operator, before the gate is served.
+    ///
+    /// # Errors
+    /// If the database cannot be used.
+    pub async fn link(&self, now: Timestamp) -> Result<Link> {
+        organize::first_link(&self.database, now).await
+    }
+
     /// Returns the list of a gate.
     pub fn list(self, gate: Arc<Followed>) -> List {
         List::new(self.database, gate, self.admin, system::machine())

@@ -3,13 +3,13 @@
 use keytally::Timestamp;
 
 use crate::change::Caller;
-use crate::codes::{self, CODE_LIFETIME_S, Code, SignIn};
-use crate::database::Transaction;
+use crate::codes::{self, CODE_LIFETIME_S, Code, INVITATION_LIFETIME_S, OpenLink, SignIn};
+use crate::database::{Database, Transaction};
 use crate::error::{Error, Result};
 use crate::list::List;
 use crate::log::{self, Entry, Filter, NewEntry};
 use crate::roles::Role;
-use crate::teams::{self, Member, Team};
+use crate::teams::{self, Member, Team, TeamSettings};
 use crate::{text, time};
 
 /// A one-time link's code, and when it ends.
@@ -65,6 +65,31 @@ impl List {
         self.transact(async move |transaction| {
             let team = teams::rename(transaction, team_id, &name).await?;
             append(transaction, &caller, team_id, "team.rename", name).await?;
+            Ok(team)
+        })
+        .await
+    }
+
+    /// Changes what the members of a team may do.
+    ///
+    /// # Errors
+    /// As [`create_team`](Self::create_team), for an owner.
+    pub async fn set_team(
+        &self,
+        team_id: u32,
+        settings: TeamSettings,
+        caller: Caller,
+    ) -> Result<Team> {
+        caller.role.require(Role::Owner)?;
+        settings.check()?;
+        self.transact(async move |transaction| {
+            let team = teams::set_settings(transaction, team_id, &settings).await?;
+            let longest = settings.longest_days.map_or_else(
+                || "keys may never expire".to_owned(),
+                |days| format!("keys expire within {days} days"),
+            );
+            let detail = format!("{longest}; live keys need {}", settings.live_role.as_str());
+            append(transaction, &caller, team_id, "team.set", detail).await?;
             Ok(team)
         })
         .await
@@ -145,12 +170,38 @@ impl List {
         role: Role,
         caller: Caller,
     ) -> Result<Link> {
+        self.create_link_for(team_id, user, role, caller, CODE_LIFETIME_S).await
+    }
+
+    /// Invites a user to a team: makes a one-time link that is valid longer.
+    ///
+    /// # Errors
+    /// As [`create_link`](Self::create_link).
+    pub async fn create_invitation(
+        &self,
+        team_id: u32,
+        user: &str,
+        role: Role,
+        caller: Caller,
+    ) -> Result<Link> {
+        let lifetime_s = INVITATION_LIFETIME_S;
+        self.create_link_for(Some(team_id), Some(user), role, caller, lifetime_s).await
+    }
+
+    async fn create_link_for(
+        &self,
+        team_id: Option<u32>,
+        user: Option<&str>,
+        role: Role,
+        caller: Caller,
+        lifetime_s: u64,
+    ) -> Result<Link> {
         caller.role.require(Role::Owner.max(role))?;
         let user = user.map(|user| text::name("user", user)).transpose()?;
         if team_id.is_none() != (role == Role::Operator) {
             return Err(Error::invalid("role", "a link for a team has a role of a team"));
         }
-        let ends = time::from_now("ends", caller.now, CODE_LIFETIME_S)?;
+        let ends = time::from_now("ends", caller.now, lifetime_s)?;
         let code = Code::generate()?;
         self.transact(async move |transaction| {
             let user_id = match (team_id, &user) {
@@ -178,14 +229,6 @@ impl List {
         .await
     }
 
-    /// Uses the code of a link up, and begins a session. Returns its token.
-    ///
-    /// # Errors
-    /// One for all codes that are not valid; those of the database.
-    pub async fn use_link(&self, code: Code, now: Timestamp) -> Result<(Code, SignIn)> {
-        self.transact(async move |transaction| codes::use_up(transaction, &code, now).await).await
-    }
-
     /// Returns entries of the log, the newest first.
     ///
     /// # Errors
@@ -193,6 +236,66 @@ impl List {
     pub async fn log(&self, filter: &Filter) -> Result<Vec<Entry>> {
         Ok(log::entries(&mut *self.read().await?, filter).await?)
     }
+}
+
+impl List {
+    /// Returns entries of the log whose action begins with a text, the newest first.
+    ///
+    /// # Errors
+    /// If the database cannot be used.
+    pub(crate) async fn log_of(&self, filter: &Filter, action: &str) -> Result<Vec<Entry>> {
+        Ok(log::entries_of(&mut *self.read().await?, filter, action).await?)
+    }
+
+    /// Returns the links of a team that are not used yet, those that end first.
+    ///
+    /// # Errors
+    /// If the database cannot be used.
+    pub(crate) async fn open_links(&self, team_id: u32, now: Timestamp) -> Result<Vec<OpenLink>> {
+        Ok(codes::open(&mut *self.read().await?, team_id, now).await?)
+    }
+
+    /// Withdraws a link of a team that is not used yet.
+    ///
+    /// # Errors
+    /// As [`create_team`](Self::create_team), for an owner.
+    pub(crate) async fn withdraw_link(
+        &self,
+        team_id: u32,
+        id: String,
+        caller: Caller,
+    ) -> Result<()> {
+        caller.role.require(Role::Owner)?;
+        self.transact(async move |transaction| {
+            let links = codes::open(transaction.connection(), team_id, caller.now).await?;
+            let link = links.into_iter().find(|link| link.id() == id);
+            let link = link.ok_or_else(|| Error::not_found("link", &id))?;
+            codes::withdraw(transaction, &link).await?;
+            let detail = format!("that of {}", link.user);
+            append(transaction, &caller, team_id, "link.withdraw", detail).await
+        })
+        .await
+    }
+}
+
+/// Makes a one-time link for an operator, for a service that starts.
+pub(crate) async fn first_link(database: &Database, now: Timestamp) -> Result<Link> {
+    let caller = Caller::operator(now);
+    let ends = time::from_now("ends", now, CODE_LIFETIME_S)?;
+    let (code, sign_in) =
+        (Code::generate()?, SignIn { team_id: None, user_id: None, role: Role::Operator });
+    let mut transaction = database.write().await?;
+    codes::keep(&mut transaction, &code, &sign_in, ends).await?;
+    let entry = NewEntry {
+        team_id: None,
+        actor: &caller.actor,
+        action: "link.create",
+        key_id: None,
+        detail: "an operator, at the start of the service".to_owned(),
+    };
+    log::append(&mut transaction, entry, time::stored(now)).await?;
+    transaction.commit().await?;
+    Ok(Link { code, sign_in, ends })
 }
 
 /// Appends an entry on a team to the log.

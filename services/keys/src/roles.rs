@@ -3,18 +3,18 @@
 use core::fmt;
 
 use keytally::redact::redact;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::error::{Error, Result};
 
 /// What a member, a session or a token may do. Each role may do what those before it may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Reads.
     Viewer,
-    /// Makes and rotates keys of other environments than `live`.
+    /// Makes and rotates keys of other environments than `live`, unless the team says otherwise.
     Member,
     /// Makes, changes and revokes all keys.
     Admin,
@@ -98,12 +98,20 @@ impl Actor {
         Self { kind: "token", name: key_id.to_string(), address }
     }
 
-    /// Returns the kind: `operator`, `reconcile` or `token`.
+    /// Returns the actor of a session of the page: a user, or an operator with a link.
+    pub fn person(user_id: Option<i64>, address: Option<String>) -> Self {
+        match user_id {
+            Some(user_id) => Self { kind: "user", name: user_id.to_string(), address },
+            None => Self { kind: "operator", name: "page".to_owned(), address },
+        }
+    }
+
+    /// Returns the kind: `operator`, `reconcile`, `token` or `user`.
     pub fn kind(&self) -> &'static str {
         self.kind
     }
 
-    /// Returns the name: that of a token is its key id.
+    /// Returns the name: that of a token is its key id, and that of a user is the user's number.
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -1,7 +1,7 @@
 //! Teams and their members.
 
 use keytally::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 use utoipa::ToSchema;
@@ -21,7 +21,67 @@ pub struct Team {
     pub name: String,
     /// When it was made.
     pub created: String,
+    /// What its members may do.
+    pub settings: TeamSettings,
 }
+
+/// What the members of a team may do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TeamSettings {
+    /// The longest time from now to the expiry of a key, in days; none if keys may never expire.
+    pub longest_days: Option<u32>,
+    /// The least role that makes and rotates keys of the environment `live`.
+    pub live_role: Role,
+}
+
+impl Default for TeamSettings {
+    fn default() -> Self {
+        Self { longest_days: None, live_role: Role::Admin }
+    }
+}
+
+/// The most days of [`TeamSettings::longest_days`].
+pub const MAX_LONGEST_DAYS: u32 = 3650;
+
+impl TeamSettings {
+    /// Refuses settings that are not possible.
+    ///
+    /// # Errors
+    /// A sentence that names the field.
+    pub fn check(&self) -> Result<()> {
+        if self.longest_days.is_some_and(|days| !(1..=MAX_LONGEST_DAYS).contains(&days)) {
+            let reason = format!("it must be a number of days from 1 to {MAX_LONGEST_DAYS}");
+            return Err(Error::invalid("longest_days", reason));
+        }
+        if !(Role::Member..=Role::Owner).contains(&self.live_role) {
+            return Err(Error::invalid("live_role", "it must be member, admin or owner"));
+        }
+        Ok(())
+    }
+
+    /// Refuses an expiry that is later than the team permits.
+    ///
+    /// # Errors
+    /// A sentence that names the field.
+    pub fn check_expiry(&self, expires: Option<Timestamp>, now: Timestamp) -> Result<()> {
+        let Some(days) = self.longest_days else { return Ok(()) };
+        let last_s = now.unix_s().saturating_add(u64::from(days).saturating_mul(86_400));
+        if expires.is_some_and(|end| end.unix_s() <= last_s) {
+            return Ok(());
+        }
+        let reason = format!("keys of this team expire within {days} days; choose an earlier time");
+        Err(Error::invalid("expires", reason))
+    }
+
+    /// Returns the least role that makes and rotates keys of an environment.
+    pub fn role_for(&self, env: &str) -> Role {
+        if env == LIVE { self.live_role } else { Role::Member }
+    }
+}
+
+/// The environment whose keys need more than the role member.
+pub const LIVE: &str = "live";
 
 /// A member of a team.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -43,7 +103,7 @@ pub(crate) async fn list(
     limit: i64,
 ) -> Result<Vec<Team>, DatabaseError> {
     let rows = sqlx::query(
-        "select team_id, name, created_s from team where team_id > $1 order by team_id limit $2",
+        "select team_id, name, settings, created_s from team where team_id > $1 order by team_id limit $2",
     )
     .bind(after)
     .bind(limit)
@@ -54,7 +114,7 @@ pub(crate) async fn list(
 
 /// Returns a team.
 pub(crate) async fn find(connection: &mut AnyConnection, team_id: u32) -> Result<Team> {
-    let row = sqlx::query("select team_id, name, created_s from team where team_id = $1")
+    let row = sqlx::query("select team_id, name, settings, created_s from team where team_id = $1")
         .bind(i64::from(team_id))
         .fetch_optional(connection)
         .await?;
@@ -70,7 +130,32 @@ fn load(row: &AnyRow) -> Result<Team, sqlx::Error> {
         team: u32::try_from(team_id).unwrap_or(0),
         name: row.try_get("name")?,
         created: time::shown(row.try_get("created_s")?),
+        settings: settings(&row.try_get::<String, _>("settings")?)?,
     })
+}
+
+/// Parses the settings of a team. An empty text has the settings of a new team.
+fn settings(text: &str) -> Result<TeamSettings, sqlx::Error> {
+    if text.is_empty() {
+        return Ok(TeamSettings::default());
+    }
+    serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(Box::new(error)))
+}
+
+/// Changes the settings of a team.
+pub(crate) async fn set_settings(
+    transaction: &mut Transaction,
+    team_id: u32,
+    settings: &TeamSettings,
+) -> Result<Team> {
+    let text = serde_json::to_string(settings)
+        .map_err(|_| Error::Conflict("the settings cannot be stored".to_owned()))?;
+    sqlx::query("update team set settings = $2 where team_id = $1")
+        .bind(i64::from(team_id))
+        .bind(text)
+        .execute(transaction.connection())
+        .await?;
+    find(transaction.connection(), team_id).await
 }
 
 /// Adds a team, with the next free number unless one is given.

@@ -18,6 +18,7 @@ use keytally_keys::keys::KeyFilter;
 use keytally_keys::log::Filter;
 use keytally_keys::reconcile::{ADOPTED_NAME, Comparison, Unknown};
 use keytally_keys::roles::{Actor, Role};
+use keytally_keys::sessions::Origin;
 use support::{PEPPER, Site, creation, in_s, issue_outside, operator};
 
 /// All actions of the log, the newest first.
@@ -406,12 +407,20 @@ async fn link_signs_in_once() {
         site.list.create_link(Some(team), Some("ann"), Role::Admin, operator()).await.unwrap();
     let code = || Code::from_text(link.code.expose());
     let late = in_s(601);
-    assert!(site.list.use_link(code(), late).await.is_err());
-    let (_, sign_in) = site.list.use_link(code(), now()).await.unwrap();
-    assert_eq!(sign_in, link.sign_in);
-    let errors = [code(), Code::generate().unwrap()].map(|code| site.list.use_link(code, now()));
-    for error in errors {
-        assert!(error.await.unwrap_err().to_string().starts_with("code: it is not valid"));
+    let sign_in = async |code: Code, now| site.list.sign_in(code, Origin::default(), now).await;
+    assert!(sign_in(code(), late).await.is_err());
+    let token = sign_in(code(), now()).await.unwrap();
+    let session = site.list.session(&token, now()).await.unwrap().unwrap();
+    assert_eq!((session.team_id, session.user_id), (link.sign_in.team_id, link.sign_in.user_id));
+    assert_eq!((session.role, &*session.user), (Role::Admin, "ann"));
+    for code in [code(), Code::generate().unwrap()] {
+        assert!(
+            sign_in(code, now())
+                .await
+                .unwrap_err()
+                .to_string()
+                .starts_with("code: it is not valid")
+        );
     }
     let members = site.list.members(team).await.unwrap();
     assert_eq!((&*members[0].name, &*members[0].role), ("ann", "admin"));

@@ -22,6 +22,7 @@ use keytally_keys::log::Filter;
 use keytally_keys::reconcile::Comparison;
 use keytally_keys::roles::Role;
 use keytally_keys::sampler::{Sampled, Sampler};
+use keytally_keys::sessions::Origin;
 use keytally_keys::transfer;
 use keytally_keys::usage::{Grouping, Width};
 use support::{Site, creation, in_s, issue_outside, operator};
@@ -77,7 +78,8 @@ async fn list_is_kept_in_postgresql() {
     first.list.create_token(Some(team), Role::Owner, "t", operator()).await.unwrap();
     let link =
         first.list.create_link(Some(team), Some("ann"), Role::Owner, operator()).await.unwrap();
-    first.list.use_link(link.code, now()).await.unwrap();
+    let token = first.list.sign_in(link.code, Origin::default(), now()).await.unwrap();
+    assert!(first.list.session(&token, now()).await.unwrap().is_some());
     add_usage(&first, &old, key_id).await;
 
     // The database is stopped in the middle: a revocation works in the gate.

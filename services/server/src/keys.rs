@@ -16,15 +16,19 @@ use crate::service::bind::Listener;
 /// The options of the list of keys.
 #[derive(Args)]
 pub(crate) struct KeysOptions {
-    /// Serve the list of keys with its JSON API below /keys: on or off. With on, an address that
-    /// other machines can reach needs a --public-url with https [default: on with a loopback
-    /// address or such a URL, else off]
+    /// Serve the list of keys below /keys, with its page and its JSON API: on or off. With on, an
+    /// address that other machines can reach needs a --public-url with https [default: on with a
+    /// loopback address or such a URL, else off]
     #[arg(long = "keys", value_name = "SWITCH", value_parser = value_parser(parse_switch))]
     switch: Option<bool>,
     /// URL of the service as people see it, for links, such as `https://api.example.com` [default:
-    /// that of --listen]
+    /// that of --listen, with the name localhost for a loopback address]
     #[arg(long, value_name = "URL", value_parser = value_parser(parse_url))]
     public_url: Option<String>,
+    /// Path before /keys for the page of keys, such as /internal, for a proxy that serves the
+    /// service below it [default: none]
+    #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true, value_parser = value_parser(parse_path))]
+    pub(crate) base_path: String,
     /// Database of the list of keys: sqlite: and the path of a file, or
     /// `postgres://USER@HOST/NAME`. Keep a password out of the arguments: set this by
     /// KEYTALLY_DATABASE, or the password by PGPASSWORD [default: keys.db in the folder of --data]
@@ -60,12 +64,28 @@ fn parse_url(text: &str) -> Result<String, String> {
     Err("it must be a URL without a path, such as https://api.example.com".to_owned())
 }
 
+/// Parses the value of `--base-path`.
+fn parse_path(text: &str) -> Result<String, String> {
+    let is_plain = |part: &str| {
+        let is_name =
+            part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte));
+        is_name && !part.is_empty() && part != "." && part != ".."
+    };
+    match text.trim_end_matches('/').strip_prefix('/') {
+        Some(path) if path.split('/').all(is_plain) => Ok(format!("/{path}")),
+        None if text.is_empty() || text == "/" => Ok(String::new()),
+        _ => Err("it must be a path of letters, digits and -, such as /internal".to_owned()),
+    }
+}
+
 /// The list that a service serves.
 #[derive(Debug)]
 pub(crate) struct ServedList {
     pub(crate) list: List,
     /// The URL of the service as people see it.
     pub(crate) public_url: String,
+    /// The path before `/keys` for the page.
+    pub(crate) base_path: String,
 }
 
 /// The tasks of a list that is served.
@@ -126,7 +146,12 @@ impl KeysOptions {
             }
             _ => {}
         }
-        Ok(Some(self.public_url.clone().unwrap_or_else(|| location.to_string())))
+        // A cookie of one name is not sent to the other, and passkeys need a name.
+        let of_listener = || match address {
+            Some(address) if is_loopback => format!("http://localhost:{}", address.port()),
+            _ => location.to_string(),
+        };
+        Ok(Some(self.public_url.clone().unwrap_or_else(of_listener)))
     }
 }
 
@@ -150,6 +175,16 @@ mod tests {
             "https://a#b",
         ] {
             assert!(parse_url(url).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn base_path_is_a_path_without_dots() {
+        for (text, path) in [("", ""), ("/", ""), ("/a", "/a"), ("/a/b-1/", "/a/b-1")] {
+            assert_eq!(parse_path(text).unwrap(), path);
+        }
+        for text in ["a", "//", "/a//b", "/..", "/a/./b", "/a?b", "/a#b", "/{a}", "/ä"] {
+            assert!(parse_path(text).is_err(), "{text}");
         }
     }
 }

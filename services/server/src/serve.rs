@@ -140,6 +140,17 @@ pub(crate) struct Serve {
 /// How many keys the metrics name at a listener of their own.
 const NAMED_KEYS: usize = 10;
 
+/// The URL that `keytally keys link` uses by default.
+const DEFAULT_BASE: &str = "http://localhost:8080";
+
+/// What the startup message has of the page of keys.
+struct PageLine {
+    /// The URL of the service as people see it, with its path.
+    base: String,
+    /// A one-time link, if one is printed.
+    link: Option<String>,
+}
+
 /// The value of `--failures`: a limit of invalid keys, or `None` for `off`.
 #[derive(Clone)]
 struct Failures(Option<FailurePolicy>);
@@ -248,15 +259,17 @@ impl Serve {
                 }
             };
             #[cfg(feature = "keys")]
-            let serves_list = opened.is_some();
+            let served = self.page_line(opened.as_ref(), public_url.as_deref()).await;
+            #[cfg(feature = "keys")]
+            let served = served.map_err(|error| data.revoke_first_key(error))?;
             #[cfg(not(feature = "keys"))]
-            let serves_list = false;
+            let served = None;
             let printed = self.print_startup_message(
                 &data,
                 &listener,
                 metrics.as_ref(),
                 program,
-                serves_list,
+                served.as_ref(),
             );
             if let Err(error) = printed
                 && data.first_key.is_some()
@@ -292,7 +305,7 @@ impl Serve {
             #[cfg(feature = "keys")]
             let list = opened.zip(public_url).map(|(opened, public_url)| {
                 let list = opened.list(Arc::clone(&gate));
-                ServedList { list, public_url }
+                ServedList { list, public_url, base_path: self.keys.base_path.clone() }
             });
             let service = Service::new(
                 gate,
@@ -318,6 +331,23 @@ impl Serve {
         })
     }
 
+    /// Returns what is printed of the page of keys. Only a terminal gets a one-time link, because
+    /// other output may be a log. `None` if the list is not served.
+    #[cfg(feature = "keys")]
+    async fn page_line(
+        &self,
+        opened: Option<&keytally_keys::open::Opened>,
+        public_url: Option<&str>,
+    ) -> Result<Option<PageLine>, Failure> {
+        let (Some(opened), Some(public_url)) = (opened, public_url) else { return Ok(None) };
+        let base = format!("{public_url}{}", self.keys.base_path);
+        let link = match io::stdout().is_terminal() {
+            true => Some(opened.link(now()).await?.url(&base)),
+            false => None,
+        };
+        Ok(Some(PageLine { base, link }))
+    }
+
     /// Prints what was created or opened, and commands that use the service.
     fn print_startup_message(
         &self,
@@ -325,7 +355,7 @@ impl Serve {
         listener: &Listener,
         metrics: Option<&Listener>,
         program: &Path,
-        serves_list: bool,
+        page: Option<&PageLine>,
     ) -> io::Result<()> {
         let mut out = io::stdout().lock();
         let table = data.gate.table();
@@ -387,8 +417,19 @@ impl Serve {
             }
         }
         writeln!(out)?;
-        if serves_list {
+        if let Some(page) = page {
             let data = SHELL.word(self.data.display());
+            let url = match &*page.base {
+                DEFAULT_BASE => String::new(),
+                base => format!(" --public-url {}", SHELL.word(base)),
+            };
+            match page.link.as_deref() {
+                None => writeln!(
+                    out,
+                    "Get a one-time link to the page of keys:\n\n  {program} keys link --data {data}{pepper}{url}\n"
+                )?,
+                Some(link) => writeln!(out, "Keys page: {link} (once, for 10 minutes)\n")?,
+            }
             writeln!(
                 out,
                 "The list of keys has an API below /keys/api/v1. Make a token for it:\n\n  {program} keys token create NAME --data {data}{pepper}\n"

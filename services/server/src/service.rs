@@ -202,7 +202,7 @@ impl Service {
         }
         #[cfg(feature = "keys")]
         if let Some(served) = &self.list {
-            routes = routes.merge(self.list_routes(served));
+            routes = routes.merge(self.list_routes(served)?);
         }
         let connections = permitted_connections(self.settings.connections);
         Ok(match metrics_listener {
@@ -214,10 +214,11 @@ impl Service {
         })
     }
 
-    /// Returns the routes of the list of keys.
+    /// Returns the routes of the list of keys: its page and its API.
     #[cfg(feature = "keys")]
-    fn list_routes(&self, served: &ServedList) -> Router<Arc<Self>> {
-        use keytally_keys::api::{Api, ClientAddress, router};
+    fn list_routes(&self, served: &ServedList) -> Result<Router<Arc<Self>>, Failure> {
+        use keytally_keys::api::{self, Api, ClientAddress};
+        use keytally_keys::page::{self, Page};
 
         let proxies = Arc::clone(&self.settings.proxies);
         let add_address = move |mut request: axum::extract::Request| {
@@ -228,8 +229,17 @@ impl Service {
             }
             core::future::ready(request)
         };
-        router(Api::new(served.list.clone(), &served.public_url, keytally::now))
-            .layer(axum::middleware::map_request(add_address))
+        let ServedList { list, public_url, base_path } = served;
+        let settings = page::Settings {
+            public_url: public_url.clone(),
+            base_path: base_path.clone(),
+            example_url: format!("{public_url}/api/v1/contacts"),
+            clock: keytally::now,
+        };
+        let page = page::router(Page::new(list.clone(), settings)?)?;
+        let link_base = format!("{public_url}{base_path}");
+        let api = api::router(Api::new(list.clone(), &link_base, keytally::now));
+        Ok(page.merge(api).layer(axum::middleware::map_request(add_address)))
     }
 
     /// Returns the occupancy of each table besides the gate. Reads the whole tables.

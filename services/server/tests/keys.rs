@@ -106,6 +106,44 @@ fn service_and_commands_share_one_list() {
     assert_eq!(post(&server, &operator, "teams", r#"{"name": "New"}"#).1["team"], 8);
 }
 
+/// Sends a request to the page. Returns the reply.
+fn page(server: &Server, head: &str, body: &str) -> support::wire::Reply {
+    let request = format!(
+        "{head} HTTP/1.1\r\nHost: test\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut wire = Wire::to(server.address);
+    wire.send(request.as_bytes());
+    wire.read(false).unwrap()
+}
+
+#[test]
+fn printed_link_signs_in_to_the_page_once() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &["--base-path", "/internal"]);
+    let port = server.address.port();
+    let line = server.startup_message.lines().find(|line| line.starts_with("Keys page: "));
+    let link = line.unwrap().split(' ').nth(2).unwrap();
+    let begin = format!("http://localhost:{port}/internal/keys/in#");
+    let code = link.strip_prefix(&begin).unwrap();
+    let sign_in = || page(&server, "POST /internal/keys/in", &format!("code={code}"));
+    let reply = sign_in();
+    assert_eq!((reply.code(), reply.header("Location")), (303, "/internal/keys"));
+    let cookie = reply.header("Set-Cookie").split(';').next().unwrap().to_owned();
+    assert_eq!(sign_in().code(), 403);
+    let cookie = format!("Cookie: {cookie}");
+    for (path, status) in [("/internal/keys/teams", 200), ("/internal/keys/x", 404), ("/keys", 404)]
+    {
+        let reply = server.request(&format!("GET {path}"), &[cookie.as_bytes()]);
+        assert_eq!(reply.code(), status, "{path}");
+    }
+    for path in ["internal", "/a/../b", "/a?b"] {
+        let run = run(&sandbox, &["serve", "--data", "data", "--base-path", path]);
+        run.expect_usage_error(&["it must be a path"]);
+    }
+}
+
 /// Returns the sums of the members `requests`, `denied_key` and `units` of a key's hours.
 fn hours(server: &Server, token: &str, id: &str) -> [i64; 3] {
     let path = format!("GET /keys/api/v1/keys/{id}/usage?width=hour");

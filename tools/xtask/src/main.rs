@@ -38,6 +38,7 @@ mod install;
 mod models;
 mod native;
 mod nginx;
+mod page;
 mod ports;
 mod python;
 mod release;

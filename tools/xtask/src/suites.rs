@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use crate::command::{cargo, run};
 use crate::step::{Form, Step, Work};
 use crate::targets::{self, PROFILE, TestFiles, Variables, WORKSPACES, count_tests};
-use crate::{bare_metal, book, debian_rust, models, native, nginx, ports, python, tools};
+use crate::{bare_metal, book, debian_rust, models, native, nginx, page, ports, python, tools};
 
 /// Every suite, in the order in which they run.
 pub(crate) const SUITES: &[Step] = &[
@@ -89,6 +89,9 @@ pub(crate) const SUITES: &[Step] = &[
         .needs(&[tools::POSTGRES, tools::PYTHON])
         .variables(|| Ok(vec![("KEYTALLY_TEST_SCHEMATHESIS", tools::schemathesis()?)]))
         .about("the list of keys: kills at every step, roles and routes, SQLite and PostgreSQL"),
+    Step::new("page", Work::Long(page::test))
+        .needs(&[page::CHROMIUM, tools::PYTHON])
+        .about("the page of keys in Chromium: flows with script and without, axe, keyboard, headers"),
     Step::new("python", Work::Long(python::test))
         .needs(&[tools::PYTHON, tools::CURL, tools::CC])
         .about("the installed Python module: lints, types, vectors, threads, forks, workers"),

@@ -47,8 +47,13 @@ create table session (
   role text not null,
   created_s bigint not null,
   seen_s bigint not null,
-  ends_s bigint not null
+  ends_s bigint not null,
+  -- When the user last proved to be the user, and from where the session began.
+  proved_s bigint not null,
+  agent text not null,
+  address text
 );
+create index session_of_user on session (user_id);
 
 -- Rows are never deleted: a revoked key is its own tombstone.
 create table "key" (

@@ -20,7 +20,7 @@ struct Sent {
 }
 
 /// Returns a body that records that the secret of a key was shown.
-pub(super) fn body(text: Vec<u8>, list: List, row: KeyRow, now: Timestamp) -> Body {
+pub(crate) fn body(text: Vec<u8>, list: List, row: KeyRow, now: Timestamp) -> Body {
     Body::new(Sent { body: Some(text.into()), shown: Some((list, Box::new(row), now)) })
 }
 

@@ -1,0 +1,95 @@
+//! The API Keys page, `/keys`: what people see of the list.
+//!
+//! Every page is HTML from the server and works without script. Scripts only search while a person
+//! types, refresh numbers, copy a secret and show times in the reader's zone. A page needs a
+//! session, which a one-time link begins. Each query carries the team of the session.
+//!
+//! | module | contents |
+//! |---|---|
+//! | `key_list`, `new_key`, `key_page`, `rotation`, `revocation`, `team_page`, `log_page`, `me_page` | the screens |
+//! | `entrance` | signing in and out, and the choice of a team |
+//! | `visit` | who sends a request, and the proof that a change needs |
+//! | `refusal`, `frame`, `fields` | errors as pages; what all pages share; the fields of a form |
+//! | `picture`, `quotas`, `words` | usage as pictures and tables; limits and times in words |
+//! | `guard` | the header fields of every response, and requests from other sites |
+//! | `assets`, `state` | the style and the scripts; what the routes share |
+
+mod assets;
+mod entrance;
+mod fields;
+mod frame;
+mod guard;
+mod key_list;
+mod key_page;
+mod log_page;
+mod me_page;
+mod new_key;
+mod picture;
+mod quotas;
+mod refusal;
+mod revocation;
+mod rotation;
+mod state;
+mod team_page;
+mod usage_of;
+mod visit;
+mod words;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{any, get, post};
+
+pub use self::state::{Page, Settings};
+
+use self::refusal::Refusal;
+
+/// The longest form, in bytes.
+const MAX_FORM_LEN: usize = 65_536;
+
+/// Returns the routes of the page, below [`Settings::base_path`].
+///
+/// # Errors
+/// If there is not enough memory for the limit of sign-ins, or if the public URL is not one.
+pub fn router<S: Clone + Send + Sync + 'static>(page: Page) -> crate::error::Result<Router<S>> {
+    let root = page.root().to_owned();
+    let at = |path: &str| format!("{root}{path}");
+    let routes = Router::new()
+        .route(&at(""), get(key_list::show))
+        .route(&at("/in"), get(entrance::ask).post(entrance::sign_in))
+        .route(&at("/out"), post(entrance::sign_out))
+        .route(&at("/teams"), get(entrance::teams).post(entrance::choose_team))
+        .route(&at("/teams/new"), post(entrance::make_team))
+        .route(&at("/new"), get(new_key::form).post(new_key::create))
+        .route(&at("/k/{id}"), get(key_page::show))
+        .route(&at("/k/{id}/rotate"), get(rotation::form).post(rotation::rotate))
+        .route(&at("/k/{id}/end-grace"), get(rotation::end_form).post(rotation::end))
+        .route(&at("/k/{id}/edit"), get(key_page::edit_form).post(key_page::edit))
+        .route(&at("/k/{id}/revoke"), get(revocation::form).post(revocation::revoke))
+        .route(&at("/bulk"), get(revocation::bulk_form).post(revocation::bulk))
+        .route(&at("/team"), get(team_page::show))
+        .route(&at("/team/rename"), post(team_page::rename))
+        .route(&at("/team/set"), post(team_page::set))
+        .route(&at("/team/invite"), post(team_page::invite))
+        .route(&at("/team/withdraw"), post(team_page::withdraw))
+        .route(&at("/team/role"), post(team_page::set_role))
+        .route(&at("/team/remove"), get(team_page::removal).post(team_page::remove))
+        .route(&at("/log"), get(log_page::show))
+        .route(&at("/log.csv"), get(log_page::csv))
+        .route(&at("/me"), get(me_page::show))
+        .route(&at("/me/end"), post(me_page::end))
+        .layer(DefaultBodyLimit::max(MAX_FORM_LEN))
+        .layer(guard::same_site(&page)?)
+        .route(&at("/assets/{name}"), get(assets::serve))
+        .route(&at("/{*rest}"), any(nothing))
+        .layer(guard::compression())
+        .layer(from_fn_with_state(page.clone(), guard::complete))
+        .with_state(page);
+    Ok(routes)
+}
+
+/// The answer to a path that is not a page.
+async fn nothing() -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, "There is no page at this address.")
+}

@@ -1,0 +1,139 @@
+//! Signing in by a one-time link, signing out, and the choice of a team.
+
+use askama::Template;
+use axum::extract::{FromRequest as _, Request, State};
+use axum::http::StatusCode;
+use axum::http::header::SET_COOKIE;
+use axum::response::{IntoResponse as _, Redirect, Response};
+
+use super::fields::{Fields, Parameters};
+use super::frame::{Frame, respond, show};
+use super::refusal::{Refusal, Stop, sentence};
+use super::state::Page;
+use super::visit::{Visit, cookie, origin, token};
+use crate::codes::Code;
+use crate::error::Error;
+use crate::roles::Role;
+use crate::teams::Team;
+
+/// The most teams that the page shows.
+const MOST_TEAMS: i64 = 500;
+
+/// The page that signs in.
+#[derive(Template)]
+#[template(path = "in.html")]
+struct Entrance {
+    frame: Frame,
+    problem: &'static str,
+    has_left: bool,
+}
+
+/// Shows the field for a code. Nothing is used up, so programs that preview links do no harm.
+pub(super) async fn ask(
+    State(page): State<Page>,
+    parameters: Parameters,
+) -> Result<Response, Refusal> {
+    let has_left = parameters.get("left") == "1";
+    let frame = Frame::bare(&page, if has_left { "Signed out" } else { "Sign in" });
+    show(&Entrance { frame, problem: "", has_left })
+}
+
+/// Returns the code in a text: the code itself, or a whole link.
+pub(super) fn code_of(text: &str) -> Code {
+    let code = text.rsplit_once('#').map_or(text, |(_, code)| code);
+    Code::from_text(code.trim())
+}
+
+/// Uses a code up, and begins a session.
+pub(super) async fn sign_in(State(page): State<Page>, request: Request) -> Result<Response, Stop> {
+    let (parts, body) = request.into_parts();
+    let origin = origin(&parts);
+    let old = token(&page, &parts.headers);
+    let fields = Fields::from_request(Request::from_parts(parts, body), &()).await?;
+    let address = origin.address.clone();
+    if let Some(seconds) = page.waits_s(address.as_deref()) {
+        return Err(Refusal::too_many(seconds).into());
+    }
+    let now = page.now();
+    match page.list().sign_in(code_of(fields.get("code")), origin, now).await {
+        Ok(token) => {
+            // The session before it ends, so that no second one of the browser stays open.
+            if let Some(old) = old
+                && let Some(old) = page.list().session(&old, now).await?
+            {
+                let actor = old.actor(address);
+                page.list().end_session(old, actor, now).await?;
+            }
+            let mut response = Redirect::to(page.root()).into_response();
+            if let Some(cookie) = cookie(&page, Some(&token)) {
+                response.headers_mut().append(SET_COOKIE, cookie);
+            }
+            Ok(response)
+        }
+        Err(Error::Invalid { .. }) => {
+            page.count_failure(address.as_deref());
+            let frame = Frame::bare(&page, "Sign in");
+            let problem = "This link is not valid. It was used, is older than 10 minutes, or is \
+                           not of this service. Get a new one.";
+            Ok(respond(StatusCode::FORBIDDEN, &Entrance { frame, problem, has_left: false })?)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Ends the session, and lets the browser forget what it stored of the page.
+pub(super) async fn sign_out(visit: Visit) -> Result<Response, Stop> {
+    let actor = visit.session.actor(visit.origin.address.clone());
+    visit.page.list().end_session(visit.session.clone(), actor, visit.now).await?;
+    visit.forget_cookie();
+    let fields = [("Clear-Site-Data", "\"cache\", \"cookies\", \"storage\"")];
+    Ok((fields, Redirect::to(&visit.at("/in?left=1"))).into_response())
+}
+
+/// The page on which an operator chooses a team.
+#[derive(Template)]
+#[template(path = "teams.html")]
+struct Teams {
+    frame: Frame,
+    teams: Vec<Team>,
+    name: String,
+    problem: String,
+}
+
+/// Shows all teams to an operator.
+pub(super) async fn teams(visit: Visit) -> Result<Response, Stop> {
+    visit.require(Role::Operator)?;
+    let teams = visit.page.list().teams(0, MOST_TEAMS).await?;
+    let frame = Frame::new(&visit, "teams", "Teams");
+    Ok(show(&Teams { frame, teams, name: String::new(), problem: String::new() })?)
+}
+
+/// Makes the session be about a team.
+pub(super) async fn choose_team(visit: Visit, fields: Fields) -> Result<Response, Stop> {
+    visit.require(Role::Operator)?;
+    let team =
+        fields.get("team").parse().map_err(|_| Refusal::missing("There is no such team."))?;
+    visit.page.list().choose_team(visit.session.clone(), team).await?;
+    Ok(Redirect::to(visit.page.root()).into_response())
+}
+
+/// Makes a team, and makes the session be about it.
+pub(super) async fn make_team(mut visit: Visit, fields: Fields) -> Result<Response, Stop> {
+    visit.require(Role::Operator)?;
+    visit.prove(&fields).await?;
+    let name = fields.get("name");
+    match visit.page.list().create_team(None, name, visit.caller()).await {
+        Ok(team) => {
+            visit.page.list().choose_team(visit.session.clone(), team.team).await?;
+            Ok(Redirect::to(visit.page.root()).into_response())
+        }
+        Err(Error::Invalid { reason, .. }) => {
+            let teams = visit.page.list().teams(0, MOST_TEAMS).await?;
+            let frame = Frame::new(&visit, "teams", "Teams");
+            let problem = format!("The name cannot be used: {}", sentence(&reason));
+            let screen = Teams { frame, teams, name: name.to_owned(), problem };
+            Ok(respond(StatusCode::BAD_REQUEST, &screen)?)
+        }
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,92 @@
+//! What all pages share: the head, the menu, and who is signed in.
+
+use askama::Template;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse as _, Response};
+
+use super::assets;
+use super::refusal::Refusal;
+use super::state::Page;
+use super::visit::Visit;
+use crate::roles::Role;
+
+/// The media type of pages.
+pub(super) const HTML: &str = "text/html; charset=utf-8";
+
+/// What all pages share.
+#[derive(Clone, Debug)]
+pub(super) struct Frame {
+    /// The path of the page, such as `/keys`.
+    pub(super) root: String,
+    pub(super) title: String,
+    /// The entry of the menu that is open.
+    pub(super) tab: &'static str,
+    pub(super) who: Option<Who>,
+    /// What was just done.
+    pub(super) done: String,
+}
+
+/// Who is signed in.
+#[derive(Clone, Debug)]
+pub(super) struct Who {
+    pub(super) name: String,
+    pub(super) role: Role,
+    /// The team; empty if none is chosen.
+    pub(super) team: String,
+}
+
+impl Frame {
+    /// Returns the frame of a page for a visit.
+    pub(super) fn new(visit: &Visit, tab: &'static str, title: impl Into<String>) -> Self {
+        let session = &visit.session;
+        let name = match session.user_id {
+            Some(_) => session.user.clone(),
+            None => "Operator".to_owned(),
+        };
+        let who = Who { name, role: session.role, team: session.team.clone() };
+        let root = visit.page.root().to_owned();
+        Self { root, title: title.into(), tab, who: Some(who), done: String::new() }
+    }
+
+    /// Returns the frame of a page without a session.
+    pub(super) fn bare(page: &Page, title: impl Into<String>) -> Self {
+        let root = page.root().to_owned();
+        Self { root, title: title.into(), tab: "", who: None, done: String::new() }
+    }
+
+    pub(super) fn with_done(self, done: impl Into<String>) -> Self {
+        Self { done: done.into(), ..self }
+    }
+
+    pub(super) fn style(&self) -> String {
+        format!("{}/assets/{}", self.root, assets::style())
+    }
+
+    pub(super) fn script(&self) -> String {
+        format!("{}/assets/{}", self.root, assets::script())
+    }
+
+    pub(super) fn library(&self) -> String {
+        format!("{}/assets/{}", self.root, assets::library())
+    }
+
+    pub(super) fn icon(&self) -> String {
+        format!("{}/assets/{}", self.root, assets::icon())
+    }
+}
+
+/// Returns a response with a page.
+pub(super) fn respond(status: StatusCode, page: &impl Template) -> Result<Response, Refusal> {
+    match page.render() {
+        Ok(text) => Ok((status, [(CONTENT_TYPE, HTML)], text).into_response()),
+        Err(_) => {
+            Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "The page could not be written."))
+        }
+    }
+}
+
+/// Returns a response with a page that succeeded.
+pub(super) fn show(page: &impl Template) -> Result<Response, Refusal> {
+    respond(StatusCode::OK, page)
+}

@@ -1,0 +1,338 @@
+//! The screen *Key*: what a key may do, what it was used for, and what was done with it.
+
+use askama::Template;
+use axum::extract::Path;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Redirect, Response};
+
+use super::fields::{Fields, Parameters};
+use super::frame::{Frame, respond, show as respond_ok};
+use super::key_list::{Line, names};
+use super::log_page::{LogLine, log_lines};
+use super::new_key::{PlanChoice, expiry, lifetimes, plan_choices, scopes};
+use super::picture::Picture;
+use super::quotas::{QuotaLine, of_key};
+use super::refusal::{Stop, sentence};
+use super::usage_of::{Point, day_of_keys, points};
+use super::visit::TeamVisit;
+use super::words::{Moment, grouped, plural};
+use crate::change::Edit;
+use crate::error::Error;
+use crate::keys::KeyRow;
+use crate::log::Filter;
+use crate::roles::Role;
+use crate::time;
+use crate::usage::Width;
+
+/// How many entries of the log a key's page shows.
+const ENTRIES: i64 = 20;
+
+/// A range of the picture: its name, its text, the width and the number of its buckets.
+const RANGES: [(&str, &str, Width, i64); 3] = [
+    ("1h", "1 hour", Width::Minute, 60),
+    ("24h", "24 hours", Width::Hour, 24),
+    ("30d", "30 days", Width::Day, 30),
+];
+
+/// A bucket of the table beside the picture.
+pub(super) struct BucketLine {
+    start: Moment,
+    is_open: bool,
+    admitted: String,
+    denied: String,
+    forbidden: String,
+    old_secret: String,
+    ended: String,
+}
+
+/// The sums of a range.
+pub(super) struct Sums {
+    admitted: String,
+    denied: String,
+    forbidden: String,
+    old_secret: i64,
+    ended: String,
+}
+
+impl Sums {
+    fn new(points: &[Point]) -> Self {
+        let sum = |part: fn(&Point) -> i64| points.iter().map(part).sum::<i64>();
+        Self {
+            admitted: grouped(sum(|point| point.admitted)),
+            denied: grouped(sum(|point| point.denied)),
+            forbidden: grouped(sum(|point| point.forbidden)),
+            old_secret: sum(|point| point.old_secret),
+            ended: grouped(sum(|point| point.ended)),
+        }
+    }
+}
+
+/// The rotation of a key that is not finished.
+pub(super) struct Grace {
+    until: Moment,
+    uses: String,
+}
+
+/// The quotas and the use of a key. A script asks for them alone.
+#[derive(Template)]
+#[template(path = "usage.html")]
+struct Usage {
+    root: String,
+    id: String,
+    quotas: Vec<QuotaLine>,
+    range: &'static str,
+    range_text: &'static str,
+    ranges: [(&'static str, &'static str); 3],
+    picture: Picture,
+    first: Moment,
+    last: Moment,
+    buckets: Vec<BucketLine>,
+    sums: Sums,
+}
+
+/// The screen.
+#[derive(Template)]
+#[template(path = "key.html")]
+struct Screen {
+    frame: Frame,
+    line: Line,
+    note: String,
+    scopes: Vec<String>,
+    created: Moment,
+    rotated: Option<Moment>,
+    revoked: Option<(Moment, String, String)>,
+    /// Whether the present secret was never shown.
+    is_unseen: bool,
+    grace: Option<Grace>,
+    limits: Vec<String>,
+    usage: Usage,
+    log: Vec<LogLine>,
+    may_rotate: bool,
+    may_change: bool,
+}
+
+/// Shows a key.
+pub(super) async fn show(
+    team: TeamVisit,
+    Path(id): Path<String>,
+    parameters: Parameters,
+) -> Result<Response, Stop> {
+    let row = team.key(&id).await?;
+    let TeamVisit { visit, team_id, .. } = &team;
+    let (list, now) = (visit.page.list(), visit.now);
+    let usage = usage(&team, &row, parameters.get("range")).await?;
+    if visit.is_partial {
+        return Ok(respond_ok(&usage)?);
+    }
+    let days = day_of_keys(list, *team_id, &[row.key_id], now).await?;
+    let day = days.get(&row.key_id).map_or(&[][..], Vec::as_slice);
+    let makers = [Some(row.created_by.clone()), row.revoked_by.clone()];
+    let makers = names(list, &makers.into_iter().flatten().collect::<Vec<_>>()).await?;
+    let filter =
+        Filter { team_id: Some(*team_id), key_id: Some(row.key_id), before: None, limit: ENTRIES };
+    let log = log_lines(list, list.log(&filter).await?).await?;
+    let plan = plan_choices(visit).into_iter().find(|plan| plan.name == row.plan);
+    let is_live = row.state(now) == "active";
+    let in_grace = row.grace_until_s.filter(|&end| end > time::stored(now) && is_live);
+    let old_uses = day.iter().map(|hour| hour.old_secret).sum();
+    let prefix = list.gate().load().table().prefix();
+    Ok(respond_ok(&Screen {
+        frame: Frame::new(visit, "keys", row.name.clone()).with_done(done(parameters.get("done"))),
+        line: Line::new(&row, day, &makers, prefix, now),
+        note: row.note.clone(),
+        scopes: row.scopes.split_ascii_whitespace().map(str::to_owned).collect(),
+        created: Moment(row.created_s),
+        rotated: row.rotated_s.map(Moment),
+        revoked: row.revoked_s.map(|at_s| {
+            let by = row.revoked_by.as_deref().unwrap_or_default();
+            let why = row.revoked_why.clone().unwrap_or_default();
+            (Moment(at_s), super::key_list::maker(by, &makers), why)
+        }),
+        is_unseen: is_live && row.shown_s.is_none() && row.last_used_s.is_none(),
+        grace: in_grace.map(|end| Grace { until: Moment(end), uses: plural(old_uses, "request") }),
+        limits: plan.map(|plan| plan.limits).unwrap_or_default(),
+        usage,
+        log,
+        may_rotate: is_live && team.may_make(row.env.as_str()),
+        may_change: is_live && visit.session.role >= Role::Admin,
+    })?)
+}
+
+/// Returns the quotas of a key now, and its use in a range.
+async fn usage(team: &TeamVisit, row: &KeyRow, range: &str) -> Result<Usage, Stop> {
+    let visit = &team.visit;
+    let (list, now) = (visit.page.list(), visit.now);
+    let chosen = RANGES.iter().find(|its| its.0 == range);
+    let &(range, range_text, width, count) = chosen.unwrap_or(&RANGES[1]);
+    let points = points(list, row.key_id, width, count, now).await?;
+    let last_start = points.last().map_or(0, |point| point.start_s);
+    let buckets = points.iter().rev().map(|point| BucketLine {
+        start: Moment(point.start_s),
+        is_open: point.start_s == last_start,
+        admitted: grouped(point.admitted),
+        denied: grouped(point.denied),
+        forbidden: grouped(point.forbidden),
+        old_secret: grouped(point.old_secret),
+        ended: grouped(point.ended),
+    });
+    let is_live = row.state(now) == "active";
+    Ok(Usage {
+        root: visit.page.root().to_owned(),
+        id: row.key_id.to_string(),
+        quotas: if is_live { of_key(list, row.key_id, now) } else { Vec::new() },
+        range,
+        range_text,
+        ranges: RANGES.map(|(name, text, _, _)| (name, text)),
+        picture: Picture::large(&points),
+        first: Moment(points.first().map_or(0, |point| point.start_s)),
+        last: Moment(time::stored(now)),
+        buckets: buckets.collect(),
+        sums: Sums::new(&points),
+    })
+}
+
+/// Returns the sentence on what was just done.
+fn done(word: &str) -> &'static str {
+    match word {
+        "edited" => "The change is in force: the next request is checked by it.",
+        "ended" => "The old secret ended. Requests with it are refused.",
+        "revoked" => "The key is revoked. Requests with it are refused.",
+        "unlisted" => {
+            "The key is revoked on this machine. The list could not be reached, and gets the \
+             change later."
+        }
+        _ => "",
+    }
+}
+
+/// The form that changes a key.
+#[derive(Template)]
+#[template(path = "edit.html")]
+struct EditForm {
+    frame: Frame,
+    id: String,
+    name: String,
+    note: String,
+    plan: String,
+    plans: Vec<PlanChoice>,
+    scopes: Vec<String>,
+    chosen: Vec<String>,
+    expires: Option<Moment>,
+    lifetime: String,
+    lifetimes: Vec<(&'static str, &'static str)>,
+    date: String,
+    problem: Option<(&'static str, String)>,
+}
+
+impl EditForm {
+    fn wrong(&self, field: &str) -> bool {
+        self.problem.as_ref().is_some_and(|(its, _)| *its == field)
+    }
+
+    fn has(&self, scope: &str) -> bool {
+        self.chosen.iter().any(|chosen| chosen == scope)
+    }
+
+    fn new(team: &TeamVisit, row: &KeyRow) -> Self {
+        Self {
+            frame: Frame::new(&team.visit, "keys", "Change key"),
+            id: row.key_id.to_string(),
+            name: row.name.clone(),
+            note: row.note.clone(),
+            plan: row.plan.clone(),
+            plans: plan_choices(&team.visit),
+            scopes: scopes(&team.visit),
+            chosen: row.scopes.split_ascii_whitespace().map(str::to_owned).collect(),
+            expires: row.not_after_s.map(Moment),
+            lifetime: "keep".to_owned(),
+            lifetimes: lifetimes(&team.settings),
+            date: String::new(),
+            problem: None,
+        }
+    }
+}
+
+/// Shows the form that changes a key.
+pub(super) async fn edit_form(team: TeamVisit, Path(id): Path<String>) -> Result<Response, Stop> {
+    let row = team.key(&id).await?;
+    team.visit.require(Role::Admin)?;
+    Ok(respond_ok(&EditForm::new(&team, &row))?)
+}
+
+/// Changes a key.
+pub(super) async fn edit(
+    mut team: TeamVisit,
+    Path(id): Path<String>,
+    fields: Fields,
+) -> Result<Response, Stop> {
+    let row = team.key(&id).await?;
+    team.visit.require(Role::Admin)?;
+    let (mut edit, is_harmless) = match changes(&team, &row, &fields) {
+        Ok(changes) => changes,
+        Err(error) => return again(&team, &row, &fields, error),
+    };
+    if !is_harmless {
+        team.visit.prove(&fields).await?;
+    }
+    edit.name = Some(fields.get("name").to_owned());
+    edit.note = Some(fields.get("note").replace("\r\n", "\n"));
+    let visit = &team.visit;
+    match visit.page.list().edit_key(row.key_id, edit, visit.caller()).await {
+        Ok(_) => {
+            let to = visit.at(&format!("/k/{}?done=edited", row.key_id));
+            Ok(Redirect::to(&to).into_response())
+        }
+        Err(error) => again(&team, &row, &fields, error),
+    }
+}
+
+/// Returns what a form changes besides name and note, and whether that needs no proof: nothing, or
+/// an earlier expiry.
+fn changes(team: &TeamVisit, row: &KeyRow, fields: &Fields) -> crate::error::Result<(Edit, bool)> {
+    let mut edit = Edit::default();
+    let mut is_harmless = true;
+    let plan = fields.get("plan");
+    if !plan.is_empty() && plan != row.plan {
+        edit.plan = Some(plan.to_owned());
+        is_harmless = false;
+    }
+    let mut chosen = fields.all("scope");
+    let mut present: Vec<_> = row.scopes.split_ascii_whitespace().map(str::to_owned).collect();
+    chosen.sort();
+    present.sort();
+    if !scopes(&team.visit).is_empty() && chosen != present {
+        edit.scopes = Some(chosen);
+        is_harmless = false;
+    }
+    if fields.get("lifetime") != "keep" {
+        let end = expiry(fields, team.visit.now)?;
+        edit.expires = Some(end);
+        let is_earlier = match (end.map(time::stored), row.not_after_s) {
+            (Some(end), Some(present)) => end <= present,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        is_harmless &= is_earlier;
+    }
+    Ok((edit, is_harmless))
+}
+
+/// Shows the form again with the value that is wrong, or an error.
+fn again(team: &TeamVisit, row: &KeyRow, fields: &Fields, error: Error) -> Result<Response, Stop> {
+    match error {
+        Error::Invalid { field, reason } => {
+            let form = EditForm {
+                name: fields.get("name").to_owned(),
+                note: fields.get("note").to_owned(),
+                plan: fields.get("plan").to_owned(),
+                chosen: fields.all("scope"),
+                lifetime: fields.get("lifetime").to_owned(),
+                date: fields.get("date").to_owned(),
+                problem: Some((field, sentence(&reason))),
+                ..EditForm::new(team, row)
+            };
+            Ok(respond(StatusCode::BAD_REQUEST, &form)?)
+        }
+        error => Err(error.into()),
+    }
+}

@@ -1,0 +1,127 @@
+//! The screen *Me*: the sessions of the person, which end one by one.
+
+use askama::Template;
+use axum::response::{IntoResponse as _, Redirect, Response};
+
+use super::fields::Fields;
+use super::frame::{Frame, show as respond};
+use super::refusal::{Refusal, Stop};
+use super::visit::Visit;
+use super::words::{Moment, ago};
+use crate::sessions::Session;
+
+/// A session as a line.
+struct SessionLine {
+    id: String,
+    browser: String,
+    address: String,
+    team: String,
+    began: Moment,
+    seen: (String, Moment),
+    ends: Moment,
+    is_this: bool,
+}
+
+impl SessionLine {
+    fn new(session: &Session, visit: &Visit) -> Self {
+        Self {
+            id: session.id(),
+            browser: browser(&session.origin.agent),
+            address: session.origin.address.clone().unwrap_or_default(),
+            team: session.team.clone(),
+            began: Moment(session.created_s),
+            seen: (ago(session.seen_s, visit.now), Moment(session.seen_s)),
+            ends: Moment(session.ends_s),
+            is_this: session.id() == visit.session.id(),
+        }
+    }
+}
+
+/// Returns the browser and the system that a text names.
+fn browser(agent: &str) -> String {
+    let first = |names: &[(&str, &'static str)]| {
+        names.iter().find(|(mark, _)| agent.contains(mark)).map(|(_, name)| *name)
+    };
+    let name = first(&[
+        ("Firefox/", "Firefox"),
+        ("Edg/", "Edge"),
+        ("Chrome/", "Chrome"),
+        ("Safari/", "Safari"),
+        ("curl/", "curl"),
+    ]);
+    let system = first(&[
+        ("Android", "Android"),
+        ("iPhone", "iPhone"),
+        ("iPad", "iPad"),
+        ("Windows", "Windows"),
+        ("Mac OS", "macOS"),
+        ("Linux", "Linux"),
+    ]);
+    match (name, system) {
+        (Some(name), Some(system)) => format!("{name} on {system}"),
+        (Some(name), None) => name.to_owned(),
+        (None, _) if agent.is_empty() => "Unknown browser".to_owned(),
+        (None, _) => agent.chars().take(40).collect(),
+    }
+}
+
+/// The screen.
+#[derive(Template)]
+#[template(path = "me.html")]
+struct Screen {
+    frame: Frame,
+    sessions: Vec<SessionLine>,
+    proved: (String, Moment),
+    is_proved: bool,
+}
+
+/// Shows the sessions of the person.
+pub(super) async fn show(visit: Visit) -> Result<Response, Stop> {
+    let sessions = visit.page.list().sessions_like(&visit.session, visit.now).await?;
+    Ok(respond(&Screen {
+        frame: Frame::new(&visit, "me", "Me"),
+        sessions: sessions.iter().map(|session| SessionLine::new(session, &visit)).collect(),
+        proved: (ago(visit.session.proved_s, visit.now), Moment(visit.session.proved_s)),
+        is_proved: visit.session.is_proved(visit.now),
+    })?)
+}
+
+/// Ends a session of the person.
+pub(super) async fn end(visit: Visit, fields: Fields) -> Result<Response, Stop> {
+    let id = fields.get("session");
+    let sessions = visit.page.list().sessions_like(&visit.session, visit.now).await?;
+    let ended = sessions.into_iter().find(|session| session.id() == id);
+    let ended = ended.ok_or_else(|| Refusal::missing("This session has ended already."))?;
+    let is_this = ended.id() == visit.session.id();
+    let actor = visit.session.actor(visit.origin.address.clone());
+    visit.page.list().end_session(ended, actor, visit.now).await?;
+    if is_this {
+        visit.forget_cookie();
+        return Ok(Redirect::to(&visit.at("/in?left=1")).into_response());
+    }
+    Ok(Redirect::to(&visit.at("/me")).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn browser_is_named_by_what_people_call_it() {
+        for (agent, name) in [
+            (
+                "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/156.0 Safari/537.36",
+                "Chrome on Linux",
+            ),
+            (
+                "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) Safari/604.1",
+                "Safari on iPhone",
+            ),
+            ("curl/8.1", "curl"),
+            ("", "Unknown browser"),
+            ("<script>", "<script>"),
+        ] {
+            assert_eq!(browser(agent), name);
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! The screen *New key*, and the page that shows a secret once.
+
+use askama::Template;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use keytally::{Key, Name, Timestamp};
+
+use super::fields::Fields;
+use super::frame::{Frame, HTML, respond};
+use super::guard::HasSecret;
+use super::key_list::{envs, plans};
+use super::refusal::{Refusal, Stop, sentence};
+use super::visit::{TeamVisit, Visit};
+use super::words::{Moment, limits};
+use crate::api::secret_body;
+use crate::change::{Creation, LIVE};
+use crate::codes::Code;
+use crate::error::Error;
+use crate::keys::KeyRow;
+use crate::roles::Role;
+use crate::teams::TeamSettings;
+use crate::time;
+
+/// The choices of how long a key is valid: the value, and the text.
+const LIFETIMES: [(&str, &str); 4] =
+    [("30", "30 days"), ("90", "90 days"), ("365", "1 year"), ("never", "Never")];
+
+/// Returns the choices that a team permits.
+pub(super) fn lifetimes(settings: &TeamSettings) -> Vec<(&'static str, &'static str)> {
+    let is_permitted = |days: &str| match settings.longest_days {
+        None => true,
+        Some(longest) => days.parse::<u32>().is_ok_and(|days| days <= longest),
+    };
+    LIFETIMES.into_iter().filter(|(days, _)| is_permitted(days)).collect()
+}
+
+/// A plan of the gate in words.
+pub(super) struct PlanChoice {
+    pub(super) name: String,
+    pub(super) limits: Vec<String>,
+}
+
+/// The form.
+#[derive(Template)]
+#[template(path = "new.html")]
+struct Form {
+    frame: Frame,
+    /// Makes a form that is sent twice make one key.
+    form_id: String,
+    fields: Fields,
+    plan: String,
+    plans: Vec<PlanChoice>,
+    scopes: Vec<String>,
+    chosen: Vec<String>,
+    envs: Vec<String>,
+    lifetime: String,
+    lifetimes: Vec<(&'static str, &'static str)>,
+    /// The least role that makes keys of the environment `live`, if the person has less.
+    live_role: &'static str,
+    problem: Option<(&'static str, String)>,
+}
+
+impl Form {
+    fn wrong(&self, field: &str) -> bool {
+        self.problem.as_ref().is_some_and(|(its, _)| *its == field)
+    }
+
+    fn has(&self, scope: &str) -> bool {
+        self.chosen.iter().any(|chosen| chosen == scope)
+    }
+}
+
+/// Returns the plans of the gate in words.
+pub(super) fn plan_choices(visit: &Visit) -> Vec<PlanChoice> {
+    let gate = visit.page.list().gate().load();
+    let choice = |(_, plan): (u8, keytally::Plan)| PlanChoice {
+        name: plan.name.to_string(),
+        limits: limits(&plan),
+    };
+    gate.table().plans().map(choice).collect()
+}
+
+/// Returns the scopes of the gate.
+pub(super) fn scopes(visit: &Visit) -> Vec<String> {
+    visit.page.list().gate().load().table().scopes().map(|scope| scope.to_string()).collect()
+}
+
+async fn form_page(
+    team: &TeamVisit,
+    fields: Fields,
+    problem: Option<(&'static str, String)>,
+) -> Result<Form, Stop> {
+    let TeamVisit { visit, team_id, .. } = team;
+    let list = visit.page.list();
+    let mut envs = envs(list, *team_id).await?;
+    for env in ["test", LIVE] {
+        if !envs.iter().any(|its| its == env) {
+            envs.push(env.to_owned());
+        }
+    }
+    let chosen = match fields.0.is_empty() {
+        true => scopes(visit),
+        false => fields.all("scope"),
+    };
+    let lifetime = match fields.get("lifetime") {
+        "" if team.settings.longest_days.is_some_and(|days| days < 90) => "30",
+        "" => "90",
+        chosen => chosen,
+    };
+    let plan = match fields.get("plan") {
+        "" => plans(list).into_iter().next().unwrap_or_default(),
+        chosen => chosen.to_owned(),
+    };
+    let form_id = match fields.get("form_id") {
+        "" => Code::generate()?.expose().to_owned(),
+        its => its.to_owned(),
+    };
+    Ok(Form {
+        frame: Frame::new(visit, "keys", "New key"),
+        form_id,
+        plan,
+        plans: plan_choices(visit),
+        scopes: scopes(visit),
+        chosen,
+        envs,
+        lifetime: lifetime.to_owned(),
+        lifetimes: lifetimes(&team.settings),
+        live_role: if team.may_make(LIVE) { "" } else { team.settings.live_role.as_str() },
+        problem,
+        fields,
+    })
+}
+
+/// Shows the form.
+pub(super) async fn form(team: TeamVisit) -> Result<Response, Stop> {
+    team.visit.require(Role::Member)?;
+    Ok(respond(StatusCode::OK, &form_page(&team, Fields::default(), None).await?)?)
+}
+
+/// Creates a key, and shows its secret.
+pub(super) async fn create(mut team: TeamVisit, fields: Fields) -> Result<Response, Stop> {
+    team.visit.require(Role::Member)?;
+    team.visit.prove(&fields).await?;
+    let visit = &team.visit;
+    let new = match creation(&team, &fields) {
+        Ok(new) => new,
+        Err(error) => return again(&team, fields, error).await,
+    };
+    let mut caller = visit.caller();
+    caller.idempotency_key = Some(form_id(&fields)?);
+    match visit.page.list().create_key(new, caller).await {
+        Ok((key, row)) => Ok(secret_page(visit, &key, row, None)?),
+        Err(Error::Repeated { key_id }) => Err(shown_before(visit, key_id)?.into()),
+        Err(error) => again(&team, fields, error).await,
+    }
+}
+
+/// Returns the id of a form.
+pub(super) fn form_id(fields: &Fields) -> Result<String, Refusal> {
+    let form_id = fields.get("form_id");
+    let is_its = form_id.len() == 64 && form_id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_its {
+        return Ok(form_id.to_owned());
+    }
+    Err(Refusal::new(StatusCode::BAD_REQUEST, "The form is not complete. Open the page again."))
+}
+
+/// Shows the form again with the value that is wrong, or an error.
+async fn again(team: &TeamVisit, fields: Fields, error: Error) -> Result<Response, Stop> {
+    match error {
+        Error::Invalid { field, reason } => {
+            let problem = Some((field, sentence(&reason)));
+            Ok(respond(StatusCode::BAD_REQUEST, &form_page(team, fields, problem).await?)?)
+        }
+        error => Err(error.into()),
+    }
+}
+
+fn creation(team: &TeamVisit, fields: &Fields) -> crate::error::Result<Creation> {
+    let env = Name::new(fields.get("env")).ok_or_else(|| {
+        Error::invalid("env", "it must be 1 to 8 characters of a-z and 0-9, such as test")
+    })?;
+    let plan = Some(fields.get("plan").to_owned()).filter(|plan| !plan.is_empty());
+    Ok(Creation {
+        team_id: team.team_id,
+        env,
+        name: crate::text::name("name", fields.get("name"))?,
+        note: crate::text::note("note", &fields.get("note").replace("\r\n", "\n"))?,
+        plan,
+        scopes: fields.all("scope"),
+        expires: expiry(fields, team.visit.now)?,
+    })
+}
+
+/// Returns the expiry that a form names: a number of days, a date, or never.
+pub(super) fn expiry(fields: &Fields, now: Timestamp) -> crate::error::Result<Option<Timestamp>> {
+    let date = fields.get("date");
+    match fields.get("lifetime") {
+        "never" => Ok(None),
+        "date" => {
+            let end = time::parse("date", &format!("{date}T00:00:00Z"))
+                .map_err(|_| Error::invalid("date", "it must be a date, such as 2027-01-31"))?;
+            if end <= now {
+                return Err(Error::invalid("date", "it must be later than today"));
+            }
+            Ok(Some(end))
+        }
+        days => {
+            let days = days.parse::<u64>().ok().filter(|days| (1..=36_500).contains(days));
+            let days = days.ok_or_else(|| Error::invalid("lifetime", "choose one of the times"))?;
+            time::from_now("lifetime", now, days.saturating_mul(86_400)).map(Some)
+        }
+    }
+}
+
+/// The page of a form that was sent before.
+#[derive(Template)]
+#[template(path = "again.html")]
+struct Again {
+    frame: Frame,
+    id: String,
+}
+
+/// Returns the page of a form that was sent before: its secret is not shown again.
+pub(super) fn shown_before(visit: &Visit, key_id: keytally::KeyId) -> Result<Response, Refusal> {
+    let frame = Frame::new(visit, "keys", "Shown before");
+    respond(StatusCode::CONFLICT, &Again { frame, id: key_id.to_string() })
+}
+
+/// The page that shows a secret.
+#[derive(Template)]
+#[template(path = "secret.html")]
+struct Secret<'a> {
+    frame: Frame,
+    key: &'a str,
+    id: String,
+    name: String,
+    url: &'a str,
+    /// The name of an environment variable.
+    variable: String,
+    /// Until when the old secret is valid, after a rotation.
+    old_until: Option<Moment>,
+    is_rotated: bool,
+}
+
+/// Returns the page with the secret of a key. It is not stored, compressed or shown again.
+pub(super) fn secret_page(
+    visit: &Visit,
+    key: &Key,
+    row: KeyRow,
+    old_until: Option<Option<Moment>>,
+) -> Result<Response, Refusal> {
+    let is_rotated = old_until.is_some();
+    let title = if is_rotated { "New secret" } else { "New key" };
+    let screen = Secret {
+        frame: Frame::new(visit, "keys", title),
+        key: key.expose(),
+        id: row.key_id.to_string(),
+        name: row.name.clone(),
+        url: &visit.page.settings().example_url,
+        variable: variable(&row.name),
+        old_until: old_until.flatten(),
+        is_rotated,
+    };
+    let text = screen.render().map_err(|_| {
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "The page could not be written.")
+            .with_advice("The key was made, but not shown. Rotate it or revoke it.")
+    })?;
+    let body = secret_body(text.into_bytes(), visit.page.list().clone(), row, visit.now);
+    let mut response = body.into_response();
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(HTML));
+    response.extensions_mut().insert(HasSecret);
+    Ok(response)
+}
+
+/// Returns the name of an environment variable for a key, such as `BILLING_API_KEY`.
+fn variable(name: &str) -> String {
+    let mut variable = String::new();
+    for character in name.chars() {
+        if character.is_ascii_alphanumeric() {
+            variable.push(character.to_ascii_uppercase());
+        } else if !variable.is_empty() && !variable.ends_with('_') {
+            variable.push('_');
+        }
+    }
+    let variable = variable.trim_end_matches('_');
+    match variable.chars().next() {
+        Some(first) if !first.is_ascii_digit() => format!("{variable}_API_KEY"),
+        _ => "API_KEY".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variable_is_a_name_that_shells_accept() {
+        for (name, expected) in [
+            ("billing", "BILLING_API_KEY"),
+            ("Web shop (EU)", "WEB_SHOP_EU_API_KEY"),
+            ("1st", "API_KEY"),
+            ("<script>", "SCRIPT_API_KEY"),
+            ("שלום 👋", "API_KEY"),
+        ] {
+            assert_eq!(variable(name), expected, "{name}");
+        }
+    }
+}

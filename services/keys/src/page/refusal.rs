@@ -1,0 +1,189 @@
+//! Errors as pages: what is wrong, and what to do.
+
+use askama::Template;
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use keytally::{AdminError, Error as GateError};
+
+use super::frame::Frame;
+use super::state::Page;
+use crate::database::DatabaseError;
+use crate::error::Error;
+
+/// An error that a page shows.
+#[derive(Clone, Debug)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    sentence: String,
+    /// What to do.
+    advice: String,
+    retry_after_s: Option<u32>,
+}
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, sentence: impl Into<String>) -> Self {
+        Self { status, sentence: sentence.into(), advice: String::new(), retry_after_s: None }
+    }
+
+    pub(super) fn missing(sentence: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, sentence)
+    }
+
+    pub(super) fn with_advice(self, advice: impl Into<String>) -> Self {
+        Self { advice: advice.into(), ..self }
+    }
+
+    /// Returns the refusal of a response without a page.
+    pub(super) fn of_status(status: StatusCode) -> Self {
+        Self::new(
+            status,
+            match status {
+                StatusCode::METHOD_NOT_ALLOWED => "This address does not accept such a request.",
+                StatusCode::PAYLOAD_TOO_LARGE => "The form is too long.",
+                StatusCode::UNSUPPORTED_MEDIA_TYPE | StatusCode::BAD_REQUEST => {
+                    "The form could not be read."
+                }
+                _ => "The request could not be answered.",
+            },
+        )
+    }
+
+    /// Returns the page.
+    pub(super) fn page(&self, page: &Page) -> String {
+        let frame = Frame::bare(page, self.title());
+        let screen = Screen {
+            frame,
+            status: self.status.as_u16(),
+            sentence: &self.sentence,
+            advice: &self.advice,
+        };
+        screen.render().unwrap_or_default()
+    }
+
+    fn title(&self) -> &'static str {
+        match self.status {
+            StatusCode::NOT_FOUND => "Not found",
+            StatusCode::FORBIDDEN => "Not permitted",
+            StatusCode::TOO_MANY_REQUESTS => "Too many attempts",
+            StatusCode::CONFLICT => "Not possible now",
+            status if status.is_server_error() => "Not available now",
+            _ => "Not possible",
+        }
+    }
+}
+
+/// The page of an error.
+#[derive(Template)]
+#[template(path = "error.html")]
+struct Screen<'a> {
+    frame: Frame,
+    status: u16,
+    sentence: &'a str,
+    advice: &'a str,
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Returns a sentence as a page shows it: with a capital letter and a full stop.
+pub(super) fn sentence(text: &str) -> String {
+    let mut characters = text.chars();
+    let first = characters.next().map(|first| first.to_uppercase().to_string());
+    let mut sentence = first.unwrap_or_default() + characters.as_str();
+    if !sentence.ends_with(['.', '?', '!']) {
+        sentence.push('.');
+    }
+    sentence
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        let text = sentence(&error.to_string());
+        let later = |seconds, advice: &str| Self {
+            retry_after_s: Some(seconds),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, text.clone()).with_advice(advice)
+        };
+        match error {
+            Error::Invalid { reason, .. } => Self::new(StatusCode::BAD_REQUEST, sentence(&reason)),
+            Error::NotFound { .. } => Self::missing(text),
+            Error::Forbidden(_) => Self::new(StatusCode::FORBIDDEN, text)
+                .with_advice("An owner of the team can change your role on the page Team."),
+            Error::Gate(GateError::Admin { source: AdminError::Full { .. }, .. }) => {
+                Self::new(StatusCode::CONFLICT, text).with_advice(
+                    "Revoke a key that is not in use, or let an operator create a larger gate.",
+                )
+            }
+            Error::Conflict(_)
+            | Error::Database(DatabaseError::Taken)
+            | Error::Gate(GateError::Admin { .. })
+            | Error::Repeated { .. } => Self::new(StatusCode::CONFLICT, text),
+            Error::Gate(GateError::Busy { .. }) => later(
+                5,
+                "Another change of the keys is not finished. Nothing was changed. Try again in \
+                 some seconds.",
+            ),
+            Error::Database(_) | Error::Unlisted { .. } => later(
+                10,
+                "Requests with keys are still answered: the keys do not need the database. Only \
+                 this page does. Revoking a key works without it too.",
+            ),
+            Error::Behind { .. } | Error::Gate(_) => later(
+                10,
+                "Requests with keys are still answered. An operator of the service must look at \
+                 this.",
+            ),
+        }
+    }
+}
+
+impl Refusal {
+    /// Returns the refusal of a sign-in from an address with too many failed ones.
+    pub(super) fn too_many(seconds: u32) -> Self {
+        let advice = format!("Try again in {seconds} seconds.");
+        let sentence = "Too many sign-ins from your address failed.";
+        let refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, sentence).with_advice(advice);
+        Self { retry_after_s: Some(seconds), ..refusal }
+    }
+}
+
+/// Why a handler ends early: with an error, or with another page.
+pub(super) enum Stop {
+    Refused(Refusal),
+    Page(Box<Response>),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+impl From<Response> for Stop {
+    fn from(response: Response) -> Self {
+        Self::Page(Box::new(response))
+    }
+}
+
+impl IntoResponse for Stop {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Refused(refusal) => refusal.into_response(),
+            Self::Page(response) => *response,
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The screen *Rotate*: a new secret, and how long the old one stays valid.
+
+use askama::Template;
+use axum::extract::Path;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Redirect, Response};
+
+use super::fields::Fields;
+use super::frame::{Frame, respond, show};
+use super::new_key::{form_id, secret_page, shown_before};
+use super::refusal::{Refusal, Stop, sentence};
+use super::visit::TeamVisit;
+use super::words::{Moment, ago, plural};
+use crate::codes::Code;
+use crate::error::Error;
+use crate::keys::KeyRow;
+use crate::time;
+
+/// The choices of how long the old secret stays valid: the value in seconds, and the text.
+const GRACES: [(&str, &str); 4] =
+    [("0", "It ends at once"), ("3600", "1 hour"), ("86400", "24 hours"), ("604800", "7 days")];
+
+/// The form.
+#[derive(Template)]
+#[template(path = "rotate.html")]
+struct Form {
+    frame: Frame,
+    id: String,
+    name: String,
+    form_id: String,
+    graces: [(&'static str, &'static str); 4],
+    grace: String,
+    hours: String,
+    /// Until when the secret before the present one is valid.
+    in_grace: Option<Moment>,
+    expires: Option<Moment>,
+    last_used: Option<(String, Moment)>,
+    problem: Option<String>,
+}
+
+fn form_page(team: &TeamVisit, row: &KeyRow) -> Result<Form, Stop> {
+    let now_s = time::stored(team.visit.now);
+    Ok(Form {
+        frame: Frame::new(&team.visit, "keys", "Rotate"),
+        id: row.key_id.to_string(),
+        name: row.name.clone(),
+        form_id: Code::generate()?.expose().to_owned(),
+        graces: GRACES,
+        grace: "86400".to_owned(),
+        hours: String::new(),
+        in_grace: row.grace_until_s.filter(|&end| end > now_s).map(Moment),
+        expires: row.not_after_s.map(Moment),
+        last_used: row.last_used_s.map(|at_s| (ago(at_s, team.visit.now), Moment(at_s))),
+        problem: None,
+    })
+}
+
+/// Returns the key, if the person may rotate it.
+async fn rotatable(team: &TeamVisit, id: &str) -> Result<KeyRow, Stop> {
+    let row = team.key(id).await?;
+    team.visit.require(team.settings.role_for(row.env.as_str()))?;
+    if row.state(team.visit.now) != "active" {
+        let sentence =
+            format!("The key is {}, so it cannot be rotated.", row.state(team.visit.now));
+        return Err(Refusal::new(StatusCode::CONFLICT, sentence).into());
+    }
+    Ok(row)
+}
+
+/// Shows the form.
+pub(super) async fn form(team: TeamVisit, Path(id): Path<String>) -> Result<Response, Stop> {
+    let row = rotatable(&team, &id).await?;
+    Ok(show(&form_page(&team, &row)?)?)
+}
+
+/// Rotates a key, and shows its new secret.
+pub(super) async fn rotate(
+    mut team: TeamVisit,
+    Path(id): Path<String>,
+    fields: Fields,
+) -> Result<Response, Stop> {
+    let row = rotatable(&team, &id).await?;
+    team.visit.prove(&fields).await?;
+    let visit = &team.visit;
+    let rotated = match grace_s(&fields, &row, time::stored(visit.now)) {
+        Ok(grace_s) => {
+            let mut caller = visit.caller();
+            caller.idempotency_key = Some(form_id(&fields)?);
+            let force = fields.is_on("force");
+            visit.page.list().rotate_key(row.key_id, grace_s, force, caller).await
+        }
+        Err(error) => Err(error),
+    };
+    match rotated {
+        Ok((key, row)) => {
+            let until = row.grace_until_s.filter(|&end| end > time::stored(visit.now));
+            Ok(secret_page(visit, &key, row, Some(until.map(Moment)))?)
+        }
+        Err(Error::Repeated { key_id }) => Err(shown_before(visit, key_id)?.into()),
+        Err(Error::Invalid { reason, .. }) => {
+            let form = Form {
+                grace: fields.get("grace").to_owned(),
+                hours: fields.get("hours").to_owned(),
+                problem: Some(sentence(&reason)),
+                ..form_page(&team, &row)?
+            };
+            Ok(respond(StatusCode::BAD_REQUEST, &form)?)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Returns for how long the old secret stays valid, never beyond the expiry of the key.
+fn grace_s(fields: &Fields, row: &KeyRow, now_s: i64) -> crate::error::Result<u64> {
+    let wrong = || Error::invalid("hours", "write a whole number of hours from 1 to 8760");
+    let grace_s = match fields.get("grace") {
+        "own" => {
+            let hours = fields.get("hours").parse::<i64>().ok();
+            hours.filter(|hours| (1..=8760).contains(hours)).ok_or_else(wrong)? * 3600
+        }
+        chosen => {
+            let known = GRACES.iter().find(|(value, _)| *value == chosen);
+            known.and_then(|(value, _)| value.parse().ok()).ok_or_else(wrong)?
+        }
+    };
+    let rest_s = row.not_after_s.map_or(i64::MAX, |end| end.saturating_sub(now_s));
+    Ok(u64::try_from(grace_s.min(rest_s)).unwrap_or(0))
+}
+
+/// The page that asks before the old secret ends.
+#[derive(Template)]
+#[template(path = "end.html")]
+struct End {
+    frame: Frame,
+    id: String,
+    name: String,
+    until: Moment,
+    uses: String,
+}
+
+/// Asks before the old secret ends.
+pub(super) async fn end_form(team: TeamVisit, Path(id): Path<String>) -> Result<Response, Stop> {
+    let row = rotatable(&team, &id).await?;
+    let now = team.visit.now;
+    let until = row.grace_until_s.filter(|&end| end > time::stored(now));
+    let until = until.ok_or_else(|| {
+        Refusal::new(StatusCode::CONFLICT, "The key has no old secret that is still valid.")
+    })?;
+    let list = team.visit.page.list();
+    let days = super::usage_of::day_of_keys(list, team.team_id, &[row.key_id], now).await?;
+    let uses = days.values().flatten().map(|hour| hour.old_secret).sum();
+    Ok(show(&End {
+        frame: Frame::new(&team.visit, "keys", "End the old secret"),
+        id: row.key_id.to_string(),
+        name: row.name,
+        until: Moment(until),
+        uses: plural(uses, "request"),
+    })?)
+}
+
+/// Ends the old secret of a key at once.
+pub(super) async fn end(
+    mut team: TeamVisit,
+    Path(id): Path<String>,
+    fields: Fields,
+) -> Result<Response, Stop> {
+    let row = rotatable(&team, &id).await?;
+    team.visit.prove(&fields).await?;
+    let visit = &team.visit;
+    visit.page.list().end_grace(row.key_id, visit.caller()).await?;
+    let to = visit.at(&format!("/k/{}?done=ended", row.key_id));
+    Ok(Redirect::to(&to).into_response())
+}

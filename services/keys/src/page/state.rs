@@ -1,0 +1,116 @@
+//! What the routes share.
+
+use alloc::sync::Arc;
+use core::fmt;
+use core::net::IpAddr;
+
+use keytally::{Limiter, Outcome, Policy, Timestamp, embedded_ipv4};
+
+use crate::error::{Error, Result};
+use crate::list::List;
+
+/// The limit of failed sign-ins from one address.
+const FAILURES: &str = "5/minute, 20/hour";
+
+/// The most addresses with failed sign-ins. Further ones share a limit.
+const ADDRESSES: u32 = 16_384;
+
+/// How the page is served.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The URL of the service as people see it, without a path.
+    pub public_url: String,
+    /// The path before `/keys`, such as `/internal`; empty for none.
+    pub base_path: String,
+    /// The URL that the examples on the page of a new key request.
+    pub example_url: String,
+    /// Reads the clock.
+    pub clock: fn() -> Timestamp,
+}
+
+/// The page of a list.
+#[derive(Clone)]
+pub struct Page {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    list: List,
+    settings: Settings,
+    /// The path of the page.
+    root: String,
+    failures: Limiter,
+}
+
+impl Page {
+    /// Returns the page of a list.
+    ///
+    /// # Errors
+    /// If there is not enough memory for the limit of sign-ins.
+    pub fn new(list: List, settings: Settings) -> Result<Self> {
+        let root = format!("{}/keys", settings.base_path.trim_end_matches('/'));
+        let policy: Policy = FAILURES
+            .parse()
+            .map_err(|_| Error::Conflict("the limit of sign-ins is not valid".to_owned()))?;
+        let failures = Limiter::in_memory(&policy, ADDRESSES)?;
+        Ok(Self { shared: Arc::new(Shared { list, settings, root, failures }) })
+    }
+
+    pub(super) fn list(&self) -> &List {
+        &self.shared.list
+    }
+
+    /// Returns the path of the page, such as `/keys`.
+    pub(super) fn root(&self) -> &str {
+        &self.shared.root
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        (self.shared.settings.clock)()
+    }
+
+    /// Returns whether people see the page by https.
+    pub(super) fn is_secure(&self) -> bool {
+        self.shared.settings.public_url.starts_with("https://")
+    }
+
+    /// Returns the URL of the service with its path, for links.
+    pub(super) fn link_base(&self) -> String {
+        let Settings { public_url, base_path, .. } = &self.shared.settings;
+        format!("{}{}", public_url.trim_end_matches('/'), base_path.trim_end_matches('/'))
+    }
+
+    /// Returns for how many seconds an address may not sign in; `None` if it may.
+    pub(super) fn waits_s(&self, address: Option<&str>) -> Option<u32> {
+        let verdict = self.shared.failures.peek(&network(address), 1);
+        (verdict.outcome() == Outcome::Denied).then(|| verdict.retry_after_s().unwrap_or(60))
+    }
+
+    /// Counts a failed sign-in.
+    pub(super) fn count_failure(&self, address: Option<&str>) {
+        self.shared.failures.check(&network(address), 1);
+    }
+}
+
+/// Returns the subject of an address in the limiter: an IPv4 address, or the /64 of an IPv6
+/// address. Requests without an address share one.
+fn network(address: Option<&str>) -> Vec<u8> {
+    match address.and_then(|text| text.parse::<IpAddr>().ok()) {
+        Some(IpAddr::V4(address)) => address.octets().to_vec(),
+        Some(IpAddr::V6(address)) => match embedded_ipv4(address) {
+            Some(address) => address.octets().to_vec(),
+            None => address.octets().iter().copied().take(8).collect(),
+        },
+        None => b"unknown".to_vec(),
+    }
+}
+
+impl fmt::Debug for Page {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Page").field("root", &self.shared.root).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,324 @@
+//! The screen *Team*: use of all keys, members, and invitations.
+
+use askama::Template;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Redirect, Response};
+use keytally::Timestamp;
+
+use super::fields::{Fields, Parameters};
+use super::frame::{Frame, respond, show as respond_ok};
+use super::guard::HasSecret;
+use super::quotas::{QuotaLine, of_team};
+use super::refusal::{Refusal, Stop, sentence};
+use super::usage_of::start_of;
+use super::visit::TeamVisit;
+use super::words::{Moment, grouped};
+use crate::codes::OpenLink;
+use crate::error::Error;
+use crate::roles::Role;
+use crate::teams::{Member, TeamSettings};
+use crate::time;
+use crate::usage::{Group, Grouping, Width};
+
+/// The most groups of keys that the page shows.
+const MOST_GROUPS: usize = 20;
+
+/// What a group of keys was used for.
+struct GroupLine {
+    name: String,
+    admitted: String,
+    denied: String,
+}
+
+impl GroupLine {
+    fn new(group: Group) -> Self {
+        let counts = group.counts;
+        let denied = counts.denied_key + counts.denied_team + counts.denied_groups;
+        Self { name: group.group, admitted: grouped(counts.requests), denied: grouped(denied) }
+    }
+}
+
+/// A member as a line.
+struct MemberLine {
+    user: i64,
+    name: String,
+    role: String,
+    added: String,
+    is_self: bool,
+}
+
+/// A link that is not used yet, as a line.
+struct LinkLine {
+    id: String,
+    user: String,
+    role: String,
+    ends: Moment,
+}
+
+/// The screen.
+#[derive(Template)]
+#[template(path = "team.html")]
+struct Screen {
+    frame: Frame,
+    name: String,
+    quotas: Vec<QuotaLine>,
+    groups: Vec<GroupLine>,
+    members: Vec<MemberLine>,
+    links: Vec<LinkLine>,
+    roles: [&'static str; 4],
+    may_change: bool,
+    longest: String,
+    live_role: &'static str,
+    invited: String,
+    problem: Option<(&'static str, String)>,
+}
+
+impl Screen {
+    fn wrong(&self, field: &str) -> bool {
+        self.problem.as_ref().is_some_and(|(its, _)| *its == field)
+    }
+}
+
+/// The names of the roles of a team.
+const ROLES: [&str; 4] = ["viewer", "member", "admin", "owner"];
+
+async fn screen(
+    team: &TeamVisit,
+    fields: &Fields,
+    problem: Option<(&'static str, String)>,
+) -> Result<Screen, Stop> {
+    let TeamVisit { visit, team_id, .. } = team;
+    let list = visit.page.list();
+    let own = visit.session.user_id;
+    let line = |member: Member| MemberLine {
+        is_self: Some(member.user) == own,
+        user: member.user,
+        name: member.name,
+        role: member.role,
+        added: member.added.chars().take(10).collect(),
+    };
+    let members = list.members(*team_id).await?.into_iter().map(line).collect();
+    let link = |link: OpenLink| LinkLine {
+        id: link.id(),
+        user: link.user,
+        role: link.role,
+        ends: Moment(link.ends_s),
+    };
+    let links = match visit.session.role >= Role::Owner {
+        true => list.open_links(*team_id, visit.now).await?.into_iter().map(link).collect(),
+        false => Vec::new(),
+    };
+    let last_s = start_of(Width::Hour, time::stored(visit.now)) + 3600;
+    let day = [last_s - 86_400, last_s].map(time::loaded);
+    let groups = usage(team, day).await?;
+    Ok(Screen {
+        frame: Frame::new(visit, "team", "Team"),
+        name: visit.session.team.clone(),
+        quotas: of_team(list, *team_id),
+        groups,
+        members,
+        links,
+        roles: ROLES,
+        may_change: visit.session.role >= Role::Owner,
+        longest: match fields.get("longest") {
+            "" => team.settings.longest_days.map(|days| days.to_string()).unwrap_or_default(),
+            longest => longest.to_owned(),
+        },
+        live_role: team.settings.live_role.as_str(),
+        invited: fields.get("user").to_owned(),
+        problem,
+    })
+}
+
+/// Returns what the keys of each environment were used for.
+async fn usage(team: &TeamVisit, [from, to]: [Timestamp; 2]) -> Result<Vec<GroupLine>, Stop> {
+    let list = team.visit.page.list();
+    let groups =
+        list.usage_of_team(Some(team.team_id), Grouping::Env, Width::Hour, from, to).await?;
+    Ok(groups.into_iter().take(MOST_GROUPS).map(GroupLine::new).collect())
+}
+
+/// Shows the team.
+pub(super) async fn show(team: TeamVisit, parameters: Parameters) -> Result<Response, Stop> {
+    let done = match parameters.get("done") {
+        "renamed" => "The team has its new name.",
+        "role" => "The role is changed, also in sessions that are open.",
+        "withdrawn" => "The link is withdrawn and signs in no longer.",
+        "set" => {
+            "The settings hold from the next change of a key on. Present keys stay as they are."
+        }
+        "removed" => "The member is removed, and all sessions of the member ended. Keys stay.",
+        _ => "",
+    };
+    let mut screen = screen(&team, &Fields::default(), None).await?;
+    screen.frame = screen.frame.with_done(done);
+    Ok(respond_ok(&screen)?)
+}
+
+/// Shows the page again with a value that is wrong, or an error.
+async fn again(
+    team: &TeamVisit,
+    fields: &Fields,
+    field: &'static str,
+    error: Error,
+) -> Result<Response, Stop> {
+    match error {
+        Error::Invalid { reason, .. } => {
+            let screen = screen(team, fields, Some((field, sentence(&reason)))).await?;
+            Ok(respond(StatusCode::BAD_REQUEST, &screen)?)
+        }
+        error => Err(error.into()),
+    }
+}
+
+/// Renames the team.
+pub(super) async fn rename(mut team: TeamVisit, fields: Fields) -> Result<Response, Stop> {
+    team.visit.require(Role::Owner)?;
+    team.visit.prove(&fields).await?;
+    let visit = &team.visit;
+    match visit.page.list().rename_team(team.team_id, fields.get("name"), visit.caller()).await {
+        Ok(_) => Ok(Redirect::to(&visit.at("/team?done=renamed")).into_response()),
+        Err(error) => again(&team, &fields, "name", error).await,
+    }
+}
+
+/// Changes what the members may do.
+pub(super) async fn set(mut team: TeamVisit, fields: Fields) -> Result<Response, Stop> {
+    team.visit.require(Role::Owner)?;
+    team.visit.prove(&fields).await?;
+    let settings = match settings(&fields) {
+        Ok(settings) => settings,
+        Err(error) => return again(&team, &fields, "longest", error).await,
+    };
+    let visit = &team.visit;
+    match visit.page.list().set_team(team.team_id, settings, visit.caller()).await {
+        Ok(_) => Ok(Redirect::to(&visit.at("/team?done=set")).into_response()),
+        Err(error) => again(&team, &fields, "longest", error).await,
+    }
+}
+
+/// Reads the settings of a form.
+fn settings(fields: &Fields) -> crate::error::Result<TeamSettings> {
+    let longest_days = match fields.get("longest") {
+        "" => None,
+        days => Some(days.parse().unwrap_or(0)),
+    };
+    let live_role = Role::of_team("live_role", fields.get("live_role"))?;
+    Ok(TeamSettings { longest_days, live_role })
+}
+
+/// The page that shows an invitation once.
+#[derive(Template)]
+#[template(path = "invited.html")]
+struct Invited {
+    frame: Frame,
+    user: String,
+    role: String,
+    url: String,
+    ends: Moment,
+}
+
+/// Invites a person: makes a link that signs the person in.
+pub(super) async fn invite(mut team: TeamVisit, fields: Fields) -> Result<Response, Stop> {
+    team.visit.require(Role::Owner)?;
+    team.visit.prove(&fields).await?;
+    let visit = &team.visit;
+    let user = fields.get("user").to_owned();
+    let role = match Role::of_team("role", fields.get("role")) {
+        Ok(role) => role,
+        Err(error) => return again(&team, &fields, "user", error).await,
+    };
+    let list = visit.page.list();
+    match list.create_invitation(team.team_id, &user, role, visit.caller()).await {
+        Ok(link) => {
+            let mut response = respond_ok(&Invited {
+                frame: Frame::new(visit, "team", "Invitation"),
+                user,
+                role: role.as_str().to_owned(),
+                url: link.url(&visit.page.link_base()),
+                ends: Moment(time::stored(link.ends)),
+            })?;
+            response.extensions_mut().insert(HasSecret);
+            Ok(response)
+        }
+        Err(error) => again(&team, &fields, "user", error).await,
+    }
+}
+
+/// Withdraws a link that is not used yet.
+pub(super) async fn withdraw(team: TeamVisit, fields: Fields) -> Result<Response, Stop> {
+    let visit = &team.visit;
+    visit.require(Role::Owner)?;
+    let id = fields.get("link").to_owned();
+    match visit.page.list().withdraw_link(team.team_id, id, visit.caller()).await {
+        Ok(()) => Ok(Redirect::to(&visit.at("/team?done=withdrawn")).into_response()),
+        Err(Error::NotFound { .. }) => {
+            Err(Refusal::missing("The link was used or has ended already.").into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Returns the member of the team that a form names.
+async fn member(team: &TeamVisit, text: &str) -> Result<Member, Stop> {
+    let members = team.visit.page.list().members(team.team_id).await?;
+    let found = members.into_iter().find(|member| member.user.to_string() == text);
+    Ok(found.ok_or_else(|| Refusal::missing("Your team has no such member."))?)
+}
+
+/// Refuses to leave a team without an owner.
+async fn keep_an_owner(team: &TeamVisit, changed: &Member) -> Result<(), Stop> {
+    let members = team.visit.page.list().members(team.team_id).await?;
+    let is_owner = |member: &&Member| member.role == Role::Owner.as_str();
+    let others = members.iter().filter(is_owner).filter(|member| member.user != changed.user);
+    let is_last = changed.role == Role::Owner.as_str() && others.count() == 0;
+    if is_last && team.visit.session.role < Role::Operator {
+        let sentence = "The team would have no owner, and its members could not be changed.";
+        let refusal = Refusal::new(StatusCode::CONFLICT, sentence);
+        return Err(refusal.with_advice("Make another member an owner before.").into());
+    }
+    Ok(())
+}
+
+/// Changes the role of a member.
+pub(super) async fn set_role(mut team: TeamVisit, fields: Fields) -> Result<Response, Stop> {
+    team.visit.require(Role::Owner)?;
+    let member = member(&team, fields.get("user")).await?;
+    let role = Role::of_team("role", fields.get("role"))?;
+    if role != Role::Owner {
+        keep_an_owner(&team, &member).await?;
+    }
+    team.visit.prove(&fields).await?;
+    let visit = &team.visit;
+    visit.page.list().set_member(team.team_id, &member.name, role, visit.caller()).await?;
+    Ok(Redirect::to(&visit.at("/team?done=role")).into_response())
+}
+
+/// The page that asks before a member is removed.
+#[derive(Template)]
+#[template(path = "remove.html")]
+struct Removal {
+    frame: Frame,
+    user: i64,
+    name: String,
+    role: String,
+}
+
+/// Asks before a member is removed.
+pub(super) async fn removal(team: TeamVisit, parameters: Parameters) -> Result<Response, Stop> {
+    team.visit.require(Role::Owner)?;
+    let Member { user, name, role, .. } = member(&team, parameters.get("user")).await?;
+    let frame = Frame::new(&team.visit, "team", "Remove member");
+    Ok(respond_ok(&Removal { frame, user, name, role })?)
+}
+
+/// Removes a member, and ends the member's sessions.
+pub(super) async fn remove(mut team: TeamVisit, fields: Fields) -> Result<Response, Stop> {
+    team.visit.require(Role::Owner)?;
+    let member = member(&team, fields.get("user")).await?;
+    keep_an_owner(&team, &member).await?;
+    team.visit.prove(&fields).await?;
+    let visit = &team.visit;
+    visit.page.list().remove_member(team.team_id, member.user, visit.caller()).await?;
+    Ok(Redirect::to(&visit.at("/team?done=removed")).into_response())
+}

@@ -1,0 +1,234 @@
+//! A visit: the session of a request, and the proof that a change needs.
+
+use askama::Template;
+use axum::extract::FromRequestParts;
+use axum::http::header::{COOKIE, USER_AGENT};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use cookie::{Cookie, SameSite};
+use keytally::{KeyId, Timestamp};
+
+use super::fields::Fields;
+use super::frame::{Frame, respond};
+use super::guard::NewCookie;
+use super::refusal::{Refusal, Stop, sentence};
+use super::state::Page;
+use crate::api::ClientAddress;
+use crate::change::Caller;
+use crate::codes::Code;
+use crate::error::Error;
+use crate::keys::KeyRow;
+use crate::roles::Role;
+use crate::sessions::{LIFETIME_S, Origin, Session};
+use crate::teams::TeamSettings;
+
+/// Returns the name of the cookie. Browsers accept the prefix only by https.
+fn cookie_name(page: &Page) -> &'static str {
+    if page.is_secure() { "__Host-keytally" } else { "keytally" }
+}
+
+/// Returns the cookie with the token of a session; `None` removes it.
+pub(super) fn cookie(page: &Page, token: Option<&Code>) -> Option<HeaderValue> {
+    let value = token.map(Code::expose).unwrap_or_default();
+    let lifetime_s = if token.is_some() { LIFETIME_S } else { 0 };
+    let cookie = Cookie::build((cookie_name(page), value))
+        .path("/")
+        .http_only(true)
+        .same_site(SameSite::Lax)
+        .secure(page.is_secure())
+        .max_age(cookie::time::Duration::seconds(lifetime_s));
+    HeaderValue::try_from(cookie.to_string()).ok()
+}
+
+/// Returns the token of a request's session.
+pub(super) fn token(page: &Page, headers: &HeaderMap) -> Option<Code> {
+    let fields = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut cookies = fields.flat_map(Cookie::split_parse).filter_map(Result::ok);
+    let its = cookies.find(|cookie| cookie.name() == cookie_name(page))?;
+    Some(Code::from_text(its.value()))
+}
+
+/// Returns from where a request comes.
+pub(super) fn origin(parts: &Parts) -> Origin {
+    let agent = parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
+    let address = parts.extensions.get::<ClientAddress>().map(|address| address.0.clone());
+    Origin { agent: agent.unwrap_or_default().to_owned(), address }
+}
+
+/// A request of a person who is signed in.
+#[derive(Clone, Debug)]
+pub(super) struct Visit {
+    pub(super) page: Page,
+    pub(super) session: Session,
+    pub(super) now: Timestamp,
+    pub(super) origin: Origin,
+    /// Whether a script asks for a part of the page.
+    pub(super) is_partial: bool,
+    /// The path of the request.
+    path: String,
+    new_cookie: NewCookie,
+}
+
+impl FromRequestParts<Page> for Visit {
+    type Rejection = Stop;
+
+    async fn from_request_parts(parts: &mut Parts, page: &Page) -> Result<Self, Stop> {
+        let now = page.now();
+        let session = match token(page, &parts.headers) {
+            Some(token) => page.list().session(&token, now).await?,
+            None => None,
+        };
+        let kind = parts.headers.get("HX-Request-Type").map(HeaderValue::as_bytes);
+        let is_partial = kind == Some(b"partial");
+        let Some(session) = session else { return Err(entrance(page, is_partial).into()) };
+        Ok(Self {
+            page: page.clone(),
+            session,
+            now,
+            origin: origin(parts),
+            is_partial,
+            path: parts.uri.path().to_owned(),
+            new_cookie: parts.extensions.get::<NewCookie>().cloned().unwrap_or_default(),
+        })
+    }
+}
+
+/// Returns the response that leads to the entrance.
+fn entrance(page: &Page, is_partial: bool) -> Response {
+    if is_partial {
+        // A script must not put the page of the entrance into a part of another page.
+        return (StatusCode::NO_CONTENT, [("HX-Refresh", "true")]).into_response();
+    }
+    Redirect::to(&format!("{}/in", page.root())).into_response()
+}
+
+/// A visit that is about a team.
+#[derive(Clone, Debug)]
+pub(super) struct TeamVisit {
+    pub(super) visit: Visit,
+    pub(super) team_id: u32,
+    /// What the members of the team may do.
+    pub(super) settings: TeamSettings,
+}
+
+impl FromRequestParts<Page> for TeamVisit {
+    type Rejection = Stop;
+
+    async fn from_request_parts(parts: &mut Parts, page: &Page) -> Result<Self, Stop> {
+        let visit = Visit::from_request_parts(parts, page).await?;
+        match visit.session.team_id {
+            Some(team_id) => {
+                let settings = page.list().team(team_id).await?.settings;
+                Ok(Self { visit, team_id, settings })
+            }
+            None => {
+                let to = format!("{}/teams", page.root());
+                Err(Redirect::to(&to).into_response().into())
+            }
+        }
+    }
+}
+
+/// The page that asks for a proof before a change.
+#[derive(Template)]
+#[template(path = "confirm.html")]
+struct Confirm<'a> {
+    frame: Frame,
+    /// The path of the change.
+    action: &'a str,
+    /// What was filled in.
+    fields: Vec<(&'a str, &'a str)>,
+    problem: String,
+}
+
+impl Visit {
+    /// Returns the caller of a change in the list.
+    pub(super) fn caller(&self) -> Caller {
+        Caller {
+            actor: self.session.actor(self.origin.address.clone()),
+            role: self.session.role,
+            team_id: self.session.team_id,
+            idempotency_key: None,
+            now: self.now,
+        }
+    }
+
+    /// Refuses a person whose role is less than this one.
+    pub(super) fn require(&self, least: Role) -> Result<(), Refusal> {
+        Ok(self.session.role.require(least)?)
+    }
+
+    /// Continues if the person proved recently to be the user, or does so by the field `code`.
+    /// Otherwise, shows a page that asks for a code and keeps what was filled in.
+    pub(super) async fn prove(&mut self, fields: &Fields) -> Result<(), Stop> {
+        if self.session.is_proved(self.now) {
+            return Ok(());
+        }
+        let code = fields.get("code");
+        let mut problem = String::new();
+        if !code.is_empty() {
+            let address = self.origin.address.as_deref();
+            if let Some(seconds) = self.page.waits_s(address) {
+                return Err(Refusal::too_many(seconds).into());
+            }
+            let code = super::entrance::code_of(code);
+            let proved =
+                self.page.list().prove(self.session.clone(), code, self.origin.clone(), self.now);
+            match proved.await {
+                Ok(token) => {
+                    if let Some(cookie) = cookie(&self.page, Some(&token)) {
+                        self.new_cookie.set(cookie);
+                    }
+                    if let Some(session) = self.page.list().session(&token, self.now).await? {
+                        self.session = session;
+                    }
+                    return Ok(());
+                }
+                Err(Error::Invalid { reason, .. }) => {
+                    self.page.count_failure(address);
+                    problem = format!("The code was not accepted: {}", sentence(&reason));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let kept = fields.0.iter().filter(|(name, _)| name != "code");
+        let screen = Confirm {
+            frame: Frame::new(self, "", "Confirm that it is you"),
+            action: &self.path,
+            fields: kept.map(|(name, value)| (&**name, &**value)).collect(),
+            problem,
+        };
+        // Scripts and people see that nothing was changed.
+        Err(respond(StatusCode::FORBIDDEN, &screen)?.into())
+    }
+
+    /// Removes the cookie of the session.
+    pub(super) fn forget_cookie(&self) {
+        if let Some(cookie) = cookie(&self.page, None) {
+            self.new_cookie.set(cookie);
+        }
+    }
+
+    /// Returns an address of the page.
+    pub(super) fn at(&self, path: &str) -> String {
+        format!("{}{path}", self.page.root())
+    }
+}
+
+impl TeamVisit {
+    /// Returns whether the person may make and rotate keys of an environment.
+    pub(super) fn may_make(&self, env: &str) -> bool {
+        self.visit.session.role >= self.settings.role_for(env)
+    }
+
+    /// Returns the key of this id, if the team has it.
+    pub(super) async fn key(&self, id: &str) -> Result<KeyRow, Refusal> {
+        let missing = || Refusal::missing("Your team has no key of this id.");
+        let key_id: KeyId = id.parse().map_err(|_| missing())?;
+        match self.visit.page.list().key(Some(self.team_id), key_id).await {
+            Err(Error::NotFound { .. }) => Err(missing()),
+            found => Ok(found?),
+        }
+    }
+}

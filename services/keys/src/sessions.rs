@@ -1,0 +1,318 @@
+//! The sessions of people who are signed in to the page. The database has only the SHA-256 of a
+//! session's token.
+
+use keytally::Timestamp;
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row as _};
+
+use crate::codes::{self, Code, SignIn};
+use crate::database::{DatabaseError, Transaction};
+use crate::error::{Error, Result};
+use crate::list::List;
+use crate::log::{self, NewEntry};
+use crate::roles::{Actor, Role};
+use crate::time;
+
+/// How long a session lasts at most, in seconds.
+pub const LIFETIME_S: i64 = 7 * 86_400;
+
+/// How long a session lasts without a request, in seconds.
+pub const IDLE_S: i64 = 8 * 3600;
+
+/// How long after a proof a session may make changes, in seconds.
+pub const PROOF_S: i64 = 600;
+
+/// How often a session records that it was used, in seconds.
+const SEEN_EVERY_S: i64 = 60;
+
+/// The most characters of a browser's name that are kept.
+const MAX_AGENT_LEN: usize = 200;
+
+/// From where a person signs in.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// The name that the browser gives itself.
+    pub agent: String,
+    /// The address of the client.
+    pub address: Option<String>,
+}
+
+/// A session that is valid.
+#[derive(Clone, Debug)]
+pub struct Session {
+    hash: Vec<u8>,
+    /// The team that the session is about; `None` for an operator who has chosen none.
+    pub team_id: Option<u32>,
+    /// The name of the team.
+    pub team: String,
+    /// The user; `None` for an operator.
+    pub user_id: Option<i64>,
+    /// The name of the user.
+    pub user: String,
+    /// What the session may do.
+    pub role: Role,
+    /// When it began.
+    pub created_s: i64,
+    /// When it was last used, to the minute.
+    pub seen_s: i64,
+    /// When it ends at the latest.
+    pub ends_s: i64,
+    /// When the person last proved to be the user.
+    pub proved_s: i64,
+    /// From where it began.
+    pub origin: Origin,
+}
+
+impl Session {
+    /// Returns the public name of the session, which is a part of its hash.
+    pub fn id(&self) -> String {
+        self.hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Returns whether the person proved recently to be the user.
+    pub fn is_proved(&self, now: Timestamp) -> bool {
+        time::stored(now).saturating_sub(self.proved_s) < PROOF_S
+    }
+
+    /// Returns who acts in the session, for the log.
+    pub fn actor(&self, address: Option<String>) -> Actor {
+        Actor::person(self.user_id, address)
+    }
+}
+
+/// The columns and the tables of a session. A user who is no longer a member has none.
+macro_rules! sessions {
+    () => {
+        "select session.hash, session.team_id, coalesce(team.name, '') as team, session.user_id, \
+         coalesce(\"user\".name, '') as \"user\", coalesce(member.role, session.role) as role, \
+         session.created_s, session.seen_s, session.ends_s, session.proved_s, session.agent, \
+         session.address from session \
+         left join team on team.team_id = session.team_id \
+         left join \"user\" on \"user\".user_id = session.user_id \
+         left join member on member.team_id = session.team_id and member.user_id = session.user_id \
+         where session.ends_s > $1 and session.seen_s > $2 \
+         and (session.user_id is null or member.user_id is not null) "
+    };
+}
+
+fn load(row: &AnyRow) -> Result<Session, sqlx::Error> {
+    let role: String = row.try_get("role")?;
+    let team_id: Option<i64> = row.try_get("team_id")?;
+    Ok(Session {
+        hash: row.try_get("hash")?,
+        team_id: team_id.and_then(|number| u32::try_from(number).ok()),
+        team: row.try_get("team")?,
+        user_id: row.try_get("user_id")?,
+        user: row.try_get("user")?,
+        role: Role::named(&role).unwrap_or(Role::Viewer),
+        created_s: row.try_get("created_s")?,
+        seen_s: row.try_get("seen_s")?,
+        ends_s: row.try_get("ends_s")?,
+        proved_s: row.try_get("proved_s")?,
+        origin: Origin { agent: row.try_get("agent")?, address: row.try_get("address")? },
+    })
+}
+
+/// Adds a session, and returns its token.
+async fn begin(
+    transaction: &mut Transaction,
+    sign_in: &SignIn,
+    origin: &Origin,
+    now: Timestamp,
+) -> Result<Code> {
+    let token = Code::generate()?;
+    let now_s = time::stored(now);
+    sqlx::query("delete from session where ends_s <= $1 or seen_s <= $2")
+        .bind(now_s)
+        .bind(now_s.saturating_sub(IDLE_S))
+        .execute(transaction.connection())
+        .await?;
+    sqlx::query(
+        "insert into session (hash, team_id, user_id, role, created_s, seen_s, ends_s, proved_s, \
+         agent, address) values ($1, $2, $3, $4, $5, $5, $6, $5, $7, $8)",
+    )
+    .bind(token.hash())
+    .bind(sign_in.team_id.map(i64::from))
+    .bind(sign_in.user_id)
+    .bind(sign_in.role.as_str())
+    .bind(now_s)
+    .bind(now_s.saturating_add(LIFETIME_S))
+    .bind(plain(&origin.agent))
+    .bind(origin.address.clone())
+    .execute(transaction.connection())
+    .await?;
+    Ok(token)
+}
+
+/// Returns a text without control characters, and not too long.
+fn plain(text: &str) -> String {
+    text.chars().filter(|character| !character.is_control()).take(MAX_AGENT_LEN).collect()
+}
+
+/// Returns the only team, if there is one.
+async fn only_team(connection: &mut AnyConnection) -> Result<Option<u32>, DatabaseError> {
+    let rows = sqlx::query("select team_id from team order by team_id limit 2")
+        .fetch_all(connection)
+        .await?;
+    match rows.as_slice() {
+        [row] => Ok(u32::try_from(row.try_get::<i64, _>(0)?).ok()),
+        _ => Ok(None),
+    }
+}
+
+async fn log_entry(
+    transaction: &mut Transaction,
+    sign_in: &SignIn,
+    origin: &Origin,
+    action: &'static str,
+    now: Timestamp,
+) -> Result<()> {
+    let actor = Actor::person(sign_in.user_id, origin.address.clone());
+    let team_id = sign_in.team_id;
+    let entry = NewEntry { team_id, actor: &actor, action, key_id: None, detail: String::new() };
+    log::append(transaction, entry, time::stored(now)).await?;
+    Ok(())
+}
+
+impl List {
+    /// Uses a code up, and begins a session. Returns its token. The session of an operator is about
+    /// the only team, if there is one.
+    ///
+    /// # Errors
+    /// One for all codes that are not valid; those of the database.
+    pub async fn sign_in(&self, code: Code, origin: Origin, now: Timestamp) -> Result<Code> {
+        self.transact(async move |transaction| {
+            let mut sign_in = codes::use_up(transaction, &code, now).await?;
+            if sign_in.role == Role::Operator {
+                sign_in.team_id = only_team(transaction.connection()).await?;
+            }
+            log_entry(transaction, &sign_in, &origin, "session.begin", now).await?;
+            begin(transaction, &sign_in, &origin, now).await
+        })
+        .await
+    }
+
+    /// Uses a code up as a proof that the person of a session is its user. Returns the session's new
+    /// token.
+    ///
+    /// # Errors
+    /// One for all codes that are not valid, or that sign in another user; those of the database.
+    pub async fn prove(
+        &self,
+        session: Session,
+        code: Code,
+        origin: Origin,
+        now: Timestamp,
+    ) -> Result<Code> {
+        self.transact(async move |transaction| {
+            let proof = codes::use_up(transaction, &code, now).await?;
+            let is_operator = proof.role == Role::Operator && session.role == Role::Operator;
+            let is_same = proof.user_id.is_some() && proof.user_id == session.user_id;
+            if !(is_operator || is_same && proof.team_id == session.team_id) {
+                let reason = "it signs in another user; get a link for yourself";
+                return Err(Error::invalid("code", reason));
+            }
+            let token = Code::generate()?;
+            sqlx::query("update session set hash = $2, proved_s = $3, seen_s = $3 where hash = $1")
+                .bind(session.hash.clone())
+                .bind(token.hash())
+                .bind(time::stored(now))
+                .execute(transaction.connection())
+                .await?;
+            let SignIn { user_id, role, .. } = proof;
+            let sign_in = SignIn { team_id: session.team_id, user_id, role };
+            log_entry(transaction, &sign_in, &origin, "session.prove", now).await?;
+            Ok(token)
+        })
+        .await
+    }
+
+    /// Returns the session of a token, if it is valid.
+    ///
+    /// # Errors
+    /// If the database cannot be used.
+    pub async fn session(&self, token: &Code, now: Timestamp) -> Result<Option<Session>> {
+        let now_s = time::stored(now);
+        let row = sqlx::query(concat!(sessions!(), "and session.hash = $3"))
+            .bind(now_s)
+            .bind(now_s.saturating_sub(IDLE_S))
+            .bind(token.hash())
+            .fetch_optional(&mut *self.read().await?)
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let session = load(&row)?;
+        if now_s.saturating_sub(session.seen_s) >= SEEN_EVERY_S {
+            let hash = session.hash.clone();
+            self.transact(async move |transaction| {
+                sqlx::query("update session set seen_s = $2 where hash = $1")
+                    .bind(hash)
+                    .bind(now_s)
+                    .execute(transaction.connection())
+                    .await?;
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(Some(session))
+    }
+
+    /// Returns the sessions of the user of a session, the newest first.
+    ///
+    /// # Errors
+    /// If the database cannot be used.
+    pub async fn sessions_like(&self, session: &Session, now: Timestamp) -> Result<Vec<Session>> {
+        let now_s = time::stored(now);
+        let rows = sqlx::query(concat!(
+            sessions!(),
+            "and coalesce(session.user_id, 0) = $3 order by session.created_s desc, session.hash \
+             limit 200"
+        ))
+        .bind(now_s)
+        .bind(now_s.saturating_sub(IDLE_S))
+        .bind(session.user_id.unwrap_or(0))
+        .fetch_all(&mut *self.read().await?)
+        .await?;
+        Ok(rows.iter().map(load).collect::<Result<_, sqlx::Error>>()?)
+    }
+
+    /// Ends a session.
+    ///
+    /// # Errors
+    /// If the database cannot be used.
+    pub async fn end_session(&self, session: Session, actor: Actor, now: Timestamp) -> Result<()> {
+        self.transact(async move |transaction| {
+            sqlx::query("delete from session where hash = $1")
+                .bind(session.hash.clone())
+                .execute(transaction.connection())
+                .await?;
+            let entry = NewEntry {
+                team_id: session.team_id,
+                actor: &actor,
+                action: "session.end",
+                key_id: None,
+                detail: String::new(),
+            };
+            log::append(transaction, entry, time::stored(now)).await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Makes a session of an operator be about a team.
+    ///
+    /// # Errors
+    /// If there is no such team, or if the session is not an operator's.
+    pub async fn choose_team(&self, session: Session, team_id: u32) -> Result<()> {
+        session.role.require(Role::Operator)?;
+        self.transact(async move |transaction| {
+            crate::teams::find(transaction.connection(), team_id).await?;
+            sqlx::query("update session set team_id = $2 where hash = $1")
+                .bind(session.hash.clone())
+                .bind(i64::from(team_id))
+                .execute(transaction.connection())
+                .await?;
+            Ok(())
+        })
+        .await
+    }
+}

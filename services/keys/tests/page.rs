@@ -1,0 +1,916 @@
+//! The API Keys page: signing in, every role on every route, secrets that are shown once, proofs,
+//! and what other sites may not do.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+extern crate alloc;
+
+#[expect(dead_code, unreachable_pub, reason = "each test uses a part of this module")]
+mod support;
+
+use alloc::collections::BTreeSet;
+use std::sync::Mutex;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request};
+use http_body_util::BodyExt as _;
+use keytally::{Timestamp, now};
+use keytally_keys::api::ClientAddress;
+use keytally_keys::codes::Code;
+use keytally_keys::keys::KeyFilter;
+use keytally_keys::page::{Page, Settings, router};
+use keytally_keys::roles::Role;
+use sqlx::Connection as _;
+use support::{Site, creation, operator};
+use tower::ServiceExt as _;
+
+/// By how many seconds the clock of the page is ahead.
+static AHEAD_S: Mutex<u64> = Mutex::new(0);
+
+/// Moves the clock of the page ahead of that of the system.
+fn set_ahead(seconds: u64) {
+    *AHEAD_S.lock().unwrap() = seconds;
+}
+
+/// The clock of the page.
+fn clock() -> Timestamp {
+    Timestamp::from_unix_s(now().unix_s() + *AHEAD_S.lock().unwrap())
+}
+
+/// Tests that move the clock, and those that read it, take turns.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// A list with its page.
+struct Portal {
+    site: Site,
+    routes: Router,
+    team: u32,
+    _turn: tokio::sync::MutexGuard<'static, ()>,
+}
+
+/// A browser: a cookie, and requests as a browser sends them.
+struct Browser<'p> {
+    portal: &'p Portal,
+    cookie: String,
+    address: &'static str,
+}
+
+/// An answer.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    text: String,
+}
+
+impl Answer {
+    #[track_caller]
+    fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{self:#?}");
+        self
+    }
+
+    #[track_caller]
+    fn shows(self, part: &str) -> Self {
+        assert!(self.text.contains(part), "{part:?} is not in {}", self.text);
+        self
+    }
+
+    #[track_caller]
+    fn hides(self, part: &str) -> Self {
+        assert!(!self.text.contains(part), "{part:?} is in {}", self.text);
+        self
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// Returns the value of a field of the page.
+    #[track_caller]
+    fn field(&self, name: &str) -> String {
+        let begin = format!("name=\"{name}\" value=\"");
+        let (_, rest) =
+            self.text.split_once(&begin).unwrap_or_else(|| panic!("{name}: {}", self.text));
+        rest.split_once('"').unwrap().0.to_owned()
+    }
+
+    /// Returns the secret that the page shows.
+    #[track_caller]
+    fn secret(&self) -> String {
+        let (_, rest) = self.text.split_once("id=\"secret\" readonly value=\"").unwrap();
+        rest.split_once('"').unwrap().0.to_owned()
+    }
+}
+
+/// Encodes a form.
+fn encoded(fields: &[(&str, &str)]) -> String {
+    let escape =
+        |text: &str| -> String { text.bytes().map(|byte| format!("%{byte:02X}")).collect() };
+    let pairs = fields.iter().map(|(name, value)| format!("{}={}", escape(name), escape(value)));
+    pairs.collect::<Vec<_>>().join("&")
+}
+
+impl Portal {
+    async fn new() -> Self {
+        Self::with("http://localhost:8080", "").await
+    }
+
+    async fn with(public_url: &str, base_path: &str) -> Self {
+        let turn = TURN.lock().await;
+        set_ahead(0);
+        let site = Site::new().await;
+        let settings = Settings {
+            public_url: public_url.to_owned(),
+            base_path: base_path.to_owned(),
+            example_url: format!("{public_url}/api/v1/contacts"),
+            clock,
+        };
+        let routes = router(Page::new(site.list.clone(), settings).unwrap()).unwrap();
+        let team = site.list.create_team(None, "Acme", operator()).await.unwrap().team;
+        Self { site, routes, team, _turn: turn }
+    }
+
+    fn browser(&self) -> Browser<'_> {
+        Browser { portal: self, cookie: String::new(), address: "192.0.2.1" }
+    }
+
+    /// Returns the code of a new link.
+    async fn code(&self, user: Option<&str>, role: Role) -> Code {
+        let team = user.map(|_| self.team);
+        let mut caller = operator();
+        caller.now = clock();
+        let link = self.site.list.create_link(team, user, role, caller).await;
+        link.unwrap().code
+    }
+
+    /// Returns a browser that is signed in.
+    async fn signed_in(&self, role: Role) -> Browser<'_> {
+        let user = (role != Role::Operator).then_some(role.as_str());
+        let code = self.code(user, role).await;
+        let mut browser = self.browser();
+        let answer = browser.post("/in", &[("code", code.expose())]).await.expect(303);
+        assert_eq!(answer.header("location"), "/keys");
+        browser
+    }
+
+    /// Makes a key, and returns its id.
+    async fn key(&self) -> String {
+        let (_, row) = self.site.list.create_key(creation(self.team), operator()).await.unwrap();
+        row.key_id.to_string()
+    }
+}
+
+impl Browser<'_> {
+    async fn send(&mut self, mut request: Request<Body>) -> Answer {
+        if !self.cookie.is_empty() {
+            request.headers_mut().insert("cookie", self.cookie.parse().unwrap());
+        }
+        request.extensions_mut().insert(ClientAddress(self.address.to_owned()));
+        let response = self.portal.routes.clone().oneshot(request).await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        for cookie in headers.get_all("set-cookie") {
+            self.cookie = cookie.to_str().unwrap().split(';').next().unwrap().to_owned();
+        }
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        Answer { status, headers, text: String::from_utf8_lossy(&body).into_owned() }
+    }
+
+    async fn get(&mut self, path: &str) -> Answer {
+        let request = Request::get(format!("/keys{path}")).body(Body::empty());
+        self.send(request.unwrap()).await
+    }
+
+    async fn post_with(
+        &mut self,
+        path: &str,
+        fields: &[(&str, &str)],
+        headers: &[(&str, &str)],
+    ) -> Answer {
+        let mut request = Request::post(format!("/keys{path}"))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .header("host", "localhost:8080");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(Body::from(encoded(fields))).unwrap()).await
+    }
+
+    async fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        self.post_with(path, fields, &[("sec-fetch-site", "same-origin")]).await
+    }
+
+    /// Makes a key as a person does. Returns the page with its secret.
+    async fn make(&mut self, name: &str) -> Answer {
+        let form = self.get("/new").await.expect(200);
+        let fields = [("form_id", &*form.field("form_id")), ("name", name), ("env", "test")];
+        let fields = [&fields[..], &[("plan", "default"), ("lifetime", "90")]].concat();
+        self.post("/new", &fields).await
+    }
+}
+
+#[tokio::test]
+async fn link_signs_in_once_and_only_by_post() {
+    let portal = Portal::new().await;
+    let mut browser = portal.browser();
+    let away = browser.get("").await.expect(303);
+    assert_eq!(away.header("location"), "/keys/in");
+    // A program that previews the link does not use it up.
+    browser.get("/in").await.expect(200).shows("keytally keys link");
+    let code = portal.code(Some("ann"), Role::Viewer).await;
+    let answer = browser.post("/in", &[("code", code.expose())]).await.expect(303);
+    let cookie = answer.header("set-cookie").to_owned();
+    for part in ["keytally=", "HttpOnly", "SameSite=Lax", "Path=/", "Max-Age=604800"] {
+        assert!(cookie.contains(part), "{part}: {cookie}");
+    }
+    assert!(!cookie.contains("Secure") && !cookie.contains("Domain"), "{cookie}");
+    browser.get("").await.expect(200).shows("ann, viewer").shows("No keys yet");
+
+    // One answer to used, expired and foreign codes.
+    let mut texts = BTreeSet::new();
+    let late = portal.code(Some("ann"), Role::Viewer).await;
+    set_ahead(601);
+    for code in [code.expose(), late.expose(), "0".repeat(64).as_str(), "x", ""] {
+        let answer = portal.browser().post("/in", &[("code", code)]).await.expect(403);
+        assert!(answer.headers.get("set-cookie").is_none());
+        texts.insert(answer.text);
+    }
+    assert_eq!(texts.len(), 1);
+}
+
+#[tokio::test]
+async fn whole_link_is_a_code_too() {
+    let portal = Portal::new().await;
+    let code = portal.code(Some("ann"), Role::Viewer).await;
+    let link = format!("http://localhost:8080/keys/in#{}", code.expose());
+    portal.browser().post("/in", &[("code", &link)]).await.expect(303);
+}
+
+#[tokio::test]
+async fn failed_sign_ins_of_an_address_are_limited() {
+    let portal = Portal::new().await;
+    let mut browser = portal.browser();
+    for _ in 0..5 {
+        browser.post("/in", &[("code", "x")]).await.expect(403);
+    }
+    let code = portal.code(Some("ann"), Role::Viewer).await;
+    let refused = browser.post("/in", &[("code", code.expose())]).await.expect(429);
+    assert!(refused.header("retry-after").parse::<u32>().unwrap() > 0);
+    refused.shows("Too many sign-ins");
+    let mut other = Browser { address: "198.51.100.1", ..portal.browser() };
+    other.post("/in", &[("code", code.expose())]).await.expect(303);
+}
+
+#[tokio::test]
+async fn session_ends_when_idle_when_old_and_by_its_user() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Viewer).await;
+    set_ahead(8 * 3600 - 1);
+    browser.get("").await.expect(200);
+    // That request was a use, so the session lasts longer.
+    set_ahead(16 * 3600 - 2);
+    browser.get("").await.expect(200);
+    set_ahead(24 * 3600);
+    browser.get("").await.expect(303);
+
+    let mut browser = portal.signed_in(Role::Viewer).await;
+    for hours in (24..24 + 167).step_by(7) {
+        set_ahead(hours * 3600);
+        browser.get("").await.expect(200);
+    }
+    set_ahead((24 + 168) * 3600);
+    browser.get("").await.expect(303);
+
+    let mut browser = portal.signed_in(Role::Viewer).await;
+    let stolen = browser.cookie.clone();
+    let out = browser.post("/out", &[]).await.expect(303);
+    assert_eq!(out.header("clear-site-data"), "\"cache\", \"cookies\", \"storage\"");
+    browser.cookie = stolen;
+    browser.get("").await.expect(303);
+}
+
+#[tokio::test]
+async fn sign_in_replaces_the_session_of_the_browser() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Viewer).await;
+    let before = browser.cookie.clone();
+    let code = portal.code(Some("ann"), Role::Viewer).await;
+    browser.post("/in", &[("code", code.expose())]).await.expect(303);
+    assert_ne!(browser.cookie, before);
+    // A session that another person put into the browser is not the one that is signed in.
+    let mut other = Browser { cookie: before, ..portal.browser() };
+    other.get("").await.expect(303);
+    let mut fixed = Browser { cookie: format!("keytally={}", "a".repeat(64)), ..portal.browser() };
+    fixed.get("").await.expect(303);
+}
+
+#[tokio::test]
+async fn https_has_a_host_cookie_and_strict_transport() {
+    let portal = Portal::with("https://keys.example", "/internal").await;
+    let code = portal.code(Some("ann"), Role::Viewer).await;
+    let mut browser = portal.browser();
+    let body = Body::from(encoded(&[("code", code.expose())]));
+    let request = Request::post("/internal/keys/in")
+        .header("content-type", "application/x-www-form-urlencoded")
+        .header("origin", "https://keys.example")
+        .header("host", "inside:8080");
+    let answer = browser.send(request.body(body).unwrap()).await.expect(303);
+    assert_eq!(answer.header("location"), "/internal/keys");
+    let cookie = answer.header("set-cookie");
+    assert!(cookie.starts_with("__Host-keytally=") && cookie.contains("; Secure"), "{cookie}");
+    assert!(answer.header("strict-transport-security").contains("max-age=31536000"));
+    let request = Request::get("/internal/keys").body(Body::empty()).unwrap();
+    let page = browser.send(request).await.expect(200);
+    assert!(page.text.contains("href=\"/internal/keys/team\""));
+    assert!(!page.text.contains("href=\"/keys"), "{}", page.text);
+}
+
+#[tokio::test]
+async fn change_of_another_site_is_refused() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    for headers in [
+        &[("sec-fetch-site", "cross-site")][..],
+        &[("sec-fetch-site", "same-site")],
+        &[("origin", "https://evil.example")],
+        &[("origin", "null")],
+    ] {
+        let fields = [("name", "Stolen")];
+        let answer = browser.post_with("/team/rename", &fields, headers).await.expect(403);
+        answer.shows("not sent from this page");
+    }
+    browser.get("/team").await.expect(200).shows("Acme").hides("Stolen");
+    let origin = [("origin", "http://localhost:8080")];
+    browser.post_with("/team/rename", &[("name", "Ours")], &origin).await.expect(303);
+}
+
+#[tokio::test]
+async fn secret_is_in_one_response_only() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    let form = browser.get("/new").await.expect(200);
+    let fields = [("form_id", &*form.field("form_id")), ("name", "billing"), ("env", "live")];
+    let fields = [&fields[..], &[("plan", "pro"), ("lifetime", "90"), ("scope", "read")]].concat();
+    let page = browser
+        .post_with(
+            "/new",
+            &fields,
+            &[("sec-fetch-site", "same-origin"), ("accept-encoding", "gzip")],
+        )
+        .await
+        .expect(200);
+    let secret = page.secret();
+    assert_eq!(page.header("cache-control"), "no-store");
+    assert_eq!(page.header("content-encoding"), "");
+    let url = "http://localhost:8080/api/v1/contacts";
+    let page = page.shows(&format!("curl -i -H 'X-API-Key: {secret}' {url}"));
+    page.shows(&format!("BILLING_API_KEY={secret}"));
+    assert_eq!(portal.site.gate().peek(Some(secret.as_bytes()), 1).http_status(), 200);
+
+    // The same form again makes no second key and does not show the secret.
+    browser.post("/new", &fields).await.expect(409).shows("was sent before").hides(&secret);
+    let filter = KeyFilter { team_id: Some(portal.team), limit: 10, ..KeyFilter::default() };
+    let rows = portal.site.list.keys(&filter, now()).await.unwrap();
+    assert_eq!(rows.len(), 1);
+    assert!(rows[0].shown_s.is_some());
+    let id = rows[0].key_id.to_string();
+    for path in ["", "/log", "/log.csv", &format!("/k/{id}")] {
+        browser.get(path).await.expect(200).hides(&secret);
+    }
+    browser.get("").await.expect(200).shows("billing").shows("owner").hides("never shown");
+    browser.get("/log").await.expect(200).shows("created the key");
+}
+
+#[tokio::test]
+async fn form_with_a_wrong_value_keeps_what_was_filled_in() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    let form_id = browser.get("/new").await.expect(200).field("form_id");
+    let base = [("form_id", &*form_id), ("note", "kept note"), ("plan", "pro")];
+    for (fields, sentence) in [
+        (
+            [("name", "kept"), ("env", "Live!"), ("lifetime", "90"), ("date", "")],
+            "1 to 8 characters",
+        ),
+        ([("name", ""), ("env", "test"), ("lifetime", "90"), ("date", "")], "It is empty"),
+        (
+            [("name", "kept"), ("env", "test"), ("lifetime", "date"), ("date", "x")],
+            "must be a date",
+        ),
+        (
+            [("name", "kept"), ("env", "test"), ("lifetime", "date"), ("date", "2020-01-01")],
+            "later than today",
+        ),
+        ([("name", "kept"), ("env", "test"), ("lifetime", "-1"), ("date", "")], "choose one"),
+    ] {
+        let answer = browser.post("/new", &[&base[..], &fields].concat()).await.expect(400);
+        let answer = answer.shows("kept note").shows("value=\"pro\" checked");
+        assert!(answer.text.to_lowercase().contains(&sentence.to_lowercase()), "{}", answer.text);
+    }
+    browser.post("/new", &[("name", "a"), ("env", "test")]).await.expect(400);
+}
+
+#[tokio::test]
+async fn rotation_keeps_the_key_and_can_be_ended() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    let old = browser.make("billing").await.expect(200).secret();
+    let id = portal.site.gate().list()[0].key_id.to_string();
+    let at = format!("/k/{id}");
+    let form = browser.get(&format!("{at}/rotate")).await.expect(200);
+    let fields = [("form_id", &*form.field("form_id")), ("grace", "3600")];
+    let page = browser.post(&format!("{at}/rotate"), &fields).await.expect(200);
+    let new = page.secret();
+    page.shows("old secret is valid until");
+    let status = |key: &str| portal.site.gate().peek(Some(key.as_bytes()), 1).http_status();
+    assert_eq!([status(&old), status(&new)], [200, 200]);
+    browser.post(&format!("{at}/rotate"), &fields).await.expect(409).hides(&new);
+    browser.get(&at).await.expect(200).shows("End it now").shows("0 requests used it");
+    browser.get(&format!("{at}/end-grace")).await.expect(200).shows("refused at once");
+    browser.post(&format!("{at}/end-grace"), &[]).await.expect(303);
+    assert_eq!([status(&old), status(&new)], [401, 200]);
+    browser.get(&at).await.expect(200).hides("End it now").shows("ended the old secret");
+    for (grace, hours) in [("own", "0"), ("own", "x"), ("own", "9999"), ("7", "")] {
+        let form = browser.get(&format!("{at}/rotate")).await.expect(200);
+        let fields = [("form_id", &*form.field("form_id")), ("grace", grace), ("hours", hours)];
+        browser.post(&format!("{at}/rotate"), &fields).await.expect(400).shows("1 to 8760");
+    }
+}
+
+#[tokio::test]
+async fn key_in_use_is_revoked_only_with_its_name() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    browser.make("billing").await.expect(200);
+    let id = portal.site.gate().list()[0].key_id;
+    let at = format!("/k/{id}/revoke");
+    browser.get(&at).await.expect(200).shows("never used").hides("Name of the key");
+    portal.mark_used(id).await;
+    browser.get(&at).await.expect(200).shows("Name of the key");
+    browser.post(&at, &[("why", "leaked"), ("typed", "Billing")]).await.expect(400).shows("leaked");
+    browser.post(&at, &[("why", "leaked"), ("typed", "billing")]).await.expect(303);
+    let page = browser.get(&format!("/k/{id}?done=revoked")).await.expect(200);
+    page.shows("leaked").shows("Requests with it are refused").hides("/rotate");
+    browser.post(&at, &[("typed", "billing")]).await.expect(409);
+}
+
+impl Portal {
+    /// Records a use of a key, as the service's counts do.
+    async fn mark_used(&self, key_id: keytally::KeyId) {
+        let url = format!("sqlite:{}", self.site.path("keys.db").display());
+        let mut connection = sqlx::AnyConnection::connect(&url).await.unwrap();
+        sqlx::query("update \"key\" set last_used_s = $2 where key_id = $1")
+            .bind(key_id.number().cast_signed())
+            .bind(i64::try_from(now().unix_s()).unwrap())
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn several_keys_are_revoked_with_their_number() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Admin).await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(portal.key().await);
+    }
+    browser.get("/bulk").await.expect(400).shows("No key is ticked");
+    let query = format!("/bulk?id={}&id={}&id={}", ids[0], ids[1], ids[0]);
+    browser.get(&query).await.expect(200).shows("Revoke 2 keys");
+    let fields = [("id", &*ids[0]), ("id", &*ids[1]), ("why", "leaked")];
+    browser.post("/bulk", &[&fields[..], &[("typed", "3")]].concat()).await.expect(400);
+    browser.post("/bulk", &[&fields[..], &[("typed", "2")]].concat()).await.expect(303);
+    browser.get("?revoked=2").await.expect(200).shows("Revoked 2 keys");
+    browser.get("?state=revoked").await.shows(&ids[0]).shows(&ids[1]).hides(&ids[2]);
+}
+
+#[tokio::test]
+async fn old_session_makes_a_change_only_after_a_proof() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    let id = portal.key().await;
+    let form_id = browser.get("/new").await.expect(200).field("form_id");
+    set_ahead(601);
+    let fields = [("form_id", &*form_id), ("name", "kept \"name\""), ("env", "test")];
+    let fields = [&fields[..], &[("lifetime", "90")]].concat();
+    let ask = browser.post("/new", &fields).await.expect(403);
+    let ask = ask.shows("Confirm that it is you").shows("action=\"/keys/new\"");
+    ask.shows("name=\"name\" value=\"kept &#34;name&#34;\"");
+
+    // Everything that a stolen session must not do.
+    let rotation = [("form_id", &*form_id), ("grace", "0")];
+    for (path, fields) in [
+        (format!("/k/{id}/rotate"), &rotation[..]),
+        (format!("/k/{id}/end-grace"), &[]),
+        (format!("/k/{id}/revoke"), &[]),
+        (format!("/k/{id}/edit"), &[("name", "a"), ("lifetime", "never"), ("plan", "pro")]),
+        ("/bulk".to_owned(), &[("id", &*id), ("typed", "1")]),
+        ("/team/invite".to_owned(), &[("user", "eve"), ("role", "owner")]),
+        ("/team/rename".to_owned(), &[("name", "Stolen")]),
+        ("/team/set".to_owned(), &[("live_role", "member")]),
+        ("/team/role".to_owned(), &[("user", "1"), ("role", "owner")]),
+    ] {
+        browser.post(&path, fields).await.expect(403).shows("Confirm that it is you");
+    }
+    // A name, a note and an earlier end need none.
+    let harmless = [("name", "new name"), ("lifetime", "30"), ("scope", "read")];
+    browser.post(&format!("/k/{id}/edit"), &harmless).await.expect(303);
+
+    // A code of another user is not a proof.
+    let other = portal.code(Some("eve"), Role::Owner).await;
+    let with = |code: &Code| {
+        [&fields[..], &[("code", code.expose())]]
+            .concat()
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect::<Vec<_>>()
+    };
+    let send = async |browser: &mut Browser<'_>, fields: Vec<(String, String)>| {
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (&**name, &**value)).collect();
+        browser.post("/new", &fields).await
+    };
+    send(&mut browser, with(&other)).await.expect(403).shows("another user");
+    let own = portal.code(Some("owner"), Role::Owner).await;
+    let stolen = browser.cookie.clone();
+    let page = send(&mut browser, with(&own)).await.expect(200);
+    assert!(!page.secret().is_empty());
+    // The token changed, and the old one is worth nothing.
+    assert_ne!(browser.cookie, stolen);
+    browser.get("").await.expect(200);
+    Browser { cookie: stolen, ..portal.browser() }.get("").await.expect(303);
+}
+
+#[tokio::test]
+async fn html_in_every_text_is_shown_as_text() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    let hostile = "<script>alert(1)</script>\"'";
+    browser.make(hostile).await.expect(200).hides(hostile);
+    let id = portal.site.gate().list()[0].key_id.to_string();
+    browser.post("/team/rename", &[("name", hostile)]).await.expect(303);
+    browser.post("/team/invite", &[("user", hostile), ("role", "viewer")]).await.expect(200);
+    let at = format!("/k/{id}");
+    let edit = [("name", hostile), ("note", hostile), ("lifetime", "keep")];
+    browser.post(&format!("{at}/edit"), &edit).await.expect(303);
+    let escaped = "&#60;script&#62;alert(1)&#60;/script&#62;&#34;&#39;";
+    for path in [
+        "",
+        "?search=%3Cscript%3E%22",
+        "/team",
+        "/log",
+        "/me",
+        "/new",
+        "/team/remove?user=2",
+        "/log?key=%3Cscript%3E",
+        &at,
+        &format!("{at}/edit"),
+        &format!("{at}/rotate"),
+        &format!("{at}/revoke"),
+        &format!("/bulk?id={id}"),
+    ] {
+        let page = browser.get(path).await.expect(200);
+        assert!(!page.text.contains("<script>"), "{path}: {}", page.text);
+    }
+    browser.get("").await.shows(escaped);
+    let mut texts = Vec::new();
+    for fields in [
+        &[("name", hostile), ("env", hostile)][..],
+        &[("name", "a"), ("env", "test"), ("plan", hostile)],
+        &[("name", "a"), ("env", "test"), ("scope", hostile)],
+    ] {
+        let form_id = browser.get("/new").await.field("form_id");
+        let fields = [fields, &[("form_id", &*form_id), ("lifetime", "90"), ("note", hostile)]];
+        texts.push(browser.post("/new", &fields.concat()).await.expect(400).text);
+    }
+    assert!(texts.iter().all(|text| !text.contains("<script>")));
+}
+
+/// A page or a change: the method, the path, the least role, and a form.
+type Route = (&'static str, &'static str, Role, &'static [(&'static str, &'static str)]);
+
+/// All routes with a session. `ID` is a key of the team.
+const ROUTES: [Route; 25] = [
+    ("GET", "", Role::Viewer, &[]),
+    ("GET", "/k/ID", Role::Viewer, &[]),
+    ("GET", "/team", Role::Viewer, &[]),
+    ("GET", "/log", Role::Viewer, &[]),
+    ("GET", "/log.csv", Role::Viewer, &[]),
+    ("GET", "/me", Role::Viewer, &[]),
+    ("GET", "/new", Role::Member, &[]),
+    ("POST", "/new", Role::Member, &[]),
+    ("GET", "/k/ID/rotate", Role::Admin, &[]),
+    ("POST", "/k/ID/rotate", Role::Admin, &[]),
+    ("GET", "/k/ID/end-grace", Role::Admin, &[]),
+    ("POST", "/k/ID/end-grace", Role::Admin, &[]),
+    ("GET", "/k/ID/edit", Role::Admin, &[]),
+    ("POST", "/k/ID/edit", Role::Admin, &[("lifetime", "x")]),
+    ("GET", "/k/ID/revoke", Role::Admin, &[]),
+    ("POST", "/k/ID/revoke", Role::Admin, &[("why", "\u{7}")]),
+    ("GET", "/bulk?id=ID", Role::Admin, &[]),
+    ("POST", "/bulk", Role::Admin, &[("id", "ID"), ("typed", "x")]),
+    ("POST", "/team/rename", Role::Owner, &[]),
+    ("POST", "/team/set", Role::Owner, &[("live_role", "x")]),
+    ("POST", "/team/invite", Role::Owner, &[]),
+    ("POST", "/team/withdraw", Role::Owner, &[]),
+    ("POST", "/team/role", Role::Owner, &[]),
+    ("GET", "/team/remove?user=99", Role::Owner, &[]),
+    ("GET", "/teams", Role::Operator, &[]),
+];
+
+#[tokio::test]
+async fn each_role_may_do_what_its_name_says() {
+    let portal = Portal::new().await;
+    let id = portal.key().await;
+    for role in Role::ALL {
+        let mut browser = portal.signed_in(role).await;
+        for (method, path, least, fields) in ROUTES {
+            let path = path.replace("ID", &id);
+            let fields: Vec<_> = fields
+                .iter()
+                .map(|&(name, value)| (name, if value == "ID" { &*id } else { value }))
+                .collect();
+            let answer = match method {
+                "GET" => browser.get(&path).await,
+                _ => browser.post(&path, &fields).await,
+            };
+            let is_refused = answer.status == 403;
+            assert_eq!(is_refused, role < least, "{role:?} {method} {path}: {answer:#?}");
+            assert!(answer.status < 500, "{role:?} {method} {path}: {answer:#?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn key_of_another_team_is_unknown() {
+    let portal = Portal::new().await;
+    let other = portal.site.list.create_team(None, "Other", operator()).await.unwrap();
+    let (_, row) = portal.site.list.create_key(creation(other.team), operator()).await.unwrap();
+    let mut browser = portal.signed_in(Role::Owner).await;
+    let unknown = "00000000001";
+    for path in ["/k/ID", "/k/ID/rotate", "/k/ID/edit", "/k/ID/revoke", "/bulk?id=ID"] {
+        let [theirs, none] = [&*row.key_id.to_string(), unknown].map(|id| path.replace("ID", id));
+        let [theirs, none] =
+            [browser.get(&theirs).await.expect(404), browser.get(&none).await.expect(404)];
+        assert_eq!(theirs.text, none.text);
+    }
+    browser.get("").await.expect(200).hides(&row.key_id.to_string());
+    browser.get("/log").await.expect(200).hides("Other").hides(&row.key_id.to_string());
+}
+
+#[tokio::test]
+async fn removed_member_loses_the_sessions_and_the_keys_stay() {
+    let portal = Portal::new().await;
+    let mut member = portal.signed_in(Role::Member).await;
+    member.make("billing").await.expect(200);
+    let mut owner = portal.signed_in(Role::Owner).await;
+    owner.get("/team").await.expect(200).shows("member").shows("owner");
+    owner.get("/team/remove?user=1").await.expect(200).shows("Keys that the member made stay");
+    owner.post("/team/remove", &[("user", "1")]).await.expect(303);
+    member.get("").await.expect(303);
+    owner.get("").await.expect(200).shows("billing").shows("member");
+    // The last owner stays.
+    owner.post("/team/remove", &[("user", "2")]).await.expect(409).shows("no owner");
+    owner.post("/team/role", &[("user", "2"), ("role", "viewer")]).await.expect(409);
+}
+
+#[tokio::test]
+async fn new_role_holds_in_open_sessions() {
+    let portal = Portal::new().await;
+    let mut viewer = portal.signed_in(Role::Viewer).await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    viewer.get("/new").await.expect(403).shows("needs the role member");
+    owner.post("/team/role", &[("user", "1"), ("role", "member")]).await.expect(303);
+    viewer.get("/new").await.expect(200);
+}
+
+#[tokio::test]
+async fn invitation_is_shown_once_and_signs_in() {
+    let portal = Portal::new().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    let fields = [("user", "bob@example.com"), ("role", "member")];
+    let page = owner.post("/team/invite", &fields).await.expect(200);
+    let link = page.secret();
+    assert!(link.starts_with("http://localhost:8080/keys/in#"), "{link}");
+    owner.get("/team").await.shows("bob@example.com").hides(link.split_once('#').unwrap().1);
+    set_ahead(72 * 3600 - 1);
+    let mut bob = portal.browser();
+    bob.post("/in", &[("code", &link)]).await.expect(303);
+    bob.get("").await.expect(200).shows("bob@example.com, member");
+}
+
+#[tokio::test]
+async fn sessions_are_listed_and_end_one_by_one() {
+    let portal = Portal::new().await;
+    let mut one = portal.signed_in(Role::Viewer).await;
+    let mut two = portal.signed_in(Role::Viewer).await;
+    let mut other = portal.signed_in(Role::Owner).await;
+    let page = one.get("/me").await.expect(200);
+    // The session of the browser itself is ended last.
+    let mut lines: Vec<_> = page.text.split("<tr>").skip(2).collect();
+    lines.sort_by_key(|line| line.contains("this one"));
+    let id = |line: &&str| line.split("name=\"session\" value=\"").nth(1).unwrap()[..16].to_owned();
+    let ids: Vec<_> = lines.iter().map(id).collect();
+    assert_eq!(ids.len(), 2);
+    // A session of another user is not one's own.
+    other.post("/me/end", &[("session", &ids[0])]).await.expect(404);
+    for id in ids {
+        one.post("/me/end", &[("session", &id)]).await.expect(303);
+    }
+    one.get("").await.expect(303);
+    two.get("").await.expect(303);
+    other.get("").await.expect(200);
+}
+
+#[tokio::test]
+async fn operator_chooses_among_teams() {
+    let portal = Portal::new().await;
+    // With one team, there is nothing to choose.
+    let mut only = portal.signed_in(Role::Operator).await;
+    only.get("").await.expect(200).shows("Acme");
+    only.post("/teams/new", &[("name", "Second")]).await.expect(303);
+    only.get("").await.expect(200).shows("Second");
+    let mut operator = portal.signed_in(Role::Operator).await;
+    assert_eq!(operator.get("").await.expect(303).header("location"), "/keys/teams");
+    operator.get("/teams").await.expect(200).shows("Acme").shows("Second");
+    operator.post("/teams", &[("team", "1")]).await.expect(303);
+    operator.get("").await.expect(200).shows("Acme");
+    operator.post("/teams", &[("team", "9")]).await.expect(404);
+}
+
+#[tokio::test]
+async fn every_response_has_the_security_headers() {
+    let portal = Portal::new().await;
+    let id = portal.key().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    let style = browser.get("").await.text;
+    let style = style.split("/keys/assets/").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let mut answers = Vec::new();
+    for path in [
+        "",
+        "/in",
+        "/new",
+        "/team",
+        "/log",
+        "/log.csv",
+        "/me",
+        "/nothing",
+        "/assets/none",
+        "/k/x",
+        &format!("/k/{id}"),
+        &format!("/assets/{style}"),
+        "/k/%ff",
+        "/teams",
+    ] {
+        answers.push((path.to_owned(), browser.get(path).await));
+    }
+    let long = "x".repeat(70_000);
+    answers.push(("long".to_owned(), browser.post("/new", &[("name", &long)]).await.expect(413)));
+    answers.push(("method".to_owned(), browser.post("/log", &[]).await.expect(405)));
+    answers.push(("away".to_owned(), portal.browser().get("/team").await.expect(303)));
+    for (path, answer) in answers {
+        let policy = answer.header("content-security-policy");
+        for part in
+            ["default-src 'none'", "script-src 'self'", "frame-ancestors 'none'", "base-uri 'none'"]
+        {
+            assert!(policy.contains(part), "{path}: {policy}");
+        }
+        assert!(!policy.contains("unsafe"), "{policy}");
+        for (name, value) in [
+            ("x-content-type-options", "nosniff"),
+            ("referrer-policy", "no-referrer"),
+            ("x-frame-options", "DENY"),
+            ("cross-origin-opener-policy", "same-origin"),
+            ("cross-origin-resource-policy", "same-origin"),
+        ] {
+            assert_eq!(answer.header(name), value, "{path}");
+        }
+        let cache = answer.header("cache-control");
+        let is_asset = path == format!("/assets/{style}");
+        let expected = if is_asset { "public, max-age=31536000, immutable" } else { "no-store" };
+        assert_eq!(cache, expected, "{path}");
+        // Neither styles nor scripts in the page.
+        assert!(!answer.text.contains(" style=") && !answer.text.contains("<style"), "{path}");
+        if answer.status >= 400 {
+            assert!(answer.text.contains("<h1>"), "{path}: {}", answer.text);
+        }
+    }
+}
+
+#[tokio::test]
+async fn list_pages_through_all_keys_and_filters() {
+    let portal = Portal::new().await;
+    for index in 0..120 {
+        let mut new = creation(portal.team);
+        new.name = format!("key {index} 100%_a");
+        portal.site.list.create_key(new, operator()).await.unwrap();
+    }
+    let mut browser = portal.signed_in(Role::Viewer).await;
+    let (mut names, mut path, mut pages) = (BTreeSet::new(), String::new(), 0);
+    loop {
+        let page = browser.get(&path).await.expect(200);
+        for part in page.text.split("<bdi>key ").skip(1) {
+            names.insert(part.split(' ').next().unwrap().to_owned());
+        }
+        pages += 1;
+        let Some(next) = page.text.split("rel=\"next\" href=\"/keys").nth(1) else { break };
+        path = next.split('"').next().unwrap().replace("&#38;", "&");
+    }
+    assert_eq!((names.len(), pages), (120, 3));
+    browser.get("?search=key+11+").await.expect(200).shows("key 11 ").hides("key 12 ");
+    browser.get("?search=%25_a").await.expect(200).shows("key 119 ");
+    browser.get("?search=%25x").await.expect(200).shows("No key matches");
+    browser.get("?env=test").await.expect(200).shows("No key matches");
+    browser.get("?plan=default&state=active&env=live").await.expect(200).shows("key 119 ");
+    // A script gets the lines alone.
+    let request = Request::get("/keys?search=key+11+").header("HX-Request-Type", "partial");
+    let part = browser.send(request.body(Body::empty()).unwrap()).await.expect(200);
+    assert!(part.text.contains("key 11 ") && !part.text.contains("<html"), "{}", part.text);
+    let mut varies = part.headers.get_all("vary").iter();
+    assert!(varies.any(|value| value == "HX-Request-Type"));
+}
+
+#[tokio::test]
+async fn closed_database_is_a_sentence_and_keys_work_on() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    let secret = browser.make("billing").await.expect(200).secret();
+    portal.site.list.database().close().await;
+    let page = browser.get("").await.expect(503);
+    assert!(!page.header("retry-after").is_empty());
+    page.shows("Requests with keys are still answered");
+    assert_eq!(portal.site.gate().peek(Some(secret.as_bytes()), 1).http_status(), 200);
+}
+
+#[tokio::test]
+async fn full_gate_is_a_sentence_with_what_to_do() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    let gate = portal.site.gate();
+    let new = keytally::NewKey::new(portal.team, keytally::Name::new("test").unwrap());
+    while gate.issue(&new).is_ok() {}
+    browser.make("one more").await.expect(409).shows("larger gate");
+}
+
+#[tokio::test]
+async fn rules_of_a_team_hold_for_all_its_keys() {
+    let portal = Portal::new().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    for days in ["0", "3651", "x", "-1"] {
+        let fields = [("longest", days), ("live_role", "member")];
+        owner.post("/team/set", &fields).await.expect(400).shows("from 1 to 3650");
+    }
+    owner.post("/team/set", &[("longest", "60"), ("live_role", "member")]).await.expect(303);
+    owner.get("/team?done=set").await.expect(200).shows("The settings hold");
+    // A member makes a live key, and no key is valid for more than 60 days.
+    let mut member = portal.signed_in(Role::Member).await;
+    let form = member.get("/new").await.expect(200).hides("value=\"never\"").hides("1 year");
+    let form_id = form.field("form_id");
+    let fields = [("form_id", &*form_id), ("name", "a"), ("env", "live")];
+    let days = |days| [&fields[..], &[("lifetime", days)]].concat();
+    for late in ["61", "never"] {
+        member.post("/new", &days(late)).await.expect(400).shows("within 60 days");
+    }
+    member.post("/new", &days("60")).await.expect(200);
+    let id = portal.site.gate().list()[0].key_id;
+    member.get(&format!("/k/{id}/rotate")).await.expect(200);
+    let edit = [("name", "a"), ("lifetime", "never")];
+    owner.post(&format!("/k/{id}/edit"), &edit).await.expect(400).shows("within 60 days");
+    owner.post("/team/set", &[("longest", ""), ("live_role", "owner")]).await.expect(303);
+    member.get(&format!("/k/{id}/rotate")).await.expect(403);
+    owner.post(&format!("/k/{id}/edit"), &edit).await.expect(303);
+}
+
+#[tokio::test]
+async fn invitation_is_listed_until_it_is_withdrawn() {
+    let portal = Portal::new().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    let fields = [("user", "bob"), ("role", "member")];
+    let link = owner.post("/team/invite", &fields).await.expect(200).secret();
+    let page = owner.get("/team").await.expect(200).shows("Links that are not used yet");
+    let id = page.field("link");
+    portal.signed_in(Role::Admin).await.get("/team").await.hides("not used yet");
+    owner.post("/team/withdraw", &[("link", &id)]).await.expect(303);
+    owner.get("/team?done=withdrawn").await.expect(200).hides("not used yet");
+    owner.post("/team/withdraw", &[("link", &id)]).await.expect(404);
+    portal.browser().post("/in", &[("code", &link)]).await.expect(403);
+}
+
+#[tokio::test]
+async fn log_is_filtered_by_key_and_by_kind() {
+    let portal = Portal::new().await;
+    let id = portal.key().await;
+    let mut viewer = portal.signed_in(Role::Viewer).await;
+    viewer.get("/log").await.expect(200).shows("signed in").shows("created the key");
+    viewer.get("/log?what=key.").await.expect(200).hides("signed in").shows("created the key");
+    viewer.get("/log?what=session.").await.expect(200).shows("signed in").hides("created the key");
+    let other = "00000000001";
+    viewer.get(&format!("/log?key={other}")).await.expect(200).shows("No entry matches");
+    viewer.get("/log?key=x").await.expect(200).shows("not a key id");
+    let file = viewer.get(&format!("/log.csv?key={id}")).await.expect(200);
+    assert_eq!(file.header("content-type"), "text/csv; charset=utf-8");
+    let lines: Vec<_> = file.text.lines().collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[1].contains(&format!("\"created the key\",\"{id}\"")), "{lines:?}");
+}
