@@ -1,5 +1,5 @@
 // What the page does better with script: it takes the code of a link, shows times in the reader's
-// zone, copies, and asks before a secret is lost. Everything else is plain HTML.
+// zone, copies, and warns before a secret is lost. Everything else is plain HTML.
 (() => {
   "use strict";
   const all = (selector, root = document) => root.querySelectorAll(selector);

@@ -192,8 +192,8 @@ impl List {
         .await
     }
 
-    /// Uses a code up as a proof that the person of a session is its user. Returns the session's new
-    /// token.
+    /// Uses a code up as a proof that the person of a session is its user. Returns the new token of
+    /// the session.
     ///
     /// # Errors
     /// One for all codes that are not valid, or that sign in another user; those of the database.

@@ -29,7 +29,7 @@ struct Entrance {
 }
 
 /// Shows the field for a code. Nothing is used up, so programs that preview links do no harm.
-pub(super) async fn ask(
+pub(super) async fn form(
     State(page): State<Page>,
     parameters: Parameters,
 ) -> Result<Response, Refusal> {

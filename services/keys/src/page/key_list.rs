@@ -155,7 +155,7 @@ pub(super) fn plans(list: &List) -> Vec<String> {
     list.gate().load().table().plans().map(|(_, plan)| plan.name.to_string()).collect()
 }
 
-/// The lines. A script asks for them alone.
+/// The lines. A script requests them alone.
 #[derive(Template)]
 #[template(path = "rows.html")]
 struct Rows {

@@ -34,7 +34,7 @@ const RANGES: [(&str, &str, Width, i64); 3] = [
     ("30d", "30 days", Width::Day, 30),
 ];
 
-/// A bucket of the table beside the picture.
+/// A bucket of the table below the picture.
 pub(super) struct BucketLine {
     start: Moment,
     is_open: bool,
@@ -73,7 +73,7 @@ pub(super) struct Grace {
     uses: String,
 }
 
-/// The quotas and the use of a key. A script asks for them alone.
+/// The quotas and the use of a key. A script requests them alone.
 #[derive(Template)]
 #[template(path = "usage.html")]
 struct Usage {

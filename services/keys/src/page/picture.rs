@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn small_count_beside_a_large_one_is_visible() {
+    fn small_count_next_to_a_large_one_is_visible() {
         let picture = Picture::small(&[point(1, 0), point(1_000_000, 0), point(0, 0)]);
         assert!(picture.admitted.starts_with("M16 24v-1M"), "{}", picture.admitted);
         assert!(picture.open.is_none() && !picture.is_empty);

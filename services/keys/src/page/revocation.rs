@@ -63,7 +63,7 @@ async fn candidates(team: &TeamVisit, rows: &[KeyRow]) -> Result<Vec<Candidate>,
     Ok(rows.iter().map(candidate).collect())
 }
 
-/// The page that asks before a key is revoked.
+/// The page that requests a confirmation before a key is revoked.
 #[derive(Template)]
 #[template(path = "revoke.html")]
 struct Form {
@@ -91,7 +91,7 @@ async fn form_page(team: &TeamVisit, row: KeyRow) -> Result<Form, Stop> {
     Ok(Form { frame, key, why: String::new(), typed: String::new(), problem: None })
 }
 
-/// Asks before a key is revoked.
+/// Requests a confirmation before a key is revoked.
 pub(super) async fn form(team: TeamVisit, Path(id): Path<String>) -> Result<Response, Stop> {
     let row = revocable(&team, &id).await?;
     Ok(show(&form_page(&team, row).await?)?)
@@ -130,7 +130,7 @@ fn again(form: Form, fields: &Fields, problem: Option<String>) -> Result<Respons
     Ok(respond(StatusCode::BAD_REQUEST, &Form { why, typed, problem, ..form })?)
 }
 
-/// The page that asks before several keys are revoked.
+/// The page that requests a confirmation before several keys are revoked.
 #[derive(Template)]
 #[template(path = "bulk.html")]
 struct BulkForm {
@@ -169,7 +169,7 @@ async fn bulk_page(team: &TeamVisit, rows: &[KeyRow]) -> Result<BulkForm, Stop> 
     })
 }
 
-/// Asks before several keys are revoked.
+/// Requests a confirmation before several keys are revoked.
 pub(super) async fn bulk_form(
     team: TeamVisit,
     Parameters(parameters): Parameters,

@@ -127,7 +127,7 @@ fn grace_s(fields: &Fields, row: &KeyRow, now_s: i64) -> crate::error::Result<u6
     Ok(u64::try_from(grace_s.min(rest_s)).unwrap_or(0))
 }
 
-/// The page that asks before the old secret ends.
+/// The page that requests a confirmation before the old secret ends.
 #[derive(Template)]
 #[template(path = "end.html")]
 struct End {
@@ -138,7 +138,7 @@ struct End {
     uses: String,
 }
 
-/// Asks before the old secret ends.
+/// Requests a confirmation before the old secret ends.
 pub(super) async fn end_form(team: TeamVisit, Path(id): Path<String>) -> Result<Response, Stop> {
     let row = rotatable(&team, &id).await?;
     let now = team.visit.now;

@@ -294,7 +294,7 @@ pub(super) async fn set_role(mut team: TeamVisit, fields: Fields) -> Result<Resp
     Ok(Redirect::to(&visit.at("/team?done=role")).into_response())
 }
 
-/// The page that asks before a member is removed.
+/// The page that requests a confirmation before a member is removed.
 #[derive(Template)]
 #[template(path = "remove.html")]
 struct Removal {
@@ -304,7 +304,7 @@ struct Removal {
     role: String,
 }
 
-/// Asks before a member is removed.
+/// Requests a confirmation before a member is removed.
 pub(super) async fn removal(team: TeamVisit, parameters: Parameters) -> Result<Response, Stop> {
     team.visit.require(Role::Owner)?;
     let Member { user, name, role, .. } = member(&team, parameters.get("user")).await?;

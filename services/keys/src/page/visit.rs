@@ -63,7 +63,7 @@ pub(super) struct Visit {
     pub(super) session: Session,
     pub(super) now: Timestamp,
     pub(super) origin: Origin,
-    /// Whether a script asks for a part of the page.
+    /// Whether a script requests a part of the page.
     pub(super) is_partial: bool,
     /// The path of the request.
     path: String,
@@ -130,7 +130,7 @@ impl FromRequestParts<Page> for TeamVisit {
     }
 }
 
-/// The page that asks for a proof before a change.
+/// The page that requests a proof before a change.
 #[derive(Template)]
 #[template(path = "confirm.html")]
 struct Confirm<'a> {
@@ -160,7 +160,7 @@ impl Visit {
     }
 
     /// Continues if the person proved recently to be the user, or does so by the field `code`.
-    /// Otherwise, shows a page that asks for a code and keeps what was filled in.
+    /// Otherwise, shows a page that requests a code and keeps what was filled in.
     pub(super) async fn prove(&mut self, fields: &Fields) -> Result<(), Stop> {
         if self.session.is_proved(self.now) {
             return Ok(());

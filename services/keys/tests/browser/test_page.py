@@ -38,7 +38,7 @@ def make_key(page, service, name, env="test", lifetime="90"):
 
 
 def leave(page):
-    """Leaves the page of a secret, and confirms it if the page asks."""
+    """Leaves the page of a secret, and confirms it if the page warns."""
     page.once("dialog", lambda dialog: dialog.accept())
     page.click("text=I have stored it")
     page.wait_for_url(re.compile(r"/keys/k/"))
@@ -137,7 +137,7 @@ def test_copy_without_clipboard_selects_the_text(service, open_page):
     assert page.evaluate("getSelection().toString()") == secret
 
 
-def test_page_asks_before_an_uncopied_secret_is_left(service, open_page):
+def test_page_warns_before_an_uncopied_secret_is_left(service, open_page):
     page = open_page()
     sign_in(page, service)
     make_key(page, service, "billing")
