@@ -190,10 +190,10 @@ impl Times {
     }
 }
 
-/// Returns the memory of this process that is in use, in megabytes.
+/// Returns the memory of this process that is in use, without that of files, in megabytes.
 fn resident_mb() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
     let kb: f64 = line.and_then(|line| line.trim().split(' ').next()?.parse().ok()).unwrap_or(0.0);
     kb / 1000.0
 }

@@ -23,7 +23,7 @@ use crate::{ids, teams, time};
 pub const ADOPTED_NAME: &str = "(made on the command line)";
 
 /// The keys that are read at once.
-const PAGE: i64 = 10_000;
+const PAGE: i64 = 500;
 
 /// The keys that are settled under one lock.
 const SETTLED_PER_LOCK: usize = 100;
