@@ -16,6 +16,7 @@ use keytally_keys::keys::KeyFilter;
 use keytally_keys::log::Filter;
 use keytally_keys::reconcile::Comparison;
 use keytally_keys::roles::Role;
+use keytally_keys::sessions::Origin;
 use support::{PEPPER, Site, config, creation, open, operator};
 use zeroize::Zeroizing;
 
@@ -86,7 +87,9 @@ impl Prepared {
             "create a link" => {
                 list.create_link(Some(1), Some("eve"), Role::Admin, operator()).await.map(drop)
             }
-            "use a link" => list.use_link(Code::from_text(&self.code), now()).await.map(drop),
+            "use a link" => {
+                list.sign_in(Code::from_text(&self.code), Origin::default(), now()).await.map(drop)
+            }
             "create a token" => {
                 list.create_token(Some(1), Role::Admin, "new", operator()).await.map(drop)
             }
