@@ -1,6 +1,6 @@
 //! The database: SQLite in a file, or PostgreSQL. The same queries run on both.
 //!
-//! Every transaction that writes begins with [`Database::write`], which locks the row of `head`. So
+//! Every transaction that writes begins with `Database::write`, which locks the row of `head`. So
 //! changes have an order, and each has a number.
 
 use core::fmt;
