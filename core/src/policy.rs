@@ -588,13 +588,14 @@ fn begins_with_algorithm(part: &str) -> bool {
 }
 
 /// Returns the end of a sentence about a part that is possible elsewhere, which says where; the
-/// empty text for other parts.
+/// empty text for other parts. It finds the word `warn` by its bytes, because the search of `str`
+/// contains a panic.
 fn misplaced(part: &str) -> &'static str {
     if begins_with_algorithm(part) {
         "; \"sliding\" and \"fixed\" stand once, before all quotas, as in \"team: sliding 5/hour\" or \"addresses: sliding /64 5/hour\""
     } else if part == "unlimited" {
         "; in a plan, \"unlimited\" stands in place of all quotas of a section"
-    } else if part.contains("warn") {
+    } else if part.as_bytes().windows(4).any(|word| word == b"warn") {
         "; only a quota of a plan has warnings"
     } else if part.starts_with('/') {
         "; prefixes follow \"addresses:\", with semicolons between them"
