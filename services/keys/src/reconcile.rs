@@ -89,8 +89,9 @@ impl Compared {
     pub fn sentence(&self) -> Option<String> {
         let (all, open) = (self.differences.len(), self.open());
         let first = self.differences.first()?;
+        let keys = if all == 1 { "key" } else { "keys" };
         Some(format!(
-            "the list of keys and the gate differed in {all} keys, of which {open} still differ; the first is {}: {}",
+            "the list and the gate differed in {all} {keys}, and still differ in {open}; the first is {}: {}",
             first.key_id, first.what
         ))
     }
