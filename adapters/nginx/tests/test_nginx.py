@@ -8,6 +8,7 @@ import email.utils
 import http.client
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -199,9 +200,14 @@ HTTP = """
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Returns a free port below those that the system gives to outgoing connections, one of which could take it."""
+    while True:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", random.randrange(16_384, 32_768)))
+            except OSError:
+                continue
+            return probe.getsockname()[1]
 
 
 def avoid_end_of_hour():
