@@ -1,8 +1,6 @@
 //! The changes of keys: create, import, rotate, end the grace, edit, revoke.
 
-use keytally::{
-    AdminError, Entropy, Gate, Key, KeyId, KeyRecord, KeyState, Name, NewKey, Timestamp,
-};
+use keytally::{AdminError, Gate, Key, KeyId, KeyRecord, KeyState, Name, NewKey, Timestamp};
 use sqlx::Row as _;
 
 use crate::database::{LIMIT, REVOKE_LIMIT, Transaction};
@@ -154,26 +152,9 @@ impl List {
     /// # Errors
     /// Nothing was changed, except where [`Error::Database`] says that it is not known.
     pub async fn create_key(&self, new: Creation, caller: Caller) -> Result<(Key, KeyRow)> {
-        caller.role.require(Role::Member)?;
-        self.administer(move |path| {
-            let now = caller.now;
-            path.begin(LIMIT, now)?;
-            let settings = settings(path, new.team_id)?;
-            caller.role.require(settings.role_for(new.env.as_str()))?;
-            settings.check_expiry(new.expires, now)?;
-            check_plan(path.gate, new.plan.as_deref())?;
-            let scopes: Vec<&str> = new.scopes.iter().map(String::as_str).collect();
-            check_scopes(path.gate, &scopes)?;
-            let mut key =
-                NewKey::new(new.team_id, new.env).with_expires(new.expires).with_scopes(&scopes);
-            key.plan = new.plan.as_deref();
-            let entropy = keytally::entropy()?;
-            let (secret, record) = path.administrator.prepare_issue(&key, &entropy, now)?;
-            let row = created(path.gate, &new, &record, &caller)?;
-            let row = insert(path, &caller, row, "key.create")?;
-            path.put(&record, now)?;
-            path.set_applied(row.seq);
-            Ok((secret, row))
+        let now = caller.now;
+        self.add_key(new, caller, "key.create", move |path, key| {
+            Ok(path.administrator.prepare_issue(key, &keytally::entropy()?, now)?)
         })
         .await
     }
@@ -188,6 +169,21 @@ impl List {
         new: Creation,
         caller: Caller,
     ) -> Result<KeyRow> {
+        let now = caller.now;
+        let added = self.add_key(new, caller, "key.import", move |path, key| {
+            Ok(((), path.administrator.prepare_import(text.as_bytes(), key, now)?))
+        });
+        Ok(added.await?.1)
+    }
+
+    /// Adds a key on the one path. `prepare` returns its record, and what else to return.
+    async fn add_key<T: Send + 'static>(
+        &self,
+        new: Creation,
+        caller: Caller,
+        action: &'static str,
+        prepare: impl FnOnce(&mut Path<'_, '_>, &NewKey<'_>) -> Result<(T, KeyRecord)> + Send + 'static,
+    ) -> Result<(T, KeyRow)> {
         caller.role.require(Role::Member)?;
         self.administer(move |path| {
             let now = caller.now;
@@ -201,14 +197,14 @@ impl List {
             let mut key =
                 NewKey::new(new.team_id, new.env).with_expires(new.expires).with_scopes(&scopes);
             key.plan = new.plan.as_deref();
-            let record = path.administrator.prepare_import(text.as_bytes(), &key, now)?;
-            // The environment may be that of the text.
+            let (value, record) = prepare(path, &key)?;
+            // The environment of an imported key may be that of its text.
             caller.role.require(settings.role_for(record.env.as_str()))?;
             let row = created(path.gate, &new, &record, &caller)?;
-            let row = insert(path, &caller, row, "key.import")?;
+            let row = insert(path, &caller, row, action)?;
             path.put(&record, now)?;
             path.set_applied(row.seq);
-            Ok(row)
+            Ok((value, row))
         })
         .await
     }
@@ -233,9 +229,13 @@ impl List {
         self.change_key(key_id, caller, "key.rotate", move |path, row, caller| {
             let settings = settings(path, row.team_id)?;
             caller.role.require(settings.role_for(row.env.as_str()))?;
-            let prepared =
-                prepare_rotation(path, key_id, grace_until, force, &entropy, caller.now)?;
-            let (secret, record) = prepared;
+            let (secret, record) = path.administrator.prepare_rotation(
+                key_id,
+                grace_until,
+                force,
+                &entropy,
+                caller.now,
+            )?;
             row.rotated_s = Some(time::stored(caller.now));
             row.shown_s = None;
             Ok((record, format!("the old secret is valid for {grace_s} s"), secret))
@@ -403,18 +403,6 @@ impl List {
 fn settings(path: &mut Path<'_, '_>, team_id: u32) -> Result<TeamSettings> {
     let team = path.query(LIMIT, async |connection| teams::find(connection, team_id).await)?;
     Ok(team.settings)
-}
-
-/// Prepares a rotation. If the gate has another administrator's change half-done, it was completed.
-fn prepare_rotation(
-    path: &mut Path<'_, '_>,
-    key_id: KeyId,
-    grace_until: Option<Timestamp>,
-    force: bool,
-    entropy: &Entropy,
-    now: Timestamp,
-) -> Result<(Key, KeyRecord)> {
-    Ok(path.administrator.prepare_rotation(key_id, grace_until, force, entropy, now)?)
 }
 
 /// Returns the record of an active key.

@@ -7,8 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, SET_COOKIE,
-    STRICT_TRANSPORT_SECURITY, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+    REFERRER_POLICY, SET_COOKIE, STRICT_TRANSPORT_SECURITY, VARY, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
@@ -98,17 +99,14 @@ pub(super) async fn complete(
     let cookie = NewCookie::default();
     request.extensions_mut().insert(cookie.clone());
     let mut response = next.run(request).await;
-    if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
+    let refusal = match response.extensions_mut().remove::<Refusal>() {
+        None if is_bare_error(&response) => Some(Refusal::of_status(response.status())),
+        refusal => refusal,
+    };
+    if let Some(refusal) = refusal {
         let (mut parts, _) = response.into_parts();
-        let body = refusal.page(&page);
-        parts.headers.remove(axum::http::header::CONTENT_LENGTH);
-        parts.headers.remove(axum::http::header::CONTENT_ENCODING);
-        parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(super::frame::HTML));
-        response = Response::from_parts(parts, Body::from(body));
-    } else if is_bare_error(&response) {
-        let refusal = Refusal::of_status(response.status());
-        let (mut parts, _) = response.into_parts();
-        parts.headers.remove(axum::http::header::CONTENT_LENGTH);
+        parts.headers.remove(CONTENT_LENGTH);
+        parts.headers.remove(CONTENT_ENCODING);
         parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(super::frame::HTML));
         response = Response::from_parts(parts, Body::from(refusal.page(&page)));
     }
