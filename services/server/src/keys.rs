@@ -1,6 +1,5 @@
 //! The list of keys in the service: its options, and when it is served.
 
-use core::fmt;
 use core::time::Duration;
 
 use clap::Args;
@@ -11,18 +10,20 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::serve::parse_address;
 use crate::service::bind::Listener;
 
 /// The options of the list of keys.
 #[derive(Args)]
 pub(crate) struct KeysOptions {
-    /// Serve the list of keys below /keys, with its page and its JSON API: on or off. With on, an
-    /// address that other machines can reach needs a --public-url with https [default: on with a
-    /// loopback address or such a URL, else off]
-    #[arg(long = "keys", value_name = "SWITCH", value_parser = value_parser(parse_switch))]
-    switch: Option<bool>,
-    /// URL of the service as people see it, for links, such as `https://api.example.com` [default:
-    /// that of --listen, with the name localhost for a loopback address]
+    /// Serve the list of keys below /keys, with its page and its JSON API: on, off, or a separate
+    /// address for it in the form of --listen. An address that other machines can reach needs a
+    /// --public-url with https, and a Unix socket a --public-url [default: on with a loopback
+    /// address or a URL with https, else off]
+    #[arg(long = "keys", value_name = "on|off|ADDRESS", value_parser = value_parser(parse_served))]
+    served: Option<Served>,
+    /// URL of the list of keys as people see it, for links, such as `https://api.example.com`
+    /// [default: that of its listener, with the name localhost for a loopback address]
     #[arg(long, value_name = "URL", value_parser = value_parser(parse_url))]
     public_url: Option<String>,
     /// Path before /keys for the page of keys, such as /internal, for a proxy that serves the
@@ -41,7 +42,29 @@ pub(crate) struct KeysOptions {
     pub(crate) usage: Option<bool>,
 }
 
-/// Parses the value of `--keys` or `--usage`.
+/// Where the list of keys is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Served {
+    Nowhere,
+    /// At `--listen`.
+    WithTheApi,
+    /// At a separate address.
+    At(String),
+}
+
+/// Parses the value of `--keys`.
+fn parse_served(text: &str) -> Result<Served, String> {
+    match text {
+        "on" => Ok(Served::WithTheApi),
+        "off" => Ok(Served::Nowhere),
+        _ => match parse_address(text) {
+            Ok(address) => Ok(Served::At(address)),
+            Err(error) => Err(format!("it must be on, off or an address: {error}")),
+        },
+    }
+}
+
+/// Parses the value of `--usage`.
 fn parse_switch(text: &str) -> Result<bool, String> {
     match text {
         "on" => Ok(true),
@@ -86,6 +109,8 @@ pub(crate) struct ServedList {
     pub(crate) public_url: String,
     /// The path before `/keys` for the page.
     pub(crate) base_path: String,
+    /// The URL of the API that the keys are for, in examples.
+    pub(crate) api_url: String,
 }
 
 /// The tasks of a list that is served.
@@ -118,40 +143,52 @@ impl ListTasks {
 }
 
 impl KeysOptions {
-    /// Returns the URL of the service as people see it, or `None` if the list is not served.
-    /// `location` is that of the listener.
+    /// Binds the separate listener of the list, if it has one.
+    pub(crate) async fn bind(&self, socket_mode: u32) -> Result<Option<Listener>, Failure> {
+        match &self.served {
+            Some(Served::At(address)) => {
+                Listener::bind("--keys", address, socket_mode).await.map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Returns the URL of the list as people see it, or `None` if it is not served. `listener` is
+    /// where it would be served.
     ///
     /// # Errors
-    /// A usage error if the list would be served to other machines without TLS.
-    pub(crate) fn public_url(
-        &self,
-        listener: &Listener,
-        location: impl fmt::Display,
-    ) -> Result<Option<String>, Failure> {
-        let is_https = self.public_url.as_ref().is_some_and(|url| url.starts_with("https://"));
+    /// A usage error if the list would be served to other machines without TLS, or at a Unix
+    /// socket, which has no URL.
+    pub(crate) fn public_url(&self, listener: &Listener) -> Result<Option<String>, Failure> {
         let address = listener.tcp_address();
-        let is_loopback = address.is_some_and(|address| address.ip().is_loopback());
-        // Only processes on this machine reach a Unix socket, but one may be a public proxy.
-        let is_safe = is_https || is_loopback || address.is_none();
-        match self.switch {
-            Some(false) => return Ok(None),
-            None if !(is_https || is_loopback) => return Ok(None),
-            Some(true) if !is_safe => {
-                let address = address.map(|address| address.to_string()).unwrap_or_default();
-                return Err(Failure::usage(format!(
-                    "--keys on: other machines can reach {address}, and a token that is sent \
-                     without TLS can be read on its way; put a proxy with TLS before it and name \
-                     its URL by --public-url https://…, or listen on 127.0.0.1"
-                )));
+        let is_https = self.public_url.as_ref().is_some_and(|url| url.starts_with("https://"));
+        let loopback = address.filter(|address| address.ip().is_loopback());
+        let is_safe = match &self.public_url {
+            // Only processes on this machine reach a Unix socket, but one may be a public proxy.
+            Some(_) => is_https || loopback.is_some() || address.is_none(),
+            None => loopback.is_some(),
+        };
+        match &self.served {
+            Some(Served::Nowhere) => return Ok(None),
+            None if !(is_https || loopback.is_some()) => return Ok(None),
+            Some(_) if !is_safe => {
+                return Err(Failure::usage(match address {
+                    None => "--keys: a Unix socket has no URL for links; name the one that people \
+                             use by --public-url"
+                        .to_owned(),
+                    Some(address) => format!(
+                        "--keys: other machines can reach {address}, and a token that is sent \
+                         without TLS can be read on its way; put a proxy with TLS before it and \
+                         name its URL by --public-url https://…, or use an address of this machine \
+                         alone, such as 127.0.0.1:8081"
+                    ),
+                }));
             }
             _ => {}
         }
         // A cookie of one name is not sent to the other, and passkeys need a name.
-        let of_listener = || match address {
-            Some(address) if is_loopback => format!("http://localhost:{}", address.port()),
-            _ => location.to_string(),
-        };
-        Ok(Some(self.public_url.clone().unwrap_or_else(of_listener)))
+        let of_listener = || loopback.map(|address| format!("http://localhost:{}", address.port()));
+        Ok(self.public_url.clone().or_else(of_listener))
     }
 }
 
@@ -175,6 +212,19 @@ mod tests {
             "https://a#b",
         ] {
             assert!(parse_url(url).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn list_is_served_at_an_address_or_by_a_switch() {
+        assert_eq!(parse_served("on"), Ok(Served::WithTheApi));
+        assert_eq!(parse_served("off"), Ok(Served::Nowhere));
+        for address in ["127.0.0.1:8081", "[::1]:0", "unix:keys.socket"] {
+            assert_eq!(parse_served(address), Ok(Served::At(address.to_owned())));
+        }
+        for text in ["", "maybe", "On", "8081", "127.0.0.1", "unix:"] {
+            let error = parse_served(text).unwrap_err();
+            assert!(error.starts_with("it must be on, off or an address: "), "{error}");
         }
     }
 

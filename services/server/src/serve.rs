@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 #[cfg(feature = "keys")]
 use crate::keys::ServedList;
 use crate::service::address::TrustedProxy;
-use crate::service::bind::Listener;
+use crate::service::bind::{Listener, Listeners};
 use crate::service::charges::{Charges, MAX_LIFETIME};
 use crate::service::data::{self, Data, GateOptions};
 use crate::service::guesses::FailurePolicy;
@@ -164,7 +164,7 @@ fn parse_failures(text: &str) -> Result<Failures, String> {
 }
 
 /// Checks the syntax of an address to listen on.
-fn parse_address(text: &str) -> Result<String, String> {
+pub(crate) fn parse_address(text: &str) -> Result<String, String> {
     let is_tcp = |(host, port): (&str, &str)| {
         let brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let has_host = match brackets {
@@ -235,7 +235,11 @@ impl Serve {
                 None => None,
             };
             #[cfg(feature = "keys")]
-            let public_url = self.keys.public_url(&listener, location(&listener))?;
+            let keys = self.keys.bind(self.socket_mode).await?;
+            #[cfg(feature = "keys")]
+            let public_url = self.keys.public_url(keys.as_ref().unwrap_or(&listener))?;
+            #[cfg(not(feature = "keys"))]
+            let keys = None;
             let options = GateOptions {
                 plans: &self.plans,
                 teams: self.teams,
@@ -264,10 +268,10 @@ impl Serve {
             let served = served.map_err(|error| data.revoke_first_key(error))?;
             #[cfg(not(feature = "keys"))]
             let served = None;
+            let listeners = Listeners { main: listener, metrics, keys };
             let printed = self.print_startup_message(
                 &data,
-                &listener,
-                metrics.as_ref(),
+                &listeners,
                 program,
                 served.as_ref(),
             );
@@ -305,7 +309,12 @@ impl Serve {
             #[cfg(feature = "keys")]
             let list = opened.zip(public_url).map(|(opened, public_url)| {
                 let list = opened.list(Arc::clone(&gate));
-                ServedList { list, public_url, base_path: self.keys.base_path.clone() }
+                let api_url = match &listeners.keys {
+                    Some(_) => location(&listeners.main),
+                    None => public_url.clone(),
+                };
+                let base_path = self.keys.base_path.clone();
+                ServedList { list, public_url, base_path, api_url }
             });
             let service = Service::new(
                 gate,
@@ -317,7 +326,7 @@ impl Serve {
             tokio::spawn(reopen_on(hangup, Arc::clone(&service)));
             #[cfg(feature = "keys")]
             let tasks = service.start_list(self.keys.usage).await?;
-            let endpoints = Arc::clone(&service).endpoints(listener, metrics).await?;
+            let endpoints = Arc::clone(&service).endpoints(listeners).await?;
             let has_ended = listen::serve(endpoints, stop).await;
             #[cfg(feature = "keys")]
             if let (Some(tasks), Some(served)) = (tasks, service.list()) {
@@ -352,8 +361,7 @@ impl Serve {
     fn print_startup_message(
         &self,
         data: &Data,
-        listener: &Listener,
-        metrics: Option<&Listener>,
+        listeners: &Listeners,
         program: &Path,
         page: Option<&PageLine>,
     ) -> io::Result<()> {
@@ -386,6 +394,7 @@ impl Serve {
         let gate = SHELL.word(data.gate_path.display());
         let issue =
             format!("{}:\n\n  {program} issue {gate} --account 2{pepper}", Shell::remark(&program));
+        let Listeners { main: listener, metrics, keys } = listeners;
         let contacts = curl_target(listener, "/api/v1/contacts");
         let Shell { curl, quote, .. } = SHELL;
         match &data.first_key {
@@ -434,6 +443,9 @@ impl Serve {
                 out,
                 "The list of keys has an API below /keys/api/v1. Make a token for it:\n\n  {program} keys token create NAME --data {data}{pepper}\n"
             )?;
+        }
+        if let Some(keys) = keys {
+            writeln!(out, "List of keys on {}", location(keys))?;
         }
         if let Some(metrics) = metrics {
             writeln!(out, "Metrics on {}", location(metrics))?;

@@ -42,10 +42,12 @@ use tokio::sync::Mutex;
 use tokio::sync::oneshot;
 
 use self::address::TrustedProxies;
-use self::bind::Listener;
+use self::bind::Listeners;
 use self::charges::Charges;
 use self::guesses::{FailurePolicy, GuessLimiter};
-use self::listen::{Endpoint, MAX_METRICS_CONNECTIONS, permitted_connections};
+use self::listen::{
+    Endpoint, MAX_KEYS_CONNECTIONS, MAX_METRICS_CONNECTIONS, permitted_connections,
+};
 use self::log::Log;
 use self::metrics::{ListState, Metrics, TableUse};
 use self::preflight::MethodSource;
@@ -176,11 +178,10 @@ impl Service {
         ListState::default()
     }
 
-    /// Returns one endpoint for all routes, or two if the metrics have a listener of their own.
+    /// Returns one endpoint for each listener. Routes without one of their own are at the main one.
     pub(crate) async fn endpoints(
         self: Arc<Self>,
-        listener: Listener,
-        metrics_listener: Option<Listener>,
+        listeners: Listeners,
     ) -> Result<Vec<Endpoint>, Failure> {
         let header_case = header_case::extensions().await?;
         let Settings { per_address, client_timeout, ref proxies, .. } = self.settings;
@@ -201,17 +202,25 @@ impl Service {
             routes = routes.route("/settle", post(settle::settle));
         }
         #[cfg(feature = "keys")]
-        if let Some(served) = &self.list {
-            routes = routes.merge(self.list_routes(served)?);
+        let list_routes = match &self.list {
+            Some(served) => self.list_routes(served)?,
+            None => Router::new(),
+        };
+        #[cfg(not(feature = "keys"))]
+        let list_routes = Router::new();
+        let mut endpoints = Vec::new();
+        for (listener, more, connections) in [
+            (listeners.keys, list_routes, MAX_KEYS_CONNECTIONS),
+            (listeners.metrics, metrics_route, MAX_METRICS_CONNECTIONS),
+        ] {
+            match listener {
+                Some(listener) => endpoints.push(endpoint(listener, more, connections)),
+                None => routes = routes.merge(more),
+            }
         }
         let connections = permitted_connections(self.settings.connections);
-        Ok(match metrics_listener {
-            None => vec![endpoint(listener, routes.merge(metrics_route), connections)],
-            Some(metrics_listener) => vec![
-                endpoint(listener, routes, connections),
-                endpoint(metrics_listener, metrics_route, MAX_METRICS_CONNECTIONS),
-            ],
-        })
+        endpoints.push(endpoint(listeners.main, routes, connections));
+        Ok(endpoints)
     }
 
     /// Returns the routes of the list of keys: its page and its API.
@@ -229,11 +238,11 @@ impl Service {
             }
             core::future::ready(request)
         };
-        let ServedList { list, public_url, base_path } = served;
+        let ServedList { list, public_url, base_path, api_url } = served;
         let settings = page::Settings {
             public_url: public_url.clone(),
             base_path: base_path.clone(),
-            example_url: format!("{public_url}/api/v1/contacts"),
+            example_url: format!("{api_url}/api/v1/contacts"),
             clock: keytally::now,
         };
         let page = page::router(Page::new(list.clone(), settings)?)?;

@@ -9,6 +9,7 @@
 )]
 mod support;
 
+use core::net::SocketAddr;
 use core::time::Duration;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
@@ -42,12 +43,17 @@ fn token(sandbox: &Sandbox, args: &[&str]) -> String {
 
 /// Sends a request with a body to the API. Returns the status and the answer.
 fn post(server: &Server, token: &str, path: &str, body: &str) -> (u16, Value) {
+    post_to(server.address, token, path, body)
+}
+
+/// Sends a request with a body to the API at an address. Returns the status and the answer.
+fn post_to(address: SocketAddr, token: &str, path: &str, body: &str) -> (u16, Value) {
     let request = format!(
         "POST /keys/api/v1/{path} HTTP/1.1\r\nHost: test\r\nX-API-Key: {token}\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
-    let mut wire = Wire::to(server.address);
+    let mut wire = Wire::to(address);
     wire.send(request.as_bytes());
     let reply = wire.read(false).unwrap();
     (reply.code(), serde_json::from_str(&reply.body).unwrap())
@@ -388,7 +394,13 @@ fn list_is_not_served_where_tokens_could_be_read() {
     let plain = ["--listen", "0.0.0.0:0", "--keys", "on", "--public-url", "http://a.example"];
     serve(&plain).expect_usage_error(&["without TLS"]);
     serve(&["--public-url", "a.example/x"]).expect_usage_error(&["must be a URL without a path"]);
-    serve(&["--keys", "maybe"]).expect_usage_error(&["it must be on or off"]);
+    serve(&["--keys", "maybe"]).expect_usage_error(&["it must be on, off or an address"]);
+    serve(&["--listen", "127.0.0.1:0", "--keys", "0.0.0.0:0"])
+        .expect_usage_error(&["--keys: other machines can reach 0.0.0.0"]);
+    serve(&["--listen", "unix:api.socket", "--keys", "on"])
+        .expect_usage_error(&["a Unix socket has no URL for links", "--public-url"]);
+    serve(&["--listen", "127.0.0.1:0", "--keys", "127.0.0.1:0", "--usage", "maybe"])
+        .expect_usage_error(&["it must be on or off"]);
     assert!(sandbox.names().is_empty());
     // Without --keys, it is left out there.
     for (listen, args) in [("0.0.0.0:0", &[][..]), ("127.0.0.1:0", &["--keys", "off"])] {
@@ -402,6 +414,52 @@ fn list_is_not_served_where_tokens_could_be_read() {
     let reply = server.request("GET /keys/api/v1/openapi.json", &[]);
     assert_eq!(reply.code(), 200);
     assert!(reply.body.contains("\"openapi\":\"3.1.0\""));
+}
+
+#[test]
+fn list_has_an_address_of_its_own() {
+    let sandbox = Sandbox::new();
+    // Clients can reach the API from other machines, and the list from this one alone.
+    let server = Server::start_at(&sandbox, "0.0.0.0:0", &["--keys", "127.0.0.1:0"], &[]);
+    let line =
+        server.startup_message.lines().find_map(|line| line.strip_prefix("List of keys on "));
+    let list: SocketAddr = line.unwrap().strip_prefix("http://").unwrap().parse().unwrap();
+    let link = format!("Keys page: http://localhost:{}/keys/in#", list.port());
+    assert!(server.startup_message.contains(&link), "{}", server.startup_message);
+    let first = server.first_key().unwrap();
+    sandbox.watch_secret(&first);
+    for (path, at_list, at_api) in [
+        ("/keys/in", 200, 404),
+        ("/keys/api/v1/openapi.json", 200, 404),
+        ("/healthz", 200, 200),
+        ("/metrics", 404, 200),
+        ("/api/v1/limits", 404, 200),
+    ] {
+        let key = format!("X-API-Key: {first}");
+        let request =
+            |address| Wire::to(address).request(&format!("GET {path}"), &[key.as_bytes()]).code();
+        assert_eq!((request(list), request(server.address)), (at_list, at_api), "{path}");
+    }
+    // A member gets a link with the URL of the list.
+    let operator = token(&sandbox, &[]);
+    assert_eq!(post_to(list, &operator, "teams", r#"{"name": "Acme", "team": 7}"#).0, 201);
+    let owner = token(&sandbox, &["--team", "7", "--role", "owner"]);
+    let body = r#"{"user": "ann", "role": "admin"}"#;
+    let (status, session) = post_to(list, &owner, "sessions", body);
+    assert_eq!(status, 201, "{session}");
+    let url = session["url"].as_str().unwrap();
+    assert!(url.starts_with(&format!("http://localhost:{}/keys/in#", list.port())), "{url}");
+    drop(server);
+
+    let public = ["--keys", "unix:keys.socket", "--public-url", "https://keys.example.com"];
+    let server = Server::start(&sandbox, &public);
+    assert!(server.startup_message.contains("List of keys on unix:keys.socket\n"));
+    assert!(server.startup_message.contains("Keys page: https://keys.example.com/keys/in#"));
+    assert!(sandbox.path("keys.socket").exists());
+    assert_eq!(server.request("GET /keys/in", &[]).code(), 404);
+    server.signal(Signal::TERM);
+    assert!(server.wait().success());
+    assert!(!sandbox.path("keys.socket").exists());
 }
 
 #[test]

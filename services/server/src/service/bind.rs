@@ -31,6 +31,17 @@ pub(crate) enum Listener {
     Unix(UnixListener, SocketFile),
 }
 
+/// The listening sockets of a service.
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    /// That of the API, and of all that has no other.
+    pub(crate) main: Listener,
+    /// That of the metrics.
+    pub(crate) metrics: Option<Listener>,
+    /// That of the list of keys.
+    pub(crate) keys: Option<Listener>,
+}
+
 /// An accepted connection.
 #[derive(Debug)]
 pub(crate) enum Stream {

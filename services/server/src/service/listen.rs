@@ -29,6 +29,9 @@ use keytally_cli::internal::Failure;
 /// The maximum number of open connections of a separate endpoint for metrics.
 pub(crate) const MAX_METRICS_CONNECTIONS: usize = 64;
 
+/// The maximum number of open connections of a separate endpoint for the list of keys.
+pub(crate) const MAX_KEYS_CONNECTIONS: usize = 256;
+
 /// The number of files that the process opens in addition to connections.
 const OTHER_FILES: usize = 64;
 
@@ -66,8 +69,10 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Raises the soft limit of open files as needed for `connections`. Returns how many connections
 /// the limit permits.
 pub(crate) fn permitted_connections(connections: usize) -> usize {
-    let others = MAX_METRICS_CONNECTIONS + spare(MAX_METRICS_CONNECTIONS) + OTHER_FILES;
-    let files = raise_file_limit(connections + spare(connections) + others);
+    let of_endpoint = |connections| connections + spare(connections);
+    let others =
+        of_endpoint(MAX_METRICS_CONNECTIONS) + of_endpoint(MAX_KEYS_CONNECTIONS) + OTHER_FILES;
+    let files = raise_file_limit(of_endpoint(connections) + others);
     // `spare` adds an eighth, so 8 of 9 remaining files are for connections.
     (files.saturating_sub(others) / 9 * 8).clamp(1, connections)
 }
