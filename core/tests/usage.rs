@@ -161,6 +161,27 @@ fn record_that_passes_to_another_key_begins_at_0() {
 }
 
 #[test]
+fn uses_of_all_keys_are_those_of_each_key() {
+    let gate = gate("5/minute");
+    let keys: Vec<_> = (1..=5).map(|seed| issue(&gate, &new_key(), entropy(seed))).collect();
+    let counted = begin(&gate);
+    let usage = counted.view();
+    for (index, (key, _)) in keys.iter().enumerate() {
+        for _ in 0..index {
+            gate.counted(Some(usage)).check(bytes(key), 1, at(1));
+        }
+    }
+    gate.administer().unwrap().revoke(keys[1].1).unwrap();
+    // This one has no line yet.
+    let (_, uncounted) = issue(&gate, &new_key(), entropy(6));
+    let mut expected: Vec<_> =
+        keys.iter().map(|(_, id)| (*id, gate.usage_of(usage, *id).unwrap())).collect();
+    expected.sort_by_key(|(key_id, _)| *key_id);
+    assert_eq!(gate.usages(usage).collect::<Vec<_>>(), expected);
+    assert_eq!(gate.usage_of(usage, uncounted), None);
+}
+
+#[test]
 fn counts_are_those_of_one_gate_and_generation() {
     let gate = gate("5/minute");
     let (key, key_id) = issue(&gate, &new_key(), entropy(1));

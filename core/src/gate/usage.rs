@@ -65,6 +65,14 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         usage.of(at.number, key_id)
     }
 
+    /// Returns how each key was used, revoked ones included, in the order of their key ids.
+    pub fn usages(&self, usage: Usage<'_>) -> impl Iterator<Item = (KeyId, KeyUsage)> {
+        self.records().filter_map(move |at| {
+            let key_id = at.key_id()?;
+            Some((key_id, usage.of(at.number, key_id)?))
+        })
+    }
+
     /// Returns this gate as one whose requests are counted in `usage`.
     #[inline]
     pub fn counted<'g>(&'g self, usage: Option<Usage<'g>>) -> Counted<'g, M> {

@@ -503,9 +503,7 @@ fn read(gate: &Gate, lead: &Lead, now: Timestamp) -> Changes {
     let mut changes = Changes::default();
     let Some(usage) = gate.usage() else { return changes };
     let mut known = 0_usize;
-    for info in gate.table().list(now) {
-        let key_id = info.key_id;
-        let Some(counted) = gate.table().usage_of(usage, key_id) else { continue };
+    for (key_id, counted) in gate.table().usages(usage) {
         let (reading, before) = (Reading::new(&counted), lead.readings.get(&key_id));
         known = known.saturating_add(usize::from(before.is_some()));
         let before = before.copied().unwrap_or_default();
