@@ -61,7 +61,7 @@ fn plan(site: &Site, key_id: KeyId) -> u8 {
 #[tokio::test(flavor = "multi_thread")]
 async fn stopped_postgresql_leaves_no_change_half_made() {
     let cluster = Cluster::start();
-    let site = Site::with_database(&cluster.database("list").await).await;
+    let site = Site::with_database(&cluster.database("list", None).await).await;
     site.list.create_team(None, "Acme", operator()).await.unwrap();
     let list = &site.list;
     // One step of each change, unless the suite is named.

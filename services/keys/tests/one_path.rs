@@ -7,6 +7,10 @@ extern crate alloc;
 #[expect(dead_code, unreachable_pub, reason = "each test uses a part of this module")]
 mod support;
 
+#[cfg(target_os = "linux")]
+#[path = "support/cluster.rs"]
+mod cluster;
+
 #[path = "support/worker.rs"]
 mod processes;
 
@@ -24,7 +28,7 @@ use keytally_keys::list::List;
 use keytally_keys::reconcile::Comparison;
 use keytally_keys::steps::KeysStop;
 use processes::{Worker, folder, report, role, wait_for_kill};
-use support::{Site, creation, open, operator};
+use support::{creation, open, operator};
 
 /// The changes of keys.
 const CHANGES: [&str; 4] = ["create", "rotate", "edit", "revoke"];
@@ -35,13 +39,30 @@ const ROUNDS: u32 = 10;
 /// How often that is if the suite is named.
 const MANY_ROUNDS: u32 = 1000;
 
-fn rounds() -> u32 {
-    if std::env::var_os("KEYTALLY_FULL").is_some() { MANY_ROUNDS } else { ROUNDS }
+/// Returns how often a process is killed at each step: `rounds` unless the suite is named.
+fn rounds(rounds: u32) -> u32 {
+    if std::env::var_os("KEYTALLY_FULL").is_some() { MANY_ROUNDS } else { rounds }
 }
 
-/// Opens the list in a folder.
-async fn list(folder: &Path) -> List {
-    open(folder, &Database::url_of_file(&folder.join("keys.db"))).await
+/// Where the lists are.
+enum Databases {
+    Files,
+    #[cfg(target_os = "linux")]
+    Cluster(cluster::Cluster),
+}
+
+impl Databases {
+    /// Returns the URL of the database of the list in a folder. With PostgreSQL, it has the name of
+    /// the folder, and is made anew, `copied` from the one with that name.
+    async fn url(&self, folder: &Path, copied: Option<&str>) -> String {
+        match self {
+            Self::Files => Database::url_of_file(&folder.join("keys.db")),
+            #[cfg(target_os = "linux")]
+            Self::Cluster(cluster) => {
+                cluster.database(folder.file_name().unwrap().to_str().unwrap(), copied).await
+            }
+        }
+    }
 }
 
 /// Makes a change of the key with this id.
@@ -61,10 +82,10 @@ async fn change(list: &List, name: &str, key_id: KeyId) {
 #[test]
 fn worker() {
     let Some(role) = role() else { return };
-    let [name, folder, key_id, step] = &role[..] else { panic!("{role:?}") };
+    let [name, folder, url, key_id, step] = &role[..] else { panic!("{role:?}") };
     let step = KeysStop::ALL[step.parse::<usize>().unwrap()];
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let list = runtime.block_on(list(Path::new(folder)));
+    let list = runtime.block_on(open(Path::new(folder), url));
     // Opening visits no step of a change.
     assert_eq!(visits(step), 0);
     arm(step, 1);
@@ -100,6 +121,7 @@ async fn left(list: &List, key_id: KeyId) -> Left {
     }
 }
 
+/// Copies a folder with its files.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -110,16 +132,29 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn killed_change_leaves_the_list_and_the_gate_in_agreement() {
+    kill_at_every_step(&Databases::Files, rounds(ROUNDS));
+}
+
+// Debian's paths of PostgreSQL, and a Unix socket.
+#[cfg(target_os = "linux")]
+#[test]
+fn killed_change_leaves_postgresql_and_the_gate_in_agreement() {
+    kill_at_every_step(&Databases::Cluster(cluster::Cluster::start()), rounds(1));
+}
+
+/// Kills processes at every step of every change, and compares the list with the gate.
+fn kill_at_every_step(databases: &Databases, rounds: u32) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let folder = folder();
     let before = folder.path().join("before");
+    fs::create_dir(&before).unwrap();
     let (key, key_id): (Key, KeyId) = runtime.block_on(async {
-        let site = Site::new().await;
-        let (_, key, key_id) = site.team_with_key().await;
-        site.list.compare(Comparison::automatic(), now()).await.unwrap();
-        site.list.database().close().await;
-        copy(site.folder.path(), &before);
-        (key, key_id)
+        let list = open(&before, &databases.url(&before, None).await).await;
+        let team = list.create_team(None, "Acme", operator()).await.unwrap();
+        let (key, row) = list.create_key(creation(team.team), operator()).await.unwrap();
+        list.compare(Comparison::automatic(), now()).await.unwrap();
+        list.database().close().await;
+        (key, row.key_id)
     });
     let unchanged =
         || Left { keys: 1, plan: "default".to_owned(), is_revoked: false, is_rotated: false };
@@ -131,17 +166,18 @@ fn killed_change_leaves_the_list_and_the_gate_in_agreement() {
             _ => Left { is_revoked: true, ..unchanged() },
         };
         for number in 0..KeysStop::ALL.len() {
-            for round in 0..rounds() {
-                let at = folder.path().join("at");
+            for round in 0..rounds {
+                let at = folder.path().join("after");
                 copy(&before, &at);
+                let url = runtime.block_on(databases.url(&at, Some("before")));
                 let (path, id, step) =
                     (at.to_str().unwrap(), key_id.to_string(), number.to_string());
-                let mut worker = Worker::start(Worker::command(&[name, path, &id, &step]));
+                let mut worker = Worker::start(Worker::command(&[name, path, &url, &id, &step]));
                 let what = format!("{name} killed at {:?}, round {round}", KeysStop::ALL[number]);
                 assert_eq!(worker.next_report().as_deref(), Some("stopped"), "{what}");
                 worker.kill();
                 runtime.block_on(async {
-                    let list = list(&at).await;
+                    let list = open(&at, &url).await;
                     list.follow(now()).await.unwrap();
                     let compared = list.compare(Comparison::automatic(), now()).await.unwrap();
                     assert_eq!(compared.differences, [], "{what}");

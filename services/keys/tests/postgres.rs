@@ -35,7 +35,7 @@ async fn assert_agreement(site: &Site) {
 #[tokio::test(flavor = "multi_thread")]
 async fn list_is_kept_in_postgresql() {
     let cluster = Cluster::start();
-    let url = cluster.database("list").await;
+    let url = cluster.database("list", None).await;
     let (first, second) = tokio::join!(Site::with_database(&url), Site::with_database(&url));
     let (team, old, key_id) = first.team_with_key().await;
     second.list.follow(now()).await.unwrap();
@@ -113,7 +113,7 @@ async fn list_moves_from_sqlite_to_postgresql() {
     site.list.create_token(Some(team), Role::Owner, "t", operator()).await.unwrap();
     add_usage(&site, &key, key_id).await;
     let before = site.list.key(None, key_id).await.unwrap();
-    let url = cluster.database("moved").await;
+    let url = cluster.database("moved", None).await;
     let other = Database::open(&url).await.unwrap();
     // 1 team, 1 user, 1 member, 1 key, 5 entries, 1 token, 3 buckets, 1 file of counts, 1 reading.
     assert_eq!(transfer::copy(site.list.database(), &other).await.unwrap(), 15);

@@ -190,7 +190,7 @@ async fn killed_sampler_loses_and_doubles_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_sampler_loses_nothing_in_postgresql() {
     let cluster = cluster::Cluster::start();
-    let url = cluster.database("list").await;
+    let url = cluster.database("list", None).await;
     kill_at_every_step(if is_full() { MANY_ROUNDS } else { 1 }, Some(&url)).await;
 }
 

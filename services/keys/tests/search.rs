@@ -112,7 +112,7 @@ async fn search_in_sqlite_finds_parts_of_names_soon() {
 #[tokio::test(flavor = "multi_thread")]
 async fn search_in_postgresql_finds_parts_of_names_soon() {
     let cluster = cluster::Cluster::start();
-    let url = cluster.database("names").await;
+    let url = cluster.database("names", None).await;
     let site = Site::with_database(&url).await;
     let insert = insert!(
         "'\\x00112233445566778899aabbccddeeff', 0, 1700000000 + number, 'test', -1 - number \

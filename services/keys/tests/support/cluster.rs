@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use sqlx::Connection as _;
 use tempfile::TempDir;
 
 /// The user that runs the programs if root runs the test.
@@ -70,13 +71,18 @@ impl Cluster {
         format!("postgres://keytally@localhost/{database}?host={}", self.folder.path().display())
     }
 
-    /// Makes a database. Returns its URL.
-    pub(crate) async fn database(&self, name: &'static str) -> String {
+    /// Makes a database anew, empty or as a copy of one that has no connections. Returns its URL.
+    pub(crate) async fn database(&self, name: &str, copied: Option<&str>) -> String {
         sqlx::any::install_default_drivers();
-        let pool = sqlx::AnyPool::connect(&self.url("postgres")).await.unwrap();
-        let create = format!("create database {name}");
-        sqlx::raw_sql(sqlx::AssertSqlSafe(create)).execute(&pool).await.unwrap();
-        pool.close().await;
+        let mut connection = sqlx::AnyConnection::connect(&self.url("postgres")).await.unwrap();
+        let template = copied.unwrap_or("template1");
+        for command in [
+            format!("drop database if exists {name} with (force)"),
+            format!("create database {name} template {template}"),
+        ] {
+            sqlx::raw_sql(sqlx::AssertSqlSafe(command)).execute(&mut connection).await.unwrap();
+        }
+        connection.close().await.unwrap();
         self.url(name)
     }
 }
