@@ -1,11 +1,9 @@
 """Every public name has documentation with examples that run."""
 
-import contextlib
 import inspect
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +13,7 @@ import pytest
 
 import keytally
 import smoke
+from tools import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -88,19 +87,6 @@ def test_code_of_the_book_runs(page, tmp_path, monkeypatch):
 # The blocks of a page: the last line of text before it, the language, the code.
 BLOCK = re.compile(r"([^\n]*)\n\n```(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MARK = "\n@@\n"
-
-
-def free_port():
-    """Return a free port that the kernel gives to no client.
-
-    A client that waits for a server could otherwise get the server's port as its own, and connect
-    to itself.
-    """
-    for port in range(20_000 + os.getpid() % 10_000, 32_768):
-        with socket.socket() as server, contextlib.suppress(OSError):
-            server.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no free port")
 
 
 def test_commands_of_the_tutorial_print_what_it_shows(tmp_path):

@@ -1,6 +1,8 @@
-"""The programs that tests run. `cargo xtask test python` builds them."""
+"""What tests run: programs, which `cargo xtask test python` builds, and servers at free ports."""
 
+import contextlib
 import os
+import socket
 from pathlib import Path
 
 FOLDER = "KEYTALLY_TEST_PROGRAMS"
@@ -12,3 +14,16 @@ def program(name):
     if folder is None:
         raise AssertionError(f"{FOLDER} is not set: run `cargo xtask test python`, which sets it")
     return Path(folder) / name
+
+
+def free_port():
+    """Return a free port that the kernel gives to no client.
+
+    A client that waits for a server could otherwise get the server's port as its own, and connect
+    to itself.
+    """
+    for port in range(20_000 + os.getpid() % 10_000, 32_768):
+        with socket.socket() as server, contextlib.suppress(OSError):
+            server.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no free port")

@@ -6,13 +6,14 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
+
+from tools import free_port
 
 HERE = Path(__file__).parent
 WORKERS = 4
@@ -54,9 +55,7 @@ def server(command, app, *, gate=None, pepper="", workers=WORKERS, is_ready=None
 
     `is_ready` returns whether the server at an address responds. By default, two workers must.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     # uvicorn and waitress have an option for factories. The other servers take a call.
     target = app if command in (UVICORN, WAITRESS) else f"{app}()"
     words = [word.format(workers=workers, port=port) for word in command]

@@ -12,10 +12,14 @@
 
 use core::fmt::Write as _;
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+#[path = "support/ports.rs"]
+mod ports;
+
+use ports::free_port;
 
 /// The program of the tutorial.
 #[expect(clippy::std_instead_of_alloc, reason = "a program of users, who write std")]
@@ -84,13 +88,6 @@ fn matches(line: &str, expected: &str) -> bool {
         rest = &rest[at + part.len()..];
     }
     rest.is_empty() || expected.ends_with('…')
-}
-
-/// Returns a free port that the kernel gives to no client. A client that waits for a server could
-/// otherwise get the server's port as its own, and connect to itself.
-fn free_port() -> u16 {
-    let first = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
-    (first..32_768).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 /// Runs the blocks of a page, and compares their outputs. Returns the number of blocks.

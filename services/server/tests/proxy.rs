@@ -11,12 +11,12 @@ mod support;
 use core::time::Duration;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
+use support::ports::free_port;
 use support::program::Sandbox;
 use support::server::Server;
 use support::wire::{Reply, Wire};
@@ -36,7 +36,7 @@ struct Nginx {
 impl Nginx {
     /// Starts nginx with these lines in `http`, in which PORT stands for its port.
     fn start(sandbox: &Sandbox, http: &str) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let folder = sandbox.path(".").canonicalize().unwrap();
         let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
         let http = http

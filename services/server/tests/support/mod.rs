@@ -2,6 +2,7 @@
 //! service, and connections that send exact bytes.
 
 pub mod http2;
+pub mod ports;
 /// A symbolic link to the support of the tests of the command line.
 pub mod program;
 pub mod server;
