@@ -392,8 +392,11 @@ impl Serve {
             .unwrap_or_default();
         let program = SHELL.word(program.display());
         let gate = SHELL.word(data.gate_path.display());
-        let issue =
-            format!("{}:\n\n  {program} issue {gate} --account 2{pepper}", Shell::remark(&program));
+        let with: String = scopes.iter().map(|scope| format!(" --scope {scope}")).collect();
+        let issue = format!(
+            "{}:\n\n  {program} issue {gate} --account 2{with}{pepper}",
+            Shell::remark(&program)
+        );
         let Listeners { main: listener, metrics, keys } = listeners;
         let contacts = curl_target(listener, "/api/v1/contacts");
         let Shell { curl, quote, .. } = SHELL;

@@ -310,6 +310,8 @@ fn gate_is_created_with_scopes_and_teams() {
         "{}",
         server.startup_message
     );
+    let command = "api.gate --account 2 --scope read --scope write --pepper-file ";
+    assert!(server.startup_message.contains(command), "{}", server.startup_message);
     let key = format!("X-API-Key: {}", server.first_key().unwrap());
     let reply = server.request("GET /auth", &[key.as_bytes(), b"X-Need: read, write"]);
     assert_eq!((reply.code(), reply.header("X-RateLimit-Limit")), (200, "5"), "{reply:?}");
