@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use std::path::Path;
 
-use keytally::{Followed, Gate, Peppers, Timestamp};
+use keytally::{Followed, Peppers, Timestamp};
 
 use crate::database::Database;
 use crate::error::Result;
@@ -18,7 +18,7 @@ pub const FILE: &str = "keys.db";
 #[derive(Debug)]
 pub struct Opened {
     database: Database,
-    admin: Arc<Gate>,
+    admin: Arc<Followed>,
 }
 
 /// Opens the database and the gate of the tokens of the gate in a data folder, and creates them if

@@ -111,7 +111,7 @@ impl Prepared {
             list.members(1).await.unwrap(),
             list.tokens(None).await.unwrap(),
             self.site.gate().list(),
-            list.admin().list(),
+            list.admin().load().list(),
         )
     }
 }
@@ -162,7 +162,10 @@ async fn assert_refused_while_locked(name: &str) {
             let begin =
                 format!("the token {token} is revoked, but the list does not have that yet: ");
             assert!(sentence.starts_with(&begin), "{sentence}");
-            assert_eq!(site.list.admin().key(token).unwrap().state, keytally::KeyState::Revoked);
+            assert_eq!(
+                site.list.admin().load().key(token).unwrap().state,
+                keytally::KeyState::Revoked
+            );
         }
         (_, refused) => {
             let sentence = refused.unwrap_err().to_string();

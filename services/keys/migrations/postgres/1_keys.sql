@@ -119,6 +119,8 @@ create table token (
   team_id bigint references team (team_id),
   role text not null,
   name text not null,
+  -- The machine whose gate of tokens has it.
+  machine text not null,
   created_s bigint not null,
   created_by text not null,
   revoked_s bigint

@@ -181,8 +181,12 @@ impl Token {
                 let tokens = list.tokens(team).await?;
                 let line = |token: &crate::tokens::Token| {
                     let team = token.team.map_or_else(|| "-".to_owned(), |team| team.to_string());
-                    let state = if token.revoked.is_some() { "revoked" } else { "active" };
-                    format!("{}  {state}  team {team}  {}  {}", token.token, token.role, token.name)
+                    let crate::tokens::Token { token, state, role, name, machine, .. } = token;
+                    let machine = match machine {
+                        Some(machine) if state == "absent" => format!("  of machine {machine}"),
+                        _ => String::new(),
+                    };
+                    format!("{token}  {state}  team {team}  {role}  {name}{machine}")
                 };
                 let lines: Vec<_> = tokens.iter().map(line).collect();
                 print(format, &json!({ "tokens": tokens }), lines)?;
