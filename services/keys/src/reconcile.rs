@@ -568,4 +568,19 @@ mod tests {
         );
         assert_eq!(stricter(&one, &one, 5), (one.clone(), Vec::new()));
     }
+
+    #[test]
+    fn sentence_names_the_side_that_holds() {
+        for (differed, sentence) in [
+            (&["revoked", "grace"][..], "revoked, grace differed, and the stricter side holds"),
+            (&["secret", "plan"], "secret, plan differed, and that of the gate holds"),
+            (
+                &["expires", "plan"],
+                "expires differed, and the stricter side holds; plan differed, and that of the \
+                 gate holds",
+            ),
+        ] {
+            assert_eq!(outcome_of(differed), sentence);
+        }
+    }
 }
