@@ -122,7 +122,7 @@ impl List {
     /// Adds the user of this name to a team, or changes the user's role there.
     ///
     /// # Errors
-    /// As [`create_team`](Self::create_team), for an owner.
+    /// As [`create_team`](Self::create_team), for an owner. Also if the team would have no owner.
     pub async fn set_member(
         &self,
         team_id: u32,
@@ -158,8 +158,10 @@ impl List {
         .await
     }
 
-    /// Makes a one-time link for a user of a team, who becomes a member with this role, or for an
-    /// operator if there is no team.
+    /// Makes a one-time link for a user of a team, or for an operator if there is no team.
+    ///
+    /// A user who is not a member becomes one with this role. The role of a member stays: the
+    /// session of the link has the lesser of both.
     ///
     /// # Errors
     /// As [`create_team`](Self::create_team), for an owner.
@@ -204,17 +206,18 @@ impl List {
         let ends = time::from_now("ends", caller.now, lifetime_s)?;
         let code = Code::generate()?;
         self.transact(async move |transaction| {
-            let user_id = match (team_id, &user) {
+            let (user_id, of_member) = match (team_id, &user) {
                 (Some(team_id), Some(user)) => {
-                    teams::find(transaction.connection(), team_id).await?;
-                    let user_id = teams::user_named(transaction, user).await?;
-                    teams::set_member(transaction, team_id, user_id, role, caller.now).await?;
-                    Some(user_id)
+                    let (user_id, role) = member(transaction, &caller, team_id, user, role).await?;
+                    (Some(user_id), role)
                 }
-                _ => None,
+                _ => (None, role),
             };
+            // A session follows the role of the member, unless the link is for a lesser one.
+            let most = if user_id.is_none() || role < of_member { role } else { Role::Owner };
+            codes::keep(transaction, &code, &SignIn { team_id, user_id, role: most }, ends).await?;
+            let role = role.min(of_member);
             let sign_in = SignIn { team_id, user_id, role };
-            codes::keep(transaction, &code, &sign_in, ends).await?;
             let whom = user_id.map_or_else(|| "an operator".to_owned(), |id| format!("user {id}"));
             let entry = NewEntry {
                 team_id,
@@ -276,6 +279,26 @@ impl List {
         })
         .await
     }
+}
+
+/// Returns the number of a user and the user's role in a team. A user who is not a member becomes
+/// one with `role`.
+async fn member(
+    transaction: &mut Transaction,
+    caller: &Caller,
+    team_id: u32,
+    user: &str,
+    role: Role,
+) -> Result<(i64, Role)> {
+    teams::find(transaction.connection(), team_id).await?;
+    let user_id = teams::user_named(transaction, user).await?;
+    if let Some(role) = teams::role_of(transaction.connection(), team_id, user_id).await? {
+        return Ok((user_id, role));
+    }
+    teams::set_member(transaction, team_id, user_id, role, caller.now).await?;
+    let detail = format!("user {user_id} is {}", role.as_str());
+    append(transaction, caller, team_id, "member.set", detail).await?;
+    Ok((user_id, role))
 }
 
 /// Makes a one-time link for an operator, for a service that starts.

@@ -84,7 +84,7 @@ impl Session {
 macro_rules! sessions {
     () => {
         "select session.hash, session.team_id, coalesce(team.name, '') as team, session.user_id, \
-         coalesce(\"user\".name, '') as \"user\", coalesce(member.role, session.role) as role, \
+         coalesce(\"user\".name, '') as \"user\", session.role as most, coalesce(member.role, session.role) as role, \
          session.created_s, session.seen_s, session.ends_s, session.proved_s, session.agent, \
          session.address from session \
          left join team on team.team_id = session.team_id \
@@ -96,7 +96,6 @@ macro_rules! sessions {
 }
 
 fn load(row: &AnyRow) -> Result<Session, sqlx::Error> {
-    let role: String = row.try_get("role")?;
     let team_id: Option<i64> = row.try_get("team_id")?;
     Ok(Session {
         hash: row.try_get("hash")?,
@@ -104,7 +103,7 @@ fn load(row: &AnyRow) -> Result<Session, sqlx::Error> {
         team: row.try_get("team")?,
         user_id: row.try_get("user_id")?,
         user: row.try_get("user")?,
-        role: Role::named(&role).unwrap_or(Role::Viewer),
+        role: codes::lesser(row)?,
         created_s: row.try_get("created_s")?,
         seen_s: row.try_get("seen_s")?,
         ends_s: row.try_get("ends_s")?,

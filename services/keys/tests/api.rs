@@ -287,6 +287,34 @@ async fn unknown_and_foreign_ids_have_one_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn last_owner_stays_and_a_session_changes_no_role() {
+    let portal = Portal::new().await;
+    let token = portal.token(1, Role::Owner).await;
+    let member = |role: &str| json!({ "name": "ann", "role": role });
+    let ann = portal.post(&token, "members", member("owner")).await.expect(200);
+    let path = format!("members/{}", ann["user"]);
+    for (token, query) in [(&token, ""), (&portal.operator, "?team=1")] {
+        let refused = portal.post(token, &format!("members{query}"), member("viewer")).await;
+        refused.expect_problem(409, "the team would have no owner");
+        let refused = portal.call(token, "DELETE", &format!("{path}{query}"), None).await;
+        refused.expect_problem(409, "the team would have no owner");
+        let session = json!({ "user": "ann", "role": "viewer" });
+        let link = portal.post(token, &format!("sessions{query}"), session).await.expect(201);
+        assert_eq!(link["role"], "viewer");
+        let members = portal.get(token, &format!("members{query}")).await.expect(200);
+        assert_eq!(members["members"][0]["role"], "owner");
+    }
+    // A session for more than the member's role has the member's role.
+    let body = json!({ "name": "bob", "role": "member" });
+    portal.post(&token, "members", body).await.expect(200);
+    let session = json!({ "user": "bob", "role": "admin" });
+    let link = portal.post(&token, "sessions", session).await.expect(201);
+    assert_eq!(link["role"], "member");
+    let members = portal.get(&token, "members").await.expect(200);
+    assert_eq!(members["members"][1]["role"], "member");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn invalid_value_is_named() {
     let portal = Portal::new().await;
     let token = portal.token(1, Role::Owner).await;

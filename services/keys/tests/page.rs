@@ -454,7 +454,44 @@ async fn key_in_use_is_revoked_only_with_its_name() {
     browser.post(&at, &[("typed", "billing")]).await.expect(409);
 }
 
+#[tokio::test]
+async fn key_is_revoked_with_both_numbers_in_view() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    let [used, denied, unused] = [portal.key().await, portal.key().await, portal.key().await];
+    let now_s = i64::try_from(now().unix_s()).unwrap();
+    portal.add_hour(&used, now_s, [1190, 20, 3]).await;
+    portal.add_hour(&denied, now_s, [0, 7, 0]).await;
+    let page = browser.get(&format!("/k/{used}/revoke")).await.expect(200);
+    page.shows("1,213 requests in the last 24 hours: 1,190 admitted and 23 denied");
+    // A key whose requests are all denied is in use too.
+    let page = browser.get(&format!("/k/{denied}/revoke")).await.expect(200);
+    page.shows("7 requests in the last 24 hours: 0 admitted and 7 denied").shows("is in use");
+    let page = browser.get(&format!("/k/{unused}/revoke")).await.expect(200);
+    page.shows("no request in the last 24 hours").hides("is in use");
+    let page = browser.get(&format!("/bulk?id={used}&id={denied}")).await.expect(200);
+    page.shows(">1,190</td>").shows(">23</td>").shows(">0</td>").shows(">7</td>");
+}
+
 impl Portal {
+    /// Adds an hour of use of a key: admitted requests, denied ones, and those without the scope.
+    async fn add_hour(&self, key_id: &str, at_s: i64, counts: [i64; 3]) {
+        let url = format!("sqlite:{}", self.site.path("keys.db").display());
+        let mut connection = sqlx::AnyConnection::connect(&url).await.unwrap();
+        let key_id: keytally::KeyId = key_id.parse().unwrap();
+        sqlx::query(
+            "insert into usage values ('hour', $1, $2, 'test', $3, $3, $4, 0, 0, $5, 0, 0, 0, 0)",
+        )
+        .bind(key_id.number().cast_signed())
+        .bind(at_s - at_s % 3600)
+        .bind(counts[0])
+        .bind(counts[1])
+        .bind(counts[2])
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    }
+
     /// Records a use of a key, as the service's counts do.
     async fn mark_used(&self, key_id: keytally::KeyId) {
         let url = format!("sqlite:{}", self.site.path("keys.db").display());
@@ -670,9 +707,29 @@ async fn removed_member_loses_the_sessions_and_the_keys_stay() {
     owner.post("/team/remove", &[("user", "1")]).await.expect(303);
     member.get("").await.expect(303);
     owner.get("").await.expect(200).shows("billing").shows("member");
-    // The last owner stays.
-    owner.post("/team/remove", &[("user", "2")]).await.expect(409).shows("no owner");
-    owner.post("/team/role", &[("user", "2"), ("role", "viewer")]).await.expect(409);
+    // The last owner stays, also if an operator asks.
+    for mut browser in [owner, portal.signed_in(Role::Operator).await] {
+        browser.post("/team/remove", &[("user", "2")]).await.expect(409).shows("no owner");
+        let fields = [("user", "2"), ("role", "viewer")];
+        browser.post("/team/role", &fields).await.expect(409).shows("no owner");
+        let fields = [("user", "owner"), ("role", "viewer")];
+        let page = browser.post("/team/invite", &fields).await.expect(200);
+        page.shows("signs in once as viewer").hides("is a member already");
+        browser.get("/team").await.expect(200).shows("<option selected>owner</option>");
+    }
+}
+
+#[tokio::test]
+async fn invitation_of_a_member_keeps_the_role() {
+    let portal = Portal::new().await;
+    let mut viewer = portal.signed_in(Role::Viewer).await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    let fields = [("user", "viewer"), ("role", "admin")];
+    let page = owner.post("/team/invite", &fields).await.expect(200);
+    page.shows("is a member already, as viewer").shows("signs in once as viewer");
+    let page = owner.get("/team").await.expect(200);
+    page.shows("<td data-label=\"Role\">viewer</td><td data-label=\"Ends\">");
+    viewer.get("/new").await.expect(403);
 }
 
 #[tokio::test]

@@ -77,8 +77,22 @@ fn service_and_commands_share_one_list() {
     keys(&sandbox, &["member", "set", "7", "ann", "--role", "viewer"]);
     assert_eq!(keys(&sandbox, &["member", "list", "7"])["members"][0]["role"], "viewer");
     keys(&sandbox, &["member", "remove", "7", "1"]);
-    let link = keys(&sandbox, &["link", "--team", "7", "--user", "bob", "--role", "admin"]);
-    assert!(link["url"].as_str().unwrap().starts_with("http://localhost:8080/keys/in#"));
+    let link = |args: &[&str]| keys(&sandbox, &[&["link", "--team", "7"], args].concat());
+    let bob = link(&["--user", "bob", "--role", "admin"]);
+    let begin = format!("http://localhost:{}/keys/in#", server.address.port());
+    assert!(bob["url"].as_str().unwrap().starts_with(&begin), "{begin}");
+    let url = ["--user", "bob", "--public-url", "https://keys.example"];
+    assert!(link(&url)["url"].as_str().unwrap().starts_with("https://keys.example/keys/in#"));
+    // A link does not change the role of a member, and no command takes the last owner away.
+    assert_eq!(link(&["--user", "bob"])["role"], "admin");
+    keys(&sandbox, &["member", "set", "7", "ann", "--role", "owner"]);
+    assert_eq!(link(&["--user", "ann", "--role", "viewer"])["role"], "viewer");
+    for args in [&["set", "7", "ann", "--role", "viewer"][..], &["remove", "7", "1"]] {
+        let refused = run(&sandbox, &[&["keys", "member"], args, &DATA].concat());
+        refused.expect_failure(&["the team would have no owner"]);
+    }
+    let members = keys(&sandbox, &["member", "list", "7"]);
+    assert_eq!(members["members"][0]["role"], "owner");
     let tokens = keys(&sandbox, &["token", "list", "--team", "7"]);
     let id = tokens["tokens"][0]["token"].as_str().unwrap().to_owned();
     keys(&sandbox, &["token", "revoke", &id]);

@@ -160,6 +160,12 @@ create table usage (
 );
 create index usage_start on usage (width, start_s);
 
+-- Where people see the service of a gate, for links.
+create table service (
+  gate_id bigint not null primary key,
+  public_url text not null
+);
+
 -- Files of counts, and the service that adds the counts of each to the usage.
 create table sampler (
   gate_id bigint not null,

@@ -206,8 +206,10 @@ pub(super) async fn revoke_token(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Makes a one-time link that signs a user of yours in to the team's page of keys. The user becomes
-/// a member with this role.
+/// Makes a one-time link that signs a user of yours in to the team's page of keys.
+///
+/// A user who is not a member becomes one with this role. The role of a member stays: the session
+/// has the lesser of both, and `POST members` changes that of the member.
 #[utoipa::path(
     post,
     path = "/sessions",
@@ -226,8 +228,8 @@ pub(super) async fn create_session(
     let team_id = Some(auth.team()?);
     let link = api.list.create_link(team_id, Some(&body.user), role, auth.caller).await?;
     let url = link.url(&api.public_url);
-    let ends = time::shown(time::stored(link.ends));
-    Ok((StatusCode::CREATED, Answer(SessionLink { url, ends })).into_response())
+    let (role, ends) = (link.sign_in.role, time::shown(time::stored(link.ends)));
+    Ok((StatusCode::CREATED, Answer(SessionLink { url, role, ends })).into_response())
 }
 
 /// Lists the plans of the gate.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use crate::keys::KeyRow;
+use crate::roles::Role;
 use crate::time;
 
 /// A key, without its secret.
@@ -261,7 +262,7 @@ pub struct CreateSession {
     /// The name of the user, such as the id of your own user.
     #[schema(min_length = 1, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     pub user: String,
-    /// viewer, member, admin or owner: what the user may do in the team.
+    /// viewer, member, admin or owner: the most that the user may do in the session.
     #[schema(pattern = "^(viewer|member|admin|owner)$")]
     pub role: String,
 }
@@ -271,6 +272,9 @@ pub struct CreateSession {
 pub struct SessionLink {
     /// The link for the user. Its code is in the fragment, which no server logs.
     pub url: String,
+    /// What the user may do in the session: the role of the request, or that of the member if that
+    /// is less.
+    pub role: Role,
     /// From when on the link is not valid.
     pub ends: String,
 }

@@ -106,8 +106,9 @@ impl Member {
 
 /// Make a one-time link that signs a user in to the page of keys
 ///
-/// The link is valid for 10 minutes, and once. With --team and --user, the user becomes a member
-/// with the role. Without them, the link is for an operator.
+/// The link is valid for 10 minutes, and once. With --team and --user, a user who is not a member
+/// becomes one with the role. A member keeps the role, and the session has the lesser of both.
+/// Without them, the link is for an operator.
 #[derive(Args, Debug)]
 pub(super) struct Link {
     /// Number of the team
@@ -119,19 +120,30 @@ pub(super) struct Link {
     /// viewer, member, admin or owner
     #[arg(long, default_value = "owner", value_parser = value_parser(parse_role))]
     role: Role,
-    /// URL of the service as people see it
-    #[arg(long, value_name = "URL", default_value = "http://localhost:8080")]
-    public_url: String,
+    /// URL of the service as people see it [default: that with which keytally serve was last
+    /// started on this gate]
+    #[arg(long, value_name = "URL")]
+    public_url: Option<String>,
 }
+
+/// The URL of a service that has not recorded its own, because it was not started yet.
+const DEFAULT_URL: &str = "http://localhost:8080";
 
 impl Link {
     pub(super) async fn run(self, list: &List, format: OutputFormat) -> Result<Status, Failure> {
         let role = if self.team.is_some() { self.role } else { Role::Operator };
         let (user, caller) = (self.user.as_deref(), Caller::operator(now()));
         let link = list.create_link(self.team, user, role, caller).await?;
-        let (url, ends) = (link.url(&self.public_url), time::shown(time::stored(link.ends)));
-        let value = json!({ "url": url, "ends": ends });
-        print(format, &value, [url.clone(), format!("It is valid once, until {ends}")])?;
+        let base = match self.public_url {
+            Some(url) => url,
+            None => list.recorded_url().await?.unwrap_or_else(|| DEFAULT_URL.to_owned()),
+        };
+        let (url, ends) = (link.url(&base), time::shown(time::stored(link.ends)));
+        let signed_in = link.sign_in.role;
+        let value = json!({ "url": url, "role": signed_in, "ends": ends });
+        let last =
+            format!("It is valid once, until {ends}, and signs in as {}", signed_in.as_str());
+        print(format, &value, [url.clone(), last])?;
         Ok(Status::Success)
     }
 }

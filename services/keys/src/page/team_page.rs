@@ -51,7 +51,7 @@ struct MemberLine {
 struct LinkLine {
     id: String,
     user: String,
-    role: String,
+    role: &'static str,
     ends: Moment,
 }
 
@@ -101,7 +101,7 @@ async fn screen(
     let link = |link: OpenLink| LinkLine {
         id: link.id(),
         user: link.user,
-        role: link.role,
+        role: link.role.as_str(),
         ends: Moment(link.ends_s),
     };
     let links = match visit.session.role >= Role::Owner {
@@ -213,7 +213,9 @@ fn settings(fields: &Fields) -> crate::error::Result<TeamSettings> {
 struct Invited {
     frame: Frame,
     user: String,
-    role: String,
+    role: &'static str,
+    /// Whether the invitation is for more than the member's role.
+    is_less: bool,
     url: String,
     ends: Moment,
 }
@@ -234,7 +236,8 @@ pub(super) async fn invite(mut team: TeamVisit, fields: Fields) -> Result<Respon
             let mut response = respond_ok(&Invited {
                 frame: Frame::new(visit, "team", "Invitation"),
                 user,
-                role: role.as_str().to_owned(),
+                role: link.sign_in.role.as_str(),
+                is_less: link.sign_in.role < role,
                 url: link.url(&visit.page.link_base()),
                 ends: Moment(time::stored(link.ends)),
             })?;
@@ -271,8 +274,7 @@ async fn keep_an_owner(team: &TeamVisit, changed: &Member) -> Result<(), Stop> {
     let members = team.visit.page.list().members(team.team_id).await?;
     let is_owner = |member: &&Member| member.role == Role::Owner.as_str();
     let others = members.iter().filter(is_owner).filter(|member| member.user != changed.user);
-    let is_last = changed.role == Role::Owner.as_str() && others.count() == 0;
-    if is_last && team.visit.session.role < Role::Operator {
+    if changed.role == Role::Owner.as_str() && others.count() == 0 {
         let sentence = "The team would have no owner, and its members could not be changed.";
         let refusal = Refusal::new(StatusCode::CONFLICT, sentence);
         return Err(refusal.with_advice("Make another member an owner before.").into());
