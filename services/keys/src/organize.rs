@@ -1,13 +1,14 @@
 //! The changes of teams, members and links.
 
 use keytally::Timestamp;
+use sqlx::Row as _;
 
 use crate::change::Caller;
 use crate::codes::{self, CODE_LIFETIME_S, Code, INVITATION_LIFETIME_S, OpenLink, SignIn};
 use crate::database::{Database, Transaction};
 use crate::error::{Error, Result};
 use crate::list::List;
-use crate::log::{self, Entry, Filter, NewEntry};
+use crate::log::{self, ActorFilter, Entry, Filter, NewEntry};
 use crate::roles::Role;
 use crate::teams::{self, Member, Team, TeamSettings};
 use crate::{text, time};
@@ -239,17 +240,26 @@ impl List {
     pub async fn log(&self, filter: &Filter) -> Result<Vec<Entry>> {
         Ok(log::entries(&mut *self.read().await?, filter).await?)
     }
+
+    /// Returns the actor of the log that a text means: as the log names it, such as `user 3`, or
+    /// the name of a user. A name that no user has is an actor without entries.
+    ///
+    /// # Errors
+    /// A sentence that names the field; those of the database.
+    pub async fn actor(&self, field: &'static str, text: &str) -> Result<ActorFilter> {
+        if let Some(actor) = ActorFilter::named(text) {
+            return Ok(actor);
+        }
+        let name = text::name(field, text)?;
+        let row = sqlx::query("select user_id from \"user\" where name = $1")
+            .bind(name)
+            .fetch_optional(&mut *self.read().await?)
+            .await?;
+        Ok(ActorFilter::user(row.map(|row| row.try_get(0)).transpose()?.unwrap_or(0)))
+    }
 }
 
 impl List {
-    /// Returns entries of the log whose action begins with a text, the newest first.
-    ///
-    /// # Errors
-    /// If the database cannot be used.
-    pub(crate) async fn log_of(&self, filter: &Filter, action: &str) -> Result<Vec<Entry>> {
-        Ok(log::entries_of(&mut *self.read().await?, filter, action).await?)
-    }
-
     /// Returns the links of a team that are not used yet, those that end first.
     ///
     /// # Errors

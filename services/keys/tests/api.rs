@@ -315,6 +315,29 @@ async fn last_owner_stays_and_a_session_changes_no_role() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn log_is_filtered_by_parameters() {
+    let portal = Portal::new().await;
+    let token = portal.token(1, Role::Owner).await;
+    let (_, id) = portal.create(&token, "test").await;
+    portal.create(&token, "test").await;
+    let actions = async |path: &str| {
+        let log = portal.get(&token, path).await.expect(200);
+        let actions =
+            log["entries"].as_array().unwrap().iter().map(|entry| entry["action"].clone());
+        actions.collect::<Vec<_>>()
+    };
+    let own = format!("token+{}", &token[9..20]);
+    assert_eq!(actions(&format!("log?actor={own}")).await, ["key.create", "key.create"]);
+    assert_eq!(actions(&format!("log?actor={own}&key={id}")).await, ["key.create"]);
+    assert_eq!(actions("log?actor=operator&action=token").await, ["token.create"]);
+    assert_eq!(actions("log?actor=nobody").await, [""; 0]);
+    assert_eq!(actions("log?action=key.create&limit=1").await, ["key.create"]);
+    assert_eq!(actions("log?action=team").await, ["team.create"]);
+    assert_eq!(actions("log?to=2026-01-01T00:00:00Z").await, [""; 0]);
+    assert_eq!(actions("log?from=2026-01-01T00:00:00Z&action=key").await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn invalid_value_is_named() {
     let portal = Portal::new().await;
     let token = portal.token(1, Role::Owner).await;
@@ -339,6 +362,12 @@ async fn invalid_value_is_named() {
         ("log?before=-1", "before: it must be the value of next"),
         ("log?before=9223372036854775808", "before: it must be"),
         ("log?key=x", "key: "),
+        ("log?actor=", "actor: it is empty"),
+        ("log?actor=%00", "actor: it has the control character"),
+        ("log?action=Key", "action: it must be an action, such as key.revoke, or a kind"),
+        ("log?action=key.", "action: it must be an action"),
+        ("log?from=yesterday", "from: it must be a time in UTC"),
+        ("log?from=2027-01-01T00:00:00Z&to=2027-01-01T00:00:00Z", "to: it must be later than from"),
         (&*format!("keys/{id}/usage?width=week"), "width: it must be minute, hour or day"),
         (&*format!("keys/{id}/usage?from=yesterday"), "from: it must be a time in UTC"),
         (

@@ -15,7 +15,7 @@ use keytally_keys::codes::Code;
 use keytally_keys::database::Database;
 use keytally_keys::error::Error;
 use keytally_keys::keys::KeyFilter;
-use keytally_keys::log::Filter;
+use keytally_keys::log::{ActorFilter, Filter};
 use keytally_keys::reconcile::{ADOPTED_NAME, Comparison, Unknown};
 use keytally_keys::roles::{Actor, Role};
 use keytally_keys::sessions::Origin;
@@ -23,7 +23,7 @@ use support::{PEPPER, Site, creation, in_s, issue_outside, operator};
 
 /// All actions of the log, the newest first.
 async fn actions(site: &Site) -> Vec<String> {
-    let filter = Filter { team_id: None, key_id: None, before: None, limit: 100 };
+    let filter = Filter { limit: 100, ..Filter::default() };
     let entries = site.list.log(&filter).await.unwrap();
     entries.into_iter().map(|entry| format!("{} {}", entry.actor_kind, entry.action)).collect()
 }
@@ -430,6 +430,20 @@ async fn link_signs_in_once() {
     assert_eq!(gone.to_string(), "there is no member 1");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn log_is_filtered_by_actor_action_and_time() {
+    let site = Site::new().await;
+    support::assert_log_is_filtered(&site).await;
+    // A user is also found by name, and a name that no user has is an actor without entries.
+    let user = site.list.set_member(1, "ann", Role::Admin, operator()).await.unwrap().user;
+    let named = site.list.actor("actor", "ann").await.unwrap();
+    assert_eq!(Some(named), ActorFilter::named(&format!("user {user}")));
+    let actor = Some(site.list.actor("actor", "nobody").await.unwrap());
+    let filter = Filter { actor, limit: 9, ..Filter::default() };
+    assert_eq!(site.list.log(&filter).await.unwrap(), []);
+    assert!(site.list.actor("actor", "a\nb").await.unwrap_err().to_string().starts_with("actor: "));
+}
+
 /// Returns the role of the session that a link for ann begins, and the role that the link names.
 async fn role_by_link(site: &Site, team: u32, role: Role) -> (Role, Role) {
     let link = site.list.create_link(Some(team), Some("ann"), role, operator()).await.unwrap();
@@ -470,7 +484,7 @@ async fn link_does_not_change_the_role_of_a_member() {
             assert_eq!(site.list.session(token, now()).await.unwrap().unwrap().role, role);
         }
     }
-    let log = Filter { team_id: Some(team), key_id: None, before: None, limit: 99 };
+    let log = Filter { team_id: Some(team), limit: 99, ..Filter::default() };
     let entries = site.list.log(&log).await.unwrap();
     let added = entries.iter().filter(|entry| entry.action == "member.set");
     assert_eq!(added.count(), 5, "the first link and four changes: {entries:?}");

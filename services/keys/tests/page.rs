@@ -955,19 +955,72 @@ async fn invitation_is_listed_until_it_is_withdrawn() {
 }
 
 #[tokio::test]
-async fn log_is_filtered_by_key_and_by_kind() {
+async fn log_is_filtered_on_the_page_and_in_the_file() {
     let portal = Portal::new().await;
     let id = portal.key().await;
     let mut viewer = portal.signed_in(Role::Viewer).await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    owner.make("billing").await.expect(200);
     viewer.get("/log").await.expect(200).shows("signed in").shows("created the key");
-    viewer.get("/log?what=key.").await.expect(200).hides("signed in").shows("created the key");
-    viewer.get("/log?what=session.").await.expect(200).shows("signed in").hides("created the key");
-    let other = "00000000001";
-    viewer.get(&format!("/log?key={other}")).await.expect(200).shows("No entry matches");
-    viewer.get("/log?key=x").await.expect(200).shows("not a key id");
-    let file = viewer.get(&format!("/log.csv?key={id}")).await.expect(200);
+    for (query, shown, hidden) in [
+        ("what=key", "created the key</td>", "signed in</td>"),
+        ("what=key.", "created the key</td>", "signed in</td>"),
+        ("what=session.begin", "signed in</td>", "created the key</td>"),
+        ("actor=user+1", "signed in</td>", "created the key</td>"),
+        ("actor=owner", "billing", "made the team</td>"),
+        ("actor=operator&what=team", "made the team</td>", "signed in</td>"),
+        ("from=2026-01-01&what=member", "set a member", "signed in</td>"),
+        ("to=2026-01-01", "No entry matches", "signed in</td>"),
+        ("actor=nobody", "No entry matches", "signed in</td>"),
+        ("key=00000000001", "No entry matches", "signed in</td>"),
+    ] {
+        let page = viewer.get(&format!("/log?{query}")).await.expect(200);
+        // The key's own page has its name.
+        let shown = if shown == "billing" { "created the key</td>" } else { shown };
+        page.shows(shown).hides(hidden);
+    }
+    for (query, sentence) in [
+        ("key=x", "not a key id"),
+        ("from=x", "must be a day, such as 2027-01-31"),
+        ("from=2027-02-01&to=2027-01-01", "must not be before the first day"),
+        ("what=%25", "must be an action"),
+        ("actor=%07", "has the control character"),
+    ] {
+        for path in ["/log", "/log.csv"] {
+            viewer.get(&format!("{path}?{query}")).await.expect(400).shows(sentence);
+        }
+    }
+    // What is filled in stays, and the file has the same filter. A day includes its end.
+    let today = keytally_keys::time::day(now());
+    let query = format!("key={id}&actor=operator&what=key.create&from={today}&to={today}");
+    let page = viewer.get(&format!("/log?{query}")).await.expect(200);
+    let page = page.shows(&format!("value=\"{today}\"")).shows("value=\"key.create\" selected");
+    page.shows(&format!("log.csv?{}", query.replace('&', "&#38;")));
+    let file = viewer.get(&format!("/log.csv?{query}")).await.expect(200);
     assert_eq!(file.header("content-type"), "text/csv; charset=utf-8");
     let lines: Vec<_> = file.text.lines().collect();
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[1].contains(&format!("\"created the key\",\"{id}\"")), "{lines:?}");
+}
+
+#[tokio::test]
+async fn log_file_has_all_entries_and_pages_keep_the_filter() {
+    let portal = Portal::new().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    for number in 0..1003 {
+        let name = format!("Name {number}");
+        portal.site.list.rename_team(portal.team, &name, operator()).await.unwrap();
+    }
+    let file = owner.get("/log.csv?what=team.rename").await.expect(200);
+    let lines: BTreeSet<_> = file.text.lines().skip(1).collect();
+    assert_eq!(lines.len(), 1003);
+    let (mut path, mut found) = ("/log?what=team.rename&actor=operator".to_owned(), 0);
+    loop {
+        let page = owner.get(&path).await.expect(200);
+        found += page.text.matches("renamed the team</td>").count();
+        assert!(!page.text.contains("signed in</td>"));
+        let Some(next) = page.text.split("rel=\"next\" href=\"/keys").nth(1) else { break };
+        path = next.split('"').next().unwrap().replace("&#38;", "&");
+    }
+    assert_eq!(found, 1003);
 }

@@ -101,7 +101,7 @@ impl Prepared {
     async fn state(&self) -> String {
         let list = &self.site.list;
         let keys = KeyFilter { limit: 999, ..KeyFilter::default() };
-        let log = Filter { team_id: None, key_id: None, before: None, limit: 999 };
+        let log = Filter { limit: 999, ..Filter::default() };
         format!(
             "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
             list.database().head().await.unwrap(),

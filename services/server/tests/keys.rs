@@ -74,6 +74,22 @@ fn service_and_commands_share_one_list() {
     let entries = keys(&sandbox, &["log"]);
     let entry = &entries["entries"][0];
     assert_eq!((&entry["action"], &entry["address"]), (&"key.create".into(), &"127.0.0.1".into()));
+    let log = |args: &[&str]| keys(&sandbox, &[&["log"], args].concat())["entries"].clone();
+    let made = log(&["--action", "key", "--from", "2026-01-01T00:00:00Z"]);
+    assert_eq!(made.as_array().unwrap().len(), 1);
+    assert_eq!(log(&["--actor", "operator", "--action", "key"]), Value::Array(Vec::new()));
+    assert_eq!(log(&["--to", "2026-01-01T00:00:00Z"]), Value::Array(Vec::new()));
+    for (args, sentence) in [
+        (&["--action", "Key"][..], "it must be an action, such as key.revoke"),
+        (&["--from", "yesterday"], "it must be a time in UTC"),
+        (
+            &["--from", "2026-01-02T00:00:00Z", "--to", "2026-01-01T00:00:00Z"],
+            "--to: it must be later than --from",
+        ),
+    ] {
+        let refused = run(&sandbox, &[&["keys", "log"], args, &DATA].concat());
+        refused.expect_usage_error(&[sentence]);
+    }
     keys(&sandbox, &["member", "set", "7", "ann", "--role", "viewer"]);
     assert_eq!(keys(&sandbox, &["member", "list", "7"])["members"][0]["role"], "viewer");
     keys(&sandbox, &["member", "remove", "7", "1"]);

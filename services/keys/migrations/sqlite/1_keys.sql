@@ -114,6 +114,8 @@ create table log (
 );
 create index log_of_team on log (team_id, seq desc);
 create index log_of_key on log (key_id, seq desc);
+create index log_of_actor on log (team_id, actor_kind, actor, seq desc);
+create index log_of_time on log (team_id, at_s desc, seq desc);
 
 -- The admin tokens, which are keys of the gate admin.gate.
 create table token (

@@ -13,7 +13,7 @@ use super::views::{
     CreateSession, CreateTeam, CreateToken, EditTeam, LogPage, Members, NewToken, PlanView, Plans,
     SessionLink, SetMember, TeamPage, Tokens,
 };
-use crate::log::Filter;
+use crate::log::{self, Filter};
 use crate::roles::Role;
 use crate::teams::{Member, Team};
 use crate::time;
@@ -259,6 +259,10 @@ pub(super) async fn plans(
     path = "/log",
     params(
         ("key" = Option<String>, Query, pattern = "^[0-9A-L][0-9A-Za-z]{10}$", description = "A key id"),
+        ("actor" = Option<String>, Query, min_length = 1, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$", description = "Who: actor_kind and actor of an entry, such as user 3; operator, reconcile, token or user alone; or the name of a user"),
+        ("action" = Option<String>, Query, pattern = r"^[a-z_]{1,24}(\.[a-z_]{1,24})?$", description = "What: an action, such as key.revoke, or all of a kind, such as key"),
+        ("from" = Option<String>, Query, format = DateTime, description = "The earliest time"),
+        ("to" = Option<String>, Query, format = DateTime, description = "The time before which the entries are"),
         ("before" = Option<i64>, Query, minimum = 0, description = "The value of next in the answer before"),
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "The most entries, 1 to 200; 50 by default"),
     ),
@@ -269,11 +273,24 @@ pub(super) async fn log(
     params: Params,
     State(api): State<Api>,
 ) -> Result<Answer<LogPage>, Problem> {
-    let params = params.only(&["key", "before", "limit"])?;
+    let params = params.only(&["key", "actor", "action", "from", "to", "before", "limit"])?;
     let limit = params.limit()?;
+    let actor = match params.get("actor") {
+        None => None,
+        Some(text) => Some(api.list.actor("actor", text).await?),
+    };
+    let action = params.get("action").map(|text| log::action("action", text)).transpose()?;
+    let (from, to) = (params.time("from")?, params.time("to")?);
+    if from.zip(to).is_some_and(|(from, to)| from >= to) {
+        return Err(Problem::invalid("to", "it must be later than from"));
+    }
     let filter = Filter {
         team_id: auth.caller.team_id,
         key_id: params.key_id("key")?,
+        actor,
+        action: action.unwrap_or_default(),
+        from,
+        to,
         before: params.number("before")?,
         limit,
     };
