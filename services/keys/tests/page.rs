@@ -273,12 +273,13 @@ async fn session_ends_when_idle_when_old_and_by_its_user() {
     set_ahead(24 * 3600);
     browser.get("").await.expect(303);
 
+    // At an address of this machine, a session of a link lasts 12 hours.
     let mut browser = portal.signed_in(Role::Viewer).await;
-    for hours in (24..24 + 167).step_by(7) {
-        set_ahead(hours * 3600);
-        browser.get("").await.expect(200);
-    }
-    set_ahead((24 + 168) * 3600);
+    set_ahead((24 + 7) * 3600);
+    browser.get("").await.expect(200);
+    set_ahead((24 + 12) * 3600 - 1);
+    browser.get("").await.expect(200);
+    set_ahead((24 + 12) * 3600);
     browser.get("").await.expect(303);
 
     let mut browser = portal.signed_in(Role::Viewer).await;
@@ -287,6 +288,109 @@ async fn session_ends_when_idle_when_old_and_by_its_user() {
     assert_eq!(out.header("clear-site-data"), "\"cache\", \"cookies\", \"storage\"");
     browser.cookie = stolen;
     browser.get("").await.expect(303);
+}
+
+#[tokio::test]
+async fn session_lasts_seven_days_by_https() {
+    let portal = Portal::with("https://keys.example", "").await;
+    let mut browser = portal.signed_in(Role::Viewer).await;
+    for hours in (0..168).step_by(7) {
+        set_ahead(hours * 3600);
+        browser.get("").await.expect(200);
+    }
+    set_ahead(168 * 3600 - 1);
+    browser.get("").await.expect(200);
+    set_ahead(168 * 3600);
+    browser.get("").await.expect(303);
+}
+
+#[tokio::test]
+async fn failed_codes_of_an_account_are_limited_from_all_addresses() {
+    const ADDRESSES: [&str; 6] =
+        ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5", "192.0.2.6"];
+    let portal = Portal::new().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    let mut admin = portal.signed_in(Role::Admin).await;
+    set_ahead(601);
+    // Proofs: the account is that of the session.
+    for address in ADDRESSES {
+        owner.address = address;
+        let fields = [("name", "New"), ("code", "x")];
+        let answer = owner.post("/team/rename", &fields).await;
+        let is_last = address == ADDRESSES[5];
+        assert_eq!(answer.status, if is_last { 429 } else { 403 }, "{answer:?}");
+        if is_last {
+            assert!(answer.header("retry-after").parse::<u32>().unwrap() > 0);
+            answer.shows("Too many codes of this account");
+        }
+    }
+    admin.post("/bulk", &[("id", "x"), ("code", "x")]).await.expect(404);
+    // Old links: the account is that of the code. A code that is valid is accepted.
+    let used = portal.code(Some("ann"), Role::Viewer).await;
+    portal.browser().post("/in", &[("code", used.expose())]).await.expect(303);
+    for (index, address) in [
+        "198.51.100.1",
+        "198.51.100.2",
+        "198.51.100.3",
+        "198.51.100.4",
+        "198.51.100.5",
+        "198.51.100.6",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut browser = Browser { address, ..portal.browser() };
+        let status = if index == 5 { 429 } else { 403 };
+        browser.post("/in", &[("code", used.expose())]).await.expect(status);
+        browser.post("/in", &[("code", "unknown")]).await.expect(403);
+    }
+    for user in ["ann", "owner"] {
+        let code = portal.code(Some(user), Role::Viewer).await;
+        let mut browser = Browser { address: "203.0.113.1", ..portal.browser() };
+        browser.post("/in", &[("code", code.expose())]).await.expect(303);
+    }
+}
+
+#[tokio::test]
+async fn new_sign_in_is_shown_in_other_sessions_until_it_is_seen() {
+    let portal = Portal::new().await;
+    let notice = "You signed in elsewhere";
+    let mut first = portal.signed_in(Role::Viewer).await;
+    let mut second = portal.signed_in(Role::Viewer).await;
+    let mut other = portal.signed_in(Role::Owner).await;
+    first.get("/me/seen").await.expect(405);
+    for path in ["", "/log"] {
+        first.get(path).await.expect(200).shows(notice).shows("from 192.0.2.1");
+        second.get(path).await.expect(200).hides(notice);
+        other.get(path).await.expect(200).hides(notice);
+    }
+    // A session that has ended since is shown too, with what its browser called itself.
+    let code = portal.code(Some("viewer"), Role::Viewer).await;
+    let body = Body::from(encoded(&[("code", code.expose())]));
+    let request = Request::post("/keys/in")
+        .header("content-type", "application/x-www-form-urlencoded")
+        .header("sec-fetch-site", "same-origin")
+        .header("user-agent", "Mozilla/5.0 (X11; Linux x86_64) Firefox/150.0 <b>");
+    let mut third = Browser { address: "198.51.100.7", ..portal.browser() };
+    third.send(request.body(body).unwrap()).await.expect(303);
+    third.post("/out", &[]).await.expect(303);
+    let page = first.get("").await.expect(200).shows("Firefox on Linux, from 198.51.100.7");
+    first.get("/log?what=session.begin").await.expect(200).shows("<bdi>Firefox on Linux</bdi>");
+    // What one session has seen, another one still shows.
+    let seq = page.field("seq");
+    first.post("/me/seen", &[("seq", &seq)]).await.expect(303);
+    first.get("").await.expect(200).hides(notice);
+    second.get("").await.expect(200).shows("Firefox on Linux, from 198.51.100.7");
+    second.post("/me/seen", &[("seq", "9223372036854775807")]).await.expect(303);
+    second.get("").await.expect(200).hides(notice);
+    second.post("/me/seen", &[("seq", "x")]).await.expect(404);
+    // A sign-in after that is shown again, also to the session that has seen all.
+    portal.signed_in(Role::Viewer).await;
+    second.get("").await.expect(200).shows(notice);
+    // Operators see those of operators.
+    let mut operator = portal.signed_in(Role::Operator).await;
+    portal.signed_in(Role::Operator).await;
+    operator.get("").await.expect(200).shows(notice);
 }
 
 #[tokio::test]
@@ -628,13 +732,14 @@ async fn html_in_every_text_is_shown_as_text() {
 type Route = (&'static str, &'static str, Role, &'static [(&'static str, &'static str)]);
 
 /// All routes with a session. `ID` is a key of the team.
-const ROUTES: [Route; 25] = [
+const ROUTES: [Route; 26] = [
     ("GET", "", Role::Viewer, &[]),
     ("GET", "/k/ID", Role::Viewer, &[]),
     ("GET", "/team", Role::Viewer, &[]),
     ("GET", "/log", Role::Viewer, &[]),
     ("GET", "/log.csv", Role::Viewer, &[]),
     ("GET", "/me", Role::Viewer, &[]),
+    ("POST", "/me/seen", Role::Viewer, &[("seq", "1")]),
     ("GET", "/new", Role::Member, &[]),
     ("POST", "/new", Role::Member, &[]),
     ("GET", "/k/ID/rotate", Role::Admin, &[]),

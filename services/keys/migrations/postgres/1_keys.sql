@@ -51,7 +51,9 @@ create table session (
   -- When the user last proved to be the user, and from where the session began.
   proved_s bigint not null,
   agent text not null,
-  address text
+  address text,
+  -- The log's number of the last sign-in of the user that the session has shown.
+  shown_seq bigint not null
 );
 create index session_of_user on session (user_id);
 
@@ -114,6 +116,7 @@ create index log_of_team on log (team_id, seq desc);
 create index log_of_key on log (key_id, seq desc);
 create index log_of_actor on log (team_id, actor_kind, actor, seq desc);
 create index log_of_time on log (team_id, at_s desc, seq desc);
+create index log_of_sign_ins on log (actor_kind, actor, seq desc) where action = 'session.begin';
 
 -- The admin tokens, which are keys of the gate admin.gate.
 create table token (

@@ -11,6 +11,7 @@ use keytally::{KeyId, Timestamp};
 use super::fields::Parameters;
 use super::frame::{Frame, respond};
 use super::key_list::{maker, names, query_text};
+use super::me_page::browser;
 use super::refusal::{Stop, sentence};
 use super::visit::TeamVisit;
 use super::words::Moment;
@@ -81,7 +82,10 @@ pub(super) async fn log_lines(list: &List, entries: Vec<Entry>) -> Result<Vec<Lo
         address: entry.address.unwrap_or_default(),
         action: words(&entry.action),
         key_id: entry.key_id.unwrap_or_default(),
-        detail: entry.detail,
+        detail: match &*entry.action {
+            "session.begin" | "session.prove" => browser(&entry.detail),
+            _ => entry.detail,
+        },
     };
     Ok(entries.into_iter().zip(actors).map(line).collect())
 }
