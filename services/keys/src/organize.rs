@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::list::List;
 use crate::log::{self, ActorFilter, Entry, Filter, NewEntry};
 use crate::roles::Role;
-use crate::teams::{self, Member, Team, TeamSettings};
+use crate::teams::{self, Member, Team, TeamEdit, TeamSettings};
 use crate::{text, time};
 
 /// A one-time link's code, and when it ends.
@@ -56,19 +56,46 @@ impl List {
         .await
     }
 
+    /// Changes the name of a team, and what its members may do. The log gets an entry for each of
+    /// both that changes. An edit that is made again changes nothing.
+    ///
+    /// # Errors
+    /// If the edit names nothing. As [`create_team`](Self::create_team), for an owner.
+    pub async fn edit_team(&self, team_id: u32, edit: TeamEdit, caller: Caller) -> Result<Team> {
+        caller.role.require(Role::Owner)?;
+        let TeamEdit { name, longest_days, live_role } = edit;
+        if name.is_none() && longest_days.is_none() && live_role.is_none() {
+            return Err(Error::invalid("body", "it names nothing to change"));
+        }
+        let name = name.map(|name| text::name("name", &name)).transpose()?;
+        self.transact(async move |transaction| {
+            let mut team = teams::find(transaction.connection(), team_id).await?;
+            let present = team.settings.clone();
+            let settings = TeamSettings {
+                longest_days: longest_days.unwrap_or(present.longest_days),
+                live_role: live_role.unwrap_or(present.live_role),
+            };
+            settings.check()?;
+            if let Some(name) = name.filter(|name| *name != team.name) {
+                team = teams::rename(transaction, team_id, &name).await?;
+                append(transaction, &caller, team_id, "team.rename", name).await?;
+            }
+            if settings != present {
+                team = teams::set_settings(transaction, team_id, &settings).await?;
+                append(transaction, &caller, team_id, "team.set", settings.to_string()).await?;
+            }
+            Ok(team)
+        })
+        .await
+    }
+
     /// Renames a team.
     ///
     /// # Errors
     /// As [`create_team`](Self::create_team), for an owner.
     pub async fn rename_team(&self, team_id: u32, name: &str, caller: Caller) -> Result<Team> {
-        caller.role.require(Role::Owner)?;
-        let name = text::name("name", name)?;
-        self.transact(async move |transaction| {
-            let team = teams::rename(transaction, team_id, &name).await?;
-            append(transaction, &caller, team_id, "team.rename", name).await?;
-            Ok(team)
-        })
-        .await
+        let edit = TeamEdit { name: Some(name.to_owned()), ..TeamEdit::default() };
+        self.edit_team(team_id, edit, caller).await
     }
 
     /// Changes what the members of a team may do.
@@ -81,19 +108,9 @@ impl List {
         settings: TeamSettings,
         caller: Caller,
     ) -> Result<Team> {
-        caller.role.require(Role::Owner)?;
-        settings.check()?;
-        self.transact(async move |transaction| {
-            let team = teams::set_settings(transaction, team_id, &settings).await?;
-            let longest = settings.longest_days.map_or_else(
-                || "keys may never expire".to_owned(),
-                |days| format!("keys expire within {days} days"),
-            );
-            let detail = format!("{longest}; live keys need {}", settings.live_role.as_str());
-            append(transaction, &caller, team_id, "team.set", detail).await?;
-            Ok(team)
-        })
-        .await
+        let TeamSettings { longest_days, live_role } = settings;
+        let (longest_days, live_role) = (Some(longest_days), Some(live_role));
+        self.edit_team(team_id, TeamEdit { name: None, longest_days, live_role }, caller).await
     }
 
     /// Returns teams, in the order of their numbers.

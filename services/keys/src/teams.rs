@@ -1,5 +1,7 @@
 //! Teams and their members.
 
+use core::fmt;
+
 use keytally::Timestamp;
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
@@ -41,6 +43,18 @@ impl Default for TeamSettings {
     }
 }
 
+/// What to change of a team. What is `None` stays.
+#[derive(Clone, Debug, Default)]
+pub struct TeamEdit {
+    /// The name.
+    pub name: Option<String>,
+    /// The longest time from now to the expiry of a key, in days; `Some(None)` if keys may never
+    /// expire.
+    pub longest_days: Option<Option<u32>>,
+    /// The least role that makes and rotates keys of the environment `live`.
+    pub live_role: Option<Role>,
+}
+
 /// The most days of [`TeamSettings::longest_days`].
 pub const MAX_LONGEST_DAYS: u32 = 3650;
 
@@ -77,6 +91,17 @@ impl TeamSettings {
     /// Returns the least role that makes and rotates keys of an environment.
     pub fn role_for(&self, env: &str) -> Role {
         if env == LIVE { self.live_role } else { Role::Member }
+    }
+}
+
+impl fmt::Display for TeamSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.longest_days {
+            None => f.write_str("keys may never expire")?,
+            Some(1) => f.write_str("keys expire within 1 day")?,
+            Some(days) => write!(f, "keys expire within {days} days")?,
+        }
+        write!(f, "; live keys need {}", self.live_role.as_str())
     }
 }
 

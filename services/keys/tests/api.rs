@@ -338,6 +338,50 @@ async fn log_is_filtered_by_parameters() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rules_of_a_team_are_changed_by_its_owner() {
+    let portal = Portal::new().await;
+    let (owner, member) = (portal.token(1, Role::Owner).await, portal.token(1, Role::Member).await);
+    let patch =
+        async |token: &str, body: Value| portal.call(token, "PATCH", "team", Some(body)).await;
+    let entries = async || {
+        let log = portal.get(&owner, "log?action=team").await.expect(200);
+        let entries = log["entries"].as_array().unwrap().iter();
+        entries.map(|entry| entry["detail"].clone()).collect::<Vec<_>>()
+    };
+    let before = entries().await;
+    let rules = json!({ "longest_days": 30, "live_role": "member" });
+    // Twice: the second request changes nothing, and the log gets no entry.
+    for _ in 0..2 {
+        let team = patch(&owner, rules.clone()).await.expect(200);
+        assert_eq!((&team["settings"], &team["name"]), (&rules, &json!("Acme")));
+    }
+    let added = "keys expire within 30 days; live keys need member";
+    assert_eq!(entries().await, [&[json!(added)], &before[..]].concat());
+    // They hold for the next key.
+    let late = json!({ "name": "a", "env": "live", "expires": "2090-01-01T00:00:00Z" });
+    portal.post(&member, "keys", late.clone()).await.expect_problem(400, "expires: keys of this");
+    let never = json!({ "longest_days": null, "name": "Renamed" });
+    let team = patch(&owner, never).await.expect(200);
+    assert_eq!(team["settings"], json!({ "longest_days": null, "live_role": "member" }));
+    assert_eq!(team["name"], "Renamed");
+    assert_eq!(entries().await.len(), before.len() + 3);
+    portal.post(&member, "keys", late).await.expect(201);
+    for (body, detail) in [
+        (json!({}), "body: it names nothing to change"),
+        (json!({ "longest_days": 0 }), "longest_days: it must be a number of days from 1"),
+        (json!({ "longest_days": 3651 }), "longest_days: it must be"),
+        (json!({ "longest_days": "30" }), "body: longest_days: invalid type"),
+        (json!({ "live_role": "viewer" }), "live_role: it must be member, admin or owner"),
+        (json!({ "live_role": "operator" }), "live_role: \"operator\" is not a role"),
+        (json!({ "name": "New", "live_role": "viewer" }), "live_role: "),
+    ] {
+        patch(&owner, body).await.expect_problem(400, detail);
+    }
+    assert_eq!(portal.get(&owner, "team").await.expect(200), team);
+    patch(&member, rules).await.expect_problem(403, "this needs the role owner");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn invalid_value_is_named() {
     let portal = Portal::new().await;
     let token = portal.token(1, Role::Owner).await;

@@ -310,7 +310,7 @@ async fn failed_codes_of_an_account_are_limited_from_all_addresses() {
         ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5", "192.0.2.6"];
     let portal = Portal::new().await;
     let mut owner = portal.signed_in(Role::Owner).await;
-    let mut admin = portal.signed_in(Role::Admin).await;
+    let mut operator = portal.signed_in(Role::Operator).await;
     set_ahead(601);
     // Proofs: the account is that of the session.
     for address in ADDRESSES {
@@ -324,7 +324,7 @@ async fn failed_codes_of_an_account_are_limited_from_all_addresses() {
             answer.shows("Too many codes of this account");
         }
     }
-    admin.post("/bulk", &[("id", "x"), ("code", "x")]).await.expect(404);
+    operator.post("/team/rename", &[("name", "New"), ("code", "x")]).await.expect(403);
     // Old links: the account is that of the code. A code that is valid is accepted.
     let used = portal.code(Some("ann"), Role::Viewer).await;
     portal.browser().post("/in", &[("code", used.expose())]).await.expect(303);

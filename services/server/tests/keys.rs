@@ -74,6 +74,21 @@ fn service_and_commands_share_one_list() {
     let entries = keys(&sandbox, &["log"]);
     let entry = &entries["entries"][0];
     assert_eq!((&entry["action"], &entry["address"]), (&"key.create".into(), &"127.0.0.1".into()));
+    let rules = ["team", "set", "7", "--longest-days", "60", "--live-role", "owner"];
+    assert_eq!(keys(&sandbox, &rules)["settings"]["longest_days"], 60);
+    let never = keys(&sandbox, &["team", "set", "7", "--longest-days", "never"]);
+    assert_eq!(
+        (&never["settings"]["longest_days"], &never["name"]),
+        (&Value::Null, &"Acme".into())
+    );
+    for (args, sentence) in [
+        (&["7"][..], "required"),
+        (&["7", "--longest-days", "0"], "it must be a number of days from 1 to 3650, or never"),
+        (&["7", "--live-role", "viewer"], "it must be member, admin or owner"),
+    ] {
+        let refused = run(&sandbox, &[&["keys", "team", "set"], args, &DATA].concat());
+        refused.expect_usage_error(&[sentence]);
+    }
     let log = |args: &[&str]| keys(&sandbox, &[&["log"], args].concat())["entries"].clone();
     let made = log(&["--action", "key", "--from", "2026-01-01T00:00:00Z"]);
     assert_eq!(made.as_array().unwrap().len(), 1);

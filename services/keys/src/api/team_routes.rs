@@ -15,7 +15,7 @@ use super::views::{
 };
 use crate::log::{self, Filter};
 use crate::roles::Role;
-use crate::teams::{Member, Team};
+use crate::teams::{Member, Team, TeamEdit};
 use crate::time;
 
 /// Lists all teams. Only for operators.
@@ -76,7 +76,9 @@ pub(super) async fn team(
     Ok(Answer(api.list.team(auth.team()?).await?))
 }
 
-/// Renames the team.
+/// Changes the name of the team, the longest lifetime of its keys, and who makes live ones.
+///
+/// Keys that exist stay as they are. A request that is sent again changes nothing.
 #[utoipa::path(
     patch,
     path = "/team",
@@ -91,7 +93,10 @@ pub(super) async fn edit_team(
 ) -> Result<Answer<Team>, Problem> {
     auth.require(Role::Owner)?;
     params.only(&[])?;
-    Ok(Answer(api.list.rename_team(auth.team()?, &body.name, auth.caller).await?))
+    let EditTeam { name, longest_days, live_role } = body;
+    let live_role = live_role.map(|role| Role::of_team("live_role", &role)).transpose()?;
+    let edit = TeamEdit { name, longest_days, live_role };
+    Ok(Answer(api.list.edit_team(auth.team()?, edit, auth.caller).await?))
 }
 
 /// Lists the members of the team.

@@ -145,7 +145,11 @@ pub struct EditKey {
 }
 
 /// Distinguishes a member that is null from one that is not there.
-fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<String>>, D::Error> {
+fn present<'de, D, T>(from: D) -> Result<Option<Option<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
     Option::deserialize(from).map(Some)
 }
 
@@ -212,13 +216,20 @@ pub struct CreateTeam {
     pub team: Option<u32>,
 }
 
-/// What to change of a team.
+/// What to change of a team. What is not named stays.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EditTeam {
     /// The name.
     #[schema(min_length = 1, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
-    pub name: String,
+    pub name: Option<String>,
+    /// The longest time from now to the expiry of a key, in days; null if keys may never expire.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<i32>, minimum = 1, maximum = 3650)]
+    pub longest_days: Option<Option<u32>>,
+    /// member, admin or owner: the least role that makes and rotates keys of the environment `live`.
+    #[schema(pattern = "^(member|admin|owner)$")]
+    pub live_role: Option<String>,
 }
 
 /// A member to add, or whose role to change.

@@ -134,9 +134,11 @@ pub async fn assert_log_is_filtered(site: &Site) {
         let caller = Caller { actor, now: Timestamp::from_unix_s(at_s), ..operator() };
         let team = if hour % 7 == 6 { other } else { team };
         if hour % 3 == 0 {
-            site.list.set_team(team, TeamSettings::default(), caller).await.unwrap();
+            let longest_days = Some(u32::try_from(hour).unwrap() + 1);
+            let settings = TeamSettings { longest_days, ..TeamSettings::default() };
+            site.list.set_team(team, settings, caller).await.unwrap();
         } else {
-            site.list.rename_team(team, "Renamed", caller).await.unwrap();
+            site.list.rename_team(team, &format!("Name {hour}"), caller).await.unwrap();
         }
     }
     let all = Filter { limit: 1000, ..Filter::default() };
