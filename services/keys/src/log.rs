@@ -232,7 +232,6 @@ fn entry(row: &AnyRow) -> Result<Entry, sqlx::Error> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use crate::database::Database;

@@ -338,6 +338,32 @@ async fn log_is_filtered_by_parameters() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn list_is_sorted_page_by_page() {
+    let portal = Portal::new().await;
+    let token = portal.token(1, Role::Owner).await;
+    for name in ["b é&=", "C", "a", "d"] {
+        let body = json!({ "name": name, "env": "test" });
+        portal.post(&token, "keys", body).await.expect(201);
+    }
+    for (sort, expected) in [("name", "abcd"), ("-name", "dcba")] {
+        let (mut path, mut found) = (format!("keys?sort={sort}&limit=1"), String::new());
+        loop {
+            let page = portal.get(&token, &path).await.expect(200);
+            let name = page["keys"][0]["name"].as_str().unwrap();
+            found.extend(name.to_lowercase().chars().next());
+            // The cursor needs no escape.
+            let Some(next) = page["next"].as_str() else { break };
+            path = format!("keys?sort={sort}&limit=1&after={next}");
+        }
+        assert_eq!(found, expected);
+    }
+    let page = portal.get(&token, "keys?flag=never_expires&sort=expires").await.expect(200);
+    assert_eq!(page["keys"].as_array().unwrap().len(), 4);
+    let page = portal.get(&token, "keys?flag=unused").await.expect(200);
+    assert_eq!(page["keys"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rules_of_a_team_are_changed_by_its_owner() {
     let portal = Portal::new().await;
     let (owner, member) = (portal.token(1, Role::Owner).await, portal.token(1, Role::Member).await);
@@ -392,6 +418,9 @@ async fn invalid_value_is_named() {
         ("keys?limit=x", "limit: it must be"),
         ("keys?after=1", "after: it must be the value of next"),
         ("keys?after=-1.0000000000A", "after: it must be"),
+        ("keys?after=1700000000.0000000000A&sort=name", "after: it must be the value of next"),
+        ("keys?sort=size", "sort: it must be one of: created, -created, name"),
+        ("keys?flag=x", "flag: it must be one of: expires_soon"),
         ("keys?state=old", "state: it must be one of: active, expired, revoked"),
         ("keys?search=%00", "search: it has the control character"),
         ("keys?team=x", "team: \"x\" is not the number of a team"),

@@ -546,12 +546,12 @@ async fn list_is_filtered_and_paged_within_a_team() {
     assert_eq!(names(of_state("active")).await.len(), 5);
     assert_eq!(names(of_state("expired")).await.len(), 0);
     // Every page continues where the one before it ended.
-    let (mut seen, mut after) = (Vec::new(), None);
+    let (mut seen, mut after) = (Vec::new(), None::<keytally_keys::keys::Cursor>);
     loop {
-        let filter = KeyFilter { limit: 2, after, ..filter.clone() };
+        let filter = KeyFilter { limit: 2, after: after.take(), ..filter.clone() };
         let rows = site.list.keys(&filter, now()).await.unwrap();
         let Some(last) = rows.last() else { break };
-        after = Some((last.created_s, last.key_id));
+        after = Some(last.cursor(filter.sort));
         seen.extend(rows.iter().map(|row| row.key_id));
     }
     seen.sort_unstable();

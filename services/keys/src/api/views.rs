@@ -94,7 +94,7 @@ pub struct NewKeyView {
 /// A page of keys.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct KeyPage {
-    /// The keys, the newest first.
+    /// The keys, in the order of sort.
     pub keys: Vec<KeyView>,
     /// The value of `after` for the next page; none if there is none.
     pub next: Option<String>,

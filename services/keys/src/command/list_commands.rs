@@ -170,7 +170,7 @@ impl Export {
         loop {
             let rows = list.keys(&filter, now).await?;
             let Some(last) = rows.last() else { break };
-            filter.after = Some((last.created_s, last.key_id));
+            filter.after = Some(last.cursor(filter.sort));
             for row in &rows {
                 write(json!({ "key": KeyView::new(row, prefix, now) }))?;
             }
