@@ -1038,6 +1038,18 @@ async fn list_is_sorted_by_the_links_of_its_headings() {
 }
 
 #[tokio::test]
+async fn use_of_a_team_is_read_alone_by_a_script() {
+    let portal = Portal::new().await;
+    let mut viewer = portal.signed_in(Role::Viewer).await;
+    let key = portal.key().await;
+    viewer.get("/team").await.expect(200).shows("No request in the last 24 hours").shows("Members");
+    portal.add_hour(&key, i64::try_from(now().unix_s()).unwrap(), [1234, 5, 0]).await;
+    let request = Request::get("/keys/team").header("HX-Request-Type", "partial");
+    let part = viewer.send(request.body(Body::empty()).unwrap()).await.expect(200);
+    part.shows(">1,234</td>").shows(">5</td>").shows("id=\"team-use\"").hides("Members");
+}
+
+#[tokio::test]
 async fn chips_are_filters_of_the_list() {
     let portal = Portal::new().await;
     let mut browser = portal.signed_in(Role::Owner).await;

@@ -3,7 +3,6 @@
 use askama::Template;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
-use keytally::Timestamp;
 
 use super::fields::{Fields, Parameters};
 use super::frame::{Frame, respond, show as respond_ok};
@@ -55,14 +54,22 @@ struct LinkLine {
     ends: Moment,
 }
 
+/// The use of all keys. A script requests it alone.
+#[derive(Template)]
+#[template(path = "team_use.html")]
+struct Usage {
+    root: String,
+    quotas: Vec<QuotaLine>,
+    groups: Vec<GroupLine>,
+}
+
 /// The screen.
 #[derive(Template)]
 #[template(path = "team.html")]
 struct Screen {
     frame: Frame,
     name: String,
-    quotas: Vec<QuotaLine>,
-    groups: Vec<GroupLine>,
+    usage: Usage,
     members: Vec<MemberLine>,
     links: Vec<LinkLine>,
     roles: [&'static str; 4],
@@ -108,14 +115,10 @@ async fn screen(
         true => list.open_links(*team_id, visit.now).await?.into_iter().map(link).collect(),
         false => Vec::new(),
     };
-    let last_s = start_of(Width::Hour, time::stored(visit.now)) + 3600;
-    let day = [last_s - 86_400, last_s].map(time::loaded);
-    let groups = usage(team, day).await?;
     Ok(Screen {
         frame: Frame::new(visit, "team", "Team"),
         name: visit.session.team.clone(),
-        quotas: of_team(list, *team_id),
-        groups,
+        usage: usage(team).await?,
         members,
         links,
         roles: ROLES,
@@ -130,12 +133,18 @@ async fn screen(
     })
 }
 
-/// Returns what the keys of each environment were used for.
-async fn usage(team: &TeamVisit, [from, to]: [Timestamp; 2]) -> Result<Vec<GroupLine>, Stop> {
-    let list = team.visit.page.list();
-    let groups =
-        list.usage_of_team(Some(team.team_id), Grouping::Env, Width::Hour, from, to).await?;
-    Ok(groups.into_iter().take(MOST_GROUPS).map(GroupLine::new).collect())
+/// Returns the team's limits now, and what the keys of each environment were used for in a day.
+async fn usage(team: &TeamVisit) -> Result<Usage, Stop> {
+    let TeamVisit { visit, team_id, .. } = team;
+    let list = visit.page.list();
+    let last_s = start_of(Width::Hour, time::stored(visit.now)) + 3600;
+    let [from, to] = [last_s - 86_400, last_s].map(time::loaded);
+    let groups = list.usage_of_team(Some(*team_id), Grouping::Env, Width::Hour, from, to).await?;
+    Ok(Usage {
+        root: visit.page.root().to_owned(),
+        quotas: of_team(list, *team_id),
+        groups: groups.into_iter().take(MOST_GROUPS).map(GroupLine::new).collect(),
+    })
 }
 
 /// Shows the team.
@@ -150,6 +159,9 @@ pub(super) async fn show(team: TeamVisit, parameters: Parameters) -> Result<Resp
         "removed" => "The member is removed, and all sessions of the member ended. Keys stay.",
         _ => "",
     };
+    if team.visit.is_partial {
+        return Ok(respond_ok(&usage(&team).await?)?);
+    }
     let mut screen = screen(&team, &Fields::default(), None).await?;
     screen.frame = screen.frame.with_done(done);
     Ok(respond_ok(&screen)?)
