@@ -90,7 +90,7 @@ fn service_and_commands_share_one_list() {
         refused.expect_usage_error(&[sentence]);
     }
     let log = |args: &[&str]| keys(&sandbox, &[&["log"], args].concat())["entries"].clone();
-    let made = log(&["--action", "key", "--from", "2026-01-01T00:00:00Z"]);
+    let made = log(&["--actor", "token", "--action", "key", "--from", "2026-01-01T00:00:00Z"]);
     assert_eq!(made.as_array().unwrap().len(), 1);
     assert_eq!(log(&["--actor", "operator", "--action", "key"]), Value::Array(Vec::new()));
     assert_eq!(log(&["--to", "2026-01-01T00:00:00Z"]), Value::Array(Vec::new()));
