@@ -1234,6 +1234,21 @@ async fn log_is_filtered_on_the_page_and_in_the_file() {
 }
 
 #[tokio::test]
+async fn token_is_shown_by_its_name() {
+    let portal = Portal::new().await;
+    let list = &portal.site.list;
+    let (_, token) =
+        list.create_token(Some(portal.team), Role::Owner, "backend", operator()).await.unwrap();
+    let actor = keytally_keys::roles::Actor::token(token.token.parse().unwrap(), None);
+    let caller = keytally_keys::change::Caller { actor, ..operator() };
+    list.create_key(creation(portal.team), caller).await.unwrap();
+    let mut viewer = portal.signed_in(Role::Viewer).await;
+    viewer.get("").await.expect(200).shows("by <bdi>token backend</bdi>");
+    let link = format!("<a href=\"/keys/log?actor=token%20{}\">", token.token);
+    viewer.get("/log").await.expect(200).shows(&format!("{link}<bdi>token backend</bdi></a>"));
+}
+
+#[tokio::test]
 async fn log_file_has_all_entries_and_pages_keep_the_filter() {
     let portal = Portal::new().await;
     let mut owner = portal.signed_in(Role::Owner).await;

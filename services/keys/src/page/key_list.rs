@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::keys::{Cursor, FLAGS, KeyFilter, KeyRow, SOON_S, Sort, UNUSED_S};
 use crate::list::List;
 use crate::roles::Role;
-use crate::time;
+use crate::{ids, time};
 
 /// The keys of a page.
 pub(super) const PAGE_LEN: usize = 50;
@@ -113,21 +113,27 @@ pub(super) fn maker(created_by: &str, names: &BTreeMap<String, String>) -> Strin
     }
 }
 
-/// Returns the names of users among actors such as `user 3`.
+/// Returns the names of users and tokens among actors such as `user 3`.
 pub(super) async fn names(list: &List, actors: &[String]) -> Result<BTreeMap<String, String>> {
     let mut names = BTreeMap::new();
     for actor in actors {
-        let Some(user_id) = actor.strip_prefix("user ").and_then(|id| id.parse::<i64>().ok())
-        else {
-            continue;
-        };
         if names.contains_key(actor) {
             continue;
         }
-        let row = sqlx::query("select name from \"user\" where user_id = $1")
-            .bind(user_id)
-            .fetch_optional(&mut *list.read().await?)
-            .await?;
+        let mut connection = list.read().await?;
+        let row = match actor.split_once(' ') {
+            Some(("user", id)) => {
+                let Ok(user_id) = id.parse::<i64>() else { continue };
+                let query = sqlx::query("select name from \"user\" where user_id = $1");
+                query.bind(user_id).fetch_optional(&mut *connection).await?
+            }
+            Some(("token", id)) => {
+                let Ok(key_id) = id.parse() else { continue };
+                let query = sqlx::query("select 'token ' || name from token where key_id = $1");
+                query.bind(ids::stored(key_id)).fetch_optional(&mut *connection).await?
+            }
+            _ => None,
+        };
         if let Some(row) = row {
             names.insert(actor.clone(), row.try_get(0)?);
         }
