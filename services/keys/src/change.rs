@@ -491,7 +491,7 @@ fn check_scopes(gate: &Gate, scopes: &[&str]) -> Result<()> {
 }
 
 impl List {
-    /// Returns the keys of a filter, the newest first.
+    /// Returns the keys of a filter, in its order.
     ///
     /// # Errors
     /// If the database cannot be used.

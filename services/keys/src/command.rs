@@ -50,7 +50,7 @@ struct Files {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Make and list teams
+    /// Make, list and change teams
     #[command(subcommand)]
     Team(team_commands::Team),
     /// Add, list and remove the members of a team

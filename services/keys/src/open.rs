@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 use std::path::Path;
 
 use keytally::{Followed, Peppers, Timestamp};
+use sqlx::Row as _;
 
 use crate::database::Database;
 use crate::error::Result;
@@ -19,6 +20,45 @@ pub const FILE: &str = "keys.db";
 pub struct Opened {
     database: Database,
     admin: Arc<Followed>,
+}
+
+impl List {
+    /// Records where people see the service of this gate, for links that commands make: a URL with
+    /// the path before `/keys`.
+    ///
+    /// # Errors
+    /// If the database cannot be used.
+    pub async fn record_url(&self, url: String) -> Result<()> {
+        if self.recorded_url().await?.as_ref() == Some(&url) {
+            return Ok(());
+        }
+        let gate_id = self.gate().load().table().id().cast_signed();
+        self.transact(async move |transaction| {
+            sqlx::query(
+                "insert into service (gate_id, public_url) values ($1, $2) \
+                 on conflict (gate_id) do update set public_url = excluded.public_url",
+            )
+            .bind(gate_id)
+            .bind(url)
+            .execute(transaction.connection())
+            .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Returns where people see the service of this gate; `None` if no service has recorded it.
+    ///
+    /// # Errors
+    /// If the database cannot be used.
+    pub async fn recorded_url(&self) -> Result<Option<String>> {
+        let gate_id = self.gate().load().table().id().cast_signed();
+        let row = sqlx::query("select public_url from service where gate_id = $1")
+            .bind(gate_id)
+            .fetch_optional(&mut *self.read().await?)
+            .await?;
+        Ok(row.map(|row| row.try_get(0)).transpose()?)
+    }
 }
 
 /// Opens the database and the gate of the tokens of the gate in a data folder, and creates them if

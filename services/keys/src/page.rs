@@ -79,6 +79,7 @@ pub fn router<S: Clone + Send + Sync + 'static>(page: Page) -> crate::error::Res
         .route(&at("/log.csv"), get(log_page::csv))
         .route(&at("/me"), get(me_page::show))
         .route(&at("/me/end"), post(me_page::end))
+        .route(&at("/me/seen"), post(me_page::seen))
         .layer(DefaultBodyLimit::max(MAX_FORM_LEN))
         .layer(guard::same_site(&page)?)
         .route(&at("/assets/{name}"), get(assets::serve))

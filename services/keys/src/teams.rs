@@ -1,5 +1,7 @@
 //! Teams and their members.
 
+use core::fmt;
+
 use keytally::Timestamp;
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
@@ -41,6 +43,18 @@ impl Default for TeamSettings {
     }
 }
 
+/// What to change of a team. What is `None` stays.
+#[derive(Clone, Debug, Default)]
+pub struct TeamEdit {
+    /// The name.
+    pub name: Option<String>,
+    /// The longest time from now to the expiry of a key, in days; `Some(None)` if keys may never
+    /// expire.
+    pub longest_days: Option<Option<u32>>,
+    /// The least role that makes and rotates keys of the environment `live`.
+    pub live_role: Option<Role>,
+}
+
 /// The most days of [`TeamSettings::longest_days`].
 pub const MAX_LONGEST_DAYS: u32 = 3650;
 
@@ -77,6 +91,17 @@ impl TeamSettings {
     /// Returns the least role that makes and rotates keys of an environment.
     pub fn role_for(&self, env: &str) -> Role {
         if env == LIVE { self.live_role } else { Role::Member }
+    }
+}
+
+impl fmt::Display for TeamSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.longest_days {
+            None => f.write_str("keys may never expire")?,
+            Some(1) => f.write_str("keys expire within 1 day")?,
+            Some(days) => write!(f, "keys expire within {days} days")?,
+        }
+        write!(f, "; live keys need {}", self.live_role.as_str())
     }
 }
 
@@ -246,7 +271,46 @@ pub(crate) async fn user_named(transaction: &mut Transaction, name: &str) -> Res
     Ok(row.try_get(0)?)
 }
 
+/// Returns the role of a user in a team; `None` for a user who is not a member.
+pub(crate) async fn role_of(
+    connection: &mut AnyConnection,
+    team_id: u32,
+    user_id: i64,
+) -> Result<Option<Role>, DatabaseError> {
+    let row = sqlx::query("select role from member where team_id = $1 and user_id = $2")
+        .bind(i64::from(team_id))
+        .bind(user_id)
+        .fetch_optional(connection)
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let role: String = row.try_get(0)?;
+    Ok(Some(Role::named(&role).unwrap_or(Role::Viewer)))
+}
+
+/// Refuses to take the role of the only owner away: the team's members could not be changed.
+async fn keep_an_owner(transaction: &mut Transaction, team_id: u32, user_id: i64) -> Result<()> {
+    if role_of(transaction.connection(), team_id, user_id).await? != Some(Role::Owner) {
+        return Ok(());
+    }
+    let other = sqlx::query(
+        "select 1 from member where team_id = $1 and role = 'owner' and user_id <> $2 limit 1",
+    )
+    .bind(i64::from(team_id))
+    .bind(user_id)
+    .fetch_optional(transaction.connection())
+    .await?;
+    match other {
+        Some(_) => Ok(()),
+        None => Err(Error::Conflict(
+            "the team would have no owner; make another member an owner first".to_owned(),
+        )),
+    }
+}
+
 /// Adds a member, or changes the member's role.
+///
+/// # Errors
+/// If the team would have no owner.
 pub(crate) async fn set_member(
     transaction: &mut Transaction,
     team_id: u32,
@@ -254,6 +318,9 @@ pub(crate) async fn set_member(
     role: Role,
     now: Timestamp,
 ) -> Result<()> {
+    if role != Role::Owner {
+        keep_an_owner(transaction, team_id, user_id).await?;
+    }
     sqlx::query(
         "insert into member (team_id, user_id, role, added_s) values ($1, $2, $3, $4) \
          on conflict (team_id, user_id) do update set role = excluded.role",
@@ -268,11 +335,15 @@ pub(crate) async fn set_member(
 }
 
 /// Removes a member and ends the member's sessions in the team. Keys that the member made stay.
+///
+/// # Errors
+/// If there is no such member, or if the team would have no owner.
 pub(crate) async fn remove_member(
     transaction: &mut Transaction,
     team_id: u32,
     user_id: i64,
 ) -> Result<()> {
+    keep_an_owner(transaction, team_id, user_id).await?;
     let removed = sqlx::query("delete from member where team_id = $1 and user_id = $2")
         .bind(i64::from(team_id))
         .bind(user_id)

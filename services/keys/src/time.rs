@@ -15,6 +15,11 @@ pub(crate) fn loaded(at_s: i64) -> Timestamp {
     Timestamp::from_unix_s(u64::try_from(at_s).unwrap_or(0))
 }
 
+/// Returns the day of a time in UTC, such as `2027-01-31`.
+pub fn day(at: Timestamp) -> String {
+    shown(stored(at)).chars().take(10).collect()
+}
+
 /// Returns a time of the database as text.
 pub(crate) fn shown(at_s: i64) -> String {
     times::rfc3339(u64::try_from(at_s).unwrap_or(0))

@@ -287,6 +287,127 @@ async fn unknown_and_foreign_ids_have_one_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn last_owner_stays_and_a_session_changes_no_role() {
+    let portal = Portal::new().await;
+    let token = portal.token(1, Role::Owner).await;
+    let member = |role: &str| json!({ "name": "ann", "role": role });
+    let ann = portal.post(&token, "members", member("owner")).await.expect(200);
+    let path = format!("members/{}", ann["user"]);
+    for (token, query) in [(&token, ""), (&portal.operator, "?team=1")] {
+        let refused = portal.post(token, &format!("members{query}"), member("viewer")).await;
+        refused.expect_problem(409, "the team would have no owner");
+        let refused = portal.call(token, "DELETE", &format!("{path}{query}"), None).await;
+        refused.expect_problem(409, "the team would have no owner");
+        let session = json!({ "user": "ann", "role": "viewer" });
+        let link = portal.post(token, &format!("sessions{query}"), session).await.expect(201);
+        assert_eq!(link["role"], "viewer");
+        let members = portal.get(token, &format!("members{query}")).await.expect(200);
+        assert_eq!(members["members"][0]["role"], "owner");
+    }
+    // A session for more than the member's role has the member's role.
+    let body = json!({ "name": "bob", "role": "member" });
+    portal.post(&token, "members", body).await.expect(200);
+    let session = json!({ "user": "bob", "role": "admin" });
+    let link = portal.post(&token, "sessions", session).await.expect(201);
+    assert_eq!(link["role"], "member");
+    let members = portal.get(&token, "members").await.expect(200);
+    assert_eq!(members["members"][1]["role"], "member");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_is_filtered_by_parameters() {
+    let portal = Portal::new().await;
+    let token = portal.token(1, Role::Owner).await;
+    let (_, id) = portal.create(&token, "test").await;
+    portal.create(&token, "test").await;
+    let actions = async |path: &str| {
+        let log = portal.get(&token, path).await.expect(200);
+        let actions =
+            log["entries"].as_array().unwrap().iter().map(|entry| entry["action"].clone());
+        actions.collect::<Vec<_>>()
+    };
+    let own = format!("token+{}", &token[9..20]);
+    assert_eq!(actions(&format!("log?actor={own}")).await, ["key.create", "key.create"]);
+    assert_eq!(actions(&format!("log?actor={own}&key={id}")).await, ["key.create"]);
+    assert_eq!(actions("log?actor=operator&action=token").await, ["token.create"]);
+    assert_eq!(actions("log?actor=nobody").await, [""; 0]);
+    assert_eq!(actions("log?action=key.create&limit=1").await, ["key.create"]);
+    assert_eq!(actions("log?action=team").await, ["team.create"]);
+    assert_eq!(actions("log?to=2026-01-01T00:00:00Z").await, [""; 0]);
+    assert_eq!(actions("log?from=2026-01-01T00:00:00Z&action=key").await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn list_is_sorted_page_by_page() {
+    let portal = Portal::new().await;
+    let token = portal.token(1, Role::Owner).await;
+    for name in ["b é&=", "C", "a", "d"] {
+        let body = json!({ "name": name, "env": "test" });
+        portal.post(&token, "keys", body).await.expect(201);
+    }
+    for (sort, expected) in [("name", "abcd"), ("-name", "dcba")] {
+        let (mut path, mut found) = (format!("keys?sort={sort}&limit=1"), String::new());
+        loop {
+            let page = portal.get(&token, &path).await.expect(200);
+            let name = page["keys"][0]["name"].as_str().unwrap();
+            found.extend(name.to_lowercase().chars().next());
+            // The cursor needs no escape.
+            let Some(next) = page["next"].as_str() else { break };
+            path = format!("keys?sort={sort}&limit=1&after={next}");
+        }
+        assert_eq!(found, expected);
+    }
+    let page = portal.get(&token, "keys?flag=never_expires&sort=expires").await.expect(200);
+    assert_eq!(page["keys"].as_array().unwrap().len(), 4);
+    let page = portal.get(&token, "keys?flag=unused").await.expect(200);
+    assert_eq!(page["keys"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_of_a_team_are_changed_by_its_owner() {
+    let portal = Portal::new().await;
+    let (owner, member) = (portal.token(1, Role::Owner).await, portal.token(1, Role::Member).await);
+    let patch =
+        async |token: &str, body: Value| portal.call(token, "PATCH", "team", Some(body)).await;
+    let entries = async || {
+        let log = portal.get(&owner, "log?action=team").await.expect(200);
+        let entries = log["entries"].as_array().unwrap().iter();
+        entries.map(|entry| entry["detail"].clone()).collect::<Vec<_>>()
+    };
+    let before = entries().await;
+    let rules = json!({ "longest_days": 30, "live_role": "member" });
+    // Twice: the second request changes nothing, and the log gets no entry.
+    for _ in 0..2 {
+        let team = patch(&owner, rules.clone()).await.expect(200);
+        assert_eq!((&team["settings"], &team["name"]), (&rules, &json!("Acme")));
+    }
+    let added = "keys expire within 30 days; live keys need member";
+    assert_eq!(entries().await, [&[json!(added)], &before[..]].concat());
+    // They hold for the next key.
+    let late = json!({ "name": "a", "env": "live", "expires": "2090-01-01T00:00:00Z" });
+    portal.post(&member, "keys", late.clone()).await.expect_problem(400, "expires: keys of this");
+    let never = json!({ "longest_days": null, "name": "Renamed" });
+    let team = patch(&owner, never).await.expect(200);
+    assert_eq!(team["settings"], json!({ "longest_days": null, "live_role": "member" }));
+    assert_eq!(team["name"], "Renamed");
+    assert_eq!(entries().await.len(), before.len() + 3);
+    portal.post(&member, "keys", late).await.expect(201);
+    for (body, detail) in [
+        (json!({}), "body: it names nothing to change"),
+        (json!({ "longest_days": 0 }), "longest_days: it must be a number of days from 1"),
+        (json!({ "longest_days": 3651 }), "longest_days: it must be"),
+        (json!({ "longest_days": "30" }), "body: longest_days: invalid type"),
+        (json!({ "live_role": "viewer" }), "live_role: it must be member, admin or owner"),
+        (json!({ "live_role": "operator" }), "live_role: \"operator\" is not a role"),
+        (json!({ "name": "New", "live_role": "viewer" }), "live_role: "),
+    ] {
+        patch(&owner, body).await.expect_problem(400, detail);
+    }
+    assert_eq!(portal.get(&owner, "team").await.expect(200), team);
+    patch(&member, rules).await.expect_problem(403, "this needs the role owner");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn invalid_value_is_named() {
     let portal = Portal::new().await;
     let token = portal.token(1, Role::Owner).await;
@@ -297,6 +418,9 @@ async fn invalid_value_is_named() {
         ("keys?limit=x", "limit: it must be"),
         ("keys?after=1", "after: it must be the value of next"),
         ("keys?after=-1.0000000000A", "after: it must be"),
+        ("keys?after=1700000000.0000000000A&sort=name", "after: it must be the value of next"),
+        ("keys?sort=size", "sort: it must be one of: created, -created, name"),
+        ("keys?flag=x", "flag: it must be one of: expires_soon"),
         ("keys?state=old", "state: it must be one of: active, expired, revoked"),
         ("keys?search=%00", "search: it has the control character"),
         ("keys?team=x", "team: \"x\" is not the number of a team"),
@@ -311,6 +435,12 @@ async fn invalid_value_is_named() {
         ("log?before=-1", "before: it must be the value of next"),
         ("log?before=9223372036854775808", "before: it must be"),
         ("log?key=x", "key: "),
+        ("log?actor=", "actor: it is empty"),
+        ("log?actor=%00", "actor: it has the control character"),
+        ("log?action=Key", "action: it must be an action, such as key.revoke, or a kind"),
+        ("log?action=key.", "action: it must be an action"),
+        ("log?from=yesterday", "from: it must be a time in UTC"),
+        ("log?from=2027-01-01T00:00:00Z&to=2027-01-01T00:00:00Z", "to: it must be later than from"),
         (&*format!("keys/{id}/usage?width=week"), "width: it must be minute, hour or day"),
         (&*format!("keys/{id}/usage?from=yesterday"), "from: it must be a time in UTC"),
         (

@@ -72,7 +72,7 @@ async fn list_is_kept_in_postgresql() {
     assert_eq!(first.list.keys(&search, now()).await.unwrap().len(), 1);
     let active = KeyFilter { state: "active".to_owned(), ..filter.clone() };
     assert_eq!(first.list.keys(&active, now()).await.unwrap().len(), 22);
-    let log = Filter { team_id: Some(team), key_id: Some(key_id), before: None, limit: 9 };
+    let log = Filter { team_id: Some(team), key_id: Some(key_id), limit: 9, ..Filter::default() };
     assert_eq!(first.list.log(&log).await.unwrap().len(), 3);
     first.list.set_member(team, "ann", Role::Admin, operator()).await.unwrap();
     first.list.create_token(Some(team), Role::Owner, "t", operator()).await.unwrap();
@@ -101,6 +101,15 @@ async fn list_is_kept_in_postgresql() {
     for site in [first, second] {
         site.list.database().close().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_is_filtered_in_postgresql() {
+    let cluster = Cluster::start();
+    let url = cluster.database("log").await;
+    let site = Site::with_database(&url).await;
+    support::assert_log_is_filtered(&site).await;
+    site.list.database().close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

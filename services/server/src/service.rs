@@ -151,6 +151,11 @@ impl Service {
             move |sentence: &str| log.list(sentence)
         };
         let list = served.list.clone();
+        let url = format!("{}{}", served.public_url, served.base_path);
+        if let Err(error) = list.record_url(url).await {
+            // The service works without it. Only the command for links does not know its URL.
+            report()(&format!("the URL of the page is not recorded: {error}"));
+        }
         let following = tokio::spawn(list.follow_always(keytally::now, report()));
         let mut sampler = Sampler::new(served.list.clone(), usage, keytally::now())?;
         // An error is reported by the task.

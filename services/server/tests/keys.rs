@@ -80,11 +80,56 @@ fn service_and_commands_share_one_list() {
     let entries = keys(&sandbox, &["log"]);
     let entry = &entries["entries"][0];
     assert_eq!((&entry["action"], &entry["address"]), (&"key.create".into(), &"127.0.0.1".into()));
+    let rules = ["team", "set", "7", "--longest-days", "60", "--live-role", "owner"];
+    assert_eq!(keys(&sandbox, &rules)["settings"]["longest_days"], 60);
+    let never = keys(&sandbox, &["team", "set", "7", "--longest-days", "never"]);
+    assert_eq!(
+        (&never["settings"]["longest_days"], &never["name"]),
+        (&Value::Null, &"Acme".into())
+    );
+    for (args, sentence) in [
+        (&["7"][..], "required"),
+        (&["7", "--longest-days", "0"], "it must be a number of days from 1 to 3650, or never"),
+        (&["7", "--live-role", "viewer"], "it must be member, admin or owner"),
+    ] {
+        let refused = run(&sandbox, &[&["keys", "team", "set"], args, &DATA].concat());
+        refused.expect_usage_error(&[sentence]);
+    }
+    let log = |args: &[&str]| keys(&sandbox, &[&["log"], args].concat())["entries"].clone();
+    let made = log(&["--actor", "token", "--action", "key", "--from", "2026-01-01T00:00:00Z"]);
+    assert_eq!(made.as_array().unwrap().len(), 1);
+    assert_eq!(log(&["--actor", "operator", "--action", "key"]), Value::Array(Vec::new()));
+    assert_eq!(log(&["--to", "2026-01-01T00:00:00Z"]), Value::Array(Vec::new()));
+    for (args, sentence) in [
+        (&["--action", "Key"][..], "it must be an action, such as key.revoke"),
+        (&["--from", "yesterday"], "it must be a time in UTC"),
+        (
+            &["--from", "2026-01-02T00:00:00Z", "--to", "2026-01-01T00:00:00Z"],
+            "--to: it must be later than --from",
+        ),
+    ] {
+        let refused = run(&sandbox, &[&["keys", "log"], args, &DATA].concat());
+        refused.expect_usage_error(&[sentence]);
+    }
     keys(&sandbox, &["member", "set", "7", "ann", "--role", "viewer"]);
     assert_eq!(keys(&sandbox, &["member", "list", "7"])["members"][0]["role"], "viewer");
     keys(&sandbox, &["member", "remove", "7", "1"]);
-    let link = keys(&sandbox, &["link", "--team", "7", "--user", "bob", "--role", "admin"]);
-    assert!(link["url"].as_str().unwrap().starts_with("http://localhost:8080/keys/in#"));
+    let link = |args: &[&str]| keys(&sandbox, &[&["link", "--team", "7"], args].concat());
+    let bob = link(&["--user", "bob", "--role", "admin"]);
+    let begin = format!("http://localhost:{}/keys/in#", server.address.port());
+    assert!(bob["url"].as_str().unwrap().starts_with(&begin), "{begin}");
+    let url = ["--user", "bob", "--public-url", "https://keys.example"];
+    assert!(link(&url)["url"].as_str().unwrap().starts_with("https://keys.example/keys/in#"));
+    // A link does not change the role of a member, and no command takes the last owner away.
+    assert_eq!(link(&["--user", "bob"])["role"], "admin");
+    keys(&sandbox, &["member", "set", "7", "ann", "--role", "owner"]);
+    assert_eq!(link(&["--user", "ann", "--role", "viewer"])["role"], "viewer");
+    for args in [&["set", "7", "ann", "--role", "viewer"][..], &["remove", "7", "1"]] {
+        let refused = run(&sandbox, &[&["keys", "member"], args, &DATA].concat());
+        refused.expect_failure(&["the team would have no owner"]);
+    }
+    let members = keys(&sandbox, &["member", "list", "7"]);
+    assert_eq!(members["members"][0]["role"], "owner");
     let tokens = keys(&sandbox, &["token", "list", "--team", "7"]);
     let id = tokens["tokens"][0]["token"].as_str().unwrap().to_owned();
     keys(&sandbox, &["token", "revoke", &id]);

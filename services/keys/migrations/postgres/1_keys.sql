@@ -51,7 +51,9 @@ create table session (
   -- When the user last proved to be the user, and from where the session began.
   proved_s bigint not null,
   agent text not null,
-  address text
+  address text,
+  -- The log's number of the last sign-in of the user that the session has shown.
+  shown_seq bigint not null
 );
 create index session_of_user on session (user_id);
 
@@ -84,6 +86,10 @@ create table "key" (
   seq bigint not null
 );
 create index key_of_team on "key" (team_id, created_s desc, key_id desc);
+-- The orders of a list. A key without an end is after all others. There is none of the last use, which
+-- changes often.
+create index key_of_name on "key" (team_id, lower(name), key_id);
+create index key_of_expiry on "key" (team_id, coalesce(not_after_s, 9999999999), key_id);
 create index key_of_state on "key" (team_id, state, created_s desc, key_id desc);
 create index key_created on "key" (created_s desc, key_id desc);
 create unique index key_seq on "key" (seq);
@@ -112,6 +118,9 @@ create table log (
 );
 create index log_of_team on log (team_id, seq desc);
 create index log_of_key on log (key_id, seq desc);
+create index log_of_actor on log (team_id, actor_kind, actor, seq desc);
+create index log_of_time on log (team_id, at_s desc, seq desc);
+create index log_of_sign_ins on log (actor_kind, actor, seq desc) where action = 'session.begin';
 
 -- The admin tokens, which are keys of the gate admin.gate.
 create table token (
@@ -161,6 +170,12 @@ create table usage (
   primary key (width, key_id, start_s, machine)
 );
 create index usage_start on usage (width, start_s);
+
+-- Where people see the service of a gate, for links.
+create table service (
+  gate_id bigint not null primary key,
+  public_url text not null
+);
 
 -- Files of counts, and the service that adds the counts of each to the usage.
 create table sampler (

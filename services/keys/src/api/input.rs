@@ -17,6 +17,7 @@ use super::problem::{Problem, fields};
 use super::state::Api;
 use crate::change::{Caller, MAX_IDEMPOTENCY_KEY_LEN};
 use crate::error::{Error, Result};
+use crate::keys::{Cursor, Sort};
 use crate::roles::{Actor, Role};
 use crate::tokens::{self, Identity};
 use crate::{text, time};
@@ -200,15 +201,12 @@ impl Params {
         })
     }
 
-    /// Returns the key after which a list continues.
-    pub(super) fn cursor(&self) -> Result<Option<(i64, KeyId)>, Problem> {
+    /// Returns the place after which a list continues.
+    pub(super) fn cursor(&self, sort: Sort) -> Result<Option<Cursor>, Problem> {
         let Some(text) = self.get("after") else { return Ok(None) };
-        let parsed = text.split_once('.').and_then(|(at_s, key_id)| {
-            let at_s = at_s.parse().ok().filter(|&at_s: &i64| at_s >= 0)?;
-            Some((at_s, key_id.parse().ok()?))
-        });
-        parsed.map(Some).ok_or_else(|| {
-            Problem::invalid("after", "it must be the value of next in the answer before")
+        Cursor::parse(sort, text).map(Some).ok_or_else(|| {
+            let reason = "it must be the value of next in the answer before, with the same sort";
+            Problem::invalid("after", reason)
         })
     }
 

@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 
 use clap::Args;
-use keytally::{KeyId, now};
+use keytally::{KeyId, Timestamp, now};
 use keytally_cli::internal::{
     Failure, OutputFormat, Status, parse_key_id, pluralized, print_note, value_parser,
 };
@@ -13,11 +13,12 @@ use super::output::{output_error, print};
 use super::team_commands::parse_team;
 use crate::api::views::KeyView;
 use crate::database::Database;
+use crate::error::Error;
 use crate::keys::KeyFilter;
 use crate::list::List;
-use crate::log::{Entry, Filter};
+use crate::log::{self, Entry, Filter};
 use crate::reconcile::{Comparison, Unknown};
-use crate::transfer;
+use crate::{time, transfer};
 
 /// The keys or entries that are read at once.
 const PAGE: i64 = 1000;
@@ -52,7 +53,7 @@ impl Reconcile {
         let accept = self.accept || self.revoke_unknown;
         let comparison = Comparison { unknown, accept, is_dry: self.dry_run };
         let compared = list.compare(comparison, now()).await.map_err(|error| match error {
-            error @ crate::error::Error::Behind { .. } => Failure::new(format!(
+            error @ Error::Behind { .. } => Failure::new(format!(
                 "{error} with --accept or --revoke-unknown; --dry-run shows what differs"
             )),
             error => error.into(),
@@ -81,6 +82,19 @@ pub(super) struct Log {
     /// Only entries of this key
     #[arg(long, value_name = "KEY_ID", value_parser = value_parser(parse_key_id))]
     key: Option<KeyId>,
+    /// Only entries of this actor: as the log names it, such as 'user 3', a kind such as operator,
+    /// or the name of a user
+    #[arg(long, value_name = "ACTOR")]
+    actor: Option<String>,
+    /// Only entries of this action, such as key.revoke, or of a kind, such as key
+    #[arg(long, value_name = "ACTION", value_parser = value_parser(parse_action))]
+    action: Option<String>,
+    /// Only entries from this time on, in UTC, such as 2027-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = value_parser(parse_time))]
+    from: Option<Timestamp>,
+    /// Only entries before this time
+    #[arg(long, value_name = "TIME", value_parser = value_parser(parse_time))]
+    to: Option<Timestamp>,
     /// Most entries, 1 to 100000
     #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(i64).range(1..=100_000))]
     limit: i64,
@@ -88,12 +102,38 @@ pub(super) struct Log {
 
 impl Log {
     pub(super) async fn run(self, list: &List, format: OutputFormat) -> Result<Status, Failure> {
-        let filter =
-            Filter { team_id: self.team, key_id: self.key, before: None, limit: self.limit };
+        let Self { team, key, actor, action, from, to, limit } = self;
+        if from.zip(to).is_some_and(|(from, to)| from >= to) {
+            return Err(Failure::usage("--to: it must be later than --from"));
+        }
+        let actor = match actor {
+            Some(text) => Some(list.actor("--actor", &text).await?),
+            None => None,
+        };
+        let (action, before) = (action.unwrap_or_default(), None);
+        let filter = Filter { team_id: team, key_id: key, actor, action, from, to, before, limit };
         let entries = list.log(&filter).await?;
         let lines = entries.iter().map(line).collect::<Vec<_>>();
         print(format, &json!({ "entries": entries }), lines)?;
         Ok(Status::Success)
+    }
+}
+
+/// Parses an action of the log.
+fn parse_action(text: &str) -> Result<String, String> {
+    log::action("", text).map_err(reason)
+}
+
+/// Parses a time.
+fn parse_time(text: &str) -> Result<Timestamp, String> {
+    time::parse("", text).map_err(reason)
+}
+
+/// Returns what is wrong with a value, without its name.
+fn reason(error: Error) -> String {
+    match error {
+        Error::Invalid { reason, .. } => reason,
+        error => error.to_string(),
     }
 }
 
@@ -130,12 +170,12 @@ impl Export {
         loop {
             let rows = list.keys(&filter, now).await?;
             let Some(last) = rows.last() else { break };
-            filter.after = Some((last.created_s, last.key_id));
+            filter.after = Some(last.cursor(filter.sort));
             for row in &rows {
                 write(json!({ "key": KeyView::new(row, prefix, now) }))?;
             }
         }
-        let mut filter = Filter { team_id: None, key_id: None, before: None, limit: PAGE };
+        let mut filter = Filter { limit: PAGE, ..Filter::default() };
         loop {
             let entries = list.log(&filter).await?;
             let Some(last) = entries.last() else { break };
@@ -161,7 +201,7 @@ pub(super) struct MigrateTo {
 
 impl MigrateTo {
     pub(super) async fn run(self, list: &List, format: OutputFormat) -> Result<Status, Failure> {
-        let other = Database::open(&self.url).await.map_err(crate::error::Error::from)?;
+        let other = Database::open(&self.url).await.map_err(Error::from)?;
         let rows = transfer::copy(list.database(), &other).await?;
         let shown = other.to_string();
         other.close().await;

@@ -14,6 +14,7 @@ use super::visit::{Visit, cookie, origin, token};
 use crate::codes::Code;
 use crate::error::Error;
 use crate::roles::Role;
+use crate::sessions::Origin;
 use crate::teams::Team;
 
 /// The most teams that the page shows.
@@ -47,7 +48,7 @@ pub(super) fn code_of(text: &str) -> Code {
 /// Uses a code up, and begins a session.
 pub(super) async fn sign_in(State(page): State<Page>, request: Request) -> Result<Response, Stop> {
     let (parts, body) = request.into_parts();
-    let origin = origin(&parts);
+    let origin = Origin { is_loopback: page.is_loopback(), ..origin(&parts) };
     let old = token(&page, &parts.headers);
     let fields = Fields::from_request(Request::from_parts(parts, body), &()).await?;
     let address = origin.address.clone();
@@ -72,6 +73,14 @@ pub(super) async fn sign_in(State(page): State<Page>, request: Request) -> Resul
         }
         Err(Error::Invalid { .. }) => {
             page.count_failure(address.as_deref());
+            // No code is refused before it is looked up: whoever has an old code of a person must
+            // not be able to lock that person out.
+            if let Some(user_id) = page.list().user_of_code(&code_of(fields.get("code"))).await? {
+                if let Some(seconds) = page.account_waits_s(user_id) {
+                    return Err(Refusal::too_many_of_account(seconds).into());
+                }
+                page.count_account_failure(user_id);
+            }
             let frame = Frame::bare(&page, "Sign in");
             let problem = "This link is not valid. It was used, is older than 10 minutes, or is \
                            not of this service. Get a new one.";

@@ -38,7 +38,7 @@ impl SessionLine {
 }
 
 /// Returns the browser and the system that a text names.
-fn browser(agent: &str) -> String {
+pub(super) fn browser(agent: &str) -> String {
     let first = |names: &[(&str, &'static str)]| {
         names.iter().find(|(mark, _)| agent.contains(mark)).map(|(_, name)| *name)
     };
@@ -99,6 +99,14 @@ pub(super) async fn end(visit: Visit, fields: Fields) -> Result<Response, Stop> 
         visit.forget_cookie();
         return Ok(Redirect::to(&visit.at("/in?left=1")).into_response());
     }
+    Ok(Redirect::to(&visit.at("/me")).into_response())
+}
+
+/// Records that the person has seen the sign-ins elsewhere that this session shows.
+pub(super) async fn seen(visit: Visit, fields: Fields) -> Result<Response, Stop> {
+    let seq = fields.get("seq").parse();
+    let seq = seq.map_err(|_| Refusal::missing("There is no such sign-in."))?;
+    visit.page.list().mark_sign_ins_shown(visit.session.clone(), seq).await?;
     Ok(Redirect::to(&visit.at("/me")).into_response())
 }
 

@@ -20,7 +20,7 @@ use crate::codes::Code;
 use crate::error::Error;
 use crate::keys::KeyRow;
 use crate::roles::Role;
-use crate::sessions::{LIFETIME_S, Origin, Session};
+use crate::sessions::{LIFETIME_S, Origin, Session, SignedIn};
 use crate::teams::TeamSettings;
 
 /// Returns the name of the cookie. Browsers accept the prefix only by https.
@@ -53,7 +53,7 @@ pub(super) fn token(page: &Page, headers: &HeaderMap) -> Option<Code> {
 pub(super) fn origin(parts: &Parts) -> Origin {
     let agent = parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
     let address = parts.extensions.get::<ClientAddress>().map(|address| address.0.clone());
-    Origin { agent: agent.unwrap_or_default().to_owned(), address }
+    Origin { agent: agent.unwrap_or_default().to_owned(), address, ..Origin::default() }
 }
 
 /// A request of a person who is signed in.
@@ -65,6 +65,8 @@ pub(super) struct Visit {
     pub(super) origin: Origin,
     /// Whether a script requests a part of the page.
     pub(super) is_partial: bool,
+    /// The sign-ins of the person elsewhere that this session has not shown.
+    pub(super) sign_ins: Vec<SignedIn>,
     /// The path of the request.
     path: String,
     new_cookie: NewCookie,
@@ -82,12 +84,17 @@ impl FromRequestParts<Page> for Visit {
         let kind = parts.headers.get("HX-Request-Type").map(HeaderValue::as_bytes);
         let is_partial = kind == Some(b"partial");
         let Some(session) = session else { return Err(entrance(page, is_partial).into()) };
+        let sign_ins = match is_partial {
+            true => Vec::new(),
+            false => page.list().sign_ins_to_show(&session).await?,
+        };
         Ok(Self {
             page: page.clone(),
             session,
             now,
             origin: origin(parts),
             is_partial,
+            sign_ins,
             path: parts.uri.path().to_owned(),
             new_cookie: parts.extensions.get::<NewCookie>().cloned().unwrap_or_default(),
         })
@@ -172,6 +179,10 @@ impl Visit {
             if let Some(seconds) = self.page.waits_s(address) {
                 return Err(Refusal::too_many(seconds).into());
             }
+            let user_id = self.session.user_id;
+            if let Some(seconds) = self.page.account_waits_s(user_id) {
+                return Err(Refusal::too_many_of_account(seconds).into());
+            }
             let code = super::entrance::code_of(code);
             let proved =
                 self.page.list().prove(self.session.clone(), code, self.origin.clone(), self.now);
@@ -187,6 +198,7 @@ impl Visit {
                 }
                 Err(Error::Invalid { reason, .. }) => {
                     self.page.count_failure(address);
+                    self.page.count_account_failure(user_id);
                     problem = format!("The code was not accepted: {}", sentence(&reason));
                 }
                 Err(error) => return Err(error.into()),
