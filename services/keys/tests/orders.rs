@@ -111,7 +111,7 @@ async fn every_order_in_sqlite_has_every_key_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_order_in_postgresql_has_every_key_once() {
     let cluster = cluster::Cluster::start();
-    let url = cluster.database("orders").await;
+    let url = cluster.database("orders", None).await;
     let site = Site::with_database(&url).await;
     let insert = insert!(
         "'\\x00112233445566778899aabbccddeeff'::bytea",

@@ -106,7 +106,7 @@ async fn list_is_kept_in_postgresql() {
 #[tokio::test(flavor = "multi_thread")]
 async fn log_is_filtered_in_postgresql() {
     let cluster = Cluster::start();
-    let url = cluster.database("log").await;
+    let url = cluster.database("log", None).await;
     let site = Site::with_database(&url).await;
     support::assert_log_is_filtered(&site).await;
     site.list.database().close().await;
