@@ -60,7 +60,8 @@ pub struct SignIn {
     pub team_id: Option<u32>,
     /// The user; `None` for an operator.
     pub user_id: Option<i64>,
-    /// The most that the session may do. That of a user also depends on the user's role in the team.
+    /// The most that the session may do. A user's session does not exceed the user's role in the
+    /// team.
     pub role: Role,
 }
 

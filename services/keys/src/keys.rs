@@ -352,7 +352,7 @@ enum SortValue {
     Text(String),
 }
 
-/// A place in a list: after a key. It has the key's value, so that a page continues there if the
+/// A position in a list: after a key. It has the key's value, so that a page continues there if the
 /// key has got another value since.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
@@ -415,7 +415,7 @@ fn unhex(digits: &str) -> Option<String> {
 }
 
 impl KeyRow {
-    /// Returns the place after this key in an order.
+    /// Returns the position after this key in an order.
     pub fn cursor(&self, sort: Sort) -> Cursor {
         let value = match sort.by {
             SortBy::Created => SortValue::Number(self.created_s),
@@ -454,7 +454,7 @@ pub struct KeyFilter {
     pub search: String,
     /// The order.
     pub sort: Sort,
-    /// Those after this place in the order.
+    /// Those after this position in the order.
     pub after: Option<Cursor>,
     /// The most keys.
     pub limit: i64,
@@ -489,7 +489,7 @@ macro_rules! listed {
     };
 }
 
-/// The order by a column, and the place after which the list continues. SQLite finds a place in an
+/// The order by a column, and the position after which the list continues. SQLite finds it in an
 /// index of an expression only by `$bound`, which is that expression.
 macro_rules! order {
     ($column:literal, $bound:literal, $sign:literal, $value:literal, $direction:literal) => {

@@ -108,7 +108,8 @@ impl Session {
 macro_rules! sessions {
     () => {
         "select session.hash, session.team_id, coalesce(team.name, '') as team, session.user_id, \
-         coalesce(\"user\".name, '') as \"user\", session.role as most, coalesce(member.role, session.role) as role, \
+         coalesce(\"user\".name, '') as \"user\", session.role as most, \
+         coalesce(member.role, session.role) as role, \
          session.created_s, session.seen_s, session.ends_s, session.proved_s, session.agent, \
          session.address, session.shown_seq from session \
          left join team on team.team_id = session.team_id \

@@ -438,7 +438,7 @@ async fn log_is_filtered_by_actor_action_and_time() {
     let user = site.list.set_member(1, "ann", Role::Admin, operator()).await.unwrap().user;
     let named = site.list.actor("actor", "ann").await.unwrap();
     assert_eq!(Some(named), ActorFilter::named(&format!("user {user}")));
-    let actor = Some(site.list.actor("actor", "nobody").await.unwrap());
+    let actor = Some(site.list.actor("actor", "unknown").await.unwrap());
     let filter = Filter { actor, limit: 9, ..Filter::default() };
     assert_eq!(site.list.log(&filter).await.unwrap(), []);
     assert!(site.list.actor("actor", "a\nb").await.unwrap_err().to_string().starts_with("actor: "));
@@ -460,14 +460,14 @@ async fn link_does_not_change_the_role_of_a_member() {
     // A user who is not a member becomes one with the role.
     assert_eq!(role_by_link(&site, team, Role::Admin).await, (Role::Admin, Role::Admin));
     assert_eq!(role().await, "admin");
-    for (asked, its) in [
+    for (role_of_link, its) in [
         (Role::Viewer, Role::Viewer),
         (Role::Member, Role::Member),
         (Role::Admin, Role::Admin),
         (Role::Owner, Role::Admin),
     ] {
-        assert_eq!(role_by_link(&site, team, asked).await, (its, its), "{asked:?}");
-        assert_eq!(role().await, "admin", "{asked:?}");
+        assert_eq!(role_by_link(&site, team, role_of_link).await, (its, its), "{role_of_link:?}");
+        assert_eq!(role().await, "admin", "{role_of_link:?}");
     }
     // A session for less stays at less, and every other one has the role of the member.
     let token = async |role| {
@@ -491,7 +491,7 @@ async fn link_does_not_change_the_role_of_a_member() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn last_owner_stays_whoever_asks() {
+async fn last_owner_stays_for_every_caller() {
     let site = Site::new().await;
     let (team, _, _) = site.team_with_key().await;
     let owner = || Caller { role: Role::Owner, team_id: Some(team), ..operator() };

@@ -809,7 +809,7 @@ async fn removed_member_loses_the_sessions_and_the_keys_stay() {
     owner.post("/team/remove", &[("user", "1")]).await.expect(303);
     member.get("").await.expect(303);
     owner.get("").await.expect(200).shows("billing").shows("member");
-    // The last owner stays, also if an operator asks.
+    // The last owner stays, also for an operator.
     for mut browser in [owner, portal.signed_in(Role::Operator).await] {
         browser.post("/team/remove", &[("user", "2")]).await.expect(409).shows("no owner");
         let fields = [("user", "2"), ("role", "viewer")];
@@ -1201,7 +1201,7 @@ async fn log_is_filtered_on_the_page_and_in_the_file() {
         ("actor=operator&what=team", "made the team</td>", "signed in</td>"),
         ("from=2026-01-01&what=member", "set a member", "signed in</td>"),
         ("to=2026-01-01", "No entry matches", "signed in</td>"),
-        ("actor=nobody", "No entry matches", "signed in</td>"),
+        ("actor=unknown", "No entry matches", "signed in</td>"),
         ("key=00000000001", "No entry matches", "signed in</td>"),
     ] {
         let page = viewer.get(&format!("/log?{query}")).await.expect(200);
@@ -1234,7 +1234,7 @@ async fn log_is_filtered_on_the_page_and_in_the_file() {
 }
 
 #[tokio::test]
-async fn token_is_shown_by_its_name() {
+async fn token_has_its_name_in_the_log_and_the_list() {
     let portal = Portal::new().await;
     let list = &portal.site.list;
     let (_, token) =

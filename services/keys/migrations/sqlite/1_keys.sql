@@ -87,8 +87,8 @@ create table "key" (
 );
 -- With the name, so that a search reads no rows.
 create index key_of_team on "key" (team_id, created_s desc, key_id desc, name);
--- The orders of a list. A key without an end is after all others. There is none of the last use, which
--- changes often.
+-- The orders of a list. A key without an end is after all others. The last use has no index,
+-- because it changes often.
 create index key_of_name on "key" (team_id, lower(name), key_id);
 create index key_of_expiry on "key" (team_id, coalesce(not_after_s, 9999999999), key_id);
 create index key_of_state on "key" (team_id, state, created_s desc, key_id desc);

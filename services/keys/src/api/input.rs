@@ -201,7 +201,7 @@ impl Params {
         })
     }
 
-    /// Returns the place after which a list continues.
+    /// Returns the position after which a list continues.
     pub(super) fn cursor(&self, sort: Sort) -> Result<Option<Cursor>, Problem> {
         let Some(text) = self.get("after") else { return Ok(None) };
         Cursor::parse(sort, text).map(Some).ok_or_else(|| {

@@ -227,7 +227,8 @@ pub struct EditTeam {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<i32>, minimum = 1, maximum = 3650)]
     pub longest_days: Option<Option<u32>>,
-    /// member, admin or owner: the least role that makes and rotates keys of the environment `live`.
+    /// member, admin or owner: the least role that makes and rotates keys of the environment
+    /// `live`.
     #[schema(pattern = "^(member|admin|owner)$")]
     pub live_role: Option<String>,
 }

@@ -73,8 +73,8 @@ pub(super) async fn sign_in(State(page): State<Page>, request: Request) -> Resul
         }
         Err(Error::Invalid { .. }) => {
             page.count_failure(address.as_deref());
-            // No code is refused before it is looked up: whoever has an old code of a person must
-            // not be able to lock that person out.
+            // No code is refused before it is looked up: a person with an old code of another must
+            // not be able to lock the other out.
             if let Some(user_id) = page.list().user_of_code(&code_of(fields.get("code"))).await? {
                 if let Some(seconds) = page.account_waits_s(user_id) {
                     return Err(Refusal::too_many_of_account(seconds).into());

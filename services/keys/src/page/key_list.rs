@@ -191,7 +191,7 @@ const CHIPS: [(&str, &str); 4] = [
     ("old_secret_used", "old secret still used"),
 ];
 
-/// Returns the address of a list with this filter, in this order, after this place.
+/// Returns the address of a list with this filter, in this order, after this position.
 fn address(root: &str, filter: &KeyFilter, sort: Sort, after: &str) -> String {
     let sort = if sort == Sort::default() { "" } else { sort.as_str() };
     let text = query_text(&[
