@@ -114,7 +114,7 @@ fn load(row: &AnyRow) -> Result<Session, sqlx::Error> {
 }
 
 /// Adds a session, and returns its token.
-async fn begin(
+pub(crate) async fn begin(
     transaction: &mut Transaction,
     sign_in: &SignIn,
     origin: &Origin,
@@ -141,6 +141,22 @@ async fn begin(
     .bind(origin.address.clone())
     .execute(transaction.connection())
     .await?;
+    Ok(token)
+}
+
+/// Records that the person of a session proved to be its user, and returns its new token.
+pub(crate) async fn renew(
+    transaction: &mut Transaction,
+    session: &Session,
+    now: Timestamp,
+) -> Result<Code> {
+    let token = Code::generate()?;
+    sqlx::query("update session set hash = $2, proved_s = $3, seen_s = $3 where hash = $1")
+        .bind(session.hash.clone())
+        .bind(token.hash())
+        .bind(time::stored(now))
+        .execute(transaction.connection())
+        .await?;
     Ok(token)
 }
 
@@ -212,13 +228,7 @@ impl List {
                 let reason = "it signs in another user; get a link for yourself";
                 return Err(Error::invalid("code", reason));
             }
-            let token = Code::generate()?;
-            sqlx::query("update session set hash = $2, proved_s = $3, seen_s = $3 where hash = $1")
-                .bind(session.hash.clone())
-                .bind(token.hash())
-                .bind(time::stored(now))
-                .execute(transaction.connection())
-                .await?;
+            let token = renew(transaction, &session, now).await?;
             let SignIn { user_id, role, .. } = proof;
             let sign_in = SignIn { team_id: session.team_id, user_id, role };
             log_entry(transaction, &sign_in, &origin, "session.prove", now).await?;

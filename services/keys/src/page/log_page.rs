@@ -53,6 +53,8 @@ fn words(action: &str) -> String {
         "session.begin" => "signed in",
         "session.prove" => "confirmed a sign-in",
         "session.end" => "signed out",
+        "passkey.add" => "added a passkey",
+        "passkey.remove" => "removed a passkey",
         "token.create" => "made a token",
         "token.revoke" => "revoked a token",
         other => other,
@@ -81,12 +83,13 @@ pub(super) async fn log_lines(list: &List, entries: Vec<Entry>) -> Result<Vec<Lo
 }
 
 /// The kinds of actions: the beginning of their names, and the text.
-const KINDS: [(&str, &str); 6] = [
+const KINDS: [(&str, &str); 7] = [
     ("key.", "Keys"),
     ("team.", "Team"),
     ("member.", "Members"),
     ("link.", "Links"),
     ("session.", "Sign-ins"),
+    ("passkey.", "Passkeys"),
     ("token.", "Tokens"),
 ];
 
@@ -96,7 +99,7 @@ const KINDS: [(&str, &str); 6] = [
 struct Screen {
     frame: Frame,
     kind: &'static str,
-    kinds: [(&'static str, &'static str); 6],
+    kinds: [(&'static str, &'static str); 7],
     key: String,
     /// The key in the address of the file.
     key_query: String,

@@ -148,8 +148,12 @@ impl From<Error> for Refusal {
 impl Refusal {
     /// Returns the refusal of a sign-in from an address with too many failed ones.
     pub(super) fn too_many(seconds: u32) -> Self {
+        Self::wait("Too many sign-ins from your address failed.", seconds)
+    }
+
+    /// Returns the refusal of a request from an address that must wait.
+    pub(super) fn wait(sentence: &'static str, seconds: u32) -> Self {
         let advice = format!("Try again in {seconds} seconds.");
-        let sentence = "Too many sign-ins from your address failed.";
         let refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, sentence).with_advice(advice);
         Self { retry_after_s: Some(seconds), ..refusal }
     }

@@ -8,9 +8,15 @@ use keytally::{Limiter, Outcome, Policy, Timestamp, embedded_ipv4};
 
 use crate::error::{Error, Result};
 use crate::list::List;
+#[cfg(feature = "passkeys")]
+use crate::passkeys::RelyingParty;
 
 /// The limit of failed sign-ins from one address.
 const FAILURES: &str = "5/minute, 20/hour";
+
+/// The limit of sign-ins with a passkey that one address begins. Each keeps a row for some minutes.
+#[cfg(feature = "passkeys")]
+const CHALLENGES: &str = "20/minute, 200/hour";
 
 /// The most addresses with failed sign-ins. Further ones share a limit.
 const ADDRESSES: u32 = 16_384;
@@ -40,6 +46,11 @@ struct Shared {
     /// The path of the page.
     root: String,
     failures: Limiter,
+    #[cfg(feature = "passkeys")]
+    challenges: Limiter,
+    /// The relying party of passkeys, or why there are none.
+    #[cfg(feature = "passkeys")]
+    party: Result<Arc<RelyingParty>, &'static str>,
 }
 
 impl Page {
@@ -49,11 +60,17 @@ impl Page {
     /// If there is not enough memory for the limit of sign-ins.
     pub fn new(list: List, settings: Settings) -> Result<Self> {
         let root = format!("{}/keys", settings.base_path.trim_end_matches('/'));
-        let policy: Policy = FAILURES
-            .parse()
-            .map_err(|_| Error::Conflict("the limit of sign-ins is not valid".to_owned()))?;
-        let failures = Limiter::in_memory(&policy, ADDRESSES)?;
-        Ok(Self { shared: Arc::new(Shared { list, settings, root, failures }) })
+        let shared = Shared {
+            #[cfg(feature = "passkeys")]
+            party: RelyingParty::new(&settings.public_url).map(Arc::new),
+            #[cfg(feature = "passkeys")]
+            challenges: limiter(CHALLENGES)?,
+            failures: limiter(FAILURES)?,
+            list,
+            settings,
+            root,
+        };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     pub(super) fn list(&self) -> &List {
@@ -90,10 +107,38 @@ impl Page {
         (verdict.outcome() == Outcome::Denied).then(|| verdict.retry_after_s().unwrap_or(60))
     }
 
+    /// Returns the relying party of passkeys.
+    ///
+    /// # Errors
+    /// A sentence, if browsers have no passkeys for the public URL.
+    #[cfg(feature = "passkeys")]
+    pub(super) fn party(&self) -> Result<Arc<RelyingParty>, &'static str> {
+        self.shared.party.clone()
+    }
+
+    /// Counts the begin of a sign-in with a passkey. If the address has begun too many, returns for
+    /// how many seconds it may not.
+    #[cfg(feature = "passkeys")]
+    pub(super) fn begins(&self, address: Option<&str>) -> Result<(), u32> {
+        let verdict = self.shared.challenges.check(&network(address), 1);
+        match verdict.outcome() {
+            Outcome::Denied => Err(verdict.retry_after_s().unwrap_or(60)),
+            _ => Ok(()),
+        }
+    }
+
     /// Counts a failed sign-in.
     pub(super) fn count_failure(&self, address: Option<&str>) {
         self.shared.failures.check(&network(address), 1);
     }
+}
+
+/// Returns a limiter of addresses.
+fn limiter(policy: &str) -> Result<Limiter> {
+    let policy: Policy = policy
+        .parse()
+        .map_err(|_| Error::Conflict("the limit of sign-ins is not valid".to_owned()))?;
+    Ok(Limiter::in_memory(&policy, ADDRESSES)?)
 }
 
 /// Returns the subject of an address in the limiter: an IPv4 address, or the /64 of an IPv6
