@@ -1,4 +1,5 @@
-//! Passkeys: what a browser sends, and what other people may try, with an authenticator in software.
+//! Passkeys: what a browser sends, and what other people may try, with an authenticator in
+//! software.
 #![cfg(feature = "passkeys")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -445,7 +446,7 @@ fn with(message: &str, pointer: &str, value: Value) -> String {
 }
 
 #[tokio::test]
-async fn wrong_answer_signs_nobody_in() {
+async fn wrong_answer_begins_no_session() {
     let portal = Portal::new().await;
     let (_, mut device) = portal.with_passkey("ann").await;
     let handle = device.handle.clone();
