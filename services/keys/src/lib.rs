@@ -25,6 +25,7 @@
 //! | [`change`] | the changes of keys |
 //! | [`list`] | the list and its gate, and the one path on which both change |
 //! | [`status`], [`steps`] | how list and gate agree; the steps at which tests kill a process |
+//! | `passkeys` | the passkeys of members, with the feature `passkeys` |
 //! | [`sessions`] | the sessions of people who are signed in to the page |
 //! | [`codes`], [`keys`], [`teams`], [`log`] | the rows of the tables |
 //! | [`roles`] | roles and actors |
@@ -48,6 +49,8 @@ pub mod log;
 pub mod open;
 pub mod organize;
 pub mod page;
+#[cfg(feature = "passkeys")]
+pub mod passkeys;
 pub mod reconcile;
 pub mod roles;
 pub mod sampler;

@@ -10,6 +10,8 @@ use crate::database::Database;
 use crate::error::Result;
 use crate::list::List;
 use crate::organize::{self, Link};
+#[cfg(feature = "passkeys")]
+use crate::passkeys::{self, RelyingParty};
 use crate::{system, tokens};
 
 /// The name of the database's file in the data folder.
@@ -82,6 +84,28 @@ impl Opened {
     /// If the database cannot be used.
     pub async fn link(&self, now: Timestamp) -> Result<Link> {
         organize::first_link(&self.database, now).await
+    }
+
+    /// Returns one sentence for each host to which passkeys of the list are bound, and which is not
+    /// that of a public URL. Browsers do not use such passkeys there.
+    ///
+    /// # Errors
+    /// If the database cannot be used.
+    #[cfg(feature = "passkeys")]
+    pub async fn notes_on_passkeys(&self, public_url: &str) -> Result<Vec<String>> {
+        let party = RelyingParty::new(public_url);
+        let host = party.as_ref().map_or("", RelyingParty::host);
+        let note = |(bound, number): (String, i64)| {
+            let (have, work) = if number == 1 { ("has", "works") } else { ("have", "work") };
+            format!(
+                "{number} passkey{} of the page of keys {have} the host {bound} and {work} there \
+                 only, and not at {public_url}; until --public-url names {bound} again, links sign \
+                 their members in",
+                if number == 1 { "" } else { "s" }
+            )
+        };
+        let hosts = passkeys::foreign_hosts(&self.database, host).await?;
+        Ok(hosts.into_iter().map(note).collect())
     }
 
     /// Returns the list of a gate.

@@ -143,7 +143,7 @@ fn load(row: &AnyRow) -> Result<Session, sqlx::Error> {
 }
 
 /// Adds a session, and returns its token.
-async fn begin(
+pub(crate) async fn begin(
     transaction: &mut Transaction,
     sign_in: &SignIn,
     origin: &Origin,
@@ -177,6 +177,22 @@ async fn begin(
     Ok(token)
 }
 
+/// Records that the person of a session proved to be its user, and returns its new token.
+pub(crate) async fn renew(
+    transaction: &mut Transaction,
+    session: &Session,
+    now: Timestamp,
+) -> Result<Code> {
+    let token = Code::generate()?;
+    sqlx::query("update session set hash = $2, proved_s = $3, seen_s = $3 where hash = $1")
+        .bind(session.hash.clone())
+        .bind(token.hash())
+        .bind(time::stored(now))
+        .execute(transaction.connection())
+        .await?;
+    Ok(token)
+}
+
 /// Returns a text without control characters, and not too long.
 fn plain(text: &str) -> String {
     text.chars().filter(|character| !character.is_control()).take(MAX_AGENT_LEN).collect()
@@ -191,6 +207,15 @@ async fn only_team(connection: &mut AnyConnection) -> Result<Option<u32>, Databa
         [row] => Ok(u32::try_from(row.try_get::<i64, _>(0)?).ok()),
         _ => Ok(None),
     }
+}
+
+/// The text between the browser and the name of a passkey in the log.
+pub(crate) const WITH_PASSKEY: &str = " with passkey ";
+
+/// Returns the detail of a sign-in with a passkey.
+#[cfg(feature = "passkeys")]
+pub(crate) fn detail_with(origin: &Origin, passkey: &str) -> String {
+    format!("{}{WITH_PASSKEY}{passkey}", plain(&origin.agent))
 }
 
 async fn log_entry(
@@ -246,13 +271,7 @@ impl List {
                 let reason = "it signs in another user; get a link for yourself";
                 return Err(Error::invalid("code", reason));
             }
-            let token = Code::generate()?;
-            sqlx::query("update session set hash = $2, proved_s = $3, seen_s = $3 where hash = $1")
-                .bind(session.hash.clone())
-                .bind(token.hash())
-                .bind(time::stored(now))
-                .execute(transaction.connection())
-                .await?;
+            let token = renew(transaction, &session, now).await?;
             let SignIn { user_id, role, .. } = proof;
             let sign_in = SignIn { team_id: session.team_id, user_id, role };
             log_entry(transaction, &sign_in, &origin, "session.prove", now).await?;

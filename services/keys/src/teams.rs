@@ -334,7 +334,8 @@ pub(crate) async fn set_member(
     Ok(())
 }
 
-/// Removes a member and ends the member's sessions in the team. Keys that the member made stay.
+/// Removes a member with the member's links and passkeys of the team, and ends the sessions there.
+/// Keys that the member made stay.
 ///
 /// # Errors
 /// If there is no such member, or if the team would have no owner.
@@ -355,6 +356,8 @@ pub(crate) async fn remove_member(
     for query in [
         "delete from session where team_id = $1 and user_id = $2",
         "delete from code where team_id = $1 and user_id = $2",
+        "delete from passkey where team_id = $1 and user_id = $2",
+        "delete from challenge where team_id = $1 and user_id = $2",
     ] {
         sqlx::query(query)
             .bind(i64::from(team_id))

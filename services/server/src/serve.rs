@@ -282,6 +282,12 @@ impl Serve {
             }
             drop(data.first_key);
             warn_of_never_binding_quotas(&self.plans);
+            #[cfg(feature = "passkeys")]
+            if let (Some(opened), Some(public_url)) = (&opened, &public_url) {
+                for note in opened.notes_on_passkeys(public_url).await? {
+                    print_note(&format!("keytally: {note}"));
+                }
+            }
             if let Some(FailurePolicy::Network(policy)) = &self.failures.0 {
                 policy
                     .never_binding()

@@ -57,6 +57,33 @@ create table session (
 );
 create index session_of_user on session (user_id);
 
+-- Passkeys of members. Each signs in to its team only, because an owner of any team can make a link
+-- for any user.
+create table passkey (
+  credential_id blob not null primary key,
+  team_id bigint not null references team (team_id),
+  user_id bigint not null references "user" (user_id),
+  -- The host that the passkey is bound to, and the random bytes that stand for the member there.
+  host text not null,
+  handle blob not null,
+  name text not null,
+  data text not null,
+  created_s bigint not null,
+  used_s bigint
+);
+create index passkey_of_member on passkey (team_id, user_id);
+
+-- Challenges that no passkey has answered yet. Only the hashes of their names are here.
+create table challenge (
+  hash blob not null primary key,
+  purpose text not null,
+  team_id bigint,
+  user_id bigint,
+  state text not null,
+  ends_s bigint not null
+);
+create index challenge_ends on challenge (ends_s);
+
 -- Rows are never deleted: a revoked key is its own tombstone.
 create table "key" (
   key_id bigint not null primary key,

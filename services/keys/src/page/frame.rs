@@ -105,14 +105,16 @@ impl Frame {
     }
 }
 
+/// Returns a page, or a part of one, as text.
+pub(super) fn text(page: &impl Template) -> Result<String, Refusal> {
+    page.render().map_err(|_| {
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "The page could not be written.")
+    })
+}
+
 /// Returns a response with a page.
 pub(super) fn respond(status: StatusCode, page: &impl Template) -> Result<Response, Refusal> {
-    match page.render() {
-        Ok(text) => Ok((status, [(CONTENT_TYPE, HTML)], text).into_response()),
-        Err(_) => {
-            Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "The page could not be written."))
-        }
-    }
+    Ok((status, [(CONTENT_TYPE, HTML)], text(page)?).into_response())
 }
 
 /// Returns a response with a page that succeeded.

@@ -59,6 +59,8 @@ fn words(action: &str) -> String {
         "session.begin" => "signed in",
         "session.prove" => "confirmed a sign-in",
         "session.end" => "signed out",
+        "passkey.add" => "added a passkey",
+        "passkey.remove" => "removed a passkey",
         "token.create" => "made a token",
         "token.revoke" => "revoked a token",
         other => other,
@@ -101,6 +103,7 @@ const KINDS: &[(&str, &str, &[&str])] = &[
     ("member", "Members", &["member.set", "member.remove"]),
     ("link", "Links", &["link.create", "link.withdraw"]),
     ("session", "Sign-ins", &["session.begin", "session.prove", "session.end"]),
+    ("passkey", "Passkeys", &["passkey.add", "passkey.remove"]),
     ("token", "Tokens", &["token.create", "token.revoke"]),
 ];
 

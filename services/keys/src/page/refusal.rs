@@ -148,15 +148,16 @@ impl From<Error> for Refusal {
 impl Refusal {
     /// Returns the refusal of a sign-in from an address with too many failed ones.
     pub(super) fn too_many(seconds: u32) -> Self {
-        Self::later("Too many sign-ins from your address failed.", seconds)
+        Self::wait("Too many sign-ins from your address failed.", seconds)
     }
 
     /// Returns the refusal of a code of an account with too many failed ones.
     pub(super) fn too_many_of_account(seconds: u32) -> Self {
-        Self::later("Too many codes of this account were not accepted.", seconds)
+        Self::wait("Too many codes of this account were not accepted.", seconds)
     }
 
-    fn later(sentence: &str, seconds: u32) -> Self {
+    /// Returns the refusal of a request that must wait.
+    pub(super) fn wait(sentence: &'static str, seconds: u32) -> Self {
         let advice = format!("Try again in {seconds} seconds.");
         let refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, sentence).with_advice(advice);
         Self { retry_after_s: Some(seconds), ..refusal }

@@ -9,9 +9,15 @@ use keytally::{Limiter, Outcome, Policy, Timestamp, embedded_ipv4};
 
 use crate::error::{Error, Result};
 use crate::list::List;
+#[cfg(feature = "passkeys")]
+use crate::passkeys::RelyingParty;
 
 /// The limit of failed sign-ins from one address, and of those of one account.
 const FAILURES: &str = "5/minute, 20/hour";
+
+/// The limit of sign-ins with a passkey that one address begins. Each keeps a row for some minutes.
+#[cfg(feature = "passkeys")]
+const CHALLENGES: &str = "20/minute, 200/hour";
 
 /// The most addresses with failed sign-ins. Further ones share a limit.
 const ADDRESSES: u32 = 16_384;
@@ -45,6 +51,11 @@ struct Shared {
     root: String,
     failures: Limiter,
     account_failures: Limiter,
+    #[cfg(feature = "passkeys")]
+    challenges: Limiter,
+    /// The relying party of passkeys, or why there are none.
+    #[cfg(feature = "passkeys")]
+    party: Result<Arc<RelyingParty>, &'static str>,
 }
 
 impl Page {
@@ -54,12 +65,17 @@ impl Page {
     /// If there is not enough memory for the limit of sign-ins.
     pub fn new(list: List, settings: Settings) -> Result<Self> {
         let root = format!("{}/keys", settings.base_path.trim_end_matches('/'));
-        let policy: Policy = FAILURES
-            .parse()
-            .map_err(|_| Error::Conflict("the limit of sign-ins is not valid".to_owned()))?;
-        let failures = Limiter::in_memory(&policy, ADDRESSES)?;
-        let account_failures = Limiter::in_memory(&policy, ACCOUNTS)?;
-        let shared = Shared { list, settings, root, failures, account_failures };
+        let shared = Shared {
+            #[cfg(feature = "passkeys")]
+            party: RelyingParty::new(&settings.public_url).map(Arc::new),
+            #[cfg(feature = "passkeys")]
+            challenges: limiter(CHALLENGES, ADDRESSES)?,
+            failures: limiter(FAILURES, ADDRESSES)?,
+            account_failures: limiter(FAILURES, ACCOUNTS)?,
+            list,
+            settings,
+            root,
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -116,6 +132,26 @@ impl Page {
         self.shared.account_failures.check(&account(user_id), 1);
     }
 
+    /// Returns the relying party of passkeys.
+    ///
+    /// # Errors
+    /// A sentence, if browsers have no passkeys for the public URL.
+    #[cfg(feature = "passkeys")]
+    pub(super) fn party(&self) -> Result<Arc<RelyingParty>, &'static str> {
+        self.shared.party.clone()
+    }
+
+    /// Counts the begin of a sign-in with a passkey. If the address has begun too many, returns for
+    /// how many seconds it may not.
+    #[cfg(feature = "passkeys")]
+    pub(super) fn begins(&self, address: Option<&str>) -> Result<(), u32> {
+        let verdict = self.shared.challenges.check(&network(address), 1);
+        match verdict.outcome() {
+            Outcome::Denied => Err(verdict.retry_after_s().unwrap_or(60)),
+            _ => Ok(()),
+        }
+    }
+
     /// Counts a failed sign-in.
     pub(super) fn count_failure(&self, address: Option<&str>) {
         self.shared.failures.check(&network(address), 1);
@@ -131,6 +167,14 @@ fn waits_s(limiter: &Limiter, subject: &[u8]) -> Option<u32> {
 /// Returns the subject of an account in its limiter.
 fn account(user_id: Option<i64>) -> Vec<u8> {
     user_id.map_or_else(|| b"operator".to_vec(), |user_id| format!("user {user_id}").into())
+}
+
+/// Returns a limiter of this many subjects.
+fn limiter(policy: &str, subjects: u32) -> Result<Limiter> {
+    let policy: Policy = policy
+        .parse()
+        .map_err(|_| Error::Conflict("the limit of sign-ins is not valid".to_owned()))?;
+    Ok(Limiter::in_memory(&policy, subjects)?)
 }
 
 /// Returns the subject of an address in the limiter: an IPv4 address, or the /64 of an IPv6

@@ -12,6 +12,7 @@ use keytally::{KeyId, Timestamp};
 use super::fields::Fields;
 use super::frame::{Frame, respond};
 use super::guard::NewCookie;
+use super::passkeys;
 use super::refusal::{Refusal, Stop, sentence};
 use super::state::Page;
 use crate::api::ClientAddress;
@@ -147,6 +148,8 @@ struct Confirm<'a> {
     /// What was filled in.
     fields: Vec<(&'a str, &'a str)>,
     problem: String,
+    /// The proof with a passkey, as HTML.
+    passkeys: String,
 }
 
 impl Visit {
@@ -166,15 +169,15 @@ impl Visit {
         Ok(self.session.role.require(least)?)
     }
 
-    /// Continues if the person proved recently to be the user, or does so by the field `code`.
-    /// Otherwise, shows a page that requests a code and keeps what was filled in.
+    /// Continues if the person proved recently to be the user, or does so by the field `code` or
+    /// `passkey`. Otherwise, shows a page that requests a proof and keeps what was filled in.
     pub(super) async fn prove(&mut self, fields: &Fields) -> Result<(), Stop> {
         if self.session.is_proved(self.now) {
             return Ok(());
         }
-        let code = fields.get("code");
+        let (code, answer) = (fields.get("code"), fields.get(passkeys::FIELD));
         let mut problem = String::new();
-        if !code.is_empty() {
+        if !(code.is_empty() && answer.is_empty()) {
             let address = self.origin.address.as_deref();
             if let Some(seconds) = self.page.waits_s(address) {
                 return Err(Refusal::too_many(seconds).into());
@@ -183,10 +186,14 @@ impl Visit {
             if let Some(seconds) = self.page.account_waits_s(user_id) {
                 return Err(Refusal::too_many_of_account(seconds).into());
             }
-            let code = super::entrance::code_of(code);
-            let proved =
-                self.page.list().prove(self.session.clone(), code, self.origin.clone(), self.now);
-            match proved.await {
+            let (session, origin) = (self.session.clone(), self.origin.clone());
+            let (what, proved) = if answer.is_empty() {
+                let code = super::entrance::code_of(code);
+                ("code", self.page.list().prove(session, code, origin, self.now).await)
+            } else {
+                ("passkey", passkeys::prove(&self.page, session, answer, origin, self.now).await)
+            };
+            match proved {
                 Ok(token) => {
                     if let Some(cookie) = cookie(&self.page, Some(&token)) {
                         self.new_cookie.set(cookie);
@@ -199,17 +206,19 @@ impl Visit {
                 Err(Error::Invalid { reason, .. }) => {
                     self.page.count_failure(address);
                     self.page.count_account_failure(user_id);
-                    problem = format!("The code was not accepted: {}", sentence(&reason));
+                    problem = format!("The {what} was not accepted: {}", sentence(&reason));
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        let kept = fields.0.iter().filter(|(name, _)| name != "code");
+        let kept = fields.0.iter().filter(|(name, _)| name != "code" && name != passkeys::FIELD);
+        let passkeys = passkeys::of_proof(&self.page, &self.session, self.now).await?;
         let screen = Confirm {
             frame: Frame::new(self, "", "Confirm that it is you"),
             action: &self.path,
             fields: kept.map(|(name, value)| (&**name, &**value)).collect(),
             problem,
+            passkeys,
         };
         // Scripts and people see that nothing was changed.
         Err(respond(StatusCode::FORBIDDEN, &screen)?.into())
