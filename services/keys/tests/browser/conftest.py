@@ -28,15 +28,25 @@ PLANS = [
 class Service:
     """A service in a folder of its own."""
 
-    def __init__(self, folder: Path, *options: str, database: str = "", plans=PLANS):
+    def __init__(
+        self, folder: Path, *options: str, database: str = "", plans=PLANS, capacity: int = 0
+    ):
         self.folder = folder
+        plan_options = [word for plan in plans for word in ("--plan", plan)]
         self.database = database
         self.environment = {**os.environ, "KEYTALLY_DATABASE": database}
         if not database:
             del self.environment["KEYTALLY_DATABASE"]
+        if capacity:
+            data = folder / "data"
+            data.mkdir(mode=0o700)
+            (data / "pepper").touch(mode=0o600)
+            (data / "pepper").write_text("5a" * 32)
+            command = [PROGRAM, "create", "api.gate", "--keys", str(capacity), "--scope", "read"]
+            command += [*plan_options, "--pepper-file", "pepper"]
+            subprocess.run(command, cwd=data, check=True, capture_output=True)
         arguments = ["serve", "--listen", "127.0.0.1:0", "--data", "data", "--scope", "read"]
-        for plan in plans:
-            arguments += ["--plan", plan]
+        arguments += plan_options
         self.process = subprocess.Popen(
             [PROGRAM, *arguments, "--failures", "off", *options],
             cwd=folder,
@@ -168,7 +178,8 @@ def open_page(chromium):
         page.on("pageerror", lambda error: errors.append(str(error)))
 
         def report(message):
-            if message.type == "error" and "status of 4" not in message.text:
+            is_status = re.search("status of (4..|503)", message.text)
+            if message.type == "error" and not is_status:
                 errors.append(message.text)
 
         page.on("console", report)

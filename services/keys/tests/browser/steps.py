@@ -68,3 +68,34 @@ def assert_not_wide(page, name):
     """Checks that nothing is beyond the right edge of the window."""
     beyond = page.evaluate("document.documentElement.scrollWidth - innerWidth")
     assert beyond <= 0, f"{name} is wider than the window by {beyond} pixels"
+
+
+def add_many_keys(service, count):
+    """Adds keys to the list of the first team alone, in one statement: the gate has none of them.
+
+    Their names are `Service 00001 of 1`, and so on. Each third is of another environment, each
+    seventh is revoked, and each fifth has a plan of its own.
+    """
+    if service.database:
+        numbers = f"with n as (select i from generate_series(1, {count}) as i) "
+        empty = "'\\x00'::bytea"
+    else:
+        numbers = (
+            f"with recursive n (i) as (select 1 union all select i + 1 from n where i < {count}) "
+        )
+        empty = "x'00'"
+    insert = (
+        'insert into "key" (key_id, team_id, env, name, note, plan, scopes, state, imported, tag, '
+        "pepper, created_s, created_by, seq) "
+    )
+    rows = (
+        "select (cast(i as bigint) * 2654435761) % 4611686018427387904, 1, "
+        "case when i % 3 = 0 then 'live' else 'test' end, "
+        "'Service ' || substr(cast(100000 + i as text), 2) || ' of ' || cast(i % 100 as text), "
+        "'', case when i % 5 = 0 then 'pro' else 'default' end, '', "
+        "case when i % 7 = 0 then 'revoked' else 'active' end, "
+        f"0, {empty}, 0, 1700000000 + i, 'operator shell', -i from n"
+    )
+    with service.connect() as database:
+        database.execute(insert + numbers + rows)
+        database.commit()

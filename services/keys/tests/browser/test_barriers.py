@@ -3,9 +3,10 @@
 import os
 
 import pytest
-from conftest import Service
 from screens import visit_screens
 from steps import assert_no_barrier, assert_not_wide, make_key, sign_in
+
+from conftest import Service
 
 IS_LONG = "KEYTALLY_LONG" in os.environ
 
@@ -49,14 +50,17 @@ FOCUSED = """() => {
 def assert_order(page, name):
     """Checks that Tab reaches each element in the order of the page, visibly, and leaves it."""
     count = page.evaluate(f"window.stops = ({STOPS})(); window.stops.length")
-    page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+    page.evaluate("scrollTo(0, 0)")
     seen = []
-    for _ in range(count):
+    # The window is a stop too, and a field for a date has several.
+    for _ in range(count + 5):
         page.keyboard.press("Tab")
-        # A field for a date has several stops.
-        while (at := page.evaluate(FOCUSED)) in seen:
-            page.keyboard.press("Tab")
-        seen.append(at)
+        at = page.evaluate(FOCUSED)
+        if at not in [*seen, "the page"]:
+            seen.append(at)
+    # A field may have had the focus from the beginning.
+    first = seen.index("0")
+    seen = seen[first:] + seen[:first]
     assert seen == [str(number) for number in range(count)], name
 
 
@@ -73,10 +77,10 @@ def test_no_screen_has_a_barrier(service, open_page, scheme, width):
             assert_no_barrier(page, f"{name}, {other}")
             page.emulate_media(color_scheme=scheme)
         seen.add(name)
-    assert len(seen) == 35
+    assert len(seen) == 34
 
 
-def test_full_gate_has_no_barrier(chromium, tmp_path, open_page):
+def test_full_gate_has_no_barrier(tmp_path, open_page):
     service = Service(tmp_path, capacity=1)
     page = open_page()
     page.on("dialog", lambda dialog: dialog.accept())

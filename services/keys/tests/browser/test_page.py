@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Error, expect
 from steps import leave, make_key, sign_in, status, total
 
+
 def test_first_minute_ends_with_a_key_that_answers_200(service, open_page, has_script):
     page = open_page(java_script_enabled=has_script)
     sign_in(page, service)
