@@ -48,6 +48,10 @@ pub(crate) fn test(form: Form) -> Result<String> {
     let program = build_programs(SERVICES, &["--bin", "keytally"])?.join("keytally");
     let mut tests = Command::new(&python);
     tests.args(["-m", "pytest", "-q", &chosen]).env("KEYTALLY_TEST_PROGRAM", program);
+    if !is_set(MEASURE) {
+        // Much of the time, a test waits. The tests of a file share what they have set up.
+        tests.args(["-n", "2", "--dist", "loadfile"]);
+    }
     tests.env("KEYTALLY_TEST_CHROMIUM", CHROMIUM[0].path()?);
     tests.env("KEYTALLY_TEST_PICTURES", pictures);
     if form >= Form::Named {

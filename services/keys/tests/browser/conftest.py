@@ -115,7 +115,7 @@ class Service:
         with self.connect() as database:
             cursor = database.execute("select * from usage limit 0")
             columns = [column[0] for column in cursor.description]
-            find = self.query('select key_id from "key" where name = ?')
+            find = self.query('select key_id from "key" where name = ? order by team_id')
             (number,) = database.execute(find, [name]).fetchone()
             insert = f"insert into usage values ({','.join('?' * len(columns))})"
             for index, (at, admitted, denied, *old) in enumerate(uses):

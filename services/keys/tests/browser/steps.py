@@ -78,12 +78,12 @@ def add_many_keys(service, count):
     """
     if service.database:
         numbers = f"with n as (select i from generate_series(1, {count}) as i) "
-        empty = "'\\x00'::bytea"
+        tag = "decode(repeat('00', 16), 'hex')"
     else:
         numbers = (
             f"with recursive n (i) as (select 1 union all select i + 1 from n where i < {count}) "
         )
-        empty = "x'00'"
+        tag = "zeroblob(16)"
     insert = (
         'insert into "key" (key_id, team_id, env, name, note, plan, scopes, state, imported, tag, '
         "pepper, created_s, created_by, seq) "
@@ -94,7 +94,7 @@ def add_many_keys(service, count):
         "'Service ' || substr(cast(100000 + i as text), 2) || ' of ' || cast(i % 100 as text), "
         "'', case when i % 5 = 0 then 'pro' else 'default' end, '', "
         "case when i % 7 = 0 then 'revoked' else 'active' end, "
-        f"0, {empty}, 0, 1700000000 + i, 'operator shell', -i from n"
+        f"0, {tag}, 0, 1700000000 + i, 'operator shell', -i from n"
     )
     with service.connect() as database:
         database.execute(insert + numbers + rows)
