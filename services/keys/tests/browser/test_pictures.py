@@ -124,7 +124,7 @@ class World:
         service.change("delete from usage")
         service.change("delete from log where actor_kind = 'reconcile'")
         for name, hint, _, _, lifetime, age, used in KEYS:
-            end = None if lifetime == "never" else now - age + int(lifetime) * DAY + 60
+            end = None if lifetime == "never" else now - age + int(lifetime) * DAY + 600
             service.change(
                 'update "key" set created_s = ?, last_used_s = ?, not_after_s = ?, '
                 "last_characters = ? where name = ? and team_id = 1",
@@ -168,8 +168,8 @@ class World:
 
         def moved(found):
             at = datetime.fromisoformat(found[1].replace("Z", "+00:00")).timestamp()
-            # Rounded down to an hour, which a few seconds do not change.
-            hours = (at - self.now - 1) // HOUR
+            # Rounded down to an hour, which the seconds until now do not change.
+            hours = (at - self.now - 60) // HOUR
             new = NOW + timedelta(hours=hours)
             date = f"{new:%Y-%m-%d}" if re.fullmatch(r"[\d-]{10}", found[3]) else found[3]
             return f'datetime="{new:%Y-%m-%dT%H:%M:%SZ}"{found[2]}>{date}<'
