@@ -117,8 +117,8 @@ class World:
     def set_times(self):
         """Replaces the times and the uses by known ones."""
         service = self.service
-        # The hour must not end before the picture is taken.
-        if time.time() % HOUR > HOUR - 15:
+        # The hour must not end before the picture is taken, and must have begun.
+        if not 0 < int(time.time()) % HOUR < HOUR - 15:
             time.sleep(16)
         self.now = now = int(time.time())
         service.change("delete from usage")
@@ -168,8 +168,12 @@ class World:
 
         def moved(found):
             at = datetime.fromisoformat(found[1].replace("Z", "+00:00")).timestamp()
-            # Rounded down to an hour, which the seconds until now do not change.
-            hours = (at - self.now - 60) // HOUR
+            if at % HOUR == 0:
+                # The beginning of a bar.
+                hours = (at - self.now) // HOUR + 1
+            else:
+                # Rounded down to an hour, which the seconds until now do not change.
+                hours = (at - self.now - 60) // HOUR
             new = NOW + timedelta(hours=hours)
             date = f"{new:%Y-%m-%d}" if re.fullmatch(r"[\d-]{10}", found[3]) else found[3]
             return f'datetime="{new:%Y-%m-%dT%H:%M:%SZ}"{found[2]}>{date}<'
