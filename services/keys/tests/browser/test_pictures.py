@@ -168,12 +168,9 @@ class World:
 
         def moved(found):
             at = datetime.fromisoformat(found[1].replace("Z", "+00:00")).timestamp()
-            if at % HOUR == 0:
-                # The beginning of a bar.
-                hours = (at - self.now) // HOUR + 1
-            else:
-                # Rounded down to an hour, which the seconds until now do not change.
-                hours = (at - self.now - 60) // HOUR
+            # Rounded down to an hour, which the seconds until now do not change. The beginnings of
+            # bars are hours, and are rounded up.
+            hours = (at - self.now - (60 if at % HOUR else -HOUR)) // HOUR
             new = NOW + timedelta(hours=hours)
             date = f"{new:%Y-%m-%d}" if re.fullmatch(r"[\d-]{10}", found[3]) else found[3]
             return f'datetime="{new:%Y-%m-%dT%H:%M:%SZ}"{found[2]}>{date}<'
