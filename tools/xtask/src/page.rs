@@ -17,7 +17,7 @@ const TESTS: &str = "services/keys/tests/browser";
 pub(crate) const CHROMIUM: &[Tool] =
     &[tool("Chromium", "command -v chromium", "chromium fonts-dejavu-core")];
 
-/// An environment variable: if it is set, the reference pictures are recorded anew, and no other
+/// An environment variable: if it is set, the reference pictures are recorded again, and no other
 /// test runs.
 const WRITE: &str = "KEYTALLY_WRITE_PICTURES";
 

@@ -99,7 +99,7 @@ def visit_screens(service, page):
     assert page.locator("h1 .state").inner_text() == "revoked"
     yield "revoked"
 
-    # The first link was not used, so it is used now, and then once more.
+    # The first link was not used, so it is used now, and then a second time.
     other = page.context.browser.new_context()
     for expected in (303, 403):
         code = {"code": link.partition("#")[2]}

@@ -123,7 +123,7 @@ def test_first_key_is_made_copied_and_used_by_keyboard(service, keyboard):
     keyboard.use("I have stored it")
     assert page.locator("h1 bdi").inner_text() == "billing"
     assert "pro" in page.inner_text(".facts")
-    # From the last element, the keyboard leaves the page and comes back at its top.
+    # From the last element, the focus leaves the page and returns to its top.
     keyboard.reach("The whole log of this key")
     keyboard.press("Tab")
     if keyboard.focused() is None:

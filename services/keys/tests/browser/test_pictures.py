@@ -47,7 +47,7 @@ KEYS = [
     ("partner Nordwind", "Lm4e", "live", "pro", "30", 20 * DAY, 3 * HOUR),
     ("mobile app", "x81c", "test", "default", "90", 6 * DAY, 40 * 60),
     ("web shop", "Wq7Z", "live", "pro", "90", 3 * DAY, 120),
-    ("billing service", "k3Pn", "live", "pro", "90", 2 * DAY, 20),
+    ("billing service", "k3Pd", "live", "pro", "90", 2 * DAY, 20),
 ]
 # The requests of each hour of a day, the present one last.
 DAYS = {
@@ -264,7 +264,7 @@ def test_screen_looks_as_its_picture(world, screen, scheme, width):
             what = f"it is {actual.size} pixels large, and not {expected.size}"
         raise AssertionError(
             f"{file.name}: {what}. Look at {OUTPUT}. If the change is right, record the pictures "
-            "anew: KEYTALLY_WRITE_PICTURES=1 cargo xtask test page"
+            "again: KEYTALLY_WRITE_PICTURES=1 cargo xtask test page"
         )
 
 
