@@ -214,8 +214,10 @@ def test_use_is_in_the_picture_within_15_seconds(service, open_page):
     page.click("summary")
     assert page.locator("text=No request in this time").is_visible()
     assert [status(service, secret) for _ in range(7)] == [200] * 7
+    # The service reads counts every 10 seconds, and the page refreshes every 5. The rest is for a
+    # machine that is busy.
     expect(page.locator("svg.large")).to_have_attribute(
-        "aria-label", "7 requests admitted, 0 denied", timeout=15_000
+        "aria-label", "7 requests admitted, 0 denied", timeout=30_000
     )
     assert page.locator("#numbers").get_attribute("open") is not None
     page.goto(service.url + "/keys")
