@@ -206,7 +206,7 @@ def test_unfinished_bucket_is_drawn_open(service, open_page):
     assert page.locator("#numbers tbody tr").first.locator("small").text_content() == "not complete"
 
 
-def test_use_is_in_the_picture_within_15_seconds(service, open_page):
+def test_use_appears_in_the_picture_without_a_reload(service, open_page):
     page = open_page()
     sign_in(page, service)
     secret = make_key(page, service, "billing")
