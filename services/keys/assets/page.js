@@ -5,10 +5,14 @@
   const all = (selector, root = document) => root.querySelectorAll(selector);
 
   const form = document.querySelector("form[data-code]");
-  if (form && location.hash.length > 1) {
+  const take = () => {
+    if (!form || location.hash.length < 2) return;
     form.elements.code.value = location.hash.slice(1);
     history.replaceState(null, "", location.pathname);
-  }
+  };
+  take();
+  // A link that is opened on this page changes the address and does not load the page again.
+  addEventListener("hashchange", take);
 
   const localize = (root) => {
     for (const time of all("time[datetime]:not([data-done])", root)) {

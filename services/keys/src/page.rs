@@ -101,10 +101,17 @@ pub fn router<S: Clone + Send + Sync + 'static>(page: Page) -> crate::error::Res
         .layer(guard::same_site(&page)?)
         .route(&at("/assets/{name}"), get(assets::serve))
         .route(&at("/{*rest}"), any(nothing))
+        .method_not_allowed_fallback(not_allowed)
         .layer(guard::compression())
         .layer(from_fn_with_state(page.clone(), guard::complete))
         .with_state(page);
     Ok(routes)
+}
+
+/// The answer to a method that a path does not have. Without it, the service around the page would
+/// answer, without the header fields of the page.
+async fn not_allowed() -> Refusal {
+    Refusal::of_status(StatusCode::METHOD_NOT_ALLOWED)
 }
 
 /// The answer to a path that is not a page.
