@@ -25,7 +25,7 @@ STOPS = """() => {
     const chosen = "a[href], button, input, select, textarea, summary, [tabindex='0']";
     return [...document.querySelectorAll(chosen)].filter((element) => {
         if (element.hidden || element.disabled || element.type === "hidden") return false;
-        if (!element.checkVisibility()) return false;
+        if (!element.checkVisibility({visibilityProperty: true})) return false;
         if (element.type !== "radio") return true;
         const group = [...document.getElementsByName(element.name)];
         return (group.find((one) => one.checked) ?? group[0]) === element;

@@ -233,11 +233,11 @@ def test_members_and_sessions_are_managed_by_keyboard(service, keyboard, open_pa
 
     keyboard.use("To the team")
     keyboard.reach("Role of ann@example.com")
-    keyboard.type("own")
+    keyboard.type("vie")
     keyboard.use("Save the role of ann@example.com")
     assert "Role of ann" in page.content()
     other.page.reload()
-    assert "ann@example.com, owner" in other.page.inner_text("header")
+    assert "ann@example.com, viewer" in other.page.inner_text("header")
     keyboard.fill("Longest lifetime in days", "60")
     keyboard.use("Save the rules")
     keyboard.use("Remove ann@example.com")

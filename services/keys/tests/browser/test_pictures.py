@@ -122,6 +122,8 @@ class World:
             time.sleep(16)
         self.now = now = int(time.time())
         service.change("delete from usage")
+        # No sign-in is shown as a new one.
+        service.change("update session set shown_seq = 1000000")
         service.change("delete from log where actor_kind = 'reconcile'")
         for name, hint, _, _, lifetime, age, used in KEYS:
             end = None if lifetime == "never" else now - age + int(lifetime) * DAY + 600
@@ -204,7 +206,8 @@ class World:
             page.goto(service.url + "/keys/new")
             page.fill("#name", "billing service")
             page.fill("#env", "live")
-            page.click("text=Make key")
+            with page.expect_navigation():
+                page.click("text=Make key")
         else:
             paths = {"keys": "", "key": "/k/ID", "rotate": "/k/ID/rotate", "revoke": "/k/ID/revoke"}
             path = paths.get(screen, f"/{screen}").replace("ID", self.id)
