@@ -11,6 +11,7 @@ mod support;
 
 use core::net::SocketAddr;
 use core::time::Duration;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -19,7 +20,7 @@ use std::{fs, thread};
 use rustix::process::Signal;
 use serde_json::Value;
 use support::program::{Run, Sandbox};
-use support::server::Server;
+use support::server::{Server, await_log};
 use support::wire::Wire;
 
 /// The arguments that name the folder of the service.
@@ -110,6 +111,29 @@ fn service_and_commands_share_one_list() {
     let server = Server::start(&sandbox, &["--database", &path]);
     assert_eq!(server.contacts(&text).code(), 200);
     assert_eq!(post(&server, &operator, "teams", r#"{"name": "New"}"#).1["team"], 8);
+}
+
+#[test]
+fn role_without_a_team_is_a_usage_error() {
+    let sandbox = Sandbox::new();
+    drop(Server::start(&sandbox, &[]));
+    for args in [&["token", "create", "test"][..], &["link"]] {
+        let run = run(&sandbox, &[&["keys"], args, &["--role", "viewer"], &DATA].concat());
+        run.expect_usage_error(&["--team <NUMBER>"]);
+    }
+    assert_eq!(keys(&sandbox, &["token", "list"])["tokens"].as_array().unwrap().len(), 0);
+}
+
+/// Sends a request to the API. Returns the reply.
+fn get(server: &Server, token: &str, path: &str) -> support::wire::Reply {
+    server.get(&format!("/keys/api/v1/{path}"), token)
+}
+
+/// Returns the names of the teams of the list, without that of the key that the first start issues.
+fn teams(sandbox: &Sandbox) -> Vec<String> {
+    let teams = keys(sandbox, &["team", "list"]);
+    let others = teams["teams"].as_array().unwrap().iter().filter(|team| team["team"] != 1);
+    others.map(|team| team["name"].as_str().unwrap().to_owned()).collect()
 }
 
 /// Sends a request to the page. Returns the reply.
@@ -298,7 +322,7 @@ fn secret_is_in_one_answer_and_in_no_file() {
         answer
     };
     let text = |answer: &Value, name: &str| answer[name].as_str().unwrap().to_owned();
-    make(&operator, "POST teams", r#"{"name": "Acme"}"#, 201);
+    keys(&sandbox, &["team", "create", "Acme"]);
     let owner = make(&operator, "POST tokens?team=1", r#"{"name": "t", "role": "owner"}"#, 201);
     let owner = text(&owner, "key");
     let new = r#"{"name": "billing", "env": "live"}"#;
@@ -482,6 +506,7 @@ fn database_that_cannot_be_used_is_one_sentence() {
             assert!(parts.iter().all(|part| error.contains(part)), "{error}");
         }
     }
+    assert!(!sandbox.path("x.db").exists());
     let missing = run(&sandbox, &["keys", "team", "list", "--data", "none"]);
     assert_eq!(missing.status, 3);
     let unknown = run(&sandbox, &[&["keys", "member", "list", "9"], &DATA[..]].concat());

@@ -126,7 +126,8 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) async fn run(self, list: &List, format: OutputFormat) -> Result<Status, Failure> {
-        let role = if self.team.is_some() { self.role } else { Role::Operator };
+        let of_team = self.role.unwrap_or(Role::Owner);
+        let role = if self.team.is_some() { of_team } else { Role::Operator };
         let (user, caller) = (self.user.as_deref(), Caller::operator(now()));
         let link = list.create_link(self.team, user, role, caller).await?;
         let (url, ends) = (link.url(&self.public_url), time::shown(time::stored(link.ends)));
@@ -148,9 +149,9 @@ pub(super) enum Token {
         /// Number of the team
         #[arg(long, value_name = "NUMBER", value_parser = value_parser(parse_team))]
         team: Option<u32>,
-        /// viewer, member, admin or owner
-        #[arg(long, default_value = "admin", value_parser = value_parser(parse_role))]
-        role: Role,
+        /// Role in the team: viewer, member, admin or owner [default: admin]
+        #[arg(long, requires = "team", value_parser = value_parser(parse_role))]
+        role: Option<Role>,
     },
     /// List the tokens
     List {
@@ -170,7 +171,8 @@ impl Token {
     pub(super) async fn run(self, list: &List, format: OutputFormat) -> Result<Status, Failure> {
         match self {
             Self::Create { name, team, role } => {
-                let role = if team.is_some() { role } else { Role::Operator };
+                let of_team = role.unwrap_or(Role::Admin);
+                let role = if team.is_some() { of_team } else { Role::Operator };
                 let caller = Caller::operator(now());
                 let (key, token) = list.create_token(team, role, &name, caller).await?;
                 let mut value = json!(token);
