@@ -43,6 +43,7 @@ pub mod error;
 pub mod follow;
 mod ids;
 pub mod keys;
+mod file;
 pub mod list;
 pub mod log;
 pub mod open;

@@ -136,6 +136,91 @@ fn teams(sandbox: &Sandbox) -> Vec<String> {
     others.map(|team| team["name"].as_str().unwrap().to_owned()).collect()
 }
 
+#[test]
+fn removed_database_is_refused_until_it_is_back() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[]);
+    let operator = token(&sandbox, &[]);
+    assert_eq!(post(&server, &operator, "teams", r#"{"name": "Acme", "team": 7}"#).0, 201);
+    let new = r#"{"name": "a", "env": "live"}"#;
+    let key = post(&server, &operator, "keys?team=7", new).1;
+    let (text, id) = (key["key"].as_str().unwrap(), key["key_id"].as_str().unwrap());
+    sandbox.watch_secret(text);
+    fs::rename(sandbox.path("data/keys.db"), sandbox.path("data/away.db")).unwrap();
+
+    let (status, problem) = post(&server, &operator, "keys?team=7", new);
+    let sentence = "data/keys.db was removed or replaced while it was in use";
+    assert_eq!(status, 503, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains(sentence), "{problem}");
+    assert_eq!(get(&server, &operator, "keys?team=7").code(), 503);
+    await_log(&sandbox, &["the gate does not follow the list", sentence]);
+    // No command begins an empty list.
+    let listed = run(&sandbox, &[&["keys", "team", "list"], &DATA[..]].concat());
+    listed.expect_failure(&["there is no list of keys in data/keys.db", "KEYTALLY_DATABASE"]);
+    assert!(!sandbox.path("data/keys.db").exists());
+    // The gate still decides, and takes a revocation.
+    assert_eq!(server.contacts(text).code(), 200);
+    let (status, revoked) = post(&server, &operator, &format!("keys/{id}/revoke?team=7"), "{}");
+    assert_eq!((status, &revoked["listed"]), (200, &false.into()));
+    assert_eq!(server.contacts(text).code(), 401);
+
+    fs::rename(sandbox.path("data/away.db"), sandbox.path("data/keys.db")).unwrap();
+    assert_eq!(post(&server, &operator, "teams", r#"{"name": "Second"}"#).0, 201);
+    assert_eq!(teams(&sandbox), ["Acme", "Second"]);
+}
+
+#[test]
+fn database_replaced_beside_its_log_is_refused() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[]);
+    let operator = token(&sandbox, &[]);
+    assert_eq!(post(&server, &operator, "teams", r#"{"name": "Acme", "team": 7}"#).0, 201);
+    server.signal(Signal::TERM);
+    assert!(server.wait().success());
+    let (list, log) = (sandbox.path("data/keys.db"), sandbox.path("data/keys.db-wal"));
+    assert!(!log.exists());
+    fs::copy(&list, sandbox.path("data/copy.db")).unwrap();
+    let server = Server::start(&sandbox, &[]);
+    for name in ["Second", "Third"] {
+        assert_eq!(post(&server, &operator, "teams", &format!(r#"{{"name": "{name}"}}"#)).0, 201);
+    }
+    fs::rename(sandbox.path("data/copy.db"), &list).unwrap();
+    assert_eq!(post(&server, &operator, "teams", r#"{"name": "Fourth"}"#).0, 503);
+    let before = fs::read(&list).unwrap();
+    let refuse = || {
+        for args in [&["team", "list"][..], &["team", "create", "Fifth"]] {
+            let run = run(&sandbox, &[&["keys"], args, &DATA].concat());
+            run.expect_failure(&["data/keys.db-wal is of another file", "remove data/keys.db-wal"]);
+        }
+    };
+    refuse();
+    // Killed or stopped, the service leaves the log.
+    server.signal(Signal::TERM);
+    assert!(server.wait().success());
+    assert!(log.metadata().unwrap().len() > 0);
+    refuse();
+    let serve = run(&sandbox, &[&["serve", "--listen", "127.0.0.1:0"], &DATA[..]].concat());
+    assert!(serve.err.contains("data/keys.db-wal is of another file"), "{serve:?}");
+    assert_eq!(fs::read(&list).unwrap(), before);
+    // The copy is whole.
+    for name in ["data/keys.db-wal", "data/keys.db-shm"] {
+        fs::remove_file(sandbox.path(name)).unwrap();
+    }
+    assert_eq!(teams(&sandbox), ["Acme"]);
+
+    // A killed service leaves the log, and a copy of the whole folder continues with it.
+    let server = Server::start(&sandbox, &[]);
+    assert_eq!(post(&server, &operator, "teams", r#"{"name": "Sixth"}"#).0, 201);
+    server.signal(Signal::KILL);
+    server.wait();
+    let folder = sandbox.path(".");
+    let copied = Command::new("cp").args(["-a", "data", "moved"]).current_dir(folder).status();
+    assert!(copied.unwrap().success());
+    fs::remove_dir_all(sandbox.path("data")).unwrap();
+    fs::rename(sandbox.path("moved"), sandbox.path("data")).unwrap();
+    assert_eq!(teams(&sandbox), ["Acme", "Sixth"]);
+}
+
 /// Sends a request to the page. Returns the reply.
 fn page(server: &Server, head: &str, body: &str) -> support::wire::Reply {
     let request = format!(
@@ -495,6 +580,7 @@ fn database_that_cannot_be_used_is_one_sentence() {
     for (url, parts) in [
         ("mysql://x", &["the URL of the database is not valid"][..]),
         ("sqlite::memory:", &["the URL of the database is not valid"]),
+        ("sqlite:x.db?mode=ro", &["a database in SQLite has no options", "without ?"]),
         ("sqlite:no/folder/keys.db", &["cannot create the database no/folder/keys.db"]),
         (&*postgres, &["cannot open the database postgres://u:…@127.0.0.1:1/x"]),
     ] {
