@@ -221,6 +221,44 @@ fn database_replaced_beside_its_log_is_refused() {
     assert_eq!(teams(&sandbox), ["Acme", "Sixth"]);
 }
 
+#[test]
+fn backup_of_a_list_in_use_is_restored() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[]);
+    let operator = token(&sandbox, &[]);
+    assert_eq!(post(&server, &operator, "teams", r#"{"name": "Acme", "team": 7}"#).0, 201);
+    let copied = keys(&sandbox, &["backup", "backup.db"]);
+    assert_eq!(copied["file"], "backup.db");
+    let mode = sandbox.path("backup.db").metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let again = run(&sandbox, &[&["keys", "backup", "backup.db"], &DATA[..]].concat());
+    again.expect_failure(&["backup.db", "exists"]);
+    let none = run(&sandbox, &[&["keys", "backup", "none/backup.db"], &DATA[..]].concat());
+    none.expect_failure(&["cannot write none/backup.db"]);
+    let new = r#"{"name": "a", "env": "live"}"#;
+    let key = post(&server, &operator, "keys?team=7", new).1;
+    let text = sandbox.watch_secret(key["key"].as_str().unwrap());
+    server.signal(Signal::TERM);
+    assert!(server.wait().success());
+
+    for name in ["data/keys.db-wal", "data/keys.db-shm"] {
+        let _ = fs::remove_file(sandbox.path(name));
+    }
+    fs::copy(sandbox.path("backup.db"), sandbox.path("data/keys.db")).unwrap();
+    let server = Server::start(&sandbox, &[]);
+    let (status, problem) = post(&server, &operator, "keys?team=7", new);
+    assert_eq!(status, 503, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("an old copy"), "{problem}");
+    assert_eq!(server.contacts(&text).code(), 200);
+    let compared = keys(&sandbox, &["reconcile", "--accept"]);
+    assert_eq!(compared["differences"][0]["settled"], true);
+    let made = post(&server, &operator, "keys?team=7", new);
+    assert_eq!(made.0, 201, "{}", made.1);
+    sandbox.watch_secret(made.1["key"].as_str().unwrap());
+    let listed: Value = serde_json::from_str(&get(&server, &operator, "keys?team=7").body).unwrap();
+    assert_eq!(listed["keys"].as_array().unwrap().len(), 2);
+}
+
 /// Sends a request to the page. Returns the reply.
 fn page(server: &Server, head: &str, body: &str) -> support::wire::Reply {
     let request = format!(
