@@ -106,8 +106,14 @@ fn service_and_commands_share_one_list() {
     let path = format!("sqlite:{}", sandbox.path("other.db").display());
     let moved = keys(&sandbox, &["migrate-to", &path]);
     assert!(moved["rows"].as_u64().unwrap() > 8);
-    let again = run(&sandbox, &["keys", "migrate-to", &path, "--data", "data"]);
-    again.expect_failure(&["has a list of keys already"]);
+    // The old list names the new one.
+    for command in [&["keys", "migrate-to", &path][..], &["keys", "team", "list"]] {
+        let refused = run(&sandbox, &[command, &DATA].concat());
+        refused.expect_failure(&["was moved to sqlite:/", "/other.db", "KEYTALLY_DATABASE"]);
+    }
+    let refused = run(&sandbox, &[&["serve", "--listen", "127.0.0.1:0"][..], &DATA].concat());
+    assert_eq!(refused.status, 3, "{refused:?}");
+    assert!(refused.err.contains("was moved to sqlite:/"), "{refused:?}");
     let server = Server::start(&sandbox, &["--database", &path]);
     assert_eq!(server.contacts(&text).code(), 200);
     assert_eq!(post(&server, &operator, "teams", r#"{"name": "New"}"#).1["team"], 8);
@@ -219,6 +225,33 @@ fn database_replaced_beside_its_log_is_refused() {
     fs::remove_dir_all(sandbox.path("data")).unwrap();
     fs::rename(sandbox.path("moved"), sandbox.path("data")).unwrap();
     assert_eq!(teams(&sandbox), ["Acme", "Sixth"]);
+}
+
+#[test]
+fn killed_move_of_a_list_is_repeated() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[]);
+    let operator = token(&sandbox, &[]);
+    assert_eq!(post(&server, &operator, "teams", r#"{"name": "Acme", "team": 7}"#).0, 201);
+    drop(server);
+    keys(&sandbox, &["team", "list"]);
+    let list = sandbox.path("data/keys.db");
+    let own = format!("sqlite:{}", list.display());
+    let refused = run(&sandbox, &[&["keys", "migrate-to", &own], &DATA[..]].concat());
+    refused.expect_failure(&["is the database of this list already"]);
+    let before = fs::read(&list).unwrap();
+    let first = keys(&sandbox, &["migrate-to", "sqlite:other.db"]);
+    // As if it was killed after the copy, before it marked the list as moved.
+    fs::write(&list, &before).unwrap();
+    assert_eq!(keys(&sandbox, &["migrate-to", "sqlite:other.db"]), first);
+    run(&sandbox, &[&["keys", "team", "list"], &DATA[..]].concat())
+        .expect_failure(&["was moved to"]);
+    // A list that has changed since is not taken for the copy.
+    fs::write(&list, &before).unwrap();
+    keys(&sandbox, &["team", "create", "Second"]);
+    let refused = run(&sandbox, &[&["keys", "migrate-to", "sqlite:other.db"], &DATA[..]].concat());
+    refused.expect_failure(&["has another list of keys already"]);
+    assert_eq!(teams(&sandbox), ["Acme", "Second"]);
 }
 
 #[test]

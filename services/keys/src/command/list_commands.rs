@@ -184,7 +184,7 @@ pub(super) struct MigrateTo {
 impl MigrateTo {
     pub(super) async fn run(self, list: &List, format: OutputFormat) -> Result<Status, Failure> {
         let other = Database::open(&self.url).await.map_err(crate::error::Error::from)?;
-        let rows = transfer::copy(list.database(), &other).await?;
+        let copied = transfer::copy(list.database(), &other).await;
         let shown = other.to_string();
         other.close().await;
         let rows = copied?;
