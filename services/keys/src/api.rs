@@ -28,7 +28,7 @@ use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub use self::input::ClientAddress;
+pub use self::input::{ClientAddress, RefusedToken};
 pub use self::problem::Problem;
 pub(crate) use self::sent::body as secret_body;
 pub use self::state::Api;

@@ -292,6 +292,34 @@ fn backup_of_a_list_in_use_is_restored() {
     assert_eq!(listed["keys"].as_array().unwrap().len(), 2);
 }
 
+#[test]
+fn invalid_tokens_beyond_the_limit_get_429() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &["--failures", "2/31d"]);
+    let operator = token(&sandbox, &[]);
+    let codes: Vec<u16> =
+        ["keys", "teams", "nothing"].map(|path| get(&server, "wrong", path).code()).to_vec();
+    assert_eq!(codes, [401, 401, 429]);
+    let refused = get(&server, "wrong", "keys");
+    assert_eq!(refused.code(), 429);
+    assert_eq!(refused.header("Content-Type"), "application/problem+json");
+    assert!((1..=31 * 86_400).contains(&refused.header("Retry-After").parse::<u32>().unwrap()));
+    assert!(refused.body.contains("this address has sent too many invalid tokens"), "{refused:?}");
+    for name in ["X-RateLimit-Limit", "RateLimit", "WWW-Authenticate"] {
+        assert!(!refused.has(name), "{refused:?}");
+    }
+    // A valid token passes, and a missing one does not count. Keys of the API count together.
+    assert_eq!(get(&server, &operator, "teams").code(), 200);
+    assert_eq!(server.request("GET /keys/api/v1/teams", &[]).code(), 401);
+    assert_eq!(server.contacts("wrong").code(), 429);
+    assert_eq!(server.metric("keytally_guesses_total{action=\"refused\"}"), 3);
+    let tokens = "keytally_token_refusals_total";
+    let invalid = format!("{tokens}{{outcome=\"invalid_key\",reason=\"malformed\"}}");
+    assert_eq!(server.metric(&invalid), 4);
+    assert_eq!(server.metric(&format!("{tokens}{{outcome=\"missing_key\",reason=\"none\"}}")), 1);
+    await_log(&sandbox, &["invalid_key reason=malformed retry_after=", "route=keys"]);
+}
+
 /// Sends a request to the page. Returns the reply.
 fn page(server: &Server, head: &str, body: &str) -> support::wire::Reply {
     let request = format!(

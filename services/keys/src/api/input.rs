@@ -8,9 +8,9 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use keytally::redact::redact;
-use keytally::{API_KEY_HEADER, KeyId, Timestamp};
+use keytally::{API_KEY_HEADER, KeyId, Timestamp, Verdict};
 use serde::de::DeserializeOwned;
 
 use super::problem::{Problem, fields};
@@ -32,23 +32,32 @@ pub(super) const MAX_BODY_LEN: usize = 16_384;
 #[derive(Clone, Debug)]
 pub struct ClientAddress(pub String);
 
+/// Why the token of a request was refused. It is in the extensions of the response, for a program
+/// that serves the API and limits invalid tokens.
+#[derive(Clone, Debug)]
+pub struct RefusedToken(pub Verdict);
+
 /// Checks the token of a request, and adds the header fields of the verdict to the response.
 pub(super) async fn authenticate(
     State(api): State<Api>,
     mut request: Request,
     next: Next,
-) -> Result<Response, Problem> {
+) -> Response {
     let mut values = request.headers().get_all(API_KEY_HEADER).iter();
     let token = values.next().map(|value| value.as_bytes().to_vec());
     let (verdict, identity) = match values.next() {
         Some(_) => tokens::check(api.list.admin(), Some(b"")),
         None => tokens::check(api.list.admin(), token.as_deref()),
     };
-    let Some(identity) = identity else { return Err(Problem::of_verdict(&verdict)) };
+    let Some(identity) = identity else {
+        let mut response = Problem::of_verdict(&verdict).into_response();
+        response.extensions_mut().insert(RefusedToken(verdict));
+        return response;
+    };
     request.extensions_mut().insert(identity);
     let mut response = next.run(request).await;
     response.headers_mut().extend(fields(&verdict));
-    Ok(response)
+    response
 }
 
 /// The caller of a request.

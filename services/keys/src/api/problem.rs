@@ -1,6 +1,6 @@
 //! Problems: every error of the API, as RFC 9457 describes.
 
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use keytally::{AdminError, Error as GateError, PROBLEM_MEDIA_TYPE, Verdict};
@@ -56,6 +56,30 @@ impl Problem {
                 "the header X-API-Key needs an admin token; keytally keys token makes one"
             }
             StatusCode::TOO_MANY_REQUESTS => {
+    /// Returns the problem of an invalid token from an address that has sent too many of them.
+    pub fn too_many_tokens(retry_after_s: Option<u32>) -> Self {
+        let mut problem = Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "this address has sent too many invalid tokens; a valid one is admitted",
+        );
+        problem.headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if let Some(seconds) = retry_after_s {
+            problem.headers.insert(RETRY_AFTER, seconds.into());
+        }
+        problem
+    }
+
+    /// Returns the problem of a request that was answered before.
+    fn repeated(made: Made, sentence: String) -> Self {
+        let mut problem = Self::new(StatusCode::CONFLICT, sentence);
+        match made {
+            Made::Key(key_id) => problem.key_id = Some(key_id.to_string()),
+            Made::Token(key_id) => problem.token = Some(key_id.to_string()),
+            Made::Team(team) => problem.team = Some(team),
+        }
+        problem
+    }
+
                 "the token has made too many requests; try again after the time in Retry-After"
             }
             _ => "the token cannot be checked now; try again",
