@@ -498,3 +498,19 @@ async fn key_is_valid_until_it_is_revoked() {
     assert_eq!(log["entries"][1]["action"], "key.create");
     assert_eq!(portal.get(&token, "openapi.json").await.status, StatusCode::OK.as_u16());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn last_number_of_a_team_leaves_the_others_free() {
+    let portal = Portal::new().await;
+    let create = async |body: Value| {
+        let answer = portal.post(&portal.operator, "teams", body).await;
+        answer.expect(201)["team"].as_u64().unwrap()
+    };
+    assert_eq!(create(json!({ "name": "Fifth", "team": 5 })).await, 5);
+    assert_eq!(create(json!({ "name": "Sixth" })).await, 6);
+    assert_eq!(create(json!({ "name": "Last", "team": u32::MAX })).await, u64::from(u32::MAX));
+    // Teams 1, 2, 5 and 6 are there.
+    for team in [3, 4, 7] {
+        assert_eq!(create(json!({ "name": "New" })).await, team);
+    }
+}
