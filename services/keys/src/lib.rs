@@ -20,6 +20,7 @@
 //! | [`usage`] | what each key was used for |
 //! | [`tokens`] | admin tokens, which are keys of a gate of their own |
 //! | [`organize`] | the changes of teams, members and links |
+//! | `requests` | requests that must not be repeated |
 //! | [`follow`] | keeps the gate up to date with the list |
 //! | [`reconcile`] | compares all keys, and settles what differs |
 //! | [`change`] | the changes of keys |
@@ -53,6 +54,7 @@ pub mod reconcile;
 pub mod roles;
 pub mod sampler;
 pub mod sessions;
+mod requests;
 pub mod status;
 pub mod steps;
 mod system;

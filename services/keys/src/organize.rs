@@ -10,7 +10,7 @@ use crate::list::List;
 use crate::log::{self, Entry, Filter, NewEntry};
 use crate::roles::Role;
 use crate::teams::{self, Member, Team, TeamSettings};
-use crate::{text, time};
+use crate::{requests, text, time};
 
 /// A one-time link's code, and when it ends.
 #[derive(Debug)]
@@ -34,8 +34,9 @@ impl List {
     /// Makes a team, with the next free number unless one is given.
     ///
     /// # Errors
-    /// If the caller is not an operator, if the name or the number is not possible, or if the
-    /// database cannot be used.
+    /// [`Error::RepeatedFor`] if a request with the same `Idempotency-Key` was answered before.
+    /// Others if the caller is not an operator, if the name or the number is not possible, or if
+    /// the database cannot be used.
     pub async fn create_team(
         &self,
         team_id: Option<u32>,
@@ -48,7 +49,9 @@ impl List {
             return Err(Error::invalid("team", "0 is not a team; use a number from 1 on"));
         }
         self.transact(async move |transaction| {
+            requests::refuse_repeated(transaction, &caller).await?;
             let team = teams::insert(transaction, team_id, &name, caller.now).await?;
+            requests::remember_team(transaction, &caller, team.team).await?;
             append(transaction, &caller, team.team, "team.create", name.clone()).await?;
             Ok(team)
         })

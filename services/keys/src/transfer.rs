@@ -60,7 +60,7 @@ const TABLES: &[Table] = &[
         "address" Text 6, "action" Text 7, "key_id" Number 8, "detail" Text 9),
     table!("token": "key_id" Number, "team_id" Number 2, "role" Text 3, "name" Text 4,
         "created_s" Number 5, "created_by" Text 6, "revoked_s" Number 7),
-    table!("request": "actor" Text, "idempotency_key" Text 2, "key_id" Number 3, "at_s" Number 4),
+    table!("request": "actor" Text, "idempotency_key" Text 2, "key_id" Number 3, "at_s" Number 4, "is_team" Number 5),
     table!("gate": "gate_id" Number, "machine" Text 2, "applied_seq" Number 3, "seen_s" Number 4),
     table!("usage": "width" Text, "key_id" Number 2, "start_s" Number 3, "machine" Text 4,
         "requests" Number 5, "units" Number 6, "denied_key" Number 7, "denied_team" Number 8,

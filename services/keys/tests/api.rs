@@ -165,7 +165,8 @@ async fn every_role_has_exactly_its_routes() {
     // The description has every route of the router: `routes!` adds both, and only the description
     // itself is added otherwise.
     let source = include_str!("../src/api.rs");
-    assert_eq!(source.matches(".route(").count(), 1);
+    let others = source.matches(", any(no_route))").count();
+    assert_eq!((source.matches(".route(").count(), others), (4, 3));
     assert!(source.contains(".route(\"/openapi.json\""));
 
     let portal = Portal::new().await;
@@ -513,4 +514,54 @@ async fn last_number_of_a_team_leaves_the_others_free() {
     for team in [3, 4, 7] {
         assert_eq!(create(json!({ "name": "New" })).await, team);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_team_is_not_found_by_operators() {
+    let portal = Portal::new().await;
+    for path in ["keys", "log", "usage", "team", "members", "tokens", "plans"] {
+        let answer = portal.get(&portal.operator, &format!("{path}?team=99")).await;
+        answer.expect_problem(404, "there is no team 99");
+        portal.get(&portal.operator, &format!("{path}?team=2")).await.expect(200);
+    }
+    portal.get(&portal.operator, "log").await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repeated_request_names_what_the_first_one_made() {
+    let portal = Portal::new().await;
+    let token = portal.token(1, Role::Owner).await;
+    let send = async |token: &str, key: &str, path: &str, body: Value| {
+        let request = Request::builder().method("POST").uri(format!("{PREFIX}/{path}"));
+        let request = request.header("X-API-Key", token).header("Idempotency-Key", key);
+        let request = request.header("Content-Type", "application/json");
+        portal.send(request.body(Body::from(body.to_string())).unwrap()).await
+    };
+    let team = json!({ "name": "New" });
+    let number =
+        send(&portal.operator, "a", "teams", team.clone()).await.expect(201)["team"].clone();
+    let (role, env) =
+        (json!({ "name": "t", "role": "viewer" }), json!({ "name": "a", "env": "test" }));
+    let made = send(&token, "b", "tokens", role.clone()).await.expect(201)["token"].clone();
+    let key = send(&token, "c", "keys", env.clone()).await.expect(201)["key_id"].clone();
+    let rotate = format!("keys/{}/rotate", key.as_str().unwrap());
+    let grace = json!({ "grace_s": 60 });
+    let begin = "a request with this Idempotency-Key was answered before, for";
+    for (path, body) in
+        [("teams", &team), ("tokens?team=1", &role), ("keys?team=1", &env), (&*rotate, &grace)]
+    {
+        let answer = send(&portal.operator, "a", path, body.clone()).await;
+        let problem = answer.expect_problem(409, &format!("{begin} team {number}"));
+        assert_eq!((&problem["team"], &problem["key_id"]), (&number, &Value::Null));
+    }
+    for (path, body) in [("tokens", &role), ("keys", &env), (&*rotate, &grace)] {
+        let answer = send(&token, "b", path, body.clone()).await;
+        let problem = answer.expect_problem(409, &format!("{begin} token "));
+        assert_eq!((&problem["token"], &problem["key_id"]), (&made, &Value::Null));
+        let answer = send(&token, "c", path, body.clone()).await;
+        let problem = answer.expect_problem(409, &format!("{begin} key "));
+        assert_eq!((&problem["key_id"], &problem["token"]), (&key, &Value::Null));
+    }
+    let teams = portal.get(&portal.operator, "teams").await.expect(200);
+    assert_eq!(teams["teams"].as_array().unwrap().len(), 3);
 }

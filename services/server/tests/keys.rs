@@ -320,6 +320,21 @@ fn invalid_tokens_beyond_the_limit_get_429() {
     await_log(&sandbox, &["invalid_key reason=malformed retry_after=", "route=keys"]);
 }
 
+#[test]
+fn unknown_path_of_the_api_is_a_problem() {
+    let sandbox = Sandbox::new();
+    for more in [&[][..], &["--base-path", "/internal"]] {
+        let server = Server::start(&sandbox, more);
+        let operator = token(&sandbox, &[]);
+        for path in ["", "/", "/nothing", "/keys/a/b/c", "/teams/"] {
+            let reply = server.get(&format!("/keys/api/v1{path}"), &operator);
+            assert_eq!(reply.code(), 404, "{path}");
+            assert_eq!(reply.header("Content-Type"), "application/problem+json", "{path}");
+            assert!(reply.body.contains("there is no such route"), "{path}");
+        }
+    }
+}
+
 /// Sends a request to the page. Returns the reply.
 fn page(server: &Server, head: &str, body: &str) -> support::wire::Reply {
     let request = format!(

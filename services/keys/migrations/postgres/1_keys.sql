@@ -133,6 +133,7 @@ create table request (
   -- The key or token that the first request made or changed, or the number of the team.
   key_id bigint not null,
   at_s bigint not null,
+  is_team bigint not null default 0,
   primary key (actor, idempotency_key)
 );
 create index request_at on request (at_s);

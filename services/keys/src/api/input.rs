@@ -6,7 +6,7 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use keytally::redact::redact;
@@ -82,6 +82,10 @@ impl FromRequestParts<Api> for Auth {
                 // Another team is as unknown as one that is not there.
                 if identity.team_id.is_some_and(|its| its != team_id) {
                     return Err(Error::not_found("team", team_id).into());
+                }
+                // A change looks for its team itself, or revokes without the database.
+                if identity.team_id.is_none() && parts.method == Method::GET {
+                    api.list.team(team_id).await?;
                 }
                 Some(team_id)
             }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::database::DatabaseError;
-use crate::error::Error;
+use crate::error::{Error, Made};
 
 /// A problem.
 #[derive(Debug, Serialize, ToSchema)]
@@ -25,6 +25,13 @@ pub struct Problem {
     /// The key that a request with the same `Idempotency-Key` made or changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_id: Option<String>,
+    /// The token that a request with the same `Idempotency-Key` made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// The team that a request with the same `Idempotency-Key` made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>)]
+    pub team: Option<u32>,
     #[serde(skip)]
     headers: Box<HeaderMap>,
 }
@@ -38,6 +45,8 @@ impl Problem {
             detail: detail.into(),
             field: None,
             key_id: None,
+            token: None,
+            team: None,
             headers: Box::default(),
         }
     }
@@ -47,15 +56,6 @@ impl Problem {
         Error::invalid(field, reason).into()
     }
 
-    /// Returns the problem of a token that was not admitted.
-    pub(crate) fn of_verdict(verdict: &Verdict) -> Self {
-        let status =
-            StatusCode::from_u16(verdict.http_status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-        let detail = match status {
-            StatusCode::UNAUTHORIZED => {
-                "the header X-API-Key needs an admin token; keytally keys token makes one"
-            }
-            StatusCode::TOO_MANY_REQUESTS => {
     /// Returns the problem of an invalid token from an address that has sent too many of them.
     pub fn too_many_tokens(retry_after_s: Option<u32>) -> Self {
         let mut problem = Self::new(
@@ -80,6 +80,15 @@ impl Problem {
         problem
     }
 
+    /// Returns the problem of a token that was not admitted.
+    pub(crate) fn of_verdict(verdict: &Verdict) -> Self {
+        let status =
+            StatusCode::from_u16(verdict.http_status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+        let detail = match status {
+            StatusCode::UNAUTHORIZED => {
+                "the header X-API-Key needs an admin token; keytally keys token makes one"
+            }
+            StatusCode::TOO_MANY_REQUESTS => {
                 "the token has made too many requests; try again after the time in Retry-After"
             }
             _ => "the token cannot be checked now; try again",
@@ -124,10 +133,8 @@ impl From<Error> for Problem {
             Error::Conflict(_) | Error::Database(DatabaseError::Taken) => {
                 Self::new(StatusCode::CONFLICT, sentence)
             }
-            Error::Repeated { key_id } => Self {
-                key_id: Some(key_id.to_string()),
-                ..Self::new(StatusCode::CONFLICT, sentence)
-            },
+            Error::Repeated { key_id } => Self::repeated(Made::Key(key_id), sentence),
+            Error::RepeatedFor(made) => Self::repeated(made, sentence),
             Error::Gate(GateError::Admin { source: AdminError::NamesTooLong, .. }) => {
                 Self { field: Some("env"), ..Self::new(StatusCode::BAD_REQUEST, sentence) }
             }
