@@ -304,6 +304,8 @@ async fn invalid_value_is_named() {
         ("keys?team=0", "team: \"0\" is not"),
         ("keys?team=%2B1", "team: \"+1\" is not"),
         ("keys?team=4294967296", "team: \"4294967296\" is not"),
+        ("keys?team=an-old-key-of-42", "team: a text of 16 characters is not the number of a team"),
+        ("keys?an-old-key-of-42=1", "query: a text of 16 characters is not a parameter"),
         ("keys?page=2", "query: \"page\" is not a parameter of this route"),
         ("keys?limit=1&limit=2", "query: a parameter is given twice"),
         ("keys/short", "id: "),
@@ -313,7 +315,7 @@ async fn invalid_value_is_named() {
         ("log?before=9223372036854775808", "before: it must be"),
         ("log?key=x", "key: "),
         (&*format!("keys/{id}/usage?width=week"), "width: it must be minute, hour or day"),
-        (&*format!("keys/{id}/usage?from=yesterday"), "from: it must be a time in UTC"),
+        (&*format!("keys/{id}/usage?from=yesterday"), "from: it must be a time, such as"),
         (
             &*format!("keys/{id}/usage?from=2027-01-01T00:00:00Z&to=2026-01-01T00:00:00Z"),
             "to: it must be later than from",
@@ -342,7 +344,11 @@ async fn invalid_value_is_named() {
         ("keys", key("scopes", json!(["x"])), "scopes: the gate has no scope"),
         ("keys", key("scopes", json!("read")), "body: scopes: invalid type"),
         ("keys", key("expires", json!("2107-01-01T00:00:00Z")), "expires: a gate keeps times"),
-        ("keys", key("expires", json!("90d")), "expires: it must be a time in UTC"),
+        ("keys", key("expires", json!("90d")), "expires: it must be a time, such as"),
+        ("keys", key("expires", json!("2100-01-01T00:00:60Z")), "expires: it must be a time"),
+        ("keys", key("name", json!("\u{200b}\u{2060}\u{feff}")), "name: it has only characters"),
+        ("keys", key("name", json!("a\u{202e}b")), "name: it has the character \\u{202e}"),
+        ("keys", key("note", json!("a\u{2066}b")), "note: it has the character \\u{2066}"),
         ("keys", key("owner", json!("x")), "body: owner: unknown field"),
         (&*format!("keys/{id}/rotate"), json!({}), "body: missing field"),
         (&*format!("keys/{id}/rotate"), json!({ "grace_s": -1 }), "body: grace_s: invalid value"),
@@ -501,6 +507,17 @@ async fn key_is_valid_until_it_is_revoked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn unknown_team_is_not_found_by_operators() {
+    let portal = Portal::new().await;
+    for path in ["keys", "log", "usage", "team", "members", "tokens", "plans"] {
+        let answer = portal.get(&portal.operator, &format!("{path}?team=99")).await;
+        answer.expect_problem(404, "there is no team 99");
+        portal.get(&portal.operator, &format!("{path}?team=2")).await.expect(200);
+    }
+    portal.get(&portal.operator, "log").await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn last_number_of_a_team_leaves_the_others_free() {
     let portal = Portal::new().await;
     let create = async |body: Value| {
@@ -514,17 +531,6 @@ async fn last_number_of_a_team_leaves_the_others_free() {
     for team in [3, 4, 7] {
         assert_eq!(create(json!({ "name": "New" })).await, team);
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn unknown_team_is_not_found_by_operators() {
-    let portal = Portal::new().await;
-    for path in ["keys", "log", "usage", "team", "members", "tokens", "plans"] {
-        let answer = portal.get(&portal.operator, &format!("{path}?team=99")).await;
-        answer.expect_problem(404, "there is no team 99");
-        portal.get(&portal.operator, &format!("{path}?team=2")).await.expect(200);
-    }
-    portal.get(&portal.operator, "log").await.expect(200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -564,4 +570,36 @@ async fn repeated_request_names_what_the_first_one_made() {
     }
     let teams = portal.get(&portal.operator, "teams").await.expect(200);
     assert_eq!(teams["teams"].as_array().unwrap().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn time_with_an_offset_is_accepted_everywhere() {
+    let portal = Portal::new().await;
+    let token = portal.token(1, Role::Owner).await;
+    let new = json!({ "name": "a", "env": "test", "expires": "2100-01-01T00:30:00+01:00" });
+    let key = portal.post(&token, "keys", new).await.expect(201);
+    assert_eq!(key["expires"], "2099-12-31T23:30:00Z");
+    let path = format!("keys/{}", key["key_id"].as_str().unwrap());
+    let edit = json!({ "expires": "2099-12-31T20:30:00-03:30" });
+    let edited = portal.call(&token, "PATCH", &path, Some(edit)).await.expect(200);
+    assert_eq!(edited["expires"], "2100-01-01T00:00:00Z");
+    // A plus in a URL is a space.
+    for from in ["2027-01-01T00:00:00%2B01:00", "2027-01-01T00:00:00+01:00"] {
+        let to = "2027-01-01T01:00:00-02:00";
+        portal.get(&token, &format!("{path}/usage?from={from}&to={to}")).await.expect(200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotation_in_a_grace_shows_its_end_as_a_time() {
+    let portal = Portal::new().await;
+    let token = portal.token(1, Role::Owner).await;
+    let (_, id) = portal.create(&token, "test").await;
+    let path = format!("keys/{id}/rotate");
+    let rotated = portal.post(&token, &path, json!({ "grace_s": 3600 })).await.expect(200);
+    let ends = rotated["grace_until"].as_str().unwrap();
+    let refused = portal.post(&token, &path, json!({ "grace_s": 0 })).await;
+    let problem = refused.expect_problem(409, "the secret that key");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains(&format!("is valid until {ends}")), "{detail}");
 }

@@ -123,7 +123,7 @@ fn team(text: &str) -> Result<u32, Problem> {
     let number = text.parse().ok().filter(|&number: &u32| number > 0);
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
     number.filter(|_| is_plain).ok_or_else(|| {
-        let reason = format!("{:?} is not the number of a team", redact(text));
+        let reason = format!("{} is not the number of a team", text::quoted(text));
         Problem::invalid("team", reason)
     })
 }
@@ -168,7 +168,7 @@ impl Params {
         match other {
             None => Ok(self),
             Some(name) => {
-                let reason = format!("{:?} is not a parameter of this route", redact(name));
+                let reason = format!("{} is not a parameter of this route", text::quoted(name));
                 Err(Problem::invalid("query", reason))
             }
         }
@@ -233,7 +233,9 @@ impl Params {
 
     /// Returns a time.
     pub(super) fn time(&self, name: &'static str) -> Result<Option<Timestamp>, Problem> {
-        Ok(self.get(name).map(|text| time::parse(name, text)).transpose()?)
+        let Some(text) = self.get(name) else { return Ok(None) };
+        // In a URL, the plus of an offset is a space unless it is encoded.
+        Ok(Some(time::parse(name, &text.replace(' ', "+"))?))
     }
 }
 
