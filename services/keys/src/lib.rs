@@ -30,7 +30,9 @@
 //! | [`codes`], [`keys`], [`teams`], [`log`] | the rows of the tables |
 //! | [`roles`] | roles and actors |
 //! | [`error`], [`database`] | errors; connections and transactions |
-//! | [`text`], [`time`], `ids`, `system` | texts from people, times, key ids, the machine's name |
+//! | `file` | the file of a SQLite database |
+//! | [`public_url`] | the URL of the service as people see it |
+//! | [`text`], [`time`], `ids`, `system` | texts from people, times, key ids, the machine and its files |
 #![forbid(unsafe_code)]
 
 extern crate alloc;
@@ -41,20 +43,21 @@ pub mod codes;
 pub mod command;
 pub mod database;
 pub mod error;
+mod file;
 pub mod follow;
 mod ids;
 pub mod keys;
-mod file;
 pub mod list;
 pub mod log;
 pub mod open;
 pub mod organize;
 pub mod page;
+pub mod public_url;
 pub mod reconcile;
+mod requests;
 pub mod roles;
 pub mod sampler;
 pub mod sessions;
-mod requests;
 pub mod status;
 pub mod steps;
 mod system;

@@ -335,6 +335,32 @@ fn unknown_path_of_the_api_is_a_problem() {
     }
 }
 
+#[test]
+fn link_has_the_url_that_the_service_would_take() {
+    let sandbox = Sandbox::new();
+    drop(Server::start(&sandbox, &[]));
+    for url in [
+        "",
+        "a.example",
+        "ftp://a.example",
+        "https://u:p@a.example",
+        "https://a.example?b",
+        "https://a.example/a b",
+        "https://a.example/..",
+        "javascript://a",
+    ] {
+        let run = run(&sandbox, &[&["keys", "link", "--public-url", url], &DATA[..]].concat());
+        run.expect_usage_error(&["--public-url", "it must be a URL such as https://"]);
+    }
+    for (url, begin) in [
+        ("https://a.example/", "https://a.example/keys/in#"),
+        ("https://a.example/internal", "https://a.example/internal/keys/in#"),
+    ] {
+        let link = keys(&sandbox, &["link", "--public-url", url]);
+        assert!(link["url"].as_str().unwrap().starts_with(begin), "{link}");
+    }
+}
+
 /// Sends a request to the page. Returns the reply.
 fn page(server: &Server, head: &str, body: &str) -> support::wire::Reply {
     let request = format!(
@@ -624,7 +650,14 @@ fn list_is_not_served_where_tokens_could_be_read() {
         .expect_usage_error(&["a Unix socket has no URL for links", "--public-url"]);
     serve(&["--listen", "127.0.0.1:0", "--keys", "127.0.0.1:0", "--usage", "maybe"])
         .expect_usage_error(&["it must be on or off"]);
+    for option in [["--database", "sqlite:x.db"], ["--usage", "off"]] {
+        let run = serve(&[&["--listen", "127.0.0.1:0", "--keys", "off"][..], &option].concat());
+        run.expect_usage_error(&[option[0], "--keys off"]);
+    }
     assert!(sandbox.names().is_empty());
+    // The variable may be set for other commands.
+    let server = Server::start_with(&sandbox, &["--keys", "off"], &[("KEYTALLY_DATABASE", "x")]);
+    drop(server);
     // Without --keys, it is left out there.
     for (listen, args) in [("0.0.0.0:0", &[][..]), ("127.0.0.1:0", &["--keys", "off"])] {
         let server = Server::start_at(&sandbox, listen, args, &[]);

@@ -9,7 +9,7 @@ use super::output::print;
 use crate::change::Caller;
 use crate::list::List;
 use crate::roles::Role;
-use crate::time;
+use crate::{public_url, time};
 
 /// The most entries that a list prints.
 const MOST: i64 = 10_000;
@@ -116,11 +116,11 @@ pub(super) struct Link {
     /// Name of the user
     #[arg(long, value_name = "NAME", requires = "team")]
     user: Option<String>,
-    /// viewer, member, admin or owner
-    #[arg(long, default_value = "owner", value_parser = value_parser(parse_role))]
-    role: Role,
-    /// URL of the service as people see it
-    #[arg(long, value_name = "URL", default_value = "http://localhost:8080")]
+    /// Role in the team: viewer, member, admin or owner [default: owner]
+    #[arg(long, requires = "team", value_parser = value_parser(parse_role))]
+    role: Option<Role>,
+    /// URL of the service as people see it, with the path of --base-path
+    #[arg(long, value_name = "URL", default_value = "http://localhost:8080", value_parser = value_parser(public_url::parse_with_path))]
     public_url: String,
 }
 
