@@ -6,7 +6,7 @@ use std::path::Path;
 use keytally::{Followed, Peppers, Timestamp};
 use sqlx::Row as _;
 
-use crate::database::Database;
+use crate::database::{Database, DatabaseError};
 use crate::error::Result;
 use crate::list::List;
 use crate::organize::{self, Link};
@@ -64,14 +64,22 @@ impl List {
 }
 
 /// Opens the database and the gate of the tokens of the gate in a data folder, and creates them if
-/// there are none. `database` is the URL of the database; `None` for a file in the folder.
+/// there are none. `database` is the URL of the database; `None` for a file in the folder. If the
+/// folder has a gate of tokens and no such file, the file was removed, and none is created.
 ///
 /// # Errors
 /// If the database or the gate of the tokens cannot be opened.
 pub async fn open(folder: &Path, database: Option<&str>, peppers: &Peppers) -> Result<Opened> {
     let url = match database {
         Some(url) => url.to_owned(),
-        None => Database::url_of_file(&folder.join(FILE)),
+        None => {
+            let path = folder.join(FILE);
+            // The database is created before the gate of the tokens.
+            if folder.join(tokens::FILE).exists() && !path.exists() {
+                return Err(DatabaseError::Missing { path: path.display().to_string() }.into());
+            }
+            Database::url_of_file(&path)
+        }
     };
     let database = Database::open(&url).await?;
     Ok(Opened { database, admin: Arc::new(tokens::open_gate(folder, peppers)?) })

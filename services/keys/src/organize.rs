@@ -11,7 +11,7 @@ use crate::list::List;
 use crate::log::{self, ActorFilter, Entry, Filter, NewEntry};
 use crate::roles::Role;
 use crate::teams::{self, Member, Team, TeamEdit, TeamSettings};
-use crate::{text, time};
+use crate::{requests, text, time};
 
 /// A one-time link's code, and when it ends.
 #[derive(Debug)]
@@ -35,8 +35,9 @@ impl List {
     /// Makes a team, with the next free number unless one is given.
     ///
     /// # Errors
-    /// If the caller is not an operator, if the name or the number is not possible, or if the
-    /// database cannot be used.
+    /// [`Error::RepeatedFor`] if a request with the same `Idempotency-Key` was answered before.
+    /// Others if the caller is not an operator, if the name or the number is not possible, or if
+    /// the database cannot be used.
     pub async fn create_team(
         &self,
         team_id: Option<u32>,
@@ -49,7 +50,9 @@ impl List {
             return Err(Error::invalid("team", "0 is not a team; use a number from 1 on"));
         }
         self.transact(async move |transaction| {
+            requests::refuse_repeated(transaction, &caller).await?;
             let team = teams::insert(transaction, team_id, &name, caller.now).await?;
+            requests::remember_team(transaction, &caller, team.team).await?;
             append(transaction, &caller, team.team, "team.create", name.clone()).await?;
             Ok(team)
         })

@@ -183,7 +183,7 @@ pub(crate) async fn set_settings(
     find(transaction.connection(), team_id).await
 }
 
-/// Adds a team, with the next free number unless one is given.
+/// Adds a team, with the number after the last unless one is given.
 pub(crate) async fn insert(
     transaction: &mut Transaction,
     team_id: Option<u32>,
@@ -193,9 +193,15 @@ pub(crate) async fn insert(
     let number = match team_id {
         Some(number) => number,
         None => {
-            let row = sqlx::query("select coalesce(max(team_id), 0) + 1 from team")
-                .fetch_one(transaction.connection())
-                .await?;
+            // The number after the last, or the smallest free one if that is the last of all.
+            let row = sqlx::query(
+                "select case when coalesce(max(team_id), 0) < 4294967295 \
+                 then coalesce(max(team_id), 0) + 1 else (select min(number) from \
+                 (select 1 as number union all select team_id + 1 from team) as numbers \
+                 where number not in (select team_id from team)) end from team",
+            )
+            .fetch_one(transaction.connection())
+            .await?;
             u32::try_from(row.try_get::<i64, _>(0)?)
                 .map_err(|_| Error::Conflict("all numbers of teams are taken".to_owned()))?
         }

@@ -221,6 +221,8 @@ impl Serve {
     /// Runs the service until a signal stops it. `program` is the path for printed commands.
     pub(crate) fn run(self, pepper: &PepperSource, program: &Path) -> Result<Status, Failure> {
         plans::check_distinct(&self.plans)?;
+        #[cfg(feature = "keys")]
+        self.keys.check()?;
         let key_from = match self.key_from.as_slice() {
             [] => KeySources::default(),
             names => KeySources::parse(names)

@@ -3,7 +3,9 @@
 -- One row: the number of the last change. A transaction that writes locks it first.
 create table head (
   one bigint not null primary key check (one = 1),
-  seq bigint not null
+  seq bigint not null,
+  -- The URL of the database to which the list was moved.
+  moved_to text
 );
 insert into head (one, seq) values (1, 0);
 
@@ -168,8 +170,10 @@ create table token (
 create table request (
   actor text not null,
   idempotency_key text not null,
+  -- The key or token that the first request made or changed, or the number of the team.
   key_id bigint not null,
   at_s bigint not null,
+  is_team bigint not null default 0,
   primary key (actor, idempotency_key)
 );
 create index request_at on request (at_s);

@@ -95,7 +95,11 @@ pub(super) async fn create(
         scopes: body.scopes,
         expires: body.expires.map(|text| time::parse("expires", &text)).transpose()?,
     };
-    let (key, row) = api.list.create_key(new, auth.caller.clone()).await?;
+    let made = api.list.create_key(new, auth.caller.clone()).await;
+    let (key, row) = match made {
+        Ok(made) => made,
+        Err(error) => return Err(api.list.explain(error, &auth.caller).await.into()),
+    };
     Ok(with_secret(&api, &key, row, &auth.caller))
 }
 
@@ -166,7 +170,10 @@ pub(super) async fn rotate(
     auth.require(Role::Member)?;
     params.only(&[])?;
     let caller = auth.caller.clone();
-    let (key, row) = api.list.rotate_key(key_id, body.grace_s, body.force, caller).await?;
+    let (key, row) = match api.list.rotate_key(key_id, body.grace_s, body.force, caller).await {
+        Ok(rotated) => rotated,
+        Err(error) => return Err(api.list.explain(error, &auth.caller).await.into()),
+    };
     let body = secret_body(&api, &key, row, &auth.caller);
     Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
 }

@@ -46,6 +46,7 @@ pub(super) async fn teams(
 #[utoipa::path(
     post,
     path = "/teams",
+    params(("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,64}$", description = "A repeated one gets 409 with the number of the team")),
     request_body = CreateTeam,
     responses((status = 201, body = Team))
 )]
@@ -186,7 +187,11 @@ pub(super) async fn create_token(
     params.only(&[])?;
     let role = Role::of_team("role", &body.role)?;
     let team_id = Some(auth.team()?);
-    let (key, token) = api.list.create_token(team_id, role, &body.name, auth.caller).await?;
+    let made = api.list.create_token(team_id, role, &body.name, auth.caller.clone()).await;
+    let (key, token) = match made {
+        Ok(made) => made,
+        Err(error) => return Err(api.list.explain(error, &auth.caller).await.into()),
+    };
     let location = format!("tokens/{}", token.token);
     let token = NewToken { key: key.expose().to_owned(), token };
     Ok(created(&location, serde_json::to_vec(&token).unwrap_or_default().into()))

@@ -1,11 +1,12 @@
 //! The commands on the whole list: compare, read the log, export, move to another database.
 
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 
 use clap::Args;
 use keytally::{KeyId, Timestamp, now};
 use keytally_cli::internal::{
-    Failure, OutputFormat, Status, parse_key_id, pluralized, print_note, value_parser,
+    Failure, OutputFormat, Status, parse_key_id, path_parser, pluralized, print_note, value_parser,
 };
 use serde_json::json;
 
@@ -189,10 +190,31 @@ impl Export {
     }
 }
 
-/// Copy the whole list to another, empty database
+/// Copy the list to a new file, while the service runs or without it
 ///
-/// Stop the service first, and start it with the other database afterwards. Links and sessions are
-/// not copied.
+/// Only a list in SQLite: copy a database of PostgreSQL by `pg_dump`. To restore the copy, stop the
+/// service, remove keys.db-wal and keys.db-shm, and put it in the place of keys.db.
+#[derive(Args, Debug)]
+pub(super) struct Backup {
+    /// File to create
+    #[arg(value_name = "FILE", value_parser = path_parser())]
+    copy: PathBuf,
+}
+
+impl Backup {
+    pub(super) async fn run(self, list: &List, format: OutputFormat) -> Result<Status, Failure> {
+        list.database().back_up(&self.copy).await.map_err(Error::from)?;
+        let file = self.copy.display().to_string();
+        let line = format!("Copied the list of keys to {file}");
+        print(format, &json!({ "file": file }), [line])?;
+        Ok(Status::Success)
+    }
+}
+
+/// Move the whole list to another, empty database
+///
+/// Stop the service first, and start it with the other database afterwards. The list in this
+/// database is then refused. Links and sessions are not copied.
 #[derive(Args, Debug)]
 pub(super) struct MigrateTo {
     /// URL of the other database: `postgres://USER@HOST/NAME`, or sqlite: and the path of a file
@@ -202,9 +224,10 @@ pub(super) struct MigrateTo {
 impl MigrateTo {
     pub(super) async fn run(self, list: &List, format: OutputFormat) -> Result<Status, Failure> {
         let other = Database::open(&self.url).await.map_err(Error::from)?;
-        let rows = transfer::copy(list.database(), &other).await?;
+        let copied = transfer::copy(list.database(), &other).await;
         let shown = other.to_string();
         other.close().await;
+        let rows = copied?;
         let line = format!("Copied {} to {shown}", pluralized(rows, "row"));
         print(format, &json!({ "rows": rows, "database": shown }), [line])?;
         print_note("Start the service with this database: keytally serve --database URL");

@@ -10,7 +10,7 @@ use crate::change::Caller;
 use crate::list::List;
 use crate::roles::Role;
 use crate::teams::{MAX_LONGEST_DAYS, TeamEdit};
-use crate::time;
+use crate::{public_url, time};
 
 /// The most entries that a list prints.
 const MOST: i64 = 10_000;
@@ -164,12 +164,12 @@ pub(super) struct Link {
     /// Name of the user
     #[arg(long, value_name = "NAME", requires = "team")]
     user: Option<String>,
-    /// viewer, member, admin or owner
-    #[arg(long, default_value = "owner", value_parser = value_parser(parse_role))]
-    role: Role,
-    /// URL of the service as people see it [default: that with which keytally serve was last
-    /// started on this gate]
-    #[arg(long, value_name = "URL")]
+    /// Role in the team: viewer, member, admin or owner [default: owner]
+    #[arg(long, requires = "team", value_parser = value_parser(parse_role))]
+    role: Option<Role>,
+    /// URL of the service as people see it, with the path of --base-path [default: that with which
+    /// keytally serve was last started on this gate]
+    #[arg(long, value_name = "URL", value_parser = value_parser(public_url::parse_with_path))]
     public_url: Option<String>,
 }
 
@@ -178,7 +178,8 @@ const DEFAULT_URL: &str = "http://localhost:8080";
 
 impl Link {
     pub(super) async fn run(self, list: &List, format: OutputFormat) -> Result<Status, Failure> {
-        let role = if self.team.is_some() { self.role } else { Role::Operator };
+        let of_team = self.role.unwrap_or(Role::Owner);
+        let role = if self.team.is_some() { of_team } else { Role::Operator };
         let (user, caller) = (self.user.as_deref(), Caller::operator(now()));
         let link = list.create_link(self.team, user, role, caller).await?;
         let base = match self.public_url {
@@ -207,9 +208,9 @@ pub(super) enum Token {
         /// Number of the team
         #[arg(long, value_name = "NUMBER", value_parser = value_parser(parse_team))]
         team: Option<u32>,
-        /// viewer, member, admin or owner
-        #[arg(long, default_value = "admin", value_parser = value_parser(parse_role))]
-        role: Role,
+        /// Role in the team: viewer, member, admin or owner [default: admin]
+        #[arg(long, requires = "team", value_parser = value_parser(parse_role))]
+        role: Option<Role>,
     },
     /// List the tokens
     List {
@@ -229,7 +230,8 @@ impl Token {
     pub(super) async fn run(self, list: &List, format: OutputFormat) -> Result<Status, Failure> {
         match self {
             Self::Create { name, team, role } => {
-                let role = if team.is_some() { role } else { Role::Operator };
+                let of_team = role.unwrap_or(Role::Admin);
+                let role = if team.is_some() { of_team } else { Role::Operator };
                 let caller = Caller::operator(now());
                 let (key, token) = list.create_token(team, role, &name, caller).await?;
                 let mut value = json!(token);

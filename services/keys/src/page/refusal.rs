@@ -125,7 +125,8 @@ impl From<Error> for Refusal {
             Error::Conflict(_)
             | Error::Database(DatabaseError::Taken)
             | Error::Gate(GateError::Admin { .. })
-            | Error::Repeated { .. } => Self::new(StatusCode::CONFLICT, text),
+            | Error::Repeated { .. }
+            | Error::RepeatedFor(_) => Self::new(StatusCode::CONFLICT, text),
             Error::Gate(GateError::Busy { .. }) => later(
                 5,
                 "Another change of the keys is not finished. Nothing was changed. Try again in \
