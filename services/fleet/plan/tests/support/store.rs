@@ -1,6 +1,6 @@
 //! The store's script as a pure model: what `lease.lua` does to one window, in the same order.
 
-use std::collections::BTreeMap;
+use alloc::collections::BTreeMap;
 
 use keytally_fleet_plan::meta::{NUMBERS, is_newer};
 use keytally_fleet_plan::request::{NUMBER_REFUSED, WINDOW_REFUSED, WindowReply, WindowRequest};
