@@ -55,7 +55,9 @@
 pub mod clock;
 pub mod credit;
 pub mod holding;
+pub mod layout;
 pub mod lease;
 pub mod meta;
+pub mod on_loss;
 pub mod request;
 pub mod words;
