@@ -140,7 +140,12 @@ impl CreditLayout {
         // One longest window and a millisecond before the end is in the window before, since that
         // is longer than a month can be shorter than the longest.
         let before_ms = end_ms.saturating_sub(length_ms + 1);
-        Span { begin_ms: self.calendar_end_ms(index, before_ms).min(end_ms), end_ms }
+        let begin_ms = match self.calendar_end_ms(index, before_ms) {
+            // The window began before the epoch.
+            same if same == end_ms => 0,
+            begin_ms => begin_ms,
+        };
+        Span { begin_ms, end_ms }
     }
 
     /// Returns the units of the window at `index` in a word, also if they are void.

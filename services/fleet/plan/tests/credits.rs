@@ -77,6 +77,12 @@ fn month_and_week_begin_and_end_as_in_the_calendar() {
     assert_eq!((spans[1].begin_ms, spans[1].end_ms), (midnight - 2 * day, midnight + 5 * day));
     // From 17 January to 17 February.
     assert_eq!((spans[2].begin_ms, spans[2].end_ms), (midnight - 24 * day, midnight + 7 * day));
+    // From 17 February to 17 March.
+    let span = layout.span(2, midnight + 20 * day);
+    assert_eq!((span.begin_ms, span.end_ms), (midnight + 7 * day, midnight + 35 * day));
+    // The week of the epoch began before it, and ended on a Monday.
+    let span = layout.span(1, 0);
+    assert_eq!((span.begin_ms, span.end_ms), (0, 4 * day));
 }
 
 #[test]
@@ -221,6 +227,22 @@ fn name_that_another_machine_uses_closes_the_request() {
     assert!(!Meta::from_bits(words.load(Word::Meta)).is_open());
     holding::void(&words);
     assert_eq!(words.load(Word::Credits), 0);
+}
+
+#[test]
+fn nothing_is_given_back_without_credits_or_during_a_request() {
+    let (_, layout) = layout("10/minute");
+    let memory = Memory::default();
+    let words = memory.words();
+    let give_back = || holding::give_back(&layout, &words, START_MS, &[3, 0, 0, 0]);
+    assert_eq!(give_back(), None);
+    for word in [Word::Credits, Word::Holding] {
+        words.store(word, layout.word(START_MS, &[2, 0, 0, 0]));
+    }
+    assert_eq!(give_back().unwrap().windows()[0].want, 0);
+    words.store(Word::Credits, layout.word(START_MS, &[2, 0, 0, 0]));
+    assert_eq!(give_back(), None, "a request is open");
+    assert_eq!(memory.credits(&layout, START_MS), [2, 0, 0, 0]);
 }
 
 #[test]
@@ -369,6 +391,9 @@ proptest! {
                 let span = layout.span(index, now_ms);
                 prop_assert_eq!(span.end_ms, state.reset_unix_s * 1000);
                 prop_assert!(span.begin_ms <= now_ms && now_ms < span.end_ms);
+                if let Some(before_ms) = span.begin_ms.checked_sub(1) {
+                    prop_assert_eq!(layout.span(index, before_ms).end_ms, span.begin_ms);
+                }
                 prop_assert!(layout.is_same_window(index, span.begin_ms, span.end_ms - 1));
                 prop_assert!(!layout.is_same_window(index, span.begin_ms, span.end_ms));
             }

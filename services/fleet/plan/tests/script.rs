@@ -204,8 +204,8 @@ fn script_does_what_its_model_does() {
                 window.apply(&terms, now_ms, request.machine, request.number, wanted);
             let WindowReply { held, left, machines } = answer;
             let found = &reply[1 + 3 * index..4 + 3 * index];
-            let expected = [held.into(), left.into(), i64::from(machines)];
-            assert_eq!(found, expected, "{request:?} at {now_ms} on {before:?}");
+            let modeled = [held.into(), left.into(), i64::from(machines)];
+            assert_eq!(found, modeled, "{request:?} at {now_ms} on {before:?}");
             seen.count(&before, window, &request, &answer, &sent);
             messages.extend(expected(request.subject, index, &sent));
             let stored: HashMap<String, i64> =
