@@ -100,18 +100,16 @@ pub fn apply<W: Words>(
     }
     let holding = words.load(Word::Holding);
     let mut held = layout.current(holding, request.at_ms);
-    let left_word = words.load(Word::Left);
-    let (mut gained, mut left) = (Units::default(), layout.current(left_word, request.at_ms));
-    for (index, (window, reply)) in windows().enumerate() {
-        if reply.machines != WINDOW_REFUSED {
-            held[index] = reply.held.clamp(window.hold, window.want.max(window.hold));
+    let mut gained = Units::default();
+    for (index, (window, part)) in windows().enumerate() {
+        if is_answered(request, reply, index) {
+            held[index] = part.held.clamp(window.hold, window.want.max(window.hold));
             gained[index] = held[index] - window.hold;
-            left[index] = reply.left;
         }
     }
     set_holding(layout, words, now_ms, request.at_ms, &held);
     add_credits(layout, words, now_ms, request.at_ms, &gained);
-    words.store(Word::Left, credit::set(layout, left_word, now_ms, request.at_ms, &left));
+    set_left(layout, words, now_ms, request, reply);
     close(words);
     Applied::Granted(gained)
 }
@@ -126,6 +124,36 @@ pub fn set_holding<W: Words>(
 ) {
     let holding = words.load(Word::Holding);
     words.store(Word::Holding, credit::set(layout, holding, now_ms, at_ms, held));
+}
+
+/// Writes what the store had left of each window. Of a window without a reply, that is its limit.
+fn set_left<W: Words>(
+    layout: &CreditLayout,
+    words: &W,
+    now_ms: u64,
+    request: &LeaseRequest,
+    reply: &Reply,
+) {
+    let word = words.load(Word::Left);
+    let time_ms = layout.time_ms(word, now_ms);
+    let mut left = Units::default();
+    for (index, left) in left.iter_mut().enumerate().take(layout.len()) {
+        let is_now = |at_ms| layout.is_same_window(index, at_ms, time_ms);
+        *left = if is_answered(request, reply, index) && is_now(request.at_ms) {
+            reply.windows[index].left
+        } else if is_now(layout.stamp_ms(word)) {
+            layout.units(word, index)
+        } else {
+            layout.limit(index)
+        };
+    }
+    words.store(Word::Left, layout.word(time_ms, &left));
+}
+
+/// Returns whether the store applied the part of the request for this window.
+fn is_answered(request: &LeaseRequest, reply: &Reply, index: usize) -> bool {
+    index < request.len
+        && reply.windows.get(index).is_some_and(|window| window.machines != WINDOW_REFUSED)
 }
 
 /// Adds to the credits, for the windows of `at_ms` that still run.

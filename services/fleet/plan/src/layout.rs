@@ -26,7 +26,7 @@ pub const TALLY_LEN: usize = 4 * WORD_LEN;
 const LINE_LEN: usize = 64;
 
 /// The most tallies of a file.
-pub const MAX_TALLIES: u32 = 1 << 30;
+pub const MAX_FILE_TALLIES: u32 = 1 << 30;
 
 /// The first word of every fleet file: `ktfleet` and a line feed.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ktfleet\n");
@@ -41,9 +41,10 @@ pub struct FileLayout {
 }
 
 impl FileLayout {
-    /// The layout of a file for this many tallies; `None` for none, or more than [`MAX_TALLIES`].
+    /// The layout of a file for this many tallies; `None` for none, or more than
+    /// [`MAX_FILE_TALLIES`].
     pub const fn new(tallies: u32) -> Option<Self> {
-        if tallies == 0 || tallies > MAX_TALLIES { None } else { Some(Self { tallies }) }
+        if tallies == 0 || tallies > MAX_FILE_TALLIES { None } else { Some(Self { tallies }) }
     }
 
     /// Returns the number of tallies.

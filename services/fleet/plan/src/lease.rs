@@ -35,17 +35,17 @@ pub const GIVE_UP_MS: u64 = 50;
 pub const LEARNING_MS: u64 = 1000;
 
 /// The least lease where the store has many units left.
-const COMMON_LEASE: u32 = 64;
+pub const COMMON_LEASE: u32 = 64;
 
 /// Idle credits are given back after this many milliseconds, if each machine's share of the limit
 /// is at least [`COMMON_LEASE`].
-const IDLE_MS: u64 = 15_000;
+pub const IDLE_MS: u64 = 15_000;
 
 /// Idle credits are given back after this many milliseconds otherwise.
-const SMALL_IDLE_MS: u64 = 2000;
+pub const SMALL_IDLE_MS: u64 = 2000;
 
 /// The most milliseconds between two statements of a holding that get no reply.
-const LONGEST_SETTLE_MS: u64 = 1000;
+pub const LONGEST_SETTLE_MS: u64 = 1000;
 
 /// The assumed number of machines before the first reply.
 const MACHINES: u32 = 8;
@@ -137,15 +137,23 @@ impl Planner {
     /// Notes that the agent is connected to a store that may lack the last writes, or to a new one.
     /// The planner states what it holds, and requests nothing for [`LEARNING_MS`].
     pub fn reconnected<W: Words>(&mut self, words: &W, now_ms: u64) {
-        self.lost(words);
+        self.lost(words, now_ms);
         self.is_claim_due = true;
         self.quiet_until_ms = now_ms.saturating_add(LEARNING_MS);
     }
 
-    /// Closes the open lease request, whose reply will not arrive, since the connection broke.
-    pub fn lost<W: Words>(&mut self, words: &W) {
+    /// Closes the open lease request, if there is one: its reply will not arrive, since the
+    /// connection broke. Unless another request follows, the holding is stated again, as the store
+    /// may have granted more.
+    pub fn lost<W: Words>(&mut self, words: &W, now_ms: u64) {
+        if !Meta::from_bits(words.load(Word::Meta)).is_open() {
+            return;
+        }
         holding::close(words);
         self.is_wanted |= self.waiting > 0;
+        self.unsettled_ms = Some(now_ms);
+        self.settle_at_ms = now_ms.saturating_add(self.settle_after_ms);
+        self.settle_after_ms = (2 * self.settle_after_ms).min(LONGEST_SETTLE_MS);
     }
 
     /// Returns the lease request to send now, if there is one.
@@ -161,10 +169,7 @@ impl Planner {
             if now_ms < self.opened_ms.saturating_add(GIVE_UP_MS) {
                 return None;
             }
-            self.lost(words);
-            self.unsettled_ms = Some(now_ms);
-            self.settle_at_ms = now_ms.saturating_add(self.settle_after_ms);
-            self.settle_after_ms = (2 * self.settle_after_ms).min(LONGEST_SETTLE_MS);
+            self.lost(words, now_ms);
         }
         let is_claimed =
             core::mem::take(&mut self.is_claim_due) && holding::is_held(layout, words, now_ms);
@@ -205,7 +210,8 @@ impl Planner {
         let mut exhausted = [false; MAX_QUOTAS];
         let mut pause = None;
         for (index, window) in reply.windows.iter().enumerate().take(layout.len()) {
-            if window.machines == WINDOW_REFUSED {
+            let is_past = !layout.is_same_window(index, request.at_ms, now_ms);
+            if is_past || window.machines == WINDOW_REFUSED {
                 continue;
             }
             self.machines[index] = window.machines.unsigned_abs().max(1);

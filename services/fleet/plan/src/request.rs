@@ -8,6 +8,10 @@ use crate::credit::{Span, Units};
 /// The store's script, which applies one lease request. Its first lines document its arguments.
 pub const LEASE_SCRIPT: &str = include_str!("../lease.lua");
 
+/// The most machines from which the script recalls units for one lease request, those with the
+/// largest holdings.
+pub const MOST_RECALLS: u32 = 64;
+
 /// A lease request for all windows of one tally.
 ///
 /// It states absolute numbers: what the machine holds, and what it wants to hold. So a request that

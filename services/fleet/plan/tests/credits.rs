@@ -214,6 +214,30 @@ fn exhausted_window_denies_until_it_passes_or_the_planner_retries() {
 }
 
 #[test]
+fn reply_after_its_window_does_not_exhaust_the_next_one() {
+    let (_, layout) = layout("10/minute, 1000/hour");
+    let memory = Memory::default();
+    let words = memory.words();
+    let mut planner = Planner::new(1);
+    let begins_ms = layout.span(0, START_MS).end_ms;
+    want(&words, 1);
+    planner.wanted();
+    let request = planner.next(&layout, &words, begins_ms - 1).unwrap();
+    let mut reply = Reply { store_ms: begins_ms - 1, ..Reply::default() };
+    reply.windows[0] = WindowReply { held: 0, left: 0, machines: 4 };
+    reply.windows[1] = WindowReply { held: 3, left: 400, machines: 4 };
+    planner.replied(&layout, &words, begins_ms + 1, &request, &reply);
+    assert_eq!(spend(&layout, &words, begins_ms + 1, 1), Spending::NoCredits);
+    assert_eq!(memory.credits(&layout, begins_ms + 1), [0, 3, 0, 0], "the hour is the same");
+    let left = layout.current(words.load(Word::Left), begins_ms + 1);
+    assert_eq!(left, [10, 400, 0, 0]);
+    want(&words, 1);
+    planner.wanted();
+    let request = planner.next(&layout, &words, begins_ms + 2).unwrap();
+    assert_eq!((request.windows()[0].hold, request.windows()[1].hold), (0, 3));
+}
+
+#[test]
 fn name_that_another_machine_uses_closes_the_request() {
     let (_, layout) = layout("10/minute");
     let memory = Memory::default();

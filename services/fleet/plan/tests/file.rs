@@ -5,13 +5,13 @@ use std::collections::HashMap;
 
 use keytally_core::sync::AtomicU64;
 use keytally_fleet_plan::layout::{
-    FileLayout, Identity, MAGIC, MAX_TALLIES, PAGE_LEN, PageError, PageWord, TALLY_LEN, VERSION,
-    WantedBits,
+    FileLayout, Identity, MAGIC, MAX_FILE_TALLIES, PAGE_LEN, PageError, PageWord, TALLY_LEN,
+    VERSION, WantedBits,
 };
 
 #[test]
 fn parts_of_a_file_do_not_overlap() {
-    for tallies in [1, 63, 64, 65, 4095, 4096, 4097, 131_072, MAX_TALLIES] {
+    for tallies in [1, 63, 64, 65, 4095, 4096, 4097, 131_072, MAX_FILE_TALLIES] {
         let layout = FileLayout::new(tallies).unwrap();
         assert!(layout.summary_at() >= PAGE_LEN);
         assert!(layout.bits_at() >= layout.summary_at() + 8 * layout.summary_words());
@@ -24,7 +24,7 @@ fn parts_of_a_file_do_not_overlap() {
         assert!(layout.summary_words() * 64 >= layout.bit_words());
     }
     assert_eq!(FileLayout::new(131_072).unwrap().summary_words(), 32);
-    assert_eq!((FileLayout::new(0), FileLayout::new(MAX_TALLIES + 1)), (None, None));
+    assert_eq!((FileLayout::new(0), FileLayout::new(MAX_FILE_TALLIES + 1)), (None, None));
 }
 
 #[test]

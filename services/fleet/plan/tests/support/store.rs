@@ -2,8 +2,11 @@
 
 use alloc::collections::BTreeMap;
 
+use keytally_fleet_plan::lease::LEARNING_MS;
 use keytally_fleet_plan::meta::{NUMBERS, is_newer};
-use keytally_fleet_plan::request::{NUMBER_REFUSED, WINDOW_REFUSED, WindowReply, WindowRequest};
+use keytally_fleet_plan::request::{
+    MOST_RECALLS, NUMBER_REFUSED, WINDOW_REFUSED, WindowReply, WindowRequest,
+};
 
 /// What the store knows of one machine in a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,7 +49,7 @@ pub(crate) struct Terms {
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { withhold_ms: 1000, most_recalls: 64, checks_numbers: true }
+        Self { withhold_ms: LEARNING_MS, most_recalls: MOST_RECALLS as usize, checks_numbers: true }
     }
 }
 
