@@ -118,7 +118,7 @@ pub fn description() -> utoipa::openapi::OpenApi {
 /// Returns the routes of the API, below [`PREFIX`].
 pub fn router<S: Clone + Send + Sync + 'static>(api: Api) -> Router<S> {
     let (router, description) = described();
-    // Routes, since the page that is served beside the API has one for all paths below it.
+    // Routes, since the page that is served with the API has one for all paths below it.
     let routes = router
         .route("/", any(no_route))
         .route("/{*path}", any(no_route))

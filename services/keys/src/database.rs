@@ -169,7 +169,7 @@ impl Database {
         }
     }
 
-    /// Returns what tells the database of PostgreSQL from those of all servers.
+    /// Returns what distinguishes the database of PostgreSQL from those of all servers.
     async fn name_of_server(&self) -> Result<String, DatabaseError> {
         let row = sqlx::query(
             "select system_identifier::text || '/' || current_database()::text || '/' || \
@@ -441,7 +441,7 @@ pub enum DatabaseError {
         /// The file.
         path: String,
     },
-    /// The write-ahead log beside a SQLite database is that of a file that it replaced.
+    /// The write-ahead log next to a SQLite database is that of a file that it replaced.
     ForeignLog {
         /// The file of the database.
         path: String,

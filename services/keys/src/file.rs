@@ -1,9 +1,9 @@
 //! The file of a SQLite database: whether it is still the one that was opened, and whether the
-//! write-ahead log beside it is its own.
+//! write-ahead log next to it is its own.
 //!
 //! SQLite finds the log by its name, and the log does not say of which database it is. If another
-//! file takes the place of the database while the log of the former one is there, SQLite writes
-//! pages of one into the other. So a note beside the database says which log is of which file. If
+//! file replaces the database while the log of the former one is there, SQLite writes
+//! pages of one into the other. So a note next to the database says which log is of which file. If
 //! the log is the noted one and the database is not, the database was replaced. If neither is, the
 //! folder was copied.
 //!
@@ -21,7 +21,7 @@ use crate::system::{FileId, file_id};
 pub(crate) struct DatabaseFile {
     /// The path as it was given.
     path: PathBuf,
-    /// The path without links, beside which SQLite puts its other files.
+    /// The path without links, next to which SQLite puts its other files.
     real: PathBuf,
     /// Which file it is; `None` where that is not known.
     id: Option<FileId>,
@@ -42,7 +42,7 @@ impl DatabaseFile {
         Ok(Self { path: path.to_owned(), real, id })
     }
 
-    /// Returns whether the write-ahead log beside it is that of a file that it has replaced.
+    /// Returns whether the write-ahead log next to it is that of a file that it has replaced.
     pub(crate) fn has_foreign_log(&self) -> bool {
         match (self.note(), self.ids()) {
             (Some((noted, noted_log)), Some((database, log))) => {
@@ -77,10 +77,10 @@ impl DatabaseFile {
         let (database, log) = ids;
         let text =
             format!("{} {} {} {}\n", database.device, database.number, log.device, log.number);
-        let temporary = self.beside(&format!("-file.{}", std::process::id()));
+        let temporary = self.sibling(&format!("-file.{}", std::process::id()));
         let write = || {
             create_new(&temporary)?.write_all(text.as_bytes())?;
-            fs::rename(&temporary, self.beside("-file"))
+            fs::rename(&temporary, self.sibling("-file"))
         };
         if write().is_err() {
             let _ = fs::remove_file(&temporary);
@@ -89,20 +89,20 @@ impl DatabaseFile {
 
     /// Returns which files the database and its log are; `None` if there is no log.
     fn ids(&self) -> Option<(FileId, FileId)> {
-        Some((self.id?, file_id(&self.beside("-wal")).ok()??))
+        Some((self.id?, file_id(&self.sibling("-wal")).ok()??))
     }
 
     /// Returns which files the note names.
     fn note(&self) -> Option<(FileId, FileId)> {
-        let text = fs::read_to_string(self.beside("-file")).ok()?;
+        let text = fs::read_to_string(self.sibling("-file")).ok()?;
         let numbers: Result<Vec<u64>, _> = text.split_ascii_whitespace().map(str::parse).collect();
         let &[device, number, log_device, log_number] = &numbers.ok()?[..] else { return None };
         let log = FileId { device: log_device, number: log_number };
         Some((FileId { device, number }, log))
     }
 
-    /// Returns the path of a file beside the database.
-    fn beside(&self, suffix: &str) -> PathBuf {
+    /// Returns the path of a file next to the database.
+    fn sibling(&self, suffix: &str) -> PathBuf {
         let mut path = OsString::from(&self.real);
         path.push(suffix);
         path.into()

@@ -1,8 +1,9 @@
 //! The list of keys: a database and the gate that decides by it, and the one path on which both
 //! change.
 //!
-//! A change begins its transaction, which locks `head`. Then it takes the gate's file lock, prepares
-//! what it writes, commits that to the database, puts it into the gate, and only then returns.
+//! A change begins its transaction, which locks `head`. Then it takes the gate's file lock,
+//! prepares what it writes, commits that to the database, puts it into the gate, and only then
+//! returns.
 //!
 //! The order of the locks is: `head`, then file. So no change holds the file while it waits for a
 //! database that others use or that does not respond, and a revocation can change the gate then.
@@ -217,8 +218,8 @@ impl List {
         timeout(limit, begin).await.unwrap_or(Err(Error::Database(DatabaseError::Late)))
     }
 
-    /// Calls `work` with the administrator of a gate and the transaction that was begun, on a thread
-    /// that may block.
+    /// Calls `work` with the administrator of a gate and the transaction that was begun, on a
+    /// thread that may block.
     pub(crate) async fn administer_with<T: Send + 'static>(
         &self,
         which: Which,

@@ -3,11 +3,11 @@
 use alloc::sync::Arc;
 use std::path::Path;
 
-use keytally::{Followed, Peppers, Timestamp};
+use keytally::{Followed, Gate, Peppers, Timestamp};
 use sqlx::Row as _;
 
 use crate::database::{Database, DatabaseError};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::list::List;
 use crate::organize::{self, Link};
 #[cfg(feature = "passkeys")]
@@ -86,12 +86,17 @@ pub async fn open(folder: &Path, database: Option<&str>, peppers: &Peppers) -> R
 }
 
 impl Opened {
-    /// Makes a one-time link for an operator, before the gate is served.
+    /// Makes a one-time link for an operator, before the gate is served. `None` if the list is an
+    /// older copy than the gate knows, in which nothing is written.
     ///
     /// # Errors
     /// If the database cannot be used.
-    pub async fn link(&self, now: Timestamp) -> Result<Link> {
-        organize::first_link(&self.database, now).await
+    pub async fn link(&self, gate: &Gate, now: Timestamp) -> Result<Option<Link>> {
+        let applied = gate.table().applied_sequence();
+        match organize::first_link(&self.database, applied, now).await {
+            Err(Error::Behind { .. }) => Ok(None),
+            link => link.map(Some),
+        }
     }
 
     /// Returns one sentence for each host to which passkeys of the list are bound, and which is not

@@ -331,13 +331,18 @@ async fn member(
     Ok((user_id, role))
 }
 
-/// Makes a one-time link for an operator, for a service that starts.
-pub(crate) async fn first_link(database: &Database, now: Timestamp) -> Result<Link> {
+/// Makes a one-time link for an operator, for a service that starts with a gate that has change
+/// `applied`.
+pub(crate) async fn first_link(database: &Database, applied: u64, now: Timestamp) -> Result<Link> {
     let caller = Caller::operator(now);
     let ends = time::from_now("ends", now, CODE_LIFETIME_S)?;
     let (code, sign_in) =
         (Code::generate()?, SignIn { team_id: None, user_id: None, role: Role::Operator });
     let mut transaction = database.write().await?;
+    if transaction.seq() < applied {
+        // Its number would be that of a change that a restored copy lacks.
+        return Err(Error::Behind { head: transaction.seq(), applied });
+    }
     codes::keep(&mut transaction, &code, &sign_in, ends).await?;
     let entry = NewEntry {
         team_id: None,

@@ -22,7 +22,7 @@ pub(crate) fn file_id(path: &Path) -> io::Result<Option<FileId>> {
     Ok(Some(FileId { device: metadata.dev(), number: metadata.ino() }))
 }
 
-/// Returns `None`: another file cannot take the place of one that is open.
+/// Returns `None`: no other file can replace one that is open.
 ///
 /// # Errors
 /// If there is no file.

@@ -262,8 +262,8 @@ impl List {
         })
     }
 
-    /// Returns the tokens of a team; of all teams and operators if there is none. The gate of tokens
-    /// says which are valid, so those that the list does not know are returned as well.
+    /// Returns the tokens of a team; of all teams and operators if there is none. The gate of
+    /// tokens says which are valid, so those that the list does not know are returned as well.
     ///
     /// # Errors
     /// If the database cannot be used.

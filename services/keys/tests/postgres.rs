@@ -128,8 +128,8 @@ async fn list_moves_from_sqlite_to_postgresql() {
     // 1 team, 1 user, 1 member, 1 key, 5 entries, 1 token, 3 buckets, 1 file of counts, 1 reading.
     assert_eq!(transfer::copy(site.list.database(), &other).await.unwrap(), 15);
     let again = transfer::copy(site.list.database(), &other).await.unwrap_err();
-    let place = format!("was moved to {}", url.split('?').next().unwrap());
-    assert!(again.to_string().contains(&place), "{again}");
+    let moved = format!("was moved to {}", url.split('?').next().unwrap());
+    assert!(again.to_string().contains(&moved), "{again}");
     let same = transfer::copy(&other, &Database::open(&url).await.unwrap()).await.unwrap_err();
     assert!(same.to_string().contains("is the database of this list already"), "{same}");
     other.close().await;
@@ -156,8 +156,8 @@ async fn list_moves_from_sqlite_to_postgresql() {
 async fn numbers_and_repeated_requests_are_those_of_sqlite() {
     let cluster = Cluster::start();
     let site = Site::with_database(&cluster.database("numbers", None).await).await;
-    for (asked, made) in [(Some(2), 2), (Some(u32::MAX), u32::MAX), (None, 1), (None, 3)] {
-        let team = site.list.create_team(asked, "Acme", operator()).await.unwrap();
+    for (chosen, made) in [(Some(2), 2), (Some(u32::MAX), u32::MAX), (None, 1), (None, 3)] {
+        let team = site.list.create_team(chosen, "Acme", operator()).await.unwrap();
         assert_eq!(team.team, made);
     }
     let caller = || Caller { idempotency_key: Some("once".to_owned()), ..operator() };

@@ -101,7 +101,7 @@ async fn replaced_gate_of_tokens_decides() {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(!is_valid(&site, &token), "the service goes on with the former file");
+    assert!(!is_valid(&site, &token), "the service uses the former file");
     let (token, _) = create(&site, team).await;
     assert!(is_valid(&site, &token));
     let states: Vec<_> = listed(&site, team).await.into_iter().map(|token| token.state).collect();

@@ -265,7 +265,7 @@ impl Serve {
                 }
             };
             #[cfg(feature = "keys")]
-            let served = self.page_line(opened.as_ref(), public_url.as_deref()).await;
+            let served = self.page_line(opened.as_ref(), &data.gate, public_url.as_deref()).await;
             #[cfg(feature = "keys")]
             let served = served.map_err(|error| data.revoke_first_key(error))?;
             #[cfg(not(feature = "keys"))]
@@ -354,12 +354,13 @@ impl Serve {
     async fn page_line(
         &self,
         opened: Option<&keytally_keys::open::Opened>,
+        gate: &keytally::Gate,
         public_url: Option<&str>,
     ) -> Result<Option<PageLine>, Failure> {
         let (Some(opened), Some(public_url)) = (opened, public_url) else { return Ok(None) };
         let base = format!("{public_url}{}", self.keys.base_path);
         let link = match io::stdout().is_terminal() {
-            true => Some(opened.link(now()).await?.url(&base)),
+            true => opened.link(gate, now()).await?.map(|link| link.url(&base)),
             false => None,
         };
         Ok(Some(PageLine { base, link }))

@@ -193,7 +193,7 @@ impl Export {
 /// Copy the list to a new file, while the service runs or without it
 ///
 /// Only a list in SQLite: copy a database of PostgreSQL by `pg_dump`. To restore the copy, stop the
-/// service, remove keys.db-wal and keys.db-shm, and put it in the place of keys.db.
+/// service, remove keys.db-wal and keys.db-shm, and rename it to keys.db.
 #[derive(Args, Debug)]
 pub(super) struct Backup {
     /// File to create
