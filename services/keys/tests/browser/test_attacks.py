@@ -5,13 +5,13 @@ from urllib.parse import quote
 
 from steps import assert_not_wide, leave, make_key, sign_in, status
 
-# Names of 64 characters at most: markup, right-to-left text that turns what follows, emoji of
-# several characters, quotes and patterns.
+# Names of 64 characters at most: markup, right-to-left text, emoji of several characters, quotes
+# and patterns.
 NAMES = [
     "<script>document.title = 'stolen'</script>",
     '"><img src=x onerror="document.title=\'stolen\'">',
     "</textarea></title><svg onload=alert(1)>",
-    "שלום עולם \u202e txt.exe",
+    "שלום עולם txt.exe",
     "مفتاح الفواتير (٢)",
     "👩🏽‍💻🇨🇭 ключ 键 🔑",
     "W" * 64,
@@ -60,6 +60,17 @@ def test_any_text_is_shown_as_it_was_typed(service, open_page, has_script):
     assert_shown(page, f"{service.url}/keys/teams", [name])
     file = page.context.request.get(service.url + "/keys/log.csv").text()
     assert not re.search(r'(^|,)"?[=+@-]', file, re.MULTILINE)
+
+
+def test_name_that_turns_what_follows_is_refused(service, open_page):
+    page = open_page()
+    sign_in(page, service)
+    page.goto(service.url + "/keys/new")
+    page.fill("#name", "annexe\u202etxt.exe")
+    page.click("text=Make key")
+    assert "changes the order of others" in page.inner_text("main")
+    page.goto(service.url + "/keys")
+    assert "annexe" not in page.inner_text("main")
 
 
 def assert_shown(page, address, names):

@@ -53,7 +53,7 @@ def assert_order(page, name):
     page.evaluate("scrollTo(0, 0)")
     seen = []
     # The window is a stop too, and a field for a date has several.
-    for _ in range(count + 5):
+    for _ in range(count + 12):
         page.keyboard.press("Tab")
         at = page.evaluate(FOCUSED)
         if at not in [*seen, "the page"]:
