@@ -7,22 +7,23 @@ extern crate alloc;
 #[expect(dead_code, unreachable_pub, reason = "each test uses a part of this module")]
 mod support;
 
+#[path = "support/browser.rs"]
+mod browser;
+
 use alloc::collections::BTreeSet;
 use std::sync::Mutex;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderMap, Request};
-use http_body_util::BodyExt as _;
+use axum::http::Request;
+use browser::{Answer, encoded, exchange};
 use keytally::{Timestamp, now};
-use keytally_keys::api::ClientAddress;
 use keytally_keys::codes::Code;
 use keytally_keys::keys::KeyFilter;
 use keytally_keys::page::{Page, Settings, router};
 use keytally_keys::roles::Role;
 use sqlx::Connection as _;
 use support::{Site, creation, operator};
-use tower::ServiceExt as _;
 
 /// By how many seconds the clock of the page is ahead.
 static AHEAD_S: Mutex<u64> = Mutex::new(0);
@@ -55,33 +56,14 @@ struct Browser<'p> {
     address: &'static str,
 }
 
-/// An answer.
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    headers: HeaderMap,
-    text: String,
+/// What the tests read of an answer.
+trait Read {
+    fn header(&self, name: &str) -> &str;
+    fn field(&self, name: &str) -> String;
+    fn secret(&self) -> String;
 }
 
-impl Answer {
-    #[track_caller]
-    fn expect(self, status: u16) -> Self {
-        assert_eq!(self.status, status, "{self:#?}");
-        self
-    }
-
-    #[track_caller]
-    fn shows(self, part: &str) -> Self {
-        assert!(self.text.contains(part), "{part:?} is not in {}", self.text);
-        self
-    }
-
-    #[track_caller]
-    fn hides(self, part: &str) -> Self {
-        assert!(!self.text.contains(part), "{part:?} is in {}", self.text);
-        self
-    }
-
+impl Read for Answer {
     fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
@@ -101,14 +83,6 @@ impl Answer {
         let (_, rest) = self.text.split_once("id=\"secret\" readonly value=\"").unwrap();
         rest.split_once('"').unwrap().0.to_owned()
     }
-}
-
-/// Encodes a form.
-fn encoded(fields: &[(&str, &str)]) -> String {
-    let escape =
-        |text: &str| -> String { text.bytes().map(|byte| format!("%{byte:02X}")).collect() };
-    let pairs = fields.iter().map(|(name, value)| format!("{}={}", escape(name), escape(value)));
-    pairs.collect::<Vec<_>>().join("&")
 }
 
 impl Portal {
@@ -162,18 +136,8 @@ impl Portal {
 }
 
 impl Browser<'_> {
-    async fn send(&mut self, mut request: Request<Body>) -> Answer {
-        if !self.cookie.is_empty() {
-            request.headers_mut().insert("cookie", self.cookie.parse().unwrap());
-        }
-        request.extensions_mut().insert(ClientAddress(self.address.to_owned()));
-        let response = self.portal.routes.clone().oneshot(request).await.unwrap();
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        for cookie in headers.get_all("set-cookie") {
-            self.cookie = cookie.to_str().unwrap().split(';').next().unwrap().to_owned();
-        }
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        Answer { status, headers, text: String::from_utf8_lossy(&body).into_owned() }
+    async fn send(&mut self, request: Request<Body>) -> Answer {
+        exchange(&self.portal.routes, &mut self.cookie, self.address, request).await
     }
 
     async fn get(&mut self, path: &str) -> Answer {

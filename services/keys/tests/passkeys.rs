@@ -8,6 +8,9 @@ extern crate alloc;
 #[expect(dead_code, unreachable_pub, reason = "each test uses a part of this module")]
 mod support;
 
+#[path = "support/browser.rs"]
+mod browser;
+
 #[cfg(target_os = "linux")]
 #[path = "support/cluster.rs"]
 mod cluster;
@@ -16,15 +19,14 @@ use std::sync::Mutex;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderMap, Request};
+use axum::http::Request;
 use base64ct::{Base64UrlUnpadded, Encoding as _};
+use browser::{Answer, encoded, exchange};
 use crypto_glue::ecdsa_p256::{
     self, EcdsaP256PrivateKey, EcdsaP256PublicSec1Point, EcdsaP256Signature, EcdsaP256SigningKey,
 };
 use crypto_glue::traits::Signer as _;
-use http_body_util::BodyExt as _;
 use keytally::{Timestamp, now, pepper};
-use keytally_keys::api::ClientAddress;
 use keytally_keys::database::Database;
 use keytally_keys::list::List;
 use keytally_keys::log::Filter;
@@ -34,7 +36,6 @@ use keytally_keys::{open, transfer};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use support::{PEPPER, Site, creation, operator};
-use tower::ServiceExt as _;
 
 /// By how many seconds the clock of the page is ahead.
 static AHEAD_S: Mutex<u64> = Mutex::new(0);
@@ -125,33 +126,13 @@ struct Browser {
     address: String,
 }
 
-/// An answer.
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    headers: HeaderMap,
-    text: String,
+/// What the tests read of an answer.
+trait Read {
+    fn after(&self, begin: &str) -> String;
+    fn request(&self) -> Value;
 }
 
-impl Answer {
-    #[track_caller]
-    fn expect(self, status: u16) -> Self {
-        assert_eq!(self.status, status, "{self:#?}");
-        self
-    }
-
-    #[track_caller]
-    fn shows(self, part: &str) -> Self {
-        assert!(self.text.contains(part), "{part:?} is not in {}", self.text);
-        self
-    }
-
-    #[track_caller]
-    fn hides(self, part: &str) -> Self {
-        assert!(!self.text.contains(part), "{part:?} is in {}", self.text);
-        self
-    }
-
+impl Read for Answer {
     /// Returns the text behind another one, up to a quotation mark.
     #[track_caller]
     fn after(&self, begin: &str) -> String {
@@ -167,27 +148,9 @@ impl Answer {
     }
 }
 
-/// Encodes a form.
-fn encoded(fields: &[(&str, &str)]) -> String {
-    let escape =
-        |text: &str| -> String { text.bytes().map(|byte| format!("%{byte:02X}")).collect() };
-    let pairs = fields.iter().map(|(name, value)| format!("{}={}", escape(name), escape(value)));
-    pairs.collect::<Vec<_>>().join("&")
-}
-
 impl Browser {
-    async fn send(&mut self, mut request: Request<Body>) -> Answer {
-        if !self.cookie.is_empty() {
-            request.headers_mut().insert("cookie", self.cookie.parse().unwrap());
-        }
-        request.extensions_mut().insert(ClientAddress(self.address.clone()));
-        let response = self.routes.clone().oneshot(request).await.unwrap();
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        for cookie in headers.get_all("set-cookie") {
-            self.cookie = cookie.to_str().unwrap().split(';').next().unwrap().to_owned();
-        }
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        Answer { status, headers, text: String::from_utf8_lossy(&body).into_owned() }
+    async fn send(&mut self, request: Request<Body>) -> Answer {
+        exchange(&self.routes, &mut self.cookie, &self.address, request).await
     }
 
     async fn get(&mut self, path: &str) -> Answer {
