@@ -17,13 +17,21 @@
 -- units that may have been spent. src/holding.rs has the machine's side of the protocol.
 local prefix, machine, number = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local withhold_ms, most_recalls = tonumber(ARGV[4]), tonumber(ARGV[5])
+local sample = 1024
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local reply = {now}
 
--- Requests the idle units of the machines with the largest holdings, except this one.
-local function recall(key)
-  local fields, others = redis.call('HGETALL', key), {}
+-- Requests the idle units of the machines with the largest holdings, except this one. Of more
+-- machines than a sample has, it asks those with the largest holdings of a random sample, because
+-- the store does nothing else while it reads.
+local function recall(key, machines)
+  local fields, others = nil, {}
+  if machines <= sample then
+    fields = redis.call('HGETALL', key)
+  else
+    fields = redis.call('HRANDFIELD', key, sample, 'WITHVALUES')
+  end
   for i = 1, #fields, 2 do
     local name, holding = fields[i], tonumber(fields[i + 1]) % 4294967296
     if #name > 1 and name ~= machine and holding > 1 then
@@ -72,7 +80,7 @@ for i, key in ipairs(KEYS) do
       end
       local low = limit / 8
       if grant > 0 and machines > 1 and (left == 0 or (before > low and left <= low)) then
-        recall(key)
+        recall(key, machines)
       end
     elseif number == last_number then
       -- The same request again.

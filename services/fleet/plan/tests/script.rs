@@ -12,13 +12,13 @@ extern crate alloc;
 mod store;
 
 use core::time::Duration;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 
 use keytally_fleet_plan::meta::NUMBERS;
-use keytally_fleet_plan::request::{LEASE_SCRIPT, WindowReply, WindowRequest};
+use keytally_fleet_plan::request::{LEASE_SCRIPT, MOST_RECALLS, WindowReply, WindowRequest};
 use redis::{Connection, Value, cmd};
 
 use store::{Holding, Published, Terms, Window};
@@ -227,6 +227,46 @@ fn script_does_what_its_model_does() {
     let most_ms = i64::try_from(start_ms + WINDOW_MS + 10_000).unwrap();
     // Redis 6.2 has no such command.
     assert!(expires_ms == -3 || expires_ms == most_ms, "{expires_ms}, not {most_ms}");
+}
+
+/// Of more machines than a sample has, a recall reads a sample. So it finds the one machine with
+/// many units sometimes, but not always.
+#[test]
+fn recall_of_many_machines_reads_a_sample() {
+    const MACHINES: i64 = 1500;
+    let server = Server::start();
+    let (mut store, mut subscriber) = (server.connect(), server.connect());
+    let _: Value = cmd("PSUBSCRIBE").arg("kt:test:*").query(&mut subscriber).unwrap();
+    let digest: String = cmd("SCRIPT").arg("LOAD").arg(LEASE_SCRIPT).query(&mut store).unwrap();
+    let (seconds, _): (i64, i64) = cmd("TIME").query(&mut store).unwrap();
+    let mut lease = |machine: &str, number: i64, limit: i64, hold: i64, want: i64| {
+        let mut call = cmd("EVALSHA");
+        call.arg(&digest).arg(1).arg(key(0, 0)).arg(PREFIX).arg(machine).arg(number);
+        call.arg(1000).arg(MOST_RECALLS).arg(limit).arg(hold).arg(want);
+        call.arg(seconds * 1000).arg((seconds + 3600) * 1000);
+        call.query::<Vec<i64>>(&mut store).unwrap()
+    };
+    for machine in 1..MACHINES {
+        lease(&format!("machine-{machine}"), 1, i64::from(u32::MAX), 0, 2);
+    }
+    lease("rich", 1, i64::from(u32::MAX), 0, 1000);
+    assert_eq!(published(&mut subscriber), []);
+    let (mut with_rich, mut without) = (0, 0);
+    for round in 0..60 {
+        // The last unit of the limit is granted, so that nothing is left.
+        let out = 2 * (MACHINES - 1) + 1000 + round;
+        let reply = lease("machine-1", 2 + round, out + 1, 2 + round, 3 + round);
+        assert_eq!(reply[1..], [3 + round, 0, MACHINES]);
+        let recalled: HashSet<String> =
+            published(&mut subscriber).into_iter().map(|(channel, _)| channel).collect();
+        assert_eq!(recalled.len(), MOST_RECALLS as usize);
+        assert!(!recalled.contains("kt:test:recall:machine-1"));
+        let count =
+            if recalled.contains("kt:test:recall:rich") { &mut with_rich } else { &mut without };
+        *count += 1;
+    }
+    // Each sample has the machine with a probability of two thirds.
+    assert!(with_rich > 10 && without > 2, "{with_rich} and {without}");
 }
 
 /// The length of the windows, longer than the test.

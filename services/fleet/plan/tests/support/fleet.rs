@@ -18,7 +18,7 @@ use keytally_fleet_plan::lease::Planner;
 use keytally_fleet_plan::request::{LeaseRequest, Reply};
 use keytally_fleet_plan::words::{Spending, TallyWords, spend, want};
 
-use crate::store::{Holding, Published, Terms, Window};
+use crate::store::{Holding, Published, SAMPLE, Terms, Window};
 
 /// A time or duration in microseconds.
 pub(crate) type Time = u64;
@@ -272,6 +272,8 @@ const LATENCY: f64 = 250.0;
 const WAKE: Time = 50;
 /// How long the store takes for a lease request.
 const SERVICE: Time = 12;
+/// How long the store takes to read a holding for a recall.
+const READ: Time = 1;
 const LONGEST_WAIT: Time = 20_000;
 const START_S: u64 = 1_699_999_200;
 
@@ -647,6 +649,9 @@ impl<'s> Run<'s> {
             let (answer, published) =
                 entry.apply(&self.terms, now_ms, name, request.number, window);
             reply.windows[index] = answer;
+            if !published.recalls.is_empty() {
+                self.busy_until += READ * entry.holdings.len().min(SAMPLE) as Time;
+            }
             self.publish(done, key, index, &published);
         }
         if !self.is_lost() {
