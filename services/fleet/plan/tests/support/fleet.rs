@@ -3,7 +3,7 @@
 //!
 //! Everything random comes from one seed, so a run can be repeated.
 
-use alloc::collections::BinaryHeap;
+use alloc::collections::{BinaryHeap, VecDeque};
 use alloc::rc::Rc;
 use core::cmp::Reverse;
 use core::fmt;
@@ -13,12 +13,13 @@ use keytally_core::Policy;
 use keytally_core::sync::AtomicU64;
 use keytally_fleet_plan::clock::FleetClock;
 use keytally_fleet_plan::credit::CreditLayout;
+use keytally_fleet_plan::flow::Flow;
 use keytally_fleet_plan::holding::is_held;
 use keytally_fleet_plan::lease::Planner;
 use keytally_fleet_plan::request::{LeaseRequest, Reply};
 use keytally_fleet_plan::words::{Spending, TallyWords, spend, want};
 
-use crate::store::{Holding, Published, SAMPLE, Terms, Window};
+use crate::store::{Holding, Published, Terms, Window};
 
 /// A time or duration in microseconds.
 pub(crate) type Time = u64;
@@ -175,12 +176,22 @@ struct Tally {
     next: Time,
     /// The requests that wait: when they came, and their numbers.
     waiting: Vec<(Time, u64)>,
+    /// When the lease request was sent that has no reply yet.
+    sent_ms: Option<u64>,
+    is_queued: bool,
 }
 
 impl Tally {
     fn new(seed: u64) -> Self {
         let words = [const { AtomicU64::new(0) }; 4];
-        Self { words, planner: Planner::new(seed), next: Time::MAX, waiting: Vec::new() }
+        Self {
+            words,
+            planner: Planner::new(seed),
+            next: Time::MAX,
+            waiting: Vec::new(),
+            sent_ms: None,
+            is_queued: false,
+        }
     }
 
     fn words(&self) -> TallyWords<'_> {
@@ -203,6 +214,11 @@ struct Machine {
     /// The number of its connection. Replies on an earlier one are lost.
     connection: u32,
     tallies: Vec<Option<Box<Tally>>>,
+    flow: Flow,
+    /// Lease requests without a reply.
+    in_flight: u32,
+    /// The tallies that the agent looks at when there are fewer.
+    queue: VecDeque<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -272,8 +288,6 @@ const LATENCY: f64 = 250.0;
 const WAKE: Time = 50;
 /// How long the store takes for a lease request.
 const SERVICE: Time = 12;
-/// How long the store takes to read a holding for a recall.
-const READ: Time = 1;
 const LONGEST_WAIT: Time = 20_000;
 const START_S: u64 = 1_699_999_200;
 
@@ -353,6 +367,9 @@ impl<'s> Run<'s> {
                 is_cut_off: false,
                 connection: 0,
                 tallies: (0..scenario.keys).map(|_| None).collect(),
+                flow: Flow::default(),
+                in_flight: 0,
+                queue: VecDeque::new(),
             });
         }
         let names = machines.iter().enumerate().map(|(index, machine)| (machine.name, index));
@@ -581,7 +598,16 @@ impl<'s> Run<'s> {
             return;
         }
         self.tally(machine, key).next = Time::MAX;
-        if !self.machines[machine].is_connected {
+        let here = &self.machines[machine];
+        if !here.is_connected {
+            return;
+        }
+        let (is_full, is_cut_off) = (here.in_flight >= here.flow.most(), here.is_cut_off);
+        let tally = self.tally(machine, key);
+        if is_full && tally.sent_ms.is_none() && !is_cut_off {
+            if !core::mem::replace(&mut tally.is_queued, true) {
+                self.machines[machine].queue.push_back(key);
+            }
             return;
         }
         let (ms, layout) = (self.fleet_ms(machine), self.layout);
@@ -604,6 +630,9 @@ impl<'s> Run<'s> {
         if self.machines[machine].is_cut_off {
             return;
         }
+        self.settle(machine, key);
+        self.tally(machine, key).sent_ms = Some(sent_ms);
+        self.machines[machine].in_flight += 1;
         let (request, name) = (Rc::new(request), self.machines[machine].name);
         let event = Event::Store { machine, name, key, connection, sent_ms, request };
         if !self.is_lost() {
@@ -613,6 +642,30 @@ impl<'s> Run<'s> {
         if self.scenario.repeats > 0.0 && self.random.part() < self.scenario.repeats {
             let delay = self.random.below(2 * SECOND);
             self.at(self.now + delay, event);
+        }
+    }
+
+    /// Notes that the lease request of a tally has its reply, or was given up.
+    fn settle(&mut self, machine: usize, key: usize) {
+        let now_ms = self.local_ms(machine);
+        let Some(sent_ms) = self.tally(machine, key).sent_ms.take() else { return };
+        let here = &mut self.machines[machine];
+        here.in_flight -= 1;
+        here.flow.replied(sent_ms, now_ms);
+        for _ in here.in_flight..here.flow.most() {
+            let Some(next) = self.machines[machine].queue.pop_front() else { break };
+            self.tally(machine, next).is_queued = false;
+            self.look_at(machine, next, self.now + 1);
+        }
+    }
+
+    /// Forgets the lease requests of a connection that ended.
+    fn disconnect(&mut self, machine: usize) {
+        let here = &mut self.machines[machine];
+        (here.connection, here.in_flight) = (here.connection + 1, 0);
+        (here.flow, here.queue) = (Flow::default(), VecDeque::new());
+        for tally in here.tallies.iter_mut().flatten() {
+            (tally.sent_ms, tally.is_queued) = (None, false);
         }
     }
 
@@ -649,9 +702,6 @@ impl<'s> Run<'s> {
             let (answer, published) =
                 entry.apply(&self.terms, now_ms, name, request.number, window);
             reply.windows[index] = answer;
-            if !published.recalls.is_empty() {
-                self.busy_until += READ * entry.holdings.len().min(SAMPLE) as Time;
-            }
             self.publish(done, key, index, &published);
         }
         if !self.is_lost() {
@@ -700,6 +750,9 @@ impl<'s> Run<'s> {
         if here.is_cut_off || !here.is_connected || here.connection != connection {
             return;
         }
+        if self.tally(machine, key).sent_ms == Some(sent_ms) {
+            self.settle(machine, key);
+        }
         let local_ms = self.local_ms(machine);
         self.machines[machine].clock.replied(sent_ms, local_ms, reply.store_ms);
         let (ms, layout, now) = (self.fleet_ms(machine), self.layout, self.now);
@@ -734,10 +787,10 @@ impl<'s> Run<'s> {
         let machine = self.restarted % self.machines.len();
         self.restarted += 1;
         let name = u32::try_from(self.machines.len() + self.restarted).unwrap();
-        let here = &mut self.machines[machine];
-        self.names.remove(&here.name);
+        self.names.remove(&self.machines[machine].name);
         self.names.insert(name, machine);
-        (here.name, here.connection) = (name, here.connection + 1);
+        self.machines[machine].name = name;
+        self.disconnect(machine);
         for key in 0..self.scenario.keys {
             let waiting = self.tally(machine, key).waiting.len();
             *self.tally(machine, key) = Tally::new(name.into());
@@ -749,7 +802,7 @@ impl<'s> Run<'s> {
     /// An agent is killed, and another takes over from the words, on a connection of its own.
     fn kill(&mut self) {
         let machine = self.random.index(self.machines.len());
-        self.machines[machine].connection += 1;
+        self.disconnect(machine);
         for key in 0..self.scenario.keys {
             let tally = self.tally(machine, key);
             tally.planner = Planner::new(7);
@@ -780,8 +833,8 @@ impl<'s> Run<'s> {
         }
         self.is_store_up = false;
         for machine in 0..self.machines.len() {
-            let here = &mut self.machines[machine];
-            (here.is_connected, here.connection) = (false, here.connection + 1);
+            self.machines[machine].is_connected = false;
+            self.disconnect(machine);
             let after = 3 * SECOND + self.random.below(400_000);
             self.at(self.now + after, Event::Connect { machine });
         }

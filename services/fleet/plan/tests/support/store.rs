@@ -8,9 +8,6 @@ use keytally_fleet_plan::request::{
     MOST_RECALLS, NUMBER_REFUSED, WINDOW_REFUSED, WindowReply, WindowRequest,
 };
 
-/// Of more machines, a recall looks at a sample of this many.
-pub(crate) const SAMPLE: usize = 1024;
-
 /// What the store knows of one machine in a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Holding {
@@ -107,18 +104,14 @@ impl Window {
         let left = (free - grant).max(0);
         let has_fallen = before * 8 > i64::from(limit) && left * 8 <= i64::from(limit);
         if grant > 0 && self.machines > 1 && (left == 0 || has_fallen) {
-            published.recalls = self.largest(machine, terms.most_recalls, now_ms);
+            published.recalls = self.largest(machine, terms.most_recalls);
         }
         (WindowReply { held, left: clamped(left), machines: self.machines }, published)
     }
 
-    /// Returns the other machines with the largest holdings above 1. Of very many machines, those
-    /// of a sample, which `seed` chooses.
-    fn largest(&self, machine: u32, most: usize, seed: u64) -> Vec<u32> {
-        let all = self.holdings.len();
-        let first = usize::try_from(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33).unwrap_or(0);
-        let chosen = self.holdings.iter().cycle().skip(first % all.max(1)).take(all.min(SAMPLE));
-        let others = chosen.filter(|&(&name, last)| name != machine && last.held > 1);
+    /// Returns the other machines with the largest holdings above 1.
+    fn largest(&self, machine: u32, most: usize) -> Vec<u32> {
+        let others = self.holdings.iter().filter(|&(&name, last)| name != machine && last.held > 1);
         let mut others: Vec<_> = others.map(|(&name, last)| (last.held, name)).collect();
         others.sort_by_key(|&(held, name)| (core::cmp::Reverse(held), name));
         others.into_iter().take(most).map(|(_, name)| name).collect()
