@@ -52,6 +52,8 @@ pub(crate) struct Scenario {
     pub(crate) skew: Option<(Time, bool)>,
     /// Whether the store refuses old numbers.
     pub(crate) checks_numbers: bool,
+    /// The servers of the store, among which keys are distributed.
+    pub(crate) servers: usize,
 }
 
 /// What happens to the store in the middle of a run.
@@ -80,6 +82,7 @@ impl Scenario {
             failure: None,
             skew: None,
             checks_numbers: true,
+            servers: 1,
         }
     }
 }
@@ -305,7 +308,8 @@ struct Run<'s> {
     /// By key, index of the window, and its beginning.
     store: HashMap<(usize, usize, u64), Window>,
     is_store_up: bool,
-    busy_until: Time,
+    /// For each server.
+    busy_until: Vec<Time>,
     writes: Vec<Write>,
     terms: Terms,
     /// By index of the window and key, for each window since the start.
@@ -384,7 +388,7 @@ impl<'s> Run<'s> {
             machines,
             store: HashMap::new(),
             is_store_up: true,
-            busy_until: 0,
+            busy_until: vec![0; scenario.servers],
             writes: Vec::new(),
             terms: Terms { checks_numbers: scenario.checks_numbers, ..Terms::default() },
             counts: vec![vec![Vec::new(); scenario.keys]; layout.len()],
@@ -680,8 +684,9 @@ impl<'s> Run<'s> {
         if !self.is_store_up || self.machines[machine].is_cut_off {
             return;
         }
-        self.busy_until = self.busy_until.max(self.now) + SERVICE;
-        let done = self.busy_until;
+        let server = key % self.scenario.servers;
+        let done = self.busy_until[server].max(self.now) + SERVICE;
+        self.busy_until[server] = done;
         self.count_second();
         let now_ms = self.true_ms();
         let mut reply = Reply { store_ms: now_ms, ..Reply::default() };
@@ -713,7 +718,7 @@ impl<'s> Run<'s> {
 
     fn publish(&mut self, done: Time, key: usize, index: usize, published: &Published) {
         for &name in &published.recalls {
-            self.busy_until += 1;
+            self.busy_until[key % self.scenario.servers] += 1;
             if !self.is_lost() {
                 let delay = self.delay();
                 self.at(done + delay, Event::Recall { name, key, index });
