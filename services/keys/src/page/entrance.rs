@@ -115,7 +115,7 @@ pub(super) async fn sign_out(visit: Visit) -> Result<Response, Stop> {
     let actor = visit.session.actor(visit.origin.address.clone());
     visit.page.list().end_session(visit.session.clone(), actor, visit.now).await?;
     visit.forget_cookie();
-    let fields = [("Clear-Site-Data", "\"cache\", \"cookies\", \"storage\"")];
+    let fields = [("Clear-Site-Data", "\"cache\"")];
     Ok((fields, Redirect::to(&visit.at("/in?left=1"))).into_response())
 }
 
@@ -135,6 +135,10 @@ pub(super) async fn teams(visit: Visit) -> Result<Response, Stop> {
     let teams = visit.page.list().teams(0, MOST_TEAMS).await?;
     let frame = Frame::new(&visit, "teams", "Teams");
     Ok(show(&Teams { frame, teams, name: String::new(), problem: String::new() })?)
+///
+/// The cookie of the session is removed by its name, and the page stores nothing else. `cookies`
+/// and `storage` of `Clear-Site-Data` would remove those of other products on this host, the former
+/// also on all hosts of its domain.
 }
 
 /// Makes the session be about a team.
