@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::list::List;
 use crate::log::{self, NewEntry};
 use crate::roles::{Actor, Role};
-use crate::time;
+use crate::{teams, time};
 
 /// How long a session lasts at most, in seconds.
 pub const LIFETIME_S: i64 = 7 * 86_400;
@@ -184,12 +184,19 @@ pub(crate) async fn renew(
     now: Timestamp,
 ) -> Result<Code> {
     let token = Code::generate()?;
-    sqlx::query("update session set hash = $2, proved_s = $3, seen_s = $3 where hash = $1")
-        .bind(session.hash.clone())
-        .bind(token.hash())
-        .bind(time::stored(now))
-        .execute(transaction.connection())
-        .await?;
+///
+/// # Errors
+/// If the session ended meanwhile. Then the proof is not used up.
+    let updated =
+        sqlx::query("update session set hash = $2, proved_s = $3, seen_s = $3 where hash = $1")
+            .bind(session.hash.clone())
+            .bind(token.hash())
+            .bind(time::stored(now))
+            .execute(transaction.connection())
+            .await?;
+    if updated.rows_affected() == 0 {
+        return Err(Error::Conflict("your session ended meanwhile; sign in again".to_owned()));
+    }
     Ok(token)
 }
 
@@ -415,7 +422,7 @@ impl List {
     pub async fn choose_team(&self, session: Session, team_id: u32) -> Result<()> {
         session.role.require(Role::Operator)?;
         self.transact(async move |transaction| {
-            crate::teams::find(transaction.connection(), team_id).await?;
+            teams::find(transaction.connection(), team_id).await?;
             sqlx::query("update session set team_id = $2 where hash = $1")
                 .bind(session.hash.clone())
                 .bind(i64::from(team_id))
