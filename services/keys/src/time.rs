@@ -37,6 +37,20 @@ pub fn parse(field: &'static str, text: &str) -> Result<Timestamp> {
     last_kept(field, unix_s)
 }
 
+/// Parses a day, such as `2027-01-31`, which is one of UTC, or `2027-01-31+01:00`, one with that
+/// offset from UTC. Returns its beginning.
+///
+/// # Errors
+/// A sentence that names the field.
+pub fn parse_day(field: &'static str, text: &str) -> Result<Timestamp> {
+    let midnight = |day: &str, offset: &str| {
+        let offset = if offset.is_empty() { "Z" } else { offset };
+        parse(field, &format!("{day}T00:00:00{offset}")).ok()
+    };
+    let found = text.split_at_checked(10).and_then(|(day, offset)| midnight(day, offset));
+    found.ok_or_else(|| Error::invalid(field, "it must be a day, such as 2027-01-31"))
+}
+
 /// Returns the Unix seconds of a time of RFC 3339, rounded up. A leap second has none.
 fn unix_s(text: &str) -> Option<u64> {
     let (local, offset_s) = match text.strip_suffix(['Z', 'z']) {
@@ -98,6 +112,22 @@ mod tests {
             ("2027-01-31T13:00:00+01:00", 1_801_396_800),
             ("2027-01-31t06:30:00.5-05:30", 1_801_396_801),
             ("2027-01-31T12:00:00-00:00", 1_801_396_800),
+    #[test]
+    fn day_begins_at_midnight_of_its_offset() {
+        for (text, at) in [
+            ("2027-01-31", "2027-01-31T00:00:00Z"),
+            ("2027-01-31Z", "2027-01-31T00:00:00Z"),
+            ("2027-01-31+01:00", "2027-01-30T23:00:00Z"),
+            ("2027-01-31-05:30", "2027-01-31T05:30:00Z"),
+        ] {
+            assert_eq!(parse_day("from", text).unwrap(), parse("from", at).unwrap(), "{text}");
+        }
+        for text in ["", "x", "2027-1-31", "2027-02-30", "2027-01-31+1", "2027-01-31T00:00", "é"] {
+            let error = parse_day("from", text).unwrap_err().to_string();
+            assert_eq!(error, "from: it must be a day, such as 2027-01-31", "{text}");
+        }
+    }
+
             ("2106-02-07T07:28:15+01:00", u32::MAX.into()),
         ] {
             assert_eq!(parse("expires", text).unwrap().unix_s(), unix_s, "{text}");
