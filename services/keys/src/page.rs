@@ -84,7 +84,7 @@ pub fn router<S: Clone + Send + Sync + 'static>(page: Page) -> crate::error::Res
         .route(&at("/team/withdraw"), post(team_page::withdraw))
         .route(&at("/team/role"), post(team_page::set_role))
         .route(&at("/team/remove"), get(team_page::removal).post(team_page::remove))
-        .route(&at("/log"), get(log_page::show))
+        .route(&at("/log"), get(log_page::show).post(log_page::filtered))
         .route(&at("/log.csv"), get(log_page::csv))
         .route(&at("/me"), get(me_page::show))
         .route(&at("/me/end"), post(me_page::end))

@@ -1,7 +1,7 @@
 //! Times: Unix seconds in the database, RFC 3339 in the API.
 
 use keytally::Timestamp;
-use keytally_cli::internal::times;
+use keytally_cli::internal::{pluralized, times};
 
 use crate::error::{Error, Result};
 
@@ -84,6 +84,14 @@ fn offset_s(text: &str) -> Option<i64> {
     }
 }
 
+/// Returns a length of time in the largest unit that divides it, such as `36 hours`.
+pub(crate) fn exact_length(seconds: u64) -> String {
+    let units = [(86_400, "day"), (3600, "hour"), (60, "minute")];
+    let found = units.into_iter().find(|(len_s, _)| seconds.is_multiple_of(*len_s));
+    let (len_s, unit) = found.unwrap_or((1, "second"));
+    pluralized(seconds / len_s, unit)
+}
+
 /// Returns the moment `lifetime_s` seconds from `now` on.
 ///
 /// # Errors
@@ -105,14 +113,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moment_at_its_limits_is_accepted() {
-        assert_eq!(parse("expires", "2027-01-31T12:00:00Z").unwrap().unix_s(), 1_801_396_800);
-        assert!(parse("expires", "2106-02-07T06:28:15Z").is_ok());
-        for (text, unix_s) in [
-            ("2027-01-31T13:00:00+01:00", 1_801_396_800),
-            ("2027-01-31t06:30:00.5-05:30", 1_801_396_801),
-            ("2027-01-31T12:00:00-00:00", 1_801_396_800),
-    #[test]
     fn day_begins_at_midnight_of_its_offset() {
         for (text, at) in [
             ("2027-01-31", "2027-01-31T00:00:00Z"),
@@ -128,6 +128,14 @@ mod tests {
         }
     }
 
+    #[test]
+    fn moment_at_its_limits_is_accepted() {
+        assert_eq!(parse("expires", "2027-01-31T12:00:00Z").unwrap().unix_s(), 1_801_396_800);
+        assert!(parse("expires", "2106-02-07T06:28:15Z").is_ok());
+        for (text, unix_s) in [
+            ("2027-01-31T13:00:00+01:00", 1_801_396_800),
+            ("2027-01-31t06:30:00.5-05:30", 1_801_396_801),
+            ("2027-01-31T12:00:00-00:00", 1_801_396_800),
             ("2106-02-07T07:28:15+01:00", u32::MAX.into()),
         ] {
             assert_eq!(parse("expires", text).unwrap().unix_s(), unix_s, "{text}");

@@ -677,7 +677,7 @@ async fn html_in_every_text_is_shown_as_text() {
         assert!(!page.text.contains("<script>"), "{path}: {}", page.text);
     }
     browser.get("").await.shows(escaped);
-    browser.get("/log?key=%3Cscript%3E").await.expect(400).hides("<script>");
+    browser.get("/log?key=%3Cscript%3E").await.expect(200).hides("<script>");
     let mut texts = Vec::new();
     for fields in [
         &[("name", hostile), ("env", hostile)][..],
@@ -895,7 +895,7 @@ async fn every_response_has_the_security_headers() {
     }
     let long = "x".repeat(70_000);
     answers.push(("long".to_owned(), browser.post("/new", &[("name", &long)]).await.expect(413)));
-    answers.push(("method".to_owned(), browser.post("/log", &[]).await.expect(405)));
+    answers.push(("method".to_owned(), browser.post("/me", &[]).await.expect(405)));
     answers.push(("away".to_owned(), portal.browser().get("/team").await.expect(303)));
     for (path, answer) in answers {
         let policy = answer.header("content-security-policy");
@@ -1179,7 +1179,7 @@ async fn log_is_filtered_on_the_page_and_in_the_file() {
         page.shows(shown).hides(hidden);
     }
     for (query, sentence) in [
-        ("key=x", "not a key id"),
+        ("key=nothing", "No key of the team has this id, or this in its name"),
         ("from=x", "must be a day, such as 2027-01-31"),
         ("from=2027-02-01&to=2027-01-01", "must not be before the first day"),
         ("what=%25", "must be an action"),
@@ -1238,3 +1238,97 @@ async fn log_file_has_all_entries_and_pages_keep_the_filter() {
     }
     assert_eq!(found, 1003);
 }
+#[tokio::test]
+async fn log_names_people_and_keys() {
+    let portal = Portal::new().await;
+    let id = portal.key().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    let fields = [("user", "Zoë Baker"), ("role", "member")];
+    let link = owner.post("/team/invite", &fields).await.expect(200).secret();
+    owner.post("/team/role", &[("user", "2"), ("role", "viewer")]).await.expect(303);
+    portal.browser().post("/in", &[("code", &link)]).await.expect(303);
+    let form_id = owner.get(&format!("/k/{id}/rotate")).await.expect(200).field("form_id");
+    let fields = [("form_id", &*form_id), ("grace", "86400")];
+    owner.post(&format!("/k/{id}/rotate"), &fields).await.expect(200);
+    let page = owner.get("/log").await.expect(200).hides("86400").hides("user 2");
+    let page = page.shows("<bdi>Zoë Baker is viewer</bdi>").shows("<bdi>Zoë Baker is member</bdi>");
+    let page = page.shows("<bdi>for Zoë Baker as member</bdi>");
+    let page = page.shows("<bdi>the old secret is valid for 1 day</bdi>");
+    page.shows(&format!("<bdi>billing</bdi> <code>{id}</code></a>"));
+    // A part of a name finds the person, and the name stays in the field.
+    for (part, is_found) in [("zoë", true), ("BAKER", true), ("Zoë Baker", true), ("bakers", false)]
+    {
+        let path = format!("/log?actor={}", encoded(&[("", part)]).trim_start_matches('='));
+        let page = owner.get(&path).await.expect(200).hides("rotated the key</td>");
+        assert_eq!(page.text.contains("signed in</td>"), is_found, "{part}: {}", page.text);
+    }
+    let page = owner.get("/log?actor=user+2&what=session").await.expect(200);
+    page.shows("name=\"actor\" value=\"Zoë Baker\"").shows("signed in</td>");
+    let page = owner.get("/log?actor=operat").await.expect(200);
+    page.shows("made the team</td>").hides("signed in</td>");
+    // A key is found by its name.
+    let page = owner.get("/log?key=bill").await.expect(200);
+    page.shows("created the key</td>").shows("rotated the key</td>").hides("signed in</td>");
+    let page = owner.get("/log?key=bill&what=key.rotate").await.expect(200);
+    page.hides("created the key</td>").shows("rotated the key</td>");
+    let file = owner.get("/log.csv?key=BILL").await.expect(200);
+    assert_eq!(file.text.lines().count(), 3, "{}", file.text);
+    assert!(file.text.contains(&format!("\"{id}\",\"billing\",")), "{}", file.text);
+    // A name in more than 20 actors or keys is not enough.
+    for index in 0..21 {
+        portal.key().await;
+        portal.code(Some(&format!("guest {index}")), Role::Viewer).await;
+        let guest = portal.code(Some(&format!("guest {index}")), Role::Viewer).await;
+        portal.browser().post("/in", &[("code", guest.expose())]).await.expect(303);
+    }
+    for query in ["key=bill", "actor=guest"] {
+        owner.get(&format!("/log?{query}")).await.expect(400).shows("ore than 20 ");
+    }
+    owner.get("/log?actor=guest+2").await.expect(200).shows("signed in</td>");
+}
+
+#[tokio::test]
+async fn filter_of_the_log_has_no_secret_in_its_address() {
+    let portal = Portal::new().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    let secret = owner.make("billing").await.expect(200).secret();
+    let id = portal.site.gate().list()[0].key_id.to_string();
+    owner.get("/log").await.expect(200).shows("method=\"post\" action=\"/keys/log\"");
+    let to = |answer: &Answer| answer.header("location").to_owned();
+    let answer = owner.post("/log", &[("key", &secret), ("what", "key")]).await.expect(303);
+    assert_eq!(to(&answer), format!("/keys/log?key={id}&what=key"));
+    let page = owner.get(&format!("/log?key={id}&what=key")).await.expect(200);
+    page.shows("created the key</td>");
+    // With a typing error, it is a secret too.
+    let wrong = format!("{}x", &secret[..secret.len() - 1]);
+    let answer = owner.post("/log", &[("key", &wrong)]).await.expect(303);
+    assert!(!to(&answer).contains(&wrong[20..]), "{answer:?}");
+    let answer = owner.post("/log", &[("from", "2027-01-31+01:00"), ("key", "a b")]).await;
+    assert_eq!(to(&answer), "/keys/log?key=a%20b&from=2027-01-31%2B01%3A00");
+    assert_eq!(to(&owner.post("/log", &[]).await.expect(303)), "/keys/log");
+}
+
+#[tokio::test]
+async fn day_of_a_filter_begins_and_ends_in_its_zone() {
+    let portal = Portal::new().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    // In some hours of a day, it is another day elsewhere.
+    let now_s = now().unix_s();
+    let day = |offset_s: i64| {
+        let local = Timestamp::from_unix_s(now_s.checked_add_signed(offset_s).unwrap());
+        keytally_keys::time::day(local)
+    };
+    for (offset, offset_s) in [("", 0), ("+14:00", 50_400), ("-11:00", -39_600)] {
+        let escaped = offset.replace('+', "%2B");
+        let own = day(offset_s);
+        let path = format!("/log?from={own}{escaped}&to={own}{escaped}");
+        let page = owner.get(&path).await.expect(200).shows("signed in</td>");
+        let page = page.shows(&format!("value=\"{own}\" data-offset=\"{offset}\""));
+        page.shows(&format!("From <small>(UTC{offset})</small>"));
+        let after = day(offset_s + 86_400);
+        let path = format!("/log?from={after}{escaped}");
+        owner.get(&path).await.expect(200).shows("No entry matches");
+    }
+    owner.get("/log?from=2027-01-31x").await.expect(400).shows("must be a day");
+}
+

@@ -165,6 +165,7 @@ pub async fn assert_log_is_filtered(site: &Site) {
                         let filter = Filter {
                             team_id,
                             key_id: key,
+                            key_ids: Vec::new(),
                             actor: named,
                             action,
                             from,
