@@ -95,6 +95,7 @@ pub fn router<S: Clone + Send + Sync + 'static>(page: Page) -> crate::error::Res
         .route(&at("/passkey/in"), post(passkey_page::sign_in))
         .route(&at("/me/passkey/new"), post(passkey_page::form))
         .route(&at("/me/passkey"), post(passkey_page::add))
+        .route(&at("/me/passkey/name"), get(passkey_page::name_form).post(passkey_page::rename))
         .route(&at("/me/passkey/remove"), post(passkey_page::remove));
     let routes = routes
         .layer(DefaultBodyLimit::max(MAX_FORM_LEN))

@@ -695,7 +695,7 @@ async fn html_in_every_text_is_shown_as_text() {
 type Route = (&'static str, &'static str, Role, &'static [(&'static str, &'static str)]);
 
 /// All routes with a session. `ID` is a key of the team.
-const ROUTES: [Route; 29] = [
+const ROUTES: [Route; 32] = [
     ("GET", "", Role::Viewer, &[]),
     ("GET", "/k/ID", Role::Viewer, &[]),
     ("GET", "/team", Role::Viewer, &[]),
@@ -704,11 +704,14 @@ const ROUTES: [Route; 29] = [
     ("GET", "/me", Role::Viewer, &[]),
     ("POST", "/me/seen", Role::Viewer, &[("seq", "1")]),
     ("POST", "/me/passkey/new", Role::Viewer, &[]),
+    ("POST", "/log", Role::Viewer, &[]),
     ("POST", "/me/passkey", Role::Viewer, &[]),
     ("POST", "/me/passkey/remove", Role::Viewer, &[]),
     ("GET", "/new", Role::Member, &[]),
     ("POST", "/new", Role::Member, &[]),
     ("GET", "/k/ID/rotate", Role::Admin, &[]),
+    ("GET", "/me/passkey/name", Role::Viewer, &[]),
+    ("POST", "/me/passkey/name", Role::Viewer, &[]),
     ("POST", "/k/ID/rotate", Role::Admin, &[]),
     ("GET", "/k/ID/end-grace", Role::Admin, &[]),
     ("POST", "/k/ID/end-grace", Role::Admin, &[]),

@@ -67,6 +67,7 @@ fn words(action: &str) -> String {
         "session.prove" => "confirmed a sign-in",
         "session.end" => "signed out",
         "passkey.add" => "added a passkey",
+        "passkey.rename" => "renamed a passkey",
         "passkey.remove" => "removed a passkey",
         "token.create" => "made a token",
         "token.revoke" => "revoked a token",
@@ -172,7 +173,7 @@ const KINDS: &[(&str, &str, &[&str])] = &[
     ("member", "Members", &["member.set", "member.remove"]),
     ("link", "Links", &["link.create", "link.withdraw"]),
     ("session", "Sign-ins", &["session.begin", "session.prove", "session.end"]),
-    ("passkey", "Passkeys", &["passkey.add", "passkey.remove"]),
+    ("passkey", "Passkeys", &["passkey.add", "passkey.rename", "passkey.remove"]),
     ("token", "Tokens", &["token.create", "token.revoke"]),
 ];
 
@@ -312,7 +313,6 @@ async fn actors(team: &TeamVisit) -> Result<Vec<String>> {
     Ok(actors)
 }
 
-/// Shows the log of the team.
 /// Returns the name of the actor that a filter has, if it finds the same actor.
 async fn actor_name(list: &List, actor: String) -> Result<String> {
     let names = names(list, core::slice::from_ref(&actor)).await?;
@@ -320,6 +320,7 @@ async fn actor_name(list: &List, actor: String) -> Result<String> {
     Ok(name.cloned().unwrap_or(actor))
 }
 
+/// Shows the log of the team.
 pub(super) async fn show(team: TeamVisit, parameters: Parameters) -> Result<Response, Stop> {
     let visit = &team.visit;
     let list = visit.page.list();
@@ -392,8 +393,8 @@ fn csv_lines(lines: Vec<LogLine>) -> String {
             line.address,
             line.action,
             line.key_id,
-            line.detail,
             line.key_name,
+            line.detail,
         ];
         text.push_str(&cells.map(|cell| quoted(&cell)).join(","));
         text.push_str("\r\n");
