@@ -786,9 +786,9 @@ async fn removed_member_loses_the_sessions_and_the_keys_stay() {
         browser.post("/team/remove", &[("user", "2")]).await.expect(409).shows("no owner");
         let fields = [("user", "2"), ("role", "viewer")];
         browser.post("/team/role", &fields).await.expect(409).shows("no owner");
-        let fields = [("user", "owner"), ("role", "viewer")];
+        let fields = [("user", "owner"), ("role", "viewer"), ("again", "on")];
         let page = browser.post("/team/invite", &fields).await.expect(200);
-        page.shows("signs in once as viewer").hides("is a member already");
+        page.shows("signs in once as owner");
         browser.get("/team").await.expect(200).shows("<option selected>owner</option>");
     }
 }
@@ -798,9 +798,20 @@ async fn invitation_of_a_member_keeps_the_role() {
     let portal = Portal::new().await;
     let mut viewer = portal.signed_in(Role::Viewer).await;
     let mut owner = portal.signed_in(Role::Owner).await;
-    let fields = [("user", "viewer"), ("role", "admin")];
+    // For more than the role of the member, and for less.
+    owner.get("/team").await.expect(200).hides("Links that are not used yet");
+    for role in ["admin", "viewer"] {
+        let fields = [("user", "viewer"), ("role", role)];
+        let page = owner.post("/team/invite", &fields).await.expect(409);
+        let page = page.shows("is a member already").shows("with the role viewer since");
+        let is_other = page.text.contains("A link does not change the role of a member");
+        assert_eq!(is_other, role == "admin", "{}", page.text);
+    }
+    owner.get("/team").await.expect(200).hides("Links that are not used yet");
+    let fields = [("user", "viewer"), ("role", "admin"), ("again", "on")];
     let page = owner.post("/team/invite", &fields).await.expect(200);
-    page.shows("is a member already, as viewer").shows("signs in once as viewer");
+    let link = page.secret();
+    page.shows("signs in once as viewer");
     let page = owner.get("/team").await.expect(200);
     page.shows("<td data-label=\"Role\">viewer</td><td data-label=\"Ends\">");
     viewer.get("/new").await.expect(403);
@@ -808,6 +819,54 @@ async fn invitation_of_a_member_keeps_the_role() {
 
 #[tokio::test]
 async fn new_role_holds_in_open_sessions() {
+    // The session has the role of the member, also if that changes.
+    let mut other = portal.browser();
+    other.post("/in", &[("code", &link)]).await.expect(303);
+    owner.post("/team/role", &[("user", "1"), ("role", "admin")]).await.expect(303);
+    other.get("/me").await.expect(200).shows("viewer, admin");
+    // A link of a program may be for less, and the page says so.
+    let link = portal.code(Some("viewer"), Role::Viewer).await;
+    let mut lesser = portal.browser();
+    lesser.post("/in", &[("code", link.expose())]).await.expect(303);
+    lesser.get("/me").await.expect(200).shows("by its link; yours is admin");
+}
+
+#[tokio::test]
+async fn members_show_when_they_joined_and_were_seen() {
+    let portal = Portal::new().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    let fields = [("user", "bob"), ("role", "member")];
+    let link = owner.post("/team/invite", &fields).await.expect(200).secret();
+    let line = |page: &Answer, name: &str| {
+        let lines = page.text.split("<tr>");
+        let begin = format!("<th scope=\"row\" data-label=\"Name\"><bdi>{name}</bdi>");
+        let found: Vec<_> = lines.filter(|line| line.starts_with(&begin)).collect();
+        assert_eq!(found.len(), 1, "{}", page.text);
+        found[0].split("</tr>").next().unwrap().to_owned()
+    };
+    let team = owner.get("/team").await.expect(200);
+    let bob = line(&team, "bob");
+    assert!(bob.contains(">not yet</span> <small>link until ") && bob.contains(">never</td>"));
+    let own = line(&team, "owner");
+    assert!(own.contains(">just now</time>") && !own.contains("not yet"), "{own}");
+    // Another invitation asks first, and says that the first one is still valid.
+    let page = owner.post("/team/invite", &fields).await.expect(409);
+    page.shows("has not signed in yet").shows("stays valid beside a new one");
+
+    let mut bob = portal.browser();
+    bob.post("/in", &[("code", &link)]).await.expect(303);
+    set_ahead(7200);
+    bob.get("").await.expect(200);
+    set_ahead(7200 + 180);
+    let team = owner.get("/team").await.expect(200);
+    let (bob, own) = (line(&team, "bob"), line(&team, "owner"));
+    assert!(bob.contains(">3 minutes ago</time>") && !bob.contains("not yet"), "{bob}");
+    assert!(own.contains(">just now</time>"), "{own}");
+    let members = portal.site.list.members(portal.team).await.unwrap();
+    let bob = members.iter().find(|member| member.name == "bob").unwrap();
+    assert!(bob.joined.is_some() && bob.joined < bob.seen, "{bob:?}");
+    // Who is removed and added again has not joined.
+    owner.post("/team/remove", &[("user", &bob.user.to_string())]).await.expect(403);
     let portal = Portal::new().await;
     let mut viewer = portal.signed_in(Role::Viewer).await;
     let mut owner = portal.signed_in(Role::Owner).await;
@@ -828,6 +887,7 @@ async fn invitation_is_shown_once_and_signs_in() {
     set_ahead(72 * 3600 - 60);
     let mut bob = portal.browser();
     bob.post("/in", &[("code", &link)]).await.expect(303);
+    page.shows("and presses <i>Sign in</i> first").hides("The first person who opens it");
     bob.get("").await.expect(200).shows("bob@example.com, member");
 }
 
@@ -1018,7 +1078,17 @@ async fn use_of_a_team_is_read_alone_by_a_script() {
     portal.add_hour(&key, i64::try_from(now().unix_s()).unwrap(), [1234, 5, 0]).await;
     let request = Request::get("/keys/team").header("HX-Request-Type", "partial");
     let part = viewer.send(request.body(Body::empty()).unwrap()).await.expect(200);
-    part.shows(">1,234</td>").shows(">5</td>").shows("id=\"team-use\"").hides("Members");
+    let part = part.shows(">1,234</td>").shows(">5</td>").shows("id=\"team-use\"");
+    let part = part.shows("aria-label=\"1,234 requests admitted, 5 denied\"").hides("Members");
+    let table = part.text.split("<tbody>").nth(1).unwrap().split("</tbody>").next().unwrap();
+    assert_eq!(table.matches("<tr>").count(), 24);
+    // The buckets of an hour that several keys used are added.
+    let second = portal.key().await;
+    portal.add_hour(&second, i64::try_from(now().unix_s()).unwrap(), [6, 0, 0]).await;
+    let page = viewer.get("/team").await.expect(200);
+    page.shows("<b>1,240</b> admitted").shows("most in a bar: 1,245");
+    let page = viewer.get("/team?range=30d").await.expect(200);
+    page.shows("No request in the last 30 days").shows("hx-get=\"/keys/team?range=30d\"");
 }
 
 #[tokio::test]
