@@ -48,7 +48,7 @@ use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get, post};
 
-pub use self::state::{Page, Settings};
+pub use self::state::{LinkCommand, Page, Settings};
 
 #[cfg(not(feature = "passkeys"))]
 use self::no_passkeys as passkeys;

@@ -20,7 +20,7 @@ use browser::{Answer, encoded, exchange};
 use keytally::{Timestamp, now};
 use keytally_keys::codes::Code;
 use keytally_keys::keys::KeyFilter;
-use keytally_keys::page::{Page, Settings, router};
+use keytally_keys::page::{LinkCommand, Page, Settings, router};
 use keytally_keys::roles::Role;
 use sqlx::Connection as _;
 use support::{Site, creation, operator};
@@ -40,6 +40,9 @@ fn clock() -> Timestamp {
 
 /// Tests that move the clock, and those that read it, take turns.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// The command that makes a link to the page.
+const LINK_COMMAND: &str = "keytally keys link --data /srv/api";
 
 /// A list with its page.
 struct Portal {
@@ -98,6 +101,7 @@ impl Portal {
             public_url: public_url.to_owned(),
             base_path: base_path.to_owned(),
             example_url: format!("{public_url}/api/v1/contacts"),
+            link_command: LinkCommand { line: LINK_COMMAND.to_owned(), variables: Vec::new() },
             clock,
         };
         let routes = router(Page::new(site.list.clone(), settings).unwrap()).unwrap();
@@ -180,7 +184,7 @@ async fn link_signs_in_once_and_only_by_post() {
     let away = browser.get("").await.expect(303);
     assert_eq!(away.header("location"), "/keys/in");
     // A program that previews the link does not use it up.
-    browser.get("/in").await.expect(200).shows("keytally keys link");
+    browser.get("/in").await.expect(200).shows(LINK_COMMAND);
     let code = portal.code(Some("ann"), Role::Viewer).await;
     let answer = browser.post("/in", &[("code", code.expose())]).await.expect(303);
     let cookie = answer.header("set-cookie").to_owned();
@@ -700,18 +704,18 @@ const ROUTES: [Route; 32] = [
     ("GET", "/k/ID", Role::Viewer, &[]),
     ("GET", "/team", Role::Viewer, &[]),
     ("GET", "/log", Role::Viewer, &[]),
+    ("POST", "/log", Role::Viewer, &[]),
     ("GET", "/log.csv", Role::Viewer, &[]),
     ("GET", "/me", Role::Viewer, &[]),
     ("POST", "/me/seen", Role::Viewer, &[("seq", "1")]),
     ("POST", "/me/passkey/new", Role::Viewer, &[]),
-    ("POST", "/log", Role::Viewer, &[]),
     ("POST", "/me/passkey", Role::Viewer, &[]),
+    ("GET", "/me/passkey/name", Role::Viewer, &[]),
+    ("POST", "/me/passkey/name", Role::Viewer, &[]),
     ("POST", "/me/passkey/remove", Role::Viewer, &[]),
     ("GET", "/new", Role::Member, &[]),
     ("POST", "/new", Role::Member, &[]),
     ("GET", "/k/ID/rotate", Role::Admin, &[]),
-    ("GET", "/me/passkey/name", Role::Viewer, &[]),
-    ("POST", "/me/passkey/name", Role::Viewer, &[]),
     ("POST", "/k/ID/rotate", Role::Admin, &[]),
     ("GET", "/k/ID/end-grace", Role::Admin, &[]),
     ("POST", "/k/ID/end-grace", Role::Admin, &[]),
@@ -815,10 +819,6 @@ async fn invitation_of_a_member_keeps_the_role() {
     let page = owner.get("/team").await.expect(200);
     page.shows("<td data-label=\"Role\">viewer</td><td data-label=\"Ends\">");
     viewer.get("/new").await.expect(403);
-}
-
-#[tokio::test]
-async fn new_role_holds_in_open_sessions() {
     // The session has the role of the member, also if that changes.
     let mut other = portal.browser();
     other.post("/in", &[("code", &link)]).await.expect(303);
@@ -867,6 +867,10 @@ async fn members_show_when_they_joined_and_were_seen() {
     assert!(bob.joined.is_some() && bob.joined < bob.seen, "{bob:?}");
     // Who is removed and added again has not joined.
     owner.post("/team/remove", &[("user", &bob.user.to_string())]).await.expect(403);
+}
+
+#[tokio::test]
+async fn new_role_holds_in_open_sessions() {
     let portal = Portal::new().await;
     let mut viewer = portal.signed_in(Role::Viewer).await;
     let mut owner = portal.signed_in(Role::Owner).await;
@@ -883,12 +887,108 @@ async fn invitation_is_shown_once_and_signs_in() {
     let page = owner.post("/team/invite", &fields).await.expect(200);
     let link = page.secret();
     assert!(link.starts_with("http://localhost:8080/keys/in#"), "{link}");
+    page.shows("and presses <i>Sign in</i> first").hides("The first person who opens it");
     owner.get("/team").await.shows("bob@example.com").hides(link.split_once('#').unwrap().1);
     set_ahead(72 * 3600 - 60);
     let mut bob = portal.browser();
     bob.post("/in", &[("code", &link)]).await.expect(303);
-    page.shows("and presses <i>Sign in</i> first").hides("The first person who opens it");
+    let lifetimes = "n invitation for 72 hours, any other link for 10 minutes";
+    bob.get("/in").await.expect(200).shows(lifetimes);
     bob.get("").await.expect(200).shows("bob@example.com, member");
+    let page = portal.browser().post("/in", &[("code", &link)]).await.expect(403);
+    page.shows("n invitation is valid for 72 hours, any other link for 10 minutes");
+}
+
+#[tokio::test]
+async fn command_for_a_link_is_shown_to_those_who_may_see_paths() {
+    let portal = Portal::new().await;
+    portal.browser().get("/in").await.expect(200).shows(LINK_COMMAND);
+    let mut operator = portal.signed_in(Role::Operator).await;
+    let mut member = portal.signed_in(Role::Owner).await;
+    set_ahead(601);
+    let name = [("name", "New")];
+    let page = operator.post("/team/rename", &name).await.expect(403);
+    page.shows(&format!("<code>{LINK_COMMAND}</code>"));
+    let page = member.post("/team/rename", &name).await.expect(403);
+    page.shows(&format!("<code>{LINK_COMMAND} --team 1 --user owner</code>"));
+    drop((operator, member));
+    drop(portal);
+
+    // Other machines reach this page, so a visitor does not see paths of the machine.
+    let portal = Portal::with("https://keys.example", "").await;
+    let page = portal.browser().get("/in").await.expect(200).hides("/srv/api");
+    page.shows("keytally keys link --data FOLDER").shows("<code>--pepper-file</code>");
+    let mut operator = portal.signed_in(Role::Operator).await;
+    let mut member = portal.signed_in(Role::Owner).await;
+    set_ahead(601);
+    let page = operator.post("/team/rename", &name).await.expect(403);
+    page.shows(&format!("<code>{LINK_COMMAND}</code>"));
+    let page = member.post("/team/rename", &name).await.expect(403).hides("/srv/api");
+    page.shows("An owner of the team makes a link for you");
+}
+
+#[tokio::test]
+async fn every_date_without_script_is_labelled_utc() {
+    let portal = Portal::new().await;
+    let id = portal.key().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    portal.add_hour(&id, i64::try_from(now().unix_s()).unwrap(), [10, 2, 1]).await;
+    browser.post("/team/invite", &[("user", "bob"), ("role", "member")]).await.expect(200);
+    let form_id = browser.get(&format!("/k/{id}/rotate")).await.expect(200).field("form_id");
+    let fields = [("form_id", &*form_id), ("grace", "86400")];
+    browser.post(&format!("/k/{id}/rotate"), &fields).await.expect(200);
+    portal.mark_used(id.parse().unwrap()).await;
+    let at = format!("/k/{id}");
+    let mut found = 0;
+    for path in [
+        "",
+        "/team",
+        "/log",
+        "/log?from=2026-01-01",
+        "/me",
+        &at,
+        &format!("{at}/edit"),
+        &format!("{at}/rotate"),
+        &format!("{at}/end-grace"),
+        &format!("{at}/revoke"),
+        &format!("/bulk?id={id}"),
+    ] {
+        let page = browser.get(path).await.expect(200);
+        let page = page.shows("<small data-zone>Dates and times are in UTC.</small>");
+        // A date is in an element for times, which names UTC, or says how long ago it was.
+        let mut outside = String::new();
+        let mut rest = &*page.text;
+        while let Some((before, after)) = rest.split_once("<time ") {
+            outside.push_str(before);
+            let (element, after) = after.split_once("</time>").unwrap();
+            let (attributes, text) = element.split_once('>').unwrap();
+            assert!(attributes.starts_with("datetime=\"20"), "{path}: {attributes}");
+            let is_relative = text.ends_with(" ago") || text == "just now";
+            assert!(text.ends_with(" UTC") || is_relative, "{path}: {text}");
+            found += 1;
+            rest = after;
+        }
+        outside.push_str(rest);
+        let outside = outside.replace("value=\"2026-01-01\"", "").replace("from=2026-01-01", "");
+        assert!(!outside.contains("\n20") && !outside.contains(">20"), "{path}: {outside}");
+    }
+    assert!(found > 50, "{found}");
+}
+
+#[tokio::test]
+async fn proof_of_a_session_that_ended_is_not_used_up() {
+    let portal = Portal::new().await;
+    let browser = portal.signed_in(Role::Owner).await;
+    let list = &portal.site.list;
+    let token = browser.cookie.split_once('=').unwrap().1;
+    let session = list.session(&Code::from_text(token), now()).await.unwrap().unwrap();
+    list.end_session(session.clone(), session.actor(None), now()).await.unwrap();
+    let code = portal.code(Some("owner"), Role::Owner).await;
+    let again = Code::from_text(code.expose());
+    let origin = keytally_keys::sessions::Origin::default();
+    let error = list.prove(session, again, origin, now()).await.unwrap_err();
+    assert_eq!(error.to_string(), "your session ended meanwhile; sign in again");
+    portal.browser().post("/in", &[("code", code.expose())]).await.expect(303);
 }
 
 #[tokio::test]
@@ -1276,42 +1376,6 @@ async fn log_is_filtered_on_the_page_and_in_the_file() {
 }
 
 #[tokio::test]
-async fn token_has_its_name_in_the_log_and_the_list() {
-    let portal = Portal::new().await;
-    let list = &portal.site.list;
-    let (_, token) =
-        list.create_token(Some(portal.team), Role::Owner, "backend", operator()).await.unwrap();
-    let actor = keytally_keys::roles::Actor::token(token.token.parse().unwrap(), None);
-    let caller = keytally_keys::change::Caller { actor, ..operator() };
-    list.create_key(creation(portal.team), caller).await.unwrap();
-    let mut viewer = portal.signed_in(Role::Viewer).await;
-    viewer.get("").await.expect(200).shows("by <bdi>token backend</bdi>");
-    let link = format!("<a href=\"/keys/log?actor=token%20{}\">", token.token);
-    viewer.get("/log").await.expect(200).shows(&format!("{link}<bdi>token backend</bdi></a>"));
-}
-
-#[tokio::test]
-async fn log_file_has_all_entries_and_pages_keep_the_filter() {
-    let portal = Portal::new().await;
-    let mut owner = portal.signed_in(Role::Owner).await;
-    for number in 0..1003 {
-        let name = format!("Name {number}");
-        portal.site.list.rename_team(portal.team, &name, operator()).await.unwrap();
-    }
-    let file = owner.get("/log.csv?what=team.rename").await.expect(200);
-    let lines: BTreeSet<_> = file.text.lines().skip(1).collect();
-    assert_eq!(lines.len(), 1003);
-    let (mut path, mut found) = ("/log?what=team.rename&actor=operator".to_owned(), 0);
-    loop {
-        let page = owner.get(&path).await.expect(200);
-        found += page.text.matches("renamed the team</td>").count();
-        assert!(!page.text.contains("signed in</td>"));
-        let Some(next) = page.text.split("rel=\"next\" href=\"/keys").nth(1) else { break };
-        path = next.split('"').next().unwrap().replace("&#38;", "&");
-    }
-    assert_eq!(found, 1003);
-}
-#[tokio::test]
 async fn log_names_people_and_keys() {
     let portal = Portal::new().await;
     let id = portal.key().await;
@@ -1405,3 +1469,39 @@ async fn day_of_a_filter_begins_and_ends_in_its_zone() {
     owner.get("/log?from=2027-01-31x").await.expect(400).shows("must be a day");
 }
 
+#[tokio::test]
+async fn token_has_its_name_in_the_log_and_the_list() {
+    let portal = Portal::new().await;
+    let list = &portal.site.list;
+    let (_, token) =
+        list.create_token(Some(portal.team), Role::Owner, "backend", operator()).await.unwrap();
+    let actor = keytally_keys::roles::Actor::token(token.token.parse().unwrap(), None);
+    let caller = keytally_keys::change::Caller { actor, ..operator() };
+    list.create_key(creation(portal.team), caller).await.unwrap();
+    let mut viewer = portal.signed_in(Role::Viewer).await;
+    viewer.get("").await.expect(200).shows("by <bdi>token backend</bdi>");
+    let link = format!("<a href=\"/keys/log?actor=token%20{}\">", token.token);
+    viewer.get("/log").await.expect(200).shows(&format!("{link}<bdi>token backend</bdi></a>"));
+}
+
+#[tokio::test]
+async fn log_file_has_all_entries_and_pages_keep_the_filter() {
+    let portal = Portal::new().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    for number in 0..1003 {
+        let name = format!("Name {number}");
+        portal.site.list.rename_team(portal.team, &name, operator()).await.unwrap();
+    }
+    let file = owner.get("/log.csv?what=team.rename").await.expect(200);
+    let lines: BTreeSet<_> = file.text.lines().skip(1).collect();
+    assert_eq!(lines.len(), 1003);
+    let (mut path, mut found) = ("/log?what=team.rename&actor=operator".to_owned(), 0);
+    loop {
+        let page = owner.get(&path).await.expect(200);
+        found += page.text.matches("renamed the team</td>").count();
+        assert!(!page.text.contains("signed in</td>"));
+        let Some(next) = page.text.split("rel=\"next\" href=\"/keys").nth(1) else { break };
+        path = next.split('"').next().unwrap().replace("&#38;", "&");
+    }
+    assert_eq!(found, 1003);
+}

@@ -30,7 +30,7 @@ use keytally::{Timestamp, now, pepper};
 use keytally_keys::database::Database;
 use keytally_keys::list::List;
 use keytally_keys::log::Filter;
-use keytally_keys::page::{Page, Settings, router};
+use keytally_keys::page::{LinkCommand, Page, Settings, router};
 use keytally_keys::roles::Role;
 use keytally_keys::{open, transfer};
 use serde_json::{Value, json};
@@ -66,6 +66,7 @@ fn page(list: &List, public_url: &str) -> Router {
         public_url: public_url.to_owned(),
         base_path: String::new(),
         example_url: format!("{public_url}/api/v1/contacts"),
+        link_command: LinkCommand::default(),
         clock,
     };
     router(Page::new(list.clone(), settings).unwrap()).unwrap()
@@ -613,7 +614,6 @@ async fn removed_passkey_signs_in_no_longer() {
 }
 
 #[tokio::test]
-#[tokio::test]
 async fn passkey_is_renamed_by_its_member_alone() {
     let portal = Portal::new().await;
     let (mut ann, mut device) = portal.with_passkey("ann").await;
@@ -643,6 +643,7 @@ async fn passkey_is_renamed_by_its_member_alone() {
     portal.browser().sign_in(&mut device).await.expect(303);
 }
 
+#[tokio::test]
 async fn counter_that_goes_back_is_refused() {
     let portal = Portal::new().await;
     let (_, mut device) = portal.with_passkey("ann").await;
