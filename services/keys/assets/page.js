@@ -14,7 +14,7 @@
   // A link that is opened on this page changes the address and does not load the page again.
   addEventListener("hashchange", take);
 
-  // One rule for every date: the reader's zone, which the foot of the page names. Its title has UTC.
+  // One rule for every date: the reader's zone, which the foot of the page names.
   const localize = (root) => {
     for (const time of all("time[datetime]:not([data-done])", root)) {
       const at = new Date(time.dateTime);
@@ -29,8 +29,9 @@
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone ?? "UTC";
   const parts = new Intl.DateTimeFormat("en", { timeZoneName: "shortOffset" }).formatToParts();
   const { value: now } = parts.find(({ type }) => type === "timeZoneName");
+  const what = zone === "UTC" ? zone : `${zone} (${now.replace("GMT", "UTC")} now)`;
   for (const named of all("[data-zone]")) {
-    named.textContent = `Dates and times are in the time zone of your browser, ${zone} (${now.replace("GMT", "UTC")} now).`;
+    named.textContent = `Dates and times are in the time zone of your browser, ${what}.`;
   }
   // A day that is chosen begins and ends in the reader's zone: its offset is sent with it. One that
   // came with the page keeps its own.

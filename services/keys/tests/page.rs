@@ -824,7 +824,7 @@ async fn invitation_of_a_member_keeps_the_role() {
     other.post("/in", &[("code", &link)]).await.expect(303);
     owner.post("/team/role", &[("user", "1"), ("role", "admin")]).await.expect(303);
     other.get("/me").await.expect(200).shows("viewer, admin");
-    // A link of a program may be for less, and the page says so.
+    // A link of a program may be for less, and the page shows both roles.
     let link = portal.code(Some("viewer"), Role::Viewer).await;
     let mut lesser = portal.browser();
     lesser.post("/in", &[("code", link.expose())]).await.expect(303);
@@ -1388,7 +1388,9 @@ async fn log_names_people_and_keys() {
     let fields = [("form_id", &*form_id), ("grace", "86400")];
     owner.post(&format!("/k/{id}/rotate"), &fields).await.expect(200);
     let page = owner.get("/log").await.expect(200).hides("86400").hides("user 2");
-    let page = page.shows("<bdi>Zoë Baker is viewer</bdi>").shows("<bdi>Zoë Baker is member</bdi>");
+    let page = page
+        .shows("<bdi>Zoë Baker has the role viewer</bdi>")
+        .shows("<bdi>Zoë Baker has the role member</bdi>");
     let page = page.shows("<bdi>for Zoë Baker as member</bdi>");
     let page = page.shows("<bdi>the old secret is valid for 1 day</bdi>");
     page.shows(&format!("<bdi>billing</bdi> <code>{id}</code></a>"));

@@ -637,7 +637,7 @@ async fn passkey_is_renamed_by_its_member_alone() {
     ann.get("/me?done=renamed").await.expect(200).shows("<bdi>Phone</bdi>").hides("Laptop");
     let renamed = ("passkey.rename".to_owned(), "Laptop, now Phone".to_owned());
     assert_eq!(portal.actions().await[0], renamed);
-    // The same name again is no change.
+    // The same name again changes nothing.
     ann.post("/me/passkey/name", &fields).await.expect(303);
     assert_eq!(portal.actions().await[0], renamed);
     portal.browser().sign_in(&mut device).await.expect(303);

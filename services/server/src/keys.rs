@@ -150,8 +150,8 @@ impl KeysOptions {
         }
     }
 
-    /// Returns the command that makes a link to the page, which works in any folder of this machine.
-    /// It has no secret: what has one stays in the environment.
+    /// Returns the command that makes a link to the page, which works in any folder of this
+    /// machine. It has no secret: what has one stays in the environment.
     ///
     /// # Errors
     /// If the working folder of the service was removed.

@@ -99,6 +99,10 @@ fn detail(entry: Entry, names: &BTreeMap<String, String>) -> String {
     let len =
         if action.starts_with("token.") { subject.len() - "token ".len() } else { subject.len() };
     let rest = entry.detail.get(len..).unwrap_or_default();
+    let rest = match action {
+        "member.set" => rest.replacen(" is ", " has the role ", 1),
+        _ => rest.to_owned(),
+    };
     let name = names.get(&subject).map_or(&*subject, |name| name);
     let name = name.strip_prefix("token ").unwrap_or(name);
     format!("{}{name}{rest}", if action == "link.create" { "for " } else { "" })
