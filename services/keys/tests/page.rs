@@ -849,9 +849,9 @@ async fn members_show_when_they_joined_and_were_seen() {
     assert!(bob.contains(">not yet</span> <small>link until ") && bob.contains(">never</td>"));
     let own = line(&team, "owner");
     assert!(own.contains(">just now</time>") && !own.contains("not yet"), "{own}");
-    // Another invitation asks first, and says that the first one is still valid.
+    // Another invitation needs a confirmation, which says that the first one is still valid.
     let page = owner.post("/team/invite", &fields).await.expect(409);
-    page.shows("has not signed in yet").shows("stays valid beside a new one");
+    page.shows("has not signed in yet").shows("A new one does not end it");
 
     let mut bob = portal.browser();
     bob.post("/in", &[("code", &link)]).await.expect(303);
@@ -887,7 +887,7 @@ async fn invitation_is_shown_once_and_signs_in() {
     let page = owner.post("/team/invite", &fields).await.expect(200);
     let link = page.secret();
     assert!(link.starts_with("http://localhost:8080/keys/in#"), "{link}");
-    page.shows("and presses <i>Sign in</i> first").hides("The first person who opens it");
+    page.shows("who opens it and presses <i>Sign in</i> is").hides("who opens it is signed in");
     owner.get("/team").await.shows("bob@example.com").hides(link.split_once('#').unwrap().1);
     set_ahead(72 * 3600 - 60);
     let mut bob = portal.browser();
@@ -928,7 +928,7 @@ async fn command_for_a_link_is_shown_to_those_who_may_see_paths() {
 }
 
 #[tokio::test]
-async fn every_date_without_script_is_labelled_utc() {
+async fn every_date_without_script_is_labeled_utc() {
     let portal = Portal::new().await;
     let id = portal.key().await;
     let mut browser = portal.signed_in(Role::Owner).await;

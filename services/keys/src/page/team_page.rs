@@ -293,7 +293,7 @@ struct Invited {
     ends: Moment,
 }
 
-/// The page that asks before a further link of a member is made.
+/// The page that requests a confirmation before a further link of a member is made.
 #[derive(Template)]
 #[template(path = "member_again.html")]
 struct MemberAgain {
@@ -306,8 +306,8 @@ struct MemberAgain {
     link_ends: Option<Moment>,
 }
 
-/// Returns the page that asks before a further link of a member is made.
-async fn ask_again(team: &TeamVisit, member: Member, role: Role) -> Result<Response, Stop> {
+/// Returns the page that requests a confirmation before a further link of a member is made.
+async fn confirm_again(team: &TeamVisit, member: Member, role: Role) -> Result<Response, Stop> {
     let visit = &team.visit;
     let links = visit.page.list().open_links(team.team_id, visit.now).await?;
     let its = links.iter().filter(|link| link.user == member.name);
@@ -334,7 +334,7 @@ pub(super) async fn invite(mut team: TeamVisit, fields: Fields) -> Result<Respon
     let members = team.visit.page.list().members(team.team_id).await?;
     if let Some(member) = members.into_iter().find(|member| member.name == user) {
         if !fields.is_on("again") {
-            return ask_again(&team, member, role).await;
+            return confirm_again(&team, member, role).await;
         }
         role = Role::of_team("role", &member.role)?;
     }

@@ -24,7 +24,7 @@ impl Moment {
         format!("{date} {} UTC", time.get(1..6).unwrap_or_default())
     }
 
-    /// Returns the day, for a place without room for the time.
+    /// Returns the day alone, for columns without room for the time.
     pub(super) fn day(self) -> Day {
         Day(self)
     }

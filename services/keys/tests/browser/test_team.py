@@ -15,7 +15,7 @@ def invite(page, service, name, role):
     page.click("text=Make the invitation")
 
 
-def test_second_invitation_asks_and_keeps_the_role(service, open_page, has_script):
+def test_second_invitation_needs_a_confirmation_and_keeps_the_role(service, open_page, has_script):
     page = open_page(java_script_enabled=has_script)
     sign_in(page, service)
     invite(page, service, "ann@example.com", "viewer")
