@@ -14,19 +14,48 @@
   // A link that is opened on this page changes the address and does not load the page again.
   addEventListener("hashchange", take);
 
+  // One rule for every date: the reader's zone, which the foot of the page names.
   const localize = (root) => {
     for (const time of all("time[datetime]:not([data-done])", root)) {
       const at = new Date(time.dateTime);
       const text = at.toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
-      if (time.title) time.title = text;
-      else {
-        time.title = time.textContent;
-        time.textContent = text;
-      }
+      if ("day" in time.dataset) time.textContent = at.toLocaleDateString([], { dateStyle: "medium" });
+      else if (!time.title) time.textContent = text;
+      time.title = `${text} (${at.toISOString().slice(0, 16).replace("T", " ")} UTC)`;
       time.dataset.done = "";
     }
   };
   localize(document);
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone ?? "UTC";
+  const parts = new Intl.DateTimeFormat("en", { timeZoneName: "shortOffset" }).formatToParts();
+  const { value: now } = parts.find(({ type }) => type === "timeZoneName");
+  const what = zone === "UTC" ? zone : `${zone} (${now.replace("GMT", "UTC")} now)`;
+  for (const named of all("[data-zone]")) {
+    named.textContent = `Dates and times are in the time zone of your browser, ${what}.`;
+  }
+  // A day that is chosen begins and ends in the reader's zone: its offset is sent with it. One that
+  // came with the page keeps its own.
+  for (const input of all("input[data-offset]")) {
+    const { offset } = input.dataset;
+    const local = () => {
+      const [year, month, day] = input.value.split("-").map(Number);
+      const minutes = -new Date(year, month - 1, day + ("ends" in input.dataset ? 1 : 0)).getTimezoneOffset();
+      const two = (number) => String(Math.trunc(number)).padStart(2, "0");
+      const size = Math.abs(minutes);
+      return minutes ? `${minutes < 0 ? "-" : "+"}${two(size / 60)}:${two(size % 60)}` : "";
+    };
+    const isKept = () => input.value === input.defaultValue && input.value !== "" && offset !== local();
+    const label = document.querySelector(`label[for=${input.id}] small`);
+    const written = label.textContent;
+    const say = () => {
+      label.textContent = isKept() ? written : `(${zone})`;
+    };
+    say();
+    input.addEventListener("input", say);
+    input.form.addEventListener("formdata", ({ formData }) => {
+      if (input.value) formData.set(input.name, input.value + (isKept() ? offset : local()));
+    });
+  }
   let open = false;
   document.addEventListener("htmx:before:swap", () => {
     open = document.getElementById("numbers")?.open;

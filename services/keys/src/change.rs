@@ -237,7 +237,11 @@ impl List {
             )?;
             row.rotated_s = Some(time::stored(caller.now));
             row.shown_s = None;
-            Ok((record, format!("the old secret is valid for {grace_s} s"), secret))
+            let detail = match grace_s {
+                0 => "the old secret ended".to_owned(),
+                _ => format!("the old secret is valid for {}", time::exact_length(grace_s)),
+            };
+            Ok((record, detail, secret))
         })
         .await
     }

@@ -48,7 +48,7 @@ use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get, post};
 
-pub use self::state::{Page, Settings};
+pub use self::state::{LinkCommand, Page, Settings};
 
 #[cfg(not(feature = "passkeys"))]
 use self::no_passkeys as passkeys;
@@ -84,7 +84,7 @@ pub fn router<S: Clone + Send + Sync + 'static>(page: Page) -> crate::error::Res
         .route(&at("/team/withdraw"), post(team_page::withdraw))
         .route(&at("/team/role"), post(team_page::set_role))
         .route(&at("/team/remove"), get(team_page::removal).post(team_page::remove))
-        .route(&at("/log"), get(log_page::show))
+        .route(&at("/log"), get(log_page::show).post(log_page::filtered))
         .route(&at("/log.csv"), get(log_page::csv))
         .route(&at("/me"), get(me_page::show))
         .route(&at("/me/end"), post(me_page::end))
@@ -95,6 +95,7 @@ pub fn router<S: Clone + Send + Sync + 'static>(page: Page) -> crate::error::Res
         .route(&at("/passkey/in"), post(passkey_page::sign_in))
         .route(&at("/me/passkey/new"), post(passkey_page::form))
         .route(&at("/me/passkey"), post(passkey_page::add))
+        .route(&at("/me/passkey/name"), get(passkey_page::name_form).post(passkey_page::rename))
         .route(&at("/me/passkey/remove"), post(passkey_page::remove));
     let routes = routes
         .layer(DefaultBodyLimit::max(MAX_FORM_LEN))

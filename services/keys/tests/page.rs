@@ -20,7 +20,7 @@ use browser::{Answer, encoded, exchange};
 use keytally::{Timestamp, now};
 use keytally_keys::codes::Code;
 use keytally_keys::keys::KeyFilter;
-use keytally_keys::page::{Page, Settings, router};
+use keytally_keys::page::{LinkCommand, Page, Settings, router};
 use keytally_keys::roles::Role;
 use sqlx::Connection as _;
 use support::{Site, creation, operator};
@@ -40,6 +40,9 @@ fn clock() -> Timestamp {
 
 /// Tests that move the clock, and those that read it, take turns.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// The command that makes a link to the page.
+const LINK_COMMAND: &str = "keytally keys link --data /srv/api";
 
 /// A list with its page.
 struct Portal {
@@ -98,6 +101,7 @@ impl Portal {
             public_url: public_url.to_owned(),
             base_path: base_path.to_owned(),
             example_url: format!("{public_url}/api/v1/contacts"),
+            link_command: LinkCommand { line: LINK_COMMAND.to_owned(), variables: Vec::new() },
             clock,
         };
         let routes = router(Page::new(site.list.clone(), settings).unwrap()).unwrap();
@@ -180,7 +184,7 @@ async fn link_signs_in_once_and_only_by_post() {
     let away = browser.get("").await.expect(303);
     assert_eq!(away.header("location"), "/keys/in");
     // A program that previews the link does not use it up.
-    browser.get("/in").await.expect(200).shows("keytally keys link");
+    browser.get("/in").await.expect(200).shows(LINK_COMMAND);
     let code = portal.code(Some("ann"), Role::Viewer).await;
     let answer = browser.post("/in", &[("code", code.expose())]).await.expect(303);
     let cookie = answer.header("set-cookie").to_owned();
@@ -245,7 +249,9 @@ async fn session_ends_when_idle_when_old_and_by_its_user() {
     let mut browser = portal.signed_in(Role::Viewer).await;
     let stolen = browser.cookie.clone();
     let out = browser.post("/out", &[]).await.expect(303);
-    assert_eq!(out.header("clear-site-data"), "\"cache\", \"cookies\", \"storage\"");
+    // Cookies and the storage of other products on this host stay.
+    assert_eq!(out.header("clear-site-data"), "\"cache\"");
+    assert!(out.header("set-cookie").starts_with("keytally=;"), "{out:?}");
     browser.cookie = stolen;
     browser.get("").await.expect(303);
 }
@@ -675,7 +681,7 @@ async fn html_in_every_text_is_shown_as_text() {
         assert!(!page.text.contains("<script>"), "{path}: {}", page.text);
     }
     browser.get("").await.shows(escaped);
-    browser.get("/log?key=%3Cscript%3E").await.expect(400).hides("<script>");
+    browser.get("/log?key=%3Cscript%3E").await.expect(200).hides("<script>");
     let mut texts = Vec::new();
     for fields in [
         &[("name", hostile), ("env", hostile)][..],
@@ -693,16 +699,19 @@ async fn html_in_every_text_is_shown_as_text() {
 type Route = (&'static str, &'static str, Role, &'static [(&'static str, &'static str)]);
 
 /// All routes with a session. `ID` is a key of the team.
-const ROUTES: [Route; 29] = [
+const ROUTES: [Route; 32] = [
     ("GET", "", Role::Viewer, &[]),
     ("GET", "/k/ID", Role::Viewer, &[]),
     ("GET", "/team", Role::Viewer, &[]),
     ("GET", "/log", Role::Viewer, &[]),
+    ("POST", "/log", Role::Viewer, &[]),
     ("GET", "/log.csv", Role::Viewer, &[]),
     ("GET", "/me", Role::Viewer, &[]),
     ("POST", "/me/seen", Role::Viewer, &[("seq", "1")]),
     ("POST", "/me/passkey/new", Role::Viewer, &[]),
     ("POST", "/me/passkey", Role::Viewer, &[]),
+    ("GET", "/me/passkey/name", Role::Viewer, &[]),
+    ("POST", "/me/passkey/name", Role::Viewer, &[]),
     ("POST", "/me/passkey/remove", Role::Viewer, &[]),
     ("GET", "/new", Role::Member, &[]),
     ("POST", "/new", Role::Member, &[]),
@@ -781,9 +790,9 @@ async fn removed_member_loses_the_sessions_and_the_keys_stay() {
         browser.post("/team/remove", &[("user", "2")]).await.expect(409).shows("no owner");
         let fields = [("user", "2"), ("role", "viewer")];
         browser.post("/team/role", &fields).await.expect(409).shows("no owner");
-        let fields = [("user", "owner"), ("role", "viewer")];
+        let fields = [("user", "owner"), ("role", "viewer"), ("again", "on")];
         let page = browser.post("/team/invite", &fields).await.expect(200);
-        page.shows("signs in once as viewer").hides("is a member already");
+        page.shows("signs in once as owner");
         browser.get("/team").await.expect(200).shows("<option selected>owner</option>");
     }
 }
@@ -793,12 +802,69 @@ async fn invitation_of_a_member_keeps_the_role() {
     let portal = Portal::new().await;
     let mut viewer = portal.signed_in(Role::Viewer).await;
     let mut owner = portal.signed_in(Role::Owner).await;
-    let fields = [("user", "viewer"), ("role", "admin")];
+    // For more than the role of the member, and for less.
+    owner.get("/team").await.expect(200).hides("Links that are not used yet");
+    for role in ["admin", "viewer"] {
+        let fields = [("user", "viewer"), ("role", role)];
+        let page = owner.post("/team/invite", &fields).await.expect(409);
+        let page = page.shows("is a member already").shows("with the role viewer since");
+        let is_other = page.text.contains("A link does not change the role of a member");
+        assert_eq!(is_other, role == "admin", "{}", page.text);
+    }
+    owner.get("/team").await.expect(200).hides("Links that are not used yet");
+    let fields = [("user", "viewer"), ("role", "admin"), ("again", "on")];
     let page = owner.post("/team/invite", &fields).await.expect(200);
-    page.shows("is a member already, as viewer").shows("signs in once as viewer");
+    let link = page.secret();
+    page.shows("signs in once as viewer");
     let page = owner.get("/team").await.expect(200);
     page.shows("<td data-label=\"Role\">viewer</td><td data-label=\"Ends\">");
     viewer.get("/new").await.expect(403);
+    // The session has the role of the member, also if that changes.
+    let mut other = portal.browser();
+    other.post("/in", &[("code", &link)]).await.expect(303);
+    owner.post("/team/role", &[("user", "1"), ("role", "admin")]).await.expect(303);
+    other.get("/me").await.expect(200).shows("viewer, admin");
+    // A link of a program may be for less, and the page shows both roles.
+    let link = portal.code(Some("viewer"), Role::Viewer).await;
+    let mut lesser = portal.browser();
+    lesser.post("/in", &[("code", link.expose())]).await.expect(303);
+    lesser.get("/me").await.expect(200).shows("by its link; yours is admin");
+}
+
+#[tokio::test]
+async fn members_show_when_they_joined_and_were_seen() {
+    let portal = Portal::new().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    let fields = [("user", "bob"), ("role", "member")];
+    let link = owner.post("/team/invite", &fields).await.expect(200).secret();
+    let line = |page: &Answer, name: &str| {
+        let lines = page.text.split("<tr>");
+        let begin = format!("<th scope=\"row\" data-label=\"Name\"><bdi>{name}</bdi>");
+        let found: Vec<_> = lines.filter(|line| line.starts_with(&begin)).collect();
+        assert_eq!(found.len(), 1, "{}", page.text);
+        found[0].split("</tr>").next().unwrap().to_owned()
+    };
+    let team = owner.get("/team").await.expect(200);
+    let bob = line(&team, "bob");
+    assert!(bob.contains(">not yet</span> <small>link until ") && bob.contains(">never</td>"));
+    let own = line(&team, "owner");
+    assert!(own.contains(">just now</time>") && !own.contains("not yet"), "{own}");
+    // Another invitation needs a confirmation, which says that the first one is still valid.
+    let page = owner.post("/team/invite", &fields).await.expect(409);
+    page.shows("has not signed in yet").shows("A new one does not end it");
+
+    let mut bob = portal.browser();
+    bob.post("/in", &[("code", &link)]).await.expect(303);
+    set_ahead(7200);
+    bob.get("").await.expect(200);
+    set_ahead(7200 + 180);
+    let team = owner.get("/team").await.expect(200);
+    let (bob, own) = (line(&team, "bob"), line(&team, "owner"));
+    assert!(bob.contains(">3 minutes ago</time>") && !bob.contains("not yet"), "{bob}");
+    assert!(own.contains(">just now</time>"), "{own}");
+    let members = portal.site.list.members(portal.team).await.unwrap();
+    let bob = members.iter().find(|member| member.name == "bob").unwrap();
+    assert!(bob.joined.is_some() && bob.joined < bob.seen, "{bob:?}");
 }
 
 #[tokio::test]
@@ -819,11 +885,108 @@ async fn invitation_is_shown_once_and_signs_in() {
     let page = owner.post("/team/invite", &fields).await.expect(200);
     let link = page.secret();
     assert!(link.starts_with("http://localhost:8080/keys/in#"), "{link}");
+    page.shows("who opens it and presses <i>Sign in</i> is").hides("who opens it is signed in");
     owner.get("/team").await.shows("bob@example.com").hides(link.split_once('#').unwrap().1);
     set_ahead(72 * 3600 - 60);
     let mut bob = portal.browser();
     bob.post("/in", &[("code", &link)]).await.expect(303);
+    let lifetimes = "n invitation for 72 hours, any other link for 10 minutes";
+    bob.get("/in").await.expect(200).shows(lifetimes);
     bob.get("").await.expect(200).shows("bob@example.com, member");
+    let page = portal.browser().post("/in", &[("code", &link)]).await.expect(403);
+    page.shows("n invitation is valid for 72 hours, any other link for 10 minutes");
+}
+
+#[tokio::test]
+async fn command_for_a_link_is_shown_to_those_who_may_see_paths() {
+    let portal = Portal::new().await;
+    portal.browser().get("/in").await.expect(200).shows(LINK_COMMAND);
+    let mut operator = portal.signed_in(Role::Operator).await;
+    let mut member = portal.signed_in(Role::Owner).await;
+    set_ahead(601);
+    let name = [("name", "New")];
+    let page = operator.post("/team/rename", &name).await.expect(403);
+    page.shows(&format!("<code>{LINK_COMMAND}</code>"));
+    let page = member.post("/team/rename", &name).await.expect(403);
+    page.shows(&format!("<code>{LINK_COMMAND} --team 1 --user owner</code>"));
+    drop((operator, member));
+    drop(portal);
+
+    // Other machines reach this page, so a visitor does not see paths of the machine.
+    let portal = Portal::with("https://keys.example", "").await;
+    let page = portal.browser().get("/in").await.expect(200).hides("/srv/api");
+    page.shows("keytally keys link --data FOLDER").shows("<code>--pepper-file</code>");
+    let mut operator = portal.signed_in(Role::Operator).await;
+    let mut member = portal.signed_in(Role::Owner).await;
+    set_ahead(601);
+    let page = operator.post("/team/rename", &name).await.expect(403);
+    page.shows(&format!("<code>{LINK_COMMAND}</code>"));
+    let page = member.post("/team/rename", &name).await.expect(403).hides("/srv/api");
+    page.shows("An owner of the team makes a link for you");
+}
+
+#[tokio::test]
+async fn every_date_without_script_is_labeled_utc() {
+    let portal = Portal::new().await;
+    let id = portal.key().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    portal.add_hour(&id, i64::try_from(now().unix_s()).unwrap(), [10, 2, 1]).await;
+    browser.post("/team/invite", &[("user", "bob"), ("role", "member")]).await.expect(200);
+    let form_id = browser.get(&format!("/k/{id}/rotate")).await.expect(200).field("form_id");
+    let fields = [("form_id", &*form_id), ("grace", "86400")];
+    browser.post(&format!("/k/{id}/rotate"), &fields).await.expect(200);
+    portal.mark_used(id.parse().unwrap()).await;
+    let at = format!("/k/{id}");
+    let mut found = 0;
+    for path in [
+        "",
+        "/team",
+        "/log",
+        "/log?from=2026-01-01",
+        "/me",
+        &at,
+        &format!("{at}/edit"),
+        &format!("{at}/rotate"),
+        &format!("{at}/end-grace"),
+        &format!("{at}/revoke"),
+        &format!("/bulk?id={id}"),
+    ] {
+        let page = browser.get(path).await.expect(200);
+        let page = page.shows("<small data-zone>Dates and times are in UTC.</small>");
+        // A date is in an element for times, which names UTC, or says how long ago it was.
+        let mut outside = String::new();
+        let mut rest = &*page.text;
+        while let Some((before, after)) = rest.split_once("<time ") {
+            outside.push_str(before);
+            let (element, after) = after.split_once("</time>").unwrap();
+            let (attributes, text) = element.split_once('>').unwrap();
+            assert!(attributes.starts_with("datetime=\"20"), "{path}: {attributes}");
+            let is_relative = text.ends_with(" ago") || text == "just now";
+            assert!(text.ends_with(" UTC") || is_relative, "{path}: {text}");
+            found += 1;
+            rest = after;
+        }
+        outside.push_str(rest);
+        let outside = outside.replace("value=\"2026-01-01\"", "").replace("from=2026-01-01", "");
+        assert!(!outside.contains("\n20") && !outside.contains(">20"), "{path}: {outside}");
+    }
+    assert!(found > 50, "{found}");
+}
+
+#[tokio::test]
+async fn proof_of_a_session_that_ended_is_not_used_up() {
+    let portal = Portal::new().await;
+    let browser = portal.signed_in(Role::Owner).await;
+    let list = &portal.site.list;
+    let token = browser.cookie.split_once('=').unwrap().1;
+    let session = list.session(&Code::from_text(token), now()).await.unwrap().unwrap();
+    list.end_session(session.clone(), session.actor(None), now()).await.unwrap();
+    let code = portal.code(Some("owner"), Role::Owner).await;
+    let again = Code::from_text(code.expose());
+    let origin = keytally_keys::sessions::Origin::default();
+    let error = list.prove(session, again, origin, now()).await.unwrap_err();
+    assert_eq!(error.to_string(), "your session ended meanwhile; sign in again");
+    portal.browser().post("/in", &[("code", code.expose())]).await.expect(303);
 }
 
 #[tokio::test]
@@ -893,7 +1056,7 @@ async fn every_response_has_the_security_headers() {
     }
     let long = "x".repeat(70_000);
     answers.push(("long".to_owned(), browser.post("/new", &[("name", &long)]).await.expect(413)));
-    answers.push(("method".to_owned(), browser.post("/log", &[]).await.expect(405)));
+    answers.push(("method".to_owned(), browser.post("/me", &[]).await.expect(405)));
     answers.push(("away".to_owned(), portal.browser().get("/team").await.expect(303)));
     for (path, answer) in answers {
         let policy = answer.header("content-security-policy");
@@ -905,7 +1068,7 @@ async fn every_response_has_the_security_headers() {
         assert!(!policy.contains("unsafe"), "{policy}");
         for (name, value) in [
             ("x-content-type-options", "nosniff"),
-            ("referrer-policy", "no-referrer"),
+            ("referrer-policy", "same-origin"),
             ("x-frame-options", "DENY"),
             ("cross-origin-opener-policy", "same-origin"),
             ("cross-origin-resource-policy", "same-origin"),
@@ -1013,7 +1176,17 @@ async fn use_of_a_team_is_read_alone_by_a_script() {
     portal.add_hour(&key, i64::try_from(now().unix_s()).unwrap(), [1234, 5, 0]).await;
     let request = Request::get("/keys/team").header("HX-Request-Type", "partial");
     let part = viewer.send(request.body(Body::empty()).unwrap()).await.expect(200);
-    part.shows(">1,234</td>").shows(">5</td>").shows("id=\"team-use\"").hides("Members");
+    let part = part.shows(">1,234</td>").shows(">5</td>").shows("id=\"team-use\"");
+    let part = part.shows("aria-label=\"1,234 requests admitted, 5 denied\"").hides("Members");
+    let table = part.text.split("<tbody>").nth(1).unwrap().split("</tbody>").next().unwrap();
+    assert_eq!(table.matches("<tr>").count(), 24);
+    // The buckets of an hour that several keys used are added.
+    let second = portal.key().await;
+    portal.add_hour(&second, i64::try_from(now().unix_s()).unwrap(), [6, 0, 0]).await;
+    let page = viewer.get("/team").await.expect(200);
+    page.shows("<b>1,240</b> admitted").shows("most in a bar: 1,245");
+    let page = viewer.get("/team?range=30d").await.expect(200);
+    page.shows("No request in the last 30 days").shows("hx-get=\"/keys/team?range=30d\"");
 }
 
 #[tokio::test]
@@ -1177,7 +1350,7 @@ async fn log_is_filtered_on_the_page_and_in_the_file() {
         page.shows(shown).hides(hidden);
     }
     for (query, sentence) in [
-        ("key=x", "not a key id"),
+        ("key=nothing", "No key of the team has this id, or this in its name"),
         ("from=x", "must be a day, such as 2027-01-31"),
         ("from=2027-02-01&to=2027-01-01", "must not be before the first day"),
         ("what=%25", "must be an action"),
@@ -1198,6 +1371,102 @@ async fn log_is_filtered_on_the_page_and_in_the_file() {
     let lines: Vec<_> = file.text.lines().collect();
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[1].contains(&format!("\"created the key\",\"{id}\"")), "{lines:?}");
+}
+
+#[tokio::test]
+async fn log_names_people_and_keys() {
+    let portal = Portal::new().await;
+    let id = portal.key().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    let fields = [("user", "Zoë Baker"), ("role", "member")];
+    let link = owner.post("/team/invite", &fields).await.expect(200).secret();
+    owner.post("/team/role", &[("user", "2"), ("role", "viewer")]).await.expect(303);
+    portal.browser().post("/in", &[("code", &link)]).await.expect(303);
+    let form_id = owner.get(&format!("/k/{id}/rotate")).await.expect(200).field("form_id");
+    let fields = [("form_id", &*form_id), ("grace", "86400")];
+    owner.post(&format!("/k/{id}/rotate"), &fields).await.expect(200);
+    let page = owner.get("/log").await.expect(200).hides("86400").hides("user 2");
+    let page = page
+        .shows("<bdi>Zoë Baker has the role viewer</bdi>")
+        .shows("<bdi>Zoë Baker has the role member</bdi>");
+    let page = page.shows("<bdi>for Zoë Baker as member</bdi>");
+    let page = page.shows("<bdi>the old secret is valid for 1 day</bdi>");
+    page.shows(&format!("<bdi>billing</bdi> <code>{id}</code></a>"));
+    // A part of a name finds the person, and the name stays in the field.
+    for (part, is_found) in [("zoë", true), ("BAKER", true), ("Zoë Baker", true), ("bakers", false)]
+    {
+        let path = format!("/log?actor={}", encoded(&[("", part)]).trim_start_matches('='));
+        let page = owner.get(&path).await.expect(200).hides("rotated the key</td>");
+        assert_eq!(page.text.contains("signed in</td>"), is_found, "{part}: {}", page.text);
+    }
+    let page = owner.get("/log?actor=user+2&what=session").await.expect(200);
+    page.shows("name=\"actor\" value=\"Zoë Baker\"").shows("signed in</td>");
+    let page = owner.get("/log?actor=operat").await.expect(200);
+    page.shows("made the team</td>").hides("signed in</td>");
+    // A key is found by its name.
+    let page = owner.get("/log?key=bill").await.expect(200);
+    page.shows("created the key</td>").shows("rotated the key</td>").hides("signed in</td>");
+    let page = owner.get("/log?key=bill&what=key.rotate").await.expect(200);
+    page.hides("created the key</td>").shows("rotated the key</td>");
+    let file = owner.get("/log.csv?key=BILL").await.expect(200);
+    assert_eq!(file.text.lines().count(), 3, "{}", file.text);
+    assert!(file.text.contains(&format!("\"{id}\",\"billing\",")), "{}", file.text);
+    // A name in more than 20 actors or keys is not enough.
+    for index in 0..21 {
+        portal.key().await;
+        portal.code(Some(&format!("guest {index}")), Role::Viewer).await;
+        let guest = portal.code(Some(&format!("guest {index}")), Role::Viewer).await;
+        portal.browser().post("/in", &[("code", guest.expose())]).await.expect(303);
+    }
+    for query in ["key=bill", "actor=guest"] {
+        owner.get(&format!("/log?{query}")).await.expect(400).shows("ore than 20 ");
+    }
+    owner.get("/log?actor=guest+2").await.expect(200).shows("signed in</td>");
+}
+
+#[tokio::test]
+async fn filter_of_the_log_has_no_secret_in_its_address() {
+    let portal = Portal::new().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    let secret = owner.make("billing").await.expect(200).secret();
+    let id = portal.site.gate().list()[0].key_id.to_string();
+    owner.get("/log").await.expect(200).shows("method=\"post\" action=\"/keys/log\"");
+    let to = |answer: &Answer| answer.header("location").to_owned();
+    let answer = owner.post("/log", &[("key", &secret), ("what", "key")]).await.expect(303);
+    assert_eq!(to(&answer), format!("/keys/log?key={id}&what=key"));
+    let page = owner.get(&format!("/log?key={id}&what=key")).await.expect(200);
+    page.shows("created the key</td>");
+    // With a typing error, it is a secret too.
+    let wrong = format!("{}x", &secret[..secret.len() - 1]);
+    let answer = owner.post("/log", &[("key", &wrong)]).await.expect(303);
+    assert!(!to(&answer).contains(&wrong[20..]), "{answer:?}");
+    let answer = owner.post("/log", &[("from", "2027-01-31+01:00"), ("key", "a b")]).await;
+    assert_eq!(to(&answer), "/keys/log?key=a%20b&from=2027-01-31%2B01%3A00");
+    assert_eq!(to(&owner.post("/log", &[]).await.expect(303)), "/keys/log");
+}
+
+#[tokio::test]
+async fn day_of_a_filter_begins_and_ends_in_its_zone() {
+    let portal = Portal::new().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    // In some hours of a day, it is another day elsewhere.
+    let now_s = now().unix_s();
+    let day = |offset_s: i64| {
+        let local = Timestamp::from_unix_s(now_s.checked_add_signed(offset_s).unwrap());
+        keytally_keys::time::day(local)
+    };
+    for (offset, offset_s) in [("", 0), ("+14:00", 50_400), ("-11:00", -39_600)] {
+        let escaped = offset.replace('+', "%2B");
+        let own = day(offset_s);
+        let path = format!("/log?from={own}{escaped}&to={own}{escaped}");
+        let page = owner.get(&path).await.expect(200).shows("signed in</td>");
+        let page = page.shows(&format!("value=\"{own}\" data-offset=\"{offset}\""));
+        page.shows(&format!("From <small>(UTC{offset})</small>"));
+        let after = day(offset_s + 86_400);
+        let path = format!("/log?from={after}{escaped}");
+        owner.get(&path).await.expect(200).shows("No entry matches");
+    }
+    owner.get("/log?from=2027-01-31x").await.expect(400).shows("must be a day");
 }
 
 #[tokio::test]

@@ -29,6 +29,9 @@ create table member (
   user_id bigint not null references "user" (user_id),
   role text not null,
   added_s bigint not null,
+  -- When the member first signed in to the page, and last used it, to the minute.
+  joined_s bigint,
+  seen_s bigint,
   primary key (team_id, user_id)
 );
 

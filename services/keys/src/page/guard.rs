@@ -28,10 +28,14 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
                       base-uri 'none'; frame-ancestors 'none'";
 
 /// Header fields of every response.
+///
+/// With the referrer policy `no-referrer`, browsers send `Origin: null` with the forms of the page,
+/// which then look like those of another site to a browser without `Sec-Fetch-Site`. With
+/// `same-origin`, they send the page's own origin, and nothing to other sites.
 const FIELDS: [(HeaderName, &str); 6] = [
     (CONTENT_SECURITY_POLICY, POLICY),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (REFERRER_POLICY, "no-referrer"),
+    (REFERRER_POLICY, "same-origin"),
     (X_FRAME_OPTIONS, "DENY"),
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),

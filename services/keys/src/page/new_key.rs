@@ -199,7 +199,7 @@ pub(super) fn expiry(fields: &Fields, now: Timestamp) -> crate::error::Result<Op
     match fields.get("lifetime") {
         "never" => Ok(None),
         "date" => {
-            let end = time::parse("date", &format!("{date}T00:00:00Z"))
+            let end = time::parse_day("date", date)
                 .map_err(|_| Error::invalid("date", "it must be a date, such as 2027-01-31"))?;
             if end <= now {
                 return Err(Error::invalid("date", "it must be later than today"));
