@@ -255,6 +255,27 @@ pub(crate) async fn find_of(
         .ok_or_else(|| Error::not_found("key", key_id))
 }
 
+/// Returns an active key of a team that has a name, without case in ASCII.
+pub(crate) async fn active_of_name(
+    connection: &mut AnyConnection,
+    team_id: u32,
+    name: &str,
+    now: Timestamp,
+) -> Result<Option<KeyRow>, DatabaseError> {
+    let row = sqlx::query(concat!(
+        "select ",
+        columns!(),
+        " from \"key\" where team_id = $1 and lower(name) = lower($2) and state = 'active' \
+         and coalesce(not_after_s, $3 + 1) > $3 order by key_id limit 1"
+    ))
+    .bind(i64::from(team_id))
+    .bind(name.to_owned())
+    .bind(time::stored(now))
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.as_ref().map(load).transpose()?)
+}
+
 /// Returns the keys that changed after a number, in the order of their changes.
 pub(crate) async fn changed_after(
     connection: &mut AnyConnection,

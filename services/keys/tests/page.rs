@@ -168,8 +168,8 @@ impl Browser<'_> {
     async fn make(&mut self, name: &str) -> Answer {
         let form = self.get("/new").await.expect(200);
         let fields = [("form_id", &*form.field("form_id")), ("name", name), ("env", "test")];
-        let fields = [&fields[..], &[("plan", "default"), ("lifetime", "90")]].concat();
-        self.post("/new", &fields).await
+        let rest = [("plan", "default"), ("lifetime", "90"), ("scope", "read")];
+        self.post("/new", &[&fields[..], &rest].concat()).await
     }
 }
 
@@ -488,17 +488,124 @@ async fn rotation_keeps_the_key_and_can_be_ended() {
     page.shows("old secret is valid until");
     let status = |key: &str| portal.site.gate().peek(Some(key.as_bytes()), 1).http_status();
     assert_eq!([status(&old), status(&new)], [200, 200]);
-    browser.post(&format!("{at}/rotate"), &fields).await.expect(409).hides(&new);
+    let again = browser.post(&format!("{at}/rotate"), &fields).await.expect(409);
+    again.shows("was sent before").hides(&new);
     browser.get(&at).await.expect(200).shows("End it now").shows("0 requests used it");
     browser.get(&format!("{at}/end-grace")).await.expect(200).shows("refused at once");
     browser.post(&format!("{at}/end-grace"), &[]).await.expect(303);
     assert_eq!([status(&old), status(&new)], [401, 200]);
     browser.get(&at).await.expect(200).hides("End it now").shows("ended the old secret");
-    for (grace, hours) in [("own", "0"), ("own", "x"), ("own", "9999"), ("7", "")] {
+    for (grace, hours, sentence) in [
+        ("own", "0", "1 to 8760"),
+        ("own", "x", "1 to 8760"),
+        ("own", "9999", "1 to 8760"),
+        ("7", "", "hoose one of the times"),
+        // Hours that are typed are not ignored.
+        ("86400", "3", "another time is chosen"),
+        ("", "3", "another time is chosen"),
+    ] {
         let form = browser.get(&format!("{at}/rotate")).await.expect(200);
         let fields = [("form_id", &*form.field("form_id")), ("grace", grace), ("hours", hours)];
-        browser.post(&format!("{at}/rotate"), &fields).await.expect(400).shows("1 to 8760");
+        let answer = browser.post(&format!("{at}/rotate"), &fields).await.expect(400);
+        let id = if sentence.starts_with("hoose") { "grace" } else { "hours" };
+        answer.shows(sentence).shows(&format!("<a href=\"#{id}\">")).shows(&format!(
+            "id=\"hours\" name=\"hours\" inputmode=\"numeric\" maxlength=\"4\" value=\"{hours}\""
+        ));
     }
+}
+
+#[tokio::test]
+async fn third_secret_of_a_key_is_asked_for_beside_its_box() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    browser.make("billing").await.expect(200);
+    let at = format!("/k/{}/rotate", portal.site.gate().list()[0].key_id);
+    for (force, status) in [("", 200), ("", 400), ("on", 200)] {
+        let form_id = browser.get(&at).await.expect(200).field("form_id");
+        let fields = [("form_id", &*form_id), ("grace", "3600"), ("force", force)];
+        let answer = browser.post(&at, &fields).await.expect(status);
+        if status == 400 {
+            answer.shows("<a href=\"#force\">Oldest secret: a key has at most two secrets");
+        }
+    }
+}
+
+#[tokio::test]
+async fn wrong_field_is_named_in_a_summary_and_beside_the_field() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    let form_id = browser.get("/new").await.expect(200).field("form_id");
+    let fields = [("form_id", &*form_id), ("name", ""), ("env", "Live!"), ("lifetime", "90")];
+    let rest = [("date", "2027-01-31"), ("note", "kept note"), ("scope", "read")];
+    let page = browser.post("/new", &[&fields[..], &rest].concat()).await.expect(400);
+    let page = page.shows("<title>Error: New key").shows("kept note").shows("role=\"alert\"");
+    // All that is wrong at once, each with a link to its field and a sentence beside it.
+    for (id, label, text) in [
+        ("name", "Name", "is empty"),
+        ("env", "Environment", "must be 1 to 8 characters"),
+        ("date", "Date", "is filled in, but another time is chosen"),
+    ] {
+        assert!(page.text.contains(&format!("<a href=\"#{id}\">{label}: it {text}")), "{page:?}");
+        assert!(page.text.contains(&format!("id=\"{id}-problem\">It {text}")), "{page:?}");
+        let (_, tag) = page.text.split_once(&format!("<input id=\"{id}\"")).unwrap();
+        let (tag, _) = tag.split_once('>').unwrap();
+        let marks = format!("aria-invalid=\"true\" aria-describedby=\"{id}-problem");
+        assert!(tag.contains(&marks), "{tag}");
+    }
+    assert_eq!(page.text.matches("aria-invalid").count(), 3);
+    // The form that changes a key has the same.
+    browser.make("billing").await.expect(200);
+    let at = format!("/k/{}/edit", portal.site.gate().list()[0].key_id);
+    let fields = [("name", ""), ("lifetime", "keep"), ("date", "2027-01-31"), ("scope", "read")];
+    let page = browser.post(&at, &fields).await.expect(400).shows("value=\"2027-01-31\"");
+    page.shows("<a href=\"#name\">Name: it is empty").shows("<a href=\"#date\">Date: it is filled");
+}
+
+#[tokio::test]
+async fn live_key_of_a_member_is_refused_in_the_form() {
+    let portal = Portal::new().await;
+    let mut member = portal.signed_in(Role::Member).await;
+    let form_id = member.get("/new").await.expect(200).field("form_id");
+    let fields = [("form_id", &*form_id), ("name", "kept"), ("env", "live"), ("lifetime", "90")];
+    let page = member.post("/new", &[&fields[..], &[("scope", "read")]].concat()).await.expect(403);
+    let page = page.shows("Keys of live need the role admin, and your role is member");
+    page.shows("value=\"kept\"").shows("href=\"#env\"").hides("the caller");
+    assert!(portal.site.gate().list().is_empty());
+}
+
+#[tokio::test]
+async fn key_without_scopes_and_a_second_one_of_a_name_are_asked_for() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    browser.make("Billing").await.expect(200);
+    let form_id = browser.get("/new").await.expect(200).hides("no_scope").field("form_id");
+    let fields = [("form_id", &*form_id), ("name", "billing"), ("env", "test"), ("lifetime", "90")];
+    let page = browser.post("/new", &fields).await.expect(400);
+    let page = page.shows("Scopes: none is ticked, so the key works only where no scope is needed");
+    page.shows("Name: the key kt_test_…").shows("name=\"same_name\"").shows("name=\"no_scope\"");
+    assert_eq!(portal.site.gate().list().len(), 1);
+    let ticks = [("no_scope", "on"), ("same_name", "on")];
+    browser.post("/new", &[&fields[..], &ticks].concat()).await.expect(200);
+    let keys = portal.site.gate().list();
+    let other = keys.iter().find(|key| key.scopes == 0).unwrap().key_id;
+    browser.get(&format!("/k/{other}")).await.expect(200).shows("none: it works only where");
+
+    // A change asks too, but not for what was so before.
+    let at = format!("/k/{other}/edit");
+    let keep = [("name", "billing"), ("lifetime", "keep")];
+    browser.post(&at, &keep).await.expect(303);
+    browser.post(&at, &[("name", "web shop"), ("lifetime", "keep")]).await.expect(303);
+    let page = browser.post(&at, &[("name", "BILLING"), ("lifetime", "keep")]).await.expect(400);
+    page.shows("name=\"same_name\"").hides("name=\"no_scope\"");
+    let read = [("name", "web shop"), ("lifetime", "keep"), ("scope", "read")];
+    browser.post(&at, &read).await.expect(303);
+    let none = [("name", "web shop"), ("lifetime", "keep")];
+    browser.post(&at, &none).await.expect(400).shows("name=\"no_scope\"");
+    browser.post(&at, &[&none[..], &[("no_scope", "on")]].concat()).await.expect(303);
+    // A revoked key leaves its name free.
+    let old = keys.iter().find(|key| key.key_id != other).unwrap().key_id;
+    browser.post(&format!("/k/{old}/revoke"), &[]).await.expect(303);
+    browser.make("billing").await.expect(200);
 }
 
 #[tokio::test]
@@ -595,7 +702,7 @@ async fn old_session_makes_a_change_only_after_a_proof() {
     let form_id = browser.get("/new").await.expect(200).field("form_id");
     set_ahead(601);
     let fields = [("form_id", &*form_id), ("name", "kept \"name\""), ("env", "test")];
-    let fields = [&fields[..], &[("lifetime", "90")]].concat();
+    let fields = [&fields[..], &[("lifetime", "90"), ("scope", "read")]].concat();
     let confirm = browser.post("/new", &fields).await.expect(403);
     let confirm = confirm.shows("Confirm that it is you").shows("action=\"/keys/new\"");
     confirm.shows("name=\"name\" value=\"kept &#34;name&#34;\"");
@@ -606,7 +713,7 @@ async fn old_session_makes_a_change_only_after_a_proof() {
         (format!("/k/{id}/rotate"), &rotation[..]),
         (format!("/k/{id}/end-grace"), &[]),
         (format!("/k/{id}/revoke"), &[]),
-        (format!("/k/{id}/edit"), &[("name", "a"), ("lifetime", "never"), ("plan", "pro")]),
+        (format!("/k/{id}/edit"), &[("name", "a"), ("lifetime", "never"), ("scope", "read")]),
         ("/bulk".to_owned(), &[("id", &*id), ("typed", "1")]),
         ("/team/invite".to_owned(), &[("user", "eve"), ("role", "owner")]),
         ("/team/rename".to_owned(), &[("name", "Stolen")]),
@@ -653,7 +760,7 @@ async fn html_in_every_text_is_shown_as_text() {
     browser.post("/team/rename", &[("name", hostile)]).await.expect(303);
     browser.post("/team/invite", &[("user", hostile), ("role", "viewer")]).await.expect(200);
     let at = format!("/k/{id}");
-    let edit = [("name", hostile), ("note", hostile), ("lifetime", "keep")];
+    let edit = [("name", hostile), ("note", hostile), ("lifetime", "keep"), ("scope", "read")];
     browser.post(&format!("{at}/edit"), &edit).await.expect(303);
     let escaped = "&#60;script&#62;alert(1)&#60;/script&#62;&#34;&#39;";
     for path in [
@@ -1120,8 +1227,9 @@ async fn rules_of_a_team_hold_for_all_its_keys() {
     // A member makes a live key, and no key is valid for more than 60 days.
     let mut member = portal.signed_in(Role::Member).await;
     let form = member.get("/new").await.expect(200).hides("value=\"never\"").hides("1 year");
+    let form = form.shows("The rules of the team permit at most 60 days");
     let form_id = form.field("form_id");
-    let fields = [("form_id", &*form_id), ("name", "a"), ("env", "live")];
+    let fields = [("form_id", &*form_id), ("name", "a"), ("env", "live"), ("scope", "read")];
     let days = |days| [&fields[..], &[("lifetime", days)]].concat();
     for late in ["61", "never"] {
         member.post("/new", &days(late)).await.expect(400).shows("within 60 days");
@@ -1129,7 +1237,7 @@ async fn rules_of_a_team_hold_for_all_its_keys() {
     member.post("/new", &days("60")).await.expect(200);
     let id = portal.site.gate().list()[0].key_id;
     member.get(&format!("/k/{id}/rotate")).await.expect(200);
-    let edit = [("name", "a"), ("lifetime", "never")];
+    let edit = [("name", "a"), ("lifetime", "never"), ("scope", "read")];
     owner.post(&format!("/k/{id}/edit"), &edit).await.expect(400).shows("within 60 days");
     owner.post("/team/set", &[("longest", ""), ("live_role", "owner")]).await.expect(303);
     member.get(&format!("/k/{id}/rotate")).await.expect(403);
@@ -1157,7 +1265,7 @@ async fn log_is_filtered_on_the_page_and_in_the_file() {
     let id = portal.key().await;
     let mut viewer = portal.signed_in(Role::Viewer).await;
     let mut owner = portal.signed_in(Role::Owner).await;
-    owner.make("billing").await.expect(200);
+    owner.make("web shop").await.expect(200);
     viewer.get("/log").await.expect(200).shows("signed in").shows("created the key");
     for (query, shown, hidden) in [
         ("what=key", "created the key</td>", "signed in</td>"),

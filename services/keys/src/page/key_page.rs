@@ -9,10 +9,13 @@ use super::fields::{Fields, Parameters};
 use super::frame::{Frame, respond, show as respond_ok};
 use super::key_list::{Line, names};
 use super::log_page::{LogLine, log_lines};
-use super::new_key::{PlanChoice, expiry, lifetimes, plan_choices, scopes};
+use super::new_key::{
+    FIELDS, PlanChoice, expiry, lifetimes, longest, plan_choices, questions, scopes,
+};
 use super::picture::Picture;
+use super::problems::Problems;
 use super::quotas::{QuotaLine, of_key};
-use super::refusal::{Stop, sentence};
+use super::refusal::Stop;
 use super::usage_of::{Point, day_of_keys, points};
 use super::visit::TeamVisit;
 use super::words::{Moment, grouped, plural};
@@ -98,6 +101,8 @@ struct Screen {
     line: Line,
     note: String,
     scopes: Vec<String>,
+    /// Whether the gate has scopes.
+    has_scopes: bool,
     created: Moment,
     rotated: Option<Moment>,
     revoked: Option<(Moment, String, String)>,
@@ -145,6 +150,7 @@ pub(super) async fn show(
         line: Line::new(&row, day, &makers, prefix, now),
         note: row.note.clone(),
         scopes: row.scopes.split_ascii_whitespace().map(str::to_owned).collect(),
+        has_scopes: !scopes(visit).is_empty(),
         created: Moment(row.created_s),
         rotated: row.rotated_s.map(Moment),
         revoked: row.revoked_s.map(|at_s| {
@@ -225,21 +231,23 @@ struct EditForm {
     lifetime: String,
     lifetimes: Vec<(&'static str, &'static str)>,
     date: String,
-    problem: Option<(&'static str, String)>,
+    /// The longest lifetime that the team permits, in words.
+    longest: Option<String>,
+    longest_hint: &'static str,
+    asks_no_scope: bool,
+    asks_same_name: bool,
+    problems: Problems,
 }
 
 impl EditForm {
-    fn wrong(&self, field: &str) -> bool {
-        self.problem.as_ref().is_some_and(|(its, _)| *its == field)
-    }
-
     fn has(&self, scope: &str) -> bool {
         self.chosen.iter().any(|chosen| chosen == scope)
     }
 
-    fn new(team: &TeamVisit, row: &KeyRow) -> Self {
+    fn new(team: &TeamVisit, row: &KeyRow, problems: Problems) -> Self {
+        let longest = longest(&team.settings);
         Self {
-            frame: Frame::new(&team.visit, "keys", "Change key"),
+            frame: Frame::new(&team.visit, "keys", problems.title("Change key")),
             id: row.key_id.to_string(),
             name: row.name.clone(),
             note: row.note.clone(),
@@ -251,7 +259,11 @@ impl EditForm {
             lifetime: "keep".to_owned(),
             lifetimes: lifetimes(&team.settings),
             date: String::new(),
-            problem: None,
+            longest_hint: if longest.is_some() { "longest-hint" } else { "" },
+            longest,
+            asks_no_scope: problems.has("no_scope"),
+            asks_same_name: problems.has("same_name"),
+            problems,
         }
     }
 }
@@ -260,7 +272,7 @@ impl EditForm {
 pub(super) async fn edit_form(team: TeamVisit, Path(id): Path<String>) -> Result<Response, Stop> {
     let row = team.key(&id).await?;
     team.visit.require(Role::Admin)?;
-    Ok(respond_ok(&EditForm::new(&team, &row))?)
+    Ok(respond_ok(&EditForm::new(&team, &row, Problems::none(&FIELDS)))?)
 }
 
 /// Changes a key.
@@ -271,22 +283,37 @@ pub(super) async fn edit(
 ) -> Result<Response, Stop> {
     let row = team.key(&id).await?;
     team.visit.require(Role::Admin)?;
-    let (mut edit, is_harmless) = match changes(&team, &row, &fields) {
-        Ok(changes) => changes,
-        Err(error) => return again(&team, &row, &fields, error),
+    let mut problems = Problems::none(&FIELDS);
+    let changes = problems.take(changes(&team, &row, &fields));
+    let name = problems.take(crate::text::name("name", fields.get("name")));
+    let note = crate::text::note("note", &fields.get("note").replace("\r\n", "\n"));
+    let note = problems.take(note);
+    let (Some((mut edit, is_harmless)), Some(name), Some(note)) = (changes, name, note) else {
+        return again(&team, &row, &fields, problems);
     };
+    // What stays as it is was confirmed before.
+    let new_name = if name.eq_ignore_ascii_case(&row.name) { "" } else { &name };
+    let kept = [String::new()];
+    let chosen = edit.scopes.as_deref().unwrap_or(&kept);
+    questions(&team, new_name, chosen, &fields, &mut problems).await?;
+    if !problems.is_empty() {
+        return again(&team, &row, &fields, problems);
+    }
     if !is_harmless {
         team.visit.prove(&fields).await?;
     }
-    edit.name = Some(fields.get("name").to_owned());
-    edit.note = Some(fields.get("note").replace("\r\n", "\n"));
+    edit.name = Some(name);
+    edit.note = Some(note);
     let visit = &team.visit;
     match visit.page.list().edit_key(row.key_id, edit, visit.caller()).await {
         Ok(_) => {
             let to = visit.at(&format!("/k/{}?done=edited", row.key_id));
             Ok(Redirect::to(&to).into_response())
         }
-        Err(error) => again(&team, &row, &fields, error),
+        Err(Error::Invalid { field, reason }) => {
+            again(&team, &row, &fields, Problems::one(&FIELDS, field, &reason))
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -308,7 +335,7 @@ fn changes(team: &TeamVisit, row: &KeyRow, fields: &Fields) -> crate::error::Res
         edit.scopes = Some(chosen);
         is_harmless = false;
     }
-    if fields.get("lifetime") != "keep" {
+    if fields.get("lifetime") != "keep" || !fields.get("date").is_empty() {
         let end = expiry(fields, team.visit.now)?;
         edit.expires = Some(end);
         let is_earlier = match (end.map(time::stored), row.not_after_s) {
@@ -321,22 +348,21 @@ fn changes(team: &TeamVisit, row: &KeyRow, fields: &Fields) -> crate::error::Res
     Ok((edit, is_harmless))
 }
 
-/// Shows the form again with the value that is wrong, or an error.
-fn again(team: &TeamVisit, row: &KeyRow, fields: &Fields, error: Error) -> Result<Response, Stop> {
-    match error {
-        Error::Invalid { field, reason } => {
-            let form = EditForm {
-                name: fields.get("name").to_owned(),
-                note: fields.get("note").to_owned(),
-                plan: fields.get("plan").to_owned(),
-                chosen: fields.all("scope"),
-                lifetime: fields.get("lifetime").to_owned(),
-                date: fields.get("date").to_owned(),
-                problem: Some((field, sentence(&reason))),
-                ..EditForm::new(team, row)
-            };
-            Ok(respond(StatusCode::BAD_REQUEST, &form)?)
-        }
-        error => Err(error.into()),
-    }
+/// Shows the form again with what is wrong.
+fn again(
+    team: &TeamVisit,
+    row: &KeyRow,
+    fields: &Fields,
+    problems: Problems,
+) -> Result<Response, Stop> {
+    let form = EditForm {
+        name: fields.get("name").to_owned(),
+        note: fields.get("note").to_owned(),
+        plan: fields.get("plan").to_owned(),
+        chosen: fields.all("scope"),
+        lifetime: fields.get("lifetime").to_owned(),
+        date: fields.get("date").to_owned(),
+        ..EditForm::new(team, row, problems)
+    };
+    Ok(respond(StatusCode::BAD_REQUEST, &form)?)
 }
