@@ -27,6 +27,27 @@
     }
   };
   localize(document);
+  // The boxes of the list: all at once, and no button for none.
+  const count = () => {
+    const button = document.querySelector("[data-ticked]");
+    const pick = document.querySelector("[data-all]");
+    if (!button || !pick) return;
+    const boxes = [...all("#rows [name=id]")];
+    const ticked = boxes.filter((box) => box.checked).length;
+    const box = pick.firstElementChild;
+    pick.hidden = !boxes.length;
+    box.checked = ticked > 0 && ticked === boxes.length;
+    box.indeterminate = ticked > 0 && !box.checked;
+    button.disabled = !ticked;
+    button.textContent = `Revoke the chosen keys${ticked ? ` (${ticked})` : ""}…`;
+  };
+  document.addEventListener("change", ({ target }) => {
+    if (!target.closest("#rows")) return;
+    if (target.closest("[data-all]")) for (const box of all("#rows [name=id]")) box.checked = target.checked;
+    count();
+  });
+  count();
+  addEventListener("pageshow", count);
   let open = false;
   document.addEventListener("htmx:before:swap", () => {
     open = document.getElementById("numbers")?.open;
@@ -35,7 +56,22 @@
     const numbers = document.getElementById("numbers");
     if (numbers && open) numbers.open = true;
     localize(document);
+    count();
+    // A key that was searched for does not stay in the field.
+    const found = document.querySelector("[data-search]");
+    if (found) document.getElementById("search").value = found.dataset.search;
   });
+
+  // What is typed beside a choice makes that choice, and another choice empties it.
+  for (const typed of all("[data-choice]")) {
+    const { form, dataset } = typed;
+    typed.addEventListener("input", () => {
+      if (typed.value) form.elements[dataset.choice].value = dataset.value;
+    });
+    form.addEventListener("change", ({ target }) => {
+      if (target.name === dataset.choice && target.value !== dataset.value) typed.value = "";
+    });
+  }
 
   for (const sent of all("form[data-once]")) {
     sent.addEventListener("submit", (event) => {

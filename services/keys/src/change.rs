@@ -512,6 +512,15 @@ impl List {
         Ok(keys::list(&mut *self.read().await?, filter, has_parts, now).await?)
     }
 
+    /// Returns the number of the keys of a filter, at most one more than [`keys::MOST_COUNTED`].
+    ///
+    /// # Errors
+    /// If the database cannot be used.
+    pub async fn count_keys(&self, filter: &keys::KeyFilter, now: Timestamp) -> Result<i64> {
+        let has_parts = self.database().has_parts_of_names();
+        Ok(keys::count(&mut *self.read().await?, filter, has_parts, now).await?)
+    }
+
     /// Returns the key that a request with the `Idempotency-Key` of this caller made or changed
     /// before.
     ///

@@ -67,6 +67,7 @@ pub fn router<S: Clone + Send + Sync + 'static>(page: Page) -> crate::error::Res
     let at = |path: &str| format!("{root}{path}");
     let routes = Router::new()
         .route(&at(""), get(key_list::show))
+        .route(&at("/find"), post(key_list::find))
         .route(&at("/in"), get(entrance::form).post(entrance::sign_in))
         .route(&at("/out"), post(entrance::sign_out))
         .route(&at("/teams"), get(entrance::teams).post(entrance::choose_team))

@@ -800,8 +800,9 @@ async fn html_in_every_text_is_shown_as_text() {
 type Route = (&'static str, &'static str, Role, &'static [(&'static str, &'static str)]);
 
 /// All routes with a session. `ID` is a key of the team.
-const ROUTES: [Route; 29] = [
+const ROUTES: [Route; 30] = [
     ("GET", "", Role::Viewer, &[]),
+    ("POST", "/find", Role::Viewer, &[("search", "billing")]),
     ("GET", "/k/ID", Role::Viewer, &[]),
     ("GET", "/team", Role::Viewer, &[]),
     ("GET", "/log", Role::Viewer, &[]),
@@ -1062,6 +1063,133 @@ async fn list_pages_through_all_keys_and_filters() {
     assert!(part.text.contains("key 11 ") && !part.text.contains("<html"), "{}", part.text);
     let mut varies = part.headers.get_all("vary").iter();
     assert!(varies.any(|value| value == "HX-Request-Type"));
+}
+
+/// A form of the search as a script sends it.
+fn partial_search(text: &str) -> Request<Body> {
+    Request::post("/keys/find")
+        .header("content-type", "application/x-www-form-urlencoded")
+        .header("sec-fetch-site", "same-origin")
+        .header("HX-Request-Type", "partial")
+        .body(Body::from(encoded(&[("search", text), ("env", "")])))
+        .unwrap()
+}
+
+#[tokio::test]
+async fn pasted_key_finds_its_key_and_is_in_no_address() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    let secret = browser.make("billing").await.expect(200).secret();
+    let other = browser.make("web shop").await.expect(200).secret();
+    let keys = portal.site.gate().list();
+    let id = &secret["kt_test_".len()..][..11];
+    assert!(keys.iter().any(|key| key.key_id.to_string() == id));
+    for text in [&*secret, &format!(" X-API-Key: {secret}"), &secret[..secret.len() - 3]] {
+        // Without script, a form, and then an address with the id.
+        let fields = [("search", text), ("env", "test"), ("sort", "name"), ("state", "")];
+        let answer = browser.post("/find", &fields).await.expect(303);
+        let to = answer.header("location").to_owned();
+        assert_eq!(to, format!("/keys?search={id}&env=test&sort=name"));
+        let page = browser.get(to.strip_prefix("/keys").unwrap()).await.expect(200);
+        let page = page.shows("1 of 2 keys found").shows(">billing<").hides(">web shop<");
+        page.hides(&secret[19..]);
+        // With script, the address comes from the service too.
+        let part = browser.send(partial_search(text)).await.expect(200);
+        assert_eq!(part.header("hx-replace-url"), format!("/keys?search={id}"));
+        part.shows(&format!("data-search=\"{id}\"")).shows(">billing<").hides(&secret[19..]);
+        // An address that has a key leads to one that has not.
+        let query = text.trim().replace(' ', "+");
+        let answer = browser.get(&format!("?search={query}&flag=unused")).await.expect(303);
+        assert_eq!(answer.header("location"), format!("/keys?search={id}&flag=unused"));
+    }
+    // A key of another team, or of none, is not looked for in names.
+    let foreign = portal.site.list.create_team(None, "Other", operator()).await.unwrap();
+    let (foreign, row) =
+        portal.site.list.create_key(creation(foreign.team), operator()).await.unwrap();
+    let answer = browser.post("/find", &[("search", foreign.expose())]).await.expect(303);
+    assert_eq!(answer.header("location"), format!("/keys?search={}", row.key_id));
+    let part = browser.send(partial_search(foreign.expose())).await.expect(200);
+    part.shows("No key matches").hides(&foreign.expose()[19..]);
+    let random = "51H8Tq3JxWm9Zc7Va2Nb";
+    let answer = browser.post("/find", &[("search", random)]).await.expect(303);
+    assert_eq!(answer.header("location"), "/keys?found=nothing");
+    let page = browser.get("?found=nothing").await.expect(200);
+    page.shows("looks like a key, and no key of your team has it").shows("0 keys found");
+    let part = browser.send(partial_search(random)).await.expect(200);
+    assert_eq!(part.header("hx-replace-url"), "/keys?found=nothing");
+    part.shows("data-search=\"\"").hides(random);
+    // A hint, an id and a name stay as they are.
+    let last = &other[other.len() - 4..];
+    for (text, shown) in [
+        (&*format!("kt_test_…{last}"), ">web shop<"),
+        (&format!("…{last}"), ">web shop<"),
+        (id, ">billing<"),
+        ("BILL", ">billing<"),
+    ] {
+        let answer = browser.post("/find", &[("search", text)]).await.expect(303);
+        let to = answer.header("location").strip_prefix("/keys").unwrap().to_owned();
+        let page = browser.get(&to).await.expect(200).shows(shown).shows("1 of 2 keys found");
+        page.shows(&format!("name=\"search\" value=\"{text}\""));
+    }
+    // Nothing of it is in the log.
+    browser.get("/log").await.expect(200).hides(&secret[19..]).hides(random);
+}
+
+#[tokio::test]
+async fn imported_key_is_found_by_its_text() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    let text = "old-Customer-key-0001";
+    let new =
+        keytally_keys::change::Creation { name: "imported".to_owned(), ..creation(portal.team) };
+    let imported = portal.site.list.import_key(text.to_owned().into(), new, operator()).await;
+    let id = imported.unwrap().key_id;
+    let answer = browser.post("/find", &[("search", text)]).await.expect(303);
+    assert_eq!(answer.header("location"), format!("/keys?search={id}"));
+    browser.get(&format!("?search={id}")).await.expect(200).shows(">imported<");
+}
+
+#[tokio::test]
+async fn list_says_how_many_keys_there_are_and_were_found() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Admin).await;
+    let mut ids = Vec::new();
+    for index in 0..53 {
+        let mut new = creation(portal.team);
+        new.name = format!("key {index}");
+        let (_, row) = portal.site.list.create_key(new, operator()).await.unwrap();
+        ids.push(row.key_id.to_string());
+    }
+    let count = |text: &str| format!("<p id=\"count\" class=\"hint\" role=\"status\">{text}</p>");
+    for (query, text) in [
+        ("", "53 keys"),
+        ("?sort=name", "53 keys"),
+        ("?search=key+5", "4 of 53 keys found"),
+        ("?search=key+52", "1 of 53 keys found"),
+        ("?env=live", "53 of 53 keys found"),
+        ("?env=test", "0 of 53 keys found"),
+    ] {
+        browser.get(query).await.expect(200).shows(&count(text)).hides("aria-live");
+    }
+    let second = browser.get("").await.text;
+    let second = second.split("rel=\"next\" href=\"/keys").nth(1).unwrap();
+    let second = second.split('"').next().unwrap().replace("&#38;", "&");
+    browser.get(&second).await.expect(200).shows(&count("53 keys"));
+    // What a script gets has the number and the chips of the search.
+    let part = browser.send(partial_search("key 5")).await.expect(200).hides("role=\"status\"");
+    let part = part.shows("<p id=\"count\" hx-swap-oob=\"innerHTML\">4 of 53 keys found</p>");
+    let part = part.shows("href=\"/keys?search=key%205&#38;flag=unused\">unused for 90 days</a>");
+    part.shows("href=\"/keys?search=key%205&#38;sort=name\"");
+    // Without script, a link ticks all boxes of a page.
+    let page = browser.get("?search=key+5&sort=name").await.expect(200).hides("\" checked>");
+    let page =
+        page.shows("<a href=\"/keys?search=key%205&#38;sort=name&#38;ticked=all\">Choose all");
+    assert_eq!(page.text.matches("type=\"checkbox\" name=\"id\"").count(), 4);
+    let page = browser.get("?search=key+5&sort=name&ticked=all").await.expect(200);
+    assert_eq!(page.text.matches("\" checked>").count(), 4);
+    page.shows("<a href=\"/keys?search=key%205&#38;sort=name\">Choose none</a>");
+    let mut viewer = portal.signed_in(Role::Viewer).await;
+    viewer.get("?ticked=all").await.expect(200).hides("Choose all").hides("\" checked>");
 }
 
 #[tokio::test]
