@@ -14,10 +14,14 @@
   // A link that is opened on this page changes the address and does not load the page again.
   addEventListener("hashchange", take);
 
+  const shown = (at) => new Date(at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
   const localize = (root) => {
+    for (const title of all("svg title", root)) {
+      const utc = /(\d{4}-\d\d-\d\d) (\d\d:\d\d) UTC/;
+      title.textContent = title.textContent.replace(utc, (_, day, time) => shown(`${day}T${time}Z`));
+    }
     for (const time of all("time[datetime]:not([data-done])", root)) {
-      const at = new Date(time.dateTime);
-      const text = at.toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+      const text = shown(time.dateTime);
       if (time.title) time.title = text;
       else {
         time.title = time.textContent;

@@ -76,28 +76,11 @@ pub(super) struct Grace {
     uses: String,
 }
 
-/// The quotas and the use of a key. A script requests them alone.
+/// What changes of a key while its page is open. A script requests it alone.
 #[derive(Template)]
-#[template(path = "usage.html")]
-struct Usage {
+#[template(path = "key_live.html")]
+struct Live {
     root: String,
-    id: String,
-    quotas: Vec<QuotaLine>,
-    range: &'static str,
-    range_text: &'static str,
-    ranges: [(&'static str, &'static str); 3],
-    picture: Picture,
-    first: Moment,
-    last: Moment,
-    buckets: Vec<BucketLine>,
-    sums: Sums,
-}
-
-/// The screen.
-#[derive(Template)]
-#[template(path = "key.html")]
-struct Screen {
-    frame: Frame,
     line: Line,
     note: String,
     scopes: Vec<String>,
@@ -110,10 +93,31 @@ struct Screen {
     is_unseen: bool,
     grace: Option<Grace>,
     limits: Vec<String>,
-    usage: Usage,
-    log: Vec<LogLine>,
     may_rotate: bool,
     may_change: bool,
+    /// Why the person cannot do more with the key; empty if the person can do all.
+    lacks: String,
+    quotas: Vec<QuotaLine>,
+    range: &'static str,
+    range_text: &'static str,
+    ranges: [(&'static str, &'static str); 3],
+    /// The width of a bucket.
+    width: &'static str,
+    picture: Picture,
+    first: Moment,
+    middle: Moment,
+    last: Moment,
+    buckets: Vec<BucketLine>,
+    sums: Sums,
+}
+
+/// The screen.
+#[derive(Template)]
+#[template(path = "key.html")]
+struct Screen {
+    frame: Frame,
+    live: Live,
+    log: Vec<LogLine>,
 }
 
 /// Shows a key.
@@ -124,30 +128,52 @@ pub(super) async fn show(
 ) -> Result<Response, Stop> {
     let row = team.key(&id).await?;
     let TeamVisit { visit, team_id, .. } = &team;
-    let (list, now) = (visit.page.list(), visit.now);
-    let usage = usage(&team, &row, parameters.get("range")).await?;
+    let live = live(&team, &row, parameters.get("range")).await?;
     if visit.is_partial {
-        return Ok(respond_ok(&usage)?);
+        return Ok(respond_ok(&live)?);
     }
-    let days = day_of_keys(list, *team_id, &[row.key_id], now).await?;
-    let day = days.get(&row.key_id).map_or(&[][..], Vec::as_slice);
-    let makers = [Some(row.created_by.clone()), row.revoked_by.clone()];
-    let makers = names(list, &makers.into_iter().flatten().collect::<Vec<_>>()).await?;
     let filter = Filter {
         team_id: Some(*team_id),
         key_id: Some(row.key_id),
         limit: ENTRIES,
         ..Filter::default()
     };
+    let list = visit.page.list();
     let log = log_lines(list, list.log(&filter).await?).await?;
+    let frame = Frame::new(visit, "keys", row.name.clone()).with_done(done(parameters.get("done")));
+    Ok(respond_ok(&Screen { frame, live, log })?)
+}
+
+/// Returns what is known of a key now, and its use in a range.
+async fn live(team: &TeamVisit, row: &KeyRow, range: &str) -> Result<Live, Stop> {
+    let TeamVisit { visit, team_id, .. } = team;
+    let (list, now) = (visit.page.list(), visit.now);
+    let chosen = RANGES.iter().find(|its| its.0 == range);
+    let &(range, range_text, width, count) = chosen.unwrap_or(&RANGES[1]);
+    let points = points(list, row.key_id, width, count, now).await?;
+    let start = |index: usize| Moment(points.get(index).map_or(0, |point| point.start_s));
+    let last_start = start(points.len().saturating_sub(1));
+    let buckets = points.iter().rev().map(|point| BucketLine {
+        start: Moment(point.start_s),
+        is_open: Moment(point.start_s) == last_start,
+        admitted: grouped(point.admitted),
+        denied: grouped(point.denied),
+        forbidden: grouped(point.forbidden),
+        old_secret: grouped(point.old_secret),
+        ended: grouped(point.ended),
+    });
+    let days = day_of_keys(list, *team_id, &[row.key_id], now).await?;
+    let day = days.get(&row.key_id).map_or(&[][..], Vec::as_slice);
+    let makers = [Some(row.created_by.clone()), row.revoked_by.clone()];
+    let makers = names(list, &makers.into_iter().flatten().collect::<Vec<_>>()).await?;
     let plan = plan_choices(visit).into_iter().find(|plan| plan.name == row.plan);
     let is_live = row.state(now) == "active";
     let in_grace = row.grace_until_s.filter(|&end| end > time::stored(now) && is_live);
     let old_uses = day.iter().map(|hour| hour.old_secret).sum();
     let prefix = list.gate().load().table().prefix();
-    Ok(respond_ok(&Screen {
-        frame: Frame::new(visit, "keys", row.name.clone()).with_done(done(parameters.get("done"))),
-        line: Line::new(&row, day, &makers, prefix, now),
+    Ok(Live {
+        root: visit.page.root().to_owned(),
+        line: Line::new(row, day, &makers, prefix, now),
         note: row.note.clone(),
         scopes: row.scopes.split_ascii_whitespace().map(str::to_owned).collect(),
         has_scopes: !scopes(visit).is_empty(),
@@ -161,44 +187,51 @@ pub(super) async fn show(
         is_unseen: is_live && row.shown_s.is_none() && row.last_used_s.is_none(),
         grace: in_grace.map(|end| Grace { until: Moment(end), uses: plural(old_uses, "request") }),
         limits: plan.map(|plan| plan.limits).unwrap_or_default(),
-        usage,
-        log,
         may_rotate: is_live && team.may_make(row.env.as_str()),
         may_change: is_live && visit.session.role >= Role::Admin,
-    })?)
-}
-
-/// Returns the quotas of a key now, and its use in a range.
-async fn usage(team: &TeamVisit, row: &KeyRow, range: &str) -> Result<Usage, Stop> {
-    let visit = &team.visit;
-    let (list, now) = (visit.page.list(), visit.now);
-    let chosen = RANGES.iter().find(|its| its.0 == range);
-    let &(range, range_text, width, count) = chosen.unwrap_or(&RANGES[1]);
-    let points = points(list, row.key_id, width, count, now).await?;
-    let last_start = points.last().map_or(0, |point| point.start_s);
-    let buckets = points.iter().rev().map(|point| BucketLine {
-        start: Moment(point.start_s),
-        is_open: point.start_s == last_start,
-        admitted: grouped(point.admitted),
-        denied: grouped(point.denied),
-        forbidden: grouped(point.forbidden),
-        old_secret: grouped(point.old_secret),
-        ended: grouped(point.ended),
-    });
-    let is_live = row.state(now) == "active";
-    Ok(Usage {
-        root: visit.page.root().to_owned(),
-        id: row.key_id.to_string(),
+        lacks: lacks(team, row),
         quotas: if is_live { of_key(list, row.key_id, now) } else { Vec::new() },
         range,
         range_text,
         ranges: RANGES.map(|(name, text, _, _)| (name, text)),
+        width: width.as_str(),
         picture: Picture::large(&points),
-        first: Moment(points.first().map_or(0, |point| point.start_s)),
-        last: Moment(time::stored(now)),
+        first: start(0),
+        middle: start(points.len() / 2),
+        last: last_start,
         buckets: buckets.collect(),
         sums: Sums::new(&points),
     })
+}
+
+/// Returns why the person cannot rotate, change or revoke a key; empty if the person can, or if the
+/// key is revoked.
+fn lacks(team: &TeamVisit, row: &KeyRow) -> String {
+    match row.state(team.visit.now) {
+        "active" => {}
+        "expired" => {
+            return "An expired key cannot be rotated or changed. Make a new one.".to_owned();
+        }
+        _ => return String::new(),
+    }
+    let role = team.visit.session.role;
+    let least = team.settings.role_for(row.env.as_str());
+    let needs = match (team.may_make(row.env.as_str()), role >= Role::Admin) {
+        (true, true) => return String::new(),
+        (true, false) => "To change or revoke this key, you need the role admin".to_owned(),
+        (false, true) => format!("To rotate this key, you need the role {}", least.as_str()),
+        (false, false) if least == Role::Admin => {
+            "To rotate, change or revoke this key, you need the role admin".to_owned()
+        }
+        (false, false) => format!(
+            "To rotate this key, you need the role {}, and to change or revoke it the role admin",
+            least.as_str()
+        ),
+    };
+    format!(
+        "{needs}. Your role is {}; an owner of the team can change it on the page Team.",
+        role.as_str()
+    )
 }
 
 /// Returns the sentence on what was just done.
