@@ -84,8 +84,22 @@
     });
   }
 
+  // A sign-in elsewhere is seen without leaving a form that is filled in.
+  for (const sent of all("form[data-seen]")) {
+    sent.querySelector("button").hidden = false;
+    sent.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      const body = new URLSearchParams(new FormData(sent));
+      const { type } = await fetch(sent.action, { method: "POST", body, redirect: "manual" }).catch(() => ({}));
+      if (type !== "opaqueredirect") return sent.submit();
+      const main = document.getElementById("main");
+      sent.remove();
+      main.tabIndex = -1;
+      main.focus();
+    });
+  }
+
   let copied = !document.querySelector("[data-secret]");
-  const status = document.getElementById("copied");
   const source = (id) => document.getElementById(id);
   const select = (element) => {
     if (element.select) element.select();
@@ -93,6 +107,9 @@
   };
   for (const button of all("[data-copy]")) {
     button.hidden = false;
+    // What happened is said beside the button.
+    const status = source(`${button.dataset.copy}-copied`) ?? source("copied");
+    status.textContent = "";
     button.addEventListener("click", async () => {
       const element = source(button.dataset.copy);
       const text = element.value ?? element.textContent;

@@ -609,6 +609,85 @@ async fn key_without_scopes_and_a_second_one_of_a_name_are_asked_for() {
 }
 
 #[tokio::test]
+async fn refused_person_reads_why_and_keeps_the_menu() {
+    let portal = Portal::new().await;
+    let id = portal.key().await;
+    let at = format!("/k/{id}");
+    let mut member = portal.signed_in(Role::Member).await;
+    let page = member.get(&at).await.expect(200).hides("/rotate\"").hides("/revoke\"");
+    page.shows(
+        "To rotate, change or revoke this key, you need the role admin. Your role is member;",
+    );
+    for path in ["/rotate", "/edit", "/revoke"] {
+        let page = member.get(&format!("{at}{path}")).await.expect(403);
+        page.shows("needs the role admin, and yours is member").shows("href=\"/keys/log\"");
+    }
+    member.get("/nothing").await.expect(404).shows("member, member").shows("href=\"/keys/log\"");
+    // Without a session, there is no menu.
+    portal.browser().get("/nothing").await.expect(404).hides("href=\"/keys/log\"");
+    portal.signed_in(Role::Admin).await.get(&at).await.expect(200).hides("you need the role");
+    let mut owner = portal.signed_in(Role::Owner).await;
+    owner.post("/team/set", &[("longest", ""), ("live_role", "owner")]).await.expect(303);
+    let page = portal.signed_in(Role::Admin).await.get(&at).await.expect(200);
+    page.shows("To rotate this key, you need the role owner. Your role is admin;");
+    let page = member.get(&at).await.expect(200);
+    page.shows("you need the role owner, and to change or revoke it the role admin.");
+}
+
+#[tokio::test]
+async fn refreshed_part_of_a_key_has_its_rotation_and_last_use() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    browser.make("billing").await.expect(200);
+    let id = portal.site.gate().list()[0].key_id;
+    let at = format!("/k/{id}");
+    let refreshed = async |browser: &mut Browser<'_>| {
+        let request = Request::get(format!("/keys{at}")).header("HX-Request-Type", "partial");
+        let part = browser.send(request.body(Body::empty()).unwrap()).await.expect(200);
+        part.hides("<html").hides(">Log<").shows("<div id=\"live\"")
+    };
+    let part = refreshed(&mut browser).await.hides("old secret is valid");
+    part.shows("<dt>Last use</dt><dd>never</dd>");
+    let form_id = browser.get(&format!("{at}/rotate")).await.expect(200).field("form_id");
+    let fields = [("form_id", &*form_id), ("grace", "3600")];
+    browser.post(&format!("{at}/rotate"), &fields).await.expect(200);
+    portal.mark_used(id).await;
+    let part = refreshed(&mut browser).await.shows("0 requests used it").shows(">just now</time>");
+    part.shows("<span class=\"state rotating\">rotating</span>");
+    // The old secret was used in the running hour.
+    let url = format!("sqlite:{}", portal.site.path("keys.db").display());
+    let mut connection = sqlx::AnyConnection::connect(&url).await.unwrap();
+    let now_s = i64::try_from(now().unix_s()).unwrap();
+    sqlx::query("insert into usage values ('hour', $1, $2, 'test', 9, 9, 4, 0, 0, 0, 3, 0, 0, 0)")
+        .bind(id.number().cast_signed())
+        .bind(now_s - now_s % 3600)
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let part = refreshed(&mut browser).await.shows("3 requests used it");
+    for class in ["admitted", "old", "denied"] {
+        assert!(part.text.contains(&format!("<rect class=\"open {class}\"")), "{class}: {part:?}");
+    }
+    part.shows("<b>3</b> of them with an old secret")
+        .shows("9 admitted (3 with an old secret), 4 denied");
+}
+
+#[tokio::test]
+async fn half_filled_form_is_not_left_for_a_sign_in_elsewhere() {
+    let portal = Portal::new().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    let id = portal.key().await;
+    portal.signed_in(Role::Owner).await;
+    let button = "<button class=\"plain\">I have seen it</button>";
+    let hidden = "<button class=\"plain\" hidden>I have seen it</button>";
+    owner.get("").await.expect(200).shows(button);
+    for path in ["/new", "/k/ID/rotate", "/k/ID/edit", "/k/ID/revoke", "/bulk?id=ID"] {
+        let page = owner.get(&path.replace("ID", &id)).await.expect(200);
+        page.shows(hidden).shows("When you have finished this form, confirm on the page");
+    }
+}
+
+#[tokio::test]
 async fn key_in_use_is_revoked_only_with_its_name() {
     let portal = Portal::new().await;
     let mut browser = portal.signed_in(Role::Owner).await;

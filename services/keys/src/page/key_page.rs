@@ -280,7 +280,7 @@ impl EditForm {
     fn new(team: &TeamVisit, row: &KeyRow, problems: Problems) -> Self {
         let longest = longest(&team.settings);
         Self {
-            frame: Frame::new(&team.visit, "keys", problems.title("Change key")),
+            frame: Frame::new(&team.visit, "keys", problems.title("Change key")).with_form(),
             id: row.key_id.to_string(),
             name: row.name.clone(),
             note: row.note.clone(),

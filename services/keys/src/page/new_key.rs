@@ -135,7 +135,7 @@ async fn form_page(team: &TeamVisit, fields: Fields, problems: Problems) -> Resu
     };
     let longest = longest(&team.settings);
     Ok(Form {
-        frame: Frame::new(visit, "keys", problems.title("New key")),
+        frame: Frame::new(visit, "keys", problems.title("New key")).with_form(),
         form_id,
         plan,
         plans: plan_choices(visit),

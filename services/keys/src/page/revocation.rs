@@ -110,7 +110,7 @@ async fn revocable(team: &TeamVisit, id: &str) -> Result<KeyRow, Stop> {
 }
 
 async fn form_page(team: &TeamVisit, row: KeyRow) -> Result<Form, Stop> {
-    let frame = Frame::new(&team.visit, "keys", "Revoke");
+    let frame = Frame::new(&team.visit, "keys", "Revoke").with_form();
     let mut candidates = candidates(team, &[row]).await?;
     let key = candidates.pop().ok_or_else(|| Refusal::missing("Your team has no such key."))?;
     let problems = Problems::none(&FIELDS);
@@ -189,7 +189,7 @@ async fn chosen(team: &TeamVisit, ids: &[String]) -> Result<Vec<KeyRow>, Stop> {
 
 async fn bulk_page(team: &TeamVisit, rows: &[KeyRow]) -> Result<BulkForm, Stop> {
     Ok(BulkForm {
-        frame: Frame::new(&team.visit, "keys", "Revoke keys"),
+        frame: Frame::new(&team.visit, "keys", "Revoke keys").with_form(),
         keys: candidates(team, rows).await?,
         count: rows.len().to_string(),
         why: String::new(),

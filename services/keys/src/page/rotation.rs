@@ -51,7 +51,7 @@ struct Form {
 fn form_page(team: &TeamVisit, row: &KeyRow, problems: Problems) -> Result<Form, Stop> {
     let now_s = time::stored(team.visit.now);
     Ok(Form {
-        frame: Frame::new(&team.visit, "keys", problems.title("Rotate")),
+        frame: Frame::new(&team.visit, "keys", problems.title("Rotate")).with_form(),
         id: row.key_id.to_string(),
         name: row.name.clone(),
         form_id: Code::generate()?.expose().to_owned(),
