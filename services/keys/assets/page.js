@@ -66,7 +66,7 @@
     if (found) document.getElementById("search").value = found.dataset.search;
   });
 
-  // What is typed beside a choice makes that choice, and another choice empties it.
+  // What is typed next to a choice makes that choice, and another choice empties it.
   for (const typed of all("[data-choice]")) {
     const { form, dataset } = typed;
     typed.addEventListener("input", () => {
@@ -107,7 +107,7 @@
   };
   for (const button of all("[data-copy]")) {
     button.hidden = false;
-    // What happened is said beside the button.
+    // What happened is said at the button.
     const status = source(`${button.dataset.copy}-copied`) ?? source("copied");
     status.textContent = "";
     button.addEventListener("click", async () => {

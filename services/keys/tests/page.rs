@@ -515,7 +515,7 @@ async fn rotation_keeps_the_key_and_can_be_ended() {
 }
 
 #[tokio::test]
-async fn third_secret_of_a_key_is_asked_for_beside_its_box() {
+async fn third_secret_of_a_key_needs_a_tick() {
     let portal = Portal::new().await;
     let mut browser = portal.signed_in(Role::Owner).await;
     browser.make("billing").await.expect(200);
@@ -531,7 +531,7 @@ async fn third_secret_of_a_key_is_asked_for_beside_its_box() {
 }
 
 #[tokio::test]
-async fn wrong_field_is_named_in_a_summary_and_beside_the_field() {
+async fn wrong_field_is_named_in_a_summary_and_at_the_field() {
     let portal = Portal::new().await;
     let mut browser = portal.signed_in(Role::Owner).await;
     let form_id = browser.get("/new").await.expect(200).field("form_id");
@@ -539,7 +539,7 @@ async fn wrong_field_is_named_in_a_summary_and_beside_the_field() {
     let rest = [("date", "2027-01-31"), ("note", "kept note"), ("scope", "read")];
     let page = browser.post("/new", &[&fields[..], &rest].concat()).await.expect(400);
     let page = page.shows("<title>Error: New key").shows("kept note").shows("role=\"alert\"");
-    // All that is wrong at once, each with a link to its field and a sentence beside it.
+    // All that is wrong at once, each with a link to its field and a sentence at it.
     for (id, label, text) in [
         ("name", "Name", "is empty"),
         ("env", "Environment", "must be 1 to 8 characters"),
@@ -574,7 +574,7 @@ async fn live_key_of_a_member_is_refused_in_the_form() {
 }
 
 #[tokio::test]
-async fn key_without_scopes_and_a_second_one_of_a_name_are_asked_for() {
+async fn key_without_scopes_or_of_a_known_name_needs_a_tick() {
     let portal = Portal::new().await;
     let mut browser = portal.signed_in(Role::Owner).await;
     browser.make("Billing").await.expect(200);
@@ -590,7 +590,7 @@ async fn key_without_scopes_and_a_second_one_of_a_name_are_asked_for() {
     let other = keys.iter().find(|key| key.scopes == 0).unwrap().key_id;
     browser.get(&format!("/k/{other}")).await.expect(200).shows("none: it works only where");
 
-    // A change asks too, but not for what was so before.
+    // A change needs them too, but not for what was so before.
     let at = format!("/k/{other}/edit");
     let keep = [("name", "billing"), ("lifetime", "keep")];
     browser.post(&at, &keep).await.expect(303);

@@ -267,8 +267,8 @@ struct EditForm {
     /// The longest lifetime that the team permits, in words.
     longest: Option<String>,
     longest_hint: &'static str,
-    asks_no_scope: bool,
-    asks_same_name: bool,
+    offers_no_scope: bool,
+    offers_same_name: bool,
     problems: Problems,
 }
 
@@ -294,8 +294,8 @@ impl EditForm {
             date: String::new(),
             longest_hint: if longest.is_some() { "longest-hint" } else { "" },
             longest,
-            asks_no_scope: problems.has("no_scope"),
-            asks_same_name: problems.has("same_name"),
+            offers_no_scope: problems.has("no_scope"),
+            offers_same_name: problems.has("same_name"),
             problems,
         }
     }

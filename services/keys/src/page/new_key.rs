@@ -81,8 +81,8 @@ struct Form {
     longest_hint: &'static str,
     /// The least role that makes keys of the environment `live`, if the person has less.
     live_role: &'static str,
-    asks_no_scope: bool,
-    asks_same_name: bool,
+    offers_no_scope: bool,
+    offers_same_name: bool,
     problems: Problems,
 }
 
@@ -147,8 +147,8 @@ async fn form_page(team: &TeamVisit, fields: Fields, problems: Problems) -> Resu
         longest_hint: if longest.is_some() { "longest-hint" } else { "" },
         longest,
         live_role: if team.may_make(LIVE) { "" } else { team.settings.live_role.as_str() },
-        asks_no_scope: fields.is_on("no_scope") || problems.has("no_scope"),
-        asks_same_name: fields.is_on("same_name") || problems.has("same_name"),
+        offers_no_scope: fields.is_on("no_scope") || problems.has("no_scope"),
+        offers_same_name: fields.is_on("same_name") || problems.has("same_name"),
         problems,
         fields,
     })
@@ -256,7 +256,7 @@ fn creation(team: &TeamVisit, fields: &Fields, problems: &mut Problems) -> Optio
     if env.is_some_and(|env| !team.may_make(env.as_str())) {
         let reason = format!(
             "keys of live need the role {}, and your role is {}; choose another environment, or \
-             ask an owner of the team",
+             speak with an owner of the team",
             team.settings.live_role.as_str(),
             team.visit.session.role.as_str()
         );
@@ -277,7 +277,7 @@ fn creation(team: &TeamVisit, fields: &Fields, problems: &mut Problems) -> Optio
 }
 
 /// Returns the expiry that a form names: a number of days, a date, or never. Without script, a date
-/// may be typed while another choice is ticked. Which one is meant is then asked.
+/// may be typed while another choice is ticked. The person then says which one is meant.
 pub(super) fn expiry(fields: &Fields, now: Timestamp) -> crate::error::Result<Option<Timestamp>> {
     let date = fields.get("date");
     match fields.get("lifetime") {

@@ -19,7 +19,7 @@ pub(super) struct OpenPart {
     pub(super) height: String,
 }
 
-/// The place of a bar, which shows its numbers to who points at it.
+/// The area of a bar, which shows its numbers to who points at it.
 #[derive(Clone, Debug)]
 pub(super) struct Spot {
     pub(super) x: String,
@@ -43,7 +43,7 @@ pub(super) struct Picture {
     pub(super) denied: String,
     /// The outlines of the last bucket; none without counts.
     pub(super) open: Vec<OpenPart>,
-    /// The places of the bars; none in a picture of a list.
+    /// The areas of the bars; none in a picture of a list.
     pub(super) spots: Vec<Spot>,
     /// The most requests of a bucket.
     pub(super) most: String,

@@ -1,9 +1,9 @@
 //! What is wrong with the fields of a form: a summary with a link to each field, and a sentence
-//! beside the field.
+//! at the field.
 //!
 //! A form has a list of [`FormField`]s and a value of [`Problems`]. Its template calls
 //! `parts::problems` below the heading, `problems.marks("ID", "ID-hint")` in the tag of each field,
-//! or `problems.describes` in that of a group of choices, and `parts::beside` after the field.
+//! or `problems.describes` in that of a group of choices, and `parts::at_field` after the field.
 
 use core::fmt;
 
@@ -90,8 +90,8 @@ impl Problems {
         self.all.iter().find(|problem| problem.id == id)
     }
 
-    /// Returns the sentence beside an element.
-    pub(super) fn beside(&self, id: &str) -> Option<String> {
+    /// Returns the sentence at an element.
+    pub(super) fn at_field(&self, id: &str) -> Option<String> {
         self.of(id).map(|problem| sentence(&problem.reason))
     }
 
@@ -147,9 +147,9 @@ mod tests {
         problems.add("expires", "it is late");
         problems.add("expires", "it is odd");
         problems.add("size", "it is 0.");
-        assert_eq!(problems.beside("lifetime").as_deref(), Some("It is late."));
-        assert_eq!(problems.beside("main").as_deref(), Some("It is 0."));
-        assert_eq!(problems.beside("name"), None);
+        assert_eq!(problems.at_field("lifetime").as_deref(), Some("It is late."));
+        assert_eq!(problems.at_field("main").as_deref(), Some("It is 0."));
+        assert_eq!(problems.at_field("name"), None);
         assert!(problems.has("expires") && !problems.has("name"));
         assert_eq!(problems.all.len(), 2);
         assert_eq!(problems.take(Err::<(), _>(Error::invalid("name", "it is empty"))), None);
