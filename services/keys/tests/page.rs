@@ -172,8 +172,8 @@ impl Browser<'_> {
     async fn make(&mut self, name: &str) -> Answer {
         let form = self.get("/new").await.expect(200);
         let fields = [("form_id", &*form.field("form_id")), ("name", name), ("env", "test")];
-        let fields = [&fields[..], &[("plan", "default"), ("lifetime", "90")]].concat();
-        self.post("/new", &fields).await
+        let rest = [("plan", "default"), ("lifetime", "90"), ("scope", "read")];
+        self.post("/new", &[&fields[..], &rest].concat()).await
     }
 }
 
@@ -494,16 +494,202 @@ async fn rotation_keeps_the_key_and_can_be_ended() {
     page.shows("old secret is valid until");
     let status = |key: &str| portal.site.gate().peek(Some(key.as_bytes()), 1).http_status();
     assert_eq!([status(&old), status(&new)], [200, 200]);
-    browser.post(&format!("{at}/rotate"), &fields).await.expect(409).hides(&new);
+    let again = browser.post(&format!("{at}/rotate"), &fields).await.expect(409);
+    again.shows("was sent before").hides(&new);
     browser.get(&at).await.expect(200).shows("End it now").shows("0 requests used it");
     browser.get(&format!("{at}/end-grace")).await.expect(200).shows("refused at once");
     browser.post(&format!("{at}/end-grace"), &[]).await.expect(303);
     assert_eq!([status(&old), status(&new)], [401, 200]);
     browser.get(&at).await.expect(200).hides("End it now").shows("ended the old secret");
-    for (grace, hours) in [("own", "0"), ("own", "x"), ("own", "9999"), ("7", "")] {
+    for (grace, hours, sentence) in [
+        ("own", "0", "1 to 8760"),
+        ("own", "x", "1 to 8760"),
+        ("own", "9999", "1 to 8760"),
+        ("7", "", "hoose one of the times"),
+        // Hours that are typed are not ignored.
+        ("86400", "3", "another time is chosen"),
+        ("", "3", "another time is chosen"),
+    ] {
         let form = browser.get(&format!("{at}/rotate")).await.expect(200);
         let fields = [("form_id", &*form.field("form_id")), ("grace", grace), ("hours", hours)];
-        browser.post(&format!("{at}/rotate"), &fields).await.expect(400).shows("1 to 8760");
+        let answer = browser.post(&format!("{at}/rotate"), &fields).await.expect(400);
+        let id = if sentence.starts_with("hoose") { "grace" } else { "hours" };
+        answer.shows(sentence).shows(&format!("<a href=\"#{id}\">")).shows(&format!(
+            "id=\"hours\" name=\"hours\" inputmode=\"numeric\" maxlength=\"4\" value=\"{hours}\""
+        ));
+    }
+}
+
+#[tokio::test]
+async fn third_secret_of_a_key_needs_a_tick() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    browser.make("billing").await.expect(200);
+    let at = format!("/k/{}/rotate", portal.site.gate().list()[0].key_id);
+    for (force, status) in [("", 200), ("", 400), ("on", 200)] {
+        let form_id = browser.get(&at).await.expect(200).field("form_id");
+        let fields = [("form_id", &*form_id), ("grace", "3600"), ("force", force)];
+        let answer = browser.post(&at, &fields).await.expect(status);
+        if status == 400 {
+            answer.shows("<a href=\"#force\">Oldest secret: a key has at most two secrets");
+        }
+    }
+}
+
+#[tokio::test]
+async fn wrong_field_is_named_in_a_summary_and_at_the_field() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    let form_id = browser.get("/new").await.expect(200).field("form_id");
+    let fields = [("form_id", &*form_id), ("name", ""), ("env", "Live!"), ("lifetime", "90")];
+    let rest = [("date", "2027-01-31"), ("note", "kept note"), ("scope", "read")];
+    let page = browser.post("/new", &[&fields[..], &rest].concat()).await.expect(400);
+    let page = page.shows("<title>Error: New key").shows("kept note").shows("role=\"alert\"");
+    // All that is wrong at once, each with a link to its field and a sentence at it.
+    for (id, label, text) in [
+        ("name", "Name", "is empty"),
+        ("env", "Environment", "must be 1 to 8 characters"),
+        ("date", "Date", "is filled in, but another time is chosen"),
+    ] {
+        assert!(page.text.contains(&format!("<a href=\"#{id}\">{label}: it {text}")), "{page:?}");
+        assert!(page.text.contains(&format!("id=\"{id}-problem\">It {text}")), "{page:?}");
+        let (_, tag) = page.text.split_once(&format!("<input id=\"{id}\"")).unwrap();
+        let (tag, _) = tag.split_once('>').unwrap();
+        let marks = format!("aria-invalid=\"true\" aria-describedby=\"{id}-problem");
+        assert!(tag.contains(&marks), "{tag}");
+    }
+    assert_eq!(page.text.matches("aria-invalid").count(), 3);
+    // The form that changes a key has the same.
+    browser.make("billing").await.expect(200);
+    let at = format!("/k/{}/edit", portal.site.gate().list()[0].key_id);
+    let fields = [("name", ""), ("lifetime", "keep"), ("date", "2027-01-31"), ("scope", "read")];
+    let page = browser.post(&at, &fields).await.expect(400).shows("value=\"2027-01-31\"");
+    page.shows("<a href=\"#name\">Name: it is empty").shows("<a href=\"#date\">Date: it is filled");
+}
+
+#[tokio::test]
+async fn live_key_of_a_member_is_refused_in_the_form() {
+    let portal = Portal::new().await;
+    let mut member = portal.signed_in(Role::Member).await;
+    let form_id = member.get("/new").await.expect(200).field("form_id");
+    let fields = [("form_id", &*form_id), ("name", "kept"), ("env", "live"), ("lifetime", "90")];
+    let page = member.post("/new", &[&fields[..], &[("scope", "read")]].concat()).await.expect(403);
+    let page = page.shows("Keys of live need the role admin, and your role is member");
+    page.shows("value=\"kept\"").shows("href=\"#env\"").hides("the caller");
+    assert!(portal.site.gate().list().is_empty());
+}
+
+#[tokio::test]
+async fn key_without_scopes_or_of_a_known_name_needs_a_tick() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    browser.make("Billing").await.expect(200);
+    let form_id = browser.get("/new").await.expect(200).hides("no_scope").field("form_id");
+    let fields = [("form_id", &*form_id), ("name", "billing"), ("env", "test"), ("lifetime", "90")];
+    let page = browser.post("/new", &fields).await.expect(400);
+    let page = page.shows("Scopes: none is ticked, so the key works only where no scope is needed");
+    page.shows("Name: the key kt_test_…").shows("name=\"same_name\"").shows("name=\"no_scope\"");
+    assert_eq!(portal.site.gate().list().len(), 1);
+    let ticks = [("no_scope", "on"), ("same_name", "on")];
+    browser.post("/new", &[&fields[..], &ticks].concat()).await.expect(200);
+    let keys = portal.site.gate().list();
+    let other = keys.iter().find(|key| key.scopes == 0).unwrap().key_id;
+    browser.get(&format!("/k/{other}")).await.expect(200).shows("none: it works only where");
+
+    // A change needs them too, but not for what was so before.
+    let at = format!("/k/{other}/edit");
+    let keep = [("name", "billing"), ("lifetime", "keep")];
+    browser.post(&at, &keep).await.expect(303);
+    browser.post(&at, &[("name", "web shop"), ("lifetime", "keep")]).await.expect(303);
+    let page = browser.post(&at, &[("name", "BILLING"), ("lifetime", "keep")]).await.expect(400);
+    page.shows("name=\"same_name\"").hides("name=\"no_scope\"");
+    let read = [("name", "web shop"), ("lifetime", "keep"), ("scope", "read")];
+    browser.post(&at, &read).await.expect(303);
+    let none = [("name", "web shop"), ("lifetime", "keep")];
+    browser.post(&at, &none).await.expect(400).shows("name=\"no_scope\"");
+    browser.post(&at, &[&none[..], &[("no_scope", "on")]].concat()).await.expect(303);
+    // A revoked key leaves its name free.
+    let old = keys.iter().find(|key| key.key_id != other).unwrap().key_id;
+    browser.post(&format!("/k/{old}/revoke"), &[]).await.expect(303);
+    browser.make("billing").await.expect(200);
+}
+
+#[tokio::test]
+async fn refused_person_reads_why_and_keeps_the_menu() {
+    let portal = Portal::new().await;
+    let id = portal.key().await;
+    let at = format!("/k/{id}");
+    let mut member = portal.signed_in(Role::Member).await;
+    let page = member.get(&at).await.expect(200).hides("/rotate\"").hides("/revoke\"");
+    page.shows(
+        "To rotate, change or revoke this key, you need the role admin. Your role is member;",
+    );
+    for path in ["/rotate", "/edit", "/revoke"] {
+        let page = member.get(&format!("{at}{path}")).await.expect(403);
+        page.shows("needs the role admin, and yours is member").shows("href=\"/keys/log\"");
+    }
+    member.get("/nothing").await.expect(404).shows("member, member").shows("href=\"/keys/log\"");
+    // Without a session, there is no menu.
+    portal.browser().get("/nothing").await.expect(404).hides("href=\"/keys/log\"");
+    portal.signed_in(Role::Admin).await.get(&at).await.expect(200).hides("you need the role");
+    let mut owner = portal.signed_in(Role::Owner).await;
+    owner.post("/team/set", &[("longest", ""), ("live_role", "owner")]).await.expect(303);
+    let page = portal.signed_in(Role::Admin).await.get(&at).await.expect(200);
+    page.shows("To rotate this key, you need the role owner. Your role is admin;");
+    let page = member.get(&at).await.expect(200);
+    page.shows("you need the role owner, and to change or revoke it the role admin.");
+}
+
+#[tokio::test]
+async fn refreshed_part_of_a_key_has_its_rotation_and_last_use() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    browser.make("billing").await.expect(200);
+    let id = portal.site.gate().list()[0].key_id;
+    let at = format!("/k/{id}");
+    let refreshed = async |browser: &mut Browser<'_>| {
+        let request = Request::get(format!("/keys{at}")).header("HX-Request-Type", "partial");
+        let part = browser.send(request.body(Body::empty()).unwrap()).await.expect(200);
+        part.hides("<html").hides(">Log<").shows("<div id=\"live\"")
+    };
+    let part = refreshed(&mut browser).await.hides("old secret is valid");
+    part.shows("<dt>Last use</dt><dd>never</dd>");
+    let form_id = browser.get(&format!("{at}/rotate")).await.expect(200).field("form_id");
+    let fields = [("form_id", &*form_id), ("grace", "3600")];
+    browser.post(&format!("{at}/rotate"), &fields).await.expect(200);
+    portal.mark_used(id).await;
+    let part = refreshed(&mut browser).await.shows("0 requests used it").shows(">just now</time>");
+    part.shows("<span class=\"state rotating\">rotating</span>");
+    // The old secret was used in the running hour.
+    let url = format!("sqlite:{}", portal.site.path("keys.db").display());
+    let mut connection = sqlx::AnyConnection::connect(&url).await.unwrap();
+    let now_s = i64::try_from(now().unix_s()).unwrap();
+    sqlx::query("insert into usage values ('hour', $1, $2, 'test', 9, 9, 4, 0, 0, 0, 3, 0, 0, 0)")
+        .bind(id.number().cast_signed())
+        .bind(now_s - now_s % 3600)
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let part = refreshed(&mut browser).await.shows("3 requests used it");
+    for class in ["admitted", "old", "denied"] {
+        assert!(part.text.contains(&format!("<rect class=\"open {class}\"")), "{class}: {part:?}");
+    }
+    part.shows("<b>3</b> of them with an old secret")
+        .shows("9 admitted (3 with an old secret), 4 denied");
+}
+
+#[tokio::test]
+async fn half_filled_form_is_not_left_for_a_sign_in_elsewhere() {
+    let portal = Portal::new().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    let id = portal.key().await;
+    portal.signed_in(Role::Owner).await;
+    let button = "<button class=\"plain\">I have seen it</button>";
+    let hidden = "<button class=\"plain\" hidden>I have seen it</button>";
+    owner.get("").await.expect(200).shows(button);
+    for path in ["/new", "/k/ID/rotate", "/k/ID/edit", "/k/ID/revoke", "/bulk?id=ID"] {
+        let page = owner.get(&path.replace("ID", &id)).await.expect(200);
+        page.shows(hidden).shows("When you have finished this form, confirm on the page");
     }
 }
 
@@ -601,7 +787,7 @@ async fn old_session_makes_a_change_only_after_a_proof() {
     let form_id = browser.get("/new").await.expect(200).field("form_id");
     set_ahead(601);
     let fields = [("form_id", &*form_id), ("name", "kept \"name\""), ("env", "test")];
-    let fields = [&fields[..], &[("lifetime", "90")]].concat();
+    let fields = [&fields[..], &[("lifetime", "90"), ("scope", "read")]].concat();
     let confirm = browser.post("/new", &fields).await.expect(403);
     let confirm = confirm.shows("Confirm that it is you").shows("action=\"/keys/new\"");
     confirm.shows("name=\"name\" value=\"kept &#34;name&#34;\"");
@@ -612,7 +798,7 @@ async fn old_session_makes_a_change_only_after_a_proof() {
         (format!("/k/{id}/rotate"), &rotation[..]),
         (format!("/k/{id}/end-grace"), &[]),
         (format!("/k/{id}/revoke"), &[]),
-        (format!("/k/{id}/edit"), &[("name", "a"), ("lifetime", "never"), ("plan", "pro")]),
+        (format!("/k/{id}/edit"), &[("name", "a"), ("lifetime", "never"), ("scope", "read")]),
         ("/bulk".to_owned(), &[("id", &*id), ("typed", "1")]),
         ("/team/invite".to_owned(), &[("user", "eve"), ("role", "owner")]),
         ("/team/rename".to_owned(), &[("name", "Stolen")]),
@@ -659,7 +845,7 @@ async fn html_in_every_text_is_shown_as_text() {
     browser.post("/team/rename", &[("name", hostile)]).await.expect(303);
     browser.post("/team/invite", &[("user", hostile), ("role", "viewer")]).await.expect(200);
     let at = format!("/k/{id}");
-    let edit = [("name", hostile), ("note", hostile), ("lifetime", "keep")];
+    let edit = [("name", hostile), ("note", hostile), ("lifetime", "keep"), ("scope", "read")];
     browser.post(&format!("{at}/edit"), &edit).await.expect(303);
     let escaped = "&#60;script&#62;alert(1)&#60;/script&#62;&#34;&#39;";
     for path in [
@@ -699,8 +885,9 @@ async fn html_in_every_text_is_shown_as_text() {
 type Route = (&'static str, &'static str, Role, &'static [(&'static str, &'static str)]);
 
 /// All routes with a session. `ID` is a key of the team.
-const ROUTES: [Route; 32] = [
+const ROUTES: [Route; 33] = [
     ("GET", "", Role::Viewer, &[]),
+    ("POST", "/find", Role::Viewer, &[("search", "billing")]),
     ("GET", "/k/ID", Role::Viewer, &[]),
     ("GET", "/team", Role::Viewer, &[]),
     ("GET", "/log", Role::Viewer, &[]),
@@ -1120,6 +1307,133 @@ async fn list_pages_through_all_keys_and_filters() {
     assert!(varies.any(|value| value == "HX-Request-Type"));
 }
 
+/// A form of the search as a script sends it.
+fn partial_search(text: &str) -> Request<Body> {
+    Request::post("/keys/find")
+        .header("content-type", "application/x-www-form-urlencoded")
+        .header("sec-fetch-site", "same-origin")
+        .header("HX-Request-Type", "partial")
+        .body(Body::from(encoded(&[("search", text), ("env", "")])))
+        .unwrap()
+}
+
+#[tokio::test]
+async fn pasted_key_finds_its_key_and_is_in_no_address() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    let secret = browser.make("billing").await.expect(200).secret();
+    let other = browser.make("web shop").await.expect(200).secret();
+    let keys = portal.site.gate().list();
+    let id = &secret["kt_test_".len()..][..11];
+    assert!(keys.iter().any(|key| key.key_id.to_string() == id));
+    for text in [&*secret, &format!(" X-API-Key: {secret}"), &secret[..secret.len() - 3]] {
+        // Without script, a form, and then an address with the id.
+        let fields = [("search", text), ("env", "test"), ("sort", "name"), ("state", "")];
+        let answer = browser.post("/find", &fields).await.expect(303);
+        let to = answer.header("location").to_owned();
+        assert_eq!(to, format!("/keys?search={id}&env=test&sort=name"));
+        let page = browser.get(to.strip_prefix("/keys").unwrap()).await.expect(200);
+        let page = page.shows("1 of 2 keys found").shows(">billing<").hides(">web shop<");
+        page.hides(&secret[19..]);
+        // With script, the address comes from the service too.
+        let part = browser.send(partial_search(text)).await.expect(200);
+        assert_eq!(part.header("hx-replace-url"), format!("/keys?search={id}"));
+        part.shows(&format!("data-search=\"{id}\"")).shows(">billing<").hides(&secret[19..]);
+        // An address that has a key leads to one that has not.
+        let query = text.trim().replace(' ', "+");
+        let answer = browser.get(&format!("?search={query}&flag=unused")).await.expect(303);
+        assert_eq!(answer.header("location"), format!("/keys?search={id}&flag=unused"));
+    }
+    // A key of another team, or of none, is not looked for in names.
+    let foreign = portal.site.list.create_team(None, "Other", operator()).await.unwrap();
+    let (foreign, row) =
+        portal.site.list.create_key(creation(foreign.team), operator()).await.unwrap();
+    let answer = browser.post("/find", &[("search", foreign.expose())]).await.expect(303);
+    assert_eq!(answer.header("location"), format!("/keys?search={}", row.key_id));
+    let part = browser.send(partial_search(foreign.expose())).await.expect(200);
+    part.shows("No key matches").hides(&foreign.expose()[19..]);
+    let random = "51H8Tq3JxWm9Zc7Va2Nb";
+    let answer = browser.post("/find", &[("search", random)]).await.expect(303);
+    assert_eq!(answer.header("location"), "/keys?found=nothing");
+    let page = browser.get("?found=nothing").await.expect(200);
+    page.shows("looks like a key, and no key of your team has it").shows("0 keys found");
+    let part = browser.send(partial_search(random)).await.expect(200);
+    assert_eq!(part.header("hx-replace-url"), "/keys?found=nothing");
+    part.shows("data-search=\"\"").hides(random);
+    // A hint, an id and a name stay as they are.
+    let last = &other[other.len() - 4..];
+    for (text, shown) in [
+        (&*format!("kt_test_…{last}"), ">web shop<"),
+        (&format!("…{last}"), ">web shop<"),
+        (id, ">billing<"),
+        ("BILL", ">billing<"),
+    ] {
+        let answer = browser.post("/find", &[("search", text)]).await.expect(303);
+        let to = answer.header("location").strip_prefix("/keys").unwrap().to_owned();
+        let page = browser.get(&to).await.expect(200).shows(shown).shows("1 of 2 keys found");
+        page.shows(&format!("name=\"search\" value=\"{text}\""));
+    }
+    // Nothing of it is in the log.
+    browser.get("/log").await.expect(200).hides(&secret[19..]).hides(random);
+}
+
+#[tokio::test]
+async fn imported_key_is_found_by_its_text() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    let text = "old-Customer-key-0001";
+    let new =
+        keytally_keys::change::Creation { name: "imported".to_owned(), ..creation(portal.team) };
+    let imported = portal.site.list.import_key(text.to_owned().into(), new, operator()).await;
+    let id = imported.unwrap().key_id;
+    let answer = browser.post("/find", &[("search", text)]).await.expect(303);
+    assert_eq!(answer.header("location"), format!("/keys?search={id}"));
+    browser.get(&format!("?search={id}")).await.expect(200).shows(">imported<");
+}
+
+#[tokio::test]
+async fn list_says_how_many_keys_there_are_and_were_found() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Admin).await;
+    let mut ids = Vec::new();
+    for index in 0..53 {
+        let mut new = creation(portal.team);
+        new.name = format!("key {index}");
+        let (_, row) = portal.site.list.create_key(new, operator()).await.unwrap();
+        ids.push(row.key_id.to_string());
+    }
+    let count = |text: &str| format!("<p id=\"count\" class=\"hint\" role=\"status\">{text}</p>");
+    for (query, text) in [
+        ("", "53 keys"),
+        ("?sort=name", "53 keys"),
+        ("?search=key+5", "4 of 53 keys found"),
+        ("?search=key+52", "1 of 53 keys found"),
+        ("?env=live", "53 of 53 keys found"),
+        ("?env=test", "0 of 53 keys found"),
+    ] {
+        browser.get(query).await.expect(200).shows(&count(text)).hides("aria-live");
+    }
+    let second = browser.get("").await.text;
+    let second = second.split("rel=\"next\" href=\"/keys").nth(1).unwrap();
+    let second = second.split('"').next().unwrap().replace("&#38;", "&");
+    browser.get(&second).await.expect(200).shows(&count("53 keys"));
+    // What a script gets has the number and the chips of the search.
+    let part = browser.send(partial_search("key 5")).await.expect(200).hides("role=\"status\"");
+    let part = part.shows("<p id=\"count\" hx-swap-oob=\"innerHTML\">4 of 53 keys found</p>");
+    let part = part.shows("href=\"/keys?search=key%205&#38;flag=unused\">unused for 90 days</a>");
+    part.shows("href=\"/keys?search=key%205&#38;sort=name\"");
+    // Without script, a link ticks all boxes of a page.
+    let page = browser.get("?search=key+5&sort=name").await.expect(200).hides("\" checked>");
+    let page =
+        page.shows("<a href=\"/keys?search=key%205&#38;sort=name&#38;ticked=all\">Choose all");
+    assert_eq!(page.text.matches("type=\"checkbox\" name=\"id\"").count(), 4);
+    let page = browser.get("?search=key+5&sort=name&ticked=all").await.expect(200);
+    assert_eq!(page.text.matches("\" checked>").count(), 4);
+    page.shows("<a href=\"/keys?search=key%205&#38;sort=name\">Choose none</a>");
+    let mut viewer = portal.signed_in(Role::Viewer).await;
+    viewer.get("?ticked=all").await.expect(200).hides("Choose all").hides("\" checked>");
+}
+
 #[tokio::test]
 async fn list_is_sorted_by_the_links_of_its_headings() {
     let portal = Portal::new().await;
@@ -1293,8 +1607,9 @@ async fn rules_of_a_team_hold_for_all_its_keys() {
     // A member makes a live key, and no key is valid for more than 60 days.
     let mut member = portal.signed_in(Role::Member).await;
     let form = member.get("/new").await.expect(200).hides("value=\"never\"").hides("1 year");
+    let form = form.shows("The rules of the team permit at most 60 days");
     let form_id = form.field("form_id");
-    let fields = [("form_id", &*form_id), ("name", "a"), ("env", "live")];
+    let fields = [("form_id", &*form_id), ("name", "a"), ("env", "live"), ("scope", "read")];
     let days = |days| [&fields[..], &[("lifetime", days)]].concat();
     for late in ["61", "never"] {
         member.post("/new", &days(late)).await.expect(400).shows("within 60 days");
@@ -1302,7 +1617,7 @@ async fn rules_of_a_team_hold_for_all_its_keys() {
     member.post("/new", &days("60")).await.expect(200);
     let id = portal.site.gate().list()[0].key_id;
     member.get(&format!("/k/{id}/rotate")).await.expect(200);
-    let edit = [("name", "a"), ("lifetime", "never")];
+    let edit = [("name", "a"), ("lifetime", "never"), ("scope", "read")];
     owner.post(&format!("/k/{id}/edit"), &edit).await.expect(400).shows("within 60 days");
     owner.post("/team/set", &[("longest", ""), ("live_role", "owner")]).await.expect(303);
     member.get(&format!("/k/{id}/rotate")).await.expect(403);
@@ -1330,7 +1645,7 @@ async fn log_is_filtered_on_the_page_and_in_the_file() {
     let id = portal.key().await;
     let mut viewer = portal.signed_in(Role::Viewer).await;
     let mut owner = portal.signed_in(Role::Owner).await;
-    owner.make("billing").await.expect(200);
+    owner.make("web shop").await.expect(200);
     viewer.get("/log").await.expect(200).shows("signed in").shows("created the key");
     for (query, shown, hidden) in [
         ("what=key", "created the key</td>", "signed in</td>"),

@@ -329,7 +329,8 @@ async fn passkey_signs_in_and_proves(portal: &Portal) {
     // After 10 minutes, a change needs a proof, and continues with what was filled in.
     let form_id = browser.get("/new").await.expect(200).after("name=\"form_id\" value=\"");
     let fields = [("form_id", &*form_id), ("name", "billing"), ("env", "test")];
-    let fields = [&fields[..], &[("plan", "default"), ("lifetime", "90")]].concat();
+    let rest = [("plan", "default"), ("lifetime", "90"), ("scope", "read")];
+    let fields = [&fields[..], &rest].concat();
     set_ahead(601);
     let page = browser.post("/new", &fields).await.expect(403);
     let request = page.request();
