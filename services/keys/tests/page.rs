@@ -440,8 +440,16 @@ async fn secret_is_in_one_response_only() {
     // The same form again makes no second key and does not show the secret.
     browser.post("/new", &fields).await.expect(409).shows("was sent before").hides(&secret);
     let filter = KeyFilter { team_id: Some(portal.team), limit: 10, ..KeyFilter::default() };
-    let rows = portal.site.list.keys(&filter, now()).await.unwrap();
+    // It is recorded after the response.
+    let mut rows = portal.site.list.keys(&filter, now()).await.unwrap();
     assert_eq!(rows.len(), 1);
+    for _ in 0..1000 {
+        if rows[0].shown_s.is_some() {
+            break;
+        }
+        tokio::time::sleep(core::time::Duration::from_millis(10)).await;
+        rows = portal.site.list.keys(&filter, now()).await.unwrap();
+    }
     assert!(rows[0].shown_s.is_some());
     let id = rows[0].key_id.to_string();
     for path in ["", "/log", "/log.csv", &format!("/k/{id}")] {
