@@ -16,7 +16,8 @@ use super::fields::{Fields, Parameters};
 use super::frame::{Frame, respond};
 use super::key_list::{maker, names, query_text};
 use super::me_page::browser;
-use super::refusal::{Stop, sentence};
+use super::problems::{FormField, Problems};
+use super::refusal::Stop;
 use super::visit::{TeamVisit, Visit};
 use super::words::Moment;
 use crate::error::{Error, Result};
@@ -200,17 +201,20 @@ struct Screen {
     actors: Vec<String>,
     /// The filter in the address of the file.
     query: String,
-    problem: Option<(&'static str, String)>,
+    problems: Problems,
     lines: Vec<LogLine>,
     next: Option<String>,
     is_first: bool,
 }
 
-impl Screen {
-    fn wrong(&self, field: &str) -> bool {
-        self.problem.as_ref().is_some_and(|(its, _)| *its == field)
-    }
-}
+/// The fields of the filter.
+const FIELDS: [FormField; 5] = [
+    ("actor", "actor", "Who"),
+    ("action", "what", "What"),
+    ("key", "key", "Key"),
+    ("from", "from", "From"),
+    ("to", "to", "To"),
+];
 
 /// The names of the parameters that filter.
 const FILTERS: [&str; 5] = ["key", "actor", "what", "from", "to"];
@@ -328,11 +332,15 @@ async fn actor_name(list: &List, actor: String) -> Result<String> {
 pub(super) async fn show(team: TeamVisit, parameters: Parameters) -> Result<Response, Stop> {
     let visit = &team.visit;
     let list = visit.page.list();
-    let (status, problem, mut entries, is_first) =
+    let (status, problems, mut entries, is_first) =
         match filter(&team, &parameters, PAGE_LEN + 1).await {
-            Ok(filter) => (StatusCode::OK, None, list.log(&filter).await?, filter.before.is_none()),
+            Ok(filter) => {
+                let entries = list.log(&filter).await?;
+                (StatusCode::OK, Problems::none(&FIELDS), entries, filter.before.is_none())
+            }
             Err(Error::Invalid { field, reason }) => {
-                (StatusCode::BAD_REQUEST, Some((field, sentence(&reason))), Vec::new(), true)
+                let problems = Problems::one(&FIELDS, field, &reason);
+                (StatusCode::BAD_REQUEST, problems, Vec::new(), true)
             }
             Err(error) => return Err(error.into()),
         };
@@ -346,7 +354,7 @@ pub(super) async fn show(team: TeamVisit, parameters: Parameters) -> Result<Resp
         (kind, name, actions.iter().map(|&action| (action, words(action))).collect())
     };
     let screen = Screen {
-        frame: Frame::new(visit, "log", "Log"),
+        frame: Frame::new(visit, "log", problems.title("Log")),
         kinds: KINDS.iter().map(kind).collect(),
         key: text(&parameters, "key"),
         actor: actor_name(list, text(&parameters, "actor")).await?,
@@ -355,7 +363,7 @@ pub(super) async fn show(team: TeamVisit, parameters: Parameters) -> Result<Resp
         to: text(&parameters, "to"),
         actors: actors(&team).await?,
         query: query(&parameters, None),
-        problem,
+        problems,
         lines: log_lines(list, entries).await?,
         next,
         is_first,

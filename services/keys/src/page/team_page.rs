@@ -8,8 +8,9 @@ use super::fields::{Fields, Parameters};
 use super::frame::{Frame, respond, show as respond_ok};
 use super::guard::HasSecret;
 use super::picture::Picture;
+use super::problems::{FormField, Problems};
 use super::quotas::{QuotaLine, of_team};
-use super::refusal::{Refusal, Stop, sentence};
+use super::refusal::{Refusal, Stop};
 use super::usage_of::{TeamUse, use_of_team};
 use super::visit::TeamVisit;
 use super::words::{Moment, ago, grouped};
@@ -102,14 +103,15 @@ struct Screen {
     longest: String,
     live_role: &'static str,
     invited: String,
-    problem: Option<(&'static str, String)>,
+    problems: Problems,
 }
 
-impl Screen {
-    fn wrong(&self, field: &str) -> bool {
-        self.problem.as_ref().is_some_and(|(its, _)| *its == field)
-    }
-}
+/// The fields of the screen's forms.
+const FIELDS: [FormField; 3] = [
+    ("user", "user", "Name of the person"),
+    ("longest", "longest", "Longest lifetime"),
+    ("name", "name", "Name of the team"),
+];
 
 /// The names of the roles of a team.
 const ROLES: [&str; 4] = ["viewer", "member", "admin", "owner"];
@@ -118,7 +120,7 @@ async fn screen(
     team: &TeamVisit,
     fields: &Fields,
     range: &str,
-    problem: Option<(&'static str, String)>,
+    problems: Problems,
 ) -> Result<Screen, Stop> {
     let TeamVisit { visit, team_id, .. } = team;
     let list = visit.page.list();
@@ -154,7 +156,7 @@ async fn screen(
     };
     let links = open.into_iter().map(link).collect();
     Ok(Screen {
-        frame: Frame::new(visit, "team", "Team"),
+        frame: Frame::new(visit, "team", problems.title("Team")),
         name: visit.session.team.clone(),
         usage: usage(team, range).await?,
         members,
@@ -167,7 +169,7 @@ async fn screen(
         },
         live_role: team.settings.live_role.as_str(),
         invited: fields.get("user").to_owned(),
-        problem,
+        problems,
     })
 }
 
@@ -225,7 +227,7 @@ pub(super) async fn show(team: TeamVisit, parameters: Parameters) -> Result<Resp
     if team.visit.is_partial {
         return Ok(respond_ok(&usage(&team, range).await?)?);
     }
-    let mut screen = screen(&team, &Fields::default(), range, None).await?;
+    let mut screen = screen(&team, &Fields::default(), range, Problems::none(&FIELDS)).await?;
     screen.frame = screen.frame.with_done(done);
     Ok(respond_ok(&screen)?)
 }
@@ -239,7 +241,8 @@ async fn again(
 ) -> Result<Response, Stop> {
     match error {
         Error::Invalid { reason, .. } => {
-            let screen = screen(team, fields, "", Some((field, sentence(&reason)))).await?;
+            let problems = Problems::one(&FIELDS, field, &reason);
+            let screen = screen(team, fields, "", problems).await?;
             Ok(respond(StatusCode::BAD_REQUEST, &screen)?)
         }
         error => Err(error.into()),
