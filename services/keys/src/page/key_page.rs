@@ -101,12 +101,7 @@ struct Live {
     range: &'static str,
     range_text: &'static str,
     ranges: [(&'static str, &'static str); 3],
-    /// The width of a bucket.
-    width: &'static str,
     picture: Picture,
-    first: Moment,
-    middle: Moment,
-    last: Moment,
     buckets: Vec<BucketLine>,
     sums: Sums,
 }
@@ -151,11 +146,10 @@ async fn live(team: &TeamVisit, row: &KeyRow, range: &str) -> Result<Live, Stop>
     let chosen = RANGES.iter().find(|its| its.0 == range);
     let &(range, range_text, width, count) = chosen.unwrap_or(&RANGES[1]);
     let points = points(list, row.key_id, width, count, now).await?;
-    let start = |index: usize| Moment(points.get(index).map_or(0, |point| point.start_s));
-    let last_start = start(points.len().saturating_sub(1));
+    let last_start = points.last().map_or(0, |point| point.start_s);
     let buckets = points.iter().rev().map(|point| BucketLine {
         start: Moment(point.start_s),
-        is_open: Moment(point.start_s) == last_start,
+        is_open: point.start_s == last_start,
         admitted: grouped(point.admitted),
         denied: grouped(point.denied),
         forbidden: grouped(point.forbidden),
@@ -194,11 +188,7 @@ async fn live(team: &TeamVisit, row: &KeyRow, range: &str) -> Result<Live, Stop>
         range,
         range_text,
         ranges: RANGES.map(|(name, text, _, _)| (name, text)),
-        width: width.as_str(),
-        picture: Picture::large(&points),
-        first: start(0),
-        middle: start(points.len() / 2),
-        last: last_start,
+        picture: Picture::large(&points, width),
         buckets: buckets.collect(),
         sums: Sums::new(&points),
     })

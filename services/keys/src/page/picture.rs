@@ -4,6 +4,7 @@ use core::fmt::Write as _;
 
 use super::usage_of::Point;
 use super::words::{Moment, grouped, plural};
+use crate::usage::Width;
 
 /// The height of the bars, in units of the picture.
 const SMALL: (i64, i64) = (96, 24);
@@ -45,6 +46,10 @@ pub(super) struct Picture {
     pub(super) open: Vec<OpenPart>,
     /// The areas of the bars; none in a picture of a list.
     pub(super) spots: Vec<Spot>,
+    /// The beginnings of the first, the middle and the last bar; none in a picture of a list.
+    pub(super) axis: Vec<Moment>,
+    /// The length of a bucket in words; empty in a picture of a list.
+    pub(super) each: &'static str,
     /// The most requests of a bucket.
     pub(super) most: String,
     /// The picture in words.
@@ -59,7 +64,7 @@ impl Picture {
     }
 
     /// Returns a picture for a page.
-    pub(super) fn large(points: &[Point]) -> Self {
+    pub(super) fn large(points: &[Point], each: Width) -> Self {
         let (width, height) = LARGE;
         let pitch = pitch(points, width);
         let spot = |(index, point): (i64, &Point)| Spot {
@@ -68,7 +73,10 @@ impl Picture {
             title: title(point),
         };
         let spots = (0..).zip(points).map(spot).collect();
-        Self { spots, ..Self::new(points, (width, height)) }
+        let bars = [0, points.len() / 2, points.len().saturating_sub(1)];
+        let axis = bars.iter().filter_map(|&bar| points.get(bar));
+        let axis = axis.map(|point| Moment(point.start_s)).collect();
+        Self { spots, axis, each: each.as_str(), ..Self::new(points, (width, height)) }
     }
 
     fn new(points: &[Point], (width, height): (i64, i64)) -> Self {
@@ -103,8 +111,23 @@ impl Picture {
         let label = format!("{} admitted, {} denied", plural(all, "request"), grouped(refused));
         let is_empty = most == 0;
         let (bar, most) = (tenths(bar), grouped(most));
-        let (spots, [admitted, old, denied]) = (Vec::new(), paths);
-        Self { width, height, bar, admitted, old, denied, open, spots, most, label, is_empty }
+        let [admitted, old, denied] = paths;
+        let (spots, axis, each) = (Vec::new(), Vec::new(), "");
+        Self {
+            width,
+            height,
+            bar,
+            admitted,
+            old,
+            denied,
+            open,
+            spots,
+            axis,
+            each,
+            most,
+            label,
+            is_empty,
+        }
     }
 }
 
@@ -170,7 +193,7 @@ mod tests {
     #[test]
     fn parts_of_a_bar_are_above_each_other_also_in_the_last() {
         let both = Point { old_secret: 4, ..point(10, 5) };
-        let picture = Picture::large(&[both, both]);
+        let picture = Picture::large(&[both, both], Width::Hour);
         assert_eq!(picture.admitted, "M180 160v-63.2");
         assert_eq!(picture.old, "M180 96.8v-42.1");
         assert_eq!(picture.denied, "M180 54.7v-52.6");

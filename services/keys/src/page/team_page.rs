@@ -81,9 +81,8 @@ struct Usage {
     range_text: &'static str,
     ranges: [(&'static str, &'static str); 2],
     picture: Picture,
-    first: Moment,
-    last: Moment,
     admitted: String,
+    old_secret: String,
     denied: String,
     buckets: Vec<BucketLine>,
     groups: Vec<GroupLine>,
@@ -201,13 +200,12 @@ async fn usage(team: &TeamVisit, range: &str) -> Result<Usage, Stop> {
         range,
         range_text,
         ranges: RANGES.map(|(name, text, _, _)| (name, text)),
-        first: Moment(points.first().map_or(0, |point| point.start_s)),
-        last: Moment(time::stored(visit.now)),
         admitted: grouped(points.iter().map(|point| point.admitted).sum()),
+        old_secret: grouped(points.iter().map(|point| point.old_secret).sum()),
         denied: grouped(points.iter().map(|point| point.denied).sum()),
         buckets: buckets.collect(),
         groups: groups.collect(),
-        picture: Picture::large(&points),
+        picture: Picture::large(&points, width),
     })
 }
 

@@ -125,7 +125,7 @@ def test_expiry_on_a_day_is_its_beginning_in_the_zone_that_is_shown(service, ope
     label = page.locator("label[for=date]")
     expect(label).to_be_visible()
     zone = ZONE if has_script else "UTC"
-    assert label.inner_text() == f"Date, from 0:00 on ({zone})"
+    assert label.inner_text() == f"It ends at 0:00 of ({zone})"
     page.fill("#name", "billing")
     page.check("text=Until a date")
     page.fill("#date", "2099-06-01")
@@ -134,7 +134,7 @@ def test_expiry_on_a_day_is_its_beginning_in_the_zone_that_is_shown(service, ope
     page.click("text=Make key")
     # The form with an error keeps the day and its zone.
     assert page.input_value("#date") == "2099-06-01"
-    assert label.inner_text() == f"Date, from 0:00 on ({zone})"
+    assert label.inner_text() == f"It ends at 0:00 of ({zone})"
     page.fill("#env", "test")
     page.click("text=Make key")
     page.once("dialog", lambda dialog: dialog.accept())
