@@ -86,4 +86,4 @@ pub use self::part::{GatePart, RequestError};
 pub use self::plan::{MAX_PLAN_NAME_LEN, Plan};
 pub use self::settle::{Settled, Settlement};
 pub use self::table::{Gate, MAX_ENVS};
-pub use self::usage::Counted;
+pub use self::usage::{Counted, Extras};

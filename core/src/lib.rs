@@ -158,14 +158,16 @@ pub use {
     address::{Address, embedded_ipv4},
     cache_line::{CACHE_LINE_LEN, CacheLine},
     charge::{Charge, TallyCharge},
-    compound::{Compound, MAX_PARTS, Part, PartsError, TallyVerdict, check_all, peek_all},
+    compound::{
+        Compound, MAX_PARTS, Part, PartsError, Refusal, Reserve, TallyVerdict, check_all, peek_all,
+    },
     features::Feature,
     gate::{
-        AccountInfo, AdminError, Administrator, Counted, Entropy, Flaw, FlawKind, Gate, GateConfig,
-        GatePart, IMPORT_GROUP, IMPORTED_KEY_LEN, KeyInfo, KeyRecord, MAX_ENVS, MAX_KEYS,
-        MAX_PLAN_NAME_LEN, MAX_PLANS, MAX_SCOPE_NAME_LEN, MAX_SCOPES, MAX_SUCCESSOR_NAME_LEN,
-        Migration, NewKey, NotCarried, Plan, RequestError, Settled, Settlement, StoredSecret,
-        Successor, TallyState,
+        AccountInfo, AdminError, Administrator, Counted, Entropy, Extras, Flaw, FlawKind, Gate,
+        GateConfig, GatePart, IMPORT_GROUP, IMPORTED_KEY_LEN, KeyInfo, KeyRecord, MAX_ENVS,
+        MAX_KEYS, MAX_PLAN_NAME_LEN, MAX_PLANS, MAX_SCOPE_NAME_LEN, MAX_SCOPES,
+        MAX_SUCCESSOR_NAME_LEN, Migration, NewKey, NotCarried, Plan, RequestError, Settled,
+        Settlement, StoredSecret, Successor, TallyState,
     },
     header::{
         AttachError, BEGINNING_LEN, CreateError, FORMAT_VERSION, TableKind, is_table_beginning,

@@ -259,6 +259,13 @@ impl Verdict {
         *self = self.without_charge();
     }
 
+    /// Makes this verdict show the counts of another word of the same time.
+    pub(crate) fn show(&mut self, layout: &Layout, word: u64) {
+        let (denied, time) = (self.quotas.denied, self.quotas.time());
+        self.quotas = decide::quotas(layout, self.quotas.limits(), word, time);
+        self.quotas.denied = denied;
+    }
+
     /// Makes this the verdict of a charge that was given back, with the state after the refund.
     pub(crate) fn give_back(&mut self, refunded: Option<Self>) {
         if let Some(refunded) = refunded {

@@ -8,10 +8,11 @@ use super::plan::TallyLimits;
 use super::refusal::Refusal;
 use super::table::{Gate, holder};
 use super::team::Team;
+use super::usage::Extras;
 use crate::cache_line::CacheLine;
 use crate::compare_exchange;
 use crate::compound::{
-    Charging, Compound, Exchange, Steps, TallyVerdict, TallyWarnings, charge_one,
+    Charging, Compound, Exchange, Reserve, Steps, TallyVerdict, TallyWarnings, charge_one,
 };
 use crate::decide::{self, Decision};
 use crate::key::KeyId;
@@ -24,7 +25,6 @@ use crate::sync::{AtomicU64, Ordering};
 use crate::tally::Layout;
 use crate::text::Text;
 use crate::time::{Clock, Timestamp};
-use crate::usage::Usage;
 use crate::verdict::{Holder, Verdict};
 
 /// A key of a gate as a part of a compound charge. [`Gate::part`] returns it.
@@ -60,8 +60,7 @@ pub struct GatePart<'g, M> {
     groups: Groups,
     /// The scopes that the key must have, one bit each.
     scopes: u64,
-    /// Where the uses of the key are counted.
-    usage: Option<Usage<'g>>,
+    extras: Option<Extras<'g>>,
 }
 
 /// The groups that a request names, by the numbers of their sections.
@@ -133,7 +132,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns the key and a cost as a part of [`check_all`](crate::check_all). `api_key` is the
     /// value of the `X-API-Key` header, `None` when there was none.
     pub fn part<'g>(&'g self, api_key: Option<&'g [u8]>, cost: u32) -> GatePart<'g, M> {
-        GatePart { gate: self, api_key, cost, groups: Groups::default(), scopes: 0, usage: None }
+        GatePart { gate: self, api_key, cost, groups: Groups::default(), scopes: 0, extras: None }
     }
 }
 
@@ -172,10 +171,11 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
         Ok(self)
     }
 
-    /// Counts in `usage` what the charge came to, as all processes do that use the gate.
+    /// Also counts the uses of the key and reserves what `extras` says, as all processes do that use
+    /// the gate.
     #[must_use]
-    pub fn with_usage(self, usage: Option<Usage<'g>>) -> Self {
-        Self { usage, ..self }
+    pub fn with_extras(self, extras: Option<Extras<'g>>) -> Self {
+        Self { extras, ..self }
     }
 
     /// Checks the key and then charges all its tallies, or none: [`check_all`](crate::check_all) of
@@ -415,8 +415,16 @@ impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for GatePart<'_, M> {
     }
 
     #[inline]
+    fn has_extras(&self) -> bool {
+        self.extras.is_some()
+    }
+
+    fn reservation(&self) -> Option<&dyn Reserve> {
+        self.extras?.reservation
+    }
+
     fn count(&self, part: usize, compound: &Compound) {
-        if let Some(usage) = self.usage {
+        if let Some(usage) = self.extras.and_then(|extras| extras.usage) {
             self.gate.count_part(usage, self.api_key, self.cost, part, compound);
         }
     }

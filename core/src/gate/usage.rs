@@ -12,7 +12,7 @@ use super::table::{Gate, LIST_WORD, PEPPER_LINE, USAGE_MASK, USAGE_SHIFT};
 use crate::bits::{high, low};
 use crate::cache_line::CacheLine;
 use crate::charge::Charge;
-use crate::compound::{Compound, TallyVerdict};
+use crate::compound::{Compound, Refusal, Reserve, TallyVerdict};
 use crate::header::{AttachError, CreateError};
 use crate::key::KeyId;
 use crate::outcome::{Outcome, Reason};
@@ -76,7 +76,13 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns this gate as one whose requests are counted in `usage`.
     #[inline]
     pub fn counted<'g>(&'g self, usage: Option<Usage<'g>>) -> Counted<'g, M> {
-        Counted { gate: self, usage }
+        self.with_extras(usage.map(|usage| Extras { usage: Some(usage), reservation: None }))
+    }
+
+    /// Returns this gate as one whose requests are counted, or reserve what they need.
+    #[inline]
+    pub fn with_extras<'g>(&'g self, extras: Option<Extras<'g>>) -> Counted<'g, M> {
+        Counted { gate: self, extras }
     }
 
     /// Counts what a compound charge came to for a part of this gate.
@@ -99,6 +105,23 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         if let Some(TallyVerdict { verdict, section, .. }) = decisive {
             let how = self.use_of(api_key, cost, verdict, section.as_ref());
             self.count(usage, verdict, how);
+        }
+    }
+
+    /// Reserves what a request of a plain gate needs, or gives its charge back.
+    fn reserve(&self, reservation: &dyn Reserve, verdict: Verdict, clock: impl Clock) -> Verdict {
+        let (Some(charge), Some(holder)) = (verdict.charge(), verdict.holder()) else {
+            return verdict;
+        };
+        let mut tally = TallyVerdict::new(verdict);
+        tally.section = Some(Section::Key);
+        match reservation.reserve(core::slice::from_mut(&mut tally)) {
+            None => tally.verdict,
+            Some(Refusal { verdict, .. }) => {
+                // The key may be gone, and its record another one's: then no room is owed.
+                let _ = self.refund(holder.key_id, charge, clock);
+                verdict
+            }
         }
     }
 
@@ -158,13 +181,22 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     }
 }
 
-/// A gate whose requests are counted. [`Gate::counted`] returns it.
+/// What a gate does for each request besides charging it.
+#[derive(Clone, Copy, Debug)]
+pub struct Extras<'g> {
+    /// Where the uses of keys are counted.
+    pub usage: Option<Usage<'g>>,
+    /// What requests must also reserve.
+    pub reservation: Option<&'g dyn Reserve>,
+}
+
+/// A gate whose requests are counted, or reserve what they need. [`Gate::counted`] returns it.
 ///
 /// Its methods are those of the gate, and count what they decide.
 #[derive(Debug)]
 pub struct Counted<'g, M> {
     gate: &'g Gate<M>,
-    usage: Option<Usage<'g>>,
+    extras: Option<Extras<'g>>,
 }
 
 impl<M> Clone for Counted<'_, M> {
@@ -188,18 +220,18 @@ impl<'g, M: AsRef<[CacheLine]>> Counted<'g, M> {
     /// Checks a key and charges it: see [`Gate::check`].
     #[inline]
     pub fn check(self, api_key: Option<&[u8]>, cost: u32, clock: impl Clock) -> Verdict {
-        match self.usage {
+        match self.extras {
             None => self.gate.check(api_key, cost, clock),
-            Some(usage) => self.check_and_count(usage, api_key, cost, clock),
+            Some(extras) => self.check_with(extras, api_key, cost, clock),
         }
     }
 
-    /// The check of a gate that counts uses. It is out of line, because it is larger than the check
-    /// that counts nothing.
+    /// The check of a gate with extras. It is out of line, because it is larger than the check that
+    /// has none.
     #[inline(never)]
-    fn check_and_count(
+    fn check_with(
         self,
-        usage: Usage<'_>,
+        extras: Extras<'_>,
         api_key: Option<&[u8]>,
         cost: u32,
         clock: impl Clock,
@@ -209,9 +241,14 @@ impl<'g, M: AsRef<[CacheLine]>> Counted<'g, M> {
             let compound = self.part(api_key, cost).check(clock);
             return compound.decisive().without_charge();
         }
-        let verdict = gate.check(api_key, cost, clock);
-        let how = gate.use_of(api_key, cost, &verdict, Some(&Section::Key));
-        gate.count(usage, &verdict, how);
+        let mut verdict = gate.check(api_key, cost, clock);
+        if let Some(reservation) = extras.reservation {
+            verdict = gate.reserve(reservation, verdict, clock);
+        }
+        if let Some(usage) = extras.usage {
+            let how = gate.use_of(api_key, cost, &verdict, Some(&Section::Key));
+            gate.count(usage, &verdict, how);
+        }
         verdict
     }
 
@@ -220,7 +257,7 @@ impl<'g, M: AsRef<[CacheLine]>> Counted<'g, M> {
     where
         'g: 'p,
     {
-        self.gate.part(api_key, cost).with_usage(self.usage)
+        self.gate.part(api_key, cost).with_extras(self.extras)
     }
 
     /// Gives a charge back: see [`Gate::refund`].
@@ -260,7 +297,7 @@ impl<'g, M: AsRef<[CacheLine]>> Counted<'g, M> {
 
     /// Corrects the units of the key's uses after a settlement.
     fn correct(self, key_id: KeyId, estimate: Charge, actual: u32, verdict: &Verdict) {
-        if let Some(usage) = self.usage
+        if let Some(usage) = self.extras.and_then(|extras| extras.usage)
             && verdict.outcome() != Outcome::Unavailable
         {
             let charged = i64::from(actual) - i64::from(verdict.uncharged());

@@ -1,0 +1,171 @@
+//! Tests of reservations: what requests of a gate need beside room in its tallies.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use core::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Mutex;
+
+use keytally_core::{
+    CacheLine, Extras, Gate, Key, Outcome, Policy, Refusal, Reserve, TallyVerdict, Verdict,
+    check_all,
+};
+
+#[expect(dead_code, reason = "each test uses a part of this module")]
+mod support;
+
+use support::{at, config, entropy, issue, limiter, new_key, plan};
+
+/// Units that requests must reserve.
+#[derive(Debug)]
+struct Units {
+    left: AtomicU32,
+    /// The costs of the tallies of each call.
+    calls: Mutex<Vec<Vec<u32>>>,
+}
+
+impl Units {
+    fn new(left: u32) -> Self {
+        Self { left: left.into(), calls: Mutex::default() }
+    }
+
+    fn left(&self) -> u32 {
+        self.left.load(Ordering::Relaxed)
+    }
+
+    fn calls(&self) -> Vec<Vec<u32>> {
+        self.calls.lock().unwrap().clone()
+    }
+}
+
+impl Reserve for Units {
+    fn reserve(&self, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
+        let costs: Vec<u32> =
+            tallies.iter().filter(|it| it.verdict().charge().is_some()).map(cost).collect();
+        self.calls.lock().unwrap().push(costs.clone());
+        let mut left = self.left();
+        for (index, tally) in tallies.iter().enumerate() {
+            let Some(after) = left.checked_sub(cost(tally)) else {
+                return Some(Refusal { index, verdict: denied(tally.verdict()) });
+            };
+            left = after;
+        }
+        self.left.store(left, Ordering::Relaxed);
+        None
+    }
+
+    fn release(&self, tallies: &[TallyVerdict]) {
+        self.left.fetch_add(tallies.iter().map(cost).sum(), Ordering::Relaxed);
+    }
+}
+
+fn cost(tally: &TallyVerdict) -> u32 {
+    tally.verdict().cost()
+}
+
+/// The denial by a window of a minute whose units are all used.
+fn denied(verdict: &Verdict) -> Verdict {
+    let policy: Policy = "5/minute".parse().unwrap();
+    let (layout, limits) = (policy.layout(), policy.limits());
+    let mut decision = keytally_core::decide::check(layout, &limits, 0, verdict.now(), 5);
+    decision.outcome = Outcome::Denied;
+    Verdict::decided(layout, &limits, decision, verdict.holder(), verdict.now(), verdict.cost())
+}
+
+fn bytes(key: &Key) -> Option<&[u8]> {
+    Some(key.expose().as_bytes())
+}
+
+fn gate(sections: &str) -> (Gate<Vec<CacheLine>>, Key) {
+    let plans = [plan("default", sections)];
+    let teams = if sections.contains("team") { 4 } else { 0 };
+    let gate = support::gate(&config(16, &plans).with_teams(teams));
+    let (key, _) = issue(&gate, &new_key(), entropy(1));
+    (gate, key)
+}
+
+#[test]
+fn refused_request_of_a_plain_gate_charges_nothing() {
+    let (gate, key) = gate("10/minute");
+    let units = Units::new(4);
+    let gate = gate.with_extras(Some(Extras { usage: None, reservation: Some(&units) }));
+    let check = |cost| gate.check(bytes(&key), cost, at(1));
+    let first = check(3);
+    assert_eq!((first.outcome(), first.remaining(), units.left()), (Outcome::Admitted, Some(7), 1));
+    let second = check(2);
+    assert_eq!((second.outcome(), second.remaining()), (Outcome::Denied, Some(0)));
+    assert_eq!((second.retry_after_s(), second.charge()), (Some(59), None));
+    assert_eq!(gate.peek(bytes(&key), 1, at(1)).remaining(), Some(7), "it was given back");
+    // Nothing is reserved for a request that the tally or the secret refuses.
+    assert_eq!(check(8).outcome(), Outcome::Denied);
+    assert_eq!(gate.check(Some(b"kt_live_wrong"), 1, at(1)).outcome(), Outcome::InvalidKey);
+    assert_eq!((units.calls(), units.left()), (vec![vec![3], vec![2]], 1));
+}
+
+#[test]
+fn refused_request_of_several_tallies_charges_none() {
+    let (gate, key) = gate("10/minute; team: 20/minute; group write: 9/minute");
+    let units = Units::new(7);
+    let gate = gate.with_extras(Some(Extras { usage: None, reservation: Some(&units) }));
+    let part = |cost| gate.part(bytes(&key), cost).with_group("write").unwrap();
+    let left = |cost| {
+        let peeked = part(cost).peek(at(1));
+        peeked.verdicts().map(|it| it.remaining().unwrap()).collect::<Vec<_>>()
+    };
+    assert!(part(2).check(at(1)).is_admitted());
+    assert_eq!((units.left(), left(1)), (1, vec![8, 18, 7]));
+    let refused = part(1).check(at(1));
+    assert_eq!((refused.outcome(), refused.decisive_index()), (Outcome::Denied, 1));
+    assert_eq!(refused.charge(0), None);
+    assert_eq!((units.left(), left(1)), (1, vec![8, 18, 7]), "all were given back");
+    // The check without parts reserves as well.
+    assert_eq!(gate.check(bytes(&key), 1, at(1)).outcome(), Outcome::Denied);
+    assert_eq!(units.calls(), [vec![2, 2, 2], vec![1, 1, 1], vec![1, 1]]);
+}
+
+#[test]
+fn refusal_of_one_part_releases_what_the_others_reserved() {
+    let ((first, key), (second, other)) = (gate("10/minute"), gate("20/minute"));
+    let (many, none) = (Units::new(9), Units::new(0));
+    let addresses = limiter("30/minute", 8);
+    let check = || {
+        let with = |units| Some(Extras { usage: None, reservation: Some(units) });
+        let first = first.part(bytes(&key), 2).with_extras(with(&many));
+        let second = second.part(bytes(&other), 1).with_extras(with(&none));
+        check_all(&[&addresses.part(b"192.0.2.1", 1), &first, &second], at(1)).unwrap()
+    };
+    let refused = check();
+    let outcomes: Vec<_> = refused.verdicts().map(Verdict::outcome).collect();
+    assert_eq!(outcomes, [Outcome::Admitted, Outcome::Admitted, Outcome::Denied]);
+    let left: Vec<_> = refused.verdicts().map(|it| it.remaining().unwrap()).collect();
+    assert_eq!((left, many.left()), (vec![30, 10, 0], 9));
+    none.left.store(1, Ordering::Relaxed);
+    assert!(check().is_admitted());
+    assert_eq!((many.left(), none.left()), (7, 0));
+}
+
+/// Shows the counts of a word.
+#[derive(Debug)]
+struct Shown(Policy, u64);
+
+impl Reserve for Shown {
+    fn reserve(&self, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
+        tallies.iter_mut().for_each(|tally| tally.show(self.0.layout(), self.1));
+        None
+    }
+
+    fn release(&self, _: &[TallyVerdict]) {}
+}
+
+#[test]
+fn shown_counts_leave_the_charge_and_the_warnings() {
+    let policy: Policy = "10/minute".parse().unwrap();
+    let word = keytally_core::decide::check(policy.layout(), &policy.limits(), 0, at(1), 9).next;
+    let shown = Shown(policy, word);
+    let (gate, key) = gate("10/minute warn 30% 80%; team: 20/minute");
+    let extras = Extras { usage: None, reservation: Some(&shown) };
+    let admitted = gate.part(bytes(&key), 3).with_extras(Some(extras)).check(at(1));
+    assert_eq!(admitted.decisive().remaining(), Some(1));
+    assert_eq!(admitted.tallies()[0].crossed().collect::<Vec<_>>(), [(0, 30)]);
+    assert_eq!(admitted.charge(0).unwrap().cost(), 3);
+    let peeked = gate.part(bytes(&key), 1).peek(at(1));
+    assert_eq!(peeked.decisive().remaining(), Some(7), "the tally has its own counts");
+}
