@@ -1,14 +1,18 @@
 // What the page does better with script: it takes the code of a link, shows times in the reader's
-// zone, copies, and warns before a secret is lost. Everything else is plain HTML.
+// zone, copies, uses passkeys, and warns before a secret is lost. Everything else is plain HTML.
 (() => {
   "use strict";
   const all = (selector, root = document) => root.querySelectorAll(selector);
 
   const form = document.querySelector("form[data-code]");
-  if (form && location.hash.length > 1) {
+  const take = () => {
+    if (!form || location.hash.length < 2) return;
     form.elements.code.value = location.hash.slice(1);
     history.replaceState(null, "", location.pathname);
-  }
+  };
+  take();
+  // A link that is opened on this page changes the address and does not load the page again.
+  addEventListener("hashchange", take);
 
   const localize = (root) => {
     for (const time of all("time[datetime]:not([data-done])", root)) {
@@ -68,6 +72,38 @@
   addEventListener("beforeunload", (event) => {
     if (!copied) event.preventDefault();
   });
+  // A passkey: the button has its request, or gets one, and the form sends the answer.
+  for (const button of all("[data-passkey]")) {
+    const { form, dataset } = button;
+    const said = form.querySelector("[data-said]");
+    button.hidden = false;
+    button.addEventListener("click", async () => {
+      said.textContent = "";
+      try {
+        let { request } = dataset;
+        if (!request) {
+          const response = await fetch(dataset.begin, { method: "POST" });
+          request = await response.text();
+          if (!response.ok) {
+            const page = new DOMParser().parseFromString(request, "text/html");
+            said.textContent = page.querySelector("[role=alert]").textContent;
+            return;
+          }
+        }
+        const { challenge, publicKey } = JSON.parse(request);
+        const credential = dataset.passkey === "create"
+          ? await navigator.credentials.create({ publicKey: PublicKeyCredential.parseCreationOptionsFromJSON(publicKey) })
+          : await navigator.credentials.get({ publicKey: PublicKeyCredential.parseRequestOptionsFromJSON(publicKey) });
+        form.querySelector("[data-answer]").value = JSON.stringify({ challenge, credential });
+        form.submit();
+      } catch ({ name }) {
+        said.textContent =
+          name === "NotAllowedError" ? "No passkey was used: you or the device ended it, or there is none for this page. Try again, or use a link."
+          : name === "InvalidStateError" ? "This device has a passkey of yours for this page already."
+          : "This browser cannot use a passkey here. Use a link.";
+      }
+    });
+  }
   // A secret is not kept for the button Back.
   addEventListener("pagehide", () => {
     for (const card of all("[data-secret]")) card.textContent = "The secret was shown once.";

@@ -92,7 +92,7 @@ async fn measure(url: &str) {
     search(list, &page, "a page of a team with 10,000 keys", 5.0).await;
     let mut deep = page.clone();
     let rows = list.keys(&KeyFilter { limit: 9000, ..page.clone() }, now()).await.unwrap();
-    deep.after = rows.last().map(|row| (row.created_s, row.key_id));
+    deep.after = rows.last().map(|row| row.cursor(page.sort));
     search(list, &deep, "the page after 9,000 keys", 5.0).await;
     for (text, what) in [("billing", "all names contain"), ("zzz", "no name contains")] {
         let what = format!("a search of 10,000 names, text that {what}");

@@ -17,7 +17,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use axum::{Json, Router};
 use keytally::PROBLEM_MEDIA_TYPE;
 use utoipa::OpenApi;
@@ -28,7 +28,7 @@ use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub use self::input::ClientAddress;
+pub use self::input::{ClientAddress, RefusedToken};
 pub use self::problem::Problem;
 pub(crate) use self::sent::body as secret_body;
 pub use self::state::Api;
@@ -118,8 +118,10 @@ pub fn description() -> utoipa::openapi::OpenApi {
 /// Returns the routes of the API, below [`PREFIX`].
 pub fn router<S: Clone + Send + Sync + 'static>(api: Api) -> Router<S> {
     let (router, description) = described();
+    // Routes, since the page that is served with the API has one for all paths below it.
     let routes = router
-        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is no such route"))
+        .route("/", any(no_route))
+        .route("/{*path}", any(no_route))
         .method_not_allowed_fallback(async || {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "the route has no such method")
         })
@@ -134,7 +136,12 @@ pub fn router<S: Clone + Send + Sync + 'static>(api: Api) -> Router<S> {
             response
         }))
         .with_state(api);
-    Router::new().nest(PREFIX, routes)
+    Router::new().nest(PREFIX, routes).route(&format!("{PREFIX}/"), any(no_route))
+}
+
+/// The answer to a path that is not a route.
+async fn no_route() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "there is no such route")
 }
 
 /// Returns an answer with a secret, and the URL of what was made.

@@ -185,9 +185,8 @@ impl List {
         prepare: impl FnOnce(&mut Path<'_, '_>, &NewKey<'_>) -> Result<(T, KeyRecord)> + Send + 'static,
     ) -> Result<(T, KeyRow)> {
         caller.role.require(Role::Member)?;
-        self.administer(move |path| {
-            let now = caller.now;
-            path.begin(LIMIT, now)?;
+        let now = caller.now;
+        self.change(LIMIT, now, move |path, _| {
             let settings = settings(path, new.team_id)?;
             caller.role.require(settings.role_for(new.env.as_str()))?;
             settings.check_expiry(new.expires, now)?;
@@ -311,15 +310,14 @@ impl List {
     ) -> Result<Vec<Revoked>> {
         caller.role.require(Role::Admin)?;
         let why = text::note("why", &why)?;
-        self.administer(move |path| {
-            let begun = path.begin(REVOKE_LIMIT, caller.now);
+        self.change_anyway(REVOKE_LIMIT, caller.now, move |path, begun| {
             let is_of_team = |account| caller.team_id.is_none_or(|team_id| team_id == account);
             let mut in_gate = Vec::with_capacity(key_ids.len());
             for &key_id in &key_ids {
                 let record = path.administrator.read(key_id);
                 in_gate.push(record.filter(|record| is_of_team(record.account)).is_some());
             }
-            let listed = begun.and_then(|_| list_revocations(path, &key_ids, &why, &caller));
+            let listed = begun.and_then(|()| list_revocations(path, &key_ids, &why, &caller));
             let has_all = in_gate.iter().all(|&is_there| is_there);
             let seq = match listed {
                 Ok(seq) => Some(seq),
@@ -374,8 +372,7 @@ impl List {
         + Send
         + 'static,
     ) -> Result<(T, KeyRow)> {
-        self.administer(move |path| {
-            path.begin(LIMIT, caller.now)?;
+        self.change(LIMIT, caller.now, move |path, _| {
             let mut row = path.query(LIMIT, async |connection| {
                 keys::find_of(connection, caller.team_id, key_id).await
             })?;
@@ -494,7 +491,7 @@ fn check_scopes(gate: &Gate, scopes: &[&str]) -> Result<()> {
 }
 
 impl List {
-    /// Returns the keys of a filter, the newest first.
+    /// Returns the keys of a filter, in its order.
     ///
     /// # Errors
     /// If the database cannot be used.

@@ -60,7 +60,8 @@ pub struct SignIn {
     pub team_id: Option<u32>,
     /// The user; `None` for an operator.
     pub user_id: Option<i64>,
-    /// What the session may do.
+    /// The most that the session may do. A user's session does not exceed the user's role in the
+    /// team.
     pub role: Role,
 }
 
@@ -118,7 +119,8 @@ pub(crate) struct OpenLink {
     hash: Vec<u8>,
     /// The name of the user.
     pub(crate) user: String,
-    pub(crate) role: String,
+    /// What the session will be permitted to do.
+    pub(crate) role: Role,
     pub(crate) ends_s: i64,
 }
 
@@ -127,6 +129,15 @@ impl OpenLink {
     pub(crate) fn id(&self) -> String {
         self.hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
+}
+
+/// Returns the lesser of two roles: the most that a session may do, and what the user may.
+pub(crate) fn lesser(row: &AnyRow) -> Result<Role, sqlx::Error> {
+    let named = |column: &str| -> Result<Role, sqlx::Error> {
+        let name: String = row.try_get(column)?;
+        Ok(Role::named(&name).unwrap_or(Role::Viewer))
+    };
+    Ok(named("most")?.min(named("role")?))
 }
 
 /// The most links that [`open`] returns.
@@ -139,9 +150,10 @@ pub(crate) async fn open(
     now: Timestamp,
 ) -> Result<Vec<OpenLink>, DatabaseError> {
     let rows = sqlx::query(
-        "select hash, \"user\".name, role, ends_s from code \
+        "select hash, \"user\".name, code.role as most, member.role, ends_s from code \
          join \"user\" on \"user\".user_id = code.user_id \
-         where team_id = $1 and used_s is null and ends_s > $2 order by ends_s, hash limit $3",
+         join member on member.team_id = code.team_id and member.user_id = code.user_id \
+         where code.team_id = $1 and used_s is null and ends_s > $2 order by ends_s, hash limit $3",
     )
     .bind(i64::from(team_id))
     .bind(time::stored(now))
@@ -152,7 +164,7 @@ pub(crate) async fn open(
         Ok(OpenLink {
             hash: row.try_get("hash")?,
             user: row.try_get("name")?,
-            role: row.try_get("role")?,
+            role: lesser(row)?,
             ends_s: row.try_get("ends_s")?,
         })
     };

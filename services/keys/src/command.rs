@@ -50,7 +50,7 @@ struct Files {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Make and list teams
+    /// Make, list and change teams
     #[command(subcommand)]
     Team(team_commands::Team),
     /// Add, list and remove the members of a team
@@ -63,6 +63,7 @@ enum Command {
     Reconcile(list_commands::Reconcile),
     Log(list_commands::Log),
     Export(list_commands::Export),
+    Backup(list_commands::Backup),
     MigrateTo(list_commands::MigrateTo),
 }
 
@@ -85,6 +86,7 @@ impl Keys {
                 Command::Reconcile(command) => command.run(&list, format).await,
                 Command::Log(command) => command.run(&list, format).await,
                 Command::Export(command) => command.run(&list, format).await,
+                Command::Backup(command) => command.run(&list, format).await,
                 Command::MigrateTo(command) => command.run(&list, format).await,
             };
             // SQLite merges its write-ahead log when the last connection is closed.

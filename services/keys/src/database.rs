@@ -3,13 +3,14 @@
 //! Every transaction that writes begins with `Database::write`, which locks the row of `head`. So
 //! changes have an order, and each has a number.
 
+use alloc::sync::Arc;
 use core::fmt;
 use core::str::FromStr as _;
 use core::time::Duration;
 use std::io;
-use std::path::Path;
+use std::path::{self, Path};
 
-use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions, AnyRow};
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::pool::PoolConnection;
 use sqlx::{
@@ -17,6 +18,8 @@ use sqlx::{
     SqlSafeStr as _,
 };
 use tokio::time::{sleep, timeout};
+
+use crate::file::{DatabaseFile, create_new};
 
 /// The longest time that a transaction may take.
 pub(crate) const LIMIT: Duration = Duration::from_secs(5);
@@ -31,6 +34,8 @@ pub struct Database {
     kind: Kind,
     /// The URL without a password.
     shown: String,
+    /// The file of a SQLite database.
+    file: Option<Arc<DatabaseFile>>,
 }
 
 /// A kind of database.
@@ -56,15 +61,20 @@ impl Database {
     /// A sentence that names the database without its password.
     pub async fn open(url: &str) -> Result<Self, DatabaseError> {
         sqlx::any::install_default_drivers();
-        let (kind, shown, full) = match url.split_once(':') {
+        let (kind, shown, full, file) = match url.split_once(':') {
+            Some(("sqlite", path)) if path.contains('?') => return Err(DatabaseError::Options),
             Some(("sqlite", path)) if is_file_path(path) => {
-                create_file(Path::new(path))
+                let file = DatabaseFile::create(Path::new(path))
                     .map_err(|error| DatabaseError::File { path: path.to_owned(), error })?;
-                let encoded = path.replace('%', "%25").replace('?', "%3F").replace('#', "%23");
-                (Kind::Sqlite, url.to_owned(), format!("sqlite:{encoded}?mode=rw"))
+                if file.has_foreign_log() {
+                    return Err(DatabaseError::ForeignLog { path: path.to_owned() });
+                }
+                let encoded = path.replace('%', "%25").replace('#', "%23");
+                let full = format!("sqlite:{encoded}?mode=rw");
+                (Kind::Sqlite, url.to_owned(), full, Some(Arc::new(file)))
             }
             Some(("postgres" | "postgresql", _)) => {
-                (Kind::Postgres, without_password(url)?, url.to_owned())
+                (Kind::Postgres, without_password(url)?, url.to_owned(), None)
             }
             _ => return Err(DatabaseError::Url),
         };
@@ -73,8 +83,16 @@ impl Database {
             .disable_statement_logging();
         let mut attempts = 0;
         loop {
-            match connect(options.clone(), kind).await {
-                Ok(pool) => return Ok(Self { pool, kind, shown }),
+            match connect(options.clone(), kind, file.clone()).await {
+                Ok(pool) => {
+                    let database = Self { pool, kind, shown, file };
+                    // A list that was moved is not opened.
+                    if let Err(error) = database.head().await {
+                        database.close().await;
+                        return Err(error);
+                    }
+                    return Ok(database);
+                }
                 // Another process creates the tables, or changes to the write-ahead log.
                 Err(error) if kind == Kind::Sqlite && error.is_of_race() && attempts < ATTEMPTS => {
                     attempts += 1;
@@ -95,6 +113,7 @@ impl Database {
 
     /// Returns a connection for reading.
     pub(crate) async fn read(&self) -> Result<PoolConnection<Any>, DatabaseError> {
+        self.check_file()?;
         Ok(self.pool.acquire().await?)
     }
 
@@ -105,12 +124,19 @@ impl Database {
             Kind::Sqlite => "begin immediate",
             Kind::Postgres => "begin",
         };
+        self.check_file()?;
         let mut inner = self.pool.begin_with(begin).await?;
-        let head = sqlx::query("update head set seq = seq where one = 1 returning seq")
+        let head = sqlx::query("update head set seq = seq where one = 1 returning seq, moved_to")
             .fetch_one(&mut *inner)
             .await?;
-        let seq = head.try_get(0)?;
-        Ok(Transaction { inner, seq })
+        let seq = present_seq(&head)?;
+        Ok(Transaction { inner, seq, file: self.file.clone() })
+    }
+
+    /// Refuses to continue if the file of a SQLite database was removed or replaced. The
+    /// connections then use a file that no other process finds.
+    fn check_file(&self) -> Result<(), DatabaseError> {
+        check(self.file.as_deref())
     }
 
     /// Returns the number of the last change.
@@ -119,8 +145,65 @@ impl Database {
     /// If the database cannot be read.
     pub async fn head(&self) -> Result<u64, DatabaseError> {
         let mut connection = self.read().await?;
-        let head = sqlx::query("select seq from head where one = 1").fetch_one(&mut *connection);
-        Ok(sequence(head.await?.try_get(0)?))
+        let head = sqlx::query("select seq, moved_to from head where one = 1");
+        Ok(sequence(present_seq(&head.fetch_one(&mut *connection).await?)?))
+    }
+
+    /// Returns the URL without a password, which names the database from any folder.
+    pub(crate) fn location(&self) -> String {
+        match &self.file {
+            Some(file) => {
+                let path = path::absolute(file.shown()).map(|path| path.display().to_string());
+                format!("sqlite:{}", path.unwrap_or_else(|_| file.shown()))
+            }
+            None => self.shown.replace(":…@", "@"),
+        }
+    }
+
+    /// Returns whether both are the same database.
+    pub(crate) async fn is(&self, other: &Self) -> Result<bool, DatabaseError> {
+        match (&self.file, &other.file) {
+            (Some(file), Some(other)) => Ok(file.is(other)),
+            (None, None) => Ok(self.name_of_server().await? == other.name_of_server().await?),
+            _ => Ok(false),
+        }
+    }
+
+    /// Returns what distinguishes the database of PostgreSQL from those of all servers.
+    async fn name_of_server(&self) -> Result<String, DatabaseError> {
+        let row = sqlx::query(
+            "select system_identifier::text || '/' || current_database()::text || '/' || \
+             coalesce(current_schema()::text, '') from pg_control_system()",
+        );
+        Ok(row.fetch_one(&mut *self.read().await?).await?.try_get(0)?)
+    }
+
+    /// Writes a copy of a SQLite database to a new file, for its owner alone. The list can be used
+    /// and changed meanwhile.
+    ///
+    /// # Errors
+    /// If the file exists or cannot be written, or if the database is not in a file. Then there is
+    /// no new file.
+    pub async fn back_up(&self, path: &Path) -> Result<(), DatabaseError> {
+        if self.kind != Kind::Sqlite {
+            return Err(DatabaseError::NoFile);
+        }
+        let failed = |error| DatabaseError::Copy { path: path.display().to_string(), error };
+        let mut connection = self.read().await?;
+        let file = create_new(path).map_err(failed)?;
+        let copy = async {
+            // SQLite reads some relative paths as URLs.
+            let absolute = path::absolute(path).map_err(failed)?;
+            let text = absolute.to_str().map(str::to_owned);
+            let text = text.ok_or_else(|| failed(io::ErrorKind::InvalidFilename.into()))?;
+            sqlx::query("vacuum into $1").bind(text).execute(&mut *connection).await?;
+            file.sync_all().map_err(failed)
+        };
+        let copied = copy.await;
+        if copied.is_err() {
+            let _ = std::fs::remove_file(path);
+        }
+        copied
     }
 
     /// Lets a SQLite database take no more pages, as if its disk were full, or again all that it
@@ -163,6 +246,7 @@ pub(crate) struct Transaction {
     inner: sqlx::Transaction<'static, Any>,
     /// The number of the last change, those of this transaction included.
     seq: i64,
+    file: Option<Arc<DatabaseFile>>,
 }
 
 impl Transaction {
@@ -187,13 +271,45 @@ impl Transaction {
         self.seq = self.seq.max(i64::try_from(seq).unwrap_or(i64::MAX));
     }
 
+    /// Marks the list as moved to another database. From then on, this one is refused.
+    pub(crate) async fn mark_moved(&mut self, location: &str) -> Result<(), DatabaseError> {
+        sqlx::query("update head set moved_to = $1 where one = 1")
+            .bind(location.to_owned())
+            .execute(&mut *self.inner)
+            .await?;
+        Ok(())
+    }
+
     /// Commits.
+    ///
+    /// # Errors
+    /// If the file of the database was removed or replaced meanwhile, the change may be lost.
     pub(crate) async fn commit(mut self) -> Result<(), DatabaseError> {
         sqlx::query("update head set seq = $1 where one = 1")
             .bind(self.seq)
             .execute(&mut *self.inner)
             .await?;
-        Ok(self.inner.commit().await?)
+        self.inner.commit().await?;
+        check(self.file.as_deref())
+    }
+}
+
+/// Refuses a file of a database that is no longer at its path.
+fn check(file: Option<&DatabaseFile>) -> Result<(), DatabaseError> {
+    match file.filter(|file| !file.is_in_place()) {
+        Some(file) => Err(DatabaseError::Replaced { path: file.shown() }),
+        None => Ok(()),
+    }
+}
+
+/// Returns the number of the last change in a row of `head`.
+///
+/// # Errors
+/// If the list was moved to another database.
+fn present_seq(head: &AnyRow) -> Result<i64, DatabaseError> {
+    match head.try_get("moved_to")? {
+        Some(to) => Err(DatabaseError::Moved { to }),
+        None => Ok(head.try_get("seq")?),
     }
 }
 
@@ -209,7 +325,11 @@ const ATTEMPTS: u32 = 100;
 const DELAY: Duration = Duration::from_millis(50);
 
 /// Connects, and creates the tables that the database does not have.
-async fn connect(options: AnyConnectOptions, kind: Kind) -> Result<AnyPool, DatabaseError> {
+async fn connect(
+    options: AnyConnectOptions,
+    kind: Kind,
+    file: Option<Arc<DatabaseFile>>,
+) -> Result<AnyPool, DatabaseError> {
     // A pool repeats a failed connection until its timeout, and does not say why it failed.
     let mut connection =
         timeout(LIMIT, options.connect()).await.map_err(|_| DatabaseError::Late)??;
@@ -219,7 +339,19 @@ async fn connect(options: AnyConnectOptions, kind: Kind) -> Result<AnyPool, Data
         .max_connections(CONNECTIONS)
         .acquire_timeout(LIMIT)
         .after_connect(move |connection, _| {
-            Box::pin(async move { prepare(connection, kind).await })
+            let file = file.clone();
+            Box::pin(async move {
+                if file.as_ref().is_some_and(|file| !file.is_in_place()) {
+                    return Err(io::Error::from(io::ErrorKind::NotFound).into());
+                }
+                prepare(connection, kind).await?;
+                if let Some(file) = &file {
+                    // The first query opens the write-ahead log.
+                    connection.execute("select count(*) from sqlite_schema").await?;
+                    file.note_log();
+                }
+                Ok(())
+            })
         })
         // SQLite ends a transaction by itself if the disk is full. The rollback then fails, and the
         // connection can begin no other transaction.
@@ -275,19 +407,6 @@ fn is_file_path(path: &str) -> bool {
     !path.is_empty() && !path.starts_with("//") && path != ":memory:"
 }
 
-/// Creates the file of a database, for its owner alone, unless it exists. SQLite gives its other
-/// files the same permissions.
-fn create_file(path: &Path) -> io::Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    match options.open(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
-    }
-}
-
 /// Returns a URL of PostgreSQL with its password replaced.
 fn without_password(url: &str) -> Result<String, DatabaseError> {
     let (scheme, rest) = url.split_once("://").ok_or(DatabaseError::Url)?;
@@ -310,6 +429,39 @@ fn without_password(url: &str) -> Result<String, DatabaseError> {
 pub enum DatabaseError {
     /// The URL names no database that this program knows.
     Url,
+    /// The URL of a SQLite database has options.
+    Options,
+    /// The data folder had a list, and has no database.
+    Missing {
+        /// The file of the database.
+        path: String,
+    },
+    /// The file of a SQLite database was removed or replaced while it was open.
+    Replaced {
+        /// The file.
+        path: String,
+    },
+    /// The write-ahead log next to a SQLite database is that of a file that it replaced.
+    ForeignLog {
+        /// The file of the database.
+        path: String,
+    },
+    /// The list was moved to another database.
+    Moved {
+        /// The URL of that database, without a password.
+        to: String,
+    },
+    /// The database is not in a file.
+    NoFile,
+    /// A copy of the database could not be written.
+    Copy {
+        /// The file of the copy.
+        path: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// The database cannot be written.
+    ReadOnly,
     /// The file of a SQLite database could not be created.
     File {
         /// The file.
@@ -343,6 +495,32 @@ impl fmt::Display for DatabaseError {
         match self {
             Self::Url => f.write_str(
                 "the URL of the database is not valid; write sqlite: and the path of a file, or postgres://USER@HOST/NAME",
+            ),
+            Self::Options => f.write_str(
+                "a database in SQLite has no options; write sqlite: and the path of a file, without ?",
+            ),
+            Self::Missing { path } => write!(
+                f,
+                "there is no list of keys in {path}, and admin.gate in its folder is of one; put the file back, name another database by KEYTALLY_DATABASE, or remove admin.gate to begin a new list"
+            ),
+            Self::Replaced { path } => write!(
+                f,
+                "{path} was removed or replaced while it was in use; put the file back, or stop the service before you restore a copy"
+            ),
+            Self::ForeignLog { path } => write!(
+                f,
+                "{path}-wal is of another file, which {path} has replaced; stop the service, and remove {path}-wal and {path}-shm to use {path} as it is"
+            ),
+            Self::Moved { to } => write!(
+                f,
+                "the list of keys was moved to {to}; name that database by KEYTALLY_DATABASE or --database"
+            ),
+            Self::NoFile => f.write_str(
+                "the list of keys is not in a file; copy a database of PostgreSQL by pg_dump",
+            ),
+            Self::Copy { path, error } => write!(f, "cannot write {path}: {error}"),
+            Self::ReadOnly => f.write_str(
+                "the database cannot be written; let this user write its file and its folder, or use a server that takes changes",
             ),
             Self::File { path, error } => write!(f, "cannot create the database {path}: {error}"),
             Self::Open { database, source } => {
@@ -384,10 +562,15 @@ impl From<sqlx::Error> for DatabaseError {
             code.as_deref().and_then(|code| code.parse::<u32>().ok()).map(|code| code & 255);
         match (primary, code.as_deref()) {
             (_, Some("53100")) => Self::Full,
+            (_, Some("25006")) => Self::ReadOnly,
+            (Some(8), Some(code)) if code.len() < 5 => Self::ReadOnly,
             (Some(5 | 6), Some(code)) if code.len() < 5 => Self::Locked,
             (Some(13), Some(code)) if code.len() < 5 => Self::Full,
             // One line: an error of a database may have several.
-            _ => Self::Other(one_line(&error.to_string())),
+            _ => match error.as_database_error() {
+                Some(error) => Self::Other(one_line(error.message())),
+                None => Self::Other(one_line(&error.to_string())),
+            },
         }
     }
 }
@@ -411,6 +594,20 @@ mod tests {
         ] {
             assert_eq!(without_password(url).unwrap(), shown);
         }
+    }
+
+    #[tokio::test]
+    async fn database_that_takes_no_changes_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = Database::url_of_file(&folder.path().join("keys.db"));
+        let database = Database::open(&url).await.unwrap();
+        let mut connection = database.read().await.unwrap();
+        connection.execute("pragma query_only = on").await.unwrap();
+        let error = connection.execute("update head set seq = 1").await.unwrap_err();
+        assert!(matches!(DatabaseError::from(error), DatabaseError::ReadOnly));
+        let error = connection.execute("select absent from head").await.unwrap_err();
+        let sentence = DatabaseError::from(error).to_string();
+        assert_eq!(sentence, "the database reports: no such column: absent");
     }
 
     #[test]

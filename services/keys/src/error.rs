@@ -3,6 +3,7 @@
 use core::fmt;
 
 use keytally::{AdminError, KeyId};
+use keytally_cli::internal::times;
 
 use crate::database::DatabaseError;
 
@@ -33,6 +34,8 @@ pub enum Error {
     },
     /// The caller's role does not permit it.
     Forbidden(String),
+    /// A request with the same `Idempotency-Key` was answered before, and what it made is known.
+    RepeatedFor(Made),
     /// The gate refused the change, or could not be used.
     Gate(keytally::Error),
     /// The database could not be used.
@@ -51,6 +54,27 @@ pub enum Error {
         /// The number of the last change in the gate.
         applied: u64,
     },
+}
+
+/// What a request made or changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// A key.
+    Key(KeyId),
+    /// An admin token.
+    Token(KeyId),
+    /// A team.
+    Team(u32),
+}
+
+impl fmt::Display for Made {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(key_id) => write!(f, "key {key_id}; its secret cannot be shown again"),
+            Self::Token(key_id) => write!(f, "token {key_id}; its secret cannot be shown again"),
+            Self::Team(team) => write!(f, "team {team}"),
+        }
+    }
 }
 
 /// The result of a request to the list of keys.
@@ -74,9 +98,17 @@ impl fmt::Display for Error {
             Self::Invalid { field, reason } => write!(f, "{field}: {reason}"),
             Self::NotFound { what, name } => write!(f, "there is no {what} {name}"),
             Self::Conflict(sentence) | Self::Forbidden(sentence) => f.write_str(sentence),
-            Self::Repeated { key_id } => write!(
+            Self::Repeated { key_id } => Self::RepeatedFor(Made::Key(*key_id)).fmt(f),
+            Self::RepeatedFor(made) => {
+                write!(f, "a request with this Idempotency-Key was answered before, for {made}")
+            }
+            Self::Gate(keytally::Error::Admin {
+                source: AdminError::InGrace { key_id, until },
+                ..
+            }) => write!(
                 f,
-                "a request with this Idempotency-Key was answered before, for key {key_id}; its secret cannot be shown again"
+                "the secret that key {key_id} had before its last rotation is valid until {}, and another rotation would end it at once; wait, or force the rotation",
+                times::rfc3339(until.unix_s())
             ),
             Self::Gate(error) => error.fmt(f),
             Self::Database(error) => error.fmt(f),

@@ -1,5 +1,7 @@
 //! The rows of keys: what the gate keeps of a key, and what only people need.
 
+use core::fmt;
+
 use keytally::{KeyId, KeyRecord, KeyState, Name, StoredSecret, Text, Timestamp};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
@@ -280,20 +282,160 @@ pub(crate) async fn last_seq(connection: &mut AnyConnection) -> Result<u64, Data
     Ok(u64::try_from(seq).unwrap_or(0))
 }
 
-/// The conditions and the order of a list.
-macro_rules! conditions {
-    ($search:literal) => {
-        concat!(" and ", $search, conditions!())
-    };
-    () => {
-        " and ($2 = '' or ($2 = 'revoked' and state = 'revoked') \
-         or ($2 = 'active' and state = 'active' and coalesce(not_after_s, $3 + 1) > $3) \
-         or ($2 = 'expired' and state = 'active' and coalesce(not_after_s, $3 + 1) <= $3)) \
-         and ($4 = '' or env = $4) and ($5 = '' or plan = $5) \
-         and (created_s, key_id) < ($7, $8) \
-         order by created_s desc, key_id desc limit $9"
-    };
+/// By what a list is sorted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SortBy {
+    /// When the list got the key.
+    #[default]
+    Created,
+    /// The name, without case in ASCII.
+    Name,
+    /// The last use. A key that was never used is before all others.
+    LastUsed,
+    /// The expiry. A key that never expires is after all others.
+    Expires,
 }
+
+/// The order of a list. Keys of one value are in the order of their ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sort {
+    /// By what it is sorted.
+    pub by: SortBy,
+    /// Whether the greatest value is first.
+    pub is_descending: bool,
+}
+
+impl Default for Sort {
+    /// Returns the order with the newest key first.
+    fn default() -> Self {
+        Self { by: SortBy::Created, is_descending: true }
+    }
+}
+
+/// The names of all orders. That with a sign is descending.
+pub const SORTS: [&str; 8] =
+    ["created", "-created", "name", "-name", "last_used", "-last_used", "expires", "-expires"];
+
+impl Sort {
+    /// Returns the order of a name: `created`, `name`, `last_used` or `expires`, after a `-` if it
+    /// is descending.
+    pub fn named(name: &str) -> Option<Self> {
+        let by = match name.trim_start_matches('-') {
+            "created" => SortBy::Created,
+            "name" => SortBy::Name,
+            "last_used" => SortBy::LastUsed,
+            "expires" => SortBy::Expires,
+            _ => return None,
+        };
+        SORTS.contains(&name).then(|| Self { by, is_descending: name.starts_with('-') })
+    }
+
+    /// Returns the name.
+    pub fn as_str(self) -> &'static str {
+        match (self.by, self.is_descending) {
+            (SortBy::Created, false) => "created",
+            (SortBy::Created, true) => "-created",
+            (SortBy::Name, false) => "name",
+            (SortBy::Name, true) => "-name",
+            (SortBy::LastUsed, false) => "last_used",
+            (SortBy::LastUsed, true) => "-last_used",
+            (SortBy::Expires, false) => "expires",
+            (SortBy::Expires, true) => "-expires",
+        }
+    }
+}
+
+/// A value by which a list is sorted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum SortValue {
+    Number(i64),
+    Text(String),
+}
+
+/// A position in a list: after a key. It has the key's value, so that a page continues there if the
+/// key has got another value since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    by: SortBy,
+    value: SortValue,
+    key_id: KeyId,
+}
+
+/// The expiry of a key that never expires, in an order.
+const NEVER_S: i64 = 9_999_999_999;
+
+/// The most characters of a cursor.
+const MAX_CURSOR_LEN: usize = 600;
+
+impl Cursor {
+    /// Parses a cursor of an order.
+    pub fn parse(sort: Sort, text: &str) -> Option<Self> {
+        let (value, key_id) = text.split_once('.')?;
+        let key_id = key_id.parse().ok()?;
+        let number = |text: &str| {
+            let is_plain = text.len() <= 18 && text.bytes().all(|byte| byte.is_ascii_digit());
+            text.parse().ok().filter(|_| is_plain).map(SortValue::Number)
+        };
+        let value = match sort.by {
+            SortBy::Created => number(value)?,
+            SortBy::LastUsed => number(value.strip_prefix('u')?)?,
+            SortBy::Expires => number(value.strip_prefix('e')?)?,
+            SortBy::Name => SortValue::Text(unhex(value.strip_prefix('n')?)?),
+        };
+        (text.len() <= MAX_CURSOR_LEN).then_some(Self { by: sort.by, value, key_id })
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.by {
+            SortBy::Created => "",
+            SortBy::Name => "n",
+            SortBy::LastUsed => "u",
+            SortBy::Expires => "e",
+        })?;
+        match &self.value {
+            SortValue::Number(number) => write!(f, "{number}")?,
+            SortValue::Text(text) => {
+                text.bytes().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+            }
+        }
+        write!(f, ".{}", self.key_id)
+    }
+}
+
+/// Returns the text of hex digits, if a name may have it.
+fn unhex(digits: &str) -> Option<String> {
+    let byte = |pair: &[u8]| {
+        let digits = core::str::from_utf8(pair).ok().filter(|digits| digits.len() == 2)?;
+        u8::from_str_radix(digits, 16).ok()
+    };
+    let bytes: Option<Vec<u8>> = digits.as_bytes().chunks(2).map(byte).collect();
+    String::from_utf8(bytes?).ok().filter(|text| !text.contains(char::is_control))
+}
+
+impl KeyRow {
+    /// Returns the position after this key in an order.
+    pub fn cursor(&self, sort: Sort) -> Cursor {
+        let value = match sort.by {
+            SortBy::Created => SortValue::Number(self.created_s),
+            SortBy::Name => SortValue::Text(self.name.clone()),
+            SortBy::LastUsed => SortValue::Number(self.last_used_s.unwrap_or(0)),
+            SortBy::Expires => SortValue::Number(self.not_after_s.unwrap_or(NEVER_S)),
+        };
+        Cursor { by: sort.by, value, key_id: self.key_id }
+    }
+}
+
+/// How long before its expiry a key is said to expire soon, in seconds.
+pub const SOON_S: i64 = 14 * 86_400;
+
+/// How long after its last use a key is said to be unused, in seconds.
+pub const UNUSED_S: i64 = 90 * 86_400;
+
+/// What to look at: the active keys that expire soon, that never expire, that were not used for
+/// long, or whose secret before a rotation was used in the last day.
+pub const FLAGS: [&str; 4] = ["expires_soon", "never_expires", "unused", "old_secret_used"];
 
 /// Which keys to list.
 #[derive(Clone, Debug, Default)]
@@ -306,33 +448,128 @@ pub struct KeyFilter {
     pub env: String,
     /// Those of a plan; empty for all.
     pub plan: String,
+    /// Those with this one of [`FLAGS`]; empty for all.
+    pub flag: String,
     /// Those whose name contains this text; empty for all.
     pub search: String,
-    /// Those after this one, in the order of the list.
-    pub after: Option<(i64, KeyId)>,
+    /// The order.
+    pub sort: Sort,
+    /// Those after this position in the order.
+    pub after: Option<Cursor>,
     /// The most keys.
     pub limit: i64,
 }
 
-/// A statement that lists keys. One text for each kind of filter, so that its index is used.
+/// The conditions of a list. The parameters 8 to 10 are the moments of [`SOON_S`] and [`UNUSED_S`],
+/// and the flag.
+macro_rules! conditions {
+    () => {
+        " and ($2 = '' or ($2 = 'revoked' and state = 'revoked') \
+         or ($2 = 'active' and state = 'active' and coalesce(not_after_s, $3 + 1) > $3) \
+         or ($2 = 'expired' and state = 'active' and coalesce(not_after_s, $3 + 1) <= $3)) \
+         and ($4 = '' or env = $4) and ($5 = '' or plan = $5) \
+         and ($10 = '' or (state = 'active' and coalesce(not_after_s, $3 + 1) > $3 and ( \
+         ($10 = 'expires_soon' and coalesce(not_after_s, $8 + 1) <= $8) \
+         or ($10 = 'never_expires' and not_after_s is null) \
+         or ($10 = 'unused' and coalesce(last_used_s, created_s) <= $9) \
+         or ($10 = 'old_secret_used' and coalesce(grace_until_s, 0) > $3 and exists ( \
+         select 1 from usage where usage.width = 'hour' and usage.key_id = \"key\".key_id \
+         and usage.start_s > $3 - 86400 and usage.old_secret > 0)))))"
+    };
+}
+
+/// A statement that lists keys. One text for each kind of filter and order, so that its index is
+/// used.
 macro_rules! listed {
-    ($of:literal, $search:literal) => {
-        concat!("select ", columns!(), " from \"key\" where ", $of, conditions!($search))
+    ($of:literal, $search:literal, $($order:tt)*) => {
+        concat!(
+            "select ", columns!(), " from \"key\" where ", $of, " and ", $search, conditions!(),
+            $($order)*, " limit $7"
+        )
     };
 }
 
-/// The condition of a search that reads names.
-macro_rules! like {
-    ($of:literal) => {
-        listed!($of, "lower(name) like $6 escape '\\'")
+/// The order by a column, and the position after which the list continues. SQLite finds it in an
+/// index of an expression only by `$bound`, which is that expression.
+macro_rules! order {
+    ($column:literal, $bound:literal, $sign:literal, $value:literal, $direction:literal) => {
+        concat!(
+            " and ",
+            $bound,
+            " ",
+            $sign,
+            "= ",
+            $value,
+            " and (",
+            $column,
+            ", key_id) ",
+            $sign,
+            " (",
+            $value,
+            ", $12) order by ",
+            $column,
+            " ",
+            $direction,
+            ", key_id ",
+            $direction
+        )
+    };
+    ($column:literal, $direction:literal) => {
+        concat!(" order by ", $column, " ", $direction, ", key_id ", $direction)
     };
 }
 
-/// The condition of a search whose keys are known. The index of the team is not used.
-macro_rules! known {
-    ($of:literal) => {
-        listed!($of, "key_id in (select value from json_each($6))")
-    };
+/// How the keys of a list are found.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    /// By their ids. The index of the team is not used.
+    is_known: bool,
+    has_team: bool,
+    has_search: bool,
+}
+
+/// Returns the statement of a list in an order.
+fn statement(found: Found, sort: Sort, is_first: bool) -> &'static str {
+    macro_rules! found {
+        ($($order:tt)*) => {
+            match (found.is_known, found.has_team, found.has_search) {
+                (true, true, _) => listed!(
+                    "+team_id = $1", "key_id in (select value from json_each($6))", $($order)*
+                ),
+                (true, false, _) => {
+                    listed!("$1 < 0", "key_id in (select value from json_each($6))", $($order)*)
+                }
+                (_, true, false) => listed!("team_id = $1", "$6 = ''", $($order)*),
+                (_, false, false) => listed!("$1 < 0", "$6 = ''", $($order)*),
+                (_, true, true) => {
+                    listed!("team_id = $1", "lower(name) like $6 escape '\\'", $($order)*)
+                }
+                (_, false, true) => {
+                    listed!("$1 < 0", "lower(name) like $6 escape '\\'", $($order)*)
+                }
+            }
+        };
+    }
+    macro_rules! ordered {
+        ($column:literal, $bound:literal, $value:literal) => {
+            match (is_first, sort.is_descending) {
+                (true, false) => found!(order!($column, "asc")),
+                (true, true) => found!(order!($column, "desc")),
+                (false, false) => found!(order!($column, $bound, ">", $value, "asc")),
+                (false, true) => found!(order!($column, $bound, "<", $value, "desc")),
+            }
+        };
+    }
+    match sort.by {
+        SortBy::Created => ordered!("created_s", "+created_s", "$11"),
+        SortBy::Name => ordered!("lower(name)", "lower(name)", "lower($11)"),
+        SortBy::LastUsed => ordered!("coalesce(last_used_s, 0)", "coalesce(last_used_s, 0)", "$11"),
+        SortBy::Expires => ordered!(
+            "coalesce(not_after_s, 9999999999)",
+            "coalesce(not_after_s, 9999999999)",
+            "$11"
+        ),
+    }
 }
 
 /// The most keys that a search finds by the parts of their names. A text that is in more names is
@@ -376,8 +613,8 @@ async fn matches(
     is_rare.then(|| Ok(row.try_get(1)?)).transpose()
 }
 
-/// Returns the keys of a filter, the newest first. `has_parts` is whether the database has the
-/// table of the parts of names.
+/// Returns the keys of a filter, in its order. `has_parts` is whether the database has the table of
+/// the parts of names.
 pub(crate) async fn list(
     connection: &mut AnyConnection,
     filter: &KeyFilter,
@@ -385,31 +622,31 @@ pub(crate) async fn list(
     now: Timestamp,
 ) -> Result<Vec<KeyRow>, DatabaseError> {
     let matches = matches(connection, filter, has_parts).await?;
-    let has_team = filter.team_id.is_some();
-    let statement = match (&matches, has_team) {
-        (Some(_), true) => known!("+team_id = $1"),
-        (Some(_), false) => known!("$1 < 0"),
-        (None, true) if filter.search.is_empty() => listed!("team_id = $1", "$6 = ''"),
-        (None, false) if filter.search.is_empty() => listed!("$1 < 0", "$6 = ''"),
-        (None, true) => like!("team_id = $1"),
-        (None, false) => like!("$1 < 0"),
+    let found = Found {
+        is_known: matches.is_some(),
+        has_team: filter.team_id.is_some(),
+        has_search: !filter.search.is_empty(),
     };
-    let (after_s, after) = match filter.after {
-        Some((created_s, key_id)) => (created_s, ids::stored(key_id)),
-        None => (i64::MAX, i64::MAX),
-    };
-    let rows = sqlx::query(statement)
+    let now_s = time::stored(now);
+    let mut query = sqlx::query(statement(found, filter.sort, filter.after.is_none()))
         .bind(filter.team_id.map_or(-1, i64::from))
         .bind(filter.state.clone())
-        .bind(time::stored(now))
+        .bind(now_s)
         .bind(filter.env.clone())
         .bind(filter.plan.clone())
         .bind(matches.unwrap_or_else(|| text::pattern(&filter.search)))
-        .bind(after_s)
-        .bind(after)
         .bind(filter.limit)
-        .fetch_all(connection)
-        .await?;
+        .bind(now_s.saturating_add(SOON_S))
+        .bind(now_s.saturating_sub(UNUSED_S))
+        .bind(filter.flag.clone());
+    if let Some(Cursor { value, key_id, .. }) = filter.after.clone() {
+        query = match value {
+            SortValue::Number(number) => query.bind(number),
+            SortValue::Text(text) => query.bind(text),
+        };
+        query = query.bind(ids::stored(key_id));
+    }
+    let rows = query.fetch_all(connection).await?;
     Ok(rows.iter().map(load).collect::<Result<_, _>>()?)
 }
 
@@ -469,4 +706,77 @@ fn load(row: &AnyRow) -> Result<KeyRow, sqlx::Error> {
         last_used_s: row.try_get("last_used_s")?,
         seq: row.try_get("seq")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::Database;
+
+    #[test]
+    fn cursor_is_that_of_its_order() {
+        let key_id: KeyId = "0000000000A".parse().unwrap();
+        for (sort, text) in [
+            ("created", "1700000000.0000000000A"),
+            ("-last_used", "u0.0000000000A"),
+            ("expires", "e9999999999.0000000000A"),
+            ("name", "n616273c3a9.0000000000A"),
+        ] {
+            let sort = Sort::named(sort).unwrap();
+            let cursor = Cursor::parse(sort, text).unwrap();
+            assert_eq!((cursor.to_string(), cursor.key_id), (text.to_owned(), key_id));
+            for other in SORTS.map(|name| Sort::named(name).unwrap()) {
+                assert_eq!(Cursor::parse(other, text).is_some(), other.by == sort.by, "{text}");
+            }
+        }
+        for text in ["", "1", "-1.0000000000A", "+1.0000000000A", "1.0", "1.00000000000"] {
+            assert_eq!(Cursor::parse(Sort::default(), text), None, "{text}");
+        }
+        let by_name = Sort::named("name").unwrap();
+        for text in ["nff.0000000000A", "n6.0000000000A", "n00.0000000000A", "n+1.0000000000A"] {
+            assert_eq!(Cursor::parse(by_name, text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn order_has_a_name() {
+        for name in SORTS {
+            assert_eq!(Sort::named(name).unwrap().as_str(), name);
+        }
+        for name in ["", "-", "--name", "size"] {
+            assert_eq!(Sort::named(name), None, "{name}");
+        }
+        assert_eq!(Sort::default().as_str(), "-created");
+    }
+
+    #[tokio::test]
+    async fn order_of_a_team_has_an_index() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = Database::url_of_file(&folder.path().join("keys.db"));
+        let database = Database::open(&url).await.unwrap();
+        let mut connection = database.read().await.unwrap();
+        let found = Found { is_known: false, has_team: true, has_search: false };
+        for name in SORTS {
+            let sort = Sort::named(name).unwrap();
+            let index = match sort.by {
+                SortBy::Created => "key_of_team",
+                SortBy::Name => "key_of_name",
+                SortBy::Expires => "key_of_expiry",
+                SortBy::LastUsed => continue,
+            };
+            for is_first in [true, false] {
+                let statement = statement(found, sort, is_first);
+                let text = sqlx::AssertSqlSafe(format!("explain query plan {statement}"));
+                let rows = sqlx::query(text).fetch_all(&mut *connection).await.unwrap();
+                let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
+                let seeks = match is_first {
+                    true => &["(team_id=?)"][..],
+                    false => &["(team_id=? AND (created_s,key_id)", "(team_id=? AND <expr>"],
+                };
+                let uses = |seek: &&str| plan[0].contains(&format!("{index} {seek}"));
+                assert!(seeks.iter().any(uses), "{name}: {plan:?}");
+                assert!(!plan.iter().any(|step| step.contains("TEMP B-TREE")), "{name}: {plan:?}");
+            }
+        }
+    }
 }

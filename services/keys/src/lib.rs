@@ -20,16 +20,20 @@
 //! | [`usage`] | what each key was used for |
 //! | [`tokens`] | admin tokens, which are keys of a gate of their own |
 //! | [`organize`] | the changes of teams, members and links |
+//! | `requests` | requests that must not be repeated |
 //! | [`follow`] | keeps the gate up to date with the list |
 //! | [`reconcile`] | compares all keys, and settles what differs |
 //! | [`change`] | the changes of keys |
 //! | [`list`] | the list and its gate, and the one path on which both change |
 //! | [`status`], [`steps`] | how list and gate agree; the steps at which tests kill a process |
+//! | `passkeys` | the passkeys of members, with the feature `passkeys` |
 //! | [`sessions`] | the sessions of people who are signed in to the page |
 //! | [`codes`], [`keys`], [`teams`], [`log`] | the rows of the tables |
 //! | [`roles`] | roles and actors |
 //! | [`error`], [`database`] | errors; connections and transactions |
-//! | [`text`], [`time`], `ids`, `system` | texts from people, times, key ids, the machine's name |
+//! | `file` | the file of a SQLite database |
+//! | [`public_url`] | the URL of the service as people see it |
+//! | [`text`], [`time`], `ids`, `system` | texts from people, times, key ids, the machine and its files |
 #![forbid(unsafe_code)]
 
 extern crate alloc;
@@ -40,6 +44,7 @@ pub mod codes;
 pub mod command;
 pub mod database;
 pub mod error;
+mod file;
 pub mod follow;
 mod ids;
 pub mod keys;
@@ -48,7 +53,11 @@ pub mod log;
 pub mod open;
 pub mod organize;
 pub mod page;
+#[cfg(feature = "passkeys")]
+pub mod passkeys;
+pub mod public_url;
 pub mod reconcile;
+mod requests;
 pub mod roles;
 pub mod sampler;
 pub mod sessions;

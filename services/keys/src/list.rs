@@ -1,8 +1,12 @@
 //! The list of keys: a database and the gate that decides by it, and the one path on which both
 //! change.
 //!
-//! A change takes the gate's file lock, prepares what it writes, commits that to the database, puts
-//! it into the gate, and only then returns. The order of the locks is: file, then `head`.
+//! A change begins its transaction, which locks `head`. Then it takes the gate's file lock,
+//! prepares what it writes, commits that to the database, puts it into the gate, and only then
+//! returns.
+//!
+//! The order of the locks is: `head`, then file. So no change holds the file while it waits for a
+//! database that others use or that does not respond, and a revocation can change the gate then.
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -16,6 +20,7 @@ use keytally::{
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection};
 use tokio::runtime::Handle;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -41,9 +46,12 @@ struct Shared {
     database: Database,
     gate: Arc<Followed>,
     /// The gate of the admin tokens.
-    admin: Arc<Gate>,
+    admin: Arc<Followed>,
     machine: String,
     status: Mutex<Status>,
+    /// Held by the one change of this service that has a transaction or waits for it. The others do
+    /// not take connections from those who read.
+    turn: Arc<AsyncMutex<()>>,
 }
 
 impl fmt::Debug for List {
@@ -61,9 +69,14 @@ impl Shared {
 impl List {
     /// Returns the list of a gate in a database. `admin` is the gate of the admin tokens, and
     /// `machine` the name of this machine.
-    pub fn new(database: Database, gate: Arc<Followed>, admin: Arc<Gate>, machine: String) -> Self {
-        let status = Mutex::default();
-        Self { shared: Arc::new(Shared { database, gate, admin, machine, status }) }
+    pub fn new(
+        database: Database,
+        gate: Arc<Followed>,
+        admin: Arc<Followed>,
+        machine: String,
+    ) -> Self {
+        let (status, turn) = (Mutex::default(), Arc::default());
+        Self { shared: Arc::new(Shared { database, gate, admin, machine, status, turn }) }
     }
 
     /// Returns the database.
@@ -77,7 +90,7 @@ impl List {
     }
 
     /// Returns the gate of the admin tokens.
-    pub fn admin(&self) -> &Gate {
+    pub fn admin(&self) -> &Followed {
         &self.shared.admin
     }
 
@@ -134,27 +147,123 @@ impl List {
         timeout(limit, run).await.unwrap_or(Err(Error::Database(DatabaseError::Late)))
     }
 
+    /// Makes a change: begins its transaction, for at most `limit`, and takes the gate's lock. Puts
+    /// into the gate what the list has and the gate has not, and then calls `work`, with the keys
+    /// that the gate refused. No other service changes the list before this change.
+    ///
+    /// # Errors
+    /// If the database cannot be used in time, or is older than the gate.
+    pub(crate) async fn change<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        now: Timestamp,
+        work: impl FnOnce(&mut Path<'_, '_>, Vec<Refused>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let begun = self.begin(limit).await?;
+        let work = move |path: &mut Path<'_, '_>| {
+            let refused = path.catch_up(limit, now)?;
+            work(path, refused)
+        };
+        self.administer_with(Which::Keys, Some(begun), work).await
+    }
+
+    /// Makes a change as [`change`](Self::change) does, also if the database cannot be used: `work`
+    /// gets the error. It does not wait for other changes of this service.
+    pub(crate) async fn change_anyway<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        now: Timestamp,
+        work: impl FnOnce(&mut Path<'_, '_>, Result<()>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let begun = self.begin_transaction(limit, None).await;
+        let (begun, error) = match begun {
+            Ok(begun) => (Some(begun), None),
+            Err(error) => (None, Some(error)),
+        };
+        self.administer_with(Which::Keys, begun, move |path| {
+            let begun = match error {
+                Some(error) => Err(error),
+                None => path.catch_up(limit, now).map(drop),
+            };
+            work(path, begun)
+        })
+        .await
+    }
+
     /// Calls `work` with the administrator of the gate, on a thread that may block.
     pub(crate) async fn administer<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Path<'_, '_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        self.administer_with(Which::Keys, None, work).await
+    }
+
+    /// Begins the transaction of a change, after the other changes of this service.
+    pub(crate) async fn begin(&self, limit: Duration) -> Result<Begun> {
+        let turn = Arc::clone(&self.shared.turn).lock_owned();
+        let late = Err(Error::Database(DatabaseError::Late));
+        match timeout(limit, turn).await {
+            Ok(turn) => self.begin_transaction(limit, Some(turn)).await,
+            Err(_) => late,
+        }
+    }
+
+    async fn begin_transaction(
+        &self,
+        limit: Duration,
+        turn: Option<OwnedMutexGuard<()>>,
+    ) -> Result<Begun> {
+        let begin =
+            async { Ok(Begun { transaction: self.database().write().await?, _turn: turn }) };
+        timeout(limit, begin).await.unwrap_or(Err(Error::Database(DatabaseError::Late)))
+    }
+
+    /// Calls `work` with the administrator of a gate and the transaction that was begun, on a
+    /// thread that may block.
+    pub(crate) async fn administer_with<T: Send + 'static>(
+        &self,
+        which: Which,
+        begun: Option<Begun>,
+        work: impl FnOnce(&mut Path<'_, '_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let (list, runtime) = (self.clone(), Handle::current());
-        let mut work = Some(work);
+        let mut once = Some((begun, work));
         blocking(move || {
+            if once.as_ref().is_some_and(|(begun, _)| begun.is_some()) {
+                stop(KeysStop::HeadLocked);
+            }
             // If a migration replaces the file during the wait, the gate calls nothing, and the new
             // file is administered.
-            let result = list.gate().change_within(Wait::at_most(LOCK_WAIT), |gate, wait| {
+            let followed = match which {
+                Which::Keys => list.gate(),
+                Which::Tokens => list.admin(),
+            };
+            let result = followed.change_within(Wait::at_most(LOCK_WAIT), |gate, wait| {
                 gate.administer_within(wait, |administrator| {
-                    let (list, runtime) = (&list, &runtime);
-                    let mut path = Path { list, gate, administrator, runtime, transaction: None };
-                    Ok(work.take().map(|work| work(&mut path)))
+                    let Some((begun, work)) = once.take() else { return Ok(None) };
+                    let mut path = Path { gate, administrator, runtime: &runtime, begun };
+                    Ok(Some(work(&mut path)))
                 })
             })?;
             result.unwrap_or_else(|| Err(not_begun()))
         })
         .await
     }
+}
+
+/// A gate of a list.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Which {
+    /// That of the keys.
+    Keys,
+    /// That of the admin tokens.
+    Tokens,
+}
+
+/// The transaction of a change, which has the lock of `head`, and the turn of its service.
+pub(crate) struct Begun {
+    transaction: Transaction,
+    _turn: Option<OwnedMutexGuard<()>>,
 }
 
 /// Runs work on a thread that may block.
@@ -168,42 +277,39 @@ pub(crate) async fn blocking<T: Send + 'static>(
 
 /// The path of one change: the administrator of the gate, whose file is locked, and the database.
 pub(crate) struct Path<'p, 'g> {
-    list: &'p List,
     pub(crate) gate: &'p Gate,
     pub(crate) administrator: &'p mut Administrator<'g, Mapping>,
     runtime: &'p Handle,
-    /// The transaction of the change, which has the lock of `head`.
-    transaction: Option<Transaction>,
+    /// The transaction of the change, until it is committed.
+    begun: Option<Begun>,
 }
 
 impl Path<'_, '_> {
-    /// Begins the transaction of a change, and locks `head`, for at most `limit`. Puts into the
-    /// gate what the list has and the gate has not. From then on, no other service changes the
-    /// list before this change. Returns the keys that the gate refused, each with the reason.
+    /// Puts into the gate what the list has and the gate has not. Returns the keys that the gate
+    /// refused, each with the reason.
     ///
     /// # Errors
     /// If the database cannot be used in time, or is older than the gate.
-    pub(crate) fn begin(&mut self, limit: Duration, now: Timestamp) -> Result<Vec<Refused>> {
-        let list = self.list;
-        let begin = self.within(limit, async { Ok(list.database().write().await?) });
-        let mut transaction = begin?;
-        stop(KeysStop::HeadLocked);
+    fn catch_up(&mut self, limit: Duration, now: Timestamp) -> Result<Vec<Refused>> {
         let mut refused = Vec::new();
         loop {
-            let (head, applied) = (transaction.seq(), self.applied());
+            let (head, applied) = (self.head(), self.applied());
             if head < applied {
                 return Err(Error::Behind { head, applied });
             }
-            let rows = self.within(limit, async {
-                let connection = transaction.connection();
+            let rows = self.query(limit, async |connection| {
                 Ok(keys::changed_after(connection, applied, PUTS_PER_LOCK).await?)
             })?;
             let Some(last) = rows.last().map(|row| row.seq) else { break };
             self.put_rows(&rows, now, &mut refused);
             self.set_applied(last);
         }
-        self.transaction = Some(transaction);
         Ok(refused)
+    }
+
+    /// Returns the number of the last change of the list, as the transaction began.
+    pub(crate) fn head(&self) -> u64 {
+        self.begun.as_ref().map_or(0, |begun| begun.transaction.seq())
     }
 
     /// Reads in the transaction that was begun, for at most `limit`.
@@ -212,9 +318,9 @@ impl Path<'_, '_> {
         limit: Duration,
         work: impl AsyncFnOnce(&mut AnyConnection) -> Result<T>,
     ) -> Result<T> {
-        let mut transaction = self.transaction.take().ok_or_else(not_begun)?;
-        let result = self.within(limit, work(transaction.connection()));
-        self.transaction = Some(transaction);
+        let mut begun = self.begun.take().ok_or_else(not_begun)?;
+        let result = self.within(limit, work(begun.transaction.connection()));
+        self.begun = Some(begun);
         result
     }
 
@@ -225,7 +331,7 @@ impl Path<'_, '_> {
         work: impl AsyncFnOnce(&mut Transaction) -> Result<T>,
     ) -> Result<T> {
         stop(KeysStop::Prepared);
-        let mut transaction = self.transaction.take().ok_or_else(not_begun)?;
+        let Begun { mut transaction, _turn } = self.begun.take().ok_or_else(not_begun)?;
         self.within(limit, async move {
             let result = work(&mut transaction).await?;
             stop(KeysStop::RowsWritten);
@@ -239,14 +345,6 @@ impl Path<'_, '_> {
     fn within<T>(&self, limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
         let late = Err(Error::Database(DatabaseError::Late));
         self.runtime.block_on(async { timeout(limit, work).await.unwrap_or(late) })
-    }
-
-    /// Runs a transaction that compares the list with the gate, whichever is ahead.
-    pub(crate) fn compare<T>(
-        &mut self,
-        work: impl AsyncFnOnce(&mut Transaction) -> Result<T>,
-    ) -> Result<T> {
-        self.runtime.block_on(self.list.transact_within(LIMIT, 0, work))
     }
 
     /// Returns the number of the last change that the gate has.

@@ -1,12 +1,13 @@
 //! The log: one entry for each change, in the transaction of the change. Entries are never changed.
 
-use keytally::KeyId;
+use keytally::{KeyId, Timestamp};
 use serde::Serialize;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 use utoipa::ToSchema;
 
 use crate::database::{DatabaseError, Transaction};
+use crate::error::{Error, Result};
 use crate::roles::Actor;
 use crate::{ids, time};
 
@@ -69,16 +70,118 @@ pub(crate) async fn append(
 }
 
 /// Which entries to return.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// Those of a team; `None` for all teams.
     pub team_id: Option<u32>,
     /// Those of a key; `None` for all.
     pub key_id: Option<KeyId>,
+    /// Those of an actor; `None` for all.
+    pub actor: Option<ActorFilter>,
+    /// Those of an action, such as `key.create`, or of all actions of a kind, such as `key`; empty
+    /// for all.
+    pub action: String,
+    /// Those from this moment on; `None` from the first.
+    pub from: Option<Timestamp>,
+    /// Those before this moment; `None` to the last.
+    pub to: Option<Timestamp>,
     /// Those before this number; `None` for the newest.
     pub before: Option<i64>,
     /// The most entries.
     pub limit: i64,
+}
+
+/// An actor of the log, or all of a kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActorFilter {
+    kind: &'static str,
+    /// The name of the actor; empty for all of the kind.
+    name: String,
+}
+
+impl ActorFilter {
+    /// Parses an actor as the log names it: `user 3`, `token` and its id, `operator shell`,
+    /// `operator page`, or a kind alone. Returns `None` for another text.
+    pub fn named(text: &str) -> Option<Self> {
+        let (kind, name) =
+            text.split_once(' ').map_or((text, None), |(kind, name)| (kind, Some(name)));
+        let kind =
+            ["operator", "reconcile", "token", "user"].into_iter().find(|its| *its == kind)?;
+        let is_name = |name: &str| match kind {
+            "operator" => ["shell", "page"].contains(&name),
+            "token" => name.parse::<KeyId>().is_ok(),
+            "user" => name.parse::<i64>().is_ok_and(|number| number.to_string() == name),
+            _ => false,
+        };
+        let name = name.unwrap_or_default();
+        (name.is_empty() || is_name(name)).then(|| Self { kind, name: name.to_owned() })
+    }
+
+    /// Returns the actor of a user.
+    pub(crate) fn user(user_id: i64) -> Self {
+        Self { kind: "user", name: user_id.to_string() }
+    }
+}
+
+/// Returns a text that is the name of an action, such as `key.create`, or of a kind of actions.
+///
+/// # Errors
+/// A sentence that names the field.
+pub fn action(field: &'static str, text: &str) -> Result<String> {
+    let is_word = |word: &str| {
+        let is_plain = word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        is_plain && (1..=24).contains(&word.len())
+    };
+    let words: Vec<_> = text.split('.').collect();
+    if words.len() <= 2 && words.iter().all(|word| is_word(word)) {
+        return Ok(text.to_owned());
+    }
+    Err(Error::invalid(field, "it must be an action, such as key.revoke, or a kind, such as key"))
+}
+
+/// A statement that returns entries. `$of` is what an index finds. The others are not indexed, so
+/// that the index has the order.
+macro_rules! entries {
+    ($of:literal, $at:literal, $order:literal) => {
+        concat!(
+            "select seq, at_s, team_id, actor_kind, actor, address, action, key_id, detail \
+             from log where ",
+            $of,
+            " and ($1 < 0 or +team_id = $1) and ($2 = 0 or +key_id = $2) \
+             and ($5 = '' or actor_kind = $5) and ($6 = '' or actor = $6) \
+             and ($7 = '' or action = $7 or substr(action, 1, length($7) + 1) = $7 || '.') and ",
+            $at,
+            " ",
+            $order,
+            " limit $4"
+        )
+    };
+    ($of:literal) => {
+        entries!($of, "+at_s >= $8 and +at_s < $9", "and seq < $3 order by seq desc")
+    };
+}
+
+const OF_ALL: &str = entries!("seq > 0");
+const OF_KEY: &str = entries!("key_id = $2");
+const OF_TEAM: &str = entries!("team_id = $1");
+const OF_ACTOR: &str = entries!("team_id = $1 and actor_kind = $5 and actor = $6");
+/// Those of a range of time, in the order of the clock.
+const OF_TIME: &str = entries!(
+    "team_id = $1 and at_s <= $10",
+    "at_s >= $8 and at_s < $9",
+    "and (at_s < $10 or seq < $3) order by at_s desc, seq desc"
+);
+
+/// Returns the statement of a filter.
+fn statement(filter: &Filter) -> &'static str {
+    let has_name = filter.actor.as_ref().is_some_and(|actor| !actor.name.is_empty());
+    match (filter.key_id, filter.team_id) {
+        (Some(_), _) => OF_KEY,
+        (None, None) => OF_ALL,
+        (None, Some(_)) if has_name => OF_ACTOR,
+        (None, Some(_)) if filter.from.is_some() || filter.to.is_some() => OF_TIME,
+        (None, Some(_)) => OF_TEAM,
+    }
 }
 
 /// Returns the newest entries first.
@@ -86,27 +189,31 @@ pub(crate) async fn entries(
     connection: &mut AnyConnection,
     filter: &Filter,
 ) -> Result<Vec<Entry>, DatabaseError> {
-    entries_of(connection, filter, "").await
-}
-
-/// Returns the newest entries first, of actions that begin with a text.
-pub(crate) async fn entries_of(
-    connection: &mut AnyConnection,
-    filter: &Filter,
-    action: &str,
-) -> Result<Vec<Entry>, DatabaseError> {
-    let rows = sqlx::query(
-        "select seq, at_s, team_id, actor_kind, actor, address, action, key_id, detail from log \
-         where ($1 < 0 or team_id = $1) and ($2 = 0 or key_id = $2) and seq < $3 \
-         and ($5 = '' or substr(action, 1, length($5)) = $5) order by seq desc limit $4",
-    )
-    .bind(filter.team_id.map_or(-1, i64::from))
-    .bind(filter.key_id.map_or(0, ids::stored))
-    .bind(filter.before.unwrap_or(i64::MAX))
-    .bind(filter.limit)
-    .bind(action.to_owned())
-    .fetch_all(connection)
-    .await?;
+    let statement = statement(filter);
+    let before = filter.before.unwrap_or(i64::MAX);
+    let (kind, name) = match &filter.actor {
+        Some(actor) => (actor.kind, actor.name.clone()),
+        None => ("", String::new()),
+    };
+    let mut query = sqlx::query(statement)
+        .bind(filter.team_id.map_or(-1, i64::from))
+        .bind(filter.key_id.map_or(0, ids::stored))
+        .bind(before)
+        .bind(filter.limit)
+        .bind(kind)
+        .bind(name)
+        .bind(filter.action.clone())
+        .bind(filter.from.map_or(0, time::stored))
+        .bind(filter.to.map_or(i64::MAX, time::stored));
+    if statement == OF_TIME {
+        let row = sqlx::query("select at_s from log where seq = $1")
+            .bind(before)
+            .fetch_optional(&mut *connection)
+            .await?;
+        let before_s = row.map(|row| row.try_get(0)).transpose()?.unwrap_or(i64::MAX);
+        query = query.bind(before_s);
+    }
+    let rows = query.fetch_all(connection).await?;
     rows.iter().map(|row| entry(row).map_err(DatabaseError::from)).collect()
 }
 
@@ -122,4 +229,64 @@ fn entry(row: &AnyRow) -> Result<Entry, sqlx::Error> {
         key_id: row.try_get::<Option<i64>, _>("key_id")?.map(ids::shown),
         detail: row.try_get("detail")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::Database;
+
+    #[test]
+    fn actor_is_named_as_the_log_names_it() {
+        for text in [
+            "operator",
+            "operator page",
+            "operator shell",
+            "reconcile",
+            "token",
+            "token 0000000000A",
+            "user",
+            "user 3",
+        ] {
+            let actor = ActorFilter::named(text).unwrap();
+            assert_eq!(format!("{} {}", actor.kind, actor.name).trim(), text);
+        }
+        for text in ["", "ann", "user ann", "user 03", "user +3", "operator x", "token x", "User 3"]
+        {
+            assert_eq!(ActorFilter::named(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn action_is_one_or_two_words() {
+        for text in ["key", "key.create", "key.end_grace"] {
+            assert_eq!(action("action", text).unwrap(), text);
+        }
+        for text in ["", ".", "key.", "Key", "a.b.c", "%", &"a".repeat(25)] {
+            assert!(action("action", text).is_err(), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_filter_of_a_team_has_an_index() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = Database::url_of_file(&folder.path().join("keys.db"));
+        let database = Database::open(&url).await.unwrap();
+        let mut connection = database.read().await.unwrap();
+        for (statement, index) in [
+            (OF_KEY, "log_of_key"),
+            (OF_TEAM, "log_of_team"),
+            (OF_ACTOR, "log_of_actor"),
+            (OF_TIME, "log_of_time"),
+        ] {
+            let text = sqlx::AssertSqlSafe(format!("explain query plan {statement}"));
+            let mut query = sqlx::query(text).bind(1_i64).bind(1_i64).bind(1_i64).bind(1_i64);
+            query = query.bind("user").bind("1").bind("").bind(0_i64).bind(9_i64).bind(9_i64);
+            let rows = query.fetch_all(&mut *connection).await.unwrap();
+            let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
+            // Without a sort, which would read all entries of the index.
+            assert_eq!(plan.len(), 1, "{plan:?}");
+            assert!(plan[0].contains(&format!("INDEX {index} ")), "{statement}: {plan:?}");
+        }
+    }
 }

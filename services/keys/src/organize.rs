@@ -1,16 +1,17 @@
 //! The changes of teams, members and links.
 
 use keytally::Timestamp;
+use sqlx::Row as _;
 
 use crate::change::Caller;
 use crate::codes::{self, CODE_LIFETIME_S, Code, INVITATION_LIFETIME_S, OpenLink, SignIn};
 use crate::database::{Database, Transaction};
 use crate::error::{Error, Result};
 use crate::list::List;
-use crate::log::{self, Entry, Filter, NewEntry};
+use crate::log::{self, ActorFilter, Entry, Filter, NewEntry};
 use crate::roles::Role;
-use crate::teams::{self, Member, Team, TeamSettings};
-use crate::{text, time};
+use crate::teams::{self, Member, Team, TeamEdit, TeamSettings};
+use crate::{requests, text, time};
 
 /// A one-time link's code, and when it ends.
 #[derive(Debug)]
@@ -34,8 +35,9 @@ impl List {
     /// Makes a team, with the next free number unless one is given.
     ///
     /// # Errors
-    /// If the caller is not an operator, if the name or the number is not possible, or if the
-    /// database cannot be used.
+    /// [`Error::RepeatedFor`] if a request with the same `Idempotency-Key` was answered before.
+    /// Others if the caller is not an operator, if the name or the number is not possible, or if
+    /// the database cannot be used.
     pub async fn create_team(
         &self,
         team_id: Option<u32>,
@@ -48,8 +50,43 @@ impl List {
             return Err(Error::invalid("team", "0 is not a team; use a number from 1 on"));
         }
         self.transact(async move |transaction| {
+            requests::refuse_repeated(transaction, &caller).await?;
             let team = teams::insert(transaction, team_id, &name, caller.now).await?;
+            requests::remember_team(transaction, &caller, team.team).await?;
             append(transaction, &caller, team.team, "team.create", name.clone()).await?;
+            Ok(team)
+        })
+        .await
+    }
+
+    /// Changes the name of a team, and what its members may do. The log gets an entry for each of
+    /// both that changes. An edit that is made again changes nothing.
+    ///
+    /// # Errors
+    /// If the edit names nothing. As [`create_team`](Self::create_team), for an owner.
+    pub async fn edit_team(&self, team_id: u32, edit: TeamEdit, caller: Caller) -> Result<Team> {
+        caller.role.require(Role::Owner)?;
+        let TeamEdit { name, longest_days, live_role } = edit;
+        if name.is_none() && longest_days.is_none() && live_role.is_none() {
+            return Err(Error::invalid("body", "it names nothing to change"));
+        }
+        let name = name.map(|name| text::name("name", &name)).transpose()?;
+        self.transact(async move |transaction| {
+            let mut team = teams::find(transaction.connection(), team_id).await?;
+            let present = team.settings.clone();
+            let settings = TeamSettings {
+                longest_days: longest_days.unwrap_or(present.longest_days),
+                live_role: live_role.unwrap_or(present.live_role),
+            };
+            settings.check()?;
+            if let Some(name) = name.filter(|name| *name != team.name) {
+                team = teams::rename(transaction, team_id, &name).await?;
+                append(transaction, &caller, team_id, "team.rename", name).await?;
+            }
+            if settings != present {
+                team = teams::set_settings(transaction, team_id, &settings).await?;
+                append(transaction, &caller, team_id, "team.set", settings.to_string()).await?;
+            }
             Ok(team)
         })
         .await
@@ -60,14 +97,8 @@ impl List {
     /// # Errors
     /// As [`create_team`](Self::create_team), for an owner.
     pub async fn rename_team(&self, team_id: u32, name: &str, caller: Caller) -> Result<Team> {
-        caller.role.require(Role::Owner)?;
-        let name = text::name("name", name)?;
-        self.transact(async move |transaction| {
-            let team = teams::rename(transaction, team_id, &name).await?;
-            append(transaction, &caller, team_id, "team.rename", name).await?;
-            Ok(team)
-        })
-        .await
+        let edit = TeamEdit { name: Some(name.to_owned()), ..TeamEdit::default() };
+        self.edit_team(team_id, edit, caller).await
     }
 
     /// Changes what the members of a team may do.
@@ -80,19 +111,9 @@ impl List {
         settings: TeamSettings,
         caller: Caller,
     ) -> Result<Team> {
-        caller.role.require(Role::Owner)?;
-        settings.check()?;
-        self.transact(async move |transaction| {
-            let team = teams::set_settings(transaction, team_id, &settings).await?;
-            let longest = settings.longest_days.map_or_else(
-                || "keys may never expire".to_owned(),
-                |days| format!("keys expire within {days} days"),
-            );
-            let detail = format!("{longest}; live keys need {}", settings.live_role.as_str());
-            append(transaction, &caller, team_id, "team.set", detail).await?;
-            Ok(team)
-        })
-        .await
+        let TeamSettings { longest_days, live_role } = settings;
+        let (longest_days, live_role) = (Some(longest_days), Some(live_role));
+        self.edit_team(team_id, TeamEdit { name: None, longest_days, live_role }, caller).await
     }
 
     /// Returns teams, in the order of their numbers.
@@ -122,7 +143,7 @@ impl List {
     /// Adds the user of this name to a team, or changes the user's role there.
     ///
     /// # Errors
-    /// As [`create_team`](Self::create_team), for an owner.
+    /// As [`create_team`](Self::create_team), for an owner. Also if the team would have no owner.
     pub async fn set_member(
         &self,
         team_id: u32,
@@ -158,8 +179,10 @@ impl List {
         .await
     }
 
-    /// Makes a one-time link for a user of a team, who becomes a member with this role, or for an
-    /// operator if there is no team.
+    /// Makes a one-time link for a user of a team, or for an operator if there is no team.
+    ///
+    /// A user who is not a member becomes one with this role. The role of a member stays: the
+    /// session of the link has the lesser of both.
     ///
     /// # Errors
     /// As [`create_team`](Self::create_team), for an owner.
@@ -204,17 +227,18 @@ impl List {
         let ends = time::from_now("ends", caller.now, lifetime_s)?;
         let code = Code::generate()?;
         self.transact(async move |transaction| {
-            let user_id = match (team_id, &user) {
+            let (user_id, of_member) = match (team_id, &user) {
                 (Some(team_id), Some(user)) => {
-                    teams::find(transaction.connection(), team_id).await?;
-                    let user_id = teams::user_named(transaction, user).await?;
-                    teams::set_member(transaction, team_id, user_id, role, caller.now).await?;
-                    Some(user_id)
+                    let (user_id, role) = member(transaction, &caller, team_id, user, role).await?;
+                    (Some(user_id), role)
                 }
-                _ => None,
+                _ => (None, role),
             };
+            // A session follows the role of the member, unless the link is for a lesser one.
+            let most = if user_id.is_none() || role < of_member { role } else { Role::Owner };
+            codes::keep(transaction, &code, &SignIn { team_id, user_id, role: most }, ends).await?;
+            let role = role.min(of_member);
             let sign_in = SignIn { team_id, user_id, role };
-            codes::keep(transaction, &code, &sign_in, ends).await?;
             let whom = user_id.map_or_else(|| "an operator".to_owned(), |id| format!("user {id}"));
             let entry = NewEntry {
                 team_id,
@@ -236,17 +260,26 @@ impl List {
     pub async fn log(&self, filter: &Filter) -> Result<Vec<Entry>> {
         Ok(log::entries(&mut *self.read().await?, filter).await?)
     }
+
+    /// Returns the actor of the log that a text means: as the log names it, such as `user 3`, or
+    /// the name of a user. A name that no user has is an actor without entries.
+    ///
+    /// # Errors
+    /// A sentence that names the field; those of the database.
+    pub async fn actor(&self, field: &'static str, text: &str) -> Result<ActorFilter> {
+        if let Some(actor) = ActorFilter::named(text) {
+            return Ok(actor);
+        }
+        let name = text::name(field, text)?;
+        let row = sqlx::query("select user_id from \"user\" where name = $1")
+            .bind(name)
+            .fetch_optional(&mut *self.read().await?)
+            .await?;
+        Ok(ActorFilter::user(row.map(|row| row.try_get(0)).transpose()?.unwrap_or(0)))
+    }
 }
 
 impl List {
-    /// Returns entries of the log whose action begins with a text, the newest first.
-    ///
-    /// # Errors
-    /// If the database cannot be used.
-    pub(crate) async fn log_of(&self, filter: &Filter, action: &str) -> Result<Vec<Entry>> {
-        Ok(log::entries_of(&mut *self.read().await?, filter, action).await?)
-    }
-
     /// Returns the links of a team that are not used yet, those that end first.
     ///
     /// # Errors
@@ -278,13 +311,38 @@ impl List {
     }
 }
 
-/// Makes a one-time link for an operator, for a service that starts.
-pub(crate) async fn first_link(database: &Database, now: Timestamp) -> Result<Link> {
+/// Returns the number of a user and the user's role in a team. A user who is not a member becomes
+/// one with `role`.
+async fn member(
+    transaction: &mut Transaction,
+    caller: &Caller,
+    team_id: u32,
+    user: &str,
+    role: Role,
+) -> Result<(i64, Role)> {
+    teams::find(transaction.connection(), team_id).await?;
+    let user_id = teams::user_named(transaction, user).await?;
+    if let Some(role) = teams::role_of(transaction.connection(), team_id, user_id).await? {
+        return Ok((user_id, role));
+    }
+    teams::set_member(transaction, team_id, user_id, role, caller.now).await?;
+    let detail = format!("user {user_id} is {}", role.as_str());
+    append(transaction, caller, team_id, "member.set", detail).await?;
+    Ok((user_id, role))
+}
+
+/// Makes a one-time link for an operator, for a service that starts with a gate that has change
+/// `applied`.
+pub(crate) async fn first_link(database: &Database, applied: u64, now: Timestamp) -> Result<Link> {
     let caller = Caller::operator(now);
     let ends = time::from_now("ends", now, CODE_LIFETIME_S)?;
     let (code, sign_in) =
         (Code::generate()?, SignIn { team_id: None, user_id: None, role: Role::Operator });
     let mut transaction = database.write().await?;
+    if transaction.seq() < applied {
+        // Its number would be that of a change that a restored copy lacks.
+        return Err(Error::Behind { head: transaction.seq(), applied });
+    }
     codes::keep(&mut transaction, &code, &sign_in, ends).await?;
     let entry = NewEntry {
         team_id: None,

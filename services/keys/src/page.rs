@@ -10,6 +10,7 @@
 //! | `entrance` | signing in and out, and the choice of a team |
 //! | `visit` | who sends a request, and the proof that a change needs |
 //! | `refusal`, `frame`, `fields` | errors as pages; what all pages share; the fields of a form |
+//! | `passkey_page`, `passkeys` | passkeys, and what the screens have of them; both with the feature `passkeys` |
 //! | `picture`, `quotas`, `words` | usage as pictures and tables; limits and times in words |
 //! | `guard` | the header fields of every response, and requests from other sites |
 //! | `assets`, `state` | the style and the scripts; what the routes share |
@@ -24,6 +25,12 @@ mod key_page;
 mod log_page;
 mod me_page;
 mod new_key;
+#[cfg(not(feature = "passkeys"))]
+mod no_passkeys;
+#[cfg(feature = "passkeys")]
+mod passkey_page;
+#[cfg(feature = "passkeys")]
+mod passkeys;
 mod picture;
 mod quotas;
 mod refusal;
@@ -43,6 +50,8 @@ use axum::routing::{any, get, post};
 
 pub use self::state::{Page, Settings};
 
+#[cfg(not(feature = "passkeys"))]
+use self::no_passkeys as passkeys;
 use self::refusal::Refusal;
 
 /// The longest form, in bytes.
@@ -79,14 +88,30 @@ pub fn router<S: Clone + Send + Sync + 'static>(page: Page) -> crate::error::Res
         .route(&at("/log.csv"), get(log_page::csv))
         .route(&at("/me"), get(me_page::show))
         .route(&at("/me/end"), post(me_page::end))
+        .route(&at("/me/seen"), post(me_page::seen));
+    #[cfg(feature = "passkeys")]
+    let routes = routes
+        .route(&at("/passkey/begin"), post(passkey_page::begin))
+        .route(&at("/passkey/in"), post(passkey_page::sign_in))
+        .route(&at("/me/passkey/new"), post(passkey_page::form))
+        .route(&at("/me/passkey"), post(passkey_page::add))
+        .route(&at("/me/passkey/remove"), post(passkey_page::remove));
+    let routes = routes
         .layer(DefaultBodyLimit::max(MAX_FORM_LEN))
         .layer(guard::same_site(&page)?)
         .route(&at("/assets/{name}"), get(assets::serve))
         .route(&at("/{*rest}"), any(nothing))
+        .method_not_allowed_fallback(not_allowed)
         .layer(guard::compression())
         .layer(from_fn_with_state(page.clone(), guard::complete))
         .with_state(page);
     Ok(routes)
+}
+
+/// The answer to a method that a path does not have. Without it, the service around the page would
+/// answer, without the header fields of the page.
+async fn not_allowed() -> Refusal {
+    Refusal::of_status(StatusCode::METHOD_NOT_ALLOWED)
 }
 
 /// The answer to a path that is not a page.

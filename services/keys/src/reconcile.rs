@@ -14,7 +14,7 @@ use sqlx::Row as _;
 use crate::database::{LIMIT, Transaction};
 use crate::error::{Error, Result};
 use crate::keys::{self, KeyRow};
-use crate::list::{List, Path, scope_names};
+use crate::list::{List, Path, Refused, Which, scope_names};
 use crate::log::{self, NewEntry};
 use crate::roles::Actor;
 use crate::{ids, teams, time};
@@ -118,7 +118,7 @@ impl List {
         let mut compared = Compared::default();
         let differing = self.differing(&mut compared).await?;
         if is_behind && !comparison.is_dry {
-            self.end_restoration(comparison, &differing, applied, now).await?;
+            self.end_restoration(comparison, &differing, now).await?;
         }
         if comparison.is_dry {
             for (key_id, side) in differing {
@@ -135,7 +135,10 @@ impl List {
         let all: Vec<KeyId> = differing.into_iter().map(|(key_id, _)| key_id).collect();
         for some in all.chunks(SETTLED_PER_LOCK) {
             let some = some.to_vec();
-            let settled = self.administer(move |path| settle(path, &some, comparison, now)).await?;
+            let settled = self.change(LIMIT, now, move |path, refused| {
+                settle(path, refused, &some, comparison, now)
+            });
+            let settled = settled.await?;
             compared.differences.extend(settled.differences);
         }
         let (open, settled) = (compared.open(), compared.differences.len() - compared.open());
@@ -194,7 +197,6 @@ impl List {
         &self,
         comparison: Comparison,
         differing: &[(KeyId, Side)],
-        applied: u64,
         now: Timestamp,
     ) -> Result<()> {
         if comparison.unknown == Unknown::Revoke {
@@ -207,8 +209,10 @@ impl List {
             self.administer(move |path| unknown.iter().try_for_each(|&key_id| path.revoke(key_id)))
                 .await?;
         }
-        self.administer(move |path| {
-            path.compare(async |transaction| {
+        let begun = self.begin(LIMIT).await?;
+        self.administer_with(Which::Keys, Some(begun), move |path| {
+            let applied = path.applied();
+            path.transact(LIMIT, async |transaction| {
                 transaction.raise_seq(applied);
                 let entry = NewEntry {
                     team_id: None,
@@ -321,12 +325,13 @@ struct Settled {
 /// Settles some keys under one lock, and returns what differed.
 fn settle(
     path: &mut Path<'_, '_>,
+    refused: Vec<Refused>,
     key_ids: &[KeyId],
     comparison: Comparison,
     now: Timestamp,
 ) -> Result<Compared> {
     let mut compared = Compared::default();
-    for refused in path.begin(LIMIT, now)? {
+    for refused in refused {
         // A key that the gate has revoked differs, and is settled below.
         let error = refused.error.to_string();
         if path.administrator.read(refused.row.key_id).is_none() {
@@ -398,11 +403,30 @@ async fn differing(
     if differed.is_empty() {
         return Ok(None);
     }
-    let what = format!("{} differed, and the stricter side holds", differed.join(", "));
+    let what = outcome_of(&differed);
     merged.seq = entry(transaction, &merged, what.clone(), now).await?;
     keys::update(transaction, &merged).await?;
     let put = (merged != KeyRow { seq: merged.seq, ..its }).then_some(merged);
     Ok(Some(Settled { key_id: row.key_id, what, put, is_revoked: false, is_open: false }))
+}
+
+/// Returns a sentence on what differed and which side holds.
+fn outcome_of(differed: &[&str]) -> String {
+    let is_strict = |name: &&&str| ["revoked", "expires", "grace"].contains(*name);
+    let joined = |is_it: &dyn Fn(&&&str) -> bool| -> String {
+        differed.iter().filter(is_it).copied().collect::<Vec<_>>().join(", ")
+    };
+    match (joined(&is_strict), joined(&|name| !is_strict(name))) {
+        (strict, others) if others.is_empty() => {
+            format!("{strict} differed, and the stricter side holds")
+        }
+        (strict, others) if strict.is_empty() => {
+            format!("{others} differed, and that of the gate holds")
+        }
+        (strict, others) => format!(
+            "{strict} differed, and the stricter side holds; {others} differed, and that of the gate holds"
+        ),
+    }
 }
 
 /// Settles a key that the gate does not have.
@@ -412,7 +436,7 @@ fn missing(row: KeyRow, may_put: bool, now: Timestamp) -> Option<Settled> {
     }
     let key_id = row.key_id;
     let what = if may_put {
-        "the gate did not have it, and has it again"
+        "the gate did not have it"
     } else {
         "this gate is new to the list and does not have it; --accept puts it into the gate"
     };
@@ -543,5 +567,20 @@ mod tests {
             (secret, Some(9), Some(5))
         );
         assert_eq!(stricter(&one, &one, 5), (one.clone(), Vec::new()));
+    }
+
+    #[test]
+    fn sentence_names_the_side_that_holds() {
+        for (differed, sentence) in [
+            (&["revoked", "grace"][..], "revoked, grace differed, and the stricter side holds"),
+            (&["secret", "plan"], "secret, plan differed, and that of the gate holds"),
+            (
+                &["expires", "plan"],
+                "expires differed, and the stricter side holds; plan differed, and that of the \
+                 gate holds",
+            ),
+        ] {
+            assert_eq!(outcome_of(differed), sentence);
+        }
     }
 }

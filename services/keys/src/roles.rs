@@ -2,11 +2,11 @@
 
 use core::fmt;
 
-use keytally::redact::redact;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::error::{Error, Result};
+use crate::text::quoted;
 
 /// What a member, a session or a token may do. Each role may do what those before it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -53,7 +53,7 @@ impl Role {
         let role = Self::named(name).filter(|&role| role != Self::Operator);
         role.ok_or_else(|| {
             let reason =
-                format!("{:?} is not a role; use viewer, member, admin or owner", redact(name));
+                format!("{} is not a role; use viewer, member, admin or owner", quoted(name));
             Error::invalid(field, reason)
         })
     }

@@ -16,6 +16,10 @@ use crate::time;
 /// How long a session lasts at most, in seconds.
 pub const LIFETIME_S: i64 = 7 * 86_400;
 
+/// How long a session of a link lasts at most if people see the page on this machine only, in
+/// seconds.
+pub const LOOPBACK_LIFETIME_S: i64 = 12 * 3600;
+
 /// How long a session lasts without a request, in seconds.
 pub const IDLE_S: i64 = 8 * 3600;
 
@@ -35,7 +39,25 @@ pub struct Origin {
     pub agent: String,
     /// The address of the client.
     pub address: Option<String>,
+    /// Whether people see the page on this machine only, without TLS.
+    pub is_loopback: bool,
 }
+
+/// A sign-in of a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedIn {
+    /// Its number in the log.
+    pub seq: i64,
+    /// When.
+    pub at_s: i64,
+    /// From where, as [`Origin`].
+    pub agent: String,
+    /// The address of the client, if known.
+    pub address: Option<String>,
+}
+
+/// The most sign-ins that [`List::sign_ins_to_show`] returns.
+const MOST_SHOWN: i64 = 5;
 
 /// A session that is valid.
 #[derive(Clone, Debug)]
@@ -61,6 +83,8 @@ pub struct Session {
     pub proved_s: i64,
     /// From where it began.
     pub origin: Origin,
+    /// The log's number of the last sign-in of the user that the session has shown.
+    shown_seq: i64,
 }
 
 impl Session {
@@ -84,9 +108,10 @@ impl Session {
 macro_rules! sessions {
     () => {
         "select session.hash, session.team_id, coalesce(team.name, '') as team, session.user_id, \
-         coalesce(\"user\".name, '') as \"user\", coalesce(member.role, session.role) as role, \
+         coalesce(\"user\".name, '') as \"user\", session.role as most, \
+         coalesce(member.role, session.role) as role, \
          session.created_s, session.seen_s, session.ends_s, session.proved_s, session.agent, \
-         session.address from session \
+         session.address, session.shown_seq from session \
          left join team on team.team_id = session.team_id \
          left join \"user\" on \"user\".user_id = session.user_id \
          left join member on member.team_id = session.team_id and member.user_id = session.user_id \
@@ -96,7 +121,6 @@ macro_rules! sessions {
 }
 
 fn load(row: &AnyRow) -> Result<Session, sqlx::Error> {
-    let role: String = row.try_get("role")?;
     let team_id: Option<i64> = row.try_get("team_id")?;
     Ok(Session {
         hash: row.try_get("hash")?,
@@ -104,17 +128,22 @@ fn load(row: &AnyRow) -> Result<Session, sqlx::Error> {
         team: row.try_get("team")?,
         user_id: row.try_get("user_id")?,
         user: row.try_get("user")?,
-        role: Role::named(&role).unwrap_or(Role::Viewer),
+        role: codes::lesser(row)?,
         created_s: row.try_get("created_s")?,
         seen_s: row.try_get("seen_s")?,
         ends_s: row.try_get("ends_s")?,
         proved_s: row.try_get("proved_s")?,
-        origin: Origin { agent: row.try_get("agent")?, address: row.try_get("address")? },
+        origin: Origin {
+            agent: row.try_get("agent")?,
+            address: row.try_get("address")?,
+            ..Origin::default()
+        },
+        shown_seq: row.try_get("shown_seq")?,
     })
 }
 
 /// Adds a session, and returns its token.
-async fn begin(
+pub(crate) async fn begin(
     transaction: &mut Transaction,
     sign_in: &SignIn,
     origin: &Origin,
@@ -122,6 +151,9 @@ async fn begin(
 ) -> Result<Code> {
     let token = Code::generate()?;
     let now_s = time::stored(now);
+    let lifetime_s = if origin.is_loopback { LOOPBACK_LIFETIME_S } else { LIFETIME_S };
+    // Its own sign-in is in the log already, and the session does not show it.
+    let shown_seq = i64::try_from(transaction.seq()).unwrap_or(i64::MAX);
     sqlx::query("delete from session where ends_s <= $1 or seen_s <= $2")
         .bind(now_s)
         .bind(now_s.saturating_sub(IDLE_S))
@@ -129,18 +161,35 @@ async fn begin(
         .await?;
     sqlx::query(
         "insert into session (hash, team_id, user_id, role, created_s, seen_s, ends_s, proved_s, \
-         agent, address) values ($1, $2, $3, $4, $5, $5, $6, $5, $7, $8)",
+         agent, address, shown_seq) values ($1, $2, $3, $4, $5, $5, $6, $5, $7, $8, $9)",
     )
     .bind(token.hash())
     .bind(sign_in.team_id.map(i64::from))
     .bind(sign_in.user_id)
     .bind(sign_in.role.as_str())
     .bind(now_s)
-    .bind(now_s.saturating_add(LIFETIME_S))
+    .bind(now_s.saturating_add(lifetime_s))
     .bind(plain(&origin.agent))
     .bind(origin.address.clone())
+    .bind(shown_seq)
     .execute(transaction.connection())
     .await?;
+    Ok(token)
+}
+
+/// Records that the person of a session proved to be its user, and returns its new token.
+pub(crate) async fn renew(
+    transaction: &mut Transaction,
+    session: &Session,
+    now: Timestamp,
+) -> Result<Code> {
+    let token = Code::generate()?;
+    sqlx::query("update session set hash = $2, proved_s = $3, seen_s = $3 where hash = $1")
+        .bind(session.hash.clone())
+        .bind(token.hash())
+        .bind(time::stored(now))
+        .execute(transaction.connection())
+        .await?;
     Ok(token)
 }
 
@@ -160,6 +209,15 @@ async fn only_team(connection: &mut AnyConnection) -> Result<Option<u32>, Databa
     }
 }
 
+/// The text between the browser and the name of a passkey in the log.
+pub(crate) const WITH_PASSKEY: &str = " with passkey ";
+
+/// Returns the detail of a sign-in with a passkey.
+#[cfg(feature = "passkeys")]
+pub(crate) fn detail_with(origin: &Origin, passkey: &str) -> String {
+    format!("{}{WITH_PASSKEY}{passkey}", plain(&origin.agent))
+}
+
 async fn log_entry(
     transaction: &mut Transaction,
     sign_in: &SignIn,
@@ -169,7 +227,8 @@ async fn log_entry(
 ) -> Result<()> {
     let actor = Actor::person(sign_in.user_id, origin.address.clone());
     let team_id = sign_in.team_id;
-    let entry = NewEntry { team_id, actor: &actor, action, key_id: None, detail: String::new() };
+    let detail = plain(&origin.agent);
+    let entry = NewEntry { team_id, actor: &actor, action, key_id: None, detail };
     log::append(transaction, entry, time::stored(now)).await?;
     Ok(())
 }
@@ -212,13 +271,7 @@ impl List {
                 let reason = "it signs in another user; get a link for yourself";
                 return Err(Error::invalid("code", reason));
             }
-            let token = Code::generate()?;
-            sqlx::query("update session set hash = $2, proved_s = $3, seen_s = $3 where hash = $1")
-                .bind(session.hash.clone())
-                .bind(token.hash())
-                .bind(time::stored(now))
-                .execute(transaction.connection())
-                .await?;
+            let token = renew(transaction, &session, now).await?;
             let SignIn { user_id, role, .. } = proof;
             let sign_in = SignIn { team_id: session.team_id, user_id, role };
             log_entry(transaction, &sign_in, &origin, "session.prove", now).await?;
@@ -273,6 +326,63 @@ impl List {
         .fetch_all(&mut *self.read().await?)
         .await?;
         Ok(rows.iter().map(load).collect::<Result<_, sqlx::Error>>()?)
+    }
+
+    /// Returns the sign-ins of the user of a session that the session has not shown, the newest
+    /// first. Those whose sessions have ended are there too.
+    ///
+    /// # Errors
+    /// If the database cannot be used.
+    pub async fn sign_ins_to_show(&self, session: &Session) -> Result<Vec<SignedIn>> {
+        let actor = session.actor(None);
+        let rows = sqlx::query(
+            "select seq, at_s, detail, address from log where action = 'session.begin' \
+             and actor_kind = $1 and actor = $2 and seq > $3 order by seq desc limit $4",
+        )
+        .bind(actor.kind())
+        .bind(actor.name().to_owned())
+        .bind(session.shown_seq)
+        .bind(MOST_SHOWN)
+        .fetch_all(&mut *self.read().await?)
+        .await?;
+        let load = |row: &AnyRow| {
+            Ok(SignedIn {
+                seq: row.try_get("seq")?,
+                at_s: row.try_get("at_s")?,
+                agent: row.try_get("detail")?,
+                address: row.try_get("address")?,
+            })
+        };
+        Ok(rows.iter().map(load).collect::<Result<_, sqlx::Error>>()?)
+    }
+
+    /// Records that a session has shown the sign-ins up to this number. Other sessions of the user
+    /// still show them.
+    ///
+    /// # Errors
+    /// If the database cannot be used.
+    pub async fn mark_sign_ins_shown(&self, session: Session, seq: i64) -> Result<()> {
+        self.transact(async move |transaction| {
+            sqlx::query("update session set shown_seq = $2 where hash = $1 and shown_seq < $2")
+                .bind(session.hash.clone())
+                .bind(seq.min(i64::try_from(transaction.seq()).unwrap_or(i64::MAX)))
+                .execute(transaction.connection())
+                .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Returns whom a code signs in or signed in, if there is such a code.
+    ///
+    /// # Errors
+    /// If the database cannot be used.
+    pub(crate) async fn user_of_code(&self, code: &Code) -> Result<Option<Option<i64>>> {
+        let row = sqlx::query("select user_id from code where hash = $1")
+            .bind(code.hash())
+            .fetch_optional(&mut *self.read().await?)
+            .await?;
+        Ok(row.map(|row| row.try_get(0)).transpose()?)
     }
 
     /// Ends a session.

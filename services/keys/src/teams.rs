@@ -1,5 +1,7 @@
 //! Teams and their members.
 
+use core::fmt;
+
 use keytally::Timestamp;
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
@@ -41,6 +43,18 @@ impl Default for TeamSettings {
     }
 }
 
+/// What to change of a team. What is `None` stays.
+#[derive(Clone, Debug, Default)]
+pub struct TeamEdit {
+    /// The name.
+    pub name: Option<String>,
+    /// The longest time from now to the expiry of a key, in days; `Some(None)` if keys may never
+    /// expire.
+    pub longest_days: Option<Option<u32>>,
+    /// The least role that makes and rotates keys of the environment `live`.
+    pub live_role: Option<Role>,
+}
+
 /// The most days of [`TeamSettings::longest_days`].
 pub const MAX_LONGEST_DAYS: u32 = 3650;
 
@@ -77,6 +91,17 @@ impl TeamSettings {
     /// Returns the least role that makes and rotates keys of an environment.
     pub fn role_for(&self, env: &str) -> Role {
         if env == LIVE { self.live_role } else { Role::Member }
+    }
+}
+
+impl fmt::Display for TeamSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.longest_days {
+            None => f.write_str("keys may never expire")?,
+            Some(1) => f.write_str("keys expire within 1 day")?,
+            Some(days) => write!(f, "keys expire within {days} days")?,
+        }
+        write!(f, "; live keys need {}", self.live_role.as_str())
     }
 }
 
@@ -158,7 +183,7 @@ pub(crate) async fn set_settings(
     find(transaction.connection(), team_id).await
 }
 
-/// Adds a team, with the next free number unless one is given.
+/// Adds a team, with the number after the last unless one is given.
 pub(crate) async fn insert(
     transaction: &mut Transaction,
     team_id: Option<u32>,
@@ -168,9 +193,15 @@ pub(crate) async fn insert(
     let number = match team_id {
         Some(number) => number,
         None => {
-            let row = sqlx::query("select coalesce(max(team_id), 0) + 1 from team")
-                .fetch_one(transaction.connection())
-                .await?;
+            // The number after the last, or the smallest free one if that is the last of all.
+            let row = sqlx::query(
+                "select case when coalesce(max(team_id), 0) < 4294967295 \
+                 then coalesce(max(team_id), 0) + 1 else (select min(number) from \
+                 (select 1 as number union all select team_id + 1 from team) as numbers \
+                 where number not in (select team_id from team)) end from team",
+            )
+            .fetch_one(transaction.connection())
+            .await?;
             u32::try_from(row.try_get::<i64, _>(0)?)
                 .map_err(|_| Error::Conflict("all numbers of teams are taken".to_owned()))?
         }
@@ -246,7 +277,46 @@ pub(crate) async fn user_named(transaction: &mut Transaction, name: &str) -> Res
     Ok(row.try_get(0)?)
 }
 
+/// Returns the role of a user in a team; `None` for a user who is not a member.
+pub(crate) async fn role_of(
+    connection: &mut AnyConnection,
+    team_id: u32,
+    user_id: i64,
+) -> Result<Option<Role>, DatabaseError> {
+    let row = sqlx::query("select role from member where team_id = $1 and user_id = $2")
+        .bind(i64::from(team_id))
+        .bind(user_id)
+        .fetch_optional(connection)
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let role: String = row.try_get(0)?;
+    Ok(Some(Role::named(&role).unwrap_or(Role::Viewer)))
+}
+
+/// Refuses to take the role of the only owner away: the team's members could not be changed.
+async fn keep_an_owner(transaction: &mut Transaction, team_id: u32, user_id: i64) -> Result<()> {
+    if role_of(transaction.connection(), team_id, user_id).await? != Some(Role::Owner) {
+        return Ok(());
+    }
+    let other = sqlx::query(
+        "select 1 from member where team_id = $1 and role = 'owner' and user_id <> $2 limit 1",
+    )
+    .bind(i64::from(team_id))
+    .bind(user_id)
+    .fetch_optional(transaction.connection())
+    .await?;
+    match other {
+        Some(_) => Ok(()),
+        None => Err(Error::Conflict(
+            "the team would have no owner; make another member an owner first".to_owned(),
+        )),
+    }
+}
+
 /// Adds a member, or changes the member's role.
+///
+/// # Errors
+/// If the team would have no owner.
 pub(crate) async fn set_member(
     transaction: &mut Transaction,
     team_id: u32,
@@ -254,6 +324,9 @@ pub(crate) async fn set_member(
     role: Role,
     now: Timestamp,
 ) -> Result<()> {
+    if role != Role::Owner {
+        keep_an_owner(transaction, team_id, user_id).await?;
+    }
     sqlx::query(
         "insert into member (team_id, user_id, role, added_s) values ($1, $2, $3, $4) \
          on conflict (team_id, user_id) do update set role = excluded.role",
@@ -267,12 +340,17 @@ pub(crate) async fn set_member(
     Ok(())
 }
 
-/// Removes a member and ends the member's sessions in the team. Keys that the member made stay.
+/// Removes a member with the member's links and passkeys of the team, and ends the sessions there.
+/// Keys that the member made stay.
+///
+/// # Errors
+/// If there is no such member, or if the team would have no owner.
 pub(crate) async fn remove_member(
     transaction: &mut Transaction,
     team_id: u32,
     user_id: i64,
 ) -> Result<()> {
+    keep_an_owner(transaction, team_id, user_id).await?;
     let removed = sqlx::query("delete from member where team_id = $1 and user_id = $2")
         .bind(i64::from(team_id))
         .bind(user_id)
@@ -284,6 +362,8 @@ pub(crate) async fn remove_member(
     for query in [
         "delete from session where team_id = $1 and user_id = $2",
         "delete from code where team_id = $1 and user_id = $2",
+        "delete from passkey where team_id = $1 and user_id = $2",
+        "delete from challenge where team_id = $1 and user_id = $2",
     ] {
         sqlx::query(query)
             .bind(i64::from(team_id))

@@ -1,5 +1,9 @@
 //! Texts from people: names, notes and searches.
 
+use alloc::borrow::Cow;
+
+use keytally::redact::redact;
+
 use crate::error::{Error, Result};
 
 /// The most characters of a name.
@@ -8,7 +12,7 @@ pub const MAX_NAME_LEN: usize = 64;
 /// The most characters of a note.
 pub const MAX_NOTE_LEN: usize = 500;
 
-/// Checks a name: 1 to 64 characters, none of which is a control character.
+/// Checks a name: 1 to 64 characters, none of which is a control character, and one visible.
 ///
 /// # Errors
 /// A sentence that names the field.
@@ -17,6 +21,10 @@ pub fn name(field: &'static str, text: &str) -> Result<String> {
     let len = trimmed.chars().count();
     if len == 0 {
         return Err(Error::invalid(field, "it is empty; write 1 to 64 characters"));
+    }
+    if trimmed.chars().all(is_invisible) {
+        let reason = "it has only characters that are not visible; write at least one that is";
+        return Err(Error::invalid(field, reason));
     }
     limited(field, trimmed, len, MAX_NAME_LEN)
 }
@@ -40,10 +48,60 @@ fn limited(field: &'static str, text: &str, len: usize, most: usize) -> Result<S
             format!("it has the control character {}; leave it out", character.escape_unicode());
         return Err(Error::invalid(field, reason));
     }
+    if let Some(character) = text.chars().find(|&character| is_reordering(character)) {
+        let reason = format!(
+            "it has the character {}, which changes the order of others; leave it out",
+            character.escape_unicode()
+        );
+        return Err(Error::invalid(field, reason));
+    }
     if most == MAX_NAME_LEN && text.contains('\n') {
         return Err(Error::invalid(field, "it has more than one line; write one line"));
     }
     Ok(text.to_owned())
+}
+
+/// Returns whether a character embeds or isolates text of another direction, or overrides the
+/// direction. Such a character can make a text look like another one. Marks of a direction and
+/// joiners, which some scripts need, are not among these.
+fn is_reordering(character: char) -> bool {
+    matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Returns whether a character is shown as nothing: white space, what Unicode calls default
+/// ignorable, and the blank pattern of Braille.
+fn is_invisible(character: char) -> bool {
+    let is_ignorable = matches!(
+        character,
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{2800}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fff8}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}'
+    );
+    is_ignorable || character.is_whitespace()
+}
+
+/// Returns a text in quotation marks, as an error may repeat it. A text that looks like a secret is
+/// described, without quotation marks.
+pub(crate) fn quoted(text: &str) -> String {
+    match redact(text) {
+        Cow::Owned(described) if described.starts_with("a text of ") => described,
+        shown => format!("{shown:?}"),
+    }
 }
 
 /// Returns the pattern of `like … escape '\'` that finds a text, or an empty one for no text.
@@ -84,12 +142,23 @@ mod tests {
             ("a\u{7}", false),
             ("שלום 👋", true),
             ("<script>", true),
+            ("\u{200b}", false),
+            (" \u{2060}\u{feff}\u{3164} ", false),
+            ("a\u{200b}", true),
+            ("a\u{202e}b", false),
+            ("\u{2067}a\u{2069}", false),
+            // Joiners in Persian, in Hindi and in an emoji, and a mark of direction.
+            ("می\u{200c}خواهم", true),
+            ("क्\u{200d}ष", true),
+            ("👩\u{200d}💻", true),
+            ("א\u{200e}b", true),
         ] {
             assert_eq!(name("name", text).is_ok(), valid, "{text:?}");
         }
         assert!(name("name", &"é".repeat(64)).is_ok());
         assert!(name("name", &"é".repeat(65)).unwrap_err().to_string().contains("65 characters"));
         assert!(note("note", &"n".repeat(500)).is_ok() && note("note", "a\nb").is_ok());
+        assert!(note("note", "a\u{202a}b").is_err() && note("note", "\u{200d}").is_ok());
         assert!(note("note", &"n".repeat(501)).is_err() && note("note", "\0").is_err());
     }
 

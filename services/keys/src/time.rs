@@ -15,6 +15,11 @@ pub(crate) fn loaded(at_s: i64) -> Timestamp {
     Timestamp::from_unix_s(u64::try_from(at_s).unwrap_or(0))
 }
 
+/// Returns the day of a time in UTC, such as `2027-01-31`.
+pub fn day(at: Timestamp) -> String {
+    shown(stored(at)).chars().take(10).collect()
+}
+
 /// Returns a time of the database as text.
 pub(crate) fn shown(at_s: i64) -> String {
     times::rfc3339(u64::try_from(at_s).unwrap_or(0))
@@ -25,14 +30,44 @@ pub(crate) fn shown(at_s: i64) -> String {
 /// # Errors
 /// A sentence that names the field.
 pub fn parse(field: &'static str, text: &str) -> Result<Timestamp> {
-    let at = humantime::parse_rfc3339(text)
-        .ok()
-        .and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok())
-        .filter(|since| since.as_secs() > 0);
-    let since = at.ok_or_else(|| {
-        Error::invalid(field, "it must be a time in UTC, such as 2027-01-31T12:00:00Z")
+    let unix_s = unix_s(text).filter(|&unix_s| unix_s > 0).ok_or_else(|| {
+        let reason = "it must be a time, such as 2027-01-31T12:00:00Z or 2027-01-31T13:00:00+01:00";
+        Error::invalid(field, reason)
     })?;
-    last_kept(field, since.as_secs().saturating_add(u64::from(since.subsec_nanos() > 0)))
+    last_kept(field, unix_s)
+}
+
+/// Returns the Unix seconds of a time of RFC 3339, rounded up. A leap second has none.
+fn unix_s(text: &str) -> Option<u64> {
+    let (local, offset_s) = match text.strip_suffix(['Z', 'z']) {
+        Some(local) => (local, 0),
+        None => {
+            let (local, offset) = text.split_at_checked(text.len().checked_sub(6)?)?;
+            (local, offset_s(offset)?)
+        }
+    };
+    if local.get(17..19) == Some("60") {
+        return None;
+    }
+    let at = humantime::parse_rfc3339(&format!("{}Z", local.replace('t', "T"))).ok()?;
+    let since = at.duration_since(std::time::UNIX_EPOCH).ok()?;
+    let rounded_s = since.as_secs().saturating_add(u64::from(since.subsec_nanos() > 0));
+    rounded_s.checked_add_signed(offset_s.checked_neg()?)
+}
+
+/// Returns the seconds of an offset such as `+01:00`.
+fn offset_s(text: &str) -> Option<i64> {
+    let (hours, minutes) = text.get(1..)?.split_once(':')?;
+    let number = |text: &str, end: i64| {
+        let is_plain = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse().ok().filter(|&number: &i64| is_plain && number < end)
+    };
+    let seconds = number(hours, 24)? * 3600 + number(minutes, 60)? * 60;
+    match text.get(..1)? {
+        "+" => Some(seconds),
+        "-" => Some(-seconds),
+        _ => None,
+    }
 }
 
 /// Returns the moment `lifetime_s` seconds from `now` on.
@@ -59,9 +94,32 @@ mod tests {
     fn moment_at_its_limits_is_accepted() {
         assert_eq!(parse("expires", "2027-01-31T12:00:00Z").unwrap().unix_s(), 1_801_396_800);
         assert!(parse("expires", "2106-02-07T06:28:15Z").is_ok());
-        for text in
-            ["2106-02-07T06:28:16Z", "1970-01-01T00:00:00Z", "1969-01-01T00:00:00Z", "90d", ""]
-        {
+        for (text, unix_s) in [
+            ("2027-01-31T13:00:00+01:00", 1_801_396_800),
+            ("2027-01-31t06:30:00.5-05:30", 1_801_396_801),
+            ("2027-01-31T12:00:00-00:00", 1_801_396_800),
+            ("2106-02-07T07:28:15+01:00", u32::MAX.into()),
+        ] {
+            assert_eq!(parse("expires", text).unwrap().unix_s(), unix_s, "{text}");
+        }
+        for text in [
+            "2106-02-07T06:28:16Z",
+            "2106-02-07T06:28:15-00:01",
+            "1970-01-01T00:00:00Z",
+            "1970-01-01T00:30:00+01:00",
+            "1969-01-01T00:00:00Z",
+            "2027-01-31T12:00:60Z",
+            "2027-01-31T12:00:60+01:00",
+            "2027-01-31T12:00:00",
+            "2027-01-31T12:00:00+24:00",
+            "2027-01-31T12:00:00+01:60",
+            "2027-01-31T12:00:00+0100",
+            "2027-01-31T12:00:00*01:00",
+            "2027-01-31T12:00:00+-1:00",
+            "é1:00:00",
+            "90d",
+            "",
+        ] {
             assert!(
                 parse("expires", text).unwrap_err().to_string().starts_with("expires: "),
                 "{text}"

@@ -165,7 +165,8 @@ async fn every_role_has_exactly_its_routes() {
     // The description has every route of the router: `routes!` adds both, and only the description
     // itself is added otherwise.
     let source = include_str!("../src/api.rs");
-    assert_eq!(source.matches(".route(").count(), 1);
+    let others = source.matches(", any(no_route))").count();
+    assert_eq!((source.matches(".route(").count(), others), (4, 3));
     assert!(source.contains(".route(\"/openapi.json\""));
 
     let portal = Portal::new().await;
@@ -287,6 +288,127 @@ async fn unknown_and_foreign_ids_have_one_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn last_owner_stays_and_a_session_changes_no_role() {
+    let portal = Portal::new().await;
+    let token = portal.token(1, Role::Owner).await;
+    let member = |role: &str| json!({ "name": "ann", "role": role });
+    let ann = portal.post(&token, "members", member("owner")).await.expect(200);
+    let path = format!("members/{}", ann["user"]);
+    for (token, query) in [(&token, ""), (&portal.operator, "?team=1")] {
+        let refused = portal.post(token, &format!("members{query}"), member("viewer")).await;
+        refused.expect_problem(409, "the team would have no owner");
+        let refused = portal.call(token, "DELETE", &format!("{path}{query}"), None).await;
+        refused.expect_problem(409, "the team would have no owner");
+        let session = json!({ "user": "ann", "role": "viewer" });
+        let link = portal.post(token, &format!("sessions{query}"), session).await.expect(201);
+        assert_eq!(link["role"], "viewer");
+        let members = portal.get(token, &format!("members{query}")).await.expect(200);
+        assert_eq!(members["members"][0]["role"], "owner");
+    }
+    // A session for more than the member's role has the member's role.
+    let body = json!({ "name": "bob", "role": "member" });
+    portal.post(&token, "members", body).await.expect(200);
+    let session = json!({ "user": "bob", "role": "admin" });
+    let link = portal.post(&token, "sessions", session).await.expect(201);
+    assert_eq!(link["role"], "member");
+    let members = portal.get(&token, "members").await.expect(200);
+    assert_eq!(members["members"][1]["role"], "member");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_is_filtered_by_parameters() {
+    let portal = Portal::new().await;
+    let token = portal.token(1, Role::Owner).await;
+    let (_, id) = portal.create(&token, "test").await;
+    portal.create(&token, "test").await;
+    let actions = async |path: &str| {
+        let log = portal.get(&token, path).await.expect(200);
+        let actions =
+            log["entries"].as_array().unwrap().iter().map(|entry| entry["action"].clone());
+        actions.collect::<Vec<_>>()
+    };
+    let own = format!("token+{}", &token[9..20]);
+    assert_eq!(actions(&format!("log?actor={own}")).await, ["key.create", "key.create"]);
+    assert_eq!(actions(&format!("log?actor={own}&key={id}")).await, ["key.create"]);
+    assert_eq!(actions("log?actor=operator&action=token").await, ["token.create"]);
+    assert_eq!(actions("log?actor=unknown").await, [""; 0]);
+    assert_eq!(actions("log?action=key.create&limit=1").await, ["key.create"]);
+    assert_eq!(actions("log?action=team").await, ["team.create"]);
+    assert_eq!(actions("log?to=2026-01-01T00:00:00Z").await, [""; 0]);
+    assert_eq!(actions("log?from=2026-01-01T00:00:00Z&action=key").await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn list_is_sorted_page_by_page() {
+    let portal = Portal::new().await;
+    let token = portal.token(1, Role::Owner).await;
+    for name in ["b é&=", "C", "a", "d"] {
+        let body = json!({ "name": name, "env": "test" });
+        portal.post(&token, "keys", body).await.expect(201);
+    }
+    for (sort, expected) in [("name", "abcd"), ("-name", "dcba")] {
+        let (mut path, mut found) = (format!("keys?sort={sort}&limit=1"), String::new());
+        loop {
+            let page = portal.get(&token, &path).await.expect(200);
+            let name = page["keys"][0]["name"].as_str().unwrap();
+            found.extend(name.to_lowercase().chars().next());
+            // The cursor needs no escape.
+            let Some(next) = page["next"].as_str() else { break };
+            path = format!("keys?sort={sort}&limit=1&after={next}");
+        }
+        assert_eq!(found, expected);
+    }
+    let page = portal.get(&token, "keys?flag=never_expires&sort=expires").await.expect(200);
+    assert_eq!(page["keys"].as_array().unwrap().len(), 4);
+    let page = portal.get(&token, "keys?flag=unused").await.expect(200);
+    assert_eq!(page["keys"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_of_a_team_are_changed_by_its_owner() {
+    let portal = Portal::new().await;
+    let (owner, member) = (portal.token(1, Role::Owner).await, portal.token(1, Role::Member).await);
+    let patch =
+        async |token: &str, body: Value| portal.call(token, "PATCH", "team", Some(body)).await;
+    let entries = async || {
+        let log = portal.get(&owner, "log?action=team").await.expect(200);
+        let entries = log["entries"].as_array().unwrap().iter();
+        entries.map(|entry| entry["detail"].clone()).collect::<Vec<_>>()
+    };
+    let before = entries().await;
+    let rules = json!({ "longest_days": 30, "live_role": "member" });
+    // Twice: the second request changes nothing, and the log gets no entry.
+    for _ in 0..2 {
+        let team = patch(&owner, rules.clone()).await.expect(200);
+        assert_eq!((&team["settings"], &team["name"]), (&rules, &json!("Acme")));
+    }
+    let added = "keys expire within 30 days; live keys need member";
+    assert_eq!(entries().await, [&[json!(added)], &before[..]].concat());
+    // They hold for the next key.
+    let late = json!({ "name": "a", "env": "live", "expires": "2090-01-01T00:00:00Z" });
+    portal.post(&member, "keys", late.clone()).await.expect_problem(400, "expires: keys of this");
+    let never = json!({ "longest_days": null, "name": "Renamed" });
+    let team = patch(&owner, never).await.expect(200);
+    assert_eq!(team["settings"], json!({ "longest_days": null, "live_role": "member" }));
+    assert_eq!(team["name"], "Renamed");
+    assert_eq!(entries().await.len(), before.len() + 3);
+    portal.post(&member, "keys", late).await.expect(201);
+    for (body, detail) in [
+        (json!({}), "body: it names nothing to change"),
+        (json!({ "longest_days": 0 }), "longest_days: it must be a number of days from 1"),
+        (json!({ "longest_days": 3651 }), "longest_days: it must be"),
+        (json!({ "longest_days": "30" }), "body: longest_days: invalid type"),
+        (json!({ "live_role": "viewer" }), "live_role: it must be member, admin or owner"),
+        (json!({ "live_role": "operator" }), "live_role: \"operator\" is not a role"),
+        (json!({ "name": "New", "live_role": "viewer" }), "live_role: "),
+    ] {
+        patch(&owner, body).await.expect_problem(400, detail);
+    }
+    assert_eq!(portal.get(&owner, "team").await.expect(200), team);
+    patch(&member, rules).await.expect_problem(403, "this needs the role owner");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn invalid_value_is_named() {
     let portal = Portal::new().await;
     let token = portal.token(1, Role::Owner).await;
@@ -297,12 +419,17 @@ async fn invalid_value_is_named() {
         ("keys?limit=x", "limit: it must be"),
         ("keys?after=1", "after: it must be the value of next"),
         ("keys?after=-1.0000000000A", "after: it must be"),
+        ("keys?after=1700000000.0000000000A&sort=name", "after: it must be the value of next"),
+        ("keys?sort=size", "sort: it must be one of: created, -created, name"),
+        ("keys?flag=x", "flag: it must be one of: expires_soon"),
         ("keys?state=old", "state: it must be one of: active, expired, revoked"),
         ("keys?search=%00", "search: it has the control character"),
         ("keys?team=x", "team: \"x\" is not the number of a team"),
         ("keys?team=0", "team: \"0\" is not"),
         ("keys?team=%2B1", "team: \"+1\" is not"),
         ("keys?team=4294967296", "team: \"4294967296\" is not"),
+        ("keys?team=an-old-key-of-42", "team: a text of 16 characters is not the number of a team"),
+        ("keys?an-old-key-of-42=1", "query: a text of 16 characters is not a parameter"),
         ("keys?page=2", "query: \"page\" is not a parameter of this route"),
         ("keys?limit=1&limit=2", "query: a parameter is given twice"),
         ("keys/short", "id: "),
@@ -311,8 +438,14 @@ async fn invalid_value_is_named() {
         ("log?before=-1", "before: it must be the value of next"),
         ("log?before=9223372036854775808", "before: it must be"),
         ("log?key=x", "key: "),
+        ("log?actor=", "actor: it is empty"),
+        ("log?actor=%00", "actor: it has the control character"),
+        ("log?action=Key", "action: it must be an action, such as key.revoke, or a kind"),
+        ("log?action=key.", "action: it must be an action"),
+        ("log?from=yesterday", "from: it must be a time, such as"),
+        ("log?from=2027-01-01T00:00:00Z&to=2027-01-01T00:00:00Z", "to: it must be later than from"),
         (&*format!("keys/{id}/usage?width=week"), "width: it must be minute, hour or day"),
-        (&*format!("keys/{id}/usage?from=yesterday"), "from: it must be a time in UTC"),
+        (&*format!("keys/{id}/usage?from=yesterday"), "from: it must be a time, such as"),
         (
             &*format!("keys/{id}/usage?from=2027-01-01T00:00:00Z&to=2026-01-01T00:00:00Z"),
             "to: it must be later than from",
@@ -341,7 +474,11 @@ async fn invalid_value_is_named() {
         ("keys", key("scopes", json!(["x"])), "scopes: the gate has no scope"),
         ("keys", key("scopes", json!("read")), "body: scopes: invalid type"),
         ("keys", key("expires", json!("2107-01-01T00:00:00Z")), "expires: a gate keeps times"),
-        ("keys", key("expires", json!("90d")), "expires: it must be a time in UTC"),
+        ("keys", key("expires", json!("90d")), "expires: it must be a time, such as"),
+        ("keys", key("expires", json!("2100-01-01T00:00:60Z")), "expires: it must be a time"),
+        ("keys", key("name", json!("\u{200b}\u{2060}\u{feff}")), "name: it has only characters"),
+        ("keys", key("name", json!("a\u{202e}b")), "name: it has the character \\u{202e}"),
+        ("keys", key("note", json!("a\u{2066}b")), "note: it has the character \\u{2066}"),
         ("keys", key("owner", json!("x")), "body: owner: unknown field"),
         (&*format!("keys/{id}/rotate"), json!({}), "body: missing field"),
         (&*format!("keys/{id}/rotate"), json!({ "grace_s": -1 }), "body: grace_s: invalid value"),
@@ -497,4 +634,102 @@ async fn key_is_valid_until_it_is_revoked() {
     let log = portal.get(&token, &next).await.expect(200);
     assert_eq!(log["entries"][1]["action"], "key.create");
     assert_eq!(portal.get(&token, "openapi.json").await.status, StatusCode::OK.as_u16());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_team_is_not_found_by_operators() {
+    let portal = Portal::new().await;
+    for path in ["keys", "log", "usage", "team", "members", "tokens", "plans"] {
+        let answer = portal.get(&portal.operator, &format!("{path}?team=99")).await;
+        answer.expect_problem(404, "there is no team 99");
+        portal.get(&portal.operator, &format!("{path}?team=2")).await.expect(200);
+    }
+    portal.get(&portal.operator, "log").await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn last_number_of_a_team_leaves_the_others_free() {
+    let portal = Portal::new().await;
+    let create = async |body: Value| {
+        let answer = portal.post(&portal.operator, "teams", body).await;
+        answer.expect(201)["team"].as_u64().unwrap()
+    };
+    assert_eq!(create(json!({ "name": "Fifth", "team": 5 })).await, 5);
+    assert_eq!(create(json!({ "name": "Sixth" })).await, 6);
+    assert_eq!(create(json!({ "name": "Last", "team": u32::MAX })).await, u64::from(u32::MAX));
+    // Teams 1, 2, 5 and 6 are there.
+    for team in [3, 4, 7] {
+        assert_eq!(create(json!({ "name": "New" })).await, team);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repeated_request_names_what_the_first_one_made() {
+    let portal = Portal::new().await;
+    let token = portal.token(1, Role::Owner).await;
+    let send = async |token: &str, key: &str, path: &str, body: Value| {
+        let request = Request::builder().method("POST").uri(format!("{PREFIX}/{path}"));
+        let request = request.header("X-API-Key", token).header("Idempotency-Key", key);
+        let request = request.header("Content-Type", "application/json");
+        portal.send(request.body(Body::from(body.to_string())).unwrap()).await
+    };
+    let team = json!({ "name": "New" });
+    let number =
+        send(&portal.operator, "a", "teams", team.clone()).await.expect(201)["team"].clone();
+    let (role, env) =
+        (json!({ "name": "t", "role": "viewer" }), json!({ "name": "a", "env": "test" }));
+    let made = send(&token, "b", "tokens", role.clone()).await.expect(201)["token"].clone();
+    let key = send(&token, "c", "keys", env.clone()).await.expect(201)["key_id"].clone();
+    let rotate = format!("keys/{}/rotate", key.as_str().unwrap());
+    let grace = json!({ "grace_s": 60 });
+    let begin = "a request with this Idempotency-Key was answered before, for";
+    for (path, body) in
+        [("teams", &team), ("tokens?team=1", &role), ("keys?team=1", &env), (&*rotate, &grace)]
+    {
+        let answer = send(&portal.operator, "a", path, body.clone()).await;
+        let problem = answer.expect_problem(409, &format!("{begin} team {number}"));
+        assert_eq!((&problem["team"], &problem["key_id"]), (&number, &Value::Null));
+    }
+    for (path, body) in [("tokens", &role), ("keys", &env), (&*rotate, &grace)] {
+        let answer = send(&token, "b", path, body.clone()).await;
+        let problem = answer.expect_problem(409, &format!("{begin} token "));
+        assert_eq!((&problem["token"], &problem["key_id"]), (&made, &Value::Null));
+        let answer = send(&token, "c", path, body.clone()).await;
+        let problem = answer.expect_problem(409, &format!("{begin} key "));
+        assert_eq!((&problem["key_id"], &problem["token"]), (&key, &Value::Null));
+    }
+    let teams = portal.get(&portal.operator, "teams").await.expect(200);
+    assert_eq!(teams["teams"].as_array().unwrap().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn time_with_an_offset_is_accepted_everywhere() {
+    let portal = Portal::new().await;
+    let token = portal.token(1, Role::Owner).await;
+    let new = json!({ "name": "a", "env": "test", "expires": "2100-01-01T00:30:00+01:00" });
+    let key = portal.post(&token, "keys", new).await.expect(201);
+    assert_eq!(key["expires"], "2099-12-31T23:30:00Z");
+    let path = format!("keys/{}", key["key_id"].as_str().unwrap());
+    let edit = json!({ "expires": "2099-12-31T20:30:00-03:30" });
+    let edited = portal.call(&token, "PATCH", &path, Some(edit)).await.expect(200);
+    assert_eq!(edited["expires"], "2100-01-01T00:00:00Z");
+    // A plus in a URL is a space.
+    for from in ["2027-01-01T00:00:00%2B01:00", "2027-01-01T00:00:00+01:00"] {
+        let to = "2027-01-01T01:00:00-02:00";
+        portal.get(&token, &format!("{path}/usage?from={from}&to={to}")).await.expect(200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotation_in_a_grace_shows_its_end_as_a_time() {
+    let portal = Portal::new().await;
+    let token = portal.token(1, Role::Owner).await;
+    let (_, id) = portal.create(&token, "test").await;
+    let path = format!("keys/{id}/rotate");
+    let rotated = portal.post(&token, &path, json!({ "grace_s": 3600 })).await.expect(200);
+    let ends = rotated["grace_until"].as_str().unwrap();
+    let refused = portal.post(&token, &path, json!({ "grace_s": 0 })).await;
+    let problem = refused.expect_problem(409, "the secret that key");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains(&format!("is valid until {ends}")), "{detail}");
 }

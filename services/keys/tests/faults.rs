@@ -24,11 +24,14 @@ use keytally::{Key, KeyId, Outcome, Timestamp, now};
 use keytally_keys::database::{Database, DatabaseError};
 use keytally_keys::error::Error;
 use keytally_keys::reconcile::Comparison;
+use keytally_keys::roles::Role;
 use keytally_keys::sampler::{Sampled, Sampler};
+use keytally_keys::tokens;
 use keytally_keys::usage::Width;
 use processes::{Worker, report, role, wait_for_kill};
 use sqlx::{AnyConnection, Connection as _, Executor as _};
 use support::{Site, creation, in_s, open, operator};
+use tokio::task::JoinSet;
 
 /// The size of the small disk in bytes.
 const DISK: usize = 4 << 20;
@@ -166,4 +169,40 @@ async fn locked_database_is_one_sentence_and_leaves_all() {
     assert_eq!(sampler.sample(now()).await.unwrap(), Sampled::Added(1));
     assert_eq!(requests(&site, key_id).await, 3);
     assert_agreement(&site).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn key_and_token_are_revoked_while_changes_wait_for_the_database() {
+    let site = Site::new().await;
+    let (team, key, key_id) = site.team_with_key().await;
+    let made = site.list.create_token(Some(team), Role::Owner, "t", operator()).await.unwrap();
+    let (token, token_id) = (made.0, made.1.token.parse().unwrap());
+    let url = Database::url_of_file(&site.path("keys.db"));
+    let mut other = AnyConnection::connect(&format!("{url}?mode=rw")).await.unwrap();
+    other.execute("begin immediate").await.unwrap();
+    let mut waiting = JoinSet::new();
+    for _ in 0..4 {
+        let list = site.list.clone();
+        waiting.spawn(async move { list.create_key(creation(team), operator()).await.map(drop) });
+        let list = site.list.clone();
+        waiting.spawn(async move {
+            list.create_token(Some(team), Role::Viewer, "w", operator()).await.map(drop)
+        });
+    }
+    // All of them have begun to wait.
+    tokio::time::sleep(core::time::Duration::from_millis(100)).await;
+    let revoked = site.list.revoke_keys(vec![key_id], String::new(), operator()).await.unwrap();
+    assert!(!revoked[0].is_listed);
+    assert_eq!(site.outcome(&key), Outcome::InvalidKey);
+    let unlisted = site.list.revoke_token(None, token_id, operator()).await.unwrap_err();
+    assert!(matches!(unlisted, Error::Unlisted { .. }), "{unlisted:?}");
+    assert!(tokens::check(site.list.admin(), Some(token.expose().as_bytes())).1.is_none());
+    while let Some(waited) = waiting.join_next().await {
+        let error = waited.unwrap().unwrap_err();
+        assert!(matches!(error, Error::Database(_)), "{error:?}");
+    }
+    other.execute("rollback").await.unwrap();
+    site.list.create_key(creation(team), operator()).await.unwrap();
+    site.list.compare(Comparison::automatic(), now()).await.unwrap();
+    assert!(site.list.key(None, key_id).await.unwrap().is_revoked);
 }

@@ -15,7 +15,7 @@ use keytally_keys::codes::Code;
 use keytally_keys::database::Database;
 use keytally_keys::error::Error;
 use keytally_keys::keys::KeyFilter;
-use keytally_keys::log::Filter;
+use keytally_keys::log::{ActorFilter, Filter};
 use keytally_keys::reconcile::{ADOPTED_NAME, Comparison, Unknown};
 use keytally_keys::roles::{Actor, Role};
 use keytally_keys::sessions::Origin;
@@ -23,7 +23,7 @@ use support::{PEPPER, Site, creation, in_s, issue_outside, operator};
 
 /// All actions of the log, the newest first.
 async fn actions(site: &Site) -> Vec<String> {
-    let filter = Filter { team_id: None, key_id: None, before: None, limit: 100 };
+    let filter = Filter { limit: 100, ..Filter::default() };
     let entries = site.list.log(&filter).await.unwrap();
     entries.into_iter().map(|entry| format!("{} {}", entry.actor_kind, entry.action)).collect()
 }
@@ -431,6 +431,93 @@ async fn link_signs_in_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn log_is_filtered_by_actor_action_and_time() {
+    let site = Site::new().await;
+    support::assert_log_is_filtered(&site).await;
+    // A user is also found by name, and a name that no user has is an actor without entries.
+    let user = site.list.set_member(1, "ann", Role::Admin, operator()).await.unwrap().user;
+    let named = site.list.actor("actor", "ann").await.unwrap();
+    assert_eq!(Some(named), ActorFilter::named(&format!("user {user}")));
+    let actor = Some(site.list.actor("actor", "unknown").await.unwrap());
+    let filter = Filter { actor, limit: 9, ..Filter::default() };
+    assert_eq!(site.list.log(&filter).await.unwrap(), []);
+    assert!(site.list.actor("actor", "a\nb").await.unwrap_err().to_string().starts_with("actor: "));
+}
+
+/// Returns the role of the session that a link for ann begins, and the role that the link names.
+async fn role_by_link(site: &Site, team: u32, role: Role) -> (Role, Role) {
+    let link = site.list.create_link(Some(team), Some("ann"), role, operator()).await.unwrap();
+    let token = site.list.sign_in(link.code, Origin::default(), now()).await.unwrap();
+    let session = site.list.session(&token, now()).await.unwrap().unwrap();
+    (session.role, link.sign_in.role)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn link_does_not_change_the_role_of_a_member() {
+    let site = Site::new().await;
+    let (team, _, _) = site.team_with_key().await;
+    let role = async || site.list.members(team).await.unwrap()[0].role.clone();
+    // A user who is not a member becomes one with the role.
+    assert_eq!(role_by_link(&site, team, Role::Admin).await, (Role::Admin, Role::Admin));
+    assert_eq!(role().await, "admin");
+    for (role_of_link, its) in [
+        (Role::Viewer, Role::Viewer),
+        (Role::Member, Role::Member),
+        (Role::Admin, Role::Admin),
+        (Role::Owner, Role::Admin),
+    ] {
+        assert_eq!(role_by_link(&site, team, role_of_link).await, (its, its), "{role_of_link:?}");
+        assert_eq!(role().await, "admin", "{role_of_link:?}");
+    }
+    // A session for less stays at less, and every other one has the role of the member.
+    let token = async |role| {
+        let link = site.list.create_link(Some(team), Some("ann"), role, operator()).await.unwrap();
+        site.list.sign_in(link.code, Origin::default(), now()).await.unwrap()
+    };
+    let (less, same) = (token(Role::Member).await, token(Role::Admin).await);
+    for (of_member, expected) in
+        [(Role::Owner, [Role::Member, Role::Owner]), (Role::Viewer, [Role::Viewer, Role::Viewer])]
+    {
+        site.list.set_member(team, "bob", Role::Owner, operator()).await.unwrap();
+        site.list.set_member(team, "ann", of_member, operator()).await.unwrap();
+        for (token, role) in [&less, &same].into_iter().zip(expected) {
+            assert_eq!(site.list.session(token, now()).await.unwrap().unwrap().role, role);
+        }
+    }
+    let log = Filter { team_id: Some(team), limit: 99, ..Filter::default() };
+    let entries = site.list.log(&log).await.unwrap();
+    let added = entries.iter().filter(|entry| entry.action == "member.set");
+    assert_eq!(added.count(), 5, "the first link and four changes: {entries:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn last_owner_stays_for_every_caller() {
+    let site = Site::new().await;
+    let (team, _, _) = site.team_with_key().await;
+    let owner = || Caller { role: Role::Owner, team_id: Some(team), ..operator() };
+    let ann = site.list.set_member(team, "ann", Role::Owner, operator()).await.unwrap().user;
+    for caller in [&operator as &dyn Fn() -> Caller, &owner] {
+        for role in [Role::Viewer, Role::Member, Role::Admin] {
+            let refused = site.list.set_member(team, "ann", role, caller()).await.unwrap_err();
+            assert!(refused.to_string().starts_with("the team would have no owner"), "{refused}");
+            site.list.create_link(Some(team), Some("ann"), role, caller()).await.unwrap();
+            site.list.create_invitation(team, "ann", role, caller()).await.unwrap();
+        }
+        let refused = site.list.remove_member(team, ann, caller()).await.unwrap_err();
+        assert!(matches!(refused, Error::Conflict(_)), "{refused}");
+        assert_eq!(site.list.members(team).await.unwrap()[0].role, "owner");
+    }
+    // With another owner, she may go. Then the other one stays.
+    let bob = site.list.set_member(team, "bob", Role::Owner, operator()).await.unwrap().user;
+    let (one, other) = tokio::join!(
+        site.list.remove_member(team, ann, owner()),
+        site.list.remove_member(team, bob, owner())
+    );
+    assert!(one.is_ok() != other.is_ok(), "{one:?} {other:?}");
+    assert_eq!(site.list.members(team).await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn list_is_filtered_and_paged_within_a_team() {
     let site = Site::new().await;
     let (team, _, first) = site.team_with_key().await;
@@ -459,12 +546,12 @@ async fn list_is_filtered_and_paged_within_a_team() {
     assert_eq!(names(of_state("active")).await.len(), 5);
     assert_eq!(names(of_state("expired")).await.len(), 0);
     // Every page continues where the one before it ended.
-    let (mut seen, mut after) = (Vec::new(), None);
+    let (mut seen, mut after) = (Vec::new(), None::<keytally_keys::keys::Cursor>);
     loop {
-        let filter = KeyFilter { limit: 2, after, ..filter.clone() };
+        let filter = KeyFilter { limit: 2, after: after.take(), ..filter.clone() };
         let rows = site.list.keys(&filter, now()).await.unwrap();
         let Some(last) = rows.last() else { break };
-        after = Some((last.created_s, last.key_id));
+        after = Some(last.cursor(filter.sort));
         seen.extend(rows.iter().map(|row| row.key_id));
     }
     seen.sort_unstable();

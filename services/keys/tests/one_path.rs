@@ -52,8 +52,8 @@ enum Databases {
 }
 
 impl Databases {
-    /// Returns the URL of the database of the list in a folder. With PostgreSQL, it has the name of
-    /// the folder, and is made anew, `copied` from the one with that name.
+    /// Returns the URL of the database of the list in a folder. With PostgreSQL, this makes a
+    /// database with the name of the folder, `copied` from the one with that name.
     async fn url(&self, folder: &Path, copied: Option<&str>) -> String {
         match self {
             Self::Files => Database::url_of_file(&folder.join("keys.db")),

@@ -7,22 +7,23 @@ extern crate alloc;
 #[expect(dead_code, unreachable_pub, reason = "each test uses a part of this module")]
 mod support;
 
+#[path = "support/browser.rs"]
+mod browser;
+
 use alloc::collections::BTreeSet;
 use std::sync::Mutex;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderMap, Request};
-use http_body_util::BodyExt as _;
+use axum::http::Request;
+use browser::{Answer, encoded, exchange};
 use keytally::{Timestamp, now};
-use keytally_keys::api::ClientAddress;
 use keytally_keys::codes::Code;
 use keytally_keys::keys::KeyFilter;
 use keytally_keys::page::{Page, Settings, router};
 use keytally_keys::roles::Role;
 use sqlx::Connection as _;
 use support::{Site, creation, operator};
-use tower::ServiceExt as _;
 
 /// By how many seconds the clock of the page is ahead.
 static AHEAD_S: Mutex<u64> = Mutex::new(0);
@@ -55,33 +56,14 @@ struct Browser<'p> {
     address: &'static str,
 }
 
-/// An answer.
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    headers: HeaderMap,
-    text: String,
+/// What the tests read of an answer.
+trait Read {
+    fn header(&self, name: &str) -> &str;
+    fn field(&self, name: &str) -> String;
+    fn secret(&self) -> String;
 }
 
-impl Answer {
-    #[track_caller]
-    fn expect(self, status: u16) -> Self {
-        assert_eq!(self.status, status, "{self:#?}");
-        self
-    }
-
-    #[track_caller]
-    fn shows(self, part: &str) -> Self {
-        assert!(self.text.contains(part), "{part:?} is not in {}", self.text);
-        self
-    }
-
-    #[track_caller]
-    fn hides(self, part: &str) -> Self {
-        assert!(!self.text.contains(part), "{part:?} is in {}", self.text);
-        self
-    }
-
+impl Read for Answer {
     fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
@@ -101,14 +83,6 @@ impl Answer {
         let (_, rest) = self.text.split_once("id=\"secret\" readonly value=\"").unwrap();
         rest.split_once('"').unwrap().0.to_owned()
     }
-}
-
-/// Encodes a form.
-fn encoded(fields: &[(&str, &str)]) -> String {
-    let escape =
-        |text: &str| -> String { text.bytes().map(|byte| format!("%{byte:02X}")).collect() };
-    let pairs = fields.iter().map(|(name, value)| format!("{}={}", escape(name), escape(value)));
-    pairs.collect::<Vec<_>>().join("&")
 }
 
 impl Portal {
@@ -162,18 +136,8 @@ impl Portal {
 }
 
 impl Browser<'_> {
-    async fn send(&mut self, mut request: Request<Body>) -> Answer {
-        if !self.cookie.is_empty() {
-            request.headers_mut().insert("cookie", self.cookie.parse().unwrap());
-        }
-        request.extensions_mut().insert(ClientAddress(self.address.to_owned()));
-        let response = self.portal.routes.clone().oneshot(request).await.unwrap();
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        for cookie in headers.get_all("set-cookie") {
-            self.cookie = cookie.to_str().unwrap().split(';').next().unwrap().to_owned();
-        }
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        Answer { status, headers, text: String::from_utf8_lossy(&body).into_owned() }
+    async fn send(&mut self, request: Request<Body>) -> Answer {
+        exchange(&self.portal.routes, &mut self.cookie, self.address, request).await
     }
 
     async fn get(&mut self, path: &str) -> Answer {
@@ -265,20 +229,17 @@ async fn failed_sign_ins_of_an_address_are_limited() {
 async fn session_ends_when_idle_when_old_and_by_its_user() {
     let portal = Portal::new().await;
     let mut browser = portal.signed_in(Role::Viewer).await;
-    set_ahead(8 * 3600 - 1);
+    set_ahead(8 * 3600 - 60);
+    // That request is a use, so the session lasts longer.
     browser.get("").await.expect(200);
-    // That request was a use, so the session lasts longer.
-    set_ahead(16 * 3600 - 2);
+    // At an address of this machine, a session of a link lasts 12 hours.
+    set_ahead(12 * 3600 - 60);
     browser.get("").await.expect(200);
-    set_ahead(24 * 3600);
+    set_ahead(12 * 3600);
     browser.get("").await.expect(303);
 
     let mut browser = portal.signed_in(Role::Viewer).await;
-    for hours in (24..24 + 167).step_by(7) {
-        set_ahead(hours * 3600);
-        browser.get("").await.expect(200);
-    }
-    set_ahead((24 + 168) * 3600);
+    set_ahead(20 * 3600);
     browser.get("").await.expect(303);
 
     let mut browser = portal.signed_in(Role::Viewer).await;
@@ -287,6 +248,109 @@ async fn session_ends_when_idle_when_old_and_by_its_user() {
     assert_eq!(out.header("clear-site-data"), "\"cache\", \"cookies\", \"storage\"");
     browser.cookie = stolen;
     browser.get("").await.expect(303);
+}
+
+#[tokio::test]
+async fn session_lasts_seven_days_by_https() {
+    let portal = Portal::with("https://keys.example", "").await;
+    let mut browser = portal.signed_in(Role::Viewer).await;
+    for hours in (0..168).step_by(7) {
+        set_ahead(hours * 3600);
+        browser.get("").await.expect(200);
+    }
+    set_ahead(168 * 3600 - 60);
+    browser.get("").await.expect(200);
+    set_ahead(168 * 3600);
+    browser.get("").await.expect(303);
+}
+
+#[tokio::test]
+async fn failed_codes_of_an_account_are_limited_from_all_addresses() {
+    const ADDRESSES: [&str; 6] =
+        ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5", "192.0.2.6"];
+    let portal = Portal::new().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    let mut operator = portal.signed_in(Role::Operator).await;
+    set_ahead(601);
+    // Proofs: the account is that of the session.
+    for address in ADDRESSES {
+        owner.address = address;
+        let fields = [("name", "New"), ("code", "x")];
+        let answer = owner.post("/team/rename", &fields).await;
+        let is_last = address == ADDRESSES[5];
+        assert_eq!(answer.status, if is_last { 429 } else { 403 }, "{answer:?}");
+        if is_last {
+            assert!(answer.header("retry-after").parse::<u32>().unwrap() > 0);
+            answer.shows("Too many codes of this account");
+        }
+    }
+    operator.post("/team/rename", &[("name", "New"), ("code", "x")]).await.expect(403);
+    // Old links: the account is that of the code. A code that is valid is accepted.
+    let used = portal.code(Some("ann"), Role::Viewer).await;
+    portal.browser().post("/in", &[("code", used.expose())]).await.expect(303);
+    for (index, address) in [
+        "198.51.100.1",
+        "198.51.100.2",
+        "198.51.100.3",
+        "198.51.100.4",
+        "198.51.100.5",
+        "198.51.100.6",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut browser = Browser { address, ..portal.browser() };
+        let status = if index == 5 { 429 } else { 403 };
+        browser.post("/in", &[("code", used.expose())]).await.expect(status);
+        browser.post("/in", &[("code", "unknown")]).await.expect(403);
+    }
+    for user in ["ann", "owner"] {
+        let code = portal.code(Some(user), Role::Viewer).await;
+        let mut browser = Browser { address: "203.0.113.1", ..portal.browser() };
+        browser.post("/in", &[("code", code.expose())]).await.expect(303);
+    }
+}
+
+#[tokio::test]
+async fn new_sign_in_is_shown_in_other_sessions_until_it_is_seen() {
+    let portal = Portal::new().await;
+    let notice = "You signed in elsewhere";
+    let mut first = portal.signed_in(Role::Viewer).await;
+    let mut second = portal.signed_in(Role::Viewer).await;
+    let mut other = portal.signed_in(Role::Owner).await;
+    first.get("/me/seen").await.expect(405);
+    for path in ["", "/log"] {
+        first.get(path).await.expect(200).shows(notice).shows("from 192.0.2.1");
+        second.get(path).await.expect(200).hides(notice);
+        other.get(path).await.expect(200).hides(notice);
+    }
+    // A session that has ended since is shown too, with what its browser called itself.
+    let code = portal.code(Some("viewer"), Role::Viewer).await;
+    let body = Body::from(encoded(&[("code", code.expose())]));
+    let request = Request::post("/keys/in")
+        .header("content-type", "application/x-www-form-urlencoded")
+        .header("sec-fetch-site", "same-origin")
+        .header("user-agent", "Mozilla/5.0 (X11; Linux x86_64) Firefox/150.0 <b>");
+    let mut third = Browser { address: "198.51.100.7", ..portal.browser() };
+    third.send(request.body(body).unwrap()).await.expect(303);
+    third.post("/out", &[]).await.expect(303);
+    let page = first.get("").await.expect(200).shows("Firefox on Linux, from 198.51.100.7");
+    first.get("/log?what=session.begin").await.expect(200).shows("<bdi>Firefox on Linux</bdi>");
+    // What one session has seen, another one still shows.
+    let seq = page.field("seq");
+    first.post("/me/seen", &[("seq", &seq)]).await.expect(303);
+    first.get("").await.expect(200).hides(notice);
+    second.get("").await.expect(200).shows("Firefox on Linux, from 198.51.100.7");
+    second.post("/me/seen", &[("seq", "9223372036854775807")]).await.expect(303);
+    second.get("").await.expect(200).hides(notice);
+    second.post("/me/seen", &[("seq", "x")]).await.expect(404);
+    // A sign-in after that is shown again, also to the session that has seen all.
+    portal.signed_in(Role::Viewer).await;
+    second.get("").await.expect(200).shows(notice);
+    // Operators see those of operators.
+    let mut operator = portal.signed_in(Role::Operator).await;
+    portal.signed_in(Role::Operator).await;
+    operator.get("").await.expect(200).shows(notice);
 }
 
 #[tokio::test]
@@ -454,7 +518,44 @@ async fn key_in_use_is_revoked_only_with_its_name() {
     browser.post(&at, &[("typed", "billing")]).await.expect(409);
 }
 
+#[tokio::test]
+async fn key_is_revoked_with_both_numbers_in_view() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    let [used, denied, unused] = [portal.key().await, portal.key().await, portal.key().await];
+    let now_s = i64::try_from(now().unix_s()).unwrap();
+    portal.add_hour(&used, now_s, [1190, 20, 3]).await;
+    portal.add_hour(&denied, now_s, [0, 7, 0]).await;
+    let page = browser.get(&format!("/k/{used}/revoke")).await.expect(200);
+    page.shows("1,213 requests in the last 24 hours: 1,190 admitted and 23 denied");
+    // A key whose requests are all denied is in use too.
+    let page = browser.get(&format!("/k/{denied}/revoke")).await.expect(200);
+    page.shows("7 requests in the last 24 hours: 0 admitted and 7 denied").shows("is in use");
+    let page = browser.get(&format!("/k/{unused}/revoke")).await.expect(200);
+    page.shows("no request in the last 24 hours").hides("is in use");
+    let page = browser.get(&format!("/bulk?id={used}&id={denied}")).await.expect(200);
+    page.shows(">1,190</td>").shows(">23</td>").shows(">0</td>").shows(">7</td>");
+}
+
 impl Portal {
+    /// Adds an hour of use of a key: admitted requests, denied ones, and those without the scope.
+    async fn add_hour(&self, key_id: &str, at_s: i64, counts: [i64; 3]) {
+        let url = format!("sqlite:{}", self.site.path("keys.db").display());
+        let mut connection = sqlx::AnyConnection::connect(&url).await.unwrap();
+        let key_id: keytally::KeyId = key_id.parse().unwrap();
+        sqlx::query(
+            "insert into usage values ('hour', $1, $2, 'test', $3, $3, $4, 0, 0, $5, 0, 0, 0, 0)",
+        )
+        .bind(key_id.number().cast_signed())
+        .bind(at_s - at_s % 3600)
+        .bind(counts[0])
+        .bind(counts[1])
+        .bind(counts[2])
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    }
+
     /// Records a use of a key, as the service's counts do.
     async fn mark_used(&self, key_id: keytally::KeyId) {
         let url = format!("sqlite:{}", self.site.path("keys.db").display());
@@ -563,7 +664,7 @@ async fn html_in_every_text_is_shown_as_text() {
         "/me",
         "/new",
         "/team/remove?user=2",
-        "/log?key=%3Cscript%3E",
+        "/log?actor=%3Cscript%3E",
         &at,
         &format!("{at}/edit"),
         &format!("{at}/rotate"),
@@ -574,6 +675,7 @@ async fn html_in_every_text_is_shown_as_text() {
         assert!(!page.text.contains("<script>"), "{path}: {}", page.text);
     }
     browser.get("").await.shows(escaped);
+    browser.get("/log?key=%3Cscript%3E").await.expect(400).hides("<script>");
     let mut texts = Vec::new();
     for fields in [
         &[("name", hostile), ("env", hostile)][..],
@@ -591,13 +693,17 @@ async fn html_in_every_text_is_shown_as_text() {
 type Route = (&'static str, &'static str, Role, &'static [(&'static str, &'static str)]);
 
 /// All routes with a session. `ID` is a key of the team.
-const ROUTES: [Route; 25] = [
+const ROUTES: [Route; 29] = [
     ("GET", "", Role::Viewer, &[]),
     ("GET", "/k/ID", Role::Viewer, &[]),
     ("GET", "/team", Role::Viewer, &[]),
     ("GET", "/log", Role::Viewer, &[]),
     ("GET", "/log.csv", Role::Viewer, &[]),
     ("GET", "/me", Role::Viewer, &[]),
+    ("POST", "/me/seen", Role::Viewer, &[("seq", "1")]),
+    ("POST", "/me/passkey/new", Role::Viewer, &[]),
+    ("POST", "/me/passkey", Role::Viewer, &[]),
+    ("POST", "/me/passkey/remove", Role::Viewer, &[]),
     ("GET", "/new", Role::Member, &[]),
     ("POST", "/new", Role::Member, &[]),
     ("GET", "/k/ID/rotate", Role::Admin, &[]),
@@ -670,9 +776,29 @@ async fn removed_member_loses_the_sessions_and_the_keys_stay() {
     owner.post("/team/remove", &[("user", "1")]).await.expect(303);
     member.get("").await.expect(303);
     owner.get("").await.expect(200).shows("billing").shows("member");
-    // The last owner stays.
-    owner.post("/team/remove", &[("user", "2")]).await.expect(409).shows("no owner");
-    owner.post("/team/role", &[("user", "2"), ("role", "viewer")]).await.expect(409);
+    // The last owner stays, also for an operator.
+    for mut browser in [owner, portal.signed_in(Role::Operator).await] {
+        browser.post("/team/remove", &[("user", "2")]).await.expect(409).shows("no owner");
+        let fields = [("user", "2"), ("role", "viewer")];
+        browser.post("/team/role", &fields).await.expect(409).shows("no owner");
+        let fields = [("user", "owner"), ("role", "viewer")];
+        let page = browser.post("/team/invite", &fields).await.expect(200);
+        page.shows("signs in once as viewer").hides("is a member already");
+        browser.get("/team").await.expect(200).shows("<option selected>owner</option>");
+    }
+}
+
+#[tokio::test]
+async fn invitation_of_a_member_keeps_the_role() {
+    let portal = Portal::new().await;
+    let mut viewer = portal.signed_in(Role::Viewer).await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    let fields = [("user", "viewer"), ("role", "admin")];
+    let page = owner.post("/team/invite", &fields).await.expect(200);
+    page.shows("is a member already, as viewer").shows("signs in once as viewer");
+    let page = owner.get("/team").await.expect(200);
+    page.shows("<td data-label=\"Role\">viewer</td><td data-label=\"Ends\">");
+    viewer.get("/new").await.expect(403);
 }
 
 #[tokio::test]
@@ -694,7 +820,7 @@ async fn invitation_is_shown_once_and_signs_in() {
     let link = page.secret();
     assert!(link.starts_with("http://localhost:8080/keys/in#"), "{link}");
     owner.get("/team").await.shows("bob@example.com").hides(link.split_once('#').unwrap().1);
-    set_ahead(72 * 3600 - 1);
+    set_ahead(72 * 3600 - 60);
     let mut bob = portal.browser();
     bob.post("/in", &[("code", &link)]).await.expect(303);
     bob.get("").await.expect(200).shows("bob@example.com, member");
@@ -832,6 +958,134 @@ async fn list_pages_through_all_keys_and_filters() {
 }
 
 #[tokio::test]
+async fn list_is_sorted_by_the_links_of_its_headings() {
+    let portal = Portal::new().await;
+    for index in 0..60 {
+        let mut new = creation(portal.team);
+        new.name = format!("{} key {:03}", if index % 2 == 0 { "a" } else { "A" }, 999 - index);
+        portal.site.list.create_key(new, operator()).await.unwrap();
+    }
+    let mut browser = portal.signed_in(Role::Viewer).await;
+    let names = |page: &Answer| -> Vec<String> {
+        let names = page.text.split("<bdi>").skip(1).map(|part| part.split('<').next().unwrap());
+        names.filter(|name| name.contains(" key ")).map(str::to_lowercase).collect()
+    };
+    let page = browser.get("").await.expect(200);
+    let page = page.shows("aria-sort=\"descending\"><a href=\"/keys?sort=created\">Made</a>");
+    let page = page.shows("<th scope=\"col\"><a href=\"/keys?sort=name\">Name</a>");
+    assert_eq!(page.text.matches("aria-sort").count(), 1);
+    for (path, is_descending) in [("?sort=name", false), ("?sort=-name&env=live", true)] {
+        let page = browser.get(path).await.expect(200);
+        let mut found = names(&page);
+        let (_, next) = page.text.split_once("rel=\"next\" href=\"/keys").unwrap();
+        let next = next.split('"').next().unwrap().replace("&#38;", "&");
+        let page = browser.get(&next).await.expect(200);
+        found.extend(names(&page));
+        // Filters and order stay on the way back to the first page.
+        page.shows(&format!(
+            "<a href=\"/keys{}\">First page",
+            match is_descending {
+                true => "?env=live&#38;sort=-name",
+                false => "?sort=name",
+            }
+        ));
+        let mut sorted = found.clone();
+        sorted.sort();
+        if is_descending {
+            sorted.reverse();
+        }
+        assert_eq!((found.len(), &found), (60, &sorted), "{path}");
+    }
+    let page = browser.get("?sort=name&search=key").await.expect(200);
+    let page = page.shows("<input type=\"hidden\" name=\"sort\" value=\"name\">");
+    page.shows("aria-sort=\"ascending\"><a href=\"/keys?search=key&#38;sort=-name\">Name</a>");
+    // An order that there is none of is that of a new visit.
+    let page = browser.get("?sort=size&after=x").await.expect(200);
+    page.shows("aria-sort=\"descending\"><a href=\"/keys?sort=created\">Made</a>");
+}
+
+#[tokio::test]
+async fn use_of_a_team_is_read_alone_by_a_script() {
+    let portal = Portal::new().await;
+    let mut viewer = portal.signed_in(Role::Viewer).await;
+    let key = portal.key().await;
+    viewer.get("/team").await.expect(200).shows("No request in the last 24 hours").shows("Members");
+    portal.add_hour(&key, i64::try_from(now().unix_s()).unwrap(), [1234, 5, 0]).await;
+    let request = Request::get("/keys/team").header("HX-Request-Type", "partial");
+    let part = viewer.send(request.body(Body::empty()).unwrap()).await.expect(200);
+    part.shows(">1,234</td>").shows(">5</td>").shows("id=\"team-use\"").hides("Members");
+}
+
+#[tokio::test]
+async fn chips_are_filters_of_the_list() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    let url = format!("sqlite:{}", portal.site.path("keys.db").display());
+    let mut connection = sqlx::AnyConnection::connect(&url).await.unwrap();
+    let now_s = i64::try_from(now().unix_s()).unwrap();
+    let day = 86_400;
+    // Name, expiry, last use, age and grace in days, and uses of the old secret.
+    for (name, expires, used, age, grace, old_uses) in [
+        ("plain", Some(60), Some(1), 200, None, 0),
+        ("soon", Some(13), Some(1), 200, None, 0),
+        ("endless", None, Some(1), 200, None, 0),
+        ("idle", Some(60), Some(91), 200, None, 0),
+        ("never used", Some(60), None, 91, None, 0),
+        ("new", Some(60), None, 1, None, 0),
+        ("rotating", Some(60), Some(1), 200, Some(1), 3),
+        ("quiet", Some(60), Some(1), 200, Some(1), 0),
+        ("rotated", Some(60), Some(1), 200, Some(-1), 3),
+        ("over", Some(-1), Some(91), 200, Some(1), 3),
+    ] {
+        let mut new = creation(portal.team);
+        new.name = format!("key {name}!");
+        let (_, row) = portal.site.list.create_key(new, operator()).await.unwrap();
+        sqlx::query(
+            "update \"key\" set not_after_s = $2, last_used_s = $3, created_s = $4, \
+             grace_until_s = $5 where key_id = $1",
+        )
+        .bind(row.key_id.number().cast_signed())
+        .bind(expires.map(|days: i64| now_s + days * day))
+        .bind(used.map(|days: i64| now_s - days * day))
+        .bind(now_s - age * day)
+        .bind(grace.map(|days: i64| now_s + days * day))
+        .execute(&mut connection)
+        .await
+        .unwrap();
+        sqlx::query(
+            "insert into usage values ('hour', $1, $2, 'test', 9, 9, 0, 0, 0, 0, $3, 0, 0, 0)",
+        )
+        .bind(row.key_id.number().cast_signed())
+        .bind(now_s - now_s % 3600)
+        .bind(i64::from(old_uses))
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    }
+    browser.get("").await.expect(200).shows("href=\"/keys?flag=unused\">unused for 90 days</a>");
+    let names = async |browser: &mut Browser<'_>, query: &str| {
+        let page = browser.get(query).await.expect(200);
+        let parts = page.text.split("<bdi>key ").skip(1);
+        parts.map(|part| part.split('!').next().unwrap().to_owned()).collect::<BTreeSet<_>>()
+    };
+    for (flag, found) in [
+        ("expires_soon", &["soon"][..]),
+        ("never_expires", &["endless"]),
+        ("unused", &["idle", "never used"]),
+        ("old_secret_used", &["rotating"]),
+    ] {
+        let found: BTreeSet<_> = found.iter().map(|&name| name.to_owned()).collect();
+        assert_eq!(names(&mut browser, &format!("?flag={flag}")).await, found, "{flag}");
+        // The chip leads back, and stays on while another filter is changed.
+        let page = browser.get(&format!("?flag={flag}&env=live")).await.expect(200);
+        let page = page.shows("<a href=\"/keys?env=live\" aria-current=\"true\">");
+        page.shows(&format!("<input type=\"hidden\" name=\"flag\" value=\"{flag}\">"));
+    }
+    assert_eq!(names(&mut browser, "?flag=unused&search=idle").await.len(), 1);
+    assert_eq!(names(&mut browser, "?flag=x").await.len(), 10);
+}
+
+#[tokio::test]
 async fn closed_database_is_a_sentence_and_keys_work_on() {
     let portal = Portal::new().await;
     let mut browser = portal.signed_in(Role::Owner).await;
@@ -898,19 +1152,87 @@ async fn invitation_is_listed_until_it_is_withdrawn() {
 }
 
 #[tokio::test]
-async fn log_is_filtered_by_key_and_by_kind() {
+async fn log_is_filtered_on_the_page_and_in_the_file() {
     let portal = Portal::new().await;
     let id = portal.key().await;
     let mut viewer = portal.signed_in(Role::Viewer).await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    owner.make("billing").await.expect(200);
     viewer.get("/log").await.expect(200).shows("signed in").shows("created the key");
-    viewer.get("/log?what=key.").await.expect(200).hides("signed in").shows("created the key");
-    viewer.get("/log?what=session.").await.expect(200).shows("signed in").hides("created the key");
-    let other = "00000000001";
-    viewer.get(&format!("/log?key={other}")).await.expect(200).shows("No entry matches");
-    viewer.get("/log?key=x").await.expect(200).shows("not a key id");
-    let file = viewer.get(&format!("/log.csv?key={id}")).await.expect(200);
+    for (query, shown, hidden) in [
+        ("what=key", "created the key</td>", "signed in</td>"),
+        ("what=key.", "created the key</td>", "signed in</td>"),
+        ("what=session.begin", "signed in</td>", "created the key</td>"),
+        ("actor=user+1", "signed in</td>", "created the key</td>"),
+        ("actor=owner", "billing", "made the team</td>"),
+        ("actor=operator&what=team", "made the team</td>", "signed in</td>"),
+        ("from=2026-01-01&what=member", "set a member", "signed in</td>"),
+        ("to=2026-01-01", "No entry matches", "signed in</td>"),
+        ("actor=unknown", "No entry matches", "signed in</td>"),
+        ("key=00000000001", "No entry matches", "signed in</td>"),
+    ] {
+        let page = viewer.get(&format!("/log?{query}")).await.expect(200);
+        // The key's own page has its name.
+        let shown = if shown == "billing" { "created the key</td>" } else { shown };
+        page.shows(shown).hides(hidden);
+    }
+    for (query, sentence) in [
+        ("key=x", "not a key id"),
+        ("from=x", "must be a day, such as 2027-01-31"),
+        ("from=2027-02-01&to=2027-01-01", "must not be before the first day"),
+        ("what=%25", "must be an action"),
+        ("actor=%07", "has the control character"),
+    ] {
+        for path in ["/log", "/log.csv"] {
+            viewer.get(&format!("{path}?{query}")).await.expect(400).shows(sentence);
+        }
+    }
+    // What is filled in stays, and the file has the same filter. A day includes its end.
+    let today = keytally_keys::time::day(now());
+    let query = format!("key={id}&actor=operator&what=key.create&from={today}&to={today}");
+    let page = viewer.get(&format!("/log?{query}")).await.expect(200);
+    let page = page.shows(&format!("value=\"{today}\"")).shows("value=\"key.create\" selected");
+    page.shows(&format!("log.csv?{}", query.replace('&', "&#38;")));
+    let file = viewer.get(&format!("/log.csv?{query}")).await.expect(200);
     assert_eq!(file.header("content-type"), "text/csv; charset=utf-8");
     let lines: Vec<_> = file.text.lines().collect();
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[1].contains(&format!("\"created the key\",\"{id}\"")), "{lines:?}");
+}
+
+#[tokio::test]
+async fn token_has_its_name_in_the_log_and_the_list() {
+    let portal = Portal::new().await;
+    let list = &portal.site.list;
+    let (_, token) =
+        list.create_token(Some(portal.team), Role::Owner, "backend", operator()).await.unwrap();
+    let actor = keytally_keys::roles::Actor::token(token.token.parse().unwrap(), None);
+    let caller = keytally_keys::change::Caller { actor, ..operator() };
+    list.create_key(creation(portal.team), caller).await.unwrap();
+    let mut viewer = portal.signed_in(Role::Viewer).await;
+    viewer.get("").await.expect(200).shows("by <bdi>token backend</bdi>");
+    let link = format!("<a href=\"/keys/log?actor=token%20{}\">", token.token);
+    viewer.get("/log").await.expect(200).shows(&format!("{link}<bdi>token backend</bdi></a>"));
+}
+
+#[tokio::test]
+async fn log_file_has_all_entries_and_pages_keep_the_filter() {
+    let portal = Portal::new().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    for number in 0..1003 {
+        let name = format!("Name {number}");
+        portal.site.list.rename_team(portal.team, &name, operator()).await.unwrap();
+    }
+    let file = owner.get("/log.csv?what=team.rename").await.expect(200);
+    let lines: BTreeSet<_> = file.text.lines().skip(1).collect();
+    assert_eq!(lines.len(), 1003);
+    let (mut path, mut found) = ("/log?what=team.rename&actor=operator".to_owned(), 0);
+    loop {
+        let page = owner.get(&path).await.expect(200);
+        found += page.text.matches("renamed the team</td>").count();
+        assert!(!page.text.contains("signed in</td>"));
+        let Some(next) = page.text.split("rel=\"next\" href=\"/keys").nth(1) else { break };
+        path = next.split('"').next().unwrap().replace("&#38;", "&");
+    }
+    assert_eq!(found, 1003);
 }

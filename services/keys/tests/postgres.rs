@@ -14,7 +14,7 @@ mod cluster;
 
 use cluster::Cluster;
 use keytally::{Key, KeyId, Outcome, now};
-use keytally_keys::change::Edit;
+use keytally_keys::change::{Caller, Edit};
 use keytally_keys::database::Database;
 use keytally_keys::error::Error;
 use keytally_keys::keys::KeyFilter;
@@ -25,6 +25,7 @@ use keytally_keys::sampler::{Sampled, Sampler};
 use keytally_keys::sessions::Origin;
 use keytally_keys::transfer;
 use keytally_keys::usage::{Grouping, Width};
+use sqlx::{Connection as _, Executor as _};
 use support::{Site, creation, in_s, issue_outside, operator};
 
 async fn assert_agreement(site: &Site) {
@@ -72,7 +73,7 @@ async fn list_is_kept_in_postgresql() {
     assert_eq!(first.list.keys(&search, now()).await.unwrap().len(), 1);
     let active = KeyFilter { state: "active".to_owned(), ..filter.clone() };
     assert_eq!(first.list.keys(&active, now()).await.unwrap().len(), 22);
-    let log = Filter { team_id: Some(team), key_id: Some(key_id), before: None, limit: 9 };
+    let log = Filter { team_id: Some(team), key_id: Some(key_id), limit: 9, ..Filter::default() };
     assert_eq!(first.list.log(&log).await.unwrap().len(), 3);
     first.list.set_member(team, "ann", Role::Admin, operator()).await.unwrap();
     first.list.create_token(Some(team), Role::Owner, "t", operator()).await.unwrap();
@@ -104,6 +105,15 @@ async fn list_is_kept_in_postgresql() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn log_is_filtered_in_postgresql() {
+    let cluster = Cluster::start();
+    let url = cluster.database("log", None).await;
+    let site = Site::with_database(&url).await;
+    support::assert_log_is_filtered(&site).await;
+    site.list.database().close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn list_moves_from_sqlite_to_postgresql() {
     let cluster = Cluster::start();
     let site = Site::new().await;
@@ -118,7 +128,10 @@ async fn list_moves_from_sqlite_to_postgresql() {
     // 1 team, 1 user, 1 member, 1 key, 5 entries, 1 token, 3 buckets, 1 file of counts, 1 reading.
     assert_eq!(transfer::copy(site.list.database(), &other).await.unwrap(), 15);
     let again = transfer::copy(site.list.database(), &other).await.unwrap_err();
-    assert!(again.to_string().contains("has a list of keys already"), "{again}");
+    let moved = format!("was moved to {}", url.split('?').next().unwrap());
+    assert!(again.to_string().contains(&moved), "{again}");
+    let same = transfer::copy(&other, &Database::open(&url).await.unwrap()).await.unwrap_err();
+    assert!(same.to_string().contains("is the database of this list already"), "{same}");
     other.close().await;
 
     let list = support::open(site.folder.path(), &url).await;
@@ -136,6 +149,39 @@ async fn list_moves_from_sqlite_to_postgresql() {
     assert_eq!(days.iter().map(|day| day.counts.requests).sum::<i64>(), 3);
     site.list.revoke_keys(vec![key_id], String::new(), operator()).await.unwrap();
     assert_eq!(site.outcome(&key), Outcome::InvalidKey);
+    site.list.database().close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_and_repeated_requests_are_those_of_sqlite() {
+    let cluster = Cluster::start();
+    let site = Site::with_database(&cluster.database("numbers", None).await).await;
+    for (chosen, made) in [(Some(2), 2), (Some(u32::MAX), u32::MAX), (None, 1), (None, 3)] {
+        let team = site.list.create_team(chosen, "Acme", operator()).await.unwrap();
+        assert_eq!(team.team, made);
+    }
+    let caller = || Caller { idempotency_key: Some("once".to_owned()), ..operator() };
+    let team = site.list.create_team(None, "Once", caller()).await.unwrap();
+    let again = site.list.create_team(None, "Once", caller()).await.unwrap_err();
+    assert!(again.to_string().contains(&format!("for team {}", team.team)), "{again}");
+    site.list.database().close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_of_postgresql_are_plain_sentences() {
+    let cluster = Cluster::start();
+    let url = cluster.database("plain", None).await;
+    let missing = Database::open(&url.replace("plain", "missing")).await.unwrap_err().to_string();
+    assert!(missing.ends_with("database \"missing\" does not exist"), "{missing}");
+    let site = Site::with_database(&url).await;
+    let mut connection = sqlx::AnyConnection::connect(&url).await.unwrap();
+    connection
+        .execute("alter database plain set default_transaction_read_only = on")
+        .await
+        .unwrap();
+    let read_only = Database::open(&url).await.unwrap_err().to_string();
+    assert!(read_only.contains("the database cannot be written"), "{read_only}");
+    connection.close().await.unwrap();
     site.list.database().close().await;
 }
 

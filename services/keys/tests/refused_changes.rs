@@ -81,7 +81,9 @@ impl Prepared {
                 list.revoke_keys(vec![self.key_id], String::new(), operator()).await.map(drop)
             }
             "create a team" => list.create_team(None, "New", operator()).await.map(drop),
-            "rename a team" => list.rename_team(1, "New", operator()).await.map(drop),
+            "rename a team" => {
+                list.rename_team(1, &format!("New {}", now().unix_ms()), operator()).await.map(drop)
+            }
             "set a member" => list.set_member(1, "eve", Role::Admin, operator()).await.map(drop),
             "remove a member" => list.remove_member(1, self.user, operator()).await,
             "create a link" => {
@@ -101,7 +103,7 @@ impl Prepared {
     async fn state(&self) -> String {
         let list = &self.site.list;
         let keys = KeyFilter { limit: 999, ..KeyFilter::default() };
-        let log = Filter { team_id: None, key_id: None, before: None, limit: 999 };
+        let log = Filter { limit: 999, ..Filter::default() };
         format!(
             "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
             list.database().head().await.unwrap(),
@@ -111,7 +113,7 @@ impl Prepared {
             list.members(1).await.unwrap(),
             list.tokens(None).await.unwrap(),
             self.site.gate().list(),
-            list.admin().list(),
+            list.admin().load().list(),
         )
     }
 }
@@ -162,7 +164,10 @@ async fn assert_refused_while_locked(name: &str) {
             let begin =
                 format!("the token {token} is revoked, but the list does not have that yet: ");
             assert!(sentence.starts_with(&begin), "{sentence}");
-            assert_eq!(site.list.admin().key(token).unwrap().state, keytally::KeyState::Revoked);
+            assert_eq!(
+                site.list.admin().load().key(token).unwrap().state,
+                keytally::KeyState::Revoked
+            );
         }
         (_, refused) => {
             let sentence = refused.unwrap_err().to_string();

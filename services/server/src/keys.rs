@@ -6,6 +6,7 @@ use clap::Args;
 use keytally_cli::internal::{Failure, value_parser};
 use keytally_keys::command::DATABASE_VARIABLE;
 use keytally_keys::list::List;
+use keytally_keys::public_url;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -24,11 +25,11 @@ pub(crate) struct KeysOptions {
     served: Option<Served>,
     /// URL of the list of keys as people see it, for links, such as `https://api.example.com`
     /// [default: that of its listener, with the name localhost for a loopback address]
-    #[arg(long, value_name = "URL", value_parser = value_parser(parse_url))]
+    #[arg(long, value_name = "URL", value_parser = value_parser(public_url::parse))]
     public_url: Option<String>,
     /// Path before /keys for the page of keys, such as /internal, for a proxy that serves the
     /// service below it [default: none]
-    #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true, value_parser = value_parser(parse_path))]
+    #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true, value_parser = value_parser(public_url::parse_path))]
     pub(crate) base_path: String,
     /// Database of the list of keys: sqlite: and the path of a file, or
     /// `postgres://USER@HOST/NAME`. Keep a password out of the arguments: set this by
@@ -70,34 +71,6 @@ fn parse_switch(text: &str) -> Result<bool, String> {
         "on" => Ok(true),
         "off" => Ok(false),
         _ => Err("it must be on or off".to_owned()),
-    }
-}
-
-/// Parses the value of `--public-url`.
-fn parse_url(text: &str) -> Result<String, String> {
-    let uri = text.parse::<axum::http::Uri>().ok();
-    let is_plain = uri.is_some_and(|uri| {
-        let has_scheme = matches!(uri.scheme_str(), Some("http" | "https"));
-        let has_user = uri.authority().is_none_or(|authority| authority.as_str().contains('@'));
-        has_scheme && !has_user && uri.path() == "/" && uri.query().is_none()
-    });
-    if is_plain && !text.contains('#') {
-        return Ok(text.trim_end_matches('/').to_owned());
-    }
-    Err("it must be a URL without a path, such as https://api.example.com".to_owned())
-}
-
-/// Parses the value of `--base-path`.
-fn parse_path(text: &str) -> Result<String, String> {
-    let is_plain = |part: &str| {
-        let is_name =
-            part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte));
-        is_name && !part.is_empty() && part != "." && part != ".."
-    };
-    match text.trim_end_matches('/').strip_prefix('/') {
-        Some(path) if path.split('/').all(is_plain) => Ok(format!("/{path}")),
-        None if text.is_empty() || text == "/" => Ok(String::new()),
-        _ => Err("it must be a path of letters, digits and -, such as /internal".to_owned()),
     }
 }
 
@@ -143,6 +116,24 @@ impl ListTasks {
 }
 
 impl KeysOptions {
+    /// Refuses options of a list that is not served.
+    ///
+    /// # Errors
+    /// A usage error.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        if self.served != Some(Served::Nowhere) {
+            return Ok(());
+        }
+        // The variable may be set for other commands.
+        let is_of_variable = std::env::var(DATABASE_VARIABLE).ok() == self.database;
+        let option = match (&self.database, self.usage) {
+            (Some(_), _) if !is_of_variable => "--database",
+            (_, Some(_)) => "--usage",
+            _ => return Ok(()),
+        };
+        Err(Failure::usage(format!("{option}: with --keys off there is no list of keys; omit one")))
+    }
+
     /// Binds the separate listener of the list, if it has one.
     pub(crate) async fn bind(&self, socket_mode: u32) -> Result<Option<Listener>, Failure> {
         match &self.served {
@@ -197,25 +188,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn public_url_has_a_scheme_and_a_host_only() {
-        for url in ["https://api.example.com", "https://api.example.com/", "http://localhost:8080"]
-        {
-            assert_eq!(parse_url(url).unwrap(), url.trim_end_matches('/'));
-        }
-        for url in [
-            "",
-            "api.example.com",
-            "ftp://a",
-            "https://a/b",
-            "https://u@a",
-            "https://a?b",
-            "https://a#b",
-        ] {
-            assert!(parse_url(url).is_err(), "{url}");
-        }
-    }
-
-    #[test]
     fn list_is_served_at_an_address_or_by_a_switch() {
         assert_eq!(parse_served("on"), Ok(Served::WithTheApi));
         assert_eq!(parse_served("off"), Ok(Served::Nowhere));
@@ -225,16 +197,6 @@ mod tests {
         for text in ["", "maybe", "On", "8081", "127.0.0.1", "unix:"] {
             let error = parse_served(text).unwrap_err();
             assert!(error.starts_with("it must be on, off or an address: "), "{error}");
-        }
-    }
-
-    #[test]
-    fn base_path_is_a_path_without_dots() {
-        for (text, path) in [("", ""), ("/", ""), ("/a", "/a"), ("/a/b-1/", "/a/b-1")] {
-            assert_eq!(parse_path(text).unwrap(), path);
-        }
-        for text in ["a", "//", "/a//b", "/..", "/a/./b", "/a?b", "/a#b", "/{a}", "/ä"] {
-            assert!(parse_path(text).is_err(), "{text}");
         }
     }
 }

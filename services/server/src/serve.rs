@@ -221,6 +221,8 @@ impl Serve {
     /// Runs the service until a signal stops it. `program` is the path for printed commands.
     pub(crate) fn run(self, pepper: &PepperSource, program: &Path) -> Result<Status, Failure> {
         plans::check_distinct(&self.plans)?;
+        #[cfg(feature = "keys")]
+        self.keys.check()?;
         let key_from = match self.key_from.as_slice() {
             [] => KeySources::default(),
             names => KeySources::parse(names)
@@ -263,7 +265,7 @@ impl Serve {
                 }
             };
             #[cfg(feature = "keys")]
-            let served = self.page_line(opened.as_ref(), public_url.as_deref()).await;
+            let served = self.page_line(opened.as_ref(), &data.gate, public_url.as_deref()).await;
             #[cfg(feature = "keys")]
             let served = served.map_err(|error| data.revoke_first_key(error))?;
             #[cfg(not(feature = "keys"))]
@@ -282,6 +284,12 @@ impl Serve {
             }
             drop(data.first_key);
             warn_of_never_binding_quotas(&self.plans);
+            #[cfg(feature = "passkeys")]
+            if let (Some(opened), Some(public_url)) = (&opened, &public_url) {
+                for note in opened.notes_on_passkeys(public_url).await? {
+                    print_note(&format!("keytally: {note}"));
+                }
+            }
             if let Some(FailurePolicy::Network(policy)) = &self.failures.0 {
                 policy
                     .never_binding()
@@ -346,12 +354,13 @@ impl Serve {
     async fn page_line(
         &self,
         opened: Option<&keytally_keys::open::Opened>,
+        gate: &keytally::Gate,
         public_url: Option<&str>,
     ) -> Result<Option<PageLine>, Failure> {
         let (Some(opened), Some(public_url)) = (opened, public_url) else { return Ok(None) };
         let base = format!("{public_url}{}", self.keys.base_path);
         let link = match io::stdout().is_terminal() {
-            true => Some(opened.link(now()).await?.url(&base)),
+            true => opened.link(gate, now()).await?.map(|link| link.url(&base)),
             false => None,
         };
         Ok(Some(PageLine { base, link }))

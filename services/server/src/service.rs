@@ -22,6 +22,8 @@ mod slots;
 mod unix_socket;
 
 use alloc::sync::Arc;
+#[cfg(feature = "keys")]
+use core::net::IpAddr;
 use core::time::Duration;
 use std::path::Path;
 
@@ -44,6 +46,8 @@ use tokio::sync::oneshot;
 use self::address::TrustedProxies;
 use self::bind::Listeners;
 use self::charges::Charges;
+#[cfg(feature = "keys")]
+use self::check::Route;
 use self::guesses::{FailurePolicy, GuessLimiter};
 use self::listen::{
     Endpoint, MAX_KEYS_CONNECTIONS, MAX_METRICS_CONNECTIONS, permitted_connections,
@@ -151,6 +155,11 @@ impl Service {
             move |sentence: &str| log.list(sentence)
         };
         let list = served.list.clone();
+        let url = format!("{}{}", served.public_url, served.base_path);
+        if let Err(error) = list.record_url(url).await {
+            // The service works without it. Only the command for links does not know its URL.
+            report()(&format!("the URL of the page is not recorded: {error}"));
+        }
         let following = tokio::spawn(list.follow_always(keytally::now, report()));
         let mut sampler = Sampler::new(served.list.clone(), usage, keytally::now())?;
         // An error is reported by the task.
@@ -225,12 +234,14 @@ impl Service {
 
     /// Returns the routes of the list of keys: its page and its API.
     #[cfg(feature = "keys")]
-    fn list_routes(&self, served: &ServedList) -> Result<Router<Arc<Self>>, Failure> {
+    fn list_routes(self: &Arc<Self>, served: &ServedList) -> Result<Router<Arc<Self>>, Failure> {
+        use axum::extract::Request;
+        use axum::middleware::{Next, from_fn};
         use keytally_keys::api::{self, Api, ClientAddress};
         use keytally_keys::page::{self, Page};
 
         let proxies = Arc::clone(&self.settings.proxies);
-        let add_address = move |mut request: axum::extract::Request| {
+        let add_address = move |mut request: Request| {
             let peer = request.extensions().get::<address::Peer>().copied();
             let client = peer.and_then(|peer| proxies.client(peer, request.headers()));
             if let Some(client) = client {
@@ -247,8 +258,35 @@ impl Service {
         };
         let page = page::router(Page::new(list.clone(), settings)?)?;
         let link_base = format!("{public_url}{base_path}");
-        let api = api::router(Api::new(list.clone(), &link_base, keytally::now));
+        let service = Arc::clone(self);
+        let limit = from_fn(move |request: Request, next: Next| {
+            let service = Arc::clone(&service);
+            async move {
+                let client = service.client(Route::Keys, &request);
+                let response = next.run(request).await;
+                service.limit_tokens(client, response)
+            }
+        });
+        let api = api::router(Api::new(list.clone(), &link_base, keytally::now)).layer(limit);
         Ok(page.merge(api).layer(axum::middleware::map_request(add_address)))
+    }
+
+    /// Counts and logs a token that the API of the list refused. If its client has sent too many
+    /// invalid ones, returns the response to that, else `response`.
+    #[cfg(feature = "keys")]
+    fn limit_tokens(&self, client: Option<IpAddr>, response: Response) -> Response {
+        use keytally_keys::api::{Problem, RefusedToken};
+
+        let Some(RefusedToken(verdict)) = response.extensions().get() else { return response };
+        let too_many = self.guesses.too_many(verdict, client);
+        let retry_after_s = too_many.as_ref().unwrap_or(verdict).retry_after_s();
+        self.metrics.count_token(verdict);
+        self.log.refusal(Route::Keys.as_str(), verdict, retry_after_s, false);
+        if too_many.is_none() {
+            return response;
+        }
+        self.metrics.count_guess(false);
+        Problem::too_many_tokens(retry_after_s).into_response()
     }
 
     /// Returns the occupancy of each table besides the gate. Reads the whole tables.

@@ -11,6 +11,7 @@ mod support;
 
 use core::net::SocketAddr;
 use core::time::Duration;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -19,7 +20,7 @@ use std::{fs, thread};
 use rustix::process::Signal;
 use serde_json::Value;
 use support::program::{Run, Sandbox};
-use support::server::Server;
+use support::server::{Server, await_log};
 use support::wire::Wire;
 
 /// The arguments that name the folder of the service.
@@ -80,11 +81,56 @@ fn service_and_commands_share_one_list() {
     let entries = keys(&sandbox, &["log"]);
     let entry = &entries["entries"][0];
     assert_eq!((&entry["action"], &entry["address"]), (&"key.create".into(), &"127.0.0.1".into()));
+    let rules = ["team", "set", "7", "--longest-days", "60", "--live-role", "owner"];
+    assert_eq!(keys(&sandbox, &rules)["settings"]["longest_days"], 60);
+    let never = keys(&sandbox, &["team", "set", "7", "--longest-days", "never"]);
+    assert_eq!(
+        (&never["settings"]["longest_days"], &never["name"]),
+        (&Value::Null, &"Acme".into())
+    );
+    for (args, sentence) in [
+        (&["7"][..], "required"),
+        (&["7", "--longest-days", "0"], "it must be a number of days from 1 to 3650, or never"),
+        (&["7", "--live-role", "viewer"], "it must be member, admin or owner"),
+    ] {
+        let refused = run(&sandbox, &[&["keys", "team", "set"], args, &DATA].concat());
+        refused.expect_usage_error(&[sentence]);
+    }
+    let log = |args: &[&str]| keys(&sandbox, &[&["log"], args].concat())["entries"].clone();
+    let made = log(&["--actor", "token", "--action", "key", "--from", "2026-01-01T00:00:00Z"]);
+    assert_eq!(made.as_array().unwrap().len(), 1);
+    assert_eq!(log(&["--actor", "operator", "--action", "key"]), Value::Array(Vec::new()));
+    assert_eq!(log(&["--to", "2026-01-01T00:00:00Z"]), Value::Array(Vec::new()));
+    for (args, sentence) in [
+        (&["--action", "Key"][..], "it must be an action, such as key.revoke"),
+        (&["--from", "yesterday"], "it must be a time, such as"),
+        (
+            &["--from", "2026-01-02T00:00:00Z", "--to", "2026-01-01T00:00:00Z"],
+            "--to: it must be later than --from",
+        ),
+    ] {
+        let refused = run(&sandbox, &[&["keys", "log"], args, &DATA].concat());
+        refused.expect_usage_error(&[sentence]);
+    }
     keys(&sandbox, &["member", "set", "7", "ann", "--role", "viewer"]);
     assert_eq!(keys(&sandbox, &["member", "list", "7"])["members"][0]["role"], "viewer");
     keys(&sandbox, &["member", "remove", "7", "1"]);
-    let link = keys(&sandbox, &["link", "--team", "7", "--user", "bob", "--role", "admin"]);
-    assert!(link["url"].as_str().unwrap().starts_with("http://localhost:8080/keys/in#"));
+    let link = |args: &[&str]| keys(&sandbox, &[&["link", "--team", "7"], args].concat());
+    let bob = link(&["--user", "bob", "--role", "admin"]);
+    let begin = format!("http://localhost:{}/keys/in#", server.address.port());
+    assert!(bob["url"].as_str().unwrap().starts_with(&begin), "{begin}");
+    let url = ["--user", "bob", "--public-url", "https://keys.example"];
+    assert!(link(&url)["url"].as_str().unwrap().starts_with("https://keys.example/keys/in#"));
+    // A link does not change the role of a member, and no command takes the last owner away.
+    assert_eq!(link(&["--user", "bob"])["role"], "admin");
+    keys(&sandbox, &["member", "set", "7", "ann", "--role", "owner"]);
+    assert_eq!(link(&["--user", "ann", "--role", "viewer"])["role"], "viewer");
+    for args in [&["set", "7", "ann", "--role", "viewer"][..], &["remove", "7", "1"]] {
+        let refused = run(&sandbox, &[&["keys", "member"], args, &DATA].concat());
+        refused.expect_failure(&["the team would have no owner"]);
+    }
+    let members = keys(&sandbox, &["member", "list", "7"]);
+    assert_eq!(members["members"][0]["role"], "owner");
     let tokens = keys(&sandbox, &["token", "list", "--team", "7"]);
     let id = tokens["tokens"][0]["token"].as_str().unwrap().to_owned();
     keys(&sandbox, &["token", "revoke", &id]);
@@ -105,11 +151,259 @@ fn service_and_commands_share_one_list() {
     let path = format!("sqlite:{}", sandbox.path("other.db").display());
     let moved = keys(&sandbox, &["migrate-to", &path]);
     assert!(moved["rows"].as_u64().unwrap() > 8);
-    let again = run(&sandbox, &["keys", "migrate-to", &path, "--data", "data"]);
-    again.expect_failure(&["has a list of keys already"]);
+    // The old list names the new one.
+    for command in [&["keys", "migrate-to", &path][..], &["keys", "team", "list"]] {
+        let refused = run(&sandbox, &[command, &DATA].concat());
+        refused.expect_failure(&["was moved to sqlite:/", "/other.db", "KEYTALLY_DATABASE"]);
+    }
+    let refused = run(&sandbox, &[&["serve", "--listen", "127.0.0.1:0"][..], &DATA].concat());
+    assert_eq!(refused.status, 3, "{refused:?}");
+    assert!(refused.err.contains("was moved to sqlite:/"), "{refused:?}");
     let server = Server::start(&sandbox, &["--database", &path]);
     assert_eq!(server.contacts(&text).code(), 200);
     assert_eq!(post(&server, &operator, "teams", r#"{"name": "New"}"#).1["team"], 8);
+}
+
+#[test]
+fn role_without_a_team_is_a_usage_error() {
+    let sandbox = Sandbox::new();
+    drop(Server::start(&sandbox, &[]));
+    for args in [&["token", "create", "test"][..], &["link"]] {
+        let run = run(&sandbox, &[&["keys"], args, &["--role", "viewer"], &DATA].concat());
+        run.expect_usage_error(&["--team <NUMBER>"]);
+    }
+    assert_eq!(keys(&sandbox, &["token", "list"])["tokens"].as_array().unwrap().len(), 0);
+}
+
+/// Sends a request to the API. Returns the reply.
+fn get(server: &Server, token: &str, path: &str) -> support::wire::Reply {
+    server.get(&format!("/keys/api/v1/{path}"), token)
+}
+
+/// Returns the names of the teams of the list, without that of the key that the first start issues.
+fn teams(sandbox: &Sandbox) -> Vec<String> {
+    let teams = keys(sandbox, &["team", "list"]);
+    let others = teams["teams"].as_array().unwrap().iter().filter(|team| team["team"] != 1);
+    others.map(|team| team["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn removed_database_is_refused_until_it_is_back() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[]);
+    let operator = token(&sandbox, &[]);
+    assert_eq!(post(&server, &operator, "teams", r#"{"name": "Acme", "team": 7}"#).0, 201);
+    let new = r#"{"name": "a", "env": "live"}"#;
+    let key = post(&server, &operator, "keys?team=7", new).1;
+    let (text, id) = (key["key"].as_str().unwrap(), key["key_id"].as_str().unwrap());
+    sandbox.watch_secret(text);
+    fs::rename(sandbox.path("data/keys.db"), sandbox.path("data/away.db")).unwrap();
+
+    let (status, problem) = post(&server, &operator, "keys?team=7", new);
+    let sentence = "data/keys.db was removed or replaced while it was in use";
+    assert_eq!(status, 503, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains(sentence), "{problem}");
+    assert_eq!(get(&server, &operator, "keys?team=7").code(), 503);
+    await_log(&sandbox, &["the gate does not follow the list", sentence]);
+    // No command begins an empty list.
+    let listed = run(&sandbox, &[&["keys", "team", "list"], &DATA[..]].concat());
+    listed.expect_failure(&["there is no list of keys in data/keys.db", "KEYTALLY_DATABASE"]);
+    assert!(!sandbox.path("data/keys.db").exists());
+    // The gate still decides, and takes a revocation.
+    assert_eq!(server.contacts(text).code(), 200);
+    let (status, revoked) = post(&server, &operator, &format!("keys/{id}/revoke?team=7"), "{}");
+    assert_eq!((status, &revoked["listed"]), (200, &false.into()));
+    assert_eq!(server.contacts(text).code(), 401);
+
+    fs::rename(sandbox.path("data/away.db"), sandbox.path("data/keys.db")).unwrap();
+    assert_eq!(post(&server, &operator, "teams", r#"{"name": "Second"}"#).0, 201);
+    assert_eq!(teams(&sandbox), ["Acme", "Second"]);
+}
+
+#[test]
+fn database_replaced_next_to_its_log_is_refused() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[]);
+    let operator = token(&sandbox, &[]);
+    assert_eq!(post(&server, &operator, "teams", r#"{"name": "Acme", "team": 7}"#).0, 201);
+    server.signal(Signal::TERM);
+    assert!(server.wait().success());
+    let (list, log) = (sandbox.path("data/keys.db"), sandbox.path("data/keys.db-wal"));
+    assert!(!log.exists());
+    fs::copy(&list, sandbox.path("data/copy.db")).unwrap();
+    let server = Server::start(&sandbox, &[]);
+    for name in ["Second", "Third"] {
+        assert_eq!(post(&server, &operator, "teams", &format!(r#"{{"name": "{name}"}}"#)).0, 201);
+    }
+    fs::rename(sandbox.path("data/copy.db"), &list).unwrap();
+    assert_eq!(post(&server, &operator, "teams", r#"{"name": "Fourth"}"#).0, 503);
+    let before = fs::read(&list).unwrap();
+    let refuse = || {
+        for args in [&["team", "list"][..], &["team", "create", "Fifth"]] {
+            let run = run(&sandbox, &[&["keys"], args, &DATA].concat());
+            run.expect_failure(&["data/keys.db-wal is of another file", "remove data/keys.db-wal"]);
+        }
+    };
+    refuse();
+    // Killed or stopped, the service leaves the log.
+    server.signal(Signal::TERM);
+    assert!(server.wait().success());
+    assert!(log.metadata().unwrap().len() > 0);
+    refuse();
+    let serve = run(&sandbox, &[&["serve", "--listen", "127.0.0.1:0"], &DATA[..]].concat());
+    assert!(serve.err.contains("data/keys.db-wal is of another file"), "{serve:?}");
+    assert_eq!(fs::read(&list).unwrap(), before);
+    // The copy is whole.
+    for name in ["data/keys.db-wal", "data/keys.db-shm"] {
+        fs::remove_file(sandbox.path(name)).unwrap();
+    }
+    assert_eq!(teams(&sandbox), ["Acme"]);
+
+    // A killed service leaves the log, and a copy of the whole folder continues with it.
+    let server = Server::start(&sandbox, &[]);
+    assert_eq!(post(&server, &operator, "teams", r#"{"name": "Sixth"}"#).0, 201);
+    server.signal(Signal::KILL);
+    server.wait();
+    let folder = sandbox.path(".");
+    let copied = Command::new("cp").args(["-a", "data", "moved"]).current_dir(folder).status();
+    assert!(copied.unwrap().success());
+    fs::remove_dir_all(sandbox.path("data")).unwrap();
+    fs::rename(sandbox.path("moved"), sandbox.path("data")).unwrap();
+    assert_eq!(teams(&sandbox), ["Acme", "Sixth"]);
+}
+
+#[test]
+fn killed_move_of_a_list_is_repeated() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[]);
+    let operator = token(&sandbox, &[]);
+    assert_eq!(post(&server, &operator, "teams", r#"{"name": "Acme", "team": 7}"#).0, 201);
+    drop(server);
+    keys(&sandbox, &["team", "list"]);
+    let list = sandbox.path("data/keys.db");
+    let own = format!("sqlite:{}", list.display());
+    let refused = run(&sandbox, &[&["keys", "migrate-to", &own], &DATA[..]].concat());
+    refused.expect_failure(&["is the database of this list already"]);
+    let before = fs::read(&list).unwrap();
+    let first = keys(&sandbox, &["migrate-to", "sqlite:other.db"]);
+    // As if it was killed after the copy, before it marked the list as moved.
+    fs::write(&list, &before).unwrap();
+    assert_eq!(keys(&sandbox, &["migrate-to", "sqlite:other.db"]), first);
+    run(&sandbox, &[&["keys", "team", "list"], &DATA[..]].concat())
+        .expect_failure(&["was moved to"]);
+    // A list that has changed since is not taken for the copy.
+    fs::write(&list, &before).unwrap();
+    keys(&sandbox, &["team", "create", "Second"]);
+    let refused = run(&sandbox, &[&["keys", "migrate-to", "sqlite:other.db"], &DATA[..]].concat());
+    refused.expect_failure(&["has another list of keys already"]);
+    assert_eq!(teams(&sandbox), ["Acme", "Second"]);
+}
+
+#[test]
+fn backup_of_a_list_in_use_is_restored() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[]);
+    let operator = token(&sandbox, &[]);
+    assert_eq!(post(&server, &operator, "teams", r#"{"name": "Acme", "team": 7}"#).0, 201);
+    let copied = keys(&sandbox, &["backup", "backup.db"]);
+    assert_eq!(copied["file"], "backup.db");
+    let mode = sandbox.path("backup.db").metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let again = run(&sandbox, &[&["keys", "backup", "backup.db"], &DATA[..]].concat());
+    again.expect_failure(&["backup.db", "exists"]);
+    let none = run(&sandbox, &[&["keys", "backup", "none/backup.db"], &DATA[..]].concat());
+    none.expect_failure(&["cannot write none/backup.db"]);
+    let new = r#"{"name": "a", "env": "live"}"#;
+    let key = post(&server, &operator, "keys?team=7", new).1;
+    let text = sandbox.watch_secret(key["key"].as_str().unwrap());
+    server.signal(Signal::TERM);
+    assert!(server.wait().success());
+
+    for name in ["data/keys.db-wal", "data/keys.db-shm"] {
+        let _ = fs::remove_file(sandbox.path(name));
+    }
+    fs::copy(sandbox.path("backup.db"), sandbox.path("data/keys.db")).unwrap();
+    let server = Server::start(&sandbox, &[]);
+    let (status, problem) = post(&server, &operator, "keys?team=7", new);
+    assert_eq!(status, 503, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("an old copy"), "{problem}");
+    assert_eq!(server.contacts(&text).code(), 200);
+    let compared = keys(&sandbox, &["reconcile", "--accept"]);
+    assert_eq!(compared["differences"][0]["settled"], true);
+    let made = post(&server, &operator, "keys?team=7", new);
+    assert_eq!(made.0, 201, "{}", made.1);
+    sandbox.watch_secret(made.1["key"].as_str().unwrap());
+    let listed: Value = serde_json::from_str(&get(&server, &operator, "keys?team=7").body).unwrap();
+    assert_eq!(listed["keys"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn invalid_tokens_beyond_the_limit_get_429() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &["--failures", "2/31d"]);
+    let operator = token(&sandbox, &[]);
+    let codes: Vec<u16> =
+        ["keys", "teams", "nothing"].map(|path| get(&server, "wrong", path).code()).to_vec();
+    assert_eq!(codes, [401, 401, 429]);
+    let refused = get(&server, "wrong", "keys");
+    assert_eq!(refused.code(), 429);
+    assert_eq!(refused.header("Content-Type"), "application/problem+json");
+    assert!((1..=31 * 86_400).contains(&refused.header("Retry-After").parse::<u32>().unwrap()));
+    assert!(refused.body.contains("this address has sent too many invalid tokens"), "{refused:?}");
+    for name in ["X-RateLimit-Limit", "RateLimit", "WWW-Authenticate"] {
+        assert!(!refused.has(name), "{refused:?}");
+    }
+    // A valid token passes, and a missing one does not count. Keys of the API count together.
+    assert_eq!(get(&server, &operator, "teams").code(), 200);
+    assert_eq!(server.request("GET /keys/api/v1/teams", &[]).code(), 401);
+    assert_eq!(server.contacts("wrong").code(), 429);
+    assert_eq!(server.metric("keytally_guesses_total{action=\"refused\"}"), 3);
+    let tokens = "keytally_token_refusals_total";
+    let invalid = format!("{tokens}{{outcome=\"invalid_key\",reason=\"malformed\"}}");
+    assert_eq!(server.metric(&invalid), 4);
+    assert_eq!(server.metric(&format!("{tokens}{{outcome=\"missing_key\",reason=\"none\"}}")), 1);
+    await_log(&sandbox, &["invalid_key reason=malformed retry_after=", "route=keys"]);
+}
+
+#[test]
+fn unknown_path_of_the_api_is_a_problem() {
+    let sandbox = Sandbox::new();
+    for more in [&[][..], &["--base-path", "/internal"]] {
+        let server = Server::start(&sandbox, more);
+        let operator = token(&sandbox, &[]);
+        for path in ["", "/", "/nothing", "/keys/a/b/c", "/teams/"] {
+            let reply = server.get(&format!("/keys/api/v1{path}"), &operator);
+            assert_eq!(reply.code(), 404, "{path}");
+            assert_eq!(reply.header("Content-Type"), "application/problem+json", "{path}");
+            assert!(reply.body.contains("there is no such route"), "{path}");
+        }
+    }
+}
+
+#[test]
+fn link_has_the_url_that_the_service_would_take() {
+    let sandbox = Sandbox::new();
+    drop(Server::start(&sandbox, &[]));
+    for url in [
+        "",
+        "a.example",
+        "ftp://a.example",
+        "https://u:p@a.example",
+        "https://a.example?b",
+        "https://a.example/a b",
+        "https://a.example/..",
+        "javascript://a",
+    ] {
+        let run = run(&sandbox, &[&["keys", "link", "--public-url", url], &DATA[..]].concat());
+        run.expect_usage_error(&["--public-url", "it must be a URL such as https://"]);
+    }
+    for (url, begin) in [
+        ("https://a.example/", "https://a.example/keys/in#"),
+        ("https://a.example/internal", "https://a.example/internal/keys/in#"),
+    ] {
+        let link = keys(&sandbox, &["link", "--public-url", url]);
+        assert!(link["url"].as_str().unwrap().starts_with(begin), "{link}");
+    }
 }
 
 /// Sends a request to the page. Returns the reply.
@@ -298,7 +592,7 @@ fn secret_is_in_one_answer_and_in_no_file() {
         answer
     };
     let text = |answer: &Value, name: &str| answer[name].as_str().unwrap().to_owned();
-    make(&operator, "POST teams", r#"{"name": "Acme"}"#, 201);
+    keys(&sandbox, &["team", "create", "Acme"]);
     let owner = make(&operator, "POST tokens?team=1", r#"{"name": "t", "role": "owner"}"#, 201);
     let owner = text(&owner, "key");
     let new = r#"{"name": "billing", "env": "live"}"#;
@@ -401,7 +695,14 @@ fn list_is_not_served_where_tokens_could_be_read() {
         .expect_usage_error(&["a Unix socket has no URL for links", "--public-url"]);
     serve(&["--listen", "127.0.0.1:0", "--keys", "127.0.0.1:0", "--usage", "maybe"])
         .expect_usage_error(&["it must be on or off"]);
+    for option in [["--database", "sqlite:x.db"], ["--usage", "off"]] {
+        let run = serve(&[&["--listen", "127.0.0.1:0", "--keys", "off"][..], &option].concat());
+        run.expect_usage_error(&[option[0], "--keys off"]);
+    }
     assert!(sandbox.names().is_empty());
+    // The variable may be set for other commands.
+    let server = Server::start_with(&sandbox, &["--keys", "off"], &[("KEYTALLY_DATABASE", "x")]);
+    drop(server);
     // Without --keys, it is left out there.
     for (listen, args) in [("0.0.0.0:0", &[][..]), ("127.0.0.1:0", &["--keys", "off"])] {
         let server = Server::start_at(&sandbox, listen, args, &[]);
@@ -471,6 +772,7 @@ fn database_that_cannot_be_used_is_one_sentence() {
     for (url, parts) in [
         ("mysql://x", &["the URL of the database is not valid"][..]),
         ("sqlite::memory:", &["the URL of the database is not valid"]),
+        ("sqlite:x.db?mode=ro", &["a database in SQLite has no options", "without ?"]),
         ("sqlite:no/folder/keys.db", &["cannot create the database no/folder/keys.db"]),
         (&*postgres, &["cannot open the database postgres://u:…@127.0.0.1:1/x"]),
     ] {
@@ -482,6 +784,7 @@ fn database_that_cannot_be_used_is_one_sentence() {
             assert!(parts.iter().all(|part| error.contains(part)), "{error}");
         }
     }
+    assert!(!sandbox.path("x.db").exists());
     let missing = run(&sandbox, &["keys", "team", "list", "--data", "none"]);
     assert_eq!(missing.status, 3);
     let unknown = run(&sandbox, &[&["keys", "member", "list", "9"], &DATA[..]].concat());

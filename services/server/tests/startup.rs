@@ -26,7 +26,7 @@ fn first_start_creates_all_files_and_prints_commands() {
     let key = server.first_key().unwrap();
     let mode = |name: &str| fs::metadata(sandbox.path(name)).unwrap().permissions().mode() & 0o7777;
     assert_eq!((mode("data"), mode("data/api.gate"), mode("data/pepper")), (0o700, 0o600, 0o600));
-    let list = ["keys.db", "keys.db-shm", "keys.db-wal"];
+    let list = ["keys.db", "keys.db-file", "keys.db-shm", "keys.db-wal"];
     let expected = [&["admin.gate", "api.gate"][..], &list, &["pepper"]].concat();
     assert_eq!(names(&sandbox.path("data")), expected);
     for name in list.iter().chain(&["admin.gate"]) {

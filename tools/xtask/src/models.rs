@@ -1,10 +1,11 @@
-//! The suites `loom` and `shuttle`: core's code, built to run in a model checker.
+//! The suites `loom` and `shuttle`: the code of core and of a fleet's plans, built to run in a
+//! model checker.
 
 use anyhow::{Result, ensure};
 
 use crate::command::{self, cargo};
 use crate::step::Form;
-use crate::targets::{PROFILE, count_tests, target_folder};
+use crate::targets::{PROFILE, SERVICES, WORKSPACES, count_tests, target_folder};
 
 /// The tests that take most of the time of the suite `loom`, by their number of preemptions in the
 /// short form. The first ones have three inserters.
@@ -32,30 +33,39 @@ const SLOW: [(&str, &[&str]); 2] = [
 /// Runs the tests in loom: all interleavings of a few threads, up to a number of preemptions, which
 /// is lower for [`SLOW`] tests in the short form.
 pub(crate) fn loom(form: Form) -> Result<String> {
+    let fleet = check(FLEET, "loom", "interleavings", form, &[], None)?;
     if form > Form::Short {
-        return check("loom", "interleavings", form, &[], None);
+        let core = check(CORE, "loom", "interleavings", form, &[], None)?;
+        return Ok(format!("{core}; of a fleet {fleet}"));
     }
     let skipped = SLOW.iter().flat_map(|(_, names)| *names).flat_map(|name| ["--skip", name]);
-    let mut note = check("loom", "interleavings", form, &skipped.collect::<Vec<_>>(), None)?;
+    let mut note = check(CORE, "loom", "interleavings", form, &skipped.collect::<Vec<_>>(), None)?;
     for (bound, names) in SLOW {
         let variable = Some(("LOOM_MAX_PREEMPTIONS", bound));
-        let slow = check("loom", "interleavings", form, names, variable)?;
+        let slow = check(CORE, "loom", "interleavings", form, names, variable)?;
         let each = slow.starts_with(&format!("{} tests, ", names.len()));
         ensure!(each, "not one test for each of {names:?}: {slow}");
         note += &format!("; with {bound} preemptions {slow}");
     }
-    Ok(note)
+    Ok(note + "; of a fleet " + &fleet)
 }
 
 /// Runs the tests in shuttle: random schedules of more threads.
 pub(crate) fn shuttle(form: Form) -> Result<String> {
-    check("shuttle", "schedules", form, &[], None)
+    check(CORE, "shuttle", "schedules", form, &[], None)
 }
+
+/// The manifest, package and file of the tests of core.
+const CORE: [&str; 3] = [WORKSPACES[0], "keytally-core", "interleavings"];
+
+/// Those of a fleet's plans, which have few threads, so there is no bound on preemptions.
+const FLEET: [&str; 3] = [SERVICES, "keytally-fleet-plan", "credit_interleavings"];
 
 /// Runs the tests in the model checker `model`, and adds up the interleavings or schedules that
 /// they print. The build has its own folder, since the flag affects all crates in it. Without the
 /// flag, the file has no tests, which is an error.
 fn check(
+    [manifest, package, file]: [&str; 3],
     model: &str,
     unit: &str,
     form: Form,
@@ -63,8 +73,9 @@ fn check(
     variable: Option<(&str, &str)>,
 ) -> Result<String> {
     let mut test = cargo();
-    test.arg("test").args(PROFILE).args(["--no-fail-fast", "--package", "keytally-core"]);
-    test.args(["--test", "interleavings", "--target-dir"]).arg(target_folder()?.join(model));
+    test.arg("test").args(PROFILE).args(["--no-fail-fast", "--manifest-path", manifest]);
+    test.args(["--package", package, "--test", file]);
+    test.arg("--target-dir").arg(target_folder()?.join(model));
     test.args(["--", "--nocapture"]).args(arguments);
     test.env("RUSTFLAGS", format!("--cfg {model} -D warnings"));
     test.envs(variable).envs((form == Form::Full).then_some(("KEYTALLY_FULL", "1")));

@@ -15,12 +15,13 @@ use crate::targets::{SERVICES, WORKSPACES, count_tests, metadata, target_folder}
 use crate::{tools, wheel};
 
 /// The packages of crates.io, in the order in which they are published, with their folders.
-const CRATES: [(&str, &str); 7] = [
+const CRATES: [(&str, &str); 8] = [
     ("keytally-core", "core"),
     ("keytally", "host"),
     ("keytally-cli", "cli"),
     ("keytally-ffi", "ffi-c"),
     ("keytally-tower", "adapters/tower"),
+    ("keytally-fleet-plan", "services/fleet/plan"),
     ("keytally-keys", "services/keys"),
     ("keytally-server", "services/server"),
 ];

@@ -89,9 +89,13 @@ pub(crate) const SUITES: &[Step] = &[
         .needs(&[tools::POSTGRES, tools::PYTHON])
         .variables(|| Ok(vec![("KEYTALLY_TEST_SCHEMATHESIS", tools::schemathesis()?)]))
         .about("the list of keys: kills at every step, roles and routes, SQLite and PostgreSQL"),
+    Step::tests("fleet", &[("keytally-fleet-plan", "*")])
+        .full_when_named()
+        .needs(&[tools::REDIS])
+        .about("machines share limits: all orders of messages, simulated fleets, the store's script"),
     Step::new("page", Work::Long(page::test))
-        .needs(&[page::CHROMIUM, tools::PYTHON])
-        .about("the page of keys in Chromium: flows with script and without, axe, keyboard, headers"),
+        .needs(&[page::CHROMIUM, tools::PYTHON, tools::POSTGRES])
+        .about("the page of keys in Chromium: flows, axe, keyboard, pictures; named, PostgreSQL too"),
     Step::new("python", Work::Long(python::test))
         .needs(&[tools::PYTHON, tools::CURL, tools::CC])
         .about("the installed Python module: lints, types, vectors, threads, forks, workers"),

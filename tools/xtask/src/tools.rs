@@ -80,6 +80,10 @@ pub(crate) const POSTGRES: &[Tool] = &[
     tool("setpriv", "command -v setpriv", "util-linux"),
 ];
 
+/// Redis, of which a test starts a server of its own.
+pub(crate) const REDIS: &[Tool] =
+    &[tool("redis-server", "command -v redis-server", "redis-server")];
+
 pub(crate) const CURL: &[Tool] = &[tool(
     "curl with HTTP/2",
     "for curl in curl /usr/bin/curl; do

@@ -3,7 +3,9 @@
 -- One row: the number of the last change. A transaction that writes locks it first.
 create table head (
   one bigint not null primary key check (one = 1),
-  seq bigint not null
+  seq bigint not null,
+  -- The URL of the database to which the list was moved.
+  moved_to text
 );
 insert into head (one, seq) values (1, 0);
 
@@ -51,9 +53,38 @@ create table session (
   -- When the user last proved to be the user, and from where the session began.
   proved_s bigint not null,
   agent text not null,
-  address text
+  address text,
+  -- The log's number of the last sign-in of the user that the session has shown.
+  shown_seq bigint not null
 );
 create index session_of_user on session (user_id);
+
+-- Passkeys of members. Each signs in to its team only, because an owner of any team can make a link
+-- for any user.
+create table passkey (
+  credential_id bytea not null primary key,
+  team_id bigint not null references team (team_id),
+  user_id bigint not null references "user" (user_id),
+  -- The host that the passkey is bound to, and the random bytes that stand for the member there.
+  host text not null,
+  handle bytea not null,
+  name text not null,
+  data text not null,
+  created_s bigint not null,
+  used_s bigint
+);
+create index passkey_of_member on passkey (team_id, user_id);
+
+-- Challenges that no passkey has answered yet. Only the hashes of their names are here.
+create table challenge (
+  hash bytea not null primary key,
+  purpose text not null,
+  team_id bigint,
+  user_id bigint,
+  state text not null,
+  ends_s bigint not null
+);
+create index challenge_ends on challenge (ends_s);
 
 -- Rows are never deleted: a revoked key is its own tombstone.
 create table "key" (
@@ -84,6 +115,10 @@ create table "key" (
   seq bigint not null
 );
 create index key_of_team on "key" (team_id, created_s desc, key_id desc);
+-- The orders of a list. A key without an end is after all others. The last use has no index,
+-- because it changes often.
+create index key_of_name on "key" (team_id, lower(name), key_id);
+create index key_of_expiry on "key" (team_id, coalesce(not_after_s, 9999999999), key_id);
 create index key_of_state on "key" (team_id, state, created_s desc, key_id desc);
 create index key_created on "key" (created_s desc, key_id desc);
 create unique index key_seq on "key" (seq);
@@ -112,6 +147,9 @@ create table log (
 );
 create index log_of_team on log (team_id, seq desc);
 create index log_of_key on log (key_id, seq desc);
+create index log_of_actor on log (team_id, actor_kind, actor, seq desc);
+create index log_of_time on log (team_id, at_s desc, seq desc);
+create index log_of_sign_ins on log (actor_kind, actor, seq desc) where action = 'session.begin';
 
 -- The admin tokens, which are keys of the gate admin.gate.
 create table token (
@@ -119,6 +157,8 @@ create table token (
   team_id bigint references team (team_id),
   role text not null,
   name text not null,
+  -- The machine whose gate of tokens has it.
+  machine text not null,
   created_s bigint not null,
   created_by text not null,
   revoked_s bigint
@@ -128,8 +168,10 @@ create table token (
 create table request (
   actor text not null,
   idempotency_key text not null,
+  -- The key or token that the first request made or changed, or the number of the team.
   key_id bigint not null,
   at_s bigint not null,
+  is_team bigint not null default 0,
   primary key (actor, idempotency_key)
 );
 create index request_at on request (at_s);
@@ -159,6 +201,12 @@ create table usage (
   primary key (width, key_id, start_s, machine)
 );
 create index usage_start on usage (width, start_s);
+
+-- Where people see the service of a gate, for links.
+create table service (
+  gate_id bigint not null primary key,
+  public_url text not null
+);
 
 -- Files of counts, and the service that adds the counts of each to the usage.
 create table sampler (

@@ -6,17 +6,18 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use keytally::redact::redact;
-use keytally::{API_KEY_HEADER, KeyId, Timestamp};
+use keytally::{API_KEY_HEADER, KeyId, Timestamp, Verdict};
 use serde::de::DeserializeOwned;
 
 use super::problem::{Problem, fields};
 use super::state::Api;
 use crate::change::{Caller, MAX_IDEMPOTENCY_KEY_LEN};
 use crate::error::{Error, Result};
+use crate::keys::{Cursor, Sort};
 use crate::roles::{Actor, Role};
 use crate::tokens::{self, Identity};
 use crate::{text, time};
@@ -32,23 +33,32 @@ pub(super) const MAX_BODY_LEN: usize = 16_384;
 #[derive(Clone, Debug)]
 pub struct ClientAddress(pub String);
 
+/// Why the token of a request was refused. It is in the extensions of the response, for a program
+/// that serves the API and limits invalid tokens.
+#[derive(Clone, Debug)]
+pub struct RefusedToken(pub Verdict);
+
 /// Checks the token of a request, and adds the header fields of the verdict to the response.
 pub(super) async fn authenticate(
     State(api): State<Api>,
     mut request: Request,
     next: Next,
-) -> Result<Response, Problem> {
+) -> Response {
     let mut values = request.headers().get_all(API_KEY_HEADER).iter();
     let token = values.next().map(|value| value.as_bytes().to_vec());
     let (verdict, identity) = match values.next() {
         Some(_) => tokens::check(api.list.admin(), Some(b"")),
         None => tokens::check(api.list.admin(), token.as_deref()),
     };
-    let Some(identity) = identity else { return Err(Problem::of_verdict(&verdict)) };
+    let Some(identity) = identity else {
+        let mut response = Problem::of_verdict(&verdict).into_response();
+        response.extensions_mut().insert(RefusedToken(verdict));
+        return response;
+    };
     request.extensions_mut().insert(identity);
     let mut response = next.run(request).await;
     response.headers_mut().extend(fields(&verdict));
-    Ok(response)
+    response
 }
 
 /// The caller of a request.
@@ -73,6 +83,10 @@ impl FromRequestParts<Api> for Auth {
                 // Another team is as unknown as one that is not there.
                 if identity.team_id.is_some_and(|its| its != team_id) {
                     return Err(Error::not_found("team", team_id).into());
+                }
+                // A change looks for its team itself, or revokes without the database.
+                if identity.team_id.is_none() && parts.method == Method::GET {
+                    api.list.team(team_id).await?;
                 }
                 Some(team_id)
             }
@@ -110,7 +124,7 @@ fn team(text: &str) -> Result<u32, Problem> {
     let number = text.parse().ok().filter(|&number: &u32| number > 0);
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
     number.filter(|_| is_plain).ok_or_else(|| {
-        let reason = format!("{:?} is not the number of a team", redact(text));
+        let reason = format!("{} is not the number of a team", text::quoted(text));
         Problem::invalid("team", reason)
     })
 }
@@ -155,7 +169,7 @@ impl Params {
         match other {
             None => Ok(self),
             Some(name) => {
-                let reason = format!("{:?} is not a parameter of this route", redact(name));
+                let reason = format!("{} is not a parameter of this route", text::quoted(name));
                 Err(Problem::invalid("query", reason))
             }
         }
@@ -200,15 +214,12 @@ impl Params {
         })
     }
 
-    /// Returns the key after which a list continues.
-    pub(super) fn cursor(&self) -> Result<Option<(i64, KeyId)>, Problem> {
+    /// Returns the position after which a list continues.
+    pub(super) fn cursor(&self, sort: Sort) -> Result<Option<Cursor>, Problem> {
         let Some(text) = self.get("after") else { return Ok(None) };
-        let parsed = text.split_once('.').and_then(|(at_s, key_id)| {
-            let at_s = at_s.parse().ok().filter(|&at_s: &i64| at_s >= 0)?;
-            Some((at_s, key_id.parse().ok()?))
-        });
-        parsed.map(Some).ok_or_else(|| {
-            Problem::invalid("after", "it must be the value of next in the answer before")
+        Cursor::parse(sort, text).map(Some).ok_or_else(|| {
+            let reason = "it must be the value of next in the answer before, with the same sort";
+            Problem::invalid("after", reason)
         })
     }
 
@@ -220,7 +231,9 @@ impl Params {
 
     /// Returns a time.
     pub(super) fn time(&self, name: &'static str) -> Result<Option<Timestamp>, Problem> {
-        Ok(self.get(name).map(|text| time::parse(name, text)).transpose()?)
+        let Some(text) = self.get(name) else { return Ok(None) };
+        // In a URL, the plus of an offset is a space unless it is encoded.
+        Ok(Some(time::parse(name, &text.replace(' ', "+"))?))
     }
 }
 

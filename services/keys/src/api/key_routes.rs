@@ -16,7 +16,7 @@ use super::views::{
     RevokedView, RotateKey,
 };
 use crate::change::{Caller, Creation, Edit, MAX_REVOKED};
-use crate::keys::{KeyFilter, KeyRow};
+use crate::keys::{FLAGS, KeyFilter, KeyRow, SORTS, Sort};
 use crate::roles::Role;
 use crate::time;
 
@@ -29,7 +29,9 @@ use crate::time;
         ("env" = Option<String>, Query, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$", description = "An environment"),
         ("plan" = Option<String>, Query, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$", description = "A plan"),
         ("search" = Option<String>, Query, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$", description = "A part of the name"),
-        ("after" = Option<String>, Query, pattern = r"^[0-9]{1,18}\.[0-9A-L][0-9A-Za-z]{10}$", description = "The value of next in the answer before"),
+        ("flag" = Option<String>, Query, pattern = "^(expires_soon|never_expires|unused|old_secret_used)$", description = "Active keys that expire within 14 days, that never expire, that were not used for 90 days, or whose old secret was used in the last 24 hours"),
+        ("sort" = Option<String>, Query, pattern = "^-?(created|name|last_used|expires)$", description = "created, name, last_used or expires, with - the greatest first; -created by default. A key that was never used is before all others, and one that never expires is after all others"),
+        ("after" = Option<String>, Query, pattern = r"^((u|e)?[0-9]{1,18}|n([0-9a-f]{2}){1,256})\.[0-9A-L][0-9A-Za-z]{10}$", description = "The value of next in the answer before, with the same sort"),
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "The most keys, 1 to 200; 50 by default"),
     ),
     responses((status = 200, body = KeyPage))
@@ -39,15 +41,19 @@ pub(super) async fn list(
     params: Params,
     State(api): State<Api>,
 ) -> Result<Answer<KeyPage>, Problem> {
-    let params = params.only(&["state", "env", "plan", "search", "after", "limit"])?;
+    let names = ["state", "env", "plan", "search", "flag", "sort", "after", "limit"];
+    let params = params.only(&names)?;
     let limit = params.limit()?;
+    let sort = Sort::named(&params.word("sort", &SORTS)?).unwrap_or_default();
     let filter = KeyFilter {
         team_id: Some(auth.team()?),
         state: params.word("state", &["active", "expired", "revoked"])?,
         env: params.text("env")?,
         plan: params.text("plan")?,
+        flag: params.word("flag", &FLAGS)?,
         search: params.text("search")?,
-        after: params.cursor()?,
+        sort,
+        after: params.cursor(sort)?,
         // One more shows whether there is another page.
         limit: limit.saturating_add(1),
     };
@@ -56,8 +62,7 @@ pub(super) async fn list(
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let has_more = rows.len() > limit;
     rows.truncate(limit);
-    let next =
-        rows.last().filter(|_| has_more).map(|row| format!("{}.{}", row.created_s, row.key_id));
+    let next = rows.last().filter(|_| has_more).map(|row| row.cursor(sort).to_string());
     let prefix = api.list.gate().load().table().prefix();
     let keys = rows.iter().map(|row| KeyView::new(row, prefix, now)).collect();
     Ok(Answer(KeyPage { keys, next }))
@@ -90,7 +95,11 @@ pub(super) async fn create(
         scopes: body.scopes,
         expires: body.expires.map(|text| time::parse("expires", &text)).transpose()?,
     };
-    let (key, row) = api.list.create_key(new, auth.caller.clone()).await?;
+    let made = api.list.create_key(new, auth.caller.clone()).await;
+    let (key, row) = match made {
+        Ok(made) => made,
+        Err(error) => return Err(api.list.explain(error, &auth.caller).await.into()),
+    };
     Ok(with_secret(&api, &key, row, &auth.caller))
 }
 
@@ -161,7 +170,10 @@ pub(super) async fn rotate(
     auth.require(Role::Member)?;
     params.only(&[])?;
     let caller = auth.caller.clone();
-    let (key, row) = api.list.rotate_key(key_id, body.grace_s, body.force, caller).await?;
+    let (key, row) = match api.list.rotate_key(key_id, body.grace_s, body.force, caller).await {
+        Ok(rotated) => rotated,
+        Err(error) => return Err(api.list.explain(error, &auth.caller).await.into()),
+    };
     let body = secret_body(&api, &key, row, &auth.caller);
     Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
 }

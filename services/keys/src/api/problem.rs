@@ -1,6 +1,6 @@
 //! Problems: every error of the API, as RFC 9457 describes.
 
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use keytally::{AdminError, Error as GateError, PROBLEM_MEDIA_TYPE, Verdict};
@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::database::DatabaseError;
-use crate::error::Error;
+use crate::error::{Error, Made};
 
 /// A problem.
 #[derive(Debug, Serialize, ToSchema)]
@@ -24,7 +24,16 @@ pub struct Problem {
     pub field: Option<&'static str>,
     /// The key that a request with the same `Idempotency-Key` made or changed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub key_id: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub key_id: Option<Box<str>>,
+    /// The token that a request with the same `Idempotency-Key` made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub token: Option<Box<str>>,
+    /// The team that a request with the same `Idempotency-Key` made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>)]
+    pub team: Option<u32>,
     #[serde(skip)]
     headers: Box<HeaderMap>,
 }
@@ -38,6 +47,8 @@ impl Problem {
             detail: detail.into(),
             field: None,
             key_id: None,
+            token: None,
+            team: None,
             headers: Box::default(),
         }
     }
@@ -45,6 +56,30 @@ impl Problem {
     /// Returns the problem of a value that is not possible.
     pub(crate) fn invalid(field: &'static str, reason: impl Into<String>) -> Self {
         Error::invalid(field, reason).into()
+    }
+
+    /// Returns the problem of an invalid token from an address that has sent too many of them.
+    pub fn too_many_tokens(retry_after_s: Option<u32>) -> Self {
+        let mut problem = Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "this address has sent too many invalid tokens; a valid one is admitted",
+        );
+        problem.headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if let Some(seconds) = retry_after_s {
+            problem.headers.insert(RETRY_AFTER, seconds.into());
+        }
+        problem
+    }
+
+    /// Returns the problem of a request that was answered before.
+    fn repeated(made: Made, sentence: String) -> Self {
+        let mut problem = Self::new(StatusCode::CONFLICT, sentence);
+        match made {
+            Made::Key(key_id) => problem.key_id = Some(key_id.to_string().into()),
+            Made::Token(key_id) => problem.token = Some(key_id.to_string().into()),
+            Made::Team(team) => problem.team = Some(team),
+        }
+        problem
     }
 
     /// Returns the problem of a token that was not admitted.
@@ -100,10 +135,8 @@ impl From<Error> for Problem {
             Error::Conflict(_) | Error::Database(DatabaseError::Taken) => {
                 Self::new(StatusCode::CONFLICT, sentence)
             }
-            Error::Repeated { key_id } => Self {
-                key_id: Some(key_id.to_string()),
-                ..Self::new(StatusCode::CONFLICT, sentence)
-            },
+            Error::Repeated { key_id } => Self::repeated(Made::Key(key_id), sentence),
+            Error::RepeatedFor(made) => Self::repeated(made, sentence),
             Error::Gate(GateError::Admin { source: AdminError::NamesTooLong, .. }) => {
                 Self { field: Some("env"), ..Self::new(StatusCode::BAD_REQUEST, sentence) }
             }

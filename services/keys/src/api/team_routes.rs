@@ -13,9 +13,9 @@ use super::views::{
     CreateSession, CreateTeam, CreateToken, EditTeam, LogPage, Members, NewToken, PlanView, Plans,
     SessionLink, SetMember, TeamPage, Tokens,
 };
-use crate::log::Filter;
+use crate::log::{self, Filter};
 use crate::roles::Role;
-use crate::teams::{Member, Team};
+use crate::teams::{Member, Team, TeamEdit};
 use crate::time;
 
 /// Lists all teams. Only for operators.
@@ -46,6 +46,7 @@ pub(super) async fn teams(
 #[utoipa::path(
     post,
     path = "/teams",
+    params(("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,64}$", description = "A repeated one gets 409 with the number of the team")),
     request_body = CreateTeam,
     responses((status = 201, body = Team))
 )]
@@ -76,7 +77,9 @@ pub(super) async fn team(
     Ok(Answer(api.list.team(auth.team()?).await?))
 }
 
-/// Renames the team.
+/// Changes the name of the team, the longest lifetime of its keys, and who makes live ones.
+///
+/// Keys that exist stay as they are. A request that is sent again changes nothing.
 #[utoipa::path(
     patch,
     path = "/team",
@@ -91,7 +94,10 @@ pub(super) async fn edit_team(
 ) -> Result<Answer<Team>, Problem> {
     auth.require(Role::Owner)?;
     params.only(&[])?;
-    Ok(Answer(api.list.rename_team(auth.team()?, &body.name, auth.caller).await?))
+    let EditTeam { name, longest_days, live_role } = body;
+    let live_role = live_role.map(|role| Role::of_team("live_role", &role)).transpose()?;
+    let edit = TeamEdit { name, longest_days, live_role };
+    Ok(Answer(api.list.edit_team(auth.team()?, edit, auth.caller).await?))
 }
 
 /// Lists the members of the team.
@@ -181,7 +187,11 @@ pub(super) async fn create_token(
     params.only(&[])?;
     let role = Role::of_team("role", &body.role)?;
     let team_id = Some(auth.team()?);
-    let (key, token) = api.list.create_token(team_id, role, &body.name, auth.caller).await?;
+    let made = api.list.create_token(team_id, role, &body.name, auth.caller.clone()).await;
+    let (key, token) = match made {
+        Ok(made) => made,
+        Err(error) => return Err(api.list.explain(error, &auth.caller).await.into()),
+    };
     let location = format!("tokens/{}", token.token);
     let token = NewToken { key: key.expose().to_owned(), token };
     Ok(created(&location, serde_json::to_vec(&token).unwrap_or_default().into()))
@@ -206,8 +216,10 @@ pub(super) async fn revoke_token(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Makes a one-time link that signs a user of yours in to the team's page of keys. The user becomes
-/// a member with this role.
+/// Makes a one-time link that signs a user of yours in to the team's page of keys.
+///
+/// A user who is not a member becomes one with this role. The role of a member stays: the session
+/// has the lesser of both, and `POST members` changes that of the member.
 #[utoipa::path(
     post,
     path = "/sessions",
@@ -226,8 +238,8 @@ pub(super) async fn create_session(
     let team_id = Some(auth.team()?);
     let link = api.list.create_link(team_id, Some(&body.user), role, auth.caller).await?;
     let url = link.url(&api.public_url);
-    let ends = time::shown(time::stored(link.ends));
-    Ok((StatusCode::CREATED, Answer(SessionLink { url, ends })).into_response())
+    let (role, ends) = (link.sign_in.role, time::shown(time::stored(link.ends)));
+    Ok((StatusCode::CREATED, Answer(SessionLink { url, role, ends })).into_response())
 }
 
 /// Lists the plans of the gate.
@@ -257,6 +269,10 @@ pub(super) async fn plans(
     path = "/log",
     params(
         ("key" = Option<String>, Query, pattern = "^[0-9A-L][0-9A-Za-z]{10}$", description = "A key id"),
+        ("actor" = Option<String>, Query, min_length = 1, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$", description = "Who: actor_kind and actor of an entry, such as user 3; operator, reconcile, token or user alone; or the name of a user"),
+        ("action" = Option<String>, Query, pattern = r"^[a-z_]{1,24}(\.[a-z_]{1,24})?$", description = "What: an action, such as key.revoke, or all of a kind, such as key"),
+        ("from" = Option<String>, Query, format = DateTime, description = "The earliest time"),
+        ("to" = Option<String>, Query, format = DateTime, description = "The time before which the entries are"),
         ("before" = Option<i64>, Query, minimum = 0, description = "The value of next in the answer before"),
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "The most entries, 1 to 200; 50 by default"),
     ),
@@ -267,11 +283,24 @@ pub(super) async fn log(
     params: Params,
     State(api): State<Api>,
 ) -> Result<Answer<LogPage>, Problem> {
-    let params = params.only(&["key", "before", "limit"])?;
+    let params = params.only(&["key", "actor", "action", "from", "to", "before", "limit"])?;
     let limit = params.limit()?;
+    let actor = match params.get("actor") {
+        None => None,
+        Some(text) => Some(api.list.actor("actor", text).await?),
+    };
+    let action = params.get("action").map(|text| log::action("action", text)).transpose()?;
+    let (from, to) = (params.time("from")?, params.time("to")?);
+    if from.zip(to).is_some_and(|(from, to)| from >= to) {
+        return Err(Problem::invalid("to", "it must be later than from"));
+    }
     let filter = Filter {
         team_id: auth.caller.team_id,
         key_id: params.key_id("key")?,
+        actor,
+        action: action.unwrap_or_default(),
+        from,
+        to,
         before: params.number("before")?,
         limit,
     };

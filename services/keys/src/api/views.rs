@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use crate::keys::KeyRow;
+use crate::roles::Role;
 use crate::time;
 
 /// A key, without its secret.
@@ -93,7 +94,7 @@ pub struct NewKeyView {
 /// A page of keys.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct KeyPage {
-    /// The keys, the newest first.
+    /// The keys, in the order of sort.
     pub keys: Vec<KeyView>,
     /// The value of `after` for the next page; none if there is none.
     pub next: Option<String>,
@@ -144,7 +145,11 @@ pub struct EditKey {
 }
 
 /// Distinguishes a member that is null from one that is not there.
-fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<String>>, D::Error> {
+fn present<'de, D, T>(from: D) -> Result<Option<Option<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
     Option::deserialize(from).map(Some)
 }
 
@@ -211,13 +216,21 @@ pub struct CreateTeam {
     pub team: Option<u32>,
 }
 
-/// What to change of a team.
+/// What to change of a team. What is not named stays.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EditTeam {
     /// The name.
     #[schema(min_length = 1, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
-    pub name: String,
+    pub name: Option<String>,
+    /// The longest time from now to the expiry of a key, in days; null if keys may never expire.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<i32>, minimum = 1, maximum = 3650)]
+    pub longest_days: Option<Option<u32>>,
+    /// member, admin or owner: the least role that makes and rotates keys of the environment
+    /// `live`.
+    #[schema(pattern = "^(member|admin|owner)$")]
+    pub live_role: Option<String>,
 }
 
 /// A member to add, or whose role to change.
@@ -261,7 +274,7 @@ pub struct CreateSession {
     /// The name of the user, such as the id of your own user.
     #[schema(min_length = 1, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     pub user: String,
-    /// viewer, member, admin or owner: what the user may do in the team.
+    /// viewer, member, admin or owner: the most that the user may do in the session.
     #[schema(pattern = "^(viewer|member|admin|owner)$")]
     pub role: String,
 }
@@ -271,6 +284,9 @@ pub struct CreateSession {
 pub struct SessionLink {
     /// The link for the user. Its code is in the fragment, which no server logs.
     pub url: String,
+    /// What the user may do in the session: the role of the request, or that of the member if that
+    /// is less.
+    pub role: Role,
     /// From when on the link is not valid.
     pub ends: String,
 }

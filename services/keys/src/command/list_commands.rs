@@ -1,11 +1,12 @@
 //! The commands on the whole list: compare, read the log, export, move to another database.
 
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 
 use clap::Args;
-use keytally::{KeyId, now};
+use keytally::{KeyId, Timestamp, now};
 use keytally_cli::internal::{
-    Failure, OutputFormat, Status, parse_key_id, pluralized, print_note, value_parser,
+    Failure, OutputFormat, Status, parse_key_id, path_parser, pluralized, print_note, value_parser,
 };
 use serde_json::json;
 
@@ -13,11 +14,12 @@ use super::output::{output_error, print};
 use super::team_commands::parse_team;
 use crate::api::views::KeyView;
 use crate::database::Database;
+use crate::error::Error;
 use crate::keys::KeyFilter;
 use crate::list::List;
-use crate::log::{Entry, Filter};
+use crate::log::{self, Entry, Filter};
 use crate::reconcile::{Comparison, Unknown};
-use crate::transfer;
+use crate::{time, transfer};
 
 /// The keys or entries that are read at once.
 const PAGE: i64 = 1000;
@@ -52,7 +54,7 @@ impl Reconcile {
         let accept = self.accept || self.revoke_unknown;
         let comparison = Comparison { unknown, accept, is_dry: self.dry_run };
         let compared = list.compare(comparison, now()).await.map_err(|error| match error {
-            error @ crate::error::Error::Behind { .. } => Failure::new(format!(
+            error @ Error::Behind { .. } => Failure::new(format!(
                 "{error} with --accept or --revoke-unknown; --dry-run shows what differs"
             )),
             error => error.into(),
@@ -81,6 +83,19 @@ pub(super) struct Log {
     /// Only entries of this key
     #[arg(long, value_name = "KEY_ID", value_parser = value_parser(parse_key_id))]
     key: Option<KeyId>,
+    /// Only entries of this actor: as the log names it, such as 'user 3', a kind such as operator,
+    /// or the name of a user
+    #[arg(long, value_name = "ACTOR")]
+    actor: Option<String>,
+    /// Only entries of this action, such as key.revoke, or of a kind, such as key
+    #[arg(long, value_name = "ACTION", value_parser = value_parser(parse_action))]
+    action: Option<String>,
+    /// Only entries from this time on, in UTC, such as 2027-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = value_parser(parse_time))]
+    from: Option<Timestamp>,
+    /// Only entries before this time
+    #[arg(long, value_name = "TIME", value_parser = value_parser(parse_time))]
+    to: Option<Timestamp>,
     /// Most entries, 1 to 100000
     #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(i64).range(1..=100_000))]
     limit: i64,
@@ -88,12 +103,38 @@ pub(super) struct Log {
 
 impl Log {
     pub(super) async fn run(self, list: &List, format: OutputFormat) -> Result<Status, Failure> {
-        let filter =
-            Filter { team_id: self.team, key_id: self.key, before: None, limit: self.limit };
+        let Self { team, key, actor, action, from, to, limit } = self;
+        if from.zip(to).is_some_and(|(from, to)| from >= to) {
+            return Err(Failure::usage("--to: it must be later than --from"));
+        }
+        let actor = match actor {
+            Some(text) => Some(list.actor("--actor", &text).await?),
+            None => None,
+        };
+        let (action, before) = (action.unwrap_or_default(), None);
+        let filter = Filter { team_id: team, key_id: key, actor, action, from, to, before, limit };
         let entries = list.log(&filter).await?;
         let lines = entries.iter().map(line).collect::<Vec<_>>();
         print(format, &json!({ "entries": entries }), lines)?;
         Ok(Status::Success)
+    }
+}
+
+/// Parses an action of the log.
+fn parse_action(text: &str) -> Result<String, String> {
+    log::action("", text).map_err(reason)
+}
+
+/// Parses a time.
+fn parse_time(text: &str) -> Result<Timestamp, String> {
+    time::parse("", text).map_err(reason)
+}
+
+/// Returns what is wrong with a value, without its name.
+fn reason(error: Error) -> String {
+    match error {
+        Error::Invalid { reason, .. } => reason,
+        error => error.to_string(),
     }
 }
 
@@ -130,12 +171,12 @@ impl Export {
         loop {
             let rows = list.keys(&filter, now).await?;
             let Some(last) = rows.last() else { break };
-            filter.after = Some((last.created_s, last.key_id));
+            filter.after = Some(last.cursor(filter.sort));
             for row in &rows {
                 write(json!({ "key": KeyView::new(row, prefix, now) }))?;
             }
         }
-        let mut filter = Filter { team_id: None, key_id: None, before: None, limit: PAGE };
+        let mut filter = Filter { limit: PAGE, ..Filter::default() };
         loop {
             let entries = list.log(&filter).await?;
             let Some(last) = entries.last() else { break };
@@ -149,10 +190,31 @@ impl Export {
     }
 }
 
-/// Copy the whole list to another, empty database
+/// Copy the list to a new file, while the service runs or without it
 ///
-/// Stop the service first, and start it with the other database afterwards. Links and sessions are
-/// not copied.
+/// Only a list in SQLite: copy a database of PostgreSQL by `pg_dump`. To restore the copy, stop the
+/// service, remove keys.db-wal and keys.db-shm, and rename it to keys.db.
+#[derive(Args, Debug)]
+pub(super) struct Backup {
+    /// File to create
+    #[arg(value_name = "FILE", value_parser = path_parser())]
+    copy: PathBuf,
+}
+
+impl Backup {
+    pub(super) async fn run(self, list: &List, format: OutputFormat) -> Result<Status, Failure> {
+        list.database().back_up(&self.copy).await.map_err(Error::from)?;
+        let file = self.copy.display().to_string();
+        let line = format!("Copied the list of keys to {file}");
+        print(format, &json!({ "file": file }), [line])?;
+        Ok(Status::Success)
+    }
+}
+
+/// Move the whole list to another, empty database
+///
+/// Stop the service first, and start it with the other database afterwards. The list in this
+/// database is then refused. Links and sessions are not copied.
 #[derive(Args, Debug)]
 pub(super) struct MigrateTo {
     /// URL of the other database: `postgres://USER@HOST/NAME`, or sqlite: and the path of a file
@@ -161,10 +223,11 @@ pub(super) struct MigrateTo {
 
 impl MigrateTo {
     pub(super) async fn run(self, list: &List, format: OutputFormat) -> Result<Status, Failure> {
-        let other = Database::open(&self.url).await.map_err(crate::error::Error::from)?;
-        let rows = transfer::copy(list.database(), &other).await?;
+        let other = Database::open(&self.url).await.map_err(Error::from)?;
+        let copied = transfer::copy(list.database(), &other).await;
         let shown = other.to_string();
         other.close().await;
+        let rows = copied?;
         let line = format!("Copied {} to {shown}", pluralized(rows, "row"));
         print(format, &json!({ "rows": rows, "database": shown }), [line])?;
         print_note("Start the service with this database: keytally serve --database URL");

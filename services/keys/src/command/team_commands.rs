@@ -9,7 +9,8 @@ use super::output::print;
 use crate::change::Caller;
 use crate::list::List;
 use crate::roles::Role;
-use crate::time;
+use crate::teams::{MAX_LONGEST_DAYS, TeamEdit};
+use crate::{public_url, time};
 
 /// The most entries that a list prints.
 const MOST: i64 = 10_000;
@@ -26,6 +27,45 @@ pub(super) enum Team {
     },
     /// List the teams
     List,
+    /// Change the name of a team, the longest lifetime of its keys, and who makes live ones
+    ///
+    /// Keys that exist stay as they are.
+    #[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
+    Set {
+        /// Number of the team
+        #[arg(value_parser = value_parser(parse_team))]
+        team: u32,
+        /// Name of the team
+        #[arg(long, group = "change")]
+        name: Option<String>,
+        /// Days after which a key expires at the latest, 1 to 3650, or never
+        #[arg(long, value_name = "DAYS", group = "change", value_parser = value_parser(parse_days))]
+        longest_days: Option<Days>,
+        /// Least role that makes and rotates keys of the environment live: member, admin or owner
+        #[arg(long, value_name = "ROLE", group = "change", value_parser = value_parser(parse_live_role))]
+        live_role: Option<Role>,
+    },
+}
+
+/// The value of `--longest-days`: `None` for never.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Days(Option<u32>);
+
+/// Parses the value of `--longest-days`.
+fn parse_days(text: &str) -> Result<Days, String> {
+    if text == "never" {
+        return Ok(Days(None));
+    }
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    let days = text.parse().ok().filter(|days| is_plain && (1..=MAX_LONGEST_DAYS).contains(days));
+    let reason = || format!("it must be a number of days from 1 to {MAX_LONGEST_DAYS}, or never");
+    days.map(|days| Days(Some(days))).ok_or_else(reason)
+}
+
+/// Parses the value of `--live-role`.
+fn parse_live_role(text: &str) -> Result<Role, String> {
+    let role = Role::named(text).filter(|role| (Role::Member..=Role::Owner).contains(role));
+    role.ok_or_else(|| "it must be member, admin or owner".to_owned())
 }
 
 impl Team {
@@ -34,6 +74,13 @@ impl Team {
             Self::Create { name, team } => {
                 let team = list.create_team(team, &name, Caller::operator(now())).await?;
                 print(format, &team, [format!("Made team {}: {}", team.team, team.name)])?;
+            }
+            Self::Set { team, name, longest_days, live_role } => {
+                let longest_days = longest_days.map(|Days(days)| days);
+                let edit = TeamEdit { name, longest_days, live_role };
+                let team = list.edit_team(team, edit, Caller::operator(now())).await?;
+                let line = format!("Team {}, {}: {}", team.team, team.name, team.settings);
+                print(format, &team, [line])?;
             }
             Self::List => {
                 let teams = list.teams(0, MOST).await?;
@@ -106,8 +153,9 @@ impl Member {
 
 /// Make a one-time link that signs a user in to the page of keys
 ///
-/// The link is valid for 10 minutes, and once. With --team and --user, the user becomes a member
-/// with the role. Without them, the link is for an operator.
+/// The link is valid for 10 minutes, and once. With --team and --user, a user who is not a member
+/// becomes one with the role. A member keeps the role, and the session has the lesser of both.
+/// Without them, the link is for an operator.
 #[derive(Args, Debug)]
 pub(super) struct Link {
     /// Number of the team
@@ -116,22 +164,34 @@ pub(super) struct Link {
     /// Name of the user
     #[arg(long, value_name = "NAME", requires = "team")]
     user: Option<String>,
-    /// viewer, member, admin or owner
-    #[arg(long, default_value = "owner", value_parser = value_parser(parse_role))]
-    role: Role,
-    /// URL of the service as people see it
-    #[arg(long, value_name = "URL", default_value = "http://localhost:8080")]
-    public_url: String,
+    /// Role in the team: viewer, member, admin or owner [default: owner]
+    #[arg(long, requires = "team", value_parser = value_parser(parse_role))]
+    role: Option<Role>,
+    /// URL of the service as people see it, with the path of --base-path [default: that with which
+    /// keytally serve was last started on this gate]
+    #[arg(long, value_name = "URL", value_parser = value_parser(public_url::parse_with_path))]
+    public_url: Option<String>,
 }
+
+/// The URL of a service that has not recorded its own, because it was not started yet.
+const DEFAULT_URL: &str = "http://localhost:8080";
 
 impl Link {
     pub(super) async fn run(self, list: &List, format: OutputFormat) -> Result<Status, Failure> {
-        let role = if self.team.is_some() { self.role } else { Role::Operator };
+        let of_team = self.role.unwrap_or(Role::Owner);
+        let role = if self.team.is_some() { of_team } else { Role::Operator };
         let (user, caller) = (self.user.as_deref(), Caller::operator(now()));
         let link = list.create_link(self.team, user, role, caller).await?;
-        let (url, ends) = (link.url(&self.public_url), time::shown(time::stored(link.ends)));
-        let value = json!({ "url": url, "ends": ends });
-        print(format, &value, [url.clone(), format!("It is valid once, until {ends}")])?;
+        let base = match self.public_url {
+            Some(url) => url,
+            None => list.recorded_url().await?.unwrap_or_else(|| DEFAULT_URL.to_owned()),
+        };
+        let (url, ends) = (link.url(&base), time::shown(time::stored(link.ends)));
+        let signed_in = link.sign_in.role;
+        let value = json!({ "url": url, "role": signed_in, "ends": ends });
+        let last =
+            format!("It is valid once, until {ends}, and signs in as {}", signed_in.as_str());
+        print(format, &value, [url.clone(), last])?;
         Ok(Status::Success)
     }
 }
@@ -148,9 +208,9 @@ pub(super) enum Token {
         /// Number of the team
         #[arg(long, value_name = "NUMBER", value_parser = value_parser(parse_team))]
         team: Option<u32>,
-        /// viewer, member, admin or owner
-        #[arg(long, default_value = "admin", value_parser = value_parser(parse_role))]
-        role: Role,
+        /// Role in the team: viewer, member, admin or owner [default: admin]
+        #[arg(long, requires = "team", value_parser = value_parser(parse_role))]
+        role: Option<Role>,
     },
     /// List the tokens
     List {
@@ -170,7 +230,8 @@ impl Token {
     pub(super) async fn run(self, list: &List, format: OutputFormat) -> Result<Status, Failure> {
         match self {
             Self::Create { name, team, role } => {
-                let role = if team.is_some() { role } else { Role::Operator };
+                let of_team = role.unwrap_or(Role::Admin);
+                let role = if team.is_some() { of_team } else { Role::Operator };
                 let caller = Caller::operator(now());
                 let (key, token) = list.create_token(team, role, &name, caller).await?;
                 let mut value = json!(token);
@@ -181,8 +242,12 @@ impl Token {
                 let tokens = list.tokens(team).await?;
                 let line = |token: &crate::tokens::Token| {
                     let team = token.team.map_or_else(|| "-".to_owned(), |team| team.to_string());
-                    let state = if token.revoked.is_some() { "revoked" } else { "active" };
-                    format!("{}  {state}  team {team}  {}  {}", token.token, token.role, token.name)
+                    let crate::tokens::Token { token, state, role, name, machine, .. } = token;
+                    let machine = match machine {
+                        Some(machine) if state == "absent" => format!("  of machine {machine}"),
+                        _ => String::new(),
+                    };
+                    format!("{token}  {state}  team {team}  {role}  {name}{machine}")
                 };
                 let lines: Vec<_> = tokens.iter().map(line).collect();
                 print(format, &json!({ "tokens": tokens }), lines)?;

@@ -5,15 +5,18 @@ use axum::extract::{FromRequest as _, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::SET_COOKIE;
 use axum::response::{IntoResponse as _, Redirect, Response};
+use keytally::Timestamp;
 
 use super::fields::{Fields, Parameters};
 use super::frame::{Frame, respond, show};
+use super::passkeys;
 use super::refusal::{Refusal, Stop, sentence};
 use super::state::Page;
 use super::visit::{Visit, cookie, origin, token};
 use crate::codes::Code;
 use crate::error::Error;
 use crate::roles::Role;
+use crate::sessions::Origin;
 use crate::teams::Team;
 
 /// The most teams that the page shows.
@@ -24,8 +27,10 @@ const MOST_TEAMS: i64 = 500;
 #[template(path = "in.html")]
 struct Entrance {
     frame: Frame,
-    problem: &'static str,
+    problem: String,
     has_left: bool,
+    /// The sign-in with a passkey, as HTML.
+    passkeys: String,
 }
 
 /// Shows the field for a code. Nothing is used up, so programs that preview links do no harm.
@@ -35,7 +40,8 @@ pub(super) async fn form(
 ) -> Result<Response, Refusal> {
     let has_left = parameters.get("left") == "1";
     let frame = Frame::bare(&page, if has_left { "Signed out" } else { "Sign in" });
-    show(&Entrance { frame, problem: "", has_left })
+    let passkeys = passkeys::of_entrance(&page)?;
+    show(&Entrance { frame, problem: String::new(), has_left, passkeys })
 }
 
 /// Returns the code in a text: the code itself, or a whole link.
@@ -47,7 +53,7 @@ pub(super) fn code_of(text: &str) -> Code {
 /// Uses a code up, and begins a session.
 pub(super) async fn sign_in(State(page): State<Page>, request: Request) -> Result<Response, Stop> {
     let (parts, body) = request.into_parts();
-    let origin = origin(&parts);
+    let origin = Origin { is_loopback: page.is_loopback(), ..origin(&parts) };
     let old = token(&page, &parts.headers);
     let fields = Fields::from_request(Request::from_parts(parts, body), &()).await?;
     let address = origin.address.clone();
@@ -56,29 +62,52 @@ pub(super) async fn sign_in(State(page): State<Page>, request: Request) -> Resul
     }
     let now = page.now();
     match page.list().sign_in(code_of(fields.get("code")), origin, now).await {
-        Ok(token) => {
-            // The session before it ends, so that no second one of the browser stays open.
-            if let Some(old) = old
-                && let Some(old) = page.list().session(&old, now).await?
-            {
-                let actor = old.actor(address);
-                page.list().end_session(old, actor, now).await?;
-            }
-            let mut response = Redirect::to(page.root()).into_response();
-            if let Some(cookie) = cookie(&page, Some(&token)) {
-                response.headers_mut().append(SET_COOKIE, cookie);
-            }
-            Ok(response)
-        }
+        Ok(token) => Ok(welcome(&page, &token, old, address, now).await?),
         Err(Error::Invalid { .. }) => {
             page.count_failure(address.as_deref());
-            let frame = Frame::bare(&page, "Sign in");
+            // No code is refused before it is looked up: a person with an old code of another must
+            // not be able to lock the other out.
+            if let Some(user_id) = page.list().user_of_code(&code_of(fields.get("code"))).await? {
+                if let Some(seconds) = page.account_waits_s(user_id) {
+                    return Err(Refusal::too_many_of_account(seconds).into());
+                }
+                page.count_account_failure(user_id);
+            }
             let problem = "This link is not valid. It was used, is older than 10 minutes, or is \
                            not of this service. Get a new one.";
-            Ok(respond(StatusCode::FORBIDDEN, &Entrance { frame, problem, has_left: false })?)
+            Ok(refused(&page, problem.to_owned())?)
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Returns the response to a person who signed in. `old` is the token of the session before.
+pub(super) async fn welcome(
+    page: &Page,
+    token: &Code,
+    old: Option<Code>,
+    address: Option<String>,
+    now: Timestamp,
+) -> Result<Response, Refusal> {
+    // The session before it ends, so that no second one of the browser stays open.
+    if let Some(old) = old
+        && let Some(old) = page.list().session(&old, now).await?
+    {
+        let actor = old.actor(address);
+        page.list().end_session(old, actor, now).await?;
+    }
+    let mut response = Redirect::to(page.root()).into_response();
+    if let Some(cookie) = cookie(page, Some(token)) {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
+    Ok(response)
+}
+
+/// Returns the page that signs in, with what was wrong.
+pub(super) fn refused(page: &Page, problem: String) -> Result<Response, Refusal> {
+    let passkeys = passkeys::of_entrance(page)?;
+    let frame = Frame::bare(page, "Sign in");
+    respond(StatusCode::FORBIDDEN, &Entrance { frame, problem, has_left: false, passkeys })
 }
 
 /// Ends the session, and lets the browser forget what it stored of the page.

@@ -6,10 +6,13 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 
 use super::assets;
+use super::me_page::browser;
 use super::refusal::Refusal;
 use super::state::Page;
 use super::visit::Visit;
+use super::words::{Moment, ago};
 use crate::roles::Role;
+use crate::sessions::SignedIn;
 
 /// The media type of pages.
 pub(super) const HTML: &str = "text/html; charset=utf-8";
@@ -25,6 +28,18 @@ pub(super) struct Frame {
     pub(super) who: Option<Who>,
     /// What was just done.
     pub(super) done: String,
+    /// Sign-ins of the person elsewhere.
+    pub(super) sign_ins: Vec<SignInLine>,
+    /// The number of the newest of them.
+    pub(super) newest: i64,
+}
+
+/// A sign-in of the person elsewhere, as a line.
+#[derive(Clone, Debug)]
+pub(super) struct SignInLine {
+    pub(super) at: (String, Moment),
+    pub(super) browser: String,
+    pub(super) address: String,
 }
 
 /// Who is signed in.
@@ -46,13 +61,27 @@ impl Frame {
         };
         let who = Who { name, role: session.role, team: session.team.clone() };
         let root = visit.page.root().to_owned();
-        Self { root, title: title.into(), tab, who: Some(who), done: String::new() }
+        let line = |sign_in: &SignedIn| SignInLine {
+            at: (ago(sign_in.at_s, visit.now), Moment(sign_in.at_s)),
+            browser: browser(&sign_in.agent),
+            address: sign_in.address.clone().unwrap_or_default(),
+        };
+        Self {
+            root,
+            title: title.into(),
+            tab,
+            who: Some(who),
+            done: String::new(),
+            sign_ins: visit.sign_ins.iter().map(line).collect(),
+            newest: visit.sign_ins.first().map_or(0, |newest| newest.seq),
+        }
     }
 
     /// Returns the frame of a page without a session.
     pub(super) fn bare(page: &Page, title: impl Into<String>) -> Self {
         let root = page.root().to_owned();
-        Self { root, title: title.into(), tab: "", who: None, done: String::new() }
+        let (who, done, sign_ins) = (None, String::new(), Vec::new());
+        Self { root, title: title.into(), tab: "", who, done, sign_ins, newest: 0 }
     }
 
     pub(super) fn with_done(self, done: impl Into<String>) -> Self {
@@ -76,14 +105,16 @@ impl Frame {
     }
 }
 
+/// Returns a page, or a part of one, as text.
+pub(super) fn text(page: &impl Template) -> Result<String, Refusal> {
+    page.render().map_err(|_| {
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "The page could not be written.")
+    })
+}
+
 /// Returns a response with a page.
 pub(super) fn respond(status: StatusCode, page: &impl Template) -> Result<Response, Refusal> {
-    match page.render() {
-        Ok(text) => Ok((status, [(CONTENT_TYPE, HTML)], text).into_response()),
-        Err(_) => {
-            Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "The page could not be written."))
-        }
-    }
+    Ok((status, [(CONTENT_TYPE, HTML)], text(page)?).into_response())
 }
 
 /// Returns a response with a page that succeeded.

@@ -4,7 +4,7 @@ use alloc::collections::BTreeMap;
 
 use askama::Template;
 use axum::response::Response;
-use keytally::{KeyId, Name, Timestamp};
+use keytally::{Name, Timestamp};
 use sqlx::Row as _;
 
 use super::fields::Parameters;
@@ -15,19 +15,13 @@ use super::usage_of::{Point, day_of_keys};
 use super::visit::TeamVisit;
 use super::words::{Moment, ago};
 use crate::error::Result;
-use crate::keys::{KeyFilter, KeyRow};
+use crate::keys::{Cursor, FLAGS, KeyFilter, KeyRow, SOON_S, Sort, UNUSED_S};
 use crate::list::List;
 use crate::roles::Role;
-use crate::time;
+use crate::{ids, time};
 
 /// The keys of a page.
 pub(super) const PAGE_LEN: usize = 50;
-
-/// When a key is said to expire soon, in seconds.
-const SOON_S: i64 = 14 * 86_400;
-
-/// When a key is said to be unused, in seconds.
-const UNUSED_S: i64 = 90 * 86_400;
 
 /// The most environments that the filter offers.
 const MOST_ENVS: i64 = 50;
@@ -47,6 +41,7 @@ pub(super) struct Line {
     pub(super) picture: Picture,
     pub(super) last_used: Option<(String, Moment)>,
     pub(super) expires: Option<Moment>,
+    pub(super) created: Moment,
     pub(super) maker: String,
 }
 
@@ -70,6 +65,7 @@ impl Line {
             picture: Picture::small(day),
             last_used: row.last_used_s.map(|at_s| (ago(at_s, now), Moment(at_s))),
             expires: row.not_after_s.map(Moment),
+            created: Moment(row.created_s),
             maker: maker(&row.created_by, makers),
         }
     }
@@ -117,21 +113,27 @@ pub(super) fn maker(created_by: &str, names: &BTreeMap<String, String>) -> Strin
     }
 }
 
-/// Returns the names of users among actors such as `user 3`.
+/// Returns the names of users and tokens among actors such as `user 3`.
 pub(super) async fn names(list: &List, actors: &[String]) -> Result<BTreeMap<String, String>> {
     let mut names = BTreeMap::new();
     for actor in actors {
-        let Some(user_id) = actor.strip_prefix("user ").and_then(|id| id.parse::<i64>().ok())
-        else {
-            continue;
-        };
         if names.contains_key(actor) {
             continue;
         }
-        let row = sqlx::query("select name from \"user\" where user_id = $1")
-            .bind(user_id)
-            .fetch_optional(&mut *list.read().await?)
-            .await?;
+        let mut connection = list.read().await?;
+        let row = match actor.split_once(' ') {
+            Some(("user", id)) => {
+                let Ok(user_id) = id.parse::<i64>() else { continue };
+                let query = sqlx::query("select name from \"user\" where user_id = $1");
+                query.bind(user_id).fetch_optional(&mut *connection).await?
+            }
+            Some(("token", id)) => {
+                let Ok(key_id) = id.parse() else { continue };
+                let query = sqlx::query("select 'token ' || name from token where key_id = $1");
+                query.bind(ids::stored(key_id)).fetch_optional(&mut *connection).await?
+            }
+            _ => None,
+        };
         if let Some(row) = row {
             names.insert(actor.clone(), row.try_get(0)?);
         }
@@ -155,14 +157,94 @@ pub(super) fn plans(list: &List) -> Vec<String> {
     list.gate().load().table().plans().map(|(_, plan)| plan.name.to_string()).collect()
 }
 
+/// A link that sorts the list.
+#[derive(Clone, Debug)]
+struct Order {
+    text: &'static str,
+    address: String,
+    /// `ascending` or `descending`; empty if the list is sorted by something else.
+    direction: &'static str,
+}
+
+/// The orders of the list: the text, the name of the first order that the link leads to, and that
+/// of the other one.
+const ORDERS: [(&str, &str, &str); 4] = [
+    ("Name", "name", "-name"),
+    ("Last use", "-last_used", "last_used"),
+    ("Expires", "expires", "-expires"),
+    ("Made", "-created", "created"),
+];
+
+/// A link that shows the keys with one of the flags, or again all.
+#[derive(Clone, Debug)]
+struct Chip {
+    text: &'static str,
+    address: String,
+    is_on: bool,
+}
+
+/// The flags and their texts.
+const CHIPS: [(&str, &str); 4] = [
+    ("expires_soon", "expires in 14 days"),
+    ("never_expires", "never expires"),
+    ("unused", "unused for 90 days"),
+    ("old_secret_used", "old secret still used"),
+];
+
+/// Returns the address of a list with this filter, in this order, after this position.
+fn address(root: &str, filter: &KeyFilter, sort: Sort, after: &str) -> String {
+    let sort = if sort == Sort::default() { "" } else { sort.as_str() };
+    let text = query_text(&[
+        ("search", &filter.search),
+        ("state", &filter.state),
+        ("env", &filter.env),
+        ("plan", &filter.plan),
+        ("flag", &filter.flag),
+        ("sort", sort),
+        ("after", after),
+    ]);
+    if text.is_empty() { root.to_owned() } else { format!("{root}?{text}") }
+}
+
+/// Returns the links that sort a list.
+fn orders(root: &str, filter: &KeyFilter) -> [Order; 4] {
+    ORDERS.map(|(text, first, other)| {
+        let named = |name: &str| Sort::named(name).unwrap_or_default();
+        let is_sorted = named(first).by == filter.sort.by;
+        let next = if filter.sort == named(first) { other } else { first };
+        let direction = match (is_sorted, filter.sort.is_descending) {
+            (false, _) => "",
+            (true, false) => "ascending",
+            (true, true) => "descending",
+        };
+        Order { text, address: address(root, filter, named(next), ""), direction }
+    })
+}
+
+/// Returns the links that show the keys with a flag.
+fn chip_links(root: &str, filter: &KeyFilter) -> [Chip; 4] {
+    CHIPS.map(|(flag, text)| {
+        let is_on = filter.flag == flag;
+        let flag = if is_on { String::new() } else { flag.to_owned() };
+        let filter = KeyFilter { flag, ..filter.clone() };
+        Chip { text, address: address(root, &filter, filter.sort, ""), is_on }
+    })
+}
+
 /// The lines. A script requests them alone.
 #[derive(Template)]
 #[template(path = "rows.html")]
 struct Rows {
     root: String,
     lines: Vec<Line>,
+    name_order: Order,
+    use_order: Order,
+    expiry_order: Order,
+    age_order: Order,
     /// The address of the next page.
     next: Option<String>,
+    /// The address of the first page.
+    first: String,
     is_first: bool,
     may_revoke: bool,
 }
@@ -176,6 +258,10 @@ struct Screen {
     state: String,
     env: String,
     plan: String,
+    flag: String,
+    /// The name of the order; empty for that with the newest key first.
+    sort: &'static str,
+    chips: [Chip; 4],
     envs: Vec<String>,
     plans: Vec<String>,
     rows: Rows,
@@ -186,7 +272,8 @@ struct Screen {
 
 impl Screen {
     fn is_filtered(&self) -> bool {
-        [&self.search, &self.state, &self.env, &self.plan].iter().any(|value| !value.is_empty())
+        let values = [&self.search, &self.state, &self.env, &self.plan, &self.flag];
+        values.iter().any(|value| !value.is_empty())
     }
 }
 
@@ -195,9 +282,7 @@ pub(super) async fn show(team: TeamVisit, parameters: Parameters) -> Result<Resp
     let TeamVisit { visit, team_id, .. } = &team;
     let list = visit.page.list();
     let text = |name: &str| -> String { parameters.get(name).chars().take(64).collect() };
-    let after = parameters.get("after").split_once('.').and_then(|(at_s, key_id)| {
-        Some((at_s.parse::<i64>().ok()?, key_id.parse::<KeyId>().ok()?))
-    });
+    let sort = Sort::named(parameters.get("sort")).unwrap_or_default();
     let states = ["active", "expired", "revoked"];
     let state = states.into_iter().find(|&state| state == parameters.get("state"));
     let filter = KeyFilter {
@@ -205,8 +290,14 @@ pub(super) async fn show(team: TeamVisit, parameters: Parameters) -> Result<Resp
         state: state.unwrap_or_default().to_owned(),
         env: text("env"),
         plan: text("plan"),
+        flag: FLAGS
+            .into_iter()
+            .find(|&flag| flag == parameters.get("flag"))
+            .unwrap_or_default()
+            .to_owned(),
         search: text("search"),
-        after,
+        sort,
+        after: Cursor::parse(sort, parameters.get("after")),
         // One more shows whether there is another page.
         limit: i64::try_from(PAGE_LEN + 1).unwrap_or(i64::MAX),
     };
@@ -223,25 +314,20 @@ pub(super) async fn show(team: TeamVisit, parameters: Parameters) -> Result<Resp
         Line::new(row, day, &makers, prefix, visit.now)
     });
     let lines: Vec<_> = lines.collect();
-    let next = rows.last().filter(|_| has_more).map(|row| {
-        let mut query = axum::http::Uri::builder();
-        let after = format!("{}.{}", row.created_s, row.key_id);
-        let pairs = [
-            ("search", &*filter.search),
-            ("state", &filter.state),
-            ("env", &filter.env),
-            ("plan", &filter.plan),
-            ("after", &after),
-        ];
-        let text = query_text(&pairs);
-        query = query.path_and_query(format!("{}?{text}", visit.page.root()));
-        query.build().map(|uri| uri.to_string()).unwrap_or_default()
-    });
+    let root = visit.page.root();
+    let next = rows.last().filter(|_| has_more);
+    let next = next.map(|row| address(root, &filter, sort, &row.cursor(sort).to_string()));
+    let [name_order, use_order, expiry_order, age_order] = orders(root, &filter);
     let rows = Rows {
-        root: visit.page.root().to_owned(),
+        root: root.to_owned(),
         lines,
+        name_order,
+        use_order,
+        expiry_order,
+        age_order,
         next,
-        is_first: after.is_none(),
+        first: address(root, &filter, sort, ""),
+        is_first: filter.after.is_none(),
         may_revoke: visit.session.role >= Role::Admin,
     };
     if visit.is_partial {
@@ -259,12 +345,15 @@ pub(super) async fn show(team: TeamVisit, parameters: Parameters) -> Result<Resp
     };
     let mut screen = Screen {
         frame: Frame::new(visit, "keys", "Keys").with_done(done),
+        chips: chip_links(root, &filter),
+        sort: if sort == Sort::default() { "" } else { sort.as_str() },
         envs: envs(list, *team_id).await?,
         plans: plans(list),
         search: filter.search,
         state: filter.state,
         env: filter.env,
         plan: filter.plan,
+        flag: filter.flag,
         is_new: false,
         may_make: visit.session.role >= Role::Member,
         rows,

@@ -128,8 +128,12 @@ pub(super) async fn show(
     let day = days.get(&row.key_id).map_or(&[][..], Vec::as_slice);
     let makers = [Some(row.created_by.clone()), row.revoked_by.clone()];
     let makers = names(list, &makers.into_iter().flatten().collect::<Vec<_>>()).await?;
-    let filter =
-        Filter { team_id: Some(*team_id), key_id: Some(row.key_id), before: None, limit: ENTRIES };
+    let filter = Filter {
+        team_id: Some(*team_id),
+        key_id: Some(row.key_id),
+        limit: ENTRIES,
+        ..Filter::default()
+    };
     let log = log_lines(list, list.log(&filter).await?).await?;
     let plan = plan_choices(visit).into_iter().find(|plan| plan.name == row.plan);
     let is_live = row.state(now) == "active";

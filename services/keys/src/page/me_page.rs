@@ -1,14 +1,15 @@
-//! The screen *Me*: the sessions of the person, which end one by one.
+//! The screen *Me*: the sessions of the person, which end one by one, and the passkeys.
 
 use askama::Template;
 use axum::response::{IntoResponse as _, Redirect, Response};
 
-use super::fields::Fields;
+use super::fields::{Fields, Parameters};
 use super::frame::{Frame, show as respond};
+use super::passkeys;
 use super::refusal::{Refusal, Stop};
 use super::visit::Visit;
 use super::words::{Moment, ago};
-use crate::sessions::Session;
+use crate::sessions::{Session, WITH_PASSKEY};
 
 /// A session as a line.
 struct SessionLine {
@@ -38,7 +39,10 @@ impl SessionLine {
 }
 
 /// Returns the browser and the system that a text names.
-fn browser(agent: &str) -> String {
+pub(super) fn browser(agent: &str) -> String {
+    if let Some((agent, passkey)) = agent.rsplit_once(WITH_PASSKEY) {
+        return format!("{}{WITH_PASSKEY}{passkey}", browser(agent));
+    }
     let first = |names: &[(&str, &'static str)]| {
         names.iter().find(|(mark, _)| agent.contains(mark)).map(|(_, name)| *name)
     };
@@ -73,13 +77,17 @@ struct Screen {
     sessions: Vec<SessionLine>,
     proved: (String, Moment),
     is_proved: bool,
+    /// The passkeys, as HTML.
+    passkeys: String,
 }
 
-/// Shows the sessions of the person.
-pub(super) async fn show(visit: Visit) -> Result<Response, Stop> {
+/// Shows the sessions and the passkeys of the person.
+pub(super) async fn show(visit: Visit, parameters: Parameters) -> Result<Response, Stop> {
     let sessions = visit.page.list().sessions_like(&visit.session, visit.now).await?;
+    let done = passkeys::done(parameters.get("done"));
     Ok(respond(&Screen {
-        frame: Frame::new(&visit, "me", "Me"),
+        passkeys: passkeys::of_me(&visit.page, &visit.session, visit.now).await?,
+        frame: Frame::new(&visit, "me", "Me").with_done(done),
         sessions: sessions.iter().map(|session| SessionLine::new(session, &visit)).collect(),
         proved: (ago(visit.session.proved_s, visit.now), Moment(visit.session.proved_s)),
         is_proved: visit.session.is_proved(visit.now),
@@ -102,6 +110,14 @@ pub(super) async fn end(visit: Visit, fields: Fields) -> Result<Response, Stop> 
     Ok(Redirect::to(&visit.at("/me")).into_response())
 }
 
+/// Records that the person has seen the sign-ins elsewhere that this session shows.
+pub(super) async fn seen(visit: Visit, fields: Fields) -> Result<Response, Stop> {
+    let seq = fields.get("seq").parse();
+    let seq = seq.map_err(|_| Refusal::missing("There is no such sign-in."))?;
+    visit.page.list().mark_sign_ins_shown(visit.session.clone(), seq).await?;
+    Ok(Redirect::to(&visit.at("/me")).into_response())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +134,7 @@ mod tests {
                 "Safari on iPhone",
             ),
             ("curl/8.1", "curl"),
+            ("Firefox/150.0 with passkey phone", "Firefox with passkey phone"),
             ("", "Unknown browser"),
             ("<script>", "<script>"),
         ] {

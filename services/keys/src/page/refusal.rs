@@ -125,7 +125,8 @@ impl From<Error> for Refusal {
             Error::Conflict(_)
             | Error::Database(DatabaseError::Taken)
             | Error::Gate(GateError::Admin { .. })
-            | Error::Repeated { .. } => Self::new(StatusCode::CONFLICT, text),
+            | Error::Repeated { .. }
+            | Error::RepeatedFor(_) => Self::new(StatusCode::CONFLICT, text),
             Error::Gate(GateError::Busy { .. }) => later(
                 5,
                 "Another change of the keys is not finished. Nothing was changed. Try again in \
@@ -148,8 +149,17 @@ impl From<Error> for Refusal {
 impl Refusal {
     /// Returns the refusal of a sign-in from an address with too many failed ones.
     pub(super) fn too_many(seconds: u32) -> Self {
+        Self::wait("Too many sign-ins from your address failed.", seconds)
+    }
+
+    /// Returns the refusal of a code of an account with too many failed ones.
+    pub(super) fn too_many_of_account(seconds: u32) -> Self {
+        Self::wait("Too many codes of this account were not accepted.", seconds)
+    }
+
+    /// Returns the refusal of a request that must wait.
+    pub(super) fn wait(sentence: &'static str, seconds: u32) -> Self {
         let advice = format!("Try again in {seconds} seconds.");
-        let sentence = "Too many sign-ins from your address failed.";
         let refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, sentence).with_advice(advice);
         Self { retry_after_s: Some(seconds), ..refusal }
     }

@@ -12,9 +12,9 @@ use super::fields::{Fields, Parameters};
 use super::frame::{Frame, respond, show};
 use super::key_list::PAGE_LEN;
 use super::refusal::{Refusal, Stop, sentence};
-use super::usage_of::day_of_keys;
+use super::usage_of::{Point, day_of_keys};
 use super::visit::TeamVisit;
-use super::words::{Moment, ago, plural};
+use super::words::{Moment, ago, grouped, plural};
 use crate::error::Error;
 use crate::keys::KeyRow;
 use crate::roles::Role;
@@ -29,13 +29,31 @@ struct Candidate {
     id: String,
     name: String,
     last_used: Option<(String, Moment)>,
-    requests: i64,
+    admitted: i64,
+    denied: i64,
     is_in_use: bool,
 }
 
 impl Candidate {
-    fn requests_text(&self) -> String {
-        plural(self.requests, "request")
+    /// Returns the requests of a day in words.
+    fn requests(&self) -> String {
+        match self.admitted + self.denied {
+            0 => "no request in the last 24 hours".to_owned(),
+            all => format!(
+                "{} in the last 24 hours: {} admitted and {} denied",
+                plural(all, "request"),
+                grouped(self.admitted),
+                grouped(self.denied)
+            ),
+        }
+    }
+
+    fn admitted_text(&self) -> String {
+        grouped(self.admitted)
+    }
+
+    fn denied_text(&self) -> String {
+        grouped(self.denied)
     }
 }
 
@@ -44,20 +62,23 @@ async fn candidates(team: &TeamVisit, rows: &[KeyRow]) -> Result<Vec<Candidate>,
     let TeamVisit { visit, team_id, .. } = team;
     let key_ids: Vec<_> = rows.iter().map(|row| row.key_id).collect();
     let days = day_of_keys(visit.page.list(), *team_id, &key_ids, visit.now).await?;
-    let requests: BTreeMap<KeyId, i64> = days
-        .into_iter()
-        .map(|(id, day)| (id, day.iter().map(|hour| hour.admitted).sum()))
-        .collect();
+    let sums = |day: Vec<Point>| {
+        let sum = |part: fn(&Point) -> i64| day.iter().map(part).sum::<i64>();
+        (sum(|hour| hour.admitted), sum(|hour| hour.denied + hour.forbidden))
+    };
+    let requests: BTreeMap<KeyId, (i64, i64)> =
+        days.into_iter().map(|(id, day)| (id, sums(day))).collect();
     let now_s = time::stored(visit.now);
     let candidate = |row: &KeyRow| {
-        let requests = requests.get(&row.key_id).copied().unwrap_or(0);
+        let (admitted, denied) = requests.get(&row.key_id).copied().unwrap_or_default();
         let is_recent = row.last_used_s.is_some_and(|at_s| now_s - at_s < RECENT_S);
         Candidate {
             id: row.key_id.to_string(),
             name: row.name.clone(),
             last_used: row.last_used_s.map(|at_s| (ago(at_s, visit.now), Moment(at_s))),
-            requests,
-            is_in_use: is_recent || requests > 0,
+            admitted,
+            denied,
+            is_in_use: is_recent || admitted + denied > 0,
         }
     };
     Ok(rows.iter().map(candidate).collect())

@@ -3,7 +3,6 @@
 use askama::Template;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
-use keytally::Timestamp;
 
 use super::fields::{Fields, Parameters};
 use super::frame::{Frame, respond, show as respond_ok};
@@ -51,8 +50,17 @@ struct MemberLine {
 struct LinkLine {
     id: String,
     user: String,
-    role: String,
+    role: &'static str,
     ends: Moment,
+}
+
+/// The use of all keys. A script requests it alone.
+#[derive(Template)]
+#[template(path = "team_use.html")]
+struct Usage {
+    root: String,
+    quotas: Vec<QuotaLine>,
+    groups: Vec<GroupLine>,
 }
 
 /// The screen.
@@ -61,8 +69,7 @@ struct LinkLine {
 struct Screen {
     frame: Frame,
     name: String,
-    quotas: Vec<QuotaLine>,
-    groups: Vec<GroupLine>,
+    usage: Usage,
     members: Vec<MemberLine>,
     links: Vec<LinkLine>,
     roles: [&'static str; 4],
@@ -101,21 +108,17 @@ async fn screen(
     let link = |link: OpenLink| LinkLine {
         id: link.id(),
         user: link.user,
-        role: link.role,
+        role: link.role.as_str(),
         ends: Moment(link.ends_s),
     };
     let links = match visit.session.role >= Role::Owner {
         true => list.open_links(*team_id, visit.now).await?.into_iter().map(link).collect(),
         false => Vec::new(),
     };
-    let last_s = start_of(Width::Hour, time::stored(visit.now)) + 3600;
-    let day = [last_s - 86_400, last_s].map(time::loaded);
-    let groups = usage(team, day).await?;
     Ok(Screen {
         frame: Frame::new(visit, "team", "Team"),
         name: visit.session.team.clone(),
-        quotas: of_team(list, *team_id),
-        groups,
+        usage: usage(team).await?,
         members,
         links,
         roles: ROLES,
@@ -130,12 +133,18 @@ async fn screen(
     })
 }
 
-/// Returns what the keys of each environment were used for.
-async fn usage(team: &TeamVisit, [from, to]: [Timestamp; 2]) -> Result<Vec<GroupLine>, Stop> {
-    let list = team.visit.page.list();
-    let groups =
-        list.usage_of_team(Some(team.team_id), Grouping::Env, Width::Hour, from, to).await?;
-    Ok(groups.into_iter().take(MOST_GROUPS).map(GroupLine::new).collect())
+/// Returns the team's limits now, and what the keys of each environment were used for in a day.
+async fn usage(team: &TeamVisit) -> Result<Usage, Stop> {
+    let TeamVisit { visit, team_id, .. } = team;
+    let list = visit.page.list();
+    let last_s = start_of(Width::Hour, time::stored(visit.now)) + 3600;
+    let [from, to] = [last_s - 86_400, last_s].map(time::loaded);
+    let groups = list.usage_of_team(Some(*team_id), Grouping::Env, Width::Hour, from, to).await?;
+    Ok(Usage {
+        root: visit.page.root().to_owned(),
+        quotas: of_team(list, *team_id),
+        groups: groups.into_iter().take(MOST_GROUPS).map(GroupLine::new).collect(),
+    })
 }
 
 /// Shows the team.
@@ -150,6 +159,9 @@ pub(super) async fn show(team: TeamVisit, parameters: Parameters) -> Result<Resp
         "removed" => "The member is removed, and all sessions of the member ended. Keys stay.",
         _ => "",
     };
+    if team.visit.is_partial {
+        return Ok(respond_ok(&usage(&team).await?)?);
+    }
     let mut screen = screen(&team, &Fields::default(), None).await?;
     screen.frame = screen.frame.with_done(done);
     Ok(respond_ok(&screen)?)
@@ -213,7 +225,9 @@ fn settings(fields: &Fields) -> crate::error::Result<TeamSettings> {
 struct Invited {
     frame: Frame,
     user: String,
-    role: String,
+    role: &'static str,
+    /// Whether the invitation is for more than the member's role.
+    is_less: bool,
     url: String,
     ends: Moment,
 }
@@ -234,7 +248,8 @@ pub(super) async fn invite(mut team: TeamVisit, fields: Fields) -> Result<Respon
             let mut response = respond_ok(&Invited {
                 frame: Frame::new(visit, "team", "Invitation"),
                 user,
-                role: role.as_str().to_owned(),
+                role: link.sign_in.role.as_str(),
+                is_less: link.sign_in.role < role,
                 url: link.url(&visit.page.link_base()),
                 ends: Moment(time::stored(link.ends)),
             })?;
@@ -271,8 +286,7 @@ async fn keep_an_owner(team: &TeamVisit, changed: &Member) -> Result<(), Stop> {
     let members = team.visit.page.list().members(team.team_id).await?;
     let is_owner = |member: &&Member| member.role == Role::Owner.as_str();
     let others = members.iter().filter(is_owner).filter(|member| member.user != changed.user);
-    let is_last = changed.role == Role::Owner.as_str() && others.count() == 0;
-    if is_last && team.visit.session.role < Role::Operator {
+    if changed.role == Role::Owner.as_str() && others.count() == 0 {
         let sentence = "The team would have no owner, and its members could not be changed.";
         let refusal = Refusal::new(StatusCode::CONFLICT, sentence);
         return Err(refusal.with_advice("Make another member an owner before.").into());

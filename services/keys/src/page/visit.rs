@@ -12,6 +12,7 @@ use keytally::{KeyId, Timestamp};
 use super::fields::Fields;
 use super::frame::{Frame, respond};
 use super::guard::NewCookie;
+use super::passkeys;
 use super::refusal::{Refusal, Stop, sentence};
 use super::state::Page;
 use crate::api::ClientAddress;
@@ -20,7 +21,7 @@ use crate::codes::Code;
 use crate::error::Error;
 use crate::keys::KeyRow;
 use crate::roles::Role;
-use crate::sessions::{LIFETIME_S, Origin, Session};
+use crate::sessions::{LIFETIME_S, Origin, Session, SignedIn};
 use crate::teams::TeamSettings;
 
 /// Returns the name of the cookie. Browsers accept the prefix only by https.
@@ -53,7 +54,7 @@ pub(super) fn token(page: &Page, headers: &HeaderMap) -> Option<Code> {
 pub(super) fn origin(parts: &Parts) -> Origin {
     let agent = parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
     let address = parts.extensions.get::<ClientAddress>().map(|address| address.0.clone());
-    Origin { agent: agent.unwrap_or_default().to_owned(), address }
+    Origin { agent: agent.unwrap_or_default().to_owned(), address, ..Origin::default() }
 }
 
 /// A request of a person who is signed in.
@@ -65,6 +66,8 @@ pub(super) struct Visit {
     pub(super) origin: Origin,
     /// Whether a script requests a part of the page.
     pub(super) is_partial: bool,
+    /// The sign-ins of the person elsewhere that this session has not shown.
+    pub(super) sign_ins: Vec<SignedIn>,
     /// The path of the request.
     path: String,
     new_cookie: NewCookie,
@@ -82,12 +85,17 @@ impl FromRequestParts<Page> for Visit {
         let kind = parts.headers.get("HX-Request-Type").map(HeaderValue::as_bytes);
         let is_partial = kind == Some(b"partial");
         let Some(session) = session else { return Err(entrance(page, is_partial).into()) };
+        let sign_ins = match is_partial {
+            true => Vec::new(),
+            false => page.list().sign_ins_to_show(&session).await?,
+        };
         Ok(Self {
             page: page.clone(),
             session,
             now,
             origin: origin(parts),
             is_partial,
+            sign_ins,
             path: parts.uri.path().to_owned(),
             new_cookie: parts.extensions.get::<NewCookie>().cloned().unwrap_or_default(),
         })
@@ -140,6 +148,8 @@ struct Confirm<'a> {
     /// What was filled in.
     fields: Vec<(&'a str, &'a str)>,
     problem: String,
+    /// The proof with a passkey, as HTML.
+    passkeys: String,
 }
 
 impl Visit {
@@ -159,23 +169,31 @@ impl Visit {
         Ok(self.session.role.require(least)?)
     }
 
-    /// Continues if the person proved recently to be the user, or does so by the field `code`.
-    /// Otherwise, shows a page that requests a code and keeps what was filled in.
+    /// Continues if the person proved recently to be the user, or does so by the field `code` or
+    /// `passkey`. Otherwise, shows a page that requests a proof and keeps what was filled in.
     pub(super) async fn prove(&mut self, fields: &Fields) -> Result<(), Stop> {
         if self.session.is_proved(self.now) {
             return Ok(());
         }
-        let code = fields.get("code");
+        let (code, answer) = (fields.get("code"), fields.get(passkeys::FIELD));
         let mut problem = String::new();
-        if !code.is_empty() {
+        if !(code.is_empty() && answer.is_empty()) {
             let address = self.origin.address.as_deref();
             if let Some(seconds) = self.page.waits_s(address) {
                 return Err(Refusal::too_many(seconds).into());
             }
-            let code = super::entrance::code_of(code);
-            let proved =
-                self.page.list().prove(self.session.clone(), code, self.origin.clone(), self.now);
-            match proved.await {
+            let user_id = self.session.user_id;
+            if let Some(seconds) = self.page.account_waits_s(user_id) {
+                return Err(Refusal::too_many_of_account(seconds).into());
+            }
+            let (session, origin) = (self.session.clone(), self.origin.clone());
+            let (what, proved) = if answer.is_empty() {
+                let code = super::entrance::code_of(code);
+                ("code", self.page.list().prove(session, code, origin, self.now).await)
+            } else {
+                ("passkey", passkeys::prove(&self.page, session, answer, origin, self.now).await)
+            };
+            match proved {
                 Ok(token) => {
                     if let Some(cookie) = cookie(&self.page, Some(&token)) {
                         self.new_cookie.set(cookie);
@@ -187,17 +205,20 @@ impl Visit {
                 }
                 Err(Error::Invalid { reason, .. }) => {
                     self.page.count_failure(address);
-                    problem = format!("The code was not accepted: {}", sentence(&reason));
+                    self.page.count_account_failure(user_id);
+                    problem = format!("The {what} was not accepted: {}", sentence(&reason));
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        let kept = fields.0.iter().filter(|(name, _)| name != "code");
+        let kept = fields.0.iter().filter(|(name, _)| name != "code" && name != passkeys::FIELD);
+        let passkeys = passkeys::of_proof(&self.page, &self.session, self.now).await?;
         let screen = Confirm {
             frame: Frame::new(self, "", "Confirm that it is you"),
             action: &self.path,
             fields: kept.map(|(name, value)| (&**name, &**value)).collect(),
             problem,
+            passkeys,
         };
         // Scripts and people see that nothing was changed.
         Err(respond(StatusCode::FORBIDDEN, &screen)?.into())

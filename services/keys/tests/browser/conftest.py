@@ -10,9 +10,13 @@ import urllib.request
 from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import pytest
+from cluster import Cluster
 from playwright.sync_api import sync_playwright
 
+# The databases on which every test runs.
+DATABASES = os.environ.get("KEYTALLY_TEST_DATABASES", "sqlite").split()
 PROGRAM = os.environ["KEYTALLY_TEST_PROGRAM"]
 CHROMIUM = os.environ["KEYTALLY_TEST_CHROMIUM"]
 PLANS = [
@@ -24,23 +28,31 @@ PLANS = [
 class Service:
     """A service in a folder of its own."""
 
-    def __init__(self, folder: Path):
+    def __init__(
+        self, folder: Path, *options: str, database: str = "", plans=PLANS, capacity: int = 0
+    ):
         self.folder = folder
-        arguments = [
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--data",
-            "data",
-            "--scope",
-            "read",
-            "--failures",
-            "off",
-        ]
-        for plan in PLANS:
-            arguments += ["--plan", plan]
+        plan_options = [word for plan in plans for word in ("--plan", plan)]
+        self.database = database
+        self.environment = {**os.environ, "KEYTALLY_DATABASE": database}
+        if not database:
+            del self.environment["KEYTALLY_DATABASE"]
+        if capacity:
+            data = folder / "data"
+            data.mkdir(mode=0o700)
+            (data / "pepper").touch(mode=0o600)
+            (data / "pepper").write_text("5a" * 32)
+            command = [PROGRAM, "create", "api.gate", "--keys", str(capacity), "--scope", "read"]
+            command += [*plan_options, "--pepper-file", "pepper"]
+            subprocess.run(command, cwd=data, check=True, capture_output=True)
+        arguments = ["serve", "--listen", "127.0.0.1:0", "--data", "data", "--scope", "read"]
+        arguments += plan_options
         self.process = subprocess.Popen(
-            [PROGRAM, *arguments], cwd=folder, stdout=subprocess.PIPE, text=True
+            [PROGRAM, *arguments, "--failures", "off", *options],
+            cwd=folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for line in self.process.stdout:
             if found := re.match(r"Listening on http://127\.0\.0\.1:(\d+)", line):
@@ -51,7 +63,12 @@ class Service:
     def run(self, *arguments: str) -> str:
         command = [PROGRAM, *arguments, "--data", "data"]
         return subprocess.run(
-            command, cwd=self.folder, check=True, capture_output=True, text=True
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            check=True,
+            capture_output=True,
+            text=True,
         ).stdout
 
     def link(self, *arguments: str) -> str:
@@ -70,35 +87,44 @@ class Service:
                 secrets.append(json.load(response)["key"])
         return secrets
 
+    def connect(self):
+        """Returns a connection with the database, to be closed."""
+        if self.database:
+            return closing(psycopg.connect(self.database))
+        return closing(sqlite3.connect(self.folder / "data/keys.db", timeout=10))
+
+    def query(self, query: str) -> str:
+        """Returns a query with the placeholders of the database."""
+        return query.replace("?", "%s") if self.database else query
+
     def change(self, query: str, *values: object) -> None:
         """Changes the database, for what a test cannot wait for."""
-        with closing(sqlite3.connect(self.folder / "data/keys.db", timeout=10)) as database:
-            database.execute(query, values)
+        with self.connect() as database:
+            database.execute(self.query(query), values)
             database.commit()
 
-    def use(self, key_id: str, minutes: dict[int, tuple[int, int]]) -> None:
+    def use(self, name: str, minutes: dict[int, tuple[int, int]]) -> None:
         """Adds usage of a key: admitted and denied requests, by minutes before now."""
-        with closing(sqlite3.connect(self.folder / "data/keys.db", timeout=10)) as database:
-            columns = [column[1] for column in database.execute("pragma table_info(usage)")]
-            (number,) = database.execute(
-                'select "key".key_id from "key" join log on log.key_id = "key".key_id '
-                "where log.action = 'key.create' and \"key\".name = ?",
-                [key_id],
-            ).fetchone()
-            now = int(time.time())
-            for back, (admitted, denied) in minutes.items():
-                at = now - 60 * back
+        now = int(time.time())
+        uses = [(now - 60 * back, *counts) for back, counts in minutes.items()]
+        self.add_uses(name, uses)
+        self.change('update "key" set last_used_s = ? where name = ?', now - 30, name)
+
+    def add_uses(self, name: str, uses: list[tuple[int, ...]]) -> None:
+        """Adds usage of a key: the second, and admitted, denied and old requests."""
+        with self.connect() as database:
+            cursor = database.execute("select * from usage limit 0")
+            columns = [column[0] for column in cursor.description]
+            find = self.query('select key_id from "key" where name = ? order by team_id')
+            (number,) = database.execute(find, [name]).fetchone()
+            insert = f"insert into usage values ({','.join('?' * len(columns))})"
+            for index, (at, admitted, denied, *old) in enumerate(uses):
                 for width, length in (("minute", 60), ("hour", 3600), ("day", 86400)):
                     row = {"width": width, "key_id": number, "start_s": at - at % length}
-                    row |= {"machine": f"test-{back}", "requests": admitted, "units": admitted}
-                    row["denied_key"] = denied
-                    database.execute(
-                        f"insert into usage values ({','.join('?' * len(columns))})",
-                        [row.get(column, 0) for column in columns],
-                    )
-            database.execute(
-                'update "key" set last_used_s = ? where key_id = ?', [now - 30, number]
-            )
+                    row |= {"machine": f"test-{index}", "requests": admitted, "units": admitted}
+                    row |= {"denied_key": denied, "old_secret": sum(old)}
+                    values = [row.get(column, 0) for column in columns]
+                    database.execute(self.query(insert), values)
             database.commit()
 
     def stop(self) -> None:
@@ -106,17 +132,31 @@ class Service:
         self.process.wait()
 
 
-@pytest.fixture
-def service(tmp_path):
-    started = Service(tmp_path)
+@pytest.fixture(scope="session")
+def cluster():
+    started = Cluster()
+    yield started
+    started.stop()
+
+
+@pytest.fixture(params=DATABASES)
+def service(request, tmp_path):
+    database = ""
+    if request.param == "postgres":
+        database = request.getfixturevalue("cluster").database()
+    started = Service(tmp_path, database=database)
     yield started
     started.stop()
 
 
 @pytest.fixture(scope="session")
 def chromium():
+    # Pictures have the same fonts on each machine.
+    fonts = {**os.environ, "FONTCONFIG_FILE": str(Path(__file__).with_name("fonts.conf"))}
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox"], env=fonts
+        )
         yield browser
         browser.close()
 
@@ -138,7 +178,8 @@ def open_page(chromium):
         page.on("pageerror", lambda error: errors.append(str(error)))
 
         def report(message):
-            if message.type == "error" and "status of 4" not in message.text:
+            is_status = re.search("status of (4..|503)", message.text)
+            if message.type == "error" and not is_status:
                 errors.append(message.text)
 
         page.on("console", report)

@@ -1,64 +1,13 @@
 """The API Keys page in Chromium, as people use it."""
 
-import os
 import re
 import subprocess
 import time
-import urllib.error
 import urllib.request
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Error, expect
-
-WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
-
-
-def sign_in(page, service, *arguments):
-    """Signs in by a link, with script or without."""
-    link = service.link(*arguments)
-    page.goto(link)
-    if page.input_value("#code") == "":
-        page.fill("#code", link)
-    page.click("main button")
-    if page.url.endswith("/keys/teams"):
-        page.fill("#name", "Acme")
-        page.click("text=Make team")
-    assert page.url == service.url + "/keys"
-
-
-def make_key(page, service, name, env="test", lifetime="90"):
-    """Makes a key. Returns its secret."""
-    page.goto(service.url + "/keys/new")
-    page.fill("#name", name)
-    page.fill("#env", env)
-    page.check(f"input[name=lifetime][value='{lifetime}']")
-    page.click("text=Make key")
-    return page.input_value("#secret")
-
-
-def leave(page):
-    """Leaves the page of a secret, and confirms it if the page warns."""
-    page.once("dialog", lambda dialog: dialog.accept())
-    page.click("text=I have stored it")
-    page.wait_for_url(re.compile(r"/keys/k/"))
-    return page.url
-
-
-def total(texts):
-    """Returns the sum of numbers with commas."""
-    return sum(int(text.replace(",", "")) for text in texts)
-
-
-def status(service, key):
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{service.port}/api/v1/contacts", headers={"X-API-Key": key}
-    )
-    try:
-        with urllib.request.urlopen(request) as response:
-            return response.status
-    except urllib.error.HTTPError as error:
-        return error.code
+from steps import leave, make_key, sign_in, status, total
 
 
 def test_first_minute_ends_with_a_key_that_answers_200(service, open_page, has_script):
@@ -257,7 +206,7 @@ def test_unfinished_bucket_is_drawn_open(service, open_page):
     assert page.locator("#numbers tbody tr").first.locator("small").text_content() == "not complete"
 
 
-def test_use_is_in_the_picture_within_15_seconds(service, open_page):
+def test_use_appears_in_the_picture_without_a_reload(service, open_page):
     page = open_page()
     sign_in(page, service)
     secret = make_key(page, service, "billing")
@@ -265,8 +214,10 @@ def test_use_is_in_the_picture_within_15_seconds(service, open_page):
     page.click("summary")
     assert page.locator("text=No request in this time").is_visible()
     assert [status(service, secret) for _ in range(7)] == [200] * 7
+    # The service reads counts every 10 seconds, and the page refreshes every 5. The rest is for a
+    # machine that is busy.
     expect(page.locator("svg.large")).to_have_attribute(
-        "aria-label", "7 requests admitted, 0 denied", timeout=15_000
+        "aria-label", "7 requests admitted, 0 denied", timeout=30_000
     )
     assert page.locator("#numbers").get_attribute("open") is not None
     page.goto(service.url + "/keys")
@@ -295,7 +246,8 @@ def test_keys_are_found_and_opened_by_keyboard_alone(service, open_page):
     page.keyboard.type("%_s")
     expect(page.locator("tbody tr")).to_have_count(1)
     assert page.url.endswith("search=%25_s&env=&state=&plan=")
-    for _ in range(12):
+    # The other filters, the keys to look at and the orders are before the keys.
+    for _ in range(20):
         if focused() == "100%_sure":
             break
         page.keyboard.press("Tab")
@@ -319,62 +271,6 @@ def test_old_session_continues_after_a_proof(service, open_page, has_script):
     page.click("text=Confirm and continue")
     assert page.input_value("#secret").startswith("kt_test_")
     assert page.locator("h1").inner_text() == "Key kept name"
-
-
-def screens(service, page):
-    """Returns the address of each screen, with some keys to see."""
-    make_key(page, service, "billing service", "live")
-    at = leave(page)
-    service.use("billing service", {0: (60, 3), 70: (40, 20), 500: (90, 0), 2000: (400, 50)})
-    make_key(page, service, "never ends", lifetime="never")
-    leave(page)
-    page.goto(service.url + "/keys/team")
-    page.fill("#user", "ann@example.com")
-    page.click("text=Make the invitation")
-    key_id = at[-11:]
-    return {
-        "keys": "/keys",
-        "key": f"/keys/k/{key_id}",
-        "new": "/keys/new",
-        "rotate": f"/keys/k/{key_id}/rotate",
-        "change": f"/keys/k/{key_id}/edit",
-        "revoke": f"/keys/k/{key_id}/revoke",
-        "revoke-several": f"/keys/bulk?id={key_id}",
-        "team": "/keys/team",
-        "remove": "/keys/team/remove?user=1",
-        "log": "/keys/log",
-        "me": "/keys/me",
-        "teams": "/keys/teams",
-        "none": "/keys?search=nothing",
-        "missing": "/keys/nothing",
-        "in": "/keys/in",
-    }
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
-def test_screens_have_no_barrier(service, open_page, scheme, width):
-    page = open_page(color_scheme=scheme, viewport={"width": width, "height": 900})
-    sign_in(page, service)
-    pictures = os.environ.get("KEYTALLY_TEST_PICTURES")
-    for name, path in screens(service, page).items():
-        page.goto(service.url + path)
-        found = Axe().run(page, options={"runOnly": {"type": "tag", "values": WCAG}})
-        violations = found.response["violations"]
-        assert violations == [], f"{name}: {violations}"
-        beyond = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-        assert beyond <= 0, f"{name} is wider than the window by {beyond} pixels"
-        if pictures:
-            page.screenshot(path=f"{pictures}/{name}-{scheme}-{width}.png", full_page=True)
-
-
-def test_page_of_a_secret_has_no_barrier(service, open_page):
-    page = open_page()
-    page.on("dialog", lambda dialog: dialog.accept())
-    sign_in(page, service)
-    make_key(page, service, "billing")
-    found = Axe().run(page, options={"runOnly": {"type": "tag", "values": WCAG}})
-    assert found.response["violations"] == []
 
 
 def test_first_load_is_small_and_strict(service, open_page):

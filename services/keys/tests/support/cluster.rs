@@ -71,7 +71,8 @@ impl Cluster {
         format!("postgres://keytally@localhost/{database}?host={}", self.folder.path().display())
     }
 
-    /// Makes a database anew, empty or as a copy of one that has no connections. Returns its URL.
+    /// Makes a database, empty or as a copy of one that has no connections, and removes one of the
+    /// same name before. Returns its URL.
     pub(crate) async fn database(&self, name: &str, copied: Option<&str>) -> String {
         sqlx::any::install_default_drivers();
         let mut connection = sqlx::AnyConnection::connect(&self.url("postgres")).await.unwrap();

@@ -26,15 +26,20 @@ pub(crate) enum Route {
     Contacts,
     /// `/api/v1/limits`
     Limits,
+    /// `/keys/api/v1`, the API of the list of keys.
+    #[cfg(feature = "keys")]
+    Keys,
 }
 
 impl Route {
     /// Returns the name in the log.
-    const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Auth => "auth",
             Self::Contacts => "contacts",
             Self::Limits => "limits",
+            #[cfg(feature = "keys")]
+            Self::Keys => "keys",
         }
     }
 }
@@ -136,12 +141,12 @@ impl Service {
     ///
     /// At `/auth` the peer is a proxy, and all its clients would share one count. There, only an
     /// address that a trusted proxy forwards counts.
-    fn client(&self, route: Route, request: &Request) -> Option<IpAddr> {
+    pub(crate) fn client(&self, route: Route, request: &Request) -> Option<IpAddr> {
         let peer = *request.extensions().get::<Peer>()?;
         let proxies = &self.settings.proxies;
         match route {
             Route::Auth => proxies.forwarded(peer, request.headers()),
-            Route::Contacts | Route::Limits => proxies.client(peer, request.headers()),
+            _ => proxies.client(peer, request.headers()),
         }
     }
 

@@ -22,6 +22,7 @@ pub(crate) struct Metrics {
     verdicts: IntCounterVec,
     shadow: IntCounterVec,
     guesses: IntCounterVec,
+    token_refusals: IntCounterVec,
     preflights: IntCounter,
     settlements: IntCounterVec,
     crossed: IntCounterVec,
@@ -140,6 +141,10 @@ impl Metrics {
             "keytally_guesses_total",
             "Invalid keys beyond the limit of their client network: refused with 429, or admitted by shadow mode.",
         );
+        let token_refusals = Opts::new(
+            "keytally_token_refusals_total",
+            "Requests to the API of the list of keys whose token was not admitted, by outcome and reason.",
+        );
         let closed = Opts::new(
             "keytally_connections_closed_total",
             "Connections that the service closed: over the limit of their address, all slots in use, or no progress in time.",
@@ -177,6 +182,7 @@ impl Metrics {
             verdicts: IntCounterVec::new(verdicts, &LABELS)?,
             shadow: IntCounterVec::new(shadow, &LABELS)?,
             guesses: IntCounterVec::new(guesses, &["action"])?,
+            token_refusals: IntCounterVec::new(token_refusals, &LABELS)?,
             preflights: IntCounter::new(
                 "keytally_preflights_total",
                 "CORS preflights that were admitted at /auth without a key.",
@@ -246,6 +252,7 @@ impl Metrics {
             metrics.verdicts.with_label_values(&labels(outcome, reason));
             if outcome != Outcome::Admitted {
                 metrics.shadow.with_label_values(&labels(outcome, reason));
+                metrics.token_refusals.with_label_values(&labels(outcome, reason));
             }
         }
         for shadow in [false, true] {
@@ -261,6 +268,7 @@ impl Metrics {
         registry.register(Box::new(metrics.verdicts.clone()))?;
         registry.register(Box::new(metrics.shadow.clone()))?;
         registry.register(Box::new(metrics.guesses.clone()))?;
+        registry.register(Box::new(metrics.token_refusals.clone()))?;
         registry.register(Box::new(metrics.preflights.clone()))?;
         registry.register(Box::new(metrics.settlements.clone()))?;
         registry.register(Box::new(metrics.crossed.clone()))?;
@@ -303,6 +311,12 @@ impl Metrics {
     /// Counts a request that only shadow mode admitted.
     pub(crate) fn count_shadow(&self, verdict: &Verdict) {
         self.shadow.with_label_values(&labels(verdict.outcome(), verdict.reason())).inc();
+    }
+
+    /// Counts a token that the API of the list of keys refused.
+    #[cfg(feature = "keys")]
+    pub(crate) fn count_token(&self, verdict: &Verdict) {
+        self.token_refusals.with_label_values(&labels(verdict.outcome(), verdict.reason())).inc();
     }
 
     /// Counts an invalid key beyond the limit of invalid keys.

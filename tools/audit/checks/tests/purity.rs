@@ -1,10 +1,14 @@
 //! Core depends on named crates only, and none of them has its feature `std` or `alloc`. The Python
-//! module depends on no crate that only services need.
+//! module depends on no crate that only services need, and the layers for tower on none of the list
+//! of keys. The program needs no library of the system.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+extern crate alloc;
 
 #[expect(dead_code, reason = "each test uses a part of this module")]
 mod support;
 
+use alloc::collections::BTreeSet;
 use std::process::Command;
 
 /// The crates that core may depend on: direct dependencies, then indirect ones.
@@ -53,16 +57,47 @@ fn python_module_depends_on_no_service() {
 fn service_crates(tree: &str) -> Vec<&str> {
     let names = tree.lines().filter_map(|line| line.split(' ').next());
     let is_of_services = |name: &&str| {
-        ["keytally-server", "keytally-keys", "axum", "hyper", "tokio"].contains(name)
-            || ["sqlx", "libsqlite3"].iter().any(|begin| name.starts_with(begin))
+        ["keytally-server", "keytally-keys", "keytally-fleet-plan", "axum", "hyper", "tokio"]
+            .contains(name)
+            || ["sqlx", "libsqlite3", "webauthn"].iter().any(|begin| name.starts_with(begin))
     };
     names.filter(is_of_services).collect()
 }
 
 #[test]
 fn crate_of_a_service_is_found() {
-    let tree = "keytally v0.1.0\nsqlx-core v0.9.0\nlibsqlite3-sys v0.37.0\ntokio v1.0.0 (*)\n";
-    assert_eq!(service_crates(tree), ["sqlx-core", "libsqlite3-sys", "tokio"]);
+    let tree = "keytally v0.1.0\nsqlx-core v0.9.0\nlibsqlite3-sys v0.37.0\ntokio v1.0.0 (*)\n\
+                webauthn-rs v0.6.2\n";
+    assert_eq!(service_crates(tree), ["sqlx-core", "libsqlite3-sys", "tokio", "webauthn-rs"]);
+}
+
+/// Returns the names of the crates that a package of the services is built from.
+fn crates_of_services(package: &str) -> Vec<String> {
+    let mut tree = Command::new(env!("CARGO"));
+    let manifest = support::root().join("services/Cargo.toml");
+    tree.args(["tree", "--quiet", "--manifest-path"]).arg(manifest);
+    tree.args(["--package", package, "--edges", "normal,build", "--prefix", "none"]);
+    let tree = support::run(tree.args(["--format", "{p}"]));
+    tree.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn tower_layers_have_no_list_of_keys() {
+    let crates = crates_of_services("keytally-tower");
+    assert!(crates.contains(&"keytally-core".to_owned()));
+    let begins = ["sqlx", "webauthn", "askama"];
+    let found = crates.iter().find(|name| begins.iter().any(|begin| name.starts_with(begin)));
+    assert_eq!(found, None);
+}
+
+#[test]
+fn program_is_built_with_one_library_in_c() {
+    let crates = crates_of_services("keytally-server");
+    assert!(crates.contains(&"webauthn-rs".to_owned()));
+    // The crate of the numbers of Linux's system calls has no C.
+    let is_binding = |name: &&str| name.ends_with("-sys") && *name != "linux-raw-sys";
+    let bindings: BTreeSet<_> = crates.iter().map(|name| &**name).filter(is_binding).collect();
+    assert_eq!(bindings, BTreeSet::from(["libsqlite3-sys"]));
 }
 
 /// Returns the faults of the crates in the lines `NAME VERSION …|FEATURES` of `cargo tree`.

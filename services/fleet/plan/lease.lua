@@ -1,0 +1,86 @@
+-- Applies one lease request of a machine, atomically, to all windows of one tally.
+--
+-- KEYS: a hash for each window.
+-- ARGV: the prefix of channels, the machine's name, the request's number, for how many milliseconds
+-- units are withheld after a loss, the most machines to recall from; then for each window: limit,
+-- hold, want, first millisecond, first millisecond after it.
+-- Reply: the store's time in milliseconds; then for each window: held, left, machines.
+--
+-- Fields of a hash:
+--   t          the sum of all holdings
+--   n          the number of machines
+--   x          units that a reset added to the limit
+--   w          until when units are withheld
+--   <machine>  the number of its last request * 2^32 + its holding
+--
+-- A machine's holding falls only by its own newer request, so no repeated or late request frees
+-- units that may have been spent. src/holding.rs has the machine's side of the protocol.
+local prefix, machine, number = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local withhold_ms, most_recalls = tonumber(ARGV[4]), tonumber(ARGV[5])
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local reply = {now}
+
+-- Requests the idle units of the machines with the largest holdings, except this one.
+local function recall(key)
+  local fields, others = redis.call('HGETALL', key), {}
+  for i = 1, #fields, 2 do
+    local name, holding = fields[i], tonumber(fields[i + 1]) % 4294967296
+    if #name > 1 and name ~= machine and holding > 1 then
+      others[#others + 1] = {name, holding}
+    end
+  end
+  table.sort(others, function(a, b) return a[2] > b[2] or (a[2] == b[2] and a[1] < b[1]) end)
+  for i = 1, math.min(#others, most_recalls) do
+    redis.call('PUBLISH', prefix .. ':recall:' .. others[i][1], key)
+  end
+end
+
+for i, key in ipairs(KEYS) do
+  local at = 1 + 5 * i
+  local limit, hold, want = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+  local begins, ends = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
+  local held, left, machines = hold, 0, 0
+  if begins <= now and now < ends then
+    local hash = redis.call('HMGET', key, 't', 'n', 'x', 'w', machine)
+    local out, count = tonumber(hash[1] or 0), tonumber(hash[2] or 0)
+    local most, withheld = limit + tonumber(hash[3] or 0), tonumber(hash[4] or 0)
+    local last = tonumber(hash[5] or 0)
+    local had = last % 4294967296
+    local last_number = (last - had) / 4294967296
+    if not hash[5] or (number - last_number - 1) % 2097152 < 1048576 then
+      -- A newer number; numbers are counted round.
+      if hold > had then
+        -- The store lacks what it had confirmed, so it may lack that of others too.
+        if now >= withheld + withhold_ms then
+          withheld = now + withhold_ms
+          redis.call('HSET', key, 'w', withheld)
+        end
+        redis.call('PUBLISH', prefix .. ':again', key)
+      end
+      local before = most - out
+      local free = before + had - hold
+      local grant = 0
+      if now >= withheld then
+        grant = math.max(0, math.min(want - hold, free))
+      end
+      held, left = hold + grant, math.max(0, free - grant)
+      machines = hash[5] and count or count + 1
+      redis.call('HSET', key, 't', out - had + held, 'n', machines, machine, number * 4294967296 + held)
+      if not hash[1] then
+        redis.call('PEXPIREAT', key, ends + 10000)
+      end
+      local low = limit / 8
+      if grant > 0 and machines > 1 and (left == 0 or (before > low and left <= low)) then
+        recall(key)
+      end
+    elseif number == last_number then
+      -- The same request again.
+      held, left, machines = had, math.max(0, most - out), count
+    else
+      machines = -1
+    end
+  end
+  reply[3 * i - 1], reply[3 * i], reply[3 * i + 1] = held, left, machines
+end
+return reply

@@ -1,0 +1,320 @@
+//! The layout of the fleet file: a page of words about the machine, two levels of bits that name
+//! the tallies with a want of credits, and four words for each tally.
+//!
+//! ```text
+//! page (4,096 bytes) | summary: a bit for each word of the next part | a bit for each tally |
+//! tallies
+//! ```
+//!
+//! All words have 64 bits. The parts begin at multiples of a cache line. This module maps nothing;
+//! it says where everything is, and refuses a page that does not fit.
+
+use core::fmt;
+
+use keytally_core::sync::{AtomicU64, Ordering};
+
+/// Bytes of the page.
+pub const PAGE_LEN: usize = 4096;
+
+/// Bytes of a word.
+const WORD_LEN: usize = 8;
+
+/// Bytes of the words of a tally.
+pub const TALLY_LEN: usize = 4 * WORD_LEN;
+
+/// Parts begin at multiples of this.
+const LINE_LEN: usize = 64;
+
+/// The most tallies of a file.
+pub const MAX_FILE_TALLIES: u32 = 1 << 30;
+
+/// The first word of every fleet file: `ktfleet` and a line feed.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"ktfleet\n");
+
+/// The version of the layout.
+pub const VERSION: u32 = 1;
+
+/// Where the parts of a file are, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileLayout {
+    tallies: u32,
+}
+
+impl FileLayout {
+    /// The layout of a file for this many tallies; `None` for none, or more than
+    /// [`MAX_FILE_TALLIES`].
+    pub const fn new(tallies: u32) -> Option<Self> {
+        if tallies == 0 || tallies > MAX_FILE_TALLIES { None } else { Some(Self { tallies }) }
+    }
+
+    /// Returns the number of tallies.
+    pub const fn tallies(self) -> u32 {
+        self.tallies
+    }
+
+    /// Returns the number of words with a bit for each tally.
+    pub const fn bit_words(self) -> usize {
+        (self.tallies as usize).div_ceil(64)
+    }
+
+    /// Returns the number of words of the summary.
+    pub const fn summary_words(self) -> usize {
+        self.bit_words().div_ceil(64)
+    }
+
+    /// Returns the position of the summary.
+    pub const fn summary_at(self) -> usize {
+        PAGE_LEN
+    }
+
+    /// Returns the position of the bits.
+    pub const fn bits_at(self) -> usize {
+        (self.summary_at() + self.summary_words() * WORD_LEN).next_multiple_of(LINE_LEN)
+    }
+
+    /// Returns the position of the words of a tally; `None` if there is no such tally.
+    pub const fn tally_at(self, tally: u32) -> Option<usize> {
+        if tally >= self.tallies {
+            return None;
+        }
+        Some(self.tallies_at() + tally as usize * TALLY_LEN)
+    }
+
+    const fn tallies_at(self) -> usize {
+        (self.bits_at() + self.bit_words() * WORD_LEN).next_multiple_of(LINE_LEN)
+    }
+
+    /// Returns the length of the file.
+    pub const fn len(self) -> usize {
+        (self.tallies_at() + self.tallies as usize * TALLY_LEN).next_multiple_of(PAGE_LEN)
+    }
+
+    /// Returns whether the file has no bytes. No file is empty.
+    pub const fn is_empty(self) -> bool {
+        false
+    }
+}
+
+/// The words of the page, by their index in it. Each has a cache line of its own if processes write
+/// it often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageWord {
+    /// [`MAGIC`].
+    Magic = 0,
+    /// The version (32 bits) and the number of tallies (32).
+    Geometry = 1,
+    /// The fingerprint of the gate's file.
+    Gate = 2,
+    /// The first half of the identity of the boot.
+    BootHigh = 3,
+    /// The second half.
+    BootLow = 4,
+    /// The inode of the file itself.
+    Inode = 5,
+    /// The machine's name in the store.
+    Name = 6,
+    /// The store that the agent was last connected to: a hash of its run id and replication id.
+    Store = 7,
+    /// How many milliseconds the store's clock is ahead, signed.
+    Offset = 8,
+    /// The state (8 bits), the mode on loss of the store (8) and the number of machines (32).
+    State = 9,
+    /// When the agent last looked, in milliseconds of the fleet's time.
+    Heartbeat = 16,
+    /// What the agent sleeps on.
+    Doorbell = 24,
+    /// Whether the agent sleeps.
+    Sleeper = 25,
+    /// What requests that wait for credits sleep on.
+    Grants = 32,
+}
+
+/// What identifies a file: it is void if any of this differs from what the process sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The number of tallies.
+    pub tallies: u32,
+    /// The fingerprint of the gate's file.
+    pub gate: u64,
+    /// The identity of the boot.
+    pub boot: u128,
+    /// The inode of the file.
+    pub inode: u64,
+}
+
+/// Why a page is not that of the expected file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageError {
+    /// The file does not begin with [`MAGIC`].
+    NotAFleet,
+    /// The file has another version of the layout.
+    Version(u32),
+    /// The file has another number of tallies.
+    Tallies {
+        /// The number in the file.
+        found: u32,
+        /// The number that the gate has.
+        expected: u32,
+    },
+    /// The file belongs to another gate.
+    OtherGate,
+    /// The file was written before this boot, or is a copy. Its credits are void.
+    Stale,
+}
+
+impl fmt::Display for PageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAFleet => f.write_str("the file is not a fleet file: create one with `keytally agent`"),
+            Self::Version(found) => {
+                write!(f, "the fleet file has version {found} of the layout, and this program has {VERSION}")
+            }
+            Self::Tallies { found, expected } => {
+                write!(f, "the fleet file has {found} tallies, and the gate has {expected}")
+            }
+            Self::OtherGate => f.write_str("the fleet file belongs to another gate"),
+            Self::Stale => f.write_str("the fleet file was written before this boot, or was copied, so its credits are void"),
+        }
+    }
+}
+
+impl core::error::Error for PageError {}
+
+impl Identity {
+    /// Returns the words of a new page that say what the file is. [`PageWord::Magic`] must be
+    /// stored last.
+    pub const fn words(&self) -> [(PageWord, u64); 6] {
+        [
+            (PageWord::Geometry, (VERSION as u64) << 32 | self.tallies as u64),
+            (PageWord::Gate, self.gate),
+            (PageWord::BootHigh, halves(self.boot).0),
+            (PageWord::BootLow, halves(self.boot).1),
+            (PageWord::Inode, self.inode),
+            (PageWord::Magic, MAGIC),
+        ]
+    }
+
+    /// Compares a page with what is expected. `load` returns a word of the page.
+    ///
+    /// # Errors
+    /// [`PageError`], the first that applies.
+    pub fn verify(&self, load: impl Fn(PageWord) -> u64) -> Result<(), PageError> {
+        if load(PageWord::Magic) != MAGIC {
+            return Err(PageError::NotAFleet);
+        }
+        let geometry = load(PageWord::Geometry);
+        let (version, found) = halves_of(geometry);
+        if version != VERSION {
+            return Err(PageError::Version(version));
+        }
+        if found != self.tallies {
+            return Err(PageError::Tallies { found, expected: self.tallies });
+        }
+        if load(PageWord::Gate) != self.gate {
+            return Err(PageError::OtherGate);
+        }
+        let boot = (load(PageWord::BootHigh), load(PageWord::BootLow));
+        if boot != halves(self.boot) || load(PageWord::Inode) != self.inode {
+            return Err(PageError::Stale);
+        }
+        Ok(())
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "each half has 64 bits")]
+const fn halves(number: u128) -> (u64, u64) {
+    ((number >> 64) as u64, number as u64)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "each half has 32 bits")]
+const fn halves_of(word: u64) -> (u32, u32) {
+    ((word >> 32) as u32, word as u32)
+}
+
+/// The tallies that want credits, as two levels of bits. A request sets the bit of its tally, then
+/// that of the summary; the agent clears them in the other order. So no report is lost, also if a
+/// process is killed between the two, as the next request sets both again.
+#[derive(Clone, Copy, Debug)]
+pub struct WantedBits<'m> {
+    summary: &'m [AtomicU64],
+    bits: &'m [AtomicU64],
+}
+
+impl<'m> WantedBits<'m> {
+    /// The bits in these words, of which a [`FileLayout`] has the numbers.
+    pub const fn new(summary: &'m [AtomicU64], bits: &'m [AtomicU64]) -> Self {
+        Self { summary, bits }
+    }
+
+    /// Reports that a request waits for credits of a tally. What the caller wrote before is visible
+    /// to the agent that takes the report.
+    pub fn report(&self, tally: u32) {
+        let index = tally as usize / 64;
+        if let (Some(bits), Some(summary)) = (self.bits.get(index), self.summary.get(index / 64)) {
+            set(bits, tally % 64);
+            set(summary, u32::try_from(index % 64).unwrap_or(0));
+        }
+    }
+
+    /// Reports that a tally has few credits, unless it is reported already. Nothing waits for it,
+    /// so a report that the agent is just taking is enough.
+    pub fn hint(&self, tally: u32) {
+        let index = tally as usize / 64;
+        let is_set = |words: &[AtomicU64], at: usize| {
+            let word = words.get(at / 64).map_or(0, |word| word.load(Ordering::Acquire));
+            word >> (at % 64) & 1 == 1
+        };
+        if !(is_set(self.bits, tally as usize) && is_set(self.summary, index)) {
+            self.report(tally);
+        }
+    }
+
+    /// Takes all reports, and calls `found` with each tally.
+    pub fn take(&self, mut found: impl FnMut(u32)) {
+        for (summary_index, summary) in self.summary.iter().enumerate() {
+            let mut words = clear(summary);
+            while let Some(index) = lowest(&mut words) {
+                let index = summary_index * 64 + index as usize;
+                let mut tallies = self.bits.get(index).map_or(0, clear);
+                while let Some(bit) = lowest(&mut tallies) {
+                    found(u32::try_from(index * 64).unwrap_or(u32::MAX).saturating_add(bit));
+                }
+            }
+        }
+    }
+
+    /// Returns whether nothing is reported.
+    pub fn is_empty(&self) -> bool {
+        self.summary.iter().all(|word| word.load(Ordering::Acquire) == 0)
+    }
+}
+
+/// Sets a bit of a word, by an exchange even if it is set, so that the caller's writes are visible
+/// to a thread that clears it.
+fn set(word: &AtomicU64, bit: u32) {
+    let mut present = word.load(Ordering::Acquire);
+    while let Err(other) =
+        word.compare_exchange(present, present | 1 << bit, Ordering::AcqRel, Ordering::Acquire)
+    {
+        present = other;
+    }
+}
+
+/// Clears a word, and returns what it was.
+fn clear(word: &AtomicU64) -> u64 {
+    let mut present = word.load(Ordering::Acquire);
+    while present != 0 {
+        match word.compare_exchange(present, 0, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => break,
+            Err(other) => present = other,
+        }
+    }
+    present
+}
+
+/// Removes the lowest bit of a word, and returns its position.
+fn lowest(word: &mut u64) -> Option<u32> {
+    let bit = word.trailing_zeros();
+    *word &= word.wrapping_sub(1);
+    (bit < 64).then_some(bit)
+}

@@ -1,0 +1,25 @@
+//! Compares the bounds of fleets in LIMITS.md with the constants of the crate.
+
+use keytally_fleet_plan::layout::MAX_FILE_TALLIES;
+use keytally_fleet_plan::lease::{
+    COMMON_LEASE, GIVE_UP_MS, IDLE_MS, LONGEST_SETTLE_MS, SMALL_IDLE_MS,
+};
+use keytally_fleet_plan::request::MOST_RECALLS;
+
+#[test]
+fn bounds_of_fleets_on_the_page_equal_the_constants() {
+    let page = include_str!("../../../../LIMITS.md");
+    assert_eq!(LONGEST_SETTLE_MS, 1000, "the page says each second");
+    let (idle_s, small_idle_s) = (IDLE_MS / 1000, SMALL_IDLE_MS / 1000);
+    for row in [
+        format!("| a lease request of a fleet | {GIVE_UP_MS} ms without a reply; one open"),
+        format!(
+            "| idle units of a machine in a fleet | {idle_s} s, or {small_idle_s} s if its share of \
+             the limit is below {COMMON_LEASE}; at most a quarter of the window |"
+        ),
+        format!("| machines that one lease request recalls units from | {MOST_RECALLS}, those"),
+        format!("| tallies of a fleet file | {MAX_FILE_TALLIES} |"),
+    ] {
+        assert!(page.contains(&row), "LIMITS.md lacks: {row}");
+    }
+}

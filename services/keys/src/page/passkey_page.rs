@@ -1,0 +1,119 @@
+//! Passkeys: signing in with one, adding one, and removing one.
+
+use askama::Template;
+use axum::extract::{FromRequest as _, Request, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse as _, Redirect, Response};
+
+use super::entrance::{refused, welcome};
+use super::fields::Fields;
+use super::frame::{Frame, show};
+use super::passkeys::{FIELD, not_accepted};
+use super::refusal::{Refusal, Stop, sentence};
+use super::state::Page;
+use super::visit::{Visit, origin, token};
+use crate::error::Error;
+use crate::text;
+
+/// Returns the refusal of an address without passkeys.
+fn no_party(reason: &'static str) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, reason).with_advice("Use a link.")
+}
+
+/// Begins a sign-in, for a script.
+pub(super) async fn begin(State(page): State<Page>, request: Request) -> Result<Response, Refusal> {
+    let (parts, _) = request.into_parts();
+    let address = origin(&parts).address;
+    let party = page.party().map_err(no_party)?;
+    if let Some(seconds) = page.waits_s(address.as_deref()) {
+        return Err(Refusal::too_many(seconds));
+    }
+    page.begins(address.as_deref()).map_err(|seconds| {
+        Refusal::wait("Too many sign-ins were begun from your address.", seconds)
+    })?;
+    let request = page.list().begin_sign_in(party, page.now()).await?;
+    Ok(([(CONTENT_TYPE, "application/json")], request).into_response())
+}
+
+/// Begins a session by the answer of a passkey.
+pub(super) async fn sign_in(State(page): State<Page>, request: Request) -> Result<Response, Stop> {
+    let (parts, body) = request.into_parts();
+    let (origin, old) = (origin(&parts), token(&page, &parts.headers));
+    let fields = Fields::from_request(Request::from_parts(parts, body), &()).await?;
+    let party = page.party().map_err(no_party)?;
+    let address = origin.address.clone();
+    if let Some(seconds) = page.waits_s(address.as_deref()) {
+        return Err(Refusal::too_many(seconds).into());
+    }
+    let now = page.now();
+    match page.list().sign_in_with_passkey(party, fields.get(FIELD), origin, now).await {
+        Ok(token) => Ok(welcome(&page, &token, old, address, now).await?),
+        Err(Error::Invalid { reason, .. }) => {
+            page.count_failure(address.as_deref());
+            Ok(refused(&page, not_accepted(&reason))?)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The page on which the browser makes a passkey.
+#[derive(Template)]
+#[template(path = "passkey_new.html")]
+struct Screen<'a> {
+    frame: Frame,
+    name: &'a str,
+    team: &'a str,
+    request: String,
+}
+
+/// Shows the page on which the browser makes a passkey.
+pub(super) async fn form(mut visit: Visit, fields: Fields) -> Result<Response, Stop> {
+    let party = visit.page.party().map_err(no_party)?;
+    let name = text::name("name", fields.get("name")).map_err(wrong_name)?;
+    visit.prove(&fields).await?;
+    let request = visit.page.list().begin_passkey(party, visit.session.clone(), visit.now).await?;
+    let frame = Frame::new(&visit, "me", "Add a passkey");
+    Ok(show(&Screen { frame, name: &name, team: &visit.session.team, request })?)
+}
+
+/// Returns the refusal of a name.
+fn wrong_name(error: Error) -> Refusal {
+    match error {
+        Error::Invalid { reason, .. } => {
+            let sentence = format!("The name cannot be used: {}", sentence(&reason));
+            Refusal::new(StatusCode::BAD_REQUEST, sentence)
+        }
+        error => error.into(),
+    }
+}
+
+/// Adds the passkey that the browser made.
+pub(super) async fn add(mut visit: Visit, fields: Fields) -> Result<Response, Stop> {
+    let party = visit.page.party().map_err(no_party)?;
+    let name = text::name("name", fields.get("name")).map_err(wrong_name)?;
+    visit.prove(&fields).await?;
+    let (session, actor) = (visit.session.clone(), visit.caller().actor);
+    let list = visit.page.list();
+    match list.add_passkey(party, session, &name, fields.get("made"), actor, visit.now).await {
+        Ok(()) => Ok(Redirect::to(&visit.at("/me?done=added")).into_response()),
+        Err(Error::Invalid { reason, .. }) => {
+            let refusal = Refusal::new(StatusCode::BAD_REQUEST, not_accepted(&reason));
+            Err(refusal.with_advice("Nothing was changed. Add it again on the page Me.").into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes a passkey.
+pub(super) async fn remove(mut visit: Visit, fields: Fields) -> Result<Response, Stop> {
+    visit.prove(&fields).await?;
+    let (id, actor) = (fields.get("id").to_owned(), visit.caller().actor);
+    match visit.page.list().remove_passkey(&visit.session, id, actor, visit.now).await {
+        Ok(()) => Ok(Redirect::to(&visit.at("/me?done=removed")).into_response()),
+        Err(Error::NotFound { .. }) => {
+            Err(Refusal::missing("You have no such passkey; it was removed already.").into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
