@@ -47,7 +47,7 @@ use crate::verdict::{Holder, Verdict};
 
 mod reservation;
 
-pub use self::reservation::{Refusal, Reserve};
+pub use self::reservation::{NotReserving, Refusal, Reserve};
 
 /// The most parts of a compound charge, and the most tallies that all its parts charge together.
 pub const MAX_PARTS: usize = 8;
@@ -216,12 +216,19 @@ impl TallyVerdict {
         self.tally.into()
     }
 
-    /// Makes the verdict show the counts of another word of the same time, such as those of all
-    /// machines. The charge and the reached warnings stay those of the tally.
+    /// Makes the verdict show the counts of another word of the same time, such as those of units
+    /// that several machines share. The verdict is then [leased](Verdict::is_leased). The charge
+    /// and the reached warnings stay those of the tally.
     pub fn show(&mut self, layout: &Layout, word: u64) {
         let crossed = self.crossed();
         self.report(crossed);
         self.verdict.show(layout, word);
+    }
+
+    /// Notes that nothing was reserved for the tally, so that a refund of its charge releases
+    /// nothing.
+    pub fn mark_unreserved(&mut self) {
+        self.verdict.mark_unreserved();
     }
 
     /// Returns each warning of this tally that the charge reached: the window's index and the
@@ -418,8 +425,8 @@ fn charge_all<C: Clock, P: Steps<C> + ?Sized>(
     } else {
         charging.withdraw(0);
     }
-    if charges && parts.iter().any(|part| part.has_extras()) {
-        charging.reserve_and_count(parts, clock);
+    if parts.iter().any(|part| part.has_extras()) {
+        charging.reserve_and_count(parts, charges, clock);
     }
     Ok(())
 }
@@ -458,15 +465,41 @@ impl Charging<'_, '_> {
         }
     }
 
-    /// Reserves what the parts need, and then counts what the charge came to.
+    /// Reserves what the parts need, and then counts what the charge came to. If nothing was
+    /// charged, only shows whether it could be reserved.
     #[cold]
     #[inline(never)]
-    fn reserve_and_count<C: Clock, P: Steps<C> + ?Sized>(&mut self, parts: &[&P], clock: C) {
-        if self.compound.is_admitted() {
-            self.reserve(parts, clock);
+    fn reserve_and_count<C: Clock, P: Steps<C> + ?Sized>(
+        &mut self,
+        parts: &[&P],
+        charges: bool,
+        clock: C,
+    ) {
+        match self.compound.is_admitted() {
+            true if charges => self.reserve(parts, clock),
+            true => self.peek_reservations(parts),
+            false => {}
+        }
+        if !charges {
+            return;
         }
         for (number, part) in parts.iter().enumerate() {
             part.count(number, self.compound);
+        }
+    }
+
+    /// Shows what each part could reserve.
+    fn peek_reservations<C: Clock, P: Steps<C> + ?Sized>(&mut self, parts: &[&P]) {
+        for (number, part) in parts.iter().enumerate() {
+            let Some(reservation) = part.reservation() else { continue };
+            let its = self.compound.tallies_of(number);
+            let first = its.start;
+            let refused = reservation.peek(&mut self.compound.tallies[its]);
+            if let Some(Refusal { index, verdict }) = refused
+                && let Some(refused) = self.compound.tallies.get_mut(first + index)
+            {
+                refused.verdict = verdict;
+            }
         }
     }
 
@@ -635,6 +668,9 @@ impl Compound {
             if let Some(its) = tally.verdict.charge() {
                 // There is room for every tally of a gate.
                 let _ = charge.push(tally.tally | its.tally(), tally.unit, its.first());
+                if its.is_unreserved() {
+                    charge.set_unreserved();
+                }
             }
         }
         (charge != Charge::EMPTY).then_some(charge)

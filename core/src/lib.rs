@@ -159,15 +159,16 @@ pub use {
     cache_line::{CACHE_LINE_LEN, CacheLine},
     charge::{Charge, TallyCharge},
     compound::{
-        Compound, MAX_PARTS, Part, PartsError, Refusal, Reserve, TallyVerdict, check_all, peek_all,
+        Compound, MAX_PARTS, NotReserving, Part, PartsError, Refusal, Reserve, TallyVerdict,
+        check_all, peek_all,
     },
     features::Feature,
     gate::{
         AccountInfo, AdminError, Administrator, Counted, Entropy, Extras, Flaw, FlawKind, Gate,
         GateConfig, GatePart, IMPORT_GROUP, IMPORTED_KEY_LEN, KeyInfo, KeyRecord, MAX_ENVS,
         MAX_KEYS, MAX_PLAN_NAME_LEN, MAX_PLANS, MAX_SCOPE_NAME_LEN, MAX_SCOPES,
-        MAX_SUCCESSOR_NAME_LEN, Migration, NewKey, NotCarried, Plan, RequestError, Settled,
-        Settlement, StoredSecret, Successor, TallyState,
+        MAX_SUCCESSOR_NAME_LEN, Migration, Needs, NewKey, NotCarried, NumberedTally, Plan,
+        RequestError, Settled, Settlement, StoredSecret, Successor, TallyOwner, TallyState,
     },
     header::{
         AttachError, BEGINNING_LEN, CreateError, FORMAT_VERSION, TableKind, is_table_beginning,
@@ -186,7 +187,7 @@ pub use {
         OnFull, ParseOnFullError, SetPolicyError, Subject, SubjectInfo,
     },
     mac::{MAX_PEPPERS, MIN_PEPPER_LEN, Mac, Pepper, PepperTooShort, Peppers, PeppersError, Tag},
-    outcome::{Outcome, Reason},
+    outcome::{Outcome, Reason, Unavailability},
     policy::{MAX_POLICY_LEN, ParsePolicyError, ParsePolicyErrorKind, Policy},
     prefixes::{AddressPolicy, MAX_PREFIXES},
     quota::{Algorithm, Limits, MAX_QUOTAS, Quota},

@@ -5,8 +5,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Mutex;
 
 use keytally_core::{
-    CacheLine, Extras, Gate, Key, Outcome, Policy, Refusal, Reserve, TallyVerdict, Verdict,
-    check_all,
+    CacheLine, Charge, Extras, Gate, Key, KeyId, NotReserving, Outcome, Policy, Refusal, Reserve,
+    TallyCharge, TallyOwner, TallyVerdict, Timestamp, Unavailability, Verdict, check_all,
 };
 
 #[expect(dead_code, reason = "each test uses a part of this module")]
@@ -54,6 +54,23 @@ impl Reserve for Units {
 
     fn release(&self, tallies: &[TallyVerdict]) {
         self.left.fetch_add(tallies.iter().map(cost).sum(), Ordering::Relaxed);
+    }
+
+    fn peek(&self, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
+        let lacks = |tally: &TallyVerdict| cost(tally) > self.left();
+        let index = tallies.iter().position(lacks)?;
+        Some(Refusal { index, verdict: denied(tallies[index].verdict()) })
+    }
+
+    fn refund(&self, _: KeyId, tally: usize, charge: TallyCharge) {
+        self.left.fetch_add(charge.cost, Ordering::Relaxed);
+        self.calls.lock().unwrap().push(vec![u32::try_from(tally).unwrap(), charge.cost]);
+    }
+
+    fn reserve_more(&self, _: KeyId, _: &[usize], most: u32, _: Timestamp) -> u32 {
+        let more = self.left().min(most);
+        self.left.fetch_sub(more, Ordering::Relaxed);
+        more
     }
 }
 
@@ -153,6 +170,16 @@ impl Reserve for Shown {
     }
 
     fn release(&self, _: &[TallyVerdict]) {}
+
+    fn peek(&self, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
+        self.reserve(tallies)
+    }
+
+    fn refund(&self, _: KeyId, _: usize, _: TallyCharge) {}
+
+    fn reserve_more(&self, _: KeyId, _: &[usize], most: u32, _: Timestamp) -> u32 {
+        most
+    }
 }
 
 #[test]
@@ -168,4 +195,103 @@ fn shown_counts_leave_the_charge_and_the_warnings() {
     assert_eq!(admitted.charge(0).unwrap().cost(), 3);
     let peeked = gate.part(bytes(&key), 1).peek(at(1));
     assert_eq!(peeked.decisive().remaining(), Some(7), "the tally has its own counts");
+}
+
+#[test]
+fn refund_and_settlement_change_what_is_reserved() {
+    let (gate, key) = gate("100/minute");
+    let units = Units::new(10);
+    let key_id = gate.list(at(0)).next().unwrap().key_id;
+    let gate = gate.with_extras(Some(Extras { usage: None, reservation: Some(&units) }));
+    let charge = || gate.check(bytes(&key), 4, at(1)).charge().unwrap();
+    let first = charge();
+    assert_eq!((units.left(), first.is_unreserved()), (6, false));
+    gate.refund(key_id, first, at(2)).unwrap();
+    assert_eq!(units.left(), 10);
+    // Below the estimate, and above it with and without enough.
+    let settled = |actual| gate.settle(key_id, charge(), actual, at(2)).unwrap().uncharged();
+    assert_eq!((settled(1), units.left()), (0, 9));
+    assert_eq!((settled(6), units.left()), (0, 3));
+    units.left.store(5, Ordering::Relaxed);
+    assert_eq!((settled(9), units.left()), (4, 0));
+    assert_eq!(gate.peek(bytes(&key), 0, at(2)).remaining(), Some(100 - 1 - 6 - 5));
+    // What the tally has no room for is released again.
+    units.left.store(200, Ordering::Relaxed);
+    assert_eq!((settled(150), units.left()), (62, 200 - 88));
+}
+
+#[test]
+fn charge_without_a_reservation_releases_nothing() {
+    let (gate, key) = gate("100/minute");
+    let units = Units::new(10);
+    let gate = gate.with_extras(Some(Extras { usage: None, reservation: Some(&units) }));
+    let key_id = gate.list(at(0)).next().unwrap().key_id;
+    let charged = gate.check(bytes(&key), 4, at(1)).charge().unwrap();
+    let charge = Charge::unreserved(charged.cost(), charged.at());
+    let stored = Charge::from_bytes(&charge.to_bytes()).unwrap();
+    assert!(stored.is_unreserved() && stored != charged);
+    gate.refund(key_id, stored, at(1)).unwrap();
+    assert_eq!(units.left(), 6);
+    assert_eq!(gate.settle(key_id, stored, 9, at(1)).unwrap().uncharged(), 0);
+    assert_eq!(units.left(), 6);
+}
+
+#[test]
+fn peek_shows_what_can_be_reserved_and_reserves_nothing() {
+    for sections in ["10/minute", "10/minute; team: 20/minute"] {
+        let (gate, key) = gate(sections);
+        let units = Units::new(3);
+        let gate = gate.with_extras(Some(Extras { usage: None, reservation: Some(&units) }));
+        let peek = |cost| gate.peek(bytes(&key), cost, at(1)).outcome();
+        assert_eq!(
+            [peek(3), peek(4), peek(11)],
+            [Outcome::Admitted, Outcome::Denied, Outcome::TooCostly]
+        );
+        assert_eq!(units.left(), 3);
+    }
+}
+
+#[test]
+fn gate_that_needs_reservations_says_so_to_every_process() {
+    let (gate, key) = gate("10/minute");
+    assert!(gate.needs().is_none());
+    let mut administrator = gate.administer().unwrap();
+    administrator.set_applied_sequence((1 << 48) - 1);
+    administrator.set_reserving(true);
+    drop(administrator);
+    assert!(gate.needs().reservation() && !gate.needs().is_none());
+    assert_eq!((gate.usage_generation(), gate.applied_sequence()), (0, (1 << 48) - 1));
+    let refusing = gate.with_extras(Some(Extras { usage: None, reservation: Some(&NotReserving) }));
+    let refused = refusing.check(bytes(&key), 1, at(1));
+    let why = Some(Unavailability::NotReserving);
+    assert_eq!((refused.outcome(), refused.unavailability()), (Outcome::Unavailable, why));
+    assert_eq!((refused.http_status(), refused.retry_after_s()), (503, Some(1)));
+    assert_eq!(refusing.peek(bytes(&key), 1, at(1)).unavailability(), why);
+    assert_eq!(refusing.check(Some(b"kt_live_wrong"), 1, at(1)).outcome(), Outcome::InvalidKey);
+    assert_eq!(gate.peek(bytes(&key), 1, at(1)).remaining(), Some(10), "nothing was charged");
+    gate.administer().unwrap().set_reserving(false);
+    assert!(gate.needs().is_none());
+}
+
+#[test]
+fn tallies_are_numbered_by_records_then_teams() {
+    let (gate, key) = gate("10/minute, 100/hour; team: 20/minute; group write: 9/minute");
+    let key_id = gate.list(at(0)).next().unwrap().key_id;
+    let numbers: Vec<_> = (0..4).map(|tally| gate.tally_number(key_id, tally)).collect();
+    let [Some(first), Some(team), Some(group), None] = numbers[..] else { panic!("{numbers:?}") };
+    assert_eq!((group, gate.numbered_tallies()), (first + 1, 16 * 2 + 4));
+    assert!(first % 2 == 0 && (32..36).contains(&team), "{first} {team}");
+    gate.part(bytes(&key), 3).with_group("write").unwrap().check(at(1));
+    let found = |number| gate.numbered_tally(number, at(1));
+    let used = |number| {
+        let tally = found(number).unwrap();
+        (tally.owner, tally.section.name().to_owned(), tally.quotas.get(0).unwrap().used())
+    };
+    assert_eq!(used(first), (TallyOwner::Key(key_id), "key".into(), 3));
+    assert_eq!(used(team), (TallyOwner::Account(42), "team".into(), 3));
+    assert_eq!(used(group), (TallyOwner::Key(key_id), "write".into(), 3));
+    assert_eq!(found(first).unwrap().layout.windows().len(), 2);
+    let others = (0..40).filter(|&number| ![first, team, group].contains(&number));
+    assert!(others.into_iter().all(|number| found(number).is_none()));
+    assert_eq!(gate.layouts().count(), 3);
 }

@@ -7,6 +7,10 @@
 use core::fmt;
 
 use super::TallyVerdict;
+use crate::charge::TallyCharge;
+use crate::key::KeyId;
+use crate::outcome::Unavailability;
+use crate::time::Timestamp;
 use crate::verdict::Verdict;
 
 /// Reserves what the requests of a gate need beside room in its tallies.
@@ -15,15 +19,30 @@ use crate::verdict::Verdict;
 /// room that they take.
 pub trait Reserve: fmt::Debug + Sync {
     /// Reserves the cost of every tally, or of none. The tallies are those that the request charged.
+    /// A verdict without a [charge](Verdict::charge) is one of a section without limits, which
+    /// needs nothing.
     ///
     /// It may [show](TallyVerdict::show) other counts than those of the tally, such as what is left
-    /// on all machines.
-    /// Returns why nothing was reserved, or `None` if all was.
+    /// on all machines. If it admits the request without a reservation, it
+    /// [marks](TallyVerdict::mark_unreserved) every verdict.
+    ///
+    /// Returns why nothing was reserved, or `None` if the request is admitted.
     fn reserve(&self, tallies: &mut [TallyVerdict]) -> Option<Refusal>;
 
     /// Gives back what [`reserve`](Self::reserve) reserved for these tallies, since the request was
     /// refused for another reason.
     fn release(&self, tallies: &[TallyVerdict]);
+
+    /// Shows what could be reserved for these tallies now, and reserves nothing. Nothing was
+    /// charged, and all tallies have room. Returns why a request would be refused.
+    fn peek(&self, tallies: &mut [TallyVerdict]) -> Option<Refusal>;
+
+    /// Returns units of a tally that were reserved, since a refund or a settlement gives them back.
+    fn refund(&self, key_id: KeyId, tally: usize, charge: TallyCharge);
+
+    /// Reserves at most `most` units more, the same number for each of these tallies of a key, for
+    /// a settlement above the estimate. It does not wait. Returns how many.
+    fn reserve_more(&self, key_id: KeyId, tallies: &[usize], most: u32, now: Timestamp) -> u32;
 }
 
 /// Why nothing was reserved.
@@ -31,6 +50,35 @@ pub trait Reserve: fmt::Debug + Sync {
 pub struct Refusal {
     /// The index of the tally that lacks something, among those of the call.
     pub index: usize,
-    /// The verdict on it, such as one of [`Verdict::decided`] with a denial.
+    /// The verdict on it, such as one of [`Verdict::denied_by`].
     pub verdict: Verdict,
+}
+
+/// Refuses every request of a gate that needs a reservation, for a process that makes none.
+#[derive(Clone, Copy, Debug)]
+pub struct NotReserving;
+
+impl NotReserving {
+    fn refuse(tallies: &[TallyVerdict]) -> Option<Refusal> {
+        let first = tallies.first()?.verdict();
+        Some(Refusal { index: 0, verdict: first.unavailable_since(Unavailability::NotReserving) })
+    }
+}
+
+impl Reserve for NotReserving {
+    fn reserve(&self, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
+        Self::refuse(tallies)
+    }
+
+    fn release(&self, _: &[TallyVerdict]) {}
+
+    fn peek(&self, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
+        Self::refuse(tallies)
+    }
+
+    fn refund(&self, _: KeyId, _: usize, _: TallyCharge) {}
+
+    fn reserve_more(&self, _: KeyId, _: &[usize], _: u32, _: Timestamp) -> u32 {
+        0
+    }
 }

@@ -8,7 +8,7 @@ use subtle::ConstantTimeEq as _;
 use super::administrator::Administrator;
 use super::part::GatePart;
 use super::settle::{Settled, Settlement};
-use super::table::{Gate, LIST_WORD, PEPPER_LINE, USAGE_MASK, USAGE_SHIFT};
+use super::table::{Gate, LIST_WORD, PEPPER_LINE, RESERVING_FLAG, USAGE_MASK, USAGE_SHIFT};
 use crate::bits::{high, low};
 use crate::cache_line::CacheLine;
 use crate::charge::Charge;
@@ -27,13 +27,19 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// 0 if they count none.
     #[inline]
     pub fn usage_generation(&self) -> u16 {
+        self.needs().usage_generation()
+    }
+
+    /// Returns what the requests of the gate need besides their charges.
+    #[inline]
+    pub fn needs(&self) -> Needs {
         let word = self.memory.as_ref()[PEPPER_LINE].load(LIST_WORD);
-        // The mask has 15 bits.
-        (low(word) >> USAGE_SHIFT & USAGE_MASK) as u16
+        // Only the lowest 15 bits remain.
+        Needs((low(word) >> USAGE_SHIFT & NEEDS_MASK) as u16)
     }
 
     /// Creates the counts of uses of this gate, all 0. Nothing is counted before
-    /// [`begin_usage`](Administrator::begin_usage). `generation` is 1 to 32767. Give another one
+    /// [`begin_usage`](Administrator::begin_usage). `generation` is 1 to 16383. Give another one
     /// than before, so that processes that have other counts open open these.
     ///
     /// # Errors
@@ -181,6 +187,39 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     }
 }
 
+/// The bits of the generation of the counts of uses and of [`RESERVING_FLAG`].
+const NEEDS_MASK: u32 = USAGE_MASK | low(RESERVING_FLAG >> USAGE_SHIFT);
+
+/// The bits of the generation.
+const GENERATION: u16 = 0x3FFF;
+
+const _: () = assert!(GENERATION as u32 == USAGE_MASK);
+
+/// What the requests of a gate need besides their charges: see [`Gate::needs`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Needs(u16);
+
+impl Needs {
+    /// Returns whether they need nothing: no uses are counted, and nothing is reserved.
+    #[inline]
+    pub const fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Returns the generation of the counts of uses; 0 if no uses are counted.
+    #[inline]
+    pub const fn usage_generation(self) -> u16 {
+        self.0 & GENERATION
+    }
+
+    /// Returns whether requests need a [reservation](crate::Reserve), in every process that uses
+    /// the gate.
+    #[inline]
+    pub const fn reservation(self) -> bool {
+        self.0 & !GENERATION != 0
+    }
+}
+
 /// What a gate does for each request besides charging it.
 #[derive(Clone, Copy, Debug)]
 pub struct Extras<'g> {
@@ -260,11 +299,30 @@ impl<'g, M: AsRef<[CacheLine]>> Counted<'g, M> {
         self.gate.part(api_key, cost).with_extras(self.extras)
     }
 
+    /// Returns the verdict that [`check`](Self::check) would return now: see [`Gate::peek`].
+    pub fn peek(self, api_key: Option<&[u8]>, cost: u32, clock: impl Clock) -> Verdict {
+        match self.reservation() {
+            None => self.gate.peek(api_key, cost, clock),
+            Some(_) if self.gate.is_extended() => {
+                self.part(api_key, cost).peek(clock).decisive().without_charge()
+            }
+            Some(_) => self.show(self.gate.peek(api_key, cost, clock)),
+        }
+    }
+
     /// Gives a charge back: see [`Gate::refund`].
     pub fn refund(self, key_id: KeyId, charge: Charge, clock: impl Clock) -> Option<Verdict> {
         let refunded = self.gate.refund(key_id, charge, clock)?;
         self.correct(key_id, charge, 0, &refunded);
-        Some(refunded)
+        if let Some(reservation) = self.reservation()
+            && refunded.outcome() != Outcome::Unavailable
+            && !charge.is_unreserved()
+        {
+            for entry in charge.entries() {
+                reservation.refund(key_id, entry.tally.into(), entry.charge());
+            }
+        }
+        Some(self.show(refunded))
     }
 
     /// Replaces an estimate by the actual cost: see [`Gate::settle`].
@@ -275,6 +333,11 @@ impl<'g, M: AsRef<[CacheLine]>> Counted<'g, M> {
         actual: u32,
         clock: impl Clock,
     ) -> Option<Verdict> {
+        if self.reservation().is_some() {
+            let settlement = Settlement::new().with_cost(actual);
+            let settled = self.settle_all(key_id, estimate, &settlement, clock)?;
+            return Some(settled.verdict);
+        }
         let settled = self.gate.settle(key_id, estimate, actual, clock)?;
         self.correct(key_id, estimate, actual, &settled);
         Some(settled)
@@ -288,11 +351,38 @@ impl<'g, M: AsRef<[CacheLine]>> Counted<'g, M> {
         settlement: &Settlement<'_>,
         clock: impl Clock,
     ) -> Option<Settled> {
-        let settled = self.gate.settle_all(key_id, estimate, settlement, clock)?;
+        let settled = match self.reservation() {
+            Some(reservation) => {
+                let mut settled =
+                    self.gate.settle_reserved(reservation, key_id, estimate, settlement, clock)?;
+                settled.verdict = self.show(settled.verdict);
+                settled
+            }
+            None => self.gate.settle_all(key_id, estimate, settlement, clock)?,
+        };
         if let Some(actual) = settlement.cost {
             self.correct(key_id, estimate, actual, &settled.verdict);
         }
         Some(settled)
+    }
+
+    /// Returns what requests must reserve.
+    fn reservation(self) -> Option<&'g dyn Reserve> {
+        self.extras?.reservation
+    }
+
+    /// Makes a verdict on the key's first tally, which charged nothing, show what could be
+    /// reserved.
+    fn show(self, verdict: Verdict) -> Verdict {
+        let Some(reservation) = self.reservation().filter(|_| verdict.is_admitted()) else {
+            return verdict;
+        };
+        let mut tally = TallyVerdict::new(verdict);
+        tally.section = Some(Section::Key);
+        match reservation.peek(core::slice::from_mut(&mut tally)) {
+            None => tally.verdict,
+            Some(Refusal { verdict, .. }) => verdict,
+        }
     }
 
     /// Corrects the units of the key's uses after a settlement.
@@ -320,6 +410,13 @@ impl<'g, M: AsRef<[CacheLine]>> Administrator<'g, M> {
             }
         }
         self.gate.set_usage_generation(counts.generation().get());
+    }
+
+    /// Sets whether requests need a [reservation](crate::Reserve), in every process that uses the
+    /// gate. A process that makes none then refuses all requests:
+    /// [`Unavailability::NotReserving`](crate::Unavailability::NotReserving).
+    pub fn set_reserving(&mut self, is_reserving: bool) {
+        self.gate.set_list_bits(RESERVING_FLAG, if is_reserving { RESERVING_FLAG } else { 0 });
     }
 
     /// Ends counting the uses, in every process that uses the gate.
@@ -353,11 +450,13 @@ impl<'g, M: AsRef<[CacheLine]>> Administrator<'g, M> {
 impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Sets the generation of the counts of uses. Only the administrator may call it.
     pub(super) fn set_usage_generation(&self, generation: u16) {
+        let bits = u64::from(u32::from(generation) & USAGE_MASK) << USAGE_SHIFT;
+        self.set_list_bits(u64::from(USAGE_MASK) << USAGE_SHIFT, bits);
+    }
+
+    /// Replaces some bits of the word of the list. Only the administrator may call it.
+    fn set_list_bits(&self, mask: u64, bits: u64) {
         let line = &self.memory.as_ref()[PEPPER_LINE];
-        let others = line.load(LIST_WORD) & !(u64::from(USAGE_MASK) << USAGE_SHIFT);
-        line.store(
-            LIST_WORD,
-            others | u64::from(u32::from(generation) & USAGE_MASK) << USAGE_SHIFT,
-        );
+        line.store(LIST_WORD, line.load(LIST_WORD) & !mask | bits);
     }
 }
