@@ -273,9 +273,12 @@ mod tests {
     #[test]
     fn charge_round_trips_as_bytes_with_any_tallies() {
         for tallies in 1..=8 {
-            let charge = charge_of(tallies);
+            let mut charge = charge_of(tallies);
             assert_eq!(Charge::from_bytes(&charge.to_bytes()), Some(charge));
             assert_eq!(charge.entries().len(), usize::from(tallies));
+            charge.set_unreserved();
+            assert_eq!(Charge::from_bytes(&charge.to_bytes()), Some(charge));
+            assert_ne!(charge, charge_of(tallies));
         }
         assert_eq!(Charge::from_bytes(&Charge::EMPTY.to_bytes()), None);
     }
@@ -297,8 +300,10 @@ mod tests {
                 for value in (0..=u8::MAX).filter(|&value| value != bytes[at]) {
                     let mut changed = bytes;
                     changed[at] = value;
-                    // This one adds a tally of 0 units.
-                    let is_charge = at == used + 6 && value == USED;
+                    // The first one adds a tally of 0 units, and the second one is the charge of a
+                    // request for which nothing was reserved.
+                    let is_charge = (at == used + 6 && value == USED)
+                        || (tallies == 1 && at == UNRESERVED_AT && value == 1);
                     let found = Charge::from_bytes(&changed);
                     assert_eq!(found.is_some(), is_charge, "{tallies}: {value} at {at}");
                 }

@@ -47,7 +47,7 @@ use crate::verdict::{Holder, Verdict};
 
 mod reservation;
 
-pub use self::reservation::{NotReserving, Refusal, Reserve};
+pub use self::reservation::{NotReserving, Refusal, Reserve, TallyNumbers};
 
 /// The most parts of a compound charge, and the most tallies that all its parts charge together.
 pub const MAX_PARTS: usize = 8;
@@ -65,7 +65,7 @@ pub(crate) type Position = (u64, u64);
 pub(crate) use self::sealed::Steps;
 
 mod sealed {
-    use super::{Charging, Clock, Compound, Reserve, TallyVerdict, Verdict};
+    use super::{Charging, Clock, Compound, Refusal, TallyVerdict, Verdict};
 
     /// The steps of a compound charge for one part. A part has one tally or more.
     pub trait Steps<C: Clock> {
@@ -83,8 +83,16 @@ mod sealed {
             false
         }
 
-        /// Returns what the request must also reserve.
-        fn reservation(&self) -> Option<&dyn Reserve> {
+        /// Reserves what the tallies need. Returns why that is refused.
+        fn reserve(&self, _tallies: &mut [TallyVerdict]) -> Option<Refusal> {
+            None
+        }
+
+        /// Gives back what was reserved.
+        fn release(&self, _tallies: &[TallyVerdict]) {}
+
+        /// Shows what could be reserved. Returns why that would be refused.
+        fn peek_reservation(&self, _tallies: &mut [TallyVerdict]) -> Option<Refusal> {
             None
         }
 
@@ -491,10 +499,9 @@ impl Charging<'_, '_> {
     /// Shows what each part could reserve.
     fn peek_reservations<C: Clock, P: Steps<C> + ?Sized>(&mut self, parts: &[&P]) {
         for (number, part) in parts.iter().enumerate() {
-            let Some(reservation) = part.reservation() else { continue };
             let its = self.compound.tallies_of(number);
             let first = its.start;
-            let refused = reservation.peek(&mut self.compound.tallies[its]);
+            let refused = part.peek_reservation(&mut self.compound.tallies[its]);
             if let Some(Refusal { index, verdict }) = refused
                 && let Some(refused) = self.compound.tallies.get_mut(first + index)
             {
@@ -507,15 +514,12 @@ impl Charging<'_, '_> {
     /// gives all charges back.
     fn reserve<C: Clock, P: Steps<C> + ?Sized>(&mut self, parts: &[&P], clock: C) {
         for (number, part) in parts.iter().enumerate() {
-            let Some(reservation) = part.reservation() else { continue };
             let its = self.compound.tallies_of(number);
             let first = its.start;
-            let refused = reservation.reserve(&mut self.compound.tallies[its]);
+            let refused = part.reserve(&mut self.compound.tallies[its]);
             let Some(Refusal { index, verdict }) = refused else { continue };
             for (number, part) in parts[..number].iter().enumerate().rev() {
-                if let Some(reservation) = part.reservation() {
-                    reservation.release(&self.compound.tallies[self.compound.tallies_of(number)]);
-                }
+                part.release(&self.compound.tallies[self.compound.tallies_of(number)]);
             }
             self.refund_first(self.tallies.len(), parts, clock);
             if let Some(refused) = self.compound.tallies.get_mut(first + index) {

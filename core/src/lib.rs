@@ -159,8 +159,8 @@ pub use {
     cache_line::{CACHE_LINE_LEN, CacheLine},
     charge::{Charge, TallyCharge},
     compound::{
-        Compound, MAX_PARTS, NotReserving, Part, PartsError, Refusal, Reserve, TallyVerdict,
-        check_all, peek_all,
+        Compound, MAX_PARTS, NotReserving, Part, PartsError, Refusal, Reserve, TallyNumbers,
+        TallyVerdict, check_all, peek_all,
     },
     features::Feature,
     gate::{

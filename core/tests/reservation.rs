@@ -1,12 +1,12 @@
 //! Tests of reservations: what requests of a gate need beside room in its tallies.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use core::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Mutex;
 
 use keytally_core::{
     CacheLine, Charge, Extras, Gate, Key, KeyId, NotReserving, Outcome, Policy, Refusal, Reserve,
-    TallyCharge, TallyOwner, TallyVerdict, Timestamp, Unavailability, Verdict, check_all,
+    TallyCharge, TallyNumbers, TallyOwner, TallyVerdict, Timestamp, Unavailability, Verdict,
+    check_all,
 };
 
 #[expect(dead_code, reason = "each test uses a part of this module")]
@@ -17,7 +17,7 @@ use support::{at, config, entropy, issue, limiter, new_key, plan};
 /// Units that requests must reserve.
 #[derive(Debug)]
 struct Units {
-    left: AtomicU32,
+    left: Mutex<u32>,
     /// The costs of the tallies of each call.
     calls: Mutex<Vec<Vec<u32>>>,
 }
@@ -28,7 +28,11 @@ impl Units {
     }
 
     fn left(&self) -> u32 {
-        self.left.load(Ordering::Relaxed)
+        *self.left.lock().unwrap()
+    }
+
+    fn set(&self, left: u32) {
+        *self.left.lock().unwrap() = left;
     }
 
     fn calls(&self) -> Vec<Vec<u32>> {
@@ -37,7 +41,7 @@ impl Units {
 }
 
 impl Reserve for Units {
-    fn reserve(&self, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
+    fn reserve(&self, _: &dyn TallyNumbers, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
         let costs: Vec<u32> =
             tallies.iter().filter(|it| it.verdict().charge().is_some()).map(cost).collect();
         self.calls.lock().unwrap().push(costs.clone());
@@ -48,28 +52,35 @@ impl Reserve for Units {
             };
             left = after;
         }
-        self.left.store(left, Ordering::Relaxed);
+        self.set(left);
         None
     }
 
-    fn release(&self, tallies: &[TallyVerdict]) {
-        self.left.fetch_add(tallies.iter().map(cost).sum(), Ordering::Relaxed);
+    fn release(&self, _: &dyn TallyNumbers, tallies: &[TallyVerdict]) {
+        self.set(self.left() + tallies.iter().map(cost).sum::<u32>());
     }
 
-    fn peek(&self, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
+    fn peek(&self, _: &dyn TallyNumbers, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
         let lacks = |tally: &TallyVerdict| cost(tally) > self.left();
         let index = tallies.iter().position(lacks)?;
         Some(Refusal { index, verdict: denied(tallies[index].verdict()) })
     }
 
-    fn refund(&self, _: KeyId, tally: usize, charge: TallyCharge) {
-        self.left.fetch_add(charge.cost, Ordering::Relaxed);
+    fn refund(&self, _: &dyn TallyNumbers, _: KeyId, tally: usize, charge: TallyCharge) {
+        self.set(self.left() + charge.cost);
         self.calls.lock().unwrap().push(vec![u32::try_from(tally).unwrap(), charge.cost]);
     }
 
-    fn reserve_more(&self, _: KeyId, _: &[usize], most: u32, _: Timestamp) -> u32 {
+    fn reserve_more(
+        &self,
+        _: &dyn TallyNumbers,
+        _: KeyId,
+        _: &[usize],
+        most: u32,
+        _: Timestamp,
+    ) -> u32 {
         let more = self.left().min(most);
-        self.left.fetch_sub(more, Ordering::Relaxed);
+        self.set(self.left() - more);
         more
     }
 }
@@ -154,7 +165,7 @@ fn refusal_of_one_part_releases_what_the_others_reserved() {
     assert_eq!(outcomes, [Outcome::Admitted, Outcome::Admitted, Outcome::Denied]);
     let left: Vec<_> = refused.verdicts().map(|it| it.remaining().unwrap()).collect();
     assert_eq!((left, many.left()), (vec![30, 10, 0], 9));
-    none.left.store(1, Ordering::Relaxed);
+    none.set(1);
     assert!(check().is_admitted());
     assert_eq!((many.left(), none.left()), (7, 0));
 }
@@ -164,20 +175,27 @@ fn refusal_of_one_part_releases_what_the_others_reserved() {
 struct Shown(Policy, u64);
 
 impl Reserve for Shown {
-    fn reserve(&self, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
+    fn reserve(&self, _: &dyn TallyNumbers, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
         tallies.iter_mut().for_each(|tally| tally.show(self.0.layout(), self.1));
         None
     }
 
-    fn release(&self, _: &[TallyVerdict]) {}
+    fn release(&self, _: &dyn TallyNumbers, _: &[TallyVerdict]) {}
 
-    fn peek(&self, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
-        self.reserve(tallies)
+    fn peek(&self, gate: &dyn TallyNumbers, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
+        self.reserve(gate, tallies)
     }
 
-    fn refund(&self, _: KeyId, _: usize, _: TallyCharge) {}
+    fn refund(&self, _: &dyn TallyNumbers, _: KeyId, _: usize, _: TallyCharge) {}
 
-    fn reserve_more(&self, _: KeyId, _: &[usize], most: u32, _: Timestamp) -> u32 {
+    fn reserve_more(
+        &self,
+        _: &dyn TallyNumbers,
+        _: KeyId,
+        _: &[usize],
+        most: u32,
+        _: Timestamp,
+    ) -> u32 {
         most
     }
 }
@@ -212,11 +230,11 @@ fn refund_and_settlement_change_what_is_reserved() {
     let settled = |actual| gate.settle(key_id, charge(), actual, at(2)).unwrap().uncharged();
     assert_eq!((settled(1), units.left()), (0, 9));
     assert_eq!((settled(6), units.left()), (0, 3));
-    units.left.store(5, Ordering::Relaxed);
+    units.set(5);
     assert_eq!((settled(9), units.left()), (4, 0));
     assert_eq!(gate.peek(bytes(&key), 0, at(2)).remaining(), Some(100 - 1 - 6 - 5));
     // What the tally has no room for is released again.
-    units.left.store(200, Ordering::Relaxed);
+    units.set(200);
     assert_eq!((settled(150), units.left()), (62, 200 - 88));
 }
 

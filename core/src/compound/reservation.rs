@@ -13,6 +13,13 @@ use crate::outcome::Unavailability;
 use crate::time::Timestamp;
 use crate::verdict::Verdict;
 
+/// A gate, which numbers its tallies.
+pub trait TallyNumbers {
+    /// Returns the number of a tally that requests of a key charge: see
+    /// [`Gate::tally_number`](crate::Gate::tally_number).
+    fn tally_number(&self, key_id: KeyId, tally: usize) -> Option<u64>;
+}
+
 /// Reserves what the requests of a gate need beside room in its tallies.
 ///
 /// A call may wait. The tallies stay charged meanwhile, so that other requests may be denied for the
@@ -27,22 +34,29 @@ pub trait Reserve: fmt::Debug + Sync {
     /// [marks](TallyVerdict::mark_unreserved) every verdict.
     ///
     /// Returns why nothing was reserved, or `None` if the request is admitted.
-    fn reserve(&self, tallies: &mut [TallyVerdict]) -> Option<Refusal>;
+    fn reserve(&self, gate: &dyn TallyNumbers, tallies: &mut [TallyVerdict]) -> Option<Refusal>;
 
     /// Gives back what [`reserve`](Self::reserve) reserved for these tallies, since the request was
     /// refused for another reason.
-    fn release(&self, tallies: &[TallyVerdict]);
+    fn release(&self, gate: &dyn TallyNumbers, tallies: &[TallyVerdict]);
 
     /// Shows what could be reserved for these tallies now, and reserves nothing. Nothing was
     /// charged, and all tallies have room. Returns why a request would be refused.
-    fn peek(&self, tallies: &mut [TallyVerdict]) -> Option<Refusal>;
+    fn peek(&self, gate: &dyn TallyNumbers, tallies: &mut [TallyVerdict]) -> Option<Refusal>;
 
     /// Returns units of a tally that were reserved, since a refund or a settlement gives them back.
-    fn refund(&self, key_id: KeyId, tally: usize, charge: TallyCharge);
+    fn refund(&self, gate: &dyn TallyNumbers, key_id: KeyId, tally: usize, charge: TallyCharge);
 
     /// Reserves at most `most` units more, the same number for each of these tallies of a key, for
     /// a settlement above the estimate. It does not wait. Returns how many.
-    fn reserve_more(&self, key_id: KeyId, tallies: &[usize], most: u32, now: Timestamp) -> u32;
+    fn reserve_more(
+        &self,
+        gate: &dyn TallyNumbers,
+        key_id: KeyId,
+        tallies: &[usize],
+        most: u32,
+        now: Timestamp,
+    ) -> u32;
 }
 
 /// Why nothing was reserved.
@@ -66,19 +80,26 @@ impl NotReserving {
 }
 
 impl Reserve for NotReserving {
-    fn reserve(&self, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
+    fn reserve(&self, _: &dyn TallyNumbers, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
         Self::refuse(tallies)
     }
 
-    fn release(&self, _: &[TallyVerdict]) {}
+    fn release(&self, _: &dyn TallyNumbers, _: &[TallyVerdict]) {}
 
-    fn peek(&self, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
+    fn peek(&self, _: &dyn TallyNumbers, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
         Self::refuse(tallies)
     }
 
-    fn refund(&self, _: KeyId, _: usize, _: TallyCharge) {}
+    fn refund(&self, _: &dyn TallyNumbers, _: KeyId, _: usize, _: TallyCharge) {}
 
-    fn reserve_more(&self, _: KeyId, _: &[usize], _: u32, _: Timestamp) -> u32 {
+    fn reserve_more(
+        &self,
+        _: &dyn TallyNumbers,
+        _: KeyId,
+        _: &[usize],
+        _: u32,
+        _: Timestamp,
+    ) -> u32 {
         0
     }
 }

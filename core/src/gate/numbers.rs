@@ -11,6 +11,7 @@ use super::extension::is_unlimited;
 use super::inspect::shown;
 use super::table::Gate;
 use crate::cache_line::CacheLine;
+use crate::compound::TallyNumbers;
 use crate::decide;
 use crate::key::KeyId;
 use crate::quota::Limits;
@@ -53,6 +54,12 @@ pub struct NumberedTally {
     pub limits: Limits,
     /// Its quotas now, or at the tally's own time if that is ahead.
     pub quotas: Quotas,
+}
+
+impl<M: AsRef<[CacheLine]>> TallyNumbers for Gate<M> {
+    fn tally_number(&self, key_id: KeyId, tally: usize) -> Option<u64> {
+        Self::tally_number(self, key_id, tally)
+    }
 }
 
 impl<M: AsRef<[CacheLine]>> Gate<M> {

@@ -12,7 +12,8 @@ use super::usage::Extras;
 use crate::cache_line::CacheLine;
 use crate::compare_exchange;
 use crate::compound::{
-    Charging, Compound, Exchange, Reserve, Steps, TallyVerdict, TallyWarnings, charge_one,
+    Charging, Compound, Exchange, Refusal as ReserveRefusal, Reserve, Steps, TallyVerdict,
+    TallyWarnings, charge_one,
 };
 use crate::decide::{self, Decision};
 use crate::key::KeyId;
@@ -176,6 +177,11 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
     #[must_use]
     pub fn with_extras(self, extras: Option<Extras<'g>>) -> Self {
         Self { extras, ..self }
+    }
+
+    /// Returns what the request must also reserve.
+    fn reservation(&self) -> Option<&'g dyn Reserve> {
+        self.extras?.reservation
     }
 
     /// Checks the key and then charges all its tallies, or none: [`check_all`](crate::check_all) of
@@ -419,8 +425,18 @@ impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for GatePart<'_, M> {
         self.extras.is_some()
     }
 
-    fn reservation(&self) -> Option<&dyn Reserve> {
-        self.extras?.reservation
+    fn reserve(&self, tallies: &mut [TallyVerdict]) -> Option<ReserveRefusal> {
+        self.reservation()?.reserve(self.gate, tallies)
+    }
+
+    fn release(&self, tallies: &[TallyVerdict]) {
+        if let Some(reservation) = self.reservation() {
+            reservation.release(self.gate, tallies);
+        }
+    }
+
+    fn peek_reservation(&self, tallies: &mut [TallyVerdict]) -> Option<ReserveRefusal> {
+        self.reservation()?.peek(self.gate, tallies)
     }
 
     fn count(&self, part: usize, compound: &Compound) {

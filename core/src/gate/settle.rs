@@ -8,7 +8,9 @@ use super::extension::is_unlimited;
 use super::table::Gate;
 use crate::cache_line::CacheLine;
 use crate::charge::{Charge, Entry, TallyCharge};
-use crate::compound::{Compound, Reserve, TallyVerdict, TallyWarnings, newly_reached};
+use crate::compound::{
+    Compound, Reserve, TallyNumbers, TallyVerdict, TallyWarnings, newly_reached,
+};
 use crate::decide::{self, Decision};
 use crate::key::KeyId;
 use crate::outcome::Outcome;
@@ -138,6 +140,25 @@ impl Settling {
     }
 }
 
+/// A charge of a key for which units are reserved.
+#[derive(Clone, Copy)]
+struct Reserved<'r> {
+    reservation: &'r dyn Reserve,
+    gate: &'r dyn TallyNumbers,
+    key_id: KeyId,
+    charge: &'r Charge,
+}
+
+impl Reserved<'_> {
+    fn refund(&self, tally: usize, charge: TallyCharge) {
+        self.reservation.refund(self.gate, self.key_id, tally, charge);
+    }
+
+    fn reserve_more(&self, tallies: &[usize], most: u32, now: Timestamp) -> u32 {
+        self.reservation.reserve_more(self.gate, self.key_id, tallies, most, now)
+    }
+}
+
 /// The difference of one cost of a charge between its estimate and its actual cost, in units that
 /// are reserved.
 #[derive(Clone, Copy, Debug, Default)]
@@ -153,17 +174,10 @@ struct Difference {
 
 impl Difference {
     /// Reserves what the actual cost is above the estimate, and lowers it to what is reserved.
-    fn reserve(
-        reservation: &dyn Reserve,
-        key_id: KeyId,
-        estimate: &Charge,
-        unit: u8,
-        actual: &mut u32,
-        now: Timestamp,
-    ) -> Self {
+    fn reserve(reserved: Reserved<'_>, unit: u8, actual: &mut u32, now: Timestamp) -> Self {
         let mut tallies = Vec::<usize, MAX_TALLIES>::new();
         let mut estimated = 0;
-        for entry in estimate.entries().filter(|entry| entry.unit == unit) {
+        for entry in reserved.charge.entries().filter(|entry| entry.unit == unit) {
             estimated = entry.charge().cost;
             // There is room for every tally of a gate.
             let _ = tallies.push(entry.tally.into());
@@ -172,7 +186,7 @@ impl Difference {
         let more = match wanted {
             0 => 0,
             _ if tallies.is_empty() => return Self::default(),
-            _ => reservation.reserve_more(key_id, &tallies, wanted, now).min(wanted),
+            _ => reserved.reserve_more(&tallies, wanted, now).min(wanted),
         };
         *actual -= wanted - more;
         Self { unit, less: estimated.saturating_sub(*actual), more, lacking: wanted - more }
@@ -180,34 +194,22 @@ impl Difference {
 
     /// Releases what the settlement gave back: what the actual cost is below the estimate, and what
     /// was reserved and not charged. Returns the units that were not charged in total.
-    fn finish(
-        &self,
-        reservation: &dyn Reserve,
-        key_id: KeyId,
-        estimate: &Charge,
-        uncharged: u32,
-        now: Timestamp,
-    ) -> u32 {
-        for entry in estimate.entries().filter(|entry| entry.unit == self.unit && self.less > 0) {
+    fn finish(&self, reserved: Reserved<'_>, uncharged: u32, now: Timestamp) -> u32 {
+        for entry in
+            reserved.charge.entries().filter(|entry| entry.unit == self.unit && self.less > 0)
+        {
             let charge = TallyCharge { cost: self.less, ..entry.charge() };
-            reservation.refund(key_id, entry.tally.into(), charge);
+            reserved.refund(entry.tally.into(), charge);
         }
-        self.give_back(reservation, key_id, estimate, uncharged, now);
+        self.give_back(reserved, uncharged, now);
         uncharged.saturating_add(self.lacking)
     }
 
     /// Releases at most `units` of those that were reserved.
-    fn give_back(
-        &self,
-        reservation: &dyn Reserve,
-        key_id: KeyId,
-        estimate: &Charge,
-        units: u32,
-        now: Timestamp,
-    ) {
+    fn give_back(&self, reserved: Reserved<'_>, units: u32, now: Timestamp) {
         let cost = units.min(self.more);
-        for entry in estimate.entries().filter(|entry| entry.unit == self.unit && cost > 0) {
-            reservation.refund(key_id, entry.tally.into(), TallyCharge { cost, at: now });
+        for entry in reserved.charge.entries().filter(|entry| entry.unit == self.unit && cost > 0) {
+            reserved.refund(entry.tally.into(), TallyCharge { cost, at: now });
         }
     }
 }
@@ -331,10 +333,11 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             return self.settle_all(key_id, estimate, settlement, clock);
         }
         let now = clock.reading();
+        let reserved = Reserved { reservation, gate: self, key_id, charge: &estimate };
         let mut limited = Settlement { overdraw: false, ..settlement.clone() };
         let mut own = Difference::default();
         if let Some(actual) = &mut limited.cost {
-            own = Difference::reserve(reservation, key_id, &estimate, 0, actual, now);
+            own = Difference::reserve(reserved, 0, actual, now);
         }
         let mut groups = Vec::<Difference, MAX_TALLIES>::new();
         for (name, actual) in &mut limited.groups {
@@ -343,29 +346,27 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             };
             let unit = estimate.entries().find(its).map(|entry| entry.unit);
             let group = unit.map_or_else(Difference::default, |unit| {
-                Difference::reserve(reservation, key_id, &estimate, unit, actual, now)
+                Difference::reserve(reserved, unit, actual, now)
             });
             // There is room for as many as the settlement has.
             let _ = groups.push(group);
         }
         let Some(mut settled) = self.settle_all(key_id, estimate, &limited, clock) else {
-            own.give_back(reservation, key_id, &estimate, u32::MAX, now);
+            own.give_back(reserved, u32::MAX, now);
             return None;
         };
         if settled.verdict.outcome() == Outcome::Unavailable {
-            own.give_back(reservation, key_id, &estimate, u32::MAX, now);
-            groups
-                .iter()
-                .for_each(|it| it.give_back(reservation, key_id, &estimate, u32::MAX, now));
+            own.give_back(reserved, u32::MAX, now);
+            groups.iter().for_each(|it| it.give_back(reserved, u32::MAX, now));
             return Some(settled);
         }
         let uncharged = settled.verdict.uncharged;
-        settled.verdict.uncharged = own.finish(reservation, key_id, &estimate, uncharged, now);
+        settled.verdict.uncharged = own.finish(reserved, uncharged, now);
         if let Some(first) = settled.compound.tallies_mut().first_mut() {
             first.verdict.uncharged = settled.verdict.uncharged;
         }
         for (group, uncharged) in groups.iter().zip(&mut settled.uncharged) {
-            *uncharged = group.finish(reservation, key_id, &estimate, *uncharged, now);
+            *uncharged = group.finish(reserved, *uncharged, now);
         }
         Some(settled)
     }

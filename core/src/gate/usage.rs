@@ -121,7 +121,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         };
         let mut tally = TallyVerdict::new(verdict);
         tally.section = Some(Section::Key);
-        match reservation.reserve(core::slice::from_mut(&mut tally)) {
+        match reservation.reserve(self, core::slice::from_mut(&mut tally)) {
             None => tally.verdict,
             Some(Refusal { verdict, .. }) => {
                 // The key may be gone, and its record another one's: then no room is owed.
@@ -319,7 +319,7 @@ impl<'g, M: AsRef<[CacheLine]>> Counted<'g, M> {
             && !charge.is_unreserved()
         {
             for entry in charge.entries() {
-                reservation.refund(key_id, entry.tally.into(), entry.charge());
+                reservation.refund(self.gate, key_id, entry.tally.into(), entry.charge());
             }
         }
         Some(self.show(refunded))
@@ -379,7 +379,7 @@ impl<'g, M: AsRef<[CacheLine]>> Counted<'g, M> {
         };
         let mut tally = TallyVerdict::new(verdict);
         tally.section = Some(Section::Key);
-        match reservation.peek(core::slice::from_mut(&mut tally)) {
+        match reservation.peek(self.gate, core::slice::from_mut(&mut tally)) {
             None => tally.verdict,
             Some(Refusal { verdict, .. }) => verdict,
         }
