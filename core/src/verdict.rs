@@ -274,14 +274,20 @@ impl Verdict {
         self
     }
 
-    /// Returns the denial of this verdict's cost by a tally of leased units with this word. The
+    /// Returns this verdict as one on [leased](Self::is_leased) units.
+    #[must_use]
+    pub fn leased(self) -> Self {
+        Self { note: Note::Leased, ..self }
+    }
+
+    /// Returns the denial of this verdict's cost by a tally with this word, at the same time. The
     /// layout is that of the tally.
     #[must_use]
     pub fn denied_by(&self, layout: &Layout, word: u64) -> Self {
         let time = self.quotas.time();
         let mut quotas = decide::quotas(layout, self.quotas.limits(), word, time);
         quotas.denied = self.cost;
-        Self { outcome: Outcome::Denied, note: Note::Leased, quotas, ..*self }
+        Self { outcome: Outcome::Denied, note: Note::None, quotas, ..*self }
     }
 
     /// Returns the verdict that the gate does not decide about this request now.

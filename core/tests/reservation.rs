@@ -311,5 +311,5 @@ fn tallies_are_numbered_by_records_then_teams() {
     assert_eq!(found(first).unwrap().layout.windows().len(), 2);
     let others = (0..40).filter(|&number| ![first, team, group].contains(&number));
     assert!(others.into_iter().all(|number| found(number).is_none()));
-    assert_eq!(gate.layouts().count(), 3);
+    assert_eq!(gate.tally_shapes().count(), 3);
 }

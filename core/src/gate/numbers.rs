@@ -63,10 +63,10 @@ impl<M: AsRef<[CacheLine]>> TallyNumbers for Gate<M> {
 }
 
 impl<M: AsRef<[CacheLine]>> Gate<M> {
-    /// Returns the layout of each tally of a request, by its index in
+    /// Returns the section and the layout of each tally of a request, by its index in
     /// [`TallyVerdict::tally`](crate::TallyVerdict::tally).
-    pub fn layouts(&self) -> impl Iterator<Item = &Layout> {
-        (0..self.tally_count()).map(|tally| self.layout_of(tally))
+    pub fn tally_shapes(&self) -> impl Iterator<Item = (&Section, &Layout)> {
+        (0..self.tally_count()).map(|tally| (self.section_of(tally), self.layout_of(tally)))
     }
 
     /// Returns how many tallies have a number. The numbers are smaller.

@@ -112,6 +112,11 @@ impl CreditLayout {
         self.layout.windows()
     }
 
+    /// Returns the layout of the tally.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
     /// Returns the limit of the window at `index`; 0 past the last window.
     pub fn limit(&self, index: usize) -> u32 {
         let state = decide::quotas(&self.layout, &self.limits, 0, Timestamp::from_unix_ms(0));

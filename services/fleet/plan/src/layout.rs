@@ -333,16 +333,18 @@ impl<'m> WantedBits<'m> {
     }
 
     /// Reports that a tally has few credits, unless it is reported already. Nothing waits for it,
-    /// so a report that the agent is just taking is enough.
-    pub fn hint(&self, tally: u32) {
+    /// so a report that the agent is just taking is enough. Returns whether it was not reported.
+    pub fn hint(&self, tally: u32) -> bool {
         let index = tally as usize / 64;
         let is_set = |words: &[AtomicU64], at: usize| {
             let word = words.get(at / 64).map_or(0, |word| word.load(Ordering::Acquire));
             word >> (at % 64) & 1 == 1
         };
-        if !(is_set(self.bits, tally as usize) && is_set(self.summary, index)) {
+        let is_new = !(is_set(self.bits, tally as usize) && is_set(self.summary, index));
+        if is_new {
             self.report(tally);
         }
+        is_new
     }
 
     /// Takes all reports, and calls `found` with each tally.
