@@ -18,23 +18,23 @@ use keytally_fleet_plan::request::{LeaseRequest, Reply, WINDOW_REFUSED, WindowRe
 use keytally_fleet_plan::words::{TallyWords, Word, update};
 
 /// A gate of a machine, and its fleet file.
-pub struct Machine {
-    pub gate: Gate,
-    pub path: PathBuf,
-    pub fleet: PathBuf,
+pub(crate) struct Machine {
+    pub(crate) gate: Gate,
+    pub(crate) path: PathBuf,
+    pub(crate) fleet: PathBuf,
 }
 
-pub fn peppers() -> Peppers {
+pub(crate) fn peppers() -> Peppers {
     keytally::pepper::parse(&"6b".repeat(32)).unwrap()
 }
 
-pub fn opened(path: &Path) -> Gate {
+pub(crate) fn opened(path: &Path) -> Gate {
     Gate::open(path, peppers()).unwrap()
 }
 
 /// Creates gates with equal keys, one for each machine, in a fleet that each has joined. Returns
 /// the text and the id of each key.
-pub fn machines(
+pub(crate) fn machines(
     folder: &Path,
     count: usize,
     plan: &str,
@@ -82,11 +82,11 @@ type Window = BTreeMap<usize, u32>;
 
 /// A store in memory, which always answers.
 #[derive(Default)]
-pub struct Store {
+pub(crate) struct Store {
     windows: HashMap<(String, usize, u64), Window>,
     /// The machines and tallies from which idle units are recalled.
     recalled: Vec<(usize, String, usize)>,
-    pub requests: usize,
+    pub(crate) requests: usize,
 }
 
 impl Store {
@@ -119,26 +119,26 @@ impl Store {
     }
 
     /// Returns the units that all machines hold of the first window of a tally.
-    pub fn held(&self, name: &str) -> u32 {
+    pub(crate) fn held(&self, name: &str) -> u32 {
         let its = self.windows.iter().filter(|((its, index, _), _)| its == name && *index == 0);
         its.flat_map(|(_, window)| window.values()).sum()
     }
 }
 
 /// Agents that run until this is dropped.
-pub struct Fleet<'f> {
-    pub store: Mutex<Store>,
+pub(crate) struct Fleet<'f> {
+    pub(crate) store: Mutex<Store>,
     machines: &'f [Machine],
     stopped: AtomicU64,
 }
 
 /// The state that an agent writes into the page.
-pub fn state(phase: Phase, on_loss: OnLoss, machines: u32) -> u64 {
+pub(crate) fn state(phase: Phase, on_loss: OnLoss, machines: u32) -> u64 {
     PageState { phase, on_loss: Some(on_loss), machines }.bits()
 }
 
 /// Runs `work` while each machine has an agent.
-pub fn with_agents<T>(machines: &[Machine], work: impl FnOnce(&Fleet<'_>) -> T) -> T {
+pub(crate) fn with_agents<T>(machines: &[Machine], work: impl FnOnce(&Fleet<'_>) -> T) -> T {
     /// Stops the agents, also if a test fails.
     struct Stop<'s>(&'s AtomicU64);
 
@@ -155,12 +155,18 @@ pub fn with_agents<T>(machines: &[Machine], work: impl FnOnce(&Fleet<'_>) -> T) 
         for number in 0..machines.len() {
             scope.spawn(move || fleet.run(number));
         }
+        for Machine { gate, fleet, .. } in machines {
+            let file = FleetFile::open(fleet, gate).unwrap();
+            while file.page(PageWord::Heartbeat).load(Ordering::Acquire) == 0 {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
         work(fleet)
     })
 }
 
 impl Fleet<'_> {
-    pub fn store(&self) -> MutexGuard<'_, Store> {
+    pub(crate) fn store(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -210,12 +216,12 @@ impl Fleet<'_> {
     }
 }
 
-pub fn offset(file: &FleetFile<'_>) -> i64 {
+pub(crate) fn offset(file: &FleetFile<'_>) -> i64 {
     file.page(PageWord::Offset).load(Ordering::Acquire).cast_signed()
 }
 
 /// Puts credits into a tally, as an agent that leased them.
-pub fn grant(file: &FleetFile<'_>, tally: u32, units: u32) {
+pub(crate) fn grant(file: &FleetFile<'_>, tally: u32, units: u32) {
     let subject = file.subject(tally).unwrap();
     let words = file.words(tally).unwrap();
     file.owner(tally).unwrap().store(subject.owner, Ordering::Release);
@@ -226,7 +232,7 @@ pub fn grant(file: &FleetFile<'_>, tally: u32, units: u32) {
 }
 
 /// Returns the credits of a tally's first window.
-pub fn credits(file: &FleetFile<'_>, tally: u32) -> u32 {
+pub(crate) fn credits(file: &FleetFile<'_>, tally: u32) -> u32 {
     let subject = file.subject(tally).unwrap();
     let words: TallyWords<'_> = file.words(tally).unwrap();
     let (word, _) = update(&words, Word::Credits, Some).unwrap();
@@ -234,7 +240,7 @@ pub fn credits(file: &FleetFile<'_>, tally: u32) -> u32 {
 }
 
 /// Returns the only tally of a gate that has an owner.
-pub fn only_tally(file: &FleetFile<'_>) -> u32 {
+pub(crate) fn only_tally(file: &FleetFile<'_>) -> u32 {
     let mut found = (0..file.tallies()).filter(|&tally| file.subject(tally).is_some());
     let only = found.next().unwrap();
     assert_eq!(found.next(), None);
