@@ -45,10 +45,6 @@ use crate::text::Text;
 use crate::time::{Clock, Timestamp};
 use crate::verdict::{Holder, Verdict};
 
-mod reservation;
-
-pub use self::reservation::{NotReserving, Refusal, Reserve, TallyNumbers};
-
 /// The most parts of a compound charge, and the most tallies that all its parts charge together.
 pub const MAX_PARTS: usize = 8;
 
@@ -320,6 +316,15 @@ pub(crate) fn newly_reached(
         }
     }
     reached
+}
+
+/// Why nothing was reserved: see [`Reserve`](crate::Reserve).
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// The index of the tally that lacks something, among those of the call.
+    pub index: usize,
+    /// The verdict on it, such as one of [`Verdict::denied_by`].
+    pub verdict: Verdict,
 }
 
 /// The verdicts on the tallies of a request.

@@ -102,6 +102,7 @@ extern crate std;
 // verdict   the result of a check
 // http      the HTTP response of a verdict
 // compound  charges of several tallies, all or none
+// reservation  what a request needs in addition to room in the tallies of a gate
 // usage     counts of how each key is used
 // record    a key's record: a seqlock with a redo record
 // gate      the table of issued keys
@@ -134,6 +135,7 @@ mod prefixes;
 mod quota;
 mod quotas;
 mod record;
+mod reservation;
 mod section;
 mod sections;
 mod siphash;
@@ -158,10 +160,7 @@ pub use {
     address::{Address, embedded_ipv4},
     cache_line::{CACHE_LINE_LEN, CacheLine},
     charge::{Charge, TallyCharge},
-    compound::{
-        Compound, MAX_PARTS, NotReserving, Part, PartsError, Refusal, Reserve, TallyNumbers,
-        TallyVerdict, check_all, peek_all,
-    },
+    compound::{Compound, MAX_PARTS, Part, PartsError, Refusal, TallyVerdict, check_all, peek_all},
     features::Feature,
     gate::{
         AccountInfo, AdminError, Administrator, Counted, Entropy, Extras, Flaw, FlawKind, Gate,
@@ -193,6 +192,7 @@ pub use {
     quota::{Algorithm, Limits, MAX_QUOTAS, Quota},
     quotas::{QuotaState, Quotas},
     record::KeyState,
+    reservation::{NotReserving, Reserve, TallyNumbers},
     section::{MAX_GROUP_NAME_LEN, MAX_TALLIES, MAX_TEAM_TALLIES, Section, SectionName},
     sections::{MAX_SECTIONS_LEN, MAX_WARNINGS, SectionQuotas, Sections, Warnings},
     tally::Layout,

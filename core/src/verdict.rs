@@ -99,7 +99,7 @@ impl Verdict {
     }
 
     /// Returns whether the verdict is on units that several machines share: those that this
-    /// machine leased, and those that were left when it last asked. False if only the tally
+    /// machine leased, and those that the store had left in its last reply. False if only the tally
     /// decided.
     pub fn is_leased(&self) -> bool {
         matches!(self.note, Note::Leased | Note::LeasedNoCharge)

@@ -1,4 +1,4 @@
-//! Tests of reservations: what requests of a gate need beside room in its tallies.
+//! Tests of reservations: what requests of a gate need in addition to room in its tallies.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Mutex;
@@ -270,7 +270,7 @@ fn peek_shows_what_can_be_reserved_and_reserves_nothing() {
 }
 
 #[test]
-fn gate_that_needs_reservations_says_so_to_every_process() {
+fn need_of_reservations_is_known_to_every_process() {
     let (gate, key) = gate("10/minute");
     assert!(gate.needs().is_none());
     let mut administrator = gate.administer().unwrap();

@@ -190,8 +190,8 @@ impl Clock for SystemClock {
     }
 }
 
-/// The clock of a gate's requests: the system clock, and in a fleet, as far ahead of it as the clock
-/// of the store is. [`Gate::clock`](crate::Gate::clock) reads it.
+/// The clock of a gate's requests: the system clock, and in a fleet, as far ahead of it as the
+/// clock of the store is. [`Gate::clock`](crate::Gate::clock) reads it.
 #[derive(Clone, Copy, Debug)]
 pub struct GateClock {
     reading: Timestamp,

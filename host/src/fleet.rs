@@ -1,6 +1,6 @@
 //! Fleets: machines that share the limits of their gates through one store.
 //!
-//! Each machine has a *fleet file* beside its gate, in memory that its processes share. An agent
+//! Each machine has a *fleet file* for its gate, in memory that its processes share. An agent
 //! leases units from the store and puts them into the file as *credits*. Requests spend credits and
 //! talk to no store.
 
@@ -25,8 +25,8 @@ impl Gate {
     /// Joins the fleet of this machine: requests spend credits of the fleet file at `path`, which
     /// the machine's agent fills.
     ///
-    /// What a request without credits gets is the choice of the agent's operator. A gate is in a
-    /// fleet while [`set_fleet`](Self::set_fleet) says so; until then, this changes nothing.
+    /// What a request without credits gets is the choice of the agent's operator. This has no
+    /// effect while the gate is not in a fleet: see [`set_fleet`](Self::set_fleet).
     ///
     /// # Errors
     /// - [`Error::Fleet`] if the file belongs to another gate, is a copy or was written before
@@ -73,8 +73,8 @@ impl Gate {
         self.counted_with(Patience::Return).check(api_key, cost, self.clock())
     }
 
-    /// Checks as [`check`](Self::check) does after it has waited for credits of a fleet in vain:
-    /// without credits, the choice of the agent's operator decides.
+    /// Checks as [`check`](Self::check) does after a wait for credits of a fleet that had no
+    /// effect: without credits, the choice of the agent's operator decides.
     pub fn check_without_wait(&self, api_key: Option<&[u8]>, cost: u32) -> Verdict {
         self.counted_with(Patience::Decide).check(api_key, cost, self.clock())
     }

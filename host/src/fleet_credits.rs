@@ -50,7 +50,7 @@ pub(crate) enum Patience {
     Wait,
     /// It is unavailable: the caller checks again.
     Return,
-    /// It is decided as after a wait in vain.
+    /// It is decided as after a wait without effect.
     Decide,
 }
 

@@ -180,8 +180,8 @@ pub struct Gate {
     joined: OnceBox<Joined>,
 }
 
-/// A fleet that a process has joined with a gate: what its requests reserve, by what they do without
-/// credits.
+/// A fleet that a process has joined with a gate: what its requests reserve, by what they do
+/// without credits.
 #[derive(Debug)]
 pub(crate) struct Joined {
     wait: Spender,
@@ -333,10 +333,10 @@ impl Gate {
         self.file.path()
     }
 
-    /// Reads the clock for a request, as [`check`](Self::check) does. In a fleet, it is as far ahead
-    /// of the system clock as the store's clock is, so that windows begin at the same moment on all
-    /// machines. Pass it to [`table::check_all`](crate::table::check_all), or to the check of a
-    /// [`part`](Self::part), of a gate in a fleet.
+    /// Reads the clock for a request, as [`check`](Self::check) does. In a fleet, it is as far
+    /// ahead of the system clock as the store's clock is, so that windows begin at the same moment
+    /// on all machines. Pass it to [`table::check_all`](crate::table::check_all), or to the check
+    /// of a [`part`](Self::part), of a gate in a fleet.
     pub fn clock(&self) -> GateClock {
         let offset_ms = match self.joined() {
             Some(joined) if self.table.needs().reservation() => joined.machine().map().offset_ms(),

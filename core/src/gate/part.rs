@@ -4,22 +4,23 @@ use core::fmt;
 
 use super::check::update_verified;
 use super::extension::{Location, is_unlimited};
+use super::extras::Extras;
 use super::plan::TallyLimits;
 use super::refusal::Refusal;
 use super::table::{Gate, holder};
 use super::team::Team;
-use super::usage::Extras;
 use crate::cache_line::CacheLine;
 use crate::compare_exchange;
 use crate::compound::{
-    Charging, Compound, Exchange, Refusal as ReserveRefusal, Reserve, Steps, TallyVerdict,
-    TallyWarnings, charge_one,
+    Charging, Compound, Exchange, Refusal as ReserveRefusal, Steps, TallyVerdict, TallyWarnings,
+    charge_one,
 };
 use crate::decide::{self, Decision};
 use crate::key::KeyId;
 use crate::outcome::{Outcome, Reason};
 use crate::quota::{Limits, MAX_QUOTAS};
 use crate::record::{Record, RecordRef};
+use crate::reservation::Reserve;
 use crate::section::{MAX_GROUP_NAME_LEN, MAX_TALLIES, Section, SectionName};
 use crate::sections::MAX_WARNINGS;
 use crate::sync::{AtomicU64, Ordering};
@@ -172,8 +173,8 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
         Ok(self)
     }
 
-    /// Also counts the uses of the key and reserves what `extras` says, as all processes do that use
-    /// the gate.
+    /// Also counts the uses of the key and reserves what `extras` says, as all processes do that
+    /// use the gate.
     #[must_use]
     pub fn with_extras(self, extras: Option<Extras<'g>>) -> Self {
         Self { extras, ..self }

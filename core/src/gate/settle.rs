@@ -8,14 +8,13 @@ use super::extension::is_unlimited;
 use super::table::Gate;
 use crate::cache_line::CacheLine;
 use crate::charge::{Charge, Entry, TallyCharge};
-use crate::compound::{
-    Compound, Reserve, TallyNumbers, TallyVerdict, TallyWarnings, newly_reached,
-};
+use crate::compound::{Compound, TallyVerdict, TallyWarnings, newly_reached};
 use crate::decide::{self, Decision};
 use crate::key::KeyId;
 use crate::outcome::Outcome;
 use crate::quota::Limits;
 use crate::quotas::Quotas;
+use crate::reservation::{Reserve, TallyNumbers};
 use crate::section::MAX_TALLIES;
 use crate::sort::sort_by_key;
 use crate::tally::Layout;

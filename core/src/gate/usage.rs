@@ -6,17 +6,19 @@ use core::ops::Deref;
 use subtle::ConstantTimeEq as _;
 
 use super::administrator::Administrator;
+use super::extras::Extras;
 use super::part::GatePart;
 use super::settle::{Settled, Settlement};
 use super::table::{Gate, LIST_WORD, PEPPER_LINE, RESERVING_FLAG, USAGE_MASK, USAGE_SHIFT};
-use crate::bits::{high, low};
+use crate::bits::high;
 use crate::cache_line::CacheLine;
 use crate::charge::Charge;
-use crate::compound::{Compound, Refusal, Reserve, TallyVerdict};
+use crate::compound::{Compound, Refusal, TallyVerdict};
 use crate::header::{AttachError, CreateError};
 use crate::key::KeyId;
 use crate::outcome::{Outcome, Reason};
 use crate::record::Record;
+use crate::reservation::Reserve;
 use crate::section::Section;
 use crate::time::{Clock, Timestamp};
 use crate::usage::{KeyUsage, Usage, UsageCounts, Use};
@@ -28,14 +30,6 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     #[inline]
     pub fn usage_generation(&self) -> u16 {
         self.needs().usage_generation()
-    }
-
-    /// Returns what the requests of the gate need besides their charges.
-    #[inline]
-    pub fn needs(&self) -> Needs {
-        let word = self.memory.as_ref()[PEPPER_LINE].load(LIST_WORD);
-        // Only the lowest 15 bits remain.
-        Needs((low(word) >> USAGE_SHIFT & NEEDS_MASK) as u16)
     }
 
     /// Creates the counts of uses of this gate, all 0. Nothing is counted before
@@ -185,48 +179,6 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         let pepper = self.pepper(usize::from(record.previous_pepper));
         pepper.is_some_and(|pepper| pepper.mac(text).tag().ct_eq(&record.previous).into())
     }
-}
-
-/// The bits of the generation of the counts of uses and of [`RESERVING_FLAG`].
-const NEEDS_MASK: u32 = USAGE_MASK | low(RESERVING_FLAG >> USAGE_SHIFT);
-
-/// The bits of the generation.
-const GENERATION: u16 = 0x3FFF;
-
-const _: () = assert!(GENERATION as u32 == USAGE_MASK);
-
-/// What the requests of a gate need besides their charges: see [`Gate::needs`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Needs(u16);
-
-impl Needs {
-    /// Returns whether they need nothing: no uses are counted, and nothing is reserved.
-    #[inline]
-    pub const fn is_none(self) -> bool {
-        self.0 == 0
-    }
-
-    /// Returns the generation of the counts of uses; 0 if no uses are counted.
-    #[inline]
-    pub const fn usage_generation(self) -> u16 {
-        self.0 & GENERATION
-    }
-
-    /// Returns whether requests need a [reservation](crate::Reserve), in every process that uses
-    /// the gate.
-    #[inline]
-    pub const fn reservation(self) -> bool {
-        self.0 & !GENERATION != 0
-    }
-}
-
-/// What a gate does for each request besides charging it.
-#[derive(Clone, Copy, Debug)]
-pub struct Extras<'g> {
-    /// Where the uses of keys are counted.
-    pub usage: Option<Usage<'g>>,
-    /// What requests must also reserve.
-    pub reservation: Option<&'g dyn Reserve>,
 }
 
 /// A gate whose requests are counted, or reserve what they need. [`Gate::counted`] returns it.

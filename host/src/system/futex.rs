@@ -49,21 +49,22 @@ mod tests {
     #[test]
     fn sleeper_returns_at_the_wake_the_change_or_the_end() {
         let word = AtomicU64::new(7 << 32 | 5);
+        let word = &word;
         let value = || word.load(Ordering::SeqCst);
         let start = instant();
-        sleep_on(&word, value(), Duration::from_millis(20));
+        sleep_on(word, value(), Duration::from_millis(20));
         assert!(start.elapsed() >= Duration::from_millis(20));
-        sleep_on(&word, value() + 1, Duration::from_secs(60));
+        sleep_on(word, value() + 1, Duration::from_secs(60));
         thread::scope(|scope| {
             let (begun, begins) = channel();
-            scope.spawn(|| {
+            scope.spawn(move || {
                 let before = value();
                 begun.send(()).unwrap();
-                sleep_on(&word, before, Duration::from_secs(60));
+                sleep_on(word, before, Duration::from_secs(60));
             });
             begins.recv().unwrap();
             word.fetch_add(1, Ordering::SeqCst);
-            wake_all(&word);
+            wake_all(word);
         });
         assert!(start.elapsed() < Duration::from_secs(50));
     }

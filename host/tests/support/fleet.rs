@@ -1,8 +1,9 @@
 //! A fleet in one process: machines with gates of their own, a store in memory, and an agent of
 //! each machine in a thread.
 
+use alloc::collections::BTreeMap;
 use core::time::Duration;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -94,21 +95,21 @@ impl Store {
     fn lease(&mut self, machine: usize, name: &str, request: &LeaseRequest) -> Reply {
         self.requests += 1;
         let mut reply = Reply { store_ms: now().unix_ms(), ..Reply::default() };
-        for (index, asked) in request.windows().iter().enumerate() {
-            let window = self.windows.entry((name.into(), index, asked.begin_ms)).or_default();
-            window.insert(machine, asked.hold);
+        for (index, wish) in request.windows().iter().enumerate() {
+            let window = self.windows.entry((name.into(), index, wish.begin_ms)).or_default();
+            window.insert(machine, wish.hold);
             let out: u32 = window.values().sum();
-            let left = asked.limit.saturating_sub(out);
-            let given = (asked.want - asked.hold).min(left);
-            window.insert(machine, asked.hold + given);
-            if given < asked.want - asked.hold {
+            let left = wish.limit.saturating_sub(out);
+            let given = (wish.want - wish.hold).min(left);
+            window.insert(machine, wish.hold + given);
+            if given < wish.want - wish.hold {
                 let others = window.iter().filter(|(other, held)| **other != machine && **held > 0);
                 let recalled = others.map(|(other, _)| (*other, name.to_owned(), index));
                 self.recalled.extend(recalled);
             }
             let machines = i32::try_from(window.len()).unwrap_or(WINDOW_REFUSED);
             reply.windows[index] =
-                WindowReply { held: asked.hold + given, left: left - given, machines };
+                WindowReply { held: wish.hold + given, left: left - given, machines };
         }
         reply
     }

@@ -1,16 +1,17 @@
-//! Reservations: what a request needs beside room in the tallies of a gate.
+//! Reservations: what a request needs in addition to room in the tallies of a gate.
 //!
 //! A gate decides by its tallies alone. A reservation is for a server that must also have something
-//! else for each request, such as units that several machines share. It is asked after all tallies
+//! else for each request, such as units that several machines share. It is called after all tallies
 //! were charged. If it refuses, the charges are given back, so a refused request charges nothing.
 
 use core::fmt;
 
-use super::TallyVerdict;
 use crate::charge::TallyCharge;
+use crate::compound::{Refusal, TallyVerdict};
 use crate::key::KeyId;
 use crate::outcome::Unavailability;
 use crate::time::Timestamp;
+#[cfg(doc)]
 use crate::verdict::Verdict;
 
 /// A gate, which numbers its tallies.
@@ -20,14 +21,14 @@ pub trait TallyNumbers {
     fn tally_number(&self, key_id: KeyId, tally: usize) -> Option<u64>;
 }
 
-/// Reserves what the requests of a gate need beside room in its tallies.
+/// Reserves what the requests of a gate need in addition to room in its tallies.
 ///
-/// A call may wait. The tallies stay charged meanwhile, so that other requests may be denied for the
-/// room that they take.
+/// A call may wait. The tallies stay charged meanwhile, so that other requests may be denied for
+/// the room that they take.
 pub trait Reserve: fmt::Debug + Sync {
-    /// Reserves the cost of every tally, or of none. The tallies are those that the request charged.
-    /// A verdict without a [charge](Verdict::charge) is one of a section without limits, which
-    /// needs nothing.
+    /// Reserves the cost of every tally, or of none. The tallies are those that the request
+    /// charged. A verdict without a [charge](Verdict::charge) is one of a section without limits,
+    /// which needs nothing.
     ///
     /// It may [show](TallyVerdict::show) other counts than those of the tally, such as what is left
     /// on all machines. If it admits the request without a reservation, it
@@ -57,15 +58,6 @@ pub trait Reserve: fmt::Debug + Sync {
         most: u32,
         now: Timestamp,
     ) -> u32;
-}
-
-/// Why nothing was reserved.
-#[derive(Clone, Debug)]
-pub struct Refusal {
-    /// The index of the tally that lacks something, among those of the call.
-    pub index: usize,
-    /// The verdict on it, such as one of [`Verdict::denied_by`].
-    pub verdict: Verdict,
 }
 
 /// Refuses every request of a gate that needs a reservation, for a process that makes none.
