@@ -11,12 +11,10 @@ use core::hint::black_box;
 use core::net::IpAddr;
 use std::process::ExitCode;
 
-use keytally_core::sync::Ordering;
 use keytally_core::{
     Address, AddressLimiter, CacheLine, Entropy, Gate, GateConfig, Key, Layout, Limiter, Limits,
     Name, NewKey, Peppers, Plan, Policy, Sections, Timestamp, decide,
 };
-use keytally_fleet_plan::holding::{add_credits, set_holding};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -83,11 +81,6 @@ const PATHS: &[Path] = &[
         let id = keytally_core::parse_key(key.expose().as_bytes()).expect("a key").key_id;
         let wrong = Key::mint(gate.prefix(), env(), id, &[9; 16]).expect("a key");
         repeat(times, |now| gate.check(Some(black_box(wrong.expose().as_bytes())), 1, now));
-    }),
-    ("gate-leased", "Gate::check in a fleet, a valid key with credits, admitted", |times| {
-        let fleet = Fleet::new();
-        let text = fleet.key.expose().as_bytes();
-        repeat(times, |now| fleet.gate.counted().check(Some(black_box(text)), 1, now));
     }),
     ("part", "GatePart::check, a valid key, its team and a group, admitted", |times| {
         let (gate, key) = gate(SECTIONS);
@@ -232,49 +225,6 @@ fn gate_for(policy: &str, keys: u32) -> (Gate<Vec<CacheLine>>, Vec<Text>) {
 /// A key's text in a cache line of its own.
 #[repr(align(64))]
 struct Text([u8; 47]);
-
-/// A gate in a fleet with one key, which has credits. Its files are removed when it is dropped.
-struct Fleet {
-    gate: keytally::Gate,
-    key: Key,
-    folder: std::path::PathBuf,
-}
-
-impl Fleet {
-    fn new() -> Self {
-        let folder = std::env::temp_dir().join(format!("keytally-counted-{}", std::process::id()));
-        std::fs::create_dir(&folder).expect("a new folder");
-        let plan = Plan::new("default", ROOMY.parse().expect("sections")).expect("a plan");
-        let config = keytally::GateConfig::default().with_keys(64).with_plans(vec![plan]);
-        let peppers = Peppers::new(&[[5; 32]]).expect("a pepper");
-        let gate = keytally::Gate::create(folder.join("gate"), peppers, &config).expect("a gate");
-        let new = NewKey::new(42, env());
-        let issued = gate
-            .administer(|administrator| administrator.issue(&new, Entropy::new([7; 24]), START));
-        let (key, key_id) = issued.expect("room");
-        let file = keytally::FleetFile::create(folder.join("fleet"), &gate).expect("a fleet file");
-        gate.set_fleet(true).expect("no other administrator");
-        gate.join(folder.join("fleet")).expect("the fleet file");
-        let number = gate.table().tally_number(key_id, 0).expect("the key's tally");
-        let number = u32::try_from(number).expect("64 tallies");
-        let (words, subject) = (file.words(number), file.subject(number));
-        let (words, subject) = (words.expect("words"), subject.expect("the key"));
-        let owner = file.owner(number).expect("an owner");
-        owner.store(subject.owner, Ordering::Release);
-        let at_ms = START.unix_ms();
-        set_holding(&subject.layout, &words, at_ms, at_ms, &[90_000; 4]);
-        add_credits(&subject.layout, &words, at_ms, at_ms, &[90_000; 4]);
-        let first = gate.counted().check(Some(key.expose().as_bytes()), 1, START);
-        assert!(first.is_leased() && first.is_admitted());
-        Self { gate, key, folder }
-    }
-}
-
-impl Drop for Fleet {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
 
 /// Returns a gate for a number of keys, without any.
 fn empty_gate(policy: &str, keys: u32) -> Gate<Vec<CacheLine>> {

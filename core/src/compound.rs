@@ -224,8 +224,10 @@ impl TallyVerdict {
     /// that several machines share. The verdict is then [leased](Verdict::is_leased). The charge
     /// and the reached warnings stay those of the tally.
     pub fn show(&mut self, layout: &Layout, word: u64) {
-        let crossed = self.crossed();
-        self.report(crossed);
+        if self.warnings != TallyWarnings::default() {
+            let crossed = self.crossed();
+            self.report(crossed);
+        }
         self.verdict.show(layout, word);
     }
 

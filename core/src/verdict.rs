@@ -60,8 +60,12 @@ pub(crate) enum Note {
     LeasedNoCharge,
     /// The request was charged, but nothing was reserved for it.
     Unreserved,
-    /// Why the gate does not decide.
-    Unavailable(Unavailability),
+    /// Requests need a reservation, and this process makes none.
+    NotReserving,
+    /// What grants reservations cannot be reached.
+    Lost,
+    /// The reservation is not granted yet.
+    Waiting,
     /// Why the key is invalid.
     Invalid(Reason),
 }
@@ -91,11 +95,13 @@ impl Verdict {
     /// Returns why the gate does not decide; `None` unless the outcome is
     /// [`Outcome::Unavailable`].
     pub fn unavailability(&self) -> Option<Unavailability> {
-        match (self.outcome, self.note) {
-            (Outcome::Unavailable, Note::Unavailable(why)) => Some(why),
-            (Outcome::Unavailable, _) => Some(Unavailability::Moving),
-            _ => None,
-        }
+        let why = match self.note {
+            Note::NotReserving => Unavailability::NotReserving,
+            Note::Lost => Unavailability::Lost,
+            Note::Waiting => Unavailability::Waiting,
+            _ => Unavailability::Moving,
+        };
+        (self.outcome == Outcome::Unavailable).then_some(why)
     }
 
     /// Returns whether the verdict is on units that several machines share: those that this
@@ -159,12 +165,18 @@ impl Verdict {
         self.quotas.ahead_s(self.now)
     }
 
+    /// Returns whether this is the verdict of a check that was charged: whether there is a
+    /// [`charge`](Self::charge).
+    #[inline]
+    pub fn is_charged(&self) -> bool {
+        self.is_admitted() && !matches!(self.note, Note::NoCharge | Note::LeasedNoCharge)
+    }
+
     /// Returns the charge, which the caller keeps for a later `refund` or `settle`; `None` unless
     /// this is the verdict of an admitted check. A peek, refund, settle or reset has none.
     #[inline]
     pub fn charge(&self) -> Option<Charge> {
-        let is_charged = !matches!(self.note, Note::NoCharge | Note::LeasedNoCharge);
-        (self.is_admitted() && is_charged).then(|| {
+        self.is_charged().then(|| {
             let make = match self.note {
                 Note::Shared => Charge::shared,
                 Note::Unreserved => Charge::unreserved,
@@ -294,7 +306,12 @@ impl Verdict {
     #[must_use]
     pub fn unavailable_since(&self, why: Unavailability) -> Self {
         let mut verdict = Self::unavailable(self.holder, self.now);
-        verdict.note = Note::Unavailable(why);
+        verdict.note = match why {
+            Unavailability::Moving => Note::None,
+            Unavailability::NotReserving => Note::NotReserving,
+            Unavailability::Lost => Note::Lost,
+            Unavailability::Waiting => Note::Waiting,
+        };
         verdict
     }
 
@@ -378,6 +395,9 @@ impl Verdict {
         }
     }
 }
+
+// As one byte, it costs no instruction in a check.
+const _: () = assert!(size_of::<Note>() == 1);
 
 #[cfg(test)]
 mod tests {

@@ -103,6 +103,8 @@ const OF_THE_PROGRAM: &[&str] = &[
     "a lease request of a fleet",
     "idle units of a machine in a fleet",
     "machines that one lease request recalls units from",
+    "a request's wait for credits of a fleet",
+    "an agent's heartbeat",
     "tallies of a fleet file",
     "client addresses whose wrong keys are counted",
     "settled charges that the service remembers",

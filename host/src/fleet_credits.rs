@@ -20,8 +20,8 @@ use keytally_fleet_plan::credit::{CreditLayout, Units};
 use keytally_fleet_plan::layout::{ABSENT_MS, PageState, PageWord, Phase};
 use keytally_fleet_plan::meta::{Meta, NUMBERS};
 use keytally_fleet_plan::words::{
-    CompoundSpending, Part, Spending, TallyWords, Word, Words as _, refund, refusal, spend_all,
-    spend_up_to, want,
+    CompoundSpending, Part, Spending, TallyWords, Word, Words as _, refund, refusal, spend,
+    spend_all, spend_up_to, want,
 };
 
 use crate::clock::{instant, now};
@@ -111,19 +111,21 @@ impl Machine {
         Some((number, self.map.tally(number)?, layout, *is_shared))
     }
 
-    /// Returns what the tallies need, and the time of the request. `None` if the file does not have
-    /// one of them.
+    /// Collects what the tallies need, and returns the time of the request. `None` if the file does
+    /// not have one of them.
     #[inline]
-    fn needs(
-        &self,
+    fn needs<'m>(
+        &'m self,
         gate: &dyn TallyNumbers,
         tallies: &[TallyVerdict],
         is_charged: bool,
-    ) -> Option<(Needs<'_>, u64)> {
-        let (mut needs, mut now_ms) = (Vec::new(), 0);
+        needs: &mut Needs<'m>,
+    ) -> Option<u64> {
+        let mut now_ms = 0;
+        needs.clear();
         for (index, tally) in tallies.iter().enumerate() {
             let verdict = tally.verdict();
-            if verdict.quotas().is_empty() || (is_charged && verdict.charge().is_none()) {
+            if verdict.quotas().is_empty() || (is_charged && !verdict.is_charged()) {
                 continue;
             }
             let holder = verdict.holder()?;
@@ -140,7 +142,7 @@ impl Machine {
             let _ = needs.push(need);
             now_ms = now_ms.max(verdict.quotas().time().unix_ms());
         }
-        Some((needs, now_ms))
+        Some(now_ms)
     }
 
     /// Returns what the agent says of the store, and whether it is worth to wait for it.
@@ -191,6 +193,7 @@ impl Machine {
 impl Need<'_> {
     /// Returns the word of a tally whose windows have used what the fleet does not have left.
     /// `change` gets the index of each window, and what is left of it.
+    #[inline]
     fn shown(&self, verdict: &Verdict, change: impl Fn(usize, u32) -> u32) -> u64 {
         let Part { layout, words, .. } = &self.part;
         let now_ms = verdict.quotas().time().unix_ms();
@@ -198,14 +201,15 @@ impl Need<'_> {
             true => (words.load(Word::Credits), words.load(Word::Left)),
             false => (0, 0),
         };
-        let credits = layout.current(credits, now_ms);
         let mut used = Units::default();
-        for (index, state) in verdict.quotas().iter().enumerate() {
-            let is_known = layout.stamp_ms(left) >= now_ms
-                || (left != 0 && layout.is_same_window(index, layout.stamp_ms(left), now_ms));
-            let left = if is_known { layout.units(left, index) } else { state.limit };
-            let has = change(index, credits[index].saturating_add(left).min(state.limit));
-            used[index] = state.limit.saturating_sub(has);
+        for (index, used) in used.iter_mut().enumerate().take(layout.len()) {
+            let limit = verdict.quotas().limit_of(index).unwrap_or(0);
+            let of = |word, otherwise| match layout.is_current(word, index, now_ms) {
+                true => layout.units(word, index),
+                false => otherwise,
+            };
+            let has = of(credits, 0).saturating_add(of(left, limit)).min(limit);
+            *used = limit.saturating_sub(change(index, has));
         }
         layout.word(now_ms, &used)
     }
@@ -241,6 +245,17 @@ impl Spender {
     fn spend(&self, needs: &Needs<'_>, now_ms: u64) -> Result<(), Option<(usize, Spending)>> {
         if let Some(other) = needs.iter().position(|need| !need.is_own && need.part.cost > 0) {
             return Err(Some((other, Spending::NoCredits)));
+        }
+        if let [Need { number, part: Part { layout, words, cost }, .. }] = &needs[..] {
+            return match spend(layout, words, now_ms, *cost) {
+                Spending::Spent { is_low, .. } => {
+                    if is_low {
+                        self.hint(*number);
+                    }
+                    Ok(())
+                }
+                why => Err(Some((0, why))),
+            };
         }
         let mut parts = Vec::<Part<'_, TallyWords<'_>>, MAX_PARTS>::new();
         for need in needs.iter().filter(|need| need.part.cost > 0) {
@@ -287,7 +302,8 @@ impl Spender {
         loop {
             let grants = map.grants();
             // The agent may have given the words of a tally to this key.
-            if let Some((fresh, _)) = self.machine.needs(gate, tallies, true) {
+            let mut fresh = Needs::new();
+            if self.machine.needs(gate, tallies, true, &mut fresh).is_some() {
                 for (need, fresh) in needs.iter_mut().zip(fresh) {
                     need.is_own = fresh.is_own;
                 }
@@ -362,7 +378,8 @@ fn unavailable(tallies: &[TallyVerdict], index: usize, why: Unavailability) -> O
 
 impl Reserve for Spender {
     fn reserve(&self, gate: &dyn TallyNumbers, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
-        let Some((mut needs, now_ms)) = self.machine.needs(gate, tallies, true) else {
+        let mut needs = Needs::new();
+        let Some(now_ms) = self.machine.needs(gate, tallies, true, &mut needs) else {
             return unavailable(tallies, 0, Unavailability::Lost);
         };
         if self.spend(&needs, now_ms).is_ok() {
@@ -385,7 +402,8 @@ impl Reserve for Spender {
     }
 
     fn peek(&self, gate: &dyn TallyNumbers, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
-        let (needs, now_ms) = self.machine.needs(gate, tallies, false)?;
+        let mut needs = Needs::new();
+        let now_ms = self.machine.needs(gate, tallies, false, &mut needs)?;
         for need in needs.iter().filter(|need| need.is_own && need.part.cost > 0) {
             let Part { layout, words, cost } = &need.part;
             let credits = layout.current(words.load(Word::Credits), now_ms);

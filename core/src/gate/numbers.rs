@@ -71,8 +71,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
 
     /// Returns how many tallies have a number. The numbers are smaller.
     pub fn numbered_tallies(&self) -> u64 {
-        u64::from(self.capacity) * self.own_count()
-            + u64::from(self.team_capacity()) * self.shared_count()
+        let teams = number_at(self.team_capacity(), self.shared_count(), 0);
+        number_at(self.capacity, self.own_count(), teams)
     }
 
     /// Returns the number of a tally that requests of a key charge, by its index in
@@ -94,17 +94,17 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         let is_shared = self.is_shared(tally);
         let position = (0..tally).filter(|&it| self.is_shared(it) == is_shared).count() as u64;
         if !is_shared {
-            return Some(u64::from(record) * self.own_count() + position);
+            return Some(number_at(record, self.own_count(), position));
         }
         let team = self.entry_now(record).team.checked_sub(1)?;
-        let first = u64::from(self.capacity) * self.own_count();
-        Some(first + u64::from(team) * self.shared_count() + position)
+        let first = number_at(self.capacity, self.own_count(), 0);
+        Some(first.wrapping_add(number_at(team, self.shared_count(), position)))
     }
 
     /// Returns the tally with a number. `None` if no key or account has it now, or if it has no
     /// limits.
     pub fn numbered_tally(&self, number: u64, now: Timestamp) -> Option<NumberedTally> {
-        let own = u64::from(self.capacity) * self.own_count();
+        let own = number_at(self.capacity, self.own_count(), 0);
         let (is_shared, number, count) = match number.checked_sub(own) {
             None => (false, number, self.own_count()),
             Some(shared) => (true, shared, self.shared_count()),
@@ -150,4 +150,10 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     fn shared_count(&self) -> u64 {
         (0..self.tally_count()).filter(|&it| self.is_shared(it)).count() as u64
     }
+}
+
+/// Returns the number of a position in a list of this many items each. It cannot overflow: both
+/// factors have 32 bits at most, and positions are numbers of tallies.
+fn number_at(line: u32, count: u64, position: u64) -> u64 {
+    u64::from(line).wrapping_mul(count).wrapping_add(position)
 }

@@ -110,16 +110,19 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
 
     /// Reserves what a request of a plain gate needs, or gives its charge back.
     fn reserve(&self, reservation: &dyn Reserve, verdict: Verdict, clock: impl Clock) -> Verdict {
-        let (Some(charge), Some(holder)) = (verdict.charge(), verdict.holder()) else {
+        if !verdict.is_charged() {
             return verdict;
-        };
+        }
         let mut tally = TallyVerdict::new(verdict);
         tally.section = Some(Section::Key);
         match reservation.reserve(self, core::slice::from_mut(&mut tally)) {
             None => tally.verdict,
             Some(Refusal { verdict, .. }) => {
-                // The key may be gone, and its record another one's: then no room is owed.
-                let _ = self.refund(holder.key_id, charge, clock);
+                let charged = tally.verdict;
+                if let (Some(charge), Some(holder)) = (charged.charge(), charged.holder()) {
+                    // The key may be gone, and its record another one's: then no room is owed.
+                    let _ = self.refund(holder.key_id, charge, clock);
+                }
                 verdict
             }
         }

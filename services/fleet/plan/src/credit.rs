@@ -191,8 +191,16 @@ impl CreditLayout {
         units
     }
 
+    /// Returns whether the window at `index` of a word is current at `now_ms`.
+    #[inline]
+    pub fn is_current(&self, word: u64, index: usize, now_ms: u64) -> bool {
+        let (held, present) = (self.stamp(word), self.stamp_at(now_ms));
+        index < self.len && (held >= present || self.is_same(index, held, present))
+    }
+
     /// Returns the word whose windows are those of `now_ms`, with these units. More units than a
     /// word holds become the most that it holds.
+    #[inline]
     pub fn word(&self, now_ms: u64, units: &Units) -> u64 {
         let mut word = self.stamp_at(now_ms) << self.stamp_shift;
         for (index, units) in units.iter().enumerate().take(self.len) {
