@@ -201,17 +201,8 @@ impl Need<'_> {
             true => (words.load(Word::Credits), words.load(Word::Left)),
             false => (0, 0),
         };
-        let mut used = Units::default();
-        for (index, used) in used.iter_mut().enumerate().take(layout.len()) {
-            let limit = verdict.quotas().limit_of(index).unwrap_or(0);
-            let of = |word, otherwise| match layout.is_current(word, index, now_ms) {
-                true => layout.units(word, index),
-                false => otherwise,
-            };
-            let has = of(credits, 0).saturating_add(of(left, limit)).min(limit);
-            *used = limit.saturating_sub(change(index, has));
-        }
-        layout.word(now_ms, &used)
+        let limit = |index| verdict.quotas().limit_of(index).unwrap_or(0);
+        layout.shown([credits, left], now_ms, limit, change)
     }
 
     /// Returns the refusal of a request for which the fleet has no units.
@@ -376,8 +367,43 @@ fn unavailable(tallies: &[TallyVerdict], index: usize, why: Unavailability) -> O
     Some(Refusal { index, verdict })
 }
 
+impl Spender {
+    /// Spends the credits of a request with one tally. Returns whether it did; else nothing was
+    /// spent, and the general path decides.
+    #[inline]
+    fn reserve_one(&self, gate: &dyn TallyNumbers, tally: &mut TallyVerdict) -> bool {
+        let verdict = tally.verdict();
+        let Some(holder) = verdict.holder().filter(|_| verdict.is_charged()) else { return false };
+        let found = self.machine.tally(gate, holder.key_id, tally.tally());
+        let Some((number, FleetTally { words, owner }, layout, false)) = found else {
+            return false;
+        };
+        let its = TallyOwner::Key(holder.key_id).number();
+        if owner.load(Ordering::Acquire) != its || verdict.cost() == 0 {
+            return false;
+        }
+        let now_ms = verdict.quotas().time().unix_ms();
+        let Spending::Spent { is_low, .. } = spend(layout, &words, now_ms, verdict.cost()) else {
+            return false;
+        };
+        if is_low {
+            self.hint(number);
+        }
+        let words = [words.load(Word::Credits), words.load(Word::Left)];
+        let limit = |index| verdict.quotas().limit_of(index).unwrap_or(0);
+        let word = layout.shown(words, now_ms, limit, |_, units| units);
+        tally.show(layout.layout(), word);
+        true
+    }
+}
+
 impl Reserve for Spender {
     fn reserve(&self, gate: &dyn TallyNumbers, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
+        if let [tally] = &mut *tallies
+            && self.reserve_one(gate, tally)
+        {
+            return None;
+        }
         let mut needs = Needs::new();
         let Some(now_ms) = self.machine.needs(gate, tallies, true, &mut needs) else {
             return unavailable(tallies, 0, Unavailability::Lost);
