@@ -13,8 +13,8 @@ use keytally::{
 use keytally_core::sync::Ordering;
 use keytally_fleet_plan::holding::{add_credits, set_holding};
 
-/// A policy that the benchmark does not exhaust, in one window of a month.
-const POLICY: &str = "2000000000/month";
+/// A policy that the benchmark does not exhaust, in one window of a day.
+const POLICY: &str = "2000000000/day";
 
 const KEYS: u32 = 1_000_000;
 

@@ -333,7 +333,8 @@ impl Verdict {
     /// Makes this verdict show the counts of another word of the same time, as leased units.
     pub(crate) fn show(&mut self, layout: &Layout, word: u64) {
         let (denied, time) = (self.quotas.denied, self.quotas.time());
-        self.quotas = decide::quotas(layout, self.quotas.limits(), word, time);
+        let is_within = layout.is_within(word, time);
+        self.quotas = decide::quotas_at(layout, self.quotas.limits(), word, time, is_within);
         self.quotas.denied = denied;
         self.note = match self.note {
             Note::None => Note::Leased,
