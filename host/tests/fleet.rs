@@ -236,7 +236,9 @@ fn try_check_does_not_wait() {
         assert!(gate.try_check(key, 1).is_admitted());
     }
     assert_eq!(gate.try_check(key, 1).unavailability(), Some(Unavailability::Waiting));
+    let start_ms = now().unix_ms();
     assert_eq!(gate.check_without_wait(key, 1).unavailability(), Some(Unavailability::Lost));
+    assert!(now().unix_ms() - start_ms < 1000, "it would wait 2 s for the agent");
 }
 
 /// Returns the tally of the key in a gate with one key and one group.
