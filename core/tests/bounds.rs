@@ -104,6 +104,8 @@ const OF_THE_PROGRAM: &[&str] = &[
     "idle units of a machine in a fleet",
     "lease requests of one agent that await a reply",
     "machines that one lease request recalls units from",
+    "a request's wait for credits of a fleet",
+    "an agent's heartbeat",
     "tallies of a fleet file",
     "client addresses whose wrong keys are counted",
     "settled charges that the service remembers",

@@ -1,7 +1,7 @@
 //! Compares the bounds of fleets in LIMITS.md with the constants of the crate.
 
 use keytally_fleet_plan::flow::{MOST_IN_FLIGHT, SLOW_MS};
-use keytally_fleet_plan::layout::MAX_FILE_TALLIES;
+use keytally_fleet_plan::layout::{ABSENT_MS, MAX_FILE_TALLIES};
 use keytally_fleet_plan::lease::{
     COMMON_LEASE, GIVE_UP_MS, IDLE_MS, LONGEST_GIVE_UP_MS, LONGEST_SETTLE_MS, SMALL_IDLE_MS,
 };
@@ -26,6 +26,7 @@ fn bounds_of_fleets_on_the_page_equal_the_constants() {
              the limit is below {COMMON_LEASE}; at most a quarter of the window |"
         ),
         format!("| machines that one lease request recalls units from | {MOST_RECALLS}, those"),
+        format!("| an agent's heartbeat | {} s old |", ABSENT_MS / 1000),
         format!("| tallies of a fleet file | {MAX_FILE_TALLIES} |"),
     ] {
         assert!(page.contains(&row), "LIMITS.md lacks: {row}");

@@ -57,7 +57,7 @@ fn python_module_depends_on_no_service() {
 fn service_crates(tree: &str) -> Vec<&str> {
     let names = tree.lines().filter_map(|line| line.split(' ').next());
     let is_of_services = |name: &&str| {
-        ["keytally-server", "keytally-keys", "keytally-fleet-plan", "axum", "hyper", "tokio"]
+        ["keytally-server", "keytally-keys", "keytally-fleet", "axum", "hyper", "tokio", "redis"]
             .contains(name)
             || ["sqlx", "libsqlite3", "webauthn"].iter().any(|begin| name.starts_with(begin))
     };
