@@ -1,0 +1,126 @@
+//! Servers of Redis or Valkey, each in a folder of its own.
+
+use core::time::Duration;
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use redis::{Cmd, Connection, Value, cmd};
+
+/// A server, which listens on a port of this machine and on a Unix socket.
+pub(crate) struct Server {
+    process: Child,
+    folder: tempfile::TempDir,
+    pub(crate) port: u16,
+    arguments: Vec<String>,
+}
+
+/// Returns a port that nothing listens on.
+pub(crate) fn free_port() -> u16 {
+    // Above those that the kernel gives to clients, a port stays free between two starts.
+    static NEXT: std::sync::OnceLock<std::sync::Mutex<u16>> = std::sync::OnceLock::new();
+    let first = || {
+        let process = u16::try_from(std::process::id() % 600).unwrap();
+        std::sync::Mutex::new(10_000 + 20 * process)
+    };
+    let mut next = NEXT.get_or_init(first).lock().unwrap();
+    loop {
+        *next += 1;
+        // The bus of a cluster has a port of its own.
+        let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if is_free(*next) && is_free(*next + 10_000) {
+            return *next;
+        }
+    }
+}
+
+impl Server {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        Self::start_at(free_port(), arguments)
+    }
+
+    pub(crate) fn start_at(port: u16, arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let arguments: Vec<String> = arguments.iter().map(|&text| text.to_owned()).collect();
+        let process = spawn(folder.path(), port, &arguments);
+        let server = Self { process, folder, port, arguments };
+        server.wait();
+        server
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.path().join("socket")
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Waits until the server answers.
+    fn wait(&self) {
+        let since = Instant::now();
+        while self.try_query(&cmd("PING")).is_none() {
+            assert!(since.elapsed() < Duration::from_secs(10), "the server does not answer");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn try_query(&self, command: &Cmd) -> Option<Value> {
+        self.connect().and_then(|mut connection| command.query(&mut connection).ok())
+    }
+
+    fn connect(&self) -> Option<Connection> {
+        let client = redis::Client::open(format!("unix://{}", self.socket().display())).unwrap();
+        client.get_connection_with_timeout(Duration::from_secs(1)).ok()
+    }
+
+    /// Sends a command as the administrator.
+    pub(crate) fn query(&self, command: &mut Cmd) -> Value {
+        command.query(&mut self.connect().unwrap()).unwrap()
+    }
+
+    /// Returns a number of `INFO`.
+    pub(crate) fn info(&self, name: &str) -> u64 {
+        let text: String = cmd("INFO").arg("everything").query(&mut self.connect().unwrap()).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap().split(',').next().unwrap().trim_start_matches("calls=").parse().unwrap()
+    }
+
+    /// Kills the server as `kill -9` does.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Starts a killed server again, without data.
+    pub(crate) fn restart(&mut self) {
+        let _ = fs::remove_file(self.socket());
+        self.process = spawn(self.folder.path(), self.port, &self.arguments);
+        self.wait();
+    }
+}
+
+fn spawn(folder: &Path, port: u16, arguments: &[String]) -> Child {
+    let program = std::env::var_os("KEYTALLY_TEST_REDIS").unwrap_or("redis-server".into());
+    let mut command = Command::new(program);
+    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
+    command.args(["--appendonly", "no", "--unixsocket"]).arg(folder.join("socket"));
+    command.arg("--dir").arg(folder).args(arguments);
+    command.stdout(Stdio::null()).spawn().expect(
+        "there is no redis-server; `cargo xtask test fleet --install` installs it, and \
+         KEYTALLY_TEST_REDIS names another one, such as valkey-server",
+    )
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
