@@ -3,7 +3,6 @@
 use core::time::Duration;
 use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, RwLock};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use keytally_core::Policy;
 use keytally_core::sync::{AtomicU64, Ordering};
@@ -11,6 +10,8 @@ use keytally_fleet::plan::credit::{CreditLayout, Units};
 use keytally_fleet::plan::layout::{FileLayout, PageWord, WantedBits};
 use keytally_fleet::plan::words::{Spending, TallyWords, spend, want};
 use keytally_fleet::{Machine, State, StateWord, Subject};
+
+use crate::support::time::now;
 
 /// What a request gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +79,7 @@ impl Memory {
     /// Returns the fleet's time, as requests compute it.
     pub(crate) fn now_ms(&self) -> u64 {
         let offset = self.page(PageWord::Offset).load(Ordering::Acquire).cast_signed();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
-        u64::try_from(now).unwrap().saturating_add_signed(offset)
+        keytally::now().unix_ms().saturating_add_signed(offset)
     }
 
     pub(crate) fn state(&self) -> StateWord {
@@ -88,7 +88,7 @@ impl Memory {
 
     /// Waits until the agent has this state.
     pub(crate) fn wait_for(&self, state: State) {
-        let since = Instant::now();
+        let since = now();
         while self.state().state != state {
             assert!(since.elapsed() < Duration::from_secs(10), "not {state:?}: {:?}", self.state());
             std::thread::sleep(Duration::from_millis(2));
@@ -99,17 +99,16 @@ impl Memory {
     pub(crate) fn check(&self, tally: u32) -> Outcome {
         let subject = self.subjects.read().unwrap()[tally as usize].clone().unwrap();
         let words = self.words(tally).unwrap();
-        let since = Instant::now();
+        let since = now();
+        let mut has_waited = false;
         loop {
             let seen = *self.grants.0.lock().unwrap();
-            let is_owner =
-                self.owner(tally).unwrap().load(Ordering::Acquire) == subject.owner;
+            let is_owner = self.owner(tally).unwrap().load(Ordering::Acquire) == subject.owner;
             let now_ms = self.now_ms();
             if is_owner {
                 match spend(&subject.layout, &words, now_ms, 1) {
                     Spending::Spent { at_ms, is_low } => {
                         self.count(tally, &subject.layout, at_ms);
-                        let has_waited = since.elapsed() > Duration::from_micros(5) && !is_low;
                         if is_low {
                             self.wanted().hint(tally);
                             self.ring();
@@ -128,6 +127,7 @@ impl Memory {
                 return self.check_alone(tally, &subject.layout, state);
             }
             let guard = self.grants.0.lock().unwrap();
+            has_waited = true;
             drop(self.grants.1.wait_timeout_while(guard, left, |now| *now == seen).unwrap());
         }
     }

@@ -1,15 +1,15 @@
 //! Machines in memory, each with its agent in a thread.
 
+use alloc::sync::Arc;
 use core::time::Duration;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
 
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_fleet::{Agent, Counts, FleetConfig, FleetError, OnLoss, StoreConfig};
 
-use crate::memory::{Memory, Outcome};
+use crate::support::memory::{Memory, Outcome};
+use crate::support::time::now;
 
 pub(crate) fn config(url: &str) -> FleetConfig {
     FleetConfig::new("test", StoreConfig::new(url.parse().unwrap()), OnLoss::Closed)
@@ -34,8 +34,9 @@ impl Running {
     }
 
     /// Waits until the agent ends by itself.
+    #[expect(clippy::panic_in_result_fn, reason = "the assertion is that of the test")]
     pub(crate) fn end(mut self) -> Result<(), FleetError> {
-        let since = Instant::now();
+        let since = now();
         while !self.thread.as_ref().unwrap().is_finished() {
             assert!(since.elapsed() < Duration::from_secs(10), "the agent does not end");
             thread::sleep(Duration::from_millis(5));
@@ -106,7 +107,7 @@ pub(crate) fn request(
                 let mut number = u32::try_from(index).unwrap();
                 while !is_done() {
                     number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                    let since = Instant::now();
+                    let since = now();
                     let outcome = machine.check((number >> 8) % keys);
                     *got.outcomes.entry(name(outcome)).or_default() += 1;
                     if outcome == Outcome::Waited {

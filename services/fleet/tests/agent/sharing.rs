@@ -1,24 +1,15 @@
 //! Machines that share limits through a real server: never more than the limit, and all of it if it
 //! is requested.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![expect(clippy::disallowed_methods, reason = "the test measures")]
 
-#[path = "support/fleet.rs"]
-mod fleet;
-#[path = "support/memory.rs"]
-mod memory;
-#[path = "support/servers.rs"]
-mod servers;
-
+use alloc::sync::Arc;
 use core::time::Duration;
-use std::sync::Arc;
-use std::time::Instant;
 
 use keytally_fleet::State;
 
-use fleet::{Running, admitted, config, most, request};
-use memory::{Memory, Outcome};
-use servers::Server;
+use crate::support::fleet::{Running, admitted, config, most, request};
+use crate::support::memory::{Memory, Outcome};
+use crate::support::servers::Server;
+use crate::support::time::now;
 
 fn machines(count: usize, tallies: u32, policy: &str) -> Vec<Arc<Memory>> {
     (0..count).map(|_| Arc::new(Memory::new(tallies, policy))).collect()
@@ -36,12 +27,12 @@ fn share_exactly(count: usize, limit: u32) {
     let server = Server::start(&[]);
     let machines = machines(count, 1, &format!("{limit}/hour"));
     let agents = lead(&machines, &server.url());
-    let since = Instant::now();
+    let since = now();
     let is_done = || most(&machines) >= limit || since.elapsed() > Duration::from_secs(20);
     let got = request(&machines, 2 * count, 1, Duration::from_micros(100), is_done);
     // Further requests are denied.
-    let end = Instant::now() + Duration::from_millis(200);
-    request(&machines, count, 1, Duration::from_millis(1), || Instant::now() > end);
+    let end = now() + Duration::from_millis(200);
+    request(&machines, count, 1, Duration::from_millis(1), || now() > end);
     println!("{count} machines: {got:?} in {:?}", since.elapsed());
     assert_eq!(most(&machines), limit, "the most that an hour admitted, {:?}", admitted(&machines));
     let counts: Vec<_> = agents.into_iter().map(Running::stop).collect();
@@ -65,7 +56,7 @@ fn windows_of_a_second_admit_at_most_their_limit() {
     let server = Server::start(&[]);
     let machines = machines(3, 4, "40/second, 150/10s");
     let agents = lead(&machines, &server.url());
-    let since = Instant::now();
+    let since = now();
     let is_done = || since.elapsed() > Duration::from_secs(4);
     let got = request(&machines, 6, 4, Duration::from_micros(500), is_done);
     let mut full = 0;
@@ -85,7 +76,7 @@ fn hot_keys_need_few_lease_requests() {
     let server = Server::start(&[]);
     let machines = machines(2, 1000, "60000/hour");
     let agents = lead(&machines, &server.url());
-    let since = Instant::now();
+    let since = now();
     let is_done = || since.elapsed() > Duration::from_secs(3);
     let got = request(&machines, 4, 4, Duration::from_micros(100), is_done);
     let counts: Vec<_> = agents.into_iter().map(Running::stop).collect();
@@ -102,7 +93,7 @@ fn first_request_of_a_key_waits_in_memory() {
     let agents = lead(&machines, &server.url());
     let mut waits = Vec::new();
     for tally in 0..2000 {
-        let since = Instant::now();
+        let since = now();
         let outcome = machines[0].check(tally);
         assert!(matches!(outcome, Outcome::Waited | Outcome::Admitted), "{outcome:?}");
         waits.push(since.elapsed());

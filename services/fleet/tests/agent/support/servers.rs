@@ -5,9 +5,10 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
 
 use redis::{Cmd, Connection, Value, cmd};
+
+use crate::support::time::now;
 
 /// A server, which listens on a port of this machine and on a Unix socket.
 pub(crate) struct Server {
@@ -58,21 +59,13 @@ impl Server {
         self.folder.path().join("socket")
     }
 
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
     /// Waits until the server answers.
     fn wait(&self) {
-        let since = Instant::now();
-        while self.try_query(&cmd("PING")).is_none() {
+        let since = now();
+        while self.connect().is_none_or(|mut one| is_loading(&cmd("PING").query(&mut one))) {
             assert!(since.elapsed() < Duration::from_secs(10), "the server does not answer");
             std::thread::sleep(Duration::from_millis(20));
         }
-    }
-
-    fn try_query(&self, command: &Cmd) -> Option<Value> {
-        self.connect().and_then(|mut connection| command.query(&mut connection).ok())
     }
 
     fn connect(&self) -> Option<Connection> {
@@ -83,13 +76,6 @@ impl Server {
     /// Sends a command as the administrator.
     pub(crate) fn query(&self, command: &mut Cmd) -> Value {
         command.query(&mut self.connect().unwrap()).unwrap()
-    }
-
-    /// Returns a number of `INFO`.
-    pub(crate) fn info(&self, name: &str) -> u64 {
-        let text: String = cmd("INFO").arg("everything").query(&mut self.connect().unwrap()).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        line.unwrap().split(',').next().unwrap().trim_start_matches("calls=").parse().unwrap()
     }
 
     /// Kills the server as `kill -9` does.
@@ -104,6 +90,11 @@ impl Server {
         self.process = spawn(self.folder.path(), self.port, &self.arguments);
         self.wait();
     }
+}
+
+/// Returns whether the server does not answer yet. One that asks for a password does.
+fn is_loading(reply: &redis::RedisResult<Value>) -> bool {
+    reply.as_ref().is_err_and(|error| error.is_io_error() || error.code() == Some("LOADING"))
 }
 
 fn spawn(folder: &Path, port: u16, arguments: &[String]) -> Child {

@@ -1,0 +1,195 @@
+//! What an agent does when it is killed, when its store is killed or emptied, and when its file or
+//! its gate changes.
+
+use alloc::sync::Arc;
+use core::time::Duration;
+use std::thread;
+
+use keytally_core::sync::Ordering;
+use keytally_fleet::plan::layout::PageWord;
+use keytally_fleet::plan::words::{Word, Words as _};
+use keytally_fleet::{FleetConfig, Machine as _, OnLoss, State};
+use redis::cmd;
+
+use crate::support::fleet::{Running, config, most, request};
+use crate::support::memory::{Memory, Outcome, subject};
+use crate::support::servers::Server;
+use crate::support::time::now;
+
+fn machine(policy: &str) -> Arc<Memory> {
+    Arc::new(Memory::new(8, policy))
+}
+
+/// Sends requests for a key until one is denied or unavailable. Returns how many were admitted.
+fn exhaust(machine: &Memory, tally: u32) -> u32 {
+    (0..).find(|_| matches!(machine.check(tally), Outcome::Denied | Outcome::Unavailable)).unwrap()
+}
+
+#[test]
+fn agent_that_takes_over_continues_with_the_words() {
+    let server = Server::start(&[]);
+    let machine = machine("10000/hour");
+    let agent = Running::start(&machine, &config(&server.url()));
+    machine.wait_for(State::Leading);
+    assert_ne!(machine.check(0), Outcome::Unavailable);
+    let name = machine.page(PageWord::Name).load(Ordering::Acquire);
+    agent.stop();
+    assert_eq!(machine.state().state, State::Absent);
+    assert_eq!(machine.check(0), Outcome::Admitted, "credits are spent without an agent");
+
+    let since = now();
+    let agent = Running::start(&machine, &config(&server.url()));
+    machine.wait_for(State::Leading);
+    println!("takeover within {:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_millis(500), "it does not learn again");
+    assert_eq!(machine.page(PageWord::Name).load(Ordering::Acquire), name);
+    assert_eq!(exhaust(&machine, 0) + 2, 10_000);
+    let counts = agent.stop();
+    assert_eq!((counts.relearned, counts.renamed), (0, 0));
+}
+
+#[test]
+fn killed_store_is_told_what_machines_hold() {
+    let mut server = Server::start(&[]);
+    let machines = [machine("100/hour"), machine("100/hour")];
+    let agents: Vec<_> = machines
+        .iter()
+        .map(|machine| {
+            let config = FleetConfig { requests_per_s: 2000, ..config(&server.url()) };
+            Running::start(machine, &config)
+        })
+        .collect();
+    machines.iter().for_each(|machine| machine.wait_for(State::Leading));
+    for _ in 0..30 {
+        assert_ne!(machines[0].check(0), Outcome::Unavailable);
+    }
+    server.kill();
+    machines.iter().for_each(|machine| machine.wait_for(State::Cut));
+    assert_eq!(machines[1].check(1), Outcome::Unavailable, "the choice on loss is closed");
+    server.restart();
+    machines.iter().for_each(|machine| machine.wait_for(State::Learning));
+    machines.iter().for_each(|machine| machine.wait_for(State::Leading));
+    exhaust(&machines[1], 0);
+    exhaust(&machines[0], 0);
+    exhaust(&machines[1], 0);
+    assert_eq!(most(&machines), 100);
+    let counts: Vec<_> = agents.into_iter().map(Running::stop).collect();
+    assert!(counts[0].relearned > 0, "{counts:?}");
+}
+
+#[test]
+fn emptied_store_learns_again_from_its_machines() {
+    let server = Server::start(&[]);
+    let machines = [machine("100/hour"), machine("100/hour")];
+    let agents: Vec<_> =
+        machines.iter().map(|machine| Running::start(machine, &config(&server.url()))).collect();
+    machines.iter().for_each(|machine| machine.wait_for(State::Leading));
+    for machine in &machines {
+        for _ in 0..25 {
+            assert!(!matches!(machine.check(0), Outcome::Unavailable | Outcome::Denied));
+        }
+    }
+    server.query(&mut cmd("FLUSHALL"));
+    let since = now();
+    let is_done = || most(&machines) >= 100 || since.elapsed() > Duration::from_secs(15);
+    request(&machines, 4, 1, Duration::from_millis(1), is_done);
+    let end = now() + Duration::from_millis(300);
+    request(&machines, 4, 1, Duration::from_millis(1), || now() > end);
+    assert_eq!(most(&machines), 100);
+    let counts: Vec<_> = agents.into_iter().map(Running::stop).collect();
+    assert!(counts.iter().all(|counts| counts.again > 0), "{counts:?}");
+}
+
+/// After a loss of the store, it is told of what was admitted without credits.
+#[test]
+fn requests_admitted_on_loss_are_stated_to_the_store() {
+    let mut server = Server::start(&[]);
+    let machines = [machine("100/hour"), machine("100/hour")];
+    let config = FleetConfig { on_loss: OnLoss::Share, machines: 2, ..config(&server.url()) };
+    let agents: Vec<_> = machines.iter().map(|one| Running::start(one, &config)).collect();
+    machines.iter().for_each(|machine| machine.wait_for(State::Leading));
+    assert_ne!(machines[0].check(0), Outcome::Alone);
+    server.kill();
+    machines.iter().for_each(|machine| machine.wait_for(State::Cut));
+    // What was leased, then up to the machine's share of the limit.
+    let admitted = 1 + exhaust(&machines[0], 0);
+    assert_eq!(admitted, 50);
+    thread::sleep(Duration::from_millis(100));
+    server.restart();
+    machines.iter().for_each(|machine| machine.wait_for(State::Leading));
+    thread::sleep(Duration::from_millis(1500));
+    let since = now();
+    let is_done = || most(&machines) >= 100 || since.elapsed() > Duration::from_secs(10);
+    request(&machines, 4, 1, Duration::from_millis(1), is_done);
+    let end = now() + Duration::from_millis(300);
+    request(&machines, 4, 1, Duration::from_millis(1), || now() > end);
+    assert_eq!(most(&machines), 100, "the store knows of what was admitted alone");
+    drop(agents);
+}
+
+#[test]
+fn credits_of_another_owner_are_void() {
+    let server = Server::start(&[]);
+    let machine = machine("100/hour");
+    let agent = Running::start(&machine, &config(&server.url()));
+    machine.wait_for(State::Leading);
+    assert_ne!(machine.check(0), Outcome::Unavailable);
+    let owner = || machine.owner(0).unwrap().load(Ordering::Acquire);
+    let first = owner();
+    machine.set_subject(0, Some(subject("other", "100/hour")));
+    assert_ne!(machine.check(0), Outcome::Unavailable);
+    assert_ne!(owner(), first);
+    let holding = machine.words(0).unwrap().load(Word::Holding);
+    let layout = crate::support::memory::layout("100/hour");
+    assert!(layout.units(holding, 0) > 0);
+    assert_eq!(1 + exhaust(&machine, 0), 100, "the new key has its own limit");
+    machine.set_subject(1, None);
+    machine.wanted().report(1);
+    machine.set_subject(1, Some(subject("k1", "100/hour")));
+    assert_ne!(machine.check(1), Outcome::Unavailable);
+    drop(agent);
+}
+
+/// Two machines have one name, as a virtual machine and its copy.
+#[test]
+fn second_machine_of_a_name_takes_another_one() {
+    let server = Server::start(&[]);
+    let machines = [machine("1000/hour"), machine("1000/hour")];
+    for machine in &machines {
+        machine.page(PageWord::Name).store(7, Ordering::Release);
+    }
+    let agents: Vec<_> =
+        machines.iter().map(|machine| Running::start(machine, &config(&server.url()))).collect();
+    machines.iter().for_each(|machine| machine.wait_for(State::Leading));
+    // The first has sent more lease requests, so the second's numbers are old.
+    for _ in 0..200 {
+        machines[0].check(0);
+    }
+    let since = now();
+    let name = |index: usize| machines[index].page(PageWord::Name).load(Ordering::Acquire);
+    while name(1) == 7 && name(0) == 7 && since.elapsed() < Duration::from_secs(5) {
+        machines[1].check(0);
+        machines[0].check(0);
+    }
+    assert_ne!(name(0), name(1));
+    let is_done = || since.elapsed() > Duration::from_secs(3);
+    request(&machines, 2, 1, Duration::from_millis(1), is_done);
+    let counts: Vec<_> = agents.into_iter().map(Running::stop).collect();
+    assert!(counts.iter().any(|counts| counts.renamed == 1 && counts.refused_numbers > 0));
+}
+
+#[test]
+fn lease_requests_are_bounded_per_second() {
+    let server = Server::start(&[]);
+    let machine = Arc::new(Memory::new(2000, "10/hour"));
+    let config = FleetConfig { requests_per_s: 200, ..config(&server.url()) };
+    let agent = Running::start(&machine, &config);
+    machine.wait_for(State::Leading);
+    let before = now();
+    let is_done = || before.elapsed() > Duration::from_secs(2);
+    request(core::slice::from_ref(&machine), 8, 2000, Duration::ZERO, is_done);
+    let counts = agent.stop();
+    // Three seconds with that of learning, and a tenth of a second at once.
+    assert!(counts.requests <= 200 * 4, "{counts:?}");
+    assert!(counts.requests >= 200 && counts.deferred > 0, "{counts:?}");
+}
