@@ -1,7 +1,7 @@
 //! The agent of a machine: moves units between the store and the machine's credits.
 //!
-//! One thread does everything in turns: it takes the tallies that want credits, asks their
-//! planners, sends what they request as one pipeline, applies the replies, and wakes the requests
+//! One thread does everything in turns: it takes the tallies that want credits, lets their planners
+//! decide, sends what they request as one pipeline, applies the replies, and wakes the requests
 //! that wait. With nothing to do, it sleeps until a request rings, at most 50 ms. A second thread
 //! receives the store's messages.
 
@@ -34,7 +34,7 @@ use crate::tallies::{Present, Tallies, present};
 /// The longest sleep of the agent.
 pub const SLEEP: Duration = Duration::from_millis(50);
 
-/// How often the agent asks for the store's time, which also tests the connection.
+/// How often the agent requests the store's time, which also tests the connection.
 const TEST: Duration = Duration::from_millis(500);
 
 /// How often planners without work are dropped.
@@ -151,7 +151,7 @@ struct Turns<'a, M> {
     machine: &'a M,
     steady: Steady,
     clock: FleetClock,
-    /// The store's time when it was last asked, and when that was.
+    /// The store's time in its last reply to a test, and when that arrived.
     store_time: Option<(u64, Duration)>,
     store: Option<Store>,
     /// The identity of the store that the agent was last connected to.
@@ -375,7 +375,7 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
         }
     }
 
-    /// Asks for the store's time now and then.
+    /// Requests the store's time if that is due.
     fn test(&mut self) {
         let elapsed = self.steady.elapsed();
         let is_due = self.tested_at.is_none_or(|at| elapsed.saturating_sub(at) >= TEST);
@@ -590,7 +590,7 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
         true
     }
 
-    /// Asks the planner of a tally for a lease request.
+    /// Lets the planner of a tally decide whether to send a lease request.
     fn prepare(&mut self, tally: u32) -> Option<Prepared> {
         let now_ms = self.now_ms();
         let Some(Present { subject, words }) = present(self.machine, tally) else {

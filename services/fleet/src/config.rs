@@ -26,7 +26,7 @@ pub struct StoreConfig {
     pub sentinel_password: Option<PasswordSource>,
     /// The file with the certificates that TLS trusts, in PEM. Without it, those of the system.
     pub ca_file: Option<PathBuf>,
-    /// The certificate of this client and its key, two files in PEM, if the store asks for them.
+    /// The certificate of this client and its key, two files in PEM, if the store requires them.
     pub client_certificate: Option<(PathBuf, PathBuf)>,
     /// Whether the store may evict keys. Then a window may admit more than its limit.
     pub allow_eviction: bool,

@@ -1,4 +1,4 @@
-//! What the agent needs of its machine: the fleet file beside the gate, and the gate.
+//! What the agent needs of its machine: the fleet file and the gate.
 
 use core::time::Duration;
 

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_password_names_its_place() {
+    fn error_for_a_missing_password_names_its_source() {
         let error = PasswordSource::File("/nowhere/password".into()).read().unwrap_err();
         assert!(error.to_string().contains("/nowhere/password"), "{error}");
         let error = PasswordSource::Environment("KEYTALLY_NO_PASSWORD".to_owned()).read();

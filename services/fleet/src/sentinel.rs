@@ -6,7 +6,7 @@ use crate::address::Endpoint;
 use crate::connection::{Access, Connection, text};
 use crate::error::FleetError;
 
-/// Asks the Sentinels one after the other, until one names the primary.
+/// Queries the Sentinels one after the other, until one names the primary.
 pub(crate) fn primary(
     sentinels: &[Endpoint],
     group: &str,
@@ -14,7 +14,7 @@ pub(crate) fn primary(
 ) -> Result<Endpoint, FleetError> {
     let mut problem = FleetError::refused("the store's URL names no Sentinel");
     for sentinel in sentinels {
-        match ask(sentinel, group, access) {
+        match query(sentinel, group, access) {
             Ok(primary) => return Ok(primary),
             Err(error) => problem = error,
         }
@@ -22,7 +22,7 @@ pub(crate) fn primary(
     Err(problem)
 }
 
-fn ask(sentinel: &Endpoint, group: &str, access: &Access) -> Result<Endpoint, FleetError> {
+fn query(sentinel: &Endpoint, group: &str, access: &Access) -> Result<Endpoint, FleetError> {
     let mut connection = Connection::open(sentinel, access)?;
     let reply = connection.query(cmd("SENTINEL").arg("get-master-addr-by-name").arg(group))?;
     match &reply {

@@ -63,7 +63,9 @@ impl Server {
                 ));
             }
             (false, true) => {
-                return Err(FleetError::refused("the store is no cluster: write `redis://HOST`"));
+                return Err(FleetError::refused(
+                    "the store is not a cluster: write `redis://HOST`",
+                ));
             }
             _ => {}
         }
@@ -145,7 +147,7 @@ mod tests {
         assert_eq!(evicts.verify(false, true), Ok(()));
         let single = Server::parse(&info("", ""));
         let error = single.verify(true, false).unwrap_err().to_string();
-        assert!(error.contains("is no cluster"), "{error}");
+        assert!(error.contains("is not a cluster"), "{error}");
         let silent = Server::parse("redis_version:7.0\r\nrole:master\r\n");
         let error = silent.verify(false, false).unwrap_err().to_string();
         assert!(error.contains("maxmemory-policy is unknown"), "{error}");

@@ -35,8 +35,8 @@ pub(crate) struct SlotMap {
 }
 
 impl SlotMap {
-    /// Reads the reply of `CLUSTER SLOTS`, which the node at `asked` sent.
-    pub(crate) fn parse(reply: &Value, asked: &Endpoint) -> Option<Self> {
+    /// Reads the reply of `CLUSTER SLOTS` that the node `sender` sent.
+    pub(crate) fn parse(reply: &Value, sender: &Endpoint) -> Option<Self> {
         let Value::Array(ranges) = reply else { return None };
         let mut map = Self { primaries: Vec::new(), slots: vec![None; SLOTS.into()] };
         for range in ranges {
@@ -46,7 +46,7 @@ impl SlotMap {
             };
             let [host, Value::Int(port), ..] = &node[..] else { return None };
             let host = text(host).unwrap_or_default();
-            let endpoint = endpoint(&host, u16::try_from(*port).ok()?, asked)?;
+            let endpoint = endpoint(&host, u16::try_from(*port).ok()?, sender)?;
             let primary = map.primary(endpoint);
             let (first, last) = (usize::try_from(*first).ok()?, usize::try_from(*last).ok()?);
             map.slots.get_mut(first..=last)?.fill(Some(primary));
@@ -81,18 +81,17 @@ impl SlotMap {
     }
 }
 
-/// Reads the node of an answer `MOVED SLOT HOST:PORT` or `ASK SLOT HOST:PORT`, which the node at
-/// `asked` sent.
-pub(crate) fn redirection(detail: &str, asked: &Endpoint) -> Option<(u16, Endpoint)> {
+/// Reads the node of an answer `MOVED SLOT HOST:PORT` or `ASK SLOT HOST:PORT` of the node `sender`.
+pub(crate) fn redirection(detail: &str, sender: &Endpoint) -> Option<(u16, Endpoint)> {
     let (slot, address) = detail.split_once(' ')?;
     let (host, port) = address.trim().rsplit_once(':')?;
     let slot: u16 = slot.parse().ok()?;
-    (slot < SLOTS).then_some((slot, endpoint(host, port.parse().ok()?, asked)?))
+    (slot < SLOTS).then_some((slot, endpoint(host, port.parse().ok()?, sender)?))
 }
 
-/// Returns a node's endpoint. A node without a host is where the asked one is.
-fn endpoint(host: &str, port: u16, asked: &Endpoint) -> Option<Endpoint> {
-    match (host, asked) {
+/// Returns a node's endpoint. A node without a host is where the sender is.
+fn endpoint(host: &str, port: u16, sender: &Endpoint) -> Option<Endpoint> {
+    match (host, sender) {
         ("" | "?", Endpoint::Tcp(host, _)) => Some(Endpoint::Tcp(host.clone(), port)),
         ("" | "?", Endpoint::Unix(_)) => None,
         _ => Some(Endpoint::Tcp(host.to_owned(), port)),
@@ -125,17 +124,18 @@ mod tests {
             let replica = Value::Array(vec![host("r"), Value::Int(1), host("id")]);
             Value::Array(vec![Value::Int(first), Value::Int(last), primary, replica])
         };
-        let asked = node("asked", 7000);
+        let sender = node("sender", 7000);
         let reply = Value::Array(vec![range(0, 99, "a", 7001), range(100, 16383, "", 7002)]);
-        let mut map = SlotMap::parse(&reply, &asked).unwrap();
-        assert_eq!(map.primaries, [node("a", 7001), node("asked", 7002)]);
+        let mut map = SlotMap::parse(&reply, &sender).unwrap();
+        assert_eq!(map.primaries, [node("a", 7001), node("sender", 7002)]);
         assert_eq!([0, 99, 100].map(|slot| map.primary_of(slot)), [Some(0), Some(0), Some(1)]);
         assert!(map.is_complete());
         let third = map.primary(node("b", 7003));
         map.moved(99, third);
         assert_eq!((map.primary_of(99), map.primary(node("a", 7001))), (Some(2), 0));
 
-        let part = SlotMap::parse(&Value::Array(vec![range(1, 16383, "a", 7001)]), &asked).unwrap();
+        let part =
+            SlotMap::parse(&Value::Array(vec![range(1, 16383, "a", 7001)]), &sender).unwrap();
         assert!(!part.is_complete());
         for bad in [
             Value::Nil,
@@ -145,17 +145,17 @@ mod tests {
             Value::Array(vec![range(0, 2, "a", 70_000)]),
             Value::Array(vec![range(-1, 2, "a", 7001)]),
         ] {
-            assert_eq!(SlotMap::parse(&bad, &asked), None, "{bad:?}");
+            assert_eq!(SlotMap::parse(&bad, &sender), None, "{bad:?}");
         }
     }
 
     #[test]
     fn redirection_names_slot_and_node() {
-        let asked = node("asked", 7000);
-        let read = |detail| redirection(detail, &asked);
+        let sender = node("sender", 7000);
+        let read = |detail| redirection(detail, &sender);
         assert_eq!(read("3999 10.0.0.1:6381"), Some((3999, node("10.0.0.1", 6381))));
         assert_eq!(read("3999 fd00::1:6381"), Some((3999, node("fd00::1", 6381))));
-        assert_eq!(read("3999 :6381"), Some((3999, node("asked", 6381))));
+        assert_eq!(read("3999 :6381"), Some((3999, node("sender", 6381))));
         for bad in ["", "3999", "x a:1", "3999 a", "16384 a:1", "3999 a:70000"] {
             assert_eq!(read(bad), None, "{bad}");
         }

@@ -68,7 +68,7 @@ pub(crate) struct Store {
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     call: usize,
-    is_asking: bool,
+    is_importing: bool,
 }
 
 impl Store {
@@ -121,7 +121,7 @@ impl Store {
         let mut pending: Vec<Vec<Pending>> = vec![Vec::new(); self.links.len()];
         for (call, wanted) in calls.iter().enumerate() {
             match self.link_of(wanted).and_then(|link| pending.get_mut(link)) {
-                Some(pending) => pending.push(Pending { call, is_asking: false }),
+                Some(pending) => pending.push(Pending { call, is_importing: false }),
                 None => exchange.problem = Some(FleetError::lost("the cluster has no such slot")),
             }
         }
@@ -154,7 +154,7 @@ impl Store {
             }
             bytes.clear();
             for pending in pending {
-                if pending.is_asking {
+                if pending.is_importing {
                     cmd("ASKING").write_packed_command(&mut bytes);
                 }
                 command(&link.digest, &self.fleet, machine, &calls[pending.call])
@@ -170,7 +170,7 @@ impl Store {
             let link = &mut self.links[index];
             let mut lacks_script = false;
             for pending in pending {
-                if pending.is_asking {
+                if pending.is_importing {
                     link.connection.receive(&since)?;
                 }
                 let value = link.connection.receive(&since)?;
@@ -182,9 +182,9 @@ impl Store {
                         }
                         "MOVED" | "ASK" => {
                             let detail = error.details().unwrap_or_default();
-                            let asked = link.connection.endpoint();
+                            let sender = link.connection.endpoint();
                             let is_moved = error.code() == "MOVED";
-                            let (slot, node) = redirection(detail, asked)
+                            let (slot, node) = redirection(detail, sender)
                                 .ok_or_else(|| link.connection.unintelligible("EVALSHA"))?;
                             Some(Redirection::Node { node, moved: is_moved.then_some(slot) })
                         }
@@ -223,14 +223,14 @@ impl Store {
         }
         let mut next = vec![Vec::new(); self.links.len()];
         for (redirection, pending) in again {
-            let (link, is_asking) = match redirection {
-                Redirection::Same(link) => (link, pending.is_asking),
+            let (link, is_importing) = match redirection {
+                Redirection::Same(link) => (link, pending.is_importing),
                 Redirection::Node { node, moved } => {
                     (self.redirected(node, moved)?, moved.is_none())
                 }
             };
             next.resize(self.links.len(), Vec::new());
-            next[link].push(Pending { is_asking, ..pending });
+            next[link].push(Pending { is_importing, ..pending });
         }
         Ok(next)
     }
@@ -275,7 +275,7 @@ impl Store {
         Ok(Link { connection, digest, identity: server.identity() })
     }
 
-    /// Asks the nodes one after the other, until one returns the primaries of all slots.
+    /// Queries the nodes one after the other, until one returns the primaries of all slots.
     fn map(&self, nodes: &[Endpoint]) -> Result<SlotMap, FleetError> {
         let mut problem = FleetError::refused("the store's URL names no node");
         for node in nodes {

@@ -22,7 +22,7 @@ pub(crate) struct Entry {
     uncredited: Units,
     uncredited_ms: u64,
     is_queued: bool,
-    /// When the planner must be asked, and when the heap has it next. `u64::MAX` for never.
+    /// When the planner must decide again, and when the heap has it next. `u64::MAX` for never.
     due_ms: u64,
     timer_ms: u64,
 }
@@ -104,7 +104,7 @@ impl Tallies {
         self.entries.keys().copied().collect()
     }
 
-    /// Lets the agent ask the planner soon.
+    /// Lets the planner decide soon.
     pub(crate) fn queue(&mut self, tally: u32) {
         if let Some(entry) = self.entries.get_mut(&tally)
             && !entry.is_queued
@@ -118,7 +118,7 @@ impl Tallies {
         self.queue.is_empty()
     }
 
-    /// Takes the next tally whose planner is to be asked.
+    /// Takes the next tally whose planner is to decide.
     pub(crate) fn take(&mut self) -> Option<u32> {
         let tally = self.queue.pop_front()?;
         if let Some(entry) = self.entries.get_mut(&tally) {
@@ -127,7 +127,7 @@ impl Tallies {
         Some(tally)
     }
 
-    /// Sets when the planner of a tally must be asked although nothing is reported.
+    /// Sets when the planner of a tally must decide although nothing is reported.
     pub(crate) fn schedule(&mut self, tally: u32, due_ms: Option<u64>) {
         let Some(entry) = self.entries.get_mut(&tally) else { return };
         entry.due_ms = due_ms.unwrap_or(u64::MAX);

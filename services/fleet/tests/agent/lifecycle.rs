@@ -49,7 +49,7 @@ fn agent_that_takes_over_continues_with_the_words() {
 }
 
 #[test]
-fn killed_store_is_told_what_machines_hold() {
+fn killed_store_learns_what_machines_hold() {
     let mut server = Server::start(&[]);
     let machines = [machine("100/hour"), machine("100/hour")];
     let agents: Vec<_> = machines
@@ -100,7 +100,7 @@ fn emptied_store_learns_again_from_its_machines() {
     assert!(counts.iter().all(|counts| counts.again > 0), "{counts:?}");
 }
 
-/// After a loss of the store, it is told of what was admitted without credits.
+/// After a loss of the store, it learns what was admitted without credits.
 #[test]
 fn requests_admitted_on_loss_are_stated_to_the_store() {
     let mut server = Server::start(&[]);

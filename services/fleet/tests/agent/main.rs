@@ -5,6 +5,7 @@
 
 extern crate alloc;
 
+mod failover;
 mod lifecycle;
 mod network;
 mod refusals;

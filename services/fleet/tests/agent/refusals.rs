@@ -12,7 +12,7 @@ use crate::support::memory::{Memory, Outcome};
 use crate::support::servers::{Server, free_port};
 use crate::support::time::now;
 
-/// The rights that the documentation tells operators to give.
+/// The rights that the README lists for the agent's user.
 const RIGHTS: &[&str] = &[
     "~kt:*",
     "&kt:*",

@@ -17,9 +17,9 @@ pub(crate) struct Faults {
     pub(crate) drops_requests: AtomicU64,
     /// The same for replies: the server has applied the requests.
     pub(crate) drops_replies: AtomicU64,
-    /// Each forwarded piece of requests waits for so many milliseconds, and each piece of replies.
+    /// For how many milliseconds each forwarded piece of requests waits, and each of replies.
     pub(crate) delays_ms: [AtomicU64; 2],
-    /// Instead of forwarding each so many-th piece of replies, the connection breaks; 0 for never.
+    /// Instead of forwarding each n-th piece of replies, the connection breaks. 0 for never.
     pub(crate) breaks_each: AtomicU64,
     /// Each piece of requests is sent again on a connection of its own, this much later.
     pub(crate) repeats_after_ms: AtomicU64,

@@ -51,6 +51,28 @@ impl Server {
         server
     }
 
+    /// Starts a Sentinel with the configuration in a file, to which it writes.
+    pub(crate) fn start_sentinel(configuration: &Path) -> Self {
+        let port = free_port();
+        let mut command = Command::new(program());
+        command.arg(configuration).arg("--sentinel").args(["--port", &port.to_string()]);
+        let process = command.args(["--bind", "127.0.0.1"]).stdout(Stdio::null()).spawn().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        Self { process, folder, port, arguments: Vec::new() }
+    }
+
+    /// Sends a command by TCP, until the server answers.
+    pub(crate) fn query_by_port(&self, command: &mut Cmd) -> Value {
+        let client = redis::Client::open(self.url()).unwrap();
+        loop {
+            let connection = client.get_connection_with_timeout(Duration::from_secs(1));
+            match connection.and_then(|mut connection| command.query(&mut connection)) {
+                Ok(value) => return value,
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
@@ -92,14 +114,17 @@ impl Server {
     }
 }
 
-/// Returns whether the server does not answer yet. One that asks for a password does.
+/// Returns whether the server does not answer yet. One that needs a password does.
 fn is_loading(reply: &redis::RedisResult<Value>) -> bool {
     reply.as_ref().is_err_and(|error| error.is_io_error() || error.code() == Some("LOADING"))
 }
 
+fn program() -> std::ffi::OsString {
+    std::env::var_os("KEYTALLY_TEST_REDIS").unwrap_or("redis-server".into())
+}
+
 fn spawn(folder: &Path, port: u16, arguments: &[String]) -> Child {
-    let program = std::env::var_os("KEYTALLY_TEST_REDIS").unwrap_or("redis-server".into());
-    let mut command = Command::new(program);
+    let mut command = Command::new(program());
     command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
     command.args(["--appendonly", "no", "--unixsocket"]).arg(folder.join("socket"));
     command.arg("--dir").arg(folder).args(arguments);
