@@ -8,8 +8,8 @@ use keytally_core::Window;
 use keytally_fleet_plan::credit::CreditLayout;
 
 /// Writes the key of a window, such as `kt:{prod/0Gk3Xb}:key:60:1700000040`. It has the fleet, the
-/// subject, its section, the window, and the Unix second at which it begins. The braces keep all windows of
-/// a subject in one slot of a cluster.
+/// subject, its section, the window, and the Unix second at which it begins. The braces keep all
+/// windows of a subject in one slot of a cluster.
 pub(crate) fn write_key(
     out: &mut String,
     fleet: &str,

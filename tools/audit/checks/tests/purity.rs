@@ -57,9 +57,10 @@ fn python_module_depends_on_no_service() {
 fn service_crates(tree: &str) -> Vec<&str> {
     let names = tree.lines().filter_map(|line| line.split(' ').next());
     let is_of_services = |name: &&str| {
-        ["keytally-server", "keytally-keys", "axum", "hyper", "tokio"]
-            .contains(name)
-            || ["sqlx", "libsqlite3", "webauthn", "redis", "rustls", "keytally-fleet"].iter().any(|begin| name.starts_with(begin))
+        ["keytally-server", "keytally-keys", "axum", "hyper", "tokio"].contains(name)
+            || ["sqlx", "libsqlite3", "webauthn", "redis", "rustls", "keytally-fleet"]
+                .iter()
+                .any(|begin| name.starts_with(begin))
     };
     names.filter(is_of_services).collect()
 }
