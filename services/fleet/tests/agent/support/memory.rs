@@ -132,6 +132,12 @@ impl Memory {
         }
     }
 
+    /// Sends a request until it is admitted by credits. On a busy machine, one may wait in vain.
+    pub(crate) fn admit(&self, tally: u32) {
+        let is_admitted = || matches!(self.check(tally), Outcome::Admitted | Outcome::Waited);
+        assert!((0..100).any(|_| is_admitted()), "no request is admitted by credits");
+    }
+
     /// Decides without credits.
     fn check_alone(&self, tally: u32, layout: &CreditLayout, state: StateWord) -> Outcome {
         let limit = state.on_loss.and_then(|one| one.limit(layout.limit(0), state.machines));

@@ -124,7 +124,9 @@ fn program() -> std::ffi::OsString {
 }
 
 fn spawn(folder: &Path, port: u16, arguments: &[String]) -> Child {
-    let mut command = Command::new(program());
+    // A server that KEYTALLY_TEST_REDIS names may be built without TLS.
+    let has_tls = arguments.iter().any(|argument| argument == "--tls-port");
+    let mut command = Command::new(if has_tls { "redis-server".into() } else { program() });
     command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
     command.args(["--appendonly", "no", "--unixsocket"]).arg(folder.join("socket"));
     command.arg("--dir").arg(folder).args(arguments);
