@@ -20,7 +20,7 @@ use keytally_fleet_plan::on_loss::OnLoss;
 use keytally_fleet_plan::request::{LeaseRequest, Reply, WINDOW_REFUSED};
 use keytally_fleet_plan::words::{Word, Words as _};
 
-use crate::clock::{Steady, wall_ms};
+use crate::clock::{Drift, Steady, wall_ms};
 use crate::config::FleetConfig;
 use crate::counters::{Counters, Counts, add};
 use crate::error::FleetError;
@@ -42,10 +42,6 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 /// The shortest and the longest pause before a further connection, each spread by half.
 pub const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
-
-/// If the store's clock moves by this much more or less than the machine's, in milliseconds, one of
-/// them was set, or the machine is an old copy of itself.
-pub const MOST_JUMP_MS: u64 = 1000;
 
 /// The tallies that the agent reads at once while it looks for those that hold units.
 const SCAN: u32 = 4096;
@@ -151,8 +147,7 @@ struct Turns<'a, M> {
     machine: &'a M,
     steady: Steady,
     clock: FleetClock,
-    /// The store's time in its last reply to a test, and when that arrived.
-    store_time: Option<(u64, Duration)>,
+    drift: Drift,
     store: Option<Store>,
     /// The identity of the store that the agent was last connected to.
     identity: u64,
@@ -183,7 +178,7 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
             machine: agent.machine,
             steady: Steady::start(),
             clock: FleetClock::new(),
-            store_time: None,
+            drift: Drift::default(),
             store: None,
             identity: agent.machine.page(PageWord::Store).load(Ordering::Acquire),
             connected_at: Duration::ZERO,
@@ -310,7 +305,7 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
         if identity != self.identity || !self.has_connected {
             // Its clock may differ from the last one's.
             self.clock = FleetClock::new();
-            self.store_time = None;
+            self.drift = Drift::default();
         }
         self.has_connected = true;
         self.timed(sent_ms, received_ms, store_ms);
@@ -396,19 +391,12 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
     fn timed(&mut self, sent_ms: u64, received_ms: u64, store_ms: u64) -> bool {
         let elapsed = self.steady.elapsed();
         self.tested_at = Some(elapsed);
-        let before = self.store_time.replace((store_ms, elapsed));
-        if let Some((before_ms, at)) = before {
-            let moved = elapsed.saturating_sub(at);
-            let expected_ms =
-                before_ms.saturating_add(u64::try_from(moved.as_millis()).unwrap_or(u64::MAX));
-            if expected_ms.abs_diff(store_ms) > MOST_JUMP_MS {
-                self.clock = FleetClock::new();
-                self.clock.replied(sent_ms, received_ms, store_ms);
-                return false;
-            }
+        let has_jumped = self.drift.has_jumped(store_ms, elapsed);
+        if has_jumped {
+            self.clock = FleetClock::new();
         }
         self.clock.replied(sent_ms, received_ms, store_ms);
-        true
+        !has_jumped
     }
 
     /// Takes a new name, and voids all credits. What the machine held under its old name stays

@@ -5,13 +5,14 @@ use alloc::sync::Arc;
 use core::time::Duration;
 use std::thread;
 
-use keytally_core::sync::Ordering;
-use keytally_fleet::plan::layout::PageWord;
-use keytally_fleet::plan::words::{Word, Words as _};
-use keytally_fleet::{FleetConfig, Machine as _, OnLoss, State};
+use keytally_core::sync::{AtomicU64, Ordering};
+use keytally_fleet::plan::credit::Units;
+use keytally_fleet::plan::layout::{PageWord, WantedBits};
+use keytally_fleet::plan::words::{TallyWords, Word, Words as _};
+use keytally_fleet::{Agent, FleetConfig, Machine, OnLoss, State, Subject};
 use redis::cmd;
 
-use crate::support::fleet::{Running, config, most, request};
+use crate::support::fleet::{Running, admitted, config, most, request};
 use crate::support::memory::{Memory, Outcome, subject};
 use crate::support::servers::Server;
 use crate::support::time::now;
@@ -192,4 +193,106 @@ fn lease_requests_are_bounded_per_second() {
     // Three seconds with that of learning, and a tenth of a second at once.
     assert!(counts.requests <= 200 * 4, "{counts:?}");
     assert!(counts.requests >= 200 && counts.deferred > 0, "{counts:?}");
+}
+
+/// A machine whose agent is killed at the n-th step: the thread ends without a further write.
+struct Mortal<'m> {
+    machine: &'m Memory,
+    steps: AtomicU64,
+}
+
+impl Mortal<'_> {
+    fn step(&self) {
+        if self.steps.fetch_sub(1, Ordering::AcqRel) == 0 {
+            std::panic::resume_unwind(Box::new("killed"));
+        }
+    }
+}
+
+impl Machine for Mortal<'_> {
+    fn page(&self, word: PageWord) -> &AtomicU64 {
+        self.step();
+        self.machine.page(word)
+    }
+
+    fn tallies(&self) -> u32 {
+        self.machine.tallies()
+    }
+
+    fn wanted(&self) -> WantedBits<'_> {
+        self.step();
+        self.machine.wanted()
+    }
+
+    fn words(&self, tally: u32) -> Option<TallyWords<'_>> {
+        self.step();
+        self.machine.words(tally)
+    }
+
+    fn owner(&self, tally: u32) -> Option<&AtomicU64> {
+        self.step();
+        self.machine.owner(tally)
+    }
+
+    fn subject(&self, tally: u32) -> Option<Subject> {
+        self.machine.subject(tally)
+    }
+
+    fn counted(&self, tally: u32, now_ms: u64) -> Units {
+        self.machine.counted(tally, now_ms)
+    }
+
+    fn sleep(&self, at_most: Duration) {
+        self.step();
+        self.machine.sleep(at_most);
+    }
+
+    fn wake(&self) {
+        self.step();
+        self.machine.wake();
+    }
+
+    fn ring(&self) {
+        self.machine.ring();
+    }
+}
+
+#[test]
+fn agents_killed_at_any_step_admit_nothing_twice() {
+    let server = Server::start(&[]);
+    let limit = 6000;
+    let machines: Vec<_> =
+        (0..2).map(|_| Arc::new(Memory::new(4, &format!("{limit}/hour")))).collect();
+    let config = config(&server.url());
+    let other = Running::start(&machines[1], &config);
+    // An agent that is killed within the first second begins to learn again.
+    let first = Running::start(&machines[0], &config);
+    machines[0].wait_for(State::Leading);
+    first.stop();
+    let kills = AtomicU64::new(0);
+    let since = now();
+    let is_full = || admitted(&machines).values().filter(|&&count| count >= limit).count() == 4;
+    let is_done = || is_full() || since.elapsed() > Duration::from_secs(20);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut random: u64 = 5;
+            while !is_done() {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let steps = AtomicU64::new(20 + (random >> 33) % 400);
+                let mortal = Mortal { machine: &machines[0], steps };
+                let agent = Agent::new(&mortal, &config).unwrap();
+                let run = core::panic::AssertUnwindSafe(|| agent.run(is_done));
+                if std::panic::catch_unwind(run).is_err() {
+                    kills.fetch_add(1, Ordering::AcqRel);
+                }
+            }
+        });
+        request(&machines, 4, 4, Duration::from_micros(500), is_done);
+    });
+    let kills = kills.load(Ordering::Acquire);
+    println!("{kills} kills in {:?}, {:?}", since.elapsed(), admitted(&machines));
+    assert!(kills >= 5, "{kills} kills");
+    assert!(most(&machines) <= limit, "{:?}", admitted(&machines));
+    assert!(is_full(), "{:?}", admitted(&machines));
+    drop(other);
 }
