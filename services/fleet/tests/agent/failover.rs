@@ -179,6 +179,25 @@ fn move_slot(slot: u16, from: &Server, to: &Server, all: &[Server]) {
     }
 }
 
+/// The node that has the slot has none of its keys, so it names the other one for this request.
+#[test]
+fn first_request_of_a_slot_that_moves_is_granted() {
+    let nodes = cluster();
+    let url = format!("redis+cluster://127.0.0.1:{}", nodes[0].port);
+    let machine = Arc::new(Memory::new(1, "10000/hour"));
+    let agent = Running::start(&machine, &config(&url));
+    machine.wait_for(State::Leading);
+    let slot = nodes[0].query(cmd("CLUSTER").arg("KEYSLOT").arg("{test/k0}"));
+    let slot: u16 = redis::from_redis_value(slot).unwrap();
+    let from = &nodes[usize::from(slot >= 8192)];
+    for (node, state, other) in [(&nodes[2], "IMPORTING", from), (from, "MIGRATING", &nodes[2])] {
+        node.query(cmd("CLUSTER").arg("SETSLOT").arg(slot).arg(state).arg(id(other)));
+    }
+    machine.admit(0);
+    let counts = agent.stop();
+    assert!(counts.grants > 0 && counts.unanswered == 0, "{counts:?}");
+}
+
 #[test]
 fn slots_that_move_under_load_admit_nothing_twice() {
     let nodes = cluster();
