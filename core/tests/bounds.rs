@@ -102,6 +102,7 @@ const OF_THE_PROGRAM: &[&str] = &[
     "wrong keys and tokens of a client address",
     "a lease request of a fleet",
     "idle units of a machine in a fleet",
+    "lease requests of one agent that await a reply",
     "machines that one lease request recalls units from",
     "tallies of a fleet file",
     "the name of a fleet",

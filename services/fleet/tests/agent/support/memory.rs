@@ -132,7 +132,7 @@ impl Memory {
         }
     }
 
-    /// Sends a request until it is admitted by credits. On a busy machine, one may wait in vain.
+    /// Sends a request until it is admitted by credits. On a busy machine, one may wait too long.
     pub(crate) fn admit(&self, tally: u32) {
         let is_admitted = || matches!(self.check(tally), Outcome::Admitted | Outcome::Waited);
         assert!((0..100).any(|_| is_admitted()), "no request is admitted by credits");
