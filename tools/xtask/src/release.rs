@@ -16,13 +16,14 @@ use crate::targets::{SERVICES, WORKSPACES, count_tests, metadata, target_folder}
 use crate::{tools, wheel};
 
 /// The packages of crates.io, in the order in which they are published, with their folders.
-const CRATES: [(&str, &str); 8] = [
+const CRATES: [(&str, &str); 9] = [
     ("keytally-core", "core"),
     ("keytally-fleet-plan", "services/fleet/plan"),
     ("keytally", "host"),
     ("keytally-cli", "cli"),
     ("keytally-ffi", "ffi-c"),
     ("keytally-tower", "adapters/tower"),
+    ("keytally-fleet", "services/fleet"),
     ("keytally-keys", "services/keys"),
     ("keytally-server", "services/server"),
 ];

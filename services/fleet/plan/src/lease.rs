@@ -85,6 +85,8 @@ pub struct Planner {
     quiet_until_ms: u64,
     is_wanted: bool,
     is_claim_due: bool,
+    /// The least units that the machine must hold by its own count, in the windows of a time.
+    admitted: Option<(Units, u64)>,
     /// The time of a request that was given up, so that the store may count more than the holding;
     /// when to state it again, and after how long the next time.
     unsettled_ms: Option<u64>,
@@ -116,6 +118,7 @@ impl Planner {
             quiet_until_ms: 0,
             is_wanted: false,
             is_claim_due: false,
+            admitted: None,
             unsettled_ms: None,
             settle_at_ms: 0,
             settle_after_ms: GIVE_UP_MS,
@@ -141,6 +144,13 @@ impl Planner {
     /// it holds.
     pub fn claim_again(&mut self) {
         self.is_claim_due = true;
+    }
+
+    /// Notes that the machine must hold at least these units in the windows of `now_ms`, since it
+    /// admitted requests without credits. The next lease request states them.
+    pub fn admitted(&mut self, at_least: &Units, now_ms: u64) {
+        self.is_claim_due = true;
+        self.admitted = Some((*at_least, now_ms));
     }
 
     /// Notes that the agent is connected to a store that may lack the last writes, or to a new one.
@@ -181,8 +191,8 @@ impl Planner {
             self.give_up_ms = (2 * self.give_up_ms).min(LONGEST_GIVE_UP_MS);
             self.lost(words, now_ms);
         }
-        let is_claimed =
-            core::mem::take(&mut self.is_claim_due) && holding::is_held(layout, words, now_ms);
+        let is_claimed = core::mem::take(&mut self.is_claim_due)
+            && (self.admitted.is_some() || holding::is_held(layout, words, now_ms));
         if is_claimed || self.is_settling(layout, now_ms) {
             let none = Units::default();
             return self.open(layout, words, now_ms, &none);
@@ -215,7 +225,7 @@ impl Planner {
         let Applied::Granted(gained) = applied else {
             return applied;
         };
-        self.waiting = 0;
+        (self.waiting, self.admitted) = (0, None);
         let took_ms = now_ms.saturating_sub(self.opened_ms);
         self.give_up_ms = took_ms.saturating_mul(4).clamp(GIVE_UP_MS, LONGEST_GIVE_UP_MS);
         (self.unsettled_ms, self.settle_after_ms) = (None, GIVE_UP_MS);
@@ -367,7 +377,14 @@ impl Planner {
         now_ms: u64,
         more: &Units,
     ) -> Option<LeaseRequest> {
-        let (request, wanted) = holding::open(layout, words, now_ms, more, &Units::default())?;
+        let mut at_least = Units::default();
+        if let Some((units, at_ms)) = self.admitted {
+            for index in 0..layout.len() {
+                let is_same = layout.is_same_window(index, at_ms, now_ms);
+                at_least[index] = if is_same { units[index] } else { 0 };
+            }
+        }
+        let (request, wanted) = holding::open(layout, words, now_ms, more, &at_least)?;
         (self.opened_ms, self.waiting) = (now_ms, wanted.max(self.waiting));
         Some(request)
     }
