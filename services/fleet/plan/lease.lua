@@ -12,7 +12,7 @@
 --   x          units that a reset added to the limit
 --   w          until when units are withheld
 --   <machine>  the number of its last request * 2^32 + its holding
--- Beside a hash with very many machines is a sorted set of their holdings.
+-- A hash with very many machines has a sorted set of their holdings next to it.
 --
 -- A machine's holding falls only by its own newer request, so no repeated or late request frees
 -- units that may have been spent. src/holding.rs has the machine's side of the protocol.

@@ -12,8 +12,9 @@ use std::thread;
 
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_fleet_plan::clock::FleetClock;
+use keytally_fleet_plan::flow::Flow;
 use keytally_fleet_plan::holding::{self, Applied};
-use keytally_fleet_plan::layout::PageWord;
+use keytally_fleet_plan::layout::{PageState, PageWord, Phase};
 use keytally_fleet_plan::lease::LEARNING_MS;
 use keytally_fleet_plan::meta::Meta;
 use keytally_fleet_plan::on_loss::OnLoss;
@@ -26,7 +27,6 @@ use crate::counters::{Counters, Counts, add};
 use crate::error::FleetError;
 use crate::machine::{Machine, Subject};
 use crate::names::{WindowKey, machine as name_in_store};
-use crate::state::{State, StateWord};
 use crate::store::{Call, PIPELINE, Store};
 use crate::subscriber::{MESSAGES, Message, Subscriber};
 use crate::tallies::{Present, Tallies, present};
@@ -107,7 +107,7 @@ impl<'m, M: Machine + Sync> Agent<'m, M> {
             scope.spawn(|| subscriber.run(|| self.machine.ring()));
             let mut turns = Turns::new(self, messages)?;
             let result = turns.run(is_stopped);
-            turns.set_state(State::Absent);
+            turns.set_phase(Phase::Absent);
             result
         })
     }
@@ -155,12 +155,14 @@ struct Turns<'a, M> {
     has_connected: bool,
     retry_at: Duration,
     pause: Duration,
-    state: Option<State>,
+    phase: Option<Phase>,
     learning_since_ms: Option<u64>,
     /// Whether requests may have been admitted without credits since the last connection.
     has_been_cut: bool,
     scan: Option<Scan>,
     tallies: Tallies,
+    /// How many lease requests one exchange has, by how long exchanges take.
+    flow: Flow,
     messages: Receiver<Message>,
     tested_at: Option<Duration>,
     swept_at: Duration,
@@ -185,11 +187,12 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
             has_connected: false,
             retry_at: Duration::ZERO,
             pause: PAUSES[0],
-            state: None,
+            phase: None,
             learning_since_ms: None,
             has_been_cut: false,
             scan: Some(Scan { next: 0, is_claim: false }),
             tallies: Tallies::default(),
+            flow: Flow::default(),
             messages,
             tested_at: None,
             swept_at: Duration::ZERO,
@@ -245,17 +248,17 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
             // Only now, so that an agent that takes over before learns too.
             self.machine.page(PageWord::Store).store(self.identity, Ordering::Release);
             self.learning_since_ms = None;
-            self.set_state(State::Leading);
+            self.set_phase(Phase::Leading);
         }
     }
 
-    fn set_state(&mut self, state: State) {
+    fn set_phase(&mut self, phase: Phase) {
         let FleetConfig { on_loss, machines, .. } = self.agent.config;
-        let word = StateWord { state, on_loss: Some(on_loss), machines };
+        let word = PageState { phase, on_loss: Some(on_loss), machines };
         self.machine.page(PageWord::State).store(word.bits(), Ordering::Release);
-        self.has_been_cut |= state == State::Cut;
-        if self.state != Some(state) {
-            self.state = Some(state);
+        self.has_been_cut |= phase == Phase::Cut;
+        if self.phase != Some(phase) {
+            self.phase = Some(phase);
             // Requests that wait look at the state again.
             self.machine.wake();
         }
@@ -282,7 +285,7 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
             Err(problem) => {
                 self.agent.set_problem(Some(problem));
                 self.pause_before_retry();
-                self.set_state(State::Cut);
+                self.set_phase(Phase::Cut);
                 Ok(())
             }
         }
@@ -331,7 +334,7 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
         }
         self.has_been_cut = false;
         let is_learning = self.learning_since_ms.is_some();
-        self.set_state(if is_learning { State::Learning } else { State::Leading });
+        self.set_phase(if is_learning { Phase::Learning } else { Phase::Leading });
     }
 
     /// Notes for the next lease request what the machine admitted without credits while it had no
@@ -366,7 +369,7 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
             self.retry_at = self.steady.elapsed();
         } else {
             self.pause_before_retry();
-            self.set_state(State::Cut);
+            self.set_phase(Phase::Cut);
         }
     }
 
@@ -410,7 +413,7 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
         self.tallies.clear();
         let now_ms = self.now_ms();
         self.learning_since_ms = Some(now_ms);
-        self.set_state(State::Learning);
+        self.set_phase(Phase::Learning);
         for tally in 0..self.machine.tallies() {
             let is_owned =
                 self.machine.owner(tally).is_some_and(|owner| owner.load(Ordering::Acquire) != 0);
@@ -536,13 +539,14 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
     /// whether it sent anything.
     fn exchange(&mut self) -> bool {
         let mut prepared = Vec::new();
-        let most = self.allowed();
+        let allowed = self.allowed();
+        let most = allowed.min(usize::try_from(self.flow.most()).unwrap_or(PIPELINE));
         while prepared.len() < most {
             let Some(tally) = self.tallies.take() else { break };
             prepared.extend(self.prepare(tally));
         }
         let is_deferring = prepared.len() == most && !self.tallies.is_queue_empty();
-        let is_limited = is_deferring && most < PIPELINE;
+        let is_limited = is_deferring && most == allowed && allowed < PIPELINE;
         add(&self.agent.counters.deferred, u64::from(is_limited && !self.is_deferring));
         self.is_deferring = is_limited;
         if prepared.is_empty() {
@@ -560,10 +564,13 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
                 request: &prepared.request,
             })
             .collect();
+        let sent_ms = self.steady.ms();
         let Some(store) = &mut self.store else { return false };
         let exchange = store.exchange(&name, &calls, self.agent.config.confirm);
         add(&self.agent.counters.unconfirmed, u64::try_from(exchange.unconfirmed).unwrap_or(0));
         let now_ms = self.now_ms();
+        let received_ms = self.steady.ms();
+        (0..count).for_each(|_| self.flow.replied(sent_ms, received_ms));
         let mut is_name_taken = false;
         for (prepared, reply) in prepared.iter().zip(&exchange.replies) {
             is_name_taken |= self.apply(prepared, reply.as_ref(), now_ms);

@@ -2,6 +2,7 @@
 
 use keytally_core::MAX_QUOTAS;
 use keytally_fleet_plan::credit::CreditLayout;
+use keytally_fleet_plan::flow::MOST_IN_FLIGHT;
 use keytally_fleet_plan::lease::LEARNING_MS;
 use keytally_fleet_plan::request::{LEASE_SCRIPT, LeaseRequest, MOST_RECALLS, Reply, WindowReply};
 use redis::{Cmd, Value, cmd};
@@ -17,7 +18,7 @@ use crate::server::Server;
 use crate::slots::{SlotMap, redirection, slot};
 
 /// The most lease requests of one pipeline.
-pub const PIPELINE: usize = 512;
+pub const PIPELINE: usize = MOST_IN_FLIGHT as usize;
 
 /// How often a lease request is sent again that a server did not execute: it lacked the script, or
 /// the slot has moved.

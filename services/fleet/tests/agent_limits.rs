@@ -23,7 +23,7 @@ fn bounds_of_agents_on_the_page_equal_the_constants() {
             shortest.as_millis(),
             longest.as_secs()
         ),
-        format!("| lease requests of a pipeline of an agent | {PIPELINE} |"),
+        format!("| lease requests of a pipeline of an agent | {PIPELINE}, fewer"),
         format!("| lease requests of an agent | {REQUESTS_PER_S} a second unless set |"),
         format!("| the confirmation of grants by replicas | {CONFIRM_MS} ms |"),
         format!("| messages of the store that wait for an agent | {MESSAGES} |"),

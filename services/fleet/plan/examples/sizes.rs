@@ -1,5 +1,5 @@
-//! Prints the tables of `docs/reference/fleet-sizes.md`: what fleets of 10 to 10,000 machines ask of
-//! their store, by the simulation of the tests, and how much memory the store needs.
+//! Prints the tables of `docs/reference/fleet-sizes.md`: the lease requests of fleets of 10 to
+//! 10,000 machines, by the simulation of the tests, and the memory of their store.
 #![expect(clippy::unwrap_used, reason = "an example fails by panicking")]
 
 extern crate alloc;
@@ -48,6 +48,6 @@ fn main() {
     println!("\n| machines that use a key | bytes for each window | a million keys | 10⁹ keys |");
     println!("|---:|---:|---:|---:|");
     for (machines, bytes) in BYTES {
-        println!("| {machines} | {bytes} | {} MB | {} GB |", bytes * 1_000_000 / 1_000_000, bytes,);
+        println!("| {machines} | {bytes} | {bytes} MB | {bytes} GB |");
     }
 }

@@ -18,8 +18,8 @@ fn bounds_of_fleets_on_the_page_equal_the_constants() {
              {LONGEST_GIVE_UP_MS} ms while replies are slow; one open"
         ),
         format!(
-            "| lease requests of one agent that await a reply | {MOST_IN_FLIGHT} for each server, \
-             fewer while replies take longer than {SLOW_MS} ms |"
+            "| lease requests of a pipeline of an agent | {MOST_IN_FLIGHT}, fewer while replies take \
+             longer than {SLOW_MS} ms |"
         ),
         format!(
             "| idle units of a machine in a fleet | {idle_s} s, or {small_idle_s} s if its share of \

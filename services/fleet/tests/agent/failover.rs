@@ -7,7 +7,8 @@ use core::time::Duration;
 use std::thread;
 
 use keytally_core::sync::{AtomicU64, Ordering};
-use keytally_fleet::{FleetConfig, State};
+use keytally_fleet::FleetConfig;
+use keytally_fleet::plan::layout::Phase;
 use redis::{Value, cmd};
 
 use crate::support::fleet::{Running, admitted, config, most, request};
@@ -74,7 +75,7 @@ fn failover_that_lost_a_second_admits_nothing_twice() {
         (0..3).map(|_| Arc::new(Memory::new(2, &format!("{limit}/hour")))).collect();
     let agents: Vec<_> =
         machines.iter().map(|machine| Running::start(machine, &config(&url))).collect();
-    machines.iter().for_each(|machine| machine.wait_for(State::Leading));
+    machines.iter().for_each(|machine| machine.wait_for(Phase::Leading));
     let since = now();
     let pause = Duration::from_millis(2);
     request(&machines, 3, 2, pause, || since.elapsed() > Duration::from_millis(800));
@@ -85,9 +86,9 @@ fn failover_that_lost_a_second_admits_nothing_twice() {
     let lost = most(&machines) - before;
     primary.kill();
     let killed = now();
-    machines.iter().for_each(|machine| machine.wait_for(State::Cut));
-    machines.iter().for_each(|machine| machine.wait_for(State::Learning));
-    machines.iter().for_each(|machine| machine.wait_for(State::Leading));
+    machines.iter().for_each(|machine| machine.wait_for(Phase::Cut));
+    machines.iter().for_each(|machine| machine.wait_for(Phase::Learning));
+    machines.iter().for_each(|machine| machine.wait_for(Phase::Leading));
     let leading = killed.elapsed();
     assert_eq!(info(&replica, "role"), "master");
     let since = now();
@@ -111,7 +112,7 @@ fn grants_need_as_many_replicas_as_are_to_confirm() {
     let machine = Arc::new(Memory::new(8, "10000/hour"));
     let confirmed = FleetConfig { confirm: 1, ..config(&primary.url()) };
     let agent = Running::start(&machine, &confirmed);
-    machine.wait_for(State::Leading);
+    machine.wait_for(Phase::Leading);
     machine.admit(0);
     replica.kill();
     thread::sleep(Duration::from_millis(100));
@@ -186,7 +187,7 @@ fn first_request_of_a_slot_that_moves_is_granted() {
     let url = format!("redis+cluster://127.0.0.1:{}", nodes[0].port);
     let machine = Arc::new(Memory::new(1, "10000/hour"));
     let agent = Running::start(&machine, &config(&url));
-    machine.wait_for(State::Leading);
+    machine.wait_for(Phase::Leading);
     let slot = nodes[0].query(cmd("CLUSTER").arg("KEYSLOT").arg("{test/k0}"));
     let slot: u16 = redis::from_redis_value(slot).unwrap();
     let from = &nodes[usize::from(slot >= 8192)];
@@ -208,7 +209,7 @@ fn slots_that_move_under_load_admit_nothing_twice() {
     let machines: Vec<_> = (0..3).map(|_| Arc::new(Memory::new(keys, &policy))).collect();
     let agents: Vec<_> =
         machines.iter().map(|machine| Running::start(machine, &config(&url))).collect();
-    machines.iter().for_each(|machine| machine.wait_for(State::Leading));
+    machines.iter().for_each(|machine| machine.wait_for(Phase::Leading));
     let moved = AtomicU64::new(0);
     let since = now();
     thread::scope(|scope| {

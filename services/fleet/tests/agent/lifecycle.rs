@@ -7,9 +7,10 @@ use std::thread;
 
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_fleet::plan::credit::Units;
+use keytally_fleet::plan::layout::Phase;
 use keytally_fleet::plan::layout::{PageWord, WantedBits};
 use keytally_fleet::plan::words::{TallyWords, Word, Words as _};
-use keytally_fleet::{Agent, FleetConfig, Machine, OnLoss, State, Subject};
+use keytally_fleet::{Agent, FleetConfig, Machine, OnLoss, Subject};
 use redis::cmd;
 
 use crate::support::fleet::{Running, admitted, config, most, request};
@@ -31,16 +32,16 @@ fn agent_that_takes_over_continues_with_the_words() {
     let server = Server::start(&[]);
     let machine = machine("10000/hour");
     let agent = Running::start(&machine, &config(&server.url()));
-    machine.wait_for(State::Leading);
+    machine.wait_for(Phase::Leading);
     machine.admit(0);
     let name = machine.page(PageWord::Name).load(Ordering::Acquire);
     agent.stop();
-    assert_eq!(machine.state().state, State::Absent);
+    assert_eq!(machine.state().phase, Phase::Absent);
     assert_eq!(machine.check(0), Outcome::Admitted, "credits are spent without an agent");
 
     let since = now();
     let agent = Running::start(&machine, &config(&server.url()));
-    machine.wait_for(State::Leading);
+    machine.wait_for(Phase::Leading);
     println!("takeover within {:?}", since.elapsed());
     assert!(since.elapsed() < Duration::from_millis(500), "it does not learn again");
     assert_eq!(machine.page(PageWord::Name).load(Ordering::Acquire), name);
@@ -60,16 +61,16 @@ fn killed_store_learns_what_machines_hold() {
             Running::start(machine, &config)
         })
         .collect();
-    machines.iter().for_each(|machine| machine.wait_for(State::Leading));
+    machines.iter().for_each(|machine| machine.wait_for(Phase::Leading));
     for _ in 0..30 {
         machines[0].admit(0);
     }
     server.kill();
-    machines.iter().for_each(|machine| machine.wait_for(State::Cut));
+    machines.iter().for_each(|machine| machine.wait_for(Phase::Cut));
     assert_eq!(machines[1].check(1), Outcome::Unavailable, "the choice on loss is closed");
     server.restart();
-    machines.iter().for_each(|machine| machine.wait_for(State::Learning));
-    machines.iter().for_each(|machine| machine.wait_for(State::Leading));
+    machines.iter().for_each(|machine| machine.wait_for(Phase::Learning));
+    machines.iter().for_each(|machine| machine.wait_for(Phase::Leading));
     exhaust(&machines[1], 0);
     exhaust(&machines[0], 0);
     exhaust(&machines[1], 0);
@@ -84,7 +85,7 @@ fn emptied_store_learns_again_from_its_machines() {
     let machines = [machine("100/hour"), machine("100/hour")];
     let agents: Vec<_> =
         machines.iter().map(|machine| Running::start(machine, &config(&server.url()))).collect();
-    machines.iter().for_each(|machine| machine.wait_for(State::Leading));
+    machines.iter().for_each(|machine| machine.wait_for(Phase::Leading));
     for machine in &machines {
         for _ in 0..25 {
             machine.admit(0);
@@ -108,16 +109,16 @@ fn requests_admitted_on_loss_are_stated_to_the_store() {
     let machines = [machine("100/hour"), machine("100/hour")];
     let config = FleetConfig { on_loss: OnLoss::Share, machines: 2, ..config(&server.url()) };
     let agents: Vec<_> = machines.iter().map(|one| Running::start(one, &config)).collect();
-    machines.iter().for_each(|machine| machine.wait_for(State::Leading));
+    machines.iter().for_each(|machine| machine.wait_for(Phase::Leading));
     machines[0].admit(0);
     server.kill();
-    machines.iter().for_each(|machine| machine.wait_for(State::Cut));
+    machines.iter().for_each(|machine| machine.wait_for(Phase::Cut));
     // What was leased, then up to the machine's share of the limit.
     exhaust(&machines[0], 0);
     assert_eq!(most(&machines), 50);
     thread::sleep(Duration::from_millis(100));
     server.restart();
-    machines.iter().for_each(|machine| machine.wait_for(State::Leading));
+    machines.iter().for_each(|machine| machine.wait_for(Phase::Leading));
     thread::sleep(Duration::from_millis(1500));
     let since = now();
     let is_done = || most(&machines) >= 100 || since.elapsed() > Duration::from_secs(10);
@@ -133,7 +134,7 @@ fn credits_of_another_owner_are_void() {
     let server = Server::start(&[]);
     let machine = machine("100/hour");
     let agent = Running::start(&machine, &config(&server.url()));
-    machine.wait_for(State::Leading);
+    machine.wait_for(Phase::Leading);
     machine.admit(0);
     let owner = || machine.owner(0).unwrap().load(Ordering::Acquire);
     let first = owner();
@@ -161,7 +162,7 @@ fn second_machine_of_a_name_takes_another_one() {
     }
     let agents: Vec<_> =
         machines.iter().map(|machine| Running::start(machine, &config(&server.url()))).collect();
-    machines.iter().for_each(|machine| machine.wait_for(State::Leading));
+    machines.iter().for_each(|machine| machine.wait_for(Phase::Leading));
     // The first has sent more lease requests, so the second's numbers are old.
     for _ in 0..200 {
         machines[0].check(0);
@@ -185,7 +186,7 @@ fn lease_requests_are_bounded_per_second() {
     let machine = Arc::new(Memory::new(2000, "10/hour"));
     let config = FleetConfig { requests_per_s: 200, ..config(&server.url()) };
     let agent = Running::start(&machine, &config);
-    machine.wait_for(State::Leading);
+    machine.wait_for(Phase::Leading);
     let before = now();
     let is_done = || before.elapsed() > Duration::from_secs(2);
     request(core::slice::from_ref(&machine), 8, 2000, Duration::ZERO, is_done);
@@ -267,7 +268,7 @@ fn agents_killed_at_any_step_admit_nothing_twice() {
     let other = Running::start(&machines[1], &config);
     // An agent that is killed within the first second begins to learn again.
     let first = Running::start(&machines[0], &config);
-    machines[0].wait_for(State::Leading);
+    machines[0].wait_for(Phase::Leading);
     first.stop();
     let kills = AtomicU64::new(0);
     let since = now();

@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::thread;
 
 use keytally_core::sync::Ordering;
-use keytally_fleet::State;
+use keytally_fleet::plan::layout::Phase;
 
 use crate::support::fleet::{Running, config, most, request};
 use crate::support::memory::{Memory, Outcome};
@@ -27,7 +27,7 @@ fn disturbed(limit: u32, seconds: u64, disturb: impl Fn(&Faults, u32) + Send + S
         .zip(&urls)
         .map(|(machine, url)| Running::start(machine, &config(url)))
         .collect();
-    machines.iter().for_each(|machine| machine.wait_for(State::Leading));
+    machines.iter().for_each(|machine| machine.wait_for(Phase::Leading));
     let since = now();
     let is_done = || since.elapsed() > Duration::from_secs(seconds);
     let got = thread::scope(|scope| {
@@ -77,16 +77,16 @@ fn half_open_connection_is_given_up_within_a_second() {
     let proxy = Proxy::start(server.port);
     let machine = Arc::new(Memory::new(4, "10000/hour"));
     let agent = Running::start(&machine, &config(&proxy.url()));
-    machine.wait_for(State::Leading);
+    machine.wait_for(Phase::Leading);
     machine.admit(0);
     proxy.faults.drops_requests.store(1, Ordering::Release);
     let since = now();
-    machine.wait_for(State::Cut);
+    machine.wait_for(Phase::Cut);
     assert!(since.elapsed() < Duration::from_millis(1500), "{:?}", since.elapsed());
     assert_ne!(machine.check(0), Outcome::Unavailable, "credits are spent without a store");
     assert_eq!(machine.check(1), Outcome::Unavailable);
     proxy.faults.drops_requests.store(0, Ordering::Release);
-    machine.wait_for(State::Leading);
+    machine.wait_for(Phase::Leading);
     machine.admit(1);
     let counts = agent.stop();
     assert!(counts.connections >= 2, "{counts:?}");

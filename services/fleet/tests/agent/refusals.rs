@@ -4,7 +4,8 @@ use alloc::sync::Arc;
 use core::time::Duration;
 use std::fs;
 
-use keytally_fleet::{FleetConfig, FleetError, PasswordSource, State};
+use keytally_fleet::plan::layout::Phase;
+use keytally_fleet::{FleetConfig, FleetError, PasswordSource};
 use redis::cmd;
 
 use crate::support::fleet::{Running, config, most, request};
@@ -34,7 +35,7 @@ const PASSWORD: &str = "open-sesame";
 fn leads(config: &FleetConfig) {
     let machine = Arc::new(Memory::new(4, "1000/hour"));
     let agent = Running::start(&machine, config);
-    machine.wait_for(State::Leading);
+    machine.wait_for(Phase::Leading);
     for _ in 0..500 {
         machine.admit(0);
     }
@@ -48,7 +49,7 @@ fn refused(config: &FleetConfig) -> String {
     assert!(matches!(error, FleetError::Refused(_)), "{error:?}");
     let text = format!("{error} {error:?}");
     assert!(!text.contains(PASSWORD), "{text}");
-    assert_eq!(machine.state().state, State::Absent);
+    assert_eq!(machine.state().phase, Phase::Absent);
     error.to_string()
 }
 
@@ -79,7 +80,7 @@ fn password_is_read_from_a_file_and_never_shown() {
     assert!(!format!("{right:?}").contains(PASSWORD));
     let machine = Arc::new(Memory::new(4, "100/hour"));
     let agent = Running::start(&machine, &right);
-    machine.wait_for(State::Leading);
+    machine.wait_for(Phase::Leading);
     agent.stop();
     let (wrong, _file) = with_password(&server.url(), "open-barley");
     let error = refused(&wrong);
@@ -104,7 +105,7 @@ fn user_with_the_documented_rights_leads() {
     server.query(&mut cmd("FLUSHALL"));
     let machines = [Arc::new(Memory::new(1, "100/hour")), Arc::new(Memory::new(1, "100/hour"))];
     let agents: Vec<_> = machines.iter().map(|one| Running::start(one, &config)).collect();
-    machines.iter().for_each(|machine| machine.wait_for(State::Leading));
+    machines.iter().for_each(|machine| machine.wait_for(Phase::Leading));
     let since = now();
     let is_done = || most(&machines) >= 100 || since.elapsed() > Duration::from_secs(5);
     request(&machines, 2, 1, Duration::from_millis(1), is_done);
@@ -143,7 +144,7 @@ fn cluster_and_sentinel_are_recognized() {
     let cluster = single.url().replace("redis://", "redis+cluster://");
     let machine = Arc::new(Memory::new(4, "100/hour"));
     let agent = Running::start(&machine, &config(&cluster));
-    machine.wait_for(State::Cut);
+    machine.wait_for(Phase::Cut);
     agent.stop();
 }
 

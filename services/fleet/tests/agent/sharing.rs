@@ -4,7 +4,7 @@
 use alloc::sync::Arc;
 use core::time::Duration;
 
-use keytally_fleet::State;
+use keytally_fleet::plan::layout::Phase;
 
 use crate::support::fleet::{Running, admitted, config, most, request};
 use crate::support::memory::{Memory, Outcome};
@@ -18,7 +18,7 @@ fn machines(count: usize, tallies: u32, policy: &str) -> Vec<Arc<Memory>> {
 /// Starts an agent for each machine, and waits until all lead.
 fn lead(machines: &[Arc<Memory>], url: &str) -> Vec<Running> {
     let agents = machines.iter().map(|machine| Running::start(machine, &config(url))).collect();
-    machines.iter().for_each(|machine| machine.wait_for(State::Leading));
+    machines.iter().for_each(|machine| machine.wait_for(Phase::Leading));
     agents
 }
 

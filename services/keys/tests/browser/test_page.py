@@ -71,8 +71,8 @@ def test_copy_reports_what_happened(service, open_page):
     sign_in(page, service)
     secret = make_key(page, service, "billing")
     assert page.inner_text("#copied") == ""
-    places = {"secret": "#copied", "curl": "#curl-copied", "dotenv": "#dotenv-copied"}
-    for name, copied in places.items():
+    notices = {"secret": "#copied", "curl": "#curl-copied", "dotenv": "#dotenv-copied"}
+    for name, copied in notices.items():
         page.click(f"[data-copy={name}]")
         expect(page.locator(copied)).to_have_text("Copied.")
         assert secret in page.evaluate("navigator.clipboard.readText()")

@@ -8,8 +8,9 @@ use keytally_core::Policy;
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_fleet::plan::credit::{CreditLayout, Units};
 use keytally_fleet::plan::layout::{FileLayout, PageWord, WantedBits};
+use keytally_fleet::plan::layout::{PageState, Phase};
 use keytally_fleet::plan::words::{Spending, TallyWords, spend, want};
-use keytally_fleet::{Machine, State, StateWord, Subject};
+use keytally_fleet::{Machine, Subject};
 
 use crate::support::time::now;
 
@@ -82,15 +83,15 @@ impl Memory {
         keytally::now().unix_ms().saturating_add_signed(offset)
     }
 
-    pub(crate) fn state(&self) -> StateWord {
-        StateWord::from_bits(self.page(PageWord::State).load(Ordering::Acquire))
+    pub(crate) fn state(&self) -> PageState {
+        PageState::from_bits(self.page(PageWord::State).load(Ordering::Acquire))
     }
 
     /// Waits until the agent has this state.
-    pub(crate) fn wait_for(&self, state: State) {
+    pub(crate) fn wait_for(&self, phase: Phase) {
         let since = now();
-        while self.state().state != state {
-            assert!(since.elapsed() < Duration::from_secs(10), "not {state:?}: {:?}", self.state());
+        while self.state().phase != phase {
+            assert!(since.elapsed() < Duration::from_secs(10), "not {phase:?}: {:?}", self.state());
             std::thread::sleep(Duration::from_millis(2));
         }
     }
@@ -116,14 +117,16 @@ impl Memory {
                         return if has_waited { Outcome::Waited } else { Outcome::Admitted };
                     }
                     Spending::Exhausted => return Outcome::Denied,
-                    Spending::NoCredits => want(&words, 1),
+                    Spending::NoCredits => {
+                        want(&words, 1);
+                    }
                 }
             }
             self.wanted().report(tally);
             self.ring();
             let state = self.state();
             let left = WAIT.saturating_sub(since.elapsed());
-            if left.is_zero() || state.state == State::Cut {
+            if left.is_zero() || state.phase == Phase::Cut {
                 return self.check_alone(tally, &subject.layout, state);
             }
             let guard = self.grants.0.lock().unwrap();
@@ -139,7 +142,7 @@ impl Memory {
     }
 
     /// Decides without credits.
-    fn check_alone(&self, tally: u32, layout: &CreditLayout, state: StateWord) -> Outcome {
+    fn check_alone(&self, tally: u32, layout: &CreditLayout, state: PageState) -> Outcome {
         let limit = state.on_loss.and_then(|one| one.limit(layout.limit(0), state.machines));
         let now_ms = self.now_ms();
         match limit {
