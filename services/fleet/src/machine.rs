@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use keytally::{FleetFile, FleetSubject};
 use keytally_core::sync::AtomicU64;
 use keytally_fleet_plan::credit::{CreditLayout, Units};
 use keytally_fleet_plan::layout::{PageWord, WantedBits};
@@ -53,4 +54,47 @@ pub struct Subject {
     pub owner: u64,
     /// The windows and the limits that they have now.
     pub layout: CreditLayout,
+}
+
+impl Machine for FleetFile<'_> {
+    fn page(&self, word: PageWord) -> &AtomicU64 {
+        self.page(word)
+    }
+
+    fn tallies(&self) -> u32 {
+        self.tallies()
+    }
+
+    fn wanted(&self) -> WantedBits<'_> {
+        self.wanted()
+    }
+
+    fn words(&self, tally: u32) -> Option<TallyWords<'_>> {
+        self.words(tally)
+    }
+
+    fn owner(&self, tally: u32) -> Option<&AtomicU64> {
+        self.owner(tally)
+    }
+
+    fn subject(&self, tally: u32) -> Option<Subject> {
+        let FleetSubject { name, owner, layout, .. } = self.subject(tally)?;
+        Some(Subject { name, owner, layout })
+    }
+
+    fn counted(&self, tally: u32, now_ms: u64) -> Units {
+        self.counted(tally, now_ms)
+    }
+
+    fn sleep(&self, at_most: Duration) {
+        self.sleep(at_most);
+    }
+
+    fn wake(&self) {
+        self.wake();
+    }
+
+    fn ring(&self) {
+        self.ring();
+    }
 }

@@ -6,6 +6,7 @@
 extern crate alloc;
 
 mod failover;
+mod gates;
 mod lifecycle;
 mod network;
 mod refusals;
