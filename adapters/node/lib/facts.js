@@ -29,7 +29,63 @@ const SHARED = 2
 
 // The array to which each call writes. Nothing outside of the package refers to it, and it is
 // copied before another call can run.
-const written = new Float64Array(meanings.facts)
+const written = new Float64Array(native.constants().maxFacts)
+
+// What a call returns for a request with several tallies: the number of its facts and this.
+const IS_COMPOUND = 100
+
+// The numbers that the native part writes for such a request: see `src/compound.rs`.
+const ALL = {
+  OUTCOME: 0,
+  REASON: 1,
+  RETRY_AFTER_S: 2,
+  CLOCK_AHEAD_S: 3,
+  UNCHARGED: 4,
+  IS_SHARED: 5,
+  DECISIVE: 6,
+  HOLDER: 7,
+  OWN: 9,
+  DESCRIBED: 10,
+  TALLIES: 15,
+  CHARGES: 16,
+  CROSSED: 17,
+  HEAD: 18,
+}
+
+const SECTION_LEN = 4
+const CHARGE_WORDS = 32
+
+/**
+ * Returns what the facts of a request with several tallies mean, without those of its head.
+ *
+ * @param {Float64Array} facts
+ */
+function parsed(facts) {
+  let at = ALL.HEAD
+  const take = (count) => facts.subarray(at, (at += count))
+  const tallies = Array.from({ length: facts[ALL.TALLIES] }, () => {
+    const [part, length] = take(2)
+    const name = Array.from(take(SECTION_LEN - 1), (number) => {
+      const low = number % 2 ** 32
+      const high = Math.floor(number / 2 ** 32)
+      return String.fromCharCode(
+        low & 255, (low >>> 8) & 255, (low >>> 16) & 255, low >>> 24, high & 255, high >>> 8,
+      )
+    })
+    const own = take(HEAD + QUOTA_LEN * facts[at + HEAD - 1])
+    return { part, section: length === 0 ? null : name.join('').slice(0, length), facts: own }
+  })
+  const charges = new Map(
+    Array.from({ length: facts[ALL.CHARGES] }, () => {
+      const [part] = take(1)
+      const bytes = Buffer.alloc(4 * CHARGE_WORDS)
+      take(CHARGE_WORDS).forEach((word, index) => bytes.writeUInt32LE(word, 4 * index))
+      return [part, bytes]
+    }),
+  )
+  const crossed = Array.from({ length: facts[ALL.CROSSED] }, () => take(3))
+  return { tallies, charges, crossed }
+}
 
 /**
  * Returns a copy of the facts that a call wrote.
@@ -51,6 +107,9 @@ function copied(quotas) {
 }
 
 module.exports = {
+  ALL,
+  IS_COMPOUND,
+  parsed,
   ACCOUNT,
   AT_MS,
   CHARGED,

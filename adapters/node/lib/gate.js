@@ -10,14 +10,11 @@ const F = require('./facts')
 const { Key } = require('./key')
 const { Part } = require('./part')
 const { Sections, sectionsText } = require('./policy')
-const { Verdict, quotaStates } = require('./verdict')
+const { quotaStates, verdictOf } = require('./verdict')
 
 const CREATE_OPTIONS = ['pepper', 'pepperFile', 'keys', 'plans', 'prefix', 'teams', 'scopes', 'described']
 const REQUEST_OPTIONS = ['groups', 'costs', 'need', 'now']
 const KEY_OPTIONS = ['env', 'plan', 'expires', 'scopes', 'now', 'wait']
-
-// What a native function returns if the gate's plans have further sections.
-const IS_EXTENDED = -1
 
 const TOKEN = Symbol('the constructor of Gate')
 
@@ -177,8 +174,7 @@ class Gate {
   check(apiKey, cost = 1, options = undefined) {
     // Fast path: a plain check.
     if (typeof apiKey === 'string' && cost >>> 0 === cost && options === undefined) {
-      const quotas = native.gateCheck(this.#gate, apiKey, cost, -1, F.written)
-      if (quotas >= 0) return new Verdict(F.copied(quotas), this.#gate)
+      return verdictOf(native.gateCheck(this.#gate, apiKey, cost, -1, F.written), this.#gate)
     }
     return this.#decide(native.gateCheck, false, apiKey, cost, options)
   }
@@ -196,12 +192,14 @@ class Gate {
     const hasRequest =
       options !== undefined && ['groups', 'costs', 'need'].some((name) => options[name] !== undefined)
     if (!hasRequest) {
-      const quotas = calling(() => decide(this.#gate, apiKey, cost, now, F.written))
-      if (quotas !== IS_EXTENDED) return new Verdict(F.copied(quotas), this.#gate)
+      return this.#verdict(calling(() => decide(this.#gate, apiKey, cost, now, F.written)))
     }
     const request = requestOf(options)
-    const held = calling(() => native.gateRequest(this.#gate, isPeek, apiKey, cost, request, now))
-    return new Verdict(undefined, undefined, held)
+    return this.#verdict(
+      calling(() =>
+        native.gateRequest(this.#gate, isPeek, apiKey, cost, request, now, F.written),
+      ),
+    )
   }
 
   /** Returns a key and a request as a part of `checkAll`. */
@@ -210,11 +208,11 @@ class Gate {
     A.checkCost(cost)
     A.options(options, ['groups', 'costs', 'need'])
     const request = requestOf(options)
-    return new Part(calling(() => native.gatePart(this.#gate, apiKey, cost, request)), cost)
+    return new Part(calling(() => native.gatePart(this.#gate, apiKey, cost, request)), cost, this.#gate)
   }
 
-  #verdict(quotas) {
-    return new Verdict(F.copied(quotas), this.#gate)
+  #verdict(answer) {
+    return verdictOf(answer, this.#gate)
   }
 
   /**
@@ -242,8 +240,7 @@ class Gate {
     const settled = calling(() =>
       native.gateSettle(this.#gate, id, bytes, actual ?? undefined, costs, overdraw, now, F.written),
     )
-    if (typeof settled.quotas !== 'number') return new Verdict(undefined, undefined, settled)
-    return new Verdict(F.copied(settled.quotas), this.#gate, undefined, settled.uncharged)
+    return verdictOf(settled.written, this.#gate, settled.uncharged)
   }
 
   /** Sets all counts of the key to 0. Those that it shares with its account are kept. */

@@ -9,7 +9,7 @@ const { calling } = require('./errors')
 const F = require('./facts')
 const { Part } = require('./part')
 const { limits, limitsText } = require('./policy')
-const { Verdict } = require('./verdict')
+const { verdictOf } = require('./verdict')
 
 const CREATE = 0
 const OPEN_OR_CREATE = 1
@@ -29,12 +29,6 @@ function create(path, policy, capacity, options, how) {
   A.wholeNumber(capacity, 'capacity', 'a whole number', 1, native.constants().maxSubjects)
   const onFull = onFullOf(options?.onFull)
   return new Limiter(calling(() => native.limiterCreate(path, text, capacity, onFull, how)), TOKEN)
-}
-
-/** Returns the verdict of a call of the native part. */
-function verdictOf(answer) {
-  if (typeof answer === 'number') return new Verdict(F.copied(answer))
-  return new Verdict(undefined, undefined, answer)
 }
 
 const TOKEN = Symbol('the constructor of Limiter')
@@ -96,9 +90,7 @@ class Limiter {
   check(subject, cost = 1, options = undefined) {
     // Fast path: a plain check.
     if (typeof subject === 'string' && cost >>> 0 === cost && options === undefined) {
-      const answer = native.limiterCheck(this.#table, subject, cost, -1, F.written)
-      if (typeof answer === 'number') return new Verdict(F.copied(answer))
-      return verdictOf(answer)
+      return verdictOf(calling(() => native.limiterCheck(this.#table, subject, cost, -1, F.written)))
     }
     return this.#decide(native.limiterCheck, subject, cost, options)
   }

@@ -5,7 +5,8 @@ const { inspect } = require('node:util')
 const native = require('./native')
 const { moment, options: checkOptions, wrongType } = require('./arguments')
 const { calling } = require('./errors')
-const { Verdict } = require('./verdict')
+const F = require('./facts')
+const { verdictOf } = require('./verdict')
 
 /**
  * A key or a subject with a cost, as a part of `checkAll`. `Gate.part` and `Limiter.part` return
@@ -13,9 +14,11 @@ const { Verdict } = require('./verdict')
  */
 class Part {
   #part
+  #gate
 
-  constructor(part, cost) {
+  constructor(part, cost, gate) {
     this.#part = part
+    this.#gate = gate
     this.cost = cost
     Object.freeze(this)
   }
@@ -23,6 +26,10 @@ class Part {
   static nativeOf(part) {
     if (!(part instanceof Part)) throw wrongType('a part', 'what Gate.part or Limiter.part returned', part)
     return part.#part
+  }
+
+  static gateOf(part) {
+    return part.#gate
   }
 
   // The key that a part may have is not shown.
@@ -36,7 +43,8 @@ function decideAll(isPeek, parts, options) {
   checkOptions(options, ['now'])
   const now = moment(options?.now)
   const found = parts.map((part) => Part.nativeOf(part))
-  return new Verdict(undefined, undefined, calling(() => native.decideAll(isPeek, found, now)))
+  const answer = calling(() => native.decideAll(isPeek, found, now, F.written))
+  return verdictOf(answer, parts.map((part) => Part.gateOf(part)))
 }
 
 /**

@@ -80,18 +80,18 @@ function fieldsOf(block) {
 class Verdict {
   // The facts of a verdict on one tally.
   #facts
-  // The native gate that has the names, or the names; undefined for a limiter.
+  // The native gate that has the names, or those of the parts; undefined for a limiter.
   #gate
-  // The native verdicts of a request with several tallies.
-  #compound
-  // What was read of them.
+  // The facts of a request with several tallies.
   #all
+  // What they mean.
+  #meaning
   #uncharged
 
-  constructor(facts, gate, compound, uncharged) {
+  constructor(facts, gate, all, uncharged) {
     this.#facts = facts
     this.#gate = gate
-    this.#compound = compound
+    this.#all = all
     this.#uncharged = uncharged
   }
 
@@ -107,12 +107,17 @@ class Verdict {
   }
 
   get #read() {
-    this.#all ??= native.compoundFacts(this.#compound)
-    return this.#all
+    this.#meaning ??= F.parsed(this.#all)
+    return this.#meaning
+  }
+
+  // The fact at a position, of one tally or of all.
+  #fact(position, ofAll) {
+    return this.#facts === undefined ? this.#all[ofAll] : this.#facts[position]
   }
 
   get #outcome() {
-    return this.#facts === undefined ? this.#read.outcome : this.#facts[F.OUTCOME]
+    return this.#facts === undefined ? this.#all[F.ALL.OUTCOME] : this.#facts[F.OUTCOME]
   }
 
   /** Whether the request was admitted. */
@@ -130,8 +135,7 @@ class Verdict {
 
   /** Why the key is invalid; `null` if it is not. Log it, but never disclose it to the client. */
   get reason() {
-    const reason = this.#facts === undefined ? this.#read.reason : this.#facts[F.REASON]
-    return F.reasons[reason]
+    return F.reasons[this.#fact(F.REASON, F.ALL.REASON)]
   }
 
   /** The HTTP status: 200, 401, 403, 429 or 503. */
@@ -151,7 +155,7 @@ class Verdict {
 
   /** The body as a problem document (RFC 9457); empty if the request was admitted. */
   get problem() {
-    if (this.#facts === undefined) return native.compoundProblem(this.#compound)
+    if (this.#facts === undefined) return native.compoundProblemOf(this.#all)
     return native.problemOf(Float64Array.from(this.#known))
   }
 
@@ -160,7 +164,7 @@ class Verdict {
    * response must have each field once.
    */
   get headers() {
-    if (this.#facts === undefined) return fieldsOf(native.compoundHeaders(this.#compound))
+    if (this.#facts === undefined) return fieldsOf(native.compoundHeadersOf(this.#all))
     return fieldsOf(native.headersOf(Float64Array.from(this.#known)))
   }
 
@@ -171,8 +175,8 @@ class Verdict {
 
   get #holder() {
     if (this.#facts !== undefined) return this.#gate === undefined ? undefined : this
-    const { holder } = this.#read
-    return holder === undefined || holder === null ? undefined : this.#tally(holder).verdict
+    const holder = this.#all[F.ALL.HOLDER]
+    return holder < 0 ? undefined : this.#tally(holder).verdict
   }
 
   /** The number of the account that the key belongs to; `null` unless the secret was correct. */
@@ -201,16 +205,14 @@ class Verdict {
   get #names() {
     const holder = this.#holder
     if (holder === undefined || holder.#facts[F.ACCOUNT] < 0) return undefined
-    const gate = holder.#gate
-    if (gate.isNames) return gate
-    return native.gateNames(gate, holder.#facts[F.GENERATION], holder.#facts[F.PLAN], holder.#facts[F.ENV])
+    return native.gateNames(holder.#gate, holder.#facts[F.GENERATION], holder.#facts[F.PLAN], holder.#facts[F.ENV])
   }
 
   /** The value of a quota that `X-RateLimit-*` describe, by its position in the facts. */
   #described(position) {
     if (this.#facts === undefined) {
-      const { described } = this.#read
-      return described.length === 0 ? null : described[position]
+      const at = F.ALL.DESCRIBED
+      return this.#all[at] < 0 ? null : this.#all[at + position]
     }
     if (this.#facts[F.HEAD - 1] === 0) return null
     return this.#facts[F.HEAD + F.QUOTA_LEN * this.#facts[F.DESCRIBED] + position]
@@ -233,18 +235,23 @@ class Verdict {
 
   /** The seconds until a retry can succeed, at least 1; `null` if none can, or none is needed. */
   get retryAfterS() {
-    if (this.#facts === undefined) return this.#read.retryAfterS ?? null
-    return this.#facts[F.RETRY_AFTER_S] < 0 ? null : this.#facts[F.RETRY_AFTER_S]
+    const seconds = this.#fact(F.RETRY_AFTER_S, F.ALL.RETRY_AFTER_S)
+    return seconds < 0 ? null : seconds
   }
 
   /** How far the time of the counts was ahead of the caller's, in seconds, rounded up. */
   get clockAheadS() {
-    return this.#facts === undefined ? this.#read.clockAheadS : this.#facts[F.CLOCK_AHEAD_S]
+    return this.#fact(F.CLOCK_AHEAD_S, F.ALL.CLOCK_AHEAD_S)
   }
 
   /** The quotas of the key or subject after the decision, shortest window first. */
   get quotas() {
-    if (this.#facts === undefined) return quotaStates(this.#read.quotas)
+    if (this.#facts === undefined) {
+      const { tallies } = this.#read
+      const own = tallies[this.#all[F.ALL.OWN]]
+      const isOwn = ({ part, section }) => part === own.part && section === own.section
+      return tallies.filter(isOwn).flatMap(({ facts }) => quotaStates(facts, F.HEAD))
+    }
     return quotaStates(this.#facts, F.HEAD, this.#facts[F.HEAD - 1])
   }
 
@@ -259,8 +266,8 @@ class Verdict {
   /** Returns the charge of a part of `checkAll`. */
   chargeOf(part) {
     if (this.#facts === undefined) {
-      const bytes = native.compoundCharge(this.#compound, part)
-      return bytes === null || bytes === undefined ? null : Charge.fromBytes(bytes)
+      const bytes = this.#read.charges.get(part)
+      return bytes === undefined ? null : Charge.fromBytes(bytes)
     }
     const facts = this.#facts
     if ((facts[F.FLAGS] & F.CHARGED) === 0) return null
@@ -269,19 +276,18 @@ class Verdict {
 
   /** Whether a limiter had no slot for the subject and charged it to an overflow tally. */
   get isShared() {
-    if (this.#facts === undefined) return this.#read.isShared
+    if (this.#facts === undefined) return this.#all[F.ALL.IS_SHARED] !== 0
     return (this.#facts[F.FLAGS] & F.SHARED) !== 0
   }
 
   /** The units that `settle` could not charge for lack of room; 0 in other verdicts. */
   get uncharged() {
-    return this.#facts === undefined ? this.#read.uncharged : this.#facts[F.UNCHARGED]
+    return this.#fact(F.UNCHARGED, F.ALL.UNCHARGED)
   }
 
   /** The units of each group of `costs` that `settle` could not charge, by the group's name. */
   get unchargedCosts() {
-    const costs = this.#facts === undefined ? this.#read.unchargedCosts : (this.#uncharged ?? [])
-    return Object.fromEntries(costs.map(({ name, cost }) => [name, cost]))
+    return Object.fromEntries((this.#uncharged ?? []).map(({ name, cost }) => [name, cost]))
   }
 
   /** The verdict on each tally of the request, a `TallyVerdict`, in the order of the sections. */
@@ -292,14 +298,14 @@ class Verdict {
   }
 
   #tally(index) {
-    const { part, section, facts, plan, env } = this.#read.tallies[index]
-    const names = { isNames: true, plan, env }
-    return new TallyVerdict(part, section ?? null, new Verdict(facts, names))
+    const { part, section, facts } = this.#read.tallies[index]
+    const gate = Array.isArray(this.#gate) ? this.#gate[part] : this.#gate
+    return new TallyVerdict(part, section, new Verdict(facts, gate))
   }
 
   /** The `TallyVerdict` that decided. */
   get decisive() {
-    return this.#facts === undefined ? this.#tally(this.#read.decisive) : this.tallies[0]
+    return this.#facts === undefined ? this.#tally(this.#all[F.ALL.DECISIVE]) : this.tallies[0]
   }
 
   /**
@@ -308,7 +314,7 @@ class Verdict {
    */
   crossed() {
     if (this.#facts !== undefined) return []
-    return this.#read.crossed.map(({ tally, window, percent }) => {
+    return this.#read.crossed.map(([tally, window, percent]) => {
       const found = this.#tally(tally)
       return [found, found.verdict.quotas[window], percent]
     })
@@ -349,4 +355,15 @@ class TallyVerdict {
   }
 }
 
-module.exports = { QuotaState, TallyVerdict, Verdict, quotaStates }
+/**
+ * Returns the verdict whose facts a call of the native part wrote.
+ *
+ * @param {number} answer What the call returned.
+ * @param {unknown} gate The native gate, or those of the parts.
+ */
+function verdictOf(answer, gate, uncharged) {
+  if (answer < F.IS_COMPOUND) return new Verdict(F.copied(answer), gate, undefined, uncharged)
+  return new Verdict(undefined, gate, F.written.slice(0, answer - F.IS_COMPOUND), uncharged)
+}
+
+module.exports = { verdictOf, QuotaState, TallyVerdict, Verdict, quotaStates }

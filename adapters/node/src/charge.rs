@@ -18,11 +18,6 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Charge> {
     })
 }
 
-/// Returns the bytes of a charge.
-pub(crate) fn to_buffer(charge: &Charge) -> Buffer {
-    charge.to_bytes().to_vec().into()
-}
-
 /// The numbers of a charge.
 #[napi(object)]
 pub(crate) struct ChargeFacts {
@@ -41,5 +36,6 @@ pub(crate) fn charge_facts(bytes: Uint8Array) -> Result<ChargeFacts> {
 #[napi(catch_unwind)]
 pub(crate) fn charge_bytes(cost: u32, at_ms: f64, is_shared: bool) -> Buffer {
     let at = Timestamp::from_unix_ms(time(at_ms));
-    to_buffer(&if is_shared { Charge::shared(cost, at) } else { Charge::new(cost, at) })
+    let charge = if is_shared { Charge::shared(cost, at) } else { Charge::new(cost, at) };
+    charge.to_bytes().to_vec().into()
 }

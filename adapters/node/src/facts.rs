@@ -49,7 +49,7 @@ const WINDOW: usize = 3;
 /// The sum of [`LACKING`], [`LASTING`] and [`NAMED`].
 const QUOTA_FLAGS: usize = 4;
 /// The facts of each quota.
-const QUOTA_LEN: usize = 5;
+pub(crate) const QUOTA_LEN: usize = 5;
 
 /// The facts of a verdict with as many quotas as there may be.
 pub(crate) const MAX: usize = HEAD + QUOTA_LEN * MAX_QUOTAS;
@@ -67,9 +67,7 @@ pub(crate) fn write(verdict: &Verdict, generation: u32, numbers: &mut [f64]) -> 
     let quotas = verdict.quotas();
     facts[OUTCOME] = f64::from(verdict.outcome() as u8);
     facts[REASON] = verdict.reason().map_or(0.0, |reason| f64::from(reason as u8));
-    let charged = if verdict.charge().is_some() { CHARGED } else { 0 };
-    let shared = if verdict.is_shared() { SHARED } else { 0 };
-    facts[FLAGS] = f64::from(charged | shared);
+    facts[FLAGS] = f64::from(flags_of(verdict.charge().is_some(), verdict.is_shared()));
     facts[RETRY_AFTER_S] = verdict.retry_after_s().map_or(-1.0, f64::from);
     facts[WAITS_FROM_MS] = milliseconds(verdict.waits_from());
     facts[CLOCK_AHEAD_S] = f64::from(verdict.clock_ahead_s());
@@ -110,7 +108,7 @@ const fn half(number: u64) -> u32 {
 }
 
 #[inline]
-fn write_quota(state: &QuotaState, facts: &mut [f64; QUOTA_LEN]) {
+pub(crate) fn write_quota(state: &QuotaState, facts: &mut [f64; QUOTA_LEN]) {
     facts[LIMIT] = f64::from(state.limit);
     facts[REMAINING] = f64::from(state.remaining);
     facts[RESET_S] = milliseconds(Timestamp::from_unix_ms(state.reset_unix_s));
@@ -132,18 +130,37 @@ pub(crate) fn quotas(states: impl Iterator<Item = QuotaState>) -> Vec<f64> {
     facts
 }
 
-/// Returns the facts of a verdict as a list. `is_charged` and `is_shared` replace those facts.
-pub(crate) fn list(verdict: &Verdict, is_charged: bool, is_shared: bool) -> Vec<f64> {
+/// Returns the facts of a verdict as a list.
+pub(crate) fn list(verdict: &Verdict) -> Vec<f64> {
     let mut facts = vec![0.0; MAX];
-    write(verdict, 0, &mut facts);
-    let flag = |is_set, flag| if is_set { flag } else { 0 };
-    facts[FLAGS] = f64::from(flag(is_charged, CHARGED) | flag(is_shared, SHARED));
-    facts.truncate(HEAD + QUOTA_LEN * verdict.quotas().len());
+    let len = write_tally(verdict, 0, verdict.charge().is_some(), &mut facts);
+    facts.truncate(len);
     facts
 }
 
+/// Writes the facts of a verdict on one of several tallies, and returns how many these are.
+/// `is_charged` replaces whether the verdict has a charge.
+pub(crate) fn write_tally(
+    verdict: &Verdict,
+    generation: u32,
+    is_charged: bool,
+    numbers: &mut [f64],
+) -> usize {
+    let count = write(verdict, generation, numbers);
+    if let Some(flags) = numbers.get_mut(FLAGS) {
+        *flags = f64::from(flags_of(is_charged, verdict.is_shared()));
+    }
+    HEAD + QUOTA_LEN * usize::try_from(count).unwrap_or_default()
+}
+
+const fn flags_of(is_charged: bool, is_shared: bool) -> u8 {
+    let charged = if is_charged { CHARGED } else { 0 };
+    let shared = if is_shared { SHARED } else { 0 };
+    charged | shared
+}
+
 /// Returns a whole number of 0 to 4294967295.
-fn whole(number: f64) -> Option<u32> {
+pub(crate) fn whole(number: f64) -> Option<u32> {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -169,11 +186,11 @@ pub(crate) fn time(number: f64) -> u64 {
 }
 
 /// The states of quotas that facts have.
-struct States {
+pub(crate) struct States {
     outcome: Outcome,
     states: [QuotaState; MAX_QUOTAS],
     count: usize,
-    cost: u32,
+    pub(crate) cost: u32,
     waits_from: Timestamp,
     retry_after_s: Option<u32>,
 }
@@ -181,12 +198,19 @@ struct States {
 impl States {
     /// Returns the states; `None` if the numbers are not the facts of a verdict.
     fn parse(facts: &[f64]) -> Option<Self> {
+        let (states, rest) = Self::parse_first(facts)?;
+        rest.is_empty().then_some(states)
+    }
+
+    /// Returns the states at the beginning of numbers, and the numbers after them.
+    pub(crate) fn parse_first(facts: &[f64]) -> Option<(Self, &[f64])> {
         let (head, rest) = facts.split_first_chunk::<HEAD>()?;
-        let (places, rest) = rest.as_chunks::<QUOTA_LEN>();
         let count = usize::try_from(whole(head[QUOTAS])?).ok()?;
-        if places.len() != count || !rest.is_empty() || count > MAX_QUOTAS {
+        if count > MAX_QUOTAS {
             return None;
         }
+        let (places, rest) = rest.split_at_checked(QUOTA_LEN * count)?;
+        let (places, _) = places.as_chunks::<QUOTA_LEN>();
         let outcome = Outcome::ALL.get(usize::try_from(whole(head[OUTCOME])?).ok()?)?;
         let unused = QuotaState::new(0, 0, Window::from_number(1)?, 0);
         let mut states = [unused; MAX_QUOTAS];
@@ -199,7 +223,7 @@ impl States {
             state.lasting = flags & u32::from(LASTING) != 0;
             state.named = flags & u32::from(NAMED) != 0;
         }
-        Some(Self {
+        let states = Self {
             outcome: *outcome,
             states,
             count,
@@ -209,12 +233,17 @@ impl States {
                 -1.0 => None,
                 seconds => Some(whole(seconds)?),
             },
-        })
+        };
+        Some((states, rest))
+    }
+
+    /// Returns the states, shortest window first.
+    pub(crate) fn list(&self) -> &[QuotaState] {
+        self.states.get(..self.count).unwrap_or_default()
     }
 
     fn response(&self) -> Response<'_> {
-        let quotas = self.states.get(..self.count).unwrap_or_default();
-        Response::new(self.outcome, quotas, self.cost, self.waits_from, self.retry_after_s)
+        Response::new(self.outcome, self.list(), self.cost, self.waits_from, self.retry_after_s)
     }
 }
 
@@ -250,7 +279,6 @@ pub(crate) struct Meanings {
     pub outcomes: Vec<String>,
     pub statuses: Vec<u16>,
     pub reasons: Vec<String>,
-    pub facts: u32,
 }
 
 /// Returns what the numbers of the facts mean.
@@ -260,7 +288,6 @@ pub(crate) fn meanings() -> Meanings {
         outcomes: Outcome::ALL.iter().map(|outcome| outcome.as_str().to_owned()).collect(),
         statuses: Outcome::ALL.iter().map(|outcome| outcome.http_status()).collect(),
         reasons: Reason::ALL.iter().map(|reason| reason.as_str().to_owned()).collect(),
-        facts: u32::try_from(MAX).unwrap_or_default(),
     }
 }
 

@@ -1,27 +1,28 @@
 //! The functions of the class `Gate`.
 
+use alloc::rc::Rc;
 use alloc::sync::Arc;
 use core::time::Duration;
 
 use keytally::redact::{parse_key_id, policy_error, redact_name};
 use keytally::{AdminError as Admin, Followed, Gate, GateConfig, KeyId, Mapping};
-use keytally::{Administrator, Error, Name, NewKey, Outcome, Peppers, Plan, Section, Settlement};
+use keytally::{
+    Administrator, Compound, Decided, Error, Left, Name, NewKey, Outcome, Peppers, Plan, Section,
+    Settlement,
+};
 use keytally::{Clock as _, Timestamp, Verdict, Wait, pepper};
-use napi::bindgen_prelude::{Either, External, Uint8Array};
+use napi::bindgen_prelude::{External, Uint8Array};
 use napi_derive::napi;
 use zeroize::Zeroizing;
 
 use crate::charge;
 use crate::clock::{Time, milliseconds, with_clock};
-use crate::compound::{HeldCompound, HeldPart};
+use crate::compound::{self, HeldPart};
 use crate::errors::{Class, Result, error, from_admin_error, from_error, from_pepper_error};
 use crate::facts;
 use crate::held::{HeldGate, SharedGate};
 use crate::request::{GroupCost, Request};
 use crate::values::{Numbers, Text};
-
-/// The result of a check that is not decided yet: the gate's plans have further sections.
-const IS_EXTENDED: i32 = -1;
 
 /// The options of a new gate.
 #[napi(object)]
@@ -67,7 +68,7 @@ pub(crate) fn gate_create(
     pepper: Option<String>,
     pepper_file: Option<String>,
     options: GateOptions,
-) -> Result<External<HeldGate>> {
+) -> Result<External<Rc<HeldGate>>> {
     let peppers = peppers(pepper, pepper_file)?;
     let config = config(options)?;
     let shared = match path {
@@ -76,7 +77,7 @@ pub(crate) fn gate_create(
         }
         Some(path) => follow(peppers, |peppers| Gate::create(path, peppers, &config))?,
     };
-    Ok(External::new(HeldGate::new(shared)))
+    Ok(External::new(Rc::new(HeldGate::new(shared))))
 }
 
 /// Opens the gate in a file.
@@ -85,10 +86,10 @@ pub(crate) fn gate_open(
     path: String,
     pepper: Option<String>,
     pepper_file: Option<String>,
-) -> Result<External<HeldGate>> {
+) -> Result<External<Rc<HeldGate>>> {
     let peppers = peppers(pepper, pepper_file)?;
     let shared = follow(peppers, |peppers| Gate::open(path, peppers))?;
-    Ok(External::new(HeldGate::new(shared)))
+    Ok(External::new(Rc::new(HeldGate::new(shared))))
 }
 
 fn follow(
@@ -100,11 +101,11 @@ fn follow(
     Ok(SharedGate::File(Arc::new(followed)))
 }
 
-/// Checks a key and writes the facts of the verdict. Returns the number of its quotas, or
-/// [`IS_EXTENDED`]: then nothing was charged, and [`gate_request`] checks the key.
+/// Checks a key and writes the facts of the verdict. Returns the number of its quotas. If the
+/// gate's plans have further sections, returns what [`compound::write`] does.
 #[napi(catch_unwind)]
 pub(crate) fn gate_check(
-    held: &External<HeldGate>,
+    held: &External<Rc<HeldGate>>,
     api_key: Text,
     cost: u32,
     now: f64,
@@ -112,22 +113,23 @@ pub(crate) fn gate_check(
 ) -> i32 {
     let now = Time::from(now);
     let mut generation = 0;
-    let verdict = held.shared.call(|gate| {
+    let answer = held.shared.call(|gate| {
         generation = held.generation(gate);
         if gate.table().is_extended() {
-            return Err(());
+            let part = gate.part(api_key.bytes(), cost);
+            return Answer::of(with_clock!(now, |clock| part.check(clock)));
         }
-        Ok(with_clock!(now, gate.table().layout(), |clock| {
+        Answer::Verdict(with_clock!(now, gate.table().layout(), |clock| {
             gate.counted().check(api_key.bytes(), cost, clock)
         }))
     });
-    write(verdict, generation, &mut facts)
+    answer.write(held, generation, &mut facts)
 }
 
 /// Does what [`gate_check`] does without charging.
 #[napi(catch_unwind)]
 pub(crate) fn gate_peek(
-    held: &External<HeldGate>,
+    held: &External<Rc<HeldGate>>,
     api_key: Text,
     cost: u32,
     now: f64,
@@ -135,40 +137,76 @@ pub(crate) fn gate_peek(
 ) -> i32 {
     let now = Time::from(now);
     let mut generation = 0;
-    let verdict = held.shared.call(|gate| {
+    let answer = held.shared.call(|gate| {
         generation = held.generation(gate);
         if gate.table().is_extended() {
-            return Err(());
+            let part = gate.part(api_key.bytes(), cost);
+            return Answer::of(with_clock!(now, |clock| part.peek(clock)));
         }
-        Ok(with_clock!(now, gate.table().layout(), |clock| {
+        Answer::Verdict(with_clock!(now, gate.table().layout(), |clock| {
             gate.table().peek(api_key.bytes(), cost, clock)
         }))
     });
-    write(verdict, generation, &mut facts)
+    answer.write(held, generation, &mut facts)
+}
+
+/// The result of a check: of the key's tally, or of all that the request charges.
+enum Answer {
+    Verdict(Verdict),
+    Compound(Box<Compound>),
+}
+
+impl Answer {
+    fn of(compound: Compound) -> Self {
+        Self::Compound(Box::new(compound))
+    }
+
+    /// Writes the facts.
+    #[inline]
+    fn write(&self, held: &HeldGate, generation: u32, facts: &mut Numbers) -> i32 {
+        match self {
+            Self::Verdict(verdict) => write(verdict, generation, facts),
+            Self::Compound(compound) => {
+                let gate = held.current_of(generation).map(|gate| (gate, generation));
+                compound::write(compound, &[gate], facts.as_mut())
+            }
+        }
+    }
+}
+
+impl Decided for Answer {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Verdict(verdict) => verdict.outcome(),
+            Self::Compound(compound) => compound.outcome(),
+        }
+    }
+
+    fn left(&self) -> Vec<Left> {
+        match self {
+            Self::Verdict(_) => Vec::new(),
+            Self::Compound(compound) => compound.left(),
+        }
+    }
 }
 
 /// Writes the facts of a verdict, and returns the number of its quotas.
 #[inline]
-fn write(verdict: core::result::Result<Verdict, ()>, generation: u32, facts: &mut Numbers) -> i32 {
-    match verdict {
-        Ok(verdict) => {
-            let quotas = facts::write(&verdict, generation, facts.as_mut());
-            i32::try_from(quotas).unwrap_or_default()
-        }
-        Err(()) => IS_EXTENDED,
-    }
+fn write(verdict: &Verdict, generation: u32, facts: &mut Numbers) -> i32 {
+    i32::try_from(facts::write(verdict, generation, facts.as_mut())).unwrap_or_default()
 }
 
 /// Checks a key with the groups and scopes of a request, or only peeks.
 #[napi(catch_unwind)]
 pub(crate) fn gate_request(
-    held: &External<HeldGate>,
+    held: &External<Rc<HeldGate>>,
     is_peek: bool,
     api_key: Text,
     cost: u32,
     request: Request,
     now: f64,
-) -> Result<External<HeldCompound>> {
+    mut facts: Numbers,
+) -> Result<i32> {
     let now = Time::from(now);
     let (compound, gate) = held.shared.call_shared(|gate| {
         let part = request.part(gate, api_key.bytes(), cost)?;
@@ -176,24 +214,25 @@ pub(crate) fn gate_request(
             with_clock!(now, |clock| if is_peek { part.peek(clock) } else { part.check(clock) });
         Ok::<_, napi::Error<Class>>(decided)
     });
-    Ok(External::new(HeldCompound::new(compound?, vec![Some(gate)])))
+    let generation = held.generation(&gate);
+    Ok(compound::write(&compound?, &[Some((gate, generation))], facts.as_mut()))
 }
 
 /// Returns a key and a request as a part of a compound charge.
 #[napi(catch_unwind)]
 pub(crate) fn gate_part(
-    held: &External<HeldGate>,
+    held: &External<Rc<HeldGate>>,
     api_key: Text,
     cost: u32,
     request: Request,
 ) -> Result<External<HeldPart>> {
-    HeldPart::key(held.shared.clone(), api_key.bytes(), cost, request).map(External::new)
+    HeldPart::key(Rc::clone(held), api_key.bytes(), cost, request).map(External::new)
 }
 
 /// Takes a charge back, and writes the facts of the verdict on its first tally.
 #[napi(catch_unwind)]
 pub(crate) fn gate_refund(
-    held: &External<HeldGate>,
+    held: &External<Rc<HeldGate>>,
     key_id: String,
     charge: Uint8Array,
     now: f64,
@@ -212,7 +251,7 @@ pub(crate) fn gate_refund(
 /// Sets all counts of a key to 0, and writes the facts of the verdict.
 #[napi(catch_unwind)]
 pub(crate) fn gate_reset(
-    held: &External<HeldGate>,
+    held: &External<Rc<HeldGate>>,
     key_id: String,
     now: f64,
     mut facts: Numbers,
@@ -234,7 +273,7 @@ fn write_of_key(
     facts: &mut Numbers,
 ) -> Result<i32> {
     let verdict = verdict.ok_or_else(|| no_such_key(key_id))?;
-    Ok(write(Ok(verdict), generation, facts))
+    Ok(write(&verdict, generation, facts))
 }
 
 /// Replaces an estimated charge by the actual cost. Writes the facts of the verdict, or returns the
@@ -242,7 +281,7 @@ fn write_of_key(
 #[napi(catch_unwind)]
 #[expect(clippy::too_many_arguments, reason = "the JavaScript part names them")]
 pub(crate) fn gate_settle(
-    held: &External<HeldGate>,
+    held: &External<Rc<HeldGate>>,
     key_id: String,
     estimate: Uint8Array,
     actual: Option<u32>,
@@ -250,7 +289,7 @@ pub(crate) fn gate_settle(
     overdraw: bool,
     now: f64,
     mut facts: Numbers,
-) -> Result<Either<External<HeldCompound>, SettledCosts>> {
+) -> Result<SettledCosts> {
     let (key_id, estimate) = (key_id_of(&key_id)?, charge::parse(&estimate)?);
     let request = Request { costs, ..Request::default() };
     let now = Time::from(now);
@@ -269,26 +308,25 @@ pub(crate) fn gate_settle(
     let uncharged: Vec<GroupCost> = uncharged
         .map(|(group, cost)| GroupCost { name: group.name.clone(), cost: *cost })
         .collect();
-    if gate.table().is_extended() {
-        let compound = settled.compound().clone();
-        let held = HeldCompound::new(compound, vec![Some(gate)]).with_uncharged(uncharged);
-        return Ok(Either::A(External::new(held)));
-    }
-    let quotas = write(Ok(settled.verdict), held.generation(&gate), &mut facts);
-    Ok(Either::B(SettledCosts { quotas, uncharged }))
+    let generation = held.generation(&gate);
+    let written = match gate.table().is_extended() {
+        true => compound::write(settled.compound(), &[Some((gate, generation))], facts.as_mut()),
+        false => write(&settled.verdict, generation, &mut facts),
+    };
+    Ok(SettledCosts { written, uncharged })
 }
 
-/// The number of quotas of a settlement's verdict, and the units that it could not charge.
+/// What [`gate_check`] returns, and the units that a settlement could not charge.
 #[napi(object)]
 pub(crate) struct SettledCosts {
-    pub quotas: i32,
+    pub written: i32,
     pub uncharged: Vec<GroupCost>,
 }
 
 /// Issues a key.
 #[napi(catch_unwind)]
 pub(crate) fn gate_issue(
-    held: &External<HeldGate>,
+    held: &External<Rc<HeldGate>>,
     options: KeyOptions,
     now: f64,
     wait: f64,
@@ -305,7 +343,7 @@ pub(crate) fn gate_issue(
 /// Imports keys, and returns their ids.
 #[napi(catch_unwind)]
 pub(crate) fn gate_import(
-    held: &External<HeldGate>,
+    held: &External<Rc<HeldGate>>,
     keys: Vec<Uint8Array>,
     options: KeyOptions,
     now: f64,
@@ -367,7 +405,7 @@ fn import_batch(
 /// Gives a key a new secret.
 #[napi(catch_unwind)]
 pub(crate) fn gate_rotate(
-    held: &External<HeldGate>,
+    held: &External<Rc<HeldGate>>,
     key_id: String,
     grace_s: f64,
     force: bool,
@@ -390,7 +428,7 @@ pub(crate) fn gate_rotate(
 
 /// Revokes a key permanently.
 #[napi(catch_unwind)]
-pub(crate) fn gate_revoke(held: &External<HeldGate>, key_id: String, wait: f64) -> Result<()> {
+pub(crate) fn gate_revoke(held: &External<Rc<HeldGate>>, key_id: String, wait: f64) -> Result<()> {
     let key_id = key_id_of(&key_id)?;
     administer(held, wait, |administrator| administrator.revoke(key_id))
 }
@@ -398,7 +436,7 @@ pub(crate) fn gate_revoke(held: &External<HeldGate>, key_id: String, wait: f64) 
 /// Sets when a key expires, in Unix seconds.
 #[napi(catch_unwind)]
 pub(crate) fn gate_expire(
-    held: &External<HeldGate>,
+    held: &External<Rc<HeldGate>>,
     key_id: String,
     expires: Option<f64>,
     wait: f64,
@@ -409,7 +447,11 @@ pub(crate) fn gate_expire(
 
 /// Ends the previous secret of a key.
 #[napi(catch_unwind)]
-pub(crate) fn gate_end_grace(held: &External<HeldGate>, key_id: String, wait: f64) -> Result<()> {
+pub(crate) fn gate_end_grace(
+    held: &External<Rc<HeldGate>>,
+    key_id: String,
+    wait: f64,
+) -> Result<()> {
     let key_id = key_id_of(&key_id)?;
     administer(held, wait, |administrator| administrator.end_grace(key_id))
 }
@@ -417,7 +459,7 @@ pub(crate) fn gate_end_grace(held: &External<HeldGate>, key_id: String, wait: f6
 /// Assigns a key to another plan.
 #[napi(catch_unwind)]
 pub(crate) fn gate_assign(
-    held: &External<HeldGate>,
+    held: &External<Rc<HeldGate>>,
     key_id: String,
     plan: String,
     wait: f64,
@@ -430,7 +472,7 @@ pub(crate) fn gate_assign(
 /// Replaces the scopes of a key.
 #[napi(catch_unwind)]
 pub(crate) fn gate_set_scopes(
-    held: &External<HeldGate>,
+    held: &External<Rc<HeldGate>>,
     key_id: String,
     scopes: Vec<String>,
     wait: f64,
@@ -464,7 +506,7 @@ fn account_facts(info: &keytally::AccountInfo, gate: &Gate) -> AccountFacts {
 /// Returns the properties of an account.
 #[napi(catch_unwind)]
 pub(crate) fn gate_account(
-    held: &External<HeldGate>,
+    held: &External<Rc<HeldGate>>,
     account: u32,
     now: f64,
 ) -> Option<AccountFacts> {
@@ -475,7 +517,7 @@ pub(crate) fn gate_account(
 
 /// Returns the properties of all accounts.
 #[napi(catch_unwind)]
-pub(crate) fn gate_accounts(held: &External<HeldGate>, now: f64) -> Vec<AccountFacts> {
+pub(crate) fn gate_accounts(held: &External<Rc<HeldGate>>, now: f64) -> Vec<AccountFacts> {
     let gate = held.shared.current();
     let infos = gate.table().accounts(Time::from(now).timestamp());
     infos.map(|info| account_facts(&info, &gate)).collect()
@@ -484,7 +526,7 @@ pub(crate) fn gate_accounts(held: &External<HeldGate>, now: f64) -> Vec<AccountF
 /// Refuses all keys of an account, or accepts them again.
 #[napi(catch_unwind)]
 pub(crate) fn gate_set_suspended(
-    held: &External<HeldGate>,
+    held: &External<Rc<HeldGate>>,
     account: u32,
     is_suspended: bool,
     wait: f64,
@@ -495,7 +537,7 @@ pub(crate) fn gate_set_suspended(
 /// Lets the team limits of another plan hold for an account.
 #[napi(catch_unwind)]
 pub(crate) fn gate_assign_account(
-    held: &External<HeldGate>,
+    held: &External<Rc<HeldGate>>,
     account: u32,
     plan: String,
     wait: f64,
@@ -507,7 +549,7 @@ pub(crate) fn gate_assign_account(
 /// Gives an account limits of its own.
 #[napi(catch_unwind)]
 pub(crate) fn gate_limit_account(
-    held: &External<HeldGate>,
+    held: &External<Rc<HeldGate>>,
     account: u32,
     limits: String,
     wait: f64,
@@ -518,7 +560,11 @@ pub(crate) fn gate_limit_account(
 
 /// Sets the counts that all keys of an account share to 0.
 #[napi(catch_unwind)]
-pub(crate) fn gate_reset_account(held: &External<HeldGate>, account: u32, now: f64) -> Result<()> {
+pub(crate) fn gate_reset_account(
+    held: &External<Rc<HeldGate>>,
+    account: u32,
+    now: f64,
+) -> Result<()> {
     let now = Time::from(now);
     let outcome = held
         .shared
@@ -538,7 +584,7 @@ pub(crate) fn gate_reset_account(held: &External<HeldGate>, account: u32, now: f
 /// Adds a plan, or changes the limits of a plan.
 #[napi(catch_unwind)]
 pub(crate) fn gate_set_plan(
-    held: &External<HeldGate>,
+    held: &External<Rc<HeldGate>>,
     name: String,
     sections: String,
     wait: f64,
@@ -587,7 +633,7 @@ fn key_facts(info: &keytally::KeyInfo, gate: &Gate, now: Timestamp) -> KeyFacts 
 
 /// Returns the public properties of all keys.
 #[napi(catch_unwind)]
-pub(crate) fn gate_list(held: &External<HeldGate>, now: f64) -> Vec<KeyFacts> {
+pub(crate) fn gate_list(held: &External<Rc<HeldGate>>, now: f64) -> Vec<KeyFacts> {
     let (gate, now) = (held.shared.current(), Time::from(now).timestamp());
     gate.table().list(now).map(|info| key_facts(&info, &gate, now)).collect()
 }
@@ -595,7 +641,7 @@ pub(crate) fn gate_list(held: &External<HeldGate>, now: f64) -> Vec<KeyFacts> {
 /// Returns the public properties of a key.
 #[napi(catch_unwind)]
 pub(crate) fn gate_key(
-    held: &External<HeldGate>,
+    held: &External<Rc<HeldGate>>,
     key_id: String,
     now: f64,
 ) -> Result<Option<KeyFacts>> {
@@ -606,7 +652,11 @@ pub(crate) fn gate_key(
 
 /// Begins to count how each key is used, or ends it.
 #[napi(catch_unwind)]
-pub(crate) fn gate_set_usage(held: &External<HeldGate>, is_counted: bool, wait: f64) -> Result<()> {
+pub(crate) fn gate_set_usage(
+    held: &External<Rc<HeldGate>>,
+    is_counted: bool,
+    wait: f64,
+) -> Result<()> {
     waiting(held, wait, |gate, wait| gate.set_usage_within(wait, is_counted))
 }
 
@@ -629,7 +679,7 @@ pub(crate) struct UsageFacts {
 /// Returns how a key was used.
 #[napi(catch_unwind)]
 pub(crate) fn gate_key_usage(
-    held: &External<HeldGate>,
+    held: &External<Rc<HeldGate>>,
     key_id: String,
 ) -> Result<Option<UsageFacts>> {
     let usage = held.shared.current().key_usage(key_id_of(&key_id)?);
@@ -668,7 +718,11 @@ pub(crate) struct ReportFacts {
 
 /// Reads the whole gate and reports its flaws.
 #[napi(catch_unwind)]
-pub(crate) fn gate_verify(held: &External<HeldGate>, now: f64, wait: f64) -> Result<ReportFacts> {
+pub(crate) fn gate_verify(
+    held: &External<Rc<HeldGate>>,
+    now: f64,
+    wait: f64,
+) -> Result<ReportFacts> {
     let (now, mut flaws) = (Time::from(now), Vec::new());
     let completed = waiting(held, wait, |gate, wait| {
         with_clock!(now, |clock| gate.verify_within(wait, clock, |flaw| flaws.push(flaw)))
@@ -684,7 +738,7 @@ pub(crate) fn gate_verify(held: &External<HeldGate>, now: f64, wait: f64) -> Res
 
 /// Opens the gate's file again.
 #[napi(catch_unwind)]
-pub(crate) fn gate_reopen(held: &External<HeldGate>) -> Result<()> {
+pub(crate) fn gate_reopen(held: &External<Rc<HeldGate>>) -> Result<()> {
     match &held.shared {
         SharedGate::Memory(_) => Ok(()),
         SharedGate::File(gate) => gate.reopen().map_err(from_error),
@@ -693,7 +747,7 @@ pub(crate) fn gate_reopen(held: &External<HeldGate>) -> Result<()> {
 
 /// Corrects every tally that is ahead of the clock.
 #[napi(catch_unwind)]
-pub(crate) fn gate_correct_clock(held: &External<HeldGate>, now: f64) -> f64 {
+pub(crate) fn gate_correct_clock(held: &External<Rc<HeldGate>>, now: f64) -> f64 {
     let gate = held.shared.current();
     let corrected = with_clock!(Time::from(now), |clock| gate.table().correct_clock(clock));
     milliseconds(Timestamp::from_unix_ms(corrected))
@@ -716,7 +770,7 @@ pub(crate) struct GateFacts {
 
 /// Returns the properties of a gate.
 #[napi(catch_unwind)]
-pub(crate) fn gate_facts(held: &External<HeldGate>) -> GateFacts {
+pub(crate) fn gate_facts(held: &External<Rc<HeldGate>>) -> GateFacts {
     let gate = held.shared.current();
     let table = gate.table();
     let status = match &held.shared {
@@ -751,7 +805,7 @@ pub(crate) struct HolderNames {
 /// Returns the names of the plan and the environment with these numbers.
 #[napi(catch_unwind)]
 pub(crate) fn gate_names(
-    held: &External<HeldGate>,
+    held: &External<Rc<HeldGate>>,
     generation: u32,
     plan: u8,
     env: u8,
@@ -764,7 +818,7 @@ pub(crate) fn gate_names(
 #[napi(catch_unwind)]
 pub(crate) fn duplicate_header(now: f64) -> Vec<f64> {
     let verdict = Verdict::duplicate_header(Time::from(now).timestamp());
-    facts::list(&verdict, false, false)
+    facts::list(&verdict)
 }
 
 /// Returns the time of these Unix seconds.

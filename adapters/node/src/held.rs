@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use core::cell::RefCell;
 
-use keytally::{Decided, Followed, Gate, Holder};
+use keytally::{Decided, Followed, Gate};
 
 /// A gate that several values share.
 #[derive(Clone)]
@@ -106,6 +106,12 @@ impl HeldGate {
         }
     }
 
+    /// Returns the gate with a number, if it is the last that a verdict came from.
+    pub(crate) fn current_of(&self, generation: u32) -> Option<Arc<Gate>> {
+        let generations = self.generations.try_borrow().ok()?;
+        generations.last.clone().filter(|_| generations.number == generation)
+    }
+
     #[cold]
     fn next_generation(&self, gate: &Gate) -> u32 {
         let newest = match &self.shared {
@@ -161,11 +167,4 @@ impl Names {
         let envs = (0..).map_while(|number| gate.table().env(number));
         Self { plans: plans.collect(), envs: envs.map(|env| env.to_string()).collect() }
     }
-}
-
-/// Returns the names of the plan and the environment of a key.
-pub(crate) fn names_of(gate: &Gate, holder: Holder) -> (Option<String>, Option<String>) {
-    let plan = gate.table().plan(holder.plan);
-    let env = gate.table().env(holder.env);
-    (plan.map(|plan| plan.name.as_str().to_owned()), env.map(|env| env.to_string()))
 }

@@ -46,6 +46,8 @@ pub(crate) struct Constants {
     pub problem_media_type: String,
     pub max_keys: u32,
     pub max_subjects: u32,
+    /// The most facts of a verdict.
+    pub max_facts: u32,
 }
 
 /// Returns what the package has in common with the other languages.
@@ -57,6 +59,7 @@ pub(crate) fn constants() -> Constants {
         problem_media_type: PROBLEM_MEDIA_TYPE.to_owned(),
         max_keys: keytally::MAX_KEYS,
         max_subjects: keytally::MAX_SUBJECTS,
+        max_facts: u32::try_from(compound::MAX).unwrap_or_default(),
     }
 }
 

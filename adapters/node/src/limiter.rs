@@ -3,14 +3,14 @@
 use alloc::sync::Arc;
 
 use keytally::redact::policy_error;
-use keytally::{Address, AddressLimiter, AddressPolicy, AttachError, Limiter, OnFull, Policy};
-use keytally::{Settlement, TableKind, Timestamp, Verdict};
-use napi::bindgen_prelude::{Either, External, Uint8Array};
+use keytally::{Address, AddressLimiter, AddressPolicy, AttachError, Compound, Limiter, OnFull};
+use keytally::{Policy, Settlement, TableKind, Timestamp, Verdict};
+use napi::bindgen_prelude::{External, Uint8Array};
 use napi_derive::napi;
 
 use crate::charge;
 use crate::clock::{Time, milliseconds, with_clock};
-use crate::compound::{HeldCompound, HeldPart};
+use crate::compound::{self, HeldPart};
 use crate::errors::{Result, error, from_error};
 use crate::facts;
 use crate::values::{Numbers, Text};
@@ -42,10 +42,6 @@ macro_rules! with_table {
         }
     };
 }
-
-/// The result of a function: the number of the quotas of the verdict whose facts it wrote, or the
-/// verdicts on all networks of an address.
-type Answer = Either<i32, External<HeldCompound>>;
 
 /// The policy of a limiter.
 enum Limits {
@@ -131,13 +127,15 @@ fn address(text: &[u8]) -> Result<Address> {
     })
 }
 
-fn answer(verdict: &Verdict, facts: &mut Numbers) -> Answer {
-    let quotas = facts::write(verdict, 0, facts.as_mut());
-    Either::A(i32::try_from(quotas).unwrap_or_default())
+/// Writes the facts of a verdict, and returns the number of its quotas.
+#[inline]
+fn answer(verdict: &Verdict, facts: &mut Numbers) -> i32 {
+    i32::try_from(facts::write(verdict, 0, facts.as_mut())).unwrap_or_default()
 }
 
-fn answer_all(compound: keytally::Compound) -> Answer {
-    Either::B(External::new(HeldCompound::new(compound, Vec::new())))
+/// Writes the facts of the verdicts on all networks of an address.
+fn answer_all(compound: &Compound, facts: &mut Numbers) -> i32 {
+    compound::write(compound, &[], facts.as_mut())
 }
 
 /// Charges a subject.
@@ -148,7 +146,7 @@ pub(crate) fn limiter_check(
     cost: u32,
     now: f64,
     mut facts: Numbers,
-) -> Result<Answer> {
+) -> Result<i32> {
     let (now, subject) = (Time::from(now), subject.bytes_or_empty());
     Ok(match &**limiter {
         Table::Subjects(limiter) => {
@@ -159,7 +157,9 @@ pub(crate) fn limiter_check(
         }
         Table::Addresses(limiter) => {
             let (table, address) = (limiter.table(), address(subject)?);
-            answer_all(with_clock!(now, table.layout(), |clock| table.check(address, cost, clock)))
+            let compound =
+                with_clock!(now, table.layout(), |clock| table.check(address, cost, clock));
+            answer_all(&compound, &mut facts)
         }
     })
 }
@@ -172,7 +172,7 @@ pub(crate) fn limiter_peek(
     cost: u32,
     now: f64,
     mut facts: Numbers,
-) -> Result<Answer> {
+) -> Result<i32> {
     let (now, subject) = (Time::from(now), subject.bytes_or_empty());
     Ok(match &**limiter {
         Table::Subjects(limiter) => {
@@ -183,7 +183,9 @@ pub(crate) fn limiter_peek(
         }
         Table::Addresses(limiter) => {
             let (table, address) = (limiter.table(), address(subject)?);
-            answer_all(with_clock!(now, table.layout(), |clock| table.peek(address, cost, clock)))
+            let compound =
+                with_clock!(now, table.layout(), |clock| table.peek(address, cost, clock));
+            answer_all(&compound, &mut facts)
         }
     })
 }
@@ -196,7 +198,7 @@ pub(crate) fn limiter_refund(
     charge: Uint8Array,
     now: f64,
     mut facts: Numbers,
-) -> Result<Answer> {
+) -> Result<i32> {
     let (now, subject) = (Time::from(now), subject.bytes_or_empty());
     let charge = charge::parse(&charge)?;
     Ok(match &**limiter {
@@ -207,7 +209,8 @@ pub(crate) fn limiter_refund(
         }
         Table::Addresses(limiter) => {
             let (table, address) = (limiter.table(), address(subject)?);
-            answer_all(with_clock!(now, |clock| table.refund(address, charge, clock)))
+            let compound = with_clock!(now, |clock| table.refund(address, charge, clock));
+            answer_all(&compound, &mut facts)
         }
     })
 }
@@ -222,7 +225,7 @@ pub(crate) fn limiter_settle(
     overdraw: bool,
     now: f64,
     mut facts: Numbers,
-) -> Result<Answer> {
+) -> Result<i32> {
     let (now, subject) = (Time::from(now), subject.bytes_or_empty());
     let estimate = charge::parse(&estimate)?;
     let settlement = Settlement::new().with_cost(actual).with_overdraw(overdraw);
@@ -235,12 +238,9 @@ pub(crate) fn limiter_settle(
         }
         Table::Addresses(limiter) => {
             let (table, address) = (limiter.table(), address(subject)?);
-            answer_all(with_clock!(now, |clock| table.settle_all(
-                address,
-                estimate,
-                &settlement,
-                clock
-            )))
+            let compound =
+                with_clock!(now, |clock| table.settle_all(address, estimate, &settlement, clock));
+            answer_all(&compound, &mut facts)
         }
     })
 }
@@ -252,7 +252,7 @@ pub(crate) fn limiter_reset(
     subject: Text,
     now: f64,
     mut facts: Numbers,
-) -> Result<Answer> {
+) -> Result<i32> {
     let (now, subject) = (Time::from(now), subject.bytes_or_empty());
     Ok(match &**limiter {
         Table::Subjects(limiter) => {
@@ -261,7 +261,8 @@ pub(crate) fn limiter_reset(
         }
         Table::Addresses(limiter) => {
             let address = address(subject)?;
-            answer_all(with_clock!(now, |clock| limiter.table().reset(address, clock)))
+            let compound = with_clock!(now, |clock| limiter.table().reset(address, clock));
+            answer_all(&compound, &mut facts)
         }
     })
 }
