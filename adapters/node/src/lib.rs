@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `gate`, `limiter` | the functions of the tables |
 //! | `compound` | compound charges, and the verdicts on several tallies |
-//! | `held`, `request`, `policy`, `charge` | the gate of an object; groups and scopes; policies; charges |
+//! | `held`, `request`, `policy`, `charge`, `address` | the gate of an object; groups and scopes; policies; charges; client addresses |
 //! | `facts` | the numbers of a verdict |
 //! | `clock`, `errors`, `values` | the time of a call; errors; the arguments of the fast path |
 //!
@@ -21,6 +21,7 @@
 
 extern crate alloc;
 
+mod address;
 mod charge;
 mod clock;
 mod compound;
