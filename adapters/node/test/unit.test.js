@@ -21,7 +21,7 @@ function gateWith(options) {
 
 test('a verdict has the values of the response, the log line and the refund', () => {
   const gate = gateWith()
-  const key = gate.issue(42, { env: 'test' })
+  const key = gate.issue(42, { env: 'test', now: NOW })
   const verdict = gate.check(key.expose(), 3, { now: NOW })
   const { admitted, outcome, reason, httpStatus, body, contentType, problem } = verdict
   assert.deepEqual(
