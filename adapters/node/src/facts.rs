@@ -161,11 +161,6 @@ const fn flags_of(is_charged: bool, is_shared: bool) -> u8 {
 
 /// Returns a whole number of 0 to 4294967295.
 pub(crate) fn whole(number: f64) -> Option<u32> {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "the value is in range"
-    )]
     let is_whole = (0.0..=f64::from(u32::MAX)).contains(&number) && number.trunc() == number;
     #[expect(
         clippy::cast_possible_truncation,

@@ -279,7 +279,6 @@ fn write_of_key(
 /// Replaces an estimated charge by the actual cost. Writes the facts of the verdict, or returns the
 /// verdicts of all tallies if the gate's plans have further sections.
 #[napi(catch_unwind)]
-#[expect(clippy::too_many_arguments, reason = "the JavaScript part names them")]
 pub(crate) fn gate_settle(
     held: &External<Rc<HeldGate>>,
     key_id: String,
@@ -331,7 +330,7 @@ pub(crate) fn gate_issue(
     now: f64,
     wait: f64,
 ) -> Result<IssuedKey> {
-    let (now, new) = (Time::from(now), New::new(options)?);
+    let (now, new) = (Time::from(now), New::from_options(options)?);
     let entropy = keytally::entropy().map_err(from_error)?;
     let issued = administer(held, wait, |administrator| {
         new.with_key(|key| with_clock!(now, |clock| administrator.issue(key, entropy, clock)))
@@ -349,7 +348,7 @@ pub(crate) fn gate_import(
     now: f64,
     wait: f64,
 ) -> Result<Vec<String>> {
-    let (now, new) = (Time::from(now), New::new(options)?);
+    let (now, new) = (Time::from(now), New::from_options(options)?);
     let mut key_ids = Vec::new();
     for batch in keys.chunks(keytally::CHANGES_PER_LOCK) {
         import_batch(held, batch, &new, now, wait, &mut key_ids)
@@ -921,7 +920,7 @@ struct New {
 }
 
 impl New {
-    fn new(options: KeyOptions) -> Result<Self> {
+    fn from_options(options: KeyOptions) -> Result<Self> {
         let KeyOptions { account, env, plan, expires, scopes } = options;
         let expires = expires.map(seconds);
         Ok(Self { account, env: name(&env, "env")?, plan, expires, scopes })
