@@ -18,7 +18,9 @@ const MAX_MS = 8.64e15
  */
 function shown(value) {
   const isPlain = value === null || typeof value !== 'object'
-  const text = native.redact(value instanceof Date ? dateText(value) : isPlain ? inspect(value) : kind(value))
+  const text = native.redact(
+    value instanceof Date ? dateText(value) : isPlain ? inspect(value) : kind(value),
+  )
   return text.length > 40 ? `${text.slice(0, 40)}…` : text
 }
 
@@ -46,7 +48,9 @@ function wrongType(name, expected, value) {
 function wholeNumber(value, name, expected = 'a whole number', min = 0, max = MAX_U32) {
   if (typeof value !== 'number') throw wrongType(name, expected, value)
   if (!Number.isInteger(value) || value < min || value > max) {
-    throw new RangeError(`${name} is ${shown(value)}, and must be a whole number from ${min} to ${max}`)
+    throw new RangeError(
+      `${name} is ${shown(value)}, and must be a whole number from ${min} to ${max}`,
+    )
   }
   return value
 }
@@ -80,7 +84,9 @@ function options(value, names) {
   if (value === null || typeof value !== 'object') throw wrongType('options', 'an object', value)
   for (const name of Object.keys(value)) {
     if (!names.includes(name)) {
-      throw new TypeError(`${native.redactName(name)} is not an option; they are: ${names.join(', ')}`)
+      throw new TypeError(
+        `${native.redactName(name)} is not an option; they are: ${names.join(', ')}`,
+      )
     }
   }
 }
@@ -166,7 +172,12 @@ function expiry(value, nowMs) {
 
 /** Throws the error unless a value is a key: a string, bytes, or nothing. */
 function checkApiKey(value) {
-  if (typeof value !== 'string' && value !== undefined && value !== null && !(value instanceof Uint8Array)) {
+  if (
+    typeof value !== 'string' &&
+    value !== undefined &&
+    value !== null &&
+    !(value instanceof Uint8Array)
+  ) {
     throw wrongType('apiKey', 'a string, a Uint8Array, null or undefined', value)
   }
 }

@@ -133,9 +133,7 @@ class Decision {
     this.isRefunded = true
     if (charge === null || this.costs.isNothing) return
     ignoringMissingKeys(() => {
-      this.reported = this.isGate
-        ? this.#refunded(charge)
-        : this.table.refund(this.subject, charge)
+      this.reported = this.isGate ? this.#refunded(charge) : this.table.refund(this.subject, charge)
     })
     this.costs = NOTHING
   }

@@ -44,8 +44,7 @@ function exemption(given = []) {
   if (paths.length === 0) return () => false
   // Repeated slashes are not joined, because routers do not: //health may be another route.
   return (path) =>
-    exact.has(path) ||
-    (prefixes.some((prefix) => path.startsWith(prefix)) && !hasDotSegment(path))
+    exact.has(path) || (prefixes.some((prefix) => path.startsWith(prefix)) && !hasDotSegment(path))
 }
 
 /** Returns the methods whose requests are not checked, such as `OPTIONS`. */

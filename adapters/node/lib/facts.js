@@ -69,7 +69,12 @@ function parsed(facts) {
       const low = number % 2 ** 32
       const high = Math.floor(number / 2 ** 32)
       return String.fromCharCode(
-        low & 255, (low >>> 8) & 255, (low >>> 16) & 255, low >>> 24, high & 255, high >>> 8,
+        low & 255,
+        (low >>> 8) & 255,
+        (low >>> 16) & 255,
+        low >>> 24,
+        high & 255,
+        high >>> 8,
       )
     })
     const own = take(HEAD + QUOTA_LEN * facts[at + HEAD - 1])

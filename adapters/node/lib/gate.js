@@ -12,7 +12,16 @@ const { Part } = require('./part')
 const { Sections, sectionsText } = require('./policy')
 const { quotaStates, verdictOf } = require('./verdict')
 
-const CREATE_OPTIONS = ['pepper', 'pepperFile', 'keys', 'plans', 'prefix', 'teams', 'scopes', 'described']
+const CREATE_OPTIONS = [
+  'pepper',
+  'pepperFile',
+  'keys',
+  'plans',
+  'prefix',
+  'teams',
+  'scopes',
+  'described',
+]
 const REQUEST_OPTIONS = ['groups', 'costs', 'need', 'now']
 const KEY_OPTIONS = ['env', 'plan', 'expires', 'scopes', 'now', 'wait']
 
@@ -25,7 +34,8 @@ function create(path, options) {
     options?.[name] === undefined
       ? undefined
       : A.wholeNumber(options[name], name, 'a whole number', min, maxKeys)
-  const optional = (name) => (options?.[name] === undefined ? undefined : A.text(options[name], name))
+  const optional = (name) =>
+    options?.[name] === undefined ? undefined : A.text(options[name], name)
   const given = {
     keys: room('keys', 1),
     plans: plansOf(options?.plans),
@@ -35,12 +45,16 @@ function create(path, options) {
     described: optional('described'),
   }
   const peppers = pepperOf(options)
-  return new Gate(calling(() => native.gateCreate(path, ...peppers, given)), TOKEN)
+  return new Gate(
+    calling(() => native.gateCreate(path, ...peppers, given)),
+    TOKEN,
+  )
 }
 
 function pepperOf(options) {
   const { pepper, pepperFile } = options ?? {}
-  if (pepper !== undefined && typeof pepper !== 'string') throw A.wrongType('pepper', 'a string', pepper)
+  if (pepper !== undefined && typeof pepper !== 'string')
+    throw A.wrongType('pepper', 'a string', pepper)
   return [pepper, pepperFile === undefined ? undefined : A.path(pepperFile, 'pepperFile')]
 }
 
@@ -118,14 +132,15 @@ function accountOf({ plan, quotas, ...facts }) {
  * **Time.** Every method that depends on the time takes `now`, an explicit time: a `Date`, or Unix
  * milliseconds as of `Date.now()`. Without it, the method uses the system clock.
  *
- * **Peppers.** `pepper` is the text of the peppers, the server's HMAC secrets: one to four, separated
- * by commas, newest last. `pepperFile` is a file with one pepper per line. Without both, the
- * environment variable `KEYTALLY_PEPPER_FILE` names the file. If it is not set, `KEYTALLY_PEPPER`
- * is the text.
+ * **Peppers.** `pepper` is the text of the peppers, the server's HMAC secrets: one to four,
+ * separated by commas, newest last. `pepperFile` is a file with one pepper per line. Without both,
+ * the environment variable `KEYTALLY_PEPPER_FILE` names the file. If it is not set,
+ * `KEYTALLY_PEPPER` is the text.
  *
  * @example
  * const { Gate, generatePepper } = require('keytally')
- * const gate = Gate.inMemory({ pepper: generatePepper(), plans: { default: '100/minute, 1000/hour' } })
+ * const plans = { default: '100/minute, 1000/hour' }
+ * const gate = Gate.inMemory({ pepper: generatePepper(), plans })
  * const key = gate.issue(42)
  * const verdict = gate.check(key.expose())
  * verdict.admitted // true
@@ -154,7 +169,10 @@ class Gate {
   static open(path, options = undefined) {
     A.options(options, ['pepper', 'pepperFile'])
     const [file, peppers] = [A.path(path), pepperOf(options)]
-    return new Gate(calling(() => native.gateOpen(file, ...peppers)), TOKEN)
+    return new Gate(
+      calling(() => native.gateOpen(file, ...peppers)),
+      TOKEN,
+    )
   }
 
   /** Creates a gate in memory, for tests or for one process. */
@@ -190,15 +208,14 @@ class Gate {
     A.options(options, REQUEST_OPTIONS)
     const now = A.moment(options?.now)
     const hasRequest =
-      options !== undefined && ['groups', 'costs', 'need'].some((name) => options[name] !== undefined)
+      options !== undefined &&
+      ['groups', 'costs', 'need'].some((name) => options[name] !== undefined)
     if (!hasRequest) {
       return this.#verdict(calling(() => decide(this.#gate, apiKey, cost, now, F.written)))
     }
     const request = requestOf(options)
     return this.#verdict(
-      calling(() =>
-        native.gateRequest(this.#gate, isPeek, apiKey, cost, request, now, F.written),
-      ),
+      calling(() => native.gateRequest(this.#gate, isPeek, apiKey, cost, request, now, F.written)),
     )
   }
 
@@ -208,7 +225,11 @@ class Gate {
     A.checkCost(cost)
     A.options(options, ['groups', 'costs', 'need'])
     const request = requestOf(options)
-    return new Part(calling(() => native.gatePart(this.#gate, apiKey, cost, request)), cost, this.#gate)
+    return new Part(
+      calling(() => native.gatePart(this.#gate, apiKey, cost, request)),
+      cost,
+      this.#gate,
+    )
   }
 
   #verdict(answer) {
@@ -238,7 +259,16 @@ class Gate {
     const costs = A.costs(options?.costs)
     const [now, overdraw] = [A.moment(options?.now), Boolean(options?.overdraw)]
     const settled = calling(() =>
-      native.gateSettle(this.#gate, id, bytes, actual ?? undefined, costs, overdraw, now, F.written),
+      native.gateSettle(
+        this.#gate,
+        id,
+        bytes,
+        actual ?? undefined,
+        costs,
+        overdraw,
+        now,
+        F.written,
+      ),
     )
     return verdictOf(settled.written, this.#gate, settled.uncharged)
   }
@@ -291,7 +321,11 @@ class Gate {
     if (options?.grace === undefined) {
       throw new TypeError('grace is missing: how long the old secret stays valid, in seconds')
     }
-    const [grace, now, wait] = [A.span(options.grace, 'grace'), A.moment(options.now), A.wait(options)]
+    const [grace, now, wait] = [
+      A.span(options.grace, 'grace'),
+      A.moment(options.now),
+      A.wait(options),
+    ]
     const force = Boolean(options.force)
     return new Key(calling(() => native.gateRotate(this.#gate, id, grace, force, now, wait)))
   }

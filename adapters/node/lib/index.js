@@ -55,8 +55,8 @@ function redact(value) {
 }
 
 /**
- * Sets the time that this process reads, for tests: a `Date`, or Unix milliseconds; `null` reads the
- * system clock again. Returns the former setting.
+ * Sets the time that this process reads, for tests: a `Date`, or Unix milliseconds; `null` reads
+ * the system clock again. Returns the former setting.
  *
  * @example
  * const { Limiter, setTestClock } = require('keytally')

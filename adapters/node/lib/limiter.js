@@ -28,7 +28,10 @@ function create(path, policy, capacity, options, how) {
   const text = limitsText(policy)
   A.wholeNumber(capacity, 'capacity', 'a whole number', 1, native.constants().maxSubjects)
   const onFull = onFullOf(options?.onFull)
-  return new Limiter(calling(() => native.limiterCreate(path, text, capacity, onFull, how)), TOKEN)
+  return new Limiter(
+    calling(() => native.limiterCreate(path, text, capacity, onFull, how)),
+    TOKEN,
+  )
 }
 
 const TOKEN = Symbol('the constructor of Limiter')
@@ -78,7 +81,10 @@ class Limiter {
   /** Opens the limiter in a file. */
   static open(path) {
     const file = A.path(path)
-    return new Limiter(calling(() => native.limiterOpen(file)), TOKEN)
+    return new Limiter(
+      calling(() => native.limiterOpen(file)),
+      TOKEN,
+    )
   }
 
   /** Opens the limiter in a file, or creates it if the path does not exist. */
@@ -90,7 +96,9 @@ class Limiter {
   check(subject, cost = 1, options = undefined) {
     // Fast path: a plain check.
     if (typeof subject === 'string' && cost >>> 0 === cost && options === undefined) {
-      return verdictOf(calling(() => native.limiterCheck(this.#table, subject, cost, -1, F.written)))
+      return verdictOf(
+        calling(() => native.limiterCheck(this.#table, subject, cost, -1, F.written)),
+      )
     }
     return this.#decide(native.limiterCheck, subject, cost, options)
   }
@@ -112,7 +120,10 @@ class Limiter {
   part(subject, cost = 1) {
     A.checkSubject(subject)
     A.checkCost(cost)
-    return new Part(calling(() => native.limiterPart(this.#table, subject, cost)), cost)
+    return new Part(
+      calling(() => native.limiterPart(this.#table, subject, cost)),
+      cost,
+    )
   }
 
   /** Takes a charge back, in the windows that still count it. Refund a charge at most once. */

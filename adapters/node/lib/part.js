@@ -24,7 +24,8 @@ class Part {
   }
 
   static nativeOf(part) {
-    if (!(part instanceof Part)) throw wrongType('a part', 'what Gate.part or Limiter.part returned', part)
+    if (!(part instanceof Part))
+      throw wrongType('a part', 'what Gate.part or Limiter.part returned', part)
     return part.#part
   }
 
@@ -44,7 +45,10 @@ function decideAll(isPeek, parts, options) {
   const now = moment(options?.now)
   const found = parts.map((part) => Part.nativeOf(part))
   const answer = calling(() => native.decideAll(isPeek, found, now, F.written))
-  return verdictOf(answer, parts.map((part) => Part.gateOf(part)))
+  return verdictOf(
+    answer,
+    parts.map((part) => Part.gateOf(part)),
+  )
 }
 
 /**

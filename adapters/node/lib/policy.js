@@ -94,7 +94,7 @@ class AddressPolicy {
   }
 }
 
-/** A section of a plan: `name`, `algorithm`, `quotas`, `warnings`, `isUnlimited`, `neverBinding`. */
+/** A section of a plan, with its name, algorithm, quotas and warnings. */
 class SectionQuotas {
   constructor(facts) {
     this.name = facts.name
@@ -166,4 +166,13 @@ function limits(found) {
   return found.startsWith('addresses:') ? new AddressPolicy(found) : new Policy(found)
 }
 
-module.exports = { AddressPolicy, Policy, Quota, SectionQuotas, Sections, limits, limitsText, sectionsText }
+module.exports = {
+  AddressPolicy,
+  Policy,
+  Quota,
+  SectionQuotas,
+  Sections,
+  limits,
+  limitsText,
+  sectionsText,
+}

@@ -32,7 +32,8 @@ function checkFunction(name, value) {
 
 function checkFlag(name, value, usual) {
   if (value === undefined) return usual
-  if (typeof value !== 'boolean') throw new TypeError(`${name} must be true or false, not ${kind(value)}`)
+  if (typeof value !== 'boolean')
+    throw new TypeError(`${name} must be true or false, not ${kind(value)}`)
   return value
 }
 
@@ -72,12 +73,13 @@ class Rule {
   }
 
   /**
-   * Checks a request. Returns the response to it if it is refused, else undefined, or a promise of
+   * Checks a request. Returns the response to it if it is refused, else undefined, or a thenable of
    * either if a function of the application returns one.
    */
   handle(request, response) {
     const raw = this.web.raw(request)
-    if (this.#exemptMethods.has(raw.method) || this.#isExempt(this.web.path(request))) return undefined
+    if (this.#exemptMethods.has(raw.method) || this.#isExempt(this.web.path(request)))
+      return undefined
     const record = recordOf(raw)
     const rawResponse = this.web.rawResponse(response)
     if (this.#settlement !== undefined && record.claimWatch()) {
@@ -132,7 +134,8 @@ class Rule {
     const { verdict } = decision
     const call = this.#onVerdict
     const isNotified = decision.notified.some(([one, other]) => one === call && other === verdict)
-    if (call === undefined || isNotified || decision.refusal?.outcome === WRONG_COST) return undefined
+    if (call === undefined || isNotified || decision.refusal?.outcome === WRONG_COST)
+      return undefined
     decision.notified.push([call, verdict])
     const failed = (error) => {
       report('onVerdict threw an error; the response to the request is not affected', error)
@@ -149,10 +152,12 @@ class Rule {
     const accept = valuesOf(this.web.raw(request), 'accept').join(',')
     const respond = (refusal) => responseTo(refusal, record.fields(), accept)
     if (this.#refusal === undefined) return respond(decision.refusal)
-    return then(this.#refusal(decision.refusal, request), (result) => respond(checkedResult(result)))
+    return then(this.#refusal(decision.refusal, request), (result) =>
+      respond(checkedResult(result)),
+    )
   }
 
-  /** Returns the subject that a limiter counts, or a promise of it; undefined for a gate. */
+  /** Returns the subject that a limiter counts, or a thenable of it; undefined for a gate. */
   subject() {
     return undefined
   }
@@ -175,7 +180,9 @@ class GateRule extends Rule {
     if (!(gate instanceof Gate)) throw new TypeError(`gate must be a Gate, not ${kind(gate)}`)
     const { cost = 1, group, costs, need } = options
     super(web, options, { cost, group, costs, need })
-    const fixed = Object.entries({ group, costs, need }).filter(([, it]) => typeof it !== 'function')
+    const fixed = Object.entries({ group, costs, need }).filter(
+      ([, it]) => typeof it !== 'function',
+    )
     // Throws an error if the gate does not have a group or a scope.
     Costs.of({ ...Object.fromEntries(fixed), cost: 0 }).checkIn(gate)
     this.#gate = gate
@@ -270,7 +277,7 @@ function isThenable(value) {
   return typeof value?.then === 'function'
 }
 
-/** Calls a function with a value, or with that of a promise. */
+/** Calls a function with a value, or with that of a thenable. */
 function then(value, work) {
   return isThenable(value) ? value.then(work) : work(value)
 }

@@ -18,7 +18,9 @@ class Settlement {
   /** Returns the settlement of the options of a rule; undefined if there are none. */
   static of({ settle, refund = [], chargeOn }) {
     if (settle !== undefined && typeof settle !== 'function') {
-      throw new TypeError(`settle must be a function that returns the actual cost, not ${kind(settle)}`)
+      throw new TypeError(
+        `settle must be a function that returns the actual cost, not ${kind(settle)}`,
+      )
     }
     const refunded = statuses('refund', refund)
     const isSettled = settle !== undefined || refunded.size > 0

@@ -45,13 +45,16 @@ class QuotaState {
 
 /** Returns the states of quotas, from the index `at` of facts on. */
 function quotaStates(facts, at = 0, count = (facts.length - at) / F.QUOTA_LEN) {
-  return Array.from({ length: count }, (_, index) => new QuotaState(facts, at + index * F.QUOTA_LEN))
+  return Array.from(
+    { length: count },
+    (_, index) => new QuotaState(facts, at + index * F.QUOTA_LEN),
+  )
 }
 
 /** Returns the name and the value of each line of a block of header fields. */
 function fieldsOf(block) {
   const fields = []
-  for (let at = 0; at < block.length;) {
+  for (let at = 0; at < block.length; ) {
     const colon = block.indexOf(':', at)
     const end = block.indexOf('\r\n', colon)
     fields.push([block.slice(at, colon), block.slice(colon + 2, end)])
@@ -205,7 +208,12 @@ class Verdict {
   get #names() {
     const holder = this.#holder
     if (holder === undefined || holder.#facts[F.ACCOUNT] < 0) return undefined
-    return native.gateNames(holder.#gate, holder.#facts[F.GENERATION], holder.#facts[F.PLAN], holder.#facts[F.ENV])
+    return native.gateNames(
+      holder.#gate,
+      holder.#facts[F.GENERATION],
+      holder.#facts[F.PLAN],
+      holder.#facts[F.ENV],
+    )
   }
 
   /** The value of a quota that `X-RateLimit-*` describe, by its position in the facts. */

@@ -3,7 +3,7 @@
 // The platforms that the package has native parts for: those of the wheels for Python.
 
 /**
- * By the name that `lib/native.js` asks for: the target of Rust, the file that cargo writes, and
+ * By the name that `lib/native.js` loads: the target of Rust, the file that cargo writes, and
  * what npm compares with the machine.
  */
 const PLATFORMS = {

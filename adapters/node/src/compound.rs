@@ -149,8 +149,8 @@ fn put_tally(
     out.count(tally.part());
     out.count(section.len());
     let mut bytes = [0; 6 * (SECTION_LEN - 1)];
-    for (place, byte) in bytes.iter_mut().zip(section.bytes()) {
-        *place = byte;
+    for (block, byte) in bytes.iter_mut().zip(section.bytes()) {
+        *block = byte;
     }
     let (parts, _) = bytes.as_chunks();
     for [a, b, c, d, e, f] in parts {
@@ -171,8 +171,8 @@ struct Out<'n> {
 
 impl Out<'_> {
     fn put(&mut self, number: f64) {
-        if let Some(place) = self.numbers.get_mut(self.len) {
-            *place = number;
+        if let Some(block) = self.numbers.get_mut(self.len) {
+            *block = number;
             self.len += 1;
         }
     }
@@ -236,18 +236,18 @@ fn parse(numbers: &[f64]) -> Option<Parsed> {
         return None;
     }
     let mut tallies = Vec::new();
-    let mut places = Vec::new();
+    let mut blocks = Vec::new();
     for _ in 0..count {
         let ([part, len, names @ ..], after) = rest.split_first_chunk::<{ 1 + SECTION_LEN }>()?;
         let section = section_of(*len, names)?;
         let (states, after) = facts::States::parse_first(after)?;
-        places.push((facts::whole(*part)?, section.clone()));
+        blocks.push((facts::whole(*part)?, section.clone()));
         tallies.push(ParsedTally { section, is_own: false, states });
         rest = after;
     }
-    let own = places.get(own).cloned();
-    for (tally, place) in tallies.iter_mut().zip(&places) {
-        tally.is_own = own.as_ref() == Some(place);
+    let own = blocks.get(own).cloned();
+    for (tally, block) in tallies.iter_mut().zip(&blocks) {
+        tally.is_own = own.as_ref() == Some(block);
     }
     Some(Parsed {
         outcome: *Outcome::ALL.get(usize::try_from(facts::whole(head[OUTCOME])?).ok()?)?,

@@ -88,9 +88,9 @@ pub(crate) fn write(verdict: &Verdict, generation: u32, numbers: &mut [f64]) -> 
     facts[GENERATION] = f64::from(generation);
     let described = quotas.described().map(|state| state.window);
     let (mut count, mut described_at) = (0, 0);
-    let (places, _) = facts[HEAD..].as_chunks_mut::<QUOTA_LEN>();
-    for (place, state) in places.iter_mut().zip(quotas.iter()) {
-        write_quota(&state, place);
+    let (blocks, _) = facts[HEAD..].as_chunks_mut::<QUOTA_LEN>();
+    for (block, state) in blocks.iter_mut().zip(quotas.iter()) {
+        write_quota(&state, block);
         if Some(state.window) == described {
             described_at = count;
         }
@@ -123,9 +123,9 @@ pub(crate) fn write_quota(state: &QuotaState, facts: &mut [f64; QUOTA_LEN]) {
 pub(crate) fn quotas(states: impl Iterator<Item = QuotaState>) -> Vec<f64> {
     let mut facts = Vec::new();
     for state in states {
-        let mut place = [0.0; QUOTA_LEN];
-        write_quota(&state, &mut place);
-        facts.extend(place);
+        let mut block = [0.0; QUOTA_LEN];
+        write_quota(&state, &mut block);
+        facts.extend(block);
     }
     facts
 }
@@ -204,16 +204,16 @@ impl States {
         if count > MAX_QUOTAS {
             return None;
         }
-        let (places, rest) = rest.split_at_checked(QUOTA_LEN * count)?;
-        let (places, _) = places.as_chunks::<QUOTA_LEN>();
+        let (blocks, rest) = rest.split_at_checked(QUOTA_LEN * count)?;
+        let (blocks, _) = blocks.as_chunks::<QUOTA_LEN>();
         let outcome = Outcome::ALL.get(usize::try_from(whole(head[OUTCOME])?).ok()?)?;
         let unused = QuotaState::new(0, 0, Window::from_number(1)?, 0);
         let mut states = [unused; MAX_QUOTAS];
-        for (state, place) in states.iter_mut().zip(places) {
-            let window = Window::from_number(whole(place[WINDOW])?)?;
-            let (limit, remaining) = (whole(place[LIMIT])?, whole(place[REMAINING])?);
-            *state = QuotaState::new(limit, remaining, window, time(place[RESET_S]));
-            let flags = whole(place[QUOTA_FLAGS])?;
+        for (state, block) in states.iter_mut().zip(blocks) {
+            let window = Window::from_number(whole(block[WINDOW])?)?;
+            let (limit, remaining) = (whole(block[LIMIT])?, whole(block[REMAINING])?);
+            *state = QuotaState::new(limit, remaining, window, time(block[RESET_S]));
+            let flags = whole(block[QUOTA_FLAGS])?;
             state.lacking = flags & u32::from(LACKING) != 0;
             state.lasting = flags & u32::from(LASTING) != 0;
             state.named = flags & u32::from(NAMED) != 0;

@@ -1,4 +1,5 @@
 //! The functions of the class `Gate`.
+#![expect(clippy::too_many_arguments, reason = "the JavaScript part names them")]
 
 use alloc::rc::Rc;
 use alloc::sync::Arc;

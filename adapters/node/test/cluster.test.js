@@ -33,7 +33,10 @@ test('workers of a cluster together admit exactly the limit', async (t) => {
   const counts = await Promise.all(results)
   const sum = (name) => counts.reduce((total, count) => total + count[name], 0)
   assert.deepEqual([sum('byGate'), sum('byLimiter')], [LIMIT, LIMIT])
-  assert.ok(counts.every((count) => count.byGate > 0), JSON.stringify(counts))
+  assert.ok(
+    counts.every((count) => count.byGate > 0),
+    JSON.stringify(counts),
+  )
   assert.equal(gate.check(key).outcome, 'denied')
   const limiter = Limiter.open(path.join(made, 'users.limiter'))
   assert.equal(limiter.peek('ann').remaining, 0)

@@ -26,7 +26,7 @@ function blocks(file) {
   return [...found].map(([, name, language, code]) => ({ name, language, code }))
 }
 
-/** Runs a script of the shell in a folder, without waiting for what it started in the background. */
+/** Runs a script of the shell in a folder. Does not wait for what it started in the background. */
 async function shell(script, cwd, env) {
   const options = { cwd, env, stdio: ['ignore', 'pipe', 'pipe'], detached: true }
   const child = spawn('sh', ['-eu', '-c', script], options)
@@ -71,7 +71,10 @@ test('the lines of the page run in an empty folder', { skip }, async (t) => {
     else if (language.startsWith('sh')) printed = await shell(code, cwd, process.env)
     else if (language === 'text') {
       shown += 1
-      const parts = code.trim().split('…').map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'))
+      const parts = code
+        .trim()
+        .split('…')
+        .map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'))
       assert.match(printed, new RegExp(`^${parts.join('.*')}\n?$`))
     }
   }
@@ -83,7 +86,8 @@ test('the lines of the page run in an empty folder', { skip }, async (t) => {
       fs.readFileSync(path.join(root, license)),
     )
   }
-  const script = 'import { Gate } from "keytally"; import "keytally/express"; console.log(Gate.name)'
+  const script =
+    'import { Gate } from "keytally"; import "keytally/express"; console.log(Gate.name)'
   const options = { cwd, encoding: 'utf8' }
   const module = execFileSync(process.execPath, ['--input-type=module', '-e', script], options)
   assert.equal(module, 'Gate\n')
@@ -91,8 +95,8 @@ test('the lines of the page run in an empty folder', { skip }, async (t) => {
 
 test('the package of a platform is found without a local file', { skip }, (t) => {
   const cwd = folder(t)
-  const [platform] = Object.entries(PLATFORMS).find(
-    ([name]) => fs.existsSync(path.join(own, `keytally.${name}.node`)),
+  const [platform] = Object.entries(PLATFORMS).find(([name]) =>
+    fs.existsSync(path.join(own, `keytally.${name}.node`)),
   )
   const build = [path.join(own, 'scripts/build.js'), '--platform', platform, '--out', cwd]
   execFileSync(process.execPath, build)
@@ -101,8 +105,7 @@ test('the package of a platform is found without a local file', { skip }, (t) =>
   fs.renameSync(path.join(cwd, platform), path.join(modules, '@keytally', platform))
   fs.cpSync(path.join(own, 'lib'), path.join(modules, 'keytally/lib'), { recursive: true })
   fs.copyFileSync(path.join(own, 'package.json'), path.join(modules, 'keytally/package.json'))
-  const run = (script) =>
-    spawnSync(process.execPath, ['-e', script], { cwd, encoding: 'utf8' })
+  const run = (script) => spawnSync(process.execPath, ['-e', script], { cwd, encoding: 'utf8' })
   assert.equal(run('console.log(require("keytally").version)').stdout, `${main.version}\n`)
   const made = JSON.parse(
     fs.readFileSync(path.join(modules, '@keytally', platform, 'package.json'), 'utf8'),
@@ -111,7 +114,10 @@ test('the package of a platform is found without a local file', { skip }, (t) =>
   assert.deepEqual([made.os, made.cpu], [[process.platform], [process.arch]])
   // Without it, the error names the package that is missing.
   fs.rmSync(path.join(modules, '@keytally'), { recursive: true })
-  assert.match(run('require("keytally")').stderr, new RegExp(`@keytally/${platform} is not installed`))
+  assert.match(
+    run('require("keytally")').stderr,
+    new RegExp(`@keytally/${platform} is not installed`),
+  )
 })
 
 test('the package depends on a package for each platform of the wheels', () => {

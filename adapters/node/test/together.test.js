@@ -71,7 +71,10 @@ test('four languages on one gate admit exactly the limit', { skip }, async (t) =
   const [byPython, byC] = (await Promise.all(outputs)).map(Number)
   const counts = { byNode, byPython, byC, byProgram }
   assert.equal(byNode + byPython + byC + byProgram, LIMIT, JSON.stringify(counts))
-  assert.ok(Object.values(counts).every((count) => count > 0), JSON.stringify(counts))
+  assert.ok(
+    Object.values(counts).every((count) => count > 0),
+    JSON.stringify(counts),
+  )
 })
 
 test('the program sees what Node.js changed', { skip }, (t) => {

@@ -13,7 +13,9 @@ const keytally = require('keytally')
 
 test('a typed program compiles, and wrong calls do not', () => {
   const tsc = path.join(path.dirname(require.resolve('typescript')), 'tsc.js')
-  const { status, stdout } = spawnSync(process.execPath, [tsc, '-p', __dirname], { encoding: 'utf8' })
+  const { status, stdout } = spawnSync(process.execPath, [tsc, '-p', __dirname], {
+    encoding: 'utf8',
+  })
   assert.equal(status, 0, stdout)
 })
 
@@ -51,7 +53,9 @@ test('the types declare what the package has', () => {
   assert.deepEqual([...new Set(names)].sort(), exported.sort())
   for (const name of ['Gate', 'Limiter', 'Verdict', 'Charge', 'Key', 'Sections']) {
     const has = (object, hidden) =>
-      Object.getOwnPropertyNames(object).filter((member) => !hidden.includes(member)).sort()
+      Object.getOwnPropertyNames(object)
+        .filter((member) => !hidden.includes(member))
+        .sort()
     const { own, ofClass } = classes.get(name)
     const internal = ['length', 'name', 'prototype', 'ofTally']
     assert.deepEqual([...new Set(own)].sort(), has(keytally[name].prototype, ['constructor']), name)

@@ -35,12 +35,32 @@ test('a verdict has the values of the response, the log line and the refund', ()
   )
   const { clockAheadS, isShared, uncharged, unchargedCosts } = verdict
   assert.deepEqual([clockAheadS, isShared, uncharged, unchargedCosts], [0, false, 0, {}])
-  assert.deepEqual(verdict.quotas.map((quota) => ({ ...quota })), [
-    { limit: 100, remaining: 97, window: 60, name: 'minute', resetUnixS: 1700000040, lacking: false },
-    { limit: 1000, remaining: 997, window: 3600, name: 'hour', resetUnixS: 1700002800, lacking: false },
-  ])
+  assert.deepEqual(
+    verdict.quotas.map((quota) => ({ ...quota })),
+    [
+      {
+        limit: 100,
+        remaining: 97,
+        window: 60,
+        name: 'minute',
+        resetUnixS: 1700000040,
+        lacking: false,
+      },
+      {
+        limit: 1000,
+        remaining: 997,
+        window: 3600,
+        name: 'hour',
+        resetUnixS: 1700002800,
+        lacking: false,
+      },
+    ],
+  )
   assert.deepEqual([verdict.charge.cost, verdict.charge.atMs], [3, NOW])
-  assert.deepEqual(verdict.tallies.map(({ part, section }) => [part, section]), [[0, 'key']])
+  assert.deepEqual(
+    verdict.tallies.map(({ part, section }) => [part, section]),
+    [[0, 'key']],
+  )
   assert.equal(inspect(verdict), '<Verdict admitted: 997 of 1000 left>')
   assert.equal(gate.peek(key.expose(), 1, { now: NOW }).charge, null)
 })
@@ -52,13 +72,25 @@ test('each verdict keeps its own facts', () => {
   verdicts.push(gate.check('wrong'), gate.check(undefined), gate.check(keys[0], 1, { now: NOW }))
   assert.deepEqual(
     verdicts.map(({ account, remaining }) => [account, remaining]),
-    [[1, 8], [2, 8], [1, 7], [2, 7], [1, 6], [null, null], [null, null], [1, 5]],
+    [
+      [1, 8],
+      [2, 8],
+      [1, 7],
+      [2, 7],
+      [1, 6],
+      [null, null],
+      [null, null],
+      [1, 5],
+    ],
   )
   const wide = Limiter.inMemory('5/second, 5/minute, 5/hour, 5/day')
   const all = [wide.check('a', 1, { now: NOW }), wide.check('a', 2, { now: NOW })]
   assert.deepEqual(
     all.map(({ quotas }) => quotas.map((quota) => quota.remaining)),
-    [[4, 4, 4, 4], [2, 2, 2, 2]],
+    [
+      [4, 4, 4, 4],
+      [2, 2, 2, 2],
+    ],
   )
   assert.deepEqual(all[0].limit, 5)
 })
@@ -122,7 +154,11 @@ test('a request with sections has a verdict on each tally', () => {
   const verdict = gate.check(key.expose(), 50, { costs: { write: 2 }, need: 'write' })
   assert.deepEqual(
     verdict.tallies.map(({ section, verdict: its }) => [section, its.remaining, its.plan]),
-    [['key', 50, 'default'], ['team', 4950, 'default'], ['write', 0, 'default']],
+    [
+      ['key', 50, 'default'],
+      ['team', 4950, 'default'],
+      ['write', 0, 'default'],
+    ],
   )
   assert.deepEqual([verdict.account, verdict.keyId, verdict.plan], [42, key.keyId, 'default'])
   assert.equal(verdict.tallies[0].verdict.charge, null)
@@ -147,7 +183,12 @@ test('check all charges all parts or none', () => {
   const first = checkAll(parts())
   assert.deepEqual(
     first.tallies.map(({ part, section, verdict }) => [part, section, verdict.remaining]),
-    [[0, 'key', 999], [1, null, 3], [2, null, 1], [2, 'prefix-48', 2]],
+    [
+      [0, 'key', 999],
+      [1, null, 3],
+      [2, null, 1],
+      [2, 'prefix-48', 2],
+    ],
   )
   assert.deepEqual([first.account, first.plan, first.env], [42, 'default', 'live'])
   assert.equal(users.refund('ann', first.chargeOf(1)).remaining, 5)
@@ -185,7 +226,10 @@ test('keys are issued, rotated, changed and revoked', () => {
   gate.revoke(key.keyId)
   assert.equal(gate.check(key.expose()).reason, 'revoked')
   assert.throws(() => gate.assign(key.keyId, 'default'), keytally.RevokedError)
-  assert.deepEqual(gate.list().map((info) => info.state), ['revoked'])
+  assert.deepEqual(
+    gate.list().map((info) => info.state),
+    ['revoked'],
+  )
   assert.deepEqual(gate.verify(), { completed: false, flaws: [] })
 })
 
@@ -194,7 +238,10 @@ test('accounts have limits of their own', () => {
   const key = gate.issue(42).expose()
   gate.limitAccount(42, '500/hour')
   gate.check(key, 3)
-  assert.deepEqual(gate.account(42).quotas.map((q) => [q.limit, q.remaining]), [[500, 497]])
+  assert.deepEqual(
+    gate.account(42).quotas.map((q) => [q.limit, q.remaining]),
+    [[500, 497]],
+  )
   gate.resetAccount(42)
   assert.equal(gate.account(42).quotas[0].remaining, 500)
   gate.setPlan('pro', '1000/minute; team: 20000/hour')
@@ -258,12 +305,15 @@ test('a refused verdict throws on request', () => {
   const limiter = Limiter.inMemory('1/minute')
   limiter.check('a', 1, { now: NOW }).raiseForStatus()
   const denied = limiter.check('a', 1, { now: NOW })
-  assert.throws(() => denied.raiseForStatus(), (error) => {
-    assert.ok(error instanceof keytally.DeniedError && error instanceof keytally.RefusedError)
-    assert.equal(error.message, 'denied (429); try again in 40 s')
-    assert.equal(error.verdict, denied)
-    return true
-  })
+  assert.throws(
+    () => denied.raiseForStatus(),
+    (error) => {
+      assert.ok(error instanceof keytally.DeniedError && error instanceof keytally.RefusedError)
+      assert.equal(error.message, 'denied (429); try again in 40 s')
+      assert.equal(error.verdict, denied)
+      return true
+    },
+  )
   assert.throws(() => gateWith().check(null).raiseForStatus(), keytally.MissingKeyError)
   assert.throws(() => Verdict.duplicateHeader().raiseForStatus(), keytally.InvalidKeyError)
 })
@@ -294,7 +344,11 @@ test('wrong arguments throw a clear error that shows no secret', () => {
   const cases = [
     [() => new Gate(), TypeError, 'Gate has no constructor; call Gate.inMemory'],
     [() => new Limiter(), TypeError, 'Limiter has no constructor'],
-    [() => gate.check(5), TypeError, 'apiKey must be a string, a Uint8Array, null or undefined, not'],
+    [
+      () => gate.check(5),
+      TypeError,
+      'apiKey must be a string, a Uint8Array, null or undefined, not',
+    ],
     [() => gate.check(key), TypeError, 'not Key'],
     [() => gate.check(secret, secret), TypeError, 'cost must be a whole number, not string'],
     [() => gate.check(secret, 1.5), RangeError, 'cost is 1.5, and must be a whole number from 0'],
@@ -363,12 +417,16 @@ test('wrong arguments throw a clear error that shows no secret', () => {
     [() => keytally.redact(5), TypeError, 'text must be a string'],
   ]
   for (const [call, type, part] of cases) {
-    assert.throws(call, (error) => {
-      assert.equal(error.constructor, type, `${call}: ${error.stack}`)
-      assert.ok(error.message.includes(part), `${call}: ${error.message}`)
-      assert.ok(!error.message.includes(secret.slice(12, 30)), error.message)
-      return true
-    }, `${call}`)
+    assert.throws(
+      call,
+      (error) => {
+        assert.equal(error.constructor, type, `${call}: ${error.stack}`)
+        assert.ok(error.message.includes(part), `${call}: ${error.message}`)
+        assert.ok(!error.message.includes(secret.slice(12, 30)), error.message)
+        return true
+      },
+      `${call}`,
+    )
   }
   assert.ok(gate.check(secret).admitted)
 })

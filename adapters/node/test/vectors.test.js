@@ -34,7 +34,10 @@ test('valid policies match the vectors', () => {
     const policy = new Policy(step.text)
     assert.equal(String(policy), step.canonical)
     assert.equal(policy.algorithm, step.algorithm)
-    assert.deepEqual(policy.quotas.map(({ limit, window }) => [limit, window]), step.quotas)
+    assert.deepEqual(
+      policy.quotas.map(({ limit, window }) => [limit, window]),
+      step.quotas,
+    )
     const { headers } = Limiter.inMemory(policy, 1).check('a')
     assert.equal(new Map(headers).get('RateLimit-Policy'), step.header)
   }
@@ -43,11 +46,14 @@ test('valid policies match the vectors', () => {
 test('invalid policies match the vectors', () => {
   for (const step of vectors('policy.json').invalid) {
     const expected = SENTENCES[step.error].replace('{}', step.needed_bits)
-    assert.throws(() => new Policy(step.text), (error) => {
-      assert.ok(error instanceof PolicyError)
-      assert.ok(error.message.includes(expected), `${step.text}: ${error.message}`)
-      return true
-    })
+    assert.throws(
+      () => new Policy(step.text),
+      (error) => {
+        assert.ok(error instanceof PolicyError)
+        assert.ok(error.message.includes(expected), `${step.text}: ${error.message}`)
+        return true
+      },
+    )
   }
 })
 

@@ -206,7 +206,9 @@ each('exempt paths and methods need no key', async (t, web) => {
 })
 
 each('groups, own costs and scopes are charged', async (t, web) => {
-  const plans = { default: '100/minute; team: 5000/hour; group write: 1/minute; group tokens: 50/m' }
+  const plans = {
+    default: '100/minute; team: 5000/hour; group write: 1/minute; group tokens: 50/m',
+  }
   const gate = gateWith({ plans, scopes: ['write'] })
   const key = gate.issue(42, { scopes: ['write'] }).expose()
   const other = gate.issue(43).expose()
@@ -475,7 +477,10 @@ each('an error of settle or onVerdict is only reported', async (t, web) => {
   const send = await web.start(t, [web.limit(limiter, options)], CONTACTS)
   assert.equal((await send()).status, 200)
   await until(() => warnings.length >= 2)
-  assert.deepEqual(warnings.map((message) => message.split(' ', 1)[0]), ['onVerdict', 'settle'])
+  assert.deepEqual(
+    warnings.map((message) => message.split(' ', 1)[0]),
+    ['onVerdict', 'settle'],
+  )
   assert.equal(limiter.peek('127.0.0.1').remaining, 8)
 })
 

@@ -369,11 +369,7 @@ export class Gate {
   /** Creates a gate in memory, for tests or for one process. */
   static inMemory(options?: GateOptions): Gate
   /** Verifies the key, then charges `cost` to every window of its plan that has room, or none. */
-  check(
-    apiKey: Bytes | null | undefined,
-    cost?: number,
-    options?: RequestOptions & Now,
-  ): Verdict
+  check(apiKey: Bytes | null | undefined, cost?: number, options?: RequestOptions & Now): Verdict
   /** Returns the verdict that `check` would return, and charges nothing. */
   peek(apiKey: Bytes | null | undefined, cost?: number, options?: RequestOptions & Now): Verdict
   part(apiKey: Bytes | null | undefined, cost?: number, options?: RequestOptions): Part

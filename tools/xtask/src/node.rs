@@ -34,6 +34,10 @@ pub(crate) fn test(form: Form) -> Result<String> {
     };
     npm(&["run", "build"], &staged)?;
     install(&staged.join("test"), |folder| npm(&["ci", "--no-audit", "--no-fund"], folder))?;
+    let prettier = staged.join("test/node_modules/prettier/bin/prettier.cjs");
+    let written = ["lib", "scripts", "types", "test/*.js", "test/*.ts"];
+    let mut check = Command::new(&node);
+    run(check.arg(prettier).arg("--check").args(written).current_dir(PACKAGE))?;
     let mut test = Command::new(&node);
     test.arg("--test").args(test_files(&staged.join("test"))?).env("PATH", path);
     test.env("KEYTALLY_TEST_ROOT", std::path::absolute(".")?);
