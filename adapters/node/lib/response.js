@@ -103,7 +103,6 @@ function settleAfter(request, response, record) {
   }
 
   beforeHead(response, (found, given) => {
-    if (isGone) return
     status = found
     headers = { ...response.getHeaders(), ...namedIn(given) }
   })

@@ -13,7 +13,7 @@ const vm = require('node:vm')
 
 const { folder, root } = require('./support')
 
-const own = path.join(root, 'adapters/node')
+const own = path.join(__dirname, '..')
 const { PLATFORMS } = require(path.join(own, 'scripts/platforms.js'))
 const main = JSON.parse(fs.readFileSync(path.join(own, 'package.json'), 'utf8'))
 const library = process.env.KEYTALLY_NODE_LIBRARY
@@ -59,7 +59,7 @@ test('the lines of the page run in an empty folder', { skip }, async (t) => {
   const lines = clone.code.split('\n')
   // Instead of cloning, use this repository.
   assert.match(lines.shift(), /^git clone /)
-  fs.symlinkSync(root, path.join(cwd, 'keytally'))
+  fs.symlinkSync(path.join(own, '../..'), path.join(cwd, 'keytally'))
   await shell(lines.join('\n'), cwd, process.env)
   // Another program may have the port of the page.
   const port = await freePort()
