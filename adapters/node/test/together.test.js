@@ -93,3 +93,24 @@ test('the program sees what Node.js changed', { skip }, (t) => {
   gate.revoke(key.keyId)
   assert.deepEqual([check().outcome, check().reason], ['invalid_key', 'revoked'])
 })
+
+test('checks follow the counts to the file of a migration', { skip }, (t) => {
+  const made = folder(t)
+  const [file, pepperFile] = [path.join(made, 'api.gate'), path.join(made, 'pepper')]
+  fs.writeFileSync(pepperFile, PEPPER, { mode: 0o600 })
+  const gate = Gate.create(file, { pepperFile, keys: 100, plans: { default: '9/day' } })
+  const key = gate.issue(42).expose()
+  assert.equal(gate.check(key).remaining, 8)
+  const plan = ['--plan', 'default=9/day; team: 20/day', '--teams', '10']
+  const command = ['migrate', file, `${file}.new`, '--pepper-file', pepperFile, ...plan]
+  const { status, stderr } = spawnSync(path.join(programs, 'keytally'), command)
+  assert.equal(status, 0, String(stderr))
+  const verdict = gate.check(key)
+  assert.deepEqual(
+    verdict.tallies.map(({ section, verdict: its }) => [section, its.remaining]),
+    [
+      ['key', 7],
+      ['team', 19],
+    ],
+  )
+})

@@ -442,6 +442,32 @@ test('peppers come from the environment, a file or an argument', (t) => {
   assert.equal(keytally.generatePepper().length, 64)
 })
 
+test('addresses have the subjects of the other languages', () => {
+  const { clientAddress } = require('../lib/guesses')
+  const cases = [
+    ['203.0.113.9', 64, '203.0.113.9'],
+    ['203.0.113.9:8080', 64, '203.0.113.9'],
+    ['::ffff:203.0.113.9', 64, '203.0.113.9'],
+    ['[::ffff:203.0.113.9]:8080', 64, '203.0.113.9'],
+    ['::ffff:0:203.0.113.9', 64, '203.0.113.9'],
+    ['64:ff9b::203.0.113.9', 64, '203.0.113.9'],
+    ['::203.0.113.9', 64, '203.0.113.9'],
+    ['2002:cb00:7109::1', 64, '203.0.113.9'],
+    ['2001:db8::a:b:c:d', 64, '2001:db8::/64'],
+    ['2001:db8::a:b:c:d%eth0', 64, '2001:db8::/64'],
+    ['2001:db8:0:1ff:a:b:c:d', 56, '2001:db8:0:100::/56'],
+    ['2001:db8::1', 128, '2001:db8::1/128'],
+    ['ffff::1', 1, '8000::/1'],
+    ['::', 64, '::/64'],
+    ['::1', 64, '::/64'],
+    ['not an address', 64, 'not an address'],
+  ]
+  for (const [address, prefix, subject] of cases) {
+    assert.equal(clientAddress(address, prefix), subject, address)
+  }
+  assert.throws(() => clientAddress(undefined, 64), /pass key with a function/)
+})
+
 test('worker threads have the package too, and share a file', async (t) => {
   const file = path.join(folder(t), 'a.limiter')
   Limiter.create(file, '100/hour', 100)
