@@ -24,9 +24,14 @@ function platform() {
 }
 
 function isMusl() {
-  const report = process.report?.getReport()
+  const { report } = process
+  const before = report.excludeNetwork
+  // Without this, the report looks up the names of all peers.
+  report.excludeNetwork = true
+  const { header } = report.getReport()
+  report.excludeNetwork = before
   // Only glibc reports its version.
-  return typeof report === 'object' && report.header.glibcVersionRuntime === undefined
+  return header.glibcVersionRuntime === undefined
 }
 
 function load() {
