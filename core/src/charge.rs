@@ -28,6 +28,8 @@ pub struct Charge {
     /// that charges of equal tallies are equal.
     entries: [Entry; MAX],
     len: u8,
+    /// Whether nothing was reserved for the request.
+    is_unreserved: bool,
 }
 
 /// The most tallies of a charge.
@@ -57,6 +59,9 @@ const SHARED: u8 = 0x80;
 /// Bytes of an entry.
 const ENTRY_LEN: usize = 16;
 
+/// The byte of an entry that says whether nothing was reserved.
+const UNRESERVED_AT: usize = 7;
+
 /// The byte that marks an entry that is used.
 const USED: u8 = 1;
 
@@ -65,7 +70,7 @@ impl Charge {
     pub const LEN: usize = 128;
 
     /// A charge without tallies, for [`push`](Self::push).
-    pub(crate) const EMPTY: Self = Self { entries: [UNUSED; MAX], len: 0 };
+    pub(crate) const EMPTY: Self = Self { entries: [UNUSED; MAX], len: 0, is_unreserved: false };
 
     /// The charge of one tally, the first of a gate or the subject's own of a limiter: `cost` units
     /// at the time `at`.
@@ -73,7 +78,13 @@ impl Charge {
     pub const fn new(cost: u32, at: Timestamp) -> Self {
         let mut entries = [UNUSED; MAX];
         entries[0] = Entry { tally: 0, unit: 0, cost, at };
-        Self { entries, len: 1 }
+        Self { entries, len: 1, is_unreserved: false }
+    }
+
+    /// The charge of one tally for which nothing was [reserved](crate::Reserve): `cost` units at
+    /// the time `at`. A refund releases nothing.
+    pub const fn unreserved(cost: u32, at: Timestamp) -> Self {
+        Self { is_unreserved: true, ..Self::new(cost, at) }
     }
 
     /// The charge of an overflow tally of a limiter: `cost` units at the time `at`. See
@@ -89,6 +100,16 @@ impl Charge {
         let mut charge = Self::EMPTY;
         charge.push(entry.tally, entry.unit, entry.charge());
         charge
+    }
+
+    /// Returns whether nothing was [reserved](crate::Reserve) for the request.
+    pub const fn is_unreserved(&self) -> bool {
+        self.is_unreserved
+    }
+
+    /// Makes this the charge of a request for which nothing was reserved.
+    pub(crate) fn set_unreserved(&mut self) {
+        self.is_unreserved = true;
     }
 
     /// Returns the index of the first tally, without the bit of an overflow tally.
@@ -137,7 +158,8 @@ impl Charge {
     /// | 0 to 3 | the units |
     /// | 4 | the index of the tally in its gate, or of the prefix in a limiter; 128 more for an overflow tally |
     /// | 5 | which cost of the request this is |
-    /// | 6, 7 | 1, 0 |
+    /// | 6 | 1 |
+    /// | 7 | 1 if nothing was [reserved](crate::Reserve) for the request, which is the same for all tallies; else 0 |
     /// | 8 to 15 | the time of the decision in Unix milliseconds |
     ///
     /// ```
@@ -152,6 +174,7 @@ impl Charge {
         let (chunks, _) = bytes.as_chunks_mut();
         for (chunk, entry) in chunks.iter_mut().zip(self.entries()) {
             *chunk = entry.to_bytes();
+            chunk[UNRESERVED_AT] = self.is_unreserved.into();
         }
         bytes
     }
@@ -161,6 +184,7 @@ impl Charge {
     pub fn from_bytes(bytes: &[u8; Self::LEN]) -> Option<Self> {
         let mut charge = Self::EMPTY;
         let (chunks, _) = bytes.as_chunks();
+        charge.is_unreserved = bytes[UNRESERVED_AT] == 1;
         for entry in chunks.iter().map_while(Entry::from_bytes) {
             charge.push(entry.tally, entry.unit, entry.charge());
         }
@@ -249,9 +273,12 @@ mod tests {
     #[test]
     fn charge_round_trips_as_bytes_with_any_tallies() {
         for tallies in 1..=8 {
-            let charge = charge_of(tallies);
+            let mut charge = charge_of(tallies);
             assert_eq!(Charge::from_bytes(&charge.to_bytes()), Some(charge));
             assert_eq!(charge.entries().len(), usize::from(tallies));
+            charge.set_unreserved();
+            assert_eq!(Charge::from_bytes(&charge.to_bytes()), Some(charge));
+            assert_ne!(charge, charge_of(tallies));
         }
         assert_eq!(Charge::from_bytes(&Charge::EMPTY.to_bytes()), None);
     }
@@ -273,8 +300,10 @@ mod tests {
                 for value in (0..=u8::MAX).filter(|&value| value != bytes[at]) {
                     let mut changed = bytes;
                     changed[at] = value;
-                    // This one adds a tally of 0 units.
-                    let is_charge = at == used + 6 && value == USED;
+                    // The first one adds a tally of 0 units, and the second one is the charge of a
+                    // request for which nothing was reserved.
+                    let is_charge = (at == used + 6 && value == USED)
+                        || (tallies == 1 && at == UNRESERVED_AT && value == 1);
                     let found = Charge::from_bytes(&changed);
                     assert_eq!(found.is_some(), is_charge, "{tallies}: {value} at {at}");
                 }

@@ -23,6 +23,7 @@
 //! subtracts units that others charged after the reset.
 
 use core::fmt;
+use core::ops::Range;
 
 use heapless::Vec;
 
@@ -60,7 +61,7 @@ pub(crate) type Position = (u64, u64);
 pub(crate) use self::sealed::Steps;
 
 mod sealed {
-    use super::{Charging, Clock, Compound, TallyVerdict, Verdict};
+    use super::{Charging, Clock, Compound, Refusal, TallyVerdict, Verdict};
 
     /// The steps of a compound charge for one part. A part has one tally or more.
     pub trait Steps<C: Clock> {
@@ -72,6 +73,24 @@ mod sealed {
 
         /// Checks a tally again, whose word changed since the probe, and replaces its verdict.
         fn charge(&self, tally: &mut TallyVerdict, clock: C);
+
+        /// Returns whether the gate counts uses or has a reservation.
+        fn has_extras(&self) -> bool {
+            false
+        }
+
+        /// Reserves what the tallies need. Returns why that is refused.
+        fn reserve(&self, _tallies: &mut [TallyVerdict]) -> Option<Refusal> {
+            None
+        }
+
+        /// Gives back what was reserved.
+        fn release(&self, _tallies: &[TallyVerdict]) {}
+
+        /// Shows what could be reserved. Returns why that would be refused.
+        fn peek_reservation(&self, _tallies: &mut [TallyVerdict]) -> Option<Refusal> {
+            None
+        }
 
         /// Counts what the whole charge came to, in the counts of uses.
         fn count(&self, _part: usize, _compound: &Compound) {}
@@ -195,6 +214,29 @@ impl TallyVerdict {
         &self.verdict
     }
 
+    /// Returns the number of the tally among those of its key and the key's team; 0 is the first
+    /// of the key's own.
+    pub fn tally(&self) -> usize {
+        self.tally.into()
+    }
+
+    /// Makes the verdict show the counts of another word of the same time, such as those of units
+    /// that several machines share. The verdict is then [leased](Verdict::is_leased). The charge
+    /// and the reached warnings stay those of the tally.
+    pub fn show(&mut self, layout: &Layout, word: u64) {
+        if self.warnings != TallyWarnings::default() {
+            let crossed = self.crossed();
+            self.report(crossed);
+        }
+        self.verdict.show(layout, word);
+    }
+
+    /// Notes that nothing was reserved for the tally, so that a refund of its charge releases
+    /// nothing.
+    pub fn mark_unreserved(&mut self) {
+        self.verdict.mark_unreserved();
+    }
+
     /// Returns each warning of this tally that the charge reached: the window's index and the
     /// percentage of its limit. See [`Compound::crossed`].
     pub fn crossed(&self) -> impl Iterator<Item = (usize, u8)> + use<> {
@@ -230,15 +272,21 @@ impl TallyVerdict {
     /// did not report it.
     #[cold]
     fn give_back(&mut self, refunded: Option<Verdict>) {
-        let mut warnings = TallyWarnings::default();
         let crossed = self.crossed();
         self.verdict.give_back(refunded);
+        let quotas = *self.verdict.quotas();
+        let is_still = |&(window, percent): &(usize, u8)| {
+            quotas.get(window).is_some_and(|state| is_reached(&state, percent, 0))
+        };
+        self.report(crossed.filter(is_still));
+    }
+
+    /// Makes these the warnings that are reported.
+    fn report(&mut self, crossed: impl Iterator<Item = (usize, u8)>) {
+        let mut warnings = TallyWarnings::default();
         for (window, percent) in crossed {
-            let state = self.verdict.quotas().get(window);
-            if state.is_some_and(|state| is_reached(&state, percent, 0)) {
-                let free = warnings[window].iter_mut().find(|slot| **slot == 0);
-                free.into_iter().for_each(|slot| *slot = percent);
-            }
+            let free = warnings[window].iter_mut().find(|slot| **slot == 0);
+            free.into_iter().for_each(|slot| *slot = percent);
         }
         (self.warnings, self.is_warned) = (warnings, true);
     }
@@ -270,6 +318,15 @@ pub(crate) fn newly_reached(
         }
     }
     reached
+}
+
+/// Why nothing was reserved: see [`Reserve`](crate::Reserve).
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// The index of the tally that lacks something, among those of the call.
+    pub index: usize,
+    /// The verdict on it, such as one of [`Verdict::denied_by`].
+    pub verdict: Verdict,
 }
 
 /// The verdicts on the tallies of a request.
@@ -383,10 +440,8 @@ fn charge_all<C: Clock, P: Steps<C> + ?Sized>(
     } else {
         charging.withdraw(0);
     }
-    if charges {
-        for (number, part) in parts.iter().enumerate() {
-            part.count(number, compound);
-        }
+    if parts.iter().any(|part| part.has_extras()) {
+        charging.reserve_and_count(parts, charges, clock);
     }
     Ok(())
 }
@@ -425,9 +480,82 @@ impl Charging<'_, '_> {
         }
     }
 
+    /// Reserves what the parts need, and then counts what the charge came to. If nothing was
+    /// charged, only shows whether it could be reserved.
+    #[cold]
+    #[inline(never)]
+    fn reserve_and_count<C: Clock, P: Steps<C> + ?Sized>(
+        &mut self,
+        parts: &[&P],
+        charges: bool,
+        clock: C,
+    ) {
+        match self.compound.is_admitted() {
+            true if charges => self.reserve(parts, clock),
+            true => self.peek_reservations(parts),
+            false => {}
+        }
+        if !charges {
+            return;
+        }
+        for (number, part) in parts.iter().enumerate() {
+            part.count(number, self.compound);
+        }
+    }
+
+    /// Shows what each part could reserve.
+    fn peek_reservations<C: Clock, P: Steps<C> + ?Sized>(&mut self, parts: &[&P]) {
+        for (number, part) in parts.iter().enumerate() {
+            let its = self.compound.tallies_of(number);
+            let first = its.start;
+            let refused = part.peek_reservation(&mut self.compound.tallies[its]);
+            if let Some(Refusal { index, verdict }) = refused
+                && let Some(refused) = self.compound.tallies.get_mut(first + index)
+            {
+                refused.verdict = verdict;
+            }
+        }
+    }
+
+    /// Reserves what each part needs. If one is refused, releases what the others reserved, and
+    /// gives all charges back.
+    fn reserve<C: Clock, P: Steps<C> + ?Sized>(&mut self, parts: &[&P], clock: C) {
+        for (number, part) in parts.iter().enumerate() {
+            let its = self.compound.tallies_of(number);
+            let first = its.start;
+            let refused = part.reserve(&mut self.compound.tallies[its]);
+            let Some(Refusal { index, verdict }) = refused else { continue };
+            for (number, part) in parts[..number].iter().enumerate().rev() {
+                part.release(&self.compound.tallies[self.compound.tallies_of(number)]);
+            }
+            self.refund_first(self.tallies.len(), parts, clock);
+            if let Some(refused) = self.compound.tallies.get_mut(first + index) {
+                refused.verdict = verdict;
+            }
+            return;
+        }
+    }
+
     /// Refunds the first tallies, since the one after them has lost its room or its key.
     #[cold]
     fn give_back<C: Clock, P: Steps<C> + ?Sized>(&mut self, done: usize, parts: &[&P], clock: C) {
+        self.refund_first(done, parts, clock);
+        let refused = &self.compound.tallies[self.tallies[done].verdict];
+        if refused.verdict.outcome() == Outcome::InvalidKey {
+            // The key is no longer valid, so its other tallies are not shown.
+            let (part, only) = (refused.part, refused.clone());
+            self.compound.tallies.retain(|tally| tally.part != part);
+            let _ = self.compound.tallies.push(only);
+        }
+    }
+
+    /// Refunds the first tallies.
+    fn refund_first<C: Clock, P: Steps<C> + ?Sized>(
+        &mut self,
+        done: usize,
+        parts: &[&P],
+        clock: C,
+    ) {
         for Probed { verdict, .. } in self.tallies[..done].iter().rev() {
             let tally = &mut self.compound.tallies[*verdict];
             let refunded = parts[tally.part()].refund(tally, clock);
@@ -435,13 +563,6 @@ impl Charging<'_, '_> {
             if refunded.is_none_or(|refunded| refunded.outcome() != Outcome::Unavailable) {
                 tally.give_back(refunded);
             }
-        }
-        let refused = &self.compound.tallies[self.tallies[done].verdict];
-        if refused.verdict.outcome() == Outcome::InvalidKey {
-            // The key is no longer valid, so its other tallies are not shown.
-            let (part, only) = (refused.part, refused.clone());
-            self.compound.tallies.retain(|tally| tally.part != part);
-            let _ = self.compound.tallies.push(only);
         }
     }
 }
@@ -492,6 +613,12 @@ impl Compound {
     /// [`Outcome::Admitted`].
     pub fn tallies(&self) -> &[TallyVerdict] {
         &self.tallies
+    }
+
+    /// Returns the indices of the tallies of a part, which are adjacent.
+    fn tallies_of(&self, part: usize) -> Range<usize> {
+        let first = self.tallies.iter().take_while(|tally| tally.part() < part).count();
+        first..first + self.tallies[first..].iter().take_while(|it| it.part() == part).count()
     }
 
     /// Adds the verdict on a tally, up to [`MAX_PARTS`].
@@ -552,6 +679,9 @@ impl Compound {
             if let Some(its) = tally.verdict.charge() {
                 // There is room for every tally of a gate.
                 let _ = charge.push(tally.tally | its.tally(), tally.unit, its.first());
+                if its.is_unreserved() {
+                    charge.set_unreserved();
+                }
             }
         }
         (charge != Charge::EMPTY).then_some(charge)

@@ -97,7 +97,10 @@ mod serialize {
 
     by_form! {
         AccountInfo(info) AccountInfoForm::new(info),
-        Charge(charge) ChargeForm { tallies: charge.entries().as_slice() },
+        Charge(charge) ChargeForm {
+            tallies: charge.entries().as_slice(),
+            unreserved: charge.is_unreserved(),
+        },
         Flaw(flaw) FlawForm::new(flaw),
         FlawKind(kind) kind.as_str(),
         Holder(holder) HolderForm::new(*holder),
@@ -124,6 +127,8 @@ mod serialize {
     #[derive(Serialize)]
     struct ChargeForm<'a> {
         tallies: &'a [Entry],
+        #[serde(skip_serializing_if = "core::ops::Not::not")]
+        unreserved: bool,
     }
 
     #[derive(Serialize)]
@@ -402,9 +407,16 @@ mod deserialize {
             #[serde(deny_unknown_fields)]
             struct Form {
                 tallies: Tallies,
+                #[serde(default)]
+                unreserved: bool,
             }
 
-            Form::deserialize(deserializer).map(|form| form.tallies.0)
+            let Form { tallies: Tallies(mut charge), unreserved } =
+                Form::deserialize(deserializer)?;
+            if unreserved {
+                charge.set_unreserved();
+            }
+            Ok(charge)
         }
     }
 

@@ -102,6 +102,7 @@ extern crate std;
 // verdict   the result of a check
 // http      the HTTP response of a verdict
 // compound  charges of several tallies, all or none
+// reservation  what a request needs in addition to room in the tallies of a gate
 // usage     counts of how each key is used
 // record    a key's record: a seqlock with a redo record
 // gate      the table of issued keys
@@ -134,6 +135,7 @@ mod prefixes;
 mod quota;
 mod quotas;
 mod record;
+mod reservation;
 mod section;
 mod sections;
 mod siphash;
@@ -158,14 +160,14 @@ pub use {
     address::{Address, embedded_ipv4},
     cache_line::{CACHE_LINE_LEN, CacheLine},
     charge::{Charge, TallyCharge},
-    compound::{Compound, MAX_PARTS, Part, PartsError, TallyVerdict, check_all, peek_all},
+    compound::{Compound, MAX_PARTS, Part, PartsError, Refusal, TallyVerdict, check_all, peek_all},
     features::Feature,
     gate::{
-        AccountInfo, AdminError, Administrator, Counted, Entropy, Flaw, FlawKind, Gate, GateConfig,
-        GatePart, IMPORT_GROUP, IMPORTED_KEY_LEN, KeyInfo, KeyRecord, MAX_ENVS, MAX_KEYS,
-        MAX_PLAN_NAME_LEN, MAX_PLANS, MAX_SCOPE_NAME_LEN, MAX_SCOPES, MAX_SUCCESSOR_NAME_LEN,
-        Migration, NewKey, NotCarried, Plan, RequestError, Settled, Settlement, StoredSecret,
-        Successor, TallyState,
+        AccountInfo, AdminError, Administrator, Counted, Entropy, Extras, Flaw, FlawKind, Gate,
+        GateConfig, GatePart, IMPORT_GROUP, IMPORTED_KEY_LEN, KeyInfo, KeyRecord, MAX_ENVS,
+        MAX_KEYS, MAX_PLAN_NAME_LEN, MAX_PLANS, MAX_SCOPE_NAME_LEN, MAX_SCOPES,
+        MAX_SUCCESSOR_NAME_LEN, Migration, Needs, NewKey, NotCarried, NumberedTally, Plan,
+        RequestError, Settled, Settlement, StoredSecret, Successor, TallyOwner, TallyState,
     },
     header::{
         AttachError, BEGINNING_LEN, CreateError, FORMAT_VERSION, TableKind, is_table_beginning,
@@ -184,12 +186,13 @@ pub use {
         OnFull, ParseOnFullError, SetPolicyError, Subject, SubjectInfo,
     },
     mac::{MAX_PEPPERS, MIN_PEPPER_LEN, Mac, Pepper, PepperTooShort, Peppers, PeppersError, Tag},
-    outcome::{Outcome, Reason},
+    outcome::{Outcome, Reason, Unavailability},
     policy::{MAX_POLICY_LEN, ParsePolicyError, ParsePolicyErrorKind, Policy},
     prefixes::{AddressPolicy, MAX_PREFIXES},
     quota::{Algorithm, Limits, MAX_QUOTAS, Quota},
     quotas::{QuotaState, Quotas},
     record::KeyState,
+    reservation::{NotReserving, Reserve, TallyNumbers},
     section::{MAX_GROUP_NAME_LEN, MAX_TALLIES, MAX_TEAM_TALLIES, Section, SectionName},
     sections::{MAX_SECTIONS_LEN, MAX_WARNINGS, SectionQuotas, Sections, Warnings},
     tally::Layout,

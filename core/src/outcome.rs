@@ -22,8 +22,9 @@ pub enum Outcome {
     Full = 5,
     /// The key does not have a scope that the request needs; nothing is charged.
     Forbidden = 6,
-    /// The key's counts are being moved to another gate, which is not in force yet; nothing is
-    /// charged.
+    /// The gate does not decide now: the key's counts are being moved to another gate, which is not
+    /// in force yet, or units that machines share cannot be had. Nothing is charged.
+    /// [`Verdict::unavailability`](crate::Verdict::unavailability) returns why.
     Unavailable = 7,
 }
 
@@ -57,6 +58,35 @@ pub enum Reason {
     Damaged = 9,
     /// The key's team is suspended.
     Suspended = 10,
+}
+
+/// Why a gate does not decide about a request now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum Unavailability {
+    /// The key's counts are being moved to another gate, which is not in force yet.
+    Moving,
+    /// Requests of the gate need a [reservation](crate::Reserve), and this process makes none.
+    NotReserving,
+    /// What grants reservations cannot be reached.
+    Lost,
+    /// The reservation was requested and is not granted yet. The caller may check again at once,
+    /// or after a millisecond.
+    Waiting,
+}
+
+impl fmt::Display for Unavailability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Moving => "the counts of the key are being moved to another gate",
+            Self::NotReserving => {
+                "the gate shares its limits with other machines, and this process did not join them"
+            }
+            Self::Lost => "the store of the limits that machines share cannot be reached",
+            Self::Waiting => "the request waits for units that machines share",
+        })
+    }
 }
 
 impl Reason {

@@ -132,6 +132,13 @@ impl Quotas {
         Self { counts: *counts, limits: *limits, word, time, denied: 0 }
     }
 
+    /// Returns the limit of the window at `index`; `None` if there is none. It takes less than the
+    /// whole state.
+    #[inline]
+    pub fn limit_of(&self, index: usize) -> Option<u32> {
+        (index < self.len()).then(|| self.limit(index))
+    }
+
     /// Returns the limits of the windows.
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits

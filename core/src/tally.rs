@@ -278,7 +278,7 @@ impl Layout {
     }
 
     /// Returns the largest limit of every window.
-    pub(crate) fn largest_limits(&self) -> Limits {
+    pub fn largest_limits(&self) -> Limits {
         Limits(self.counts.masks)
     }
 

@@ -48,6 +48,9 @@ const ENDED: usize = 5;
 const LAST_USED: usize = 6;
 const SUSPENDED: usize = 7;
 
+/// The largest generation, of which the header of a gate has 14 bits.
+pub(crate) const MAX_GENERATION: u16 = 0x3FFF;
+
 /// One in the second count of a word.
 const SECOND: u64 = 1 << 32;
 
@@ -137,6 +140,7 @@ impl<M: AsRef<[CacheLine]>> UsageCounts<M> {
         let geometry = |what, value| AttachError::Geometry { what, value };
         let generation = line.load(GENERATION);
         let valid = u16::try_from(generation).ok().and_then(NonZeroU16::new);
+        let valid = valid.filter(|generation| generation.get() <= MAX_GENERATION);
         let generation = valid.ok_or_else(|| geometry("generation", generation))?;
         if line.load(GATE) != id {
             return Err(geometry("number of this gate", line.load(GATE)));

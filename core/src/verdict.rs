@@ -3,7 +3,7 @@
 use crate::charge::Charge;
 use crate::decide::{self, Decision};
 use crate::key::KeyId;
-use crate::outcome::{Outcome, Reason};
+use crate::outcome::{Outcome, Reason, Unavailability};
 use crate::quota::Limits;
 use crate::quotas::Quotas;
 use crate::tally::Layout;
@@ -53,6 +53,19 @@ pub(crate) enum Note {
     NoCharge,
     /// The decision is about an overflow tally of a limiter.
     Shared,
+    /// The verdict shows leased units.
+    Leased,
+    /// The verdict shows leased units, and nothing was charged, although the outcome is
+    /// [`Outcome::Admitted`].
+    LeasedNoCharge,
+    /// The request was charged, but nothing was reserved for it.
+    Unreserved,
+    /// Requests need a reservation, and this process makes none.
+    NotReserving,
+    /// What grants reservations cannot be reached.
+    Lost,
+    /// The reservation is not granted yet.
+    Waiting,
     /// Why the key is invalid.
     Invalid(Reason),
 }
@@ -75,8 +88,27 @@ impl Verdict {
     pub fn reason(&self) -> Option<Reason> {
         match self.note {
             Note::Invalid(reason) => Some(reason),
-            Note::None | Note::NoCharge | Note::Shared => None,
+            _ => None,
         }
+    }
+
+    /// Returns why the gate does not decide; `None` unless the outcome is
+    /// [`Outcome::Unavailable`].
+    pub fn unavailability(&self) -> Option<Unavailability> {
+        let why = match self.note {
+            Note::NotReserving => Unavailability::NotReserving,
+            Note::Lost => Unavailability::Lost,
+            Note::Waiting => Unavailability::Waiting,
+            _ => Unavailability::Moving,
+        };
+        (self.outcome == Outcome::Unavailable).then_some(why)
+    }
+
+    /// Returns whether the verdict is on units that several machines share: those that this
+    /// machine leased, and those that the store had left in its last reply. False if only the tally
+    /// decided.
+    pub fn is_leased(&self) -> bool {
+        matches!(self.note, Note::Leased | Note::LeasedNoCharge)
     }
 
     /// Returns the holder of the key; `None` unless the secret was right or the call named the key
@@ -133,13 +165,23 @@ impl Verdict {
         self.quotas.ahead_s(self.now)
     }
 
+    /// Returns whether this is the verdict of a check that was charged: whether there is a
+    /// [`charge`](Self::charge).
+    #[inline]
+    pub fn is_charged(&self) -> bool {
+        self.is_admitted() && !matches!(self.note, Note::NoCharge | Note::LeasedNoCharge)
+    }
+
     /// Returns the charge, which the caller keeps for a later `refund` or `settle`; `None` unless
     /// this is the verdict of an admitted check. A peek, refund, settle or reset has none.
     #[inline]
     pub fn charge(&self) -> Option<Charge> {
-        let charged = self.is_admitted() && self.note != Note::NoCharge;
-        charged.then(|| {
-            let make = if self.is_shared() { Charge::shared } else { Charge::new };
+        self.is_charged().then(|| {
+            let make = match self.note {
+                Note::Shared => Charge::shared,
+                Note::Unreserved => Charge::unreserved,
+                _ => Charge::new,
+            };
             make(self.cost, self.quotas.time())
         })
     }
@@ -237,11 +279,40 @@ impl Verdict {
     #[must_use]
     pub fn without_charge(mut self) -> Self {
         if self.is_admitted() {
-            self.note = Note::NoCharge;
+            self.note = if self.is_leased() { Note::LeasedNoCharge } else { Note::NoCharge };
         } else if self.is_shared() {
             self.note = Note::None;
         }
         self
+    }
+
+    /// Returns this verdict as one on [leased](Self::is_leased) units.
+    #[must_use]
+    pub fn leased(self) -> Self {
+        Self { note: Note::Leased, ..self }
+    }
+
+    /// Returns the denial of this verdict's cost by a tally with this word, at the same time. The
+    /// layout is that of the tally.
+    #[must_use]
+    pub fn denied_by(&self, layout: &Layout, word: u64) -> Self {
+        let time = self.quotas.time();
+        let mut quotas = decide::quotas(layout, self.quotas.limits(), word, time);
+        quotas.denied = self.cost;
+        Self { outcome: Outcome::Denied, note: Note::None, quotas, ..*self }
+    }
+
+    /// Returns the verdict that the gate does not decide about this request now.
+    #[must_use]
+    pub fn unavailable_since(&self, why: Unavailability) -> Self {
+        let mut verdict = Self::unavailable(self.holder, self.now);
+        verdict.note = match why {
+            Unavailability::Moving => Note::None,
+            Unavailability::NotReserving => Note::NotReserving,
+            Unavailability::Lost => Note::Lost,
+            Unavailability::Waiting => Note::Waiting,
+        };
+        verdict
     }
 
     /// This verdict as one about an overflow tally.
@@ -257,6 +328,26 @@ impl Verdict {
         self.quotas = decide::quotas(layout, self.quotas.limits(), word, self.now);
         self.quotas.denied = denied;
         *self = self.without_charge();
+    }
+
+    /// Makes this verdict show the counts of another word of the same time, as leased units.
+    pub(crate) fn show(&mut self, layout: &Layout, word: u64) {
+        let (denied, time) = (self.quotas.denied, self.quotas.time());
+        let is_within = layout.is_within(word, time);
+        self.quotas = decide::quotas_at(layout, self.quotas.limits(), word, time, is_within);
+        self.quotas.denied = denied;
+        self.note = match self.note {
+            Note::None => Note::Leased,
+            Note::NoCharge => Note::LeasedNoCharge,
+            other => other,
+        };
+    }
+
+    /// Makes this the verdict of a charge for which nothing was reserved.
+    pub(crate) fn mark_unreserved(&mut self) {
+        if self.note == Note::None {
+            self.note = Note::Unreserved;
+        }
     }
 
     /// Makes this the verdict of a charge that was given back, with the state after the refund.
@@ -305,6 +396,9 @@ impl Verdict {
         }
     }
 }
+
+// As one byte, it costs no instruction in a check.
+const _: () = assert!(size_of::<Note>() == 1);
 
 #[cfg(test)]
 mod tests {

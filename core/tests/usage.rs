@@ -4,7 +4,7 @@
 use core::num::NonZeroU16;
 
 use keytally_core::{
-    AttachError, CacheLine, CreateError, Gate, Key, KeyId, KeyUsage, TableKind, Timestamp,
+    AttachError, CacheLine, CreateError, Extras, Gate, Key, KeyId, KeyUsage, TableKind, Timestamp,
     UsageCounts, check_all,
 };
 
@@ -92,7 +92,10 @@ fn denials_of_a_gate_with_sections_are_counted_by_section() {
     let (other, _) = issue(&gate, &new_key(), entropy(2));
     let counted = begin(&gate);
     let usage = counted.view();
-    let part = |key, cost| gate.part(bytes(key), cost).with_usage(Some(usage));
+    let part = |key, cost| {
+        gate.part(bytes(key), cost)
+            .with_extras(Some(Extras { usage: Some(usage), reservation: None }))
+    };
     let counts = || gate.usage_of(usage, key_id).unwrap();
 
     part(&key, 2).with_group("write").unwrap().check(at(1));
@@ -133,7 +136,9 @@ fn request_that_another_part_refuses_is_not_counted() {
     let usage = counted.view();
     let addresses = limiter("1/minute", 8);
     let check = |now: Timestamp| {
-        let key = gate.part(bytes(&key), 1).with_usage(Some(usage));
+        let key = gate
+            .part(bytes(&key), 1)
+            .with_extras(Some(Extras { usage: Some(usage), reservation: None }));
         check_all(&[&addresses.part(b"192.0.2.1", 1), &key], now).unwrap()
     };
     assert!(check(at(1)).is_admitted() && !check(at(1)).is_admitted());

@@ -190,6 +190,42 @@ impl Clock for SystemClock {
     }
 }
 
+/// The clock of a gate's requests: the system clock, and in a fleet, as far ahead of it as the
+/// clock of the store is. [`Gate::clock`](crate::Gate::clock) reads it.
+#[derive(Clone, Copy, Debug)]
+pub struct GateClock {
+    reading: Timestamp,
+    offset_ms: i64,
+}
+
+impl GateClock {
+    /// The reading of the system clock that is `offset_ms` behind.
+    #[inline]
+    pub(crate) fn ahead(SystemClock(reading): SystemClock, offset_ms: i64) -> Self {
+        Self { reading: ahead(reading, offset_ms), offset_ms }
+    }
+}
+
+impl Clock for GateClock {
+    const IS_SYSTEM: bool = true;
+
+    #[inline]
+    fn reading(self) -> Timestamp {
+        self.reading
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn reread(self) -> Option<Timestamp> {
+        Some(ahead(now(), self.offset_ms))
+    }
+}
+
+#[inline]
+fn ahead(time: Timestamp, offset_ms: i64) -> Timestamp {
+    Timestamp::from_unix_ms(time.unix_ms().saturating_add_signed(offset_ms))
+}
+
 /// Returns the time of the monotonic clock, which measures waiting.
 pub(crate) fn instant() -> Instant {
     #[expect(clippy::disallowed_methods, reason = "only this module reads the clock")]

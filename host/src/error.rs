@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use keytally_core::{AdminError, AttachError, CreateError, NotCarried, SetPolicyError, TableKind};
 
+use keytally_fleet_plan::credit::SlidingError;
+use keytally_fleet_plan::layout::{MAX_FILE_TALLIES, PageError};
+
 use crate::header::HEADER_LEN;
 use crate::holder::LockHolder;
 use crate::redact::redact;
@@ -86,6 +89,13 @@ pub enum Error {
     Exists {
         /// The path.
         path: PathBuf,
+    },
+    /// The file is not the fleet file of this gate, or the gate cannot be in a fleet.
+    Fleet {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: FleetError,
     },
     /// The wait for another administrator was interrupted. Nothing was changed.
     Interrupted {
@@ -241,6 +251,7 @@ impl fmt::Display for Error {
                     shown(path)
                 )
             }
+            Self::Fleet { path, source } => with_path(Some(path), source, f),
             Self::Interrupted { path } => {
                 let sentence =
                     "the wait for another administrator was interrupted, and nothing was changed";
@@ -307,6 +318,7 @@ impl core::error::Error for Error {
             Self::Attach { source, .. } => Some(source),
             Self::Create { source, .. } => Some(source),
             Self::NotCarried { source, .. } => Some(source),
+            Self::Fleet { source, .. } => Some(source),
             Self::Entropy(source) | Self::Io { source, .. } => Some(source),
             Self::Pepper { source, .. } => Some(source),
             _ => None,
@@ -391,6 +403,73 @@ impl fmt::Display for Quoted<'_> {
             write!(f, "-- '{}'", text.replace('\'', r"'\''"))
         } else {
             write!(f, "'{}'", text.replace('\'', r"'\''"))
+        }
+    }
+}
+
+/// Why a file is not the fleet file of a gate, or why a gate cannot be in a fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FleetError {
+    /// The gate has joined a fleet before.
+    Joined,
+    /// The file has another length than the fleet file of this gate.
+    Length {
+        /// Its length in bytes.
+        found: u64,
+        /// The length that it must have.
+        expected: u64,
+    },
+    /// The page of the file is not that of this gate, or its credits are void.
+    Page(PageError),
+    /// The gate's windows slide.
+    Sliding(SlidingError),
+    /// The gate has more tallies than a fleet file.
+    Tallies {
+        /// The tallies of the gate.
+        tallies: u64,
+    },
+}
+
+impl From<PageError> for FleetError {
+    fn from(error: PageError) -> Self {
+        Self::Page(error)
+    }
+}
+
+impl From<SlidingError> for FleetError {
+    fn from(error: SlidingError) -> Self {
+        Self::Sliding(error)
+    }
+}
+
+impl fmt::Display for FleetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Joined => f.write_str("this process has joined a fleet with the gate already"),
+            Self::Length { found, expected } => write!(
+                f,
+                "the fleet file has {found} bytes instead of {expected}; remove it and start the agent again"
+            ),
+            Self::Page(PageError::Stale) => {
+                write!(f, "{}; start the agent, which replaces it", PageError::Stale)
+            }
+            Self::Page(error) => error.fmt(f),
+            Self::Sliding(error) => error.fmt(f),
+            Self::Tallies { tallies } => write!(
+                f,
+                "the gate has {tallies} tallies, and a fleet file has at most {MAX_FILE_TALLIES}"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for FleetError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Page(error) => Some(error),
+            Self::Sliding(error) => Some(error),
+            _ => None,
         }
     }
 }
@@ -543,6 +622,7 @@ mod tests {
             Error::Capacity { path: path(), found: 1, requested: 2 },
             Error::Create { path: Some(path()), source: CreateError::PlanName { index: 1 } },
             Error::Exists { path: path() },
+            Error::Fleet { path: path(), source: FleetError::Joined },
             Error::Io { doing: "open", path: path(), source: io() },
             Error::Mode { path: path(), mode: 0o644, recognized: true },
             Error::NotAFile { path: path(), found: "a directory" },

@@ -57,6 +57,11 @@ impl TableFile {
         self.on_disk.as_ref().map(|on_disk| on_disk.absolute.as_path())
     }
 
+    /// Returns the open file. `None` in memory.
+    pub(crate) fn open_file(&self) -> Option<&File> {
+        self.on_disk.as_ref().map(|on_disk| &on_disk.file)
+    }
+
     /// Gives another file the owner and the mode of this one.
     pub(crate) fn copy_access(&self, to: &File) -> io::Result<()> {
         self.on_disk.as_ref().map_or(Ok(()), |on_disk| system::copy_access(&on_disk.file, to))
@@ -130,7 +135,7 @@ pub(crate) fn open_table<T>(
 }
 
 /// Opens a regular file. A symbolic link is followed.
-fn open_regular(path: &Path) -> Result<File, Error> {
+pub(crate) fn open_regular(path: &Path) -> Result<File, Error> {
     let not_a_file = |found| Error::NotAFile { path: path.into(), found };
     let file = system::open_to_write(path).map_err(|error| match error.kind() {
         // The systems report different errors for a directory.

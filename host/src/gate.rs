@@ -1,19 +1,22 @@
 //! A gate in a file: the core's table with the system's clock, entropy and lock.
 
+use alloc::sync::Arc;
 use core::time::Duration;
 use std::path::{Path, PathBuf};
 
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_core::{
-    AccountInfo, AdminError, Administrator, AttachError, Charge, Clock, Counted, Flaw, GatePart,
-    Key, KeyId, KeyInfo, MAX_KEYS, MAX_PLANS, Name, NewKey, Outcome, Peppers, Plan, Quota, Settled,
-    Settlement, Timestamp, Verdict, Window,
+    AccountInfo, AdminError, Administrator, AttachError, Charge, Clock, Counted, Extras, Flaw,
+    GatePart, Key, KeyId, KeyInfo, MAX_KEYS, MAX_PLANS, Name, NewKey, NotReserving, Outcome,
+    Peppers, Plan, Quota, Settled, Settlement, Timestamp, Verdict, Window,
 };
+use once_cell::race::OnceBox;
 
-use crate::clock::{SystemClock, now};
+use crate::clock::{GateClock, SystemClock, now};
 use crate::entropy::{entropy, random};
 use crate::error::Error;
 use crate::file::{TableFile, open_table};
+use crate::fleet_credits::{Machine, Patience, Spender};
 use crate::holder::LockHolder;
 use crate::lock::{self, DEFAULT_WAIT, Lock, Wait};
 use crate::map::Mapping;
@@ -173,6 +176,39 @@ pub struct Gate {
     /// The longest time that administering calls wait for the lock, in milliseconds.
     wait_ms: AtomicU64,
     usage: UsageFiles,
+    /// The fleet that this process has joined.
+    joined: OnceBox<Joined>,
+}
+
+/// A fleet that a process has joined with a gate: what its requests reserve, by what they do
+/// without credits.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    wait: Spender,
+    give_up: Spender,
+    decide: Spender,
+}
+
+impl Joined {
+    pub(crate) fn new(machine: &Arc<Machine>) -> Self {
+        Self {
+            wait: Spender::new(machine, Patience::Wait),
+            give_up: Spender::new(machine, Patience::Return),
+            decide: Spender::new(machine, Patience::Decide),
+        }
+    }
+
+    pub(crate) fn machine(&self) -> &Machine {
+        self.wait.machine()
+    }
+
+    fn spender(&self, patience: Patience) -> &Spender {
+        match patience {
+            Patience::Wait => &self.wait,
+            Patience::Return => &self.give_up,
+            Patience::Decide => &self.decide,
+        }
+    }
 }
 
 /// The number of changes that [`Gate::administer_each`] makes under one lock. Between two locks,
@@ -251,7 +287,13 @@ impl Gate {
     }
 
     pub(crate) fn new(table: keytally_core::Gate<Mapping>, file: TableFile) -> Self {
-        let gate = Self { table, file, wait_ms: AtomicU64::new(0), usage: UsageFiles::default() };
+        let gate = Self {
+            table,
+            file,
+            wait_ms: AtomicU64::new(0),
+            usage: UsageFiles::default(),
+            joined: OnceBox::new(),
+        };
         gate.set_wait(DEFAULT_WAIT);
         // Maps the counts of uses, so that the first check does not have to.
         let _ = gate.usage();
@@ -291,9 +333,21 @@ impl Gate {
         self.file.path()
     }
 
-    /// Reads the clock for a request.
+    /// Reads the clock for a request, as [`check`](Self::check) does. In a fleet, it is as far
+    /// ahead of the system clock as the store's clock is, so that windows begin at the same moment
+    /// on all machines. Pass it to [`table::check_all`](crate::table::check_all), or to the check
+    /// of a [`part`](Self::part), of a gate in a fleet.
+    pub fn clock(&self) -> GateClock {
+        let offset_ms = match self.joined() {
+            Some(joined) if self.table.needs().reservation() => joined.machine().map().offset_ms(),
+            _ => 0,
+        };
+        GateClock::ahead(self.system_clock(), offset_ms)
+    }
+
+    /// Reads the system clock for a request.
     #[inline]
-    fn clock(&self) -> SystemClock {
+    fn system_clock(&self) -> SystemClock {
         if self.table.is_extended() {
             return SystemClock::read();
         }
@@ -310,11 +364,36 @@ impl Gate {
         &self.file
     }
 
-    /// Returns the core's table as one that counts uses, if they are counted. Its methods take the
-    /// time as an argument.
+    /// Returns the fleet that this process has joined.
+    pub(crate) fn joined(&self) -> Option<&Joined> {
+        self.joined.get()
+    }
+
+    /// Joins a fleet. Fails if this process has joined one.
+    pub(crate) fn set_joined(&self, joined: Joined) -> Result<(), ()> {
+        self.joined.set(Box::new(joined)).map_err(drop)
+    }
+
+    /// Returns the core's table as one that counts uses, if they are counted, and that spends
+    /// credits, if it is in a fleet. Its methods take the time as an argument.
     #[inline]
     pub fn counted(&self) -> Counted<'_, Mapping> {
-        self.table.counted(self.usage())
+        if self.table.needs().is_none() {
+            return self.table.with_extras(None);
+        }
+        self.counted_with(Patience::Wait)
+    }
+
+    /// Returns the core's table with what its requests need besides their charges.
+    pub(crate) fn counted_with(&self, patience: Patience) -> Counted<'_, Mapping> {
+        let mut extras = Extras { usage: self.usage(), reservation: None };
+        if self.table.needs().reservation() {
+            extras.reservation = Some(match self.joined() {
+                Some(joined) => joined.spender(patience),
+                None => &NotReserving,
+            });
+        }
+        self.table.with_extras(Some(extras))
     }
 
     /// Returns the core's table, whose methods take the time as an argument and count no uses.
@@ -329,7 +408,20 @@ impl Gate {
     /// is that of [`SystemClock::read_for`].
     #[inline]
     pub fn check(&self, api_key: Option<&[u8]>, cost: u32) -> Verdict {
-        self.counted().check(api_key, cost, self.clock())
+        if self.table.needs().is_none() {
+            return self.table.check(api_key, cost, self.system_clock());
+        }
+        self.check_with_extras(api_key, cost)
+    }
+
+    /// The check of a gate that counts uses, or that is in a fleet.
+    #[inline(never)]
+    fn check_with_extras(&self, api_key: Option<&[u8]>, cost: u32) -> Verdict {
+        let counted = self.counted_with(Patience::Wait);
+        match self.joined() {
+            None => counted.check(api_key, cost, self.system_clock()),
+            Some(_) => counted.check(api_key, cost, self.clock()),
+        }
     }
 
     /// Returns the key and a cost as a part of [`check_all`](crate::check_all).
@@ -337,9 +429,13 @@ impl Gate {
         self.counted().part(api_key, cost)
     }
 
-    /// Returns the verdict that [`check`](Self::check) would return now, without charging.
+    /// Returns the verdict that [`check`](Self::check) would return now, without charging. In a
+    /// fleet, it requests no credits: a request for which the store may have units is admitted.
     pub fn peek(&self, api_key: Option<&[u8]>, cost: u32) -> Verdict {
-        self.table.peek(api_key, cost, self.clock())
+        if self.table.needs().reservation() {
+            return self.counted().peek(api_key, cost, self.clock());
+        }
+        self.table.peek(api_key, cost, self.system_clock())
     }
 
     /// Gives back what a check charged, in the windows that still count it. Refund a charge at most

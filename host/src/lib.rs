@@ -35,7 +35,10 @@
 //! |---|---|
 //! | [`Followed`] | a gate that is reopened when its file is replaced |
 //! | [`MigrationConfig`] | a larger gate, or other sections or windows, while processes check keys |
+//! | [`FleetFile`] | machines that share the limits of their gates through one store |
 //! | [`Gate`], [`Limiter`], [`AddressLimiter`] | the core's tables in a file, with the system's clock |
+//! | `fleet_credits` | how requests of a gate in a fleet spend credits, and wait for them |
+//! | `fleet_map` | the mapped file of credits |
 //! | `limiter_file` | creates and opens the files of limiters |
 //! | [`pepper`] | peppers as text, from the environment or a file |
 //! | `publish` | creates a file atomically |
@@ -131,6 +134,9 @@ mod compound;
 mod entropy;
 mod error;
 mod file;
+mod fleet;
+mod fleet_credits;
+mod fleet_map;
 mod followed;
 mod gate;
 mod header;
@@ -156,10 +162,11 @@ pub mod stop;
 #[doc(inline)]
 pub use {
     address_limiter::AddressLimiter,
-    clock::{SystemClock, TimestampExt, now},
+    clock::{GateClock, SystemClock, TimestampExt, now},
     compound::{check_all, peek_all},
     entropy::{entropy, entropy_bytes},
-    error::{Error, PepperError},
+    error::{Error, FleetError, PepperError},
+    fleet::{FleetFile, FleetSubject},
     followed::{Current, Decided, FollowEvent, FollowStatus, Followed, Left},
     gate::{CHANGES_PER_LOCK, Gate, GateConfig},
     header::HEADER_LEN,
@@ -187,8 +194,9 @@ pub use keytally_core::{
     Pepper, PepperTooShort, Peppers, PeppersError, Plan, Policy, Quota, QuotaState, Quotas, Reason,
     RequestError, Response, SECRET_LEN, Section, SectionName, SectionQuotas, Sections,
     SetPolicyError, Settled, Settlement, StoredSecret, Subject, SubjectInfo, TableKind, Tag,
-    TallyCharge, TallyState, TallyVerdict, Text, Timestamp, Usage, UsageCounts, Verdict, Warnings,
-    Window, accepts_problem, decide, embedded_ipv4, is_table_beginning, parse_key,
+    TallyCharge, TallyState, TallyVerdict, Text, Timestamp, Unavailability, Usage, UsageCounts,
+    Verdict, Warnings, Window, accepts_problem, decide, embedded_ipv4, is_table_beginning,
+    parse_key,
 };
 
 /// The tables of the core, over any memory, and its `check_all`, which takes an explicit time.

@@ -5,6 +5,7 @@ use core::slice;
 use std::fs::File;
 use std::io;
 
+use keytally_core::sync::AtomicU64;
 use keytally_core::{CACHE_LINE_LEN, CacheLine};
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -46,6 +47,21 @@ impl Mapping {
     }
 }
 
+impl Mapping {
+    /// Returns the memory as words.
+    #[inline]
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        // SAFETY: As in `as_ref`: this is the same memory. A `CacheLine` is `repr(C)` and consists
+        // of `CACHE_LINE_LEN / 8` words of this type, so the mapping has at least as many words.
+        unsafe {
+            slice::from_raw_parts(
+                self.map.as_ptr().cast::<AtomicU64>(),
+                self.lines * (CACHE_LINE_LEN / size_of::<AtomicU64>()),
+            )
+        }
+    }
+}
+
 /// Returns the length of `lines` lines in bytes.
 fn byte_len(lines: usize) -> io::Result<usize> {
     let len = lines.checked_mul(CACHE_LINE_LEN).filter(|&len| len > 0);
@@ -66,8 +82,8 @@ impl AsRef<[CacheLine]> for Mapping {
         //   data race. A process that writes the file by other means also changes words while they
         //   are in use. An atomic load then reads an arbitrary value. Only the core uses the value,
         //   and the core forbids unsafe code, so memory safety does not depend on it.
-        // - No code creates a `&mut` to this memory: `map` is private, and only this function takes
-        //   a pointer from it.
+        // - No code creates a `&mut` to this memory: `map` is private, and only this function and
+        //   `words` take a pointer from it.
         // - The file must not be shortened while it is mapped. For a file, this relies on every
         //   program that may write it. For a table without a file, which is a memfd, the seal
         //   `F_SEAL_SHRINK` enforces it. If the file is shortened, an access to a page past its end

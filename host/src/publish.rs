@@ -112,6 +112,28 @@ pub(crate) fn create_file(path: &Path, contents: &[u8]) -> Result<(), Error> {
     temporary_name.exchange(None, path)
 }
 
+/// Creates the file at `path` with `lines` lines of zeros, to which only its owner has access.
+pub(crate) fn create_zeros(path: &Path, lines: usize) -> Result<(), Error> {
+    struct Zeros(Mapping);
+
+    impl Table for Zeros {
+        fn memory(&self) -> &Mapping {
+            &self.0
+        }
+    }
+
+    let unpublished = match Unpublished::unnamed(path) {
+        Some(unpublished) => unpublished,
+        None => Unpublished::named(path)?,
+    };
+    let make = |memory| Ok(Zeros(memory));
+    if system::NAMES_OPEN_FILES {
+        unpublished.publish(path, lines, make).map(drop)
+    } else {
+        unpublished.publish_closed(path, lines, make)
+    }
+}
+
 /// Creates a table in memory, which forked children share.
 pub(crate) fn create_in_memory<T>(
     lines: usize,

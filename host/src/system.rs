@@ -11,13 +11,19 @@
 //! | evidence that an administrator is alive | `flock`, and its thread | `flock`, and its process | `LockFileEx`, and its process |
 //! | a table in memory | a sealed memfd | a file without a name | anonymous memory; Windows does not fork |
 //! | coarse clock | `CLOCK_REALTIME_COARSE` | none | none |
+//! | a wait for credits of a fleet | `futex` | short sleeps | short sleeps |
+//! | the boot that a fleet file is of | `boot_id` | not known | not known |
 
 #[cfg(any(windows, test))]
 mod access_list;
 #[cfg(all(unix, not(target_os = "linux")))]
 mod bsd;
 #[cfg(target_os = "linux")]
+mod futex;
+#[cfg(target_os = "linux")]
 mod linux;
+#[cfg(not(target_os = "linux"))]
+mod polling;
 #[cfg(not(target_os = "linux"))]
 mod thread;
 #[cfg(unix)]
@@ -28,7 +34,11 @@ mod windows;
 #[cfg(all(unix, not(target_os = "linux")))]
 pub(crate) use bsd::*;
 #[cfg(target_os = "linux")]
+pub(crate) use futex::*;
+#[cfg(target_os = "linux")]
 pub(crate) use linux::*;
+#[cfg(not(target_os = "linux"))]
+pub(crate) use polling::*;
 #[cfg(not(target_os = "linux"))]
 pub(crate) use thread::*;
 #[cfg(unix)]

@@ -131,8 +131,8 @@ impl Gate {
         }
         let random = u16::from_le_bytes(*random()?);
         let present = self.table().usage_generation();
-        // 1 to 32767, and another one than the present.
-        let other = |number: u16| NonZeroU16::new(number & 0x7FFF).filter(|it| it.get() != present);
+        // 1 to 16383, and another one than the present.
+        let other = |number: u16| NonZeroU16::new(number & 0x3FFF).filter(|it| it.get() != present);
         let generation = (0..=2).find_map(|step| other(random.wrapping_add(step)));
         let generation = generation.unwrap_or(NonZeroU16::MIN);
         let lines = Counts::lines(self.table().capacity());

@@ -6,8 +6,8 @@ use once_cell::race::OnceBox;
 use crate::map::Mapping;
 use crate::publish::Table;
 
-/// The number of generations that the header of a gate has 15 bits for.
-const GENERATIONS: usize = 1 << 15;
+/// The number of generations that the header of a gate has 14 bits for.
+const GENERATIONS: usize = 1 << 14;
 
 /// The files of counts that a gate has mapped.
 ///
@@ -80,10 +80,10 @@ mod tests {
             None
         };
         for _ in 0..2 {
-            for generation in 1..=0x7FFF {
+            for generation in 1..=0x3FFF {
                 assert!(files.counts(generation, open).is_none());
             }
         }
-        assert_eq!(opened.get(), 0x7FFF);
+        assert_eq!(opened.get(), 0x3FFF);
     }
 }

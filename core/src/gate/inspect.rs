@@ -193,7 +193,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
 
 /// Returns the word of a tally as it is shown. A sealed one has its counts and the present time:
 /// the windows of its last charge are not known.
-fn shown(layout: &Layout, tally: &AtomicU64, now: Timestamp) -> u64 {
+pub(super) fn shown(layout: &Layout, tally: &AtomicU64, now: Timestamp) -> u64 {
     let word = tally.load(Ordering::Acquire);
     if layout.is_reservation(word) { layout.with_stamp(word, layout.stamp_at(now)) } else { word }
 }

@@ -4,6 +4,7 @@ use core::fmt;
 
 use super::check::update_verified;
 use super::extension::{Location, is_unlimited};
+use super::extras::Extras;
 use super::plan::TallyLimits;
 use super::refusal::Refusal;
 use super::table::{Gate, holder};
@@ -11,20 +12,21 @@ use super::team::Team;
 use crate::cache_line::CacheLine;
 use crate::compare_exchange;
 use crate::compound::{
-    Charging, Compound, Exchange, Steps, TallyVerdict, TallyWarnings, charge_one,
+    Charging, Compound, Exchange, Refusal as ReserveRefusal, Steps, TallyVerdict, TallyWarnings,
+    charge_one,
 };
 use crate::decide::{self, Decision};
 use crate::key::KeyId;
 use crate::outcome::{Outcome, Reason};
 use crate::quota::{Limits, MAX_QUOTAS};
 use crate::record::{Record, RecordRef};
+use crate::reservation::Reserve;
 use crate::section::{MAX_GROUP_NAME_LEN, MAX_TALLIES, Section, SectionName};
 use crate::sections::MAX_WARNINGS;
 use crate::sync::{AtomicU64, Ordering};
 use crate::tally::Layout;
 use crate::text::Text;
 use crate::time::{Clock, Timestamp};
-use crate::usage::Usage;
 use crate::verdict::{Holder, Verdict};
 
 /// A key of a gate as a part of a compound charge. [`Gate::part`] returns it.
@@ -60,8 +62,7 @@ pub struct GatePart<'g, M> {
     groups: Groups,
     /// The scopes that the key must have, one bit each.
     scopes: u64,
-    /// Where the uses of the key are counted.
-    usage: Option<Usage<'g>>,
+    extras: Option<Extras<'g>>,
 }
 
 /// The groups that a request names, by the numbers of their sections.
@@ -133,7 +134,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns the key and a cost as a part of [`check_all`](crate::check_all). `api_key` is the
     /// value of the `X-API-Key` header, `None` when there was none.
     pub fn part<'g>(&'g self, api_key: Option<&'g [u8]>, cost: u32) -> GatePart<'g, M> {
-        GatePart { gate: self, api_key, cost, groups: Groups::default(), scopes: 0, usage: None }
+        GatePart { gate: self, api_key, cost, groups: Groups::default(), scopes: 0, extras: None }
     }
 }
 
@@ -172,10 +173,16 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
         Ok(self)
     }
 
-    /// Counts in `usage` what the charge came to, as all processes do that use the gate.
+    /// Also counts the uses of the key and reserves what `extras` says, as all processes do that
+    /// use the gate.
     #[must_use]
-    pub fn with_usage(self, usage: Option<Usage<'g>>) -> Self {
-        Self { usage, ..self }
+    pub fn with_extras(self, extras: Option<Extras<'g>>) -> Self {
+        Self { extras, ..self }
+    }
+
+    /// Returns what the request must also reserve.
+    fn reservation(&self) -> Option<&'g dyn Reserve> {
+        self.extras?.reservation
     }
 
     /// Checks the key and then charges all its tallies, or none: [`check_all`](crate::check_all) of
@@ -415,8 +422,26 @@ impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for GatePart<'_, M> {
     }
 
     #[inline]
+    fn has_extras(&self) -> bool {
+        self.extras.is_some()
+    }
+
+    fn reserve(&self, tallies: &mut [TallyVerdict]) -> Option<ReserveRefusal> {
+        self.reservation()?.reserve(self.gate, tallies)
+    }
+
+    fn release(&self, tallies: &[TallyVerdict]) {
+        if let Some(reservation) = self.reservation() {
+            reservation.release(self.gate, tallies);
+        }
+    }
+
+    fn peek_reservation(&self, tallies: &mut [TallyVerdict]) -> Option<ReserveRefusal> {
+        self.reservation()?.peek(self.gate, tallies)
+    }
+
     fn count(&self, part: usize, compound: &Compound) {
-        if let Some(usage) = self.usage {
+        if let Some(usage) = self.extras.and_then(|extras| extras.usage) {
             self.gate.count_part(usage, self.api_key, self.cost, part, compound);
         }
     }

@@ -14,6 +14,7 @@ use crate::key::KeyId;
 use crate::outcome::Outcome;
 use crate::quota::Limits;
 use crate::quotas::Quotas;
+use crate::reservation::{Reserve, TallyNumbers};
 use crate::section::MAX_TALLIES;
 use crate::sort::sort_by_key;
 use crate::tally::Layout;
@@ -138,6 +139,80 @@ impl Settling {
     }
 }
 
+/// A charge of a key for which units are reserved.
+#[derive(Clone, Copy)]
+struct Reserved<'r> {
+    reservation: &'r dyn Reserve,
+    gate: &'r dyn TallyNumbers,
+    key_id: KeyId,
+    charge: &'r Charge,
+}
+
+impl Reserved<'_> {
+    fn refund(&self, tally: usize, charge: TallyCharge) {
+        self.reservation.refund(self.gate, self.key_id, tally, charge);
+    }
+
+    fn reserve_more(&self, tallies: &[usize], most: u32, now: Timestamp) -> u32 {
+        self.reservation.reserve_more(self.gate, self.key_id, tallies, most, now)
+    }
+}
+
+/// The difference of one cost of a charge between its estimate and its actual cost, in units that
+/// are reserved.
+#[derive(Clone, Copy, Debug, Default)]
+struct Difference {
+    unit: u8,
+    /// The units that are to be released.
+    less: u32,
+    /// The units that were reserved.
+    more: u32,
+    /// The units that could not be reserved.
+    lacking: u32,
+}
+
+impl Difference {
+    /// Reserves what the actual cost is above the estimate, and lowers it to what is reserved.
+    fn reserve(reserved: Reserved<'_>, unit: u8, actual: &mut u32, now: Timestamp) -> Self {
+        let mut tallies = Vec::<usize, MAX_TALLIES>::new();
+        let mut estimated = 0;
+        for entry in reserved.charge.entries().filter(|entry| entry.unit == unit) {
+            estimated = entry.charge().cost;
+            // There is room for every tally of a gate.
+            let _ = tallies.push(entry.tally.into());
+        }
+        let wanted = actual.saturating_sub(estimated);
+        let more = match wanted {
+            0 => 0,
+            _ if tallies.is_empty() => return Self::default(),
+            _ => reserved.reserve_more(&tallies, wanted, now).min(wanted),
+        };
+        *actual -= wanted - more;
+        Self { unit, less: estimated.saturating_sub(*actual), more, lacking: wanted - more }
+    }
+
+    /// Releases what the settlement gave back: what the actual cost is below the estimate, and what
+    /// was reserved and not charged. Returns the units that were not charged in total.
+    fn finish(&self, reserved: Reserved<'_>, uncharged: u32, now: Timestamp) -> u32 {
+        for entry in
+            reserved.charge.entries().filter(|entry| entry.unit == self.unit && self.less > 0)
+        {
+            let charge = TallyCharge { cost: self.less, ..entry.charge() };
+            reserved.refund(entry.tally.into(), charge);
+        }
+        self.give_back(reserved, uncharged, now);
+        uncharged.saturating_add(self.lacking)
+    }
+
+    /// Releases at most `units` of those that were reserved.
+    fn give_back(&self, reserved: Reserved<'_>, units: u32, now: Timestamp) {
+        let cost = units.min(self.more);
+        for entry in reserved.charge.entries().filter(|entry| entry.unit == self.unit && cost > 0) {
+            reserved.refund(entry.tally.into(), TallyCharge { cost, at: now });
+        }
+    }
+}
+
 impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns the units of `charge` to the windows that still count them, in all tallies. Refund
     /// each charge once. Returns the verdict on the first tally, or `None` if the gate does not
@@ -240,6 +315,59 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         let first = compound.tallies_mut().first_mut()?;
         first.verdict.uncharged = own;
         Some(Settled { verdict: first.verdict, uncharged, compound })
+    }
+
+    /// Settles a charge as [`settle_all`](Self::settle_all) does, and releases or reserves the
+    /// differences. Units above an estimate that cannot be reserved are not charged. There is no
+    /// overdraft of a reservation.
+    pub(super) fn settle_reserved(
+        &self,
+        reservation: &dyn Reserve,
+        key_id: KeyId,
+        estimate: Charge,
+        settlement: &Settlement<'_>,
+        clock: impl Clock,
+    ) -> Option<Settled> {
+        if estimate.is_unreserved() {
+            return self.settle_all(key_id, estimate, settlement, clock);
+        }
+        let now = clock.reading();
+        let reserved = Reserved { reservation, gate: self, key_id, charge: &estimate };
+        let mut limited = Settlement { overdraw: false, ..settlement.clone() };
+        let mut own = Difference::default();
+        if let Some(actual) = &mut limited.cost {
+            own = Difference::reserve(reserved, 0, actual, now);
+        }
+        let mut groups = Vec::<Difference, MAX_TALLIES>::new();
+        for (name, actual) in &mut limited.groups {
+            let its = |entry: &&Entry| {
+                entry.unit > 0 && self.section_of(entry.tally.into()).name() == *name
+            };
+            let unit = estimate.entries().find(its).map(|entry| entry.unit);
+            let group = unit.map_or_else(Difference::default, |unit| {
+                Difference::reserve(reserved, unit, actual, now)
+            });
+            // There is room for as many as the settlement has.
+            let _ = groups.push(group);
+        }
+        let Some(mut settled) = self.settle_all(key_id, estimate, &limited, clock) else {
+            own.give_back(reserved, u32::MAX, now);
+            return None;
+        };
+        if settled.verdict.outcome() == Outcome::Unavailable {
+            own.give_back(reserved, u32::MAX, now);
+            groups.iter().for_each(|it| it.give_back(reserved, u32::MAX, now));
+            return Some(settled);
+        }
+        let uncharged = settled.verdict.uncharged;
+        settled.verdict.uncharged = own.finish(reserved, uncharged, now);
+        if let Some(first) = settled.compound.tallies_mut().first_mut() {
+            first.verdict.uncharged = settled.verdict.uncharged;
+        }
+        for (group, uncharged) in groups.iter().zip(&mut settled.uncharged) {
+            *uncharged = group.finish(reserved, *uncharged, now);
+        }
+        Some(settled)
     }
 
     /// Returns the verdict on a tally after a settlement, with the warnings that were reached.

@@ -19,15 +19,17 @@ pub(super) const PEPPER_LINE: usize = 1;
 /// The word of the pepper line that holds the prefix of every key.
 pub(super) const PREFIX_WORD: usize = 4;
 /// The word of the pepper line that holds [`IMPORTED_FLAG`] in its lowest bit, then the generation
-/// of the counts of uses, and in the upper 48 bits the number of the last change of a list of keys
-/// that was applied to this gate.
+/// of the counts of uses and [`RESERVING_FLAG`], and in the upper 48 bits the number of the last
+/// change of a list of keys that was applied to this gate.
 pub(super) const LIST_WORD: usize = 5;
 /// Set once a key that does not have Keytally's form was imported.
 pub(super) const IMPORTED_FLAG: u64 = 1;
 /// The position of the generation of the counts of uses; 0 if no uses are counted.
 pub(super) const USAGE_SHIFT: u32 = 1;
 /// The bits of the generation of the counts of uses.
-pub(super) const USAGE_MASK: u32 = 0x7FFF;
+pub(super) const USAGE_MASK: u32 = 0x3FFF;
+/// Set while requests need a [reservation](crate::Reserve).
+pub(super) const RESERVING_FLAG: u64 = 1 << 15;
 /// The position of the number of the last change of a list of keys.
 pub(super) const SEQUENCE_SHIFT: u32 = 16;
 /// The word of the pepper line that holds [`REGISTERED`] in its lowest bit. The others are the

@@ -6,17 +6,19 @@ use core::ops::Deref;
 use subtle::ConstantTimeEq as _;
 
 use super::administrator::Administrator;
+use super::extras::Extras;
 use super::part::GatePart;
 use super::settle::{Settled, Settlement};
-use super::table::{Gate, LIST_WORD, PEPPER_LINE, USAGE_MASK, USAGE_SHIFT};
-use crate::bits::{high, low};
+use super::table::{Gate, LIST_WORD, PEPPER_LINE, RESERVING_FLAG, USAGE_MASK, USAGE_SHIFT};
+use crate::bits::high;
 use crate::cache_line::CacheLine;
 use crate::charge::Charge;
-use crate::compound::{Compound, TallyVerdict};
+use crate::compound::{Compound, Refusal, TallyVerdict};
 use crate::header::{AttachError, CreateError};
 use crate::key::KeyId;
 use crate::outcome::{Outcome, Reason};
 use crate::record::Record;
+use crate::reservation::Reserve;
 use crate::section::Section;
 use crate::time::{Clock, Timestamp};
 use crate::usage::{KeyUsage, Usage, UsageCounts, Use};
@@ -27,13 +29,11 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// 0 if they count none.
     #[inline]
     pub fn usage_generation(&self) -> u16 {
-        let word = self.memory.as_ref()[PEPPER_LINE].load(LIST_WORD);
-        // The mask has 15 bits.
-        (low(word) >> USAGE_SHIFT & USAGE_MASK) as u16
+        self.needs().usage_generation()
     }
 
     /// Creates the counts of uses of this gate, all 0. Nothing is counted before
-    /// [`begin_usage`](Administrator::begin_usage). `generation` is 1 to 32767. Give another one
+    /// [`begin_usage`](Administrator::begin_usage). `generation` is 1 to 16383. Give another one
     /// than before, so that processes that have other counts open open these.
     ///
     /// # Errors
@@ -76,7 +76,13 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns this gate as one whose requests are counted in `usage`.
     #[inline]
     pub fn counted<'g>(&'g self, usage: Option<Usage<'g>>) -> Counted<'g, M> {
-        Counted { gate: self, usage }
+        self.with_extras(usage.map(|usage| Extras { usage: Some(usage), reservation: None }))
+    }
+
+    /// Returns this gate as one whose requests are counted, or reserve what they need.
+    #[inline]
+    pub fn with_extras<'g>(&'g self, extras: Option<Extras<'g>>) -> Counted<'g, M> {
+        Counted { gate: self, extras }
     }
 
     /// Counts what a compound charge came to for a part of this gate.
@@ -99,6 +105,26 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         if let Some(TallyVerdict { verdict, section, .. }) = decisive {
             let how = self.use_of(api_key, cost, verdict, section.as_ref());
             self.count(usage, verdict, how);
+        }
+    }
+
+    /// Reserves what a request of a plain gate needs, or gives its charge back.
+    fn reserve(&self, reservation: &dyn Reserve, verdict: Verdict, clock: impl Clock) -> Verdict {
+        if !verdict.is_charged() {
+            return verdict;
+        }
+        let mut tally = TallyVerdict::new(verdict);
+        tally.section = Some(Section::Key);
+        match reservation.reserve(self, core::slice::from_mut(&mut tally)) {
+            None => tally.verdict,
+            Some(Refusal { verdict, .. }) => {
+                let charged = tally.verdict;
+                if let (Some(charge), Some(holder)) = (charged.charge(), charged.holder()) {
+                    // The key may be gone, and its record another one's: then no room is owed.
+                    let _ = self.refund(holder.key_id, charge, clock);
+                }
+                verdict
+            }
         }
     }
 
@@ -158,13 +184,13 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     }
 }
 
-/// A gate whose requests are counted. [`Gate::counted`] returns it.
+/// A gate whose requests are counted, or reserve what they need. [`Gate::counted`] returns it.
 ///
 /// Its methods are those of the gate, and count what they decide.
 #[derive(Debug)]
 pub struct Counted<'g, M> {
     gate: &'g Gate<M>,
-    usage: Option<Usage<'g>>,
+    extras: Option<Extras<'g>>,
 }
 
 impl<M> Clone for Counted<'_, M> {
@@ -188,18 +214,18 @@ impl<'g, M: AsRef<[CacheLine]>> Counted<'g, M> {
     /// Checks a key and charges it: see [`Gate::check`].
     #[inline]
     pub fn check(self, api_key: Option<&[u8]>, cost: u32, clock: impl Clock) -> Verdict {
-        match self.usage {
+        match self.extras {
             None => self.gate.check(api_key, cost, clock),
-            Some(usage) => self.check_and_count(usage, api_key, cost, clock),
+            Some(extras) => self.check_with(extras, api_key, cost, clock),
         }
     }
 
-    /// The check of a gate that counts uses. It is out of line, because it is larger than the check
-    /// that counts nothing.
+    /// The check of a gate with extras. It is out of line, because it is larger than the check that
+    /// has none.
     #[inline(never)]
-    fn check_and_count(
+    fn check_with(
         self,
-        usage: Usage<'_>,
+        extras: Extras<'_>,
         api_key: Option<&[u8]>,
         cost: u32,
         clock: impl Clock,
@@ -209,9 +235,14 @@ impl<'g, M: AsRef<[CacheLine]>> Counted<'g, M> {
             let compound = self.part(api_key, cost).check(clock);
             return compound.decisive().without_charge();
         }
-        let verdict = gate.check(api_key, cost, clock);
-        let how = gate.use_of(api_key, cost, &verdict, Some(&Section::Key));
-        gate.count(usage, &verdict, how);
+        let mut verdict = gate.check(api_key, cost, clock);
+        if let Some(reservation) = extras.reservation {
+            verdict = gate.reserve(reservation, verdict, clock);
+        }
+        if let Some(usage) = extras.usage {
+            let how = gate.use_of(api_key, cost, &verdict, Some(&Section::Key));
+            gate.count(usage, &verdict, how);
+        }
         verdict
     }
 
@@ -220,14 +251,33 @@ impl<'g, M: AsRef<[CacheLine]>> Counted<'g, M> {
     where
         'g: 'p,
     {
-        self.gate.part(api_key, cost).with_usage(self.usage)
+        self.gate.part(api_key, cost).with_extras(self.extras)
+    }
+
+    /// Returns the verdict that [`check`](Self::check) would return now: see [`Gate::peek`].
+    pub fn peek(self, api_key: Option<&[u8]>, cost: u32, clock: impl Clock) -> Verdict {
+        match self.reservation() {
+            None => self.gate.peek(api_key, cost, clock),
+            Some(_) if self.gate.is_extended() => {
+                self.part(api_key, cost).peek(clock).decisive().without_charge()
+            }
+            Some(_) => self.show(self.gate.peek(api_key, cost, clock)),
+        }
     }
 
     /// Gives a charge back: see [`Gate::refund`].
     pub fn refund(self, key_id: KeyId, charge: Charge, clock: impl Clock) -> Option<Verdict> {
         let refunded = self.gate.refund(key_id, charge, clock)?;
         self.correct(key_id, charge, 0, &refunded);
-        Some(refunded)
+        if let Some(reservation) = self.reservation()
+            && refunded.outcome() != Outcome::Unavailable
+            && !charge.is_unreserved()
+        {
+            for entry in charge.entries() {
+                reservation.refund(self.gate, key_id, entry.tally.into(), entry.charge());
+            }
+        }
+        Some(self.show(refunded))
     }
 
     /// Replaces an estimate by the actual cost: see [`Gate::settle`].
@@ -238,6 +288,11 @@ impl<'g, M: AsRef<[CacheLine]>> Counted<'g, M> {
         actual: u32,
         clock: impl Clock,
     ) -> Option<Verdict> {
+        if self.reservation().is_some() {
+            let settlement = Settlement::new().with_cost(actual);
+            let settled = self.settle_all(key_id, estimate, &settlement, clock)?;
+            return Some(settled.verdict);
+        }
         let settled = self.gate.settle(key_id, estimate, actual, clock)?;
         self.correct(key_id, estimate, actual, &settled);
         Some(settled)
@@ -251,16 +306,43 @@ impl<'g, M: AsRef<[CacheLine]>> Counted<'g, M> {
         settlement: &Settlement<'_>,
         clock: impl Clock,
     ) -> Option<Settled> {
-        let settled = self.gate.settle_all(key_id, estimate, settlement, clock)?;
+        let settled = match self.reservation() {
+            Some(reservation) => {
+                let mut settled =
+                    self.gate.settle_reserved(reservation, key_id, estimate, settlement, clock)?;
+                settled.verdict = self.show(settled.verdict);
+                settled
+            }
+            None => self.gate.settle_all(key_id, estimate, settlement, clock)?,
+        };
         if let Some(actual) = settlement.cost {
             self.correct(key_id, estimate, actual, &settled.verdict);
         }
         Some(settled)
     }
 
+    /// Returns what requests must reserve.
+    fn reservation(self) -> Option<&'g dyn Reserve> {
+        self.extras?.reservation
+    }
+
+    /// Makes a verdict on the key's first tally, which charged nothing, show what could be
+    /// reserved.
+    fn show(self, verdict: Verdict) -> Verdict {
+        let Some(reservation) = self.reservation().filter(|_| verdict.is_admitted()) else {
+            return verdict;
+        };
+        let mut tally = TallyVerdict::new(verdict);
+        tally.section = Some(Section::Key);
+        match reservation.peek(self.gate, core::slice::from_mut(&mut tally)) {
+            None => tally.verdict,
+            Some(Refusal { verdict, .. }) => verdict,
+        }
+    }
+
     /// Corrects the units of the key's uses after a settlement.
     fn correct(self, key_id: KeyId, estimate: Charge, actual: u32, verdict: &Verdict) {
-        if let Some(usage) = self.usage
+        if let Some(usage) = self.extras.and_then(|extras| extras.usage)
             && verdict.outcome() != Outcome::Unavailable
         {
             let charged = i64::from(actual) - i64::from(verdict.uncharged());
@@ -283,6 +365,13 @@ impl<'g, M: AsRef<[CacheLine]>> Administrator<'g, M> {
             }
         }
         self.gate.set_usage_generation(counts.generation().get());
+    }
+
+    /// Sets whether requests need a [reservation](crate::Reserve), in every process that uses the
+    /// gate. A process that makes none then refuses all requests:
+    /// [`Unavailability::NotReserving`](crate::Unavailability::NotReserving).
+    pub fn set_reserving(&mut self, is_reserving: bool) {
+        self.gate.set_list_bits(RESERVING_FLAG, if is_reserving { RESERVING_FLAG } else { 0 });
     }
 
     /// Ends counting the uses, in every process that uses the gate.
@@ -316,11 +405,13 @@ impl<'g, M: AsRef<[CacheLine]>> Administrator<'g, M> {
 impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Sets the generation of the counts of uses. Only the administrator may call it.
     pub(super) fn set_usage_generation(&self, generation: u16) {
+        let bits = u64::from(u32::from(generation) & USAGE_MASK) << USAGE_SHIFT;
+        self.set_list_bits(u64::from(USAGE_MASK) << USAGE_SHIFT, bits);
+    }
+
+    /// Replaces some bits of the word of the list. Only the administrator may call it.
+    fn set_list_bits(&self, mask: u64, bits: u64) {
         let line = &self.memory.as_ref()[PEPPER_LINE];
-        let others = line.load(LIST_WORD) & !(u64::from(USAGE_MASK) << USAGE_SHIFT);
-        line.store(
-            LIST_WORD,
-            others | u64::from(u32::from(generation) & USAGE_MASK) << USAGE_SHIFT,
-        );
+        line.store(LIST_WORD, line.load(LIST_WORD) & !mask | bits);
     }
 }

@@ -163,6 +163,12 @@ impl ThreadStat {
     }
 }
 
+/// Returns the number of this boot, or 0 without `/proc`.
+pub(crate) fn boot() -> u128 {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    u128::from_str_radix(&text.trim().replace('-', ""), 16).unwrap_or(0)
+}
+
 /// Returns the time of the coarse clock since 1970, or 0 if it is earlier.
 #[inline]
 pub(crate) fn coarse_time() -> Option<Duration> {

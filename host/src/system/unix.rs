@@ -131,6 +131,11 @@ impl Identity {
         path.metadata().map(|metadata| Self::from_metadata(&metadata))
     }
 
+    /// Returns a number that differs between files of one file system.
+    pub(crate) fn number(&self) -> u64 {
+        self.inode
+    }
+
     fn from_metadata(metadata: &Metadata) -> Self {
         Self { device: metadata.dev(), inode: metadata.ino() }
     }

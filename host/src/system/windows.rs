@@ -188,6 +188,12 @@ impl Identity {
         Ok(Self { volume: info.VolumeSerialNumber, id: info.FileId.Identifier })
     }
 
+    /// Returns a number that differs between files of one volume. NTFS uses half of an id.
+    pub(crate) fn number(&self) -> u64 {
+        let (halves, _) = self.id.as_chunks::<8>();
+        halves.iter().fold(0, |number, half| number ^ u64::from_le_bytes(*half))
+    }
+
     /// Returns the identity of the file at a path.
     pub(crate) fn at(path: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();

@@ -1,7 +1,7 @@
 //! The changes of keys: create, import, rotate, end the grace, edit, revoke.
 
 use keytally::{AdminError, Gate, Key, KeyId, KeyRecord, KeyState, Name, NewKey, Timestamp};
-use sqlx::Row as _;
+use sqlx::{AnyConnection, Row as _};
 
 use crate::database::{LIMIT, REVOKE_LIMIT, Transaction};
 use crate::error::{Error, Result};
@@ -81,6 +81,18 @@ impl Caller {
                 .await?;
         let first = ids::loaded(row.try_get(0)?).unwrap_or(key_id);
         Err(Error::Repeated { key_id: first })
+    }
+
+    /// Returns the key of the request that had this `Idempotency-Key` before, if any.
+    async fn first_answer(&self, connection: &mut AnyConnection) -> Result<Option<KeyId>> {
+        let row = sqlx::query(
+            "select key_id from request where actor = $1 and idempotency_key = $2 and is_team = 0",
+        )
+        .bind(self.actor.to_string())
+        .bind(self.idempotency_key.clone())
+        .fetch_optional(connection)
+        .await?;
+        Ok(row.map(|row| row.try_get(0)).transpose()?.and_then(ids::loaded))
     }
 
     /// Appends an entry on a key to the log, and returns the number of the change.
@@ -237,7 +249,11 @@ impl List {
             )?;
             row.rotated_s = Some(time::stored(caller.now));
             row.shown_s = None;
-            Ok((record, format!("the old secret is valid for {grace_s} s"), secret))
+            let detail = match grace_s {
+                0 => "the old secret ended".to_owned(),
+                _ => format!("the old secret is valid for {}", time::exact_length(grace_s)),
+            };
+            Ok((record, detail, secret))
         })
         .await
     }
@@ -498,6 +514,37 @@ impl List {
     pub async fn keys(&self, filter: &keys::KeyFilter, now: Timestamp) -> Result<Vec<KeyRow>> {
         let has_parts = self.database().has_parts_of_names();
         Ok(keys::list(&mut *self.read().await?, filter, has_parts, now).await?)
+    }
+
+    /// Returns the number of the keys of a filter, at most one more than [`keys::MOST_COUNTED`].
+    ///
+    /// # Errors
+    /// If the database cannot be used.
+    pub async fn count_keys(&self, filter: &keys::KeyFilter, now: Timestamp) -> Result<i64> {
+        let has_parts = self.database().has_parts_of_names();
+        Ok(keys::count(&mut *self.read().await?, filter, has_parts, now).await?)
+    }
+
+    /// Returns the key that a request with the `Idempotency-Key` of this caller made or changed
+    /// before.
+    ///
+    /// # Errors
+    /// If the database cannot be used.
+    pub async fn answered_before(&self, caller: &Caller) -> Result<Option<KeyId>> {
+        caller.first_answer(&mut *self.read().await?).await
+    }
+
+    /// Returns an active key of a team that has a name, without case in ASCII.
+    ///
+    /// # Errors
+    /// If the database cannot be used.
+    pub async fn active_key_named(
+        &self,
+        team_id: u32,
+        name: &str,
+        now: Timestamp,
+    ) -> Result<Option<KeyRow>> {
+        Ok(keys::active_of_name(&mut *self.read().await?, team_id, name, now).await?)
     }
 
     /// Returns a key of a team; of any team if there is none.

@@ -255,6 +255,27 @@ pub(crate) async fn find_of(
         .ok_or_else(|| Error::not_found("key", key_id))
 }
 
+/// Returns an active key of a team that has a name, without case in ASCII.
+pub(crate) async fn active_of_name(
+    connection: &mut AnyConnection,
+    team_id: u32,
+    name: &str,
+    now: Timestamp,
+) -> Result<Option<KeyRow>, DatabaseError> {
+    let row = sqlx::query(concat!(
+        "select ",
+        columns!(),
+        " from \"key\" where team_id = $1 and lower(name) = lower($2) and state = 'active' \
+         and coalesce(not_after_s, $3 + 1) > $3 order by key_id limit 1"
+    ))
+    .bind(i64::from(team_id))
+    .bind(name.to_owned())
+    .bind(time::stored(now))
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.as_ref().map(load).transpose()?)
+}
+
 /// Returns the keys that changed after a number, in the order of their changes.
 pub(crate) async fn changed_after(
     connection: &mut AnyConnection,
@@ -450,7 +471,7 @@ pub struct KeyFilter {
     pub plan: String,
     /// Those with this one of [`FLAGS`]; empty for all.
     pub flag: String,
-    /// Those whose name contains this text; empty for all.
+    /// Those whose name contains this text, and those with this id or hint; empty for all.
     pub search: String,
     /// The order.
     pub sort: Sort,
@@ -481,7 +502,7 @@ macro_rules! conditions {
 /// A statement that lists keys. One text for each kind of filter and order, so that its index is
 /// used.
 macro_rules! listed {
-    ($of:literal, $search:literal, $($order:tt)*) => {
+    ($of:expr, $search:expr, $($order:tt)*) => {
         concat!(
             "select ", columns!(), " from \"key\" where ", $of, " and ", $search, conditions!(),
             $($order)*, " limit $7"
@@ -519,36 +540,82 @@ macro_rules! order {
     };
 }
 
+/// A statement that counts keys, up to a limit.
+macro_rules! counted {
+    ($of:expr, $search:expr) => {
+        concat!(
+            "select count(*) from (select 1 from \"key\" where ",
+            $of,
+            " and ",
+            $search,
+            conditions!(),
+            " limit $7) as found"
+        )
+    };
+}
+
+/// The most keys that a search finds by one hint, the newest first.
+pub const MOST_HINTED: usize = 20;
+
+/// The condition of the keys that a search finds by their ids and hints: as many as
+/// [`MOST_HINTED`] says.
+macro_rules! hinted {
+    () => {
+        "key_id in ($13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, \
+         $28, $29, $30, $31, $32)"
+    };
+}
+
 /// How the keys of a list are found.
-#[derive(Clone, Copy, Debug)]
-struct Found {
-    /// By their ids. The index of the team is not used.
-    is_known: bool,
-    has_team: bool,
-    has_search: bool,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// All keys.
+    All,
+    /// By their names.
+    Names,
+    /// By their names, and those with these ids.
+    NamesAndIds,
+    /// By their ids, which the database read from the parts of names. The index of the team is not
+    /// used.
+    Known,
+    /// By their ids.
+    Ids,
+}
+
+/// Expands to the statement of a way, of a team or of all teams.
+macro_rules! of_way {
+    ($way:expr, $has_team:expr, $statement:ident $($order:tt)*) => {
+        match ($way, $has_team) {
+            (Way::Known, true) => $statement!(
+                "+team_id = $1", "key_id in (select value from json_each($6))" $($order)*
+            ),
+            (Way::Known, false) => $statement!(
+                "$1 < 0", "key_id in (select value from json_each($6))" $($order)*
+            ),
+            (Way::All, true) => $statement!("team_id = $1", "$6 = ''" $($order)*),
+            (Way::All, false) => $statement!("$1 < 0", "$6 = ''" $($order)*),
+            (Way::Names, true) => {
+                $statement!("team_id = $1", "lower(name) like $6 escape '\\'" $($order)*)
+            }
+            (Way::Names, false) => {
+                $statement!("$1 < 0", "lower(name) like $6 escape '\\'" $($order)*)
+            }
+            (Way::NamesAndIds, true) => $statement!(
+                "team_id = $1", concat!("(lower(name) like $6 escape '\\' or ", hinted!(), ")") $($order)*
+            ),
+            (Way::NamesAndIds, false) => $statement!(
+                "$1 < 0", concat!("(lower(name) like $6 escape '\\' or ", hinted!(), ")") $($order)*
+            ),
+            (Way::Ids, true) => $statement!("+team_id = $1", concat!("$6 <> '' and ", hinted!()) $($order)*),
+            (Way::Ids, false) => $statement!("$1 < 0", concat!("$6 <> '' and ", hinted!()) $($order)*),
+        }
+    };
 }
 
 /// Returns the statement of a list in an order.
-fn statement(found: Found, sort: Sort, is_first: bool) -> &'static str {
+fn statement(way: Way, has_team: bool, sort: Sort, is_first: bool) -> &'static str {
     macro_rules! found {
-        ($($order:tt)*) => {
-            match (found.is_known, found.has_team, found.has_search) {
-                (true, true, _) => listed!(
-                    "+team_id = $1", "key_id in (select value from json_each($6))", $($order)*
-                ),
-                (true, false, _) => {
-                    listed!("$1 < 0", "key_id in (select value from json_each($6))", $($order)*)
-                }
-                (_, true, false) => listed!("team_id = $1", "$6 = ''", $($order)*),
-                (_, false, false) => listed!("$1 < 0", "$6 = ''", $($order)*),
-                (_, true, true) => {
-                    listed!("team_id = $1", "lower(name) like $6 escape '\\'", $($order)*)
-                }
-                (_, false, true) => {
-                    listed!("$1 < 0", "lower(name) like $6 escape '\\'", $($order)*)
-                }
-            }
-        };
+        ($($order:tt)*) => { of_way!(way, has_team, listed, $($order)*) };
     }
     macro_rules! ordered {
         ($column:literal, $bound:literal, $value:literal) => {
@@ -613,6 +680,122 @@ async fn matches(
     is_rare.then(|| Ok(row.try_get(1)?)).transpose()
 }
 
+/// The keys of a team with these last characters. Without the sign, SQLite reads the keys of the
+/// team in their order.
+const HINTED_OF_TEAM: &str = "select key_id from \"key\" where last_characters = $1 \
+                              and +team_id = $2 and ($3 = '' or env = $3) \
+                              order by created_s desc, key_id desc limit $4";
+
+/// The keys of all teams with these last characters.
+const HINTED_OF_ALL: &str = "select key_id from \"key\" where last_characters = $1 and $2 < 0 \
+                             and ($3 = '' or env = $3) order by created_s desc, key_id desc \
+                             limit $4";
+
+/// Returns the ids of the keys that a text names by an id or a hint, and whether it can name
+/// nothing else.
+async fn named(
+    connection: &mut AnyConnection,
+    filter: &KeyFilter,
+) -> Result<(Vec<i64>, bool), DatabaseError> {
+    let sought = text::sought(&filter.search);
+    if let Some(key_id) = sought.key_id
+        && let Some(row) = find(connection, key_id).await?
+        && filter.team_id.is_none_or(|team_id| row.team_id == team_id)
+    {
+        return Ok((vec![ids::stored(key_id)], true));
+    }
+    let Some(last) = sought.last_characters else { return Ok((Vec::new(), false)) };
+    let statement = if filter.team_id.is_some() { HINTED_OF_TEAM } else { HINTED_OF_ALL };
+    let rows = sqlx::query(statement)
+        .bind(last.to_owned())
+        .bind(filter.team_id.map_or(-1, i64::from))
+        .bind(sought.env.unwrap_or_default().to_owned())
+        .bind(i64::try_from(MOST_HINTED).unwrap_or(i64::MAX))
+        .fetch_all(connection)
+        .await?;
+    let ids = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, sqlx::Error>>()?;
+    Ok((ids, sought.is_hint))
+}
+
+/// How the keys of a filter are found.
+struct Found {
+    way: Way,
+    /// The pattern of their names, or their ids in JSON.
+    text: String,
+    /// The keys that the text of the search names by an id or a hint.
+    ids: Vec<i64>,
+}
+
+impl Found {
+    async fn new(
+        connection: &mut AnyConnection,
+        filter: &KeyFilter,
+        has_parts: bool,
+    ) -> Result<Self, DatabaseError> {
+        let text = text::pattern(&filter.search);
+        if text.is_empty() {
+            return Ok(Self { way: Way::All, text, ids: Vec::new() });
+        }
+        let (ids, is_all) = named(connection, filter).await?;
+        if is_all {
+            return Ok(Self { way: Way::Ids, text, ids });
+        }
+        match matches(connection, filter, has_parts).await? {
+            Some(numbers) => {
+                let mut numbers = numbers.trim_matches(['[', ']']).to_owned();
+                for id in ids {
+                    let separator = if numbers.is_empty() { "" } else { "," };
+                    numbers.push_str(&format!("{separator}{id}"));
+                }
+                Ok(Self { way: Way::Known, text: format!("[{numbers}]"), ids: Vec::new() })
+            }
+            None if ids.is_empty() => Ok(Self { way: Way::Names, text, ids }),
+            None => Ok(Self { way: Way::NamesAndIds, text, ids }),
+        }
+    }
+
+    /// Returns a query of a filter, of at most `limit` keys.
+    fn query(
+        &self,
+        statement: &'static str,
+        filter: &KeyFilter,
+        limit: i64,
+        now: Timestamp,
+    ) -> Query<'static> {
+        let now_s = time::stored(now);
+        let mut query = sqlx::query(statement)
+            .bind(filter.team_id.map_or(-1, i64::from))
+            .bind(filter.state.clone())
+            .bind(now_s)
+            .bind(filter.env.clone())
+            .bind(filter.plan.clone())
+            .bind(self.text.clone())
+            .bind(limit)
+            .bind(now_s.saturating_add(SOON_S))
+            .bind(now_s.saturating_sub(UNUSED_S))
+            .bind(filter.flag.clone());
+        let has_ids = matches!(self.way, Way::NamesAndIds | Way::Ids);
+        query = match filter.after.clone() {
+            Some(Cursor { value: SortValue::Number(number), key_id, .. }) => {
+                query.bind(number).bind(ids::stored(key_id))
+            }
+            Some(Cursor { value: SortValue::Text(text), key_id, .. }) => {
+                query.bind(text).bind(ids::stored(key_id))
+            }
+            // The ids are the parameters after those of a position.
+            None if has_ids => query.bind(0_i64).bind(0_i64),
+            None => query,
+        };
+        if has_ids {
+            for index in 0..MOST_HINTED {
+                // No key has the number 0.
+                query = query.bind(self.ids.get(index).copied().unwrap_or(0));
+            }
+        }
+        query
+    }
+}
+
 /// Returns the keys of a filter, in its order. `has_parts` is whether the database has the table of
 /// the parts of names.
 pub(crate) async fn list(
@@ -621,33 +804,30 @@ pub(crate) async fn list(
     has_parts: bool,
     now: Timestamp,
 ) -> Result<Vec<KeyRow>, DatabaseError> {
-    let matches = matches(connection, filter, has_parts).await?;
-    let found = Found {
-        is_known: matches.is_some(),
-        has_team: filter.team_id.is_some(),
-        has_search: !filter.search.is_empty(),
-    };
-    let now_s = time::stored(now);
-    let mut query = sqlx::query(statement(found, filter.sort, filter.after.is_none()))
-        .bind(filter.team_id.map_or(-1, i64::from))
-        .bind(filter.state.clone())
-        .bind(now_s)
-        .bind(filter.env.clone())
-        .bind(filter.plan.clone())
-        .bind(matches.unwrap_or_else(|| text::pattern(&filter.search)))
-        .bind(filter.limit)
-        .bind(now_s.saturating_add(SOON_S))
-        .bind(now_s.saturating_sub(UNUSED_S))
-        .bind(filter.flag.clone());
-    if let Some(Cursor { value, key_id, .. }) = filter.after.clone() {
-        query = match value {
-            SortValue::Number(number) => query.bind(number),
-            SortValue::Text(text) => query.bind(text),
-        };
-        query = query.bind(ids::stored(key_id));
-    }
+    let found = Found::new(connection, filter, has_parts).await?;
+    let statement =
+        statement(found.way, filter.team_id.is_some(), filter.sort, filter.after.is_none());
+    let query = found.query(statement, filter, filter.limit, now);
     let rows = query.fetch_all(connection).await?;
     Ok(rows.iter().map(load).collect::<Result<_, _>>()?)
+}
+
+/// The most keys that are counted. If there are more, that is said instead of their number.
+pub const MOST_COUNTED: i64 = 10_000;
+
+/// Returns the number of the keys of a filter, at most one more than [`MOST_COUNTED`]. Its position
+/// and its limit do not count.
+pub(crate) async fn count(
+    connection: &mut AnyConnection,
+    filter: &KeyFilter,
+    has_parts: bool,
+    now: Timestamp,
+) -> Result<i64, DatabaseError> {
+    let found = Found::new(connection, filter, has_parts).await?;
+    let statement = of_way!(found.way, filter.team_id.is_some(), counted);
+    let filter = KeyFilter { after: None, ..filter.clone() };
+    let query = found.query(statement, &filter, MOST_COUNTED.saturating_add(1), now);
+    Ok(query.fetch_one(connection).await?.try_get(0)?)
 }
 
 /// Returns all keys after an id, for comparisons with a gate.
@@ -713,6 +893,25 @@ mod tests {
     use super::*;
     use crate::database::Database;
 
+    #[tokio::test]
+    async fn search_by_id_or_hint_reads_no_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = Database::url_of_file(&folder.path().join("keys.db"));
+        let database = Database::open(&url).await.unwrap();
+        let mut connection = database.read().await.unwrap();
+        for (statement, index) in [
+            (statement(Way::Ids, true, Sort::default(), true), "sqlite_autoindex_key_1 (key_id=?)"),
+            (of_way!(Way::Ids, true, counted), "sqlite_autoindex_key_1 (key_id=?)"),
+            (HINTED_OF_TEAM, "key_of_hint (last_characters=?)"),
+        ] {
+            let text = sqlx::AssertSqlSafe(format!("explain query plan {statement}"));
+            let rows = sqlx::query(text).fetch_all(&mut *connection).await.unwrap();
+            let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
+            assert!(plan.iter().any(|step| step.contains(index)), "{plan:?}");
+            assert!(!plan.iter().any(|step| step.contains("SCAN key")), "{plan:?}");
+        }
+    }
+
     #[test]
     fn cursor_is_that_of_its_order() {
         let key_id: KeyId = "0000000000A".parse().unwrap();
@@ -755,7 +954,6 @@ mod tests {
         let url = Database::url_of_file(&folder.path().join("keys.db"));
         let database = Database::open(&url).await.unwrap();
         let mut connection = database.read().await.unwrap();
-        let found = Found { is_known: false, has_team: true, has_search: false };
         for name in SORTS {
             let sort = Sort::named(name).unwrap();
             let index = match sort.by {
@@ -765,7 +963,7 @@ mod tests {
                 SortBy::LastUsed => continue,
             };
             for is_first in [true, false] {
-                let statement = statement(found, sort, is_first);
+                let statement = statement(Way::All, true, sort, is_first);
                 let text = sqlx::AssertSqlSafe(format!("explain query plan {statement}"));
                 let rows = sqlx::query(text).fetch_all(&mut *connection).await.unwrap();
                 let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();

@@ -76,6 +76,8 @@ pub struct Filter {
     pub team_id: Option<u32>,
     /// Those of a key; `None` for all.
     pub key_id: Option<KeyId>,
+    /// Those of one of these keys, at most [`MOST_SEVERAL`]; empty for all.
+    pub key_ids: Vec<KeyId>,
     /// Those of an actor; `None` for all.
     pub actor: Option<ActorFilter>,
     /// Those of an action, such as `key.create`, or of all actions of a kind, such as `key`; empty
@@ -91,12 +93,18 @@ pub struct Filter {
     pub limit: i64,
 }
 
-/// An actor of the log, or all of a kind.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The most keys, and the most actors, of which a filter has the entries together.
+pub const MOST_SEVERAL: usize = 20;
+
+/// An actor of the log, all of a kind, or several.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ActorFilter {
+    /// The kind; empty for several actors.
     kind: &'static str,
     /// The name of the actor; empty for all of the kind.
     name: String,
+    /// Several actors, as the log names them.
+    several: Vec<String>,
 }
 
 impl ActorFilter {
@@ -114,12 +122,19 @@ impl ActorFilter {
             _ => false,
         };
         let name = name.unwrap_or_default();
-        (name.is_empty() || is_name(name)).then(|| Self { kind, name: name.to_owned() })
+        let filter = || Self { kind, name: name.to_owned(), ..Self::default() };
+        (name.is_empty() || is_name(name)).then(filter)
+    }
+
+    /// Returns several actors, as the log names them. Those after [`MOST_SEVERAL`] are left out.
+    pub(crate) fn several(mut actors: Vec<String>) -> Self {
+        actors.truncate(MOST_SEVERAL);
+        Self { several: actors, ..Self::default() }
     }
 
     /// Returns the actor of a user.
     pub(crate) fn user(user_id: i64) -> Self {
-        Self { kind: "user", name: user_id.to_string() }
+        Self { kind: "user", name: user_id.to_string(), ..Self::default() }
     }
 }
 
@@ -140,7 +155,8 @@ pub fn action(field: &'static str, text: &str) -> Result<String> {
 }
 
 /// A statement that returns entries. `$of` is what an index finds. The others are not indexed, so
-/// that the index has the order.
+/// that the index has the order. The parameters 10 to 29 are several actors, and 30 to 49 several
+/// keys.
 macro_rules! entries {
     ($of:literal, $at:literal, $order:literal) => {
         concat!(
@@ -149,7 +165,11 @@ macro_rules! entries {
             $of,
             " and ($1 < 0 or +team_id = $1) and ($2 = 0 or +key_id = $2) \
              and ($5 = '' or actor_kind = $5) and ($6 = '' or actor = $6) \
-             and ($7 = '' or action = $7 or substr(action, 1, length($7) + 1) = $7 || '.') and ",
+             and ($7 = '' or action = $7 or substr(action, 1, length($7) + 1) = $7 || '.') \
+             and ($10 = '' or actor_kind || ' ' || actor in ($10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, \
+             $22, $23, $24, $25, $26, $27, $28, $29)) \
+             and ($30 = 0 or +key_id in ($30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, \
+             $42, $43, $44, $45, $46, $47, $48, $49)) and ",
             $at,
             " ",
             $order,
@@ -167,9 +187,9 @@ const OF_TEAM: &str = entries!("team_id = $1");
 const OF_ACTOR: &str = entries!("team_id = $1 and actor_kind = $5 and actor = $6");
 /// Those of a range of time, in the order of the clock.
 const OF_TIME: &str = entries!(
-    "team_id = $1 and at_s <= $10",
+    "team_id = $1 and at_s <= $50",
     "at_s >= $8 and at_s < $9",
-    "and (at_s < $10 or seq < $3) order by at_s desc, seq desc"
+    "and (at_s < $50 or seq < $3) order by at_s desc, seq desc"
 );
 
 /// Returns the statement of a filter.
@@ -191,10 +211,7 @@ pub(crate) async fn entries(
 ) -> Result<Vec<Entry>, DatabaseError> {
     let statement = statement(filter);
     let before = filter.before.unwrap_or(i64::MAX);
-    let (kind, name) = match &filter.actor {
-        Some(actor) => (actor.kind, actor.name.clone()),
-        None => ("", String::new()),
-    };
+    let ActorFilter { kind, name, several } = filter.actor.clone().unwrap_or_default();
     let mut query = sqlx::query(statement)
         .bind(filter.team_id.map_or(-1, i64::from))
         .bind(filter.key_id.map_or(0, ids::stored))
@@ -205,6 +222,12 @@ pub(crate) async fn entries(
         .bind(filter.action.clone())
         .bind(filter.from.map_or(0, time::stored))
         .bind(filter.to.map_or(i64::MAX, time::stored));
+    for index in 0..MOST_SEVERAL {
+        query = query.bind(several.get(index).cloned().unwrap_or_default());
+    }
+    for index in 0..MOST_SEVERAL {
+        query = query.bind(filter.key_ids.get(index).map_or(0, |&key_id| ids::stored(key_id)));
+    }
     if statement == OF_TIME {
         let row = sqlx::query("select at_s from log where seq = $1")
             .bind(before)
@@ -281,7 +304,13 @@ mod tests {
         ] {
             let text = sqlx::AssertSqlSafe(format!("explain query plan {statement}"));
             let mut query = sqlx::query(text).bind(1_i64).bind(1_i64).bind(1_i64).bind(1_i64);
-            query = query.bind("user").bind("1").bind("").bind(0_i64).bind(9_i64).bind(9_i64);
+            query = query.bind("user").bind("1").bind("").bind(0_i64).bind(9_i64);
+            for _ in 0..MOST_SEVERAL {
+                query = query.bind("");
+            }
+            for _ in 0..=MOST_SEVERAL {
+                query = query.bind(9_i64);
+            }
             let rows = query.fetch_all(&mut *connection).await.unwrap();
             let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
             // Without a sort, which would read all entries of the index.

@@ -8,7 +8,7 @@ use crate::codes::{self, CODE_LIFETIME_S, Code, INVITATION_LIFETIME_S, OpenLink,
 use crate::database::{Database, Transaction};
 use crate::error::{Error, Result};
 use crate::list::List;
-use crate::log::{self, ActorFilter, Entry, Filter, NewEntry};
+use crate::log::{self, ActorFilter, Entry, Filter, MOST_SEVERAL, NewEntry};
 use crate::roles::Role;
 use crate::teams::{self, Member, Team, TeamEdit, TeamSettings};
 use crate::{requests, text, time};
@@ -277,7 +277,61 @@ impl List {
             .await?;
         Ok(ActorFilter::user(row.map(|row| row.try_get(0)).transpose()?.unwrap_or(0)))
     }
+
+    /// Returns the actors of a team's log whose names contain a text, in any case: users and
+    /// tokens by their names, and operators as such. A text that [`actor`](Self::actor) takes as
+    /// the whole name of an actor is that one. A text that no name contains is an actor without
+    /// entries.
+    ///
+    /// # Errors
+    /// A sentence that names the field, also if there are more than [`MOST_SEVERAL`]; those of the
+    /// database.
+    pub(crate) async fn actors_like(
+        &self,
+        field: &'static str,
+        team_id: u32,
+        text: &str,
+    ) -> Result<ActorFilter> {
+        let whole = self.actor(field, text).await?;
+        if whole != ActorFilter::user(0) {
+            return Ok(whole);
+        }
+        let rows = sqlx::query(
+            "select user_id, name from \"user\" where exists (select 1 from log \
+             where team_id = $1 and actor_kind = 'user' and actor = cast(user_id as text))",
+        )
+        .bind(i64::from(team_id))
+        .fetch_all(&mut *self.read().await?)
+        .await?;
+        let mut named =
+            OTHER_ACTORS.map(|(actor, name)| (actor.to_owned(), name.to_owned())).to_vec();
+        for row in rows {
+            named.push((format!("user {}", row.try_get::<i64, _>(0)?), row.try_get(1)?));
+        }
+        for token in self.tokens(Some(team_id)).await? {
+            named.push((format!("token {}", token.token), format!("token {}", token.name)));
+        }
+        let part = text.to_lowercase();
+        let mut found: Vec<_> = named
+            .into_iter()
+            .filter(|(_, name)| name.to_lowercase().contains(&part))
+            .map(|(actor, _)| actor)
+            .collect();
+        if found.len() > MOST_SEVERAL {
+            let reason = format!("more than {MOST_SEVERAL} names contain it; write more of one");
+            return Err(Error::invalid(field, reason));
+        }
+        if found.is_empty() {
+            return Ok(whole);
+        }
+        found.sort();
+        Ok(ActorFilter::several(found))
+    }
 }
+
+/// The actors without a name of their own, and what the page calls them.
+const OTHER_ACTORS: [(&str, &str); 3] =
+    [("operator page", "operator"), ("operator shell", "operator"), ("reconcile ", "command line")];
 
 impl List {
     /// Returns the links of a team that are not used yet, those that end first.

@@ -9,7 +9,7 @@
 //! | `key_list`, `new_key`, `key_page`, `rotation`, `revocation`, `team_page`, `log_page`, `me_page` | the screens |
 //! | `entrance` | signing in and out, and the choice of a team |
 //! | `visit` | who sends a request, and the proof that a change needs |
-//! | `refusal`, `frame`, `fields` | errors as pages; what all pages share; the fields of a form |
+//! | `refusal`, `frame`, `fields`, `problems` | errors as pages; what all pages share; the fields of a form; what is wrong with them |
 //! | `passkey_page`, `passkeys` | passkeys, and what the screens have of them; both with the feature `passkeys` |
 //! | `picture`, `quotas`, `words` | usage as pictures and tables; limits and times in words |
 //! | `guard` | the header fields of every response, and requests from other sites |
@@ -32,6 +32,7 @@ mod passkey_page;
 #[cfg(feature = "passkeys")]
 mod passkeys;
 mod picture;
+mod problems;
 mod quotas;
 mod refusal;
 mod revocation;
@@ -48,7 +49,7 @@ use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get, post};
 
-pub use self::state::{Page, Settings};
+pub use self::state::{LinkCommand, Page, Settings};
 
 #[cfg(not(feature = "passkeys"))]
 use self::no_passkeys as passkeys;
@@ -66,6 +67,7 @@ pub fn router<S: Clone + Send + Sync + 'static>(page: Page) -> crate::error::Res
     let at = |path: &str| format!("{root}{path}");
     let routes = Router::new()
         .route(&at(""), get(key_list::show))
+        .route(&at("/find"), post(key_list::find))
         .route(&at("/in"), get(entrance::form).post(entrance::sign_in))
         .route(&at("/out"), post(entrance::sign_out))
         .route(&at("/teams"), get(entrance::teams).post(entrance::choose_team))
@@ -84,7 +86,7 @@ pub fn router<S: Clone + Send + Sync + 'static>(page: Page) -> crate::error::Res
         .route(&at("/team/withdraw"), post(team_page::withdraw))
         .route(&at("/team/role"), post(team_page::set_role))
         .route(&at("/team/remove"), get(team_page::removal).post(team_page::remove))
-        .route(&at("/log"), get(log_page::show))
+        .route(&at("/log"), get(log_page::show).post(log_page::filtered))
         .route(&at("/log.csv"), get(log_page::csv))
         .route(&at("/me"), get(me_page::show))
         .route(&at("/me/end"), post(me_page::end))
@@ -95,6 +97,7 @@ pub fn router<S: Clone + Send + Sync + 'static>(page: Page) -> crate::error::Res
         .route(&at("/passkey/in"), post(passkey_page::sign_in))
         .route(&at("/me/passkey/new"), post(passkey_page::form))
         .route(&at("/me/passkey"), post(passkey_page::add))
+        .route(&at("/me/passkey/name"), get(passkey_page::name_form).post(passkey_page::rename))
         .route(&at("/me/passkey/remove"), post(passkey_page::remove));
     let routes = routes
         .layer(DefaultBodyLimit::max(MAX_FORM_LEN))

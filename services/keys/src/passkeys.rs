@@ -458,6 +458,39 @@ impl List {
         .await
     }
 
+    /// Renames a passkey of the member of a session. A name that it has already changes nothing.
+    ///
+    /// # Errors
+    /// If the name is not possible, if the member has no such passkey, or if the database cannot be
+    /// used.
+    pub async fn rename_passkey(
+        &self,
+        session: &Session,
+        id: String,
+        name: &str,
+        actor: Actor,
+        now: Timestamp,
+    ) -> Result<()> {
+        let name = text::name("name", name)?;
+        let member = Member::of(session).ok_or_else(not_a_member)?;
+        self.transact(async move |transaction| {
+            let rows = of_member(transaction.connection(), member).await?;
+            let row = rows.into_iter().find(|row| row.id() == id);
+            let row = row.ok_or_else(|| Error::not_found("passkey", &id))?;
+            if row.name == name {
+                return Ok(());
+            }
+            sqlx::query("update passkey set name = $2 where credential_id = $1")
+                .bind(row.credential_id.clone())
+                .bind(name.clone())
+                .execute(transaction.connection())
+                .await?;
+            let detail = format!("{}, now {name}", row.name);
+            append(transaction, &actor, &row, "passkey.rename", detail, now).await
+        })
+        .await
+    }
+
     /// Removes a passkey of the member of a session. Sessions that it began continue.
     ///
     /// # Errors

@@ -67,7 +67,7 @@ impl Role {
             return Ok(());
         }
         Err(Error::Forbidden(format!(
-            "this needs the role {}, and the caller has the role {}",
+            "this needs the role {}, and yours is {}",
             least.as_str(),
             self.as_str()
         )))

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::list::List;
 use crate::log::{self, NewEntry};
 use crate::roles::{Actor, Role};
-use crate::time;
+use crate::{teams, time};
 
 /// How long a session lasts at most, in seconds.
 pub const LIFETIME_S: i64 = 7 * 86_400;
@@ -73,6 +73,8 @@ pub struct Session {
     pub user: String,
     /// What the session may do.
     pub role: Role,
+    /// What the user may do in the team. A link for a lesser role begins a session with that.
+    pub of_member: Role,
     /// When it began.
     pub created_s: i64,
     /// When it was last used, to the minute.
@@ -129,6 +131,7 @@ fn load(row: &AnyRow) -> Result<Session, sqlx::Error> {
         user_id: row.try_get("user_id")?,
         user: row.try_get("user")?,
         role: codes::lesser(row)?,
+        of_member: Role::named(&row.try_get::<String, _>("role")?).unwrap_or(Role::Viewer),
         created_s: row.try_get("created_s")?,
         seen_s: row.try_get("seen_s")?,
         ends_s: row.try_get("ends_s")?,
@@ -174,22 +177,32 @@ pub(crate) async fn begin(
     .bind(shown_seq)
     .execute(transaction.connection())
     .await?;
+    if let (Some(team_id), Some(user_id)) = (sign_in.team_id, sign_in.user_id) {
+        teams::mark_seen(transaction, team_id, user_id, now_s).await?;
+    }
     Ok(token)
 }
 
 /// Records that the person of a session proved to be its user, and returns its new token.
+///
+/// # Errors
+/// If the session ended meanwhile. Then the proof is not used up.
 pub(crate) async fn renew(
     transaction: &mut Transaction,
     session: &Session,
     now: Timestamp,
 ) -> Result<Code> {
     let token = Code::generate()?;
-    sqlx::query("update session set hash = $2, proved_s = $3, seen_s = $3 where hash = $1")
-        .bind(session.hash.clone())
-        .bind(token.hash())
-        .bind(time::stored(now))
-        .execute(transaction.connection())
-        .await?;
+    let updated =
+        sqlx::query("update session set hash = $2, proved_s = $3, seen_s = $3 where hash = $1")
+            .bind(session.hash.clone())
+            .bind(token.hash())
+            .bind(time::stored(now))
+            .execute(transaction.connection())
+            .await?;
+    if updated.rows_affected() == 0 {
+        return Err(Error::Conflict("your session ended meanwhile; sign in again".to_owned()));
+    }
     Ok(token)
 }
 
@@ -295,13 +308,16 @@ impl List {
         let Some(row) = row else { return Ok(None) };
         let session = load(&row)?;
         if now_s.saturating_sub(session.seen_s) >= SEEN_EVERY_S {
-            let hash = session.hash.clone();
+            let (hash, member) = (session.hash.clone(), session.team_id.zip(session.user_id));
             self.transact(async move |transaction| {
                 sqlx::query("update session set seen_s = $2 where hash = $1")
                     .bind(hash)
                     .bind(now_s)
                     .execute(transaction.connection())
                     .await?;
+                if let Some((team_id, user_id)) = member {
+                    teams::mark_seen(transaction, team_id, user_id, now_s).await?;
+                }
                 Ok(())
             })
             .await?;
@@ -415,7 +431,7 @@ impl List {
     pub async fn choose_team(&self, session: Session, team_id: u32) -> Result<()> {
         session.role.require(Role::Operator)?;
         self.transact(async move |transaction| {
-            crate::teams::find(transaction.connection(), team_id).await?;
+            teams::find(transaction.connection(), team_id).await?;
             sqlx::query("update session set team_id = $2 where hash = $1")
                 .bind(session.hash.clone())
                 .bind(i64::from(team_id))

@@ -119,6 +119,10 @@ pub struct Member {
     pub role: String,
     /// When the user was added.
     pub added: String,
+    /// When the user first signed in to the page; none before.
+    pub joined: Option<String>,
+    /// When the user last used the page, to the minute.
+    pub seen: Option<String>,
 }
 
 /// Returns the teams after a number, in the order of their numbers.
@@ -241,7 +245,7 @@ pub(crate) async fn members(
     team_id: u32,
 ) -> Result<Vec<Member>, DatabaseError> {
     let rows = sqlx::query(
-        "select member.user_id, \"user\".name, role, added_s from member \
+        "select member.user_id, \"user\".name, role, added_s, joined_s, seen_s from member \
          join \"user\" on \"user\".user_id = member.user_id where team_id = $1 order by member.user_id",
     )
     .bind(i64::from(team_id))
@@ -253,6 +257,8 @@ pub(crate) async fn members(
             name: row.try_get("name")?,
             role: row.try_get("role")?,
             added: time::shown(row.try_get("added_s")?),
+            joined: row.try_get::<Option<i64>, _>("joined_s")?.map(time::shown),
+            seen: row.try_get::<Option<i64>, _>("seen_s")?.map(time::shown),
         })
     };
     Ok(rows.iter().map(load).collect::<Result<_, sqlx::Error>>()?)
@@ -335,6 +341,25 @@ pub(crate) async fn set_member(
     .bind(user_id)
     .bind(role.as_str())
     .bind(time::stored(now))
+    .execute(transaction.connection())
+    .await?;
+    Ok(())
+}
+
+/// Records that a member used the page.
+pub(crate) async fn mark_seen(
+    transaction: &mut Transaction,
+    team_id: u32,
+    user_id: i64,
+    now_s: i64,
+) -> Result<(), DatabaseError> {
+    sqlx::query(
+        "update member set joined_s = coalesce(joined_s, $3), seen_s = $3 \
+         where team_id = $1 and user_id = $2 and coalesce(seen_s, 0) <= $3",
+    )
+    .bind(i64::from(team_id))
+    .bind(user_id)
+    .bind(now_s)
     .execute(transaction.connection())
     .await?;
     Ok(())

@@ -3,6 +3,7 @@
 use alloc::borrow::Cow;
 
 use keytally::redact::redact;
+use keytally::{KEY_ID_LEN, KeyId};
 
 use crate::error::{Error, Result};
 
@@ -120,6 +121,89 @@ pub(crate) fn pattern(text: &str) -> String {
     pattern
 }
 
+/// What a text of a search may name besides a part of a name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sought<'t> {
+    /// The id of a key: alone, or in the beginning of a key.
+    pub(crate) key_id: Option<KeyId>,
+    /// The environment of a hint.
+    pub(crate) env: Option<&'t str>,
+    /// The last characters of a key.
+    pub(crate) last_characters: Option<&'t str>,
+    /// Whether the text has the form of a hint, which is not looked for in names.
+    pub(crate) is_hint: bool,
+}
+
+/// The most last characters that a gate keeps of a key.
+const LAST_CHARACTERS: usize = 4;
+
+/// Returns what a text may name besides a part of a name: an id such as `3QmT8xVbK2a`, a hint such
+/// as `kt_live_…9aZk` or `9aZk`, or the beginning of a key.
+pub(crate) fn sought(text: &str) -> Sought<'_> {
+    let text = text.trim();
+    if let Some((names, last)) = text.rsplit_once('…').or_else(|| text.rsplit_once("...")) {
+        let is_last = (1..=LAST_CHARACTERS).contains(&last.chars().count());
+        let env = names.strip_suffix('_').and_then(|names| names.split_once('_')).map(|its| its.1);
+        let is_hint = is_last && (names.is_empty() || env.is_some_and(|env| !env.contains('_')));
+        return match is_hint {
+            true => Sought { env, last_characters: Some(last), is_hint, key_id: None },
+            false => Sought::default(),
+        };
+    }
+    let is_last = text.chars().count() == LAST_CHARACTERS;
+    Sought {
+        key_id: text.parse().ok().or_else(|| id_in_key(text)),
+        last_characters: Some(text).filter(|_| is_last),
+        ..Sought::default()
+    }
+}
+
+/// Returns the id in a key, or in the beginning of one that has its id.
+pub(crate) fn id_in_key(text: &str) -> Option<KeyId> {
+    let (_, rest) = text.split_once('_')?;
+    let (_, body) = rest.split_once('_')?;
+    body.get(..KEY_ID_LEN)?.parse().ok()
+}
+
+/// What a person searched for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Search {
+    /// A text without a secret.
+    Text(String),
+    /// The key whose text was given.
+    Key(KeyId),
+    /// A text that looks like a secret, and is that of no key whose id is known.
+    Secret,
+}
+
+/// Returns what a text of a search is. `find` returns the id of a key of another form than
+/// Keytally's, which the gate knows.
+pub(crate) fn search(text: &str, find: impl Fn(&str) -> Option<KeyId>) -> Search {
+    let is_separator =
+        |character: char| character.is_whitespace() || "\"'`=:,;".contains(character);
+    let whole = text.trim();
+    for part in core::iter::once(whole).chain(whole.split(is_separator)) {
+        if let Some(key_id) = find(part) {
+            return Search::Key(key_id);
+        }
+        let is_key = looks_secret(part) && part.len() >= MIN_KEY_LEN;
+        if let Some(key_id) = id_in_key(part).filter(|_| is_key) {
+            return Search::Key(key_id);
+        }
+    }
+    if looks_secret(whole) { Search::Secret } else { Search::Text(whole.to_owned()) }
+}
+
+/// The fewest characters of a text in which the id of a key is looked for.
+const MIN_KEY_LEN: usize = 16;
+
+/// Returns whether a text has a part that looks like a secret. A long name of words does not.
+fn looks_secret(text: &str) -> bool {
+    // In a path, only what looks random counts as a secret.
+    let path = format!("/{text}");
+    redact(&path) != path
+}
+
 /// Returns the query of a full-text search that finds a text, in an index of groups of three
 /// characters. Returns `None` for a text that is shorter.
 pub(crate) fn phrase(text: &str) -> Option<String> {
@@ -166,6 +250,72 @@ mod tests {
     fn pattern_escapes_what_like_gives_a_meaning() {
         assert_eq!(pattern("100%_\\A"), "%100\\%\\_\\\\a%");
         assert_eq!(pattern(""), "");
+    }
+
+    #[test]
+    fn text_of_a_search_names_an_id_or_a_hint() {
+        let key_id: Option<KeyId> = "0000000000A".parse().ok();
+        for (text, expected) in [
+            ("0000000000A", Sought { key_id, ..Sought::default() }),
+            (" kt_live_0000000000A", Sought { key_id, ..Sought::default() }),
+            ("kt_live_0000000000Aabc", Sought { key_id, ..Sought::default() }),
+            (
+                "kt_live_…9aZk",
+                Sought {
+                    env: Some("live"),
+                    last_characters: Some("9aZk"),
+                    is_hint: true,
+                    ..Sought::default()
+                },
+            ),
+            (
+                "...9aZk ",
+                Sought { last_characters: Some("9aZk"), is_hint: true, ..Sought::default() },
+            ),
+            ("9aZk", Sought { last_characters: Some("9aZk"), ..Sought::default() }),
+            ("…", Sought::default()),
+            ("and so on … more", Sought::default()),
+            ("wait...what", Sought::default()),
+            ("billing", Sought::default()),
+            ("", Sought::default()),
+        ] {
+            assert_eq!(sought(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn secret_in_a_search_is_not_kept() {
+        let key = "kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM";
+        let key_id: KeyId = "0Gq5Xk2LmPz".parse().unwrap();
+        let imported: KeyId = "0000000000A".parse().unwrap();
+        let find = |text: &str| (text == "an-old-key-of-42").then_some(imported);
+        for text in [
+            key.to_owned(),
+            format!("  {key}\n"),
+            format!("X-API-Key: {key}"),
+            format!("curl -H 'X-API-Key: {key}' https://x.example"),
+            format!("BILLING_API_KEY=\"{key}\""),
+            key[..40].to_owned(),
+        ] {
+            assert_eq!(search(&text, find), Search::Key(key_id), "{text}");
+        }
+        assert_eq!(search("an-old-key-of-42", find), Search::Key(imported));
+        assert_eq!(search("key=an-old-key-of-42", find), Search::Key(imported));
+        for text in ["51H8Tq3JxWm9Zc7Va2Nb", "x 0123456789abcdef0123456789abcdef", &key[8..]] {
+            assert_eq!(search(text, find), Search::Secret, "{text}");
+        }
+        for text in [
+            "billing",
+            "billing-service-of-production",
+            "my_service_production_eu_west",
+            "Service 00777 of 77",
+            "kt_live_…9aZk",
+            "0Gq5Xk2LmPz",
+            "100%_sure",
+            "שלום עולם txt.exe",
+        ] {
+            assert_eq!(search(text, find), Search::Text(text.to_owned()), "{text}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Times: Unix seconds in the database, RFC 3339 in the API.
 
 use keytally::Timestamp;
-use keytally_cli::internal::times;
+use keytally_cli::internal::{pluralized, times};
 
 use crate::error::{Error, Result};
 
@@ -37,6 +37,20 @@ pub fn parse(field: &'static str, text: &str) -> Result<Timestamp> {
     last_kept(field, unix_s)
 }
 
+/// Parses a day, such as `2027-01-31`, which is one of UTC, or `2027-01-31+01:00`, one with that
+/// offset from UTC. Returns its beginning.
+///
+/// # Errors
+/// A sentence that names the field.
+pub fn parse_day(field: &'static str, text: &str) -> Result<Timestamp> {
+    let midnight = |day: &str, offset: &str| {
+        let offset = if offset.is_empty() { "Z" } else { offset };
+        parse(field, &format!("{day}T00:00:00{offset}")).ok()
+    };
+    let found = text.split_at_checked(10).and_then(|(day, offset)| midnight(day, offset));
+    found.ok_or_else(|| Error::invalid(field, "it must be a day, such as 2027-01-31"))
+}
+
 /// Returns the Unix seconds of a time of RFC 3339, rounded up. A leap second has none.
 fn unix_s(text: &str) -> Option<u64> {
     let (local, offset_s) = match text.strip_suffix(['Z', 'z']) {
@@ -70,6 +84,14 @@ fn offset_s(text: &str) -> Option<i64> {
     }
 }
 
+/// Returns a length of time in the largest unit that divides it, such as `36 hours`.
+pub(crate) fn exact_length(seconds: u64) -> String {
+    let units = [(86_400, "day"), (3600, "hour"), (60, "minute")];
+    let found = units.into_iter().find(|(len_s, _)| seconds.is_multiple_of(*len_s));
+    let (len_s, unit) = found.unwrap_or((1, "second"));
+    pluralized(seconds / len_s, unit)
+}
+
 /// Returns the moment `lifetime_s` seconds from `now` on.
 ///
 /// # Errors
@@ -89,6 +111,22 @@ fn last_kept(field: &'static str, unix_s: u64) -> Result<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn day_begins_at_midnight_of_its_offset() {
+        for (text, at) in [
+            ("2027-01-31", "2027-01-31T00:00:00Z"),
+            ("2027-01-31Z", "2027-01-31T00:00:00Z"),
+            ("2027-01-31+01:00", "2027-01-30T23:00:00Z"),
+            ("2027-01-31-05:30", "2027-01-31T05:30:00Z"),
+        ] {
+            assert_eq!(parse_day("from", text).unwrap(), parse("from", at).unwrap(), "{text}");
+        }
+        for text in ["", "x", "2027-1-31", "2027-02-30", "2027-01-31+1", "2027-01-31T00:00", "é"] {
+            let error = parse_day("from", text).unwrap_err().to_string();
+            assert_eq!(error, "from: it must be a day, such as 2027-01-31", "{text}");
+        }
+    }
 
     #[test]
     fn moment_at_its_limits_is_accepted() {

@@ -48,7 +48,8 @@ macro_rules! table {
 const TABLES: &[Table] = &[
     table!("team": "team_id" Number, "name" Text 2, "settings" Text 3, "created_s" Number 4, "archived_s" Number 5),
     table!("\"user\"": "user_id" Number, "name" Text 2, "disabled_s" Number 3),
-    table!("member": "team_id" Number, "user_id" Number 2, "role" Text 3, "added_s" Number 4),
+    table!("member": "team_id" Number, "user_id" Number 2, "role" Text 3, "added_s" Number 4,
+        "joined_s" Number 5, "seen_s" Number 6),
     table!("passkey": "credential_id" Bytes, "team_id" Number 2, "user_id" Number 3, "host" Text 4,
         "handle" Bytes 5, "name" Text 6, "data" Text 7, "created_s" Number 8, "used_s" Number 9),
     table!("\"key\"": "key_id" Number, "team_id" Number 2, "env" Text 3, "name" Text 4, "note" Text 5,

@@ -20,7 +20,7 @@ use browser::{Answer, encoded, exchange};
 use keytally::{Timestamp, now};
 use keytally_keys::codes::Code;
 use keytally_keys::keys::KeyFilter;
-use keytally_keys::page::{Page, Settings, router};
+use keytally_keys::page::{LinkCommand, Page, Settings, router};
 use keytally_keys::roles::Role;
 use sqlx::Connection as _;
 use support::{Site, creation, operator};
@@ -40,6 +40,9 @@ fn clock() -> Timestamp {
 
 /// Tests that move the clock, and those that read it, take turns.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// The command that makes a link to the page.
+const LINK_COMMAND: &str = "keytally keys link --data /srv/api";
 
 /// A list with its page.
 struct Portal {
@@ -98,6 +101,7 @@ impl Portal {
             public_url: public_url.to_owned(),
             base_path: base_path.to_owned(),
             example_url: format!("{public_url}/api/v1/contacts"),
+            link_command: LinkCommand { line: LINK_COMMAND.to_owned(), variables: Vec::new() },
             clock,
         };
         let routes = router(Page::new(site.list.clone(), settings).unwrap()).unwrap();
@@ -168,8 +172,8 @@ impl Browser<'_> {
     async fn make(&mut self, name: &str) -> Answer {
         let form = self.get("/new").await.expect(200);
         let fields = [("form_id", &*form.field("form_id")), ("name", name), ("env", "test")];
-        let fields = [&fields[..], &[("plan", "default"), ("lifetime", "90")]].concat();
-        self.post("/new", &fields).await
+        let rest = [("plan", "default"), ("lifetime", "90"), ("scope", "read")];
+        self.post("/new", &[&fields[..], &rest].concat()).await
     }
 }
 
@@ -180,7 +184,7 @@ async fn link_signs_in_once_and_only_by_post() {
     let away = browser.get("").await.expect(303);
     assert_eq!(away.header("location"), "/keys/in");
     // A program that previews the link does not use it up.
-    browser.get("/in").await.expect(200).shows("keytally keys link");
+    browser.get("/in").await.expect(200).shows(LINK_COMMAND);
     let code = portal.code(Some("ann"), Role::Viewer).await;
     let answer = browser.post("/in", &[("code", code.expose())]).await.expect(303);
     let cookie = answer.header("set-cookie").to_owned();
@@ -245,7 +249,9 @@ async fn session_ends_when_idle_when_old_and_by_its_user() {
     let mut browser = portal.signed_in(Role::Viewer).await;
     let stolen = browser.cookie.clone();
     let out = browser.post("/out", &[]).await.expect(303);
-    assert_eq!(out.header("clear-site-data"), "\"cache\", \"cookies\", \"storage\"");
+    // Cookies and the storage of other products on this host stay.
+    assert_eq!(out.header("clear-site-data"), "\"cache\"");
+    assert!(out.header("set-cookie").starts_with("keytally=;"), "{out:?}");
     browser.cookie = stolen;
     browser.get("").await.expect(303);
 }
@@ -434,8 +440,16 @@ async fn secret_is_in_one_response_only() {
     // The same form again makes no second key and does not show the secret.
     browser.post("/new", &fields).await.expect(409).shows("was sent before").hides(&secret);
     let filter = KeyFilter { team_id: Some(portal.team), limit: 10, ..KeyFilter::default() };
-    let rows = portal.site.list.keys(&filter, now()).await.unwrap();
+    // It is recorded after the response.
+    let mut rows = portal.site.list.keys(&filter, now()).await.unwrap();
     assert_eq!(rows.len(), 1);
+    for _ in 0..1000 {
+        if rows[0].shown_s.is_some() {
+            break;
+        }
+        tokio::time::sleep(core::time::Duration::from_millis(10)).await;
+        rows = portal.site.list.keys(&filter, now()).await.unwrap();
+    }
     assert!(rows[0].shown_s.is_some());
     let id = rows[0].key_id.to_string();
     for path in ["", "/log", "/log.csv", &format!("/k/{id}")] {
@@ -488,16 +502,202 @@ async fn rotation_keeps_the_key_and_can_be_ended() {
     page.shows("old secret is valid until");
     let status = |key: &str| portal.site.gate().peek(Some(key.as_bytes()), 1).http_status();
     assert_eq!([status(&old), status(&new)], [200, 200]);
-    browser.post(&format!("{at}/rotate"), &fields).await.expect(409).hides(&new);
+    let again = browser.post(&format!("{at}/rotate"), &fields).await.expect(409);
+    again.shows("was sent before").hides(&new);
     browser.get(&at).await.expect(200).shows("End it now").shows("0 requests used it");
     browser.get(&format!("{at}/end-grace")).await.expect(200).shows("refused at once");
     browser.post(&format!("{at}/end-grace"), &[]).await.expect(303);
     assert_eq!([status(&old), status(&new)], [401, 200]);
     browser.get(&at).await.expect(200).hides("End it now").shows("ended the old secret");
-    for (grace, hours) in [("own", "0"), ("own", "x"), ("own", "9999"), ("7", "")] {
+    for (grace, hours, sentence) in [
+        ("own", "0", "1 to 8760"),
+        ("own", "x", "1 to 8760"),
+        ("own", "9999", "1 to 8760"),
+        ("7", "", "hoose one of the times"),
+        // Hours that are typed are not ignored.
+        ("86400", "3", "another time is chosen"),
+        ("", "3", "another time is chosen"),
+    ] {
         let form = browser.get(&format!("{at}/rotate")).await.expect(200);
         let fields = [("form_id", &*form.field("form_id")), ("grace", grace), ("hours", hours)];
-        browser.post(&format!("{at}/rotate"), &fields).await.expect(400).shows("1 to 8760");
+        let answer = browser.post(&format!("{at}/rotate"), &fields).await.expect(400);
+        let id = if sentence.starts_with("hoose") { "grace" } else { "hours" };
+        answer.shows(sentence).shows(&format!("<a href=\"#{id}\">")).shows(&format!(
+            "id=\"hours\" name=\"hours\" inputmode=\"numeric\" maxlength=\"4\" value=\"{hours}\""
+        ));
+    }
+}
+
+#[tokio::test]
+async fn third_secret_of_a_key_needs_a_tick() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    browser.make("billing").await.expect(200);
+    let at = format!("/k/{}/rotate", portal.site.gate().list()[0].key_id);
+    for (force, status) in [("", 200), ("", 400), ("on", 200)] {
+        let form_id = browser.get(&at).await.expect(200).field("form_id");
+        let fields = [("form_id", &*form_id), ("grace", "3600"), ("force", force)];
+        let answer = browser.post(&at, &fields).await.expect(status);
+        if status == 400 {
+            answer.shows("<a href=\"#force\">Oldest secret: a key has at most two secrets");
+        }
+    }
+}
+
+#[tokio::test]
+async fn wrong_field_is_named_in_a_summary_and_at_the_field() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    let form_id = browser.get("/new").await.expect(200).field("form_id");
+    let fields = [("form_id", &*form_id), ("name", ""), ("env", "Live!"), ("lifetime", "90")];
+    let rest = [("date", "2027-01-31"), ("note", "kept note"), ("scope", "read")];
+    let page = browser.post("/new", &[&fields[..], &rest].concat()).await.expect(400);
+    let page = page.shows("<title>Error: New key").shows("kept note").shows("role=\"alert\"");
+    // All that is wrong at once, each with a link to its field and a sentence at it.
+    for (id, label, text) in [
+        ("name", "Name", "is empty"),
+        ("env", "Environment", "must be 1 to 8 characters"),
+        ("date", "Date", "is filled in, but another time is chosen"),
+    ] {
+        assert!(page.text.contains(&format!("<a href=\"#{id}\">{label}: it {text}")), "{page:?}");
+        assert!(page.text.contains(&format!("id=\"{id}-problem\">It {text}")), "{page:?}");
+        let (_, tag) = page.text.split_once(&format!("<input id=\"{id}\"")).unwrap();
+        let (tag, _) = tag.split_once('>').unwrap();
+        let marks = format!("aria-invalid=\"true\" aria-describedby=\"{id}-problem");
+        assert!(tag.contains(&marks), "{tag}");
+    }
+    assert_eq!(page.text.matches("aria-invalid").count(), 3);
+    // The form that changes a key has the same.
+    browser.make("billing").await.expect(200);
+    let at = format!("/k/{}/edit", portal.site.gate().list()[0].key_id);
+    let fields = [("name", ""), ("lifetime", "keep"), ("date", "2027-01-31"), ("scope", "read")];
+    let page = browser.post(&at, &fields).await.expect(400).shows("value=\"2027-01-31\"");
+    page.shows("<a href=\"#name\">Name: it is empty").shows("<a href=\"#date\">Date: it is filled");
+}
+
+#[tokio::test]
+async fn live_key_of_a_member_is_refused_in_the_form() {
+    let portal = Portal::new().await;
+    let mut member = portal.signed_in(Role::Member).await;
+    let form_id = member.get("/new").await.expect(200).field("form_id");
+    let fields = [("form_id", &*form_id), ("name", "kept"), ("env", "live"), ("lifetime", "90")];
+    let page = member.post("/new", &[&fields[..], &[("scope", "read")]].concat()).await.expect(403);
+    let page = page.shows("Keys of live need the role admin, and your role is member");
+    page.shows("value=\"kept\"").shows("href=\"#env\"").hides("the caller");
+    assert!(portal.site.gate().list().is_empty());
+}
+
+#[tokio::test]
+async fn key_without_scopes_or_of_a_known_name_needs_a_tick() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    browser.make("Billing").await.expect(200);
+    let form_id = browser.get("/new").await.expect(200).hides("no_scope").field("form_id");
+    let fields = [("form_id", &*form_id), ("name", "billing"), ("env", "test"), ("lifetime", "90")];
+    let page = browser.post("/new", &fields).await.expect(400);
+    let page = page.shows("Scopes: none is ticked, so the key works only where no scope is needed");
+    page.shows("Name: the key kt_test_…").shows("name=\"same_name\"").shows("name=\"no_scope\"");
+    assert_eq!(portal.site.gate().list().len(), 1);
+    let ticks = [("no_scope", "on"), ("same_name", "on")];
+    browser.post("/new", &[&fields[..], &ticks].concat()).await.expect(200);
+    let keys = portal.site.gate().list();
+    let other = keys.iter().find(|key| key.scopes == 0).unwrap().key_id;
+    browser.get(&format!("/k/{other}")).await.expect(200).shows("none: it works only where");
+
+    // A change needs them too, but not for what was so before.
+    let at = format!("/k/{other}/edit");
+    let keep = [("name", "billing"), ("lifetime", "keep")];
+    browser.post(&at, &keep).await.expect(303);
+    browser.post(&at, &[("name", "web shop"), ("lifetime", "keep")]).await.expect(303);
+    let page = browser.post(&at, &[("name", "BILLING"), ("lifetime", "keep")]).await.expect(400);
+    page.shows("name=\"same_name\"").hides("name=\"no_scope\"");
+    let read = [("name", "web shop"), ("lifetime", "keep"), ("scope", "read")];
+    browser.post(&at, &read).await.expect(303);
+    let none = [("name", "web shop"), ("lifetime", "keep")];
+    browser.post(&at, &none).await.expect(400).shows("name=\"no_scope\"");
+    browser.post(&at, &[&none[..], &[("no_scope", "on")]].concat()).await.expect(303);
+    // A revoked key leaves its name free.
+    let old = keys.iter().find(|key| key.key_id != other).unwrap().key_id;
+    browser.post(&format!("/k/{old}/revoke"), &[]).await.expect(303);
+    browser.make("billing").await.expect(200);
+}
+
+#[tokio::test]
+async fn refused_person_reads_why_and_keeps_the_menu() {
+    let portal = Portal::new().await;
+    let id = portal.key().await;
+    let at = format!("/k/{id}");
+    let mut member = portal.signed_in(Role::Member).await;
+    let page = member.get(&at).await.expect(200).hides("/rotate\"").hides("/revoke\"");
+    page.shows(
+        "To rotate, change or revoke this key, you need the role admin. Your role is member;",
+    );
+    for path in ["/rotate", "/edit", "/revoke"] {
+        let page = member.get(&format!("{at}{path}")).await.expect(403);
+        page.shows("needs the role admin, and yours is member").shows("href=\"/keys/log\"");
+    }
+    member.get("/nothing").await.expect(404).shows("member, member").shows("href=\"/keys/log\"");
+    // Without a session, there is no menu.
+    portal.browser().get("/nothing").await.expect(404).hides("href=\"/keys/log\"");
+    portal.signed_in(Role::Admin).await.get(&at).await.expect(200).hides("you need the role");
+    let mut owner = portal.signed_in(Role::Owner).await;
+    owner.post("/team/set", &[("longest", ""), ("live_role", "owner")]).await.expect(303);
+    let page = portal.signed_in(Role::Admin).await.get(&at).await.expect(200);
+    page.shows("To rotate this key, you need the role owner. Your role is admin;");
+    let page = member.get(&at).await.expect(200);
+    page.shows("you need the role owner, and to change or revoke it the role admin.");
+}
+
+#[tokio::test]
+async fn refreshed_part_of_a_key_has_its_rotation_and_last_use() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    browser.make("billing").await.expect(200);
+    let id = portal.site.gate().list()[0].key_id;
+    let at = format!("/k/{id}");
+    let refreshed = async |browser: &mut Browser<'_>| {
+        let request = Request::get(format!("/keys{at}")).header("HX-Request-Type", "partial");
+        let part = browser.send(request.body(Body::empty()).unwrap()).await.expect(200);
+        part.hides("<html").hides(">Log<").shows("<div id=\"live\"")
+    };
+    let part = refreshed(&mut browser).await.hides("old secret is valid");
+    part.shows("<dt>Last use</dt><dd>never</dd>");
+    let form_id = browser.get(&format!("{at}/rotate")).await.expect(200).field("form_id");
+    let fields = [("form_id", &*form_id), ("grace", "3600")];
+    browser.post(&format!("{at}/rotate"), &fields).await.expect(200);
+    portal.mark_used(id).await;
+    let part = refreshed(&mut browser).await.shows("0 requests used it").shows(">just now</time>");
+    part.shows("<span class=\"state rotating\">rotating</span>");
+    // The old secret was used in the running hour.
+    let url = format!("sqlite:{}", portal.site.path("keys.db").display());
+    let mut connection = sqlx::AnyConnection::connect(&url).await.unwrap();
+    let now_s = i64::try_from(now().unix_s()).unwrap();
+    sqlx::query("insert into usage values ('hour', $1, $2, 'test', 9, 9, 4, 0, 0, 0, 3, 0, 0, 0)")
+        .bind(id.number().cast_signed())
+        .bind(now_s - now_s % 3600)
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let part = refreshed(&mut browser).await.shows("3 requests used it");
+    for class in ["admitted", "old", "denied"] {
+        assert!(part.text.contains(&format!("<rect class=\"open {class}\"")), "{class}: {part:?}");
+    }
+    part.shows("<b>3</b> of them with an old secret")
+        .shows("9 admitted (3 with an old secret), 4 denied");
+}
+
+#[tokio::test]
+async fn half_filled_form_is_not_left_for_a_sign_in_elsewhere() {
+    let portal = Portal::new().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    let id = portal.key().await;
+    portal.signed_in(Role::Owner).await;
+    let button = "<button class=\"plain\">I have seen it</button>";
+    let hidden = "<button class=\"plain\" hidden>I have seen it</button>";
+    owner.get("").await.expect(200).shows(button);
+    for path in ["/new", "/k/ID/rotate", "/k/ID/edit", "/k/ID/revoke", "/bulk?id=ID"] {
+        let page = owner.get(&path.replace("ID", &id)).await.expect(200);
+        page.shows(hidden).shows("When you have finished this form, confirm on the page");
     }
 }
 
@@ -595,7 +795,7 @@ async fn old_session_makes_a_change_only_after_a_proof() {
     let form_id = browser.get("/new").await.expect(200).field("form_id");
     set_ahead(601);
     let fields = [("form_id", &*form_id), ("name", "kept \"name\""), ("env", "test")];
-    let fields = [&fields[..], &[("lifetime", "90")]].concat();
+    let fields = [&fields[..], &[("lifetime", "90"), ("scope", "read")]].concat();
     let confirm = browser.post("/new", &fields).await.expect(403);
     let confirm = confirm.shows("Confirm that it is you").shows("action=\"/keys/new\"");
     confirm.shows("name=\"name\" value=\"kept &#34;name&#34;\"");
@@ -606,7 +806,7 @@ async fn old_session_makes_a_change_only_after_a_proof() {
         (format!("/k/{id}/rotate"), &rotation[..]),
         (format!("/k/{id}/end-grace"), &[]),
         (format!("/k/{id}/revoke"), &[]),
-        (format!("/k/{id}/edit"), &[("name", "a"), ("lifetime", "never"), ("plan", "pro")]),
+        (format!("/k/{id}/edit"), &[("name", "a"), ("lifetime", "never"), ("scope", "read")]),
         ("/bulk".to_owned(), &[("id", &*id), ("typed", "1")]),
         ("/team/invite".to_owned(), &[("user", "eve"), ("role", "owner")]),
         ("/team/rename".to_owned(), &[("name", "Stolen")]),
@@ -653,7 +853,7 @@ async fn html_in_every_text_is_shown_as_text() {
     browser.post("/team/rename", &[("name", hostile)]).await.expect(303);
     browser.post("/team/invite", &[("user", hostile), ("role", "viewer")]).await.expect(200);
     let at = format!("/k/{id}");
-    let edit = [("name", hostile), ("note", hostile), ("lifetime", "keep")];
+    let edit = [("name", hostile), ("note", hostile), ("lifetime", "keep"), ("scope", "read")];
     browser.post(&format!("{at}/edit"), &edit).await.expect(303);
     let escaped = "&#60;script&#62;alert(1)&#60;/script&#62;&#34;&#39;";
     for path in [
@@ -675,7 +875,7 @@ async fn html_in_every_text_is_shown_as_text() {
         assert!(!page.text.contains("<script>"), "{path}: {}", page.text);
     }
     browser.get("").await.shows(escaped);
-    browser.get("/log?key=%3Cscript%3E").await.expect(400).hides("<script>");
+    browser.get("/log?key=%3Cscript%3E").await.expect(200).hides("<script>");
     let mut texts = Vec::new();
     for fields in [
         &[("name", hostile), ("env", hostile)][..],
@@ -693,16 +893,20 @@ async fn html_in_every_text_is_shown_as_text() {
 type Route = (&'static str, &'static str, Role, &'static [(&'static str, &'static str)]);
 
 /// All routes with a session. `ID` is a key of the team.
-const ROUTES: [Route; 29] = [
+const ROUTES: [Route; 33] = [
     ("GET", "", Role::Viewer, &[]),
+    ("POST", "/find", Role::Viewer, &[("search", "billing")]),
     ("GET", "/k/ID", Role::Viewer, &[]),
     ("GET", "/team", Role::Viewer, &[]),
     ("GET", "/log", Role::Viewer, &[]),
+    ("POST", "/log", Role::Viewer, &[]),
     ("GET", "/log.csv", Role::Viewer, &[]),
     ("GET", "/me", Role::Viewer, &[]),
     ("POST", "/me/seen", Role::Viewer, &[("seq", "1")]),
     ("POST", "/me/passkey/new", Role::Viewer, &[]),
     ("POST", "/me/passkey", Role::Viewer, &[]),
+    ("GET", "/me/passkey/name", Role::Viewer, &[]),
+    ("POST", "/me/passkey/name", Role::Viewer, &[]),
     ("POST", "/me/passkey/remove", Role::Viewer, &[]),
     ("GET", "/new", Role::Member, &[]),
     ("POST", "/new", Role::Member, &[]),
@@ -781,9 +985,9 @@ async fn removed_member_loses_the_sessions_and_the_keys_stay() {
         browser.post("/team/remove", &[("user", "2")]).await.expect(409).shows("no owner");
         let fields = [("user", "2"), ("role", "viewer")];
         browser.post("/team/role", &fields).await.expect(409).shows("no owner");
-        let fields = [("user", "owner"), ("role", "viewer")];
+        let fields = [("user", "owner"), ("role", "viewer"), ("again", "on")];
         let page = browser.post("/team/invite", &fields).await.expect(200);
-        page.shows("signs in once as viewer").hides("is a member already");
+        page.shows("signs in once as owner");
         browser.get("/team").await.expect(200).shows("<option selected>owner</option>");
     }
 }
@@ -793,12 +997,69 @@ async fn invitation_of_a_member_keeps_the_role() {
     let portal = Portal::new().await;
     let mut viewer = portal.signed_in(Role::Viewer).await;
     let mut owner = portal.signed_in(Role::Owner).await;
-    let fields = [("user", "viewer"), ("role", "admin")];
+    // For more than the role of the member, and for less.
+    owner.get("/team").await.expect(200).hides("Links that are not used yet");
+    for role in ["admin", "viewer"] {
+        let fields = [("user", "viewer"), ("role", role)];
+        let page = owner.post("/team/invite", &fields).await.expect(409);
+        let page = page.shows("is a member already").shows("with the role viewer since");
+        let is_other = page.text.contains("A link does not change the role of a member");
+        assert_eq!(is_other, role == "admin", "{}", page.text);
+    }
+    owner.get("/team").await.expect(200).hides("Links that are not used yet");
+    let fields = [("user", "viewer"), ("role", "admin"), ("again", "on")];
     let page = owner.post("/team/invite", &fields).await.expect(200);
-    page.shows("is a member already, as viewer").shows("signs in once as viewer");
+    let link = page.secret();
+    page.shows("signs in once as viewer");
     let page = owner.get("/team").await.expect(200);
     page.shows("<td data-label=\"Role\">viewer</td><td data-label=\"Ends\">");
     viewer.get("/new").await.expect(403);
+    // The session has the role of the member, also if that changes.
+    let mut other = portal.browser();
+    other.post("/in", &[("code", &link)]).await.expect(303);
+    owner.post("/team/role", &[("user", "1"), ("role", "admin")]).await.expect(303);
+    other.get("/me").await.expect(200).shows("viewer, admin");
+    // A link of a program may be for less, and the page shows both roles.
+    let link = portal.code(Some("viewer"), Role::Viewer).await;
+    let mut lesser = portal.browser();
+    lesser.post("/in", &[("code", link.expose())]).await.expect(303);
+    lesser.get("/me").await.expect(200).shows("by its link; yours is admin");
+}
+
+#[tokio::test]
+async fn members_show_when_they_joined_and_were_seen() {
+    let portal = Portal::new().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    let fields = [("user", "bob"), ("role", "member")];
+    let link = owner.post("/team/invite", &fields).await.expect(200).secret();
+    let line = |page: &Answer, name: &str| {
+        let lines = page.text.split("<tr>");
+        let begin = format!("<th scope=\"row\" data-label=\"Name\"><bdi>{name}</bdi>");
+        let found: Vec<_> = lines.filter(|line| line.starts_with(&begin)).collect();
+        assert_eq!(found.len(), 1, "{}", page.text);
+        found[0].split("</tr>").next().unwrap().to_owned()
+    };
+    let team = owner.get("/team").await.expect(200);
+    let bob = line(&team, "bob");
+    assert!(bob.contains(">not yet</span> <small>link until ") && bob.contains(">never</td>"));
+    let own = line(&team, "owner");
+    assert!(own.contains(">just now</time>") && !own.contains("not yet"), "{own}");
+    // Another invitation needs a confirmation, which says that the first one is still valid.
+    let page = owner.post("/team/invite", &fields).await.expect(409);
+    page.shows("has not signed in yet").shows("A new one does not end it");
+
+    let mut bob = portal.browser();
+    bob.post("/in", &[("code", &link)]).await.expect(303);
+    set_ahead(7200);
+    bob.get("").await.expect(200);
+    set_ahead(7200 + 180);
+    let team = owner.get("/team").await.expect(200);
+    let (bob, own) = (line(&team, "bob"), line(&team, "owner"));
+    assert!(bob.contains(">3 minutes ago</time>") && !bob.contains("not yet"), "{bob}");
+    assert!(own.contains(">just now</time>"), "{own}");
+    let members = portal.site.list.members(portal.team).await.unwrap();
+    let bob = members.iter().find(|member| member.name == "bob").unwrap();
+    assert!(bob.joined.is_some() && bob.joined < bob.seen, "{bob:?}");
 }
 
 #[tokio::test]
@@ -819,11 +1080,108 @@ async fn invitation_is_shown_once_and_signs_in() {
     let page = owner.post("/team/invite", &fields).await.expect(200);
     let link = page.secret();
     assert!(link.starts_with("http://localhost:8080/keys/in#"), "{link}");
+    page.shows("who opens it and presses <i>Sign in</i> is").hides("who opens it is signed in");
     owner.get("/team").await.shows("bob@example.com").hides(link.split_once('#').unwrap().1);
     set_ahead(72 * 3600 - 60);
     let mut bob = portal.browser();
     bob.post("/in", &[("code", &link)]).await.expect(303);
+    let lifetimes = "n invitation for 72 hours, any other link for 10 minutes";
+    bob.get("/in").await.expect(200).shows(lifetimes);
     bob.get("").await.expect(200).shows("bob@example.com, member");
+    let page = portal.browser().post("/in", &[("code", &link)]).await.expect(403);
+    page.shows("n invitation is valid for 72 hours, any other link for 10 minutes");
+}
+
+#[tokio::test]
+async fn command_for_a_link_is_shown_to_those_who_may_see_paths() {
+    let portal = Portal::new().await;
+    portal.browser().get("/in").await.expect(200).shows(LINK_COMMAND);
+    let mut operator = portal.signed_in(Role::Operator).await;
+    let mut member = portal.signed_in(Role::Owner).await;
+    set_ahead(601);
+    let name = [("name", "New")];
+    let page = operator.post("/team/rename", &name).await.expect(403);
+    page.shows(&format!("<code>{LINK_COMMAND}</code>"));
+    let page = member.post("/team/rename", &name).await.expect(403);
+    page.shows(&format!("<code>{LINK_COMMAND} --team 1 --user owner</code>"));
+    drop((operator, member));
+    drop(portal);
+
+    // Other machines reach this page, so a visitor does not see paths of the machine.
+    let portal = Portal::with("https://keys.example", "").await;
+    let page = portal.browser().get("/in").await.expect(200).hides("/srv/api");
+    page.shows("keytally keys link --data FOLDER").shows("<code>--pepper-file</code>");
+    let mut operator = portal.signed_in(Role::Operator).await;
+    let mut member = portal.signed_in(Role::Owner).await;
+    set_ahead(601);
+    let page = operator.post("/team/rename", &name).await.expect(403);
+    page.shows(&format!("<code>{LINK_COMMAND}</code>"));
+    let page = member.post("/team/rename", &name).await.expect(403).hides("/srv/api");
+    page.shows("An owner of the team makes a link for you");
+}
+
+#[tokio::test]
+async fn every_date_without_script_is_labeled_utc() {
+    let portal = Portal::new().await;
+    let id = portal.key().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    portal.add_hour(&id, i64::try_from(now().unix_s()).unwrap(), [10, 2, 1]).await;
+    browser.post("/team/invite", &[("user", "bob"), ("role", "member")]).await.expect(200);
+    let form_id = browser.get(&format!("/k/{id}/rotate")).await.expect(200).field("form_id");
+    let fields = [("form_id", &*form_id), ("grace", "86400")];
+    browser.post(&format!("/k/{id}/rotate"), &fields).await.expect(200);
+    portal.mark_used(id.parse().unwrap()).await;
+    let at = format!("/k/{id}");
+    let mut found = 0;
+    for path in [
+        "",
+        "/team",
+        "/log",
+        "/log?from=2026-01-01",
+        "/me",
+        &at,
+        &format!("{at}/edit"),
+        &format!("{at}/rotate"),
+        &format!("{at}/end-grace"),
+        &format!("{at}/revoke"),
+        &format!("/bulk?id={id}"),
+    ] {
+        let page = browser.get(path).await.expect(200);
+        let page = page.shows("<small data-zone>Dates and times are in UTC.</small>");
+        // A date is in an element for times, which names UTC, or says how long ago it was.
+        let mut outside = String::new();
+        let mut rest = &*page.text;
+        while let Some((before, after)) = rest.split_once("<time ") {
+            outside.push_str(before);
+            let (element, after) = after.split_once("</time>").unwrap();
+            let (attributes, text) = element.split_once('>').unwrap();
+            assert!(attributes.starts_with("datetime=\"20"), "{path}: {attributes}");
+            let is_relative = text.ends_with(" ago") || text == "just now";
+            assert!(text.ends_with(" UTC") || is_relative, "{path}: {text}");
+            found += 1;
+            rest = after;
+        }
+        outside.push_str(rest);
+        let outside = outside.replace("value=\"2026-01-01\"", "").replace("from=2026-01-01", "");
+        assert!(!outside.contains("\n20") && !outside.contains(">20"), "{path}: {outside}");
+    }
+    assert!(found > 50, "{found}");
+}
+
+#[tokio::test]
+async fn proof_of_a_session_that_ended_is_not_used_up() {
+    let portal = Portal::new().await;
+    let browser = portal.signed_in(Role::Owner).await;
+    let list = &portal.site.list;
+    let token = browser.cookie.split_once('=').unwrap().1;
+    let session = list.session(&Code::from_text(token), now()).await.unwrap().unwrap();
+    list.end_session(session.clone(), session.actor(None), now()).await.unwrap();
+    let code = portal.code(Some("owner"), Role::Owner).await;
+    let again = Code::from_text(code.expose());
+    let origin = keytally_keys::sessions::Origin::default();
+    let error = list.prove(session, again, origin, now()).await.unwrap_err();
+    assert_eq!(error.to_string(), "your session ended meanwhile; sign in again");
+    portal.browser().post("/in", &[("code", code.expose())]).await.expect(303);
 }
 
 #[tokio::test]
@@ -893,7 +1251,7 @@ async fn every_response_has_the_security_headers() {
     }
     let long = "x".repeat(70_000);
     answers.push(("long".to_owned(), browser.post("/new", &[("name", &long)]).await.expect(413)));
-    answers.push(("method".to_owned(), browser.post("/log", &[]).await.expect(405)));
+    answers.push(("method".to_owned(), browser.post("/me", &[]).await.expect(405)));
     answers.push(("away".to_owned(), portal.browser().get("/team").await.expect(303)));
     for (path, answer) in answers {
         let policy = answer.header("content-security-policy");
@@ -905,7 +1263,7 @@ async fn every_response_has_the_security_headers() {
         assert!(!policy.contains("unsafe"), "{policy}");
         for (name, value) in [
             ("x-content-type-options", "nosniff"),
-            ("referrer-policy", "no-referrer"),
+            ("referrer-policy", "same-origin"),
             ("x-frame-options", "DENY"),
             ("cross-origin-opener-policy", "same-origin"),
             ("cross-origin-resource-policy", "same-origin"),
@@ -955,6 +1313,133 @@ async fn list_pages_through_all_keys_and_filters() {
     assert!(part.text.contains("key 11 ") && !part.text.contains("<html"), "{}", part.text);
     let mut varies = part.headers.get_all("vary").iter();
     assert!(varies.any(|value| value == "HX-Request-Type"));
+}
+
+/// A form of the search as a script sends it.
+fn partial_search(text: &str) -> Request<Body> {
+    Request::post("/keys/find")
+        .header("content-type", "application/x-www-form-urlencoded")
+        .header("sec-fetch-site", "same-origin")
+        .header("HX-Request-Type", "partial")
+        .body(Body::from(encoded(&[("search", text), ("env", "")])))
+        .unwrap()
+}
+
+#[tokio::test]
+async fn pasted_key_finds_its_key_and_is_in_no_address() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    let secret = browser.make("billing").await.expect(200).secret();
+    let other = browser.make("web shop").await.expect(200).secret();
+    let keys = portal.site.gate().list();
+    let id = &secret["kt_test_".len()..][..11];
+    assert!(keys.iter().any(|key| key.key_id.to_string() == id));
+    for text in [&*secret, &format!(" X-API-Key: {secret}"), &secret[..secret.len() - 3]] {
+        // Without script, a form, and then an address with the id.
+        let fields = [("search", text), ("env", "test"), ("sort", "name"), ("state", "")];
+        let answer = browser.post("/find", &fields).await.expect(303);
+        let to = answer.header("location").to_owned();
+        assert_eq!(to, format!("/keys?search={id}&env=test&sort=name"));
+        let page = browser.get(to.strip_prefix("/keys").unwrap()).await.expect(200);
+        let page = page.shows("1 of 2 keys found").shows(">billing<").hides(">web shop<");
+        page.hides(&secret[19..]);
+        // With script, the address comes from the service too.
+        let part = browser.send(partial_search(text)).await.expect(200);
+        assert_eq!(part.header("hx-replace-url"), format!("/keys?search={id}"));
+        part.shows(&format!("data-search=\"{id}\"")).shows(">billing<").hides(&secret[19..]);
+        // An address that has a key leads to one that has not.
+        let query = text.trim().replace(' ', "+");
+        let answer = browser.get(&format!("?search={query}&flag=unused")).await.expect(303);
+        assert_eq!(answer.header("location"), format!("/keys?search={id}&flag=unused"));
+    }
+    // A key of another team, or of none, is not looked for in names.
+    let foreign = portal.site.list.create_team(None, "Other", operator()).await.unwrap();
+    let (foreign, row) =
+        portal.site.list.create_key(creation(foreign.team), operator()).await.unwrap();
+    let answer = browser.post("/find", &[("search", foreign.expose())]).await.expect(303);
+    assert_eq!(answer.header("location"), format!("/keys?search={}", row.key_id));
+    let part = browser.send(partial_search(foreign.expose())).await.expect(200);
+    part.shows("No key matches").hides(&foreign.expose()[19..]);
+    let random = "51H8Tq3JxWm9Zc7Va2Nb";
+    let answer = browser.post("/find", &[("search", random)]).await.expect(303);
+    assert_eq!(answer.header("location"), "/keys?found=nothing");
+    let page = browser.get("?found=nothing").await.expect(200);
+    page.shows("looks like a key, and no key of your team has it").shows("0 keys found");
+    let part = browser.send(partial_search(random)).await.expect(200);
+    assert_eq!(part.header("hx-replace-url"), "/keys?found=nothing");
+    part.shows("data-search=\"\"").hides(random);
+    // A hint, an id and a name stay as they are.
+    let last = &other[other.len() - 4..];
+    for (text, shown) in [
+        (&*format!("kt_test_…{last}"), ">web shop<"),
+        (&format!("…{last}"), ">web shop<"),
+        (id, ">billing<"),
+        ("BILL", ">billing<"),
+    ] {
+        let answer = browser.post("/find", &[("search", text)]).await.expect(303);
+        let to = answer.header("location").strip_prefix("/keys").unwrap().to_owned();
+        let page = browser.get(&to).await.expect(200).shows(shown).shows("1 of 2 keys found");
+        page.shows(&format!("name=\"search\" value=\"{text}\""));
+    }
+    // Nothing of it is in the log.
+    browser.get("/log").await.expect(200).hides(&secret[19..]).hides(random);
+}
+
+#[tokio::test]
+async fn imported_key_is_found_by_its_text() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    let text = "old-Customer-key-0001";
+    let new =
+        keytally_keys::change::Creation { name: "imported".to_owned(), ..creation(portal.team) };
+    let imported = portal.site.list.import_key(text.to_owned().into(), new, operator()).await;
+    let id = imported.unwrap().key_id;
+    let answer = browser.post("/find", &[("search", text)]).await.expect(303);
+    assert_eq!(answer.header("location"), format!("/keys?search={id}"));
+    browser.get(&format!("?search={id}")).await.expect(200).shows(">imported<");
+}
+
+#[tokio::test]
+async fn list_says_how_many_keys_there_are_and_were_found() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Admin).await;
+    let mut ids = Vec::new();
+    for index in 0..53 {
+        let mut new = creation(portal.team);
+        new.name = format!("key {index}");
+        let (_, row) = portal.site.list.create_key(new, operator()).await.unwrap();
+        ids.push(row.key_id.to_string());
+    }
+    let count = |text: &str| format!("<p id=\"count\" class=\"hint\" role=\"status\">{text}</p>");
+    for (query, text) in [
+        ("", "53 keys"),
+        ("?sort=name", "53 keys"),
+        ("?search=key+5", "4 of 53 keys found"),
+        ("?search=key+52", "1 of 53 keys found"),
+        ("?env=live", "53 of 53 keys found"),
+        ("?env=test", "0 of 53 keys found"),
+    ] {
+        browser.get(query).await.expect(200).shows(&count(text)).hides("aria-live");
+    }
+    let second = browser.get("").await.text;
+    let second = second.split("rel=\"next\" href=\"/keys").nth(1).unwrap();
+    let second = second.split('"').next().unwrap().replace("&#38;", "&");
+    browser.get(&second).await.expect(200).shows(&count("53 keys"));
+    // What a script gets has the number and the chips of the search.
+    let part = browser.send(partial_search("key 5")).await.expect(200).hides("role=\"status\"");
+    let part = part.shows("<p id=\"count\" hx-swap-oob=\"innerHTML\">4 of 53 keys found</p>");
+    let part = part.shows("href=\"/keys?search=key%205&#38;flag=unused\">unused for 90 days</a>");
+    part.shows("href=\"/keys?search=key%205&#38;sort=name\"");
+    // Without script, a link ticks all boxes of a page.
+    let page = browser.get("?search=key+5&sort=name").await.expect(200).hides("\" checked>");
+    let page =
+        page.shows("<a href=\"/keys?search=key%205&#38;sort=name&#38;ticked=all\">Choose all");
+    assert_eq!(page.text.matches("type=\"checkbox\" name=\"id\"").count(), 4);
+    let page = browser.get("?search=key+5&sort=name&ticked=all").await.expect(200);
+    assert_eq!(page.text.matches("\" checked>").count(), 4);
+    page.shows("<a href=\"/keys?search=key%205&#38;sort=name\">Choose none</a>");
+    let mut viewer = portal.signed_in(Role::Viewer).await;
+    viewer.get("?ticked=all").await.expect(200).hides("Choose all").hides("\" checked>");
 }
 
 #[tokio::test]
@@ -1013,7 +1498,17 @@ async fn use_of_a_team_is_read_alone_by_a_script() {
     portal.add_hour(&key, i64::try_from(now().unix_s()).unwrap(), [1234, 5, 0]).await;
     let request = Request::get("/keys/team").header("HX-Request-Type", "partial");
     let part = viewer.send(request.body(Body::empty()).unwrap()).await.expect(200);
-    part.shows(">1,234</td>").shows(">5</td>").shows("id=\"team-use\"").hides("Members");
+    let part = part.shows(">1,234</td>").shows(">5</td>").shows("id=\"team-use\"");
+    let part = part.shows("aria-label=\"1,234 requests admitted, 5 denied\"").hides("Members");
+    let table = part.text.split("<tbody>").nth(1).unwrap().split("</tbody>").next().unwrap();
+    assert_eq!(table.matches("<tr>").count(), 24);
+    // The buckets of an hour that several keys used are added.
+    let second = portal.key().await;
+    portal.add_hour(&second, i64::try_from(now().unix_s()).unwrap(), [6, 0, 0]).await;
+    let page = viewer.get("/team").await.expect(200);
+    page.shows("<b>1,240</b> admitted").shows("<span>1,245</span><span>0</span>");
+    let page = viewer.get("/team?range=30d").await.expect(200);
+    page.shows("No request in the last 30 days").shows("hx-get=\"/keys/team?range=30d\"");
 }
 
 #[tokio::test]
@@ -1120,8 +1615,9 @@ async fn rules_of_a_team_hold_for_all_its_keys() {
     // A member makes a live key, and no key is valid for more than 60 days.
     let mut member = portal.signed_in(Role::Member).await;
     let form = member.get("/new").await.expect(200).hides("value=\"never\"").hides("1 year");
+    let form = form.shows("The rules of the team permit at most 60 days");
     let form_id = form.field("form_id");
-    let fields = [("form_id", &*form_id), ("name", "a"), ("env", "live")];
+    let fields = [("form_id", &*form_id), ("name", "a"), ("env", "live"), ("scope", "read")];
     let days = |days| [&fields[..], &[("lifetime", days)]].concat();
     for late in ["61", "never"] {
         member.post("/new", &days(late)).await.expect(400).shows("within 60 days");
@@ -1129,7 +1625,7 @@ async fn rules_of_a_team_hold_for_all_its_keys() {
     member.post("/new", &days("60")).await.expect(200);
     let id = portal.site.gate().list()[0].key_id;
     member.get(&format!("/k/{id}/rotate")).await.expect(200);
-    let edit = [("name", "a"), ("lifetime", "never")];
+    let edit = [("name", "a"), ("lifetime", "never"), ("scope", "read")];
     owner.post(&format!("/k/{id}/edit"), &edit).await.expect(400).shows("within 60 days");
     owner.post("/team/set", &[("longest", ""), ("live_role", "owner")]).await.expect(303);
     member.get(&format!("/k/{id}/rotate")).await.expect(403);
@@ -1157,7 +1653,7 @@ async fn log_is_filtered_on_the_page_and_in_the_file() {
     let id = portal.key().await;
     let mut viewer = portal.signed_in(Role::Viewer).await;
     let mut owner = portal.signed_in(Role::Owner).await;
-    owner.make("billing").await.expect(200);
+    owner.make("web shop").await.expect(200);
     viewer.get("/log").await.expect(200).shows("signed in").shows("created the key");
     for (query, shown, hidden) in [
         ("what=key", "created the key</td>", "signed in</td>"),
@@ -1177,7 +1673,7 @@ async fn log_is_filtered_on_the_page_and_in_the_file() {
         page.shows(shown).hides(hidden);
     }
     for (query, sentence) in [
-        ("key=x", "not a key id"),
+        ("key=nothing", "No key of the team has this id, or this in its name"),
         ("from=x", "must be a day, such as 2027-01-31"),
         ("from=2027-02-01&to=2027-01-01", "must not be before the first day"),
         ("what=%25", "must be an action"),
@@ -1198,6 +1694,102 @@ async fn log_is_filtered_on_the_page_and_in_the_file() {
     let lines: Vec<_> = file.text.lines().collect();
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[1].contains(&format!("\"created the key\",\"{id}\"")), "{lines:?}");
+}
+
+#[tokio::test]
+async fn log_names_people_and_keys() {
+    let portal = Portal::new().await;
+    let id = portal.key().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    let fields = [("user", "Zoë Baker"), ("role", "member")];
+    let link = owner.post("/team/invite", &fields).await.expect(200).secret();
+    owner.post("/team/role", &[("user", "2"), ("role", "viewer")]).await.expect(303);
+    portal.browser().post("/in", &[("code", &link)]).await.expect(303);
+    let form_id = owner.get(&format!("/k/{id}/rotate")).await.expect(200).field("form_id");
+    let fields = [("form_id", &*form_id), ("grace", "86400")];
+    owner.post(&format!("/k/{id}/rotate"), &fields).await.expect(200);
+    let page = owner.get("/log").await.expect(200).hides("86400").hides("user 2");
+    let page = page
+        .shows("<bdi>Zoë Baker has the role viewer</bdi>")
+        .shows("<bdi>Zoë Baker has the role member</bdi>");
+    let page = page.shows("<bdi>for Zoë Baker as member</bdi>");
+    let page = page.shows("<bdi>the old secret is valid for 1 day</bdi>");
+    page.shows(&format!("<bdi>billing</bdi> <code>{id}</code></a>"));
+    // A part of a name finds the person, and the name stays in the field.
+    for (part, is_found) in [("zoë", true), ("BAKER", true), ("Zoë Baker", true), ("bakers", false)]
+    {
+        let path = format!("/log?actor={}", encoded(&[("", part)]).trim_start_matches('='));
+        let page = owner.get(&path).await.expect(200).hides("rotated the key</td>");
+        assert_eq!(page.text.contains("signed in</td>"), is_found, "{part}: {}", page.text);
+    }
+    let page = owner.get("/log?actor=user+2&what=session").await.expect(200);
+    page.shows("name=\"actor\" value=\"Zoë Baker\"").shows("signed in</td>");
+    let page = owner.get("/log?actor=operat").await.expect(200);
+    page.shows("made the team</td>").hides("signed in</td>");
+    // A key is found by its name.
+    let page = owner.get("/log?key=bill").await.expect(200);
+    page.shows("created the key</td>").shows("rotated the key</td>").hides("signed in</td>");
+    let page = owner.get("/log?key=bill&what=key.rotate").await.expect(200);
+    page.hides("created the key</td>").shows("rotated the key</td>");
+    let file = owner.get("/log.csv?key=BILL").await.expect(200);
+    assert_eq!(file.text.lines().count(), 3, "{}", file.text);
+    assert!(file.text.contains(&format!("\"{id}\",\"billing\",")), "{}", file.text);
+    // A name in more than 20 actors or keys is not enough.
+    for index in 0..21 {
+        portal.key().await;
+        portal.code(Some(&format!("guest {index}")), Role::Viewer).await;
+        let guest = portal.code(Some(&format!("guest {index}")), Role::Viewer).await;
+        portal.browser().post("/in", &[("code", guest.expose())]).await.expect(303);
+    }
+    for query in ["key=bill", "actor=guest"] {
+        owner.get(&format!("/log?{query}")).await.expect(400).shows("ore than 20 ");
+    }
+    owner.get("/log?actor=guest+2").await.expect(200).shows("signed in</td>");
+}
+
+#[tokio::test]
+async fn filter_of_the_log_has_no_secret_in_its_address() {
+    let portal = Portal::new().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    let secret = owner.make("billing").await.expect(200).secret();
+    let id = portal.site.gate().list()[0].key_id.to_string();
+    owner.get("/log").await.expect(200).shows("method=\"post\" action=\"/keys/log\"");
+    let to = |answer: &Answer| answer.header("location").to_owned();
+    let answer = owner.post("/log", &[("key", &secret), ("what", "key")]).await.expect(303);
+    assert_eq!(to(&answer), format!("/keys/log?key={id}&what=key"));
+    let page = owner.get(&format!("/log?key={id}&what=key")).await.expect(200);
+    page.shows("created the key</td>");
+    // With a typing error, it is a secret too.
+    let wrong = format!("{}x", &secret[..secret.len() - 1]);
+    let answer = owner.post("/log", &[("key", &wrong)]).await.expect(303);
+    assert!(!to(&answer).contains(&wrong[20..]), "{answer:?}");
+    let answer = owner.post("/log", &[("from", "2027-01-31+01:00"), ("key", "a b")]).await;
+    assert_eq!(to(&answer), "/keys/log?key=a%20b&from=2027-01-31%2B01%3A00");
+    assert_eq!(to(&owner.post("/log", &[]).await.expect(303)), "/keys/log");
+}
+
+#[tokio::test]
+async fn day_of_a_filter_begins_and_ends_in_its_zone() {
+    let portal = Portal::new().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    // In some hours of a day, it is another day elsewhere.
+    let now_s = now().unix_s();
+    let day = |offset_s: i64| {
+        let local = Timestamp::from_unix_s(now_s.checked_add_signed(offset_s).unwrap());
+        keytally_keys::time::day(local)
+    };
+    for (offset, offset_s) in [("", 0), ("+14:00", 50_400), ("-11:00", -39_600)] {
+        let escaped = offset.replace('+', "%2B");
+        let own = day(offset_s);
+        let path = format!("/log?from={own}{escaped}&to={own}{escaped}");
+        let page = owner.get(&path).await.expect(200).shows("signed in</td>");
+        let page = page.shows(&format!("value=\"{own}\" data-offset=\"{offset}\""));
+        page.shows(&format!("From <small>(UTC{offset})</small>"));
+        let after = day(offset_s + 86_400);
+        let path = format!("/log?from={after}{escaped}");
+        owner.get(&path).await.expect(200).shows("No entry matches");
+    }
+    owner.get("/log?from=2027-01-31x").await.expect(400).shows("must be a day");
 }
 
 #[tokio::test]

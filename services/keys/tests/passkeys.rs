@@ -30,7 +30,7 @@ use keytally::{Timestamp, now, pepper};
 use keytally_keys::database::Database;
 use keytally_keys::list::List;
 use keytally_keys::log::Filter;
-use keytally_keys::page::{Page, Settings, router};
+use keytally_keys::page::{LinkCommand, Page, Settings, router};
 use keytally_keys::roles::Role;
 use keytally_keys::{open, transfer};
 use serde_json::{Value, json};
@@ -66,6 +66,7 @@ fn page(list: &List, public_url: &str) -> Router {
         public_url: public_url.to_owned(),
         base_path: String::new(),
         example_url: format!("{public_url}/api/v1/contacts"),
+        link_command: LinkCommand::default(),
         clock,
     };
     router(Page::new(list.clone(), settings).unwrap()).unwrap()
@@ -328,7 +329,8 @@ async fn passkey_signs_in_and_proves(portal: &Portal) {
     // After 10 minutes, a change needs a proof, and continues with what was filled in.
     let form_id = browser.get("/new").await.expect(200).after("name=\"form_id\" value=\"");
     let fields = [("form_id", &*form_id), ("name", "billing"), ("env", "test")];
-    let fields = [&fields[..], &[("plan", "default"), ("lifetime", "90")]].concat();
+    let rest = [("plan", "default"), ("lifetime", "90"), ("scope", "read")];
+    let fields = [&fields[..], &rest].concat();
     set_ahead(601);
     let page = browser.post("/new", &fields).await.expect(403);
     let request = page.request();
@@ -610,6 +612,36 @@ async fn removed_passkey_signs_in_no_longer() {
     let mut bob = portal.linked(1, "bob").await;
     bob.get("/me").await.expect(200).hides("Laptop");
     browser.sign_in(&mut of_bob).await.expect(403).shows("not known here");
+}
+
+#[tokio::test]
+async fn passkey_is_renamed_by_its_member_alone() {
+    let portal = Portal::new().await;
+    let (mut ann, mut device) = portal.with_passkey("ann").await;
+    let mut bob = portal.linked(1, "bob").await;
+    let page = ann.get("/me").await.expect(200);
+    let at = page.text.split("/me/passkey/name?id=").nth(1).unwrap();
+    let id = at.split('"').next().unwrap().to_owned();
+    bob.get(&format!("/me/passkey/name?id={id}")).await.expect(404);
+    let fields = [("id", &*id), ("name", "Phone")];
+    bob.post("/me/passkey/name", &fields).await.expect(404).shows("no such passkey");
+    let form = ann.get(&format!("/me/passkey/name?id={id}")).await.expect(200);
+    form.shows("value=\"Laptop\"");
+    let long = "x".repeat(65);
+    for name in ["", "a\u{7}", &long] {
+        let page = ann.post("/me/passkey/name", &[("id", &id), ("name", name)]).await.expect(400);
+        page.shows("The name cannot be used").shows("aria-describedby=\"problem\"");
+    }
+    // A new name needs no proof.
+    set_ahead(601);
+    ann.post("/me/passkey/name", &fields).await.expect(303);
+    ann.get("/me?done=renamed").await.expect(200).shows("<bdi>Phone</bdi>").hides("Laptop");
+    let renamed = ("passkey.rename".to_owned(), "Laptop, now Phone".to_owned());
+    assert_eq!(portal.actions().await[0], renamed);
+    // The same name again changes nothing.
+    ann.post("/me/passkey/name", &fields).await.expect(303);
+    assert_eq!(portal.actions().await[0], renamed);
+    portal.browser().sign_in(&mut device).await.expect(303);
 }
 
 #[tokio::test]

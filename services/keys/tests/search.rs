@@ -15,7 +15,7 @@ use core::time::Duration;
 
 use keytally::now;
 use keytally_keys::change::Edit;
-use keytally_keys::keys::KeyFilter;
+use keytally_keys::keys::{KeyFilter, MOST_COUNTED, SORTS, Sort};
 use sqlx::{AnyConnection, Connection as _, Executor as _};
 use support::{Site, creation, operator};
 
@@ -89,6 +89,61 @@ async fn searches_are_fast(site: &Site, url: &str, insert: &'static str) {
         assert_eq!(found.len(), count, "{text:?} in {team:?}: {found:?}");
     }
     assert_eq!(search(site, None, &number).await.0, [last]);
+    finds_ids_and_hints(site, key_id).await;
+}
+
+/// Searches for the key `Wörld "API" 50%_x` of team 1 by its id and its hint.
+async fn finds_ids_and_hints(site: &Site, key_id: keytally::KeyId) {
+    let row = site.list.key(Some(1), key_id).await.unwrap();
+    let last = row.last_characters.clone().unwrap();
+    let named = row.name.clone();
+    let id = key_id.to_string();
+    // A name that has the last characters too.
+    let edit = Edit { name: Some(format!("so {last} is named")), ..Edit::default() };
+    let mut other = creation(1);
+    "other".clone_into(&mut other.name);
+    let (_, other) = site.list.create_key(other, operator()).await.unwrap();
+    site.list.edit_key(other.key_id, edit, operator()).await.unwrap();
+    let both = [format!("so {last} is named"), named.clone()];
+    for (team, text, found) in [
+        (Some(1), &*id, &both[1..]),
+        (None, &id, &both[1..]),
+        (Some(2), &id, &[]),
+        (Some(1), &format!("kt_live_{id}"), &both[1..]),
+        (Some(1), &format!("kt_live_…{last}"), &both[1..]),
+        (Some(1), &format!("kt_test_…{last}"), &[]),
+        (Some(2), &format!("kt_live_...{last}"), &[]),
+        (None, &format!("…{last}"), &both[1..]),
+        (Some(1), &last, &both),
+        (None, &last, &both),
+        (Some(2), &last, &[]),
+    ] {
+        let (names, took) = search(site, team, text).await;
+        println!("{text:?} in {team:?}: {} keys in {took:?}", names.len());
+        assert_eq!(names, found, "{text:?} in {team:?}");
+        let filter = KeyFilter { team_id: team, search: text.to_owned(), ..KeyFilter::default() };
+        let count = site.list.count_keys(&filter, now()).await.unwrap();
+        assert_eq!(usize::try_from(count).unwrap(), found.len(), "{text:?} in {team:?}");
+        // Pages continue after each key, in every order.
+        for sort in SORTS.map(|name| Sort::named(name).unwrap()) {
+            let mut filter = KeyFilter { limit: 1, sort, ..filter.clone() };
+            let mut count = 0;
+            while let Some(row) = site.list.keys(&filter, now()).await.unwrap().pop() {
+                filter.after = Some(row.cursor(sort));
+                count += 1;
+            }
+            assert_eq!(count, found.len(), "{text:?} in {team:?} by {}", sort.as_str());
+        }
+    }
+    // Counts of many keys end at a bound.
+    for (search, count) in [("", MOST_COUNTED), ("service", MOST_COUNTED), ("no such name", -1)] {
+        let search = search.to_owned();
+        let filter = KeyFilter { search, ..KeyFilter::default() };
+        assert_eq!(site.list.count_keys(&filter, now()).await.unwrap(), count + 1);
+    }
+    let filter = KeyFilter { search: "vice 123".to_owned(), ..KeyFilter::default() };
+    let found = site.list.count_keys(&filter, now()).await.unwrap();
+    assert_eq!(found, if names() > 20_000 { 1111 } else { 111 });
 }
 
 #[tokio::test(flavor = "multi_thread")]

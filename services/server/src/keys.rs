@@ -1,11 +1,14 @@
 //! The list of keys in the service: its options, and when it is served.
 
 use core::time::Duration;
+use std::path::{self, Path};
+use std::{env, io};
 
 use clap::Args;
 use keytally_cli::internal::{Failure, value_parser};
 use keytally_keys::command::DATABASE_VARIABLE;
 use keytally_keys::list::List;
+use keytally_keys::page::LinkCommand;
 use keytally_keys::public_url;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -13,6 +16,7 @@ use tokio::time::timeout;
 
 use crate::serve::parse_address;
 use crate::service::bind::Listener;
+use crate::shell::SHELL;
 
 /// The options of the list of keys.
 #[derive(Args)]
@@ -84,6 +88,8 @@ pub(crate) struct ServedList {
     pub(crate) base_path: String,
     /// The URL of the API that the keys are for, in examples.
     pub(crate) api_url: String,
+    /// The command that makes a link to the page.
+    pub(crate) link_command: LinkCommand,
 }
 
 /// The tasks of a list that is served.
@@ -125,7 +131,7 @@ impl KeysOptions {
             return Ok(());
         }
         // The variable may be set for other commands.
-        let is_of_variable = std::env::var(DATABASE_VARIABLE).ok() == self.database;
+        let is_of_variable = env::var(DATABASE_VARIABLE).ok() == self.database;
         let option = match (&self.database, self.usage) {
             (Some(_), _) if !is_of_variable => "--database",
             (_, Some(_)) => "--usage",
@@ -142,6 +148,50 @@ impl KeysOptions {
             }
             _ => Ok(None),
         }
+    }
+
+    /// Returns the command that makes a link to the page, which works in any folder of this
+    /// machine. It has no secret: what has one stays in the environment.
+    ///
+    /// # Errors
+    /// If the working folder of the service was removed.
+    pub(crate) fn link_command(
+        &self,
+        program: &Path,
+        data: &Path,
+        pepper: Option<&Path>,
+    ) -> io::Result<LinkCommand> {
+        let is_found = program.components().nth(1).is_none();
+        let program = if is_found { program.to_owned() } else { path::absolute(program)? };
+        let mut line = format!(
+            "{} keys link --data {}",
+            SHELL.word(program.display()),
+            SHELL.word(path::absolute(data)?.display())
+        );
+        let mut variables = Vec::new();
+        match pepper {
+            Some(pepper) => {
+                let pepper = path::absolute(pepper)?;
+                line.push_str(&format!(" --pepper-file {}", SHELL.word(pepper.display())));
+            }
+            None => variables.push("KEYTALLY_PEPPER"),
+        }
+        let is_of_variable = env::var(DATABASE_VARIABLE).ok() == self.database;
+        match self.database.as_deref() {
+            None => {}
+            Some(url) if is_of_variable || has_password(url) => variables.push(DATABASE_VARIABLE),
+            Some(url) => {
+                let url = match url.strip_prefix("sqlite:") {
+                    Some(file) => format!("sqlite:{}", path::absolute(file)?.display()),
+                    None => url.to_owned(),
+                };
+                line.push_str(&format!(" --database {}", SHELL.word(url)));
+            }
+        }
+        if self.database.is_some() && env::var_os("PGPASSWORD").is_some() {
+            variables.push("PGPASSWORD");
+        }
+        Ok(LinkCommand { line, variables })
     }
 
     /// Returns the URL of the list as people see it, or `None` if it is not served. `listener` is
@@ -183,9 +233,30 @@ impl KeysOptions {
     }
 }
 
+/// Returns whether the URL of a database has a password.
+fn has_password(url: &str) -> bool {
+    let authority = url.split_once("://").map_or("", |(_, rest)| rest);
+    let authority = authority.split(['/', '?']).next().unwrap_or_default();
+    let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
+    user.contains(':') || url.contains("password=")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn password_in_a_url_is_found() {
+        for (url, is_there) in [
+            ("sqlite:/srv/a:b@c.db", false),
+            ("postgres://keys@db/keys", false),
+            ("postgres://db:5432/keys", false),
+            ("postgres://keys:secret@db/keys", true),
+            ("postgres://db/keys?user=keys&password=secret", true),
+        ] {
+            assert_eq!(has_password(url), is_there, "{url}");
+        }
+    }
 
     #[test]
     fn list_is_served_at_an_address_or_by_a_switch() {

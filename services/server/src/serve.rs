@@ -10,6 +10,8 @@ use clap::Args;
 use keytally::now;
 use keytally::redact::{policy_error, redact};
 use keytally::{Followed, ParsePolicyError, Plan, Window};
+#[cfg(feature = "keys")]
+use keytally_keys::page::LinkCommand;
 use keytally_tower::KeySources;
 use tokio::runtime::Runtime;
 
@@ -140,13 +142,12 @@ pub(crate) struct Serve {
 /// How many keys the metrics name at a listener of their own.
 const NAMED_KEYS: usize = 10;
 
-/// The URL that `keytally keys link` uses by default.
-const DEFAULT_BASE: &str = "http://localhost:8080";
-
 /// What the startup message has of the page of keys.
 struct PageLine {
-    /// The URL of the service as people see it, with its path.
-    base: String,
+    /// The command that makes a one-time link.
+    command: String,
+    /// What must be set for it, as a remark; empty if nothing must be.
+    remark: String,
     /// A one-time link, if one is printed.
     link: Option<String>,
 }
@@ -265,7 +266,15 @@ impl Serve {
                 }
             };
             #[cfg(feature = "keys")]
-            let served = self.page_line(opened.as_ref(), &data.gate, public_url.as_deref()).await;
+            let link_command =
+                self.keys.link_command(program, &self.data, data.pepper_path.as_deref());
+            #[cfg(feature = "keys")]
+            let link_command = link_command
+                .map_err(|error| data.revoke_first_key(Failure::new(error.to_string())))?;
+            #[cfg(feature = "keys")]
+            let served = self
+                .page_line(opened.as_ref(), &data.gate, public_url.as_deref(), &link_command)
+                .await;
             #[cfg(feature = "keys")]
             let served = served.map_err(|error| data.revoke_first_key(error))?;
             #[cfg(not(feature = "keys"))]
@@ -322,7 +331,7 @@ impl Serve {
                     None => public_url.clone(),
                 };
                 let base_path = self.keys.base_path.clone();
-                ServedList { list, public_url, base_path, api_url }
+                ServedList { list, public_url, base_path, api_url, link_command }
             });
             let service = Service::new(
                 gate,
@@ -356,6 +365,7 @@ impl Serve {
         opened: Option<&keytally_keys::open::Opened>,
         gate: &keytally::Gate,
         public_url: Option<&str>,
+        command: &LinkCommand,
     ) -> Result<Option<PageLine>, Failure> {
         let (Some(opened), Some(public_url)) = (opened, public_url) else { return Ok(None) };
         let base = format!("{public_url}{}", self.keys.base_path);
@@ -363,7 +373,11 @@ impl Serve {
             true => opened.link(gate, now()).await?.map(|link| link.url(&base)),
             false => None,
         };
-        Ok(Some(PageLine { base, link }))
+        let remark = match command.variables.join(" and ") {
+            variables if variables.is_empty() => variables,
+            variables => format!(", with {variables} as now"),
+        };
+        Ok(Some(PageLine { command: command.line.clone(), remark, link }))
     }
 
     /// Prints what was created or opened, and commands that use the service.
@@ -440,17 +454,15 @@ impl Serve {
         writeln!(out)?;
         if let Some(page) = page {
             let data = SHELL.word(self.data.display());
-            let url = match &*page.base {
-                DEFAULT_BASE => String::new(),
-                base => format!(" --public-url {}", SHELL.word(base)),
+            let PageLine { command, remark, link } = page;
+            let which = match link {
+                None => "a one-time",
+                Some(link) => {
+                    writeln!(out, "Keys page: {link} (once, for 10 minutes)\n")?;
+                    "another"
+                }
             };
-            match page.link.as_deref() {
-                None => writeln!(
-                    out,
-                    "Get a one-time link to the page of keys:\n\n  {program} keys link --data {data}{pepper}{url}\n"
-                )?,
-                Some(link) => writeln!(out, "Keys page: {link} (once, for 10 minutes)\n")?,
-            }
+            writeln!(out, "Get {which} link to the page of keys{remark}:\n\n  {command}\n")?;
             writeln!(
                 out,
                 "The list of keys has an API below /keys/api/v1. Make a token for it:\n\n  {program} keys token create NAME --data {data}{pepper}\n"

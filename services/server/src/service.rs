@@ -249,11 +249,12 @@ impl Service {
             }
             core::future::ready(request)
         };
-        let ServedList { list, public_url, base_path, api_url } = served;
+        let ServedList { list, public_url, base_path, api_url, link_command } = served;
         let settings = page::Settings {
             public_url: public_url.clone(),
             base_path: base_path.clone(),
             example_url: format!("{api_url}/api/v1/contacts"),
+            link_command: link_command.clone(),
             clock: keytally::now,
         };
         let page = page::router(Page::new(list.clone(), settings)?)?;

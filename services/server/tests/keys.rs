@@ -418,6 +418,50 @@ fn page(server: &Server, head: &str, body: &str) -> support::wire::Reply {
     wire.read(false).unwrap()
 }
 
+/// Returns the command that a start prints for a link to the page.
+fn printed_command(server: &Server) -> &str {
+    let lines = server.startup_message.lines().skip_while(|line| !line.contains(" link to the"));
+    lines.skip(1).find(|line| !line.is_empty()).unwrap().trim()
+}
+
+#[test]
+fn printed_command_makes_a_link_in_any_folder() {
+    let own = ["--pepper-file", "own pepper", "--database", "sqlite:data/list.db"];
+    for (args, is_own) in [(&[][..], false), (&own[..], true)] {
+        let sandbox = Sandbox::new();
+        let pepper = sandbox.path("own pepper");
+        fs::write(&pepper, &sandbox.pepper).unwrap();
+        fs::set_permissions(&pepper, fs::Permissions::from_mode(0o600)).unwrap();
+        let server = Server::start(&sandbox, args);
+        let command = printed_command(&server);
+        assert!(!command.contains("--public-url"), "{command}");
+        assert_eq!(command.contains("/own pepper'"), is_own, "{command}");
+        assert_eq!(command.contains("--database"), is_own, "{command}");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", command]).env_clear().current_dir("/");
+        let run = sandbox.finish(&mut shell, b"");
+        let begin = format!("http://localhost:{}/keys/in#", server.address.port());
+        assert!(run.out.starts_with(&begin), "{command}: {run:?}");
+        // The page shows the same line.
+        let page = server.request("GET /keys/in", &[]).body;
+        let shown = page.replace("&#39;", "'");
+        assert!(shown.contains(&format!("<code>{command}</code>")), "{shown}");
+        server.signal(Signal::TERM);
+        assert!(server.wait().success());
+    }
+    // What has a secret is not in the line, and is named.
+    let sandbox = Sandbox::new();
+    let variables =
+        [("KEYTALLY_PEPPER", &*sandbox.pepper), ("KEYTALLY_DATABASE", "sqlite:data/list.db")];
+    let server = Server::start_with(&sandbox, &[], &variables);
+    let remark = "page of keys, with KEYTALLY_PEPPER and KEYTALLY_DATABASE as now:";
+    assert!(server.startup_message.contains(remark), "{}", server.startup_message);
+    let page = server.request("GET /keys/in", &[]).body;
+    let variables = "<code>KEYTALLY_PEPPER</code> and <code>KEYTALLY_DATABASE</code> must be set";
+    assert!(page.contains(variables), "{page}");
+    assert!(!page.contains("list.db") && !page.contains(&sandbox.pepper), "{page}");
+}
+
 #[test]
 fn printed_link_signs_in_to_the_page_once() {
     let sandbox = Sandbox::new();

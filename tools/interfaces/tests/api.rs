@@ -15,13 +15,14 @@ use expect_test::{ExpectFile, expect_file};
 
 /// The crates whose types may be public: Rust's own, this project's, others from version 1.0 on,
 /// and those of the features `serde` and `defmt`.
-const PUBLIC_CRATES: [&str; 10] = [
+const PUBLIC_CRATES: [&str; 11] = [
     "alloc",
     "clap_builder",
     "core",
     "defmt",
     "keytally",
     "keytally_core",
+    "keytally_fleet_plan",
     "serde_core",
     "std",
     "subtle",

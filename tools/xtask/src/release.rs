@@ -1,6 +1,7 @@
 //! `cargo xtask release --dry-run`: checks and builds everything that a release publishes, and
 //! publishes nothing. RELEASING.md has the steps that follow.
 
+use core::ops::Range;
 use std::env::consts::ARCH;
 use std::ffi::OsString;
 use std::fs;
@@ -15,19 +16,22 @@ use crate::targets::{SERVICES, WORKSPACES, count_tests, metadata, target_folder}
 use crate::{tools, wheel};
 
 /// The packages of crates.io, in the order in which they are published, with their folders.
-const CRATES: [(&str, &str); 8] = [
+const CRATES: [(&str, &str); 9] = [
     ("keytally-core", "core"),
+    ("keytally-fleet-plan", "services/fleet/plan"),
     ("keytally", "host"),
     ("keytally-cli", "cli"),
     ("keytally-ffi", "ffi-c"),
     ("keytally-tower", "adapters/tower"),
-    ("keytally-fleet-plan", "services/fleet/plan"),
+    ("keytally-fleet", "services/fleet"),
     ("keytally-keys", "services/keys"),
     ("keytally-server", "services/server"),
 ];
 
-/// The number of packages in [`CRATES`] that are of the first workspace. They come first.
-const PRODUCT: usize = 4;
+/// The packages of [`CRATES`] that one command packages, by the manifest of their workspace. Each
+/// depends on those before it.
+const GROUPS: [(&str, Range<usize>); 4] =
+    [("Cargo.toml", 0..1), (SERVICES, 1..2), ("Cargo.toml", 2..5), (SERVICES, 5..8)];
 
 /// The packages of which the release contains a list of components, in the first workspace.
 const WITH_COMPONENTS: [(&str, &str); 3] =
@@ -129,18 +133,17 @@ fn packages(version: &str, folder: &Path, target: &Path, quick: bool) -> Result<
     // Cargo keeps the sources of packages that it has verified, by the path of their folder and
     // their version. In a folder of an earlier run, it would build the sources of that run.
     let built = folder.with_extension("target");
-    let (product, services) = CRATES.split_at(PRODUCT);
-    for (manifest, crates) in [("Cargo.toml", product), (SERVICES, services)] {
+    for (manifest, group) in GROUPS {
         let mut package = cargo();
         package.args(["package", "--quiet", "--manifest-path", manifest, "--target-dir"]);
         package.arg(&built);
-        // The services use the published packages of the product, which do not exist yet.
-        let replaced = if manifest == SERVICES { &CRATES[..3] } else { &[] };
-        for (name, path) in replaced {
+        // They use the published packages of the groups before, which do not exist yet. No package
+        // depends on that for C.
+        for (name, path) in &CRATES[..group.start.min(4)] {
             let path = root.join(path);
             package.arg("--config").arg(format!("patch.crates-io.{name}.path={path:?}"));
         }
-        package.args(crates.iter().flat_map(|(name, _)| ["--package", name]));
+        package.args(CRATES[group].iter().flat_map(|(name, _)| ["--package", name]));
         command::run(package)?;
     }
 

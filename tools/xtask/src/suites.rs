@@ -91,10 +91,10 @@ pub(crate) const SUITES: &[Step] = &[
         .needs(&[tools::POSTGRES, tools::PYTHON])
         .variables(|| Ok(vec![("KEYTALLY_TEST_SCHEMATHESIS", tools::schemathesis()?)]))
         .about("the list of keys: kills at every step, roles and routes, SQLite and PostgreSQL"),
-    Step::tests("fleet", &[("keytally-fleet-plan", "*")])
+    Step::tests("fleet", &[("keytally-fleet-plan", "*"), ("keytally-fleet", "*")])
         .full_when_named()
         .needs(&[tools::REDIS])
-        .about("machines share limits: all orders of messages, simulated fleets, the store's script"),
+        .about("machines share limits: all orders of messages, simulated fleets, agents on real servers"),
     Step::new("page", Work::Long(page::test))
         .needs(&[page::CHROMIUM, tools::PYTHON, tools::POSTGRES])
         .about("the page of keys in Chromium: flows, axe, keyboard, pictures; named, PostgreSQL too"),

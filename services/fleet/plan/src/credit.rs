@@ -112,6 +112,11 @@ impl CreditLayout {
         self.layout.windows()
     }
 
+    /// Returns the layout of the tally.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
     /// Returns the limit of the window at `index`; 0 past the last window.
     pub fn limit(&self, index: usize) -> u32 {
         let state = decide::quotas(&self.layout, &self.limits, 0, Timestamp::from_unix_ms(0));
@@ -186,8 +191,39 @@ impl CreditLayout {
         units
     }
 
+    /// Returns the word of a tally at `now_ms` whose windows have used what is not left: what is
+    /// left is the credits and what the store had `left`, at most the limit. Of a window that the
+    /// store has not reported, that is the limit.
+    ///
+    /// `limit` returns the limit of the window at an index. `change` gets the index and what is
+    /// left, and returns what is to be shown.
+    #[inline]
+    pub fn shown(
+        &self,
+        [credits, left]: [u64; 2],
+        now_ms: u64,
+        limit: impl Fn(usize) -> u32,
+        change: impl Fn(usize, u32) -> u32,
+    ) -> u64 {
+        let present = self.stamp_at(now_ms);
+        let mut word = present << self.stamp_shift;
+        for index in 0..self.len {
+            let limit = limit(index);
+            let of = |word: u64, otherwise: u32| {
+                let held = self.stamp(word);
+                let is_current = held >= present || self.is_same(index, held, present);
+                if is_current { self.units(word, index) } else { otherwise }
+            };
+            let has = of(credits, 0).saturating_add(of(left, limit)).min(limit);
+            let used = limit.saturating_sub(change(index, has)).min(self.masks[index]);
+            word |= u64::from(used) << self.shifts[index];
+        }
+        word
+    }
+
     /// Returns the word whose windows are those of `now_ms`, with these units. More units than a
     /// word holds become the most that it holds.
+    #[inline]
     pub fn word(&self, now_ms: u64, units: &Units) -> u64 {
         let mut word = self.stamp_at(now_ms) << self.stamp_shift;
         for (index, units) in units.iter().enumerate().take(self.len) {

@@ -1,5 +1,5 @@
 //! The layout of the fleet file: a page of words about the machine, two levels of bits that name
-//! the tallies with a want of credits, and four words for each tally.
+//! the tallies with a want of credits, and a cache line for each tally.
 //!
 //! ```text
 //! page (4,096 bytes) | summary: a bit for each word of the next part | a bit for each tally |
@@ -8,10 +8,16 @@
 //!
 //! All words have 64 bits. The parts begin at multiples of a cache line. This module maps nothing;
 //! it says where everything is, and refuses a page that does not fit.
+//!
+//! The words of a tally are those of [`Word`](crate::words::Word) in their order, then its *owner*:
+//! a number for the key or account to which they belong, 0 for none. A request whose key is another
+//! spends nothing there. The other words are 0.
 
 use core::fmt;
 
 use keytally_core::sync::{AtomicU64, Ordering};
+
+use crate::on_loss::OnLoss;
 
 /// Bytes of the page.
 pub const PAGE_LEN: usize = 4096;
@@ -20,7 +26,10 @@ pub const PAGE_LEN: usize = 4096;
 const WORD_LEN: usize = 8;
 
 /// Bytes of the words of a tally.
-pub const TALLY_LEN: usize = 4 * WORD_LEN;
+pub const TALLY_LEN: usize = LINE_LEN;
+
+/// The position of the owner among the words of a tally.
+pub const OWNER_WORD: usize = 4;
 
 /// Parts begin at multiples of this.
 const LINE_LEN: usize = 64;
@@ -117,7 +126,7 @@ pub enum PageWord {
     Store = 7,
     /// How many milliseconds the store's clock is ahead, signed.
     Offset = 8,
-    /// The state (8 bits), the mode on loss of the store (8) and the number of machines (32).
+    /// The state, the mode on loss of the store and the number of machines: see [`PageState`].
     State = 9,
     /// When the agent last looked, in milliseconds of the fleet's time.
     Heartbeat = 16,
@@ -128,6 +137,73 @@ pub enum PageWord {
     /// What requests that wait for credits sleep on.
     Grants = 32,
 }
+
+/// What the agent says of its connection to the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// There is no agent.
+    #[default]
+    Absent,
+    /// The store is another one than before, and grants nothing yet.
+    Learning,
+    /// The agent requests and gives back units.
+    Leading,
+    /// The store does not answer.
+    Cut,
+}
+
+/// The word [`PageWord::State`]: the phase in bits 0 to 7, the mode on loss of the store in bits 8
+/// to 15 (1 closed, 2 share, 3 open), and the number of machines in bits 32 to 63.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PageState {
+    /// What the agent says.
+    pub phase: Phase,
+    /// What a request gets without credits while the store is lost; `None` if no agent has chosen.
+    pub on_loss: Option<OnLoss>,
+    /// The number of machines that [`OnLoss::Share`] divides a limit by.
+    pub machines: u32,
+}
+
+impl PageState {
+    /// The state in a word. A number without a meaning counts as 0.
+    pub const fn from_bits(bits: u64) -> Self {
+        let [phase, mode, ..] = bits.to_le_bytes();
+        let phase = match phase {
+            1 => Phase::Learning,
+            2 => Phase::Leading,
+            3 => Phase::Cut,
+            _ => Phase::Absent,
+        };
+        let on_loss = match mode {
+            1 => Some(OnLoss::Closed),
+            2 => Some(OnLoss::Share),
+            3 => Some(OnLoss::Open),
+            _ => None,
+        };
+        let (machines, _) = halves_of(bits);
+        Self { phase, on_loss, machines }
+    }
+
+    /// Returns the word.
+    pub const fn bits(self) -> u64 {
+        let phase = match self.phase {
+            Phase::Absent => 0,
+            Phase::Learning => 1,
+            Phase::Leading => 2,
+            Phase::Cut => 3,
+        };
+        let mode = match self.on_loss {
+            None => 0,
+            Some(OnLoss::Closed) => 1,
+            Some(OnLoss::Share) => 2,
+            Some(OnLoss::Open) => 3,
+        };
+        (self.machines as u64) << 32 | mode << 8 | phase
+    }
+}
+
+/// Requests see an agent as absent if its heartbeat is older than this many milliseconds.
+pub const ABSENT_MS: u64 = 2000;
 
 /// What identifies a file: it is void if any of this differs from what the process sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -257,16 +333,18 @@ impl<'m> WantedBits<'m> {
     }
 
     /// Reports that a tally has few credits, unless it is reported already. Nothing waits for it,
-    /// so a report that the agent is just taking is enough.
-    pub fn hint(&self, tally: u32) {
+    /// so a report that the agent is just taking is enough. Returns whether it was not reported.
+    pub fn hint(&self, tally: u32) -> bool {
         let index = tally as usize / 64;
         let is_set = |words: &[AtomicU64], at: usize| {
             let word = words.get(at / 64).map_or(0, |word| word.load(Ordering::Acquire));
             word >> (at % 64) & 1 == 1
         };
-        if !(is_set(self.bits, tally as usize) && is_set(self.summary, index)) {
+        let is_new = !(is_set(self.bits, tally as usize) && is_set(self.summary, index));
+        if is_new {
             self.report(tally);
         }
+        is_new
     }
 
     /// Takes all reports, and calls `found` with each tally.

@@ -27,8 +27,14 @@ use crate::meta::Meta;
 use crate::request::{LeaseRequest, Reply, WINDOW_REFUSED};
 use crate::words::{Word, Words, update_meta};
 
-/// A lease request without a reply is given up after this many milliseconds.
+/// A lease request without a reply is given up after this many milliseconds, if replies come at
+/// once. It becomes four times the duration of the last exchange, and doubles with each request
+/// that is given up: a store that has more requests than it can apply would otherwise only apply
+/// those that were given up.
 pub const GIVE_UP_MS: u64 = 50;
+
+/// A lease request without a reply is given up after this many milliseconds at the latest.
+pub const LONGEST_GIVE_UP_MS: u64 = 1000;
 
 /// At a store unlike the last one, an agent states what it holds and requests nothing for this many
 /// milliseconds. Other machines state what they hold meanwhile.
@@ -67,6 +73,8 @@ pub struct Planner {
     active_ms: u64,
     /// When the open lease request was made.
     opened_ms: u64,
+    /// After how many milliseconds it is given up.
+    give_up_ms: u64,
     /// The cost that waits for the reply to the open lease request.
     waiting: u32,
     machines: [u32; MAX_QUOTAS],
@@ -77,6 +85,8 @@ pub struct Planner {
     quiet_until_ms: u64,
     is_wanted: bool,
     is_claim_due: bool,
+    /// The least units that the machine must hold by its own count, in the windows of a time.
+    admitted: Option<(Units, u64)>,
     /// The time of a request that was given up, so that the store may count more than the holding;
     /// when to state it again, and after how long the next time.
     unsettled_ms: Option<u64>,
@@ -99,6 +109,7 @@ impl Planner {
             seen_ms: 0,
             active_ms: 0,
             opened_ms: 0,
+            give_up_ms: GIVE_UP_MS,
             waiting: 0,
             machines: [MACHINES; MAX_QUOTAS],
             leases: [1; MAX_QUOTAS],
@@ -107,6 +118,7 @@ impl Planner {
             quiet_until_ms: 0,
             is_wanted: false,
             is_claim_due: false,
+            admitted: None,
             unsettled_ms: None,
             settle_at_ms: 0,
             settle_after_ms: GIVE_UP_MS,
@@ -132,6 +144,13 @@ impl Planner {
     /// it holds.
     pub fn claim_again(&mut self) {
         self.is_claim_due = true;
+    }
+
+    /// Notes that the machine must hold at least these units in the windows of `now_ms`, since it
+    /// admitted requests without credits. The next lease request states them.
+    pub fn admitted(&mut self, at_least: &Units, now_ms: u64) {
+        self.is_claim_due = true;
+        self.admitted = Some((*at_least, now_ms));
     }
 
     /// Notes that the agent is connected to a store that may lack the last writes, or to a new one.
@@ -166,13 +185,14 @@ impl Planner {
         self.look(layout, words, now_ms);
         let meta = Meta::from_bits(words.load(Word::Meta));
         if meta.is_open() {
-            if now_ms < self.opened_ms.saturating_add(GIVE_UP_MS) {
+            if now_ms < self.opened_ms.saturating_add(self.give_up_ms) {
                 return None;
             }
+            self.give_up_ms = (2 * self.give_up_ms).min(LONGEST_GIVE_UP_MS);
             self.lost(words, now_ms);
         }
-        let is_claimed =
-            core::mem::take(&mut self.is_claim_due) && holding::is_held(layout, words, now_ms);
+        let is_claimed = core::mem::take(&mut self.is_claim_due)
+            && (self.admitted.is_some() || holding::is_held(layout, words, now_ms));
         if is_claimed || self.is_settling(layout, now_ms) {
             let none = Units::default();
             return self.open(layout, words, now_ms, &none);
@@ -205,7 +225,9 @@ impl Planner {
         let Applied::Granted(gained) = applied else {
             return applied;
         };
-        self.waiting = 0;
+        (self.waiting, self.admitted) = (0, None);
+        let took_ms = now_ms.saturating_sub(self.opened_ms);
+        self.give_up_ms = took_ms.saturating_mul(4).clamp(GIVE_UP_MS, LONGEST_GIVE_UP_MS);
         (self.unsettled_ms, self.settle_after_ms) = (None, GIVE_UP_MS);
         let mut exhausted = [false; MAX_QUOTAS];
         let mut pause = None;
@@ -239,7 +261,7 @@ impl Planner {
     pub fn due_ms<W: Words>(&self, layout: &CreditLayout, words: &W) -> Option<u64> {
         let meta = Meta::from_bits(words.load(Word::Meta));
         if meta.is_open() {
-            return Some(self.opened_ms.saturating_add(GIVE_UP_MS));
+            return Some(self.opened_ms.saturating_add(self.give_up_ms));
         }
         let quiet = self.is_wanted.then_some(self.quiet_until_ms);
         let settled = self.unsettled_ms.map(|_| self.settle_at_ms);
@@ -355,7 +377,14 @@ impl Planner {
         now_ms: u64,
         more: &Units,
     ) -> Option<LeaseRequest> {
-        let (request, wanted) = holding::open(layout, words, now_ms, more, &Units::default())?;
+        let mut at_least = Units::default();
+        if let Some((units, at_ms)) = self.admitted {
+            for index in 0..layout.len() {
+                let is_same = layout.is_same_window(index, at_ms, now_ms);
+                at_least[index] = if is_same { units[index] } else { 0 };
+            }
+        }
+        let (request, wanted) = holding::open(layout, words, now_ms, more, &at_least)?;
         (self.opened_ms, self.waiting) = (now_ms, wanted.max(self.waiting));
         Some(request)
     }

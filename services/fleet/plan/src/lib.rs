@@ -54,6 +54,7 @@
 
 pub mod clock;
 pub mod credit;
+pub mod flow;
 pub mod holding;
 pub mod layout;
 pub mod lease;

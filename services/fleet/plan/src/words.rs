@@ -185,9 +185,10 @@ pub fn refund<W: Words>(layout: &CreditLayout, words: &W, at_ms: u64, cost: u32)
     }
 }
 
-/// Adds `cost` to the wanted cost, for the agent's next lease request.
-pub fn want<W: Words>(words: &W, cost: u32) {
-    update_meta(words, |meta| meta.with_wanted(meta.wanted().saturating_add(cost)));
+/// Adds `cost` to the wanted cost, for the agent's next lease request. Returns the meta word as it
+/// was.
+pub fn want<W: Words>(words: &W, cost: u32) -> Meta {
+    update_meta(words, |meta| meta.with_wanted(meta.wanted().saturating_add(cost)))
 }
 
 /// The most parts of a compound charge, as in core.

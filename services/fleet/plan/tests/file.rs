@@ -5,9 +5,10 @@ use std::collections::HashMap;
 
 use keytally_core::sync::AtomicU64;
 use keytally_fleet_plan::layout::{
-    FileLayout, Identity, MAGIC, MAX_FILE_TALLIES, PAGE_LEN, PageError, PageWord, TALLY_LEN,
-    VERSION, WantedBits,
+    FileLayout, Identity, MAGIC, MAX_FILE_TALLIES, PAGE_LEN, PageError, PageState, PageWord, Phase,
+    TALLY_LEN, VERSION, WantedBits,
 };
+use keytally_fleet_plan::on_loss::OnLoss;
 
 #[test]
 fn parts_of_a_file_do_not_overlap() {
@@ -47,6 +48,29 @@ fn page_of_another_file_is_refused() {
         assert_eq!(with(word, 1), Err(PageError::Stale));
     }
     assert_eq!(identity.words()[5], (PageWord::Magic, MAGIC), "it is stored last");
+}
+
+#[test]
+fn state_of_the_page_is_read_as_it_was_written() {
+    let all = [
+        (PageState::default(), 0),
+        (
+            PageState { phase: Phase::Learning, on_loss: Some(OnLoss::Closed), machines: 1 },
+            1 << 32 | 0x101,
+        ),
+        (
+            PageState { phase: Phase::Leading, on_loss: Some(OnLoss::Share), machines: 8 },
+            8 << 32 | 0x202,
+        ),
+        (
+            PageState { phase: Phase::Cut, on_loss: Some(OnLoss::Open), machines: u32::MAX },
+            0xFFFF_FFFF_0000_0303,
+        ),
+    ];
+    for (state, bits) in all {
+        assert_eq!((state.bits(), PageState::from_bits(bits)), (bits, state));
+    }
+    assert_eq!(PageState::from_bits(0xFFFF), PageState::default(), "unknown numbers");
 }
 
 /// Memory for the bits of 10,000 tallies.

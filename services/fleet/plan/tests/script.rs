@@ -229,6 +229,54 @@ fn script_does_what_its_model_does() {
     assert!(expires_ms == -3 || expires_ms == most_ms, "{expires_ms}, not {most_ms}");
 }
 
+/// Of very many machines, the script keeps the holdings in order.
+#[test]
+fn recall_of_many_machines_finds_the_largest_holdings() {
+    const MACHINES: u32 = 300;
+    let server = Server::start();
+    let (mut store, mut subscriber) = (server.connect(), server.connect());
+    let _: Value = cmd("PSUBSCRIBE").arg("kt:test:*").query(&mut subscriber).unwrap();
+    let digest: String = cmd("SCRIPT").arg("LOAD").arg(LEASE_SCRIPT).query(&mut store).unwrap();
+    let (seconds, _): (u64, u64) = cmd("TIME").query(&mut store).unwrap();
+    let (begin_ms, end_ms) = (seconds * 1000, seconds * 1000 + WINDOW_MS);
+    let terms = Terms::default();
+    let (mut random, mut window, mut recalls) = (Random(SEED), Window::default(), 0);
+    for number in 1..4000 {
+        let machine = random.below(MACHINES);
+        let held = window.holdings.get(&machine).map_or(0, |last| last.held);
+        let (hold, want) = match random.below(4) {
+            0 => (random.below(held + 1), 0),
+            _ => (held, held + random.below(40)),
+        };
+        // Often, the units run out.
+        let limit = 3000;
+        let wanted = WindowRequest { limit, hold, want: want.max(hold), begin_ms, end_ms };
+        let mut call = cmd("EVALSHA");
+        call.arg(&digest).arg(1).arg(key(0, 0)).arg(PREFIX).arg(many(machine)).arg(number);
+        call.arg(terms.withhold_ms).arg(terms.most_recalls);
+        call.arg(limit).arg(hold).arg(wanted.want).arg(begin_ms).arg(end_ms);
+        let reply: Vec<i64> = call.query(&mut store).unwrap();
+        let now_ms = u64::try_from(reply[0]).unwrap();
+        let (answer, sent) = window.apply(&terms, now_ms, machine, number, &wanted);
+        assert_eq!(reply[1..3], [answer.held.into(), answer.left.into()], "{number}");
+        let recalled = |&name: &u32| (format!("{PREFIX}:recall:{}", many(name)), key(0, 0));
+        let expected: Vec<_> = sent.recalls.iter().map(recalled).collect();
+        assert_eq!(published(&mut subscriber), expected, "{number}");
+        recalls += u32::from(window.machines > 100 && !expected.is_empty());
+    }
+    assert!(recalls > 100, "{recalls} recalls");
+    let expires =
+        |key: String, store: &mut Connection| -> i64 { cmd("PTTL").arg(key).query(store).unwrap() };
+    let ordered = expires(key(0, 0) + ":ordered", &mut store);
+    let hash = expires(key(0, 0), &mut store);
+    assert!(ordered > 0 && (hash - ordered).abs() < 1000, "{hash} and {ordered}");
+}
+
+/// Names one of many machines. Texts and numbers have the same order.
+fn many(machine: u32) -> String {
+    format!("machine{machine:03}")
+}
+
 /// The length of the windows, longer than the test.
 const WINDOW_MS: u64 = 3_600_000;
 
@@ -292,6 +340,7 @@ fn disturb(
     let (subject, index) = (random.below(3), random.below(2) as usize);
     let Some(window) = windows.get_mut(&(subject, index)) else { return };
     let key = key(subject, index);
+    let ordered = format!("{key}:ordered");
     match random.below(100) {
         // A failover that lost the last request of a machine.
         0 => {
@@ -305,6 +354,10 @@ fn disturb(
             let mut change = cmd("HSET");
             change.arg(&key).arg("t").arg(window.out).arg(NAMES[machine as usize]).arg(value);
             let _: Value = change.query(store).unwrap();
+            // The set has the machine, if there is one.
+            let mut order = cmd("ZADD");
+            order.arg(&ordered).arg("XX").arg(-i64::from(lower)).arg(NAMES[machine as usize]);
+            let _: Value = order.query(store).unwrap();
         }
         // A reset adds what is out to the limit.
         1 if window.out > 0 => {
@@ -313,7 +366,7 @@ fn disturb(
         }
         2 if random.below(5) == 0 => {
             *window = Window::default();
-            let _: Value = cmd("DEL").arg(&key).query(store).unwrap();
+            let _: Value = cmd("DEL").arg(&key).arg(&ordered).query(store).unwrap();
         }
         _ => {}
     }

@@ -109,6 +109,17 @@ fn thousand_machines_fill_large_limits() {
     stays_within(&with("100000/minute"), most(0.01, 3.0, 0.56, 0.0, 35.0));
 }
 
+/// A thousand machines begin at once, with as many requests as the store can apply. If each sent
+/// all of them, the replies would come too late, and 94 % would not be admitted.
+#[test]
+fn overloaded_store_grants_what_it_can() {
+    let scenario = Scenario { rate: 80_000.0, seconds: 5, ..Scenario::new("1000/minute", 1000) };
+    for figures in run_seeds("overload", &scenario, 2) {
+        assert_eq!(figures.over, 0, "{figures}");
+        assert!(figures.unfilled <= 30.0, "{figures}");
+    }
+}
+
 /// A smaller fleet, for everything that can go wrong.
 fn troubled(policy: &'static str) -> Scenario {
     Scenario { rate: 2000.0, keys: 60, ..Scenario::new(policy, 10) }

@@ -29,6 +29,9 @@ create table member (
   user_id bigint not null references "user" (user_id),
   role text not null,
   added_s bigint not null,
+  -- When the member first signed in to the page, and last used it, to the minute.
+  joined_s bigint,
+  seen_s bigint,
   primary key (team_id, user_id)
 );
 
@@ -122,6 +125,7 @@ create index key_of_name on "key" (team_id, lower(name), key_id);
 create index key_of_expiry on "key" (team_id, coalesce(not_after_s, 9999999999), key_id);
 create index key_of_state on "key" (team_id, state, created_s desc, key_id desc);
 create index key_created on "key" (created_s desc, key_id desc, name);
+create index key_of_hint on "key" (last_characters, team_id);
 create unique index key_seq on "key" (seq);
 
 -- The parts of names, for searches.

@@ -297,6 +297,7 @@ pub(super) async fn log(
     let filter = Filter {
         team_id: auth.caller.team_id,
         key_id: params.key_id("key")?,
+        key_ids: Vec::new(),
         actor,
         action: action.unwrap_or_default(),
         from,

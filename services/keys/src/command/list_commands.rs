@@ -112,7 +112,8 @@ impl Log {
             None => None,
         };
         let (action, before) = (action.unwrap_or_default(), None);
-        let filter = Filter { team_id: team, key_id: key, actor, action, from, to, before, limit };
+        let (team_id, key_id, key_ids) = (team, key, Vec::new());
+        let filter = Filter { team_id, key_id, key_ids, actor, action, from, to, before, limit };
         let entries = list.log(&filter).await?;
         let lines = entries.iter().map(line).collect::<Vec<_>>();
         print(format, &json!({ "entries": entries }), lines)?;

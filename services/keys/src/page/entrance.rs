@@ -11,9 +11,9 @@ use super::fields::{Fields, Parameters};
 use super::frame::{Frame, respond, show};
 use super::passkeys;
 use super::refusal::{Refusal, Stop, sentence};
-use super::state::Page;
+use super::state::{LinkCommand, Page};
 use super::visit::{Visit, cookie, origin, token};
-use crate::codes::Code;
+use crate::codes::{CODE_LIFETIME_S, Code, INVITATION_LIFETIME_S};
 use crate::error::Error;
 use crate::roles::Role;
 use crate::sessions::Origin;
@@ -29,6 +29,11 @@ struct Entrance {
     frame: Frame,
     problem: String,
     has_left: bool,
+    /// The command that makes a link; `None` if the visitor may not see it.
+    link_command: Option<LinkCommand>,
+    /// For how many hours an invitation is valid, and for how many minutes another link.
+    hours: u64,
+    minutes: u64,
     /// The sign-in with a passkey, as HTML.
     passkeys: String,
 }
@@ -39,9 +44,27 @@ pub(super) async fn form(
     parameters: Parameters,
 ) -> Result<Response, Refusal> {
     let has_left = parameters.get("left") == "1";
-    let frame = Frame::bare(&page, if has_left { "Signed out" } else { "Sign in" });
-    let passkeys = passkeys::of_entrance(&page)?;
-    show(&Entrance { frame, problem: String::new(), has_left, passkeys })
+    show(&Entrance::new(&page, has_left, String::new())?)
+}
+
+/// For how many hours an invitation is valid.
+const HOURS: u64 = INVITATION_LIFETIME_S / 3600;
+
+/// For how many minutes another link is valid.
+const MINUTES: u64 = CODE_LIFETIME_S / 60;
+
+impl Entrance {
+    fn new(page: &Page, has_left: bool, problem: String) -> Result<Self, Refusal> {
+        Ok(Self {
+            frame: Frame::bare(page, if has_left { "Signed out" } else { "Sign in" }),
+            problem,
+            has_left,
+            link_command: page.public_link_command().cloned(),
+            hours: HOURS,
+            minutes: MINUTES,
+            passkeys: passkeys::of_entrance(page)?,
+        })
+    }
 }
 
 /// Returns the code in a text: the code itself, or a whole link.
@@ -73,9 +96,12 @@ pub(super) async fn sign_in(State(page): State<Page>, request: Request) -> Resul
                 }
                 page.count_account_failure(user_id);
             }
-            let problem = "This link is not valid. It was used, is older than 10 minutes, or is \
-                           not of this service. Get a new one.";
-            Ok(refused(&page, problem.to_owned())?)
+            let problem = format!(
+                "This link is not valid. It was used or withdrawn, is too old, or is not of this \
+                 service. An invitation is valid for {HOURS} hours, any other link for {MINUTES} \
+                 minutes. Get a new one."
+            );
+            Ok(refused(&page, problem)?)
         }
         Err(error) => Err(error.into()),
     }
@@ -105,17 +131,19 @@ pub(super) async fn welcome(
 
 /// Returns the page that signs in, with what was wrong.
 pub(super) fn refused(page: &Page, problem: String) -> Result<Response, Refusal> {
-    let passkeys = passkeys::of_entrance(page)?;
-    let frame = Frame::bare(page, "Sign in");
-    respond(StatusCode::FORBIDDEN, &Entrance { frame, problem, has_left: false, passkeys })
+    respond(StatusCode::FORBIDDEN, &Entrance::new(page, false, problem)?)
 }
 
 /// Ends the session, and lets the browser forget what it stored of the page.
+///
+/// The cookie of the session is removed by its name, and the page stores nothing else. `cookies`
+/// and `storage` of `Clear-Site-Data` would remove those of other products on this host, the former
+/// also on all hosts of its domain.
 pub(super) async fn sign_out(visit: Visit) -> Result<Response, Stop> {
     let actor = visit.session.actor(visit.origin.address.clone());
     visit.page.list().end_session(visit.session.clone(), actor, visit.now).await?;
     visit.forget_cookie();
-    let fields = [("Clear-Site-Data", "\"cache\", \"cookies\", \"storage\"")];
+    let fields = [("Clear-Site-Data", "\"cache\"")];
     Ok((fields, Redirect::to(&visit.at("/in?left=1"))).into_response())
 }
 

@@ -29,6 +29,16 @@ impl Fields {
     }
 }
 
+/// Returns the day of a value such as `2027-01-31+01:00`, as a field for a day has it.
+pub(super) fn day_of(value: &str) -> &str {
+    value.split_at_checked(10).map_or(value, |(day, _)| day)
+}
+
+/// Returns the offset from UTC of such a value; empty for UTC.
+pub(super) fn offset_of(value: &str) -> &str {
+    value.split_at_checked(10).map_or("", |(_, offset)| offset)
+}
+
 impl<S: Send + Sync> FromRequest<S> for Fields {
     type Rejection = Refusal;
 

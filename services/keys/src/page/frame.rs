@@ -12,7 +12,7 @@ use super::state::Page;
 use super::visit::Visit;
 use super::words::{Moment, ago};
 use crate::roles::Role;
-use crate::sessions::SignedIn;
+use crate::sessions::{Session, SignedIn};
 
 /// The media type of pages.
 pub(super) const HTML: &str = "text/html; charset=utf-8";
@@ -28,6 +28,8 @@ pub(super) struct Frame {
     pub(super) who: Option<Who>,
     /// What was just done.
     pub(super) done: String,
+    /// Whether the page has a form that a person fills in, and would lose by another one.
+    pub(super) is_form: bool,
     /// Sign-ins of the person elsewhere.
     pub(super) sign_ins: Vec<SignInLine>,
     /// The number of the newest of them.
@@ -51,15 +53,19 @@ pub(super) struct Who {
     pub(super) team: String,
 }
 
-impl Frame {
-    /// Returns the frame of a page for a visit.
-    pub(super) fn new(visit: &Visit, tab: &'static str, title: impl Into<String>) -> Self {
-        let session = &visit.session;
+impl Who {
+    pub(super) fn new(session: &Session) -> Self {
         let name = match session.user_id {
             Some(_) => session.user.clone(),
             None => "Operator".to_owned(),
         };
-        let who = Who { name, role: session.role, team: session.team.clone() };
+        Self { name, role: session.role, team: session.team.clone() }
+    }
+}
+
+impl Frame {
+    /// Returns the frame of a page for a visit.
+    pub(super) fn new(visit: &Visit, tab: &'static str, title: impl Into<String>) -> Self {
         let root = visit.page.root().to_owned();
         let line = |sign_in: &SignedIn| SignInLine {
             at: (ago(sign_in.at_s, visit.now), Moment(sign_in.at_s)),
@@ -70,8 +76,9 @@ impl Frame {
             root,
             title: title.into(),
             tab,
-            who: Some(who),
+            who: Some(Who::new(&visit.session)),
             done: String::new(),
+            is_form: false,
             sign_ins: visit.sign_ins.iter().map(line).collect(),
             newest: visit.sign_ins.first().map_or(0, |newest| newest.seq),
         }
@@ -81,7 +88,13 @@ impl Frame {
     pub(super) fn bare(page: &Page, title: impl Into<String>) -> Self {
         let root = page.root().to_owned();
         let (who, done, sign_ins) = (None, String::new(), Vec::new());
-        Self { root, title: title.into(), tab: "", who, done, sign_ins, newest: 0 }
+        let is_form = false;
+        Self { root, title: title.into(), tab: "", who, done, is_form, sign_ins, newest: 0 }
+    }
+
+    /// Returns the frame of a page with a form that a person fills in.
+    pub(super) fn with_form(self) -> Self {
+        Self { is_form: true, ..self }
     }
 
     pub(super) fn with_done(self, done: impl Into<String>) -> Self {

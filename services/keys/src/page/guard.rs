@@ -18,8 +18,10 @@ use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{Predicate, SizeAbove};
 use tower_http::csrf::{CsrfLayer, ProtectionError};
 
+use super::frame::Who;
 use super::refusal::Refusal;
 use super::state::Page;
+use super::visit::token;
 use crate::error::{Error, Result};
 
 /// The content security policy: nothing but files of the page itself, and no frame around it.
@@ -28,10 +30,14 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
                       base-uri 'none'; frame-ancestors 'none'";
 
 /// Header fields of every response.
+///
+/// With the referrer policy `no-referrer`, browsers send `Origin: null` with the forms of the page,
+/// which then look like those of another site to a browser without `Sec-Fetch-Site`. With
+/// `same-origin`, they send the page's own origin, and nothing to other sites.
 const FIELDS: [(HeaderName, &str); 6] = [
     (CONTENT_SECURITY_POLICY, POLICY),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (REFERRER_POLICY, "no-referrer"),
+    (REFERRER_POLICY, "same-origin"),
     (X_FRAME_OPTIONS, "DENY"),
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
@@ -98,17 +104,24 @@ pub(super) async fn complete(
 ) -> Response {
     let cookie = NewCookie::default();
     request.extensions_mut().insert(cookie.clone());
+    let token = token(&page, request.headers());
     let mut response = next.run(request).await;
     let refusal = match response.extensions_mut().remove::<Refusal>() {
         None if is_bare_error(&response) => Some(Refusal::of_status(response.status())),
         refusal => refusal,
     };
     if let Some(refusal) = refusal {
+        let token = token.filter(|_| refusal.has_menu());
+        let session = match token {
+            Some(token) => page.list().session(&token, page.now()).await.ok().flatten(),
+            None => None,
+        };
+        let text = refusal.page(&page, session.as_ref().map(Who::new));
         let (mut parts, _) = response.into_parts();
         parts.headers.remove(CONTENT_LENGTH);
         parts.headers.remove(CONTENT_ENCODING);
         parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(super::frame::HTML));
-        response = Response::from_parts(parts, Body::from(refusal.page(&page)));
+        response = Response::from_parts(parts, Body::from(text));
     }
     let headers = response.headers_mut();
     for (name, value) in FIELDS {

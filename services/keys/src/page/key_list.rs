@@ -3,11 +3,11 @@
 use alloc::collections::BTreeMap;
 
 use askama::Template;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Redirect, Response};
 use keytally::{Name, Timestamp};
 use sqlx::Row as _;
 
-use super::fields::Parameters;
+use super::fields::{Fields, Parameters};
 use super::frame::{Frame, show as respond};
 use super::picture::Picture;
 use super::refusal::Stop;
@@ -15,9 +15,10 @@ use super::usage_of::{Point, day_of_keys};
 use super::visit::TeamVisit;
 use super::words::{Moment, ago};
 use crate::error::Result;
-use crate::keys::{Cursor, FLAGS, KeyFilter, KeyRow, SOON_S, Sort, UNUSED_S};
+use crate::keys::{Cursor, FLAGS, KeyFilter, KeyRow, MOST_COUNTED, SOON_S, Sort, UNUSED_S};
 use crate::list::List;
 use crate::roles::Role;
+use crate::text::{Search, search};
 use crate::{ids, time};
 
 /// The keys of a page.
@@ -231,11 +232,26 @@ fn chip_links(root: &str, filter: &KeyFilter) -> [Chip; 4] {
     })
 }
 
-/// The lines. A script requests them alone.
+/// What a search came to that is not a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Replaced {
+    /// A key was searched for, and is replaced by its id.
+    Key(String),
+    /// Something that looks like a key was searched for.
+    Secret,
+}
+
+/// The lines, and what changes with them. A script requests them alone.
 #[derive(Template)]
 #[template(path = "rows.html")]
 struct Rows {
     root: String,
+    chips: [Chip; 4],
+    /// How many keys were found, in words.
+    count: String,
+    /// Whether a script requests the lines alone.
+    is_partial: bool,
+    replaced: Option<Replaced>,
     lines: Vec<Line>,
     name_order: Order,
     use_order: Order,
@@ -247,6 +263,9 @@ struct Rows {
     first: String,
     is_first: bool,
     may_revoke: bool,
+    /// Whether all boxes are ticked, and the address of this page where they are, or are not.
+    is_ticked: bool,
+    ticking: String,
 }
 
 /// The screen.
@@ -261,7 +280,6 @@ struct Screen {
     flag: String,
     /// The name of the order; empty for that with the newest key first.
     sort: &'static str,
-    chips: [Chip; 4],
     envs: Vec<String>,
     plans: Vec<String>,
     rows: Rows,
@@ -270,38 +288,107 @@ struct Screen {
     may_make: bool,
 }
 
-impl Screen {
-    fn is_filtered(&self) -> bool {
-        let values = [&self.search, &self.state, &self.env, &self.plan, &self.flag];
-        values.iter().any(|value| !value.is_empty())
-    }
+/// Returns whether a filter leaves keys out.
+fn is_filtered(filter: &KeyFilter) -> bool {
+    let values = [&filter.search, &filter.state, &filter.env, &filter.plan, &filter.flag];
+    values.iter().any(|value| !value.is_empty())
 }
 
-/// Shows the keys.
-pub(super) async fn show(team: TeamVisit, parameters: Parameters) -> Result<Response, Stop> {
-    let TeamVisit { visit, team_id, .. } = &team;
-    let list = visit.page.list();
-    let text = |name: &str| -> String { parameters.get(name).chars().take(64).collect() };
-    let sort = Sort::named(parameters.get("sort")).unwrap_or_default();
+/// The value of the parameter `found` of a search for something that looks like a key.
+const NOTHING: &str = "nothing";
+
+/// Returns the filter that a query or a form names, without a secret, and what the search was if it
+/// is replaced.
+fn filter_of(team: &TeamVisit, fields: &Fields) -> (KeyFilter, Option<Replaced>) {
+    let text = |name: &str| -> String { fields.get(name).chars().take(64).collect() };
+    let sort = Sort::named(fields.get("sort")).unwrap_or_default();
     let states = ["active", "expired", "revoked"];
-    let state = states.into_iter().find(|&state| state == parameters.get("state"));
+    let state = states.into_iter().find(|&state| state == fields.get("state"));
+    let flag = FLAGS.into_iter().find(|&flag| flag == fields.get("flag"));
+    let gate = team.visit.page.list().gate().load();
+    let find = |text: &str| {
+        let is_possible = keytally::IMPORTED_KEY_LEN.contains(&text.len());
+        let verdict = is_possible.then(|| gate.peek(Some(text.as_bytes()), 1))?;
+        Some(verdict.holder()?.key_id)
+    };
+    let (search, replaced) = match search(fields.get("search"), find) {
+        Search::Text(text) => (text.chars().take(64).collect(), None),
+        Search::Key(key_id) => {
+            let id = key_id.to_string();
+            (id.clone(), Some(Replaced::Key(id)))
+        }
+        Search::Secret => (String::new(), Some(Replaced::Secret)),
+    };
     let filter = KeyFilter {
-        team_id: Some(*team_id),
+        team_id: Some(team.team_id),
         state: state.unwrap_or_default().to_owned(),
         env: text("env"),
         plan: text("plan"),
-        flag: FLAGS
-            .into_iter()
-            .find(|&flag| flag == parameters.get("flag"))
-            .unwrap_or_default()
-            .to_owned(),
-        search: text("search"),
+        flag: flag.unwrap_or_default().to_owned(),
+        search,
         sort,
-        after: Cursor::parse(sort, parameters.get("after")),
+        after: Cursor::parse(sort, fields.get("after")),
         // One more shows whether there is another page.
         limit: i64::try_from(PAGE_LEN + 1).unwrap_or(i64::MAX),
     };
-    let mut rows = list.keys(&filter, visit.now).await?;
+    (filter, replaced)
+}
+
+/// Returns the address of the list of a search. It has no secret.
+fn address_of(root: &str, filter: &KeyFilter, replaced: Option<&Replaced>) -> String {
+    let address = address(root, filter, filter.sort, "");
+    match replaced {
+        Some(Replaced::Secret) => with(&address, "found", NOTHING),
+        _ => address,
+    }
+}
+
+/// Returns an address with one more parameter.
+fn with(address: &str, name: &str, value: &str) -> String {
+    let separator = if address.contains('?') { '&' } else { '?' };
+    format!("{address}{separator}{name}={value}")
+}
+
+/// Returns how many keys were found, in words.
+async fn count_of(team: &TeamVisit, filter: &KeyFilter, found: usize, is_all: bool) -> Counted {
+    let list = team.visit.page.list();
+    let of_team = KeyFilter { team_id: filter.team_id, ..KeyFilter::default() };
+    let count = |filter: KeyFilter| async move { list.count_keys(&filter, team.visit.now).await };
+    let shown = |count: i64| match count > MOST_COUNTED {
+        true => format!("more than {}", super::words::plural(MOST_COUNTED, "key")),
+        false => super::words::plural(count, "key"),
+    };
+    let found = i64::try_from(found).unwrap_or(i64::MAX);
+    let is_filtered = is_filtered(filter);
+    let found = if is_all { found } else { count(filter.clone()).await? };
+    if !is_filtered {
+        return Ok(shown(found));
+    }
+    let all = count(of_team).await?;
+    let found = match found > MOST_COUNTED {
+        true => format!("More than {}", super::words::grouped(MOST_COUNTED)),
+        false => super::words::grouped(found),
+    };
+    Ok(format!("{found} of {} found", shown(all)))
+}
+
+/// The text that says how many keys were found.
+type Counted = Result<String>;
+
+/// Returns the lines of a filter.
+async fn rows_of(
+    team: &TeamVisit,
+    filter: &KeyFilter,
+    replaced: Option<Replaced>,
+    fields: &Fields,
+) -> Result<Rows, Stop> {
+    let TeamVisit { visit, team_id, .. } = team;
+    let (list, sort) = (visit.page.list(), filter.sort);
+    let is_secret = replaced == Some(Replaced::Secret);
+    let mut rows = match is_secret {
+        true => Vec::new(),
+        false => list.keys(filter, visit.now).await?,
+    };
     let has_more = rows.len() > PAGE_LEN;
     rows.truncate(PAGE_LEN);
     let key_ids: Vec<_> = rows.iter().map(|row| row.key_id).collect();
@@ -316,24 +403,67 @@ pub(super) async fn show(team: TeamVisit, parameters: Parameters) -> Result<Resp
     let lines: Vec<_> = lines.collect();
     let root = visit.page.root();
     let next = rows.last().filter(|_| has_more);
-    let next = next.map(|row| address(root, &filter, sort, &row.cursor(sort).to_string()));
-    let [name_order, use_order, expiry_order, age_order] = orders(root, &filter);
-    let rows = Rows {
+    let next = next.map(|row| address(root, filter, sort, &row.cursor(sort).to_string()));
+    let [name_order, use_order, expiry_order, age_order] = orders(root, filter);
+    let is_first = filter.after.is_none();
+    let is_ticked = fields.get("ticked") == "all";
+    let after = filter.after.as_ref().map(ToString::to_string).unwrap_or_default();
+    let here = address(root, filter, sort, &after);
+    let is_all = is_secret || (is_first && !has_more);
+    let count = match is_secret {
+        true => "0 keys found".to_owned(),
+        false => count_of(team, filter, lines.len(), is_all).await?,
+    };
+    Ok(Rows {
         root: root.to_owned(),
+        chips: chip_links(root, filter),
+        count,
+        is_partial: visit.is_partial,
+        replaced,
         lines,
         name_order,
         use_order,
         expiry_order,
         age_order,
         next,
-        first: address(root, &filter, sort, ""),
-        is_first: filter.after.is_none(),
+        first: address(root, filter, sort, ""),
+        is_first,
         may_revoke: visit.session.role >= Role::Admin,
-    };
+        is_ticked,
+        ticking: if is_ticked { here } else { with(&here, "ticked", "all") },
+    })
+}
+
+/// Searches, by a form: what was searched for may be a key, which must not be in an address.
+pub(super) async fn find(team: TeamVisit, fields: Fields) -> Result<Response, Stop> {
+    let (filter, replaced) = filter_of(&team, &fields);
+    let to = address_of(team.visit.page.root(), &filter, replaced.as_ref());
+    if !team.visit.is_partial {
+        return Ok(Redirect::to(&to).into_response());
+    }
+    let rows = rows_of(&team, &filter, replaced, &fields).await?;
+    Ok(([("HX-Replace-Url", to)], respond(&rows)?).into_response())
+}
+
+/// Shows the keys.
+pub(super) async fn show(team: TeamVisit, parameters: Parameters) -> Result<Response, Stop> {
+    let Parameters(fields) = parameters;
+    let visit = &team.visit;
+    let (filter, mut replaced) = filter_of(&team, &fields);
+    let root = visit.page.root();
+    if replaced.is_some() {
+        // The address has a key. The next one has not.
+        return Ok(Redirect::to(&address_of(root, &filter, replaced.as_ref())).into_response());
+    }
+    if fields.get("found") == NOTHING {
+        replaced = Some(Replaced::Secret);
+    }
+    let rows = rows_of(&team, &filter, replaced, &fields).await?;
     if visit.is_partial {
         return Ok(respond(&rows)?);
     }
-    let done = match parameters.get("revoked") {
+    let list = visit.page.list();
+    let done = match fields.get("revoked") {
         "" => String::new(),
         count => {
             let count = count.parse().unwrap_or(1);
@@ -343,22 +473,22 @@ pub(super) async fn show(team: TeamVisit, parameters: Parameters) -> Result<Resp
             )
         }
     };
-    let mut screen = Screen {
+    let is_new =
+        rows.lines.is_empty() && rows.is_first && rows.replaced.is_none() && !is_filtered(&filter);
+    let screen = Screen {
         frame: Frame::new(visit, "keys", "Keys").with_done(done),
-        chips: chip_links(root, &filter),
-        sort: if sort == Sort::default() { "" } else { sort.as_str() },
-        envs: envs(list, *team_id).await?,
+        sort: if filter.sort == Sort::default() { "" } else { filter.sort.as_str() },
+        envs: envs(list, team.team_id).await?,
         plans: plans(list),
         search: filter.search,
         state: filter.state,
         env: filter.env,
         plan: filter.plan,
         flag: filter.flag,
-        is_new: false,
+        is_new,
         may_make: visit.session.role >= Role::Member,
         rows,
     };
-    screen.is_new = screen.rows.lines.is_empty() && screen.rows.is_first && !screen.is_filtered();
     Ok(respond(&screen)?)
 }
 

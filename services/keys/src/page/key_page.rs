@@ -9,10 +9,13 @@ use super::fields::{Fields, Parameters};
 use super::frame::{Frame, respond, show as respond_ok};
 use super::key_list::{Line, names};
 use super::log_page::{LogLine, log_lines};
-use super::new_key::{PlanChoice, expiry, lifetimes, plan_choices, scopes};
+use super::new_key::{
+    FIELDS, PlanChoice, expiry, lifetimes, longest, plan_choices, questions, scopes,
+};
 use super::picture::Picture;
+use super::problems::Problems;
 use super::quotas::{QuotaLine, of_key};
-use super::refusal::{Stop, sentence};
+use super::refusal::Stop;
 use super::usage_of::{Point, day_of_keys, points};
 use super::visit::TeamVisit;
 use super::words::{Moment, grouped, plural};
@@ -73,19 +76,32 @@ pub(super) struct Grace {
     uses: String,
 }
 
-/// The quotas and the use of a key. A script requests them alone.
+/// What changes of a key while its page is open. A script requests it alone.
 #[derive(Template)]
-#[template(path = "usage.html")]
-struct Usage {
+#[template(path = "key_live.html")]
+struct Live {
     root: String,
-    id: String,
+    line: Line,
+    note: String,
+    scopes: Vec<String>,
+    /// Whether the gate has scopes.
+    has_scopes: bool,
+    created: Moment,
+    rotated: Option<Moment>,
+    revoked: Option<(Moment, String, String)>,
+    /// Whether the present secret was never shown.
+    is_unseen: bool,
+    grace: Option<Grace>,
+    limits: Vec<String>,
+    may_rotate: bool,
+    may_change: bool,
+    /// Why the person cannot do more with the key; empty if the person can do all.
+    lacks: String,
     quotas: Vec<QuotaLine>,
     range: &'static str,
     range_text: &'static str,
     ranges: [(&'static str, &'static str); 3],
     picture: Picture,
-    first: Moment,
-    last: Moment,
     buckets: Vec<BucketLine>,
     sums: Sums,
 }
@@ -95,20 +111,8 @@ struct Usage {
 #[template(path = "key.html")]
 struct Screen {
     frame: Frame,
-    line: Line,
-    note: String,
-    scopes: Vec<String>,
-    created: Moment,
-    rotated: Option<Moment>,
-    revoked: Option<(Moment, String, String)>,
-    /// Whether the present secret was never shown.
-    is_unseen: bool,
-    grace: Option<Grace>,
-    limits: Vec<String>,
-    usage: Usage,
+    live: Live,
     log: Vec<LogLine>,
-    may_rotate: bool,
-    may_change: bool,
 }
 
 /// Shows a key.
@@ -119,52 +123,25 @@ pub(super) async fn show(
 ) -> Result<Response, Stop> {
     let row = team.key(&id).await?;
     let TeamVisit { visit, team_id, .. } = &team;
-    let (list, now) = (visit.page.list(), visit.now);
-    let usage = usage(&team, &row, parameters.get("range")).await?;
+    let live = live(&team, &row, parameters.get("range")).await?;
     if visit.is_partial {
-        return Ok(respond_ok(&usage)?);
+        return Ok(respond_ok(&live)?);
     }
-    let days = day_of_keys(list, *team_id, &[row.key_id], now).await?;
-    let day = days.get(&row.key_id).map_or(&[][..], Vec::as_slice);
-    let makers = [Some(row.created_by.clone()), row.revoked_by.clone()];
-    let makers = names(list, &makers.into_iter().flatten().collect::<Vec<_>>()).await?;
     let filter = Filter {
         team_id: Some(*team_id),
         key_id: Some(row.key_id),
         limit: ENTRIES,
         ..Filter::default()
     };
+    let list = visit.page.list();
     let log = log_lines(list, list.log(&filter).await?).await?;
-    let plan = plan_choices(visit).into_iter().find(|plan| plan.name == row.plan);
-    let is_live = row.state(now) == "active";
-    let in_grace = row.grace_until_s.filter(|&end| end > time::stored(now) && is_live);
-    let old_uses = day.iter().map(|hour| hour.old_secret).sum();
-    let prefix = list.gate().load().table().prefix();
-    Ok(respond_ok(&Screen {
-        frame: Frame::new(visit, "keys", row.name.clone()).with_done(done(parameters.get("done"))),
-        line: Line::new(&row, day, &makers, prefix, now),
-        note: row.note.clone(),
-        scopes: row.scopes.split_ascii_whitespace().map(str::to_owned).collect(),
-        created: Moment(row.created_s),
-        rotated: row.rotated_s.map(Moment),
-        revoked: row.revoked_s.map(|at_s| {
-            let by = row.revoked_by.as_deref().unwrap_or_default();
-            let why = row.revoked_why.clone().unwrap_or_default();
-            (Moment(at_s), super::key_list::maker(by, &makers), why)
-        }),
-        is_unseen: is_live && row.shown_s.is_none() && row.last_used_s.is_none(),
-        grace: in_grace.map(|end| Grace { until: Moment(end), uses: plural(old_uses, "request") }),
-        limits: plan.map(|plan| plan.limits).unwrap_or_default(),
-        usage,
-        log,
-        may_rotate: is_live && team.may_make(row.env.as_str()),
-        may_change: is_live && visit.session.role >= Role::Admin,
-    })?)
+    let frame = Frame::new(visit, "keys", row.name.clone()).with_done(done(parameters.get("done")));
+    Ok(respond_ok(&Screen { frame, live, log })?)
 }
 
-/// Returns the quotas of a key now, and its use in a range.
-async fn usage(team: &TeamVisit, row: &KeyRow, range: &str) -> Result<Usage, Stop> {
-    let visit = &team.visit;
+/// Returns what is known of a key now, and its use in a range.
+async fn live(team: &TeamVisit, row: &KeyRow, range: &str) -> Result<Live, Stop> {
+    let TeamVisit { visit, team_id, .. } = team;
     let (list, now) = (visit.page.list(), visit.now);
     let chosen = RANGES.iter().find(|its| its.0 == range);
     let &(range, range_text, width, count) = chosen.unwrap_or(&RANGES[1]);
@@ -179,20 +156,72 @@ async fn usage(team: &TeamVisit, row: &KeyRow, range: &str) -> Result<Usage, Sto
         old_secret: grouped(point.old_secret),
         ended: grouped(point.ended),
     });
+    let days = day_of_keys(list, *team_id, &[row.key_id], now).await?;
+    let day = days.get(&row.key_id).map_or(&[][..], Vec::as_slice);
+    let makers = [Some(row.created_by.clone()), row.revoked_by.clone()];
+    let makers = names(list, &makers.into_iter().flatten().collect::<Vec<_>>()).await?;
+    let plan = plan_choices(visit).into_iter().find(|plan| plan.name == row.plan);
     let is_live = row.state(now) == "active";
-    Ok(Usage {
+    let in_grace = row.grace_until_s.filter(|&end| end > time::stored(now) && is_live);
+    let old_uses = day.iter().map(|hour| hour.old_secret).sum();
+    let prefix = list.gate().load().table().prefix();
+    Ok(Live {
         root: visit.page.root().to_owned(),
-        id: row.key_id.to_string(),
+        line: Line::new(row, day, &makers, prefix, now),
+        note: row.note.clone(),
+        scopes: row.scopes.split_ascii_whitespace().map(str::to_owned).collect(),
+        has_scopes: !scopes(visit).is_empty(),
+        created: Moment(row.created_s),
+        rotated: row.rotated_s.map(Moment),
+        revoked: row.revoked_s.map(|at_s| {
+            let by = row.revoked_by.as_deref().unwrap_or_default();
+            let why = row.revoked_why.clone().unwrap_or_default();
+            (Moment(at_s), super::key_list::maker(by, &makers), why)
+        }),
+        is_unseen: is_live && row.shown_s.is_none() && row.last_used_s.is_none(),
+        grace: in_grace.map(|end| Grace { until: Moment(end), uses: plural(old_uses, "request") }),
+        limits: plan.map(|plan| plan.limits).unwrap_or_default(),
+        may_rotate: is_live && team.may_make(row.env.as_str()),
+        may_change: is_live && visit.session.role >= Role::Admin,
+        lacks: lacks(team, row),
         quotas: if is_live { of_key(list, row.key_id, now) } else { Vec::new() },
         range,
         range_text,
         ranges: RANGES.map(|(name, text, _, _)| (name, text)),
-        picture: Picture::large(&points),
-        first: Moment(points.first().map_or(0, |point| point.start_s)),
-        last: Moment(time::stored(now)),
+        picture: Picture::large(&points, width),
         buckets: buckets.collect(),
         sums: Sums::new(&points),
     })
+}
+
+/// Returns why the person cannot rotate, change or revoke a key; empty if the person can, or if the
+/// key is revoked.
+fn lacks(team: &TeamVisit, row: &KeyRow) -> String {
+    match row.state(team.visit.now) {
+        "active" => {}
+        "expired" => {
+            return "An expired key cannot be rotated or changed. Make a new one.".to_owned();
+        }
+        _ => return String::new(),
+    }
+    let role = team.visit.session.role;
+    let least = team.settings.role_for(row.env.as_str());
+    let needs = match (team.may_make(row.env.as_str()), role >= Role::Admin) {
+        (true, true) => return String::new(),
+        (true, false) => "To change or revoke this key, you need the role admin".to_owned(),
+        (false, true) => format!("To rotate this key, you need the role {}", least.as_str()),
+        (false, false) if least == Role::Admin => {
+            "To rotate, change or revoke this key, you need the role admin".to_owned()
+        }
+        (false, false) => format!(
+            "To rotate this key, you need the role {}, and to change or revoke it the role admin",
+            least.as_str()
+        ),
+    };
+    format!(
+        "{needs}. Your role is {}; an owner of the team can change it on the page Team.",
+        role.as_str()
+    )
 }
 
 /// Returns the sentence on what was just done.
@@ -225,21 +254,23 @@ struct EditForm {
     lifetime: String,
     lifetimes: Vec<(&'static str, &'static str)>,
     date: String,
-    problem: Option<(&'static str, String)>,
+    /// The longest lifetime that the team permits, in words.
+    longest: Option<String>,
+    longest_hint: &'static str,
+    offers_no_scope: bool,
+    offers_same_name: bool,
+    problems: Problems,
 }
 
 impl EditForm {
-    fn wrong(&self, field: &str) -> bool {
-        self.problem.as_ref().is_some_and(|(its, _)| *its == field)
-    }
-
     fn has(&self, scope: &str) -> bool {
         self.chosen.iter().any(|chosen| chosen == scope)
     }
 
-    fn new(team: &TeamVisit, row: &KeyRow) -> Self {
+    fn new(team: &TeamVisit, row: &KeyRow, problems: Problems) -> Self {
+        let longest = longest(&team.settings);
         Self {
-            frame: Frame::new(&team.visit, "keys", "Change key"),
+            frame: Frame::new(&team.visit, "keys", problems.title("Change key")).with_form(),
             id: row.key_id.to_string(),
             name: row.name.clone(),
             note: row.note.clone(),
@@ -251,7 +282,11 @@ impl EditForm {
             lifetime: "keep".to_owned(),
             lifetimes: lifetimes(&team.settings),
             date: String::new(),
-            problem: None,
+            longest_hint: if longest.is_some() { "longest-hint" } else { "" },
+            longest,
+            offers_no_scope: problems.has("no_scope"),
+            offers_same_name: problems.has("same_name"),
+            problems,
         }
     }
 }
@@ -260,7 +295,7 @@ impl EditForm {
 pub(super) async fn edit_form(team: TeamVisit, Path(id): Path<String>) -> Result<Response, Stop> {
     let row = team.key(&id).await?;
     team.visit.require(Role::Admin)?;
-    Ok(respond_ok(&EditForm::new(&team, &row))?)
+    Ok(respond_ok(&EditForm::new(&team, &row, Problems::none(&FIELDS)))?)
 }
 
 /// Changes a key.
@@ -271,22 +306,37 @@ pub(super) async fn edit(
 ) -> Result<Response, Stop> {
     let row = team.key(&id).await?;
     team.visit.require(Role::Admin)?;
-    let (mut edit, is_harmless) = match changes(&team, &row, &fields) {
-        Ok(changes) => changes,
-        Err(error) => return again(&team, &row, &fields, error),
+    let mut problems = Problems::none(&FIELDS);
+    let changes = problems.take(changes(&team, &row, &fields));
+    let name = problems.take(crate::text::name("name", fields.get("name")));
+    let note = crate::text::note("note", &fields.get("note").replace("\r\n", "\n"));
+    let note = problems.take(note);
+    let (Some((mut edit, is_harmless)), Some(name), Some(note)) = (changes, name, note) else {
+        return again(&team, &row, &fields, problems);
     };
+    // What stays as it is was confirmed before.
+    let new_name = if name.eq_ignore_ascii_case(&row.name) { "" } else { &name };
+    let kept = [String::new()];
+    let chosen = edit.scopes.as_deref().unwrap_or(&kept);
+    questions(&team, new_name, chosen, &fields, &mut problems).await?;
+    if !problems.is_empty() {
+        return again(&team, &row, &fields, problems);
+    }
     if !is_harmless {
         team.visit.prove(&fields).await?;
     }
-    edit.name = Some(fields.get("name").to_owned());
-    edit.note = Some(fields.get("note").replace("\r\n", "\n"));
+    edit.name = Some(name);
+    edit.note = Some(note);
     let visit = &team.visit;
     match visit.page.list().edit_key(row.key_id, edit, visit.caller()).await {
         Ok(_) => {
             let to = visit.at(&format!("/k/{}?done=edited", row.key_id));
             Ok(Redirect::to(&to).into_response())
         }
-        Err(error) => again(&team, &row, &fields, error),
+        Err(Error::Invalid { field, reason }) => {
+            again(&team, &row, &fields, Problems::one(&FIELDS, field, &reason))
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -308,7 +358,7 @@ fn changes(team: &TeamVisit, row: &KeyRow, fields: &Fields) -> crate::error::Res
         edit.scopes = Some(chosen);
         is_harmless = false;
     }
-    if fields.get("lifetime") != "keep" {
+    if fields.get("lifetime") != "keep" || !fields.get("date").is_empty() {
         let end = expiry(fields, team.visit.now)?;
         edit.expires = Some(end);
         let is_earlier = match (end.map(time::stored), row.not_after_s) {
@@ -321,22 +371,21 @@ fn changes(team: &TeamVisit, row: &KeyRow, fields: &Fields) -> crate::error::Res
     Ok((edit, is_harmless))
 }
 
-/// Shows the form again with the value that is wrong, or an error.
-fn again(team: &TeamVisit, row: &KeyRow, fields: &Fields, error: Error) -> Result<Response, Stop> {
-    match error {
-        Error::Invalid { field, reason } => {
-            let form = EditForm {
-                name: fields.get("name").to_owned(),
-                note: fields.get("note").to_owned(),
-                plan: fields.get("plan").to_owned(),
-                chosen: fields.all("scope"),
-                lifetime: fields.get("lifetime").to_owned(),
-                date: fields.get("date").to_owned(),
-                problem: Some((field, sentence(&reason))),
-                ..EditForm::new(team, row)
-            };
-            Ok(respond(StatusCode::BAD_REQUEST, &form)?)
-        }
-        error => Err(error.into()),
-    }
+/// Shows the form again with what is wrong.
+fn again(
+    team: &TeamVisit,
+    row: &KeyRow,
+    fields: &Fields,
+    problems: Problems,
+) -> Result<Response, Stop> {
+    let form = EditForm {
+        name: fields.get("name").to_owned(),
+        note: fields.get("note").to_owned(),
+        plan: fields.get("plan").to_owned(),
+        chosen: fields.all("scope"),
+        lifetime: fields.get("lifetime").to_owned(),
+        date: fields.get("date").to_owned(),
+        ..EditForm::new(team, row, problems)
+    };
+    Ok(respond(StatusCode::BAD_REQUEST, &form)?)
 }

@@ -1,24 +1,30 @@
 //! The screen *Log*: what was done, by whom, with filters and as CSV.
 
+use alloc::collections::{BTreeMap, BTreeSet};
+
 use askama::Template;
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse as _, Redirect, Response};
 use futures_util::{StreamExt as _, stream};
+use keytally::redact::redact;
 use keytally::{KeyId, Timestamp};
+use sqlx::Row as _;
 
-use super::fields::Parameters;
+use super::fields::{Fields, Parameters};
 use super::frame::{Frame, respond};
 use super::key_list::{maker, names, query_text};
 use super::me_page::browser;
-use super::refusal::{Stop, sentence};
-use super::visit::TeamVisit;
+use super::problems::{FormField, Problems};
+use super::refusal::Stop;
+use super::visit::{TeamVisit, Visit};
 use super::words::Moment;
 use crate::error::{Error, Result};
+use crate::keys::KeyFilter;
 use crate::list::List;
-use crate::log::{self, Entry, Filter};
-use crate::time;
+use crate::log::{self, ActorFilter, Entry, Filter, MOST_SEVERAL};
+use crate::{ids, time};
 
 /// The entries of a page.
 const PAGE_LEN: i64 = 50;
@@ -37,6 +43,8 @@ pub(super) struct LogLine {
     pub(super) address: String,
     pub(super) action: String,
     pub(super) key_id: String,
+    /// The present name of the key; empty if the list does not have it.
+    pub(super) key_name: String,
     pub(super) detail: String,
 }
 
@@ -60,6 +68,7 @@ fn words(action: &str) -> String {
         "session.prove" => "confirmed a sign-in",
         "session.end" => "signed out",
         "passkey.add" => "added a passkey",
+        "passkey.rename" => "renamed a passkey",
         "passkey.remove" => "removed a passkey",
         "token.create" => "made a token",
         "token.revoke" => "revoked a token",
@@ -68,26 +77,92 @@ fn words(action: &str) -> String {
     text.to_owned()
 }
 
-/// Returns entries as lines, with the names of users.
+/// Returns the user or the token that an entry is about, as the log names actors.
+fn subject(entry: &Entry) -> Option<String> {
+    let mut words = entry.detail.split(' ');
+    match (&*entry.action, words.next()?, words.next()) {
+        ("member.set" | "member.remove" | "link.create", "user", Some(number)) => {
+            Some(format!("user {number}"))
+        }
+        ("token.create" | "token.revoke", id, _) => Some(format!("token {id}")),
+        _ => None,
+    }
+}
+
+/// Returns the details of an entry in words, with the name of the user or the token that it is
+/// about.
+fn detail(entry: Entry, names: &BTreeMap<String, String>) -> String {
+    let action = &*entry.action;
+    if let "session.begin" | "session.prove" = action {
+        return browser(&entry.detail);
+    }
+    let Some(subject) = subject(&entry) else { return entry.detail };
+    let len =
+        if action.starts_with("token.") { subject.len() - "token ".len() } else { subject.len() };
+    let rest = entry.detail.get(len..).unwrap_or_default();
+    let rest = match action {
+        "member.set" => rest.replacen(" is ", " has the role ", 1),
+        _ => rest.to_owned(),
+    };
+    let name = names.get(&subject).map_or(&*subject, |name| name);
+    let name = name.strip_prefix("token ").unwrap_or(name);
+    format!("{}{name}{rest}", if action == "link.create" { "for " } else { "" })
+}
+
+/// The keys whose names are read at once.
+const NAMES_AT_ONCE: usize = 50;
+
+/// Returns the names of keys.
+async fn key_names(
+    list: &List,
+    ids: impl IntoIterator<Item = KeyId>,
+) -> Result<BTreeMap<String, String>> {
+    let ids: Vec<_> = ids.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
+    let mut names = BTreeMap::new();
+    for part in ids.chunks(NAMES_AT_ONCE) {
+        // One text for any number of keys: no key has the number 0.
+        let mut query = sqlx::query(
+            "select key_id, name from \"key\" where key_id in ($1, $2, $3, $4, $5, $6, $7, $8, $9, \
+             $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, \
+             $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43, \
+             $44, $45, $46, $47, $48, $49, $50)",
+        );
+        for index in 0..NAMES_AT_ONCE {
+            query = query.bind(part.get(index).map_or(0, |&key_id| ids::stored(key_id)));
+        }
+        for row in query.fetch_all(&mut *list.read().await?).await? {
+            names.insert(ids::shown(row.try_get(0)?), row.try_get(1)?);
+        }
+    }
+    Ok(names)
+}
+
+/// Returns entries as lines, with the names of users, tokens and keys.
 pub(super) async fn log_lines(list: &List, entries: Vec<Entry>) -> Result<Vec<LogLine>> {
     let actor = |entry: &Entry| match entry.actor.as_str() {
         "" => entry.actor_kind.clone(),
         name => format!("{} {name}", entry.actor_kind),
     };
     let actors: Vec<_> = entries.iter().map(actor).collect();
-    let names = names(list, &actors).await?;
+    let subjects = entries.iter().filter_map(subject);
+    let names = names(list, &subjects.chain(actors.iter().cloned()).collect::<Vec<_>>()).await?;
+    let ids = entries.iter().filter_map(|entry| entry.key_id.as_ref()?.parse().ok());
+    let key_names = key_names(list, ids).await?;
     let line = |(entry, actor): (Entry, String)| LogLine {
         seq: entry.seq,
         at: Moment(time::parse("at", &entry.at).map_or(0, time::stored)),
         actor_query: query_text(&[("actor", &actor)]),
         actor: maker(&actor, &names),
-        address: entry.address.unwrap_or_default(),
+        address: entry.address.clone().unwrap_or_default(),
         action: words(&entry.action),
-        key_id: entry.key_id.unwrap_or_default(),
-        detail: match &*entry.action {
-            "session.begin" | "session.prove" => browser(&entry.detail),
-            _ => entry.detail,
-        },
+        key_name: entry
+            .key_id
+            .as_ref()
+            .and_then(|id| key_names.get(id))
+            .cloned()
+            .unwrap_or_default(),
+        key_id: entry.key_id.clone().unwrap_or_default(),
+        detail: detail(entry, &names),
     };
     Ok(entries.into_iter().zip(actors).map(line).collect())
 }
@@ -103,7 +178,7 @@ const KINDS: &[(&str, &str, &[&str])] = &[
     ("member", "Members", &["member.set", "member.remove"]),
     ("link", "Links", &["link.create", "link.withdraw"]),
     ("session", "Sign-ins", &["session.begin", "session.prove", "session.end"]),
-    ("passkey", "Passkeys", &["passkey.add", "passkey.remove"]),
+    ("passkey", "Passkeys", &["passkey.add", "passkey.rename", "passkey.remove"]),
     ("token", "Tokens", &["token.create", "token.revoke"]),
 ];
 
@@ -122,21 +197,24 @@ struct Screen {
     what: String,
     from: String,
     to: String,
-    /// Actors to choose from, each with a name.
-    actors: Vec<(String, String)>,
+    /// The names of actors to choose from.
+    actors: Vec<String>,
     /// The filter in the address of the file.
     query: String,
-    problem: Option<(&'static str, String)>,
+    problems: Problems,
     lines: Vec<LogLine>,
     next: Option<String>,
     is_first: bool,
 }
 
-impl Screen {
-    fn wrong(&self, field: &str) -> bool {
-        self.problem.as_ref().is_some_and(|(its, _)| *its == field)
-    }
-}
+/// The fields of the filter.
+const FIELDS: [FormField; 5] = [
+    ("actor", "actor", "Who"),
+    ("action", "what", "What"),
+    ("key", "key", "Key"),
+    ("from", "from", "From"),
+    ("to", "to", "To"),
+];
 
 /// The names of the parameters that filter.
 const FILTERS: [&str; 5] = ["key", "actor", "what", "from", "to"];
@@ -155,28 +233,67 @@ fn text(parameters: &Parameters, name: &str) -> String {
     parameters.get(name).chars().take(64).collect()
 }
 
-/// Returns the beginning of a day in UTC; `None` for no day.
+/// Returns the beginning of a day; `None` for no day. The script sends a day of the reader's zone.
 fn day(parameters: &Parameters, name: &'static str) -> Result<Option<Timestamp>> {
     match parameters.get(name) {
         "" => Ok(None),
-        date => time::parse(name, &format!("{date}T00:00:00Z"))
-            .map(Some)
-            .map_err(|_| Error::invalid(name, "it must be a day, such as 2027-01-31")),
+        day => time::parse_day(name, day).map(Some),
+    }
+}
+
+/// Returns the keys of a team that a text means: the id of a key, a key itself, or a part of names.
+async fn keys(team: &TeamVisit, text: &str) -> Result<(Option<KeyId>, Vec<KeyId>)> {
+    if text.is_empty() {
+        return Ok((None, Vec::new()));
+    }
+    if let Some(key_id) = key_id(text) {
+        return Ok((Some(key_id), Vec::new()));
+    }
+    let filter = KeyFilter {
+        team_id: Some(team.team_id),
+        search: text.to_owned(),
+        limit: i64::try_from(MOST_SEVERAL + 1).unwrap_or(i64::MAX),
+        ..KeyFilter::default()
+    };
+    let rows = team.visit.page.list().keys(&filter, team.visit.now).await?;
+    let reason = match rows.len() {
+        0 => "no key of the team has this id, or this in its name".to_owned(),
+        len if len > MOST_SEVERAL => {
+            format!("more than {MOST_SEVERAL} keys have this in their names; write more of one")
+        }
+        _ => return Ok((None, rows.into_iter().map(|row| row.key_id).collect())),
+    };
+    Err(Error::invalid("key", reason))
+}
+
+/// Returns the id of a key in a text: the id itself, or a whole key.
+fn key_id(text: &str) -> Option<KeyId> {
+    let of_key = || keytally::parse_key(text.as_bytes()).ok().map(|parts| parts.key_id);
+    text.parse().ok().or_else(of_key)
+}
+
+/// Leads to the log with the filter of a form. A whole key that a person pasted is replaced by its
+/// id, so that no address has a secret.
+pub(super) async fn filtered(visit: Visit, fields: Fields) -> Redirect {
+    let value = |name| match (name, fields.get(name)) {
+        // A key with an error in it is a secret too.
+        ("key", text) => key_id(text).map_or_else(|| redact(text).into(), |id| id.to_string()),
+        (_, text) => text.to_owned(),
+    };
+    let values = FILTERS.map(|name| (name, value(name)));
+    let pairs: Vec<_> = values.iter().map(|(name, value)| (*name, &**value)).collect();
+    match query_text(&pairs) {
+        query if query.is_empty() => Redirect::to(&visit.at("/log")),
+        query => Redirect::to(&visit.at(&format!("/log?{query}"))),
     }
 }
 
 /// Returns the filter that the parameters name.
 async fn filter(team: &TeamVisit, parameters: &Parameters, limit: i64) -> Result<Filter> {
-    let key_id =
-        match parameters.get("key") {
-            "" => None,
-            key => Some(key.parse::<KeyId>().map_err(|_| {
-                Error::invalid("key", "it is not a key id, which has 11 characters")
-            })?),
-        };
+    let (key_id, key_ids) = keys(team, parameters.get("key")).await?;
     let actor = match parameters.get("actor") {
         "" => None,
-        actor => Some(team.visit.page.list().actor("actor", actor).await?),
+        actor => Some(team.visit.page.list().actors_like("actor", team.team_id, actor).await?),
     };
     let action = match parameters.get("what").trim_end_matches('.') {
         "" => String::new(),
@@ -190,33 +307,40 @@ async fn filter(team: &TeamVisit, parameters: &Parameters, limit: i64) -> Result
     }
     let before = parameters.get("before").parse().ok();
     let team_id = Some(team.team_id);
-    Ok(Filter { team_id, key_id, actor, action, from, to, before, limit })
+    Ok(Filter { team_id, key_id, key_ids, actor, action, from, to, before, limit })
 }
 
-/// Returns the actors that a team has now: members, tokens and operators.
-async fn actors(team: &TeamVisit) -> Result<Vec<(String, String)>> {
+/// Returns the names of the actors that a team has now: members, tokens and operators.
+async fn actors(team: &TeamVisit) -> Result<Vec<String>> {
     let list = team.visit.page.list();
-    let mut actors: Vec<_> = list
-        .members(team.team_id)
-        .await?
-        .into_iter()
-        .map(|member| (format!("user {}", member.user), member.name))
-        .collect();
+    let mut actors: Vec<_> =
+        list.members(team.team_id).await?.into_iter().map(|member| member.name).collect();
     let tokens = list.tokens(Some(team.team_id)).await?.into_iter();
-    actors.extend(tokens.map(|token| (format!("token {}", token.token), token.name)));
-    actors.push(("operator".to_owned(), "operators of the service".to_owned()));
+    actors.extend(tokens.map(|token| format!("token {}", token.name)));
+    actors.push("operator".to_owned());
     Ok(actors)
+}
+
+/// Returns the name of the actor that a filter has, if it finds the same actor.
+async fn actor_name(list: &List, actor: String) -> Result<String> {
+    let names = names(list, core::slice::from_ref(&actor)).await?;
+    let name = names.get(&actor).filter(|name| ActorFilter::named(name).is_none());
+    Ok(name.cloned().unwrap_or(actor))
 }
 
 /// Shows the log of the team.
 pub(super) async fn show(team: TeamVisit, parameters: Parameters) -> Result<Response, Stop> {
     let visit = &team.visit;
     let list = visit.page.list();
-    let (status, problem, mut entries, is_first) =
+    let (status, problems, mut entries, is_first) =
         match filter(&team, &parameters, PAGE_LEN + 1).await {
-            Ok(filter) => (StatusCode::OK, None, list.log(&filter).await?, filter.before.is_none()),
+            Ok(filter) => {
+                let entries = list.log(&filter).await?;
+                (StatusCode::OK, Problems::none(&FIELDS), entries, filter.before.is_none())
+            }
             Err(Error::Invalid { field, reason }) => {
-                (StatusCode::BAD_REQUEST, Some((field, sentence(&reason))), Vec::new(), true)
+                let problems = Problems::one(&FIELDS, field, &reason);
+                (StatusCode::BAD_REQUEST, problems, Vec::new(), true)
             }
             Err(error) => return Err(error.into()),
         };
@@ -230,16 +354,16 @@ pub(super) async fn show(team: TeamVisit, parameters: Parameters) -> Result<Resp
         (kind, name, actions.iter().map(|&action| (action, words(action))).collect())
     };
     let screen = Screen {
-        frame: Frame::new(visit, "log", "Log"),
+        frame: Frame::new(visit, "log", problems.title("Log")),
         kinds: KINDS.iter().map(kind).collect(),
         key: text(&parameters, "key"),
-        actor: text(&parameters, "actor"),
+        actor: actor_name(list, text(&parameters, "actor")).await?,
         what: text(&parameters, "what").trim_end_matches('.').to_owned(),
         from: text(&parameters, "from"),
         to: text(&parameters, "to"),
         actors: actors(&team).await?,
         query: query(&parameters, None),
-        problem,
+        problems,
         lines: log_lines(list, entries).await?,
         next,
         is_first,
@@ -251,7 +375,7 @@ pub(super) async fn show(team: TeamVisit, parameters: Parameters) -> Result<Resp
 pub(super) async fn csv(team: TeamVisit, parameters: Parameters) -> Result<Response, Stop> {
     let filter = filter(&team, &parameters, LINES_AT_ONCE).await?;
     let list = team.visit.page.list().clone();
-    let head = Bytes::from_static(b"number,time,actor,address,action,key,detail\r\n");
+    let head = Bytes::from_static(b"number,time,actor,address,action,key,key name,detail\r\n");
     let lines = stream::try_unfold(Some(filter), move |filter| {
         let list = list.clone();
         async move {
@@ -281,6 +405,7 @@ fn csv_lines(lines: Vec<LogLine>) -> String {
             line.address,
             line.action,
             line.key_id,
+            line.key_name,
             line.detail,
         ];
         text.push_str(&cells.map(|cell| quoted(&cell)).join(","));

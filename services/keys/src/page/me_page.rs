@@ -17,6 +17,10 @@ struct SessionLine {
     browser: String,
     address: String,
     team: String,
+    /// What the session may do.
+    role: &'static str,
+    /// The role of the member, if the session may do less.
+    of_member: &'static str,
     began: Moment,
     seen: (String, Moment),
     ends: Moment,
@@ -30,6 +34,12 @@ impl SessionLine {
             browser: browser(&session.origin.agent),
             address: session.origin.address.clone().unwrap_or_default(),
             team: session.team.clone(),
+            role: session.role.as_str(),
+            of_member: if session.role < session.of_member {
+                session.of_member.as_str()
+            } else {
+                ""
+            },
             began: Moment(session.created_s),
             seen: (ago(session.seen_s, visit.now), Moment(session.seen_s)),
             ends: Moment(session.ends_s),

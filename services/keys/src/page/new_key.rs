@@ -10,9 +10,10 @@ use super::fields::Fields;
 use super::frame::{Frame, HTML, respond};
 use super::guard::HasSecret;
 use super::key_list::{envs, plans};
-use super::refusal::{Refusal, Stop, sentence};
+use super::problems::{FormField, Problems};
+use super::refusal::{Refusal, Stop};
 use super::visit::{TeamVisit, Visit};
-use super::words::{Moment, limits};
+use super::words::{Moment, limits, plural};
 use crate::api::secret_body;
 use crate::change::{Creation, LIVE};
 use crate::codes::Code;
@@ -35,6 +36,25 @@ pub(super) fn lifetimes(settings: &TeamSettings) -> Vec<(&'static str, &'static 
     LIFETIMES.into_iter().filter(|(days, _)| is_permitted(days)).collect()
 }
 
+/// Returns the longest lifetime that a team permits, in words.
+pub(super) fn longest(settings: &TeamSettings) -> Option<String> {
+    settings.longest_days.map(|days| plural(days.into(), "day"))
+}
+
+/// The fields of the form that makes a key and of the one that changes it.
+pub(super) const FIELDS: [FormField; 10] = [
+    ("name", "name", "Name"),
+    ("same_name", "name", "Name"),
+    ("env", "env", "Environment"),
+    ("plan", "plan", "Plan"),
+    ("scopes", "scopes", "Scopes"),
+    ("no_scope", "scopes", "Scopes"),
+    ("lifetime", "lifetime", "Expiry"),
+    ("expires", "lifetime", "Expiry"),
+    ("date", "date", "Date"),
+    ("note", "note", "Note"),
+];
+
 /// A plan of the gate in words.
 pub(super) struct PlanChoice {
     pub(super) name: String,
@@ -56,16 +76,17 @@ struct Form {
     envs: Vec<String>,
     lifetime: String,
     lifetimes: Vec<(&'static str, &'static str)>,
+    /// The longest lifetime that the team permits, in words.
+    longest: Option<String>,
+    longest_hint: &'static str,
     /// The least role that makes keys of the environment `live`, if the person has less.
     live_role: &'static str,
-    problem: Option<(&'static str, String)>,
+    offers_no_scope: bool,
+    offers_same_name: bool,
+    problems: Problems,
 }
 
 impl Form {
-    fn wrong(&self, field: &str) -> bool {
-        self.problem.as_ref().is_some_and(|(its, _)| *its == field)
-    }
-
     fn has(&self, scope: &str) -> bool {
         self.chosen.iter().any(|chosen| chosen == scope)
     }
@@ -86,11 +107,7 @@ pub(super) fn scopes(visit: &Visit) -> Vec<String> {
     visit.page.list().gate().load().table().scopes().map(|scope| scope.to_string()).collect()
 }
 
-async fn form_page(
-    team: &TeamVisit,
-    fields: Fields,
-    problem: Option<(&'static str, String)>,
-) -> Result<Form, Stop> {
+async fn form_page(team: &TeamVisit, fields: Fields, problems: Problems) -> Result<Form, Stop> {
     let TeamVisit { visit, team_id, .. } = team;
     let list = visit.page.list();
     let mut envs = envs(list, *team_id).await?;
@@ -116,8 +133,9 @@ async fn form_page(
         "" => Code::generate()?.expose().to_owned(),
         its => its.to_owned(),
     };
+    let longest = longest(&team.settings);
     Ok(Form {
-        frame: Frame::new(visit, "keys", "New key"),
+        frame: Frame::new(visit, "keys", problems.title("New key")).with_form(),
         form_id,
         plan,
         plans: plan_choices(visit),
@@ -126,8 +144,12 @@ async fn form_page(
         envs,
         lifetime: lifetime.to_owned(),
         lifetimes: lifetimes(&team.settings),
+        longest_hint: if longest.is_some() { "longest-hint" } else { "" },
+        longest,
         live_role: if team.may_make(LIVE) { "" } else { team.settings.live_role.as_str() },
-        problem,
+        offers_no_scope: fields.is_on("no_scope") || problems.has("no_scope"),
+        offers_same_name: fields.is_on("same_name") || problems.has("same_name"),
+        problems,
         fields,
     })
 }
@@ -135,25 +157,73 @@ async fn form_page(
 /// Shows the form.
 pub(super) async fn form(team: TeamVisit) -> Result<Response, Stop> {
     team.visit.require(Role::Member)?;
-    Ok(respond(StatusCode::OK, &form_page(&team, Fields::default(), None).await?)?)
+    let form = form_page(&team, Fields::default(), Problems::none(&FIELDS)).await?;
+    Ok(respond(StatusCode::OK, &form)?)
 }
 
 /// Creates a key, and shows its secret.
 pub(super) async fn create(mut team: TeamVisit, fields: Fields) -> Result<Response, Stop> {
     team.visit.require(Role::Member)?;
     team.visit.prove(&fields).await?;
-    let visit = &team.visit;
-    let new = match creation(&team, &fields) {
-        Ok(new) => new,
-        Err(error) => return again(&team, fields, error).await,
+    let mut problems = Problems::none(&FIELDS);
+    let new = creation(&team, &fields, &mut problems);
+    if let Some(new) = &new {
+        questions(&team, &new.name, &new.scopes, &fields, &mut problems).await?;
+    }
+    let mut caller = team.visit.caller();
+    if !problems.is_empty() && !fields.get("form_id").is_empty() {
+        // The key that the same form made has its name.
+        caller.idempotency_key = Some(form_id(&fields)?);
+        if let Some(key_id) = team.visit.page.list().answered_before(&caller).await? {
+            return Err(shown_before(&team.visit, key_id)?.into());
+        }
+    }
+    let new = match new {
+        Some(new) if problems.is_empty() => new,
+        Some(new) if !team.may_make(new.env.as_str()) => {
+            return again(&team, fields, problems, StatusCode::FORBIDDEN).await;
+        }
+        _ => return again(&team, fields, problems, StatusCode::BAD_REQUEST).await,
     };
-    let mut caller = visit.caller();
+    let visit = &team.visit;
     caller.idempotency_key = Some(form_id(&fields)?);
     match visit.page.list().create_key(new, caller).await {
         Ok((key, row)) => Ok(secret_page(visit, &key, row, None)?),
         Err(Error::Repeated { key_id }) => Err(shown_before(visit, key_id)?.into()),
-        Err(error) => again(&team, fields, error).await,
+        Err(Error::Invalid { field, reason }) => {
+            let problems = Problems::one(&FIELDS, field, &reason);
+            again(&team, fields, problems, StatusCode::BAD_REQUEST).await
+        }
+        Err(error) => Err(error.into()),
     }
+}
+
+/// Adds what a person must confirm by a tick: a key without scopes, and a name that another key
+/// has.
+pub(super) async fn questions(
+    team: &TeamVisit,
+    name: &str,
+    chosen: &[String],
+    fields: &Fields,
+    problems: &mut Problems,
+) -> Result<(), Stop> {
+    if chosen.is_empty() && !scopes(&team.visit).is_empty() && !fields.is_on("no_scope") {
+        let reason = "none is ticked, so the key works only where no scope is needed; tick a \
+                      scope, or tick that you want none";
+        problems.add("no_scope", reason);
+    }
+    if name.is_empty() || fields.is_on("same_name") {
+        return Ok(());
+    }
+    let list = team.visit.page.list();
+    if let Some(other) = list.active_key_named(team.team_id, name, team.visit.now).await? {
+        let hint = other.hint(list.gate().load().table().prefix());
+        let reason = format!(
+            "the key {hint} has this name already; write another one, or tick that both have it"
+        );
+        problems.add("same_name", &reason);
+    }
+    Ok(())
 }
 
 /// Returns the id of a form.
@@ -166,40 +236,58 @@ pub(super) fn form_id(fields: &Fields) -> Result<String, Refusal> {
     Err(Refusal::new(StatusCode::BAD_REQUEST, "The form is not complete. Open the page again."))
 }
 
-/// Shows the form again with the value that is wrong, or an error.
-async fn again(team: &TeamVisit, fields: Fields, error: Error) -> Result<Response, Stop> {
-    match error {
-        Error::Invalid { field, reason } => {
-            let problem = Some((field, sentence(&reason)));
-            Ok(respond(StatusCode::BAD_REQUEST, &form_page(team, fields, problem).await?)?)
-        }
-        error => Err(error.into()),
-    }
+/// Shows the form again with what is wrong.
+async fn again(
+    team: &TeamVisit,
+    fields: Fields,
+    problems: Problems,
+    status: StatusCode,
+) -> Result<Response, Stop> {
+    Ok(respond(status, &form_page(team, fields, problems).await?)?)
 }
 
-fn creation(team: &TeamVisit, fields: &Fields) -> crate::error::Result<Creation> {
+/// Returns the key that a form describes. What is wrong is added.
+fn creation(team: &TeamVisit, fields: &Fields, problems: &mut Problems) -> Option<Creation> {
     let env = Name::new(fields.get("env")).ok_or_else(|| {
         Error::invalid("env", "it must be 1 to 8 characters of a-z and 0-9, such as test")
-    })?;
-    let plan = Some(fields.get("plan").to_owned()).filter(|plan| !plan.is_empty());
-    Ok(Creation {
+    });
+    let name = problems.take(crate::text::name("name", fields.get("name")));
+    let env = problems.take(env);
+    if env.is_some_and(|env| !team.may_make(env.as_str())) {
+        let reason = format!(
+            "keys of live need the role {}, and your role is {}; choose another environment, or \
+             speak with an owner of the team",
+            team.settings.live_role.as_str(),
+            team.visit.session.role.as_str()
+        );
+        problems.add("env", &reason);
+    }
+    let expires = problems.take(expiry(fields, team.visit.now));
+    let note = crate::text::note("note", &fields.get("note").replace("\r\n", "\n"));
+    let note = problems.take(note);
+    Some(Creation {
         team_id: team.team_id,
-        env,
-        name: crate::text::name("name", fields.get("name"))?,
-        note: crate::text::note("note", &fields.get("note").replace("\r\n", "\n"))?,
-        plan,
+        env: env?,
+        name: name?,
+        note: note?,
+        plan: Some(fields.get("plan").to_owned()).filter(|plan| !plan.is_empty()),
         scopes: fields.all("scope"),
-        expires: expiry(fields, team.visit.now)?,
+        expires: expires?,
     })
 }
 
-/// Returns the expiry that a form names: a number of days, a date, or never.
+/// Returns the expiry that a form names: a number of days, a date, or never. Without script, a date
+/// may be typed while another choice is ticked. The person then says which one is meant.
 pub(super) fn expiry(fields: &Fields, now: Timestamp) -> crate::error::Result<Option<Timestamp>> {
     let date = fields.get("date");
     match fields.get("lifetime") {
+        lifetime if lifetime != "date" && !date.is_empty() => Err(Error::invalid(
+            "date",
+            "it is filled in, but another time is chosen; choose the date, or empty it",
+        )),
         "never" => Ok(None),
         "date" => {
-            let end = time::parse("date", &format!("{date}T00:00:00Z"))
+            let end = time::parse_day("date", date)
                 .map_err(|_| Error::invalid("date", "it must be a date, such as 2027-01-31"))?;
             if end <= now {
                 return Err(Error::invalid("date", "it must be later than today"));

@@ -7,8 +7,8 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Redirect, Response};
 
 use super::entrance::{refused, welcome};
-use super::fields::Fields;
-use super::frame::{Frame, show};
+use super::fields::{Fields, Parameters};
+use super::frame::{Frame, respond, show};
 use super::passkeys::{FIELD, not_accepted};
 use super::refusal::{Refusal, Stop, sentence};
 use super::state::Page;
@@ -105,15 +105,61 @@ pub(super) async fn add(mut visit: Visit, fields: Fields) -> Result<Response, St
     }
 }
 
+/// The page that renames a passkey.
+#[derive(Template)]
+#[template(path = "passkey_name.html")]
+struct NameForm {
+    frame: Frame,
+    id: String,
+    /// The present name.
+    present: String,
+    name: String,
+    problem: String,
+}
+
+/// Returns the refusal of a passkey that the person does not have.
+fn no_passkey() -> Refusal {
+    Refusal::missing("You have no such passkey; it was removed already.")
+}
+
+/// Returns the page that renames a passkey.
+async fn name_page(visit: &Visit, id: &str) -> Result<NameForm, Stop> {
+    let rows = visit.page.list().passkeys(&visit.session).await?;
+    let row = rows.into_iter().find(|row| row.id() == id).ok_or_else(no_passkey)?;
+    let (frame, problem) = (Frame::new(visit, "me", "Rename the passkey"), String::new());
+    let (id, name) = (row.id(), row.name.clone());
+    Ok(NameForm { frame, id, present: row.name, name, problem })
+}
+
+/// Shows the page that renames a passkey.
+pub(super) async fn name_form(visit: Visit, parameters: Parameters) -> Result<Response, Stop> {
+    Ok(show(&name_page(&visit, parameters.get("id")).await?)?)
+}
+
+/// Renames a passkey. A new name needs no proof.
+pub(super) async fn rename(visit: Visit, fields: Fields) -> Result<Response, Stop> {
+    let (id, name) = (fields.get("id"), fields.get("name"));
+    let (list, actor) = (visit.page.list(), visit.caller().actor);
+    match list.rename_passkey(&visit.session, id.to_owned(), name, actor, visit.now).await {
+        Ok(()) => Ok(Redirect::to(&visit.at("/me?done=renamed")).into_response()),
+        Err(Error::Invalid { reason, .. }) => {
+            let form = name_page(&visit, id).await?;
+            let problem = format!("The name cannot be used: {}", sentence(&reason));
+            let form = NameForm { name: name.to_owned(), problem, ..form };
+            Ok(respond(StatusCode::BAD_REQUEST, &form)?)
+        }
+        Err(Error::NotFound { .. }) => Err(no_passkey().into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Removes a passkey.
 pub(super) async fn remove(mut visit: Visit, fields: Fields) -> Result<Response, Stop> {
     visit.prove(&fields).await?;
     let (id, actor) = (fields.get("id").to_owned(), visit.caller().actor);
     match visit.page.list().remove_passkey(&visit.session, id, actor, visit.now).await {
         Ok(()) => Ok(Redirect::to(&visit.at("/me?done=removed")).into_response()),
-        Err(Error::NotFound { .. }) => {
-            Err(Refusal::missing("You have no such passkey; it was removed already.").into())
-        }
+        Err(Error::NotFound { .. }) => Err(no_passkey().into()),
         Err(error) => Err(error.into()),
     }
 }

@@ -105,6 +105,7 @@ pub(super) async fn of_me(
 pub(super) fn done(parameter: &str) -> &'static str {
     match parameter {
         "added" => "The passkey was added. You can sign in with it now.",
+        "renamed" => "The passkey has its new name.",
         "removed" => "The passkey was removed. Remove it from your device too.",
         _ => "",
     }

@@ -6,7 +6,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use keytally::{AdminError, Error as GateError};
 
-use super::frame::Frame;
+use super::frame::{Frame, Who};
 use super::state::Page;
 use crate::database::DatabaseError;
 use crate::error::Error;
@@ -49,9 +49,15 @@ impl Refusal {
         )
     }
 
-    /// Returns the page.
-    pub(super) fn page(&self, page: &Page) -> String {
-        let frame = Frame::bare(page, self.title());
+    /// Returns whether the page looks up who is signed in. If the database cannot be used, it does
+    /// not wait for it again.
+    pub(super) fn has_menu(&self) -> bool {
+        !self.status.is_server_error()
+    }
+
+    /// Returns the page, with the menu of the person who is signed in.
+    pub(super) fn page(&self, page: &Page, who: Option<Who>) -> String {
+        let frame = Frame { who, ..Frame::bare(page, self.title()) };
         let screen = Screen {
             frame,
             status: self.status.as_u16(),

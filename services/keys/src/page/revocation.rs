@@ -11,7 +11,8 @@ use keytally::KeyId;
 use super::fields::{Fields, Parameters};
 use super::frame::{Frame, respond, show};
 use super::key_list::PAGE_LEN;
-use super::refusal::{Refusal, Stop, sentence};
+use super::problems::{FormField, Problems};
+use super::refusal::{Refusal, Stop};
 use super::usage_of::{Point, day_of_keys};
 use super::visit::TeamVisit;
 use super::words::{Moment, ago, grouped, plural};
@@ -84,6 +85,9 @@ async fn candidates(team: &TeamVisit, rows: &[KeyRow]) -> Result<Vec<Candidate>,
     Ok(rows.iter().map(candidate).collect())
 }
 
+/// The fields of both forms.
+const FIELDS: [FormField; 2] = [("why", "why", "Reason"), ("typed", "typed", "Confirmation")];
+
 /// The page that requests a confirmation before a key is revoked.
 #[derive(Template)]
 #[template(path = "revoke.html")]
@@ -92,7 +96,7 @@ struct Form {
     key: Candidate,
     why: String,
     typed: String,
-    problem: Option<String>,
+    problems: Problems,
 }
 
 /// Returns the key, if it can be revoked.
@@ -106,10 +110,11 @@ async fn revocable(team: &TeamVisit, id: &str) -> Result<KeyRow, Stop> {
 }
 
 async fn form_page(team: &TeamVisit, row: KeyRow) -> Result<Form, Stop> {
-    let frame = Frame::new(&team.visit, "keys", "Revoke");
+    let frame = Frame::new(&team.visit, "keys", "Revoke").with_form();
     let mut candidates = candidates(team, &[row]).await?;
     let key = candidates.pop().ok_or_else(|| Refusal::missing("Your team has no such key."))?;
-    Ok(Form { frame, key, why: String::new(), typed: String::new(), problem: None })
+    let problems = Problems::none(&FIELDS);
+    Ok(Form { frame, key, why: String::new(), typed: String::new(), problems })
 }
 
 /// Requests a confirmation before a key is revoked.
@@ -128,8 +133,8 @@ pub(super) async fn revoke(
     let (key_id, name) = (row.key_id, row.name.clone());
     let form = form_page(&team, row).await?;
     if form.key.is_in_use && fields.get("typed") != name.trim() {
-        let problem = Some("The key is in use. Type its name exactly to revoke it.".to_owned());
-        return again(form, &fields, problem);
+        let reason = "the key is in use. Type its name exactly to revoke it";
+        return again(form, &fields, Problems::one(&FIELDS, "typed", reason));
     }
     team.visit.prove(&fields).await?;
     let visit = &team.visit;
@@ -141,14 +146,16 @@ pub(super) async fn revoke(
             let to = visit.at(&format!("/k/{key_id}?done={word}"));
             Ok(Redirect::to(&to).into_response())
         }
-        Err(Error::Invalid { reason, .. }) => again(form, &fields, Some(sentence(&reason))),
+        Err(Error::Invalid { field, reason }) => {
+            again(form, &fields, Problems::one(&FIELDS, field, &reason))
+        }
         Err(error) => Err(error.into()),
     }
 }
 
-fn again(form: Form, fields: &Fields, problem: Option<String>) -> Result<Response, Stop> {
+fn again(form: Form, fields: &Fields, problems: Problems) -> Result<Response, Stop> {
     let (why, typed) = (fields.get("why").to_owned(), fields.get("typed").to_owned());
-    Ok(respond(StatusCode::BAD_REQUEST, &Form { why, typed, problem, ..form })?)
+    Ok(respond(StatusCode::BAD_REQUEST, &Form { why, typed, problems, ..form })?)
 }
 
 /// The page that requests a confirmation before several keys are revoked.
@@ -159,7 +166,7 @@ struct BulkForm {
     keys: Vec<Candidate>,
     count: String,
     why: String,
-    problem: Option<String>,
+    problems: Problems,
 }
 
 /// Returns the keys of these ids that are not revoked.
@@ -182,11 +189,11 @@ async fn chosen(team: &TeamVisit, ids: &[String]) -> Result<Vec<KeyRow>, Stop> {
 
 async fn bulk_page(team: &TeamVisit, rows: &[KeyRow]) -> Result<BulkForm, Stop> {
     Ok(BulkForm {
-        frame: Frame::new(&team.visit, "keys", "Revoke keys"),
+        frame: Frame::new(&team.visit, "keys", "Revoke keys").with_form(),
         keys: candidates(team, rows).await?,
         count: rows.len().to_string(),
         why: String::new(),
-        problem: None,
+        problems: Problems::none(&FIELDS),
     })
 }
 
@@ -204,14 +211,22 @@ pub(super) async fn bulk(mut team: TeamVisit, fields: Fields) -> Result<Response
     let rows = chosen(&team, &fields.all("id")).await?;
     let form = bulk_page(&team, &rows).await?;
     let why = fields.get("why").to_owned();
+    let again = |form: BulkForm, why: &str, field, reason: &str| {
+        let (why, problems) = (why.to_owned(), Problems::one(&FIELDS, field, reason));
+        respond(StatusCode::BAD_REQUEST, &BulkForm { why, problems, ..form })
+    };
     if fields.get("typed") != form.count {
-        let problem = Some(format!("Type the number of keys, {}, to revoke them.", form.count));
-        return Ok(respond(StatusCode::BAD_REQUEST, &BulkForm { why, problem, ..form })?);
+        let reason = format!("type the number of keys, {}, to revoke them", form.count);
+        return Ok(again(form, &why, "typed", &reason)?);
     }
     team.visit.prove(&fields).await?;
     let visit = &team.visit;
     let key_ids: Vec<_> = rows.iter().map(|row| row.key_id).collect();
     let count = key_ids.len();
-    visit.page.list().revoke_keys(key_ids, why, visit.caller()).await?;
+    match visit.page.list().revoke_keys(key_ids, why.clone(), visit.caller()).await {
+        Ok(_) => {}
+        Err(Error::Invalid { field, reason }) => return Ok(again(form, &why, field, &reason)?),
+        Err(error) => return Err(error.into()),
+    }
     Ok(Redirect::to(&visit.at(&format!("?revoked={count}"))).into_response())
 }

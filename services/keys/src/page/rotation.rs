@@ -4,11 +4,13 @@ use askama::Template;
 use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
+use keytally::{AdminError, Error as GateError};
 
 use super::fields::Fields;
 use super::frame::{Frame, respond, show};
 use super::new_key::{form_id, secret_page, shown_before};
-use super::refusal::{Refusal, Stop, sentence};
+use super::problems::{FormField, Problems};
+use super::refusal::{Refusal, Stop};
 use super::visit::TeamVisit;
 use super::words::{Moment, ago, plural};
 use crate::codes::Code;
@@ -19,6 +21,14 @@ use crate::time;
 /// The choices of how long the old secret stays valid: the value in seconds, and the text.
 const GRACES: [(&str, &str); 4] =
     [("0", "It ends at once"), ("3600", "1 hour"), ("86400", "24 hours"), ("604800", "7 days")];
+
+/// The fields of the form.
+const FIELDS: [FormField; 4] = [
+    ("grace", "grace", "Time of the old secret"),
+    ("grace_s", "grace", "Time of the old secret"),
+    ("hours", "hours", "Hours"),
+    ("force", "force", "Oldest secret"),
+];
 
 /// The form.
 #[derive(Template)]
@@ -35,13 +45,13 @@ struct Form {
     in_grace: Option<Moment>,
     expires: Option<Moment>,
     last_used: Option<(String, Moment)>,
-    problem: Option<String>,
+    problems: Problems,
 }
 
-fn form_page(team: &TeamVisit, row: &KeyRow) -> Result<Form, Stop> {
+fn form_page(team: &TeamVisit, row: &KeyRow, problems: Problems) -> Result<Form, Stop> {
     let now_s = time::stored(team.visit.now);
     Ok(Form {
-        frame: Frame::new(&team.visit, "keys", "Rotate"),
+        frame: Frame::new(&team.visit, "keys", problems.title("Rotate")).with_form(),
         id: row.key_id.to_string(),
         name: row.name.clone(),
         form_id: Code::generate()?.expose().to_owned(),
@@ -51,7 +61,7 @@ fn form_page(team: &TeamVisit, row: &KeyRow) -> Result<Form, Stop> {
         in_grace: row.grace_until_s.filter(|&end| end > now_s).map(Moment),
         expires: row.not_after_s.map(Moment),
         last_used: row.last_used_s.map(|at_s| (ago(at_s, team.visit.now), Moment(at_s))),
-        problem: None,
+        problems,
     })
 }
 
@@ -70,7 +80,7 @@ async fn rotatable(team: &TeamVisit, id: &str) -> Result<KeyRow, Stop> {
 /// Shows the form.
 pub(super) async fn form(team: TeamVisit, Path(id): Path<String>) -> Result<Response, Stop> {
     let row = rotatable(&team, &id).await?;
-    Ok(show(&form_page(&team, &row)?)?)
+    Ok(show(&form_page(&team, &row, Problems::none(&FIELDS))?)?)
 }
 
 /// Rotates a key, and shows its new secret.
@@ -97,30 +107,56 @@ pub(super) async fn rotate(
             Ok(secret_page(visit, &key, row, Some(until.map(Moment)))?)
         }
         Err(Error::Repeated { key_id }) => Err(shown_before(visit, key_id)?.into()),
-        Err(Error::Invalid { reason, .. }) => {
-            let form = Form {
-                grace: fields.get("grace").to_owned(),
-                hours: fields.get("hours").to_owned(),
-                problem: Some(sentence(&reason)),
-                ..form_page(&team, &row)?
-            };
-            Ok(respond(StatusCode::BAD_REQUEST, &form)?)
+        Err(Error::Invalid { field, reason }) => {
+            again(&team, &row, &fields, Problems::one(&FIELDS, field, &reason))
+        }
+        Err(Error::Gate(GateError::Admin { source: AdminError::InGrace { .. }, .. })) => {
+            // The same form may have made that rotation.
+            let mut caller = visit.caller();
+            caller.idempotency_key = Some(form_id(&fields)?);
+            if let Some(key_id) = visit.page.list().answered_before(&caller).await? {
+                return Err(shown_before(visit, key_id)?.into());
+            }
+            let reason = "a key has at most two secrets; tick that the oldest one ends now";
+            again(&team, &row, &fields, Problems::one(&FIELDS, "force", reason))
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Shows the form again with what is wrong.
+fn again(
+    team: &TeamVisit,
+    row: &KeyRow,
+    fields: &Fields,
+    problems: Problems,
+) -> Result<Response, Stop> {
+    let form = Form {
+        grace: fields.get("grace").to_owned(),
+        hours: fields.get("hours").to_owned(),
+        ..form_page(team, row, problems)?
+    };
+    Ok(respond(StatusCode::BAD_REQUEST, &form)?)
 }
 
 /// Returns for how long the old secret stays valid, never beyond the expiry of the key.
 fn grace_s(fields: &Fields, row: &KeyRow, now_s: i64) -> crate::error::Result<u64> {
     let wrong = || Error::invalid("hours", "write a whole number of hours from 1 to 8760");
     let grace_s = match fields.get("grace") {
+        // Without script, hours may be typed while another choice is ticked.
+        grace if grace != "own" && !fields.get("hours").is_empty() => {
+            let reason = "they are filled in, but another time is chosen; choose the number of \
+                          hours, or empty it";
+            return Err(Error::invalid("hours", reason));
+        }
         "own" => {
             let hours = fields.get("hours").parse::<i64>().ok();
             hours.filter(|hours| (1..=8760).contains(hours)).ok_or_else(wrong)? * 3600
         }
         chosen => {
             let known = GRACES.iter().find(|(value, _)| *value == chosen);
-            known.and_then(|(value, _)| value.parse().ok()).ok_or_else(wrong)?
+            let unknown = || Error::invalid("grace", "choose one of the times");
+            known.and_then(|(value, _)| value.parse().ok()).ok_or_else(unknown)?
         }
     };
     let rest_s = row.not_after_s.map_or(i64::MAX, |end| end.saturating_sub(now_s));

@@ -34,8 +34,22 @@ pub struct Settings {
     pub base_path: String,
     /// The URL that the examples on the page of a new key request.
     pub example_url: String,
+    /// The command that makes a link on the machine of the service.
+    pub link_command: LinkCommand,
     /// Reads the clock.
     pub clock: fn() -> Timestamp,
+}
+
+/// The command `keytally keys link`, as it works on the machine of the service.
+///
+/// It has no secret, but it has paths of the machine. The page shows it to operators, and to all
+/// visitors if only people on this machine reach the page.
+#[derive(Clone, Debug, Default)]
+pub struct LinkCommand {
+    /// The line, without whom the link is for.
+    pub line: String,
+    /// The environment variables that must have the values that the service has.
+    pub variables: Vec<&'static str>,
 }
 
 /// The page of a list.
@@ -108,6 +122,11 @@ impl Page {
         let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
         let is_local = host == "localhost" || address.is_ok_and(|address| address.is_loopback());
         is_local && !self.is_secure()
+    }
+
+    /// Returns the command that makes a link, if a visitor who did not sign in may see it.
+    pub(super) fn public_link_command(&self) -> Option<&LinkCommand> {
+        self.is_loopback().then_some(&self.shared.settings.link_command)
     }
 
     /// Returns the URL of the service with its path, for links.

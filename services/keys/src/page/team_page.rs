@@ -7,17 +7,19 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use super::fields::{Fields, Parameters};
 use super::frame::{Frame, respond, show as respond_ok};
 use super::guard::HasSecret;
+use super::picture::Picture;
+use super::problems::{FormField, Problems};
 use super::quotas::{QuotaLine, of_team};
-use super::refusal::{Refusal, Stop, sentence};
-use super::usage_of::start_of;
+use super::refusal::{Refusal, Stop};
+use super::usage_of::{TeamUse, use_of_team};
 use super::visit::TeamVisit;
-use super::words::{Moment, grouped};
+use super::words::{Moment, ago, grouped};
 use crate::codes::OpenLink;
 use crate::error::Error;
 use crate::roles::Role;
 use crate::teams::{Member, TeamSettings};
 use crate::time;
-use crate::usage::{Group, Grouping, Width};
+use crate::usage::Width;
 
 /// The most groups of keys that the page shows.
 const MOST_GROUPS: usize = 20;
@@ -29,21 +31,36 @@ struct GroupLine {
     denied: String,
 }
 
-impl GroupLine {
-    fn new(group: Group) -> Self {
-        let counts = group.counts;
-        let denied = counts.denied_key + counts.denied_team + counts.denied_groups;
-        Self { name: group.group, admitted: grouped(counts.requests), denied: grouped(denied) }
-    }
+/// A bucket of the table below the picture.
+struct BucketLine {
+    start: Moment,
+    is_open: bool,
+    admitted: String,
+    denied: String,
+    forbidden: String,
 }
+
+/// A range of the picture: its name, its text, the width and the number of its buckets.
+const RANGES: [(&str, &str, Width, i64); 2] =
+    [("24h", "24 hours", Width::Hour, 24), ("30d", "30 days", Width::Day, 30)];
 
 /// A member as a line.
 struct MemberLine {
     user: i64,
     name: String,
     role: String,
-    added: String,
+    added: Moment,
+    joined: Option<Moment>,
+    seen: Option<(String, Moment)>,
+    /// When the last link ends that signs the member in; `None` if there is none, or if the reader
+    /// may not know.
+    link_ends: Option<Moment>,
     is_self: bool,
+}
+
+/// Returns a time of a member as a moment.
+fn moment(text: &str) -> Moment {
+    Moment(time::parse("at", text).map_or(0, time::stored))
 }
 
 /// A link that is not used yet, as a line.
@@ -60,6 +77,14 @@ struct LinkLine {
 struct Usage {
     root: String,
     quotas: Vec<QuotaLine>,
+    range: &'static str,
+    range_text: &'static str,
+    ranges: [(&'static str, &'static str); 2],
+    picture: Picture,
+    admitted: String,
+    old_secret: String,
+    denied: String,
+    buckets: Vec<BucketLine>,
     groups: Vec<GroupLine>,
 }
 
@@ -77,14 +102,15 @@ struct Screen {
     longest: String,
     live_role: &'static str,
     invited: String,
-    problem: Option<(&'static str, String)>,
+    problems: Problems,
 }
 
-impl Screen {
-    fn wrong(&self, field: &str) -> bool {
-        self.problem.as_ref().is_some_and(|(its, _)| *its == field)
-    }
-}
+/// The fields of the screen's forms.
+const FIELDS: [FormField; 3] = [
+    ("user", "user", "Name of the person"),
+    ("longest", "longest", "Longest lifetime"),
+    ("name", "name", "Name of the team"),
+];
 
 /// The names of the roles of a team.
 const ROLES: [&str; 4] = ["viewer", "member", "admin", "owner"];
@@ -92,17 +118,33 @@ const ROLES: [&str; 4] = ["viewer", "member", "admin", "owner"];
 async fn screen(
     team: &TeamVisit,
     fields: &Fields,
-    problem: Option<(&'static str, String)>,
+    range: &str,
+    problems: Problems,
 ) -> Result<Screen, Stop> {
     let TeamVisit { visit, team_id, .. } = team;
     let list = visit.page.list();
     let own = visit.session.user_id;
+    let open = match visit.session.role >= Role::Owner {
+        true => list.open_links(*team_id, visit.now).await?,
+        false => Vec::new(),
+    };
+    let link_ends = |name: &str| {
+        let its = open.iter().filter(|link| link.user == name);
+        its.map(|link| link.ends_s).max().map(Moment)
+    };
+    let seen = |text: &String| {
+        let Moment(at_s) = moment(text);
+        (ago(at_s, visit.now), Moment(at_s))
+    };
     let line = |member: Member| MemberLine {
         is_self: Some(member.user) == own,
         user: member.user,
+        link_ends: link_ends(&member.name),
         name: member.name,
         role: member.role,
-        added: member.added.chars().take(10).collect(),
+        added: moment(&member.added),
+        joined: member.joined.as_deref().map(moment),
+        seen: member.seen.as_ref().map(seen),
     };
     let members = list.members(*team_id).await?.into_iter().map(line).collect();
     let link = |link: OpenLink| LinkLine {
@@ -111,14 +153,11 @@ async fn screen(
         role: link.role.as_str(),
         ends: Moment(link.ends_s),
     };
-    let links = match visit.session.role >= Role::Owner {
-        true => list.open_links(*team_id, visit.now).await?.into_iter().map(link).collect(),
-        false => Vec::new(),
-    };
+    let links = open.into_iter().map(link).collect();
     Ok(Screen {
-        frame: Frame::new(visit, "team", "Team"),
+        frame: Frame::new(visit, "team", problems.title("Team")),
         name: visit.session.team.clone(),
-        usage: usage(team).await?,
+        usage: usage(team, range).await?,
         members,
         links,
         roles: ROLES,
@@ -129,21 +168,44 @@ async fn screen(
         },
         live_role: team.settings.live_role.as_str(),
         invited: fields.get("user").to_owned(),
-        problem,
+        problems,
     })
 }
 
-/// Returns the team's limits now, and what the keys of each environment were used for in a day.
-async fn usage(team: &TeamVisit) -> Result<Usage, Stop> {
+/// Returns the team's limits now, and what its keys were used for in a range.
+async fn usage(team: &TeamVisit, range: &str) -> Result<Usage, Stop> {
     let TeamVisit { visit, team_id, .. } = team;
     let list = visit.page.list();
-    let last_s = start_of(Width::Hour, time::stored(visit.now)) + 3600;
-    let [from, to] = [last_s - 86_400, last_s].map(time::loaded);
-    let groups = list.usage_of_team(Some(*team_id), Grouping::Env, Width::Hour, from, to).await?;
+    let chosen = RANGES.iter().find(|its| its.0 == range);
+    let &(range, range_text, width, count) = chosen.unwrap_or(&RANGES[0]);
+    let TeamUse { points, envs } = use_of_team(list, *team_id, width, count, visit.now).await?;
+    let last_start = points.last().map_or(0, |point| point.start_s);
+    let buckets = points.iter().rev().map(|point| BucketLine {
+        start: Moment(point.start_s),
+        is_open: point.start_s == last_start,
+        admitted: grouped(point.admitted),
+        denied: grouped(point.denied),
+        forbidden: grouped(point.forbidden),
+    });
+    let mut envs: Vec<_> = envs.into_iter().collect();
+    envs.sort_by_key(|(_, sums)| core::cmp::Reverse(sums.admitted));
+    let groups = envs.into_iter().take(MOST_GROUPS).map(|(name, sums)| GroupLine {
+        name,
+        admitted: grouped(sums.admitted),
+        denied: grouped(sums.denied),
+    });
     Ok(Usage {
         root: visit.page.root().to_owned(),
         quotas: of_team(list, *team_id),
-        groups: groups.into_iter().take(MOST_GROUPS).map(GroupLine::new).collect(),
+        range,
+        range_text,
+        ranges: RANGES.map(|(name, text, _, _)| (name, text)),
+        admitted: grouped(points.iter().map(|point| point.admitted).sum()),
+        old_secret: grouped(points.iter().map(|point| point.old_secret).sum()),
+        denied: grouped(points.iter().map(|point| point.denied).sum()),
+        buckets: buckets.collect(),
+        groups: groups.collect(),
+        picture: Picture::large(&points, width),
     })
 }
 
@@ -159,10 +221,11 @@ pub(super) async fn show(team: TeamVisit, parameters: Parameters) -> Result<Resp
         "removed" => "The member is removed, and all sessions of the member ended. Keys stay.",
         _ => "",
     };
+    let range = parameters.get("range");
     if team.visit.is_partial {
-        return Ok(respond_ok(&usage(&team).await?)?);
+        return Ok(respond_ok(&usage(&team, range).await?)?);
     }
-    let mut screen = screen(&team, &Fields::default(), None).await?;
+    let mut screen = screen(&team, &Fields::default(), range, Problems::none(&FIELDS)).await?;
     screen.frame = screen.frame.with_done(done);
     Ok(respond_ok(&screen)?)
 }
@@ -176,7 +239,8 @@ async fn again(
 ) -> Result<Response, Stop> {
     match error {
         Error::Invalid { reason, .. } => {
-            let screen = screen(team, fields, Some((field, sentence(&reason)))).await?;
+            let problems = Problems::one(&FIELDS, field, &reason);
+            let screen = screen(team, fields, "", problems).await?;
             Ok(respond(StatusCode::BAD_REQUEST, &screen)?)
         }
         error => Err(error.into()),
@@ -226,22 +290,57 @@ struct Invited {
     frame: Frame,
     user: String,
     role: &'static str,
-    /// Whether the invitation is for more than the member's role.
-    is_less: bool,
     url: String,
     ends: Moment,
 }
 
-/// Invites a person: makes a link that signs the person in.
+/// The page that requests a confirmation before a further link of a member is made.
+#[derive(Template)]
+#[template(path = "member_again.html")]
+struct MemberAgain {
+    frame: Frame,
+    name: String,
+    role: String,
+    /// The role that was chosen, if it is another one.
+    chosen: &'static str,
+    joined: Option<Moment>,
+    link_ends: Option<Moment>,
+}
+
+/// Returns the page that requests a confirmation before a further link of a member is made.
+async fn confirm_again(team: &TeamVisit, member: Member, role: Role) -> Result<Response, Stop> {
+    let visit = &team.visit;
+    let links = visit.page.list().open_links(team.team_id, visit.now).await?;
+    let its = links.iter().filter(|link| link.user == member.name);
+    let screen = MemberAgain {
+        frame: Frame::new(visit, "team", "Invite again"),
+        link_ends: its.map(|link| link.ends_s).max().map(Moment),
+        joined: member.joined.as_deref().map(moment),
+        chosen: if member.role == role.as_str() { "" } else { role.as_str() },
+        name: member.name,
+        role: member.role,
+    };
+    Ok(respond(StatusCode::CONFLICT, &screen)?)
+}
+
+/// Invites a person: makes a link that signs the person in. Who is a member already gets one only
+/// after a confirmation, and it is for the member's role.
 pub(super) async fn invite(mut team: TeamVisit, fields: Fields) -> Result<Response, Stop> {
     team.visit.require(Role::Owner)?;
-    team.visit.prove(&fields).await?;
-    let visit = &team.visit;
     let user = fields.get("user").to_owned();
-    let role = match Role::of_team("role", fields.get("role")) {
+    let mut role = match Role::of_team("role", fields.get("role")) {
         Ok(role) => role,
         Err(error) => return again(&team, &fields, "user", error).await,
     };
+    let members = team.visit.page.list().members(team.team_id).await?;
+    if let Some(member) = members.into_iter().find(|member| member.name == user) {
+        if !fields.is_on("again") {
+            return confirm_again(&team, member, role).await;
+        }
+        role = Role::of_team("role", &member.role)?;
+    }
+    team.visit.prove(&fields).await?;
+    let visit = &team.visit;
     let list = visit.page.list();
     match list.create_invitation(team.team_id, &user, role, visit.caller()).await {
         Ok(link) => {
@@ -249,7 +348,6 @@ pub(super) async fn invite(mut team: TeamVisit, fields: Fields) -> Result<Respon
                 frame: Frame::new(visit, "team", "Invitation"),
                 user,
                 role: link.sign_in.role.as_str(),
-                is_less: link.sign_in.role < role,
                 url: link.url(&visit.page.link_base()),
                 ends: Moment(time::stored(link.ends)),
             })?;

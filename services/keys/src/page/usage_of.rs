@@ -38,6 +38,17 @@ impl Point {
     }
 }
 
+impl Point {
+    /// Adds the counts of another bucket.
+    fn add(&mut self, other: &Self) {
+        self.admitted += other.admitted;
+        self.denied += other.denied;
+        self.forbidden += other.forbidden;
+        self.old_secret += other.old_secret;
+        self.ended += other.ended;
+    }
+}
+
 /// Returns `count` buckets of a key, the last of which is that of `now`. Those without counts are
 /// zero.
 pub(super) async fn points(
@@ -59,6 +70,60 @@ pub(super) async fn points(
         points.insert(start_s, Point::new(start_s, &bucket.counts));
     }
     Ok(points.into_values().collect())
+}
+
+/// What the keys of a team were used for: the buckets of all, and the sums of each environment.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TeamUse {
+    pub(super) points: Vec<Point>,
+    /// The environments with counts, each with its sums.
+    pub(super) envs: BTreeMap<String, Point>,
+}
+
+/// Returns `count` buckets of the keys of a team, the last of which is that of `now`.
+pub(super) async fn use_of_team(
+    list: &List,
+    team_id: u32,
+    width: Width,
+    count: i64,
+    now: Timestamp,
+) -> Result<TeamUse> {
+    let (last_s, len_s) = (start_of(width, time::stored(now)), width.len_s());
+    let first_s = last_s.saturating_sub((count - 1) * len_s);
+    let rows = sqlx::query(
+        "select env, start_s, cast(sum(requests) as bigint) as requests, \
+         cast(sum(denied_key + denied_team + denied_groups) as bigint) as denied, \
+         cast(sum(forbidden) as bigint) as forbidden, \
+         cast(sum(old_secret) as bigint) as old_secret, \
+         cast(sum(usage.revoked + usage.expired + usage.suspended) as bigint) as ended \
+         from usage join \"key\" on \"key\".key_id = usage.key_id \
+         where width = $1 and \"key\".team_id = $2 and start_s >= $3 and start_s <= $4 \
+         group by env, start_s",
+    )
+    .bind(width.as_str())
+    .bind(i64::from(team_id))
+    .bind(first_s)
+    .bind(last_s)
+    .fetch_all(&mut *list.read().await?)
+    .await?;
+    let starts = (0..count).map(|index| first_s + index * len_s);
+    let mut points: BTreeMap<i64, Point> =
+        starts.map(|start_s| (start_s, Point { start_s, ..Point::default() })).collect();
+    let mut envs: BTreeMap<String, Point> = BTreeMap::new();
+    for row in rows {
+        let start_s: i64 = row.try_get("start_s")?;
+        let bucket = Point {
+            start_s,
+            admitted: row.try_get("requests")?,
+            denied: row.try_get("denied")?,
+            forbidden: row.try_get("forbidden")?,
+            old_secret: row.try_get("old_secret")?,
+            ended: row.try_get("ended")?,
+        };
+        points.entry(start_s).or_insert(Point { start_s, ..Point::default() }).add(&bucket);
+        envs.entry(row.try_get("env")?).or_default().add(&bucket);
+    }
+    Ok(TeamUse { points: points.into_values().collect(), envs })
 }
 
 /// Returns the beginning of the bucket of a moment.

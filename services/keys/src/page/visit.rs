@@ -14,7 +14,7 @@ use super::frame::{Frame, respond};
 use super::guard::NewCookie;
 use super::passkeys;
 use super::refusal::{Refusal, Stop, sentence};
-use super::state::Page;
+use super::state::{LinkCommand, Page};
 use crate::api::ClientAddress;
 use crate::change::Caller;
 use crate::codes::Code;
@@ -111,6 +111,16 @@ fn entrance(page: &Page, is_partial: bool) -> Response {
     Redirect::to(&format!("{}/in", page.root())).into_response()
 }
 
+/// Returns a name as a word of a command, in quotes if the shell of this system needs them.
+fn word(name: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"@._-".contains(&byte);
+    match name {
+        name if name.bytes().all(is_plain) => name.to_owned(),
+        name if cfg!(windows) => format!("\"{name}\""),
+        name => format!("'{}'", name.replace('\'', r"'\''")),
+    }
+}
+
 /// A visit that is about a team.
 #[derive(Clone, Debug)]
 pub(super) struct TeamVisit {
@@ -148,6 +158,8 @@ struct Confirm<'a> {
     /// What was filled in.
     fields: Vec<(&'a str, &'a str)>,
     problem: String,
+    /// The command that makes a link for the person; `None` if the person may not see it.
+    link_command: Option<LinkCommand>,
     /// The proof with a passkey, as HTML.
     passkeys: String,
 }
@@ -218,10 +230,25 @@ impl Visit {
             action: &self.path,
             fields: kept.map(|(name, value)| (&**name, &**value)).collect(),
             problem,
+            link_command: self.link_command(),
             passkeys,
         };
         // Scripts and people see that nothing was changed.
         Err(respond(StatusCode::FORBIDDEN, &screen)?.into())
+    }
+
+    /// Returns the command that makes a link for the person, if the person may see paths of the
+    /// machine.
+    fn link_command(&self) -> Option<LinkCommand> {
+        let session = &self.session;
+        let LinkCommand { mut line, variables } = match session.role {
+            Role::Operator => self.page.settings().link_command.clone(),
+            _ => self.page.public_link_command()?.clone(),
+        };
+        if let (Some(team_id), Some(_)) = (session.team_id, session.user_id) {
+            line.push_str(&format!(" --team {team_id} --user {}", word(&session.user)));
+        }
+        Some(LinkCommand { line, variables })
     }
 
     /// Removes the cookie of the session.

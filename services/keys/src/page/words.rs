@@ -24,11 +24,31 @@ impl Moment {
         format!("{date} {} UTC", time.get(1..6).unwrap_or_default())
     }
 
+    /// Returns the day alone, for columns without room for the time.
+    pub(super) fn day(self) -> Day {
+        Day(self)
+    }
+
     /// Returns the date in UTC.
-    pub(super) fn date(self) -> String {
+    fn date(self) -> String {
         self.rfc3339().chars().take(10).collect()
     }
 }
+
+/// A moment of which the day is shown, and the rest on request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Day(Moment);
+
+impl fmt::Display for Day {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(at) = self;
+        let (machine, day, utc) = (at.rfc3339(), at.date(), at.utc());
+        write!(f, r#"<time datetime="{machine}" title="{utc}" data-day>{day} UTC</time>"#)
+    }
+}
+
+// It writes digits and its own tags only.
+impl HtmlSafe for Day {}
 
 impl fmt::Display for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -139,7 +159,8 @@ mod tests {
         let moment = Moment(1_801_396_800);
         let shown = r#"<time datetime="2027-01-31T12:00:00Z">2027-01-31 12:00 UTC</time>"#;
         assert_eq!(moment.to_string(), shown);
-        assert_eq!(moment.date(), "2027-01-31");
+        let shown = r#"<time datetime="2027-01-31T12:00:00Z" title="2027-01-31 12:00 UTC" data-day>2027-01-31 UTC</time>"#;
+        assert_eq!(moment.day().to_string(), shown);
     }
 
     #[test]

@@ -14,6 +14,7 @@ ADDRESSES = {
     "revoke": "/keys/k/ID/revoke",
     "bulk": "/keys/bulk?id=ID",
     "team": "/keys/team",
+    "team-month": "/keys/team?range=30d",
     "remove": "/keys/team/remove?user=1",
     "log": "/keys/log",
     "log-wrong-key": "/keys/log?key=x",
@@ -58,6 +59,12 @@ def visit_screens(service, page):
     page.fill("#user", "ann@example.com")
     page.click("text=Make the invitation")
     yield "invited"
+    page.goto(service.url + "/keys/team")
+    page.fill("#user", "ann@example.com")
+    page.select_option("#role", "owner")
+    page.click("text=Make the invitation")
+    assert "is a member already" in page.inner_text("h1")
+    yield "member-again"
 
     for name, address in ADDRESSES.items():
         page.goto(service.url + address.replace("ID", key_id))

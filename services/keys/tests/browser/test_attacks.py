@@ -133,7 +133,7 @@ def test_stolen_session_reads_names_and_changes_nothing(service, open_page):
         (f"{at}/rotate", {"form_id": "0" * 64, "grace": "0"}),
         (f"{at}/end-grace", {}),
         (f"{at}/revoke", {"typed": "billing"}),
-        (f"{at}/edit", {"name": "billing", "plan": "pro", "lifetime": "never"}),
+        (f"{at}/edit", {"name": "billing", "scope": "read", "lifetime": "never"}),
         ("/keys/bulk", {"id": at[-11:], "typed": "1"}),
         ("/keys/team/invite", {"user": "thief", "role": "owner"}),
         ("/keys/team/set", {"longest": "", "live_role": "member"}),

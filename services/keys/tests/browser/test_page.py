@@ -4,6 +4,7 @@ import re
 import subprocess
 import time
 import urllib.request
+from datetime import datetime
 
 import pytest
 from playwright.sync_api import Error, expect
@@ -69,10 +70,23 @@ def test_copy_reports_what_happened(service, open_page):
     page = open_page(permissions=["clipboard-read", "clipboard-write"])
     sign_in(page, service)
     secret = make_key(page, service, "billing")
+    assert page.inner_text("#copied") == ""
+    notices = {"secret": "#copied", "curl": "#curl-copied", "dotenv": "#dotenv-copied"}
+    for name, copied in notices.items():
+        page.click(f"[data-copy={name}]")
+        expect(page.locator(copied)).to_have_text("Copied.")
+        assert secret in page.evaluate("navigator.clipboard.readText()")
+        # What happened is said where the person looks.
+        at, said = (page.locator(one).bounding_box() for one in (f"[data-copy={name}]", copied))
+        assert abs(at["y"] - said["y"]) < 60
+
+
+def test_text_to_copy_is_named_without_script(service, open_page):
+    page = open_page(java_script_enabled=False)
+    sign_in(page, service)
+    make_key(page, service, "billing")
     assert page.inner_text("#copied") == "Select the text to copy it."
-    page.click("[data-copy=secret]")
-    expect(page.locator("#copied")).to_have_text("Copied.")
-    assert page.evaluate("navigator.clipboard.readText()") == secret
+    assert not page.locator("[data-copy=curl]").is_visible()
 
 
 def test_copy_without_clipboard_selects_the_text(service, open_page):
@@ -202,7 +216,9 @@ def test_unfinished_bucket_is_drawn_open(service, open_page):
     at = leave(page)
     service.use("billing", {0: (60, 30), 1500: (40, 20)})
     page.goto(f"{at}?range=30d")
-    assert page.locator("svg.large .open").count() == 1
+    # With its denied requests.
+    parts = [part.get_attribute("class") for part in page.locator("svg.large .open").all()]
+    assert parts == ["open admitted", "open denied"]
     assert page.locator("#numbers tbody tr").first.locator("small").text_content() == "not complete"
 
 
@@ -245,9 +261,9 @@ def test_keys_are_found_and_opened_by_keyboard_alone(service, open_page):
     assert focused() == "search"
     page.keyboard.type("%_s")
     expect(page.locator("tbody tr")).to_have_count(1)
-    assert page.url.endswith("search=%25_s&env=&state=&plan=")
-    # The other filters, the keys to look at and the orders are before the keys.
-    for _ in range(20):
+    assert page.url.endswith("/keys?search=%25_s")
+    # The other filters, the keys to look at, the orders and a box are before the keys.
+    for _ in range(22):
         if focused() == "100%_sure":
             break
         page.keyboard.press("Tab")
@@ -257,6 +273,190 @@ def test_keys_are_found_and_opened_by_keyboard_alone(service, open_page):
     # The address of a filtered list can be sent to others.
     page.goto(service.url + "/keys?search=shop")
     assert page.locator("tbody th a").all_inner_texts() == ["web shop"]
+
+
+def test_pasted_key_is_found_and_is_in_no_address(service, open_page, has_script):
+    page = open_page(java_script_enabled=has_script)
+    page.on("dialog", lambda dialog: dialog.accept())
+    sign_in(page, service)
+    secret = make_key(page, service, "billing")
+    make_key(page, service, "web shop")
+    page.goto(service.url + "/keys")
+    addresses = []
+    page.on("request", lambda request: addresses.append(request.url))
+    page.on("framenavigated", lambda frame: addresses.append(frame.url))
+    key_id = secret.split("_")[2][:11]
+    page.fill("#search", f" X-API-Key: {secret} ")
+    if not has_script:
+        page.press("#search", "Enter")
+    expect(page.locator("tbody th bdi")).to_have_text(["billing"])
+    page.wait_for_url(f"{service.url}/keys?search={key_id}")
+    # The field has the id, so nothing of the key is sent again.
+    expect(page.locator("#search")).to_have_value(key_id)
+    page.select_option("#state", "active")
+    if not has_script:
+        page.click("text=Filter")
+    page.wait_for_url(f"{service.url}/keys?search={key_id}&state=active")
+    page.click("tbody th a")
+    page.go_back()
+    expect(page.locator("tbody th bdi")).to_have_text(["billing"])
+    for text in ("51H8Tq3JxWm9Zc7Va2Nb", secret[:-9] + "123456789"):
+        page.fill("#search", text)
+        if not has_script:
+            page.press("#search", "Enter")
+        found = key_id if text.startswith("kt_") else ""
+        expect(page.locator("#search")).to_have_value(found)
+        addresses.append(page.url)
+        assert text not in page.content()
+    assert len(addresses) > 5
+    for address in addresses:
+        assert secret[19:] not in address, address
+        assert "51H8" not in address, address
+    # A hint is found too.
+    page.fill("#search", f"kt_test_…{secret[-4:]}")
+    page.press("#search", "Enter")
+    expect(page.locator("tbody th bdi")).to_have_text(["billing"])
+
+
+def test_live_search_keeps_its_chips_and_says_what_it_found(service, open_page):
+    page = open_page()
+    page.on("dialog", lambda dialog: dialog.accept())
+    sign_in(page, service)
+    for name in ("billing", "web shop", "web site"):
+        make_key(page, service, name)
+    page.goto(service.url + "/keys")
+    assert page.inner_text("#count") == "3 keys"
+    page.evaluate("document.getElementById('count').stays = true")
+    page.fill("#search", "web")
+    expect(page.locator("#count")).to_have_text("2 of 3 keys found")
+    # A screen reader says a change of the element that it knows, and not the whole table.
+    assert page.evaluate("document.getElementById('count').stays")
+    assert page.locator("[aria-live]").count() == 0
+    assert page.get_attribute("#count", "role") == "status"
+    page.click("text=never expires")
+    assert page.url == service.url + "/keys?search=web&flag=never_expires"
+    expect(page.locator("#count")).to_have_text("0 of 3 keys found")
+    page.fill("#search", "")
+    page.wait_for_url(service.url + "/keys?flag=never_expires")
+    page.click(".chips [aria-current]")
+    assert page.url == service.url + "/keys"
+
+
+def test_date_and_hours_that_are_typed_are_not_ignored(service, open_page, has_script):
+    page = open_page(java_script_enabled=has_script)
+    page.on("dialog", lambda dialog: dialog.accept())
+    sign_in(page, service)
+    page.goto(service.url + "/keys/new")
+    page.fill("#name", "billing")
+    page.fill("#date", "2030-01-31")
+    if has_script:
+        assert page.is_checked("[value=date]")
+        page.check("text=30 days")
+        assert page.input_value("#date") == ""
+        page.fill("#date", "2030-01-31")
+    page.click("text=Make key")
+    if not has_script:
+        assert "another time is chosen" in page.inner_text("#date-problem")
+        assert page.input_value("#name") == "billing"
+        assert page.input_value("#date") == "2030-01-31"
+        page.check("text=Until a date")
+        page.click("text=Make key")
+    page.click("text=I have stored it")
+    assert "2030" in page.locator("dt:text('Expires') + dd").inner_text()
+    page.click("text=Rotate")
+    page.fill("#hours", "3")
+    if has_script:
+        assert page.is_checked("[value=own]")
+    page.click("text=Rotate and show")
+    if not has_script:
+        assert "another time is chosen" in page.inner_text("#hours-problem")
+        page.check("text=Another number of hours")
+        page.click("text=Rotate and show")
+    page.click("text=I have stored it")
+    text = page.locator(".rotation time").get_attribute("datetime")
+    until = datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    assert abs(until - time.time() - 3 * 3600) < 120
+
+
+def test_summary_of_errors_has_the_focus_and_leads_to_the_field(service, open_page, has_script):
+    page = open_page(java_script_enabled=has_script)
+    sign_in(page, service)
+    page.goto(service.url + "/keys/new")
+    page.fill("#name", "\u200b")
+    page.fill("#note", "kept")
+    page.click("text=Make key")
+    assert page.title().startswith("Error: New key")
+    summary = page.locator("#problem")
+    expect(summary).to_be_focused()
+    assert "Name: it has only characters that are not visible" in summary.inner_text()
+    described = page.get_attribute("#name", "aria-describedby").split()
+    assert "It has only characters" in page.inner_text(f"#{described[0]}")
+    assert page.get_attribute("#name", "aria-invalid") == "true"
+    assert page.input_value("#note") == "kept"
+    summary.locator("a").click()
+    page.keyboard.press("Tab")
+    assert page.url.endswith("#name")
+
+
+def test_keys_to_revoke_are_counted_and_chosen_at_once(service, open_page, has_script):
+    page = open_page(java_script_enabled=has_script)
+    sign_in(page, service)
+    service.make_keys(3)
+    page.goto(service.url + "/keys")
+    button = page.locator("text=Revoke the chosen keys")
+    if has_script:
+        expect(button).to_be_disabled()
+        page.locator("[name=id]").first.check()
+        expect(button).to_have_text("Revoke the chosen keys (1)…")
+        page.check("text=Choose all on this page")
+        expect(button).to_have_text("Revoke the chosen keys (3)…")
+        page.uncheck("text=Choose all on this page")
+        expect(button).to_be_disabled()
+        page.fill("#search", "key 1")
+        expect(page.locator("tbody tr")).to_have_count(1)
+        expect(button).to_be_disabled()
+        page.check("text=Choose all on this page")
+    else:
+        button.click()
+        assert "No key is ticked" in page.inner_text("[role=alert]")
+        page.goto(service.url + "/keys?search=key+1")
+        page.click("a:text('Choose all on this page')")
+        assert page.locator("[name=id]").first.is_checked()
+    button.click()
+    assert page.locator("h1").inner_text() == "Revoke 1 key"
+
+
+def test_rotation_and_last_use_are_refreshed_with_the_picture(service, open_page):
+    page = open_page(timezone_id="Asia/Tokyo", locale="en-GB")
+    sign_in(page, service)
+    old = make_key(page, service, "billing")
+    leave(page)
+    page.click("text=Rotate")
+    page.click("text=Rotate and show")
+    leave(page)
+    banner = page.locator(".rotation")
+    assert "0 requests used it" in banner.inner_text()
+    assert status(service, old) == 200
+    expect(banner).to_contain_text("1 request used it", timeout=30_000)
+    expect(page.locator("dt:text('Last use') + dd")).to_contain_text("just now")
+    expect(page.locator("svg.large .open.old")).to_have_count(1)
+    # A bar says its numbers, with its time in the reader's zone.
+    title = page.locator("svg.large title").last.text_content()
+    assert title.startswith("1 admitted (1 with an old secret), 0 denied, from ")
+    assert "UTC" not in title
+
+
+def test_sign_in_elsewhere_is_seen_without_losing_a_form(service, open_page):
+    page = open_page()
+    sign_in(page, service)
+    sign_in(open_page(), service)
+    page.goto(service.url + "/keys/new")
+    page.fill("#name", "half")
+    page.click("text=I have seen it")
+    expect(page.locator("text=You signed in elsewhere")).to_have_count(0)
+    assert page.input_value("#name") == "half"
+    page.reload()
+    assert page.locator("text=You signed in elsewhere").count() == 0
 
 
 def test_old_session_continues_after_a_proof(service, open_page, has_script):

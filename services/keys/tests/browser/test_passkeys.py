@@ -104,6 +104,25 @@ def test_passkey_is_added_and_signs_in(service, member):
     page.wait_for_url(service.url + "/keys")
 
 
+def test_passkey_is_renamed_with_script_and_without(service, member):
+    page = member()
+    Device(page)
+    add_passkey(page, service, "Laptop of Ann")
+    state = page.context.storage_state()
+    for has_script, name in ((True, "Laptop at work"), (False, "Laptop at home")):
+        page = member(java_script_enabled=has_script, storage_state=state)
+        page.goto(service.url + "/keys/me")
+        page.click("text=Rename…")
+        page.fill("#name", " ")
+        page.evaluate("document.querySelector('form.card').noValidate = true")
+        page.click("main button")
+        assert "The name cannot be used" in page.inner_text("[role=alert]")
+        page.fill("#name", name)
+        page.click("main button")
+        assert page.inner_text("[role=status] >> nth=0") == "The passkey has its new name."
+        assert page.locator("tbody th").last.inner_text() == name
+
+
 def test_passkey_signs_in_by_keyboard_alone(service, member):
     page = member()
     Device(page)
@@ -275,6 +294,9 @@ def test_screens_with_passkeys_have_no_barrier(service, member, scheme, width):
             page.screenshot(path=f"{pictures}/{name}-{scheme}-{width}.png", full_page=True)
 
     check("me-passkeys")
+    page.click("text=Rename…")
+    check("name-passkey")
+    page.goto(service.url + "/keys/me")
     page.fill("#passkey-name", "Phone")
     page.click("text=Add a passkey")
     check("new-passkey")

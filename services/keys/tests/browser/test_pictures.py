@@ -142,6 +142,8 @@ class World:
             service.add_uses(name, uses)
         service.change('update "key" set rotated_s = ? where rotated_s > 0', now - 2 * HOUR)
         service.change("update member set added_s = ?", now - 201 * DAY)
+        joined = "update member set joined_s = ?, seen_s = ? where joined_s > 0"
+        service.change(joined, now - 200 * DAY, now)
         with service.connect() as database:
             rows = database.execute("select seq, action from log where team_id = 1 order by seq")
             at, ages = now - 201 * DAY, [age for *_, age, _ in KEYS]
@@ -203,6 +205,9 @@ class World:
         page.emulate_media(color_scheme=scheme)
         page.set_viewport_size({"width": width, "height": 844 if width < 500 else 800})
         if screen == "secret":
+            # A second key of a name needs a confirmation.
+            rename = 'update "key" set name = cast(key_id as text) where team_id = 2'
+            service.change(rename)
             page.goto(service.url + "/keys/new")
             page.fill("#name", "billing service")
             page.fill("#env", "live")

@@ -144,6 +144,16 @@ pub async fn assert_log_is_filtered(site: &Site) {
     let all = Filter { limit: 1000, ..Filter::default() };
     let all = site.list.log(&all).await.unwrap();
     let at = |entry: &Entry| time::parse("at", &entry.at).unwrap();
+    // Several keys, of which one has no entry.
+    let none = "00000000001".parse().unwrap();
+    for (key_ids, expected) in [
+        (vec![key_id, none], all.iter().filter(|entry| entry.key_id.is_some()).count()),
+        (vec![none], 0),
+        (Vec::new(), all.len()),
+    ] {
+        let filter = Filter { key_ids, limit: 1000, ..Filter::default() };
+        assert_eq!(site.list.log(&filter).await.unwrap().len(), expected, "{filter:?}");
+    }
     let hour = |hour: u64| Some(Timestamp::from_unix_s(began_s + 3600 * hour));
     for team_id in [None, Some(team), Some(other)] {
         for key in [None, Some(key_id)] {
@@ -165,6 +175,7 @@ pub async fn assert_log_is_filtered(site: &Site) {
                         let filter = Filter {
                             team_id,
                             key_id: key,
+                            key_ids: Vec::new(),
                             actor: named,
                             action,
                             from,

@@ -1,10 +1,10 @@
 //! No hot path takes more instructions than its budget in `benches/budgets.txt`. Unlike times,
 //! counts of instructions are repeatable. `cargo xtask bench --budgets` records them.
 //!
-//! The paths are those of `benches/src/counted.rs`, and valgrind counts their instructions. Two
-//! kinds that differ between processors are left out: the C library's copying of bytes, and
-//! SHA-256's compression, for which some processors have instructions. Paths in cache lines count
-//! what a check reads from memory, in valgrind's model of a processor.
+//! The paths are those of `benches/src/counted.rs` and `counted_host.rs`, and valgrind counts their
+//! instructions. Two kinds that differ between processors are left out: the C library's copying of
+//! bytes, and SHA-256's compression, for which some processors have instructions. Paths in cache
+//! lines count what a check reads from memory, in valgrind's model of a processor.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[expect(dead_code, reason = "each test uses a part of this module")]
@@ -17,7 +17,7 @@ use std::path::Path;
 use std::process::Command;
 
 const FILE: &str = "benches/budgets.txt";
-const PROGRAM: &str = "keytally-counted";
+const PROGRAMS: [&str; 2] = ["keytally-counted", "keytally-counted-host"];
 /// The numbers of calls in two runs of a path. Their difference leaves out the program's start.
 const CALLS: [i64; 2] = [1000, 3000];
 /// First-level caches, and a last level that holds the program and a sixteenth of a table.
@@ -31,22 +31,24 @@ fn no_path_takes_more_instructions_than_its_budget() {
     let compiler = recorded.lines().nth(1).unwrap().trim_start_matches("# ");
     let compiler = support::same_compiler(FILE, compiler);
     let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--release", "--package", "keytally-benches", "--bin", PROGRAM]);
-    support::run(&mut build);
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("release").join(PROGRAM);
+    build.args(["build", "--release", "--package", "keytally-benches"]);
+    support::run(build.args(PROGRAMS.iter().flat_map(|program| ["--bin", program])));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("release");
     let mut text = format!(
         "# Instructions: `cargo xtask bench --budgets` records the counts; the suite `budgets` \
          compares them.\n# {compiler}\n"
     );
-    for line in support::run(&mut Command::new(&program)).lines() {
-        let (path, about) = line.split_once('\t').unwrap();
-        let count = if about.ends_with("cache lines in 100 calls") {
-            100 * difference(&program, path, &CACHES, &["DLmr", "DLmw"])
-        } else {
-            difference(&program, path, &[], &["Ir"])
-        } / (CALLS[1] - CALLS[0]);
-        assert!(count > 0, "{path} took no instruction");
-        writeln!(text, "{path:<16}{count:>6}  {about}").unwrap();
+    for program in PROGRAMS.map(|program| folder.join(program)) {
+        for line in support::run(&mut Command::new(&program)).lines() {
+            let (path, about) = line.split_once('\t').unwrap();
+            let count = if about.ends_with("cache lines in 100 calls") {
+                100 * difference(&program, path, &CACHES, &["DLmr", "DLmw"])
+            } else {
+                difference(&program, path, &[], &["Ir"])
+            } / (CALLS[1] - CALLS[0]);
+            assert!(count > 0, "{path} took no instruction");
+            writeln!(text, "{path:<16}{count:>6}  {about}").unwrap();
+        }
     }
     if env::var_os("UPDATE_EXPECT").is_some() {
         fs::write(file, text).unwrap();
@@ -82,7 +84,7 @@ fn own_events(profile: &str, events: &[&str]) -> i64 {
             Some(("fn", name)) => function = name,
             // The next line has the costs of the called function, which other lines repeat.
             Some(("calls", _)) => drop(lines.next()),
-            None if object.ends_with(PROGRAM)
+            None if PROGRAMS.iter().any(|program| object.ends_with(program))
                 && !(function.contains("sha256") && function.contains("compress")) =>
             {
                 let costs = line.split(' ').skip(1).zip(&counted).filter(|(_, counted)| **counted);
@@ -99,7 +101,7 @@ fn faults(recorded: &str, present: &str) -> Vec<String> {
     let (recorded, present) = (budgets(recorded), budgets(present));
     let paths = |budgets: &[(&str, u64)]| budgets.iter().map(|it| it.0.to_owned()).collect();
     let [expected, found]: [Vec<String>; 2] = [&recorded, &present].map(|all| paths(all));
-    assert_eq!(expected, found, "{FILE} on the left, paths of {PROGRAM} on the right");
+    assert_eq!(expected, found, "{FILE} on the left, paths of the programs on the right");
     let counts = recorded.into_iter().zip(present);
     let exceeding = counts.filter(|((_, budget), (_, count))| *count > budget + budget / 100 + 2);
     exceeding

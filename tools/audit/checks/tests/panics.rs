@@ -145,6 +145,21 @@ const REASONS: &[(&str, &str, &str)] = &[
         INDEX,
         "A plan's number was compared with the number of plan slots.",
     ),
+    (
+        "core/src/gate/numbers.rs",
+        ARITHMETIC,
+        "A gate has at most 8 tallies, and counts of them are at most that.",
+    ),
+    (
+        "core/src/gate/usage.rs",
+        ARITHMETIC,
+        "A record's number is below the capacity. Opening checked that the memory has the records.",
+    ),
+    (
+        "core/src/gate/usage.rs",
+        INDEX,
+        "A record's number is below the capacity. Opening checked that the memory has the records.",
+    ),
     ("core/src/key.rs", ARITHMETIC, "The parser checked that the text is longer than a body."),
     (
         "core/src/limiter/table.rs",

@@ -3,7 +3,7 @@
 //!
 //! Everything random comes from one seed, so a run can be repeated.
 
-use alloc::collections::BinaryHeap;
+use alloc::collections::{BinaryHeap, VecDeque};
 use alloc::rc::Rc;
 use core::cmp::Reverse;
 use core::fmt;
@@ -13,6 +13,7 @@ use keytally_core::Policy;
 use keytally_core::sync::AtomicU64;
 use keytally_fleet_plan::clock::FleetClock;
 use keytally_fleet_plan::credit::CreditLayout;
+use keytally_fleet_plan::flow::Flow;
 use keytally_fleet_plan::holding::is_held;
 use keytally_fleet_plan::lease::Planner;
 use keytally_fleet_plan::request::{LeaseRequest, Reply};
@@ -51,6 +52,8 @@ pub(crate) struct Scenario {
     pub(crate) skew: Option<(Time, bool)>,
     /// Whether the store refuses old numbers.
     pub(crate) checks_numbers: bool,
+    /// The servers of the store, among which keys are distributed.
+    pub(crate) servers: usize,
 }
 
 /// What happens to the store in the middle of a run.
@@ -79,6 +82,7 @@ impl Scenario {
             failure: None,
             skew: None,
             checks_numbers: true,
+            servers: 1,
         }
     }
 }
@@ -175,12 +179,22 @@ struct Tally {
     next: Time,
     /// The requests that wait: when they came, and their numbers.
     waiting: Vec<(Time, u64)>,
+    /// When the lease request was sent that has no reply yet.
+    sent_ms: Option<u64>,
+    is_queued: bool,
 }
 
 impl Tally {
     fn new(seed: u64) -> Self {
         let words = [const { AtomicU64::new(0) }; 4];
-        Self { words, planner: Planner::new(seed), next: Time::MAX, waiting: Vec::new() }
+        Self {
+            words,
+            planner: Planner::new(seed),
+            next: Time::MAX,
+            waiting: Vec::new(),
+            sent_ms: None,
+            is_queued: false,
+        }
     }
 
     fn words(&self) -> TallyWords<'_> {
@@ -203,6 +217,11 @@ struct Machine {
     /// The number of its connection. Replies on an earlier one are lost.
     connection: u32,
     tallies: Vec<Option<Box<Tally>>>,
+    flow: Flow,
+    /// Lease requests without a reply.
+    in_flight: u32,
+    /// The tallies that the agent looks at when there are fewer.
+    queue: VecDeque<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -289,7 +308,8 @@ struct Run<'s> {
     /// By key, index of the window, and its beginning.
     store: HashMap<(usize, usize, u64), Window>,
     is_store_up: bool,
-    busy_until: Time,
+    /// For each server.
+    busy_until: Vec<Time>,
     writes: Vec<Write>,
     terms: Terms,
     /// By index of the window and key, for each window since the start.
@@ -351,6 +371,9 @@ impl<'s> Run<'s> {
                 is_cut_off: false,
                 connection: 0,
                 tallies: (0..scenario.keys).map(|_| None).collect(),
+                flow: Flow::default(),
+                in_flight: 0,
+                queue: VecDeque::new(),
             });
         }
         let names = machines.iter().enumerate().map(|(index, machine)| (machine.name, index));
@@ -365,7 +388,7 @@ impl<'s> Run<'s> {
             machines,
             store: HashMap::new(),
             is_store_up: true,
-            busy_until: 0,
+            busy_until: vec![0; scenario.servers],
             writes: Vec::new(),
             terms: Terms { checks_numbers: scenario.checks_numbers, ..Terms::default() },
             counts: vec![vec![Vec::new(); scenario.keys]; layout.len()],
@@ -579,7 +602,16 @@ impl<'s> Run<'s> {
             return;
         }
         self.tally(machine, key).next = Time::MAX;
-        if !self.machines[machine].is_connected {
+        let here = &self.machines[machine];
+        if !here.is_connected {
+            return;
+        }
+        let (is_full, is_cut_off) = (here.in_flight >= here.flow.most(), here.is_cut_off);
+        let tally = self.tally(machine, key);
+        if is_full && tally.sent_ms.is_none() && !is_cut_off {
+            if !core::mem::replace(&mut tally.is_queued, true) {
+                self.machines[machine].queue.push_back(key);
+            }
             return;
         }
         let (ms, layout) = (self.fleet_ms(machine), self.layout);
@@ -602,6 +634,9 @@ impl<'s> Run<'s> {
         if self.machines[machine].is_cut_off {
             return;
         }
+        self.settle(machine, key);
+        self.tally(machine, key).sent_ms = Some(sent_ms);
+        self.machines[machine].in_flight += 1;
         let (request, name) = (Rc::new(request), self.machines[machine].name);
         let event = Event::Store { machine, name, key, connection, sent_ms, request };
         if !self.is_lost() {
@@ -611,6 +646,30 @@ impl<'s> Run<'s> {
         if self.scenario.repeats > 0.0 && self.random.part() < self.scenario.repeats {
             let delay = self.random.below(2 * SECOND);
             self.at(self.now + delay, event);
+        }
+    }
+
+    /// Notes that the lease request of a tally has its reply, or was given up.
+    fn settle(&mut self, machine: usize, key: usize) {
+        let now_ms = self.local_ms(machine);
+        let Some(sent_ms) = self.tally(machine, key).sent_ms.take() else { return };
+        let here = &mut self.machines[machine];
+        here.in_flight -= 1;
+        here.flow.replied(sent_ms, now_ms);
+        for _ in here.in_flight..here.flow.most() {
+            let Some(next) = self.machines[machine].queue.pop_front() else { break };
+            self.tally(machine, next).is_queued = false;
+            self.look_at(machine, next, self.now + 1);
+        }
+    }
+
+    /// Forgets the lease requests of a connection that ended.
+    fn disconnect(&mut self, machine: usize) {
+        let here = &mut self.machines[machine];
+        (here.connection, here.in_flight) = (here.connection + 1, 0);
+        (here.flow, here.queue) = (Flow::default(), VecDeque::new());
+        for tally in here.tallies.iter_mut().flatten() {
+            (tally.sent_ms, tally.is_queued) = (None, false);
         }
     }
 
@@ -625,8 +684,9 @@ impl<'s> Run<'s> {
         if !self.is_store_up || self.machines[machine].is_cut_off {
             return;
         }
-        self.busy_until = self.busy_until.max(self.now) + SERVICE;
-        let done = self.busy_until;
+        let server = key % self.scenario.servers;
+        let done = self.busy_until[server].max(self.now) + SERVICE;
+        self.busy_until[server] = done;
         self.count_second();
         let now_ms = self.true_ms();
         let mut reply = Reply { store_ms: now_ms, ..Reply::default() };
@@ -658,7 +718,7 @@ impl<'s> Run<'s> {
 
     fn publish(&mut self, done: Time, key: usize, index: usize, published: &Published) {
         for &name in &published.recalls {
-            self.busy_until += 1;
+            self.busy_until[key % self.scenario.servers] += 1;
             if !self.is_lost() {
                 let delay = self.delay();
                 self.at(done + delay, Event::Recall { name, key, index });
@@ -695,6 +755,9 @@ impl<'s> Run<'s> {
         if here.is_cut_off || !here.is_connected || here.connection != connection {
             return;
         }
+        if self.tally(machine, key).sent_ms == Some(sent_ms) {
+            self.settle(machine, key);
+        }
         let local_ms = self.local_ms(machine);
         self.machines[machine].clock.replied(sent_ms, local_ms, reply.store_ms);
         let (ms, layout, now) = (self.fleet_ms(machine), self.layout, self.now);
@@ -729,10 +792,10 @@ impl<'s> Run<'s> {
         let machine = self.restarted % self.machines.len();
         self.restarted += 1;
         let name = u32::try_from(self.machines.len() + self.restarted).unwrap();
-        let here = &mut self.machines[machine];
-        self.names.remove(&here.name);
+        self.names.remove(&self.machines[machine].name);
         self.names.insert(name, machine);
-        (here.name, here.connection) = (name, here.connection + 1);
+        self.machines[machine].name = name;
+        self.disconnect(machine);
         for key in 0..self.scenario.keys {
             let waiting = self.tally(machine, key).waiting.len();
             *self.tally(machine, key) = Tally::new(name.into());
@@ -744,7 +807,7 @@ impl<'s> Run<'s> {
     /// An agent is killed, and another takes over from the words, on a connection of its own.
     fn kill(&mut self) {
         let machine = self.random.index(self.machines.len());
-        self.machines[machine].connection += 1;
+        self.disconnect(machine);
         for key in 0..self.scenario.keys {
             let tally = self.tally(machine, key);
             tally.planner = Planner::new(7);
@@ -775,8 +838,8 @@ impl<'s> Run<'s> {
         }
         self.is_store_up = false;
         for machine in 0..self.machines.len() {
-            let here = &mut self.machines[machine];
-            (here.is_connected, here.connection) = (false, here.connection + 1);
+            self.machines[machine].is_connected = false;
+            self.disconnect(machine);
             let after = 3 * SECOND + self.random.below(400_000);
             self.at(self.now + after, Event::Connect { machine });
         }

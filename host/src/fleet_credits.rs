@@ -1,0 +1,488 @@
+//! Credits of a fleet: how the requests of a gate spend and return the units that this machine
+//! leased.
+//!
+//! A request is first charged in its tallies, as without a fleet. Then it spends credits of all of
+//! them, or of none. If some are lacking, it reports that to the machine's agent and waits. If the
+//! agent or the store is lost, the operator's choice decides: see [`OnLoss`].
+//!
+//! [`OnLoss`]: keytally_fleet_plan::on_loss::OnLoss
+
+use alloc::sync::Arc;
+use core::time::Duration;
+
+use heapless::Vec;
+use keytally_core::sync::{AtomicU64, Ordering};
+use keytally_core::{
+    KeyId, MAX_PARTS, MAX_QUOTAS, Refusal, Reserve, Section, TallyCharge, TallyNumbers, TallyOwner,
+    TallyVerdict, Timestamp, Unavailability, Verdict,
+};
+use keytally_fleet_plan::credit::{CreditLayout, Units};
+use keytally_fleet_plan::layout::{ABSENT_MS, PageState, PageWord, Phase};
+use keytally_fleet_plan::meta::{Meta, NUMBERS};
+use keytally_fleet_plan::words::{
+    CompoundSpending, Part, Spending, TallyWords, Word, Words as _, refund, refusal, spend,
+    spend_all, spend_up_to, want,
+};
+
+use crate::clock::{instant, now};
+use crate::fleet_map::{FleetMap, FleetTally};
+
+/// The longest time that a request waits for credits, unless the process sets another.
+pub(crate) const DEFAULT_WAIT: Duration = Duration::from_millis(20);
+
+/// A request that waits reports its want again after this time, in case that an agent was killed
+/// which had taken the report.
+const REPORT_AGAIN: Duration = Duration::from_millis(5);
+
+/// A machine of a fleet, as the requests of one process see it.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    map: FleetMap,
+    /// The layout of each tally's credits, and whether all keys of a team share the tally.
+    shapes: Vec<(CreditLayout, bool), MAX_PARTS>,
+    wait_us: AtomicU64,
+}
+
+/// What a request does that lacks credits which the store may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// It waits for the agent.
+    Wait,
+    /// It is unavailable: the caller checks again.
+    Return,
+    /// It is decided as after a wait without effect.
+    Decide,
+}
+
+/// Spends credits for requests.
+#[derive(Debug)]
+pub(crate) struct Spender {
+    machine: Arc<Machine>,
+    patience: Patience,
+}
+
+/// A tally of a request.
+#[derive(Clone, Copy, Debug)]
+struct Need<'m> {
+    /// Its index among the verdicts.
+    index: usize,
+    /// Its number in the fleet file.
+    number: u32,
+    part: Part<'m, TallyWords<'m>>,
+    /// Whether its words belong to the key or team of the request.
+    is_own: bool,
+    /// The number of the lease request at which the cost was added to what is wanted.
+    wanted_at: Option<u32>,
+}
+
+type Needs<'m> = Vec<Need<'m>, MAX_PARTS>;
+
+impl Machine {
+    pub(crate) fn new(map: FleetMap, shapes: Vec<(CreditLayout, bool), MAX_PARTS>) -> Self {
+        let machine = Self { map, shapes, wait_us: AtomicU64::new(0) };
+        machine.set_wait(DEFAULT_WAIT);
+        machine
+    }
+
+    pub(crate) fn map(&self) -> &FleetMap {
+        &self.map
+    }
+
+    /// Sets the longest time that a request waits for credits.
+    pub(crate) fn set_wait(&self, at_most: Duration) {
+        let wait_us = u64::try_from(at_most.as_micros()).unwrap_or(u64::MAX);
+        self.wait_us.store(wait_us, Ordering::Relaxed);
+    }
+
+    fn wait(&self) -> Duration {
+        Duration::from_micros(self.wait_us.load(Ordering::Relaxed))
+    }
+
+    /// Returns the number, the words and the layout of a tally of a key.
+    #[inline]
+    fn tally(
+        &self,
+        gate: &dyn TallyNumbers,
+        key_id: KeyId,
+        tally: usize,
+    ) -> Option<(u32, FleetTally<'_>, &CreditLayout, bool)> {
+        let (layout, is_shared) = self.shapes.get(tally)?;
+        let number = u32::try_from(gate.tally_number(key_id, tally)?).ok()?;
+        Some((number, self.map.tally(number)?, layout, *is_shared))
+    }
+
+    /// Collects what the tallies need, and returns the time of the request. `None` if the file does
+    /// not have one of them.
+    #[inline]
+    fn needs<'m>(
+        &'m self,
+        gate: &dyn TallyNumbers,
+        tallies: &[TallyVerdict],
+        is_charged: bool,
+        needs: &mut Needs<'m>,
+    ) -> Option<u64> {
+        let mut now_ms = 0;
+        needs.clear();
+        for (index, tally) in tallies.iter().enumerate() {
+            let verdict = tally.verdict();
+            if verdict.quotas().is_empty() || (is_charged && !verdict.is_charged()) {
+                continue;
+            }
+            let holder = verdict.holder()?;
+            let (number, FleetTally { words, owner }, layout, is_shared) =
+                self.tally(gate, holder.key_id, tally.tally())?;
+            let its = match is_shared {
+                true => TallyOwner::Account(holder.account),
+                false => TallyOwner::Key(holder.key_id),
+            };
+            let is_own = owner.load(Ordering::Acquire) == its.number();
+            let part = Part { layout, words, cost: verdict.cost() };
+            let need = Need { index, number, part, is_own, wanted_at: None };
+            // There is room for every tally of a request.
+            let _ = needs.push(need);
+            now_ms = now_ms.max(verdict.quotas().time().unix_ms());
+        }
+        Some(now_ms)
+    }
+
+    /// Returns what the agent says of the store, and whether it is worth to wait for it.
+    fn state(&self) -> (PageState, bool) {
+        let state = self.map.state();
+        let heartbeat = self.map.page(PageWord::Heartbeat).load(Ordering::Acquire);
+        let now_ms = now().unix_ms().saturating_add_signed(self.map.offset_ms());
+        let is_alive = now_ms.saturating_sub(heartbeat) <= ABSENT_MS;
+        let is_connected = matches!(state.phase, Phase::Learning | Phase::Leading);
+        (state, is_alive && is_connected)
+    }
+
+    /// Reports the costs that wait to the agent, each once for a lease request, and wakes it.
+    #[cold]
+    fn report(&self, needs: &mut [Need<'_>], now_ms: u64) {
+        for need in needs {
+            let Part { layout, words, cost } = &need.part;
+            let is_lacking = !need.is_own
+                || layout.current(words.load(Word::Credits), now_ms)[..layout.len()]
+                    .iter()
+                    .any(|credits| credits < cost);
+            if !is_lacking || *cost == 0 {
+                continue;
+            }
+            let meta = Meta::from_bits(words.load(Word::Meta));
+            let is_known = need.wanted_at.is_some_and(|at| {
+                meta.number() == at || (meta.is_open() && meta.number() == (at + 1) % NUMBERS)
+            });
+            if !is_known {
+                need.wanted_at = Some(want(words, *cost).number());
+            }
+            self.map.wanted().report(need.number);
+        }
+        self.map.ring();
+    }
+
+    /// Makes the verdicts show what the fleet has left.
+    fn show(needs: &[Need<'_>], tallies: &mut [TallyVerdict]) {
+        for need in needs {
+            if let Some(tally) = tallies.get_mut(need.index) {
+                let word = need.shown(tally.verdict(), |_, units| units);
+                tally.show(need.part.layout.layout(), word);
+            }
+        }
+    }
+}
+
+impl Need<'_> {
+    /// Returns the word of a tally whose windows have used what the fleet does not have left.
+    /// `change` gets the index of each window, and what is left of it.
+    #[inline]
+    fn shown(&self, verdict: &Verdict, change: impl Fn(usize, u32) -> u32) -> u64 {
+        let Part { layout, words, .. } = &self.part;
+        let now_ms = verdict.quotas().time().unix_ms();
+        let (credits, left) = match self.is_own {
+            true => (words.load(Word::Credits), words.load(Word::Left)),
+            false => (0, 0),
+        };
+        let limit = |index| verdict.quotas().limit_of(index).unwrap_or(0);
+        layout.shown([credits, left], now_ms, limit, change)
+    }
+
+    /// Returns the refusal of a request for which the fleet has no units.
+    #[cold]
+    fn denied(&self, tallies: &[TallyVerdict]) -> Option<Refusal> {
+        let verdict = tallies.get(self.index)?.verdict();
+        let Part { layout, words, cost } = &self.part;
+        let now_ms = verdict.quotas().time().unix_ms();
+        let credits = layout.current(words.load(Word::Credits), now_ms);
+        let meta = Meta::from_bits(words.load(Word::Meta));
+        let word = self.shown(verdict, |index, units| {
+            let lacks = credits[index] < *cost && meta.is_exhausted(index);
+            if lacks { 0 } else { units }
+        });
+        let verdict = verdict.denied_by(layout.layout(), word).leased();
+        Some(Refusal { index: self.index, verdict })
+    }
+}
+
+impl Spender {
+    pub(crate) fn new(machine: &Arc<Machine>, patience: Patience) -> Self {
+        Self { machine: Arc::clone(machine), patience }
+    }
+
+    pub(crate) fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// Spends the credits of all needs, or of none. Returns the part that refused it, and why.
+    #[inline]
+    fn spend(&self, needs: &Needs<'_>, now_ms: u64) -> Result<(), Option<(usize, Spending)>> {
+        if let Some(other) = needs.iter().position(|need| !need.is_own && need.part.cost > 0) {
+            return Err(Some((other, Spending::NoCredits)));
+        }
+        if let [Need { number, part: Part { layout, words, cost }, .. }] = &needs[..] {
+            return match spend(layout, words, now_ms, *cost) {
+                Spending::Spent { is_low, .. } => {
+                    if is_low {
+                        self.hint(*number);
+                    }
+                    Ok(())
+                }
+                why => Err(Some((0, why))),
+            };
+        }
+        let mut parts = Vec::<Part<'_, TallyWords<'_>>, MAX_PARTS>::new();
+        for need in needs.iter().filter(|need| need.part.cost > 0) {
+            // There is room for as many as there are needs.
+            let _ = parts.push(need.part);
+        }
+        match spend_all(&parts, now_ms) {
+            CompoundSpending::Spent { is_low, .. } => {
+                if is_low.contains(&true) {
+                    let spent = needs.iter().filter(|need| need.part.cost > 0);
+                    let low = spent.zip(is_low).filter(|(_, is_low)| *is_low);
+                    low.for_each(|(need, _)| self.hint(need.number));
+                }
+                Ok(())
+            }
+            CompoundSpending::Refused { part, why } => {
+                let mut spending = (0..).zip(needs).filter(|(_, need)| need.part.cost > 0);
+                Err(spending.nth(part).map(|(index, _)| (index, why)))
+            }
+        }
+    }
+
+    /// Reports that a tally has few credits left.
+    #[cold]
+    fn hint(&self, number: u32) {
+        let wanted = self.machine.map.wanted();
+        if wanted.hint(number) {
+            self.machine.map.ring();
+        }
+    }
+
+    /// Spends credits after the first attempt failed: waits for them, or decides without them.
+    #[cold]
+    #[inline(never)]
+    fn reserve_slow(
+        &self,
+        needs: &mut Needs<'_>,
+        tallies: &mut [TallyVerdict],
+        now_ms: u64,
+        gate: &dyn TallyNumbers,
+    ) -> Option<Refusal> {
+        let map = &self.machine.map;
+        let mut end = None;
+        loop {
+            let grants = map.grants();
+            // The agent may have given the words of a tally to this key.
+            let mut fresh = Needs::new();
+            if self.machine.needs(gate, tallies, true, &mut fresh).is_some() {
+                for (need, fresh) in needs.iter_mut().zip(fresh) {
+                    need.is_own = fresh.is_own;
+                }
+            }
+            match self.spend(needs, now_ms) {
+                Ok(()) => {
+                    Machine::show(needs, tallies);
+                    return None;
+                }
+                Err(Some((index, Spending::Exhausted))) => {
+                    return needs.get(index).and_then(|need| need.denied(tallies));
+                }
+                Err(_) => {}
+            }
+            let (state, is_led) = self.machine.state();
+            if !is_led {
+                return alone(state, needs, tallies);
+            }
+            self.machine.report(needs, now_ms);
+            match self.patience {
+                Patience::Return => {
+                    let index = needs.first().map_or(0, |need| need.index);
+                    return unavailable(tallies, index, Unavailability::Waiting);
+                }
+                Patience::Decide => return alone(state, needs, tallies),
+                Patience::Wait => {}
+            }
+            let time = instant();
+            let end = *end.get_or_insert(time + self.machine.wait());
+            let left = end.saturating_duration_since(time);
+            if left.is_zero() {
+                return alone(state, needs, tallies);
+            }
+            map.wait(grants, left.min(REPORT_AGAIN));
+        }
+    }
+}
+
+/// Decides without credits, by the tallies of this machine, as the operator chose.
+#[cold]
+fn alone(state: PageState, needs: &[Need<'_>], tallies: &mut [TallyVerdict]) -> Option<Refusal> {
+    for need in needs {
+        let verdict = tallies.get(need.index)?.verdict();
+        let share = |limit| state.on_loss.and_then(|mode| mode.limit(limit, state.machines));
+        let mut used = Units::default();
+        let mut is_lacking = false;
+        for (index, window) in verdict.quotas().iter().enumerate().take(MAX_QUOTAS) {
+            let Some(share) = share(window.limit) else {
+                return unavailable(tallies, need.index, Unavailability::Lost);
+            };
+            let lacks = window.used() > share;
+            used[index] = if lacks { window.limit } else { window.used() };
+            is_lacking |= lacks;
+        }
+        if is_lacking {
+            let layout = need.part.layout;
+            let word = layout.word(verdict.quotas().time().unix_ms(), &used);
+            let verdict = verdict.denied_by(layout.layout(), word);
+            return Some(Refusal { index: need.index, verdict });
+        }
+    }
+    tallies.iter_mut().for_each(TallyVerdict::mark_unreserved);
+    None
+}
+
+/// Returns the refusal of a request that the gate does not decide about.
+#[cold]
+fn unavailable(tallies: &[TallyVerdict], index: usize, why: Unavailability) -> Option<Refusal> {
+    let verdict = tallies.get(index)?.verdict().unavailable_since(why);
+    Some(Refusal { index, verdict })
+}
+
+impl Spender {
+    /// Spends the credits of a request with one tally. Returns whether it did; else nothing was
+    /// spent, and the general path decides.
+    #[inline]
+    fn reserve_one(&self, gate: &dyn TallyNumbers, tally: &mut TallyVerdict) -> bool {
+        let verdict = tally.verdict();
+        let Some(holder) = verdict.holder().filter(|_| verdict.is_charged()) else { return false };
+        let found = self.machine.tally(gate, holder.key_id, tally.tally());
+        let Some((number, FleetTally { words, owner }, layout, false)) = found else {
+            return false;
+        };
+        let its = TallyOwner::Key(holder.key_id).number();
+        if owner.load(Ordering::Acquire) != its || verdict.cost() == 0 {
+            return false;
+        }
+        let now_ms = verdict.quotas().time().unix_ms();
+        let Spending::Spent { is_low, .. } = spend(layout, &words, now_ms, verdict.cost()) else {
+            return false;
+        };
+        if is_low {
+            self.hint(number);
+        }
+        let words = [words.load(Word::Credits), words.load(Word::Left)];
+        let limit = |index| verdict.quotas().limit_of(index).unwrap_or(0);
+        let word = layout.shown(words, now_ms, limit, |_, units| units);
+        tally.show(layout.layout(), word);
+        true
+    }
+}
+
+impl Reserve for Spender {
+    fn reserve(&self, gate: &dyn TallyNumbers, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
+        if let [tally] = &mut *tallies
+            && self.reserve_one(gate, tally)
+        {
+            return None;
+        }
+        let mut needs = Needs::new();
+        let Some(now_ms) = self.machine.needs(gate, tallies, true, &mut needs) else {
+            return unavailable(tallies, 0, Unavailability::Lost);
+        };
+        if self.spend(&needs, now_ms).is_ok() {
+            Machine::show(&needs, tallies);
+            return None;
+        }
+        self.reserve_slow(&mut needs, tallies, now_ms, gate)
+    }
+
+    fn release(&self, gate: &dyn TallyNumbers, tallies: &[TallyVerdict]) {
+        for tally in tallies {
+            let verdict = tally.verdict();
+            if let (Some(holder), Some(charge)) = (verdict.holder(), verdict.charge())
+                && !charge.is_unreserved()
+            {
+                let charge = TallyCharge { cost: charge.cost(), at: charge.at() };
+                self.refund(gate, holder.key_id, tally.tally(), charge);
+            }
+        }
+    }
+
+    fn peek(&self, gate: &dyn TallyNumbers, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
+        let mut needs = Needs::new();
+        let now_ms = self.machine.needs(gate, tallies, false, &mut needs)?;
+        for need in needs.iter().filter(|need| need.is_own && need.part.cost > 0) {
+            let Part { layout, words, cost } = &need.part;
+            let credits = layout.current(words.load(Word::Credits), now_ms);
+            let has_credits = credits[..layout.len()].iter().all(|credits| credits >= cost);
+            if !has_credits && refusal(layout, words, now_ms, *cost) == Spending::Exhausted {
+                return need.denied(tallies);
+            }
+        }
+        Machine::show(&needs, tallies);
+        None
+    }
+
+    fn refund(&self, gate: &dyn TallyNumbers, key_id: KeyId, tally: usize, charge: TallyCharge) {
+        let found = self.machine.tally(gate, key_id, tally);
+        let Some((_, FleetTally { words, owner }, layout, is_shared)) = found else { return };
+        let is_own = owner.load(Ordering::Acquire) == TallyOwner::Key(key_id).number();
+        if is_own || is_shared {
+            refund(layout, &words, charge.at.unix_ms(), charge.cost);
+        }
+    }
+
+    fn reserve_more(
+        &self,
+        gate: &dyn TallyNumbers,
+        key_id: KeyId,
+        tallies: &[usize],
+        most: u32,
+        now: Timestamp,
+    ) -> u32 {
+        let mut least = most;
+        for (done, &tally) in tallies.iter().enumerate() {
+            let Some((_, FleetTally { words, owner }, layout, is_shared)) =
+                self.machine.tally(gate, key_id, tally)
+            else {
+                continue;
+            };
+            let is_own = owner.load(Ordering::Acquire) == TallyOwner::Key(key_id).number();
+            let spent = match is_own || is_shared {
+                true => spend_up_to(layout, &words, now.unix_ms(), least),
+                false => 0,
+            };
+            let surplus = TallyCharge { cost: least - spent, at: now };
+            if surplus.cost > 0 {
+                let before = tallies.get(..done).unwrap_or_default();
+                before.iter().for_each(|&tally| self.refund(gate, key_id, tally, surplus));
+            }
+            least = spent;
+        }
+        least
+    }
+}
+
+/// Returns whether a section's tallies are shared by all keys of a team.
+pub(crate) fn is_shared(section: &Section) -> bool {
+    *section == Section::Team
+}

@@ -1,0 +1,543 @@
+//! Gates in a fleet: machines with files of their own in one process, which share limits through a
+//! store in memory.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+extern crate alloc;
+
+use core::time::Duration;
+use std::fs::{self, OpenOptions};
+use std::io::{Seek as _, SeekFrom, Write as _};
+use std::thread;
+
+use keytally::table::check_all;
+use keytally::{
+    Error, FleetFile, Gate, GateConfig, Limiter, Name, NewKey, Outcome, Plan, Unavailability,
+    Verdict, now,
+};
+use keytally_core::sync::Ordering;
+use keytally_fleet_plan::layout::{PageWord, Phase};
+use keytally_fleet_plan::on_loss::OnLoss;
+
+#[path = "support/fleet.rs"]
+mod support;
+
+use support::{Machine, credits, grant, machines, only_tally, opened, state, with_agents};
+
+fn check(gate: &Gate, key: &str, cost: u32) -> Verdict {
+    gate.check(Some(key.as_bytes()), cost)
+}
+
+/// Returns the units that are admitted until every machine denies.
+fn admitted_until_denied(machines: &[Machine], work: impl Fn(&Machine) -> Verdict + Sync) -> u32 {
+    let of_machine = |machine: &Machine| {
+        let mut admitted = 0;
+        // A denial may be too early: the store recalls units that other machines do not use.
+        for _ in 0..8 {
+            loop {
+                let verdict = work(machine);
+                match verdict.outcome() {
+                    Outcome::Admitted => admitted += verdict.cost(),
+                    Outcome::Denied => break,
+                    other => panic!("{other}: {:?}", verdict.unavailability()),
+                }
+            }
+            thread::sleep(Duration::from_millis(150));
+        }
+        admitted
+    };
+    thread::scope(|scope| {
+        let threads =
+            machines.iter().flat_map(|machine| [0, 1].map(|_| scope.spawn(|| of_machine(machine))));
+        let threads: Vec<_> = threads.collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    })
+}
+
+#[test]
+fn limit_of_several_machines_is_exact() {
+    let folder = tempfile::tempdir().unwrap();
+    let (machines, keys) = machines(folder.path(), 3, "3000/week", 1);
+    let (key, key_id) = &keys[0];
+    with_agents(&machines, |fleet| {
+        assert_eq!(admitted_until_denied(&machines, |it| check(&it.gate, key, 1)), 3000);
+        assert_eq!(fleet.store().held(&format!("{key_id}:key")), 3000);
+        let denied = check(&machines[0].gate, key, 1);
+        assert!(denied.is_leased() && denied.charge().is_none());
+        assert_eq!((denied.remaining(), denied.http_status()), (Some(0), 429));
+        assert!(denied.retry_after_s().unwrap() > 60);
+        // Most requests did not wait for the store.
+        let requests = fleet.store().requests;
+        assert!(requests < 1500, "{requests}");
+    });
+}
+
+#[test]
+fn compound_charge_spends_all_tallies_or_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = "200/week; team: 300/week; group write: 90/week";
+    let (machines, keys) = machines(folder.path(), 2, plan, 2);
+    let [(one, one_id), (two, _)] = &keys[..] else { panic!() };
+    let addresses = Limiter::in_memory(&"100000/week".parse().unwrap(), 8).unwrap();
+    let write = |gate: &Gate, key: &str| {
+        let part = gate.part(Some(key.as_bytes()), 1).with_group("write").unwrap();
+        let address = addresses.part(b"192.0.2.1", 1);
+        check_all(&[&address, &part], gate.clock()).unwrap()
+    };
+    with_agents(&machines, |fleet| {
+        let admitted = admitted_until_denied(&machines, |it| *write(&it.gate, one).decisive());
+        assert_eq!(admitted, 90);
+        let denied = write(&machines[1].gate, one);
+        let sections: Vec<_> =
+            denied.tallies().iter().map(|tally| tally.verdict().outcome()).collect();
+        let [limiter, key, team, group] = sections[..] else { panic!("{sections:?}") };
+        assert_eq!((limiter, key, team), (Outcome::Admitted, Outcome::Admitted, Outcome::Admitted));
+        assert_eq!(group, Outcome::Denied);
+        // What the refused requests took was given back: the key has exactly the rest.
+        assert_eq!(admitted_until_denied(&machines, |it| check(&it.gate, one, 1)), 110);
+        assert_eq!(admitted_until_denied(&machines, |it| check(&it.gate, two, 1)), 100);
+        assert_eq!(fleet.store().held("team.42:team"), 300);
+        assert_eq!(fleet.store().held(&format!("{one_id}:key")), 200);
+        let subject = addresses.peek(b"192.0.2.1", 1);
+        assert_eq!(subject.quotas().get(0).unwrap().used(), 90);
+    });
+}
+
+#[test]
+fn part_that_another_part_refuses_gives_its_credits_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (two, keys) = machines(folder.path(), 2, "10/week", 1);
+    let files = [0, 1].map(|it: usize| FleetFile::open(&two[it].fleet, &two[it].gate).unwrap());
+    let tally = only_tally(&files[0]);
+    grant(&files[0], tally, 7);
+    let key = Some(keys[0].0.as_bytes());
+    let (first, second) = (two[0].gate.part(key, 3), two[1].gate.part(key, 3));
+    // The second machine has no agent and no credits.
+    let refused = check_all(&[&first, &second], two[0].gate.clock()).unwrap();
+    assert_eq!(refused.outcome(), Outcome::Unavailable);
+    assert_eq!(credits(&files[0], tally), 7);
+    grant(&files[1], tally, 3);
+    let admitted = check_all(&[&first, &second], two[0].gate.clock()).unwrap();
+    assert!(admitted.is_admitted());
+    assert_eq!([0, 1].map(|it: usize| credits(&files[it], tally)), [4, 0]);
+}
+
+#[test]
+fn refund_and_settlement_return_and_take_credits() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, keys) = machines(folder.path(), 1, "100/week", 1);
+    let (gate, (key, key_id)) = (&one[0].gate, &keys[0]);
+    let file = FleetFile::open(&one[0].fleet, gate).unwrap();
+    let tally = only_tally(&file);
+    grant(&file, tally, 20);
+    let first = check(gate, key, 8);
+    assert!(first.is_leased() && first.is_admitted());
+    assert_eq!(
+        (first.remaining(), credits(&file, tally)),
+        (Some(100), 12),
+        "the store may have all"
+    );
+    let refunded = gate.refund(*key_id, first.charge().unwrap()).unwrap();
+    assert_eq!((refunded.is_leased(), credits(&file, tally)), (true, 20));
+    let settle = |actual| {
+        let charge = check(gate, key, 8).charge().unwrap();
+        gate.settle(*key_id, charge, actual).unwrap().uncharged()
+    };
+    assert_eq!((settle(5), credits(&file, tally)), (0, 15));
+    assert_eq!((settle(10), credits(&file, tally)), (0, 5));
+    grant(&file, tally, 10);
+    assert_eq!(credits(&file, tally), 15);
+    // 7 units are left above the estimate, and 20 are needed.
+    assert_eq!((settle(28), credits(&file, tally)), (13, 0));
+    let used = gate.table().peek(Some(key.as_bytes()), 0, now()).quotas().get(0).unwrap().used();
+    assert_eq!(used, 5 + 10 + 15, "the tally counts what was charged");
+}
+
+#[test]
+fn cold_key_waits_for_the_agent() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, keys) = machines(folder.path(), 1, "100000/week", 50);
+    with_agents(&one, |fleet| {
+        let mut waits: Vec<_> = keys
+            .iter()
+            .map(|(key, _)| {
+                let start_ms = now().unix_ms();
+                let verdict = check(&one[0].gate, key, 3);
+                assert!(verdict.is_admitted() && verdict.is_leased());
+                now().unix_ms().saturating_sub(start_ms)
+            })
+            .collect();
+        waits.sort_unstable();
+        // The agent of this test looks by itself each 5 ms.
+        assert!(waits[25] < 4, "{waits:?}");
+        assert_eq!(fleet.store().requests, 50);
+    });
+}
+
+#[test]
+fn wait_ends_when_the_agent_does_not_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, keys) = machines(folder.path(), 1, "10/week", 1);
+    let Machine { gate, fleet, .. } = &one[0];
+    let file = FleetFile::open(fleet, gate).unwrap();
+    let check = || {
+        let start_ms = now().unix_ms();
+        let verdict = check(gate, &keys[0].0, 1);
+        (verdict, now().unix_ms() - start_ms)
+    };
+    gate.set_credit_wait(Duration::from_millis(30));
+    let set =
+        |phase| file.page(PageWord::State).store(state(phase, OnLoss::Closed, 1), Ordering::SeqCst);
+    for (phase, waits) in [
+        (Phase::Leading, true),
+        (Phase::Learning, true),
+        (Phase::Cut, false),
+        (Phase::Absent, false),
+    ] {
+        set(phase);
+        file.page(PageWord::Heartbeat).store(now().unix_ms(), Ordering::SeqCst);
+        let (verdict, elapsed) = check();
+        assert_eq!(verdict.unavailability(), Some(Unavailability::Lost), "{phase:?}");
+        assert_eq!((verdict.http_status(), verdict.retry_after_s()), (503, Some(1)));
+        assert_eq!(elapsed >= 29, waits, "{phase:?}: {elapsed:?}");
+    }
+    // The agent is dead.
+    set(Phase::Leading);
+    file.page(PageWord::Heartbeat).store(now().unix_ms() - 2100, Ordering::SeqCst);
+    assert!(check().1 < 25);
+    assert_eq!(gate.table().peek(Some(keys[0].0.as_bytes()), 1, now()).remaining(), Some(10));
+    // Credits are spent in every state.
+    grant(&file, only_tally(&file), 2);
+    set(Phase::Absent);
+    assert!(check().0.is_leased() && check().0.is_admitted());
+    assert_eq!(check().0.unavailability(), Some(Unavailability::Lost));
+}
+
+#[test]
+fn try_check_does_not_wait() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, keys) = machines(folder.path(), 1, "10/week; group write: 5/week", 1);
+    let (gate, key) = (&one[0].gate, Some(keys[0].0.as_bytes()));
+    let first = with_agents(&one, |_| {
+        let first = gate.try_check(key, 1);
+        for _ in 0..1000 {
+            if gate.try_check(key, 1).is_admitted() {
+                return first;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        panic!("the agent gave nothing");
+    });
+    assert_eq!(first.unavailability(), Some(Unavailability::Waiting));
+    assert_eq!(first.outcome(), Outcome::Unavailable);
+    // The agent has ended, and its last heartbeat is fresh.
+    let file = FleetFile::open(&one[0].fleet, gate).unwrap();
+    let rest = credits(&file, only_key_tally(&file));
+    for _ in 0..rest {
+        assert!(gate.try_check(key, 1).is_admitted());
+    }
+    assert_eq!(gate.try_check(key, 1).unavailability(), Some(Unavailability::Waiting));
+    let start_ms = now().unix_ms();
+    assert_eq!(gate.check_without_wait(key, 1).unavailability(), Some(Unavailability::Lost));
+    assert!(now().unix_ms() - start_ms < 1000, "it would wait 2 s for the agent");
+}
+
+/// Returns the tally of the key in a gate with one key and one group.
+fn only_key_tally(file: &FleetFile<'_>) -> u32 {
+    let its = |&tally: &u32| file.subject(tally).is_some_and(|it| it.name.ends_with(":key"));
+    (0..file.tallies()).find(its).unwrap()
+}
+
+#[test]
+fn peek_shows_the_fleet_and_requests_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, keys) = machines(folder.path(), 2, "100/week", 1);
+    let (gate, key) = (&one[0].gate, Some(keys[0].0.as_bytes()));
+    with_agents(&one, |fleet| {
+        let peeked = gate.peek(key, 1);
+        assert!(peeked.is_admitted() && peeked.is_leased());
+        assert_eq!((peeked.remaining(), peeked.charge()), (Some(100), None));
+        thread::sleep(Duration::from_millis(20));
+        assert_eq!(fleet.store().requests, 0);
+        assert_eq!(check(gate, &keys[0].0, 30).remaining(), Some(70));
+        assert_eq!(check(&one[1].gate, &keys[0].0, 30).remaining(), Some(40));
+        assert_eq!(admitted_until_denied(&one, |it| check(&it.gate, &keys[0].0, 1)), 40);
+        let peeked = gate.peek(key, 1);
+        assert_eq!((peeked.outcome(), peeked.remaining()), (Outcome::Denied, Some(0)));
+    });
+}
+
+#[test]
+fn lost_store_is_decided_as_the_operator_chose() {
+    for (mode, admits) in [(OnLoss::Closed, 0), (OnLoss::Share, 3), (OnLoss::Open, 10)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, keys) = machines(folder.path(), 1, "10/week", 1);
+        let Machine { gate, fleet, .. } = &one[0];
+        let file = FleetFile::open(fleet, gate).unwrap();
+        file.page(PageWord::State).store(state(Phase::Cut, mode, 3), Ordering::SeqCst);
+        let mut admitted = Vec::new();
+        let last = loop {
+            let verdict = check(gate, &keys[0].0, 1);
+            if !verdict.is_admitted() {
+                break verdict;
+            }
+            admitted.push(verdict);
+        };
+        assert_eq!(admitted.len(), admits, "{mode}");
+        assert!(admitted.iter().all(|it| !it.is_leased() && it.charge().unwrap().is_unreserved()));
+        match mode {
+            OnLoss::Closed => assert_eq!(last.unavailability(), Some(Unavailability::Lost)),
+            OnLoss::Share | OnLoss::Open => {
+                assert_eq!((last.outcome(), last.is_leased()), (Outcome::Denied, false));
+                assert_eq!((last.remaining(), last.quotas().get(0).unwrap().limit), (Some(0), 10));
+                // The next lease request states what was admitted.
+                let tally = only_tally(&file);
+                let counted = file.counted(tally, now().unix_ms())[0];
+                assert_eq!(counted as usize, admits);
+                // A refund of such a charge makes no credits, also where there is room for them.
+                grant(&file, tally, 5);
+                assert!(check(gate, &keys[0].0, 0).is_admitted());
+                let words = file.words(tally).unwrap();
+                let before = words.credits.load(Ordering::SeqCst);
+                grant(&file, tally, 0);
+                words.credits.store(before, Ordering::SeqCst);
+                let charge = admitted[0].charge().unwrap();
+                gate.refund(keys[0].1, charge).unwrap();
+                assert_eq!(words.credits.load(Ordering::SeqCst), before);
+                assert_eq!(file.counted(tally, now().unix_ms())[0] as usize, admits - 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn process_that_did_not_join_refuses_to_decide() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, keys) = machines(folder.path(), 1, "10/week", 1);
+    let Machine { gate, path, fleet } = &one[0];
+    let other = opened(path);
+    let refused = check(&other, &keys[0].0, 1);
+    assert_eq!(refused.outcome(), Outcome::Unavailable);
+    assert_eq!(refused.unavailability(), Some(Unavailability::NotReserving));
+    let part = other.part(Some(keys[0].0.as_bytes()), 1).check(now());
+    assert_eq!(part.decisive().unavailability(), Some(Unavailability::NotReserving));
+    let sentence = refused.unavailability().unwrap().to_string();
+    assert!(sentence.contains("this process did not join"), "{sentence}");
+    assert_eq!(other.table().peek(Some(keys[0].0.as_bytes()), 1, now()).remaining(), Some(10));
+    // Leaving the fleet is seen at once by all.
+    gate.set_fleet(false).unwrap();
+    assert!(check(&other, &keys[0].0, 1).is_admitted() && !other.is_in_fleet());
+    let plain = check(gate, &keys[0].0, 1);
+    assert!(plain.is_admitted() && !plain.is_leased());
+    assert_eq!(plain.remaining(), Some(8));
+    gate.set_fleet(true).unwrap();
+    other.join(fleet).unwrap();
+    let twice = other.join(fleet).unwrap_err().to_string();
+    assert!(twice.ends_with("this process has joined a fleet with the gate already"), "{twice}");
+    assert_eq!(check(&other, &keys[0].0, 1).unavailability(), Some(Unavailability::Lost));
+}
+
+#[test]
+fn new_key_in_the_record_of_a_revoked_one_has_its_own_credits() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("api.gate");
+    let plan = Plan::new("default", "10/second".parse().unwrap()).unwrap();
+    let config = GateConfig::default().with_keys(1).with_plans(vec![plan]);
+    let gate = Gate::create(&path, support::peppers(), &config).unwrap();
+    let fleet = folder.path().join("api.fleet");
+    let file = FleetFile::create(&fleet, &gate).unwrap();
+    gate.set_fleet(true).unwrap();
+    gate.join(&fleet).unwrap();
+    let new = NewKey::new(42, Name::new("live").unwrap());
+    let (_, first_id) = gate.issue(&new).unwrap();
+    let old = file.subject(0).unwrap().owner;
+    gate.revoke(first_id).unwrap();
+    assert!(file.subject(0).unwrap().name.starts_with(&first_id.to_string()));
+    // The record is given to another key when the windows of its tally have passed.
+    thread::sleep(Duration::from_millis(2100));
+    let (second, second_id) = gate.issue(&new).unwrap();
+    assert_ne!(first_id, second_id);
+    let (words, owner) = (file.words(0).unwrap(), file.owner(0).unwrap());
+    let is_admitted = |its: u64| {
+        grant(&file, 0, 4);
+        owner.store(its, Ordering::SeqCst);
+        let before = words.credits.load(Ordering::SeqCst);
+        let verdict = check(&gate, second.expose(), 1);
+        assert_eq!(words.credits.load(Ordering::SeqCst) != before, verdict.is_admitted());
+        if let Some(charge) = verdict.charge() {
+            // A refund changes nothing either under another owner.
+            owner.store(old, Ordering::SeqCst);
+            let before = words.credits.load(Ordering::SeqCst);
+            gate.refund(second_id, charge).unwrap();
+            assert_eq!(words.credits.load(Ordering::SeqCst), before);
+        }
+        verdict.is_admitted()
+    };
+    assert!((0..20).all(|_| !is_admitted(old)));
+    // The second may end between the grant and the check.
+    assert!((0..20).filter(|_| is_admitted(file.subject(0).unwrap().owner)).count() > 3);
+    owner.store(old, Ordering::SeqCst);
+    drop(file);
+
+    let machine = [Machine { gate, path, fleet }];
+    with_agents(&machine, |_| {
+        let Machine { gate, fleet, .. } = &machine[0];
+        gate.set_credit_wait(Duration::from_secs(5));
+        assert!((0..20).any(|_| check(gate, second.expose(), 1).is_admitted()));
+        let file = FleetFile::open(fleet, gate).unwrap();
+        assert_eq!(file.owner(0).unwrap().load(Ordering::SeqCst), file.subject(0).unwrap().owner);
+    });
+}
+
+#[test]
+fn request_of_a_joined_gate_has_the_time_of_the_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, keys) = machines(folder.path(), 1, "10/week", 1);
+    let Machine { gate, fleet, .. } = &one[0];
+    let file = FleetFile::open(fleet, gate).unwrap();
+    let hours = |hours: i64| {
+        let offset = (hours * 3_600_000).cast_unsigned();
+        file.page(PageWord::Offset).store(offset, Ordering::SeqCst);
+        let verdict = check(gate, &keys[0].0, 1);
+        verdict.now().unix_s().cast_signed() - now().unix_s().cast_signed()
+    };
+    assert!((3590..3610).contains(&hours(1)));
+    assert!((-3610..-3590).contains(&hours(-1)));
+    gate.set_fleet(false).unwrap();
+    assert!((-10..10).contains(&hours(1)), "a gate outside of a fleet has the time of the machine");
+}
+
+#[test]
+fn file_of_another_gate_or_boot_is_refused_or_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let (two, _) = machines(folder.path(), 1, "10/week", 4);
+    let Machine { fleet, path, .. } = &two[0];
+    // A gate may join once.
+    let gate = opened(path);
+    let sentence = |path: &std::path::Path| gate.join(path).unwrap_err().to_string();
+    let ends = |path: &std::path::Path, end: &str| {
+        let text = sentence(path);
+        assert!(text.contains(end), "{text}");
+    };
+    // Another gate: with other tallies, and with as many.
+    let config = |keys| GateConfig::default().with_keys(keys);
+    for (keys, end) in
+        [(9, "the fleet file has 9 tallies, and the gate has 4"), (4, "belongs to another gate")]
+    {
+        let other = Gate::create(
+            folder.path().join(format!("{keys}.other")),
+            support::peppers(),
+            &config(keys),
+        )
+        .unwrap();
+        let foreign = folder.path().join(format!("{keys}.fleet"));
+        FleetFile::create(&foreign, &other).unwrap();
+        ends(&foreign, end);
+        assert!(matches!(FleetFile::create(&foreign, &gate), Err(Error::Fleet { .. })), "kept");
+    }
+    // A copy, and a file of another boot.
+    let copy = folder.path().join("copy.fleet");
+    fs::copy(fleet, &copy).unwrap();
+    ends(&copy, "was copied, so its credits are void; start the agent, which replaces it");
+    let file = FleetFile::create(&copy, &gate).unwrap();
+    grant(&file, only_any(&file), 3);
+    file.page(PageWord::BootLow).fetch_add(1, Ordering::SeqCst);
+    ends(&copy, "written before this boot");
+    let file = FleetFile::create(&copy, &gate).unwrap();
+    assert_eq!(file.words(only_any(&file)).unwrap().credits.load(Ordering::SeqCst), 0);
+    // Not a fleet file, another version, and a truncated one.
+    let text = folder.path().join("text");
+    fs::write(&text, "not a fleet file, but some notes").unwrap();
+    ends(&text, "the file is not a fleet file");
+    ends(path, "the file is not a fleet file");
+    assert!(FleetFile::create(&text, &gate).is_err());
+    assert!(fs::read_to_string(&text).unwrap().starts_with("not a fleet"));
+    file.page(PageWord::Geometry).store(9 << 32 | 4, Ordering::SeqCst);
+    ends(&copy, "the fleet file has version 9 of the layout, and this program has 1");
+    drop(file);
+    OpenOptions::new().write(true).open(fleet).unwrap().set_len(4096).unwrap();
+    ends(fleet, "the fleet file has 4096 bytes instead of");
+    ends(folder.path(), "this is a directory, not a regular file");
+    ends(&folder.path().join("none"), "cannot open");
+}
+
+/// Returns any tally that has an owner.
+fn only_any(file: &FleetFile<'_>) -> u32 {
+    (0..file.tallies()).find(|&tally| file.subject(tally).is_some()).unwrap()
+}
+
+#[cfg(unix)]
+#[test]
+fn file_that_others_can_write_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = tempfile::tempdir().unwrap();
+    let (one, _) = machines(folder.path(), 1, "10/week", 1);
+    let Machine { path, fleet, .. } = &one[0];
+    assert_eq!(fs::metadata(fleet).unwrap().permissions().mode() & 0o777, 0o600);
+    fs::set_permissions(fleet, fs::Permissions::from_mode(0o666)).unwrap();
+    let refused = opened(path).join(fleet).unwrap_err();
+    assert!(matches!(refused, Error::Mode { mode: 0o666, .. }), "{refused}");
+}
+
+#[test]
+fn gate_with_sliding_windows_cannot_be_in_a_fleet() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("api.gate");
+    let plan = Plan::new("default", "sliding 10/minute".parse().unwrap()).unwrap();
+    let config = GateConfig::default().with_keys(4).with_plans(vec![plan]);
+    let gate = Gate::create(&path, support::peppers(), &config).unwrap();
+    let fleet = folder.path().join("api.fleet");
+    for refused in
+        [gate.set_fleet(true), gate.join(&fleet), FleetFile::create(&fleet, &gate).map(drop)]
+    {
+        let text = refused.unwrap_err().to_string();
+        assert!(text.contains("this policy has sliding ones"), "{text}");
+    }
+    assert!(!gate.is_in_fleet() && !fleet.exists());
+}
+
+#[test]
+fn hostile_words_neither_crash_nor_hang_a_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = "10/minute, 100/week; team: 50/month@17; group write: 5/day";
+    let (one, keys) = machines(folder.path(), 1, plan, 2);
+    let Machine { gate, fleet, .. } = &one[0];
+    gate.set_credit_wait(Duration::from_millis(1));
+    let len = fs::metadata(fleet).unwrap().len();
+    let mut file = OpenOptions::new().write(true).open(fleet).unwrap();
+    let mut random = 0x9E37_79B9_7F4A_7C15_u64;
+    for round in 0..400_u32 {
+        let bytes: Vec<u8> = (0..len - 128)
+            .step_by(8)
+            .flat_map(|_| {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                // Owners are often right, or nothing would be spent.
+                match round % 3 {
+                    0 => random.to_le_bytes(),
+                    1 => [0xFF; 8],
+                    _ => (random & 0x0303_0303_0303_0303).to_le_bytes(),
+                }
+            })
+            .collect();
+        file.seek(SeekFrom::Start(128)).unwrap();
+        file.write_all(&bytes).unwrap();
+        let shown = FleetFile::open(fleet, gate).unwrap();
+        for tally in 0..shown.tallies() {
+            if let (Some(subject), true) = (shown.subject(tally), round % 2 == 0) {
+                shown.owner(tally).unwrap().store(subject.owner, Ordering::SeqCst);
+            }
+        }
+        for (key, key_id) in &keys {
+            let part = gate.part(Some(key.as_bytes()), round % 7).with_group("write").unwrap();
+            let compound = part.check(gate.clock());
+            let _ = compound.headers();
+            if let Some(charge) = compound.charge(0) {
+                gate.settle(*key_id, charge, round % 11);
+            }
+            gate.peek(Some(key.as_bytes()), 1);
+            gate.try_check(Some(key.as_bytes()), 1);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What a planner states of requests that were admitted without credits.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use keytally_core::Policy;
+use keytally_core::sync::AtomicU64;
+use keytally_fleet_plan::credit::CreditLayout;
+use keytally_fleet_plan::lease::{GIVE_UP_MS, Planner};
+use keytally_fleet_plan::request::{LeaseRequest, Reply, WindowReply};
+use keytally_fleet_plan::words::{TallyWords, Word, Words as _, want};
+
+const NOW_MS: u64 = 1_700_000_040_000;
+
+fn layout() -> CreditLayout {
+    let policy: Policy = "100/minute, 1000/hour".parse().unwrap();
+    CreditLayout::new(policy.layout(), &policy.limits()).unwrap()
+}
+
+fn numbers(request: &LeaseRequest) -> Vec<(u32, u32)> {
+    request.windows().iter().map(|window| (window.hold, window.want)).collect()
+}
+
+#[test]
+fn units_admitted_without_credits_are_stated_until_the_store_replies() {
+    let (layout, memory) = (layout(), [const { AtomicU64::new(0) }; 4]);
+    let [credits, holding, left, meta] = &memory;
+    let words = TallyWords { credits, holding, left, meta };
+    let mut planner = Planner::new(1);
+    assert_eq!(planner.next(&layout, &words, NOW_MS), None);
+    planner.admitted(&[7, 20, 0, 0], NOW_MS);
+    let request = planner.next(&layout, &words, NOW_MS).unwrap();
+    assert_eq!(numbers(&request), [(7, 7), (20, 20)], "nothing else is requested");
+
+    // No reply arrives, so they are stated again with the next request.
+    planner.lost(&words, NOW_MS + 1);
+    want(&words, 1);
+    planner.wanted();
+    let now_ms = NOW_MS + GIVE_UP_MS + 1;
+    let request = planner.next(&layout, &words, now_ms).unwrap();
+    assert!(numbers(&request)[0].0 == 7 && numbers(&request)[0].1 > 7, "{request:?}");
+    let mut reply = Reply { store_ms: now_ms, ..Reply::default() };
+    for (window, part) in request.windows().iter().zip(&mut reply.windows) {
+        *part = WindowReply { held: window.want, left: 10, machines: 1 };
+    }
+    planner.replied(&layout, &words, now_ms, &request, &reply);
+    let units = |word| layout.units(words.load(word), 0);
+    assert_eq!(
+        units(Word::Holding) - units(Word::Credits),
+        7,
+        "they are held, and not spent again"
+    );
+
+    // The holding has them now.
+    planner.claim_again();
+    let request = planner.next(&layout, &words, now_ms).unwrap();
+    assert_eq!(numbers(&request)[0].0, units(Word::Holding));
+}
+
+#[test]
+fn units_of_a_window_that_has_passed_are_not_stated() {
+    let (layout, memory) = (layout(), [const { AtomicU64::new(0) }; 4]);
+    let [credits, holding, left, meta] = &memory;
+    let words = TallyWords { credits, holding, left, meta };
+    let mut planner = Planner::new(1);
+    planner.admitted(&[7, 20, 0, 0], NOW_MS);
+    let request = planner.next(&layout, &words, NOW_MS + 60_000).unwrap();
+    assert_eq!(numbers(&request), [(0, 0), (20, 20)]);
+}

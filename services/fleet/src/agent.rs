@@ -1,0 +1,695 @@
+//! The agent of a machine: moves units between the store and the machine's credits.
+//!
+//! One thread does everything in turns: it takes the tallies that want credits, lets their planners
+//! decide, sends what they request as one pipeline, applies the replies, and wakes the requests
+//! that wait. With nothing to do, it sleeps until a request rings, at most 50 ms. A second thread
+//! receives the store's messages.
+
+use core::time::Duration;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use keytally_core::sync::{AtomicU64, Ordering};
+use keytally_fleet_plan::clock::FleetClock;
+use keytally_fleet_plan::flow::Flow;
+use keytally_fleet_plan::holding::{self, Applied};
+use keytally_fleet_plan::layout::{PageState, PageWord, Phase};
+use keytally_fleet_plan::lease::LEARNING_MS;
+use keytally_fleet_plan::meta::Meta;
+use keytally_fleet_plan::on_loss::OnLoss;
+use keytally_fleet_plan::request::{LeaseRequest, Reply, WINDOW_REFUSED};
+use keytally_fleet_plan::words::{Word, Words as _};
+
+use crate::clock::{Drift, Steady, wall_ms};
+use crate::config::FleetConfig;
+use crate::counters::{Counters, Counts, add};
+use crate::error::FleetError;
+use crate::machine::{Machine, Subject};
+use crate::names::{WindowKey, machine as name_in_store};
+use crate::store::{Call, PIPELINE, Store};
+use crate::subscriber::{MESSAGES, Message, Subscriber};
+use crate::tallies::{Present, Tallies, present};
+
+/// The longest sleep of the agent.
+pub const SLEEP: Duration = Duration::from_millis(50);
+
+/// How often the agent requests the store's time, which also tests the connection.
+const TEST: Duration = Duration::from_millis(500);
+
+/// How often planners without work are dropped.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// The shortest and the longest pause before a further connection, each spread by half.
+pub const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
+
+/// The tallies that the agent reads at once while it looks for those that hold units.
+const SCAN: u32 = 4096;
+
+/// The agent of a machine.
+///
+/// At most one agent of a machine may run at a time. The caller ensures it by a lock, which the
+/// kernel releases when a process is killed.
+#[derive(Debug)]
+pub struct Agent<'m, M> {
+    machine: &'m M,
+    config: FleetConfig,
+    counters: Counters,
+    problem: Mutex<Option<FleetError>>,
+    name: AtomicU64,
+}
+
+impl<'m, M: Machine + Sync> Agent<'m, M> {
+    /// An agent that has not connected yet.
+    ///
+    /// # Errors
+    /// [`FleetError::Refused`] for a configuration that no fleet can have.
+    pub fn new(machine: &'m M, config: &FleetConfig) -> Result<Self, FleetError> {
+        config.verify()?;
+        Ok(Self {
+            machine,
+            config: config.clone(),
+            counters: Counters::default(),
+            problem: Mutex::new(None),
+            name: AtomicU64::new(0),
+        })
+    }
+
+    /// Returns what the agent has counted since its start.
+    pub fn counts(&self) -> Counts {
+        self.counters.read()
+    }
+
+    /// Returns why the agent has no store at present.
+    pub fn problem(&self) -> Option<FleetError> {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Runs until `is_stopped` returns true, at most 50 ms and one exchange with the store later.
+    ///
+    /// A store that cannot be reached is tried again, with pauses of up to a second.
+    ///
+    /// # Errors
+    /// [`FleetError::Refused`] if the store refuses the agent, or is unsuitable, before it has
+    /// granted anything. Later, that counts as a loss of the store.
+    pub fn run(&self, is_stopped: impl Fn() -> bool) -> Result<(), FleetError> {
+        let ended = AtomicU64::new(0);
+        let (sender, messages) = sync_channel(MESSAGES);
+        let name = self.machine.page(PageWord::Name);
+        if name.load(Ordering::Acquire) == 0 {
+            name.store(random()?, Ordering::Release);
+        }
+        self.name.store(name.load(Ordering::Acquire), Ordering::Release);
+        let subscriber =
+            Subscriber { config: &self.config, name: &self.name, stop: &ended, messages: sender };
+        thread::scope(|scope| {
+            let _end = End(&ended);
+            scope.spawn(|| subscriber.run(|| self.machine.ring()));
+            let mut turns = Turns::new(self, messages)?;
+            let result = turns.run(is_stopped);
+            turns.set_phase(Phase::Absent);
+            result
+        })
+    }
+
+    fn set_problem(&self, problem: Option<FleetError>) {
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+    }
+}
+
+/// Lets the second thread end, also if the first one panics.
+struct End<'e>(&'e AtomicU64);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(1, Ordering::Release);
+    }
+}
+
+/// A search for tallies that hold units.
+#[derive(Clone, Copy, Debug)]
+struct Scan {
+    next: u32,
+    /// Whether what they hold must be stated again.
+    is_claim: bool,
+}
+
+/// A lease request of this turn.
+struct Prepared {
+    tally: u32,
+    subject: Subject,
+    request: LeaseRequest,
+}
+
+/// What the agent's thread has in memory. Everything that must hold is in the words.
+struct Turns<'a, M> {
+    agent: &'a Agent<'a, M>,
+    machine: &'a M,
+    steady: Steady,
+    clock: FleetClock,
+    drift: Drift,
+    store: Option<Store>,
+    /// The identity of the store that the agent was last connected to.
+    identity: u64,
+    connected_at: Duration,
+    has_connected: bool,
+    retry_at: Duration,
+    pause: Duration,
+    phase: Option<Phase>,
+    learning_since_ms: Option<u64>,
+    /// Whether requests may have been admitted without credits since the last connection.
+    has_been_cut: bool,
+    scan: Option<Scan>,
+    tallies: Tallies,
+    /// How many lease requests one exchange has, by how long exchanges take.
+    flow: Flow,
+    messages: Receiver<Message>,
+    tested_at: Option<Duration>,
+    swept_at: Duration,
+    /// Millionths of lease requests that may be sent, and when they were counted.
+    allowance: u64,
+    allowed_at: Duration,
+    is_deferring: bool,
+    random: u64,
+}
+
+impl<'a, M: Machine + Sync> Turns<'a, M> {
+    fn new(agent: &'a Agent<'a, M>, messages: Receiver<Message>) -> Result<Self, FleetError> {
+        Ok(Self {
+            agent,
+            machine: agent.machine,
+            steady: Steady::start(),
+            clock: FleetClock::new(),
+            drift: Drift::default(),
+            store: None,
+            identity: agent.machine.page(PageWord::Store).load(Ordering::Acquire),
+            connected_at: Duration::ZERO,
+            has_connected: false,
+            retry_at: Duration::ZERO,
+            pause: PAUSES[0],
+            phase: None,
+            learning_since_ms: None,
+            has_been_cut: false,
+            scan: Some(Scan { next: 0, is_claim: false }),
+            tallies: Tallies::default(),
+            flow: Flow::default(),
+            messages,
+            tested_at: None,
+            swept_at: Duration::ZERO,
+            allowance: 0,
+            allowed_at: Duration::ZERO,
+            is_deferring: false,
+            random: random()?,
+        })
+    }
+
+    fn run(&mut self, is_stopped: impl Fn() -> bool) -> Result<(), FleetError> {
+        while !is_stopped() {
+            self.connect()?;
+            self.publish_time();
+            self.take_wanted();
+            self.take_messages();
+            self.scan();
+            let now_ms = self.now_ms();
+            let next_ms = self.tallies.expire(now_ms);
+            self.sweep();
+            self.test();
+            if self.store.is_some() && self.exchange() {
+                continue;
+            }
+            self.sleep(next_ms);
+        }
+        Ok(())
+    }
+
+    /// Returns the fleet's time. Before the first connection, it is what the page says.
+    fn now_ms(&mut self) -> u64 {
+        if self.has_connected {
+            return self.clock.at(self.steady.ms());
+        }
+        let offset = self.machine.page(PageWord::Offset).load(Ordering::Acquire).cast_signed();
+        wall_ms().saturating_add_signed(offset)
+    }
+
+    /// Writes the heartbeat, and how far the fleet's time is ahead of the clock that requests read.
+    fn publish_time(&mut self) {
+        let now_ms = self.now_ms();
+        if self.has_connected {
+            let offset = now_ms.wrapping_sub(wall_ms());
+            self.machine.page(PageWord::Offset).store(offset, Ordering::Release);
+            self.agent.counters.offset_ms.store(offset, Ordering::Relaxed);
+        }
+        self.machine.page(PageWord::Heartbeat).store(now_ms, Ordering::Release);
+        if let Some(since_ms) = self.learning_since_ms
+            && self.store.is_some()
+            && self.scan.is_none()
+            && now_ms >= since_ms.saturating_add(LEARNING_MS)
+        {
+            // Only now, so that an agent that takes over before learns too.
+            self.machine.page(PageWord::Store).store(self.identity, Ordering::Release);
+            self.learning_since_ms = None;
+            self.set_phase(Phase::Leading);
+        }
+    }
+
+    fn set_phase(&mut self, phase: Phase) {
+        let FleetConfig { on_loss, machines, .. } = self.agent.config;
+        let word = PageState { phase, on_loss: Some(on_loss), machines };
+        self.machine.page(PageWord::State).store(word.bits(), Ordering::Release);
+        self.has_been_cut |= phase == Phase::Cut;
+        if self.phase != Some(phase) {
+            self.phase = Some(phase);
+            // Requests that wait look at the state again.
+            self.machine.wake();
+        }
+    }
+
+    /// Connects, unless there is a connection or it is too early.
+    fn connect(&mut self) -> Result<(), FleetError> {
+        let elapsed = self.steady.elapsed();
+        if self.store.is_some() || elapsed < self.retry_at {
+            return Ok(());
+        }
+        let connected = Store::connect(&self.agent.config).and_then(|mut store| {
+            let sent = self.steady;
+            let before_ms = sent.ms();
+            let store_ms = store.time()?;
+            Ok((store, before_ms, sent.ms(), store_ms))
+        });
+        match connected {
+            Ok((store, sent_ms, received_ms, store_ms)) => {
+                self.connected(store, sent_ms, received_ms, store_ms);
+                Ok(())
+            }
+            Err(problem @ FleetError::Refused(_)) if !self.has_connected => Err(problem),
+            Err(problem) => {
+                self.agent.set_problem(Some(problem));
+                self.pause_before_retry();
+                self.set_phase(Phase::Cut);
+                Ok(())
+            }
+        }
+    }
+
+    /// Pauses for twice as long as the last time, spread by half.
+    fn pause_before_retry(&mut self) {
+        let spread = self.random() % 1000;
+        let pause = self.pause / 2 + self.pause * u32::try_from(spread).unwrap_or(0) / 1000;
+        self.retry_at = self.steady.elapsed() + pause;
+        self.pause = (2 * self.pause).min(PAUSES[1]);
+    }
+
+    fn connected(&mut self, store: Store, sent_ms: u64, received_ms: u64, store_ms: u64) {
+        add(&self.agent.counters.connections, 1);
+        self.agent.set_problem(None);
+        let identity = store.identity();
+        self.store = Some(store);
+        self.connected_at = self.steady.elapsed();
+        if identity != self.identity || !self.has_connected {
+            // Its clock may differ from the last one's.
+            self.clock = FleetClock::new();
+            self.drift = Drift::default();
+        }
+        self.has_connected = true;
+        self.timed(sent_ms, received_ms, store_ms);
+        let now_ms = self.now_ms();
+        let last = self.machine.page(PageWord::Store).load(Ordering::Acquire);
+        let is_other = identity != last || identity != self.identity;
+        self.identity = identity;
+        if is_other {
+            self.learning_since_ms = Some(now_ms);
+            self.scan = Some(Scan { next: 0, is_claim: true });
+        }
+        for tally in self.tallies.all() {
+            self.note_admitted(tally, now_ms);
+            if let (Some(words), Some(entry)) =
+                (self.machine.words(tally), self.tallies.get_mut(tally))
+            {
+                entry.planner.lost(&words, now_ms);
+                if is_other {
+                    entry.planner.reconnected(&words, now_ms);
+                }
+            }
+            self.tallies.queue(tally);
+        }
+        self.has_been_cut = false;
+        let is_learning = self.learning_since_ms.is_some();
+        self.set_phase(if is_learning { Phase::Learning } else { Phase::Leading });
+    }
+
+    /// Notes for the next lease request what the machine admitted without credits while it had no
+    /// store.
+    fn note_admitted(&mut self, tally: u32, now_ms: u64) {
+        if !self.has_been_cut || self.agent.config.on_loss == OnLoss::Closed {
+            return;
+        }
+        let Some(Present { subject, words }) = present(self.machine, tally) else { return };
+        let Some(entry) = self.tallies.get_mut(tally) else { return };
+        let counted = self.machine.counted(tally, now_ms);
+        if let Some(least) = entry.admitted(&subject.layout, &words, now_ms, &counted) {
+            entry.planner.admitted(&least, now_ms);
+        }
+    }
+
+    /// Gives up the connection.
+    fn lost(&mut self, problem: FleetError) {
+        self.store = None;
+        self.agent.set_problem(Some(problem));
+        let now_ms = self.now_ms();
+        for tally in self.tallies.all() {
+            if let (Some(words), Some(entry)) =
+                (self.machine.words(tally), self.tallies.get_mut(tally))
+            {
+                entry.planner.lost(&words, now_ms);
+            }
+        }
+        if self.steady.elapsed().saturating_sub(self.connected_at) > PAUSES[1] {
+            // The first attempt follows immediately.
+            self.pause = PAUSES[0];
+            self.retry_at = self.steady.elapsed();
+        } else {
+            self.pause_before_retry();
+            self.set_phase(Phase::Cut);
+        }
+    }
+
+    /// Requests the store's time if that is due.
+    fn test(&mut self) {
+        let elapsed = self.steady.elapsed();
+        let is_due = self.tested_at.is_none_or(|at| elapsed.saturating_sub(at) >= TEST);
+        let Some(store) = self.store.as_mut().filter(|_| is_due) else { return };
+        let sent_ms = self.steady.ms();
+        match store.time() {
+            Ok(store_ms) => {
+                let received_ms = self.steady.ms();
+                if !self.timed(sent_ms, received_ms, store_ms) {
+                    self.renew();
+                }
+            }
+            Err(problem) => self.lost(problem),
+        }
+    }
+
+    /// Notes the store's time. Returns whether its clock has moved as the machine's has.
+    fn timed(&mut self, sent_ms: u64, received_ms: u64, store_ms: u64) -> bool {
+        let elapsed = self.steady.elapsed();
+        self.tested_at = Some(elapsed);
+        let has_jumped = self.drift.has_jumped(store_ms, elapsed);
+        if has_jumped {
+            self.clock = FleetClock::new();
+        }
+        self.clock.replied(sent_ms, received_ms, store_ms);
+        !has_jumped
+    }
+
+    /// Takes a new name, and voids all credits. What the machine held under its old name stays
+    /// counted by the store until the windows end.
+    fn renew(&mut self) {
+        let Ok(name) = random() else { return };
+        add(&self.agent.counters.renamed, 1);
+        // First, since a void holding under the old name would return units that were spent.
+        self.machine.page(PageWord::Name).store(name, Ordering::Release);
+        self.agent.name.store(name, Ordering::Release);
+        self.tallies.clear();
+        let now_ms = self.now_ms();
+        self.learning_since_ms = Some(now_ms);
+        self.set_phase(Phase::Learning);
+        for tally in 0..self.machine.tallies() {
+            let is_owned =
+                self.machine.owner(tally).is_some_and(|owner| owner.load(Ordering::Acquire) != 0);
+            let Some(words) = self.machine.words(tally).filter(|_| is_owned) else { continue };
+            holding::void(&words);
+            if Meta::from_bits(words.load(Word::Meta)).wanted() > 0 {
+                self.want(tally, now_ms);
+            }
+        }
+    }
+
+    /// Makes the planner of a tally, unless there is one.
+    fn make(&mut self, tally: u32, now_ms: u64) -> bool {
+        let seed = self.random ^ self.agent.name.load(Ordering::Relaxed);
+        let learning = self.learning_since_ms;
+        let Some((entry, is_new)) = self.tallies.entry(self.machine, tally, now_ms, seed) else {
+            return false;
+        };
+        if let (true, Some(since_ms), Some(words)) = (is_new, learning, self.machine.words(tally)) {
+            entry.planner.reconnected(&words, since_ms);
+        }
+        true
+    }
+
+    fn want(&mut self, tally: u32, now_ms: u64) {
+        if self.make(tally, now_ms)
+            && let Some(entry) = self.tallies.get_mut(tally)
+        {
+            entry.planner.wanted();
+            self.tallies.queue(tally);
+        }
+    }
+
+    fn take_wanted(&mut self) {
+        let now_ms = self.now_ms();
+        let machine = self.machine;
+        machine.wanted().take(|tally| self.want(tally, now_ms));
+    }
+
+    fn take_messages(&mut self) {
+        let now_ms = self.now_ms();
+        while let Ok(message) = self.messages.try_recv() {
+            let (key, is_recall) = match &message {
+                Message::Recall(key) => (key, true),
+                Message::Again(key) => (key, false),
+                Message::Missed => {
+                    self.scan = Some(Scan { next: 0, is_claim: true });
+                    continue;
+                }
+            };
+            let counters = &self.agent.counters;
+            add(if is_recall { &counters.recalls } else { &counters.again }, 1);
+            let Some(key) = WindowKey::parse(&self.agent.config.name, key) else { continue };
+            let Some(tally) = self.tallies.named(self.machine, &key.subject) else { continue };
+            if !self.make(tally, now_ms) {
+                continue;
+            }
+            let Some(subject) = self.machine.subject(tally) else { continue };
+            let Some(entry) = self.tallies.get_mut(tally) else { continue };
+            if !is_recall {
+                entry.planner.claim_again();
+                add(&counters.relearned, 1);
+            } else if let Some(index) = key.index(&subject.layout) {
+                entry.planner.recalled(index);
+            }
+            self.tallies.queue(tally);
+        }
+    }
+
+    /// Looks at some further tallies of the file, whether they hold units.
+    fn scan(&mut self) {
+        let Some(scan) = self.scan else { return };
+        let now_ms = self.now_ms();
+        let end = scan.next.saturating_add(SCAN).min(self.machine.tallies());
+        for tally in scan.next..end {
+            self.scan_tally(tally, scan.is_claim, now_ms);
+        }
+        let is_done = end == self.machine.tallies();
+        self.scan = (!is_done).then_some(Scan { next: end, ..scan });
+    }
+
+    fn scan_tally(&mut self, tally: u32, is_claim: bool, now_ms: u64) {
+        let owner = self.machine.owner(tally).map_or(0, |owner| owner.load(Ordering::Acquire));
+        if owner == 0 {
+            return;
+        }
+        let Some(words) = self.machine.words(tally) else { return };
+        let is_open = Meta::from_bits(words.load(Word::Meta)).is_open();
+        if words.load(Word::Holding) == 0 && !is_open {
+            return;
+        }
+        let Some(subject) = self.machine.subject(tally) else { return };
+        if subject.owner != owner {
+            return;
+        }
+        self.tallies.remember(&subject, tally);
+        let layout = &subject.layout;
+        let is_held = holding::is_held(layout, &words, now_ms);
+        let credits = layout.current(words.load(Word::Credits), now_ms);
+        let is_claimed = is_claim && is_held;
+        if !(is_claimed || is_open || credits.iter().any(|&units| units > 0)) {
+            return;
+        }
+        if self.make(tally, now_ms) {
+            if is_claimed && let Some(entry) = self.tallies.get_mut(tally) {
+                entry.planner.claim_again();
+                add(&self.agent.counters.relearned, 1);
+            }
+            self.tallies.queue(tally);
+        }
+    }
+
+    /// Drops planners that have nothing to do. Without a store, they know what was admitted.
+    fn sweep(&mut self) {
+        let elapsed = self.steady.elapsed();
+        if elapsed.saturating_sub(self.swept_at) >= SWEEP && self.store.is_some() {
+            self.swept_at = elapsed;
+            self.tallies.drop_idle();
+        }
+    }
+
+    /// Sends what planners request, applies the replies and wakes the requests that wait. Returns
+    /// whether it sent anything.
+    fn exchange(&mut self) -> bool {
+        let mut prepared = Vec::new();
+        let allowed = self.allowed();
+        let most = allowed.min(usize::try_from(self.flow.most()).unwrap_or(PIPELINE));
+        while prepared.len() < most {
+            let Some(tally) = self.tallies.take() else { break };
+            prepared.extend(self.prepare(tally));
+        }
+        let is_deferring = prepared.len() == most && !self.tallies.is_queue_empty();
+        let is_limited = is_deferring && most == allowed && allowed < PIPELINE;
+        add(&self.agent.counters.deferred, u64::from(is_limited && !self.is_deferring));
+        self.is_deferring = is_limited;
+        if prepared.is_empty() {
+            return false;
+        }
+        let count = u64::try_from(prepared.len()).unwrap_or(u64::MAX);
+        self.allowance = self.allowance.saturating_sub(count.saturating_mul(MILLION));
+        add(&self.agent.counters.requests, count);
+        let name = name_in_store(self.agent.name.load(Ordering::Relaxed));
+        let calls: Vec<Call<'_>> = prepared
+            .iter()
+            .map(|prepared| Call {
+                subject: &prepared.subject.name,
+                layout: &prepared.subject.layout,
+                request: &prepared.request,
+            })
+            .collect();
+        let sent_ms = self.steady.ms();
+        let Some(store) = &mut self.store else { return false };
+        let exchange = store.exchange(&name, &calls, self.agent.config.confirm);
+        add(&self.agent.counters.unconfirmed, u64::try_from(exchange.unconfirmed).unwrap_or(0));
+        let now_ms = self.now_ms();
+        let received_ms = self.steady.ms();
+        (0..count).for_each(|_| self.flow.replied(sent_ms, received_ms));
+        let mut is_name_taken = false;
+        for (prepared, reply) in prepared.iter().zip(&exchange.replies) {
+            is_name_taken |= self.apply(prepared, reply.as_ref(), now_ms);
+        }
+        if is_name_taken {
+            self.renew();
+        }
+        self.machine.wake();
+        if let Some(problem) = exchange.problem {
+            self.lost(problem);
+        }
+        true
+    }
+
+    /// Lets the planner of a tally decide whether to send a lease request.
+    fn prepare(&mut self, tally: u32) -> Option<Prepared> {
+        let now_ms = self.now_ms();
+        let Some(Present { subject, words }) = present(self.machine, tally) else {
+            self.tallies.remove(tally);
+            return None;
+        };
+        let entry = self.tallies.get_mut(tally)?;
+        let request = entry.planner.next(&subject.layout, &words, now_ms);
+        let due_ms = entry.planner.due_ms(&subject.layout, &words);
+        self.tallies.schedule(tally, due_ms);
+        request.map(|request| Prepared { tally, subject, request })
+    }
+
+    /// Applies a reply, or gives the request up. Returns whether another machine has this machine's
+    /// name.
+    fn apply(&mut self, prepared: &Prepared, reply: Option<&Reply>, now_ms: u64) -> bool {
+        let counters = &self.agent.counters;
+        let layout = &prepared.subject.layout;
+        let (Some(words), Some(entry)) =
+            (self.machine.words(prepared.tally), self.tallies.get_mut(prepared.tally))
+        else {
+            return false;
+        };
+        let mut is_name_taken = false;
+        match reply {
+            Some(reply) => {
+                let windows = prepared.request.windows().len();
+                let refused = |window: &&_| **window == WINDOW_REFUSED;
+                let machines = reply.windows[..windows].iter().map(|window| window.machines);
+                let machines: Vec<i32> = machines.collect();
+                let refused = machines.iter().filter(refused).count();
+                add(&counters.refused_windows, u64::try_from(refused).unwrap_or(0));
+                match entry.planner.replied(layout, &words, now_ms, &prepared.request, reply) {
+                    Applied::Void => add(&counters.unanswered, 1),
+                    Applied::Granted(units) => {
+                        let granted = units[layout.len() - 1];
+                        add(&counters.grants, u64::from(units.iter().any(|&units| units > 0)));
+                        add(&counters.granted_units, granted.into());
+                    }
+                    Applied::NameTaken => {
+                        add(&counters.refused_numbers, 1);
+                        is_name_taken = true;
+                    }
+                }
+            }
+            None => {
+                add(&counters.unanswered, 1);
+                entry.planner.lost(&words, now_ms);
+            }
+        }
+        let due_ms = entry.planner.due_ms(layout, &words);
+        self.tallies.schedule(prepared.tally, due_ms);
+        is_name_taken
+    }
+
+    /// Returns how many lease requests may be sent now.
+    fn allowed(&mut self) -> usize {
+        let elapsed = self.steady.elapsed();
+        let micros = elapsed.saturating_sub(self.allowed_at).as_micros();
+        self.allowed_at = elapsed;
+        let rate = u64::from(self.agent.config.requests_per_s);
+        let more = u64::try_from(micros).unwrap_or(u64::MAX).saturating_mul(rate);
+        // A tenth of a second of requests may follow a pause.
+        let most = (rate / 10).max(1).saturating_mul(MILLION);
+        self.allowance = self.allowance.saturating_add(more).min(most);
+        usize::try_from(self.allowance / MILLION).unwrap_or(PIPELINE).min(PIPELINE)
+    }
+
+    /// Sleeps until a request rings or a planner is due.
+    fn sleep(&mut self, next_ms: Option<u64>) {
+        if self.scan.is_some() {
+            return;
+        }
+        if self.is_deferring {
+            thread::sleep(Duration::from_millis(1));
+            return;
+        }
+        let now_ms = self.now_ms();
+        let mut at_most = SLEEP;
+        if let Some(next_ms) = next_ms.filter(|_| self.store.is_some()) {
+            at_most = at_most.min(Duration::from_millis(next_ms.saturating_sub(now_ms).max(1)));
+        }
+        if self.store.is_none() {
+            let until = self.retry_at.saturating_sub(self.steady.elapsed());
+            at_most = at_most.min(until.max(Duration::from_millis(1)));
+        }
+        self.machine.sleep(at_most);
+    }
+
+    /// Returns a pseudorandom number (SplitMix64).
+    fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.random ^ (self.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+/// Millionths of a lease request.
+const MILLION: u64 = 1_000_000;
+
+/// Returns a random number of the system, never 0.
+fn random() -> Result<u64, FleetError> {
+    getrandom::u64()
+        .map(|number| number.max(1))
+        .map_err(|why| FleetError::refused(format!("the system has no random numbers: {why}")))
+}

@@ -1,0 +1,56 @@
+//! What the agent needs of its machine: the fleet file and the gate.
+
+use core::time::Duration;
+
+use keytally_core::sync::AtomicU64;
+use keytally_fleet_plan::credit::{CreditLayout, Units};
+use keytally_fleet_plan::layout::{PageWord, WantedBits};
+use keytally_fleet_plan::words::TallyWords;
+
+/// The memory that a machine's processes share, and the gate that it belongs to.
+pub trait Machine {
+    /// Returns a word of the page.
+    fn page(&self, word: PageWord) -> &AtomicU64;
+
+    /// Returns the number of tallies of the file.
+    fn tallies(&self) -> u32;
+
+    /// Returns the tallies that want credits.
+    fn wanted(&self) -> WantedBits<'_>;
+
+    /// Returns the four words of a tally; `None` if there is no such tally.
+    fn words(&self, tally: u32) -> Option<TallyWords<'_>>;
+
+    /// Returns the word that names the key, team or subject to which the words of a tally belong: a
+    /// 64-bit hash, 0 for none.
+    fn owner(&self, tally: u32) -> Option<&AtomicU64>;
+
+    /// Returns what the gate has at a tally now: `None` if it has no key or team, or if the section
+    /// is unlimited.
+    fn subject(&self, tally: u32) -> Option<Subject>;
+
+    /// Returns the tally's own counts in this machine's gate, of the windows of `now_ms`.
+    fn counted(&self, tally: u32, now_ms: u64) -> Units;
+
+    /// Sleeps until a request rings, at most this long.
+    fn sleep(&self, at_most: Duration);
+
+    /// Wakes the requests that wait for grants.
+    fn wake(&self);
+
+    /// Ends the agent's [`sleep`](Self::sleep), as a request does. If it does nothing, the agent
+    /// sees a message of the store up to 50 ms later.
+    fn ring(&self) {}
+}
+
+/// The key, team or other subject whose uses a tally counts.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// Its part of the store's key names, `SUBJECT:SECTION`: the key's id and the section, such as
+    /// `0Gk3Xb…:key` or `0Gk3Xb…:group.search`, or `team.12:team`.
+    pub name: String,
+    /// The hash that stands in the owner word.
+    pub owner: u64,
+    /// The windows and the limits that they have now.
+    pub layout: CreditLayout,
+}

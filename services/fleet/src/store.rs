@@ -1,0 +1,451 @@
+//! The store: finds its primaries, and exchanges lease requests for replies.
+
+use keytally_core::MAX_QUOTAS;
+use keytally_fleet_plan::credit::CreditLayout;
+use keytally_fleet_plan::flow::MOST_IN_FLIGHT;
+use keytally_fleet_plan::lease::LEARNING_MS;
+use keytally_fleet_plan::request::{LEASE_SCRIPT, LeaseRequest, MOST_RECALLS, Reply, WindowReply};
+use redis::{Cmd, Value, cmd};
+
+use crate::address::{Endpoint, Topology};
+use crate::clock::Steady;
+use crate::config::{FleetConfig, StoreConfig};
+use crate::connection::{Access, Connection, explained, text};
+use crate::error::FleetError;
+use crate::names::{channels, write_key};
+use crate::sentinel;
+use crate::server::Server;
+use crate::slots::{SlotMap, redirection, slot};
+
+/// The most lease requests of one pipeline.
+pub const PIPELINE: usize = MOST_IN_FLIGHT as usize;
+
+/// How often a lease request is sent again that a server did not execute: it lacked the script, or
+/// the slot has moved.
+const ROUNDS: usize = 5;
+
+/// For how many milliseconds the replicas may take to confirm a pipeline.
+pub const CONFIRM_MS: u32 = 50;
+
+/// A lease request, and whose it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call<'c> {
+    pub(crate) subject: &'c str,
+    pub(crate) layout: &'c CreditLayout,
+    pub(crate) request: &'c LeaseRequest,
+}
+
+/// What came of a pipeline.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    /// The reply to each call. Without one, the store may or may not have applied the request.
+    pub(crate) replies: Vec<Option<Reply>>,
+    /// The calls that too few replicas have confirmed. They have no reply.
+    pub(crate) unconfirmed: usize,
+    /// Why the store must be connected again.
+    pub(crate) problem: Option<FleetError>,
+}
+
+/// A connection to a primary, with the digest of the script.
+#[derive(Debug)]
+struct Link {
+    connection: Connection,
+    digest: String,
+    identity: u64,
+}
+
+/// The connections to all primaries of the store.
+#[derive(Debug)]
+pub(crate) struct Store {
+    access: Access,
+    allows_eviction: bool,
+    fleet: String,
+    links: Vec<Link>,
+    /// In a cluster; its primaries are those of `links`, in the same order.
+    slots: Option<SlotMap>,
+}
+
+/// A call that is to be sent to a link, perhaps to a node that only imports its slot.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    call: usize,
+    is_importing: bool,
+}
+
+impl Store {
+    /// Connects to all primaries.
+    pub(crate) fn connect(config: &FleetConfig) -> Result<Self, FleetError> {
+        let access = Access::of_servers(&config.store)?;
+        let mut store = Self {
+            access,
+            allows_eviction: config.store.allow_eviction,
+            fleet: config.name.clone(),
+            links: Vec::new(),
+            slots: None,
+        };
+        if let Topology::Cluster(nodes) = &config.store.url.topology {
+            let map = store.map(nodes)?;
+            for primary in &map.primaries {
+                let link = store.link(primary, true)?;
+                store.links.push(link);
+            }
+            store.slots = Some(map);
+        } else {
+            let primary = find(&config.store)?;
+            let link = store.link(&primary, false)?;
+            store.links.push(link);
+        }
+        Ok(store)
+    }
+
+    /// Returns a hash of all primaries, in any order. It differs after a restart or a failover.
+    pub(crate) fn identity(&self) -> u64 {
+        self.links.iter().fold(0, |all, link| all ^ link.identity).max(1)
+    }
+
+    /// Returns the store's time in milliseconds. All primaries must answer.
+    pub(crate) fn time(&mut self) -> Result<u64, FleetError> {
+        let mut time = None;
+        for link in &mut self.links {
+            let reply = link.connection.query(&cmd("TIME"))?;
+            let read = parse_time(&reply);
+            time = time.or(Some(read.ok_or_else(|| link.connection.unintelligible("TIME"))?));
+        }
+        time.ok_or_else(|| FleetError::lost("the store has no primary"))
+    }
+
+    /// Sends lease requests of a machine, and receives their replies. At least `confirm` replicas
+    /// must have each of them.
+    pub(crate) fn exchange(&mut self, machine: &str, calls: &[Call<'_>], confirm: u32) -> Exchange {
+        let mut exchange =
+            Exchange { replies: vec![None; calls.len()], unconfirmed: 0, problem: None };
+        let mut pending: Vec<Vec<Pending>> = vec![Vec::new(); self.links.len()];
+        for (call, wanted) in calls.iter().enumerate() {
+            match self.link_of(wanted).and_then(|link| pending.get_mut(link)) {
+                Some(pending) => pending.push(Pending { call, is_importing: false }),
+                None => exchange.problem = Some(FleetError::lost("the cluster has no such slot")),
+            }
+        }
+        for _ in 0..ROUNDS {
+            if exchange.problem.is_some() || pending.iter().all(Vec::is_empty) {
+                break;
+            }
+            match self.round(machine, calls, confirm, &pending, &mut exchange) {
+                Ok(next) => pending = next,
+                Err(problem) => exchange.problem = Some(problem),
+            }
+        }
+        exchange
+    }
+
+    /// Sends and receives once. Returns what must be sent again, for each link.
+    fn round(
+        &mut self,
+        machine: &str,
+        calls: &[Call<'_>],
+        confirm: u32,
+        pending: &[Vec<Pending>],
+        exchange: &mut Exchange,
+    ) -> Result<Vec<Vec<Pending>>, FleetError> {
+        let since = Steady::start();
+        let mut bytes = Vec::new();
+        for (link, pending) in self.links.iter_mut().zip(pending) {
+            if pending.is_empty() {
+                continue;
+            }
+            bytes.clear();
+            for pending in pending {
+                if pending.is_importing {
+                    cmd("ASKING").write_packed_command(&mut bytes);
+                }
+                command(&link.digest, &self.fleet, machine, &calls[pending.call])
+                    .write_packed_command(&mut bytes);
+            }
+            if confirm > 0 {
+                cmd("WAIT").arg(confirm).arg(CONFIRM_MS).write_packed_command(&mut bytes);
+            }
+            link.connection.send(&bytes)?;
+        }
+        let mut again: Vec<(Redirection, Pending)> = Vec::new();
+        for (index, pending) in pending.iter().enumerate().filter(|(_, all)| !all.is_empty()) {
+            let link = &mut self.links[index];
+            let mut lacks_script = false;
+            for pending in pending {
+                if pending.is_importing {
+                    link.connection.receive(&since)?;
+                }
+                let value = link.connection.receive(&since)?;
+                let redirection = match value {
+                    Value::ServerError(error) => match error.code() {
+                        "NOSCRIPT" => {
+                            lacks_script = true;
+                            Some(Redirection::Same(index))
+                        }
+                        "MOVED" | "ASK" => {
+                            let detail = error.details().unwrap_or_default();
+                            let sender = link.connection.endpoint();
+                            let is_moved = error.code() == "MOVED";
+                            let (slot, node) = redirection(detail, sender)
+                                .ok_or_else(|| link.connection.unintelligible("EVALSHA"))?;
+                            Some(Redirection::Node { node, moved: is_moved.then_some(slot) })
+                        }
+                        // While a slot moves, it may have only some of the windows.
+                        "TRYAGAIN" => None,
+                        _ => return Err(explained(link.connection.endpoint(), &error.into())),
+                    },
+                    value => {
+                        let call = &calls[pending.call];
+                        let reply = parse_reply(&value, call.request)
+                            .ok_or_else(|| link.connection.unintelligible("EVALSHA"))?;
+                        exchange.replies[pending.call] = Some(reply);
+                        None
+                    }
+                };
+                if let Some(redirection) = redirection {
+                    again.push((redirection, *pending));
+                }
+            }
+            if confirm > 0 {
+                let confirmed = match link.connection.receive(&since)? {
+                    Value::Int(replicas) => replicas >= i64::from(confirm),
+                    Value::ServerError(error) => {
+                        return Err(explained(link.connection.endpoint(), &error.into()));
+                    }
+                    _ => return Err(link.connection.unintelligible("WAIT")),
+                };
+                for pending in pending.iter().filter(|_| !confirmed) {
+                    let dropped = exchange.replies[pending.call].take();
+                    exchange.unconfirmed += usize::from(dropped.is_some());
+                }
+            }
+            if lacks_script {
+                link.digest = link.connection.load(LEASE_SCRIPT)?;
+            }
+        }
+        let mut next = vec![Vec::new(); self.links.len()];
+        for (redirection, pending) in again {
+            let (link, is_importing) = match redirection {
+                Redirection::Same(link) => (link, pending.is_importing),
+                Redirection::Node { node, moved } => {
+                    (self.redirected(node, moved)?, moved.is_none())
+                }
+            };
+            next.resize(self.links.len(), Vec::new());
+            next[link].push(Pending { is_importing, ..pending });
+        }
+        Ok(next)
+    }
+
+    /// Returns the link to a node that has a slot, or imports it.
+    fn redirected(&mut self, node: Endpoint, moved: Option<u16>) -> Result<usize, FleetError> {
+        let Some(map) = &mut self.slots else {
+            return Err(FleetError::refused(
+                "the store is a cluster: write `redis+cluster://HOST`",
+            ));
+        };
+        let index = map.primary(node.clone());
+        if let Some(slot) = moved {
+            map.moved(slot, index);
+        }
+        if index == self.links.len() {
+            let link = self.link(&node, true)?;
+            self.links.push(link);
+        }
+        Ok(index)
+    }
+
+    fn link_of(&self, call: &Call<'_>) -> Option<usize> {
+        let Some(map) = &self.slots else { return Some(0) };
+        let mut key = String::new();
+        let (window, begin_ms) = (call.layout.windows().first()?, 0);
+        write_key(&mut key, &self.fleet, call.subject, *window, begin_ms);
+        map.primary_of(slot(&key))
+    }
+
+    /// Connects to a primary, refuses it if it is unsuitable, and loads the script.
+    fn link(&self, endpoint: &Endpoint, is_cluster: bool) -> Result<Link, FleetError> {
+        let mut connection = Connection::open(endpoint, &self.access)?;
+        let mut info = String::new();
+        for section in ["server", "replication", "memory"] {
+            let reply = connection.query(cmd("INFO").arg(section))?;
+            info += &text(&reply).ok_or_else(|| connection.unintelligible("INFO"))?;
+        }
+        let server = Server::parse(&info);
+        server.verify(is_cluster, self.allows_eviction)?;
+        let digest = connection.load(LEASE_SCRIPT)?;
+        Ok(Link { connection, digest, identity: server.identity() })
+    }
+
+    /// Queries the nodes one after the other, until one returns the primaries of all slots.
+    fn map(&self, nodes: &[Endpoint]) -> Result<SlotMap, FleetError> {
+        let mut problem = FleetError::refused("the store's URL names no node");
+        for node in nodes {
+            let map = Connection::open(node, &self.access).and_then(|mut connection| {
+                let reply = connection.query(cmd("CLUSTER").arg("SLOTS"))?;
+                let map = SlotMap::parse(&reply, node)
+                    .ok_or_else(|| connection.unintelligible("CLUSTER SLOTS"))?;
+                let lacks = FleetError::lost("the cluster has slots without a primary");
+                if map.is_complete() { Ok(map) } else { Err(lacks) }
+            });
+            match map {
+                Ok(map) => return Ok(map),
+                Err(error) => problem = error,
+            }
+        }
+        Err(problem)
+    }
+}
+
+/// Where a lease request that was not executed is sent again.
+#[derive(Clone, Debug)]
+enum Redirection {
+    Same(usize),
+    Node { node: Endpoint, moved: Option<u16> },
+}
+
+/// Returns a server of the store. In a cluster, this is the first node that answers.
+pub(crate) fn find(store: &StoreConfig) -> Result<Endpoint, FleetError> {
+    match &store.url.topology {
+        Topology::Single(endpoint) => Ok(endpoint.clone()),
+        Topology::Sentinel { sentinels, group } => {
+            sentinel::primary(sentinels, group, &Access::of_sentinels(store)?)
+        }
+        Topology::Cluster(nodes) => {
+            let access = Access::of_servers(store)?;
+            let mut problem = FleetError::refused("the store's URL names no node");
+            for node in nodes {
+                match Connection::open(node, &access) {
+                    Ok(_) => return Ok(node.clone()),
+                    Err(error) => problem = error,
+                }
+            }
+            Err(problem)
+        }
+    }
+}
+
+/// Returns the command of a lease request.
+fn command(digest: &str, fleet: &str, machine: &str, call: &Call<'_>) -> Cmd {
+    let request = call.request;
+    let mut command = cmd("EVALSHA");
+    command.arg(digest).arg(request.windows().len());
+    let mut key = String::new();
+    for (window, wanted) in call.layout.windows().iter().zip(request.windows()) {
+        key.clear();
+        write_key(&mut key, fleet, call.subject, *window, wanted.begin_ms);
+        command.arg(&key);
+    }
+    command.arg(channels(fleet)).arg(machine).arg(request.number);
+    command.arg(LEARNING_MS).arg(MOST_RECALLS);
+    for window in request.windows() {
+        command.arg(window.limit).arg(window.hold).arg(window.want);
+        command.arg(window.begin_ms).arg(window.end_ms);
+    }
+    command
+}
+
+/// Reads the reply of the script. `None` if no script would send it.
+fn parse_reply(value: &Value, request: &LeaseRequest) -> Option<Reply> {
+    let Value::Array(parts) = value else { return None };
+    let number = |index: usize| match parts.get(index) {
+        Some(Value::Int(number)) => Some(*number),
+        _ => None,
+    };
+    let units = |index: usize| u32::try_from(number(index)?).ok();
+    let windows = request.windows().len();
+    if parts.len() != 1 + 3 * windows {
+        return None;
+    }
+    let store_ms = u64::try_from(number(0)?).ok()?;
+    let mut reply = Reply { store_ms, windows: [WindowReply::default(); MAX_QUOTAS] };
+    for (index, window) in reply.windows.iter_mut().enumerate().take(windows) {
+        let at = 1 + 3 * index;
+        let machines = i32::try_from(number(at + 2)?).ok()?;
+        *window = WindowReply { held: units(at)?, left: units(at + 1)?, machines };
+    }
+    Some(reply)
+}
+
+/// Reads the reply of `TIME`.
+fn parse_time(value: &Value) -> Option<u64> {
+    let Value::Array(parts) = value else { return None };
+    let [seconds, micros] = &parts[..] else { return None };
+    let number = |value| text(value)?.parse::<u64>().ok();
+    number(seconds)?.checked_mul(1000)?.checked_add(number(micros)? / 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keytally_fleet_plan::request::WindowRequest;
+
+    fn request() -> LeaseRequest {
+        let window =
+            WindowRequest { limit: 9, hold: 1, want: 4, begin_ms: 60_000, end_ms: 120_000 };
+        LeaseRequest { number: 7, at_ms: 61_000, windows: [window; MAX_QUOTAS], len: 1 }
+    }
+
+    #[test]
+    fn command_has_the_arguments_of_the_script() {
+        let policy: keytally_core::Policy = "9/minute".parse().unwrap();
+        let layout = CreditLayout::new(policy.layout(), &policy.limits()).unwrap();
+        let call = Call { subject: "0Gk:key", layout: &layout, request: &request() };
+        let command = command("d1", "prod", "m1", &call).get_packed_command();
+        let text = String::from_utf8(command).unwrap();
+        let arguments: Vec<&str> = text.split("\r\n").skip(2).step_by(2).collect();
+        assert_eq!(
+            arguments,
+            [
+                "EVALSHA",
+                "d1",
+                "1",
+                "kt:{prod/0Gk}:key:60:60",
+                "kt:prod",
+                "m1",
+                "7",
+                "1000",
+                "64",
+                "9",
+                "1",
+                "4",
+                "60000",
+                "120000"
+            ]
+        );
+    }
+
+    #[test]
+    fn reply_that_no_script_sends_is_none() {
+        let array =
+            |numbers: &[i64]| Value::Array(numbers.iter().copied().map(Value::Int).collect());
+        let read = |value: &Value| parse_reply(value, &request());
+        let reply = read(&array(&[5, 4, 2, -1])).unwrap();
+        assert_eq!(reply.windows[0], WindowReply { held: 4, left: 2, machines: -1 });
+        assert_eq!(reply.store_ms, 5);
+        for bad in [
+            Value::Nil,
+            array(&[]),
+            array(&[5, 4, 2]),
+            array(&[5, 4, 2, 1, 1]),
+            array(&[-5, 4, 2, 1]),
+            array(&[5, -4, 2, 1]),
+            array(&[5, 1 << 32, 2, 1]),
+            array(&[5, 4, -2, 1]),
+            array(&[5, 4, 2, 1 << 31]),
+            Value::Array(vec![Value::Int(5), Value::Nil, Value::Int(2), Value::Int(1)]),
+        ] {
+            assert_eq!(read(&bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn time_is_in_milliseconds() {
+        let bulk = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        let time =
+            |parts: &[&str]| parse_time(&Value::Array(parts.iter().map(|p| bulk(p)).collect()));
+        assert_eq!(time(&["1700000000", "123999"]), Some(1_700_000_000_123));
+        assert_eq!(time(&["1700000000"]), None);
+        assert_eq!(time(&["x", "1"]), None);
+        assert_eq!(time(&["18446744073709551615", "1"]), None);
+    }
+}

@@ -1,0 +1,187 @@
+//! Stores that an agent refuses, and ways to connect.
+
+use alloc::sync::Arc;
+use core::time::Duration;
+use std::fs;
+
+use keytally_fleet::plan::layout::Phase;
+use keytally_fleet::{FleetConfig, FleetError, PasswordSource};
+use redis::cmd;
+
+use crate::support::fleet::{Running, config, most, request};
+use crate::support::memory::Memory;
+use crate::support::servers::{Server, free_port};
+use crate::support::time::now;
+
+/// The rights that the README lists for the agent's user.
+const RIGHTS: &[&str] = &[
+    "~kt:*",
+    "&kt:*",
+    "+evalsha",
+    "+script|load",
+    "+info",
+    "+time",
+    "+hmget",
+    "+hset",
+    "+hgetall",
+    "+pexpireat",
+    "+publish",
+    "+subscribe",
+    "+ping",
+];
+
+const PASSWORD: &str = "open-sesame";
+
+fn leads(config: &FleetConfig) {
+    let machine = Arc::new(Memory::new(4, "1000/hour"));
+    let agent = Running::start(&machine, config);
+    machine.wait_for(Phase::Leading);
+    for _ in 0..500 {
+        machine.admit(0);
+    }
+    let counts = agent.stop();
+    assert!(counts.grants > 0 && counts.unanswered == 0, "{counts:?}");
+}
+
+fn refused(config: &FleetConfig) -> String {
+    let machine = Arc::new(Memory::new(4, "100/hour"));
+    let error = Running::start(&machine, config).end().unwrap_err();
+    assert!(matches!(error, FleetError::Refused(_)), "{error:?}");
+    let text = format!("{error} {error:?}");
+    assert!(!text.contains(PASSWORD), "{text}");
+    assert_eq!(machine.state().phase, Phase::Absent);
+    error.to_string()
+}
+
+fn with_password(url: &str, password: &str) -> (FleetConfig, tempfile::NamedTempFile) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), format!("{password}\n")).unwrap();
+    let mut config = config(url);
+    config.store.password = Some(PasswordSource::File(file.path().to_owned()));
+    (config, file)
+}
+
+#[test]
+fn store_that_evicts_keys_is_refused() {
+    let server = Server::start(&["--maxmemory-policy", "allkeys-lru"]);
+    let error = refused(&config(&server.url()));
+    assert!(error.contains("maxmemory-policy is allkeys-lru"), "{error}");
+    let mut allowed = config(&server.url());
+    allowed.store.allow_eviction = true;
+    leads(&allowed);
+}
+
+#[test]
+fn password_is_read_from_a_file_and_never_shown() {
+    let server = Server::start(&["--requirepass", PASSWORD]);
+    let error = refused(&config(&server.url()));
+    assert!(error.contains("needs a password"), "{error}");
+    let (right, _file) = with_password(&server.url(), PASSWORD);
+    assert!(!format!("{right:?}").contains(PASSWORD));
+    let machine = Arc::new(Memory::new(4, "100/hour"));
+    let agent = Running::start(&machine, &right);
+    machine.wait_for(Phase::Leading);
+    agent.stop();
+    let (wrong, _file) = with_password(&server.url(), "open-barley");
+    let error = refused(&wrong);
+    assert!(error.contains("refuses the user or the password"), "{error}");
+    assert!(!error.contains("barley"), "{error}");
+}
+
+#[test]
+fn user_with_the_documented_rights_leads() {
+    let server = Server::start(&[]);
+    let set_user = |rights: &[&str]| {
+        let mut command = cmd("ACL");
+        command.arg("SETUSER").arg("agent").arg("reset").arg("on");
+        command.arg(format!(">{PASSWORD}")).arg(rights);
+        server.query(&mut command);
+    };
+    let url = server.url().replace("redis://", "redis://agent@");
+    let (config, _file) = with_password(&url, PASSWORD);
+    set_user(RIGHTS);
+    leads(&config);
+    // The store's messages need rights too, and two machines.
+    server.query(&mut cmd("FLUSHALL"));
+    let machines = [Arc::new(Memory::new(1, "100/hour")), Arc::new(Memory::new(1, "100/hour"))];
+    let agents: Vec<_> = machines.iter().map(|one| Running::start(one, &config)).collect();
+    machines.iter().for_each(|machine| machine.wait_for(Phase::Leading));
+    let since = now();
+    let is_done = || most(&machines) >= 100 || since.elapsed() > Duration::from_secs(5);
+    request(&machines, 2, 1, Duration::from_millis(1), is_done);
+    let recalls: u64 = agents.into_iter().map(|agent| agent.stop().recalls).sum();
+    assert!(recalls > 0, "no message was received");
+    for (index, right) in RIGHTS.iter().enumerate().filter(|(_, right)| right.starts_with('+')) {
+        if ["+subscribe", "+publish", "+hgetall", "+ping"].contains(right) {
+            // These are needed after the start.
+            continue;
+        }
+        let mut fewer = RIGHTS.to_vec();
+        fewer.remove(index);
+        set_user(&fewer);
+        if ["+evalsha", "+hmget", "+hset", "+pexpireat"].contains(right) {
+            continue;
+        }
+        let error = refused(&config);
+        assert!(error.contains("too few rights"), "without {right}: {error}");
+    }
+}
+
+#[test]
+fn unix_socket_and_database_are_used() {
+    let server = Server::start(&[]);
+    leads(&config(&format!("unix://{}?db=3", server.socket().display())));
+    let text: String = redis::from_redis_value(server.query(cmd("INFO").arg("keyspace"))).unwrap();
+    assert!(text.contains("db3:") && !text.contains("db0:"), "{text}");
+}
+
+#[test]
+fn cluster_and_sentinel_are_recognized() {
+    let server = Server::start(&["--cluster-enabled", "yes"]);
+    let error = refused(&config(&server.url()));
+    assert!(error.contains("write `redis+cluster://HOST`"), "{error}");
+    let single = Server::start(&[]);
+    let cluster = single.url().replace("redis://", "redis+cluster://");
+    let machine = Arc::new(Memory::new(4, "100/hour"));
+    let agent = Running::start(&machine, &config(&cluster));
+    machine.wait_for(Phase::Cut);
+    agent.stop();
+}
+
+#[test]
+fn connection_by_tls_verifies_the_certificate() {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let other = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    fs::write(path("cert"), made.cert.pem()).unwrap();
+    fs::write(path("key"), made.signing_key.serialize_pem()).unwrap();
+    fs::write(path("other"), other.cert.pem()).unwrap();
+    let port = free_port();
+    let tls_port = port.to_string();
+    let (cert, key) = (path("cert"), path("key"));
+    let server = Server::start(&[
+        "--tls-port",
+        &tls_port,
+        "--tls-cert-file",
+        &cert,
+        "--tls-key-file",
+        &key,
+        "--tls-ca-cert-file",
+        &cert,
+        "--tls-auth-clients",
+        "no",
+    ]);
+    let mut tls = config(&format!("rediss://127.0.0.1:{port}"));
+    tls.store.ca_file = Some(path("cert").into());
+    leads(&tls);
+    tls.store.ca_file = Some(path("other").into());
+    let error = refused(&tls);
+    assert!(error.contains("certificate"), "{error}");
+    tls.store.ca_file = None;
+    let error = refused(&tls);
+    assert!(error.contains("certificate"), "{error}");
+    tls.store.ca_file = Some(path("none").into());
+    assert!(refused(&tls).contains("cannot be read"));
+    drop(server);
+}

@@ -1,0 +1,34 @@
+//! Compares the bounds of agents in LIMITS.md with the constants of the crate.
+
+use keytally_fleet::{
+    CONFIRM_MS, CONNECT_TIMEOUT, MAX_FLEET_NAME_LEN, MAX_HOSTS, MAX_PASSWORD_LEN, MESSAGES,
+    MOST_JUMP_MS, PAUSES, PIPELINE, REPLY_TIMEOUT, REQUESTS_PER_S,
+};
+
+#[test]
+fn bounds_of_agents_on_the_page_equal_the_constants() {
+    let page = include_str!("../../../LIMITS.md");
+    assert_eq!(CONNECT_TIMEOUT, REPLY_TIMEOUT, "the page has one time for both");
+    let [shortest, longest] = PAUSES;
+    for row in [
+        format!("| the name of a fleet | 1 to {MAX_FLEET_NAME_LEN} letters"),
+        format!("| hosts of a store's URL | {MAX_HOSTS} |"),
+        format!("| a password file of a store | {MAX_PASSWORD_LEN} bytes |"),
+        format!(
+            "| a connection of an agent, a reply of its store | {} ms each |",
+            REPLY_TIMEOUT.as_millis()
+        ),
+        format!(
+            "| a pause of an agent before the next connection | {} ms, doubled up to {} s,",
+            shortest.as_millis(),
+            longest.as_secs()
+        ),
+        format!("| lease requests of a pipeline of an agent | {PIPELINE}, fewer"),
+        format!("| lease requests of an agent | {REQUESTS_PER_S} a second unless set |"),
+        format!("| the confirmation of grants by replicas | {CONFIRM_MS} ms |"),
+        format!("| messages of the store that wait for an agent | {MESSAGES} |"),
+        format!("| a jump of the store's clock against the machine's | {MOST_JUMP_MS} ms between"),
+    ] {
+        assert!(page.contains(&row), "LIMITS.md lacks: {row}");
+    }
+}
