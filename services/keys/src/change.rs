@@ -134,7 +134,7 @@ pub struct Creation {
 }
 
 /// What to change of a key. What is `None` stays.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Edit {
     /// The name.
     pub name: Option<String>,
@@ -283,28 +283,33 @@ impl List {
             let mut record = active(path, key_id)?;
             let mut changed = Vec::new();
             if let Some(name) = &edit.name {
-                row.name = text::name("name", name)?;
-                changed.push("name");
+                let name = text::name("name", name)?;
+                changed.push(format!("name from {:?} to {name:?}", row.name));
+                row.name = name;
             }
             if let Some(note) = &edit.note {
                 row.note = text::note("note", note)?;
-                changed.push("note");
+                changed.push("note".to_owned());
             }
             if let Some(plan) = &edit.plan {
                 check_plan(path.gate, Some(plan))?;
                 record.plan = keytally::Text::from_text(plan).ok_or(AdminError::NoSuchPlan)?;
-                changed.push("plan");
+                changed.push(format!("plan from {} to {plan}", row.plan));
             }
             if let Some(scopes) = &edit.scopes {
                 let names: Vec<&str> = scopes.iter().map(String::as_str).collect();
                 check_scopes(path.gate, &names)?;
+                changed.push(match names.is_empty() {
+                    true => "scopes to none".to_owned(),
+                    false => format!("scopes to {}", names.join(" ")),
+                });
                 record.scopes = scope_bits(path.gate, names)?;
-                changed.push("scopes");
             }
             if let Some(expires) = edit.expires {
                 settings(path, row.team_id)?.check_expiry(expires, now)?;
                 record.expires = expires;
-                changed.push("expires");
+                let end = expires.map(|end| time::shown(time::stored(end)));
+                changed.push(format!("expires to {}", end.as_deref().unwrap_or("never")));
             }
             if changed.is_empty() {
                 return Err(Error::invalid("body", "it names nothing to change"));

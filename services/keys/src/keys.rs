@@ -691,6 +691,10 @@ const HINTED_OF_ALL: &str = "select key_id from \"key\" where last_characters = 
                              and ($3 = '' or env = $3) order by created_s desc, key_id desc \
                              limit $4";
 
+/// Selects the keys with ids in a range, of a team or of all teams.
+const BEGINNING_WITH: &str = "select key_id from \"key\" where key_id >= $1 and key_id <= $2 \
+                              and ($3 < 0 or team_id = $3) order by key_id limit $4";
+
 /// Returns the ids of the keys that a text names by an id or a hint, and whether it can name
 /// nothing else.
 async fn named(
@@ -704,7 +708,8 @@ async fn named(
     {
         return Ok((vec![ids::stored(key_id)], true));
     }
-    let Some(last) = sought.last_characters else { return Ok((Vec::new(), false)) };
+    let begun = beginning_with(connection, filter).await?;
+    let Some(last) = sought.last_characters else { return Ok((begun, false)) };
     let statement = if filter.team_id.is_some() { HINTED_OF_TEAM } else { HINTED_OF_ALL };
     let rows = sqlx::query(statement)
         .bind(last.to_owned())
@@ -713,8 +718,33 @@ async fn named(
         .bind(i64::try_from(MOST_HINTED).unwrap_or(i64::MAX))
         .fetch_all(connection)
         .await?;
-    let ids = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, sqlx::Error>>()?;
+    let mut ids: Vec<i64> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    ids.extend(begun.into_iter().filter(|id| !ids.contains(id)).collect::<Vec<_>>());
+    ids.truncate(MOST_HINTED);
     Ok((ids, sought.is_hint))
+}
+
+/// Returns the numbers of the keys whose ids begin with a text, at most [`MOST_HINTED`].
+async fn beginning_with(
+    connection: &mut AnyConnection,
+    filter: &KeyFilter,
+) -> Result<Vec<i64>, DatabaseError> {
+    let mut ids = Vec::new();
+    let Some(ranges) = ids::beginning_with(filter.search.trim()) else { return Ok(ids) };
+    for (first, last) in ranges.into_iter().filter(|(first, last)| first <= last) {
+        let rows = sqlx::query(BEGINNING_WITH)
+            .bind(first)
+            .bind(last)
+            .bind(filter.team_id.map_or(-1, i64::from))
+            .bind(i64::try_from(MOST_HINTED).unwrap_or(i64::MAX))
+            .fetch_all(&mut *connection)
+            .await?;
+        for row in rows {
+            ids.push(row.try_get(0)?);
+        }
+    }
+    ids.truncate(MOST_HINTED);
+    Ok(ids)
 }
 
 /// How the keys of a filter are found.
@@ -903,6 +933,7 @@ mod tests {
             (statement(Way::Ids, true, Sort::default(), true), "sqlite_autoindex_key_1 (key_id=?)"),
             (of_way!(Way::Ids, true, counted), "sqlite_autoindex_key_1 (key_id=?)"),
             (HINTED_OF_TEAM, "key_of_hint (last_characters=?)"),
+            (BEGINNING_WITH, "sqlite_autoindex_key_1 (key_id>? AND key_id<?)"),
         ] {
             let text = sqlx::AssertSqlSafe(format!("explain query plan {statement}"));
             let rows = sqlx::query(text).fetch_all(&mut *connection).await.unwrap();

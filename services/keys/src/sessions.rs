@@ -401,11 +401,17 @@ impl List {
         Ok(row.map(|row| row.try_get(0)).transpose()?)
     }
 
-    /// Ends a session.
+    /// Ends a session. `of` is its browser if the person ends it in another one, for the log.
     ///
     /// # Errors
     /// If the database cannot be used.
-    pub async fn end_session(&self, session: Session, actor: Actor, now: Timestamp) -> Result<()> {
+    pub async fn end_session(
+        &self,
+        session: Session,
+        of: String,
+        actor: Actor,
+        now: Timestamp,
+    ) -> Result<()> {
         self.transact(async move |transaction| {
             sqlx::query("delete from session where hash = $1")
                 .bind(session.hash.clone())
@@ -416,7 +422,7 @@ impl List {
                 actor: &actor,
                 action: "session.end",
                 key_id: None,
-                detail: String::new(),
+                detail: of,
             };
             log::append(transaction, entry, time::stored(now)).await?;
             Ok(())

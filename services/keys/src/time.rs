@@ -84,12 +84,23 @@ fn offset_s(text: &str) -> Option<i64> {
     }
 }
 
-/// Returns a length of time in the largest unit that divides it, such as `36 hours`.
+/// Returns a length of time in the largest unit that divides it, such as `36 hours`, or in several
+/// units, such as `1 minute 30 seconds`.
 pub(crate) fn exact_length(seconds: u64) -> String {
     let units = [(86_400, "day"), (3600, "hour"), (60, "minute")];
     let found = units.into_iter().find(|(len_s, _)| seconds.is_multiple_of(*len_s));
-    let (len_s, unit) = found.unwrap_or((1, "second"));
-    pluralized(seconds / len_s, unit)
+    if let Some((len_s, unit)) = found {
+        return pluralized(seconds / len_s, unit);
+    }
+    let mut rest = seconds;
+    let mut parts = Vec::new();
+    for (len_s, unit) in units.into_iter().chain([(1, "second")]) {
+        if rest >= len_s {
+            parts.push(pluralized(rest / len_s, unit));
+            rest %= len_s;
+        }
+    }
+    parts.join(" ")
 }
 
 /// Returns the moment `lifetime_s` seconds from `now` on.

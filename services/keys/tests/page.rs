@@ -522,9 +522,10 @@ async fn rotation_keeps_the_key_and_can_be_ended() {
         let fields = [("form_id", &*form.field("form_id")), ("grace", grace), ("hours", hours)];
         let answer = browser.post(&format!("{at}/rotate"), &fields).await.expect(400);
         let id = if sentence.starts_with("hoose") { "grace" } else { "hours" };
-        answer.shows(sentence).shows(&format!("<a href=\"#{id}\">")).shows(&format!(
-            "id=\"hours\" name=\"hours\" inputmode=\"numeric\" maxlength=\"4\" value=\"{hours}\""
-        ));
+        answer
+            .shows(sentence)
+            .shows(&format!("<a href=\"#{id}\">"))
+            .shows(&format!("id=\"hours\" name=\"hours\" inputmode=\"numeric\" value=\"{hours}\""));
     }
 }
 
@@ -678,12 +679,111 @@ async fn refreshed_part_of_a_key_has_its_rotation_and_last_use() {
         .execute(&mut connection)
         .await
         .unwrap();
-    let part = refreshed(&mut browser).await.shows("3 requests used it");
+    let part = refreshed(&mut browser).await.shows("Since the rotation, 3 requests used it");
     for class in ["admitted", "old", "denied"] {
         assert!(part.text.contains(&format!("<rect class=\"open {class}\"")), "{class}: {part:?}");
     }
     part.shows("<b>3</b> of them with an old secret")
         .shows("9 admitted (3 with an old secret), 4 denied");
+}
+
+/// Uses of the secret before the old one are no reason to keep the old one.
+#[tokio::test]
+async fn uses_of_the_old_secret_are_those_since_the_rotation() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    browser.make("billing").await.expect(200);
+    let id = portal.site.gate().list()[0].key_id;
+    let form_id = browser.get(&format!("/k/{id}/rotate")).await.expect(200).field("form_id");
+    let fields = [("form_id", &*form_id), ("grace", "86400")];
+    browser.post(&format!("/k/{id}/rotate"), &fields).await.expect(200);
+    let url = format!("sqlite:{}", portal.site.path("keys.db").display());
+    let mut connection = sqlx::AnyConnection::connect(&url).await.unwrap();
+    // The rotation was at 30 minutes past the hour. Before it in that hour, 5 requests used an
+    // older secret, and 7 used the old one after it. In the hour before, 9 used the older one.
+    let now_s = i64::try_from(now().unix_s()).unwrap();
+    let hour_s = now_s - now_s % 3600 - 2 * 3600;
+    for (width, start_s, old) in [
+        ("hour", hour_s, 12),
+        ("minute", hour_s + 600, 5),
+        ("minute", hour_s + 2400, 7),
+        ("hour", hour_s - 3600, 9),
+    ] {
+        sqlx::query(
+            "insert into usage values ($1, $2, $3, 'test', 20, 20, 0, 0, 0, 0, $4, 0, 0, 0)",
+        )
+        .bind(width)
+        .bind(id.number().cast_signed())
+        .bind(start_s)
+        .bind(old)
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    }
+    sqlx::query("update \"key\" set rotated_s = $1")
+        .bind(hour_s + 1800)
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let text = "Since the rotation, 7 requests used it";
+    browser.get(&format!("/k/{id}")).await.expect(200).shows(text);
+    browser.get(&format!("/k/{id}/end-grace")).await.expect(200).shows(text);
+}
+
+#[tokio::test]
+async fn stale_form_undoes_no_change_of_another() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    browser.make("billing").await.expect(200);
+    let at = format!("/k/{}", portal.site.gate().list()[0].key_id);
+    let form = browser.get(&format!("{at}/edit")).await.expect(200);
+    let hidden: Vec<(String, String)> = ["was_name", "was_note", "was_plan", "was_scopes"]
+        .map(|name| (name.to_owned(), form.field(name)))
+        .to_vec();
+    let with = |rest: &[(&str, &str)]| {
+        let mut fields = hidden.clone();
+        fields.extend(rest.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
+        fields
+    };
+    let post = async |browser: &mut Browser<'_>, fields: &[(String, String)]| {
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (&**name, &**value)).collect();
+        browser.post(&format!("{at}/edit"), &fields).await
+    };
+    // Nothing is changed, and nothing is logged.
+    let same = with(&[("name", "billing"), ("scope", "read"), ("lifetime", "keep")]);
+    let answer = post(&mut browser, &same).await.expect(303);
+    assert!(answer.header("location").ends_with("?done=same"), "{answer:?}");
+    browser
+        .get(&format!("{at}?done=same"))
+        .await
+        .expect(200)
+        .shows("Nothing was changed")
+        .hides("changed the key");
+    // One form renames the key. Another one, opened before, adds a note.
+    let renamed = with(&[("name", "invoices"), ("scope", "read"), ("lifetime", "keep")]);
+    post(&mut browser, &renamed).await.expect(303);
+    let noted =
+        with(&[("name", "billing"), ("note", "kept"), ("scope", "read"), ("lifetime", "keep")]);
+    post(&mut browser, &noted).await.expect(303);
+    let page = browser.get(&at).await.expect(200);
+    page.shows("invoices").shows("kept").shows("name from &#34;billing&#34; to &#34;invoices&#34;");
+    // A third one gives it another name: the person decides by the present one.
+    let third = with(&[("name", "bills"), ("scope", "read"), ("lifetime", "keep")]);
+    let form = post(&mut browser, &third).await.expect(400);
+    let form =
+        form.shows("another change made it &#34;invoices&#34; meanwhile").shows("value=\"bills\"");
+    assert_eq!([form.field("was_name"), form.field("was_note")], ["invoices", ""]);
+}
+
+#[tokio::test]
+async fn grace_beyond_the_end_of_the_key_is_refused() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    browser.make("billing").await.expect(200);
+    let at = format!("/k/{}/rotate", portal.site.gate().list()[0].key_id);
+    let form_id = browser.get(&at).await.expect(200).field("form_id");
+    let fields = [("form_id", &*form_id), ("grace", "own"), ("hours", "8760")];
+    browser.post(&at, &fields).await.expect(400).shows("the key itself ends in ");
 }
 
 #[tokio::test]
@@ -1175,7 +1275,7 @@ async fn proof_of_a_session_that_ended_is_not_used_up() {
     let list = &portal.site.list;
     let token = browser.cookie.split_once('=').unwrap().1;
     let session = list.session(&Code::from_text(token), now()).await.unwrap().unwrap();
-    list.end_session(session.clone(), session.actor(None), now()).await.unwrap();
+    list.end_session(session.clone(), String::new(), session.actor(None), now()).await.unwrap();
     let code = portal.code(Some("owner"), Role::Owner).await;
     let again = Code::from_text(code.expose());
     let origin = keytally_keys::sessions::Origin::default();

@@ -120,7 +120,7 @@ pub(super) async fn welcome(
         && let Some(old) = page.list().session(&old, now).await?
     {
         let actor = old.actor(address);
-        page.list().end_session(old, actor, now).await?;
+        page.list().end_session(old, String::new(), actor, now).await?;
     }
     let mut response = Redirect::to(page.root()).into_response();
     if let Some(cookie) = cookie(page, Some(token)) {
@@ -141,7 +141,7 @@ pub(super) fn refused(page: &Page, problem: String) -> Result<Response, Refusal>
 /// also on all hosts of its domain.
 pub(super) async fn sign_out(visit: Visit) -> Result<Response, Stop> {
     let actor = visit.session.actor(visit.origin.address.clone());
-    visit.page.list().end_session(visit.session.clone(), actor, visit.now).await?;
+    visit.page.list().end_session(visit.session.clone(), String::new(), actor, visit.now).await?;
     visit.forget_cookie();
     let fields = [("Clear-Site-Data", "\"cache\"")];
     Ok((fields, Redirect::to(&visit.at("/in?left=1"))).into_response())

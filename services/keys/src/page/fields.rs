@@ -13,8 +13,13 @@ pub(super) struct Fields(pub(super) Vec<(String, String)>);
 impl Fields {
     /// Returns the last value of a name, without blanks around it; empty if there is none.
     pub(super) fn get(&self, name: &str) -> &str {
+        self.find(name).unwrap_or_default()
+    }
+
+    /// Returns the last value of a name; `None` if the form did not send it.
+    pub(super) fn find(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().rev().find(|(its, _)| its == name);
-        found.map_or("", |(_, value)| value.trim())
+        found.map(|(_, value)| value.trim())
     }
 
     /// Returns all values of a name that are not empty.

@@ -19,6 +19,7 @@ use crate::keys::{Cursor, FLAGS, KeyFilter, KeyRow, MOST_COUNTED, SOON_S, Sort, 
 use crate::list::List;
 use crate::roles::Role;
 use crate::text::{Search, search};
+use crate::usage::Width;
 use crate::{ids, time};
 
 /// The keys of a page.
@@ -98,7 +99,9 @@ fn chips(row: &KeyRow, day: &[Point], now: Timestamp) -> Vec<String> {
         chips.push("unused for 90 days".to_owned());
     }
     let in_grace = row.grace_until_s.is_some_and(|end| end > now_s);
-    if in_grace && day.iter().any(|hour| hour.old_secret > 0) {
+    let rotated_s = row.rotated_s.unwrap_or(0);
+    let is_after = |hour: &&Point| hour.start_s + Width::Hour.len_s() > rotated_s;
+    if in_grace && day.iter().filter(is_after).any(|hour| hour.old_secret > 0) {
         chips.push("old secret still used".to_owned());
     }
     chips

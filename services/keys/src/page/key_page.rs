@@ -16,7 +16,7 @@ use super::picture::Picture;
 use super::problems::Problems;
 use super::quotas::{QuotaLine, of_key};
 use super::refusal::Stop;
-use super::usage_of::{Point, day_of_keys, points};
+use super::usage_of::{Point, day_of_keys, old_uses, points};
 use super::visit::TeamVisit;
 use super::words::{Moment, grouped, plural};
 use crate::change::Edit;
@@ -163,7 +163,10 @@ async fn live(team: &TeamVisit, row: &KeyRow, range: &str) -> Result<Live, Stop>
     let plan = plan_choices(visit).into_iter().find(|plan| plan.name == row.plan);
     let is_live = row.state(now) == "active";
     let in_grace = row.grace_until_s.filter(|&end| end > time::stored(now) && is_live);
-    let old_uses = day.iter().map(|hour| hour.old_secret).sum();
+    let old_uses = match in_grace {
+        Some(_) => old_uses(list, row.key_id, row.rotated_s.unwrap_or(0), now).await?,
+        None => 0,
+    };
     let prefix = list.gate().load().table().prefix();
     Ok(Live {
         root: visit.page.root().to_owned(),
@@ -228,6 +231,7 @@ fn lacks(team: &TeamVisit, row: &KeyRow) -> String {
 fn done(word: &str) -> &'static str {
     match word {
         "edited" => "The change is in force: the next request is checked by it.",
+        "same" => "Nothing was changed.",
         "ended" => "The old secret ended. Requests with it are refused.",
         "revoked" => "The key is revoked. Requests with it are refused.",
         "unlisted" => {
@@ -250,6 +254,8 @@ struct EditForm {
     plans: Vec<PlanChoice>,
     scopes: Vec<String>,
     chosen: Vec<String>,
+    /// The key as this form had it first.
+    was: Was,
     expires: Option<Moment>,
     lifetime: String,
     lifetimes: Vec<(&'static str, &'static str)>,
@@ -260,6 +266,41 @@ struct EditForm {
     offers_no_scope: bool,
     offers_same_name: bool,
     problems: Problems,
+}
+
+/// What a key had when its form was shown.
+struct Was {
+    name: String,
+    note: String,
+    plan: String,
+    scopes: String,
+}
+
+impl Was {
+    fn new(row: &KeyRow) -> Self {
+        Self {
+            name: row.name.clone(),
+            note: row.note.clone(),
+            plan: row.plan.clone(),
+            scopes: row.scopes.clone(),
+        }
+    }
+
+    /// Returns what the form had. A field that another change made wrong has its present value, so
+    /// that the person can decide by it.
+    fn of_form(row: &KeyRow, fields: &Fields, problems: &Problems) -> Self {
+        let was = |field: &str, present: String| {
+            let was = fields.find(&format!("was_{field}")).filter(|_| !problems.has(field));
+            was.map_or(present, str::to_owned)
+        };
+        let Self { name, note, plan, scopes } = Self::new(row);
+        Self {
+            name: was("name", name),
+            note: was("note", note),
+            plan: was("plan", plan),
+            scopes: was("scopes", scopes),
+        }
+    }
 }
 
 impl EditForm {
@@ -278,6 +319,7 @@ impl EditForm {
             plans: plan_choices(&team.visit),
             scopes: scopes(&team.visit),
             chosen: row.scopes.split_ascii_whitespace().map(str::to_owned).collect(),
+            was: Was::new(row),
             expires: row.not_after_s.map(Moment),
             lifetime: "keep".to_owned(),
             lifetimes: lifetimes(&team.settings),
@@ -308,25 +350,31 @@ pub(super) async fn edit(
     team.visit.require(Role::Admin)?;
     let mut problems = Problems::none(&FIELDS);
     let changes = problems.take(changes(&team, &row, &fields));
-    let name = problems.take(crate::text::name("name", fields.get("name")));
-    let note = crate::text::note("note", &fields.get("note").replace("\r\n", "\n"));
-    let note = problems.take(note);
+    let name = touched(&fields, "name", &row.name);
+    let name = name.and_then(|name| name.map(|name| crate::text::name("name", &name)).transpose());
+    let note = touched(&fields, "note", &row.note);
+    let note = note.and_then(|note| note.map(|note| crate::text::note("note", &note)).transpose());
+    let (name, note) = (problems.take(name), problems.take(note));
     let (Some((mut edit, is_harmless)), Some(name), Some(note)) = (changes, name, note) else {
         return again(&team, &row, &fields, problems);
     };
     // What stays as it is was confirmed before.
-    let new_name = if name.eq_ignore_ascii_case(&row.name) { "" } else { &name };
+    let new_name = name.as_deref().filter(|name| !name.eq_ignore_ascii_case(&row.name));
+    let new_name = new_name.unwrap_or_default();
     let kept = [String::new()];
     let chosen = edit.scopes.as_deref().unwrap_or(&kept);
     questions(&team, new_name, chosen, &fields, &mut problems).await?;
     if !problems.is_empty() {
         return again(&team, &row, &fields, problems);
     }
+    (edit.name, edit.note) = (name, note);
+    if edit == Edit::default() {
+        let to = team.visit.at(&format!("/k/{}?done=same", row.key_id));
+        return Ok(Redirect::to(&to).into_response());
+    }
     if !is_harmless {
         team.visit.prove(&fields).await?;
     }
-    edit.name = Some(name);
-    edit.note = Some(note);
     let visit = &team.visit;
     match visit.page.list().edit_key(row.key_id, edit, visit.caller()).await {
         Ok(_) => {
@@ -340,24 +388,54 @@ pub(super) async fn edit(
     }
 }
 
+/// Returns the value of a field that the person changed; `None` if it is what the form had. The form
+/// sends that too, so that it does not undo what another one changed meanwhile.
+///
+/// # Errors
+/// If another form changed the same field meanwhile.
+fn touched(
+    fields: &Fields,
+    field: &'static str,
+    present: &str,
+) -> crate::error::Result<Option<String>> {
+    let value = fields.get(field).replace("\r\n", "\n");
+    let was = fields.find(&format!("was_{field}")).map(|was| was.replace("\r\n", "\n"));
+    let was = was.as_deref().unwrap_or(present);
+    if value == was || value == present {
+        return Ok(None);
+    }
+    if was != present {
+        let reason = format!("another change made it {present:?} meanwhile: look at it again");
+        return Err(Error::invalid(field, reason));
+    }
+    Ok(Some(value))
+}
+
 /// Returns what a form changes besides name and note, and whether that needs no proof: nothing, or
 /// an earlier expiry.
 fn changes(team: &TeamVisit, row: &KeyRow, fields: &Fields) -> crate::error::Result<(Edit, bool)> {
     let mut edit = Edit::default();
     let mut is_harmless = true;
-    let plan = fields.get("plan");
-    if !plan.is_empty() && plan != row.plan {
-        edit.plan = Some(plan.to_owned());
-        is_harmless = false;
+    if !fields.get("plan").is_empty() {
+        edit.plan = touched(fields, "plan", &row.plan)?;
     }
     let mut chosen = fields.all("scope");
-    let mut present: Vec<_> = row.scopes.split_ascii_whitespace().map(str::to_owned).collect();
+    let sorted = |scopes: &str| {
+        let mut scopes: Vec<_> = scopes.split_ascii_whitespace().map(str::to_owned).collect();
+        scopes.sort();
+        scopes
+    };
     chosen.sort();
-    present.sort();
-    if !scopes(&team.visit).is_empty() && chosen != present {
+    let present = sorted(&row.scopes);
+    let was = fields.find("was_scopes").map_or_else(|| present.clone(), sorted);
+    if !scopes(&team.visit).is_empty() && chosen != was && chosen != present {
+        if was != present {
+            let reason = "another change set other scopes meanwhile: look at them again";
+            return Err(Error::invalid("scopes", reason));
+        }
         edit.scopes = Some(chosen);
-        is_harmless = false;
     }
+    is_harmless &= edit.plan.is_none() && edit.scopes.is_none();
     if fields.get("lifetime") != "keep" || !fields.get("date").is_empty() {
         let end = expiry(fields, team.visit.now)?;
         edit.expires = Some(end);
@@ -385,6 +463,7 @@ fn again(
         chosen: fields.all("scope"),
         lifetime: fields.get("lifetime").to_owned(),
         date: fields.get("date").to_owned(),
+        was: Was::of_form(row, fields, &problems),
         ..EditForm::new(team, row, problems)
     };
     Ok(respond(StatusCode::BAD_REQUEST, &form)?)

@@ -66,7 +66,7 @@ fn words(action: &str) -> String {
         "link.withdraw" => "withdrew a link",
         "session.begin" => "signed in",
         "session.prove" => "confirmed a sign-in",
-        "session.end" => "signed out",
+        "session.end" => "ended a session",
         "passkey.add" => "added a passkey",
         "passkey.rename" => "renamed a passkey",
         "passkey.remove" => "removed a passkey",
@@ -93,8 +93,11 @@ fn subject(entry: &Entry) -> Option<String> {
 /// about.
 fn detail(entry: Entry, names: &BTreeMap<String, String>) -> String {
     let action = &*entry.action;
-    if let "session.begin" | "session.prove" = action {
-        return browser(&entry.detail);
+    match action {
+        "session.end" if entry.detail.is_empty() => return String::new(),
+        "session.end" => return format!("another session: {}", browser(&entry.detail)),
+        "session.begin" | "session.prove" => return browser(&entry.detail),
+        _ => {}
     }
     let Some(subject) = subject(&entry) else { return entry.detail };
     let len =

@@ -94,7 +94,10 @@ struct Screen {
 /// Shows the sessions and the passkeys of the person.
 pub(super) async fn show(visit: Visit, parameters: Parameters) -> Result<Response, Stop> {
     let sessions = visit.page.list().sessions_like(&visit.session, visit.now).await?;
-    let done = passkeys::done(parameters.get("done"));
+    let done = match parameters.get("done") {
+        "ended" => "The session ended. That browser must sign in again.",
+        other => passkeys::done(other),
+    };
     Ok(respond(&Screen {
         passkeys: passkeys::of_me(&visit.page, &visit.session, visit.now).await?,
         frame: Frame::new(&visit, "me", "Me").with_done(done),
@@ -112,12 +115,13 @@ pub(super) async fn end(visit: Visit, fields: Fields) -> Result<Response, Stop> 
     let ended = ended.ok_or_else(|| Refusal::missing("This session has ended already."))?;
     let is_this = ended.id() == visit.session.id();
     let actor = visit.session.actor(visit.origin.address.clone());
-    visit.page.list().end_session(ended, actor, visit.now).await?;
+    let of = if is_this { String::new() } else { ended.origin.agent.clone() };
+    visit.page.list().end_session(ended, of, actor, visit.now).await?;
     if is_this {
         visit.forget_cookie();
         return Ok(Redirect::to(&visit.at("/in?left=1")).into_response());
     }
-    Ok(Redirect::to(&visit.at("/me")).into_response())
+    Ok(Redirect::to(&visit.at("/me?done=ended")).into_response())
 }
 
 /// Records that the person has seen the sign-ins elsewhere that this session shows.

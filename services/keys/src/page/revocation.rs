@@ -153,7 +153,8 @@ pub(super) async fn revoke(
     }
 }
 
-fn again(form: Form, fields: &Fields, problems: Problems) -> Result<Response, Stop> {
+fn again(mut form: Form, fields: &Fields, problems: Problems) -> Result<Response, Stop> {
+    form.frame.title = problems.title(&form.frame.title);
     let (why, typed) = (fields.get("why").to_owned(), fields.get("typed").to_owned());
     Ok(respond(StatusCode::BAD_REQUEST, &Form { why, typed, problems, ..form })?)
 }
@@ -166,6 +167,7 @@ struct BulkForm {
     keys: Vec<Candidate>,
     count: String,
     why: String,
+    typed: String,
     problems: Problems,
 }
 
@@ -193,6 +195,7 @@ async fn bulk_page(team: &TeamVisit, rows: &[KeyRow]) -> Result<BulkForm, Stop> 
         keys: candidates(team, rows).await?,
         count: rows.len().to_string(),
         why: String::new(),
+        typed: String::new(),
         problems: Problems::none(&FIELDS),
     })
 }
@@ -211,9 +214,11 @@ pub(super) async fn bulk(mut team: TeamVisit, fields: Fields) -> Result<Response
     let rows = chosen(&team, &fields.all("id")).await?;
     let form = bulk_page(&team, &rows).await?;
     let why = fields.get("why").to_owned();
-    let again = |form: BulkForm, why: &str, field, reason: &str| {
-        let (why, problems) = (why.to_owned(), Problems::one(&FIELDS, field, reason));
-        respond(StatusCode::BAD_REQUEST, &BulkForm { why, problems, ..form })
+    let again = |mut form: BulkForm, why: &str, field, reason: &str| {
+        let (why, typed) = (why.to_owned(), fields.get("typed").to_owned());
+        let problems = Problems::one(&FIELDS, field, reason);
+        form.frame.title = problems.title(&form.frame.title);
+        respond(StatusCode::BAD_REQUEST, &BulkForm { why, typed, problems, ..form })
     };
     if fields.get("typed") != form.count {
         let reason = format!("type the number of keys, {}, to revoke them", form.count);

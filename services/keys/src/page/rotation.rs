@@ -12,15 +12,19 @@ use super::new_key::{form_id, secret_page, shown_before};
 use super::problems::{FormField, Problems};
 use super::refusal::{Refusal, Stop};
 use super::visit::TeamVisit;
-use super::words::{Moment, ago, plural};
+use super::words::{Moment, ago, length, plural};
 use crate::codes::Code;
 use crate::error::Error;
 use crate::keys::KeyRow;
 use crate::time;
 
 /// The choices of how long the old secret stays valid: the value in seconds, and the text.
-const GRACES: [(&str, &str); 4] =
-    [("0", "It ends at once"), ("3600", "1 hour"), ("86400", "24 hours"), ("604800", "7 days")];
+const GRACES: [(&str, &str); 4] = [
+    ("0", "No time: it ends at once"),
+    ("3600", "1 hour"),
+    ("86400", "24 hours"),
+    ("604800", "7 days"),
+];
 
 /// The fields of the form.
 const FIELDS: [FormField; 4] = [
@@ -160,6 +164,14 @@ fn grace_s(fields: &Fields, row: &KeyRow, now_s: i64) -> crate::error::Result<u6
         }
     };
     let rest_s = row.not_after_s.map_or(i64::MAX, |end| end.saturating_sub(now_s));
+    if fields.get("grace") == "own" && grace_s > rest_s {
+        let reason = format!(
+            "the key itself ends in {}; write at most {} hours, or choose another time",
+            length(rest_s),
+            rest_s / 3600
+        );
+        return Err(Error::invalid("hours", reason));
+    }
     Ok(u64::try_from(grace_s.min(rest_s)).unwrap_or(0))
 }
 
@@ -183,8 +195,8 @@ pub(super) async fn end_form(team: TeamVisit, Path(id): Path<String>) -> Result<
         Refusal::new(StatusCode::CONFLICT, "The key has no old secret that is still valid.")
     })?;
     let list = team.visit.page.list();
-    let days = super::usage_of::day_of_keys(list, team.team_id, &[row.key_id], now).await?;
-    let uses = days.values().flatten().map(|hour| hour.old_secret).sum();
+    let rotated_s = row.rotated_s.unwrap_or(0);
+    let uses = super::usage_of::old_uses(list, row.key_id, rotated_s, now).await?;
     Ok(show(&End {
         frame: Frame::new(&team.visit, "keys", "End the old secret"),
         id: row.key_id.to_string(),

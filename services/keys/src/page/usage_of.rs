@@ -72,6 +72,30 @@ pub(super) async fn points(
     Ok(points.into_values().collect())
 }
 
+/// Returns how many requests were admitted with the old secret of a key since it became the old
+/// one, at most since 90 days. A use in the minute of the rotation counts. If the service counted
+/// that hour without its minutes, uses of an older secret in that hour count too.
+pub(super) async fn old_uses(
+    list: &List,
+    key_id: KeyId,
+    rotated_s: i64,
+    now: Timestamp,
+) -> Result<i64> {
+    let (hour_s, minute_s) = (start_of(Width::Hour, rotated_s), start_of(Width::Minute, rotated_s));
+    let count = (start_of(Width::Hour, time::stored(now)) - hour_s) / Width::Hour.len_s() + 1;
+    let hours = points(list, key_id, Width::Hour, count.clamp(1, 90 * 24), now).await?;
+    let (from, to) = (time::loaded(hour_s), time::loaded(minute_s));
+    let before: i64 = match from < to {
+        true => {
+            let minutes = list.usage_of_key(key_id, Width::Minute, from, to).await?;
+            minutes.iter().map(|bucket| bucket.counts.old_secret).sum()
+        }
+        false => 0,
+    };
+    let all: i64 = hours.iter().map(|hour| hour.old_secret).sum();
+    Ok(all.saturating_sub(before).max(0))
+}
+
 /// What the keys of a team were used for: the buckets of all, and the sums of each environment.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TeamUse {
