@@ -388,8 +388,9 @@ pub(super) async fn edit(
     }
 }
 
-/// Returns the value of a field that the person changed; `None` if it is what the form had. The form
-/// sends that too, so that it does not undo what another one changed meanwhile.
+/// Returns the value of a field that the person changed; `None` if it is what the form had.
+///
+/// The form sends what it had too, so that it does not undo what another one changed meanwhile.
 ///
 /// # Errors
 /// If another form changed the same field meanwhile.
