@@ -115,7 +115,7 @@ fn admitted(gates: &[Gate], key: &str) -> (u32, Verdict) {
                 if refused == 200 {
                     return (admitted, verdict);
                 }
-                // Units that the other machine does not need come back within 0.25 s.
+                // Units that the other machine does not need return within 0.25 s.
                 thread::sleep(Duration::from_millis(5));
             }
         }
@@ -146,7 +146,7 @@ fn gates_of_two_machines_share_one_limit_through_losses() {
         server.restart();
         wait_for(&machines, Phase::Leading);
         let (rest, last) = admitted(&gates, &key);
-        assert_eq!(30 + alone + rest, 100, "exactly one limit, after the store came back empty");
+        assert_eq!(30 + alone + rest, 100, "exactly one limit, after the store was restarted empty");
         assert_eq!((last.outcome(), last.http_status()), (Outcome::Denied, 429));
         assert_eq!(last.remaining(), Some(0));
     });
