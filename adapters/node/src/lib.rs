@@ -16,6 +16,10 @@
 //!
 //! A check is a plain function of an external value and not a method of a class: napi-rs looks up
 //! the native part of an object by calls that take as long as the check.
+#![cfg_attr(
+    test,
+    allow(dead_code, clippy::allow_attributes, reason = "the macro exports nothing in tests")
+)]
 #![deny(unsafe_op_in_unsafe_fn)]
 #![expect(clippy::needless_pass_by_value, reason = "napi-rs passes the values that it converted")]
 

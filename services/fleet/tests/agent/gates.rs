@@ -146,7 +146,11 @@ fn gates_of_two_machines_share_one_limit_through_losses() {
         server.restart();
         wait_for(&machines, Phase::Leading);
         let (rest, last) = admitted(&gates, &key);
-        assert_eq!(30 + alone + rest, 100, "exactly one limit, after the store was restarted empty");
+        assert_eq!(
+            30 + alone + rest,
+            100,
+            "exactly one limit, after the store was restarted empty"
+        );
         assert_eq!((last.outcome(), last.http_status()), (Outcome::Denied, 429));
         assert_eq!(last.remaining(), Some(0));
     });
