@@ -140,8 +140,10 @@ const OF_THE_HOST: &[&str] = &[
 
 /// The bounds of the Python module and of the nginx module, which their own tests cover.
 const OF_THE_ADAPTERS: &[&str] = &[
-    "an IPv6 prefix that counts as one client in Python",
-    "a cost in Python's web integrations",
+    "an IPv6 prefix that counts as one client in Python and Node.js",
+    "a cost in the web integrations for Python and Node.js",
+    "replaced files of a gate whose names of plans verdicts in Node.js know",
+    "a time in Node.js",
     "encodings of a path that may be exempt",
     "files of a storage for the package `limits`",
     "a count of the strategy `fixed-window`",
