@@ -4,8 +4,8 @@
 use alloc::sync::Arc;
 
 use keytally::{
-    Address, AddressLimiter, AddressPart, Current, Followed, Gate, GatePart, Limiter, LimiterPart,
-    Mapping, table,
+    Address, AddressLimiter, AddressPart, Counted, Current, Followed, Gate, GatePart, Limiter,
+    LimiterPart, Mapping, Patience, clock_for, table,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -81,7 +81,7 @@ impl Part {
         cost: u32,
         request: Request,
     ) -> PyResult<Self> {
-        request.part(&gate.current(), api_key, cost)?;
+        request.part(gate.current().counted(), api_key, cost)?;
         let api_key = api_key.map(|text| Zeroizing::new(text.to_vec()));
         Ok(Self { of: Of::Key { gate, api_key, request }, cost })
     }
@@ -224,6 +224,18 @@ impl Compound {
         self.verdict.reason()
     }
 
+    /// Why a gate does not decide now, see ``Verdict.unavailability``; ``None`` if all do.
+    #[getter]
+    fn unavailability(&self) -> Option<&'static str> {
+        self.verdict.unavailability()
+    }
+
+    /// Whether ``decisive`` is on units that machines of a fleet share, see ``Verdict.leased``.
+    #[getter]
+    fn leased(&self) -> bool {
+        self.verdict.leased()
+    }
+
     /// The HTTP status: 200, 401, 403, 429 or 503.
     #[getter]
     fn http_status(&self) -> u16 {
@@ -304,6 +316,11 @@ impl Compound {
 /// request spends the room while this one is charged, charges made before are given back, and may
 /// deny other requests meanwhile. Do not reset counts while requests are checked.
 ///
+/// If gates are in fleets, every part of a gate needs credits of its fleet, or nothing is charged.
+/// The call waits for credits as ``Gate.check`` does. In an event loop, call it in a thread, for
+/// example by ``asyncio.to_thread``. The time is that of the first gate in a fleet. Limiters count
+/// on this machine only.
+///
 /// Args:
 ///     parts: 1 to 8 parts with at most 8 tallies, see ``Gate.part`` and ``Limiter.part``, in any
 ///         order.
@@ -328,8 +345,21 @@ impl Compound {
 #[pyfunction]
 #[pyo3(signature = (*parts, now=None))]
 pub(crate) fn check_all(parts: &Bound<'_, PyTuple>, now: Option<Moment>) -> PyResult<Compound> {
-    let (parts, now) = (parts_of(parts)?, Time::from(now));
-    decided(&parts, |list| with_clock!(now, |clock| table::check_all(&as_parts(list), clock)))
+    let (py, now) = (parts.py(), Time::from(now));
+    let parts = parts_of(parts)?;
+    let parts: Vec<&Part> = parts.iter().map(Bound::get).collect();
+    let check = |patience| {
+        decided(&parts, patience, |list, gates| {
+            let gates = gates.iter().flatten().map(|gate| &**gate);
+            with_clock!(now, clock_for(gates), |clock| table::check_all(&as_parts(list), clock))
+        })
+    };
+    let compound = check(Patience::Return)?;
+    if !compound.verdict.is_waiting() {
+        return Ok(compound);
+    }
+    // Other Python threads run while this one waits.
+    py.detach(|| check(Patience::Wait))
 }
 
 /// Returns what ``check_all`` would return now, and charges nothing.
@@ -347,8 +377,13 @@ pub(crate) fn check_all(parts: &Bound<'_, PyTuple>, now: Option<Moment>) -> PyRe
 #[pyfunction]
 #[pyo3(signature = (*parts, now=None))]
 pub(crate) fn peek_all(parts: &Bound<'_, PyTuple>, now: Option<Moment>) -> PyResult<Compound> {
-    let (parts, now) = (parts_of(parts)?, Time::from(now));
-    decided(&parts, |list| with_clock!(now, |clock| table::peek_all(&as_parts(list), clock)))
+    let now = Time::from(now);
+    let parts = parts_of(parts)?;
+    let parts: Vec<&Part> = parts.iter().map(Bound::get).collect();
+    decided(&parts, Patience::Return, |list, gates| {
+        let gates = gates.iter().flatten().map(|gate| &**gate);
+        with_clock!(now, clock_for(gates), |clock| table::peek_all(&as_parts(list), clock))
+    })
 }
 
 /// Returns the parts of a call.
@@ -356,19 +391,22 @@ fn parts_of<'py>(parts: &Bound<'py, PyTuple>) -> PyResult<Vec<Bound<'py, Part>>>
     parts.iter().map(|part| part.cast_into::<Part>().map_err(PyErr::from)).collect()
 }
 
-/// Returns the result of `decide` for the parts. If the counts of a key are moving to another file,
-/// decides again with that one.
+/// The gate of each part; `None` for a limiter.
+type Gates = [Option<Arc<Gate>>];
+
+/// Returns the result of `decide` for the parts and their gates. If the counts of a key are moving
+/// to another file, decides again with that one.
 fn decided(
-    parts: &[Bound<'_, Part>],
-    decide: impl Fn(&[Charged<'_>]) -> Result<keytally::Compound, keytally::PartsError>,
+    parts: &[&Part],
+    patience: Patience,
+    decide: impl Fn(&[Charged<'_>], &Gates) -> Result<keytally::Compound, keytally::PartsError>,
 ) -> PyResult<Compound> {
-    let followed: Vec<Option<&Followed>> =
-        parts.iter().map(|part| part.get().of.followed()).collect();
+    let followed: Vec<Option<&Followed>> = parts.iter().map(|part| part.of.followed()).collect();
     followed.iter().flatten().for_each(|gate| gate.reopen_if_due());
     let mut used = Vec::new();
     let compound = Followed::call_all(&followed, |current| {
         let mut current = current.iter();
-        let gate_of = |part: &Bound<'_, Part>| match &part.get().of {
+        let gate_of = |part: &&Part| match &part.of {
             Of::Key { gate: SharedGate::Memory(gate), .. } => Some(Arc::clone(gate)),
             // More parts than a request can have are an error, which `decide` returns.
             Of::Key { gate, .. } => {
@@ -380,9 +418,12 @@ fn decided(
         let charged: Vec<_> = parts
             .iter()
             .zip(&used)
-            .filter_map(|(part, gate)| Charged::new(part.get(), gate.as_deref()).transpose())
+            .filter_map(|(part, gate)| {
+                let table = gate.as_ref().map(|gate| gate.counted_with(patience));
+                Charged::new(part, table).transpose()
+            })
             .collect::<PyResult<_>>()?;
-        decide(&charged).map_err(|error| PyValueError::new_err(error.to_string()))
+        decide(&charged, &used).map_err(|error| PyValueError::new_err(error.to_string()))
     })?;
     Ok(Compound { verdict: Verdict::from_compound(compound, used) })
 }
@@ -396,7 +437,7 @@ enum Charged<'p> {
 
 impl<'p> Charged<'p> {
     /// Returns a part, of this gate if it is a key. Returns `None` for a key without a gate.
-    fn new(part: &'p Part, gate: Option<&'p Gate>) -> PyResult<Option<Self>> {
+    fn new(part: &'p Part, gate: Option<Counted<'p, Mapping>>) -> PyResult<Option<Self>> {
         Ok(match &part.of {
             Of::Key { api_key, request, .. } => {
                 let api_key = api_key.as_deref().map(Vec::as_slice);
