@@ -802,7 +802,7 @@ async fn last_use_is_shown_before_a_sample() {
 }
 
 #[tokio::test]
-async fn revoked_keys_are_shown_by_a_choice() {
+async fn revoked_keys_are_listed_only_on_request() {
     let portal = Portal::new().await;
     let mut browser = portal.signed_in(Role::Admin).await;
     let count = |text: &str| format!("role=\"status\">{text}</p>");
