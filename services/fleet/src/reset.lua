@@ -1,4 +1,4 @@
--- Lets each window of a tally admit its limit once more, atomically.
+-- Lets each window of a tally admit its limit again, atomically.
 --
 -- KEYS: a hash for each window. ARGV: the prefix of channels. Reply: the number of hashes that exist.
 --

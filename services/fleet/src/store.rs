@@ -297,10 +297,10 @@ impl Store {
     }
 }
 
-/// The script that lets windows admit their limits once more.
+/// The script that lets windows admit their limits again.
 const RESET_SCRIPT: &str = include_str!("reset.lua");
 
-/// Lets the windows of these subjects that run now admit their limits once more, on all machines of
+/// Lets the windows of these subjects that run now admit their limits again, on all machines of
 /// the fleet. Returns the number of windows in which units had been leased.
 ///
 /// Each machine's own counts stay, which also limit what it admits.

@@ -311,7 +311,7 @@ fn keep_first(first: &mut Vec<(u32, u32)>, rows: usize) {
     first.truncate(rows);
 }
 
-/// Let a key use its limits once more on all machines
+/// Let a key use its limits again on all machines
 ///
 /// The store forgets what all machines have used in the windows that run, and the counts of this
 /// machine are set to zero. Another machine that has used a whole limit alone still refuses: run

@@ -27,12 +27,15 @@ use crate::service::slots::Slots;
 /// How long a connection may make no progress.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Returns the value of a counter.
+type CounterValue = fn(&Report) -> u64;
+
 /// The metrics of an agent.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     shared: Arc<Shared>,
     registry: Registry,
-    counters: Vec<(IntCounter, fn(&Report) -> u64)>,
+    counters: Vec<(IntCounter, CounterValue)>,
     leading: IntGauge,
     lost: IntGauge,
     offset: Gauge,
@@ -44,7 +47,7 @@ pub(crate) struct Metrics {
 }
 
 /// The counters: their names, their descriptions and their values.
-const COUNTERS: [(&str, &str, fn(&Report) -> u64); 12] = [
+const COUNTERS: [(&str, &str, CounterValue); 12] = [
     ("keytally_fleet_lease_requests_total", "Lease requests that were sent.", |report| {
         report.counts.requests
     }),
