@@ -465,6 +465,12 @@ fn file_of_another_gate_or_boot_is_refused_or_replaced() {
         FleetFile::create(&foreign, &other).unwrap();
         ends(&foreign, end);
         assert!(matches!(FleetFile::create(&foreign, &gate), Err(Error::Fleet { .. })), "kept");
+        let led = FleetFile::open(&foreign, &other).unwrap();
+        assert!(led.try_lock().unwrap());
+        assert!(FleetFile::replace(&foreign, &gate).is_err(), "its agent runs");
+        drop(led);
+        FleetFile::replace(&foreign, &gate).unwrap();
+        FleetFile::open(&foreign, &gate).unwrap();
     }
     // A copy, and a file of another boot.
     let copy = folder.path().join("copy.fleet");
@@ -482,12 +488,16 @@ fn file_of_another_gate_or_boot_is_refused_or_replaced() {
     ends(&text, "the file is not a fleet file");
     ends(path, "the file is not a fleet file");
     assert!(FleetFile::create(&text, &gate).is_err());
+    assert!(FleetFile::replace(&text, &gate).is_err());
     assert!(fs::read_to_string(&text).unwrap().starts_with("not a fleet"));
     file.page(PageWord::Geometry).store(9 << 32 | 4, Ordering::SeqCst);
     ends(&copy, "the fleet file has version 9 of the layout, and this program has 1");
     drop(file);
+    assert!(FleetFile::create(&copy, &gate).is_err());
+    FleetFile::replace(&copy, &gate).unwrap();
     OpenOptions::new().write(true).open(fleet).unwrap().set_len(4096).unwrap();
     ends(fleet, "the fleet file has 4096 bytes instead of");
+    FleetFile::replace(fleet, &gate).unwrap();
     ends(folder.path(), "this is a directory, not a regular file");
     ends(&folder.path().join("none"), "cannot open");
 }
