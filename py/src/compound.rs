@@ -144,6 +144,8 @@ impl Part {
 /// (b'', 'application/json', b'', (b'x-ratelimit-remaining', b'99'))
 /// >>> compound.remaining, compound.retry_after_s, compound.reason
 /// (99, None, None)
+/// >>> compound.unavailability, compound.leased
+/// (None, False)
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct Compound {
     verdict: Verdict,

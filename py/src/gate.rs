@@ -1324,6 +1324,8 @@ impl Gate {
     /// >>> gate.set_fleet(True)
     /// >>> gate.is_in_fleet, gate.check(gate.issue(42).expose()).unavailability
     /// (True, 'not_reserving')
+    /// >>> gate.fleet is None, gate.credit_wait_s
+    /// (True, 0.02)
     #[pyo3(signature = (is_in_fleet, *, wait=WAIT), text_signature = "($self, is_in_fleet, *, wait=10)")]
     fn set_fleet(&self, py: Python<'_>, is_in_fleet: bool, wait: WaitTime) -> PyResult<()> {
         self.waiting(py, &wait, |gate, wait| gate.set_fleet_within(wait, is_in_fleet))

@@ -510,6 +510,14 @@ impl Verdict {
     /// - ``"not_reserving"``: the gate is in a fleet, and this process opened it without ``fleet``.
     /// - ``"lost"``: the store of the fleet, or the agent of this machine, cannot be reached.
     /// - ``"waiting"``: credits of the fleet are requested. Only ``Gate.try_check`` returns this.
+    ///
+    /// >>> import keytally
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+    /// >>> key = gate.issue(42).expose()
+    /// >>> gate.set_fleet(True)
+    /// >>> verdict = gate.check(key)
+    /// >>> verdict.outcome, verdict.unavailability, verdict.leased
+    /// ('unavailable', 'not_reserving', False)
     #[getter]
     pub(crate) fn unavailability(&self) -> Option<&'static str> {
         self.core_unavailability().map(Unavailability::as_str)
