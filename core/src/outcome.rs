@@ -63,19 +63,36 @@ pub enum Reason {
 /// Why a gate does not decide about a request now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[repr(u8)]
 #[non_exhaustive]
 pub enum Unavailability {
     /// The key's counts are being moved to another gate, which is not in force yet.
-    Moving,
+    Moving = 1,
     /// Requests of the gate need a [reservation](crate::Reserve), and this process makes none.
-    NotReserving,
+    NotReserving = 2,
     /// What grants reservations cannot be reached.
-    Lost,
+    Lost = 3,
     /// The reservation was requested and is not granted yet. The caller may check again at once,
     /// or after a millisecond.
-    Waiting,
+    Waiting = 4,
 }
 
+impl Unavailability {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[Self::Moving, Self::NotReserving, Self::Lost, Self::Waiting];
+
+    /// Returns a short word for logs and metric labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Moving => "moving",
+            Self::NotReserving => "not_reserving",
+            Self::Lost => "lost",
+            Self::Waiting => "waiting",
+        }
+    }
+}
+
+/// Writes a sentence. [`as_str`](Unavailability::as_str) returns a word.
 impl fmt::Display for Unavailability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

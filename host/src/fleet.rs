@@ -9,7 +9,7 @@ use core::time::Duration;
 use std::path::Path;
 
 use heapless::Vec;
-use keytally_core::sync::AtomicU64;
+use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_core::{MAX_PARTS, Section, TallyOwner, Timestamp, Verdict};
 use keytally_fleet_plan::credit::{CreditLayout, Units};
 use keytally_fleet_plan::layout::{FileLayout, PageWord, WantedBits};
@@ -17,9 +17,10 @@ use keytally_fleet_plan::words::TallyWords;
 
 use crate::clock::now;
 use crate::error::{Error, FleetError};
-use crate::fleet_credits::{Machine, Patience, is_shared};
+use crate::fleet_credits::{Machine, Patience, is_shared, micros};
 use crate::fleet_map::FleetMap;
 use crate::gate::{Gate, Joined};
+use crate::lock::Wait;
 
 impl Gate {
     /// Joins the fleet of this machine: requests spend credits of the fleet file at `path`, which
@@ -38,11 +39,13 @@ impl Gate {
         let refused = |source| Error::Fleet { path: path.into(), source };
         let shapes = shapes(self).map_err(refused)?;
         let map = FleetMap::open(path, file_layout(self).map_err(refused)?, self.table().id())?;
-        let machine = Arc::new(Machine::new(map, shapes));
+        let wait_us = self.credit_wait_us().load(Ordering::Relaxed);
+        let machine = Arc::new(Machine::new(map, shapes, wait_us));
         self.set_joined(Joined::new(&machine)).map_err(|()| refused(FleetError::Joined))
     }
 
     /// Returns whether requests need credits of a fleet, in every process that has the gate open.
+    #[inline]
     pub fn is_in_fleet(&self) -> bool {
         self.table().needs().reservation()
     }
@@ -55,11 +58,20 @@ impl Gate {
     /// [`Error::Fleet`] if the gate has sliding windows, and those of
     /// [`administer`](Self::administer).
     pub fn set_fleet(&self, is_in_fleet: bool) -> Result<(), Error> {
+        self.set_fleet_within(self.wait(), is_in_fleet)
+    }
+
+    /// Puts the gate in a fleet, or takes it out of it, as [`set_fleet`](Self::set_fleet) does,
+    /// with the given wait.
+    ///
+    /// # Errors
+    /// Those of [`set_fleet`](Self::set_fleet), and [`Error::Interrupted`].
+    pub fn set_fleet_within(&self, wait: Wait<'_>, is_in_fleet: bool) -> Result<(), Error> {
         if is_in_fleet {
             let path = || self.path().unwrap_or(Path::new("memory")).into();
             shapes(self).map_err(|source| Error::Fleet { path: path(), source })?;
         }
-        self.administer(|administrator| {
+        self.administer_within(wait, |administrator| {
             administrator.set_reserving(is_in_fleet);
             Ok(())
         })
@@ -79,11 +91,13 @@ impl Gate {
         self.counted_with(Patience::Decide).check(api_key, cost, self.clock())
     }
 
-    /// Sets the longest time that a request of this process waits for credits of a fleet. The
-    /// default is 20 ms. Without a fleet, it has no effect.
+    /// Sets the longest time that a request of this process waits for credits of a fleet. Zero does
+    /// not wait. The default is [`DEFAULT_CREDIT_WAIT`](crate::DEFAULT_CREDIT_WAIT).
     pub fn set_credit_wait(&self, at_most: Duration) {
+        let wait_us = micros(at_most);
+        self.credit_wait_us().store(wait_us, Ordering::Relaxed);
         if let Some(joined) = self.joined() {
-            joined.machine().set_wait(at_most);
+            joined.machine().set_wait(wait_us);
         }
     }
 }

@@ -167,6 +167,7 @@ pub use {
     entropy::{entropy, entropy_bytes},
     error::{Error, FleetError, PepperError},
     fleet::{FleetFile, FleetSubject},
+    fleet_credits::{DEFAULT_CREDIT_WAIT, Patience},
     followed::{Current, Decided, FollowEvent, FollowStatus, Followed, Left},
     gate::{CHANGES_PER_LOCK, Gate, GateConfig},
     header::HEADER_LEN,
