@@ -137,6 +137,16 @@ impl<'g> FleetFile<'g> {
         Self::with(path.as_ref(), gate, FleetMap::create)
     }
 
+    /// Creates the fleet file of a gate as [`create`](Self::create) does. Also replaces the fleet
+    /// file of another gate, such as the one that this gate has replaced, of another version, or of
+    /// another length. An agent's file is kept: see [`try_lock`](Self::try_lock).
+    ///
+    /// # Errors
+    /// Those of [`create`](Self::create).
+    pub fn replace(path: impl AsRef<Path>, gate: &'g Gate) -> Result<Self, Error> {
+        Self::with(path.as_ref(), gate, FleetMap::replace)
+    }
+
     /// Opens the fleet file of a gate.
     ///
     /// # Errors
