@@ -83,7 +83,7 @@ pub(crate) const SUITES: &[Step] = &[
     Step::tests("cli", &[("keytally-cli", "*")])
         .about("the commands of the program: output, exit status, errors"),
     Step::tests("service", SERVICE)
-        .needs(&[tools::CURL, tools::PYTHON, tools::NGINX])
+        .needs(&[tools::CURL, tools::PYTHON, tools::NGINX, tools::PROXIES])
         .variables(clients)
         .about("the service over HTTP with curl, Node.js, Python and nginx; its listeners; attacks on it"),
     Step::tests("keys", KEYS)
