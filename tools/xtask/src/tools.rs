@@ -74,6 +74,12 @@ pub(crate) const NGINX: &[Tool] = &[
     tool("wrk", "command -v wrk", "wrk"),
 ];
 
+/// Programs of an operator that read what the folder `packaging` has.
+pub(crate) const MONITORS: &[Tool] = &[
+    tool("Prometheus", "command -v prometheus && command -v promtool", "prometheus"),
+    tool("systemd-analyze", "command -v systemd-analyze", "systemd"),
+];
+
 /// The proxies of other projects that the service is tested behind.
 pub(crate) const PROXIES: &[Tool] = &[
     tool("Caddy", "command -v caddy", "caddy"),
