@@ -20,6 +20,7 @@ use browser::{Answer, encoded, exchange};
 use keytally::{Timestamp, now};
 use keytally_keys::codes::Code;
 use keytally_keys::keys::KeyFilter;
+use keytally_keys::log::Filter;
 use keytally_keys::page::{LinkCommand, Page, Settings, router};
 use keytally_keys::roles::Role;
 use sqlx::Connection as _;
@@ -406,6 +407,61 @@ async fn failed_codes_of_an_account_are_limited_from_all_addresses() {
         let mut browser = Browser { address: "203.0.113.1", ..portal.browser() };
         browser.post("/in", &[("code", code.expose())]).await.expect(303);
     }
+}
+
+#[tokio::test]
+async fn refused_code_of_an_account_is_in_the_log_once_a_minute() {
+    let portal = Portal::new().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    let used = portal.code(Some("ann"), Role::Viewer).await;
+    portal.browser().post("/in", &[("code", used.expose())]).await.expect(303);
+    let entries = async |team_id: Option<u32>| {
+        let filter = Filter { team_id, limit: 100, ..Filter::default() };
+        let entries = portal.site.list.log(&filter).await.unwrap();
+        let failures = entries.into_iter().filter(|entry| entry.action.starts_with("session.fail"));
+        failures.map(|entry| (entry.team, entry.action, entry.detail)).collect::<Vec<_>>()
+    };
+    let of_team = async || entries(Some(portal.team)).await;
+    // An unknown code is that of no account.
+    for code in ["x", "", &"0".repeat(64)] {
+        portal.browser().post("/in", &[("code", code)]).await.expect(403);
+    }
+    assert_eq!(entries(None).await, []);
+    let team = Some(i64::from(portal.team));
+    let link =
+        (team, "session.fail".to_owned(), "link: it was used or is too old; ".to_owned());
+    for address in ["198.51.100.1", "198.51.100.2"] {
+        let mut browser = Browser { address, ..portal.browser() };
+        browser.post("/in", &[("code", used.expose())]).await.expect(403);
+        assert_eq!(of_team().await, [link.clone()]);
+    }
+    // Another account has its own entries.
+    set_ahead(601);
+    owner.address = "198.51.100.9";
+    for code in ["x", used.expose(), "y"] {
+        owner.post("/team/rename", &[("name", "New"), ("code", code)]).await.expect(403);
+    }
+    let reason = "code: it is not valid: used, too old or unknown; ";
+    let proof = (team, "session.fail_proof".to_owned(), reason.to_owned());
+    assert_eq!(of_team().await, [proof.clone(), link.clone()]);
+    set_ahead(659);
+    owner.post("/team/rename", &[("name", "New"), ("code", "x")]).await.expect(403);
+    assert_eq!(of_team().await.len(), 2);
+    set_ahead(665);
+    let mut late = Browser { address: "198.51.100.3", ..portal.browser() };
+    late.post("/in", &[("code", used.expose())]).await.expect(403);
+    assert_eq!(of_team().await, [link.clone(), proof, link]);
+    let page = owner.get("/log?what=session").await.expect(200).shows("failed to sign in</td>");
+    let page = page.shows("link: it was used or is too old; Unknown browser");
+    page.shows("<small>198.51.100.1</small>").hides(used.expose());
+    // A code of an operator is in no team's log.
+    let used = portal.code(None, Role::Operator).await;
+    portal.browser().post("/in", &[("code", used.expose())]).await.expect(303);
+    let before = of_team().await.len();
+    let mut browser = Browser { address: "198.51.100.4", ..portal.browser() };
+    browser.post("/in", &[("code", used.expose())]).await.expect(403);
+    assert_eq!(of_team().await.len(), before);
+    assert_eq!(entries(None).await.first().unwrap().0, None);
 }
 
 #[tokio::test]

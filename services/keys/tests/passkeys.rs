@@ -375,6 +375,45 @@ async fn passkey_signs_in_and_proves_in_postgresql() {
 }
 
 #[tokio::test]
+async fn refused_passkey_is_in_the_log_once_a_minute() {
+    let portal = Portal::new().await;
+    let (mut ann, mut device) = portal.with_passkey("ann").await;
+    let mut forger = Authenticator {
+        id: device.id.clone(),
+        handle: device.handle.clone(),
+        ..Authenticator::new()
+    };
+    let mut unregistered = Authenticator::new();
+    let mut browser = portal.browser();
+    let failures = async || {
+        let actions = portal.actions().await;
+        let failures = actions.into_iter().filter(|(action, _)| action.starts_with("session.fail"));
+        failures.collect::<Vec<_>>()
+    };
+    let entry = ("session.fail".to_owned(), "passkey: its answer is not valid; ".to_owned());
+    browser.sign_in(&mut unregistered).await.expect(403);
+    assert_eq!(failures().await, []);
+    for _ in 0..3 {
+        browser.sign_in(&mut forger).await.expect(403);
+        assert_eq!(failures().await, std::slice::from_ref(&entry));
+    }
+    set_ahead(61);
+    browser.address = "198.51.100.9".to_owned();
+    browser.sign_in(&mut forger).await.expect(403);
+    assert_eq!(failures().await, [entry.clone(), entry.clone()]);
+    // A proof that was refused is that of the session.
+    set_ahead(602);
+    let request = ann.post("/me/passkey/new", &[("name", "a")]).await.expect(403).request();
+    let answer = forger.answer(&request, URL);
+    ann.post("/me/passkey/new", &[("name", "a"), ("passkey", &answer)]).await.expect(403);
+    let proof = ("session.fail_proof".to_owned(), entry.1.clone());
+    assert_eq!(failures().await, [proof, entry.clone(), entry]);
+    let page = ann.get("/log?what=session.fail_proof").await.expect(200);
+    page.shows("failed to confirm a sign-in</td>").shows("passkey: its answer is not valid");
+    browser.sign_in(&mut device).await.expect(303);
+}
+
+#[tokio::test]
 async fn passkey_leads_to_the_page_that_was_opened() {
     let portal = Portal::new().await;
     let (browser, mut device) = portal.with_passkey("ann").await;
@@ -495,7 +534,8 @@ async fn wrong_answer_begins_no_session() {
 }
 
 fn session_entries() -> Filter {
-    Filter { team_id: Some(1), limit: 1000, ..Filter::default() }
+    let action = "session.begin".to_owned();
+    Filter { team_id: Some(1), action, limit: 1000, ..Filter::default() }
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use super::visit::{Visit, origin};
 use crate::codes::{CODE_LIFETIME_S, Code, INVITATION_LIFETIME_S};
 use crate::error::Error;
 use crate::roles::Role;
-use crate::sessions::Origin;
+use crate::sessions::{Attempt, Origin};
 use crate::teams::Team;
 
 /// The most teams that the page shows.
@@ -108,17 +108,21 @@ pub(super) async fn sign_in(State(page): State<Page>, request: Request) -> Resul
         return Err(Refusal::too_many(seconds).into());
     }
     let now = page.now();
-    match page.list().sign_in(code_of(fields.get("code")), origin, now).await {
+    match page.list().sign_in(code_of(fields.get("code")), origin.clone(), now).await {
         Ok(token) => Ok(welcome(&page, &token, before, address, now).await?),
         Err(Error::Invalid { .. }) => {
             page.count_failure(address.as_deref());
             // No code is refused before it is looked up: a person with an old code of another must
             // not be able to lock the other out.
-            if let Some(user_id) = page.list().user_of_code(&code_of(fields.get("code"))).await? {
-                if let Some(seconds) = page.account_waits_s(user_id) {
+            let code = code_of(fields.get("code"));
+            if let Some(account) = page.list().account_of_code(&code).await? {
+                let reason = "it was used or is too old";
+                let list = page.list();
+                list.log_failure(account, Attempt::SignIn, "link", reason, origin, now).await?;
+                if let Some(seconds) = page.account_waits_s(account.user_id) {
                     return Err(Refusal::too_many_of_account(seconds).into());
                 }
-                page.count_account_failure(user_id);
+                page.count_account_failure(account.user_id);
             }
             let problem = format!(
                 "This link is not valid. It was used or withdrawn, is too old, or is not of this \

@@ -20,7 +20,7 @@ use crate::change::Caller;
 use crate::error::Error;
 use crate::keys::KeyRow;
 use crate::roles::Role;
-use crate::sessions::{Origin, Session, SignedIn};
+use crate::sessions::{Attempt, Origin, Session, SignedIn};
 use crate::teams::TeamSettings;
 
 /// Returns from where a request comes.
@@ -199,6 +199,7 @@ impl Visit {
                 return Err(Refusal::too_many_of_account(seconds).into());
             }
             let (session, origin) = (self.session.clone(), self.origin.clone());
+            let account = session.account();
             let (what, proved) = if answer.is_empty() {
                 let code = super::entrance::code_of(code);
                 ("code", self.page.list().prove(session, code, origin, self.now).await)
@@ -218,6 +219,8 @@ impl Visit {
                 Err(Error::Invalid { reason, .. }) => {
                     self.page.count_failure(address);
                     self.page.count_account_failure(user_id);
+                    let (list, origin, now) = (self.page.list(), self.origin.clone(), self.now);
+                    list.log_failure(account, Attempt::Proof, what, &reason, origin, now).await?;
                     problem = format!("The {what} was not accepted: {}", sentence(&reason));
                 }
                 Err(error) => return Err(error.into()),
