@@ -100,10 +100,7 @@ pub fn router<S: Clone + Send + Sync + 'static>(page: Page) -> crate::error::Res
         .route(&at("/me/passkey/new"), post(passkey_page::form))
         .route(&at("/me/passkey"), post(passkey_page::add))
         .route(&at("/me/passkey/name"), get(passkey_page::name_form).post(passkey_page::rename))
-        .route(
-            &at("/me/passkey/remove"),
-            get(passkey_page::removal).post(passkey_page::remove),
-        );
+        .route(&at("/me/passkey/remove"), get(passkey_page::removal).post(passkey_page::remove));
     let routes = routes
         .layer(DefaultBodyLimit::max(MAX_FORM_LEN))
         .layer(guard::same_site(&page)?)

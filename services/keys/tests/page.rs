@@ -428,8 +428,7 @@ async fn refused_code_of_an_account_is_in_the_log_once_a_minute() {
     }
     assert_eq!(entries(None).await, []);
     let team = Some(i64::from(portal.team));
-    let link =
-        (team, "session.fail".to_owned(), "link: it was used or is too old; ".to_owned());
+    let link = (team, "session.fail".to_owned(), "link: it was used or is too old; ".to_owned());
     for address in ["198.51.100.1", "198.51.100.2"] {
         let mut browser = Browser { address, ..portal.browser() };
         browser.post("/in", &[("code", used.expose())]).await.expect(403);

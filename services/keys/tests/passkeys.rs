@@ -662,7 +662,8 @@ async fn removed_passkey_signs_in_no_longer() {
     let form = ann.get(&at).await.expect(200).shows("with a link, or with this passkey");
     form.shows("<li><bdi>Phone</bdi></li>").hides("You have no other passkey");
     let of_phone = ann.get("/me").await.expect(200).text;
-    let mut lines = of_phone.split("/me/passkey/remove?id=").skip(1).map(|rest| rest[..16].to_owned());
+    let mut lines =
+        of_phone.split("/me/passkey/remove?id=").skip(1).map(|rest| rest[..16].to_owned());
     let of_phone = lines.find(|line| *line != id).unwrap();
     ann.post("/me/passkey/remove", &[("id", &of_phone)]).await.expect(303);
     bob.post("/me/passkey/remove", &[("id", &id)]).await.expect(404).shows("no such passkey");

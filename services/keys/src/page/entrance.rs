@@ -72,12 +72,7 @@ const HOURS: u64 = INVITATION_LIFETIME_S / 3600;
 const MINUTES: u64 = CODE_LIFETIME_S / 60;
 
 impl Entrance {
-    fn new(
-        page: &Page,
-        before: &Before,
-        has_left: bool,
-        problem: String,
-    ) -> Result<Self, Refusal> {
+    fn new(page: &Page, before: &Before, has_left: bool, problem: String) -> Result<Self, Refusal> {
         Ok(Self {
             frame: Frame::bare(page, if has_left { "Signed out" } else { "Sign in" }),
             problem,

@@ -368,7 +368,8 @@ pub(super) fn secret_page(
 fn variable(name: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b" -_./:@+,()#&".contains(&byte);
     let words = name.split(|character: char| !character.is_ascii_alphanumeric());
-    let words: Vec<_> = words.filter(|word| !word.is_empty()).map(str::to_ascii_uppercase).collect();
+    let words: Vec<_> =
+        words.filter(|word| !word.is_empty()).map(str::to_ascii_uppercase).collect();
     let variable = words.join("_");
     let variable = variable.strip_suffix("API_KEY").unwrap_or(&variable).trim_end_matches('_');
     let is_name = variable.starts_with(|first: char| first.is_ascii_uppercase());

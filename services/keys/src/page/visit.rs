@@ -263,7 +263,8 @@ impl Visit {
 
     /// Removes the cookie of the page that the person opened before.
     pub(super) fn forget_opened(&self) {
-        if let Some(cookie) = self.opened.as_ref().and_then(|_| cookies::forget_opened(&self.page)) {
+        if let Some(cookie) = self.opened.as_ref().and_then(|_| cookies::forget_opened(&self.page))
+        {
             self.new_cookie.set(cookie);
         }
     }
