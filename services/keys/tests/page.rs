@@ -1315,7 +1315,7 @@ async fn invitation_of_a_member_keeps_the_role() {
     let link = portal.code(Some("viewer"), Role::Viewer).await;
     let mut lesser = portal.browser();
     lesser.post("/in", &[("code", link.expose())]).await.expect(303);
-    lesser.get("/me").await.expect(200).shows("by its link; yours is admin");
+    lesser.get("/me").await.expect(200).shows("by the link of this session; your role is admin");
 }
 
 #[tokio::test]
@@ -1485,7 +1485,7 @@ async fn sessions_are_listed_and_end_one_by_one() {
     let page = one.get("/me").await.expect(200);
     // The session of the browser itself is ended last.
     let mut lines: Vec<_> = page.text.split("<tr>").skip(2).collect();
-    lines.sort_by_key(|line| line.contains("this one"));
+    lines.sort_by_key(|line| line.contains("this browser"));
     let id = |line: &&str| line.split("/me/end?session=").nth(1).unwrap()[..16].to_owned();
     let ids: Vec<_> = lines.iter().map(id).collect();
     assert_eq!(ids.len(), 2);

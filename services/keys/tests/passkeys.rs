@@ -425,7 +425,7 @@ async fn passkey_leads_to_the_page_that_was_opened() {
     browser.get("/log?what=passkey").await.expect(200);
     // The end of the session names what is left to sign in with.
     let me = browser.get("/me").await.expect(200);
-    let this = me.text.split("this one").nth(1).unwrap();
+    let this = me.text.split("this browser").nth(1).unwrap();
     let id = &this.split("/me/end?session=").nth(1).unwrap()[..16];
     let form = browser.get(&format!("/me/end?session={id}")).await.expect(200);
     form.shows("a new link, or your passkey <bdi>Laptop</bdi>.");

@@ -87,7 +87,7 @@ fn is_of_page(root: &str, address: &str) -> bool {
     let Some(rest) = address.strip_prefix(root) else { return false };
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
     let is_of_path = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_".contains(&byte);
-    let is_of_query = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%&=+:!*()".contains(&byte);
+    let is_of_query = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%&=+:@!*()".contains(&byte);
     address.len() <= MAX_OPENED_LEN
         && (path.is_empty() && !query.is_empty() || path.starts_with('/'))
         && !path.contains("//")
@@ -106,6 +106,7 @@ mod tests {
             "/keys/k/0000000000A/rotate",
             "/keys/log?key=0000000000A&from=2027-01-31%2B01%3A00",
             "/keys?search=web+shop",
+            "/keys/log?actor=ann@example.com&what=key.create",
         ] {
             assert!(is_of_page("/keys", address), "{address}");
             assert!(is_of_page("/a.b/keys", &format!("/a.b{address}")), "{address}");
