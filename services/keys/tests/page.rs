@@ -1498,7 +1498,7 @@ async fn sessions_are_listed_and_end_one_by_one() {
         assert_eq!(form.field("session"), id);
         let is_this = title == "End this session";
         assert_eq!(form.text.contains("To sign in again, you need a new link."), is_this);
-        assert_eq!(form.text.contains("An owner of the team makes one"), is_this);
+        assert_eq!(form.text.contains("An owner of the team makes a link"), is_this);
         one.get("/me").await.expect(200).shows(&id);
         one.post("/me/end", &[("session", &id)]).await.expect(303);
         one.get(&format!("/me/end?session={id}")).await.expect(if is_this { 303 } else { 404 });
