@@ -4,32 +4,37 @@ use std::io::{self, Write};
 
 /// The side of a column that its texts are aligned to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Align {
+pub enum Align {
+    /// The left one, for text.
     Left,
+    /// The right one, for numbers.
     Right,
 }
 
 /// Rows of cells, the first of which holds the headings.
 #[derive(Debug)]
-pub(crate) struct Columns {
+pub struct Columns {
     aligns: Vec<Align>,
     rows: Vec<Vec<String>>,
 }
 
 impl Columns {
     /// Returns columns with these headings and no rows.
-    pub(crate) fn new(columns: impl IntoIterator<Item = (String, Align)>) -> Self {
+    pub fn new(columns: impl IntoIterator<Item = (String, Align)>) -> Self {
         let (headings, aligns) = columns.into_iter().unzip();
         Self { aligns, rows: vec![headings] }
     }
 
     /// Adds a row.
-    pub(crate) fn push(&mut self, row: Vec<String>) {
+    pub fn push(&mut self, row: Vec<String>) {
         self.rows.push(row);
     }
 
     /// Writes the headings and the rows, one line each.
-    pub(crate) fn write(&self, out: &mut impl Write) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let width_of = |column: usize| {
             self.rows
                 .iter()

@@ -11,8 +11,8 @@ use crate::pepper::PepperSource;
 use crate::{arguments, times};
 
 /// The argument that names the gate file.
-#[derive(Args)]
-pub(crate) struct GateFile {
+#[derive(Args, Debug)]
+pub struct GateFile {
     /// Gate file
     #[arg(value_name = "GATE", value_parser = arguments::path_parser())]
     path: PathBuf,
@@ -20,7 +20,10 @@ pub(crate) struct GateFile {
 
 impl GateFile {
     /// Opens the gate.
-    pub(crate) fn open(&self, pepper: &PepperSource) -> Result<Gate, Failure> {
+    ///
+    /// # Errors
+    /// A failure if no pepper is given, or if the gate cannot be opened.
+    pub fn open(&self, pepper: &PepperSource) -> Result<Gate, Failure> {
         Ok(Gate::open(&self.path, pepper.require()?)?)
     }
 
@@ -29,7 +32,8 @@ impl GateFile {
         Ok(Followed::open(&self.path, pepper.require()?)?)
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// Returns the path, as it was given.
+    pub fn path(&self) -> &Path {
         &self.path
     }
 }

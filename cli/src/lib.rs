@@ -49,8 +49,10 @@ use self::program::{MissingCommands, run_with};
 /// Items that the other programs of this project share. They may change in any release.
 pub mod internal {
     pub use crate::arguments::{number_parser, parse_key_id, path_parser, value_parser};
+    pub use crate::columns::{Align, Columns};
     pub use crate::commands::revoke_unprinted;
     pub use crate::failure::Failure;
+    pub use crate::gate_file::GateFile;
     pub use crate::output::{OutputFormat, pluralized, print_note, warn_of_never_binding_quotas};
     pub use crate::pepper::{PepperSource, read_file as read_pepper_file};
     pub use crate::program::{ExtraCommands, command, run_with};

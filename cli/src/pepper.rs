@@ -75,7 +75,7 @@ impl PepperSource {
     ///
     /// # Errors
     /// Those of [`load`](Self::load), and a failure if no pepper is given.
-    pub(crate) fn require(&self) -> Result<Peppers, Failure> {
+    pub fn require(&self) -> Result<Peppers, Failure> {
         self.load()?.ok_or_else(|| {
             Failure::new(format!(
                 "no pepper was given: set {VARIABLE}, or name a file with --pepper-file; \

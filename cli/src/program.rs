@@ -49,17 +49,31 @@ pub(crate) enum MissingCommands {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
         _args: Vec<OsString>,
     },
+    /// Not in this program
+    #[command(hide = true, disable_help_flag = true)]
+    Agent {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        _args: Vec<OsString>,
+    },
+    /// Not in this program
+    #[command(hide = true, disable_help_flag = true)]
+    Fleet {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        _args: Vec<OsString>,
+    },
 }
 
 impl ExtraCommands for MissingCommands {
     const HELP_NOTE: &str = "\
-The commands serve and keys are in the program of other packages: cargo install keytally-server, or
-pip install keytally-cli";
+The commands serve, keys, agent and fleet are in the program of other packages:
+cargo install keytally-server, or pip install keytally-cli";
 
     fn run(self, _pepper: &PepperSource, _program: &Path) -> Result<Status, Failure> {
         let command = match self {
             Self::Serve { .. } => "serve",
             Self::Keys { .. } => "keys",
+            Self::Agent { .. } => "agent",
+            Self::Fleet { .. } => "fleet",
         };
         Err(Failure::usage(format!(
             "this program does not have the command {command}; install it with: \

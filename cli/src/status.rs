@@ -10,6 +10,6 @@ pub enum Status {
     Success = 0,
     /// The request was denied, the key is invalid, or some lines of an import were rejected.
     Denied = 1,
-    /// The gate has flaws.
+    /// The gate has flaws, or no agent of its machine leads.
     Flawed = FAILED as isize,
 }

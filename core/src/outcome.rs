@@ -76,6 +76,22 @@ pub enum Unavailability {
     Waiting,
 }
 
+impl Unavailability {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[Self::Moving, Self::NotReserving, Self::Lost, Self::Waiting];
+
+    /// Returns a short word for logs and metric labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Moving => "moving",
+            Self::NotReserving => "not_reserving",
+            Self::Lost => "lost",
+            Self::Waiting => "waiting",
+        }
+    }
+}
+
+/// Writes a sentence. [`as_str`](Unavailability::as_str) returns a word.
 impl fmt::Display for Unavailability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -20,6 +20,7 @@ use crate::error::{Error, FleetError};
 use crate::fleet_credits::{Machine, Patience, is_shared};
 use crate::fleet_map::FleetMap;
 use crate::gate::{Gate, Joined};
+use crate::lock::Wait;
 
 impl Gate {
     /// Joins the fleet of this machine: requests spend credits of the fleet file at `path`, which
@@ -43,6 +44,7 @@ impl Gate {
     }
 
     /// Returns whether requests need credits of a fleet, in every process that has the gate open.
+    #[inline]
     pub fn is_in_fleet(&self) -> bool {
         self.table().needs().reservation()
     }
@@ -55,11 +57,20 @@ impl Gate {
     /// [`Error::Fleet`] if the gate has sliding windows, and those of
     /// [`administer`](Self::administer).
     pub fn set_fleet(&self, is_in_fleet: bool) -> Result<(), Error> {
+        self.set_fleet_within(self.wait(), is_in_fleet)
+    }
+
+    /// Puts the gate in a fleet, or takes it out of it, as [`set_fleet`](Self::set_fleet) does,
+    /// with the given wait.
+    ///
+    /// # Errors
+    /// Those of [`set_fleet`](Self::set_fleet), and [`Error::Interrupted`].
+    pub fn set_fleet_within(&self, wait: Wait<'_>, is_in_fleet: bool) -> Result<(), Error> {
         if is_in_fleet {
             let path = || self.path().unwrap_or(Path::new("memory")).into();
             shapes(self).map_err(|source| Error::Fleet { path: path(), source })?;
         }
-        self.administer(|administrator| {
+        self.administer_within(wait, |administrator| {
             administrator.set_reserving(is_in_fleet);
             Ok(())
         })
@@ -79,8 +90,9 @@ impl Gate {
         self.counted_with(Patience::Decide).check(api_key, cost, self.clock())
     }
 
-    /// Sets the longest time that a request of this process waits for credits of a fleet. The
-    /// default is 20 ms. Without a fleet, it has no effect.
+    /// Sets the longest time that a request of this process waits for credits of a fleet, by
+    /// default [`DEFAULT_CREDIT_WAIT`](crate::DEFAULT_CREDIT_WAIT). It has no effect on a gate that
+    /// has not [joined](Self::join) a fleet.
     pub fn set_credit_wait(&self, at_most: Duration) {
         if let Some(joined) = self.joined() {
             joined.machine().set_wait(at_most);
@@ -121,6 +133,16 @@ impl<'g> FleetFile<'g> {
     /// Those of [`open`](Self::open), and [`Error::Io`] if the file cannot be created.
     pub fn create(path: impl AsRef<Path>, gate: &'g Gate) -> Result<Self, Error> {
         Self::with(path.as_ref(), gate, FleetMap::create)
+    }
+
+    /// Creates the fleet file of a gate as [`create`](Self::create) does. Also replaces the fleet
+    /// file of another gate, such as the one that this gate has replaced, of another version, or of
+    /// another length. An agent's file is kept: see [`try_lock`](Self::try_lock).
+    ///
+    /// # Errors
+    /// Those of [`create`](Self::create).
+    pub fn replace(path: impl AsRef<Path>, gate: &'g Gate) -> Result<Self, Error> {
+        Self::with(path.as_ref(), gate, FleetMap::replace)
     }
 
     /// Opens the fleet file of a gate.

@@ -27,8 +27,9 @@ use keytally_fleet_plan::words::{
 use crate::clock::{instant, now};
 use crate::fleet_map::{FleetMap, FleetTally};
 
-/// The longest time that a request waits for credits, unless the process sets another.
-pub(crate) const DEFAULT_WAIT: Duration = Duration::from_millis(20);
+/// The longest time that a request waits for credits of a fleet, unless the process sets another by
+/// [`Gate::set_credit_wait`](crate::Gate::set_credit_wait).
+pub const DEFAULT_CREDIT_WAIT: Duration = Duration::from_millis(20);
 
 /// A request that waits reports its want again after this time, in case that an agent was killed
 /// which had taken the report.
@@ -43,14 +44,17 @@ pub(crate) struct Machine {
     wait_us: AtomicU64,
 }
 
-/// What a request does that lacks credits which the store may have.
+/// What a request of a gate in a fleet does if it lacks credits that the store may have: see
+/// [`Gate::counted_with`](crate::Gate::counted_with).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Patience {
-    /// It waits for the agent.
+pub enum Patience {
+    /// It waits for the agent, as that of [`Gate::check`](crate::Gate::check) does.
     Wait,
-    /// It is unavailable: the caller checks again.
+    /// It is [waiting](Unavailability::Waiting), and the caller checks again, as after
+    /// [`Gate::try_check`](crate::Gate::try_check).
     Return,
-    /// It is decided as after a wait without effect.
+    /// It is decided as after a wait without effect, as that of
+    /// [`Gate::check_without_wait`](crate::Gate::check_without_wait) is.
     Decide,
 }
 
@@ -80,7 +84,7 @@ type Needs<'m> = Vec<Need<'m>, MAX_PARTS>;
 impl Machine {
     pub(crate) fn new(map: FleetMap, shapes: Vec<(CreditLayout, bool), MAX_PARTS>) -> Self {
         let machine = Self { map, shapes, wait_us: AtomicU64::new(0) };
-        machine.set_wait(DEFAULT_WAIT);
+        machine.set_wait(DEFAULT_CREDIT_WAIT);
         machine
     }
 

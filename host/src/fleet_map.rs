@@ -47,6 +47,23 @@ pub(crate) struct FleetTally<'m> {
 impl FleetMap {
     /// Creates the file if there is none. Replaces one whose credits are void, and opens it.
     pub(crate) fn create(path: &Path, layout: FileLayout, gate: u64) -> Result<Self, Error> {
+        let is_void = |error: &FleetError| *error == FleetError::Page(PageError::Stale);
+        Self::create_over(path, layout, gate, is_void)
+    }
+
+    /// Creates the file as [`create`](Self::create) does, and also replaces one of another gate, of
+    /// another version or of another length, unless an agent has its lock.
+    pub(crate) fn replace(path: &Path, layout: FileLayout, gate: u64) -> Result<Self, Error> {
+        let is_fleet = |error: &FleetError| *error != FleetError::Page(PageError::NotAFleet);
+        Self::create_over(path, layout, gate, is_fleet)
+    }
+
+    fn create_over(
+        path: &Path,
+        layout: FileLayout,
+        gate: u64,
+        is_replaced: impl Fn(&FleetError) -> bool,
+    ) -> Result<Self, Error> {
         // Each turn makes way for the next one, unless other processes do the same meanwhile.
         for _ in 0..8 {
             match Self::open(path, layout, gate) {
@@ -56,9 +73,7 @@ impl FleetMap {
                         Err(error) => return Err(error),
                     }
                 }
-                Err(Error::Fleet { source: FleetError::Page(PageError::Stale), .. }) => {
-                    remove_void(path)?;
-                }
+                Err(Error::Fleet { source, .. }) if is_replaced(&source) => remove_void(path)?,
                 other => return other,
             }
         }

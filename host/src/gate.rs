@@ -338,11 +338,22 @@ impl Gate {
     /// on all machines. Pass it to [`table::check_all`](crate::table::check_all), or to the check
     /// of a [`part`](Self::part), of a gate in a fleet.
     pub fn clock(&self) -> GateClock {
-        let offset_ms = match self.joined() {
+        GateClock::ahead(self.system_clock(), self.offset_ms())
+    }
+
+    /// Reads the precise clock, as far ahead in a fleet as [`clock`](Self::clock) is. The methods
+    /// that are not checks read it, such as [`refund`](Self::refund) and [`list`](Self::list).
+    pub fn precise_clock(&self) -> GateClock {
+        GateClock::ahead(SystemClock::read(), self.offset_ms())
+    }
+
+    /// Returns how many milliseconds the clock of the store is ahead of the system clock. 0 if the
+    /// gate is not in a fleet.
+    fn offset_ms(&self) -> i64 {
+        match self.joined() {
             Some(joined) if self.table.needs().reservation() => joined.machine().map().offset_ms(),
             _ => 0,
-        };
-        GateClock::ahead(self.system_clock(), offset_ms)
+        }
     }
 
     /// Reads the system clock for a request.
@@ -375,17 +386,25 @@ impl Gate {
     }
 
     /// Returns the core's table as one that counts uses, if they are counted, and that spends
-    /// credits, if it is in a fleet. Its methods take the time as an argument.
+    /// credits, if it is in a fleet. Its methods take the time as an argument, and wait for
+    /// credits.
     #[inline]
     pub fn counted(&self) -> Counted<'_, Mapping> {
-        if self.table.needs().is_none() {
-            return self.table.with_extras(None);
-        }
         self.counted_with(Patience::Wait)
     }
 
-    /// Returns the core's table with what its requests need besides their charges.
-    pub(crate) fn counted_with(&self, patience: Patience) -> Counted<'_, Mapping> {
+    /// Returns the core's table as [`counted`](Self::counted) does, for a request that does this if
+    /// it lacks credits. The time that its methods take is that of [`clock`](Self::clock).
+    #[inline]
+    pub fn counted_with(&self, patience: Patience) -> Counted<'_, Mapping> {
+        if self.table.needs().is_none() {
+            return self.table.with_extras(None);
+        }
+        self.with_extras(patience)
+    }
+
+    /// Returns the core's table with what its requests need in addition to their charges.
+    fn with_extras(&self, patience: Patience) -> Counted<'_, Mapping> {
         let mut extras = Extras { usage: self.usage(), reservation: None };
         if self.table.needs().reservation() {
             extras.reservation = Some(match self.joined() {
@@ -456,7 +475,7 @@ impl Gate {
     /// # Ok::<(), keytally::Error>(())
     /// ```
     pub fn refund(&self, key_id: KeyId, charge: Charge) -> Option<Verdict> {
-        self.counted().refund(key_id, charge, SystemClock::read())
+        self.counted().refund(key_id, charge, self.precise_clock())
     }
 
     /// Replaces an estimated cost by the actual one: refunds the difference, or charges it as far
@@ -465,7 +484,7 @@ impl Gate {
     ///
     /// Returns `None` if the gate has no such key.
     pub fn settle(&self, key_id: KeyId, estimate: Charge, actual: u32) -> Option<Verdict> {
-        self.counted().settle(key_id, estimate, actual, SystemClock::read())
+        self.counted().settle(key_id, estimate, actual, self.precise_clock())
     }
 
     /// Replaces the estimated costs of a request and its groups by the actual ones. Settle a charge
@@ -478,12 +497,12 @@ impl Gate {
         estimate: Charge,
         settlement: &Settlement<'_>,
     ) -> Option<Settled> {
-        self.counted().settle_all(key_id, estimate, settlement, SystemClock::read())
+        self.counted().settle_all(key_id, estimate, settlement, self.precise_clock())
     }
 
     /// Sets all counts of the key to 0. Returns `None` if the gate has no such key.
     pub fn reset(&self, key_id: KeyId) -> Option<Verdict> {
-        self.table.reset(key_id, SystemClock::read())
+        self.table.reset(key_id, self.precise_clock())
     }
 
     /// Corrects every tally that is more than 60 s ahead of the system clock, and keeps its counts.
@@ -494,7 +513,7 @@ impl Gate {
     /// tally that it charges; this method corrects all of them. It reads the clock after it has
     /// loaded a tally.
     pub fn correct_clock(&self) -> u64 {
-        self.table.correct_clock(SystemClock::read())
+        self.table.correct_clock(self.precise_clock())
     }
 
     /// Issues a key. The returned key is the only copy of the secret.
@@ -627,12 +646,12 @@ impl Gate {
 
     /// Returns the properties of an account; `None` if the gate does not have it.
     pub fn account(&self, account: u32) -> Option<AccountInfo> {
-        self.table.account(account, now())
+        self.table.account(account, self.precise_clock().reading())
     }
 
     /// Returns the properties of every account. Empty in a gate without teams.
     pub fn accounts(&self) -> Vec<AccountInfo> {
-        self.table.accounts(now()).collect()
+        self.table.accounts(self.precise_clock().reading()).collect()
     }
 
     /// Refuses all keys of an account from the next check on, or accepts them again.
@@ -666,7 +685,7 @@ impl Gate {
     /// have the account. If the outcome is [`Outcome::Unavailable`], repeat it in the other gate,
     /// as [`Followed::call`](crate::Followed::call) does.
     pub fn reset_account(&self, account: u32) -> Option<Outcome> {
-        self.table.reset_account(account, SystemClock::read())
+        self.table.reset_account(account, self.precise_clock())
     }
 
     /// Adds a plan, or gives the plan of that name other limits. Counts are kept.
@@ -681,12 +700,12 @@ impl Gate {
     /// Lists all keys, including revoked ones, with everything that may be shown of them. Reads the
     /// whole file.
     pub fn list(&self) -> Vec<KeyInfo> {
-        self.table.list(now()).collect()
+        self.table.list(self.precise_clock().reading()).collect()
     }
 
     /// Returns everything that may be shown of one key. `None` if the gate has no such key.
     pub fn key(&self, key_id: KeyId) -> Option<KeyInfo> {
-        self.table.key(key_id, now())
+        self.table.key(key_id, self.precise_clock().reading())
     }
 
     /// Reads the whole gate and reports its flaws. First completes the unfinished change of an
@@ -713,7 +732,7 @@ impl Gate {
     /// # Errors
     /// Those of [`administer`](Self::administer).
     pub fn verify(&self, report: impl FnMut(Flaw)) -> Result<bool, Error> {
-        self.verify_within(self.wait(), SystemClock::read(), report)
+        self.verify_within(self.wait(), self.precise_clock(), report)
     }
 
     /// Verifies the gate as [`verify`](Self::verify) does, with the given wait and clock.

@@ -163,10 +163,11 @@ pub mod stop;
 pub use {
     address_limiter::AddressLimiter,
     clock::{GateClock, SystemClock, TimestampExt, now},
-    compound::{check_all, peek_all},
+    compound::{check_all, clock_for, peek_all},
     entropy::{entropy, entropy_bytes},
     error::{Error, FleetError, PepperError},
     fleet::{FleetFile, FleetSubject},
+    fleet_credits::{DEFAULT_CREDIT_WAIT, Patience},
     followed::{Current, Decided, FollowEvent, FollowStatus, Followed, Left},
     gate::{CHANGES_PER_LOCK, Gate, GateConfig},
     header::HEADER_LEN,

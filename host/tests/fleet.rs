@@ -11,8 +11,8 @@ use std::thread;
 
 use keytally::table::check_all;
 use keytally::{
-    Error, FleetFile, Gate, GateConfig, Limiter, Name, NewKey, Outcome, Plan, Unavailability,
-    Verdict, now,
+    Clock as _, Error, FleetFile, Gate, GateConfig, Limiter, Name, NewKey, Outcome, Patience, Plan,
+    Timestamp, Unavailability, Verdict, clock_for, now,
 };
 use keytally_core::sync::Ordering;
 use keytally_fleet_plan::layout::{PageWord, Phase};
@@ -21,7 +21,7 @@ use keytally_fleet_plan::on_loss::OnLoss;
 #[path = "support/fleet.rs"]
 mod support;
 
-use support::{Machine, credits, grant, machines, only_tally, opened, state, with_agents};
+use support::{Machine, credits, grant, machines, only_tally, opened, peppers, state, with_agents};
 
 fn check(gate: &Gate, key: &str, cost: u32) -> Verdict {
     gate.check(Some(key.as_bytes()), cost)
@@ -241,6 +241,28 @@ fn try_check_does_not_wait() {
     assert!(now().unix_ms() - start_ms < 1000, "it would wait 2 s for the agent");
 }
 
+#[test]
+fn part_waits_decides_or_returns_as_its_caller_chose() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, keys) = machines(folder.path(), 1, "10/week; group write: 5/week", 1);
+    let (gate, key) = (&one[0].gate, Some(keys[0].0.as_bytes()));
+    let file = FleetFile::open(&one[0].fleet, gate).unwrap();
+    let leading = state(Phase::Leading, OnLoss::Share, 2);
+    file.page(PageWord::State).store(leading, Ordering::SeqCst);
+    file.page(PageWord::Heartbeat).store(now().unix_ms() + 60_000, Ordering::SeqCst);
+    gate.set_credit_wait(Duration::from_millis(20));
+    let check = |patience| {
+        let part = gate.counted_with(patience).part(key, 1).with_group("write").unwrap();
+        check_all(&[&part], gate.clock()).unwrap()
+    };
+    let waiting = *check(Patience::Return).decisive();
+    assert_eq!(waiting.unavailability(), Some(Unavailability::Waiting));
+    // The share of this machine: half of 5 units, rounded down.
+    assert!(check(Patience::Decide).is_admitted());
+    assert!(check(Patience::Wait).is_admitted());
+    assert_eq!(check(Patience::Decide).outcome(), Outcome::Denied);
+}
+
 /// Returns the tally of the key in a gate with one key and one group.
 fn only_key_tally(file: &FleetFile<'_>) -> u32 {
     let its = |&tally: &u32| file.subject(tally).is_some_and(|it| it.name.ends_with(":key"));
@@ -342,7 +364,7 @@ fn new_key_in_the_record_of_a_revoked_one_has_its_own_credits() {
     let path = folder.path().join("api.gate");
     let plan = Plan::new("default", "10/second".parse().unwrap()).unwrap();
     let config = GateConfig::default().with_keys(1).with_plans(vec![plan]);
-    let gate = Gate::create(&path, support::peppers(), &config).unwrap();
+    let gate = Gate::create(&path, peppers(), &config).unwrap();
     let fleet = folder.path().join("api.fleet");
     let file = FleetFile::create(&fleet, &gate).unwrap();
     gate.set_fleet(true).unwrap();
@@ -402,6 +424,19 @@ fn request_of_a_joined_gate_has_the_time_of_the_store() {
     };
     assert!((3590..3610).contains(&hours(1)));
     assert!((-3610..-3590).contains(&hours(-1)));
+    // The calls that are not checks have it too, and a compound charge with another gate.
+    hours(1);
+    let (of_store, key_id) = (now().unix_s() + 3600, keys[0].1);
+    let is_of_store = |time: Timestamp| time.unix_s().abs_diff(of_store) < 10;
+    grant(&file, only_tally(&file), 3);
+    let charge = check(gate, &keys[0].0, 2).charge().unwrap();
+    assert!(is_of_store(gate.settle(key_id, charge, 1).unwrap().now()));
+    assert!(is_of_store(gate.refund(key_id, charge).unwrap().now()));
+    assert!(is_of_store(gate.reset(key_id).unwrap().now()));
+    let other = Gate::in_memory(peppers(), &GateConfig::default()).unwrap();
+    assert!(is_of_store(clock_for([&other, gate]).reading()));
+    let apart_s = of_store - clock_for([&other]).reading().unix_s();
+    assert!((3590..3610).contains(&apart_s), "no gate is in a fleet");
     gate.set_fleet(false).unwrap();
     assert!((-10..10).contains(&hours(1)), "a gate outside of a fleet has the time of the machine");
 }
@@ -423,16 +458,19 @@ fn file_of_another_gate_or_boot_is_refused_or_replaced() {
     for (keys, end) in
         [(9, "the fleet file has 9 tallies, and the gate has 4"), (4, "belongs to another gate")]
     {
-        let other = Gate::create(
-            folder.path().join(format!("{keys}.other")),
-            support::peppers(),
-            &config(keys),
-        )
-        .unwrap();
+        let other =
+            Gate::create(folder.path().join(format!("{keys}.other")), peppers(), &config(keys))
+                .unwrap();
         let foreign = folder.path().join(format!("{keys}.fleet"));
         FleetFile::create(&foreign, &other).unwrap();
         ends(&foreign, end);
         assert!(matches!(FleetFile::create(&foreign, &gate), Err(Error::Fleet { .. })), "kept");
+        let led = FleetFile::open(&foreign, &other).unwrap();
+        assert!(led.try_lock().unwrap());
+        assert!(FleetFile::replace(&foreign, &gate).is_err(), "its agent runs");
+        drop(led);
+        FleetFile::replace(&foreign, &gate).unwrap();
+        FleetFile::open(&foreign, &gate).unwrap();
     }
     // A copy, and a file of another boot.
     let copy = folder.path().join("copy.fleet");
@@ -450,12 +488,16 @@ fn file_of_another_gate_or_boot_is_refused_or_replaced() {
     ends(&text, "the file is not a fleet file");
     ends(path, "the file is not a fleet file");
     assert!(FleetFile::create(&text, &gate).is_err());
+    assert!(FleetFile::replace(&text, &gate).is_err());
     assert!(fs::read_to_string(&text).unwrap().starts_with("not a fleet"));
     file.page(PageWord::Geometry).store(9 << 32 | 4, Ordering::SeqCst);
     ends(&copy, "the fleet file has version 9 of the layout, and this program has 1");
     drop(file);
+    assert!(FleetFile::create(&copy, &gate).is_err());
+    FleetFile::replace(&copy, &gate).unwrap();
     OpenOptions::new().write(true).open(fleet).unwrap().set_len(4096).unwrap();
     ends(fleet, "the fleet file has 4096 bytes instead of");
+    FleetFile::replace(fleet, &gate).unwrap();
     ends(folder.path(), "this is a directory, not a regular file");
     ends(&folder.path().join("none"), "cannot open");
 }
@@ -485,7 +527,7 @@ fn gate_with_sliding_windows_cannot_be_in_a_fleet() {
     let path = folder.path().join("api.gate");
     let plan = Plan::new("default", "sliding 10/minute".parse().unwrap()).unwrap();
     let config = GateConfig::default().with_keys(4).with_plans(vec![plan]);
-    let gate = Gate::create(&path, support::peppers(), &config).unwrap();
+    let gate = Gate::create(&path, peppers(), &config).unwrap();
     let fleet = folder.path().join("api.fleet");
     for refused in
         [gate.set_fleet(true), gate.join(&fleet), FleetFile::create(&fleet, &gate).map(drop)]

@@ -240,6 +240,12 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
             self.agent.counters.offset_ms.store(offset, Ordering::Relaxed);
         }
         self.machine.page(PageWord::Heartbeat).store(now_ms, Ordering::Release);
+        let counters = &self.agent.counters;
+        for (word, count) in
+            [(PageWord::Requests, &counters.requests), (PageWord::Granted, &counters.grants)]
+        {
+            self.machine.page(word).store(count.load(Ordering::Relaxed), Ordering::Release);
+        }
         if let Some(since_ms) = self.learning_since_ms
             && self.store.is_some()
             && self.scan.is_none()

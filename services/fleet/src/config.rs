@@ -77,8 +77,11 @@ impl FleetConfig {
         }
     }
 
-    /// Refuses a configuration that an agent cannot have.
-    pub(crate) fn verify(&self) -> Result<(), FleetError> {
+    /// Refuses a configuration that no agent can have.
+    ///
+    /// # Errors
+    /// [`FleetError::Refused`] for an invalid name, and for a number that must not be 0.
+    pub fn verify(&self) -> Result<(), FleetError> {
         let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         let len = self.name.len();
         if len == 0 || len > MAX_FLEET_NAME_LEN || !self.name.bytes().all(is_valid) {

@@ -45,5 +45,5 @@ pub use keytally_fleet_plan as plan;
 pub use keytally_fleet_plan::on_loss::OnLoss;
 pub use machine::{Machine, Subject};
 pub use password::{MAX_PASSWORD_LEN, PasswordSource};
-pub use store::{CONFIRM_MS, PIPELINE};
+pub use store::{CONFIRM_MS, PIPELINE, reset};
 pub use subscriber::MESSAGES;

@@ -1,6 +1,6 @@
 //! The store: finds its primaries, and exchanges lease requests for replies.
 
-use keytally_core::MAX_QUOTAS;
+use keytally_core::{MAX_QUOTAS, Window};
 use keytally_fleet_plan::credit::CreditLayout;
 use keytally_fleet_plan::flow::MOST_IN_FLIGHT;
 use keytally_fleet_plan::lease::LEARNING_MS;
@@ -12,6 +12,7 @@ use crate::clock::Steady;
 use crate::config::{FleetConfig, StoreConfig};
 use crate::connection::{Access, Connection, explained, text};
 use crate::error::FleetError;
+use crate::machine::Subject;
 use crate::names::{channels, write_key};
 use crate::sentinel;
 use crate::server::Server;
@@ -294,6 +295,44 @@ impl Store {
         }
         Err(problem)
     }
+}
+
+/// The script that lets windows admit their limits again.
+const RESET_SCRIPT: &str = include_str!("reset.lua");
+
+/// Lets the windows of these subjects that run now admit their limits again, on all machines of
+/// the fleet. Returns the number of windows in which units had been leased.
+///
+/// Each machine's own counts stay, which also limit what it admits.
+///
+/// # Errors
+/// [`FleetError`] if the store cannot be used. Some of the windows may have been changed.
+pub fn reset(config: &FleetConfig, subjects: &[Subject]) -> Result<u64, FleetError> {
+    config.verify()?;
+    let mut store = Store::connect(config)?;
+    let now_ms = store.time()?;
+    let mut found = 0;
+    for Subject { name, layout, .. } in subjects.iter().filter(|it| !it.layout.is_empty()) {
+        let key = |(index, window): (usize, &Window)| {
+            let mut key = String::new();
+            write_key(&mut key, &config.name, name, *window, layout.span(index, now_ms).begin_ms);
+            key
+        };
+        let keys: Vec<String> = layout.windows().iter().enumerate().map(key).collect();
+        let lost = || FleetError::lost("the cluster has no such slot");
+        let link = match &store.slots {
+            None => 0,
+            Some(map) => map.primary_of(slot(&keys[0])).ok_or_else(lost)?,
+        };
+        let connection = &mut store.links.get_mut(link).ok_or_else(lost)?.connection;
+        let mut command = cmd("EVAL");
+        command.arg(RESET_SCRIPT).arg(keys.len()).arg(&keys).arg(channels(&config.name));
+        match connection.query(&command)? {
+            Value::Int(count) => found += u64::try_from(count).unwrap_or(0),
+            _ => return Err(connection.unintelligible("EVAL")),
+        }
+    }
+    Ok(found)
 }
 
 /// Where a lease request that was not executed is sent again.

@@ -13,6 +13,7 @@
 //! | module | contents |
 //! |---|---|
 //! | `serve` | the command: its arguments, its startup message, signals |
+//! | `fleet` | with the feature `fleet`: the commands `agent` and `fleet`, of machines that share limits |
 //! | `keys` | with the feature `keys`: the options and the start of the list of keys |
 //! | `shell` | how printed commands are written for a shell |
 //! | `service` | what the routes share: the gate, the log, the metrics, the limit of invalid keys |
@@ -29,6 +30,8 @@
 
 extern crate alloc;
 
+#[cfg(feature = "fleet")]
+mod fleet;
 #[cfg(feature = "keys")]
 mod keys;
 mod serve;
@@ -48,6 +51,11 @@ enum ServiceCommands {
     Serve(Box<serve::Serve>),
     #[cfg(feature = "keys")]
     Keys(Box<keytally_keys::command::Keys>),
+    #[cfg(feature = "fleet")]
+    Agent(Box<fleet::agent::AgentCommand>),
+    #[cfg(feature = "fleet")]
+    #[command(subcommand)]
+    Fleet(Box<fleet::commands::FleetCommand>),
 }
 
 impl ExtraCommands for ServiceCommands {
@@ -60,6 +68,10 @@ Without a gate of your own:
             Self::Serve(serve) => serve.run(pepper, program),
             #[cfg(feature = "keys")]
             Self::Keys(keys) => keys.run(pepper),
+            #[cfg(feature = "fleet")]
+            Self::Agent(agent) => agent.run(pepper),
+            #[cfg(feature = "fleet")]
+            Self::Fleet(command) => command.run(pepper),
         }
     }
 }

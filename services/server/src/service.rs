@@ -17,7 +17,7 @@ mod metrics;
 pub(crate) mod preflight;
 pub(crate) mod refusals;
 mod settle;
-mod slots;
+pub(crate) mod slots;
 #[cfg(unix)]
 mod unix_socket;
 

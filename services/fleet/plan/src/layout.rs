@@ -136,6 +136,10 @@ pub enum PageWord {
     Sleeper = 25,
     /// What requests that wait for credits sleep on.
     Grants = 32,
+    /// The lease requests that the agent has sent since it leads.
+    Requests = 40,
+    /// Those whose reply granted units.
+    Granted = 41,
 }
 
 /// What the agent says of its connection to the store.

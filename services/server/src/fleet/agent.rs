@@ -1,0 +1,415 @@
+//! The command `agent`: leads a machine of a fleet, or stands by until the leading agent ends.
+
+use alloc::sync::Arc;
+use core::time::Duration;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::sleep;
+
+use clap::Args;
+use keytally::{Error, FleetFile, Gate, Peppers, now};
+use keytally_cli::internal::{
+    Align, Columns, Failure, GateFile, OutputFormat, PepperSource, Status, number_parser,
+    pluralized, print_note, value_parser,
+};
+use keytally_core::sync::Ordering;
+use keytally_fleet::plan::layout::{PageState, PageWord, Phase};
+use keytally_fleet::{Agent, Counts, FleetConfig, OnLoss, REQUESTS_PER_S};
+use tokio::runtime::Runtime;
+use tokio::time::interval;
+
+use super::files::FleetPath;
+use super::metrics::Metrics;
+use super::notify::Supervisor;
+use super::store::{StoreOptions, failure};
+use crate::serve::parse_address;
+use crate::service::bind::Listener;
+use crate::service::listen;
+use crate::system::StopSignals;
+
+/// How often an agent that stands by tries to lead.
+const RETRY: Duration = Duration::from_millis(5);
+
+/// How often the state is reported to the supervisor and to standard error.
+const REPORT: Duration = Duration::from_millis(100);
+
+/// The most machines of a fleet, and the most replicas that confirm a grant.
+const MAX_COUNT: u32 = 1_000_000;
+
+/// Run the agent of this machine, which shares the limits of a gate with other machines
+///
+/// The machines of a fleet lease units of each limit from one Redis or Valkey. The agent is the
+/// only process of the machine that talks to it. Servers spend the units from memory, by the fleet
+/// file that the agent creates: they open the gate with that file. The limits are shared from
+/// keytally fleet join on.
+///
+/// Of several agents of a gate on a machine, one leads, and the others stand by until it ends.
+/// SIGTERM and SIGINT end the agent. The units that it has leased stay in the fleet file: servers
+/// spend them, and the next agent continues with them. If the gate file is replaced, the agent
+/// opens the new one within a second.
+///
+/// Under a supervisor with NOTIFY_SOCKET, such as systemd with Type=notify, the agent reports when
+/// it is ready, its state, and that it works.
+#[derive(Args)]
+pub(crate) struct AgentCommand {
+    #[command(flatten)]
+    gate: GateFile,
+    #[command(flatten)]
+    store: StoreOptions,
+    /// What a request without units gets while the store cannot be reached: closed refuses it with
+    /// 503, share decides by the machine's own count and the limit divided by --machines, open by
+    /// its own count and the whole limit. --explain prints what each admits
+    #[arg(long, value_name = "closed|share|open", value_parser = value_parser(parse_on_loss))]
+    on_loss: OnLoss,
+    /// Number of machines of the fleet
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = number_parser(1..=MAX_COUNT))]
+    machines: Option<u32>,
+    /// Number of replicas of the store that must have confirmed a grant before it is used
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, default_value_t = 0, value_parser = number_parser(0..=MAX_COUNT))]
+    confirm: u32,
+    /// Maximum number of lease requests per second
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, default_value_t = REQUESTS_PER_S, value_parser = number_parser(1..=10_000_000_u32))]
+    max_requests: u32,
+    #[command(flatten)]
+    file: FleetPath,
+    /// Address and port, or unix: and the path of a socket, at which /metrics is served for
+    /// Prometheus [default: not served]
+    #[arg(long, value_name = "ADDRESS", value_parser = value_parser(parse_address))]
+    metrics: Option<String>,
+    /// Print what --on-loss admits for each limit of the gate, and exit
+    #[arg(long)]
+    explain: bool,
+}
+
+/// Parses the value of `--on-loss`.
+fn parse_on_loss(text: &str) -> Result<OnLoss, String> {
+    text.parse().map_err(|_| {
+        "it must be closed, share or open: what a request gets while the store is lost".to_owned()
+    })
+}
+
+/// What an agent does at present.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// It has not opened the fleet file yet.
+    #[default]
+    Starting,
+    /// Another agent of the machine leads.
+    StandingBy,
+    /// It leads.
+    Leading,
+}
+
+/// What the thread of the agent has to report.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) role: Role,
+    pub(crate) phase: Phase,
+    pub(crate) counts: Counts,
+    /// Why there is no store.
+    problem: Option<String>,
+    /// Whether the gate is in a fleet.
+    is_shared: bool,
+    /// How often the thread has looked whether it must end.
+    turns: u64,
+}
+
+/// What the threads of an agent share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) gate: PathBuf,
+    pub(crate) file: PathBuf,
+    pub(crate) peppers: Peppers,
+    report: Mutex<Report>,
+    is_ending: Mutex<bool>,
+}
+
+impl Shared {
+    /// Returns what the agent's thread has reported.
+    pub(crate) fn report(&self) -> Report {
+        self.reported().clone()
+    }
+
+    fn reported(&self) -> MutexGuard<'_, Report> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_ending(&self) -> bool {
+        *self.is_ending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self) {
+        *self.is_ending.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+}
+
+impl AgentCommand {
+    /// Runs the agent until a signal ends it.
+    pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
+        let config = self.config()?;
+        let gate = self.gate.open(pepper)?;
+        if self.explain {
+            return explain(&gate, &config);
+        }
+        let shared = Arc::new(Shared {
+            gate: self.gate.path().to_owned(),
+            file: self.file.of(self.gate.path()),
+            peppers: pepper.require()?,
+            report: Mutex::default(),
+            is_ending: Mutex::default(),
+        });
+        let runtime = Runtime::new()?;
+        runtime.block_on(async {
+            let mut endpoints = Vec::new();
+            if let Some(address) = &self.metrics {
+                let listener = Listener::bind("--metrics", address, SOCKET_MODE).await?;
+                endpoints.push(Metrics::endpoint(listener, Arc::clone(&shared))?);
+            }
+            let stop = StopSignals::new()?;
+            print_note(&format!(
+                "keytally: agent of {} in fleet {}, with the fleet file {}",
+                shared.gate.display(),
+                config.name,
+                shared.file.display()
+            ));
+            let leader = Leader { shared: Arc::clone(&shared), config };
+            let mut leading = tokio::task::spawn_blocking(move || leader.run(gate));
+            let supervisor = Supervisor::of_environment();
+            let ended = tokio::select! {
+                served = listen::serve(endpoints, stop) => served.map(|_| None),
+                ended = &mut leading => Ok(Some(ended)),
+                () = report(&shared, &supervisor) => Ok(None),
+            };
+            supervisor.report("STOPPING=1");
+            shared.end();
+            match ended? {
+                Some(ended) => ended??,
+                None => leading.await??,
+            }
+            Ok(Status::Success)
+        })
+    }
+
+    /// Returns the configuration of the fleet.
+    fn config(&self) -> Result<FleetConfig, Failure> {
+        let needs_machines = match self.on_loss {
+            OnLoss::Closed => false,
+            OnLoss::Share => true,
+            OnLoss::Open => self.explain,
+        };
+        if needs_machines && self.machines.is_none() {
+            return Err(Failure::usage(format!(
+                "--on-loss {}: add --machines, the number of machines of the fleet",
+                self.on_loss
+            )));
+        }
+        Ok(FleetConfig {
+            machines: self.machines.unwrap_or(1),
+            confirm: self.confirm,
+            requests_per_s: self.max_requests,
+            ..FleetConfig::new(self.store.name(), self.store.config(), self.on_loss)
+        })
+    }
+}
+
+/// The permissions of the socket file of the metrics.
+const SOCKET_MODE: u32 = 0o660;
+
+/// Prints what the choice on loss of the store admits for each limit.
+fn explain(gate: &Gate, config: &FleetConfig) -> Result<Status, Failure> {
+    let FleetConfig { on_loss, machines, .. } = *config;
+    let rule = match on_loss {
+        OnLoss::Closed => "then refuses with 503".to_owned(),
+        OnLoss::Share => format!("then admits a share by its own count: 1/{machines} of the limit"),
+        OnLoss::Open => "then admits the whole limit by its own count".to_owned(),
+    };
+    let right = |text: String| (text, Align::Right);
+    let mut columns = Columns::new([
+        ("PLAN".to_owned(), Align::Left),
+        ("SECTION".to_owned(), Align::Left),
+        ("WINDOW".to_owned(), Align::Left),
+        right("LIMIT".to_owned()),
+        right("ALONE".to_owned()),
+        right("ONE CUT OFF".to_owned()),
+        right("ALL CUT OFF".to_owned()),
+    ]);
+    for (_, plan) in gate.table().plans() {
+        for section in plan.sections.iter() {
+            for quota in section.quotas() {
+                let most = |cut_off| on_loss.most_admitted(quota.limit, machines, cut_off);
+                columns.push(vec![
+                    plan.name.as_str().to_owned(),
+                    section.section().name().to_owned(),
+                    quota.window.to_string(),
+                    quota.limit.to_string(),
+                    on_loss.limit(quota.limit, machines).unwrap_or(0).to_string(),
+                    most(1).to_string(),
+                    most(machines).to_string(),
+                ]);
+            }
+        }
+    }
+    OutputFormat { json: false }.print(&(), |mut out| {
+        writeln!(
+            out,
+            "--on-loss {on_loss}: a machine without the store spends the units that it has leased, {rule}."
+        )?;
+        let machines = pluralized(machines, "machine");
+        writeln!(
+            out,
+            "The most that {machines} together admit in a window, by how many of them are cut off \
+             from the store in it:\n"
+        )?;
+        columns.write(&mut out)
+    })?;
+    Ok(Status::Success)
+}
+
+/// The thread of the agent.
+struct Leader {
+    shared: Arc<Shared>,
+    config: FleetConfig,
+}
+
+impl Leader {
+    /// Leads and stands by, with this gate and those that replace it, until the agent must end.
+    fn run(&self, gate: Gate) -> Result<(), Failure> {
+        let mut next = Some(gate);
+        while let Some(gate) = next.take() {
+            next = self.lead(&gate)?;
+        }
+        Ok(())
+    }
+
+    /// Leads with a gate, after the agent that leads now. Returns the gate that has replaced it,
+    /// or none if the agent must end.
+    fn lead(&self, gate: &Gate) -> Result<Option<Gate>, Failure> {
+        let watched = Watched { shared: &self.shared, gate, successor: Mutex::default() };
+        let file = loop {
+            let file = match FleetFile::replace(&self.shared.file, gate) {
+                Err(Error::Fleet { path, source }) if is_of_another(&source) => {
+                    let path = path.display();
+                    return Err(Failure::new(format!(
+                        "{path}: {source}, whose agent runs; name another file with --file"
+                    )));
+                }
+                file => file?,
+            };
+            let is_at_path = || file.is_at_path().unwrap_or(false);
+            while !file.try_lock()? {
+                self.note(Role::StandingBy);
+                if watched.must_end() {
+                    return Ok(watched.successor());
+                }
+                if !is_at_path() {
+                    break;
+                }
+                sleep(RETRY);
+            }
+            // Another agent may have replaced the file.
+            if is_at_path() {
+                break file;
+            }
+        };
+        self.note(Role::Leading);
+        let agent = Agent::new(&file, &self.config).map_err(|error| failure(&error))?;
+        let result = agent.run(|| {
+            let state = PageState::from_bits(file.page(PageWord::State).load(Ordering::Acquire));
+            let problem = match state.phase {
+                Phase::Cut => agent.problem().map(|problem| problem.to_string()),
+                _ => None,
+            };
+            let must_end = watched.must_end();
+            let mut report = self.shared.reported();
+            (report.phase, report.counts, report.problem) = (state.phase, agent.counts(), problem);
+            must_end
+        });
+        result.map_err(|error| failure(&error))?;
+        Ok(watched.successor())
+    }
+
+    fn note(&self, role: Role) {
+        self.shared.reported().role = role;
+    }
+}
+
+/// Returns whether a fleet file is that of another gate.
+fn is_of_another(error: &keytally::FleetError) -> bool {
+    !matches!(error, keytally::FleetError::Sliding(_) | keytally::FleetError::Tallies { .. })
+}
+
+/// A gate that may be replaced.
+struct Watched<'w> {
+    shared: &'w Shared,
+    gate: &'w Gate,
+    /// The gate that has replaced it, and the second in which the path was examined.
+    successor: Mutex<(u64, Option<Gate>)>,
+}
+
+impl Watched<'_> {
+    /// Returns whether the agent must end, or continue with another gate. Examines the path once a
+    /// second. A file that cannot be opened, as while it is written, counts as none.
+    fn must_end(&self) -> bool {
+        let mut examined = self.successor.lock().unwrap_or_else(PoisonError::into_inner);
+        let second = now().unix_s();
+        if examined.0 != second {
+            examined.0 = second;
+            if matches!(self.gate.is_at_path(), Ok(false)) {
+                examined.1 = Gate::open(&self.shared.gate, self.shared.peppers.clone()).ok();
+            }
+        }
+        let mut report = self.shared.reported();
+        report.turns = report.turns.wrapping_add(1);
+        report.is_shared = self.gate.is_in_fleet();
+        examined.1.is_some() || self.shared.is_ending()
+    }
+
+    /// Returns the gate that has replaced this one, unless the agent must end.
+    fn successor(self) -> Option<Gate> {
+        let (_, gate) = self.successor.into_inner().unwrap_or_else(PoisonError::into_inner);
+        gate.filter(|_| !self.shared.is_ending())
+    }
+}
+
+/// Reports the state to the supervisor and to standard error, whenever it changes. Never returns.
+async fn report(shared: &Shared, supervisor: &Supervisor) {
+    let gate = shared.gate.display();
+    let mut ticks = interval(REPORT);
+    let (mut is_ready, mut last, mut was_shared) = (false, String::new(), true);
+    let mut fed = (0, 0);
+    loop {
+        ticks.tick().await;
+        let Report { role, phase, problem, is_shared, turns, .. } = shared.report();
+        let state = match (role, phase, problem) {
+            (Role::Starting, ..) | (Role::Leading, Phase::Absent, _) => continue,
+            (Role::StandingBy, ..) => "standing by: another agent of this gate leads".to_owned(),
+            (_, Phase::Cut, Some(problem)) => format!("the store is lost: {problem}"),
+            (_, Phase::Cut, None) => "the store is lost".to_owned(),
+            (_, Phase::Learning, _) => "connected: for a second, no units are leased".to_owned(),
+            (_, Phase::Leading, _) => "leading".to_owned(),
+        };
+        if state != last {
+            print_note(&format!("keytally: {state}"));
+            supervisor.report(&format!("STATUS={state}"));
+            last = state;
+        }
+        if was_shared && !is_shared {
+            print_note(&format!(
+                "keytally: {gate} is not in a fleet, so each machine counts alone; when its \
+                 servers use the fleet file: keytally fleet join {gate}"
+            ));
+        }
+        was_shared = is_shared;
+        if !is_ready {
+            supervisor.report("READY=1");
+            is_ready = true;
+        }
+        // A quarter of the time, so that a report that is late is not too late.
+        fed.0 += 1;
+        let is_due = supervisor.watchdog().is_some_and(|time| REPORT * fed.0 >= time / 4);
+        if is_due && turns != fed.1 {
+            supervisor.report("WATCHDOG=1");
+            fed = (0, turns);
+        }
+    }
+}

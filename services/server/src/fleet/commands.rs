@@ -1,0 +1,416 @@
+//! The commands `fleet`: what a machine's agent does, and which gates share their limits.
+
+use core::cmp::Reverse;
+use std::io;
+
+use clap::{Args, Subcommand};
+use keytally::{AdminError, FleetFile, Gate, KeyId, now};
+use keytally_cli::internal::{
+    Align, Columns, Failure, GateFile, OutputFormat, PepperSource, Status, number_parser,
+    parse_key_id, pluralized,
+};
+use keytally_core::sync::Ordering;
+use keytally_fleet::plan::credit::{CreditLayout, Units};
+use keytally_fleet::plan::layout::{ABSENT_MS, PageState, PageWord, Phase};
+use keytally_fleet::plan::words::{TallyWords, Word, Words as _};
+use keytally_fleet::{FleetConfig, OnLoss, Subject};
+use serde::Serialize;
+
+use super::files::FleetPath;
+use super::store::{StoreOptions, failure};
+
+/// Share the limits of a gate with other machines, and show what this machine has leased
+#[derive(Subcommand)]
+pub(crate) enum FleetCommand {
+    Join(Join),
+    Leave(Leave),
+    Status(FleetStatus),
+    Top(Top),
+    Reset(Box<Reset>),
+}
+
+impl FleetCommand {
+    /// Runs the command.
+    pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
+        match self {
+            Self::Join(command) => command.run(pepper),
+            Self::Leave(command) => command.run(pepper),
+            Self::Status(command) => command.run(pepper),
+            Self::Top(command) => command.run(pepper),
+            Self::Reset(command) => command.run(pepper),
+        }
+    }
+}
+
+/// Share the limits of the gate with the other machines of its fleet from now on
+///
+/// Every process that has the gate open then needs units that the machine's agent has leased. Start
+/// the agent first, and let all servers open the gate with its fleet file: a process without it
+/// refuses all requests, with 503. Run this on each machine.
+#[derive(Args)]
+pub(crate) struct Join {
+    #[command(flatten)]
+    gate: GateFile,
+    #[command(flatten)]
+    file: FleetPath,
+    #[command(flatten)]
+    format: OutputFormat,
+}
+
+/// Count the requests of this machine alone from now on
+///
+/// Each machine then admits the whole limit. Stop the agent afterwards.
+#[derive(Args)]
+pub(crate) struct Leave {
+    #[command(flatten)]
+    gate: GateFile,
+    #[command(flatten)]
+    format: OutputFormat,
+}
+
+/// Whether a gate is in a fleet.
+#[derive(Serialize)]
+struct Membership {
+    gate: String,
+    in_fleet: bool,
+}
+
+impl Join {
+    fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
+        let gate = self.gate.open(pepper)?;
+        let path = self.file.of(self.gate.path());
+        let no_agent = |why: &str| {
+            Failure::new(format!("{why}; start the agent of this gate first: keytally agent"))
+        };
+        let file = FleetFile::open(&path, &gate).map_err(|error| no_agent(&error.to_string()))?;
+        if file.try_lock()? {
+            return Err(no_agent(&format!("{}: no agent runs", path.display())));
+        }
+        gate.set_fleet(true)?;
+        let gate = self.gate.path().display();
+        let joined = Membership { gate: gate.to_string(), in_fleet: true };
+        self.format.print(&joined, |out| {
+            writeln!(out, "the limits of {gate} are shared with the other machines of its fleet")
+        })?;
+        Ok(Status::Success)
+    }
+}
+
+impl Leave {
+    fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
+        self.gate.open(pepper)?.set_fleet(false)?;
+        let gate = self.gate.path().display();
+        let left = Membership { gate: gate.to_string(), in_fleet: false };
+        self.format.print(&left, |out| {
+            writeln!(out, "the limits of {gate} are those of this machine alone")
+        })?;
+        Ok(Status::Success)
+    }
+}
+
+/// Show what the agent of this machine does, and the units that the machine holds
+///
+/// The exit status is 0 if an agent leads and its store answers, else 3.
+#[derive(Args)]
+pub(crate) struct FleetStatus {
+    #[command(flatten)]
+    gate: GateFile,
+    #[command(flatten)]
+    file: FleetPath,
+    #[command(flatten)]
+    format: OutputFormat,
+}
+
+/// What `fleet status` prints.
+#[derive(Serialize)]
+struct StatusView {
+    gate: String,
+    file: String,
+    in_fleet: bool,
+    /// `leading`, `learning`, `cut` or `absent`.
+    state: &'static str,
+    on_loss: Option<&'static str>,
+    machines: u32,
+    /// How long ago the agent last looked, in milliseconds.
+    heartbeat_ms: u64,
+    /// How many milliseconds the store's clock is ahead of that of this machine.
+    clock_offset_ms: i64,
+    lease_requests: u64,
+    granted_requests: u64,
+    #[serde(flatten)]
+    held: Held,
+}
+
+impl FleetStatus {
+    fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
+        let gate = self.gate.open(pepper)?;
+        let file = FleetFile::open(self.file.of(self.gate.path()), &gate)?;
+        let view = StatusView::new(&gate, &file);
+        self.format.print(&view, |out| view.write(out))?;
+        Ok(if view.state == "leading" { Status::Success } else { Status::Flawed })
+    }
+}
+
+impl StatusView {
+    fn new(gate: &Gate, file: &FleetFile<'_>) -> Self {
+        let load = |word| file.page(word).load(Ordering::Acquire);
+        let PageState { phase, on_loss, machines } = PageState::from_bits(load(PageWord::State));
+        let heartbeat_ms = now_ms(file).saturating_sub(load(PageWord::Heartbeat));
+        let state = match phase {
+            _ if heartbeat_ms > ABSENT_MS => "absent",
+            Phase::Absent => "absent",
+            Phase::Learning => "learning",
+            Phase::Leading => "leading",
+            Phase::Cut => "cut",
+        };
+        Self {
+            gate: gate.path().unwrap_or_else(|| file.path()).display().to_string(),
+            file: file.path().display().to_string(),
+            in_fleet: gate.is_in_fleet(),
+            state,
+            on_loss: on_loss.map(OnLoss::as_str),
+            machines,
+            heartbeat_ms,
+            clock_offset_ms: load(PageWord::Offset).cast_signed(),
+            lease_requests: load(PageWord::Requests),
+            granted_requests: load(PageWord::Granted),
+            held: Held::of(file),
+        }
+    }
+
+    fn write(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        let membership = if self.in_fleet { "in a fleet" } else { "not in a fleet" };
+        writeln!(out, "{}: {membership}, with the fleet file {}", self.gate, self.file)?;
+        let state = match self.state {
+            "leading" => "it leads",
+            "learning" => "the store is another one than before, and grants nothing for a second",
+            "cut" => "it leads, and the store does not answer",
+            _ => "none leads",
+        };
+        writeln!(out, "agent: {state}; it last looked {} ms ago", self.heartbeat_ms)?;
+        if let Some(on_loss) = self.on_loss {
+            writeln!(out, "on loss of the store: {on_loss}")?;
+        }
+        writeln!(out, "clock: that of the store is {} ms ahead", self.clock_offset_ms)?;
+        let (sent, granted) = (self.lease_requests, self.granted_requests);
+        writeln!(out, "lease requests: {sent} sent, {granted} granted units")?;
+        let Held { tallies, held_units, unspent_units } = self.held;
+        let tallies = pluralized(tallies, "tally").replace("tallys", "tallies");
+        writeln!(out, "units: {held_units} held for {tallies}, {unspent_units} of them not spent")
+    }
+}
+
+/// Show the tallies for which this machine holds most units
+#[derive(Args)]
+pub(crate) struct Top {
+    #[command(flatten)]
+    gate: GateFile,
+    #[command(flatten)]
+    file: FleetPath,
+    /// Maximum number of tallies to print
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, default_value_t = 40, value_parser = number_parser(0..=u16::MAX))]
+    rows: u16,
+    #[command(flatten)]
+    format: OutputFormat,
+}
+
+/// What `fleet top` prints.
+#[derive(Serialize)]
+struct TopView {
+    gate: String,
+    tallies: Vec<TallyView>,
+}
+
+/// The units of a tally.
+#[derive(Serialize)]
+struct TallyView {
+    /// The key id, or `team.` and the account.
+    subject: String,
+    section: String,
+    /// Shortest window first.
+    windows: Vec<WindowView>,
+}
+
+/// The units of a window.
+#[derive(Serialize)]
+struct WindowView {
+    window: String,
+    limit: u32,
+    /// The units that the store counts for this machine.
+    held: u32,
+    /// Those of the held ones that are not spent.
+    unspent: u32,
+    /// What no machine held, by the last reply of the store.
+    left: u32,
+}
+
+impl Top {
+    fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
+        let gate = self.gate.open(pepper)?;
+        let file = FleetFile::open(self.file.of(self.gate.path()), &gate)?;
+        let now_ms = now_ms(&file);
+        let rows = usize::from(self.rows);
+        let mut first: Vec<(u32, u32)> = Vec::new();
+        for tally in 0..file.tallies() {
+            if let Some((subject, words)) = holding(&file, tally) {
+                let held = longest(&subject.layout, &words, Word::Holding, now_ms);
+                first.push((held, tally));
+            }
+            // The buffer is sorted and truncated when it is full, which bounds time and memory.
+            if first.len() >= 2 * rows.max(64) {
+                keep_first(&mut first, rows);
+            }
+        }
+        keep_first(&mut first, rows);
+        let view = |(_, tally): &(u32, u32)| {
+            let (subject, words) = holding(&file, *tally)?;
+            let units = |word: Word| subject.layout.current(words.load(word), now_ms);
+            let [held, unspent, left] = [Word::Holding, Word::Credits, Word::Left].map(units);
+            let window = |(index, window): (usize, &keytally::Window)| WindowView {
+                window: window.to_string(),
+                limit: subject.layout.limit(index),
+                held: held[index],
+                unspent: unspent[index],
+                left: left[index],
+            };
+            let windows = subject.layout.windows().iter().enumerate().map(window).collect();
+            let (name, section) = subject.name.split_once(':').unwrap_or((&subject.name, ""));
+            Some(TallyView { subject: name.to_owned(), section: section.to_owned(), windows })
+        };
+        let tallies = first.iter().filter_map(view).collect();
+        let view = TopView { gate: self.gate.path().display().to_string(), tallies };
+        self.format.print(&view, |out| view.write(out))?;
+        Ok(Status::Success)
+    }
+}
+
+impl TopView {
+    fn write(&self, mut out: &mut dyn io::Write) -> io::Result<()> {
+        if self.tallies.is_empty() {
+            return writeln!(out, "{}: this machine holds no units", self.gate);
+        }
+        let heading = |text: &str, align| (text.to_owned(), align);
+        let left = ["KEY OR TEAM", "SECTION", "WINDOW"].map(|text| heading(text, Align::Left));
+        let right = ["LIMIT", "HELD", "UNSPENT", "LEFT"].map(|text| heading(text, Align::Right));
+        let mut columns = Columns::new(left.into_iter().chain(right));
+        for tally in &self.tallies {
+            for window in &tally.windows {
+                let texts = [&tally.subject, &tally.section, &window.window].map(String::clone);
+                let numbers = [window.limit, window.held, window.unspent, window.left];
+                let numbers = numbers.map(|number| number.to_string());
+                columns.push(texts.into_iter().chain(numbers).collect());
+            }
+        }
+        columns.write(&mut out)
+    }
+}
+
+/// Keeps the tallies for which most units are held, most first.
+fn keep_first(first: &mut Vec<(u32, u32)>, rows: usize) {
+    first.sort_by_key(|&(held, tally)| (Reverse(held), tally));
+    first.truncate(rows);
+}
+
+/// Let a key use its limits again on all machines
+///
+/// The store forgets what all machines have used in the windows that run, and the counts of this
+/// machine are set to zero. Another machine that has used a whole limit alone still refuses: run
+/// keytally reset there too.
+#[derive(Args)]
+pub(crate) struct Reset {
+    #[command(flatten)]
+    gate: GateFile,
+    /// Key id, as `list` shows it
+    #[arg(value_name = "ID", value_parser = parse_key_id)]
+    key_id: KeyId,
+    #[command(flatten)]
+    store: StoreOptions,
+    #[command(flatten)]
+    file: FleetPath,
+    #[command(flatten)]
+    format: OutputFormat,
+}
+
+/// What `fleet reset` prints.
+#[derive(Serialize)]
+struct ResetView {
+    key_id: String,
+    /// The windows of which the store had counted uses.
+    windows: u64,
+}
+
+impl Reset {
+    fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
+        let gate = self.gate.open(pepper)?;
+        let file = FleetFile::open(self.file.of(self.gate.path()), &gate)?;
+        let key_id = self.key_id.to_string();
+        if gate.key(self.key_id).is_none() {
+            return Err(AdminError::NoSuchKey(self.key_id).into());
+        }
+        let is_its = |subject: &keytally::FleetSubject| {
+            subject.name.strip_prefix(&key_id).is_some_and(|rest| rest.starts_with(':'))
+        };
+        let subjects: Vec<Subject> = (0..file.tallies())
+            .filter_map(|tally| file.subject(tally).filter(is_its))
+            .map(|its| Subject { name: its.name, owner: its.owner, layout: its.layout })
+            .collect();
+        let config = FleetConfig::new(self.store.name(), self.store.config(), OnLoss::Closed);
+        let windows = keytally_fleet::reset(&config, &subjects).map_err(|error| failure(&error))?;
+        gate.reset(self.key_id);
+        let view = ResetView { key_id, windows };
+        self.format.print(&view, |out| {
+            let windows = pluralized(view.windows, "window");
+            writeln!(out, "the counts of key {} are zero in the store: {windows}", view.key_id)
+        })?;
+        Ok(Status::Success)
+    }
+}
+
+/// Returns the fleet's time.
+fn now_ms(file: &FleetFile<'_>) -> u64 {
+    let offset = file.page(PageWord::Offset).load(Ordering::Acquire).cast_signed();
+    now().unix_ms().saturating_add_signed(offset)
+}
+
+/// Returns a tally and its words, if the machine may hold units for it.
+fn holding<'f>(
+    file: &'f FleetFile<'_>,
+    tally: u32,
+) -> Option<(keytally::FleetSubject, TallyWords<'f>)> {
+    let words = file.words(tally).filter(|words| words.load(Word::Holding) != 0)?;
+    let subject = file.subject(tally)?;
+    let owner = file.owner(tally)?.load(Ordering::Acquire);
+    (subject.owner == owner).then_some((subject, words))
+}
+
+/// Returns the units of the longest window in a word.
+fn longest(layout: &CreditLayout, words: &TallyWords<'_>, word: Word, now_ms: u64) -> u32 {
+    let units: Units = layout.current(words.load(word), now_ms);
+    layout.len().checked_sub(1).map_or(0, |index| units[index])
+}
+
+/// The units of the longest windows that a machine holds.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct Held {
+    /// The tallies for which it holds any.
+    pub(crate) tallies: u64,
+    pub(crate) held_units: u64,
+    /// Those of the held ones that are not spent.
+    pub(crate) unspent_units: u64,
+}
+
+impl Held {
+    /// Returns those of a fleet file, of the windows of now. Reads the whole file.
+    pub(crate) fn of(file: &FleetFile<'_>) -> Self {
+        let now_ms = now_ms(file);
+        let mut all = Self::default();
+        for (subject, words) in (0..file.tallies()).filter_map(|tally| holding(file, tally)) {
+            let [held, unspent] = [Word::Holding, Word::Credits]
+                .map(|word| longest(&subject.layout, &words, word, now_ms));
+            all.tallies += u64::from(held > 0);
+            all.held_units += u64::from(held);
+            all.unspent_units += u64::from(unspent);
+        }
+        all
+    }
+}
