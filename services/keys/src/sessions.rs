@@ -442,7 +442,7 @@ impl List {
     }
 
     /// Appends to the log that an attempt to be an account was refused, with the first part of the
-    /// reason. There is at most one entry in [`FAILURE_EVERY_S`] seconds, so that no one can fill
+    /// reason. There is at most one entry in [`FAILURE_EVERY_S`] seconds, so attempts cannot fill
     /// the log.
     ///
     /// # Errors

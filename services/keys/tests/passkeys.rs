@@ -395,7 +395,7 @@ async fn refused_passkey_is_in_the_log_once_a_minute() {
     assert_eq!(failures().await, []);
     for _ in 0..3 {
         browser.sign_in(&mut forger).await.expect(403);
-        assert_eq!(failures().await, std::slice::from_ref(&entry));
+        assert_eq!(failures().await, core::slice::from_ref(&entry));
     }
     set_ahead(61);
     browser.address = "198.51.100.9".to_owned();
