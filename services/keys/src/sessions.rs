@@ -431,14 +431,14 @@ impl List {
             .bind(code.hash())
             .fetch_optional(&mut *self.read().await?)
             .await?;
-        let load = |row: AnyRow| {
+        let load = |row: AnyRow| -> Result<Account, sqlx::Error> {
             let team_id: Option<i64> = row.try_get("team_id")?;
             Ok(Account {
                 team_id: team_id.and_then(|number| u32::try_from(number).ok()),
                 user_id: row.try_get("user_id")?,
             })
         };
-        Ok(row.map(load).transpose().map_err(|error: sqlx::Error| error)?)
+        Ok(row.map(load).transpose()?)
     }
 
     /// Appends to the log that an attempt to be an account was refused, with the first part of the
