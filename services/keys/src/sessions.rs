@@ -246,9 +246,10 @@ fn plain(text: &str) -> String {
 
 /// Returns the only team, if there is one.
 async fn only_team(connection: &mut AnyConnection) -> Result<Option<u32>, DatabaseError> {
-    let rows = sqlx::query("select team_id from team order by team_id limit 2")
-        .fetch_all(connection)
-        .await?;
+    let rows =
+        sqlx::query("select team_id from team where archived_s is null order by team_id limit 2")
+            .fetch_all(connection)
+            .await?;
     match rows.as_slice() {
         [row] => Ok(u32::try_from(row.try_get::<i64, _>(0)?).ok()),
         _ => Ok(None),

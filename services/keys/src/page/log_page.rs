@@ -60,6 +60,7 @@ fn words(action: &str) -> String {
         "team.create" => "made the team",
         "team.set" => "changed the rules of the team",
         "team.rename" => "renamed the team",
+        "team.delete" => "deleted the team",
         "member.set" => "set a member's role",
         "member.remove" => "removed a member",
         "link.create" => "made a link",
@@ -183,7 +184,7 @@ const KINDS: &[(&str, &str, &[&str])] = &[
         "Keys",
         &["key.create", "key.import", "key.rotate", "key.end_grace", "key.edit", "key.revoke"],
     ),
-    ("team", "Team", &["team.create", "team.rename", "team.set"]),
+    ("team", "Team", &["team.create", "team.rename", "team.set", "team.delete"]),
     ("member", "Members", &["member.set", "member.remove"]),
     ("link", "Links", &["link.create", "link.withdraw"]),
     (

@@ -15,6 +15,7 @@ use super::guard::NewCookie;
 use super::passkeys;
 use super::refusal::{Refusal, Stop, sentence};
 use super::state::{LinkCommand, Page};
+use super::usage_of::add_last_uses;
 use crate::api::ClientAddress;
 use crate::change::Caller;
 use crate::error::Error;
@@ -287,7 +288,12 @@ impl TeamVisit {
         let key_id: KeyId = id.parse().map_err(|_| missing())?;
         match self.visit.page.list().key(Some(self.team_id), key_id).await {
             Err(Error::NotFound { .. }) => Err(missing()),
-            found => Ok(found?),
+            found => {
+                let mut rows = [found?];
+                add_last_uses(self.visit.page.list(), &mut rows);
+                let [row] = rows;
+                Ok(row)
+            }
         }
     }
 }
