@@ -71,6 +71,11 @@ def visit_screens(service, page):
         page.goto(service.url + address.replace("ID", key_id))
         yield name
 
+    page.goto(service.url + "/keys/me")
+    page.click("[aria-label^='End the session']")
+    assert page.inner_text("h1") == "End this session"
+    yield "end-session"
+
     page.goto(service.url + "/keys/new")
     page.fill("#name", "late")
     page.check("text=Until a date")
