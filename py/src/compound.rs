@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 
 use keytally::{
     Address, AddressLimiter, AddressPart, Counted, Current, Followed, Gate, GatePart, Limiter,
-    LimiterPart, Mapping, Patience, clock_for, table,
+    LimiterPart, Mapping, Patience, table,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::arguments::Moment;
 use crate::charge::Charge;
-use crate::clock::{Time, with_clock};
+use crate::clock::Time;
 use crate::request::Request;
 use crate::verdict::Verdict;
 
@@ -351,9 +351,9 @@ pub(crate) fn check_all(parts: &Bound<'_, PyTuple>, now: Option<Moment>) -> PyRe
     let parts = parts_of(parts)?;
     let parts: Vec<&Part> = parts.iter().map(Bound::get).collect();
     let check = |patience| {
-        decided(&parts, patience, |list, gates| {
-            let gates = gates.iter().flatten().map(|gate| &**gate);
-            with_clock!(now, clock_for(gates), |clock| table::check_all(&as_parts(list), clock))
+        decided(&parts, patience, |list| match now {
+            Time::Explicit(time) => table::check_all(&as_parts(list), time),
+            Time::System => keytally::check_all(&as_parts(list)),
         })
     };
     let compound = check(Patience::Return)?;
@@ -382,9 +382,9 @@ pub(crate) fn peek_all(parts: &Bound<'_, PyTuple>, now: Option<Moment>) -> PyRes
     let now = Time::from(now);
     let parts = parts_of(parts)?;
     let parts: Vec<&Part> = parts.iter().map(Bound::get).collect();
-    decided(&parts, Patience::Return, |list, gates| {
-        let gates = gates.iter().flatten().map(|gate| &**gate);
-        with_clock!(now, clock_for(gates), |clock| table::peek_all(&as_parts(list), clock))
+    decided(&parts, Patience::Return, |list| match now {
+        Time::Explicit(time) => table::peek_all(&as_parts(list), time),
+        Time::System => keytally::peek_all(&as_parts(list)),
     })
 }
 
@@ -393,15 +393,12 @@ fn parts_of<'py>(parts: &Bound<'py, PyTuple>) -> PyResult<Vec<Bound<'py, Part>>>
     parts.iter().map(|part| part.cast_into::<Part>().map_err(PyErr::from)).collect()
 }
 
-/// The gate of each part; `None` for a limiter.
-type Gates = [Option<Arc<Gate>>];
-
-/// Returns the result of `decide` for the parts and their gates. If the counts of a key are moving
-/// to another file, decides again with that one.
+/// Returns the result of `decide` for the parts. If the counts of a key are moving to another file,
+/// decides again with that one.
 fn decided(
     parts: &[&Part],
     patience: Patience,
-    decide: impl Fn(&[Charged<'_>], &Gates) -> Result<keytally::Compound, keytally::PartsError>,
+    decide: impl Fn(&[Charged<'_>]) -> Result<keytally::Compound, keytally::PartsError>,
 ) -> PyResult<Compound> {
     let followed: Vec<Option<&Followed>> = parts.iter().map(|part| part.of.followed()).collect();
     followed.iter().flatten().for_each(|gate| gate.reopen_if_due());
@@ -425,7 +422,7 @@ fn decided(
                 Charged::new(part, table).transpose()
             })
             .collect::<PyResult<_>>()?;
-        decide(&charged, &used).map_err(|error| PyValueError::new_err(error.to_string()))
+        decide(&charged).map_err(|error| PyValueError::new_err(error.to_string()))
     })?;
     Ok(Compound { verdict: Verdict::from_compound(compound, used) })
 }

@@ -96,28 +96,10 @@ use crate::verdict::Verdict;
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct Gate {
     held: SharedGate,
-    fleet: Fleet,
-}
-
-/// The fleet that a gate joins, and how long its requests wait for credits of it.
-#[derive(Clone)]
-struct Fleet {
-    /// The path of the fleet file, without a working directory.
-    path: Option<PathBuf>,
-    wait: Duration,
-}
-
-impl Fleet {
-    const NONE: Self = Self { path: None, wait: DEFAULT_CREDIT_WAIT };
-
-    /// Joins the fleet with a gate that was opened.
-    fn join(&self, gate: Host) -> Result<Host, Error> {
-        if let Some(path) = &self.path {
-            gate.join(path)?;
-            gate.set_credit_wait(self.wait);
-        }
-        Ok(gate)
-    }
+    /// The path of the fleet file, as it was given.
+    fleet: Option<PathBuf>,
+    /// How long a request waits for credits of the fleet.
+    credit_wait: Duration,
 }
 
 /// The result of a check: of the key's tally, or of all that the request charges.
@@ -220,7 +202,8 @@ impl Gate {
     ) -> PyResult<Self> {
         let peppers = arguments::peppers(pepper, pepper_file)?;
         let config = config(&keys, plans, prefix, teams, scopes, described)?;
-        Self::follow(py, peppers, Fleet::NONE, |peppers| Host::create(path, peppers, &config))
+        let gate = Self::follow(py, peppers, |peppers| Host::create(path, peppers, &config))?;
+        Ok(Self::new_held(SharedGate::File(gate.into())))
     }
 
     /// Opens the gate in a file.
@@ -258,10 +241,12 @@ impl Gate {
         credit_wait: CreditWait,
     ) -> PyResult<Self> {
         let peppers = arguments::peppers(pepper, pepper_file)?;
-        // The path is used again if the gate's file is replaced.
-        let path_of_fleet = fleet.map(std::path::absolute).transpose()?;
-        let fleet = Fleet { path: path_of_fleet, wait: credit_wait.0 };
-        Self::follow(py, peppers, fleet, |peppers| Host::open(path, peppers))
+        let gate = Self::follow(py, peppers, |peppers| Host::open(path, peppers))?;
+        gate.load().set_credit_wait(credit_wait.0);
+        if let Some(path) = &fleet {
+            py.detach(|| gate.join(path)).map_err(exceptions::from_error)?;
+        }
+        Ok(Self { held: SharedGate::File(gate.into()), fleet, credit_wait: credit_wait.0 })
     }
 
     /// Creates a gate in memory, for tests, or for one process and the children that it forks.
@@ -297,7 +282,7 @@ impl Gate {
         let config = config(&keys, plans, prefix, teams, scopes, described)?;
         let gate =
             py.detach(|| Host::in_memory(peppers, &config)).map_err(exceptions::from_error)?;
-        Ok(Self { held: SharedGate::Memory(Arc::new(gate)), fleet: Fleet::NONE })
+        Ok(Self::new_held(SharedGate::Memory(Arc::new(gate))))
     }
 
     /// Verifies the key, then charges ``cost`` to every window of its plan, if all of them have
@@ -1337,16 +1322,16 @@ impl Gate {
         self.current().is_in_fleet()
     }
 
-    /// The path of the fleet file that `open` was given, made absolute; ``None`` without one.
+    /// The path of the fleet file, as `open` was given it; ``None`` without one.
     #[getter]
     fn fleet(&self) -> Option<PathBuf> {
-        self.fleet.path.clone()
+        self.fleet.clone()
     }
 
     /// How long a request waits for credits of a fleet at most, in seconds.
     #[getter]
     fn credit_wait_s(&self) -> f64 {
-        self.fleet.wait.as_secs_f64()
+        self.credit_wait.as_secs_f64()
     }
 
     /// Reads the whole gate and reports its flaws.
@@ -1529,15 +1514,15 @@ impl Gate {
     fn follow(
         py: Python<'_>,
         peppers: Peppers,
-        fleet: Fleet,
         make: impl FnOnce(Peppers) -> Result<Host, Error> + Send,
-    ) -> PyResult<Self> {
-        let joined = fleet.clone();
-        let join = move |gate| joined.join(gate);
-        let followed = py.detach(|| Followed::from_gate(make(peppers.clone())?, peppers, join));
-        followed
-            .map(|gate| Self { held: SharedGate::File(gate.into()), fleet })
+    ) -> PyResult<Followed> {
+        py.detach(|| Followed::from_gate(make(peppers.clone())?, peppers, Ok))
             .map_err(exceptions::from_error)
+    }
+
+    /// Returns a gate that has not joined a fleet.
+    fn new_held(held: SharedGate) -> Self {
+        Self { held, fleet: None, credit_wait: DEFAULT_CREDIT_WAIT }
     }
 
     /// Returns the gate that is in use, after a check for a replaced file at most once a second.

@@ -9,6 +9,7 @@
 //! | `key_list`, `new_key`, `key_page`, `rotation`, `revocation`, `team_page`, `log_page`, `me_page` | the screens |
 //! | `entrance` | signing in and out, and the choice of a team |
 //! | `visit` | who sends a request, and the proof that a change needs |
+//! | `cookies` | the token of a session, and the page that was opened before signing in |
 //! | `refusal`, `frame`, `fields`, `problems` | errors as pages; what all pages share; the fields of a form; what is wrong with them |
 //! | `passkey_page`, `passkeys` | passkeys, and what the screens have of them; both with the feature `passkeys` |
 //! | `picture`, `numbers`, `quotas`, `words` | usage as pictures, tables and files; limits and times in words |
@@ -16,6 +17,7 @@
 //! | `assets`, `state` | the style and the scripts; what the routes share |
 
 mod assets;
+mod cookies;
 mod entrance;
 mod fields;
 mod frame;
@@ -93,7 +95,7 @@ pub fn router<S: Clone + Send + Sync + 'static>(page: Page) -> crate::error::Res
         .route(&at("/log"), get(log_page::show).post(log_page::filtered))
         .route(&at("/log.csv"), get(log_page::csv))
         .route(&at("/me"), get(me_page::show))
-        .route(&at("/me/end"), post(me_page::end))
+        .route(&at("/me/end"), get(me_page::end_form).post(me_page::end))
         .route(&at("/me/seen"), post(me_page::seen));
     #[cfg(feature = "passkeys")]
     let routes = routes
@@ -102,7 +104,7 @@ pub fn router<S: Clone + Send + Sync + 'static>(page: Page) -> crate::error::Res
         .route(&at("/me/passkey/new"), post(passkey_page::form))
         .route(&at("/me/passkey"), post(passkey_page::add))
         .route(&at("/me/passkey/name"), get(passkey_page::name_form).post(passkey_page::rename))
-        .route(&at("/me/passkey/remove"), post(passkey_page::remove));
+        .route(&at("/me/passkey/remove"), get(passkey_page::removal).post(passkey_page::remove));
     let routes = routes
         .layer(DefaultBodyLimit::max(MAX_FORM_LEN))
         .layer(guard::same_site(&page)?)

@@ -20,6 +20,7 @@ use browser::{Answer, encoded, exchange};
 use keytally::{Timestamp, now};
 use keytally_keys::codes::Code;
 use keytally_keys::keys::KeyFilter;
+use keytally_keys::log::Filter;
 use keytally_keys::page::{LinkCommand, Page, Settings, router};
 use keytally_keys::roles::Role;
 use sqlx::Connection as _;
@@ -83,8 +84,9 @@ impl Read for Answer {
     /// Returns the secret that the page shows.
     #[track_caller]
     fn secret(&self) -> String {
-        let (_, rest) = self.text.split_once("id=\"secret\" readonly value=\"").unwrap();
-        rest.split_once('"').unwrap().0.to_owned()
+        let (_, rest) = self.text.split_once("<textarea id=\"secret\" readonly").unwrap();
+        let (_, rest) = rest.split_once('>').unwrap();
+        rest.split_once("</textarea>").unwrap().0.to_owned()
     }
 }
 
@@ -215,6 +217,96 @@ async fn whole_link_is_a_code_too() {
 }
 
 #[tokio::test]
+async fn page_that_was_opened_is_shown_after_the_sign_in() {
+    let portal = Portal::new().await;
+    let at = format!("/k/{}", portal.key().await);
+    let note = "you get to the page that you opened";
+    let mut browser = portal.browser();
+    browser.get("/in").await.expect(200).hides(note);
+    for path in [&*at, &format!("{at}/rotate"), "/log?key=0000000000A&from=2027-01-31%2B01%3A00"] {
+        let away = browser.get(path).await.expect(303);
+        // The address has nothing of it, so no log has.
+        assert_eq!(away.header("location"), "/keys/in");
+        let cookie = away.header("set-cookie");
+        for part in ["keytally-opened=/keys", "HttpOnly", "SameSite=Lax", "Max-Age=600"] {
+            assert!(cookie.contains(part), "{part}: {cookie}");
+        }
+        browser.get("/in").await.expect(200).shows(note);
+        browser.post("/in", &[("code", "x")]).await.expect(403).shows(note);
+        let code = portal.code(Some("ann"), Role::Admin).await;
+        let answer = browser.post("/in", &[("code", code.expose())]).await.expect(303);
+        assert_eq!(answer.header("location"), format!("/keys{path}"));
+        browser.get(path).await.expect(200);
+        // It leads there once.
+        browser.get("/in").await.expect(200).hides(note);
+        browser.post("/out", &[]).await.expect(303);
+        assert_eq!(browser.cookie, "");
+    }
+    // The last page that was opened counts, and a form that was sent is none.
+    browser.get(&at).await.expect(303);
+    browser.get("").await.expect(303);
+    assert_eq!(browser.cookie, "");
+    browser.post(&format!("{at}/edit"), &[("name", "a")]).await.expect(303);
+    assert_eq!(browser.cookie, "");
+}
+
+#[tokio::test]
+async fn page_that_was_opened_is_shown_after_the_choice_of_a_team() {
+    let portal = Portal::new().await;
+    let at = format!("/k/{}", portal.key().await);
+    portal.site.list.create_team(None, "Second", operator()).await.unwrap();
+    let mut browser = portal.browser();
+    browser.get(&at).await.expect(303);
+    let code = portal.code(None, Role::Operator).await;
+    browser.post("/in", &[("code", code.expose())]).await.expect(303);
+    assert_eq!(browser.get(&at).await.expect(303).header("location"), "/keys/teams");
+    let chosen = browser.post("/teams", &[("team", "1")]).await.expect(303);
+    assert_eq!(chosen.header("location"), format!("/keys{at}"));
+    browser.get(&at).await.expect(200);
+    let chosen = browser.post("/teams", &[("team", "1")]).await.expect(303);
+    assert_eq!(chosen.header("location"), "/keys");
+}
+
+#[tokio::test]
+async fn sign_in_leads_to_no_other_site() {
+    for (base, root) in [("", "/keys"), ("/internal", "/internal/keys")] {
+        let portal = Portal::with("http://localhost:8080", base).await;
+        for address in [
+            "//evil.example",
+            "//evil.example/keys/log",
+            "/\\evil.example",
+            "https://evil.example/keys/log",
+            "/keys.evil.example/log",
+            "/keys@evil.example/log",
+            "/keys//evil.example",
+            "/keys/..//evil.example",
+            "/keys/%2F%2Fevil.example",
+            "/keys/%5Cevil.example",
+            "/keys/%2e%2e/%2e%2e/other",
+            "/other",
+        ] {
+            let mut browser = portal.browser();
+            // Another host of the domain can put a cookie into the browser.
+            browser.cookie = format!("keytally-opened={address}");
+            let code = portal.code(Some("ann"), Role::Admin).await;
+            let request = Request::post(format!("{root}/in"))
+                .header("content-type", "application/x-www-form-urlencoded")
+                .header("sec-fetch-site", "same-origin")
+                .body(Body::from(encoded(&[("code", code.expose())])));
+            let answer = browser.send(request.unwrap()).await.expect(303);
+            assert_eq!(answer.header("location"), root, "{address}");
+        }
+        // Nor does a page keep such an address.
+        for path in ["//evil.example", "/%5C%5Cevil.example", "/k/..%2F..%2Fother"] {
+            let mut browser = portal.browser();
+            let request = Request::get(format!("{root}{path}")).body(Body::empty());
+            browser.send(request.unwrap()).await;
+            assert_eq!(browser.cookie, "", "{path}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn failed_sign_ins_of_an_address_are_limited() {
     let portal = Portal::new().await;
     let mut browser = portal.browser();
@@ -318,6 +410,60 @@ async fn failed_codes_of_an_account_are_limited_from_all_addresses() {
 }
 
 #[tokio::test]
+async fn refused_code_of_an_account_is_in_the_log_once_a_minute() {
+    let portal = Portal::new().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    let used = portal.code(Some("ann"), Role::Viewer).await;
+    portal.browser().post("/in", &[("code", used.expose())]).await.expect(303);
+    let entries = async |team_id: Option<u32>| {
+        let filter = Filter { team_id, limit: 100, ..Filter::default() };
+        let entries = portal.site.list.log(&filter).await.unwrap();
+        let failures = entries.into_iter().filter(|entry| entry.action.starts_with("session.fail"));
+        failures.map(|entry| (entry.team, entry.action, entry.detail)).collect::<Vec<_>>()
+    };
+    let of_team = async || entries(Some(portal.team)).await;
+    // An unknown code is that of no account.
+    for code in ["x", "", &"0".repeat(64)] {
+        portal.browser().post("/in", &[("code", code)]).await.expect(403);
+    }
+    assert_eq!(entries(None).await, []);
+    let team = Some(i64::from(portal.team));
+    let link = (team, "session.fail".to_owned(), "link: it was used or is too old; ".to_owned());
+    for address in ["198.51.100.1", "198.51.100.2"] {
+        let mut browser = Browser { address, ..portal.browser() };
+        browser.post("/in", &[("code", used.expose())]).await.expect(403);
+        assert_eq!(of_team().await, core::slice::from_ref(&link));
+    }
+    // Another account has its own entries.
+    set_ahead(601);
+    owner.address = "198.51.100.9";
+    for code in ["x", used.expose(), "y"] {
+        owner.post("/team/rename", &[("name", "New"), ("code", code)]).await.expect(403);
+    }
+    let reason = "code: it is not valid: used, too old or unknown; ";
+    let proof = (team, "session.fail_proof".to_owned(), reason.to_owned());
+    assert_eq!(of_team().await, [proof.clone(), link.clone()]);
+    set_ahead(659);
+    owner.post("/team/rename", &[("name", "New"), ("code", "x")]).await.expect(403);
+    assert_eq!(of_team().await.len(), 2);
+    set_ahead(665);
+    let mut late = Browser { address: "198.51.100.3", ..portal.browser() };
+    late.post("/in", &[("code", used.expose())]).await.expect(403);
+    assert_eq!(of_team().await, [link.clone(), proof, link]);
+    let page = owner.get("/log?what=session").await.expect(200).shows("failed to sign in</td>");
+    let page = page.shows("link: it was used or is too old; Unknown browser");
+    page.shows("<small>198.51.100.1</small>").hides(used.expose());
+    // A code of an operator is in no team's log.
+    let used = portal.code(None, Role::Operator).await;
+    portal.browser().post("/in", &[("code", used.expose())]).await.expect(303);
+    let before = of_team().await.len();
+    let mut browser = Browser { address: "198.51.100.4", ..portal.browser() };
+    browser.post("/in", &[("code", used.expose())]).await.expect(403);
+    assert_eq!(of_team().await.len(), before);
+    assert_eq!(entries(None).await.first().unwrap().0, None);
+}
+
+#[tokio::test]
 async fn new_sign_in_is_shown_in_other_sessions_until_it_is_seen() {
     let portal = Portal::new().await;
     let notice = "You signed in elsewhere";
@@ -356,7 +502,33 @@ async fn new_sign_in_is_shown_in_other_sessions_until_it_is_seen() {
     // Operators see those of operators.
     let mut operator = portal.signed_in(Role::Operator).await;
     portal.signed_in(Role::Operator).await;
-    operator.get("").await.expect(200).shows(notice);
+    let page = operator.get("").await.expect(200).shows("An operator signed in elsewhere");
+    page.shows("who can run commands on the machine").hides("inform an owner");
+}
+
+#[tokio::test]
+async fn sign_in_elsewhere_is_not_shown_above_a_secret() {
+    let portal = Portal::new().await;
+    let notice = "You signed in elsewhere";
+    let mut browser = portal.signed_in(Role::Owner).await;
+    portal.signed_in(Role::Owner).await;
+    let page = browser.make("billing").await.expect(200).hides(notice);
+    assert!(!page.secret().is_empty());
+    let invited = [("user", "eve"), ("role", "viewer")];
+    let page = browser.post("/team/invite", &invited).await.expect(200).hides(notice);
+    assert!(!page.secret().is_empty());
+    let key_id = page_of_first_key(&browser.get("").await.expect(200).shows(notice));
+    let at = format!("/k/{key_id}/rotate");
+    let form_id = browser.get(&at).await.expect(200).shows(notice).field("form_id");
+    let fields = [("form_id", &*form_id), ("grace", "0")];
+    browser.post(&at, &fields).await.expect(200).shows("New secret of").hides(notice);
+    // It is not lost by that.
+    browser.get("").await.expect(200).shows(notice);
+}
+
+/// Returns the id of the first key of a list.
+fn page_of_first_key(list: &Answer) -> String {
+    list.text.split("/keys/k/").nth(1).unwrap()[..11].to_owned()
 }
 
 #[tokio::test]
@@ -433,8 +605,11 @@ async fn secret_is_in_one_response_only() {
     assert_eq!(page.header("cache-control"), "no-store");
     assert_eq!(page.header("content-encoding"), "");
     let url = "http://localhost:8080/api/v1/contacts";
-    let page = page.shows(&format!("curl -i -H 'X-API-Key: {secret}' {url}"));
-    page.shows(&format!("BILLING_API_KEY={secret}"));
+    // The line for a shell names a variable, and has no secret.
+    let line = "read -r BILLING_API_KEY &amp;&amp; printf 'X-API-Key: %s' \"$BILLING_API_KEY\"";
+    let page = page.shows(&format!("{line} | curl -i -H @- '{url}'"));
+    let page = page.shows(&format!("BILLING_API_KEY={secret}"));
+    assert_eq!(page.text.matches(&secret).count(), 2);
     assert_eq!(portal.site.gate().peek(Some(secret.as_bytes()), 1).http_status(), 200);
 
     // The same form again makes no second key and does not show the secret.
@@ -638,6 +813,23 @@ async fn refused_person_reads_why_and_keeps_the_menu() {
         page.shows("needs the role admin, and yours is member").shows("href=\"/keys/log\"");
     }
     member.get("/nothing").await.expect(404).shows("member, member").shows("href=\"/keys/log\"");
+    // What to do, and who can do it.
+    let page = member.get(&format!("{at}/revoke")).await.expect(403);
+    page.shows("An owner of the team can change your role").shows("href=\"/keys/team#members\"");
+    let page = portal.signed_in(Role::Owner).await.get("/teams").await.expect(403);
+    page.shows("Only an operator of the service can do this").hides("/keys/team#members");
+    let link = portal.code(Some("owner"), Role::Viewer).await;
+    let mut lesser = portal.browser();
+    lesser.post("/in", &[("code", link.expose())]).await.expect(303);
+    let page = lesser.get("/new").await.expect(403);
+    page.shows("You are owner of the team, but this session began by a link for the role viewer");
+    let mut owner = portal.signed_in(Role::Owner).await;
+    let page = owner.get("/team").await.expect(200);
+    let user = page.text.split("Remove owner").next().unwrap().rsplit("user=").next().unwrap();
+    let user = user.split('"').next().unwrap();
+    let fields = [("user", user), ("role", "viewer")];
+    let page = owner.post("/team/role", &fields).await.expect(409);
+    page.shows("Make another member an owner first").shows("href=\"/keys/team#members\"");
     // Without a session, there is no menu.
     portal.browser().get("/nothing").await.expect(404).hides("href=\"/keys/log\"");
     portal.signed_in(Role::Admin).await.get(&at).await.expect(200).hides("you need the role");
@@ -1386,7 +1578,7 @@ async fn invitation_of_a_member_keeps_the_role() {
     let link = portal.code(Some("viewer"), Role::Viewer).await;
     let mut lesser = portal.browser();
     lesser.post("/in", &[("code", link.expose())]).await.expect(303);
-    lesser.get("/me").await.expect(200).shows("by its link; yours is admin");
+    lesser.get("/me").await.expect(200).shows("by the link of this session; your role is admin");
 }
 
 #[tokio::test]
@@ -1556,14 +1748,23 @@ async fn sessions_are_listed_and_end_one_by_one() {
     let page = one.get("/me").await.expect(200);
     // The session of the browser itself is ended last.
     let mut lines: Vec<_> = page.text.split("<tr>").skip(2).collect();
-    lines.sort_by_key(|line| line.contains("this one"));
-    let id = |line: &&str| line.split("name=\"session\" value=\"").nth(1).unwrap()[..16].to_owned();
+    lines.sort_by_key(|line| line.contains("this browser"));
+    let id = |line: &&str| line.split("/me/end?session=").nth(1).unwrap()[..16].to_owned();
     let ids: Vec<_> = lines.iter().map(id).collect();
     assert_eq!(ids.len(), 2);
     // A session of another user is not one's own.
+    other.get(&format!("/me/end?session={}", ids[0])).await.expect(404);
     other.post("/me/end", &[("session", &ids[0])]).await.expect(404);
-    for id in ids {
+    for (id, title) in ids.into_iter().zip(["End another session", "End this session"]) {
+        // A confirmation comes first, and ends nothing.
+        let form = one.get(&format!("/me/end?session={id}")).await.expect(200).shows(title);
+        assert_eq!(form.field("session"), id);
+        let is_this = title == "End this session";
+        assert_eq!(form.text.contains("To sign in again, you need a new link."), is_this);
+        assert_eq!(form.text.contains("An owner of the team makes a link"), is_this);
+        one.get("/me").await.expect(200).shows(&id);
         one.post("/me/end", &[("session", &id)]).await.expect(303);
+        one.get(&format!("/me/end?session={id}")).await.expect(if is_this { 303 } else { 404 });
     }
     one.get("").await.expect(303);
     two.get("").await.expect(303);

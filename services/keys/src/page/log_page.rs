@@ -67,6 +67,8 @@ fn words(action: &str) -> String {
         "link.withdraw" => "withdrew a link",
         "session.begin" => "signed in",
         "session.prove" => "confirmed a sign-in",
+        "session.fail" => "failed to sign in",
+        "session.fail_proof" => "failed to confirm a sign-in",
         "session.end" => "ended a session",
         "passkey.add" => "added a passkey",
         "passkey.rename" => "renamed a passkey",
@@ -98,6 +100,10 @@ fn detail(entry: Entry, names: &BTreeMap<String, String>) -> String {
         "session.end" if entry.detail.is_empty() => return String::new(),
         "session.end" => return format!("another session: {}", browser(&entry.detail)),
         "session.begin" | "session.prove" => return browser(&entry.detail),
+        "session.fail" | "session.fail_proof" => {
+            let (reason, agent) = entry.detail.split_once("; ").unwrap_or((&entry.detail, ""));
+            return format!("{reason}; {}", browser(agent));
+        }
         _ => {}
     }
     let Some(subject) = subject(&entry) else { return entry.detail };
@@ -181,7 +187,11 @@ const KINDS: &[(&str, &str, &[&str])] = &[
     ("team", "Team", &["team.create", "team.rename", "team.set", "team.delete"]),
     ("member", "Members", &["member.set", "member.remove"]),
     ("link", "Links", &["link.create", "link.withdraw"]),
-    ("session", "Sign-ins", &["session.begin", "session.prove", "session.end"]),
+    (
+        "session",
+        "Sign-ins",
+        &["session.begin", "session.prove", "session.fail", "session.fail_proof", "session.end"],
+    ),
     ("passkey", "Passkeys", &["passkey.add", "passkey.rename", "passkey.remove"]),
     ("token", "Tokens", &["token.create", "token.revoke"]),
 ];

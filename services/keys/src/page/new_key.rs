@@ -367,7 +367,7 @@ pub(super) fn secret_page(
     let is_rotated = old_until.is_some();
     let title = if is_rotated { "New secret" } else { "New key" };
     let screen = Secret {
-        frame: Frame::new(visit, "keys", title),
+        frame: Frame::new(visit, "keys", title).with_secret(),
         key: key.expose(),
         id: row.key_id.to_string(),
         name: row.name.clone(),
@@ -387,20 +387,21 @@ pub(super) fn secret_page(
     Ok(response)
 }
 
-/// Returns the name of an environment variable for a key, such as `BILLING_API_KEY`.
+/// Returns the name of an environment variable for a key, such as `BILLING_API_KEY`. It is
+/// `API_KEY` for a name with other characters than the letters A to Z, digits, blanks and usual
+/// punctuation, of which a part would be a riddle.
 fn variable(name: &str) -> String {
-    let mut variable = String::new();
-    for character in name.chars() {
-        if character.is_ascii_alphanumeric() {
-            variable.push(character.to_ascii_uppercase());
-        } else if !variable.is_empty() && !variable.ends_with('_') {
-            variable.push('_');
-        }
-    }
-    let variable = variable.trim_end_matches('_');
-    match variable.chars().next() {
-        Some(first) if !first.is_ascii_digit() => format!("{variable}_API_KEY"),
-        _ => "API_KEY".to_owned(),
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b" -_./:@+,()#&".contains(&byte);
+    let words = name.split(|character: char| !character.is_ascii_alphanumeric());
+    let words: Vec<_> =
+        words.filter(|word| !word.is_empty()).map(str::to_ascii_uppercase).collect();
+    let variable = words.join("_");
+    let variable = variable.strip_suffix("API_KEY").unwrap_or(&variable).trim_end_matches('_');
+    let is_name = variable.starts_with(|first: char| first.is_ascii_uppercase());
+    if is_name && name.bytes().all(is_plain) {
+        format!("{variable}_API_KEY")
+    } else {
+        "API_KEY".to_owned()
     }
 }
 
@@ -414,7 +415,16 @@ mod tests {
             ("billing", "BILLING_API_KEY"),
             ("Web shop (EU)", "WEB_SHOP_EU_API_KEY"),
             ("1st", "API_KEY"),
-            ("<script>", "SCRIPT_API_KEY"),
+            ("staging-eu_2/api", "STAGING_EU_2_API_API_KEY"),
+            ("Billing API key", "BILLING_API_KEY"),
+            ("API key", "API_KEY"),
+            ("--", "API_KEY"),
+            ("", "API_KEY"),
+            ("<script>", "API_KEY"),
+            ("<b>x</b>", "API_KEY"),
+            ("x$(id)", "API_KEY"),
+            ("a'b", "API_KEY"),
+            ("Café", "API_KEY"),
             ("שלום 👋", "API_KEY"),
         ] {
             assert_eq!(variable(name), expected, "{name}");

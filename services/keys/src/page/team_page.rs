@@ -343,7 +343,7 @@ pub(super) async fn invite(mut team: TeamVisit, fields: Fields) -> Result<Respon
     match list.create_invitation(team.team_id, &user, role, visit.caller()).await {
         Ok(link) => {
             let mut response = respond_ok(&Invited {
-                frame: Frame::new(visit, "team", "Invitation"),
+                frame: Frame::new(visit, "team", "Invitation").with_secret(),
                 user,
                 role: link.sign_in.role.as_str(),
                 url: link.url(&visit.page.link_base()),
@@ -385,7 +385,8 @@ async fn keep_an_owner(team: &TeamVisit, changed: &Member) -> Result<(), Stop> {
     if changed.role == Role::Owner.as_str() && others.count() == 0 {
         let sentence = "The team would have no owner, and its members could not be changed.";
         let refusal = Refusal::new(StatusCode::CONFLICT, sentence);
-        return Err(refusal.with_advice("Make another member an owner before.").into());
+        let advice = "Make another member an owner first, in the list of members.";
+        return Err(refusal.with_advice(advice).with_members().into());
     }
     Ok(())
 }

@@ -71,6 +71,11 @@ def visit_screens(service, page):
         page.goto(service.url + address.replace("ID", key_id))
         yield name
 
+    page.goto(service.url + "/keys/me")
+    page.click("[aria-label^='End the session']")
+    assert page.inner_text("h1") == "End this session"
+    yield "end-session"
+
     page.goto(service.url + "/keys/new")
     page.fill("#name", "late")
     page.check("text=Until a date")
@@ -89,7 +94,7 @@ def visit_screens(service, page):
     assert "1 to 3650" in page.inner_text("[role=alert]")
     yield "team-wrong"
     # For this screen, the list takes all keys for expired ones.
-    ends = "update \"key\" set not_after_s = case when not_after_s {} then {} else -not_after_s end"
+    ends = 'update "key" set not_after_s = case when not_after_s {} then {} else -not_after_s end'
     service.change(ends.format("is null", "1"))
     page.goto(service.url + "/keys/team/delete")
     assert page.locator("#typed").count() == 1

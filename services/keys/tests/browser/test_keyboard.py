@@ -252,7 +252,7 @@ def test_members_and_sessions_are_managed_by_keyboard(service, keyboard, open_pa
     keyboard.use("Me")
     assert page.locator("tbody tr").count() == 2
     this = page.locator("tbody tr").nth(0).locator(".chip").count()
-    ends = page.locator("tbody button")
+    ends = page.locator("tbody td a")
     keyboard.reach("End the session")
     while page.evaluate("document.activeElement.closest('tr').querySelector('.chip') !== null"):
         keyboard.press("Tab")
@@ -260,6 +260,8 @@ def test_members_and_sessions_are_managed_by_keyboard(service, keyboard, open_pa
     assert this in (0, 1)
     with page.expect_navigation():
         keyboard.press("Enter")
+    assert page.inner_text("h1") == "End another session"
+    keyboard.use("End session")
     assert page.locator("tbody tr").count() == 1
     other.page.reload()
     assert other.page.url == service.url + "/keys/in"
