@@ -78,7 +78,7 @@ class Costs {
   }
 
   /**
-   * Charges the key with these costs. Returns the verdict, or a promise of it if the gate is in a
+   * Charges the key with these costs. Returns the verdict, or a thenable of it if the gate is in a
    * fleet, where a check can wait.
    */
   check(gate, key) {
@@ -188,7 +188,7 @@ class Record {
    * Charges a table by `check`, unless this request was charged for the subject already.
    *
    * If it was already, and a cost is higher now or a group or scope is new, the costs of both
-   * replace the earlier ones. Returns the decision, or a promise of it if `check` returns one.
+   * replace the earlier ones. Returns the decision, or a thenable of it if `check` returns one.
    */
   charge(table, subject, costs, check) {
     const found = this.#decisions.find(

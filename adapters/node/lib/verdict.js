@@ -146,8 +146,8 @@ class Verdict {
   }
 
   /**
-   * Why the gate does not decide now: `'moving'`, `'not_reserving'`, `'lost'` or `'waiting'`; `null`
-   * unless the outcome is `'unavailable'`.
+   * Why the gate does not decide now: `'moving'`, `'not_reserving'`, `'lost'` or `'waiting'`.
+   * `null` unless the outcome is `'unavailable'`.
    */
   get unavailability() {
     return F.unavailabilities[Math.floor(this.#flags / F.UNAVAILABILITY)]

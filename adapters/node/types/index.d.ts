@@ -41,9 +41,12 @@ export type Reason =
   | 'suspended'
 
 /**
- * Why a gate does not decide now: the counts of the key are being moved to another file; the gate is
- * in a fleet, and this process opened it without `fleet`; the store or the agent of the fleet cannot
- * be reached; credits are requested, which only `tryCheck` returns.
+ * Why a gate does not decide now.
+ *
+ * - `'moving'`: the counts of the key are being moved to another file.
+ * - `'not_reserving'`: the gate is in a fleet, and this process opened it without `fleet`.
+ * - `'lost'`: the store of the fleet, or the agent of this machine, cannot be reached.
+ * - `'waiting'`: credits of the fleet are requested. Only `tryCheck` returns this.
  */
 export type Unavailability = 'moving' | 'not_reserving' | 'lost' | 'waiting'
 
