@@ -34,8 +34,8 @@ pub(crate) fn cpp(form: Form) -> Result<String> {
     test("cpp", &installed("cpp")?, form, &[])
 }
 
-/// Builds the programs of the suite `interop`: the processes of its test, and the example servers in
-/// C, C++ and Go. Returns their folder.
+/// Builds the programs of the suite `interop`: the processes of its test, and the example servers
+/// in C, C++ and Go. Returns their folder.
 pub(crate) fn workers() -> Result<PathBuf> {
     let folder = installed("interop")?;
     let servers = [("SERVERS", std::path::absolute("adapters")?)];

@@ -1,5 +1,5 @@
-//! The example servers in `adapters/c`, `adapters/cpp` and `adapters/go` keep the contract, byte for
-//! byte, over real HTTP.
+//! The example servers in `adapters/c`, `adapters/cpp` and `adapters/go` keep the contract, byte
+//! for byte, over real HTTP.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
