@@ -74,9 +74,9 @@ pub(crate) const SUITES: &[Step] = &[
         .needs(&[tools::C_TOOLCHAIN, tools::VALGRIND])
         .about("keytally.hpp in C++17 and C++20, with and without exceptions; sanitizers"),
     Step::tests("interop", &[("keytally-ffi", "*"), ("xtask", "servers")])
-        .needs(&[tools::C_TOOLCHAIN])
+        .needs(&[tools::C_TOOLCHAIN, tools::GO])
         .variables(|| Ok(vec![("KEYTALLY_TEST_WORKERS", native::workers()?)]))
-        .about("C, C++ and Rust on one gate admit exactly the limit; the example servers"),
+        .about("C, C++ and Rust on one gate admit exactly the limit; the example servers, one in Go too"),
     Step::call("nginx", nginx::test)
         .needs(nginx::NEEDS)
         .about("the nginx module in a real nginx: contract, valgrind, sanitizers, reloads, kills"),
