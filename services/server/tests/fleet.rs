@@ -25,6 +25,7 @@ use std::thread::sleep;
 use program::{Run, Sandbox};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use yaml_rust2::YamlLoader;
 
 /// A plan whose window does not end during a test.
 const PLAN: &str = "default=100/31d";
@@ -583,4 +584,79 @@ fn metrics_have_the_units_of_the_machine() {
     drop(store);
     agent.wait_for("the store is lost");
     assert_eq!(value(&metrics(), "store_lost"), 1.);
+}
+
+/// Runs a command line of the program as an operator's file has it, with paths that do not exist.
+/// Fails if the program does not accept it.
+fn accept(sandbox: &Sandbox, line: &str) {
+    let moved = |word: &str| match word.strip_prefix('/') {
+        Some(path) => format!("missing/{path}"),
+        None => word.to_owned(),
+    };
+    let words: Vec<String> = line.split_whitespace().skip(1).map(moved).collect();
+    let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
+    if words[0] == "agent" {
+        words.push("--explain");
+    }
+    let run = sandbox.run(&words);
+    assert_eq!((run.status, run.err.contains("missing/")), (3, true), "{line}: {run:?}");
+}
+
+#[test]
+fn unit_of_systemd_is_valid() {
+    let sandbox = Sandbox::new();
+    let unit = include_str!("../packaging/keytally-agent@.service");
+    let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+    let (line, pepper) = start.split_once(" --pepper-file ").unwrap();
+    assert_eq!(pepper, "${CREDENTIALS_DIRECTORY}/pepper");
+    accept(&sandbox, line);
+    let program = env!("CARGO_BIN_EXE_keytally");
+    let path = sandbox.path("keytally-agent@1.service");
+    fs::write(&path, unit.replace("/usr/local/bin/keytally", program)).unwrap();
+    // Systems without systemd do not have it.
+    if let Ok(found) = Command::new("systemd-analyze").arg("verify").arg(&path).output() {
+        let problems = String::from_utf8(found.stderr).unwrap();
+        assert_eq!((found.status.success(), &*problems), (true, ""));
+    }
+}
+
+#[test]
+fn file_for_compose_has_two_machines() {
+    let sandbox = Sandbox::new();
+    let file = include_str!("../packaging/fleet.compose.yaml");
+    let file = &YamlLoader::load_from_str(file).unwrap()[0];
+    let of = |service: &str, name: &str| {
+        let service = &file["services"][service];
+        let found = &service[name];
+        if found.is_badvalue() { service["<<"][name].clone() } else { found.clone() }
+    };
+    let mut lines = Vec::new();
+    for service in ["one", "two", "join-one", "join-two"] {
+        lines.push(of(service, "command").as_str().unwrap().to_owned());
+    }
+    for machine in ["one", "two"] {
+        let volumes = of(machine, "volumes");
+        assert_eq!(volumes[0].as_str().unwrap(), format!("{machine}-data:/data"));
+        assert_eq!(volumes[1].as_str().unwrap(), format!("{machine}-fleet:/fleet"));
+        lines.push(of(machine, "healthcheck")["test"][1].as_str().unwrap().to_owned());
+    }
+    let script = of("gate", "command")[2].as_str().unwrap().to_owned();
+    lines.extend(script.lines().filter(|line| line.starts_with("keytally")).map(str::to_owned));
+    assert_eq!(lines.len(), 8);
+    lines.iter().for_each(|line| accept(&sandbox, line));
+    let store = of("store", "command").as_str().unwrap().to_owned();
+    assert!(store.contains("--maxmemory-policy noeviction"), "{store}");
+}
+
+#[test]
+fn rules_for_alerts_have_expressions() {
+    let guide = include_str!("../../../docs/how-to/share-limits.md");
+    let rules = guide.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    let rules = &YamlLoader::load_from_str(rules).unwrap()[0];
+    let rules = rules["groups"][0]["rules"].as_vec().unwrap();
+    assert_eq!(rules.len(), 5);
+    for rule in rules {
+        assert!(rule["alert"].as_str().unwrap().starts_with("Keytally"), "{rule:?}");
+        assert!(rule["expr"].as_str().unwrap().contains("keytally_fleet_"), "{rule:?}");
+    }
 }
