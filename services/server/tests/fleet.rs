@@ -538,6 +538,7 @@ fn supervisor_gets_the_state_of_the_agent() {
         let receive_until = |expected: &[&str]| {
             let mut received = Vec::new();
             while !expected.iter().all(|text| received.iter().any(|line| line == text)) {
+                assert!(received.len() < 100, "{expected:?} are not in {received:?}");
                 let mut bytes = [0; 200];
                 let len = socket.recv(&mut bytes).unwrap_or_else(|why| {
                     panic!("{why}: {expected:?} are not in {received:?}");
