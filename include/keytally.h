@@ -606,6 +606,18 @@ enum kt_status
      * hold the reason.
      */
     KT_IO = 110,
+    /** This process has joined a fleet with the gate already. */
+    KT_JOINED = 120,
+    /**
+     * This is not the fleet file of the gate, or its credits are void, as after a restart of
+     * the machine; give the path that `keytally agent` was given, and start the agent.
+     */
+    KT_NOT_A_FLEET_FILE = 121,
+    /**
+     * A fleet shares fixed windows only, and this policy has sliding ones: write `fixed` in its
+     * text.
+     */
+    KT_FLEET_SLIDING = 122,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -635,10 +647,7 @@ enum kt_outcome
     KT_FULL = 5,
     /** The key does not have a scope that the request needs; nothing is charged. */
     KT_FORBIDDEN = 6,
-    /**
-     * The key's counts are being moved to another file, which is not in force yet. Nothing is
-     * charged.
-     */
+    /** The gate does not decide now; see `kt_unavailability`. Nothing is charged. */
     KT_UNAVAILABLE = 7,
 };
 #ifndef __cplusplus
@@ -692,6 +701,61 @@ enum kt_reason
 typedef enum kt_reason kt_reason;
 #else
 typedef uint8_t kt_reason;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/** Why a gate does not decide about a request now. */
+enum kt_unavailability
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint8_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /** The gate has decided. */
+    KT_UNAVAILABILITY_NONE = 0,
+    /** The key's counts are being moved to another file, which is not in force yet. */
+    KT_UNAVAILABILITY_MOVING = 1,
+    /** The gate is in a fleet, and this process did not join it: see `kt_gate_join`. */
+    KT_UNAVAILABILITY_NOT_RESERVING = 2,
+    /**
+     * The store of the limits that machines share cannot be reached, and the operator of the
+     * agent chose to admit nothing then.
+     */
+    KT_UNAVAILABILITY_LOST = 3,
+    /** Credits were requested: check again after a millisecond. See `kt_patience`. */
+    KT_UNAVAILABILITY_WAITING = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum kt_unavailability kt_unavailability;
+#else
+typedef uint8_t kt_unavailability;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What a request of a gate in a fleet does if it lacks credits that the store may have. It has no
+ * effect outside of a fleet: see `kt_gate_join`.
+ */
+enum kt_patience
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /** It waits for the agent, at most 20 ms or what `kt_gate_set_credit_wait` sets. */
+    KT_PATIENCE_WAIT = 0,
+    /**
+     * Its outcome is `KT_UNAVAILABLE`, with the unavailability `KT_UNAVAILABILITY_WAITING`, and
+     * the caller checks again after a millisecond.
+     */
+    KT_PATIENCE_RETURN = 1,
+    /** It is decided as after a wait without effect: by the choice of the agent's operator. */
+    KT_PATIENCE_DECIDE = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum kt_patience kt_patience;
+#else
+typedef uint32_t kt_patience;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -806,7 +870,7 @@ typedef struct kt_verdict {
      * replace.
      */
     uint16_t http_status;
-    /** Seconds to wait, at least 1. 0 unless denied or full. */
+    /** Seconds to wait, at least 1. 0 unless denied, full or unavailable. */
     uint32_t retry_after_s;
     /**
      * The key id. 0 if the holder is not known. It is known once the secret was found right,
@@ -853,8 +917,17 @@ typedef struct kt_verdict {
     uint32_t clock_ahead_s;
     /** The quotas in a form of this library: see `kt_verdict_quota`. */
     uint32_t private_[32];
+    /**
+     * 1 if the counts are those of units that the machines of a fleet share, 0 if the tally of
+     * this machine decided. See `kt_gate_join`.
+     */
+    uint8_t is_leased;
+    /** Why the outcome is `KT_UNAVAILABLE`. */
+    kt_unavailability unavailability;
     /** Zeros. */
-    uint64_t reserved_[8];
+    uint8_t reserved_1_[6];
+    /** Zeros. */
+    uint64_t reserved_[7];
 } kt_verdict;
 
 /**
@@ -1020,7 +1093,7 @@ typedef struct kt_name {
  * ```c
  * const kt_group groups[] = {{KT_TEXT("write"), 0, 0}, {KT_TEXT("tokens"), 2500, 1}};
  * const kt_name need[] = {{KT_TEXT("write")}};
- * kt_request request = {sizeof request, 1, KT_SYSTEM_CLOCK, groups, 2, need, 1};
+ * kt_request request = {sizeof request, 1, KT_SYSTEM_CLOCK, groups, 2, need, 1, 0, 0};
  * ```
  */
 typedef struct kt_request {
@@ -1038,6 +1111,13 @@ typedef struct kt_request {
     const kt_name *need;
     /** The number of scopes. */
     size_t need_len;
+    /**
+     * What the request does if it lacks credits of a fleet. If `size` ends before this member,
+     * it waits.
+     */
+    kt_patience patience;
+    /** Zero. */
+    uint32_t reserved_;
 } kt_request;
 
 /**
@@ -1160,8 +1240,11 @@ typedef struct kt_part {
     size_t text_len;
     /** The units to charge. 0 is admitted and charges nothing. */
     uint32_t cost;
-    /** Zero. */
-    uint32_t reserved_;
+    /**
+     * What the request does if it lacks credits of the gate's fleet. `KT_PATIENCE_WAIT` for a
+     * subject.
+     */
+    kt_patience patience;
     /** The groups of the gate's plans that the request charges, too. None for a subject. */
     const kt_group *groups;
     /** The number of groups. */
@@ -1677,6 +1760,12 @@ const char *kt_outcome_name(kt_outcome outcome);
 const char *kt_reason_name(kt_reason reason);
 
 /**
+ * Returns a short word for logs and metric labels, such as `waiting`; `unknown` for an unknown
+ * number. Never NULL. The text is static: do not free it.
+ */
+const char *kt_unavailability_name(kt_unavailability unavailability);
+
+/**
  * Writes what a part was charged, for a later refund or settlement of all its tallies. Its cost is
  * 0 unless the request was admitted: a refund of it then does nothing.
  *
@@ -2085,7 +2174,11 @@ void kt_gate_close(kt_gate *gate);
  * call it at any time; see the contract.
  *
  * `KT_OK` means that there is a verdict. Its `outcome` is `KT_ADMITTED`, `KT_DENIED`,
- * `KT_TOO_COSTLY`, `KT_MISSING_KEY`, `KT_INVALID_KEY` or, during a migration, `KT_UNAVAILABLE`.
+ * `KT_TOO_COSTLY`, `KT_MISSING_KEY`, `KT_INVALID_KEY` or, during a migration and in a fleet,
+ * `KT_UNAVAILABLE`.
+ *
+ * In a fleet (see `kt_gate_join`), the call waits for credits, at most 20 ms or what
+ * `kt_gate_set_credit_wait` sets. `kt_gate_try_check` does not wait.
  *
  * Statuses: `KT_NO_CLOCK`.
  *
@@ -2182,6 +2275,10 @@ kt_status kt_gate_reset(kt_gate *gate,
  * meanwhile. Do not reset the counts of these tallies while requests are checked. `count` is 1 to
  * `KT_MAX_PARTS`. `now_ms` means what it means to the handle of the first part.
  *
+ * A gate in a fleet spends credits of all its tallies. `patience` of its part is what the request
+ * does if it lacks some; several such gates may wait one after another. All charges and credits
+ * are given back if one refuses. See `kt_gate_join`.
+ *
  * A key charges a tally for each section of its plan: the key's own, its team's, and those of the
  * groups in the part. A plan with many windows takes several tallies for a section. An address
  * charges one for each prefix of its limiter's policy. All parts together have at most
@@ -2227,7 +2324,7 @@ kt_status kt_peek_all(const kt_part *parts,
  *
  * ```c
  * const kt_group groups[] = {{KT_TEXT("write"), 0, 0}};
- * kt_request request = {sizeof request, 1, KT_SYSTEM_CLOCK, groups, 1, NULL, 0};
+ * kt_request request = {sizeof request, 1, KT_SYSTEM_CLOCK, groups, 1, NULL, 0, 0, 0};
  * kt_compound compound;
  * if (kt_gate_check_request(gate, api_key, api_key_len, &request, &compound) == KT_OK
  *     && compound.outcome != KT_ADMITTED)
@@ -2845,6 +2942,79 @@ kt_status kt_limiter_open_or_create(const char *path,
                                     size_t policy_len,
                                     uint32_t capacity,
                                     kt_limiter **limiter_out);
+
+/**
+ * Joins the fleet of this machine: requests spend credits of the fleet file at `fleet_path`, which
+ * the machine's agent (`keytally agent`) fills. Host builds only.
+ *
+ * `fleet_path` ends with a NUL. Join once for each handle. What a request without credits gets is
+ * the choice of the agent's operator. A gate that replaces this one joins too, by the fleet file
+ * at the same path. It has no effect while the gate is not in a fleet: see `kt_gate_set_fleet`.
+ * The gate's check, its refund and its settlement have the clock of the fleet's store, unless
+ * their time is explicit.
+ *
+ * Statuses: `KT_NOT_A_FILE` for a gate in memory, `KT_JOINED`, `KT_NOT_A_FLEET_FILE`,
+ * `KT_FLEET_SLIDING`, `KT_FILE_NOT_FOUND` if no agent has created the file, `KT_FILE_DENIED`,
+ * `KT_FILE_MODE`, `KT_FILE_OWNER`, `KT_NO_MEMORY`, `KT_IO`.
+ *
+ * ```c
+ * kt_status status = kt_gate_join(gate, "/dev/shm/api.gate.fleet");
+ * if (status != KT_OK) fprintf(stderr, "api.gate.fleet: %s\n", kt_status_message(status));
+ * ```
+ */
+kt_status kt_gate_join(kt_gate *gate, const char *fleet_path);
+
+/**
+ * Puts the gate in a fleet if `is_in_fleet` is not 0, else takes it out of it, for every process
+ * that has it open. In a process that has not joined, all requests are then unavailable. Host
+ * builds only.
+ *
+ * Statuses: `KT_NOT_A_FILE` for a gate in memory, `KT_FLEET_SLIDING`, `KT_BUSY`, those that
+ * `kt_gate_issue` lists for a file.
+ */
+kt_status kt_gate_set_fleet(kt_gate *gate, uint8_t is_in_fleet);
+
+/** Writes 1 if the gate is in a fleet, in every process that has it open, else 0. Host builds only. */
+kt_status kt_gate_is_in_fleet(kt_gate *gate, uint32_t *is_in_fleet_out);
+
+/**
+ * Sets the longest time that a request of this handle waits for credits of a fleet, in
+ * microseconds. The default is 20000, and 0 does not wait. Any thread may call it at any time.
+ * Host builds only.
+ *
+ * Statuses: `KT_NOT_A_FILE` for a gate in memory, which never waits.
+ */
+kt_status kt_gate_set_credit_wait(kt_gate *gate, uint64_t wait_us);
+
+/**
+ * Checks a key as `kt_gate_check` does, but does not wait for credits of a fleet. While they are
+ * requested, the outcome is `KT_UNAVAILABLE` and the unavailability `KT_UNAVAILABILITY_WAITING`,
+ * and nothing is charged. Host builds only.
+ *
+ * An event loop checks again after a millisecond, and calls `kt_gate_check_without_wait` after
+ * about 20 ms.
+ *
+ * Statuses: `KT_NO_CLOCK`.
+ */
+kt_status kt_gate_try_check(kt_gate *gate,
+                            const uint8_t *api_key,
+                            size_t api_key_len,
+                            uint32_t cost,
+                            uint64_t now_ms,
+                            kt_verdict *verdict_out);
+
+/**
+ * Checks a key as `kt_gate_check` does after a wait for credits of a fleet that had no effect:
+ * without credits, the choice of the agent's operator decides. Host builds only.
+ *
+ * Statuses: `KT_NO_CLOCK`.
+ */
+kt_status kt_gate_check_without_wait(kt_gate *gate,
+                                     const uint8_t *api_key,
+                                     size_t api_key_len,
+                                     uint32_t cost,
+                                     uint64_t now_ms,
+                                     kt_verdict *verdict_out);
 
 #ifdef __cplusplus
 }  // extern "C"

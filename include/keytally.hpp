@@ -344,6 +344,8 @@ struct Request {
     std::vector<Cost> costs = {};
     /** The scopes that the key must have. */
     std::vector<Input> need = {};
+    /** What the request does if it lacks credits of a fleet: see Gate::join. */
+    kt_patience patience = KT_PATIENCE_WAIT;
 };
 
 /** What a request really cost. In C++20:
@@ -438,7 +440,7 @@ struct Verdict : kt_verdict {
     /** Returns whether the request is admitted. */
     bool admitted() const noexcept { return outcome == KT_ADMITTED; }
 
-    /** Returns how long to wait. Zero unless denied or full. */
+    /** Returns how long to wait. Zero unless denied, full or unavailable. */
     std::chrono::seconds retry_after() const noexcept {
         return std::chrono::seconds(retry_after_s);
     }
@@ -449,7 +451,7 @@ struct Verdict : kt_verdict {
         return std::chrono::seconds(clock_ahead_s);
     }
 
-    /** Returns when to try a denied request again. Nothing unless denied or full. */
+    /** Returns when to try a denied request again. Nothing unless denied, full or unavailable. */
     std::optional<Time> retry_at() const noexcept {
         return retry_after_s == 0 ? std::nullopt : std::optional(detail::from_ms(retry_at_ms));
     }
@@ -524,7 +526,7 @@ struct Compound : kt_compound {
     /** Returns whether the request is admitted. Every tally is then charged, else none. */
     bool admitted() const noexcept { return outcome == KT_ADMITTED; }
 
-    /** Returns how long to wait. Zero unless denied or full. */
+    /** Returns how long to wait. Zero unless denied, full or unavailable. */
     std::chrono::seconds retry_after() const noexcept {
         return std::chrono::seconds(retry_after_s);
     }
@@ -835,7 +837,8 @@ auto with_request(const Request &request, Call &&call) {
     const auto groups = c_groups(request.groups, request.costs);
     const auto need = c_names(request.need);
     const kt_request fields{sizeof(kt_request), request.cost, request.at.now_ms(), groups.data(),
-                            groups.size(),      need.data(),  need.size()};
+                            groups.size(),      need.data(),  need.size(),         request.patience,
+                            0};
     return call(&fields);
 }
 
@@ -873,7 +876,8 @@ private:
 
     Part(kt_gate *gate, kt_limiter *limiter, const char *text, std::size_t size,
          std::uint32_t cost) noexcept
-        : part_{gate, limiter, detail::bytes(text), size, cost, 0, nullptr, 0, nullptr, 0} {}
+        : part_{gate,    limiter, detail::bytes(text), size, cost, KT_PATIENCE_WAIT, nullptr, 0,
+                nullptr, 0} {}
 
     kt_part part_;
     std::vector<kt_group> groups_;
@@ -1495,6 +1499,16 @@ public:
     std::uint32_t team_capacity() const { return try_team_capacity().value(); }
     /** Sets how long changes to keys and plans wait for another administrator: see try_set_wait. */
     void set_wait(std::chrono::milliseconds wait) const { try_set_wait(wait).value(); }
+    /** Joins the fleet of this machine: see try_join. */
+    void join(const Path &fleet_path) const { try_join(fleet_path.c_str()).value(); }
+    /** Puts the gate in a fleet, or takes it out of it: see try_set_fleet. */
+    void set_fleet(bool is_in_fleet) const { try_set_fleet(is_in_fleet).value(); }
+    /** Returns whether the gate is in a fleet: see try_is_in_fleet. */
+    bool is_in_fleet() const { return try_is_in_fleet().value(); }
+    /** Sets the longest time that a request waits for credits: see try_set_credit_wait. */
+    void set_credit_wait(std::chrono::microseconds wait) const {
+        try_set_credit_wait(wait).value();
+    }
     /** Begins or ends to count how each key is used: see try_set_usage. */
     void set_usage(bool is_counted) const { try_set_usage(is_counted).value(); }
     /** Returns how a key was used, since uses are counted. */
@@ -1526,6 +1540,28 @@ public:
     Result<void> try_set_wait(std::chrono::milliseconds wait) const noexcept {
         return kt_gate_set_wait(get(),
                                 wait.count() > 0 ? static_cast<std::uint64_t>(wait.count()) : 0);
+    }
+    /** Joins the fleet of this machine: requests spend credits of the fleet file, which the
+     *  machine's agent fills. `fleet_path` ends with a NUL. They wait for credits, unless the
+     *  patience of their Request is another. The comment of kt_gate_join says what holds. */
+    Result<void> try_join(const char *fleet_path) const noexcept {
+        return kt_gate_join(get(), fleet_path);
+    }
+    /** Puts the gate in a fleet, in every process that has it open, or takes it out of it. */
+    Result<void> try_set_fleet(bool is_in_fleet) const noexcept {
+        return kt_gate_set_fleet(get(), is_in_fleet);
+    }
+    /** Returns whether the gate is in a fleet, in every process that has it open. */
+    Result<bool> try_is_in_fleet() const noexcept {
+        std::uint32_t is_in_fleet = 0;
+        kt_status status = kt_gate_is_in_fleet(get(), &is_in_fleet);
+        if (status != KT_OK) return status;
+        return is_in_fleet != 0;
+    }
+    /** Sets the longest time that a request waits for credits of a fleet. The default is 20 ms. */
+    Result<void> try_set_credit_wait(std::chrono::microseconds wait) const noexcept {
+        return kt_gate_set_credit_wait(
+            get(), wait.count() > 0 ? static_cast<std::uint64_t>(wait.count()) : 0);
     }
     /** Begins to count how each key is used, in every process that has the gate open, or ends it.
      *  The counts are in a file next to the gate's. A gate in memory has none: KT_NOT_A_FILE. */
@@ -1567,6 +1603,7 @@ public:
         Part part(get(), nullptr, api_key.data(), api_key.size(), request.cost);
         part.groups_ = detail::c_groups(request.groups, request.costs);
         part.need_ = detail::c_names(request.need);
+        part.part_.patience = request.patience;
         return part;
     }
 

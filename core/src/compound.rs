@@ -79,6 +79,11 @@ mod sealed {
             false
         }
 
+        /// Returns how many milliseconds the clock of its reservation is ahead.
+        fn clock_offset_ms(&self) -> i64 {
+            0
+        }
+
         /// Reserves what the tallies need. Returns why that is refused.
         fn reserve(&self, _tallies: &mut [TallyVerdict]) -> Option<Refusal> {
             None
@@ -378,6 +383,12 @@ pub fn peek_all<C: Clock>(parts: &[&dyn Part<C>], clock: C) -> Result<Compound, 
     let mut compound = Compound::new();
     charge_all(&mut compound, parts, false, clock)?;
     Ok(compound)
+}
+
+/// Returns how many milliseconds the clock for a request of these parts is ahead of the system
+/// clock: that of the first part whose [reservation](crate::Reserve) has another clock.
+pub fn clock_offset_ms<C: Clock>(parts: &[&dyn Part<C>]) -> i64 {
+    parts.iter().map(|part| part.clock_offset_ms()).find(|&offset| offset != 0).unwrap_or(0)
 }
 
 /// Charges one part, which has at most as many verdicts as there is room for, or only probes it.

@@ -160,7 +160,10 @@ pub use {
     address::{Address, embedded_ipv4},
     cache_line::{CACHE_LINE_LEN, CacheLine},
     charge::{Charge, TallyCharge},
-    compound::{Compound, MAX_PARTS, Part, PartsError, Refusal, TallyVerdict, check_all, peek_all},
+    compound::{
+        Compound, MAX_PARTS, Part, PartsError, Refusal, TallyVerdict, check_all, clock_offset_ms,
+        peek_all,
+    },
     features::Feature,
     gate::{
         AccountInfo, AdminError, Administrator, Counted, Entropy, Extras, Flaw, FlawKind, Gate,

@@ -63,17 +63,18 @@ pub enum Reason {
 /// Why a gate does not decide about a request now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[repr(u8)]
 #[non_exhaustive]
 pub enum Unavailability {
     /// The key's counts are being moved to another gate, which is not in force yet.
-    Moving,
+    Moving = 1,
     /// Requests of the gate need a [reservation](crate::Reserve), and this process makes none.
-    NotReserving,
+    NotReserving = 2,
     /// What grants reservations cannot be reached.
-    Lost,
+    Lost = 3,
     /// The reservation was requested and is not granted yet. The caller may check again at once,
     /// or after a millisecond.
-    Waiting,
+    Waiting = 4,
 }
 
 impl Unavailability {

@@ -26,6 +26,11 @@ pub trait TallyNumbers {
 /// A call may wait. The tallies stay charged meanwhile, so that other requests may be denied for
 /// the room that they take.
 pub trait Reserve: fmt::Debug + Sync {
+    /// Returns how many milliseconds the clock by which this reserves is ahead of the system clock.
+    fn clock_offset_ms(&self) -> i64 {
+        0
+    }
+
     /// Reserves the cost of every tally, or of none. The tallies are those that the request
     /// charged. A verdict without a [charge](Verdict::charge) is one of a section without limits,
     /// which needs nothing.

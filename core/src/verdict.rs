@@ -186,6 +186,13 @@ impl Verdict {
         })
     }
 
+    /// Returns whether the request was charged without a [reservation](crate::Reserve), although
+    /// the gate has one: what grants reservations cannot be reached, and its operator chose so.
+    #[inline]
+    pub fn is_unreserved(&self) -> bool {
+        self.note == Note::Unreserved
+    }
+
     /// Returns whether the subject found no slot in a limiter and was charged to a tally that it
     /// shares with others, or was denied for lack of room there: see
     /// [`OnFull::Share`](crate::OnFull::Share). False for a peek, refund, settle or reset.

@@ -12,7 +12,7 @@ use crate::guard::guard;
 use crate::pointers::{Handle, In, Out, plain};
 use crate::policy::sections;
 use crate::status::kt_status;
-use crate::time::with_clock;
+use crate::time::with_call_clock;
 use crate::verdict::{kt_quota, put_quotas, quota_state};
 
 const _: () = {
@@ -225,7 +225,7 @@ pub extern "C" fn kt_gate_reset_account(
 ) -> kt_status {
     guard(|| {
         let outcome = gate.call(|gate, own| {
-            Ok(with_clock!(own.time(now_ms)?, |clock| gate.reset_account(account, clock)))
+            Ok(with_call_clock!(own.time(now_ms)?, |clock| gate.reset_account(account, clock)))
         })?;
         match outcome.ok_or(kt_status::KT_NO_SUCH_ACCOUNT)? {
             Outcome::Unavailable => Err(kt_status::KT_BUSY),

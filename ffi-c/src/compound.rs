@@ -13,11 +13,11 @@ use crate::limiter::kt_limiter;
 use crate::limiter_table::LimiterTable;
 #[cfg(feature = "host")]
 use crate::limiter_table::address;
-use crate::pointers::{Handle, In, Lines, Out, plain};
-use crate::request::{expect_no_names, gate_part, kt_group, kt_name, kt_request};
+use crate::pointers::{Handle, In, Lines, Number, Out, plain};
+use crate::request::{expect_no_names, gate_part, kt_group, kt_name, kt_patience, kt_request};
 use crate::status::{FfiResult, kt_status};
 use crate::tallies::{KT_MAX_PARTS, kt_compound};
-use crate::time::{Time, with_clock};
+use crate::time::{CallTime, Time, with_call_clock};
 
 plain! {
     /// A key or a subject with a cost, for `kt_check_all`. This struct does not change.
@@ -33,8 +33,9 @@ plain! {
         pub text_len: usize,
         /// The units to charge. 0 is admitted and charges nothing.
         pub cost: u32,
-        /// Zero.
-        pub reserved_: u32,
+        /// What the request does if it lacks credits of the gate's fleet. `KT_PATIENCE_WAIT` for a
+        /// subject.
+        pub patience: Number<kt_patience>,
         /// The groups of the gate's plans that the request charges, too. None for a subject.
         pub groups: In<'c, kt_group<'c>>,
         /// The number of groups.
@@ -48,7 +49,7 @@ plain! {
 
 /// The table of a part, and what is charged in it.
 enum Table<'c> {
-    Gate(&'c GateState, Option<&'c [u8]>),
+    Gate(&'c GateState, Option<&'c [u8]>, kt_patience),
     Limiter(&'c Limiter<Lines>, &'c [u8]),
     #[cfg(feature = "host")]
     Addresses(&'c AddressLimiter<Lines>, Address),
@@ -57,9 +58,15 @@ enum Table<'c> {
 impl<'c> Table<'c> {
     fn of(part: &kt_part<'c>) -> FfiResult<Self> {
         match (part.gate.is_null(), part.limiter.is_null()) {
-            (false, true) => Ok(Self::Gate(part.gate.state()?, part.text.optional(part.text_len)?)),
+            (false, true) => {
+                let (state, patience) = (part.gate.state()?, part.patience.patience()?);
+                Ok(Self::Gate(state, part.text.optional(part.text_len)?, patience))
+            }
             (true, false) => {
                 expect_no_names(part.groups_len, part.need_len)?;
+                if part.patience.0 != 0 {
+                    return Err(kt_status::KT_UNKNOWN_MEMBER);
+                }
                 let (limiter, text) = (part.limiter.state()?, part.text.slice(part.text_len)?);
                 match &limiter.table {
                     LimiterTable::Subjects(table) => Ok(Self::Limiter(table, text)),
@@ -86,6 +93,10 @@ enum Charged<'t> {
 /// room while this one is charged, charges made before are given back, and may deny other requests
 /// meanwhile. Do not reset the counts of these tallies while requests are checked. `count` is 1 to
 /// `KT_MAX_PARTS`. `now_ms` means what it means to the handle of the first part.
+///
+/// A gate in a fleet spends credits of all its tallies. `patience` of its part is what the request
+/// does if it lacks some; several such gates may wait one after another. All charges and credits
+/// are given back if one refuses. See `kt_gate_join`.
 ///
 /// A key charges a tally for each section of its plan: the key's own, its team's, and those of the
 /// groups in the part. A plan with many windows takes several tallies for a section. An address
@@ -141,24 +152,22 @@ fn charge_all<'c>(
     let (parts, target) = (parts.slice(count)?, compound_out.target()?);
     let mut tables = Vec::<Table<'_>, MAX_PARTS>::new();
     for part in parts {
-        if part.reserved_ != 0 {
-            return Err(kt_status::KT_UNKNOWN_MEMBER);
-        }
         // There is room for all of them.
         let _ = tables.push(Table::of(part)?);
     }
     let time = match tables.first() {
-        Some(Table::Gate(gate, _)) => gate.clock.time(now_ms)?,
+        Some(Table::Gate(gate, ..)) => gate.clock.time(now_ms)?,
         _ => parts
             .first()
             .map_or_else(|| Time::new(now_ms), |part| part.limiter.state()?.clock.time(now_ms))?,
     };
     let gate_of = |table: &Table<'c>| match table {
-        Table::Gate(state, _) => Some(&state.table),
+        Table::Gate(state, _, patience) => Some((&state.table, *patience)),
         _ => None,
     };
     let gates: Vec<_, MAX_PARTS> = tables.iter().map(gate_of).collect();
-    let compound = call_all(&gates, |gates| charge_now(&tables, gates, parts, charge, time))?;
+    let compound =
+        call_all(&gates, time, |gates, time| charge_now(&tables, gates, parts, charge, time))?;
     target.put_compound(&compound);
     Ok(())
 }
@@ -169,12 +178,12 @@ fn charge_now(
     gates: &[Option<Counted<'_, Lines>>],
     parts: &[kt_part<'_>],
     charge: bool,
-    time: Time,
+    time: CallTime,
 ) -> FfiResult<Compound> {
     let mut charged = Vec::<Charged<'_>, MAX_PARTS>::new();
     for ((table, gate), part) in tables.iter().zip(gates).zip(parts) {
         let _ = charged.push(match table {
-            Table::Gate(_, api_key) => {
+            Table::Gate(_, api_key, _) => {
                 let groups = part.groups.slice(part.groups_len)?;
                 let need = part.need.slice(part.need_len)?;
                 let gate = gate.ok_or(kt_status::KT_INTERNAL)?;
@@ -187,7 +196,7 @@ fn charge_now(
             }
         });
     }
-    let compound = with_clock!(time, |clock| {
+    let compound = with_call_clock!(time, |clock| {
         let mut list = Vec::<&dyn Part<_>, MAX_PARTS>::new();
         for part in &charged {
             let _ = list.push(match part {
@@ -202,43 +211,54 @@ fn charge_now(
     Ok(compound)
 }
 
-/// Calls `work` with the tables in force of these gates, of which each part has one or none. If the
-/// counts of a key are moving to another file, calls it again with that one.
+/// A gate of a part, and what its request does that lacks credits of a fleet.
+type PartGate<'c> = (&'c GateTable, kt_patience);
+
+/// Calls `work` with the tables in force of these gates, of which each part has one or none, and
+/// with the time by the clock of their fleet. If the counts of a key are moving to another file,
+/// calls it again with that one.
 #[cfg(feature = "host")]
 fn call_all<R: keytally::Decided>(
-    gates: &[Option<&GateTable>],
-    mut work: impl FnMut(&[Option<Counted<'_, Lines>>]) -> FfiResult<R>,
+    gates: &[Option<PartGate<'_>>],
+    time: Time,
+    mut work: impl FnMut(&[Option<Counted<'_, Lines>>], CallTime) -> FfiResult<R>,
 ) -> FfiResult<R> {
     let followed: Vec<_, MAX_PARTS> = gates
         .iter()
         .map(|gate| match gate {
-            Some(GateTable::File(file)) => Some(file),
+            Some((GateTable::File(file), _)) => Some(file),
             _ => None,
         })
         .collect();
     keytally::Followed::call_all(&followed, |current| {
         let mut current = current.iter();
+        let mut offset_ms = 0;
         let in_force: Vec<_, MAX_PARTS> = gates
             .iter()
             .map(|gate| match gate {
-                Some(GateTable::Memory(table)) => Some(table.counted(None)),
-                Some(GateTable::File(_)) => current.next().map(|file| file.counted()),
+                Some((GateTable::Memory(table), _)) => Some(table.counted(None)),
+                Some((GateTable::File(_), patience)) => {
+                    let (counted, its_ms) = current.next()?.counted(*patience);
+                    offset_ms = if offset_ms == 0 { its_ms } else { offset_ms };
+                    Some(counted)
+                }
                 None => None,
             })
             .collect();
-        work(&in_force)
+        work(&in_force, CallTime::ahead(time, offset_ms))
     })
 }
 
 /// Calls `work` with the tables in force of these gates, of which each part has one or none.
 #[cfg(not(feature = "host"))]
 fn call_all<R>(
-    gates: &[Option<&GateTable>],
-    work: impl FnOnce(&[Option<Counted<'_, Lines>>]) -> FfiResult<R>,
+    gates: &[Option<PartGate<'_>>],
+    time: Time,
+    work: impl FnOnce(&[Option<Counted<'_, Lines>>], CallTime) -> FfiResult<R>,
 ) -> FfiResult<R> {
-    let in_force: Vec<_, MAX_PARTS> =
-        gates.iter().map(|gate| gate.map(|GateTable::Memory(table)| table.counted(None))).collect();
-    work(&in_force)
+    let counted = |(GateTable::Memory(table), _): PartGate<'_>| table.counted(None);
+    let in_force: Vec<_, MAX_PARTS> = gates.iter().map(|gate| gate.map(counted)).collect();
+    work(&in_force, CallTime { time })
 }
 
 /// Checks a key like `kt_gate_check`, with the options of a request: the groups that it charges and
@@ -252,7 +272,7 @@ fn call_all<R>(
 ///
 /// ```c
 /// const kt_group groups[] = {{KT_TEXT("write"), 0, 0}};
-/// kt_request request = {sizeof request, 1, KT_SYSTEM_CLOCK, groups, 1, NULL, 0};
+/// kt_request request = {sizeof request, 1, KT_SYSTEM_CLOCK, groups, 1, NULL, 0, 0, 0};
 /// kt_compound compound;
 /// if (kt_gate_check_request(gate, api_key, api_key_len, &request, &compound) == KT_OK
 ///     && compound.outcome != KT_ADMITTED)
@@ -295,10 +315,15 @@ fn check_request(
     let (api_key, request) = (api_key?, kt_request::or_default(request)?);
     let groups = request.groups.slice(request.groups_len)?;
     let need = request.need.slice(request.need_len)?;
-    let compound: Compound = gate.call(|gate, own| {
+    let patience = request.patience()?;
+    let compound: Compound = gate.call_with(patience, |gate, own| {
         let time = own.time(request.now_ms)?;
         let part = gate_part(gate, api_key, request.cost, groups, need)?;
-        Ok(with_clock!(time, |clock| if charge { part.check(clock) } else { part.peek(clock) }))
+        Ok(with_call_clock!(time, |clock| if charge {
+            part.check(clock)
+        } else {
+            part.peek(clock)
+        }))
     })?;
     target.put_compound(&compound);
     Ok(())

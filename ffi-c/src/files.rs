@@ -43,7 +43,7 @@ impl GateState {
     }
 
     /// Returns the gate in a file. A gate in memory has no lock to wait for and is never replaced.
-    fn followed(&self) -> FfiResult<&Followed<FileGate>> {
+    pub(crate) fn followed(&self) -> FfiResult<&Followed<FileGate>> {
         match &self.table {
             GateTable::File(file) => Ok(file),
             GateTable::Memory(_) => Err(kt_status::KT_NOT_A_FILE),
@@ -90,7 +90,7 @@ impl From<keytally::AddressLimiter> for LimiterFile {
 }
 
 /// Returns the path in a text: any bytes on Unix, UTF-8 on Windows.
-fn path<'c>(path: In<'c, c_char>) -> FfiResult<&'c Path> {
+pub(crate) fn path<'c>(path: In<'c, c_char>) -> FfiResult<&'c Path> {
     let text = path.c_str()?;
     #[cfg(unix)]
     let path: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(text.to_bytes());

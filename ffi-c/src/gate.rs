@@ -12,11 +12,11 @@ use crate::limiter::{KT_HANDLE_ALIGN, KT_TABLE_ALIGN};
 use crate::limiter_table::table_lines;
 use crate::pointers::{Growing, Handle, Held, In, Lines, Memory, Out, plain};
 use crate::policy::sections;
-use crate::request::{kt_name, kt_settlement};
+use crate::request::{kt_name, kt_patience, kt_settlement};
 use crate::status::{FfiResult, kt_status};
 use crate::tallies::kt_compound;
 use crate::text::utf8;
-use crate::time::{HandleClock, with_clock};
+use crate::time::{CallClock, HandleClock, with_call_clock};
 use crate::verdict::kt_verdict;
 
 /// Bytes of a gate's handle in this build. The header has the same formula.
@@ -108,10 +108,20 @@ impl AsRef<keytally::Gate> for FileGate {
 
 #[cfg(feature = "host")]
 impl FileGate {
-    /// Returns the table as one that counts uses, if they are counted.
+    /// Returns the table as one that counts uses, if they are counted, and that spends credits, if
+    /// it is in a fleet. Also returns how many milliseconds the fleet's clock is ahead.
     #[inline]
-    pub(crate) fn counted(&self) -> Counted<'_, Lines> {
-        self.table.counted(self.file.usage())
+    pub(crate) fn counted(&self, patience: kt_patience) -> (Counted<'_, Lines>, i64) {
+        if self.table.needs().is_none() {
+            return (self.table.with_extras(None), 0);
+        }
+        self.with_extras(patience)
+    }
+
+    #[inline(never)]
+    fn with_extras(&self, patience: kt_patience) -> (Counted<'_, Lines>, i64) {
+        let extras = self.file.extras(patience.to_host());
+        (self.table.with_extras(Some(extras)), self.file.clock_offset_ms())
     }
 }
 
@@ -151,12 +161,27 @@ impl<'c> Handle<'c, kt_gate> {
     #[cfg(feature = "host")]
     pub(crate) fn call<R: keytally::Decided>(
         self,
-        mut work: impl FnMut(Counted<'_, Lines>, &HandleClock) -> FfiResult<R>,
+        work: impl FnMut(Counted<'_, Lines>, CallClock<'_>) -> FfiResult<R>,
+    ) -> FfiResult<R> {
+        self.call_with(kt_patience::KT_PATIENCE_WAIT, work)
+    }
+
+    /// Calls `work` as [`call`](Self::call) does. `patience` is what a request in a fleet does that
+    /// lacks credits.
+    #[inline]
+    #[cfg(feature = "host")]
+    pub(crate) fn call_with<R: keytally::Decided>(
+        self,
+        patience: kt_patience,
+        mut work: impl FnMut(Counted<'_, Lines>, CallClock<'_>) -> FfiResult<R>,
     ) -> FfiResult<R> {
         let state = self.state()?;
         match &state.table {
-            GateTable::Memory(table) => work(table.counted(None), &state.clock),
-            GateTable::File(file) => file.call(|gate| work(gate.counted(), &state.clock)),
+            GateTable::Memory(table) => work(table.counted(None), CallClock::new(&state.clock)),
+            GateTable::File(file) => file.call(|gate| {
+                let (counted, offset_ms) = gate.counted(patience);
+                work(counted, CallClock::ahead(&state.clock, offset_ms))
+            }),
         }
     }
 
@@ -165,11 +190,22 @@ impl<'c> Handle<'c, kt_gate> {
     #[cfg(not(feature = "host"))]
     pub(crate) fn call<R>(
         self,
-        mut work: impl FnMut(Counted<'_, Lines>, &HandleClock) -> FfiResult<R>,
+        mut work: impl FnMut(Counted<'_, Lines>, CallClock<'_>) -> FfiResult<R>,
     ) -> FfiResult<R> {
         let state = self.state()?;
         let GateTable::Memory(table) = &state.table;
-        work(table.counted(None), &state.clock)
+        work(table.counted(None), CallClock::new(&state.clock))
+    }
+
+    /// Calls `work` as [`call`](Self::call) does. A gate in memory is in no fleet.
+    #[inline]
+    #[cfg(not(feature = "host"))]
+    pub(crate) fn call_with<R>(
+        self,
+        _: kt_patience,
+        work: impl FnMut(Counted<'_, Lines>, CallClock<'_>) -> FfiResult<R>,
+    ) -> FfiResult<R> {
+        self.call(work)
     }
 }
 
@@ -557,7 +593,11 @@ pub extern "C" fn kt_gate_close(gate: Handle<kt_gate>) {
 /// call it at any time; see the contract.
 ///
 /// `KT_OK` means that there is a verdict. Its `outcome` is `KT_ADMITTED`, `KT_DENIED`,
-/// `KT_TOO_COSTLY`, `KT_MISSING_KEY`, `KT_INVALID_KEY` or, during a migration, `KT_UNAVAILABLE`.
+/// `KT_TOO_COSTLY`, `KT_MISSING_KEY`, `KT_INVALID_KEY` or, during a migration and in a fleet,
+/// `KT_UNAVAILABLE`.
+///
+/// In a fleet (see `kt_gate_join`), the call waits for credits, at most 20 ms or what
+/// `kt_gate_set_credit_wait` sets. `kt_gate_try_check` does not wait.
 ///
 /// Statuses: `KT_NO_CLOCK`.
 ///
@@ -581,7 +621,7 @@ pub extern "C" fn kt_gate_check(
         let api_key = api_key.optional(api_key_len)?;
         // Written within the call: a verdict that left it would be moved on the stack, twice.
         gate.call(|gate, own| {
-            Ok(with_clock!(own.time(now_ms)?, of gate, |clock| {
+            Ok(with_call_clock!(own.time(now_ms)?, of gate, |clock| {
                 target.put_verdict(&gate.check(api_key, cost, clock))
             }))
         })
@@ -606,7 +646,7 @@ pub extern "C" fn kt_gate_peek(
         let api_key = api_key.optional(api_key_len)?;
         // Written within the call: a verdict that left it would be moved on the stack, twice.
         gate.call(|gate, own| {
-            Ok(with_clock!(own.time(now_ms)?, of gate, |clock| {
+            Ok(with_call_clock!(own.time(now_ms)?, of gate, |clock| {
                 target.put_verdict(&gate.peek(api_key, cost, clock))
             }))
         })
@@ -631,7 +671,7 @@ pub extern "C" fn kt_gate_refund(
         let mut target = verdict_out.target()?;
         let (key_id, charge) = (checked_key_id(key_id)?, charge.read()?.to_core()?);
         let verdict = gate.call(|gate, own| {
-            Ok(with_clock!(own.time(now_ms)?, |clock| gate.refund(key_id, charge, clock)))
+            Ok(with_call_clock!(own.time(now_ms)?, |clock| gate.refund(key_id, charge, clock)))
         })?;
         target.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);
         Ok(())
@@ -656,7 +696,7 @@ pub extern "C" fn kt_gate_settle(
         let (key_id, estimate) = (checked_key_id(key_id)?, estimate.read()?.to_core()?);
         let verdict = gate.call(|gate, own| {
             let time = own.time(now_ms)?;
-            Ok(with_clock!(time, |clock| gate.settle(key_id, estimate, actual, clock)))
+            Ok(with_call_clock!(time, |clock| gate.settle(key_id, estimate, actual, clock)))
         })?;
         target.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);
         Ok(())
@@ -705,7 +745,12 @@ pub extern "C" fn kt_gate_settle_all(
         }
         let settled = gate.call(|gate, own| {
             let time = own.time(now_ms)?;
-            Ok(with_clock!(time, |clock| gate.settle_all(key_id, estimate, &settlement, clock)))
+            Ok(with_call_clock!(time, |clock| gate.settle_all(
+                key_id,
+                estimate,
+                &settlement,
+                clock
+            )))
         })?;
         let settled = settled.ok_or(kt_status::KT_NO_SUCH_KEY)?;
         let mut rest = settled.uncharged().iter();
@@ -735,7 +780,7 @@ pub extern "C" fn kt_gate_reset(
         let mut target = verdict_out.target()?;
         let key_id = checked_key_id(key_id)?;
         let verdict = gate.call(|gate, own| {
-            Ok(with_clock!(own.time(now_ms)?, |clock| gate.reset(key_id, clock)))
+            Ok(with_call_clock!(own.time(now_ms)?, |clock| gate.reset(key_id, clock)))
         })?;
         target.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);
         Ok(())

@@ -27,6 +27,7 @@
 //! | `administer.rs`, `inspect.rs` | changes to a gate's keys and plans; queries |
 //! | `accounts.rs` | the accounts of a gate with teams |
 //! | `files.rs` | with the feature `host`: both tables in mapped files, the clock, entropy |
+//! | `fleet.rs` | with the feature `host`: gates whose limits machines share |
 //!
 //! A C function does three things. It turns pointers into values or into a status. It calls the
 //! corresponding function of [`keytally_core`] or [`keytally`](https://docs.rs/keytally), such as
@@ -41,6 +42,8 @@ mod clock;
 mod compound;
 #[cfg(feature = "host")]
 mod files;
+#[cfg(feature = "host")]
+mod fleet;
 mod gate;
 mod guard;
 mod inspect;
@@ -58,13 +61,13 @@ mod time;
 mod verdict;
 mod version;
 
-#[cfg(feature = "host")]
-pub use files::*;
 pub use {
     accounts::*, administer::*, charge::*, clock::*, compound::*, gate::*, inspect::*, key::*,
     limiter::*, message::*, pointers::*, policy::*, request::*, status::*, tallies::*, time::*,
     verdict::*, version::*,
 };
+#[cfg(feature = "host")]
+pub use {files::*, fleet::*};
 
 /// Loops without end. A panic is a defect of the library, and SAFETY.md says why a check
 /// cannot panic. Without an operating system, this crate cannot report a panic, and it must not

@@ -4,7 +4,7 @@ use core::ffi::c_char;
 
 use keytally_core::{Counted, Feature, GatePart, MAX_TALLIES, Settlement};
 
-use crate::pointers::{Growing, In, Lines, plain};
+use crate::pointers::{Growing, In, Lines, Number, Numbered, plain};
 use crate::status::{FfiResult, kt_status};
 use crate::text::utf8;
 use crate::time::KT_SYSTEM_CLOCK;
@@ -13,6 +13,48 @@ use crate::time::KT_SYSTEM_CLOCK;
 pub const KT_MAX_TALLIES: usize = 8;
 
 const _: () = assert!(!Feature::Sections.is_included() || KT_MAX_TALLIES == MAX_TALLIES);
+
+/// What a request of a gate in a fleet does if it lacks credits that the store may have. It has no
+/// effect outside of a fleet: see `kt_gate_join`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum kt_patience {
+    /// It waits for the agent, at most 20 ms or what `kt_gate_set_credit_wait` sets.
+    KT_PATIENCE_WAIT = 0,
+    /// Its outcome is `KT_UNAVAILABLE`, with the unavailability `KT_UNAVAILABILITY_WAITING`, and
+    /// the caller checks again after a millisecond.
+    KT_PATIENCE_RETURN = 1,
+    /// It is decided as after a wait without effect: by the choice of the agent's operator.
+    KT_PATIENCE_DECIDE = 2,
+}
+
+impl Numbered for kt_patience {
+    type Number = u32;
+}
+
+impl Number<kt_patience> {
+    /// Returns the enumerator. For another number, the error is `KT_UNKNOWN_MEMBER`.
+    pub(crate) fn patience(self) -> FfiResult<kt_patience> {
+        match self.0 {
+            0 => Ok(kt_patience::KT_PATIENCE_WAIT),
+            1 => Ok(kt_patience::KT_PATIENCE_RETURN),
+            2 => Ok(kt_patience::KT_PATIENCE_DECIDE),
+            _ => Err(kt_status::KT_UNKNOWN_MEMBER),
+        }
+    }
+}
+
+#[cfg(feature = "host")]
+impl kt_patience {
+    /// Returns the value of the same name.
+    pub(crate) const fn to_host(self) -> keytally::Patience {
+        match self {
+            Self::KT_PATIENCE_WAIT => keytally::Patience::Wait,
+            Self::KT_PATIENCE_RETURN => keytally::Patience::Return,
+            Self::KT_PATIENCE_DECIDE => keytally::Patience::Decide,
+        }
+    }
+}
 
 plain! {
     /// A name, such as that of a scope. This struct does not change.
@@ -44,7 +86,7 @@ plain! {
     /// ```c
     /// const kt_group groups[] = {{KT_TEXT("write"), 0, 0}, {KT_TEXT("tokens"), 2500, 1}};
     /// const kt_name need[] = {{KT_TEXT("write")}};
-    /// kt_request request = {sizeof request, 1, KT_SYSTEM_CLOCK, groups, 2, need, 1};
+    /// kt_request request = {sizeof request, 1, KT_SYSTEM_CLOCK, groups, 2, need, 1, 0, 0};
     /// ```
     #[derive(Debug)]
     pub struct kt_request<'c> {
@@ -62,6 +104,11 @@ plain! {
         pub need: In<'c, kt_name<'c>>,
         /// The number of scopes.
         pub need_len: usize,
+        /// What the request does if it lacks credits of a fleet. If `size` ends before this member,
+        /// it waits.
+        pub patience: Number<kt_patience>,
+        /// Zero.
+        pub reserved_: u32,
     }
 
     /// What a request really cost, for `kt_gate_settle_all` and `kt_limiter_settle_all`. It may get
@@ -127,13 +174,27 @@ impl kt_request<'_> {
                 groups_len: 0,
                 need: In::NULL,
                 need_len: 0,
+                patience: Number(0),
+                reserved_: 0,
             });
         }
         request.read_growing()
     }
 
-    /// Checks that the request has neither groups nor scopes, which only a gate has.
+    /// Returns what the request does if it lacks credits of a fleet.
+    pub(crate) fn patience(&self) -> FfiResult<kt_patience> {
+        if self.reserved_ != 0 {
+            return Err(kt_status::KT_UNKNOWN_MEMBER);
+        }
+        self.patience.patience()
+    }
+
+    /// Checks that the request has neither groups nor scopes, and waits for no credits: only a gate
+    /// has those.
     pub(crate) fn expect_plain(&self) -> FfiResult {
+        if self.patience()? != kt_patience::KT_PATIENCE_WAIT {
+            return Err(kt_status::KT_UNKNOWN_MEMBER);
+        }
         expect_no_names(self.groups_len, self.need_len)
     }
 }

@@ -236,6 +236,13 @@ statuses! {
         KT_NO_ENTROPY = 109 => "the system provides no random bytes",
         KT_IO = 110 =>
             "the system refused to read, write, map or lock the file, or to start a thread; errno may hold the reason",
+
+        // Fleets.
+        KT_JOINED = 120 => "this process has joined a fleet with the gate already",
+        KT_NOT_A_FLEET_FILE = 121 =>
+            "this is not the fleet file of the gate, or its credits are void, as after a restart of the machine; give the path that `keytally agent` was given, and start the agent",
+        KT_FLEET_SLIDING = 122 =>
+            "a fleet shares fixed windows only, and this policy has sliding ones: write `fixed` in its text",
     }
 }
 
@@ -381,7 +388,7 @@ impl From<keytally::Error> for kt_status {
     fn from(error: keytally::Error) -> Self {
         use std::io::ErrorKind;
 
-        use keytally::{Error, PepperError};
+        use keytally::{Error, FleetError, PepperError};
 
         match error {
             Error::Account { is_owner: true, .. } => KT_FILE_OWNER,
@@ -414,6 +421,12 @@ impl From<keytally::Error> for kt_status {
                 ErrorKind::OutOfMemory => KT_NO_MEMORY,
                 ErrorKind::StorageFull | ErrorKind::QuotaExceeded => KT_DISK_FULL,
                 _ => KT_IO,
+            },
+            Error::Fleet { source, .. } => match source {
+                FleetError::Joined => KT_JOINED,
+                FleetError::Sliding(_) => KT_FLEET_SLIDING,
+                FleetError::Tallies { .. } => KT_CAPACITY,
+                _ => KT_NOT_A_FLEET_FILE,
             },
             _ => KT_INTERNAL,
         }

@@ -5,7 +5,7 @@
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 #[cfg(feature = "host")]
-pub(crate) use keytally::SystemClock;
+pub(crate) use keytally::{GateClock, SystemClock};
 use keytally_core::Timestamp;
 
 use crate::status::FfiResult;
@@ -54,6 +54,73 @@ impl HandleClock {
             return Ok(Time::System(Some(Timestamp::from_unix_ms(now_ms))));
         }
         Time::new(now_ms)
+    }
+}
+
+/// The clock of a call on a gate: that of its handle, and in a fleet, as far ahead of it as the
+/// fleet's clock is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CallClock<'c> {
+    handle: &'c HandleClock,
+    #[cfg(feature = "host")]
+    offset_ms: i64,
+}
+
+/// The time of a call on a gate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CallTime {
+    pub(crate) time: Time,
+    #[cfg(feature = "host")]
+    offset_ms: i64,
+}
+
+impl<'c> CallClock<'c> {
+    /// The clock of a gate that is not in a fleet.
+    #[inline]
+    pub(crate) fn new(handle: &'c HandleClock) -> Self {
+        Self {
+            handle,
+            #[cfg(feature = "host")]
+            offset_ms: 0,
+        }
+    }
+
+    /// The clock of a gate whose fleet's clock is `offset_ms` ahead of the system clock.
+    #[cfg(feature = "host")]
+    #[inline]
+    pub(crate) fn ahead(handle: &'c HandleClock, offset_ms: i64) -> Self {
+        Self { handle, offset_ms }
+    }
+
+    /// Returns the time that `now_ms` means.
+    #[inline]
+    pub(crate) fn time(self, now_ms: u64) -> FfiResult<CallTime> {
+        Ok(CallTime {
+            time: self.handle.time(now_ms)?,
+            #[cfg(feature = "host")]
+            offset_ms: self.offset_ms,
+        })
+    }
+}
+
+#[cfg(feature = "host")]
+impl CallTime {
+    /// Returns this time on a fleet whose clock is `offset_ms` ahead of the system clock.
+    pub(crate) fn ahead(time: Time, offset_ms: i64) -> Self {
+        Self { time, offset_ms }
+    }
+
+    /// Returns the clock of the fleet, if it differs from that of the system and this is not an
+    /// explicit time.
+    #[inline]
+    pub(crate) fn fleet(self) -> Option<GateClock> {
+        match self.time {
+            Time::System(cached) if self.offset_ms != 0 => {
+                let clock = cached.map_or_else(SystemClock::read, SystemClock::cached);
+                Some(GateClock::ahead(clock, self.offset_ms))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -125,3 +192,21 @@ macro_rules! with_clock {
 }
 
 pub(crate) use with_clock;
+
+/// Does `$work` with `$clock`, the [`Clock`](keytally_core::Clock) of a [`CallTime`], as
+/// [`with_clock`] does.
+macro_rules! with_call_clock {
+    ($time:expr, $(of $gate:expr,)? |$clock:ident| $work:expr) => {{
+        let time = $time;
+        #[cfg(feature = "host")]
+        let fleet = time.fleet();
+        #[cfg(not(feature = "host"))]
+        let fleet = None::<keytally_core::Timestamp>;
+        match fleet {
+            Some($clock) => $work,
+            None => $crate::time::with_clock!(time.time, $(of $gate,)? |$clock| $work),
+        }
+    }};
+}
+
+pub(crate) use with_call_clock;

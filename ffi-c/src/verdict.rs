@@ -6,7 +6,8 @@ use core::ops::Range;
 use keytally_core::MAX_QUOTAS;
 use keytally_core::decide::waits_from;
 use keytally_core::{
-    Charge, Feature, Outcome, QuotaState, Quotas, Reason, Response, Timestamp, Verdict, Window,
+    Charge, Feature, Outcome, QuotaState, Quotas, Reason, Response, Timestamp, Unavailability,
+    Verdict, Window,
 };
 
 use crate::charge::kt_charge;
@@ -53,6 +54,11 @@ const NAMED: u32 = 1 << 29;
 /// The flag of a verdict that is admitted and has no charge, in addition to those of the first
 /// window.
 const NO_CHARGE: u32 = 1 << 28;
+
+/// The flag of a charge for which no credits of a fleet were spent, with those of the second
+/// window, and their position.
+const UNRESERVED: u32 = 1 << 28;
+const UNRESERVED_AT: usize = FLAGS + QUOTA_WORDS;
 
 const _: () = {
     assert!(KT_MAX_QUOTAS == MAX_QUOTAS && MAX_QUOTAS <= QUOTA_SLOTS);
@@ -117,8 +123,7 @@ mirrored! {
         KT_FULL = 5 => c"full",
         /// The key does not have a scope that the request needs; nothing is charged.
         KT_FORBIDDEN = 6 => c"forbidden",
-        /// The key's counts are being moved to another file, which is not in force yet. Nothing is
-        /// charged.
+        /// The gate does not decide now; see `kt_unavailability`. Nothing is charged.
         KT_UNAVAILABLE = 7 => c"unavailable",
     }
 }
@@ -156,6 +161,25 @@ mirrored! {
     }
 }
 
+mirrored! {
+    /// Why a gate does not decide about a request now.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[repr(u8)]
+    pub enum kt_unavailability {
+        /// The gate has decided.
+        KT_UNAVAILABILITY_NONE = 0 => c"none",
+        /// The key's counts are being moved to another file, which is not in force yet.
+        KT_UNAVAILABILITY_MOVING = 1 => c"moving",
+        /// The gate is in a fleet, and this process did not join it: see `kt_gate_join`.
+        KT_UNAVAILABILITY_NOT_RESERVING = 2 => c"not_reserving",
+        /// The store of the limits that machines share cannot be reached, and the operator of the
+        /// agent chose to admit nothing then.
+        KT_UNAVAILABILITY_LOST = 3 => c"lost",
+        /// Credits were requested: check again after a millisecond. See `kt_patience`.
+        KT_UNAVAILABILITY_WAITING = 4 => c"waiting",
+    }
+}
+
 // The numbers are core's. For reasons, 0 stands for none.
 const _: () = {
     assert!(kt_outcome::NAMES.len() == Outcome::ALL.len());
@@ -170,6 +194,7 @@ const _: () = {
         assert!(Reason::ALL[index] as usize == index + 1);
         index += 1;
     }
+    assert!(kt_unavailability::NAMES.len() == 1 + Unavailability::ALL.len());
 };
 
 plain! {
@@ -212,7 +237,7 @@ plain! {
         /// The HTTP status: 401, 403, 429, 503, or 200 if admitted, which the application may
         /// replace.
         pub http_status: u16,
-        /// Seconds to wait, at least 1. 0 unless denied or full.
+        /// Seconds to wait, at least 1. 0 unless denied, full or unavailable.
         pub retry_after_s: u32,
         /// The key id. 0 if the holder is not known. It is known once the secret was found right,
         /// also if the key was revoked or has expired.
@@ -249,8 +274,15 @@ plain! {
         pub clock_ahead_s: u32,
         /// The quotas in a form of this library: see `kt_verdict_quota`.
         pub private_: [u32; 32],
+        /// 1 if the counts are those of units that the machines of a fleet share, 0 if the tally of
+        /// this machine decided. See `kt_gate_join`.
+        pub is_leased: u8,
+        /// Why the outcome is `KT_UNAVAILABLE`.
+        pub unavailability: Number<kt_unavailability>,
         /// Zeros.
-        pub reserved_: [u64; 8],
+        pub reserved_1_: [u8; 6],
+        /// Zeros.
+        pub reserved_: [u64; 7],
     }
 }
 
@@ -352,6 +384,9 @@ impl kt_verdict {
         if let Some(retry_at) = verdict.retry_at() {
             self.retry_at_ms = retry_at.unix_ms();
             self.retry_after_s = verdict.retry_after_s().unwrap_or(0);
+            // A verdict without a time for a retry is none of an unavailable gate.
+            let why = verdict.unavailability();
+            self.unavailability = Number(why.map_or(0, |why| why as u8));
         }
         if let Some(holder) = verdict.holder() {
             self.key_id = holder.key_id.number();
@@ -360,6 +395,7 @@ impl kt_verdict {
         self.quota_count = u8::try_from(verdict.quotas().len()).unwrap_or(0);
         self.at_ms = verdict.quotas().time().unix_ms();
         self.is_shared = verdict.is_shared().into();
+        self.is_leased = verdict.is_leased().into();
         let is_charged = verdict.charge().is_some();
         self.charged = if is_charged { verdict.cost() } else { 0 };
         self.now_ms = verdict.now().unix_ms();
@@ -371,6 +407,9 @@ impl kt_verdict {
         put_quotas(&mut self.private_, verdict.quotas());
         if verdict.is_admitted() && !is_charged {
             self.private_[FLAGS] |= NO_CHARGE;
+        }
+        if verdict.is_unreserved() {
+            self.private_[UNRESERVED_AT] |= UNRESERVED;
         }
     }
 
@@ -467,7 +506,11 @@ pub extern "C" fn kt_verdict_charge(
         if verdict.outcome()? == Outcome::Admitted && verdict.private_[FLAGS] & NO_CHARGE != 0 {
             return Err(kt_status::KT_NOT_A_CHARGE);
         }
-        let make = if verdict.is_shared == 0 { Charge::new } else { Charge::shared };
+        let make = match (verdict.is_shared, verdict.private_[UNRESERVED_AT] & UNRESERVED) {
+            (0, 0) => Charge::new,
+            (0, _) => Charge::unreserved,
+            _ => Charge::shared,
+        };
         target.put_charge(make(verdict.charged, Timestamp::from_unix_ms(verdict.at_ms)));
         Ok(())
     })
@@ -685,6 +728,15 @@ pub extern "C" fn kt_reason_name(reason: Number<kt_reason>) -> In<'static, c_cha
     In::from_static(kt_reason::name(reason))
 }
 
+/// Returns a short word for logs and metric labels, such as `waiting`; `unknown` for an unknown
+/// number. Never NULL. The text is static: do not free it.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_unavailability_name(
+    unavailability: Number<kt_unavailability>,
+) -> In<'static, c_char> {
+    In::from_static(kt_unavailability::name(unavailability))
+}
+
 #[cfg(all(test, feature = "host"))]
 mod tests {
     use super::*;
@@ -709,6 +761,10 @@ mod tests {
         assert_eq!(kt_reason::NAMES[0], c"none");
         for reason in Reason::ALL {
             assert_eq!(kt_reason::NAMES[*reason as usize].to_str(), Ok(reason.as_str()));
+        }
+        assert_eq!(kt_unavailability::NAMES[0], c"none");
+        for why in Unavailability::ALL {
+            assert_eq!(kt_unavailability::NAMES[*why as usize].to_str(), Ok(why.as_str()));
         }
     }
 }

@@ -16,6 +16,7 @@ pkg_check_modules(CJSON REQUIRED IMPORTED_TARGET libcjson)
 add_program(c/layout.c)
 add_program(c/hostile.c)
 add_program(c/calls.c IN_FOLDER)
+add_program(c/fleet.c IN_FOLDER)
 add_program(c/sections.c IN_FOLDER)
 add_program(c/vectors.c ARGUMENTS "${ROOT}/vectors" LIBRARIES PkgConfig::CJSON)
 

@@ -199,9 +199,10 @@ pub struct GateClock {
 }
 
 impl GateClock {
-    /// The reading of the system clock that is `offset_ms` behind.
+    /// The clock that is `offset_ms` milliseconds ahead of the system clock, such as
+    /// [`clock_offset_ms`](crate::Gate::clock_offset_ms) of a gate.
     #[inline]
-    pub(crate) fn ahead(SystemClock(reading): SystemClock, offset_ms: i64) -> Self {
+    pub fn ahead(SystemClock(reading): SystemClock, offset_ms: i64) -> Self {
         Self { reading: ahead(reading, offset_ms), offset_ms }
     }
 }

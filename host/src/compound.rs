@@ -1,6 +1,6 @@
 //! Compound charges by the system's clock.
 
-use keytally_core::{Compound, Part, PartsError};
+use keytally_core::{Compound, Part, PartsError, clock_offset_ms};
 
 use crate::clock::{GateClock, SystemClock};
 use crate::gate::Gate;
@@ -17,7 +17,8 @@ pub fn clock_for<'g>(gates: impl IntoIterator<Item = &'g Gate>) -> GateClock {
     }
 }
 
-/// Checks several parts of one request, and charges all or none, by the system's clock.
+/// Checks several parts of one request, and charges all or none, by the system's clock. If a part
+/// is of a gate in a fleet, the clock is that of its fleet.
 ///
 /// [`Gate::part`](crate::Gate::part) and [`Limiter::part`](crate::Limiter::part) return parts.
 /// [`keytally_core::check_all`] takes an explicit time, and says what a denial means while other
@@ -45,14 +46,18 @@ pub fn clock_for<'g>(gates: impl IntoIterator<Item = &'g Gate>) -> GateClock {
 ///
 /// # Errors
 /// [`PartsError`] without a part, or with more than [`MAX_PARTS`](crate::MAX_PARTS).
-pub fn check_all(parts: &[&dyn Part<SystemClock>]) -> Result<Compound, PartsError> {
-    keytally_core::check_all(parts, SystemClock::read())
+pub fn check_all(parts: &[&dyn Part<GateClock>]) -> Result<Compound, PartsError> {
+    keytally_core::check_all(parts, clock_of(parts))
 }
 
 /// Returns what [`check_all`] would return now, and charges nothing.
 ///
 /// # Errors
 /// Those of [`check_all`].
-pub fn peek_all(parts: &[&dyn Part<SystemClock>]) -> Result<Compound, PartsError> {
-    keytally_core::peek_all(parts, SystemClock::read())
+pub fn peek_all(parts: &[&dyn Part<GateClock>]) -> Result<Compound, PartsError> {
+    keytally_core::peek_all(parts, clock_of(parts))
+}
+
+fn clock_of(parts: &[&dyn Part<GateClock>]) -> GateClock {
+    GateClock::ahead(SystemClock::read(), clock_offset_ms(parts))
 }

@@ -9,7 +9,7 @@ use core::time::Duration;
 use std::path::Path;
 
 use heapless::Vec;
-use keytally_core::sync::AtomicU64;
+use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_core::{MAX_PARTS, Section, TallyOwner, Timestamp, Verdict};
 use keytally_fleet_plan::credit::{CreditLayout, Units};
 use keytally_fleet_plan::layout::{FileLayout, PageWord, WantedBits};
@@ -17,7 +17,7 @@ use keytally_fleet_plan::words::TallyWords;
 
 use crate::clock::now;
 use crate::error::{Error, FleetError};
-use crate::fleet_credits::{Machine, Patience, is_shared};
+use crate::fleet_credits::{Machine, Patience, is_shared, micros};
 use crate::fleet_map::FleetMap;
 use crate::gate::{Gate, Joined};
 use crate::lock::Wait;
@@ -39,7 +39,8 @@ impl Gate {
         let refused = |source| Error::Fleet { path: path.into(), source };
         let shapes = shapes(self).map_err(refused)?;
         let map = FleetMap::open(path, file_layout(self).map_err(refused)?, self.table().id())?;
-        let machine = Arc::new(Machine::new(map, shapes));
+        let wait_us = self.credit_wait_us().load(Ordering::Relaxed);
+        let machine = Arc::new(Machine::new(map, shapes, wait_us));
         self.set_joined(Joined::new(&machine)).map_err(|()| refused(FleetError::Joined))
     }
 
@@ -90,12 +91,13 @@ impl Gate {
         self.counted_with(Patience::Decide).check(api_key, cost, self.clock())
     }
 
-    /// Sets the longest time that a request of this process waits for credits of a fleet, by
-    /// default [`DEFAULT_CREDIT_WAIT`](crate::DEFAULT_CREDIT_WAIT). It has no effect on a gate that
-    /// has not [joined](Self::join) a fleet.
+    /// Sets the longest time that a request of this process waits for credits of a fleet. Zero does
+    /// not wait. The default is [`DEFAULT_CREDIT_WAIT`](crate::DEFAULT_CREDIT_WAIT).
     pub fn set_credit_wait(&self, at_most: Duration) {
+        let wait_us = micros(at_most);
+        self.credit_wait_us().store(wait_us, Ordering::Relaxed);
         if let Some(joined) = self.joined() {
-            joined.machine().set_wait(at_most);
+            joined.machine().set_wait(wait_us);
         }
     }
 }

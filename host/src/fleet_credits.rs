@@ -31,6 +31,11 @@ use crate::fleet_map::{FleetMap, FleetTally};
 /// [`Gate::set_credit_wait`](crate::Gate::set_credit_wait).
 pub const DEFAULT_CREDIT_WAIT: Duration = Duration::from_millis(20);
 
+/// Returns a wait in microseconds.
+pub(crate) fn micros(wait: Duration) -> u64 {
+    u64::try_from(wait.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// A request that waits reports its want again after this time, in case that an agent was killed
 /// which had taken the report.
 const REPORT_AGAIN: Duration = Duration::from_millis(5);
@@ -82,19 +87,20 @@ struct Need<'m> {
 type Needs<'m> = Vec<Need<'m>, MAX_PARTS>;
 
 impl Machine {
-    pub(crate) fn new(map: FleetMap, shapes: Vec<(CreditLayout, bool), MAX_PARTS>) -> Self {
-        let machine = Self { map, shapes, wait_us: AtomicU64::new(0) };
-        machine.set_wait(DEFAULT_CREDIT_WAIT);
-        machine
+    pub(crate) fn new(
+        map: FleetMap,
+        shapes: Vec<(CreditLayout, bool), MAX_PARTS>,
+        wait_us: u64,
+    ) -> Self {
+        Self { map, shapes, wait_us: AtomicU64::new(wait_us) }
     }
 
     pub(crate) fn map(&self) -> &FleetMap {
         &self.map
     }
 
-    /// Sets the longest time that a request waits for credits.
-    pub(crate) fn set_wait(&self, at_most: Duration) {
-        let wait_us = u64::try_from(at_most.as_micros()).unwrap_or(u64::MAX);
+    /// Sets the longest time that a request waits for credits, in microseconds.
+    pub(crate) fn set_wait(&self, wait_us: u64) {
         self.wait_us.store(wait_us, Ordering::Relaxed);
     }
 
@@ -402,6 +408,10 @@ impl Spender {
 }
 
 impl Reserve for Spender {
+    fn clock_offset_ms(&self) -> i64 {
+        self.machine.map.offset_ms()
+    }
+
     fn reserve(&self, gate: &dyn TallyNumbers, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
         if let [tally] = &mut *tallies
             && self.reserve_one(gate, tally)

@@ -16,10 +16,11 @@ use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_core::{
     Charge, Compound, KeyId, MAX_PARTS, Outcome, Peppers, Settled, TallyVerdict, Verdict,
 };
+use once_cell::race::OnceBox;
 
 use crate::clock::instant;
-use crate::error::Error;
-use crate::gate::Gate;
+use crate::error::{Error, FleetError};
+use crate::gate::{Gate, Joined};
 use crate::lock::Wait;
 
 /// The interval between two examinations of the path.
@@ -86,6 +87,8 @@ struct Shared<T> {
     wrap: Box<dyn Fn(Gate) -> Result<T, Error> + Send + Sync>,
     current: ArcSwap<T>,
     status: ArcSwap<FollowStatus>,
+    /// The fleet file that every gate at the path joins.
+    fleet: OnceBox<PathBuf>,
     /// When this state was created.
     created: Instant,
     /// When [`Followed::reopen_if_due`] last examined the path, in milliseconds since `created`.
@@ -285,6 +288,7 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
             current: ArcSwap::from_pointee(wrap(gate)?),
             wrap: Box::new(wrap),
             status: ArcSwap::default(),
+            fleet: OnceBox::new(),
             created: instant(),
             examined_ms: AtomicU64::new(0),
             thread: AtomicU64::new(0),
@@ -311,6 +315,27 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
         // If the file cannot be opened, the gate stays in force.
         let _ = self.reopen_if_replaced();
         self.load()
+    }
+
+    /// Joins the fleet of this machine by the fleet file at `path`: see [`Gate::join`]. The gates
+    /// that replace this one join it too, and a fleet file that replaces this one is opened.
+    ///
+    /// A gate that replaces this one is in force once the fleet file is its own, which the agent
+    /// ensures. A gate that was migrated is in force at once. Until it has joined, its requests are
+    /// [unavailable](keytally_core::Unavailability::NotReserving).
+    ///
+    /// # Errors
+    /// Those of [`Gate::join`].
+    pub fn join(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let path = path.as_ref();
+        if self.shared.fleet.get().is_some() {
+            return Err(Error::Fleet { path: path.into(), source: FleetError::Joined });
+        }
+        let absolute = std::path::absolute(path).map_err(|error| Error::io("open", path, error))?;
+        (*self.load()).as_ref().join(path)?;
+        let _ = self.shared.fleet.set(Box::new(absolute));
+        // Another gate may have replaced the one that has joined.
+        self.shared.join((*self.load()).as_ref())
     }
 
     /// Calls `work` with the gate in force. If the key's counts are moving to another file, waits
@@ -592,16 +617,45 @@ impl<T: AsRef<Gate>> Shared<T> {
         let old = (*current).as_ref();
         let is_at_path =
             old.is_at_path().map_err(|error| Error::io("examine", &self.path, error))?;
-        if is_at_path && !force {
+        if is_at_path && !force && self.is_fleet_in_force(old)? {
             return Ok(false);
         }
         let gate = Gate::open(&self.path, self.peppers.clone())?;
-        gate.copy_wait_from(old);
+        gate.copy_waits_from(old);
+        let joined = self.join(&gate);
+        // The old gate decides until then, unless its counts have moved.
+        if !old.table().is_migrating() {
+            joined?;
+        }
         self.current.store(Arc::new((self.wrap)(gate)?));
         self.change_status(|status| {
             *status = FollowStatus { reopened: status.reopened + 1, problem: None }
         });
         Ok(true)
+    }
+
+    /// Joins the fleet with a gate that must, and has not.
+    fn join(&self, gate: &Gate) -> Result<(), Error> {
+        let Some(path) = self.fleet.get() else { return Ok(()) };
+        if gate.joined().is_some() || !gate.is_in_fleet() {
+            return Ok(());
+        }
+        match gate.join(path) {
+            // Another thread was first.
+            Err(Error::Fleet { source: FleetError::Joined, .. }) => Ok(()),
+            joined => joined,
+        }
+    }
+
+    /// Returns whether a gate has joined by the fleet file that is at the path now. Joins if it has
+    /// not joined at all.
+    fn is_fleet_in_force(&self, gate: &Gate) -> Result<bool, Error> {
+        self.join(gate)?;
+        let is_at_path = |joined: &Joined| {
+            let is_at_path = joined.machine().map().file().is_at_path();
+            is_at_path.unwrap_or(false)
+        };
+        Ok(!gate.is_in_fleet() || gate.joined().is_none_or(is_at_path))
     }
 
     fn change_status(&self, change: impl Fn(&mut FollowStatus)) {

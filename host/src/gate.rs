@@ -16,7 +16,7 @@ use crate::clock::{GateClock, SystemClock, now};
 use crate::entropy::{entropy, random};
 use crate::error::Error;
 use crate::file::{TableFile, open_table};
-use crate::fleet_credits::{Machine, Patience, Spender};
+use crate::fleet_credits::{DEFAULT_CREDIT_WAIT, Machine, Patience, Spender, micros};
 use crate::holder::LockHolder;
 use crate::lock::{self, DEFAULT_WAIT, Lock, Wait};
 use crate::map::Mapping;
@@ -175,6 +175,8 @@ pub struct Gate {
     file: TableFile,
     /// The longest time that administering calls wait for the lock, in milliseconds.
     wait_ms: AtomicU64,
+    /// The longest time that a request waits for credits of a fleet, in microseconds.
+    credit_wait_us: AtomicU64,
     usage: UsageFiles,
     /// The fleet that this process has joined.
     joined: OnceBox<Joined>,
@@ -291,6 +293,7 @@ impl Gate {
             table,
             file,
             wait_ms: AtomicU64::new(0),
+            credit_wait_us: AtomicU64::new(micros(DEFAULT_CREDIT_WAIT)),
             usage: UsageFiles::default(),
             joined: OnceBox::new(),
         };
@@ -312,9 +315,15 @@ impl Gate {
         Wait::at_most(Duration::from_millis(self.wait_ms.load(Ordering::Relaxed)))
     }
 
-    /// Sets the wait to that of another gate.
-    pub(crate) fn copy_wait_from(&self, other: &Self) {
+    /// Sets both waits to those of another gate.
+    pub(crate) fn copy_waits_from(&self, other: &Self) {
         self.wait_ms.store(other.wait_ms.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.credit_wait_us.store(other.credit_wait_us.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Returns the longest time that a request waits for credits of a fleet, in microseconds.
+    pub(crate) fn credit_wait_us(&self) -> &AtomicU64 {
+        &self.credit_wait_us
     }
 
     /// Returns whether the gate's path still leads to the file that is open. Always true for a gate
@@ -338,18 +347,19 @@ impl Gate {
     /// on all machines. Pass it to [`table::check_all`](crate::table::check_all), or to the check
     /// of a [`part`](Self::part), of a gate in a fleet.
     pub fn clock(&self) -> GateClock {
-        GateClock::ahead(self.system_clock(), self.offset_ms())
+        GateClock::ahead(self.system_clock(), self.clock_offset_ms())
     }
 
     /// Reads the precise clock, as far ahead in a fleet as [`clock`](Self::clock) is. The methods
     /// that are not checks read it, such as [`refund`](Self::refund) and [`list`](Self::list).
     pub fn precise_clock(&self) -> GateClock {
-        GateClock::ahead(SystemClock::read(), self.offset_ms())
+        GateClock::ahead(SystemClock::read(), self.clock_offset_ms())
     }
 
-    /// Returns how many milliseconds the clock of the store is ahead of the system clock. 0 if the
-    /// gate is not in a fleet.
-    fn offset_ms(&self) -> i64 {
+    /// Returns how many milliseconds the clock of the gate's fleet is ahead of the system clock: 0
+    /// outside of a fleet.
+    #[inline]
+    pub fn clock_offset_ms(&self) -> i64 {
         match self.joined() {
             Some(joined) if self.table.needs().reservation() => joined.machine().map().offset_ms(),
             _ => 0,
@@ -405,6 +415,12 @@ impl Gate {
 
     /// Returns the core's table with what its requests need in addition to their charges.
     fn with_extras(&self, patience: Patience) -> Counted<'_, Mapping> {
+        self.table.with_extras(Some(self.extras(patience)))
+    }
+
+    /// Returns what requests need in addition to their charges, for a request that does this if it
+    /// lacks credits of a fleet: for a caller with a table of its own in the gate's memory.
+    pub fn extras(&self, patience: Patience) -> Extras<'_> {
         let mut extras = Extras { usage: self.usage(), reservation: None };
         if self.table.needs().reservation() {
             extras.reservation = Some(match self.joined() {
@@ -412,7 +428,7 @@ impl Gate {
                 None => &NotReserving,
             });
         }
-        self.table.with_extras(Some(extras))
+        extras
     }
 
     /// Returns the core's table, whose methods take the time as an argument and count no uses.

@@ -11,8 +11,8 @@ use std::thread;
 
 use keytally::table::check_all;
 use keytally::{
-    Clock as _, Error, FleetFile, Gate, GateConfig, Limiter, Name, NewKey, Outcome, Patience, Plan,
-    Timestamp, Unavailability, Verdict, clock_for, now,
+    Clock as _, Error, FleetFile, Followed, Gate, GateConfig, Limiter, MigrationConfig, Name,
+    NewKey, Outcome, Patience, Plan, Timestamp, Unavailability, Verdict, clock_for, now, peek_all,
 };
 use keytally_core::sync::Ordering;
 use keytally_fleet_plan::layout::{PageWord, Phase};
@@ -582,4 +582,113 @@ fn hostile_words_neither_crash_nor_hang_a_request() {
             gate.try_check(Some(key.as_bytes()), 1);
         }
     }
+}
+
+/// Creates a gate with a key in a fleet, and follows it. Returns the key's text, too.
+fn followed(folder: &std::path::Path) -> (Followed, String) {
+    let (one, keys) = machines(folder, 1, "100/week", 1);
+    let followed = Followed::open(&one[0].path, peppers()).unwrap();
+    (followed, keys[0].0.clone())
+}
+
+/// Makes the fleet file at this path that of the gate at the path, and grants units to its key, as
+/// an agent does.
+fn replace_fleet_file(fleet: &std::path::Path, path: &std::path::Path, units: u32) {
+    let gate = opened(path);
+    let _ = fs::remove_file(fleet);
+    let file = FleetFile::create(fleet, &gate).unwrap();
+    grant(&file, only_tally(&file), units);
+}
+
+#[test]
+fn followed_gate_joins_the_fleet_file_of_a_migrated_gate() {
+    let folder = tempfile::tempdir().unwrap();
+    let (gate, key) = followed(folder.path());
+    let (path, fleet) = (folder.path().join("0.gate"), folder.path().join("0.fleet"));
+    gate.join(&fleet).unwrap();
+    let twice = gate.join(&fleet).unwrap_err().to_string();
+    assert!(twice.ends_with("this process has joined a fleet with the gate already"), "{twice}");
+    let check = || gate.call(|gate| gate.check(Some(key.as_bytes()), 1));
+    replace_fleet_file(&fleet, &path, 9);
+    assert!(gate.reopen_if_replaced().unwrap(), "the fleet file is another one");
+    assert!(check().is_leased());
+
+    opened(&path)
+        .migrate(folder.path().join("new.gate"), &MigrationConfig::default().with_keys(8))
+        .unwrap();
+    // The fleet file is still that of the old gate, whose counts have moved.
+    assert_eq!(check().unavailability(), Some(Unavailability::NotReserving));
+    let problem = gate.reopen_if_replaced().unwrap_err().to_string();
+    assert!(problem.contains("the fleet file has"), "{problem}");
+    assert_eq!(gate.status().problem, Some(problem));
+    replace_fleet_file(&fleet, &path, 5);
+    assert!(!gate.reopen_if_replaced().unwrap(), "the gate's own file was not replaced");
+    assert_eq!(gate.status().problem, None);
+    assert!(check().is_leased());
+    let peeked = gate.load().table().peek(Some(key.as_bytes()), 1, now());
+    assert_eq!(peeked.remaining(), Some(98), "the new gate has the count of the old one");
+    assert_eq!(gate.load().table().capacity(), 8);
+}
+
+#[test]
+fn replaced_gate_is_in_force_once_the_fleet_file_is_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let (gate, key) = followed(folder.path());
+    let (path, fleet) = (folder.path().join("0.gate"), folder.path().join("0.fleet"));
+    replace_fleet_file(&fleet, &path, 9);
+    gate.join(&fleet).unwrap();
+    let other = tempfile::tempdir_in(folder.path()).unwrap();
+    let (others, keys) = machines(other.path(), 1, "50/week", 2);
+    fs::rename(&others[0].path, &path).unwrap();
+    let is_leased = |key: &str| gate.load().check(Some(key.as_bytes()), 1).is_leased();
+    let problem = gate.reopen_if_replaced().unwrap_err().to_string();
+    assert!(problem.ends_with("the fleet file belongs to another gate"), "{problem}");
+    assert!(is_leased(&key), "the old gate decides");
+    let new = opened(&path);
+    fs::remove_file(&fleet).unwrap();
+    let file = FleetFile::create(&fleet, &new).unwrap();
+    (0..file.tallies()).filter(|&it| file.subject(it).is_some()).for_each(|it| grant(&file, it, 5));
+    assert!(gate.reopen_if_replaced().unwrap());
+    assert!(is_leased(&keys[0].0) && !is_leased(&key));
+}
+
+#[test]
+fn check_all_has_the_time_of_the_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, keys) = machines(folder.path(), 1, "10/week", 1);
+    let Machine { gate, fleet, .. } = &one[0];
+    let file = FleetFile::open(fleet, gate).unwrap();
+    file.page(PageWord::Offset).store(3_600_000, Ordering::SeqCst);
+    let limiter = Limiter::in_memory(&"10/week".parse().unwrap(), 4).unwrap();
+    let key = gate.part(Some(keys[0].0.as_bytes()), 1);
+    let subject = limiter.part(b"subject", 1);
+    for compound in
+        [keytally::check_all(&[&subject, &key]).unwrap(), peek_all(&[&subject, &key]).unwrap()]
+    {
+        let ahead_s = compound.tallies()[1].verdict().now().unix_s() - now().unix_s();
+        assert!((3590..3610).contains(&ahead_s), "{ahead_s}");
+    }
+}
+
+#[test]
+fn wait_that_is_set_before_a_gate_joins_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, keys) = machines(folder.path(), 1, "10/week", 1);
+    let Machine { path, fleet, .. } = &one[0];
+    let gate = opened(path);
+    // The default would be too short for this agent.
+    gate.set_credit_wait(Duration::from_secs(60));
+    gate.join(fleet).unwrap();
+    let file = FleetFile::open(fleet, &gate).unwrap();
+    file.page(PageWord::State).store(state(Phase::Leading, OnLoss::Closed, 1), Ordering::SeqCst);
+    // The heartbeat does not get old in this test.
+    let heartbeat = now().unix_ms() + 600_000;
+    file.page(PageWord::Heartbeat).store(heartbeat, Ordering::SeqCst);
+    thread::scope(|scope| {
+        let request = scope.spawn(|| check(&gate, &keys[0].0, 1));
+        thread::sleep(Duration::from_millis(200));
+        grant(&file, only_tally(&file), 5);
+        file.wake();
+        assert!(request.join().unwrap().is_leased());
+    });
 }

@@ -426,6 +426,10 @@ impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for GatePart<'_, M> {
         self.extras.is_some()
     }
 
+    fn clock_offset_ms(&self) -> i64 {
+        self.reservation().map_or(0, Reserve::clock_offset_ms)
+    }
+
     fn reserve(&self, tallies: &mut [TallyVerdict]) -> Option<ReserveRefusal> {
         self.reservation()?.reserve(self.gate, tallies)
     }

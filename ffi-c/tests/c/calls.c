@@ -311,14 +311,14 @@ static void requests_of_other_versions_are_read(void) {
                KT_STRUCT_SIZE);
     }
     /* An older program has neither groups nor scopes, and a limiter has none. */
-    request = (kt_request){offsetof(kt_request, groups), 0, NOW_MS, OFF_END, 1, OFF_END, 1};
+    request = (kt_request){offsetof(kt_request, groups), 0, NOW_MS, OFF_END, 1, OFF_END, 1, 0, 0};
     OK(kt_limiter_check_request(&limiter, bytes("a"), 1, &request, &verdict));
     const kt_group group = {KT_TEXT("write"), 0, 0};
     const kt_name scope = {KT_TEXT("read")};
-    request = (kt_request){sizeof request, 0, NOW_MS, &group, 1, NULL, 0};
+    request = (kt_request){sizeof request, 0, NOW_MS, &group, 1, NULL, 0, 0, 0};
     EXPECT(kt_limiter_check_request(&limiter, bytes("a"), 1, &request, &verdict),
            KT_NO_SUCH_GROUP);
-    request = (kt_request){sizeof request, 0, NOW_MS, NULL, 0, &scope, 1};
+    request = (kt_request){sizeof request, 0, NOW_MS, NULL, 0, &scope, 1, 0, 0};
     EXPECT(kt_limiter_check_request(&limiter, bytes("a"), 1, &request, &verdict),
            KT_NO_SUCH_SCOPE);
     request.size = UINT32_MAX;
@@ -378,7 +378,7 @@ static void structs_of_other_versions_are_read(void) {
         KT_UNKNOWN_MEMBER);
 
     /* As is one without groups and scopes. */
-    kt_request request = {offsetof(kt_request, groups), 3, NOW_MS, OFF_END, 1, OFF_END, 1};
+    kt_request request = {offsetof(kt_request, groups), 3, NOW_MS, OFF_END, 1, OFF_END, 1, 0, 0};
     kt_compound compound;
     OK(kt_gate_check_request(&gate, bytes(key.text), strlen(key.text), &request, &compound));
     CHECK(compound.outcome == KT_ADMITTED && compound.tally_count == 1);

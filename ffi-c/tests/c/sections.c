@@ -35,7 +35,7 @@ static kt_status issue(kt_gate *gate, uint32_t account, uint8_t number, kt_key *
 /** Charges a request, and returns the result. */
 static kt_compound check(kt_gate *gate, const kt_key *key, uint32_t cost, const kt_group *groups,
                          size_t groups_len) {
-    const kt_request request = {sizeof request, cost, NOW_MS, groups, groups_len, NULL, 0};
+    const kt_request request = {sizeof request, cost, NOW_MS, groups, groups_len, NULL, 0, 0, 0};
     kt_compound compound;
     OK(kt_gate_check_request(gate, bytes(key->text), strlen(key->text), &request, &compound));
     return compound;
@@ -169,7 +169,7 @@ static void request_charges_all_tallies_or_none(kt_gate *gate) {
     const kt_group team = {KT_TEXT("team"), 0, 0};
     const kt_group wrong[] = {no_such, no_text, team};
     for (size_t at = 0; at < 3; at++) {
-        const kt_request request = {sizeof request, 1, NOW_MS, &wrong[at], 1, NULL, 0};
+        const kt_request request = {sizeof request, 1, NOW_MS, &wrong[at], 1, NULL, 0, 0, 0};
         EXPECT(kt_gate_check_request(gate, bytes(ann.text), strlen(ann.text), &request, &compound),
                KT_NO_SUCH_GROUP);
     }
@@ -246,7 +246,7 @@ static void charge_is_refunded_and_settled_with_all_tallies(kt_gate *gate) {
         EXPECT(kt_gate_settle_all(gate, key_id, &charge, &unknown[at], NOW_MS, &verdict, uncharged,
                                   NULL),
                KT_UNKNOWN_MEMBER);
-    const kt_request request = {sizeof request, 1, NOW_MS, &odd, 1, NULL, 0};
+    const kt_request request = {sizeof request, 1, NOW_MS, &odd, 1, NULL, 0, 0, 0};
     EXPECT(kt_gate_check_request(gate, bytes(key.text), strlen(key.text), &request, &compound),
            KT_UNKNOWN_MEMBER);
     settlement = (kt_settlement){.size = offsetof(kt_settlement, groups) - 1};
@@ -315,7 +315,7 @@ static void key_needs_its_scopes(kt_gate *gate) {
     kt_key key;
     uint64_t key_id;
     OK(issue(gate, 42, 6, &key, &key_id));
-    kt_request request = {sizeof request, 1, NOW_MS, NULL, 0, SCOPES, 1};
+    kt_request request = {sizeof request, 1, NOW_MS, NULL, 0, SCOPES, 1, 0, 0};
     kt_compound compound;
     const uint8_t *api_key = bytes(key.text);
     size_t len = strlen(key.text);
@@ -539,7 +539,7 @@ static void example_charges_groups_and_needs_a_scope(kt_gate *gate) {
     const uint8_t *header = bytes(key.text);
     const kt_group groups[] = {{KT_TEXT("write"), 0, 0}, {KT_TEXT("tokens"), 2500, 1}};
     const kt_name need[] = {{KT_TEXT("write")}};
-    const kt_request request = {sizeof request, 1, KT_SYSTEM_CLOCK, groups, 2, need, 1};
+    const kt_request request = {sizeof request, 1, KT_SYSTEM_CLOCK, groups, 2, need, 1, 0, 0};
     kt_compound compound;
     status = kt_gate_check_request(gate, header, strlen(key.text), &request, &compound);
     CHECK(status == KT_OK && compound.outcome == KT_ADMITTED && left(&compound, 3) == 2500);
@@ -585,7 +585,7 @@ static void gate_names_the_described_window(void) {
         char window[KT_WINDOW_SIZE], headers[KT_COMPOUND_HEADERS_SIZE];
         OK(kt_gate_described(&attached, window, sizeof window, &written));
         CHECK(equal(window, "month") && written == 5);
-        kt_request request = {sizeof request, 1, NOW_MS, NULL, 0, NULL, 0};
+        kt_request request = {sizeof request, 1, NOW_MS, NULL, 0, NULL, 0, 0, 0};
         kt_compound compound;
         OK(kt_gate_check_request(&attached, bytes(key.text), strlen(key.text), &request,
                                  &compound));

@@ -566,7 +566,8 @@ static void request(kt_gate *gate, const kt_key *keys, const cJSON *item) {
             (kt_group){name, strlen(name), has_cost ? number(group, "cost") : 0, has_cost};
     }
     const kt_request request = {
-        sizeof request, number(item, "cost"), word(item, "now_ms"), groups, groups_len, NULL, 0};
+        .size = sizeof request, .cost = number(item, "cost"), .now_ms = word(item, "now_ms"),
+        .groups = groups, .groups_len = groups_len};
     const char *key = keys[number(item, "key")].text;
     kt_compound compound;
     OK(kt_gate_check_request(gate, bytes(key), strlen(key), &request, &compound));

@@ -5,6 +5,8 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 #include <string>
 #include <thread>
@@ -541,6 +543,53 @@ static void null_pointer_is_a_status(const std::string &folder) {
     CHECK(keytally::key_hint(null).view().empty() && keytally::policy_explain(null).view().empty());
 }
 
+/** Writes a word of a file. */
+static void write_word(const std::string &path, std::streamoff word, std::uint64_t value) {
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(8 * word).write(reinterpret_cast<const char *>(&value), sizeof value);
+    CHECK(file.good());
+}
+
+static void gate_in_a_fleet_waits_as_the_request_says(const std::string &folder) {
+    const char *pepper = "6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b";
+    keytally::GateConfig config;
+    config.keys = 8;
+    config.plans = {{"default", "10/week"}};
+    auto gate = Gate::create(folder + "/fleet.gate", pepper, config);
+    const Key key = gate.issue({7});
+    // An empty fleet file for a few tallies, and what an agent says in its page.
+    auto path = folder + "/api.fleet";
+    std::ofstream(path, std::ios::binary) << std::string(8192, '\0');
+    std::filesystem::permissions(path, std::filesystem::perms(0600));
+    CHECK(!gate.is_in_fleet());
+    gate.set_fleet(true);
+    CHECK(gate.is_in_fleet() && *gate.try_is_in_fleet());
+    CHECK(gate.check(key.expose()).unavailability == KT_UNAVAILABILITY_NOT_RESERVING);
+    gate.join(path);
+    CHECK(gate.try_join(path.c_str()).status() == KT_JOINED);
+    CHECK(thrown([&] { gate.join(path); }) == KT_JOINED);
+    constexpr std::uint64_t leading = 2, closed = 1;
+    write_word(path, 9, std::uint64_t(1) << 32 | closed << 8 | leading);
+    write_word(path, 16, kt_now_ms() + 3600000);
+    gate.set_credit_wait(1ms);
+    CHECK(gate.check(key.expose()).unavailability == KT_UNAVAILABILITY_LOST);
+    keytally::Request request;
+    request.patience = KT_PATIENCE_RETURN;
+    auto waiting = gate.check(key.expose(), request);
+    CHECK(waiting.outcome == KT_UNAVAILABLE && waiting.retry_after() == 1s);
+    CHECK(waiting.decisive().unavailability == KT_UNAVAILABILITY_WAITING);
+    auto all = keytally::check_all({gate.part(key.expose(), request)});
+    CHECK(all.decisive().unavailability == KT_UNAVAILABILITY_WAITING);
+    request.patience = KT_PATIENCE_DECIDE;
+    CHECK(gate.try_check(key.expose(), request)->outcome == KT_UNAVAILABLE);
+    gate.set_fleet(false);
+    CHECK(gate.check(key.expose()).admitted() && gate.check(key.expose()).is_leased == 0);
+    auto memory = Gate::in_memory(PEPPER, config);
+    CHECK(memory.try_join(path.c_str()).status() == KT_NOT_A_FILE);
+    CHECK(memory.try_set_fleet(true).status() == KT_NOT_A_FILE);
+    CHECK(memory.try_set_credit_wait(1ms).status() == KT_NOT_A_FILE);
+}
+
 /** Opens tables in the caller's memory that C created. */
 static void table_that_c_created_is_attached() {
     alignas(KT_TABLE_ALIGN) static unsigned char limits[KT_LIMITER_SIZE(8)], keys[KT_GATE_SIZE(8)];
@@ -586,6 +635,7 @@ int main(int count, char **arguments) {
     system_clock_corrects_what_an_explicit_time_locked();
     gates_check_and_administer_keys(arguments[1]);
     requests_charge_key_team_and_groups(arguments[1]);
+    gate_in_a_fleet_waits_as_the_request_says(arguments[1]);
     null_pointer_is_a_status(arguments[1]);
     table_that_c_created_is_attached();
     threads_admit_exactly_the_limit();

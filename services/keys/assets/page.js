@@ -129,8 +129,9 @@
     });
   }
 
-  let copied = !document.querySelector("[data-secret]");
   const source = (id) => document.getElementById(id);
+  const secret = document.querySelector("[data-secret] #secret")?.value;
+  let copied = !secret;
   const select = (element) => {
     if (element.select) element.select();
     else getSelection().selectAllChildren(element);
@@ -145,7 +146,7 @@
       const text = element.value ?? element.textContent;
       try {
         await navigator.clipboard.writeText(text);
-        copied = true;
+        copied ||= text.includes(secret);
         status.textContent = "Copied.";
       } catch {
         select(element);

@@ -539,17 +539,18 @@ impl List {
         caller.first_answer(&mut *self.read().await?).await
     }
 
-    /// Returns an active key of a team that has a name, without case in ASCII.
+    /// Returns an active key of an environment of a team that has a name, without case in ASCII.
     ///
     /// # Errors
     /// If the database cannot be used.
     pub async fn active_key_named(
         &self,
         team_id: u32,
+        env: &str,
         name: &str,
         now: Timestamp,
     ) -> Result<Option<KeyRow>> {
-        Ok(keys::active_of_name(&mut *self.read().await?, team_id, name, now).await?)
+        Ok(keys::active_of_name(&mut *self.read().await?, team_id, env, name, now).await?)
     }
 
     /// Returns a key of a team; of any team if there is none.

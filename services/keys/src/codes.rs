@@ -171,6 +171,24 @@ pub(crate) async fn open(
     Ok(rows.iter().map(load).collect::<Result<_, sqlx::Error>>()?)
 }
 
+/// Removes the codes of a user for a team that are not used yet. Returns how many were valid.
+pub(crate) async fn withdraw_all(
+    transaction: &mut Transaction,
+    team_id: u32,
+    user_id: i64,
+    now: Timestamp,
+) -> Result<u64> {
+    let removed = sqlx::query(
+        "delete from code where team_id = $1 and user_id = $2 and used_s is null and ends_s > $3",
+    )
+    .bind(i64::from(team_id))
+    .bind(user_id)
+    .bind(time::stored(now))
+    .execute(transaction.connection())
+    .await?;
+    Ok(removed.rows_affected())
+}
+
 /// Removes the code of a link.
 pub(crate) async fn withdraw(transaction: &mut Transaction, link: &OpenLink) -> Result<()> {
     sqlx::query("delete from code where hash = $1")

@@ -8,6 +8,7 @@ use sqlx::{AnyConnection, Row as _};
 
 use crate::database::{DatabaseError, Transaction};
 use crate::error::{Error, Result};
+use crate::usage::old_uses;
 use crate::{ids, text, time};
 
 /// A key of the list.
@@ -255,10 +256,11 @@ pub(crate) async fn find_of(
         .ok_or_else(|| Error::not_found("key", key_id))
 }
 
-/// Returns an active key of a team that has a name, without case in ASCII.
+/// Returns an active key of an environment of a team that has a name, without case in ASCII.
 pub(crate) async fn active_of_name(
     connection: &mut AnyConnection,
     team_id: u32,
+    env: &str,
     name: &str,
     now: Timestamp,
 ) -> Result<Option<KeyRow>, DatabaseError> {
@@ -266,11 +268,12 @@ pub(crate) async fn active_of_name(
         "select ",
         columns!(),
         " from \"key\" where team_id = $1 and lower(name) = lower($2) and state = 'active' \
-         and coalesce(not_after_s, $3 + 1) > $3 order by key_id limit 1"
+         and coalesce(not_after_s, $3 + 1) > $3 and env = $4 order by key_id limit 1"
     ))
     .bind(i64::from(team_id))
     .bind(name.to_owned())
     .bind(time::stored(now))
+    .bind(env.to_owned())
     .fetch_optional(connection)
     .await?;
     Ok(row.as_ref().map(load).transpose()?)
@@ -455,7 +458,7 @@ pub const SOON_S: i64 = 14 * 86_400;
 pub const UNUSED_S: i64 = 90 * 86_400;
 
 /// What to look at: the active keys that expire soon, that never expire, that were not used for
-/// long, or whose secret before a rotation was used in the last day.
+/// long, or whose old secret was used since the rotation and is still valid.
 pub const FLAGS: [&str; 4] = ["expires_soon", "never_expires", "unused", "old_secret_used"];
 
 /// Which keys to list.
@@ -463,7 +466,8 @@ pub const FLAGS: [&str; 4] = ["expires_soon", "never_expires", "unused", "old_se
 pub struct KeyFilter {
     /// Those of a team; `None` for all teams.
     pub team_id: Option<u32>,
-    /// Those in this state: `active`, `expired` or `revoked`; empty for all.
+    /// Those in this state: `active`, `expired`, `revoked`, or `unrevoked` for the first two; empty
+    /// for all.
     pub state: String,
     /// Those of an environment; empty for all.
     pub env: String,
@@ -485,7 +489,9 @@ pub struct KeyFilter {
 /// and the flag.
 macro_rules! conditions {
     () => {
-        " and ($2 = '' or ($2 = 'revoked' and state = 'revoked') \
+        concat!(
+            " and ($2 = '' or ($2 = 'revoked' and state = 'revoked') \
+         or ($2 = 'unrevoked' and state = 'active') \
          or ($2 = 'active' and state = 'active' and coalesce(not_after_s, $3 + 1) > $3) \
          or ($2 = 'expired' and state = 'active' and coalesce(not_after_s, $3 + 1) <= $3)) \
          and ($4 = '' or env = $4) and ($5 = '' or plan = $5) \
@@ -493,9 +499,10 @@ macro_rules! conditions {
          ($10 = 'expires_soon' and coalesce(not_after_s, $8 + 1) <= $8) \
          or ($10 = 'never_expires' and not_after_s is null) \
          or ($10 = 'unused' and coalesce(last_used_s, created_s) <= $9) \
-         or ($10 = 'old_secret_used' and coalesce(grace_until_s, 0) > $3 and exists ( \
-         select 1 from usage where usage.width = 'hour' and usage.key_id = \"key\".key_id \
-         and usage.start_s > $3 - 86400 and usage.old_secret > 0)))))"
+         or ($10 = 'old_secret_used' and coalesce(grace_until_s, 0) > $3 and ",
+            old_uses!(),
+            " > 0))))"
+        )
     };
 }
 

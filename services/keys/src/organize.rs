@@ -1,12 +1,13 @@
 //! The changes of teams, members and links.
 
-use keytally::Timestamp;
+use keytally::{KeyInfo, KeyState, Timestamp};
 use sqlx::Row as _;
 
 use crate::change::Caller;
 use crate::codes::{self, CODE_LIFETIME_S, Code, INVITATION_LIFETIME_S, OpenLink, SignIn};
-use crate::database::{Database, Transaction};
+use crate::database::{Database, LIMIT, Transaction};
 use crate::error::{Error, Result};
+use crate::keys::{self, KeyFilter};
 use crate::list::List;
 use crate::log::{self, ActorFilter, Entry, Filter, MOST_SEVERAL, NewEntry};
 use crate::roles::Role;
@@ -116,6 +117,55 @@ impl List {
         self.edit_team(team_id, TeamEdit { name: None, longest_days, live_role }, caller).await
     }
 
+    /// Deletes a team that has neither valid keys nor tokens. `typed` must be its name. Its members
+    /// lose their sessions, links and passkeys. Its revoked and expired keys and its log stay in
+    /// the database, and its number is not given to another team.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if the team has valid keys or tokens, and [`Error::Invalid`] for another
+    /// name. As [`create_team`](Self::create_team), for an owner.
+    pub async fn delete_team(&self, team_id: u32, typed: &str, caller: Caller) -> Result<()> {
+        caller.role.require(Role::Owner)?;
+        let (typed, now) = (typed.to_owned(), caller.now);
+        self.change(LIMIT, now, move |path, _| {
+            let is_its = |key: &KeyInfo| key.account == team_id && key.state == KeyState::Active;
+            let is_valid = |key: &KeyInfo| key.expires.is_none_or(|end| end > now);
+            let in_gate = path.gate.list().into_iter();
+            let in_gate = in_gate.filter(|key| is_its(key) && is_valid(key)).count();
+            let (team, in_list, tokens) = path.query(LIMIT, async |connection| {
+                let team = teams::find(connection, team_id).await?;
+                let valid = KeyFilter {
+                    team_id: Some(team_id),
+                    state: "active".to_owned(),
+                    ..KeyFilter::default()
+                };
+                let in_list = keys::count(connection, &valid, false, now).await?;
+                Ok((team, in_list, teams::open_tokens(connection, team_id).await?))
+            })?;
+            let keys = in_list.max(i64::try_from(in_gate).unwrap_or(i64::MAX));
+            if keys > 0 {
+                let reason = format!("the team has valid keys, {keys} of them; revoke them first");
+                return Err(Error::Conflict(reason));
+            }
+            if tokens > 0 {
+                let reason = format!(
+                    "the team has tokens that are not revoked, {tokens} of them; revoke them \
+                     first, as with keytally keys token revoke"
+                );
+                return Err(Error::Conflict(reason));
+            }
+            if typed.trim() != team.name.trim() {
+                let reason = format!("type the name of the team, {:?}, to delete it", team.name);
+                return Err(Error::invalid("typed", reason));
+            }
+            path.transact(LIMIT, async |transaction| {
+                teams::delete(transaction, team_id, now).await?;
+                append(transaction, &caller, team_id, "team.delete", team.name).await
+            })
+        })
+        .await
+    }
+
     /// Returns teams, in the order of their numbers.
     ///
     /// # Errors
@@ -193,10 +243,11 @@ impl List {
         role: Role,
         caller: Caller,
     ) -> Result<Link> {
-        self.create_link_for(team_id, user, role, caller, CODE_LIFETIME_S).await
+        self.create_link_for(team_id, user, role, caller, false).await
     }
 
-    /// Invites a user to a team: makes a one-time link that is valid longer.
+    /// Invites a user to a team: makes a one-time link that is valid longer. It replaces the links
+    /// of the user for the team that are not used yet.
     ///
     /// # Errors
     /// As [`create_link`](Self::create_link).
@@ -207,8 +258,7 @@ impl List {
         role: Role,
         caller: Caller,
     ) -> Result<Link> {
-        let lifetime_s = INVITATION_LIFETIME_S;
-        self.create_link_for(Some(team_id), Some(user), role, caller, lifetime_s).await
+        self.create_link_for(Some(team_id), Some(user), role, caller, true).await
     }
 
     async fn create_link_for(
@@ -217,13 +267,14 @@ impl List {
         user: Option<&str>,
         role: Role,
         caller: Caller,
-        lifetime_s: u64,
+        is_invitation: bool,
     ) -> Result<Link> {
         caller.role.require(Role::Owner.max(role))?;
         let user = user.map(|user| text::name("user", user)).transpose()?;
         if team_id.is_none() != (role == Role::Operator) {
             return Err(Error::invalid("role", "a link for a team has a role of a team"));
         }
+        let lifetime_s = if is_invitation { INVITATION_LIFETIME_S } else { CODE_LIFETIME_S };
         let ends = time::from_now("ends", caller.now, lifetime_s)?;
         let code = Code::generate()?;
         self.transact(async move |transaction| {
@@ -233,6 +284,17 @@ impl List {
                     (Some(user_id), role)
                 }
                 _ => (None, role),
+            };
+            let replaced = match (team_id, user_id) {
+                (Some(team_id), Some(user_id)) if is_invitation => {
+                    codes::withdraw_all(transaction, team_id, user_id, caller.now).await?
+                }
+                _ => 0,
+            };
+            let replaced = match replaced {
+                0 => "",
+                1 => "; the link before it is withdrawn",
+                _ => "; the links before it are withdrawn",
             };
             // A session follows the role of the member, unless the link is for a lesser one.
             let most = if user_id.is_none() || role < of_member { role } else { Role::Owner };
@@ -245,7 +307,7 @@ impl List {
                 actor: &caller.actor,
                 action: "link.create",
                 key_id: None,
-                detail: format!("{whom} as {}", role.as_str()),
+                detail: format!("{whom} as {}{replaced}", role.as_str()),
             };
             log::append(transaction, entry, time::stored(caller.now)).await?;
             Ok(Link { code, sign_in, ends })

@@ -9,13 +9,15 @@
 //! | `key_list`, `new_key`, `key_page`, `rotation`, `revocation`, `team_page`, `log_page`, `me_page` | the screens |
 //! | `entrance` | signing in and out, and the choice of a team |
 //! | `visit` | who sends a request, and the proof that a change needs |
+//! | `cookies` | the token of a session, and the page that was opened before signing in |
 //! | `refusal`, `frame`, `fields`, `problems` | errors as pages; what all pages share; the fields of a form; what is wrong with them |
 //! | `passkey_page`, `passkeys` | passkeys, and what the screens have of them; both with the feature `passkeys` |
-//! | `picture`, `quotas`, `words` | usage as pictures and tables; limits and times in words |
+//! | `picture`, `numbers`, `quotas`, `words` | usage as pictures, tables and files; limits and times in words |
 //! | `guard` | the header fields of every response, and requests from other sites |
 //! | `assets`, `state` | the style and the scripts; what the routes share |
 
 mod assets;
+mod cookies;
 mod entrance;
 mod fields;
 mod frame;
@@ -27,6 +29,7 @@ mod me_page;
 mod new_key;
 #[cfg(not(feature = "passkeys"))]
 mod no_passkeys;
+mod numbers;
 #[cfg(feature = "passkeys")]
 mod passkey_page;
 #[cfg(feature = "passkeys")]
@@ -74,13 +77,16 @@ pub fn router<S: Clone + Send + Sync + 'static>(page: Page) -> crate::error::Res
         .route(&at("/teams/new"), post(entrance::make_team))
         .route(&at("/new"), get(new_key::form).post(new_key::create))
         .route(&at("/k/{id}"), get(key_page::show))
+        .route(&at("/k/{id}/usage.csv"), get(key_page::csv))
         .route(&at("/k/{id}/rotate"), get(rotation::form).post(rotation::rotate))
         .route(&at("/k/{id}/end-grace"), get(rotation::end_form).post(rotation::end))
         .route(&at("/k/{id}/edit"), get(key_page::edit_form).post(key_page::edit))
         .route(&at("/k/{id}/revoke"), get(revocation::form).post(revocation::revoke))
         .route(&at("/bulk"), get(revocation::bulk_form).post(revocation::bulk))
         .route(&at("/team"), get(team_page::show))
+        .route(&at("/team/usage.csv"), get(team_page::csv))
         .route(&at("/team/rename"), post(team_page::rename))
+        .route(&at("/team/delete"), get(team_page::deletion).post(team_page::delete))
         .route(&at("/team/set"), post(team_page::set))
         .route(&at("/team/invite"), post(team_page::invite))
         .route(&at("/team/withdraw"), post(team_page::withdraw))
@@ -89,7 +95,7 @@ pub fn router<S: Clone + Send + Sync + 'static>(page: Page) -> crate::error::Res
         .route(&at("/log"), get(log_page::show).post(log_page::filtered))
         .route(&at("/log.csv"), get(log_page::csv))
         .route(&at("/me"), get(me_page::show))
-        .route(&at("/me/end"), post(me_page::end))
+        .route(&at("/me/end"), get(me_page::end_form).post(me_page::end))
         .route(&at("/me/seen"), post(me_page::seen));
     #[cfg(feature = "passkeys")]
     let routes = routes
@@ -98,7 +104,7 @@ pub fn router<S: Clone + Send + Sync + 'static>(page: Page) -> crate::error::Res
         .route(&at("/me/passkey/new"), post(passkey_page::form))
         .route(&at("/me/passkey"), post(passkey_page::add))
         .route(&at("/me/passkey/name"), get(passkey_page::name_form).post(passkey_page::rename))
-        .route(&at("/me/passkey/remove"), post(passkey_page::remove));
+        .route(&at("/me/passkey/remove"), get(passkey_page::removal).post(passkey_page::remove));
     let routes = routes
         .layer(DefaultBodyLimit::max(MAX_FORM_LEN))
         .layer(guard::same_site(&page)?)

@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::list::List;
 use crate::log::{self, NewEntry};
 use crate::roles::{Actor, Role};
-use crate::sessions::{self, Origin, Session};
+use crate::sessions::{self, Account, Attempt, Origin, Session};
 use crate::{text, time};
 
 /// How long a challenge can be answered, in seconds.
@@ -542,6 +542,37 @@ impl List {
         now: Timestamp,
     ) -> Result<Code> {
         let (code, credential) = Answer::<PublicKeyCredential>::parse(answer)?;
+        let (id, host) = (credential.get_credential_id().to_vec(), party.host.clone());
+        let signed_in = self.begin_with_passkey(party, code, credential, origin.clone(), now).await;
+        if let Err(Error::Invalid { reason, .. }) = &signed_in
+            && let Some(account) = self.account_of_passkey(id, host).await?
+        {
+            self.log_failure(account, Attempt::SignIn, "passkey", reason, origin, now).await?;
+        }
+        signed_in
+    }
+
+    /// Returns the account of the member who has a passkey, if it is registered.
+    async fn account_of_passkey(&self, id: Vec<u8>, host: String) -> Result<Option<Account>> {
+        let row = sqlx::query(passkeys!("where credential_id = $1 and host = $2"))
+            .bind(id)
+            .bind(host)
+            .fetch_optional(&mut *self.read().await?)
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let Member { team_id, user_id } = load(&row)?.member;
+        Ok(Some(Account { team_id: Some(team_id), user_id: Some(user_id) }))
+    }
+
+    /// Begins a session by an answer to a challenge.
+    async fn begin_with_passkey(
+        &self,
+        party: Arc<RelyingParty>,
+        code: Code,
+        credential: PublicKeyCredential,
+        origin: Origin,
+        now: Timestamp,
+    ) -> Result<Code> {
         let state = self.take(code, Purpose::SignIn, None, now).await?;
         if credential.get_user_unique_id().is_none() {
             // It names the user, whom the page does not know yet.

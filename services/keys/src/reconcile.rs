@@ -472,8 +472,10 @@ async fn unknown(
     let team_id = record.account;
     match teams::find(transaction.connection(), team_id).await {
         Err(Error::NotFound { .. }) => {
-            let name = format!("Account {team_id}");
-            teams::insert(transaction, Some(team_id), &name, now).await?;
+            if !teams::restore(transaction, team_id).await? {
+                let name = format!("Account {team_id}");
+                teams::insert(transaction, Some(team_id), &name, now).await?;
+            }
         }
         found => drop(found?),
     }

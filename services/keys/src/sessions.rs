@@ -26,6 +26,9 @@ pub const IDLE_S: i64 = 8 * 3600;
 /// How long after a proof a session may make changes, in seconds.
 pub const PROOF_S: i64 = 600;
 
+/// How long after a refused attempt of an account in a team the log has no further one, in seconds.
+pub const FAILURE_EVERY_S: i64 = 60;
+
 /// How often a session records that it was used, in seconds.
 const SEEN_EVERY_S: i64 = 60;
 
@@ -100,9 +103,39 @@ impl Session {
         time::stored(now).saturating_sub(self.proved_s) < PROOF_S
     }
 
+    /// Returns the account of the session.
+    pub(crate) fn account(&self) -> Account {
+        Account { team_id: self.team_id, user_id: self.user_id }
+    }
+
     /// Returns who acts in the session, for the log.
     pub fn actor(&self, address: Option<String>) -> Actor {
         Actor::person(self.user_id, address)
+    }
+}
+
+/// Whom an attempt is for: a user in a team, or the operators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Account {
+    pub(crate) team_id: Option<u32>,
+    /// `None` for operators, who share an account.
+    pub(crate) user_id: Option<i64>,
+}
+
+/// What a person attempts by a code or a passkey.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    SignIn,
+    Proof,
+}
+
+impl Attempt {
+    /// Returns the action of its failure in the log.
+    const fn action(self) -> &'static str {
+        match self {
+            Self::SignIn => "session.fail",
+            Self::Proof => "session.fail_proof",
+        }
     }
 }
 
@@ -213,9 +246,10 @@ fn plain(text: &str) -> String {
 
 /// Returns the only team, if there is one.
 async fn only_team(connection: &mut AnyConnection) -> Result<Option<u32>, DatabaseError> {
-    let rows = sqlx::query("select team_id from team order by team_id limit 2")
-        .fetch_all(connection)
-        .await?;
+    let rows =
+        sqlx::query("select team_id from team where archived_s is null order by team_id limit 2")
+            .fetch_all(connection)
+            .await?;
     match rows.as_slice() {
         [row] => Ok(u32::try_from(row.try_get::<i64, _>(0)?).ok()),
         _ => Ok(None),
@@ -389,16 +423,65 @@ impl List {
         .await
     }
 
-    /// Returns whom a code signs in or signed in, if there is such a code.
+    /// Returns the account that a code signs in or signed in, if there is such a code.
     ///
     /// # Errors
     /// If the database cannot be used.
-    pub(crate) async fn user_of_code(&self, code: &Code) -> Result<Option<Option<i64>>> {
-        let row = sqlx::query("select user_id from code where hash = $1")
+    pub(crate) async fn account_of_code(&self, code: &Code) -> Result<Option<Account>> {
+        let row = sqlx::query("select team_id, user_id from code where hash = $1")
             .bind(code.hash())
             .fetch_optional(&mut *self.read().await?)
             .await?;
-        Ok(row.map(|row| row.try_get(0)).transpose()?)
+        let load = |row: AnyRow| -> Result<Account, sqlx::Error> {
+            let team_id: Option<i64> = row.try_get("team_id")?;
+            Ok(Account {
+                team_id: team_id.and_then(|number| u32::try_from(number).ok()),
+                user_id: row.try_get("user_id")?,
+            })
+        };
+        Ok(row.map(load).transpose()?)
+    }
+
+    /// Appends to the log that an attempt to be an account was refused, with the first part of the
+    /// reason. There is at most one entry in [`FAILURE_EVERY_S`] seconds, so attempts cannot fill
+    /// the log.
+    ///
+    /// # Errors
+    /// If the database cannot be used.
+    pub(crate) async fn log_failure(
+        &self,
+        account: Account,
+        attempt: Attempt,
+        with: &str,
+        reason: &str,
+        origin: Origin,
+        now: Timestamp,
+    ) -> Result<()> {
+        // What follows the semicolon is advice, or what the browser calls itself.
+        let reason = reason.split(';').next().unwrap_or_default();
+        let detail = format!("{with}: {reason}; {}", plain(&origin.agent));
+        self.transact(async move |transaction| {
+            let actor = Actor::person(account.user_id, origin.address);
+            let now_s = time::stored(now);
+            let known = sqlx::query(
+                "select 1 from log where action in ('session.fail', 'session.fail_proof') \
+                 and actor_kind = $1 and actor = $2 and at_s > $3 \
+                 and coalesce(team_id, -1) = $4 limit 1",
+            )
+            .bind(actor.kind())
+            .bind(actor.name().to_owned())
+            .bind(now_s.saturating_sub(FAILURE_EVERY_S))
+            .bind(account.team_id.map_or(-1, i64::from))
+            .fetch_optional(transaction.connection())
+            .await?;
+            if known.is_none() {
+                let (team_id, action) = (account.team_id, attempt.action());
+                let entry = NewEntry { team_id, actor: &actor, action, key_id: None, detail };
+                log::append(transaction, entry, now_s).await?;
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Ends a session. `of` is its browser if the person ends it in another one, for the log.

@@ -132,7 +132,8 @@ pub(crate) async fn list(
     limit: i64,
 ) -> Result<Vec<Team>, DatabaseError> {
     let rows = sqlx::query(
-        "select team_id, name, settings, created_s from team where team_id > $1 order by team_id limit $2",
+        "select team_id, name, settings, created_s from team \
+         where team_id > $1 and archived_s is null order by team_id limit $2",
     )
     .bind(after)
     .bind(limit)
@@ -143,10 +144,13 @@ pub(crate) async fn list(
 
 /// Returns a team.
 pub(crate) async fn find(connection: &mut AnyConnection, team_id: u32) -> Result<Team> {
-    let row = sqlx::query("select team_id, name, settings, created_s from team where team_id = $1")
-        .bind(i64::from(team_id))
-        .fetch_optional(connection)
-        .await?;
+    let row = sqlx::query(
+        "select team_id, name, settings, created_s from team \
+         where team_id = $1 and archived_s is null",
+    )
+    .bind(i64::from(team_id))
+    .fetch_optional(connection)
+    .await?;
     match row {
         Some(row) => Ok(load(&row)?),
         None => Err(Error::not_found("team", team_id)),
@@ -223,6 +227,52 @@ pub(crate) async fn insert(
         return Err(Error::Conflict(format!("there is a team {number} already")));
     }
     find(transaction.connection(), number).await
+}
+
+/// Deletes a team: ends its sessions, and removes its members with their links and passkeys. The
+/// rows of the team, of its keys and of its log stay, so its number is not given to another team.
+pub(crate) async fn delete(
+    transaction: &mut Transaction,
+    team_id: u32,
+    now: Timestamp,
+) -> Result<()> {
+    sqlx::query("update team set archived_s = $2 where team_id = $1")
+        .bind(i64::from(team_id))
+        .bind(time::stored(now))
+        .execute(transaction.connection())
+        .await?;
+    for query in [
+        "delete from session where team_id = $1 and user_id is not null",
+        // An operator chooses another team.
+        "update session set team_id = null where team_id = $1",
+        "delete from code where team_id = $1",
+        "delete from passkey where team_id = $1",
+        "delete from challenge where team_id = $1",
+        "delete from member where team_id = $1",
+    ] {
+        sqlx::query(query).bind(i64::from(team_id)).execute(transaction.connection()).await?;
+    }
+    Ok(())
+}
+
+/// Makes a deleted team exist again. Returns `false` if no team of that number was deleted.
+pub(crate) async fn restore(transaction: &mut Transaction, team_id: u32) -> Result<bool> {
+    let restored = sqlx::query(
+        "update team set archived_s = null where team_id = $1 and archived_s is not null",
+    )
+    .bind(i64::from(team_id))
+    .execute(transaction.connection())
+    .await?;
+    Ok(restored.rows_affected() == 1)
+}
+
+/// Returns how many tokens of a team are not revoked.
+pub(crate) async fn open_tokens(connection: &mut AnyConnection, team_id: u32) -> Result<i64> {
+    let row = sqlx::query("select count(*) from token where team_id = $1 and revoked_s is null")
+        .bind(i64::from(team_id))
+        .fetch_one(connection)
+        .await?;
+    Ok(row.try_get(0)?)
 }
 
 /// Renames a team.

@@ -20,6 +20,7 @@ use browser::{Answer, encoded, exchange};
 use keytally::{Timestamp, now};
 use keytally_keys::codes::Code;
 use keytally_keys::keys::KeyFilter;
+use keytally_keys::log::Filter;
 use keytally_keys::page::{LinkCommand, Page, Settings, router};
 use keytally_keys::roles::Role;
 use sqlx::Connection as _;
@@ -83,8 +84,9 @@ impl Read for Answer {
     /// Returns the secret that the page shows.
     #[track_caller]
     fn secret(&self) -> String {
-        let (_, rest) = self.text.split_once("id=\"secret\" readonly value=\"").unwrap();
-        rest.split_once('"').unwrap().0.to_owned()
+        let (_, rest) = self.text.split_once("<textarea id=\"secret\" readonly").unwrap();
+        let (_, rest) = rest.split_once('>').unwrap();
+        rest.split_once("</textarea>").unwrap().0.to_owned()
     }
 }
 
@@ -215,6 +217,96 @@ async fn whole_link_is_a_code_too() {
 }
 
 #[tokio::test]
+async fn page_that_was_opened_is_shown_after_the_sign_in() {
+    let portal = Portal::new().await;
+    let at = format!("/k/{}", portal.key().await);
+    let note = "you get to the page that you opened";
+    let mut browser = portal.browser();
+    browser.get("/in").await.expect(200).hides(note);
+    for path in [&*at, &format!("{at}/rotate"), "/log?key=0000000000A&from=2027-01-31%2B01%3A00"] {
+        let away = browser.get(path).await.expect(303);
+        // The address has nothing of it, so no log has.
+        assert_eq!(away.header("location"), "/keys/in");
+        let cookie = away.header("set-cookie");
+        for part in ["keytally-opened=/keys", "HttpOnly", "SameSite=Lax", "Max-Age=600"] {
+            assert!(cookie.contains(part), "{part}: {cookie}");
+        }
+        browser.get("/in").await.expect(200).shows(note);
+        browser.post("/in", &[("code", "x")]).await.expect(403).shows(note);
+        let code = portal.code(Some("ann"), Role::Admin).await;
+        let answer = browser.post("/in", &[("code", code.expose())]).await.expect(303);
+        assert_eq!(answer.header("location"), format!("/keys{path}"));
+        browser.get(path).await.expect(200);
+        // It leads there once.
+        browser.get("/in").await.expect(200).hides(note);
+        browser.post("/out", &[]).await.expect(303);
+        assert_eq!(browser.cookie, "");
+    }
+    // The last page that was opened counts, and a form that was sent is none.
+    browser.get(&at).await.expect(303);
+    browser.get("").await.expect(303);
+    assert_eq!(browser.cookie, "");
+    browser.post(&format!("{at}/edit"), &[("name", "a")]).await.expect(303);
+    assert_eq!(browser.cookie, "");
+}
+
+#[tokio::test]
+async fn page_that_was_opened_is_shown_after_the_choice_of_a_team() {
+    let portal = Portal::new().await;
+    let at = format!("/k/{}", portal.key().await);
+    portal.site.list.create_team(None, "Second", operator()).await.unwrap();
+    let mut browser = portal.browser();
+    browser.get(&at).await.expect(303);
+    let code = portal.code(None, Role::Operator).await;
+    browser.post("/in", &[("code", code.expose())]).await.expect(303);
+    assert_eq!(browser.get(&at).await.expect(303).header("location"), "/keys/teams");
+    let chosen = browser.post("/teams", &[("team", "1")]).await.expect(303);
+    assert_eq!(chosen.header("location"), format!("/keys{at}"));
+    browser.get(&at).await.expect(200);
+    let chosen = browser.post("/teams", &[("team", "1")]).await.expect(303);
+    assert_eq!(chosen.header("location"), "/keys");
+}
+
+#[tokio::test]
+async fn sign_in_leads_to_no_other_site() {
+    for (base, root) in [("", "/keys"), ("/internal", "/internal/keys")] {
+        let portal = Portal::with("http://localhost:8080", base).await;
+        for address in [
+            "//evil.example",
+            "//evil.example/keys/log",
+            "/\\evil.example",
+            "https://evil.example/keys/log",
+            "/keys.evil.example/log",
+            "/keys@evil.example/log",
+            "/keys//evil.example",
+            "/keys/..//evil.example",
+            "/keys/%2F%2Fevil.example",
+            "/keys/%5Cevil.example",
+            "/keys/%2e%2e/%2e%2e/other",
+            "/other",
+        ] {
+            let mut browser = portal.browser();
+            // Another host of the domain can put a cookie into the browser.
+            browser.cookie = format!("keytally-opened={address}");
+            let code = portal.code(Some("ann"), Role::Admin).await;
+            let request = Request::post(format!("{root}/in"))
+                .header("content-type", "application/x-www-form-urlencoded")
+                .header("sec-fetch-site", "same-origin")
+                .body(Body::from(encoded(&[("code", code.expose())])));
+            let answer = browser.send(request.unwrap()).await.expect(303);
+            assert_eq!(answer.header("location"), root, "{address}");
+        }
+        // Nor does a page keep such an address.
+        for path in ["//evil.example", "/%5C%5Cevil.example", "/k/..%2F..%2Fother"] {
+            let mut browser = portal.browser();
+            let request = Request::get(format!("{root}{path}")).body(Body::empty());
+            browser.send(request.unwrap()).await;
+            assert_eq!(browser.cookie, "", "{path}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn failed_sign_ins_of_an_address_are_limited() {
     let portal = Portal::new().await;
     let mut browser = portal.browser();
@@ -318,6 +410,60 @@ async fn failed_codes_of_an_account_are_limited_from_all_addresses() {
 }
 
 #[tokio::test]
+async fn refused_code_of_an_account_is_in_the_log_once_a_minute() {
+    let portal = Portal::new().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    let used = portal.code(Some("ann"), Role::Viewer).await;
+    portal.browser().post("/in", &[("code", used.expose())]).await.expect(303);
+    let entries = async |team_id: Option<u32>| {
+        let filter = Filter { team_id, limit: 100, ..Filter::default() };
+        let entries = portal.site.list.log(&filter).await.unwrap();
+        let failures = entries.into_iter().filter(|entry| entry.action.starts_with("session.fail"));
+        failures.map(|entry| (entry.team, entry.action, entry.detail)).collect::<Vec<_>>()
+    };
+    let of_team = async || entries(Some(portal.team)).await;
+    // An unknown code is that of no account.
+    for code in ["x", "", &"0".repeat(64)] {
+        portal.browser().post("/in", &[("code", code)]).await.expect(403);
+    }
+    assert_eq!(entries(None).await, []);
+    let team = Some(i64::from(portal.team));
+    let link = (team, "session.fail".to_owned(), "link: it was used or is too old; ".to_owned());
+    for address in ["198.51.100.1", "198.51.100.2"] {
+        let mut browser = Browser { address, ..portal.browser() };
+        browser.post("/in", &[("code", used.expose())]).await.expect(403);
+        assert_eq!(of_team().await, core::slice::from_ref(&link));
+    }
+    // Another account has its own entries.
+    set_ahead(601);
+    owner.address = "198.51.100.9";
+    for code in ["x", used.expose(), "y"] {
+        owner.post("/team/rename", &[("name", "New"), ("code", code)]).await.expect(403);
+    }
+    let reason = "code: it is not valid: used, too old or unknown; ";
+    let proof = (team, "session.fail_proof".to_owned(), reason.to_owned());
+    assert_eq!(of_team().await, [proof.clone(), link.clone()]);
+    set_ahead(659);
+    owner.post("/team/rename", &[("name", "New"), ("code", "x")]).await.expect(403);
+    assert_eq!(of_team().await.len(), 2);
+    set_ahead(665);
+    let mut late = Browser { address: "198.51.100.3", ..portal.browser() };
+    late.post("/in", &[("code", used.expose())]).await.expect(403);
+    assert_eq!(of_team().await, [link.clone(), proof, link]);
+    let page = owner.get("/log?what=session").await.expect(200).shows("failed to sign in</td>");
+    let page = page.shows("link: it was used or is too old; Unknown browser");
+    page.shows("<small>198.51.100.1</small>").hides(used.expose());
+    // A code of an operator is in no team's log.
+    let used = portal.code(None, Role::Operator).await;
+    portal.browser().post("/in", &[("code", used.expose())]).await.expect(303);
+    let before = of_team().await.len();
+    let mut browser = Browser { address: "198.51.100.4", ..portal.browser() };
+    browser.post("/in", &[("code", used.expose())]).await.expect(403);
+    assert_eq!(of_team().await.len(), before);
+    assert_eq!(entries(None).await.first().unwrap().0, None);
+}
+
+#[tokio::test]
 async fn new_sign_in_is_shown_in_other_sessions_until_it_is_seen() {
     let portal = Portal::new().await;
     let notice = "You signed in elsewhere";
@@ -356,7 +502,33 @@ async fn new_sign_in_is_shown_in_other_sessions_until_it_is_seen() {
     // Operators see those of operators.
     let mut operator = portal.signed_in(Role::Operator).await;
     portal.signed_in(Role::Operator).await;
-    operator.get("").await.expect(200).shows(notice);
+    let page = operator.get("").await.expect(200).shows("An operator signed in elsewhere");
+    page.shows("who can run commands on the machine").hides("inform an owner");
+}
+
+#[tokio::test]
+async fn sign_in_elsewhere_is_not_shown_above_a_secret() {
+    let portal = Portal::new().await;
+    let notice = "You signed in elsewhere";
+    let mut browser = portal.signed_in(Role::Owner).await;
+    portal.signed_in(Role::Owner).await;
+    let page = browser.make("billing").await.expect(200).hides(notice);
+    assert!(!page.secret().is_empty());
+    let invited = [("user", "eve"), ("role", "viewer")];
+    let page = browser.post("/team/invite", &invited).await.expect(200).hides(notice);
+    assert!(!page.secret().is_empty());
+    let key_id = page_of_first_key(&browser.get("").await.expect(200).shows(notice));
+    let at = format!("/k/{key_id}/rotate");
+    let form_id = browser.get(&at).await.expect(200).shows(notice).field("form_id");
+    let fields = [("form_id", &*form_id), ("grace", "0")];
+    browser.post(&at, &fields).await.expect(200).shows("New secret of").hides(notice);
+    // It is not lost by that.
+    browser.get("").await.expect(200).shows(notice);
+}
+
+/// Returns the id of the first key of a list.
+fn page_of_first_key(list: &Answer) -> String {
+    list.text.split("/keys/k/").nth(1).unwrap()[..11].to_owned()
 }
 
 #[tokio::test]
@@ -433,8 +605,11 @@ async fn secret_is_in_one_response_only() {
     assert_eq!(page.header("cache-control"), "no-store");
     assert_eq!(page.header("content-encoding"), "");
     let url = "http://localhost:8080/api/v1/contacts";
-    let page = page.shows(&format!("curl -i -H 'X-API-Key: {secret}' {url}"));
-    page.shows(&format!("BILLING_API_KEY={secret}"));
+    // The line for a shell names a variable, and has no secret.
+    let line = "read -r BILLING_API_KEY &amp;&amp; printf 'X-API-Key: %s' \"$BILLING_API_KEY\"";
+    let page = page.shows(&format!("{line} | curl -i -H @- '{url}'"));
+    let page = page.shows(&format!("BILLING_API_KEY={secret}"));
+    assert_eq!(page.text.matches(&secret).count(), 2);
     assert_eq!(portal.site.gate().peek(Some(secret.as_bytes()), 1).http_status(), 200);
 
     // The same form again makes no second key and does not show the secret.
@@ -638,6 +813,23 @@ async fn refused_person_reads_why_and_keeps_the_menu() {
         page.shows("needs the role admin, and yours is member").shows("href=\"/keys/log\"");
     }
     member.get("/nothing").await.expect(404).shows("member, member").shows("href=\"/keys/log\"");
+    // What to do, and who can do it.
+    let page = member.get(&format!("{at}/revoke")).await.expect(403);
+    page.shows("An owner of the team can change your role").shows("href=\"/keys/team#members\"");
+    let page = portal.signed_in(Role::Owner).await.get("/teams").await.expect(403);
+    page.shows("Only an operator of the service can do this").hides("/keys/team#members");
+    let link = portal.code(Some("owner"), Role::Viewer).await;
+    let mut lesser = portal.browser();
+    lesser.post("/in", &[("code", link.expose())]).await.expect(303);
+    let page = lesser.get("/new").await.expect(403);
+    page.shows("You are owner of the team, but this session began by a link for the role viewer");
+    let mut owner = portal.signed_in(Role::Owner).await;
+    let page = owner.get("/team").await.expect(200);
+    let user = page.text.split("Remove owner").next().unwrap().rsplit("user=").next().unwrap();
+    let user = user.split('"').next().unwrap();
+    let fields = [("user", user), ("role", "viewer")];
+    let page = owner.post("/team/role", &fields).await.expect(409);
+    page.shows("Make another member an owner first").shows("href=\"/keys/team#members\"");
     // Without a session, there is no menu.
     portal.browser().get("/nothing").await.expect(404).hides("href=\"/keys/log\"");
     portal.signed_in(Role::Admin).await.get(&at).await.expect(200).hides("you need the role");
@@ -728,6 +920,266 @@ async fn uses_of_the_old_secret_are_those_since_the_rotation() {
     let text = "Since the rotation, 7 requests used it";
     browser.get(&format!("/k/{id}")).await.expect(200).shows(text);
     browser.get(&format!("/k/{id}/end-grace")).await.expect(200).shows(text);
+    // The chip and its filter count the same requests.
+    let chip = "<span class=\"chip\">old secret used</span>";
+    browser.get("").await.expect(200).shows(chip);
+    browser.get("?flag=old_secret_used").await.expect(200).shows(chip);
+    sqlx::query("update usage set old_secret = 5 where start_s = $1")
+        .bind(hour_s)
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let text = "Since the rotation, 0 requests used it";
+    browser.get(&format!("/k/{id}")).await.expect(200).shows(text).hides(chip);
+    browser.get("").await.expect(200).shows(">billing<").hides(chip);
+    browser.get("?flag=old_secret_used").await.expect(200).shows("No key matches");
+}
+
+/// A client that still sends the old secret after its end is seen on the page of the key.
+#[tokio::test]
+async fn old_secret_that_is_sent_after_its_end_is_counted() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    let gate = portal.site.gate();
+    gate.set_usage(true).unwrap();
+    let old = browser.make("billing").await.expect(200).secret();
+    let id = gate.list()[0].key_id;
+    let at = format!("/k/{id}");
+    let form_id = browser.get(&format!("{at}/rotate")).await.expect(200).field("form_id");
+    let fields = [("form_id", &*form_id), ("grace", "86400")];
+    browser.post(&format!("{at}/rotate"), &fields).await.expect(200);
+    browser.post(&format!("{at}/end-grace"), &[]).await.expect(303);
+    let done = browser.get(&format!("{at}?done=ended")).await.expect(200);
+    done.shows("this page says how many there are").hides("is still sent");
+    for _ in 0..3 {
+        assert_eq!(gate.check(Some(old.as_bytes()), 1).http_status(), 401);
+    }
+    let list = portal.site.list.clone();
+    let mut sampler = keytally_keys::sampler::Sampler::new(list, None, now()).unwrap();
+    sampler.sample(now()).await.unwrap();
+    let page = browser.get(&at).await.expect(200);
+    let page = page.shows("In the last 24 hours, 3 requests with it were refused.");
+    page.shows("<b>3</b> refused as expired, revoked or suspended");
+    // A guess that has the id of the key alone does not count.
+    let mut guess = old.clone();
+    guess.replace_range(30..31, if &old[30..31] == "a" { "b" } else { "a" });
+    assert_eq!(gate.check(Some(guess.as_bytes()), 1).http_status(), 401);
+    sampler.sample(now()).await.unwrap();
+    browser.get(&at).await.expect(200).shows("24 hours, 3 requests with it were refused.");
+    // A key that is rotated again has another old secret.
+    let url = format!("sqlite:{}", portal.site.path("keys.db").display());
+    let mut connection = sqlx::AnyConnection::connect(&url).await.unwrap();
+    sqlx::query("update \"key\" set rotated_s = rotated_s + 7200")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    browser.get(&at).await.expect(200).hides("is still sent");
+}
+
+/// What the gate knows of the last use is shown before the service adds it to the list.
+#[tokio::test]
+async fn last_use_is_shown_before_a_sample() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    let gate = portal.site.gate();
+    gate.set_usage(true).unwrap();
+    let secret = browser.make("billing").await.expect(200).secret();
+    let at = format!("/k/{}", gate.list()[0].key_id);
+    browser.get("").await.expect(200).shows("<td data-label=\"Last use\">never</td>");
+    assert_eq!(gate.check(Some(secret.as_bytes()), 1).http_status(), 200);
+    browser.get("").await.expect(200).shows(">just now</time></td>");
+    browser.get(&at).await.expect(200).hides("<dt>Last use</dt><dd>never</dd>");
+    // The key counts as one in use.
+    browser.get(&format!("{at}/revoke")).await.expect(200).shows("Name of the key");
+}
+
+#[tokio::test]
+async fn revoked_keys_are_listed_only_on_request() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Admin).await;
+    let count = |text: &str| format!("role=\"status\">{text}</p>");
+    let [kept, revoked] = [portal.key().await, portal.key().await];
+    let secret = browser.make("leaked").await.expect(200).secret();
+    let leaked = portal.site.gate().list();
+    let mut leaked = leaked.iter().map(|key| key.key_id.to_string());
+    let leaked = leaked.find(|id| ![&kept, &revoked].contains(&id)).unwrap();
+    browser.get("").await.expect(200).shows(&count("3 keys")).hides("also revoked");
+    for id in [&revoked, &leaked] {
+        browser.post(&format!("/k/{id}/revoke"), &[]).await.expect(303);
+    }
+    let page = browser.get("").await.expect(200).shows(&kept).hides(&revoked).hides(&leaked);
+    let page = page.shows(&count("1 key, and 2 revoked keys that are not shown"));
+    page.shows("<a href=\"/keys?state=all\">also revoked</a>");
+    let page = browser.get("?state=all").await.expect(200).shows(&kept).shows(&revoked);
+    let page = page.shows(&count("3 keys")).shows("<option value=\"all\" selected>All</option>");
+    page.shows("<a href=\"/keys\" aria-current=\"true\">also revoked");
+    browser.get("?state=revoked").await.expect(200).hides(&kept).hides("also revoked");
+    let page = browser.get("?search=leaked").await.expect(200).shows("Only revoked keys match.");
+    page.shows(&count("0 of 1 key found, and 1 revoked key that is not shown"));
+    browser.get("?flag=never_expires").await.expect(200).hides("also revoked");
+    // A revoked key that is pasted is found.
+    let answer = browser.post("/find", &[("search", &secret)]).await.expect(303);
+    assert_eq!(answer.header("location"), format!("/keys?search={leaked}&state=all"));
+    // A team whose keys are all revoked is not new.
+    browser.post(&format!("/k/{kept}/revoke"), &[]).await.expect(303);
+    browser.get("").await.expect(200).hides("No keys yet").shows("Only revoked keys match.");
+}
+
+#[tokio::test]
+async fn numbers_of_a_picture_are_a_file_too() {
+    let portal = Portal::new().await;
+    let mut viewer = portal.signed_in(Role::Viewer).await;
+    let id = portal.key().await;
+    let now_s = i64::try_from(now().unix_s()).unwrap();
+    portal.add_hour(&id, now_s - 7200, [1234, 5, 3]).await;
+    let head = "from,admitted,denied by a limit,missing scope,old secret,expired revoked or \
+                suspended\r\n";
+    for (path, name) in [
+        (format!("/k/{id}/usage.csv?range=24h"), format!("usage-{id}-24h.csv")),
+        ("/team/usage.csv".to_owned(), format!("usage-team-{}-24h.csv", portal.team)),
+    ] {
+        let file = viewer.get(&path).await.expect(200);
+        assert_eq!(file.header("content-type"), "text/csv; charset=utf-8");
+        let expected = format!("attachment; filename=\"{name}\"");
+        assert_eq!(file.header("content-disposition"), expected);
+        let rest = file.text.strip_prefix(head).unwrap();
+        assert_eq!(rest.matches(":00:00Z,").count(), 24, "{rest}");
+        assert_eq!(rest.matches(":00:00Z,1234,5,3,0,0\r\n").count(), 1, "{rest}");
+        assert_eq!(rest.matches(":00:00Z,0,0,0,0,0\r\n").count(), 23, "{rest}");
+    }
+    viewer.get("/k/00000000001/usage.csv").await.expect(404);
+    let page = viewer.get(&format!("/k/{id}?range=30d")).await.expect(200);
+    page.shows(&format!("href=\"/keys/k/{id}/usage.csv?range=30d\""));
+    viewer.get("/team").await.expect(200).shows("href=\"/keys/team/usage.csv?range=24h\"");
+}
+
+#[tokio::test]
+async fn team_without_valid_keys_is_deleted_by_its_name() {
+    let portal = Portal::new().await;
+    let id = portal.key().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    let mut viewer = portal.signed_in(Role::Viewer).await;
+    let mut operator = portal.signed_in(Role::Operator).await;
+    viewer.post("/team/delete", &[("typed", "Acme")]).await.expect(403);
+    owner.get("/team/delete").await.expect(200).shows("1 valid key").hides("name=\"typed\"");
+    owner.post("/team/delete", &[("typed", "Acme")]).await.expect(409).shows("revoke them first");
+    // A key that the list does not have counts too.
+    let (_, outside) = support::issue_outside(&portal.site, portal.team);
+    owner.post(&format!("/k/{id}/revoke"), &[]).await.expect(303);
+    owner.post("/team/delete", &[("typed", "Acme")]).await.expect(409).shows("1 of them");
+    portal.site.gate().revoke(outside).unwrap();
+    let link = owner.post("/team/invite", &[("user", "bob"), ("role", "member")]).await;
+    let link = link.expect(200).secret();
+    let token =
+        portal.site.list.create_token(Some(portal.team), Role::Admin, "ci", support::operator());
+    let token = token.await.unwrap().1.token.parse().unwrap();
+    owner.post("/team/delete", &[("typed", "Acme")]).await.expect(409).shows("token");
+    portal.site.list.revoke_token(Some(portal.team), token, support::operator()).await.unwrap();
+    let page = owner.post("/team/delete", &[("typed", "acme")]).await.expect(400);
+    page.shows("<a href=\"#typed\">").shows("value=\"acme\"").shows("aria-invalid");
+    // It needs a recent sign-in.
+    set_ahead(601);
+    owner.post("/team/delete", &[("typed", "Acme")]).await.expect(403).shows("Confirm that it is");
+    set_ahead(0);
+    owner.get("").await.expect(200);
+    owner.post("/team/delete", &[("typed", "Acme")]).await.expect(303);
+    for browser in [&mut owner, &mut viewer] {
+        assert_eq!(browser.get("").await.expect(303).header("location"), "/keys/in");
+    }
+    portal.browser().post("/in", &[("code", &link)]).await.expect(403);
+    // An operator chooses among the other teams.
+    assert_eq!(operator.get("").await.expect(303).header("location"), "/keys/teams");
+    operator.get("/teams").await.expect(200).hides("Acme");
+    operator.post("/teams", &[("team", &portal.team.to_string())]).await.expect(404);
+    let list = &portal.site.list;
+    assert!(list.create_key(creation(portal.team), support::operator()).await.is_err());
+    assert!(list.create_team(Some(portal.team), "Other", support::operator()).await.is_err());
+    let next = list.create_team(None, "Next", support::operator()).await.unwrap();
+    assert_eq!(next.team, portal.team + 1);
+}
+
+/// What a rule of the team that is newer than a key says of the key.
+#[tokio::test]
+async fn key_that_ends_later_than_a_newer_rule_is_marked() {
+    let portal = Portal::new().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    owner.make("billing").await.expect(200);
+    let id = portal.site.gate().list()[0].key_id;
+    let chip = "<span class=\"chip\">ends later than the rules permit</span>";
+    let sentence =
+        "This key ends later than the rules of the team permit, which is at most 60 days";
+    owner.get("").await.expect(200).hides(chip);
+    owner.get(&format!("/k/{id}")).await.expect(200).hides("ends later than");
+    owner.post("/team/set", &[("longest", "60"), ("live_role", "admin")]).await.expect(303);
+    owner.get("").await.expect(200).shows(chip);
+    owner.get(&format!("/k/{id}")).await.expect(200).shows(sentence);
+    // The forms offer the longest time, and propose it.
+    let form = owner.get("/new").await.expect(200).shows("<span>30 days</span>");
+    let form = form.shows("value=\"60\" checked> <span>60 days <small>proposed</small></span>");
+    let form_id = form.hides("value=\"90\"").field("form_id");
+    let edit = owner.get(&format!("/k/{id}/edit")).await.expect(200);
+    edit.shows("value=\"60\"> <span>60 days from now</span>");
+    // A date that is too late is wrong at its field.
+    let fields = [("form_id", &*form_id), ("name", "web"), ("env", "test"), ("scope", "read")];
+    let late = [("lifetime", "date"), ("date", "2099-12-31")];
+    let page = owner.post("/new", &[&fields[..], &late].concat()).await.expect(400);
+    let page = page.shows("<a href=\"#date\">Date: keys of this team expire within 60 days");
+    let (_, tag) = page.text.split_once("<input id=\"date\"").unwrap();
+    let tag = tag.split('>').next().unwrap();
+    assert!(tag.contains("aria-invalid=\"true\" aria-describedby=\"date-problem\""), "{tag}");
+    let edit = [&[("name", "billing"), ("scope", "read")][..], &late].concat();
+    let page = owner.post(&format!("/k/{id}/edit"), &edit).await.expect(400);
+    page.shows("<a href=\"#date\">Date: keys of this team expire within 60 days");
+    let edit = [("name", "billing"), ("scope", "read"), ("lifetime", "60")];
+    owner.post(&format!("/k/{id}/edit"), &edit).await.expect(303);
+    owner.get("").await.expect(200).hides(chip);
+    // A shorter rule is the only choice.
+    owner.post("/team/set", &[("longest", "7"), ("live_role", "admin")]).await.expect(303);
+    let form = owner.get("/new").await.expect(200).hides("value=\"30\"");
+    form.shows("value=\"7\" checked> <span>7 days <small>proposed</small></span>");
+}
+
+#[tokio::test]
+async fn same_name_in_two_environments_needs_no_tick() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    browser.make("billing").await.expect(200);
+    let form_id = browser.get("/new").await.expect(200).field("form_id");
+    let fields = [("form_id", &*form_id), ("name", "billing"), ("lifetime", "90")];
+    let fields = [&fields[..], &[("scope", "read")]].concat();
+    let page = browser.post("/new", &[&fields[..], &[("env", "test")]].concat()).await.expect(400);
+    page.shows("of the same environment has this name already");
+    browser.post("/new", &[&fields[..], &[("env", "live")]].concat()).await.expect(200);
+    let keys = portal.site.list.keys(&KeyFilter { limit: 9, ..KeyFilter::default() }, now()).await;
+    let live = keys.unwrap().into_iter().find(|key| key.env.as_str() == "live").unwrap();
+    // A key that gets its name by a change is compared with its environment too.
+    let at = format!("/k/{}/edit", live.key_id);
+    let edit = |name| [("name", name), ("lifetime", "keep"), ("scope", "read")];
+    browser.post(&at, &edit("web")).await.expect(303);
+    browser.post(&at, &edit("billing")).await.expect(303);
+}
+
+#[tokio::test]
+async fn second_invitation_replaces_the_first() {
+    let portal = Portal::new().await;
+    let mut owner = portal.signed_in(Role::Owner).await;
+    let fields = [("user", "bob"), ("role", "member")];
+    let again = [&fields[..], &[("again", "on")]].concat();
+    let first = owner.post("/team/invite", &fields).await.expect(200).secret();
+    let other = owner.post("/team/invite", &[("user", "ann"), ("role", "viewer")]).await.secret();
+    let second = owner.post("/team/invite", &again).await.expect(200).secret();
+    let page = owner.get("/team").await.expect(200);
+    assert_eq!(page.text.matches("aria-label=\"Withdraw the link of bob\"").count(), 1);
+    let log = owner.get("/log?what=link.create").await.expect(200);
+    let log = log.shows("<bdi>for bob as member; the link before it is withdrawn</bdi>");
+    log.shows("<bdi>for bob as member</bdi>").shows("<bdi>for ann as viewer</bdi>");
+    portal.browser().post("/in", &[("code", &first)]).await.expect(403);
+    portal.browser().post("/in", &[("code", &second)]).await.expect(303);
+    portal.browser().post("/in", &[("code", &other)]).await.expect(303);
+    // The link that was used is not one that a third one replaces.
+    owner.post("/team/invite", &again).await.expect(200);
+    let log = owner.get("/log?what=link.create").await.expect(200);
+    assert_eq!(log.text.matches("the link before it is withdrawn").count(), 1);
 }
 
 #[tokio::test]
@@ -993,11 +1445,13 @@ async fn html_in_every_text_is_shown_as_text() {
 type Route = (&'static str, &'static str, Role, &'static [(&'static str, &'static str)]);
 
 /// All routes with a session. `ID` is a key of the team.
-const ROUTES: [Route; 33] = [
+const ROUTES: [Route; 36] = [
     ("GET", "", Role::Viewer, &[]),
     ("POST", "/find", Role::Viewer, &[("search", "billing")]),
     ("GET", "/k/ID", Role::Viewer, &[]),
+    ("GET", "/k/ID/usage.csv", Role::Viewer, &[]),
     ("GET", "/team", Role::Viewer, &[]),
+    ("GET", "/team/usage.csv?range=30d", Role::Viewer, &[]),
     ("GET", "/log", Role::Viewer, &[]),
     ("POST", "/log", Role::Viewer, &[]),
     ("GET", "/log.csv", Role::Viewer, &[]),
@@ -1025,6 +1479,7 @@ const ROUTES: [Route; 33] = [
     ("POST", "/team/invite", Role::Owner, &[]),
     ("POST", "/team/withdraw", Role::Owner, &[]),
     ("POST", "/team/role", Role::Owner, &[]),
+    ("GET", "/team/delete", Role::Owner, &[]),
     ("GET", "/team/remove?user=99", Role::Owner, &[]),
     ("GET", "/teams", Role::Operator, &[]),
 ];
@@ -1123,7 +1578,7 @@ async fn invitation_of_a_member_keeps_the_role() {
     let link = portal.code(Some("viewer"), Role::Viewer).await;
     let mut lesser = portal.browser();
     lesser.post("/in", &[("code", link.expose())]).await.expect(303);
-    lesser.get("/me").await.expect(200).shows("by its link; yours is admin");
+    lesser.get("/me").await.expect(200).shows("by the link of this session; your role is admin");
 }
 
 #[tokio::test]
@@ -1144,9 +1599,9 @@ async fn members_show_when_they_joined_and_were_seen() {
     assert!(bob.contains(">not yet</span> <small>link until ") && bob.contains(">never</td>"));
     let own = line(&team, "owner");
     assert!(own.contains(">just now</time>") && !own.contains("not yet"), "{own}");
-    // Another invitation needs a confirmation, which says that the first one is still valid.
+    // Another invitation needs a confirmation, which says that it replaces the first one.
     let page = owner.post("/team/invite", &fields).await.expect(409);
-    page.shows("has not signed in yet").shows("A new one does not end it");
+    page.shows("has not signed in yet").shows("A new one replaces it");
 
     let mut bob = portal.browser();
     bob.post("/in", &[("code", &link)]).await.expect(303);
@@ -1293,14 +1748,23 @@ async fn sessions_are_listed_and_end_one_by_one() {
     let page = one.get("/me").await.expect(200);
     // The session of the browser itself is ended last.
     let mut lines: Vec<_> = page.text.split("<tr>").skip(2).collect();
-    lines.sort_by_key(|line| line.contains("this one"));
-    let id = |line: &&str| line.split("name=\"session\" value=\"").nth(1).unwrap()[..16].to_owned();
+    lines.sort_by_key(|line| line.contains("this browser"));
+    let id = |line: &&str| line.split("/me/end?session=").nth(1).unwrap()[..16].to_owned();
     let ids: Vec<_> = lines.iter().map(id).collect();
     assert_eq!(ids.len(), 2);
     // A session of another user is not one's own.
+    other.get(&format!("/me/end?session={}", ids[0])).await.expect(404);
     other.post("/me/end", &[("session", &ids[0])]).await.expect(404);
-    for id in ids {
+    for (id, title) in ids.into_iter().zip(["End another session", "End this session"]) {
+        // A confirmation comes first, and ends nothing.
+        let form = one.get(&format!("/me/end?session={id}")).await.expect(200).shows(title);
+        assert_eq!(form.field("session"), id);
+        let is_this = title == "End this session";
+        assert_eq!(form.text.contains("To sign in again, you need a new link."), is_this);
+        assert_eq!(form.text.contains("An owner of the team makes a link"), is_this);
+        one.get("/me").await.expect(200).shows(&id);
         one.post("/me/end", &[("session", &id)]).await.expect(303);
+        one.get(&format!("/me/end?session={id}")).await.expect(if is_this { 303 } else { 404 });
     }
     one.get("").await.expect(303);
     two.get("").await.expect(303);
@@ -1601,7 +2065,9 @@ async fn use_of_a_team_is_read_alone_by_a_script() {
     let part = part.shows(">1,234</td>").shows(">5</td>").shows("id=\"team-use\"");
     let part = part.shows("aria-label=\"1,234 requests admitted, 5 denied\"").hides("Members");
     let table = part.text.split("<tbody>").nth(1).unwrap().split("</tbody>").next().unwrap();
-    assert_eq!(table.matches("<tr>").count(), 24);
+    // The running hour, and one row for the 23 hours without requests before it.
+    assert_eq!(table.matches("<tr>").count(), 2);
+    assert!(table.contains("<td colspan=\"5\">no requests</td>"), "{table}");
     // The buckets of an hour that several keys used are added.
     let second = portal.key().await;
     portal.add_hour(&second, i64::try_from(now().unix_s()).unwrap(), [6, 0, 0]).await;

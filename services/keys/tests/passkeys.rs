@@ -369,9 +369,68 @@ async fn passkey_signs_in_and_proves_in_postgresql() {
     let (mut browser, mut device) = portal.with_passkey("bob").await;
     browser.add(&mut device, "Again").await.expect(409).shows("registered already");
     let me = browser.get("/me").await.expect(200);
-    let id = me.after("name=\"id\" value=\"");
+    let id = me.after("/me/passkey/remove?id=");
     browser.post("/me/passkey/remove", &[("id", &id)]).await.expect(303);
     browser.sign_in(&mut device).await.expect(403).shows("not known here");
+}
+
+#[tokio::test]
+async fn refused_passkey_is_in_the_log_once_a_minute() {
+    let portal = Portal::new().await;
+    let (mut ann, mut device) = portal.with_passkey("ann").await;
+    let mut forger = Authenticator {
+        id: device.id.clone(),
+        handle: device.handle.clone(),
+        ..Authenticator::new()
+    };
+    let mut unregistered = Authenticator::new();
+    let mut browser = portal.browser();
+    let failures = async || {
+        let actions = portal.actions().await;
+        let failures = actions.into_iter().filter(|(action, _)| action.starts_with("session.fail"));
+        failures.collect::<Vec<_>>()
+    };
+    let entry = ("session.fail".to_owned(), "passkey: its answer is not valid; ".to_owned());
+    browser.sign_in(&mut unregistered).await.expect(403);
+    assert_eq!(failures().await, []);
+    for _ in 0..3 {
+        browser.sign_in(&mut forger).await.expect(403);
+        assert_eq!(failures().await, core::slice::from_ref(&entry));
+    }
+    set_ahead(61);
+    browser.address = "198.51.100.9".to_owned();
+    browser.sign_in(&mut forger).await.expect(403);
+    assert_eq!(failures().await, [entry.clone(), entry.clone()]);
+    // A proof that was refused is that of the session.
+    set_ahead(602);
+    let request = ann.post("/me/passkey/new", &[("name", "a")]).await.expect(403).request();
+    let answer = forger.answer(&request, URL);
+    ann.post("/me/passkey/new", &[("name", "a"), ("passkey", &answer)]).await.expect(403);
+    let proof = ("session.fail_proof".to_owned(), entry.1.clone());
+    assert_eq!(failures().await, [proof, entry.clone(), entry]);
+    let page = ann.get("/log?what=session.fail_proof").await.expect(200);
+    page.shows("failed to confirm a sign-in</td>").shows("passkey: its answer is not valid");
+    browser.sign_in(&mut device).await.expect(303);
+}
+
+#[tokio::test]
+async fn passkey_leads_to_the_page_that_was_opened() {
+    let portal = Portal::new().await;
+    let (browser, mut device) = portal.with_passkey("ann").await;
+    let mut browser = Browser { cookie: String::new(), ..browser };
+    browser.get("/log?what=passkey").await.expect(303);
+    browser.post("/passkey/in", &[("passkey", "x")]).await.expect(403).shows("that you opened");
+    let signed_in = browser.sign_in(&mut device).await.expect(303);
+    assert_eq!(signed_in.headers["location"], "/keys/log?what=passkey");
+    browser.get("/log?what=passkey").await.expect(200);
+    // The end of the session names what is left to sign in with.
+    let me = browser.get("/me").await.expect(200);
+    let this = me.text.split("this browser").nth(1).unwrap();
+    let id = &this.split("/me/end?session=").nth(1).unwrap()[..16];
+    let form = browser.get(&format!("/me/end?session={id}")).await.expect(200);
+    form.shows("a new link, or your passkey <bdi>Laptop</bdi>.");
+    let signed_in = browser.sign_in(&mut device).await.expect(303);
+    assert_eq!(signed_in.headers["location"], "/keys");
 }
 
 #[tokio::test]
@@ -475,7 +534,8 @@ async fn wrong_answer_begins_no_session() {
 }
 
 fn session_entries() -> Filter {
-    Filter { team_id: Some(1), limit: 1000, ..Filter::default() }
+    let action = "session.begin".to_owned();
+    Filter { team_id: Some(1), action, limit: 1000, ..Filter::default() }
 }
 
 #[tokio::test]
@@ -590,7 +650,22 @@ async fn removed_passkey_signs_in_no_longer() {
     let portal = Portal::new().await;
     let (mut ann, mut device) = portal.with_passkey("ann").await;
     let (mut bob, mut of_bob) = portal.with_passkey("bob").await;
-    let id = ann.get("/me").await.expect(200).after("name=\"id\" value=\"");
+    let id = ann.get("/me").await.expect(200).after("/me/passkey/remove?id=");
+    let at = format!("/me/passkey/remove?id={id}");
+    bob.get(&at).await.expect(404).shows("no such passkey");
+    // A confirmation comes first, says what is left to sign in with, and removes nothing.
+    let form = ann.get(&at).await.expect(200).shows("Remove the passkey <bdi>Laptop</bdi>");
+    let form = form.shows("You have no other passkey that works here").hides("<li>");
+    assert_eq!(form.after("name=\"id\" value=\""), id);
+    let mut phone = Authenticator { handle: device.handle.clone(), ..Authenticator::new() };
+    ann.add(&mut phone, "Phone").await.expect(303);
+    let form = ann.get(&at).await.expect(200).shows("with a link, or with this passkey");
+    form.shows("<li><bdi>Phone</bdi></li>").hides("You have no other passkey");
+    let of_phone = ann.get("/me").await.expect(200).text;
+    let mut lines =
+        of_phone.split("/me/passkey/remove?id=").skip(1).map(|rest| rest[..16].to_owned());
+    let of_phone = lines.find(|line| *line != id).unwrap();
+    ann.post("/me/passkey/remove", &[("id", &of_phone)]).await.expect(303);
     bob.post("/me/passkey/remove", &[("id", &id)]).await.expect(404).shows("no such passkey");
     let begun = ann.begin().await;
     ann.post("/me/passkey/remove", &[("id", &id)]).await.expect(303);

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::serve::parse_address;
-use crate::service::bind::Listener;
+use crate::service::bind::{Listener, Sockets};
 use crate::shell::SHELL;
 
 /// The options of the list of keys.
@@ -141,11 +141,9 @@ impl KeysOptions {
     }
 
     /// Binds the separate listener of the list, if it has one.
-    pub(crate) async fn bind(&self, socket_mode: u32) -> Result<Option<Listener>, Failure> {
+    pub(crate) async fn bind(&self, sockets: &mut Sockets) -> Result<Option<Listener>, Failure> {
         match &self.served {
-            Some(Served::At(address)) => {
-                Listener::bind("--keys", address, socket_mode).await.map(Some)
-            }
+            Some(Served::At(address)) => Listener::bind("--keys", address, sockets).await.map(Some),
             _ => Ok(None),
         }
     }

@@ -13,6 +13,7 @@
 //! | module | contents |
 //! |---|---|
 //! | `serve` | the command: its arguments, its startup message, signals |
+//! | `health` | the command that checks whether a service answers |
 //! | `fleet` | with the feature `fleet`: the commands `agent` and `fleet`, of machines that share limits |
 //! | `keys` | with the feature `keys`: the options and the start of the list of keys |
 //! | `shell` | how printed commands are written for a shell |
@@ -22,7 +23,7 @@
 //! | `service::charges` | the tokens of charges, each settled once |
 //! | `service::check`, `guesses`, `preflight` | the check before a route, the limit of invalid keys, CORS preflights |
 //! | `service::address` | the client address of a request |
-//! | `service::bind`, `listen`, `slots` | sockets, connections, and the limits of connections |
+//! | `service::bind`, `passed`, `listen`, `slots` | sockets, those of systemd, connections, and the limits of connections |
 //! | `service::data` | the data folder: the gate and its pepper |
 //! | `service::log`, `header_case` | the log, the letter case of header names |
 //! | `service::metrics`, `denied` | the metrics, the keys that are denied most |
@@ -32,6 +33,7 @@ extern crate alloc;
 
 #[cfg(feature = "fleet")]
 mod fleet;
+mod health;
 #[cfg(feature = "keys")]
 mod keys;
 mod serve;
@@ -49,6 +51,7 @@ use keytally_cli::internal::{ExtraCommands, Failure, PepperSource, Status};
 #[derive(Subcommand)]
 enum ServiceCommands {
     Serve(Box<serve::Serve>),
+    Health(health::Health),
     #[cfg(feature = "keys")]
     Keys(Box<keytally_keys::command::Keys>),
     #[cfg(feature = "fleet")]
@@ -66,6 +69,7 @@ Without a gate of your own:
     fn run(self, pepper: &PepperSource, program: &Path) -> Result<Status, Failure> {
         match self {
             Self::Serve(serve) => serve.run(pepper, program),
+            Self::Health(health) => health.run(),
             #[cfg(feature = "keys")]
             Self::Keys(keys) => keys.run(pepper),
             #[cfg(feature = "fleet")]

@@ -18,7 +18,7 @@ use tokio::runtime::Runtime;
 #[cfg(feature = "keys")]
 use crate::keys::ServedList;
 use crate::service::address::TrustedProxy;
-use crate::service::bind::{Listener, Listeners};
+use crate::service::bind::{Listener, Listeners, Sockets, passed_name};
 use crate::service::charges::{Charges, MAX_LIFETIME};
 use crate::service::data::{self, Data, GateOptions};
 use crate::service::guesses::FailurePolicy;
@@ -52,8 +52,9 @@ use keytally_cli::internal::{
 /// /healthz for health checks. HTTP/1.1 and HTTP/2 without TLS (prior knowledge) are supported.
 #[derive(Args)]
 pub(crate) struct Serve {
-    /// Address and port, or unix: and the path of a socket. Write an IPv6 address in brackets, as
-    /// in `[::1]:8080`. Port 0 selects a free port and prints it
+    /// Address and port, or unix: and the path of a socket, or systemd: and the name of a socket
+    /// that systemd passes, or systemd for the first one. Write an IPv6 address in brackets, as in
+    /// `[::1]:8080`. Port 0 selects a free port and prints it
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = value_parser(parse_address))]
     listen: String,
     /// Separate address for /metrics, in the form of --listen. /metrics is then not served at
@@ -176,13 +177,13 @@ pub(crate) fn parse_address(text: &str) -> Result<String, String> {
     };
     let is_address = match text.strip_prefix("unix:") {
         Some(path) => !path.is_empty(),
-        None => text.rsplit_once(':').is_some_and(is_tcp),
+        None => passed_name(text).is_some() || text.rsplit_once(':').is_some_and(is_tcp),
     };
     if is_address {
         return Ok(text.to_owned());
     }
     Err(format!(
-        "{:?} is not an address; write an address and a port, such as 127.0.0.1:8080 or [::1]:8080, or unix: and a path",
+        "{:?} is not an address; write an address and a port, such as 127.0.0.1:8080 or [::1]:8080, or unix: and a path, or systemd",
         redact(text)
     ))
 }
@@ -230,15 +231,16 @@ impl Serve {
                 .map_err(|error| Failure::usage(format!("--key-from: {error}")))?,
         };
         let refusals = self.refusals.as_deref().map(Refusals::read).transpose()?;
+        let mut sockets = Sockets::new(self.socket_mode);
         let runtime = Runtime::new()?;
         runtime.block_on(async {
-            let listener = Listener::bind("--listen", &self.listen, self.socket_mode).await?;
+            let listener = Listener::bind("--listen", &self.listen, &mut sockets).await?;
             let metrics = match &self.metrics_listen {
-                Some(address) => Some(Listener::bind("--metrics-listen", address, self.socket_mode).await?),
+                Some(address) => Some(Listener::bind("--metrics-listen", address, &mut sockets).await?),
                 None => None,
             };
             #[cfg(feature = "keys")]
-            let keys = self.keys.bind(self.socket_mode).await?;
+            let keys = self.keys.bind(&mut sockets).await?;
             #[cfg(feature = "keys")]
             let public_url = self.keys.public_url(keys.as_ref().unwrap_or(&listener))?;
             #[cfg(not(feature = "keys"))]

@@ -14,6 +14,8 @@ mod limits;
 pub(crate) mod listen;
 mod log;
 mod metrics;
+#[cfg(unix)]
+mod passed;
 pub(crate) mod preflight;
 pub(crate) mod refusals;
 mod settle;

@@ -219,10 +219,11 @@ fn reference_lists_every_metric_and_every_command() {
         assert!(names.len() > 10);
     }
     let guide = include_str!("../../../docs/how-to/share-limits.md");
-    for named in guide.split("keytally_").skip(1) {
+    let rules = include_str!("../../../packaging/prometheus/keytally-fleet.rules.yml");
+    for named in [guide, rules].into_iter().flat_map(|text| text.split("keytally_").skip(1)) {
         let end = named.find(|letter: char| !letter.is_ascii_lowercase() && letter != '_');
         let name = &named[..end.unwrap_or(named.len())];
-        assert!(name == "gate" || of_agents.contains(&name), "the guide names {name}");
+        assert!(name == "gate" || of_agents.contains(&name), "{name} is no metric");
     }
 
     let commands = include_str!("../../../docs/reference/cli.md");

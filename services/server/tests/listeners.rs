@@ -256,3 +256,130 @@ fn invalid_option_error_states_what_is_valid() {
     }
     assert!(sandbox.names().is_empty());
 }
+
+/// Runs the service with sockets that are passed as systemd does it: descriptors from 3 on, which
+/// the names describe. Returns its output when it has ended.
+fn run_with_passed_sockets(sandbox: &Sandbox, script: &str) -> String {
+    let program = sandbox.command(&[]).get_program().to_owned();
+    let mut python = Command::new("python3");
+    python.current_dir(sandbox.path(".")).arg("-c").arg(format!("{PASS}{script}")).arg(program);
+    python.env_remove("KEYTALLY_PEPPER").env_remove("KEYTALLY_PEPPER_FILE");
+    let run = finish(&mut python, b"");
+    assert_eq!(run.status, 0, "{run:?}");
+    run.out
+}
+
+/// Opens sockets, and starts services that get them.
+const PASS: &str = r#"
+import os, socket, subprocess, sys, time, urllib.request
+tcp = socket.create_server(("127.0.0.1", 0))
+unix = socket.socket(socket.AF_UNIX)
+unix.bind("passed.socket")
+unix.listen(16)
+port = tcp.getsockname()[1]
+
+def start(*arguments, names="api:metrics"):
+    process = os.fork()
+    if process == 0:
+        os.dup2(os.open("out.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
+        os.dup2(1, 2)
+        sockets = [os.dup(one.fileno()) for one in (tcp, unix)]
+        sockets = [os.dup2(one, 60 + number) for number, one in enumerate(sockets)]
+        for number, one in enumerate(sockets):
+            os.dup2(one, 3 + number, inheritable=True)
+        variables = {**os.environ, "LISTEN_FDS": "2", "LISTEN_PID": str(os.getpid())}
+        if names:
+            variables["LISTEN_FDNAMES"] = names
+        os.execve(sys.argv[1], ["keytally", "serve", "--data", "data", *arguments], variables)
+    return process
+
+def stop(process):
+    os.kill(process, 15)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+def get(path):
+    return urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20).status
+"#;
+
+#[test]
+fn sockets_of_systemd_are_used_and_stay_open() {
+    let sandbox = Sandbox::new();
+    let script = r#"
+for _ in range(2):
+    # The requests wait in the sockets until the service accepts them.
+    waiting = socket.create_connection(("127.0.0.1", port))
+    waiting.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+    clients = [socket.socket(socket.AF_UNIX) for _ in range(8)]
+    for client in clients:
+        # Not waiting: an error if the queue of the socket is full.
+        client.setblocking(False)
+        client.connect("passed.socket")
+        client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+    service = start("--listen", "systemd:api", "--metrics-listen", "systemd:metrics")
+    waiting.settimeout(20)
+    for client in clients:
+        client.settimeout(20)
+    answers = {client.recv(15) for client in (waiting, *clients)}
+    print(answers, get("/healthz"), stop(service))
+print(os.path.exists("passed.socket"), open("out.txt").read().count(f"http://127.0.0.1:{port}"))
+service = start("--listen", "systemd", names="")
+print(get("/healthz"), stop(service))
+"#;
+    let out = run_with_passed_sockets(&sandbox, script);
+    let answered = "{b'HTTP/1.0 200 OK'} 200 0\n";
+    assert_eq!(out, format!("{answered}{answered}True 2\n200 0\n"));
+}
+
+#[test]
+fn socket_that_systemd_did_not_pass_is_an_error() {
+    let sandbox = Sandbox::new();
+    expect_start_failure(
+        &sandbox,
+        &["--listen", "systemd"],
+        &["cannot listen on systemd: there is no socket: systemd passed no socket"],
+    );
+    let script = r#"
+for arguments, names in [
+    (("--listen", "systemd:other"), "api:metrics"),
+    (("--listen", "systemd:other"), ""),
+    (("--listen", "systemd:api", "--metrics-listen", "systemd:api"), "api:metrics"),
+]:
+    process = start(*arguments, names=names)
+    print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), open("out.txt").read(), end="")
+"#;
+    let out = run_with_passed_sockets(&sandbox, script);
+    let other = "3 keytally: cannot listen on systemd:other: there is no socket of the name other:";
+    assert_eq!(
+        out,
+        format!(
+            "{other} systemd passed api, metrics\n{other} systemd passed 2 without names\n\
+             3 keytally: cannot listen on systemd:api: another option uses this socket\n"
+        )
+    );
+}
+
+#[test]
+fn health_reports_whether_a_service_answers() {
+    let sandbox = Sandbox::new();
+    let health = |address: &str| sandbox.finish(&mut sandbox.command(&["health", address]), b"");
+    let server = start_on_socket(&sandbox, &["--metrics-listen", "127.0.0.1:0"]);
+    health(SOCKET).expect_status(0);
+    drop(server);
+    health(SOCKET).expect_failure(&["no service answers at unix:api.socket"]);
+    let server = Server::start(&sandbox, &[]);
+    health(&server.address.to_string()).expect_status(0);
+    drop(server);
+    // A server of another kind, and an address at which none listens.
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = other.local_addr().unwrap().to_string();
+    let answer = std::thread::spawn(move || {
+        use std::io::{Read as _, Write as _};
+        let (mut stream, _) = other.accept().unwrap();
+        stream.read_exact(&mut [0; 8]).unwrap();
+        stream.write_all(b"HTTP/1.0 404 Not Found\r\n\r\n").unwrap();
+    });
+    health(&address).expect_failure(&["is not a service"]);
+    answer.join().unwrap();
+    health(&address).expect_failure(&["no service answers at 127.0.0.1:"]);
+    health("nowhere").expect_usage_error(&["\"nowhere\" is not an address"]);
+}

@@ -1,4 +1,4 @@
-//! The configurations of nginx in `docs/SERVICE.md`, in a real nginx with the real service.
+//! The configurations of proxies in `docs/SERVICE.md`, in real proxies with the real service.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[expect(
@@ -8,10 +8,13 @@
 )]
 mod support;
 
+use core::net::SocketAddr;
 use core::time::Duration;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -26,22 +29,18 @@ const SOCKET: &str = "/run/keytally/api.socket";
 
 const PLAN: [&str; 2] = ["--plan", "default=1000/31d"];
 
-/// A running nginx, which is ended when dropped.
+/// A running proxy, which is ended when dropped.
 #[derive(Debug)]
-struct Nginx {
-    master: Child,
+struct Proxy {
+    process: Child,
     port: u16,
 }
 
-impl Nginx {
+impl Proxy {
     /// Starts nginx with these lines in `http`, in which PORT stands for its port.
-    fn start(sandbox: &Sandbox, http: &str) -> Self {
-        let port = free_port();
+    fn nginx(sandbox: &Sandbox, http: &str) -> Self {
         let folder = sandbox.path(".").canonicalize().unwrap();
         let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
-        let http = http
-            .replace("PORT", &port.to_string())
-            .replace(SOCKET, &folder.join("socket").display().to_string());
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|name| format!("{name}_temp_path tmp;"))
             .concat();
@@ -50,36 +49,84 @@ impl Nginx {
              upstream service {{ server unix:{}; }}\n{http} }}",
             folder.join("upstream").display()
         );
-        fs::write(folder.join("nginx.conf"), config).unwrap();
         let mut command = Command::new("nginx");
-        command.arg("-p").arg(&folder).arg("-c").arg(folder.join("nginx.conf"));
-        command.arg("-e").arg(folder.join("error.log")).args(["-g", "daemon off;"]);
-        let master = command
+        command.arg("-p").arg(&folder).arg("-c").arg(folder.join("proxy.conf"));
+        command.arg("-e").arg(folder.join("proxy.log")).args(["-g", "daemon off;"]);
+        Self::start(sandbox, &config, command)
+    }
+
+    /// Starts Caddy with these lines in its site.
+    fn caddy(sandbox: &Sandbox, site: &str) -> Self {
+        let upstream = sandbox.path("upstream").canonicalize().unwrap();
+        let site = site.replace("service:8000", &format!("unix/{}", upstream.display()));
+        let config =
+            format!("{{\nadmin off\nauto_https off\n}}\nhttp://:PORT {{\nbind 127.0.0.1\n{site}}}");
+        let mut command = Command::new("caddy");
+        command.args(["run", "--adapter", "caddyfile", "--config", "proxy.conf"]);
+        command.env("HOME", sandbox.path("."));
+        Self::start(sandbox, &config, command)
+    }
+
+    /// Starts HAProxy with this configuration and script.
+    fn haproxy(sandbox: &Sandbox, config: &str, script: &str) -> Self {
+        let folder = sandbox.path(".").canonicalize().unwrap();
+        let path = folder.join("keytally.lua");
+        fs::write(&path, at(&folder, script)).unwrap();
+        let upstream = format!("unix@{}", folder.join("upstream").display());
+        let config = config
+            .replace("/etc/haproxy/keytally.lua", &path.display().to_string())
+            .replace("bind :8080", "bind 127.0.0.1:PORT")
+            .replace("service:8000", &upstream);
+        let mut command = Command::new("/usr/sbin/haproxy");
+        command.args(["-db", "-f", "proxy.conf"]);
+        Self::start(sandbox, &config, command)
+    }
+
+    /// Writes the configuration, in which PORT stands for the port of the proxy, and starts it.
+    fn start(sandbox: &Sandbox, config: &str, mut command: Command) -> Self {
+        let port = free_port();
+        let folder = sandbox.path(".").canonicalize().unwrap();
+        let config = at(&folder, &config.replace("PORT", &port.to_string()));
+        fs::write(folder.join("proxy.conf"), config).unwrap();
+        let log = || fs::File::options().create(true).append(true).open(folder.join("proxy.log"));
+        let process = command
+            .current_dir(&folder)
+            .stdout(log().unwrap())
+            .stderr(log().unwrap())
             .spawn()
-            .expect("cannot run nginx; `cargo xtask test service` installs what the tests need");
-        let nginx = Self { master, port };
+            .expect("cannot run a proxy; `cargo xtask test service` installs what the tests need");
+        let proxy = Self { process, port };
         for _ in 0..500 {
-            if folder.join("nginx.pid").exists() {
-                return nginx;
+            if TcpStream::connect(proxy.address()).is_ok() {
+                return proxy;
             }
             thread::sleep(Duration::from_millis(20));
         }
-        panic!("{}", fs::read_to_string(folder.join("error.log")).unwrap_or_default());
+        panic!("{}", fs::read_to_string(folder.join("proxy.log")).unwrap_or_default());
+    }
+
+    fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
     }
 
     fn get(&self, path: &str, lines: &[&str]) -> Reply {
         let lines: Vec<&[u8]> = lines.iter().map(|line| line.as_bytes()).collect();
-        Wire::to(([127, 0, 0, 1], self.port).into()).request(&format!("GET {path}"), &lines)
+        Wire::to(self.address()).request(&format!("GET {path}"), &lines)
     }
 }
 
-impl Drop for Nginx {
+impl Drop for Proxy {
     fn drop(&mut self) {
-        // SIGTERM, so that the master ends its workers.
-        let master = rustix::process::Pid::from_child(&self.master);
-        let _ = rustix::process::kill_process(master, rustix::process::Signal::TERM);
-        let _ = self.master.wait();
+        // SIGTERM, so that the master of nginx ends its workers.
+        let process = rustix::process::Pid::from_child(&self.process);
+        let _ = rustix::process::kill_process(process, rustix::process::Signal::TERM);
+        let _ = self.process.wait();
     }
+}
+
+/// Replaces the path of the socket of the service by that in `folder`.
+fn at(folder: &Path, text: &str) -> String {
+    text.replace(SOCKET, &folder.join("socket").display().to_string())
 }
 
 /// Starts the service behind the proxy. It responds with the status that the path names, sends the
@@ -123,10 +170,11 @@ fn value<'l>(lines: &'l [String], name: &str) -> Option<&'l str> {
     first
 }
 
-/// Returns the configurations of the page.
-fn configurations() -> Vec<&'static str> {
-    let page = include_str!("../../../docs/SERVICE.md").split("```nginx\n").skip(1);
-    page.map(|block| block.split("```").next().unwrap()).collect()
+/// Returns the configurations of the page in this language.
+fn configurations(language: &str) -> Vec<&'static str> {
+    let page = include_str!("../../../docs/SERVICE.md");
+    let blocks = page.split("```").skip(1).step_by(2);
+    blocks.filter_map(|block| block.strip_prefix(language)?.strip_prefix('\n')).collect()
 }
 
 fn start(sandbox: &Sandbox, more: &[&str]) -> Server {
@@ -154,17 +202,20 @@ fn await_remaining(sandbox: &Sandbox, key: &str, expected: u32) {
     assert_eq!(remaining(sandbox, key), expected);
 }
 
-#[test]
-fn documented_proxy_forwards_the_holder_of_a_key() {
+/// Sends requests without and with a key through a proxy, and claims of a client. `refusal` is a
+/// part of the body that a wrong key gets.
+fn forwards_the_holder_of_a_key(
+    refusal: &str,
+    start_proxy: impl FnOnce(&Sandbox) -> Proxy,
+) -> Proxy {
     let sandbox = Sandbox::new();
     let server = start(&sandbox, &[]);
     let key = format!("X-API-Key: {}", server.first_key().unwrap());
     let requests = upstream(&sandbox);
-    let config = format!("server {{ listen 127.0.0.1:PORT;\n{} }}", configurations()[0]);
-    let nginx = Nginx::start(&sandbox, &config);
-    let claims = ["X-Account-Id: 7", "X-Key-Id: 7", "X-Key-Env: 7", "X-Key-Plan: 7"];
-    assert_eq!(nginx.get("/200", &claims).code(), 401);
-    assert_eq!(nginx.get("/200", &[&[key.as_str()][..], &claims].concat()).code(), 200);
+    let proxy = start_proxy(&sandbox);
+    let claims = ["X-Account-Id: 7", "X-Key-Id: 7", "X-Key-Env: 7", "X-Key-Plan: 7", "X-Cost: 9"];
+    assert_eq!(proxy.get("/200", &claims).code(), 401);
+    assert_eq!(proxy.get("/200", &[&[key.as_str()][..], &claims].concat()).code(), 200);
     let lines = requests.recv().unwrap();
     for (name, expected) in
         [("X-Account-Id", "1"), ("X-Key-Env", "live"), ("X-Key-Plan", "default")]
@@ -172,7 +223,37 @@ fn documented_proxy_forwards_the_holder_of_a_key() {
         assert_eq!(value(&lines, name), Some(expected));
     }
     assert!(requests.try_recv().is_err(), "a refused request was forwarded");
-    assert_eq!(nginx.get("/auth", &[&key]).code(), 404);
+    // The cost that the client stated was not charged.
+    let first_key = key.strip_prefix("X-API-Key: ").unwrap();
+    assert_eq!(remaining(&sandbox, first_key), 999);
+    let wrong = proxy.get("/200", &["X-API-Key: wrong"]);
+    assert!(wrong.code() == 401 && wrong.body.contains(refusal), "{wrong:?}");
+    drop(server);
+    let status = proxy.get("/200", &[&key]).code();
+    assert!((500..600).contains(&status), "{status} without the service");
+    assert!(requests.try_recv().is_err(), "an unchecked request was forwarded");
+    proxy
+}
+
+#[test]
+fn documented_nginx_forwards_the_holder_of_a_key() {
+    let config = format!("server {{ listen 127.0.0.1:PORT;\n{} }}", configurations("nginx")[0]);
+    let proxy = forwards_the_holder_of_a_key("401", |sandbox| Proxy::nginx(sandbox, &config));
+    assert_eq!(proxy.get("/auth", &[]).code(), 404);
+}
+
+#[test]
+fn documented_caddy_forwards_the_holder_of_a_key() {
+    let site = configurations("caddy")[0];
+    forwards_the_holder_of_a_key(support::INVALID, |sandbox| Proxy::caddy(sandbox, site));
+}
+
+#[test]
+fn documented_haproxy_forwards_the_holder_of_a_key() {
+    let (config, script) = (configurations("haproxy")[0], configurations("lua")[0]);
+    forwards_the_holder_of_a_key(support::INVALID, |sandbox| {
+        Proxy::haproxy(sandbox, config, script)
+    });
 }
 
 #[test]
@@ -184,9 +265,9 @@ fn documented_proxy_states_groups_and_scopes() {
     let issue = |scope| sandbox.new_key(&["--account", "42", "--scope", scope]).0;
     let [reader, writer] = ["read", "write"].map(|scope| format!("X-API-Key: {}", issue(scope)));
     let _requests = upstream(&sandbox);
-    let config = format!("server {{ listen 127.0.0.1:PORT;\n{} }}", configurations()[1])
+    let config = format!("server {{ listen 127.0.0.1:PORT;\n{} }}", configurations("nginx")[1])
         .replace("location /messages", "location /200/messages");
-    let nginx = Nginx::start(&sandbox, &config);
+    let nginx = Proxy::nginx(&sandbox, &config);
     for claim in ["X-Need: write", "X-Group: none", "X-Cost: 5"] {
         assert_eq!(nginx.get("/200", &[&reader, claim]).code(), 200, "{claim}");
     }
@@ -212,8 +293,9 @@ fn documented_proxy_returns_the_charge_of_a_failure() {
     let key = server.first_key().unwrap();
     let line = format!("X-API-Key: {key}");
     let requests = upstream(&sandbox);
-    let config = configurations()[2].replace("server {\n", "server { listen 127.0.0.1:PORT;\n");
-    let nginx = Nginx::start(&sandbox, &config);
+    let config =
+        configurations("nginx")[2].replace("server {\n", "server { listen 127.0.0.1:PORT;\n");
+    let nginx = Proxy::nginx(&sandbox, &config);
     let mut left = 1000;
     let mut charges = Vec::new();
     for (path, status, cost) in [

@@ -12,7 +12,7 @@ use regex::{Captures, Regex};
 
 /// The files with declarations for C, in the order of the header.
 const SOURCES: &str = "version status message policy key time request charge verdict tallies \
-                       limiter gate compound clock administer inspect accounts files";
+                       limiter gate compound clock administer inspect accounts files fleet";
 
 /// Edits of the sources: patterns and what replaces each match.
 const TO_PLAIN_RUST: &[(&str, &str)] = &[

@@ -83,7 +83,7 @@ pub(crate) const SUITES: &[Step] = &[
     Step::tests("cli", &[("keytally-cli", "*")])
         .about("the commands of the program: output, exit status, errors"),
     Step::tests("service", SERVICE)
-        .needs(&[tools::CURL, tools::PYTHON, tools::NGINX, tools::REDIS])
+        .needs(&[tools::CURL, tools::PYTHON, tools::NGINX, tools::PROXIES, tools::MONITORS, tools::REDIS])
         .variables(clients)
         .about("the service over HTTP with curl, Node.js, Python and nginx; its listeners; attacks on it"),
     Step::tests("keys", KEYS)
@@ -93,7 +93,7 @@ pub(crate) const SUITES: &[Step] = &[
         .about("the list of keys: kills at every step, roles and routes, SQLite and PostgreSQL"),
     Step::tests("fleet", FLEET)
         .full_when_named()
-        .needs(&[tools::REDIS])
+        .needs(&[tools::REDIS, tools::MONITORS])
         .about("machines share limits: all orders of messages, simulated fleets, agents and their commands on real servers"),
     Step::new("page", Work::Long(page::test))
         .needs(&[page::CHROMIUM, tools::PYTHON, tools::POSTGRES])
@@ -116,7 +116,7 @@ pub(crate) const SUITES: &[Step] = &[
 /// The test files of the service, without those that the suite `unit` runs.
 const SERVICE: &[TestFiles] = &[(
     "keytally-server",
-    "contract routes settle proxy startup lifecycle listeners guesses attacks book",
+    "contract routes settle proxy monitoring units startup lifecycle listeners guesses attacks book",
 )];
 
 /// The test files of fleets.

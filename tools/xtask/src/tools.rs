@@ -74,6 +74,19 @@ pub(crate) const NGINX: &[Tool] = &[
     tool("wrk", "command -v wrk", "wrk"),
 ];
 
+/// Programs of an operator that read what the folder `packaging` has.
+pub(crate) const MONITORS: &[Tool] = &[
+    tool("Prometheus", "command -v prometheus && command -v promtool", "prometheus"),
+    tool("systemd-analyze", "command -v systemd-analyze", "systemd"),
+];
+
+/// The proxies of other projects that the service is tested behind.
+pub(crate) const PROXIES: &[Tool] = &[
+    tool("Caddy", "command -v caddy", "caddy"),
+    // Its folder is not in the path of an ordinary user.
+    tool("HAProxy", "test -x /usr/sbin/haproxy", "haproxy"),
+];
+
 /// PostgreSQL, of which a test starts a cluster of its own.
 pub(crate) const POSTGRES: &[Tool] = &[
     tool("PostgreSQL", "ls /usr/lib/postgresql/*/bin/initdb", "postgresql"),

@@ -154,6 +154,8 @@ create index log_of_key on log (key_id, seq desc);
 create index log_of_actor on log (team_id, actor_kind, actor, seq desc);
 create index log_of_time on log (team_id, at_s desc, seq desc);
 create index log_of_sign_ins on log (actor_kind, actor, seq desc) where action = 'session.begin';
+create index log_of_failures on log (actor_kind, actor, at_s)
+  where action in ('session.fail', 'session.fail_proof');
 
 -- The admin tokens, which are keys of the gate admin.gate.
 create table token (

@@ -29,7 +29,7 @@ use crate::time;
         ("env" = Option<String>, Query, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$", description = "An environment"),
         ("plan" = Option<String>, Query, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$", description = "A plan"),
         ("search" = Option<String>, Query, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$", description = "A part of the name, the id, or the hint, such as `kt_live_…9aZk` or `9aZk`; never a whole key"),
-        ("flag" = Option<String>, Query, pattern = "^(expires_soon|never_expires|unused|old_secret_used)$", description = "Active keys that expire within 14 days, that never expire, that were not used for 90 days, or whose old secret was used in the last 24 hours"),
+        ("flag" = Option<String>, Query, pattern = "^(expires_soon|never_expires|unused|old_secret_used)$", description = "Active keys that expire within 14 days, that never expire, that were not used for 90 days, or whose old secret is still valid and was used since the rotation"),
         ("sort" = Option<String>, Query, pattern = "^-?(created|name|last_used|expires)$", description = "created, name, last_used or expires, with - the greatest first; -created by default. A key that was never used is before all others, and one that never expires is after all others"),
         ("after" = Option<String>, Query, pattern = r"^((u|e)?[0-9]{1,18}|n([0-9a-f]{2}){1,256})\.[0-9A-L][0-9A-Za-z]{10}$", description = "The value of next in the answer before, with the same sort"),
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "The most keys, 1 to 200; 50 by default"),

@@ -2,21 +2,22 @@
 
 use askama::Template;
 use axum::extract::{FromRequest as _, Request, State};
-use axum::http::StatusCode;
 use axum::http::header::SET_COOKIE;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use keytally::Timestamp;
 
+use super::cookies;
 use super::fields::{Fields, Parameters};
 use super::frame::{Frame, respond, show};
 use super::passkeys;
 use super::refusal::{Refusal, Stop, sentence};
 use super::state::{LinkCommand, Page};
-use super::visit::{Visit, cookie, origin, token};
+use super::visit::{Visit, origin};
 use crate::codes::{CODE_LIFETIME_S, Code, INVITATION_LIFETIME_S};
 use crate::error::Error;
 use crate::roles::Role;
-use crate::sessions::Origin;
+use crate::sessions::{Attempt, Origin};
 use crate::teams::Team;
 
 /// The most teams that the page shows.
@@ -29,6 +30,8 @@ struct Entrance {
     frame: Frame,
     problem: String,
     has_left: bool,
+    /// Whether the sign-in leads on to a page that was opened before.
+    leads_on: bool,
     /// The command that makes a link; `None` if the visitor may not see it.
     link_command: Option<LinkCommand>,
     /// For how many hours an invitation is valid, and for how many minutes another link.
@@ -41,10 +44,25 @@ struct Entrance {
 /// Shows the field for a code. Nothing is used up, so programs that preview links do no harm.
 pub(super) async fn form(
     State(page): State<Page>,
+    headers: HeaderMap,
     parameters: Parameters,
 ) -> Result<Response, Refusal> {
     let has_left = parameters.get("left") == "1";
-    show(&Entrance::new(&page, has_left, String::new())?)
+    show(&Entrance::new(&page, &Before::new(&page, &headers), has_left, String::new())?)
+}
+
+/// What the browser had before the sign-in.
+pub(super) struct Before {
+    /// The token of its session.
+    token: Option<Code>,
+    /// The page that the person opened.
+    opened: Option<String>,
+}
+
+impl Before {
+    pub(super) fn new(page: &Page, headers: &HeaderMap) -> Self {
+        Self { token: cookies::token(page, headers), opened: cookies::opened(page, headers) }
+    }
 }
 
 /// For how many hours an invitation is valid.
@@ -54,11 +72,12 @@ const HOURS: u64 = INVITATION_LIFETIME_S / 3600;
 const MINUTES: u64 = CODE_LIFETIME_S / 60;
 
 impl Entrance {
-    fn new(page: &Page, has_left: bool, problem: String) -> Result<Self, Refusal> {
+    fn new(page: &Page, before: &Before, has_left: bool, problem: String) -> Result<Self, Refusal> {
         Ok(Self {
             frame: Frame::bare(page, if has_left { "Signed out" } else { "Sign in" }),
             problem,
             has_left,
+            leads_on: before.opened.is_some(),
             link_command: page.public_link_command().cloned(),
             hours: HOURS,
             minutes: MINUTES,
@@ -77,61 +96,67 @@ pub(super) fn code_of(text: &str) -> Code {
 pub(super) async fn sign_in(State(page): State<Page>, request: Request) -> Result<Response, Stop> {
     let (parts, body) = request.into_parts();
     let origin = Origin { is_loopback: page.is_loopback(), ..origin(&parts) };
-    let old = token(&page, &parts.headers);
+    let before = Before::new(&page, &parts.headers);
     let fields = Fields::from_request(Request::from_parts(parts, body), &()).await?;
     let address = origin.address.clone();
     if let Some(seconds) = page.waits_s(address.as_deref()) {
         return Err(Refusal::too_many(seconds).into());
     }
     let now = page.now();
-    match page.list().sign_in(code_of(fields.get("code")), origin, now).await {
-        Ok(token) => Ok(welcome(&page, &token, old, address, now).await?),
+    match page.list().sign_in(code_of(fields.get("code")), origin.clone(), now).await {
+        Ok(token) => Ok(welcome(&page, &token, before, address, now).await?),
         Err(Error::Invalid { .. }) => {
             page.count_failure(address.as_deref());
             // No code is refused before it is looked up: a person with an old code of another must
             // not be able to lock the other out.
-            if let Some(user_id) = page.list().user_of_code(&code_of(fields.get("code"))).await? {
-                if let Some(seconds) = page.account_waits_s(user_id) {
+            let code = code_of(fields.get("code"));
+            if let Some(account) = page.list().account_of_code(&code).await? {
+                let reason = "it was used or is too old";
+                let list = page.list();
+                list.log_failure(account, Attempt::SignIn, "link", reason, origin, now).await?;
+                if let Some(seconds) = page.account_waits_s(account.user_id) {
                     return Err(Refusal::too_many_of_account(seconds).into());
                 }
-                page.count_account_failure(user_id);
+                page.count_account_failure(account.user_id);
             }
             let problem = format!(
                 "This link is not valid. It was used or withdrawn, is too old, or is not of this \
                  service. An invitation is valid for {HOURS} hours, any other link for {MINUTES} \
                  minutes. Get a new one."
             );
-            Ok(refused(&page, problem)?)
+            Ok(refused(&page, &before, problem)?)
         }
         Err(error) => Err(error.into()),
     }
 }
 
-/// Returns the response to a person who signed in. `old` is the token of the session before.
+/// Returns the response to a person who signed in: it leads to the page that the person opened.
 pub(super) async fn welcome(
     page: &Page,
     token: &Code,
-    old: Option<Code>,
+    before: Before,
     address: Option<String>,
     now: Timestamp,
 ) -> Result<Response, Refusal> {
     // The session before it ends, so that no second one of the browser stays open.
-    if let Some(old) = old
+    if let Some(old) = before.token
         && let Some(old) = page.list().session(&old, now).await?
     {
         let actor = old.actor(address);
         page.list().end_session(old, String::new(), actor, now).await?;
     }
-    let mut response = Redirect::to(page.root()).into_response();
-    if let Some(cookie) = cookie(page, Some(token)) {
+    let to = before.opened.as_deref().unwrap_or(page.root());
+    let mut response = Redirect::to(to).into_response();
+    let forgotten = before.opened.as_ref().and_then(|_| cookies::forget_opened(page));
+    for cookie in forgotten.into_iter().chain(cookies::session(page, Some(token))) {
         response.headers_mut().append(SET_COOKIE, cookie);
     }
     Ok(response)
 }
 
 /// Returns the page that signs in, with what was wrong.
-pub(super) fn refused(page: &Page, problem: String) -> Result<Response, Refusal> {
-    respond(StatusCode::FORBIDDEN, &Entrance::new(page, false, problem)?)
+pub(super) fn refused(page: &Page, before: &Before, problem: String) -> Result<Response, Refusal> {
+    respond(StatusCode::FORBIDDEN, &Entrance::new(page, before, false, problem)?)
 }
 
 /// Ends the session, and lets the browser forget what it stored of the page.
@@ -171,7 +196,8 @@ pub(super) async fn choose_team(visit: Visit, fields: Fields) -> Result<Response
     let team =
         fields.get("team").parse().map_err(|_| Refusal::missing("There is no such team."))?;
     visit.page.list().choose_team(visit.session.clone(), team).await?;
-    Ok(Redirect::to(visit.page.root()).into_response())
+    visit.forget_opened();
+    Ok(Redirect::to(visit.opened.as_deref().unwrap_or(visit.page.root())).into_response())
 }
 
 /// Makes a team, and makes the session be about it.

@@ -97,6 +97,17 @@ impl Frame {
         Self { is_form: true, ..self }
     }
 
+    /// Returns the frame of a page with a secret, which nothing stands above. The next page shows
+    /// the sign-ins.
+    pub(super) fn with_secret(self) -> Self {
+        Self { sign_ins: Vec::new(), ..self }
+    }
+
+    /// Returns whether an operator is signed in.
+    pub(super) fn is_operator(&self) -> bool {
+        self.who.as_ref().is_some_and(|who| who.role == Role::Operator)
+    }
+
     pub(super) fn with_done(self, done: impl Into<String>) -> Self {
         Self { done: done.into(), ..self }
     }

@@ -18,10 +18,10 @@ use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{Predicate, SizeAbove};
 use tower_http::csrf::{CsrfLayer, ProtectionError};
 
+use super::cookies::token;
 use super::frame::Who;
 use super::refusal::Refusal;
 use super::state::Page;
-use super::visit::token;
 use crate::error::{Error, Result};
 
 /// The content security policy: nothing but files of the page itself, and no frame around it.

@@ -4,22 +4,22 @@ use alloc::collections::BTreeMap;
 
 use askama::Template;
 use axum::response::{IntoResponse as _, Redirect, Response};
-use keytally::{Name, Timestamp};
+use keytally::{KeyState, Name, Timestamp};
 use sqlx::Row as _;
 
 use super::fields::{Fields, Parameters};
 use super::frame::{Frame, show as respond};
 use super::picture::Picture;
 use super::refusal::Stop;
-use super::usage_of::{Point, day_of_keys};
+use super::usage_of::{Point, add_last_uses, day_of_keys, old_uses_of_keys};
 use super::visit::TeamVisit;
 use super::words::{Moment, ago};
 use crate::error::Result;
 use crate::keys::{Cursor, FLAGS, KeyFilter, KeyRow, MOST_COUNTED, SOON_S, Sort, UNUSED_S};
 use crate::list::List;
 use crate::roles::Role;
+use crate::teams::TeamSettings;
 use crate::text::{Search, search};
-use crate::usage::Width;
 use crate::{ids, time};
 
 /// The keys of a page.
@@ -47,14 +47,20 @@ pub(super) struct Line {
     pub(super) maker: String,
 }
 
+/// What the lines of keys have in common.
+pub(super) struct Common<'c> {
+    /// The names of who made the keys.
+    pub(super) makers: &'c BTreeMap<String, String>,
+    pub(super) prefix: Name,
+    pub(super) settings: &'c TeamSettings,
+    pub(super) now: Timestamp,
+}
+
 impl Line {
-    pub(super) fn new(
-        row: &KeyRow,
-        day: &[Point],
-        makers: &BTreeMap<String, String>,
-        prefix: Name,
-        now: Timestamp,
-    ) -> Self {
+    /// Returns the line of a key. `day` are the hours of its last day, and `old_uses` the requests
+    /// with its old secret since the rotation.
+    pub(super) fn new(row: &KeyRow, day: &[Point], old_uses: i64, common: &Common<'_>) -> Self {
+        let &Common { makers, prefix, settings, now } = common;
         let state = row.state(now);
         Self {
             id: row.key_id.to_string(),
@@ -63,7 +69,7 @@ impl Line {
             env: row.env.as_str().to_owned(),
             plan: row.plan.clone(),
             state: word(row, now),
-            chips: if state == "active" { chips(row, day, now) } else { Vec::new() },
+            chips: if state == "active" { chips(row, old_uses, settings, now) } else { Vec::new() },
             picture: Picture::small(day),
             last_used: row.last_used_s.map(|at_s| (ago(at_s, now), Moment(at_s))),
             expires: row.not_after_s.map(Moment),
@@ -85,7 +91,7 @@ pub(super) fn word(row: &KeyRow, now: Timestamp) -> &'static str {
 }
 
 /// Returns what to look at on an active key.
-fn chips(row: &KeyRow, day: &[Point], now: Timestamp) -> Vec<String> {
+fn chips(row: &KeyRow, old_uses: i64, settings: &TeamSettings, now: Timestamp) -> Vec<String> {
     let now_s = time::stored(now);
     let mut chips = Vec::new();
     match row.not_after_s {
@@ -98,13 +104,19 @@ fn chips(row: &KeyRow, day: &[Point], now: Timestamp) -> Vec<String> {
     if now_s - row.last_used_s.unwrap_or(row.created_s) >= UNUSED_S {
         chips.push("unused for 90 days".to_owned());
     }
-    let in_grace = row.grace_until_s.is_some_and(|end| end > now_s);
-    let rotated_s = row.rotated_s.unwrap_or(0);
-    let is_after = |hour: &&Point| hour.start_s + Width::Hour.len_s() > rotated_s;
-    if in_grace && day.iter().filter(is_after).any(|hour| hour.old_secret > 0) {
-        chips.push("old secret still used".to_owned());
+    if is_too_long(row, settings, now) {
+        chips.push("ends later than the rules permit".to_owned());
+    }
+    if old_uses > 0 {
+        chips.push("old secret used".to_owned());
     }
     chips
+}
+
+/// Returns whether a key ends later than the team permits. The rule may be newer than the key.
+pub(super) fn is_too_long(row: &KeyRow, settings: &TeamSettings, now: Timestamp) -> bool {
+    let is_active = row.state(now) == "active";
+    is_active && settings.check_expiry(row.not_after_s.map(time::loaded), now).is_err()
 }
 
 /// Returns the name of who made a key.
@@ -192,15 +204,33 @@ const CHIPS: [(&str, &str); 4] = [
     ("expires_soon", "expires in 14 days"),
     ("never_expires", "never expires"),
     ("unused", "unused for 90 days"),
-    ("old_secret_used", "old secret still used"),
+    ("old_secret_used", "old secret used"),
 ];
+
+/// The values of the parameter `state`, and the states of a filter that they mean. Without the
+/// parameter, revoked keys are not shown.
+const STATES: [(&str, &str); 5] = [
+    ("", UNREVOKED),
+    ("all", ""),
+    ("active", "active"),
+    ("expired", "expired"),
+    ("revoked", "revoked"),
+];
+
+/// The state of a filter that leaves revoked keys out.
+const UNREVOKED: &str = "unrevoked";
+
+/// Returns the value of the parameter `state` of a filter.
+fn state_value(filter: &KeyFilter) -> &'static str {
+    STATES.iter().find(|(_, state)| *state == filter.state).map_or("", |(value, _)| value)
+}
 
 /// Returns the address of a list with this filter, in this order, after this position.
 fn address(root: &str, filter: &KeyFilter, sort: Sort, after: &str) -> String {
     let sort = if sort == Sort::default() { "" } else { sort.as_str() };
     let text = query_text(&[
         ("search", &filter.search),
-        ("state", &filter.state),
+        ("state", state_value(filter)),
         ("env", &filter.env),
         ("plan", &filter.plan),
         ("flag", &filter.flag),
@@ -235,6 +265,19 @@ fn chip_links(root: &str, filter: &KeyFilter) -> [Chip; 4] {
     })
 }
 
+/// Returns the link that shows revoked keys too, or hides them again; `None` if the filter has one
+/// state or one flag, so that there is nothing to choose.
+fn revoked_link(root: &str, filter: &KeyFilter) -> Option<Chip> {
+    let is_on = filter.state.is_empty();
+    if !(is_on || filter.state == UNREVOKED) || !filter.flag.is_empty() {
+        return None;
+    }
+    let state = if is_on { UNREVOKED } else { "" };
+    let filter = KeyFilter { state: state.to_owned(), ..filter.clone() };
+    let address = address(root, &filter, filter.sort, "");
+    Some(Chip { text: "also revoked", address, is_on })
+}
+
 /// What a search came to that is not a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Replaced {
@@ -250,6 +293,7 @@ enum Replaced {
 struct Rows {
     root: String,
     chips: [Chip; 4],
+    revoked: Option<Chip>,
     /// How many keys were found, in words.
     count: String,
     /// Whether a script requests the lines alone.
@@ -265,6 +309,8 @@ struct Rows {
     /// The address of the first page.
     first: String,
     is_first: bool,
+    /// Whether revoked keys are left out that the filter would find.
+    has_hidden: bool,
     may_revoke: bool,
     /// Whether all boxes are ticked, and the address of this page where they are, or are not.
     is_ticked: bool,
@@ -277,7 +323,7 @@ struct Rows {
 struct Screen {
     frame: Frame,
     search: String,
-    state: String,
+    state: &'static str,
     env: String,
     plan: String,
     flag: String,
@@ -293,8 +339,8 @@ struct Screen {
 
 /// Returns whether a filter leaves keys out.
 fn is_filtered(filter: &KeyFilter) -> bool {
-    let values = [&filter.search, &filter.state, &filter.env, &filter.plan, &filter.flag];
-    values.iter().any(|value| !value.is_empty())
+    let values = [&filter.search, &filter.env, &filter.plan, &filter.flag];
+    !["", UNREVOKED].contains(&&*filter.state) || values.iter().any(|value| !value.is_empty())
 }
 
 /// The value of the parameter `found` of a search for something that looks like a key.
@@ -305,8 +351,8 @@ const NOTHING: &str = "nothing";
 fn filter_of(team: &TeamVisit, fields: &Fields) -> (KeyFilter, Option<Replaced>) {
     let text = |name: &str| -> String { fields.get(name).chars().take(64).collect() };
     let sort = Sort::named(fields.get("sort")).unwrap_or_default();
-    let states = ["active", "expired", "revoked"];
-    let state = states.into_iter().find(|&state| state == fields.get("state"));
+    let state = STATES.iter().find(|(value, _)| *value == fields.get("state"));
+    let mut state = state.map_or(UNREVOKED, |&(_, state)| state);
     let flag = FLAGS.into_iter().find(|&flag| flag == fields.get("flag"));
     let gate = team.visit.page.list().gate().load();
     let find = |text: &str| {
@@ -318,13 +364,17 @@ fn filter_of(team: &TeamVisit, fields: &Fields) -> (KeyFilter, Option<Replaced>)
         Search::Text(text) => (text.chars().take(64).collect(), None),
         Search::Key(key_id) => {
             let id = key_id.to_string();
+            if gate.key(key_id).is_some_and(|key| key.state == KeyState::Revoked) {
+                // What was searched for is shown.
+                state = "";
+            }
             (id.clone(), Some(Replaced::Key(id)))
         }
         Search::Secret => (String::new(), Some(Replaced::Secret)),
     };
     let filter = KeyFilter {
         team_id: Some(team.team_id),
-        state: state.unwrap_or_default().to_owned(),
+        state: state.to_owned(),
         env: text("env"),
         plan: text("plan"),
         flag: flag.unwrap_or_default().to_owned(),
@@ -352,10 +402,23 @@ fn with(address: &str, name: &str, value: &str) -> String {
     format!("{address}{separator}{name}={value}")
 }
 
-/// Returns how many keys were found, in words.
-async fn count_of(team: &TeamVisit, filter: &KeyFilter, found: usize, is_all: bool) -> Counted {
+/// Returns how many keys were found, in words. `hidden` are the revoked keys that the filter would
+/// find too.
+async fn count_of(
+    team: &TeamVisit,
+    filter: &KeyFilter,
+    (found, hidden): (usize, i64),
+    is_all: bool,
+) -> Counted {
     let list = team.visit.page.list();
-    let of_team = KeyFilter { team_id: filter.team_id, ..KeyFilter::default() };
+    let state = if filter.state == UNREVOKED { UNREVOKED } else { "" };
+    let of_team =
+        KeyFilter { team_id: filter.team_id, state: state.to_owned(), ..KeyFilter::default() };
+    let rest = match hidden {
+        0 => String::new(),
+        1 => ", and 1 revoked key that is not shown".to_owned(),
+        _ => format!(", and {} revoked keys that are not shown", super::words::grouped(hidden)),
+    };
     let count = |filter: KeyFilter| async move { list.count_keys(&filter, team.visit.now).await };
     let shown = |count: i64| match count > MOST_COUNTED {
         true => format!("more than {}", super::words::plural(MOST_COUNTED, "key")),
@@ -365,14 +428,14 @@ async fn count_of(team: &TeamVisit, filter: &KeyFilter, found: usize, is_all: bo
     let is_filtered = is_filtered(filter);
     let found = if is_all { found } else { count(filter.clone()).await? };
     if !is_filtered {
-        return Ok(shown(found));
+        return Ok(format!("{}{rest}", shown(found)));
     }
     let all = count(of_team).await?;
     let found = match found > MOST_COUNTED {
         true => format!("More than {}", super::words::grouped(MOST_COUNTED)),
         false => super::words::grouped(found),
     };
-    Ok(format!("{found} of {} found", shown(all)))
+    Ok(format!("{found} of {} found{rest}", shown(all)))
 }
 
 /// The text that says how many keys were found.
@@ -396,30 +459,44 @@ async fn rows_of(
     rows.truncate(PAGE_LEN);
     let key_ids: Vec<_> = rows.iter().map(|row| row.key_id).collect();
     let days = day_of_keys(list, *team_id, &key_ids, visit.now).await?;
+    let old_uses = old_uses_of_keys(list, *team_id, &key_ids, visit.now).await?;
     let makers: Vec<_> = rows.iter().map(|row| row.created_by.clone()).collect();
     let makers = names(list, &makers).await?;
-    let prefix = list.gate().load().table().prefix();
-    let lines = rows.iter().map(|row| {
-        let day = days.get(&row.key_id).map_or(&[][..], Vec::as_slice);
-        Line::new(row, day, &makers, prefix, visit.now)
-    });
-    let lines: Vec<_> = lines.collect();
     let root = visit.page.root();
     let next = rows.last().filter(|_| has_more);
     let next = next.map(|row| address(root, filter, sort, &row.cursor(sort).to_string()));
+    // The position of the next page is that of the list, which may have an earlier last use.
+    add_last_uses(list, &mut rows);
+    let prefix = list.gate().load().table().prefix();
+    let common = Common { makers: &makers, prefix, settings: &team.settings, now: visit.now };
+    let lines = rows.iter().map(|row| {
+        let day = days.get(&row.key_id).map_or(&[][..], Vec::as_slice);
+        Line::new(row, day, old_uses.get(&row.key_id).copied().unwrap_or(0), &common)
+    });
+    let lines: Vec<_> = lines.collect();
     let [name_order, use_order, expiry_order, age_order] = orders(root, filter);
     let is_first = filter.after.is_none();
     let is_ticked = fields.get("ticked") == "all";
     let after = filter.after.as_ref().map(ToString::to_string).unwrap_or_default();
     let here = address(root, filter, sort, &after);
     let is_all = is_secret || (is_first && !has_more);
+    let revoked = revoked_link(root, filter).filter(|_| !is_secret);
+    let hidden = match &revoked {
+        Some(chip) if !chip.is_on => {
+            let filter = KeyFilter { state: "revoked".to_owned(), ..filter.clone() };
+            list.count_keys(&filter, visit.now).await?
+        }
+        _ => 0,
+    };
     let count = match is_secret {
         true => "0 keys found".to_owned(),
-        false => count_of(team, filter, lines.len(), is_all).await?,
+        false => count_of(team, filter, (lines.len(), hidden), is_all).await?,
     };
     Ok(Rows {
         root: root.to_owned(),
         chips: chip_links(root, filter),
+        revoked: revoked.filter(|chip| chip.is_on || hidden > 0),
+        has_hidden: hidden > 0,
         count,
         is_partial: visit.is_partial,
         replaced,
@@ -476,15 +553,15 @@ pub(super) async fn show(team: TeamVisit, parameters: Parameters) -> Result<Resp
             )
         }
     };
-    let is_new =
-        rows.lines.is_empty() && rows.is_first && rows.replaced.is_none() && !is_filtered(&filter);
+    let is_empty = rows.lines.is_empty() && rows.is_first && !rows.has_hidden;
+    let is_new = is_empty && rows.replaced.is_none() && !is_filtered(&filter);
     let screen = Screen {
         frame: Frame::new(visit, "keys", "Keys").with_done(done),
         sort: if filter.sort == Sort::default() { "" } else { filter.sort.as_str() },
         envs: envs(list, team.team_id).await?,
         plans: plans(list),
+        state: state_value(&filter),
         search: filter.search,
-        state: filter.state,
         env: filter.env,
         plan: filter.plan,
         flag: filter.flag,

@@ -7,16 +7,18 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 
 use super::fields::{Fields, Parameters};
 use super::frame::{Frame, respond, show as respond_ok};
-use super::key_list::{Line, names};
+use super::key_list::{Common, Line, is_too_long, names};
 use super::log_page::{LogLine, log_lines};
 use super::new_key::{
-    FIELDS, PlanChoice, expiry, lifetimes, longest, plan_choices, questions, scopes,
+    FIELDS, Lifetime, PlanChoice, expiry, lifetimes, longest, plan_choices, questions, refused,
+    scopes,
 };
+use super::numbers::{self, NumberLine, number_lines};
 use super::picture::Picture;
 use super::problems::Problems;
 use super::quotas::{QuotaLine, of_key};
 use super::refusal::Stop;
-use super::usage_of::{Point, day_of_keys, old_uses, points};
+use super::usage_of::{Point, day_of_keys, old_uses_of_keys, points};
 use super::visit::TeamVisit;
 use super::words::{Moment, grouped, plural};
 use crate::change::Edit;
@@ -37,15 +39,9 @@ const RANGES: [(&str, &str, Width, i64); 3] = [
     ("30d", "30 days", Width::Day, 30),
 ];
 
-/// A bucket of the table below the picture.
-pub(super) struct BucketLine {
-    start: Moment,
-    is_open: bool,
-    admitted: String,
-    denied: String,
-    forbidden: String,
-    old_secret: String,
-    ended: String,
+/// Returns the range of a name, or that of a day.
+fn chosen(range: &str) -> &'static (&'static str, &'static str, Width, i64) {
+    RANGES.iter().find(|its| its.0 == range).unwrap_or(&RANGES[1])
 }
 
 /// The sums of a range.
@@ -92,6 +88,10 @@ struct Live {
     /// Whether the present secret was never shown.
     is_unseen: bool,
     grace: Option<Grace>,
+    /// The requests of a day with the old secret after its end.
+    refused_uses: i64,
+    /// The longest lifetime that the team permits, if the key ends later.
+    longest: Option<String>,
     limits: Vec<String>,
     may_rotate: bool,
     may_change: bool,
@@ -102,7 +102,7 @@ struct Live {
     range_text: &'static str,
     ranges: [(&'static str, &'static str); 3],
     picture: Picture,
-    buckets: Vec<BucketLine>,
+    numbers: Vec<NumberLine>,
     sums: Sums,
 }
 
@@ -139,23 +139,25 @@ pub(super) async fn show(
     Ok(respond_ok(&Screen { frame, live, log })?)
 }
 
+/// Returns the numbers of a key's picture as a file.
+pub(super) async fn csv(
+    team: TeamVisit,
+    Path(id): Path<String>,
+    parameters: Parameters,
+) -> Result<Response, Stop> {
+    let row = team.key(&id).await?;
+    let &(range, _, width, count) = chosen(parameters.get("range"));
+    let visit = &team.visit;
+    let points = points(visit.page.list(), row.key_id, width, count, visit.now).await?;
+    Ok(numbers::csv(&points, &format!("{}-{range}", row.key_id)))
+}
+
 /// Returns what is known of a key now, and its use in a range.
 async fn live(team: &TeamVisit, row: &KeyRow, range: &str) -> Result<Live, Stop> {
     let TeamVisit { visit, team_id, .. } = team;
     let (list, now) = (visit.page.list(), visit.now);
-    let chosen = RANGES.iter().find(|its| its.0 == range);
-    let &(range, range_text, width, count) = chosen.unwrap_or(&RANGES[1]);
+    let &(range, range_text, width, count) = chosen(range);
     let points = points(list, row.key_id, width, count, now).await?;
-    let last_start = points.last().map_or(0, |point| point.start_s);
-    let buckets = points.iter().rev().map(|point| BucketLine {
-        start: Moment(point.start_s),
-        is_open: point.start_s == last_start,
-        admitted: grouped(point.admitted),
-        denied: grouped(point.denied),
-        forbidden: grouped(point.forbidden),
-        old_secret: grouped(point.old_secret),
-        ended: grouped(point.ended),
-    });
     let days = day_of_keys(list, *team_id, &[row.key_id], now).await?;
     let day = days.get(&row.key_id).map_or(&[][..], Vec::as_slice);
     let makers = [Some(row.created_by.clone()), row.revoked_by.clone()];
@@ -163,14 +165,16 @@ async fn live(team: &TeamVisit, row: &KeyRow, range: &str) -> Result<Live, Stop>
     let plan = plan_choices(visit).into_iter().find(|plan| plan.name == row.plan);
     let is_live = row.state(now) == "active";
     let in_grace = row.grace_until_s.filter(|&end| end > time::stored(now) && is_live);
-    let old_uses = match in_grace {
-        Some(_) => old_uses(list, row.key_id, row.rotated_s.unwrap_or(0), now).await?,
-        None => 0,
-    };
+    let old_uses = old_uses_of_keys(list, *team_id, &[row.key_id], now).await?;
+    let old_uses = old_uses.get(&row.key_id).copied().unwrap_or(0);
+    // Hours of which a part is after the rotation.
+    let is_after = |hour: &&Point| hour.start_s + 3600 > row.rotated_s.unwrap_or(i64::MAX);
+    let refused_uses: i64 = day.iter().filter(is_after).map(|hour| hour.expired).sum();
     let prefix = list.gate().load().table().prefix();
+    let common = Common { makers: &makers, prefix, settings: &team.settings, now };
     Ok(Live {
         root: visit.page.root().to_owned(),
-        line: Line::new(row, day, &makers, prefix, now),
+        line: Line::new(row, day, old_uses, &common),
         note: row.note.clone(),
         scopes: row.scopes.split_ascii_whitespace().map(str::to_owned).collect(),
         has_scopes: !scopes(visit).is_empty(),
@@ -183,6 +187,8 @@ async fn live(team: &TeamVisit, row: &KeyRow, range: &str) -> Result<Live, Stop>
         }),
         is_unseen: is_live && row.shown_s.is_none() && row.last_used_s.is_none(),
         grace: in_grace.map(|end| Grace { until: Moment(end), uses: plural(old_uses, "request") }),
+        refused_uses: if is_live { refused_uses } else { 0 },
+        longest: longest(&team.settings).filter(|_| is_too_long(row, &team.settings, now)),
         limits: plan.map(|plan| plan.limits).unwrap_or_default(),
         may_rotate: is_live && team.may_make(row.env.as_str()),
         may_change: is_live && visit.session.role >= Role::Admin,
@@ -192,7 +198,7 @@ async fn live(team: &TeamVisit, row: &KeyRow, range: &str) -> Result<Live, Stop>
         range_text,
         ranges: RANGES.map(|(name, text, _, _)| (name, text)),
         picture: Picture::large(&points, width),
-        buckets: buckets.collect(),
+        numbers: number_lines(&points, width),
         sums: Sums::new(&points),
     })
 }
@@ -232,7 +238,10 @@ fn done(word: &str) -> &'static str {
     match word {
         "edited" => "The change is in force: the next request is checked by it.",
         "same" => "Nothing was changed.",
-        "ended" => "The old secret ended. Requests with it are refused.",
+        "ended" => {
+            "The old secret ended. Requests with it are refused, and this page says how many there \
+             are."
+        }
         "revoked" => "The key is revoked. Requests with it are refused.",
         "unlisted" => {
             "The key is revoked on this machine. The list could not be reached, and gets the \
@@ -258,7 +267,7 @@ struct EditForm {
     was: Was,
     expires: Option<Moment>,
     lifetime: String,
-    lifetimes: Vec<(&'static str, &'static str)>,
+    lifetimes: Vec<Lifetime>,
     date: String,
     /// The longest lifetime that the team permits, in words.
     longest: Option<String>,
@@ -363,7 +372,7 @@ pub(super) async fn edit(
     let new_name = new_name.unwrap_or_default();
     let kept = [String::new()];
     let chosen = edit.scopes.as_deref().unwrap_or(&kept);
-    questions(&team, new_name, chosen, &fields, &mut problems).await?;
+    questions(&team, row.env.as_str(), new_name, chosen, &fields, &mut problems).await?;
     if !problems.is_empty() {
         return again(&team, &row, &fields, problems);
     }
@@ -382,7 +391,7 @@ pub(super) async fn edit(
             Ok(Redirect::to(&to).into_response())
         }
         Err(Error::Invalid { field, reason }) => {
-            again(&team, &row, &fields, Problems::one(&FIELDS, field, &reason))
+            again(&team, &row, &fields, refused(&fields, field, &reason))
         }
         Err(error) => Err(error.into()),
     }

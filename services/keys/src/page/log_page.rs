@@ -60,12 +60,15 @@ fn words(action: &str) -> String {
         "team.create" => "made the team",
         "team.set" => "changed the rules of the team",
         "team.rename" => "renamed the team",
+        "team.delete" => "deleted the team",
         "member.set" => "set a member's role",
         "member.remove" => "removed a member",
         "link.create" => "made a link",
         "link.withdraw" => "withdrew a link",
         "session.begin" => "signed in",
         "session.prove" => "confirmed a sign-in",
+        "session.fail" => "failed to sign in",
+        "session.fail_proof" => "failed to confirm a sign-in",
         "session.end" => "ended a session",
         "passkey.add" => "added a passkey",
         "passkey.rename" => "renamed a passkey",
@@ -97,6 +100,10 @@ fn detail(entry: Entry, names: &BTreeMap<String, String>) -> String {
         "session.end" if entry.detail.is_empty() => return String::new(),
         "session.end" => return format!("another session: {}", browser(&entry.detail)),
         "session.begin" | "session.prove" => return browser(&entry.detail),
+        "session.fail" | "session.fail_proof" => {
+            let (reason, agent) = entry.detail.split_once("; ").unwrap_or((&entry.detail, ""));
+            return format!("{reason}; {}", browser(agent));
+        }
         _ => {}
     }
     let Some(subject) = subject(&entry) else { return entry.detail };
@@ -177,10 +184,14 @@ const KINDS: &[(&str, &str, &[&str])] = &[
         "Keys",
         &["key.create", "key.import", "key.rotate", "key.end_grace", "key.edit", "key.revoke"],
     ),
-    ("team", "Team", &["team.create", "team.rename", "team.set"]),
+    ("team", "Team", &["team.create", "team.rename", "team.set", "team.delete"]),
     ("member", "Members", &["member.set", "member.remove"]),
     ("link", "Links", &["link.create", "link.withdraw"]),
-    ("session", "Sign-ins", &["session.begin", "session.prove", "session.end"]),
+    (
+        "session",
+        "Sign-ins",
+        &["session.begin", "session.prove", "session.fail", "session.fail_proof", "session.end"],
+    ),
     ("passkey", "Passkeys", &["passkey.add", "passkey.rename", "passkey.remove"]),
     ("token", "Tokens", &["token.create", "token.revoke"]),
 ];

@@ -107,12 +107,39 @@ pub(super) async fn show(visit: Visit, parameters: Parameters) -> Result<Respons
     })?)
 }
 
+/// The page that requests a confirmation before a session ends.
+#[derive(Template)]
+#[template(path = "session_end.html")]
+struct End {
+    frame: Frame,
+    line: SessionLine,
+    is_operator: bool,
+    /// The passkeys with which the person can sign in again.
+    passkeys: Vec<String>,
+}
+
+/// Returns a session of the person.
+async fn session(visit: &Visit, id: &str) -> Result<Session, Stop> {
+    let sessions = visit.page.list().sessions_like(&visit.session, visit.now).await?;
+    let found = sessions.into_iter().find(|session| session.id() == id);
+    Ok(found.ok_or_else(|| Refusal::missing("This session has ended already."))?)
+}
+
+/// Requests a confirmation before a session of the person ends.
+pub(super) async fn end_form(visit: Visit, parameters: Parameters) -> Result<Response, Stop> {
+    let line = SessionLine::new(&session(&visit, parameters.get("session")).await?, &visit);
+    let title = if line.is_this { "End this session" } else { "End another session" };
+    Ok(respond(&End {
+        frame: Frame::new(&visit, "me", title),
+        line,
+        is_operator: visit.session.user_id.is_none(),
+        passkeys: passkeys::names(&visit.page, &visit.session).await?,
+    })?)
+}
+
 /// Ends a session of the person.
 pub(super) async fn end(visit: Visit, fields: Fields) -> Result<Response, Stop> {
-    let id = fields.get("session");
-    let sessions = visit.page.list().sessions_like(&visit.session, visit.now).await?;
-    let ended = sessions.into_iter().find(|session| session.id() == id);
-    let ended = ended.ok_or_else(|| Refusal::missing("This session has ended already."))?;
+    let ended = session(&visit, fields.get("session")).await?;
     let is_this = ended.id() == visit.session.id();
     let actor = visit.session.actor(visit.origin.address.clone());
     let of = if is_this { String::new() } else { ended.origin.agent.clone() };

@@ -23,17 +23,38 @@ use crate::roles::Role;
 use crate::teams::TeamSettings;
 use crate::time;
 
-/// The choices of how long a key is valid: the value, and the text.
-const LIFETIMES: [(&str, &str); 4] =
-    [("30", "30 days"), ("90", "90 days"), ("365", "1 year"), ("never", "Never")];
+/// The days that a key is valid unless the person chooses another time, or the team permits less.
+const PROPOSED_DAYS: u32 = 90;
 
-/// Returns the choices that a team permits.
-pub(super) fn lifetimes(settings: &TeamSettings) -> Vec<(&'static str, &'static str)> {
-    let is_permitted = |days: &str| match settings.longest_days {
-        None => true,
-        Some(longest) => days.parse::<u32>().is_ok_and(|days| days <= longest),
+/// A choice of how long a key is valid: the value, and the text.
+pub(super) type Lifetime = (String, String);
+
+/// Returns the choices that a team permits. The longest lifetime that it permits is one of them.
+pub(super) fn lifetimes(settings: &TeamSettings) -> Vec<Lifetime> {
+    let text = |days: u32| match days {
+        365 => "1 year".to_owned(),
+        _ => plural(days.into(), "day"),
     };
-    LIFETIMES.into_iter().filter(|(days, _)| is_permitted(days)).collect()
+    let most = settings.longest_days.unwrap_or(365);
+    let mut days: Vec<_> = [30, PROPOSED_DAYS, 365].into_iter().filter(|&its| its < most).collect();
+    days.push(most);
+    let mut choices: Vec<_> = days.iter().map(|&its| (its.to_string(), text(its))).collect();
+    if settings.longest_days.is_none() {
+        choices.push(("never".to_owned(), "Never".to_owned()));
+    }
+    choices
+}
+
+/// Returns the days that a key of a team is valid unless the person chooses another time.
+fn proposed(settings: &TeamSettings) -> String {
+    settings.longest_days.map_or(PROPOSED_DAYS, |most| most.min(PROPOSED_DAYS)).to_string()
+}
+
+/// Returns the problem of a form whose values the list refused. A date that is too late is wrong in
+/// the field of the date.
+pub(super) fn refused(fields: &Fields, field: &str, reason: &str) -> Problems {
+    let is_date = field == "expires" && fields.get("lifetime") == "date";
+    Problems::one(&FIELDS, if is_date { "date" } else { field }, reason)
 }
 
 /// Returns the longest lifetime that a team permits, in words.
@@ -75,7 +96,8 @@ struct Form {
     chosen: Vec<String>,
     envs: Vec<String>,
     lifetime: String,
-    lifetimes: Vec<(&'static str, &'static str)>,
+    lifetimes: Vec<Lifetime>,
+    proposed: String,
     /// The longest lifetime that the team permits, in words.
     longest: Option<String>,
     longest_hint: &'static str,
@@ -120,10 +142,10 @@ async fn form_page(team: &TeamVisit, fields: Fields, problems: Problems) -> Resu
         true => scopes(visit),
         false => fields.all("scope"),
     };
+    let proposed = proposed(&team.settings);
     let lifetime = match fields.get("lifetime") {
-        "" if team.settings.longest_days.is_some_and(|days| days < 90) => "30",
-        "" => "90",
-        chosen => chosen,
+        "" => proposed.clone(),
+        chosen => chosen.to_owned(),
     };
     let plan = match fields.get("plan") {
         "" => plans(list).into_iter().next().unwrap_or_default(),
@@ -142,8 +164,9 @@ async fn form_page(team: &TeamVisit, fields: Fields, problems: Problems) -> Resu
         scopes: scopes(visit),
         chosen,
         envs,
-        lifetime: lifetime.to_owned(),
+        lifetime,
         lifetimes: lifetimes(&team.settings),
+        proposed,
         longest_hint: if longest.is_some() { "longest-hint" } else { "" },
         longest,
         live_role: if team.may_make(LIVE) { "" } else { team.settings.live_role.as_str() },
@@ -168,7 +191,7 @@ pub(super) async fn create(mut team: TeamVisit, fields: Fields) -> Result<Respon
     let mut problems = Problems::none(&FIELDS);
     let new = creation(&team, &fields, &mut problems);
     if let Some(new) = &new {
-        questions(&team, &new.name, &new.scopes, &fields, &mut problems).await?;
+        questions(&team, new.env.as_str(), &new.name, &new.scopes, &fields, &mut problems).await?;
     }
     let mut caller = team.visit.caller();
     if !problems.is_empty() && !fields.get("form_id").is_empty() {
@@ -191,17 +214,18 @@ pub(super) async fn create(mut team: TeamVisit, fields: Fields) -> Result<Respon
         Ok((key, row)) => Ok(secret_page(visit, &key, row, None)?),
         Err(Error::Repeated { key_id }) => Err(shown_before(visit, key_id)?.into()),
         Err(Error::Invalid { field, reason }) => {
-            let problems = Problems::one(&FIELDS, field, &reason);
+            let problems = refused(&fields, field, &reason);
             again(&team, fields, problems, StatusCode::BAD_REQUEST).await
         }
         Err(error) => Err(error.into()),
     }
 }
 
-/// Adds what a person must confirm by a tick: a key without scopes, and a name that another key
-/// has.
+/// Adds what a person must confirm by a tick: a key without scopes, and a name that another key of
+/// the environment has.
 pub(super) async fn questions(
     team: &TeamVisit,
+    env: &str,
     name: &str,
     chosen: &[String],
     fields: &Fields,
@@ -216,10 +240,11 @@ pub(super) async fn questions(
         return Ok(());
     }
     let list = team.visit.page.list();
-    if let Some(other) = list.active_key_named(team.team_id, name, team.visit.now).await? {
+    if let Some(other) = list.active_key_named(team.team_id, env, name, team.visit.now).await? {
         let hint = other.hint(list.gate().load().table().prefix());
         let reason = format!(
-            "the key {hint} has this name already; write another one, or tick that both have it"
+            "the key {hint} of the same environment has this name already; write another one, or \
+             tick that both have it"
         );
         problems.add("same_name", &reason);
     }
@@ -342,7 +367,7 @@ pub(super) fn secret_page(
     let is_rotated = old_until.is_some();
     let title = if is_rotated { "New secret" } else { "New key" };
     let screen = Secret {
-        frame: Frame::new(visit, "keys", title),
+        frame: Frame::new(visit, "keys", title).with_secret(),
         key: key.expose(),
         id: row.key_id.to_string(),
         name: row.name.clone(),
@@ -362,20 +387,21 @@ pub(super) fn secret_page(
     Ok(response)
 }
 
-/// Returns the name of an environment variable for a key, such as `BILLING_API_KEY`.
+/// Returns the name of an environment variable for a key, such as `BILLING_API_KEY`. It is
+/// `API_KEY` for a name with other characters than the letters A to Z, digits, blanks and usual
+/// punctuation, of which a part would be a riddle.
 fn variable(name: &str) -> String {
-    let mut variable = String::new();
-    for character in name.chars() {
-        if character.is_ascii_alphanumeric() {
-            variable.push(character.to_ascii_uppercase());
-        } else if !variable.is_empty() && !variable.ends_with('_') {
-            variable.push('_');
-        }
-    }
-    let variable = variable.trim_end_matches('_');
-    match variable.chars().next() {
-        Some(first) if !first.is_ascii_digit() => format!("{variable}_API_KEY"),
-        _ => "API_KEY".to_owned(),
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b" -_./:@+,()#&".contains(&byte);
+    let words = name.split(|character: char| !character.is_ascii_alphanumeric());
+    let words: Vec<_> =
+        words.filter(|word| !word.is_empty()).map(str::to_ascii_uppercase).collect();
+    let variable = words.join("_");
+    let variable = variable.strip_suffix("API_KEY").unwrap_or(&variable).trim_end_matches('_');
+    let is_name = variable.starts_with(|first: char| first.is_ascii_uppercase());
+    if is_name && name.bytes().all(is_plain) {
+        format!("{variable}_API_KEY")
+    } else {
+        "API_KEY".to_owned()
     }
 }
 
@@ -389,7 +415,16 @@ mod tests {
             ("billing", "BILLING_API_KEY"),
             ("Web shop (EU)", "WEB_SHOP_EU_API_KEY"),
             ("1st", "API_KEY"),
-            ("<script>", "SCRIPT_API_KEY"),
+            ("staging-eu_2/api", "STAGING_EU_2_API_API_KEY"),
+            ("Billing API key", "BILLING_API_KEY"),
+            ("API key", "API_KEY"),
+            ("--", "API_KEY"),
+            ("", "API_KEY"),
+            ("<script>", "API_KEY"),
+            ("<b>x</b>", "API_KEY"),
+            ("x$(id)", "API_KEY"),
+            ("a'b", "API_KEY"),
+            ("Café", "API_KEY"),
             ("שלום 👋", "API_KEY"),
         ] {
             assert_eq!(variable(name), expected, "{name}");

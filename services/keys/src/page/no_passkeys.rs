@@ -23,6 +23,10 @@ pub(super) async fn of_me(_: &Page, _: &Session, _: Timestamp) -> Result<String,
     Ok(String::new())
 }
 
+pub(super) async fn names(_: &Page, _: &Session) -> Result<Vec<String>> {
+    Ok(Vec::new())
+}
+
 /// Returns the sentence on what was just done.
 pub(super) fn done(_: &str) -> &'static str {
     ""

@@ -6,13 +6,13 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Redirect, Response};
 
-use super::entrance::{refused, welcome};
+use super::entrance::{Before, refused, welcome};
 use super::fields::{Fields, Parameters};
 use super::frame::{Frame, respond, show};
 use super::passkeys::{FIELD, not_accepted};
 use super::refusal::{Refusal, Stop, sentence};
 use super::state::Page;
-use super::visit::{Visit, origin, token};
+use super::visit::{Visit, origin};
 use crate::error::Error;
 use crate::text;
 
@@ -39,7 +39,7 @@ pub(super) async fn begin(State(page): State<Page>, request: Request) -> Result<
 /// Begins a session by the answer of a passkey.
 pub(super) async fn sign_in(State(page): State<Page>, request: Request) -> Result<Response, Stop> {
     let (parts, body) = request.into_parts();
-    let (origin, old) = (origin(&parts), token(&page, &parts.headers));
+    let (origin, before) = (origin(&parts), Before::new(&page, &parts.headers));
     let fields = Fields::from_request(Request::from_parts(parts, body), &()).await?;
     let party = page.party().map_err(no_party)?;
     let address = origin.address.clone();
@@ -48,10 +48,10 @@ pub(super) async fn sign_in(State(page): State<Page>, request: Request) -> Resul
     }
     let now = page.now();
     match page.list().sign_in_with_passkey(party, fields.get(FIELD), origin, now).await {
-        Ok(token) => Ok(welcome(&page, &token, old, address, now).await?),
+        Ok(token) => Ok(welcome(&page, &token, before, address, now).await?),
         Err(Error::Invalid { reason, .. }) => {
             page.count_failure(address.as_deref());
-            Ok(refused(&page, not_accepted(&reason))?)
+            Ok(refused(&page, &before, not_accepted(&reason))?)
         }
         Err(error) => Err(error.into()),
     }
@@ -151,6 +151,30 @@ pub(super) async fn rename(visit: Visit, fields: Fields) -> Result<Response, Sto
         Err(Error::NotFound { .. }) => Err(no_passkey().into()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The page that requests a confirmation before a passkey is removed.
+#[derive(Template)]
+#[template(path = "passkey_remove.html")]
+struct Removal {
+    frame: Frame,
+    id: String,
+    name: String,
+    /// The names of the other passkeys that sign in here.
+    others: Vec<String>,
+}
+
+/// Requests a confirmation before a passkey is removed.
+pub(super) async fn removal(visit: Visit, parameters: Parameters) -> Result<Response, Stop> {
+    let rows = visit.page.list().passkeys(&visit.session).await?;
+    let (removed, others): (Vec<_>, Vec<_>) =
+        rows.into_iter().partition(|row| row.id() == parameters.get("id"));
+    let row = removed.into_iter().next().ok_or_else(no_passkey)?;
+    let party = visit.page.party();
+    let host = party.as_ref().map_or("", |party| party.host());
+    let others = others.into_iter().filter(|row| row.host == host).map(|row| row.name).collect();
+    let frame = Frame::new(&visit, "me", "Remove the passkey");
+    Ok(show(&Removal { frame, id: row.id(), name: row.name, others })?)
 }
 
 /// Removes a passkey.

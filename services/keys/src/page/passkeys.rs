@@ -101,6 +101,13 @@ pub(super) async fn of_me(
     })
 }
 
+/// Returns the names of the passkeys with which the person of a session can sign in here.
+pub(super) async fn names(page: &Page, session: &Session) -> Result<Vec<String>> {
+    let Ok(party) = page.party() else { return Ok(Vec::new()) };
+    let rows = page.list().passkeys(session).await?;
+    Ok(rows.into_iter().filter(|row| row.host == party.host()).map(|row| row.name).collect())
+}
+
 /// Returns the sentence on what was just done.
 pub(super) fn done(parameter: &str) -> &'static str {
     match parameter {

@@ -16,14 +16,17 @@ use crate::error::Error;
 pub(super) struct Refusal {
     status: StatusCode,
     sentence: String,
-    /// What to do.
+    /// What to do, and who can do it.
     advice: String,
+    /// A further page that helps: its path below the page of keys, and the text of the link.
+    link: Option<(&'static str, &'static str)>,
     retry_after_s: Option<u32>,
 }
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, sentence: impl Into<String>) -> Self {
-        Self { status, sentence: sentence.into(), advice: String::new(), retry_after_s: None }
+        let (sentence, advice) = (sentence.into(), String::new());
+        Self { status, sentence, advice, link: None, retry_after_s: None }
     }
 
     pub(super) fn missing(sentence: impl Into<String>) -> Self {
@@ -32,6 +35,15 @@ impl Refusal {
 
     pub(super) fn with_advice(self, advice: impl Into<String>) -> Self {
         Self { advice: advice.into(), ..self }
+    }
+
+    pub(super) fn without_link(self) -> Self {
+        Self { link: None, ..self }
+    }
+
+    /// Adds a link to the members of the team.
+    pub(super) fn with_members(self) -> Self {
+        Self { link: Some(("/team#members", "To the members of the team")), ..self }
     }
 
     /// Returns the refusal of a response without a page.
@@ -63,6 +75,7 @@ impl Refusal {
             status: self.status.as_u16(),
             sentence: &self.sentence,
             advice: &self.advice,
+            link: self.link,
         };
         screen.render().unwrap_or_default()
     }
@@ -87,6 +100,7 @@ struct Screen<'a> {
     status: u16,
     sentence: &'a str,
     advice: &'a str,
+    link: Option<(&'static str, &'static str)>,
 }
 
 impl IntoResponse for Refusal {
@@ -121,8 +135,11 @@ impl From<Error> for Refusal {
         match error {
             Error::Invalid { reason, .. } => Self::new(StatusCode::BAD_REQUEST, sentence(&reason)),
             Error::NotFound { .. } => Self::missing(text),
-            Error::Forbidden(_) => Self::new(StatusCode::FORBIDDEN, text)
-                .with_advice("An owner of the team can change your role on the page Team."),
+            Error::Forbidden(_) => {
+                let advice = "An owner of the team can change your role on the page Team, which \
+                              names the owners.";
+                Self::new(StatusCode::FORBIDDEN, text).with_advice(advice).with_members()
+            }
             Error::Gate(GateError::Admin { source: AdminError::Full { .. }, .. }) => {
                 Self::new(StatusCode::CONFLICT, text).with_advice(
                     "Revoke a key that is not in use, or let an operator create a larger gate.",

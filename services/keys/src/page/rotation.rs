@@ -11,6 +11,7 @@ use super::frame::{Frame, respond, show};
 use super::new_key::{form_id, secret_page, shown_before};
 use super::problems::{FormField, Problems};
 use super::refusal::{Refusal, Stop};
+use super::usage_of::old_uses_of_keys;
 use super::visit::TeamVisit;
 use super::words::{Moment, ago, length, plural};
 use crate::codes::Code;
@@ -195,8 +196,8 @@ pub(super) async fn end_form(team: TeamVisit, Path(id): Path<String>) -> Result<
         Refusal::new(StatusCode::CONFLICT, "The key has no old secret that is still valid.")
     })?;
     let list = team.visit.page.list();
-    let rotated_s = row.rotated_s.unwrap_or(0);
-    let uses = super::usage_of::old_uses(list, row.key_id, rotated_s, now).await?;
+    let uses = old_uses_of_keys(list, team.team_id, &[row.key_id], now).await?;
+    let uses = uses.get(&row.key_id).copied().unwrap_or(0);
     Ok(show(&End {
         frame: Frame::new(&team.visit, "keys", "End the old secret"),
         id: row.key_id.to_string(),

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use super::fields::{Fields, Parameters};
 use super::frame::{Frame, respond, show as respond_ok};
 use super::guard::HasSecret;
+use super::numbers::{self, NumberLine, number_lines};
 use super::picture::Picture;
 use super::problems::{FormField, Problems};
 use super::quotas::{QuotaLine, of_team};
@@ -16,6 +17,7 @@ use super::visit::TeamVisit;
 use super::words::{Moment, ago, grouped};
 use crate::codes::OpenLink;
 use crate::error::Error;
+use crate::keys::KeyFilter;
 use crate::roles::Role;
 use crate::teams::{Member, TeamSettings};
 use crate::time;
@@ -31,18 +33,14 @@ struct GroupLine {
     denied: String,
 }
 
-/// A bucket of the table below the picture.
-struct BucketLine {
-    start: Moment,
-    is_open: bool,
-    admitted: String,
-    denied: String,
-    forbidden: String,
-}
-
 /// A range of the picture: its name, its text, the width and the number of its buckets.
 const RANGES: [(&str, &str, Width, i64); 2] =
     [("24h", "24 hours", Width::Hour, 24), ("30d", "30 days", Width::Day, 30)];
+
+/// Returns the range of a name, or that of a day.
+fn chosen(range: &str) -> &'static (&'static str, &'static str, Width, i64) {
+    RANGES.iter().find(|its| its.0 == range).unwrap_or(&RANGES[0])
+}
 
 /// A member as a line.
 struct MemberLine {
@@ -84,7 +82,7 @@ struct Usage {
     admitted: String,
     old_secret: String,
     denied: String,
-    buckets: Vec<BucketLine>,
+    numbers: Vec<NumberLine>,
     groups: Vec<GroupLine>,
 }
 
@@ -176,17 +174,8 @@ async fn screen(
 async fn usage(team: &TeamVisit, range: &str) -> Result<Usage, Stop> {
     let TeamVisit { visit, team_id, .. } = team;
     let list = visit.page.list();
-    let chosen = RANGES.iter().find(|its| its.0 == range);
-    let &(range, range_text, width, count) = chosen.unwrap_or(&RANGES[0]);
+    let &(range, range_text, width, count) = chosen(range);
     let TeamUse { points, envs } = use_of_team(list, *team_id, width, count, visit.now).await?;
-    let last_start = points.last().map_or(0, |point| point.start_s);
-    let buckets = points.iter().rev().map(|point| BucketLine {
-        start: Moment(point.start_s),
-        is_open: point.start_s == last_start,
-        admitted: grouped(point.admitted),
-        denied: grouped(point.denied),
-        forbidden: grouped(point.forbidden),
-    });
     let mut envs: Vec<_> = envs.into_iter().collect();
     envs.sort_by_key(|(_, sums)| core::cmp::Reverse(sums.admitted));
     let groups = envs.into_iter().take(MOST_GROUPS).map(|(name, sums)| GroupLine {
@@ -203,10 +192,18 @@ async fn usage(team: &TeamVisit, range: &str) -> Result<Usage, Stop> {
         admitted: grouped(points.iter().map(|point| point.admitted).sum()),
         old_secret: grouped(points.iter().map(|point| point.old_secret).sum()),
         denied: grouped(points.iter().map(|point| point.denied).sum()),
-        buckets: buckets.collect(),
+        numbers: number_lines(&points, width),
         groups: groups.collect(),
         picture: Picture::large(&points, width),
     })
+}
+
+/// Returns the numbers of the team's picture as a file.
+pub(super) async fn csv(team: TeamVisit, parameters: Parameters) -> Result<Response, Stop> {
+    let &(range, _, width, count) = chosen(parameters.get("range"));
+    let TeamVisit { visit, team_id, .. } = &team;
+    let use_of = use_of_team(visit.page.list(), *team_id, width, count, visit.now).await?;
+    Ok(numbers::csv(&use_of.points, &format!("team-{team_id}-{range}")))
 }
 
 /// Shows the team.
@@ -216,7 +213,8 @@ pub(super) async fn show(team: TeamVisit, parameters: Parameters) -> Result<Resp
         "role" => "The role is changed, also in sessions that are open.",
         "withdrawn" => "The link is withdrawn and signs in no longer.",
         "set" => {
-            "The settings hold from the next change of a key on. Present keys stay as they are."
+            "The settings hold from the next change of a key on. Present keys stay as they are. Those \
+             that end later than the rules permit are marked in the list."
         }
         "removed" => "The member is removed, and all sessions of the member ended. Keys stay.",
         _ => "",
@@ -345,7 +343,7 @@ pub(super) async fn invite(mut team: TeamVisit, fields: Fields) -> Result<Respon
     match list.create_invitation(team.team_id, &user, role, visit.caller()).await {
         Ok(link) => {
             let mut response = respond_ok(&Invited {
-                frame: Frame::new(visit, "team", "Invitation"),
+                frame: Frame::new(visit, "team", "Invitation").with_secret(),
                 user,
                 role: link.sign_in.role.as_str(),
                 url: link.url(&visit.page.link_base()),
@@ -387,7 +385,8 @@ async fn keep_an_owner(team: &TeamVisit, changed: &Member) -> Result<(), Stop> {
     if changed.role == Role::Owner.as_str() && others.count() == 0 {
         let sentence = "The team would have no owner, and its members could not be changed.";
         let refusal = Refusal::new(StatusCode::CONFLICT, sentence);
-        return Err(refusal.with_advice("Make another member an owner before.").into());
+        let advice = "Make another member an owner first, in the list of members.";
+        return Err(refusal.with_advice(advice).with_members().into());
     }
     Ok(())
 }
@@ -433,4 +432,61 @@ pub(super) async fn remove(mut team: TeamVisit, fields: Fields) -> Result<Respon
     let visit = &team.visit;
     visit.page.list().remove_member(team.team_id, member.user, visit.caller()).await?;
     Ok(Redirect::to(&visit.at("/team?done=removed")).into_response())
+}
+
+/// The page that requests a confirmation before the team is deleted.
+#[derive(Template)]
+#[template(path = "delete.html")]
+struct Deletion {
+    frame: Frame,
+    name: String,
+    typed: String,
+    /// The valid keys, because of which the team cannot be deleted.
+    keys: i64,
+    problems: Problems,
+}
+
+/// The fields of the form that deletes the team.
+const DELETION: [FormField; 1] = [("typed", "typed", "Name of the team")];
+
+async fn deletion_page(
+    team: &TeamVisit,
+    typed: &str,
+    problems: Problems,
+) -> Result<Deletion, Stop> {
+    let visit = &team.visit;
+    let valid = KeyFilter {
+        team_id: Some(team.team_id),
+        state: "active".to_owned(),
+        ..KeyFilter::default()
+    };
+    Ok(Deletion {
+        frame: Frame::new(visit, "team", problems.title("Delete team")).with_form(),
+        name: visit.session.team.clone(),
+        typed: typed.to_owned(),
+        keys: visit.page.list().count_keys(&valid, visit.now).await?,
+        problems,
+    })
+}
+
+/// Requests a confirmation before the team is deleted.
+pub(super) async fn deletion(team: TeamVisit) -> Result<Response, Stop> {
+    team.visit.require(Role::Owner)?;
+    Ok(respond_ok(&deletion_page(&team, "", Problems::none(&DELETION)).await?)?)
+}
+
+/// Deletes the team. The session of a member ends with it, and an operator chooses another team.
+pub(super) async fn delete(mut team: TeamVisit, fields: Fields) -> Result<Response, Stop> {
+    team.visit.require(Role::Owner)?;
+    team.visit.prove(&fields).await?;
+    let (visit, typed) = (&team.visit, fields.get("typed"));
+    match visit.page.list().delete_team(team.team_id, typed, visit.caller()).await {
+        Ok(()) => Ok(Redirect::to(visit.page.root()).into_response()),
+        Err(Error::Invalid { field, reason }) => {
+            let problems = Problems::one(&DELETION, field, &reason);
+            let screen = deletion_page(&team, typed, problems).await?;
+            Ok(respond(StatusCode::BAD_REQUEST, &screen)?)
+        }
+        Err(error) => Err(error.into()),
+    }
 }

@@ -2,53 +2,27 @@
 
 use askama::Template;
 use axum::extract::FromRequestParts;
-use axum::http::header::{COOKIE, USER_AGENT};
+use axum::http::header::{SET_COOKIE, USER_AGENT};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
-use cookie::{Cookie, SameSite};
 use keytally::{KeyId, Timestamp};
 
+use super::cookies;
 use super::fields::Fields;
 use super::frame::{Frame, respond};
 use super::guard::NewCookie;
 use super::passkeys;
 use super::refusal::{Refusal, Stop, sentence};
 use super::state::{LinkCommand, Page};
+use super::usage_of::add_last_uses;
 use crate::api::ClientAddress;
 use crate::change::Caller;
-use crate::codes::Code;
 use crate::error::Error;
 use crate::keys::KeyRow;
 use crate::roles::Role;
-use crate::sessions::{LIFETIME_S, Origin, Session, SignedIn};
+use crate::sessions::{Attempt, Origin, Session, SignedIn};
 use crate::teams::TeamSettings;
-
-/// Returns the name of the cookie. Browsers accept the prefix only by https.
-fn cookie_name(page: &Page) -> &'static str {
-    if page.is_secure() { "__Host-keytally" } else { "keytally" }
-}
-
-/// Returns the cookie with the token of a session; `None` removes it.
-pub(super) fn cookie(page: &Page, token: Option<&Code>) -> Option<HeaderValue> {
-    let value = token.map(Code::expose).unwrap_or_default();
-    let lifetime_s = if token.is_some() { LIFETIME_S } else { 0 };
-    let cookie = Cookie::build((cookie_name(page), value))
-        .path("/")
-        .http_only(true)
-        .same_site(SameSite::Lax)
-        .secure(page.is_secure())
-        .max_age(cookie::time::Duration::seconds(lifetime_s));
-    HeaderValue::try_from(cookie.to_string()).ok()
-}
-
-/// Returns the token of a request's session.
-pub(super) fn token(page: &Page, headers: &HeaderMap) -> Option<Code> {
-    let fields = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut cookies = fields.flat_map(Cookie::split_parse).filter_map(Result::ok);
-    let its = cookies.find(|cookie| cookie.name() == cookie_name(page))?;
-    Some(Code::from_text(its.value()))
-}
 
 /// Returns from where a request comes.
 pub(super) fn origin(parts: &Parts) -> Origin {
@@ -68,6 +42,8 @@ pub(super) struct Visit {
     pub(super) is_partial: bool,
     /// The sign-ins of the person elsewhere that this session has not shown.
     pub(super) sign_ins: Vec<SignedIn>,
+    /// The page that the person opened before the choice of a team.
+    pub(super) opened: Option<String>,
     /// The path of the request.
     path: String,
     new_cookie: NewCookie,
@@ -78,13 +54,13 @@ impl FromRequestParts<Page> for Visit {
 
     async fn from_request_parts(parts: &mut Parts, page: &Page) -> Result<Self, Stop> {
         let now = page.now();
-        let session = match token(page, &parts.headers) {
+        let session = match cookies::token(page, &parts.headers) {
             Some(token) => page.list().session(&token, now).await?,
             None => None,
         };
         let kind = parts.headers.get("HX-Request-Type").map(HeaderValue::as_bytes);
         let is_partial = kind == Some(b"partial");
-        let Some(session) = session else { return Err(entrance(page, is_partial).into()) };
+        let Some(session) = session else { return Err(entrance(page, parts, is_partial).into()) };
         let sign_ins = match is_partial {
             true => Vec::new(),
             false => page.list().sign_ins_to_show(&session).await?,
@@ -96,6 +72,7 @@ impl FromRequestParts<Page> for Visit {
             origin: origin(parts),
             is_partial,
             sign_ins,
+            opened: cookies::opened(page, &parts.headers),
             path: parts.uri.path().to_owned(),
             new_cookie: parts.extensions.get::<NewCookie>().cloned().unwrap_or_default(),
         })
@@ -103,12 +80,21 @@ impl FromRequestParts<Page> for Visit {
 }
 
 /// Returns the response that leads to the entrance.
-fn entrance(page: &Page, is_partial: bool) -> Response {
+fn entrance(page: &Page, parts: &Parts, is_partial: bool) -> Response {
     if is_partial {
         // A script must not put the page of the entrance into a part of another page.
         return (StatusCode::NO_CONTENT, [("HX-Refresh", "true")]).into_response();
     }
-    Redirect::to(&format!("{}/in", page.root())).into_response()
+    detour(page, parts, "/in")
+}
+
+/// Returns the response that leads to a page from which the person gets to the present one.
+fn detour(page: &Page, parts: &Parts, path: &str) -> Response {
+    let mut response = Redirect::to(&format!("{}{path}", page.root())).into_response();
+    if let Some(cookie) = cookies::keep_opened(page, parts) {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
+    response
 }
 
 /// Returns a name as a word of a command, in quotes if the shell of this system needs them.
@@ -140,10 +126,7 @@ impl FromRequestParts<Page> for TeamVisit {
                 let settings = page.list().team(team_id).await?.settings;
                 Ok(Self { visit, team_id, settings })
             }
-            None => {
-                let to = format!("{}/teams", page.root());
-                Err(Redirect::to(&to).into_response().into())
-            }
+            None => Err(detour(page, parts, "/teams").into()),
         }
     }
 }
@@ -176,9 +159,27 @@ impl Visit {
         }
     }
 
-    /// Refuses a person whose role is less than this one.
+    /// Refuses a person whose role is less than this one, and says who can do what about it.
     pub(super) fn require(&self, least: Role) -> Result<(), Refusal> {
-        Ok(self.session.role.require(least)?)
+        let Session { role, of_member, .. } = self.session;
+        let Err(error) = role.require(least) else { return Ok(()) };
+        let refusal = Refusal::from(error);
+        if least == Role::Operator {
+            let advice = "Only an operator of the service can do this: a person who runs its \
+                          commands on its machine, and signs in by the link of keytally keys link.";
+            return Err(refusal.without_link().with_advice(advice));
+        }
+        if of_member >= least {
+            let advice = format!(
+                "You are {} of the team, but this session began by a link for the role {}. Sign \
+                 in again with a link for your whole role, which an owner makes on the page Team, \
+                 or with a passkey.",
+                of_member.as_str(),
+                role.as_str()
+            );
+            return Err(refusal.with_advice(advice));
+        }
+        Err(refusal)
     }
 
     /// Continues if the person proved recently to be the user, or does so by the field `code` or
@@ -199,6 +200,7 @@ impl Visit {
                 return Err(Refusal::too_many_of_account(seconds).into());
             }
             let (session, origin) = (self.session.clone(), self.origin.clone());
+            let account = session.account();
             let (what, proved) = if answer.is_empty() {
                 let code = super::entrance::code_of(code);
                 ("code", self.page.list().prove(session, code, origin, self.now).await)
@@ -207,7 +209,7 @@ impl Visit {
             };
             match proved {
                 Ok(token) => {
-                    if let Some(cookie) = cookie(&self.page, Some(&token)) {
+                    if let Some(cookie) = cookies::session(&self.page, Some(&token)) {
                         self.new_cookie.set(cookie);
                     }
                     if let Some(session) = self.page.list().session(&token, self.now).await? {
@@ -218,6 +220,8 @@ impl Visit {
                 Err(Error::Invalid { reason, .. }) => {
                     self.page.count_failure(address);
                     self.page.count_account_failure(user_id);
+                    let (list, origin, now) = (self.page.list(), self.origin.clone(), self.now);
+                    list.log_failure(account, Attempt::Proof, what, &reason, origin, now).await?;
                     problem = format!("The {what} was not accepted: {}", sentence(&reason));
                 }
                 Err(error) => return Err(error.into()),
@@ -253,7 +257,15 @@ impl Visit {
 
     /// Removes the cookie of the session.
     pub(super) fn forget_cookie(&self) {
-        if let Some(cookie) = cookie(&self.page, None) {
+        if let Some(cookie) = cookies::session(&self.page, None) {
+            self.new_cookie.set(cookie);
+        }
+    }
+
+    /// Removes the cookie of the page that the person opened before.
+    pub(super) fn forget_opened(&self) {
+        if let Some(cookie) = self.opened.as_ref().and_then(|_| cookies::forget_opened(&self.page))
+        {
             self.new_cookie.set(cookie);
         }
     }
@@ -276,7 +288,12 @@ impl TeamVisit {
         let key_id: KeyId = id.parse().map_err(|_| missing())?;
         match self.visit.page.list().key(Some(self.team_id), key_id).await {
             Err(Error::NotFound { .. }) => Err(missing()),
-            found => Ok(found?),
+            found => {
+                let mut rows = [found?];
+                add_last_uses(self.visit.page.list(), &mut rows);
+                let [row] = rows;
+                Ok(row)
+            }
         }
     }
 }

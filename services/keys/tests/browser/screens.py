@@ -16,6 +16,7 @@ ADDRESSES = {
     "team": "/keys/team",
     "team-month": "/keys/team?range=30d",
     "remove": "/keys/team/remove?user=1",
+    "delete-with-keys": "/keys/team/delete",
     "log": "/keys/log",
     "log-wrong-key": "/keys/log?key=x",
     "me": "/keys/me",
@@ -70,6 +71,11 @@ def visit_screens(service, page):
         page.goto(service.url + address.replace("ID", key_id))
         yield name
 
+    page.goto(service.url + "/keys/me")
+    page.click("[aria-label^='End the session']")
+    assert page.inner_text("h1") == "End this session"
+    yield "end-session"
+
     page.goto(service.url + "/keys/new")
     page.fill("#name", "late")
     page.check("text=Until a date")
@@ -87,6 +93,13 @@ def visit_screens(service, page):
     page.click("text=Save the rules")
     assert "1 to 3650" in page.inner_text("[role=alert]")
     yield "team-wrong"
+    # For this screen, the list takes all keys for expired ones.
+    ends = 'update "key" set not_after_s = case when not_after_s {} then {} else -not_after_s end'
+    service.change(ends.format("is null", "1"))
+    page.goto(service.url + "/keys/team/delete")
+    assert page.locator("#typed").count() == 1
+    yield "delete"
+    service.change(ends.format("= 1", "null"))
     page.goto(service.url + f"/keys/k/{key_id}/end-grace")
     page.click("text=End it now")
     assert "The old secret ended" in page.inner_text("[role=status]")

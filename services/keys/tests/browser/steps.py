@@ -58,8 +58,12 @@ def status(service, key):
 
 
 def assert_no_barrier(page, name):
-    """Checks a screen by the rules of WCAG 2.2 AA that axe has."""
-    found = Axe().run(page, options={"runOnly": {"type": "tag", "values": WCAG}})
+    """Checks a screen by the rules of WCAG 2.2 AA that axe has, and that headings have a text."""
+    options = {
+        "runOnly": {"type": "tag", "values": WCAG},
+        "rules": {"empty-table-header": {"enabled": True}},
+    }
+    found = Axe().run(page, options=options)
     violations = found.response["violations"]
     assert violations == [], f"{name}: {violations}"
 

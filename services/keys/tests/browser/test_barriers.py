@@ -77,7 +77,7 @@ def test_no_screen_has_a_barrier(service, open_page, scheme, width):
             assert_no_barrier(page, f"{name}, {other}")
             page.emulate_media(color_scheme=scheme)
         seen.add(name)
-    assert len(seen) == 36
+    assert len(seen) == 39
 
 
 def test_full_gate_has_no_barrier(tmp_path, open_page):

@@ -198,6 +198,8 @@ def test_keys_are_found_paged_and_revoked_by_keyboard(service, keyboard):
     assert keyboard.focused() == "State"
     keyboard.press("Home")
     keyboard.press("ArrowDown")
+    page.wait_for_url(re.compile(r"search=key%205&state=all$"))
+    keyboard.press("ArrowDown")
     page.wait_for_url(re.compile(r"search=key%205&state=active$"))
     expect(page.locator("tbody tr")).to_have_count(4)
     keyboard.reach("Filter")
@@ -250,7 +252,7 @@ def test_members_and_sessions_are_managed_by_keyboard(service, keyboard, open_pa
     keyboard.use("Me")
     assert page.locator("tbody tr").count() == 2
     this = page.locator("tbody tr").nth(0).locator(".chip").count()
-    ends = page.locator("tbody button")
+    ends = page.locator("tbody td a")
     keyboard.reach("End the session")
     while page.evaluate("document.activeElement.closest('tr').querySelector('.chip') !== null"):
         keyboard.press("Tab")
@@ -258,6 +260,8 @@ def test_members_and_sessions_are_managed_by_keyboard(service, keyboard, open_pa
     assert this in (0, 1)
     with page.expect_navigation():
         keyboard.press("Enter")
+    assert page.inner_text("h1") == "End another session"
+    keyboard.use("End session")
     assert page.locator("tbody tr").count() == 1
     other.page.reload()
     assert other.page.url == service.url + "/keys/in"

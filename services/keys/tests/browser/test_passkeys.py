@@ -180,12 +180,27 @@ def test_removed_passkey_signs_in_no_longer(service, member):
     device = Device(page)
     add_passkey(page, service, "Laptop")
     page.click("[aria-label='Remove the passkey Laptop']")
+    assert "You have no other passkey that works here" in page.inner_text(".warn")
+    page.click("text=Cancel")
+    page.click("[aria-label='Remove the passkey Laptop']")
+    page.click("main button")
     expect(page.locator(".done")).to_contain_text("The passkey was removed")
     assert len(device.passkeys()) == 1
     sign_out(page)
     page.click(SIGN_IN)
     expect(page.locator("[role=alert]")).to_contain_text("it was removed")
     assert page.context.cookies() == []
+
+
+def test_passkey_leads_to_the_page_that_was_opened(service, member):
+    page = member()
+    Device(page)
+    add_passkey(page, service, "Laptop")
+    sign_out(page)
+    page.goto(service.url + "/keys/log?what=passkey")
+    page.wait_for_url(service.url + "/keys/in")
+    page.click(SIGN_IN)
+    page.wait_for_url(service.url + "/keys/log?what=passkey")
 
 
 def test_replayed_sign_in_is_refused(service, member):
@@ -296,6 +311,12 @@ def test_screens_with_passkeys_have_no_barrier(service, member, scheme, width):
     check("me-passkeys")
     page.click("text=Rename…")
     check("name-passkey")
+    page.goto(service.url + "/keys/me")
+    page.click("[aria-label='Remove the passkey Laptop of Ann']")
+    check("remove-passkey")
+    page.goto(service.url + "/keys/me")
+    page.click("[aria-label^='End the session']")
+    check("end-session-passkey")
     page.goto(service.url + "/keys/me")
     page.fill("#passkey-name", "Phone")
     page.click("text=Add a passkey")

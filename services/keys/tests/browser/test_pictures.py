@@ -181,7 +181,7 @@ class World:
 
         text = re.sub(r'datetime="([^"]+)"([^>]*)>([^<]*)<', moved, text)
         # The windows of quotas end at midnight, whatever the hour is.
-        free = r'(Free again"><time datetime=")[^"]+'
+        free = r'(Resets at"><time datetime=")[^"]+'
         return re.sub(free, f"\\g<1>{NOW + timedelta(hours=14):%Y-%m-%dT%H:%M:%SZ}", text)
 
     def replace(self, route):

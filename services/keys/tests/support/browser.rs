@@ -43,7 +43,7 @@ pub(crate) fn encoded(fields: &[(&str, &str)]) -> String {
     pairs.collect::<Vec<_>>().join("&")
 }
 
-/// Sends a request with a cookie from an address, and keeps the cookie of the answer.
+/// Sends a request with cookies from an address, and keeps the cookies of the answer.
 pub(crate) async fn exchange(
     routes: &Router,
     cookie: &mut String,
@@ -57,7 +57,12 @@ pub(crate) async fn exchange(
     let response = routes.clone().oneshot(request).await.unwrap();
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     for set in headers.get_all("set-cookie") {
-        *cookie = set.to_str().unwrap().split(';').next().unwrap().to_owned();
+        let pair = set.to_str().unwrap().split(';').next().unwrap();
+        let (name, value) = pair.split_once('=').unwrap();
+        let is_other = |pair: &&str| pair.split_once('=').is_some_and(|(its, _)| its != name);
+        let mut pairs: Vec<_> = cookie.split("; ").filter(is_other).collect();
+        pairs.extend((!value.is_empty()).then_some(pair));
+        *cookie = pairs.join("; ");
     }
     let body = response.into_body().collect().await.unwrap().to_bytes();
     Answer { status, headers, text: String::from_utf8_lossy(&body).into_owned() }

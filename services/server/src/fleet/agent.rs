@@ -23,7 +23,7 @@ use super::metrics::Metrics;
 use super::notify::Supervisor;
 use super::store::{StoreOptions, failure};
 use crate::serve::parse_address;
-use crate::service::bind::Listener;
+use crate::service::bind::{Listener, Sockets};
 use crate::service::listen;
 use crate::system::StopSignals;
 
@@ -157,11 +157,12 @@ impl AgentCommand {
             report: Mutex::default(),
             is_ending: Mutex::default(),
         });
+        let mut sockets = Sockets::new(SOCKET_MODE);
         let runtime = Runtime::new()?;
         runtime.block_on(async {
             let mut endpoints = Vec::new();
             if let Some(address) = &self.metrics {
-                let listener = Listener::bind("--metrics", address, SOCKET_MODE).await?;
+                let listener = Listener::bind("--metrics", address, &mut sockets).await?;
                 endpoints.push(Metrics::endpoint(listener, Arc::clone(&shared))?);
             }
             let stop = StopSignals::new()?;

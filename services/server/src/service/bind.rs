@@ -1,4 +1,4 @@
-//! Listening sockets: TCP addresses, and Unix sockets with their files.
+//! Listening sockets: TCP addresses, Unix sockets with their files, and sockets of systemd.
 
 use core::net::SocketAddr;
 use std::io;
@@ -9,6 +9,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::address::Peer;
+#[cfg(unix)]
+use super::passed::PassedSockets;
 #[cfg(unix)]
 use super::unix_socket::{SocketFile, bind_unix};
 use crate::system::{limit_buffers, stop_queuing};
@@ -23,12 +25,53 @@ const RECEIVE_BUFFER_LEN: usize = 16 * 1024;
 /// The prefix of the address of a Unix socket.
 const UNIX: &str = "unix:";
 
+/// The address of a socket that systemd passes; a colon and a name may follow.
+const SYSTEMD: &str = "systemd";
+
 /// A listening socket.
 #[derive(Debug)]
-pub(crate) enum Listener {
+pub(crate) struct Listener {
+    socket: Socket,
+    /// Whether systemd passed it. Connections then wait in it while no service runs.
+    is_passed: bool,
+}
+
+/// The socket of a listener.
+#[derive(Debug)]
+pub(super) enum Socket {
     Tcp(TcpListener),
     #[cfg(unix)]
     Unix(UnixListener, SocketFile),
+}
+
+/// Where listeners get their sockets.
+pub(crate) struct Sockets {
+    /// The permissions of the files of Unix sockets.
+    #[cfg_attr(windows, expect(dead_code, reason = "Windows has no such files"))]
+    mode: u32,
+    #[cfg(unix)]
+    passed: PassedSockets,
+}
+
+impl Sockets {
+    /// Reads which sockets systemd passed: see [`PassedSockets::from_environment`]. The files of
+    /// Unix sockets get `mode`.
+    pub(crate) fn new(mode: u32) -> Self {
+        Self {
+            mode,
+            #[cfg(unix)]
+            passed: PassedSockets::from_environment(),
+        }
+    }
+}
+
+/// Returns the name in an address such as `systemd:api`, which is empty for `systemd`; `None` for
+/// other addresses.
+pub(crate) fn passed_name(address: &str) -> Option<&str> {
+    match address.strip_prefix(SYSTEMD)? {
+        "" => Some(""),
+        rest => rest.strip_prefix(':'),
+    }
 }
 
 /// The listening sockets of a service.
@@ -51,19 +94,29 @@ pub(crate) enum Stream {
 }
 
 impl Listener {
-    /// Listens at `address`, the value of `option`: a TCP address, or `unix:` and a path whose file
-    /// gets `mode`. Windows has no file of a Unix socket with a mode, so there it is an error.
-    #[cfg_attr(windows, expect(unused_variables, reason = "it is the mode of a Unix socket"))]
-    pub(crate) async fn bind(option: &str, address: &str, mode: u32) -> Result<Self, Failure> {
-        let bound = match address.strip_prefix(UNIX) {
+    /// Listens at `address`, the value of `option`: a TCP address, `unix:` and a path whose file
+    /// gets the mode of `sockets`, or `systemd` and the name of a socket that systemd passed.
+    /// Windows has neither of the latter two, so there they are errors.
+    pub(crate) async fn bind(
+        option: &str,
+        address: &str,
+        sockets: &mut Sockets,
+    ) -> Result<Self, Failure> {
+        let passed = passed_name(address);
+        let bound = match (address.strip_prefix(UNIX), passed) {
             #[cfg(unix)]
-            Some(path) => {
-                bind_unix(Path::new(path), mode).map(|(socket, file)| Self::Unix(socket, file))
-            }
+            (Some(path), _) => bind_unix(Path::new(path), sockets.mode)
+                .map(|(socket, file)| Socket::Unix(socket, file)),
+            #[cfg(unix)]
+            (_, Some(name)) => sockets.passed.take(name).and_then(|socket| match socket {
+                Socket::Tcp(listener) => limited(listener),
+                unix @ Socket::Unix(..) => Ok(unix),
+            }),
             #[cfg(windows)]
-            Some(_) => Err(io::ErrorKind::Unsupported.into()),
-            None => bind_tcp(address).await,
+            (Some(_), _) | (_, Some(_)) => Err(io::ErrorKind::Unsupported.into()),
+            (None, None) => TcpListener::bind(address).await.and_then(limited),
         };
+        let bound = bound.map(|socket| Self { socket, is_passed: passed.is_some() });
         bound.map_err(|error| {
             let advice = match error.kind() {
                 io::ErrorKind::AddrInUse if address.starts_with(UNIX) => {
@@ -80,31 +133,31 @@ impl Listener {
 
     /// Returns the TCP address, with the port that the system chose.
     pub(crate) fn tcp_address(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(listener) => listener.local_addr().ok(),
+        match &self.socket {
+            Socket::Tcp(listener) => listener.local_addr().ok(),
             #[cfg(unix)]
-            Self::Unix(..) => None,
+            Socket::Unix(..) => None,
         }
     }
 
     /// Returns the path of the Unix socket.
     pub(crate) fn unix_path(&self) -> Option<&Path> {
-        match self {
-            Self::Tcp(_) => None,
+        match &self.socket {
+            Socket::Tcp(_) => None,
             #[cfg(unix)]
-            Self::Unix(_, file) => Some(file.path()),
+            Socket::Unix(_, file) => Some(file.path()),
         }
     }
 
     /// Accepts a connection.
     pub(crate) async fn accept(&self) -> io::Result<(Stream, Peer)> {
-        match self {
-            Self::Tcp(listener) => {
+        match &self.socket {
+            Socket::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
                 Ok((Stream::Tcp(stream), address.ip().into()))
             }
             #[cfg(unix)]
-            Self::Unix(listener, _) => {
+            Socket::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
                 // An accepted TCP stream inherits the option from its listener, a Unix stream does
                 // not.
@@ -114,12 +167,16 @@ impl Listener {
         }
     }
 
-    /// Stops listening, after serving the connections that the kernel has already accepted.
+    /// Stops listening, after serving the connections that the kernel has already accepted. Those
+    /// in a socket of systemd wait for the next start.
     pub(crate) fn close(self, mut serve: impl FnMut(Stream, Peer)) -> io::Result<()> {
+        if self.is_passed {
+            return Ok(());
+        }
         // With a backlog of 0, the kernel queues at most one more connection between the last
         // `accept` and `close`.
-        match self {
-            Self::Tcp(listener) => {
+        match self.socket {
+            Socket::Tcp(listener) => {
                 let listener = listener.into_std()?;
                 stop_queuing(&listener)?;
                 while let Ok((stream, address)) = listener.accept() {
@@ -128,7 +185,7 @@ impl Listener {
                 }
             }
             #[cfg(unix)]
-            Self::Unix(listener, file) => {
+            Socket::Unix(listener, file) => {
                 let listener = listener.into_std()?;
                 stop_queuing(&listener)?;
                 // The file is removed first, so that later clients find no socket instead of one
@@ -144,9 +201,8 @@ impl Listener {
     }
 }
 
-async fn bind_tcp(address: &str) -> io::Result<Listener> {
-    let listener = TcpListener::bind(address).await?;
-    // Accepted connections inherit the sizes.
+/// Limits the buffers of the connections of a listener, which inherit the sizes.
+fn limited(listener: TcpListener) -> io::Result<Socket> {
     limit_buffers(&listener, SEND_BUFFER_LEN, Some(RECEIVE_BUFFER_LEN))?;
-    Ok(Listener::Tcp(listener))
+    Ok(Socket::Tcp(listener))
 }

@@ -15,11 +15,17 @@ use tokio::net::UnixListener;
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
-    /// Device and inode, which distinguish this file from a later one of the same name.
-    identity: (u64, u64),
+    /// Device and inode, which distinguish this file from a later one of the same name. `None` if
+    /// another process made the file.
+    identity: Option<(u64, u64)>,
 }
 
 impl SocketFile {
+    /// A file that another process made, and removes.
+    pub(super) fn of_another_process(path: &Path) -> Self {
+        Self { path: path.to_owned(), identity: None }
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -35,7 +41,7 @@ pub(super) fn bind_unix(path: &Path, mode: u32) -> io::Result<(UnixListener, Soc
     umask(before);
     let listener = bound?;
     let found = fs::symlink_metadata(path)?;
-    let file = SocketFile { path: path.to_owned(), identity: (found.dev(), found.ino()) };
+    let file = SocketFile { path: path.to_owned(), identity: Some((found.dev(), found.ino())) };
     Ok((listener, file))
 }
 
@@ -60,7 +66,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if fs::symlink_metadata(&self.path)
-            .is_ok_and(|found| (found.dev(), found.ino()) == self.identity)
+            .is_ok_and(|found| self.identity == Some((found.dev(), found.ino())))
         {
             // A file that cannot be removed is replaced at the next start.
             let _ = fs::remove_file(&self.path);

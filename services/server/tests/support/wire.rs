@@ -100,7 +100,10 @@ impl<S: Read + Write> Wire<S> {
             headers.push((name.to_owned(), value.to_owned()));
         }
         let mut reply = Reply { status, headers, body: String::new() };
-        let len: usize = reply.header("Content-Length").parse().unwrap();
+        // HAProxy writes names in lower case.
+        let is_len = |name: &str| name.eq_ignore_ascii_case("Content-Length");
+        let len = reply.headers.iter().find(|(name, _)| is_len(name));
+        let len: usize = len.expect("no Content-Length").1.parse().unwrap();
         let mut body = vec![0; if bodiless { 0 } else { len }];
         self.stream.read_exact(&mut body).expect("the connection ended in a body");
         reply.body = String::from_utf8(body).unwrap();

@@ -52,6 +52,7 @@ const RULES: [Rule; 4] = [
             "ffi-c/src/clock.rs",
             "ffi-c/src/compound.rs",
             "ffi-c/src/files.rs",
+            "ffi-c/src/fleet.rs",
             "ffi-c/src/gate.rs",
             "ffi-c/src/inspect.rs",
             "ffi-c/src/key.rs",

@@ -176,9 +176,20 @@ impl World<'_> {
             (maybe_wrong(bytes, &pepper), bytes.pick(&[1, 1, 1, 0, 5, usize::MAX]));
         let (memory, memory_len) = self.memory(bytes);
         let cost = bytes.cost();
-        let size = bytes.pick(&[48, 48, 16, 8, u32::MAX]);
+        let size = bytes.pick(&[56, 56, 48, 16, 8, u32::MAX]);
         let (need, need_len) = (scopes, scopes_len);
-        let request = [kt_request { size, cost, now_ms, groups, groups_len, need, need_len }];
+        let (patience, reserved_) = (Number(bytes.pick(&[0, 1, 2, 3])), bytes.pick(&[0, 0, 1]));
+        let request = [kt_request {
+            size,
+            cost,
+            now_ms,
+            groups,
+            groups_len,
+            need,
+            need_len,
+            patience,
+            reserved_,
+        }];
         let request = maybe_wrong(bytes, &request);
         let mut outputs = Outputs::new();
         let verdict = outputs.verdict(bytes);
@@ -434,7 +445,7 @@ impl World<'_> {
                 text,
                 text_len,
                 cost,
-                reserved_: 0,
+                patience: Number(bytes.pick(&[0, 0, 1, 2, 3])),
                 groups,
                 groups_len,
                 need,
