@@ -223,7 +223,7 @@ fn reference_lists_every_metric_and_every_command() {
     for named in [guide, rules].into_iter().flat_map(|text| text.split("keytally_").skip(1)) {
         let end = named.find(|letter: char| !letter.is_ascii_lowercase() && letter != '_');
         let name = &named[..end.unwrap_or(named.len())];
-        assert!(name == "gate" || of_agents.contains(&name), "{name} is no metric");
+        assert!(name == "gate" || of_agents.contains(&name), "{name} is not a metric");
     }
 
     let commands = include_str!("../../../docs/reference/cli.md");
