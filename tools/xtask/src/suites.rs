@@ -99,7 +99,7 @@ pub(crate) const SUITES: &[Step] = &[
         .needs(&[page::CHROMIUM, tools::PYTHON, tools::POSTGRES])
         .about("the page of keys in Chromium: flows, axe, keyboard, pictures; named, PostgreSQL too"),
     Step::new("python", Work::Long(python::test))
-        .needs(&[tools::PYTHON, tools::CURL, tools::CC])
+        .needs(&[tools::PYTHON, tools::CURL, tools::CC, tools::REDIS])
         .about("the installed Python module: lints, types, vectors, threads, forks, workers"),
     Step::new("python-web", Work::Long(python::test_web))
         .needs(&[tools::PYTHON])
