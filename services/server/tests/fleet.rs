@@ -58,13 +58,11 @@ impl Store {
         command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]);
         command.arg(socket).args(arguments).stdout(Stdio::null());
         let process = command.spawn().expect("cargo xtask test fleet --install installs a server");
-        for _ in 0..TRIES {
-            if UnixStream::connect(socket).is_ok() {
-                return process;
-            }
+        let listens = || UnixStream::connect(socket).is_ok();
+        for _ in (0..TRIES).take_while(|_| !listens()) {
             pause();
         }
-        panic!("the store does not listen");
+        process
     }
 
     fn url(&self) -> String {
