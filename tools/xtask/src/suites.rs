@@ -116,7 +116,7 @@ pub(crate) const SUITES: &[Step] = &[
 /// The test files of the service, without those that the suite `unit` runs.
 const SERVICE: &[TestFiles] = &[(
     "keytally-server",
-    "contract routes settle proxy monitoring units startup lifecycle listeners guesses attacks book",
+    "contract routes settle proxy monitoring units description startup lifecycle listeners guesses attacks book",
 )];
 
 /// The test files of fleets.
@@ -172,6 +172,7 @@ fn clients() -> Result<Variables> {
         ("KEYTALLY_TEST_CURL", tools::CURL[0].path()?),
         ("KEYTALLY_TEST_NODE", tools::node()?),
         ("KEYTALLY_TEST_PYTHON", tools::python()?),
+        ("KEYTALLY_TEST_SCHEMATHESIS", tools::schemathesis()?),
     ])
 }
 
