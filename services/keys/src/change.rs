@@ -232,6 +232,23 @@ impl List {
         force: bool,
         caller: Caller,
     ) -> Result<(Key, KeyRow)> {
+        self.rotate_seen_key(key_id, grace_s, force, None, caller).await
+    }
+
+    /// Rotates a key as [`rotate_key`](Self::rotate_key) does. `seen` is the mark of the secret
+    /// that the person has seen; `None` rotates any.
+    ///
+    /// # Errors
+    /// One of the field `seen` if the key was rotated since; those of
+    /// [`rotate_key`](Self::rotate_key).
+    pub(crate) async fn rotate_seen_key(
+        &self,
+        key_id: KeyId,
+        grace_s: u64,
+        force: bool,
+        seen: Option<String>,
+        caller: Caller,
+    ) -> Result<(Key, KeyRow)> {
         let grace_until = match grace_s {
             0 => None,
             _ => Some(time::from_now("grace_s", caller.now, grace_s)?),
@@ -240,6 +257,11 @@ impl List {
         self.change_key(key_id, caller, "key.rotate", move |path, row, caller| {
             let settings = settings(path, row.team_id)?;
             caller.role.require(settings.role_for(row.env.as_str()))?;
+            if seen.is_some_and(|seen| seen != row.mark_of_secret()) {
+                let reason = "the key was rotated after this form was opened; rotate it again \
+                              only if that new secret may be replaced too";
+                return Err(Error::invalid("seen", reason));
+            }
             let (secret, record) = path.administrator.prepare_rotation(
                 key_id,
                 grace_until,

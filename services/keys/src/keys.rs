@@ -63,6 +63,13 @@ pub struct KeyRow {
 }
 
 impl KeyRow {
+    /// Returns a mark that differs after a rotation: the time of the last one, and the last
+    /// characters of the secret, since two rotations may be made in one second.
+    pub(crate) fn mark_of_secret(&self) -> String {
+        let characters = self.last_characters.as_deref().unwrap_or_default();
+        format!("{} {characters}", self.rotated_s.unwrap_or_default())
+    }
+
     /// Returns a new row for a record.
     pub(crate) fn new(
         record: &KeyRecord,

@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::extract::Path;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::response::Response;
 use keytally::{AdminError, Error as GateError};
 
 use super::fields::Fields;
@@ -12,7 +12,7 @@ use super::new_key::{form_id, secret_page, shown_before};
 use super::problems::{FormField, Problems};
 use super::refusal::{Refusal, Stop};
 use super::usage_of::old_uses_of_keys;
-use super::visit::TeamVisit;
+use super::visit::{TeamVisit, Visit};
 use super::words::{Moment, ago, length, plural};
 use crate::codes::Code;
 use crate::error::Error;
@@ -28,7 +28,8 @@ const GRACES: [(&str, &str); 4] = [
 ];
 
 /// The fields of the form.
-const FIELDS: [FormField; 4] = [
+const FIELDS: [FormField; 5] = [
+    ("seen", "main", "Rotation"),
     ("grace", "grace", "Time of the old secret"),
     ("grace_s", "grace", "Time of the old secret"),
     ("hours", "hours", "Hours"),
@@ -43,6 +44,8 @@ struct Form {
     id: String,
     name: String,
     form_id: String,
+    /// The mark of the secret that the form replaces.
+    seen: String,
     graces: [(&'static str, &'static str); 4],
     grace: String,
     hours: String,
@@ -60,6 +63,7 @@ fn form_page(team: &TeamVisit, row: &KeyRow, problems: Problems) -> Result<Form,
         id: row.key_id.to_string(),
         name: row.name.clone(),
         form_id: Code::generate()?.expose().to_owned(),
+        seen: row.mark_of_secret(),
         graces: GRACES,
         grace: "86400".to_owned(),
         hours: String::new(),
@@ -102,7 +106,8 @@ pub(super) async fn rotate(
             let mut caller = visit.caller();
             caller.idempotency_key = Some(form_id(&fields)?);
             let force = fields.is_on("force");
-            visit.page.list().rotate_key(row.key_id, grace_s, force, caller).await
+            let seen = fields.find("seen").map(str::to_owned);
+            visit.page.list().rotate_seen_key(row.key_id, grace_s, force, seen, caller).await
         }
         Err(error) => Err(error),
     };
@@ -112,20 +117,31 @@ pub(super) async fn rotate(
             Ok(secret_page(visit, &key, row, Some(until.map(Moment)))?)
         }
         Err(Error::Repeated { key_id }) => Err(shown_before(visit, key_id)?.into()),
+        Err(Error::Invalid { field: "seen", reason }) => {
+            stop_if_repeated(visit, &fields).await?;
+            // The form shows the rotation that was made since.
+            let row = rotatable(&team, &id).await?;
+            again(&team, &row, &fields, Problems::one(&FIELDS, "seen", &reason))
+        }
         Err(Error::Invalid { field, reason }) => {
             again(&team, &row, &fields, Problems::one(&FIELDS, field, &reason))
         }
         Err(Error::Gate(GateError::Admin { source: AdminError::InGrace { .. }, .. })) => {
-            // The same form may have made that rotation.
-            let mut caller = visit.caller();
-            caller.idempotency_key = Some(form_id(&fields)?);
-            if let Some(key_id) = visit.page.list().answered_before(&caller).await? {
-                return Err(shown_before(visit, key_id)?.into());
-            }
+            stop_if_repeated(visit, &fields).await?;
             let reason = "a key has at most two secrets; tick that the oldest one ends now";
             again(&team, &row, &fields, Problems::one(&FIELDS, "force", reason))
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Shows that a form was sent before, if it made the rotation because of which it is refused now.
+async fn stop_if_repeated(visit: &Visit, fields: &Fields) -> Result<(), Stop> {
+    let mut caller = visit.caller();
+    caller.idempotency_key = Some(form_id(fields)?);
+    match visit.page.list().answered_before(&caller).await? {
+        Some(key_id) => Err(shown_before(visit, key_id)?.into()),
+        None => Ok(()),
     }
 }
 
@@ -217,6 +233,5 @@ pub(super) async fn end(
     team.visit.prove(&fields).await?;
     let visit = &team.visit;
     visit.page.list().end_grace(row.key_id, visit.caller()).await?;
-    let to = visit.at(&format!("/k/{}?done=ended", row.key_id));
-    Ok(Redirect::to(&to).into_response())
+    Ok(visit.done(&format!("/k/{}?done=ended", row.key_id)))
 }
