@@ -236,6 +236,19 @@ fn serve_names_the_package_that_has_it() {
 }
 
 #[test]
+fn commands_of_a_fleet_name_the_package_that_has_them() {
+    let sandbox = Sandbox::new();
+    for (args, command) in
+        [(&["agent", GATE, "--on-loss", "open"][..], "agent"), (&["fleet", "status"], "fleet")]
+    {
+        sandbox.run(args).expect_usage_error(&[
+            &format!("does not have the command {command}"),
+            "cargo install keytally-server, or pip install keytally-cli",
+        ]);
+    }
+}
+
+#[test]
 fn count_of_one_is_singular() {
     let sandbox = Sandbox::new();
     let created = sandbox.run(&["create", GATE, "--keys", "1"]).expect_status(0);

@@ -3,19 +3,6 @@
 use keytally_core::{Compound, Part, PartsError, clock_offset_ms};
 
 use crate::clock::{GateClock, SystemClock};
-use crate::gate::Gate;
-
-/// Reads the clock for a request that charges these gates and any limiters: that of the first gate
-/// in a fleet, see [`Gate::clock`]. If none is in a fleet, it is the system clock.
-///
-/// Pass it to [`table::check_all`](crate::table::check_all). All stores of fleets should have the
-/// right time, since a request has one clock.
-pub fn clock_for<'g>(gates: impl IntoIterator<Item = &'g Gate>) -> GateClock {
-    match gates.into_iter().find(|gate| gate.is_in_fleet()) {
-        Some(gate) => gate.precise_clock(),
-        None => GateClock::ahead(SystemClock::read(), 0),
-    }
-}
 
 /// Checks several parts of one request, and charges all or none, by the system's clock. If a part
 /// is of a gate in a fleet, the clock is that of its fleet.

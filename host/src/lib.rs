@@ -163,7 +163,7 @@ pub mod stop;
 pub use {
     address_limiter::AddressLimiter,
     clock::{GateClock, SystemClock, TimestampExt, now},
-    compound::{check_all, clock_for, peek_all},
+    compound::{check_all, peek_all},
     entropy::{entropy, entropy_bytes},
     error::{Error, FleetError, PepperError},
     fleet::{FleetFile, FleetSubject},

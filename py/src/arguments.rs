@@ -372,6 +372,17 @@ impl<'py> FromPyObject<'_, 'py> for WaitTime {
     }
 }
 
+/// How long a request waits for credits of a fleet.
+pub(crate) struct CreditWait(pub(crate) Duration);
+
+impl<'py> FromPyObject<'_, 'py> for CreditWait {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        span("credit_wait", &value).map(Self)
+    }
+}
+
 /// Extracts a duration: a `timedelta`, or seconds.
 ///
 /// # Errors

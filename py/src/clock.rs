@@ -1,8 +1,7 @@
 //! The time of a call: an explicit one, or the system clock.
 
 pub(crate) use keytally::SystemClock;
-use keytally::Timestamp;
-use keytally::now;
+use keytally::{Clock as _, Gate, Timestamp, now};
 use pyo3::prelude::*;
 
 use crate::arguments::Moment;
@@ -31,23 +30,25 @@ impl Time {
             Self::System => now(),
         }
     }
+
+    /// Returns the explicit time, or a reading of the clock of a gate.
+    pub(crate) fn timestamp_for(self, gate: &Gate) -> Timestamp {
+        match self {
+            Self::Explicit(time) => time,
+            Self::System => gate.precise_clock().reading(),
+        }
+    }
 }
 
-/// Evaluates `$work` with `$clock`, the `Clock` of a [`Time`]: a `Timestamp` or a `SystemClock`.
+/// Evaluates `$work` with `$clock`, the `Clock` of a [`Time`]: a `Timestamp`, or what `$read`
+/// returns, by default `SystemClock::read`.
 ///
 /// The two have different types, so a function with a closure cannot replace this macro.
-///
-/// With the `$layout` of a table, the system clock is read by `SystemClock::read_for`, else by
-/// `SystemClock::read`.
 macro_rules! with_clock {
-    ($time:expr, $layout:expr, |$clock:ident| $work:expr) => {
-        $crate::clock::with_clock!(@ $time, |$clock| $work,
-            $crate::clock::SystemClock::read_for($layout))
-    };
     ($time:expr, |$clock:ident| $work:expr) => {
-        $crate::clock::with_clock!(@ $time, |$clock| $work, $crate::clock::SystemClock::read())
+        $crate::clock::with_clock!($time, $crate::clock::SystemClock::read(), |$clock| $work)
     };
-    (@ $time:expr, |$clock:ident| $work:expr, $read:expr) => {
+    ($time:expr, $read:expr, |$clock:ident| $work:expr) => {
         match $time {
             $crate::clock::Time::Explicit($clock) => $work,
             $crate::clock::Time::System => {

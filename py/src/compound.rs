@@ -4,8 +4,8 @@
 use alloc::sync::Arc;
 
 use keytally::{
-    Address, AddressLimiter, AddressPart, Current, Followed, Gate, GatePart, Limiter, LimiterPart,
-    Mapping, table,
+    Address, AddressLimiter, AddressPart, Counted, Current, Followed, Gate, GatePart, Limiter,
+    LimiterPart, Mapping, Patience, table,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::arguments::Moment;
 use crate::charge::Charge;
-use crate::clock::{Time, with_clock};
+use crate::clock::Time;
 use crate::request::Request;
 use crate::verdict::Verdict;
 
@@ -81,7 +81,7 @@ impl Part {
         cost: u32,
         request: Request,
     ) -> PyResult<Self> {
-        request.part(&gate.current(), api_key, cost)?;
+        request.part(gate.current().counted(), api_key, cost)?;
         let api_key = api_key.map(|text| Zeroizing::new(text.to_vec()));
         Ok(Self { of: Of::Key { gate, api_key, request }, cost })
     }
@@ -144,6 +144,8 @@ impl Part {
 /// (b'', 'application/json', b'', (b'x-ratelimit-remaining', b'99'))
 /// >>> compound.remaining, compound.retry_after_s, compound.reason
 /// (99, None, None)
+/// >>> compound.unavailability, compound.leased
+/// (None, False)
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct Compound {
     verdict: Verdict,
@@ -222,6 +224,18 @@ impl Compound {
     #[getter]
     fn reason(&self) -> Option<&'static str> {
         self.verdict.reason()
+    }
+
+    /// Why a gate does not decide now, see ``Verdict.unavailability``; ``None`` if all do.
+    #[getter]
+    fn unavailability(&self) -> Option<&'static str> {
+        self.verdict.unavailability()
+    }
+
+    /// Whether ``decisive`` is on units that machines of a fleet share, see ``Verdict.leased``.
+    #[getter]
+    fn leased(&self) -> bool {
+        self.verdict.leased()
     }
 
     /// The HTTP status: 200, 401, 403, 429 or 503.
@@ -304,6 +318,11 @@ impl Compound {
 /// request spends the room while this one is charged, charges made before are given back, and may
 /// deny other requests meanwhile. Do not reset counts while requests are checked.
 ///
+/// If gates are in fleets, every part of a gate needs credits of its fleet, or nothing is charged.
+/// The call waits for credits as ``Gate.check`` does. In an event loop, call it in a thread, for
+/// example by ``asyncio.to_thread``. The time is that of the first gate in a fleet. Limiters count
+/// on this machine only.
+///
 /// Args:
 ///     parts: 1 to 8 parts with at most 8 tallies, see ``Gate.part`` and ``Limiter.part``, in any
 ///         order.
@@ -328,8 +347,21 @@ impl Compound {
 #[pyfunction]
 #[pyo3(signature = (*parts, now=None))]
 pub(crate) fn check_all(parts: &Bound<'_, PyTuple>, now: Option<Moment>) -> PyResult<Compound> {
-    let (parts, now) = (parts_of(parts)?, Time::from(now));
-    decided(&parts, |list| with_clock!(now, |clock| table::check_all(&as_parts(list), clock)))
+    let (py, now) = (parts.py(), Time::from(now));
+    let parts = parts_of(parts)?;
+    let parts: Vec<&Part> = parts.iter().map(Bound::get).collect();
+    let check = |patience| {
+        decided(&parts, patience, |list| match now {
+            Time::Explicit(time) => table::check_all(&as_parts(list), time),
+            Time::System => keytally::check_all(&as_parts(list)),
+        })
+    };
+    let compound = check(Patience::Return)?;
+    if !compound.verdict.is_waiting() {
+        return Ok(compound);
+    }
+    // Other Python threads run while this one waits.
+    py.detach(|| check(Patience::Wait))
 }
 
 /// Returns what ``check_all`` would return now, and charges nothing.
@@ -347,8 +379,13 @@ pub(crate) fn check_all(parts: &Bound<'_, PyTuple>, now: Option<Moment>) -> PyRe
 #[pyfunction]
 #[pyo3(signature = (*parts, now=None))]
 pub(crate) fn peek_all(parts: &Bound<'_, PyTuple>, now: Option<Moment>) -> PyResult<Compound> {
-    let (parts, now) = (parts_of(parts)?, Time::from(now));
-    decided(&parts, |list| with_clock!(now, |clock| table::peek_all(&as_parts(list), clock)))
+    let now = Time::from(now);
+    let parts = parts_of(parts)?;
+    let parts: Vec<&Part> = parts.iter().map(Bound::get).collect();
+    decided(&parts, Patience::Return, |list| match now {
+        Time::Explicit(time) => table::peek_all(&as_parts(list), time),
+        Time::System => keytally::peek_all(&as_parts(list)),
+    })
 }
 
 /// Returns the parts of a call.
@@ -359,16 +396,16 @@ fn parts_of<'py>(parts: &Bound<'py, PyTuple>) -> PyResult<Vec<Bound<'py, Part>>>
 /// Returns the result of `decide` for the parts. If the counts of a key are moving to another file,
 /// decides again with that one.
 fn decided(
-    parts: &[Bound<'_, Part>],
+    parts: &[&Part],
+    patience: Patience,
     decide: impl Fn(&[Charged<'_>]) -> Result<keytally::Compound, keytally::PartsError>,
 ) -> PyResult<Compound> {
-    let followed: Vec<Option<&Followed>> =
-        parts.iter().map(|part| part.get().of.followed()).collect();
+    let followed: Vec<Option<&Followed>> = parts.iter().map(|part| part.of.followed()).collect();
     followed.iter().flatten().for_each(|gate| gate.reopen_if_due());
     let mut used = Vec::new();
     let compound = Followed::call_all(&followed, |current| {
         let mut current = current.iter();
-        let gate_of = |part: &Bound<'_, Part>| match &part.get().of {
+        let gate_of = |part: &&Part| match &part.of {
             Of::Key { gate: SharedGate::Memory(gate), .. } => Some(Arc::clone(gate)),
             // More parts than a request can have are an error, which `decide` returns.
             Of::Key { gate, .. } => {
@@ -380,7 +417,10 @@ fn decided(
         let charged: Vec<_> = parts
             .iter()
             .zip(&used)
-            .filter_map(|(part, gate)| Charged::new(part.get(), gate.as_deref()).transpose())
+            .filter_map(|(part, gate)| {
+                let table = gate.as_ref().map(|gate| gate.counted_with(patience));
+                Charged::new(part, table).transpose()
+            })
             .collect::<PyResult<_>>()?;
         decide(&charged).map_err(|error| PyValueError::new_err(error.to_string()))
     })?;
@@ -396,7 +436,7 @@ enum Charged<'p> {
 
 impl<'p> Charged<'p> {
     /// Returns a part, of this gate if it is a key. Returns `None` for a key without a gate.
-    fn new(part: &'p Part, gate: Option<&'p Gate>) -> PyResult<Option<Self>> {
+    fn new(part: &'p Part, gate: Option<Counted<'p, Mapping>>) -> PyResult<Option<Self>> {
         Ok(match &part.of {
             Of::Key { api_key, request, .. } => {
                 let api_key = api_key.as_deref().map(Vec::as_slice);

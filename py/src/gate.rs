@@ -8,16 +8,18 @@ use std::path::PathBuf;
 use keytally::redact::redact_name;
 use keytally::{AdminError as Admin, Decided, Left, NewKey, Outcome};
 use keytally::{Administrator, Clock as _, Name, Peppers, Section, Timestamp};
-use keytally::{Error, Followed, Gate as Host, GateConfig, Mapping, Settlement, Wait};
+use keytally::{DEFAULT_CREDIT_WAIT, Error, Followed, Gate as Host, GateConfig, Mapping, Patience};
+use keytally::{Settlement, Wait};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyMapping, PyTuple};
 use zeroize::Zeroizing;
 
 use crate::account::AccountInfo;
 use crate::arguments::{
-    self, Account, Cost, Expiry, Grace, Groups, KeyIdText, Keys, Moment, Need, Scopes, Teams,
-    WaitTime, with_api_key, with_bytes,
+    self, Account, Cost, CreditWait, Expiry, Grace, Groups, KeyIdText, Keys, Moment, Need, Scopes,
+    Teams, WaitTime, with_api_key, with_bytes,
 };
 use crate::charge::ChargeArgument;
 use crate::clock::{Time, with_clock};
@@ -46,6 +48,15 @@ use crate::verdict::Verdict;
 /// **Replacement.** If another file is renamed over the gate's file, a check uses the new file
 /// after at most a second. While the new file cannot be opened, the old one stays in use, and
 /// ``reopen_problem`` has the reason.
+///
+/// **Fleet.** Machines whose gates are in a fleet share one limit through a Redis or Valkey. Each
+/// has an agent, the program ``keytally agent``, which leases units from the store into the fleet
+/// file of the gate. `set_fleet` puts a gate in a fleet, and ``open`` with ``fleet`` lets this
+/// process spend these units, which are credits. A check that finds none waits for them, at most
+/// for ``credit_wait``. Other Python threads run meanwhile. In an event loop, use `acheck`, as the
+/// middleware for async frameworks does. If the agent or the store is lost, the choice of its
+/// operator decides. An explicit time is used as it is also here: a store grants nothing for a
+/// window that has not begun. Without one, the time is that of the store's clock.
 ///
 /// **Time.** A tally is the counts of one key and their time, in one 64-bit word. Every method that
 /// depends on the time takes ``now``, an explicit time: Unix seconds, as ``time.time()`` returns
@@ -85,6 +96,10 @@ use crate::verdict::Verdict;
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct Gate {
     held: SharedGate,
+    /// The path of the fleet file, as it was given.
+    fleet: Option<PathBuf>,
+    /// How long a request waits for credits of the fleet.
+    credit_wait: Duration,
 }
 
 /// The result of a check: of the key's tally, or of all that the request charges.
@@ -108,6 +123,9 @@ impl Decided for Answer {
         }
     }
 }
+
+/// How long a request waits for credits of a fleet by default.
+const CREDIT_WAIT: CreditWait = CreditWait(DEFAULT_CREDIT_WAIT);
 
 /// How long a change waits for another administrator by default.
 const WAIT: WaitTime = WaitTime(Duration::from_secs(10));
@@ -184,7 +202,8 @@ impl Gate {
     ) -> PyResult<Self> {
         let peppers = arguments::peppers(pepper, pepper_file)?;
         let config = config(&keys, plans, prefix, teams, scopes, described)?;
-        Self::follow(py, peppers, |peppers| Host::create(path, peppers, &config))
+        let gate = Self::follow(py, peppers, |peppers| Host::create(path, peppers, &config))?;
+        Ok(Self::new_held(SharedGate::File(gate.into())))
     }
 
     /// Opens the gate in a file.
@@ -192,11 +211,16 @@ impl Gate {
     /// Args:
     ///     path: The path of the file.
     ///     pepper, pepper_file: The pepper that its keys were issued with, see the class.
+    ///     fleet: The path of the fleet file of this machine, if the gate shares its limits with
+    ///         other machines. The machine's agent creates the file, see the class.
+    ///     credit_wait: How long a request waits for credits of the fleet at most, as a timedelta
+    ///         or in seconds.
     ///
     /// Raises:
-    ///     FileNotFoundError: The path does not exist.
-    ///     TableError: The file is not a gate, is damaged, belongs to another user, or all users
-    ///         have access to it.
+    ///     FileNotFoundError: The path does not exist, or no agent has created the fleet file.
+    ///     TableError: A file is not a gate or not its fleet file, is damaged, belongs to another
+    ///         user, or all users have access to it. Also if the gate has sliding windows, which
+    ///         machines cannot share.
     ///     PepperError: The pepper is not valid, cannot be read, or belongs to another gate.
     ///     OSError: The operating system reports an error.
     ///
@@ -207,15 +231,22 @@ impl Gate {
     /// >>> keytally.Gate.open(path, pepper=secret).check(key.expose()).account
     /// 42
     #[staticmethod]
-    #[pyo3(signature = (path, *, pepper=None, pepper_file=None))]
+    #[pyo3(signature = (path, *, pepper=None, pepper_file=None, fleet=None, credit_wait=CREDIT_WAIT), text_signature = "(path, *, pepper=None, pepper_file=None, fleet=None, credit_wait=0.02)")]
     fn open(
         py: Python<'_>,
         path: PathBuf,
         pepper: Option<String>,
         pepper_file: Option<PathBuf>,
+        fleet: Option<PathBuf>,
+        credit_wait: CreditWait,
     ) -> PyResult<Self> {
         let peppers = arguments::peppers(pepper, pepper_file)?;
-        Self::follow(py, peppers, |peppers| Host::open(path, peppers))
+        let gate = Self::follow(py, peppers, |peppers| Host::open(path, peppers))?;
+        gate.load().set_credit_wait(credit_wait.0);
+        if let Some(path) = &fleet {
+            py.detach(|| gate.join(path)).map_err(exceptions::from_error)?;
+        }
+        Ok(Self { held: SharedGate::File(gate.into()), fleet, credit_wait: credit_wait.0 })
     }
 
     /// Creates a gate in memory, for tests, or for one process and the children that it forks.
@@ -251,7 +282,7 @@ impl Gate {
         let config = config(&keys, plans, prefix, teams, scopes, described)?;
         let gate =
             py.detach(|| Host::in_memory(peppers, &config)).map_err(exceptions::from_error)?;
-        Ok(Self { held: SharedGate::Memory(Arc::new(gate)) })
+        Ok(Self::new_held(SharedGate::Memory(Arc::new(gate))))
     }
 
     /// Verifies the key, then charges ``cost`` to every window of its plan, if all of them have
@@ -305,19 +336,111 @@ impl Gate {
         need: Option<Need>,
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
+        let (gate, now) = (slf.get(), Time::from(now));
+        let request = Request::new(groups, costs, need);
+        with_api_key(api_key, |api_key| {
+            let check = |patience| gate.checked(api_key, cost, request.as_ref(), now, patience);
+            let verdict = check(Patience::Return)?;
+            if !verdict.is_waiting() {
+                return Ok(verdict);
+            }
+            // Other Python threads run while this one waits.
+            slf.py().detach(|| check(Patience::Wait))
+        })?
+    }
+
+    /// Checks as `check` does, and waits in the event loop for credits of a fleet.
+    ///
+    /// Other tasks run meanwhile. In a gate that is not in a fleet, it never waits. If the task is
+    /// canceled while it waits, nothing is charged. It runs in asyncio and in trio.
+    ///
+    /// Args:
+    ///     api_key, cost, groups, costs, need, now: As in `check`.
+    ///
+    /// Raises:
+    ///     TypeError, ValueError: As in `check`.
+    ///
+    /// >>> import asyncio, keytally
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+    /// >>> key = gate.issue(42).expose()
+    /// >>> async def handler():
+    /// ...     return await gate.acheck(key, 3)
+    /// >>> asyncio.run(handler()).remaining
+    /// 997
+    #[pyo3(signature = (*args, **kwargs), text_signature = "($self, api_key, cost=1, *, groups=(), costs=None, need=None, now=None)")]
+    fn acheck<'py>(
+        slf: &Bound<'py, Self>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        static ACHECK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let acheck = ACHECK.import(slf.py(), "keytally._fleet", "acheck")?;
+        let mut all = vec![slf.as_any().clone()];
+        all.extend(args.iter());
+        acheck.call(PyTuple::new(slf.py(), all)?, kwargs)
+    }
+
+    /// Checks as `check` does, but does not wait for credits of a fleet.
+    ///
+    /// While the agent requests them, the outcome is ``"unavailable"``, the ``unavailability`` of
+    /// the verdict is ``"waiting"``, and nothing is charged. An event loop for which `acheck` is
+    /// not made checks again after a millisecond, and calls `check_without_wait` after
+    /// ``credit_wait_s``.
+    ///
+    /// Args:
+    ///     api_key, cost, groups, costs, need, now: As in `check`.
+    ///
+    /// Raises:
+    ///     TypeError, ValueError: As in `check`.
+    ///
+    /// >>> import keytally
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+    /// >>> gate.try_check(gate.issue(42).expose()).remaining
+    /// 999
+    #[pyo3(signature = (api_key, cost=Cost(1), *, groups=None, costs=None, need=None, now=None), text_signature = "($self, api_key, cost=1, *, groups=(), costs=None, need=None, now=None)")]
+    fn try_check(
+        slf: &Bound<'_, Self>,
+        api_key: &Bound<'_, PyAny>,
+        cost: Cost,
+        groups: Option<Groups>,
+        costs: Option<Costs>,
+        need: Option<Need>,
+        now: Option<Moment>,
+    ) -> PyResult<Verdict> {
         let (now, request) = (Time::from(now), Request::new(groups, costs, need));
         with_api_key(api_key, |api_key| {
-            slf.get().answer(|gate| {
-                if request.is_none() && !gate.table().is_extended() {
-                    let verdict = with_clock!(now, gate.table().layout(), |clock| {
-                        gate.counted().check(api_key, cost.0, clock)
-                    });
-                    return Ok(Answer::Verdict(verdict));
-                }
-                let none = Request::default();
-                let part = request.as_ref().unwrap_or(&none).part(gate, api_key, cost.0)?;
-                Ok(Answer::Compound(with_clock!(now, |clock| part.check(clock)).into()))
-            })
+            slf.get().checked(api_key, cost, request.as_ref(), now, Patience::Return)
+        })?
+    }
+
+    /// Checks as `check` does after a wait for credits of a fleet that had no effect.
+    ///
+    /// If there are still no credits, the choice of the agent's operator decides: the outcome is
+    /// ``"unavailable"``, or the request is decided by the counts of this machine alone.
+    ///
+    /// Args:
+    ///     api_key, cost, groups, costs, need, now: As in `check`.
+    ///
+    /// Raises:
+    ///     TypeError, ValueError: As in `check`.
+    ///
+    /// >>> import keytally
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+    /// >>> gate.check_without_wait(gate.issue(42).expose()).remaining
+    /// 999
+    #[pyo3(signature = (api_key, cost=Cost(1), *, groups=None, costs=None, need=None, now=None), text_signature = "($self, api_key, cost=1, *, groups=(), costs=None, need=None, now=None)")]
+    fn check_without_wait(
+        slf: &Bound<'_, Self>,
+        api_key: &Bound<'_, PyAny>,
+        cost: Cost,
+        groups: Option<Groups>,
+        costs: Option<Costs>,
+        need: Option<Need>,
+        now: Option<Moment>,
+    ) -> PyResult<Verdict> {
+        let (now, request) = (Time::from(now), Request::new(groups, costs, need));
+        with_api_key(api_key, |api_key| {
+            slf.get().checked(api_key, cost, request.as_ref(), now, Patience::Decide)
         })?
     }
 
@@ -379,15 +502,17 @@ impl Gate {
         let (now, request) = (Time::from(now), Request::new(groups, costs, need));
         with_api_key(api_key, |api_key| {
             slf.get().answer(|gate| {
-                if request.is_none() && !gate.table().is_extended() {
-                    let verdict = with_clock!(now, gate.table().layout(), |clock| {
-                        gate.table().peek(api_key, cost.0, clock)
+                let table = gate.counted();
+                if request.is_none() && !table.is_extended() {
+                    let verdict = with_clock!(now, gate.clock(), |clock| {
+                        table.peek(api_key, cost.0, clock)
                     });
                     return Ok(Answer::Verdict(verdict));
                 }
                 let none = Request::default();
-                let part = request.as_ref().unwrap_or(&none).part(gate, api_key, cost.0)?;
-                Ok(Answer::Compound(with_clock!(now, |clock| part.peek(clock)).into()))
+                let part = request.as_ref().unwrap_or(&none).part(table, api_key, cost.0)?;
+                let compound = with_clock!(now, gate.precise_clock(), |clock| part.peek(clock));
+                Ok(Answer::Compound(compound.into()))
             })
         })?
     }
@@ -421,7 +546,9 @@ impl Gate {
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
         let (verdict, gate) = slf.get().call(|gate| {
-            with_clock!(Time::from(now), |clock| gate.counted().refund(key_id.0, charge.0, clock))
+            with_clock!(Time::from(now), gate.precise_clock(), |clock| gate
+                .counted()
+                .refund(key_id.0, charge.0, clock))
         });
         Self::verdict_of_key(gate, key_id, verdict)
     }
@@ -474,20 +601,18 @@ impl Gate {
         let gate = slf.get().current();
         // Raises an error if the gate does not have a group.
         let request = Request::new(None, costs, None).unwrap_or_default();
-        request.part(&gate, None, 0)?;
+        request.part(gate.counted(), None, 0)?;
         let mut settlement = Settlement::new().with_overdraw(overdraw);
         settlement.cost = actual.map(|cost| cost.0);
         for (name, cost) in request.costs() {
             settlement = settlement.with_group(name, *cost);
         }
-        let (settled, gate) = slf.get().call(|gate| {
-            with_clock!(Time::from(now), |clock| gate.counted().settle_all(
-                key_id.0,
-                estimate.0,
-                &settlement,
-                clock
-            ))
-        });
+        let (settled, gate) =
+            slf.get().call(|gate| {
+                with_clock!(Time::from(now), gate.precise_clock(), |clock| gate
+                    .counted()
+                    .settle_all(key_id.0, estimate.0, &settlement, clock))
+            });
         let Some(settled) = settled else { return Err(no_such_key(key_id)) };
         let names = request.costs().iter().map(|(name, _)| name.clone());
         let uncharged_costs = names.zip(settled.uncharged().iter().copied()).collect();
@@ -512,9 +637,11 @@ impl Gate {
     /// 1000
     #[pyo3(signature = (key_id, *, now=None))]
     fn reset(slf: &Bound<'_, Self>, key_id: KeyIdText, now: Option<Moment>) -> PyResult<Verdict> {
-        let (verdict, gate) = slf
-            .get()
-            .call(|gate| with_clock!(Time::from(now), |clock| gate.table().reset(key_id.0, clock)));
+        let (verdict, gate) = slf.get().call(|gate| {
+            with_clock!(Time::from(now), gate.precise_clock(), |clock| gate
+                .table()
+                .reset(key_id.0, clock))
+        });
         Self::verdict_of_key(gate, key_id, verdict)
     }
 
@@ -871,7 +998,7 @@ impl Gate {
     #[pyo3(signature = (account, *, now=None))]
     fn account(&self, account: Account, now: Option<Moment>) -> Option<AccountInfo> {
         let gate = self.current();
-        let info = gate.table().account(account.0, Time::from(now).timestamp())?;
+        let info = gate.table().account(account.0, Time::from(now).timestamp_for(&gate))?;
         Some(AccountInfo::new(info, &gate))
     }
 
@@ -889,8 +1016,8 @@ impl Gate {
     /// [1, 2]
     #[pyo3(signature = (*, now=None))]
     fn accounts(&self, py: Python<'_>, now: Option<Moment>) -> Vec<AccountInfo> {
-        let now = Time::from(now).timestamp();
         let gate = self.current();
+        let now = Time::from(now).timestamp_for(&gate);
         py.detach(|| gate.table().accounts(now).map(|info| AccountInfo::new(info, &gate)).collect())
     }
 
@@ -1028,8 +1155,11 @@ impl Gate {
     #[pyo3(signature = (account, *, now=None))]
     fn reset_account(&self, account: Account, now: Option<Moment>) -> PyResult<()> {
         let now = Time::from(now);
-        let (outcome, _) = self
-            .call(|gate| with_clock!(now, |clock| gate.table().reset_account(account.0, clock)));
+        let (outcome, _) = self.call(|gate| {
+            with_clock!(now, gate.precise_clock(), |clock| gate
+                .table()
+                .reset_account(account.0, clock))
+        });
         match outcome {
             Some(Outcome::Unavailable) => {
                 let sentence = "the counts of this account are being moved; try again";
@@ -1086,8 +1216,8 @@ impl Gate {
     /// [1, 2]
     #[pyo3(signature = (*, now=None))]
     fn list(&self, py: Python<'_>, now: Option<Moment>) -> Vec<KeyInfo> {
-        let now = Time::from(now).timestamp();
         let gate = self.current();
+        let now = Time::from(now).timestamp_for(&gate);
         py.detach(|| gate.table().list(now).map(|info| KeyInfo::new(info, &gate, now)).collect())
     }
 
@@ -1106,8 +1236,8 @@ impl Gate {
     /// 42
     #[pyo3(signature = (key_id, *, now=None))]
     fn key(&self, key_id: KeyIdText, now: Option<Moment>) -> Option<KeyInfo> {
-        let now = Time::from(now).timestamp();
         let gate = self.current();
+        let now = Time::from(now).timestamp_for(&gate);
         Some(KeyInfo::new(gate.table().key(key_id.0, now)?, &gate, now))
     }
 
@@ -1160,6 +1290,50 @@ impl Gate {
         self.current().key_usage(key_id.0).map(KeyUsage)
     }
 
+    /// Puts the gate in a fleet, in which machines share its limits, or takes it out of it.
+    ///
+    /// It has effect at once in every process that has the gate open. Those that opened it without
+    /// ``fleet`` then refuse every request, with the ``unavailability`` ``"not_reserving"``.
+    ///
+    /// Args:
+    ///     is_in_fleet: Whether the gate is in a fleet.
+    ///     wait: How long to wait for another administrator, as a timedelta or in seconds.
+    ///
+    /// Raises:
+    ///     TableError: The gate has sliding windows, which machines cannot share.
+    ///     BusyError: Another administrator did not end within ``wait``.
+    ///     OSError: The operating system reports an error.
+    ///
+    /// >>> import keytally
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+    /// >>> gate.set_fleet(True)
+    /// >>> gate.is_in_fleet, gate.check(gate.issue(42).expose()).unavailability
+    /// (True, 'not_reserving')
+    /// >>> gate.fleet is None, gate.credit_wait_s
+    /// (True, 0.02)
+    #[pyo3(signature = (is_in_fleet, *, wait=WAIT), text_signature = "($self, is_in_fleet, *, wait=10)")]
+    fn set_fleet(&self, py: Python<'_>, is_in_fleet: bool, wait: WaitTime) -> PyResult<()> {
+        self.waiting(py, &wait, |gate, wait| gate.set_fleet_within(wait, is_in_fleet))
+    }
+
+    /// Whether requests need credits of a fleet, in every process that has the gate open.
+    #[getter]
+    fn is_in_fleet(&self) -> bool {
+        self.current().is_in_fleet()
+    }
+
+    /// The path of the fleet file, as `open` was given it; ``None`` without one.
+    #[getter]
+    fn fleet(&self) -> Option<PathBuf> {
+        self.fleet.clone()
+    }
+
+    /// How long a request waits for credits of a fleet at most, in seconds.
+    #[getter]
+    fn credit_wait_s(&self) -> f64 {
+        self.credit_wait.as_secs_f64()
+    }
+
     /// Reads the whole gate and reports its flaws.
     ///
     /// It first completes the change of an administrator that was killed. Each record has a
@@ -1182,7 +1356,11 @@ impl Gate {
         let mut flaws = Vec::new();
         let now = Time::from(now);
         let completed = self.waiting(py, &wait, |gate, wait| {
-            with_clock!(now, |clock| gate.verify_within(wait, clock, |flaw| flaws.push(flaw)))
+            with_clock!(now, gate.precise_clock(), |clock| gate.verify_within(
+                wait,
+                clock,
+                |flaw| flaws.push(flaw)
+            ))
         })?;
         Ok(Report { completed, flaws })
     }
@@ -1258,7 +1436,9 @@ impl Gate {
     fn correct_clock(&self, py: Python<'_>, now: Option<Moment>) -> u64 {
         let now = Time::from(now);
         let gate = self.current();
-        py.detach(|| with_clock!(now, |clock| gate.table().correct_clock(clock)))
+        py.detach(|| {
+            with_clock!(now, gate.precise_clock(), |clock| gate.table().correct_clock(clock))
+        })
     }
 
     /// The path that the gate was opened or created with; ``None`` if it is in memory.
@@ -1335,11 +1515,14 @@ impl Gate {
         py: Python<'_>,
         peppers: Peppers,
         make: impl FnOnce(Peppers) -> Result<Host, Error> + Send,
-    ) -> PyResult<Self> {
-        let followed = py.detach(|| Followed::from_gate(make(peppers.clone())?, peppers, Ok));
-        followed
-            .map(|gate| Self { held: SharedGate::File(gate.into()) })
+    ) -> PyResult<Followed> {
+        py.detach(|| Followed::from_gate(make(peppers.clone())?, peppers, Ok))
             .map_err(exceptions::from_error)
+    }
+
+    /// Returns a gate that has not joined a fleet.
+    fn new_held(held: SharedGate) -> Self {
+        Self { held, fleet: None, credit_wait: DEFAULT_CREDIT_WAIT }
     }
 
     /// Returns the gate that is in use, after a check for a replaced file at most once a second.
@@ -1366,6 +1549,30 @@ impl Gate {
                 (result, used.unwrap_or_else(|| followed.load().to_arc()))
             }
         }
+    }
+
+    /// Checks a key, with what the request does if it lacks credits of a fleet.
+    #[inline]
+    fn checked(
+        &self,
+        api_key: Option<&[u8]>,
+        cost: Cost,
+        request: Option<&Request>,
+        now: Time,
+        patience: Patience,
+    ) -> PyResult<Verdict> {
+        self.answer(|gate| {
+            let table = gate.counted_with(patience);
+            if request.is_none() && !table.is_extended() {
+                let verdict =
+                    with_clock!(now, gate.clock(), |clock| table.check(api_key, cost.0, clock));
+                return Ok(Answer::Verdict(verdict));
+            }
+            let none = Request::default();
+            let part = request.unwrap_or(&none).part(table, api_key, cost.0)?;
+            let compound = with_clock!(now, gate.precise_clock(), |clock| part.check(clock));
+            Ok(Answer::Compound(compound.into()))
+        })
     }
 
     /// Returns the verdict of a check or a peek.

@@ -10,7 +10,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 use crate::arguments::{Capacity, Cost, Moment, OnFull, with_bytes};
 use crate::charge::ChargeArgument;
-use crate::clock::{Time, with_clock};
+use crate::clock::{SystemClock, Time, with_clock};
 use crate::compound::Part;
 use crate::exceptions;
 use crate::policy::{AddressPolicy, LimiterPolicy, LimitsArgument, Policy};
@@ -288,7 +288,9 @@ impl Limiter {
     ) -> PyResult<Verdict> {
         let now = Time::from(now);
         with_subject!(self, subject, |table, named| {
-            with_clock!(now, table.layout(), |clock| table.check(named, cost.0, clock).into())
+            with_clock!(now, SystemClock::read_for(table.layout()), |clock| table
+                .check(named, cost.0, clock)
+                .into())
         })
     }
 
@@ -337,7 +339,9 @@ impl Limiter {
     ) -> PyResult<Verdict> {
         let now = Time::from(now);
         with_subject!(self, subject, |table, named| {
-            with_clock!(now, table.layout(), |clock| table.peek(named, cost.0, clock).into())
+            with_clock!(now, SystemClock::read_for(table.layout()), |clock| table
+                .peek(named, cost.0, clock)
+                .into())
         })
     }
 

@@ -1,7 +1,7 @@
 //! What a request charges besides its key and its team: groups, and the scopes that it needs.
 
 use keytally::redact::redact_name;
-use keytally::{Gate, GatePart, Mapping, RequestError};
+use keytally::{Counted, GatePart, Mapping, RequestError};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyMapping;
@@ -40,13 +40,13 @@ impl Request {
         &self.costs
     }
 
-    /// Returns the part of this request, see [`Gate::part`].
+    /// Returns the part of this request, see [`Counted::part`].
     ///
     /// # Errors
     /// A `ValueError` if the gate does not have a group or a scope of the request.
     pub(crate) fn part<'g>(
         &self,
-        gate: &'g Gate,
+        gate: Counted<'g, Mapping>,
         api_key: Option<&'g [u8]>,
         cost: u32,
     ) -> PyResult<GatePart<'g, Mapping>> {

@@ -1,6 +1,6 @@
 //! The values of a verdict that was pickled, independent of the gate that returned the verdict.
 
-use keytally::{Charge, Outcome, Reason, Timestamp};
+use keytally::{Charge, Outcome, Reason, Timestamp, Unavailability};
 use keytally::{CompoundResponse, MAX_PARTS, MAX_QUOTAS, NamedQuota, QuotaState, Response};
 
 use crate::quota_state::{self, from_pickled, to_pickled};
@@ -10,6 +10,8 @@ use crate::quota_state::{self, from_pickled, to_pickled};
 pub(crate) struct Snapshot {
     pub(crate) outcome: Outcome,
     pub(crate) reason: Option<Reason>,
+    pub(crate) unavailability: Option<Unavailability>,
+    pub(crate) leased: bool,
     pub(crate) holder: Holder,
     /// Shortest window first, at most [`MAX_QUOTAS`] of each tally.
     pub(crate) quotas: Vec<QuotaState>,
@@ -45,10 +47,10 @@ pub(crate) type Holder = (Option<u32>, Option<String>, Option<String>, Option<St
 pub(crate) type Pickled =
     (PickledValues, Vec<(usize, PickledValues)>, Vec<Crossed>, Vec<(String, u32)>);
 
-/// The pickled values without tallies: the first fields of [`Snapshot`] in their order.
+/// The pickled values without tallies: the first fields of [`Snapshot`] in their order, of which
+/// those of the decision are a tuple.
 type PickledValues = (
-    String,
-    String,
+    (String, String, String, bool),
     Holder,
     Vec<quota_state::Pickled>,
     u32,
@@ -61,8 +63,8 @@ type PickledValues = (
     Option<String>,
 );
 
-/// The pickled text of `reason` if it is `None`.
-const NO_REASON: &str = "none";
+/// The pickled text of `reason` and `unavailability` if they are `None`.
+const NONE: &str = "none";
 
 impl Snapshot {
     /// Calls `single` or `compound` with the HTTP response to the request.
@@ -109,8 +111,12 @@ impl Snapshot {
 
     fn to_pickled_values(&self) -> PickledValues {
         (
-            self.outcome.as_str().to_owned(),
-            self.reason.map_or(NO_REASON, Reason::as_str).to_owned(),
+            (
+                self.outcome.as_str().to_owned(),
+                self.reason.map_or(NONE, Reason::as_str).to_owned(),
+                self.unavailability.map_or(NONE, Unavailability::as_str).to_owned(),
+                self.leased,
+            ),
             self.holder.clone(),
             self.quotas.iter().map(to_pickled).collect(),
             self.cost,
@@ -146,8 +152,7 @@ impl Snapshot {
 
     fn from_pickled_values(state: PickledValues) -> Option<Self> {
         let (
-            outcome,
-            reason,
+            (outcome, reason, unavailability, leased),
             holder,
             quotas,
             cost,
@@ -162,9 +167,14 @@ impl Snapshot {
         Some(Self {
             outcome: *Outcome::ALL.iter().find(|known| known.as_str() == outcome)?,
             reason: match reason.as_str() {
-                NO_REASON => None,
+                NONE => None,
                 reason => Some(*Reason::ALL.iter().find(|known| known.as_str() == reason)?),
             },
+            unavailability: match unavailability.as_str() {
+                NONE => None,
+                why => Some(*Unavailability::ALL.iter().find(|known| known.as_str() == why)?),
+            },
+            leased,
             holder,
             quotas: quotas.into_iter().map(from_pickled).collect::<Option<_>>()?,
             cost,

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use core::fmt;
 
 use keytally::Gate;
-use keytally::{CompoundResponse, Outcome, Reason, Response, Section};
+use keytally::{CompoundResponse, Outcome, Reason, Response, Section, Unavailability};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
@@ -162,6 +162,8 @@ impl Compound {
         Snapshot {
             outcome: compound.outcome(),
             reason: compound.reason(),
+            unavailability: decisive.unavailability(),
+            leased: decisive.is_leased(),
             holder: holder.map_or((None, None, None, None), |(gate, holder)| names(gate, holder)),
             quotas: self.quotas(),
             cost: decisive.cost(),
@@ -262,6 +264,16 @@ impl Verdict {
             Held::Compound(all) => core(all.compound.decisive()),
             Held::Pickled(values) => pickled(values),
         }
+    }
+
+    /// Returns whether credits of a fleet are requested for the request.
+    #[inline]
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.core_unavailability() == Some(Unavailability::Waiting)
+    }
+
+    fn core_unavailability(&self) -> Option<Unavailability> {
+        self.either(keytally::Verdict::unavailability, |values| values.unavailability)
     }
 
     fn core_outcome(&self) -> Outcome {
@@ -402,6 +414,8 @@ impl Verdict {
             Held::Core { verdict, .. } => Snapshot {
                 outcome: verdict.outcome(),
                 reason: verdict.reason(),
+                unavailability: verdict.unavailability(),
+                leased: verdict.is_leased(),
                 holder: self
                     .core_holder()
                     .map_or((None, None, None, None), |(gate, holder)| names(gate, holder)),
@@ -488,6 +502,35 @@ impl Verdict {
     #[getter]
     pub(crate) fn reason(&self) -> Option<&'static str> {
         self.either(keytally::Verdict::reason, |values| values.reason).map(Reason::as_str)
+    }
+
+    /// Why the gate does not decide now; ``None`` unless the outcome is ``"unavailable"``.
+    ///
+    /// - ``"moving"``: the counts of the key are being moved to another file.
+    /// - ``"not_reserving"``: the gate is in a fleet, and this process opened it without ``fleet``.
+    /// - ``"lost"``: the store of the fleet, or the agent of this machine, cannot be reached.
+    /// - ``"waiting"``: credits of the fleet are requested. Only ``Gate.try_check`` returns this.
+    ///
+    /// >>> import keytally
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+    /// >>> key = gate.issue(42).expose()
+    /// >>> gate.set_fleet(True)
+    /// >>> verdict = gate.check(key)
+    /// >>> verdict.outcome, verdict.unavailability, verdict.leased
+    /// ('unavailable', 'not_reserving', False)
+    #[getter]
+    pub(crate) fn unavailability(&self) -> Option<&'static str> {
+        self.core_unavailability().map(Unavailability::as_str)
+    }
+
+    /// Whether the verdict is on units that machines of a fleet share.
+    ///
+    /// ``remaining`` is then what this machine has leased and what the store had left when it last
+    /// replied. It may be too high by what other machines have taken since. False if only the
+    /// counts of this machine decided.
+    #[getter]
+    pub(crate) fn leased(&self) -> bool {
+        self.either(keytally::Verdict::is_leased, |values| values.leased)
     }
 
     /// The HTTP status: 200, 401, 403, 429 or 503. The application replaces 200 by its own status.

@@ -159,17 +159,19 @@ def test_copied_exception_has_same_values(now):
 
 def test_invalid_pickled_verdict_is_rejected(now):
     restore, ((state, *others),) = Limiter.in_memory("1/minute").check("a", now=now).__reduce__()
-    quota = state[3][0]
+    quota = state[2][0]
+    outcome, reason, unavailability, leased = state[0]
     for index, value in [
-        (0, "perhaps"),
-        (1, "because"),
-        (3, [quota] * 5),
-        (5, bytes(128)),
-        (3, [(1, 1, 0, 0, False, False, False)]),
+        (0, ("perhaps", reason, unavailability, leased)),
+        (0, (outcome, "because", unavailability, leased)),
+        (0, (outcome, reason, "soon", leased)),
+        (2, [quota] * 5),
+        (4, bytes(128)),
+        (2, [(1, 1, 0, 0, False, False, False)]),
     ]:
         with pytest.raises(ValueError, match="not a verdict's"):
             restore(((*state[:index], value, *state[index + 1 :]), *others))
-    too_many = (*state[:3], [quota] * 5, *state[4:])
+    too_many = (*state[:2], [quota] * 5, *state[3:])
     for tallies, crossed in [
         ([(0, state)] * 9, []),
         ([(0, too_many)], []),

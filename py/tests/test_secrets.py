@@ -1,5 +1,7 @@
 """No exception shows a key or a pepper that was passed as the wrong argument."""
 
+import asyncio
+import functools
 import inspect
 import os
 import signal
@@ -75,6 +77,16 @@ def raises(function, arguments, secret):
     return False
 
 
+def awaited(function):
+    """Return an async function as a plain one."""
+
+    @functools.wraps(function)
+    def run(*args, **kwargs):
+        return asyncio.run(function(*args, **kwargs))
+
+    return run
+
+
 def calls(gate, path):
     """Yield every function with valid arguments."""
     charge = Charge(1, 1)
@@ -85,10 +97,12 @@ def calls(gate, path):
     limit = {"policy": "5/minute", "capacity": 8, "on_full": "share"}
     limiter = Limiter.in_memory("5/minute", 8)
     yield Gate.create, {"path": path / "new.gate", **table}
-    yield Gate.open, {"path": path / "api.gate", "pepper": PEPPER, "pepper_file": None}
+    opened = {"pepper": PEPPER, "pepper_file": None, "credit_wait": 1}
+    yield Gate.open, {"path": path / "api.gate", **opened}
     yield Gate.in_memory, table
     request = {"api_key": "x", "cost": 1, "groups": (), "costs": {}, "need": ()}
-    yield gate.check, {**request, "now": 1.0}
+    for check in (gate.check, awaited(gate.acheck), gate.try_check, gate.check_without_wait):
+        yield check, {**request, "now": 1.0}
     yield gate.peek, {**request, "now": 1.0}
     yield gate.part, request
     yield gate.refund, {"key_id": KEY_ID, "charge": charge, "now": 1.0}
@@ -102,6 +116,7 @@ def calls(gate, path):
     yield gate.expire, {"key_id": KEY_ID, "expires": None, "now": 1.0, "wait": 1}
     yield gate.end_grace, {"key_id": KEY_ID, "wait": 1}
     yield gate.set_usage, {"is_counted": True, "wait": 1}
+    yield gate.set_fleet, {"is_in_fleet": False, "wait": 1}
     yield gate.key_usage, {"key_id": KEY_ID}
     yield gate.assign, {"key_id": KEY_ID, "plan": "default"}
     yield gate.set_plan, {"name": "pro", "policy": "5/minute"}

@@ -77,9 +77,13 @@ class Costs {
     return { groups: [...this.groups], costs: this.ofGroups, need: [...this.need] }
   }
 
-  /** Charges the key with these costs. */
+  /**
+   * Charges the key with these costs. Returns the verdict, or a thenable of it if the gate is in a
+   * fleet, where a check can wait.
+   */
   check(gate, key) {
-    return this.isPlain ? gate.check(key, this.own) : gate.check(key, this.own, this.#options())
+    const options = this.isPlain ? undefined : this.#options()
+    return gate.isInFleet ? gate.acheck(key, this.own, options) : gate.check(key, this.own, options)
   }
 
   /** Returns the counts of the tallies of these costs. */
@@ -184,7 +188,7 @@ class Record {
    * Charges a table by `check`, unless this request was charged for the subject already.
    *
    * If it was already, and a cost is higher now or a group or scope is new, the costs of both
-   * replace the earlier ones.
+   * replace the earlier ones. Returns the decision, or a thenable of it if `check` returns one.
    */
   charge(table, subject, costs, check) {
     const found = this.#decisions.find(
@@ -192,17 +196,25 @@ class Record {
     )
     if (found === undefined) {
       const decision = new Decision(table, subject)
-      decision.set(check(costs), costs)
-      this.#decisions.push(decision)
-      return decision
+      return then(check(costs), (verdict) => {
+        decision.set(verdict, costs)
+        this.#decisions.push(decision)
+        return decision
+      })
     }
     const before = found.costs
     const merged = before.merged(costs)
     if (!merged.equals(before) && found.verdict.admitted) {
       found.refund()
-      found.set(check(merged), merged)
-      // In shadow mode the request proceeds, so the earlier charge is due again.
-      if (!found.verdict.admitted) found.charged = check(before)
+      return then(check(merged), (verdict) => {
+        found.set(verdict, merged)
+        if (verdict.admitted) return found
+        // In shadow mode the request proceeds, so the earlier charge is due again.
+        return then(check(before), (charged) => {
+          found.charged = charged
+          return found
+        })
+      })
     }
     return found
   }
@@ -293,6 +305,15 @@ function joined(values) {
     .join(', ')
 }
 
+function isThenable(value) {
+  return typeof value?.then === 'function'
+}
+
+/** Calls a function with a value, or with that of a thenable. */
+function then(value, work) {
+  return isThenable(value) ? value.then(work) : work(value)
+}
+
 function isSameSubject(one, other) {
   if (Array.isArray(one) && Array.isArray(other)) {
     return one.length === other.length && one.every((key, index) => key === other[index])
@@ -336,4 +357,4 @@ function recordOf(request) {
   return request[RECORD]
 }
 
-module.exports = { Costs, Record, realPath, recordOf }
+module.exports = { Costs, Record, isThenable, realPath, recordOf, then }

@@ -26,6 +26,8 @@ const QUOTA_LEN = 5
 
 const CHARGED = 1
 const SHARED = 2
+const LEASED = 4
+const UNAVAILABILITY = 8
 
 // The array to which each call writes. Nothing outside of the package refers to it, and it is
 // copied before another call can run.
@@ -41,7 +43,7 @@ const ALL = {
   RETRY_AFTER_S: 2,
   CLOCK_AHEAD_S: 3,
   UNCHARGED: 4,
-  IS_SHARED: 5,
+  FLAGS: 5,
   DECISIVE: 6,
   HOLDER: 7,
   OWN: 9,
@@ -127,16 +129,19 @@ module.exports = {
   HEAD,
   KEY_ID_HIGH,
   KEY_ID_LOW,
+  LEASED,
   OUTCOME,
   PLAN,
   QUOTA_LEN,
   REASON,
   RETRY_AFTER_S,
   SHARED,
+  UNAVAILABILITY,
   UNCHARGED,
   copied,
   outcomes: meanings.outcomes,
   reasons: [null, ...meanings.reasons],
   statuses: meanings.statuses,
+  unavailabilities: [null, ...meanings.unavailabilities],
   written,
 }

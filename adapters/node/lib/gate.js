@@ -1,5 +1,6 @@
 'use strict'
 
+const { setTimeout } = require('node:timers/promises')
 const { inspect } = require('node:util')
 
 const native = require('./native')
@@ -22,8 +23,18 @@ const CREATE_OPTIONS = [
   'scopes',
   'described',
 ]
+// What a request does if it lacks credits of a fleet: see `src/gate.rs`.
+const WAIT = 0
+const RETURN = 1
+const DECIDE = 2
+const PEEK = 3
 const REQUEST_OPTIONS = ['groups', 'costs', 'need', 'now']
 const KEY_OPTIONS = ['env', 'plan', 'expires', 'scopes', 'now', 'wait']
+
+// The default of `creditWait`, in seconds.
+const CREDIT_WAIT_S = 0.02
+// The shortest timer of Node.js.
+const PAUSE_MS = 1
 
 const TOKEN = Symbol('the constructor of Gate')
 
@@ -129,6 +140,10 @@ function accountOf({ plan, quotas, ...facts }) {
  * at most a second. While it cannot be opened, the old one stays in use, and `reopenProblem` has
  * the reason.
  *
+ * **Fleet.** Machines whose gates are in a fleet share one limit through a Redis or Valkey. A check
+ * that finds no credits waits for the machine's agent, at most for `creditWait`. `check` and
+ * `checkAll` stop the event loop meanwhile; `acheck` does not, and the middleware calls it.
+ *
  * **Time.** Every method that depends on the time takes `now`, an explicit time: a `Date`, or Unix
  * milliseconds as of `Date.now()`. Without it, the method uses the system clock.
  *
@@ -151,13 +166,17 @@ function accountOf({ plan, quotas, ...facts }) {
  */
 class Gate {
   #gate
+  #fleet
+  #creditWaitS
 
   /** There is no constructor: call `inMemory`, `create` or `open`. */
-  constructor(gate, token) {
+  constructor(gate, token, fleet = null, creditWaitS = CREDIT_WAIT_S) {
     if (token !== TOKEN) {
       throw new TypeError('Gate has no constructor; call Gate.inMemory, Gate.create or Gate.open')
     }
     this.#gate = gate
+    this.#fleet = fleet
+    this.#creditWaitS = creditWaitS
   }
 
   /** Creates a gate in a new file, with mode 0600. Its space on the disk is allocated at once. */
@@ -165,14 +184,20 @@ class Gate {
     return create(A.path(path), options)
   }
 
-  /** Opens the gate in a file. */
+  /**
+   * Opens the gate in a file.
+   *
+   * If the gate shares its limits with other machines, `fleet` is the fleet file of this machine,
+   * which its agent creates. `creditWait` is how long a request waits for credits, in seconds.
+   */
   static open(path, options = undefined) {
-    A.options(options, ['pepper', 'pepperFile'])
+    A.options(options, ['pepper', 'pepperFile', 'fleet', 'creditWait'])
     const [file, peppers] = [A.path(path), pepperOf(options)]
-    return new Gate(
-      calling(() => native.gateOpen(file, ...peppers)),
-      TOKEN,
-    )
+    const fleet = options?.fleet === undefined ? null : A.path(options.fleet, 'fleet')
+    const wait =
+      options?.creditWait === undefined ? CREDIT_WAIT_S : A.span(options.creditWait, 'creditWait')
+    const gate = calling(() => native.gateOpen(file, ...peppers, fleet ?? undefined, wait))
+    return new Gate(gate, TOKEN, fleet, wait)
   }
 
   /** Creates a gate in memory, for tests or for one process. */
@@ -192,17 +217,48 @@ class Gate {
   check(apiKey, cost = 1, options = undefined) {
     // Fast path: a plain check.
     if (typeof apiKey === 'string' && cost >>> 0 === cost && options === undefined) {
-      return verdictOf(native.gateCheck(this.#gate, apiKey, cost, -1, F.written), this.#gate)
+      return verdictOf(native.gateCheck(this.#gate, WAIT, apiKey, cost, -1, F.written), this.#gate)
     }
-    return this.#decide(native.gateCheck, false, apiKey, cost, options)
+    return this.#decide(WAIT, apiKey, cost, options)
+  }
+
+  /**
+   * Checks as `check` does, and waits for credits of a fleet while the event loop continues. In a
+   * gate that is not in a fleet, it does not wait.
+   */
+  async acheck(apiKey, cost = 1, options = undefined) {
+    let verdict = this.tryCheck(apiKey, cost, options)
+    for (let leftMs = 1000 * this.#creditWaitS; leftMs > 0; leftMs -= PAUSE_MS) {
+      if (verdict.unavailability !== 'waiting') return verdict
+      await setTimeout(Math.min(PAUSE_MS, leftMs))
+      verdict = this.tryCheck(apiKey, cost, options)
+    }
+    if (verdict.unavailability !== 'waiting') return verdict
+    return this.checkWithoutWait(apiKey, cost, options)
+  }
+
+  /**
+   * Checks as `check` does, but does not wait for credits of a fleet. While the agent requests
+   * them, the `unavailability` of the verdict is `'waiting'`, and nothing is charged.
+   */
+  tryCheck(apiKey, cost = 1, options = undefined) {
+    return this.#decide(RETURN, apiKey, cost, options)
+  }
+
+  /**
+   * Checks as `check` does after a wait for credits of a fleet that had no effect. If there are
+   * still no credits, the choice of the agent's operator decides.
+   */
+  checkWithoutWait(apiKey, cost = 1, options = undefined) {
+    return this.#decide(DECIDE, apiKey, cost, options)
   }
 
   /** Returns the verdict that `check` would return, and charges nothing. */
   peek(apiKey, cost = 1, options = undefined) {
-    return this.#decide(native.gatePeek, true, apiKey, cost, options)
+    return this.#decide(PEEK, apiKey, cost, options)
   }
 
-  #decide(decide, isPeek, apiKey, cost, options) {
+  #decide(mode, apiKey, cost, options) {
     A.checkApiKey(apiKey)
     A.checkCost(cost)
     A.options(options, REQUEST_OPTIONS)
@@ -211,11 +267,13 @@ class Gate {
       options !== undefined &&
       ['groups', 'costs', 'need'].some((name) => options[name] !== undefined)
     if (!hasRequest) {
-      return this.#verdict(calling(() => decide(this.#gate, apiKey, cost, now, F.written)))
+      return this.#verdict(
+        calling(() => native.gateCheck(this.#gate, mode, apiKey, cost, now, F.written)),
+      )
     }
     const request = requestOf(options)
     return this.#verdict(
-      calling(() => native.gateRequest(this.#gate, isPeek, apiKey, cost, request, now, F.written)),
+      calling(() => native.gateRequest(this.#gate, mode, apiKey, cost, request, now, F.written)),
     )
   }
 
@@ -446,6 +504,30 @@ class Gate {
   setUsage(isCounted, options = undefined) {
     if (typeof isCounted !== 'boolean') throw A.wrongType('isCounted', 'true or false', isCounted)
     this.#change(options, (wait) => native.gateSetUsage(this.#gate, isCounted, wait))
+  }
+
+  /**
+   * Puts the gate in a fleet, in which machines share its limits, or takes it out of it, in every
+   * process that has it open. Those that opened it without `fleet` then refuse every request.
+   */
+  setFleet(isInFleet, options = undefined) {
+    if (typeof isInFleet !== 'boolean') throw A.wrongType('isInFleet', 'true or false', isInFleet)
+    this.#change(options, (wait) => native.gateSetFleet(this.#gate, isInFleet, wait))
+  }
+
+  /** Whether requests need credits of a fleet, in every process that has the gate open. */
+  get isInFleet() {
+    return native.gateIsInFleet(this.#gate)
+  }
+
+  /** The path of the fleet file, as `open` was given it; `null` without one. */
+  get fleet() {
+    return this.#fleet
+  }
+
+  /** How long a request waits for credits of a fleet at most, in seconds. */
+  get creditWaitS() {
+    return this.#creditWaitS
   }
 
   /** Returns how a key was used; `null` if uses are not counted or the gate has no such key. */

@@ -3,7 +3,7 @@
 // The rules that all integrations apply to a request: check a table, and act on the verdict.
 
 const { checkCost, kind, options: checkOptions } = require('./arguments')
-const { Costs, realPath, recordOf } = require('./charges')
+const { Costs, isThenable, realPath, recordOf, then } = require('./charges')
 const { exemption, exemptMethods } = require('./exempt')
 const { Gate } = require('./gate')
 const { Guesses, clientAddress, prefixFor } = require('./guesses')
@@ -74,7 +74,7 @@ class Rule {
 
   /**
    * Checks a request. Returns the response to it if it is refused, else undefined, or a thenable of
-   * either if a function of the application returns one.
+   * either if a function of the application returns one, or if the gate is in a fleet.
    */
   handle(request, response) {
     const raw = this.web.raw(request)
@@ -88,12 +88,13 @@ class Rule {
     const costs = this.#costs ?? this.#costsOf(request)
     return then(costs, (found) => {
       return then(this.subject(request), (subject) => {
-        const decision = this.#decide(record, request, subject, found)
-        if (decision === undefined) return undefined
-        return then(this.#notify(decision, request), () => {
-          if (decision.refusal !== undefined) return this.#respond(record, decision, request)
-          if (this.#headers && record.claimHeaders()) withFields(rawResponse, record)
-          return undefined
+        return then(this.#decide(record, request, subject, found), (decision) => {
+          if (decision === undefined) return undefined
+          return then(this.#notify(decision, request), () => {
+            if (decision.refusal !== undefined) return this.#respond(record, decision, request)
+            if (this.#headers && record.claimHeaders()) withFields(rawResponse, record)
+            return undefined
+          })
         })
       })
     })
@@ -111,7 +112,13 @@ class Rule {
   // Charges the table, stores the verdict, and refuses the request unless it is admitted.
   #decide(record, request, subject, costs) {
     const { isInRange } = costs
-    const decision = this.charge(record, request, subject, isInRange ? costs : costs.withoutUnits())
+    const charged = isInRange ? costs : costs.withoutUnits()
+    return then(this.charge(record, request, subject, charged), (decision) =>
+      this.#decided(record, request, decision, isInRange),
+    )
+  }
+
+  #decided(record, request, decision, isInRange) {
     if (decision === undefined) return undefined
     decision.listed ||= this.#headers
     record.store(request, decision)
@@ -271,15 +278,6 @@ class LimiterRule extends Rule {
     decision.chargeLater = () => limiter.check(subject, decision.costs.own)
     return decision
   }
-}
-
-function isThenable(value) {
-  return typeof value?.then === 'function'
-}
-
-/** Calls a function with a value, or with that of a thenable. */
-function then(value, work) {
-  return isThenable(value) ? value.then(work) : work(value)
 }
 
 module.exports = { GateRule, LimiterRule, isThenable }

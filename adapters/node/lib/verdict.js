@@ -141,6 +141,26 @@ class Verdict {
     return F.reasons[this.#fact(F.REASON, F.ALL.REASON)]
   }
 
+  get #flags() {
+    return this.#fact(F.FLAGS, F.ALL.FLAGS)
+  }
+
+  /**
+   * Why the gate does not decide now: `'moving'`, `'not_reserving'`, `'lost'` or `'waiting'`.
+   * `null` unless the outcome is `'unavailable'`.
+   */
+  get unavailability() {
+    return F.unavailabilities[Math.floor(this.#flags / F.UNAVAILABILITY)]
+  }
+
+  /**
+   * Whether the verdict is on units that machines of a fleet share. False if only the counts of
+   * this machine decided.
+   */
+  get leased() {
+    return (this.#flags & F.LEASED) !== 0
+  }
+
   /** The HTTP status: 200, 401, 403, 429 or 503. */
   get httpStatus() {
     return F.statuses[this.#outcome]
@@ -284,8 +304,7 @@ class Verdict {
 
   /** Whether a limiter had no slot for the subject and charged it to an overflow tally. */
   get isShared() {
-    if (this.#facts === undefined) return this.#all[F.ALL.IS_SHARED] !== 0
-    return (this.#facts[F.FLAGS] & F.SHARED) !== 0
+    return (this.#flags & F.SHARED) !== 0
   }
 
   /** The units that `settle` could not charge for lack of room; 0 in other verdicts. */

@@ -4,15 +4,15 @@ use alloc::rc::Rc;
 use alloc::sync::Arc;
 
 use keytally::{
-    Address, AddressLimiter, AddressPart, Charge, Compound, CompoundResponse, Current, Followed,
-    Gate, GatePart, Limiter, LimiterPart, MAX_PARTS, MAX_QUOTAS, MAX_WARNINGS, Mapping, NamedQuota,
-    Outcome, Section, TallyVerdict, Timestamp, Verdict, table,
+    Address, AddressLimiter, AddressPart, Charge, Compound, CompoundResponse, Counted, Current,
+    Followed, Gate, GatePart, Limiter, LimiterPart, MAX_PARTS, MAX_QUOTAS, MAX_WARNINGS, Mapping,
+    NamedQuota, Outcome, Section, TallyVerdict, Timestamp, Verdict, table,
 };
 use napi::bindgen_prelude::External;
 use napi_derive::napi;
 use zeroize::Zeroizing;
 
-use crate::clock::{Time, milliseconds, with_clock};
+use crate::clock::{Time, milliseconds};
 use crate::errors::{Result, error};
 use crate::facts;
 use crate::held::{HeldGate, SharedGate};
@@ -30,7 +30,8 @@ const REASON: usize = 1;
 const RETRY_AFTER_S: usize = 2;
 const CLOCK_AHEAD_S: usize = 3;
 const UNCHARGED: usize = 4;
-const IS_SHARED: usize = 5;
+/// The flags of the tally that decided: see [`facts::flags_of`].
+const FLAGS: usize = 5;
 /// The index of the tally that decided.
 const DECISIVE: usize = 6;
 /// The index of the first tally of a valid key; -1 without one.
@@ -86,7 +87,7 @@ pub(crate) fn write(compound: &Compound, gates: &Gates, numbers: &mut [f64]) -> 
     head[RETRY_AFTER_S] = compound.retry_after_s().map_or(-1.0, f64::from);
     head[CLOCK_AHEAD_S] = f64::from(ahead_s);
     head[UNCHARGED] = f64::from(decisive.uncharged());
-    head[IS_SHARED] = f64::from(u8::from(decisive.is_shared()));
+    head[FLAGS] = f64::from(facts::flags_of(decisive, false));
     head[DECISIVE] = number(compound.decisive_index());
     head[HOLDER] = holder.map_or(-1.0, number);
     head[WAITS_FROM_MS] = milliseconds(decisive.waits_from());
@@ -308,7 +309,7 @@ impl HeldPart {
         cost: u32,
         request: Request,
     ) -> Result<Self> {
-        request.part(&held.shared.current(), api_key, cost)?;
+        request.part(held.shared.current().counted(), api_key, cost)?;
         let api_key = api_key.map(|text| Zeroizing::new(text.to_vec()));
         Ok(Self { of: Of::Key { held, api_key, request }, cost })
     }
@@ -366,14 +367,16 @@ pub(crate) fn decide_all(
             .iter()
             .zip(&used)
             .filter_map(|(part, gate)| {
-                let gate = gate.as_ref().map(|(gate, _)| &**gate);
-                Charged::new(part, gate).transpose()
+                let table = gate.as_ref().map(|(gate, _)| gate.counted());
+                Charged::new(part, table).transpose()
             })
             .collect::<Result<Vec<_>>>()?;
-        let decided = with_clock!(now, |clock| {
-            let parts = as_parts(&charged);
-            if is_peek { table::peek_all(&parts, clock) } else { table::check_all(&parts, clock) }
-        });
+        let decided = match (now, is_peek) {
+            (Time::Explicit(time), false) => table::check_all(&as_parts(&charged), time),
+            (Time::Explicit(time), true) => table::peek_all(&as_parts(&charged), time),
+            (Time::System, false) => keytally::check_all(&as_parts(&charged)),
+            (Time::System, true) => keytally::peek_all(&as_parts(&charged)),
+        };
         decided.map_err(|problem| error("RangeError", problem.to_string()))
     })?;
     Ok(write(&compound, &used, facts.as_mut()))
@@ -388,7 +391,7 @@ enum Charged<'p> {
 
 impl<'p> Charged<'p> {
     /// Returns a part, of this gate if it is a key. Returns `None` for a key without a gate.
-    fn new(part: &'p HeldPart, gate: Option<&'p Gate>) -> Result<Option<Self>> {
+    fn new(part: &'p HeldPart, gate: Option<Counted<'p, Mapping>>) -> Result<Option<Self>> {
         Ok(match &part.of {
             Of::Key { api_key, request, .. } => {
                 let api_key = api_key.as_deref().map(Vec::as_slice);

@@ -4,7 +4,8 @@
 //! more of it. The header fields and the body are built from these numbers when they are read.
 
 use keytally::{
-    KeyId, MAX_QUOTAS, Outcome, QuotaState, Reason, Response, Timestamp, Verdict, Window,
+    KeyId, MAX_QUOTAS, Outcome, QuotaState, Reason, Response, Timestamp, Unavailability, Verdict,
+    Window,
 };
 use napi_derive::napi;
 
@@ -16,7 +17,8 @@ use crate::values::Numbers;
 const OUTCOME: usize = 0;
 /// The number of the reason; 0 without one.
 const REASON: usize = 1;
-/// The sum of [`CHARGED`] and [`SHARED`].
+/// The sum of [`CHARGED`], [`SHARED`], [`LEASED`], and the number of the unavailability times
+/// [`UNAVAILABILITY`].
 const FLAGS: usize = 2;
 /// -1 without a retry.
 const RETRY_AFTER_S: usize = 3;
@@ -56,6 +58,8 @@ pub(crate) const MAX: usize = HEAD + QUOTA_LEN * MAX_QUOTAS;
 
 const CHARGED: u8 = 1;
 const SHARED: u8 = 2;
+const LEASED: u8 = 4;
+const UNAVAILABILITY: u8 = 8;
 const LACKING: u8 = 1;
 const LASTING: u8 = 2;
 const NAMED: u8 = 4;
@@ -67,7 +71,7 @@ pub(crate) fn write(verdict: &Verdict, generation: u32, numbers: &mut [f64]) -> 
     let quotas = verdict.quotas();
     facts[OUTCOME] = f64::from(verdict.outcome() as u8);
     facts[REASON] = verdict.reason().map_or(0.0, |reason| f64::from(reason as u8));
-    facts[FLAGS] = f64::from(flags_of(verdict.charge().is_some(), verdict.is_shared()));
+    facts[FLAGS] = f64::from(flags_of(verdict, verdict.charge().is_some()));
     facts[RETRY_AFTER_S] = verdict.retry_after_s().map_or(-1.0, f64::from);
     facts[WAITS_FROM_MS] = milliseconds(verdict.waits_from());
     facts[CLOCK_AHEAD_S] = f64::from(verdict.clock_ahead_s());
@@ -148,15 +152,19 @@ pub(crate) fn write_tally(
 ) -> usize {
     let count = write(verdict, generation, numbers);
     if let Some(flags) = numbers.get_mut(FLAGS) {
-        *flags = f64::from(flags_of(is_charged, verdict.is_shared()));
+        *flags = f64::from(flags_of(verdict, is_charged));
     }
     HEAD + QUOTA_LEN * usize::try_from(count).unwrap_or_default()
 }
 
-const fn flags_of(is_charged: bool, is_shared: bool) -> u8 {
-    let charged = if is_charged { CHARGED } else { 0 };
-    let shared = if is_shared { SHARED } else { 0 };
-    charged | shared
+/// Returns the flags of a verdict. `is_charged` is whether it has a charge.
+pub(crate) fn flags_of(verdict: &Verdict, is_charged: bool) -> u8 {
+    let flag = |is_set, flag| if is_set { flag } else { 0 };
+    let why = verdict.unavailability().map_or(0, |why| why as u8);
+    flag(is_charged, CHARGED)
+        | flag(verdict.is_shared(), SHARED)
+        | flag(verdict.is_leased(), LEASED)
+        | (why * UNAVAILABILITY)
 }
 
 /// Returns a whole number of 0 to 4294967295.
@@ -274,6 +282,7 @@ pub(crate) struct Meanings {
     pub outcomes: Vec<String>,
     pub statuses: Vec<u16>,
     pub reasons: Vec<String>,
+    pub unavailabilities: Vec<String>,
 }
 
 /// Returns what the numbers of the facts mean.
@@ -283,6 +292,7 @@ pub(crate) fn meanings() -> Meanings {
         outcomes: Outcome::ALL.iter().map(|outcome| outcome.as_str().to_owned()).collect(),
         statuses: Outcome::ALL.iter().map(|outcome| outcome.http_status()).collect(),
         reasons: Reason::ALL.iter().map(|reason| reason.as_str().to_owned()).collect(),
+        unavailabilities: Unavailability::ALL.iter().map(|why| why.as_str().to_owned()).collect(),
     }
 }
 

@@ -6,7 +6,9 @@ use alloc::sync::Arc;
 use core::time::Duration;
 
 use keytally::redact::{parse_key_id, policy_error, redact_name};
-use keytally::{AdminError as Admin, Followed, Gate, GateConfig, KeyId, Mapping};
+use keytally::{
+    AdminError as Admin, Followed, Gate, GateConfig, GatePart, KeyId, Mapping, Patience,
+};
 use keytally::{
     Administrator, Compound, Decided, Error, Left, Name, NewKey, Outcome, Peppers, Plan, Section,
     Settlement,
@@ -76,7 +78,10 @@ pub(crate) fn gate_create(
         None => {
             SharedGate::Memory(Arc::new(Gate::in_memory(peppers, &config).map_err(from_error)?))
         }
-        Some(path) => follow(peppers, |peppers| Gate::create(path, peppers, &config))?,
+        Some(path) => {
+            let gate = follow(peppers, |peppers| Gate::create(path, peppers, &config))?;
+            SharedGate::File(Arc::new(gate))
+        }
     };
     Ok(External::new(Rc::new(HeldGate::new(shared))))
 }
@@ -87,68 +92,78 @@ pub(crate) fn gate_open(
     path: String,
     pepper: Option<String>,
     pepper_file: Option<String>,
+    fleet: Option<String>,
+    credit_wait_s: Option<f64>,
 ) -> Result<External<Rc<HeldGate>>> {
     let peppers = peppers(pepper, pepper_file)?;
-    let shared = follow(peppers, |peppers| Gate::open(path, peppers))?;
-    Ok(External::new(Rc::new(HeldGate::new(shared))))
+    let gate = follow(peppers, |peppers| Gate::open(path, peppers))?;
+    if let Some(wait_s) = credit_wait_s {
+        let wait = Duration::try_from_secs_f64(wait_s).unwrap_or(Duration::MAX);
+        gate.load().set_credit_wait(wait);
+    }
+    if let Some(fleet) = fleet {
+        gate.join(fleet).map_err(from_error)?;
+    }
+    Ok(External::new(Rc::new(HeldGate::new(SharedGate::File(Arc::new(gate))))))
 }
 
 fn follow(
     peppers: Peppers,
     make: impl FnOnce(Peppers) -> core::result::Result<Gate, Error>,
-) -> Result<SharedGate> {
+) -> Result<Followed> {
     let gate = make(peppers.clone()).map_err(from_error)?;
-    let followed = Followed::from_gate(gate, peppers, Ok).map_err(from_error)?;
-    Ok(SharedGate::File(Arc::new(followed)))
+    Followed::from_gate(gate, peppers, Ok).map_err(from_error)
 }
 
-/// Checks a key and writes the facts of the verdict. Returns the number of its quotas. If the
-/// gate's plans have further sections, returns what [`compound::write`] does.
+/// Returns what a request does if it lacks credits of a fleet, by its number in `lib/gate.js`;
+/// `None` if it only peeks.
+const fn patience_of(mode: u32) -> Option<Patience> {
+    match mode {
+        0 => Some(Patience::Wait),
+        1 => Some(Patience::Return),
+        2 => Some(Patience::Decide),
+        _ => None,
+    }
+}
+
+/// Checks a key, or only peeks, and writes the facts of the verdict. Returns the number of its
+/// quotas. If the gate's plans have further sections, returns what [`compound::write`] does.
 #[napi(catch_unwind)]
 pub(crate) fn gate_check(
     held: &External<Rc<HeldGate>>,
+    mode: u32,
     api_key: Text,
     cost: u32,
     now: f64,
     mut facts: Numbers,
 ) -> i32 {
-    let now = Time::from(now);
+    let (now, patience) = (Time::from(now), patience_of(mode));
     let mut generation = 0;
     let answer = held.shared.call(|gate| {
         generation = held.generation(gate);
-        if gate.table().is_extended() {
-            let part = gate.part(api_key.bytes(), cost);
-            return Answer::of(with_clock!(now, |clock| part.check(clock)));
+        let table = gate.counted_with(patience.unwrap_or(Patience::Return));
+        if table.is_extended() {
+            return Answer::of(decided(table.part(api_key.bytes(), cost), gate, patience, now));
         }
-        Answer::Verdict(with_clock!(now, gate.table().layout(), |clock| {
-            gate.counted().check(api_key.bytes(), cost, clock)
+        Answer::Verdict(with_clock!(now, gate.clock(), |clock| match patience {
+            Some(_) => table.check(api_key.bytes(), cost, clock),
+            None => table.peek(api_key.bytes(), cost, clock),
         }))
     });
     answer.write(held, generation, &mut facts)
 }
 
-/// Does what [`gate_check`] does without charging.
-#[napi(catch_unwind)]
-pub(crate) fn gate_peek(
-    held: &External<Rc<HeldGate>>,
-    api_key: Text,
-    cost: u32,
-    now: f64,
-    mut facts: Numbers,
-) -> i32 {
-    let now = Time::from(now);
-    let mut generation = 0;
-    let answer = held.shared.call(|gate| {
-        generation = held.generation(gate);
-        if gate.table().is_extended() {
-            let part = gate.part(api_key.bytes(), cost);
-            return Answer::of(with_clock!(now, |clock| part.peek(clock)));
-        }
-        Answer::Verdict(with_clock!(now, gate.table().layout(), |clock| {
-            gate.table().peek(api_key.bytes(), cost, clock)
-        }))
-    });
-    answer.write(held, generation, &mut facts)
+/// Checks a part, or only peeks.
+fn decided(
+    part: GatePart<'_, Mapping>,
+    gate: &Gate,
+    patience: Option<Patience>,
+    now: Time,
+) -> Compound {
+    with_clock!(now, gate.precise_clock(), |clock| match patience {
+        Some(_) => part.check(clock),
+        None => part.peek(clock),
+    })
 }
 
 /// The result of a check: of the key's tally, or of all that the request charges.
@@ -201,19 +216,18 @@ fn write(verdict: &Verdict, generation: u32, facts: &mut Numbers) -> i32 {
 #[napi(catch_unwind)]
 pub(crate) fn gate_request(
     held: &External<Rc<HeldGate>>,
-    is_peek: bool,
+    mode: u32,
     api_key: Text,
     cost: u32,
     request: Request,
     now: f64,
     mut facts: Numbers,
 ) -> Result<i32> {
-    let now = Time::from(now);
+    let (now, patience) = (Time::from(now), patience_of(mode));
     let (compound, gate) = held.shared.call_shared(|gate| {
-        let part = request.part(gate, api_key.bytes(), cost)?;
-        let decided =
-            with_clock!(now, |clock| if is_peek { part.peek(clock) } else { part.check(clock) });
-        Ok::<_, napi::Error<Class>>(decided)
+        let table = gate.counted_with(patience.unwrap_or(Patience::Return));
+        let part = request.part(table, api_key.bytes(), cost)?;
+        Ok::<_, napi::Error<Class>>(decided(part, gate, patience, now))
     });
     let generation = held.generation(&gate);
     Ok(compound::write(&compound?, &[Some((gate, generation))], facts.as_mut()))
@@ -244,7 +258,7 @@ pub(crate) fn gate_refund(
     let mut generation = 0;
     let verdict = held.shared.call(|gate| {
         generation = held.generation(gate);
-        with_clock!(now, |clock| gate.counted().refund(key_id, charge, clock))
+        with_clock!(now, gate.precise_clock(), |clock| gate.counted().refund(key_id, charge, clock))
     });
     write_of_key(verdict, key_id, generation, &mut facts)
 }
@@ -262,7 +276,7 @@ pub(crate) fn gate_reset(
     let mut generation = 0;
     let verdict = held.shared.call(|gate| {
         generation = held.generation(gate);
-        with_clock!(now, |clock| gate.table().reset(key_id, clock))
+        with_clock!(now, gate.precise_clock(), |clock| gate.table().reset(key_id, clock))
     });
     write_of_key(verdict, key_id, generation, &mut facts)
 }
@@ -294,14 +308,19 @@ pub(crate) fn gate_settle(
     let request = Request { costs, ..Request::default() };
     let now = Time::from(now);
     // Returns an error if the gate does not have a group.
-    request.part(&held.shared.current(), None, 0)?;
+    request.part(held.shared.current().counted(), None, 0)?;
     let mut settlement = Settlement::new().with_overdraw(overdraw);
     settlement.cost = actual;
     for GroupCost { name, cost } in &request.costs {
         settlement = settlement.with_group(name, *cost);
     }
     let (settled, gate) = held.shared.call_shared(|gate| {
-        with_clock!(now, |clock| gate.counted().settle_all(key_id, estimate, &settlement, clock))
+        with_clock!(now, gate.precise_clock(), |clock| gate.counted().settle_all(
+            key_id,
+            estimate,
+            &settlement,
+            clock
+        ))
     });
     let settled = settled.ok_or_else(|| no_such_key(key_id))?;
     let uncharged = request.costs.iter().zip(settled.uncharged().iter());
@@ -511,7 +530,7 @@ pub(crate) fn gate_account(
     now: f64,
 ) -> Option<AccountFacts> {
     let gate = held.shared.current();
-    let info = gate.table().account(account, Time::from(now).timestamp())?;
+    let info = gate.table().account(account, Time::from(now).timestamp_for(&gate))?;
     Some(account_facts(&info, &gate))
 }
 
@@ -519,7 +538,7 @@ pub(crate) fn gate_account(
 #[napi(catch_unwind)]
 pub(crate) fn gate_accounts(held: &External<Rc<HeldGate>>, now: f64) -> Vec<AccountFacts> {
     let gate = held.shared.current();
-    let infos = gate.table().accounts(Time::from(now).timestamp());
+    let infos = gate.table().accounts(Time::from(now).timestamp_for(&gate));
     infos.map(|info| account_facts(&info, &gate)).collect()
 }
 
@@ -566,9 +585,9 @@ pub(crate) fn gate_reset_account(
     now: f64,
 ) -> Result<()> {
     let now = Time::from(now);
-    let outcome = held
-        .shared
-        .call(|gate| with_clock!(now, |clock| gate.table().reset_account(account, clock)));
+    let outcome = held.shared.call(|gate| {
+        with_clock!(now, gate.precise_clock(), |clock| gate.table().reset_account(account, clock))
+    });
     match outcome {
         Some(Outcome::Unavailable) => {
             Err(error("BusyError", "the counts of this account are being moved; try again"))
@@ -634,7 +653,8 @@ fn key_facts(info: &keytally::KeyInfo, gate: &Gate, now: Timestamp) -> KeyFacts 
 /// Returns the public properties of all keys.
 #[napi(catch_unwind)]
 pub(crate) fn gate_list(held: &External<Rc<HeldGate>>, now: f64) -> Vec<KeyFacts> {
-    let (gate, now) = (held.shared.current(), Time::from(now).timestamp());
+    let gate = held.shared.current();
+    let now = Time::from(now).timestamp_for(&gate);
     gate.table().list(now).map(|info| key_facts(&info, &gate, now)).collect()
 }
 
@@ -645,7 +665,8 @@ pub(crate) fn gate_key(
     key_id: String,
     now: f64,
 ) -> Result<Option<KeyFacts>> {
-    let (gate, now) = (held.shared.current(), Time::from(now).timestamp());
+    let gate = held.shared.current();
+    let now = Time::from(now).timestamp_for(&gate);
     let info = gate.table().key(key_id_of(&key_id)?, now);
     Ok(info.map(|info| key_facts(&info, &gate, now)))
 }
@@ -658,6 +679,22 @@ pub(crate) fn gate_set_usage(
     wait: f64,
 ) -> Result<()> {
     waiting(held, wait, |gate, wait| gate.set_usage_within(wait, is_counted))
+}
+
+/// Puts the gate in a fleet, or takes it out of it.
+#[napi(catch_unwind)]
+pub(crate) fn gate_set_fleet(
+    held: &External<Rc<HeldGate>>,
+    is_in_fleet: bool,
+    wait: f64,
+) -> Result<()> {
+    waiting(held, wait, |gate, wait| gate.set_fleet_within(wait, is_in_fleet))
+}
+
+/// Returns whether requests of the gate need credits of a fleet.
+#[napi(catch_unwind)]
+pub(crate) fn gate_is_in_fleet(held: &External<Rc<HeldGate>>) -> bool {
+    held.shared.current().is_in_fleet()
 }
 
 /// How a key was used.
@@ -725,7 +762,8 @@ pub(crate) fn gate_verify(
 ) -> Result<ReportFacts> {
     let (now, mut flaws) = (Time::from(now), Vec::new());
     let completed = waiting(held, wait, |gate, wait| {
-        with_clock!(now, |clock| gate.verify_within(wait, clock, |flaw| flaws.push(flaw)))
+        with_clock!(now, gate.precise_clock(), |clock| gate
+            .verify_within(wait, clock, |flaw| flaws.push(flaw)))
     })?;
     let flaw_facts = |flaw: &keytally::Flaw| FlawFacts {
         record: flaw.record,
@@ -749,7 +787,9 @@ pub(crate) fn gate_reopen(held: &External<Rc<HeldGate>>) -> Result<()> {
 #[napi(catch_unwind)]
 pub(crate) fn gate_correct_clock(held: &External<Rc<HeldGate>>, now: f64) -> f64 {
     let gate = held.shared.current();
-    let corrected = with_clock!(Time::from(now), |clock| gate.table().correct_clock(clock));
+    let corrected = with_clock!(Time::from(now), gate.precise_clock(), |clock| gate
+        .table()
+        .correct_clock(clock));
     milliseconds(Timestamp::from_unix_ms(corrected))
 }
 

@@ -9,7 +9,7 @@ use napi::bindgen_prelude::{External, Uint8Array};
 use napi_derive::napi;
 
 use crate::charge;
-use crate::clock::{Time, milliseconds, with_clock};
+use crate::clock::{SystemClock, Time, milliseconds, with_clock};
 use crate::compound::{self, HeldPart};
 use crate::errors::{Result, error, from_error};
 use crate::facts;
@@ -151,14 +151,14 @@ pub(crate) fn limiter_check(
     Ok(match &**limiter {
         Table::Subjects(limiter) => {
             let table = limiter.table();
-            let verdict =
-                with_clock!(now, table.layout(), |clock| table.check(subject, cost, clock));
+            let verdict = with_clock!(now, SystemClock::read_for(table.layout()), |clock| table
+                .check(subject, cost, clock));
             answer(&verdict, &mut facts)
         }
         Table::Addresses(limiter) => {
             let (table, address) = (limiter.table(), address(subject)?);
-            let compound =
-                with_clock!(now, table.layout(), |clock| table.check(address, cost, clock));
+            let compound = with_clock!(now, SystemClock::read_for(table.layout()), |clock| table
+                .check(address, cost, clock));
             answer_all(&compound, &mut facts)
         }
     })
@@ -177,14 +177,14 @@ pub(crate) fn limiter_peek(
     Ok(match &**limiter {
         Table::Subjects(limiter) => {
             let table = limiter.table();
-            let verdict =
-                with_clock!(now, table.layout(), |clock| table.peek(subject, cost, clock));
+            let verdict = with_clock!(now, SystemClock::read_for(table.layout()), |clock| table
+                .peek(subject, cost, clock));
             answer(&verdict, &mut facts)
         }
         Table::Addresses(limiter) => {
             let (table, address) = (limiter.table(), address(subject)?);
-            let compound =
-                with_clock!(now, table.layout(), |clock| table.peek(address, cost, clock));
+            let compound = with_clock!(now, SystemClock::read_for(table.layout()), |clock| table
+                .peek(address, cost, clock));
             answer_all(&compound, &mut facts)
         }
     })

@@ -1,7 +1,7 @@
 //! What a request charges besides its key and its team: groups, and the scopes that it needs.
 
 use keytally::redact::redact_name;
-use keytally::{Gate, GatePart, Mapping, RequestError};
+use keytally::{Counted, GatePart, Mapping, RequestError};
 use napi_derive::napi;
 
 use crate::errors::{Result, error};
@@ -24,13 +24,13 @@ pub(crate) struct GroupCost {
 }
 
 impl Request {
-    /// Returns the part of this request, see [`Gate::part`].
+    /// Returns the part of this request, see [`Counted::part`].
     ///
     /// # Errors
     /// A `RangeError` if the gate does not have a group or a scope of the request.
     pub(crate) fn part<'g>(
         &self,
-        gate: &'g Gate,
+        gate: Counted<'g, Mapping>,
         api_key: Option<&'g [u8]>,
         cost: u32,
     ) -> Result<GatePart<'g, Mapping>> {

@@ -40,6 +40,16 @@ export type Reason =
   | 'damaged'
   | 'suspended'
 
+/**
+ * Why a gate does not decide now.
+ *
+ * - `'moving'`: the counts of the key are being moved to another file.
+ * - `'not_reserving'`: the gate is in a fleet, and this process opened it without `fleet`.
+ * - `'lost'`: the store of the fleet, or the agent of this machine, cannot be reached.
+ * - `'waiting'`: credits of the fleet are requested. Only `tryCheck` returns this.
+ */
+export type Unavailability = 'moving' | 'not_reserving' | 'lost' | 'waiting'
+
 /** What happens to a new subject that finds no slot in a limiter. */
 export type OnFull = 'share' | 'refuse'
 
@@ -71,6 +81,17 @@ export interface PepperOptions {
   pepper?: string
   /** A file with one pepper per line. */
   pepperFile?: string | URL
+}
+
+/** How a gate is opened. */
+export interface OpenOptions extends PepperOptions {
+  /**
+   * The fleet file of this machine, which its agent creates, if the gate shares its limits with
+   * other machines.
+   */
+  fleet?: string | URL
+  /** How long a request waits for credits of the fleet at most, in seconds; 0.02 by default. */
+  creditWait?: number
 }
 
 export interface GateOptions extends PepperOptions {
@@ -149,6 +170,10 @@ export class Verdict {
   readonly admitted: boolean
   readonly outcome: Outcome
   readonly reason: Reason | null
+  /** Why the gate does not decide now; `null` unless the outcome is `'unavailable'`. */
+  readonly unavailability: Unavailability | null
+  /** Whether the verdict is on units that machines of a fleet share. */
+  readonly leased: boolean
   readonly httpStatus: 200 | 401 | 403 | 429 | 503
   /** The body of the response, as JSON; empty if the request was admitted. */
   readonly body: string
@@ -365,11 +390,25 @@ export class Gate {
   /** Creates a gate in a new file, with mode 0600. */
   static create(path: string | URL, options?: GateOptions): Gate
   /** Opens the gate in a file. */
-  static open(path: string | URL, options?: PepperOptions): Gate
+  static open(path: string | URL, options?: OpenOptions): Gate
   /** Creates a gate in memory, for tests or for one process. */
   static inMemory(options?: GateOptions): Gate
   /** Verifies the key, then charges `cost` to every window of its plan that has room, or none. */
   check(apiKey: Bytes | null | undefined, cost?: number, options?: RequestOptions & Now): Verdict
+  /** Checks as `check` does, and waits for credits of a fleet while the event loop continues. */
+  acheck(
+    apiKey: Bytes | null | undefined,
+    cost?: number,
+    options?: RequestOptions & Now,
+  ): Promise<Verdict>
+  /** Checks as `check` does. While credits of a fleet are requested, nothing is charged. */
+  tryCheck(apiKey: Bytes | null | undefined, cost?: number, options?: RequestOptions & Now): Verdict
+  /** Checks as `check` does after a wait for credits of a fleet that had no effect. */
+  checkWithoutWait(
+    apiKey: Bytes | null | undefined,
+    cost?: number,
+    options?: RequestOptions & Now,
+  ): Verdict
   /** Returns the verdict that `check` would return, and charges nothing. */
   peek(apiKey: Bytes | null | undefined, cost?: number, options?: RequestOptions & Now): Verdict
   part(apiKey: Bytes | null | undefined, cost?: number, options?: RequestOptions): Part
@@ -400,6 +439,14 @@ export class Gate {
   list(options?: Now): KeyInfo[]
   key(keyId: string, options?: Now): KeyInfo | null
   setUsage(isCounted: boolean, options?: Wait): void
+  /** Puts the gate in a fleet, in which machines share its limits, or takes it out of it. */
+  setFleet(isInFleet: boolean, options?: Wait): void
+  /** Whether requests need credits of a fleet, in every process that has the gate open. */
+  readonly isInFleet: boolean
+  /** The path of the fleet file, as `open` was given it; `null` without one. */
+  readonly fleet: string | null
+  /** How long a request waits for credits of a fleet at most, in seconds. */
+  readonly creditWaitS: number
   keyUsage(keyId: string): KeyUsage | null
   verify(options?: Now & Wait): Report
   reopen(): void

@@ -3,6 +3,7 @@
 use core::mem;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
+use std::path::PathBuf;
 
 use clap::Args;
 use keytally::redact::{redact, redact_name};
@@ -48,6 +49,10 @@ pub(crate) struct Check {
     /// A scope that the key must have. Repeat the option for more
     #[arg(long = "need", value_name = "SCOPE")]
     needs: Vec<String>,
+    /// Fleet file of this machine, for a gate that shares its limits with other machines: see
+    /// `keytally agent`
+    #[arg(long = "fleet", value_name = "FILE", value_parser = arguments::path_parser())]
+    fleet_file: Option<PathBuf>,
     /// Do not charge the cost
     #[arg(long)]
     peek: bool,
@@ -96,6 +101,9 @@ impl Check {
             pepper.check_stdin_is_free("the key")?;
         }
         let followed = self.gate.follow(pepper)?;
+        if let Some(file) = &self.fleet_file {
+            followed.load().join(file)?;
+        }
         let key = if from_stdin {
             read_line()?
         } else {

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import inspect
 import logging
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from keytally._native import Verdict
+
+ResultT = TypeVar("ResultT")
 
 LOG = logging.getLogger("keytally")
 
@@ -72,6 +76,17 @@ def plain(value: Any) -> Any:  # noqa: ANN401
 async def awaited(value: Any) -> Any:  # noqa: ANN401
     """Return a function's result, after awaiting it if it is an awaitable."""
     return await value if hasattr(value, "__await__") else value
+
+
+def completed(coroutine: Coroutine[Any, Any, ResultT]) -> ResultT:
+    """Return the result of a coroutine that awaits nothing that could pause it."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        result: ResultT = end.value
+        return result
+    coroutine.close()
+    raise RuntimeError("a check that must not pause did")
 
 
 def notify(on_verdict: Callable[[Verdict, Any], object], verdict: Verdict, request: object) -> None:

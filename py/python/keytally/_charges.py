@@ -17,7 +17,7 @@ from keytally._refusal import WRONG_COST, Refusal
 from keytally.exceptions import KeytallyError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, MutableMapping
+    from collections.abc import Awaitable, Iterable, Mapping, MutableMapping
     from pathlib import Path
 
     from keytally._native import Charge
@@ -161,12 +161,12 @@ class Record:
         # The names under which integrations stored a verdict.
         self.named: set[str] = set()
 
-    def charge(
+    async def charge(
         self,
         table: Table,
         subject: Any,  # noqa: ANN401
         costs: Costs,
-        check: Callable[[Costs], Verdict],
+        check: Callable[[Costs], Awaitable[Verdict]],
     ) -> Decision:
         """Charge a table by ``check``, unless this request was charged for the subject already.
 
@@ -178,17 +178,17 @@ class Record:
         )
         if decision is None:
             decision = Decision(table, subject)
-            decision.set(check(costs), costs)
+            decision.set(await check(costs), costs)
             self._decisions.append(decision)
             return decision
         before = decision.costs
         merged = before.merged(costs)
         if merged != before and decision.verdict.admitted:
             decision.refund()
-            decision.set(check(merged), merged)
+            decision.set(await check(merged), merged)
             if not decision.verdict.admitted:
                 # In shadow mode the request proceeds, so the earlier charge is due again.
-                decision.charged = check(before)
+                decision.charged = await check(before)
         return decision
 
     def refuse(self, decision: Decision, refusal: Refusal) -> None:

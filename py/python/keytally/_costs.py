@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Callable, NamedTuple, TypeVar
 
 from keytally import _calls
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from keytally._native import Gate, Part, Verdict
+
+Result = TypeVar("Result")
 
 
 class Costs(NamedTuple):
@@ -77,12 +79,12 @@ class Costs(NamedTuple):
         """Return the cost that a group is charged."""
         return self.of_groups.get(name, self.own if name in self.groups else 0)
 
-    def check(self, gate: Gate, key: str | bytes | None) -> Verdict:
-        """Charge the key with these costs."""
+    def check(self, check: Callable[..., Result], key: str | bytes | None) -> Result:
+        """Charge the key with these costs, by a gate's method ``check`` or ``acheck``."""
         # Fast path: the arguments of groups take time.
         if not (self.groups or self.of_groups or self.need):
-            return gate.check(key, self.own)
-        return gate.check(key, self.own, groups=self.groups, costs=self.of_groups, need=self.need)
+            return check(key, self.own)
+        return check(key, self.own, groups=self.groups, costs=self.of_groups, need=self.need)
 
     def peek(self, gate: Gate, key: str | bytes | None) -> Verdict:
         """Return the counts of the tallies of these costs."""

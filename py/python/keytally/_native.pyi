@@ -1,9 +1,9 @@
 import builtins
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from os import PathLike
 from pathlib import Path
-from typing import Literal, final
+from typing import Any, Literal, final
 
 from typing_extensions import TypeAlias
 
@@ -68,6 +68,7 @@ _Reason: TypeAlias = Literal[
     "damaged",
     "suspended",
 ]
+_Unavailability: TypeAlias = Literal["moving", "not_reserving", "lost", "waiting"]
 
 def run(args: list[str]) -> int: ...
 def accepts_problem(accept: bytes) -> bool: ...
@@ -117,6 +118,10 @@ class Compound:
     def outcome(self) -> _Outcome: ...
     @property
     def reason(self) -> _Reason | None: ...
+    @property
+    def unavailability(self) -> _Unavailability | None: ...
+    @property
+    def leased(self) -> bool: ...
     @property
     def http_status(self) -> Literal[200, 401, 403, 429, 503]: ...
     @property
@@ -227,6 +232,10 @@ class Verdict:
     def outcome(self) -> _Outcome: ...
     @property
     def reason(self) -> _Reason | None: ...
+    @property
+    def unavailability(self) -> _Unavailability | None: ...
+    @property
+    def leased(self) -> bool: ...
     @property
     def http_status(self) -> Literal[200, 401, 403, 429, 503]: ...
     @property
@@ -368,6 +377,8 @@ class Gate:
         *,
         pepper: str | None = None,
         pepper_file: str | PathLike[str] | None = None,
+        fleet: str | PathLike[str] | None = None,
+        credit_wait: timedelta | float = 0.02,
     ) -> Gate: ...
     @staticmethod
     def in_memory(
@@ -382,6 +393,36 @@ class Gate:
         described: str | None = None,
     ) -> Gate: ...
     def check(
+        self,
+        api_key: str | bytes | None,
+        cost: int = 1,
+        *,
+        groups: str | Iterable[str] = (),
+        costs: Mapping[str, int] | None = None,
+        need: str | Iterable[str] | None = None,
+        now: float | datetime | None = None,
+    ) -> Verdict: ...
+    def acheck(
+        self,
+        api_key: str | bytes | None,
+        cost: int = 1,
+        *,
+        groups: str | Iterable[str] = (),
+        costs: Mapping[str, int] | None = None,
+        need: str | Iterable[str] | None = None,
+        now: float | datetime | None = None,
+    ) -> Coroutine[Any, Any, Verdict]: ...
+    def try_check(
+        self,
+        api_key: str | bytes | None,
+        cost: int = 1,
+        *,
+        groups: str | Iterable[str] = (),
+        costs: Mapping[str, int] | None = None,
+        need: str | Iterable[str] | None = None,
+        now: float | datetime | None = None,
+    ) -> Verdict: ...
+    def check_without_wait(
         self,
         api_key: str | bytes | None,
         cost: int = 1,
@@ -487,6 +528,13 @@ class Gate:
     def list(self, *, now: float | datetime | None = None) -> builtins.list[KeyInfo]: ...
     def key(self, key_id: str, *, now: float | datetime | None = None) -> KeyInfo | None: ...
     def set_usage(self, is_counted: bool, *, wait: timedelta | float = 10) -> None: ...
+    def set_fleet(self, is_in_fleet: bool, *, wait: timedelta | float = 10) -> None: ...
+    @property
+    def is_in_fleet(self) -> bool: ...
+    @property
+    def fleet(self) -> Path | None: ...
+    @property
+    def credit_wait_s(self) -> float: ...
     def key_usage(self, key_id: str) -> KeyUsage | None: ...
     def verify(
         self, *, now: float | datetime | None = None, wait: timedelta | float = 10

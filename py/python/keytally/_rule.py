@@ -14,7 +14,7 @@ from keytally._refusal import Refusal
 from keytally._settle import Settlement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, MutableMapping, Sequence
+    from collections.abc import Coroutine, Iterable, MutableMapping, Sequence
 
     from keytally._keys import Reader
     from keytally._native import Gate
@@ -104,7 +104,9 @@ class Rule(Generic[RequestT]):
             found = {name: _calls.plain(call(request)) for name, call in self._functions.items()}
             costs = Costs.of(**{**self._options, **found})
         subject = _calls.plain(self._subject(request, fields))
-        decision = self._decide(request, fields, subject, costs, store)
+        decision = _calls.completed(
+            self._decide(request, fields, subject, costs, store, is_async=False)
+        )
         if decision is not None and self._must_notify(decision):
             _calls.notify(self._on_verdict, decision.verdict, request)  # type: ignore[arg-type]
         if decision is not None and decision.refusal is not None and self._refusal is not None:
@@ -115,14 +117,17 @@ class Rule(Generic[RequestT]):
     async def check_async(
         self, request: RequestT, fields: MutableMapping[str, Any], store: Store
     ) -> _charges.Decision | None:
-        """Check a request as ``check`` does, and await the application's async functions."""
+        """Check a request as ``check`` does, and await the application's async functions.
+
+        If the gate is in a fleet, the check waits for credits in the event loop.
+        """
         costs = self._costs
         if costs is None:
             functions = self._functions.items()
             found = {name: await _calls.awaited(call(request)) for name, call in functions}
             costs = Costs.of(**{**self._options, **found})
         subject = await _calls.awaited(self._subject(request, fields))
-        decision = self._decide(request, fields, subject, costs, store)
+        decision = await self._decide(request, fields, subject, costs, store, is_async=True)
         if decision is not None and self._must_notify(decision):
             await _calls.notify_async(
                 self._on_verdict,  # type: ignore[arg-type]
@@ -134,19 +139,21 @@ class Rule(Generic[RequestT]):
             _charges.record_of(fields).replace(decision, _refusal.checked_result(result))
         return decision
 
-    def _decide(
+    async def _decide(
         self,
         request: RequestT,
         fields: MutableMapping[str, Any],
         subject: Subject,
         costs: Costs,
         store: Store,
+        *,
+        is_async: bool,
     ) -> _charges.Decision | None:
         """Charge the table, store the verdict, and refuse the request unless it is admitted."""
         record = _charges.record_of(fields)
         in_range = costs.is_in_range
         charged = costs if in_range else costs.without_units()
-        decision = self._charge(record, fields, subject, charged)
+        decision = await self._charge(record, fields, subject, charged, is_async=is_async)
         if decision is None:
             return None
         decision.listed = decision.listed or self._headers
@@ -174,14 +181,19 @@ class Rule(Generic[RequestT]):
         """Return the subject that a limiter counts, or an awaitable of it; ``None`` for a gate."""
         return None
 
-    def _charge(
+    async def _charge(
         self,
         record: _charges.Record,
         fields: MutableMapping[str, Any],
         subject: Subject,
         costs: Costs,
+        *,
+        is_async: bool,
     ) -> _charges.Decision | None:
-        """Charge the table, and return its decision; ``None`` if the request is not counted."""
+        """Charge the table, and return its decision; ``None`` if the request is not counted.
+
+        Unless ``is_async``, nothing may pause the coroutine.
+        """
         raise NotImplementedError
 
     def _refusal_by(
@@ -258,12 +270,14 @@ class GateRule(Rule[RequestT]):
         options["costs"] = {"cost": cost, "group": group, "costs": costs, "need": need}
         return cls(gate, read, guesses, KeySources(key_from), **options)
 
-    def _charge(
+    async def _charge(
         self,
         record: _charges.Record,
         fields: MutableMapping[str, Any],
         subject: Subject,  # noqa: ARG002
         costs: Costs,
+        *,
+        is_async: bool,
     ) -> _charges.Decision:
         keys = self._keys.presented(self._read, fields)
         # Without a key, a request has no scope.
@@ -273,8 +287,8 @@ class GateRule(Rule[RequestT]):
             )
             # A client whose address is unknown needs a key.
             if client is not None:
-                return check_subject(record, self._without_key, client, Costs(costs.own))
-        return check_key(record, self._gate, keys, costs)
+                return await check_subject(record, self._without_key, client, Costs(costs.own))
+        return await check_key(record, self._gate, keys, costs, is_async=is_async)
 
     def _refusal_by(self, verdict: Verdict, fields: MutableMapping[str, Any]) -> Refusal:
         refusal = self._guesses.refusal(
@@ -326,34 +340,45 @@ class LimiterRule(Rule[RequestT]):
     ) -> Any:  # noqa: ANN401
         return self._key(request)
 
-    def _charge(
+    async def _charge(
         self,
         record: _charges.Record,
         fields: MutableMapping[str, Any],  # noqa: ARG002
         subject: Subject,
         costs: Costs,
+        *,
+        is_async: bool,  # noqa: ARG002
     ) -> _charges.Decision | None:
         if subject is None:
             return None
-        return check_subject(record, self._limiter, subject, costs, peeks=self._peeks)
+        return await check_subject(record, self._limiter, subject, costs, peeks=self._peeks)
 
 
 def check_key(
-    record: _charges.Record, gate: Gate, keys: Sequence[str | bytes], costs: Costs
-) -> _charges.Decision:
-    """Check the key of a request with the gate."""
+    record: _charges.Record,
+    gate: Gate,
+    keys: Sequence[str | bytes],
+    costs: Costs,
+    *,
+    is_async: bool,
+) -> Coroutine[Any, Any, _charges.Decision]:
+    """Check the key of a request with the gate, in the event loop if ``is_async``."""
 
-    def check(costs: Costs) -> Verdict:
+    async def check(costs: Costs) -> Verdict:
         if len(keys) > 1:
             return Verdict.duplicate_header()
-        return costs.check(gate, keys[0] if keys else None)
+        key = keys[0] if keys else None
+        # Only a gate in a fleet can wait.
+        if is_async and gate.is_in_fleet:
+            return await costs.check(gate.acheck, key)
+        return costs.check(gate.check, key)
 
     # WSGI and Django pass bytes as text.
     presented = [key.encode("latin-1", "replace") if isinstance(key, str) else key for key in keys]
     return record.charge(gate, presented, costs, check)
 
 
-def check_subject(
+async def check_subject(
     record: _charges.Record,
     limiter: Limiter,
     subject: str | bytes,
@@ -368,12 +393,16 @@ def check_subject(
     # A text and its bytes are one subject. The limiter raises its own error for other types.
     counted = subject.encode(errors="surrogatepass") if isinstance(subject, str) else subject
     if not peeks:
-        return record.charge(
-            limiter, counted, costs, lambda costs: limiter.check(subject, costs.own)
-        )
+
+        async def check(costs: Costs) -> Verdict:
+            return limiter.check(subject, costs.own)
+
+        return await record.charge(limiter, counted, costs, check)
+
+    async def peek(costs: Costs) -> Verdict:
+        return limiter.peek(subject, costs.own)
+
     # Another integration that charges the subject before the response has its own decision.
-    decision = record.charge(
-        limiter, (counted,), costs, lambda costs: limiter.peek(subject, costs.own)
-    )
+    decision = await record.charge(limiter, (counted,), costs, peek)
     decision.charge_later = lambda: limiter.check(subject, decision.costs.own)
     return decision

@@ -1,7 +1,8 @@
 """Middleware for every ASGI server and framework: Starlette, FastAPI, Litestar, Quart, Django.
 
 It does not buffer bodies. An admitted websocket is passed to the application unchanged. A check
-does not wait for another thread or process, so it runs in the event loop.
+does not wait for another thread or process, so it runs in the event loop. If the gate is in a
+fleet, a check that needs credits of another process pauses, and other requests continue.
 
 >>> from keytally import Gate, generate_pepper
 >>> from keytally.asgi import GateMiddleware

@@ -56,6 +56,9 @@ a list has only names.
 ``"Authorization: Bearer"`` names the tokens of that scheme. ``"WITHOUT_KEY": {"PATH": …,
 "POLICY": …}`` is the limiter of requests without a key, which it counts by client address.
 
+If the gate shares its limits with other machines, ``"FLEET"`` of ``"GATE"`` is the fleet file of
+this machine, and ``"CREDIT_WAIT"`` how long a request waits for credits: see `Gate.open`.
+
 The verdict is ``request.verdict``. In ``MIDDLEWARE``, put the classes of this module below
 middleware that must see refusals too, such as that for CORS. If both middlewares and
 `keytally.rest_framework` check a request, it is charged once and has one verdict: see
@@ -131,7 +134,9 @@ KNOWN = {
     "GATE": SHARED
     | {
         "COSTS",
+        "CREDIT_WAIT",
         "FAILURES",
+        "FLEET",
         "GROUP",
         "KEY_FROM",
         "NEED",
@@ -212,11 +217,11 @@ def gate() -> Gate:
         raise ImproperlyConfigured(
             'KEYTALLY["GATE"]["PATH"] is missing: it names the file of the gate'
         )
+    names = ("PEPPER", "PEPPER_FILE", "FLEET", "CREDIT_WAIT")
+    options = {name.lower(): found[name] for name in names if name in found}
     try:
-        return Gate.open(
-            found["PATH"], pepper=found.get("PEPPER"), pepper_file=found.get("PEPPER_FILE")
-        )
-    except (KeytallyError, OSError) as error:
+        return Gate.open(found["PATH"], **options)
+    except (KeytallyError, OSError, TypeError, ValueError) as error:
         raise ImproperlyConfigured(f'KEYTALLY["GATE"]: {error}') from error
 
 

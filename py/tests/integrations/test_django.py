@@ -370,7 +370,7 @@ def outcome(call):
     [
         (section, name)
         for section in TABLES
-        for name in [*TABLES[section], "PATH", "PEPPER_FILE", SECRET]
+        for name in [*TABLES[section], "PATH", "PEPPER_FILE", "FLEET", "CREDIT_WAIT", SECRET]
     ],
 )
 @pytest.mark.parametrize("value", [SECRET, [SECRET], SECRET + ".function"])

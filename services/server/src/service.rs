@@ -63,6 +63,9 @@ use self::slots::Slots;
 use crate::keys::{ListTasks, ServedList};
 use keytally_cli::internal::Failure;
 
+/// The description of the routes, in OpenAPI 3.1.
+const DESCRIPTION: &str = include_str!("service/openapi.json");
+
 /// The state that the routes share.
 #[derive(Debug)]
 pub(crate) struct Service {
@@ -204,6 +207,7 @@ impl Service {
         };
         let metrics_route = Router::new().route("/metrics", get(metrics));
         let mut routes = Router::new()
+            .route("/openapi.json", get(async || json(StatusCode::OK, DESCRIPTION)))
             .route("/api/v1/contacts", get(contacts::contacts))
             .route("/api/v1/limits", get(limits::limits))
             .route("/auth", any(auth::auth))

@@ -207,12 +207,24 @@ fn program_of_the_tutorial() {
 #[test]
 fn reference_lists_every_metric_and_every_command() {
     let metrics = include_str!("../../../docs/reference/metrics.md");
-    let names = include_str!("../src/service/metrics.rs").split("\"keytally_").skip(1);
-    let names: Vec<&str> = names.filter_map(|rest| rest.split('"').next()).collect();
-    for name in &names {
-        assert!(metrics.contains(&format!("| `keytally_{name}` |")), "keytally_{name}");
+    let of = |source: &'static str| -> Vec<&str> {
+        let names = source.split("\"keytally_").skip(1);
+        names.filter_map(|rest| rest.split('"').next()).collect()
+    };
+    let of_agents = of(include_str!("../src/fleet/metrics.rs"));
+    for names in [&of(include_str!("../src/service/metrics.rs")), &of_agents] {
+        for name in names {
+            assert!(metrics.contains(&format!("| `keytally_{name}` |")), "keytally_{name}");
+        }
+        assert!(names.len() > 10);
     }
-    assert!(names.len() > 10);
+    let guide = include_str!("../../../docs/how-to/share-limits.md");
+    let rules = include_str!("../../../packaging/prometheus/keytally-fleet.rules.yml");
+    for named in [guide, rules].into_iter().flat_map(|text| text.split("keytally_").skip(1)) {
+        let end = named.find(|letter: char| !letter.is_ascii_lowercase() && letter != '_');
+        let name = &named[..end.unwrap_or(named.len())];
+        assert!(name == "gate" || of_agents.contains(&name), "{name} is not a metric");
+    }
 
     let commands = include_str!("../../../docs/reference/cli.md");
     let help = Command::new(env!("CARGO_BIN_EXE_keytally")).arg("--help").output().unwrap();

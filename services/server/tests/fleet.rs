@@ -1,6 +1,8 @@
-//! The service with a gate whose limits machines share. The test fills the fleet file like an
-//! agent.
-#![cfg(feature = "fleet")]
+//! Agents of machines, as an operator runs them: a folder for each machine, and a real server of
+//! Redis or Valkey.
+//!
+//! `KEYTALLY_TEST_REDIS` names another server than `redis-server`, such as `valkey-server`.
+#![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[expect(
@@ -8,169 +10,635 @@
     unreachable_pub,
     reason = "a module of several tests, each of which uses a part of it"
 )]
-mod support;
+#[path = "support/program.rs"]
+mod program;
 
 use core::time::Duration;
-use std::io::ErrorKind;
-use std::net::TcpStream;
-use std::path::PathBuf;
-use std::thread;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
 
-use keytally::{FleetFile, Gate, now, pepper};
-use keytally_core::sync::{AtomicU64, Ordering};
-use keytally_fleet::OnLoss;
-use keytally_fleet::plan::holding;
-use keytally_fleet::plan::layout::{PageState, PageWord, Phase};
-use support::program::Sandbox;
-use support::server::{GATE, Server};
-use support::wire::Wire;
+use program::{Run, Sandbox};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use yaml_rust2::YamlLoader;
 
 /// A plan whose window does not end during a test.
-const PLAN: [&str; 2] = ["--plan", "default=1000/31d"];
+const PLAN: &str = "default=100/31d";
 
-/// A sandbox whose gate is in a fleet, with an empty fleet file and a key.
-struct Machine {
-    sandbox: Sandbox,
-    gate: Gate,
-    fleet: PathBuf,
-    key: String,
+/// How often something is tried that takes some time, with a pause of 50 ms.
+const TRIES: usize = 400;
+
+fn pause() {
+    sleep(Duration::from_millis(50));
 }
 
-impl Machine {
-    fn new() -> Self {
-        let sandbox = Sandbox::new();
-        let key = Server::start(&sandbox, &PLAN).first_key().unwrap();
-        let peppers = pepper::read_file(sandbox.path("data/pepper")).unwrap();
-        let gate = Gate::open(sandbox.path(GATE), peppers).unwrap();
-        gate.set_fleet(true).unwrap();
-        let fleet = sandbox.path("api.fleet");
-        FleetFile::create(&fleet, &gate).unwrap();
-        Self { sandbox, gate, fleet, key }
+/// A server of Redis or Valkey, which listens on a Unix socket only.
+struct Store {
+    process: Child,
+    socket: PathBuf,
+    arguments: Vec<&'static str>,
+}
+
+impl Store {
+    fn start(sandbox: &Sandbox, arguments: &[&'static str]) -> Self {
+        let socket = sandbox.path("store");
+        let process = Self::spawn(&socket, arguments);
+        Self { process, socket, arguments: arguments.to_vec() }
     }
 
-    fn file(&self) -> FleetFile<'_> {
-        FleetFile::open(&self.fleet, &self.gate).unwrap()
+    fn spawn(socket: &Path, arguments: &[&str]) -> Child {
+        let program = std::env::var_os("KEYTALLY_TEST_REDIS");
+        let program = program.unwrap_or_else(|| OsString::from("redis-server"));
+        let mut command = Command::new(program);
+        command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]);
+        command.arg(socket).args(arguments).stdout(Stdio::null());
+        let process = command.spawn().expect("cargo xtask test fleet --install installs a server");
+        let listens = || UnixStream::connect(socket).is_ok();
+        for _ in (0..TRIES).take_while(|_| !listens()) {
+            pause();
+        }
+        process
     }
 
-    /// Writes what an agent says of the store, with a heartbeat that stays fresh.
-    fn say(&self, phase: Phase, on_loss: OnLoss) {
-        let file = self.file();
-        let heartbeat = now().unix_ms() + 3_600_000;
-        file.page(PageWord::Heartbeat).store(heartbeat, Ordering::SeqCst);
-        let state = PageState { phase, on_loss: Some(on_loss), machines: 1 };
-        file.page(PageWord::State).store(state.bits(), Ordering::SeqCst);
+    fn url(&self) -> String {
+        format!("unix://{}", self.socket.display())
     }
 
-    fn serve(&self) -> Server {
-        let fleet = self.fleet.to_str().unwrap();
-        Server::start(&self.sandbox, &[&PLAN[..], &["--fleet", fleet]].concat())
+    fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        fs::remove_file(&self.socket).unwrap();
+    }
+
+    /// Starts the killed server again, without data.
+    fn restart(&mut self) {
+        self.process = Self::spawn(&self.socket, &self.arguments);
     }
 }
 
-#[test]
-fn request_without_credits_gets_what_the_operator_chose() {
-    let machine = Machine::new();
-    machine.say(Phase::Leading, OnLoss::Closed);
-    let server = machine.serve();
-    let key = &machine.key;
-    let key_line = format!("X-API-Key: {key}");
-    for path in ["GET /api/v1/contacts", "GET /auth"] {
-        let refused = server.request(path, &[key_line.as_bytes()]);
-        assert_eq!((refused.code(), refused.header("Retry-After")), (503, "1"), "{refused:?}");
+impl Drop for Store {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
-    assert_eq!(
-        server.metric("keytally_verdicts_total{outcome=\"unavailable\",reason=\"none\"}"),
-        2
-    );
-    machine.say(Phase::Cut, OnLoss::Open);
-    let admitted = server.contacts(key);
-    assert_eq!((admitted.code(), admitted.header("X-RateLimit-Remaining")), (200, "999"));
-    assert_eq!(server.contacts("wrong").code(), 401);
 }
 
-#[test]
-fn request_waits_for_credits_and_blocks_no_thread() {
-    let machine = Machine::new();
-    machine.say(Phase::Leading, OnLoss::Closed);
-    let server = machine.serve();
-    let key_line = format!("X-API-Key: {}", machine.key);
-    let request = format!("GET /api/v1/contacts HTTP/1.1\r\nHost: test\r\n{key_line}\r\n\r\n");
-    let mut first = 0;
-    for _ in 0..10 {
-        let connections: Vec<_> =
-            (0..64).map(|_| TcpStream::connect(server.address).unwrap()).collect();
-        let mut health = Wire::to(server.address);
-        let mut waiting: Vec<_> = connections.into_iter().map(Wire::over).collect();
-        waiting.iter_mut().for_each(|wire| wire.send(request.as_bytes()));
-        assert_eq!(health.request("GET /healthz", &[]).code(), 200);
-        let is_silent = |wire: &mut Wire| {
-            wire.stream().set_nonblocking(true).unwrap();
-            let peeked = wire.stream().peek(&mut [0]);
-            wire.stream().set_nonblocking(false).unwrap();
-            peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
-        };
-        first += usize::from(waiting.iter_mut().all(is_silent));
-        for wire in &mut waiting {
-            assert_eq!(wire.read(false).unwrap().code(), 503);
+/// An agent that runs.
+struct Agent<'s> {
+    sandbox: &'s Sandbox,
+    process: Child,
+    log: String,
+}
+
+impl<'s> Agent<'s> {
+    fn start(sandbox: &'s Sandbox, machine: &str, store: &Store, more: &[&str]) -> Self {
+        Self::start_with(sandbox, machine, store, more, &[])
+    }
+
+    /// Starts the agent of a machine with these variables in its environment.
+    fn start_with(
+        sandbox: &'s Sandbox,
+        machine: &str,
+        store: &Store,
+        more: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let mut command = agent(sandbox, machine, store, more);
+        command.envs(variables.iter().copied());
+        let log = (0..).map(|number| format!("{machine}/{number}.log"));
+        let log = log.into_iter().find(|log| !sandbox.path(log).exists()).unwrap();
+        command.stdout(Stdio::null()).stderr(File::create(sandbox.path(&log)).unwrap());
+        Self { sandbox, process: command.spawn().unwrap(), log }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.sandbox.path(&self.log)).unwrap()
+    }
+
+    /// Waits until the agent has printed this.
+    #[track_caller]
+    fn wait_for(&self, text: &str) {
+        for _ in 0..TRIES {
+            if self.log().contains(text) {
+                return;
+            }
+            pause();
+        }
+        panic!("{text:?} is not in {:?}", self.log());
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).unwrap();
+    }
+}
+
+impl Drop for Agent<'_> {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Returns the command that runs the agent of a machine.
+fn agent(sandbox: &Sandbox, machine: &str, store: &Store, more: &[&str]) -> Command {
+    let (gate, file, url) =
+        (format!("{machine}/api.gate"), format!("{machine}/api.fleet"), store.url());
+    let fixed = ["agent", &gate, "--fleet", "test", "--store", &url, "--file", &file];
+    let mut command = sandbox.command(&[&fixed[..], more].concat());
+    if !more.contains(&"--on-loss") {
+        command.args(["--on-loss", "closed"]);
+    }
+    command.env("KEYTALLY_PEPPER", &sandbox.pepper);
+    command
+}
+
+/// Creates machines with copies of one gate. Returns a key of it, and its id.
+fn create_machines(sandbox: &Sandbox, plan: &str, machines: &[&str]) -> (String, String) {
+    for machine in machines {
+        fs::create_dir(sandbox.path(machine)).unwrap();
+    }
+    let gate = |machine: &str| format!("{machine}/api.gate");
+    let first = gate(machines[0]);
+    sandbox.run(&["create", &first, "--keys", "10", "--plan", plan]).expect_status(0);
+    let (key, key_id) = sandbox.issue(&first, &["--account", "42"]);
+    for machine in &machines[1..] {
+        fs::copy(sandbox.path(&first), sandbox.path(&gate(machine))).unwrap();
+    }
+    (key, key_id)
+}
+
+/// Runs `keytally fleet COMMAND` for a machine.
+fn fleet(sandbox: &Sandbox, command: &str, machine: &str, more: &[&str]) -> Run {
+    let (gate, file) = (format!("{machine}/api.gate"), format!("{machine}/api.fleet"));
+    sandbox.run(&[&["fleet", command, &gate], more, &["--file", &file]].concat())
+}
+
+/// Returns the exit status and the JSON output of `fleet status`.
+fn status(sandbox: &Sandbox, machine: &str) -> (i32, Value) {
+    let run = fleet(sandbox, "status", machine, &["--json"]);
+    (run.status, serde_json::from_str(&run.out).unwrap_or_default())
+}
+
+/// Waits until the state of a machine is this.
+#[track_caller]
+fn wait_for(sandbox: &Sandbox, machine: &str, state: &str) -> Value {
+    for _ in 0..TRIES {
+        let (_, found) = status(sandbox, machine);
+        if found["state"] == state {
+            return found;
+        }
+        pause();
+    }
+    panic!("{machine} is not {state}: {:?}", status(sandbox, machine));
+}
+
+/// Starts agents, and lets the gates join. Returns the agents.
+fn join<'s>(sandbox: &'s Sandbox, store: &Store, machines: &[&str]) -> Vec<Agent<'s>> {
+    let start = |machine: &&str| Agent::start(sandbox, machine, store, &[]);
+    let agents: Vec<_> = machines.iter().map(start).collect();
+    for machine in machines {
+        wait_for(sandbox, machine, "leading");
+        fleet(sandbox, "join", machine, &[]).expect_status(0);
+    }
+    agents
+}
+
+/// Checks a key on a machine. Returns the exit status and the JSON output.
+fn check(sandbox: &Sandbox, machine: &str, key: &str) -> (i32, Value) {
+    let file = format!("{machine}/api.fleet");
+    sandbox.check(&format!("{machine}/api.gate"), key, &["--fleet", &file])
+}
+
+/// Sends requests to machines in turn, until each has refused 20 in a row. Returns how many were
+/// admitted, and the last refusal.
+fn admitted(sandbox: &Sandbox, machines: &[&str], key: &str) -> (u32, Value) {
+    let (mut admitted, mut refused) = (0, 0);
+    loop {
+        for machine in machines {
+            let (status, found) = check(sandbox, machine, key);
+            if status == 0 {
+                (admitted, refused) = (admitted + 1, 0);
+                continue;
+            }
+            refused += 1;
+            if refused == 20 * machines.len() {
+                return (admitted, found);
+            }
+            // Units that another machine does not need return within some time.
+            pause();
         }
     }
-    // With a thread for each request that waits, no thread would be left for this long.
-    assert!(first >= 5, "another request was served first {first} times of 10");
-
-    // An agent may be too slow on a busy machine.
-    let file = machine.file();
-    let is_admitted = (0..100).any(|_| {
-        let stop = AtomicU64::new(0);
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                while stop.load(Ordering::SeqCst) == 0 {
-                    file.wanted().take(|tally| grant(&file, tally, 1));
-                    thread::sleep(Duration::from_micros(200));
-                }
-            });
-            let reply = server.request("GET /auth", &[key_line.as_bytes()]);
-            stop.store(1, Ordering::SeqCst);
-            reply.code() == 200
-        })
-    });
-    assert!(is_admitted);
-}
-
-/// Puts credits into a tally, as an agent that leased them.
-fn grant(file: &FleetFile<'_>, tally: u32, units: u32) {
-    let Some(subject) = file.subject(tally) else { return };
-    let words = file.words(tally).unwrap();
-    file.owner(tally).unwrap().store(subject.owner, Ordering::Release);
-    let (now_ms, units) = (now().unix_ms(), [units; 4]);
-    holding::set_holding(&subject.layout, &words, now_ms, now_ms, &units);
-    holding::add_credits(&subject.layout, &words, now_ms, now_ms, &units);
 }
 
 #[test]
-fn wrong_fleet_file_is_an_error_at_the_start() {
-    let machine = Machine::new();
-    let gate = machine.sandbox.path(GATE);
-    for (path, part) in
-        [(gate.to_str().unwrap(), "the file is not a fleet file"), ("nowhere", "cannot open")]
-    {
-        let args = ["serve", "--data", "data", "--listen", "127.0.0.1:0", "--fleet", path];
-        machine.sandbox.run_admin(&args).expect_failure(&[part]);
+fn wrong_options_of_an_agent_are_explained() {
+    let sandbox = Sandbox::new();
+    let run = |options: &[&str]| sandbox.run(&[&["agent", "api.gate"], options].concat());
+    let right = ["--fleet", "prod", "--store", "redis://store"];
+    run(&right).expect_usage_error(&["--on-loss <closed|share|open>"]);
+    let with = |more: &[&str]| run(&[&right[..], more].concat());
+    with(&["--on-loss", "fail-open"]).expect_usage_error(&["it must be closed, share or open"]);
+    with(&["--on-loss", "share"]).expect_usage_error(&["--on-loss share: add --machines"]);
+    with(&["--on-loss", "open", "--explain"]).expect_usage_error(&["open: add --machines"]);
+    with(&["--on-loss", "share", "--machines", "0"])
+        .expect_usage_error(&["--machines", "a whole number from 1 to"]);
+    with(&["--client-key", "key"]).expect_usage_error(&["--client-certificate"]);
+    let of = |name: &str, url: &str| {
+        let run = run(&["--fleet", name, "--store", url, "--on-loss", "closed"]);
+        assert!(!run.err.contains("sesame"), "{run:?}");
+        run
+    };
+    of("a/b", "redis://store").expect_usage_error(&["1 to 32 letters, digits"]);
+    of("prod", "redis://agent:sesame@store")
+        .expect_usage_error(&["--store <URL>", "has a password: put it into a file"]);
+    of("prod", "redis://:sesame@store").expect_usage_error(&["has a password"]);
+    of("prod", "http://store").expect_usage_error(&["unknown scheme: use `redis`"]);
+}
+
+#[test]
+fn explanation_has_the_bound_of_each_limit() {
+    let sandbox = Sandbox::new();
+    create_machines(&sandbox, "default=100/minute; team: 7/day", &["one"]);
+    let explain = |on_loss: &str| {
+        let options = ["--on-loss", on_loss, "--machines", "10", "--explain"];
+        let fixed = ["agent", "one/api.gate", "--fleet", "prod", "--store", "redis://store"];
+        sandbox.run(&[&fixed[..], &options].concat()).expect_status(0)
+    };
+    let rows = |text: &str| -> Vec<Vec<String>> {
+        let lines = text.lines().filter(|line| line.starts_with("default"));
+        lines.map(|line| line.split_whitespace().skip(1).map(str::to_owned).collect()).collect()
+    };
+    let share = explain("share");
+    assert!(share.contains("10 machines together"), "{share}");
+    assert_eq!(
+        rows(&share),
+        [["key", "minute", "100", "10", "110", "200"], ["team", "day", "7", "0", "7", "7"]]
+    );
+    assert_eq!(rows(&explain("closed"))[0], ["key", "minute", "100", "0", "100", "100"]);
+    assert_eq!(rows(&explain("open"))[0], ["key", "minute", "100", "100", "200", "1100"]);
+}
+
+#[test]
+fn store_that_evicts_keys_ends_the_agent() {
+    let sandbox = Sandbox::new();
+    create_machines(&sandbox, PLAN, &["one"]);
+    let store = Store::start(&sandbox, &["--maxmemory-policy", "allkeys-lru"]);
+    let run = sandbox.finish(&mut agent(&sandbox, "one", &store, &[]), b"");
+    assert_eq!(run.status, 3, "{run:?}");
+    assert!(run.err.contains("its maxmemory-policy is allkeys-lru"), "{run:?}");
+    let agent = Agent::start(&sandbox, "one", &store, &["--allow-eviction"]);
+    wait_for(&sandbox, "one", "leading");
+    drop(agent);
+}
+
+#[test]
+fn password_is_read_from_a_file_or_the_environment() {
+    let sandbox = Sandbox::new();
+    create_machines(&sandbox, PLAN, &["one"]);
+    let store = Store::start(&sandbox, &["--requirepass", "open-sesame"]);
+    let run = sandbox.finish(&mut agent(&sandbox, "one", &store, &[]), b"");
+    assert_eq!(run.status, 3, "{run:?}");
+    assert!(run.err.contains("needs a password"), "{run:?}");
+    fs::write(sandbox.path("password"), "open-sesame\n").unwrap();
+    let by_file = Agent::start(&sandbox, "one", &store, &["--password-file", "password"]);
+    wait_for(&sandbox, "one", "leading");
+    drop(by_file);
+    wait_for(&sandbox, "one", "absent");
+    let variable = [("KEYTALLY_STORE_PASSWORD", "open-sesame")];
+    let by_variable = Agent::start_with(&sandbox, "one", &store, &[], &variable);
+    wait_for(&sandbox, "one", "leading");
+    drop(by_variable);
+}
+
+#[test]
+fn machines_share_one_limit_through_a_loss_of_the_store() {
+    let sandbox = Sandbox::new();
+    let machines = ["one", "two"];
+    let (key, _) = create_machines(&sandbox, PLAN, &machines);
+    let mut store = Store::start(&sandbox, &[]);
+    let agents = join(&sandbox, &store, &machines);
+    let (code, first) = check(&sandbox, "one", &key);
+    assert_eq!((code, &first["outcome"]), (0, &"admitted".into()), "{first}");
+    store.kill();
+    wait_for(&sandbox, "one", "cut");
+    wait_for(&sandbox, "two", "cut");
+    agents[0].wait_for("the store is lost: ");
+    let (alone, last) = admitted(&sandbox, &machines, &key);
+    assert_eq!(last["outcome"], "unavailable", "{last}");
+    store.restart();
+    wait_for(&sandbox, "one", "leading");
+    wait_for(&sandbox, "two", "leading");
+    let (rest, last) = admitted(&sandbox, &machines, &key);
+    assert_eq!(last["outcome"], "denied", "{last}");
+    assert_eq!(1 + alone + rest, 100, "{alone} without the store, {rest} after that");
+}
+
+#[test]
+fn agent_that_stands_by_leads_after_a_kill() {
+    let sandbox = Sandbox::new();
+    let (key, _) = create_machines(&sandbox, PLAN, &["one"]);
+    let store = Store::start(&sandbox, &[]);
+    let mut agents = join(&sandbox, &store, &["one"]);
+    let standby = Agent::start(&sandbox, "one", &store, &[]);
+    standby.wait_for("standing by: another agent of this gate leads");
+    assert!(!standby.log().contains("leading"));
+    drop(agents.pop());
+    standby.wait_for("keytally: leading");
+    let (alone, _) = admitted(&sandbox, &["one"], &key);
+    assert_eq!(alone, 100);
+}
+
+#[test]
+fn signal_ends_the_agent_and_its_units_stay() {
+    let sandbox = Sandbox::new();
+    let (key, _) = create_machines(&sandbox, PLAN, &["one"]);
+    let store = Store::start(&sandbox, &[]);
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut agents = join(&sandbox, &store, &["one"]);
+        (0..5).for_each(|_| assert_eq!(check(&sandbox, "one", &key).0, 0));
+        let mut agent = agents.pop().unwrap();
+        agent.signal(signal);
+        assert!(agent.process.wait().unwrap().success(), "{}", agent.log());
+        let (code, found) = status(&sandbox, "one");
+        assert_eq!((code, &found["state"]), (3, &"absent".into()));
+        let unspent = found["unspent_units"].as_u64().unwrap();
+        assert!(unspent > 0, "{found}");
+        assert_eq!(check(&sandbox, "one", &key).0, 0, "by a unit that stayed");
+        assert_eq!(status(&sandbox, "one").1["unspent_units"], unspent - 1);
     }
 }
 
 #[test]
-fn fleet_file_that_is_replaced_is_opened() {
-    let machine = Machine::new();
-    machine.say(Phase::Cut, OnLoss::Closed);
-    let server = machine.serve();
-    assert_eq!(server.contacts(&machine.key).code(), 503);
-    std::fs::remove_file(&machine.fleet).unwrap();
-    FleetFile::create(&machine.fleet, &machine.gate).unwrap();
-    machine.say(Phase::Cut, OnLoss::Open);
-    // The path is examined once a second.
-    let is_opened = (0..500).any(|_| {
-        thread::sleep(Duration::from_millis(20));
-        server.contacts(&machine.key).code() == 200
-    });
-    assert!(is_opened);
+fn replaced_gate_is_led_with_a_new_fleet_file() {
+    let sandbox = Sandbox::new();
+    create_machines(&sandbox, PLAN, &["one"]);
+    let store = Store::start(&sandbox, &[]);
+    let agents = join(&sandbox, &store, &["one"]);
+    let standby = Agent::start(&sandbox, "one", &store, &[]);
+    standby.wait_for("standing by");
+    sandbox.run(&["create", "new.gate", "--keys", "5", "--plan", PLAN]).expect_status(0);
+    let (key, _) = sandbox.issue("new.gate", &["--account", "7"]);
+    fs::rename(sandbox.path("new.gate"), sandbox.path("one/api.gate")).unwrap();
+    let found = wait_for(&sandbox, "one", "leading");
+    assert_eq!(found["in_fleet"], false, "the new gate has not joined");
+    fleet(&sandbox, "join", "one", &[]).expect_status(0);
+    assert_eq!(admitted(&sandbox, &["one"], &key).0, 100);
+    drop(agents);
+    standby.wait_for("keytally: leading");
+}
+
+#[test]
+fn migrated_gate_stays_in_the_fleet() {
+    let sandbox = Sandbox::new();
+    let (key, _) = create_machines(&sandbox, PLAN, &["one"]);
+    let store = Store::start(&sandbox, &[]);
+    let agents = join(&sandbox, &store, &["one"]);
+    for _ in 0..10 {
+        assert_eq!(check(&sandbox, "one", &key).0, 0);
+    }
+    let unspent = status(&sandbox, "one").1["unspent_units"].as_u64().unwrap();
+    sandbox.run(&["migrate", "one/api.gate", "one/new.gate", "--keys", "20"]).expect_status(0);
+    let found = wait_for(&sandbox, "one", "leading");
+    assert_eq!(found["in_fleet"], true, "{found}");
+    let (rest, _) = admitted(&sandbox, &["one"], &key);
+    // The units that were not spent stay counted until the window ends.
+    assert!((1..=90).contains(&rest), "{rest}");
+    assert!(10 + u64::from(rest) + unspent >= 80, "{rest} were admitted after 10 and {unspent}");
+    drop(agents);
+}
+
+#[test]
+fn file_of_another_gate_is_kept_while_its_agent_runs() {
+    let sandbox = Sandbox::new();
+    create_machines(&sandbox, PLAN, &["one"]);
+    let store = Store::start(&sandbox, &[]);
+    let agents = join(&sandbox, &store, &["one"]);
+    sandbox.run(&["create", "other.gate", "--keys", "10"]).expect_status(0);
+    let url = store.url();
+    let other = ["agent", "other.gate", "--fleet", "test", "--store", &url, "--on-loss", "closed"];
+    let run = sandbox.run(&[&other[..], &["--file", "one/api.fleet"]].concat());
+    assert_eq!(run.status, 3, "{run:?}");
+    let expected = "one/api.fleet: the fleet file belongs to another gate, whose agent runs; \
+                    name another file with --file\n";
+    assert!(run.err.ends_with(expected), "{run:?}");
+    drop(agents);
+}
+
+#[test]
+fn removed_fleet_file_is_reported() {
+    let sandbox = Sandbox::new();
+    create_machines(&sandbox, PLAN, &["one"]);
+    let store = Store::start(&sandbox, &[]);
+    let agents = join(&sandbox, &store, &["one"]);
+    fs::remove_file(sandbox.path("one/api.fleet")).unwrap();
+    agents[0].wait_for("one/api.fleet was removed: restart this agent, and then the servers");
+}
+
+#[test]
+fn join_needs_an_agent_and_leave_undoes_it() {
+    let sandbox = Sandbox::new();
+    let (key, _) = create_machines(&sandbox, PLAN, &["one"]);
+    let join_alone = || fleet(&sandbox, "join", "one", &[]);
+    join_alone().expect_failure(&["one/api.fleet", "start the agent of this gate first"]);
+    let store = Store::start(&sandbox, &[]);
+    let agents = join(&sandbox, &store, &["one"]);
+    // A process without the fleet file has no units.
+    let (code, found) = sandbox.check("one/api.gate", &key, &[]);
+    assert_eq!((code, &found["outcome"]), (1, &"unavailable".into()), "{found}");
+    let left = sandbox.run(&["fleet", "leave", "one/api.gate", "--json"]).json();
+    assert_eq!(left, serde_json::json!({ "gate": "one/api.gate", "in_fleet": false }));
+    assert_eq!(sandbox.check("one/api.gate", &key, &[]).0, 0);
+    drop(agents);
+    wait_for(&sandbox, "one", "absent");
+    join_alone().expect_failure(&["one/api.fleet: no agent runs; start the agent"]);
+}
+
+#[test]
+fn status_and_top_show_the_units_of_a_machine() {
+    let sandbox = Sandbox::new();
+    let (key, key_id) = create_machines(&sandbox, PLAN, &["one"]);
+    let store = Store::start(&sandbox, &[]);
+    let missing = fleet(&sandbox, "status", "one", &[]);
+    missing.expect_failure(&["cannot open", "one/api.fleet"]);
+    let agents = join(&sandbox, &store, &["one"]);
+    let text = fleet(&sandbox, "top", "one", &[]).expect_status(0);
+    assert_eq!(text, "one/api.gate: this machine holds no units\n");
+    (0..5).for_each(|_| assert_eq!(check(&sandbox, "one", &key).0, 0));
+    let (code, found) = status(&sandbox, "one");
+    assert_eq!((code, &found["in_fleet"], &found["on_loss"]), (0, &true.into(), &"closed".into()));
+    let number = |name: &str| found[name].as_u64().unwrap();
+    assert!(number("lease_requests") >= number("granted_requests"), "{found}");
+    assert!(number("granted_requests") > 0 && number("heartbeat_ms") < 2000, "{found}");
+    assert_eq!(number("tallies"), 1);
+    assert_eq!(number("held_units"), number("unspent_units") + 5, "{found}");
+    let top = fleet(&sandbox, "top", "one", &["--json"]).json();
+    let window = &top["tallies"][0]["windows"][0];
+    assert_eq!(top["tallies"][0]["subject"], key_id);
+    assert_eq!(top["tallies"][0]["section"], "key");
+    assert_eq!((&window["window"], &window["limit"]), (&"2678400s".into(), &100.into()));
+    let held = window["held"].as_u64().unwrap();
+    assert_eq!(held, window["unspent"].as_u64().unwrap() + 5);
+    assert_eq!(held + window["left"].as_u64().unwrap(), 100, "{window}");
+    let text = fleet(&sandbox, "top", "one", &["--rows", "0"]).expect_status(0);
+    assert!(text.contains("holds no units"), "{text}");
+    let text = fleet(&sandbox, "status", "one", &[]).expect_status(0);
+    assert!(text.contains("one/api.gate: in a fleet, with the fleet file one/api.fleet\n"));
+    assert!(text.contains("agent: it leads; "), "{text}");
+    assert!(text.contains(" held for 1 tally, "), "{text}");
+    drop(agents);
+}
+
+#[test]
+fn reset_lets_a_key_use_its_limit_again() {
+    let sandbox = Sandbox::new();
+    let machines = ["one", "two"];
+    let (key, key_id) = create_machines(&sandbox, PLAN, &machines);
+    let store = Store::start(&sandbox, &[]);
+    let agents = join(&sandbox, &store, &machines);
+    assert_eq!(admitted(&sandbox, &machines, &key).0, 100);
+    let url = store.url();
+    let reset = |id: &str| {
+        let options = ["--fleet", "test", "--store", &url, "--json"];
+        fleet(&sandbox, "reset", "one", &[&[id], &options[..]].concat())
+    };
+    let expected = serde_json::json!({ "key_id": key_id, "windows": 1 });
+    assert_eq!(reset(&key_id).json(), expected);
+    assert_eq!(admitted(&sandbox, &machines, &key).0, 100);
+    reset("00000000001").expect_failure(&["00000000001"]);
+    drop(agents);
+}
+
+#[test]
+fn supervisor_gets_the_state_of_the_agent() {
+    let sandbox = Sandbox::new();
+    create_machines(&sandbox, PLAN, &["one"]);
+    let store = Store::start(&sandbox, &[]);
+    let path = sandbox.path("supervisor").display().to_string();
+    let mut sockets = vec![(path.clone(), UnixDatagram::bind(&path).unwrap())];
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::linux::net::SocketAddrExt as _;
+        use std::os::unix::net::SocketAddr;
+
+        let name = format!("keytally-test-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        sockets.push((format!("@{name}"), UnixDatagram::bind_addr(&address).unwrap()));
+    }
+    for (name, socket) in sockets {
+        let variables = [("NOTIFY_SOCKET", &*name), ("WATCHDOG_USEC", "2000000")];
+        let mut agent = Agent::start_with(&sandbox, "one", &store, &[], &variables);
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let receive_until = |expected: &[&str]| {
+            let mut received = Vec::new();
+            while !expected.iter().all(|text| received.iter().any(|line| line == text)) {
+                assert!(received.len() < 100, "{expected:?} are not in {received:?}");
+                let mut bytes = [0; 200];
+                let len = socket.recv(&mut bytes).unwrap_or_else(|why| {
+                    panic!("{why}: {expected:?} are not in {received:?}");
+                });
+                received.push(String::from_utf8(bytes[..len].to_vec()).unwrap());
+            }
+        };
+        receive_until(&["STATUS=leading", "READY=1", "WATCHDOG=1"]);
+        receive_until(&["WATCHDOG=1"]);
+        agent.signal(Signal::TERM);
+        receive_until(&["STOPPING=1"]);
+        assert!(agent.process.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn metrics_have_the_units_of_the_machine() {
+    let sandbox = Sandbox::new();
+    let (key, _) = create_machines(&sandbox, PLAN, &["one"]);
+    let store = Store::start(&sandbox, &[]);
+    let agent = Agent::start(&sandbox, "one", &store, &["--metrics", "unix:metrics"]);
+    wait_for(&sandbox, "one", "leading");
+    fleet(&sandbox, "join", "one", &[]).expect_status(0);
+    assert_eq!(check(&sandbox, "one", &key).0, 0);
+    let metrics = || {
+        let mut stream = UnixStream::connect(sandbox.path("metrics")).unwrap();
+        let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    };
+    let text = metrics();
+    assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+    let value = |text: &str, name: &str| -> f64 {
+        let line =
+            text.lines().find_map(|line| line.strip_prefix(&format!("keytally_fleet_{name} ")));
+        line.unwrap().parse().unwrap()
+    };
+    assert_eq!(["leading", "store_lost", "tallies"].map(|name| value(&text, name)), [1., 0., 1.]);
+    assert_eq!(value(&text, "held_units"), value(&text, "unspent_units") + 1.);
+    assert!(value(&text, "lease_requests_total") >= value(&text, "grants_total"));
+    assert!(value(&text, "grants_total") >= 1. && value(&text, "connections_total") >= 1.);
+    drop(store);
+    agent.wait_for("the store is lost");
+    assert_eq!(value(&metrics(), "store_lost"), 1.);
+}
+
+/// Runs a command line of the program as an operator's file has it, with paths that do not exist.
+/// Fails if the program does not accept it.
+fn accept(sandbox: &Sandbox, line: &str) {
+    let moved = |word: &str| match word.strip_prefix('/') {
+        Some(path) => format!("missing/{path}"),
+        None => word.to_owned(),
+    };
+    let words: Vec<String> = line.split_whitespace().skip(1).map(moved).collect();
+    let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
+    if words[0] == "agent" {
+        words.push("--explain");
+    }
+    let run = sandbox.run(&words);
+    assert_eq!((run.status, run.err.contains("missing/")), (3, true), "{line}: {run:?}");
+}
+
+#[test]
+fn file_for_compose_has_two_machines() {
+    let sandbox = Sandbox::new();
+    let file = include_str!("../../../packaging/compose/fleet.yaml");
+    let file = &YamlLoader::load_from_str(file).unwrap()[0];
+    let of = |service: &str, name: &str| {
+        let service = &file["services"][service];
+        let found = &service[name];
+        if found.is_badvalue() { service["<<"][name].clone() } else { found.clone() }
+    };
+    let mut lines = Vec::new();
+    for service in ["one", "two", "join-one", "join-two"] {
+        lines.push(of(service, "command").as_str().unwrap().to_owned());
+    }
+    for machine in ["one", "two"] {
+        let volumes = of(machine, "volumes");
+        assert_eq!(volumes[0].as_str().unwrap(), format!("{machine}-data:/data"));
+        assert_eq!(volumes[1].as_str().unwrap(), format!("{machine}-fleet:/fleet"));
+        lines.push(of(machine, "healthcheck")["test"][1].as_str().unwrap().to_owned());
+    }
+    let script = of("gate", "command")[2].as_str().unwrap().to_owned();
+    lines.extend(script.lines().filter(|line| line.starts_with("keytally")).map(str::to_owned));
+    assert_eq!(lines.len(), 8);
+    lines.iter().for_each(|line| accept(&sandbox, line));
+    let store = of("store", "command").as_str().unwrap().to_owned();
+    assert!(store.contains("--maxmemory-policy noeviction"), "{store}");
+}
+
+#[test]
+fn examples_of_alert_rules_pass_in_promtool() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/prometheus");
+    let mut promtool = Command::new("promtool");
+    promtool.current_dir(&folder).args(["test", "rules", "keytally-fleet.tests.yml"]);
+    let output = promtool.output().expect("cannot run promtool");
+    assert!(output.status.success(), "{output:?}");
+    let rules = fs::read_to_string(folder.join("keytally-fleet.rules.yml")).unwrap();
+    let guide = include_str!("../../../docs/how-to/share-limits.md");
+    for alert in rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+        assert!(guide.contains(&format!("| `{alert}` |")), "{alert}");
+    }
 }

@@ -34,11 +34,32 @@ pub(crate) fn cpp(form: Form) -> Result<String> {
     test("cpp", &installed("cpp")?, form, &[])
 }
 
-/// Builds the programs in C and C++ of the suite `interop`: the processes of its test, and the
-/// example servers. Returns their folder.
+/// Builds the programs of the suite `interop`: the processes of its test, and the example servers
+/// in C, C++ and Go. Returns their folder.
 pub(crate) fn workers() -> Result<PathBuf> {
+    let folder = installed("interop")?;
     let servers = [("SERVERS", std::path::absolute("adapters")?)];
-    build("interop", &installed("interop")?, COMPILERS[0], &servers)
+    let built = build("interop", &folder, COMPILERS[0], &servers)?;
+    build_server_in_go(&folder.join("prefix/lib"), &built)?;
+    Ok(built)
+}
+
+/// Builds the example server in Go with the installed library, after a check of its form. Go keeps
+/// what it compiled in the target folder.
+fn build_server_in_go(library: &Path, built: &Path) -> Result<()> {
+    let go = |program: &str, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir("adapters/go");
+        command.env("GOCACHE", target_folder()?.join("go")).env("GOFLAGS", "-mod=readonly");
+        command.env("PKG_CONFIG_PATH", library.join("pkgconfig"));
+        command.env("CGO_LDFLAGS", format!("-Wl,-rpath,{}", library.display()));
+        run(command)
+    };
+    let unformatted = go("gofmt", &["-l", "."])?;
+    ensure!(unformatted.is_empty(), "gofmt would change {unformatted}");
+    go("go", &["vet", "."])?;
+    let server = built.join("server_in_go");
+    go("go", &["build", "-o", server.to_str().context("the path is not UTF-8")?, "."]).map(drop)
 }
 
 /// Compiles `examples/gate.c` as a program, with libraries and options that follow it.

@@ -118,7 +118,7 @@ fn test_free_threaded(
     let options = ["--interpreter".as_ref(), free.as_os_str()];
     let wheel = build(python, &folder.join("wheels"), Form::Named, &options)?;
     let mut pip = tools::pip(&free);
-    run(pip.args(["--force-reinstall", "hypothesis", "pytest"]).arg(wheel))?;
+    run(pip.args(["--force-reinstall", "hypothesis", "pytest", "trio"]).arg(wheel))?;
     pytest_all(&free, programs)
 }
 

@@ -74,16 +74,16 @@ pub(crate) const SUITES: &[Step] = &[
         .needs(&[tools::C_TOOLCHAIN, tools::VALGRIND])
         .about("keytally.hpp in C++17 and C++20, with and without exceptions; sanitizers"),
     Step::tests("interop", &[("keytally-ffi", "*"), ("xtask", "servers")])
-        .needs(&[tools::C_TOOLCHAIN])
+        .needs(&[tools::C_TOOLCHAIN, tools::GO])
         .variables(|| Ok(vec![("KEYTALLY_TEST_WORKERS", native::workers()?)]))
-        .about("C, C++ and Rust on one gate admit exactly the limit; the example servers"),
+        .about("C, C++ and Rust on one gate admit exactly the limit; the example servers, one in Go too"),
     Step::call("nginx", nginx::test)
         .needs(nginx::NEEDS)
         .about("the nginx module in a real nginx: contract, valgrind, sanitizers, reloads, kills"),
     Step::tests("cli", &[("keytally-cli", "*")])
         .about("the commands of the program: output, exit status, errors"),
     Step::tests("service", SERVICE)
-        .needs(&[tools::CURL, tools::PYTHON, tools::NGINX, tools::PROXIES, tools::MONITORS])
+        .needs(&[tools::CURL, tools::PYTHON, tools::NGINX, tools::PROXIES, tools::MONITORS, tools::REDIS])
         .variables(clients)
         .about("the service over HTTP with curl, Node.js, Python and nginx; its listeners; attacks on it"),
     Step::tests("keys", KEYS)
@@ -91,15 +91,15 @@ pub(crate) const SUITES: &[Step] = &[
         .needs(&[tools::POSTGRES, tools::PYTHON])
         .variables(|| Ok(vec![("KEYTALLY_TEST_SCHEMATHESIS", tools::schemathesis()?)]))
         .about("the list of keys: kills at every step, roles and routes, SQLite and PostgreSQL"),
-    Step::tests("fleet", &[("keytally-fleet-plan", "*"), ("keytally-fleet", "*")])
+    Step::tests("fleet", FLEET)
         .full_when_named()
-        .needs(&[tools::REDIS])
-        .about("machines share limits: all orders of messages, simulated fleets, agents on real servers"),
+        .needs(&[tools::REDIS, tools::MONITORS])
+        .about("machines share limits: all orders of messages, simulated fleets, agents and their commands on real servers"),
     Step::new("page", Work::Long(page::test))
         .needs(&[page::CHROMIUM, tools::PYTHON, tools::POSTGRES])
         .about("the page of keys in Chromium: flows, axe, keyboard, pictures; named, PostgreSQL too"),
     Step::new("python", Work::Long(python::test))
-        .needs(&[tools::PYTHON, tools::CURL, tools::CC])
+        .needs(&[tools::PYTHON, tools::CURL, tools::CC, tools::REDIS])
         .about("the installed Python module: lints, types, vectors, threads, forks, workers"),
     Step::new("python-web", Work::Long(python::test_web))
         .needs(&[tools::PYTHON])
@@ -116,8 +116,12 @@ pub(crate) const SUITES: &[Step] = &[
 /// The test files of the service, without those that the suite `unit` runs.
 const SERVICE: &[TestFiles] = &[(
     "keytally-server",
-    "contract routes settle proxy monitoring units startup lifecycle listeners guesses attacks book",
+    "contract routes settle proxy monitoring units description startup lifecycle listeners guesses attacks book",
 )];
+
+/// The test files of fleets.
+const FLEET: &[TestFiles] =
+    &[("keytally-fleet-plan", "*"), ("keytally-fleet", "*"), ("keytally-server", "fleet")];
 
 /// The test files of the list of keys.
 const KEYS: &[TestFiles] = &[("keytally-keys", "*"), ("keytally-server", "keys")];
@@ -168,6 +172,7 @@ fn clients() -> Result<Variables> {
         ("KEYTALLY_TEST_CURL", tools::CURL[0].path()?),
         ("KEYTALLY_TEST_NODE", tools::node()?),
         ("KEYTALLY_TEST_PYTHON", tools::python()?),
+        ("KEYTALLY_TEST_SCHEMATHESIS", tools::schemathesis()?),
     ])
 }
 

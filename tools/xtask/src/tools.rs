@@ -80,6 +80,9 @@ pub(crate) const MONITORS: &[Tool] = &[
     tool("systemd-analyze", "command -v systemd-analyze", "systemd"),
 ];
 
+/// Go, for its example server.
+pub(crate) const GO: &[Tool] = &[tool("Go", "command -v go && command -v gofmt", "golang-go")];
+
 /// The proxies of other projects that the service is tested behind.
 pub(crate) const PROXIES: &[Tool] = &[
     tool("Caddy", "command -v caddy", "caddy"),

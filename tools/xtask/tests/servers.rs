@@ -1,5 +1,5 @@
-//! The example servers in `adapters/c` and `adapters/cpp` keep the contract, byte for byte, over
-//! real HTTP.
+//! The example servers in `adapters/c`, `adapters/cpp` and `adapters/go` keep the contract, byte
+//! for byte, over real HTTP.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -149,4 +149,9 @@ fn server_in_c_keeps_the_contract() {
 #[test]
 fn server_in_cpp_keeps_the_contract() {
     check_contract("server_in_cpp");
+}
+
+#[test]
+fn server_in_go_keeps_the_contract() {
+    check_contract("server_in_go");
 }

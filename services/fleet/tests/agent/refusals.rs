@@ -5,6 +5,7 @@ use core::time::Duration;
 use std::fs;
 
 use keytally_fleet::plan::layout::Phase;
+use keytally_fleet::plan::request::LEASE_SCRIPT;
 use keytally_fleet::{FleetConfig, FleetError, PasswordSource};
 use redis::cmd;
 
@@ -25,6 +26,8 @@ const RIGHTS: &[&str] = &[
     "+hset",
     "+hgetall",
     "+pexpireat",
+    "+zadd",
+    "+zrange",
     "+publish",
     "+subscribe",
     "+ping",
@@ -112,7 +115,7 @@ fn user_with_the_documented_rights_leads() {
     let recalls: u64 = agents.into_iter().map(|agent| agent.stop().recalls).sum();
     assert!(recalls > 0, "no message was received");
     for (index, right) in RIGHTS.iter().enumerate().filter(|(_, right)| right.starts_with('+')) {
-        if ["+subscribe", "+publish", "+hgetall", "+ping"].contains(right) {
+        if ["+subscribe", "+publish", "+hgetall", "+zadd", "+zrange", "+ping"].contains(right) {
             // These are needed after the start.
             continue;
         }
@@ -125,6 +128,21 @@ fn user_with_the_documented_rights_leads() {
         let error = refused(&config);
         assert!(error.contains("too few rights"), "without {right}: {error}");
     }
+}
+
+#[test]
+fn documented_rights_are_those_of_the_script() {
+    let called = LEASE_SCRIPT.split("redis.call('").skip(1);
+    let mut names: Vec<_> = called.filter_map(|rest| rest.split('\'').next()).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), 8);
+    for name in names {
+        let right = format!("+{}", name.to_lowercase());
+        assert!(RIGHTS.contains(&&*right), "{right}");
+    }
+    let readme = include_str!("../../README.md").replace('\n', " ");
+    assert!(readme.contains(&RIGHTS.join(" ")), "{}", RIGHTS.join(" "));
 }
 
 #[test]

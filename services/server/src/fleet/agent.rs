@@ -7,13 +7,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 
 use clap::Args;
-use keytally::{Error, FleetFile, Gate, Peppers, now};
+use keytally::{Error, FleetError, FleetFile, Gate, Peppers, now};
 use keytally_cli::internal::{
     Align, Columns, Failure, GateFile, OutputFormat, PepperSource, Status, number_parser,
     pluralized, print_note, value_parser,
 };
 use keytally_core::sync::Ordering;
-use keytally_fleet::plan::layout::{PageState, PageWord, Phase};
+use keytally_fleet::plan::layout::{PageError, PageState, PageWord, Phase};
 use keytally_fleet::{Agent, Counts, FleetConfig, OnLoss, REQUESTS_PER_S};
 use tokio::runtime::Runtime;
 use tokio::time::interval;
@@ -32,9 +32,6 @@ const RETRY: Duration = Duration::from_millis(5);
 
 /// How often the state is reported to the supervisor and to standard error.
 const REPORT: Duration = Duration::from_millis(100);
-
-/// The most machines of a fleet, and the most replicas that confirm a grant.
-const MAX_COUNT: u32 = 1_000_000;
 
 /// Run the agent of this machine, which shares the limits of a gate with other machines
 ///
@@ -62,13 +59,13 @@ pub(crate) struct AgentCommand {
     #[arg(long, value_name = "closed|share|open", value_parser = value_parser(parse_on_loss))]
     on_loss: OnLoss,
     /// Number of machines of the fleet
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = number_parser(1..=MAX_COUNT))]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = number_parser(1..=u32::MAX))]
     machines: Option<u32>,
     /// Number of replicas of the store that must have confirmed a grant before it is used
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, default_value_t = 0, value_parser = number_parser(0..=MAX_COUNT))]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, default_value_t = 0, value_parser = number_parser(0..=u32::MAX))]
     confirm: u32,
     /// Maximum number of lease requests per second
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, default_value_t = REQUESTS_PER_S, value_parser = number_parser(1..=10_000_000_u32))]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, default_value_t = REQUESTS_PER_S, value_parser = number_parser(1..=u32::MAX))]
     max_requests: u32,
     #[command(flatten)]
     file: FleetPath,
@@ -110,6 +107,8 @@ pub(crate) struct Report {
     problem: Option<String>,
     /// Whether the gate is in a fleet.
     is_shared: bool,
+    /// Whether the path leads to another fleet file, or to none.
+    is_removed: bool,
     /// How often the thread has looked whether it must end.
     turns: u64,
 }
@@ -267,6 +266,7 @@ fn explain(gate: &Gate, config: &FleetConfig) -> Result<Status, Failure> {
 }
 
 /// The thread of the agent.
+#[derive(Debug)]
 struct Leader {
     shared: Arc<Shared>,
     config: FleetConfig,
@@ -275,31 +275,41 @@ struct Leader {
 impl Leader {
     /// Leads and stands by, with this gate and those that replace it, until the agent must end.
     fn run(&self, gate: Gate) -> Result<(), Failure> {
-        let mut next = Some(gate);
+        let mut next = self.lead(&gate, true)?;
+        drop(gate);
         while let Some(gate) = next.take() {
-            next = self.lead(&gate)?;
+            next = self.lead(&gate, false)?;
         }
         Ok(())
     }
 
     /// Leads with a gate, after the agent that leads now. Returns the gate that has replaced it,
     /// or none if the agent must end.
-    fn lead(&self, gate: &Gate) -> Result<Option<Gate>, Failure> {
-        let watched = Watched { shared: &self.shared, gate, successor: Mutex::default() };
+    fn lead(&self, gate: &Gate, is_first: bool) -> Result<Option<Gate>, Failure> {
+        let watched = Watched { shared: &self.shared, gate, examined: Mutex::default() };
         let file = loop {
             let file = match FleetFile::replace(&self.shared.file, gate) {
                 Err(Error::Fleet { path, source }) if is_of_another(&source) => {
-                    let path = path.display();
-                    return Err(Failure::new(format!(
-                        "{path}: {source}, whose agent runs; name another file with --file"
-                    )));
+                    if is_first {
+                        let path = path.display();
+                        return Err(Failure::new(format!(
+                            "{path}: {source}, whose agent runs; name another file with --file"
+                        )));
+                    }
+                    // The agent that leads with the replaced gate will notice that too.
+                    self.note(Role::StandingBy);
+                    if watched.must_end(None) {
+                        return Ok(watched.successor());
+                    }
+                    sleep(RETRY);
+                    continue;
                 }
                 file => file?,
             };
             let is_at_path = || file.is_at_path().unwrap_or(false);
             while !file.try_lock()? {
                 self.note(Role::StandingBy);
-                if watched.must_end() {
+                if watched.must_end(Some(&file)) {
                     return Ok(watched.successor());
                 }
                 if !is_at_path() {
@@ -320,7 +330,7 @@ impl Leader {
                 Phase::Cut => agent.problem().map(|problem| problem.to_string()),
                 _ => None,
             };
-            let must_end = watched.must_end();
+            let must_end = watched.must_end(Some(&file));
             let mut report = self.shared.reported();
             (report.phase, report.counts, report.problem) = (state.phase, agent.counts(), problem);
             must_end
@@ -335,40 +345,55 @@ impl Leader {
 }
 
 /// Returns whether a fleet file is that of another gate.
-fn is_of_another(error: &keytally::FleetError) -> bool {
-    !matches!(error, keytally::FleetError::Sliding(_) | keytally::FleetError::Tallies { .. })
+fn is_of_another(error: &FleetError) -> bool {
+    match error {
+        FleetError::Page(page) => *page != PageError::NotAFleet,
+        FleetError::Length { .. } => true,
+        _ => false,
+    }
 }
 
 /// A gate that may be replaced.
+#[derive(Debug)]
 struct Watched<'w> {
     shared: &'w Shared,
     gate: &'w Gate,
-    /// The gate that has replaced it, and the second in which the path was examined.
-    successor: Mutex<(u64, Option<Gate>)>,
+    examined: Mutex<Examined>,
+}
+
+/// What was at the paths of the gate and of the fleet file.
+#[derive(Debug, Default)]
+struct Examined {
+    /// When, in Unix seconds.
+    second: u64,
+    successor: Option<Gate>,
 }
 
 impl Watched<'_> {
-    /// Returns whether the agent must end, or continue with another gate. Examines the path once a
-    /// second. A file that cannot be opened, as while it is written, counts as none.
-    fn must_end(&self) -> bool {
-        let mut examined = self.successor.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Returns whether the agent must end, or continue with another gate. Examines the paths once a
+    /// second. A gate that cannot be opened, as while it is written, counts as none.
+    fn must_end(&self, file: Option<&FleetFile<'_>>) -> bool {
+        let mut examined = self.examined.lock().unwrap_or_else(PoisonError::into_inner);
         let second = now().unix_s();
-        if examined.0 != second {
-            examined.0 = second;
-            if matches!(self.gate.is_at_path(), Ok(false)) {
-                examined.1 = Gate::open(&self.shared.gate, self.shared.peppers.clone()).ok();
-            }
-        }
         let mut report = self.shared.reported();
+        if examined.second != second {
+            examined.second = second;
+            if matches!(self.gate.is_at_path(), Ok(false)) {
+                examined.successor =
+                    Gate::open(&self.shared.gate, self.shared.peppers.clone()).ok();
+            }
+            report.is_removed = file.is_some_and(|file| !file.is_at_path().unwrap_or(false));
+        }
         report.turns = report.turns.wrapping_add(1);
         report.is_shared = self.gate.is_in_fleet();
-        examined.1.is_some() || self.shared.is_ending()
+        drop(report);
+        examined.successor.is_some() || self.shared.is_ending()
     }
 
     /// Returns the gate that has replaced this one, unless the agent must end.
     fn successor(self) -> Option<Gate> {
-        let (_, gate) = self.successor.into_inner().unwrap_or_else(PoisonError::into_inner);
-        gate.filter(|_| !self.shared.is_ending())
+        let examined = self.examined.into_inner().unwrap_or_else(PoisonError::into_inner);
+        examined.successor.filter(|_| !self.shared.is_ending())
     }
 }
 
@@ -380,9 +405,13 @@ async fn report(shared: &Shared, supervisor: &Supervisor) {
     let mut fed = (0, 0);
     loop {
         ticks.tick().await;
-        let Report { role, phase, problem, is_shared, turns, .. } = shared.report();
+        let Report { role, phase, problem, is_shared, is_removed, turns, .. } = shared.report();
         let state = match (role, phase, problem) {
             (Role::Starting, ..) | (Role::Leading, Phase::Absent, _) => continue,
+            (Role::Leading, ..) if is_removed => format!(
+                "{} was removed: restart this agent, and then the servers",
+                shared.file.display()
+            ),
             (Role::StandingBy, ..) => "standing by: another agent of this gate leads".to_owned(),
             (_, Phase::Cut, Some(problem)) => format!("the store is lost: {problem}"),
             (_, Phase::Cut, None) => "the store is lost".to_owned(),

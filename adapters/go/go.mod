@@ -1,0 +1,3 @@
+module github.com/keytally/keytally/adapters/go
+
+go 1.19

@@ -1,0 +1,180 @@
+'use strict'
+
+// Gates in a fleet, without an agent: a test writes the page of the fleet file as an agent does.
+
+const assert = require('node:assert/strict')
+const fs = require('node:fs')
+const http = require('node:http')
+const path = require('node:path')
+const test = require('node:test')
+
+const express = require('express')
+const fastify = require('fastify')
+
+const keytally = require('keytally')
+const ofExpress = require('keytally/express')
+const ofFastify = require('keytally/fastify')
+const { PEPPER, folder } = require('./support')
+
+// The words of the page: see the layout of the fleet file.
+const STATE = 9
+const HEARTBEAT = 16
+const DOORBELL = 24
+const [LEADING, CUT] = [2, 3]
+const [CLOSED, OPEN] = [1, 3]
+
+/** The fleet file of a gate with four keys, whose plans have one section. */
+class FleetFile {
+  #file
+
+  constructor(file) {
+    fs.writeFileSync(file, Buffer.alloc(8192), { mode: 0o600 })
+    this.#file = fs.openSync(file, 'r+')
+  }
+
+  word(index) {
+    const bytes = Buffer.alloc(8)
+    fs.readSync(this.#file, bytes, 0, 8, 8 * index)
+    return bytes.readBigUInt64LE()
+  }
+
+  set(phase, mode) {
+    this.#write(HEARTBEAT, Date.now() + 3_600_000)
+    this.#write(STATE, phase + 256 * mode)
+  }
+
+  #write(index, number) {
+    const bytes = Buffer.alloc(8)
+    bytes.writeBigUInt64LE(BigInt(number))
+    fs.writeSync(this.#file, bytes, 0, 8, 8 * index)
+  }
+
+  close() {
+    fs.closeSync(this.#file)
+  }
+}
+
+/** Returns a gate that has joined a fleet without an agent, its fleet file and a key. */
+function joined(t, options) {
+  const made = path.join(folder(t), 'api.gate')
+  const plans = { default: '10/31d; group write: 9/31d' }
+  const created = keytally.Gate.create(made, { pepper: PEPPER, keys: 2, plans })
+  const key = created.issue(42).expose()
+  created.setFleet(true)
+  const file = new FleetFile(`${made}.fleet`)
+  t.after(() => file.close())
+  const gate = keytally.Gate.open(made, { pepper: PEPPER, fleet: `${made}.fleet`, ...options })
+  return { gate, file, key }
+}
+
+/** Sets the state as soon as a request has reported that it lacks credits. */
+function lead(file) {
+  return new Promise((resolve) => {
+    const look = () => {
+      if (file.word(DOORBELL) === 0n) return setImmediate(look)
+      file.set(CUT, OPEN)
+      return resolve()
+    }
+    look()
+  })
+}
+
+/** Returns the units that the tally of this machine counts. */
+function counted(gate, key) {
+  gate.setFleet(false)
+  return 10 - gate.peek(key).remaining
+}
+
+test('request without credits is waiting, or is decided as the operator chose', (t) => {
+  const { gate, file, key } = joined(t)
+  file.set(LEADING, CLOSED)
+  const options = { groups: 'write' }
+  for (const verdict of [gate.tryCheck(key, 3), gate.tryCheck(key, 3, options)]) {
+    assert.deepEqual(
+      [verdict.outcome, verdict.unavailability, verdict.leased, verdict.charge],
+      ['unavailable', 'waiting', false, null],
+    )
+  }
+  for (const verdict of [gate.check(key), gate.checkWithoutWait(key, 1, options)]) {
+    assert.deepEqual([verdict.unavailability, verdict.retryAfterS], ['lost', 1])
+    assert.throws(() => verdict.raiseForStatus(), keytally.UnavailableError)
+  }
+  const { decisive } = keytally.checkAll([gate.part(key)])
+  assert.equal(decisive.verdict.unavailability, 'lost')
+  file.set(CUT, OPEN)
+  const admitted = gate.check(key, 4)
+  assert.deepEqual([admitted.remaining, admitted.unavailability], [6, null])
+  assert.equal(counted(gate, key), 4)
+})
+
+test('acheck lets the event loop continue while it waits', async (t) => {
+  const { gate, file, key } = joined(t, { creditWait: 30 })
+  file.set(LEADING, CLOSED)
+  const [verdict] = await Promise.all([gate.acheck(key, 3), lead(file)])
+  assert.deepEqual([verdict.admitted, verdict.charge.cost], [true, 3])
+  file.set(LEADING, OPEN)
+  const short = keytally.Gate.open(gate.path, {
+    pepper: PEPPER,
+    fleet: gate.fleet,
+    creditWait: 0.002,
+  })
+  assert.deepEqual([gate.creditWaitS, short.creditWaitS], [30, 0.002])
+  assert.equal((await short.acheck(key, 2)).remaining, 5)
+  await assert.rejects(short.acheck(key, 'two'), TypeError)
+})
+
+for (const [name, serve] of [
+  [
+    'Express',
+    async (gate) => {
+      const app = express()
+      app.get('/', ofExpress.requireKey(gate, { cost: 3 }), (request, response) => {
+        response.send('hello')
+      })
+      const server = http.createServer(app)
+      await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
+      return { port: server.address().port, close: () => server.close() }
+    },
+  ],
+  [
+    'Fastify',
+    async (gate) => {
+      const app = fastify()
+      app.addHook('onRequest', ofFastify.requireKey(gate, { cost: 3 }))
+      app.get('/', async () => 'hello')
+      await app.listen({ port: 0, host: '127.0.0.1' })
+      return { port: app.server.address().port, close: () => app.close() }
+    },
+  ],
+]) {
+  test(`request in ${name} that waits lets the event loop continue`, async (t) => {
+    const { gate, file, key } = joined(t, { creditWait: 30 })
+    file.set(LEADING, CLOSED)
+    const server = await serve(gate)
+    const fetched = () =>
+      fetch(`http://127.0.0.1:${server.port}/`, {
+        headers: { 'X-API-Key': key, connection: 'close' },
+      })
+    const [response] = await Promise.all([fetched(), lead(file)])
+    assert.deepEqual([response.status, await response.text()], [200, 'hello'])
+    file.set(CUT, CLOSED)
+    const refused = await fetched()
+    assert.deepEqual([refused.status, refused.headers.get('retry-after')], [503, '1'])
+    await refused.text()
+    await server.close()
+    assert.equal(counted(gate, key), 3)
+  })
+}
+
+test('process that opened a gate without its fleet file admits nothing', (t) => {
+  const { gate, key } = joined(t)
+  const other = keytally.Gate.open(gate.path, { pepper: PEPPER })
+  assert.deepEqual([other.isInFleet, other.fleet, other.creditWaitS], [true, null, 0.02])
+  assert.equal(other.check(key).unavailability, 'not_reserving')
+  assert.throws(() => other.setFleet('yes'), /isInFleet must be true or false, not string/)
+  other.setFleet(false)
+  assert.deepEqual([other.isInFleet, other.check(key).admitted], [false, true])
+  const open = (options) => () => keytally.Gate.open(gate.path, { pepper: PEPPER, ...options })
+  assert.throws(open({ fleet: 'missing.fleet' }), /missing\.fleet/)
+  assert.throws(open({ creditWait: -1 }), /creditWait is -1/)
+})
