@@ -1,6 +1,6 @@
 /*
- * Waits for credits of a fleet. A worker is never blocked: the request leaves its phase, and a timer
- * lets its handler run again.
+ * Waits for credits of a fleet. A worker is never blocked: the request leaves its phase, and a
+ * timer lets its handler run again.
  */
 #include "ngx_http_keytally.h"
 

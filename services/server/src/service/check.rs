@@ -128,8 +128,8 @@ impl Service {
         response
     }
 
-    /// Checks the request, and returns the answer with the gate that gave it. If it lacks credits of
-    /// a fleet, waits for them, at most 20 ms, without blocking a thread.
+    /// Checks the request, and returns the answer with the gate that gave it. If it lacks credits
+    /// of a fleet, waits for them, at most 20 ms, without blocking a thread.
     ///
     /// # Errors
     /// If the gate does not have a group or a scope that the request names.
