@@ -1499,7 +1499,8 @@ async fn old_session_makes_a_change_only_after_a_proof() {
     // An end within a day needs one, as a revocation does. What was filled in is kept.
     let at = format!("/k/{id}/edit");
     let tomorrow = keytally_keys::time::day(support::in_s(601 + 86_400));
-    let ends = |date| [("name", "new name"), ("lifetime", "date"), ("date", date)];
+    let ends =
+        |date| [("name", "new name"), ("lifetime", "date"), ("date", date), ("scope", "read")];
     let confirm = browser.post(&at, &ends(&*tomorrow)).await.expect(403);
     confirm.shows("Confirm that it is you").shows(&format!("name=\"date\" value=\"{tomorrow}\""));
     let in_two_days = keytally_keys::time::day(support::in_s(601 + 3 * 86_400));
