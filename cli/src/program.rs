@@ -65,7 +65,7 @@ pub(crate) enum MissingCommands {
 
 impl ExtraCommands for MissingCommands {
     const HELP_NOTE: &str = "\
-The commands serve, keys, agent and fleet are in the program of other packages:
+The package keytally-server has the commands serve, keys, agent and fleet:
 cargo install keytally-server, or pip install keytally-cli";
 
     fn run(self, _pepper: &PepperSource, _program: &Path) -> Result<Status, Failure> {

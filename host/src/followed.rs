@@ -318,7 +318,8 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
     }
 
     /// Joins the fleet of this machine by the fleet file at `path`: see [`Gate::join`]. The gates
-    /// that replace this one join it too, and a fleet file that replaces this one is opened.
+    /// that replace this one join it too, and a fleet file that replaces this one is opened. This
+    /// gate may have joined before it was followed.
     ///
     /// A gate that replaces this one is in force once the fleet file is its own, which the agent
     /// ensures. A gate that was migrated is in force at once. Until it has joined, its requests are
@@ -332,7 +333,10 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
             return Err(Error::Fleet { path: path.into(), source: FleetError::Joined });
         }
         let absolute = std::path::absolute(path).map_err(|error| Error::io("open", path, error))?;
-        (*self.load()).as_ref().join(path)?;
+        match (*self.load()).as_ref().join(path) {
+            Err(Error::Fleet { source: FleetError::Joined, .. }) => {}
+            joined => joined?,
+        }
         let _ = self.shared.fleet.set(Box::new(absolute));
         // Another gate may have replaced the one that has joined.
         self.shared.join((*self.load()).as_ref())

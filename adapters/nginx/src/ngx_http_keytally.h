@@ -8,17 +8,18 @@
  * ngx_http_keytally_zone.c            limiters in nginx's shared-memory zones
  * ngx_http_keytally_client_address.c  the network that counts as one client
  * ngx_http_keytally_ctx.c             what the module remembers of a request
+ * ngx_http_keytally_wait.c            waits for credits of a fleet, without blocking a worker
  * ngx_http_keytally_crossed.c         warnings of plans that a request reached
  * ngx_http_keytally_charge.c          charges of a request, and their refunds; calls gate.c
  * ngx_http_keytally_refund.c          refunds by the status of the response; calls ctx.c, charge.c
  * ngx_http_keytally_refusal.c         the response to a refused request; calls ctx.c, charge.c
  * ngx_http_keytally_header_filter.c   rate-limit fields on every response; calls ctx.c
  * ngx_http_keytally_handler.c         the phase handlers, which check a request; calls cost.c,
- *                                     group.c, key_from.c, ctx.c, crossed.c, charge.c, refund.c,
- *                                     refusal.c
+ *                                     group.c, key_from.c, ctx.c, wait.c, crossed.c, charge.c,
+ *                                     refund.c, refusal.c
  * ngx_http_keytally_variables.c       variables; calls ctx.c, client_address.c
  * ngx_http_keytally_module.c          directives and the module's tables; calls all but ctx.c,
- *                                     crossed.c, charge.c, client_address.c
+ *                                     wait.c, crossed.c, charge.c, client_address.c
  *
  * `ngx_http_keytally_module` is the exception: as in every nginx module, all files name it to find
  * the module's configurations and contexts.
@@ -66,10 +67,13 @@ typedef struct {
     ngx_uint_t index; /* from 0; the gate's bit in a request's `gates` */
     ngx_str_t path;   /* absolute and NUL-terminated, like `pepper_path` */
     ngx_str_t pepper_path;
+    ngx_str_t fleet_path; /* empty if the gate joins no fleet */
     kt_gate *handle;
     unsigned is_extended:1;                 /* a check may charge several tallies */
     ngx_http_keytally_file_t file;          /* the file that the handle maps */
+    ngx_http_keytally_file_t fleet_file;    /* the fleet file that it maps */
     ngx_http_keytally_file_t rejected_file; /* the last file that could not be opened */
+    ngx_http_keytally_file_t rejected_fleet_file; /* the fleet file at that time */
     kt_status rejected_status;              /* why it could not be opened */
     ngx_event_t timer;                      /* in a worker: checks whether the file was replaced */
 } ngx_http_keytally_gate_t;
@@ -141,6 +145,9 @@ typedef struct ngx_http_keytally_charge_s {
     kt_charge charge;
 } ngx_http_keytally_charge_t;
 
+/** The wait of a request for credits of a fleet. */
+typedef struct ngx_http_keytally_wait_s ngx_http_keytally_wait_t;
+
 /** The configuration of `http`. */
 typedef struct {
     ngx_array_t gates;      /* of ngx_http_keytally_gate_t * */
@@ -173,6 +180,7 @@ typedef struct {
     uint64_t gates;                      /* the gates that charged the request */
     uint64_t zones;                      /* the zones that charged it */
     ngx_http_keytally_charge_t *charges; /* the last one first */
+    ngx_http_keytally_wait_t *waits;     /* of the requests that have waited for credits */
     ngx_http_keytally_gate_t *gate;      /* the gate of `verdict`; NULL if it is of a zone */
     ngx_uint_t sent_status;              /* of the header fields that were sent; 0 before */
     ngx_uint_t refusal_status;           /* HTTP status of the last refusal; 0 if there was none */
@@ -230,6 +238,11 @@ ngx_int_t ngx_http_keytally_client_address(ngx_http_request_t *r, ngx_str_t *tex
 
 ngx_http_keytally_ctx_t *ngx_http_keytally_get_ctx(ngx_http_request_t *r);
 ngx_http_keytally_ctx_t *ngx_http_keytally_create_ctx(ngx_http_request_t *r);
+
+ngx_flag_t ngx_http_keytally_has_waited(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx);
+kt_patience ngx_http_keytally_patience(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx);
+ngx_int_t ngx_http_keytally_wait(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx);
+void ngx_http_keytally_wait_end(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx);
 
 void ngx_http_keytally_report_crossed(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx,
                                       ngx_http_keytally_gate_t *gate, const kt_compound *compound);

@@ -24,11 +24,11 @@ ngx_http_keytally_gate_t *ngx_http_keytally_gate_find(ngx_http_keytally_main_con
     return NULL;
 }
 
-/** Returns the identity of the file at the gate's path. Its inode is 0 if there is no file. */
-static ngx_http_keytally_file_t ngx_http_keytally_gate_file(ngx_http_keytally_gate_t *gate) {
+/** Returns the identity of the file at a path. Its inode is 0 if there is no path or no file. */
+static ngx_http_keytally_file_t ngx_http_keytally_file_at(ngx_str_t *path) {
     ngx_http_keytally_file_t file = {0, 0};
     ngx_file_info_t info;
-    if (ngx_file_info(gate->path.data, &info) == NGX_FILE_ERROR) return file;
+    if (path->len == 0 || ngx_file_info(path->data, &info) == NGX_FILE_ERROR) return file;
     file.device = info.st_dev;
     file.inode = ngx_file_uniq(&info);
     return file;
@@ -40,14 +40,23 @@ ngx_flag_t ngx_http_keytally_gate_is_same_file(ngx_http_keytally_file_t one,
     return one.device == other.device && one.inode == other.inode;
 }
 
-/** Opens the file at the gate's path. On success, closes the file that was open before. */
+/**
+ * Opens the file at the gate's path, and joins its fleet. On success, closes the file that was open
+ * before.
+ */
 static kt_status ngx_http_keytally_gate_open(ngx_http_keytally_gate_t *gate) {
-    /* The identity is read first: if the file is replaced in between, the timer reopens it. */
-    ngx_http_keytally_file_t file = ngx_http_keytally_gate_file(gate);
+    /* The identities are read first: if a file is replaced in between, the timer reopens it. */
+    ngx_http_keytally_file_t file = ngx_http_keytally_file_at(&gate->path);
+    ngx_http_keytally_file_t fleet_file = ngx_http_keytally_file_at(&gate->fleet_path);
     kt_gate *fresh;
     kt_status status = kt_gate_open_with_pepper_file((const char *)gate->path.data,
                                                      (const char *)gate->pepper_path.data, &fresh);
     if (status != KT_OK) return status;
+    if (gate->fleet_path.len > 0) status = kt_gate_join(fresh, (const char *)gate->fleet_path.data);
+    if (status != KT_OK) {
+        kt_gate_close(fresh);
+        return status;
+    }
     /* These fail only for an invalid handle. */
     uint32_t is_extended = 0;
     (void)kt_gate_use_system_clock(fresh);
@@ -55,6 +64,7 @@ static kt_status ngx_http_keytally_gate_open(ngx_http_keytally_gate_t *gate) {
     kt_gate_close(gate->handle);
     gate->handle = fresh;
     gate->file = file;
+    gate->fleet_file = fleet_file;
     gate->is_extended = is_extended != 0;
     return KT_OK;
 }
@@ -108,7 +118,7 @@ static void ngx_http_keytally_gate_cleanup(void *data) {
     gate->handle = NULL;
 }
 
-/** `keytally_gate NAME file=PATH pepper_file=PATH;` */
+/** `keytally_gate NAME file=PATH pepper_file=PATH [fleet=PATH];` */
 char *ngx_http_keytally_gate(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
     (void)cmd;
     ngx_http_keytally_main_conf_t *kmcf = conf;
@@ -132,10 +142,14 @@ char *ngx_http_keytally_gate(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
         } else if (ngx_strncmp(words[i].data, "pepper_file=", 12) == 0) {
             path = &gate->pepper_path;
             skip = 12;
+        } else if (ngx_strncmp(words[i].data, "fleet=", 6) == 0) {
+            path = &gate->fleet_path;
+            skip = 6;
         } else {
-            ngx_conf_log_error(
-                NGX_LOG_EMERG, cf, 0,
-                "parameter %ui of \"keytally_gate\" is neither \"file=\" nor \"pepper_file=\"", i);
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "parameter %ui of \"keytally_gate\" is none of \"file=\", "
+                               "\"pepper_file=\" and \"fleet=\"",
+                               i);
             return NGX_CONF_ERROR;
         }
         path->data = words[i].data + skip;
@@ -155,7 +169,8 @@ char *ngx_http_keytally_gate(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
     if (status != KT_OK) {
         ngx_conf_log_error(
             NGX_LOG_EMERG, cf, 0,
-            "cannot open the gate of \"file=\" with the peppers of \"pepper_file=\": %s",
+            "cannot open the gate of \"file=\" with the peppers of \"pepper_file=\"%s: %s",
+            gate->fleet_path.len == 0 ? "" : ", or the fleet file of \"fleet=\"",
             kt_status_message(status));
         return NGX_CONF_ERROR;
     }
@@ -175,22 +190,29 @@ static int ngx_http_keytally_is_regular_file(ngx_str_t *path) {
  */
 static void ngx_http_keytally_gate_timer(ngx_event_t *event) {
     ngx_http_keytally_gate_t *gate = event->data;
-    ngx_http_keytally_file_t now = ngx_http_keytally_gate_file(gate);
-    if (now.inode != 0 && !ngx_http_keytally_gate_is_same_file(now, gate->file)) {
+    ngx_http_keytally_file_t now = ngx_http_keytally_file_at(&gate->path);
+    ngx_http_keytally_file_t fleet = ngx_http_keytally_file_at(&gate->fleet_path);
+    if ((now.inode != 0 && !ngx_http_keytally_gate_is_same_file(now, gate->file)) ||
+        (fleet.inode != 0 && !ngx_http_keytally_gate_is_same_file(fleet, gate->fleet_file))) {
         kt_status status = ngx_http_keytally_is_regular_file(&gate->pepper_path)
                                ? ngx_http_keytally_gate_open(gate)
                                : KT_NOT_A_FILE;
         if (status == KT_OK) {
             ngx_log_error(NGX_LOG_NOTICE, event->log, 0,
-                          "keytally \"%V\": \"%V\" was replaced; the new file is in use",
-                          &gate->name, &gate->path);
+                          "keytally \"%V\": \"%V\"%s was replaced; the new file is in use",
+                          &gate->name, &gate->path,
+                          gate->fleet_path.len == 0 ? "" : " or its fleet file");
         } else if (!ngx_http_keytally_gate_is_same_file(now, gate->rejected_file) ||
+                   !ngx_http_keytally_gate_is_same_file(fleet, gate->rejected_fleet_file) ||
                    status != gate->rejected_status) {
             ngx_log_error(NGX_LOG_ERR, event->log, 0,
-                          "keytally \"%V\": \"%V\" was replaced; the old file stays in use until "
+                          "keytally \"%V\": \"%V\"%s was replaced; the old file stays in use until "
                           "the new one can be opened: %s",
-                          &gate->name, &gate->path, kt_status_message(status));
+                          &gate->name, &gate->path,
+                          gate->fleet_path.len == 0 ? "" : " or its fleet file",
+                          kt_status_message(status));
             gate->rejected_file = now;
+            gate->rejected_fleet_file = fleet;
             gate->rejected_status = status;
         }
     }

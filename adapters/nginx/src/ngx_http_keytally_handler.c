@@ -5,6 +5,8 @@
  * together with the key, all or none. Without a gate, limits are checked last in the preaccess
  * phase. nginx runs no access phase in subrequests: there all are checked in the preaccess phase.
  *
+ * If a gate in a fleet lacks credits, the request waits for them, and its handler runs again.
+ *
  * Each zone and each gate charges a client's request once, with all its internal redirects and
  * subrequests. If one of another location refuses the request, the earlier charges are refunded.
  */
@@ -88,10 +90,13 @@ static void ngx_http_keytally_log_refusal(ngx_http_request_t *r, ngx_http_keytal
         ctx->outcome = verdict->outcome;
         ctx->reason = verdict->reason;
     }
+    const char *why = NULL;
+    if (verdict->reason != KT_REASON_NONE) why = kt_reason_name(verdict->reason);
+    if (verdict->unavailability != KT_UNAVAILABILITY_NONE)
+        why = kt_unavailability_name(verdict->unavailability);
     ngx_log_error(NGX_LOG_INFO, r->connection->log, 0, "keytally \"%V\"%s: %s%s%s", name,
                   shadow ? ", shadow" : "", kt_outcome_name(verdict->outcome),
-                  verdict->reason == KT_REASON_NONE ? "" : ", ",
-                  verdict->reason == KT_REASON_NONE ? "" : kt_reason_name(verdict->reason));
+                  why == NULL ? "" : ", ", why == NULL ? "" : why);
 }
 
 /** Refunds all charges of the client's request if `r`, which is refused, refuses all of it. */
@@ -363,8 +368,10 @@ static kt_status ngx_http_keytally_check_key(ngx_http_request_t *r, ngx_http_key
     ngx_http_keytally_loc_conf_t *klcf = ngx_http_get_module_loc_conf(r, ngx_http_keytally_module);
     check->compound = NULL;
     if (!klcf->gate->is_extended && count == 0 && ctx->zones == 0)
-        return kt_gate_check(key->gate, key->text, key->text_len, key->cost,
-                             ngx_http_keytally_now_ms(), verdict);
+        return (key->patience == KT_PATIENCE_WAIT     ? kt_gate_check
+                : key->patience == KT_PATIENCE_RETURN ? kt_gate_try_check
+                                                      : kt_gate_check_without_wait)(
+            key->gate, key->text, key->text_len, key->cost, ngx_http_keytally_now_ms(), verdict);
     if (count == KT_MAX_PARTS) return KT_PART_COUNT;
     ngx_memzero(check->parts, sizeof check->parts);
     check->parts[0] = *key;
@@ -446,6 +453,8 @@ ngx_int_t ngx_http_keytally_gate_handler(ngx_http_request_t *r) {
     limits.count = limits.shadow_count = 0;
     if (ngx_http_keytally_takes_limits(r, ctx)) {
         ngx_int_t rc = ngx_http_keytally_limits_due(r, ctx, klcf->limits, &limits);
+        /* Those in shadow were charged or logged before the wait. */
+        if (ngx_http_keytally_has_waited(r, ctx)) limits.shadow_count = 0;
         if (rc == NGX_OK) rc = ngx_http_keytally_limit(r, ctx, &limits, is_charged);
         if (rc != NGX_DECLINED) return rc;
         if (is_charged) limits.count = 0;
@@ -457,6 +466,8 @@ ngx_int_t ngx_http_keytally_gate_handler(ngx_http_request_t *r) {
     ngx_int_t cost_rc = NGX_OK;
     ngx_memzero(&key, sizeof key);
     key.gate = gate->handle;
+    /* Without a fleet, there is nothing to wait for. */
+    if (gate->fleet_path.len > 0) key.patience = ngx_http_keytally_patience(r, ctx);
     key.groups = groups;
     if (!is_charged) {
         cost_rc = ngx_http_keytally_groups_get(r, klcf->groups, groups, &key.groups_len);
@@ -489,6 +500,8 @@ ngx_int_t ngx_http_keytally_gate_handler(ngx_http_request_t *r) {
         status = ngx_http_keytally_verify(r, ctx, &key, NULL, 0, &check, verdict);
     }
     if (status != KT_OK) return ngx_http_keytally_fail(r, status);
+    if (verdict->unavailability == KT_UNAVAILABILITY_WAITING) return ngx_http_keytally_wait(r, ctx);
+    ngx_http_keytally_wait_end(r, ctx);
     const kt_tally *refusing = ngx_http_keytally_refusing_limit(&check, together);
     if (refusing != NULL && verdict->outcome != KT_FORBIDDEN) {
         /* Another request has spent the room since it was read. The key's quotas are not shown. */

@@ -272,7 +272,7 @@ static ngx_int_t ngx_http_keytally_init_process(ngx_cycle_t *cycle) {
     (NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF | NGX_HTTP_LMT_CONF)
 
 static ngx_command_t ngx_http_keytally_commands[] = {
-    {ngx_string("keytally_gate"), NGX_HTTP_MAIN_CONF | NGX_CONF_TAKE3, ngx_http_keytally_gate,
+    {ngx_string("keytally_gate"), NGX_HTTP_MAIN_CONF | NGX_CONF_TAKE3 | NGX_CONF_TAKE4, ngx_http_keytally_gate,
      NGX_HTTP_MAIN_CONF_OFFSET, 0, NULL},
     {ngx_string("keytally_limit_zone"), NGX_HTTP_MAIN_CONF | NGX_CONF_2MORE,
      ngx_http_keytally_limit_zone, NGX_HTTP_MAIN_CONF_OFFSET, 0, NULL},

@@ -3,16 +3,19 @@
 `cargo xtask test nginx` sets the paths that are needed.
 """
 
+import contextlib
 import ctypes
 import email.utils
 import http.client
 import json
+import mmap
 import os
 import random
 import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import threading
@@ -1730,6 +1733,169 @@ class Readme(unittest.TestCase):
             self.assertEqual(nginx.get("/api/", ("X-API-Key", key))[::2], (429, EXCEEDED))
 
 
+class FleetFile:
+    """The fleet file of a gate with 1000 plain keys, which a test fills like an agent."""
+
+    HEARTBEAT, STATE, BITS, TALLIES, LEN = 16 * 8, 9 * 8, 4160, 4288, 69_632
+    LEADING, CUT = 2, 3
+    CLOSED, OPEN = 1, 3
+
+    def __init__(self, nginx, name="api.fleet"):
+        """Creates the file. It gets its identity when it is opened for the first time."""
+        path = nginx.path(name)
+        with open(path, "wb") as file:
+            file.truncate(self.LEN)
+        os.chmod(path, 0o600)
+        with open(path, "r+b") as file:
+            self.map = mmap.mmap(file.fileno(), self.LEN)
+
+    def get(self, at):
+        return struct.unpack_from("<Q", self.map, at)[0]
+
+    def put(self, at, word):
+        struct.pack_into("<Q", self.map, at, word)
+
+    def say(self, phase, on_loss):
+        """Writes what an agent says of the store, with a heartbeat that stays fresh."""
+        self.put(self.HEARTBEAT, int(time.time() * 1000) + 3_600_000)
+        self.put(self.STATE, 1 << 32 | on_loss << 8 | phase)
+
+    def grant_once_wanted(self, credits, key_id):
+        """Waits until a request wants credits, and grants these to its tally."""
+        for word in range(16):
+            bits = self.get(self.BITS + 8 * word)
+            if bits != 0:
+                self.put(self.BITS + 8 * word, 0)
+                line = self.TALLIES + 64 * (64 * word + bits.bit_length() - 1)
+                self.put(line + 32, key_id)
+                self.put(line + 8, credits)
+                self.put(line, credits)
+                return line
+        return None
+
+
+class Fleet(unittest.TestCase):
+    """Gates whose limits machines share."""
+
+    HTTP = """
+        keytally_gate api file=api.gate pepper_file=pepper fleet=api.fleet;
+        keytally_limit_zone zone=all:1m key=all policy=1000/week;
+        server {
+            listen 127.0.0.1:%(port)s;
+            root .;
+            location = /key { keytally api; empty_gif; }
+            location = /both { keytally_limit all; keytally api; empty_gif; }
+            location = /zone { keytally_limit all; empty_gif; }
+            location = /free { empty_gif; }
+            location /subrequest/ { auth_request /keys; alias ./; }
+            location = /keys { internal; keytally api; try_files /nothing /file.txt; }
+            location /any/ { satisfy any; deny all; keytally api; alias ./; }
+        }"""
+
+    @contextlib.contextmanager
+    def machine(self, workers=4, phase=FleetFile.LEADING, on_loss=FleetFile.CLOSED):
+        """Starts an nginx with a gate in a fleet. Yields it, the fleet file, a key and its id."""
+        nginx = Nginx(http=self.HTTP, plans=("default=100/week",))
+        nginx.write("nginx.conf", nginx.config.replace("worker_processes 4", f"worker_processes {workers}"))
+        key, key_id = nginx.issue()
+        file = FleetFile(nginx)
+        file.say(phase, on_loss)
+        nginx.call(LIBRARY.kt_gate_set_fleet, ctypes.c_uint8(1))
+        with nginx:
+            yield nginx, file, key, key_id
+
+    @staticmethod
+    def credits(nginx, key, units):
+        """Returns a credit word with as many units: the word of the gate that a charge changes."""
+        def words():
+            with open(nginx.path("api.gate"), "rb") as gate:
+                content = gate.read()
+            return struct.unpack(f"<{len(content) // 8}Q", content)
+        nginx.call(LIBRARY.kt_gate_set_fleet, ctypes.c_uint8(0))
+        before = words()
+        verdict = (ctypes.c_uint8 * 256)()
+        now = ctypes.c_uint64(2**64 - 1)
+        nginx.call(LIBRARY.kt_gate_check, key.encode(), ctypes.c_size_t(len(key)), ctypes.c_uint32(units), now, verdict)
+        # One word has the tally, and another one the request of an administrator.
+        changed = [new for new, old in zip(words(), before) if new != old]
+        nginx.call(LIBRARY.kt_gate_set_fleet, ctypes.c_uint8(1))
+        assert len(changed) == 1, changed
+        return changed[0]
+
+    def test_request_waits_for_credits_and_blocks_no_worker(self):
+        with self.machine(workers=1) as (nginx, file, key, key_id):
+            number = ctypes.c_uint64()
+            assert LIBRARY.kt_key_id_parse(key_id.encode(), ctypes.c_size_t(len(key_id)), ctypes.byref(number)) == 0
+            credits = self.credits(nginx, key, 1)
+            first = 0
+            for _ in range(20):
+                before = nginx.read("access.log").count("\n")
+                with socket.create_connection(("127.0.0.1", nginx.port)) as waiting:
+                    waiting.sendall(b"GET /key HTTP/1.0\r\nX-API-Key: " + key.encode() + b"\r\n\r\n")
+                    self.assertEqual(nginx.get("/free")[0], 200)
+                    self.assertIn(b" 503 ", waiting.recv(4096).split(b"\r\n")[0])
+                nginx.wait_for_lines(before + 2)
+                first += " /free " in nginx.read("access.log").splitlines()[before]
+            self.assertGreaterEqual(first, 10, "another request was served during the wait")
+
+            paths = ("/key", "/both", "/subrequest/file.txt", "/any/file.txt")
+            for path in paths:
+                statuses = []
+                for _ in range(100):
+                    stop = threading.Event()
+                    lines = []
+
+                    def grant():
+                        while not stop.is_set() and not lines:
+                            line = file.grant_once_wanted(credits, number.value)
+                            lines.extend([] if line is None else [line])
+                    agent = threading.Thread(target=grant)
+                    agent.start()
+                    statuses.append(nginx.get(path, ("X-API-Key", key))[0])
+                    stop.set()
+                    agent.join()
+                    for line in lines:
+                        file.put(line, 0)
+                    if statuses[-1] == 200:
+                        break
+                # A busy machine may not grant within 20 ms.
+                self.assertEqual(statuses[-1], 200, (path, statuses))
+
+    def test_request_without_credits_gets_what_the_operator_chose(self):
+        for phase in (FleetFile.LEADING, FleetFile.CUT):
+            with self.machine(phase=phase) as (nginx, file, key, _):
+                for path in ("/key", "/both"):
+                    status, fields, body = nginx.get(path, ("X-API-Key", key))
+                    self.assertEqual((status, fields["Retry-After"]), (503, "1"))
+                    self.assertEqual(body, b'{"error": "Service unavailable. Please try again later."}')
+                self.assertIn('keytally "api": unavailable, lost', nginx.read("error.log"))
+                # The limit was not charged, since all are charged or none.
+                self.assertEqual(nginx.get("/zone")[1]["X-RateLimit-Remaining"], "999")
+                self.assertEqual(nginx.get("/key", ("X-API-Key", "nonsense"))[::2], (401, INVALID))
+                self.assertEqual(nginx.get("/key")[::2], (401, MISSING))
+                file.say(phase, FleetFile.OPEN)
+                self.assertEqual(nginx.remaining("/key", key), 99)
+                self.assertEqual(nginx.remaining("/both", key), 98)
+
+    def test_gate_that_did_not_join_is_unavailable(self):
+        with Nginx(http=self.HTTP.replace("fleet=api.fleet", "")) as nginx:
+            key, _ = nginx.issue()
+            nginx.call(LIBRARY.kt_gate_set_fleet, ctypes.c_uint8(1))
+            self.assertEqual(nginx.get("/key", ("X-API-Key", key))[0], 503)
+            self.assertIn('keytally "api": unavailable, not_reserving', nginx.read("error.log"))
+
+    def test_replaced_fleet_file_is_opened(self):
+        with self.machine(phase=FleetFile.CUT, on_loss=FleetFile.CLOSED) as (nginx, _, key, _):
+            self.assertEqual(nginx.get("/key", ("X-API-Key", key))[0], 503)
+            FleetFile(nginx, "new.fleet").say(FleetFile.CUT, FleetFile.OPEN)
+            os.rename(nginx.path("new.fleet"), nginx.path("api.fleet"))
+            for _ in range(500):
+                if nginx.read("error.log").count("or its fleet file was replaced; the new file is in use") == 4:
+                    break
+                time.sleep(0.02)
+            self.assertEqual({nginx.get("/key", ("X-API-Key", key))[0] for _ in range(20)}, {200})
+
+
 class Configuration(unittest.TestCase):
     def test_ipv6_prefix_sets_the_network_of_a_client(self):
         for prefix, network in ((56, "2001:db8:1:200::/56"), (128, "2001:db8:1:2ff::1/128"), (61, "2001:db8:1:2f8::/61"), (1, "::/1")):
@@ -1755,7 +1921,10 @@ class Configuration(unittest.TestCase):
             "keytally_gate api file=pepper pepper_file=pepper;": "cannot open the gate",
             "keytally_gate api file=api.gate pepper_file=nowhere;": "cannot open the gate",
             "keytally_gate api file=api.gate;": "invalid number of arguments",
-            "keytally_gate api file=api.gate peppers=pepper;": 'parameter 3 of "keytally_gate" is neither "file=" nor "pepper_file="',
+            "keytally_gate api file=api.gate peppers=pepper;": 'parameter 3 of "keytally_gate" is none of "file=", "pepper_file=" and "fleet="',
+            "keytally_gate api file=api.gate pepper_file=pepper fleet=nowhere;": 'or the fleet file of "fleet=": there is no such file or folder',
+            "keytally_gate api file=api.gate pepper_file=pepper fleet=api.gate;": "this is not the fleet file of the gate",
+            "keytally_gate api file=api.gate pepper_file=pepper fleet=;": "has an empty path",
             "keytally_gate api file= pepper_file=pepper;": "has an empty path",
             "keytally_gate off file=api.gate pepper_file=pepper;": "cannot be named",
             "keytally_ipv6_prefix 0;": "takes a number from 1 to 128",

@@ -138,6 +138,23 @@ fn answer_all(compound: &Compound, facts: &mut Numbers) -> i32 {
     compound::write(compound, &[], facts.as_mut())
 }
 
+/// Writes the facts of the verdict, or of the verdicts on an address, that `$work` returns for a
+/// table and its subject.
+macro_rules! written {
+    ($limiter:expr, $subject:expr, $facts:expr, |$table:ident, $named:ident| $work:expr) => {
+        match &**$limiter {
+            Table::Subjects(limiter) => {
+                let ($table, $named) = (limiter.table(), $subject.bytes_or_empty());
+                Ok(answer(&$work, &mut $facts))
+            }
+            Table::Addresses(limiter) => {
+                let ($table, $named) = (limiter.table(), address($subject.bytes_or_empty())?);
+                Ok(answer_all(&$work, &mut $facts))
+            }
+        }
+    };
+}
+
 /// Charges a subject.
 #[napi(catch_unwind)]
 pub(crate) fn limiter_check(
@@ -147,20 +164,10 @@ pub(crate) fn limiter_check(
     now: f64,
     mut facts: Numbers,
 ) -> Result<i32> {
-    let (now, subject) = (Time::from(now), subject.bytes_or_empty());
-    Ok(match &**limiter {
-        Table::Subjects(limiter) => {
-            let table = limiter.table();
-            let verdict = with_clock!(now, SystemClock::read_for(table.layout()), |clock| table
-                .check(subject, cost, clock));
-            answer(&verdict, &mut facts)
-        }
-        Table::Addresses(limiter) => {
-            let (table, address) = (limiter.table(), address(subject)?);
-            let compound = with_clock!(now, SystemClock::read_for(table.layout()), |clock| table
-                .check(address, cost, clock));
-            answer_all(&compound, &mut facts)
-        }
+    let now = Time::from(now);
+    written!(limiter, subject, facts, |table, named| {
+        let read = || SystemClock::read_for(table.layout());
+        with_clock!(now, read(), |clock| table.check(named, cost, clock))
     })
 }
 
@@ -173,20 +180,10 @@ pub(crate) fn limiter_peek(
     now: f64,
     mut facts: Numbers,
 ) -> Result<i32> {
-    let (now, subject) = (Time::from(now), subject.bytes_or_empty());
-    Ok(match &**limiter {
-        Table::Subjects(limiter) => {
-            let table = limiter.table();
-            let verdict = with_clock!(now, SystemClock::read_for(table.layout()), |clock| table
-                .peek(subject, cost, clock));
-            answer(&verdict, &mut facts)
-        }
-        Table::Addresses(limiter) => {
-            let (table, address) = (limiter.table(), address(subject)?);
-            let compound = with_clock!(now, SystemClock::read_for(table.layout()), |clock| table
-                .peek(address, cost, clock));
-            answer_all(&compound, &mut facts)
-        }
+    let now = Time::from(now);
+    written!(limiter, subject, facts, |table, named| {
+        let read = || SystemClock::read_for(table.layout());
+        with_clock!(now, read(), |clock| table.peek(named, cost, clock))
     })
 }
 
@@ -199,19 +196,9 @@ pub(crate) fn limiter_refund(
     now: f64,
     mut facts: Numbers,
 ) -> Result<i32> {
-    let (now, subject) = (Time::from(now), subject.bytes_or_empty());
-    let charge = charge::parse(&charge)?;
-    Ok(match &**limiter {
-        Table::Subjects(limiter) => {
-            let table = limiter.table();
-            let verdict = with_clock!(now, |clock| table.refund(subject, charge, clock));
-            answer(&verdict, &mut facts)
-        }
-        Table::Addresses(limiter) => {
-            let (table, address) = (limiter.table(), address(subject)?);
-            let compound = with_clock!(now, |clock| table.refund(address, charge, clock));
-            answer_all(&compound, &mut facts)
-        }
+    let (now, charge) = (Time::from(now), charge::parse(&charge)?);
+    written!(limiter, subject, facts, |table, named| {
+        with_clock!(now, |clock| table.refund(named, charge, clock))
     })
 }
 
@@ -226,22 +213,10 @@ pub(crate) fn limiter_settle(
     now: f64,
     mut facts: Numbers,
 ) -> Result<i32> {
-    let (now, subject) = (Time::from(now), subject.bytes_or_empty());
-    let estimate = charge::parse(&estimate)?;
+    let (now, estimate) = (Time::from(now), charge::parse(&estimate)?);
     let settlement = Settlement::new().with_cost(actual).with_overdraw(overdraw);
-    Ok(match &**limiter {
-        Table::Subjects(limiter) => {
-            let table = limiter.table();
-            let verdict =
-                with_clock!(now, |clock| table.settle_all(subject, estimate, &settlement, clock));
-            answer(&verdict, &mut facts)
-        }
-        Table::Addresses(limiter) => {
-            let (table, address) = (limiter.table(), address(subject)?);
-            let compound =
-                with_clock!(now, |clock| table.settle_all(address, estimate, &settlement, clock));
-            answer_all(&compound, &mut facts)
-        }
+    written!(limiter, subject, facts, |table, named| {
+        with_clock!(now, |clock| table.settle_all(named, estimate, &settlement, clock))
     })
 }
 
@@ -253,17 +228,9 @@ pub(crate) fn limiter_reset(
     now: f64,
     mut facts: Numbers,
 ) -> Result<i32> {
-    let (now, subject) = (Time::from(now), subject.bytes_or_empty());
-    Ok(match &**limiter {
-        Table::Subjects(limiter) => {
-            let verdict = with_clock!(now, |clock| limiter.table().reset(subject, clock));
-            answer(&verdict, &mut facts)
-        }
-        Table::Addresses(limiter) => {
-            let address = address(subject)?;
-            let compound = with_clock!(now, |clock| limiter.table().reset(address, clock));
-            answer_all(&compound, &mut facts)
-        }
+    let now = Time::from(now);
+    written!(limiter, subject, facts, |table, named| {
+        with_clock!(now, |clock| table.reset(named, clock))
     })
 }
 

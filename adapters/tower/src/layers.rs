@@ -6,7 +6,7 @@ use core::ops::RangeInclusive;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Response, response};
-use keytally::Verdict;
+use keytally::{Patience, Verdict};
 use tower_layer::Layer;
 
 use crate::charge::Sent;
@@ -141,7 +141,7 @@ impl GateLayer {
         let mut wrong = None;
         let layer = self.with_gate(|rule| {
             rule.extras = change(core::mem::take(&mut rule.extras));
-            wrong = rule.extras.part(&rule.gate.load(), None, 0).err();
+            wrong = rule.extras.part(&rule.gate.load(), None, 0, Patience::Return).err();
         });
         match wrong {
             None => Ok(layer),

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use std::path::Path;
 
 use keytally::{
-    Address, AddressLimiter, Charge, Decided, Followed, Gate, GatePart, Limiter, Mapping,
+    Address, AddressLimiter, Charge, Decided, Followed, Gate, GatePart, Limiter, Mapping, Patience,
     RequestError, Verdict, check_all, now, peek_all,
 };
 
@@ -149,7 +149,22 @@ impl Extras {
         api_key: Option<&[u8]>,
         cost: u32,
     ) -> Result<Answer, RequestError> {
-        self.answer(gate, api_key, cost, true)
+        self.answer(gate, api_key, cost, Some(Patience::Wait))
+    }
+
+    /// Checks a key as [`check`](Self::check) does. `patience` is what the request does if it lacks
+    /// credits of a fleet: an event loop does not wait, and checks again.
+    ///
+    /// # Errors
+    /// Those of [`check`](Self::check).
+    pub fn check_with(
+        &self,
+        gate: &Gate,
+        api_key: Option<&[u8]>,
+        cost: u32,
+        patience: Patience,
+    ) -> Result<Answer, RequestError> {
+        self.answer(gate, api_key, cost, Some(patience))
     }
 
     /// Returns what [`check`](Self::check) would return, and charges nothing.
@@ -162,22 +177,27 @@ impl Extras {
         api_key: Option<&[u8]>,
         cost: u32,
     ) -> Result<Answer, RequestError> {
-        self.answer(gate, api_key, cost, false)
+        self.answer(gate, api_key, cost, None)
     }
 
+    /// Checks a key, and charges it if there is a patience.
     fn answer(
         &self,
         gate: &Gate,
         api_key: Option<&[u8]>,
         cost: u32,
-        charges: bool,
+        patience: Option<Patience>,
     ) -> Result<Answer, RequestError> {
         if !gate.table().is_extended() && self.groups.is_empty() && self.scopes.is_empty() {
-            let call = if charges { Gate::check } else { Gate::peek };
-            return Ok(call(gate, api_key, cost).into());
+            let verdict = match patience {
+                Some(Patience::Wait) => gate.check(api_key, cost),
+                Some(patience) => gate.counted_with(patience).check(api_key, cost, gate.clock()),
+                None => gate.peek(api_key, cost),
+            };
+            return Ok(verdict.into());
         }
-        let part = self.part(gate, api_key, cost)?;
-        let call = if charges { check_all } else { peek_all };
+        let part = self.part(gate, api_key, cost, patience.unwrap_or(Patience::Wait))?;
+        let call = if patience.is_some() { check_all } else { peek_all };
         // A gate has at most as many tallies as a request may charge.
         Ok(call(&[&part]).map_or_else(|_| gate.check(api_key, cost).into(), Answer::from))
     }
@@ -206,8 +226,9 @@ impl Extras {
         gate: &'g Gate,
         api_key: Option<&'g [u8]>,
         cost: u32,
+        patience: Patience,
     ) -> Result<GatePart<'g, Mapping>, RequestError> {
-        let mut part = gate.part(api_key, cost);
+        let mut part = gate.counted_with(patience).part(api_key, cost);
         for (name, cost) in &self.groups {
             part = match cost {
                 Some(cost) => part.with_group_cost(name, *cost),
@@ -287,7 +308,8 @@ impl Checked {
             Key::One(key) => Some(key.as_bytes()),
             _ => None,
         };
-        gate.call(|gate| extras.answer(gate, api_key, cost, charges)).ok()
+        let patience = charges.then_some(Patience::Wait);
+        gate.call(|gate| extras.answer(gate, api_key, cost, patience)).ok()
     }
 
     /// Replaces a charge by the actual cost. `verdict` is that of the check. Returns `None` if the

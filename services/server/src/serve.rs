@@ -87,6 +87,10 @@ pub(crate) struct Serve {
     /// An existing gate must have the same [default: the longest of at most a day]
     #[arg(long, value_name = "WINDOW", value_parser = value_parser(plans::parse_window))]
     describe: Option<Window>,
+    /// Fleet file of this machine, such as /dev/shm/api.gate.fleet, if machines share the limits of
+    /// the gate: see `keytally agent`, which creates it [default: the gate joins no fleet]
+    #[arg(long, value_name = "FILE", value_parser = path_parser())]
+    fleet: Option<PathBuf>,
     /// Shadow mode: admit all requests, and report those that would be refused in
     /// X-Keytally-Shadow, the metrics and the log
     #[arg(long)]
@@ -252,6 +256,11 @@ impl Serve {
                 described: self.describe,
             };
             let data = data::open(&self.data, pepper, options, io::stdout().is_terminal())?;
+            if let Some(path) = &self.fleet
+                && let Err(error) = data.gate.join(path)
+            {
+                return Err(data.revoke_first_key(error.into()));
+            }
             // The handlers are installed only after the folder was opened. Opening may wait for a
             // pipe or for another process, and a signal must be able to end that wait.
             let stop = StopSignals::new()?;
@@ -325,6 +334,9 @@ impl Serve {
                 None => None,
             };
             let gate = Arc::new(Followed::from_gate(data.gate, data.peppers.clone(), Ok)?);
+            if let Some(path) = &self.fleet {
+                gate.join(path)?;
+            }
             #[cfg(feature = "keys")]
             let list = opened.zip(public_url).map(|(opened, public_url)| {
                 let list = opened.list(Arc::clone(&gate));

@@ -269,7 +269,8 @@ impl Service {
         let limit = from_fn(move |request: Request, next: Next| {
             let service = Arc::clone(&service);
             async move {
-                let client = service.client(Route::Keys, &request);
+                let (extensions, headers) = (request.extensions(), request.headers());
+                let client = service.client(Route::Keys, extensions, headers);
                 let response = next.run(request).await;
                 service.limit_tokens(client, response)
             }

@@ -17,6 +17,7 @@
 use alloc::sync::Arc;
 
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 
@@ -43,7 +44,8 @@ pub(crate) const NEED: &str = "X-Need";
 
 /// Charges the cost, and reports the holder of the key in headers.
 pub(crate) async fn auth(State(service): State<Arc<Service>>, request: Request) -> Response {
-    let mut response = service.authorize(&request);
+    let (request, _) = request.into_parts();
+    let mut response = service.authorize(&request).await;
     // Always set: a proxy that copies only present headers would forward those of the client.
     let charge = service.charges.is_some().then_some(CHARGE);
     for name in [ACCOUNT_ID, KEY_ID, KEY_ENV, KEY_PLAN].into_iter().chain(charge) {
@@ -55,10 +57,10 @@ pub(crate) async fn auth(State(service): State<Arc<Service>>, request: Request) 
 }
 
 impl Service {
-    fn authorize(&self, request: &Request) -> Response {
-        let headers = request.headers();
+    async fn authorize(&self, request: &Parts) -> Response {
+        let headers = &request.headers;
         if let Some(source) = &self.settings.preflights
-            && source.states_options(request.method(), headers)
+            && source.states_options(&request.method, headers)
         {
             self.metrics.count_preflight();
             return StatusCode::OK.into_response();
@@ -67,11 +69,13 @@ impl Service {
             Ok((cost, extras)) => {
                 let admit = |caller: &Caller<'_>| self.admit(caller);
                 self.check_and_respond(Route::Auth, request, Check::Charge(cost, extras), admit)
+                    .await
             }
             // Shadow mode refuses nothing, and an unknown cost is not charged.
             Err(_) if self.settings.shadow => {
                 let admit = |caller: &Caller<'_>| self.admit(caller);
-                let mut response = self.check_and_respond(Route::Auth, request, Check::Peek, admit);
+                let mut response =
+                    self.check_and_respond(Route::Auth, request, Check::Peek, admit).await;
                 set(&mut response, SHADOW, "bad_cost");
                 response
             }

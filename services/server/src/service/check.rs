@@ -2,13 +2,17 @@
 
 use alloc::sync::Arc;
 use core::net::IpAddr;
+use core::time::Duration;
 
 use axum::body::Body;
-use axum::extract::Request;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
-use keytally::{Compound, Gate, Holder, NamedQuota, Outcome, RequestError, Section, Verdict};
+use keytally::{
+    Compound, Gate, Holder, NamedQuota, Outcome, Patience, RequestError, Section, Unavailability,
+    Verdict,
+};
 use keytally_tower::{Answer, Extras, set_fields};
 
 use super::address::Peer;
@@ -16,6 +20,9 @@ use super::{Service, json};
 
 /// The header that names, in shadow mode, the outcome of a request that would have been refused.
 pub(crate) const SHADOW: &str = "X-Keytally-Shadow";
+
+/// The pauses of a request that lacks credits of a fleet, in milliseconds: at most 20 together.
+const CREDIT_PAUSES_MS: [u64; 5] = [1, 2, 4, 6, 7];
 
 /// A route behind the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,24 +82,18 @@ impl Service {
     /// Checks the request. If it is admitted, responds with `respond`, else with the refusal.
     ///
     /// In shadow mode, responds with `respond` in both cases.
-    pub(crate) fn check_and_respond(
+    pub(crate) async fn check_and_respond(
         &self,
         route: Route,
-        request: &Request,
+        request: &Parts,
         check: Check,
         respond: impl FnOnce(&Caller<'_>) -> Response,
     ) -> Response {
-        let headers = request.headers();
-        let mut used = None;
-        let answer = self.gate.call(|gate| {
-            used = Some(gate.to_arc());
-            self.check(gate, headers, &check)
-        });
-        let answer = match answer {
-            Ok(answer) => answer,
+        let headers = &request.headers;
+        let (answer, gate) = match self.check_in_time(headers, &check).await {
+            Ok(checked) => checked,
             Err(error) => return json(StatusCode::BAD_REQUEST, unknown_name(&error)),
         };
-        let gate = used.unwrap_or_else(|| self.gate.load().to_arc());
         let verdict = answer.verdict;
         self.metrics.count(&verdict);
         if let Some(compound) = &answer.compound {
@@ -100,7 +101,8 @@ impl Service {
         }
         if !verdict.is_admitted() {
             let shadow = self.settings.shadow;
-            let too_many = self.guesses.too_many(&verdict, self.client(route, request));
+            let client = self.client(route, &request.extensions, headers);
+            let too_many = self.guesses.too_many(&verdict, client);
             let retry_after_s = too_many.as_ref().unwrap_or(&verdict).retry_after_s();
             self.log.refusal(route.as_str(), &verdict, retry_after_s, shadow);
             if too_many.is_some() {
@@ -126,6 +128,34 @@ impl Service {
         response
     }
 
+    /// Checks the request, and returns the answer with the gate that gave it. If it lacks credits
+    /// of a fleet, waits for them, at most 20 ms, without blocking a thread.
+    ///
+    /// # Errors
+    /// If the gate does not have a group or a scope that the request names.
+    async fn check_in_time(
+        &self,
+        headers: &HeaderMap,
+        check: &Check,
+    ) -> Result<(Answer, Arc<Gate>), RequestError> {
+        let try_once = |patience| {
+            let mut used = None;
+            let answer = self.gate.call(|gate| {
+                used = Some(gate.to_arc());
+                self.check(gate, headers, check, patience)
+            })?;
+            Ok((answer, used.unwrap_or_else(|| self.gate.load().to_arc())))
+        };
+        for pause_ms in CREDIT_PAUSES_MS {
+            let (answer, gate) = try_once(Patience::Return)?;
+            if answer.verdict.unavailability() != Some(Unavailability::Waiting) {
+                return Ok((answer, gate));
+            }
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        }
+        try_once(Patience::Decide)
+    }
+
     /// Logs and counts the warnings of plans that a charge reached.
     pub(crate) fn report_crossed(&self, route: &'static str, compound: &Compound) {
         for (tally, window, percent) in compound.crossed() {
@@ -141,12 +171,17 @@ impl Service {
     ///
     /// At `/auth` the peer is a proxy, and all its clients would share one count. There, only an
     /// address that a trusted proxy forwards counts.
-    pub(crate) fn client(&self, route: Route, request: &Request) -> Option<IpAddr> {
-        let peer = *request.extensions().get::<Peer>()?;
+    pub(crate) fn client(
+        &self,
+        route: Route,
+        extensions: &Extensions,
+        headers: &HeaderMap,
+    ) -> Option<IpAddr> {
+        let peer = *extensions.get::<Peer>()?;
         let proxies = &self.settings.proxies;
         match route {
-            Route::Auth => proxies.forwarded(peer, request.headers()),
-            _ => proxies.client(peer, request.headers()),
+            Route::Auth => proxies.forwarded(peer, headers),
+            _ => proxies.client(peer, headers),
         }
     }
 
@@ -159,12 +194,13 @@ impl Service {
         gate: &Gate,
         headers: &HeaderMap,
         check: &Check,
+        patience: Patience,
     ) -> Result<Answer, RequestError> {
         let mut wrong = None;
         let answer = self.settings.key_from.check(headers, |api_key| {
             let answer = match check {
                 Check::Charge(cost, extras) => {
-                    self.metrics.time(|| extras.check(gate, api_key, *cost))
+                    self.metrics.time(|| extras.check_with(gate, api_key, *cost, patience))
                 }
                 Check::Peek => Extras::default().peek(gate, api_key, 0),
             };

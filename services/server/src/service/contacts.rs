@@ -7,17 +7,15 @@ use axum::response::Response;
 use keytally_tower::Extras;
 use serde::Serialize;
 
-use super::check::{Check, Route};
+use super::check::{Caller, Check, Route};
 use super::{Service, json_of};
 
 /// Charges 1 and returns the contacts of the account.
 pub(crate) async fn contacts(State(service): State<Arc<Service>>, request: Request) -> Response {
-    service.check_and_respond(
-        Route::Contacts,
-        &request,
-        Check::Charge(1, Extras::default()),
-        |caller| json_of(&Contacts::new(caller.account())),
-    )
+    let (request, _) = request.into_parts();
+    let check = Check::Charge(1, Extras::default());
+    let respond = |caller: &Caller<'_>| json_of(&Contacts::new(caller.account()));
+    service.check_and_respond(Route::Contacts, &request, check, respond).await
 }
 
 #[derive(Debug, Serialize)]

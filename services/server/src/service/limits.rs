@@ -6,13 +6,14 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Serialize;
 
-use super::check::{Check, Route};
+use super::check::{Caller, Check, Route};
 use super::{Service, json_of};
 use keytally_cli::internal::QuotaUse;
 
 /// Returns the quotas of the caller's key.
 pub(crate) async fn limits(State(service): State<Arc<Service>>, request: Request) -> Response {
-    service.check_and_respond(Route::Limits, &request, Check::Peek, |caller| {
+    let (request, _) = request.into_parts();
+    let respond = |caller: &Caller<'_>| {
         let table = caller.gate.table();
         let plan = caller.holder.and_then(|holder| table.plan(holder.plan));
         json_of(&Limits {
@@ -22,7 +23,8 @@ pub(crate) async fn limits(State(service): State<Arc<Service>>, request: Request
             plan: plan.as_ref().map(|plan| plan.name.as_str()),
             quotas: QuotaUse::of_request(caller.answer.compound.as_deref(), &caller.answer.verdict),
         })
-    })
+    };
+    service.check_and_respond(Route::Limits, &request, Check::Peek, respond).await
 }
 
 #[derive(Serialize)]
