@@ -1287,7 +1287,7 @@ async fn change_of_a_key_is_in_the_log_in_plain_words() {
     browser.make("billing").await.expect(200);
     let at = format!("/k/{}", portal.site.gate().list()[0].key_id);
     let base = [("name", "billing"), ("lifetime", "keep")];
-    // Requests are not checked by a note, so the page does not say so.
+    // Requests are not checked by a note.
     let noted = [&base[..], &[("note", "new"), ("scope", "read")]].concat();
     let done = browser.post(&format!("{at}/edit"), &noted).await.expect(303);
     assert!(done.header("location").ends_with("?done=noted"), "{done:?}");
@@ -1309,7 +1309,7 @@ async fn change_of_a_key_is_in_the_log_in_plain_words() {
     file.shows(",\"expires at 2030-01-31T00:00:00Z\"");
 }
 
-/// Two keys of one name in two environments are told apart before one of them ends.
+/// Two keys of one name in two environments differ on the page before one of them ends.
 #[tokio::test]
 async fn key_is_named_with_environment_hint_and_id_before_it_ends() {
     let portal = Portal::new().await;

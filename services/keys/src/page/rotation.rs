@@ -166,7 +166,7 @@ fn again(
     fields: &Fields,
     problems: Problems,
 ) -> Result<Response, Stop> {
-    // The form has another rotation only when it says so.
+    // The form stays stale until it names the other rotation.
     let was_rotated = fields.find("was_rotated").filter(|_| !problems.has(ROTATED));
     let was_rotated = was_rotated.map(str::to_owned);
     let form = form_page(team, row, problems)?;

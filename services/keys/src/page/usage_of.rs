@@ -112,8 +112,8 @@ pub(super) async fn old_uses_of_keys(
     Ok(uses)
 }
 
-/// Gives keys what the gate of this machine has of them and the list gets some seconds later: a later
-/// last use, a revocation, and an earlier end.
+/// Gives keys what the gate of this machine has of them and the list gets some seconds later: a
+/// later last use, a revocation, and an earlier end.
 pub(super) fn add_what_the_gate_has(list: &List, rows: &mut [KeyRow]) {
     let gate = list.gate().load();
     for row in rows {
