@@ -151,6 +151,13 @@ impl KeyRow {
         }
     }
 
+    /// Returns the moment until which the previous secret is valid, in Unix seconds: the end of its
+    /// grace or that of the key, whichever is earlier. `None` if it is not valid at `now`.
+    pub fn old_secret_until_s(&self, now: Timestamp) -> Option<i64> {
+        let until = self.grace_until_s.map(|end| end.min(self.not_after_s.unwrap_or(end)));
+        until.filter(|&end| end > time::stored(now))
+    }
+
     /// Returns what may be shown of the key, such as `kt_live_…9aZk`.
     pub fn hint(&self, prefix: Name) -> String {
         let last = self.last_characters.as_deref().unwrap_or_default();
