@@ -23,6 +23,16 @@ const REMEMBERED_S: i64 = 86_400;
 /// The most characters of an `Idempotency-Key`.
 pub const MAX_IDEMPOTENCY_KEY_LEN: usize = 64;
 
+/// What a time follows at the end of an entry on a changed key.
+pub(crate) const EXPIRES_AT: &str = "expires at ";
+
+/// The field in errors of a rotation after another one that the caller did not see.
+pub(crate) const ROTATED: &str = "rotated";
+
+/// The reason of such an error.
+const ANOTHER_ROTATION: &str = "the key was rotated after this form was opened, and got a new \
+                                secret. Rotate it again only if that one may be replaced";
+
 /// The caller of a change, and the time.
 #[derive(Clone, Debug)]
 pub struct Caller {
@@ -232,21 +242,21 @@ impl List {
         force: bool,
         caller: Caller,
     ) -> Result<(Key, KeyRow)> {
-        self.rotate_seen_key(key_id, grace_s, force, None, caller).await
+        self.rotate_key_as_seen(key_id, grace_s, force, None, caller).await
     }
 
-    /// Rotates a key as [`rotate_key`](Self::rotate_key) does. `seen` is the mark of the secret
-    /// that the person has seen; `None` rotates any.
+    /// Rotates a key as [`rotate_key`](Self::rotate_key) does, if its last rotation is the one that
+    /// the caller saw. `seen` is the time of that rotation in Unix seconds, `Some(None)` for a key
+    /// that was never rotated, and `None` for any.
     ///
     /// # Errors
-    /// One of the field `seen` if the key was rotated since; those of
-    /// [`rotate_key`](Self::rotate_key).
-    pub(crate) async fn rotate_seen_key(
+    /// As [`create_key`](Self::create_key), and of the field [`ROTATED`] after another rotation.
+    pub(crate) async fn rotate_key_as_seen(
         &self,
         key_id: KeyId,
         grace_s: u64,
         force: bool,
-        seen: Option<String>,
+        seen: Option<Option<i64>>,
         caller: Caller,
     ) -> Result<(Key, KeyRow)> {
         let grace_until = match grace_s {
@@ -257,10 +267,8 @@ impl List {
         self.change_key(key_id, caller, "key.rotate", move |path, row, caller| {
             let settings = settings(path, row.team_id)?;
             caller.role.require(settings.role_for(row.env.as_str()))?;
-            if seen.is_some_and(|seen| seen != row.mark_of_secret()) {
-                let reason = "the key was rotated after this form was opened; rotate it again \
-                              only if that new secret may be replaced too";
-                return Err(Error::invalid("seen", reason));
+            if seen.is_some_and(|seen| seen != row.rotated_s) {
+                return Err(Error::invalid(ROTATED, ANOTHER_ROTATION));
             }
             let (secret, record) = path.administrator.prepare_rotation(
                 key_id,
@@ -311,7 +319,8 @@ impl List {
             }
             if let Some(note) = &edit.note {
                 row.note = text::note("note", note)?;
-                changed.push("note".to_owned());
+                let what = if row.note.is_empty() { "note removed" } else { "another note" };
+                changed.push(what.to_owned());
             }
             if let Some(plan) = &edit.plan {
                 check_plan(path.gate, Some(plan))?;
@@ -321,17 +330,21 @@ impl List {
             if let Some(scopes) = &edit.scopes {
                 let names: Vec<&str> = scopes.iter().map(String::as_str).collect();
                 check_scopes(path.gate, &names)?;
-                changed.push(match names.is_empty() {
-                    true => "scopes to none".to_owned(),
-                    false => format!("scopes to {}", names.join(" ")),
-                });
+                let words = |names: &str| match names {
+                    "" => "none".to_owned(),
+                    names => names.replace(' ', " and "),
+                };
+                let [from, to] = [&*row.scopes, &*names.join(" ")].map(words);
+                changed.push(format!("scopes from {from} to {to}"));
                 record.scopes = scope_bits(path.gate, names)?;
             }
             if let Some(expires) = edit.expires {
                 settings(path, row.team_id)?.check_expiry(expires, now)?;
                 record.expires = expires;
-                let end = expires.map(|end| time::shown(time::stored(end)));
-                changed.push(format!("expires to {}", end.as_deref().unwrap_or("never")));
+                changed.push(match expires {
+                    Some(end) => format!("{EXPIRES_AT}{}", time::shown(time::stored(end))),
+                    None => "never expires".to_owned(),
+                });
             }
             if changed.is_empty() {
                 return Err(Error::invalid("body", "it names nothing to change"));
@@ -474,7 +487,7 @@ fn insert(
     row.seq = path.transact(LIMIT, async |transaction| {
         teams::find(transaction.connection(), row.team_id).await?;
         caller.remember(transaction, row.key_id).await?;
-        let detail = format!("{} in {}", row.plan, row.env.as_str());
+        let detail = format!("environment {}, plan {}", row.env.as_str(), row.plan);
         let seq = caller.log(transaction, &row, action, detail).await?;
         keys::insert(transaction, &KeyRow { seq, ..row.clone() }).await?;
         Ok(seq)

@@ -63,13 +63,6 @@ pub struct KeyRow {
 }
 
 impl KeyRow {
-    /// Returns a mark that differs after a rotation: the time of the last one, and the last
-    /// characters of the secret, since two rotations may be made in one second.
-    pub(crate) fn mark_of_secret(&self) -> String {
-        let characters = self.last_characters.as_deref().unwrap_or_default();
-        format!("{} {characters}", self.rotated_s.unwrap_or_default())
-    }
-
     /// Returns a new row for a record.
     pub(crate) fn new(
         record: &KeyRecord,
@@ -156,6 +149,13 @@ impl KeyRow {
             false if self.is_expired(now) => "expired",
             false => "active",
         }
+    }
+
+    /// Returns the moment until which the previous secret is valid, in Unix seconds: the end of its
+    /// grace or that of the key, whichever is earlier. `None` if it is not valid at `now`.
+    pub fn old_secret_until_s(&self, now: Timestamp) -> Option<i64> {
+        let until = self.grace_until_s.map(|end| end.min(self.not_after_s.unwrap_or(end)));
+        until.filter(|&end| end > time::stored(now))
     }
 
     /// Returns what may be shown of the key, such as `kt_live_…9aZk`.

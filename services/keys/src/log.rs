@@ -132,6 +132,11 @@ impl ActorFilter {
         Self { several: actors, ..Self::default() }
     }
 
+    /// Returns the actor that compares the list with the gate.
+    pub(crate) fn reconcile() -> Self {
+        Self { kind: "reconcile", ..Self::default() }
+    }
+
     /// Returns the actor of a user.
     pub(crate) fn user(user_id: i64) -> Self {
         Self { kind: "user", name: user_id.to_string(), ..Self::default() }

@@ -393,7 +393,7 @@ impl List {
 
 /// The actors without a name of their own, and what the page calls them.
 const OTHER_ACTORS: [(&str, &str); 3] =
-    [("operator page", "operator"), ("operator shell", "operator"), ("reconcile ", "command line")];
+    [("operator page", "operator"), ("operator shell", "operator"), ("reconcile ", "the service")];
 
 impl List {
     /// Returns the links of a team that are not used yet, those that end first.

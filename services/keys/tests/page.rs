@@ -22,6 +22,7 @@ use keytally_keys::codes::Code;
 use keytally_keys::keys::KeyFilter;
 use keytally_keys::log::Filter;
 use keytally_keys::page::{LinkCommand, Page, Settings, router};
+use keytally_keys::reconcile::Comparison;
 use keytally_keys::roles::Role;
 use sqlx::Connection as _;
 use support::{Site, creation, operator};
@@ -783,39 +784,6 @@ async fn rotation_keeps_the_key_and_can_be_ended() {
     }
 }
 
-/// Two people open the form, and both let the old secret end at once.
-#[tokio::test]
-async fn form_of_before_a_rotation_rotates_nothing() {
-    let portal = Portal::new().await;
-    let mut browser = portal.signed_in(Role::Owner).await;
-    browser.make("billing").await.expect(200);
-    let at = format!("/k/{}/rotate", portal.site.gate().list()[0].key_id);
-    let mut forms = Vec::new();
-    for _ in 0..2 {
-        let form = browser.get(&at).await.expect(200);
-        forms.push((form.field("form_id"), form.field("seen")));
-    }
-    let send = |form: &(String, String)| {
-        let fields = [("form_id", &*form.0), ("seen", &*form.1), ("grace", "0"), ("hours", "")];
-        fields.map(|(name, value)| (name, value.to_owned()))
-    };
-    let post = async |browser: &mut Browser<'_>, fields: [(&str, String); 4]| {
-        let fields = fields.each_ref().map(|(name, value)| (*name, &**value));
-        browser.post(&at, &fields).await
-    };
-    let secret = post(&mut browser, send(&forms[0])).await.expect(200).secret();
-    let status = |key: &str| portal.site.gate().peek(Some(key.as_bytes()), 1).http_status();
-    let stale = post(&mut browser, send(&forms[1])).await.expect(400);
-    let stale = stale.shows("Nothing was changed.").shows("rotated after this form was opened");
-    assert_eq!(status(&secret), 200);
-    // The form that made the rotation is still one that was sent before.
-    post(&mut browser, send(&forms[0])).await.expect(409).shows("was sent before");
-    // The form that is shown again has the present secret.
-    let fresh = (stale.field("form_id"), stale.field("seen"));
-    let next = post(&mut browser, send(&fresh)).await.expect(200).secret();
-    assert_eq!([status(&secret), status(&next)], [401, 200]);
-}
-
 #[tokio::test]
 async fn third_secret_of_a_key_needs_a_tick() {
     let portal = Portal::new().await;
@@ -1065,7 +1033,7 @@ async fn old_secret_that_is_sent_after_its_end_is_counted() {
     browser.post(&format!("{at}/rotate"), &fields).await.expect(200);
     browser.post(&format!("{at}/end-grace"), &[]).await.expect(303);
     let done = browser.get(&format!("{at}?done=ended")).await.expect(200);
-    done.shows("this page says how many there are").hides("is still sent");
+    done.shows("Some seconds after one, this page says how many").hides("is still sent");
     for _ in 0..3 {
         assert_eq!(gate.check(Some(old.as_bytes()), 1).http_status(), 401);
     }
@@ -1348,6 +1316,129 @@ async fn stale_form_undoes_no_change_of_another() {
     assert_eq!([form.field("was_name"), form.field("was_note")], ["invoices", ""]);
 }
 
+/// Two people open *Rotate* of one key. The second one must not end the secret of the first.
+#[tokio::test]
+async fn stale_rotation_ends_no_secret() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    browser.make("billing").await.expect(200);
+    let at = format!("/k/{}/rotate", portal.site.gate().list()[0].key_id);
+    let form = browser.get(&at).await.expect(200).hides("It was last rotated");
+    let stale = browser.get(&at).await.expect(200);
+    let fields =
+        |form: &Answer| ["form_id", "was_rotated"].map(|name| (name, form.field(name))).to_vec();
+    let post = async |browser: &mut Browser<'_>, kept: &[(&str, String)], hours: &str| {
+        let kept = kept.iter().map(|(name, value)| (*name, &**value));
+        let grace = if hours.is_empty() { "0" } else { "own" };
+        let fields: Vec<_> = kept.chain([("grace", grace), ("hours", hours)]).collect();
+        browser.post(&at, &fields).await
+    };
+    let secret = post(&mut browser, &fields(&form), "").await.expect(200).secret();
+    let is_valid = || portal.site.gate().peek(Some(secret.as_bytes()), 1).http_status() == 200;
+    // The same form again is one that was sent before.
+    post(&mut browser, &fields(&form), "").await.expect(409).shows("was sent before");
+    // A form with another error in it stays stale.
+    let wrong = post(&mut browser, &fields(&stale), "x").await.expect(400);
+    assert_eq!(wrong.field("was_rotated"), "");
+    let again = post(&mut browser, &fields(&stale), "").await.expect(400);
+    let again = again.shows("<a href=\"#rotated\">Last rotation: the key was rotated after");
+    let again = again.shows("<p id=\"rotated\">It was last rotated");
+    assert!(is_valid());
+    // The person has seen the other rotation now.
+    post(&mut browser, &fields(&again), "").await.expect(200);
+    assert!(!is_valid());
+}
+
+#[tokio::test]
+async fn old_secret_is_valid_no_longer_than_its_key() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    browser.make("billing").await.expect(200);
+    let at = format!("/k/{}", portal.site.gate().list()[0].key_id);
+    let form_id = browser.get(&format!("{at}/rotate")).await.expect(200).field("form_id");
+    let fields = [("form_id", &*form_id), ("grace", "604800")];
+    browser.post(&format!("{at}/rotate"), &fields).await.expect(200);
+    let day = keytally_keys::time::day(support::in_s(2 * 86_400));
+    let fields = [("name", "billing"), ("scope", "read"), ("lifetime", "date"), ("date", &*day)];
+    let done = browser.post(&format!("{at}/edit"), &fields).await.expect(303);
+    assert!(done.header("location").ends_with("?done=edited"), "{done:?}");
+    let end = format!("until <time datetime=\"{day}T00:00:00Z\">");
+    for path in ["", "/rotate", "/end-grace"] {
+        browser.get(&format!("{at}{path}")).await.expect(200).shows(&end);
+    }
+}
+
+#[tokio::test]
+async fn change_of_a_key_is_in_the_log_in_plain_words() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    browser.make("billing").await.expect(200);
+    let at = format!("/k/{}", portal.site.gate().list()[0].key_id);
+    let base = [("name", "billing"), ("lifetime", "keep")];
+    // Requests are not checked by a note.
+    let noted = [&base[..], &[("note", "new"), ("scope", "read")]].concat();
+    let done = browser.post(&format!("{at}/edit"), &noted).await.expect(303);
+    assert!(done.header("location").ends_with("?done=noted"), "{done:?}");
+    let page = browser.get(&format!("{at}?done=noted")).await.expect(200);
+    page.shows("The change is saved.").hides("the next request is checked by it");
+    let both = [("name", "billing"), ("lifetime", "keep"), ("scope", "read"), ("scope", "write")];
+    browser.post(&format!("{at}/edit"), &both).await.expect(303);
+    let fields = [("name", "billing"), ("lifetime", "date"), ("date", "2030-01-31")];
+    let fields = [&fields[..], &[("scope", "read"), ("scope", "write")]].concat();
+    browser.post(&format!("{at}/edit"), &fields).await.expect(303);
+    let end = "expires at <time datetime=\"2030-01-31T00:00:00Z\">2030-01-31 00:00 UTC</time>";
+    for path in ["/log", &at] {
+        let page = browser.get(path).await.expect(200);
+        let page = page.shows("<bdi>environment test, plan default</bdi>");
+        let page = page.shows("<bdi>another note</bdi>").shows("<bdi>note removed, scopes from");
+        page.shows("scopes from read to read and write</bdi>").shows(end);
+    }
+    let file = browser.get("/log.csv?what=key.edit").await.expect(200);
+    file.shows(",\"expires at 2030-01-31T00:00:00Z\"");
+}
+
+/// Two keys of one name in two environments differ on the page before one of them ends.
+#[tokio::test]
+async fn key_is_named_with_environment_hint_and_id_before_it_ends() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    let secret = browser.make("billing").await.expect(200).secret();
+    let id = portal.site.gate().list()[0].key_id.to_string();
+    let hint = format!("<code>kt_test_…{}</code>", &secret[secret.len() - 4..]);
+    let code = format!("<code>{id}</code>");
+    for path in ["/rotate", "/revoke"] {
+        let page = browser.get(&format!("/k/{id}{path}")).await.expect(200);
+        page.shows("Environment <b>test</b>").shows(&hint).shows(&code);
+    }
+    let page = browser.get(&format!("/bulk?id={id}")).await.expect(200);
+    page.shows("<td data-label=\"Environment\">test</td>").shows(&hint).shows(&code);
+}
+
+/// The service enters a revocation of the gate into the list some seconds later.
+#[tokio::test]
+async fn revocation_of_the_gate_alone_is_shown_at_once() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    let id = portal.key().await;
+    let at = format!("/k/{id}");
+    portal.site.gate().revoke(id.parse().unwrap()).unwrap();
+    let revoked = "<span class=\"state revoked\">revoked</span>";
+    let waits = "Revoked on this machine: requests with it are refused.";
+    browser.get("").await.expect(200).shows(revoked).hides("<span class=\"state unseen\">");
+    browser.get(&at).await.expect(200).shows(revoked).shows(waits).hides("/rotate");
+    let compared = portal.site.list.compare(Comparison::automatic(), now()).await.unwrap();
+    assert_eq!(compared.differences.len(), 1, "{compared:?}");
+    let page = browser.get(&at).await.expect(200).hides(waits).shows("by <bdi>the service</bdi>");
+    page.shows("matched the list with the gate");
+    // The log finds it by its action and by its actor.
+    let page = browser.get("/log?what=key.reconcile&actor=the+service").await.expect(200);
+    let page = page.shows("matched the list with the gate</td>").hides("signed in</td>");
+    let page = page.shows("value=\"key.reconcile\" selected").shows("value=\"the service\"");
+    page.shows("/log?actor=reconcile\"><bdi>the service</bdi>");
+    let page = browser.get("/log?actor=reconcile").await.expect(200);
+    page.shows("name=\"actor\" value=\"the service\"");
+}
+
 #[tokio::test]
 async fn grace_beyond_the_end_of_the_key_is_refused() {
     let portal = Portal::new().await;
@@ -1383,7 +1474,9 @@ async fn key_in_use_is_revoked_only_with_its_name() {
     let at = format!("/k/{id}/revoke");
     browser.get(&at).await.expect(200).shows("never used").hides("Name of the key");
     portal.mark_used(id).await;
-    browser.get(&at).await.expect(200).shows("Name of the key");
+    // The use is not in the counts yet, which would contradict it.
+    let page = browser.get(&at).await.expect(200).shows("Name of the key").shows(">just now<");
+    page.hides("no request in the last 24 hours");
     browser.post(&at, &[("why", "leaked"), ("typed", "Billing")]).await.expect(400).shows("leaked");
     browser.post(&at, &[("why", "leaked"), ("typed", "billing")]).await.expect(303);
     let page = browser.get(&format!("/k/{id}?done=revoked")).await.expect(200);
@@ -1491,6 +1584,15 @@ async fn old_session_makes_a_change_only_after_a_proof() {
     // A name, a note and an earlier end need none.
     let harmless = [("name", "new name"), ("lifetime", "30"), ("scope", "read")];
     browser.post(&format!("/k/{id}/edit"), &harmless).await.expect(303);
+    // An end within a day needs one, as a revocation does. What was filled in is kept.
+    let at = format!("/k/{id}/edit");
+    let tomorrow = keytally_keys::time::day(support::in_s(601 + 86_400));
+    let ends =
+        |date| [("name", "new name"), ("lifetime", "date"), ("date", date), ("scope", "read")];
+    let confirm = browser.post(&at, &ends(&*tomorrow)).await.expect(403);
+    confirm.shows("Confirm that it is you").shows(&format!("name=\"date\" value=\"{tomorrow}\""));
+    let in_two_days = keytally_keys::time::day(support::in_s(601 + 3 * 86_400));
+    browser.post(&at, &ends(&*in_two_days)).await.expect(303);
 
     // A code of another user is not a proof.
     let other = portal.code(Some("eve"), Role::Owner).await;
@@ -2291,7 +2393,9 @@ async fn full_gate_is_a_sentence_with_what_to_do() {
     let gate = portal.site.gate();
     let new = keytally::NewKey::new(portal.team, keytally::Name::new("test").unwrap());
     while gate.issue(&new).is_ok() {}
-    browser.make("one more").await.expect(409).shows("larger gate");
+    let page = browser.make("one more").await.expect(409);
+    // It says what to do once.
+    page.shows("records hold keys.</p>").shows("larger gate").hides("revoke some");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use super::fields::{Fields, Parameters};
 use super::frame::{Frame, show as respond};
 use super::picture::Picture;
 use super::refusal::Stop;
-use super::usage_of::{Point, add_last_uses, day_of_keys, old_uses_of_keys};
+use super::usage_of::{Point, add_what_the_gate_has, day_of_keys, old_uses_of_keys};
 use super::visit::TeamVisit;
 use super::words::{Moment, ago};
 use crate::error::Result;
@@ -126,6 +126,17 @@ pub(super) fn maker(created_by: &str, names: &BTreeMap<String, String>) -> Strin
         (None, "reconcile") => "command line".to_owned(),
         (None, "operator page" | "operator shell") => "operator".to_owned(),
         (None, other) => other.to_owned(),
+    }
+}
+
+/// The name of the service as an actor of the log.
+pub(super) const THE_SERVICE: &str = "the service";
+
+/// Returns the name of who did something. The service enters what it finds changed in the gate.
+pub(super) fn actor_in_words(actor: &str, names: &BTreeMap<String, String>) -> String {
+    match actor {
+        "reconcile" => THE_SERVICE.to_owned(),
+        other => maker(other, names),
     }
 }
 
@@ -466,7 +477,7 @@ async fn rows_of(
     let next = rows.last().filter(|_| has_more);
     let next = next.map(|row| address(root, filter, sort, &row.cursor(sort).to_string()));
     // The position of the next page is that of the list, which may have an earlier last use.
-    add_last_uses(list, &mut rows);
+    add_what_the_gate_has(list, &mut rows);
     let prefix = list.gate().load().table().prefix();
     let common = Common { makers: &makers, prefix, settings: &team.settings, now: visit.now };
     let lines = rows.iter().map(|row| {

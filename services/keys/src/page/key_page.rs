@@ -7,7 +7,7 @@ use axum::response::Response;
 
 use super::fields::{Fields, Parameters};
 use super::frame::{Frame, respond, show as respond_ok};
-use super::key_list::{Common, Line, is_too_long, names};
+use super::key_list::{Common, Line, actor_in_words, is_too_long, names};
 use super::log_page::{LogLine, log_lines};
 use super::new_key::{
     FIELDS, Lifetime, PlanChoice, expiry, lifetimes, longest, plan_choices, questions, refused,
@@ -28,6 +28,10 @@ use crate::log::Filter;
 use crate::roles::Role;
 use crate::time;
 use crate::usage::Width;
+
+/// An end of a key that is sooner than this many seconds from now needs a proof, as a revocation
+/// does: an expired key cannot be changed.
+const SOON_ENDING_S: i64 = 86_400;
 
 /// How many entries of the log a key's page shows.
 const ENTRIES: i64 = 20;
@@ -85,6 +89,8 @@ struct Live {
     created: Moment,
     rotated: Option<Moment>,
     revoked: Option<(Moment, String, String)>,
+    /// Whether the gate has a revocation that the list does not have yet.
+    is_unlisted: bool,
     /// Whether the present secret was never shown.
     is_unseen: bool,
     grace: Option<Grace>,
@@ -165,7 +171,7 @@ async fn live(team: &TeamVisit, row: &KeyRow, range: &str) -> Result<Live, Stop>
     let makers = names(list, &makers.into_iter().flatten().collect::<Vec<_>>()).await?;
     let plan = plan_choices(visit).into_iter().find(|plan| plan.name == row.plan);
     let is_live = row.state(now) == "active";
-    let in_grace = row.grace_until_s.filter(|&end| end > time::stored(now) && is_live);
+    let in_grace = row.old_secret_until_s(now).filter(|_| is_live);
     let old_uses = old_uses_of_keys(list, *team_id, &[row.key_id], now).await?;
     let old_uses = old_uses.get(&row.key_id).copied().unwrap_or(0);
     // Hours of which a part is after the rotation.
@@ -184,8 +190,9 @@ async fn live(team: &TeamVisit, row: &KeyRow, range: &str) -> Result<Live, Stop>
         revoked: row.revoked_s.map(|at_s| {
             let by = row.revoked_by.as_deref().unwrap_or_default();
             let why = row.revoked_why.clone().unwrap_or_default();
-            (Moment(at_s), super::key_list::maker(by, &makers), why)
+            (Moment(at_s), actor_in_words(by, &makers), why)
         }),
+        is_unlisted: row.is_revoked && row.revoked_s.is_none(),
         is_unseen: is_live && row.shown_s.is_none() && row.last_used_s.is_none(),
         grace: in_grace.map(|end| Grace { until: Moment(end), uses: plural(old_uses, "request") }),
         refused_uses: if is_live { refused_uses } else { 0 },
@@ -238,10 +245,11 @@ fn lacks(team: &TeamVisit, row: &KeyRow) -> String {
 fn done(word: &str) -> &'static str {
     match word {
         "edited" => "The change is in force: the next request is checked by it.",
+        "noted" => "The change is saved.",
         "same" => "Nothing was changed.",
         "ended" => {
-            "The old secret ended. Requests with it are refused, and this page says how many there \
-             are."
+            "The old secret ended. Requests with it are refused. Some seconds after one, this page \
+             says how many there were."
         }
         "revoked" => "The key is revoked. Requests with it are refused.",
         "unlisted" => {
@@ -385,8 +393,13 @@ pub(super) async fn edit(
         team.visit.prove(&fields).await?;
     }
     let visit = &team.visit;
+    // Requests are not checked by a name or a note.
+    let is_note = edit.plan.is_none() && edit.scopes.is_none() && edit.expires.is_none();
     match visit.page.list().edit_key(row.key_id, edit, visit.caller()).await {
-        Ok(_) => Ok(visit.done(&format!("/k/{}?done=edited", row.key_id))),
+        Ok(_) => {
+            let word = if is_note { "noted" } else { "edited" };
+            Ok(visit.done(&format!("/k/{}?done={word}", row.key_id)))
+        }
         Err(Error::Invalid { field, reason }) => {
             again(&team, &row, &fields, refused(&fields, field, &reason))
         }
@@ -419,7 +432,7 @@ fn touched(
 }
 
 /// Returns what a form changes besides name and note, and whether that needs no proof: nothing, or
-/// an earlier expiry.
+/// an earlier expiry that leaves the team a day to notice it.
 fn changes(team: &TeamVisit, row: &KeyRow, fields: &Fields) -> crate::error::Result<(Edit, bool)> {
     let mut edit = Edit::default();
     let mut is_harmless = true;
@@ -451,7 +464,9 @@ fn changes(team: &TeamVisit, row: &KeyRow, fields: &Fields) -> crate::error::Res
             (Some(_), None) => true,
             (None, _) => false,
         };
-        is_harmless &= is_earlier;
+        let now_s = time::stored(team.visit.now);
+        let is_soon = end.is_some_and(|end| time::stored(end) - now_s < SOON_ENDING_S);
+        is_harmless &= is_earlier && !is_soon;
     }
     Ok((edit, is_harmless))
 }

@@ -14,12 +14,13 @@ use sqlx::Row as _;
 
 use super::fields::{Fields, Parameters};
 use super::frame::{Frame, respond};
-use super::key_list::{maker, names, query_text};
+use super::key_list::{THE_SERVICE, actor_in_words, names, query_text};
 use super::me_page::browser;
 use super::problems::{FormField, Problems};
 use super::refusal::Stop;
 use super::visit::{TeamVisit, Visit};
 use super::words::Moment;
+use crate::change::EXPIRES_AT;
 use crate::error::{Error, Result};
 use crate::keys::KeyFilter;
 use crate::list::List;
@@ -46,6 +47,8 @@ pub(super) struct LogLine {
     /// The present name of the key; empty if the list does not have it.
     pub(super) key_name: String,
     pub(super) detail: String,
+    /// A time at the end of the details.
+    pub(super) detail_at: Option<Moment>,
 }
 
 /// Returns an action in words.
@@ -57,6 +60,7 @@ fn words(action: &str) -> String {
         "key.end_grace" => "ended the old secret",
         "key.edit" => "changed the key",
         "key.revoke" => "revoked the key",
+        "key.reconcile" => "matched the list with the gate",
         "team.create" => "made the team",
         "team.set" => "changed the rules of the team",
         "team.rename" => "renamed the team",
@@ -119,6 +123,17 @@ fn detail(entry: Entry, names: &BTreeMap<String, String>) -> String {
     format!("{}{name}{rest}", if action == "link.create" { "for " } else { "" })
 }
 
+/// Takes the time off the end of the details of a changed key, if they name a new expiry.
+fn take_end(entry: &mut Entry) -> Option<Moment> {
+    if entry.action != "key.edit" {
+        return None;
+    }
+    let at = entry.detail.rfind(EXPIRES_AT)? + EXPIRES_AT.len();
+    let end = time::parse("detail", entry.detail.get(at..)?).ok()?;
+    entry.detail.truncate(at);
+    Some(Moment(time::stored(end)))
+}
+
 /// The keys whose names are read at once.
 const NAMES_AT_ONCE: usize = 50;
 
@@ -158,11 +173,12 @@ pub(super) async fn log_lines(list: &List, entries: Vec<Entry>) -> Result<Vec<Lo
     let names = names(list, &subjects.chain(actors.iter().cloned()).collect::<Vec<_>>()).await?;
     let ids = entries.iter().filter_map(|entry| entry.key_id.as_ref()?.parse().ok());
     let key_names = key_names(list, ids).await?;
-    let line = |(entry, actor): (Entry, String)| LogLine {
+    let line = |(mut entry, actor): (Entry, String)| LogLine {
+        detail_at: take_end(&mut entry),
         seq: entry.seq,
         at: Moment(time::parse("at", &entry.at).map_or(0, time::stored)),
         actor_query: query_text(&[("actor", &actor)]),
-        actor: maker(&actor, &names),
+        actor: actor_in_words(&actor, &names),
         address: entry.address.clone().unwrap_or_default(),
         action: words(&entry.action),
         key_name: entry
@@ -182,7 +198,15 @@ const KINDS: &[(&str, &str, &[&str])] = &[
     (
         "key",
         "Keys",
-        &["key.create", "key.import", "key.rotate", "key.end_grace", "key.edit", "key.revoke"],
+        &[
+            "key.create",
+            "key.import",
+            "key.rotate",
+            "key.end_grace",
+            "key.edit",
+            "key.revoke",
+            "key.reconcile",
+        ],
     ),
     ("team", "Team", &["team.create", "team.rename", "team.set", "team.delete"]),
     ("member", "Members", &["member.set", "member.remove"]),
@@ -307,6 +331,7 @@ async fn filter(team: &TeamVisit, parameters: &Parameters, limit: i64) -> Result
     let (key_id, key_ids) = keys(team, parameters.get("key")).await?;
     let actor = match parameters.get("actor") {
         "" => None,
+        THE_SERVICE => Some(ActorFilter::reconcile()),
         actor => Some(team.visit.page.list().actors_like("actor", team.team_id, actor).await?),
     };
     let action = match parameters.get("what").trim_end_matches('.') {
@@ -331,12 +356,15 @@ async fn actors(team: &TeamVisit) -> Result<Vec<String>> {
         list.members(team.team_id).await?.into_iter().map(|member| member.name).collect();
     let tokens = list.tokens(Some(team.team_id)).await?.into_iter();
     actors.extend(tokens.map(|token| format!("token {}", token.name)));
-    actors.push("operator".to_owned());
+    actors.extend(["operator", THE_SERVICE].map(str::to_owned));
     Ok(actors)
 }
 
 /// Returns the name of the actor that a filter has, if it finds the same actor.
 async fn actor_name(list: &List, actor: String) -> Result<String> {
+    if actor == "reconcile" {
+        return Ok(THE_SERVICE.to_owned());
+    }
     let names = names(list, core::slice::from_ref(&actor)).await?;
     let name = names.get(&actor).filter(|name| ActorFilter::named(name).is_none());
     Ok(name.cloned().unwrap_or(actor))
@@ -420,7 +448,7 @@ fn csv_lines(lines: Vec<LogLine>) -> String {
             line.action,
             line.key_id,
             line.key_name,
-            line.detail,
+            line.detail + &line.detail_at.map(Moment::rfc3339).unwrap_or_default(),
         ];
         text.push_str(&cells.map(|cell| quoted(&cell)).join(","));
         text.push_str("\r\n");

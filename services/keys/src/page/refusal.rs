@@ -144,9 +144,11 @@ impl From<Error> for Refusal {
                               names the owners.";
                 Self::new(StatusCode::FORBIDDEN, text).with_advice(advice).with_members()
             }
-            Error::Gate(GateError::Admin { source: AdminError::Full { .. }, .. }) => {
-                Self::new(StatusCode::CONFLICT, text).with_advice(
-                    "Revoke a key that is not in use, or let an operator create a larger gate.",
+            Error::Gate(GateError::Admin { source: AdminError::Full { keys }, .. }) => {
+                let sentence = format!("The gate is full: all {keys} records hold keys.");
+                Self::new(StatusCode::CONFLICT, sentence).with_advice(
+                    "Revoke a key that is not in use, or let an operator of the service move the \
+                     keys to a larger gate.",
                 )
             }
             Error::Conflict(_)

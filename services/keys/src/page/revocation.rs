@@ -29,10 +29,14 @@ const RECENT_S: i64 = 86_400;
 struct Candidate {
     id: String,
     name: String,
+    env: String,
+    hint: String,
     last_used: Option<(String, Moment)>,
     admitted: i64,
     denied: i64,
     is_in_use: bool,
+    /// Whether the last use is not in the counts yet.
+    is_ahead: bool,
 }
 
 impl Candidate {
@@ -70,16 +74,20 @@ async fn candidates(team: &TeamVisit, rows: &[KeyRow]) -> Result<Vec<Candidate>,
     let requests: BTreeMap<KeyId, (i64, i64)> =
         days.into_iter().map(|(id, day)| (id, sums(day))).collect();
     let now_s = time::stored(visit.now);
+    let prefix = visit.page.list().gate().load().table().prefix();
     let candidate = |row: &KeyRow| {
         let (admitted, denied) = requests.get(&row.key_id).copied().unwrap_or_default();
         let is_recent = row.last_used_s.is_some_and(|at_s| now_s - at_s < RECENT_S);
         Candidate {
             id: row.key_id.to_string(),
             name: row.name.clone(),
+            env: row.env.as_str().to_owned(),
+            hint: row.hint(prefix),
             last_used: row.last_used_s.map(|at_s| (ago(at_s, visit.now), Moment(at_s))),
             admitted,
             denied,
             is_in_use: is_recent || admitted + denied > 0,
+            is_ahead: is_recent && admitted + denied == 0,
         }
     };
     Ok(rows.iter().map(candidate).collect())

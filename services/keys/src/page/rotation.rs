@@ -12,8 +12,9 @@ use super::new_key::{form_id, secret_page, shown_before};
 use super::problems::{FormField, Problems};
 use super::refusal::{Refusal, Stop};
 use super::usage_of::old_uses_of_keys;
-use super::visit::{TeamVisit, Visit};
+use super::visit::TeamVisit;
 use super::words::{Moment, ago, length, plural};
+use crate::change::ROTATED;
 use crate::codes::Code;
 use crate::error::Error;
 use crate::keys::KeyRow;
@@ -29,7 +30,7 @@ const GRACES: [(&str, &str); 4] = [
 
 /// The fields of the form.
 const FIELDS: [FormField; 5] = [
-    ("seen", "main", "Rotation"),
+    (ROTATED, "rotated", "Last rotation"),
     ("grace", "grace", "Time of the old secret"),
     ("grace_s", "grace", "Time of the old secret"),
     ("hours", "hours", "Hours"),
@@ -43,9 +44,13 @@ struct Form {
     frame: Frame,
     id: String,
     name: String,
+    env: String,
+    hint: String,
     form_id: String,
-    /// The mark of the secret that the form replaces.
-    seen: String,
+    /// When the key was last rotated.
+    rotated: Option<Moment>,
+    /// That time in Unix seconds as this form had it first; empty if there was no rotation.
+    was_rotated: String,
     graces: [(&'static str, &'static str); 4],
     grace: String,
     hours: String,
@@ -57,17 +62,20 @@ struct Form {
 }
 
 fn form_page(team: &TeamVisit, row: &KeyRow, problems: Problems) -> Result<Form, Stop> {
-    let now_s = time::stored(team.visit.now);
+    let prefix = team.visit.page.list().gate().load().table().prefix();
     Ok(Form {
         frame: Frame::new(&team.visit, "keys", problems.title("Rotate")).with_form(),
         id: row.key_id.to_string(),
         name: row.name.clone(),
+        env: row.env.as_str().to_owned(),
+        hint: row.hint(prefix),
+        rotated: row.rotated_s.map(Moment),
+        was_rotated: row.rotated_s.map(|at_s| at_s.to_string()).unwrap_or_default(),
         form_id: Code::generate()?.expose().to_owned(),
-        seen: row.mark_of_secret(),
         graces: GRACES,
         grace: "86400".to_owned(),
         hours: String::new(),
-        in_grace: row.grace_until_s.filter(|&end| end > now_s).map(Moment),
+        in_grace: row.old_secret_until_s(team.visit.now).map(Moment),
         expires: row.not_after_s.map(Moment),
         last_used: row.last_used_s.map(|at_s| (ago(at_s, team.visit.now), Moment(at_s))),
         problems,
@@ -106,43 +114,49 @@ pub(super) async fn rotate(
             let mut caller = visit.caller();
             caller.idempotency_key = Some(form_id(&fields)?);
             let force = fields.is_on("force");
-            let seen = fields.find("seen").map(str::to_owned);
-            visit.page.list().rotate_seen_key(row.key_id, grace_s, force, seen, caller).await
+            // A form that was open while another one rotated the key must not end the new secret.
+            let seen = fields.find("was_rotated").map(|at_s| at_s.parse().ok());
+            visit.page.list().rotate_key_as_seen(row.key_id, grace_s, force, seen, caller).await
         }
         Err(error) => Err(error),
     };
     match rotated {
         Ok((key, row)) => {
-            let until = row.grace_until_s.filter(|&end| end > time::stored(visit.now));
+            let until = row.old_secret_until_s(visit.now);
             Ok(secret_page(visit, &key, row, Some(until.map(Moment)))?)
         }
         Err(Error::Repeated { key_id }) => Err(shown_before(visit, key_id)?.into()),
-        Err(Error::Invalid { field: "seen", reason }) => {
-            stop_if_repeated(visit, &fields).await?;
-            // The form shows the rotation that was made since.
-            let row = rotatable(&team, &id).await?;
-            again(&team, &row, &fields, Problems::one(&FIELDS, "seen", &reason))
+        Err(Error::Invalid { field: ROTATED, reason }) => {
+            after_another(&team, &fields, &id, ROTATED, &reason).await
         }
         Err(Error::Invalid { field, reason }) => {
             again(&team, &row, &fields, Problems::one(&FIELDS, field, &reason))
         }
         Err(Error::Gate(GateError::Admin { source: AdminError::InGrace { .. }, .. })) => {
-            stop_if_repeated(visit, &fields).await?;
             let reason = "a key has at most two secrets; tick that the oldest one ends now";
-            again(&team, &row, &fields, Problems::one(&FIELDS, "force", reason))
+            after_another(&team, &fields, &id, "force", reason).await
         }
         Err(error) => Err(error.into()),
     }
 }
 
-/// Shows that a form was sent before, if it made the rotation because of which it is refused now.
-async fn stop_if_repeated(visit: &Visit, fields: &Fields) -> Result<(), Stop> {
+/// Shows the form again after another rotation, or the page of a form that was sent before if the
+/// same form made that rotation.
+async fn after_another(
+    team: &TeamVisit,
+    fields: &Fields,
+    id: &str,
+    field: &str,
+    reason: &str,
+) -> Result<Response, Stop> {
+    let visit = &team.visit;
     let mut caller = visit.caller();
     caller.idempotency_key = Some(form_id(fields)?);
-    match visit.page.list().answered_before(&caller).await? {
-        Some(key_id) => Err(shown_before(visit, key_id)?.into()),
-        None => Ok(()),
+    if let Some(key_id) = visit.page.list().answered_before(&caller).await? {
+        return Err(shown_before(visit, key_id)?.into());
     }
+    let row = team.key(id).await?;
+    again(team, &row, fields, Problems::one(&FIELDS, field, reason))
 }
 
 /// Shows the form again with what is wrong.
@@ -152,10 +166,15 @@ fn again(
     fields: &Fields,
     problems: Problems,
 ) -> Result<Response, Stop> {
+    // The form stays stale until it names the other rotation.
+    let was_rotated = fields.find("was_rotated").filter(|_| !problems.has(ROTATED));
+    let was_rotated = was_rotated.map(str::to_owned);
+    let form = form_page(team, row, problems)?;
     let form = Form {
         grace: fields.get("grace").to_owned(),
         hours: fields.get("hours").to_owned(),
-        ..form_page(team, row, problems)?
+        was_rotated: was_rotated.unwrap_or_else(|| form.was_rotated.clone()),
+        ..form
     };
     Ok(respond(StatusCode::BAD_REQUEST, &form)?)
 }
@@ -207,8 +226,7 @@ struct End {
 pub(super) async fn end_form(team: TeamVisit, Path(id): Path<String>) -> Result<Response, Stop> {
     let row = rotatable(&team, &id).await?;
     let now = team.visit.now;
-    let until = row.grace_until_s.filter(|&end| end > time::stored(now));
-    let until = until.ok_or_else(|| {
+    let until = row.old_secret_until_s(now).ok_or_else(|| {
         Refusal::new(StatusCode::CONFLICT, "The key has no old secret that is still valid.")
     })?;
     let list = team.visit.page.list();

@@ -2,7 +2,7 @@
 
 use alloc::collections::BTreeMap;
 
-use keytally::{KeyId, Timestamp};
+use keytally::{KeyId, KeyState, Timestamp};
 use sqlx::Row as _;
 
 use super::key_list::PAGE_LEN;
@@ -112,13 +112,17 @@ pub(super) async fn old_uses_of_keys(
     Ok(uses)
 }
 
-/// Gives keys the last use that the gate of this machine knows, if it is later than the one in the
-/// list: the service adds uses to the list some seconds later.
-pub(super) fn add_last_uses(list: &List, rows: &mut [KeyRow]) {
+/// Gives keys what the gate of this machine has of them and the list gets some seconds later: a
+/// later last use, a revocation, and an earlier end.
+pub(super) fn add_what_the_gate_has(list: &List, rows: &mut [KeyRow]) {
     let gate = list.gate().load();
     for row in rows {
         let used = gate.key_usage(row.key_id).and_then(|usage| usage.last_used());
         row.last_used_s = row.last_used_s.max(used.map(time::stored));
+        let Some(info) = gate.key(row.key_id) else { continue };
+        row.is_revoked |= info.state == KeyState::Revoked;
+        let ends = [row.not_after_s, info.expires.map(time::stored)];
+        row.not_after_s = ends.into_iter().flatten().min();
     }
 }
 

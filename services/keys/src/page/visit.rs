@@ -15,7 +15,7 @@ use super::guard::NewCookies;
 use super::passkeys;
 use super::refusal::{Refusal, Stop, sentence};
 use super::state::{LinkCommand, Page};
-use super::usage_of::add_last_uses;
+use super::usage_of::add_what_the_gate_has;
 use crate::api::ClientAddress;
 use crate::change::Caller;
 use crate::error::Error;
@@ -342,7 +342,7 @@ impl TeamVisit {
             Err(Error::NotFound { .. }) => Err(missing()),
             found => {
                 let mut rows = [found?];
-                add_last_uses(self.visit.page.list(), &mut rows);
+                add_what_the_gate_has(self.visit.page.list(), &mut rows);
                 let [row] = rows;
                 Ok(row)
             }
