@@ -6,6 +6,7 @@ use keytally_ffi::kt_status;
 const TESTS: &[&str] = &[
     include_str!("c/bare.c"),
     include_str!("c/calls.c"),
+    include_str!("c/fleet.c"),
     include_str!("c/hostile.c"),
     include_str!("c/sections.c"),
     include_str!("c/vectors.c"),
