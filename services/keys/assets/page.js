@@ -154,8 +154,10 @@
       }
     });
   }
-  document.addEventListener("copy", () => {
-    copied = true;
+  document.addEventListener("copy", ({ target }) => {
+    const { value, selectionStart: from, selectionEnd: to } = target;
+    const text = to === undefined ? String(getSelection()) : value.slice(from, to);
+    copied ||= text.includes(secret);
   });
   addEventListener("beforeunload", (event) => {
     if (!copied) event.preventDefault();

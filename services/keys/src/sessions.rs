@@ -378,16 +378,17 @@ impl List {
         Ok(rows.iter().map(load).collect::<Result<_, sqlx::Error>>()?)
     }
 
-    /// Returns the sign-ins of the user of a session that the session has not shown, the newest
-    /// first. Those whose sessions have ended are there too.
+    /// Returns the newest sign-ins of the user of a session that the session has not shown, the
+    /// newest first, and how many older ones there are. Those whose sessions have ended are there
+    /// too.
     ///
     /// # Errors
     /// If the database cannot be used.
-    pub async fn sign_ins_to_show(&self, session: &Session) -> Result<Vec<SignedIn>> {
+    pub async fn sign_ins_to_show(&self, session: &Session) -> Result<(Vec<SignedIn>, i64)> {
         let actor = session.actor(None);
         let rows = sqlx::query(
-            "select seq, at_s, detail, address from log where action = 'session.begin' \
-             and actor_kind = $1 and actor = $2 and seq > $3 order by seq desc limit $4",
+            "select seq, at_s, detail, address, count(*) over () as number from log \
+             where action = 'session.begin' and actor_kind = $1 and actor = $2 and seq > $3 order by seq desc limit $4",
         )
         .bind(actor.kind())
         .bind(actor.name().to_owned())
@@ -403,7 +404,10 @@ impl List {
                 address: row.try_get("address")?,
             })
         };
-        Ok(rows.iter().map(load).collect::<Result<_, sqlx::Error>>()?)
+        let all: i64 = rows.first().map_or(Ok(0), |row| row.try_get("number"))?;
+        let shown = rows.iter().map(load).collect::<Result<Vec<_>, sqlx::Error>>()?;
+        let more = all.saturating_sub(i64::try_from(shown.len()).unwrap_or(i64::MAX));
+        Ok((shown, more))
     }
 
     /// Records that a session has shown the sign-ins up to this number. Other sessions of the user

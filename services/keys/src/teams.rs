@@ -125,6 +125,12 @@ pub struct Member {
     pub seen: Option<String>,
 }
 
+/// Returns the user who is the only owner of a team.
+pub(crate) fn only_owner(members: &[Member]) -> Option<i64> {
+    let mut owners = members.iter().filter(|member| member.role == Role::Owner.as_str());
+    owners.next().filter(|_| owners.next().is_none()).map(|owner| owner.user)
+}
+
 /// Returns the teams after a number, in the order of their numbers.
 pub(crate) async fn list(
     connection: &mut AnyConnection,

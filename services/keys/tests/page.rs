@@ -508,6 +508,30 @@ async fn new_sign_in_is_shown_in_other_sessions_until_it_is_seen() {
 }
 
 #[tokio::test]
+async fn older_sign_ins_elsewhere_are_counted_with_a_link() {
+    let portal = Portal::new().await;
+    let mut first = portal.signed_in(Role::Viewer).await;
+    for _ in 0..5 {
+        portal.signed_in(Role::Viewer).await;
+    }
+    let page = first.get("").await.expect(200).hides(" more before");
+    assert_eq!(page.text.matches(", from 192.0.2.1</li>").count(), 5, "{}", page.text);
+    for _ in 0..2 {
+        portal.signed_in(Role::Viewer).await;
+    }
+    let page = first.get("").await.expect(200).shows("<li>and 2 more before: <a href=\"/keys/log?");
+    assert_eq!(page.text.matches(", from 192.0.2.1</li>").count(), 5, "{}", page.text);
+    // The link leads to all, also to the sign-in of this session.
+    let to = page.text.split("more before: <a href=\"/keys").nth(1).unwrap();
+    let to = to.split('"').next().unwrap().replace("&amp;", "&").replace("&#38;", "&");
+    let log = first.get(&to).await.expect(200);
+    assert_eq!(log.text.matches("<td data-label=\"What\">signed in</td>").count(), 8, "{to}");
+    let seq = page.field("seq");
+    first.post("/me/seen", &[("seq", &seq)]).await.expect(303);
+    first.get("").await.expect(200).hides("signed in elsewhere");
+}
+
+#[tokio::test]
 async fn sign_in_elsewhere_is_not_shown_above_a_secret() {
     let portal = Portal::new().await;
     let notice = "You signed in elsewhere";
@@ -545,6 +569,61 @@ async fn sign_in_replaces_the_session_of_the_browser() {
     other.get("").await.expect(303);
     let mut fixed = Browser { cookie: format!("keytally={}", "a".repeat(64)), ..portal.browser() };
     fixed.get("").await.expect(303);
+}
+
+#[tokio::test]
+async fn sign_in_page_names_the_session_that_would_end() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Viewer).await;
+    for path in ["/in", "/in?left=1"] {
+        let page = browser.get(path).await.expect(200).hides("Your session ended");
+        page.shows("you are signed in as <b><bdi>viewer</bdi></b> of the team <bdi>Acme</bdi>");
+    }
+    let refused = browser.post("/in", &[("code", "x")]).await.expect(403);
+    refused.shows("you are signed in as <b><bdi>viewer</bdi></b>");
+    browser.post("/out", &[]).await.expect(303);
+    let page = browser.get("/in?left=1").await.expect(200).hides("you are signed in as");
+    page.shows("Your session ended");
+}
+
+#[tokio::test]
+async fn change_of_an_ended_session_says_that_nothing_was_changed() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    let sentence = "Your session has ended, so nothing was changed";
+    set_ahead(9 * 3600);
+    browser.get("").await.expect(303);
+    browser.get("/in").await.expect(200).hides(sentence);
+    browser.get("/in?done=lost").await.expect(200).hides(sentence);
+    let away = browser.post("/team/rename", &[("name", "New")]).await.expect(303);
+    let to = away.header("location").strip_prefix("/keys").unwrap().to_owned();
+    browser.get(&to).await.expect(200).shows(sentence);
+    browser.get(&to).await.expect(200).hides(sentence);
+    // Signing out loses no change.
+    let away = browser.post("/out", &[]).await.expect(303);
+    assert_eq!(away.header("location"), "/keys/in?left=1");
+}
+
+#[tokio::test]
+async fn message_is_shown_once_and_only_after_its_change() {
+    let portal = Portal::new().await;
+    let mut browser = portal.signed_in(Role::Owner).await;
+    let (id, other) = (portal.key().await, portal.key().await);
+    let at = |id: &str| format!("/k/{id}?done=revoked");
+    let sentence = "The key is revoked. Requests with it are refused.";
+    for (path, message) in [
+        (&*at(&id), sentence),
+        ("/team?done=renamed", "The team has its new name"),
+        ("/me?done=ended", "The session ended"),
+        ("?revoked=2", "Revoked 2 keys"),
+    ] {
+        browser.get(path).await.expect(200).hides(message);
+    }
+    let away = browser.post(&format!("/k/{id}/revoke"), &[]).await.expect(303);
+    assert_eq!(away.header("location"), format!("/keys{}", at(&id)));
+    browser.get(&at(&other)).await.expect(200).hides(sentence);
+    browser.get(&at(&id)).await.expect(200).shows(sentence);
+    browser.get(&at(&id)).await.expect(200).hides(sentence);
 }
 
 #[tokio::test]
@@ -826,8 +905,11 @@ async fn refused_person_reads_why_and_keeps_the_menu() {
     page.shows("You are owner of the team, but this session began by a link for the role viewer");
     let mut owner = portal.signed_in(Role::Owner).await;
     let page = owner.get("/team").await.expect(200);
-    let user = page.text.split("Remove owner").next().unwrap().rsplit("user=").next().unwrap();
+    let user = page.text.split("Role of owner").next().unwrap().rsplit("value=\"").next().unwrap();
     let user = user.split('"').next().unwrap();
+    assert!(page.text.contains("The only owner cannot be removed"), "{}", page.text);
+    assert!(!page.text.contains("Remove owner"), "{}", page.text);
+    owner.get(&format!("/team/remove?user={user}")).await.expect(409).hides("Remove member");
     let fields = [("user", user), ("role", "viewer")];
     let page = owner.post("/team/role", &fields).await.expect(409);
     page.shows("Make another member an owner first").shows("href=\"/keys/team#members\"");
@@ -1084,6 +1166,8 @@ async fn team_without_valid_keys_is_deleted_by_its_name() {
     set_ahead(0);
     owner.get("").await.expect(200);
     owner.post("/team/delete", &[("typed", "Acme")]).await.expect(303);
+    let page = owner.get("/in?done=deleted").await.expect(200).hides("nothing was changed");
+    page.shows("The team is deleted, and the sessions of its members ended.");
     for browser in [&mut owner, &mut viewer] {
         assert_eq!(browser.get("").await.expect(303).header("location"), "/keys/in");
     }
@@ -1097,6 +1181,10 @@ async fn team_without_valid_keys_is_deleted_by_its_name() {
     assert!(list.create_team(Some(portal.team), "Other", support::operator()).await.is_err());
     let next = list.create_team(None, "Next", support::operator()).await.unwrap();
     assert_eq!(next.team, portal.team + 1);
+    operator.post("/teams", &[("team", &next.team.to_string())]).await.expect(303);
+    let away = operator.post("/team/delete", &[("typed", "Next")]).await.expect(303);
+    assert_eq!(away.header("location"), "/keys/teams?done=deleted");
+    operator.get("/teams?done=deleted").await.expect(200).shows("The team is deleted.");
 }
 
 /// What a rule of the team that is newer than a key says of the key.
@@ -1807,7 +1895,12 @@ async fn command_for_a_link_is_shown_to_those_who_may_see_paths() {
     let page = operator.post("/team/rename", &name).await.expect(403);
     page.shows(&format!("<code>{LINK_COMMAND}</code>"));
     let page = member.post("/team/rename", &name).await.expect(403).hides("/srv/api");
-    page.shows("An owner of the team makes a link for you");
+    page.shows("You are the only owner").shows("--data FOLDER --team 1 --user owner</code>");
+    // Another owner can make the link.
+    portal.code(Some("second"), Role::Owner).await;
+    let page = member.post("/team/rename", &name).await.expect(403).hides("only owner");
+    let page = page.shows("An owner of the team makes a link for you").hides("FOLDER");
+    assert_eq!(page.text.contains("one on the page Me"), cfg!(feature = "passkeys"));
 }
 
 #[tokio::test]
@@ -2289,7 +2382,7 @@ async fn closed_database_is_a_sentence_and_keys_work_on() {
     portal.site.list.database().close().await;
     let page = browser.get("").await.expect(503);
     assert!(!page.header("retry-after").is_empty());
-    page.shows("Requests with keys are still answered");
+    page.shows("Requests with keys are still answered").shows("run keytally revoke");
     assert_eq!(portal.site.gate().peek(Some(secret.as_bytes()), 1).http_status(), 200);
 }
 
@@ -2518,6 +2611,7 @@ async fn log_file_has_all_entries_and_pages_keep_the_filter() {
         let name = format!("Name {number}");
         portal.site.list.rename_team(portal.team, &name, operator()).await.unwrap();
     }
+    owner.get("/log.csv?from=x").await.expect(400).shows("From: it must be a day, such as");
     let file = owner.get("/log.csv?what=team.rename").await.expect(200);
     let lines: BTreeSet<_> = file.text.lines().skip(1).collect();
     assert_eq!(lines.len(), 1003);

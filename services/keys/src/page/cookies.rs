@@ -1,11 +1,12 @@
-//! The cookies: the token of a session, and the page that a person opened before signing in.
+//! The cookies: the token of a session, the page that a person opened before signing in, and the
+//! address at which a page says what was just done.
 //!
 //! The second one is not in an address, so no proxy logs which key a person looked at, and it holds
 //! for a link that opens in another tab. It names a page below [`Page::root`] only.
 
 use axum::http::header::COOKIE;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::http::{HeaderMap, HeaderValue, Method, Uri};
 use cookie::{Cookie, SameSite};
 
 use super::state::Page;
@@ -23,6 +24,11 @@ fn session_name(page: &Page) -> &'static str {
 /// Returns the name of the cookie with the page that was opened.
 fn opened_name(page: &Page) -> &'static str {
     if page.is_secure() { "__Host-keytally-opened" } else { "keytally-opened" }
+}
+
+/// Returns the name of the cookie with the address that says what was just done.
+fn done_name(page: &Page) -> &'static str {
+    if page.is_secure() { "__Host-keytally-done" } else { "keytally-done" }
 }
 
 /// Returns a cookie; an empty value removes it.
@@ -76,6 +82,21 @@ pub(super) fn keep_opened(page: &Page, parts: &Parts) -> Option<HeaderValue> {
 /// Returns the cookie that removes the page that was opened.
 pub(super) fn forget_opened(page: &Page) -> Option<HeaderValue> {
     cookie(page, opened_name(page), "", 0)
+}
+
+/// For how long a change is one that was just made, in seconds.
+const DONE_LIFETIME_S: i64 = 60;
+
+/// Returns the cookie that permits one address to say what was just done; an empty address removes
+/// it. Without the cookie, the address alone would say it, also where it is not true.
+pub(super) fn done(page: &Page, address: &str) -> Option<HeaderValue> {
+    cookie(page, done_name(page), address, DONE_LIFETIME_S)
+}
+
+/// Returns whether a request opens the address that may say what was just done.
+pub(super) fn is_done(page: &Page, headers: &HeaderMap, uri: &Uri) -> bool {
+    let address = uri.path_and_query().map_or("", |address| address.as_str());
+    value(headers, done_name(page)).is_some_and(|permitted| permitted == address)
 }
 
 /// Returns whether an address is that of a page below a root, so that a browser can only stay

@@ -3,13 +3,13 @@
 use askama::Template;
 use axum::extract::{FromRequest as _, Request, State};
 use axum::http::header::SET_COOKIE;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use keytally::Timestamp;
 
 use super::cookies;
 use super::fields::{Fields, Parameters};
-use super::frame::{Frame, respond, show};
+use super::frame::{Frame, Who, respond, show};
 use super::passkeys;
 use super::refusal::{Refusal, Stop, sentence};
 use super::state::{LinkCommand, Page};
@@ -28,6 +28,8 @@ const MOST_TEAMS: i64 = 500;
 #[template(path = "in.html")]
 struct Entrance {
     frame: Frame,
+    /// Whose session ends by a sign-in.
+    present: Option<Who>,
     problem: String,
     has_left: bool,
     /// Whether the sign-in leads on to a page that was opened before.
@@ -45,10 +47,33 @@ struct Entrance {
 pub(super) async fn form(
     State(page): State<Page>,
     headers: HeaderMap,
+    uri: Uri,
     parameters: Parameters,
 ) -> Result<Response, Refusal> {
-    let has_left = parameters.get("left") == "1";
-    show(&Entrance::new(&page, &Before::new(&page, &headers), has_left, String::new())?)
+    let mut screen = Entrance::new(&page, &Before::new(&page, &headers), String::new()).await?;
+    if screen.present.is_some() {
+        return show(&screen);
+    }
+    if parameters.get("left") == "1" {
+        screen.has_left = true;
+        screen.frame.title = "Signed out".to_owned();
+    }
+    let is_done = cookies::is_done(&page, &headers, &uri);
+    screen.frame.done = match parameters.get("done") {
+        "lost" if is_done => {
+            "Your session has ended, so nothing was changed. Sign in, and make the \
+                              change again."
+                .to_owned()
+        }
+        "deleted" if is_done => {
+            "The team is deleted, and the sessions of its members ended.".to_owned()
+        }
+        _ => String::new(),
+    };
+    let mut response = show(&screen)?;
+    let shown = cookies::done(&page, "").filter(|_| is_done);
+    response.headers_mut().extend(shown.map(|cookie| (SET_COOKIE, cookie)));
+    Ok(response)
 }
 
 /// What the browser had before the sign-in.
@@ -72,11 +97,16 @@ const HOURS: u64 = INVITATION_LIFETIME_S / 3600;
 const MINUTES: u64 = CODE_LIFETIME_S / 60;
 
 impl Entrance {
-    fn new(page: &Page, before: &Before, has_left: bool, problem: String) -> Result<Self, Refusal> {
+    async fn new(page: &Page, before: &Before, problem: String) -> Result<Self, Refusal> {
+        let present = match &before.token {
+            Some(token) => page.list().session(token, page.now()).await?,
+            None => None,
+        };
         Ok(Self {
-            frame: Frame::bare(page, if has_left { "Signed out" } else { "Sign in" }),
+            frame: Frame::bare(page, "Sign in"),
+            present: present.as_ref().map(Who::new),
             problem,
-            has_left,
+            has_left: false,
             leads_on: before.opened.is_some(),
             link_command: page.public_link_command().cloned(),
             hours: HOURS,
@@ -124,7 +154,7 @@ pub(super) async fn sign_in(State(page): State<Page>, request: Request) -> Resul
                  service. An invitation is valid for {HOURS} hours, any other link for {MINUTES} \
                  minutes. Get a new one."
             );
-            Ok(refused(&page, &before, problem)?)
+            Ok(refused(&page, &before, problem).await?)
         }
         Err(error) => Err(error.into()),
     }
@@ -155,8 +185,12 @@ pub(super) async fn welcome(
 }
 
 /// Returns the page that signs in, with what was wrong.
-pub(super) fn refused(page: &Page, before: &Before, problem: String) -> Result<Response, Refusal> {
-    respond(StatusCode::FORBIDDEN, &Entrance::new(page, before, false, problem)?)
+pub(super) async fn refused(
+    page: &Page,
+    before: &Before,
+    problem: String,
+) -> Result<Response, Refusal> {
+    respond(StatusCode::FORBIDDEN, &Entrance::new(page, before, problem).await?)
 }
 
 /// Ends the session, and lets the browser forget what it stored of the page.
@@ -183,10 +217,14 @@ struct Teams {
 }
 
 /// Shows all teams to an operator.
-pub(super) async fn teams(visit: Visit) -> Result<Response, Stop> {
+pub(super) async fn teams(visit: Visit, parameters: Parameters) -> Result<Response, Stop> {
     visit.require(Role::Operator)?;
     let teams = visit.page.list().teams(0, MOST_TEAMS).await?;
-    let frame = Frame::new(&visit, "teams", "Teams");
+    let done = match parameters.get("done") {
+        "deleted" => "The team is deleted.",
+        _ => "",
+    };
+    let frame = Frame::new(&visit, "teams", "Teams").with_done(&visit, done);
     Ok(show(&Teams { frame, teams, name: String::new(), problem: String::new() })?)
 }
 

@@ -32,6 +32,10 @@ pub(super) struct Frame {
     pub(super) is_form: bool,
     /// Sign-ins of the person elsewhere.
     pub(super) sign_ins: Vec<SignInLine>,
+    /// How many older ones are not lines.
+    pub(super) more_sign_ins: i64,
+    /// The address of the log that has all of them.
+    pub(super) all_sign_ins: String,
     /// The number of the newest of them.
     pub(super) newest: i64,
 }
@@ -80,6 +84,8 @@ impl Frame {
             done: String::new(),
             is_form: false,
             sign_ins: visit.sign_ins.iter().map(line).collect(),
+            more_sign_ins: visit.more_sign_ins,
+            all_sign_ins: all_sign_ins(visit),
             newest: visit.sign_ins.first().map_or(0, |newest| newest.seq),
         }
     }
@@ -87,9 +93,18 @@ impl Frame {
     /// Returns the frame of a page without a session.
     pub(super) fn bare(page: &Page, title: impl Into<String>) -> Self {
         let root = page.root().to_owned();
-        let (who, done, sign_ins) = (None, String::new(), Vec::new());
-        let is_form = false;
-        Self { root, title: title.into(), tab: "", who, done, is_form, sign_ins, newest: 0 }
+        Self {
+            root,
+            title: title.into(),
+            tab: "",
+            who: None,
+            done: String::new(),
+            is_form: false,
+            sign_ins: Vec::new(),
+            more_sign_ins: 0,
+            all_sign_ins: String::new(),
+            newest: 0,
+        }
     }
 
     /// Returns the frame of a page with a form that a person fills in.
@@ -108,8 +123,9 @@ impl Frame {
         self.who.as_ref().is_some_and(|who| who.role == Role::Operator)
     }
 
-    pub(super) fn with_done(self, done: impl Into<String>) -> Self {
-        Self { done: done.into(), ..self }
+    /// Returns the frame with what was just done, if that was indeed done before this page.
+    pub(super) fn with_done(self, visit: &Visit, done: impl Into<String>) -> Self {
+        Self { done: if visit.is_done { done.into() } else { String::new() }, ..self }
     }
 
     pub(super) fn style(&self) -> String {
@@ -127,6 +143,16 @@ impl Frame {
     pub(super) fn icon(&self) -> String {
         format!("{}/assets/{}", self.root, assets::icon())
     }
+}
+
+/// Returns the address of the log with the sign-ins of a person.
+fn all_sign_ins(visit: &Visit) -> String {
+    let actor = visit.session.actor(None);
+    let actor = match actor.name() {
+        "" => actor.kind().to_owned(),
+        name => format!("{}%20{name}", actor.kind()),
+    };
+    format!("{}/log?what=session.begin&actor={actor}", visit.page.root())
 }
 
 /// Returns a page, or a part of one, as text.

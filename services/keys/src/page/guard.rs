@@ -1,5 +1,5 @@
-//! What every response gets: header fields for security, errors as pages, and a new cookie where a
-//! session changed. Also the refusal of changes that other sites send.
+//! What every response gets: header fields for security, errors as pages, and the cookies
+//! that changed. Also the refusal of changes that other sites send.
 
 use alloc::sync::Arc;
 use std::sync::{Mutex, PoisonError};
@@ -82,17 +82,18 @@ pub(super) fn compression() -> CompressionLayer<Compressible> {
     CompressionLayer::new().compress_when(Compressible)
 }
 
-/// The new cookie of a session whose token changed during a request.
+/// The cookies that a request changes, such as that of a session with a new token.
 #[derive(Clone, Debug, Default)]
-pub(super) struct NewCookie(Arc<Mutex<Option<HeaderValue>>>);
+pub(super) struct NewCookies(Arc<Mutex<Vec<HeaderValue>>>);
 
-impl NewCookie {
-    pub(super) fn set(&self, cookie: HeaderValue) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(cookie);
+impl NewCookies {
+    /// Adds a cookie, if there is one.
+    pub(super) fn add(&self, cookie: Option<HeaderValue>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(cookie);
     }
 
-    fn take(&self) -> Option<HeaderValue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    fn take(&self) -> Vec<HeaderValue> {
+        core::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -102,8 +103,8 @@ pub(super) async fn complete(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let cookie = NewCookie::default();
-    request.extensions_mut().insert(cookie.clone());
+    let cookies = NewCookies::default();
+    request.extensions_mut().insert(cookies.clone());
     let token = token(&page, request.headers());
     let mut response = next.run(request).await;
     let refusal = match response.extensions_mut().remove::<Refusal>() {
@@ -133,7 +134,7 @@ pub(super) async fn complete(
     }
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.append(VARY, HeaderValue::from_static("HX-Request-Type"));
-    if let Some(cookie) = cookie.take() {
+    for cookie in cookies.take() {
         headers.append(SET_COOKIE, cookie);
     }
     response

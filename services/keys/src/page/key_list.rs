@@ -567,7 +567,7 @@ pub(super) async fn show(team: TeamVisit, parameters: Parameters) -> Result<Resp
     let is_empty = rows.lines.is_empty() && rows.is_first && !rows.has_hidden;
     let is_new = is_empty && rows.replaced.is_none() && !is_filtered(&filter);
     let screen = Screen {
-        frame: Frame::new(visit, "keys", "Keys").with_done(done),
+        frame: Frame::new(visit, "keys", "Keys").with_done(visit, done),
         sort: if filter.sort == Sort::default() { "" } else { filter.sort.as_str() },
         envs: envs(list, team.team_id).await?,
         plans: plans(list),

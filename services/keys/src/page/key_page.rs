@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::extract::Path;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::response::Response;
 
 use super::fields::{Fields, Parameters};
 use super::frame::{Frame, respond, show as respond_ok};
@@ -141,7 +141,8 @@ pub(super) async fn show(
     };
     let list = visit.page.list();
     let log = log_lines(list, list.log(&filter).await?).await?;
-    let frame = Frame::new(visit, "keys", row.name.clone()).with_done(done(parameters.get("done")));
+    let frame =
+        Frame::new(visit, "keys", row.name.clone()).with_done(visit, done(parameters.get("done")));
     Ok(respond_ok(&Screen { frame, live, log })?)
 }
 
@@ -386,8 +387,7 @@ pub(super) async fn edit(
     }
     (edit.name, edit.note) = (name, note);
     if edit == Edit::default() {
-        let to = team.visit.at(&format!("/k/{}?done=same", row.key_id));
-        return Ok(Redirect::to(&to).into_response());
+        return Ok(team.visit.done(&format!("/k/{}?done=same", row.key_id)));
     }
     if !is_harmless {
         team.visit.prove(&fields).await?;
@@ -398,8 +398,7 @@ pub(super) async fn edit(
     match visit.page.list().edit_key(row.key_id, edit, visit.caller()).await {
         Ok(_) => {
             let word = if is_note { "noted" } else { "edited" };
-            let to = visit.at(&format!("/k/{}?done={word}", row.key_id));
-            Ok(Redirect::to(&to).into_response())
+            Ok(visit.done(&format!("/k/{}?done={word}", row.key_id)))
         }
         Err(Error::Invalid { field, reason }) => {
             again(&team, &row, &fields, refused(&fields, field, &reason))

@@ -100,7 +100,7 @@ pub(super) async fn show(visit: Visit, parameters: Parameters) -> Result<Respons
     };
     Ok(respond(&Screen {
         passkeys: passkeys::of_me(&visit.page, &visit.session, visit.now).await?,
-        frame: Frame::new(&visit, "me", "Me").with_done(done),
+        frame: Frame::new(&visit, "me", "Me").with_done(&visit, done),
         sessions: sessions.iter().map(|session| SessionLine::new(session, &visit)).collect(),
         proved: (ago(visit.session.proved_s, visit.now), Moment(visit.session.proved_s)),
         is_proved: visit.session.is_proved(visit.now),
@@ -148,7 +148,7 @@ pub(super) async fn end(visit: Visit, fields: Fields) -> Result<Response, Stop> 
         visit.forget_cookie();
         return Ok(Redirect::to(&visit.at("/in?left=1")).into_response());
     }
-    Ok(Redirect::to(&visit.at("/me?done=ended")).into_response())
+    Ok(visit.done("/me?done=ended"))
 }
 
 /// Records that the person has seen the sign-ins elsewhere that this session shows.

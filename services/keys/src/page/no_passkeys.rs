@@ -23,6 +23,10 @@ pub(super) async fn of_me(_: &Page, _: &Session, _: Timestamp) -> Result<String,
     Ok(String::new())
 }
 
+pub(super) fn may_add(_: &Page, _: &Session) -> bool {
+    false
+}
+
 pub(super) async fn names(_: &Page, _: &Session) -> Result<Vec<String>> {
     Ok(Vec::new())
 }

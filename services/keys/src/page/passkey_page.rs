@@ -4,7 +4,7 @@ use askama::Template;
 use axum::extract::{FromRequest as _, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::response::{IntoResponse as _, Response};
 
 use super::entrance::{Before, refused, welcome};
 use super::fields::{Fields, Parameters};
@@ -51,7 +51,7 @@ pub(super) async fn sign_in(State(page): State<Page>, request: Request) -> Resul
         Ok(token) => Ok(welcome(&page, &token, before, address, now).await?),
         Err(Error::Invalid { reason, .. }) => {
             page.count_failure(address.as_deref());
-            Ok(refused(&page, &before, not_accepted(&reason))?)
+            Ok(refused(&page, &before, not_accepted(&reason)).await?)
         }
         Err(error) => Err(error.into()),
     }
@@ -96,7 +96,7 @@ pub(super) async fn add(mut visit: Visit, fields: Fields) -> Result<Response, St
     let (session, actor) = (visit.session.clone(), visit.caller().actor);
     let list = visit.page.list();
     match list.add_passkey(party, session, &name, fields.get("made"), actor, visit.now).await {
-        Ok(()) => Ok(Redirect::to(&visit.at("/me?done=added")).into_response()),
+        Ok(()) => Ok(visit.done("/me?done=added")),
         Err(Error::Invalid { reason, .. }) => {
             let refusal = Refusal::new(StatusCode::BAD_REQUEST, not_accepted(&reason));
             Err(refusal.with_advice("Nothing was changed. Add it again on the page Me.").into())
@@ -141,7 +141,7 @@ pub(super) async fn rename(visit: Visit, fields: Fields) -> Result<Response, Sto
     let (id, name) = (fields.get("id"), fields.get("name"));
     let (list, actor) = (visit.page.list(), visit.caller().actor);
     match list.rename_passkey(&visit.session, id.to_owned(), name, actor, visit.now).await {
-        Ok(()) => Ok(Redirect::to(&visit.at("/me?done=renamed")).into_response()),
+        Ok(()) => Ok(visit.done("/me?done=renamed")),
         Err(Error::Invalid { reason, .. }) => {
             let form = name_page(&visit, id).await?;
             let problem = format!("The name cannot be used: {}", sentence(&reason));
@@ -182,7 +182,7 @@ pub(super) async fn remove(mut visit: Visit, fields: Fields) -> Result<Response,
     visit.prove(&fields).await?;
     let (id, actor) = (fields.get("id").to_owned(), visit.caller().actor);
     match visit.page.list().remove_passkey(&visit.session, id, actor, visit.now).await {
-        Ok(()) => Ok(Redirect::to(&visit.at("/me?done=removed")).into_response()),
+        Ok(()) => Ok(visit.done("/me?done=removed")),
         Err(Error::NotFound { .. }) => Err(no_passkey().into()),
         Err(error) => Err(error.into()),
     }

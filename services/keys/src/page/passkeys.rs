@@ -101,6 +101,11 @@ pub(super) async fn of_me(
     })
 }
 
+/// Returns whether the person of a session may add a passkey to sign in here.
+pub(super) fn may_add(page: &Page, session: &Session) -> bool {
+    page.party().is_ok() && session.user_id.is_some()
+}
+
 /// Returns the names of the passkeys with which the person of a session can sign in here.
 pub(super) async fn names(page: &Page, session: &Session) -> Result<Vec<String>> {
     let Ok(party) = page.party() else { return Ok(Vec::new()) };

@@ -133,7 +133,11 @@ impl From<Error> for Refusal {
             ..Self::new(StatusCode::SERVICE_UNAVAILABLE, text.clone()).with_advice(advice)
         };
         match error {
-            Error::Invalid { reason, .. } => Self::new(StatusCode::BAD_REQUEST, sentence(&reason)),
+            // A sentence about "it" needs the name of the value.
+            Error::Invalid { reason, .. } if !reason.starts_with("it ") => {
+                Self::new(StatusCode::BAD_REQUEST, sentence(&reason))
+            }
+            Error::Invalid { .. } => Self::new(StatusCode::BAD_REQUEST, text),
             Error::NotFound { .. } => Self::missing(text),
             Error::Forbidden(_) => {
                 let advice = "An owner of the team can change your role on the page Team, which \
@@ -160,7 +164,9 @@ impl From<Error> for Refusal {
             Error::Database(_) | Error::Unlisted { .. } => later(
                 10,
                 "Requests with keys are still answered: the keys do not need the database. Only \
-                 this page does. Revoking a key works without it too.",
+                 this page does. To revoke a key without the database, run keytally revoke with \
+                 the gate file and the id of the key, on the machine of the service. The list \
+                 gets the change when the database can be used again.",
             ),
             Error::Behind { .. } | Error::Gate(_) => later(
                 10,

@@ -5,7 +5,7 @@ use alloc::collections::BTreeMap;
 use askama::Template;
 use axum::extract::Path;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::response::Response;
 use keytally::KeyId;
 
 use super::fields::{Fields, Parameters};
@@ -151,8 +151,7 @@ pub(super) async fn revoke(
         Ok(revoked) => {
             let is_listed = revoked.iter().all(|revoked| revoked.is_listed);
             let word = if is_listed { "revoked" } else { "unlisted" };
-            let to = visit.at(&format!("/k/{key_id}?done={word}"));
-            Ok(Redirect::to(&to).into_response())
+            Ok(visit.done(&format!("/k/{key_id}?done={word}")))
         }
         Err(Error::Invalid { field, reason }) => {
             again(form, &fields, Problems::one(&FIELDS, field, &reason))
@@ -241,5 +240,5 @@ pub(super) async fn bulk(mut team: TeamVisit, fields: Fields) -> Result<Response
         Err(Error::Invalid { field, reason }) => return Ok(again(form, &why, field, &reason)?),
         Err(error) => return Err(error.into()),
     }
-    Ok(Redirect::to(&visit.at(&format!("?revoked={count}"))).into_response())
+    Ok(visit.done(&format!("?revoked={count}")))
 }

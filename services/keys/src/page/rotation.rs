@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::extract::Path;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::response::Response;
 use keytally::{AdminError, Error as GateError};
 
 use super::fields::Fields;
@@ -251,6 +251,5 @@ pub(super) async fn end(
     team.visit.prove(&fields).await?;
     let visit = &team.visit;
     visit.page.list().end_grace(row.key_id, visit.caller()).await?;
-    let to = visit.at(&format!("/k/{}?done=ended", row.key_id));
-    Ok(Redirect::to(&to).into_response())
+    Ok(visit.done(&format!("/k/{}?done=ended", row.key_id)))
 }

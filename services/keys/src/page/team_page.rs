@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::response::Response;
 
 use super::fields::{Fields, Parameters};
 use super::frame::{Frame, respond, show as respond_ok};
@@ -19,7 +19,7 @@ use crate::codes::OpenLink;
 use crate::error::Error;
 use crate::keys::KeyFilter;
 use crate::roles::Role;
-use crate::teams::{Member, TeamSettings};
+use crate::teams::{Member, TeamSettings, only_owner};
 use crate::time;
 use crate::usage::Width;
 
@@ -54,6 +54,8 @@ struct MemberLine {
     /// may not know.
     link_ends: Option<Moment>,
     is_self: bool,
+    /// Whether the member is the only owner, who can be neither removed nor of another role.
+    is_only_owner: bool,
 }
 
 /// Returns a time of a member as a moment.
@@ -134,8 +136,11 @@ async fn screen(
         let Moment(at_s) = moment(text);
         (ago(at_s, visit.now), Moment(at_s))
     };
+    let members = list.members(*team_id).await?;
+    let only_owner = only_owner(&members);
     let line = |member: Member| MemberLine {
         is_self: Some(member.user) == own,
+        is_only_owner: Some(member.user) == only_owner,
         user: member.user,
         link_ends: link_ends(&member.name),
         name: member.name,
@@ -144,7 +149,7 @@ async fn screen(
         joined: member.joined.as_deref().map(moment),
         seen: member.seen.as_ref().map(seen),
     };
-    let members = list.members(*team_id).await?.into_iter().map(line).collect();
+    let members = members.into_iter().map(line).collect();
     let link = |link: OpenLink| LinkLine {
         id: link.id(),
         user: link.user,
@@ -224,7 +229,7 @@ pub(super) async fn show(team: TeamVisit, parameters: Parameters) -> Result<Resp
         return Ok(respond_ok(&usage(&team, range).await?)?);
     }
     let mut screen = screen(&team, &Fields::default(), range, Problems::none(&FIELDS)).await?;
-    screen.frame = screen.frame.with_done(done);
+    screen.frame = screen.frame.with_done(&team.visit, done);
     Ok(respond_ok(&screen)?)
 }
 
@@ -251,7 +256,7 @@ pub(super) async fn rename(mut team: TeamVisit, fields: Fields) -> Result<Respon
     team.visit.prove(&fields).await?;
     let visit = &team.visit;
     match visit.page.list().rename_team(team.team_id, fields.get("name"), visit.caller()).await {
-        Ok(_) => Ok(Redirect::to(&visit.at("/team?done=renamed")).into_response()),
+        Ok(_) => Ok(visit.done("/team?done=renamed")),
         Err(error) => again(&team, &fields, "name", error).await,
     }
 }
@@ -266,7 +271,7 @@ pub(super) async fn set(mut team: TeamVisit, fields: Fields) -> Result<Response,
     };
     let visit = &team.visit;
     match visit.page.list().set_team(team.team_id, settings, visit.caller()).await {
-        Ok(_) => Ok(Redirect::to(&visit.at("/team?done=set")).into_response()),
+        Ok(_) => Ok(visit.done("/team?done=set")),
         Err(error) => again(&team, &fields, "longest", error).await,
     }
 }
@@ -362,7 +367,7 @@ pub(super) async fn withdraw(team: TeamVisit, fields: Fields) -> Result<Response
     visit.require(Role::Owner)?;
     let id = fields.get("link").to_owned();
     match visit.page.list().withdraw_link(team.team_id, id, visit.caller()).await {
-        Ok(()) => Ok(Redirect::to(&visit.at("/team?done=withdrawn")).into_response()),
+        Ok(()) => Ok(visit.done("/team?done=withdrawn")),
         Err(Error::NotFound { .. }) => {
             Err(Refusal::missing("The link was used or has ended already.").into())
         }
@@ -380,9 +385,7 @@ async fn member(team: &TeamVisit, text: &str) -> Result<Member, Stop> {
 /// Refuses to leave a team without an owner.
 async fn keep_an_owner(team: &TeamVisit, changed: &Member) -> Result<(), Stop> {
     let members = team.visit.page.list().members(team.team_id).await?;
-    let is_owner = |member: &&Member| member.role == Role::Owner.as_str();
-    let others = members.iter().filter(is_owner).filter(|member| member.user != changed.user);
-    if changed.role == Role::Owner.as_str() && others.count() == 0 {
+    if only_owner(&members) == Some(changed.user) {
         let sentence = "The team would have no owner, and its members could not be changed.";
         let refusal = Refusal::new(StatusCode::CONFLICT, sentence);
         let advice = "Make another member an owner first, in the list of members.";
@@ -402,7 +405,7 @@ pub(super) async fn set_role(mut team: TeamVisit, fields: Fields) -> Result<Resp
     team.visit.prove(&fields).await?;
     let visit = &team.visit;
     visit.page.list().set_member(team.team_id, &member.name, role, visit.caller()).await?;
-    Ok(Redirect::to(&visit.at("/team?done=role")).into_response())
+    Ok(visit.done("/team?done=role"))
 }
 
 /// The page that requests a confirmation before a member is removed.
@@ -418,7 +421,9 @@ struct Removal {
 /// Requests a confirmation before a member is removed.
 pub(super) async fn removal(team: TeamVisit, parameters: Parameters) -> Result<Response, Stop> {
     team.visit.require(Role::Owner)?;
-    let Member { user, name, role, .. } = member(&team, parameters.get("user")).await?;
+    let member = member(&team, parameters.get("user")).await?;
+    keep_an_owner(&team, &member).await?;
+    let Member { user, name, role, .. } = member;
     let frame = Frame::new(&team.visit, "team", "Remove member");
     Ok(respond_ok(&Removal { frame, user, name, role })?)
 }
@@ -431,7 +436,7 @@ pub(super) async fn remove(mut team: TeamVisit, fields: Fields) -> Result<Respon
     team.visit.prove(&fields).await?;
     let visit = &team.visit;
     visit.page.list().remove_member(team.team_id, member.user, visit.caller()).await?;
-    Ok(Redirect::to(&visit.at("/team?done=removed")).into_response())
+    Ok(visit.done("/team?done=removed"))
 }
 
 /// The page that requests a confirmation before the team is deleted.
@@ -481,7 +486,10 @@ pub(super) async fn delete(mut team: TeamVisit, fields: Fields) -> Result<Respon
     team.visit.prove(&fields).await?;
     let (visit, typed) = (&team.visit, fields.get("typed"));
     match visit.page.list().delete_team(team.team_id, typed, visit.caller()).await {
-        Ok(()) => Ok(Redirect::to(visit.page.root()).into_response()),
+        Ok(()) => Ok(visit.done(match visit.session.role {
+            Role::Operator => "/teams?done=deleted",
+            _ => "/in?done=deleted",
+        })),
         Err(Error::Invalid { field, reason }) => {
             let problems = Problems::one(&DELETION, field, &reason);
             let screen = deletion_page(&team, typed, problems).await?;

@@ -4,14 +4,14 @@ use askama::Template;
 use axum::extract::FromRequestParts;
 use axum::http::header::{SET_COOKIE, USER_AGENT};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use keytally::{KeyId, Timestamp};
 
 use super::cookies;
 use super::fields::Fields;
 use super::frame::{Frame, respond};
-use super::guard::NewCookie;
+use super::guard::NewCookies;
 use super::passkeys;
 use super::refusal::{Refusal, Stop, sentence};
 use super::state::{LinkCommand, Page};
@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::keys::KeyRow;
 use crate::roles::Role;
 use crate::sessions::{Attempt, Origin, Session, SignedIn};
-use crate::teams::TeamSettings;
+use crate::teams::{self, TeamSettings};
 
 /// Returns from where a request comes.
 pub(super) fn origin(parts: &Parts) -> Origin {
@@ -42,11 +42,15 @@ pub(super) struct Visit {
     pub(super) is_partial: bool,
     /// The sign-ins of the person elsewhere that this session has not shown.
     pub(super) sign_ins: Vec<SignedIn>,
+    /// How many older ones there are.
+    pub(super) more_sign_ins: i64,
     /// The page that the person opened before the choice of a team.
     pub(super) opened: Option<String>,
+    /// Whether the address may say what was just done.
+    pub(super) is_done: bool,
     /// The path of the request.
     path: String,
-    new_cookie: NewCookie,
+    new_cookies: NewCookies,
 }
 
 impl FromRequestParts<Page> for Visit {
@@ -61,10 +65,15 @@ impl FromRequestParts<Page> for Visit {
         let kind = parts.headers.get("HX-Request-Type").map(HeaderValue::as_bytes);
         let is_partial = kind == Some(b"partial");
         let Some(session) = session else { return Err(entrance(page, parts, is_partial).into()) };
-        let sign_ins = match is_partial {
-            true => Vec::new(),
+        let (sign_ins, more_sign_ins) = match is_partial {
+            true => (Vec::new(), 0),
             false => page.list().sign_ins_to_show(&session).await?,
         };
+        let new_cookies = parts.extensions.get::<NewCookies>().cloned().unwrap_or_default();
+        let is_done = !is_partial && cookies::is_done(page, &parts.headers, &parts.uri);
+        if is_done {
+            new_cookies.add(cookies::done(page, ""));
+        }
         Ok(Self {
             page: page.clone(),
             session,
@@ -72,12 +81,17 @@ impl FromRequestParts<Page> for Visit {
             origin: origin(parts),
             is_partial,
             sign_ins,
+            more_sign_ins,
             opened: cookies::opened(page, &parts.headers),
             path: parts.uri.path().to_owned(),
-            new_cookie: parts.extensions.get::<NewCookie>().cloned().unwrap_or_default(),
+            new_cookies,
+            is_done,
         })
     }
 }
+
+/// The entrance for a person whose change was not made, since the session had ended.
+const LOST: &str = "/in?done=lost";
 
 /// Returns the response that leads to the entrance.
 fn entrance(page: &Page, parts: &Parts, is_partial: bool) -> Response {
@@ -85,7 +99,19 @@ fn entrance(page: &Page, parts: &Parts, is_partial: bool) -> Response {
         // A script must not put the page of the entrance into a part of another page.
         return (StatusCode::NO_CONTENT, [("HX-Refresh", "true")]).into_response();
     }
-    detour(page, parts, "/in")
+    match parts.method {
+        Method::GET => detour(page, parts, "/in"),
+        _ if cookies::token(page, &parts.headers).is_none() => detour(page, parts, "/in"),
+        _ if parts.uri.path() == format!("{}/out", page.root()) => {
+            detour(page, parts, "/in?left=1")
+        }
+        _ => {
+            let mut response = detour(page, parts, LOST);
+            let cookie = cookies::done(page, &format!("{}{LOST}", page.root()));
+            response.headers_mut().extend(cookie.map(|cookie| (SET_COOKIE, cookie)));
+            response
+        }
+    }
 }
 
 /// Returns the response that leads to a page from which the person gets to the present one.
@@ -143,6 +169,10 @@ struct Confirm<'a> {
     problem: String,
     /// The command that makes a link for the person; `None` if the person may not see it.
     link_command: Option<LinkCommand>,
+    /// The arguments by which an operator makes a link for the person, if no other owner can.
+    only_owner: Option<String>,
+    /// Whether the person could add a passkey, and has none.
+    offers_passkey: bool,
     /// The proof with a passkey, as HTML.
     passkeys: String,
 }
@@ -209,9 +239,7 @@ impl Visit {
             };
             match proved {
                 Ok(token) => {
-                    if let Some(cookie) = cookies::session(&self.page, Some(&token)) {
-                        self.new_cookie.set(cookie);
-                    }
+                    self.new_cookies.add(cookies::session(&self.page, Some(&token)));
                     if let Some(session) = self.page.list().session(&token, self.now).await? {
                         self.session = session;
                     }
@@ -229,12 +257,15 @@ impl Visit {
         }
         let kept = fields.0.iter().filter(|(name, _)| name != "code" && name != passkeys::FIELD);
         let passkeys = passkeys::of_proof(&self.page, &self.session, self.now).await?;
+        let offers_passkey = passkeys.is_empty() && passkeys::may_add(&self.page, &self.session);
         let screen = Confirm {
             frame: Frame::new(self, "", "Confirm that it is you"),
             action: &self.path,
             fields: kept.map(|(name, value)| (&**name, &**value)).collect(),
             problem,
             link_command: self.link_command(),
+            only_owner: self.only_owner().await?,
+            offers_passkey,
             passkeys,
         };
         // Scripts and people see that nothing was changed.
@@ -249,25 +280,46 @@ impl Visit {
             Role::Operator => self.page.settings().link_command.clone(),
             _ => self.page.public_link_command()?.clone(),
         };
-        if let (Some(team_id), Some(_)) = (session.team_id, session.user_id) {
-            line.push_str(&format!(" --team {team_id} --user {}", word(&session.user)));
-        }
+        line.push_str(&self.link_arguments());
         Some(LinkCommand { line, variables })
+    }
+
+    /// Returns for whom a command makes a link, as its arguments; empty for an operator.
+    fn link_arguments(&self) -> String {
+        let Session { team_id, user_id, user, .. } = &self.session;
+        match (team_id, user_id) {
+            (Some(team_id), Some(_)) => format!(" --team {team_id} --user {}", word(user)),
+            _ => String::new(),
+        }
+    }
+
+    /// Returns the arguments of the command that makes a link for the person, if the person is the
+    /// only owner of the team: no other member can make one.
+    async fn only_owner(&self) -> Result<Option<String>, Error> {
+        let Session { team_id: Some(team_id), user_id: Some(user_id), .. } = self.session else {
+            return Ok(None);
+        };
+        let members = self.page.list().members(team_id).await?;
+        let is_only = teams::only_owner(&members) == Some(user_id);
+        Ok(is_only.then(|| self.link_arguments()))
     }
 
     /// Removes the cookie of the session.
     pub(super) fn forget_cookie(&self) {
-        if let Some(cookie) = cookies::session(&self.page, None) {
-            self.new_cookie.set(cookie);
-        }
+        self.new_cookies.add(cookies::session(&self.page, None));
     }
 
     /// Removes the cookie of the page that the person opened before.
     pub(super) fn forget_opened(&self) {
-        if let Some(cookie) = self.opened.as_ref().and_then(|_| cookies::forget_opened(&self.page))
-        {
-            self.new_cookie.set(cookie);
-        }
+        let forgotten = self.opened.as_ref().and_then(|_| cookies::forget_opened(&self.page));
+        self.new_cookies.add(forgotten);
+    }
+
+    /// Returns the response to a change: it leads to a page that says once what was done.
+    pub(super) fn done(&self, path: &str) -> Response {
+        let to = self.at(path);
+        self.new_cookies.add(cookies::done(&self.page, &to));
+        Redirect::to(&to).into_response()
     }
 
     /// Returns an address of the page.

@@ -1,6 +1,6 @@
 """Every screen of the page, with something to see on each."""
 
-from steps import make_key, sign_in
+from steps import copy_secret, make_key, sign_in
 
 # The screens that a link or an address opens.
 ADDRESSES = {
@@ -24,7 +24,6 @@ ADDRESSES = {
     "no-match": "/keys?search=nothing",
     "missing": "/keys/nothing",
     "in": "/keys/in",
-    "left": "/keys/in?left=1",
 }
 
 
@@ -41,7 +40,7 @@ def visit_screens(service, page):
     page.goto(service.url + "/keys/new")
     page.fill("#name", "sent twice")
     page.click("text=Make key")
-    page.evaluate("document.dispatchEvent(new Event('copy'))")
+    copy_secret(page)
     page.reload()
     assert "was sent before" in page.content()
     yield "again"
@@ -70,6 +69,13 @@ def visit_screens(service, page):
     for name, address in ADDRESSES.items():
         page.goto(service.url + address.replace("ID", key_id))
         yield name
+
+    cookies = page.context.cookies()
+    page.context.clear_cookies()
+    page.goto(service.url + "/keys/in?left=1")
+    assert page.inner_text("h1") == "Signed out"
+    yield "left"
+    page.context.add_cookies(cookies)
 
     page.goto(service.url + "/keys/me")
     page.click("[aria-label^='End the session']")

@@ -32,6 +32,12 @@ def make_key(page, service, name, env="test", lifetime="90"):
     return page.input_value("#secret")
 
 
+def copy_secret(page):
+    """Copies the secret by the keyboard, as a person without the button does."""
+    page.locator("#secret").select_text()
+    page.keyboard.press("ControlOrMeta+c")
+
+
 def leave(page):
     """Leaves the page of a secret, and confirms it if the page warns."""
     page.once("dialog", lambda dialog: dialog.accept())
