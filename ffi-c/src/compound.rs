@@ -256,8 +256,10 @@ fn call_all<R>(
     time: Time,
     work: impl FnOnce(&[Option<Counted<'_, Lines>>], CallTime) -> FfiResult<R>,
 ) -> FfiResult<R> {
-    let counted = |(GateTable::Memory(table), _): PartGate<'_>| table.counted(None);
-    let in_force: Vec<_, MAX_PARTS> = gates.iter().map(|gate| gate.map(counted)).collect();
+    let in_force: Vec<_, MAX_PARTS> = gates
+        .iter()
+        .map(|gate| gate.map(|(GateTable::Memory(table), _)| table.counted(None)))
+        .collect();
     work(&in_force, CallTime { time })
 }
 
