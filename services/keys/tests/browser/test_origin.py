@@ -91,7 +91,10 @@ def test_other_sites_do_not_see_from_where_a_link_leads(service, open_page):
             if self.path == "/":
                 seen.append(self.headers.get("Referer"))
             self.send_response(200)
+            self.send_header("Content-Type", "text/html")
             self.end_headers()
+            # No request for an icon, which could meet the end of this server.
+            self.wfile.write(b"<link rel=icon href='data:,'>")
 
     with serving(Other) as other:
         page = open_page()
