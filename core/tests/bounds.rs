@@ -89,6 +89,8 @@ const OF_THE_PROGRAM: &[&str] = &[
     "failed sign-ins to the page of keys from an address",
     "a session of the page",
     "a one-time link; an invitation",
+    "a page that was opened without a session",
+    "refused codes and passkeys of an account in the log of a team",
     "a request to a passkey",
     "sign-ins with a passkey that an address begins",
     "passkeys of a member of a team",
