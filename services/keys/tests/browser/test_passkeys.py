@@ -283,6 +283,7 @@ def test_start_names_passkeys_of_another_host(service, member):
     started = subprocess.Popen(
         [os.environ["KEYTALLY_TEST_PROGRAM"], *arguments, "--public-url", "https://keys.example"],
         cwd=service.folder,
+        env=service.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
