@@ -59,7 +59,13 @@ pub trait Reserve: fmt::Debug + Sync {
     /// Returns units of a tally that were reserved, since a refund or a settlement gives them back.
     /// A charge of a limiter has no key, and its tally is a
     /// [`charge_index`](TallyVerdict::charge_index).
-    fn refund(&self, table: &dyn TallyNumbers, key_id: Option<KeyId>, tally: usize, charge: TallyCharge);
+    fn refund(
+        &self,
+        table: &dyn TallyNumbers,
+        key_id: Option<KeyId>,
+        tally: usize,
+        charge: TallyCharge,
+    );
 
     /// Reserves at most `most` units more, the same number for each of these tallies of a charge,
     /// for a settlement above the estimate. It does not wait. Returns how many.

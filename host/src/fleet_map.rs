@@ -12,7 +12,7 @@ use std::path::Path;
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_core::{CACHE_LINE_LEN, CacheLine};
 use keytally_fleet_plan::layout::{
-    FileLayout, Identity, MAGIC, OWNER_WORD, PageError, PageState, PageWord, WantedBits,
+    CLAIM_WORD, FileLayout, Identity, MAGIC, OWNER_WORD, PageError, PageState, PageWord, WantedBits,
 };
 use keytally_fleet_plan::words::TallyWords;
 
@@ -42,6 +42,8 @@ pub(crate) struct FleetMap {
 pub(crate) struct FleetTally<'m> {
     pub(crate) words: TallyWords<'m>,
     pub(crate) owner: &'m AtomicU64,
+    /// In the file of a limiter, the subject that last waited for credits.
+    pub(crate) claim: &'m AtomicU64,
 }
 
 impl FleetMap {
@@ -161,7 +163,8 @@ impl FleetMap {
         let words: &[AtomicU64; TALLY_WORDS] = self.mapping.words().get(at..)?.first_chunk()?;
         let [credits, holding, left, meta, ..] = words;
         let words_of_it = TallyWords { credits, holding, left, meta };
-        Some(FleetTally { words: words_of_it, owner: &words[OWNER_WORD] })
+        let (owner, claim) = (&words[OWNER_WORD], &words[CLAIM_WORD]);
+        Some(FleetTally { words: words_of_it, owner, claim })
     }
 
     /// Returns the tallies that want credits.

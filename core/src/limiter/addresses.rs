@@ -660,8 +660,7 @@ impl<M: AsRef<[CacheLine]>> TallyNumbers for AddressPart<'_, M> {
     }
 
     fn subject_number(&self, tally: usize) -> Option<(u64, u64)> {
-        let (index, is_overflow) =
-            (tally & !usize::from(SHARED), tally & usize::from(SHARED) != 0);
+        let (index, is_overflow) = (tally & !usize::from(SHARED), tally & usize::from(SHARED) != 0);
         let rules = self.limiter.prefixes.len();
         let subject = *self.subjects.get(index).filter(|_| index < rules)?;
         self.limiter.table.number_by(subject, index, rules, is_overflow)

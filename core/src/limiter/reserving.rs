@@ -118,8 +118,7 @@ impl<'l, M: AsRef<[CacheLine]>> Reserving<'l, Limiter<M>> {
         settlement: &Settlement<'_>,
         clock: impl Clock,
     ) -> Verdict {
-        let settle =
-            |settlement: &_| self.limiter.settle_all(subject, estimate, settlement, clock);
+        let settle = |settlement: &_| self.limiter.settle_all(subject, estimate, settlement, clock);
         let Some(reservation) = self.reservation.filter(|_| !estimate.is_unreserved()) else {
             return settle(settlement);
         };
@@ -199,8 +198,7 @@ impl<'l, M: AsRef<[CacheLine]>> Reserving<'l, AddressLimiter<M>> {
         settlement: &Settlement<'_>,
         clock: impl Clock,
     ) -> Compound {
-        let settle =
-            |settlement: &_| self.limiter.settle_all(address, estimate, settlement, clock);
+        let settle = |settlement: &_| self.limiter.settle_all(address, estimate, settlement, clock);
         let Some(reservation) = self.reservation.filter(|_| !estimate.is_unreserved()) else {
             return settle(settlement);
         };

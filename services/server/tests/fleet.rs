@@ -423,7 +423,7 @@ fn file_of_another_gate_is_kept_while_its_agent_runs() {
     let other = ["agent", "other.gate", "--fleet", "test", "--store", &url, "--on-loss", "closed"];
     let run = sandbox.run(&[&other[..], &["--file", "one/api.fleet"]].concat());
     assert_eq!(run.status, 3, "{run:?}");
-    let expected = "one/api.fleet: the fleet file belongs to another gate, whose agent runs; \
+    let expected = "one/api.fleet: the fleet file belongs to another gate or limiter, whose agent runs; \
                     name another file with --file\n";
     assert!(run.err.ends_with(expected), "{run:?}");
     drop(agents);
