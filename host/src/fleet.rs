@@ -284,7 +284,9 @@ impl FleetTable<'_> {
                 (table.fleet_id(), table.policy()?.to_string(), table.numbered_tallies())
             }
         };
-        Some(FleetLimiterInfo { id, tallies, policy })
+        let file = self.path().and_then(Path::file_name);
+        let file = file.map_or("memory".into(), |file| file.to_string_lossy().into_owned());
+        Some(FleetLimiterInfo { file, id, tallies, policy })
     }
 
     /// Returns the number of the table, which its copies share.
@@ -326,6 +328,8 @@ impl FleetTable<'_> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FleetLimiterInfo {
+    /// The name of its file, without the folder.
+    pub file: String,
     /// A number of the table, which its copies share. It follows from the seed.
     pub id: u64,
     /// How many slots and overflow tallies it has.
