@@ -147,11 +147,11 @@ fn subjects_share_one_limit_while_their_slots_are_reused() {
                         let mut turn = number as u32;
                         while since.elapsed() < Duration::from_secs(14) {
                             turn = turn.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                            // Each machine sees some of the subjects at a time, and the first one
-                            // changes them more often. So it reuses slots that the other keeps.
-                            let [seconds, count] = [[2, 12], [5, 8]][number % 2];
-                            let elapsed_s = u32::try_from(since.elapsed().as_secs()).unwrap();
-                            let first = elapsed_s / seconds * seconds * 3;
+                            // Each machine sees a few subjects at a time. They change more often
+                            // on the first one, so it reuses slots that the other one keeps.
+                            let [period_ms, stride, count] = [[300, 7, 6], [700, 5, 5]][number % 2];
+                            let elapsed_ms = u32::try_from(since.elapsed().as_millis()).unwrap();
+                            let first = elapsed_ms / period_ms * stride;
                             let subject = (first + (turn >> 16) % count) % 40;
                             let begin = limiter.precise_clock().reading();
                             let verdict = limiter.check(&subject.to_le_bytes(), 1);
