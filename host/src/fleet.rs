@@ -11,8 +11,8 @@ use std::path::Path;
 use heapless::Vec;
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_core::{
-    Layout, MAX_PARTS, NumberedSubject, Quotas, Reserve, Reserving, Section, TallyOwner, Timestamp,
-    Verdict, rule_of_owner,
+    Address, Layout, MAX_PARTS, NumberedSubject, Quotas, Reserve, Reserving, Section, TallyOwner,
+    Timestamp, Verdict, rule_of_owner,
 };
 use keytally_fleet_plan::credit::{CreditLayout, Units};
 use keytally_fleet_plan::holding::is_held;
@@ -289,6 +289,39 @@ impl FleetTable<'_> {
         Some(FleetLimiterInfo { file, id, tallies, policy })
     }
 
+    /// Returns the subject of a limiter with this text, as the store names it, also if it has no
+    /// slot. In a limiter of addresses, it is the network of the longest prefix. `None` for a gate,
+    /// and for a text that is not an address.
+    pub fn named_subject(&self, text: &str) -> Option<FleetSubject> {
+        let (owner, layout) = match self {
+            Self::Gate(_) => return None,
+            Self::Limiter(limiter) => {
+                let table = limiter.table();
+                (table.owner_number(text.as_bytes()), table.layout())
+            }
+            Self::Addresses(limiter) => {
+                let table = limiter.table();
+                (table.owner_number(Address::parse(text)?), table.shapes().next()?.1)
+            }
+        };
+        // The limits are those of the next lease request.
+        let layout = CreditLayout::new(layout, &layout.largest_limits()).ok()?;
+        let name = self.name_of(&format!("{owner:016x}"), 0)?;
+        Some(FleetSubject { name, owner, layout })
+    }
+
+    /// Returns the name in the store of a subject that counts by this rule, or of an overflow tally.
+    fn name_of(&self, whose: &str, rule: usize) -> Option<String> {
+        let id = self.id();
+        Some(match self {
+            Self::Addresses(limiter) => {
+                let (prefix, _) = limiter.table().shapes().nth(rule)?;
+                format!("{whose}.{id:016x}:prefix.{prefix}")
+            }
+            _ => format!("{whose}.{id:016x}:subject"),
+        })
+    }
+
     /// Returns the number of the table, which its copies share.
     fn id(&self) -> u64 {
         match self {
@@ -495,18 +528,11 @@ impl<'t> FleetFile<'t> {
             }
         }
         let layout = CreditLayout::new(&found.layout, &found.limits).ok()?;
-        let section = match self.table {
-            FleetTable::Addresses(limiter) => {
-                let (prefix, _) = limiter.table().shapes().nth(found.rule)?;
-                format!("prefix.{prefix}")
-            }
-            _ => "subject".to_owned(),
-        };
         let whose = match found.bucket {
             Some(bucket) => format!("overflow.{bucket}"),
             None => format!("{:016x}", found.owner),
         };
-        let name = format!("{whose}.{:016x}:{section}", self.table.id());
+        let name = self.table.name_of(&whose, found.rule)?;
         Some(FleetSubject { name, owner: found.owner, layout })
     }
 

@@ -327,6 +327,13 @@ impl<M: AsRef<[CacheLine]>> AddressLimiter<M> {
         self.prefixes.iter().map(|prefix| (prefix.number, &prefix.layout))
     }
 
+    /// Returns the number of the client's network of the longest prefix as an
+    /// [owner](NumberedSubject::owner), also if it has no slot.
+    pub fn owner_number(&self, address: Address) -> u64 {
+        let prefix = self.prefixes.first();
+        prefix.map_or(0, |prefix| self.subject(address, prefix).owner_number(0))
+    }
+
     /// Returns how many tallies have a number: see [`Limiter::numbered_tallies`].
     pub fn numbered_tallies(&self) -> u64 {
         self.table.numbered_by(self.prefixes.len())

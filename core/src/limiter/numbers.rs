@@ -74,6 +74,11 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         Some((self.slot_number(subject)?, subject.owner_number(rule)))
     }
 
+    /// Returns the number of a subject as an [owner](NumberedSubject::owner), also if it has no slot.
+    pub fn owner_number(&self, subject: &[u8]) -> u64 {
+        self.subject(subject).owner_number(0)
+    }
+
     /// Returns the subject with a number. A slot holds only the fingerprint of its subject, so it is
     /// one of `owners`, the first that fits. `None` if none of them has the slot, or if the slot is
     /// not kept until the windows of `now` have passed.
