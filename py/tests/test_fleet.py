@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import doctest
 import os
 import pickle
 import threading
@@ -11,7 +12,16 @@ import pytest
 import trio
 
 from fleets import CLOSED, CUT, LEADING, OFFSET, OPEN, SHARE, FleetFile, gate_in_fleet
-from keytally import Gate, Limiter, TableError, UnavailableError, acheck_all, check_all, testing
+from keytally import (
+    Gate,
+    Limiter,
+    TableError,
+    UnavailableError,
+    _fleet,
+    acheck_all,
+    check_all,
+    testing,
+)
 from keytally._fleet import pauses
 
 # Longer than another thread or task needs to change the state. Only a failing test waits so long.
@@ -276,3 +286,8 @@ def test_fleet_file_that_is_missing_or_wrong_is_refused(joined, pepper, tmp_path
     sliding = Gate.in_memory(pepper=pepper, plans={"default": "sliding 10/minute"})
     with pytest.raises(TableError, match="sliding"):
         sliding.set_fleet(True)
+
+
+def test_examples_of_waits():
+    failed, tried = doctest.testmod(_fleet)
+    assert (failed, tried > 0) == (0, True)
