@@ -108,7 +108,7 @@ impl Gate {
     /// # Ok::<(), Box<dyn core::error::Error>>(())
     /// ```
     pub fn credit_pauses(&self) -> impl Iterator<Item = Duration> + use<> {
-        let mut left = Duration::from_micros(self.credit_wait_us().load(Ordering::Relaxed));
+        let mut left = self.credit_wait();
         let mut next = FIRST_PAUSE;
         core::iter::from_fn(move || {
             let pause = next.min(left);
@@ -116,6 +116,11 @@ impl Gate {
             next = next.saturating_mul(2);
             (!pause.is_zero()).then_some(pause)
         })
+    }
+
+    /// Returns the longest time that a request of this process waits for credits of a fleet.
+    pub fn credit_wait(&self) -> Duration {
+        Duration::from_micros(self.credit_wait_us().load(Ordering::Relaxed))
     }
 
     /// Sets the longest time that a request of this process waits for credits of a fleet. Zero does
