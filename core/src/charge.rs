@@ -95,7 +95,8 @@ impl Charge {
         charge
     }
 
-    /// The charge of an overflow tally of a limiter for which nothing was [reserved](crate::Reserve):
+    /// The charge of an overflow tally of a limiter for which nothing was
+    /// [reserved](crate::Reserve):
     /// `cost` units at the time `at`.
     pub const fn shared_unreserved(cost: u32, at: Timestamp) -> Self {
         Self { is_unreserved: true, ..Self::shared(cost, at) }
@@ -162,10 +163,12 @@ impl Charge {
     /// | bytes | content |
     /// |---|---|
     /// | 0 to 3 | the units |
-    /// | 4 | the index of the tally in its gate, or of the prefix in a limiter; 128 more for an overflow tally |
+    /// | 4 | the index of the tally in its gate, or of the prefix in a limiter; 128 more for an
+    /// overflow tally |
     /// | 5 | which cost of the request this is |
     /// | 6 | 1 |
-    /// | 7 | 1 if nothing was [reserved](crate::Reserve) for the request, which is the same for all tallies; else 0 |
+    /// | 7 | 1 if nothing was [reserved](crate::Reserve) for the request, which is the same for all
+    /// tallies; else 0 |
     /// | 8 to 15 | the time of the decision in Unix milliseconds |
     ///
     /// ```

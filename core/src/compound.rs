@@ -225,8 +225,8 @@ impl TallyVerdict {
         self.tally.into()
     }
 
-    /// Returns the index of the tally in a [charge](crate::Charge::to_bytes): [`tally`](Self::tally),
-    /// and 128 more for an overflow tally of a limiter.
+    /// Returns the index of the tally in a [charge](crate::Charge::to_bytes):
+    /// [`tally`](Self::tally), and 128 more for an overflow tally of a limiter.
     pub fn charge_index(&self) -> usize {
         (self.tally | if self.verdict.is_shared() { SHARED } else { 0 }).into()
     }

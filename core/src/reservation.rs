@@ -1,8 +1,9 @@
 //! Reservations: what a request needs in addition to room in the tallies of a gate or a limiter.
 //!
-//! A table decides by its tallies alone. A reservation is for a server that must also have something
-//! else for each request, such as units that several machines share. It is called after all tallies
-//! were charged. If it refuses, the charges are given back, so a refused request charges nothing.
+//! A table decides by its tallies alone. A reservation is for a server that must also have
+//! something else for each request, such as units that several machines share. It is called after
+//! all tallies were charged. If it refuses, the charges are given back, so a refused request
+//! charges nothing.
 
 use core::fmt;
 

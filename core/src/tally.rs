@@ -434,7 +434,8 @@ impl Layout {
         end <= self.last_stamp() && now.unix_ms() >= self.stamp_start_ms(end) + REUSE_DELAY_MS
     }
 
-    /// Returns whether a slot with this word is kept at least until all windows of `now` have passed.
+    /// Returns whether a slot with this word is kept at least until all windows of `now` have
+    /// passed.
     pub(crate) fn is_kept(&self, word: u64, now: Timestamp) -> bool {
         word != EMPTY && self.expiry(word) >= self.expiry(self.unused(self.stamp_at(now)))
     }

@@ -1,8 +1,8 @@
 //! Fleets: machines that share the limits of their gates and limiters through one store.
 //!
-//! Each machine has a *fleet file* for its gate or limiter, in memory that its processes share. An agent
-//! leases units from the store and puts them into the file as *credits*. Requests spend credits and
-//! talk to no store.
+//! Each machine has a *fleet file* for its gate or limiter, in memory that its processes share. An
+//! agent leases units from the store and puts them into the file as *credits*. Requests spend
+//! credits and talk to no store.
 
 use alloc::sync::Arc;
 use core::time::Duration;
@@ -342,7 +342,8 @@ impl FleetTable<'_> {
         Some(FleetSubject { name, owner, layout })
     }
 
-    /// Returns the name in the store of a subject that counts by this rule, or of an overflow tally.
+    /// Returns the name in the store of a subject that counts by this rule, or of an overflow
+    /// tally.
     fn name_of(&self, whose: &str, rule: usize) -> Option<String> {
         let id = self.id();
         Some(match self {
@@ -515,8 +516,8 @@ impl<'t> FleetFile<'t> {
         self.map.tally(tally).map(|tally| tally.words)
     }
 
-    /// Returns the word that names the key, account or subject to which the words of a tally belong; it is 0
-    /// for none. The agent voids the words before it changes the owner.
+    /// Returns the word that names the key, account or subject to which the words of a tally
+    /// belong; it is 0 for none. The agent voids the words before it changes the owner.
     pub fn owner(&self, tally: u32) -> Option<&AtomicU64> {
         self.map.tally(tally).map(|tally| tally.owner)
     }

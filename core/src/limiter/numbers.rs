@@ -10,10 +10,10 @@
 //! A limiter of addresses has a rule for each prefix, and another limiter has one.
 //!
 //! # What is reserved for a subject
-//! It is at the number of the subject's slot, and names the subject by its owner's number. It is for
-//! windows in which the subject was charged, and a slot is kept until 1 s after they have passed. So
-//! nothing that is reserved is lost when the slot is given to another subject, and a subject never
-//! has units of one window at two numbers.
+//! It is at the number of the subject's slot, and names the subject by its owner's number. It is
+//! for windows in which the subject was charged, and a slot is kept until 1 s after they have
+//! passed. So nothing that is reserved is lost when the slot is given to another subject, and a
+//! subject never has units of one window at two numbers.
 
 use super::slot::Subject;
 use super::table::{Limiter, Rule};
@@ -74,14 +74,15 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         Some((self.slot_number(subject)?, subject.owner_number(rule)))
     }
 
-    /// Returns the number of a subject as an [owner](NumberedSubject::owner), also if it has no slot.
+    /// Returns the number of a subject as an [owner](NumberedSubject::owner), also if it has no
+    /// slot.
     pub fn owner_number(&self, subject: &[u8]) -> u64 {
         self.subject(subject).owner_number(0)
     }
 
-    /// Returns the subject with a number. A slot holds only the fingerprint of its subject, so it is
-    /// one of `owners`, the first that fits. `None` if none of them has the slot, or if the slot is
-    /// not kept until the windows of `now` have passed.
+    /// Returns the subject with a number. A slot holds only the fingerprint of its subject, so it
+    /// is one of `owners`, the first that fits. `None` if none of them has the slot, or if the slot
+    /// is not kept until the windows of `now` have passed.
     pub fn numbered_subject(
         &self,
         number: u64,

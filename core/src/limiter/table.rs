@@ -380,8 +380,8 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         self.changing_word(1).store(on_full.number(), Ordering::Relaxed);
     }
 
-    /// Returns whether requests need a [reservation](crate::Reserve), in every process that uses the
-    /// table: see [`reserving`](Self::reserving).
+    /// Returns whether requests need a [reservation](crate::Reserve), in every process that uses
+    /// the table: see [`reserving`](Self::reserving).
     #[inline]
     pub fn is_reserving(&self) -> bool {
         self.memory.as_ref()[LIMITS_LINE].load(RESERVING) != 0

@@ -48,8 +48,8 @@ pub(crate) struct Present<'m> {
     pub(crate) words: TallyWords<'m>,
 }
 
-/// Returns what the table has at a tally for the windows of `now_ms`. If the words belong to another
-/// owner, voids them first.
+/// Returns what the table has at a tally for the windows of `now_ms`. If the words belong to
+/// another owner, voids them first.
 pub(crate) fn present<M: Machine>(machine: &M, tally: u32, now_ms: u64) -> Option<Present<'_>> {
     let subject = machine.subject_at(tally, now_ms)?;
     let (words, owner) = (machine.words(tally)?, machine.owner(tally)?);

@@ -718,7 +718,7 @@ fn limiters_of_machines_share_the_limit_of_a_subject() {
             "{reset}"
         );
     }
-    // Each reset lets all machines admit the limit at most once more.
+    // Each reset lets all machines admit the limit again at most.
     let again = admitted();
     assert!((20..=40).contains(&again), "{again}");
     sandbox.run(&["fleet", "leave", "one/api.limiter"]).expect_status(0);

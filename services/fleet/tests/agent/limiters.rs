@@ -1,7 +1,8 @@
 //! Limiters in files, with the agents of two machines and a real server.
 
+use alloc::collections::BTreeMap;
 use core::time::Duration;
-use std::collections::BTreeMap;
+
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -55,8 +56,11 @@ fn run(
     is_ended: impl Fn() -> bool,
 ) -> Result<(), FleetError> {
     with_file(machine, |file| {
-        assert!(file.try_lock().unwrap(), "another agent runs");
-        Agent::new(file, config).unwrap().run(is_ended)
+        // The former agent of this machine has ended.
+        while !file.try_lock().unwrap() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        Agent::new(file, config)?.run(is_ended)
     })
 }
 
@@ -104,7 +108,7 @@ fn with_agents<T>(
     })
 }
 
-const FOREVER: Duration = Duration::from_secs(3600);
+const LONG: Duration = Duration::from_secs(3600);
 
 /// Opens the limiter as servers do.
 fn joined(machine: &Machine) -> Limiter {
@@ -139,17 +143,18 @@ fn subjects_share_one_limit_while_their_slots_are_reused() {
         let since = now();
         thread::scope(|scope| {
             let threads: Vec<_> = (0..4)
-                .map(|number: usize| {
-                    let machine = &machines[number % 2];
+                .map(|seed: u32| {
+                    let number = usize::from(seed % 2 == 1);
+                    let machine = &machines[number];
                     scope.spawn(move || {
                         let limiter = joined(machine);
                         let mut admitted = Admitted::new();
-                        let mut turn = number as u32;
+                        let mut turn = seed;
                         while since.elapsed() < Duration::from_secs(14) {
                             turn = turn.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                             // Each machine sees a few subjects at a time. They change more often
                             // on the first one, so it reuses slots that the other one keeps.
-                            let [period_ms, stride, count] = [[300, 7, 6], [700, 5, 5]][number % 2];
+                            let [period_ms, stride, count] = [[300, 7, 6], [700, 5, 5]][number];
                             let elapsed_ms = u32::try_from(since.elapsed().as_millis()).unwrap();
                             let first = elapsed_ms / period_ms * stride;
                             let subject = (first + (turn >> 16) % count) % 40;
@@ -159,7 +164,7 @@ fn subjects_share_one_limit_while_their_slots_are_reused() {
                             if verdict.is_admitted() {
                                 assert!(verdict.is_leased(), "{verdict:?}");
                                 let span = [begin.unix_ms() - LATE_MS, end.unix_ms()];
-                                note(&mut admitted, subject, number % 2, span);
+                                note(&mut admitted, subject, number, span);
                             }
                             thread::sleep(Duration::from_micros(500));
                         }
@@ -234,7 +239,7 @@ fn networks_of_several_prefixes_share_their_limits() {
         AddressLimiter::create(path, &policy, 100).unwrap();
     });
     let server = Server::start(&[]);
-    with_agents(&machines, &config(&server.url()), FOREVER, || {
+    with_agents(&machines, &config(&server.url()), LONG, || {
         let limiters: Vec<_> = machines
             .iter()
             .map(|machine| {
@@ -279,7 +284,7 @@ fn subjects_without_a_slot_share_the_limit_of_their_bucket() {
         assert_eq!(limiter.live_subjects(), 8);
     });
     let server = Server::start(&[]);
-    with_agents(&machines, &config(&server.url()), FOREVER, || {
+    with_agents(&machines, &config(&server.url()), LONG, || {
         let limiters = [joined(&machines[0]), joined(&machines[1])];
         let check = |machine: usize, subject: u8| {
             let verdict = limiters[machine].check(&[subject], 1);
@@ -326,7 +331,7 @@ fn limiter_that_differs_from_that_of_another_machine_is_refused() {
         assert!(matches!(error, Err(FleetError::Refused(_))), "{error:?}");
         error.unwrap_err().to_string()
     };
-    with_agents(&machines[..1], &config, FOREVER, || {
+    with_agents(&machines[..1], &config, LONG, || {
         let error = other(&|path| {
             std::fs::remove_file(path).unwrap();
             Limiter::create(path, &"9/week".parse().unwrap(), 8).unwrap();

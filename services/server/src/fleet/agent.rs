@@ -33,7 +33,8 @@ const RETRY: Duration = Duration::from_millis(5);
 /// How often the state is reported to the supervisor and to standard error.
 const REPORT: Duration = Duration::from_millis(100);
 
-/// Run the agent of this machine, which shares the limits of a gate or a limiter with other machines
+/// Run the agent of this machine, which shares the limits of a gate or a limiter with other
+/// machines
 ///
 /// The machines of a fleet lease units of each limit from one Redis or Valkey. The agent is the
 /// only process of the machine that talks to it. Servers spend the units from memory, by the fleet

@@ -19,7 +19,8 @@ use serde::Serialize;
 use super::files::{FleetPath, Table, TableFile};
 use super::store::{StoreOptions, failure};
 
-/// Share the limits of a gate or a limiter with other machines, and show what this machine has leased
+/// Share the limits of a gate or a limiter with other machines, and show what this machine has
+/// leased
 #[derive(Subcommand)]
 pub(crate) enum FleetCommand {
     Join(Join),
@@ -45,8 +46,8 @@ impl FleetCommand {
 /// Share the limits with the other machines of the fleet from now on
 ///
 /// Every process that has the gate or limiter open then needs units that the machine's agent has
-/// leased. Start the agent first, and let all servers open it with its fleet file: a process without it
-/// refuses all requests, with 503. Run this on each machine.
+/// leased. Start the agent first, and let all servers open it with its fleet file: a process
+/// without it refuses all requests, with 503. Run this on each machine.
 #[derive(Args)]
 pub(crate) struct Join {
     #[command(flatten)]
@@ -334,8 +335,8 @@ fn keep_first(first: &mut Vec<(u32, u32)>, rows: usize) {
 ///
 /// The store forgets what all machines have used in the windows that run, and the counts of this
 /// machine are set to zero. Another machine that has used a whole limit alone still refuses: run
-/// keytally reset there too, or keytally limiter reset. In a limiter of addresses, it is the network
-/// of the longest prefix.
+/// keytally reset there too, or keytally limiter reset. In a limiter of addresses, it is the
+/// network of the longest prefix.
 #[derive(Args)]
 pub(crate) struct Reset {
     #[command(flatten)]

@@ -43,9 +43,10 @@ impl Table {
     ) -> Result<Self, Failure> {
         match Limiter::open(path) {
             Ok(limiter) => return Ok(Self::Limiter(Box::new(limiter))),
-            Err(Error::Attach { source: AttachError::Kind { found, .. }, .. })
-                if found == TableKind::AddressLimiter =>
-            {
+            Err(Error::Attach {
+                source: AttachError::Kind { found: TableKind::AddressLimiter, .. },
+                ..
+            }) => {
                 return Ok(Self::Addresses(Box::new(AddressLimiter::open(path)?)));
             }
             // The gate's error is about the same file.
