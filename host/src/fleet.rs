@@ -193,6 +193,12 @@ macro_rules! limiter_in_fleet {
                 self.membership().set_wait(at_most);
             }
 
+            /// Returns the longest time that a request of this process waits for credits of a
+            /// fleet.
+            pub fn credit_wait(&self) -> Duration {
+                self.membership().wait()
+            }
+
             /// Returns the core's table as one that spends credits, if it is in a fleet, for a
             /// request that does this if it lacks credits. The time that its methods take is that
             /// of [`clock`](Self::clock).

@@ -137,6 +137,11 @@ impl Membership {
         }
     }
 
+    /// Returns the longest time that a request waits for credits.
+    pub(crate) fn wait(&self) -> Duration {
+        Duration::from_micros(self.wait_us.load(Ordering::Relaxed))
+    }
+
     /// Returns how many milliseconds the fleet's clock is ahead of the system clock; 0 if this
     /// process has not joined.
     pub(crate) fn offset_ms(&self) -> i64 {

@@ -354,7 +354,10 @@ fn process_that_did_not_join_refuses_to_decide() {
     gate.set_fleet(true).unwrap();
     other.join(fleet).unwrap();
     let twice = other.join(fleet).unwrap_err().to_string();
-    assert!(twice.ends_with("this process has joined a fleet with the gate already"), "{twice}");
+    assert!(
+        twice.ends_with("this process has joined a fleet with the gate or limiter already"),
+        "{twice}"
+    );
     assert_eq!(check(&other, &keys[0].0, 1).unavailability(), Some(Unavailability::Lost));
 }
 
@@ -603,7 +606,10 @@ fn followed_gate_joins_the_fleet_file_of_a_migrated_gate() {
     let (path, fleet) = (folder.path().join("0.gate"), folder.path().join("0.fleet"));
     gate.join(&fleet).unwrap();
     let twice = gate.join(&fleet).unwrap_err().to_string();
-    assert!(twice.ends_with("this process has joined a fleet with the gate already"), "{twice}");
+    assert!(
+        twice.ends_with("this process has joined a fleet with the gate or limiter already"),
+        "{twice}"
+    );
     let check = || gate.call(|gate| gate.check(Some(key.as_bytes()), 1));
     replace_fleet_file(&fleet, &path, 9);
     assert!(gate.reopen_if_replaced().unwrap(), "the fleet file is another one");
