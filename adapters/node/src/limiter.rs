@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 
 use keytally::redact::policy_error;
 use keytally::{Address, AddressLimiter, AddressPolicy, AttachError, Compound, Limiter, OnFull};
-use keytally::{Policy, Settlement, TableKind, Timestamp, Verdict};
+use keytally::{Patience, Policy, Settlement, TableKind, Timestamp, Verdict};
 use napi::bindgen_prelude::{External, Uint8Array};
 use napi_derive::napi;
 
@@ -139,16 +139,19 @@ fn answer_all(compound: &Compound, facts: &mut Numbers) -> i32 {
 }
 
 /// Writes the facts of the verdict, or of the verdicts on an address, that `$work` returns for a
-/// table and its subject.
+/// table and its subject. No process of Node.js joins the fleet of a limiter, so each request of a
+/// limiter in a fleet is refused.
 macro_rules! written {
     ($limiter:expr, $subject:expr, $facts:expr, |$table:ident, $named:ident| $work:expr) => {
         match &**$limiter {
             Table::Subjects(limiter) => {
-                let ($table, $named) = (limiter.table(), $subject.bytes_or_empty());
+                let limiter = limiter.reserving(Patience::Return);
+                let ($table, $named) = (limiter, $subject.bytes_or_empty());
                 Ok(answer(&$work, &mut $facts))
             }
             Table::Addresses(limiter) => {
-                let ($table, $named) = (limiter.table(), address($subject.bytes_or_empty())?);
+                let limiter = limiter.reserving(Patience::Return);
+                let ($table, $named) = (limiter, address($subject.bytes_or_empty())?);
                 Ok(answer_all(&$work, &mut $facts))
             }
         }
