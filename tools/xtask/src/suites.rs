@@ -93,7 +93,8 @@ pub(crate) const SUITES: &[Step] = &[
         .about("the list of keys: kills at every step, roles and routes, SQLite and PostgreSQL"),
     Step::tests("fleet", FLEET)
         .full_when_named()
-        .needs(&[tools::REDIS, tools::MONITORS])
+        .needs(&[tools::REDIS, tools::MONITORS, tools::PYTHON, tools::CC])
+        .variables(node::workers)
         .about("machines share limits: all orders of messages, simulated fleets, agents and their commands on real servers"),
     Step::new("page", Work::Long(page::test))
         .needs(&[page::CHROMIUM, tools::PYTHON, tools::POSTGRES])
@@ -120,8 +121,11 @@ const SERVICE: &[TestFiles] = &[(
 )];
 
 /// The test files of fleets.
-const FLEET: &[TestFiles] =
-    &[("keytally-fleet-plan", "*"), ("keytally-fleet", "*"), ("keytally-server", "fleet")];
+const FLEET: &[TestFiles] = &[
+    ("keytally-fleet-plan", "*"),
+    ("keytally-fleet", "*"),
+    ("keytally-server", "fleet fleet_processes"),
+];
 
 /// The test files of the list of keys.
 const KEYS: &[TestFiles] = &[("keytally-keys", "*"), ("keytally-server", "keys")];
