@@ -1,5 +1,5 @@
-//! Agents of machines, and the commands of an operator: a folder for each machine, and a real server
-//! of Redis or Valkey.
+//! Agents of machines, and the commands of an operator: a folder for each machine, and a real
+//! server of Redis or Valkey.
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

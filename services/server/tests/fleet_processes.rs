@@ -9,6 +9,8 @@
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+extern crate alloc;
+
 #[expect(
     dead_code,
     unreachable_pub,
@@ -24,8 +26,8 @@ mod machines;
 #[path = "support/program.rs"]
 mod program;
 
+use alloc::collections::BTreeMap;
 use core::time::Duration;
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};

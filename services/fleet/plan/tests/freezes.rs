@@ -2,9 +2,9 @@
 //! continues when much has changed: other requests, the agent, another machine or new windows have
 //! used the same words.
 //!
-//! SIGSTOP, a debugger, a cgroup freezer and a suspended virtual machine do this. What continues has
-//! an old reading of the clock. A stopped agent keeps its lock, so no other agent of its machine
-//! runs meanwhile.
+//! SIGSTOP, a debugger, a cgroup freezer and a suspended virtual machine do this. What continues
+//! has an old reading of the clock. A stopped agent keeps its lock, so no other agent of its
+//! machine runs meanwhile.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 extern crate alloc;
@@ -12,8 +12,8 @@ extern crate alloc;
 #[path = "support/store.rs"]
 mod store;
 
+use alloc::collections::BTreeMap;
 use core::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 
 use keytally_core::Policy;
 use keytally_core::sync::AtomicU64;
