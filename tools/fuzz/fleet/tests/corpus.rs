@@ -1,5 +1,4 @@
 //! Calls the target with the inputs of its corpus.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::PathBuf;
