@@ -494,7 +494,7 @@ fn file_for_compose_has_two_machines() {
         if found.is_badvalue() { service["<<"][name].clone() } else { found.clone() }
     };
     let mut lines = Vec::new();
-    for service in ["one", "two", "join-one", "join-two"] {
+    for service in ["one", "two", "join-one", "join-two", "serve-one", "serve-two"] {
         lines.push(of(service, "command").as_str().unwrap().to_owned());
     }
     for machine in ["one", "two"] {
@@ -502,10 +502,13 @@ fn file_for_compose_has_two_machines() {
         assert_eq!(volumes[0].as_str().unwrap(), format!("{machine}-data:/data"));
         assert_eq!(volumes[1].as_str().unwrap(), format!("{machine}-fleet:/fleet"));
         lines.push(of(machine, "healthcheck")["test"][1].as_str().unwrap().to_owned());
+        let server = format!("serve-{machine}");
+        assert_eq!(of(&server, "volumes"), volumes);
+        assert!(of(&server, "depends_on")[&*format!("join-{machine}")].as_hash().is_some());
     }
     let script = of("gate", "command")[2].as_str().unwrap().to_owned();
     lines.extend(script.lines().filter(|line| line.starts_with("keytally")).map(str::to_owned));
-    assert_eq!(lines.len(), 8);
+    assert_eq!(lines.len(), 10);
     lines.iter().for_each(|line| accept(&sandbox, line));
     let store = of("store", "command").as_str().unwrap().to_owned();
     assert!(store.contains("--maxmemory-policy noeviction"), "{store}");

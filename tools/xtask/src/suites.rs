@@ -8,7 +8,8 @@ use crate::command::{cargo, run};
 use crate::step::{Form, Step, Work};
 use crate::targets::{self, PROFILE, TestFiles, Variables, WORKSPACES, count_tests};
 use crate::{
-    bare_metal, book, debian_rust, models, native, nginx, node, page, ports, python, tools,
+    bare_metal, book, debian_rust, models, native, nginx, node, packages, page, ports, python,
+    tools,
 };
 
 /// Every suite, in the order in which they run.
@@ -99,6 +100,9 @@ pub(crate) const SUITES: &[Step] = &[
     Step::new("valkey", Work::Long(valkey))
         .needs(&[tools::REDIS, tools::MONITORS, tools::PYTHON, tools::CC])
         .about("the tests of fleets that need a server pass with Valkey; named, all of them"),
+    Step::new("packages", Work::Long(packages::test))
+        .needs(packages::NEEDS)
+        .about("the package for Debian, the image and the package of the nginx module: installed and used"),
     Step::new("page", Work::Long(page::test))
         .needs(&[page::CHROMIUM, tools::PYTHON, tools::POSTGRES])
         .about("the page of keys in Chromium: flows, axe, keyboard, pictures; named, PostgreSQL too"),
@@ -120,7 +124,7 @@ pub(crate) const SUITES: &[Step] = &[
 /// The test files of the service, without those that the suite `unit` runs.
 const SERVICE: &[TestFiles] = &[(
     "keytally-server",
-    "contract routes settle proxy monitoring units description startup lifecycle listeners guesses attacks book",
+    "contract routes settle proxy monitoring units containers description startup lifecycle listeners guesses attacks book",
 )];
 
 /// The test files of fleets.

@@ -389,6 +389,12 @@ pub(crate) fn cargo_c() -> Result<PathBuf> {
     from_crates("cargo-cinstall", "cargo-c --version =0.10.24+cargo-0.98.0")
 }
 
+/// Returns the path of cargo-deb. The version is fixed, since another one may write other packages.
+/// A build without optimization takes less time than it saves.
+pub(crate) fn cargo_deb() -> Result<PathBuf> {
+    from_crates("cargo-deb", "cargo-deb --version =3.8.0 --debug")
+}
+
 /// Returns the path of cargo-cyclonedx. The version is fixed, since another one may write other
 /// files.
 pub(crate) fn cargo_cyclonedx() -> Result<PathBuf> {
