@@ -175,7 +175,7 @@ fn limiter_is_created_and_its_subjects_are_charged() {
         sandbox.run(&[&["limiter", "check", file, subject], more].concat())
     };
     let first = check(FILE, "ann", &[]).expect_status(0);
-    assert!(first.starts_with("admitted\n  31d: 1 of 2 left, reset "), "{first}");
+    assert!(first.starts_with("admitted\n  2678400s: 1 of 2 left, reset "), "{first}");
     let denied = check(FILE, "ann", &["--cost", "2", "--json"]);
     assert_eq!(denied.status, 1);
     let denied: Value = serde_json::from_str(&denied.out).unwrap();

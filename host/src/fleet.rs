@@ -114,14 +114,7 @@ impl Gate {
     /// # Ok::<(), Box<dyn core::error::Error>>(())
     /// ```
     pub fn credit_pauses(&self) -> impl Iterator<Item = Duration> + use<> {
-        let mut left = self.credit_wait();
-        let mut next = FIRST_PAUSE;
-        core::iter::from_fn(move || {
-            let pause = next.min(left);
-            left -= pause;
-            next = next.saturating_mul(2);
-            (!pause.is_zero()).then_some(pause)
-        })
+        pauses(self.credit_wait())
     }
 
     /// Returns the longest time that a request of this process waits for credits of a fleet.
@@ -138,6 +131,17 @@ impl Gate {
             joined.machine().set_wait(wait_us);
         }
     }
+}
+
+/// Returns the pauses of a wait: 1 ms, doubled each time.
+fn pauses(wait: Duration) -> impl Iterator<Item = Duration> + use<> {
+    let (mut left, mut next) = (wait, FIRST_PAUSE);
+    core::iter::from_fn(move || {
+        let pause = next.min(left);
+        left -= pause;
+        next = next.saturating_mul(2);
+        (!pause.is_zero()).then_some(pause)
+    })
 }
 
 /// Implements what a limiter does in a fleet.
@@ -197,6 +201,12 @@ macro_rules! limiter_in_fleet {
             /// fleet.
             pub fn credit_wait(&self) -> Duration {
                 self.membership().wait()
+            }
+
+            /// Returns the pauses of a request that waits for credits of a fleet without its
+            /// thread: see [`Gate::credit_pauses`]. There is none outside of a fleet.
+            pub fn credit_pauses(&self) -> impl Iterator<Item = Duration> + use<> {
+                pauses(if self.is_in_fleet() { self.credit_wait() } else { Duration::ZERO })
             }
 
             /// Returns the core's table as one that spends credits, if it is in a fleet, for a

@@ -354,3 +354,29 @@ fn sliding_limiter_is_refused() {
     assert!(error.contains("a fleet shares fixed windows only"), "{error}");
     assert!(!limiter.is_in_fleet());
 }
+
+#[test]
+fn limiter_whose_time_steps_back_voids_what_it_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let machines = machines(folder.path(), |path| {
+        Limiter::create(path, &"9/week".parse().unwrap(), 8).unwrap();
+    });
+    let server = Server::start(&[]);
+    let named = |offset_ms: u64| {
+        with_file(&machines[0], |file| {
+            // What the last agent left: the clock of its store was that far ahead.
+            file.page(PageWord::Offset).store(offset_ms, Ordering::Release);
+            file.page(PageWord::Name).store(7, Ordering::Release);
+            file.owner(0).unwrap().store(1, Ordering::Release);
+            file.words(0).unwrap().credits.store(5, Ordering::Release);
+        });
+        with_agents(&machines[..1], &config(&server.url()), LONG, || {
+            with_file(&machines[0], |file| {
+                let name = file.page(PageWord::Name).load(Ordering::Acquire);
+                (name == 7, file.words(0).unwrap().credits.load(Ordering::Acquire))
+            })
+        })
+    };
+    assert_eq!(named(0), (true, 5));
+    assert_eq!(named(10_000), (false, 0));
+}
