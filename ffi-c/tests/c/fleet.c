@@ -1,6 +1,6 @@
 /*
- * Gates and limiters in a fleet, with a fleet file that this program fills like an agent. The argument is the
- * path of an empty folder.
+ * Gates and limiters in a fleet, with a fleet file that this program fills like an agent. The
+ * argument is the path of an empty folder.
  */
 #include "check.h"
 
