@@ -275,6 +275,12 @@ impl<'t> From<&'t Gate> for FleetTable<'t> {
     }
 }
 
+impl<'t> From<&'t Arc<Gate>> for FleetTable<'t> {
+    fn from(gate: &'t Arc<Gate>) -> Self {
+        Self::Gate(gate)
+    }
+}
+
 impl<'t> From<&'t Limiter> for FleetTable<'t> {
     fn from(limiter: &'t Limiter) -> Self {
         Self::Limiter(limiter)
