@@ -95,9 +95,9 @@ class Limiter {
   /**
    * Opens the limiter in a file.
    *
-   * If the limiter shares its limits with other machines, `fleet` is the fleet file of this machine,
-   * which its agent creates. `creditWait` is how long a request waits for credits, in seconds. All
-   * machines must have copies of one limiter file.
+   * If the limiter shares its limits with other machines, `fleet` is the fleet file of this
+   * machine, which its agent creates. `creditWait` is how long a request waits for credits, in
+   * seconds. All machines must have copies of one limiter file.
    */
   static open(path, options = undefined) {
     A.options(options, ['fleet', 'creditWait'])
@@ -164,8 +164,8 @@ class Limiter {
   }
 
   /**
-   * Puts the limiter in a fleet, in which machines share its limits, or takes it out of it, in every
-   * process that has it open. Those that opened it without `fleet` then refuse every request.
+   * Puts the limiter in a fleet, in which machines share its limits, or takes it out of it, in
+   * every process that has it open. Those that opened it without `fleet` then refuse every request.
    */
   setFleet(isInFleet) {
     if (typeof isInFleet !== 'boolean') throw A.wrongType('isInFleet', 'true or false', isInFleet)
