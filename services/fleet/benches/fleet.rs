@@ -1,4 +1,4 @@
-//! Measures the check of a gate in a fleet, beside a script that the store runs for each request.
+//! Measures the check of a gate in a fleet, and a script that the store runs for each request.
 //!
 //! `cargo xtask bench fleet` measures in several rounds. It needs redis-server.
 
