@@ -594,7 +594,8 @@ impl<'t> FleetFile<'t> {
     /// Returns the subject of a limiter at a tally, and the owner of the tally's words. The subject
     /// is that owner, or the one that claims the words.
     fn numbered_subject(&self, tally: u32, now_ms: u64) -> Option<(NumberedSubject, u64)> {
-        let FleetTally { words, owner, claim } = self.map.tally(tally)?;
+        let FleetTally { words, owner } = self.map.tally(tally)?;
+        let claim = self.map.claim(tally)?;
         let (present, claim) = (owner.load(Ordering::Acquire), claim.load(Ordering::Acquire));
         let mut at_ms = now_ms;
         if let Some((layout, _)) = self.shapes.get(rule_of_owner(present)) {

@@ -262,8 +262,9 @@ impl Machine {
         let (layout, _) = self.shapes.get(tally & !OVERFLOW)?;
         let (number, its) = table.subject_number(tally)?;
         let number = u32::try_from(number).ok()?;
-        let FleetTally { words, owner, claim } = self.map.tally(number)?;
-        Some((number, OwnWords { words, owner, its, claim: Some(claim) }, layout))
+        let FleetTally { words, owner } = self.map.tally(number)?;
+        let claim = self.map.claim(number);
+        Some((number, OwnWords { words, owner, its, claim }, layout))
     }
 
     /// Returns the words and the layout of a tally of a charge. `None` if the file does not have
@@ -278,7 +279,7 @@ impl Machine {
             let (_, words, layout) = self.subject(table, tally)?;
             return Some((words, layout));
         };
-        let (_, FleetTally { words, owner, .. }, layout, is_shared) =
+        let (_, FleetTally { words, owner }, layout, is_shared) =
             self.tally(table, key_id, tally)?;
         // The account of the key is not known here.
         let its = match is_shared {
@@ -307,7 +308,7 @@ impl Machine {
             }
             let (number, words, layout) = match verdict.holder() {
                 Some(holder) => {
-                    let (number, FleetTally { words, owner, .. }, layout, is_shared) =
+                    let (number, FleetTally { words, owner }, layout, is_shared) =
                         self.tally(table, holder.key_id, tally.tally())?;
                     let its = match is_shared {
                         true => TallyOwner::Account(holder.account),
@@ -549,7 +550,7 @@ impl Spender {
         let verdict = tally.verdict();
         let Some(holder) = verdict.holder().filter(|_| verdict.is_charged()) else { return false };
         let found = self.machine.tally(table, holder.key_id, tally.tally());
-        let Some((number, FleetTally { words, owner, .. }, layout, false)) = found else {
+        let Some((number, FleetTally { words, owner }, layout, false)) = found else {
             return false;
         };
         let its = TallyOwner::Key(holder.key_id).number();

@@ -42,8 +42,6 @@ pub(crate) struct FleetMap {
 pub(crate) struct FleetTally<'m> {
     pub(crate) words: TallyWords<'m>,
     pub(crate) owner: &'m AtomicU64,
-    /// In the file of a limiter, the subject that last waited for credits.
-    pub(crate) claim: &'m AtomicU64,
 }
 
 impl FleetMap {
@@ -163,8 +161,14 @@ impl FleetMap {
         let words: &[AtomicU64; TALLY_WORDS] = self.mapping.words().get(at..)?.first_chunk()?;
         let [credits, holding, left, meta, ..] = words;
         let words_of_it = TallyWords { credits, holding, left, meta };
-        let (owner, claim) = (&words[OWNER_WORD], &words[CLAIM_WORD]);
-        Some(FleetTally { words: words_of_it, owner, claim })
+        Some(FleetTally { words: words_of_it, owner: &words[OWNER_WORD] })
+    }
+
+    /// Returns the word of a tally that names the subject of a limiter that last waited for credits
+    /// there.
+    pub(crate) fn claim(&self, tally: u32) -> Option<&AtomicU64> {
+        let at = self.tallies_at + tally as usize * TALLY_WORDS + CLAIM_WORD;
+        self.mapping.words().get(at).filter(|_| tally < self.layout.tallies())
     }
 
     /// Returns the tallies that want credits.

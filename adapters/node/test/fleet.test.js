@@ -210,11 +210,10 @@ test('limiter without credits is waiting, or is decided as the operator chose', 
   t.after(() => file.close())
   const options = { fleet: `${made}.fleet`, creditWait: 0.002 }
   const limiter = keytally.Limiter.open(made, options)
-  assert.deepEqual([limiter.isInFleet, limiter.fleet, limiter.creditWaitS], [
-    true,
-    options.fleet,
-    options.creditWait,
-  ])
+  assert.deepEqual(
+    [limiter.isInFleet, limiter.fleet, limiter.creditWaitS],
+    [true, options.fleet, options.creditWait],
+  )
   file.set(LEADING, CLOSED)
   assert.equal(limiter.tryCheck('ann').unavailability, 'waiting')
   const parts = [limiter.part('ann')]
