@@ -558,7 +558,8 @@ impl Spender {
             return false;
         }
         let now_ms = verdict.quotas().time().unix_ms();
-        let Spending::Spent { is_low, .. } = spend(layout, &words, now_ms, verdict.cost()) else {
+        let spent = spend_one(layout, &words, now_ms, verdict.cost());
+        let Spending::Spent { is_low, .. } = spent else {
             return false;
         };
         if is_low {
@@ -570,6 +571,12 @@ impl Spender {
         tally.show(layout.layout(), word);
         true
     }
+}
+
+/// Spends credits of one tally. Inlined into its caller, it takes more instructions.
+#[inline(never)]
+fn spend_one(layout: &CreditLayout, words: &TallyWords<'_>, now_ms: u64, cost: u32) -> Spending {
+    spend(layout, words, now_ms, cost)
 }
 
 impl Reserve for Spender {
