@@ -42,8 +42,8 @@ fn shown(bytes: u64) -> String {
     }
 }
 
-/// Returns the sizes of files for a number of keys or subjects: of a gate with each plan, of the counts
-/// of uses, and of a limiter.
+/// Returns the sizes of files for a number of keys or subjects: of a gate with each plan, of the
+/// counts of uses, and of a limiter.
 fn created(folder: &Path, number: u32) -> [u64; 4] {
     let len = |name: &str| folder.join(name).metadata().unwrap().len();
     for (name, plan) in ["plain", "sections"].into_iter().zip(PLANS) {

