@@ -8,6 +8,7 @@ extern crate alloc;
 mod failover;
 mod gates;
 mod lifecycle;
+mod limiters;
 mod network;
 mod refusals;
 mod sharing;

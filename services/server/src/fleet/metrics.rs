@@ -9,7 +9,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use core::time::Duration;
-use keytally::{FleetFile, Gate};
+use keytally::FleetFile;
 use keytally_cli::internal::Failure;
 use keytally_fleet::plan::layout::Phase;
 use prometheus::{
@@ -164,8 +164,8 @@ impl Metrics {
         self.lost.set((is_leading && report.phase == Phase::Cut).into());
         #[expect(clippy::cast_precision_loss, reason = "a time of less than 2^52 ms")]
         self.offset.set(report.counts.offset_ms as f64 / 1000.0);
-        let gate = Gate::open(&self.shared.gate, self.shared.peppers.clone())?;
-        let units = FleetFile::open(&self.shared.file, &gate).map(|file| Held::of(&file));
+        let table = self.shared.open()?;
+        let units = FleetFile::open(&self.shared.file, table.fleet()).map(|file| Held::of(&file));
         if let Ok(Held { tallies, held_units, unspent_units }) = units {
             for (gauge, value) in
                 [(&self.tallies, tallies), (&self.held, held_units), (&self.unspent, unspent_units)]
