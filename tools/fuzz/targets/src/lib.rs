@@ -17,6 +17,7 @@
 //! | [`gate_calls()`] | calls on a small gate, including an administrator's | a model of each key |
 //! | [`compound_calls()`] | requests on a small gate with sections, teams and scopes | a model of each tally |
 //! | [`c_calls()`] | calls of the C library with invalid arguments | every call returns, and a failed call writes nothing |
+//! | [`sealed()`] | a sealed record of a fleet's key, or a changed one | only the record itself is accepted |
 //! | [`open_bytes()`] | a damaged gate or limiter, or arbitrary bytes as one | every call returns, and a key that was not issued is not admitted |
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a target fails by panicking")]
 #![expect(clippy::missing_panics_doc, reason = "a target fails by panicking")]
@@ -32,6 +33,7 @@ mod limiter;
 mod mac;
 mod open;
 mod prefixes;
+mod sealed;
 mod texts;
 
 pub use c_calls::c_calls;
@@ -42,6 +44,7 @@ pub use limiter::limiter_calls;
 pub use mac::mac;
 pub use open::open_bytes;
 pub use prefixes::prefixes;
+pub use sealed::sealed;
 pub use texts::{key, policy, sections};
 
 /// A target.
@@ -60,4 +63,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("compound_calls", compound_calls),
     ("open_bytes", open_bytes),
     ("c_calls", c_calls),
+    ("sealed", sealed),
 ];
