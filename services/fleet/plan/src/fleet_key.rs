@@ -192,7 +192,7 @@ impl FleetKey {
     /// Returns a 64-bit hash of all but the version (FNV-1a). It is for comparisons of what one
     /// machine wrote itself, so nobody chooses the input to make two equal.
     pub fn digest(&self) -> u64 {
-        let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
+        let mut hash = Fnv::new();
         let Self::Active { record, .. } = self else {
             hash.add(b"revoked");
             return hash.0;
@@ -245,10 +245,21 @@ fn stricter(one: KeyRecord, two: KeyRecord) -> KeyRecord {
     KeyRecord { expires, account, env, scopes, plan, is_imported, ..newer }
 }
 
+/// Returns a 64-bit hash of bytes (FNV-1a), the same in every build.
+pub fn digest(bytes: &[u8]) -> u64 {
+    let mut hash = Fnv::new();
+    hash.add(bytes);
+    hash.0
+}
+
 /// The state of an FNV-1a hash.
 struct Fnv(u64);
 
 impl Fnv {
+    const fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
     fn add(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
