@@ -22,6 +22,9 @@ use crate::fleet_map::FleetMap;
 use crate::gate::{Gate, Joined};
 use crate::lock::Wait;
 
+/// The first pause of [`Gate::credit_pauses`].
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+
 impl Gate {
     /// Joins the fleet of this machine: requests spend credits of the fleet file at `path`, which
     /// the machine's agent fills.
@@ -89,6 +92,35 @@ impl Gate {
     /// effect: without credits, the choice of the agent's operator decides.
     pub fn check_without_wait(&self, api_key: Option<&[u8]>, cost: u32) -> Verdict {
         self.counted_with(Patience::Decide).check(api_key, cost, self.clock())
+    }
+
+    /// Returns the pauses of a request that waits for credits of a fleet without its thread: 1 ms,
+    /// doubled each time, and altogether the wait that
+    /// [`set_credit_wait`](Self::set_credit_wait) sets. Such a request checks by
+    /// [`try_check`](Self::try_check) before and after each of them. If it is still waiting after
+    /// the last one, it checks by [`check_without_wait`](Self::check_without_wait).
+    ///
+    /// ```
+    /// # use keytally::{Gate, GateConfig, pepper};
+    /// # let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &GateConfig::default())?;
+    /// let pauses: Vec<_> = gate.credit_pauses().map(|pause| pause.as_millis()).collect();
+    /// assert_eq!(pauses, [1, 2, 4, 8, 5]);
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
+    pub fn credit_pauses(&self) -> impl Iterator<Item = Duration> + use<> {
+        let mut left = self.credit_wait();
+        let mut next = FIRST_PAUSE;
+        core::iter::from_fn(move || {
+            let pause = next.min(left);
+            left -= pause;
+            next = next.saturating_mul(2);
+            (!pause.is_zero()).then_some(pause)
+        })
+    }
+
+    /// Returns the longest time that a request of this process waits for credits of a fleet.
+    pub fn credit_wait(&self) -> Duration {
+        Duration::from_micros(self.credit_wait_us().load(Ordering::Relaxed))
     }
 
     /// Sets the longest time that a request of this process waits for credits of a fleet. Zero does

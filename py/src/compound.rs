@@ -319,8 +319,8 @@ impl Compound {
 /// deny other requests meanwhile. Do not reset counts while requests are checked.
 ///
 /// If gates are in fleets, every part of a gate needs credits of its fleet, or nothing is charged.
-/// The call waits for credits as ``Gate.check`` does. In an event loop, call it in a thread, for
-/// example by ``asyncio.to_thread``. The time is that of the first gate in a fleet. Limiters count
+/// The call waits for credits as ``Gate.check`` does. In an event loop, use ``acheck_all``. The time
+/// is that of the first gate in a fleet. Limiters count
 /// on this machine only.
 ///
 /// Args:
@@ -350,18 +350,44 @@ pub(crate) fn check_all(parts: &Bound<'_, PyTuple>, now: Option<Moment>) -> PyRe
     let (py, now) = (parts.py(), Time::from(now));
     let parts = parts_of(parts)?;
     let parts: Vec<&Part> = parts.iter().map(Bound::get).collect();
-    let check = |patience| {
-        decided(&parts, patience, |list| match now {
-            Time::Explicit(time) => table::check_all(&as_parts(list), time),
-            Time::System => keytally::check_all(&as_parts(list)),
-        })
-    };
-    let compound = check(Patience::Return)?;
+    let compound = charged(&parts, now, Patience::Return)?;
     if !compound.verdict.is_waiting() {
         return Ok(compound);
     }
     // Other Python threads run while this one waits.
-    py.detach(|| check(Patience::Wait))
+    py.detach(|| charged(&parts, now, Patience::Wait))
+}
+
+/// Makes an attempt of ``acheck_all``, which does not wait. The last one is decided as after a wait
+/// that had no effect.
+#[pyfunction]
+#[pyo3(signature = (*parts, is_last, now=None))]
+pub(crate) fn attempt_all(
+    parts: &Bound<'_, PyTuple>,
+    is_last: bool,
+    now: Option<Moment>,
+) -> PyResult<Compound> {
+    let parts = parts_of(parts)?;
+    let parts: Vec<&Part> = parts.iter().map(Bound::get).collect();
+    charged(&parts, now.into(), if is_last { Patience::Decide } else { Patience::Return })
+}
+
+/// Returns how long a request of these parts waits for credits at most, in seconds.
+#[pyfunction]
+#[pyo3(signature = (*parts))]
+pub(crate) fn credit_wait_all(parts: &Bound<'_, PyTuple>) -> PyResult<f64> {
+    let parts = parts_of(parts)?;
+    let gates = parts.iter().filter_map(|part| part.get().of.followed());
+    let waits = gates.map(|gate| gate.load().credit_wait());
+    Ok(waits.max().map_or(0.0, |wait| wait.as_secs_f64()))
+}
+
+/// Charges parts, with this patience for credits of a fleet.
+fn charged(parts: &[&Part], now: Time, patience: Patience) -> PyResult<Compound> {
+    decided(parts, patience, |list| match now {
+        Time::Explicit(time) => table::check_all(&as_parts(list), time),
+        Time::System => keytally::check_all(&as_parts(list)),
+    })
 }
 
 /// Returns what ``check_all`` would return now, and charges nothing.

@@ -89,7 +89,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(accepts_problem, module)?)?;
     module.add_function(wrap_pyfunction!(clock::clock_ms, module)?)?;
     module.add_function(wrap_pyfunction!(clock::set_test_clock, module)?)?;
+    module.add_function(wrap_pyfunction!(compound::attempt_all, module)?)?;
     module.add_function(wrap_pyfunction!(compound::check_all, module)?)?;
+    module.add_function(wrap_pyfunction!(compound::credit_wait_all, module)?)?;
     module.add_function(wrap_pyfunction!(compound::peek_all, module)?)?;
     module.add_function(wrap_pyfunction!(generate_pepper, module)?)?;
     module.add_function(wrap_pyfunction!(redact, module)?)?;

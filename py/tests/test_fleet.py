@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import doctest
 import os
 import pickle
 import threading
@@ -11,7 +12,16 @@ import pytest
 import trio
 
 from fleets import CLOSED, CUT, LEADING, OFFSET, OPEN, SHARE, FleetFile, gate_in_fleet
-from keytally import Gate, Limiter, TableError, UnavailableError, check_all, testing
+from keytally import (
+    Gate,
+    Limiter,
+    TableError,
+    UnavailableError,
+    _fleet,
+    acheck_all,
+    check_all,
+    testing,
+)
 from keytally._fleet import pauses
 
 # Longer than another thread or task needs to change the state. Only a failing test waits so long.
@@ -115,6 +125,42 @@ def test_acheck_lets_other_tasks_run_while_it_waits(patient):
 
     verdict = asyncio.run(both())
     assert (verdict.admitted, verdict.charge.cost) == (True, 3)
+
+
+def test_acheck_all_lets_other_tasks_run_while_it_waits(patient):
+    gate, file, key = patient
+    addresses = Limiter.in_memory("5/31d")
+
+    async def lead():
+        while not file.is_rung:
+            await asyncio.sleep(0)
+        assert addresses.peek("a").remaining == 5, "an attempt that waits charges nothing"
+        file.set(CUT, OPEN)
+
+    async def both():
+        waiting = acheck_all(addresses.part("a"), gate.part(key, 3))
+        compound, _ = await asyncio.gather(waiting, lead())
+        return compound
+
+    compound = asyncio.run(both())
+    assert (compound.admitted, compound.charge(1).cost) == (True, 3)
+    assert addresses.peek("a").remaining == 4
+
+
+@pytest.mark.parametrize("run", [asyncio.run, lambda task: trio.run(lambda: task)])
+def test_acheck_all_after_its_wait_is_decided_as_the_operator_chose(joined, run):
+    gate, file, key = joined
+    file.set(LEADING, OPEN)
+    assert run(acheck_all(gate.part(key, 4))).remaining == 6
+    file.set(LEADING, CLOSED)
+    assert run(acheck_all(gate.part(key))).unavailability == "lost"
+
+
+def test_acheck_all_of_wrong_arguments_is_an_error():
+    with pytest.raises(ValueError, match="of 0 parts"):
+        acheck_all().send(None)
+    with pytest.raises(TypeError):
+        acheck_all("a").send(None)
 
 
 def test_acheck_that_is_canceled_charges_nothing(patient):
@@ -240,3 +286,8 @@ def test_fleet_file_that_is_missing_or_wrong_is_refused(joined, pepper, tmp_path
     sliding = Gate.in_memory(pepper=pepper, plans={"default": "sliding 10/minute"})
     with pytest.raises(TableError, match="sliding"):
         sliding.set_fleet(True)
+
+
+def test_examples_of_waits():
+    failed, tried = doctest.testmod(_fleet)
+    assert (failed, tried > 0) == (0, True)

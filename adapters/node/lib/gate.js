@@ -1,11 +1,11 @@
 'use strict'
 
-const { setTimeout } = require('node:timers/promises')
 const { inspect } = require('node:util')
 
 const native = require('./native')
 const A = require('./arguments')
 const { chargeBytes } = require('./charge')
+const { DECIDE, PEEK, RETURN, WAIT, decideInTime } = require('./credits')
 const { calling } = require('./errors')
 const F = require('./facts')
 const { Key } = require('./key')
@@ -23,18 +23,11 @@ const CREATE_OPTIONS = [
   'scopes',
   'described',
 ]
-// What a request does if it lacks credits of a fleet: see `src/gate.rs`.
-const WAIT = 0
-const RETURN = 1
-const DECIDE = 2
-const PEEK = 3
 const REQUEST_OPTIONS = ['groups', 'costs', 'need', 'now']
 const KEY_OPTIONS = ['env', 'plan', 'expires', 'scopes', 'now', 'wait']
 
 // The default of `creditWait`, in seconds.
 const CREDIT_WAIT_S = 0.02
-// The shortest timer of Node.js.
-const PAUSE_MS = 1
 
 const TOKEN = Symbol('the constructor of Gate')
 
@@ -142,7 +135,8 @@ function accountOf({ plan, quotas, ...facts }) {
  *
  * **Fleet.** Machines whose gates are in a fleet share one limit through a Redis or Valkey. A check
  * that finds no credits waits for the machine's agent, at most for `creditWait`. `check` and
- * `checkAll` stop the event loop meanwhile; `acheck` does not, and the middleware calls it.
+ * `checkAll` stop the event loop meanwhile; `acheck` and `acheckAll` do not, and the middleware
+ * calls `acheck`.
  *
  * **Time.** Every method that depends on the time takes `now`, an explicit time: a `Date`, or Unix
  * milliseconds as of `Date.now()`. Without it, the method uses the system clock.
@@ -227,14 +221,7 @@ class Gate {
    * gate that is not in a fleet, it does not wait.
    */
   async acheck(apiKey, cost = 1, options = undefined) {
-    let verdict = this.tryCheck(apiKey, cost, options)
-    for (let leftMs = 1000 * this.#creditWaitS; leftMs > 0; leftMs -= PAUSE_MS) {
-      if (verdict.unavailability !== 'waiting') return verdict
-      await setTimeout(Math.min(PAUSE_MS, leftMs))
-      verdict = this.tryCheck(apiKey, cost, options)
-    }
-    if (verdict.unavailability !== 'waiting') return verdict
-    return this.checkWithoutWait(apiKey, cost, options)
+    return decideInTime((mode) => this.#decide(mode, apiKey, cost, options), this.#creditWaitS)
   }
 
   /**
@@ -287,6 +274,7 @@ class Gate {
       calling(() => native.gatePart(this.#gate, apiKey, cost, request)),
       cost,
       this.#gate,
+      this.#creditWaitS,
     )
   }
 

@@ -35,7 +35,7 @@ const { calling } = require('./errors')
 const { Gate } = require('./gate')
 const { Key } = require('./key')
 const { Limiter } = require('./limiter')
-const { Part, checkAll, peekAll } = require('./part')
+const { Part, acheckAll, checkAll, peekAll } = require('./part')
 const { AddressPolicy, Policy, Quota, SectionQuotas, Sections } = require('./policy')
 const { QuotaState, TallyVerdict, Verdict } = require('./verdict')
 
@@ -112,6 +112,7 @@ module.exports = {
   TooCostlyError,
   UnavailableError,
   Verdict,
+  acheckAll,
   checkAll,
   generatePepper,
   peekAll,

@@ -3,6 +3,7 @@
 const { inspect } = require('node:util')
 
 const native = require('./native')
+const { PEEK, WAIT, decideInTime } = require('./credits')
 const { moment, options: checkOptions, wrongType } = require('./arguments')
 const { calling } = require('./errors')
 const F = require('./facts')
@@ -15,10 +16,12 @@ const { verdictOf } = require('./verdict')
 class Part {
   #part
   #gate
+  #creditWaitS
 
-  constructor(part, cost, gate) {
+  constructor(part, cost, gate, creditWaitS = 0) {
     this.#part = part
     this.#gate = gate
+    this.#creditWaitS = creditWaitS
     this.cost = cost
     Object.freeze(this)
   }
@@ -33,18 +36,22 @@ class Part {
     return part.#gate
   }
 
+  static creditWaitOf(part) {
+    return part.#creditWaitS
+  }
+
   // The key that a part may have is not shown.
   [inspect.custom]() {
     return `<Part, cost ${this.cost}>`
   }
 }
 
-function decideAll(isPeek, parts, options) {
+function decideAll(mode, parts, options) {
   if (!Array.isArray(parts)) throw wrongType('parts', 'an array of parts', parts)
   checkOptions(options, ['now'])
   const now = moment(options?.now)
   const found = parts.map((part) => Part.nativeOf(part))
-  const answer = calling(() => native.decideAll(isPeek, found, now, F.written))
+  const answer = calling(() => native.decideAll(mode, found, now, F.written))
   return verdictOf(
     answer,
     parts.map((part) => Part.gateOf(part)),
@@ -65,12 +72,19 @@ function decideAll(isPeek, parts, options) {
  * denied.remaining // 999
  */
 function checkAll(parts, options) {
-  return decideAll(false, parts, options)
+  return decideAll(WAIT, parts, options)
+}
+
+/** Checks as `checkAll` does, and waits for credits of a fleet while the event loop continues. */
+async function acheckAll(parts, options) {
+  const decide = (mode) => decideAll(mode, parts, options)
+  const waits = Array.isArray(parts) ? parts.filter((part) => part instanceof Part) : []
+  return decideInTime(decide, Math.max(0, ...waits.map((part) => Part.creditWaitOf(part))))
 }
 
 /** Returns what `checkAll` would return now, and charges nothing. */
 function peekAll(parts, options) {
-  return decideAll(true, parts, options)
+  return decideAll(PEEK, parts, options)
 }
 
-module.exports = { Part, checkAll, peekAll }
+module.exports = { Part, acheckAll, checkAll, peekAll }

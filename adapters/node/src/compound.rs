@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use keytally::{
     Address, AddressLimiter, AddressPart, Charge, Compound, CompoundResponse, Counted, Current,
     Followed, Gate, GatePart, Limiter, LimiterPart, MAX_PARTS, MAX_QUOTAS, MAX_WARNINGS, Mapping,
-    NamedQuota, Outcome, Section, TallyVerdict, Timestamp, Verdict, table,
+    NamedQuota, Outcome, Patience, Section, TallyVerdict, Timestamp, Verdict, table,
 };
 use napi::bindgen_prelude::External;
 use napi_derive::napi;
@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use crate::clock::{Time, milliseconds};
 use crate::errors::{Result, error};
 use crate::facts;
+use crate::gate::patience_of;
 use crate::held::{HeldGate, SharedGate};
 use crate::request::Request;
 use crate::values::Numbers;
@@ -334,15 +335,16 @@ impl HeldPart {
     }
 }
 
-/// Checks the parts of one request, or only peeks, and charges all or none.
+/// Checks the parts of one request, or only peeks, and charges all or none. `mode` is as in
+/// `gate_check`.
 #[napi(catch_unwind)]
 pub(crate) fn decide_all(
-    is_peek: bool,
+    mode: u32,
     parts: Vec<&External<HeldPart>>,
     now: f64,
     mut facts: Numbers,
 ) -> Result<i32> {
-    let now = Time::from(now);
+    let (now, patience) = (Time::from(now), patience_of(mode));
     let followed: Vec<Option<&Followed>> = parts.iter().map(|part| part.followed()).collect();
     followed.iter().flatten().for_each(|gate| gate.reopen_if_due());
     let mut used = Vec::new();
@@ -367,11 +369,12 @@ pub(crate) fn decide_all(
             .iter()
             .zip(&used)
             .filter_map(|(part, gate)| {
-                let table = gate.as_ref().map(|(gate, _)| gate.counted());
+                let patience = patience.unwrap_or(Patience::Return);
+                let table = gate.as_ref().map(|(gate, _)| gate.counted_with(patience));
                 Charged::new(part, table).transpose()
             })
             .collect::<Result<Vec<_>>>()?;
-        let decided = match (now, is_peek) {
+        let decided = match (now, patience.is_none()) {
             (Time::Explicit(time), false) => table::check_all(&as_parts(&charged), time),
             (Time::Explicit(time), true) => table::peek_all(&as_parts(&charged), time),
             (Time::System, false) => keytally::check_all(&as_parts(&charged)),

@@ -115,9 +115,9 @@ fn follow(
     Followed::from_gate(gate, peppers, Ok).map_err(from_error)
 }
 
-/// Returns what a request does if it lacks credits of a fleet, by its number in `lib/gate.js`;
+/// Returns what a request does if it lacks credits of a fleet, by its number in `lib/credits.js`;
 /// `None` if it only peeks.
-const fn patience_of(mode: u32) -> Option<Patience> {
+pub(crate) const fn patience_of(mode: u32) -> Option<Patience> {
     match mode {
         0 => Some(Patience::Wait),
         1 => Some(Patience::Return),

@@ -107,6 +107,28 @@ test('request without credits is waiting, or is decided as the operator chose', 
   assert.equal(counted(gate, key), 4)
 })
 
+test('acheckAll lets the event loop continue while it waits', async (t) => {
+  const { gate, file, key } = joined(t, { creditWait: 30 })
+  const addresses = keytally.Limiter.inMemory('5/31d')
+  file.set(LEADING, CLOSED)
+  const parts = [addresses.part('203.0.113.9'), gate.part(key, 3)]
+  const waiting = keytally.acheckAll(parts)
+  assert.equal(addresses.peek('203.0.113.9').remaining, 5)
+  const [verdict] = await Promise.all([waiting, lead(file)])
+  assert.deepEqual([verdict.admitted, verdict.chargeOf(1).cost], [true, 3])
+  assert.equal(addresses.peek('203.0.113.9').remaining, 4)
+  const short = keytally.Gate.open(gate.path, {
+    pepper: PEPPER,
+    fleet: gate.fleet,
+    creditWait: 0.002,
+  })
+  file.set(LEADING, CLOSED)
+  const refused = await keytally.acheckAll([short.part(key)])
+  assert.equal(refused.unavailability, 'lost')
+  await assert.rejects(keytally.acheckAll('a'), TypeError)
+  await assert.rejects(keytally.acheckAll([1]), TypeError)
+})
+
 test('acheck lets the event loop continue while it waits', async (t) => {
   const { gate, file, key } = joined(t, { creditWait: 30 })
   file.set(LEADING, CLOSED)

@@ -223,6 +223,9 @@ export class Part {
 /** Checks several keys and subjects of one request, and charges all or none. */
 export function checkAll(parts: readonly Part[], options?: Now): Verdict
 
+/** Checks as `checkAll` does, and waits for credits of a fleet while the event loop continues. */
+export function acheckAll(parts: readonly Part[], options?: Now): Promise<Verdict>
+
 /** Returns what `checkAll` would return now, and charges nothing. */
 export function peekAll(parts: readonly Part[], options?: Now): Verdict
 

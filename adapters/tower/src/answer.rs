@@ -6,7 +6,7 @@ use core::ops::Range;
 
 use keytally::{
     Charge, Compound, Decided, Left, MAX_COMPOUND_HEADERS_LEN, MAX_HEADERS_LEN, MAX_QUOTAS,
-    Outcome, QuotaState, Response, Verdict,
+    Outcome, QuotaState, Response, Unavailability, Verdict,
 };
 use smallvec::SmallVec;
 
@@ -119,6 +119,12 @@ impl Answer {
             Some(compound) => compound.charge(0),
             None => self.verdict.charge(),
         }
+    }
+
+    /// Returns whether the request lacks credits of a fleet that the agent requests. It was not
+    /// charged, and is checked again: see [`Gate::credit_pauses`](keytally::Gate::credit_pauses).
+    pub fn is_waiting(&self) -> bool {
+        self.verdict.unavailability() == Some(Unavailability::Waiting)
     }
 
     /// Returns what the response shows.

@@ -50,6 +50,12 @@
 //! After a panic of the inner service, the server drops the future, so that is a cancellation. With
 //! a layer such as `CatchPanicLayer` inside, it is a response with the status 500.
 //!
+//! # Fleets
+//! If a request of a gate in a fleet lacks credits, its future waits for them, at most for
+//! [`set_credit_wait`](keytally::Gate::set_credit_wait), and its thread serves other requests
+//! meanwhile. The future needs no timer of a runtime. A future that is dropped while it waits has
+//! charged nothing.
+//!
 //! # Functions of the application
 //! They are called on the thread of the request, and must not block. If one of them panics, the
 //! panic propagates, as from any service.
@@ -73,6 +79,7 @@ mod respond;
 mod rule;
 mod service;
 mod table;
+mod waiting;
 
 #[cfg(feature = "axum")]
 pub use self::caller::MissingGateLayer;

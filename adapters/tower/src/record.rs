@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use http::{HeaderMap, HeaderValue};
-use keytally::{Charge, Outcome, Verdict};
+use keytally::{Charge, Outcome, Patience, Verdict};
 
 use crate::answer::{Answer, Respond};
 use crate::fields;
@@ -37,6 +37,16 @@ pub(crate) struct Record {
     pub(crate) gate: Option<usize>,
     /// The outcome that shadow mode did not enforce.
     pub(crate) shadow: Option<&'static str>,
+}
+
+/// The result of [`Record::charge`].
+pub(crate) enum Charged {
+    /// The answer of the table, and the index of its decision.
+    By(Answer, usize),
+    /// Nothing is charged: the request waits for credits of a fleet.
+    Waits(Checked),
+    /// The gate does not have a group or a scope that the layer names.
+    UnknownName,
 }
 
 /// The decision of one table on a request.
@@ -93,8 +103,7 @@ impl Record {
         }
     }
 
-    /// Charges a table, unless this request was charged for the same already. Returns the answer
-    /// and the index of the decision; `None` if the gate does not have a group or a scope.
+    /// Charges a table, unless this request was charged for the same already.
     ///
     /// If it was already, and the cost is higher now or there are other groups, the new charge
     /// replaces the earlier one.
@@ -103,28 +112,46 @@ impl Record {
         checked: Checked,
         cost: u32,
         listed: bool,
-    ) -> Option<(Answer, usize)> {
+        patience: Patience,
+    ) -> Charged {
         let made = self.decisions().position(|made| made.checked.is_same(&checked));
         let Some((index, made)) = made.and_then(|index| Some((index, self.decision(index)?)))
         else {
-            let answer = checked.check(cost)?;
+            let Some(answer) = checked.check(cost, patience) else { return Charged::UnknownName };
+            if answer.is_waiting() {
+                return Charged::Waits(checked);
+            }
             self.others.push(Decision::new(checked, answer.clone(), listed));
-            return Some((answer, self.others.len()));
+            return Charged::By(answer, self.others.len());
         };
         made.listed |= listed;
         let before = made.charge.map_or(0, |charge| charge.cost());
-        let has_more = made.checked.add(before, &checked, cost);
-        if made.answer.verdict.is_admitted() && (cost > before || has_more) {
+        let required = made.checked.add(before, &checked, cost);
+        if made.answer.verdict.is_admitted() && (cost > before || required.is_some()) {
             made.refund();
-            made.answer = made.checked.check(cost.max(before))?;
+            let Some(answer) = made.checked.check(cost.max(before), patience) else {
+                return Charged::UnknownName;
+            };
+            if answer.is_waiting() {
+                if let Some(required) = required {
+                    made.checked.require(required);
+                }
+                if let Some(again) = made.checked.check(before, Patience::Decide) {
+                    made.charge = again.charge();
+                    made.answer = again;
+                }
+                return Charged::Waits(checked);
+            }
+            made.answer = answer;
             made.charge = if made.answer.verdict.is_admitted() {
                 made.answer.charge()
             } else {
                 // In shadow mode the request proceeds, so the earlier charge is due again.
-                made.checked.check(before)?.charge()
+                let again = made.checked.check(before, Patience::Decide);
+                again.and_then(|again| again.charge())
             };
         }
-        Some((made.answer.clone(), index))
+        Charged::By(made.answer.clone(), index)
     }
 
     /// Records that a decision refuses the request: lists it, and refunds all charges if a limit

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::WWW_AUTHENTICATE;
 use http::request::Parts;
 use http::{Method, Response, StatusCode, response};
-use keytally::{Address, Outcome, Verdict};
+use keytally::{Address, Outcome, Patience, Verdict};
 
 use crate::address::{Subject, peer, subject};
 use crate::answer::{Answer, Respond};
@@ -18,7 +18,7 @@ use crate::error::ConfigError;
 use crate::exempt::ExemptPaths;
 use crate::fields;
 use crate::key::{Key, KeySources};
-use crate::record::{Decision, SharedRecord};
+use crate::record::{Charged, Decision, SharedRecord};
 use crate::respond;
 use crate::table::{Checked, Extras, SharedGate, SharedLimiter};
 
@@ -96,6 +96,16 @@ pub(crate) enum Decided {
     Proceeds(Pending),
     /// The request is refused with this response.
     Refused(Response<Bytes>),
+    /// Nothing is charged: the check waits for credits of a fleet, and is made again.
+    Waits(Check),
+}
+
+/// A check of a request.
+pub(crate) struct Check {
+    pub(crate) checked: Checked,
+    /// The gate of a [`GateLayer`](crate::GateLayer).
+    gate: Option<SharedGate>,
+    cost: u32,
 }
 
 /// What is checked, and the gate of a [`GateLayer`](crate::GateLayer).
@@ -150,31 +160,51 @@ impl Rule {
             Cost::Constant(cost) => *cost,
             Cost::Function(cost) => cost(request),
         };
-        let (checked, gate) = match self.checked(request) {
-            Ok(Some(checked)) => checked,
-            Ok(None) => return Decided::Proceeds(Pending::default()),
+        match self.checked(request) {
+            Ok(Some((checked, gate))) => {
+                self.decide(Check { checked, gate, cost }, request, Patience::Return)
+            }
+            Ok(None) => Decided::Proceeds(Pending::default()),
             Err(UnknownPeer) => {
                 let response = respond::unknown_peer(&request.headers);
-                return Decided::Refused(respond::sized(response, &request.method));
+                Decided::Refused(respond::sized(response, &request.method))
             }
-        };
+        }
+    }
+
+    /// Makes a check, for the first time or again.
+    pub(crate) fn decide(
+        self: &Arc<Self>,
+        check: Check,
+        request: &mut Parts,
+        patience: Patience,
+    ) -> Decided {
+        let Check { checked, gate, cost } = check;
         let earlier = request.extensions.get::<SharedRecord>().cloned();
         let is_first = earlier.is_none();
-        let charged = match earlier {
+        let (record, charged) = match earlier {
             Some(record) => {
-                let charged = record.lock().charge(checked, cost, self.listed);
-                charged.map(|charged| (record, charged))
+                let charged = record.lock().charge(checked, cost, self.listed, patience);
+                (Some(record), charged)
             }
-            None => checked.check(cost).map(|answer| {
-                let decision = Decision::new(checked, answer.clone(), self.listed);
-                let record = SharedRecord::new(decision);
-                request.extensions.insert(record.clone());
-                (record, (answer, 0))
-            }),
+            None => match checked.check(cost, patience) {
+                None => (None, Charged::UnknownName),
+                Some(answer) if answer.is_waiting() => (None, Charged::Waits(checked)),
+                Some(answer) => {
+                    let decision = Decision::new(checked, answer.clone(), self.listed);
+                    let record = SharedRecord::new(decision);
+                    request.extensions.insert(record.clone());
+                    (Some(record), Charged::By(answer, 0))
+                }
+            },
         };
-        let Some((record, (answer, index))) = charged else {
-            let response = respond::unknown_group(&request.headers);
-            return Decided::Refused(respond::sized(response, &request.method));
+        let (record, answer, index) = match (record, charged) {
+            (Some(record), Charged::By(answer, index)) => (record, answer, index),
+            (_, Charged::Waits(checked)) => return Decided::Waits(Check { checked, gate, cost }),
+            _ => {
+                let response = respond::unknown_group(&request.headers);
+                return Decided::Refused(respond::sized(response, &request.method));
+            }
         };
         let verdict = answer.verdict;
         if let Some(gate) = gate {
@@ -274,7 +304,8 @@ impl Rule {
         if verdict.outcome() != Outcome::InvalidKey {
             return None;
         }
-        let counted = self.client.checked(limiter, request).ok()??.check(1)?.verdict;
+        let counted = self.client.checked(limiter, request).ok()??;
+        let counted = counted.check(1, Patience::Decide)?.verdict;
         (counted.outcome() == Outcome::Denied).then_some(counted)
     }
 

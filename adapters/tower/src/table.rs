@@ -1,6 +1,8 @@
 //! The tables that layers check: shared gates and limiters.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::time::Duration;
 use std::path::Path;
 
 use keytally::{
@@ -268,30 +270,44 @@ impl Checked {
         }
     }
 
-    /// Adds what another layer requires of the same key. Returns whether that is more.
-    pub(crate) fn add(&mut self, own_cost: u32, other: &Self, other_cost: u32) -> bool {
-        match (self, other) {
-            (Self::Key(_, _, own), Self::Key(_, _, other)) => {
-                let before = own.clone();
-                own.add(own_cost, other, other_cost);
-                *own != before
-            }
-            _ => false,
+    /// Adds what another layer requires of the same key. If that is more, returns what was required
+    /// before.
+    pub(crate) fn add(&mut self, own_cost: u32, other: &Self, other_cost: u32) -> Option<Extras> {
+        let (Self::Key(_, _, own), Self::Key(_, _, other)) = (self, other) else { return None };
+        let before = own.clone();
+        own.add(own_cost, other, other_cost);
+        (*own != before).then_some(before)
+    }
+
+    /// Replaces what is required of the key.
+    pub(crate) fn require(&mut self, extras: Extras) {
+        if let Self::Key(_, _, own) = self {
+            *own = extras;
         }
     }
 
     /// Charges a cost. Returns `None` if the gate does not have a group or a scope that the layer
     /// names, as after it was replaced.
-    pub(crate) fn check(&self, cost: u32) -> Option<Answer> {
-        self.answer(cost, true)
+    pub(crate) fn check(&self, cost: u32, patience: Patience) -> Option<Answer> {
+        self.answer(cost, Some(patience))
     }
 
     /// Returns what a check of no units would return, without a charge.
     pub(crate) fn peek(&self) -> Option<Answer> {
-        self.answer(0, false)
+        self.answer(0, None)
     }
 
-    fn answer(&self, cost: u32, charges: bool) -> Option<Answer> {
+    /// Returns the pauses of a request that waits for credits of a fleet.
+    pub(crate) fn pauses(&self) -> Box<dyn Iterator<Item = Duration> + Send + Sync> {
+        match self {
+            Self::Key(gate, ..) => Box::new(gate.load().credit_pauses()),
+            Self::Subject(..) | Self::Address(..) => Box::new(core::iter::empty()),
+        }
+    }
+
+    /// Checks a cost, and charges it if there is a patience.
+    fn answer(&self, cost: u32, patience: Option<Patience>) -> Option<Answer> {
+        let charges = patience.is_some();
         let (gate, key, extras) = match self {
             Self::Key(_, Key::Several, _) => return Some(Verdict::duplicate_header(now()).into()),
             Self::Key(gate, key, extras) => (gate, key, extras),
@@ -308,7 +324,6 @@ impl Checked {
             Key::One(key) => Some(key.as_bytes()),
             _ => None,
         };
-        let patience = charges.then_some(Patience::Wait);
         gate.call(|gate| extras.answer(gate, api_key, cost, patience)).ok()
     }
 

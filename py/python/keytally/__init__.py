@@ -13,6 +13,7 @@ with the status, the header fields and the body of the HTTP response.
 
 from __future__ import annotations
 
+from keytally._fleet import acheck_all
 from keytally._native import (
     AccountInfo,
     AddressPolicy,
@@ -112,6 +113,7 @@ __all__ = [
     "UnavailableError",
     "Verdict",
     "__version__",
+    "acheck_all",
     "check_all",
     "generate_pepper",
     "peek_all",

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from keytally._native import attempt_all, credit_wait_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
 
-    from keytally._native import Gate, Verdict
+    from keytally._native import Compound, Gate, Part, Verdict
+
+    Decided = TypeVar("Decided", Verdict, Compound)
 
 # The pause before the second attempt, which is doubled up to the longest one, in seconds.
 FIRST_PAUSE_S = 0.00025
@@ -16,25 +21,53 @@ LONGEST_PAUSE_S = 0.002
 
 
 async def acheck(gate: Gate, *arguments: Any, **options: Any) -> Verdict:  # noqa: ANN401
-    """Check a key, and pause while credits are requested: see ``Gate.acheck``.
+    """Check a key, and pause while credits are requested: see ``Gate.acheck``."""
+    return await _decided(
+        lambda: gate.try_check(*arguments, **options),
+        lambda: gate.check_without_wait(*arguments, **options),
+        lambda: gate.credit_wait_s,
+    )
 
-    A task can only be canceled in a pause, and an attempt before a pause has charged nothing.
+
+async def acheck_all(*parts: Part, now: float | datetime | None = None) -> Compound:
+    """Check as ``check_all`` does, and let the event loop run while credits are requested.
+
+    The event loop is that of asyncio or of trio. A task can only be canceled in a pause, and an
+    attempt before a pause has charged nothing. The arguments and the errors are those of
+    ``check_all``.
+
+    >>> import asyncio, keytally
+    >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+    >>> key = gate.issue(42).expose()
+    >>> asyncio.run(keytally.acheck_all(gate.part(key, 3))).remaining
+    997
     """
-    verdict = gate.try_check(*arguments, **options)
-    if verdict.unavailability != "waiting":
-        return verdict
-    for pause_s in pauses(gate.credit_wait_s):
+    return await _decided(
+        lambda: attempt_all(*parts, is_last=False, now=now),
+        lambda: attempt_all(*parts, is_last=True, now=now),
+        lambda: credit_wait_all(*parts),
+    )
+
+
+async def _decided(
+    attempt: Callable[[], Decided], decide: Callable[[], Decided], wait_s: Callable[[], float]
+) -> Decided:
+    """Attempt a check, pause while credits are requested, and decide after the last pause."""
+    result = attempt()
+    if result.unavailability != "waiting":
+        return result
+    for pause_s in pauses(wait_s()):
         await _sleep(pause_s)
-        verdict = gate.try_check(*arguments, **options)
-        if verdict.unavailability != "waiting":
-            return verdict
-    return gate.check_without_wait(*arguments, **options)
+        result = attempt()
+        if result.unavailability != "waiting":
+            return result
+    return decide()
 
 
 def pauses(wait_s: float) -> Iterator[float]:
     """Return the pauses of a wait, in seconds.
 
-    >>> list(pauses(0.006))
+    >>> [round(pause_s, 5) for pause_s in pauses(0.006)]
     [0.00025, 0.0005, 0.001, 0.002, 0.002, 0.00025]
     """
     pause_s = FIRST_PAUSE_S

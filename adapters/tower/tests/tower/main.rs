@@ -5,6 +5,7 @@
 #[cfg(feature = "axum")]
 mod axum;
 mod connections;
+mod fleet;
 mod layers;
 mod outcomes;
 mod support;

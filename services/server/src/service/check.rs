@@ -2,7 +2,6 @@
 
 use alloc::sync::Arc;
 use core::net::IpAddr;
-use core::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
@@ -10,8 +9,7 @@ use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use keytally::{
-    Compound, Gate, Holder, NamedQuota, Outcome, Patience, RequestError, Section, Unavailability,
-    Verdict,
+    Compound, Gate, Holder, NamedQuota, Outcome, Patience, RequestError, Section, Verdict,
 };
 use keytally_tower::{Answer, Extras, set_fields};
 
@@ -20,9 +18,6 @@ use super::{Service, json};
 
 /// The header that names, in shadow mode, the outcome of a request that would have been refused.
 pub(crate) const SHADOW: &str = "X-Keytally-Shadow";
-
-/// The pauses of a request that lacks credits of a fleet, in milliseconds: at most 20 together.
-const CREDIT_PAUSES_MS: [u64; 5] = [1, 2, 4, 6, 7];
 
 /// A route behind the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,14 +141,14 @@ impl Service {
             })?;
             Ok((answer, used.unwrap_or_else(|| self.gate.load().to_arc())))
         };
-        for pause_ms in CREDIT_PAUSES_MS {
-            let (answer, gate) = try_once(Patience::Return)?;
-            if answer.verdict.unavailability() != Some(Unavailability::Waiting) {
-                return Ok((answer, gate));
-            }
-            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        let (mut answer, mut gate) = try_once(Patience::Return)?;
+        let mut pauses = gate.credit_pauses();
+        while answer.is_waiting() {
+            let Some(pause) = pauses.next() else { return try_once(Patience::Decide) };
+            tokio::time::sleep(pause).await;
+            (answer, gate) = try_once(Patience::Return)?;
         }
-        try_once(Patience::Decide)
+        Ok((answer, gate))
     }
 
     /// Logs and counts the warnings of plans that a charge reached.
