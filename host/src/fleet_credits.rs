@@ -189,6 +189,15 @@ impl Machine {
         self.map.ring();
     }
 
+    /// Returns whether all keys are unavailable to a request of these tallies, since the agent has
+    /// had no store for too long: a key may have been revoked on another machine.
+    #[inline]
+    fn is_closed(&self, tallies: &[TallyVerdict]) -> bool {
+        let close_ms = self.map.page(PageWord::KeysClose).load(Ordering::Acquire);
+        let now_ms = tallies.first().map_or(0, |tally| tally.verdict().now().unix_ms());
+        close_ms != 0 && now_ms >= close_ms
+    }
+
     /// Makes the verdicts show what the fleet has left.
     fn show(needs: &[Need<'_>], tallies: &mut [TallyVerdict]) {
         for need in needs {
@@ -413,6 +422,9 @@ impl Reserve for Spender {
     }
 
     fn reserve(&self, gate: &dyn TallyNumbers, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
+        if self.machine.is_closed(tallies) {
+            return unavailable(tallies, 0, Unavailability::Lost);
+        }
         if let [tally] = &mut *tallies
             && self.reserve_one(gate, tally)
         {
@@ -442,6 +454,9 @@ impl Reserve for Spender {
     }
 
     fn peek(&self, gate: &dyn TallyNumbers, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
+        if self.machine.is_closed(tallies) {
+            return unavailable(tallies, 0, Unavailability::Lost);
+        }
         let mut needs = Needs::new();
         let now_ms = self.machine.needs(gate, tallies, false, &mut needs)?;
         for need in needs.iter().filter(|need| need.is_own && need.part.cost > 0) {

@@ -11,7 +11,7 @@ use keytally::{
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_fleet::plan::layout::{KeysState, PageWord};
 use keytally_fleet::plan::seal::Seal;
-use keytally_fleet::{Agent, FleetConfig, FleetError, KeyCarrier, KeyCounts};
+use keytally_fleet::{Agent, FleetConfig, FleetError, KeyCarrier, KeyCounts, OnLoss};
 use redis::{Value, cmd};
 
 use crate::support::fleet::config;
@@ -392,4 +392,30 @@ fn revocations_reach_the_other_machine() {
         .collect();
     times.sort_unstable();
     println!("revoked on the other machine: p50 {:?}, p99 {:?}", times[50], times[98]);
+}
+
+#[test]
+fn machine_without_the_store_closes_and_opens_again() {
+    let (folder, mut server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
+    let config = FleetConfig { on_loss: OnLoss::Open, ..config(&server.url()) };
+    let stale_after = Some(Duration::from_millis(2500));
+    let start = |name| Machine::start_with(folder.path(), name, 4, &config, "6b", stale_after);
+    let (one, two) = (start("one"), start("two"));
+    let (key, key_id) = one.issue();
+    until("carried", || two.outcome(&key) == Outcome::Admitted);
+    two.gate.set_fleet(true).unwrap();
+    two.gate.join(&two.fleet).unwrap();
+    // A cost of 0 verifies the key alone.
+    let check = || two.gate.check(Some(key.expose().as_bytes()), 0).outcome();
+    assert_eq!(check(), Outcome::Admitted);
+    server.kill();
+    // Without the store, requests are admitted by --on-loss open, until keys may be out of date.
+    until("closed", || check() == Outcome::Unavailable);
+    one.gate.revoke(key_id).unwrap();
+    server.restart();
+    until("open", || check() == Outcome::InvalidKey);
+    let (other, _) = one.issue();
+    until("admitted", || {
+        two.gate.check(Some(other.expose().as_bytes()), 1).outcome() == Outcome::Admitted
+    });
 }
