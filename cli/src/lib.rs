@@ -55,7 +55,7 @@ pub mod internal {
     pub use crate::gate_file::GateFile;
     pub use crate::output::{OutputFormat, pluralized, print_note, warn_of_never_binding_quotas};
     pub use crate::pepper::{PepperSource, read_file as read_pepper_file};
-    pub use crate::program::{ExtraCommands, command, run_with};
+    pub use crate::program::{ExtraCommands, command, command_with, run_with};
     pub use crate::status::Status;
     pub use crate::views::QuotaUse;
 

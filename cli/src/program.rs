@@ -84,7 +84,12 @@ cargo install keytally-server, or pip install keytally-cli";
 
 /// Returns the command line of [`run`](crate::run), for its completions and manual pages.
 pub fn command() -> clap::Command {
-    Cli::<MissingCommands>::command()
+    command_with::<MissingCommands>()
+}
+
+/// Returns the command line of [`run_with`], for its completions and manual pages.
+pub fn command_with<E: ExtraCommands>() -> clap::Command {
+    Cli::<E>::command()
 }
 
 /// Runs the command line `args` with the commands of this crate and the commands `E`.

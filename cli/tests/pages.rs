@@ -15,7 +15,7 @@ use pages::{COMPLETIONS, MANUAL};
 #[test]
 fn completions_and_pages_name_every_command() {
     let folder = tempfile::tempdir().unwrap();
-    pages::write(folder.path()).unwrap();
+    pages::write(folder.path(), command).unwrap();
     let read = |file: &str| fs::read_to_string(folder.path().join(file)).unwrap();
     let manual = read(&format!("{MANUAL}/keytally.1"));
     let command = command();
@@ -38,7 +38,7 @@ fn completions_and_pages_name_every_command() {
 #[test]
 fn bash_accepts_its_completions() {
     let folder = tempfile::tempdir().unwrap();
-    pages::write(folder.path()).unwrap();
+    pages::write(folder.path(), command).unwrap();
     let (_, bash) = COMPLETIONS[0];
     let checked = Command::new("bash").arg("-n").arg(folder.path().join(bash)).output().unwrap();
     assert!(checked.status.success() && checked.stderr.is_empty(), "{checked:?}");

@@ -319,9 +319,8 @@ impl Compound {
 /// deny other requests meanwhile. Do not reset counts while requests are checked.
 ///
 /// If gates are in fleets, every part of a gate needs credits of its fleet, or nothing is charged.
-/// The call waits for credits as ``Gate.check`` does. In an event loop, use ``acheck_all``. The time
-/// is that of the first gate in a fleet. Limiters count
-/// on this machine only.
+/// The call waits for credits as ``Gate.check`` does. In an event loop, use ``acheck_all``. The
+/// time is that of the first gate in a fleet. Limiters count on this machine only.
 ///
 /// Args:
 ///     parts: 1 to 8 parts with at most 8 tallies, see ``Gate.part`` and ``Limiter.part``, in any

@@ -28,6 +28,8 @@ MODULE = build.module()
 OBJECTS = build.objects()
 SANITIZED, LIBASAN = build.sanitized()
 KEYTALLY = os.environ["KEYTALLY_TEST_KEYTALLY"]
+# The program of the service, which has the agent.
+AGENT = os.environ["KEYTALLY_TEST_AGENT"]
 MISSING = b'{"error": "Missing X-API-Key header"}'
 INVALID = b'{"error": "Invalid API key"}'
 WRONG_COST = b'{"error": "Cost out of range"}'
@@ -1894,6 +1896,91 @@ class Fleet(unittest.TestCase):
                     break
                 time.sleep(0.02)
             self.assertEqual({nginx.get("/key", ("X-API-Key", key))[0] for _ in range(20)}, {200})
+
+
+class Machines(unittest.TestCase):
+    """Two machines, each with an nginx and an agent, which share limits through a Redis."""
+
+    # Units that the other machine does not need return within a quarter of a second.
+    REFUSALS, PAUSE_S = 100, 0.01
+
+    def setUp(self):
+        self.first = Nginx(http=Fleet.HTTP, plans=("default=100/31d",))
+        self.keys = [self.first.issue()[0] for _ in range(2)]
+        self.first.call(LIBRARY.kt_gate_set_fleet, ctypes.c_uint8(1))
+        self.start_store()
+        self.addCleanup(lambda: self.stop_store())
+        second = Nginx(http=Fleet.HTTP)
+        shutil.copy(self.first.path("api.gate"), second.path("api.gate"))
+        self.machines = (self.first, second)
+        for nginx in self.machines:
+            nginx.write("nginx.conf", nginx.config.replace("worker_processes 4", "worker_processes 2"))
+            self.start_agent(nginx)
+            # It opens the fleet file, which the agent creates.
+            nginx.__enter__()
+            self.addCleanup(nginx.__exit__)
+
+    def start_store(self):
+        self.store = subprocess.Popen(
+            ["redis-server", "--port", "0", "--unixsocket", self.first.path("store"), "--save", "", "--dir", self.first.folder],
+            stdout=subprocess.DEVNULL,
+        )
+
+    def stop_store(self):
+        self.store.kill()
+        self.store.wait()
+
+    def start_agent(self, nginx):
+        fleet = ["--fleet", "test", "--store", f"unix://{self.first.path('store')}", "--on-loss", "closed"]
+        files = ["--file", nginx.path("api.fleet"), "--pepper-file", nginx.path("pepper")]
+        agent = subprocess.Popen([AGENT, "agent", nginx.path("api.gate"), *fleet, *files], stderr=subprocess.DEVNULL)
+        self.addCleanup(agent.wait)
+        self.addCleanup(agent.terminate)
+        self.wait_until(nginx, leads=True)
+
+    def wait_until(self, nginx, leads):
+        """Waits until the agent of a machine leads and has the store, or until it has not."""
+        files = ["--file", nginx.path("api.fleet"), "--pepper-file", nginx.path("pepper")]
+        for _ in range(1000):
+            done = subprocess.run([AGENT, "fleet", "status", nginx.path("api.gate"), *files], capture_output=True)
+            if (done.returncode == 0) == leads:
+                return
+            time.sleep(0.02)
+        raise AssertionError(done)
+
+    def spend(self, key):
+        """Sends requests to both machines in turn, until many in a row are refused.
+
+        Returns how many were admitted by each, and the last response.
+        """
+        admitted, refused = [0, 0], 0
+        while refused < self.REFUSALS:
+            for number, nginx in enumerate(self.machines):
+                response = nginx.get("/key", ("X-API-Key", key))
+                if response[0] == 200:
+                    admitted[number], refused = admitted[number] + 1, 0
+                else:
+                    refused += 1
+                    time.sleep(self.PAUSE_S)
+        return admitted, response
+
+    def test_machines_share_a_limit_through_a_loss_of_the_store(self):
+        first, other = self.keys
+        self.assertEqual([len(nginx.workers()) for nginx in self.machines], [2, 2])
+        admitted, (status, fields, _) = self.spend(first)
+        self.assertEqual((sum(admitted), status, fields["X-RateLimit-Remaining"]), (100, 429, "0"))
+        self.assertGreater(min(admitted), 10, "each machine admits requests")
+
+        self.stop_store()
+        for nginx in self.machines:
+            self.wait_until(nginx, leads=False)
+            status, fields, _ = nginx.get("/key", ("X-API-Key", other))
+            self.assertEqual((status, fields["Retry-After"]), (503, "1"))
+        self.start_store()
+        for nginx in self.machines:
+            self.wait_until(nginx, leads=True)
+        admitted, (status, _, _) = self.spend(other)
+        self.assertEqual((sum(admitted), status), (100, 429))
 
 
 class Configuration(unittest.TestCase):

@@ -100,13 +100,20 @@ test('the package of a platform is found without a local file', { skip }, (t) =>
   )
   const build = [path.join(own, 'scripts/build.js'), '--platform', platform, '--out', cwd]
   execFileSync(process.execPath, build)
+  // As in a clone in which nothing was built.
+  const clone = path.join(cwd, 'clone')
+  const isSource = (file) => path.extname(file) !== '.node' && path.basename(file) !== 'test'
+  fs.cpSync(own, clone, { recursive: true, filter: isSource })
+  const npm = (...words) => execFileSync('npm', words, { cwd, encoding: 'utf8' })
+  const packed = npm('pack', '--silent', clone, path.join(cwd, platform)).trim().split('\n')
+  assert.equal(packed.length, 2)
+  // The packages of other platforms are optional, and cannot be found.
+  npm('install', '--offline', '--silent', ...packed.map((file) => `./${file}`))
   const modules = path.join(cwd, 'node_modules')
-  fs.mkdirSync(path.join(modules, '@keytally'), { recursive: true })
-  fs.renameSync(path.join(cwd, platform), path.join(modules, '@keytally', platform))
-  fs.cpSync(path.join(own, 'lib'), path.join(modules, 'keytally/lib'), { recursive: true })
-  fs.copyFileSync(path.join(own, 'package.json'), path.join(modules, 'keytally/package.json'))
   const run = (script) => spawnSync(process.execPath, ['-e', script], { cwd, encoding: 'utf8' })
   assert.equal(run('console.log(require("keytally").version)').stdout, `${main.version}\n`)
+  const page = blocks('docs/how-to/node.md').find(({ name }) => name === 'check.js')
+  assert.match(run(page.code).stdout, /^key 98\nteam 4998\nwrite 18\nadmitted /)
   const made = JSON.parse(
     fs.readFileSync(path.join(modules, '@keytally', platform, 'package.json'), 'utf8'),
   )
@@ -129,6 +136,9 @@ test('the package depends on a package for each platform of the wheels', () => {
   targets.delete('x86_64-pc-windows-gnu')
   const built = Object.values(PLATFORMS).map(({ target }) => target)
   assert.deepEqual([...targets].sort(), built.sort())
+  const workflow = fs.readFileSync(path.join(root, '.github/workflows/release.yml'), 'utf8')
+  const released = [...workflow.matchAll(/platform: ([\w-]+),/g)].map(([, name]) => name)
+  assert.deepEqual(released.sort(), Object.keys(PLATFORMS).sort())
   const { version } = require('keytally')
   assert.equal(version, main.version)
 })

@@ -28,6 +28,8 @@ mod keys;
 mod machine;
 mod names;
 mod password;
+#[cfg(feature = "__replies")]
+mod replies;
 mod sentinel;
 mod server;
 mod slots;
@@ -50,5 +52,8 @@ pub use keytally_fleet_plan as plan;
 pub use keytally_fleet_plan::on_loss::OnLoss;
 pub use machine::{Machine, Subject};
 pub use password::{MAX_PASSWORD_LEN, PasswordSource};
+#[cfg(feature = "__replies")]
+#[doc(hidden)]
+pub use replies::Replies;
 pub use store::{CONFIRM_MS, PIPELINE, reset};
 pub use subscriber::MESSAGES;

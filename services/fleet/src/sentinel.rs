@@ -25,18 +25,16 @@ pub(crate) fn primary(
 fn query(sentinel: &Endpoint, group: &str, access: &Access) -> Result<Endpoint, FleetError> {
     let mut connection = Connection::open(sentinel, access)?;
     let reply = connection.query(cmd("SENTINEL").arg("get-master-addr-by-name").arg(group))?;
-    match &reply {
-        Value::Nil => {
-            let sentence = format!("the Sentinel at {sentinel} knows no group `{group}`");
-            Err(FleetError::refused(sentence))
-        }
-        Value::Array(parts) => match &parts[..] {
-            [host, port] => text(host)
-                .zip(text(port).and_then(|port| port.parse().ok()))
-                .map(|(host, port)| Endpoint::Tcp(host, port))
-                .ok_or_else(|| connection.unintelligible("SENTINEL")),
-            _ => Err(connection.unintelligible("SENTINEL")),
-        },
-        _ => Err(connection.unintelligible("SENTINEL")),
+    if reply == Value::Nil {
+        let sentence = format!("the Sentinel at {sentinel} knows no group `{group}`");
+        return Err(FleetError::refused(sentence));
     }
+    parse_primary(&reply).ok_or_else(|| connection.unintelligible("SENTINEL"))
+}
+
+/// Reads the address of a primary.
+pub(crate) fn parse_primary(reply: &Value) -> Option<Endpoint> {
+    let Value::Array(parts) = reply else { return None };
+    let [host, port] = &parts[..] else { return None };
+    Some(Endpoint::Tcp(text(host)?, text(port)?.parse().ok()?))
 }

@@ -389,7 +389,7 @@ fn command(digest: &str, fleet: &str, machine: &str, call: &Call<'_>) -> Cmd {
 }
 
 /// Reads the reply of the script. `None` if no script would send it.
-fn parse_reply(value: &Value, request: &LeaseRequest) -> Option<Reply> {
+pub(crate) fn parse_reply(value: &Value, request: &LeaseRequest) -> Option<Reply> {
     let Value::Array(parts) = value else { return None };
     let number = |index: usize| match parts.get(index) {
         Some(Value::Int(number)) => Some(*number),
@@ -411,7 +411,7 @@ fn parse_reply(value: &Value, request: &LeaseRequest) -> Option<Reply> {
 }
 
 /// Reads the reply of `TIME`.
-fn parse_time(value: &Value) -> Option<u64> {
+pub(crate) fn parse_time(value: &Value) -> Option<u64> {
     let Value::Array(parts) = value else { return None };
     let [seconds, micros] = &parts[..] else { return None };
     let number = |value| text(value)?.parse::<u64>().ok();

@@ -86,3 +86,12 @@ Without a gate of your own:
 pub fn run<A: Into<OsString>>(args: impl IntoIterator<Item = A>) -> i32 {
     keytally_cli::internal::run_with::<ServiceCommands, A>(args)
 }
+
+/// Returns the command line of [`run`], for its completions and manual pages.
+///
+/// ```
+/// assert!(keytally_server::command().find_subcommand("serve").is_some());
+/// ```
+pub fn command() -> clap::Command {
+    keytally_cli::internal::command_with::<ServiceCommands>()
+}

@@ -1,10 +1,11 @@
-//! Agents of machines, as an operator runs them: a folder for each machine, and a real server of
-//! Redis or Valkey.
-//!
-//! `KEYTALLY_TEST_REDIS` names another server than `redis-server`, such as `valkey-server`.
+//! Agents of machines, and the commands of an operator: a folder for each machine, and a real
+//! server of Redis or Valkey.
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[expect(unreachable_pub, reason = "a module of several tests")]
+#[path = "support/machines.rs"]
+mod machines;
 #[expect(
     dead_code,
     unreachable_pub,
@@ -14,226 +15,20 @@
 mod program;
 
 use core::time::Duration;
-use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
+use std::path::Path;
+use std::process::Command;
 
-use program::{Run, Sandbox};
-use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use keytally_fleet::plan::layout::PageWord;
+use machines::{
+    Agent, PLAN, Store, admitted, agent, check, create_machines, fleet, join, status, wait_for,
+};
+use program::Sandbox;
+use rustix::process::Signal;
 use yaml_rust2::YamlLoader;
-
-/// A plan whose window does not end during a test.
-const PLAN: &str = "default=100/31d";
-
-/// How often something is tried that takes some time, with a pause of 50 ms.
-const TRIES: usize = 400;
-
-fn pause() {
-    sleep(Duration::from_millis(50));
-}
-
-/// A server of Redis or Valkey, which listens on a Unix socket only.
-struct Store {
-    process: Child,
-    socket: PathBuf,
-    arguments: Vec<&'static str>,
-}
-
-impl Store {
-    fn start(sandbox: &Sandbox, arguments: &[&'static str]) -> Self {
-        let socket = sandbox.path("store");
-        let process = Self::spawn(&socket, arguments);
-        Self { process, socket, arguments: arguments.to_vec() }
-    }
-
-    fn spawn(socket: &Path, arguments: &[&str]) -> Child {
-        let program = std::env::var_os("KEYTALLY_TEST_REDIS");
-        let program = program.unwrap_or_else(|| OsString::from("redis-server"));
-        let mut command = Command::new(program);
-        command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]);
-        command.arg(socket).args(arguments).stdout(Stdio::null());
-        let process = command.spawn().expect("cargo xtask test fleet --install installs a server");
-        let listens = || UnixStream::connect(socket).is_ok();
-        for _ in (0..TRIES).take_while(|_| !listens()) {
-            pause();
-        }
-        process
-    }
-
-    fn url(&self) -> String {
-        format!("unix://{}", self.socket.display())
-    }
-
-    fn kill(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-        fs::remove_file(&self.socket).unwrap();
-    }
-
-    /// Starts the killed server again, without data.
-    fn restart(&mut self) {
-        self.process = Self::spawn(&self.socket, &self.arguments);
-    }
-}
-
-impl Drop for Store {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// An agent that runs.
-struct Agent<'s> {
-    sandbox: &'s Sandbox,
-    process: Child,
-    log: String,
-}
-
-impl<'s> Agent<'s> {
-    fn start(sandbox: &'s Sandbox, machine: &str, store: &Store, more: &[&str]) -> Self {
-        Self::start_with(sandbox, machine, store, more, &[])
-    }
-
-    /// Starts the agent of a machine with these variables in its environment.
-    fn start_with(
-        sandbox: &'s Sandbox,
-        machine: &str,
-        store: &Store,
-        more: &[&str],
-        variables: &[(&str, &str)],
-    ) -> Self {
-        let mut command = agent(sandbox, machine, store, more);
-        command.envs(variables.iter().copied());
-        let log = (0..).map(|number| format!("{machine}/{number}.log"));
-        let log = log.into_iter().find(|log| !sandbox.path(log).exists()).unwrap();
-        command.stdout(Stdio::null()).stderr(File::create(sandbox.path(&log)).unwrap());
-        Self { sandbox, process: command.spawn().unwrap(), log }
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.sandbox.path(&self.log)).unwrap()
-    }
-
-    /// Waits until the agent has printed this.
-    #[track_caller]
-    fn wait_for(&self, text: &str) {
-        for _ in 0..TRIES {
-            if self.log().contains(text) {
-                return;
-            }
-            pause();
-        }
-        panic!("{text:?} is not in {:?}", self.log());
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.process), signal).unwrap();
-    }
-}
-
-impl Drop for Agent<'_> {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// Returns the command that runs the agent of a machine.
-fn agent(sandbox: &Sandbox, machine: &str, store: &Store, more: &[&str]) -> Command {
-    let (gate, file, url) =
-        (format!("{machine}/api.gate"), format!("{machine}/api.fleet"), store.url());
-    let fixed = ["agent", &gate, "--fleet", "test", "--store", &url, "--file", &file];
-    let mut command = sandbox.command(&[&fixed[..], more].concat());
-    if !more.contains(&"--on-loss") {
-        command.args(["--on-loss", "closed"]);
-    }
-    command.env("KEYTALLY_PEPPER", &sandbox.pepper);
-    command
-}
-
-/// Creates machines with copies of one gate. Returns a key of it, and its id.
-fn create_machines(sandbox: &Sandbox, plan: &str, machines: &[&str]) -> (String, String) {
-    for machine in machines {
-        fs::create_dir(sandbox.path(machine)).unwrap();
-    }
-    let gate = |machine: &str| format!("{machine}/api.gate");
-    let first = gate(machines[0]);
-    sandbox.run(&["create", &first, "--keys", "10", "--plan", plan]).expect_status(0);
-    let (key, key_id) = sandbox.issue(&first, &["--account", "42"]);
-    for machine in &machines[1..] {
-        fs::copy(sandbox.path(&first), sandbox.path(&gate(machine))).unwrap();
-    }
-    (key, key_id)
-}
-
-/// Runs `keytally fleet COMMAND` for a machine.
-fn fleet(sandbox: &Sandbox, command: &str, machine: &str, more: &[&str]) -> Run {
-    let (gate, file) = (format!("{machine}/api.gate"), format!("{machine}/api.fleet"));
-    sandbox.run(&[&["fleet", command, &gate], more, &["--file", &file]].concat())
-}
-
-/// Returns the exit status and the JSON output of `fleet status`.
-fn status(sandbox: &Sandbox, machine: &str) -> (i32, Value) {
-    let run = fleet(sandbox, "status", machine, &["--json"]);
-    (run.status, serde_json::from_str(&run.out).unwrap_or_default())
-}
-
-/// Waits until the state of a machine is this.
-#[track_caller]
-fn wait_for(sandbox: &Sandbox, machine: &str, state: &str) -> Value {
-    for _ in 0..TRIES {
-        let (_, found) = status(sandbox, machine);
-        if found["state"] == state {
-            return found;
-        }
-        pause();
-    }
-    panic!("{machine} is not {state}: {:?}", status(sandbox, machine));
-}
-
-/// Starts agents, and lets the gates join. Returns the agents.
-fn join<'s>(sandbox: &'s Sandbox, store: &Store, machines: &[&str]) -> Vec<Agent<'s>> {
-    let start = |machine: &&str| Agent::start(sandbox, machine, store, &[]);
-    let agents: Vec<_> = machines.iter().map(start).collect();
-    for machine in machines {
-        wait_for(sandbox, machine, "leading");
-        fleet(sandbox, "join", machine, &[]).expect_status(0);
-    }
-    agents
-}
-
-/// Checks a key on a machine. Returns the exit status and the JSON output.
-fn check(sandbox: &Sandbox, machine: &str, key: &str) -> (i32, Value) {
-    let file = format!("{machine}/api.fleet");
-    sandbox.check(&format!("{machine}/api.gate"), key, &["--fleet", &file])
-}
-
-/// Sends requests to machines in turn, until each has refused 20 in a row. Returns how many were
-/// admitted, and the last refusal.
-fn admitted(sandbox: &Sandbox, machines: &[&str], key: &str) -> (u32, Value) {
-    let (mut admitted, mut refused) = (0, 0);
-    loop {
-        for machine in machines {
-            let (status, found) = check(sandbox, machine, key);
-            if status == 0 {
-                (admitted, refused) = (admitted + 1, 0);
-                continue;
-            }
-            refused += 1;
-            if refused == 20 * machines.len() {
-                return (admitted, found);
-            }
-            // Units that another machine does not need return within some time.
-            pause();
-        }
-    }
-}
 
 #[test]
 fn wrong_options_of_an_agent_are_explained() {
@@ -375,6 +170,93 @@ fn signal_ends_the_agent_and_its_units_stay() {
         assert_eq!(check(&sandbox, "one", &key).0, 0, "by a unit that stayed");
         assert_eq!(status(&sandbox, "one").1["unspent_units"], unspent - 1);
     }
+}
+
+/// A stopped agent keeps the lock of the fleet file, so the one that stands by does not lead.
+#[test]
+fn stopped_agent_is_reported_and_continues() {
+    let sandbox = Sandbox::new();
+    let (key, _) = create_machines(&sandbox, PLAN, &["one"]);
+    let store = Store::start(&sandbox, &[]);
+    let agents = join(&sandbox, &store, &["one"]);
+    let standby = Agent::start(&sandbox, "one", &store, &[]);
+    standby.wait_for("standing by: another agent of this gate leads");
+    (0..5).for_each(|_| assert_eq!(check(&sandbox, "one", &key).0, 0));
+    let unspent = status(&sandbox, "one").1["unspent_units"].as_u64().unwrap();
+    assert!(unspent > 0);
+    agents[0].signal(Signal::STOP);
+    let found = wait_for(&sandbox, "one", "absent");
+    assert_eq!(status(&sandbox, "one").0, 3, "{found}");
+    let (alone, last) = admitted(&sandbox, &["one"], &key);
+    assert_eq!((u64::from(alone), &last["outcome"]), (unspent, &"unavailable".into()), "{last}");
+    assert!(!standby.log().contains("keytally: leading"), "{}", standby.log());
+    agents[0].signal(Signal::CONT);
+    wait_for(&sandbox, "one", "leading");
+    let (rest, last) = admitted(&sandbox, &["one"], &key);
+    assert_eq!((5 + alone + rest, &last["outcome"]), (100, &"denied".into()), "{last}");
+}
+
+/// Returns a word of the page of a machine's fleet file.
+fn page_word(sandbox: &Sandbox, file: &str, word: PageWord) -> u64 {
+    let bytes = fs::read(sandbox.path(file)).unwrap();
+    let (words, _) = bytes.as_chunks::<8>();
+    u64::from_le_bytes(words[word as usize])
+}
+
+/// What the machine held before stays counted by the store.
+#[test]
+fn reboot_voids_credits_and_changes_the_name() {
+    let sandbox = Sandbox::new();
+    let (key, _) = create_machines(&sandbox, PLAN, &["one"]);
+    let store = Store::start(&sandbox, &[]);
+    let mut agents = join(&sandbox, &store, &["one"]);
+    (0..5).for_each(|_| assert_eq!(check(&sandbox, "one", &key).0, 0));
+    agents[0].signal(Signal::TERM);
+    assert!(agents[0].process.wait().unwrap().success());
+    let unspent = status(&sandbox, "one").1["unspent_units"].as_u64().unwrap();
+    assert!(unspent > 0);
+    let name = || page_word(&sandbox, "one/api.fleet", PageWord::Name);
+    let before = name();
+    let file = fs::OpenOptions::new().write(true).open(sandbox.path("one/api.fleet")).unwrap();
+    file.write_all_at(b"the last boot", PageWord::BootHigh as u64 * 8).unwrap();
+    let stale = sandbox.run(&["fleet", "status", "one/api.gate", "--file", "one/api.fleet"]);
+    stale.expect_failure(&["one/api.fleet", "was written before this boot, or was copied"]);
+    let agent = Agent::start(&sandbox, "one", &store, &[]);
+    let found = wait_for(&sandbox, "one", "leading");
+    assert_eq!(found["held_units"], 0, "{found}");
+    assert!(before != 0 && name() != 0 && name() != before);
+    let (rest, last) = admitted(&sandbox, &["one"], &key);
+    assert_eq!((u64::from(rest), &last["outcome"]), (95 - unspent, &"denied".into()), "{last}");
+    drop(agent);
+}
+
+#[test]
+fn copied_fleet_file_spends_nothing_twice() {
+    let sandbox = Sandbox::new();
+    let (key, _) = create_machines(&sandbox, PLAN, &["one"]);
+    let store = Store::start(&sandbox, &[]);
+    let agents = join(&sandbox, &store, &["one"]);
+    (0..5).for_each(|_| assert_eq!(check(&sandbox, "one", &key).0, 0));
+    assert!(status(&sandbox, "one").1["unspent_units"].as_u64().unwrap() > 0);
+    // A machine that is a copy of the first one.
+    fs::create_dir(sandbox.path("two")).unwrap();
+    for name in ["api.gate", "api.fleet"] {
+        let of = |machine: &str| sandbox.path(&format!("{machine}/{name}"));
+        fs::copy(of("one"), of("two")).unwrap();
+    }
+    let copied = sandbox.run_with_input(
+        &["check", "two/api.gate", "--key", "-", "--fleet", "two/api.fleet"],
+        format!("{key}\n").as_bytes(),
+    );
+    copied.expect_failure(&["two/api.fleet", "was written before this boot, or was copied"]);
+    let second = Agent::start(&sandbox, "two", &store, &[]);
+    wait_for(&sandbox, "two", "leading");
+    let [one, two] =
+        ["one/api.fleet", "two/api.fleet"].map(|file| page_word(&sandbox, file, PageWord::Name));
+    assert!(one != 0 && two != 0 && one != two);
+    let (rest, last) = admitted(&sandbox, &["one", "two"], &key);
+    assert_eq!((5 + rest, &last["outcome"]), (100, &"denied".into()), "{last}");
+    drop((agents, second));
 }
 
 #[test]
@@ -696,7 +578,7 @@ fn file_for_compose_has_two_machines() {
         if found.is_badvalue() { service["<<"][name].clone() } else { found.clone() }
     };
     let mut lines = Vec::new();
-    for service in ["one", "two", "join-one", "join-two"] {
+    for service in ["one", "two", "join-one", "join-two", "serve-one", "serve-two"] {
         lines.push(of(service, "command").as_str().unwrap().to_owned());
     }
     for machine in ["one", "two"] {
@@ -704,10 +586,13 @@ fn file_for_compose_has_two_machines() {
         assert_eq!(volumes[0].as_str().unwrap(), format!("{machine}-data:/data"));
         assert_eq!(volumes[1].as_str().unwrap(), format!("{machine}-fleet:/fleet"));
         lines.push(of(machine, "healthcheck")["test"][1].as_str().unwrap().to_owned());
+        let server = format!("serve-{machine}");
+        assert_eq!(of(&server, "volumes"), volumes);
+        assert!(of(&server, "depends_on")[&*format!("join-{machine}")].as_hash().is_some());
     }
     let script = of("gate", "command")[2].as_str().unwrap().to_owned();
     lines.extend(script.lines().filter(|line| line.starts_with("keytally")).map(str::to_owned));
-    assert_eq!(lines.len(), 8);
+    assert_eq!(lines.len(), 10);
     lines.iter().for_each(|line| accept(&sandbox, line));
     let store = of("store", "command").as_str().unwrap().to_owned();
     assert!(store.contains("--maxmemory-policy noeviction"), "{store}");

@@ -18,7 +18,9 @@ fn systemd_and_the_program_accept_the_units() {
     for unit in fs::read_dir(folder).unwrap() {
         let unit = unit.unwrap();
         let text = fs::read_to_string(unit.path()).unwrap();
-        for command in text.lines().filter_map(|line| line.strip_prefix("ExecStart=")) {
+        let commands_of = text.lines().filter_map(|line| line.strip_prefix("ExecStart="));
+        // An empty command replaces that of the unit.
+        for command in commands_of.filter(|command| !command.is_empty()) {
             let mut words = command.split(' ');
             assert_eq!(words.next(), Some(PROGRAM), "{command}");
             // The options before it are parsed too.
@@ -26,8 +28,15 @@ fn systemd_and_the_program_accept_the_units() {
             assert!(output.status.success(), "{command}: {output:?}");
             commands += 1;
         }
+        let text = text.replace(PROGRAM, program);
+        if unit.path().extension().is_some_and(|kind| kind == "conf") {
+            let drop_ins = copies.path().join("keytally.service.d");
+            fs::create_dir(&drop_ins).unwrap();
+            fs::write(drop_ins.join(unit.file_name()), text).unwrap();
+            continue;
+        }
         let copy = copies.path().join(unit.file_name());
-        fs::write(&copy, text.replace(PROGRAM, program)).unwrap();
+        fs::write(&copy, text).unwrap();
         verify.arg(copy);
     }
     assert!(commands > 0);

@@ -13,6 +13,7 @@
 //! | `book.rs` | builds the book, and checks its links |
 //! | `bench.rs` | measures speed, also of other implementations, and writes the pages with it |
 //! | `bare_metal.rs` | the tools that build for microcontrollers and emulate them |
+//! | `deb.rs` | packs the program for Debian |
 //! | `debian_rust.rs` | Debian's Rust, which builds for targets that the local one lacks |
 //! | `install.rs` | installs and packs libkeytally |
 //! | `native.rs` | tests libkeytally from C and C++ |
@@ -20,6 +21,7 @@
 //! | `fuzz.rs` | runs the fuzz targets with new inputs |
 //! | `python.rs` | builds and tests the Python module and its web integrations |
 //! | `node.rs` | tests the package for Node.js and its integrations |
+//! | `packages.rs` | tests the packages of operators |
 //! | `ports.rs` | builds and tests for other processors and systems |
 //! | `wheel.rs` | builds the distributions for PyPI |
 //! | `release.rs` | checks and builds what a release publishes |
@@ -32,6 +34,7 @@ mod bench;
 mod book;
 mod ci;
 mod command;
+mod deb;
 mod debian_rust;
 mod fast;
 mod fuzz;
@@ -40,6 +43,7 @@ mod models;
 mod native;
 mod nginx;
 mod node;
+mod packages;
 mod page;
 mod ports;
 mod python;
@@ -131,6 +135,11 @@ enum Task {
         /// The folder of the packages [default: dist in the target folder].
         folder: Option<PathBuf>,
     },
+    /// Packs the program with its units and manual pages for Debian.
+    Deb {
+        /// The folder of the package [default: dist in the target folder].
+        folder: Option<PathBuf>,
+    },
     /// Writes docs/EMBEDDED.md: the size and the cost of core without an operating system.
     Embedded,
     /// Builds the distributions for PyPI in target/python/dist: the source distribution, and wheels
@@ -197,6 +206,7 @@ fn run() -> Result<ExitCode> {
             print!("{}", install::install(&prefix, destdir.as_deref(), &libdir)?);
         }
         Task::Archive { folder } => print!("{}", install::archive(folder.as_deref())?),
+        Task::Deb { folder } => print!("{}", deb::write(folder.as_deref())?),
         Task::Embedded => println!("recorded by {}", suites::embedded()?),
         Task::Wheel { all } => wheel::write(all)?,
         Task::Release { quick, tag, .. } => release::run(tag.as_deref(), quick)?,

@@ -1,6 +1,7 @@
 //! The tests and the measurements of the nginx module. `adapters/nginx/tests/build.py` builds the
 //! module with the installed library.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -8,16 +9,27 @@ use anyhow::{Context as _, Result};
 
 use crate::command::run;
 use crate::install;
-use crate::targets::{WORKSPACES, build_programs, target_folder};
+use crate::targets::{SERVICES, WORKSPACES, build_programs, target_folder};
 use crate::tools::{self, Tool};
 
-/// The tools for both. Only the tests need valgrind.
-pub(crate) const NEEDS: &[&[Tool]] =
-    &[tools::C_TOOLCHAIN, tools::CURL, tools::PYTHON_ALONE, tools::VALGRIND, tools::NGINX];
+/// The tools for both. Only the tests need valgrind and Redis.
+pub(crate) const NEEDS: &[&[Tool]] = &[
+    tools::C_TOOLCHAIN,
+    tools::CURL,
+    tools::PYTHON_ALONE,
+    tools::VALGRIND,
+    tools::NGINX,
+    tools::REDIS,
+];
 
 /// Runs the tests, which are in Python.
 pub(crate) fn test() -> Result<String> {
-    let output = run(python("adapters/nginx/tests/test_nginx.py")?)?;
+    // Both packages build a program of this name.
+    let agent = std::path::absolute(target_folder()?.join("native/agent"))?;
+    fs::create_dir_all(target_folder()?.join("native"))?;
+    fs::copy(build_programs(SERVICES, &["--bin", "keytally"])?.join("keytally"), &agent)?;
+    let mut tests = python("adapters/nginx/tests/test_nginx.py")?;
+    let output = run(tests.env("KEYTALLY_TEST_AGENT", agent))?;
     let ran = output.lines().find_map(|line| line.strip_prefix("Ran ")?.split(" in ").next());
     Ok(ran.context("the tests did not print how many ran")?.to_owned())
 }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{cargo, run};
 use crate::step::Form;
-use crate::targets::{PROFILE, SERVICES, WORKSPACES, build_programs, target_folder};
+use crate::targets::{PROFILE, SERVICES, Variables, WORKSPACES, build_programs, target_folder};
 use crate::tools;
 
 /// The folder of the package.
@@ -71,17 +71,38 @@ fn library(form: Form) -> Result<PathBuf> {
     Ok(target.join(profile[1]).join("libkeytally_node.so"))
 }
 
+/// Builds what the processes of the suite `fleet` are made of: a program in C, and the packages for
+/// Python and Node.js. Returns their folder and Node.js, in environment variables.
+pub(crate) fn workers() -> Result<Variables> {
+    let folder = std::path::absolute(target_folder()?.join("fleet"))?;
+    let node = tools::node_with_npm()?;
+    tools::remove_folder(&folder)?;
+    languages(&folder, "spend")?;
+    let staged = stage(&folder.join("node_modules/keytally"))?;
+    let mut build = Command::new(&node);
+    build.arg("scripts/build.js").current_dir(staged);
+    run(build.env("KEYTALLY_NODE_LIBRARY", library(Form::Short)?))?;
+    Ok(vec![("KEYTALLY_TEST_WORKERS", folder), ("KEYTALLY_TEST_NODE", node)])
+}
+
 /// Builds the programs of the tests: the command line, the gates of the vector files, the Python
 /// module, and a C program.
 fn programs(folder: &Path) -> Result<PathBuf> {
     tools::remove_folder(folder)?;
-    let python = folder.join("python/keytally");
-    fs::create_dir_all(&python)?;
+    languages(folder, "client")?;
     let built = build_programs(WORKSPACES[0], &["--bin", "keytally", "--example", "gates"])?;
     fs::copy(built.join("keytally"), folder.join("keytally"))?;
     run(Command::new(built.join("examples/gates")).arg(folder.join("gates")))?;
+    Ok(folder.to_path_buf())
+}
+
+/// Builds the Python module in the folder `python`, and a C program of this name.
+fn languages(folder: &Path, program: &str) -> Result<()> {
+    let python = folder.join("python/keytally");
+    fs::create_dir_all(&python)?;
     let packages = ["--package", "keytally-ffi", "--package", "keytally-python"];
     run(cargo().args(["build", "--quiet"]).args(PROFILE).args(packages))?;
+    let built = std::path::absolute(target_folder()?.join(PROFILE[1]))?;
     for entry in fs::read_dir("py/python/keytally")? {
         let file = entry?.path();
         if file.extension().is_some_and(|extension| extension == "py") {
@@ -91,9 +112,9 @@ fn programs(folder: &Path) -> Result<PathBuf> {
     fs::copy(built.join("lib_native.so"), python.join("_native.abi3.so"))?;
     let mut compiler = Command::new("cc");
     compiler.args(["-O2", "-Wall", "-Wextra", "-Werror", "-Iinclude"]);
-    compiler.arg("services/server/tests/languages/client.c").arg("-o").arg(folder.join("client"));
-    run(compiler.arg("-L").arg(&built).arg("-lkeytally_ffi"))?;
-    Ok(folder.to_path_buf())
+    compiler.arg(format!("services/server/tests/languages/{program}.c"));
+    compiler.arg("-o").arg(folder.join(program)).arg("-L").arg(&built).arg("-lkeytally_ffi");
+    run(compiler.arg(format!("-Wl,-rpath,{}", built.display()))).map(drop)
 }
 
 /// Copies the package and its tests. What the tests installed before remains.

@@ -15,7 +15,7 @@ use crate::command::run;
 use crate::debian_rust;
 use crate::native;
 use crate::step::Form;
-use crate::targets::{PROFILE, count_tests, target_folder};
+use crate::targets::{PROFILE, SERVICES, count_tests, target_folder};
 use crate::tools::{Tool, tool, virtual_environment_of};
 
 /// What the short form needs.
@@ -88,6 +88,18 @@ pub(crate) fn test(form: Form) -> Result<String> {
         run(cargo("zigbuild", &[MACOS])?.args(PROFILE).args(PROGRAM_AND_LIBRARY))?;
     }
     count_tests(&output)
+}
+
+/// Builds the program of the service as a static program. Returns its path. In the short form, it
+/// has the profile of the short form of the suite `ports`, and no default features.
+pub(crate) fn static_program(form: Form) -> Result<PathBuf> {
+    let short = ["--no-default-features", "--profile", "dev"];
+    let options = if form > Form::Short { &PROFILE[..] } else { &short };
+    let mut build = cargo("build", &[MUSL])?;
+    build.args(["--manifest-path", SERVICES, "--package", "keytally-server"]);
+    run(build.args(options))?;
+    let profile = if form > Form::Short { PROFILE[1] } else { "debug" };
+    Ok(folder()?.join(MUSL).join(profile).join("keytally"))
 }
 
 /// Compiles `examples/gate.c` for Windows, once with the DLL and once with the static library, and

@@ -8,7 +8,8 @@ use crate::command::{cargo, run};
 use crate::step::{Form, Step, Work};
 use crate::targets::{self, PROFILE, TestFiles, Variables, WORKSPACES, count_tests};
 use crate::{
-    bare_metal, book, debian_rust, models, native, nginx, node, page, ports, python, tools,
+    bare_metal, book, debian_rust, models, native, nginx, node, packages, page, ports, python,
+    tools,
 };
 
 /// Every suite, in the order in which they run.
@@ -35,7 +36,7 @@ pub(crate) const SUITES: &[Step] = &[
         .about("the book of docs/ builds without warnings, and every link in it leads somewhere"),
     Step::tests("vectors", &[("keytally-vectors", "*")])
         .about("the vector files are up to date, and the code agrees with them and the model"),
-    Step::tests("corpus", &[("keytally-fuzz-targets", "*")])
+    Step::tests("corpus", &[("keytally-fuzz-targets", "*"), ("keytally-fuzz-fleet", "*")])
         .about("no input in the checked-in corpora makes a fuzz target fail"),
     Step::tests("secrets", &[("keytally-audit", "secrets")])
         .needs(&[tools::VALGRIND])
@@ -93,8 +94,15 @@ pub(crate) const SUITES: &[Step] = &[
         .about("the list of keys: kills at every step, roles and routes, SQLite and PostgreSQL"),
     Step::tests("fleet", FLEET)
         .full_when_named()
-        .needs(&[tools::REDIS, tools::MONITORS])
+        .needs(&[tools::REDIS, tools::MONITORS, tools::PYTHON, tools::CC])
+        .variables(node::workers)
         .about("machines share limits: all orders of messages, simulated fleets, agents and their commands on real servers"),
+    Step::new("valkey", Work::Long(valkey))
+        .needs(&[tools::REDIS, tools::MONITORS, tools::PYTHON, tools::CC])
+        .about("the tests of fleets that need a server pass with Valkey; named, all of them"),
+    Step::new("packages", Work::Long(packages::test))
+        .needs(packages::NEEDS)
+        .about("the package for Debian, the image and the package of the nginx module: installed and used"),
     Step::new("page", Work::Long(page::test))
         .needs(&[page::CHROMIUM, tools::PYTHON, tools::POSTGRES])
         .about("the page of keys in Chromium: flows, axe, keyboard, pictures; named, PostgreSQL too"),
@@ -116,12 +124,34 @@ pub(crate) const SUITES: &[Step] = &[
 /// The test files of the service, without those that the suite `unit` runs.
 const SERVICE: &[TestFiles] = &[(
     "keytally-server",
-    "contract routes settle proxy monitoring units description startup lifecycle listeners guesses attacks book",
+    "contract routes settle proxy monitoring units containers description startup lifecycle listeners guesses attacks book",
 )];
 
 /// The test files of fleets.
-const FLEET: &[TestFiles] =
-    &[("keytally-fleet-plan", "*"), ("keytally-fleet", "*"), ("keytally-server", "fleet")];
+const FLEET: &[TestFiles] = &[
+    ("keytally-fleet-plan", "*"),
+    ("keytally-fleet", "*"),
+    ("keytally-server", "fleet fleet_processes"),
+];
+
+/// The test files of fleets that start servers of Redis, in the short form and if the suite is
+/// named.
+const WITH_SERVERS: [&[TestFiles]; 2] = [
+    &[("keytally-fleet-plan", "script"), ("keytally-server", "fleet_processes")],
+    &[
+        ("keytally-fleet-plan", "script"),
+        ("keytally-fleet", "agent"),
+        ("keytally-server", "fleet fleet_processes"),
+    ],
+];
+
+/// Runs the tests of fleets with Valkey for Redis.
+fn valkey(form: Form) -> Result<String> {
+    let is_named = form >= Form::Named;
+    let mut variables = node::workers()?;
+    variables.push(("KEYTALLY_TEST_REDIS", tools::valkey()?));
+    targets::run_files(WITH_SERVERS[usize::from(is_named)], variables, is_named)
+}
 
 /// The test files of the list of keys.
 const KEYS: &[TestFiles] = &[("keytally-keys", "*"), ("keytally-server", "keys")];

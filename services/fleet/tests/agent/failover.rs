@@ -55,21 +55,47 @@ fn sentinel(primary: &Server) -> Server {
     Server::start_sentinel(&path)
 }
 
+/// A primary with a replica, which gets its data by a proxy, and a Sentinel that knows both.
+struct Failover {
+    primary: Server,
+    replica: Server,
+    proxy: Proxy,
+    sentinel: Server,
+}
+
+impl Failover {
+    fn start() -> Self {
+        let proxy = OnceCell::new();
+        let (primary, replica) =
+            replicated(|primary| proxy.get_or_init(|| Proxy::start(primary.port)).port);
+        let sentinel = sentinel(&primary);
+        // The Sentinel finds replicas by what the primary says about them, in up to ten seconds.
+        let knows_replica = || {
+            let reply = sentinel.query_by_port(cmd("SENTINEL").arg("replicas").arg("main"));
+            matches!(reply, Value::Array(replicas) if !replicas.is_empty())
+        };
+        wait("the Sentinel to know the replica", knows_replica);
+        Self { primary, replica, proxy: proxy.into_inner().unwrap(), sentinel }
+    }
+
+    /// From now on, the replica gets nothing, and the connection of the proxy stays open.
+    fn cut_replication(&self) {
+        self.proxy.faults.drops_replies.store(1, Ordering::Release);
+    }
+
+    fn address_of_primary(&self) -> String {
+        let mut query = cmd("SENTINEL");
+        let reply = self.sentinel.query_by_port(query.arg("get-master-addr-by-name").arg("main"));
+        let (host, port): (String, u16) = redis::from_redis_value(reply).unwrap();
+        format!("redis://{host}:{port}")
+    }
+}
+
 /// The replica lacks what the primary granted in its last second.
 #[test]
 fn failover_that_lost_a_second_admits_nothing_twice() {
-    let proxy = OnceCell::new();
-    let (mut primary, replica) =
-        replicated(|primary| proxy.get_or_init(|| Proxy::start(primary.port)).port);
-    let proxy = proxy.get().unwrap();
-    let sentinel = sentinel(&primary);
-    let url = format!("redis+sentinel://127.0.0.1:{}/main", sentinel.port);
-    // The Sentinel finds replicas by what the primary says about them, in up to ten seconds.
-    let knows_replica = || {
-        let reply = sentinel.query_by_port(cmd("SENTINEL").arg("replicas").arg("main"));
-        matches!(reply, Value::Array(replicas) if !replicas.is_empty())
-    };
-    wait("the Sentinel to know the replica", knows_replica);
+    let mut servers = Failover::start();
+    let url = format!("redis+sentinel://127.0.0.1:{}/main", servers.sentinel.port);
     let limit = 3000;
     let machines: Vec<_> =
         (0..3).map(|_| Arc::new(Memory::new(2, &format!("{limit}/hour")))).collect();
@@ -80,17 +106,16 @@ fn failover_that_lost_a_second_admits_nothing_twice() {
     let pause = Duration::from_millis(2);
     request(&machines, 3, 2, pause, || since.elapsed() > Duration::from_millis(800));
     let before = most(&machines);
-    // The replica gets nothing any more, and the proxy's connection stays open.
-    proxy.faults.drops_replies.store(1, Ordering::Release);
+    servers.cut_replication();
     request(&machines, 3, 2, pause, || since.elapsed() > Duration::from_millis(1800));
     let lost = most(&machines) - before;
-    primary.kill();
+    servers.primary.kill();
     let killed = now();
     machines.iter().for_each(|machine| machine.wait_for(Phase::Cut));
     machines.iter().for_each(|machine| machine.wait_for(Phase::Learning));
     machines.iter().for_each(|machine| machine.wait_for(Phase::Leading));
     let leading = killed.elapsed();
-    assert_eq!(info(&replica, "role"), "master");
+    assert_eq!(info(&servers.replica, "role"), "master");
     let since = now();
     let is_done = || {
         admitted(&machines).values().all(|&count| count >= limit)
@@ -104,6 +129,54 @@ fn failover_that_lost_a_second_admits_nothing_twice() {
     assert!(admitted(&machines).values().all(|&count| count == limit), "{:?}", admitted(&machines));
     let counts: Vec<_> = agents.into_iter().map(Running::stop).collect();
     assert!(counts.iter().all(|counts| counts.relearned > 0 && counts.renamed == 0), "{counts:?}");
+}
+
+/// Grants units of a limit by a counter, as other limiters do. It does not know who has them.
+const COUNTER: &str = "
+    if tonumber(redis.call('GET', KEYS[1]) or 0) >= tonumber(ARGV[1]) then return 0 end
+    redis.call('INCR', KEYS[1])
+    return 1";
+
+/// The test before this one would fail with a counter: the scenario is able to show the fault.
+#[test]
+fn counter_exceeds_the_limit_after_the_same_failover() {
+    let mut servers = Failover::start();
+    let limit = 3000;
+    let granted = AtomicU64::new(0);
+    // Requests units from three threads, until `is_done`, or if there is none left.
+    let lease = |servers: &Failover, pause: Duration, is_done: &(dyn Fn() -> bool + Sync)| {
+        let run = || {
+            let mut connection = None;
+            while !is_done() {
+                let Some(present) = &mut connection else {
+                    let client = redis::Client::open(servers.address_of_primary()).unwrap();
+                    connection = client.get_connection_with_timeout(Duration::from_secs(1)).ok();
+                    thread::sleep(Duration::from_millis(10));
+                    continue;
+                };
+                match cmd("EVAL").arg(COUNTER).arg(1).arg("counter").arg(limit).query(present) {
+                    Ok(0) => return,
+                    Ok(units) => drop(granted.fetch_add(units, Ordering::AcqRel)),
+                    // The replica refuses to write until it is the primary.
+                    Err(_) => connection = None,
+                }
+                thread::sleep(pause);
+            }
+        };
+        thread::scope(|scope| (0..3).for_each(|_| drop(scope.spawn(run))));
+    };
+    let (since, pause) = (now(), Duration::from_millis(2));
+    lease(&servers, pause, &|| since.elapsed() > Duration::from_millis(800));
+    let before = granted.load(Ordering::Acquire);
+    servers.cut_replication();
+    lease(&servers, pause, &|| since.elapsed() > Duration::from_millis(1800));
+    let lost = granted.load(Ordering::Acquire) - before;
+    servers.primary.kill();
+    lease(&servers, Duration::ZERO, &|| since.elapsed() > Duration::from_secs(30));
+    let granted = granted.load(Ordering::Acquire);
+    println!("a counter granted {granted} of {limit}, and {lost} in the lost second");
+    assert_eq!(info(&servers.replica, "role"), "master");
+    assert!(granted > limit, "{granted} of {limit} units were granted");
 }
 
 #[test]

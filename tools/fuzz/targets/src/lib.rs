@@ -18,6 +18,7 @@
 //! | [`compound_calls()`] | requests on a small gate with sections, teams and scopes | a model of each tally |
 //! | [`c_calls()`] | calls of the C library with invalid arguments | every call returns, and a failed call writes nothing |
 //! | [`sealed()`] | a sealed record of a fleet's key, or a changed one | only the record itself is accepted |
+//! | [`fleet_file()`] | a fleet file with arbitrary words, requests and replies of a store | every call returns, and the gate's own limit holds |
 //! | [`open_bytes()`] | a damaged gate or limiter, or arbitrary bytes as one | every call returns, and a key that was not issued is not admitted |
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a target fails by panicking")]
 #![expect(clippy::missing_panics_doc, reason = "a target fails by panicking")]
@@ -27,6 +28,7 @@ extern crate alloc;
 mod bytes;
 mod c_calls;
 mod compound;
+mod fleet;
 mod gate;
 mod headers;
 mod limiter;
@@ -38,6 +40,7 @@ mod texts;
 
 pub use c_calls::c_calls;
 pub use compound::compound_calls;
+pub use fleet::fleet_file;
 pub use gate::gate_calls;
 pub use headers::headers;
 pub use limiter::limiter_calls;
@@ -62,6 +65,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("gate_calls", gate_calls),
     ("compound_calls", compound_calls),
     ("open_bytes", open_bytes),
+    ("fleet_file", fleet_file),
     ("c_calls", c_calls),
     ("sealed", sealed),
 ];
