@@ -52,6 +52,9 @@ pub const MAX_KEYS_WAIT: Duration = Duration::from_secs(60);
 /// A search for changed records takes at most this part of the time.
 const SCAN_SHARE: u32 = 10;
 
+/// Reading all records takes at most this part of the time.
+const FULL_READ_SHARE: u32 = 50;
+
 /// What the keys of an agent have done, which other threads may read.
 #[derive(Debug, Default)]
 struct KeyCounters {
@@ -187,6 +190,18 @@ struct Asked {
     next: Duration,
 }
 
+/// A reading of all records of the store.
+#[derive(Debug)]
+struct FullRead {
+    /// The position up to which they were read.
+    after: u64,
+    /// Those that were found: a bit for each record of the gate.
+    found: Vec<u64>,
+    begun: Duration,
+    /// Whether the store may have changes that are not known without it.
+    is_needed: bool,
+}
+
 /// What the thread has in memory.
 struct Turns<'a> {
     carrier: &'a KeyCarrier<'a>,
@@ -200,13 +215,13 @@ struct Turns<'a> {
     has_been_current: bool,
     /// The store's time at its last reply.
     now_ms: u64,
-    /// The position up to which the store was read, and that of its last write.
-    after: u64,
+    /// The position up to which the store was read; `None` before the first reply.
+    after: Option<u64>,
+    /// That of its last write.
     head: u64,
     /// The last write as of a second ago or more.
     earlier: (Duration, u64, u64),
-    /// In a reading of all records, those that the store has: a bit for each record of the gate.
-    full: Option<Vec<u64>>,
+    full: Option<FullRead>,
     full_at: Duration,
     polled_at: Option<Duration>,
     seen_messages: u64,
@@ -241,7 +256,7 @@ impl<'a> Turns<'a> {
             pause: PAUSES[0],
             has_been_current: false,
             now_ms: steady.ms(),
-            after: 0,
+            after: None,
             head: 0,
             earlier: (Duration::ZERO, 0, 0),
             full: None,
@@ -320,14 +335,16 @@ impl<'a> Turns<'a> {
         if elapsed.saturating_sub(self.earlier.0) >= KEYS_POLL {
             self.earlier = (elapsed, self.earlier.2, self.head);
         }
-        let is_full_due = elapsed.saturating_sub(self.full_at) >= KEYS_FULL_READ;
-        if is_full_due && self.full.is_none() {
-            self.begin_full_read();
+        if elapsed >= self.full_at && self.full.is_none() {
+            self.begin_full_read(false);
         }
         let is_poll_due = self.polled_at.is_none_or(|at| elapsed.saturating_sub(at) >= KEYS_POLL);
-        if self.must_poll || self.full.is_some() || is_poll_due || messages != self.seen_messages {
+        let must_poll = self.must_poll || is_poll_due || messages != self.seen_messages;
+        if must_poll && self.after.is_some() {
             self.seen_messages = messages;
             self.poll()?;
+        } else if self.full.is_some() {
+            self.read_all()?;
         } else if !self.dirty.is_empty() {
             self.push()?;
         }
@@ -339,15 +356,23 @@ impl<'a> Turns<'a> {
     fn connect(&mut self) -> Result<bool, FleetError> {
         if self.store.is_none() && self.steady.elapsed() >= self.retry_at {
             self.store = Some(KeyStore::connect(&self.carrier.config)?);
-            self.begin_full_read();
+            self.begin_full_read(true);
         }
-        Ok(self.store.is_some())
+        // Without a name, the machine's agent has not begun.
+        let name = self.carrier.page(PageWord::Name).load(Ordering::Acquire);
+        Ok(self.store.is_some() && name != 0)
     }
 
-    fn begin_full_read(&mut self) {
-        self.after = 0;
-        self.full = Some(vec![0; self.words.len().div_ceil(64)]);
-        self.full_at = self.steady.elapsed();
+    /// Begins to read all records. Until they are read, the gate does not have all changes if that
+    /// `is_needed`.
+    fn begin_full_read(&mut self, is_needed: bool) {
+        let found = vec![0; self.words.len().div_ceil(64)];
+        let begun = self.steady.elapsed();
+        self.full = Some(FullRead { after: 0, found, begun, is_needed });
+        if is_needed {
+            (self.after, self.head) = (None, 0);
+            self.progress.position = 0;
+        }
     }
 
     /// Gives up the connection.
@@ -384,50 +409,66 @@ impl<'a> Turns<'a> {
         self.scan_at = end + SCAN_SHARE * end.saturating_sub(begun);
     }
 
-    /// Reads the next records of the store.
+    /// Reads what was written since the last time.
     fn poll(&mut self) -> Result<(), Trouble> {
-        let name = self.carrier.page(PageWord::Name).load(Ordering::Acquire);
-        if name == 0 {
-            // The machine's agent has not begun.
-            return Ok(());
-        }
-        let (progress, after) = (self.progress.clone(), self.after);
-        let page = self.store()?.read(&name_in_store(name), &progress, after)?;
-        self.must_poll = false;
+        let after = self.after.unwrap_or(0);
+        let Some(page) = self.read(after)? else { return Ok(()) };
+        self.must_poll = !page.is_last;
         self.polled_at = Some(self.steady.elapsed());
-        let Page { now_ms, head, gate, records, position, is_last } = page;
-        self.now_ms = now_ms;
-        self.verify_gate(&gate)?;
-        if head < self.after || head < self.progress.position {
-            // The store has lost writes.
-            self.progress.position = 0;
-            self.begin_full_read();
-            self.must_poll = true;
-            return Ok(());
-        }
-        self.head = head;
-        self.exchange(&records, self.full.is_some())?;
-        self.after = position;
-        if !is_last {
-            self.must_poll = true;
-            return Ok(());
-        }
-        if let Some(found) = self.full.take() {
-            self.find_missing(&found);
-            self.store()?.forget_agents(now_ms)?;
-        }
-        if self.dirty.is_empty() {
-            self.is_current();
+        self.exchange(&page.records, false)?;
+        self.after = Some(page.position);
+        let lacks_some = self.full.as_ref().is_some_and(|full| full.is_needed);
+        if page.is_last && self.dirty.is_empty() && !lacks_some {
+            self.is_current(page.position);
         }
         Ok(())
     }
 
+    /// Reads the next ones of all records.
+    fn read_all(&mut self) -> Result<(), Trouble> {
+        let after = self.full.as_ref().map_or(0, |full| full.after);
+        let Some(page) = self.read(after)? else { return Ok(()) };
+        // What is written later is read by `poll`.
+        self.after.get_or_insert(page.head);
+        self.exchange(&page.records, true)?;
+        if let Some(full) = &mut self.full {
+            full.after = page.position;
+        }
+        if page.is_last
+            && let Some(full) = self.full.take()
+        {
+            self.find_missing(&full.found);
+            self.store()?.forget_agents(page.now_ms)?;
+            let end = self.steady.elapsed();
+            let pause = FULL_READ_SHARE * end.saturating_sub(full.begun);
+            self.full_at = end + KEYS_FULL_READ.max(pause);
+            self.must_poll = true;
+        }
+        Ok(())
+    }
+
+    /// Reads some records after a position. Returns `None` if the store has lost writes, so that
+    /// all records must be read.
+    fn read(&mut self, after: u64) -> Result<Option<Page>, Trouble> {
+        let name = self.carrier.page(PageWord::Name).load(Ordering::Acquire);
+        let progress = self.progress.clone();
+        let page = self.store()?.read(&name_in_store(name), &progress, after)?;
+        self.now_ms = page.now_ms;
+        self.verify_gate(&page.gate)?;
+        if self.after.is_some_and(|last| page.head < last) {
+            self.begin_full_read(true);
+            return Ok(None);
+        }
+        self.head = self.head.max(page.head);
+        Ok(Some(page))
+    }
+
     /// Notes that the gate has all that the store had.
-    fn is_current(&mut self) {
+    fn is_current(&mut self, position: u64) {
         let mut refused: Vec<_> = self.refused.values().map(|(position, _)| *position).collect();
         refused.sort_unstable_by(|one, other| other.cmp(one));
         refused.truncate(MAX_REFUSED);
-        let progress = Progress { position: self.after, refused };
+        let progress = Progress { position, refused };
         // The other machines must know.
         self.must_poll |= self.progress != progress;
         self.progress = progress;
@@ -549,8 +590,8 @@ impl<'a> Turns<'a> {
     fn note_found(&mut self, key_id: KeyId, is_sealed: bool) {
         let index = self.memory.index(key_id);
         let is_its = self.carrier.gate.key(key_id).is_some();
-        if let Some(found) = &mut self.full
-            && let Some(word) = found.get_mut(index / 64).filter(|_| is_sealed && is_its)
+        if let Some(full) = &mut self.full
+            && let Some(word) = full.found.get_mut(index / 64).filter(|_| is_sealed && is_its)
         {
             *word |= 1 << (index % 64);
         }
@@ -617,7 +658,8 @@ impl<'a> Turns<'a> {
     fn answer(&mut self) -> Result<(), FleetError> {
         let elapsed = self.steady.elapsed();
         let head = self.head;
-        let is_sent = self.dirty.is_empty() && self.full.is_none() && self.polled_at.is_some();
+        let lacks_some = self.full.as_ref().is_some_and(|full| full.is_needed);
+        let is_sent = self.dirty.is_empty() && !lacks_some && self.polled_at.is_some();
         let Some(asked) = self.asked.as_mut().filter(|asked| is_sent && elapsed >= asked.next)
         else {
             return Ok(());

@@ -30,7 +30,8 @@ fn bounds_of_agents_on_the_page_equal_the_constants() {
         format!("| messages of the store that wait for an agent | {MESSAGES} |"),
         format!(
             "| a change of a key in a fleet | read from the store {} s after it, or sooner by a \
-             message; all keys are compared each {} s |",
+             message; all keys are compared each {} s, and at most a fiftieth of the \
+             time |",
             KEYS_POLL.as_secs(),
             KEYS_FULL_READ.as_secs()
         ),
