@@ -99,7 +99,10 @@ impl FleetWait {
             return Ok(Status::Success);
         };
         let time = humantime::format_duration(self.fleet_wait);
-        match FleetFile::open(path, gate)?.wait_for_keys(self.fleet_wait)? {
+        let confirmed =
+            FleetFile::open(path, gate).and_then(|file| file.wait_for_keys(self.fleet_wait));
+        let made = |error| Failure::with_context("the change was made on this machine", error);
+        match confirmed.map_err(made)? {
             None => {
                 let path = path.display();
                 print_note(&format!(
