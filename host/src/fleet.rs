@@ -277,8 +277,9 @@ impl<'g> FleetFile<'g> {
         units
     }
 
-    /// Waits until the gates of all machines of the fleet have the changes of keys that were made in
-    /// this gate before, at most this long. Returns `None` if the machine's agent has not answered.
+    /// Waits until the gates of all machines of the fleet have the changes of keys that were made
+    /// in this gate before, at most this long. Returns `None` if the machine's agent has not
+    /// answered.
     ///
     /// A machine that is cut off from the store is not counted: it has the changes when it is
     /// connected again, or refuses all keys when they may be out of date.
@@ -291,7 +292,8 @@ impl<'g> FleetFile<'g> {
             let path = self.path().into();
             return Err(Error::Fleet { path, source: FleetError::NotCarried });
         }
-        let number = self.page(PageWord::KeysAsked).fetch_add(1, Ordering::AcqRel).wrapping_add(1);
+        let number =
+            self.page(PageWord::KeysRequested).fetch_add(1, Ordering::AcqRel).wrapping_add(1);
         let begun = instant();
         loop {
             // The numbers are compared round: another command may have been answered since.

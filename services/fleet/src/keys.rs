@@ -77,7 +77,8 @@ pub struct KeyCounts {
     pub older: u64,
 }
 
-/// Carries the keys of a gate to other machines, beside the machine's [`Agent`](crate::Agent).
+/// Carries the keys of a gate to other machines, next to the machine's
+/// [`Agent`](crate::Agent).
 ///
 /// At most one of a gate may run at a time, as of the agent.
 #[derive(Debug)]
@@ -181,7 +182,7 @@ impl From<Error> for Trouble {
 
 /// A command that waits until other machines have its change.
 #[derive(Clone, Copy, Debug)]
-struct Asked {
+struct Requested {
     number: u64,
     at: Duration,
     /// The positions of its change: after the first one, up to the second.
@@ -235,7 +236,7 @@ struct Turns<'a> {
     dirty: BTreeSet<KeyId>,
     /// Keys that the gate refuses: the position of the record, and why.
     refused: BTreeMap<KeyId, (u64, AdminError)>,
-    asked: Option<Asked>,
+    requested: Option<Requested>,
     answered: u64,
 }
 
@@ -270,7 +271,7 @@ impl<'a> Turns<'a> {
             scan_at: Duration::ZERO,
             dirty: BTreeSet::new(),
             refused: BTreeMap::new(),
-            asked: None,
+            requested: None,
             answered: carrier.page(PageWord::KeysAnswered).load(Ordering::Acquire),
         };
         turns.show();
@@ -326,7 +327,7 @@ impl<'a> Turns<'a> {
 
     /// Does what is due. Returns whether there is more to do at once.
     fn turn(&mut self, messages: u64) -> Result<bool, Trouble> {
-        self.note_asked();
+        self.note_requested();
         self.scan();
         if !self.connect()? {
             return Ok(false);
@@ -645,11 +646,14 @@ impl<'a> Turns<'a> {
 
     /// Takes a command that waits until the other machines have its change. The change was made
     /// before, so the scan that follows finds it.
-    fn note_asked(&mut self) {
-        let number = self.carrier.page(PageWord::KeysAsked).load(Ordering::Acquire);
-        if number != self.answered && self.asked.is_none_or(|asked| asked.number != number) {
+    fn note_requested(&mut self) {
+        let number = self.carrier.page(PageWord::KeysRequested).load(Ordering::Acquire);
+        if number != self.answered
+            && self.requested.is_none_or(|requested| requested.number != number)
+        {
             let at = self.steady.elapsed();
-            self.asked = Some(Asked { number, at, from: self.earlier.1, to: None, next: at });
+            self.requested =
+                Some(Requested { number, at, from: self.earlier.1, to: None, next: at });
             self.scan_at = Duration::ZERO;
         }
     }
@@ -660,14 +664,15 @@ impl<'a> Turns<'a> {
         let head = self.head;
         let lacks_some = self.full.as_ref().is_some_and(|full| full.is_needed);
         let is_sent = self.dirty.is_empty() && !lacks_some && self.polled_at.is_some();
-        let Some(asked) = self.asked.as_mut().filter(|asked| is_sent && elapsed >= asked.next)
+        let Some(requested) =
+            self.requested.as_mut().filter(|requested| is_sent && elapsed >= requested.next)
         else {
             return Ok(());
         };
-        let to = *asked.to.get_or_insert(head);
-        let waited = elapsed.saturating_sub(asked.at);
-        asked.next = elapsed + (waited / 20).max(KEYS_TURN);
-        let Asked { number, from, .. } = *asked;
+        let to = *requested.to.get_or_insert(head);
+        let waited = elapsed.saturating_sub(requested.at);
+        requested.next = elapsed + (waited / 20).max(KEYS_TURN);
+        let Requested { number, from, .. } = *requested;
         let now_ms = self.now_ms;
         let agents = self.store()?.agents(now_ms)?;
         let confirmed = agents.values().filter(|progress| progress.has(from, to)).count();
@@ -678,7 +683,7 @@ impl<'a> Turns<'a> {
         page(PageWord::KeysAnswered).store(number, Ordering::Release);
         self.answered = number;
         if (confirmed == all && all > 0) || waited >= MAX_KEYS_WAIT {
-            self.asked = None;
+            self.requested = None;
         }
         Ok(())
     }

@@ -489,7 +489,7 @@ fn changes_of_keys_are_confirmed_by_the_other_machine() {
 }
 
 #[test]
-fn keys_are_not_carried_if_the_operator_says_so() {
+fn keys_are_not_carried_with_the_option_for_that() {
     let sandbox = Sandbox::new();
     let (_, key_id) = create_machines(&sandbox, PLAN, &["one"]);
     let store = Store::start(&sandbox, &[]);

@@ -16,7 +16,6 @@ pub const FIRST_VERSION: u64 = 1;
 
 /// What a machine of a fleet knows of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "there is no allocation")]
 pub enum FleetKey {
     /// The key is revoked, which no version undoes.
     Revoked {
@@ -52,8 +51,7 @@ pub struct Exchanged {
     pub changes_gate: bool,
     /// Whether the store must be given it.
     pub changes_store: bool,
-    /// Whether the store had something older than it had before. Nobody who follows the protocol
-    /// writes that.
+    /// Whether the store had something older than it had before, which no agent writes.
     pub is_older: bool,
 }
 
@@ -190,7 +188,7 @@ impl FleetKey {
     }
 
     /// Returns a 64-bit hash of all but the version (FNV-1a). It is for comparisons of what one
-    /// machine wrote itself, so nobody chooses the input to make two equal.
+    /// machine wrote itself, so it does not have to withstand a chosen input.
     pub fn digest(&self) -> u64 {
         let mut hash = Fnv::new();
         let Self::Active { record, .. } = self else {

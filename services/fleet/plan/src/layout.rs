@@ -148,7 +148,7 @@ pub enum PageWord {
     /// From when on all keys are unavailable, in milliseconds of the fleet's time; 0 for never.
     KeysClose = 50,
     /// The number of the last command that waits for the other machines, counted round.
-    KeysAsked = 56,
+    KeysRequested = 56,
     /// The number of the last command that [`KeysConfirmed`](Self::KeysConfirmed) is for.
     KeysAnswered = 57,
     /// The agents that are connected (32) and those that have confirmed all changes of that command

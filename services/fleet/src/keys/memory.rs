@@ -83,7 +83,7 @@ impl Memory {
 
     /// Returns the number of the record that a key id names.
     pub(super) fn index(&self, key_id: KeyId) -> usize {
-        let scaled = u128::from(key_id.number()) * (self.entries.len() as u128) >> 64;
+        let scaled = (u128::from(key_id.number()) * (self.entries.len() as u128)) >> 64;
         usize::try_from(scaled).unwrap_or(usize::MAX)
     }
 

@@ -244,7 +244,7 @@ fn parse_page(reply: &Value, after: u64) -> Option<Page> {
         let [field, position, sealed] = part else { return None };
         let position = number(position)?;
         last = last.max(position);
-        // Whoever writes to the store may write other fields.
+        // Another program may have written other fields.
         let Some(key_id) = text(field).and_then(|field| field.parse().ok()) else { continue };
         records.push(Stored { key_id, position, bytes: bytes(sealed)?.to_vec() });
     }

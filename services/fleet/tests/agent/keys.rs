@@ -134,7 +134,7 @@ impl Machine {
     fn wait_for_all(&self, agents: u64) {
         until("a fleet file", || FleetFile::open(&self.fleet, &self.gate).is_ok());
         let file = FleetFile::open(&self.fleet, &self.gate).unwrap();
-        let number = file.page(PageWord::KeysAsked).fetch_add(1, Ordering::AcqRel) + 1;
+        let number = file.page(PageWord::KeysRequested).fetch_add(1, Ordering::AcqRel) + 1;
         until("confirmed", || {
             let answered = file.page(PageWord::KeysAnswered).load(Ordering::Acquire);
             let confirmed = file.page(PageWord::KeysConfirmed).load(Ordering::Acquire);

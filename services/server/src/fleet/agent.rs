@@ -441,7 +441,7 @@ async fn report(shared: &Shared, supervisor: &Supervisor) {
             supervisor.report(&format!("STATUS={state}"));
             last = state;
         }
-        // While the store is lost, the state says so.
+        // A lost store is reported as the state.
         if keys.problem != last_of_keys && phase != Phase::Cut {
             match &keys.problem {
                 Some(problem) => print_note(&format!("keytally: keys: {problem}")),

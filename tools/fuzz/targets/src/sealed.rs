@@ -1,4 +1,5 @@
-//! The target `sealed`: bytes as a sealed record of a fleet, and a sealed record with bytes changed.
+//! The target `sealed`: bytes as a sealed record of a fleet, and a sealed record with changed
+//! bytes.
 
 use keytally_core::Peppers;
 use keytally_fleet_plan::fleet_key::FleetKey;
