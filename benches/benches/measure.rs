@@ -409,7 +409,7 @@ impl Drop for Table<'_> {
 }
 
 /// Returns the figure that a fraction of the figures does not exceed. There is at least one figure.
-fn quantile(figures: &[f64], fraction: f64) -> f64 {
+pub(crate) fn quantile(figures: &[f64], fraction: f64) -> f64 {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index")]

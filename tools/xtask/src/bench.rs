@@ -18,7 +18,7 @@ use crate::targets::{SERVICES, target_folder};
 use crate::{nginx, python, suites};
 
 /// The groups of measurements.
-const GROUPS: [&str; 12] = [
+const GROUPS: [&str; 13] = [
     "decide",
     "limiter",
     "gate",
@@ -31,6 +31,7 @@ const GROUPS: [&str; 12] = [
     CALL,
     NGINX,
     TOWER,
+    FLEET,
 ];
 
 /// The group that builds each artifact.
@@ -54,6 +55,9 @@ const NGINX: &str = "nginx";
 /// The group that measures the tower layers and tower_governor.
 const TOWER: &str = "tower";
 
+/// The group that measures checks with credits of a fleet, and a script in Redis.
+const FLEET: &str = "fleet";
+
 /// The number of rounds, and the length of a turn in milliseconds.
 const FULL: (u32, u32) = (7, 200);
 /// The number of rounds, and the length of a turn in milliseconds, with `--quick`.
@@ -63,7 +67,7 @@ const QUICK: (u32, u32) = (3, 30);
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// Measures for about three minutes instead of half an hour, with fewer sizes and shorter
-    /// turns, without floods, builds, Python, nginx and tower, and only prints the tables.
+    /// turns, without floods, builds, Python, nginx, tower and fleet, and only prints the tables.
     #[arg(long)]
     quick: bool,
     /// Measures nothing, and only writes the pages from benches/RESULTS.md.
@@ -95,7 +99,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let Options { groups, quick, keep, .. } = options;
     let is_wanted = |name: &&str| match groups.as_slice() {
-        [] => !*quick || ![FLOOD, BUILD, PYTHON, CALL, NGINX, TOWER].contains(name),
+        [] => !*quick || ![FLOOD, BUILD, PYTHON, CALL, NGINX, TOWER, FLEET].contains(name),
         groups => groups.iter().any(|group| group == name),
     };
     let (rounds, turn_ms) = if *quick { QUICK } else { FULL };
@@ -113,7 +117,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             PYTHON => python::bench()?,
             CALL => python_parts()?,
             NGINX => nginx::bench()?,
-            TOWER => tower(),
+            TOWER => service(name, &["--features", "axum"]),
+            FLEET => service(name, &[]),
             name => speed(name),
         };
         if *name == FFI {
@@ -143,11 +148,12 @@ fn speed(group: &str) -> Command {
     bench
 }
 
-/// Returns the command that measures the tower layers.
-fn tower() -> Command {
+/// Returns the command that measures a group of the second workspace, by the benchmark of this name
+/// in the package `keytally-NAME`.
+fn service(name: &str, options: &[&str]) -> Command {
     let mut bench = cargo();
-    bench.args(["bench", "--manifest-path", SERVICES, "--package", "keytally-tower"]);
-    bench.args(["--features", "axum", "--bench", TOWER]);
+    bench.args(["bench", "--manifest-path", SERVICES, "--package", &format!("keytally-{name}")]);
+    bench.args(options).args(["--bench", name]);
     bench
 }
 
