@@ -150,8 +150,6 @@ fn last_word(number: u64, version: u64, digest: u64, last: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
     use super::*;
 
     fn key_id(record: u64, number: u64) -> KeyId {
