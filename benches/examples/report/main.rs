@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `results.rs` | the tables, in and out of `benches/RESULTS.md` |
 //! | `targets.rs` | the comparison with `benches/targets.txt` |
-//! | `pages.rs` | README.md and docs/PERFORMANCE.md, filled with figures |
+//! | `pages.rs` | README.md and other pages, filled with figures |
 //! | `plots.rs` | the plots of docs/PERFORMANCE.md |
 
 mod pages;

@@ -9,7 +9,7 @@ use crate::results::{Results, cells};
 use crate::{plots, targets};
 
 /// The pages with tables of results.
-const PAGES: [&str; 2] = ["README.md", PERFORMANCE];
+const PAGES: [&str; 3] = ["README.md", PERFORMANCE, "docs/how-to/sizing.md"];
 
 /// The page with plots.
 const PERFORMANCE: &str = "docs/PERFORMANCE.md";

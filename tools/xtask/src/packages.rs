@@ -24,6 +24,7 @@ const TOOLS: &[Tool] = &[
     tool("unshare", "command -v unshare", "util-linux"),
     tool("buildah", "command -v buildah && command -v newuidmap", "buildah uidmap"),
     tool("file", "command -v file", "file"),
+    tool("zip", "command -v zip", "zip"),
 ];
 
 /// Builds the packages, and runs their tests, which are in Python.

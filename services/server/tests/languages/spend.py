@@ -21,7 +21,7 @@ while not os.path.exists(end):
         if verdict.outcome == "denied":
             late = -1
         else:
-            assert verdict.admitted and verdict.leased, verdict
+            assert (verdict.admitted, verdict.leased) == (True, True), verdict
         counts[number, window, late] += 1
     time.sleep(0.005)
 for counted, count in counts.items():
