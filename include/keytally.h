@@ -606,11 +606,12 @@ enum kt_status
      * hold the reason.
      */
     KT_IO = 110,
-    /** This process has joined a fleet with the gate already. */
+    /** This process has joined a fleet with the gate or limiter already. */
     KT_JOINED = 120,
     /**
-     * This is not the fleet file of the gate, or its credits are void, as after a restart of
-     * the machine; give the path that `keytally agent` was given, and start the agent.
+     * This is not the fleet file of the gate or limiter, or its credits are void, as after a
+     * restart of the machine; give the path that `keytally agent` was given, and start the
+     * agent.
      */
     KT_NOT_A_FLEET_FILE = 121,
     /**
@@ -733,8 +734,8 @@ typedef uint8_t kt_unavailability;
 #endif // __cplusplus
 
 /**
- * What a request of a gate in a fleet does if it lacks credits that the store may have. It has no
- * effect outside of a fleet: see `kt_gate_join`.
+ * What a request in a fleet does if it lacks credits that the store may have. It has no effect
+ * outside of a fleet: see `kt_gate_join` and `kt_limiter_join`.
  */
 enum kt_patience
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -1930,7 +1931,10 @@ void kt_limiter_close(kt_limiter *limiter);
  * `KT_SYSTEM_CLOCK`. Any thread may call it at any time; see the contract.
  *
  * `KT_OK` means that there is a verdict. Its `outcome` is `KT_ADMITTED`, `KT_DENIED`,
- * `KT_TOO_COSTLY` or `KT_FULL`.
+ * `KT_TOO_COSTLY`, `KT_FULL` or, in a fleet, `KT_UNAVAILABLE`.
+ *
+ * In a fleet (see `kt_limiter_join`), the call waits for credits, at most 20 ms or what
+ * `kt_limiter_set_credit_wait` says.
  *
  * Statuses: `KT_NOT_AN_ADDRESS` in a limiter of addresses, `KT_NO_CLOCK`.
  *
@@ -2275,9 +2279,9 @@ kt_status kt_gate_reset(kt_gate *gate,
  * meanwhile. Do not reset the counts of these tallies while requests are checked. `count` is 1 to
  * `KT_MAX_PARTS`. `now_ms` means what it means to the handle of the first part.
  *
- * A gate in a fleet spends credits of all its tallies. `patience` of its part is what the request
- * does if it lacks some; several such gates may wait one after another. All charges and credits
- * are given back if one refuses. See `kt_gate_join`.
+ * A gate or limiter in a fleet spends credits of all its tallies. `patience` of its part is what
+ * the request does if it lacks some; several such parts may wait one after another. All charges
+ * and credits are given back if one refuses. See `kt_gate_join` and `kt_limiter_join`.
  *
  * A key charges a tally for each section of its plan: the key's own, its team's, and those of the
  * groups in the part. A plan with many windows takes several tallies for a section. An address
@@ -3015,6 +3019,75 @@ kt_status kt_gate_check_without_wait(kt_gate *gate,
                                      uint32_t cost,
                                      uint64_t now_ms,
                                      kt_verdict *verdict_out);
+
+/**
+ * Joins the fleet of this machine: requests spend credits of the fleet file at `fleet_path`, which
+ * the machine's agent (`keytally agent`) fills. Host builds only.
+ *
+ * `fleet_path` ends with a NUL. Join once for each handle. What a request without credits gets is
+ * the choice of the agent's operator. It has no effect while the limiter is not in a fleet: see
+ * `kt_limiter_set_fleet`. The limiter's check, its refund and its settlement have the clock of the
+ * fleet's store, unless their time is explicit. All machines must have copies of one limiter file.
+ *
+ * Statuses: `KT_NOT_A_FILE` for a limiter in memory, `KT_JOINED`, `KT_NOT_A_FLEET_FILE`,
+ * `KT_FLEET_SLIDING`, `KT_FILE_NOT_FOUND` if no agent has created the file, `KT_FILE_DENIED`,
+ * `KT_FILE_MODE`, `KT_FILE_OWNER`, `KT_NO_MEMORY`, `KT_IO`.
+ */
+kt_status kt_limiter_join(kt_limiter *limiter, const char *fleet_path);
+
+/**
+ * Puts the limiter in a fleet if `is_in_fleet` is not 0, else takes it out of it, for every
+ * process that has it open. In a process that has not joined, all requests are then unavailable.
+ * Host builds only.
+ *
+ * Statuses: `KT_NOT_A_FILE` for a limiter in memory, `KT_FLEET_SLIDING`.
+ */
+kt_status kt_limiter_set_fleet(kt_limiter *limiter, uint8_t is_in_fleet);
+
+/**
+ * Writes 1 if the limiter is in a fleet, in every process that has it open, else 0. Host builds
+ * only.
+ */
+kt_status kt_limiter_is_in_fleet(kt_limiter *limiter, uint32_t *is_in_fleet_out);
+
+/**
+ * Sets the longest time that a request of this handle waits for credits of a fleet, in
+ * microseconds. The default is 20000, and 0 does not wait. Any thread may call it at any time.
+ * Host builds only.
+ *
+ * Statuses: `KT_NOT_A_FILE` for a limiter in memory, which never waits.
+ */
+kt_status kt_limiter_set_credit_wait(kt_limiter *limiter, uint64_t wait_us);
+
+/**
+ * Charges a subject as `kt_limiter_check` does, but does not wait for credits of a fleet. While
+ * they are requested, the outcome is `KT_UNAVAILABLE` and the unavailability
+ * `KT_UNAVAILABILITY_WAITING`, and nothing is charged. Host builds only.
+ *
+ * An event loop checks again after a millisecond, and calls `kt_limiter_check_without_wait` after
+ * about 20 ms.
+ *
+ * Statuses: `KT_NOT_AN_ADDRESS`, `KT_NO_CLOCK`.
+ */
+kt_status kt_limiter_try_check(kt_limiter *limiter,
+                               const uint8_t *subject,
+                               size_t subject_len,
+                               uint32_t cost,
+                               uint64_t now_ms,
+                               kt_verdict *verdict_out);
+
+/**
+ * Charges a subject as `kt_limiter_check` does after a wait for credits of a fleet that had no
+ * effect: without credits, the choice of the agent's operator decides. Host builds only.
+ *
+ * Statuses: `KT_NOT_AN_ADDRESS`, `KT_NO_CLOCK`.
+ */
+kt_status kt_limiter_check_without_wait(kt_limiter *limiter,
+                                        const uint8_t *subject,
+                                        size_t subject_len,
+                                        uint32_t cost,
+                                        uint64_t now_ms,
+                                        kt_verdict *verdict_out);
 
 #ifdef __cplusplus
 }  // extern "C"

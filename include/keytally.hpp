@@ -344,7 +344,7 @@ struct Request {
     std::vector<Cost> costs = {};
     /** The scopes that the key must have. */
     std::vector<Input> need = {};
-    /** What the request does if it lacks credits of a fleet: see Gate::join. */
+    /** What the request does if it lacks credits of a fleet: see Gate::join and Limiter::join. */
     kt_patience patience = KT_PATIENCE_WAIT;
 };
 
@@ -972,6 +972,28 @@ public:
     Result<void> try_use_system_clock() const noexcept {
         return kt_limiter_use_system_clock(get());
     }
+    /** Joins the fleet of this machine: requests spend credits of the fleet file, which the
+     *  machine's agent fills. `fleet_path` ends with a NUL. They wait for credits, unless the
+     *  patience of their Request is another. The comment of kt_limiter_join says what holds. */
+    Result<void> try_join(const char *fleet_path) const noexcept {
+        return kt_limiter_join(get(), fleet_path);
+    }
+    /** Puts the limiter in a fleet, in every process that has it open, or takes it out of it. */
+    Result<void> try_set_fleet(bool is_in_fleet) const noexcept {
+        return kt_limiter_set_fleet(get(), is_in_fleet);
+    }
+    /** Returns whether the limiter is in a fleet, in every process that has it open. */
+    Result<bool> try_is_in_fleet() const noexcept {
+        std::uint32_t is_in_fleet = 0;
+        kt_status status = kt_limiter_is_in_fleet(get(), &is_in_fleet);
+        if (status != KT_OK) return status;
+        return is_in_fleet != 0;
+    }
+    /** Sets the longest time that a request waits for credits of a fleet. The default is 20 ms. */
+    Result<void> try_set_credit_wait(std::chrono::microseconds wait) const noexcept {
+        return kt_limiter_set_credit_wait(
+            get(), wait.count() > 0 ? static_cast<std::uint64_t>(wait.count()) : 0);
+    }
     /** Returns the number of subjects that the limiter was created for. */
     Result<std::uint32_t> try_capacity() const noexcept {
         std::uint32_t capacity = 0;
@@ -1064,6 +1086,16 @@ public:
     }
     /** Declares that each time given to this object is a cached reading of the system clock. */
     void use_system_clock() const { try_use_system_clock().value(); }
+    /** Joins the fleet of this machine: see try_join. */
+    void join(const Path &fleet_path) const { try_join(fleet_path.c_str()).value(); }
+    /** Puts the limiter in a fleet, or takes it out of it: see try_set_fleet. */
+    void set_fleet(bool is_in_fleet) const { try_set_fleet(is_in_fleet).value(); }
+    /** Returns whether the limiter is in a fleet: see try_is_in_fleet. */
+    bool is_in_fleet() const { return try_is_in_fleet().value(); }
+    /** Sets the longest time that a request waits for credits: see try_set_credit_wait. */
+    void set_credit_wait(std::chrono::microseconds wait) const {
+        try_set_credit_wait(wait).value();
+    }
     /** Returns the number of subjects that the limiter was created for. */
     std::uint32_t capacity() const { return try_capacity().value(); }
     /** Returns the number of slots, each for one subject. */

@@ -1,4 +1,4 @@
-//! Limiter files: `limiter list`, `limiter top`, `limiter reset`.
+//! Limiter files: `limiter create`, `check`, `list`, `top` and `reset`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[expect(
@@ -159,4 +159,38 @@ fn file_that_is_not_a_limiter_is_a_failure() {
         sandbox.run(&["limiter", command, "text", more]).expect_failure(&["not a keytally table"]);
         sandbox.run(&["limiter", command, "nothing", more]).expect_failure(&["nothing"]);
     }
+}
+
+#[test]
+fn limiter_is_created_and_its_subjects_are_charged() {
+    let sandbox = Sandbox::new();
+    let create = |file: &str, policy: &str| {
+        sandbox.run(&["limiter", "create", file, "--policy", policy, "--capacity", "9"])
+    };
+    let created = create(FILE, "2 per 31d").expect_status(0);
+    assert_eq!(created, "created addresses.limiter: 2/31d for each of 9 subjects\n");
+    create(FILE, "2/31d").expect_failure(&["addresses.limiter"]);
+    create("other", "2/fortnight").expect_usage_error(&["--policy", "is not a unit"]);
+    let check = |file: &str, subject: &str, more: &[&str]| {
+        sandbox.run(&[&["limiter", "check", file, subject], more].concat())
+    };
+    let first = check(FILE, "ann", &[]).expect_status(0);
+    assert!(first.starts_with("admitted\n  2678400s: 1 of 2 left, reset "), "{first}");
+    let denied = check(FILE, "ann", &["--cost", "2", "--json"]);
+    assert_eq!(denied.status, 1);
+    let denied: Value = serde_json::from_str(&denied.out).unwrap();
+    assert_eq!((&denied["outcome"], &denied["http_status"]), (&json!("denied"), &json!(429)));
+    assert_eq!(denied["quotas"][0]["remaining"], 1);
+
+    create("networks", "addresses: /64 5/31d; /48 6/31d").expect_status(0);
+    check("networks", "2001:db8::1", &["--cost", "5"]).expect_status(0);
+    check("networks", "2001:db8:0:1::1", &["--cost", "2"]).expect_status(1);
+    check("networks", "ann", &[]).expect_failure(&["\"ann\" is not an address"]);
+
+    // A limiter in a fleet that this process did not join.
+    let limiter = Limiter::open(sandbox.path(FILE)).unwrap();
+    limiter.set_fleet(true).unwrap();
+    let refused = check(FILE, "ann", &[]).expect_status(1);
+    assert!(refused.starts_with("unavailable\n  retry after 1 s"), "{refused}");
+    check(FILE, "ann", &["--fleet", "nowhere"]).expect_failure(&["nowhere"]);
 }

@@ -54,7 +54,7 @@ pub(crate) struct Entry {
 const UNUSED: Entry = Entry { tally: 0, unit: 0, cost: 0, at: Timestamp::from_unix_ms(0) };
 
 /// The bit of the tally of a limiter's charge that was made to an overflow tally.
-const SHARED: u8 = 0x80;
+pub(crate) const SHARED: u8 = 0x80;
 
 /// Bytes of an entry.
 const ENTRY_LEN: usize = 16;
@@ -93,6 +93,13 @@ impl Charge {
         let mut charge = Self::new(cost, at);
         charge.entries[0].tally = SHARED;
         charge
+    }
+
+    /// The charge of an overflow tally of a limiter for which nothing was
+    /// [reserved](crate::Reserve):
+    /// `cost` units at the time `at`.
+    pub const fn shared_unreserved(cost: u32, at: Timestamp) -> Self {
+        Self { is_unreserved: true, ..Self::shared(cost, at) }
     }
 
     /// The charge of one tally of another charge.
@@ -156,10 +163,12 @@ impl Charge {
     /// | bytes | content |
     /// |---|---|
     /// | 0 to 3 | the units |
-    /// | 4 | the index of the tally in its gate, or of the prefix in a limiter; 128 more for an overflow tally |
+    /// | 4 | the index of the tally in its gate, or of the prefix in a limiter; 128 more for an
+    /// overflow tally |
     /// | 5 | which cost of the request this is |
     /// | 6 | 1 |
-    /// | 7 | 1 if nothing was [reserved](crate::Reserve) for the request, which is the same for all tallies; else 0 |
+    /// | 7 | 1 if nothing was [reserved](crate::Reserve) for the request, which is the same for all
+    /// tallies; else 0 |
     /// | 8 to 15 | the time of the decision in Unix milliseconds |
     ///
     /// ```

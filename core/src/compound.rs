@@ -28,7 +28,7 @@ use core::ops::Range;
 use heapless::Vec;
 
 use crate::bits::IS_64_BIT;
-use crate::charge::Charge;
+use crate::charge::{Charge, SHARED};
 use crate::compare_exchange;
 use crate::http::{
     CompoundResponse, Headers, MAX_COMPOUND_HEADERS_LEN, MAX_COMPOUND_PROBLEM_LEN, NamedQuota,
@@ -223,6 +223,12 @@ impl TallyVerdict {
     /// of the key's own.
     pub fn tally(&self) -> usize {
         self.tally.into()
+    }
+
+    /// Returns the index of the tally in a [charge](crate::Charge::to_bytes):
+    /// [`tally`](Self::tally), and 128 more for an overflow tally of a limiter.
+    pub fn charge_index(&self) -> usize {
+        (self.tally | if self.verdict.is_shared() { SHARED } else { 0 }).into()
     }
 
     /// Makes the verdict show the counts of another word of the same time, such as those of units

@@ -186,7 +186,8 @@ pub use {
     },
     limiter::{
         AddressLimiter, AddressPart, BUCKET_SLOTS, LOCK_SPINS, Limiter, LimiterPart, MAX_SUBJECTS,
-        OnFull, ParseOnFullError, SetPolicyError, Subject, SubjectInfo,
+        NumberedSubject, OnFull, ParseOnFullError, Reserving, SetPolicyError, Subject, SubjectInfo,
+        rule_of_owner,
     },
     mac::{MAX_PEPPERS, MIN_PEPPER_LEN, Mac, Pepper, PepperTooShort, Peppers, PeppersError, Tag},
     outcome::{Outcome, Reason, Unavailability},

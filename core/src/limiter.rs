@@ -41,21 +41,27 @@
 // check     the check, and the other operations on tallies
 // part      a subject as a part of a compound charge
 // info      the list of subjects
+// numbers   numbers of slots and overflow tallies, for what is reserved for their subjects
 // addresses a limiter of client addresses, which counts each in several networks
+// reserving limiters whose requests also need a reservation
 mod addresses;
 mod check;
 mod info;
 mod insert;
+mod numbers;
 mod on_full;
 mod overflow;
 mod part;
+mod reserving;
 mod slot;
 mod table;
 
 pub use self::addresses::{AddressLimiter, AddressPart};
 pub use self::info::SubjectInfo;
 pub use self::insert::LOCK_SPINS;
+pub use self::numbers::{NumberedSubject, rule_of_owner};
 pub use self::on_full::{OnFull, ParseOnFullError};
 pub use self::part::LimiterPart;
+pub use self::reserving::Reserving;
 pub use self::slot::Subject;
 pub use self::table::{BUCKET_SLOTS, Limiter, MAX_SUBJECTS, SetPolicyError};

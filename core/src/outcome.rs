@@ -22,8 +22,8 @@ pub enum Outcome {
     Full = 5,
     /// The key does not have a scope that the request needs; nothing is charged.
     Forbidden = 6,
-    /// The gate does not decide now: the key's counts are being moved to another gate, which is not
-    /// in force yet, or units that machines share cannot be had. Nothing is charged.
+    /// There is no decision now: the key's counts are being moved to another gate, which is not in
+    /// force yet, or units that machines share cannot be had. Nothing is charged.
     /// [`Verdict::unavailability`](crate::Verdict::unavailability) returns why.
     Unavailable = 7,
 }
@@ -60,7 +60,7 @@ pub enum Reason {
     Suspended = 10,
 }
 
-/// Why a gate does not decide about a request now.
+/// Why a gate or a limiter does not decide about a request now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(u8)]
@@ -68,7 +68,7 @@ pub enum Reason {
 pub enum Unavailability {
     /// The key's counts are being moved to another gate, which is not in force yet.
     Moving = 1,
-    /// Requests of the gate need a [reservation](crate::Reserve), and this process makes none.
+    /// Requests need a [reservation](crate::Reserve), and this process makes none.
     NotReserving = 2,
     /// What grants reservations cannot be reached.
     Lost = 3,
@@ -98,7 +98,7 @@ impl fmt::Display for Unavailability {
         f.write_str(match self {
             Self::Moving => "the counts of the key are being moved to another gate",
             Self::NotReserving => {
-                "the gate shares its limits with other machines, and this process did not join them"
+                "the limits are shared with other machines, and this process did not join them"
             }
             Self::Lost => "the store of the limits that machines share cannot be reached",
             Self::Waiting => "the request waits for units that machines share",

@@ -434,6 +434,24 @@ impl Layout {
         end <= self.last_stamp() && now.unix_ms() >= self.stamp_start_ms(end) + REUSE_DELAY_MS
     }
 
+    /// Returns whether a slot with this word is kept at least until all windows of `now` have
+    /// passed.
+    pub(crate) fn is_kept(&self, word: u64, now: Timestamp) -> bool {
+        word != EMPTY && self.expiry(word) >= self.expiry(self.unused(self.stamp_at(now)))
+    }
+
+    /// Returns the position of the count of the window at `index` in a word, in bits; `None` past
+    /// the last window.
+    pub fn count_shift(&self, index: usize) -> Option<u32> {
+        self.counts.shifts.get(..self.len())?.get(index).copied().map(u32::from)
+    }
+
+    /// Returns the length of a unit of the stamp in milliseconds. All windows begin at multiples of
+    /// it.
+    pub fn stamp_unit_ms(&self) -> u64 {
+        self.stamp_start_ms(1)
+    }
+
     /// Returns the first moment at which the slot of `word` can be reused.
     pub(crate) fn reusable_from(&self, word: u64) -> Timestamp {
         Timestamp::from_unix_ms(self.stamp_start_ms(self.expiry(word)) + REUSE_DELAY_MS)

@@ -60,6 +60,8 @@ pub(crate) enum Note {
     LeasedNoCharge,
     /// The request was charged, but nothing was reserved for it.
     Unreserved,
+    /// The request was charged to an overflow tally, and nothing was reserved for it.
+    SharedUnreserved,
     /// Requests need a reservation, and this process makes none.
     NotReserving,
     /// What grants reservations cannot be reached.
@@ -180,6 +182,7 @@ impl Verdict {
             let make = match self.note {
                 Note::Shared => Charge::shared,
                 Note::Unreserved => Charge::unreserved,
+                Note::SharedUnreserved => Charge::shared_unreserved,
                 _ => Charge::new,
             };
             make(self.cost, self.quotas.time())
@@ -190,14 +193,14 @@ impl Verdict {
     /// the gate has one: what grants reservations cannot be reached, and its operator chose so.
     #[inline]
     pub fn is_unreserved(&self) -> bool {
-        self.note == Note::Unreserved
+        matches!(self.note, Note::Unreserved | Note::SharedUnreserved)
     }
 
     /// Returns whether the subject found no slot in a limiter and was charged to a tally that it
     /// shares with others, or was denied for lack of room there: see
     /// [`OnFull::Share`](crate::OnFull::Share). False for a peek, refund, settle or reset.
     pub fn is_shared(&self) -> bool {
-        self.note == Note::Shared
+        matches!(self.note, Note::Shared | Note::SharedUnreserved)
     }
 
     /// Returns the cost that was requested; 0 if no tally was read, and after a refund, settle or
@@ -352,9 +355,11 @@ impl Verdict {
 
     /// Makes this the verdict of a charge for which nothing was reserved.
     pub(crate) fn mark_unreserved(&mut self) {
-        if self.note == Note::None {
-            self.note = Note::Unreserved;
-        }
+        self.note = match self.note {
+            Note::None => Note::Unreserved,
+            Note::Shared => Note::SharedUnreserved,
+            other => other,
+        };
     }
 
     /// Makes this the verdict of a charge that was given back, with the state after the refund.

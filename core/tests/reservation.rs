@@ -66,7 +66,7 @@ impl Reserve for Units {
         Some(Refusal { index, verdict: denied(tallies[index].verdict()) })
     }
 
-    fn refund(&self, _: &dyn TallyNumbers, _: KeyId, tally: usize, charge: TallyCharge) {
+    fn refund(&self, _: &dyn TallyNumbers, _: Option<KeyId>, tally: usize, charge: TallyCharge) {
         self.set(self.left() + charge.cost);
         self.calls.lock().unwrap().push(vec![u32::try_from(tally).unwrap(), charge.cost]);
     }
@@ -74,7 +74,7 @@ impl Reserve for Units {
     fn reserve_more(
         &self,
         _: &dyn TallyNumbers,
-        _: KeyId,
+        _: Option<KeyId>,
         _: &[usize],
         most: u32,
         _: Timestamp,
@@ -186,12 +186,12 @@ impl Reserve for Shown {
         self.reserve(gate, tallies)
     }
 
-    fn refund(&self, _: &dyn TallyNumbers, _: KeyId, _: usize, _: TallyCharge) {}
+    fn refund(&self, _: &dyn TallyNumbers, _: Option<KeyId>, _: usize, _: TallyCharge) {}
 
     fn reserve_more(
         &self,
         _: &dyn TallyNumbers,
-        _: KeyId,
+        _: Option<KeyId>,
         _: &[usize],
         most: u32,
         _: Timestamp,

@@ -4,12 +4,13 @@ use heapless::Vec;
 #[cfg(feature = "host")]
 use keytally_core::{Address, AddressLimiter, AddressPart};
 use keytally_core::{
-    Compound, Counted, GatePart, Limiter, LimiterPart, MAX_PARTS, Part, check_all, peek_all,
+    Compound, Counted, GatePart, Limiter, LimiterPart, MAX_PARTS, Part, Reserve, check_all,
+    peek_all,
 };
 
 use crate::gate::{GateState, GateTable, kt_gate};
 use crate::guard::guard;
-use crate::limiter::kt_limiter;
+use crate::limiter::{LimiterState, kt_limiter};
 use crate::limiter_table::LimiterTable;
 #[cfg(feature = "host")]
 use crate::limiter_table::address;
@@ -50,9 +51,32 @@ plain! {
 /// The table of a part, and what is charged in it.
 enum Table<'c> {
     Gate(&'c GateState, Option<&'c [u8]>, kt_patience),
-    Limiter(&'c Limiter<Lines>, &'c [u8]),
+    Limiter(&'c Limiter<Lines>, &'c [u8], Fleet<'c>),
     #[cfg(feature = "host")]
-    Addresses(&'c AddressLimiter<Lines>, Address),
+    Addresses(&'c AddressLimiter<Lines>, Address, Fleet<'c>),
+}
+
+/// What a limiter's part does in a fleet.
+#[derive(Clone, Copy, Default)]
+struct Fleet<'c> {
+    reservation: Option<&'c dyn Reserve>,
+    /// How many milliseconds the fleet's clock is ahead of the system clock.
+    #[cfg(feature = "host")]
+    offset_ms: i64,
+}
+
+impl<'c> Fleet<'c> {
+    #[cfg(feature = "host")]
+    fn of(limiter: &'c LimiterState, patience: kt_patience) -> Self {
+        let (reservation, offset_ms) = (limiter.reservation(patience), limiter.clock_offset_ms());
+        Self { reservation, offset_ms }
+    }
+
+    /// A limiter in memory is in no fleet.
+    #[cfg(not(feature = "host"))]
+    fn of(_: &'c LimiterState, _: kt_patience) -> Self {
+        Self::default()
+    }
 }
 
 impl<'c> Table<'c> {
@@ -64,17 +88,28 @@ impl<'c> Table<'c> {
             }
             (true, false) => {
                 expect_no_names(part.groups_len, part.need_len)?;
-                if part.patience.0 != 0 {
-                    return Err(kt_status::KT_UNKNOWN_MEMBER);
-                }
                 let (limiter, text) = (part.limiter.state()?, part.text.slice(part.text_len)?);
+                let fleet = Fleet::of(limiter, part.patience.patience()?);
                 match &limiter.table {
-                    LimiterTable::Subjects(table) => Ok(Self::Limiter(table, text)),
+                    LimiterTable::Subjects(table) => Ok(Self::Limiter(table, text, fleet)),
                     #[cfg(feature = "host")]
-                    LimiterTable::Addresses(table) => Ok(Self::Addresses(table, address(text)?)),
+                    LimiterTable::Addresses(table) => {
+                        Ok(Self::Addresses(table, address(text)?, fleet))
+                    }
                 }
             }
             _ => Err(kt_status::KT_PART_TABLE),
+        }
+    }
+}
+
+#[cfg(feature = "host")]
+impl Table<'_> {
+    /// Returns how many milliseconds the clock of a limiter's fleet is ahead of the system clock.
+    fn offset_ms(&self) -> i64 {
+        match self {
+            Self::Gate(..) => 0,
+            Self::Limiter(_, _, fleet) | Self::Addresses(_, _, fleet) => fleet.offset_ms,
         }
     }
 }
@@ -94,9 +129,9 @@ enum Charged<'t> {
 /// meanwhile. Do not reset the counts of these tallies while requests are checked. `count` is 1 to
 /// `KT_MAX_PARTS`. `now_ms` means what it means to the handle of the first part.
 ///
-/// A gate in a fleet spends credits of all its tallies. `patience` of its part is what the request
-/// does if it lacks some; several such gates may wait one after another. All charges and credits
-/// are given back if one refuses. See `kt_gate_join`.
+/// A gate or limiter in a fleet spends credits of all its tallies. `patience` of its part is what
+/// the request does if it lacks some; several such parts may wait one after another. All charges
+/// and credits are given back if one refuses. See `kt_gate_join` and `kt_limiter_join`.
 ///
 /// A key charges a tally for each section of its plan: the key's own, its team's, and those of the
 /// groups in the part. A plan with many windows takes several tallies for a section. An address
@@ -166,8 +201,11 @@ fn charge_all<'c>(
         _ => None,
     };
     let gates: Vec<_, MAX_PARTS> = tables.iter().map(gate_of).collect();
-    let compound =
-        call_all(&gates, time, |gates, time| charge_now(&tables, gates, parts, charge, time))?;
+    let compound = call_all(&gates, time, |gates, time| {
+        #[cfg(feature = "host")]
+        let time = time.or_ahead(tables.iter().map(Table::offset_ms).find(|&it| it != 0));
+        charge_now(&tables, gates, parts, charge, time)
+    })?;
     target.put_compound(&compound);
     Ok(())
 }
@@ -189,10 +227,14 @@ fn charge_now(
                 let gate = gate.ok_or(kt_status::KT_INTERNAL)?;
                 Charged::Key(gate_part(gate, *api_key, part.cost, groups, need)?)
             }
-            Table::Limiter(limiter, subject) => Charged::Subject(limiter.part(subject, part.cost)),
+            Table::Limiter(limiter, subject, fleet) => {
+                let part = limiter.part(subject, part.cost);
+                Charged::Subject(part.with_reservation(fleet.reservation))
+            }
             #[cfg(feature = "host")]
-            Table::Addresses(limiter, address) => {
-                Charged::Address(limiter.part(*address, part.cost))
+            Table::Addresses(limiter, address, fleet) => {
+                let part = limiter.part(*address, part.cost);
+                Charged::Address(part.with_reservation(fleet.reservation))
             }
         });
     }

@@ -2,6 +2,8 @@
 
 use core::ffi::c_char;
 
+#[cfg(feature = "host")]
+use keytally_core::Reserve;
 use keytally_core::{CacheLine, Limiter, OnFull};
 
 use crate::charge::kt_charge;
@@ -9,10 +11,10 @@ use crate::guard::guard;
 use crate::limiter_table::{Decided as _, LimiterTable, table_lines, with_subject, with_table};
 use crate::pointers::{Handle, Held, In, Lines, Memory, Number, Numbered, Out};
 use crate::policy::{POLICY_LEN, limiter_policy};
-use crate::request::{kt_request, kt_settlement};
-use crate::status::kt_status;
+use crate::request::{kt_patience, kt_request, kt_settlement};
+use crate::status::{FfiResult, kt_status};
 use crate::text::{Text, put};
-use crate::time::{HandleClock, with_clock};
+use crate::time::{CallClock, CallTime, HandleClock, with_call_clock};
 use crate::verdict::kt_verdict;
 
 /// Bytes of a limiter's handle.
@@ -45,6 +47,20 @@ const _: () = {
     assert!(align_of::<CacheLine>() == KT_TABLE_ALIGN);
     assert!(KT_MAX_SUBJECTS == keytally_core::MAX_SUBJECTS);
 };
+
+/// Evaluates `$work` with a limiter of either kind in a file.
+#[cfg(feature = "host")]
+macro_rules! with_file {
+    ($file:expr, |$each:ident| $work:expr) => {
+        match $file {
+            $crate::limiter::LimiterFile::Subjects($each) => $work,
+            $crate::limiter::LimiterFile::Addresses($each) => $work,
+        }
+    };
+}
+
+#[cfg(feature = "host")]
+pub(crate) use with_file;
 
 /// What happens to a request whose subject is new and finds no slot in a limiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,8 +96,40 @@ pub struct LimiterState {
     pub(crate) clock: HandleClock,
     /// The file that the lines are mapped from.
     #[cfg(feature = "host")]
-    #[expect(dead_code, reason = "it owns the mapping")]
     pub(crate) file: Option<LimiterFile>,
+}
+
+impl LimiterState {
+    /// Returns the time that `now_ms` means, by the clock of the limiter's fleet if it is in one.
+    #[inline]
+    pub(crate) fn time(&self, now_ms: u64) -> FfiResult<CallTime> {
+        #[cfg(feature = "host")]
+        return CallClock::ahead(&self.clock, self.clock_offset_ms()).time(now_ms);
+        #[cfg(not(feature = "host"))]
+        CallClock::new(&self.clock).time(now_ms)
+    }
+}
+
+/// A limiter in memory is in no fleet.
+#[cfg(feature = "host")]
+impl LimiterState {
+    /// Returns how many milliseconds the clock of the limiter's fleet is ahead of the system clock.
+    #[inline]
+    pub(crate) fn clock_offset_ms(&self) -> i64 {
+        self.file.as_ref().map_or(0, |file| with_file!(file, |file| file.clock_offset_ms()))
+    }
+
+    /// Returns what a request reserves that does this if it lacks credits of a fleet.
+    #[inline]
+    pub(crate) fn reservation(&self, patience: kt_patience) -> Option<&dyn Reserve> {
+        let file = self.file.as_ref()?;
+        with_file!(file, |file| file.reservation(patience.to_host()))
+    }
+
+    /// Returns the file, or the status of a limiter in memory.
+    pub(crate) fn in_file(&self) -> FfiResult<&LimiterFile> {
+        self.file.as_ref().ok_or(kt_status::KT_NOT_A_FILE)
+    }
 }
 
 /// A file of a limiter.
@@ -210,7 +258,10 @@ pub extern "C" fn kt_limiter_close(limiter: Handle<kt_limiter>) {
 /// `KT_SYSTEM_CLOCK`. Any thread may call it at any time; see the contract.
 ///
 /// `KT_OK` means that there is a verdict. Its `outcome` is `KT_ADMITTED`, `KT_DENIED`,
-/// `KT_TOO_COSTLY` or `KT_FULL`.
+/// `KT_TOO_COSTLY`, `KT_FULL` or, in a fleet, `KT_UNAVAILABLE`.
+///
+/// In a fleet (see `kt_limiter_join`), the call waits for credits, at most 20 ms or what
+/// `kt_limiter_set_credit_wait` says.
 ///
 /// Statuses: `KT_NOT_AN_ADDRESS` in a limiter of addresses, `KT_NO_CLOCK`.
 ///
@@ -232,8 +283,8 @@ pub extern "C" fn kt_limiter_check(
     guard(|| {
         let (limiter, target) = (limiter.state()?, verdict_out.target()?);
         let subject = subject.slice(subject_len)?;
-        with_subject!(limiter, subject, |table, named| {
-            with_clock!(limiter.clock.time(now_ms)?, table.layout(), |clock| {
+        with_subject!(limiter, kt_patience::KT_PATIENCE_WAIT, subject, |table, named| {
+            with_call_clock!(limiter.time(now_ms)?, in table.layout(), |clock| {
                 table.check(named, cost, clock).put(target);
             });
         });
@@ -260,8 +311,9 @@ pub extern "C" fn kt_limiter_check_request(
         let subject = subject.slice(subject_len)?;
         let request = kt_request::or_default(request)?;
         request.expect_plain()?;
-        with_subject!(limiter, subject, |table, named| {
-            with_clock!(limiter.clock.time(request.now_ms)?, table.layout(), |clock| {
+        let patience = request.patience()?;
+        with_subject!(limiter, patience, subject, |table, named| {
+            with_call_clock!(limiter.time(request.now_ms)?, in table.layout(), |clock| {
                 table.check(named, request.cost, clock).put(target);
             });
         });
@@ -285,8 +337,8 @@ pub extern "C" fn kt_limiter_peek(
     guard(|| {
         let (limiter, target) = (limiter.state()?, verdict_out.target()?);
         let subject = subject.slice(subject_len)?;
-        with_subject!(limiter, subject, |table, named| {
-            with_clock!(limiter.clock.time(now_ms)?, table.layout(), |clock| {
+        with_subject!(limiter, kt_patience::KT_PATIENCE_WAIT, subject, |table, named| {
+            with_call_clock!(limiter.time(now_ms)?, in table.layout(), |clock| {
                 table.peek(named, cost, clock).put(target);
             });
         });
@@ -310,8 +362,8 @@ pub extern "C" fn kt_limiter_refund(
     guard(|| {
         let (limiter, target) = (limiter.state()?, verdict_out.target()?);
         let (subject, charge) = (subject.slice(subject_len)?, charge.read()?.to_core()?);
-        with_subject!(limiter, subject, |table, named| {
-            with_clock!(limiter.clock.time(now_ms)?, |clock| {
+        with_subject!(limiter, kt_patience::KT_PATIENCE_WAIT, subject, |table, named| {
+            with_call_clock!(limiter.time(now_ms)?, |clock| {
                 table.refund(named, charge, clock).put(target);
             });
         });
@@ -336,8 +388,8 @@ pub extern "C" fn kt_limiter_settle(
     guard(|| {
         let (limiter, target) = (limiter.state()?, verdict_out.target()?);
         let (subject, estimate) = (subject.slice(subject_len)?, estimate.read()?.to_core()?);
-        with_subject!(limiter, subject, |table, named| {
-            with_clock!(limiter.clock.time(now_ms)?, |clock| {
+        with_subject!(limiter, kt_patience::KT_PATIENCE_WAIT, subject, |table, named| {
+            with_call_clock!(limiter.time(now_ms)?, |clock| {
                 table.settle(named, estimate, actual, clock).put(target);
             });
         });
@@ -368,8 +420,8 @@ pub extern "C" fn kt_limiter_settle_all(
         if !groups.is_empty() {
             return Err(kt_status::KT_NO_SUCH_GROUP);
         }
-        with_subject!(limiter, subject, |table, named| {
-            with_clock!(limiter.clock.time(now_ms)?, |clock| {
+        with_subject!(limiter, kt_patience::KT_PATIENCE_WAIT, subject, |table, named| {
+            with_call_clock!(limiter.time(now_ms)?, |clock| {
                 table.settle_all(named, estimate, &settlement, clock).put(target);
             });
         });
@@ -393,8 +445,8 @@ pub extern "C" fn kt_limiter_reset(
     guard(|| {
         let (limiter, target) = (limiter.state()?, verdict_out.target()?);
         let subject = subject.slice(subject_len)?;
-        with_subject!(limiter, subject, |table, named| {
-            with_clock!(limiter.clock.time(now_ms)?, |clock| {
+        with_subject!(limiter, kt_patience::KT_PATIENCE_WAIT, subject, |table, named| {
+            with_call_clock!(limiter.time(now_ms)?, |clock| {
                 table.reset(named, clock).put(target);
             });
         });

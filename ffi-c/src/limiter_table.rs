@@ -36,21 +36,30 @@ macro_rules! with_table {
     };
 }
 
-/// Evaluates `$work` with the table and the subject or address in these bytes.
+/// Evaluates `$work` with the table and the subject or address in these bytes. In a fleet, the
+/// table's methods reserve what they charge, and `$patience` is what a request does that lacks
+/// credits.
 macro_rules! with_subject {
-    ($limiter:expr, $bytes:expr, |$each:ident, $named:ident| $work:expr) => {
+    ($limiter:expr, $patience:expr, $bytes:expr, |$each:ident, $named:ident| $work:expr) => {{
+        #[cfg(feature = "host")]
+        let reservation = $limiter.reservation($patience);
+        #[cfg(not(feature = "host"))]
+        let _ = $patience;
         match &$limiter.table {
             $crate::limiter_table::LimiterTable::Subjects($each) => {
+                #[cfg(feature = "host")]
+                let $each = $each.reserving(reservation);
                 let $named = $bytes;
                 $work
             }
             #[cfg(feature = "host")]
             $crate::limiter_table::LimiterTable::Addresses($each) => {
+                let $each = $each.reserving(reservation);
                 let $named = $crate::limiter_table::address($bytes)?;
                 $work
             }
         }
-    };
+    }};
 }
 
 pub(crate) use {with_subject, with_table};

@@ -14,8 +14,8 @@ pub const KT_MAX_TALLIES: usize = 8;
 
 const _: () = assert!(!Feature::Sections.is_included() || KT_MAX_TALLIES == MAX_TALLIES);
 
-/// What a request of a gate in a fleet does if it lacks credits that the store may have. It has no
-/// effect outside of a fleet: see `kt_gate_join`.
+/// What a request in a fleet does if it lacks credits that the store may have. It has no effect
+/// outside of a fleet: see `kt_gate_join` and `kt_limiter_join`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum kt_patience {
@@ -189,12 +189,8 @@ impl kt_request<'_> {
         self.patience.patience()
     }
 
-    /// Checks that the request has neither groups nor scopes, and waits for no credits: only a gate
-    /// has those.
+    /// Checks that the request has neither groups nor scopes, which only a gate has.
     pub(crate) fn expect_plain(&self) -> FfiResult {
-        if self.patience()? != kt_patience::KT_PATIENCE_WAIT {
-            return Err(kt_status::KT_UNKNOWN_MEMBER);
-        }
         expect_no_names(self.groups_len, self.need_len)
     }
 }

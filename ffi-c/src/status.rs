@@ -238,9 +238,9 @@ statuses! {
             "the system refused to read, write, map or lock the file, or to start a thread; errno may hold the reason",
 
         // Fleets.
-        KT_JOINED = 120 => "this process has joined a fleet with the gate already",
+        KT_JOINED = 120 => "this process has joined a fleet with the gate or limiter already",
         KT_NOT_A_FLEET_FILE = 121 =>
-            "this is not the fleet file of the gate, or its credits are void, as after a restart of the machine; give the path that `keytally agent` was given, and start the agent",
+            "this is not the fleet file of the gate or limiter, or its credits are void, as after a restart of the machine; give the path that `keytally agent` was given, and start the agent",
         KT_FLEET_SLIDING = 122 =>
             "a fleet shares fixed windows only, and this policy has sliding ones: write `fixed` in its text",
     }

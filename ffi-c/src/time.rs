@@ -57,7 +57,7 @@ impl HandleClock {
     }
 }
 
-/// The clock of a call on a gate: that of its handle, and in a fleet, as far ahead of it as the
+/// The clock of a call on a table: that of its handle, and in a fleet, as far ahead of it as the
 /// fleet's clock is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CallClock<'c> {
@@ -66,7 +66,7 @@ pub(crate) struct CallClock<'c> {
     offset_ms: i64,
 }
 
-/// The time of a call on a gate.
+/// The time of a call on a table.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CallTime {
     pub(crate) time: Time,
@@ -75,7 +75,7 @@ pub(crate) struct CallTime {
 }
 
 impl<'c> CallClock<'c> {
-    /// The clock of a gate that is not in a fleet.
+    /// The clock of a table that is not in a fleet.
     #[inline]
     pub(crate) fn new(handle: &'c HandleClock) -> Self {
         Self {
@@ -85,7 +85,7 @@ impl<'c> CallClock<'c> {
         }
     }
 
-    /// The clock of a gate whose fleet's clock is `offset_ms` ahead of the system clock.
+    /// The clock of a table whose fleet's clock is `offset_ms` ahead of the system clock.
     #[cfg(feature = "host")]
     #[inline]
     pub(crate) fn ahead(handle: &'c HandleClock, offset_ms: i64) -> Self {
@@ -108,6 +108,12 @@ impl CallTime {
     /// Returns this time on a fleet whose clock is `offset_ms` ahead of the system clock.
     pub(crate) fn ahead(time: Time, offset_ms: i64) -> Self {
         Self { time, offset_ms }
+    }
+
+    /// Returns this time on the fleet of a limiter, unless that of a gate has another clock.
+    pub(crate) fn or_ahead(self, offset_ms: Option<i64>) -> Self {
+        let offset_ms = if self.offset_ms == 0 { offset_ms.unwrap_or(0) } else { self.offset_ms };
+        Self { offset_ms, ..self }
     }
 
     /// Returns the clock of the fleet, if it differs from that of the system and this is not an
@@ -196,7 +202,7 @@ pub(crate) use with_clock;
 /// Does `$work` with `$clock`, the [`Clock`](keytally_core::Clock) of a [`CallTime`], as
 /// [`with_clock`] does.
 macro_rules! with_call_clock {
-    ($time:expr, $(of $gate:expr,)? |$clock:ident| $work:expr) => {{
+    ($time:expr, $(of $gate:expr,)? $(in $layout:expr,)? |$clock:ident| $work:expr) => {{
         let time = $time;
         #[cfg(feature = "host")]
         let fleet = time.fleet();
@@ -204,7 +210,9 @@ macro_rules! with_call_clock {
         let fleet = None::<keytally_core::Timestamp>;
         match fleet {
             Some($clock) => $work,
-            None => $crate::time::with_clock!(time.time, $(of $gate,)? |$clock| $work),
+            None => {
+                $crate::time::with_clock!(time.time, $(of $gate,)? $($layout,)? |$clock| $work)
+            }
         }
     }};
 }

@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use keytally_core::{
-    Address, AddressPart, AddressPolicy, Charge, Compound, OnFull, SetPolicyError, Settlement,
-    SubjectInfo,
+    Address, AddressPart, AddressPolicy, Charge, Clock as _, Compound, OnFull, SetPolicyError,
+    Settlement, SubjectInfo,
 };
 
-use crate::clock::{SystemClock, now};
+use crate::clock::SystemClock;
 use crate::error::Error;
 use crate::file::TableFile;
+use crate::fleet_credits::{Membership, Patience};
 use crate::limiter_file;
 use crate::map::Mapping;
 
@@ -34,6 +35,7 @@ use crate::map::Mapping;
 pub struct AddressLimiter {
     table: keytally_core::AddressLimiter<Mapping>,
     file: TableFile,
+    fleet: Membership,
 }
 
 impl AddressLimiter {
@@ -51,7 +53,7 @@ impl AddressLimiter {
         capacity: u32,
     ) -> Result<Self, Error> {
         let (file, table) = limiter_file::create(path.as_ref(), policy, capacity)?;
-        Ok(Self { table, file })
+        Ok(Self { table, file, fleet: Membership::default() })
     }
 
     /// Opens the limiter at `path`. A symbolic link is followed.
@@ -60,7 +62,7 @@ impl AddressLimiter {
     /// Those of [`Limiter::open`](crate::Limiter::open).
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let (file, table) = limiter_file::open(path.as_ref())?;
-        Ok(Self { table, file })
+        Ok(Self { table, file, fleet: Membership::default() })
     }
 
     /// Opens the limiter at `path`, or creates it if there is none. If several processes do so at
@@ -78,7 +80,7 @@ impl AddressLimiter {
         capacity: u32,
     ) -> Result<Self, Error> {
         let (file, table) = limiter_file::open_or_create(path.as_ref(), policy, capacity)?;
-        Ok(Self { table, file })
+        Ok(Self { table, file, fleet: Membership::default() })
     }
 
     /// Creates a limiter in memory instead of a file, for one process with the children that it
@@ -88,7 +90,7 @@ impl AddressLimiter {
     /// Those of [`Limiter::in_memory`](crate::Limiter::in_memory).
     pub fn in_memory(policy: &AddressPolicy, capacity: u32) -> Result<Self, Error> {
         let (file, table) = limiter_file::in_memory(policy, capacity)?;
-        Ok(Self { table, file })
+        Ok(Self { table, file, fleet: Membership::default() })
     }
 
     /// Returns the path that the limiter was opened or created with, as it was given. `None` in
@@ -130,7 +132,7 @@ impl AddressLimiter {
 
     /// Returns how many networks have a slot that cannot be reused now. Reads the whole table.
     pub fn live_subjects(&self) -> u64 {
-        self.table.live_subjects(now())
+        self.table.live_subjects(self.precise_clock().reading())
     }
 
     /// Returns the networks that have a slot that cannot be reused now, and the overflow tallies
@@ -139,7 +141,7 @@ impl AddressLimiter {
     /// The prefix of a network is not stored. So each has the windows of all prefixes, with the
     /// largest limit of each.
     pub fn list(&self) -> impl Iterator<Item = SubjectInfo> {
-        self.table.list(now())
+        self.table.list(self.precise_clock().reading())
     }
 
     /// Returns the core's table, whose methods take the time as an argument.
@@ -147,40 +149,74 @@ impl AddressLimiter {
         &self.table
     }
 
-    /// Reads the clock for a request.
+    /// Returns what this process knows of its fleet.
+    pub(crate) fn membership(&self) -> &Membership {
+        &self.fleet
+    }
+
+    /// Reads the system clock for a request.
     #[inline]
-    fn clock(&self) -> SystemClock {
+    fn system_clock(&self) -> SystemClock {
         SystemClock::read_for(self.table.layout())
     }
 
     /// Charges `cost` to the networks of the address if all of them have room for it, else to none.
     /// The clock is that of [`SystemClock::read_for`].
+    ///
+    /// In a fleet, it also spends credits, and waits for them: see [`join`](Self::join).
     #[inline]
     pub fn check(&self, address: impl Into<Address>, cost: u32) -> Compound {
-        self.table.check(address.into(), cost, self.clock())
+        if self.table.is_reserving() {
+            return self.check_in_fleet(address.into(), cost, Patience::Wait);
+        }
+        self.table.check(address.into(), cost, self.system_clock())
+    }
+
+    /// The check of a limiter in a fleet.
+    #[inline(never)]
+    fn check_in_fleet(&self, address: Address, cost: u32, patience: Patience) -> Compound {
+        self.reserving(patience).check(address, cost, self.clock())
+    }
+
+    /// Checks as [`check`](Self::check) does, but does not wait for credits of a fleet: see
+    /// [`Limiter::try_check`](crate::Limiter::try_check).
+    pub fn try_check(&self, address: impl Into<Address>, cost: u32) -> Compound {
+        self.check_in_fleet(address.into(), cost, Patience::Return)
+    }
+
+    /// Checks as [`check`](Self::check) does after a wait for credits of a fleet that had no
+    /// effect: without credits, the choice of the agent's operator decides.
+    pub fn check_without_wait(&self, address: impl Into<Address>, cost: u32) -> Compound {
+        self.check_in_fleet(address.into(), cost, Patience::Decide)
     }
 
     /// Returns the address and a cost as a part of [`check_all`](crate::check_all).
     pub fn part(&self, address: impl Into<Address>, cost: u32) -> AddressPart<'_, Mapping> {
-        self.table.part(address.into(), cost)
+        self.reserving(Patience::Wait).part(address.into(), cost)
     }
 
-    /// Returns what [`check`](Self::check) would return now, without charging.
+    /// Returns what [`check`](Self::check) would return now, without charging. In a fleet, it
+    /// requests no credits: a request for which the store may have units is admitted.
     pub fn peek(&self, address: impl Into<Address>, cost: u32) -> Compound {
-        self.table.peek(address.into(), cost, self.clock())
+        self.reserving(Patience::Wait).peek(address.into(), cost, self.clock())
     }
 
     /// Gives back what a check charged, in the windows that still count it and in all networks.
     /// Refund a charge at most once. Returns the state after the refund.
     pub fn refund(&self, address: impl Into<Address>, charge: Charge) -> Compound {
-        self.table.refund(address.into(), charge, SystemClock::read())
+        self.reserving(Patience::Wait).refund(address.into(), charge, self.precise_clock())
     }
 
     /// Replaces an estimated cost by the actual one: refunds the difference, or charges it as far
     /// as all networks have room. The rest is each verdict's
     /// [`uncharged`](crate::Verdict::uncharged). Settle a charge at most once.
     pub fn settle(&self, address: impl Into<Address>, estimate: Charge, actual: u32) -> Compound {
-        self.table.settle(address.into(), estimate, actual, SystemClock::read())
+        self.reserving(Patience::Wait).settle(
+            address.into(),
+            estimate,
+            actual,
+            self.precise_clock(),
+        )
     }
 
     /// Replaces an estimated cost by the actual one. With [`overdraw`](Settlement::overdraw), units
@@ -191,25 +227,30 @@ impl AddressLimiter {
         estimate: Charge,
         settlement: &Settlement<'_>,
     ) -> Compound {
-        self.table.settle_all(address.into(), estimate, settlement, SystemClock::read())
+        self.reserving(Patience::Wait).settle_all(
+            address.into(),
+            estimate,
+            settlement,
+            self.precise_clock(),
+        )
     }
 
     /// Sets all counts of the client's network, that of the longest prefix, to 0. Larger networks
     /// keep their counts. Returns the state after it.
     pub fn reset(&self, address: impl Into<Address>) -> Compound {
-        self.table.reset(address.into(), SystemClock::read())
+        self.table.reset(address.into(), self.precise_clock())
     }
 
     /// Sets all counts of every network to 0. Returns how many networks had counts in a window that
     /// has not passed. A charge during the call is either reset or counted after it.
     pub fn reset_all(&self) -> u64 {
-        self.table.reset_all(SystemClock::read())
+        self.table.reset_all(self.precise_clock())
     }
 
     /// Corrects every tally that is more than 60 s ahead of the system clock, and keeps its counts.
     /// Returns the number of corrected tallies: see
     /// [`Limiter::correct_clock`](crate::Limiter::correct_clock).
     pub fn correct_clock(&self) -> u64 {
-        self.table.correct_clock(SystemClock::read())
+        self.table.correct_clock(self.precise_clock())
     }
 }

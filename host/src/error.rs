@@ -448,7 +448,9 @@ impl From<SlidingError> for FleetError {
 impl fmt::Display for FleetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Joined => f.write_str("this process has joined a fleet with the gate already"),
+            Self::Joined => {
+                f.write_str("this process has joined a fleet with the gate or limiter already")
+            }
             Self::Length { found, expected } => write!(
                 f,
                 "the fleet file has {found} bytes instead of {expected}; remove it and start the agent again"

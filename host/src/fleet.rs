@@ -1,8 +1,8 @@
-//! Fleets: machines that share the limits of their gates through one store.
+//! Fleets: machines that share the limits of their gates and limiters through one store.
 //!
-//! Each machine has a *fleet file* for its gate, in memory that its processes share. An agent
-//! leases units from the store and puts them into the file as *credits*. Requests spend credits and
-//! talk to no store.
+//! Each machine has a *fleet file* for its gate or limiter, in memory that its processes share. An
+//! agent leases units from the store and puts them into the file as *credits*. Requests spend
+//! credits and talk to no store.
 
 use alloc::sync::Arc;
 use core::time::Duration;
@@ -11,17 +11,24 @@ use std::thread;
 
 use heapless::Vec;
 use keytally_core::sync::{AtomicU64, Ordering};
-use keytally_core::{MAX_PARTS, Section, TallyOwner, Timestamp, Verdict};
+use keytally_core::{
+    Address, Layout, MAX_PARTS, NumberedSubject, Quotas, Reserve, Reserving, Section, TallyOwner,
+    Timestamp, Verdict, rule_of_owner,
+};
 use keytally_fleet_plan::credit::{CreditLayout, Units};
+use keytally_fleet_plan::holding::is_held;
 use keytally_fleet_plan::layout::{FileLayout, KeysMode, KeysState, PageWord, WantedBits};
 use keytally_fleet_plan::words::TallyWords;
 
-use crate::clock::{instant, now};
+use crate::address_limiter::AddressLimiter;
+use crate::clock::{GateClock, SystemClock, instant, now};
 use crate::error::{Error, FleetError};
-use crate::fleet_credits::{Machine, Patience, is_shared, micros};
-use crate::fleet_map::FleetMap;
-use crate::gate::{Gate, Joined};
+use crate::fleet_credits::{Joined, Machine, Patience, is_shared, micros};
+use crate::fleet_map::{FleetMap, FleetTally};
+use crate::gate::Gate;
+use crate::limiter::Limiter;
 use crate::lock::Wait;
+use crate::map::Mapping;
 
 /// The first pause of [`Gate::credit_pauses`].
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -40,12 +47,11 @@ impl Gate {
     /// - [`Error::Io`] if it cannot be opened. The agent creates it.
     pub fn join(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
-        let refused = |source| Error::Fleet { path: path.into(), source };
-        let shapes = shapes(self).map_err(refused)?;
-        let map = FleetMap::open(path, file_layout(self).map_err(refused)?, self.table().id())?;
+        let (map, shapes) = open(path, self.into(), FleetMap::open)?;
         let wait_us = self.credit_wait_us().load(Ordering::Relaxed);
         let machine = Arc::new(Machine::new(map, shapes, wait_us));
-        self.set_joined(Joined::new(&machine)).map_err(|()| refused(FleetError::Joined))
+        let refused = |()| Error::Fleet { path: path.into(), source: FleetError::Joined };
+        self.set_joined(Joined::new(&machine)).map_err(refused)
     }
 
     /// Returns whether requests need credits of a fleet, in every process that has the gate open.
@@ -73,7 +79,7 @@ impl Gate {
     pub fn set_fleet_within(&self, wait: Wait<'_>, is_in_fleet: bool) -> Result<(), Error> {
         if is_in_fleet {
             let path = || self.path().unwrap_or(Path::new("memory")).into();
-            shapes(self).map_err(|source| Error::Fleet { path: path(), source })?;
+            shapes(self.into()).map_err(|source| Error::Fleet { path: path(), source })?;
         }
         self.administer_within(wait, |administrator| {
             administrator.set_reserving(is_in_fleet);
@@ -109,14 +115,7 @@ impl Gate {
     /// # Ok::<(), Box<dyn core::error::Error>>(())
     /// ```
     pub fn credit_pauses(&self) -> impl Iterator<Item = Duration> + use<> {
-        let mut left = self.credit_wait();
-        let mut next = FIRST_PAUSE;
-        core::iter::from_fn(move || {
-            let pause = next.min(left);
-            left -= pause;
-            next = next.saturating_mul(2);
-            (!pause.is_zero()).then_some(pause)
-        })
+        pauses(self.credit_wait())
     }
 
     /// Returns the longest time that a request of this process waits for credits of a fleet.
@@ -135,14 +134,308 @@ impl Gate {
     }
 }
 
-/// The fleet file of a gate, as the machine's agent uses it.
+/// Returns the pauses of a wait: 1 ms, doubled each time.
+fn pauses(wait: Duration) -> impl Iterator<Item = Duration> + use<> {
+    let (mut left, mut next) = (wait, FIRST_PAUSE);
+    core::iter::from_fn(move || {
+        let pause = next.min(left);
+        left -= pause;
+        next = next.saturating_mul(2);
+        (!pause.is_zero()).then_some(pause)
+    })
+}
+
+/// Implements what a limiter does in a fleet.
+macro_rules! limiter_in_fleet {
+    ($limiter:ident) => {
+        impl $limiter {
+            /// Joins the fleet of this machine: requests spend credits of the fleet file at `path`,
+            /// which the machine's agent fills.
+            ///
+            /// What a request without credits gets is the choice of the agent's operator. This has
+            /// no effect while the limiter is not in a fleet: see [`set_fleet`](Self::set_fleet).
+            ///
+            /// # Errors
+            /// - [`Error::Fleet`] if the file belongs to another gate or limiter, is a copy or was
+            ///   written before this boot, or is damaged. Also if the limiter has sliding windows,
+            ///   or has joined before.
+            /// - [`Error::NotAFile`], [`Error::Mode`] or [`Error::Owner`] as for the limiter's own
+            ///   file.
+            /// - [`Error::Io`] if it cannot be opened. The agent creates it.
+            pub fn join(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+                let path = path.as_ref();
+                let (map, shapes) = open(path, self.into(), FleetMap::open)?;
+                let refused = |()| Error::Fleet { path: path.into(), source: FleetError::Joined };
+                self.membership().join(map, shapes).map_err(refused)
+            }
+
+            /// Returns whether requests need credits of a fleet, in every process that has the
+            /// limiter open.
+            #[inline]
+            pub fn is_in_fleet(&self) -> bool {
+                self.table().is_reserving()
+            }
+
+            /// Puts the limiter in a fleet, or takes it out of it, for every process that has it
+            /// open. In a process that has not [joined](Self::join), all requests are then
+            /// [unavailable](keytally_core::Unavailability::NotReserving).
+            ///
+            /// # Errors
+            /// [`Error::Fleet`] if the limiter has sliding windows.
+            pub fn set_fleet(&self, is_in_fleet: bool) -> Result<(), Error> {
+                if is_in_fleet {
+                    let path = || self.path().unwrap_or(Path::new("memory")).into();
+                    shapes(self.into()).map_err(|source| Error::Fleet { path: path(), source })?;
+                }
+                self.table().set_reserving(is_in_fleet);
+                Ok(())
+            }
+
+            /// Sets the longest time that a request of this process waits for credits of a fleet.
+            /// Zero does not wait. The default is
+            /// [`DEFAULT_CREDIT_WAIT`](crate::DEFAULT_CREDIT_WAIT).
+            pub fn set_credit_wait(&self, at_most: Duration) {
+                self.membership().set_wait(at_most);
+            }
+
+            /// Returns the longest time that a request of this process waits for credits of a
+            /// fleet.
+            pub fn credit_wait(&self) -> Duration {
+                self.membership().wait()
+            }
+
+            /// Returns the pauses of a request that waits for credits of a fleet without its
+            /// thread: see [`Gate::credit_pauses`]. There is none outside of a fleet.
+            pub fn credit_pauses(&self) -> impl Iterator<Item = Duration> + use<> {
+                pauses(if self.is_in_fleet() { self.credit_wait() } else { Duration::ZERO })
+            }
+
+            /// Returns the core's table as one that spends credits, if it is in a fleet, for a
+            /// request that does this if it lacks credits. The time that its methods take is that
+            /// of [`clock`](Self::clock).
+            #[inline]
+            pub fn reserving(
+                &self,
+                patience: Patience,
+            ) -> Reserving<'_, keytally_core::$limiter<Mapping>> {
+                self.table().reserving(self.reservation(patience))
+            }
+
+            /// Returns what requests reserve, for a request that does this if it lacks credits of a
+            /// fleet: for a caller with a table of its own in the limiter's memory. `None` outside
+            /// of a fleet.
+            #[inline]
+            pub fn reservation(&self, patience: Patience) -> Option<&dyn Reserve> {
+                self.is_in_fleet().then(|| self.membership().reservation(patience))
+            }
+
+            /// Reads the clock for a request, as [`check`](Self::check) does. In a fleet, it is as
+            /// far ahead of the system clock as the store's clock is, so that windows begin at the
+            /// same moment on all machines.
+            pub fn clock(&self) -> GateClock {
+                GateClock::ahead(
+                    SystemClock::read_for(self.table().layout()),
+                    self.clock_offset_ms(),
+                )
+            }
+
+            /// Reads the precise clock, as far ahead in a fleet as [`clock`](Self::clock) is. The
+            /// methods that are not checks read it, such as [`refund`](Self::refund).
+            pub fn precise_clock(&self) -> GateClock {
+                GateClock::ahead(SystemClock::read(), self.clock_offset_ms())
+            }
+
+            /// Returns how many milliseconds the clock of the limiter's fleet is ahead of the
+            /// system clock: 0 outside of a fleet.
+            #[inline]
+            pub fn clock_offset_ms(&self) -> i64 {
+                if self.is_in_fleet() { self.membership().offset_ms() } else { 0 }
+            }
+        }
+    };
+}
+
+limiter_in_fleet!(Limiter);
+limiter_in_fleet!(AddressLimiter);
+
+/// A table whose limits machines share.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum FleetTable<'t> {
+    /// The gate.
+    Gate(&'t Gate),
+    /// The limiter.
+    Limiter(&'t Limiter),
+    /// The limiter of addresses.
+    Addresses(&'t AddressLimiter),
+}
+
+impl<'t> From<&'t Gate> for FleetTable<'t> {
+    fn from(gate: &'t Gate) -> Self {
+        Self::Gate(gate)
+    }
+}
+
+impl<'t> From<&'t Arc<Gate>> for FleetTable<'t> {
+    fn from(gate: &'t Arc<Gate>) -> Self {
+        Self::Gate(gate)
+    }
+}
+
+impl<'t> From<&'t Limiter> for FleetTable<'t> {
+    fn from(limiter: &'t Limiter) -> Self {
+        Self::Limiter(limiter)
+    }
+}
+
+impl<'t> From<&'t AddressLimiter> for FleetTable<'t> {
+    fn from(limiter: &'t AddressLimiter) -> Self {
+        Self::Addresses(limiter)
+    }
+}
+
+impl FleetTable<'_> {
+    /// Returns the path that the table was opened with. `None` in memory.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Gate(gate) => gate.path(),
+            Self::Limiter(limiter) => limiter.path(),
+            Self::Addresses(limiter) => limiter.path(),
+        }
+    }
+
+    /// Returns whether requests need credits of a fleet, in every process that has the table open.
+    pub fn is_in_fleet(&self) -> bool {
+        match self {
+            Self::Gate(gate) => gate.is_in_fleet(),
+            Self::Limiter(limiter) => limiter.is_in_fleet(),
+            Self::Addresses(limiter) => limiter.is_in_fleet(),
+        }
+    }
+
+    /// Puts the table in a fleet, or takes it out of it: see [`Gate::set_fleet`].
+    ///
+    /// # Errors
+    /// Those of [`Gate::set_fleet`].
+    pub fn set_fleet(&self, is_in_fleet: bool) -> Result<(), Error> {
+        match self {
+            Self::Gate(gate) => gate.set_fleet(is_in_fleet),
+            Self::Limiter(limiter) => limiter.set_fleet(is_in_fleet),
+            Self::Addresses(limiter) => limiter.set_fleet(is_in_fleet),
+        }
+    }
+
+    /// Returns the properties in which the limiters of all machines must be equal; `None` for a
+    /// gate. Machines whose limiters differ would count each subject by itself.
+    pub fn limiter(&self) -> Option<FleetLimiterInfo> {
+        let (id, policy, tallies) = match self {
+            Self::Gate(_) => return None,
+            Self::Limiter(limiter) => {
+                let table = limiter.table();
+                (table.fleet_id(), table.policy()?.to_string(), table.numbered_tallies())
+            }
+            Self::Addresses(limiter) => {
+                let table = limiter.table();
+                (table.fleet_id(), table.policy()?.to_string(), table.numbered_tallies())
+            }
+        };
+        let file = self.path().and_then(Path::file_name);
+        let file = file.map_or("memory".into(), |file| file.to_string_lossy().into_owned());
+        Some(FleetLimiterInfo { file, id, tallies, policy })
+    }
+
+    /// Returns the subject of a limiter with this text, as the store names it, also if it has no
+    /// slot. In a limiter of addresses, it is the network of the longest prefix. `None` for a gate,
+    /// and for a text that is not an address.
+    pub fn named_subject(&self, text: &str) -> Option<FleetSubject> {
+        let (owner, layout) = match self {
+            Self::Gate(_) => return None,
+            Self::Limiter(limiter) => {
+                let table = limiter.table();
+                (table.owner_number(text.as_bytes()), table.layout())
+            }
+            Self::Addresses(limiter) => {
+                let table = limiter.table();
+                (table.owner_number(Address::parse(text)?), table.shapes().next()?.1)
+            }
+        };
+        // The limits are those of the next lease request.
+        let layout = CreditLayout::new(layout, &layout.largest_limits()).ok()?;
+        let name = self.name_of(&format!("{owner:016x}"), 0)?;
+        Some(FleetSubject { name, owner, layout })
+    }
+
+    /// Returns the name in the store of a subject that counts by this rule, or of an overflow
+    /// tally.
+    fn name_of(&self, whose: &str, rule: usize) -> Option<String> {
+        let id = self.id();
+        Some(match self {
+            Self::Addresses(limiter) => {
+                let (prefix, _) = limiter.table().shapes().nth(rule)?;
+                format!("{whose}.{id:016x}:prefix.{prefix}")
+            }
+            _ => format!("{whose}.{id:016x}:subject"),
+        })
+    }
+
+    /// Returns the number of the table, which its copies share.
+    fn id(&self) -> u64 {
+        match self {
+            Self::Gate(gate) => gate.table().id(),
+            Self::Limiter(limiter) => limiter.table().fleet_id(),
+            Self::Addresses(limiter) => limiter.table().fleet_id(),
+        }
+    }
+
+    fn tallies(&self) -> u64 {
+        match self {
+            Self::Gate(gate) => gate.table().numbered_tallies(),
+            Self::Limiter(limiter) => limiter.table().numbered_tallies(),
+            Self::Addresses(limiter) => limiter.table().numbered_tallies(),
+        }
+    }
+
+    /// Returns the subject of a limiter with a number, one of these owners: see
+    /// [`keytally_core::Limiter::numbered_subject`].
+    fn numbered_subject(
+        &self,
+        number: u32,
+        owners: [u64; 2],
+        now: Timestamp,
+    ) -> Option<NumberedSubject> {
+        match self {
+            Self::Gate(_) => None,
+            Self::Limiter(limiter) => limiter.table().numbered_subject(number.into(), owners, now),
+            Self::Addresses(limiter) => {
+                limiter.table().numbered_subject(number.into(), owners, now)
+            }
+        }
+    }
+}
+
+/// The properties in which the limiters of all machines of a fleet must be equal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FleetLimiterInfo {
+    /// The name of its file, without the folder.
+    pub file: String,
+    /// A number of the table, which its copies share. It follows from the seed.
+    pub id: u64,
+    /// How many slots and overflow tallies it has.
+    pub tallies: u64,
+    /// Its policy, as text.
+    pub policy: String,
+}
+
+/// The fleet file of a gate or a limiter, as the machine's agent uses it.
 ///
 /// A request reads and writes only credits and the wanted cost, and rings. Everything else is the
 /// agent's, of which one at a time may run: see [`try_lock`](Self::try_lock).
 #[derive(Debug)]
-pub struct FleetFile<'g> {
-    gate: &'g Gate,
+pub struct FleetFile<'t> {
+    table: FleetTable<'t>,
     map: FleetMap,
+    shapes: Vec<(CreditLayout, bool), MAX_PARTS>,
 }
 
 /// A tally that machines share, as its store names it.
@@ -150,7 +443,8 @@ pub struct FleetFile<'g> {
 #[non_exhaustive]
 pub struct FleetSubject {
     /// Its part of the store's key names: the key id or the account, and the section, such as
-    /// `0Gk3XbT9qLm:key`, `0Gk3XbT9qLm:group.search` or `team.12:team`.
+    /// `0Gk3XbT9qLm:key`, `0Gk3XbT9qLm:group.search` or `team.12:team`. For a limiter, hashes of
+    /// the subject and of the table's seed, such as `00c5…09.8b1f…e2:subject`.
     pub name: String,
     /// The number that stands in the owner word: see [`FleetFile::owner`].
     pub owner: u64,
@@ -158,45 +452,48 @@ pub struct FleetSubject {
     pub layout: CreditLayout,
 }
 
-impl<'g> FleetFile<'g> {
-    /// Creates the fleet file of a gate at `path`, mode 0600, or opens it. Replaces a file that was
-    /// written before this boot, or that is a copy, since its credits are void.
+impl<'t> FleetFile<'t> {
+    /// Creates the fleet file of a gate or a limiter at `path`, mode 0600, or opens it. Replaces a
+    /// file that was written before this boot, or that is a copy, since its credits are void.
     ///
     /// The file should be in memory, such as in `/dev/shm`: nothing in it survives a restart.
     ///
     /// # Errors
     /// Those of [`open`](Self::open), and [`Error::Io`] if the file cannot be created.
-    pub fn create(path: impl AsRef<Path>, gate: &'g Gate) -> Result<Self, Error> {
-        Self::with(path.as_ref(), gate, FleetMap::create)
+    pub fn create(path: impl AsRef<Path>, table: impl Into<FleetTable<'t>>) -> Result<Self, Error> {
+        Self::with(path.as_ref(), table.into(), FleetMap::create)
     }
 
-    /// Creates the fleet file of a gate as [`create`](Self::create) does. Also replaces the fleet
-    /// file of another gate, such as the one that this gate has replaced, of another version, or of
-    /// another length. An agent's file is kept: see [`try_lock`](Self::try_lock).
+    /// Creates the fleet file of a gate or a limiter as [`create`](Self::create) does. Also
+    /// replaces the fleet file of another one, such as the gate that this gate has replaced, of
+    /// another version, or of another length. An agent's file is kept: see
+    /// [`try_lock`](Self::try_lock).
     ///
     /// # Errors
     /// Those of [`create`](Self::create).
-    pub fn replace(path: impl AsRef<Path>, gate: &'g Gate) -> Result<Self, Error> {
-        Self::with(path.as_ref(), gate, FleetMap::replace)
+    pub fn replace(
+        path: impl AsRef<Path>,
+        table: impl Into<FleetTable<'t>>,
+    ) -> Result<Self, Error> {
+        Self::with(path.as_ref(), table.into(), FleetMap::replace)
     }
 
-    /// Opens the fleet file of a gate.
+    /// Opens the fleet file of a gate or a limiter.
     ///
     /// # Errors
     /// Those of [`Gate::join`].
-    pub fn open(path: impl AsRef<Path>, gate: &'g Gate) -> Result<Self, Error> {
-        Self::with(path.as_ref(), gate, FleetMap::open)
+    pub fn open(path: impl AsRef<Path>, table: impl Into<FleetTable<'t>>) -> Result<Self, Error> {
+        Self::with(path.as_ref(), table.into(), FleetMap::open)
     }
 
-    fn with(
-        path: &Path,
-        gate: &'g Gate,
-        open: impl FnOnce(&Path, FileLayout, u64) -> Result<FleetMap, Error>,
-    ) -> Result<Self, Error> {
-        let refused = |source| Error::Fleet { path: path.into(), source };
-        shapes(gate).map_err(refused)?;
-        let map = open(path, file_layout(gate).map_err(refused)?, gate.table().id())?;
-        Ok(Self { gate, map })
+    fn with(path: &Path, table: FleetTable<'t>, with: OpenMap) -> Result<Self, Error> {
+        let (map, shapes) = open(path, table, with)?;
+        Ok(Self { table, map, shapes })
+    }
+
+    /// Returns the gate or the limiter.
+    pub fn table(&self) -> FleetTable<'t> {
+        self.table
     }
 
     /// Returns the path, as it was given.
@@ -242,16 +539,28 @@ impl<'g> FleetFile<'g> {
         self.map.tally(tally).map(|tally| tally.words)
     }
 
-    /// Returns the word that names the key or account to which the words of a tally belong; it is 0
-    /// for none. The agent voids the words before it changes the owner.
+    /// Returns the word that names the key, account or subject to which the words of a tally
+    /// belong; it is 0 for none. The agent voids the words before it changes the owner.
     pub fn owner(&self, tally: u32) -> Option<&AtomicU64> {
         self.map.tally(tally).map(|tally| tally.owner)
     }
 
-    /// Returns what the gate has at a tally now: `None` if it has no key or account there, or if
-    /// its plan does not limit the section.
+    /// Returns what the table has at a tally now: `None` if a gate has no key or account there, or
+    /// if its plan does not limit the section. `None` if a limiter has no subject there.
     pub fn subject(&self, tally: u32) -> Option<FleetSubject> {
-        let found = self.gate.table().numbered_tally(tally.into(), now())?;
+        let offset_ms = self.page(PageWord::Offset).load(Ordering::Acquire).cast_signed();
+        self.subject_at(tally, now().unix_ms().saturating_add_signed(offset_ms))
+    }
+
+    /// Returns what the table has at a tally, as [`subject`](Self::subject) does, for the windows
+    /// of `now_ms`.
+    ///
+    /// A slot of a limiter has a subject only if it is kept until these windows have passed, and if
+    /// no former subject of the slot holds units of them. So what is leased for these windows by
+    /// this subject stays its own.
+    pub fn subject_at(&self, tally: u32, now_ms: u64) -> Option<FleetSubject> {
+        let FleetTable::Gate(gate) = self.table else { return self.limited(tally, now_ms) };
+        let found = gate.table().numbered_tally(tally.into(), now())?;
         let layout = CreditLayout::new(&found.layout, &found.limits).ok()?;
         let whose = match found.owner {
             TallyOwner::Key(key_id) => key_id.to_string(),
@@ -264,15 +573,53 @@ impl<'g> FleetFile<'g> {
         Some(FleetSubject { name, owner: found.owner.number(), layout })
     }
 
-    /// Returns the tally's own counts in this machine's gate, of the windows of `now_ms`. They also
-    /// have what was admitted without credits.
+    /// Returns the subject of a limiter at a tally.
+    fn limited(&self, tally: u32, now_ms: u64) -> Option<FleetSubject> {
+        let (found, present) = self.numbered_subject(tally, now_ms)?;
+        let words = self.words(tally)?;
+        if present != 0 && present != found.owner {
+            let (layout, _) = self.shapes.get(rule_of_owner(present))?;
+            if is_held(layout, &words, now_ms) {
+                return None;
+            }
+        }
+        let layout = CreditLayout::new(&found.layout, &found.limits).ok()?;
+        let whose = match found.bucket {
+            Some(bucket) => format!("overflow.{bucket}"),
+            None => format!("{:016x}", found.owner),
+        };
+        let name = self.table.name_of(&whose, found.rule)?;
+        Some(FleetSubject { name, owner: found.owner, layout })
+    }
+
+    /// Returns the subject of a limiter at a tally, and the owner of the tally's words. The subject
+    /// is that owner, or the one that claims the words.
+    fn numbered_subject(&self, tally: u32, now_ms: u64) -> Option<(NumberedSubject, u64)> {
+        let FleetTally { words, owner } = self.map.tally(tally)?;
+        let claim = self.map.claim(tally)?;
+        let (present, claim) = (owner.load(Ordering::Acquire), claim.load(Ordering::Acquire));
+        let mut at_ms = now_ms;
+        if let Some((layout, _)) = self.shapes.get(rule_of_owner(present)) {
+            // A lease request is for the windows of the holding, if that is ahead.
+            at_ms = layout.time_ms(words.holding.load(Ordering::Acquire), now_ms);
+        }
+        let at = Timestamp::from_unix_ms(at_ms);
+        Some((self.table.numbered_subject(tally, [claim, present], at)?, present))
+    }
+
+    /// Returns the tally's own counts in this machine's table, of the windows of `now_ms`. They
+    /// also have what was admitted without credits.
     pub fn counted(&self, tally: u32, now_ms: u64) -> Units {
         let now = Timestamp::from_unix_ms(now_ms);
-        let mut units = Units::default();
-        if let Some(found) = self.gate.table().numbered_tally(tally.into(), now) {
-            for (units, state) in units.iter_mut().zip(found.quotas.iter()) {
-                *units = state.used();
+        let quotas = match self.table {
+            FleetTable::Gate(gate) => {
+                gate.table().numbered_tally(tally.into(), now).map(|found| found.quotas)
             }
+            _ => self.numbered_subject(tally, now_ms).map(|(found, _)| found.quotas),
+        };
+        let mut units = Units::default();
+        for (units, state) in units.iter_mut().zip(quotas.iter().flat_map(Quotas::iter)) {
+            *units = state.used();
         }
         units
     }
@@ -349,21 +696,50 @@ impl KeysConfirmed {
     }
 }
 
+/// Opens or creates the map of a fleet file.
+type OpenMap = fn(&Path, FileLayout, u64) -> Result<FleetMap, Error>;
+
+/// Opens the fleet file of a table, and returns the shapes of its tallies.
+fn open(
+    path: &Path,
+    table: FleetTable<'_>,
+    open: OpenMap,
+) -> Result<(FleetMap, Vec<(CreditLayout, bool), MAX_PARTS>), Error> {
+    let refused = |source| Error::Fleet { path: path.into(), source };
+    let shapes = shapes(table).map_err(refused)?;
+    let map = open(path, file_layout(table).map_err(refused)?, table.id())?;
+    Ok((map, shapes))
+}
+
 /// Returns the layout of the credits of each tally of a request, and whether a team shares it.
-fn shapes(gate: &Gate) -> Result<Vec<(CreditLayout, bool), MAX_PARTS>, FleetError> {
+fn shapes(table: FleetTable<'_>) -> Result<Vec<(CreditLayout, bool), MAX_PARTS>, FleetError> {
     let mut shapes = Vec::new();
-    for (section, layout) in gate.table().tally_shapes() {
+    let mut add = |layout: &Layout, is_shared| {
         // Requests spend without the limits, which each plan has its own of.
         let credits = CreditLayout::new(layout, &layout.largest_limits())?;
         // There is room for every tally of a request.
-        let _ = shapes.push((credits, is_shared(section)));
+        let _ = shapes.push((credits, is_shared));
+        Ok::<_, FleetError>(())
+    };
+    match table {
+        FleetTable::Gate(gate) => {
+            for (section, layout) in gate.table().tally_shapes() {
+                add(layout, is_shared(section))?;
+            }
+        }
+        FleetTable::Limiter(limiter) => add(limiter.table().layout(), false)?,
+        FleetTable::Addresses(limiter) => {
+            for (_, layout) in limiter.table().shapes() {
+                add(layout, false)?;
+            }
+        }
     }
     Ok(shapes)
 }
 
-/// Returns the layout of the fleet file of a gate.
-fn file_layout(gate: &Gate) -> Result<FileLayout, FleetError> {
-    let tallies = gate.table().numbered_tallies();
+/// Returns the layout of the fleet file of a table.
+fn file_layout(table: FleetTable<'_>) -> Result<FileLayout, FleetError> {
+    let tallies = table.tallies();
     let layout = u32::try_from(tallies).ok().and_then(FileLayout::new);
     layout.ok_or(FleetError::Tallies { tallies })
 }

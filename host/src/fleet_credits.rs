@@ -1,5 +1,5 @@
-//! Credits of a fleet: how the requests of a gate spend and return the units that this machine
-//! leased.
+//! Credits of a fleet: how the requests of a gate or a limiter spend and return the units that this
+//! machine leased.
 //!
 //! A request is first charged in its tallies, as without a fleet. Then it spends credits of all of
 //! them, or of none. If some are lacking, it reports that to the machine's agent and waits. If the
@@ -13,16 +13,18 @@ use core::time::Duration;
 use heapless::Vec;
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_core::{
-    KeyId, MAX_PARTS, MAX_QUOTAS, Refusal, Reserve, Section, TallyCharge, TallyNumbers, TallyOwner,
-    TallyVerdict, Timestamp, Unavailability, Verdict,
+    KeyId, MAX_PARTS, MAX_QUOTAS, NotReserving, Refusal, Reserve, Section, TallyCharge,
+    TallyNumbers, TallyOwner, TallyVerdict, Timestamp, Unavailability, Verdict,
 };
 use keytally_fleet_plan::credit::{CreditLayout, Units};
 use keytally_fleet_plan::layout::{ABSENT_MS, PageState, PageWord, Phase};
 use keytally_fleet_plan::meta::{Meta, NUMBERS};
 use keytally_fleet_plan::words::{
-    CompoundSpending, Part, Spending, TallyWords, Word, Words as _, refund, refusal, spend,
-    spend_all, spend_up_to, want,
+    CompoundSpending, Part, Spending, TallyWords, Word, Words, refund, refusal, spend, spend_all,
+    spend_up_to, want,
 };
+
+use once_cell::race::OnceBox;
 
 use crate::clock::{instant, now};
 use crate::fleet_map::{FleetMap, FleetTally};
@@ -70,6 +72,91 @@ pub(crate) struct Spender {
     patience: Patience,
 }
 
+/// A fleet that a process has joined with a table: what its requests reserve, by what they do
+/// without credits.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    wait: Spender,
+    give_up: Spender,
+    decide: Spender,
+}
+
+impl Joined {
+    pub(crate) fn new(machine: &Arc<Machine>) -> Self {
+        Self {
+            wait: Spender::new(machine, Patience::Wait),
+            give_up: Spender::new(machine, Patience::Return),
+            decide: Spender::new(machine, Patience::Decide),
+        }
+    }
+
+    pub(crate) fn machine(&self) -> &Machine {
+        self.wait.machine()
+    }
+
+    pub(crate) fn spender(&self, patience: Patience) -> &Spender {
+        match patience {
+            Patience::Wait => &self.wait,
+            Patience::Return => &self.give_up,
+            Patience::Decide => &self.decide,
+        }
+    }
+}
+
+/// What a limiter of this process knows of its fleet.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    joined: OnceBox<Joined>,
+    /// The longest time that a request waits for credits, in microseconds.
+    wait_us: AtomicU64,
+}
+
+impl Default for Membership {
+    fn default() -> Self {
+        Self { joined: OnceBox::new(), wait_us: AtomicU64::new(micros(DEFAULT_CREDIT_WAIT)) }
+    }
+}
+
+impl Membership {
+    /// Joins a fleet. Fails if this process has joined one.
+    pub(crate) fn join(
+        &self,
+        map: FleetMap,
+        shapes: Vec<(CreditLayout, bool), MAX_PARTS>,
+    ) -> Result<(), ()> {
+        let wait_us = self.wait_us.load(Ordering::Relaxed);
+        let machine = Arc::new(Machine::new(map, shapes, wait_us));
+        self.joined.set(Box::new(Joined::new(&machine))).map_err(drop)
+    }
+
+    /// Sets the longest time that a request waits for credits.
+    pub(crate) fn set_wait(&self, at_most: Duration) {
+        self.wait_us.store(micros(at_most), Ordering::Relaxed);
+        if let Some(joined) = self.joined.get() {
+            joined.machine().set_wait(micros(at_most));
+        }
+    }
+
+    /// Returns the longest time that a request waits for credits.
+    pub(crate) fn wait(&self) -> Duration {
+        Duration::from_micros(self.wait_us.load(Ordering::Relaxed))
+    }
+
+    /// Returns how many milliseconds the fleet's clock is ahead of the system clock; 0 if this
+    /// process has not joined.
+    pub(crate) fn offset_ms(&self) -> i64 {
+        self.joined.get().map_or(0, |joined| joined.machine().map().offset_ms())
+    }
+
+    /// Returns what requests of the limiter reserve while it is in a fleet.
+    pub(crate) fn reservation(&self, patience: Patience) -> &dyn Reserve {
+        match self.joined.get() {
+            Some(joined) => joined.spender(patience),
+            None => &NotReserving,
+        }
+    }
+}
+
 /// A tally of a request.
 #[derive(Clone, Copy, Debug)]
 struct Need<'m> {
@@ -77,14 +164,58 @@ struct Need<'m> {
     index: usize,
     /// Its number in the fleet file.
     number: u32,
-    part: Part<'m, TallyWords<'m>>,
-    /// Whether its words belong to the key or team of the request.
-    is_own: bool,
+    part: Part<'m, OwnWords<'m>>,
     /// The number of the lease request at which the cost was added to what is wanted.
     wanted_at: Option<u32>,
 }
 
 type Needs<'m> = Vec<Need<'m>, MAX_PARTS>;
+
+/// The words of a tally, as a request of one owner sees them: while they belong to another owner,
+/// there are no credits.
+///
+/// The agent voids the words of a tally before it changes the owner. So credits that were loaded
+/// before the owner are the owner's. An exchange that expects them fails after that: the slot of a
+/// limiter is given to another subject only when all windows of the former one have passed, so the
+/// credits of the new owner have a later stamp.
+#[derive(Clone, Copy, Debug)]
+struct OwnWords<'m> {
+    words: TallyWords<'m>,
+    owner: &'m AtomicU64,
+    /// The number of the owner.
+    its: u64,
+    /// Where a subject of a limiter states that it waits.
+    claim: Option<&'m AtomicU64>,
+}
+
+impl OwnWords<'_> {
+    #[inline]
+    fn is_own(&self) -> bool {
+        self.owner.load(Ordering::Acquire) == self.its
+    }
+}
+
+impl Words for OwnWords<'_> {
+    #[inline]
+    fn load(&self, word: Word) -> u64 {
+        let value = self.words.load(word);
+        if word == Word::Meta || self.is_own() { value } else { 0 }
+    }
+
+    #[inline]
+    fn store(&self, word: Word, value: u64) {
+        self.words.store(word, value);
+    }
+
+    #[inline]
+    fn exchange(&self, word: Word, present: u64, next: u64) -> Result<(), u64> {
+        let exchanged = self.words.exchange(word, present, next);
+        exchanged.map_err(|other| if word == Word::Meta || self.is_own() { other } else { 0 })
+    }
+}
+
+/// The bit of the [index](TallyVerdict::charge_index) of a limiter's overflow tally.
+const OVERFLOW: usize = 128;
 
 impl Machine {
     pub(crate) fn new(
@@ -112,13 +243,50 @@ impl Machine {
     #[inline]
     fn tally(
         &self,
-        gate: &dyn TallyNumbers,
+        table: &dyn TallyNumbers,
         key_id: KeyId,
         tally: usize,
     ) -> Option<(u32, FleetTally<'_>, &CreditLayout, bool)> {
         let (layout, is_shared) = self.shapes.get(tally)?;
-        let number = u32::try_from(gate.tally_number(key_id, tally)?).ok()?;
+        let number = u32::try_from(table.tally_number(key_id, tally)?).ok()?;
         Some((number, self.map.tally(number)?, layout, *is_shared))
+    }
+
+    /// Returns the number, the words and the layout of a tally of a limiter's request.
+    #[inline]
+    fn subject(
+        &self,
+        table: &dyn TallyNumbers,
+        tally: usize,
+    ) -> Option<(u32, OwnWords<'_>, &CreditLayout)> {
+        let (layout, _) = self.shapes.get(tally & !OVERFLOW)?;
+        let (number, its) = table.subject_number(tally)?;
+        let number = u32::try_from(number).ok()?;
+        let FleetTally { words, owner } = self.map.tally(number)?;
+        let claim = self.map.claim(number);
+        Some((number, OwnWords { words, owner, its, claim }, layout))
+    }
+
+    /// Returns the words and the layout of a tally of a charge. `None` if the file does not have
+    /// them.
+    fn charged(
+        &self,
+        table: &dyn TallyNumbers,
+        key_id: Option<KeyId>,
+        tally: usize,
+    ) -> Option<(OwnWords<'_>, &CreditLayout)> {
+        let Some(key_id) = key_id else {
+            let (_, words, layout) = self.subject(table, tally)?;
+            return Some((words, layout));
+        };
+        let (_, FleetTally { words, owner }, layout, is_shared) =
+            self.tally(table, key_id, tally)?;
+        // The account of the key is not known here.
+        let its = match is_shared {
+            true => owner.load(Ordering::Acquire),
+            false => TallyOwner::Key(key_id).number(),
+        };
+        Some((OwnWords { words, owner, its, claim: None }, layout))
     }
 
     /// Collects what the tallies need, and returns the time of the request. `None` if the file does
@@ -126,7 +294,7 @@ impl Machine {
     #[inline]
     fn needs<'m>(
         &'m self,
-        gate: &dyn TallyNumbers,
+        table: &dyn TallyNumbers,
         tallies: &[TallyVerdict],
         is_charged: bool,
         needs: &mut Needs<'m>,
@@ -138,16 +306,26 @@ impl Machine {
             if verdict.quotas().is_empty() || (is_charged && !verdict.is_charged()) {
                 continue;
             }
-            let holder = verdict.holder()?;
-            let (number, FleetTally { words, owner }, layout, is_shared) =
-                self.tally(gate, holder.key_id, tally.tally())?;
-            let its = match is_shared {
-                true => TallyOwner::Account(holder.account),
-                false => TallyOwner::Key(holder.key_id),
+            let (number, words, layout) = match verdict.holder() {
+                Some(holder) => {
+                    let (number, FleetTally { words, owner }, layout, is_shared) =
+                        self.tally(table, holder.key_id, tally.tally())?;
+                    let its = match is_shared {
+                        true => TallyOwner::Account(holder.account),
+                        false => TallyOwner::Key(holder.key_id),
+                    };
+                    let its = its.number();
+                    (number, OwnWords { words, owner, its, claim: None }, layout)
+                }
+                None => match self.subject(table, tally.charge_index()) {
+                    Some(found) => found,
+                    // A subject without a slot has not been charged.
+                    None if !is_charged || verdict.cost() == 0 => continue,
+                    None => return None,
+                },
             };
-            let is_own = owner.load(Ordering::Acquire) == its.number();
             let part = Part { layout, words, cost: verdict.cost() };
-            let need = Need { index, number, part, is_own, wanted_at: None };
+            let need = Need { index, number, part, wanted_at: None };
             // There is room for every tally of a request.
             let _ = needs.push(need);
             now_ms = now_ms.max(verdict.quotas().time().unix_ms());
@@ -170,12 +348,13 @@ impl Machine {
     fn report(&self, needs: &mut [Need<'_>], now_ms: u64) {
         for need in needs {
             let Part { layout, words, cost } = &need.part;
-            let is_lacking = !need.is_own
-                || layout.current(words.load(Word::Credits), now_ms)[..layout.len()]
-                    .iter()
-                    .any(|credits| credits < cost);
+            let credits = layout.current(words.load(Word::Credits), now_ms);
+            let is_lacking = credits[..layout.len()].iter().any(|credits| credits < cost);
             if !is_lacking || *cost == 0 {
                 continue;
+            }
+            if let Some(claim) = words.claim.filter(|_| !words.is_own()) {
+                claim.store(words.its, Ordering::Release);
             }
             let meta = Meta::from_bits(words.load(Word::Meta));
             let is_known = need.wanted_at.is_some_and(|at| {
@@ -216,10 +395,7 @@ impl Need<'_> {
     fn shown(&self, verdict: &Verdict, change: impl Fn(usize, u32) -> u32) -> u64 {
         let Part { layout, words, .. } = &self.part;
         let now_ms = verdict.quotas().time().unix_ms();
-        let (credits, left) = match self.is_own {
-            true => (words.load(Word::Credits), words.load(Word::Left)),
-            false => (0, 0),
-        };
+        let (credits, left) = (words.load(Word::Credits), words.load(Word::Left));
         let limit = |index| verdict.quotas().limit_of(index).unwrap_or(0);
         layout.shown([credits, left], now_ms, limit, change)
     }
@@ -253,9 +429,6 @@ impl Spender {
     /// Spends the credits of all needs, or of none. Returns the part that refused it, and why.
     #[inline]
     fn spend(&self, needs: &Needs<'_>, now_ms: u64) -> Result<(), Option<(usize, Spending)>> {
-        if let Some(other) = needs.iter().position(|need| !need.is_own && need.part.cost > 0) {
-            return Err(Some((other, Spending::NoCredits)));
-        }
         if let [Need { number, part: Part { layout, words, cost }, .. }] = &needs[..] {
             return match spend(layout, words, now_ms, *cost) {
                 Spending::Spent { is_low, .. } => {
@@ -267,7 +440,7 @@ impl Spender {
                 why => Err(Some((0, why))),
             };
         }
-        let mut parts = Vec::<Part<'_, TallyWords<'_>>, MAX_PARTS>::new();
+        let mut parts = Vec::<Part<'_, OwnWords<'_>>, MAX_PARTS>::new();
         for need in needs.iter().filter(|need| need.part.cost > 0) {
             // There is room for as many as there are needs.
             let _ = parts.push(need.part);
@@ -305,19 +478,11 @@ impl Spender {
         needs: &mut Needs<'_>,
         tallies: &mut [TallyVerdict],
         now_ms: u64,
-        gate: &dyn TallyNumbers,
     ) -> Option<Refusal> {
         let map = &self.machine.map;
         let mut end = None;
         loop {
             let grants = map.grants();
-            // The agent may have given the words of a tally to this key.
-            let mut fresh = Needs::new();
-            if self.machine.needs(gate, tallies, true, &mut fresh).is_some() {
-                for (need, fresh) in needs.iter_mut().zip(fresh) {
-                    need.is_own = fresh.is_own;
-                }
-            }
             match self.spend(needs, now_ms) {
                 Ok(()) => {
                     Machine::show(needs, tallies);
@@ -390,10 +555,10 @@ impl Spender {
     /// Spends the credits of a request with one tally. Returns whether it did; else nothing was
     /// spent, and the general path decides.
     #[inline]
-    fn reserve_one(&self, gate: &dyn TallyNumbers, tally: &mut TallyVerdict) -> bool {
+    fn reserve_one(&self, table: &dyn TallyNumbers, tally: &mut TallyVerdict) -> bool {
         let verdict = tally.verdict();
         let Some(holder) = verdict.holder().filter(|_| verdict.is_charged()) else { return false };
-        let found = self.machine.tally(gate, holder.key_id, tally.tally());
+        let found = self.machine.tally(table, holder.key_id, tally.tally());
         let Some((number, FleetTally { words, owner }, layout, false)) = found else {
             return false;
         };
@@ -402,7 +567,8 @@ impl Spender {
             return false;
         }
         let now_ms = verdict.quotas().time().unix_ms();
-        let Spending::Spent { is_low, .. } = spend(layout, &words, now_ms, verdict.cost()) else {
+        let spent = spend_one(layout, &words, now_ms, verdict.cost());
+        let Spending::Spent { is_low, .. } = spent else {
             return false;
         };
         if is_low {
@@ -416,50 +582,57 @@ impl Spender {
     }
 }
 
+/// Spends credits of one tally. Inlined into its caller, it takes more instructions.
+#[inline(never)]
+fn spend_one(layout: &CreditLayout, words: &TallyWords<'_>, now_ms: u64, cost: u32) -> Spending {
+    spend(layout, words, now_ms, cost)
+}
+
 impl Reserve for Spender {
     fn clock_offset_ms(&self) -> i64 {
         self.machine.map.offset_ms()
     }
 
-    fn reserve(&self, gate: &dyn TallyNumbers, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
+    fn reserve(&self, table: &dyn TallyNumbers, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
         if self.machine.is_closed(tallies) {
             return unavailable(tallies, 0, Unavailability::Lost);
         }
         if let [tally] = &mut *tallies
-            && self.reserve_one(gate, tally)
+            && self.reserve_one(table, tally)
         {
             return None;
         }
         let mut needs = Needs::new();
-        let Some(now_ms) = self.machine.needs(gate, tallies, true, &mut needs) else {
+        let Some(now_ms) = self.machine.needs(table, tallies, true, &mut needs) else {
             return unavailable(tallies, 0, Unavailability::Lost);
         };
         if self.spend(&needs, now_ms).is_ok() {
             Machine::show(&needs, tallies);
             return None;
         }
-        self.reserve_slow(&mut needs, tallies, now_ms, gate)
+        self.reserve_slow(&mut needs, tallies, now_ms)
     }
 
-    fn release(&self, gate: &dyn TallyNumbers, tallies: &[TallyVerdict]) {
+    fn release(&self, table: &dyn TallyNumbers, tallies: &[TallyVerdict]) {
         for tally in tallies {
             let verdict = tally.verdict();
-            if let (Some(holder), Some(charge)) = (verdict.holder(), verdict.charge())
+            if let Some(charge) = verdict.charge()
                 && !charge.is_unreserved()
             {
                 let charge = TallyCharge { cost: charge.cost(), at: charge.at() };
-                self.refund(gate, holder.key_id, tally.tally(), charge);
+                let key_id = verdict.holder().map(|holder| holder.key_id);
+                self.refund(table, key_id, tally.charge_index(), charge);
             }
         }
     }
 
-    fn peek(&self, gate: &dyn TallyNumbers, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
+    fn peek(&self, table: &dyn TallyNumbers, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
         if self.machine.is_closed(tallies) {
             return unavailable(tallies, 0, Unavailability::Lost);
         }
         let mut needs = Needs::new();
-        let now_ms = self.machine.needs(gate, tallies, false, &mut needs)?;
-        for need in needs.iter().filter(|need| need.is_own && need.part.cost > 0) {
+        let now_ms = self.machine.needs(table, tallies, false, &mut needs)?;
+        for need in needs.iter().filter(|it| it.part.words.is_own() && it.part.cost > 0) {
             let Part { layout, words, cost } = &need.part;
             let credits = layout.current(words.load(Word::Credits), now_ms);
             let has_credits = credits[..layout.len()].iter().all(|credits| credits >= cost);
@@ -471,39 +644,39 @@ impl Reserve for Spender {
         None
     }
 
-    fn refund(&self, gate: &dyn TallyNumbers, key_id: KeyId, tally: usize, charge: TallyCharge) {
-        let found = self.machine.tally(gate, key_id, tally);
-        let Some((_, FleetTally { words, owner }, layout, is_shared)) = found else { return };
-        let is_own = owner.load(Ordering::Acquire) == TallyOwner::Key(key_id).number();
-        if is_own || is_shared {
+    fn refund(
+        &self,
+        table: &dyn TallyNumbers,
+        key_id: Option<KeyId>,
+        tally: usize,
+        charge: TallyCharge,
+    ) {
+        if let Some((words, layout)) = self.machine.charged(table, key_id, tally) {
             refund(layout, &words, charge.at.unix_ms(), charge.cost);
         }
     }
 
     fn reserve_more(
         &self,
-        gate: &dyn TallyNumbers,
-        key_id: KeyId,
+        table: &dyn TallyNumbers,
+        key_id: Option<KeyId>,
         tallies: &[usize],
         most: u32,
         now: Timestamp,
     ) -> u32 {
         let mut least = most;
         for (done, &tally) in tallies.iter().enumerate() {
-            let Some((_, FleetTally { words, owner }, layout, is_shared)) =
-                self.machine.tally(gate, key_id, tally)
-            else {
-                continue;
-            };
-            let is_own = owner.load(Ordering::Acquire) == TallyOwner::Key(key_id).number();
-            let spent = match is_own || is_shared {
-                true => spend_up_to(layout, &words, now.unix_ms(), least),
-                false => 0,
+            let spent = match self.machine.charged(table, key_id, tally) {
+                Some((words, layout)) => spend_up_to(layout, &words, now.unix_ms(), least),
+                // The key does not have this tally.
+                None if key_id.is_some() => continue,
+                // The subject has lost its slot.
+                None => 0,
             };
             let surplus = TallyCharge { cost: least - spent, at: now };
             if surplus.cost > 0 {
                 let before = tallies.get(..done).unwrap_or_default();
-                before.iter().for_each(|&tally| self.refund(gate, key_id, tally, surplus));
+                before.iter().for_each(|&tally| self.refund(table, key_id, tally, surplus));
             }
             least = spent;
         }

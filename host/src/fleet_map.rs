@@ -12,7 +12,7 @@ use std::path::Path;
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_core::{CACHE_LINE_LEN, CacheLine};
 use keytally_fleet_plan::layout::{
-    FileLayout, Identity, MAGIC, OWNER_WORD, PageError, PageState, PageWord, WantedBits,
+    CLAIM_WORD, FileLayout, Identity, MAGIC, OWNER_WORD, PageError, PageState, PageWord, WantedBits,
 };
 use keytally_fleet_plan::words::TallyWords;
 
@@ -162,6 +162,13 @@ impl FleetMap {
         let [credits, holding, left, meta, ..] = words;
         let words_of_it = TallyWords { credits, holding, left, meta };
         Some(FleetTally { words: words_of_it, owner: &words[OWNER_WORD] })
+    }
+
+    /// Returns the word of a tally that names the subject of a limiter that last waited for credits
+    /// there.
+    pub(crate) fn claim(&self, tally: u32) -> Option<&AtomicU64> {
+        let at = self.tallies_at + tally as usize * TALLY_WORDS + CLAIM_WORD;
+        self.mapping.words().get(at).filter(|_| tally < self.layout.tallies())
     }
 
     /// Returns the tallies that want credits.

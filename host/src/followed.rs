@@ -20,7 +20,8 @@ use once_cell::race::OnceBox;
 
 use crate::clock::instant;
 use crate::error::{Error, FleetError};
-use crate::gate::{Gate, Joined};
+use crate::fleet_credits::Joined;
+use crate::gate::Gate;
 use crate::lock::Wait;
 
 /// The interval between two examinations of the path.

@@ -1,6 +1,5 @@
 //! A gate in a file: the core's table with the system's clock, entropy and lock.
 
-use alloc::sync::Arc;
 use core::time::Duration;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +15,7 @@ use crate::clock::{GateClock, SystemClock, now};
 use crate::entropy::{entropy, random};
 use crate::error::Error;
 use crate::file::{TableFile, open_table};
-use crate::fleet_credits::{DEFAULT_CREDIT_WAIT, Machine, Patience, Spender, micros};
+use crate::fleet_credits::{DEFAULT_CREDIT_WAIT, Joined, Patience, micros};
 use crate::holder::LockHolder;
 use crate::lock::{self, DEFAULT_WAIT, Lock, Wait};
 use crate::map::Mapping;
@@ -180,37 +179,6 @@ pub struct Gate {
     usage: UsageFiles,
     /// The fleet that this process has joined.
     joined: OnceBox<Joined>,
-}
-
-/// A fleet that a process has joined with a gate: what its requests reserve, by what they do
-/// without credits.
-#[derive(Debug)]
-pub(crate) struct Joined {
-    wait: Spender,
-    give_up: Spender,
-    decide: Spender,
-}
-
-impl Joined {
-    pub(crate) fn new(machine: &Arc<Machine>) -> Self {
-        Self {
-            wait: Spender::new(machine, Patience::Wait),
-            give_up: Spender::new(machine, Patience::Return),
-            decide: Spender::new(machine, Patience::Decide),
-        }
-    }
-
-    pub(crate) fn machine(&self) -> &Machine {
-        self.wait.machine()
-    }
-
-    fn spender(&self, patience: Patience) -> &Spender {
-        match patience {
-            Patience::Wait => &self.wait,
-            Patience::Return => &self.give_up,
-            Patience::Decide => &self.decide,
-        }
-    }
 }
 
 /// The number of changes that [`Gate::administer_each`] makes under one lock. Between two locks,

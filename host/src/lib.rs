@@ -166,7 +166,7 @@ pub use {
     compound::{check_all, peek_all},
     entropy::{entropy, entropy_bytes},
     error::{Error, FleetError, PepperError},
-    fleet::{FleetFile, FleetSubject, KeysConfirmed},
+    fleet::{FleetFile, FleetLimiterInfo, FleetSubject, FleetTable, KeysConfirmed},
     fleet_credits::{DEFAULT_CREDIT_WAIT, Patience},
     followed::{Current, Decided, FollowEvent, FollowStatus, Followed, Left},
     gate::{CHANGES_PER_LOCK, Gate, GateConfig},
@@ -193,11 +193,11 @@ pub use keytally_core::{
     Name, NamedQuota, NewKey, NotCarried, OnFull, Outcome, PROBLEM_MEDIA_TYPE, ParseKeyError,
     ParseKeyIdError, ParseOnFullError, ParsePolicyError, ParsePolicyErrorKind, Part, PartsError,
     Pepper, PepperTooShort, Peppers, PeppersError, Plan, Policy, Quota, QuotaState, Quotas, Reason,
-    RequestError, Response, SECRET_LEN, Section, SectionName, SectionQuotas, Sections,
-    SetPolicyError, Settled, Settlement, StoredSecret, Subject, SubjectInfo, TableKind, Tag,
-    TallyCharge, TallyState, TallyVerdict, Text, Timestamp, Unavailability, Usage, UsageCounts,
-    Verdict, Warnings, Window, accepts_problem, decide, embedded_ipv4, is_table_beginning,
-    parse_key,
+    RequestError, Reserve, Reserving, Response, SECRET_LEN, Section, SectionName, SectionQuotas,
+    Sections, SetPolicyError, Settled, Settlement, StoredSecret, Subject, SubjectInfo, TableKind,
+    Tag, TallyCharge, TallyState, TallyVerdict, Text, Timestamp, Unavailability, Usage,
+    UsageCounts, Verdict, Warnings, Window, accepts_problem, decide, embedded_ipv4,
+    is_table_beginning, parse_key,
 };
 
 /// The tables of the core, over any memory, and its `check_all`, which takes an explicit time.

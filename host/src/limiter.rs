@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use keytally_core::{
-    Charge, LimiterPart, OnFull, Policy, SetPolicyError, Settlement, SubjectInfo, Verdict,
+    Charge, Clock as _, LimiterPart, OnFull, Policy, SetPolicyError, Settlement, SubjectInfo,
+    Verdict,
 };
 
-use crate::clock::{SystemClock, now};
+use crate::clock::SystemClock;
 use crate::error::Error;
 use crate::file::TableFile;
+use crate::fleet_credits::{Membership, Patience};
 use crate::limiter_file;
 use crate::map::Mapping;
 
@@ -28,6 +30,7 @@ use crate::map::Mapping;
 pub struct Limiter {
     table: keytally_core::Limiter<Mapping>,
     file: TableFile,
+    fleet: Membership,
 }
 
 impl Limiter {
@@ -46,7 +49,7 @@ impl Limiter {
     ///   cannot be flushed: then the file was created.
     pub fn create(path: impl AsRef<Path>, policy: &Policy, capacity: u32) -> Result<Self, Error> {
         let (file, table) = limiter_file::create(path.as_ref(), policy, capacity)?;
-        Ok(Self { table, file })
+        Ok(Self { table, file, fleet: Membership::default() })
     }
 
     /// Opens the limiter at `path`. A symbolic link is followed.
@@ -59,7 +62,7 @@ impl Limiter {
     /// - [`Error::Io`] if it cannot be opened.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let (file, table) = limiter_file::open(path.as_ref())?;
-        Ok(Self { table, file })
+        Ok(Self { table, file, fleet: Membership::default() })
     }
 
     /// Opens the limiter at `path`, or creates it if there is none. If several processes do so at
@@ -96,7 +99,7 @@ impl Limiter {
         capacity: u32,
     ) -> Result<Self, Error> {
         let (file, table) = limiter_file::open_or_create(path.as_ref(), policy, capacity)?;
-        Ok(Self { table, file })
+        Ok(Self { table, file, fleet: Membership::default() })
     }
 
     /// Creates a limiter in memory instead of a file, for one process with the children that it
@@ -107,7 +110,7 @@ impl Limiter {
     /// memory. [`Error::Entropy`].
     pub fn in_memory(policy: &Policy, capacity: u32) -> Result<Self, Error> {
         let (file, table) = limiter_file::in_memory(policy, capacity)?;
-        Ok(Self { table, file })
+        Ok(Self { table, file, fleet: Membership::default() })
     }
 
     /// Returns the path that the limiter was opened or created with, as it was given. `None` in
@@ -159,18 +162,23 @@ impl Limiter {
 
     /// Returns how many subjects have a slot that cannot be reused now. Reads the whole table.
     pub fn live_subjects(&self) -> u64 {
-        self.table.live_subjects(now())
+        self.table.live_subjects(self.precise_clock().reading())
     }
 
     /// Returns the subjects that have a slot that cannot be reused now, and the overflow tallies
     /// that count something. Reads the whole table.
     pub fn list(&self) -> impl Iterator<Item = SubjectInfo> {
-        self.table.list(now())
+        self.table.list(self.precise_clock().reading())
     }
 
-    /// Reads the clock for a request.
+    /// Returns what this process knows of its fleet.
+    pub(crate) fn membership(&self) -> &Membership {
+        &self.fleet
+    }
+
+    /// Reads the system clock for a request.
     #[inline]
-    fn clock(&self) -> SystemClock {
+    fn system_clock(&self) -> SystemClock {
         SystemClock::read_for(self.table.layout())
     }
 
@@ -181,32 +189,58 @@ impl Limiter {
 
     /// Charges `cost`: to every window of the subject if all have room, else to none. The clock is
     /// that of [`SystemClock::read_for`].
+    ///
+    /// In a fleet, it also spends credits, and waits for them: see [`join`](Self::join).
     #[inline]
     pub fn check(&self, subject: &[u8], cost: u32) -> Verdict {
-        self.table.check(subject, cost, self.clock())
+        if self.table.is_reserving() {
+            return self.check_in_fleet(subject, cost, Patience::Wait);
+        }
+        self.table.check(subject, cost, self.system_clock())
+    }
+
+    /// The check of a limiter in a fleet.
+    #[inline(never)]
+    fn check_in_fleet(&self, subject: &[u8], cost: u32, patience: Patience) -> Verdict {
+        self.reserving(patience).check(subject, cost, self.clock())
+    }
+
+    /// Checks as [`check`](Self::check) does, but does not wait for credits of a fleet. While they
+    /// are requested, the verdict is [waiting](keytally_core::Unavailability::Waiting), and nothing
+    /// is charged. An event loop checks again after a millisecond, and calls
+    /// [`check_without_wait`](Self::check_without_wait) after about 20 ms.
+    pub fn try_check(&self, subject: &[u8], cost: u32) -> Verdict {
+        self.check_in_fleet(subject, cost, Patience::Return)
+    }
+
+    /// Checks as [`check`](Self::check) does after a wait for credits of a fleet that had no
+    /// effect: without credits, the choice of the agent's operator decides.
+    pub fn check_without_wait(&self, subject: &[u8], cost: u32) -> Verdict {
+        self.check_in_fleet(subject, cost, Patience::Decide)
     }
 
     /// Returns the subject and a cost as a part of [`check_all`](crate::check_all).
     pub fn part(&self, subject: &[u8], cost: u32) -> LimiterPart<'_, Mapping> {
-        self.table.part(subject, cost)
+        self.reserving(Patience::Wait).part(subject, cost)
     }
 
-    /// Returns the verdict that [`check`](Self::check) would return now, without charging.
+    /// Returns the verdict that [`check`](Self::check) would return now, without charging. In a
+    /// fleet, it requests no credits: a request for which the store may have units is admitted.
     pub fn peek(&self, subject: &[u8], cost: u32) -> Verdict {
-        self.table.peek(subject, cost, self.clock())
+        self.reserving(Patience::Wait).peek(subject, cost, self.clock())
     }
 
     /// Gives back what a check charged, in the windows that still count it. Refund a charge at most
     /// once.
     pub fn refund(&self, subject: &[u8], charge: Charge) -> Verdict {
-        self.table.refund(subject, charge, SystemClock::read())
+        self.reserving(Patience::Wait).refund(subject, charge, self.precise_clock())
     }
 
     /// Replaces an estimated cost by the actual one: refunds the difference, or charges it as far
     /// as there is room. The rest is the verdict's [`uncharged`](Verdict::uncharged). Settle a
     /// charge at most once.
     pub fn settle(&self, subject: &[u8], estimate: Charge, actual: u32) -> Verdict {
-        self.table.settle(subject, estimate, actual, SystemClock::read())
+        self.reserving(Patience::Wait).settle(subject, estimate, actual, self.precise_clock())
     }
 
     /// Replaces an estimated cost by the actual one. With [`overdraw`](Settlement::overdraw), units
@@ -218,7 +252,12 @@ impl Limiter {
         estimate: Charge,
         settlement: &Settlement<'_>,
     ) -> Verdict {
-        self.table.settle_all(subject, estimate, settlement, SystemClock::read())
+        self.reserving(Patience::Wait).settle_all(
+            subject,
+            estimate,
+            settlement,
+            self.precise_clock(),
+        )
     }
 
     /// Corrects every tally that is more than 60 s ahead of the system clock, and keeps its counts.
@@ -229,17 +268,17 @@ impl Limiter {
     /// tally that it charges; this method corrects all of them. It reads the clock after it has
     /// loaded a tally.
     pub fn correct_clock(&self) -> u64 {
-        self.table.correct_clock(SystemClock::read())
+        self.table.correct_clock(self.precise_clock())
     }
 
     /// Sets all counts of the subject to 0.
     pub fn reset(&self, subject: &[u8]) -> Verdict {
-        self.table.reset(subject, SystemClock::read())
+        self.table.reset(subject, self.precise_clock())
     }
 
     /// Sets all counts of every subject to 0. Returns how many subjects had counts in a window that
     /// has not passed. A charge during the call is either reset or counted after it.
     pub fn reset_all(&self) -> u64 {
-        self.table.reset_all(SystemClock::read())
+        self.table.reset_all(self.precise_clock())
     }
 }

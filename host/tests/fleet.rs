@@ -385,7 +385,10 @@ fn process_that_did_not_join_refuses_to_decide() {
     gate.set_fleet(true).unwrap();
     other.join(fleet).unwrap();
     let twice = other.join(fleet).unwrap_err().to_string();
-    assert!(twice.ends_with("this process has joined a fleet with the gate already"), "{twice}");
+    assert!(
+        twice.ends_with("this process has joined a fleet with the gate or limiter already"),
+        "{twice}"
+    );
     assert_eq!(check(&other, &keys[0].0, 1).unavailability(), Some(Unavailability::Lost));
 }
 
@@ -483,7 +486,7 @@ fn file_of_another_gate_or_boot_is_refused_or_replaced() {
     // Another gate: with other tallies, and with as many.
     let config = |keys| GateConfig::default().with_keys(keys);
     for (keys, end) in
-        [(9, "the fleet file has 9 tallies, and the gate has 4"), (4, "belongs to another gate")]
+        [(9, "the fleet file has 9 tallies, and the table has 4"), (4, "belongs to another gate")]
     {
         let other =
             Gate::create(folder.path().join(format!("{keys}.other")), peppers(), &config(keys))
@@ -634,7 +637,10 @@ fn followed_gate_joins_the_fleet_file_of_a_migrated_gate() {
     let (path, fleet) = (folder.path().join("0.gate"), folder.path().join("0.fleet"));
     gate.join(&fleet).unwrap();
     let twice = gate.join(&fleet).unwrap_err().to_string();
-    assert!(twice.ends_with("this process has joined a fleet with the gate already"), "{twice}");
+    assert!(
+        twice.ends_with("this process has joined a fleet with the gate or limiter already"),
+        "{twice}"
+    );
     let check = || gate.call(|gate| gate.check(Some(key.as_bytes()), 1));
     replace_fleet_file(&fleet, &path, 9);
     assert!(gate.reopen_if_replaced().unwrap(), "the fleet file is another one");
@@ -669,7 +675,7 @@ fn replaced_gate_is_in_force_once_the_fleet_file_is_its_own() {
     fs::rename(&others[0].path, &path).unwrap();
     let is_leased = |key: &str| gate.load().check(Some(key.as_bytes()), 1).is_leased();
     let problem = gate.reopen_if_replaced().unwrap_err().to_string();
-    assert!(problem.ends_with("the fleet file belongs to another gate"), "{problem}");
+    assert!(problem.ends_with("the fleet file belongs to another gate or limiter"), "{problem}");
     assert!(is_leased(&key), "the old gate decides");
     let new = opened(&path);
     fs::remove_file(&fleet).unwrap();

@@ -378,7 +378,12 @@ pub(crate) fn credit_wait_all(parts: &Bound<'_, PyTuple>) -> PyResult<f64> {
     let parts = parts_of(parts)?;
     let gates = parts.iter().filter_map(|part| part.get().of.followed());
     let waits = gates.map(|gate| gate.load().credit_wait());
-    Ok(waits.max().map_or(0.0, |wait| wait.as_secs_f64()))
+    let limiters = parts.iter().filter_map(|part| match &part.get().of {
+        Of::Key { .. } => None,
+        Of::Subject { limiter, .. } => limiter.is_in_fleet().then(|| limiter.credit_wait()),
+        Of::Address { limiter, .. } => limiter.is_in_fleet().then(|| limiter.credit_wait()),
+    });
+    Ok(waits.chain(limiters).max().map_or(0.0, |wait| wait.as_secs_f64()))
 }
 
 /// Charges parts, with this patience for credits of a fleet.
@@ -444,7 +449,7 @@ fn decided(
             .zip(&used)
             .filter_map(|(part, gate)| {
                 let table = gate.as_ref().map(|gate| gate.counted_with(patience));
-                Charged::new(part, table).transpose()
+                Charged::new(part, table, patience).transpose()
             })
             .collect::<PyResult<_>>()?;
         decide(&charged).map_err(|error| PyValueError::new_err(error.to_string()))
@@ -461,17 +466,21 @@ enum Charged<'p> {
 
 impl<'p> Charged<'p> {
     /// Returns a part, of this gate if it is a key. Returns `None` for a key without a gate.
-    fn new(part: &'p Part, gate: Option<Counted<'p, Mapping>>) -> PyResult<Option<Self>> {
+    fn new(
+        part: &'p Part,
+        gate: Option<Counted<'p, Mapping>>,
+        patience: Patience,
+    ) -> PyResult<Option<Self>> {
         Ok(match &part.of {
             Of::Key { api_key, request, .. } => {
                 let api_key = api_key.as_deref().map(Vec::as_slice);
                 gate.map(|gate| request.part(gate, api_key, part.cost)).transpose()?.map(Self::Key)
             }
             Of::Subject { limiter, subject } => {
-                Some(Self::Subject(limiter.part(subject, part.cost)))
+                Some(Self::Subject(limiter.reserving(patience).part(subject, part.cost)))
             }
             Of::Address { limiter, address } => {
-                Some(Self::Address(limiter.part(*address, part.cost)))
+                Some(Self::Address(limiter.reserving(patience).part(*address, part.cost)))
             }
         })
     }

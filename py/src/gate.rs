@@ -124,6 +124,19 @@ impl Decided for Answer {
     }
 }
 
+/// Checks with a gate or a limiter, and pauses in the event loop while credits are requested.
+pub(crate) fn acheck<'py>(
+    table: &Bound<'py, PyAny>,
+    args: &Bound<'py, PyTuple>,
+    kwargs: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    static ACHECK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let acheck = ACHECK.import(table.py(), "keytally._fleet", "acheck")?;
+    let mut all = vec![table.clone()];
+    all.extend(args.iter());
+    acheck.call(PyTuple::new(table.py(), all)?, kwargs)
+}
+
 /// How long a request waits for credits of a fleet by default.
 const CREDIT_WAIT: CreditWait = CreditWait(DEFAULT_CREDIT_WAIT);
 
@@ -373,11 +386,7 @@ impl Gate {
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        static ACHECK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let acheck = ACHECK.import(slf.py(), "keytally._fleet", "acheck")?;
-        let mut all = vec![slf.as_any().clone()];
-        all.extend(args.iter());
-        acheck.call(PyTuple::new(slf.py(), all)?, kwargs)
+        acheck(slf.as_any(), args, kwargs)
     }
 
     /// Checks as `check` does, but does not wait for credits of a fleet.

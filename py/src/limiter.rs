@@ -3,16 +3,17 @@
 use alloc::sync::Arc;
 use std::path::PathBuf;
 
-use keytally::{Address, AttachError, Settlement, TableKind};
+use keytally::{Address, AttachError, DEFAULT_CREDIT_WAIT, Patience, Settlement, TableKind};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use crate::arguments::{Capacity, Cost, Moment, OnFull, with_bytes};
+use crate::arguments::{Capacity, Cost, CreditWait, Moment, OnFull, with_bytes};
 use crate::charge::ChargeArgument;
-use crate::clock::{SystemClock, Time, with_clock};
+use crate::clock::{Time, with_clock};
 use crate::compound::Part;
 use crate::exceptions;
+use crate::gate::acheck;
 use crate::policy::{AddressPolicy, LimiterPolicy, LimitsArgument, Policy};
 use crate::verdict::Verdict;
 
@@ -48,6 +49,8 @@ use crate::verdict::Verdict;
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct Limiter {
     table: Table,
+    /// The path of the fleet file, as it was given.
+    fleet: Option<PathBuf>,
 }
 
 /// The table of a limiter.
@@ -66,16 +69,17 @@ macro_rules! with_table {
     };
 }
 
-/// Evaluates `$work` with the core's table and the subject or address of the argument `$subject`.
+/// Evaluates `$work` with the limiter, its table and the subject or address of the argument
+/// `$subject`. The table does not wait for credits of a fleet.
 macro_rules! with_subject {
-    ($limiter:expr, $subject:expr, |$table:ident, $named:ident| $work:expr) => {
-        with_bytes($subject, "subject", |bytes| match &$limiter.table {
-            Table::Subjects(limiter) => {
-                let ($table, $named) = (limiter.table(), bytes);
+    ($self:expr, $subject:expr, |$limiter:ident, $table:ident, $named:ident| $work:expr) => {
+        with_bytes($subject, "subject", |bytes| match &$self.table {
+            Table::Subjects($limiter) => {
+                let ($table, $named) = ($limiter.reserving(Patience::Return), bytes);
                 Ok($work)
             }
-            Table::Addresses(limiter) => {
-                let ($table, $named) = (limiter.table(), address(bytes)?);
+            Table::Addresses($limiter) => {
+                let ($table, $named) = ($limiter.reserving(Patience::Return), address(bytes)?);
                 Ok($work)
             }
         })?
@@ -187,11 +191,17 @@ impl Limiter {
     ///
     /// Args:
     ///     path: The path of the file.
+    ///     fleet: The path of the fleet file of this machine, if the limiter shares its limits with
+    ///         other machines. The machine's agent, the program ``keytally agent``, creates the
+    ///         file.
+    ///     credit_wait: How long a request waits for credits of the fleet at most, as a timedelta
+    ///         or in seconds.
     ///
     /// Raises:
-    ///     FileNotFoundError: The path does not exist.
-    ///     TableError: The file is not a limiter, is damaged, belongs to another user, or all users
-    ///         have access to it.
+    ///     FileNotFoundError: The path does not exist, or no agent has created the fleet file.
+    ///     TableError: A file is not a limiter or not its fleet file, is damaged, belongs to
+    ///         another user, or all users have access to it. Also if the limiter has sliding
+    ///         windows, which machines cannot share.
     ///     OSError: The operating system reports an error.
     ///
     /// >>> import os, tempfile
@@ -201,14 +211,21 @@ impl Limiter {
     /// >>> Limiter.open(path).policy
     /// Policy('5/minute')
     #[staticmethod]
-    fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        Self::from_host(py, None, || match keytally::Limiter::open(&path) {
+    #[pyo3(signature = (path, *, fleet=None, credit_wait=CREDIT_WAIT), text_signature = "(path, *, fleet=None, credit_wait=0.02)")]
+    fn open(
+        py: Python<'_>,
+        path: PathBuf,
+        fleet: Option<PathBuf>,
+        credit_wait: CreditWait,
+    ) -> PyResult<Self> {
+        let limiter = Self::from_host(py, None, || match keytally::Limiter::open(&path) {
             Err(keytally::Error::Attach {
                 source: AttachError::Kind { found: TableKind::AddressLimiter, .. },
                 ..
             }) => keytally::AddressLimiter::open(path).map(Table::from),
             opened => opened.map(Table::from),
-        })
+        })?;
+        limiter.joined(py, fleet, credit_wait)
     }
 
     /// Opens the limiter in a file, or creates it if the path does not exist.
@@ -226,6 +243,7 @@ impl Limiter {
     ///     capacity: The most subjects with counts at a time, 1 to 1073741824.
     ///     on_full: What happens to a new subject that finds no slot, as of ``in_memory``. ``None``
     ///         keeps what the file has.
+    ///     fleet, credit_wait: As of ``open``. All machines must have copies of one file.
     ///
     /// Raises:
     ///     TableError: The file is not a limiter, is damaged, belongs to another user, or all users
@@ -243,22 +261,25 @@ impl Limiter {
     /// >>> same.check("203.0.113.9", now=1_700_000_000).remaining
     /// 3
     #[staticmethod]
-    #[pyo3(signature = (path, policy, capacity=Capacity(100_000), *, on_full=None), text_signature = "(path, policy, capacity=100000, *, on_full=None)")]
+    #[pyo3(signature = (path, policy, capacity=Capacity(100_000), *, on_full=None, fleet=None, credit_wait=CREDIT_WAIT), text_signature = "(path, policy, capacity=100000, *, on_full=None, fleet=None, credit_wait=0.02)")]
     fn open_or_create(
         py: Python<'_>,
         path: PathBuf,
         policy: LimitsArgument,
         capacity: Capacity,
         on_full: Option<OnFull>,
+        fleet: Option<PathBuf>,
+        credit_wait: CreditWait,
     ) -> PyResult<Self> {
-        Self::from_host(py, on_full, || match &policy {
+        let limiter = Self::from_host(py, on_full, || match &policy {
             LimitsArgument::Subjects(policy) => {
                 keytally::Limiter::open_or_create(path, policy, capacity.0).map(Table::from)
             }
             LimitsArgument::Addresses(policy) => {
                 keytally::AddressLimiter::open_or_create(path, policy, capacity.0).map(Table::from)
             }
-        })
+        })?;
+        limiter.joined(py, fleet, credit_wait)
     }
 
     /// Charges ``cost`` to every window of the subject, if all of them have room for it.
@@ -287,11 +308,134 @@ impl Limiter {
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
         let now = Time::from(now);
-        with_subject!(self, subject, |table, named| {
-            with_clock!(now, SystemClock::read_for(table.layout()), |clock| table
-                .check(named, cost.0, clock)
-                .into())
-        })
+        with_bytes(subject, "subject", |bytes| {
+            let check = |patience| self.checked(bytes, cost.0, now, patience);
+            let verdict = check(Patience::Return)?;
+            if !verdict.is_waiting() {
+                return Ok(verdict);
+            }
+            // Other Python threads run while this one waits.
+            subject.py().detach(|| check(Patience::Wait))
+        })?
+    }
+
+    /// Checks as `check` does, and waits in the event loop for credits of a fleet.
+    ///
+    /// Other tasks run meanwhile. In a limiter that is not in a fleet, it never waits. If the task
+    /// is canceled while it waits, nothing is charged. It runs in asyncio and in trio.
+    ///
+    /// Args:
+    ///     subject, cost, now: As in `check`.
+    ///
+    /// Raises:
+    ///     TypeError, ValueError: As in `check`.
+    ///
+    /// >>> import asyncio, keytally
+    /// >>> limiter = keytally.Limiter.in_memory("5/minute")
+    /// >>> async def handler():
+    /// ...     return await limiter.acheck("203.0.113.9", 3)
+    /// >>> asyncio.run(handler()).remaining
+    /// 2
+    #[pyo3(signature = (*args, **kwargs), text_signature = "($self, subject, cost=1, *, now=None)")]
+    fn acheck<'py>(
+        slf: &Bound<'py, Self>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        acheck(slf.as_any(), args, kwargs)
+    }
+
+    /// Checks as `check` does, but does not wait for credits of a fleet.
+    ///
+    /// While the agent requests them, the outcome is ``"unavailable"``, the ``unavailability`` of
+    /// the verdict is ``"waiting"``, and nothing is charged. An event loop for which `acheck` is
+    /// not made checks again after a millisecond, and calls `check_without_wait` after
+    /// ``credit_wait_s``.
+    ///
+    /// Args:
+    ///     subject, cost, now: As in `check`.
+    ///
+    /// Raises:
+    ///     TypeError, ValueError: As in `check`.
+    ///
+    /// >>> from keytally import Limiter
+    /// >>> Limiter.in_memory("5/minute").try_check("203.0.113.9").remaining
+    /// 4
+    #[pyo3(signature = (subject, cost=Cost(1), *, now=None), text_signature = "($self, subject, cost=1, *, now=None)")]
+    fn try_check(
+        &self,
+        subject: &Bound<'_, PyAny>,
+        cost: Cost,
+        now: Option<Moment>,
+    ) -> PyResult<Verdict> {
+        with_bytes(subject, "subject", |bytes| {
+            self.checked(bytes, cost.0, now.into(), Patience::Return)
+        })?
+    }
+
+    /// Checks as `check` does after a wait for credits of a fleet that had no effect.
+    ///
+    /// If there are still no credits, the choice of the agent's operator decides: the outcome is
+    /// ``"unavailable"``, or the request is decided by the counts of this machine alone.
+    ///
+    /// Args:
+    ///     subject, cost, now: As in `check`.
+    ///
+    /// Raises:
+    ///     TypeError, ValueError: As in `check`.
+    ///
+    /// >>> from keytally import Limiter
+    /// >>> Limiter.in_memory("5/minute").check_without_wait("203.0.113.9").remaining
+    /// 4
+    #[pyo3(signature = (subject, cost=Cost(1), *, now=None), text_signature = "($self, subject, cost=1, *, now=None)")]
+    fn check_without_wait(
+        &self,
+        subject: &Bound<'_, PyAny>,
+        cost: Cost,
+        now: Option<Moment>,
+    ) -> PyResult<Verdict> {
+        with_bytes(subject, "subject", |bytes| {
+            self.checked(bytes, cost.0, now.into(), Patience::Decide)
+        })?
+    }
+
+    /// Puts the limiter in a fleet, in which machines share its limits, or takes it out of it.
+    ///
+    /// It applies to all processes that have the limiter open. Those that opened it without
+    /// ``fleet`` then refuse every request, with the ``unavailability`` ``"not_reserving"``. All
+    /// machines must have copies of one file.
+    ///
+    /// Args:
+    ///     is_in_fleet: Whether the limiter is in a fleet.
+    ///
+    /// Raises:
+    ///     TableError: The limiter has sliding windows, which machines cannot share.
+    ///
+    /// >>> from keytally import Limiter
+    /// >>> limiter = Limiter.in_memory("fixed 5/minute")
+    /// >>> limiter.set_fleet(True)
+    /// >>> limiter.is_in_fleet, limiter.check("203.0.113.9").unavailability
+    /// (True, 'not_reserving')
+    fn set_fleet(&self, is_in_fleet: bool) -> PyResult<()> {
+        with_table!(self, |limiter| limiter.set_fleet(is_in_fleet)).map_err(exceptions::from_error)
+    }
+
+    /// Whether requests need credits of a fleet, in every process that has the limiter open.
+    #[getter]
+    fn is_in_fleet(&self) -> bool {
+        with_table!(self, |limiter| limiter.is_in_fleet())
+    }
+
+    /// The path of the fleet file, as `open` was given it; ``None`` without one.
+    #[getter]
+    fn fleet(&self) -> Option<PathBuf> {
+        self.fleet.clone()
+    }
+
+    /// How long a request waits for credits of a fleet at most, in seconds.
+    #[getter]
+    fn credit_wait_s(&self) -> f64 {
+        with_table!(self, |limiter| limiter.credit_wait()).as_secs_f64()
     }
 
     /// Returns the subject and a cost as a part of ``check_all``.
@@ -338,10 +482,8 @@ impl Limiter {
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
         let now = Time::from(now);
-        with_subject!(self, subject, |table, named| {
-            with_clock!(now, SystemClock::read_for(table.layout()), |clock| table
-                .peek(named, cost.0, clock)
-                .into())
+        with_subject!(self, subject, |limiter, table, named| {
+            with_clock!(now, limiter.clock(), |clock| table.peek(named, cost.0, clock).into())
         })
     }
 
@@ -369,8 +511,10 @@ impl Limiter {
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
         let now = Time::from(now);
-        with_subject!(self, subject, |table, named| {
-            with_clock!(now, |clock| table.refund(named, charge.0, clock).into())
+        with_subject!(self, subject, |limiter, table, named| {
+            with_clock!(now, limiter.precise_clock(), |clock| table
+                .refund(named, charge.0, clock)
+                .into())
         })
     }
 
@@ -408,8 +552,10 @@ impl Limiter {
     ) -> PyResult<Verdict> {
         let now = Time::from(now);
         let settlement = Settlement::new().with_cost(actual.0).with_overdraw(overdraw);
-        with_subject!(self, subject, |table, named| {
-            with_clock!(now, |clock| table.settle_all(named, estimate.0, &settlement, clock).into())
+        with_subject!(self, subject, |limiter, table, named| {
+            with_clock!(now, limiter.precise_clock(), |clock| table
+                .settle_all(named, estimate.0, &settlement, clock)
+                .into())
         })
     }
 
@@ -432,8 +578,8 @@ impl Limiter {
     #[pyo3(signature = (subject, *, now=None))]
     fn reset(&self, subject: &Bound<'_, PyAny>, now: Option<Moment>) -> PyResult<Verdict> {
         let now = Time::from(now);
-        with_subject!(self, subject, |table, named| {
-            with_clock!(now, |clock| table.reset(named, clock).into())
+        with_subject!(self, subject, |limiter, table, named| {
+            with_clock!(now, limiter.precise_clock(), |clock| table.reset(named, clock).into())
         })
     }
 
@@ -457,7 +603,9 @@ impl Limiter {
     fn reset_all(&self, py: Python<'_>, now: Option<Moment>) -> u64 {
         let now = Time::from(now);
         py.detach(|| {
-            with_table!(self, |limiter| with_clock!(now, |clock| limiter.table().reset_all(clock)))
+            with_table!(self, |limiter| with_clock!(now, limiter.precise_clock(), |clock| limiter
+                .table()
+                .reset_all(clock)))
         })
     }
 
@@ -487,7 +635,7 @@ impl Limiter {
     fn correct_clock(&self, py: Python<'_>, now: Option<Moment>) -> u64 {
         let now = Time::from(now);
         py.detach(|| {
-            with_table!(self, |limiter| with_clock!(now, |clock| limiter
+            with_table!(self, |limiter| with_clock!(now, limiter.precise_clock(), |clock| limiter
                 .table()
                 .correct_clock(clock)))
         })
@@ -600,13 +748,58 @@ impl Limiter {
         make: impl FnOnce() -> Result<Table, keytally::Error> + Send,
     ) -> PyResult<Self> {
         let table = py.detach(make).map_err(exceptions::from_error)?;
-        let limiter = Self { table };
+        let limiter = Self { table, fleet: None };
         if let Some(on_full) = on_full {
             limiter.set_on_full(on_full);
         }
         Ok(limiter)
     }
 }
+
+impl Limiter {
+    /// Returns this limiter, which has joined the fleet of this machine if there is one.
+    fn joined(
+        self,
+        py: Python<'_>,
+        fleet: Option<PathBuf>,
+        credit_wait: CreditWait,
+    ) -> PyResult<Self> {
+        with_table!(self, |limiter| {
+            limiter.set_credit_wait(credit_wait.0);
+            if let Some(path) = &fleet {
+                py.detach(|| limiter.join(path)).map_err(exceptions::from_error)?;
+            }
+        });
+        Ok(Self { fleet, ..self })
+    }
+
+    /// Checks a subject, with what the request does if it lacks credits of a fleet.
+    #[inline]
+    fn checked(
+        &self,
+        subject: &[u8],
+        cost: u32,
+        now: Time,
+        patience: Patience,
+    ) -> PyResult<Verdict> {
+        Ok(match &self.table {
+            Table::Subjects(limiter) => with_clock!(now, limiter.clock(), |clock| limiter
+                .reserving(patience)
+                .check(subject, cost, clock)
+                .into()),
+            Table::Addresses(limiter) => {
+                let address = address(subject)?;
+                with_clock!(now, limiter.clock(), |clock| limiter
+                    .reserving(patience)
+                    .check(address, cost, clock)
+                    .into())
+            }
+        })
+    }
+}
+
+/// How long a request waits for credits of a fleet by default.
+const CREDIT_WAIT: CreditWait = CreditWait(DEFAULT_CREDIT_WAIT);
 
 impl From<keytally::Limiter> for Table {
     fn from(limiter: keytally::Limiter) -> Self {

@@ -291,3 +291,55 @@ def test_fleet_file_that_is_missing_or_wrong_is_refused(joined, pepper, tmp_path
 def test_examples_of_waits():
     failed, tried = doctest.testmod(_fleet)
     assert (failed, tried > 0) == (0, True)
+
+
+@pytest.fixture
+def limiter(tmp_path):
+    """Return a limiter that has joined a fleet without an agent, and the fleet file."""
+    path = tmp_path / "api.limiter"
+    limiter = Limiter.create(path, "10/31d", 8)
+    limiter.set_fleet(True)
+    assert (limiter.is_in_fleet, limiter.fleet) == (True, None)
+    assert limiter.check("ann").unavailability == "not_reserving"
+    file = FleetFile(tmp_path / "api.limiter.fleet")
+    return Limiter.open(path, fleet=file.path, credit_wait=0.001), file
+
+
+def test_limiter_without_credits_is_decided_as_the_operator_chose(limiter):
+    limiter, file = limiter
+    file.set(LEADING, CLOSED)
+    assert limiter.fleet == file.path
+    assert limiter.credit_wait_s == 0.001
+    assert limiter.try_check("ann").unavailability == "waiting"
+    assert limiter.check("ann").unavailability == "lost"
+    assert limiter.check_without_wait("ann").unavailability == "lost"
+    assert asyncio.run(limiter.acheck("ann")).unavailability == "lost"
+    compound = check_all(limiter.part("ann"))
+    assert (compound.outcome, compound.unavailability) == ("unavailable", "lost")
+    assert limiter.peek("ann").remaining == 10, "nothing was charged"
+    file.set(CUT, SHARE, machines=2)
+    assert [limiter.check("ann").admitted for _ in range(6)] == [True] * 5 + [False]
+    file.set(CUT, CLOSED)
+    limiter.set_fleet(False)
+    assert limiter.check("ann").remaining == 4
+
+
+def test_limiter_that_waits_lets_other_threads_run(tmp_path):
+    path = tmp_path / "api.limiter"
+    Limiter.create(path, "10/31d", 8).set_fleet(True)
+    file = FleetFile(tmp_path / "api.limiter.fleet")
+    limiter = Limiter.open_or_create(path, "10/31d", 8, fleet=file.path, credit_wait=LONG_S)
+    file.set(LEADING)
+    verdicts = []
+    thread = threading.Thread(target=lambda: verdicts.append(limiter.check("ann")))
+    thread.start()
+    while not file.is_rung:
+        time.sleep(0.001)
+    file.set(CUT, OPEN)
+    thread.join()
+    assert [verdict.admitted for verdict in verdicts] == [True]
+
+
+def test_sliding_limiter_cannot_be_shared():
+    with pytest.raises(TableError, match="fixed windows only"):
+        Limiter.in_memory("sliding 5/minute").set_fleet(True)

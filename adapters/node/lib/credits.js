@@ -8,6 +8,9 @@ const RETURN = 1
 const DECIDE = 2
 const PEEK = 3
 
+// How long a request waits for credits of a fleet by default, in seconds.
+const CREDIT_WAIT_S = 0.02
+
 // The shortest timer of Node.js, in milliseconds.
 const PAUSE_MS = 1
 
@@ -25,4 +28,4 @@ async function decideInTime(decide, waitS) {
   return verdict.unavailability === 'waiting' ? decide(DECIDE) : verdict
 }
 
-module.exports = { WAIT, RETURN, DECIDE, PEEK, decideInTime }
+module.exports = { CREDIT_WAIT_S, WAIT, RETURN, DECIDE, PEEK, decideInTime }

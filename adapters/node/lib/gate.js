@@ -5,7 +5,7 @@ const { inspect } = require('node:util')
 const native = require('./native')
 const A = require('./arguments')
 const { chargeBytes } = require('./charge')
-const { DECIDE, PEEK, RETURN, WAIT, decideInTime } = require('./credits')
+const { CREDIT_WAIT_S, DECIDE, PEEK, RETURN, WAIT, decideInTime } = require('./credits')
 const { calling } = require('./errors')
 const F = require('./facts')
 const { Key } = require('./key')
@@ -25,9 +25,6 @@ const CREATE_OPTIONS = [
 ]
 const REQUEST_OPTIONS = ['groups', 'costs', 'need', 'now']
 const KEY_OPTIONS = ['env', 'plan', 'expires', 'scopes', 'now', 'wait']
-
-// The default of `creditWait`, in seconds.
-const CREDIT_WAIT_S = 0.02
 
 const TOKEN = Symbol('the constructor of Gate')
 

@@ -5,6 +5,7 @@ const { inspect } = require('node:util')
 const native = require('./native')
 const A = require('./arguments')
 const { chargeBytes } = require('./charge')
+const { CREDIT_WAIT_S, DECIDE, PEEK, RETURN, WAIT, decideInTime } = require('./credits')
 const { calling } = require('./errors')
 const F = require('./facts')
 const { Part } = require('./part')
@@ -24,14 +25,23 @@ function onFullOf(value) {
 }
 
 function create(path, policy, capacity, options, how) {
-  A.options(options, ['onFull'])
+  A.options(options, how === OPEN_OR_CREATE ? ['onFull', 'fleet', 'creditWait'] : ['onFull'])
   const text = limitsText(policy)
   A.wholeNumber(capacity, 'capacity', 'a whole number', 1, native.constants().maxSubjects)
   const onFull = onFullOf(options?.onFull)
-  return new Limiter(
+  return joined(
     calling(() => native.limiterCreate(path, text, capacity, onFull, how)),
-    TOKEN,
+    options,
   )
+}
+
+/** Returns the limiter of a table, which joins the fleet of this machine if there is one. */
+function joined(table, options) {
+  const fleet = options?.fleet === undefined ? null : A.path(options.fleet, 'fleet')
+  const wait =
+    options?.creditWait === undefined ? CREDIT_WAIT_S : A.span(options.creditWait, 'creditWait')
+  calling(() => native.limiterJoin(table, fleet ?? undefined, wait))
+  return new Limiter(table, TOKEN, fleet, wait)
 }
 
 const TOKEN = Symbol('the constructor of Limiter')
@@ -56,9 +66,11 @@ const TOKEN = Symbol('the constructor of Limiter')
  */
 class Limiter {
   #table
+  #fleet
+  #creditWaitS
 
   /** There is no constructor: call `inMemory`, `create`, `open` or `openOrCreate`. */
-  constructor(table, token) {
+  constructor(table, token, fleet = null, creditWaitS = CREDIT_WAIT_S) {
     if (token !== TOKEN) {
       throw new TypeError(
         'Limiter has no constructor; call Limiter.inMemory, Limiter.create, Limiter.open or ' +
@@ -66,6 +78,8 @@ class Limiter {
       )
     }
     this.#table = table
+    this.#fleet = fleet
+    this.#creditWaitS = creditWaitS
   }
 
   /** Creates a limiter in memory, for this process. */
@@ -78,12 +92,19 @@ class Limiter {
     return create(A.path(path), policy, capacity, options, CREATE)
   }
 
-  /** Opens the limiter in a file. */
-  static open(path) {
+  /**
+   * Opens the limiter in a file.
+   *
+   * If the limiter shares its limits with other machines, `fleet` is the fleet file of this
+   * machine, which its agent creates. `creditWait` is how long a request waits for credits, in
+   * seconds. All machines must have copies of one limiter file.
+   */
+  static open(path, options = undefined) {
+    A.options(options, ['fleet', 'creditWait'])
     const file = A.path(path)
-    return new Limiter(
+    return joined(
       calling(() => native.limiterOpen(file)),
-      TOKEN,
+      options,
     )
   }
 
@@ -97,23 +118,73 @@ class Limiter {
     // Fast path: a plain check.
     if (typeof subject === 'string' && cost >>> 0 === cost && options === undefined) {
       return verdictOf(
-        calling(() => native.limiterCheck(this.#table, subject, cost, -1, F.written)),
+        calling(() => native.limiterCheck(this.#table, WAIT, subject, cost, -1, F.written)),
       )
     }
-    return this.#decide(native.limiterCheck, subject, cost, options)
+    return this.#decide(WAIT, subject, cost, options)
+  }
+
+  /**
+   * Checks as `check` does, and waits for credits of a fleet while the event loop continues. In a
+   * limiter that is not in a fleet, it does not wait.
+   */
+  async acheck(subject, cost = 1, options = undefined) {
+    return decideInTime((mode) => this.#decide(mode, subject, cost, options), this.#creditWaitS)
+  }
+
+  /**
+   * Checks as `check` does, but does not wait for credits of a fleet. While the agent requests
+   * them, the `unavailability` of the verdict is `'waiting'`, and nothing is charged.
+   */
+  tryCheck(subject, cost = 1, options = undefined) {
+    return this.#decide(RETURN, subject, cost, options)
+  }
+
+  /**
+   * Checks as `check` does after a wait for credits of a fleet that had no effect. If there are
+   * still no credits, the choice of the agent's operator decides.
+   */
+  checkWithoutWait(subject, cost = 1, options = undefined) {
+    return this.#decide(DECIDE, subject, cost, options)
   }
 
   /** Returns the verdict that `check` would return, and charges nothing. */
   peek(subject, cost = 1, options = undefined) {
-    return this.#decide(native.limiterPeek, subject, cost, options)
+    return this.#decide(PEEK, subject, cost, options)
   }
 
-  #decide(decide, subject, cost, options) {
+  #decide(mode, subject, cost, options) {
     A.checkSubject(subject)
     A.checkCost(cost)
     A.options(options, ['now'])
     const now = A.moment(options?.now)
-    return verdictOf(calling(() => decide(this.#table, subject, cost, now, F.written)))
+    return verdictOf(
+      calling(() => native.limiterCheck(this.#table, mode, subject, cost, now, F.written)),
+    )
+  }
+
+  /**
+   * Puts the limiter in a fleet, in which machines share its limits, or takes it out of it, in
+   * every process that has it open. Those that opened it without `fleet` then refuse every request.
+   */
+  setFleet(isInFleet) {
+    if (typeof isInFleet !== 'boolean') throw A.wrongType('isInFleet', 'true or false', isInFleet)
+    calling(() => native.limiterSetFleet(this.#table, isInFleet))
+  }
+
+  /** Whether requests need credits of a fleet, in every process that has the limiter open. */
+  get isInFleet() {
+    return native.limiterIsInFleet(this.#table)
+  }
+
+  /** The path of the fleet file, as `open` was given it; `null` without one. */
+  get fleet() {
+    return this.#fleet
+  }
+
+  /** How long a request waits for credits of a fleet at most, in seconds. */
+  get creditWaitS() {
+    return this.#creditWaitS
   }
 
   /** Returns the subject and a cost as a part of `checkAll`. */
@@ -123,6 +194,8 @@ class Limiter {
     return new Part(
       calling(() => native.limiterPart(this.#table, subject, cost)),
       cost,
+      undefined,
+      this.#creditWaitS,
     )
   }
 

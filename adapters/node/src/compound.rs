@@ -371,7 +371,7 @@ pub(crate) fn decide_all(
             .filter_map(|(part, gate)| {
                 let patience = patience.unwrap_or(Patience::Return);
                 let table = gate.as_ref().map(|(gate, _)| gate.counted_with(patience));
-                Charged::new(part, table).transpose()
+                Charged::new(part, table, patience).transpose()
             })
             .collect::<Result<Vec<_>>>()?;
         let decided = match (now, patience.is_none()) {
@@ -394,17 +394,21 @@ enum Charged<'p> {
 
 impl<'p> Charged<'p> {
     /// Returns a part, of this gate if it is a key. Returns `None` for a key without a gate.
-    fn new(part: &'p HeldPart, gate: Option<Counted<'p, Mapping>>) -> Result<Option<Self>> {
+    fn new(
+        part: &'p HeldPart,
+        gate: Option<Counted<'p, Mapping>>,
+        patience: Patience,
+    ) -> Result<Option<Self>> {
         Ok(match &part.of {
             Of::Key { api_key, request, .. } => {
                 let api_key = api_key.as_deref().map(Vec::as_slice);
                 gate.map(|gate| request.part(gate, api_key, part.cost)).transpose()?.map(Self::Key)
             }
             Of::Subject { limiter, subject } => {
-                Some(Self::Subject(limiter.part(subject, part.cost)))
+                Some(Self::Subject(limiter.reserving(patience).part(subject, part.cost)))
             }
             Of::Address { limiter, address } => {
-                Some(Self::Address(limiter.part(*address, part.cost)))
+                Some(Self::Address(limiter.reserving(patience).part(*address, part.cost)))
             }
         })
     }

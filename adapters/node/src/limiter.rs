@@ -1,18 +1,20 @@
 //! The functions of the class `Limiter`.
 
 use alloc::sync::Arc;
+use core::time::Duration;
 
 use keytally::redact::policy_error;
 use keytally::{Address, AddressLimiter, AddressPolicy, AttachError, Compound, Limiter, OnFull};
-use keytally::{Policy, Settlement, TableKind, Timestamp, Verdict};
+use keytally::{Patience, Policy, Settlement, TableKind, Timestamp, Verdict};
 use napi::bindgen_prelude::{External, Uint8Array};
 use napi_derive::napi;
 
 use crate::charge;
-use crate::clock::{SystemClock, Time, milliseconds, with_clock};
+use crate::clock::{Time, milliseconds, with_clock};
 use crate::compound::{self, HeldPart};
 use crate::errors::{Result, error, from_error};
 use crate::facts;
+use crate::gate::patience_of;
 use crate::values::{Numbers, Text};
 
 /// The table of a limiter.
@@ -139,52 +141,76 @@ fn answer_all(compound: &Compound, facts: &mut Numbers) -> i32 {
 }
 
 /// Writes the facts of the verdict, or of the verdicts on an address, that `$work` returns for a
-/// table and its subject.
+/// table and its subject. `$patience` is what a request does that lacks credits of a fleet.
 macro_rules! written {
-    ($limiter:expr, $subject:expr, $facts:expr, |$table:ident, $named:ident| $work:expr) => {
-        match &**$limiter {
-            Table::Subjects(limiter) => {
-                let ($table, $named) = (limiter.table(), $subject.bytes_or_empty());
+    (
+        $self:expr,
+        $patience:expr,
+        $subject:expr,
+        $facts:expr,
+        |$limiter:ident, $table:ident, $named:ident| $work:expr
+    ) => {
+        match &**$self {
+            Table::Subjects($limiter) => {
+                let $table = $limiter.reserving($patience);
+                let $named = $subject.bytes_or_empty();
                 Ok(answer(&$work, &mut $facts))
             }
-            Table::Addresses(limiter) => {
-                let ($table, $named) = (limiter.table(), address($subject.bytes_or_empty())?);
+            Table::Addresses($limiter) => {
+                let $table = $limiter.reserving($patience);
+                let $named = address($subject.bytes_or_empty())?;
                 Ok(answer_all(&$work, &mut $facts))
             }
         }
     };
 }
 
-/// Charges a subject.
+/// Charges a subject, or only peeks. `mode` is as in `gate_check`.
 #[napi(catch_unwind)]
 pub(crate) fn limiter_check(
     limiter: &External<Table>,
+    mode: u32,
     subject: Text,
     cost: u32,
     now: f64,
     mut facts: Numbers,
 ) -> Result<i32> {
-    let now = Time::from(now);
-    written!(limiter, subject, facts, |table, named| {
-        let read = || SystemClock::read_for(table.layout());
-        with_clock!(now, read(), |clock| table.check(named, cost, clock))
+    let (now, patience) = (Time::from(now), patience_of(mode));
+    let is_peek = patience.is_none();
+    let patience = patience.unwrap_or(Patience::Return);
+    written!(limiter, patience, subject, facts, |limiter, table, named| {
+        with_clock!(now, limiter.clock(), |clock| match is_peek {
+            true => table.peek(named, cost, clock),
+            false => table.check(named, cost, clock),
+        })
     })
 }
 
-/// Does what [`limiter_check`] does without charging.
+/// Sets how long requests of this process wait for credits of a fleet, and joins the fleet of this
+/// machine if there is one.
 #[napi(catch_unwind)]
-pub(crate) fn limiter_peek(
+pub(crate) fn limiter_join(
     limiter: &External<Table>,
-    subject: Text,
-    cost: u32,
-    now: f64,
-    mut facts: Numbers,
-) -> Result<i32> {
-    let now = Time::from(now);
-    written!(limiter, subject, facts, |table, named| {
-        let read = || SystemClock::read_for(table.layout());
-        with_clock!(now, read(), |clock| table.peek(named, cost, clock))
+    fleet: Option<String>,
+    credit_wait_s: f64,
+) -> Result<()> {
+    let wait = Duration::try_from_secs_f64(credit_wait_s).unwrap_or(Duration::MAX);
+    with_table!(limiter, |limiter| {
+        limiter.set_credit_wait(wait);
+        fleet.map_or(Ok(()), |fleet| limiter.join(fleet)).map_err(from_error)
     })
+}
+
+/// Puts the limiter in a fleet, or takes it out of it.
+#[napi(catch_unwind)]
+pub(crate) fn limiter_set_fleet(limiter: &External<Table>, is_in_fleet: bool) -> Result<()> {
+    with_table!(limiter, |limiter| limiter.set_fleet(is_in_fleet)).map_err(from_error)
+}
+
+/// Returns whether requests of the limiter need credits of a fleet.
+#[napi(catch_unwind)]
+pub(crate) fn limiter_is_in_fleet(limiter: &External<Table>) -> bool {
+    with_table!(limiter, |limiter| limiter.is_in_fleet())
 }
 
 /// Takes a charge back.
@@ -197,8 +223,8 @@ pub(crate) fn limiter_refund(
     mut facts: Numbers,
 ) -> Result<i32> {
     let (now, charge) = (Time::from(now), charge::parse(&charge)?);
-    written!(limiter, subject, facts, |table, named| {
-        with_clock!(now, |clock| table.refund(named, charge, clock))
+    written!(limiter, Patience::Return, subject, facts, |limiter, table, named| {
+        with_clock!(now, limiter.precise_clock(), |clock| table.refund(named, charge, clock))
     })
 }
 
@@ -215,8 +241,13 @@ pub(crate) fn limiter_settle(
 ) -> Result<i32> {
     let (now, estimate) = (Time::from(now), charge::parse(&estimate)?);
     let settlement = Settlement::new().with_cost(actual).with_overdraw(overdraw);
-    written!(limiter, subject, facts, |table, named| {
-        with_clock!(now, |clock| table.settle_all(named, estimate, &settlement, clock))
+    written!(limiter, Patience::Return, subject, facts, |limiter, table, named| {
+        with_clock!(now, limiter.precise_clock(), |clock| table.settle_all(
+            named,
+            estimate,
+            &settlement,
+            clock
+        ))
     })
 }
 
@@ -229,8 +260,8 @@ pub(crate) fn limiter_reset(
     mut facts: Numbers,
 ) -> Result<i32> {
     let now = Time::from(now);
-    written!(limiter, subject, facts, |table, named| {
-        with_clock!(now, |clock| table.reset(named, clock))
+    written!(limiter, Patience::Return, subject, facts, |limiter, table, named| {
+        with_clock!(now, limiter.precise_clock(), |clock| table.reset(named, clock))
     })
 }
 
@@ -254,18 +285,18 @@ pub(crate) fn limiter_part(
 #[napi(catch_unwind)]
 pub(crate) fn limiter_reset_all(limiter: &External<Table>, now: f64) -> f64 {
     let now = Time::from(now);
-    count(with_table!(limiter, |limiter| with_clock!(now, |clock| limiter
-        .table()
-        .reset_all(clock))))
+    count(with_table!(limiter, |limiter| with_clock!(now, limiter.precise_clock(), |clock| {
+        limiter.table().reset_all(clock)
+    })))
 }
 
 /// Corrects every tally that is ahead of the clock, and returns their number.
 #[napi(catch_unwind)]
 pub(crate) fn limiter_correct_clock(limiter: &External<Table>, now: f64) -> f64 {
     let now = Time::from(now);
-    count(with_table!(limiter, |limiter| with_clock!(now, |clock| limiter
-        .table()
-        .correct_clock(clock))))
+    count(with_table!(limiter, |limiter| with_clock!(now, limiter.precise_clock(), |clock| {
+        limiter.table().correct_clock(clock)
+    })))
 }
 
 /// Returns how many subjects have a slot that no other subject can get yet.

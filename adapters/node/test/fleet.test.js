@@ -200,3 +200,36 @@ test('process that opened a gate without its fleet file admits nothing', (t) => 
   assert.throws(open({ fleet: 'missing.fleet' }), /missing\.fleet/)
   assert.throws(open({ creditWait: -1 }), /creditWait is -1/)
 })
+
+test('limiter without credits is waiting, or is decided as the operator chose', async (t) => {
+  const made = path.join(folder(t), 'api.limiter')
+  const created = keytally.Limiter.create(made, '10/31d', 8)
+  created.setFleet(true)
+  assert.equal(created.check('ann').unavailability, 'not_reserving')
+  const file = new FleetFile(`${made}.fleet`)
+  t.after(() => file.close())
+  const options = { fleet: `${made}.fleet`, creditWait: 0.002 }
+  const limiter = keytally.Limiter.open(made, options)
+  assert.deepEqual(
+    [limiter.isInFleet, limiter.fleet, limiter.creditWaitS],
+    [true, options.fleet, options.creditWait],
+  )
+  file.set(LEADING, CLOSED)
+  assert.equal(limiter.tryCheck('ann').unavailability, 'waiting')
+  const parts = [limiter.part('ann')]
+  for (const verdict of [
+    limiter.check('ann'),
+    limiter.checkWithoutWait('ann'),
+    await limiter.acheck('ann'),
+    keytally.checkAll(parts),
+    await keytally.acheckAll(parts),
+  ]) {
+    assert.equal(verdict.unavailability, 'lost')
+  }
+  assert.equal(limiter.peek('ann').remaining, 10)
+  const waited = keytally.Limiter.openOrCreate(made, '10/31d', 8, { ...options, creditWait: 30 })
+  const [verdict] = await Promise.all([waited.acheck('ann', 4), lead(file)])
+  assert.deepEqual([verdict.admitted, verdict.leased], [true, false])
+  limiter.setFleet(false)
+  assert.equal(limiter.check('ann').remaining, 5)
+})

@@ -83,16 +83,19 @@ export interface PepperOptions {
   pepperFile?: string | URL
 }
 
-/** How a gate is opened. */
-export interface OpenOptions extends PepperOptions {
+/** How a gate or a limiter joins the fleet of this machine. */
+export interface FleetOptions {
   /**
-   * The fleet file of this machine, which its agent creates, if the gate shares its limits with
-   * other machines.
+   * The fleet file of this machine, which its agent creates, if the gate or limiter shares its
+   * limits with other machines.
    */
   fleet?: string | URL
   /** How long a request waits for credits of the fleet at most, in seconds; 0.02 by default. */
   creditWait?: number
 }
+
+/** How a gate is opened. */
+export interface OpenOptions extends PepperOptions, FleetOptions {}
 
 export interface GateOptions extends PepperOptions {
   /** The capacity in keys, 1 to 67108864; 100000 by default. */
@@ -292,15 +295,21 @@ export class Limiter {
     options?: { onFull?: OnFull },
   ): Limiter
   /** Opens the limiter in a file. */
-  static open(path: string | URL): Limiter
+  static open(path: string | URL, options?: FleetOptions): Limiter
   /** Opens the limiter in a file, or creates it if the path does not exist. */
   static openOrCreate(
     path: string | URL,
     policy: string | Policy | AddressPolicy,
     capacity?: number,
-    options?: { onFull?: OnFull },
+    options?: FleetOptions & { onFull?: OnFull },
   ): Limiter
   check(subject: Bytes, cost?: number, options?: Now): Verdict
+  /** Checks as `check` does, and waits for credits of a fleet while the event loop continues. */
+  acheck(subject: Bytes, cost?: number, options?: Now): Promise<Verdict>
+  /** Checks as `check` does. While credits of a fleet are requested, nothing is charged. */
+  tryCheck(subject: Bytes, cost?: number, options?: Now): Verdict
+  /** Checks as `check` does after a wait for credits of a fleet that had no effect. */
+  checkWithoutWait(subject: Bytes, cost?: number, options?: Now): Verdict
   peek(subject: Bytes, cost?: number, options?: Now): Verdict
   part(subject: Bytes, cost?: number): Part
   refund(subject: Bytes, charge: Charge | null, options?: Now): Verdict
@@ -314,6 +323,12 @@ export class Limiter {
   resetAll(options?: Now): number
   correctClock(options?: Now): number
   setOnFull(onFull: OnFull): void
+  /** Puts the limiter in a fleet, in which machines share its limits, or takes it out of it. */
+  setFleet(isInFleet: boolean): void
+  /** Whether requests need credits of a fleet, in every process that has the limiter open. */
+  readonly isInFleet: boolean
+  readonly fleet: string | null
+  readonly creditWaitS: number
   liveSubjects(options?: Now): number
   readonly onFull: OnFull
   readonly refusals: number

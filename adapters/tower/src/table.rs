@@ -301,23 +301,29 @@ impl Checked {
     pub(crate) fn pauses(&self) -> Box<dyn Iterator<Item = Duration> + Send + Sync> {
         match self {
             Self::Key(gate, ..) => Box::new(gate.load().credit_pauses()),
-            Self::Subject(..) | Self::Address(..) => Box::new(core::iter::empty()),
+            Self::Subject(limiter, _) => Box::new(limiter.credit_pauses()),
+            Self::Address(limiter, _) => Box::new(limiter.credit_pauses()),
         }
     }
 
     /// Checks a cost, and charges it if there is a patience.
     fn answer(&self, cost: u32, patience: Option<Patience>) -> Option<Answer> {
-        let charges = patience.is_some();
         let (gate, key, extras) = match self {
             Self::Key(_, Key::Several, _) => return Some(Verdict::duplicate_header(now()).into()),
             Self::Key(gate, key, extras) => (gate, key, extras),
-            Self::Subject(limiter, subject) if charges => {
-                return Some(limiter.check(subject, cost).into());
+            Self::Subject(limiter, subject) => {
+                let Some(patience) = patience else {
+                    return Some(limiter.peek(subject, cost).into());
+                };
+                let table = limiter.reserving(patience);
+                return Some(table.check(subject, cost, limiter.clock()).into());
             }
-            Self::Subject(limiter, subject) => return Some(limiter.peek(subject, cost).into()),
             Self::Address(limiter, address) => {
-                let call = if charges { AddressLimiter::check } else { AddressLimiter::peek };
-                return Some(call(limiter, *address, cost).into());
+                let Some(patience) = patience else {
+                    return Some(limiter.peek(*address, cost).into());
+                };
+                let table = limiter.reserving(patience);
+                return Some(table.check(*address, cost, limiter.clock()).into());
             }
         };
         let api_key = match key {

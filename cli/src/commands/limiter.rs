@@ -6,9 +6,10 @@ use std::io::{self, IsTerminal as _, Write};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use keytally::redact::policy_error;
 use keytally::{
-    Address, AddressLimiter, AttachError, Error, Limiter as SubjectLimiter, SubjectInfo, TableKind,
-    Timestamp, now,
+    Address, AddressLimiter, AddressPolicy, AttachError, Error, Limiter as SubjectLimiter,
+    MAX_SUBJECTS, ParsePolicyError, Policy, SubjectInfo, TableKind, Timestamp, Verdict, now,
 };
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::widgets::Paragraph;
@@ -22,7 +23,7 @@ use crate::status::Status;
 use crate::times;
 use crate::views::QuotaUse;
 
-/// Show the subjects of a limiter and their use, or reset them
+/// Create a limiter, charge its subjects, show their use, or reset them
 ///
 /// A limiter does not store the text of a subject, such as an address. Instead, the commands show
 /// its fingerprint, 12 hexadecimal digits of its hash. The commands need no pepper.
@@ -37,6 +38,8 @@ pub(crate) struct Limiter {
 
 #[derive(Subcommand)]
 enum Command {
+    Create(Create),
+    Check(Check),
     List(List),
     Top(Top),
     Reset(Reset),
@@ -48,6 +51,45 @@ struct LimiterFile {
     /// Limiter file
     #[arg(value_name = "FILE", value_parser = arguments::path_parser())]
     path: PathBuf,
+}
+
+/// Create a limiter in a new file
+///
+/// The file has mode 0600, and its space on the disk is reserved: about 27 bytes for each subject.
+#[derive(Args)]
+struct Create {
+    #[command(flatten)]
+    file: LimiterFile,
+    /// Limits of each subject, such as "20/minute, 200/hour", or of addresses, such as
+    /// "addresses: /64 20/minute; /48 1000/minute"
+    #[arg(long, value_name = "POLICY")]
+    policy: String,
+    /// Maximum number of subjects with counts at a time
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, default_value_t = 100_000, value_parser = arguments::number_parser(1..=MAX_SUBJECTS))]
+    capacity: u32,
+    #[command(flatten)]
+    format: OutputFormat,
+}
+
+/// Charge a subject as a server would for a request
+///
+/// The exit status is 0 if the request is admitted, else 1.
+#[derive(Args)]
+struct Check {
+    #[command(flatten)]
+    file: LimiterFile,
+    /// Text of the subject, such as an address
+    #[arg(value_name = "SUBJECT")]
+    subject: String,
+    /// Cost of the request, in units of the quotas
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, default_value_t = 1, value_parser = arguments::number_parser(0..=u32::MAX))]
+    cost: u32,
+    /// Fleet file of this machine, for a limiter that shares its limits with other machines: see
+    /// `keytally agent`
+    #[arg(long = "fleet", value_name = "FILE", value_parser = arguments::path_parser())]
+    fleet_file: Option<PathBuf>,
+    #[command(flatten)]
+    format: OutputFormat,
 }
 
 /// List the subjects with their use
@@ -126,6 +168,14 @@ impl Table {
         with_limiter!(self, |limiter| limiter.table().list(time).map(ListedSubject::new).collect())
     }
 
+    /// Charges a subject. Returns the verdict that decided.
+    fn check(&self, subject: &str, cost: u32) -> Result<Verdict, Failure> {
+        Ok(match self {
+            Self::Subjects(limiter) => limiter.check(subject.as_bytes(), cost),
+            Self::Addresses(limiter) => *limiter.check(address(subject)?, cost).decisive(),
+        })
+    }
+
     /// Sets the counts of a subject to zero. Returns its fingerprint.
     fn reset(&self, subject: &str) -> Result<u64, Failure> {
         match self {
@@ -134,16 +184,90 @@ impl Table {
                 Ok(limiter.table().fingerprint(subject.as_bytes()))
             }
             Self::Addresses(limiter) => {
-                let address = Address::parse(subject).ok_or_else(|| {
-                    Failure::new(format!(
-                        "\"{subject}\" is not an address, such as 203.0.113.9 or 2001:db8::1; \
-                         this limiter counts addresses"
-                    ))
-                })?;
+                let address = address(subject)?;
                 limiter.reset(address);
                 Ok(limiter.table().fingerprint(address))
             }
         }
+    }
+}
+
+/// Parses the address of a client.
+fn address(subject: &str) -> Result<Address, Failure> {
+    Address::parse(subject).ok_or_else(|| {
+        Failure::new(format!(
+            "\"{subject}\" is not an address, such as 203.0.113.9 or 2001:db8::1; this limiter \
+             counts addresses"
+        ))
+    })
+}
+
+/// What `check` prints.
+#[derive(Serialize)]
+struct Report {
+    outcome: &'static str,
+    http_status: u16,
+    quotas: Vec<QuotaUse>,
+    retry_after_s: Option<u32>,
+}
+
+/// What `create` prints.
+#[derive(Serialize)]
+struct Created {
+    limiter: String,
+    policy: String,
+    capacity: u32,
+}
+
+impl Create {
+    fn run(self) -> Result<(), Failure> {
+        let (path, capacity) = (&self.file.path, self.capacity);
+        let invalid = |problem: &ParsePolicyError| {
+            Failure::usage(format!("--policy: {}", policy_error(problem)))
+        };
+        let policy = if AddressPolicy::is_beginning(&self.policy) {
+            let policy: AddressPolicy = self.policy.parse().map_err(|error| invalid(&error))?;
+            AddressLimiter::create(path, &policy, capacity)?;
+            policy.to_string()
+        } else {
+            let policy: Policy = self.policy.parse().map_err(|error| invalid(&error))?;
+            SubjectLimiter::create(path, &policy, capacity)?;
+            policy.to_string()
+        };
+        let created = Created { limiter: path.display().to_string(), policy, capacity };
+        self.format.print(&created, |out| {
+            let Created { limiter, policy, capacity } = &created;
+            writeln!(out, "created {limiter}: {policy} for each of {capacity} subjects")
+        })
+    }
+}
+
+impl Check {
+    fn run(self) -> Result<Status, Failure> {
+        let table = self.file.open()?;
+        if let Some(path) = &self.fleet_file {
+            with_limiter!(&table, |limiter| limiter.join(path))?;
+        }
+        let verdict = table.check(&self.subject, self.cost)?;
+        let report = Report {
+            outcome: verdict.outcome().as_str(),
+            http_status: verdict.http_status(),
+            quotas: QuotaUse::of_section("subject", verdict.quotas()).collect(),
+            retry_after_s: verdict.retry_after_s(),
+        };
+        self.format.print(&report, |out| {
+            writeln!(out, "{}", report.outcome)?;
+            for quota in &report.quotas {
+                let reset = times::rfc3339(quota.reset_unix_s);
+                let (window, left) = (&quota.window, quota.remaining);
+                writeln!(out, "  {window}: {left} of {} left, reset {reset}", quota.limit)?;
+            }
+            match report.retry_after_s {
+                Some(seconds) => writeln!(out, "  retry after {seconds} s"),
+                None => Ok(()),
+            }
+        })?;
+        Ok(if verdict.is_admitted() { Status::Success } else { Status::Denied })
     }
 }
 
@@ -181,6 +305,8 @@ struct Done {
 impl Limiter {
     pub(crate) fn run(self) -> Result<Status, Failure> {
         match self.command {
+            Command::Create(create) => create.run(),
+            Command::Check(check) => return check.run(),
             Command::List(list) => list.run(),
             Command::Top(top) => top.run(),
             Command::Reset(reset) => reset.run(),

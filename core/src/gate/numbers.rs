@@ -60,6 +60,10 @@ impl<M: AsRef<[CacheLine]>> TallyNumbers for Gate<M> {
     fn tally_number(&self, key_id: KeyId, tally: usize) -> Option<u64> {
         Self::tally_number(self, key_id, tally)
     }
+
+    fn subject_number(&self, _: usize) -> Option<(u64, u64)> {
+        None
+    }
 }
 
 impl<M: AsRef<[CacheLine]>> Gate<M> {

@@ -150,11 +150,11 @@ struct Reserved<'r> {
 
 impl Reserved<'_> {
     fn refund(&self, tally: usize, charge: TallyCharge) {
-        self.reservation.refund(self.gate, self.key_id, tally, charge);
+        self.reservation.refund(self.gate, Some(self.key_id), tally, charge);
     }
 
     fn reserve_more(&self, tallies: &[usize], most: u32, now: Timestamp) -> u32 {
-        self.reservation.reserve_more(self.gate, self.key_id, tallies, most, now)
+        self.reservation.reserve_more(self.gate, Some(self.key_id), tallies, most, now)
     }
 }
 

@@ -274,7 +274,7 @@ impl<'g, M: AsRef<[CacheLine]>> Counted<'g, M> {
             && !charge.is_unreserved()
         {
             for entry in charge.entries() {
-                reservation.refund(self.gate, key_id, entry.tally.into(), entry.charge());
+                reservation.refund(self.gate, Some(key_id), entry.tally.into(), entry.charge());
             }
         }
         Some(self.show(refunded))

@@ -16,23 +16,26 @@
 use heapless::Vec;
 
 use super::info::SubjectInfo;
+use super::numbers::NumberedSubject;
 use super::on_full::OnFull;
 use super::slot::Subject;
 use super::table::{HEADER_LINES, Limiter, Rule, SetPolicyError, fits, store_limits};
 use crate::address::{Address, MAX_PREFIX, MIN_PREFIX};
 use crate::bits::IS_64_BIT;
 use crate::cache_line::CacheLine;
-use crate::charge::Charge;
+use crate::charge::{Charge, SHARED};
 use crate::compound::{
-    Charging, Compound, Exchange, Position, Steps, TallyVerdict, charge_one, charge_rest,
+    Charging, Compound, Exchange, Position, Refusal, Steps, TallyVerdict, charge_one, charge_rest,
 };
 use crate::decide::Decision;
 use crate::gate::Settlement;
 use crate::header::{AttachError, CreateError, TableKind};
+use crate::key::KeyId;
 use crate::outcome::Outcome;
 use crate::policy::Policy;
 use crate::prefixes::{AddressPolicy, MAX_PREFIXES};
 use crate::quota::{Limits, MAX_QUOTAS, Quota};
+use crate::reservation::{Reserve, TallyNumbers};
 use crate::section::Section;
 use crate::tally::{Layout, PackedLimits};
 use crate::time::{Clock, Timestamp};
@@ -303,6 +306,54 @@ impl<M: AsRef<[CacheLine]>> AddressLimiter<M> {
         self.table.set_on_full(on_full);
     }
 
+    /// Returns whether requests need a reservation: see [`Limiter::is_reserving`].
+    #[inline]
+    pub fn is_reserving(&self) -> bool {
+        self.table.is_reserving()
+    }
+
+    /// Sets whether requests need a reservation: see [`Limiter::set_reserving`].
+    pub fn set_reserving(&self, is_reserving: bool) {
+        self.table.set_reserving(is_reserving);
+    }
+
+    /// Returns a number of this table and its copies, from which the seed cannot be computed.
+    pub fn fleet_id(&self) -> u64 {
+        self.table.fleet_id()
+    }
+
+    /// Returns each prefix and the layout of its networks' tallies, longest first.
+    pub fn shapes(&self) -> impl Iterator<Item = (u8, &Layout)> {
+        self.prefixes.iter().map(|prefix| (prefix.number, &prefix.layout))
+    }
+
+    /// Returns the number of the client's network of the longest prefix as an
+    /// [owner](NumberedSubject::owner), also if it has no slot.
+    pub fn owner_number(&self, address: Address) -> u64 {
+        let prefix = self.prefixes.first();
+        prefix.map_or(0, |prefix| self.subject(address, prefix).owner_number(0))
+    }
+
+    /// Returns how many tallies have a number: see [`Limiter::numbered_tallies`].
+    pub fn numbered_tallies(&self) -> u64 {
+        self.table.numbered_by(self.prefixes.len())
+    }
+
+    /// Returns the network with a number: see [`Limiter::numbered_subject`].
+    pub fn numbered_subject(
+        &self,
+        number: u64,
+        owners: [u64; 2],
+        now: Timestamp,
+    ) -> Option<NumberedSubject> {
+        let mut rules = Vec::<Rule<'_>, MAX_PREFIXES>::new();
+        for index in 0..self.prefixes.len() {
+            // There is room for every prefix.
+            let _ = rules.push(self.rule(index)?);
+        }
+        self.table.numbered_subject_by(&rules, number, owners, now)
+    }
+
     /// Returns how many networks found no slot: see [`Limiter::refusals`].
     pub fn refusals(&self) -> u64 {
         self.table.refusals()
@@ -350,7 +401,7 @@ impl<M: AsRef<[CacheLine]>> AddressLimiter<M> {
         for (subject, prefix) in subjects.iter_mut().zip(&self.prefixes) {
             *subject = self.subject(address, prefix);
         }
-        AddressPart { limiter: self, subjects, cost, shared: 0 }
+        AddressPart { limiter: self, subjects, cost, shared: 0, reservation: None }
     }
 
     /// Returns a part that is charged to the tallies that `charge` was made to.
@@ -599,6 +650,28 @@ pub struct AddressPart<'l, M> {
     /// A bit for each prefix whose overflow tally is charged, as by an earlier charge. Otherwise
     /// the network's slot is charged, if it gets one.
     shared: u8,
+    reservation: Option<&'l dyn Reserve>,
+}
+
+impl<'l, M> AddressPart<'l, M> {
+    /// Also reserves what `reservation` says, as all processes do that use the limiter.
+    #[must_use]
+    pub fn with_reservation(self, reservation: Option<&'l dyn Reserve>) -> Self {
+        Self { reservation, ..self }
+    }
+}
+
+impl<M: AsRef<[CacheLine]>> TallyNumbers for AddressPart<'_, M> {
+    fn tally_number(&self, _: KeyId, _: usize) -> Option<u64> {
+        None
+    }
+
+    fn subject_number(&self, tally: usize) -> Option<(u64, u64)> {
+        let (index, is_overflow) = (tally & !usize::from(SHARED), tally & usize::from(SHARED) != 0);
+        let rules = self.limiter.prefixes.len();
+        let subject = *self.subjects.get(index).filter(|_| index < rules)?;
+        self.limiter.table.number_by(subject, index, rules, is_overflow)
+    }
 }
 
 impl<M: AsRef<[CacheLine]>> AddressPart<'_, M> {
@@ -655,6 +728,28 @@ impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for AddressPart<'_, M> {
                 table.check_by(rule, subject, self.cost, clock)
             };
         }
+    }
+
+    fn has_extras(&self) -> bool {
+        self.reservation.is_some()
+    }
+
+    fn clock_offset_ms(&self) -> i64 {
+        self.reservation.map_or(0, Reserve::clock_offset_ms)
+    }
+
+    fn reserve(&self, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
+        self.reservation?.reserve(self, tallies)
+    }
+
+    fn release(&self, tallies: &[TallyVerdict]) {
+        if let Some(reservation) = self.reservation {
+            reservation.release(self, tallies);
+        }
+    }
+
+    fn peek_reservation(&self, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
+        self.reservation?.peek(self, tallies)
     }
 
     fn refund(&self, tally: &TallyVerdict, clock: C) -> Option<Verdict> {

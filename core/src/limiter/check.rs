@@ -463,6 +463,11 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         self.find_in_line(subject, home, |_| true).or_else(|| self.find_in_all_lines(subject))
     }
 
+    /// Returns the number of the subject's slot, if it has one.
+    pub(super) fn slot_number(&self, subject: Subject) -> Option<u64> {
+        self.find(subject).map(|found| self.number_of(found.slot))
+    }
+
     /// Searches all four cache lines of the subject.
     ///
     /// A slot with a tombstone or a reservation may also have an owner word with the subject's

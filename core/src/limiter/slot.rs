@@ -35,11 +35,26 @@ impl Subject {
         Self::fingerprint_in(self.fingerprint())
     }
 
+    /// Returns the number of the subject as the owner of what is reserved for it: the rule by which
+    /// it counts, above the lowest 61 bits of its hash. It is not 0.
+    pub(super) fn owner_number(self, rule: usize) -> u64 {
+        let hash = self.0 & (u64::MAX >> RULE_BITS);
+        ((rule as u64) << (u64::BITS - RULE_BITS) | hash).max(1)
+    }
+
+    /// Returns the index of the rule in an owner's number, and a subject with its fingerprint.
+    pub(super) fn of_owner_number(owner: u64) -> (usize, Self) {
+        (crate::bits::index(owner >> (u64::BITS - RULE_BITS)), Self(owner))
+    }
+
     /// Returns the subject's owner word for a slot that has `owner`: the next generation.
     pub(super) fn owner_after(self, owner: u64) -> u64 {
         self.fingerprint() | (owner.wrapping_add(1) & GENERATION)
     }
 }
+
+/// Bits of the index of a rule in an owner's number.
+const RULE_BITS: u32 = 3;
 
 const GENERATION_BITS: u32 = 16;
 const GENERATION: u64 = (1 << GENERATION_BITS) - 1;

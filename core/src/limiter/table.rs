@@ -32,6 +32,8 @@ const BUCKETS: usize = 2;
 const LIMITS: usize = 3;
 /// The packed limits, in two words.
 const PACKED: usize = 5;
+/// Whether requests need a reservation: 0 or 1.
+const RESERVING: usize = 7;
 
 /// The line with the words that change: how many requests found no slot, and the number of the
 /// [`OnFull`]. Checks do not read it, so a flood does not delay them.
@@ -378,6 +380,25 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
         self.changing_word(1).store(on_full.number(), Ordering::Relaxed);
     }
 
+    /// Returns whether requests need a [reservation](crate::Reserve), in every process that uses
+    /// the table: see [`reserving`](Self::reserving).
+    #[inline]
+    pub fn is_reserving(&self) -> bool {
+        self.memory.as_ref()[LIMITS_LINE].load(RESERVING) != 0
+    }
+
+    /// Sets whether requests need a [reservation](crate::Reserve), for every process that uses the
+    /// table. A program that makes none then refuses all requests, by
+    /// [`NotReserving`](crate::NotReserving).
+    pub fn set_reserving(&self, is_reserving: bool) {
+        self.memory.as_ref()[LIMITS_LINE].store(RESERVING, is_reserving.into());
+    }
+
+    /// Returns a number of this table and its copies, from which the seed cannot be computed.
+    pub fn fleet_id(&self) -> u64 {
+        siphash::hash(self.seed, b"fleet of this table")
+    }
+
     /// Returns a word of the header that changes while the table is in use.
     fn changing_word(&self, word: usize) -> &AtomicU64 {
         self.memory.as_ref()[CHANGING_LINE].word(word)
@@ -424,6 +445,21 @@ impl<M: AsRef<[CacheLine]>> Limiter<M> {
             let line = &self.memory.as_ref()[self.buckets_at + number / LINE_SLOTS];
             Slot(&line.words().as_chunks().0[number % LINE_SLOTS])
         })
+    }
+
+    /// Returns the slot with a number; `None` if there is none.
+    pub(super) fn slot(&self, number: u64) -> Option<Slot<'_>> {
+        let number = usize::try_from(number).ok().filter(|_| number < self.slots)?;
+        let line = self.memory.as_ref().get(self.buckets_at + number / LINE_SLOTS)?;
+        Some(slots(line)[number % LINE_SLOTS])
+    }
+
+    /// Returns the number of a slot of this table.
+    #[inline]
+    pub(super) fn number_of(&self, slot: Slot<'_>) -> u64 {
+        let first = core::ptr::from_ref(&self.memory.as_ref()[self.buckets_at]).addr();
+        let bytes = core::ptr::from_ref(slot.0).addr() - first;
+        (bytes / size_of::<[AtomicU64; 2]>()) as u64
     }
 
     pub(super) fn all_slots(&self) -> impl Iterator<Item = Slot<'_>> {

@@ -1,6 +1,6 @@
 /*
- * Gates in a fleet, with a fleet file that this program fills like an agent. The argument is the
- * path of an empty folder.
+ * Gates and limiters in a fleet, with a fleet file that this program fills like an agent. The
+ * argument is the path of an empty folder.
  */
 #include "check.h"
 
@@ -191,18 +191,17 @@ static void patience_of_a_request_says_whether_it_waits(const char *folder) {
     OK(kt_limiter_peek(limiter, bytes("203.0.113.9"), 11, 1, KT_SYSTEM_CLOCK, &verdict));
     CHECK(quota(&verdict, 0).remaining == 5);
 
-    /* Only 0 to 2 is a patience, and only a gate has one. */
+    /* Only 0 to 2 is a patience. */
     kt_compound compound;
     kt_request request = {.size = sizeof request, .cost = 1, .patience = (kt_patience)3};
     EXPECT(kt_gate_check_request(it.gate, NULL, 0, &request, &compound), KT_UNKNOWN_MEMBER);
-    request.patience = KT_PATIENCE_RETURN;
     EXPECT(kt_limiter_check_request(limiter, bytes("a"), 1, &request, &verdict),
            KT_UNKNOWN_MEMBER);
     request.patience = KT_PATIENCE_WAIT;
     request.reserved_ = 1;
     EXPECT(kt_gate_check_request(it.gate, NULL, 0, &request, &compound), KT_UNKNOWN_MEMBER);
     kt_part part = {.limiter = limiter, .text = bytes("a"), .text_len = 1,
-                    .patience = KT_PATIENCE_RETURN};
+                    .patience = (kt_patience)3};
     EXPECT(kt_check_all(&part, 1, KT_SYSTEM_CLOCK, &compound), KT_UNKNOWN_MEMBER);
     part = (kt_part){.gate = it.gate, .patience = (kt_patience)3};
     EXPECT(kt_check_all(&part, 1, KT_SYSTEM_CLOCK, &compound), KT_UNKNOWN_MEMBER);
@@ -313,6 +312,132 @@ static void wrong_fleet_files_are_refused(const char *folder) {
     release(&other);
 }
 
+typedef kt_status (*limiter_check)(kt_limiter *, const uint8_t *, size_t, uint32_t, uint64_t,
+                                   kt_verdict *);
+
+static kt_verdict counted(kt_limiter *limiter, limiter_check function, uint32_t cost) {
+    kt_verdict verdict;
+    OK(function(limiter, bytes("ann"), 3, cost, KT_SYSTEM_CLOCK, &verdict));
+    return verdict;
+}
+
+static bool waits(const kt_verdict *verdict, kt_unavailability why) {
+    return verdict->outcome == KT_UNAVAILABLE && verdict->unavailability == why &&
+           verdict->http_status == 503 && verdict->charged == 0;
+}
+
+static void limiter_in_a_fleet_spends_credits(const char *folder) {
+    char path[600], fleet_path[600];
+    CHECK(snprintf(path, sizeof path, "%s/users.limiter", folder) > 0);
+    CHECK(snprintf(fleet_path, sizeof fleet_path, "%s/users.fleet", folder) > 0);
+    kt_limiter *limiter;
+    OK(kt_limiter_create(path, KT_TEXT("10/week"), 8, &limiter));
+    uint32_t is_in_fleet = 9;
+    OK(kt_limiter_is_in_fleet(limiter, &is_in_fleet));
+    CHECK(is_in_fleet == 0);
+
+    /* The second charge changes the tally of the subject only, whose form credits have. */
+    kt_verdict verdict = counted(limiter, kt_limiter_check, 1);
+    size_t len = 0;
+    uint64_t *words = mapped(path, &len), *before = malloc(len), tally = 0;
+    CHECK(before != NULL);
+    memcpy(before, words, len);
+    verdict = counted(limiter, kt_limiter_try_check, 2);
+    CHECK(verdict.outcome == KT_ADMITTED && verdict.is_leased == 0);
+    size_t changed = 0;
+    for (size_t i = 0; i < len / 8; i++)
+        if (words[i] != before[i]) (tally = words[i], changed++);
+    CHECK(changed == 1);
+    free(before);
+    munmap(words, len);
+    OK(kt_limiter_reset(limiter, bytes("ann"), 3, KT_SYSTEM_CLOCK, &verdict));
+
+    OK(kt_limiter_set_fleet(limiter, 1));
+    OK(kt_limiter_is_in_fleet(limiter, &is_in_fleet));
+    CHECK(is_in_fleet == 1);
+    verdict = counted(limiter, kt_limiter_check, 1);
+    CHECK(waits(&verdict, KT_UNAVAILABILITY_NOT_RESERVING));
+    len = FLEET_LEN;
+    machine it = {.fleet = mapped(fleet_path, &len)};
+    OK(kt_limiter_join(limiter, fleet_path));
+    EXPECT(kt_limiter_join(limiter, fleet_path), KT_JOINED);
+    say(&it, LEADING, CLOSED, 1);
+    OK(kt_limiter_set_credit_wait(limiter, 1000));
+    verdict = counted(limiter, kt_limiter_try_check, 1);
+    CHECK(waits(&verdict, KT_UNAVAILABILITY_WAITING));
+
+    /* The subject that waits has claimed the words of its slot. */
+    size_t claimed = 0;
+    for (size_t at = TALLIES_AT; at + 8 <= FLEET_LEN / 8; at += 8)
+        if (it.fleet[at + 5] != 0) {
+            it.fleet[at] = it.fleet[at + 1] = tally;
+            it.fleet[at + 4] = it.fleet[at + 5];
+            claimed++;
+        }
+    CHECK(claimed == 1);
+    kt_verdict spent = counted(limiter, kt_limiter_check, 2);
+    CHECK(spent.outcome == KT_ADMITTED && spent.is_leased == 1 && spent.charged == 2);
+    verdict = counted(limiter, kt_limiter_check, 2);
+    CHECK(waits(&verdict, KT_UNAVAILABILITY_LOST));
+    verdict = counted(limiter, kt_limiter_check_without_wait, 2);
+    CHECK(waits(&verdict, KT_UNAVAILABILITY_LOST));
+    kt_request request = {.size = sizeof request, .cost = 2, .now_ms = KT_SYSTEM_CLOCK,
+                          .patience = KT_PATIENCE_RETURN};
+    OK(kt_limiter_check_request(limiter, bytes("ann"), 3, &request, &verdict));
+    CHECK(waits(&verdict, KT_UNAVAILABILITY_WAITING));
+    /* A refund returns credits. */
+    kt_charge charge = charge_of(&spent);
+    OK(kt_limiter_refund(limiter, bytes("ann"), 3, &charge, KT_SYSTEM_CLOCK, &verdict));
+    kt_part part = {.limiter = limiter, .text = bytes("ann"), .text_len = 3, .cost = 3};
+    kt_compound compound;
+    OK(kt_check_all(&part, 1, KT_SYSTEM_CLOCK, &compound));
+    CHECK(compound.outcome == KT_ADMITTED && compound.tallies[0].verdict.is_leased == 1);
+    part.cost = 1;
+    part.patience = KT_PATIENCE_RETURN;
+    OK(kt_check_all(&part, 1, KT_SYSTEM_CLOCK, &compound));
+    CHECK(waits(&compound.tallies[0].verdict, KT_UNAVAILABILITY_WAITING));
+
+    OK(kt_limiter_set_fleet(limiter, 0));
+    verdict = counted(limiter, kt_limiter_check, 1);
+    CHECK(verdict.outcome == KT_ADMITTED && verdict.is_leased == 0);
+    munmap(it.fleet, FLEET_LEN);
+    kt_limiter_close(limiter);
+}
+
+static void limiter_without_a_fleet_file_joins_nothing(const char *folder) {
+    char path[600];
+    CHECK(snprintf(path, sizeof path, "%s/sliding.limiter", folder) > 0);
+    kt_limiter *sliding;
+    OK(kt_limiter_create(path, KT_TEXT("sliding 10/minute"), 8, &sliding));
+    EXPECT(kt_limiter_set_fleet(sliding, 1), KT_FLEET_SLIDING);
+    EXPECT(kt_limiter_join(sliding, path), KT_FLEET_SLIDING);
+    kt_limiter_close(sliding);
+    CHECK(snprintf(path, sizeof path, "%s/fixed.limiter", folder) > 0);
+    OK(kt_limiter_create(path, KT_TEXT("10/minute"), 8, &sliding));
+    EXPECT(kt_limiter_join(sliding, path), KT_NOT_A_FLEET_FILE);
+    EXPECT(kt_limiter_join(sliding, "/nonexistent/api.fleet"), KT_FILE_NOT_FOUND);
+    EXPECT(kt_limiter_join(sliding, NULL), KT_NULL_POINTER);
+    kt_limiter_close(sliding);
+
+    /* A limiter in memory is in no fleet. */
+    static _Alignas(KT_TABLE_ALIGN) unsigned char memory[KT_LIMITER_SIZE(8)];
+    const uint8_t seed[16] = {7};
+    kt_limiter limiter;
+    kt_verdict verdict;
+    OK(kt_limiter_init(memory, sizeof memory, KT_TEXT("10/week"), 8, seed, &limiter));
+    EXPECT(kt_limiter_join(&limiter, path), KT_NOT_A_FILE);
+    EXPECT(kt_limiter_set_fleet(&limiter, 1), KT_NOT_A_FILE);
+    EXPECT(kt_limiter_set_credit_wait(&limiter, 1), KT_NOT_A_FILE);
+    EXPECT(kt_limiter_is_in_fleet(&limiter, NULL), KT_NULL_POINTER);
+    verdict = counted(&limiter, kt_limiter_try_check, 1);
+    CHECK(verdict.outcome == KT_ADMITTED && verdict.unavailability == 0);
+    verdict = counted(&limiter, kt_limiter_check_without_wait, 1);
+    CHECK(verdict.outcome == KT_ADMITTED);
+    EXPECT(kt_limiter_try_check(NULL, bytes("a"), 1, 1, KT_SYSTEM_CLOCK, &verdict),
+           KT_NULL_POINTER);
+    kt_limiter_close(&limiter);
+}
+
 int main(int argc, char **argv) {
     CHECK(argc == 2);
     gate_in_a_fleet_spends_credits(argv[1]);
@@ -320,5 +445,7 @@ int main(int argc, char **argv) {
     lost_store_is_decided_as_the_operator_chose(argv[1]);
     request_in_a_fleet_has_the_time_of_the_store(argv[1]);
     wrong_fleet_files_are_refused(argv[1]);
+    limiter_in_a_fleet_spends_credits(argv[1]);
+    limiter_without_a_fleet_file_joins_nothing(argv[1]);
     return 0;
 }

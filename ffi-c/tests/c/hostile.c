@@ -353,7 +353,7 @@ static void parts_that_are_not_valid_are_statuses(void *none) {
     parts[1].text = NULL;
     NULL_AT(kt_check_all(parts, 2, NOW_MS, &compound));
     parts[1] = right;
-    parts[1].patience = KT_PATIENCE_RETURN;
+    parts[1].patience = (kt_patience)3;
     EXPECT(kt_check_all(parts, 2, NOW_MS, &compound), KT_UNKNOWN_MEMBER);
     parts[1] = right;
     parts[1].groups_len = 1;

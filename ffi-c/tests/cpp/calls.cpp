@@ -590,6 +590,33 @@ static void gate_in_a_fleet_waits_as_the_request_says(const std::string &folder)
     CHECK(memory.try_set_credit_wait(1ms).status() == KT_NOT_A_FILE);
 }
 
+static void limiter_in_a_fleet_waits_as_the_request_says(const std::string &folder) {
+    auto limiter = Limiter::open_or_create(folder + "/fleet.limiter", "10/week", 8);
+    auto path = folder + "/limiter.fleet";
+    std::ofstream(path, std::ios::binary) << std::string(8192, '\0');
+    std::filesystem::permissions(path, std::filesystem::perms(0600));
+    CHECK(!limiter.is_in_fleet());
+    limiter.set_fleet(true);
+    CHECK(limiter.is_in_fleet() && *limiter.try_is_in_fleet());
+    CHECK(limiter.check("ann").unavailability == KT_UNAVAILABILITY_NOT_RESERVING);
+    limiter.join(path);
+    CHECK(limiter.try_join(path.c_str()).status() == KT_JOINED);
+    CHECK(thrown([&] { limiter.join(path); }) == KT_JOINED);
+    constexpr std::uint64_t leading = 2, closed = 1;
+    write_word(path, 9, std::uint64_t(1) << 32 | closed << 8 | leading);
+    write_word(path, 16, kt_now_ms() + 3600000);
+    limiter.set_credit_wait(1ms);
+    CHECK(limiter.check("ann").unavailability == KT_UNAVAILABILITY_LOST);
+    keytally::Request request;
+    request.patience = KT_PATIENCE_RETURN;
+    CHECK(limiter.check("ann", request).unavailability == KT_UNAVAILABILITY_WAITING);
+    request.patience = KT_PATIENCE_DECIDE;
+    CHECK(limiter.try_check("ann", request)->unavailability == KT_UNAVAILABILITY_LOST);
+    limiter.set_fleet(false);
+    CHECK(limiter.check("ann").admitted() && limiter.peek("ann").quotas()[0].remaining == 9);
+    CHECK(limiter.try_set_credit_wait(1ms).status() == KT_OK);
+}
+
 /** Opens tables in the caller's memory that C created. */
 static void table_that_c_created_is_attached() {
     alignas(KT_TABLE_ALIGN) static unsigned char limits[KT_LIMITER_SIZE(8)], keys[KT_GATE_SIZE(8)];
@@ -636,6 +663,7 @@ int main(int count, char **arguments) {
     gates_check_and_administer_keys(arguments[1]);
     requests_charge_key_team_and_groups(arguments[1]);
     gate_in_a_fleet_waits_as_the_request_says(arguments[1]);
+    limiter_in_a_fleet_waits_as_the_request_says(arguments[1]);
     null_pointer_is_a_status(arguments[1]);
     table_that_c_created_is_attached();
     threads_admit_exactly_the_limit();

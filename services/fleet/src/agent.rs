@@ -29,7 +29,7 @@ use crate::machine::{Machine, Subject};
 use crate::names::{WindowKey, machine as name_in_store};
 use crate::store::{Call, PIPELINE, Store};
 use crate::subscriber::{MESSAGES, Message, Subscriber};
-use crate::tallies::{Present, Tallies, present};
+use crate::tallies::{Entry, Present, Tallies, present};
 
 /// The longest sleep of the agent.
 pub const SLEEP: Duration = Duration::from_millis(50);
@@ -293,7 +293,11 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
             let sent = self.steady;
             let before_ms = sent.ms();
             let store_ms = store.time()?;
-            Ok((store, before_ms, sent.ms(), store_ms))
+            let received_ms = sent.ms();
+            if let Some(limiter) = self.machine.limiter() {
+                store.state(&limiter, !self.has_connected)?;
+            }
+            Ok((store, before_ms, received_ms, store_ms))
         });
         match connected {
             Ok((store, sent_ms, received_ms, store_ms)) => {
@@ -319,6 +323,7 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
     }
 
     fn connected(&mut self, store: Store, sent_ms: u64, received_ms: u64, store_ms: u64) {
+        let before_ms = self.now_ms();
         add(&self.agent.counters.connections, 1);
         self.agent.set_problem(None);
         let identity = store.identity();
@@ -332,6 +337,12 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
         self.has_connected = true;
         self.timed(sent_ms, received_ms, store_ms);
         let now_ms = self.now_ms();
+        if now_ms.saturating_add(MOST_STEP_BACK_MS) < before_ms && self.machine.limiter().is_some()
+        {
+            // A slot may have been given to another subject after windows that run again, and what
+            // the former subject holds of them is not known any more.
+            self.renew();
+        }
         let last = self.machine.page(PageWord::Store).load(Ordering::Acquire);
         let is_other = identity != last || identity != self.identity;
         self.identity = identity;
@@ -362,8 +373,9 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
         if !self.has_been_cut || self.agent.config.on_loss == OnLoss::Closed {
             return;
         }
-        let Some(Present { subject, words }) = present(self.machine, tally) else { return };
-        let Some(entry) = self.tallies.get_mut(tally) else { return };
+        let Some(Present { subject, words }) = present(self.machine, tally, now_ms) else { return };
+        let its = |entry: &&mut Entry| entry.owner == subject.owner;
+        let Some(entry) = self.tallies.get_mut(tally).filter(its) else { return };
         let counted = self.machine.counted(tally, now_ms);
         if let Some(least) = entry.admitted(&subject.layout, &words, now_ms, &counted) {
             entry.planner.admitted(&least, now_ms);
@@ -398,9 +410,13 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
         let is_due = self.tested_at.is_none_or(|at| elapsed.saturating_sub(at) >= TEST);
         let Some(store) = self.store.as_mut().filter(|_| is_due) else { return };
         let sent_ms = self.steady.ms();
-        match store.time() {
-            Ok(store_ms) => {
-                let received_ms = self.steady.ms();
+        let time = store.time().map(|store_ms| (store_ms, self.steady.ms()));
+        let limiter = self.machine.limiter();
+        match time.and_then(|time| match limiter {
+            Some(limiter) => store.state(&limiter, false).map(|()| time),
+            None => Ok(time),
+        }) {
+            Ok((store_ms, received_ms)) => {
                 if !self.timed(sent_ms, received_ms, store_ms) {
                     self.renew();
                 }
@@ -486,11 +502,11 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
             let counters = &self.agent.counters;
             add(if is_recall { &counters.recalls } else { &counters.again }, 1);
             let Some(key) = WindowKey::parse(&self.agent.config.name, key) else { continue };
-            let Some(tally) = self.tallies.named(self.machine, &key.subject) else { continue };
+            let named = self.tallies.named(self.machine, &key.subject, now_ms);
+            let Some((tally, subject)) = named else { continue };
             if !self.make(tally, now_ms) {
                 continue;
             }
-            let Some(subject) = self.machine.subject(tally) else { continue };
             let Some(entry) = self.tallies.get_mut(tally) else { continue };
             if !is_recall {
                 entry.planner.claim_again();
@@ -524,7 +540,7 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
         if words.load(Word::Holding) == 0 && !is_open {
             return;
         }
-        let Some(subject) = self.machine.subject(tally) else { return };
+        let Some(subject) = self.machine.subject_at(tally, now_ms) else { return };
         if subject.owner != owner {
             return;
         }
@@ -607,10 +623,15 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
     /// Lets the planner of a tally decide whether to send a lease request.
     fn prepare(&mut self, tally: u32) -> Option<Prepared> {
         let now_ms = self.now_ms();
-        let Some(Present { subject, words }) = present(self.machine, tally) else {
+        let Some(Present { subject, words }) = present(self.machine, tally, now_ms) else {
             self.tallies.remove(tally);
             return None;
         };
+        if self.tallies.get_mut(tally)?.owner != subject.owner {
+            // What the planner knows is of another owner.
+            self.tallies.remove(tally);
+            self.want(tally, now_ms);
+        }
         let entry = self.tallies.get_mut(tally)?;
         let request = entry.planner.next(&subject.layout, &words, now_ms);
         let due_ms = entry.planner.due_ms(&subject.layout, &words);
@@ -702,6 +723,11 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
         mixed ^ (mixed >> 31)
     }
 }
+
+/// How many milliseconds the fleet's time may step back, when another store has another clock,
+/// before a limiter's machine takes a new name. A slot is kept for longer than this after its
+/// windows have passed.
+const MOST_STEP_BACK_MS: u64 = 500;
 
 /// Millionths of a lease request.
 const MILLION: u64 = 1_000_000;

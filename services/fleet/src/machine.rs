@@ -1,14 +1,14 @@
-//! What the agent needs of its machine: the fleet file and the gate.
+//! What the agent needs of its machine: the fleet file and the gate or limiter.
 
 use core::time::Duration;
 
-use keytally::{FleetFile, FleetSubject};
+use keytally::{FleetFile, FleetLimiterInfo, FleetSubject};
 use keytally_core::sync::AtomicU64;
 use keytally_fleet_plan::credit::{CreditLayout, Units};
 use keytally_fleet_plan::layout::{PageWord, WantedBits};
 use keytally_fleet_plan::words::TallyWords;
 
-/// The memory that a machine's processes share, and the gate that it belongs to.
+/// The memory that a machine's processes share, and the gate or limiter that it belongs to.
 pub trait Machine {
     /// Returns a word of the page.
     fn page(&self, word: PageWord) -> &AtomicU64;
@@ -29,6 +29,18 @@ pub trait Machine {
     /// Returns what the gate has at a tally now: `None` if it has no key or team, or if the section
     /// is unlimited.
     fn subject(&self, tally: u32) -> Option<Subject>;
+
+    /// Returns what the table has at a tally for the windows of `now_ms`, as
+    /// [`subject`](Self::subject) does. The agent leases only for that.
+    fn subject_at(&self, tally: u32, _now_ms: u64) -> Option<Subject> {
+        self.subject(tally)
+    }
+
+    /// Returns the limiter whose tallies these are, which must be equal on all machines; `None` for
+    /// a gate. The tallies of a limiter are given to other subjects when their windows have passed.
+    fn limiter(&self) -> Option<FleetLimiterInfo> {
+        None
+    }
 
     /// Returns the tally's own counts in this machine's gate, of the windows of `now_ms`.
     fn counted(&self, tally: u32, now_ms: u64) -> Units;
@@ -80,6 +92,15 @@ impl Machine for FleetFile<'_> {
     fn subject(&self, tally: u32) -> Option<Subject> {
         let FleetSubject { name, owner, layout, .. } = self.subject(tally)?;
         Some(Subject { name, owner, layout })
+    }
+
+    fn subject_at(&self, tally: u32, now_ms: u64) -> Option<Subject> {
+        let FleetSubject { name, owner, layout, .. } = self.subject_at(tally, now_ms)?;
+        Some(Subject { name, owner, layout })
+    }
+
+    fn limiter(&self) -> Option<FleetLimiterInfo> {
+        self.table().limiter()
     }
 
     fn counted(&self, tally: u32, now_ms: u64) -> Units {

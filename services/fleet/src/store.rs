@@ -1,5 +1,6 @@
 //! The store: finds its primaries, and exchanges lease requests for replies.
 
+use keytally::FleetLimiterInfo;
 use keytally_core::{MAX_QUOTAS, Window};
 use keytally_fleet_plan::credit::CreditLayout;
 use keytally_fleet_plan::flow::MOST_IN_FLIGHT;
@@ -304,6 +305,63 @@ impl Store {
             }
         }
         Err(problem)
+    }
+}
+
+/// The script by which machines compare their limiters.
+const LIMITER_SCRIPT: &str = include_str!("limiter.lua");
+
+/// For how many milliseconds the store keeps the properties that a machine has stated.
+const STATED_MS: u64 = 10_000;
+
+impl Store {
+    /// States the properties of this machine's limiter, and compares them with those that another
+    /// machine has stated. Limits may differ while they are changed on one machine after the other,
+    /// so they are compared only when an agent starts.
+    ///
+    /// # Errors
+    /// [`FleetError::Refused`] if the limiters differ: each machine would count its subjects alone.
+    pub(crate) fn state(
+        &mut self,
+        limiter: &FleetLimiterInfo,
+        is_start: bool,
+    ) -> Result<(), FleetError> {
+        let FleetLimiterInfo { file, id, tallies, policy, .. } = limiter;
+        let (id, tallies) = (format!("{id:016x}"), tallies.to_string());
+        let key = format!("kt:{{{}/limiter.{file}}}:table", self.fleet);
+        let lost = || FleetError::lost("the cluster has no such slot");
+        let link = match &self.slots {
+            None => 0,
+            Some(map) => map.primary_of(slot(&key)).ok_or_else(lost)?,
+        };
+        let connection = &mut self.links.get_mut(link).ok_or_else(lost)?.connection;
+        let digest = connection.load(LIMITER_SCRIPT)?;
+        let mut command = cmd("EVALSHA");
+        command.arg(digest).arg(1).arg(key).arg(&id).arg(&tallies).arg(policy);
+        command.arg(u8::from(is_start)).arg(STATED_MS);
+        let Value::Array(stated) = connection.query(&command)? else {
+            return Err(connection.unintelligible("EVALSHA"));
+        };
+        let stated: Vec<String> = stated.iter().filter_map(text).collect();
+        let [its_id, its_tallies, its_policy] = &stated[..] else { return Ok(()) };
+        let copy = "copy the limiter file of one of them to this machine";
+        let why = if *its_id != id {
+            format!(
+                "has another seed than that of the other machines, so its subjects have other hashes: {copy}"
+            )
+        } else if *its_tallies != tallies {
+            format!(
+                "has {tallies} slots and overflow tallies, and that of the other machines has {its_tallies}: {copy}"
+            )
+        } else {
+            format!(
+                "has the limits \"{policy}\", and that of the other machines has \"{its_policy}\": give all of them the same limits"
+            )
+        };
+        Err(FleetError::refused(format!(
+            "the limiter {file} cannot share its limits in fleet {}: it {why}",
+            self.fleet
+        )))
     }
 }
 

@@ -18,6 +18,8 @@ use crate::names::hash;
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) planner: Planner,
+    /// The owner of the tally's words when the planner was made.
+    pub(crate) owner: u64,
     /// What the gate had counted that no credits were spent for, when the agent first looked.
     uncredited: Units,
     uncredited_ms: u64,
@@ -34,8 +36,10 @@ pub(crate) struct Tallies {
     entries: HashMap<u32, Entry>,
     queue: VecDeque<u32>,
     timers: BinaryHeap<Reverse<(u64, u32)>>,
-    /// By the hash of its name, the tally of each subject that was seen, for messages.
+    /// By the hash of its name, the tally of each subject that was seen, for messages. And of each
+    /// tally, the hash of the last name, so that a tally has one.
     names: HashMap<u64, u32>,
+    hashes: HashMap<u32, u64>,
 }
 
 /// A tally as the gate has it now.
@@ -44,9 +48,10 @@ pub(crate) struct Present<'m> {
     pub(crate) words: TallyWords<'m>,
 }
 
-/// Returns what the gate has at a tally. If the words belong to another owner, voids them first.
-pub(crate) fn present<M: Machine>(machine: &M, tally: u32) -> Option<Present<'_>> {
-    let subject = machine.subject(tally)?;
+/// Returns what the table has at a tally for the windows of `now_ms`. If the words belong to
+/// another owner, voids them first.
+pub(crate) fn present<M: Machine>(machine: &M, tally: u32, now_ms: u64) -> Option<Present<'_>> {
+    let subject = machine.subject_at(tally, now_ms)?;
     let (words, owner) = (machine.words(tally)?, machine.owner(tally)?);
     if owner.load(Ordering::Acquire) != subject.owner {
         // Requests of the new owner spend nothing until its hash is stored.
@@ -68,10 +73,11 @@ impl Tallies {
     ) -> Option<(&mut Entry, bool)> {
         let is_new = !self.entries.contains_key(&tally);
         if is_new {
-            let Present { subject, words } = present(machine, tally)?;
-            self.names.insert(hash(&[&subject.name]), tally);
+            let Present { subject, words } = present(machine, tally, now_ms)?;
+            self.remember(&subject, tally);
             let mut entry = Entry {
                 planner: Planner::new(seed ^ u64::from(tally).rotate_left(32)),
+                owner: subject.owner,
                 uncredited: Units::default(),
                 uncredited_ms: now_ms,
                 is_queued: false,
@@ -91,13 +97,25 @@ impl Tallies {
 
     /// Remembers whose tally it is, for messages.
     pub(crate) fn remember(&mut self, subject: &Subject, tally: u32) {
-        self.names.insert(hash(&[&subject.name]), tally);
+        let name = hash(&[&subject.name]);
+        if let Some(former) = self.hashes.insert(tally, name).filter(|&former| former != name)
+            && self.names.get(&former) == Some(&tally)
+        {
+            self.names.remove(&former);
+        }
+        self.names.insert(name, tally);
     }
 
     /// Returns the tally of a subject that was seen.
-    pub(crate) fn named<M: Machine>(&self, machine: &M, name: &str) -> Option<u32> {
+    pub(crate) fn named<M: Machine>(
+        &self,
+        machine: &M,
+        name: &str,
+        now_ms: u64,
+    ) -> Option<(u32, Subject)> {
         let tally = *self.names.get(&hash(&[name]))?;
-        machine.subject(tally).is_some_and(|subject| subject.name == name).then_some(tally)
+        let subject = machine.subject_at(tally, now_ms).filter(|subject| subject.name == name)?;
+        Some((tally, subject))
     }
 
     pub(crate) fn all(&self) -> BTreeSet<u32> {

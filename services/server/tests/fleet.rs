@@ -22,12 +22,15 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::Command;
 
+use keytally::{AddressLimiter, Limiter};
 use keytally_fleet::plan::layout::PageWord;
 use machines::{
-    Agent, PLAN, Store, admitted, agent, check, create_machines, fleet, join, status, wait_for,
+    Agent, PLAN, Store, admitted, agent, check, create_machines, fleet, join, pause, status,
+    wait_for,
 };
-use program::Sandbox;
+use program::{Run, Sandbox};
 use rustix::process::Signal;
+use serde_json::Value;
 use yaml_rust2::YamlLoader;
 
 #[test]
@@ -309,7 +312,7 @@ fn file_of_another_gate_is_kept_while_its_agent_runs() {
     let other = ["agent", "other.gate", "--fleet", "test", "--store", &url, "--on-loss", "closed"];
     let run = sandbox.run(&[&other[..], &["--file", "one/api.fleet"]].concat());
     assert_eq!(run.status, 3, "{run:?}");
-    let expected = "one/api.fleet: the fleet file belongs to another gate, whose agent runs; \
+    let expected = "one/api.fleet: the fleet file belongs to another gate or limiter, whose agent runs; \
                     name another file with --file\n";
     assert!(run.err.ends_with(expected), "{run:?}");
     drop(agents);
@@ -612,4 +615,101 @@ fn examples_of_alert_rules_pass_in_promtool() {
     for alert in rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
         assert!(guide.contains(&format!("| `{alert}` |")), "{alert}");
     }
+}
+
+/// Runs `keytally fleet COMMAND` for the limiter of a machine.
+fn limiter(sandbox: &Sandbox, command: &str, machine: &str, more: &[&str]) -> Run {
+    let (limiter, file) = (format!("{machine}/api.limiter"), format!("{machine}/limiter.fleet"));
+    sandbox.run(&[&["fleet", command, &limiter], more, &["--file", &file]].concat())
+}
+
+/// Starts the agent of a machine's limiter, which needs no pepper.
+fn start_limiter<'s>(sandbox: &'s Sandbox, machine: &str, store: &Store) -> Agent<'s> {
+    let (limiter, file, url) =
+        (format!("{machine}/api.limiter"), format!("{machine}/limiter.fleet"), store.url());
+    let fixed = ["agent", &limiter, "--fleet", "test", "--store", &url, "--file", &file];
+    let command = sandbox.command(&[&fixed[..], &["--on-loss", "closed"]].concat());
+    Agent::spawn(sandbox, machine, command)
+}
+
+#[test]
+fn limiters_of_machines_share_the_limit_of_a_subject() {
+    let sandbox = Sandbox::new();
+    let machines = ["one", "two"];
+    for machine in machines {
+        fs::create_dir(sandbox.path(machine)).unwrap();
+    }
+    let path = |machine: &str| sandbox.path(&format!("{machine}/api.limiter"));
+    Limiter::create(path("one"), &"20/31d".parse().unwrap(), 100).unwrap();
+    fs::copy(path("one"), path("two")).unwrap();
+    let store = Store::start(&sandbox, &[]);
+    limiter(&sandbox, "join", "one", &[]).expect_failure(&["start the agent of this limiter"]);
+    let agents = machines.map(|machine| start_limiter(&sandbox, machine, &store));
+    for (machine, agent) in machines.iter().zip(&agents) {
+        agent.wait_for("keytally: leading");
+        agent.wait_for("is not in a fleet");
+        limiter(&sandbox, "join", machine, &[]).expect_status(0);
+    }
+    let limiters = machines.map(|machine| {
+        let limiter = Limiter::open(path(machine)).unwrap();
+        limiter.join(sandbox.path(&format!("{machine}/limiter.fleet"))).unwrap();
+        limiter
+    });
+    let admitted = || {
+        let (mut admitted, mut refused) = (0, 0);
+        while refused < 20 {
+            for limiter in &limiters {
+                if limiter.check(b"ann", 1).is_admitted() {
+                    (admitted, refused) = (admitted + 1, 0);
+                } else {
+                    refused += 1;
+                    pause();
+                }
+            }
+        }
+        admitted
+    };
+    assert_eq!(admitted(), 20);
+    let shown: Value =
+        serde_json::from_str(&limiter(&sandbox, "status", "one", &["--json"]).out).unwrap();
+    assert_eq!((&shown["state"], &shown["tallies"]), (&"leading".into(), &1.into()), "{shown}");
+    let top = limiter(&sandbox, "top", "one", &[]).expect_status(0);
+    let fingerprint = format!("{:012x}", limiters[0].table().fingerprint(b"ann"));
+    assert!(top.contains("SUBJECT") && top.contains(&fingerprint), "{top}");
+    let url = store.url();
+    let store = ["--fleet", "test", "--store", &url];
+    for machine in machines {
+        let reset = limiter(&sandbox, "reset", machine, &[&["ann"][..], &store].concat());
+        let reset = reset.expect_status(0);
+        assert!(
+            reset.starts_with("the counts of subject ann are zero in the store: 1 w"),
+            "{reset}"
+        );
+    }
+    // Each reset lets all machines admit the limit again at most.
+    let again = admitted();
+    assert!((20..=40).contains(&again), "{again}");
+    sandbox.run(&["fleet", "leave", "one/api.limiter"]).expect_status(0);
+    assert!(!limiters[0].is_in_fleet() && limiters[1].is_in_fleet());
+}
+
+#[test]
+fn explanation_of_a_limiter_has_its_limits() {
+    let sandbox = Sandbox::new();
+    let policy = "addresses: /64 20/minute; /48 100/hour".parse().unwrap();
+    AddressLimiter::create(sandbox.path("api.limiter"), &policy, 100).unwrap();
+    let options = ["--on-loss", "share", "--machines", "10", "--explain"];
+    let fixed = ["agent", "api.limiter", "--fleet", "prod", "--store", "redis://store"];
+    let text = sandbox.run(&[&fixed[..], &options].concat()).expect_status(0);
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .filter(|line| line.starts_with('-') && !line.starts_with("--"))
+        .map(|line| line.split_whitespace().skip(1).collect())
+        .collect();
+    assert_eq!(
+        rows,
+        [["/64", "minute", "20", "2", "22", "40"], ["/48", "hour", "100", "10", "110", "200"]]
+    );
+    let run = sandbox.run(&["fleet", "join", "api.limiter"]);
+    assert!(run.err.contains("api.limiter.fleet"), "{run:?}");
 }

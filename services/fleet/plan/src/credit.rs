@@ -70,19 +70,17 @@ impl CreditLayout {
             return Err(SlidingError);
         }
         let len = layout.windows().len();
-        let unit_s = layout.windows().iter().fold(0, |unit, window| divisor(unit, grid_s(*window)));
-        let stamp_shift = u64::BITS - layout.stamp_bits();
+        let (unit_ms, stamp_shift) =
+            (layout.stamp_unit_ms().max(1), u64::BITS - layout.stamp_bits());
         let (mut shifts, mut masks, mut ratios) =
             ([0; MAX_QUOTAS], [0; MAX_QUOTAS], [1; MAX_QUOTAS]);
-        let (mut shift, mut one_each) = (stamp_shift, 0);
+        let mut one_each = 0;
         for (index, window) in layout.windows().iter().enumerate() {
-            shift -= u32::from(layout.count_bits()[index]);
-            shifts[index] = shift;
+            shifts[index] = layout.count_shift(index).unwrap_or(0);
             masks[index] = layout.max_limit(index).unwrap_or(0);
-            ratios[index] = u64::from(window.seconds() / unit_s.max(1)).max(1);
-            one_each |= 1 << shift;
+            ratios[index] = (u64::from(window.seconds()) * 1000 / unit_ms).max(1);
+            one_each |= 1 << shifts[index];
         }
-        let unit_ms = u64::from(unit_s.max(1)) * 1000;
         Ok(Self {
             layout: *layout,
             limits: *limits,
@@ -352,19 +350,6 @@ pub fn refund(layout: &CreditLayout, word: u64, holding: u64, spent_ms: u64, cos
         }
     }
     next
-}
-
-/// Returns the largest number of seconds at whose multiples all windows of this kind begin.
-fn grid_s(window: Window) -> u32 {
-    if window.is_calendar() { DAY_S } else { window.seconds() }
-}
-
-/// A day in seconds, the unit of weeks and months.
-const DAY_S: u32 = 86_400;
-
-/// Returns the greatest common divisor of two numbers, of which one may be 0.
-const fn divisor(a: u32, b: u32) -> u32 {
-    if b == 0 { a } else { divisor(b, a % b) }
 }
 
 /// Returns the lower half of a word.

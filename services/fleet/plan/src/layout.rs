@@ -10,8 +10,9 @@
 //! it says where everything is, and refuses a page that does not fit.
 //!
 //! The words of a tally are those of [`Word`](crate::words::Word) in their order, then its *owner*:
-//! a number for the key or account to which they belong, 0 for none. A request whose key is another
-//! spends nothing there. The other words are 0.
+//! a number for the key, the account or the subject to which they belong, 0 for none. A request of
+//! another one spends nothing there. Then its *claim*: in the file of a limiter, the number of the
+//! last subject that waited for credits there. The other words are 0.
 
 use core::fmt;
 
@@ -30,6 +31,9 @@ pub const TALLY_LEN: usize = LINE_LEN;
 
 /// The position of the owner among the words of a tally.
 pub const OWNER_WORD: usize = 4;
+
+/// The position of the claim among the words of a tally.
+pub const CLAIM_WORD: usize = 5;
 
 /// Parts begin at multiples of this.
 const LINE_LEN: usize = 64;
@@ -112,7 +116,7 @@ pub enum PageWord {
     Magic = 0,
     /// The version (32 bits) and the number of tallies (32).
     Geometry = 1,
-    /// The fingerprint of the gate's file.
+    /// The fingerprint of the file of the gate or limiter.
     Gate = 2,
     /// The first half of the identity of the boot.
     BootHigh = 3,
@@ -272,7 +276,7 @@ pub const ABSENT_MS: u64 = 2000;
 pub struct Identity {
     /// The number of tallies.
     pub tallies: u32,
-    /// The fingerprint of the gate's file.
+    /// The fingerprint of the file of the gate or limiter.
     pub gate: u64,
     /// The identity of the boot.
     pub boot: u128,
@@ -291,10 +295,10 @@ pub enum PageError {
     Tallies {
         /// The number in the file.
         found: u32,
-        /// The number that the gate has.
+        /// The number that the gate or limiter has.
         expected: u32,
     },
-    /// The file belongs to another gate.
+    /// The file belongs to another gate or limiter.
     OtherGate,
     /// The file was written before this boot, or is a copy. Its credits are void.
     Stale,
@@ -308,9 +312,9 @@ impl fmt::Display for PageError {
                 write!(f, "the fleet file has version {found} of the layout, and this program has {VERSION}")
             }
             Self::Tallies { found, expected } => {
-                write!(f, "the fleet file has {found} tallies, and the gate has {expected}")
+                write!(f, "the fleet file has {found} tallies, and the table has {expected}")
             }
-            Self::OtherGate => f.write_str("the fleet file belongs to another gate"),
+            Self::OtherGate => f.write_str("the fleet file belongs to another gate or limiter"),
             Self::Stale => f.write_str("the fleet file was written before this boot, or was copied, so its credits are void"),
         }
     }

@@ -42,7 +42,7 @@ fn page_of_another_file_is_refused() {
     assert_eq!(with(PageWord::Geometry, 9 << 32 | 70), Err(PageError::Version(9)));
     let other = with(PageWord::Geometry, u64::from(VERSION) << 32 | 71);
     assert_eq!(other, Err(PageError::Tallies { found: 71, expected: 70 }));
-    assert!(other.unwrap_err().to_string().contains("71 tallies, and the gate has 70"));
+    assert!(other.unwrap_err().to_string().contains("71 tallies, and the table has 70"));
     assert_eq!(with(PageWord::Gate, 6), Err(PageError::OtherGate));
     for word in [PageWord::BootHigh, PageWord::BootLow, PageWord::Inode] {
         assert_eq!(with(word, 1), Err(PageError::Stale));

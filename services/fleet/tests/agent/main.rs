@@ -9,6 +9,7 @@ mod failover;
 mod gates;
 mod keys;
 mod lifecycle;
+mod limiters;
 mod network;
 mod refusals;
 mod sharing;

@@ -7,10 +7,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 
 use clap::Args;
-use keytally::{Error, FleetError, FleetFile, Gate, Peppers, now};
+use keytally::{Error, FleetError, FleetFile, Peppers, Quota, now};
 use keytally_cli::internal::{
-    Align, Columns, Failure, GateFile, OutputFormat, PepperSource, Status, number_parser,
-    pluralized, print_note, value_parser,
+    Align, Columns, Failure, OutputFormat, PepperSource, Status, number_parser, pluralized,
+    print_note, value_parser,
 };
 use keytally_core::sync::Ordering;
 use keytally_fleet::plan::layout::{PageError, PageState, PageWord, Phase};
@@ -18,7 +18,7 @@ use keytally_fleet::{Agent, Counts, FleetConfig, OnLoss, REQUESTS_PER_S};
 use tokio::runtime::Runtime;
 use tokio::time::interval;
 
-use super::files::FleetPath;
+use super::files::{FleetPath, Table, TableFile};
 use super::keys::{self, KeysOptions, KeysReport};
 use super::metrics::Metrics;
 use super::notify::Supervisor;
@@ -34,12 +34,14 @@ const RETRY: Duration = Duration::from_millis(5);
 /// How often the state is reported to the supervisor and to standard error.
 const REPORT: Duration = Duration::from_millis(100);
 
-/// Run the agent of this machine, which shares the limits of a gate with other machines
+/// Run the agent of this machine, which shares the limits of a gate or a limiter with other
+/// machines
 ///
 /// The machines of a fleet lease units of each limit from one Redis or Valkey. The agent is the
 /// only process of the machine that talks to it. Servers spend the units from memory, by the fleet
-/// file that the agent creates: they open the gate with that file. The limits are shared from
-/// keytally fleet join on.
+/// file that the agent creates: they open the gate or limiter with that file. The limits are shared
+/// from keytally fleet join on. A limiter must be a copy of one file on all machines, with the same
+/// name.
 ///
 /// Of several agents of a gate on a machine, one leads, and the others stand by until it ends.
 /// SIGTERM and SIGINT end the agent. The units that it has leased stay in the fleet file: servers
@@ -51,7 +53,7 @@ const REPORT: Duration = Duration::from_millis(100);
 #[derive(Args)]
 pub(crate) struct AgentCommand {
     #[command(flatten)]
-    gate: GateFile,
+    table: TableFile,
     #[command(flatten)]
     store: StoreOptions,
     /// What a request without units gets while the store cannot be reached: closed refuses it with
@@ -76,7 +78,7 @@ pub(crate) struct AgentCommand {
     /// Prometheus [default: not served]
     #[arg(long, value_name = "ADDRESS", value_parser = value_parser(parse_address))]
     metrics: Option<String>,
-    /// Print what --on-loss admits for each limit of the gate, and exit
+    /// Print what --on-loss admits for each limit of the gate or limiter, and exit
     #[arg(long)]
     explain: bool,
 }
@@ -109,7 +111,7 @@ pub(crate) struct Report {
     pub(crate) keys: KeysReport,
     /// Why there is no store.
     problem: Option<String>,
-    /// Whether the gate is in a fleet.
+    /// Whether the gate or limiter is in a fleet.
     is_shared: bool,
     /// Whether the path leads to another fleet file, or to none.
     is_removed: bool,
@@ -120,14 +122,24 @@ pub(crate) struct Report {
 /// What the threads of an agent share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) gate: PathBuf,
+    pub(crate) table: PathBuf,
+    /// `gate` or `limiter`.
+    kind: &'static str,
     pub(crate) file: PathBuf,
-    pub(crate) peppers: Peppers,
+    /// Those of a gate.
+    peppers: Option<Peppers>,
     report: Mutex<Report>,
     is_ending: Mutex<bool>,
 }
 
 impl Shared {
+    /// Opens the gate or the limiter that is at the path now.
+    pub(crate) fn open(&self) -> Result<Table, Failure> {
+        Table::open(&self.table, || {
+            self.peppers.clone().ok_or_else(|| Failure::new("the file is a gate now"))
+        })
+    }
+
     /// Returns what the agent's thread has reported.
     pub(crate) fn report(&self) -> Report {
         self.reported().clone()
@@ -150,14 +162,19 @@ impl AgentCommand {
     /// Runs the agent until a signal ends it.
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         let config = self.config()?;
-        let gate = self.gate.open(pepper)?;
+        let table = self.table.open(pepper)?;
         if self.explain {
-            return explain(&gate, &config, self.keys);
+            return explain(&table, &config, self.keys);
         }
+        let peppers = match &table {
+            Table::Gate(_) => Some(pepper.require()?),
+            Table::Limiter(_) | Table::Addresses(_) => None,
+        };
         let shared = Arc::new(Shared {
-            gate: self.gate.path().to_owned(),
-            file: self.file.of(self.gate.path()),
-            peppers: pepper.require()?,
+            table: self.table.path().to_owned(),
+            kind: table.kind(),
+            file: self.file.of(self.table.path()),
+            peppers,
             report: Mutex::default(),
             is_ending: Mutex::default(),
         });
@@ -172,12 +189,12 @@ impl AgentCommand {
             let stop = StopSignals::new()?;
             print_note(&format!(
                 "keytally: agent of {} in fleet {}, with the fleet file {}",
-                shared.gate.display(),
+                shared.table.display(),
                 config.name,
                 shared.file.display()
             ));
             let leader = Leader { shared: Arc::clone(&shared), config, keys: self.keys };
-            let mut leading = tokio::task::spawn_blocking(move || leader.run(gate));
+            let mut leading = tokio::task::spawn_blocking(move || leader.run(table));
             let supervisor = Supervisor::of_environment();
             let ended = tokio::select! {
                 served = listen::serve(endpoints, stop) => served.map(|_| None),
@@ -220,7 +237,7 @@ impl AgentCommand {
 const SOCKET_MODE: u32 = 0o660;
 
 /// Prints what the choice on loss of the store admits for each limit.
-fn explain(gate: &Gate, config: &FleetConfig, keys: KeysOptions) -> Result<Status, Failure> {
+fn explain(table: &Table, config: &FleetConfig, keys: KeysOptions) -> Result<Status, Failure> {
     let FleetConfig { on_loss, machines, .. } = *config;
     let rule = match on_loss {
         OnLoss::Closed => "then refuses with 503".to_owned(),
@@ -237,19 +254,36 @@ fn explain(gate: &Gate, config: &FleetConfig, keys: KeysOptions) -> Result<Statu
         right("ONE CUT OFF".to_owned()),
         right("ALL CUT OFF".to_owned()),
     ]);
-    for (_, plan) in gate.table().plans() {
-        for section in plan.sections.iter() {
-            for quota in section.quotas() {
-                let most = |cut_off| on_loss.most_admitted(quota.limit, machines, cut_off);
-                columns.push(vec![
-                    plan.name.as_str().to_owned(),
-                    section.section().name().to_owned(),
-                    quota.window.to_string(),
-                    quota.limit.to_string(),
-                    on_loss.limit(quota.limit, machines).unwrap_or(0).to_string(),
-                    most(1).to_string(),
-                    most(machines).to_string(),
-                ]);
+    let mut add = |plan: &str, section: &str, quotas: &[Quota]| {
+        for quota in quotas {
+            let most = |cut_off| on_loss.most_admitted(quota.limit, machines, cut_off);
+            columns.push(vec![
+                plan.to_owned(),
+                section.to_owned(),
+                quota.window.to_string(),
+                quota.limit.to_string(),
+                on_loss.limit(quota.limit, machines).unwrap_or(0).to_string(),
+                most(1).to_string(),
+                most(machines).to_string(),
+            ]);
+        }
+    };
+    match table {
+        Table::Gate(gate) => {
+            for (_, plan) in gate.table().plans() {
+                for section in plan.sections.iter() {
+                    add(plan.name.as_str(), section.section().name(), section.quotas());
+                }
+            }
+        }
+        Table::Limiter(limiter) => {
+            if let Some(policy) = limiter.policy() {
+                add("-", "subject", policy.quotas());
+            }
+        }
+        Table::Addresses(limiter) => {
+            for (prefix, quotas) in limiter.policy().iter().flat_map(|policy| policy.iter()) {
+                add("-", &format!("/{prefix}"), quotas);
             }
         }
     }
@@ -258,7 +292,7 @@ fn explain(gate: &Gate, config: &FleetConfig, keys: KeysOptions) -> Result<Statu
             out,
             "--on-loss {on_loss}: a machine without the store spends the units that it has leased, {rule}."
         )?;
-        if let Some(stale_after) = keys.stale_after(gate) {
+        if let Some(stale_after) = keys.stale_after(table) {
             let seconds = stale_after.as_secs();
             writeln!(
                 out,
@@ -285,22 +319,23 @@ struct Leader {
 }
 
 impl Leader {
-    /// Leads and stands by, with this gate and those that replace it, until the agent must end.
-    fn run(&self, gate: Gate) -> Result<(), Failure> {
-        let mut next = self.lead(&gate, true)?;
-        drop(gate);
-        while let Some(gate) = next.take() {
-            next = self.lead(&gate, false)?;
+    /// Leads and stands by, with this table and the gates that replace it, until the agent must
+    /// end.
+    fn run(&self, table: Table) -> Result<(), Failure> {
+        let mut next = self.lead(&table, true)?;
+        drop(table);
+        while let Some(table) = next.take() {
+            next = self.lead(&table, false)?;
         }
         Ok(())
     }
 
-    /// Leads with a gate, after the agent that leads now. Returns the gate that has replaced it,
+    /// Leads with a table, after the agent that leads now. Returns the gate that has replaced it,
     /// or none if the agent must end.
-    fn lead(&self, gate: &Gate, is_first: bool) -> Result<Option<Gate>, Failure> {
-        let watched = Watched { shared: &self.shared, gate, examined: Mutex::default() };
+    fn lead(&self, table: &Table, is_first: bool) -> Result<Option<Table>, Failure> {
+        let watched = Watched { shared: &self.shared, table, examined: Mutex::default() };
         let file = loop {
-            let file = match FleetFile::replace(&self.shared.file, gate) {
+            let file = match FleetFile::replace(&self.shared.file, table.fleet()) {
                 Err(Error::Fleet { path, source }) if is_of_another(&source) => {
                     if is_first {
                         let path = path.display();
@@ -336,7 +371,8 @@ impl Leader {
         };
         self.note(Role::Leading);
         let agent = Agent::new(&file, &self.config).map_err(|error| failure(&error))?;
-        let carrier = self.keys.carrier(gate, &file, &self.config, &self.shared.peppers);
+        let peppers = self.shared.peppers.as_ref();
+        let carrier = self.keys.carrier(table, &file, &self.config, peppers);
         let carrier = carrier.map_err(|error| failure(&error))?;
         let carrier = carrier.as_ref();
         let result = keys::run(&agent, carrier, || {
@@ -360,7 +396,7 @@ impl Leader {
     }
 }
 
-/// Returns whether a fleet file is that of another gate.
+/// Returns whether a fleet file is that of another gate or limiter.
 fn is_of_another(error: &FleetError) -> bool {
     match error {
         FleetError::Page(page) => *page != PageError::NotAFleet,
@@ -369,20 +405,20 @@ fn is_of_another(error: &FleetError) -> bool {
     }
 }
 
-/// A gate that may be replaced.
+/// A gate that may be replaced, or a limiter.
 #[derive(Debug)]
 struct Watched<'w> {
     shared: &'w Shared,
-    gate: &'w Gate,
+    table: &'w Table,
     examined: Mutex<Examined>,
 }
 
-/// What was at the paths of the gate and of the fleet file.
+/// What was at the paths of the table and of the fleet file.
 #[derive(Debug, Default)]
 struct Examined {
     /// When, in Unix seconds.
     second: u64,
-    successor: Option<Gate>,
+    successor: Option<Table>,
 }
 
 impl Watched<'_> {
@@ -394,20 +430,19 @@ impl Watched<'_> {
         let mut report = self.shared.reported();
         if examined.second != second {
             examined.second = second;
-            if matches!(self.gate.is_at_path(), Ok(false)) {
-                examined.successor =
-                    Gate::open(&self.shared.gate, self.shared.peppers.clone()).ok();
+            if matches!(self.table.is_at_path(), Ok(false)) {
+                examined.successor = self.shared.open().ok();
             }
             report.is_removed = file.is_some_and(|file| !file.is_at_path().unwrap_or(false));
         }
         report.turns = report.turns.wrapping_add(1);
-        report.is_shared = self.gate.is_in_fleet();
+        report.is_shared = self.table.fleet().is_in_fleet();
         drop(report);
         examined.successor.is_some() || self.shared.is_ending()
     }
 
     /// Returns the gate that has replaced this one, unless the agent must end.
-    fn successor(self) -> Option<Gate> {
+    fn successor(self) -> Option<Table> {
         let examined = self.examined.into_inner().unwrap_or_else(PoisonError::into_inner);
         examined.successor.filter(|_| !self.shared.is_ending())
     }
@@ -415,7 +450,7 @@ impl Watched<'_> {
 
 /// Reports the state to the supervisor and to standard error, whenever it changes. Never returns.
 async fn report(shared: &Shared, supervisor: &Supervisor) {
-    let gate = shared.gate.display();
+    let (kind, path) = (shared.kind, shared.table.display());
     let mut ticks = interval(REPORT);
     let (mut is_ready, mut last, mut was_shared) = (false, String::new(), true);
     let mut last_of_keys = None;
@@ -430,7 +465,7 @@ async fn report(shared: &Shared, supervisor: &Supervisor) {
                 "{} was removed: restart this agent, and then the servers",
                 shared.file.display()
             ),
-            (Role::StandingBy, ..) => "standing by: another agent of this gate leads".to_owned(),
+            (Role::StandingBy, ..) => format!("standing by: another agent of this {kind} leads"),
             (_, Phase::Cut, Some(problem)) => format!("the store is lost: {problem}"),
             (_, Phase::Cut, None) => "the store is lost".to_owned(),
             (_, Phase::Learning, _) => "connected: for a second, no units are leased".to_owned(),
@@ -451,8 +486,8 @@ async fn report(shared: &Shared, supervisor: &Supervisor) {
         }
         if was_shared && !is_shared {
             print_note(&format!(
-                "keytally: {gate} is not in a fleet, so each machine counts alone; when its \
-                 servers use the fleet file: keytally fleet join {gate}"
+                "keytally: {path} is not in a fleet, so each machine counts alone; when its \
+                 servers use the fleet file: keytally fleet join {path}"
             ));
         }
         was_shared = is_shared;

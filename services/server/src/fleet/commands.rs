@@ -4,10 +4,10 @@ use core::cmp::Reverse;
 use std::io;
 
 use clap::{Args, Subcommand};
-use keytally::{AdminError, FleetFile, Gate, KeyId, now};
+use keytally::{Address, AdminError, FleetFile, FleetSubject, FleetTable, now};
 use keytally_cli::internal::{
-    Align, Columns, Failure, GateFile, OutputFormat, PepperSource, Status, number_parser,
-    parse_key_id, pluralized,
+    Align, Columns, Failure, OutputFormat, PepperSource, Status, number_parser, parse_key_id,
+    pluralized,
 };
 use keytally_core::sync::Ordering;
 use keytally_fleet::plan::credit::{CreditLayout, Units};
@@ -16,10 +16,11 @@ use keytally_fleet::plan::words::{TallyWords, Word, Words as _};
 use keytally_fleet::{FleetConfig, OnLoss, Subject};
 use serde::Serialize;
 
-use super::files::FleetPath;
+use super::files::{FleetPath, Table, TableFile};
 use super::store::{StoreOptions, failure};
 
-/// Share the limits of a gate with other machines, and show what this machine has leased
+/// Share the limits of a gate or a limiter with other machines, and show what this machine has
+/// leased
 #[derive(Subcommand)]
 pub(crate) enum FleetCommand {
     Join(Join),
@@ -42,15 +43,15 @@ impl FleetCommand {
     }
 }
 
-/// Share the limits of the gate with the other machines of its fleet from now on
+/// Share the limits with the other machines of the fleet from now on
 ///
-/// Every process that has the gate open then needs units that the machine's agent has leased. Start
-/// the agent first, and let all servers open the gate with its fleet file: a process without it
-/// refuses all requests, with 503. Run this on each machine.
+/// Every process that has the gate or limiter open then needs units that the machine's agent has
+/// leased. Start the agent first, and let all servers open it with its fleet file: a process
+/// without it refuses all requests, with 503. Run this on each machine.
 #[derive(Args)]
 pub(crate) struct Join {
     #[command(flatten)]
-    gate: GateFile,
+    table: TableFile,
     #[command(flatten)]
     file: FleetPath,
     #[command(flatten)]
@@ -63,31 +64,34 @@ pub(crate) struct Join {
 #[derive(Args)]
 pub(crate) struct Leave {
     #[command(flatten)]
-    gate: GateFile,
+    table: TableFile,
     #[command(flatten)]
     format: OutputFormat,
 }
 
-/// Whether a gate is in a fleet.
+/// Whether a gate or a limiter is in a fleet.
 #[derive(Serialize)]
 struct Membership {
+    /// The path of the gate or limiter.
     gate: String,
     in_fleet: bool,
 }
 
 impl Join {
     fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
-        let gate = self.gate.open(pepper)?;
-        let path = self.file.of(self.gate.path());
+        let table = self.table.open(pepper)?;
+        let path = self.file.of(self.table.path());
+        let kind = table.kind();
         let no_agent = |why: &str| {
-            Failure::new(format!("{why}; start the agent of this gate first: keytally agent"))
+            Failure::new(format!("{why}; start the agent of this {kind} first: keytally agent"))
         };
-        let file = FleetFile::open(&path, &gate).map_err(|error| no_agent(&error.to_string()))?;
+        let file =
+            FleetFile::open(&path, table.fleet()).map_err(|error| no_agent(&error.to_string()))?;
         if file.try_lock()? {
             return Err(no_agent(&format!("{}: no agent runs", path.display())));
         }
-        gate.set_fleet(true)?;
-        let gate = self.gate.path().display();
+        table.fleet().set_fleet(true)?;
+        let gate = self.table.path().display();
         let joined = Membership { gate: gate.to_string(), in_fleet: true };
         self.format.print(&joined, |out| {
             writeln!(out, "the limits of {gate} are shared with the other machines of its fleet")
@@ -98,8 +102,8 @@ impl Join {
 
 impl Leave {
     fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
-        self.gate.open(pepper)?.set_fleet(false)?;
-        let gate = self.gate.path().display();
+        self.table.open(pepper)?.fleet().set_fleet(false)?;
+        let gate = self.table.path().display();
         let left = Membership { gate: gate.to_string(), in_fleet: false };
         self.format.print(&left, |out| {
             writeln!(out, "the limits of {gate} are those of this machine alone")
@@ -114,7 +118,7 @@ impl Leave {
 #[derive(Args)]
 pub(crate) struct FleetStatus {
     #[command(flatten)]
-    gate: GateFile,
+    table: TableFile,
     #[command(flatten)]
     file: FleetPath,
     #[command(flatten)]
@@ -193,16 +197,16 @@ impl KeysView {
 
 impl FleetStatus {
     fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
-        let gate = self.gate.open(pepper)?;
-        let file = FleetFile::open(self.file.of(self.gate.path()), &gate)?;
-        let view = StatusView::new(&gate, &file);
+        let table = self.table.open(pepper)?;
+        let file = FleetFile::open(self.file.of(self.table.path()), table.fleet())?;
+        let view = StatusView::new(&table.fleet(), &file);
         self.format.print(&view, |out| view.write(out))?;
         Ok(if view.state == "leading" { Status::Success } else { Status::Flawed })
     }
 }
 
 impl StatusView {
-    fn new(gate: &Gate, file: &FleetFile<'_>) -> Self {
+    fn new(table: &FleetTable<'_>, file: &FleetFile<'_>) -> Self {
         let load = |word| file.page(word).load(Ordering::Acquire);
         let PageState { phase, on_loss, machines } = PageState::from_bits(load(PageWord::State));
         let heartbeat_ms = now_ms(file).saturating_sub(load(PageWord::Heartbeat));
@@ -214,9 +218,9 @@ impl StatusView {
             Phase::Cut => "cut",
         };
         Self {
-            gate: gate.path().unwrap_or_else(|| file.path()).display().to_string(),
+            gate: table.path().unwrap_or_else(|| file.path()).display().to_string(),
             file: file.path().display().to_string(),
-            in_fleet: gate.is_in_fleet(),
+            in_fleet: table.is_in_fleet(),
             state,
             on_loss: on_loss.map(OnLoss::as_str),
             machines,
@@ -256,7 +260,7 @@ impl StatusView {
 #[derive(Args)]
 pub(crate) struct Top {
     #[command(flatten)]
-    gate: GateFile,
+    table: TableFile,
     #[command(flatten)]
     file: FleetPath,
     /// Maximum number of tallies to print
@@ -269,6 +273,9 @@ pub(crate) struct Top {
 /// What `fleet top` prints.
 #[derive(Serialize)]
 struct TopView {
+    /// The heading of the subjects.
+    #[serde(skip)]
+    of: &'static str,
     gate: String,
     tallies: Vec<TallyView>,
 }
@@ -276,7 +283,8 @@ struct TopView {
 /// The units of a tally.
 #[derive(Serialize)]
 struct TallyView {
-    /// The key id, or `team.` and the account.
+    /// The key id, or `team.` and the account. For a limiter, the fingerprint of the subject, or
+    /// `overflow.` and the bucket.
     subject: String,
     section: String,
     /// Shortest window first.
@@ -298,8 +306,8 @@ struct WindowView {
 
 impl Top {
     fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
-        let gate = self.gate.open(pepper)?;
-        let file = FleetFile::open(self.file.of(self.gate.path()), &gate)?;
+        let table = self.table.open(pepper)?;
+        let file = FleetFile::open(self.file.of(self.table.path()), table.fleet())?;
         let now_ms = now_ms(&file);
         let rows = usize::from(self.rows);
         let mut first: Vec<(u32, u32)> = Vec::new();
@@ -327,10 +335,22 @@ impl Top {
             };
             let windows = subject.layout.windows().iter().enumerate().map(window).collect();
             let (name, section) = subject.name.split_once(':').unwrap_or((&subject.name, ""));
-            Some(TallyView { subject: name.to_owned(), section: section.to_owned(), windows })
+            let shown = match table {
+                Table::Gate(_) => name,
+                // The name ends with the number of the table.
+                Table::Limiter(_) | Table::Addresses(_) => {
+                    let whose = name.rsplit_once('.').map_or(name, |(whose, _)| whose);
+                    whose.get(FINGERPRINT_AT..).filter(|it| it.len() == 12).unwrap_or(whose)
+                }
+            };
+            Some(TallyView { subject: shown.to_owned(), section: section.to_owned(), windows })
         };
         let tallies = first.iter().filter_map(view).collect();
-        let view = TopView { gate: self.gate.path().display().to_string(), tallies };
+        let of = match table {
+            Table::Gate(_) => "KEY OR TEAM",
+            Table::Limiter(_) | Table::Addresses(_) => "SUBJECT",
+        };
+        let view = TopView { of, gate: self.table.path().display().to_string(), tallies };
         self.format.print(&view, |out| view.write(out))?;
         Ok(Status::Success)
     }
@@ -342,7 +362,7 @@ impl TopView {
             return writeln!(out, "{}: this machine holds no units", self.gate);
         }
         let heading = |text: &str, align| (text.to_owned(), align);
-        let left = ["KEY OR TEAM", "SECTION", "WINDOW"].map(|text| heading(text, Align::Left));
+        let left = [self.of, "SECTION", "WINDOW"].map(|text| heading(text, Align::Left));
         let right = ["LIMIT", "HELD", "UNSPENT", "LEFT"].map(|text| heading(text, Align::Right));
         let mut columns = Columns::new(left.into_iter().chain(right));
         for tally in &self.tallies {
@@ -363,18 +383,19 @@ fn keep_first(first: &mut Vec<(u32, u32)>, rows: usize) {
     first.truncate(rows);
 }
 
-/// Let a key use its limits again on all machines
+/// Let a key, or a subject of a limiter, use its limits again on all machines
 ///
 /// The store forgets what all machines have used in the windows that run, and the counts of this
 /// machine are set to zero. Another machine that has used a whole limit alone still refuses: run
-/// keytally reset there too.
+/// keytally reset there too, or keytally limiter reset. In a limiter of addresses, it is the
+/// network of the longest prefix.
 #[derive(Args)]
 pub(crate) struct Reset {
     #[command(flatten)]
-    gate: GateFile,
-    /// Key id, as `list` shows it
-    #[arg(value_name = "ID", value_parser = parse_key_id)]
-    key_id: KeyId,
+    table: TableFile,
+    /// Key id, as `list` shows it, or text of the subject of a limiter
+    #[arg(value_name = "ID")]
+    id: String,
     #[command(flatten)]
     store: StoreOptions,
     #[command(flatten)]
@@ -386,6 +407,7 @@ pub(crate) struct Reset {
 /// What `fleet reset` prints.
 #[derive(Serialize)]
 struct ResetView {
+    /// The key id, or the text of the subject.
     key_id: String,
     /// The windows of which the store had counted uses.
     windows: u64,
@@ -393,30 +415,57 @@ struct ResetView {
 
 impl Reset {
     fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
-        let gate = self.gate.open(pepper)?;
-        let file = FleetFile::open(self.file.of(self.gate.path()), &gate)?;
-        let key_id = self.key_id.to_string();
-        if gate.key(self.key_id).is_none() {
-            return Err(AdminError::NoSuchKey(self.key_id).into());
-        }
-        let is_its = |subject: &keytally::FleetSubject| {
-            subject.name.strip_prefix(&key_id).is_some_and(|rest| rest.starts_with(':'))
-        };
-        let subjects: Vec<Subject> = (0..file.tallies())
-            .filter_map(|tally| file.subject(tally).filter(is_its))
-            .map(|its| Subject { name: its.name, owner: its.owner, layout: its.layout })
-            .collect();
+        let table = self.table.open(pepper)?;
+        let file = FleetFile::open(self.file.of(self.table.path()), table.fleet())?;
+        let subjects: Vec<Subject> = self.subjects(&table, &file)?;
         let config = FleetConfig::new(self.store.name(), self.store.config(), OnLoss::Closed);
         let windows = keytally_fleet::reset(&config, &subjects).map_err(|error| failure(&error))?;
-        gate.reset(self.key_id);
-        let view = ResetView { key_id, windows };
+        match &table {
+            Table::Gate(gate) => {
+                let _ = gate.reset(parse_key_id(&self.id).map_err(Failure::usage)?);
+            }
+            Table::Limiter(limiter) => {
+                limiter.reset(self.id.as_bytes());
+            }
+            Table::Addresses(limiter) => {
+                Address::parse(&self.id).map(|address| limiter.reset(address));
+            }
+        }
+        let what = if matches!(table, Table::Gate(_)) { "key" } else { "subject" };
+        let view = ResetView { key_id: self.id, windows };
         self.format.print(&view, |out| {
             let windows = pluralized(view.windows, "window");
-            writeln!(out, "the counts of key {} are zero in the store: {windows}", view.key_id)
+            writeln!(out, "the counts of {what} {} are zero in the store: {windows}", view.key_id)
         })?;
         Ok(Status::Success)
     }
+
+    /// Returns the tallies of the key or subject, as the store names them.
+    fn subjects(&self, table: &Table, file: &FleetFile<'_>) -> Result<Vec<Subject>, Failure> {
+        let convert =
+            |its: FleetSubject| Subject { name: its.name, owner: its.owner, layout: its.layout };
+        let Table::Gate(gate) = table else {
+            let named = table.fleet().named_subject(&self.id).ok_or_else(|| {
+                Failure::usage(format!(
+                    "\"{}\" is not an address, such as 203.0.113.9 or 2001:db8::1; this limiter \
+                     counts addresses",
+                    self.id
+                ))
+            });
+            return Ok(vec![convert(named?)]);
+        };
+        let key_id = parse_key_id(&self.id).map_err(Failure::usage)?;
+        if gate.key(key_id).is_none() {
+            return Err(AdminError::NoSuchKey(key_id).into());
+        }
+        let prefix = format!("{key_id}:");
+        let subjects = (0..file.tallies()).filter_map(|tally| file.subject(tally));
+        Ok(subjects.filter(|its| its.name.starts_with(&prefix)).map(convert).collect())
+    }
 }
+
+/// Where the fingerprint is in the number of a subject.
+const FINGERPRINT_AT: usize = 4;
 
 /// Returns the fleet's time.
 fn now_ms(file: &FleetFile<'_>) -> u64 {
@@ -425,10 +474,7 @@ fn now_ms(file: &FleetFile<'_>) -> u64 {
 }
 
 /// Returns a tally and its words, if the machine may hold units for it.
-fn holding<'f>(
-    file: &'f FleetFile<'_>,
-    tally: u32,
-) -> Option<(keytally::FleetSubject, TallyWords<'f>)> {
+fn holding<'f>(file: &'f FleetFile<'_>, tally: u32) -> Option<(FleetSubject, TallyWords<'f>)> {
     let words = file.words(tally).filter(|words| words.load(Word::Holding) != 0)?;
     let subject = file.subject(tally)?;
     let owner = file.owner(tally)?.load(Ordering::Acquire);

@@ -1,9 +1,85 @@
-//! The fleet file of a gate: its path, and how it is opened.
+//! The gate or limiter of a fleet, and its fleet file: their paths, and how they are opened.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use keytally_cli::internal::path_parser;
+use keytally::{AddressLimiter, AttachError, Error, FleetTable, Gate, Limiter, Peppers, TableKind};
+use keytally_cli::internal::{Failure, PepperSource, path_parser};
+
+/// The argument that names the file of a gate or a limiter.
+#[derive(Args, Debug)]
+pub(crate) struct TableFile {
+    /// Gate file, or limiter file. A limiter needs no pepper
+    #[arg(value_name = "FILE", value_parser = path_parser())]
+    path: PathBuf,
+}
+
+impl TableFile {
+    /// Opens the gate or the limiter.
+    pub(crate) fn open(&self, pepper: &PepperSource) -> Result<Table, Failure> {
+        Table::open(&self.path, || pepper.require())
+    }
+
+    /// Returns the path, as it was given.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// A gate or a limiter.
+#[derive(Debug)]
+pub(crate) enum Table {
+    Gate(Box<Gate>),
+    Limiter(Box<Limiter>),
+    Addresses(Box<AddressLimiter>),
+}
+
+impl Table {
+    /// Opens a gate or a limiter. The peppers are those of a gate.
+    pub(crate) fn open<E: Into<Failure>>(
+        path: &Path,
+        peppers: impl FnOnce() -> Result<Peppers, E>,
+    ) -> Result<Self, Failure> {
+        match Limiter::open(path) {
+            Ok(limiter) => return Ok(Self::Limiter(Box::new(limiter))),
+            Err(Error::Attach {
+                source: AttachError::Kind { found: TableKind::AddressLimiter, .. },
+                ..
+            }) => {
+                return Ok(Self::Addresses(Box::new(AddressLimiter::open(path)?)));
+            }
+            // The gate's error is about the same file.
+            Err(_) => {}
+        }
+        Ok(Self::Gate(Box::new(Gate::open(path, peppers().map_err(Into::into)?)?)))
+    }
+
+    pub(crate) fn fleet(&self) -> FleetTable<'_> {
+        match self {
+            Self::Gate(gate) => (&**gate).into(),
+            Self::Limiter(limiter) => (&**limiter).into(),
+            Self::Addresses(limiter) => (&**limiter).into(),
+        }
+    }
+
+    /// Returns whether the path still leads to this file. A limiter is not replaced while it is in
+    /// use.
+    pub(crate) fn is_at_path(&self) -> io::Result<bool> {
+        match self {
+            Self::Gate(gate) => gate.is_at_path(),
+            Self::Limiter(_) | Self::Addresses(_) => Ok(true),
+        }
+    }
+
+    /// Returns what it is, for messages.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Gate(_) => "gate",
+            Self::Limiter(_) | Self::Addresses(_) => "limiter",
+        }
+    }
+}
 
 /// The folder in memory that Linux systems have.
 const MEMORY: &str = "/dev/shm";
@@ -12,20 +88,21 @@ const MEMORY: &str = "/dev/shm";
 #[derive(Args, Debug)]
 pub(crate) struct FleetPath {
     /// Fleet file of this machine, through which the processes of the machine get units [default:
-    /// the name of the gate file and .fleet, in /dev/shm if there is one, else next to the gate]
+    /// the name of the gate or limiter file and .fleet, in /dev/shm if there is one, else next to
+    /// that file]
     #[arg(long = "file", value_name = "PATH", value_parser = path_parser())]
     fleet_file: Option<PathBuf>,
 }
 
 impl FleetPath {
-    /// Returns the path for this gate.
-    pub(crate) fn of(&self, gate: &Path) -> PathBuf {
+    /// Returns the path for this gate or limiter.
+    pub(crate) fn of(&self, table: &Path) -> PathBuf {
         if let Some(path) = &self.fleet_file {
             return path.clone();
         }
-        let mut name = gate.file_name().unwrap_or_default().to_owned();
+        let mut name = table.file_name().unwrap_or_default().to_owned();
         name.push(".fleet");
         let memory = Path::new(MEMORY);
-        if memory.is_dir() { memory.join(name) } else { gate.with_file_name(name) }
+        if memory.is_dir() { memory.join(name) } else { table.with_file_name(name) }
     }
 }

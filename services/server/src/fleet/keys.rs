@@ -4,11 +4,13 @@ use core::time::Duration;
 use std::thread;
 
 use clap::Args;
-use keytally::{FleetFile, Gate, Peppers};
+use keytally::{FleetFile, Peppers};
 use keytally_cli::internal::{times, value_parser};
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_fleet::plan::layout::KeysMode;
 use keytally_fleet::{Agent, FleetConfig, FleetError, KeyCarrier, KeyCounts, set_not_carried};
+
+use super::files::Table;
 
 /// The options for the keys of the gate.
 #[derive(Args, Clone, Copy, Debug)]
@@ -44,35 +46,34 @@ fn parse_stale_after(text: &str) -> Result<StaleAfter, String> {
 
 impl KeysOptions {
     /// Returns after which time without the store keys are refused; `None` if they never are.
-    pub(crate) fn stale_after(&self, gate: &Gate) -> Option<Duration> {
-        self.stale_after.0.filter(|_| self.mode(gate) == KeysMode::Carried)
+    pub(crate) fn stale_after(&self, table: &Table) -> Option<Duration> {
+        self.stale_after.0.filter(|_| self.mode(table) == KeysMode::Carried)
     }
 
-    /// Returns how the keys of a gate get to other machines.
-    fn mode(&self, gate: &Gate) -> KeysMode {
-        if self.no_keys {
-            KeysMode::Off
-        } else if gate.table().applied_sequence() > 0 {
-            KeysMode::List
-        } else {
-            KeysMode::Carried
+    /// Returns how the keys of a gate get to other machines. A limiter has none.
+    fn mode(&self, table: &Table) -> KeysMode {
+        match table {
+            Table::Gate(_) if self.no_keys => KeysMode::Off,
+            Table::Gate(gate) if gate.table().applied_sequence() > 0 => KeysMode::List,
+            Table::Gate(_) => KeysMode::Carried,
+            Table::Limiter(_) | Table::Addresses(_) => KeysMode::Off,
         }
     }
 
-    /// Returns what carries the keys of the gate, if the agent does.
+    /// Returns what carries the keys of a gate with these peppers, if the agent does.
     pub(crate) fn carrier<'g>(
         &self,
-        gate: &'g Gate,
+        table: &'g Table,
         file: &'g FleetFile<'g>,
         config: &FleetConfig,
-        peppers: &Peppers,
+        peppers: Option<&Peppers>,
     ) -> Result<Option<KeyCarrier<'g>>, FleetError> {
-        match self.mode(gate) {
-            KeysMode::Carried => {
-                let stale_after = self.stale_after(gate);
+        match (table, self.mode(table), peppers) {
+            (Table::Gate(gate), KeysMode::Carried, Some(peppers)) => {
+                let stale_after = self.stale_after(table);
                 KeyCarrier::new(gate, file, config, peppers, stale_after).map(Some)
             }
-            mode => {
+            (_, mode, _) => {
                 set_not_carried(file, mode);
                 Ok(None)
             }

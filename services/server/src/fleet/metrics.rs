@@ -9,7 +9,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use core::time::Duration;
-use keytally::{FleetFile, Gate};
+use keytally::FleetFile;
 use keytally_cli::internal::Failure;
 use keytally_fleet::plan::layout::Phase;
 use prometheus::{
@@ -196,8 +196,8 @@ impl Metrics {
         self.lost.set((is_leading && report.phase == Phase::Cut).into());
         #[expect(clippy::cast_precision_loss, reason = "a time of less than 2^52 ms")]
         self.offset.set(report.counts.offset_ms as f64 / 1000.0);
-        let gate = Gate::open(&self.shared.gate, self.shared.peppers.clone())?;
-        let found = FleetFile::open(&self.shared.file, &gate);
+        let table = self.shared.open()?;
+        let found = FleetFile::open(&self.shared.file, table.fleet());
         let found = found.map(|file| (Held::of(&file), KeysView::of(&file)));
         if let Ok((Held { tallies, held_units, unspent_units }, keys)) = found {
             self.keys_refused.set(keys.refused.into());

@@ -99,6 +99,11 @@ impl<'s> Agent<'s> {
     ) -> Self {
         let mut command = agent(sandbox, machine, store, more);
         command.envs(variables.iter().copied());
+        Self::spawn(sandbox, machine, command)
+    }
+
+    /// Starts the agent of a machine by this command.
+    pub fn spawn(sandbox: &'s Sandbox, machine: &str, mut command: Command) -> Self {
         let log = (0..).map(|number| format!("{machine}/{number}.log"));
         let log = log.into_iter().find(|log| !sandbox.path(log).exists()).unwrap();
         command.stdout(Stdio::null()).stderr(File::create(sandbox.path(&log)).unwrap());
