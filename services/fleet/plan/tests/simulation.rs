@@ -18,7 +18,7 @@ use fleet::{Failure, Figures, SECOND, Scenario, run};
 /// The seeds of each fleet, and of a large one in the short form.
 const SEEDS: u64 = 10;
 
-/// The most that the figures of each run may be: half more than those of the first runs.
+/// The most that the means of the seeds' figures may be: half more than those of the first runs.
 #[derive(Clone, Copy, Debug)]
 struct Most {
     /// In percent of what windows can admit.
@@ -52,18 +52,20 @@ fn stays_within(scenario: &Scenario, most: Most) {
     let is_short = std::env::var_os("KEYTALLY_FULL").is_none();
     let seeds = if is_large && is_short { 1 } else { SEEDS };
     let name = format!("{} machines, {}", scenario.machines, scenario.policy);
-    for figures in run_seeds(&name, scenario, seeds) {
+    let all = run_seeds(&name, scenario, seeds);
+    for figures in &all {
         assert_eq!(figures.over, 0, "{name}: {figures}");
-        for (found, most) in [
-            (figures.unfilled, most.unfilled),
-            (figures.early, most.early),
-            (figures.leases, most.leases),
-            (figures.hot_leases, most.hot_leases),
-            (figures.waited, most.waited),
-        ] {
-            assert!(found <= most, "{name}: {found:.4} is more than {most}: {figures}");
-        }
         assert!(figures.wait_p99_ms <= 3.0, "{name}: {figures}");
+    }
+    let mean = |of: fn(&Figures) -> f64| all.iter().map(of).sum::<f64>() / all.len() as f64;
+    for (what, mean, most) in [
+        ("unfilled", mean(|one| one.unfilled), most.unfilled),
+        ("early", mean(|one| one.early), most.early),
+        ("leases", mean(|one| one.leases), most.leases),
+        ("hot leases", mean(|one| one.hot_leases), most.hot_leases),
+        ("waited", mean(|one| one.waited), most.waited),
+    ] {
+        assert!(mean <= most, "{name}, {what}: a mean of {mean:.4} is more than {most}");
     }
 }
 
@@ -97,8 +99,7 @@ fn hundred_machines_fill_common_limits() {
     let with = |policy| Scenario { policy, ..fleet.clone() };
     stays_within(&with("100/minute"), most(0.09, 1.65, 0.45, 0.0, 45.0));
     stays_within(&with("1000/minute"), most(0.01, 1.44, 0.69, 0.0, 54.0));
-    // Ten seeds denied 0.56 % to 0.82 % too early.
-    stays_within(&with("20000/minute"), most(0.01, 0.95, 0.2, 0.0, 13.5));
+    stays_within(&with("20000/minute"), most(0.01, 0.75, 0.2, 0.0, 13.5));
 }
 
 #[test]
