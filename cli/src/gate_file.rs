@@ -4,10 +4,12 @@ use core::time::Duration;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use keytally::{Current, Decided, Error, Followed, Gate, Wait};
+use keytally::{Current, Decided, Error, FleetFile, Followed, Gate, Wait};
 
 use crate::failure::Failure;
+use crate::output::{pluralized, print_note};
 use crate::pepper::PepperSource;
+use crate::status::Status;
 use crate::{arguments, times};
 
 /// The argument that names the gate file.
@@ -68,6 +70,60 @@ impl GateFileToChange {
 
     pub(crate) fn path(&self) -> &Path {
         self.gate.path()
+    }
+}
+
+/// The arguments of a command whose change other machines of a fleet get.
+#[derive(Args)]
+pub(crate) struct FleetWait {
+    /// Fleet file of this machine, for a gate that shares its limits with other machines: wait
+    /// until the agents of all machines have the change, and print how many have it
+    #[arg(long = "fleet", value_name = "FILE", value_parser = arguments::path_parser())]
+    fleet_file: Option<PathBuf>,
+    /// The longest time to wait for the other machines
+    #[arg(long, value_name = "TIME", default_value = "2s", requires = "fleet_file", value_parser = times::parse_duration)]
+    fleet_wait: Duration,
+}
+
+impl FleetWait {
+    /// Waits until the other machines have the change, and prints how many have it. Returns
+    /// [`Status::Flawed`] if some do not.
+    pub(crate) fn wait(&self, gate: &Gate) -> Result<Status, Failure> {
+        let Some(path) = &self.fleet_file else {
+            if gate.is_in_fleet() {
+                print_note(
+                    "the gate is in a fleet; whether other machines have this change was not \
+                     awaited: --fleet FILE waits for them",
+                );
+            }
+            return Ok(Status::Success);
+        };
+        let time = humantime::format_duration(self.fleet_wait);
+        let confirmed =
+            FleetFile::open(path, gate).and_then(|file| file.wait_for_keys(self.fleet_wait));
+        let made = |error| Failure::with_context("the change was made on this machine", error);
+        match confirmed.map_err(made)? {
+            None => {
+                let path = path.display();
+                print_note(&format!(
+                    "{path}: the agent of this machine has not carried the change within {time}"
+                ));
+                Ok(Status::Flawed)
+            }
+            Some(found) => {
+                let agents = pluralized(found.agents, "agent");
+                let confirmed = found.confirmed;
+                let is_complete = found.is_complete();
+                print_note(&match is_complete {
+                    true => format!("{confirmed} of {agents} of the fleet have confirmed it"),
+                    false => format!(
+                        "{confirmed} of {agents} of the fleet have confirmed it within {time}; \
+                         keytally fleet status on the others may say why"
+                    ),
+                });
+                Ok(if is_complete { Status::Success } else { Status::Flawed })
+            }
+        }
     }
 }
 

@@ -35,6 +35,7 @@
 // settle         refunds and settlements
 // inspect        the properties of the keys
 // accounts       the properties of the accounts
+// changes        what shows that a key was changed
 // flaws          the flaws of the records
 // ids            the key ids of one record
 // new_key        what a new key is made of
@@ -46,6 +47,7 @@
 mod accounts;
 mod admin_error;
 mod administrator;
+mod changes;
 mod check;
 mod config;
 mod entry;

@@ -310,6 +310,11 @@ impl<'m> RecordRef<'m> {
         KeyId::from_number(self.line.load(KEY_ID))
     }
 
+    /// Returns word 7, which differs after each write of the record.
+    pub(crate) fn last_word(self) -> u64 {
+        self.line.load(SEQUENCE)
+    }
+
     /// Returns whether the line still holds, or is about to hold, the record that was read. It
     /// compares the key id and word 7.
     #[inline]
@@ -459,6 +464,11 @@ impl RedoRecord<'_> {
     /// Stores the lower half of the target word, and counts one more redo record.
     fn name(self, lower: u32) {
         self.target.store(TARGET, join(high(self.target.load(TARGET)).wrapping_add(1), lower));
+    }
+
+    /// Returns the target word. It differs after each redo record, and while there is one.
+    pub(crate) fn change_word(self) -> u64 {
+        self.target.load(TARGET)
     }
 
     /// Names the line whose tallies are being moved, in the gate that they move to.

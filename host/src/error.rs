@@ -420,6 +420,8 @@ pub enum FleetError {
         /// The length that it must have.
         expected: u64,
     },
+    /// The machine's agent does not carry keys to other machines.
+    NotCarried,
     /// The page of the file is not that of this gate, or its credits are void.
     Page(PageError),
     /// The gate's windows slide.
@@ -452,6 +454,10 @@ impl fmt::Display for FleetError {
             Self::Length { found, expected } => write!(
                 f,
                 "the fleet file has {found} bytes instead of {expected}; remove it and start the agent again"
+            ),
+            Self::NotCarried => f.write_str(
+                "the agent of this machine carries no keys to other machines: it has --no-keys, or \
+                 the gate follows a list of keys",
             ),
             Self::Page(PageError::Stale) => {
                 write!(f, "{}; start the agent, which replaces it", PageError::Stale)

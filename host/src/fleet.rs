@@ -7,6 +7,7 @@
 use alloc::sync::Arc;
 use core::time::Duration;
 use std::path::Path;
+use std::thread;
 
 use heapless::Vec;
 use keytally_core::sync::{AtomicU64, Ordering};
@@ -16,11 +17,11 @@ use keytally_core::{
 };
 use keytally_fleet_plan::credit::{CreditLayout, Units};
 use keytally_fleet_plan::holding::is_held;
-use keytally_fleet_plan::layout::{FileLayout, PageWord, WantedBits};
+use keytally_fleet_plan::layout::{FileLayout, KeysMode, KeysState, PageWord, WantedBits};
 use keytally_fleet_plan::words::TallyWords;
 
 use crate::address_limiter::AddressLimiter;
-use crate::clock::{GateClock, SystemClock, now};
+use crate::clock::{GateClock, SystemClock, instant, now};
 use crate::error::{Error, FleetError};
 use crate::fleet_credits::{Joined, Machine, Patience, is_shared, micros};
 use crate::fleet_map::{FleetMap, FleetTally};
@@ -623,6 +624,37 @@ impl<'t> FleetFile<'t> {
         units
     }
 
+    /// Waits until the gates of all machines of the fleet have the changes of keys that were made
+    /// in this gate before, at most this long. Returns `None` if the machine's agent has not
+    /// answered.
+    ///
+    /// A machine that is cut off from the store is not counted: it has the changes when it is
+    /// connected again, or refuses all keys when they may be out of date.
+    ///
+    /// # Errors
+    /// [`Error::Fleet`] with [`FleetError::NotCarried`] if the agent carries no keys.
+    pub fn wait_for_keys(&self, at_most: Duration) -> Result<Option<KeysConfirmed>, Error> {
+        let load = |word| self.page(word).load(Ordering::Acquire);
+        if KeysState::from_bits(load(PageWord::Keys)).mode != KeysMode::Carried {
+            let path = self.path().into();
+            return Err(Error::Fleet { path, source: FleetError::NotCarried });
+        }
+        let number =
+            self.page(PageWord::KeysRequested).fetch_add(1, Ordering::AcqRel).wrapping_add(1);
+        let begun = instant();
+        loop {
+            // The numbers are compared round: another command may have been answered since.
+            let is_answered = load(PageWord::KeysAnswered).wrapping_sub(number) < u64::MAX / 2;
+            let confirmed =
+                is_answered.then(|| KeysConfirmed::from_bits(load(PageWord::KeysConfirmed)));
+            let left = at_most.saturating_sub(instant().saturating_duration_since(begun));
+            if confirmed.is_some_and(KeysConfirmed::is_complete) || left.is_zero() {
+                return Ok(confirmed);
+            }
+            thread::sleep(KEYS_PAUSE.min(left));
+        }
+    }
+
     /// Sleeps until a request rings, at most this long. Returns at once if a tally wants credits.
     pub fn sleep(&self, at_most: Duration) {
         self.map.sleep(at_most);
@@ -636,6 +668,31 @@ impl<'t> FleetFile<'t> {
     /// Ends the agent's [`sleep`](Self::sleep), as a request does.
     pub fn ring(&self) {
         self.map.ring();
+    }
+}
+
+/// How often a command looks whether other machines have its change.
+const KEYS_PAUSE: Duration = Duration::from_millis(2);
+
+/// How many machines of a fleet have changes of keys: see [`FleetFile::wait_for_keys`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeysConfirmed {
+    /// The agents that have confirmed the changes.
+    pub confirmed: u32,
+    /// The agents that are connected to the store, that of this machine among them.
+    pub agents: u32,
+}
+
+impl KeysConfirmed {
+    fn from_bits(bits: u64) -> Self {
+        let [low, high] = [bits, bits >> 32].map(|half| u32::try_from(half & 0xffff_ffff));
+        Self { confirmed: low.unwrap_or(0), agents: high.unwrap_or(0) }
+    }
+
+    /// Returns whether all of them have confirmed.
+    pub const fn is_complete(self) -> bool {
+        self.confirmed == self.agents && self.agents > 0
     }
 }
 

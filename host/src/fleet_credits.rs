@@ -368,6 +368,15 @@ impl Machine {
         self.map.ring();
     }
 
+    /// Returns whether all keys are unavailable to a request of these tallies, since the agent has
+    /// had no store for too long: a key may have been revoked on another machine.
+    #[inline]
+    fn is_closed(&self, tallies: &[TallyVerdict]) -> bool {
+        let close_ms = self.map.page(PageWord::KeysClose).load(Ordering::Acquire);
+        let now_ms = tallies.first().map_or(0, |tally| tally.verdict().now().unix_ms());
+        close_ms != 0 && now_ms >= close_ms
+    }
+
     /// Makes the verdicts show what the fleet has left.
     fn show(needs: &[Need<'_>], tallies: &mut [TallyVerdict]) {
         for need in needs {
@@ -585,6 +594,9 @@ impl Reserve for Spender {
     }
 
     fn reserve(&self, table: &dyn TallyNumbers, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
+        if self.machine.is_closed(tallies) {
+            return unavailable(tallies, 0, Unavailability::Lost);
+        }
         if let [tally] = &mut *tallies
             && self.reserve_one(table, tally)
         {
@@ -615,6 +627,9 @@ impl Reserve for Spender {
     }
 
     fn peek(&self, table: &dyn TallyNumbers, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
+        if self.machine.is_closed(tallies) {
+            return unavailable(tallies, 0, Unavailability::Lost);
+        }
         let mut needs = Needs::new();
         let now_ms = self.machine.needs(table, tallies, false, &mut needs)?;
         for need in needs.iter().filter(|it| it.part.words.is_own() && it.part.cost > 0) {

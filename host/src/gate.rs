@@ -763,6 +763,19 @@ impl Gate {
         Ok((completed, result))
     }
 
+    /// Calls `work` as the one administrator, for a caller that changes nothing. It waits as
+    /// [`administer`](Self::administer) does, and flushes only a change that a killed administrator
+    /// left unfinished.
+    ///
+    /// # Errors
+    /// Those of [`administer`](Self::administer).
+    pub fn read_as_administrator<T>(
+        &self,
+        work: impl FnOnce(&Administrator<'_, Mapping>) -> T,
+    ) -> Result<T, Error> {
+        self.recover(self.wait(), |administrator| work(administrator)).map(|(_, result)| result)
+    }
+
     /// Makes many changes as one administrator, under one lock, and flushes them to the disk once.
     /// Other administrators wait meanwhile; checks do not. The changes are not one transaction:
     /// those made before an error remain.

@@ -166,7 +166,7 @@ pub use {
     compound::{check_all, peek_all},
     entropy::{entropy, entropy_bytes},
     error::{Error, FleetError, PepperError},
-    fleet::{FleetFile, FleetLimiterInfo, FleetSubject, FleetTable},
+    fleet::{FleetFile, FleetLimiterInfo, FleetSubject, FleetTable, KeysConfirmed},
     fleet_credits::{DEFAULT_CREDIT_WAIT, Patience},
     followed::{Current, Decided, FollowEvent, FollowStatus, Followed, Left},
     gate::{CHANGES_PER_LOCK, Gate, GateConfig},

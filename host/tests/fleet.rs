@@ -332,6 +332,37 @@ fn lost_store_is_decided_as_the_operator_chose() {
 }
 
 #[test]
+fn keys_are_unavailable_from_the_time_on_the_page() {
+    for plan in ["100/week", "unlimited; team: 100/week"] {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, keys) = machines(folder.path(), 1, plan, 1);
+        let Machine { gate, fleet, .. } = &one[0];
+        let file = FleetFile::open(fleet, gate).unwrap();
+        let tally = only_tally(&file);
+        grant(&file, tally, 50);
+        let key = &keys[0].0;
+        let close = |at_ms: u64| file.page(PageWord::KeysClose).store(at_ms, Ordering::SeqCst);
+        assert!(check(gate, key, 1).is_admitted());
+        close(now().unix_ms() - 1000);
+        for verdict in [
+            check(gate, key, 1),
+            check(gate, key, 0),
+            gate.try_check(Some(key.as_bytes()), 1),
+            gate.peek(Some(key.as_bytes()), 1),
+        ] {
+            assert_eq!(verdict.outcome(), Outcome::Unavailable, "{plan}");
+            assert_eq!(verdict.unavailability(), Some(Unavailability::Lost));
+        }
+        assert_eq!(credits(&file, tally), 49, "nothing was spent");
+        assert_eq!(file.counted(tally, now().unix_ms())[0], 1, "and nothing was charged");
+        for open_ms in [now().unix_ms() + 60_000, 0] {
+            close(open_ms);
+            assert!(check(gate, key, 1).is_admitted());
+        }
+    }
+}
+
+#[test]
 fn process_that_did_not_join_refuses_to_decide() {
     let folder = tempfile::tempdir().unwrap();
     let (one, keys) = machines(folder.path(), 1, "10/week", 1);

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::arguments;
 use crate::arguments::parse_key_id;
 use crate::failure::Failure;
-use crate::gate_file::GateFileToChange;
+use crate::gate_file::{FleetWait, GateFileToChange};
 use crate::output::OutputFormat;
 use crate::pepper::PepperSource;
 use crate::plans;
@@ -24,6 +24,8 @@ pub(crate) struct Assign {
     /// Name of the plan
     #[arg(long, value_name = "NAME", value_parser = arguments::value_parser(plans::parse_name))]
     plan: String,
+    #[command(flatten)]
+    fleet: FleetWait,
     #[command(flatten)]
     format: OutputFormat,
 }
@@ -43,6 +45,6 @@ impl Assign {
         self.format.print(&assigned, |out| {
             writeln!(out, "key {} has plan {}", assigned.key_id, assigned.plan)
         })?;
-        Ok(Status::Success)
+        self.fleet.wait(&gate.current())
     }
 }

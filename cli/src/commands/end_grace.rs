@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::arguments::parse_key_id;
 use crate::failure::Failure;
-use crate::gate_file::GateFileToChange;
+use crate::gate_file::{FleetWait, GateFileToChange};
 use crate::output::OutputFormat;
 use crate::pepper::PepperSource;
 use crate::status::Status;
@@ -20,6 +20,8 @@ pub(crate) struct EndGrace {
     #[arg(value_name = "ID", value_parser = parse_key_id)]
     key_id: KeyId,
     #[command(flatten)]
+    fleet: FleetWait,
+    #[command(flatten)]
     format: OutputFormat,
 }
 
@@ -30,11 +32,12 @@ struct Ended {
 
 impl EndGrace {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
-        self.gate.open(pepper)?.change(|gate| gate.end_grace(self.key_id))?;
+        let gate = self.gate.open(pepper)?;
+        gate.change(|gate| gate.end_grace(self.key_id))?;
         let ended = Ended { key_id: self.key_id.to_string() };
         self.format.print(&ended, |out| {
             writeln!(out, "key {} has one secret, its newest", ended.key_id)
         })?;
-        Ok(Status::Success)
+        self.fleet.wait(&gate.current())
     }
 }

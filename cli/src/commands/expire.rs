@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::arguments::parse_key_id;
 use crate::failure::Failure;
-use crate::gate_file::GateFileToChange;
+use crate::gate_file::{FleetWait, GateFileToChange};
 use crate::output::OutputFormat;
 use crate::pepper::PepperSource;
 use crate::status::Status;
@@ -33,6 +33,8 @@ pub(crate) struct Expire {
     #[arg(long)]
     never: bool,
     #[command(flatten)]
+    fleet: FleetWait,
+    #[command(flatten)]
     format: OutputFormat,
 }
 
@@ -45,7 +47,8 @@ struct Expires {
 impl Expire {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         let not_after = self.expires.map(|lifetime| times::expiry(now(), lifetime)).transpose()?;
-        self.gate.open(pepper)?.change(|gate| gate.expire(self.key_id, not_after))?;
+        let gate = self.gate.open(pepper)?;
+        gate.change(|gate| gate.expire(self.key_id, not_after))?;
         let shown = Expires {
             key_id: self.key_id.to_string(),
             expires: not_after.map(|end| times::rfc3339(end.unix_s())),
@@ -54,6 +57,6 @@ impl Expire {
             Some(end) => writeln!(out, "key {} expires at {end}", shown.key_id),
             None => writeln!(out, "key {} never expires", shown.key_id),
         })?;
-        Ok(Status::Success)
+        self.fleet.wait(&gate.current())
     }
 }

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::issue::NewKeyArgs;
 use crate::failure::Failure;
-use crate::gate_file::{GateFileToChange, GateToChange};
+use crate::gate_file::{FleetWait, GateFileToChange, GateToChange};
 use crate::output::{OutputFormat, print_note};
 use crate::pepper::PepperSource;
 use crate::plans;
@@ -29,6 +29,8 @@ pub(crate) struct Import {
     gate: GateFileToChange,
     #[command(flatten)]
     new: NewKeyArgs,
+    #[command(flatten)]
+    fleet: FleetWait,
     #[command(flatten)]
     format: OutputFormat,
 }
@@ -79,7 +81,8 @@ impl Import {
             }
             writeln!(out, ", {} failed", report.failed.len())
         })?;
-        Ok(if report.failed.is_empty() { Status::Success } else { Status::Denied })
+        let status = self.fleet.wait(&gate.current())?;
+        Ok(if report.failed.is_empty() { status } else { Status::Denied })
     }
 }
 

@@ -11,7 +11,7 @@ use keytally::{Key, KeyId, Name};
 use crate::arguments;
 use crate::arguments::parse_name;
 use crate::failure::Failure;
-use crate::gate_file::GateFileToChange;
+use crate::gate_file::{FleetWait, GateFileToChange};
 use crate::output::{OutputFormat, print_note};
 use crate::pepper::PepperSource;
 use crate::status::Status;
@@ -30,6 +30,8 @@ pub(crate) struct Issue {
     gate: GateFileToChange,
     #[command(flatten)]
     new: NewKeyArgs,
+    #[command(flatten)]
+    fleet: FleetWait,
     #[command(flatten)]
     format: OutputFormat,
 }
@@ -80,8 +82,10 @@ impl Issue {
         let (key, key_id) = gate
             .change(|gate| gate.issue(&new))
             .map_err(|error| plans::no_such_name(&gate.current(), &new, error))?;
+        // Before the key is shown, so that a client that has it is known everywhere.
+        let status = self.fleet.wait(&gate.current());
         match print_once(self.format, &key, key_id, &gate.current()) {
-            Ok(()) => Ok(Status::Success),
+            Ok(()) => status,
             Err(failure) => {
                 Err(unprinted(key_id, &failure, gate.change(|gate| gate.revoke(key_id))))
             }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::arguments::parse_key_id;
 use crate::failure::Failure;
-use crate::gate_file::GateFileToChange;
+use crate::gate_file::{FleetWait, GateFileToChange};
 use crate::output::OutputFormat;
 use crate::pepper::PepperSource;
 use crate::status::Status;
@@ -20,6 +20,8 @@ pub(crate) struct Revoke {
     #[arg(value_name = "ID", value_parser = parse_key_id)]
     key_id: KeyId,
     #[command(flatten)]
+    fleet: FleetWait,
+    #[command(flatten)]
     format: OutputFormat,
 }
 
@@ -31,9 +33,10 @@ struct Revoked {
 
 impl Revoke {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
-        self.gate.open(pepper)?.change(|gate| gate.revoke(self.key_id))?;
+        let gate = self.gate.open(pepper)?;
+        gate.change(|gate| gate.revoke(self.key_id))?;
         let revoked = Revoked { key_id: self.key_id.to_string(), state: "revoked" };
         self.format.print(&revoked, |out| writeln!(out, "key {} is revoked", revoked.key_id))?;
-        Ok(Status::Success)
+        self.fleet.wait(&gate.current())
     }
 }

@@ -10,7 +10,7 @@ use keytally::{Error, now};
 use super::issue::print_once;
 use crate::arguments::parse_key_id;
 use crate::failure::Failure;
-use crate::gate_file::GateFileToChange;
+use crate::gate_file::{FleetWait, GateFileToChange};
 use crate::output::OutputFormat;
 use crate::pepper::PepperSource;
 use crate::status::Status;
@@ -35,6 +35,8 @@ pub(crate) struct Rotate {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
+    fleet: FleetWait,
+    #[command(flatten)]
     format: OutputFormat,
 }
 
@@ -53,7 +55,7 @@ impl Rotate {
             })
         });
         match rotated {
-            Ok(Ok(())) => Ok(Status::Success),
+            Ok(Ok(())) => self.fleet.wait(&gate.current()),
             Ok(Err(failure)) => Err(Failure::new(format!(
                 "the new key could not be printed, so key {} is unchanged: {}",
                 self.key_id,

@@ -57,6 +57,7 @@ pub struct Agent<'m, M> {
     counters: Counters,
     problem: Mutex<Option<FleetError>>,
     name: AtomicU64,
+    key_messages: AtomicU64,
 }
 
 impl<'m, M: Machine + Sync> Agent<'m, M> {
@@ -72,6 +73,7 @@ impl<'m, M: Machine + Sync> Agent<'m, M> {
             counters: Counters::default(),
             problem: Mutex::new(None),
             name: AtomicU64::new(0),
+            key_messages: AtomicU64::new(0),
         })
     }
 
@@ -83,6 +85,12 @@ impl<'m, M: Machine + Sync> Agent<'m, M> {
     /// Returns why the agent has no store at present.
     pub fn problem(&self) -> Option<FleetError> {
         self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns how many messages the store has sent that keys were written: see
+    /// [`KeyCarrier::run`](crate::KeyCarrier::run).
+    pub fn key_messages(&self) -> u64 {
+        self.key_messages.load(Ordering::Acquire)
     }
 
     /// Runs until `is_stopped` returns true, at most 50 ms and one exchange with the store later.
@@ -100,8 +108,13 @@ impl<'m, M: Machine + Sync> Agent<'m, M> {
             name.store(random()?, Ordering::Release);
         }
         self.name.store(name.load(Ordering::Acquire), Ordering::Release);
-        let subscriber =
-            Subscriber { config: &self.config, name: &self.name, stop: &ended, messages: sender };
+        let subscriber = Subscriber {
+            config: &self.config,
+            name: &self.name,
+            stop: &ended,
+            messages: sender,
+            key_messages: &self.key_messages,
+        };
         thread::scope(|scope| {
             let _end = End(&ended);
             scope.spawn(|| subscriber.run(|| self.machine.ring()));

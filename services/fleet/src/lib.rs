@@ -24,6 +24,7 @@ mod config;
 mod connection;
 mod counters;
 mod error;
+mod keys;
 mod machine;
 mod names;
 mod password;
@@ -43,6 +44,10 @@ pub use config::{FleetConfig, MAX_FLEET_NAME_LEN, REQUESTS_PER_S, StoreConfig};
 pub use connection::{CONNECT_TIMEOUT, REPLY_TIMEOUT};
 pub use counters::{Counters, Counts};
 pub use error::FleetError;
+pub use keys::{
+    CONNECTED_MS, KEY_SCRIPTS, KEYS_FULL_READ, KEYS_POLL, KEYS_TURN, KeyCarrier, KeyCounts,
+    MAX_ENDED_DAYS, MAX_KEYS_AT_ONCE, MAX_KEYS_WAIT, set_not_carried,
+};
 pub use keytally_fleet_plan as plan;
 pub use keytally_fleet_plan::on_loss::OnLoss;
 pub use machine::{Machine, Subject};

@@ -105,6 +105,16 @@ impl Store {
         self.links.iter().fold(0, |all, link| all ^ link.identity).max(1)
     }
 
+    /// Returns the connection to the primary that has a key.
+    pub(crate) fn connection_of(&mut self, key: &str) -> Result<&mut Connection, FleetError> {
+        let lost = || FleetError::lost("the cluster has no such slot");
+        let link = match &self.slots {
+            None => 0,
+            Some(map) => map.primary_of(slot(key)).ok_or_else(lost)?,
+        };
+        Ok(&mut self.links.get_mut(link).ok_or_else(lost)?.connection)
+    }
+
     /// Returns the store's time in milliseconds. All primaries must answer.
     pub(crate) fn time(&mut self) -> Result<u64, FleetError> {
         let mut time = None;
@@ -377,12 +387,7 @@ pub fn reset(config: &FleetConfig, subjects: &[Subject]) -> Result<u64, FleetErr
             key
         };
         let keys: Vec<String> = layout.windows().iter().enumerate().map(key).collect();
-        let lost = || FleetError::lost("the cluster has no such slot");
-        let link = match &store.slots {
-            None => 0,
-            Some(map) => map.primary_of(slot(&keys[0])).ok_or_else(lost)?,
-        };
-        let connection = &mut store.links.get_mut(link).ok_or_else(lost)?.connection;
+        let connection = store.connection_of(&keys[0])?;
         let mut command = cmd("EVAL");
         command.arg(RESET_SCRIPT).arg(keys.len()).arg(&keys).arg(channels(&config.name));
         match connection.query(&command)? {

@@ -1,5 +1,5 @@
-//! Receives the store's messages: that other machines need idle units, and that the store forgot
-//! some.
+//! Receives the store's messages: that other machines need idle units, that the store forgot some,
+//! and that keys were written.
 
 use core::time::Duration;
 use std::sync::mpsc::{SyncSender, TrySendError};
@@ -11,7 +11,9 @@ use crate::address::Endpoint;
 use crate::clock::Steady;
 use crate::config::FleetConfig;
 use crate::connection::{Access, Connection, explained};
+use crate::counters::add;
 use crate::error::FleetError;
+use crate::keys::keys_channel;
 use crate::names::channels;
 use crate::store::find;
 
@@ -46,6 +48,8 @@ pub(crate) struct Subscriber<'s> {
     /// Not 0 if the agent stops.
     pub(crate) stop: &'s AtomicU64,
     pub(crate) messages: SyncSender<Message>,
+    /// Counts the messages that keys were written.
+    pub(crate) key_messages: &'s AtomicU64,
 }
 
 impl Subscriber<'_> {
@@ -88,7 +92,9 @@ impl Subscriber<'_> {
         let mut connection = Connection::open(&endpoint, &access)?;
         let prefix = channels(&self.config.name);
         let own = format!("{prefix}:recall:{}", crate::names::machine(name));
-        let mut messages = connection.subscribe(&[own.clone(), format!("{prefix}:again")], READ)?;
+        let keys = keys_channel(&self.config.name);
+        let channels = [own.clone(), format!("{prefix}:again"), keys.clone()];
+        let mut messages = connection.subscribe(&channels, READ)?;
         *has_missed |= !core::mem::take(is_first);
         let mut heard = Steady::start();
         while !self.is_stopped() && self.name.load(Ordering::Acquire) == name {
@@ -99,6 +105,10 @@ impl Subscriber<'_> {
             match messages.get_message() {
                 Ok(message) => {
                     heard = Steady::start();
+                    if message.get_channel_name() == keys {
+                        add(self.key_messages, 1);
+                        continue;
+                    }
                     let Ok(key) = message.get_payload::<String>() else { continue };
                     let is_recall = message.get_channel_name() == own;
                     let read = if is_recall { Message::Recall(key) } else { Message::Again(key) };

@@ -1,7 +1,8 @@
 //! Compares the bounds of agents in LIMITS.md with the constants of the crate.
 
 use keytally_fleet::{
-    CONFIRM_MS, CONNECT_TIMEOUT, MAX_FLEET_NAME_LEN, MAX_HOSTS, MAX_PASSWORD_LEN, MESSAGES,
+    CONFIRM_MS, CONNECT_TIMEOUT, CONNECTED_MS, KEYS_FULL_READ, KEYS_POLL, MAX_ENDED_DAYS,
+    MAX_FLEET_NAME_LEN, MAX_HOSTS, MAX_KEYS_AT_ONCE, MAX_KEYS_WAIT, MAX_PASSWORD_LEN, MESSAGES,
     MOST_JUMP_MS, PAUSES, PIPELINE, REPLY_TIMEOUT, REQUESTS_PER_S,
 };
 
@@ -27,6 +28,17 @@ fn bounds_of_agents_on_the_page_equal_the_constants() {
         format!("| lease requests of an agent | {REQUESTS_PER_S} a second unless set |"),
         format!("| the confirmation of grants by replicas | {CONFIRM_MS} ms |"),
         format!("| messages of the store that wait for an agent | {MESSAGES} |"),
+        format!(
+            "| a change of a key in a fleet | read from the store {} s after it, or sooner by a \
+             message; all keys are compared each {} s, and at most a fiftieth of the \
+             time |",
+            KEYS_POLL.as_secs(),
+            KEYS_FULL_READ.as_secs()
+        ),
+        format!("| keys that an agent reads or writes at once | {MAX_KEYS_AT_ONCE} |"),
+        format!("| an ended key in the store of a fleet | {MAX_ENDED_DAYS} days |"),
+        format!("is awaited | connected in the last {CONNECTED_MS} ms |"),
+        format!("its count is renewed for {} s |", MAX_KEYS_WAIT.as_secs()),
         format!("| a jump of the store's clock against the machine's | {MOST_JUMP_MS} ms between"),
     ] {
         assert!(page.contains(&row), "LIMITS.md lacks: {row}");

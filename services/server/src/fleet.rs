@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod commands;
 mod files;
+mod keys;
 mod metrics;
 mod notify;
 mod store;

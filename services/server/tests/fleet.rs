@@ -56,6 +56,10 @@ fn wrong_options_of_an_agent_are_explained() {
         .expect_usage_error(&["--store <URL>", "has a password: put it into a file"]);
     of("prod", "redis://:sesame@store").expect_usage_error(&["has a password"]);
     of("prod", "http://store").expect_usage_error(&["unknown scheme: use `redis`"]);
+    let closed = |more: &[&str]| with(&[&["--on-loss", "closed"], more].concat());
+    closed(&["--stale-after", "soon"]).expect_usage_error(&["--stale-after", "or never"]);
+    closed(&["--stale-after", "1s"]).expect_usage_error(&["at least 5 s, or never"]);
+    closed(&["--stale-after", "never", "--no-keys"]).expect_usage_error(&["--no-keys"]);
 }
 
 #[test]
@@ -438,6 +442,86 @@ fn supervisor_gets_the_state_of_the_agent() {
 }
 
 #[test]
+fn changes_of_keys_are_confirmed_by_the_other_machine() {
+    let sandbox = Sandbox::new();
+    let machines = ["one", "two"];
+    let (key, key_id) = create_machines(&sandbox, PLAN, &machines);
+    let store = Store::start(&sandbox, &[]);
+    let mut agents = join(&sandbox, &store, &machines);
+    let change = |command: &str, machine: &str, more: &[&str]| {
+        let (gate, file) = (format!("{machine}/api.gate"), format!("{machine}/api.fleet"));
+        let wait = ["--fleet", &file, "--fleet-wait", "10s"];
+        sandbox.run(&[&[command, &gate], more, &wait].concat())
+    };
+    let all = "2 of 2 agents of the fleet have confirmed it\n";
+    let issued = change("issue", "one", &["--account", "7"]);
+    assert!(issued.status == 0 && issued.err.starts_with(all), "{issued:?}");
+    let other = issued.out.trim();
+    assert_eq!(check(&sandbox, "two", other).0, 0);
+    let rotated = change("rotate", "two", &[&key_id, "--grace", "1h"]);
+    assert!(rotated.status == 0 && rotated.err.ends_with(all), "{rotated:?}");
+    assert_eq!(check(&sandbox, "one", rotated.out.trim()).0, 0);
+    for (command, more) in [
+        ("assign", &["--plan", "default"][..]),
+        ("end-grace", &[]),
+        ("expire", &["--never"]),
+        ("revoke", &[]),
+    ] {
+        let run = change(command, "two", &[&[&*key_id], more].concat());
+        assert!(run.status == 0 && run.err == all, "{command}: {run:?}");
+    }
+    assert_eq!(check(&sandbox, "one", &key).1["reason"], "revoked");
+    let alone = sandbox.run(&["expire", "one/api.gate", &other[8..19], "--never"]);
+    assert!(alone.err.contains("--fleet FILE waits for them"), "{alone:?}");
+    let (_, found) = status(&sandbox, "one");
+    let keys = &found["keys"];
+    assert_eq!((&keys["mode"], &keys["refused"]), (&"carried".into(), &0.into()), "{found}");
+    assert!(keys["closes_in_ms"].as_u64().unwrap() > 200_000, "{found}");
+    // A change that the other machine has no room for is not confirmed.
+    drop(agents.pop());
+    sandbox.run(&["plan", "one/api.gate", "pro=5/31d"]).expect_status(0);
+    agents.push(Agent::start(&sandbox, "two", &store, &[]));
+    wait_for(&sandbox, "two", "leading");
+    let wait = ["--fleet", "one/api.fleet", "--fleet-wait", "3s"];
+    let run = [&["issue", "one/api.gate", "--account", "7", "--plan", "pro"], &wait[..]].concat();
+    let refused = sandbox.run(&run);
+    let some = "1 of 2 agents of the fleet have confirmed it within 3s";
+    assert!(refused.status == 3 && refused.err.starts_with(some), "{refused:?}");
+    assert_eq!(status(&sandbox, "two").1["keys"]["refused"], 1);
+    agents[1].wait_for("of another machine cannot be put into this gate");
+}
+
+#[test]
+fn keys_are_not_carried_with_the_option_for_that() {
+    let sandbox = Sandbox::new();
+    let (_, key_id) = create_machines(&sandbox, PLAN, &["one"]);
+    let store = Store::start(&sandbox, &[]);
+    let agent = Agent::start(&sandbox, "one", &store, &["--no-keys"]);
+    let found = wait_for(&sandbox, "one", "leading");
+    assert_eq!(found["keys"]["mode"], "off", "{found}");
+    let text = fleet(&sandbox, "status", "one", &[]).out;
+    assert!(text.contains("keys: not carried to other machines\n"), "{text}");
+    let run = sandbox.run(&["revoke", "one/api.gate", &key_id, "--fleet", "one/api.fleet"]);
+    assert_eq!((run.status, run.out), (3, format!("key {key_id} is revoked\n")));
+    assert!(run.err.contains("the change was made on this machine: one/api.fleet"), "{}", run.err);
+    assert!(run.err.contains("it has --no-keys"), "{}", run.err);
+    drop(agent);
+}
+
+#[test]
+fn fleet_of_another_gate_ends_the_agent() {
+    let sandbox = Sandbox::new();
+    create_machines(&sandbox, PLAN, &["one"]);
+    let store = Store::start(&sandbox, &[]);
+    let _agents = join(&sandbox, &store, &["one"]);
+    fs::create_dir(sandbox.path("two")).unwrap();
+    sandbox.run(&["create", "two/api.gate", "--keys", "7", "--plan", PLAN]).expect_status(0);
+    let run = sandbox.finish(&mut agent(&sandbox, "two", &store, &[]), b"");
+    assert_eq!(run.status, 3, "{run:?}");
+    assert!(run.err.contains("this gate has 7 records, prefix kt, key"), "{run:?}");
+}
+
+#[test]
 fn metrics_have_the_units_of_the_machine() {
     let sandbox = Sandbox::new();
     let (key, _) = create_machines(&sandbox, PLAN, &["one"]);
@@ -465,6 +549,8 @@ fn metrics_have_the_units_of_the_machine() {
     assert_eq!(value(&text, "held_units"), value(&text, "unspent_units") + 1.);
     assert!(value(&text, "lease_requests_total") >= value(&text, "grants_total"));
     assert!(value(&text, "grants_total") >= 1. && value(&text, "connections_total") >= 1.);
+    assert_eq!(["keys_refused", "keys_unsealed_total"].map(|name| value(&text, name)), [0., 0.]);
+    assert!(value(&text, "keys_age_seconds") < 60.);
     drop(store);
     agent.wait_for("the store is lost");
     assert_eq!(value(&metrics(), "store_lost"), 1.);

@@ -144,6 +144,64 @@ pub enum PageWord {
     Requests = 40,
     /// Those whose reply granted units.
     Granted = 41,
+    /// What the agent says of the keys: see [`KeysState`].
+    Keys = 48,
+    /// When the gate last had all keys of the fleet, in milliseconds of the fleet's time; 0 if it
+    /// never had.
+    KeysCurrent = 49,
+    /// From when on all keys are unavailable, in milliseconds of the fleet's time; 0 for never.
+    KeysClose = 50,
+    /// The number of the last command that waits for the other machines, counted round.
+    KeysRequested = 56,
+    /// The number of the last command that [`KeysConfirmed`](Self::KeysConfirmed) is for.
+    KeysAnswered = 57,
+    /// The agents that are connected (32) and those that have confirmed all changes of that command
+    /// (32).
+    KeysConfirmed = 58,
+}
+
+/// How the keys of a gate get to the other machines of its fleet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum KeysMode {
+    /// They do not.
+    #[default]
+    Off,
+    /// All gates follow one list of keys.
+    List,
+    /// The agents carry them through the store.
+    Carried,
+}
+
+/// The word [`PageWord::Keys`]: the mode in bits 0 to 7 (1 a list, 2 carried), and the number of
+/// keys that the gate refuses in bits 32 to 63.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct KeysState {
+    /// How keys get to other machines.
+    pub mode: KeysMode,
+    /// The keys of other machines that the gate refuses.
+    pub refused: u32,
+}
+
+impl KeysState {
+    /// The state in a word. A mode without a meaning counts as [`KeysMode::Off`].
+    pub const fn from_bits(bits: u64) -> Self {
+        let mode = match bits.to_le_bytes()[0] {
+            1 => KeysMode::List,
+            2 => KeysMode::Carried,
+            _ => KeysMode::Off,
+        };
+        Self { mode, refused: halves_of(bits).0 }
+    }
+
+    /// Returns the word.
+    pub const fn bits(self) -> u64 {
+        let mode = match self.mode {
+            KeysMode::Off => 0,
+            KeysMode::List => 1,
+            KeysMode::Carried => 2,
+        };
+        (self.refused as u64) << 32 | mode
+    }
 }
 
 /// What the agent says of its connection to the store.

@@ -54,6 +54,7 @@
 
 pub mod clock;
 pub mod credit;
+pub mod fleet_key;
 pub mod flow;
 pub mod holding;
 pub mod layout;
@@ -61,4 +62,5 @@ pub mod lease;
 pub mod meta;
 pub mod on_loss;
 pub mod request;
+pub mod seal;
 pub mod words;

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use keytally_core::sync::AtomicU64;
 use keytally_fleet_plan::layout::{
-    FileLayout, Identity, MAGIC, MAX_FILE_TALLIES, PAGE_LEN, PageError, PageState, PageWord, Phase,
-    TALLY_LEN, VERSION, WantedBits,
+    FileLayout, Identity, KeysMode, KeysState, MAGIC, MAX_FILE_TALLIES, PAGE_LEN, PageError,
+    PageState, PageWord, Phase, TALLY_LEN, VERSION, WantedBits,
 };
 use keytally_fleet_plan::on_loss::OnLoss;
 
@@ -137,4 +137,16 @@ fn reports_of_threads_are_all_taken() {
     });
     wanted.take(|tally| taken[tally as usize] = true);
     assert!(taken.iter().all(|&taken| taken));
+}
+
+#[test]
+fn state_of_keys_is_a_word_and_back() {
+    for mode in [KeysMode::Off, KeysMode::List, KeysMode::Carried] {
+        for refused in [0, 7, u32::MAX] {
+            let state = KeysState { mode, refused };
+            assert_eq!(KeysState::from_bits(state.bits()), state);
+        }
+    }
+    assert_eq!(KeysState::from_bits(0), KeysState::default());
+    assert_eq!(KeysState::from_bits(9).mode, KeysMode::Off);
 }

@@ -6,6 +6,7 @@ use keytally_fleet_plan::lease::{
     COMMON_LEASE, GIVE_UP_MS, IDLE_MS, LONGEST_GIVE_UP_MS, LONGEST_SETTLE_MS, SMALL_IDLE_MS,
 };
 use keytally_fleet_plan::request::MOST_RECALLS;
+use keytally_fleet_plan::seal::MAX_SEALED_LEN;
 
 #[test]
 fn bounds_of_fleets_on_the_page_equal_the_constants() {
@@ -27,6 +28,7 @@ fn bounds_of_fleets_on_the_page_equal_the_constants() {
         ),
         format!("| machines that one lease request recalls units from | {MOST_RECALLS}, those"),
         format!("| an agent's heartbeat | {} s old |", ABSENT_MS / 1000),
+        format!("| bytes of a sealed record | {MAX_SEALED_LEN} |"),
         format!("| tallies of a fleet file | {MAX_FILE_TALLIES} |"),
     ] {
         assert!(page.contains(&row), "LIMITS.md lacks: {row}");

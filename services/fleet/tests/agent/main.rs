@@ -7,6 +7,7 @@ extern crate alloc;
 
 mod failover;
 mod gates;
+mod keys;
 mod lifecycle;
 mod limiters;
 mod network;

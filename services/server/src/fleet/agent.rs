@@ -19,6 +19,7 @@ use tokio::runtime::Runtime;
 use tokio::time::interval;
 
 use super::files::{FleetPath, Table, TableFile};
+use super::keys::{self, KeysOptions, KeysReport};
 use super::metrics::Metrics;
 use super::notify::Supervisor;
 use super::store::{StoreOptions, failure};
@@ -70,6 +71,8 @@ pub(crate) struct AgentCommand {
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, default_value_t = REQUESTS_PER_S, value_parser = number_parser(1..=u32::MAX))]
     max_requests: u32,
     #[command(flatten)]
+    keys: KeysOptions,
+    #[command(flatten)]
     file: FleetPath,
     /// Address and port, or unix: and the path of a socket, at which /metrics is served for
     /// Prometheus [default: not served]
@@ -105,6 +108,7 @@ pub(crate) struct Report {
     pub(crate) role: Role,
     pub(crate) phase: Phase,
     pub(crate) counts: Counts,
+    pub(crate) keys: KeysReport,
     /// Why there is no store.
     problem: Option<String>,
     /// Whether the gate or limiter is in a fleet.
@@ -160,7 +164,7 @@ impl AgentCommand {
         let config = self.config()?;
         let table = self.table.open(pepper)?;
         if self.explain {
-            return explain(&table, &config);
+            return explain(&table, &config, self.keys);
         }
         let peppers = match &table {
             Table::Gate(_) => Some(pepper.require()?),
@@ -189,7 +193,7 @@ impl AgentCommand {
                 config.name,
                 shared.file.display()
             ));
-            let leader = Leader { shared: Arc::clone(&shared), config };
+            let leader = Leader { shared: Arc::clone(&shared), config, keys: self.keys };
             let mut leading = tokio::task::spawn_blocking(move || leader.run(table));
             let supervisor = Supervisor::of_environment();
             let ended = tokio::select! {
@@ -233,7 +237,7 @@ impl AgentCommand {
 const SOCKET_MODE: u32 = 0o660;
 
 /// Prints what the choice on loss of the store admits for each limit.
-fn explain(table: &Table, config: &FleetConfig) -> Result<Status, Failure> {
+fn explain(table: &Table, config: &FleetConfig, keys: KeysOptions) -> Result<Status, Failure> {
     let FleetConfig { on_loss, machines, .. } = *config;
     let rule = match on_loss {
         OnLoss::Closed => "then refuses with 503".to_owned(),
@@ -288,6 +292,13 @@ fn explain(table: &Table, config: &FleetConfig) -> Result<Status, Failure> {
             out,
             "--on-loss {on_loss}: a machine without the store spends the units that it has leased, {rule}."
         )?;
+        if let Some(stale_after) = keys.stale_after(table) {
+            let seconds = stale_after.as_secs();
+            writeln!(
+                out,
+                "--stale-after: after {seconds} s without the store, it refuses all keys with 503."
+            )?;
+        }
         let machines = pluralized(machines, "machine");
         writeln!(
             out,
@@ -304,6 +315,7 @@ fn explain(table: &Table, config: &FleetConfig) -> Result<Status, Failure> {
 struct Leader {
     shared: Arc<Shared>,
     config: FleetConfig,
+    keys: KeysOptions,
 }
 
 impl Leader {
@@ -359,7 +371,11 @@ impl Leader {
         };
         self.note(Role::Leading);
         let agent = Agent::new(&file, &self.config).map_err(|error| failure(&error))?;
-        let result = agent.run(|| {
+        let peppers = self.shared.peppers.as_ref();
+        let carrier = self.keys.carrier(table, &file, &self.config, peppers);
+        let carrier = carrier.map_err(|error| failure(&error))?;
+        let carrier = carrier.as_ref();
+        let result = keys::run(&agent, carrier, || {
             let state = PageState::from_bits(file.page(PageWord::State).load(Ordering::Acquire));
             let problem = match state.phase {
                 Phase::Cut => agent.problem().map(|problem| problem.to_string()),
@@ -368,6 +384,7 @@ impl Leader {
             let must_end = watched.must_end(Some(&file));
             let mut report = self.shared.reported();
             (report.phase, report.counts, report.problem) = (state.phase, agent.counts(), problem);
+            report.keys = KeysReport::of(carrier);
             must_end
         });
         result.map_err(|error| failure(&error))?;
@@ -436,10 +453,12 @@ async fn report(shared: &Shared, supervisor: &Supervisor) {
     let (kind, path) = (shared.kind, shared.table.display());
     let mut ticks = interval(REPORT);
     let (mut is_ready, mut last, mut was_shared) = (false, String::new(), true);
+    let mut last_of_keys = None;
     let mut fed = (0, 0);
     loop {
         ticks.tick().await;
-        let Report { role, phase, problem, is_shared, is_removed, turns, .. } = shared.report();
+        let Report { role, phase, problem, is_shared, is_removed, turns, keys, .. } =
+            shared.report();
         let state = match (role, phase, problem) {
             (Role::Starting, ..) | (Role::Leading, Phase::Absent, _) => continue,
             (Role::Leading, ..) if is_removed => format!(
@@ -456,6 +475,14 @@ async fn report(shared: &Shared, supervisor: &Supervisor) {
             print_note(&format!("keytally: {state}"));
             supervisor.report(&format!("STATUS={state}"));
             last = state;
+        }
+        // A lost store is reported as the state.
+        if keys.problem != last_of_keys && phase != Phase::Cut {
+            match &keys.problem {
+                Some(problem) => print_note(&format!("keytally: keys: {problem}")),
+                None => print_note("keytally: keys: all keys of the fleet are in the gate"),
+            }
+            last_of_keys = keys.problem;
         }
         if was_shared && !is_shared {
             print_note(&format!(

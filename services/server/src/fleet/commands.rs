@@ -11,7 +11,7 @@ use keytally_cli::internal::{
 };
 use keytally_core::sync::Ordering;
 use keytally_fleet::plan::credit::{CreditLayout, Units};
-use keytally_fleet::plan::layout::{ABSENT_MS, PageState, PageWord, Phase};
+use keytally_fleet::plan::layout::{ABSENT_MS, KeysMode, KeysState, PageState, PageWord, Phase};
 use keytally_fleet::plan::words::{TallyWords, Word, Words as _};
 use keytally_fleet::{FleetConfig, OnLoss, Subject};
 use serde::Serialize;
@@ -143,6 +143,56 @@ struct StatusView {
     granted_requests: u64,
     #[serde(flatten)]
     held: Held,
+    keys: KeysView,
+}
+
+/// How keys get to the other machines.
+#[derive(Serialize)]
+pub(crate) struct KeysView {
+    /// `carried`, `list` or `off`.
+    mode: &'static str,
+    /// How long ago the gate last had all keys of the fleet, in milliseconds.
+    pub(crate) age_ms: Option<u64>,
+    /// The keys of other machines that the gate cannot hold.
+    pub(crate) refused: u32,
+    /// In how many milliseconds all keys are refused, if the store stays lost; 0 if they are.
+    closes_in_ms: Option<u64>,
+}
+
+impl KeysView {
+    /// Returns what the agent says in a fleet file.
+    pub(crate) fn of(file: &FleetFile<'_>) -> Self {
+        let load = |word| file.page(word).load(Ordering::Acquire);
+        let KeysState { mode, refused } = KeysState::from_bits(load(PageWord::Keys));
+        let is_carried = mode == KeysMode::Carried;
+        let (now_ms, [current, close]) =
+            (now_ms(file), [PageWord::KeysCurrent, PageWord::KeysClose].map(load));
+        let when = |at_ms: u64| (is_carried && at_ms > 0).then_some(at_ms);
+        Self {
+            mode: match mode {
+                KeysMode::Off => "off",
+                KeysMode::List => "list",
+                KeysMode::Carried => "carried",
+            },
+            age_ms: when(current).map(|at_ms| now_ms.saturating_sub(at_ms)),
+            refused,
+            closes_in_ms: when(close).map(|at_ms| at_ms.saturating_sub(now_ms)),
+        }
+    }
+
+    fn write(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        match (self.mode, self.age_ms, self.closes_in_ms) {
+            ("off", ..) => writeln!(out, "keys: not carried to other machines"),
+            ("list", ..) => writeln!(out, "keys: those of the list of keys"),
+            (_, _, Some(0)) => {
+                writeln!(out, "keys: refused, since the store has been lost for too long")
+            }
+            (_, None, _) => writeln!(out, "keys: not compared with those of the store yet"),
+            (_, Some(age_ms), _) => {
+                writeln!(out, "keys: as in the store {age_ms} ms ago, {} refused", self.refused)
+            }
+        }
+    }
 }
 
 impl FleetStatus {
@@ -179,6 +229,7 @@ impl StatusView {
             lease_requests: load(PageWord::Requests),
             granted_requests: load(PageWord::Granted),
             held: Held::of(file),
+            keys: KeysView::of(file),
         }
     }
 
@@ -200,7 +251,8 @@ impl StatusView {
         writeln!(out, "lease requests: {sent} sent, {granted} granted units")?;
         let Held { tallies, held_units, unspent_units } = self.held;
         let tallies = pluralized(tallies, "tally").replace("tallys", "tallies");
-        writeln!(out, "units: {held_units} held for {tallies}, {unspent_units} of them not spent")
+        writeln!(out, "units: {held_units} held for {tallies}, {unspent_units} of them not spent")?;
+        self.keys.write(out)
     }
 }
 

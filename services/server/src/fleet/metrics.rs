@@ -19,7 +19,7 @@ use prometheus::{
 use tokio::sync::Mutex;
 
 use super::agent::{Report, Role, Shared};
-use super::commands::Held;
+use super::commands::{Held, KeysView};
 use crate::service::bind::Listener;
 use crate::service::listen::{Endpoint, MAX_METRICS_CONNECTIONS};
 use crate::service::slots::Slots;
@@ -42,12 +42,14 @@ pub(crate) struct Metrics {
     tallies: IntGauge,
     held: IntGauge,
     unspent: IntGauge,
+    keys_refused: IntGauge,
+    keys_age: Gauge,
     /// Held while the metrics are collected.
     lock: Mutex<()>,
 }
 
 /// The counters: their names, their descriptions and their values.
-const COUNTERS: [(&str, &str, CounterValue); 12] = [
+const COUNTERS: [(&str, &str, CounterValue); 16] = [
     ("keytally_fleet_lease_requests_total", "Lease requests that were sent.", |report| {
         report.counts.requests
     }),
@@ -100,6 +102,26 @@ const COUNTERS: [(&str, &str, CounterValue); 12] = [
         "How often the machine took a new name, and its leased units became void.",
         |report| report.counts.renamed,
     ),
+    (
+        "keytally_fleet_keys_sent_total",
+        "Records of keys that were written to the store.",
+        |report| report.keys.counts.sent,
+    ),
+    (
+        "keytally_fleet_keys_applied_total",
+        "Changes of keys on other machines that were made in this gate.",
+        |report| report.keys.counts.applied,
+    ),
+    (
+        "keytally_fleet_keys_unsealed_total",
+        "Records of the store that no machine with the peppers of the fleet had written.",
+        |report| report.keys.counts.unsealed,
+    ),
+    (
+        "keytally_fleet_keys_older_total",
+        "Records of the store that were older than what the store had before.",
+        |report| report.keys.counts.older,
+    ),
 ];
 
 impl Metrics {
@@ -122,6 +144,11 @@ impl Metrics {
             "How far the clock of the store is ahead of that of this machine.",
         )?;
         registry.register(Box::new(offset.clone()))?;
+        let keys_age = Gauge::new(
+            "keytally_fleet_keys_age_seconds",
+            "How long ago this gate last had all keys of the fleet; 0 if keys are not carried.",
+        )?;
+        registry.register(Box::new(keys_age.clone()))?;
         let metrics = Arc::new(Self {
             leading: gauge("keytally_fleet_leading", "1 if this agent leads, 0 if it stands by.")?,
             lost: gauge(
@@ -141,6 +168,11 @@ impl Metrics {
                 "keytally_fleet_unspent_units",
                 "Those of the held units that are not spent. Other machines cannot spend them.",
             )?,
+            keys_refused: gauge(
+                "keytally_fleet_keys_refused",
+                "Keys of other machines that this gate cannot hold.",
+            )?,
+            keys_age,
             shared,
             registry,
             counters,
@@ -165,8 +197,12 @@ impl Metrics {
         #[expect(clippy::cast_precision_loss, reason = "a time of less than 2^52 ms")]
         self.offset.set(report.counts.offset_ms as f64 / 1000.0);
         let table = self.shared.open()?;
-        let units = FleetFile::open(&self.shared.file, table.fleet()).map(|file| Held::of(&file));
-        if let Ok(Held { tallies, held_units, unspent_units }) = units {
+        let found = FleetFile::open(&self.shared.file, table.fleet());
+        let found = found.map(|file| (Held::of(&file), KeysView::of(&file)));
+        if let Ok((Held { tallies, held_units, unspent_units }, keys)) = found {
+            self.keys_refused.set(keys.refused.into());
+            #[expect(clippy::cast_precision_loss, reason = "a time of less than 2^52 ms")]
+            self.keys_age.set(keys.age_ms.unwrap_or(0) as f64 / 1000.0);
             for (gauge, value) in
                 [(&self.tallies, tallies), (&self.held, held_units), (&self.unspent, unspent_units)]
             {

@@ -17,6 +17,7 @@
 //! | [`gate_calls()`] | calls on a small gate, including an administrator's | a model of each key |
 //! | [`compound_calls()`] | requests on a small gate with sections, teams and scopes | a model of each tally |
 //! | [`c_calls()`] | calls of the C library with invalid arguments | every call returns, and a failed call writes nothing |
+//! | [`sealed()`] | a sealed record of a fleet's key, or a changed one | only the record itself is accepted |
 //! | [`fleet_file()`] | a fleet file with arbitrary words, requests and replies of a store | every call returns, and the gate's own limit holds |
 //! | [`open_bytes()`] | a damaged gate or limiter, or arbitrary bytes as one | every call returns, and a key that was not issued is not admitted |
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a target fails by panicking")]
@@ -34,6 +35,7 @@ mod limiter;
 mod mac;
 mod open;
 mod prefixes;
+mod sealed;
 mod texts;
 
 pub use c_calls::c_calls;
@@ -45,6 +47,7 @@ pub use limiter::limiter_calls;
 pub use mac::mac;
 pub use open::open_bytes;
 pub use prefixes::prefixes;
+pub use sealed::sealed;
 pub use texts::{key, policy, sections};
 
 /// A target.
@@ -64,4 +67,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("open_bytes", open_bytes),
     ("fleet_file", fleet_file),
     ("c_calls", c_calls),
+    ("sealed", sealed),
 ];

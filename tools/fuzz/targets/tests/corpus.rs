@@ -35,4 +35,4 @@ macro_rules! targets {
     };
 }
 
-targets!(policy sections prefixes key mac headers limiter_calls gate_calls compound_calls open_bytes fleet_file c_calls);
+targets!(policy sections prefixes key mac headers limiter_calls gate_calls compound_calls open_bytes fleet_file c_calls sealed);

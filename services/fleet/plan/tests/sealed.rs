@@ -1,0 +1,397 @@
+//! Sealed records, and how what machines know of a key is merged.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::HashMap;
+
+use hkdf::Hkdf;
+use keytally_core::{
+    KeyId, KeyRecord, KeyState, Name, Pepper, Peppers, StoredSecret, Text, Timestamp,
+};
+use keytally_fleet_plan::fleet_key::{Carried, Exchanged, FIRST_VERSION, FleetKey};
+use keytally_fleet_plan::seal::{MAX_SEALED_LEN, MAX_SEALED_TEXT_LEN, Seal};
+use proptest::prelude::*;
+use sha2::Sha256;
+
+const PEPPERS: [[u8; 32]; 3] = [[1; 32], [2; 32], [3; 32]];
+
+fn peppers(numbers: &[usize]) -> Peppers {
+    let all: Vec<_> = numbers.iter().map(|&number| PEPPERS[number]).collect();
+    Peppers::new(&all).unwrap()
+}
+
+fn key_id() -> KeyId {
+    KeyId::from_number(7 << 40).unwrap()
+}
+
+fn field() -> String {
+    key_id().to_string()
+}
+
+fn record() -> KeyRecord {
+    KeyRecord {
+        key_id: key_id(),
+        account: 42,
+        env: Name::new("live").unwrap(),
+        plan: Text::from_text("default").unwrap(),
+        state: KeyState::Active,
+        expires: None,
+        grace_until: Some(Timestamp::from_unix_s(1_700_000_000)),
+        scopes: 5,
+        last_characters: Text::from_text("9aZk"),
+        secret: StoredSecret { tag: [1; 16], pepper: 11 },
+        previous: Some(StoredSecret { tag: [2; 16], pepper: 12 }),
+        is_imported: false,
+    }
+}
+
+fn active(version: u64, record: KeyRecord) -> FleetKey {
+    FleetKey::Active { version, record }
+}
+
+/// A record in which few values occur, so that some of them are equal.
+fn any_record() -> impl Strategy<Value = KeyRecord> {
+    let moment = || prop::option::of((1_u64..4).prop_map(Timestamp::from_unix_s));
+    let secret =
+        || (0_u8..3, 0_u64..2).prop_map(|(tag, pepper)| StoredSecret { tag: [tag; 16], pepper });
+    let names = ["live", "test"].map(|name| Name::new(name).unwrap());
+    let plans = ["default", "pro", ""].map(|name| Text::from_text(name).unwrap());
+    let hints = [None, Text::from_text("9aZk")];
+    (
+        (0_u32..3, prop::sample::select(names.to_vec()), prop::sample::select(plans.to_vec())),
+        (moment(), moment(), 0_u64..4, prop::sample::select(hints.to_vec())),
+        (secret(), prop::option::of(secret()), any::<bool>()),
+    )
+        .prop_map(|((account, env, plan), (expires, grace_until, scopes, hint), secrets)| {
+            let (secret, previous, is_imported) = secrets;
+            KeyRecord {
+                account,
+                env,
+                plan,
+                expires,
+                grace_until,
+                scopes,
+                last_characters: hint,
+                secret,
+                previous,
+                is_imported,
+                ..record()
+            }
+        })
+}
+
+fn any_key() -> impl Strategy<Value = FleetKey> {
+    prop_oneof![
+        1 => (1_u32..4).prop_map(|at_s| FleetKey::Revoked { at_s }),
+        4 => (0_u64..3, any_record()).prop_map(|(version, record)| active(version, record)),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn sealed_record_opens_to_what_was_sealed(key in any_key(), count in 1..=3_usize) {
+        let numbers: Vec<_> = (0..count).collect();
+        let seal = Seal::new("prod", &peppers(&numbers));
+        let sealed = seal.seal(&field(), &key).unwrap();
+        prop_assert!(sealed.len() <= MAX_SEALED_LEN);
+        prop_assert_eq!(seal.open(&field(), &sealed), Some(key));
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_not_accepted(bytes in prop::collection::vec(0..3_u8, 0..200)) {
+        prop_assert_eq!(Seal::new("prod", &peppers(&[0])).open(&field(), &bytes), None);
+    }
+
+    #[test]
+    fn merge_is_commutative_associative_and_idempotent(
+        one in any_key(), two in any_key(), three in any_key(),
+    ) {
+        let both = one.clone().merge(two.clone());
+        prop_assert_eq!(&two.clone().merge(one.clone()), &both);
+        prop_assert_eq!(one.clone().merge(one.clone()), one.clone());
+        prop_assert_eq!(both.clone().merge(one.clone()), both.clone());
+        prop_assert_eq!(both.merge(three.clone()), one.merge(two.merge(three)));
+    }
+
+    #[test]
+    fn merged_key_is_as_strict_as_both(one in any_key(), two in any_key()) {
+        let is_revoked = |key: &FleetKey| matches!(key, FleetKey::Revoked { .. });
+        let merged = one.clone().merge(two.clone());
+        prop_assert_eq!(is_revoked(&merged), is_revoked(&one) || is_revoked(&two));
+        prop_assert_eq!(merged.version(), one.version().max(two.version()));
+        if let (
+            FleetKey::Active { version: a, record: first },
+            FleetKey::Active { version: b, record: second },
+            FleetKey::Active { record, .. },
+        ) = (&one, &two, &merged) && a == b {
+            let ends = [first.expires, second.expires];
+            prop_assert_eq!(record.expires, ends.into_iter().flatten().min());
+            prop_assert_eq!(record.scopes, first.scopes & second.scopes);
+        }
+    }
+}
+
+#[test]
+fn changed_bit_in_any_byte_is_refused() {
+    let seal = Seal::new("prod", &peppers(&[0]));
+    for key in [active(9, record()), FleetKey::Revoked { at_s: 5 }] {
+        let sealed = seal.seal(&field(), &key).unwrap().to_vec();
+        for byte in 0..sealed.len() {
+            for bit in 0..8 {
+                let mut changed = sealed.clone();
+                changed[byte] ^= 1 << bit;
+                assert_eq!(seal.open(&field(), &changed), None, "byte {byte}, bit {bit}");
+            }
+            assert_eq!(seal.open(&field(), &sealed[..byte]), None, "cut to {byte} bytes");
+        }
+        assert_eq!(seal.open(&field(), &[&sealed[..], &[0]].concat()), None);
+        assert_eq!(seal.open(&field(), &[&sealed[..], &[0; 32]].concat()), Some(key));
+        assert_eq!(seal.open(&field(), &[&sealed[..], &[0; 128]].concat()), None);
+    }
+}
+
+#[test]
+fn record_of_another_fleet_key_or_pepper_is_refused() {
+    let key = active(9, record());
+    let seal = Seal::new("prod", &peppers(&[0]));
+    let sealed = seal.seal(&field(), &key).unwrap();
+    for other in [Seal::new("prod2", &peppers(&[0])), Seal::new("prod", &peppers(&[1]))] {
+        assert_eq!(other.open(&field(), &sealed), None);
+    }
+    let other = KeyId::from_number((7 << 40) + 1).unwrap().to_string();
+    assert_eq!(seal.open(&other, &sealed), None);
+    // Where the fleet's name ends and that of the field begins is part of the MAC.
+    let text = seal.seal_text("gate", "kt").unwrap();
+    assert_eq!(seal.open_text("gate", &text), Some("kt"));
+    assert_eq!(Seal::new("prodg", &peppers(&[0])).open_text("ate", &text), None);
+    assert_eq!(seal.open_text("gates", &text), None);
+    assert_eq!(seal.open(&field(), &text), None);
+    assert_eq!(seal.seal_text("gate", &"x".repeat(MAX_SEALED_TEXT_LEN + 1)), None);
+    let longest = "x".repeat(MAX_SEALED_TEXT_LEN);
+    assert!(seal.seal_text("gate", &longest).unwrap().len() <= MAX_SEALED_LEN);
+}
+
+#[test]
+fn peppers_are_replaced_on_one_machine_after_the_other() {
+    let key = active(9, record());
+    let steps = [[0, 0], [0, 1], [1, 1], [1, 2], [2, 2]];
+    let lists: [&[usize]; 3] = [&[0], &[0, 1], &[1]];
+    for step in steps {
+        let [one, two] = step.map(|list| Seal::new("prod", &peppers(lists[list])));
+        for (from, to) in [(&one, &two), (&two, &one)] {
+            let sealed = from.seal(&field(), &key).unwrap();
+            assert_eq!(to.open(&field(), &sealed), Some(key.clone()), "{step:?}");
+        }
+    }
+}
+
+#[test]
+fn key_of_the_seal_is_that_of_hkdf() {
+    let pepper = PEPPERS[0];
+    let mut expected = [0; 32];
+    let expand = Hkdf::<Sha256>::from_prk(&pepper).unwrap();
+    expand.expand(b"keytally sealed records of a fleet", &mut expected).unwrap();
+    let sealed =
+        Seal::new("prod", &peppers(&[0])).seal("gate", &FleetKey::Revoked { at_s: 5 }).unwrap();
+    let (body, mac) = sealed.split_at(sealed.len() - 32);
+    let message = [b"\x04\x04prodgate", body].concat();
+    assert_eq!(Pepper::new(&expected).unwrap().mac(&message).to_bytes(), mac);
+}
+
+#[test]
+fn change_on_this_machine_has_a_higher_version() {
+    let carried = active(6, record()).carried();
+    fn version(record: &KeyRecord, carried: Option<Carried>, theirs: Option<&FleetKey>) -> u64 {
+        let now = Timestamp::from_unix_s(9);
+        FleetKey::exchange(Some(record), carried, theirs, now).unwrap().key.version()
+    }
+    assert_eq!(version(&record(), Some(carried), None), 6);
+    let changed = KeyRecord { scopes: 1, ..record() };
+    assert_eq!(version(&changed, Some(carried), None), 7);
+    // The first import of a gate changes no other key.
+    assert_eq!(version(&KeyRecord { is_imported: true, ..record() }, Some(carried), None), 6);
+    // Without memory, the key is as it was at first, unless the store has the same.
+    assert_eq!(version(&changed, None, None), FIRST_VERSION);
+    let theirs = active(8, record());
+    let now = Timestamp::from_unix_s(9);
+    let exchanged = FleetKey::exchange(Some(&changed), None, Some(&theirs), now).unwrap();
+    assert_eq!((exchanged.key, exchanged.changes_gate), (theirs, true));
+    assert_eq!(version(&record(), None, Some(&active(8, record()))), 8);
+    // The put was not remembered.
+    assert_eq!(version(&changed, Some(carried), Some(&active(8, changed.clone()))), 8);
+    // A rotation while nothing was carried follows the secret that the store has.
+    let rotated = KeyRecord {
+        secret: StoredSecret { tag: [3; 16], pepper: 11 },
+        previous: Some(record().secret),
+        ..record()
+    };
+    assert_eq!(version(&rotated, None, Some(&active(8, record()))), 9);
+}
+
+#[test]
+fn revocation_keeps_the_time_at_which_it_was_first_carried() {
+    let revoked = KeyRecord { state: KeyState::Revoked, ..record() };
+    let known = |record: Option<&KeyRecord>, carried, theirs: Option<&FleetKey>, now| {
+        FleetKey::exchange(record, carried, theirs, Timestamp::from_unix_s(now)).unwrap()
+    };
+    let first = known(Some(&revoked), None, None, 9);
+    assert_eq!(first.key, FleetKey::Revoked { at_s: 9 });
+    let carried = Some(first.key.carried());
+    assert_eq!(known(Some(&revoked), carried, None, 20).key, first.key);
+    // Also if the gate has another key in the record since.
+    let replayed = active(3, record());
+    let again = known(None, carried, Some(&replayed), 20);
+    assert_eq!(
+        (again.key, again.changes_gate, again.changes_store, again.is_older),
+        (first.key.clone(), false, true, true)
+    );
+    let older = known(None, Some(active(5, record()).carried()), Some(&replayed), 20);
+    assert_eq!((older.changes_gate, older.changes_store, older.is_older), (false, false, true));
+    assert!(known(None, None, Some(&replayed), 20).changes_gate);
+    let now = Timestamp::from_unix_s(20);
+    assert_eq!(first.key.ended_s(now), Some(9));
+    let expires =
+        |end| active(1, KeyRecord { expires: Some(Timestamp::from_unix_s(end)), ..record() });
+    assert_eq!((expires(20).ended_s(now), expires(21).ended_s(now)), (Some(20), None));
+    assert_eq!(active(1, record()).ended_s(now), None);
+}
+
+/// A machine: its gate, and what it remembers.
+#[derive(Clone, Default)]
+struct Machine {
+    record: Option<KeyRecord>,
+    carried: Option<Carried>,
+}
+
+impl Machine {
+    /// Exchanges with the store, as an agent does. Returns what the store gets.
+    fn exchange(&mut self, theirs: Option<&FleetKey>, forgets: bool) -> Option<FleetKey> {
+        let now = Timestamp::from_unix_s(9);
+        let exchanged = FleetKey::exchange(self.record.as_ref(), self.carried, theirs, now)?;
+        let Exchanged { key, changes_gate, changes_store, is_older } = exchanged;
+        match &key {
+            FleetKey::Active { record, .. } if changes_gate => self.record = Some(record.clone()),
+            FleetKey::Revoked { .. } => {
+                if let Some(record) = &mut self.record {
+                    record.state = KeyState::Revoked;
+                }
+            }
+            FleetKey::Active { .. } => {}
+        }
+        if !forgets && (self.record.is_some() || !is_older) {
+            self.carried = Some(key.carried());
+        }
+        if changes_store { Some(key) } else { theirs.cloned() }
+    }
+}
+
+/// What happens in a fleet.
+#[derive(Clone, Debug)]
+enum Event {
+    /// A machine exchanges with the store. It may be killed before it remembers that, and the
+    /// store may lose what it got.
+    Exchange {
+        machine: usize,
+        forgets: bool,
+        is_lost: bool,
+    },
+    /// The store has again what it had before.
+    Replay {
+        back: usize,
+    },
+    /// The store is emptied.
+    Empty,
+    /// An administrator changes the key on a machine.
+    Change {
+        machine: usize,
+        scopes: u64,
+    },
+    Rotate {
+        machine: usize,
+        tag: u8,
+    },
+    Revoke {
+        machine: usize,
+    },
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        8 => (0..3_usize, any::<bool>(), prop::bool::weighted(0.2)).prop_map(
+            |(machine, forgets, is_lost)| Event::Exchange { machine, forgets, is_lost }),
+        2 => (0..9_usize).prop_map(|back| Event::Replay { back }),
+        1 => Just(Event::Empty),
+        3 => (0..3_usize, 0..8_u64).prop_map(
+            |(machine, scopes)| Event::Change { machine, scopes }),
+        2 => (0..3_usize, any::<u8>()).prop_map(|(machine, tag)| Event::Rotate { machine, tag }),
+        1 => (0..3_usize).prop_map(|machine| Event::Revoke { machine }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn revocation_is_never_taken_back(events in prop::collection::vec(any_event(), 0..60)) {
+        let first = Machine { record: Some(record()), carried: None };
+        let mut machines = [first.clone(), first, Machine::default()];
+        let mut store: Option<FleetKey> = None;
+        let mut past: Vec<Option<FleetKey>> = Vec::new();
+        let mut last: HashMap<usize, u64> = HashMap::new();
+        for event in events {
+            let was_revoked: Vec<_> = machines.iter().map(is_revoked).collect();
+            match event {
+                Event::Exchange { machine, forgets, is_lost } => {
+                    let written = machines[machine].exchange(store.as_ref(), forgets);
+                    if !is_lost {
+                        past.push(store.clone());
+                        store = written;
+                    }
+                    if let Some(carried) = machines[machine].carried.filter(|_| !forgets) {
+                        let before = last.insert(machine, carried.version).unwrap_or(0);
+                        prop_assert!(carried.version >= before, "a version fell");
+                    }
+                }
+                Event::Replay { back } => store = past.get(back).cloned().unwrap_or(store),
+                Event::Empty => store = None,
+                Event::Change { machine, scopes } => change(&mut machines[machine], |record| {
+                    record.scopes = scopes;
+                }),
+                Event::Rotate { machine, tag } => change(&mut machines[machine], |record| {
+                    record.previous = Some(record.secret);
+                    record.secret = StoredSecret { tag: [tag; 16], pepper: 11 };
+                }),
+                Event::Revoke { machine } => change(&mut machines[machine], |record| {
+                    record.state = KeyState::Revoked;
+                }),
+            }
+            for (machine, was_revoked) in machines.iter().zip(was_revoked) {
+                prop_assert!(is_revoked(machine) || !was_revoked, "a revocation was taken back");
+            }
+        }
+        // When the store works, two rounds make all machines that have the key the same.
+        for _ in 0..2 {
+            for machine in &mut machines {
+                store = machine.exchange(store.as_ref(), false);
+            }
+        }
+        let revoked = machines.iter().filter(|machine| is_revoked(machine)).count();
+        let holders: Vec<_> = machines.iter().filter_map(|machine| machine.record.as_ref()).collect();
+        prop_assert!(revoked == 0 || revoked == holders.len());
+        if revoked == 0 {
+            prop_assert!(holders.iter().all(|record| *record == holders[0]), "{holders:?}");
+        }
+    }
+}
+
+fn is_revoked(machine: &Machine) -> bool {
+    machine.record.as_ref().is_some_and(|record| record.state == KeyState::Revoked)
+}
+
+/// Changes the key of a machine, unless it is revoked or not there.
+fn change(machine: &mut Machine, change: impl FnOnce(&mut KeyRecord)) {
+    if !is_revoked(machine)
+        && let Some(record) = &mut machine.record
+    {
+        change(record);
+    }
+}

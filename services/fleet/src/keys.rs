@@ -1,0 +1,756 @@
+//! Carries the keys of a gate to the other machines of its fleet, through the store.
+//!
+//! The store has a sealed record of each key, and a position for each write. An agent reads what
+//! was written after the position that it knows, merges it with what its gate has, and puts the
+//! result into the gate, the store, or both. It writes only if the store still has what it has
+//! read. So the order of the machines does not matter, and a store that lost records gets them
+//! again. `keytally-fleet-plan` decides what holds.
+
+mod memory;
+mod store;
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use core::fmt::Write as _;
+use core::time::Duration;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use keytally::{AdminError, Administrator, Error, FleetFile, Gate, KeyId, Mapping, Peppers};
+use keytally_core::Timestamp;
+use keytally_core::sync::{AtomicU64, Ordering};
+use keytally_fleet_plan::fleet_key::{Exchanged, FleetKey, digest};
+use keytally_fleet_plan::layout::{KeysMode, KeysState, PageWord};
+use keytally_fleet_plan::seal::{MAX_SEALED_TEXT_LEN, Seal};
+
+use self::memory::Memory;
+pub(crate) use self::store::keys_channel;
+pub use self::store::{CONNECTED_MS, KEY_SCRIPTS, MAX_KEYS_AT_ONCE};
+use self::store::{Change, GATE_FIELD, KeyStore, MAX_REFUSED, Page, Progress, Stored};
+use crate::agent::PAUSES;
+use crate::clock::Steady;
+use crate::config::FleetConfig;
+use crate::counters::add;
+use crate::error::FleetError;
+use crate::names::machine as name_in_store;
+
+/// How often the gate is examined for changes, and the agent for messages of the store.
+pub const KEYS_TURN: Duration = Duration::from_millis(10);
+
+/// How often the store is read without a message.
+pub const KEYS_POLL: Duration = Duration::from_secs(1);
+
+/// How often all records of the store are read.
+pub const KEYS_FULL_READ: Duration = Duration::from_secs(60);
+
+/// For how many days a revoked or expired key stays in the store.
+pub const MAX_ENDED_DAYS: u64 = 90;
+
+/// For how long a command that waits for other machines gets new answers.
+pub const MAX_KEYS_WAIT: Duration = Duration::from_secs(60);
+
+/// A search for changed records takes at most this part of the time.
+const SCAN_SHARE: u32 = 10;
+
+/// Reading all records takes at most this part of the time.
+const FULL_READ_SHARE: u32 = 50;
+
+/// What the keys of an agent have done, which other threads may read.
+#[derive(Debug, Default)]
+struct KeyCounters {
+    sent: AtomicU64,
+    applied: AtomicU64,
+    unsealed: AtomicU64,
+    older: AtomicU64,
+}
+
+/// What was carried since the start of an agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyCounts {
+    /// Records that were written to the store.
+    pub sent: u64,
+    /// Keys that were put into the gate or revoked in it.
+    pub applied: u64,
+    /// Records of the store that were not accepted, as no machine of the fleet had sealed them.
+    pub unsealed: u64,
+    /// Records of the store that were older than what the store had before.
+    pub older: u64,
+}
+
+/// Carries the keys of a gate to other machines, next to the machine's
+/// [`Agent`](crate::Agent).
+///
+/// At most one of a gate may run at a time, as of the agent.
+#[derive(Debug)]
+pub struct KeyCarrier<'g> {
+    gate: &'g Gate,
+    file: &'g FleetFile<'g>,
+    config: FleetConfig,
+    peppers: Peppers,
+    stale_after: Option<Duration>,
+    counters: KeyCounters,
+    problem: Mutex<Option<String>>,
+}
+
+impl<'g> KeyCarrier<'g> {
+    /// The carrier of the keys of a gate, with its fleet file and its peppers.
+    ///
+    /// After `stale_after` without the store, all keys of the gate are unavailable to requests that
+    /// need credits of the fleet. `None` is never.
+    ///
+    /// # Errors
+    /// [`FleetError::Refused`] for a configuration that no fleet can have.
+    pub fn new(
+        gate: &'g Gate,
+        file: &'g FleetFile<'g>,
+        config: &FleetConfig,
+        peppers: &Peppers,
+        stale_after: Option<Duration>,
+    ) -> Result<Self, FleetError> {
+        config.verify()?;
+        Ok(Self {
+            gate,
+            file,
+            config: config.clone(),
+            peppers: peppers.clone(),
+            stale_after,
+            counters: KeyCounters::default(),
+            problem: Mutex::new(None),
+        })
+    }
+
+    /// Returns what was carried since the start.
+    pub fn counts(&self) -> KeyCounts {
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let KeyCounters { sent, applied, unsealed, older } = &self.counters;
+        KeyCounts {
+            sent: load(sent),
+            applied: load(applied),
+            unsealed: load(unsealed),
+            older: load(older),
+        }
+    }
+
+    /// Returns why keys are not carried at present, or which key the gate refuses.
+    pub fn problem(&self) -> Option<String> {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Runs until `is_stopped` returns true. `messages` returns the number of messages that the
+    /// store has sent on the channel of keys.
+    ///
+    /// # Errors
+    /// [`FleetError::Refused`] if the store cannot be used, has the keys of other gates, or has
+    /// keys under other peppers, before any key was carried. Later, that counts as a loss of the
+    /// store.
+    pub fn run(
+        &self,
+        messages: impl Fn() -> u64,
+        is_stopped: impl Fn() -> bool,
+    ) -> Result<(), FleetError> {
+        Turns::new(self)?.run(messages, is_stopped)
+    }
+
+    fn set_problem(&self, problem: Option<String>) {
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+    }
+
+    fn page(&self, word: PageWord) -> &AtomicU64 {
+        self.file.page(word)
+    }
+}
+
+/// Why a turn ended early.
+enum Trouble {
+    /// The store must be connected again.
+    Store(FleetError),
+    /// The gate cannot be read or changed now.
+    Gate(Error),
+}
+
+impl From<FleetError> for Trouble {
+    fn from(error: FleetError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self::Gate(error)
+    }
+}
+
+/// A command that waits until other machines have its change.
+#[derive(Clone, Copy, Debug)]
+struct Requested {
+    number: u64,
+    at: Duration,
+    /// The positions of its change: after the first one, up to the second.
+    from: u64,
+    to: Option<u64>,
+    next: Duration,
+}
+
+/// A reading of all records of the store.
+#[derive(Debug)]
+struct FullRead {
+    /// The position up to which they were read.
+    after: u64,
+    /// Those that were found: a bit for each record of the gate.
+    found: Vec<u64>,
+    begun: Duration,
+    /// Whether the store may have changes that are not known without it.
+    is_needed: bool,
+}
+
+/// What the thread has in memory.
+struct Turns<'a> {
+    carrier: &'a KeyCarrier<'a>,
+    seal: Seal<'a>,
+    description: Description,
+    memory: Memory,
+    steady: Steady,
+    store: Option<KeyStore>,
+    retry_at: Duration,
+    pause: Duration,
+    has_been_current: bool,
+    /// The store's time at its last reply.
+    now_ms: u64,
+    /// The position up to which the store was read; `None` before the first reply.
+    after: Option<u64>,
+    /// That of its last write.
+    head: u64,
+    /// The last write as of a second ago or more.
+    earlier: (Duration, u64, u64),
+    full: Option<FullRead>,
+    full_at: Duration,
+    polled_at: Option<Duration>,
+    seen_messages: u64,
+    must_poll: bool,
+    progress: Progress,
+    /// The last word of each record when it was last seen.
+    words: Vec<u64>,
+    change_word: Option<u64>,
+    scan_at: Duration,
+    /// Keys that may differ from what the store has.
+    dirty: BTreeSet<KeyId>,
+    /// Keys that the gate refuses: the position of the record, and why.
+    refused: BTreeMap<KeyId, (u64, AdminError)>,
+    requested: Option<Requested>,
+    answered: u64,
+}
+
+impl<'a> Turns<'a> {
+    fn new(carrier: &'a KeyCarrier<'a>) -> Result<Self, FleetError> {
+        let gate = carrier.gate;
+        let path = gate.path().unwrap_or_else(|| carrier.file.path());
+        let capacity = gate.table().capacity();
+        let steady = Steady::start();
+        let turns = Self {
+            carrier,
+            seal: Seal::new(&carrier.config.name, &carrier.peppers),
+            description: Description::of(gate),
+            memory: Memory::open(Path::new(path), gate.table().id(), capacity)?,
+            steady,
+            store: None,
+            retry_at: Duration::ZERO,
+            pause: PAUSES[0],
+            has_been_current: false,
+            now_ms: steady.ms(),
+            after: None,
+            head: 0,
+            earlier: (Duration::ZERO, 0, 0),
+            full: None,
+            full_at: Duration::ZERO,
+            polled_at: None,
+            seen_messages: 0,
+            must_poll: false,
+            progress: Progress { position: 0, refused: Vec::new() },
+            words: vec![0; usize::try_from(capacity).unwrap_or(0)],
+            change_word: None,
+            scan_at: Duration::ZERO,
+            dirty: BTreeSet::new(),
+            refused: BTreeMap::new(),
+            requested: None,
+            answered: carrier.page(PageWord::KeysAnswered).load(Ordering::Acquire),
+        };
+        turns.show();
+        let close = carrier.page(PageWord::KeysClose);
+        match carrier.stale_after {
+            None => close.store(0, Ordering::Release),
+            // From now on, since nothing is known of the time before.
+            Some(_) if close.load(Ordering::Acquire) == 0 => turns.keep_open(turns.fleet_ms()),
+            Some(_) => {}
+        }
+        Ok(turns)
+    }
+
+    /// Returns the fleet's time as requests read it.
+    fn fleet_ms(&self) -> u64 {
+        let offset = self.carrier.page(PageWord::Offset).load(Ordering::Acquire).cast_signed();
+        self.steady.ms().saturating_add_signed(offset)
+    }
+
+    /// Lets keys be valid for the next time without the store.
+    fn keep_open(&self, now_ms: u64) {
+        if let Some(stale_after) = self.carrier.stale_after {
+            let stale_ms = u64::try_from(stale_after.as_millis()).unwrap_or(u64::MAX);
+            let close_ms = now_ms.saturating_add(stale_ms);
+            self.carrier.page(PageWord::KeysClose).store(close_ms, Ordering::Release);
+        }
+    }
+
+    /// Writes the state to the page.
+    fn show(&self) {
+        let refused = u32::try_from(self.refused.len()).unwrap_or(u32::MAX);
+        let state = KeysState { mode: KeysMode::Carried, refused };
+        self.carrier.page(PageWord::Keys).store(state.bits(), Ordering::Release);
+    }
+
+    fn run(
+        &mut self,
+        messages: impl Fn() -> u64,
+        is_stopped: impl Fn() -> bool,
+    ) -> Result<(), FleetError> {
+        while !is_stopped() {
+            let result = self.turn(messages());
+            match result {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(Trouble::Gate(error)) => self.carrier.set_problem(Some(error.to_string())),
+                Err(Trouble::Store(problem)) => self.lost(problem)?,
+            }
+            thread::sleep(KEYS_TURN);
+        }
+        Ok(())
+    }
+
+    /// Does what is due. Returns whether there is more to do at once.
+    fn turn(&mut self, messages: u64) -> Result<bool, Trouble> {
+        self.note_requested();
+        self.scan();
+        if !self.connect()? {
+            return Ok(false);
+        }
+        let elapsed = self.steady.elapsed();
+        if elapsed.saturating_sub(self.earlier.0) >= KEYS_POLL {
+            self.earlier = (elapsed, self.earlier.2, self.head);
+        }
+        if elapsed >= self.full_at && self.full.is_none() {
+            self.begin_full_read(false);
+        }
+        let is_poll_due = self.polled_at.is_none_or(|at| elapsed.saturating_sub(at) >= KEYS_POLL);
+        let must_poll = self.must_poll || is_poll_due || messages != self.seen_messages;
+        if must_poll && self.after.is_some() {
+            self.seen_messages = messages;
+            self.poll()?;
+        } else if self.full.is_some() {
+            self.read_all()?;
+        } else if !self.dirty.is_empty() {
+            self.push()?;
+        }
+        self.answer()?;
+        Ok(self.must_poll || self.full.is_some() || !self.dirty.is_empty())
+    }
+
+    /// Connects, unless there is a connection or it is too early. Returns whether there is one.
+    fn connect(&mut self) -> Result<bool, FleetError> {
+        if self.store.is_none() && self.steady.elapsed() >= self.retry_at {
+            self.store = Some(KeyStore::connect(&self.carrier.config)?);
+            self.begin_full_read(true);
+        }
+        // Without a name, the machine's agent has not begun.
+        let name = self.carrier.page(PageWord::Name).load(Ordering::Acquire);
+        Ok(self.store.is_some() && name != 0)
+    }
+
+    /// Begins to read all records. Until they are read, the gate does not have all changes if that
+    /// `is_needed`.
+    fn begin_full_read(&mut self, is_needed: bool) {
+        let found = vec![0; self.words.len().div_ceil(64)];
+        let begun = self.steady.elapsed();
+        self.full = Some(FullRead { after: 0, found, begun, is_needed });
+        if is_needed {
+            (self.after, self.head) = (None, 0);
+            self.progress.position = 0;
+        }
+    }
+
+    /// Gives up the connection.
+    fn lost(&mut self, problem: FleetError) -> Result<(), FleetError> {
+        if matches!(problem, FleetError::Refused(_)) && !self.has_been_current {
+            return Err(problem);
+        }
+        self.carrier.set_problem(Some(problem.to_string()));
+        self.store = None;
+        self.retry_at = self.steady.elapsed() + self.pause;
+        self.pause = (2 * self.pause).min(PAUSES[1]);
+        Ok(())
+    }
+
+    fn store(&mut self) -> Result<&mut KeyStore, FleetError> {
+        self.store.as_mut().ok_or_else(|| FleetError::lost("the store is not connected"))
+    }
+
+    /// Finds the records of the gate that were changed.
+    fn scan(&mut self) {
+        let table = self.carrier.gate.table();
+        let word = table.change_word();
+        let begun = self.steady.elapsed();
+        if self.change_word == Some(word) || begun < self.scan_at {
+            return;
+        }
+        self.change_word = Some(word);
+        for ((key_id, word), seen) in table.record_words().zip(&mut self.words) {
+            if core::mem::replace(seen, word) != word {
+                self.dirty.extend(key_id);
+            }
+        }
+        let end = self.steady.elapsed();
+        self.scan_at = end + SCAN_SHARE * end.saturating_sub(begun);
+    }
+
+    /// Reads what was written since the last time.
+    fn poll(&mut self) -> Result<(), Trouble> {
+        let after = self.after.unwrap_or(0);
+        let Some(page) = self.read(after)? else { return Ok(()) };
+        self.must_poll = !page.is_last;
+        self.polled_at = Some(self.steady.elapsed());
+        self.exchange(&page.records, false)?;
+        self.after = Some(page.position);
+        let lacks_some = self.full.as_ref().is_some_and(|full| full.is_needed);
+        if page.is_last && self.dirty.is_empty() && !lacks_some {
+            self.is_current(page.position);
+        }
+        Ok(())
+    }
+
+    /// Reads the next ones of all records.
+    fn read_all(&mut self) -> Result<(), Trouble> {
+        let after = self.full.as_ref().map_or(0, |full| full.after);
+        let Some(page) = self.read(after)? else { return Ok(()) };
+        // What is written later is read by `poll`.
+        self.after.get_or_insert(page.head);
+        self.exchange(&page.records, true)?;
+        if let Some(full) = &mut self.full {
+            full.after = page.position;
+        }
+        if page.is_last
+            && let Some(full) = self.full.take()
+        {
+            self.find_missing(&full.found);
+            self.store()?.forget_agents(page.now_ms)?;
+            let end = self.steady.elapsed();
+            let pause = FULL_READ_SHARE * end.saturating_sub(full.begun);
+            self.full_at = end + KEYS_FULL_READ.max(pause);
+            self.must_poll = true;
+        }
+        Ok(())
+    }
+
+    /// Reads some records after a position. Returns `None` if the store has lost writes, so that
+    /// all records must be read.
+    fn read(&mut self, after: u64) -> Result<Option<Page>, Trouble> {
+        let name = self.carrier.page(PageWord::Name).load(Ordering::Acquire);
+        let progress = self.progress.clone();
+        let page = self.store()?.read(&name_in_store(name), &progress, after)?;
+        self.now_ms = page.now_ms;
+        self.verify_gate(&page.gate)?;
+        if self.after.is_some_and(|last| page.head < last) {
+            self.begin_full_read(true);
+            return Ok(None);
+        }
+        self.head = self.head.max(page.head);
+        Ok(Some(page))
+    }
+
+    /// Notes that the gate has all that the store had.
+    fn is_current(&mut self, position: u64) {
+        let mut refused: Vec<_> = self.refused.values().map(|(position, _)| *position).collect();
+        refused.sort_unstable_by(|one, other| other.cmp(one));
+        refused.truncate(MAX_REFUSED);
+        let progress = Progress { position, refused };
+        // The other machines must know.
+        self.must_poll |= self.progress != progress;
+        self.progress = progress;
+        self.has_been_current = true;
+        self.pause = PAUSES[0];
+        self.carrier.page(PageWord::KeysCurrent).store(self.now_ms, Ordering::Release);
+        self.keep_open(self.now_ms);
+        self.show();
+        let refused = self.refused.iter().next();
+        self.carrier.set_problem(refused.map(|(key_id, (_, why))| {
+            format!("key {key_id} of another machine cannot be put into this gate: {why}")
+        }));
+    }
+
+    /// Finds the keys of the gate that the store does not have.
+    fn find_missing(&mut self, found: &[u64]) {
+        for (index, (key_id, _)) in self.carrier.gate.table().record_words().enumerate() {
+            let is_found = found.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 1);
+            if !is_found {
+                self.dirty.extend(key_id);
+            }
+        }
+    }
+
+    /// Exchanges some of the keys that may differ.
+    fn push(&mut self) -> Result<(), Trouble> {
+        let key_ids: Vec<_> = self.dirty.iter().copied().take(MAX_KEYS_AT_ONCE).collect();
+        let stored = self.store()?.find(&key_ids)?;
+        self.exchange(&stored, true)?;
+        self.must_poll |= self.dirty.is_empty();
+        Ok(())
+    }
+
+    /// Merges records of the store with what the gate has. `heals` replaces records that were not
+    /// accepted.
+    fn exchange(&mut self, stored: &[Stored], heals: bool) -> Result<(), Trouble> {
+        if stored.is_empty() {
+            return Ok(());
+        }
+        let now = Timestamp::from_unix_ms(self.now_ms);
+        let opened: Vec<_> = stored
+            .iter()
+            .map(|Stored { key_id, bytes, .. }| self.seal.open(&key_id.to_string(), bytes))
+            .collect();
+        let gate = self.carrier.gate;
+        let memory = &self.memory;
+        let exchange = |administrator: &Administrator<'_, Mapping>| -> Vec<Option<Exchanged>> {
+            let one = |(Stored { key_id, .. }, theirs): (&Stored, &Option<FleetKey>)| {
+                let record = administrator.read(*key_id);
+                FleetKey::exchange(record.as_ref(), memory.of(*key_id), theirs.as_ref(), now)
+            };
+            stored.iter().zip(&opened).map(one).collect()
+        };
+        let changes_gate = |all: &[Option<Exchanged>]| {
+            all.iter().flatten().any(|exchanged| exchanged.changes_gate)
+        };
+        let mut exchanged = gate.read_as_administrator(exchange)?;
+        let mut refusals = BTreeMap::new();
+        let mut applied = 0;
+        if changes_gate(&exchanged) {
+            exchanged = gate.administer(|administrator| {
+                // The gate may have been changed meanwhile.
+                let exchanged = exchange(administrator);
+                for (Stored { key_id, .. }, exchanged) in stored.iter().zip(&exchanged) {
+                    let Some(exchanged) = exchanged.as_ref().filter(|one| one.changes_gate) else {
+                        continue;
+                    };
+                    match apply(administrator, *key_id, &exchanged.key, now) {
+                        Ok(()) => applied += 1,
+                        Err(why) => drop(refusals.insert(*key_id, why)),
+                    }
+                }
+                Ok(exchanged)
+            })?;
+        }
+        add(&self.carrier.counters.applied, applied);
+        let mut changes = Vec::new();
+        for ((stored, opened), exchanged) in stored.iter().zip(opened).zip(exchanged) {
+            let Stored { key_id, position, bytes } = stored;
+            self.dirty.remove(key_id);
+            self.note_found(*key_id, opened.is_some());
+            let is_unsealed = opened.is_none() && !bytes.is_empty();
+            add(&self.carrier.counters.unsealed, is_unsealed.into());
+            let Some(exchanged) = exchanged else { continue };
+            add(&self.carrier.counters.older, exchanged.is_older.into());
+            if let Some(why) = refusals.remove(key_id) {
+                let position = if *position == 0 { self.head } else { *position };
+                self.refused.insert(*key_id, (position, why));
+                continue;
+            }
+            self.refused.remove(key_id);
+            let is_known = !exchanged.is_older || exchanged.changes_store;
+            let has_key = |key_id| gate.key(key_id).is_some();
+            if is_known && self.memory.has_room(*key_id, has_key) {
+                self.memory.set(*key_id, exchanged.key.carried())?;
+            }
+            let field = key_id.to_string();
+            let ended_s = exchanged.key.ended_s(now);
+            let is_past = ended_s.is_some_and(|at_s| at_s + MAX_ENDED_DAYS * 86_400 < now.unix_s());
+            let after = match exchanged.changes_store {
+                // A gate that still has an expired key does not bring it back.
+                true if is_past && bytes.is_empty() => continue,
+                true if is_unsealed && !heals => continue,
+                true => match self.seal.seal(&field, &exchanged.key) {
+                    Some(sealed) => sealed.to_vec(),
+                    None => continue,
+                },
+                false if is_past && heals => Vec::new(),
+                false => continue,
+            };
+            changes.push(Change { field, before: bytes.clone(), after });
+        }
+        self.memory.flush()?;
+        self.write(&changes)?;
+        Ok(())
+    }
+
+    /// Notes that the store has a key, in a reading of all records.
+    fn note_found(&mut self, key_id: KeyId, is_sealed: bool) {
+        let index = self.memory.index(key_id);
+        let is_its = self.carrier.gate.key(key_id).is_some();
+        if let Some(full) = &mut self.full
+            && let Some(word) = full.found.get_mut(index / 64).filter(|_| is_sealed && is_its)
+        {
+            *word |= 1 << (index % 64);
+        }
+    }
+
+    /// Writes records to the store.
+    fn write(&mut self, changes: &[Change]) -> Result<(), FleetError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let (head, conflicts) = self.store()?.write(changes)?;
+        self.head = head;
+        let written = changes.len().saturating_sub(conflicts.len());
+        add(&self.carrier.counters.sent, u64::try_from(written).unwrap_or(0));
+        self.dirty.extend(conflicts.iter().filter_map(|field| field.parse::<KeyId>().ok()));
+        // What was written is read as others read it.
+        self.must_poll = true;
+        Ok(())
+    }
+
+    /// Refuses a fleet whose gates are unlike this one, and describes the gate if none has yet.
+    fn verify_gate(&mut self, sealed: &[u8]) -> Result<(), FleetError> {
+        let fleet = &self.carrier.config.name;
+        let description = &self.description;
+        let text = match self.seal.open_text(GATE_FIELD, sealed) {
+            None if !sealed.is_empty() => {
+                return Err(FleetError::refused(format!(
+                    "the keys of the fleet {fleet} in the store are sealed under other peppers: give \
+                     all machines of the fleet the same peppers, or delete `kt:{{{fleet}/keys}}` in \
+                     the store"
+                )));
+            }
+            text => text.unwrap_or_default(),
+        };
+        if !text.is_empty() {
+            description.verify(text, fleet)?;
+        }
+        let own = match text {
+            "" => description.to_string(),
+            text => text.to_owned(),
+        };
+        let Some(after) = self.seal.seal_text(GATE_FIELD, &own) else { return Ok(()) };
+        // More peppers are newer ones.
+        let is_better = after.len() >= sealed.len() && *after != *sealed && self.full.is_some();
+        if sealed.is_empty() || is_better {
+            let field = GATE_FIELD.to_owned();
+            self.write(&[Change { field, before: sealed.to_vec(), after: after.to_vec() }])?;
+        }
+        Ok(())
+    }
+
+    /// Takes a command that waits until the other machines have its change. The change was made
+    /// before, so the scan that follows finds it.
+    fn note_requested(&mut self) {
+        let number = self.carrier.page(PageWord::KeysRequested).load(Ordering::Acquire);
+        if number != self.answered
+            && self.requested.is_none_or(|requested| requested.number != number)
+        {
+            let at = self.steady.elapsed();
+            self.requested =
+                Some(Requested { number, at, from: self.earlier.1, to: None, next: at });
+            self.scan_at = Duration::ZERO;
+        }
+    }
+
+    /// Reports to the command how many machines have its change.
+    fn answer(&mut self) -> Result<(), FleetError> {
+        let elapsed = self.steady.elapsed();
+        let head = self.head;
+        let lacks_some = self.full.as_ref().is_some_and(|full| full.is_needed);
+        let is_sent = self.dirty.is_empty() && !lacks_some && self.polled_at.is_some();
+        let Some(requested) =
+            self.requested.as_mut().filter(|requested| is_sent && elapsed >= requested.next)
+        else {
+            return Ok(());
+        };
+        let to = *requested.to.get_or_insert(head);
+        let waited = elapsed.saturating_sub(requested.at);
+        requested.next = elapsed + (waited / 20).max(KEYS_TURN);
+        let Requested { number, from, .. } = *requested;
+        let now_ms = self.now_ms;
+        let agents = self.store()?.agents(now_ms)?;
+        let confirmed = agents.values().filter(|progress| progress.has(from, to)).count();
+        let [confirmed, all] =
+            [confirmed, agents.len()].map(|count| u64::try_from(count).unwrap_or(0));
+        let page = |word| self.carrier.page(word);
+        page(PageWord::KeysConfirmed).store(all << 32 | confirmed, Ordering::Release);
+        page(PageWord::KeysAnswered).store(number, Ordering::Release);
+        self.answered = number;
+        if (confirmed == all && all > 0) || waited >= MAX_KEYS_WAIT {
+            self.requested = None;
+        }
+        Ok(())
+    }
+}
+
+/// Writes to a machine's page that its agent does not carry keys.
+pub fn set_not_carried(file: &FleetFile<'_>, mode: KeysMode) {
+    file.page(PageWord::Keys).store(KeysState { mode, refused: 0 }.bits(), Ordering::Release);
+    file.page(PageWord::KeysClose).store(0, Ordering::Release);
+}
+
+/// Puts a key into the gate, or revokes it there.
+fn apply(
+    administrator: &mut Administrator<'_, Mapping>,
+    key_id: KeyId,
+    key: &FleetKey,
+    now: Timestamp,
+) -> Result<(), AdminError> {
+    match key {
+        FleetKey::Revoked { .. } => administrator.revoke(key_id),
+        FleetKey::Active { record, .. } => administrator.put(record, now).map(drop),
+    }
+}
+
+/// What gates must have in common to carry keys from one to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Description {
+    records: u32,
+    /// The prefix, and the sections with their windows.
+    shape: String,
+}
+
+impl Description {
+    fn of(gate: &Gate) -> Self {
+        let table = gate.table();
+        let mut shape = format!("prefix {}", table.prefix().as_str());
+        for (section, layout) in table.tally_shapes() {
+            let _ = write!(shape, ", {}", section.name());
+            for window in layout.windows() {
+                let _ = write!(shape, " {window}");
+            }
+        }
+        if shape.len() > MAX_SEALED_TEXT_LEN - 16 {
+            shape = format!("sections with the number {:016x}", digest(shape.as_bytes()));
+        }
+        Self { records: table.capacity(), shape }
+    }
+
+    /// Refuses a description with another shape, or with a number of records of which none is a
+    /// multiple of the other.
+    fn verify(&self, theirs: &str, fleet: &str) -> Result<(), FleetError> {
+        let (records, shape) = theirs.split_once(" records, ").unwrap_or_default();
+        let records = records.parse().unwrap_or(0);
+        let is_multiple = |one: u32, other: u32| other > 0 && one.is_multiple_of(other);
+        let fits = is_multiple(self.records, records) || is_multiple(records, self.records);
+        if shape == self.shape && fits {
+            return Ok(());
+        }
+        Err(FleetError::refused(format!(
+            "the gates of the fleet {fleet} have {theirs}, and this gate has {self}: create it \
+             alike, name another fleet, or do not carry its keys: --no-keys"
+        )))
+    }
+}
+
+impl core::fmt::Display for Description {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{} records, {}", self.records, self.shape)
+    }
+}

@@ -1,0 +1,421 @@
+//! Keys that the agents of two machines carry through a real server.
+
+use core::time::Duration;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use keytally::{
+    AdminError, FleetFile, Gate, GateConfig, Key, KeyId, KeyState, Name, NewKey, Outcome, Peppers,
+    Plan, Timestamp, now as wall, pepper,
+};
+use keytally_core::sync::{AtomicU64, Ordering};
+use keytally_fleet::plan::layout::{KeysState, PageWord};
+use keytally_fleet::plan::seal::Seal;
+use keytally_fleet::{Agent, FleetConfig, FleetError, KeyCarrier, KeyCounts, OnLoss};
+use redis::{Value, cmd};
+
+use crate::support::fleet::config;
+use crate::support::servers::Server;
+use crate::support::time::now;
+
+const RECORDS: &str = "kt:{test/keys}";
+
+fn peppers(byte: &str) -> Peppers {
+    pepper::parse(&byte.repeat(32)).unwrap()
+}
+
+fn gate_config(keys: u32) -> GateConfig {
+    let plan = |name| Plan::new(name, "100/day".parse().unwrap()).unwrap();
+    GateConfig::default().with_keys(keys).with_plans(vec![plan("default"), plan("pro")])
+}
+
+/// A machine with an agent that carries keys, in a thread.
+struct Machine {
+    gate: Gate,
+    fleet: PathBuf,
+    stop: alloc::sync::Arc<AtomicU64>,
+    thread: Option<thread::JoinHandle<Result<KeyCounts, FleetError>>>,
+    problem: alloc::sync::Arc<std::sync::Mutex<Option<String>>>,
+}
+
+impl Machine {
+    /// Starts a machine whose gate has room for this many keys, after its first start with the gate
+    /// that it has.
+    fn start(folder: &Path, name: &str, keys: u32, config: &FleetConfig) -> Self {
+        Self::start_with(folder, name, keys, config, "6b", None)
+    }
+
+    fn start_with(
+        folder: &Path,
+        name: &str,
+        keys: u32,
+        config: &FleetConfig,
+        pepper: &str,
+        stale_after: Option<Duration>,
+    ) -> Self {
+        let path = folder.join(format!("{name}.gate"));
+        if !path.exists() {
+            Gate::create(&path, peppers(pepper), &gate_config(keys)).unwrap();
+        }
+        let gate = Gate::open(&path, peppers(pepper)).unwrap();
+        let fleet = folder.join(format!("{name}.fleet"));
+        let mut machine = Self {
+            gate,
+            fleet,
+            stop: alloc::sync::Arc::default(),
+            thread: None,
+            problem: alloc::sync::Arc::default(),
+        };
+        machine.run(config, peppers(pepper), stale_after);
+        machine
+    }
+
+    fn run(&mut self, config: &FleetConfig, peppers: Peppers, stale_after: Option<Duration>) {
+        let (path, fleet) = (self.gate.path().unwrap().to_owned(), self.fleet.clone());
+        let (config, stop, problem) = (config.clone(), self.stop.clone(), self.problem.clone());
+        stop.store(0, Ordering::Release);
+        self.thread = Some(thread::spawn(move || {
+            let gate = Gate::open(&path, peppers.clone()).unwrap();
+            let file = FleetFile::create(&fleet, &gate).unwrap();
+            let agent = Agent::new(&file, &config).unwrap();
+            let carrier = KeyCarrier::new(&gate, &file, &config, &peppers, stale_after).unwrap();
+            let is_stopped = || stop.load(Ordering::Acquire) != 0;
+            thread::scope(|scope| {
+                let carried = scope.spawn(|| {
+                    let result = carrier.run(
+                        || agent.key_messages(),
+                        || {
+                            *problem.lock().unwrap() = carrier.problem();
+                            is_stopped()
+                        },
+                    );
+                    stop.store(1, Ordering::Release);
+                    result
+                });
+                agent.run(is_stopped)?;
+                carried.join().unwrap()
+            })?;
+            Ok(carrier.counts())
+        }));
+    }
+
+    fn stop(&mut self) -> KeyCounts {
+        self.stop.store(1, Ordering::Release);
+        self.thread.take().unwrap().join().unwrap().unwrap()
+    }
+
+    /// Waits until the agent has refused the store.
+    fn refusal(mut self) -> String {
+        self.thread.take().unwrap().join().unwrap().unwrap_err().to_string()
+    }
+
+    fn issue(&self) -> (Key, KeyId) {
+        self.gate.issue(&NewKey::new(42, Name::new("live").unwrap())).unwrap()
+    }
+
+    fn outcome(&self, key: &Key) -> Outcome {
+        self.gate.peek(Some(key.expose().as_bytes()), 1).outcome()
+    }
+
+    fn page(&self, word: PageWord) -> u64 {
+        let file = FleetFile::open(&self.fleet, &self.gate).unwrap();
+        file.page(word).load(Ordering::Acquire)
+    }
+
+    fn refused(&self) -> u32 {
+        KeysState::from_bits(self.page(PageWord::Keys)).refused
+    }
+
+    fn problem(&self) -> String {
+        self.problem.lock().unwrap().clone().unwrap_or_default()
+    }
+
+    /// Waits until the other machine's agent has confirmed all changes of this one.
+    fn wait_for_all(&self, agents: u64) {
+        until("a fleet file", || FleetFile::open(&self.fleet, &self.gate).is_ok());
+        let file = FleetFile::open(&self.fleet, &self.gate).unwrap();
+        let number = file.page(PageWord::KeysRequested).fetch_add(1, Ordering::AcqRel) + 1;
+        until("confirmed", || {
+            let answered = file.page(PageWord::KeysAnswered).load(Ordering::Acquire);
+            let confirmed = file.page(PageWord::KeysConfirmed).load(Ordering::Acquire);
+            answered == number && confirmed == agents << 32 | agents
+        });
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.stop.store(1, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let since = now();
+    while !is_so() {
+        assert!(since.elapsed() < Duration::from_secs(20), "not {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn record_in(server: &Server, key_id: KeyId) -> Vec<u8> {
+    match server.query(cmd("HGET").arg(RECORDS).arg(key_id.to_string())) {
+        Value::BulkString(bytes) => bytes,
+        _ => Vec::new(),
+    }
+}
+
+/// Writes a record as the scripts do, but without their comparison.
+fn write(server: &Server, field: &str, bytes: &[u8]) {
+    let log = format!("{RECORDS}:log");
+    let last = server.query(cmd("ZRANGE").arg(&log).arg(0).arg(0).arg("REV").arg("WITHSCORES"));
+    let last: Vec<String> = redis::from_redis_value(last).unwrap();
+    let position = last[1].parse::<f64>().unwrap() + 1.0;
+    server.query(cmd("HSET").arg(RECORDS).arg(field).arg(bytes));
+    server.query(cmd("ZADD").arg(&log).arg(position).arg(field));
+    server.query(cmd("PUBLISH").arg("kt:test:keys").arg(""));
+}
+
+#[test]
+fn changes_of_keys_are_seen_on_the_other_machine() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
+    let config = config(&server.url());
+    let one = Machine::start(folder.path(), "one", 64, &config);
+    let two = Machine::start(folder.path(), "two", 64, &config);
+    let (first, key_id) = one.issue();
+    until("issued", || two.outcome(&first) == Outcome::Admitted);
+    let key = two.gate.rotate(key_id, Duration::from_secs(3600), false).unwrap();
+    until("rotated", || one.outcome(&key) == Outcome::Admitted);
+    assert_eq!(one.outcome(&first), Outcome::Admitted, "in its grace");
+    one.gate.end_grace(key_id).unwrap();
+    until("its grace has ended", || two.outcome(&first) == Outcome::InvalidKey);
+    two.gate.assign(key_id, "pro").unwrap();
+    let info = |machine: &Machine| machine.gate.key(key_id).unwrap();
+    until("assigned", || info(&one).plan == info(&two).plan);
+    let end = Timestamp::from_unix_s(wall().unix_s() - 5);
+    one.gate.expire(key_id, Some(end)).unwrap();
+    until("expired", || two.outcome(&key) == Outcome::InvalidKey);
+    // A later version holds, also if it is less strict.
+    two.gate.expire(key_id, None).unwrap();
+    until("valid again", || one.outcome(&key) == Outcome::Admitted);
+    let foreign = b"sk-0123456789abcdefghijklmnop";
+    one.gate.import(foreign, &NewKey::new(7, Name::new("live").unwrap())).unwrap();
+    until("imported", || two.gate.peek(Some(foreign), 1).is_admitted());
+    two.gate.revoke(key_id).unwrap();
+    until("revoked", || one.outcome(&key) == Outcome::InvalidKey);
+    one.wait_for_all(2);
+    for machine in [&one, &two] {
+        assert_eq!((info(machine).state, machine.refused()), (KeyState::Revoked, 0));
+    }
+}
+
+#[test]
+fn keys_of_before_are_carried_to_a_new_machine() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
+    let config = config(&server.url());
+    let mut one = Machine::start(folder.path(), "one", 2048, &config);
+    one.stop();
+    let keys: Vec<_> = (0..700).map(|_| one.issue()).collect();
+    one.gate.revoke(keys[3].1).unwrap();
+    one.run(&config, peppers("6b"), None);
+    // The records of the one are a multiple of those of the other.
+    let two = Machine::start(folder.path(), "two", 4096, &config);
+    one.wait_for_all(2);
+    let is_right = |(number, (key, _)): (usize, &(Key, KeyId))| {
+        let expected = if number == 3 { Outcome::InvalidKey } else { Outcome::Admitted };
+        two.outcome(key) == expected
+    };
+    until("carried", || keys.iter().enumerate().all(is_right));
+}
+
+#[test]
+fn change_without_an_agent_is_carried_after_its_start() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
+    let config = config(&server.url());
+    let one = Machine::start(folder.path(), "one", 64, &config);
+    let mut two = Machine::start(folder.path(), "two", 64, &config);
+    let (key, key_id) = one.issue();
+    let (other, other_id) = one.issue();
+    one.wait_for_all(2);
+    two.stop();
+    // Each machine changes another key, and what is remembered says which of them is newer.
+    two.gate.expire(key_id, Some(Timestamp::from_unix_s(5))).unwrap();
+    one.gate.expire(other_id, Some(Timestamp::from_unix_s(5))).unwrap();
+    one.gate.expire(other_id, None).unwrap();
+    one.gate.assign(other_id, "pro").unwrap();
+    one.wait_for_all(1);
+    two.run(&config, peppers("6b"), None);
+    until("carried", || one.outcome(&key) == Outcome::InvalidKey);
+    let plan = |machine: &Machine| machine.gate.key(other_id).unwrap().plan;
+    until("carried", || plan(&two) == plan(&one));
+    assert_eq!(two.outcome(&other), Outcome::Admitted);
+}
+
+#[test]
+fn hostile_store_changes_no_key() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
+    let config = config(&server.url());
+    let one = Machine::start(folder.path(), "one", 64, &config);
+    let mut two = Machine::start(folder.path(), "two", 64, &config);
+    let (key, key_id) = one.issue();
+    let (_, other_id) = one.issue();
+    one.wait_for_all(2);
+    let sealed = record_in(&server, key_id);
+    one.gate.expire(key_id, Some(Timestamp::from_unix_s(4_000_000_000))).unwrap();
+    one.wait_for_all(2);
+    let record = |machine: &Machine| {
+        let read = machine.gate.read_as_administrator(|gate| gate.read(key_id));
+        read.unwrap().unwrap()
+    };
+    let before = record(&one);
+    let field = key_id.to_string();
+    let mut bad: Vec<Vec<u8>> = (0..sealed.len())
+        .map(|byte| {
+            let mut changed = sealed.clone();
+            changed[byte] ^= 1;
+            changed
+        })
+        .collect();
+    bad.push(record_in(&server, other_id));
+    // Records of another fleet and of other peppers.
+    for (fleet, byte) in [("other", "6b"), ("test", "6c")] {
+        let seal = Seal::new(fleet, &peppers(byte));
+        let revoked = keytally_fleet::plan::fleet_key::FleetKey::Revoked { at_s: 1 };
+        bad.push(seal.seal(&field, &revoked).unwrap().to_vec());
+    }
+    bad.push(vec![0xff; 100_000]);
+    bad.push(Vec::new());
+    let unsealed = u64::try_from(bad.len() - 1).unwrap();
+    for bytes in bad {
+        write(&server, &field, &bytes);
+        one.wait_for_all(2);
+    }
+    // An older record replaces nothing, and is replaced.
+    write(&server, &field, &sealed);
+    until("put back", || record_in(&server, key_id) != sealed);
+    write(&server, "no key id", b"bytes");
+    one.wait_for_all(2);
+    let counts = two.stop();
+    assert!(counts.unsealed >= unsealed, "{counts:?}");
+    assert!(counts.older > 0, "{counts:?}");
+    for machine in [&one, &two] {
+        assert_eq!(record(machine), before);
+        assert_eq!(machine.outcome(&key), Outcome::Admitted);
+        assert_eq!(machine.gate.list().len(), 2);
+    }
+}
+
+#[test]
+fn emptied_store_gets_all_keys_again() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
+    let config = config(&server.url());
+    let one = Machine::start(folder.path(), "one", 64, &config);
+    let (key, key_id) = one.issue();
+    let (_, revoked_id) = one.issue();
+    one.gate.revoke(revoked_id).unwrap();
+    one.wait_for_all(1);
+    server.query(&mut cmd("FLUSHALL"));
+    until("put back", || [key_id, revoked_id].iter().all(|id| !record_in(&server, *id).is_empty()));
+    let two = Machine::start(folder.path(), "two", 64, &config);
+    until("carried", || two.outcome(&key) == Outcome::Admitted);
+    assert!(two.gate.key(revoked_id).is_none(), "a revoked key takes no record");
+}
+
+#[test]
+fn two_keys_of_one_record_are_valid_where_they_were_issued() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
+    let config = config(&server.url());
+    let mut one = Machine::start(folder.path(), "one", 1, &config);
+    one.stop();
+    let mut two = Machine::start(folder.path(), "two", 1, &config);
+    two.stop();
+    let (mine, mine_id) = one.issue();
+    let (theirs, theirs_id) = two.issue();
+    one.run(&config, peppers("6b"), None);
+    two.run(&config, peppers("6b"), None);
+    for (machine, own, other, other_id) in
+        [(&one, &mine, &theirs, theirs_id), (&two, &theirs, &mine, mine_id)]
+    {
+        until("refused", || machine.refused() == 1);
+        assert_eq!(machine.outcome(own), Outcome::Admitted);
+        assert_eq!(machine.outcome(other), Outcome::InvalidKey);
+        until("a sentence", || machine.problem().contains(&other_id.to_string()));
+        assert!(machine.problem().contains(&AdminError::NoRoomToImport.to_string()));
+    }
+    // Revoked, it needs no record on the other machine.
+    two.gate.revoke(theirs_id).unwrap();
+    until("settled", || one.refused() == 0);
+    assert_eq!(one.problem(), "");
+}
+
+#[test]
+fn fleet_of_other_gates_or_peppers_is_refused() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
+    let config = config(&server.url());
+    let one = Machine::start(folder.path(), "one", 64, &config);
+    let (_, _) = one.issue();
+    one.wait_for_all(1);
+    let error = Machine::start(folder.path(), "two", 96, &config).refusal();
+    assert!(error.contains("have 64 records, prefix kt, key day"), "{error}");
+    assert!(error.contains("this gate has 96 records"), "{error}");
+    let error = Machine::start_with(folder.path(), "three", 64, &config, "6c", None).refusal();
+    assert!(error.contains("sealed under other peppers"), "{error}");
+    let path = folder.path().join("four.gate");
+    let hourly = Plan::new("default", "100/hour".parse().unwrap()).unwrap();
+    let other = GateConfig::default().with_keys(64).with_plans(vec![hourly]);
+    Gate::create(&path, peppers("6b"), &other).unwrap();
+    let error = Machine::start(folder.path(), "four", 64, &config).refusal();
+    assert!(error.contains("this gate has 64 records, prefix kt, key hour"), "{error}");
+}
+
+#[test]
+fn revocations_reach_the_other_machine() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
+    let config = config(&server.url());
+    let one = Machine::start(folder.path(), "one", 256, &config);
+    let two = Machine::start(folder.path(), "two", 256, &config);
+    let keys: Vec<_> = (0..100).map(|_| one.issue()).collect();
+    one.wait_for_all(2);
+    let mut times: Vec<_> = keys
+        .iter()
+        .map(|(key, key_id)| {
+            one.gate.revoke(*key_id).unwrap();
+            let since = now();
+            while two.outcome(key) != Outcome::InvalidKey {
+                assert!(since.elapsed() < Duration::from_secs(20), "not revoked");
+                thread::sleep(Duration::from_micros(200));
+            }
+            since.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    println!("revoked on the other machine: p50 {:?}, p99 {:?}", times[50], times[98]);
+}
+
+#[test]
+fn machine_without_the_store_closes_and_opens_again() {
+    let (folder, mut server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
+    let config = FleetConfig { on_loss: OnLoss::Open, ..config(&server.url()) };
+    let stale_after = Some(Duration::from_millis(2500));
+    let start = |name| Machine::start_with(folder.path(), name, 4, &config, "6b", stale_after);
+    let (one, two) = (start("one"), start("two"));
+    let (key, key_id) = one.issue();
+    until("carried", || two.outcome(&key) == Outcome::Admitted);
+    two.gate.set_fleet(true).unwrap();
+    two.gate.join(&two.fleet).unwrap();
+    // A cost of 0 verifies the key alone.
+    let check = || two.gate.check(Some(key.expose().as_bytes()), 0).outcome();
+    assert_eq!(check(), Outcome::Admitted);
+    server.kill();
+    // Without the store, requests are admitted by --on-loss open, until keys may be out of date.
+    until("closed", || check() == Outcome::Unavailable);
+    one.gate.revoke(key_id).unwrap();
+    server.restart();
+    until("open", || check() == Outcome::InvalidKey);
+    let (other, _) = one.issue();
+    until("admitted", || {
+        two.gate.check(Some(other.expose().as_bytes()), 1).outcome() == Outcome::Admitted
+    });
+}
