@@ -313,3 +313,74 @@ fn tallies_are_numbered_by_records_then_teams() {
     assert!(others.into_iter().all(|number| found(number).is_none()));
     assert_eq!(gate.tally_shapes().count(), 3);
 }
+
+#[test]
+fn request_of_a_limiter_reserves_what_it_is_charged() {
+    let limiter = limiter("10/minute", 8);
+    let units = Units::new(7);
+    let limiter = limiter.reserving(Some(&units));
+    let check = |cost| limiter.check(b"ann", cost, at(1));
+    let first = check(6);
+    assert_eq!((first.outcome(), first.remaining(), units.left()), (Outcome::Admitted, Some(4), 1));
+    let refused = check(2);
+    assert_eq!((refused.outcome(), units.left()), (Outcome::Denied, 1));
+    assert_eq!(limiter.peek(b"ann", 0, at(1)).remaining(), Some(4), "nothing was charged");
+    let estimate = first.charge().unwrap();
+    let settled = limiter.settle(b"ann", estimate, 4, at(2));
+    assert_eq!((settled.remaining(), settled.uncharged(), units.left()), (Some(6), 0, 3));
+    // One unit of the five above the estimate can be reserved after these two.
+    let estimate = check(2).charge().unwrap();
+    let settled = limiter.settle(b"ann", estimate, 7, at(2));
+    assert_eq!((settled.remaining(), settled.uncharged(), units.left()), (Some(3), 4, 0));
+    limiter.refund(b"ann", Charge::new(3, at(2)), at(2));
+    assert_eq!(units.left(), 3);
+    limiter.refund(b"ann", Charge::unreserved(3, at(2)), at(2));
+    assert_eq!(units.left(), 3, "nothing was reserved for it");
+}
+
+#[test]
+fn unreserved_charge_of_an_overflow_tally_releases_nothing() {
+    #[derive(Debug)]
+    struct Open;
+
+    impl Reserve for Open {
+        fn reserve(&self, _: &dyn TallyNumbers, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
+            assert_eq!(tallies[0].charge_index(), 128);
+            tallies.iter_mut().for_each(TallyVerdict::mark_unreserved);
+            None
+        }
+
+        fn release(&self, _: &dyn TallyNumbers, _: &[TallyVerdict]) {}
+
+        fn peek(&self, _: &dyn TallyNumbers, _: &mut [TallyVerdict]) -> Option<Refusal> {
+            None
+        }
+
+        fn refund(&self, _: &dyn TallyNumbers, _: Option<KeyId>, _: usize, _: TallyCharge) {
+            panic!("nothing was reserved");
+        }
+
+        fn reserve_more(
+            &self,
+            _: &dyn TallyNumbers,
+            _: Option<KeyId>,
+            _: &[usize],
+            _: u32,
+            _: Timestamp,
+        ) -> u32 {
+            panic!("nothing was reserved");
+        }
+    }
+
+    let limiter = limiter("10/minute", 4);
+    let slots = limiter.slots_total();
+    assert!((0..slots).all(|it| limiter.check(&it.to_le_bytes(), 1, at(1)).is_admitted()));
+    let limiter = limiter.reserving(Some(&Open));
+    let verdict = limiter.check(b"ann", 4, at(1));
+    assert!(verdict.is_admitted() && verdict.is_shared() && verdict.is_unreserved());
+    let charge = verdict.charge().unwrap();
+    assert_eq!(charge, Charge::shared_unreserved(4, at(1)));
+    assert_eq!(limiter.settle(b"ann", charge, 6, at(1)).remaining(), Some(4));
+    limiter.refund(b"ann", Charge::shared_unreserved(6, at(1)), at(1));
+    assert_eq!(limiter.check(b"bob", 10, at(1)).remaining(), Some(0), "the tally has all units");
+}
