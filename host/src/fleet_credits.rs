@@ -368,13 +368,18 @@ impl Machine {
         self.map.ring();
     }
 
-    /// Returns whether all keys are unavailable to a request of these tallies, since the agent has
-    /// had no store for too long: a key may have been revoked on another machine.
+    /// Returns whether all keys are unavailable to a request, since the agent has had no store for
+    /// too long: a key may have been revoked on another machine.
     #[inline]
-    fn is_closed(&self, tallies: &[TallyVerdict]) -> bool {
+    fn is_closed(&self, verdict: &Verdict) -> bool {
         let close_ms = self.map.page(PageWord::KeysClose).load(Ordering::Acquire);
-        let now_ms = tallies.first().map_or(0, |tally| tally.verdict().now().unix_ms());
-        close_ms != 0 && now_ms >= close_ms
+        // 0 is never: the number before it is the largest one.
+        close_ms.wrapping_sub(1) < verdict.now().unix_ms()
+    }
+
+    /// Returns whether all keys are unavailable to a request of these tallies.
+    fn is_closed_to(&self, tallies: &[TallyVerdict]) -> bool {
+        tallies.first().is_some_and(|tally| self.is_closed(tally.verdict()))
     }
 
     /// Makes the verdicts show what the fleet has left.
@@ -563,7 +568,8 @@ impl Spender {
             return false;
         };
         let its = TallyOwner::Key(holder.key_id).number();
-        if owner.load(Ordering::Acquire) != its || verdict.cost() == 0 {
+        let is_free = verdict.cost() == 0;
+        if owner.load(Ordering::Acquire) != its || is_free || self.machine.is_closed(verdict) {
             return false;
         }
         let now_ms = verdict.quotas().time().unix_ms();
@@ -594,13 +600,13 @@ impl Reserve for Spender {
     }
 
     fn reserve(&self, table: &dyn TallyNumbers, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
-        if self.machine.is_closed(tallies) {
-            return unavailable(tallies, 0, Unavailability::Lost);
-        }
         if let [tally] = &mut *tallies
             && self.reserve_one(table, tally)
         {
             return None;
+        }
+        if self.machine.is_closed_to(tallies) {
+            return unavailable(tallies, 0, Unavailability::Lost);
         }
         let mut needs = Needs::new();
         let Some(now_ms) = self.machine.needs(table, tallies, true, &mut needs) else {
@@ -627,7 +633,7 @@ impl Reserve for Spender {
     }
 
     fn peek(&self, table: &dyn TallyNumbers, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
-        if self.machine.is_closed(tallies) {
+        if self.machine.is_closed_to(tallies) {
             return unavailable(tallies, 0, Unavailability::Lost);
         }
         let mut needs = Needs::new();

@@ -23,6 +23,7 @@ use keytally_fleet_plan::words::{Word, Words as _};
 
 use crate::clock::{Drift, Steady, wall_ms};
 use crate::config::FleetConfig;
+use crate::connection::PAUSES;
 use crate::counters::{Counters, Counts, add};
 use crate::error::FleetError;
 use crate::machine::{Machine, Subject};
@@ -39,9 +40,6 @@ const TEST: Duration = Duration::from_millis(500);
 
 /// How often planners without work are dropped.
 const SWEEP: Duration = Duration::from_secs(1);
-
-/// The shortest and the longest pause before a further connection, each spread by half.
-pub const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
 
 /// The tallies that the agent reads at once while it looks for those that hold units.
 const SCAN: u32 = 4096;

@@ -20,6 +20,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(250);
 /// After this long, a reply that has not arrived is given up, with its connection.
 pub const REPLY_TIMEOUT: Duration = Duration::from_millis(250);
 
+/// The shortest and the longest pause before a further connection, each spread by half.
+pub const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
+
 /// What all connections to the servers of a store have in common.
 #[derive(Debug)]
 pub(crate) struct Access {

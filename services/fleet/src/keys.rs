@@ -24,12 +24,11 @@ use keytally_fleet_plan::layout::{KeysMode, KeysState, PageWord};
 use keytally_fleet_plan::seal::{MAX_SEALED_TEXT_LEN, Seal};
 
 use self::memory::Memory;
-pub(crate) use self::store::keys_channel;
 pub use self::store::{CONNECTED_MS, KEY_SCRIPTS, MAX_KEYS_AT_ONCE};
 use self::store::{Change, GATE_FIELD, KeyStore, MAX_REFUSED, Page, Progress, Stored};
-use crate::agent::PAUSES;
 use crate::clock::Steady;
 use crate::config::FleetConfig;
+use crate::connection::PAUSES;
 use crate::counters::add;
 use crate::error::FleetError;
 use crate::names::machine as name_in_store;

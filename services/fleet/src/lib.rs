@@ -38,10 +38,10 @@ mod subscriber;
 mod tallies;
 
 pub use address::{MAX_HOSTS, StoreUrl};
-pub use agent::{Agent, PAUSES, SLEEP};
+pub use agent::{Agent, SLEEP};
 pub use clock::MOST_JUMP_MS;
 pub use config::{FleetConfig, MAX_FLEET_NAME_LEN, REQUESTS_PER_S, StoreConfig};
-pub use connection::{CONNECT_TIMEOUT, REPLY_TIMEOUT};
+pub use connection::{CONNECT_TIMEOUT, PAUSES, REPLY_TIMEOUT};
 pub use counters::{Counters, Counts};
 pub use error::FleetError;
 pub use keys::{

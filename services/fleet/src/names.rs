@@ -65,6 +65,11 @@ pub(crate) fn channels(fleet: &str) -> String {
     format!("kt:{fleet}")
 }
 
+/// Returns the channel on which writes of keys are announced.
+pub(crate) fn keys_channel(fleet: &str) -> String {
+    format!("{}:keys", channels(fleet))
+}
+
 /// Returns the name of a machine in the store.
 pub(crate) fn machine(name: u64) -> String {
     format!("{name:016x}")

@@ -13,8 +13,7 @@ use crate::config::FleetConfig;
 use crate::connection::{Access, Connection, explained};
 use crate::counters::add;
 use crate::error::FleetError;
-use crate::keys::keys_channel;
-use crate::names::channels;
+use crate::names::{channels, keys_channel};
 use crate::store::find;
 
 /// The most messages that wait for the agent.

@@ -8,7 +8,7 @@ use redis::{Value, cmd};
 use crate::config::FleetConfig;
 use crate::connection::text;
 use crate::error::FleetError;
-use crate::names::channels;
+use crate::names::keys_channel;
 use crate::store::Store;
 
 /// The script that reads records.
@@ -209,11 +209,6 @@ impl KeyStore {
         };
         Ok(fields.into_iter().map(read).collect())
     }
-}
-
-/// Returns the channel on which writes of keys are announced.
-pub(crate) fn keys_channel(fleet: &str) -> String {
-    format!("{}:keys", channels(fleet))
 }
 
 fn number(value: &Value) -> Option<u64> {
