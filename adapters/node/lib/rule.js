@@ -218,7 +218,7 @@ class GateRule extends Rule {
       if (client !== undefined && client !== null) {
         const limiter = this.#withoutKey
         return record.charge(limiter, client, new Costs(costs.own), ({ own }) =>
-          limiter.check(client, own),
+          checkSubject(limiter, client, own),
         )
       }
     }
@@ -239,6 +239,11 @@ class GateRule extends Rule {
   #forwardedFor(request) {
     return valuesOf(this.web.raw(request), 'x-forwarded-for').join(',')
   }
+}
+
+/** Charges a subject. In a fleet, the event loop continues while the request waits for credits. */
+function checkSubject(limiter, subject, cost) {
+  return limiter.isInFleet ? limiter.acheck(subject, cost) : limiter.check(subject, cost)
 }
 
 /** Requires quota left for the request's subject. */
@@ -269,7 +274,9 @@ class LimiterRule extends Rule {
     if (subject === null || subject === undefined) return undefined
     const limiter = this.#limiter
     if (!this.#peeks) {
-      return record.charge(limiter, subject, costs, ({ own }) => limiter.check(subject, own))
+      return record.charge(limiter, subject, costs, ({ own }) =>
+        checkSubject(limiter, subject, own),
+      )
     }
     // Another integration that charges the subject before the response has its own decision.
     const decision = record.charge(limiter, [subject], costs, ({ own }) =>

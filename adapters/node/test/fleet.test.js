@@ -145,12 +145,13 @@ test('acheck lets the event loop continue while it waits', async (t) => {
   await assert.rejects(short.acheck(key, 'two'), TypeError)
 })
 
-for (const [name, serve] of [
+for (const [name, middleware, serve] of [
   [
     'Express',
-    async (gate) => {
+    ofExpress,
+    async (check) => {
       const app = express()
-      app.get('/', ofExpress.requireKey(gate, { cost: 3 }), (request, response) => {
+      app.get('/', check, (request, response) => {
         response.send('hello')
       })
       const server = http.createServer(app)
@@ -160,9 +161,10 @@ for (const [name, serve] of [
   ],
   [
     'Fastify',
-    async (gate) => {
+    ofFastify,
+    async (check) => {
       const app = fastify()
-      app.addHook('onRequest', ofFastify.requireKey(gate, { cost: 3 }))
+      app.addHook('onRequest', check)
       app.get('/', async () => 'hello')
       await app.listen({ port: 0, host: '127.0.0.1' })
       return { port: app.server.address().port, close: () => app.close() }
@@ -172,7 +174,7 @@ for (const [name, serve] of [
   test(`request in ${name} that waits lets the event loop continue`, async (t) => {
     const { gate, file, key } = joined(t, { creditWait: 30 })
     file.set(LEADING, CLOSED)
-    const server = await serve(gate)
+    const server = await serve(middleware.requireKey(gate, { cost: 3 }))
     const fetched = () =>
       fetch(`http://127.0.0.1:${server.port}/`, {
         headers: { 'X-API-Key': key, connection: 'close' },
@@ -185,6 +187,21 @@ for (const [name, serve] of [
     await refused.text()
     await server.close()
     assert.equal(counted(gate, key), 3)
+  })
+
+  test(`request in ${name} that waits for its limiter lets the event loop continue`, async (t) => {
+    const made = path.join(folder(t), 'api.limiter')
+    keytally.Limiter.create(made, '10/31d', 8).setFleet(true)
+    const file = new FleetFile(`${made}.fleet`)
+    t.after(() => file.close())
+    file.set(LEADING, CLOSED)
+    const limiter = keytally.Limiter.open(made, { fleet: `${made}.fleet`, creditWait: 30 })
+    const server = await serve(middleware.limit(limiter, { cost: 3, key: () => 'ann' }))
+    const fetched = fetch(`http://127.0.0.1:${server.port}/`, { headers: { connection: 'close' } })
+    const [response] = await Promise.all([fetched, lead(file)])
+    assert.deepEqual([response.status, await response.text()], [200, 'hello'])
+    await server.close()
+    assert.equal(limiter.check('ann').remaining, 6)
   })
 }
 

@@ -287,7 +287,9 @@ class GateRule(Rule[RequestT]):
             )
             # A client whose address is unknown needs a key.
             if client is not None:
-                return await check_subject(record, self._without_key, client, Costs(costs.own))
+                return await check_subject(
+                    record, self._without_key, client, Costs(costs.own), is_async=is_async
+                )
         return await check_key(record, self._gate, keys, costs, is_async=is_async)
 
     def _refusal_by(self, verdict: Verdict, fields: MutableMapping[str, Any]) -> Refusal:
@@ -347,11 +349,13 @@ class LimiterRule(Rule[RequestT]):
         subject: Subject,
         costs: Costs,
         *,
-        is_async: bool,  # noqa: ARG002
+        is_async: bool,
     ) -> _charges.Decision | None:
         if subject is None:
             return None
-        return await check_subject(record, self._limiter, subject, costs, peeks=self._peeks)
+        return await check_subject(
+            record, self._limiter, subject, costs, is_async=is_async, peeks=self._peeks
+        )
 
 
 def check_key(
@@ -368,7 +372,7 @@ def check_key(
         if len(keys) > 1:
             return Verdict.duplicate_header()
         key = keys[0] if keys else None
-        # Only a gate in a fleet can wait.
+        # Only a table in a fleet can wait.
         if is_async and gate.is_in_fleet:
             return await costs.check(gate.acheck, key)
         return costs.check(gate.check, key)
@@ -384,9 +388,10 @@ async def check_subject(
     subject: str | bytes,
     costs: Costs,
     *,
+    is_async: bool,
     peeks: bool = False,
 ) -> _charges.Decision:
-    """Check the subject of a request with the limiter.
+    """Check the subject of a request with the limiter, in the event loop if ``is_async``.
 
     If ``peeks``, nothing is charged before the response.
     """
@@ -395,6 +400,8 @@ async def check_subject(
     if not peeks:
 
         async def check(costs: Costs) -> Verdict:
+            if is_async and limiter.is_in_fleet:
+                return await limiter.acheck(subject, costs.own)
             return limiter.check(subject, costs.own)
 
         return await record.charge(limiter, counted, costs, check)

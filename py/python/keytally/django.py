@@ -56,8 +56,8 @@ a list has only names.
 ``"Authorization: Bearer"`` names the tokens of that scheme. ``"WITHOUT_KEY": {"PATH": …,
 "POLICY": …}`` is the limiter of requests without a key, which it counts by client address.
 
-If the gate shares its limits with other machines, ``"FLEET"`` of ``"GATE"`` is the fleet file of
-this machine, and ``"CREDIT_WAIT"`` how long a request waits for credits: see `Gate.open`.
+If the gate or a limiter shares its limits with other machines, its ``"FLEET"`` is the fleet file
+of this machine, and ``"CREDIT_WAIT"`` how long a request waits for credits: see `Gate.open`.
 
 The verdict is ``request.verdict``. In ``MIDDLEWARE``, put the classes of this module below
 middleware that must see refusals too, such as that for CORS. If both middlewares and
@@ -120,8 +120,10 @@ Response = Union[HttpResponse, Awaitable[HttpResponse]]
 # The names of the settings in both sections, and in each section.
 SHARED = {
     "COST",
+    "CREDIT_WAIT",
     "EXEMPT",
     "EXEMPT_METHODS",
+    "FLEET",
     "IPV6_PREFIX",
     "ON_VERDICT",
     "PATH",
@@ -134,9 +136,7 @@ KNOWN = {
     "GATE": SHARED
     | {
         "COSTS",
-        "CREDIT_WAIT",
         "FAILURES",
-        "FLEET",
         "GROUP",
         "KEY_FROM",
         "NEED",
@@ -147,6 +147,8 @@ KNOWN = {
     },
     "LIMITER": SHARED | {"CAPACITY", "CHARGE_ON", "KEY", "POLICY", "WORKERS"},
 }
+# The settings by which a limiter's file is opened, in addition to its path and policy.
+OPENING = ("CAPACITY", "FLEET", "CREDIT_WAIT")
 
 
 class KeytallyConfig(AppConfig):
@@ -278,9 +280,14 @@ def _opened(name: str, value: Any) -> Any:  # noqa: ANN401
     """Return the limiter that a setting of ``"GATE"`` describes, or the value itself."""
     if not isinstance(value, Mapping):
         return value
-    if not {"PATH", "POLICY"} <= set(value) <= {"PATH", "POLICY", "CAPACITY"}:
+    if not {"PATH", "POLICY"} <= set(value) <= {"PATH", "POLICY", *OPENING}:
         raise ImproperlyConfigured(OPENED.format(name=name))
-    return Limiter.open_or_create(value["PATH"], value["POLICY"], value.get("CAPACITY", 100_000))
+    return Limiter.open_or_create(value["PATH"], value["POLICY"], **_opening(value))
+
+
+def _opening(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments by which a limiter's file is opened."""
+    return {name.lower(): found[name] for name in OPENING if name in found}
 
 
 @functools.cache
@@ -297,16 +304,17 @@ def limiter() -> Limiter:
         raise ImproperlyConfigured(
             'KEYTALLY["LIMITER"]["POLICY"] is missing: such as "20/minute, 200/hour"'
         )
-    capacity = found.get("CAPACITY", 100_000)
     try:
         checked_prefix(found.get("IPV6_PREFIX", IPV6_PREFIX))
         if "PATH" in found:
-            return _with_prefix(
-                Limiter.open_or_create(found["PATH"], found["POLICY"], capacity), found
-            )
+            table = Limiter.open_or_create(found["PATH"], found["POLICY"], **_opening(found))
+            return _with_prefix(table, found)
+        if "FLEET" in found or "CREDIT_WAIT" in found:
+            raise ImproperlyConfigured(FLEET_IN_MEMORY)
         count = _workers(found)
         if count is not None and count > 1:
             raise ImproperlyConfigured(PER_PROCESS.format(count=count))
+        capacity = found.get("CAPACITY", 100_000)
         return _with_prefix(Limiter.in_memory(found["POLICY"], capacity), found)
     except (KeytallyError, OSError, TypeError, ValueError) as error:
         raise ImproperlyConfigured(f'KEYTALLY["LIMITER"]: {error}') from error
@@ -624,7 +632,12 @@ PER_PROCESS = (
     'give it a "PATH", so that they share it'
 )
 OPENED = (
-    'KEYTALLY["GATE"]["{name}"] as a dict must have "PATH" and "POLICY", and may have "CAPACITY"'
+    'KEYTALLY["GATE"]["{name}"] as a dict must have "PATH" and "POLICY", and may have "CAPACITY", '
+    '"FLEET" and "CREDIT_WAIT"'
+)
+FLEET_IN_MEMORY = (
+    'KEYTALLY["LIMITER"] is in memory, and only a limiter in a file can share its limits: give it '
+    'a "PATH", or remove "FLEET" and "CREDIT_WAIT"'
 )
 UNKNOWN_WORKERS = (
     'KEYTALLY["LIMITER"] is in memory: with several workers each would admit the whole limit. '

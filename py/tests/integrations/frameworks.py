@@ -213,9 +213,9 @@ PEPPER = {}
 def tables_of(table, options):
     """Return the settings of Django for a table."""
     found = {name.upper(): value for name, value in options.items()}
+    if table.fleet is not None:
+        found = {**found, "FLEET": table.fleet, "CREDIT_WAIT": table.credit_wait_s}
     if is_gate(table):
-        if table.fleet is not None:
-            found = {**found, "FLEET": table.fleet, "CREDIT_WAIT": table.credit_wait_s}
         return {"GATE": {"PATH": table.path, "PEPPER": PEPPER[table.path], **found}}
     policy = ", ".join(f"{quota.limit}/{quota.window}s" for quota in table.policy.quotas)
     return {"LIMITER": {"PATH": table.path, "POLICY": policy, "CAPACITY": table.capacity, **found}}

@@ -15,7 +15,7 @@ from rest_framework.decorators import api_view, authentication_classes, throttle
 from rest_framework.response import Response
 from rest_framework.test import APIClient, APIRequestFactory
 
-from keytally import Gate
+from keytally import Gate, Limiter
 from keytally.django import GateMiddleware, LimiterMiddleware, check_settings
 from keytally.rest_framework import KeyAuthentication, LimiterThrottle
 
@@ -259,6 +259,24 @@ def test_limiter_in_memory_is_rejected_for_several_workers(
         # gunicorn does not run the checks, but its workers do not start.
         with pytest.raises(ImproperlyConfigured, match="4 workers"):
             LimiterMiddleware(lambda request: None)
+
+
+@pytest.mark.parametrize("setting", [{"FLEET": "api.limiter.fleet"}, {"CREDIT_WAIT": 0.01}])
+def test_limiter_in_memory_cannot_be_in_a_fleet(configured, setting):
+    configured(limiter={"POLICY": "2/31d", "WORKERS": 1, **setting})
+    with pytest.raises(ImproperlyConfigured, match="only a limiter in a file can share its limits"):
+        LimiterMiddleware(lambda request: None)
+
+
+@pytest.mark.parametrize("setting", ["FAILURES", "WITHOUT_KEY", None])
+def test_limiters_of_the_settings_open_their_fleet_files(configured, tmp_path, setting):
+    path = tmp_path / "api.limiter"
+    Limiter.create(path, "2/31d", 8)
+    value = {"PATH": path, "POLICY": "2/31d", "CAPACITY": 8, "FLEET": tmp_path / "missing.fleet"}
+    middleware = LimiterMiddleware if setting is None else GateMiddleware
+    configured(**{setting or "limiter": value})
+    with pytest.raises(ImproperlyConfigured, match=r"missing\.fleet"):
+        middleware(lambda request: None)
 
 
 def test_limiter_file_is_accepted_for_several_workers(configured, monkeypatch, tmp_path):

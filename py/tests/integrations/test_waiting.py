@@ -7,7 +7,8 @@ import time
 import frameworks
 import pytest
 
-from fleets import CLOSED, CUT, LEADING, OPEN, gate_in_fleet
+from fleets import CLOSED, CUT, LEADING, OPEN, FleetFile, gate_in_fleet
+from keytally import Limiter
 
 # The integrations that check in the thread of a request.
 IN_THREAD = [made for made in frameworks.ALL if made not in frameworks.AWAITING]
@@ -22,9 +23,20 @@ def patient(tmp_path, pepper):
     return gate, file, {"X-API-Key": key}
 
 
+@pytest.fixture
+def patient_limiter(tmp_path):
+    """Return a limiter whose requests wait until the agent's state changes."""
+    Limiter.create(tmp_path / "api.limiter", "10/31d", 8).set_fleet(True)
+    file = FleetFile(tmp_path / "api.limiter.fleet")
+    limiter = Limiter.open(tmp_path / "api.limiter", fleet=file.path, credit_wait=30)
+    file.set(LEADING, CLOSED)
+    return limiter, file, {}
+
+
+@pytest.mark.parametrize("kind", ["patient", "patient_limiter"])
 @pytest.mark.parametrize("integrate", frameworks.AWAITING)
-def test_request_that_waits_lets_other_tasks_run(patient, integrate):
-    gate, file, headers = patient
+def test_request_that_waits_lets_other_tasks_run(request, kind, integrate):
+    table, file, headers = request.getfixturevalue(kind)
     tasks = []
 
     async def lead():
@@ -37,9 +49,10 @@ def test_request_that_waits_lets_other_tasks_run(patient, integrate):
         tasks.append(asyncio.create_task(lead()))
         return 3
 
-    status, _, body = integrate(gate, cost=cost)("/200", headers)
+    status, _, body = integrate(table, cost=cost)("/200", headers)
     assert (status, body) == (200, b"hello")
-    assert gate.check(headers["X-API-Key"]).remaining == 6
+    subject = headers.get("X-API-Key", frameworks.ADDRESS)
+    assert table.check(subject).remaining == 6
     assert [task.done() for task in tasks] == [True]
 
 

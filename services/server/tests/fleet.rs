@@ -649,6 +649,8 @@ fn limiters_of_machines_share_the_limit_of_a_subject() {
         agent.wait_for("keytally: leading");
         agent.wait_for("is not in a fleet");
         limiter(&sandbox, "join", machine, &[]).expect_status(0);
+        let text = limiter(&sandbox, "status", machine, &[]).out;
+        assert!(text.contains("\nunits: ") && !text.contains("keys"), "{text}");
     }
     let limiters = machines.map(|machine| {
         let limiter = Limiter::open(path(machine)).unwrap();

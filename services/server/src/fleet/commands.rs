@@ -143,7 +143,8 @@ struct StatusView {
     granted_requests: u64,
     #[serde(flatten)]
     held: Held,
-    keys: KeysView,
+    /// `None` for a limiter, which has no keys.
+    keys: Option<KeysView>,
 }
 
 /// How keys get to the other machines.
@@ -229,7 +230,7 @@ impl StatusView {
             lease_requests: load(PageWord::Requests),
             granted_requests: load(PageWord::Granted),
             held: Held::of(file),
-            keys: KeysView::of(file),
+            keys: table.limiter().is_none().then(|| KeysView::of(file)),
         }
     }
 
@@ -252,7 +253,7 @@ impl StatusView {
         let Held { tallies, held_units, unspent_units } = self.held;
         let tallies = pluralized(tallies, "tally").replace("tallys", "tallies");
         writeln!(out, "units: {held_units} held for {tallies}, {unspent_units} of them not spent")?;
-        self.keys.write(out)
+        self.keys.as_ref().map_or(Ok(()), |keys| keys.write(out))
     }
 }
 
