@@ -12,7 +12,8 @@ folder=$(realpath "$1")
 : "${SOURCE_DATE_EPOCH:=$(git log -1 --format=%ct 2>/dev/null || echo 0)}"
 export SOURCE_DATE_EPOCH
 name=libnginx-mod-http-keytally
-work=$(mktemp -d)
+# Without a dot: the build system of nginx takes `.S` or `.c` in a path for the end of a file's name.
+work=$(mktemp -d "${TMPDIR:-/tmp}/libnginxXXXXXXXX")
 trap 'rm -r "$work"' EXIT
 mkdir "$work/$name"
 cp -R adapters/nginx/config adapters/nginx/src adapters/nginx/README.md \
