@@ -12,7 +12,7 @@ folder=$(realpath "$1")
 : "${SOURCE_DATE_EPOCH:=$(git log -1 --format=%ct 2>/dev/null || echo 0)}"
 export SOURCE_DATE_EPOCH
 name=libnginx-mod-http-keytally
-# Without a dot: the build system of nginx takes `.S` or `.c` in a path for the end of a file's name.
+# Without a dot: the build system of nginx replaces a `.S` in the path.
 work=$(mktemp -d "${TMPDIR:-/tmp}/libnginxXXXXXXXX")
 trap 'rm -r "$work"' EXIT
 mkdir "$work/$name"
