@@ -416,6 +416,8 @@ impl Limiter {
     /// >>> limiter.set_fleet(True)
     /// >>> limiter.is_in_fleet, limiter.check("203.0.113.9").unavailability
     /// (True, 'not_reserving')
+    /// >>> limiter.fleet, limiter.credit_wait_s
+    /// (None, 0.02)
     fn set_fleet(&self, is_in_fleet: bool) -> PyResult<()> {
         with_table!(self, |limiter| limiter.set_fleet(is_in_fleet)).map_err(exceptions::from_error)
     }

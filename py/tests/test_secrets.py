@@ -137,9 +137,12 @@ def calls(gate, path):
     yield Limiter, limit
     yield Limiter.in_memory, limit
     yield Limiter.create, {"path": path / "new.limiter", **limit}
-    yield Limiter.open, {"path": path / "limiter"}
-    yield Limiter.open_or_create, {"path": path / "limiter", **limit}
-    yield limiter.check, {"subject": "x", "cost": 1, "now": 1.0}
+    yield Limiter.open, {"path": path / "limiter", "credit_wait": 1}
+    yield Limiter.open_or_create, {"path": path / "limiter", **limit, "credit_wait": 1}
+    checks = (limiter.check, limiter.try_check, limiter.check_without_wait)
+    for check in (*checks, awaited(limiter.acheck)):
+        yield check, {"subject": "x", "cost": 1, "now": 1.0}
+    yield limiter.set_fleet, {"is_in_fleet": False}
     yield limiter.peek, {"subject": "x", "cost": 1, "now": 1.0}
     yield limiter.part, {"subject": "x", "cost": 1}
     yield limiter.refund, {"subject": "x", "charge": charge, "now": 1.0}

@@ -13,7 +13,6 @@ with the status, the header fields and the body of the HTTP response.
 
 from __future__ import annotations
 
-from keytally._fleet import acheck_all
 from keytally._native import (
     AccountInfo,
     AddressPolicy,
@@ -119,9 +118,10 @@ __all__ = [
     "peek_all",
 ]
 
-# Only web integrations need these classes, whose modules take most of the time of an import.
+# Only web integrations and event loops need these. Their modules take most of an import's time.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from keytally._fleet import acheck_all
     from keytally._refusal import Refusal
     from keytally._settle import Sent
 
@@ -131,6 +131,10 @@ def __getattr__(name: str) -> object:
         from keytally._refusal import Refusal
 
         return Refusal
+    if name == "acheck_all":
+        from keytally._fleet import acheck_all
+
+        return acheck_all
     if name == "Sent":
         from keytally._settle import Sent
 
