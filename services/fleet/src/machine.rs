@@ -68,6 +68,12 @@ pub struct Subject {
     pub layout: CreditLayout,
 }
 
+impl From<FleetSubject> for Subject {
+    fn from(FleetSubject { name, owner, layout, .. }: FleetSubject) -> Self {
+        Self { name, owner, layout }
+    }
+}
+
 impl Machine for FleetFile<'_> {
     fn page(&self, word: PageWord) -> &AtomicU64 {
         self.page(word)
@@ -90,13 +96,11 @@ impl Machine for FleetFile<'_> {
     }
 
     fn subject(&self, tally: u32) -> Option<Subject> {
-        let FleetSubject { name, owner, layout, .. } = self.subject(tally)?;
-        Some(Subject { name, owner, layout })
+        self.subject(tally).map(Subject::from)
     }
 
     fn subject_at(&self, tally: u32, now_ms: u64) -> Option<Subject> {
-        let FleetSubject { name, owner, layout, .. } = self.subject_at(tally, now_ms)?;
-        Some(Subject { name, owner, layout })
+        self.subject_at(tally, now_ms).map(Subject::from)
     }
 
     fn limiter(&self) -> Option<FleetLimiterInfo> {

@@ -443,8 +443,6 @@ impl Reset {
 
     /// Returns the tallies of the key or subject, as the store names them.
     fn subjects(&self, table: &Table, file: &FleetFile<'_>) -> Result<Vec<Subject>, Failure> {
-        let convert =
-            |its: FleetSubject| Subject { name: its.name, owner: its.owner, layout: its.layout };
         let Table::Gate(gate) = table else {
             let named = table.fleet().named_subject(&self.id).ok_or_else(|| {
                 Failure::usage(format!(
@@ -453,7 +451,7 @@ impl Reset {
                     self.id
                 ))
             });
-            return Ok(vec![convert(named?)]);
+            return Ok(vec![named?.into()]);
         };
         let key_id = parse_key_id(&self.id).map_err(Failure::usage)?;
         if gate.key(key_id).is_none() {
@@ -461,7 +459,7 @@ impl Reset {
         }
         let prefix = format!("{key_id}:");
         let subjects = (0..file.tallies()).filter_map(|tally| file.subject(tally));
-        Ok(subjects.filter(|its| its.name.starts_with(&prefix)).map(convert).collect())
+        Ok(subjects.filter(|its| its.name.starts_with(&prefix)).map(Subject::from).collect())
     }
 }
 
