@@ -128,8 +128,8 @@ impl FleetKey {
         Some(Exchanged { key, changes_gate, changes_store, is_older, is_withheld: false })
     }
 
-    /// Returns what a machine knows by the record in its gate; `None` if the record is from an older
-    /// copy of the gate. Another record than was carried has been changed on this machine since.
+    /// Returns what a machine knows by the record in its gate; `None` if the record is from an
+    /// older copy of the gate. Another record than was carried has been changed on this machine.
     fn known(
         present: Present<'_>,
         carried: Option<Carried>,

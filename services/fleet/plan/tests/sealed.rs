@@ -197,7 +197,7 @@ fn key_of_the_seal_is_that_of_hkdf() {
     assert_eq!(Pepper::new(&expected).unwrap().mac(&message).to_bytes(), mac);
 }
 
-/// Exchanges a record that was written once more than it is remembered.
+/// Exchanges a record that was written since it was remembered.
 fn exchange(
     record: Option<&KeyRecord>,
     carried: Option<Carried>,
