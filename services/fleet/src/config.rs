@@ -62,6 +62,9 @@ pub struct FleetConfig {
     pub confirm: u32,
     /// The lease requests per second that the agent sends at most.
     pub requests_per_s: u32,
+    /// The name by which the operator knows this machine, such as its host name. Other machines
+    /// show it, with the path of the gate, when the machine lacks a change of a key.
+    pub host: String,
 }
 
 impl FleetConfig {
@@ -74,6 +77,7 @@ impl FleetConfig {
             machines: 1,
             confirm: 0,
             requests_per_s: REQUESTS_PER_S,
+            host: String::new(),
         }
     }
 

@@ -26,7 +26,7 @@ use super::store::{StoreOptions, failure};
 use crate::serve::parse_address;
 use crate::service::bind::{Listener, Sockets};
 use crate::service::listen;
-use crate::system::StopSignals;
+use crate::system::{StopSignals, host_name};
 
 /// How often an agent that stands by tries to lead.
 const RETRY: Duration = Duration::from_millis(5);
@@ -228,6 +228,7 @@ impl AgentCommand {
             machines: self.machines.unwrap_or(1),
             confirm: self.confirm,
             requests_per_s: self.max_requests,
+            host: host_name(),
             ..FleetConfig::new(self.store.name(), self.store.config(), self.on_loss)
         })
     }

@@ -158,6 +158,8 @@ pub(crate) struct KeysView {
     pub(crate) refused: u32,
     /// In how many milliseconds all keys are refused, if the store stays lost; 0 if they are.
     closes_in_ms: Option<u64>,
+    /// Some of the machines whose plans have other limits than this one's.
+    other_limits: Vec<String>,
 }
 
 impl KeysView {
@@ -178,6 +180,7 @@ impl KeysView {
             age_ms: when(current).map(|at_ms| now_ms.saturating_sub(at_ms)),
             refused,
             closes_in_ms: when(close).map(|at_ms| at_ms.saturating_sub(now_ms)),
+            other_limits: file.page_texts(PageWord::OtherLimits).into_iter().collect(),
         }
     }
 
@@ -192,7 +195,11 @@ impl KeysView {
             (_, Some(age_ms), _) => {
                 writeln!(out, "keys: as in the store {age_ms} ms ago, {} refused", self.refused)
             }
+        }?;
+        for machine in &self.other_limits {
+            writeln!(out, "limits: {machine} has plans with other limits")?;
         }
+        Ok(())
     }
 }
 
