@@ -3,6 +3,7 @@
 use core::fmt::Write as _;
 use std::path::PathBuf;
 
+use keytally_fleet_plan::fleet_key::digest;
 use keytally_fleet_plan::on_loss::OnLoss;
 
 use crate::address::StoreUrl;
@@ -100,6 +101,11 @@ impl FleetConfig {
             return Err(FleetError::refused("0 lease requests per second: allow at least 1"));
         }
         Ok(())
+    }
+
+    /// Returns a hash of the name, which agents write to their fleet files; not 0.
+    pub fn number(&self) -> u64 {
+        digest(self.name.as_bytes()).max(1)
     }
 
     /// Explains what the choice on loss of the store admits at most, for a limit of this many

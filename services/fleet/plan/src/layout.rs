@@ -132,6 +132,8 @@ pub enum PageWord {
     Offset = 8,
     /// The state, the mode on loss of the store and the number of machines: see [`PageState`].
     State = 9,
+    /// A hash of the name of the agent's fleet; 0 if no agent has begun.
+    Fleet = 10,
     /// When the agent last looked, in milliseconds of the fleet's time.
     Heartbeat = 16,
     /// What the agent sleeps on.
