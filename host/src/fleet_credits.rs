@@ -20,8 +20,8 @@ use keytally_fleet_plan::credit::{CreditLayout, Units};
 use keytally_fleet_plan::layout::{ABSENT_MS, PageState, PageWord, Phase};
 use keytally_fleet_plan::meta::{Meta, NUMBERS};
 use keytally_fleet_plan::words::{
-    CompoundSpending, Part, Spending, TallyWords, Word, Words, refund, refusal, spend, spend_all,
-    spend_up_to, want,
+    CompoundSpending, Part, Spending, TallyWords, Word, Words, admit_unreserved, deduct_unreserved,
+    refund, refusal, spend, spend_all, spend_up_to, want,
 };
 
 use once_cell::race::OnceBox;
@@ -193,6 +193,13 @@ impl OwnWords<'_> {
     fn is_own(&self) -> bool {
         self.owner.load(Ordering::Acquire) == self.its
     }
+
+    /// States whose the words are, if they are another owner's and the agent cannot know it.
+    fn claim(&self) {
+        if let Some(claim) = self.claim.filter(|_| !self.is_own()) {
+            claim.store(self.its, Ordering::Release);
+        }
+    }
 }
 
 impl Words for OwnWords<'_> {
@@ -353,9 +360,7 @@ impl Machine {
             if !is_lacking || *cost == 0 {
                 continue;
             }
-            if let Some(claim) = words.claim.filter(|_| !words.is_own()) {
-                claim.store(words.its, Ordering::Release);
-            }
+            words.claim();
             let meta = Meta::from_bits(words.load(Word::Meta));
             let is_known = need.wanted_at.is_some_and(|at| {
                 meta.number() == at || (meta.is_open() && meta.number() == (at + 1) % NUMBERS)
@@ -500,7 +505,7 @@ impl Spender {
             }
             let (state, is_led) = self.machine.state();
             if !is_led {
-                return alone(state, needs, tallies);
+                return alone(map, state, needs, tallies);
             }
             self.machine.report(needs, now_ms);
             match self.patience {
@@ -508,23 +513,29 @@ impl Spender {
                     let index = needs.first().map_or(0, |need| need.index);
                     return unavailable(tallies, index, Unavailability::Waiting);
                 }
-                Patience::Decide => return alone(state, needs, tallies),
+                Patience::Decide => return alone(map, state, needs, tallies),
                 Patience::Wait => {}
             }
             let time = instant();
             let end = *end.get_or_insert(time + self.machine.wait());
             let left = end.saturating_duration_since(time);
             if left.is_zero() {
-                return alone(state, needs, tallies);
+                return alone(map, state, needs, tallies);
             }
             map.wait(grants, left.min(REPORT_AGAIN));
         }
     }
 }
 
-/// Decides without credits, by the tallies of this machine, as the operator chose.
+/// Decides without credits, by the tallies of this machine, as the operator chose. What it admits
+/// is noted for the agent, which states it to the store.
 #[cold]
-fn alone(state: PageState, needs: &[Need<'_>], tallies: &mut [TallyVerdict]) -> Option<Refusal> {
+fn alone(
+    map: &FleetMap,
+    state: PageState,
+    needs: &[Need<'_>],
+    tallies: &mut [TallyVerdict],
+) -> Option<Refusal> {
     for need in needs {
         let verdict = tallies.get(need.index)?.verdict();
         let share = |limit| state.on_loss.and_then(|mode| mode.limit(limit, state.machines));
@@ -545,6 +556,14 @@ fn alone(state: PageState, needs: &[Need<'_>], tallies: &mut [TallyVerdict]) -> 
             return Some(Refusal { index: need.index, verdict });
         }
     }
+    for need in needs.iter().filter(|need| need.part.cost > 0) {
+        let Part { layout, words, cost } = &need.part;
+        let at_ms = tallies.get(need.index)?.verdict().quotas().time().unix_ms();
+        words.claim();
+        admit_unreserved(layout, &words.words, at_ms, *cost);
+        map.wanted().report(need.number);
+    }
+    map.ring();
     tallies.iter_mut().for_each(TallyVerdict::mark_unreserved);
     None
 }
@@ -622,12 +641,17 @@ impl Reserve for Spender {
     fn release(&self, table: &dyn TallyNumbers, tallies: &[TallyVerdict]) {
         for tally in tallies {
             let verdict = tally.verdict();
-            if let Some(charge) = verdict.charge()
-                && !charge.is_unreserved()
-            {
+            let Some(charge) = verdict.charge() else { continue };
+            let key_id = verdict.holder().map(|holder| holder.key_id);
+            if !charge.is_unreserved() {
                 let charge = TallyCharge { cost: charge.cost(), at: charge.at() };
-                let key_id = verdict.holder().map(|holder| holder.key_id);
                 self.refund(table, key_id, tally.charge_index(), charge);
+            } else if let Some((words, layout)) =
+                self.machine.charged(table, key_id, tally.charge_index())
+            {
+                let units = [charge.cost(); MAX_QUOTAS];
+                let at_ms = verdict.quotas().time().unix_ms();
+                deduct_unreserved(layout, &words.words, at_ms, &units);
             }
         }
     }
