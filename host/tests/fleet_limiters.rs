@@ -69,7 +69,6 @@ fn slot_is_leased_for_while_it_is_kept_until_the_windows_end() {
     check(2500);
     // It is kept until 4 s now, and from 3 s on a window runs until 6 s.
     assert!(is_leased(2500) && is_leased(2999) && !is_leased(3000));
-    assert_eq!(file.counted(tally, BEGIN_MS + 2600)[..2], [1, 2]);
 }
 
 #[test]
@@ -108,6 +107,25 @@ fn credits_of_the_former_subject_of_a_slot_are_not_spent() {
     assert_eq!(limiter.refund(b"ann", charge).remaining(), Some(9));
     assert_eq!(limiter.settle(b"ann", charge, 5).uncharged(), 4, "no unit more is reserved");
     assert_eq!(credits(), spent);
+}
+
+/// The subject without credits has not waited, so only its admission says whose the slot is.
+#[test]
+fn subject_admitted_without_credits_claims_its_slot() {
+    let folder = tempfile::tempdir().unwrap();
+    let limiter = limiter(folder.path(), "9/week");
+    let file = FleetFile::open(folder.path().join("fleet"), &limiter).unwrap();
+    let state = PageState { phase: Phase::Cut, on_loss: Some(OnLoss::Open), machines: 1 };
+    file.page(PageWord::State).store(state.bits(), Ordering::SeqCst);
+    assert!(limiter.check(b"ann", 2).is_admitted());
+    let (tally, owner) = number(&limiter, b"ann").unwrap();
+    let subject = file.subject(tally).unwrap();
+    assert_eq!(subject.owner, owner);
+    let word = file.words(tally).unwrap().load(Word::Unreserved);
+    assert_eq!(subject.layout.units(word, 0), 2);
+    let mut reported = Vec::new();
+    file.wanted().take(|tally| reported.push(tally));
+    assert_eq!(reported, [tally]);
 }
 
 #[test]
