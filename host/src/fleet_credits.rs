@@ -167,6 +167,9 @@ struct Need<'m> {
     part: Part<'m, OwnWords<'m>>,
     /// The number of the lease request at which the cost was added to what is wanted.
     wanted_at: Option<u32>,
+    /// The time of the windows that the verdict shows: that of the request, or a later one if the
+    /// credits of a later window were spent.
+    shown_ms: u64,
 }
 
 type Needs<'m> = Vec<Need<'m>, MAX_PARTS>;
@@ -332,10 +335,11 @@ impl Machine {
                 },
             };
             let part = Part { layout, words, cost: verdict.cost() };
-            let need = Need { index, number, part, wanted_at: None };
+            let shown_ms = verdict.quotas().time().unix_ms();
+            let need = Need { index, number, part, wanted_at: None, shown_ms };
             // There is room for every tally of a request.
             let _ = needs.push(need);
-            now_ms = now_ms.max(verdict.quotas().time().unix_ms());
+            now_ms = now_ms.max(shown_ms);
         }
         Some(now_ms)
     }
@@ -404,10 +408,9 @@ impl Need<'_> {
     #[inline]
     fn shown(&self, verdict: &Verdict, change: impl Fn(usize, u32) -> u32) -> u64 {
         let Part { layout, words, .. } = &self.part;
-        let now_ms = verdict.quotas().time().unix_ms();
         let (credits, left) = (words.load(Word::Credits), words.load(Word::Left));
         let limit = |index| verdict.quotas().limit_of(index).unwrap_or(0);
-        layout.shown([credits, left], now_ms, limit, change)
+        layout.shown([credits, left], self.shown_ms, limit, change)
     }
 
     /// Returns the refusal of a request for which the fleet has no units.
@@ -438,10 +441,11 @@ impl Spender {
 
     /// Spends the credits of all needs, or of none. Returns the part that refused it, and why.
     #[inline]
-    fn spend(&self, needs: &Needs<'_>, now_ms: u64) -> Result<(), Option<(usize, Spending)>> {
-        if let [Need { number, part: Part { layout, words, cost }, .. }] = &needs[..] {
+    fn spend(&self, needs: &mut Needs<'_>, now_ms: u64) -> Result<(), Option<(usize, Spending)>> {
+        if let [Need { number, part: Part { layout, words, cost }, shown_ms, .. }] = &mut needs[..] {
             return match spend(layout, words, now_ms, *cost) {
-                Spending::Spent { is_low, .. } => {
+                Spending::Spent { at_ms, is_low } => {
+                    *shown_ms = at_ms;
                     if is_low {
                         self.hint(*number);
                     }
@@ -456,7 +460,9 @@ impl Spender {
             let _ = parts.push(need.part);
         }
         match spend_all(&parts, now_ms) {
-            CompoundSpending::Spent { is_low, .. } => {
+            CompoundSpending::Spent { at_ms, is_low } => {
+                let spent = needs.iter_mut().filter(|need| need.part.cost > 0);
+                spent.zip(at_ms).for_each(|(need, at_ms)| need.shown_ms = at_ms);
                 if is_low.contains(&true) {
                     let spent = needs.iter().filter(|need| need.part.cost > 0);
                     let low = spent.zip(is_low).filter(|(_, is_low)| *is_low);
@@ -465,7 +471,7 @@ impl Spender {
                 Ok(())
             }
             CompoundSpending::Refused { part, why } => {
-                let mut spending = (0..).zip(needs).filter(|(_, need)| need.part.cost > 0);
+                let mut spending = (0..).zip(&*needs).filter(|(_, need)| need.part.cost > 0);
                 Err(spending.nth(part).map(|(index, _)| (index, why)))
             }
         }
@@ -593,7 +599,7 @@ impl Spender {
         }
         let now_ms = verdict.quotas().time().unix_ms();
         let spent = spend_one(layout, &words, now_ms, verdict.cost());
-        let Spending::Spent { is_low, .. } = spent else {
+        let Spending::Spent { at_ms, is_low } = spent else {
             return false;
         };
         if is_low {
@@ -601,7 +607,7 @@ impl Spender {
         }
         let words = [words.load(Word::Credits), words.load(Word::Left)];
         let limit = |index| verdict.quotas().limit_of(index).unwrap_or(0);
-        let word = layout.shown(words, now_ms, limit, |_, units| units);
+        let word = layout.shown(words, at_ms, limit, |_, units| units);
         tally.show(layout.layout(), word);
         true
     }
@@ -631,7 +637,7 @@ impl Reserve for Spender {
         let Some(now_ms) = self.machine.needs(table, tallies, true, &mut needs) else {
             return unavailable(tallies, 0, Unavailability::Lost);
         };
-        if self.spend(&needs, now_ms).is_ok() {
+        if self.spend(&mut needs, now_ms).is_ok() {
             Machine::show(&needs, tallies);
             return None;
         }
@@ -643,15 +649,16 @@ impl Reserve for Spender {
             let verdict = tally.verdict();
             let Some(charge) = verdict.charge() else { continue };
             let key_id = verdict.holder().map(|holder| holder.key_id);
+            // The time of the windows whose credits were spent, also if the charge is earlier.
+            let at = verdict.quotas().time();
             if !charge.is_unreserved() {
-                let charge = TallyCharge { cost: charge.cost(), at: charge.at() };
+                let charge = TallyCharge { cost: charge.cost(), at };
                 self.refund(table, key_id, tally.charge_index(), charge);
             } else if let Some((words, layout)) =
                 self.machine.charged(table, key_id, tally.charge_index())
             {
                 let units = [charge.cost(); MAX_QUOTAS];
-                let at_ms = verdict.quotas().time().unix_ms();
-                deduct_unreserved(layout, &words.words, at_ms, &units);
+                deduct_unreserved(layout, &words.words, at.unix_ms(), &units);
             }
         }
     }

@@ -21,7 +21,7 @@ use keytally_fleet_plan::on_loss::OnLoss;
 #[path = "support/fleet.rs"]
 mod support;
 
-use support::{Machine, credits, grant, machines, only_tally, opened, peppers, state, with_agents};
+use support::{Machine, credits, grant, grant_at, machines, only_tally, opened, peppers, state, with_agents};
 
 fn check(gate: &Gate, key: &str, cost: u32) -> Verdict {
     gate.check(Some(key.as_bytes()), cost)
@@ -286,6 +286,37 @@ fn peek_shows_the_fleet_and_requests_nothing() {
         let peeked = gate.peek(key, 1);
         assert_eq!((peeked.outcome(), peeked.remaining()), (Outcome::Denied, Some(0)));
     });
+}
+
+/// The agent may be in the next window before a request is, and a request may wait until then.
+#[test]
+fn verdict_names_the_windows_whose_credits_were_spent() {
+    for plan in ["10/day", "10/day; team: 20/day"] {
+        let folder = tempfile::tempdir().unwrap();
+        let (two, keys) = machines(folder.path(), 2, plan, 1);
+        let (gate, key) = (&two[0].gate, Some(keys[0].0.as_bytes()));
+        let file = FleetFile::open(&two[0].fleet, gate).unwrap();
+        let tallies = (0..file.tallies()).filter(|&tally| file.subject(tally).is_some());
+        let tallies: Vec<_> = tallies.collect();
+        const DAY_MS: u64 = 86_400_000;
+        let begins_ms = (now().unix_ms() / DAY_MS + 1) * DAY_MS;
+        tallies.iter().for_each(|&tally| grant_at(&file, tally, 5, begins_ms));
+        let checked = gate.part(key, 2).check(gate.clock());
+        assert!(checked.is_admitted());
+        for verdict in checked.verdicts() {
+            let quota = verdict.quotas().get(0).unwrap();
+            assert_eq!(quota.reset_unix_s * 1000, begins_ms + DAY_MS, "{plan}");
+        }
+        let alone = gate.check(key, 1);
+        assert_eq!(alone.quotas().get(0).unwrap().reset_unix_s * 1000, begins_ms + DAY_MS);
+        let left = |at: usize| credits(&file, tallies[at]);
+        assert!((0..tallies.len()).all(|at| left(at) == 2));
+        // A request that another part refuses returns them: the second machine has none.
+        let (first, second) = (gate.part(key, 2), two[1].gate.part(key, 2));
+        let refused = check_all(&[&first, &second], gate.clock()).unwrap();
+        assert_eq!(refused.outcome(), Outcome::Unavailable);
+        assert!((0..tallies.len()).all(|at| left(at) == 2));
+    }
 }
 
 /// Returns what a gate has counted in the first window of a tally.
