@@ -649,16 +649,14 @@ impl Reserve for Spender {
             let verdict = tally.verdict();
             let Some(charge) = verdict.charge() else { continue };
             let key_id = verdict.holder().map(|holder| holder.key_id);
-            // The time of the windows whose credits were spent, also if the charge is earlier.
-            let at = verdict.quotas().time();
             if !charge.is_unreserved() {
-                let charge = TallyCharge { cost: charge.cost(), at };
+                let charge = TallyCharge { cost: charge.cost(), at: charge.at() };
                 self.refund(table, key_id, tally.charge_index(), charge);
             } else if let Some((words, layout)) =
                 self.machine.charged(table, key_id, tally.charge_index())
             {
                 let units = [charge.cost(); MAX_QUOTAS];
-                deduct_unreserved(layout, &words.words, at.unix_ms(), &units);
+                deduct_unreserved(layout, &words.words, charge.at().unix_ms(), &units);
             }
         }
     }
