@@ -19,10 +19,11 @@ impl Gate {
     /// Copies the gate to a file at `path`, with the owner and mode of the gate's file. Other
     /// processes use the gate meanwhile.
     ///
-    /// The copy opens as a gate with the same keys, plans and peppers. No change by an administrator
-    /// is half in the copy. Each count in the copy is one that the gate had at a moment during the
-    /// call: at least that before the call and at most that after it, unless units were refunded or
-    /// counts were reset meanwhile. Counts of different keys may be of different moments.
+    /// The copy opens as a gate with the same keys, plans and peppers. No change by an
+    /// administrator is half in the copy. Each count in the copy is one that the gate had at a
+    /// moment during the call: at least that before the call and at most that after it, unless
+    /// units were refunded or counts were reset meanwhile. Counts of different keys may be of
+    /// different moments.
     ///
     /// Checks never wait for the copy. Changes to keys and plans wait while the gate is read, and
     /// not while the copy is flushed to the disk. The copy appears atomically: a process that is
