@@ -689,7 +689,8 @@ impl Compound {
     /// `None` unless the request is admitted.
     ///
     /// If the outcome is [`Outcome::Unavailable`], it is what could not be given back, because it
-    /// moves to the other gate. The caller refunds it there before it checks again.
+    /// moves to the other gate. The caller returns it there by
+    /// [`Gate::refund_left`](crate::Gate::refund_left) before it checks again.
     pub fn charge(&self, part: usize) -> Option<Charge> {
         let mut charge = Charge::EMPTY;
         for tally in self.tallies.iter().filter(|tally| tally.part() == part) {
