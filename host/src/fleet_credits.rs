@@ -442,7 +442,8 @@ impl Spender {
     /// Spends the credits of all needs, or of none. Returns the part that refused it, and why.
     #[inline]
     fn spend(&self, needs: &mut Needs<'_>, now_ms: u64) -> Result<(), Option<(usize, Spending)>> {
-        if let [Need { number, part: Part { layout, words, cost }, shown_ms, .. }] = &mut needs[..] {
+        if let [Need { number, part: Part { layout, words, cost }, shown_ms, .. }] = &mut needs[..]
+        {
             return match spend(layout, words, now_ms, *cost) {
                 Spending::Spent { at_ms, is_low } => {
                     *shown_ms = at_ms;

@@ -21,7 +21,9 @@ use keytally_fleet_plan::on_loss::OnLoss;
 #[path = "support/fleet.rs"]
 mod support;
 
-use support::{Machine, credits, grant, grant_at, machines, only_tally, opened, peppers, state, with_agents};
+use support::{
+    Machine, credits, grant, grant_at, machines, only_tally, opened, peppers, state, with_agents,
+};
 
 fn check(gate: &Gate, key: &str, cost: u32) -> Verdict {
     gate.check(Some(key.as_bytes()), cost)

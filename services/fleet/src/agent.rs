@@ -92,7 +92,7 @@ impl<'m, M: Machine + Sync> Agent<'m, M> {
 
     /// Runs until `is_stopped` returns true, at most 50 ms and one exchange with the store later.
     ///
-    /// A store that cannot be reached is tried again, with pauses of up to a second.
+    /// A store that cannot be reached is tried again, with pauses of up to 0.75 s.
     ///
     /// # Errors
     /// [`FleetError::Refused`] if the store refuses the agent, or is unsuitable, before it has

@@ -483,8 +483,7 @@ mod tests {
 
     fn request() -> LeaseRequest {
         let (begin_ms, end_ms) = (60_000, 120_000);
-        let window =
-            WindowRequest { limit: 9, hold: 3, unreserved: 2, want: 4, begin_ms, end_ms };
+        let window = WindowRequest { limit: 9, hold: 3, unreserved: 2, want: 4, begin_ms, end_ms };
         LeaseRequest { number: 7, at_ms: 61_000, windows: [window; MAX_QUOTAS], len: 1 }
     }
 

@@ -271,8 +271,7 @@ fn nothing_is_given_back_without_credits_or_during_a_request() {
 fn reply_beyond_the_request_grants_what_was_wanted() {
     let (_, layout) = layout("10/minute");
     let memory = Memory::default();
-    let (request, _) =
-        holding::open(&layout, &memory.words(), START_MS, &[5, 0, 0, 0]).unwrap();
+    let (request, _) = holding::open(&layout, &memory.words(), START_MS, &[5, 0, 0, 0]).unwrap();
     let mut reply = Reply::default();
     reply.windows[0] = WindowReply { held: u32::MAX, left: 7, machines: 1 };
     holding::apply(&layout, &memory.words(), START_MS, &request, &reply);

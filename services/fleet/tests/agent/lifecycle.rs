@@ -145,6 +145,7 @@ fn keys_admitted_only_on_loss_are_counted_when_the_store_is_back() {
         (0..20).for_each(|_| assert_eq!(machines[1].check(1), Outcome::Alone));
         // The first agent of the first machine has taken the reports, and its successor has not.
         agents.remove(0).stop();
+        assert!(!machines[0].wanted().is_empty(), "without a store, reports stay in the file");
         machines[0].wanted().take(|_| {});
         agents.push(Running::start(&machines[0], &config));
         machines[0].wait_for(Phase::Cut);
@@ -155,7 +156,8 @@ fn keys_admitted_only_on_loss_are_counted_when_the_store_is_back() {
         let since = now();
         let is_done = || count() >= rest || since.elapsed() > Duration::from_secs(10);
         let pause = Duration::from_millis(1);
-        let mut late = request(&machines, 4, 2, pause, is_done).count(Outcome::Alone);
+        // The machine that admitted the first key sends no request of it, which would state it too.
+        let mut late = request(&machines[1..], 4, 2, pause, is_done).count(Outcome::Alone);
         let end = now() + Duration::from_millis(300);
         late += request(&machines, 4, 2, pause, || now() > end).count(Outcome::Alone);
         // On a busy machine, a request may wait for too long, and be admitted alone.
