@@ -6,8 +6,8 @@
 //!
 //! Its layout is that of the tally that it belongs to. Four words of a tally have this form:
 //! *credits*, what is left to spend; the *holding*, what the store last confirmed and the machine
-//! has not given back; *left*, what the store had left in its last reply; and *unreserved*, what was
-//! admitted without credits and is not in the holding yet.
+//! has not given back; *left*, what the store had left in its last reply; and *unreserved*, what
+//! was admitted without credits and is not in the holding yet.
 //!
 //! All functions are pure: they take words and times, and return words.
 //!

@@ -51,7 +51,7 @@ fn units_admitted_without_credits_are_stated_until_the_store_replies() {
         "they are held, and not spent again"
     );
 
-    // The holding has them now, so they are not stated once more.
+    // The holding has them now, so they are not stated again.
     assert_eq!(units(Word::Unreserved), 0);
     assert_eq!(planner.next(&layout, &words, now_ms + GIVE_UP_MS), None);
     planner.claim_again();

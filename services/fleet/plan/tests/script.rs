@@ -314,7 +314,7 @@ fn next_request(
             known.and_then(|window| window.holdings.get(&machine)).map_or(0, |last| last.held);
         // Mostly what it holds; sometimes less, which gives back, or more, which the store forgot,
         // or which was admitted without units.
-        let unreserved = if number % 8 == 0 { number / 8 % 4 } else { 0 };
+        let unreserved = if number.is_multiple_of(8) { number / 8 % 4 } else { 0 };
         let hold = unreserved
             + match random.below(8) {
                 0 => random.below(held + 1),
