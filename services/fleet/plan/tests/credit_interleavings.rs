@@ -11,7 +11,7 @@ use std::sync::Mutex;
 
 use keytally_core::Policy;
 use keytally_core::sync::AtomicU64;
-use keytally_fleet_plan::credit::{CreditLayout, Units};
+use keytally_fleet_plan::credit::CreditLayout;
 use keytally_fleet_plan::holding;
 use keytally_fleet_plan::meta::Meta;
 use keytally_fleet_plan::request::{LeaseRequest, Reply, WindowReply};
@@ -22,8 +22,6 @@ use keytally_fleet_plan::words::{
 use loom::thread;
 
 const NOW_MS: u64 = 1_700_000_040_000;
-
-const NONE: Units = [0; 4];
 
 #[derive(Clone)]
 struct Tally {
