@@ -9,10 +9,11 @@
 //! All words have 64 bits. The parts begin at multiples of a cache line. This module maps nothing;
 //! it says where everything is, and refuses a page that does not fit.
 //!
-//! The words of a tally are those of [`Word`](crate::words::Word) in their order, then its *owner*:
-//! a number for the key, the account or the subject to which they belong, 0 for none. A request of
-//! another one spends nothing there. Then its *claim*: in the file of a limiter, the number of the
-//! last subject that waited for credits there. The other words are 0.
+//! The words of a tally are the first four of [`Word`](crate::words::Word) in their order, then its
+//! *owner*: a number for the key, the account or the subject to which they belong, 0 for none. A
+//! request of another one spends nothing there. Then its *claim*: in the file of a limiter, the
+//! number of the last subject that waited for credits there, or did without. Then
+//! [`Word::Unreserved`](crate::words::Word::Unreserved). The last word is 0.
 
 use core::fmt;
 
@@ -34,6 +35,9 @@ pub const OWNER_WORD: usize = 4;
 
 /// The position of the claim among the words of a tally.
 pub const CLAIM_WORD: usize = 5;
+
+/// The position of what was admitted without credits among the words of a tally.
+pub const UNRESERVED_WORD: usize = 6;
 
 /// Parts begin at multiples of this.
 const LINE_LEN: usize = 64;
