@@ -40,8 +40,13 @@ const TEST: Duration = Duration::from_millis(500);
 /// How often planners without work are dropped.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// The tallies that the agent reads at once while it looks for those that hold units.
+/// The tallies that the agent reads at once while it looks for those that hold units, and the
+/// reports that it takes at once.
 const SCAN: u32 = 4096;
+
+/// With more planners that are to decide, no further tally is looked at. A flood of subjects that
+/// were admitted without credits would otherwise all have planners at once.
+const MOST_QUEUED: usize = 8192;
 
 /// The agent of a machine.
 ///
@@ -172,6 +177,8 @@ struct Turns<'a, M> {
     phase: Option<Phase>,
     learning_since_ms: Option<u64>,
     scan: Option<Scan>,
+    /// The word of the summary of reports that is taken next.
+    wanted_from: usize,
     tallies: Tallies,
     /// How many lease requests one exchange has, by how long exchanges take.
     flow: Flow,
@@ -204,6 +211,7 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
             phase: None,
             learning_since_ms: None,
             scan: Some(Scan { next: 0, is_claim: false }),
+            wanted_from: 0,
             tallies: Tallies::default(),
             flow: Flow::default(),
             messages,
@@ -501,12 +509,14 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
     /// Takes the reports of requests. Without a store, they stay in the file: what was admitted
     /// without credits may be reported there for hours, and by many tallies.
     fn take_wanted(&mut self) {
-        if self.store.is_none() {
+        if self.store.is_none() || self.tallies.queued() > MOST_QUEUED {
             return;
         }
         let now_ms = self.now_ms();
         let machine = self.machine;
-        machine.wanted().take(|tally| self.want(tally, now_ms));
+        let begin = self.wanted_from;
+        self.wanted_from =
+            machine.wanted().take_from(begin, SCAN, |tally| self.want(tally, now_ms));
     }
 
     fn take_messages(&mut self) {
@@ -542,7 +552,8 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
     /// Looks at some further tallies of the file, whether they hold units or have admitted some
     /// without credits. Without a store, there is nothing to do with them.
     fn scan(&mut self) {
-        let Some(scan) = self.scan.filter(|_| self.store.is_some()) else { return };
+        let is_ready = self.store.is_some() && self.tallies.queued() <= MOST_QUEUED;
+        let Some(scan) = self.scan.filter(|_| is_ready) else { return };
         let now_ms = self.now_ms();
         let end = scan.next.saturating_add(SCAN).min(self.machine.tallies());
         for tally in scan.next..end {
@@ -723,11 +734,11 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
 
     /// Sleeps until a request rings or a planner is due.
     fn sleep(&mut self, next_ms: Option<u64>) {
-        if self.scan.is_some() && self.store.is_some() {
+        if self.is_deferring && self.store.is_some() {
+            thread::sleep(Duration::from_millis(1));
             return;
         }
-        if self.is_deferring {
-            thread::sleep(Duration::from_millis(1));
+        if self.scan.is_some() && self.store.is_some() {
             return;
         }
         let now_ms = self.now_ms();

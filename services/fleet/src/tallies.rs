@@ -127,6 +127,11 @@ impl Tallies {
         self.queue.is_empty()
     }
 
+    /// Returns how many planners are to decide.
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Takes the next tally whose planner is to decide.
     pub(crate) fn take(&mut self) -> Option<u32> {
         let tally = self.queue.pop_front()?;

@@ -166,6 +166,31 @@ fn keys_admitted_only_on_loss_are_counted_when_the_store_is_back() {
     }
 }
 
+/// More tallies than the agent takes at once.
+#[test]
+fn many_keys_admitted_on_loss_are_all_counted() {
+    const KEYS: u32 = 20_000;
+    let mut server = Server::start(&[]);
+    let machine = Arc::new(Memory::new(KEYS, "10/hour"));
+    let config = FleetConfig { on_loss: OnLoss::Open, ..config(&server.url()) };
+    let agent = Running::start(&machine, &config);
+    machine.wait_for(Phase::Leading);
+    server.kill();
+    machine.wait_for(Phase::Cut);
+    (0..KEYS).for_each(|key| assert_eq!(machine.check(key), Outcome::Alone));
+    server.restart();
+    machine.wait_for(Phase::Leading);
+    let held = |key| machine.words(key).unwrap().load(Word::Holding) != 0;
+    let since = now();
+    while !(0..KEYS).all(held) {
+        assert!(since.elapsed() < Duration::from_secs(20), "not all are counted");
+        thread::sleep(Duration::from_millis(20));
+    }
+    let counts = agent.stop();
+    // None of them needed units.
+    assert_eq!(counts.granted_units, 0, "{counts:?}");
+}
+
 #[test]
 fn credits_of_another_owner_are_void() {
     let server = Server::start(&[]);
