@@ -13,7 +13,7 @@ use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_core::{CACHE_LINE_LEN, CacheLine};
 use keytally_fleet_plan::layout::{
     CLAIM_WORD, FileLayout, Identity, MAGIC, OWNER_WORD, PAGE_TEXT_WORDS, PAGE_TEXTS, PageError,
-    PageState, PageWord, WantedBits,
+    PageState, PageWord, UNRESERVED_WORD, WantedBits,
 };
 use keytally_fleet_plan::words::TallyWords;
 
@@ -167,7 +167,8 @@ impl FleetMap {
         let at = self.tallies_at + tally as usize * TALLY_WORDS;
         let words: &[AtomicU64; TALLY_WORDS] = self.mapping.words().get(at..)?.first_chunk()?;
         let [credits, holding, left, meta, ..] = words;
-        let words_of_it = TallyWords { credits, holding, left, meta };
+        let unreserved = &words[UNRESERVED_WORD];
+        let words_of_it = TallyWords { credits, holding, left, meta, unreserved };
         Some(FleetTally { words: words_of_it, owner: &words[OWNER_WORD] })
     }
 

@@ -709,9 +709,9 @@ impl<'a> Turns<'a> {
         Ok(text.is_some())
     }
 
-    /// Refuses a fleet with this number if it has the keys of another gate. A gate belongs to it if
-    /// it, or the gate that it has replaced, was in it before; if it is a copy of the first gate; if
-    /// it has no keys yet; or if it has one of the keys in the store.
+    /// Refuses a fleet with this number if it has the keys of another gate. A gate belongs to it
+    /// if it, or the gate that it has replaced, was in it before; if it is a copy of the first
+    /// gate; if it has no keys yet; or if it has one of the keys in the store.
     fn verify_number(&mut self, number: u64) -> Result<(), FleetError> {
         let gate = self.carrier.gate.table();
         if self.memory.fleet() == number || gate.id() == number {

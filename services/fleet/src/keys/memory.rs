@@ -1,9 +1,10 @@
 //! What a machine remembers of the keys that it has carried, in a file next to the gate.
 //!
-//! The name of the file is that of the gate and `.versions`. Its header of 64 bytes has the number of the fleet. Then come 40
-//! bytes for each record of the gate: key id, version, digest, how often the record was written,
-//! and when the key was revoked (32) with a checksum of the entry (32). All numbers are
-//! little-endian. An entry that does not fit its checksum is none, as after a power failure.
+//! The name of the file is that of the gate and `.versions`. Its header of 64 bytes has the number
+//! of the fleet. Then come 40 bytes for each record of the gate: key id, version, digest, how often
+//! the record was written, and when the key was revoked (32) with a checksum of the entry (32). All
+//! numbers are little-endian. An entry that does not fit its checksum is none, as after a power
+//! failure.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
