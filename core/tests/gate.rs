@@ -415,7 +415,9 @@ fn every_record_can_be_used_and_reused() {
     let ids: Vec<KeyId> = (0..100).map(|_| issue(&gate).1).collect();
     let full = gate.administer().unwrap().issue(&new_key("default"), entropy(), at(0)).err();
     assert_eq!(full, Some(AdminError::Full { keys: 100 }));
+    assert_eq!(gate.free_from(at(0)), None);
     gate.administer().unwrap().revoke(ids[33]).unwrap();
+    assert_eq!(gate.free_from(at(0)), Some(at(3601)), "its longest window, and a second");
     let full = gate.administer().unwrap().issue(&new_key("default"), entropy(), at(3600)).err();
     assert_eq!(
         full,

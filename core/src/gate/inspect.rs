@@ -147,6 +147,26 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         keys
     }
 
+    /// Returns from when on the gate has a record for another key; `None` if all hold keys that have
+    /// not ended.
+    ///
+    /// The record of a revoked or expired key is free 1 s after its longest window has passed. A
+    /// tally that a wrong clock stamped counts as it is. Reads the whole gate.
+    pub fn free_from(&self, now: Timestamp) -> Option<Timestamp> {
+        let from = |at: RecordRef<'_>| {
+            let record = at.read()?;
+            if record.key_id.is_none() {
+                return Some(now);
+            }
+            let words = self.own_tallies(at);
+            let ends = words.map(|(tally, layout)| {
+                layout.reusable_from(tally.load(Ordering::Acquire)).max(now)
+            });
+            ends.max().filter(|_| record.has_ended(now))
+        };
+        self.records().filter_map(from).min()
+    }
+
     /// Returns whether this process has the pepper with this number, the index in
     /// [`keys_per_pepper`](Self::keys_per_pepper). False for a number that no pepper has.
     pub fn has_pepper(&self, number: usize) -> bool {
