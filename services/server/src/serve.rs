@@ -17,6 +17,7 @@ use tokio::runtime::Runtime;
 
 #[cfg(feature = "keys")]
 use crate::keys::ServedList;
+use crate::notify::Supervisor;
 use crate::service::address::TrustedProxy;
 use crate::service::bind::{Listener, Listeners, Sockets, passed_name};
 use crate::service::charges::{Charges, MAX_LIFETIME};
@@ -43,6 +44,9 @@ use keytally_cli::internal::{
 ///
 /// If the gate file is replaced (mv new.gate api.gate), the service opens the new file within a
 /// second. SIGHUP opens it immediately, unless standard input is a terminal.
+///
+/// Under a supervisor with NOTIFY_SOCKET, such as systemd with Type=notify, the service reports that
+/// it accepts requests, that it works (WatchdogSec=), and that it stops.
 ///
 /// GET /api/v1/contacts needs a key and charges 1. GET /api/v1/limits returns the key's quotas and
 /// charges nothing. /auth returns 200, 401, 403 or 429 to proxies, with X-Account-Id, X-Key-Id,
@@ -358,7 +362,7 @@ impl Serve {
             #[cfg(feature = "keys")]
             let tasks = service.start_list(self.keys.usage).await?;
             let endpoints = Arc::clone(&service).endpoints(listeners).await?;
-            let has_ended = listen::serve(endpoints, stop).await;
+            let has_ended = listen::serve(endpoints, stop, &Supervisor::of_environment()).await;
             #[cfg(feature = "keys")]
             if let (Some(tasks), Some(served)) = (tasks, service.list()) {
                 tasks.stop().await;

@@ -15,6 +15,7 @@ use core::time::Duration;
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixDatagram;
 use std::thread::{self, sleep};
 
 use rustix::process::Signal;
@@ -68,6 +69,37 @@ fn requests_before_the_end_of_a_half_get_responses() {
             assert_eq!(text.matches("HTTP/1.1 200 OK").count(), requests);
         }
     }
+}
+
+#[test]
+fn supervisor_gets_the_state_of_the_service() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.path("supervisor").display().to_string();
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let received = || {
+        let mut bytes = [0; 200];
+        let len = socket.recv(&mut bytes).unwrap();
+        String::from_utf8(bytes[..len].to_vec()).unwrap()
+    };
+    let variables = [("NOTIFY_SOCKET", &*path), ("WATCHDOG_USEC", "200000")];
+    let server = Server::start_with(&sandbox, &[], &variables);
+    assert_eq!(received(), "READY=1");
+    assert_eq!(server.request("GET /healthz", &[]).code(), 200);
+    for _ in 0..3 {
+        assert_eq!(received(), "WATCHDOG=1");
+    }
+    server.signal(Signal::TERM);
+    let last = (0..1000).map(|_| received()).find(|line| line != "WATCHDOG=1");
+    assert_eq!(last.as_deref(), Some("STOPPING=1"));
+    assert!(server.wait().success());
+    // The watchdog of another process is not fed.
+    let other = [("NOTIFY_SOCKET", &*path), ("WATCHDOG_USEC", "1"), ("WATCHDOG_PID", "1")];
+    let server = Server::start_with(&sandbox, &[], &other);
+    assert_eq!(received(), "READY=1");
+    server.signal(Signal::TERM);
+    assert_eq!(received(), "STOPPING=1");
+    assert!(server.wait().success());
 }
 
 /// Replaces the gate file of the service by a new one. Returns a key of the new gate.
