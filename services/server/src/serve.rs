@@ -31,8 +31,8 @@ use crate::shell::{SHELL, Shell};
 use crate::system::{Hangup, StopSignals, hangup};
 use keytally_cli::internal::Failure;
 use keytally_cli::internal::{
-    PepperSource, Status, number_parser, path_parser, plans, pluralized, print_note, times,
-    value_parser, warn_of_never_binding_quotas,
+    PepperSource, Status, number_parser, path_parser, pepper_warnings, peppers_in_use, plans,
+    pluralized, print_note, times, value_parser, warn_of_never_binding_quotas,
 };
 
 /// Run the reference service: an example API behind a gate, and /auth for services behind a proxy
@@ -75,6 +75,9 @@ pub(crate) struct Serve {
     /// Folder with the gate and its pepper
     #[arg(long, value_name = "FOLDER", default_value = "./keytally-data", value_parser = path_parser())]
     data: PathBuf,
+    /// Fail if the folder has no gate, as after a wrong --data [default: create one]
+    #[arg(long)]
+    must_exist: bool,
     /// A plan, NAME=SECTIONS, to add to the gate or to change in it; repeatable [default of a new
     /// gate: default=100/minute, 1000/hour]
     #[arg(long = "plan", value_name = "PLAN", value_parser = value_parser(plans::parse))]
@@ -254,6 +257,7 @@ impl Serve {
             #[cfg(not(feature = "keys"))]
             let keys = None;
             let options = GateOptions {
+                must_exist: self.must_exist,
                 plans: &self.plans,
                 teams: self.teams,
                 scopes: &self.scopes,
@@ -294,6 +298,16 @@ impl Serve {
             let served = served.map_err(|error| data.revoke_first_key(error))?;
             #[cfg(not(feature = "keys"))]
             let served = None;
+            if data.created {
+                print_note(&format!(
+                    "keytally: created a new gate without keys of clients, {}, since there was \
+                     none; --must-exist refuses this",
+                    data.gate_path.display()
+                ));
+            }
+            for warning in pepper_warnings(&peppers_in_use(&data.gate, now())) {
+                print_note(&format!("keytally: {warning}"));
+            }
             let listeners = Listeners { main: listener, metrics, keys };
             let printed = self.print_startup_message(
                 &data,
